@@ -1,0 +1,40 @@
+/** The import table of docs/architecture.md: a room may import only what stands beside it there. */
+const room = (name, ...allowed) => ({
+  name: `${name}-imports`,
+  severity: 'error',
+  from: { path: `^src/${name}/` },
+  to: { path: '^src/', pathNot: `^src/(${[name, ...allowed].join('|')})` },
+});
+const only = (pkg, where) => ({
+  name: `${pkg}-only-in-${where.replace(/[^a-z]/g, '-')}`,
+  severity: 'error',
+  from: { path: '^src/', pathNot: `^src/${where}` },
+  to: { path: `node_modules/${pkg}(/|$)` },
+});
+module.exports = {
+  forbidden: [
+    { name: 'no-circular', severity: 'error', from: {}, to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } } },
+    room('model'),
+    room('desired', 'model/'),
+    room('kernel', 'model/', 'desired/', 'ports\\.ts'),
+    room('docker', 'model/', 'ports\\.ts'),
+    room('dns', 'model/', 'ports\\.ts'),
+    room('packets', 'model/', 'ports\\.ts'),
+    room('store', 'model/', 'ports\\.ts'),
+    room('control', 'model/', 'desired/', 'ports\\.ts'),
+    room('api', 'model/', 'ports\\.ts'),
+    room('cli', 'model/', 'api/client\\.ts', 'api/schemas\\.ts', 'config/'),
+    room('config', 'model/'),
+    room('observe', 'model/', 'ports\\.ts'),
+    { name: 'root-is-a-leaf', severity: 'error', from: { path: '^src/', pathNot: '^src/(main|app)\\.ts$' }, to: { path: '^src/(main|app)\\.ts$' } },
+    only('execa', 'kernel/exec\\.ts$'),
+    only('koffi', 'kernel/netlink/'),
+    only('dockerode', 'docker/'),
+  ],
+  options: {
+    tsConfig: { fileName: 'tsconfig.json' },
+    tsPreCompilationDeps: true,
+    doNotFollow: { path: 'node_modules' },
+    enhancedResolveOptions: { extensions: ['.ts', '.js', '.json'] },
+  },
+};

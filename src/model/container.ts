@@ -1,0 +1,67 @@
+/** One attachment of a container to a network, as Docker's network inspect shows it. */
+export interface Endpoint {
+  readonly networkId: string;
+  /** Lower case, colons. */
+  readonly mac: string;
+  readonly ip4?: string;
+  readonly ip6?: string;
+  /** Names by which neighbours on this network resolve this container (aliases, DNS names, service name). */
+  readonly dnsNames: readonly string[];
+}
+export interface PublishedPort {
+  readonly proto: 'tcp' | 'udp' | 'sctp';
+  readonly containerPort: number;
+}
+export interface ContainerFacts {
+  readonly id: string;
+  readonly name: string;
+  readonly image: string;
+  readonly imageId: string;
+  /** The merged labels that Docker shows. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** The image's own labels; undefined while unknown: then every drawbridge label counts as the image's. */
+  readonly imageLabels?: Readonly<Record<string, string>>;
+  readonly state: 'created' | 'starting' | 'running' | 'paused' | 'exited';
+  readonly networkMode: string;
+  /** Id of the container whose namespace this one shares (network mode container:X). */
+  readonly sharesWith?: string;
+  readonly endpoints: readonly Endpoint[];
+  readonly published: readonly PublishedPort[];
+  /** Facts from inspect that touch coverage; undefined before the first inspect. */
+  readonly privileges?: {
+    readonly privileged: boolean;
+    readonly capAdd: readonly string[];
+    readonly pidMode: string;
+    readonly binds: readonly string[];
+    readonly devices: readonly string[];
+    readonly dns: readonly string[];
+    readonly pid: number;
+    readonly sandboxKey: string;
+  };
+}
+export interface NetworkFacts {
+  readonly id: string;
+  readonly name: string;
+  readonly driver: string;
+  readonly scope: string;
+  /** Host interface name of the bridge, for bridge networks. */
+  readonly bridge?: string;
+  readonly internal: boolean;
+  readonly ipv6: boolean;
+  readonly subnets: readonly string[];
+  readonly gateways: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+  readonly options: Readonly<Record<string, string>>;
+}
+/** What Docker says, whole, at one moment. Maps are keyed by full id. */
+export interface DockerView {
+  readonly containers: ReadonlyMap<string, ContainerFacts>;
+  readonly networks: ReadonlyMap<string, NetworkFacts>;
+  /** Counts full lists that have completed; `listBegan` is when the newest complete one was begun (ms, monotonic). */
+  readonly listings: number;
+  readonly listBegan: number;
+  /** Ids of containers between create/start and their first complete appearance. */
+  readonly starting: ReadonlySet<string>;
+  /** False while Docker is away; the last view stays. */
+  readonly connected: boolean;
+}

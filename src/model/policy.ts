@@ -1,0 +1,52 @@
+import type { DestEntry, Entry } from './entry.js';
+import type { Problem } from './problem.js';
+
+export type Mode = 'enforce' | 'observe' | 'off';
+
+/** An allowlist (spec 4), from the folder or the store. */
+export interface List {
+  readonly name: string;
+  readonly source: 'folder' | 'store';
+  /** The file it came from (folder) */
+  readonly file?: string;
+  readonly description?: string;
+  readonly match?: ListMatch;
+  readonly mode?: Mode;
+  readonly allow: readonly Entry[];
+}
+export interface ListMatch {
+  readonly name?: string;
+  readonly image?: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly network?: string;
+}
+/** Where an entry of a policy came from, for explain and for revoke's hint. */
+export type EntrySource =
+  | { readonly from: 'label' }
+  | { readonly from: 'list'; readonly list: string }
+  | { readonly from: 'claim'; readonly list: string }
+  | { readonly from: 'baseline'; readonly list: string }
+  | { readonly from: 'grant'; readonly grant: string };
+export interface PolicyEntry {
+  readonly entry: DestEntry;
+  readonly source: EntrySource;
+}
+/** A grant by API or CLI. Open-ended ones belong to `owner`; timed ones to one container id. */
+export interface Grant {
+  readonly id: string;
+  readonly entry: string;
+  /** Owner key: "compose:PROJECT/SERVICE" or "name:NAME" (open-ended), "id:CONTAINER" (timed). */
+  readonly owner: string;
+  readonly created: string;
+  /** RFC 3339 UTC */
+  readonly expires?: string;
+}
+export interface Policy {
+  readonly mode: Mode;
+  /** What set the mode: "api", "label", "claim:LIST", "has entries", "default", "broken label". */
+  readonly modeFrom: string;
+  readonly entries: readonly PolicyEntry[];
+  readonly lists: readonly string[];
+  /** Reasons that belong in coverage: broken labels, missing lists, ignored image labels. */
+  readonly notes: readonly Problem[];
+}

@@ -1,0 +1,190 @@
+/** What the rooms need of one another, as types only: no room imports another's code through here. */
+import type { Grant, List, Mode, PolicyEntry } from './model/policy.js';
+import type { Problem } from './model/problem.js';
+import type { Coverage, Verdict } from './model/verdict.js';
+
+/** The two sets (one a family) that hold the learned addresses of one port class of one container. */
+export interface LearnSets {
+  readonly v4: string;
+  readonly v6: string;
+}
+
+export interface NameDecision {
+  readonly allow: boolean;
+  /** The entries that allow it, most specific first. */
+  readonly entries: readonly PolicyEntry[];
+  /** Where answers go; empty when not allowed. */
+  readonly sets: readonly LearnSets[];
+  /** Answers in private space are good (entry flag; zones and address entries are judged by `privateAllowed`). */
+  readonly allowPrivate: boolean;
+}
+
+/** What DNS asks of the rest: who asks, what they may ask. Container keys are full ids of the namespace's owner. */
+export interface DnsPolicy {
+  /** The container that holds this source address now; undefined: nobody known. */
+  whoIs(address: string): string | undefined;
+  /** The same, waiting until it is known; undefined after `ms`. */
+  awaitAsker(address: string, ms: number): Promise<string | undefined>;
+  mode(container: string): Mode;
+  decide(container: string, name: string): NameDecision;
+  /** An address entry of this container covers the address (then a private answer is no rebinding). */
+  coversAddress(container: string, address: string): boolean;
+  /** Names of the neighbours on the container's networks: addresses, or undefined when it is no such name. */
+  localName(container: string, name: string): readonly string[] | undefined;
+  /** The reverse: name of a neighbour's address. */
+  localAddress(container: string, address: string): string | undefined;
+  /** Addresses of the host itself, any interface. */
+  hostAddresses(): ReadonlySet<string>;
+  /** Search domains in force for the container (its resolv.conf), lower case. */
+  searchDomains(container: string): readonly string[];
+}
+
+/** Members of kernel sets; resolves when the kernel has acknowledged. Time-outs in seconds (0: none). */
+export interface SetWriter {
+  add(set: string, address: string, timeoutSeconds: number): Promise<void>;
+  remove(set: string, address: string): Promise<void>;
+}
+
+/** Told of each name denied or allowed, for counts and the event stream. */
+export interface NameEvent {
+  readonly container: string;
+  readonly name: string;
+  readonly type: string;
+  readonly verdict: Verdict | 'error';
+  readonly reason: string;
+}
+
+/** The destination a redirected packet had before our redirect, from conntrack; undefined when gone. */
+export interface OriginalDestination {
+  lookup(q: {
+    readonly proto: 'udp' | 'tcp';
+    readonly client: string;
+    readonly clientPort: number;
+    readonly server: string;
+    readonly serverPort: number;
+  }): { readonly address: string; readonly port: number } | undefined;
+}
+
+export interface Logger {
+  debug(o: object, msg?: string): void;
+  info(o: object, msg?: string): void;
+  warn(o: object, msg?: string): void;
+  error(o: object, msg?: string): void;
+}
+
+export interface StoreItem<T = unknown> {
+  readonly key: string;
+  readonly value: T;
+  /** Grows with every write of the whole store; 0 means "does not exist" in `ifRevision`. */
+  readonly revision: number;
+}
+/** Durable key/value with revisions and compare-and-set; `put` and `delete` resolve when durable. */
+export interface Store {
+  get<T>(key: string): Promise<StoreItem<T> | undefined>;
+  list<T>(prefix: string): Promise<readonly StoreItem<T>[]>;
+  put<T>(key: string, value: T, options?: { readonly ifRevision?: number }): Promise<number>;
+  delete(key: string, options?: { readonly ifRevision?: number }): Promise<boolean>;
+  /** Called for every change, our own included, with its revision; value undefined: deleted. */
+  watch(onChange: (item: { readonly key: string; readonly revision: number; readonly value: unknown }) => void): Disposable;
+  health(): { readonly ok: boolean; readonly detail: string };
+  close(): Promise<void>;
+}
+
+/** Views that the API shows (spec 7). */
+export interface EntryView {
+  readonly entry: string;
+  readonly from: string;
+  readonly addresses: readonly string[];
+  readonly packets: number;
+  readonly bytes: number;
+}
+export interface ContainerView {
+  readonly id: string;
+  readonly name: string;
+  readonly image: string;
+  readonly mode: Mode;
+  readonly modeFrom: string;
+  readonly coverage: Coverage;
+  readonly addresses: readonly string[];
+  readonly lists: readonly string[];
+  readonly entries: readonly EntryView[];
+  readonly grants: readonly Grant[];
+  readonly allowed: number;
+  readonly denied: number;
+}
+export interface StatusView {
+  readonly version: string;
+  readonly node: string;
+  readonly enforced: number;
+  readonly observed: number;
+  readonly containers: number;
+  readonly threats: { readonly entries: number; readonly feeds: number };
+  readonly kernel: { readonly inSync: boolean; readonly lastRepair: string | null };
+  readonly store: { readonly kind: string; readonly ok: boolean; readonly detail: string };
+}
+export interface ExplainView {
+  readonly container: string;
+  readonly to: string;
+  readonly verdict: Verdict;
+  readonly reason: string;
+  readonly entry: string | null;
+  readonly list: string | null;
+  readonly feed: string | null;
+  readonly remedy: string | null;
+  /** The rules a packet meets, in order, as rendered. */
+  readonly trace: readonly string[];
+}
+export interface ListView extends List {
+  readonly revision: number;
+  readonly usedBy: readonly string[];
+}
+export interface DenialEvent {
+  readonly time: string;
+  readonly container: string;
+  readonly verdict: Verdict | 'would-deny';
+  readonly proto: string;
+  readonly address: string;
+  readonly port: number;
+  readonly name: string | null;
+  readonly reason: string;
+}
+
+/** Refusals that the API turns into problem details. */
+export type Refusal =
+  | { readonly kind: 'not-found'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'conflict'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'precondition'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'invalid'; readonly problems: readonly Problem[] }
+  | { readonly kind: 'read-only'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'not-in-force'; readonly detail: string; readonly remedy: string };
+export class RefusedError extends Error {
+  readonly refusal: Refusal;
+  constructor(refusal: Refusal) {
+    super('detail' in refusal ? refusal.detail : refusal.problems.map((p) => p.detail).join('; '));
+    this.refusal = refusal;
+  }
+}
+
+/** Everything that the API may do. Changes resolve when in force (spec 7), else throw RefusedError and are undone. */
+export interface Controller {
+  status(): StatusView;
+  ready(): { readonly ready: boolean; readonly reason: string };
+  containers(): readonly ContainerView[];
+  container(idOrName: string): ContainerView;
+  grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant>;
+  revokeGrant(idOrName: string, grantId: string, who: string): Promise<void>;
+  setMode(idOrName: string, mode: Mode | 'auto', who: string): Promise<ContainerView>;
+  lists(): readonly ListView[];
+  list(name: string): ListView;
+  putList(name: string, body: unknown, ifMatch: number | undefined, who: string): Promise<ListView>;
+  deleteList(name: string, ifMatch: number | undefined, who: string): Promise<void>;
+  addEntry(list: string, entry: unknown, ifMatch: number | undefined, who: string): Promise<ListView>;
+  removeEntry(list: string, canonical: string, ifMatch: number | undefined, who: string): Promise<ListView>;
+  explain(idOrName: string, to: string): ExplainView;
+  plan(): Promise<readonly string[]>;
+  denials(idOrName: string | undefined, limit: number): readonly DenialEvent[];
+  /** Stops enforcing and takes every trace out of the kernel; the service ends after. */
+  teardown(): Promise<void>;
+  /** Denials and name events as they come. */
+  onEvent(listener: (e: DenialEvent) => void): Disposable;
+}
