@@ -1,0 +1,94 @@
+import {
+  type Family,
+  formatRange,
+  parseAddress,
+  parseCidr,
+  parseV6,
+  type Range,
+  rangeHas,
+  rangeToCidrs,
+} from './ip.js';
+
+/**
+ * What `any` leaves out and what an answer to a public name may not contain (DNS rebinding): the IANA special-purpose
+ * registries (RFC 6890, as updated by RFC 8190), multicast, and where clouds serve instance metadata.
+ * Documentation space (192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24, 2001:db8::/32, 3fff::/20) counts as ordinary
+ * public here: nothing private lives there, and tests stand the internet up in it.
+ */
+const V4: readonly string[] = [
+  '0.0.0.0/8', // "this network", RFC 791; Linux takes 0.0.0.0 for the host itself
+  '10.0.0.0/8', // private, RFC 1918
+  '100.64.0.0/10', // carrier-grade NAT, RFC 6598; Alibaba's metadata 100.100.100.200
+  '127.0.0.0/8', // loopback, RFC 1122
+  '168.63.129.16/32', // Azure's wire server: metadata in public space
+  '169.254.0.0/16', // link-local, RFC 3927; metadata 169.254.169.254
+  '172.16.0.0/12', // private, RFC 1918
+  '192.0.0.0/24', // IETF protocol assignments, RFC 6890; Oracle's metadata 192.0.0.192
+  '192.88.99.0/24', // 6to4 relay anycast, deprecated by RFC 7526
+  '192.168.0.0/16', // private, RFC 1918
+  '198.18.0.0/15', // benchmarking, RFC 2544
+  '224.0.0.0/4', // multicast, RFC 5771
+  '240.0.0.0/4', // reserved, RFC 1112; limited broadcast 255.255.255.255
+];
+
+const V6: readonly string[] = [
+  '::/96', // unspecified, loopback, and v4-compatible (RFC 4291 2.5.5.1, deprecated)
+  '::ffff:0:0:0/96', // v4-translated, RFC 2765
+  '64:ff9b:1::/48', // local-use translation, RFC 8215
+  '100::/64', // discard-only, RFC 6666
+  '100:0:0:1::/64', // dummy prefix, RFC 9780
+  '2001::/23', // IETF protocol assignments, RFC 2928: Teredo, ORCHID, benchmarking
+  '5f00::/16', // segment routing SIDs, RFC 9602
+  'fc00::/7', // unique local, RFC 4193; metadata fd00:ec2::254
+  'fe80::/10', // link-local, RFC 4291
+  'fec0::/10', // site-local, deprecated by RFC 3879
+  'ff00::/8', // multicast, RFC 4291
+];
+
+/** Bits before the embedded v4 address: NAT64 (RFC 6052) and 6to4 (RFC 3056) carry public addresses too. */
+const EMBEDDINGS = [
+  { base: '64:ff9b::', before: 96n },
+  { base: '2002::', before: 16n },
+];
+
+function known(text: string): Range {
+  const range = parseCidr(text);
+  if (!range) throw new Error(`special-use table: ${text} is no network`);
+  return range;
+}
+
+function embed(v4: Range, base: string, before: bigint): Range {
+  const prefix = parseV6(base) ?? 0n;
+  const shift = 96n - before;
+  return { family: 6, lo: prefix | (v4.lo << shift), hi: prefix | (((v4.hi + 1n) << shift) - 1n) };
+}
+
+const ranges4 = V4.map(known);
+const ranges6: readonly Range[] = [
+  ...V6.map(known),
+  { family: 6, lo: 0xffff_0000_0000n, hi: 0xffff_ffff_ffffn }, // v4-mapped: no such destination on the wire
+  ...EMBEDDINGS.flatMap(({ base, before }) => ranges4.map((v4) => embed(v4, base, before))),
+];
+
+const cidrTexts = (ranges: readonly Range[]): readonly string[] =>
+  ranges.flatMap((range) => rangeToCidrs(range).map((cidr) => cidr.text));
+
+/** Networks (disjoint, canonical, with length) that `any` excludes, for the kernel's static sets. */
+export const NOT_ANY_V4: readonly string[] = cidrTexts(ranges4);
+export const NOT_ANY_V6: readonly string[] = cidrTexts(ranges6);
+
+/** The special-use range around an address, as canonical text, for messages; undefined: ordinary public space. */
+export function privateRangeOf(address: {
+  readonly family: Family;
+  readonly value: bigint;
+}): string | undefined {
+  const ranges = address.family === 4 ? ranges4 : ranges6;
+  const found = ranges.find((range) => rangeHas(range, address));
+  return found && formatRange(found);
+}
+
+/** True in private, link-local, loopback, multicast, metadata and like space; true also for what is no address. */
+export function isPrivateSpace(address: string): boolean {
+  const parsed = parseAddress(address);
+  return parsed === undefined || privateRangeOf(parsed) !== undefined;
+}
