@@ -1,7 +1,7 @@
 /** One attachment of a container to a network, as Docker's network inspect shows it. */
 export interface Endpoint {
   readonly networkId: string;
-  /** Lower case, colons. */
+  /** Lower case, colons. Never empty on a bridge; empty on networks whose endpoints have none (ipvlan). */
   readonly mac: string;
   readonly ip4?: string;
   readonly ip6?: string;
@@ -37,6 +37,8 @@ export interface ContainerFacts {
     readonly dns: readonly string[];
     readonly pid: number;
     readonly sandboxKey: string;
+    /** HostConfig.CgroupParent; empty: the engine's own default. */
+    readonly cgroupParent?: string;
   };
 }
 export interface NetworkFacts {

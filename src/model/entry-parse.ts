@@ -1,0 +1,193 @@
+/** Entries from text: `[ entry { sep entry } ]`, the grammar that docs/ tells. */
+
+import type { DestEntry, Entry, Flag, ListRef, PortRange, Proto, Target } from './entry.js';
+import { type Head, parseBare6, parseBracketed, parseHost4 } from './entry-address.js';
+import { formatTarget, sealEntry } from './entry-canonical.js';
+import { attempt, refuse } from './entry-fault.js';
+import { parseFlag, parsePorts, parseProto } from './entry-ports.js';
+import { splitEntries } from './entry-split.js';
+import { canonicalName, type NameMatch } from './name.js';
+import type { Parsed, Problem } from './problem.js';
+
+const LIST_NAME = /^[a-z0-9][a-z0-9_.-]{0,62}$/i;
+/** Docker: [a-zA-Z0-9][a-zA-Z0-9_.-]+ (daemon/names); a compose service may have one character. */
+const CONTAINER_NAME = /^[a-z0-9][a-z0-9_.-]{0,254}$/i;
+const TAIL = /^(?::([^/]*))?(?:\/(.*))?$/;
+
+export const isListName = (text: string): boolean => LIST_NAME.test(text);
+
+interface Dest {
+  readonly target: Target;
+  readonly ports: readonly PortRange[];
+  readonly proto?: Proto;
+}
+
+const address = (head: Head): { target: Target; tail: string } => ({
+  target: { kind: 'address', range: head.range },
+  tail: head.tail,
+});
+
+function refuseUrl(text: string): never {
+  const [scheme = '', rest = ''] = text.split('://');
+  const host = rest.replace(/[/?#].*$/, '');
+  const port = scheme === 'http' ? '80' : '443';
+  return refuse(
+    `"${text}" is a URL`,
+    `write the host alone: ${/:\d+$/.test(host) ? host : `${host}:${port}`}`,
+  );
+}
+
+function namePattern(text: string): { match: NameMatch; name: string; at: number } {
+  if (text.startsWith('*.')) return { match: 'below', name: text.slice(2), at: 2 };
+  if (text.startsWith('.')) return { match: 'both', name: text.slice(1), at: 1 };
+  return { match: 'exact', name: text, at: 0 };
+}
+
+function refuseShort(head: string, tail: string): never {
+  const named = head.toLowerCase();
+  const word = named === 'localhost' ? 'host' : named;
+  if (word === 'host' || word === 'any') return refuse(`"${head}" is no domain name`, `write ${word}${tail}`);
+  return refuse(
+    `"${head}" has one label only`,
+    `write container:${head}${tail} for a container, or the full domain name`,
+  );
+}
+
+function parseName(head: string, tail: string): Target {
+  if (head === '*') return refuse('"*" is no destination', `write any${tail} for every public address`);
+  const { match, name, at } = namePattern(head);
+  if (name.includes('*'))
+    return refuse(
+      `"${head}" has a * inside`,
+      'a * stands only in front, as in *.example.com',
+      at + name.indexOf('*'),
+    );
+  if (match === 'exact' && /^[^.]+$/.test(name)) refuseShort(head, tail);
+  const parsed = canonicalName(name);
+  if (parsed.ok) return { kind: 'name', match, name: parsed.value };
+  const problem = parsed.problems[0];
+  const isSuffix = match !== 'exact' && /^[^.]+$/.test(name);
+  // "*.com" has one label by the grammar of names, and is allowed with `broad` (spec: entries).
+  const single = isSuffix ? canonicalName(name, 1) : undefined;
+  if (single?.ok) return { kind: 'name', match, name: single.value };
+  return refuse(problem?.detail ?? `"${head}" is no name`, problem?.remedy ?? 'write a domain name', at);
+}
+
+function parseContainer(text: string): { target: Target; tail: string } {
+  const rest = text.slice('container:'.length);
+  const name = /^[^:/]*/.exec(rest)?.[0] ?? '';
+  if (!CONTAINER_NAME.test(name))
+    refuse(
+      `"${name}" is no container name`,
+      'write container:NAME or container:NAME:PORT',
+      'container:'.length,
+    );
+  return { target: { kind: 'container', name }, tail: rest.slice(name.length) };
+}
+
+function parseTarget(text: string): { target: Target; tail: string } {
+  if (text.includes('://')) return refuseUrl(text);
+  if (text.startsWith('[')) return address(parseBracketed(text));
+  if (text.startsWith('container:')) return parseContainer(text);
+  const numeric = parseHost4(text) ?? parseBare6(text);
+  if (numeric) return address(numeric);
+  const head = /^[^:/]*/.exec(text)?.[0] ?? '';
+  const tail = text.slice(head.length);
+  if (head === 'host' || head === 'any') return { target: { kind: head }, tail };
+  return { target: parseName(head, tail), tail };
+}
+
+/** `dest`: a target with its ports and protocol. Throws EntryFault. */
+export function parseDest(text: string): Dest {
+  const { target, tail } = parseTarget(text);
+  const match = TAIL.exec(tail);
+  const at = text.length - tail.length;
+  if (!match)
+    return refuse(
+      `"${tail}" does not belong behind ${formatTarget(target)}`,
+      'write :PORTS and then /PROTOCOL',
+      at,
+    );
+  const [, portText, protoText] = match;
+  if (portText === '')
+    refuse('no port stands behind ":"', `write ${text.slice(0, at)}:443, or leave out the ":"`, at);
+  const ports = portText === undefined ? [] : parsePorts(portText, at + 1);
+  if (protoText === undefined) return { target, ports };
+  return { target, ports, proto: parseProto(protoText, text.length - protoText.length) };
+}
+
+/** `"list:" lname`. Throws EntryFault. */
+export function parseListRef(text: string): ListRef {
+  const name = text.slice('list:'.length);
+  const bare = /^[^:/]*/.exec(name)?.[0] ?? '';
+  if (bare !== name && isListName(bare))
+    refuse(
+      'a list brings its own ports',
+      `write list:${bare}, and set ports in the list's entries`,
+      5 + bare.length,
+    );
+  if (!isListName(name))
+    refuse(
+      `"${name}" is no list name`,
+      'a list name has letters, digits, "-", "_" and "."; write list:NAME',
+      5,
+    );
+  return { kind: 'list', canonical: `list:${name}`, list: name };
+}
+
+function readEntry(text: string): Entry {
+  const words = [...text.matchAll(/[^ \t]+/g)];
+  const [dest, ...rest] = words;
+  if (!dest) return refuse('the entry is empty', 'write a destination, such as api.example.com:443');
+  if (dest[0].startsWith('list:')) {
+    if (rest[0]) refuse('a list takes no flags', `write ${dest[0]} alone`, rest[0].index);
+    return parseListRef(dest[0]);
+  }
+  const flags: Flag[] = rest.map((word) => parseFlag(word[0], word.index));
+  return sealEntry({ ...parseDest(dest[0]), flags });
+}
+
+/** One entry. Its problem carries the column (1-based) in the text. Never throws. */
+export function parseEntry(text: string): Parsed<Entry> {
+  const trimmed = text.trim();
+  if (/[\r\n]/.test(trimmed))
+    return { ok: false, problems: [{ detail: 'more than one line', remedy: 'write one entry', column: 1 }] };
+  return attempt(() => readEntry(trimmed), text.length - text.trimStart().length);
+}
+
+export const isDest = (entry: Entry): entry is DestEntry => entry.kind === 'dest';
+
+/** Second and further entries with a canonical text that stood before: [index, index of the first]. */
+export function duplicates(entries: readonly Entry[]): readonly (readonly [number, number])[] {
+  const first = new Map<string, number>();
+  return entries.flatMap((entry, index) => {
+    const before = first.get(entry.canonical);
+    if (before === undefined) first.set(entry.canonical, index);
+    return before === undefined ? [] : [[index, before] as const];
+  });
+}
+
+export function duplicateProblem(entry: Entry): Problem {
+  return { detail: `${entry.canonical} stands here twice`, remedy: 'remove one of the two' };
+}
+
+/** All entries of a text, commas and newlines between them; all problems at once, with line and column (1-based). */
+export function parseEntries(text: string): Parsed<readonly Entry[]> {
+  const { pieces, problems } = splitEntries(text);
+  const parsed = pieces.map((piece) => ({
+    piece,
+    result: attempt(() => readEntry(piece.text), piece.column - 1),
+  }));
+  const bad = parsed.flatMap(({ piece, result }) =>
+    result.ok ? [] : result.problems.map((problem) => ({ ...problem, line: piece.line })),
+  );
+  const entries = parsed.flatMap(({ result }) => (result.ok ? [result.value] : []));
+  const places = parsed.flatMap(({ piece, result }) => (result.ok ? [piece] : []));
+  const twice = duplicates(entries).map(([index]) => ({
+    ...duplicateProblem(entries[index] as Entry),
+    line: places[index]?.line ?? 1,
+    column: places[index]?.column ?? 1,
+  }));
+  const all = [...problems, ...bad, ...twice];
+  return all.length === 0 ? { ok: true, value: entries } : { ok: false, problems: all };
+}

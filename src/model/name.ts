@@ -1,0 +1,104 @@
+/** Names in one form everywhere: A-labels, lower case, no trailing dot. */
+import { domainToASCII } from 'node:url';
+import { getPublicSuffix, parse } from 'tldts';
+import { parseAddress } from './ip.js';
+import type { Parsed } from './problem.js';
+
+export type NameMatch = 'exact' | 'below' | 'both';
+
+/** RFC 1035 2.3.4: octets of a label, and of a name without the root's dot. */
+const MAX_LABEL = 63;
+const MAX_NAME = 253;
+const ASCII_NAME = /^[a-z0-9_.-]*$/i;
+const LABEL = /^[a-z0-9_-]+$/;
+/** What the URL standard takes for the end of an IPv4 address: a last label of digits, or 0x and hex digits. */
+const NUMBER = /^(\d+|0x[0-9a-f]*)$/;
+
+const refuse = (detail: string, remedy: string): Parsed<never> => ({
+  ok: false,
+  problems: [{ detail, remedy }],
+});
+
+/** UTS-46 (nontransitional) to A-labels; '' when it cannot be. Only ever given letters, digits, - _ . and non-ASCII. */
+function toAscii(text: string): string {
+  const isPlain = ASCII_NAME.test(text) && !/(^|\.)xn--/i.test(text);
+  if (isPlain) return text.toLowerCase();
+  // domainToASCII percent-decodes and reads IPv4 forms like a URL's host: keep other ASCII from it, and numbers out after.
+  if (/[^a-z0-9_.\u0080-\u{10ffff}-]/iu.test(text)) return '';
+  return domainToASCII(text);
+}
+
+function labelFault(labels: readonly string[]): string | undefined {
+  if (labels.some((label) => label === '')) return 'has an empty label';
+  const long = labels.find((label) => label.length > MAX_LABEL);
+  if (long) return `has a label of ${long.length} octets, and ${MAX_LABEL} is the limit`;
+  if (labels.some((label) => !LABEL.test(label))) return 'has characters that no name has';
+  if (NUMBER.test(labels.at(-1) ?? '')) return 'ends in a number, like an address';
+  return undefined;
+}
+
+/**
+ * Canonical form of a name that a person wrote. Upper case, one trailing dot and U-labels are fine.
+ * @param minLabels 2 for entries ("at least two labels"), 1 for zones and search domains.
+ */
+export function canonicalName(text: string, minLabels: 1 | 2 = 2): Parsed<string> {
+  const name = toAscii(text).replace(/\.$/, '');
+  if (name === '')
+    return refuse(`"${text}" is no domain name`, 'write letters, digits, "-" and "_" in labels');
+  if (parseAddress(name)) return refuse(`"${text}" reads as the address ${name}`, `write ${name}`);
+  if (name.length > MAX_NAME)
+    return refuse(
+      `"${text.slice(0, 40)}…" has ${name.length} octets`,
+      `a name has at most ${MAX_NAME} octets`,
+    );
+  const labels = name.split('.');
+  const fault = labelFault(labels);
+  if (fault) return refuse(`"${text}" ${fault}`, 'write a domain name such as api.example.com');
+  if (labels.length < minLabels)
+    return refuse(`"${text}" has one label only`, 'write the full name, such as api.example.com');
+  return { ok: true, value: name };
+}
+
+/**
+ * Canonical text of a name on the wire, from its labels' octets (RFC 1035 3.1). Undefined: some octet is no letter,
+ * digit, "-" or "_" (a dot within a label too), so that no entry can ever match it. The root is ''.
+ */
+export function nameFromLabels(labels: readonly Uint8Array[]): string | undefined {
+  const texts = labels.map((label) => Buffer.from(label).toString('latin1').toLowerCase());
+  if (!texts.every((label) => label.length <= MAX_LABEL && LABEL.test(label))) return undefined;
+  const name = texts.join('.');
+  return name.length <= MAX_NAME ? name : undefined;
+}
+
+/** The same for a name that a DNS library has already turned into text (one trailing dot is fine). */
+export function nameFromQuery(text: string): string | undefined {
+  const bare = text.replace(/\.$/, '');
+  if (bare === '') return '';
+  return nameFromLabels(bare.split('.').map((label) => Buffer.from(label, 'utf8')));
+}
+
+/** Both canonical. "below": one or more labels below `name`; "both": that, and `name` itself. */
+export function nameMatches(
+  target: { readonly match: NameMatch; readonly name: string },
+  asked: string,
+): boolean {
+  if (asked === target.name) return target.match !== 'below';
+  return target.match !== 'exact' && asked.endsWith(`.${target.name}`);
+}
+
+const PSL_OPTIONS = { allowPrivateDomains: true, validateHostname: false } as const;
+
+function listedSuffix(name: string): boolean {
+  const { publicSuffix, isIcann, isPrivate } = parse(name, PSL_OPTIONS);
+  // Neither part: the implied rule "*", by which any unknown last label is a suffix.
+  return publicSuffix === name && (isIcann === true || isPrivate === true);
+}
+
+/**
+ * The name is a suffix that the public suffix list holds (private part too), or one whose children it holds by a
+ * wildcard rule ("*.ck"): strangers register below it, so an entry for all of it needs `broad`.
+ */
+export function isPublicSuffix(name: string): boolean {
+  const child = `any.${name}`;
+  return listedSuffix(name) || (getPublicSuffix(child, PSL_OPTIONS) === child && listedSuffix(child));
+}
