@@ -1,0 +1,226 @@
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger, Store, StoreItem } from '../ports.js';
+import { corruptError, StoreError } from './errors.js';
+import type { Change } from './frames.js';
+import { judge, type Write } from './judge.js';
+import { type FolderLock, lockFolder } from './lock.js';
+import { LogFile, readLog } from './log-file.js';
+import { readSnapshot, type Stored, writeSnapshot } from './snapshot.js';
+
+type Watcher = Parameters<Store['watch']>[0];
+
+export interface EmbeddedOptions {
+  /** The folder; made (0700) when missing. One process at a time. */
+  readonly dir: string;
+  readonly log: Logger;
+  /** Bytes of log before it is compacted into a snapshot. */
+  readonly compactAt?: number;
+}
+
+const MAX_KEY = 1024;
+const MAX_VALUE = 16 * 1024 * 1024;
+const MAX_BATCH = 1000;
+const COMPACT_AT = 4 * 1024 * 1024;
+
+/**
+ * Opens the embedded store of spec 5 (`state`). Throws StoreError: `locked` (another instance), `corrupt` (a record
+ * before the end is damaged; nothing is touched), `write`.
+ */
+export async function openEmbeddedStore(options: EmbeddedOptions): Promise<Store> {
+  await mkdir(options.dir, { recursive: true, mode: 0o700 });
+  const lock = await lockFolder(options.dir);
+  try {
+    return await load(options, lock);
+  } catch (e) {
+    await lock.release();
+    throw e;
+  }
+}
+
+async function load(options: EmbeddedOptions, lock: FolderLock): Promise<Store> {
+  const snapshotPath = join(options.dir, 'store.snapshot');
+  const logPath = join(options.dir, 'store.log');
+  const { items, revision: base } = await readSnapshot(snapshotPath);
+  const loaded = await readLog(logPath);
+  if (loaded.base > base)
+    throw corruptError(
+      snapshotPath,
+      0,
+      `the log continues a snapshot of revision ${loaded.base}, this one is of ${base}`,
+    );
+  const revision = replay(logPath, items, base, loaded.changes);
+  await rm(`${snapshotPath}.tmp`, { force: true });
+  const log = await LogFile.open(logPath, loaded);
+  if (loaded.tornBytes > 0) {
+    options.log.warn(
+      { file: logPath, bytes: loaded.tornBytes },
+      'cut an unfinished write off the store (kept in .torn)',
+    );
+  }
+  return new EmbeddedStore(options, { lock, log, snapshotPath, items, revision });
+}
+
+/** Records that the snapshot already holds are skipped; the others must follow it without a gap. */
+function replay(path: string, items: Map<string, Stored>, base: number, changes: readonly Change[]): number {
+  let revision = base;
+  for (const c of changes) {
+    if (c.revision <= base) continue;
+    if (c.revision !== revision + 1) throw corruptError(path, 0, `revision ${revision + 1} is missing`);
+    revision = c.revision;
+    applyChange(items, c);
+  }
+  return revision;
+}
+
+function applyChange(items: Map<string, Stored>, c: Change): void {
+  if (c.json === undefined) items.delete(c.key);
+  else items.set(c.key, { json: c.json, revision: c.revision });
+}
+
+interface Opened {
+  readonly lock: FolderLock;
+  readonly log: LogFile;
+  readonly snapshotPath: string;
+  readonly items: Map<string, Stored>;
+  readonly revision: number;
+}
+
+class EmbeddedStore implements Store {
+  readonly #options: EmbeddedOptions;
+  readonly #disk: Opened;
+  readonly #items: Map<string, Stored>;
+  readonly #watchers = new Set<Watcher>();
+  #revision: number;
+  #queue: Write[] = [];
+  #flushing: Promise<void> | undefined;
+  #closed = false;
+  #failure = '';
+  #compactAt: number;
+
+  constructor(options: EmbeddedOptions, disk: Opened) {
+    this.#options = options;
+    this.#disk = disk;
+    this.#items = disk.items;
+    this.#revision = disk.revision;
+    this.#compactAt = options.compactAt ?? COMPACT_AT;
+  }
+
+  async get<T>(key: string): Promise<StoreItem<T> | undefined> {
+    const item = this.#items.get(key);
+    return item && { key, value: JSON.parse(item.json), revision: item.revision };
+  }
+
+  async list<T>(prefix: string): Promise<readonly StoreItem<T>[]> {
+    return [...this.#items]
+      .filter(([key]) => key.startsWith(prefix))
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, item]) => ({ key, value: JSON.parse(item.json), revision: item.revision }));
+  }
+
+  async put<T>(key: string, value: T, options?: { readonly ifRevision?: number }): Promise<number> {
+    const json: string | undefined = JSON.stringify(value);
+    if (key === '' || key.length > MAX_KEY)
+      throw new StoreError('value', `store key of ${key.length} characters: 1 to ${MAX_KEY}`);
+    if (json === undefined) throw new StoreError('value', `store value of ${key} has no JSON form`);
+    if (json.length > MAX_VALUE)
+      throw new StoreError('value', `store value of ${key} is larger than ${MAX_VALUE} characters`);
+    const revision = await this.#enqueue(key, json, options?.ifRevision);
+    return revision ?? this.#revision;
+  }
+
+  async delete(key: string, options?: { readonly ifRevision?: number }): Promise<boolean> {
+    return (await this.#enqueue(key, undefined, options?.ifRevision)) !== undefined;
+  }
+
+  watch(onChange: Watcher): Disposable {
+    const watcher: Watcher = (item) => onChange(item);
+    this.#watchers.add(watcher);
+    return { [Symbol.dispose]: () => void this.#watchers.delete(watcher) };
+  }
+
+  health(): { readonly ok: boolean; readonly detail: string } {
+    const detail =
+      this.#failure || `${this.#items.size} items at revision ${this.#revision} in ${this.#options.dir}`;
+    return { ok: this.#failure === '' && !this.#closed, detail };
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#flushing;
+    await this.#disk.log.close();
+    await this.#disk.lock.release();
+  }
+
+  #enqueue(
+    key: string,
+    json: string | undefined,
+    ifRevision: number | undefined,
+  ): Promise<number | undefined> {
+    if (this.#closed) return Promise.reject(new StoreError('closed', 'the store is closed'));
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ key, json, ifRevision, resolve, reject });
+      this.#flushing ??= this.#flush();
+    });
+  }
+
+  /** Group commit: whatever came while the last batch was made durable goes into the next. */
+  async #flush(): Promise<void> {
+    await Promise.resolve();
+    while (this.#queue.length > 0) {
+      const batch = this.#queue.splice(0, MAX_BATCH);
+      await this.#commit(batch);
+      if (this.#disk.log.length > this.#compactAt) await this.#compact();
+    }
+    // In one step with the look at the empty queue: a write that came between would wait for ever.
+    this.#flushing = undefined;
+  }
+
+  async #commit(batch: readonly Write[]): Promise<void> {
+    const { accepted, changes } = judge(batch, this.#items, this.#revision);
+    if (accepted.length === 0) return;
+    try {
+      if (changes.length > 0) {
+        await this.#disk.lock.verify();
+        await this.#disk.log.append(changes);
+      }
+    } catch (e) {
+      this.#failure = e instanceof Error ? e.message : String(e);
+      for (const { write } of accepted) write.reject(e);
+      return;
+    }
+    this.#failure = '';
+    this.#revision += changes.length;
+    for (const c of changes) applyChange(this.#items, c);
+    for (const { write, revision } of accepted) write.resolve(revision);
+    for (const c of changes) this.#tell(c);
+  }
+
+  #tell(c: Change): void {
+    const value: unknown = c.json === undefined ? undefined : JSON.parse(c.json);
+    for (const watcher of this.#watchers) {
+      try {
+        watcher({ key: c.key, revision: c.revision, value });
+      } catch (e) {
+        this.#options.log.error({ err: e, key: c.key }, 'a watcher of the store failed');
+      }
+    }
+  }
+
+  /** A compaction that fails (disk full) loses nothing: the log goes on growing and it is tried again later. */
+  async #compact(): Promise<void> {
+    const base = this.#options.compactAt ?? COMPACT_AT;
+    try {
+      const bytes = await writeSnapshot(this.#disk.snapshotPath, this.#items, this.#revision);
+      await this.#disk.log.reset(this.#revision);
+      this.#compactAt = Math.max(base, bytes);
+    } catch (e) {
+      this.#compactAt = this.#disk.log.length + base;
+      this.#options.log.warn(
+        { err: e, file: this.#disk.snapshotPath },
+        'cannot compact the store; trying again later',
+      );
+    }
+  }
+}

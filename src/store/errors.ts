@@ -1,0 +1,30 @@
+/** What went wrong with the store on disk, with the remedy in the text. */
+export class StoreError extends Error {
+  readonly code: 'locked' | 'corrupt' | 'write' | 'value' | 'closed';
+  constructor(code: StoreError['code'], message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'StoreError';
+    this.code = code;
+  }
+}
+
+export function errorCode(e: unknown): string | undefined {
+  return e instanceof Error && 'code' in e && typeof e.code === 'string' ? e.code : undefined;
+}
+
+export function writeError(file: string, e: unknown): StoreError {
+  const full = errorCode(e) === 'ENOSPC' || errorCode(e) === 'EDQUOT';
+  const why = full ? 'the disk is full' : e instanceof Error ? e.message : String(e);
+  const remedy = full
+    ? 'free space on that file system and try again'
+    : 'check that the file system is writable and healthy, then try again';
+  return new StoreError('write', `cannot write ${file}: ${why}. Nothing was changed; ${remedy}`, e);
+}
+
+export function corruptError(file: string, offset: number, what: string): StoreError {
+  return new StoreError(
+    'corrupt',
+    `${file} is damaged at byte ${offset}: ${what}. Nothing was read or changed. ` +
+      'Put back a copy of the state folder from a backup, or move the folder away to start with an empty store',
+  );
+}

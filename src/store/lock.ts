@@ -1,0 +1,167 @@
+import { randomBytes } from 'node:crypto';
+import { constants, type FileHandle, link, open, stat, unlink } from 'node:fs/promises';
+import { connect, createServer, type Server } from 'node:net';
+import { join } from 'node:path';
+import { errorCode, StoreError } from './errors.js';
+
+/**
+ * Exclusive hold of a folder: a listening unix socket named `lock` in it. The kernel closes the socket with its process,
+ * kill -9 and reboot included, so a lock that refuses connections is stale; this also holds across pid and network
+ * namespaces, where a pid says nothing.
+ */
+export interface FolderLock {
+  /** Throws when the lock on disk is no longer ours: somebody removed it, and another instance may be writing. */
+  verify(): Promise<void>;
+  release(): Promise<void>;
+}
+
+const NAME = 'lock';
+const TAKEOVER = 'lock.takeover';
+const ATTEMPTS = 5;
+
+export async function lockFolder(dir: string): Promise<FolderLock> {
+  const handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    return await acquire(dir, handle);
+  } catch (e) {
+    await handle.close();
+    throw e;
+  }
+}
+
+async function acquire(dir: string, handle: FileHandle): Promise<FolderLock> {
+  const own = `${NAME}.${randomBytes(6).toString('hex')}`;
+  const server = await listen(viaHandle(handle, own));
+  const mine = await identity(join(dir, own));
+  try {
+    await place(dir, handle, own);
+  } catch (e) {
+    await closeServer(server);
+    throw e;
+  } finally {
+    await unlink(join(dir, own)).catch(ignoreMissing);
+  }
+  return held(dir, handle, server, mine);
+}
+
+/** Links our socket in as the lock. A stale one is removed first, by one process at a time (`lock.takeover`). */
+async function place(dir: string, handle: FileHandle, own: string): Promise<void> {
+  const [mine, lock, takeover] = [join(dir, own), join(dir, NAME), join(dir, TAKEOVER)];
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    if (await tryLink(mine, lock)) return;
+    await refuseIfAlive(dir, handle, NAME);
+    if (await tryLink(mine, takeover)) {
+      try {
+        // Looked at again: only now nobody else can replace it before it is removed.
+        await refuseIfAlive(dir, handle, NAME);
+        await unlink(lock).catch(ignoreMissing);
+      } finally {
+        await unlink(takeover).catch(ignoreMissing);
+      }
+    } else {
+      await refuseIfAlive(dir, handle, TAKEOVER);
+      await unlink(takeover).catch(ignoreMissing);
+    }
+  }
+  throw lockedError(dir, 'another process that is starting');
+}
+
+async function refuseIfAlive(dir: string, handle: FileHandle, name: string): Promise<void> {
+  const holder = await probe(viaHandle(handle, name));
+  if (holder !== undefined) throw lockedError(dir, holder);
+}
+
+function held(dir: string, handle: FileHandle, server: Server, mine: string | undefined): FolderLock {
+  const path = join(dir, NAME);
+  return {
+    verify: async () => {
+      if (mine !== undefined && (await identity(path)) === mine) return;
+      throw new StoreError(
+        'locked',
+        `${path} is no longer this process's lock. Restart the service, and let no two instances share ${dir}`,
+      );
+    },
+    release: async () => {
+      if ((await identity(path)) === mine) await unlink(path);
+      await closeServer(server);
+      await handle.close();
+    },
+  };
+}
+
+function lockedError(dir: string, holder: string): StoreError {
+  return new StoreError(
+    'locked',
+    `${dir} is in use by ${holder}. Stop that instance (drawbridge teardown, or systemctl stop drawbridge), ` +
+      'or give this one a folder of its own with `state:` in its configuration',
+  );
+}
+
+/** The path through an open folder: sun_path holds 107 bytes, a folder's own path may be longer. */
+function viaHandle(handle: FileHandle, name: string): string {
+  return `/proc/self/fd/${handle.fd}/${name}`;
+}
+
+function listen(path: string): Promise<Server> {
+  return new Promise((resolve, reject) => {
+    const server = createServer((socket) =>
+      socket.on('error', () => socket.destroy()).end(`process ${process.pid}`),
+    );
+    server.once('error', reject);
+    server.listen(path, () => resolve(server.unref()));
+  });
+}
+
+/** Who holds the lock: its own words, or a guess when it accepts but does not speak; undefined: nobody (stale). */
+function probe(path: string): Promise<string | undefined> {
+  return new Promise((resolve, reject) => {
+    let said = '';
+    const socket = connect(path).setTimeout(500);
+    const done = (holder: string | undefined) => {
+      socket.destroy();
+      resolve(holder);
+    };
+    socket.on('data', (d) => {
+      said = (said + d.toString()).slice(0, 64);
+    });
+    socket.on('end', () => done(said || 'another process'));
+    socket.on('timeout', () => done(said || 'another process, which does not answer'));
+    socket.on('error', (e) => {
+      const code = errorCode(e);
+      if (code === 'ECONNREFUSED' || code === 'ENOENT') done(undefined);
+      else if (code === 'EAGAIN' || code === 'ECONNRESET' || code === 'EPIPE') done('another process');
+      else reject(e);
+    });
+  });
+}
+
+async function tryLink(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+    return true;
+  } catch (e) {
+    if (errorCode(e) === 'EEXIST') return false;
+    throw e;
+  }
+}
+
+/** Inode and mtime together: an inode's number alone is used again. */
+async function identity(path: string): Promise<string | undefined> {
+  try {
+    const s = await stat(path, { bigint: true });
+    return `${s.ino}:${s.mtimeNs}`;
+  } catch (e) {
+    ignoreMissing(e);
+    return undefined;
+  }
+}
+
+function ignoreMissing(e: unknown): void {
+  if (errorCode(e) !== 'ENOENT') throw e;
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+  });
+}

@@ -1,0 +1,64 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { openEmbeddedStore } from '../../../src/store/embedded.js';
+
+const quiet = { debug() {}, info() {}, warn() {}, error() {} };
+const ROUNDS = 50;
+let dir: string;
+let child: ChildProcess | undefined;
+
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'drawbridge-kill-'));
+});
+afterEach(async () => {
+  child?.kill('SIGKILL');
+  await rm(dir, { recursive: true });
+});
+
+/** Runs the writer until it has said `lines` lines, kills it with -9; what it had acknowledged. */
+async function killedAfter(
+  round: number,
+  lines: number,
+): Promise<{ put: Map<string, number>; deleted: Set<string> }> {
+  const put = new Map<string, number>();
+  const deleted = new Set<string>();
+  const args = ['--import', 'tsx', join(import.meta.dirname, 'writer.ts'), dir, String(round)];
+  const started = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  child = started;
+  let seen = 0;
+  const reader = createInterface({ input: started.stdout });
+  reader.on('line', (line) => {
+    const [key = '', revision] = line.split(' ');
+    if (line.startsWith('-')) deleted.add(line.slice(1));
+    else if (revision) put.set(key, Number(revision));
+    if (++seen === lines) started.kill('SIGKILL');
+  });
+  await Promise.all([once(started, 'exit'), once(reader, 'close')]);
+  expect(started.signalCode).toBe('SIGKILL');
+  return { put, deleted };
+}
+
+it(`loses nothing that was acknowledged, killed with -9 ${ROUNDS} times`, async () => {
+  const live = new Map<string, number>();
+  for (let round = 0; round < ROUNDS; round++) {
+    const { put, deleted } = await killedAfter(round, 1 + Math.floor(Math.random() * 400));
+    const store = await openEmbeddedStore({ dir, log: quiet });
+    for (const [key, revision] of put) live.set(key, revision);
+    for (const key of deleted) live.delete(key);
+    const held = new Map((await store.list('r')).map((i) => [i.key, i.revision]));
+    for (const [key, revision] of live) {
+      // A deletion may have been durable without having been acknowledged.
+      if (held.has(key)) expect(held.get(key)).toBe(revision);
+      else expect(key.startsWith(`r${round}/`)).toBe(true);
+    }
+    for (const key of deleted) expect(held.has(key)).toBe(false);
+    for (const key of live.keys()) if (!held.has(key)) live.delete(key);
+    for (const key of held.keys()) if (!live.has(key)) live.set(key, held.get(key) ?? 0);
+    await store.close();
+  }
+}, 180_000);
