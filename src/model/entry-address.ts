@@ -5,15 +5,11 @@ import {
   bits,
   type Family,
   formatAddress,
-  formatRange,
   isMapped,
-  networkAround,
   parseAddress,
-  parsePrefix,
   parseV6,
-  type Range,
-  rangeOf,
-} from './ip.js';
+} from './ip-address.js';
+import { formatRange, networkAround, parsePrefix, type Range, rangeOf } from './ip-range.js';
 
 /** The parts of `v4 [ "/" len | "-" v4 ]`, or the same of v6. */
 interface HostText {
@@ -25,15 +21,12 @@ interface HostText {
 function refuseV4(text: string, at: number): never {
   const octets = text.split('.').filter((octet) => octet !== '');
   const plain = octets.map((octet) => String(Number(octet)));
+  if (octets.length === 1)
+    return refuse(`"${text}" is no destination`, 'a port joins its entry without a blank: a.org:80,443', at);
   if (plain.some((octet) => Number(octet) > 255))
     return refuse(`"${text}" has an octet above 255`, 'write four octets of 0-255', at);
-  if (octets.length === 1)
-    return refuse(
-      `"${text}" is no destination`,
-      'a port joins its entry without a blank, as in a.org:80,443',
-      at,
-    );
-  if (octets.length !== 4) {
+  if (octets.length > 4) return refuse(`"${text}" has more than four octets`, 'write four octets', at);
+  if (octets.length < 4) {
     const filled = [...plain.slice(0, -1), '0', '0', '0'].slice(0, 3).concat(plain.slice(-1));
     return refuse(`"${text}" is not four octets`, `write all four, such as ${filled.join('.')}`, at);
   }

@@ -2,7 +2,7 @@ import type { DestEntry, Flag, PortRange, Proto, Target } from './entry.js';
 import { isWide, widestPrefix } from './entry-address.js';
 import { refuse } from './entry-fault.js';
 import { checkPorts, formatPorts, orderFlags } from './entry-ports.js';
-import { formatRange } from './ip.js';
+import { formatRange } from './ip-range.js';
 import { isPublicSuffix } from './name.js';
 
 const PREFIX = { exact: '', below: '*.', both: '.' } as const;

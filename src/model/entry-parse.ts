@@ -47,15 +47,15 @@ function refuseShort(head: string, tail: string): never {
   const named = head.toLowerCase();
   const word = named === 'localhost' ? 'host' : named;
   if (word === 'host' || word === 'any') return refuse(`"${head}" is no domain name`, `write ${word}${tail}`);
-  return refuse(
-    `"${head}" has one label only`,
-    `write container:${head}${tail} for a container, or the full domain name`,
-  );
+  const container = CONTAINER_NAME.test(head) ? `container:${head}${tail} for a container, or ` : '';
+  return refuse(`"${head}" has one label only`, `write ${container}the full domain name`);
 }
 
 function parseName(head: string, tail: string): Target {
   if (head === '*') return refuse('"*" is no destination', `write any${tail} for every public address`);
   const { match, name, at } = namePattern(head);
+  if (name.includes(','))
+    refuse(`"${head}" has ports behind a comma`, `write ${head.replace(',', ':')}${tail}`, head.indexOf(','));
   if (name.includes('*'))
     return refuse(
       `"${head}" has a * inside`,
@@ -89,7 +89,7 @@ function parseTarget(text: string): { target: Target; tail: string } {
   if (text.includes('://')) return refuseUrl(text);
   if (text.startsWith('[')) return address(parseBracketed(text));
   if (text.startsWith('container:')) return parseContainer(text);
-  const numeric = parseHost4(text) ?? parseBare6(text);
+  const numeric = parseBare6(text) ?? parseHost4(text);
   if (numeric) return address(numeric);
   const head = /^[^:/]*/.exec(text)?.[0] ?? '';
   const tail = text.slice(head.length);
@@ -110,7 +110,11 @@ export function parseDest(text: string): Dest {
     );
   const [, portText, protoText] = match;
   if (portText === '')
-    refuse('no port stands behind ":"', `write ${text.slice(0, at)}:443, or leave out the ":"`, at);
+    refuse(
+      'no port stands behind ":"',
+      `write ports at once behind it, as in ${text.slice(0, at)}:443, or leave out the ":"`,
+      at,
+    );
   const ports = portText === undefined ? [] : parsePorts(portText, at + 1);
   if (protoText === undefined) return { target, ports };
   return { target, ports, proto: parseProto(protoText, text.length - protoText.length) };
@@ -143,8 +147,9 @@ function readEntry(text: string): Entry {
     if (rest[0]) refuse('a list takes no flags', `write ${dest[0]} alone`, rest[0].index);
     return parseListRef(dest[0]);
   }
+  const parts = parseDest(dest[0]);
   const flags: Flag[] = rest.map((word) => parseFlag(word[0], word.index));
-  return sealEntry({ ...parseDest(dest[0]), flags });
+  return sealEntry({ ...parts, flags });
 }
 
 /** One entry. Its problem carries the column (1-based) in the text. Never throws. */

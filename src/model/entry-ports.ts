@@ -11,6 +11,7 @@ const NUMBERS: Readonly<Record<string, number>> = { sctp: 132, gre: 47, esp: 50 
 function protoRemedy(text: string): string {
   if (WORDS.includes(text.toLowerCase())) return `write /${text.toLowerCase()}`;
   if (/^(tcp|udp)[/,+&](tcp|udp)$/i.test(text)) return 'write /tcp+udp';
+  if (/^\d+(\.\d+){3}$/.test(text)) return 'write a prefix length such as /8, not a netmask';
   if (/^\d+$/.test(text)) return `write :${text} for a port, /ip-${text} for an IP protocol number`;
   return `${PROTO_REMEDY}; an entry has no path`;
 }

@@ -1,4 +1,4 @@
-import type { Range } from './ip.js';
+import type { Range } from './ip-range.js';
 
 export type Proto = 'tcp' | 'udp' | 'tcp+udp' | 'icmp' | 'sctp' | 'gre' | 'esp' | `ip-${number}`;
 export interface PortRange {

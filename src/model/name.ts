@@ -1,7 +1,7 @@
 /** Names in one form everywhere: A-labels, lower case, no trailing dot. */
 import { domainToASCII } from 'node:url';
 import { getPublicSuffix, parse } from 'tldts';
-import { parseAddress } from './ip.js';
+import { parseAddress } from './ip-address.js';
 import type { Parsed } from './problem.js';
 
 export type NameMatch = 'exact' | 'below' | 'both';
@@ -60,21 +60,14 @@ export function canonicalName(text: string, minLabels: 1 | 2 = 2): Parsed<string
 }
 
 /**
- * Canonical text of a name on the wire, from its labels' octets (RFC 1035 3.1). Undefined: some octet is no letter,
- * digit, "-" or "_" (a dot within a label too), so that no entry can ever match it. The root is ''.
+ * Canonical text of a name that came off the wire, as a DNS library tells it (one trailing dot is fine; the root is '').
+ * Undefined: some octet is no letter, digit, "-" or "_" (so an escaped one too), and no entry can ever match it.
  */
-export function nameFromLabels(labels: readonly Uint8Array[]): string | undefined {
-  const texts = labels.map((label) => Buffer.from(label).toString('latin1').toLowerCase());
-  if (!texts.every((label) => label.length <= MAX_LABEL && LABEL.test(label))) return undefined;
-  const name = texts.join('.');
-  return name.length <= MAX_NAME ? name : undefined;
-}
-
-/** The same for a name that a DNS library has already turned into text (one trailing dot is fine). */
 export function nameFromQuery(text: string): string | undefined {
-  const bare = text.replace(/\.$/, '');
-  if (bare === '') return '';
-  return nameFromLabels(bare.split('.').map((label) => Buffer.from(label, 'utf8')));
+  const name = text.replace(/\.$/, '').toLowerCase();
+  if (name === '') return '';
+  const fits = name.length <= MAX_NAME && name.split('.').every((label) => label.length <= MAX_LABEL);
+  return fits && name.split('.').every((label) => LABEL.test(label)) ? name : undefined;
 }
 
 /** Both canonical. "below": one or more labels below `name`; "both": that, and `name` itself. */

@@ -1,13 +1,5 @@
-import {
-  type Family,
-  formatRange,
-  parseAddress,
-  parseCidr,
-  parseV6,
-  type Range,
-  rangeHas,
-  rangeToCidrs,
-} from './ip.js';
+import { type Family, parseAddress, parseV6 } from './ip-address.js';
+import { formatRange, parseCidr, type Range, rangeHas, rangeToCidrs } from './ip-range.js';
 
 /**
  * What `any` leaves out and what an answer to a public name may not contain (DNS rebinding): the IANA special-purpose
