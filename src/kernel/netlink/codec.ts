@@ -1,0 +1,194 @@
+/** Netlink's wire format (RFC 3549, include/uapi/linux/netlink.h), pure. Never throws on what it reads. */
+
+export type Decoded<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly error: string };
+
+export interface NetlinkMessage {
+  readonly type: number;
+  readonly flags: number;
+  readonly sequence: number;
+  /** What follows the nlmsghdr: a view into the received bytes, valid until the next receive. */
+  readonly body: Buffer;
+}
+export interface Attribute {
+  /** Without the flags for "nested" and "network byte order". */
+  readonly type: number;
+  readonly data: Buffer;
+}
+
+export const MESSAGE = { noop: 1, error: 2, done: 3, overrun: 4 } as const;
+export const FLAG = {
+  request: 1,
+  ack: 4,
+  dumpInterrupted: 0x10,
+  exclusive: 0x200,
+  dump: 0x300,
+  create: 0x400,
+} as const;
+
+const MESSAGE_HEADER = 16;
+const ATTRIBUTE_HEADER = 4;
+const NESTED = 0x8000;
+const NETWORK_ORDER = 0x4000;
+const TYPE_MASK = 0x3fff;
+const FLAG_CAPPED = 0x100;
+const FLAG_ACK_ATTRIBUTES = 0x200;
+const ERROR_ATTRIBUTE_TEXT = 1;
+
+const align4 = (length: number): number => (length + 3) & ~3;
+
+/** One attribute, padded to four bytes. */
+export function attribute(type: number, data: Buffer): Buffer {
+  const out = Buffer.alloc(align4(ATTRIBUTE_HEADER + data.length));
+  out.writeUInt16LE(ATTRIBUTE_HEADER + data.length, 0);
+  out.writeUInt16LE(type, 2);
+  data.copy(out, ATTRIBUTE_HEADER);
+  return out;
+}
+export function nested(type: number, ...children: readonly Buffer[]): Buffer {
+  return attribute(type | NESTED, Buffer.concat(children));
+}
+/** An attribute flagged "network byte order", as ipset demands for numbers and addresses. */
+export function networkOrder(type: number, data: Buffer): Buffer {
+  return attribute(type | NETWORK_ORDER, data);
+}
+export function u8(value: number): Buffer {
+  return Buffer.from([value & 0xff]);
+}
+export function u16be(value: number): Buffer {
+  const out = Buffer.alloc(2);
+  out.writeUInt16BE(value & 0xffff);
+  return out;
+}
+export function u32be(value: number): Buffer {
+  const out = Buffer.alloc(4);
+  out.writeUInt32BE(value >>> 0);
+  return out;
+}
+export function u32le(value: number): Buffer {
+  const out = Buffer.alloc(4);
+  out.writeUInt32LE(value >>> 0);
+  return out;
+}
+/** A NUL-terminated string. */
+export function cString(text: string): Buffer {
+  return Buffer.from(`${text}\0`, 'utf8');
+}
+
+export function encodeMessage(type: number, flags: number, sequence: number, body: Buffer): Buffer {
+  const out = Buffer.alloc(MESSAGE_HEADER + body.length);
+  out.writeUInt32LE(out.length, 0);
+  out.writeUInt16LE(type, 4);
+  out.writeUInt16LE(flags, 6);
+  out.writeUInt32LE(sequence >>> 0, 8);
+  body.copy(out, MESSAGE_HEADER);
+  return out;
+}
+
+/** struct nfgenmsg and attributes (include/uapi/linux/netfilter/nfnetlink.h). */
+export function netfilterBody(family: number, resource: number, ...attributes: readonly Buffer[]): Buffer {
+  const header = Buffer.from([family, 0, (resource >> 8) & 0xff, resource & 0xff]);
+  return Buffer.concat([header, ...attributes]);
+}
+
+export interface MessageList {
+  readonly messages: readonly NetlinkMessage[];
+  /** Set when the bytes end in something that is no message; what came before it stands. */
+  readonly malformed?: string;
+}
+/** Splits one datagram into messages. */
+export function parseMessages(data: Buffer): MessageList {
+  const messages: NetlinkMessage[] = [];
+  let at = 0;
+  while (at < data.length) {
+    if (at + MESSAGE_HEADER > data.length) return { messages, malformed: `header cut short at byte ${at}` };
+    const length = data.readUInt32LE(at);
+    if (length < MESSAGE_HEADER || at + length > data.length) {
+      return { messages, malformed: `message of ${length} bytes at byte ${at} of ${data.length}` };
+    }
+    messages.push({
+      type: data.readUInt16LE(at + 4),
+      flags: data.readUInt16LE(at + 6),
+      sequence: data.readUInt32LE(at + 8),
+      body: data.subarray(at + MESSAGE_HEADER, at + length),
+    });
+    at += align4(length);
+  }
+  return { messages };
+}
+
+/** All attributes from byte `from` on, in order; what follows a broken one is left out. */
+export function listAttributes(data: Buffer, from = 0): readonly Attribute[] {
+  const out: Attribute[] = [];
+  let at = from;
+  while (at + ATTRIBUTE_HEADER <= data.length) {
+    const length = data.readUInt16LE(at);
+    if (length < ATTRIBUTE_HEADER || at + length > data.length) break;
+    out.push({
+      type: data.readUInt16LE(at + 2) & TYPE_MASK,
+      data: data.subarray(at + ATTRIBUTE_HEADER, at + length),
+    });
+    at += align4(length);
+  }
+  return out;
+}
+
+export type Attributes = ReadonlyMap<number, Buffer>;
+/** Attributes by type; of several of one type the last counts, as in the kernel. Undefined data: none. */
+export function parseAttributes(data: Buffer | undefined, from = 0): Attributes {
+  const out = new Map<number, Buffer>();
+  if (data === undefined) return out;
+  for (const a of listAttributes(data, from)) out.set(a.type, a.data);
+  return out;
+}
+
+type Field = Buffer | undefined;
+/** Numbers of attributes; undefined when absent or too short. */
+export const readU8 = (b: Field): number | undefined => b?.at(0);
+export const readU16be = (b: Field): number | undefined =>
+  b && b.length >= 2 ? b.readUInt16BE(0) : undefined;
+export const readU32be = (b: Field): number | undefined =>
+  b && b.length >= 4 ? b.readUInt32BE(0) : undefined;
+export const readU32le = (b: Field): number | undefined =>
+  b && b.length >= 4 ? b.readUInt32LE(0) : undefined;
+export const readI32le = (b: Field): number | undefined =>
+  b && b.length >= 4 ? b.readInt32LE(0) : undefined;
+/** Text up to the first NUL. */
+export function readCString(b: Field): string | undefined {
+  if (b === undefined) return undefined;
+  const end = b.indexOf(0);
+  return b.toString('utf8', 0, end < 0 ? b.length : end);
+}
+/** Hardware address as lower case hex with colons; undefined when empty or absent. */
+export function readMac(b: Field): string | undefined {
+  if (b === undefined || b.length === 0) return undefined;
+  return b.toString('hex').replace(/..(?=.)/g, '$&:');
+}
+
+export interface Acknowledgement {
+  /** Positive error number, 0: success. */
+  readonly errno: number;
+  /** The kernel's own words (extended ack). */
+  readonly text?: string;
+}
+/** Reads NLMSG_ERROR and NLMSG_DONE: the error and, where given, the extended ack's text. */
+export function parseAcknowledgement(message: NetlinkMessage): Acknowledgement {
+  const code = readI32le(message.body) ?? 0;
+  const errno = Math.abs(code);
+  if ((message.flags & FLAG_ACK_ATTRIBUTES) === 0) return { errno };
+  const text = readCString(
+    parseAttributes(message.body, extendedAckOffset(message)).get(ERROR_ATTRIBUTE_TEXT),
+  );
+  return text === undefined ? { errno } : { errno, text };
+}
+
+/** Behind the error number stands the header of the request, and its body too unless the kernel capped it. */
+function extendedAckOffset(message: NetlinkMessage): number {
+  if (message.type === MESSAGE.done) return 4;
+  const quoted = readU32le(message.body.subarray(4)) ?? MESSAGE_HEADER;
+  const capped = (message.flags & FLAG_CAPPED) !== 0;
+  return (
+    4 + align4(capped ? MESSAGE_HEADER : Math.min(Math.max(quoted, MESSAGE_HEADER), message.body.length))
+  );
+}

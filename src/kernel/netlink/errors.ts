@@ -1,0 +1,45 @@
+import { getSystemErrorMap } from 'node:util';
+
+export interface ErrorDetail {
+  /** What the kernel said in words (extended ack), where it did. */
+  readonly kernelText?: string;
+  /** Replaces the system's own words for the error number. */
+  readonly reason?: string;
+  /** What the reader can do about it. */
+  readonly remedy?: string;
+}
+
+const REMEDIES: Readonly<Record<string, string>> = {
+  EPERM: 'Run as root, or with CAP_NET_ADMIN in the network namespace concerned.',
+  ENOBUFS: 'The kernel had more to say than the receive buffer holds: ask again, or raise net.core.rmem_max.',
+  EOPNOTSUPP: 'This kernel lacks the feature: load its module or use a newer kernel.',
+  EPROTONOSUPPORT: 'This kernel lacks this netlink family: load nfnetlink or use another kernel.',
+};
+
+/** Symbolic name (ENOENT) and words of a positive error number; unknown numbers stand for themselves. */
+function nameOf(errno: number): readonly [string, string] {
+  return getSystemErrorMap().get(-errno) ?? [`E${errno}`, `error ${errno}`];
+}
+
+/** A refusal by the kernel: says which operation, why, and what to do. `code` is the symbolic name, such as ENOENT. */
+export class NetlinkError extends Error {
+  readonly errno: number;
+  readonly code: string;
+  readonly operation: string;
+
+  constructor(operation: string, errno: number, detail: ErrorDetail = {}) {
+    const [code, words] = nameOf(errno);
+    const remedy = detail.remedy ?? REMEDIES[code] ?? '';
+    const kernel = detail.kernelText === undefined ? '' : `, the kernel says: ${detail.kernelText}`;
+    super(`${operation}: ${detail.reason ?? words} (${code})${kernel}.${remedy === '' ? '' : ` ${remedy}`}`);
+    this.name = 'NetlinkError';
+    this.errno = errno;
+    this.code = code;
+    this.operation = operation;
+  }
+}
+
+/** True when `error` is the kernel's refusal with one of these symbolic names. */
+export function isRefusal(error: unknown, ...codes: readonly string[]): error is NetlinkError {
+  return error instanceof NetlinkError && codes.includes(error.code);
+}

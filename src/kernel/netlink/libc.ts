@@ -1,0 +1,110 @@
+/** The C library's calls that Node does not offer, each declared once. All are synchronous and never block. */
+import { endianness } from 'node:os';
+import koffi from 'koffi';
+import { NetlinkError } from './errors.js';
+
+// Messages are built and read as little endian; refuse a host where they would mean something else.
+if (endianness() !== 'LE') {
+  throw new Error('netlink: only little endian hosts (x86-64, arm64, riscv64) are supported');
+}
+
+// The process's own symbols: works with glibc and musl alike.
+const libc = koffi.load(null);
+
+function declare<T extends (...args: never[]) => number>(prototype: string): T {
+  return libc.func(prototype) as unknown as T;
+}
+
+const call = {
+  socket: declare<(domain: number, type: number, protocol: number) => number>('int socket(int, int, int)'),
+  bind: declare<(fd: number, address: Buffer, length: number) => number>('int bind(int, const void *, uint)'),
+  listen: declare<(fd: number, backlog: number) => number>('int listen(int, int)'),
+  close: declare<(fd: number) => number>('int close(int)'),
+  setns: declare<(fd: number, kind: number) => number>('int setns(int, int)'),
+  setsockopt: declare<(fd: number, level: number, name: number, value: Buffer, length: number) => number>(
+    'int setsockopt(int, int, int, const void *, uint)',
+  ),
+  send: declare<(fd: number, data: Buffer, length: number, flags: number) => number>(
+    'long send(int, const void *, size_t, int)',
+  ),
+  recv: declare<(fd: number, into: Buffer, length: number, flags: number) => number>(
+    'long recv(int, void *, size_t, int)',
+  ),
+};
+
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+const CLONE_NEWNET = 0x40000000;
+const MSG_TRUNC = 0x20;
+const MSG_DONTWAIT = 0x40;
+
+function checked(result: number, operation: string): number {
+  if (result < 0) throw new NetlinkError(operation, koffi.errno());
+  return result;
+}
+
+/** A non-blocking, close-on-exec socket; returns its file descriptor. */
+export function openSocket(domain: number, type: number, protocol: number): number {
+  const fd = call.socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+  return checked(fd, `socket(${domain}, ${type}, ${protocol})`);
+}
+
+export function bindSocket(fd: number, address: Buffer, what: string): void {
+  checked(call.bind(fd, address, address.length), `bind ${what}`);
+}
+
+export function listenSocket(fd: number, backlog: number, what: string): void {
+  checked(call.listen(fd, backlog), `listen on ${what}`);
+}
+
+export function closeDescriptor(fd: number): void {
+  checked(call.close(fd), `close(${fd})`);
+}
+
+/** Moves the calling thread into the network namespace behind `fd`. */
+export function enterNetworkNamespace(fd: number): void {
+  checked(call.setns(fd, CLONE_NEWNET), 'setns to a network namespace');
+}
+
+/** Sets an integer option; returns the error number, 0 when all went well. */
+export function trySocketOption(fd: number, level: number, name: number, value: number): number {
+  const bytes = Buffer.alloc(4);
+  bytes.writeInt32LE(value);
+  return call.setsockopt(fd, level, name, bytes, bytes.length) < 0 ? koffi.errno() : 0;
+}
+
+export function setSocketOption(fd: number, level: number, name: number, value: number, what: string): void {
+  const errno = trySocketOption(fd, level, name, value);
+  if (errno !== 0) throw new NetlinkError(`set socket option ${what}`, errno);
+}
+
+/** Sends one datagram; returns the error number, 0 when all went well. */
+export function sendDatagram(fd: number, data: Buffer): number {
+  return call.send(fd, data, data.length, MSG_DONTWAIT) < 0 ? koffi.errno() : 0;
+}
+
+/** Receives one datagram into `into`; returns its true length (may exceed the buffer) or minus the error number. */
+export function receiveDatagram(fd: number, into: Buffer): number {
+  const length = call.recv(fd, into, into.length, MSG_DONTWAIT | MSG_TRUNC);
+  return length < 0 ? -koffi.errno() : length;
+}
+
+/** Calls back whenever `fd` is readable, on the event loop; the watch alone does not keep the process alive. */
+export function watchReadable(fd: number, onReadable: () => void): { rearm(): void; stop(): void } {
+  const guarded = () => {
+    try {
+      onReadable();
+    } catch (error) {
+      // koffi drops what its callbacks throw: hand it to the process as uncaught instead of losing it.
+      setImmediate(() => {
+        throw error;
+      });
+    }
+  };
+  const handle = koffi.node.poll(fd, { readable: true }, guarded);
+  handle.unref();
+  return {
+    rearm: () => handle.start({ readable: true }, guarded),
+    stop: () => handle.close(),
+  };
+}

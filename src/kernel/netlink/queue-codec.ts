@@ -1,0 +1,148 @@
+/** Messages of NFQUEUE (include/uapi/linux/netfilter/nfnetlink_queue.h), pure. */
+import {
+  attribute,
+  type Decoded,
+  netfilterBody,
+  parseAttributes,
+  readMac,
+  readU16be,
+  readU32be,
+  u32be,
+} from './codec.js';
+
+const SUBSYSTEM = 3;
+export const QUEUE_MESSAGE = {
+  packet: SUBSYSTEM << 8,
+  verdict: (SUBSYSTEM << 8) | 1,
+  config: (SUBSYSTEM << 8) | 2,
+} as const;
+const AF_INET = 2;
+const AF_INET6 = 10;
+
+const PACKET = {
+  header: 1,
+  verdict: 2,
+  mark: 3,
+  indev: 5,
+  outdev: 6,
+  physIndev: 7,
+  physOutdev: 8,
+  hwaddr: 9,
+  payload: 10,
+  capturedOf: 13,
+  skbInfo: 14,
+} as const;
+const CONFIG = { command: 1, params: 2, maxLength: 3, mask: 4, flags: 5 } as const;
+const CONFIG_FLAG = { failOpen: 1, gso: 4 } as const;
+const COMMAND_BIND = 1;
+const COPY_PACKET = 2;
+const SKB_GSO = 2;
+
+/** Values of include/uapi/linux/netfilter.h. */
+export const VERDICT = { drop: 0, accept: 1, repeat: 4 } as const;
+
+export interface QueuedPacket {
+  /** For the verdict; unique within the queue. */
+  readonly id: number;
+  readonly family: 4 | 6 | undefined;
+  /** EtherType, such as 0x0800. */
+  readonly hwProtocol: number;
+  /** Netfilter hook: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting. */
+  readonly hook: number;
+  readonly mark: number;
+  /** Interface indexes, 0: none. The "phys" ones are bridge ports (br_netfilter). */
+  readonly indev: number;
+  readonly outdev: number;
+  readonly physIndev: number;
+  readonly physOutdev: number;
+  /** Source MAC, lower case with colons; undefined for packets the host sends. */
+  readonly hwaddr: string | undefined;
+  /** From the IP header on, up to the copy range; a copy of its own. */
+  readonly payload: Buffer;
+  /** The packet's true length in bytes. */
+  readonly length: number;
+  /** Several segments in one, without checksums yet. */
+  readonly gso: boolean;
+}
+
+export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
+  const attributes = parseAttributes(body, 4);
+  const header = attributes.get(PACKET.header);
+  if (header === undefined || header.length < 7)
+    return { ok: false, error: 'a queued packet without header' };
+  const number = (type: number): number => readU32be(attributes.get(type)) ?? 0;
+  const payload = Buffer.from(attributes.get(PACKET.payload) ?? []);
+  return {
+    ok: true,
+    value: {
+      id: header.readUInt32BE(0),
+      family: familyNumber(body[0]),
+      hwProtocol: header.readUInt16BE(4),
+      hook: header.readUInt8(6),
+      mark: number(PACKET.mark),
+      indev: number(PACKET.indev),
+      outdev: number(PACKET.outdev),
+      physIndev: number(PACKET.physIndev),
+      physOutdev: number(PACKET.physOutdev),
+      hwaddr: decodeHardwareAddress(attributes.get(PACKET.hwaddr)),
+      payload,
+      length: readU32be(attributes.get(PACKET.capturedOf)) ?? payload.length,
+      gso: (number(PACKET.skbInfo) & SKB_GSO) !== 0,
+    },
+  };
+}
+
+/** 4 or 6 of nfgenmsg's family; undefined for others (bridge, arp). */
+export function familyNumber(family: number | undefined): 4 | 6 | undefined {
+  if (family === AF_INET) return 4;
+  return family === AF_INET6 ? 6 : undefined;
+}
+
+/** struct nfqnl_msg_packet_hw, the same in nfnetlink_log. */
+export function decodeHardwareAddress(data: Buffer | undefined): string | undefined {
+  const length = readU16be(data) ?? 0;
+  return length <= 8 ? readMac(data?.subarray(4, 4 + length)) : undefined;
+}
+
+/**
+ * One message that binds and configures, so that no packet comes in between: packets are copied up to `copyRange` bytes,
+ * GSO packets come whole (without it the kernel segments them first), a full queue drops.
+ */
+export function bindBody(queue: number, copyRange: number, maxLength: number): Buffer {
+  const params = Buffer.alloc(5);
+  params.writeUInt32BE(copyRange, 0);
+  params.writeUInt8(COPY_PACKET, 4);
+  return netfilterBody(
+    0,
+    queue,
+    attribute(CONFIG.command, Buffer.from([COMMAND_BIND, 0, 0, 0])),
+    attribute(CONFIG.params, params),
+    attribute(CONFIG.maxLength, u32be(maxLength)),
+    attribute(CONFIG.mask, u32be(CONFIG_FLAG.failOpen | CONFIG_FLAG.gso)),
+    attribute(CONFIG.flags, u32be(CONFIG_FLAG.gso)),
+  );
+}
+
+export function verdictBody(queue: number, id: number, verdict: keyof typeof VERDICT, mark?: number): Buffer {
+  const header = Buffer.concat([u32be(VERDICT[verdict]), u32be(id)]);
+  const parts = [attribute(PACKET.verdict, header)];
+  if (mark !== undefined) parts.push(attribute(PACKET.mark, u32be(mark)));
+  return netfilterBody(0, queue, ...parts);
+}
+
+export interface QueueCounters {
+  /** Packets waiting for a verdict. */
+  readonly waiting: number;
+  /** Dropped since the queue was bound: because it was full, and because the receive buffer was. */
+  readonly droppedQueueFull: number;
+  readonly droppedBufferFull: number;
+}
+/** Reads one queue's line of /proc/net/netfilter/nfnetlink_queue; undefined when the queue is not bound. */
+export function parseQueueCounters(text: string, queue: number): QueueCounters | undefined {
+  for (const line of text.split('\n')) {
+    const [number, , waiting, , , full, buffer] = line.trim().split(/\s+/).map(Number);
+    if (number !== queue || waiting === undefined || full === undefined || buffer === undefined) continue;
+    return { waiting, droppedQueueFull: full, droppedBufferFull: buffer };
+  }
+  return undefined;
+}

@@ -1,0 +1,293 @@
+/** One netlink socket: acknowledged requests (synchronous, 6 µs), dumps (in slices), unsolicited messages. */
+import {
+  type Acknowledgement,
+  encodeMessage,
+  FLAG,
+  MESSAGE,
+  type NetlinkMessage,
+  parseAcknowledgement,
+  parseMessages,
+} from './codec.js';
+import { NetlinkError } from './errors.js';
+import {
+  bindSocket,
+  closeDescriptor,
+  openSocket,
+  receiveDatagram,
+  sendDatagram,
+  setSocketOption,
+  trySocketOption,
+  watchReadable,
+} from './libc.js';
+import { inNamespace } from './namespace.js';
+
+const AF_NETLINK = 16;
+const SOCK_RAW = 3;
+const PROTOCOL = { route: 0, netfilter: 12 } as const;
+const SOL_SOCKET = 1;
+const SO_RCVBUF = 8;
+const SO_RCVBUFFORCE = 33;
+const SOL_NETLINK = 270;
+const NETLINK_ADD_MEMBERSHIP = 1;
+const NETLINK_NO_ENOBUFS = 5;
+const NETLINK_CAP_ACK = 10;
+const NETLINK_EXT_ACK = 11;
+const EAGAIN = 11;
+const EINTR = 4;
+const EBADF = 9;
+const EMSGSIZE = 90;
+const ENOBUFS = 105;
+
+const MAX_READS_PER_REQUEST = 10_000;
+const MAX_DUMP_ATTEMPTS = 8;
+const SLICE_MS = 5;
+
+export interface NetlinkOptions {
+  readonly protocol: keyof typeof PROTOCOL;
+  /** Multicast groups to join (RTNLGRP_…). */
+  readonly groups?: readonly number[];
+  /** Bytes the kernel may queue for us; default 4 MiB. */
+  readonly receiveBuffer?: number;
+  /** Longest datagram we can take, in bytes; default 64 KiB (the kernel's dumps use 32). */
+  readonly datagram?: number;
+  /** Drop without telling when the receive buffer is full (NETLINK_NO_ENOBUFS), where loss is counted otherwise. */
+  readonly silentOverrun?: boolean;
+  /** Network namespace to open the socket in: path or descriptor. The socket belongs to it for good. */
+  readonly namespace?: string | number;
+}
+export interface Outgoing {
+  readonly type: number;
+  readonly flags?: number;
+  readonly body: Buffer;
+}
+export interface Listener {
+  /** The message's body is valid during the call only. */
+  onMessage(message: NetlinkMessage): void;
+  /** The kernel dropped messages: what was derived from them must be read anew. */
+  onOverrun(): void;
+  /** Bytes that are no netlink message. */
+  onMalformed(error: string): void;
+}
+
+export class NetlinkSocket implements Disposable {
+  readonly #fd: number;
+  readonly #buffer: Buffer;
+  #sequence = 0;
+  #open = true;
+  #dumps: Promise<void> = Promise.resolve();
+  #dumping = false;
+  #watch: { rearm(): void; stop(): void } | undefined;
+  /** Unsolicited messages that came while a request waited for its answer. */
+  #early: NetlinkMessage[] = [];
+
+  constructor(options: NetlinkOptions) {
+    this.#buffer = Buffer.allocUnsafeSlow(options.datagram ?? 65536);
+    this.#fd = inNamespace(options.namespace, () => openNetlink(options));
+  }
+
+  /** Sends without asking for an answer. Throws NetlinkError when the kernel does not take it. */
+  send(operation: string, out: Outgoing): void {
+    this.#transmit(operation, out, FLAG.request);
+  }
+
+  /**
+   * One acknowledged request, answered before it returns: netlink handles a request inside send(). Returns the answers
+   * before the acknowledgement (a GET's object). Throws NetlinkError with the kernel's refusal.
+   */
+  request(operation: string, out: Outgoing): readonly NetlinkMessage[] {
+    if (this.#dumping) throw new Error(`${operation}: this netlink socket is busy with a dump, use another`);
+    const sequence = this.#transmit(operation, out, FLAG.request | FLAG.ack);
+    const answers: NetlinkMessage[] = [];
+    for (let reads = 0; reads < MAX_READS_PER_REQUEST; reads++) {
+      const ack = this.#readAnswer(operation, sequence, answers);
+      if (ack === undefined) continue;
+      if (ack.errno !== 0) throw refusal(operation, ack);
+      return answers;
+    }
+    throw new NetlinkError(operation, EAGAIN, { reason: 'the kernel sent no acknowledgement' });
+  }
+
+  /**
+   * A whole dump, decoded message by message as it comes (`decode` returns undefined to leave one out; it must copy what
+   * it keeps). Works in slices of 5 ms so that the event loop breathes; dumps of one socket queue up. A dump that the
+   * kernel marks as interrupted by a change starts over. Rejects with NetlinkError.
+   */
+  dump<T>(
+    operation: string,
+    out: Outgoing,
+    decode: (message: NetlinkMessage) => T | undefined,
+  ): Promise<T[]> {
+    const result = this.#dumps.then(() => this.#consistentDump(operation, out, decode));
+    this.#dumps = result.then(
+      () => undefined,
+      () => undefined, // the caller has it from `result`; here only the order counts
+    );
+    return result;
+  }
+
+  /** Starts delivery of unsolicited messages; at most `batch` datagrams in one turn of the event loop. */
+  listen(listener: Listener, batch = 64): void {
+    if (this.#watch !== undefined) throw new Error('netlink: this socket has a listener already');
+    this.#watch = watchReadable(this.#fd, () => this.#drain(listener, batch));
+    const early = this.#early;
+    this.#early = [];
+    for (const message of early) listener.onMessage(message);
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#watch?.stop();
+    closeDescriptor(this.#fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #transmit(operation: string, out: Outgoing, flags: number): number {
+    if (!this.#open) throw new NetlinkError(operation, EBADF, { reason: 'the netlink socket is closed' });
+    this.#sequence = (this.#sequence + 1) >>> 0 || 1; // 0 marks what the kernel sends unasked
+    const bytes = encodeMessage(out.type, (out.flags ?? 0) | flags, this.#sequence, out.body);
+    const errno = sendDatagram(this.#fd, bytes);
+    if (errno !== 0) throw new NetlinkError(operation, errno);
+    return this.#sequence;
+  }
+
+  #receive(operation: string): Buffer | 'nothing' | 'overrun' {
+    if (!this.#open) return 'nothing';
+    const length = receiveDatagram(this.#fd, this.#buffer);
+    if (length >= 0 && length <= this.#buffer.length) return this.#buffer.subarray(0, length);
+    if (length === -EAGAIN || length === -EINTR) return 'nothing';
+    if (length === -ENOBUFS) return 'overrun';
+    throw new NetlinkError(operation, length > 0 ? EMSGSIZE : -length);
+  }
+
+  #readAnswer(operation: string, sequence: number, answers: NetlinkMessage[]): Acknowledgement | undefined {
+    const data = this.#receive(operation);
+    if (data === 'nothing')
+      throw new NetlinkError(operation, EAGAIN, { reason: 'the kernel sent no acknowledgement' });
+    if (data === 'overrun') throw new NetlinkError(operation, ENOBUFS);
+    let ack: Acknowledgement | undefined;
+    for (const message of parseMessages(data).messages) {
+      if (message.sequence === 0) this.#early.push(copyOf(message));
+      else if (message.sequence !== sequence)
+        continue; // left over from a request that failed half-way
+      else if (message.type === MESSAGE.error) ack = parseAcknowledgement(message);
+      else answers.push(copyOf(message));
+    }
+    return ack;
+  }
+
+  async #consistentDump<T>(
+    operation: string,
+    out: Outgoing,
+    decode: (m: NetlinkMessage) => T | undefined,
+  ): Promise<T[]> {
+    for (let attempt = 0; attempt < MAX_DUMP_ATTEMPTS; attempt++) {
+      const items: T[] = [];
+      if (await this.#dumpOnce(operation, out, decode, items)) return items;
+    }
+    const reason = `the table changed during each of ${MAX_DUMP_ATTEMPTS} dumps`;
+    throw new NetlinkError(operation, EAGAIN, { reason, remedy: 'Try again.' });
+  }
+
+  /** False: interrupted by a change, to be done again. */
+  async #dumpOnce<T>(
+    operation: string,
+    out: Outgoing,
+    decode: (m: NetlinkMessage) => T | undefined,
+    items: T[],
+  ): Promise<boolean> {
+    const progress = { done: false, consistent: true };
+    this.#dumping = true;
+    try {
+      const sequence = this.#transmit(operation, out, FLAG.request | FLAG.dump);
+      let sliceEnds = performance.now() + SLICE_MS;
+      while (!progress.done) {
+        if (performance.now() > sliceEnds) {
+          await new Promise<void>((resume) => setImmediate(resume));
+          sliceEnds = performance.now() + SLICE_MS;
+        }
+        this.#readDump(operation, sequence, decode, items, progress);
+      }
+    } finally {
+      this.#dumping = false;
+    }
+    return progress.consistent;
+  }
+
+  #readDump<T>(
+    operation: string,
+    sequence: number,
+    decode: (m: NetlinkMessage) => T | undefined,
+    items: T[],
+    progress: { done: boolean; consistent: boolean },
+  ): void {
+    const data = this.#receive(operation);
+    if (data === 'nothing') throw new NetlinkError(operation, EAGAIN, { reason: 'the dump ended early' });
+    if (data === 'overrun') throw new NetlinkError(operation, ENOBUFS);
+    for (const message of parseMessages(data).messages) {
+      if (message.sequence !== sequence) continue;
+      if ((message.flags & FLAG.dumpInterrupted) !== 0) progress.consistent = false;
+      if (message.type === MESSAGE.error || message.type === MESSAGE.done) {
+        const ack = parseAcknowledgement(message);
+        if (ack.errno !== 0) throw refusal(operation, ack);
+        progress.done = true;
+        return;
+      }
+      const item = decode(message);
+      if (item !== undefined) items.push(item);
+    }
+  }
+
+  #drain(listener: Listener, batch: number): void {
+    for (let i = 0; i < batch; i++) {
+      const data = this.#receive('receive');
+      if (data === 'nothing') return;
+      if (data === 'overrun') {
+        this.#watch?.rearm(); // libuv stops watching a socket that reports an error
+        listener.onOverrun();
+        continue;
+      }
+      const { messages, malformed } = parseMessages(data);
+      for (const message of messages) listener.onMessage(message);
+      if (malformed !== undefined) listener.onMalformed(malformed);
+    }
+  }
+}
+
+function copyOf(message: NetlinkMessage): NetlinkMessage {
+  return { ...message, body: Buffer.from(message.body) };
+}
+
+function refusal(operation: string, ack: Acknowledgement): NetlinkError {
+  return new NetlinkError(operation, ack.errno, ack.text === undefined ? {} : { kernelText: ack.text });
+}
+
+function openNetlink(options: NetlinkOptions): number {
+  const fd = openSocket(AF_NETLINK, SOCK_RAW, PROTOCOL[options.protocol]);
+  try {
+    const address = Buffer.alloc(12);
+    address.writeUInt16LE(AF_NETLINK, 0);
+    bindSocket(fd, address, `${options.protocol} netlink socket`);
+    sizeReceiveBuffer(fd, options.receiveBuffer ?? 4 << 20);
+    setSocketOption(fd, SOL_NETLINK, NETLINK_CAP_ACK, 1, 'NETLINK_CAP_ACK');
+    setSocketOption(fd, SOL_NETLINK, NETLINK_EXT_ACK, 1, 'NETLINK_EXT_ACK');
+    if (options.silentOverrun === true)
+      setSocketOption(fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, 1, 'NETLINK_NO_ENOBUFS');
+    for (const group of options.groups ?? []) {
+      setSocketOption(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group, `NETLINK_ADD_MEMBERSHIP ${group}`);
+    }
+    return fd;
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
+  }
+}
+
+function sizeReceiveBuffer(fd: number, bytes: number): void {
+  // Without CAP_NET_ADMIN in the first user namespace the kernel caps the size at net.core.rmem_max.
+  if (trySocketOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes) === 0) return;
+  setSocketOption(fd, SOL_SOCKET, SO_RCVBUF, bytes, 'SO_RCVBUF');
+}
