@@ -45,12 +45,27 @@ export interface SetWriter {
   remove(set: string, address: string): Promise<void>;
 }
 
+/** A network interface of the host (RTM_GETLINK). */
+export interface HostLink {
+  readonly index: number;
+  readonly name: string;
+  /** IFLA_INFO_KIND: "veth", "bridge", ""… */
+  readonly kind: string;
+  readonly master?: number;
+  readonly mac: string;
+  /** MAC of a veth's other end, wherever that is now. */
+  readonly peerMac?: string;
+  /** Our id for the namespace of the other end; undefined: this one. */
+  readonly netnsId?: number;
+}
+
 /** Told of each name denied or allowed, for counts and the event stream. */
 export interface NameEvent {
   readonly container: string;
   readonly name: string;
   readonly type: string;
-  readonly verdict: Verdict | 'error';
+  /** would-deny: observed only, enforce would have denied it. */
+  readonly verdict: Verdict | 'would-deny' | 'error';
   readonly reason: string;
 }
 

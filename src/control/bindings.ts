@@ -1,0 +1,114 @@
+import type { ContainerFacts, DockerView, Endpoint, NetworkFacts } from '../model/container.js';
+import type { HostLink } from '../ports.js';
+
+/** A veth of a managed bridge that is known to be a container's. */
+export interface Binding {
+  readonly ifindex: number;
+  readonly container: string;
+  readonly bridge: string;
+  readonly networkId: string;
+  readonly mac: string;
+  readonly ip4?: string;
+  readonly ip6?: string;
+}
+export interface PortMap {
+  readonly bindings: ReadonlyMap<number, Binding>;
+  /** veths on managed bridges that belong to nobody yet. */
+  readonly unbound: readonly HostLink[];
+  /** veths that stand on no managed bridge. */
+  readonly exempt: readonly number[];
+  /** Managed bridges by interface name. */
+  readonly bridges: ReadonlyMap<string, { readonly link: HostLink; readonly network: NetworkFacts; readonly ports: readonly number[] }>;
+}
+
+interface Candidate {
+  readonly container: ContainerFacts;
+  readonly endpoint: Endpoint;
+}
+
+/**
+ * Who stands behind which port. A binding once made stays while port and endpoint do: a container could change its own
+ * MAC later, its port it cannot. A new one is made when exactly one free port has the endpoint's MAC at its far end.
+ */
+export function bindPorts(
+  view: DockerView,
+  links: readonly HostLink[],
+  before: ReadonlyMap<number, Binding>,
+  isManaged: (n: NetworkFacts) => boolean,
+): PortMap {
+  const bridges = managedBridges(view, links, isManaged);
+  const masters = new Map([...bridges.values()].map((b) => [b.link.index, b] as const));
+  const veths = links.filter((l) => l.kind === 'veth');
+  const bindings = new Map<number, Binding>();
+  const unbound: HostLink[] = [];
+  for (const { link, network } of bridges.values()) {
+    const ports = veths.filter((v) => v.master === link.index);
+    bindBridge(link.name, network, ports, candidates(view, network.id), before, bindings);
+    unbound.push(...ports.filter((p) => !bindings.has(p.index)));
+  }
+  const exempt = veths.filter((v) => isExempt(v, masters)).map((v) => v.index);
+  return { bindings, unbound, exempt, bridges };
+}
+
+/** A veth without a master may be Docker's, about to be attached: only one that stands on another bridge is exempt. */
+const isExempt = (veth: HostLink, managed: ReadonlyMap<number, unknown>): boolean =>
+  veth.master !== undefined && !managed.has(veth.master);
+
+function managedBridges(
+  view: DockerView,
+  links: readonly HostLink[],
+  isManaged: (n: NetworkFacts) => boolean,
+): PortMap['bridges'] {
+  const byName = new Map(links.filter((l) => l.kind === 'bridge').map((l) => [l.name, l]));
+  const bridges = new Map<string, { link: HostLink; network: NetworkFacts; ports: number[] }>();
+  for (const network of view.networks.values()) {
+    const link = network.bridge ? byName.get(network.bridge) : undefined;
+    if (!link || !isManaged(network)) continue;
+    const ports = links.filter((l) => l.kind === 'veth' && l.master === link.index).map((l) => l.index);
+    bridges.set(link.name, { link, network, ports });
+  }
+  return bridges;
+}
+
+const candidates = (view: DockerView, networkId: string): Candidate[] =>
+  [...view.containers.values()].flatMap((container) =>
+    container.endpoints.filter((e) => e.networkId === networkId).map((endpoint) => ({ container, endpoint })),
+  );
+
+function bindBridge(
+  bridge: string,
+  network: NetworkFacts,
+  ports: readonly HostLink[],
+  all: readonly Candidate[],
+  before: ReadonlyMap<number, Binding>,
+  out: Map<number, Binding>,
+): void {
+  const taken = new Set<Candidate>();
+  for (const port of ports) {
+    const old = before.get(port.index);
+    const kept = old && all.find((c) => c.container.id === old.container && c.endpoint.mac === old.mac);
+    if (!kept) continue;
+    taken.add(kept);
+    out.set(port.index, bindingOf(bridge, network, port, kept));
+  }
+  const freePorts = ports.filter((p) => !out.has(p.index));
+  const free = all.filter((c) => !taken.has(c));
+  for (const candidate of free) {
+    const fitting = freePorts.filter((p) => p.peerMac === candidate.endpoint.mac);
+    const rivals = free.filter((c) => c.endpoint.mac === candidate.endpoint.mac);
+    const only = fitting[0];
+    if (fitting.length === 1 && rivals.length === 1 && only) out.set(only.index, bindingOf(bridge, network, only, candidate));
+  }
+}
+
+function bindingOf(bridge: string, network: NetworkFacts, port: HostLink, { container, endpoint }: Candidate): Binding {
+  return {
+    ifindex: port.index,
+    container: container.id,
+    bridge,
+    networkId: network.id,
+    mac: endpoint.mac,
+    ...(endpoint.ip4 ? { ip4: endpoint.ip4 } : {}),
+    ...(endpoint.ip6 ? { ip6: endpoint.ip6 } : {}),
+  };
+}

@@ -1,0 +1,79 @@
+import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
+import { parseAddress } from '../model/ip.js';
+import type { Range } from '../model/ip.js';
+
+const PROJECT = 'com.docker.compose.project';
+const SERVICE = 'com.docker.compose.service';
+export const projectOf = (c: ContainerFacts): string | undefined => c.labels[PROJECT];
+
+/** What a network's eastWest says: every neighbour, by policy, or (undefined) the default. */
+export type EastWest = (network: NetworkFacts) => 'allow' | 'policy' | undefined;
+
+/** Addresses and networks that a container may reach among its neighbours whatever its entries say. */
+export function freeNeighbours(view: DockerView, self: ContainerFacts, eastWest: EastWest): string[] {
+  const free = new Set<string>();
+  for (const endpoint of self.endpoints) {
+    const network = view.networks.get(endpoint.networkId);
+    if (!network) continue;
+    const rule = eastWest(network);
+    if (rule === 'allow') for (const subnet of network.subnets) free.add(subnet);
+    if (rule === undefined) for (const address of projectPeers(view, self, network.id)) free.add(address);
+  }
+  return [...free].sort();
+}
+
+function projectPeers(view: DockerView, self: ContainerFacts, networkId: string): string[] {
+  const project = projectOf(self);
+  if (project === undefined) return [];
+  return neighboursOn(view, self, networkId)
+    .filter((c) => projectOf(c) === project)
+    .flatMap((c) => addressesOn(c, networkId));
+}
+
+const neighboursOn = (view: DockerView, self: ContainerFacts, networkId: string): ContainerFacts[] =>
+  [...view.containers.values()].filter((c) => c.id !== self.id && c.endpoints.some((e) => e.networkId === networkId));
+
+export const addressesOn = (c: ContainerFacts, networkId: string): string[] =>
+  c.endpoints.filter((e) => e.networkId === networkId).flatMap((e) => [e.ip4, e.ip6].filter((a) => a !== undefined));
+
+/** `container:NAME` for one asker: containers of that name or compose service on a network both share. */
+export function resolveContainer(view: DockerView, self: ContainerFacts, name: string): Range[] {
+  return self.endpoints
+    .flatMap((e) => neighboursOn(view, self, e.networkId).filter((c) => answersTo(c, name)).flatMap((c) => addressesOn(c, e.networkId)))
+    .flatMap(single);
+}
+
+const answersTo = (c: ContainerFacts, name: string): boolean => c.name === name || c.labels[SERVICE] === name;
+
+function single(address: string): Range[] {
+  const parsed = parseAddress(address);
+  return parsed ? [{ family: parsed.family, lo: parsed.value, hi: parsed.value }] : [];
+}
+
+/** Addresses of the neighbours that a container knows by this name (its networks' DNS names), as Docker's resolver would say. */
+export function localName(view: DockerView, self: ContainerFacts, name: string): string[] | undefined {
+  const wanted = name.toLowerCase();
+  const found = self.endpoints.flatMap((e) =>
+    [...view.containers.values()].flatMap((c) =>
+      c.endpoints
+        .filter((x) => x.networkId === e.networkId && knownAs(view, c, x.networkId, x.dnsNames, wanted))
+        .flatMap((x) => [x.ip4, x.ip6].filter((a) => a !== undefined)),
+    ),
+  );
+  return found.length > 0 ? [...new Set(found)] : undefined;
+}
+
+/** The default bridge has no names (as with Docker); elsewhere name, aliases, short id and "NAME.NETWORK" work. */
+function knownAs(view: DockerView, c: ContainerFacts, networkId: string, dnsNames: readonly string[], wanted: string): boolean {
+  const network = view.networks.get(networkId);
+  if (!network || network.name === 'bridge') return false;
+  const names = [c.name, c.id.slice(0, 12), c.labels[SERVICE], ...dnsNames].filter((n) => n !== undefined).map((n) => n.toLowerCase());
+  return names.includes(wanted) || names.some((n) => wanted === `${n}.${network.name.toLowerCase()}`);
+}
+
+/** The name of the neighbour that holds an address. */
+export function localAddress(view: DockerView, self: ContainerFacts, address: string): string | undefined {
+  for (const e of self.endpoints)
+    for (const c of view.containers.values()) if (addressesOn(c, e.networkId).includes(address)) return c.name;
+  return undefined;
+}

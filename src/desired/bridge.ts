@@ -1,0 +1,102 @@
+import { type Marks, UNATTRIBUTED, hex, identityMark } from './marks.js';
+import type { BridgeDesired, DesiredInput, Member, Shape } from './state.js';
+
+/** The mark of a container's packets: who, and how its policy is held. */
+export function markOf(marks: Marks, identity: number, mode: Member['policy']['mode']): number {
+  const flag = mode === 'enforce' ? marks.enforced : mode === 'observe' ? marks.redirect : 0;
+  return (identityMark(marks, identity) | flag) >>> 0;
+}
+
+/** Elements of the bridge table for these members and bridges. */
+export function compileBridge(input: DesiredInput): BridgeDesired {
+  const { marks } = input.shape;
+  const id4 = new Map<string, number>();
+  const id6 = new Map<string, number>();
+  const loose = new Map<number, number>();
+  const strict = new Set<number>();
+  for (const m of input.members) {
+    const mark = markOf(marks, m.identity, m.policy.mode);
+    for (const p of m.ports) {
+      if (p.ip4) id4.set(`${p.ifindex} . ${p.mac} . ${p.ip4}`, mark);
+      if (p.ip6) id6.set(`${p.ifindex} . ${p.mac} . ${p.ip6}`, mark);
+      if (m.policy.mode === 'enforce') strict.add(p.ifindex);
+      else loose.set(p.ifindex, mark);
+    }
+  }
+  for (const port of input.unattributed) loose.set(port, markOf(marks, UNATTRIBUTED, input.unattributedMode));
+  return {
+    id4,
+    id6,
+    loose,
+    strict,
+    exempt: new Set(input.exempt),
+    up: new Map(input.bridges.flatMap((b) => b.ports.map((p) => [p, b.mac] as const))),
+    hostmac: new Set(input.bridges.map((b) => b.mac)),
+    ...enforcedAddresses(input.members),
+  };
+}
+
+export function enforcedAddresses(members: readonly Member[]): { enf4: ReadonlySet<string>; enf6: ReadonlySet<string> } {
+  const ports = members.filter((m) => m.policy.mode === 'enforce').flatMap((m) => m.ports);
+  return {
+    enf4: new Set(ports.flatMap((p) => (p.ip4 ? [p.ip4] : []))),
+    enf6: new Set(ports.flatMap((p) => (p.ip6 ? [p.ip6] : []))),
+  };
+}
+
+export const BRIDGE_TABLE = 'drawbridge';
+
+/**
+ * The rules of `table bridge`: one prerouting chain that turns a port into a mark and lifts what passes between
+ * neighbours into the host's FORWARD, where the one policy is. Loaded once; afterwards only elements change.
+ */
+export function bridgeProgram(shape: Shape): string {
+  const { marks } = shape;
+  const unknownBase = hex((marks.unknown | marks.enforced) >>> 0);
+  const ifindex = `iif & ${hex(marks.ifindexMask)}${marks.shift > 0 ? ` << ${marks.shift}` : ''}`;
+  const E = hex(marks.enforced);
+  return `
+  map id4 { typeof meta iif . ether saddr . ip saddr : meta mark; }
+  map id6 { typeof meta iif . ether saddr . ip6 saddr : meta mark; }
+  map loose { typeof meta iif : meta mark; }
+  map up { typeof meta iif : ether daddr; }
+  set strict { typeof meta iif; }
+  set exempt { typeof meta iif; }
+  set hostmac { typeof ether daddr; }
+  set enf4 { typeof ip daddr; }
+  set enf6 { typeof ip6 daddr; }
+  chain senders {
+    meta mark set iif . arp saddr ether . arp saddr ip map @id4 meta mark set 0 accept
+    arp saddr ip 0.0.0.0 accept
+    iif @strict drop
+    accept
+  }
+  chain lift {
+    ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 meta mark & ${E} == 0 accept
+    ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop
+    ether daddr @hostmac accept
+    ip6 nexthdr ipv6-icmp icmpv6 type { 135, 136 } ip6 hoplimit 255 meta mark set 0 accept
+    meta mark & ${E} == ${E} goto route
+    ether type ip ip daddr @enf4 goto route
+    ether type ip6 ip6 daddr @enf6 goto route
+    accept
+  }
+  chain route {
+    ether daddr set iif map @up meta pkttype set host accept
+    drop
+  }
+  chain ports {
+    type filter hook prerouting priority -300; policy accept;
+    meta iifkind != "veth" accept
+    iif @exempt accept
+    ip6 daddr { fe80::/10, ff02::/16 } ip6 nexthdr ipv6-icmp icmpv6 type { 133, 135, 136 } ip6 hoplimit 255 accept
+    ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } accept
+    ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift
+    ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto lift
+    meta mark set iif map @loose goto lift
+    ether type arp goto senders
+    iif @strict drop
+    ether type { ip, ip6 } meta mark set ${ifindex} | ${unknownBase} goto lift
+    drop
+  }`;
+}

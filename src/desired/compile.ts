@@ -1,0 +1,188 @@
+import type { Family } from '../model/ip.js';
+import { NOT_ANY_V4, NOT_ANY_V6, rangeToCidrs } from '../model/ip.js';
+import { compileBridge, enforcedAddresses } from './bridge.js';
+import type { ClassPlan } from './classes.js';
+import { backstopChain, constantChains, inputChain, preroutingChain } from './constant-chains.js';
+import { classMatches, containerChain, hasFamily, hostChainRules, neighbourSet } from './container-chain.js';
+import { dispatchTree, leafOf, leavesOf } from './dispatch.js';
+import { UNATTRIBUTED, identityMark } from './marks.js';
+import { classSet, containerChain as chainName, hostChain, type Names, namesFor, sharedSet } from './naming.js';
+import { type Rule, rule } from './rules.js';
+import type { DesiredInput, DesiredState, Hook, Member, SetDesired, TableDesired } from './state.js';
+
+const FAMILIES: readonly Family[] = [4, 6];
+
+/** What the kernel should hold for this input. Pure; equal inputs give equal states. */
+export function compile(input: DesiredInput): DesiredState {
+  const names = namesFor(input.shape.prefix);
+  const everyone = [...input.members, unattributed(input)];
+  const sets = [...sharedSets(input, names), ...everyone.flatMap((m) => memberSets(m, names))];
+  return {
+    sets: new Map(sets.map((s) => [s.name, s])),
+    tables: FAMILIES.flatMap((f) => [
+      filterTable(input, everyone, names, f),
+      natTable(input, everyone, names, f),
+      securityTable(input, names, f),
+    ]),
+    bridge: compileBridge(input),
+  };
+}
+
+/** Forwarded sources that are no container share one identity and one chain. */
+function unattributed(input: DesiredInput): Member {
+  return {
+    id: 'unattributed',
+    identity: UNATTRIBUTED,
+    policy: { mode: input.unattributedMode, modeFrom: 'unattributed', entries: [], lists: [], notes: [] },
+    classes: input.unattributedClasses,
+    neighbours: [],
+    ports: [],
+    published: [],
+  };
+}
+
+function filterTable(input: DesiredInput, members: readonly Member[], names: Names, family: Family): TableDesired {
+  const known = members.filter((m) => m.identity !== UNATTRIBUTED);
+  const fallback = members.find((m) => m.identity === UNATTRIBUTED);
+  const leaves = leavesOf(known, names, fallback ? leafOf(fallback, names) : names.no);
+  const dispatch = dispatchTree(leaves, input.shape.marks, names);
+  const hosts = hostChains(members, names);
+  const chains = new Map<string, readonly Rule[]>([
+    ...members
+      .filter((m) => leafOf(m, names) === chainName(names.prefix, m.id))
+      .map((m) => [chainName(names.prefix, m.id), containerChain(m, family, names)] as const),
+    ...hosts,
+    ...dispatch,
+    ...constantChains(input.shape, names, family, names.dispatch),
+    [names.input, inputChain(input.shape, names, family, hostJumps(input, members, hosts, names))],
+  ]);
+  const hooks = [hook('filter', 'DOCKER-USER', names.forward), hook('filter', 'INPUT', names.input), hook('filter', 'OUTPUT', names.output)];
+  return { family, table: 'filter', chains, hooks };
+}
+
+function hostChains(members: readonly Member[], names: Names): Map<string, readonly Rule[]> {
+  const chains = new Map<string, readonly Rule[]>();
+  for (const m of members) {
+    const rules = hostChainRules(m, names);
+    if (rules) chains.set(hostChain(names.prefix, m.id), rules);
+  }
+  return chains;
+}
+
+function hostJumps(
+  input: DesiredInput,
+  members: readonly Member[],
+  hosts: ReadonlyMap<string, unknown>,
+  names: Names,
+): Rule[] {
+  const { marks } = input.shape;
+  return members
+    .filter((m) => hosts.has(hostChain(names.prefix, m.id)))
+    .map((m) =>
+      rule([{ k: 'mark', value: identityMark(marks, m.identity), mask: marks.identity }], {
+        k: 'goto',
+        chain: hostChain(names.prefix, m.id),
+      }),
+    );
+}
+
+function natTable(input: DesiredInput, members: readonly Member[], names: Names, family: Family): TableDesired {
+  const direct = members.filter((m) => m.policy.mode === 'enforce').flatMap((m) => directReturns(input, m, names, family));
+  const chains = new Map([[names.prerouting, preroutingChain(input.shape, names, family, direct)]]);
+  return { family, table: 'nat', chains, hooks: [hook('nat', 'PREROUTING', names.prerouting)] };
+}
+
+/** dns=direct entries keep their own resolver: nat leaves them alone, the container's chain judges them. */
+function directReturns(input: DesiredInput, m: Member, names: Names, family: Family): Rule[] {
+  const { marks } = input.shape;
+  const who = { k: 'mark', value: identityMark(marks, m.identity), mask: marks.identity } as const;
+  return m.classes
+    .filter((c) => c.direct && c.statics.some((s) => s.range.family === family))
+    .flatMap((c) =>
+      classMatches(c).map((when) =>
+        rule([who, ...when, { k: 'set', set: classSet(names.prefix, m.id, c.key, family, 'static'), dir: 'dst' }], { k: 'return' }),
+      ),
+    );
+}
+
+function securityTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+  const chains = new Map([
+    [names.backstop, backstopChain(input.shape, family, 'forward')],
+    [names.backstopInput, backstopChain(input.shape, family, 'host')],
+  ]);
+  const hooks = [hook('security', 'FORWARD', names.backstop), hook('security', 'INPUT', names.backstopInput)];
+  return { family, table: 'security', chains, hooks };
+}
+
+const hook = (table: Hook['table'], chain: string, target: string): Hook => ({
+  table,
+  chain,
+  rule: rule([], { k: 'jump', chain: target }),
+});
+
+function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
+  const { enf4, enf6 } = enforcedAddresses(input.members);
+  return FAMILIES.flatMap((family) => {
+    const set = (what: Parameters<typeof sharedSet>[1], type: SetDesired['type'], timed: boolean, members: readonly string[] = []): SetDesired => ({
+      name: sharedSet(names.prefix, what, family),
+      type,
+      family,
+      timed,
+      members,
+    });
+    return [
+      set('enf', 'hash:ip', false, [...(family === 4 ? enf4 : enf6)]),
+      set('pub', 'hash:ip,port', false, publishedPairs(input.members, family)),
+      set('special', 'hash:net', false, family === 4 ? NOT_ANY_V4 : NOT_ANY_V6),
+      set('alive', 'hash:net', true),
+      set('cut', 'hash:ip,port,ip', true),
+    ];
+  });
+}
+
+function publishedPairs(members: readonly Member[], family: Family): string[] {
+  const pairs = members.flatMap((m) =>
+    m.ports.flatMap((p) => {
+      const address = family === 4 ? p.ip4 : p.ip6;
+      return address ? m.published.map((x) => `${address},${x.proto}:${x.port}`) : [];
+    }),
+  );
+  return [...new Set(pairs)];
+}
+
+function memberSets(m: Member, names: Names): SetDesired[] {
+  if (m.policy.mode === 'off') return [];
+  const sets = m.classes.flatMap((c) => FAMILIES.flatMap((f) => classSets(m, c, names, f)));
+  const neighbours = FAMILIES.filter((f) => hasFamily(m.neighbours, f)).map((family) => ({
+    name: neighbourSet(names.prefix, m.id, family),
+    type: 'hash:net' as const,
+    family,
+    timed: false,
+    members: m.neighbours.filter((a) => a.includes(':') === (family === 6)),
+  }));
+  return [...sets, ...neighbours];
+}
+
+function classSets(m: Member, c: ClassPlan, names: Names, family: Family): SetDesired[] {
+  const sets: SetDesired[] = [];
+  const statics = c.statics.filter((s) => s.range.family === family);
+  if (statics.length > 0)
+    sets.push({
+      name: classSet(names.prefix, m.id, c.key, family, 'static'),
+      type: 'hash:net',
+      family,
+      timed: false,
+      members: [...new Set(statics.flatMap((s) => setCidrs(s.range)))],
+    });
+  if (c.names.length > 0)
+    sets.push({ name: classSet(names.prefix, m.id, c.key, family, 'learned'), type: 'hash:ip', family, timed: true, members: [] });
+  return sets;
+}
+
+/** CIDRs of a range; hash:net has no /0, so everything is two halves. */
+function setCidrs(range: Parameters<typeof rangeToCidrs>[0]): string[] {
+  return rangeToCidrs(range).flatMap((c) => {
+    if (c.prefix > 0) return [c.text];
+    return c.family === 4 ? ['0.0.0.0/1', '128.0.0.0/1'] : ['::/1', '8000::/1'];
+  });
+}

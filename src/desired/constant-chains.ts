@@ -1,0 +1,159 @@
+import type { Family } from '../model/ip.js';
+import { type Names, sharedSet } from './naming.js';
+import { type IcmpType, type Match, type Rule, rule } from './rules.js';
+import type { Shape } from './state.js';
+
+type Chains = Map<string, Rule[]>;
+const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
+const ND: readonly IcmpType[] = ['router-solicitation', 'neighbour-solicitation', 'neighbour-advertisement'];
+/** Packets a second and source that may wait in the hold queue, be logged, or be answered with an ICMP error. */
+const HOLD_LIMIT = { perSecond: 200, burst: 400 };
+const LOG_LIMIT = { perSecond: 20, burst: 60 };
+const REJECT_LIMIT = { perSecond: 50, burst: 100 };
+
+/** The chains of `filter` that do not depend on any container. */
+export function constantChains(shape: Shape, names: Names, family: Family, dispatch: string): Chains {
+  return new Map([
+    [names.forward, forwardChain(shape, names, dispatch)],
+    [names.threat, []],
+    [names.toManaged, toManagedChain(names, family)],
+    [names.hold, holdChain(shape, names, family)],
+    [names.ok, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'return' })]],
+    [names.no, denyChain(shape, names)],
+    [names.observe, observeChain(shape, names)],
+    [names.dnsOk, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'accept' })]],
+    [names.output, outputChain(names, family)],
+  ]);
+}
+
+/** Unknown ports before established: a new container must not ride on flows that an earlier holder of its address left. */
+function forwardChain(shape: Shape, names: Names, dispatch: string): Rule[] {
+  const { marks } = shape;
+  return [
+    rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
+    rule([ESTABLISHED], { k: 'return' }),
+    rule([{ k: 'proto', proto: 'icmp' }, { k: 'ct', states: ['RELATED'] }], { k: 'return' }),
+    rule([], { k: 'jump', chain: names.threat }),
+    rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
+    rule([], { k: 'goto', chain: dispatch }),
+  ];
+}
+
+/**
+ * From elsewhere to an enforced container only what was DNATed, or opens a connection to a port it publishes:
+ * without masquerade the other side's next packet would re-create a flow that was cut.
+ */
+function toManagedChain(names: Names, family: Family): Rule[] {
+  const set = (what: 'enf' | 'pub' | 'cut'): string => sharedSet(names.prefix, what, family);
+  const published: Match = { k: 'set', set: set('pub'), dir: 'dst,dst' };
+  return [
+    rule([{ k: 'set', set: set('enf'), dir: 'dst', not: true }], { k: 'return' }),
+    rule([{ k: 'ct', states: ['DNAT'] }], { k: 'return' }),
+    rule([{ k: 'set', set: set('cut'), dir: 'dst,dst,src' }], { k: 'drop' }),
+    rule([{ k: 'proto', proto: 'tcp' }, { k: 'syn' }, published], { k: 'return' }),
+    rule([{ k: 'proto', proto: 'udp' }, published], { k: 'return' }),
+    rule([], { k: 'drop' }),
+  ];
+}
+
+/** Nobody listening, a full queue, a second visit: all drop. No --queue-bypass. */
+function holdChain(shape: Shape, names: Names, family: Family): Rule[] {
+  const { marks } = shape;
+  const hold: Rule[] = [
+    rule([{ k: 'mark', value: marks.held, mask: marks.held }], { k: 'drop' }),
+    rule([{ k: 'limit', name: `${names.prefix}-hold`, ...HOLD_LIMIT }], { k: 'queue', queue: shape.holdQueue }),
+    rule([], { k: 'drop' }),
+  ];
+  if (shape.failure === 'closed') return hold;
+  const dead: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src', not: true };
+  return [rule([dead], { k: 'goto', chain: names.ok }), ...hold];
+}
+
+function denyChain(shape: Shape, names: Names): Rule[] {
+  const log = rule([{ k: 'limit', name: `${names.prefix}-log`, ...LOG_LIMIT }], {
+    k: 'nflog',
+    group: shape.logGroup,
+    prefix: `${names.prefix}:deny`,
+  });
+  if (shape.deny === 'drop') return [log, rule([], { k: 'drop' })];
+  return [
+    log,
+    rule([{ k: 'proto', proto: 'tcp' }], { k: 'reject', tcp: true }),
+    rule([{ k: 'limit', name: `${names.prefix}-rej`, ...REJECT_LIMIT }], { k: 'reject', tcp: false }),
+    rule([], { k: 'drop' }),
+  ];
+}
+
+const observeChain = (shape: Shape, names: Names): Rule[] => [
+  rule([{ k: 'limit', name: `${names.prefix}-obs`, ...LOG_LIMIT }], {
+    k: 'nflog',
+    group: shape.logGroup,
+    prefix: `${names.prefix}:would`,
+  }),
+  rule([], { k: 'goto', chain: names.ok }),
+];
+
+/** Neighbours of an enforced container are reached through the host: it must not be told the short way. */
+const outputChain = (names: Names, family: Family): Rule[] => [
+  rule(
+    [
+      { k: 'proto', proto: 'icmp' },
+      { k: 'icmpType', type: 'redirect' },
+      { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' },
+    ],
+    { k: 'drop' },
+  ),
+];
+
+/** From a container to the host itself. `hosts` are the jumps to the chains of containers that have host entries. */
+export function inputChain(shape: Shape, names: Names, family: Family, hosts: readonly Rule[]): Rule[] {
+  const { marks } = shape;
+  const dns = family === 4 ? shape.dns.v4 : shape.dns.v6;
+  const ours: Match = { k: 'dst', address: dns };
+  const ports: Match = { k: 'dports', ports: [{ lo: shape.dns.port, hi: shape.dns.port }] };
+  const nd = family === 6 ? ND.map((type) => rule([{ k: 'proto', proto: 'icmp' }, { k: 'icmpType', type }], { k: 'return' })) : [];
+  return [
+    rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'return' }),
+    ...nd,
+    rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
+    rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
+    rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),
+    rule([ESTABLISHED], { k: 'return' }),
+    rule([{ k: 'proto', proto: 'icmp' }, { k: 'ct', states: ['RELATED'] }], { k: 'return' }),
+    rule([ours], { k: 'goto', chain: names.no }),
+    rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
+    ...hosts,
+    rule([], { k: 'goto', chain: names.no }),
+  ];
+}
+
+/** Port 53 to our own resolver: enforced always, observed only while we are alive (the heartbeat's members expire). */
+export function preroutingChain(shape: Shape, names: Names, family: Family, direct: readonly Rule[]): Rule[] {
+  const { marks, dns } = shape;
+  const target = { k: 'dnat', address: family === 4 ? dns.v4 : dns.v6, port: dns.port } as const;
+  const enforced: Match = { k: 'mark', value: marks.enforced, mask: marks.enforced };
+  const observed: Match = { k: 'mark', value: marks.redirect, mask: marks.redirect };
+  const alive: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src' };
+  const port53 = (proto: 'udp' | 'tcp'): Match[] => [{ k: 'proto', proto }, { k: 'dports', ports: [{ lo: 53, hi: 53 }] }];
+  return [
+    rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'return' }),
+    ...direct,
+    ...(['udp', 'tcp'] as const).map((p) => rule([...port53(p), enforced], target)),
+    ...(['udp', 'tcp'] as const).map((p) => rule([...port53(p), observed, alive], target)),
+  ];
+}
+
+/** Runs after filter, whatever others accepted there: an enforced port's new packet that we did not permit goes nowhere. */
+export function backstopChain(shape: Shape, family: Family, to: 'forward' | 'host'): Rule[] {
+  const { marks } = shape;
+  const watched = { value: marks.enforced, mask: (marks.enforced | marks.judged) >>> 0 };
+  const nd =
+    family === 6 && to === 'host' ? ND.map((type) => rule([{ k: 'proto', proto: 'icmp' }, { k: 'icmpType', type }], { k: 'return' })) : [];
+  return [
+    rule([{ k: 'mark', ...watched, not: true }], { k: 'return' }),
+    rule([ESTABLISHED], { k: 'return' }),
+    rule([{ k: 'proto', proto: 'icmp' }, { k: 'ct', states: ['RELATED'] }], { k: 'return' }),
+    ...nd,
+    rule([], { k: 'drop' }),
+  ];
+}

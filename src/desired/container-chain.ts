@@ -1,0 +1,76 @@
+import type { Family } from '../model/ip.js';
+import type { ClassPlan } from './classes.js';
+import { familiesOf } from './classes.js';
+import { classSet, type Names, sharedSet } from './naming.js';
+import { type Match, multiportParts, type Rule, rule } from './rules.js';
+import type { Member } from './state.js';
+
+const DNS_PORT = [{ lo: 53, hi: 53 }];
+const NEIGHBOURS = 'neighbours';
+export const neighbourSet = (prefix: string, id: string, family: Family): string =>
+  classSet(prefix, id, NEIGHBOURS, family, 'static');
+
+/** What one container may open through FORWARD. Entered and left by goto: its permits and denials end the walk. */
+export function containerChain(member: Member, family: Family, names: Names): Rule[] {
+  const permits = permitsOf(member, family, names);
+  if (member.policy.mode === 'off') return [rule([], { k: 'goto', chain: names.ok })];
+  if (member.policy.mode === 'observe') return [...permits, rule([], { k: 'goto', chain: names.observe })];
+  return [...directPermits(member, family, names), ...dnsDenials(names), ...permits, rule([], { k: 'goto', chain: names.no })];
+}
+
+/** Address entries with dns=direct: the only way to another resolver. */
+function directPermits(member: Member, family: Family, names: Names): Rule[] {
+  return member.classes.filter((c) => c.direct).flatMap((c) => classRules(member, c, family, names));
+}
+
+/** Port 53 that nat did not bring to us goes nowhere. */
+const dnsDenials = (names: Names): Rule[] =>
+  (['udp', 'tcp'] as const).map((proto) =>
+    rule([{ k: 'proto', proto }, { k: 'dports', ports: DNS_PORT }], { k: 'goto', chain: names.no }, ['dns']),
+  );
+
+function permitsOf(member: Member, family: Family, names: Names): Rule[] {
+  const classes = member.classes.filter((c) => !c.direct).flatMap((c) => classRules(member, c, family, names));
+  if (!hasFamily(member.neighbours, family)) return classes;
+  const set = neighbourSet(names.prefix, member.id, family);
+  return [...classes, rule([{ k: 'set', set, dir: 'dst' }], { k: 'goto', chain: names.ok }, ['eastWest'])];
+}
+
+/** At most three rules a class and family: static, learned, any. */
+function classRules(member: Member, c: ClassPlan, family: Family, names: Names): Rule[] {
+  const { prefix } = names;
+  const rules: Rule[] = [];
+  const permit = (match: Match, why: readonly string[]): void => {
+    for (const head of classMatches(c)) rules.push(rule([...head, match], { k: 'goto', chain: names.ok }, why));
+  };
+  if (familiesOf(c.statics).has(family))
+    permit({ k: 'set', set: classSet(prefix, member.id, c.key, family, 'static'), dir: 'dst' }, entriesOf(c.statics.map((s) => s.entry)));
+  if (c.names.length > 0)
+    permit({ k: 'set', set: classSet(prefix, member.id, c.key, family, 'learned'), dir: 'dst' }, entriesOf(c.names));
+  if (c.any.length > 0) permit({ k: 'set', set: sharedSet(prefix, 'special', family), dir: 'dst', not: true }, entriesOf(c.any));
+  return rules;
+}
+
+/** Protocol and ports of a class; several when its ports do not fit one multiport. */
+export function classMatches(c: Pick<ClassPlan, 'proto' | 'ports'>): Match[][] {
+  const proto: Match = { k: 'proto', proto: c.proto };
+  if (c.proto === 'icmp') return [[proto, { k: 'icmpType', type: 'echo-request' }]];
+  if (c.ports.length === 0) return [[proto]];
+  return multiportParts(c.ports).map((ports) => [proto, { k: 'dports', ports }]);
+}
+
+/** What one container may open on the host itself (`host:` entries); undefined: nothing. */
+export function hostChainRules(member: Member, names: Names): Rule[] | undefined {
+  const classes = member.classes.filter((c) => c.host.length > 0);
+  if (member.policy.mode !== 'enforce' || classes.length === 0) return undefined;
+  const permits = classes.flatMap((c) =>
+    classMatches(c).map((when) => rule(when, { k: 'goto', chain: names.ok }, entriesOf(c.host))),
+  );
+  return [...permits, rule([], { k: 'goto', chain: names.no })];
+}
+
+const entriesOf = (entries: readonly { readonly entry: { readonly canonical: string } }[]): string[] => [
+  ...new Set(entries.map((e) => e.entry.canonical)),
+];
+export const hasFamily = (addresses: readonly string[], family: Family): boolean =>
+  addresses.some((a) => a.includes(':') === (family === 6));

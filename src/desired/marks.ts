@@ -1,0 +1,58 @@
+/** How the bits of `kernel.markMask` are used. All values are masks or values in place, ready for `--mark value/mask`. */
+export interface Marks {
+  /** Everything that is ours. */
+  readonly all: number;
+  /** Which container's port a packet came through; 0: none of ours. Includes the `unknown` bit. */
+  readonly identity: number;
+  readonly shift: number;
+  /** Highest bit of the identity field: nobody has classified this port; the bits below are its ifindex. */
+  readonly unknown: number;
+  /** Bits of an ifindex that fit below `unknown`, unshifted. */
+  readonly ifindexMask: number;
+  /** A permit was spoken by our own rules; the backstop wants it. */
+  readonly judged: number;
+  /** The packet has been in the hold queue once. */
+  readonly held: number;
+  /** Only the policy passes. Set for unknown ports too. */
+  readonly enforced: number;
+  /** Not enforced, but its DNS goes through us while we live. */
+  readonly redirect: number;
+  /** The largest identity of a known container. */
+  readonly maxIdentity: number;
+}
+
+/** Identity of forwarded sources that are no container. */
+export const UNATTRIBUTED = 1;
+const FLAGS = 4;
+const MIN_IDENTITY_BITS = 8;
+
+/** Splits a mask: the four highest bits are flags, the lowest run of what is left is the identity. */
+export function layoutMarks(mask: number): Marks {
+  const bits = bitsOf(mask);
+  const flags = bits.slice(-FLAGS);
+  const run = lowestRun(bits.slice(0, -FLAGS));
+  if (flags.length < FLAGS || run.length < MIN_IDENTITY_BITS)
+    throw new RangeError(
+      `kernel.markMask ${hex(mask)} is too small: it needs a run of at least ${MIN_IDENTITY_BITS} bits and ${FLAGS} more above it`,
+    );
+  const [judged, held, enforced, redirect] = flags.map(bit) as [number, number, number, number];
+  const shift = run[0] as number;
+  const unknown = bit(run[run.length - 1] as number);
+  const ifindexMask = 2 ** (run.length - 1) - 1;
+  const identity = run.reduce((sum, n) => sum + bit(n), 0);
+  return { all: mask, identity, shift, unknown, ifindexMask, judged, held, enforced, redirect, maxIdentity: ifindexMask };
+}
+
+export function identityMark(marks: Marks, identity: number): number {
+  return (identity << marks.shift) >>> 0;
+}
+
+export const hex = (n: number): string => `0x${n.toString(16)}`;
+const bit = (n: number): number => 2 ** n;
+const bitsOf = (mask: number): number[] =>
+  Array.from({ length: 32 }, (_, n) => n).filter((n) => Math.floor(mask / bit(n)) % 2 === 1);
+
+function lowestRun(bits: readonly number[]): number[] {
+  const gap = bits.findIndex((n, i) => i > 0 && n !== (bits[i - 1] as number) + 1);
+  return bits.slice(0, gap === -1 ? bits.length : gap);
+}

@@ -1,0 +1,61 @@
+import { createHash } from 'node:crypto';
+import type { Family } from '../model/ip.js';
+
+/** Names of what we own in the kernel. Chains have at most 28 characters, sets 31 (uapi xt_entry, IPSET_MAXNAMELEN). */
+export interface Names {
+  readonly prefix: string;
+  readonly forward: string;
+  readonly input: string;
+  readonly output: string;
+  readonly ok: string;
+  readonly no: string;
+  readonly threat: string;
+  readonly hold: string;
+  readonly toManaged: string;
+  readonly dispatch: string;
+  readonly observe: string;
+  readonly dnsOk: string;
+  readonly prerouting: string;
+  readonly backstop: string;
+  readonly backstopInput: string;
+}
+
+export function namesFor(prefix: string): Names {
+  const n = (s: string): string => `${prefix}-${s}`;
+  return {
+    prefix,
+    forward: n('FORWARD'),
+    input: n('INPUT'),
+    output: n('OUTPUT'),
+    ok: n('OK'),
+    no: n('NO'),
+    threat: n('THREAT'),
+    hold: n('HOLD'),
+    toManaged: n('TO'),
+    dispatch: n('D'),
+    observe: n('OBSERVE'),
+    dnsOk: n('DNS'),
+    prerouting: n('PREROUTING'),
+    backstop: n('BACKSTOP'),
+    backstopInput: n('BACKSTOP-IN'),
+  };
+}
+
+const SHORT_ID = 12;
+export const shortId = (id: string): string => id.slice(0, SHORT_ID);
+export const containerChain = (prefix: string, id: string): string => `${prefix}-c-${shortId(id)}`;
+export const hostChain = (prefix: string, id: string): string => `${prefix}-h-${shortId(id)}`;
+/** The container's short id in one of our chain names, if it has one. */
+export function chainContainer(prefix: string, chain: string): string | undefined {
+  return chain.startsWith(`${prefix}-c-`) ? chain.slice(prefix.length + 3) : undefined;
+}
+
+const CLASS_HASH = 6;
+export type SetKind = 'static' | 'learned';
+export function classSet(prefix: string, id: string, classKey: string, family: Family, kind: SetKind): string {
+  const hash = createHash('sha256').update(classKey).digest('hex').slice(0, CLASS_HASH);
+  return `${prefix}-${shortId(id)}-${hash}${family}${kind === 'static' ? 'n' : 'l'}`;
+}
+/** Sets that are not a container's. */
+export const sharedSet = (prefix: string, what: 'enf' | 'pub' | 'alive' | 'special' | 'cut', family: Family): string =>
+  `${prefix}-${what}${family}`;

@@ -1,0 +1,131 @@
+import { createHash } from 'node:crypto';
+import type { PortRange } from '../model/entry.js';
+import type { Family } from '../model/ip.js';
+import { hex } from './marks.js';
+
+/** One condition of an iptables rule. */
+export type Match =
+  | { readonly k: 'mark'; readonly value: number; readonly mask: number; readonly not?: boolean }
+  | { readonly k: 'proto'; readonly proto: 'tcp' | 'udp' | 'icmp' | number }
+  | { readonly k: 'dports'; readonly ports: readonly PortRange[] }
+  | { readonly k: 'set'; readonly set: string; readonly dir: string; readonly not?: boolean }
+  | { readonly k: 'ct'; readonly states: readonly CtState[] }
+  | { readonly k: 'icmpType'; readonly type: IcmpType }
+  | { readonly k: 'syn' }
+  | { readonly k: 'dst'; readonly address: string }
+  /** Per source address; above it the rule does not match. */
+  | { readonly k: 'limit'; readonly name: string; readonly perSecond: number; readonly burst: number };
+/** As both iptables spell them; the last three are ND (RFC 4861), v6 only. */
+export type IcmpType =
+  | 'echo-request'
+  | 'redirect'
+  | 'router-solicitation'
+  | 'neighbour-solicitation'
+  | 'neighbour-advertisement';
+export type CtState = 'NEW' | 'ESTABLISHED' | 'RELATED' | 'INVALID' | 'DNAT';
+
+export type Target =
+  | { readonly k: 'return' }
+  | { readonly k: 'drop' }
+  | { readonly k: 'accept' }
+  | { readonly k: 'goto' | 'jump'; readonly chain: string }
+  /** Sets these bits, leaves the others. */
+  | { readonly k: 'mark'; readonly bits: number }
+  | { readonly k: 'reject'; readonly tcp: boolean }
+  | { readonly k: 'nflog'; readonly group: number; readonly prefix: string }
+  | { readonly k: 'queue'; readonly queue: number }
+  | { readonly k: 'dnat'; readonly address: string; readonly port: number };
+
+export interface Rule {
+  readonly when: readonly Match[];
+  readonly then: Target;
+  /** What this rule stands for, for explain: the canonical texts of entries. */
+  readonly why?: readonly string[];
+}
+export const rule = (when: readonly Match[], then: Target, why?: readonly string[]): Rule =>
+  why ? { when, then, why } : { when, then };
+
+const RANGE_COST = 2;
+const MULTIPORT_MAX = 15;
+
+/** Splits port ranges so that each part fits one `-m multiport` (15 ports, a range counts twice). */
+export function multiportParts(ports: readonly PortRange[]): PortRange[][] {
+  const parts: PortRange[][] = [[]];
+  let cost = 0;
+  for (const p of ports) {
+    const c = p.lo === p.hi ? 1 : RANGE_COST;
+    if (cost + c > MULTIPORT_MAX) {
+      parts.push([]);
+      cost = 0;
+    }
+    (parts[parts.length - 1] as PortRange[]).push(p);
+    cost += c;
+  }
+  return parts;
+}
+
+/** The rule as `iptables-restore` takes it, without chain and comment. */
+export function renderRule(r: Rule, family: Family): string {
+  return [...r.when.map((m) => renderMatch(m, family)), renderTarget(r.then, family)].join(' ');
+}
+
+function renderMatch(m: Match, family: Family): string {
+  switch (m.k) {
+    case 'mark':
+      return `-m mark ${m.not ? '! ' : ''}--mark ${hex(m.value)}/${hex(m.mask)}`;
+    case 'proto':
+      return `-p ${m.proto === 'icmp' && family === 6 ? 'ipv6-icmp' : m.proto}`;
+    case 'dports':
+      return `-m multiport --dports ${m.ports.map((p) => (p.lo === p.hi ? p.lo : `${p.lo}:${p.hi}`)).join(',')}`;
+    case 'set':
+      return `-m set ${m.not ? '! ' : ''}--match-set ${m.set} ${m.dir}`;
+    case 'ct':
+      return `-m conntrack --ctstate ${m.states.join(',')}`;
+    case 'icmpType':
+      return renderIcmp(m.type, family);
+    case 'syn':
+      return '--syn';
+    case 'dst':
+      return `-d ${m.address}`;
+    case 'limit':
+      return `-m hashlimit --hashlimit-upto ${m.perSecond}/sec --hashlimit-burst ${m.burst} --hashlimit-mode srcip --hashlimit-name ${m.name}`;
+  }
+}
+
+function renderIcmp(type: IcmpType, family: Family): string {
+  return family === 6 ? `-m icmp6 --icmpv6-type ${type}` : `-m icmp --icmp-type ${type}`;
+}
+
+function renderTarget(t: Target, family: Family): string {
+  switch (t.k) {
+    case 'return':
+    case 'drop':
+    case 'accept':
+      return `-j ${t.k.toUpperCase()}`;
+    case 'goto':
+      return `-g ${t.chain}`;
+    case 'jump':
+      return `-j ${t.chain}`;
+    case 'mark':
+      return `-j MARK --or-mark ${hex(t.bits)}`;
+    case 'reject':
+      if (t.tcp) return '-j REJECT --reject-with tcp-reset';
+      return `-j REJECT --reject-with ${family === 6 ? 'icmp6-adm-prohibited' : 'icmp-admin-prohibited'}`;
+    case 'nflog':
+      return `-j NFLOG --nflog-group ${t.group} --nflog-prefix ${t.prefix} --nflog-size 128 --nflog-threshold 1`;
+    case 'queue':
+      return `-j NFQUEUE --queue-num ${t.queue}`;
+    case 'dnat':
+      return `-j DNAT --to-destination ${family === 6 ? `[${t.address}]` : t.address}:${t.port}`;
+  }
+}
+
+const HASH_LENGTH = 12;
+/** Chained: a rule's hash covers its place and all before it, so that a chain is current exactly when its hashes are. */
+export function chainHashes(rules: readonly Rule[], family: Family): string[] {
+  let previous = '';
+  return rules.map((r) => {
+    previous = createHash('sha256').update(`${previous}\n${renderRule(r, family)}`).digest('base64url').slice(0, HASH_LENGTH);
+    return previous;
+  });
+}

@@ -1,0 +1,102 @@
+import type { Family } from '../model/ip.js';
+import type { Policy } from '../model/policy.js';
+import type { ClassPlan } from './classes.js';
+import type { Marks } from './marks.js';
+import type { Rule } from './rules.js';
+
+/** Constants of one instance. */
+export interface Shape {
+  readonly prefix: string;
+  readonly marks: Marks;
+  readonly holdQueue: number;
+  readonly logGroup: number;
+  /** The dedicated addresses on lo where our DNS listens, and its port. */
+  readonly dns: { readonly v4: string; readonly v6: string; readonly port: number };
+  readonly deny: 'reject' | 'drop';
+  readonly failure: 'closed' | 'open';
+}
+
+/** A port of a managed bridge that belongs to a container. */
+export interface Port {
+  readonly ifindex: number;
+  readonly mac: string;
+  readonly ip4?: string;
+  readonly ip6?: string;
+  readonly bridge: string;
+}
+
+/** A network namespace that has an identity: a container with those that share its namespace. */
+export interface Member {
+  /** Full id of the namespace's owner. */
+  readonly id: string;
+  readonly identity: number;
+  readonly policy: Policy;
+  readonly classes: readonly ClassPlan[];
+  /** Neighbours that eastWest lets it reach with every protocol. */
+  readonly neighbours: readonly string[];
+  readonly ports: readonly Port[];
+  readonly published: readonly { readonly proto: 'tcp' | 'udp' | 'sctp'; readonly port: number }[];
+}
+
+export interface Bridge {
+  readonly name: string;
+  readonly mac: string;
+  /** ifindexes of all veths on it. */
+  readonly ports: readonly number[];
+}
+
+export interface DesiredInput {
+  readonly shape: Shape;
+  readonly members: readonly Member[];
+  readonly bridges: readonly Bridge[];
+  /** veths that no managed network owns. */
+  readonly exempt: readonly number[];
+  /** veths on managed bridges that are proven to belong to no container. */
+  readonly unattributed: readonly number[];
+  readonly unattributedMode: 'enforce' | 'observe' | 'off';
+  readonly unattributedClasses: readonly ClassPlan[];
+}
+
+export interface SetDesired {
+  readonly name: string;
+  readonly type: 'hash:ip' | 'hash:net' | 'hash:ip,port' | 'hash:ip,port,ip';
+  readonly family: Family;
+  /** Members may have time-outs (learned sets): contents belong to the ledger, not to us. */
+  readonly timed: boolean;
+  /** Contents of a set that is not timed. */
+  readonly members: readonly string[];
+}
+
+export interface Hook {
+  readonly table: TableName;
+  /** The chain of somebody else where our rule stands first. */
+  readonly chain: string;
+  readonly rule: Rule;
+}
+export type TableName = 'filter' | 'nat' | 'security';
+export interface TableDesired {
+  readonly family: Family;
+  readonly table: TableName;
+  /** In an order in which every chain is declared before a rule jumps to it (iptables-restore declares all first anyhow). */
+  readonly chains: ReadonlyMap<string, readonly Rule[]>;
+  readonly hooks: readonly Hook[];
+}
+
+/** Elements of the bridge table, as nft writes them. */
+export interface BridgeDesired {
+  readonly id4: ReadonlyMap<string, number>;
+  readonly id6: ReadonlyMap<string, number>;
+  readonly loose: ReadonlyMap<number, number>;
+  readonly up: ReadonlyMap<number, string>;
+  readonly strict: ReadonlySet<number>;
+  readonly exempt: ReadonlySet<number>;
+  readonly hostmac: ReadonlySet<string>;
+  readonly enf4: ReadonlySet<string>;
+  readonly enf6: ReadonlySet<string>;
+}
+
+export interface DesiredState {
+  readonly sets: ReadonlyMap<string, SetDesired>;
+  readonly tables: readonly TableDesired[];
+  readonly bridge: BridgeDesired;
+}

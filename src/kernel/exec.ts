@@ -1,0 +1,66 @@
+import { execa } from 'execa';
+
+export interface ExecResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+export interface ExecOptions {
+  readonly input?: string;
+  readonly timeoutMs?: number;
+}
+/** Runs a program with an argument array, never through a shell. Injected, so that what is run can be listed. */
+export type Exec = (file: string, args: readonly string[], options?: ExecOptions) => Promise<ExecResult>;
+
+const TIMEOUT_MS = 20_000;
+const MAX_OUTPUT = 256 * 1024 * 1024;
+/** pids of our own children: `nft monitor` names the process behind each change. */
+const children = new Set<number>();
+const REMEMBERED = 512;
+export const isOurs = (pid: number): boolean => children.has(pid);
+
+function remember(pid: number | undefined): void {
+  if (pid === undefined) return;
+  children.add(pid);
+  if (children.size > REMEMBERED) for (const oldest of [...children].slice(0, REMEMBERED / 2)) children.delete(oldest);
+}
+
+export const exec: Exec = async (file, args, options = {}) => {
+  const child = execa(file, [...args], {
+    reject: false,
+    stripFinalNewline: false,
+    timeout: options.timeoutMs ?? TIMEOUT_MS,
+    maxBuffer: MAX_OUTPUT,
+    env: { LC_ALL: 'C', PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
+    ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
+  });
+  remember(child.pid);
+  const result = await child;
+  if (result.exitCode === undefined) throw new KernelError(file, args, `${result.shortMessage ?? 'did not end'}`);
+  return { code: result.exitCode, stdout: String(result.stdout ?? ''), stderr: String(result.stderr ?? '') };
+};
+
+/** A kernel tool refused: which, with what, and its own words. */
+export class KernelError extends Error {
+  readonly tool: string;
+  constructor(tool: string, args: readonly string[], words: string) {
+    super(`${tool} ${args.join(' ')}: ${words.trim()}`);
+    this.tool = tool;
+  }
+}
+
+/** Runs and throws unless it exits 0. */
+export async function must(run: Exec, file: string, args: readonly string[], options?: ExecOptions): Promise<string> {
+  const result = await run(file, args, options);
+  if (result.code !== 0) throw new KernelError(file, args, result.stderr || `exit ${result.code}`);
+  return result.stdout;
+}
+
+/** Starts a long-lived program and hands over its lines; ends when `signal` aborts. Resolves with its end. */
+export async function follow(file: string, args: readonly string[], onLine: (line: string) => void, signal: AbortSignal): Promise<string> {
+  const child = execa(file, [...args], { reject: false, stdin: 'ignore', buffer: false, cancelSignal: signal, env: { LC_ALL: 'C', PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` } });
+  remember(child.pid);
+  for await (const line of child.iterable({ from: 'stdout' })) onLine(String(line));
+  const result = await child;
+  return result.isCanceled ? 'stopped' : (result.shortMessage ?? 'ended');
+}

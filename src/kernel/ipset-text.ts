@@ -1,0 +1,66 @@
+import type { SetDesired } from '../desired/state.js';
+import type { Family } from '../model/ip.js';
+
+export interface SavedSet {
+  readonly type: string;
+  readonly family: Family;
+  readonly timed: boolean;
+  readonly members: ReadonlySet<string>;
+}
+
+const MAX_MEMBERS = 65_536;
+
+/** Reads `ipset save`, our sets only. */
+export function parseSetSave(text: string, prefix: string): Map<string, SavedSet> {
+  const sets = new Map<string, SavedSet & { members: Set<string> }>();
+  for (const line of text.split('\n')) {
+    const [verb, name, what, ...rest] = line.split(' ');
+    if (!name?.startsWith(`${prefix}-`) || what === undefined) continue;
+    if (verb === 'create')
+      sets.set(name, { type: what, family: rest[rest.indexOf('family') + 1] === 'inet6' ? 6 : 4, timed: rest.includes('timeout'), members: new Set() });
+    else if (verb === 'add') sets.get(name)?.members.add(what);
+  }
+  return sets;
+}
+
+const isFit = (want: SetDesired, have: SavedSet | undefined): boolean =>
+  have !== undefined && have.type === want.type && have.family === want.family && have.timed === want.timed;
+
+/** ipset prints single addresses without their length. */
+export const bareMember = (m: string): string => m.replace(/(?<=\.\d+)\/32$|(?<=:[0-9a-f:]*)\/128$/, '');
+
+export interface SetScripts {
+  /** Members that go: run before anything is permitted. */
+  readonly tighten: string;
+  readonly loosen: string;
+  /** Sets that no rule uses any more. */
+  readonly destroy: string;
+  /** Names of timed sets that are new and empty: the ledger fills them. */
+  readonly refill: readonly string[];
+}
+
+/** What the sets need. Contents of timed sets are left alone. */
+export function diffSets(desired: ReadonlyMap<string, SetDesired>, observed: ReadonlyMap<string, SavedSet>): SetScripts {
+  const tighten: string[] = [];
+  const loosen: string[] = [];
+  const refill: string[] = [];
+  for (const want of desired.values()) {
+    const have = observed.get(want.name);
+    if (!isFit(want, have)) {
+      // A set of another kind under our name makes this fail, and say so: nobody's set is overwritten.
+      loosen.push(createSet(want), ...want.members.map((m) => `add ${want.name} ${bareMember(m)} -exist`));
+      if (want.timed) refill.push(want.name);
+    } else if (have && !want.timed) {
+      const members = new Set(want.members.map(bareMember));
+      tighten.push(...[...have.members].filter((m) => !members.has(m)).map((m) => `del ${want.name} ${m} -exist`));
+      loosen.push(...[...members].filter((m) => !have.members.has(m)).map((m) => `add ${want.name} ${m} -exist`));
+    }
+  }
+  const destroy = [...observed.keys()].filter((n) => !desired.has(n)).map((n) => `destroy ${n}`);
+  return { tighten: script(tighten), loosen: script(loosen), destroy: script(destroy), refill };
+}
+
+const createSet = (want: SetDesired): string =>
+  `create ${want.name} ${want.type} family ${want.family === 6 ? 'inet6' : 'inet'} hashsize 64 maxelem ${MAX_MEMBERS}${want.timed ? ' timeout 0' : ''}`;
+
+const script = (lines: readonly string[]): string => (lines.length === 0 ? '' : `${lines.join('\n')}\n`);

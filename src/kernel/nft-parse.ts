@@ -1,0 +1,53 @@
+import type { BridgeDesired } from '../desired/state.js';
+import type { ObservedBridge } from './nft-text.js';
+
+interface JsonObject {
+  readonly [key: string]: unknown;
+}
+const isObject = (v: unknown): v is JsonObject => typeof v === 'object' && v !== null && !Array.isArray(v);
+
+/** Interface names that nft prints instead of indexes. */
+export type IndexOf = (ifname: string) => number | undefined;
+
+/** Reads `nft -j list table bridge drawbridge`. What cannot be read is left out: it is then written again. */
+export function parseBridge(json: string, indexOf: IndexOf): ObservedBridge {
+  const root: unknown = JSON.parse(json);
+  const items = isObject(root) && Array.isArray(root['nftables']) ? root['nftables'].filter(isObject) : [];
+  const named = new Map<string, unknown[]>();
+  let program: string | undefined;
+  for (const item of items) {
+    const holder = item['map'] ?? item['set'];
+    if (isObject(holder) && Array.isArray(holder['elem'])) named.set(String(holder['name']), holder['elem']);
+    const chain = item['chain'];
+    if (isObject(chain) && String(chain['name']).startsWith('program_')) program = String(chain['name']);
+  }
+  return { program, elements: elements(named, indexOf) };
+}
+
+function elements(named: ReadonlyMap<string, readonly unknown[]>, indexOf: IndexOf): BridgeDesired {
+  const port = (v: unknown): number => portIndex(v, indexOf);
+  const get = (name: string): readonly unknown[] => named.get(name) ?? [];
+  const pairs = (name: string): (readonly [unknown, unknown])[] =>
+    get(name).flatMap((e) => (Array.isArray(e) && e.length === 2 ? [[e[0], e[1]] as const] : []));
+  return {
+    id4: new Map(pairs('id4').map(([k, v]) => [idKey(k, port), Number(v)])),
+    id6: new Map(pairs('id6').map(([k, v]) => [idKey(k, port), Number(v)])),
+    loose: new Map(pairs('loose').map(([k, v]) => [port(k), Number(v)])),
+    up: new Map(pairs('up').map(([k, v]) => [port(k), String(v)])),
+    strict: new Set(get('strict').map(port)),
+    exempt: new Set(get('exempt').map(port)),
+    hostmac: new Set(get('hostmac').map(String)),
+    enf4: new Set(get('enf4').map(String)),
+    enf6: new Set(get('enf6').map(String)),
+  };
+}
+
+function idKey(key: unknown, port: (v: unknown) => number): string {
+  const parts = isObject(key) && Array.isArray(key['concat']) ? key['concat'] : [];
+  return `${port(parts[0])} . ${String(parts[1])} . ${String(parts[2])}`;
+}
+
+function portIndex(v: unknown, indexOf: IndexOf): number {
+  if (typeof v === 'number') return v;
+  return indexOf(String(v)) ?? Number(v);
+}
