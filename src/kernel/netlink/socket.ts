@@ -9,29 +9,9 @@ import {
   parseMessages,
 } from './codec.js';
 import { NetlinkError } from './errors.js';
-import {
-  bindSocket,
-  closeDescriptor,
-  openSocket,
-  receiveDatagram,
-  sendDatagram,
-  setSocketOption,
-  trySocketOption,
-  watchReadable,
-} from './libc.js';
-import { inNamespace } from './namespace.js';
+import { closeDescriptor, receiveDatagram, sendDatagram, watchReadable } from './libc.js';
+import { type NetlinkOptions, openNetlink } from './open.js';
 
-const AF_NETLINK = 16;
-const SOCK_RAW = 3;
-const PROTOCOL = { route: 0, netfilter: 12 } as const;
-const SOL_SOCKET = 1;
-const SO_RCVBUF = 8;
-const SO_RCVBUFFORCE = 33;
-const SOL_NETLINK = 270;
-const NETLINK_ADD_MEMBERSHIP = 1;
-const NETLINK_NO_ENOBUFS = 5;
-const NETLINK_CAP_ACK = 10;
-const NETLINK_EXT_ACK = 11;
 const EAGAIN = 11;
 const EINTR = 4;
 const EBADF = 9;
@@ -42,19 +22,6 @@ const MAX_READS_PER_REQUEST = 10_000;
 const MAX_DUMP_ATTEMPTS = 8;
 const SLICE_MS = 5;
 
-export interface NetlinkOptions {
-  readonly protocol: keyof typeof PROTOCOL;
-  /** Multicast groups to join (RTNLGRP_…). */
-  readonly groups?: readonly number[];
-  /** Bytes the kernel may queue for us; default 4 MiB. */
-  readonly receiveBuffer?: number;
-  /** Longest datagram we can take, in bytes; default 64 KiB (the kernel's dumps use 32). */
-  readonly datagram?: number;
-  /** Drop without telling when the receive buffer is full (NETLINK_NO_ENOBUFS), where loss is counted otherwise. */
-  readonly silentOverrun?: boolean;
-  /** Network namespace to open the socket in: path or descriptor. The socket belongs to it for good. */
-  readonly namespace?: string | number;
-}
 export interface Outgoing {
   readonly type: number;
   readonly flags?: number;
@@ -82,7 +49,7 @@ export class NetlinkSocket implements Disposable {
 
   constructor(options: NetlinkOptions) {
     this.#buffer = Buffer.allocUnsafeSlow(options.datagram ?? 65536);
-    this.#fd = inNamespace(options.namespace, () => openNetlink(options));
+    this.#fd = openNetlink(options);
   }
 
   /** Sends without asking for an answer. Throws NetlinkError when the kernel does not take it. */
@@ -263,31 +230,4 @@ function copyOf(message: NetlinkMessage): NetlinkMessage {
 
 function refusal(operation: string, ack: Acknowledgement): NetlinkError {
   return new NetlinkError(operation, ack.errno, ack.text === undefined ? {} : { kernelText: ack.text });
-}
-
-function openNetlink(options: NetlinkOptions): number {
-  const fd = openSocket(AF_NETLINK, SOCK_RAW, PROTOCOL[options.protocol]);
-  try {
-    const address = Buffer.alloc(12);
-    address.writeUInt16LE(AF_NETLINK, 0);
-    bindSocket(fd, address, `${options.protocol} netlink socket`);
-    sizeReceiveBuffer(fd, options.receiveBuffer ?? 4 << 20);
-    setSocketOption(fd, SOL_NETLINK, NETLINK_CAP_ACK, 1, 'NETLINK_CAP_ACK');
-    setSocketOption(fd, SOL_NETLINK, NETLINK_EXT_ACK, 1, 'NETLINK_EXT_ACK');
-    if (options.silentOverrun === true)
-      setSocketOption(fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, 1, 'NETLINK_NO_ENOBUFS');
-    for (const group of options.groups ?? []) {
-      setSocketOption(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group, `NETLINK_ADD_MEMBERSHIP ${group}`);
-    }
-    return fd;
-  } catch (error) {
-    closeDescriptor(fd);
-    throw error;
-  }
-}
-
-function sizeReceiveBuffer(fd: number, bytes: number): void {
-  // Without CAP_NET_ADMIN in the first user namespace the kernel caps the size at net.core.rmem_max.
-  if (trySocketOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes) === 0) return;
-  setSocketOption(fd, SOL_SOCKET, SO_RCVBUF, bytes, 'SO_RCVBUF');
 }

@@ -1,0 +1,211 @@
+/** Messages of connection tracking (include/uapi/linux/netfilter/nfnetlink_conntrack.h), pure. */
+import { AF_INET, AF_INET6, addressBytes, addressText } from './address.js';
+import {
+  type Attributes,
+  attribute,
+  type Decoded,
+  nested,
+  netfilterBody,
+  parseAttributes,
+  readU8,
+  readU16be,
+  readU32be,
+  u8,
+  u16be,
+  u32be,
+  u32le,
+} from './codec.js';
+
+const SUBSYSTEM = 1;
+export const CONNTRACK_MESSAGE = {
+  get: (SUBSYSTEM << 8) | 1,
+  remove: (SUBSYSTEM << 8) | 2,
+} as const;
+const CTA = { orig: 1, reply: 2, status: 3, timeout: 7, mark: 8, id: 12, zone: 18, filter: 25 } as const;
+const TUPLE = { ip: 1, proto: 2 } as const;
+const IP = { v4src: 1, v4dst: 2, v6src: 3, v6dst: 4 } as const;
+const PROTO = { number: 1, sport: 2, dport: 3, icmpId: 4, icmpv6Id: 7 } as const;
+const FILTER = { orig: 1, reply: 2 } as const;
+/** CTA_FILTER_F_CTA_IP_SRC and _DST of net/netfilter/nf_internals.h. */
+const FILTER_FLAG = { src: 1, dst: 2 } as const;
+/** enum ip_conntrack_status. */
+const STATUS = {
+  seenReply: 1 << 1,
+  assured: 1 << 2,
+  confirmed: 1 << 3,
+  srcNat: 1 << 4,
+  dstNat: 1 << 5,
+} as const;
+
+export interface Tuple {
+  readonly src: string;
+  readonly dst: string;
+  /** Ports of tcp, udp, sctp, …; absent otherwise. */
+  readonly sport?: number;
+  readonly dport?: number;
+  readonly icmpId?: number;
+}
+export interface Flow {
+  readonly family: 4 | 6;
+  /** IANA protocol number. */
+  readonly proto: number;
+  /** As the first packet came. */
+  readonly orig: Tuple;
+  /** As the answer comes: src is the true destination, after DNAT. */
+  readonly reply: Tuple;
+  readonly mark: number;
+  readonly status: { readonly [S in keyof typeof STATUS]: boolean };
+  /** Seconds until it expires; absent for flows in hardware or being torn down. */
+  readonly timeout?: number;
+  /** The kernel's own identity of the flow: a later one of the same addresses has another. */
+  readonly id?: number;
+  readonly zone: number;
+  /** Content of CTA_TUPLE_ORIG, for the exact delete. */
+  readonly rawTuple: Buffer;
+}
+
+/** Which flows: every address given must match. `orig.src` is who opened the flow. */
+export interface FlowFilter {
+  readonly orig?: { readonly src?: string; readonly dst?: string };
+  readonly reply?: { readonly src?: string; readonly dst?: string };
+}
+const DIRECTIONS = ['orig', 'reply'] as const;
+const ENDS = ['src', 'dst'] as const;
+
+export function decodeFlow(body: Buffer): Decoded<Flow> {
+  const attributes = parseAttributes(body, 4);
+  const rawTuple = attributes.get(CTA.orig);
+  const orig = decodeTuple(rawTuple);
+  const reply = decodeTuple(attributes.get(CTA.reply));
+  if (rawTuple === undefined || orig === undefined || reply === undefined) {
+    return { ok: false, error: 'a flow without addresses' };
+  }
+  const status = readU32be(attributes.get(CTA.status)) ?? 0;
+  return {
+    ok: true,
+    value: {
+      family: body[0] === AF_INET6 ? 6 : 4,
+      proto: orig.proto,
+      orig: orig.tuple,
+      reply: reply.tuple,
+      mark: readU32be(attributes.get(CTA.mark)) ?? 0,
+      status: decodeStatus(status),
+      zone: readU16be(attributes.get(CTA.zone)) ?? 0,
+      rawTuple: Buffer.from(rawTuple),
+      ...numbers({ timeout: readU32be(attributes.get(CTA.timeout)), id: readU32be(attributes.get(CTA.id)) }),
+    },
+  };
+}
+
+function decodeStatus(bits: number): Flow['status'] {
+  const has = (bit: number): boolean => (bits & bit) !== 0;
+  return {
+    seenReply: has(STATUS.seenReply),
+    assured: has(STATUS.assured),
+    confirmed: has(STATUS.confirmed),
+    srcNat: has(STATUS.srcNat),
+    dstNat: has(STATUS.dstNat),
+  };
+}
+
+function decodeTuple(
+  data: Buffer | undefined,
+): { readonly tuple: Tuple; readonly proto: number } | undefined {
+  const parts = parseAttributes(data);
+  const ip = parseAttributes(parts.get(TUPLE.ip));
+  const src = addressText(ip.get(IP.v4src) ?? ip.get(IP.v6src));
+  const dst = addressText(ip.get(IP.v4dst) ?? ip.get(IP.v6dst));
+  if (src === undefined || dst === undefined) return undefined;
+  const proto = parseAttributes(parts.get(TUPLE.proto));
+  return { tuple: { src, dst, ...decodePorts(proto) }, proto: readU8(proto.get(PROTO.number)) ?? 0 };
+}
+
+function decodePorts(proto: Attributes): { sport?: number; dport?: number; icmpId?: number } {
+  return numbers({
+    sport: readU16be(proto.get(PROTO.sport)),
+    dport: readU16be(proto.get(PROTO.dport)),
+    icmpId: readU16be(proto.get(PROTO.icmpId) ?? proto.get(PROTO.icmpv6Id)),
+  });
+}
+
+/** The fields that have a value. */
+function numbers<K extends string>(fields: { [P in K]: number | undefined }): { [P in K]?: number } {
+  return Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== undefined)) as {
+    [P in K]?: number;
+  };
+}
+
+/** True when the flow has every address that the filter names. */
+export function matches(flow: Flow, filter: FlowFilter): boolean {
+  return DIRECTIONS.every((direction) =>
+    ENDS.every((end) => {
+      const wanted = filter[direction]?.[end];
+      return wanted === undefined || wanted === flow[direction][end];
+    }),
+  );
+}
+
+/** Dump request; `inKernel` adds the filter for the kernel (Linux >= 5.8). Undefined: a filter text is no address. */
+export function dumpBody(family: 4 | 6, filter: FlowFilter, inKernel: boolean): Buffer | undefined {
+  const parts: Buffer[] = [];
+  const flags = { orig: 0, reply: 0 };
+  for (const direction of DIRECTIONS) {
+    const wanted = filter[direction] ?? {};
+    const ip = addressAttributes(family, wanted);
+    if (ip === undefined) return undefined;
+    if (ip.length === 0) continue;
+    parts.push(nested(CTA[direction], nested(TUPLE.ip, ...ip)));
+    for (const end of ENDS) if (wanted[end] !== undefined) flags[direction] |= FILTER_FLAG[end];
+  }
+  if (!inKernel || parts.length === 0) return netfilterBody(family === 4 ? AF_INET : AF_INET6, 0);
+  const wants = [attribute(FILTER.orig, u32le(flags.orig)), attribute(FILTER.reply, u32le(flags.reply))];
+  return netfilterBody(family === 4 ? AF_INET : AF_INET6, 0, ...parts, nested(CTA.filter, ...wants));
+}
+
+function addressAttributes(
+  family: 4 | 6,
+  wanted: { readonly src?: string; readonly dst?: string },
+): Buffer[] | undefined {
+  const out: Buffer[] = [];
+  for (const end of ENDS) {
+    const text = wanted[end];
+    if (text === undefined) continue;
+    const bytes = addressBytes(text);
+    if (bytes === undefined || bytes.length !== (family === 4 ? 4 : 16)) return undefined;
+    out.push(attribute(IP[`v${family}${end}`], bytes));
+  }
+  return out;
+}
+
+/** Exact delete: this tuple in this zone and, where known, this very flow and no successor. */
+export function removeBody(flow: Flow): Buffer {
+  const parts = [nested(CTA.orig, flow.rawTuple)];
+  if (flow.zone !== 0) parts.push(attribute(CTA.zone, u16be(flow.zone)));
+  if (flow.id !== undefined) parts.push(attribute(CTA.id, u32be(flow.id)));
+  return netfilterBody(flow.family === 4 ? AF_INET : AF_INET6, 0, ...parts);
+}
+
+export interface Endpoints {
+  readonly proto: number;
+  readonly src: string;
+  readonly sport: number;
+  readonly dst: string;
+  readonly dport: number;
+}
+/** Request for the flow whose answers go from `src` to `dst`; undefined when these are no addresses of one family. */
+export function getByReplyBody(reply: Endpoints): Buffer | undefined {
+  const family = addressBytes(reply.src)?.length === 4 ? 4 : 6;
+  const ip = addressAttributes(family, reply);
+  if (ip === undefined) return undefined;
+  const proto = nested(
+    TUPLE.proto,
+    attribute(PROTO.number, u8(reply.proto)),
+    attribute(PROTO.sport, u16be(reply.sport)),
+    attribute(PROTO.dport, u16be(reply.dport)),
+  );
+  return netfilterBody(
+    family === 4 ? AF_INET : AF_INET6,
+    0,
+    nested(CTA.reply, nested(TUPLE.ip, ...ip), proto),
+  );
+}

@@ -1,0 +1,102 @@
+/** Flows of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
+import type { OriginalDestination } from '../../ports.js';
+import {
+  CONNTRACK_MESSAGE,
+  decodeFlow,
+  dumpBody,
+  type Flow,
+  type FlowFilter,
+  getByReplyBody,
+  matches,
+  removeBody,
+} from './conntrack-codec.js';
+import { isRefusal, NetlinkError } from './errors.js';
+import { NetlinkSocket } from './socket.js';
+
+const EINVAL = 22;
+const PROTOCOL_NUMBER = { tcp: 6, udp: 17 } as const;
+
+export class Conntrack implements OriginalDestination, Disposable {
+  readonly #requests: NetlinkSocket;
+  readonly #dumps: NetlinkSocket;
+
+  constructor(options: { readonly namespace?: string | number } = {}) {
+    this.#requests = new NetlinkSocket({ protocol: 'netfilter', ...options });
+    this.#dumps = new NetlinkSocket({ protocol: 'netfilter', receiveBuffer: 16 << 20, ...options });
+  }
+
+  /**
+   * The flows of a family that match the filter, filtered in the kernel where it can (Linux >= 5.8: 43 ms beside 100,000
+   * flows), and here always. Rejects with NetlinkError, EINVAL for an address of the wrong family.
+   */
+  async flows(family: 4 | 6, filter: FlowFilter = {}): Promise<readonly Flow[]> {
+    try {
+      return await this.#dump(family, filter, true);
+    } catch (error) {
+      if (!isRefusal(error, 'EOPNOTSUPP', 'EINVAL')) throw error;
+      return this.#dump(family, filter, false); // a kernel that knows only some of the filter's fields
+    }
+  }
+
+  /**
+   * Deletes exactly this flow (4.5 µs); a later flow between the same ends stays. False: it was gone already. Throws
+   * NetlinkError.
+   */
+  delete(flow: Flow): boolean {
+    const operation = `delete flow ${flow.orig.src} to ${flow.orig.dst}`;
+    try {
+      this.#requests.request(operation, { type: CONNTRACK_MESSAGE.remove, body: removeBody(flow) });
+      return true;
+    } catch (error) {
+      if (isRefusal(error, 'ENOENT')) return false;
+      throw error;
+    }
+  }
+
+  /**
+   * Where a packet from client to server (our redirected end) was sent before DNAT; the server itself when there was no
+   * redirect; undefined when no such flow is known (any more). Throws NetlinkError.
+   */
+  lookup(q: Parameters<OriginalDestination['lookup']>[0]): ReturnType<OriginalDestination['lookup']> {
+    const operation = `look up flow ${q.client}:${q.clientPort} to ${q.server}:${q.serverPort}`;
+    const body = getByReplyBody({
+      proto: PROTOCOL_NUMBER[q.proto],
+      src: q.server,
+      sport: q.serverPort,
+      dst: q.client,
+      dport: q.clientPort,
+    });
+    if (body === undefined) throw badAddress(operation);
+    try {
+      const [answer] = this.#requests.request(operation, { type: CONNTRACK_MESSAGE.get, body });
+      const flow = answer === undefined ? undefined : decodeFlow(answer.body);
+      if (flow?.ok !== true || flow.value.orig.dport === undefined) return undefined;
+      return { address: flow.value.orig.dst, port: flow.value.orig.dport };
+    } catch (error) {
+      if (isRefusal(error, 'ENOENT')) return undefined;
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.#requests.close();
+    this.#dumps.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #dump(family: 4 | 6, filter: FlowFilter, inKernel: boolean): Promise<Flow[]> {
+    const operation = `dump IPv${family} flows`;
+    const body = dumpBody(family, filter, inKernel);
+    if (body === undefined) return Promise.reject(badAddress(operation));
+    return this.#dumps.dump(operation, { type: CONNTRACK_MESSAGE.get, body }, (message) => {
+      const flow = decodeFlow(message.body);
+      return flow.ok && matches(flow.value, filter) ? flow.value : undefined;
+    });
+  }
+}
+
+function badAddress(operation: string): NetlinkError {
+  return new NetlinkError(operation, EINVAL, { reason: 'not an address of the family asked for' });
+}
