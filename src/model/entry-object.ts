@@ -1,0 +1,147 @@
+/** The object form of an entry: `{ to, ports, proto, private, broad, tls, quic, dns, comment, expires }`. */
+import type { Entry, Flag, PortRange, Proto } from './entry.js';
+import { sealEntry } from './entry-canonical.js';
+import { attempt, refuse } from './entry-fault.js';
+import { parseDest, parseEntry, parseListRef } from './entry-parse.js';
+import { parsePorts, parseProto } from './entry-ports.js';
+import type { Parsed, Problem } from './problem.js';
+import { escapePointer, type Fields, isRecord, shown } from './shape.js';
+import { parseTime } from './units.js';
+
+function readPorts(value: unknown): readonly PortRange[] {
+  const list = Array.isArray(value) ? value : [value];
+  const texts = list.map((port) => {
+    if (typeof port === 'number' || typeof port === 'string') return String(port).replace(/ /g, '');
+    return refuse(`${shown(port)} is no port`, 'write 443, "80,443" or "8000-8100"');
+  });
+  if (texts.length === 0) return refuse('ports is empty', 'leave it out for the default ports');
+  return parsePorts(texts.join(','), 0);
+}
+
+function readText(value: unknown): string {
+  return typeof value === 'string' ? value : refuse(`${shown(value)} is no text`, 'put it in quotes');
+}
+
+function readTime(value: unknown): string {
+  const text = readText(value);
+  const parsed = parseTime(text);
+  const problem = parsed.ok ? undefined : parsed.problems[0];
+  return problem ? refuse(problem.detail, problem.remedy) : text;
+}
+
+const yes =
+  (flag: Flag) =>
+  (value: unknown): readonly Flag[] =>
+    typeof value === 'boolean'
+      ? value
+        ? [flag]
+        : []
+      : refuse(`${shown(value)} is not true or false`, 'write true');
+
+/** A flag whose text is KEY=WORD. YAML 1.1 reads a bare "off" as false. */
+const word =
+  (flag: Flag, wanted: string) =>
+  (value: unknown): readonly Flag[] =>
+    value === wanted || (wanted === 'off' && value === false)
+      ? [flag]
+      : refuse(`${shown(value)} is unknown here`, `write ${wanted}, or leave it out`);
+
+const FLAG_KEYS: Readonly<Record<string, (value: unknown) => readonly Flag[]>> = {
+  private: yes('private'),
+  broad: yes('broad'),
+  tls: word('tls=off', 'off'),
+  quic: word('quic=deny', 'deny'),
+  dns: word('dns=direct', 'direct'),
+};
+const KEYS: readonly string[] = ['to', 'ports', 'proto', 'comment', 'expires', ...Object.keys(FLAG_KEYS)];
+
+/** YAML reads `a.org: 443` as a map with one key; JSON-minded people write it, too. */
+function unknownKey(key: string, fields: Fields): Problem {
+  const value = fields[key];
+  const looksLikeEntry = !('to' in fields) && /[.:*]|^(any|host|container|list)$/.test(key);
+  const text = value === null ? key : `${key}:${String(value)}`;
+  return looksLikeEntry
+    ? { detail: `"${key}: …" is a map, not an entry`, remedy: `write "${text}" in quotes, without a blank` }
+    : { detail: `unknown key "${key}"`, remedy: `keys of an entry are ${KEYS.join(', ')}` };
+}
+
+class Reader {
+  readonly #fields: Fields;
+  readonly problems: Problem[] = [];
+
+  constructor(fields: Fields) {
+    this.#fields = fields;
+  }
+
+  /** The value at `key` through `parse`; undefined when it is absent or wrong (the problem is kept). */
+  read<T>(key: string, parse: (value: unknown) => T): T | undefined {
+    const value = this.#fields[key];
+    if (value === undefined) return undefined;
+    const result = attempt(() => parse(value));
+    if (result.ok) return result.value;
+    this.add(result.problems, `/${key}`);
+    return undefined;
+  }
+
+  add(problems: readonly Problem[], pointer: string): void {
+    this.problems.push(...problems.map((problem) => ({ ...problem, pointer })));
+  }
+}
+
+function listRef(to: string, fields: Fields, reader: Reader): Entry {
+  const others = Object.keys(fields).filter((key) => key !== 'to' && key !== 'comment');
+  for (const key of others)
+    reader.add([{ detail: `a list takes no ${key}`, remedy: 'set it in the list itself' }], `/${key}`);
+  return parseListRef(to);
+}
+
+function destOf(to: string, ports: readonly PortRange[] | undefined, proto: Proto | undefined) {
+  const dest = parseDest(to);
+  if (ports && dest.ports.length > 0) refuse(`"${to}" has ports already`, 'write them in one place');
+  if (proto && dest.proto) refuse(`"${to}" has a protocol already`, 'write it in one place');
+  return { target: dest.target, ports: ports ?? dest.ports, proto: proto ?? dest.proto };
+}
+
+function readFields(fields: Fields, reader: Reader): Entry | undefined {
+  const ports = reader.read('ports', readPorts);
+  const proto = reader.read('proto', (value) => parseProto(readText(value), 0));
+  const flags = Object.entries(FLAG_KEYS).flatMap(([key, parse]) => reader.read(key, parse) ?? []);
+  const comment = reader.read('comment', readText);
+  const expires = reader.read('expires', readTime);
+  if (reader.problems.length > 0) return undefined;
+  return reader.read('to', (value) => {
+    const to = readText(value).trim();
+    if (to.startsWith('list:')) return listRef(to, fields, reader);
+    return sealEntry({
+      ...destOf(to, ports, proto),
+      flags,
+      ...(comment !== undefined && { comment }),
+      ...(expires !== undefined && { expires }),
+    });
+  });
+}
+
+/**
+ * One entry in either form: text, or an object. Problems point into the object (`pointer`) and, within a text, carry
+ * the column. Never throws.
+ */
+export function entryFromObject(value: unknown): Parsed<Entry> {
+  if (typeof value === 'string') return parseEntry(value);
+  if (!isRecord(value))
+    return {
+      ok: false,
+      problems: [{ detail: `${shown(value)} is no entry`, remedy: 'write it as text, in quotes' }],
+    };
+  const reader = new Reader(value);
+  for (const key of Object.keys(value))
+    if (!KEYS.includes(key)) reader.add([unknownKey(key, value)], `/${escapePointer(key)}`);
+  if (!('to' in value) && reader.problems.length === 0)
+    reader.add(
+      [{ detail: 'the entry has no "to"', remedy: 'write { to: api.example.com, ports: 443 }' }],
+      '',
+    );
+  const entry = reader.problems.length > 0 ? undefined : readFields(value, reader);
+  return entry && reader.problems.length === 0
+    ? { ok: true, value: entry }
+    : { ok: false, problems: reader.problems };
+}

@@ -1,0 +1,98 @@
+/** A list from the object that YAML or JSON gave (spec: lists). */
+import type { Static } from '@sinclair/typebox';
+import type { Entry } from './entry.js';
+import { entryFromObject } from './entry-object.js';
+import { duplicateProblem, duplicates, isListName, parseEntries } from './entry-parse.js';
+import { ListSchema } from './list-schema.js';
+import type { List } from './policy.js';
+import type { Parsed, Problem } from './problem.js';
+import { schemaProblems } from './schema-check.js';
+import { isRecord, shown } from './shape.js';
+
+interface Placed {
+  readonly entry: Entry;
+  readonly pointer: string;
+}
+
+/** A text item may hold several entries, as a label may. */
+function readItem(
+  item: unknown,
+  pointer: string,
+): { placed: readonly Placed[]; problems: readonly Problem[] } {
+  const parsed: Parsed<readonly Entry[]> =
+    typeof item === 'string' ? parseItem(item) : one(entryFromObject(item));
+  if (!parsed.ok)
+    return {
+      placed: [],
+      problems: parsed.problems.map((p) => ({ ...p, pointer: `${pointer}${p.pointer ?? ''}` })),
+    };
+  return { placed: parsed.value.map((entry) => ({ entry, pointer })), problems: [] };
+}
+
+function parseItem(text: string): Parsed<readonly Entry[]> {
+  const parsed = parseEntries(text);
+  if (!parsed.ok || parsed.value.length > 0) return parsed;
+  return {
+    ok: false,
+    problems: [{ detail: 'the entry is empty', remedy: 'remove it, or write a destination' }],
+  };
+}
+
+const one = (parsed: Parsed<Entry>): Parsed<readonly Entry[]> =>
+  parsed.ok ? { ok: true, value: [parsed.value] } : parsed;
+
+function readAllow(allow: unknown): { entries: readonly Entry[]; problems: readonly Problem[] } {
+  const items = Array.isArray(allow) ? allow : [];
+  const read = items.map((item, index) => readItem(item, `/allow/${index}`));
+  const placed = read.flatMap((item) => item.placed);
+  const entries = placed.map(({ entry }) => entry);
+  const twice = duplicates(entries).map(([index]) => ({
+    ...duplicateProblem(entries[index] as Entry),
+    pointer: placed[index]?.pointer ?? '/allow',
+  }));
+  return { entries, problems: [...read.flatMap((item) => item.problems), ...twice] };
+}
+
+/** YAML 1.1 reads a bare `off` as false. */
+const wordsBack = (body: unknown): unknown =>
+  isRecord(body) && body.mode === false ? { ...body, mode: 'off' } : body;
+
+/** Entries are judged by the grammar, whose remedies are better than a schema's. */
+const isEntryPlace = (pointer: string | undefined): boolean => /^\/allow\/\d/.test(pointer ?? '');
+
+function nameProblems(name: string): readonly Problem[] {
+  if (isListName(name)) return [];
+  return [
+    { detail: `"${name}" is no list name`, remedy: 'use letters, digits, "-", "_" and ".", at most 63' },
+  ];
+}
+
+/**
+ * A list from its body: the YAML's fields, `{ description, match, mode, allow }`.
+ * @returns every problem at once, with JSON pointers into the body; columns count within a text at its pointer.
+ */
+export function listFromObject(name: string, source: List['source'], body: unknown): Parsed<List> {
+  const value = wordsBack(body);
+  if (!isRecord(value))
+    return {
+      ok: false,
+      problems: [
+        {
+          detail: `a list is a map, not ${shown(value)}`,
+          remedy: 'write "allow:" and the entries below it',
+          pointer: '',
+        },
+      ],
+    };
+  const shape = schemaProblems(ListSchema, value).filter((problem) => !isEntryPlace(problem.pointer));
+  const { entries, problems: bad } = readAllow(value.allow);
+  const problems = [...nameProblems(name), ...shape, ...bad];
+  if (problems.length > 0) return { ok: false, problems };
+  const { description, match, mode } = value as Static<typeof ListSchema>;
+  const fields = {
+    ...(description !== undefined && { description }),
+    ...(match && { match }),
+    ...(mode && { mode }),
+  };
+  return { ok: true, value: { name, source, ...fields, allow: entries } };
+}

@@ -1,0 +1,70 @@
+/** Durations, sizes, rates and times as people write them. */
+import type { Parsed } from './problem.js';
+
+const refuse = (detail: string, remedy: string): Parsed<never> => ({
+  ok: false,
+  problems: [{ detail, remedy }],
+});
+
+const UNIT_MS = { w: 604_800_000, d: 86_400_000, h: 3_600_000, m: 60_000, s: 1_000, ms: 1 } as const;
+/** Units descend, each at most once. */
+const DURATION = /^(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?$/;
+export const DURATION_PATTERN = '^(0|(\\d+w)?(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?)$';
+const DURATION_REMEDY = 'write it like 30s, 10m, 1h30m or 7d';
+
+/** "1h30m" to milliseconds; "0" is nothing. */
+export function parseDuration(text: string): Parsed<number> {
+  if (text === '0') return { ok: true, value: 0 };
+  const match = text === '' ? null : DURATION.exec(text);
+  if (!match) return refuse(`"${text}" is no duration`, DURATION_REMEDY);
+  const units = Object.values(UNIT_MS);
+  const value = match.slice(1).reduce((sum, count, i) => sum + Number(count ?? 0) * (units[i] ?? 0), 0);
+  return Number.isSafeInteger(value) ? { ok: true, value } : refuse(`"${text}" is too long`, DURATION_REMEDY);
+}
+
+const SIZE_UNITS: Readonly<Record<string, number>> = {
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+};
+export const SIZE_PATTERN = '^\\d+(\\.\\d+)?(B|[KMGTkmgt]i?[Bb])$';
+
+/** "512MB" to bytes. Decimal, as disks and Docker's own output count; "512MiB" is binary. */
+export function parseSize(text: string): Parsed<number> {
+  const [, count = '', unit = ''] = /^(\d+(?:\.\d+)?)([a-z]+)$/i.exec(text) ?? [];
+  const factor = SIZE_UNITS[unit.toUpperCase()];
+  const value = factor === undefined ? Number.NaN : Math.round(Number(count) * factor);
+  return Number.isSafeInteger(value)
+    ? { ok: true, value }
+    : refuse(`"${text}" is no size`, 'write it like 512MB, 2GB or 64MiB');
+}
+
+const RATE_UNITS: Readonly<Record<string, number>> = { bit: 1, kbit: 1e3, mbit: 1e6, gbit: 1e9 };
+
+/** "20mbit" to bits per second, in tc's units (tc(8): decimal). */
+export function parseRate(text: string): Parsed<number> {
+  const [, count = '', unit = ''] = /^(\d+(?:\.\d+)?)([a-z]+)$/.exec(text) ?? [];
+  const factor = RATE_UNITS[unit];
+  const value = factor === undefined ? 0 : Math.round(Number(count) * factor);
+  return value > 0 && Number.isSafeInteger(value)
+    ? { ok: true, value }
+    : refuse(`"${text}" is no rate`, 'write it like 500kbit, 20mbit or 1gbit');
+}
+
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$/;
+
+/** RFC 3339 in UTC ("Z") to milliseconds since the epoch. */
+export function parseTime(text: string): Parsed<number> {
+  const value = TIME.test(text) ? Date.parse(text) : Number.NaN;
+  // Date.parse carries 30 February over into March.
+  const exists = !Number.isNaN(value) && new Date(value).toISOString().slice(0, 19) === text.slice(0, 19);
+  return exists
+    ? { ok: true, value }
+    : refuse(`"${text}" is no time`, 'write it in UTC, like 2030-12-31T23:59:59Z');
+}
