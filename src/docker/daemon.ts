@@ -1,0 +1,42 @@
+/** What the engine says of itself (`GET /info`, `GET /version`). Pure. */
+import { asRecord, flagAt, recordAt, textAt, textsAt } from './shape.js';
+
+export interface DaemonFacts {
+  /** Such as `26.1.5+dfsg1`; empty when the engine does not say. */
+  readonly serverVersion: string;
+  readonly apiVersion: string;
+  readonly rootDir: string;
+  readonly liveRestore: boolean;
+  readonly cgroupDriver: string;
+  readonly cgroupVersion: string;
+  readonly defaultRuntime: string;
+  /** Such as `name=seccomp,profile=builtin`, `name=rootless`, `name=userns`. */
+  readonly securityOptions: readonly string[];
+  /** `iptables`, `nftables`, `iptables+firewalld` …; Engine 28 and later say it, undefined before. */
+  readonly firewallBackend?: string;
+  readonly bridgeNfIptables: boolean;
+  readonly bridgeNfIp6tables: boolean;
+  readonly ipv4Forwarding: boolean;
+  /** This node takes part in a swarm. */
+  readonly swarm: boolean;
+}
+
+export function readDaemon(info: unknown, version: unknown): DaemonFacts {
+  const i = asRecord(info);
+  const backend = textAt(recordAt(i, 'FirewallBackend'), 'Driver');
+  return {
+    serverVersion: textAt(i, 'ServerVersion'),
+    apiVersion: textAt(asRecord(version), 'ApiVersion'),
+    rootDir: textAt(i, 'DockerRootDir'),
+    liveRestore: flagAt(i, 'LiveRestoreEnabled'),
+    cgroupDriver: textAt(i, 'CgroupDriver'),
+    cgroupVersion: textAt(i, 'CgroupVersion'),
+    defaultRuntime: textAt(i, 'DefaultRuntime'),
+    securityOptions: textsAt(i, 'SecurityOptions'),
+    ...(backend && { firewallBackend: backend }),
+    bridgeNfIptables: flagAt(i, 'BridgeNfIptables'),
+    bridgeNfIp6tables: flagAt(i, 'BridgeNfIp6tables'),
+    ipv4Forwarding: flagAt(i, 'IPv4Forwarding'),
+    swarm: textAt(recordAt(i, 'Swarm'), 'LocalNodeState') === 'active',
+  };
+}

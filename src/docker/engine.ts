@@ -1,0 +1,102 @@
+/** The Engine API over its unix socket: the only user of dockerode. Answers are unknown JSON; reading it is elsewhere. */
+import type { Readable } from 'node:stream';
+import Docker from 'dockerode';
+import { EVENT_FILTERS } from './events.js';
+
+const REQUEST_TIMEOUT_MS = 10_000;
+
+/** A failed request: what was asked, of which socket, and the engine's or the system's own word. */
+export class DockerError extends Error {
+  /** HTTP status; undefined when the engine did not answer. */
+  readonly status: number | undefined;
+  constructor(socket: string, path: string, cause: unknown) {
+    const status = statusOf(cause);
+    const word = cause instanceof Error ? cause.message.trim() : String(cause);
+    super(`Docker at ${socket} did not answer GET ${path}: ${word}`, { cause });
+    this.name = 'DockerError';
+    this.status = status;
+  }
+}
+
+function statusOf(cause: unknown): number | undefined {
+  const status =
+    typeof cause === 'object' && cause !== null && 'statusCode' in cause ? cause.statusCode : undefined;
+  return typeof status === 'number' ? status : undefined;
+}
+
+export class Engine {
+  readonly #socket: string;
+  readonly #docker: Docker;
+  readonly #pending = new Set<AbortController>();
+
+  constructor(socket: string) {
+    this.#socket = socket;
+    this.#docker = new Docker({ socketPath: socket });
+  }
+
+  /** @param ids full ids; undefined: all, stopped ones too. */
+  containers(ids?: readonly string[]): Promise<unknown> {
+    return this.#get('/containers/json?', {
+      all: true,
+      ...(ids && { filters: JSON.stringify({ id: ids }) }),
+    });
+  }
+  container(id: string): Promise<unknown> {
+    return this.#get(`/containers/${encodeURIComponent(id)}/json?`, {});
+  }
+  networks(): Promise<unknown> {
+    return this.#get('/networks?', {});
+  }
+  network(id: string): Promise<unknown> {
+    return this.#get(`/networks/${encodeURIComponent(id)}?`, {});
+  }
+  image(id: string): Promise<unknown> {
+    return this.#get(`/images/${encodeURIComponent(id)}/json?`, {});
+  }
+  info(): Promise<unknown> {
+    return this.#get('/info?', {});
+  }
+  version(): Promise<unknown> {
+    return this.#get('/version?', {});
+  }
+
+  /** @param since Unix seconds: the engine sends its answer's head before it subscribes; `since` replays the gap. */
+  async events(since: number, signal: AbortSignal): Promise<Readable> {
+    try {
+      const filters = JSON.stringify(EVENT_FILTERS);
+      return (await this.#docker.getEvents({ since, filters, abortSignal: signal })) as Readable;
+    } catch (cause) {
+      throw new DockerError(this.#socket, '/events', cause);
+    }
+  }
+
+  /** Ends all requests under way, which then fail: after a lost connection some would never be answered. */
+  abort(): void {
+    for (const controller of this.#pending) controller.abort();
+  }
+
+  async #get(path: string, query: object): Promise<unknown> {
+    const controller = new AbortController();
+    const timer = setTimeout(() => controller.abort(), REQUEST_TIMEOUT_MS);
+    this.#pending.add(controller);
+    try {
+      return await this.#dial(path, query, controller.signal);
+    } catch (cause) {
+      throw new DockerError(this.#socket, path.replace(/\?$/, ''), cause);
+    } finally {
+      clearTimeout(timer);
+      this.#pending.delete(controller);
+    }
+  }
+
+  /** dockerode's own methods take no abort signal for networks; its modem does for all. */
+  #dial(path: string, query: object, abortSignal: AbortSignal): Promise<unknown> {
+    const statusCodes = { 200: true, 404: 'not found', 500: 'server error' };
+    return new Promise((resolve, reject) => {
+      this.#docker.modem.dial(
+        { path, method: 'GET', options: query, abortSignal, statusCodes },
+        (error: unknown, data: unknown) => (error ? reject(error) : resolve(data)),
+      );
+    });
+  }
+}

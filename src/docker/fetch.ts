@@ -1,0 +1,213 @@
+/** Asks the engine for what the state wants, and puts the answers where they belong. */
+import type { Logger } from '../ports.js';
+import { isLocal, type Want } from './endpoints.js';
+import { DockerError, type Engine } from './engine.js';
+import { type Listed, readContainers, readImageLabels, readInspect } from './inspect.js';
+import type { Notes } from './labels.js';
+import { type InspectedNetwork, readNetwork, readNetworks } from './networks.js';
+import { eachOf, KeyedRunner } from './schedule.js';
+import type { DockerState, Outcome } from './state.js';
+
+export interface FetcherParts {
+  readonly engine: Engine;
+  readonly state: DockerState;
+  readonly log: Logger;
+  readonly now: () => number;
+  /** Takes each answer's outcome. */
+  readonly publish: (outcome: Outcome, reason: string) => void;
+  /** Called when the engine goes on refusing what is needed: the connection is to be begun anew. */
+  readonly giveUp: () => void;
+}
+
+const WIDTH = 8;
+const MAX_IMAGES = 1_000;
+/** Image labels are waited for that long; without them every label counts as the image's. */
+const IMAGE_WAIT_MS = 1_000;
+const RETRY_MS = [10, 50, 200, 500];
+
+export class Fetcher {
+  readonly #parts: FetcherParts;
+  /** Image id → labels, oldest use first: an image's id is the hash of its content, its labels never change. */
+  readonly #images = new Map<string, Readonly<Record<string, string>>>();
+  readonly #networks: KeyedRunner;
+  readonly #inspects: KeyedRunner;
+  readonly #lists: KeyedRunner;
+  readonly #toList = new Set<string>();
+  #epoch = 0;
+  /** Sequence numbers at which the requests under way were begun. */
+  readonly #begun = new Set<{ readonly seq: number }>();
+
+  constructor(parts: FetcherParts) {
+    this.#parts = parts;
+    this.#networks = new KeyedRunner(WIDTH, (id) => this.#retried(`network ${id}`, () => this.network(id)));
+    this.#inspects = new KeyedRunner(WIDTH, (id) =>
+      this.#retried(`container ${id}`, () => this.#inspect(id)),
+    );
+    this.#lists = new KeyedRunner(1, () => this.#retried('container list', () => this.#listWanted()));
+  }
+
+  readonly imageLabels = (imageId: string): Readonly<Record<string, string>> | undefined =>
+    this.#images.get(imageId);
+
+  want(wants: readonly Want[]): void {
+    for (const want of wants) {
+      if (want.kind === 'network') this.#networks.request(want.id);
+      else if (want.kind === 'inspect') this.#inspects.request(want.id);
+      else {
+        this.#toList.add(want.id);
+        this.#lists.request('containers');
+      }
+    }
+  }
+
+  /** Forgets what is still waiting or to be tried again; a full list will ask for all of it. */
+  clear(): void {
+    this.#epoch += 1;
+    for (const runner of [this.#networks, this.#inspects, this.#lists]) runner.clear();
+    this.#toList.clear();
+  }
+
+  /** A full list: containers, networks and the members of every local network. Returns whether anything changed. */
+  async everything(): Promise<boolean> {
+    const { engine, state, now } = this.#parts;
+    return this.#request(async (begun, notes) => {
+      const [containers, networks] = await Promise.all([engine.containers(), engine.networks()]);
+      const facts = needed(readNetworks(networks, notes), 'network list');
+      const listed = needed(readContainers(containers, notes), 'container list');
+      await this.#knowImages(listed);
+      let changed = state.networkList(facts, begun).changed;
+      const outcome = state.list(listed, 'all', begun, now());
+      this.want(outcome.wants);
+      await eachOf(facts.filter(isLocal), WIDTH, async (n) => {
+        const member = await this.#member(n.id);
+        this.want(member.wants);
+        changed = member.changed || changed;
+      });
+      return outcome.changed || changed;
+    });
+  }
+
+  async network(id: string): Promise<InspectedNetwork | undefined> {
+    const { inspected, ...outcome } = await this.#member(id);
+    this.#parts.publish(outcome, `network ${id.slice(0, 12)}`);
+    return inspected;
+  }
+
+  #member(id: string): Promise<Outcome & { readonly inspected: InspectedNetwork | undefined }> {
+    const { engine, state, now } = this.#parts;
+    return this.#request(async (begun, notes) => {
+      const json = await found(engine.network(id));
+      const inspected = json === undefined ? undefined : needed(readNetwork(json, notes), `network ${id}`);
+      return { ...state.network(inspected?.network.id ?? id, inspected, begun, now()), inspected };
+    });
+  }
+
+  async #listWanted(): Promise<void> {
+    const { engine, state, now, publish } = this.#parts;
+    const ids = [...this.#toList];
+    if (ids.length === 0) return;
+    await this.#request(async (begun, notes) => {
+      const listed = needed(readContainers(await engine.containers(ids), notes), 'container list');
+      for (const id of ids) this.#toList.delete(id);
+      await this.#knowImages(listed);
+      publish(state.list(listed, new Set(ids), begun, now()), 'list');
+    });
+  }
+
+  async #inspect(id: string): Promise<void> {
+    const { engine, state, now, publish } = this.#parts;
+    await this.#request(async (begun) => {
+      const json = await found(engine.container(id));
+      const outcome =
+        json === undefined
+          ? state.absent(id, begun)
+          : state.inspected(needed(readInspect(json), `container ${id}`), begun, now());
+      publish(outcome, `inspect ${id.slice(0, 12)}`);
+    });
+  }
+
+  async #knowImages(listed: readonly Listed[]): Promise<void> {
+    const ids = [...new Set(listed.map((c) => c.imageId))].filter((id) => id !== '' && !this.#known(id));
+    if (ids.length === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, IMAGE_WAIT_MS);
+    });
+    await Promise.race([eachOf(ids, WIDTH, (id) => this.#image(id)), late]);
+    clearTimeout(timer);
+  }
+
+  #known(imageId: string): boolean {
+    const labels = this.#images.get(imageId);
+    if (labels) {
+      this.#images.delete(imageId);
+      this.#images.set(imageId, labels);
+    }
+    return labels !== undefined;
+  }
+
+  /** An image that has been removed under its containers stays unknown: their labels then count as its own. */
+  async #image(id: string): Promise<void> {
+    const json = await found(this.#parts.engine.image(id)).catch((error: unknown) => {
+      this.#parts.log.warn(
+        { err: error, image: id },
+        'labels of an image cannot be read: its containers are held to the stricter reading',
+      );
+      return undefined;
+    });
+    const labels = json === undefined ? undefined : readImageLabels(json);
+    if (!labels) return;
+    this.#images.set(id, labels);
+    const oldest = this.#images.keys().next();
+    if (this.#images.size > MAX_IMAGES && !oldest.done) this.#images.delete(oldest.value);
+    this.#parts.publish({ changed: true, wants: [] }, `image ${id.slice(0, 19)}`);
+  }
+
+  /** Remembers when the request was begun, and logs what of its answer could not be read. */
+  async #request<T>(work: (begun: number, notes: Notes) => Promise<T>): Promise<T> {
+    const begun = { seq: this.#parts.state.seq };
+    const notes: Notes = [];
+    this.#begun.add(begun);
+    try {
+      return await work(begun.seq, notes);
+    } finally {
+      this.#begun.delete(begun);
+      this.#parts.state.forgetBefore(Math.min(this.#parts.state.seq, ...[...this.#begun].map((b) => b.seq)));
+      if (notes.length > 0)
+        this.#parts.log.warn({ notes: notes.slice(0, 20) }, 'Docker said something that cannot be read');
+    }
+  }
+
+  /** A few tries, quickly; then the whole connection is begun anew, which lists everything. */
+  async #retried(what: string, task: () => Promise<unknown>): Promise<void> {
+    const epoch = this.#epoch;
+    let last: unknown;
+    for (const ms of RETRY_MS) {
+      try {
+        await task();
+        return;
+      } catch (error) {
+        last = error;
+        await new Promise((resolve) => setTimeout(resolve, ms));
+        if (this.#epoch !== epoch) return;
+      }
+    }
+    this.#parts.log.warn({ err: last, what }, 'Docker goes on refusing an answer: connecting anew');
+    this.#parts.giveUp();
+  }
+}
+
+/** Undefined for 404; other failures stay failures. */
+async function found(answer: Promise<unknown>): Promise<unknown> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof DockerError && error.status === 404) return undefined;
+    throw error;
+  }
+}
+
+function needed<T>(value: T | undefined, what: string): T {
+  if (value === undefined) throw new Error(`Docker's answer for the ${what} is not what its API promises`);
+  return value;
+}

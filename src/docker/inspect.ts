@@ -1,0 +1,196 @@
+/**
+ * Docker Engine API JSON → facts. Pure; no shape is trusted: what is malformed becomes a closed default and a line in
+ * `notes`, never an exception. Shapes: Docker Engine API v1.41–v1.52 (docs.docker.com/reference/api/engine).
+ */
+import type { ContainerFacts, Endpoint, PublishedPort } from '../model/container.js';
+import { labelsOf, type Notes } from './labels.js';
+import {
+  asRecord,
+  canonicalIp,
+  canonicalMac,
+  countAt,
+  flagAt,
+  isFullId,
+  type Json,
+  listAt,
+  recordAt,
+  textAt,
+  textMap,
+  textsAt,
+} from './shape.js';
+
+/** What a container's line in `GET /containers/json` says. */
+export interface Listed {
+  readonly id: string;
+  readonly name: string;
+  readonly image: string;
+  readonly imageId: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly state: ContainerFacts['state'];
+  readonly networkMode: string;
+  /** `dnsNames` are empty here: only container inspect tells them. */
+  readonly endpoints: readonly Endpoint[];
+  readonly published: readonly PublishedPort[];
+}
+/** What `GET /containers/ID/json` adds. */
+export interface Inspected {
+  readonly id: string;
+  readonly running: boolean;
+  readonly privileges: NonNullable<ContainerFacts['privileges']>;
+  readonly published: readonly PublishedPort[];
+  /** DNS names by network id. */
+  readonly dnsNames: ReadonlyMap<string, readonly string[]>;
+}
+
+/** `restarting` waits between two runs: it has no network until its next `network:connect`. */
+function stateOf(text: string): ContainerFacts['state'] {
+  return text === 'created' || text === 'running' || text === 'paused' ? text : 'exited';
+}
+
+/** Docker's names start with a slash; legacy links add names with two, which are no name of this container. */
+function nameOf(names: readonly string[], id: string): string {
+  const own = names.map((n) => n.replace(/^\//, '')).find((n) => n !== '' && !n.includes('/'));
+  return own ?? id.slice(0, 12);
+}
+
+/** One `EndpointSettings`. Host, none and stopped endpoints have no id of their network or no address: undefined. */
+function endpointOf(value: unknown): Endpoint | undefined {
+  const settings = asRecord(value);
+  const networkId = textAt(settings, 'NetworkID');
+  const ip4 = canonicalIp(textAt(settings, 'IPAddress'));
+  const ip6 = canonicalIp(textAt(settings, 'GlobalIPv6Address'));
+  const mac = canonicalMac(textAt(settings, 'MacAddress')) ?? '';
+  if (!networkId || (!ip4 && !ip6 && !mac)) return undefined;
+  return { networkId, mac, ...(ip4 && { ip4 }), ...(ip6 && { ip6 }), dnsNames: [] };
+}
+
+function protoOf(text: string): PublishedPort['proto'] | undefined {
+  return text === 'tcp' || text === 'udp' || text === 'sctp' ? text : undefined;
+}
+
+function uniquePorts(ports: readonly PublishedPort[]): readonly PublishedPort[] {
+  const byKey = new Map(ports.map((p) => [`${p.containerPort}/${p.proto}`, p]));
+  return [...byKey.values()];
+}
+
+function validPort(proto: PublishedPort['proto'] | undefined, port: number): readonly PublishedPort[] {
+  return proto && port >= 1 && port <= 65_535 ? [{ proto, containerPort: port }] : [];
+}
+
+function listedPorts(values: readonly unknown[]): readonly PublishedPort[] {
+  const ports = values.flatMap((value) => {
+    const port = asRecord(value);
+    // Without PublicPort it is only exposed, not published.
+    return countAt(port, 'PublicPort') > 0
+      ? validPort(protoOf(textAt(port, 'Type')), countAt(port, 'PrivatePort'))
+      : [];
+  });
+  return uniquePorts(ports);
+}
+
+/** Keys such as `80/tcp`; a key with no bindings is only exposed. */
+function boundPorts(map: Json): readonly PublishedPort[] {
+  return Object.keys(map).flatMap((key) => {
+    const [port = '', proto = 'tcp'] = key.split('/');
+    return listAt(map, key).length > 0 && /^\d{1,5}$/.test(port)
+      ? validPort(protoOf(proto), Number(port))
+      : [];
+  });
+}
+
+function listed(value: unknown, notes: Notes): Listed | undefined {
+  const item = asRecord(value);
+  const id = textAt(item, 'Id');
+  if (!item || !isFullId(id)) {
+    notes.push('container list: an item without a full id was left out');
+    return undefined;
+  }
+  const networks = Object.values(recordAt(recordAt(item, 'NetworkSettings'), 'Networks'));
+  return {
+    id,
+    name: nameOf(textsAt(item, 'Names'), id),
+    image: textAt(item, 'Image'),
+    imageId: textAt(item, 'ImageID'),
+    labels: labelsOf(item.Labels, `container ${id.slice(0, 12)}`, notes),
+    state: stateOf(textAt(item, 'State')),
+    networkMode: textAt(recordAt(item, 'HostConfig'), 'NetworkMode'),
+    endpoints: networks.map(endpointOf).filter((e) => e !== undefined),
+    published: listedPorts(listAt(item, 'Ports')),
+  };
+}
+
+/** Undefined when the answer is no list at all: then nothing is known, which is not "no containers". */
+export function readContainers(json: unknown, notes: Notes): readonly Listed[] | undefined {
+  if (!Array.isArray(json)) return undefined;
+  return json.map((item) => listed(item, notes)).filter((c) => c !== undefined);
+}
+
+/** Engines before 25 (API 1.44) have no DNSNames: there they are the name, the aliases and the short id. */
+function dnsNamesOf(settings: Json, name: string): readonly string[] {
+  if ('DNSNames' in settings) return textsAt(settings, 'DNSNames');
+  const aliases = textsAt(settings, 'Aliases');
+  return aliases.length > 0 ? [...new Set([name, ...aliases])] : [];
+}
+
+function dnsNamesByNetwork(networks: Json, name: string): ReadonlyMap<string, readonly string[]> {
+  const out = new Map<string, readonly string[]>();
+  for (const value of Object.values(networks)) {
+    const settings = asRecord(value);
+    const id = textAt(settings, 'NetworkID');
+    if (settings && id) out.set(id, dnsNamesOf(settings, name));
+  }
+  return out;
+}
+
+/** `source:destination[:mode]`, from HostConfig.Binds and from Mounts of type bind (`--mount` shows only there). */
+function bindsOf(item: Json, host: Json): readonly string[] {
+  const mounts = listAt(item, 'Mounts')
+    .map(asRecord)
+    .filter((m) => textAt(m, 'Type') === 'bind')
+    .map((m) => `${textAt(m, 'Source')}:${textAt(m, 'Destination')}${flagAt(m, 'RW') ? '' : ':ro'}`);
+  return [...new Set([...textsAt(host, 'Binds'), ...mounts])];
+}
+
+function privilegesOf(item: Json): Inspected['privileges'] {
+  const host = recordAt(item, 'HostConfig');
+  const devices = listAt(host, 'Devices').map((d) => textAt(asRecord(d), 'PathOnHost'));
+  return {
+    privileged: flagAt(host, 'Privileged'),
+    capAdd: textsAt(host, 'CapAdd').map((c) => c.toUpperCase().replace(/^CAP_/, '')),
+    pidMode: textAt(host, 'PidMode'),
+    binds: bindsOf(item, host),
+    devices: devices.filter((d) => d !== ''),
+    dns: textsAt(host, 'Dns'),
+    pid: countAt(recordAt(item, 'State'), 'Pid'),
+    sandboxKey: textAt(recordAt(item, 'NetworkSettings'), 'SandboxKey'),
+    cgroupParent: textAt(host, 'CgroupParent'),
+  };
+}
+
+export function readInspect(json: unknown): Inspected | undefined {
+  const item = asRecord(json);
+  const id = textAt(item, 'Id');
+  if (!item || !isFullId(id)) return undefined;
+  const settings = recordAt(item, 'NetworkSettings');
+  const bound = [
+    ...boundPorts(recordAt(recordAt(item, 'HostConfig'), 'PortBindings')),
+    ...boundPorts(recordAt(settings, 'Ports')),
+  ];
+  return {
+    id,
+    running: flagAt(recordAt(item, 'State'), 'Running'),
+    privileges: privilegesOf(item),
+    published: uniquePorts(bound),
+    dnsNames: dnsNamesByNetwork(recordAt(settings, 'Networks'), textAt(item, 'Name').replace(/^\//, '')),
+  };
+}
+
+/** `Config.Labels` of `GET /images/ID/json`; undefined when they cannot be read. */
+export function readImageLabels(json: unknown): Readonly<Record<string, string>> | undefined {
+  const config = asRecord(asRecord(json)?.Config);
+  if (!config) return undefined;
+  const labels = config.Labels;
+  if (labels === undefined || labels === null) return {};
+  const record = asRecord(labels);
+  return record && Object.values(record).every((v) => typeof v === 'string') ? textMap(record) : undefined;
+}

@@ -1,0 +1,85 @@
+/** `GET /networks` and `GET /networks/ID` → facts. Pure; what is malformed is left out and noted. */
+import type { Endpoint, NetworkFacts } from '../model/container.js';
+import { labelsOf, type Notes } from './labels.js';
+import {
+  asRecord,
+  canonicalCidr,
+  canonicalIp,
+  canonicalMac,
+  flagAt,
+  isFullId,
+  type Json,
+  listAt,
+  recordAt,
+  textAt,
+  textMap,
+} from './shape.js';
+
+/** What `GET /networks/ID` says; `members` by container id. */
+export interface InspectedNetwork {
+  readonly network: NetworkFacts;
+  readonly members: ReadonlyMap<string, Endpoint>;
+}
+
+function bridgeOf(id: string, driver: string, options: Readonly<Record<string, string>>): string | undefined {
+  if (driver !== 'bridge') return undefined;
+  return options['com.docker.network.bridge.name'] || `br-${id.slice(0, 12)}`;
+}
+
+function networkFacts(item: Json, id: string, notes: Notes): NetworkFacts {
+  const driver = textAt(item, 'Driver');
+  const options = textMap(item.Options);
+  const bridge = bridgeOf(id, driver, options);
+  const ranges = listAt(recordAt(item, 'IPAM'), 'Config').map(asRecord);
+  return {
+    id,
+    name: textAt(item, 'Name'),
+    driver,
+    scope: textAt(item, 'Scope'),
+    ...(bridge && { bridge }),
+    internal: flagAt(item, 'Internal'),
+    ipv6: flagAt(item, 'EnableIPv6'),
+    subnets: ranges.map((r) => canonicalCidr(textAt(r, 'Subnet'))).filter((s) => s !== undefined),
+    gateways: ranges.map((r) => canonicalIp(textAt(r, 'Gateway'))).filter((g) => g !== undefined),
+    labels: labelsOf(item.Labels, `network ${id.slice(0, 12)}`, notes),
+    options,
+  };
+}
+
+/** Undefined when the answer is no list. */
+export function readNetworks(json: unknown, notes: Notes): readonly NetworkFacts[] | undefined {
+  if (!Array.isArray(json)) return undefined;
+  return json.flatMap((value) => {
+    const item = asRecord(value);
+    const id = textAt(item, 'Id');
+    if (item && id) return [networkFacts(item, id, notes)];
+    notes.push('network list: an item without an id was left out');
+    return [];
+  });
+}
+
+/** On a bridge the MAC is half of the port's identity: without it there is no endpoint. ipvlan has none of its own. */
+function memberOf(value: unknown, networkId: string, driver: string): Endpoint | undefined {
+  const item = asRecord(value);
+  const ip4 = canonicalIp(textAt(item, 'IPv4Address'));
+  const ip6 = canonicalIp(textAt(item, 'IPv6Address'));
+  const mac = canonicalMac(textAt(item, 'MacAddress')) ?? '';
+  if (driver === 'bridge' ? mac === '' : !ip4 && !ip6 && !mac) return undefined;
+  return { networkId, mac, ...(ip4 && { ip4 }), ...(ip6 && { ip6 }), dnsNames: [] };
+}
+
+/** Members whose key is no container id (load balancers, gateway sandboxes of swarm) belong to no container. */
+export function readNetwork(json: unknown, notes: Notes): InspectedNetwork | undefined {
+  const item = asRecord(json);
+  const id = textAt(item, 'Id');
+  if (!item || !id) return undefined;
+  const network = networkFacts(item, id, notes);
+  const members = new Map<string, Endpoint>();
+  for (const [key, value] of Object.entries(recordAt(item, 'Containers'))) {
+    const endpoint = isFullId(key) ? memberOf(value, id, network.driver) : undefined;
+    if (endpoint) members.set(key, endpoint);
+    else if (isFullId(key))
+      notes.push(`network ${id.slice(0, 12)}: no address of container ${key.slice(0, 12)} can be read`);
+  }
+  return { network, members };
+}

@@ -1,0 +1,213 @@
+/** All that Docker has said, from events, lists and inspects in whatever order they arrive. Pure: time is passed in. */
+import type { NetworkFacts } from '../model/container.js';
+import { fresh, takeListedEndpoints, takeMember, type Want } from './endpoints.js';
+import type { ContainerAction, DockerEvent } from './events.js';
+import type { Inspected, Listed } from './inspect.js';
+import type { InspectedNetwork } from './networks.js';
+import {
+  clearEndpoints,
+  isUp,
+  newTracked,
+  settle,
+  type Tracked,
+  takeInspected,
+  takeListed,
+} from './tracked.js';
+
+export interface Outcome {
+  readonly changed: boolean;
+  readonly wants: readonly Want[];
+}
+
+export class DockerState {
+  /** Sequence number of the newest event. */
+  seq = 0;
+  readonly containers = new Map<string, Tracked>();
+  readonly networks = new Map<string, NetworkFacts>();
+  /** Containers and networks that an event has ended, so that an older answer does not bring them back. */
+  readonly #gone = new Map<string, number>();
+
+  event(event: DockerEvent, now: number): Outcome {
+    this.seq += 1;
+    if (event.kind === 'network') return this.#networkEvent(event.action, event.network);
+    if (event.kind === 'container' && event.action === 'destroy') return this.#destroyed(event.id);
+    const t = this.#tracked(event.id);
+    if (event.kind === 'attach') {
+      return event.action === 'connect'
+        ? this.#connected(t, event.network, now)
+        : this.#disconnected(t, event.network, now);
+    }
+    return this.#lifecycle(t, event.action, now);
+  }
+
+  /**
+   * @param scope the ids that were asked for, or 'all'; what was asked for and is not there has ended.
+   * @param begun the sequence number at which the request was begun.
+   */
+  list(items: readonly Listed[], scope: ReadonlySet<string> | 'all', begun: number, now: number): Outcome {
+    let changed = false;
+    const wants: Want[] = [];
+    const seen = new Set(items.map((c) => c.id));
+    for (const item of items) {
+      if (this.#endedSince(item.id, begun)) continue;
+      const t = this.#tracked(item.id);
+      changed = takeListed(t, item, begun, now) || changed;
+      if (isUp(t.state))
+        changed = takeListedEndpoints(t, item.endpoints, this.networks, begun, wants) || changed;
+      if (isUp(t.state) && !t.inspected) wants.push({ kind: 'inspect', id: t.id });
+      settle(t, now);
+    }
+    for (const id of scope === 'all' ? [...this.containers.keys()] : scope) {
+      if (!seen.has(id)) changed = this.#absent(id, begun) || changed;
+    }
+    return { changed, wants };
+  }
+
+  /** All networks, as `GET /networks` shows them; a network that is missing has ended. */
+  networkList(items: readonly NetworkFacts[], begun: number): Outcome {
+    let changed = false;
+    const seen = new Set(items.map((n) => n.id));
+    for (const item of items) changed = this.#takeNetwork(item, begun) || changed;
+    for (const id of [...this.networks.keys()]) {
+      if (!seen.has(id)) changed = this.#networkGone(id, begun) || changed;
+    }
+    return { changed, wants: [] };
+  }
+
+  /** One network's inspect; undefined: the engine does not know it. */
+  network(id: string, inspected: InspectedNetwork | undefined, begun: number, now: number): Outcome {
+    if (!inspected) return { changed: this.#networkGone(id, begun), wants: [] };
+    let changed = this.#takeNetwork(inspected.network, begun);
+    const wants: Want[] = [];
+    for (const member of inspected.members.keys()) {
+      if (this.containers.has(member) || this.#endedSince(member, begun)) continue;
+      this.#tracked(member);
+      wants.push({ kind: 'list', id: member });
+    }
+    for (const t of this.containers.values()) {
+      if (!fresh(t, id, begun)) continue;
+      changed = takeMember(t, inspected.network, inspected.members.get(t.id), now) || changed;
+    }
+    return { changed, wants };
+  }
+
+  inspected(inspected: Inspected, begun: number, now: number): Outcome {
+    const t = this.containers.get(inspected.id);
+    if (!t) return { changed: false, wants: [] };
+    const changed = takeInspected(t, inspected, begun);
+    return { changed: settle(t, now) || changed, wants: [] };
+  }
+
+  /** After an absence of events: a pid or a sandbox may be another one than before. */
+  mistrustInspects(): void {
+    for (const t of this.containers.values()) t.inspected = false;
+  }
+
+  /** A container that the engine does not know. */
+  absent(id: string, begun: number): Outcome {
+    return { changed: this.#absent(id, begun), wants: [] };
+  }
+
+  /** Tombstones older than every request that is still under way are of no more use. */
+  forgetBefore(seq: number): void {
+    for (const [id, at] of this.#gone) if (at < seq) this.#gone.delete(id);
+  }
+
+  #tracked(id: string): Tracked {
+    const known = this.containers.get(id);
+    if (known) return known;
+    const t = newTracked(id);
+    this.containers.set(id, t);
+    return t;
+  }
+
+  #endedSince(id: string, begun: number): boolean {
+    return (this.#gone.get(id) ?? -1) > begun;
+  }
+
+  #lifecycle(t: Tracked, action: ContainerAction, now: number): Outcome {
+    t.stateSeq = this.seq;
+    const list: Want = { kind: 'list', id: t.id };
+    const inspect: Want = { kind: 'inspect', id: t.id };
+    if (action === 'pause' || action === 'unpause') {
+      t.state = action === 'pause' ? 'paused' : 'running';
+      return { changed: true, wants: [] };
+    }
+    if (action === 'rename') return { changed: false, wants: isUp(t.state) ? [list, inspect] : [list] };
+    t.listed = false;
+    t.inspected = false;
+    if (action === 'die') return this.#died(t, list);
+    t.startingSince ??= now;
+    if (action === 'start') t.state = 'running';
+    return { changed: true, wants: [list] };
+  }
+
+  #died(t: Tracked, list: Want): Outcome {
+    t.endsSeq = this.seq;
+    t.state = 'exited';
+    delete t.startingSince;
+    clearEndpoints(t);
+    return { changed: true, wants: [list] };
+  }
+
+  #destroyed(id: string): Outcome {
+    this.#gone.set(id, this.seq);
+    return { changed: this.containers.delete(id), wants: [] };
+  }
+
+  #connected(t: Tracked, network: string, now: number): Outcome {
+    t.netSeq.set(network, this.seq);
+    const wants: Want[] = [{ kind: 'network', id: network }];
+    if (!t.fixed) wants.push({ kind: 'list', id: t.id });
+    if (isUp(t.state)) {
+      wants.push({ kind: 'inspect', id: t.id });
+      return { changed: false, wants };
+    }
+    t.pending.add(network);
+    t.startingSince ??= now;
+    t.state = 'starting';
+    return { changed: true, wants };
+  }
+
+  #disconnected(t: Tracked, network: string, now: number): Outcome {
+    t.netSeq.set(network, this.seq);
+    t.pending.delete(network);
+    const changed = t.endpoints.delete(network);
+    const failed = t.state === 'starting' && t.endpoints.size === 0 && t.pending.size === 0;
+    if (failed) t.state = 'created';
+    return {
+      changed: settle(t, now) || changed || failed,
+      wants: failed ? [{ kind: 'list', id: t.id }] : [],
+    };
+  }
+
+  #networkEvent(action: 'create' | 'destroy', id: string): Outcome {
+    if (action === 'create') return { changed: false, wants: [{ kind: 'network', id }] };
+    const changed = this.#networkGone(id, this.seq);
+    this.#gone.set(id, this.seq);
+    return { changed, wants: [] };
+  }
+
+  #takeNetwork(facts: NetworkFacts, begun: number): boolean {
+    if (this.#endedSince(facts.id, begun)) return false;
+    const changed = JSON.stringify(this.networks.get(facts.id)) !== JSON.stringify(facts);
+    if (changed) this.networks.set(facts.id, facts);
+    return changed;
+  }
+
+  #networkGone(id: string, begun: number): boolean {
+    let changed = this.networks.delete(id);
+    for (const t of this.containers.values()) {
+      if (!fresh(t, id, begun)) continue;
+      t.pending.delete(id);
+      changed = t.endpoints.delete(id) || changed;
+    }
+    return changed;
+  }
+
+  #absent(id: string, begun: number): boolean {
+    const t = this.containers.get(id);
+    const touched = t ? Math.max(t.stateSeq, t.endsSeq, ...t.netSeq.values()) : 0;
+    return t !== undefined && touched <= begun ? this.containers.delete(id) : false;
+  }
+}

@@ -1,0 +1,122 @@
+/** One container as the watch knows it, and the rules by which news replaces it. Pure, no clock of its own. */
+import type { ContainerFacts, Endpoint, PublishedPort } from '../model/container.js';
+import type { Inspected, Listed } from './inspect.js';
+
+/** Labels and image never change in a container's life. */
+type Fixed = Pick<Listed, 'image' | 'imageId' | 'labels' | 'networkMode'>;
+
+/**
+ * Every event gets the next sequence number, and every request remembers the number at which it was begun. An answer
+ * may say nothing about what an event has changed after the answer's request was begun.
+ */
+export interface Tracked {
+  readonly id: string;
+  /** Undefined until a list has told it: labels must not be guessed. */
+  fixed?: Fixed;
+  name: string;
+  state: ContainerFacts['state'];
+  published: readonly PublishedPort[];
+  privileges?: ContainerFacts['privileges'];
+  /** By network id. */
+  readonly endpoints: Map<string, Endpoint>;
+  /** DNS names by network id, as last inspected; they outlive the endpoint. */
+  names: ReadonlyMap<string, readonly string[]>;
+  /** Sequence of the newest event about state or name, about all endpoints, and about one network's endpoint. */
+  stateSeq: number;
+  endsSeq: number;
+  readonly netSeq: Map<string, number>;
+  /** Networks whose `connect` no network inspect has answered yet. */
+  readonly pending: Set<string>;
+  /** A list, an inspect, begun after the newest create or start has spoken. */
+  listed: boolean;
+  inspected: boolean;
+  /** When the start in progress was first seen (ms, monotonic); undefined: none. */
+  startingSince?: number;
+}
+
+export function newTracked(id: string): Tracked {
+  return {
+    id,
+    name: id.slice(0, 12),
+    state: 'created',
+    published: [],
+    endpoints: new Map(),
+    names: new Map(),
+    stateSeq: -1,
+    endsSeq: -1,
+    netSeq: new Map(),
+    pending: new Set(),
+    listed: false,
+    inspected: false,
+  };
+}
+
+export function isUp(state: ContainerFacts['state']): boolean {
+  return state === 'running' || state === 'paused';
+}
+
+/** A stale start: no start takes longer, so what a list says then is true. */
+const START_LIMIT_MS = 60_000;
+
+/** Ends the start when all that belongs to it is known. */
+export function settle(t: Tracked, now: number): boolean {
+  if (t.startingSince === undefined) return false;
+  const quiet = t.listed && t.pending.size === 0;
+  const done = isUp(t.state) ? t.inspected : t.state !== 'starting';
+  const late = !isUp(t.state) && now - t.startingSince > START_LIMIT_MS;
+  if (!quiet || !(done || late)) return false;
+  delete t.startingSince;
+  return true;
+}
+
+/** What a list says of state while a start is in progress is older than the start: Docker writes it when it is done. */
+function stateFrom(t: Tracked, listed: Listed, now: number): ContainerFacts['state'] {
+  if (isUp(listed.state) || t.startingSince === undefined) return listed.state;
+  const attached = t.pending.size > 0 || t.endpoints.size > 0;
+  return attached && now - t.startingSince <= START_LIMIT_MS ? 'starting' : listed.state;
+}
+
+export function takeListed(t: Tracked, listed: Listed, begun: number, now: number): boolean {
+  const shown = () => JSON.stringify([t.fixed, t.name, t.state, t.published, t.privileges?.pid]);
+  const before = shown();
+  const { image, imageId, labels, networkMode } = listed;
+  t.fixed = { image, imageId, labels, networkMode };
+  if (t.stateSeq <= begun) {
+    t.name = listed.name;
+    t.state = stateFrom(t, listed, now);
+    // A container's inspect also knows the ports that are bound to nothing yet.
+    if (!t.inspected || !isUp(t.state)) t.published = listed.published;
+    t.listed = true;
+    if (!isUp(t.state)) forgetProcess(t);
+  }
+  return before !== shown();
+}
+
+/** An inspect begun before the newest state event gives what never changes; its pid and sandbox may be gone. */
+export function takeInspected(t: Tracked, inspected: Inspected, begun: number): boolean {
+  const shown = () => JSON.stringify([t.privileges, t.published, [...t.endpoints.values()], t.inspected]);
+  const before = shown();
+  const current = t.stateSeq <= begun;
+  t.privileges = current ? inspected.privileges : { ...inspected.privileges, pid: 0, sandboxKey: '' };
+  if (current) {
+    t.published = isUp(t.state) ? inspected.published : [];
+    t.inspected = inspected.running;
+    t.names = inspected.dnsNames;
+    for (const [id, e] of t.endpoints) {
+      t.endpoints.set(id, { ...e, dnsNames: inspected.dnsNames.get(id) ?? e.dnsNames });
+    }
+  }
+  return before !== shown();
+}
+
+export function clearEndpoints(t: Tracked): void {
+  t.endpoints.clear();
+  t.pending.clear();
+  t.published = [];
+  forgetProcess(t);
+}
+
+function forgetProcess(t: Tracked): void {
+  t.inspected = false;
+  if (t.privileges && t.privileges.pid !== 0) t.privileges = { ...t.privileges, pid: 0, sandboxKey: '' };
+}
