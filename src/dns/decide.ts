@@ -1,0 +1,77 @@
+/** What to do with a question: pure, given who asks and what the policy says. */
+import type { DnsPolicy, NameDecision } from '../ports.js';
+import { familyOf, reverseAddress } from './address.js';
+import type { Query } from './codec.js';
+import { classIn, rcode, type } from './types.js';
+import { isPlainName, isWithin } from './wire-name.js';
+
+export type Action =
+  /** Answer from here; addresses of the asked family only, none: NODATA. */
+  | { readonly kind: 'addresses'; readonly addresses: readonly string[] }
+  | { readonly kind: 'pointer'; readonly name: string }
+  | { readonly kind: 'forward'; readonly decision: NameDecision }
+  /** NXDOMAIN. `counted`: false where a resolver's search list made the name up. */
+  | { readonly kind: 'deny'; readonly reason: string; readonly counted: boolean }
+  | { readonly kind: 'refuse'; readonly rcode: number; readonly reason: string };
+
+/** Everything that is answered without an upstream. */
+export type OwnAnswer = Exclude<Action, { readonly kind: 'forward' }>;
+
+type Policy = Pick<DnsPolicy, 'decide' | 'localName' | 'localAddress' | 'searchDomains'>;
+
+/** Names that would lead around this resolver: encrypted resolvers (RFC 9462), and Firefox's canary for them. */
+const detours = ['resolver.arpa', 'use-application-dns.net'];
+const loopback = ['127.0.0.1', '::1'];
+/** Types that transfer zones or only exist within messages (RFC 6895 3.1): 128 to 254, but for ANY. */
+const isMeta = (number: number): boolean => number === type.OPT || (number >= 128 && number <= 254);
+
+function forFamily(addresses: readonly string[], asked: number): readonly string[] {
+  if (asked === type.ANY) return addresses;
+  const family = asked === type.A ? 4 : asked === type.AAAA ? 6 : undefined;
+  return addresses.filter((a) => familyOf(a) === family);
+}
+
+/** Answers that need no upstream: loopback and neighbours (RFC 6761 6.3). */
+export function decideLocal(policy: Policy, container: string, query: Query): OwnAnswer | undefined {
+  if (query.class !== classIn) return undefined;
+  if (isWithin(query.name, 'localhost'))
+    return { kind: 'addresses', addresses: forFamily(loopback, query.type) };
+  const addresses = policy.localName(container, query.name);
+  if (addresses !== undefined) return { kind: 'addresses', addresses: forFamily(addresses, query.type) };
+  const address = query.type === type.PTR ? reverseAddress(query.name) : undefined;
+  const name = address && policy.localAddress(container, address);
+  return name === undefined ? undefined : { kind: 'pointer', name };
+}
+
+/**
+ * The name is an allowed or local name with one of the asker's search suffixes: its resolver tries "api.github.com.lan"
+ * before or after "api.github.com", and nobody wants that counted as a denial.
+ */
+export function isSearchAttempt(policy: Policy, container: string, name: string): boolean {
+  return policy.searchDomains(container).some((suffix) => {
+    if (name === suffix || !isWithin(name, suffix)) return false;
+    const base = name.slice(0, -suffix.length - 1);
+    return policy.localName(container, base) !== undefined || policy.decide(container, base).allow;
+  });
+}
+
+function deny(policy: Policy, container: string, name: string, reason: string): OwnAnswer {
+  return { kind: 'deny', reason, counted: !isSearchAttempt(policy, container, name) };
+}
+
+/** The question of an enforced container. */
+export function decide(policy: Policy, container: string, query: Query): Action {
+  if (query.class !== classIn) return { kind: 'refuse', rcode: rcode.REFUSED, reason: 'class is not IN' };
+  if (isMeta(query.type)) return { kind: 'refuse', rcode: rcode.NOTIMP, reason: 'type is not for queries' };
+  if (query.name !== '' && !isPlainName(query.name)) {
+    return deny(policy, container, query.name, 'the name has bytes that no entry can match');
+  }
+  const local = decideLocal(policy, container, query);
+  if (local !== undefined) return local;
+  if (detours.some((zone) => isWithin(query.name, zone))) {
+    return deny(policy, container, query.name, 'the name leads to resolvers that bypass the policy');
+  }
+  const decision = policy.decide(container, query.name);
+  if (decision.allow) return { kind: 'forward', decision };
+  return deny(policy, container, query.name, 'no entry allows this name');
+}

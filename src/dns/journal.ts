@@ -1,0 +1,199 @@
+/**
+ * The ledger on disk: JSON lines, appended with a plain write before the kernel is told, so that a killed process
+ * leaves nothing in the kernel that is not written down. No fsync: the page cache outlives the process, and the kernel's
+ * sets do not outlive a power cut either. Compacted by a new file and rename.
+ */
+import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Logger } from '../ports.js';
+import type { Fact } from './ledger.js';
+
+type Line =
+  | { readonly c: string; readonly n: string; readonly a: string; readonly u: number; readonly s: number }
+  | { readonly forget: string };
+
+export interface JournalOptions {
+  readonly path: string;
+  /** Compacts when the file has more bytes than this and twice what the last compaction left. */
+  readonly maxBytes?: number;
+  readonly log: Logger;
+}
+const retryMs = 5000;
+
+export class Journal {
+  readonly #options: JournalOptions;
+  #fd: number | undefined;
+  #closed = false;
+  #bytes = 0;
+  #floor = 0;
+  /** Since when writing fails, and the system's words; undefined: it works. */
+  #failure: { readonly since: number; readonly detail: string } | undefined;
+  #live: () => Iterable<Fact> = () => [];
+
+  constructor(options: JournalOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Reads what was written, last state of each fact last; then starts a fresh file. Lines that cannot be read (a torn
+   * last one after a crash) are skipped and told. `live` gives the facts that a compaction keeps.
+   */
+  open(live: () => Iterable<Fact>, restore: (facts: readonly Fact[]) => void): void {
+    mkdirSync(dirname(this.#options.path), { recursive: true, mode: 0o700 });
+    restore(this.#read());
+    this.#live = live;
+    this.#attempt(() => this.#compact());
+  }
+
+  #read(): readonly Fact[] {
+    let text: string;
+    try {
+      text = readFileSync(this.#options.path, 'utf8');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      throw error;
+    }
+    const { facts, bad } = replay(text);
+    if (bad > 0)
+      this.#options.log.warn({ path: this.#options.path, lines: bad }, 'journal: unreadable lines skipped');
+    return facts;
+  }
+
+  /** Writes facts, which the ledger holds already, down before anybody acts on them. On a full disk DNS goes on: the kernel still has them. */
+  append(facts: readonly Fact[]): void {
+    if (facts.length > 0) this.#write(facts.map(lineOf).join(''));
+  }
+
+  /** To be called after the ledger has forgotten it too. */
+  forget(container: string): void {
+    this.#write(`${JSON.stringify({ forget: container })}\n`);
+  }
+
+  health(): { readonly ok: boolean; readonly detail: string } {
+    if (this.#failure === undefined) return { ok: true, detail: `${this.#bytes} bytes` };
+    return {
+      ok: false,
+      detail: `${this.#options.path}: ${this.#failure.detail}; free space on its file system`,
+    };
+  }
+
+  #write(text: string): void {
+    if (this.#closed) return;
+    if (this.#failure !== undefined && Date.now() - this.#failure.since < retryMs) return;
+    // After a failure the file may end in half a line and lacks what came since: begin it anew.
+    const renew = this.#failure !== undefined || this.#fd === undefined;
+    this.#attempt(() => {
+      if (renew || this.#bytes > Math.max(this.#options.maxBytes ?? 16_777_216, 2 * this.#floor))
+        this.#compact();
+      else this.#put(text);
+    });
+  }
+
+  #attempt(step: () => void): void {
+    try {
+      step();
+      if (this.#failure !== undefined)
+        this.#options.log.info({ path: this.#options.path }, 'journal writes again');
+      this.#failure = undefined;
+    } catch (error) {
+      const detail = (error as Error).message;
+      if (this.#failure === undefined) {
+        this.#options.log.error(
+          { path: this.#options.path, detail },
+          'journal cannot be written: a restart would forget',
+        );
+      }
+      this.#failure = { since: Date.now(), detail };
+    }
+  }
+
+  #put(text: string): void {
+    if (this.#fd !== undefined) this.#bytes += writeAll(this.#fd, text);
+  }
+
+  /** Writes all live facts to a new file and puts it in the old one's place. */
+  #compact(): void {
+    const { path } = this.#options;
+    const fd = openSync(`${path}.new`, 'w', 0o600);
+    try {
+      for (const chunk of chunks(this.#live())) writeAll(fd, chunk);
+      renameSync(`${path}.new`, path);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+    this.#release();
+    this.#fd = fd;
+    this.#bytes = fstatSync(fd).size;
+    this.#floor = this.#bytes;
+  }
+
+  /** Nothing is written after. */
+  close(): void {
+    this.#closed = true;
+    this.#release();
+  }
+
+  #release(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+}
+
+const lineOf = (f: Fact): string =>
+  `${JSON.stringify({ c: f.container, n: f.name, a: f.address, u: f.until, s: f.shownUntil })}\n`;
+
+function* chunks(facts: Iterable<Fact>): Generator<string> {
+  let chunk = '';
+  for (const fact of facts) {
+    chunk += lineOf(fact);
+    if (chunk.length > 65_536) {
+      yield chunk;
+      chunk = '';
+    }
+  }
+  yield chunk;
+}
+
+function writeAll(fd: number, text: string): number {
+  const bytes = Buffer.from(text, 'utf8');
+  let done = 0;
+  while (done < bytes.length) {
+    const written = writeSync(fd, bytes, done);
+    if (written === 0) throw new Error('nothing written');
+    done += written;
+  }
+  return done;
+}
+
+function parseLine(line: string): Line | undefined {
+  try {
+    const value = JSON.parse(line) as Record<string, unknown> | null;
+    if (value === null) return undefined;
+    const { c, n, a, u, s, forget } = value;
+    if (typeof forget === 'string') return { forget };
+    const texts = typeof c === 'string' && typeof n === 'string' && typeof a === 'string';
+    return texts && typeof u === 'number' && typeof s === 'number' ? { c, n, a, u, s } : undefined;
+  } catch {
+    // Counted by the caller.
+    return undefined;
+  }
+}
+
+/** Facts in the order they were written, without those of containers forgotten later. */
+export function replay(text: string): { readonly facts: readonly Fact[]; readonly bad: number } {
+  const byContainer = new Map<string, Fact[]>();
+  let bad = 0;
+  for (const raw of text.split('\n')) {
+    if (raw === '') continue;
+    const line = parseLine(raw);
+    if (line === undefined) bad++;
+    else if ('forget' in line) byContainer.delete(line.forget);
+    else {
+      const facts = byContainer.get(line.c) ?? [];
+      facts.push({ container: line.c, name: line.n, address: line.a, until: line.u, shownUntil: line.s });
+      byContainer.set(line.c, facts);
+    }
+  }
+  return { facts: [...byContainer.values()].flat(), bad };
+}

@@ -1,0 +1,150 @@
+/** From an answer to the kernel: ledger, journal, then every set of the name, acknowledged. */
+import type { DnsPolicy, LearnSets, Logger, NameDecision, SetWriter } from '../ports.js';
+import { familyOf, recordAddress } from './address.js';
+import type { Journal } from './journal.js';
+import type { Fact, Ledger, SetsOf } from './ledger.js';
+import { refusedAnswer } from './rebinding.js';
+import type { Resolvers } from './resolvers.js';
+import type { ResourceRecord } from './wire.js';
+
+export interface LearnOptions {
+  readonly policy: DnsPolicy;
+  readonly resolvers: Resolvers;
+  readonly ledger: Ledger;
+  readonly journal: Journal;
+  readonly sets: SetWriter;
+  readonly log: Logger;
+  /** Seconds (spec 5). */
+  readonly minTtl: number;
+  readonly maxTtl: number;
+  readonly grace: number;
+  /** Wall clock, ms: the journal outlives the process. */
+  now(): number;
+}
+/** ipset's largest time-out, seconds (ip_set_timeout.h, IPSET_MAX_TIMEOUT). */
+const maxTimeout = 2_147_483;
+
+interface Told {
+  readonly address: string;
+  readonly ttl: number;
+}
+
+/** Distinct addresses of an answer, each with its shortest TTL. */
+export function addressesOf(records: readonly ResourceRecord[]): readonly Told[] {
+  const shortest = new Map<string, number>();
+  for (const record of records) {
+    const address = recordAddress(record);
+    if (address !== undefined)
+      shortest.set(address, Math.min(record.ttl, shortest.get(address) ?? record.ttl));
+  }
+  return [...shortest].map(([address, ttl]) => ({ address, ttl }));
+}
+
+export class Learn {
+  readonly #o: LearnOptions;
+
+  constructor(options: LearnOptions) {
+    this.#o = options;
+  }
+
+  /**
+   * The sets that a told address belongs to as the policy stands now; none when the name is no longer allowed, or a
+   * private answer no longer covered. What `Ledger.members` wants.
+   */
+  setsOf(container: string): SetsOf {
+    const { policy } = this.#o;
+    const decisions = new Map<string, NameDecision>();
+    return (name, address) => {
+      const decision = decisions.get(name) ?? policy.decide(container, name);
+      decisions.set(name, decision);
+      if (!decision.allow) return [];
+      return refusedAnswer(address, this.rules(container, name, decision)) === undefined ? decision.sets : [];
+    };
+  }
+
+  rules(container: string, name: string, decision: NameDecision) {
+    const { policy, resolvers } = this.#o;
+    return {
+      allowPrivate: decision.allowPrivate || resolvers.route(name).private,
+      covers: (address: string) => policy.coversAddress(container, address),
+      hostAddresses: policy.hostAddresses(),
+    };
+  }
+
+  /** Resolves when the kernel holds every address; rejects when it refuses one: then the answer must not leave. */
+  async permit(container: string, name: string, records: readonly ResourceRecord[]): Promise<void> {
+    const told = addressesOf(records);
+    if (told.length === 0) return;
+    const evicted = this.#record(container, name, told, true);
+    const setsOf = this.setsOf(container);
+    await Promise.all([
+      ...told.map(({ address }) => this.#insert(container, address, setsOf)),
+      ...evicted.map((fact) => this.#withdraw(fact, setsOf)),
+    ]);
+  }
+
+  /** An observed container's answer: written down for names, and for later if it came from one of our upstreams. */
+  observe(container: string, name: string, records: readonly ResourceRecord[], trusted: boolean): void {
+    this.#record(container, name, addressesOf(records), trusted);
+  }
+
+  /** The address is in use by a live flow: it stays for another `grace` at least. */
+  async extend(container: string, address: string, until: number): Promise<void> {
+    const grown = this.#o.ledger.extend(container, address, until, this.#o.now());
+    if (grown.length === 0) return;
+    this.#o.journal.append(grown);
+    await this.#insert(container, address, this.setsOf(container));
+  }
+
+  #record(container: string, name: string, told: readonly Told[], trusted: boolean): readonly Fact[] {
+    const now = this.#o.now();
+    const results = told.map(({ address, ttl }) => {
+      const shownUntil = this.#until(ttl, now);
+      return this.#o.ledger.record(
+        { container, name, address, until: trusted ? shownUntil : 0, shownUntil },
+        now,
+      );
+    });
+    this.#o.journal.append(results.filter((r) => r.grown).map((r) => r.fact));
+    const evicted = results.flatMap((r) => r.evicted);
+    if (evicted.length > 0) {
+      this.#o.log.warn(
+        { container, name, evicted: evicted.length },
+        'too many addresses told: the oldest are forgotten',
+      );
+    }
+    return evicted;
+  }
+
+  /** Rounded up in steps, so that a busy name is written down once a step and not with every answer. */
+  #until(ttl: number, now: number): number {
+    const { minTtl, maxTtl, grace } = this.#o;
+    const valid = Math.min(Math.max(ttl, minTtl), maxTtl) + grace;
+    const step = Math.max(1000, (grace * 1000) / 16);
+    return Math.ceil((now + valid * 1000) / step) * step;
+  }
+
+  async #insert(container: string, address: string, setsOf: SetsOf): Promise<void> {
+    const now = this.#o.now();
+    const members = this.#o.ledger.membersAt(container, address, setsOf, now);
+    // Whatever the ledger held before: adding with less would shorten the kernel's time-out.
+    await Promise.all(
+      [...members].map(([set, until]) => this.#o.sets.add(set, address, timeout(until - now))),
+    );
+  }
+
+  async #withdraw(fact: Fact, setsOf: SetsOf): Promise<void> {
+    const still = this.#o.ledger.membersAt(fact.container, fact.address, setsOf, this.#o.now());
+    const gone = setsOf(fact.name, fact.address)
+      .map((s) => setFor(s, fact.address))
+      .filter((s) => !still.has(s));
+    await Promise.all(gone.map((set) => this.#o.sets.remove(set, fact.address)));
+  }
+}
+
+const setFor = (sets: LearnSets, address: string): string => (familyOf(address) === 4 ? sets.v4 : sets.v6);
+
+/** Milliseconds left as a kernel time-out in seconds; never 0, which would mean "for ever". */
+export function timeout(ms: number): number {
+  return Math.min(Math.max(Math.ceil(ms / 1000), 1), maxTimeout);
+}

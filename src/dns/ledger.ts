@@ -1,0 +1,218 @@
+/** Who was told what, until when: the one source of learned set members and of names for addresses. Pure; ms. */
+
+import type { LearnSets } from '../ports.js';
+import { familyOf } from './address.js';
+
+export interface Fact {
+  readonly container: string;
+  /** The name that was asked, lower case; not the names of its CNAME chain. */
+  readonly name: string;
+  readonly address: string;
+  /** The address is permitted under this name until then (ms since the epoch); 0: never, the answer was not ours. */
+  readonly until: number;
+  /** The address is shown under this name until then; never before `until`. */
+  readonly shownUntil: number;
+}
+export interface Limits {
+  readonly perName: number;
+  readonly perContainer: number;
+}
+export const defaultLimits: Limits = { perName: 1000, perContainer: 20_000 };
+
+/** The sets that hold `address` when it was told for `name`, as the policy stands now; empty: no longer justified. */
+export type SetsOf = (name: string, address: string) => readonly LearnSets[];
+
+interface Validity {
+  until: number;
+  shownUntil: number;
+}
+interface Told {
+  readonly names: Map<string, Map<string, Validity>>;
+  readonly addresses: Map<string, Set<string>>;
+  count: number;
+}
+export interface Recorded {
+  readonly fact: Fact;
+  /** False: the ledger held at least this already, nothing to write down. */
+  readonly grown: boolean;
+  /** Facts that made room; their addresses may have to leave the kernel's sets. */
+  readonly evicted: readonly Fact[];
+}
+
+const setName = (sets: LearnSets, address: string): string => (familyOf(address) === 4 ? sets.v4 : sets.v6);
+
+export class Ledger {
+  readonly #told = new Map<string, Told>();
+  readonly #limits: Limits;
+
+  constructor(limits: Limits = defaultLimits) {
+    this.#limits = limits;
+  }
+
+  /** Writes a fact down. Never shortens one. */
+  record(fact: Fact, now: number): Recorded {
+    const told = this.#of(fact.container);
+    const known = told.names.get(fact.name)?.get(fact.address);
+    if (known !== undefined) return { ...this.#grow(fact, known), evicted: [] };
+    const evicted = this.#makeRoom(fact.container, told, fact.name, now);
+    this.#insert(told, fact);
+    return { fact, grown: true, evicted };
+  }
+
+  #grow(fact: Fact, known: Validity): Omit<Recorded, 'evicted'> {
+    const grown = fact.until > known.until || fact.shownUntil > known.shownUntil;
+    known.until = Math.max(known.until, fact.until);
+    known.shownUntil = Math.max(known.shownUntil, fact.shownUntil);
+    return { fact: { ...fact, ...known }, grown };
+  }
+
+  #of(container: string): Told {
+    let told = this.#told.get(container);
+    if (told === undefined) {
+      told = { names: new Map(), addresses: new Map(), count: 0 };
+      this.#told.set(container, told);
+    }
+    return told;
+  }
+
+  #insert(told: Told, fact: Fact): void {
+    const addresses = told.names.get(fact.name) ?? new Map<string, Validity>();
+    told.names.set(
+      fact.name,
+      addresses.set(fact.address, { until: fact.until, shownUntil: fact.shownUntil }),
+    );
+    const names = told.addresses.get(fact.address) ?? new Set<string>();
+    told.addresses.set(fact.address, names.add(fact.name));
+    told.count++;
+  }
+
+  #drop(told: Told, name: string, address: string): void {
+    const addresses = told.names.get(name);
+    if (!addresses?.delete(address)) return;
+    told.count--;
+    if (addresses.size === 0) told.names.delete(name);
+    const names = told.addresses.get(address);
+    names?.delete(name);
+    if (names?.size === 0) told.addresses.delete(address);
+  }
+
+  /** Room for one more fact: what ends soonest goes. A full container gives up a tenth, so that this stays rare. */
+  #makeRoom(container: string, told: Told, name: string, now: number): Fact[] {
+    const ofName = told.names.get(name);
+    const victims: Fact[] = [];
+    if (ofName !== undefined && ofName.size >= this.#limits.perName) {
+      victims.push(...soonest(factsOfName(container, name, ofName), 1 + ofName.size - this.#limits.perName));
+    }
+    if (told.count - victims.length >= this.#limits.perContainer) {
+      victims.push(...soonest(facts(container, told), Math.ceil(this.#limits.perContainer / 10)));
+    }
+    for (const v of victims) this.#drop(told, v.name, v.address);
+    return victims.filter((v) => v.until > now);
+  }
+
+  /** Every member that the container's learned sets should hold: set name → address → until. */
+  members(container: string, setsOf: SetsOf, now: number): Map<string, Map<string, number>> {
+    const members = new Map<string, Map<string, number>>();
+    const told = this.#told.get(container);
+    if (told === undefined) return members;
+    for (const fact of facts(container, told)) {
+      if (fact.until <= now) continue;
+      for (const sets of setsOf(fact.name, fact.address)) {
+        const name = setName(sets, fact.address);
+        const set = members.get(name) ?? new Map<string, number>();
+        members.set(name, set.set(fact.address, Math.max(set.get(fact.address) ?? 0, fact.until)));
+      }
+    }
+    return members;
+  }
+
+  /** The same for one address: the set's member must last as long as the longest name that justifies it. */
+  membersAt(container: string, address: string, setsOf: SetsOf, now: number): Map<string, number> {
+    const members = new Map<string, number>();
+    const told = this.#told.get(container);
+    for (const name of told?.addresses.get(address) ?? []) {
+      const until = told?.names.get(name)?.get(address)?.until ?? 0;
+      if (until <= now) continue;
+      for (const sets of setsOf(name, address)) {
+        const set = setName(sets, address);
+        members.set(set, Math.max(members.get(set) ?? 0, until));
+      }
+    }
+    return members;
+  }
+
+  /** Names under which the container was told this address, the longest lasting first. */
+  namesFor(container: string, address: string, now: number): readonly string[] {
+    const told = this.#told.get(container);
+    const shown = (name: string): number => told?.names.get(name)?.get(address)?.shownUntil ?? 0;
+    return [...(told?.addresses.get(address) ?? [])]
+      .filter((n) => shown(n) > now)
+      .sort((a, b) => shown(b) - shown(a));
+  }
+
+  /** An address in use stays permitted, under each name that permits it now. Gives the facts that grew. */
+  extend(container: string, address: string, until: number, now: number): readonly Fact[] {
+    const told = this.#told.get(container);
+    const grown: Fact[] = [];
+    for (const name of told?.addresses.get(address) ?? []) {
+      const known = told?.names.get(name)?.get(address);
+      if (known === undefined || known.until <= now || known.until >= until) continue;
+      known.until = until;
+      known.shownUntil = Math.max(known.shownUntil, until);
+      grown.push({ container, name, address, ...known });
+    }
+    return grown;
+  }
+
+  /** Facts that permit now and end before `before`: ask whether they are in use. */
+  expiring(before: number, now: number): readonly Fact[] {
+    return [...this.snapshot()].filter((f) => f.until > now && f.until < before);
+  }
+
+  /** Drops what is over. */
+  purge(now: number): void {
+    for (const [container, told] of this.#told) {
+      for (const f of facts(container, told)) if (f.shownUntil <= now) this.#drop(told, f.name, f.address);
+      if (told.count === 0) this.#told.delete(container);
+    }
+  }
+
+  forget(container: string): void {
+    this.#told.delete(container);
+  }
+
+  containers(): readonly string[] {
+    return [...this.#told.keys()];
+  }
+
+  *snapshot(): Generator<Fact> {
+    for (const [container, told] of this.#told) yield* facts(container, told);
+  }
+
+  restore(all: Iterable<Fact>, now: number): void {
+    for (const fact of all) if (fact.shownUntil > now) this.record(fact, now);
+  }
+}
+
+function* factsOfName(
+  container: string,
+  name: string,
+  addresses: ReadonlyMap<string, Validity>,
+): Generator<Fact> {
+  for (const [address, v] of addresses)
+    yield { container, name, address, until: v.until, shownUntil: v.shownUntil };
+}
+
+function* facts(container: string, told: Told): Generator<Fact> {
+  for (const [name, addresses] of told.names) yield* factsOfName(container, name, addresses);
+}
+
+function soonest(all: Iterable<Fact>, count: number): Fact[] {
+  const rank = (f: Fact): number => Math.max(f.until, f.shownUntil);
+  if (count === 1) {
+    let first: Fact | undefined;
+    for (const f of all) if (first === undefined || rank(f) < rank(first)) first = f;
+    return first === undefined ? [] : [first];
+  }
+  return [...all].sort((a, b) => rank(a) - rank(b)).slice(0, count);
+}

@@ -1,0 +1,134 @@
+/** A query's way, one concern a step: who asks → mode → local names → policy → upstream → rebinding → kernel → answer. */
+import type { DnsPolicy, Logger, NameDecision, NameEvent } from '../ports.js';
+import type { Ask } from './ask.js';
+import { noData, parseQuery, type Query, type Reply, serverFailure } from './codec.js';
+import { decide } from './decide.js';
+import type { Learn } from './learn.js';
+import type { Observed } from './observed.js';
+import { filterAnswers } from './rebinding.js';
+import { encodeFor, replyFor } from './reply.js';
+import { NoAnswerError } from './servers-asked.js';
+import { stripServiceParams } from './svcb.js';
+import { extendedError, rcode, type, typeName } from './types.js';
+import type { Answer, Upstream } from './upstream.js';
+import type { ResourceRecord } from './wire.js';
+
+export interface PipelineOptions {
+  readonly policy: DnsPolicy;
+  readonly upstream: Upstream;
+  readonly learn: Learn;
+  readonly observed: Observed;
+  readonly log: Logger;
+  /** Longest TTL told to clients, seconds. */
+  readonly maxTtl: number;
+  onEvent(event: NameEvent): void;
+}
+/** How long an unknown asker may take to become known, ms (spec 8.1). */
+const awaitMs = 2000;
+
+export class Pipeline {
+  readonly #o: PipelineOptions;
+
+  constructor(options: PipelineOptions) {
+    this.#o = options;
+  }
+
+  /** The bytes to send back; undefined: nothing. Never rejects. */
+  async handle(ask: Ask): Promise<Buffer | undefined> {
+    try {
+      return await this.#handle(ask);
+    } catch (error) {
+      this.#o.log.error({ err: error, client: ask.client }, 'dns: query failed');
+      const parsed = parseQuery(ask.message);
+      if (!parsed.ok) return parsed.reply;
+      return encodeFor(ask, parsed.query, serverFailure(extendedError.OTHER, 'internal error'));
+    }
+  }
+
+  async #handle(ask: Ask): Promise<Buffer | undefined> {
+    const parsed = parseQuery(ask.message);
+    if (!parsed.ok && parsed.reply === undefined) return undefined;
+    const container = await this.#asker(ask);
+    const observed = container !== undefined && this.#o.policy.mode(container) !== 'enforce';
+    if (observed) return this.#o.observed.answer(ask, container, parsed);
+    if (!parsed.ok) return parsed.reply;
+    const reply = container === undefined ? unknownAsker : await this.#enforced(container, parsed.query);
+    return encodeFor(ask, parsed.query, reply);
+  }
+
+  async #asker(ask: Ask): Promise<string | undefined> {
+    if (ask.container !== undefined) return ask.container;
+    const { policy } = this.#o;
+    return policy.whoIs(ask.client.address) ?? (await policy.awaitAsker(ask.client.address, awaitMs));
+  }
+
+  async #enforced(container: string, query: Query): Promise<Reply> {
+    const action = decide(this.#o.policy, container, query);
+    if (action.kind === 'forward') return this.#forward(container, query);
+    if (action.kind === 'deny' && action.counted) this.#event(container, query, 'deny', action.reason);
+    return replyFor(query, action);
+  }
+
+  async #forward(container: string, query: Query): Promise<Reply> {
+    let answer: Answer;
+    try {
+      answer = await this.#o.upstream.resolve({
+        name: query.name,
+        type: query.type,
+        dnssecOk: query.edns?.dnssecOk ?? false,
+        checkingDisabled: query.checkingDisabled,
+        authenticData: query.authenticData,
+      });
+    } catch (error) {
+      if (!(error instanceof NoAnswerError)) throw error;
+      this.#event(container, query, 'error', error.message);
+      return serverFailure(extendedError.NO_REACHABLE_AUTHORITY, 'no answer from the upstream resolvers');
+    }
+    // The policy may have changed while we waited.
+    const now = decide(this.#o.policy, container, query);
+    if (now.kind !== 'forward') return replyFor(query, now);
+    return this.#tell(container, query, answer, now.decision);
+  }
+
+  async #tell(container: string, query: Query, answer: Answer, decision: NameDecision): Promise<Reply> {
+    const rules = this.#o.learn.rules(container, query.name, decision);
+    const { records, refused } = filterAnswers(answer.records.flatMap(stripEch), rules);
+    for (const reason of new Set(refused)) this.#event(container, query, 'deny', reason);
+    try {
+      await this.#o.learn.permit(container, query.name, records);
+    } catch (error) {
+      const detail = (error as Error).message;
+      this.#event(container, query, 'error', `the kernel did not take the addresses: ${detail}`);
+      return serverFailure(extendedError.NOT_READY, 'addresses are not in force yet');
+    }
+    if (refused.length > 0 && !records.some((r) => r.type === query.type)) return noData(query, refused[0]);
+    if (refused.length === 0)
+      this.#event(container, query, 'allow', decision.entries[0]?.entry.canonical ?? '');
+    const untouched = records.length === answer.records.length;
+    return {
+      rcode: answer.rcode,
+      authentic: answer.authentic && untouched,
+      answers: records.map((r) => ({ ...r, ttl: Math.min(r.ttl, this.#o.maxTtl) })),
+      authorities: answer.authorities,
+    };
+  }
+
+  #answered(container: string, query: Query, code: number, decision: NameDecision): void {
+    if (code !== rcode.NOERROR && code !== rcode.NXDOMAIN) {
+      this.#event(container, query, 'error', `the upstream resolvers answered with code ${code}`);
+    } else this.#event(container, query, 'allow', decision.entries[0]?.entry.canonical ?? '');
+  }
+
+  #event(container: string, query: Query, verdict: NameEvent['verdict'], reason: string): void {
+    this.#o.onEvent({ container, name: query.name, type: typeName(query.type), verdict, reason });
+  }
+}
+
+const unknownAsker = serverFailure(extendedError.NOT_READY, 'no container is known at this address');
+
+/** Without ECH, so that the TLS check can see the name. */
+function stripEch(record: ResourceRecord): ResourceRecord[] {
+  if (record.type !== type.HTTPS && record.type !== type.SVCB) return [record];
+  const data = stripServiceParams(record.data);
+  return data === undefined ? [] : [{ ...record, data }];
+}

@@ -1,0 +1,48 @@
+/**
+ * DNS rebinding: a public name that answers with an address inside lets its owner aim the container at this network.
+ * Such answers are refused unless somebody said that they are meant (spec 2).
+ */
+import { parseAddress } from '../model/ip.js';
+import { privateRangeOf } from '../model/special-use.js';
+import { recordAddress } from './address.js';
+import { type } from './types.js';
+import type { ResourceRecord } from './wire.js';
+
+export interface RebindingRules {
+  /** The entry or the zone says that answers in private space are good. */
+  readonly allowPrivate: boolean;
+  /** An address entry of the asker covers it. */
+  covers(address: string): boolean;
+  readonly hostAddresses: ReadonlySet<string>;
+}
+
+/** Why this address may not be told; undefined: it may. */
+export function refusedAnswer(address: string, rules: RebindingRules): string | undefined {
+  const parsed = parseAddress(address);
+  // IPv4-mapped: two texts for one destination, never on the wire.
+  if (parsed === undefined) return `${address} is no address that can be held`;
+  const range = rules.hostAddresses.has(parsed.text) ? 'the host itself' : privateRangeOf(parsed);
+  if (range === undefined || rules.allowPrivate || rules.covers(parsed.text)) return undefined;
+  return (
+    `private answer ${address} (${range}) refused: if it is meant, add the flag "private" to the entry, ` +
+    '"private: true" to its zone in dns.zones, or an entry for the address'
+  );
+}
+
+export interface Filtered {
+  readonly records: readonly ResourceRecord[];
+  readonly refused: readonly string[];
+}
+
+/** Takes refused addresses out of an answer; malformed A and AAAA records too. */
+export function filterAnswers(records: readonly ResourceRecord[], rules: RebindingRules): Filtered {
+  const refused: string[] = [];
+  const kept = records.filter((record) => {
+    if (record.type !== type.A && record.type !== type.AAAA) return true;
+    const address = recordAddress(record);
+    const why = address === undefined ? 'malformed address record' : refusedAnswer(address, rules);
+    if (why !== undefined) refused.push(why);
+    return why === undefined;
+  });
+  return { records: kept, refused };
+}

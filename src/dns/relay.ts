@@ -1,0 +1,40 @@
+/** Observed containers: the query goes as it is to the resolver that was asked, the answer comes back as it is. */
+import { randomInt } from 'node:crypto';
+import { exchangeTcp, exchangeUdp } from './exchange.js';
+import type { Server } from './resolvers.js';
+
+/** As long as common stub resolvers wait (resolv.conf(5), timeout). */
+const relayMs = 5000;
+
+/**
+ * The server's answer, bytes unchanged but for the id, which is random on the way out. Undefined: none came; the client
+ * finds out by its own time-out, as it would have without us.
+ */
+export async function relay(
+  server: Server,
+  query: Buffer,
+  transport: 'udp' | 'tcp',
+): Promise<Buffer | undefined> {
+  const out = Buffer.from(query);
+  out.writeUInt16BE(randomInt(0x10000), 0);
+  const exchange = transport === 'udp' ? exchangeUdp : exchangeTcp;
+  const outcome = await exchange(server, out, relayMs);
+  // A resolver that does not echo the letters' case is the client's to judge.
+  if (outcome.kind !== 'answer' && outcome.kind !== 'case') return undefined;
+  const answer = Buffer.from(outcome.answer);
+  query.copy(answer, 0, 0, 2);
+  return answer;
+}
+
+/** The same over several servers, the first that answers. */
+export async function relayToAny(
+  servers: readonly Server[],
+  query: Buffer,
+  transport: 'udp' | 'tcp',
+): Promise<Buffer | undefined> {
+  for (const server of servers.slice(0, 3)) {
+    const answer = await relay(server, query, transport);
+    if (answer !== undefined) return answer;
+  }
+  return undefined;
+}

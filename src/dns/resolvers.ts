@@ -1,0 +1,135 @@
+/** Which servers are asked for a name: zones by longest suffix, else the configured ones, else the host's resolv.conf. */
+import { readFileSync, statSync } from 'node:fs';
+import { parseAddress } from '../model/ip.js';
+import type { Logger } from '../ports.js';
+import { isWithin } from './wire-name.js';
+
+export interface Server {
+  /** Canonical text; a link-local one keeps its zone ("fe80::1%eth0"). */
+  readonly address: string;
+  readonly port: number;
+  /** "address#port", identifies it. */
+  readonly key: string;
+}
+export interface ResolverOptions {
+  /** "ip", "ip:port", "[v6]:port"; empty: the host's. */
+  readonly upstreams: readonly string[];
+  readonly zones: Readonly<
+    Record<string, { readonly upstreams?: readonly string[]; readonly private?: boolean }>
+  >;
+  readonly resolvConf?: string;
+  /** True for addresses and ports that this very resolver listens on. */
+  isOwn(address: string, port: number): boolean;
+  readonly log: Logger;
+}
+export interface Route {
+  readonly servers: readonly Server[];
+  /** The zone that chose them, '' for the default. */
+  readonly zone: string;
+  /** Answers in private space are good. */
+  readonly private: boolean;
+}
+interface Zone {
+  readonly name: string;
+  readonly servers: readonly Server[];
+  readonly private: boolean;
+}
+/** How often the file is looked at, ms. */
+const recheckMs = 1000;
+
+/** Reads one server. Undefined: neither "ip", "ip:port" nor "[v6]:port". */
+export function parseServer(text: string): Server | undefined {
+  const match = /^\[(.+)\](?::(\d{1,5}))?$/.exec(text) ??
+    /^([\d.]+):(\d{1,5})$/.exec(text) ?? [text, text, undefined];
+  const [bare = '', zone] = (match[1] ?? '').split('%', 2);
+  const parsed = parseAddress(bare);
+  const port = Number(match[2] ?? 53);
+  if (parsed === undefined || port < 1 || port > 65_535) return undefined;
+  if (zone !== undefined && !/^[\w.-]{1,15}$/.test(zone)) return undefined;
+  const address = zone === undefined ? parsed.text : `${parsed.text}%${zone}`;
+  return { address, port, key: `${address}#${port}` };
+}
+
+/** The nameserver lines of a resolv.conf (resolv.conf(5)); what is no address is left out. */
+export function parseResolvConf(text: string): readonly Server[] {
+  const servers = text.split('\n').map((line) => /^\s*nameserver\s+(\S+)/.exec(line)?.[1]);
+  return servers.flatMap((s) => (s === undefined ? [] : (parseServer(s) ?? [])));
+}
+
+export class Resolvers {
+  readonly #options: ResolverOptions;
+  readonly #fixed: readonly Server[];
+  readonly #zones: readonly Zone[];
+  #host: readonly Server[] = [];
+  #stamp = '';
+  #checked = Number.NEGATIVE_INFINITY;
+
+  /** Throws when a configured upstream is no address. */
+  constructor(options: ResolverOptions) {
+    this.#options = options;
+    this.#fixed = options.upstreams.map((s) => configured(s, 'dns.upstreams'));
+    this.#zones = Object.entries(options.zones)
+      .map(([name, zone]) => ({
+        name: name.toLowerCase().replace(/\.$/, ''),
+        servers: (zone.upstreams ?? []).map((s) => configured(s, `dns.zones.${name}`)),
+        private: zone.private === true,
+      }))
+      .sort((a, b) => b.name.length - a.name.length);
+  }
+
+  route(name: string): Route {
+    const zone = this.#zones.find((z) => isWithin(name, z.name));
+    const servers = zone !== undefined && zone.servers.length > 0 ? zone.servers : this.#defaults();
+    return {
+      servers: servers.filter((s) => !this.#options.isOwn(s.address, s.port)),
+      zone: zone?.name ?? '',
+      private: zone?.private ?? false,
+    };
+  }
+
+  /** The server is one that we would ask ourselves, so its answers are as good as ours. */
+  isTrusted(address: string, port: number): boolean {
+    return [...this.#defaults(), ...this.#zones.flatMap((z) => z.servers)].some(
+      (s) => s.address === address && s.port === port,
+    );
+  }
+
+  #defaults(): readonly Server[] {
+    return this.#fixed.length > 0 ? this.#fixed : this.#hostServers();
+  }
+
+  #hostServers(): readonly Server[] {
+    const now = performance.now();
+    if (now - this.#checked < recheckMs) return this.#host;
+    this.#checked = now;
+    const path = this.#options.resolvConf ?? '/etc/resolv.conf';
+    try {
+      const { mtimeMs, ino, size } = statSync(path);
+      const stamp = `${mtimeMs} ${ino} ${size}`;
+      if (stamp !== this.#stamp) this.#take(stamp, path, readFileSync(path, 'utf8'));
+    } catch (error) {
+      // The last good list stays: a file being replaced must not stop resolution.
+      if (this.#stamp !== 'gone')
+        this.#options.log.warn({ path, detail: (error as Error).message }, 'resolv.conf unreadable');
+      this.#stamp = 'gone';
+    }
+    return this.#host;
+  }
+
+  #take(stamp: string, path: string, text: string): void {
+    this.#stamp = stamp;
+    this.#host = parseResolvConf(text);
+    const own = this.#host.filter((s) => this.#options.isOwn(s.address, s.port)).map((s) => s.key);
+    if (own.length > 0) this.#options.log.warn({ path, own }, 'resolver of the host is this one: not asked');
+    if (this.#host.length === own.length) {
+      this.#options.log.error({ path }, 'no nameserver left to ask: set dns.upstreams');
+    }
+  }
+}
+
+function configured(text: string, key: string): Server {
+  const server = parseServer(text);
+  if (server === undefined)
+    throw new Error(`${key}: "${text}" is no server: write 10.0.0.53, 10.0.0.53:5353 or [2001:db8::53]:53`);
+  return server;
+}

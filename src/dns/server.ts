@@ -1,0 +1,175 @@
+/** Sockets that containers reach: UDP and TCP, on addresses of the host or inside a container's own namespace. */
+import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { createServer, type Socket, type Server as TcpServer } from 'node:net';
+import type { Logger } from '../ports.js';
+import { familyOf } from './address.js';
+import type { Ask } from './ask.js';
+import { type AskerLimits, Limits } from './limits.js';
+import { serveStream } from './stream.js';
+
+export interface ServerOptions {
+  handle(ask: Ask): Promise<Buffer | undefined>;
+  readonly log: Logger;
+  readonly limits?: AskerLimits;
+  /** TCP connections open at once for one asker. */
+  readonly connections?: number;
+}
+interface Endpoint {
+  readonly address: string;
+  readonly port: number;
+}
+/** File descriptors of sockets bound (TCP: not yet listening) to 127.0.0.11 in a container's namespace; ours once given. */
+export interface NamespaceSockets {
+  readonly udpFd: number;
+  readonly tcpFd: number;
+}
+/** Where a socket stands: who asks is fixed there, or told by the source address. */
+interface Place {
+  readonly local: Endpoint;
+  readonly container?: string;
+}
+/** Room for a burst of queries while the event loop is busy, bytes. */
+const receiveBuffer = 4 * 1024 * 1024;
+const backlog = 512;
+
+export class DnsServer {
+  readonly #options: ServerOptions;
+  readonly #limits: Limits;
+  readonly #connections = new Map<string, number>();
+  readonly #open = new Set<() => void>();
+
+  constructor(options: ServerOptions) {
+    this.#options = options;
+    this.#limits = new Limits(options.limits);
+  }
+
+  /** Listens on UDP and TCP of one address; a bound address, so that answers leave from where the query went. */
+  async listen(address: string, port: number): Promise<Disposable> {
+    const place = { local: { address, port } };
+    const udp = this.#udp(familyOf(address), place);
+    const tcp = this.#tcp(place);
+    const close = this.#closer(udp, tcp);
+    try {
+      udp.bind({ address, port, exclusive: true });
+      await once(udp, 'listening');
+      tcp.listen({ host: address, port, backlog, exclusive: true, ipv6Only: true });
+      await once(tcp, 'listening');
+    } catch (error) {
+      close();
+      throw new Error(`dns: cannot listen on ${address} port ${port}: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+    this.#settle(udp, tcp);
+    udp.setRecvBufferSize(receiveBuffer);
+    return { [Symbol.dispose]: close };
+  }
+
+  /** Serves sockets that stand in a container's namespace: whoever asks there is that container. */
+  attachNamespace(container: string, sockets: NamespaceSockets): Disposable {
+    const place = { local: { address: '127.0.0.11', port: 53 }, container };
+    const udp = this.#udp(4, place);
+    const tcp = this.#tcp(place);
+    this.#settle(udp, tcp);
+    udp.once('listening', () => udp.setRecvBufferSize(receiveBuffer));
+    udp.bind({ fd: sockets.udpFd });
+    tcp.listen({ fd: sockets.tcpFd, backlog });
+    return { [Symbol.dispose]: this.#closer(udp, tcp) };
+  }
+
+  [Symbol.dispose](): void {
+    for (const close of [...this.#open]) close();
+  }
+
+  #settle(udp: UdpSocket, tcp: TcpServer): void {
+    const { log } = this.#options;
+    udp.on('error', (error) => log.error({ err: error }, 'dns: udp socket'));
+    tcp.on('error', (error) => log.error({ err: error }, 'dns: tcp socket'));
+  }
+
+  #closer(udp: UdpSocket, tcp: TcpServer): () => void {
+    const streams = new Set<Socket>();
+    tcp.on('connection', (socket: Socket) => {
+      streams.add(socket);
+      socket.once('close', () => streams.delete(socket));
+    });
+    const close = (): void => {
+      if (!this.#open.delete(close)) return;
+      closeQuietly(() => udp.close());
+      tcp.close();
+      for (const socket of streams) socket.destroy();
+    };
+    this.#open.add(close);
+    return close;
+  }
+
+  #udp(family: 4 | 6, place: Place): UdpSocket {
+    const socket = createSocket(family === 4 ? { type: 'udp4' } : { type: 'udp6', ipv6Only: true });
+    socket.on('message', (message, from) => void this.#datagram(socket, place, message, from));
+    return socket;
+  }
+
+  async #datagram(socket: UdpSocket, place: Place, message: Buffer, from: RemoteInfo): Promise<void> {
+    const client = { address: from.address, port: from.port };
+    const answer = await this.#ask({ ...askAt(place), message, transport: 'udp', client });
+    if (answer === undefined) return;
+    try {
+      socket.send(answer, from.port, from.address, (error) => this.#unsent(client, error));
+    } catch (error) {
+      this.#unsent(client, error as Error);
+    }
+  }
+
+  /** A client that is gone, or a socket closed meanwhile: nobody waits for the answer. */
+  #unsent(client: Endpoint, error: Error | null): void {
+    if (error) this.#options.log.debug({ client, detail: error.message }, 'dns: answer not sent');
+  }
+
+  #tcp(place: Place): TcpServer {
+    return createServer((socket) => {
+      const client = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 };
+      const asker = place.container ?? client.address;
+      const count = (this.#connections.get(asker) ?? 0) + 1;
+      if (count > (this.#options.connections ?? 64)) {
+        socket.destroy();
+        return;
+      }
+      this.#connections.set(asker, count);
+      socket.once('close', () => this.#disconnected(asker));
+      serveStream(socket, (message) => this.#ask({ ...askAt(place), message, transport: 'tcp', client }));
+    });
+  }
+
+  #disconnected(asker: string): void {
+    const left = (this.#connections.get(asker) ?? 1) - 1;
+    if (left > 0) this.#connections.set(asker, left);
+    else this.#connections.delete(asker);
+  }
+
+  /** Beyond its share an asker gets nothing: it asks again, and the others are served. */
+  async #ask(ask: Ask): Promise<Buffer | undefined> {
+    const asker = ask.container ?? ask.client.address;
+    if (!this.#limits.enter(asker, performance.now())) return undefined;
+    try {
+      return await this.#options.handle(ask);
+    } finally {
+      this.#limits.leave(asker);
+    }
+  }
+}
+
+function askAt(place: Place): Pick<Ask, 'server' | 'container'> {
+  return place.container === undefined
+    ? { server: place.local }
+    : { server: place.local, container: place.container };
+}
+
+function closeQuietly(close: () => void): void {
+  try {
+    close();
+  } catch (error) {
+    // A socket whose bind has failed is closed already.
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_SOCKET_DGRAM_NOT_RUNNING') throw error;
+  }
+}

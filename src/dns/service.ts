@@ -1,0 +1,126 @@
+/** The room put together. */
+import type { DnsPolicy, Logger, NameEvent, OriginalDestination, SetWriter } from '../ports.js';
+import { Journal } from './journal.js';
+import { Learn } from './learn.js';
+import { Ledger, type SetsOf } from './ledger.js';
+import type { AskerLimits } from './limits.js';
+import { Observed } from './observed.js';
+import { Pipeline } from './pipeline.js';
+import { type ResolverOptions, Resolvers } from './resolvers.js';
+import { DnsServer, type NamespaceSockets } from './server.js';
+import { Upstream } from './upstream.js';
+
+export interface DnsConfig {
+  readonly upstreams: ResolverOptions['upstreams'];
+  readonly zones: ResolverOptions['zones'];
+  /** Seconds. */
+  readonly minTtl: number;
+  readonly maxTtl: number;
+  readonly grace: number;
+  readonly resolvConf?: string;
+  readonly cacheBytes?: number;
+  readonly limits?: AskerLimits;
+}
+export interface DnsDeps {
+  readonly config: DnsConfig;
+  readonly policy: DnsPolicy;
+  readonly sets: SetWriter;
+  readonly original: OriginalDestination;
+  readonly log: Logger;
+  /** File of the ledger's journal. */
+  readonly journal: string;
+  /** Wall clock in ms. */
+  readonly now?: () => number;
+  onEvent(event: NameEvent): void;
+}
+
+export class DnsService {
+  readonly ledger = new Ledger();
+  readonly #journal: Journal;
+  readonly #learn: Learn;
+  readonly #server: DnsServer;
+  readonly #now: () => number;
+  readonly #own = new Set<string>();
+
+  /** Reads the journal; throws when it cannot be read, or an upstream is no address. */
+  constructor(deps: DnsDeps) {
+    const { config, policy, log, original, sets, onEvent } = deps;
+    const isOwn = (address: string, port: number): boolean => this.#own.has(`${address}#${port}`);
+    const resolvers = new Resolvers({ ...config, isOwn, log });
+    const now = deps.now ?? Date.now;
+    this.#now = now;
+    this.#journal = new Journal({ path: deps.journal, log });
+    const { minTtl, maxTtl, grace } = config;
+    const { ledger } = this;
+    this.#learn = new Learn({
+      policy,
+      resolvers,
+      ledger,
+      journal: this.#journal,
+      sets,
+      log,
+      minTtl,
+      maxTtl,
+      grace,
+      now,
+    });
+    const upstream = new Upstream({ ...config, resolvers });
+    const observed = new Observed({ policy, original, resolvers, learn: this.#learn, isOwn, onEvent });
+    const pipeline = new Pipeline({ policy, upstream, learn: this.#learn, observed, log, maxTtl, onEvent });
+    this.#server = new DnsServer({ ...config, handle: (ask) => pipeline.handle(ask), log });
+    this.#journal.open(
+      () => ledger.snapshot(),
+      (facts) => ledger.restore(facts, now()),
+    );
+  }
+
+  /** Opens UDP and TCP on one address of the host. */
+  async listen(address: string, port: number): Promise<Disposable> {
+    this.#own.add(`${address}#${port}`);
+    return this.#server.listen(address, port);
+  }
+
+  attachNamespace(container: string, sockets: NamespaceSockets): Disposable {
+    return this.#server.attachNamespace(container, sockets);
+  }
+
+  /** What the container's learned sets should hold under the policy as it is now: set → address → until (ms). */
+  members(container: string): Map<string, Map<string, number>> {
+    return this.ledger.members(container, this.setsOf(container), this.#now());
+  }
+
+  setsOf(container: string): SetsOf {
+    return this.#learn.setsOf(container);
+  }
+
+  /** Names under which the container was told the address, for logs. */
+  namesFor(container: string, address: string): readonly string[] {
+    return this.ledger.namesFor(container, address, this.#now());
+  }
+
+  /** A live flow uses the address: it stays permitted until `until` (ms) at least, in ledger, journal and kernel. */
+  extend(container: string, address: string, until: number): Promise<void> {
+    return this.#learn.extend(container, address, until);
+  }
+
+  /** The container is gone for good. */
+  forget(container: string): void {
+    this.ledger.forget(container);
+    this.#journal.forget(container);
+  }
+
+  /** Drops what is over; to be called now and then. */
+  purge(): void {
+    this.ledger.purge(this.#now());
+  }
+
+  /** State of the journal. */
+  health(): { readonly ok: boolean; readonly detail: string } {
+    return this.#journal.health();
+  }
+
+  [Symbol.dispose](): void {
+    this.#server[Symbol.dispose]();
+    this.#journal.close();
+  }
+}

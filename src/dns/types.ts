@@ -1,0 +1,71 @@
+/** Numbers of the IANA registries "Domain Name System (DNS) Parameters". */
+export const type = {
+  A: 1,
+  NS: 2,
+  CNAME: 5,
+  SOA: 6,
+  PTR: 12,
+  MX: 15,
+  TXT: 16,
+  AAAA: 28,
+  SRV: 33,
+  NAPTR: 35,
+  DS: 43,
+  DNAME: 39,
+  OPT: 41,
+  RRSIG: 46,
+  DNSKEY: 48,
+  SVCB: 64,
+  HTTPS: 65,
+  IXFR: 251,
+  AXFR: 252,
+  ANY: 255,
+} as const;
+
+export const rcode = {
+  NOERROR: 0,
+  FORMERR: 1,
+  SERVFAIL: 2,
+  NXDOMAIN: 3,
+  NOTIMP: 4,
+  REFUSED: 5,
+  /** Extended (RFC 6891): its low four bits are zero. */
+  BADVERS: 16,
+} as const;
+
+/** Extended DNS errors (RFC 8914 section 4). */
+export const extendedError = { OTHER: 0, NOT_READY: 14, PROHIBITED: 18, NO_REACHABLE_AUTHORITY: 22 } as const;
+
+export const classIn = 1;
+
+const names = new Map<number, string>(Object.entries(type).map(([name, number]) => [number, name]));
+
+/** The mnemonic, or "TYPE65280" (RFC 3597 section 5). */
+export function typeName(number: number): string {
+  return names.get(number) ?? `TYPE${number}`;
+}
+
+/**
+ * Where rdata holds names that a sender may have compressed (RFC 1035, RFC 3597 section 4): bytes before them, and how
+ * many. Bytes behind them are plain.
+ */
+export const nameLayout: ReadonlyMap<number, { readonly skip: number; readonly names: number }> = new Map([
+  [type.NS, { skip: 0, names: 1 }],
+  [3, { skip: 0, names: 1 }],
+  [4, { skip: 0, names: 1 }],
+  [type.CNAME, { skip: 0, names: 1 }],
+  [type.SOA, { skip: 0, names: 2 }],
+  [7, { skip: 0, names: 1 }],
+  [8, { skip: 0, names: 1 }],
+  [9, { skip: 0, names: 1 }],
+  [type.PTR, { skip: 0, names: 1 }],
+  [14, { skip: 0, names: 2 }],
+  [type.MX, { skip: 2, names: 1 }],
+  [17, { skip: 0, names: 2 }],
+  [18, { skip: 2, names: 1 }],
+  [21, { skip: 2, names: 1 }],
+  [26, { skip: 2, names: 2 }],
+  [type.SRV, { skip: 6, names: 1 }],
+  [36, { skip: 2, names: 1 }],
+  [type.DNAME, { skip: 0, names: 1 }],
+]);
