@@ -1,0 +1,156 @@
+/** drawbridge.* labels: what the container's own say, and how far the image's may count (spec: labels). */
+import type { ContainerFacts } from './container.js';
+import type { Entry } from './entry.js';
+import { isListName, parseEntries } from './entry-parse.js';
+import { matchesAny } from './glob.js';
+import { type Limits, parseLimits } from './limits.js';
+import type { Mode } from './policy.js';
+import type { Parsed, Problem } from './problem.js';
+import { parseDuration } from './units.js';
+
+export type LabelFacts = Pick<ContainerFacts, 'labels' | 'imageLabels' | 'image'>;
+
+/** What the labels ask for. */
+export interface LabelIntent {
+  /** From the container's own labels alone: an image's add nothing. */
+  readonly allow: readonly Entry[];
+  readonly lists: readonly string[];
+  /** The container's own mode; the image's only when it is `enforce`. */
+  readonly mode?: Mode;
+  readonly limits?: Limits;
+  readonly askMs?: number;
+  /** Some allow or lists label stands there, the image's included: it enforces. */
+  readonly hasEntries: boolean;
+  /** Some drawbridge label is unknown or does not parse: enforced with an empty policy. */
+  readonly broken: boolean;
+  /** For coverage: what is broken or ignored, and what to do. */
+  readonly notes: readonly Problem[];
+}
+
+interface Read {
+  allow: Entry[];
+  lists: string[];
+  mode?: Mode;
+  limits?: Limits;
+  askMs?: number;
+}
+
+const PREFIX = 'drawbridge.';
+const MODES: readonly string[] = ['enforce', 'observe', 'off'];
+
+const refuse = (detail: string, remedy: string): Parsed<never> => ({
+  ok: false,
+  problems: [{ detail, remedy }],
+});
+
+export function parseMode(text: string): Parsed<Mode> {
+  const word = text.trim();
+  return MODES.includes(word)
+    ? { ok: true, value: word as Mode }
+    : refuse(`"${text}" is no mode`, 'write enforce, observe or off');
+}
+
+function parseListNames(text: string): Parsed<readonly string[]> {
+  const names = text.split(/[\s,]+/).filter((name) => name !== '');
+  const bad = names.filter((name) => !isListName(name));
+  if (bad.length === 0) return { ok: true, value: names };
+  const problems = bad.map((name) => ({
+    detail: `"${name}" is no list name`,
+    remedy: name.startsWith('list:')
+      ? `write ${name.slice('list:'.length)}`
+      : 'write names of lists, with commas between',
+  }));
+  return { ok: false, problems };
+}
+
+/** What one label adds to the intent, once it has parsed. */
+type Effect = (read: Read) => void;
+const then = <T>(parsed: Parsed<T>, use: (value: T) => Effect): Parsed<Effect> =>
+  parsed.ok ? { ok: true, value: use(parsed.value) } : parsed;
+
+const lists = (text: string): Parsed<Effect> =>
+  then(parseListNames(text), (names) => (read) => void read.lists.push(...names));
+
+const KEYS: ReadonlyMap<string, (text: string) => Parsed<Effect>> = new Map([
+  ['allow', (text) => then(parseEntries(text), (entries) => (read) => void read.allow.push(...entries))],
+  ['lists', lists],
+  ['list', lists],
+  ['mode', (text) => then(parseMode(text), (mode) => (read) => void (read.mode = mode))],
+  ['limit', (text) => then(parseLimits(text), (limits) => (read) => void (read.limits = limits))],
+  ['ask', (text) => then(parseDuration(text.trim()), (askMs) => (read) => void (read.askMs = askMs))],
+]);
+const ADDS: readonly string[] = ['allow', 'lists', 'list'];
+
+interface Label {
+  readonly key: string;
+  readonly text: string;
+  readonly fromImage: boolean;
+  readonly effect: Parsed<Effect>;
+}
+
+function unknownLabel(key: string): Parsed<never> {
+  const known = [...KEYS.keys()].map((name) => PREFIX + name).join(', ');
+  return refuse(`${PREFIX}${key} is unknown`, `labels are ${known}`);
+}
+
+/** A label equal to the image's own counts as the image's; so does every one while the image's are unknown. */
+export function isImageLabel(facts: LabelFacts, key: string): boolean {
+  if (!facts.imageLabels) return true;
+  return Object.hasOwn(facts.imageLabels, key) && facts.imageLabels[key] === facts.labels[key];
+}
+
+export const isTrustedImage = (facts: LabelFacts, trustImages: readonly string[]): boolean =>
+  matchesAny(trustImages, facts.image);
+
+function readLabel(facts: LabelFacts, name: string, trusted: boolean): Label {
+  const key = name.slice(PREFIX.length);
+  const text = facts.labels[name] ?? '';
+  const effect = KEYS.get(key)?.(text) ?? unknownLabel(key);
+  return { key, text, fromImage: !trusted && isImageLabel(facts, name), effect };
+}
+
+function brokenNotes(label: Label): readonly Problem[] {
+  if (label.effect.ok) return [];
+  return label.effect.problems.map((problem) => ({
+    ...problem,
+    detail: `label ${PREFIX}${label.key}: ${problem.detail}; nothing is allowed until this is mended`,
+  }));
+}
+
+const tightens = (label: Label): boolean => label.key === 'mode' && label.text.trim() === 'enforce';
+
+function ignoredNote(label: Label): Problem {
+  const effect = ADDS.includes(label.key) ? 'enforces, and adds no entry' : 'is ignored';
+  return {
+    detail: `label ${PREFIX}${label.key}=${label.text} comes with the image: it ${effect}`,
+    remedy: 'set another value on the container, or name the image in labels.trustImages',
+  };
+}
+
+const UNKNOWN_IMAGE: Problem = {
+  detail: "the image's own labels are not known yet, so that drawbridge labels add nothing",
+  remedy: 'wait; if it stays so, check that Docker can still inspect the image',
+};
+
+function imageNotes(facts: LabelFacts, labels: readonly Label[]): readonly Problem[] {
+  const ignored = labels.filter((label) => label.effect.ok && !tightens(label));
+  if (ignored.length === 0) return [];
+  return facts.imageLabels ? ignored.map(ignoredNote) : [UNKNOWN_IMAGE];
+}
+
+/** Reads all drawbridge.* labels of a container. Never throws; what does not parse is `broken` and told in `notes`. */
+export function readLabels(facts: LabelFacts, trustImages: readonly string[]): LabelIntent {
+  const trusted = isTrustedImage(facts, trustImages);
+  const names = Object.keys(facts.labels).filter((name) => name.startsWith(PREFIX));
+  const labels = names.sort().map((name) => readLabel(facts, name, trusted));
+  const read: Read = { allow: [], lists: [] };
+  for (const label of labels)
+    if (label.effect.ok && (!label.fromImage || tightens(label))) label.effect.value(read);
+  const images = labels.filter((label) => label.fromImage);
+  return {
+    ...read,
+    hasEntries: labels.some((label) => ADDS.includes(label.key)),
+    broken: labels.some((label) => !label.effect.ok),
+    notes: [...labels.flatMap(brokenNotes), ...imageNotes(facts, images)],
+  };
+}

@@ -1,0 +1,66 @@
+import type { ContainerFacts, NetworkFacts } from './container.js';
+import { glob } from './glob.js';
+import { isImageLabel, isTrustedImage } from './labels.js';
+import type { List, ListMatch, Mode } from './policy.js';
+
+/** A list that claims the container. */
+export interface Claim {
+  readonly list: List;
+  /** It fits only by labels that the image brings: it may tighten, and adds nothing. */
+  readonly byImage: boolean;
+}
+
+type Labels = Readonly<Record<string, string>>;
+
+const fits = (pattern: string | undefined, text: string): boolean =>
+  pattern === undefined || glob(pattern)(text);
+
+function networkNames(facts: ContainerFacts, networks: ReadonlyMap<string, NetworkFacts>): readonly string[] {
+  const names = facts.endpoints.flatMap(({ networkId }) => networks.get(networkId)?.name ?? []);
+  return names.length > 0 ? names : [facts.networkMode];
+}
+
+function labelsFit(wanted: Labels, labels: Labels): boolean {
+  return Object.entries(wanted).every(([key, pattern]) => {
+    const value = Object.hasOwn(labels, key) ? labels[key] : undefined;
+    return value !== undefined && glob(pattern)(value);
+  });
+}
+
+function ownLabels(facts: ContainerFacts, trustImages: readonly string[]): Labels {
+  if (isTrustedImage(facts, trustImages)) return facts.labels;
+  return Object.fromEntries(Object.entries(facts.labels).filter(([key]) => !isImageLabel(facts, key)));
+}
+
+function placeFits(match: ListMatch, facts: ContainerFacts, names: readonly string[]): boolean {
+  const network = match.network;
+  const inNetwork = network === undefined || names.some((name) => glob(network)(name));
+  return fits(match.name, facts.name) && fits(match.image, facts.image) && inNetwork;
+}
+
+/** Lists whose `match` fits the container (all given fields), by name. */
+export function claimsOf(
+  facts: ContainerFacts,
+  networks: ReadonlyMap<string, NetworkFacts>,
+  lists: ReadonlyMap<string, List>,
+  trustImages: readonly string[],
+): readonly Claim[] {
+  const names = networkNames(facts, networks);
+  const own = ownLabels(facts, trustImages);
+  const sorted = [...lists.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  return sorted.flatMap((list) => {
+    const { match } = list;
+    if (!match || !placeFits(match, facts, names) || !labelsFit(match.labels ?? {}, facts.labels)) return [];
+    return [{ list, byImage: !labelsFit(match.labels ?? {}, own) }];
+  });
+}
+
+const STRICT: readonly Mode[] = ['enforce', 'observe', 'off'];
+
+/** The strictest mode among claims, and the list that brings it; a claim without a mode enforces. */
+export function strictestClaim(claims: readonly Claim[]): { mode: Mode; list: string } | undefined {
+  const modes = claims
+    .map(({ list, byImage }) => ({ mode: list.mode ?? 'enforce', list: list.name, byImage }))
+    .filter(({ mode, byImage }) => !byImage || mode === 'enforce');
+  return modes.sort((a, b) => STRICT.indexOf(a.mode) - STRICT.indexOf(b.mode))[0];
+}

@@ -1,0 +1,127 @@
+/** A container's policy from its labels, lists, claims, baseline and grants (spec: precedence). Pure. */
+import type { ContainerFacts, NetworkFacts } from './container.js';
+import { parseEntry } from './entry-parse.js';
+import { type LabelIntent, readLabels } from './labels.js';
+import { ownerIsCertain, ownerKey } from './owner.js';
+import type { EntrySource, Grant, List, Mode, Policy } from './policy.js';
+import { type Claim, claimsOf, strictestClaim } from './policy-claims.js';
+import { Gathering } from './policy-entries.js';
+import type { Problem } from './problem.js';
+
+export interface PolicyInput {
+  readonly facts: ContainerFacts;
+  readonly networks: ReadonlyMap<string, NetworkFacts>;
+  readonly lists: ReadonlyMap<string, List>;
+  readonly settings: {
+    readonly default: Mode;
+    readonly baseline: readonly string[];
+    readonly trustImages: readonly string[];
+  };
+  /** Modes set by API or CLI, by owner key. */
+  readonly modes: ReadonlyMap<string, Mode>;
+  /** All grants; those of others are left out here. */
+  readonly grants: readonly Grant[];
+  /** Milliseconds since the epoch: what has expired by then is dropped. */
+  readonly now: number;
+}
+
+type ModeChoice = Pick<Policy, 'mode' | 'modeFrom'>;
+
+function apiMode({ facts, modes }: PolicyInput): Mode | undefined {
+  const mode = modes.get(ownerKey(facts));
+  return mode === 'enforce' || ownerIsCertain(facts) ? mode : undefined;
+}
+
+function chooseMode(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): ModeChoice {
+  const api = apiMode(input);
+  if (api) return { mode: api, modeFrom: 'api' };
+  if (intent.broken) return { mode: 'enforce', modeFrom: 'broken label' };
+  if (intent.mode) return { mode: intent.mode, modeFrom: 'label' };
+  const claim = strictestClaim(claims);
+  if (claim) return { mode: claim.mode, modeFrom: `claim:${claim.list}` };
+  if (intent.hasEntries) return { mode: 'enforce', modeFrom: 'has entries' };
+  return { mode: input.settings.default, modeFrom: 'default' };
+}
+
+const fromList = (list: string): EntrySource => ({ from: 'list', list });
+const fromClaim = (list: string): EntrySource => ({ from: 'claim', list });
+const fromBaseline = (list: string): EntrySource => ({ from: 'baseline', list });
+
+/** Grants in force for the container: its own timed ones, and its owner's when the owner is certain. */
+function grantsOf({ facts, grants, now }: PolicyInput): readonly Grant[] {
+  const owners = [`id:${facts.id}`, ...(ownerIsCertain(facts) ? [ownerKey(facts)] : [])];
+  return grants.filter(
+    ({ owner, expires }) => owners.includes(owner) && (expires === undefined || Date.parse(expires) > now),
+  );
+}
+
+function addGrant(gathering: Gathering, grant: Grant): void {
+  const parsed = parseEntry(grant.entry);
+  const source: EntrySource = { from: 'grant', grant: grant.id };
+  if (parsed.ok) gathering.addEntry(parsed.value, source, () => source);
+  else
+    gathering.notes.push(
+      ...parsed.problems.map((p) => ({
+        detail: `grant ${grant.id} adds nothing: ${p.detail}`,
+        remedy: p.remedy,
+      })),
+    );
+}
+
+function gather(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): Gathering {
+  const gathering = new Gathering(input.lists, input.now);
+  if (intent.broken) return gathering;
+  for (const entry of intent.allow) gathering.addEntry(entry, { from: 'label' }, fromList);
+  for (const name of intent.lists) gathering.addList(name, fromList);
+  for (const { list, byImage } of claims) if (!byImage) gathering.addList(list.name, fromClaim);
+  for (const name of input.settings.baseline) gathering.addList(name, fromBaseline);
+  for (const grant of grantsOf(input)) addGrant(gathering, grant);
+  return gathering;
+}
+
+function claimNotes(claims: readonly Claim[]): readonly Problem[] {
+  return claims
+    .filter(({ byImage }) => byImage)
+    .map(({ list }) => ({
+      detail: `list "${list.name}" claims this container by labels that come with the image: it adds no entry`,
+      remedy: 'set the label on the container, or name the image in labels.trustImages',
+    }));
+}
+
+/** What is read and has no effect in this build must be said. */
+function unheld(intent: LabelIntent): readonly Problem[] {
+  const keys = [...(intent.limits ? ['limit'] : []), ...(intent.askMs === undefined ? [] : ['ask'])];
+  return keys.map((key) => ({
+    detail: `label drawbridge.${key} is read, and not in force in this version`,
+    remedy: 'do not rely on it yet',
+  }));
+}
+
+/**
+ * The policy of one container. A broken drawbridge label leaves nothing allowed, grants included, and enforces unless
+ * API or CLI set a mode. Members of a shared namespace (network mode container:X) are the caller's to leave out.
+ */
+export function compilePolicy(input: PolicyInput): Policy {
+  const { facts, networks, lists, settings } = input;
+  const intent = readLabels(facts, settings.trustImages);
+  const claims = claimsOf(facts, networks, lists, settings.trustImages);
+  const gathering = gather(input, intent, claims);
+  return {
+    ...chooseMode(input, intent, claims),
+    entries: gathering.entries,
+    lists: [...gathering.lists],
+    notes: [...intent.notes, ...claimNotes(claims), ...gathering.notes, ...unheld(intent)],
+  };
+}
+
+/** The policy of what is no container (`unattributed`): its mode, and the entries of its lists. */
+export function compileUnattributed(
+  settings: { readonly mode: Mode; readonly lists: readonly string[] },
+  lists: ReadonlyMap<string, List>,
+  now: number,
+): Policy {
+  const gathering = new Gathering(lists, now);
+  for (const name of settings.lists) gathering.addList(name, fromList);
+  const { entries, notes } = gathering;
+  return { mode: settings.mode, modeFrom: 'unattributed', entries, lists: [...gathering.lists], notes };
+}

@@ -1,0 +1,57 @@
+import type { Entry } from './entry.js';
+import { isDest } from './entry-parse.js';
+import type { EntrySource, List, PolicyEntry } from './policy.js';
+import type { Problem } from './problem.js';
+
+/** Gathers the entries of one policy: lists unfolded, expired ones dropped, missing lists noted. */
+export class Gathering {
+  readonly entries: PolicyEntry[] = [];
+  readonly notes: Problem[] = [];
+  readonly lists = new Set<string>();
+  readonly #all: ReadonlyMap<string, List>;
+  readonly #now: number;
+  readonly #seen = new Set<string>();
+
+  /** @param now milliseconds since the epoch */
+  constructor(all: ReadonlyMap<string, List>, now: number) {
+    this.#all = all;
+    this.#now = now;
+  }
+
+  /** `sourceOf` tells an entry's source from the list where it stands; `reached` guards against cycles. */
+  addList(name: string, sourceOf: (list: string) => EntrySource, reached: Set<string> = new Set()): void {
+    if (reached.has(name)) return;
+    reached.add(name);
+    const list = this.#all.get(name);
+    if (!list) return this.#missing(name);
+    this.lists.add(name);
+    for (const entry of list.allow) this.#add(entry, sourceOf(name), sourceOf, reached);
+  }
+
+  addEntry(entry: Entry, source: EntrySource, sourceOf: (list: string) => EntrySource): void {
+    this.#add(entry, source, sourceOf, new Set());
+  }
+
+  #add(
+    entry: Entry,
+    source: EntrySource,
+    sourceOf: (list: string) => EntrySource,
+    reached: Set<string>,
+  ): void {
+    if (!isDest(entry)) return this.addList(entry.list, sourceOf, reached);
+    const expired = entry.expires !== undefined && Date.parse(entry.expires) <= this.#now;
+    const key = JSON.stringify([entry.canonical, source]);
+    if (expired || this.#seen.has(key)) return;
+    this.#seen.add(key);
+    this.entries.push({ entry, source });
+  }
+
+  #missing(name: string): void {
+    if (this.notes.some(({ pointer }) => pointer === `/lists/${name}`)) return;
+    this.notes.push({
+      detail: `list "${name}" does not exist, and adds nothing`,
+      remedy: `create ${name}.yaml in the allowlists folder, or the list through the API; it takes effect at once`,
+      pointer: `/lists/${name}`,
+    });
+  }
+}
