@@ -1,0 +1,122 @@
+/** A running container of the lab, and the arguments that start one. */
+import type { Engine } from './engine.js';
+import { nodeMounts } from './images.js';
+import type { Result, RunOptions } from './process.js';
+
+export interface RunSpec {
+  /** Default: the lab's busybox. */
+  readonly image?: string;
+  readonly name?: string;
+  /** Network or network mode: "host", "container:NAME", a network's name. Default: the default bridge. */
+  readonly network?: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly env?: Readonly<Record<string, string>>;
+  /** Mount the host's node and the probe (default true). */
+  readonly node?: boolean;
+  /** Further `-v` values. */
+  readonly mounts?: readonly string[];
+  /** Further arguments of `docker run`, before the image. */
+  readonly args?: readonly string[];
+  /** The command; default: the image's (busybox: sleep). */
+  readonly cmd?: readonly string[];
+}
+
+/** What the probe prints; `code` is an errno name such as ECONNREFUSED, TIMEOUT, EOF or null. */
+export interface ProbeResult {
+  readonly ok: boolean;
+  readonly code: string | null;
+  readonly ms: number;
+  readonly message?: string;
+  readonly data?: string;
+  readonly local?: string;
+  readonly localPort?: number;
+  readonly remote?: string;
+  readonly status?: number;
+  readonly body?: unknown;
+  readonly sent?: number;
+  readonly echoes?: number;
+  readonly rcode?: string;
+  readonly aa?: boolean;
+  readonly tc?: boolean;
+  readonly addresses?: readonly string[];
+  readonly answers?: readonly { readonly type: string; readonly ttl: number; readonly data: string }[];
+}
+
+const pairs = (flag: string, o: Readonly<Record<string, string>> = {}): string[] =>
+  Object.entries(o).flatMap(([k, v]) => [flag, `${k}=${v}`]);
+
+/** The arguments of `docker run` or `docker create` for a spec. */
+export async function runArguments(spec: RunSpec, image: string): Promise<string[]> {
+  return [
+    ...(spec.name === undefined ? [] : ['--name', spec.name]),
+    ...(spec.network === undefined ? [] : ['--network', spec.network]),
+    ...pairs('--label', spec.labels),
+    ...pairs('-e', spec.env),
+    '--stop-timeout=1',
+    ...(spec.node === false ? [] : await nodeMounts()),
+    ...(spec.mounts ?? []).flatMap((m) => ['-v', m]),
+    ...(spec.args ?? []),
+    spec.image ?? image,
+    ...(spec.cmd ?? []),
+  ];
+}
+
+export function parseProbe(result: Result): ProbeResult {
+  const line = result.stdout.trim().split('\n').at(-1) ?? '';
+  if (!line.startsWith('{'))
+    throw new Error(`probe printed no result: exit ${result.code}: ${result.stdout}${result.stderr}`);
+  return JSON.parse(line) as ProbeResult;
+}
+
+interface Inspected {
+  readonly State: { readonly Pid: number };
+  readonly NetworkSettings: {
+    readonly Networks: Readonly<
+      Record<string, { IPAddress: string; GlobalIPv6Address: string; MacAddress: string; Gateway: string }>
+    >;
+  };
+}
+
+export class Container {
+  readonly id: string;
+  readonly name: string;
+  readonly #engine: Engine;
+
+  constructor(engine: Engine, id: string, name: string) {
+    this.#engine = engine;
+    this.id = id;
+    this.name = name;
+  }
+
+  /** `docker exec`; does not throw on a failing command. */
+  exec(argv: readonly string[], options: RunOptions = {}): Promise<Result> {
+    return this.#engine.docker(['exec', this.id, ...argv], { check: false, ...options });
+  }
+  /** One attempt by the probe inside the container, for example `probe('tcp', '93.184.1.1', 443)`. */
+  async probe(...args: readonly (string | number)[]): Promise<ProbeResult> {
+    return parseProbe(await this.exec(['node', '/probe.mjs', ...args.map(String)]));
+  }
+  /** The first element of `docker inspect`. */
+  async inspect<T = Inspected>(): Promise<T> {
+    const { stdout } = await this.#engine.docker(['inspect', this.id]);
+    return (JSON.parse(stdout) as [T])[0];
+  }
+  /** Of the named network, else of the first: empty strings where it has no such address. */
+  async addresses(network?: string): Promise<{ ip4: string; ip6: string; mac: string; gateway: string }> {
+    const networks = (await this.inspect()).NetworkSettings.Networks;
+    const n = network === undefined ? Object.values(networks)[0] : networks[network];
+    if (n === undefined) throw new Error(`container ${this.name} is not on network ${network ?? '(any)'}`);
+    return { ip4: n.IPAddress, ip6: n.GlobalIPv6Address, mac: n.MacAddress, gateway: n.Gateway };
+  }
+  async pid(): Promise<number> {
+    return (await this.inspect()).State.Pid;
+  }
+  /** stdout and stderr so far. */
+  async logs(): Promise<string> {
+    const r = await this.#engine.docker(['logs', this.id]);
+    return r.stdout + r.stderr;
+  }
+  async remove(): Promise<void> {
+    await this.#engine.docker(['rm', '-f', this.id]);
+  }
+}

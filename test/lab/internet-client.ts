@@ -1,0 +1,118 @@
+/** The test's hands on what runs in NET: the authority, the web servers' log, the sniffer. */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { Query } from './authority.js';
+import type { StubQuery } from './host-side.js';
+import type { Packet } from './pcap.js';
+import { waitFor } from './process.js';
+import { call } from './rpc.js';
+import type { PacketFilter } from './sniffer.js';
+import type { WebRequest } from './web.js';
+import type { Zone } from './zone.js';
+
+class Client {
+  readonly #socket: string;
+  constructor(dir: string, socket = 'internet.sock') {
+    this.#socket = join(dir, socket);
+  }
+  protected ask<T>(method: string, params: unknown = {}): Promise<T> {
+    return call<T>(this.#socket, method, params);
+  }
+}
+
+export class Dns extends Client {
+  /** Adds or replaces the rules of these names. */
+  set(zone: Zone): Promise<void> {
+    return this.ask('setZone', { zone });
+  }
+  remove(...names: string[]): Promise<void> {
+    return this.ask('removeNames', { names });
+  }
+  /** Forgets every name. */
+  clear(): Promise<void> {
+    return this.ask('clearZones');
+  }
+  /** The questions that reached the authority, oldest first; all, or those for one name and below it. */
+  async queries(name?: string): Promise<readonly Query[]> {
+    const log = await this.ask<Query[]>('queries');
+    return name === undefined ? log : log.filter((q) => q.name === name || q.name.endsWith(`.${name}`));
+  }
+  clearLog(): Promise<void> {
+    return this.ask('clearQueries');
+  }
+}
+
+/** HOST's stub resolver, which `dns: 'loopback'` names in resolv.conf. */
+export class Stub extends Client {
+  constructor(dir: string) {
+    super(dir, 'host.sock');
+  }
+  /** One item a datagram or TCP connection. */
+  queries(): Promise<readonly StubQuery[]> {
+    return this.ask('stubQueries');
+  }
+}
+
+export class Web extends Client {
+  /** The HTTP and HTTPS requests that arrived. */
+  requests(): Promise<readonly WebRequest[]> {
+    return this.ask('requests');
+  }
+  clear(): Promise<void> {
+    return this.ask('clearRequests');
+  }
+}
+
+const RESEND_MS = 500;
+
+export class SnifferClient extends Client {
+  readonly #hostSocket: string;
+  constructor(dir: string) {
+    super(dir);
+    this.#hostSocket = join(dir, 'host.sock');
+  }
+
+  async #marker(): Promise<void> {
+    const marker = randomUUID();
+    let sent = 0;
+    await waitFor(
+      'the sniffer to see the marker packet',
+      async () => {
+        if (Date.now() - sent > RESEND_MS) {
+          await call(this.#hostSocket, 'mark', { marker });
+          sent = Date.now();
+        }
+        return this.ask<boolean>('markerSeen', { marker });
+      },
+      10_000,
+      2,
+    );
+  }
+
+  /**
+   * Waits until every packet that left HOST before this call has been seen, and gives a cursor for `after`.
+   * Two markers in a row: a packet queued on another CPU when the first was sent is through when the second is.
+   * Throws when any packet may have been missed.
+   */
+  async settle(): Promise<number> {
+    await this.#marker();
+    await this.#marker();
+    await this.ask('checkSniffer');
+    return this.ask<number>('cursor');
+  }
+  /** Settles, then gives the packets that fit. */
+  async packets(filter: PacketFilter = {}): Promise<readonly Packet[]> {
+    await this.settle();
+    return this.ask('packets', filter);
+  }
+  /** Settles, then counts the packets that fit. */
+  async count(filter: PacketFilter = {}): Promise<number> {
+    await this.settle();
+    return this.ask('count', filter);
+  }
+  /** Settles, then forgets what was seen. */
+  async clear(): Promise<void> {
+    await this.settle();
+    await this.ask('clearPackets');
+  }
+}

@@ -1,0 +1,206 @@
+#!/usr/bin/env node
+// One network attempt, one line of JSON: { ok, code, ms, ... }. Plain JavaScript: it runs inside containers, alone.
+import { createSocket } from 'node:dgram';
+import http from 'node:http';
+import https from 'node:https';
+import { connect, isIPv6 } from 'node:net';
+
+const USAGE = `usage: probe.mjs COMMAND ... [--timeout MS] [--local-port N]
+  tcp HOST PORT [TEXT]        connect; with TEXT also send it and read the echo
+  udp HOST PORT [TEXT] [N]    send N datagrams (default 1), count the echoes
+  http URL [--sni NAME] [--host NAME]
+  dns SERVER NAME TYPE [udp|tcp]
+  hold HOST PORT              connect, then print a line for each second of data, until it ends`;
+
+const args = process.argv.slice(2);
+const option = (name, fallback) => {
+  const i = args.indexOf(`--${name}`);
+  return i < 0 ? fallback : args.splice(i, 2)[1];
+};
+const timeout = Number(option('timeout', 3000));
+const localPort = Number(option('local-port', 0));
+const sni = option('sni', undefined);
+const hostHeader = option('host', undefined);
+const [command, ...words] = args;
+const began = performance.now();
+
+function finish(result) {
+  process.stdout.write(`${JSON.stringify({ ...result, ms: Math.round(performance.now() - began) })}\n`, () =>
+    process.exit(0),
+  );
+}
+const failed = (e) => finish({ ok: false, code: e.code ?? 'ERROR', message: e.message });
+const timer = () => setTimeout(() => finish({ ok: false, code: 'TIMEOUT' }), timeout);
+
+function tcp(host, port, text) {
+  timer();
+  const socket = connect({ host, port: Number(port), ...(localPort ? { localPort } : {}) });
+  socket.on('error', failed);
+  const ends = () => ({
+    local: socket.localAddress,
+    localPort: socket.localPort,
+    remote: socket.remoteAddress,
+  });
+  socket.on('connect', () =>
+    text === undefined ? finish({ ok: true, code: null, ...ends() }) : socket.write(text),
+  );
+  socket.on('data', (d) => finish({ ok: true, code: null, ...ends(), data: d.toString() }));
+  socket.on('end', () => finish({ ok: false, code: 'EOF', ...ends() }));
+}
+
+function udp(host, port, text = 'probe', count = '1') {
+  const socket = createSocket({ type: isIPv6(host) ? 'udp6' : 'udp4' });
+  const n = Number(count);
+  let echoes = 0;
+  setTimeout(() => finish({ ok: echoes > 0, code: echoes > 0 ? null : 'TIMEOUT', sent: n, echoes }), timeout);
+  socket.on('error', failed);
+  socket.on('message', (m) => {
+    echoes++;
+    if (echoes === n)
+      finish({ ok: true, code: null, sent: n, echoes, data: m.toString(), localPort: socket.address().port });
+  });
+  socket.bind(localPort, () => {
+    // connected, so that an ICMP error comes back as an error code
+    socket.connect(Number(port), host, (e) => {
+      if (e) return failed(e);
+      for (let i = 0; i < n; i++) socket.send(text);
+    });
+  });
+}
+
+function web(url, sni, hostHeader) {
+  timer();
+  const headers = hostHeader === undefined ? {} : { host: hostHeader };
+  const tls = { rejectUnauthorized: false, ...(sni === undefined ? {} : { servername: sni }) };
+  const request = (url.startsWith('https:') ? https : http).get(
+    url,
+    { headers, agent: false, ...tls },
+    (res) => {
+      let text = '';
+      res.on('data', (d) => {
+        text += d;
+      });
+      res.on('end', () =>
+        finish({
+          ok: true,
+          code: null,
+          status: res.statusCode,
+          body: parse(text),
+          remote: res.socket?.remoteAddress,
+        }),
+      );
+    },
+  );
+  request.on('error', failed);
+}
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text.slice(0, 1000);
+  }
+}
+
+const TYPES = {
+  A: 1,
+  NS: 2,
+  CNAME: 5,
+  SOA: 6,
+  PTR: 12,
+  MX: 15,
+  TXT: 16,
+  AAAA: 28,
+  SRV: 33,
+  SVCB: 64,
+  HTTPS: 65,
+  ANY: 255,
+};
+const RCODES = ['NOERROR', 'FORMERR', 'SERVFAIL', 'NXDOMAIN', 'NOTIMP', 'REFUSED'];
+
+function question(name, type) {
+  const labels = name.split('.').filter((l) => l !== '');
+  const head = Buffer.from([0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+  head.writeUInt16BE(Math.floor(Math.random() * 65_536), 0);
+  const number = TYPES[type.toUpperCase()] ?? Number(type);
+  const tail = Buffer.from([0, number >> 8, number & 255, 0, 1]);
+  return Buffer.concat([
+    head,
+    ...labels.map((l) => Buffer.concat([Buffer.from([l.length]), Buffer.from(l)])),
+    tail,
+  ]);
+}
+function skipName(m, at) {
+  let i = at;
+  while (m[i] !== 0 && (m[i] & 0xc0) === 0) i += m[i] + 1;
+  return m[i] === 0 ? i + 1 : i + 2;
+}
+function address(m, at, length) {
+  if (length === 4) return [...m.subarray(at, at + 4)].join('.');
+  const words = Array.from({ length: 8 }, (_, i) => m.readUInt16BE(at + 2 * i).toString(16));
+  return new URL(`http://[${words.join(':')}]`).hostname.slice(1, -1);
+}
+function dnsAnswer(m) {
+  const answers = [];
+  let at = skipName(m, 12) + 4;
+  for (let i = 0; i < m.readUInt16BE(6); i++) {
+    at = skipName(m, at);
+    const [type, ttl, length] = [m.readUInt16BE(at), m.readUInt32BE(at + 4), m.readUInt16BE(at + 8)];
+    const name = Object.keys(TYPES).find((k) => TYPES[k] === type) ?? String(type);
+    const data =
+      type === 1 || type === 28
+        ? address(m, at + 10, length)
+        : m.toString('base64', at + 10, at + 10 + length);
+    answers.push({ type: name, ttl, data });
+    at += 10 + length;
+  }
+  const rcode = RCODES[m[3] & 15] ?? String(m[3] & 15);
+  const addresses = answers.filter((a) => a.type === 'A' || a.type === 'AAAA').map((a) => a.data);
+  return {
+    ok: rcode === 'NOERROR',
+    code: null,
+    rcode,
+    aa: (m[2] & 4) !== 0,
+    tc: (m[2] & 2) !== 0,
+    addresses,
+    answers,
+  };
+}
+function dns(server, name, type = 'A', over = 'udp') {
+  timer();
+  const query = question(name, type);
+  if (over === 'udp') {
+    const socket = createSocket(isIPv6(server) ? 'udp6' : 'udp4');
+    socket.on('error', failed);
+    socket.on('message', (m) => m.readUInt16BE(0) === query.readUInt16BE(0) && finish(dnsAnswer(m)));
+    socket.connect(53, server, (e) => (e ? failed(e) : socket.send(query)));
+    return;
+  }
+  let got = Buffer.alloc(0);
+  const socket = connect(53, server, () =>
+    socket.write(Buffer.concat([Buffer.from([0, query.length]), query])),
+  );
+  socket.on('error', failed);
+  socket.on('data', (d) => {
+    got = Buffer.concat([got, d]);
+    if (got.length >= 2 && got.length >= 2 + got.readUInt16BE(0)) finish(dnsAnswer(got.subarray(2)));
+  });
+  socket.on('end', () => finish({ ok: false, code: 'EOF' }));
+}
+
+function hold(host, port) {
+  let bytes = 0;
+  const socket = connect({ host, port: Number(port) });
+  socket.on('error', failed);
+  socket.on('data', (d) => {
+    bytes += d.length;
+  });
+  socket.on('end', () => finish({ ok: false, code: 'EOF', bytes }));
+  setInterval(() => process.stdout.write(`${JSON.stringify({ alive: true, bytes })}\n`), 1000);
+}
+
+const commands = { tcp, udp, dns, hold, http: (url) => web(url, sni, hostHeader) };
+if (commands[command] === undefined) {
+  process.stderr.write(`${USAGE}\n`);
+  process.exit(2);
+}
+commands[command](...words);

@@ -1,0 +1,78 @@
+/** One file a lab, written before anything of the lab exists, so that whoever comes later can remove all of it. */
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { startTime } from './process.js';
+
+export const LABS = '/tmp/drawbridge-labs';
+
+export interface LabRecord {
+  readonly name: string;
+  readonly dir: string;
+  readonly hostNetns: string;
+  readonly netNetns: string;
+  /** Parent of the containers' cgroups, below every controller's root. */
+  readonly cgroup: string;
+  /** Who made it; null: it belongs to nobody and stays until `down`. */
+  readonly owner: { readonly pid: number; readonly start: string } | null;
+  /** Process that keeps the mount view, once it runs. */
+  readonly anchor?: number;
+  readonly dns: 'direct' | 'loopback';
+  readonly iptables: 'nft' | 'legacy';
+}
+
+const file = (name: string): string => join(LABS, `${name}.json`);
+
+export function newRecord(name: string, how: Pick<LabRecord, 'dns' | 'iptables' | 'owner'>): LabRecord {
+  if (!/^[a-z0-9][a-z0-9-]{0,40}$/.test(name)) {
+    throw new Error(`lab name "${name}": use 1-41 of a-z, 0-9 and "-", beginning with a letter or digit`);
+  }
+  return {
+    name,
+    dir: join(LABS, name),
+    hostNetns: `dbl-${name}-host`,
+    netNetns: `dbl-${name}-net`,
+    cgroup: `drawbridge-lab-${name}`,
+    ...how,
+  };
+}
+
+export function claim(record: LabRecord): void {
+  mkdirSync(LABS, { recursive: true });
+  try {
+    writeFileSync(file(record.name), JSON.stringify(record), { flag: 'wx' });
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e;
+    throw new Error(
+      `lab "${record.name}" stands already: scripts/lab down ${record.name}, or choose another name`,
+    );
+  }
+}
+export function save(record: LabRecord): void {
+  const next = `${file(record.name)}.${process.pid}.tmp`;
+  writeFileSync(next, JSON.stringify(record));
+  renameSync(next, file(record.name));
+}
+export function forget(name: string): void {
+  rmSync(file(name), { force: true });
+}
+export function load(name: string): LabRecord | undefined {
+  try {
+    return JSON.parse(readFileSync(file(name), 'utf8')) as LabRecord;
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw e;
+  }
+}
+export function all(): LabRecord[] {
+  mkdirSync(LABS, { recursive: true });
+  const names = readdirSync(LABS).filter((f) => f.endsWith('.json'));
+  return names.flatMap((f) => load(f.slice(0, -'.json'.length)) ?? []);
+}
+
+export const me = (): { pid: number; start: string } => ({
+  pid: process.pid,
+  start: startTime(process.pid) ?? '',
+});
+/** The process that made it has gone without taking it down. */
+export const orphaned = (r: LabRecord): boolean =>
+  r.owner !== null && startTime(r.owner.pid) !== r.owner.start;

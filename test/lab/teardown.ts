@@ -1,0 +1,81 @@
+/** Removes all that a lab's record names, whatever state its maker left it in. Each step bears that its thing is gone. */
+import { existsSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { end, namespaceOf, processesIn, run } from './process.js';
+import { all, forget, type LabRecord, me, orphaned, save } from './registry.js';
+import { removeNamespace } from './topology.js';
+
+/** Before the engine stops: containers outlive it. */
+async function removeContainers(dir: string): Promise<void> {
+  const socket = join(dir, 'docker.sock');
+  if (!existsSync(socket)) return;
+  const docker = ['docker', '-H', `unix://${socket}`];
+  const list = await run([...docker, 'ps', '-aq'], { timeoutMs: 10_000 });
+  const ids = list.stdout.split('\n').filter((id) => id !== '');
+  if (ids.length > 0) await run([...docker, 'rm', '-f', ...ids], { timeoutMs: 60_000 });
+}
+
+function cgroupFolders(cgroup: string): string[] {
+  const roots = readdirSync('/sys/fs/cgroup', { withFileTypes: true }).filter((d) => d.isDirectory());
+  const folders = roots.map((d) => join('/sys/fs/cgroup', d.name, cgroup));
+  return [...folders, join('/sys/fs/cgroup', cgroup)].filter((f) => existsSync(f));
+}
+const children = (folder: string): string[] =>
+  readdirSync(folder, { withFileTypes: true })
+    .filter((d) => d.isDirectory())
+    .map((d) => join(folder, d.name));
+
+function removeCgroup(folder: string): void {
+  for (const child of children(folder)) removeCgroup(child);
+  rmdirSync(folder);
+}
+
+async function cgroupProcesses(folder: string): Promise<number[]> {
+  const { stdout } = await run(['cat', join(folder, 'cgroup.procs')]);
+  const below = await Promise.all(children(folder).map(cgroupProcesses));
+  return [
+    ...stdout
+      .split('\n')
+      .filter((l) => l !== '')
+      .map(Number),
+    ...below.flat(),
+  ];
+}
+
+/** Every process in the lab's namespaces or cgroup. Killing one may bring another to light: a few rounds. */
+async function endProcesses(record: LabRecord): Promise<void> {
+  const files = [record.hostNetns, record.netNetns].map((n) => `/run/netns/${n}`);
+  const namespaces = new Set(files.map(namespaceOf).filter((n) => n !== undefined));
+  for (let round = 0; round < 5; round++) {
+    const inCgroup = await Promise.all(cgroupFolders(record.cgroup).map(cgroupProcesses));
+    const pids = new Set([...processesIn(namespaces), ...inCgroup.flat()]);
+    pids.delete(process.pid);
+    if (pids.size === 0) return;
+    await Promise.all([...pids].map((pid) => end(pid, 0, 'SIGKILL')));
+  }
+  throw new Error(
+    `lab ${record.name}: processes keep coming in its namespaces; try scripts/lab down ${record.name} again`,
+  );
+}
+
+/** Order: containers, engine (by `stopEngine` where the caller can), processes, namespaces, cgroups, files, the record. */
+export async function teardown(record: LabRecord, stopEngine?: () => Promise<void>): Promise<void> {
+  await removeContainers(record.dir);
+  await stopEngine?.();
+  await endProcesses(record);
+  await Promise.all([removeNamespace(record.hostNetns), removeNamespace(record.netNetns)]);
+  for (const folder of cgroupFolders(record.cgroup)) removeCgroup(folder);
+  rmSync(record.dir, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+  forget(record.name);
+}
+
+/** Takes down the labs whose makers have gone; gives their names. */
+export async function reap(): Promise<string[]> {
+  const left = all().filter(orphaned);
+  for (const record of left) {
+    const mine = { ...record, owner: me() }; // so that no other reaper begins on it
+    save(mine);
+    await teardown(mine);
+  }
+  return left.map((r) => r.name);
+}

@@ -1,0 +1,112 @@
+/** HTTP and TLS of NET, at every address: says who asked, streams, swallows uploads; keeps a log of requests. */
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { Server } from 'node:net';
+import type { SecureContext, TLSSocket } from 'node:tls';
+import { type Certificates, NO_NAME } from './certs.js';
+import { HTTP_PORTS, TLS_PORTS } from './topology.js';
+
+export interface WebRequest {
+  readonly time: number;
+  readonly from: string;
+  readonly fromPort: number;
+  readonly to: string;
+  readonly toPort: number;
+  readonly method: string;
+  readonly path: string;
+  /** The Host header. */
+  readonly host: string;
+  /** Server name of the ClientHello; null over plain HTTP or when it had none. */
+  readonly sni: string | null;
+}
+const CHUNK = Buffer.alloc(65_536, 'drawbridge ');
+
+function describe(req: IncomingMessage): WebRequest {
+  const s = req.socket;
+  const sni = (s as TLSSocket).servername;
+  return {
+    time: Date.now(),
+    from: (s.remoteAddress ?? '').replace(/^::ffff:/, ''),
+    fromPort: s.remotePort ?? 0,
+    to: (s.localAddress ?? '').replace(/^::ffff:/, ''),
+    toPort: s.localPort ?? 0,
+    method: req.method ?? '',
+    path: req.url ?? '',
+    host: req.headers.host ?? '',
+    sni: typeof sni === 'string' ? sni : null,
+  };
+}
+
+/** Endless: as fast as the reader takes it, or `rate` bytes a second in ten pieces. */
+function stream(res: ServerResponse, rate: number): void {
+  if (rate > 0) {
+    const timer = setInterval(() => res.write(CHUNK.subarray(0, Math.max(1, Math.ceil(rate / 10)))), 100);
+    res.on('close', () => clearInterval(timer));
+    return;
+  }
+  const fill = (): void => {
+    for (let i = 0; i < 64; i++) if (!res.write(CHUNK)) return;
+    setImmediate(fill);
+  };
+  res.on('drain', fill);
+  fill();
+}
+
+function sendBytes(res: ServerResponse, count: number): void {
+  let left = count;
+  const fill = (): void => {
+    while (left > 0) {
+      const piece = CHUNK.subarray(0, Math.min(left, CHUNK.length));
+      left -= piece.length;
+      if (!res.write(piece)) return;
+    }
+    res.end();
+  };
+  res.on('drain', fill);
+  fill();
+}
+
+function swallow(req: IncomingMessage, res: ServerResponse): void {
+  let received = 0;
+  req.on('data', (d: Buffer) => {
+    received += d.length;
+  });
+  req.on('end', () => res.end(JSON.stringify({ received })));
+}
+
+function handler(log: WebRequest[]): RequestListener {
+  return (req, res) => {
+    const seen = describe(req);
+    log.push(seen);
+    res.on('error', () => undefined); // the reader went away: nothing to tell anybody
+    const url = new URL(seen.path, 'http://lab.test');
+    const number = (name: string): number => Number(url.searchParams.get(name) ?? 0);
+    if (req.method === 'POST' || req.method === 'PUT') swallow(req, res);
+    else if (url.pathname === '/stream') stream(res, number('rate'));
+    else if (url.pathname === '/bytes') sendBytes(res, number('n'));
+    else if (url.pathname === '/delay') setTimeout(() => res.end(JSON.stringify(seen)), number('ms'));
+    else res.setHeader('content-type', 'application/json').end(JSON.stringify(seen));
+  };
+}
+
+const listen = (server: Server, port: number): Promise<void> =>
+  new Promise((resolve, reject) => {
+    server.on('error', reject);
+    server.listen({ port, host: '::' }, resolve);
+  });
+
+export async function startWeb(certificates: Certificates): Promise<WebRequest[]> {
+  const log: WebRequest[] = [];
+  const handle = handler(log);
+  const tls = {
+    SNICallback: (name: string, done: (e: Error | null, c?: SecureContext) => void) => {
+      certificates.context(name).then((c) => done(null, c), done);
+    },
+  };
+  const bare = { ...tls, ...(await certificates.pair(NO_NAME)) };
+  await Promise.all([
+    ...HTTP_PORTS.map((p) => listen(createServer(handle), p)),
+    ...TLS_PORTS.map((p) => listen(createTlsServer(bare, handle), p)),
+  ]);
+  return log;
+}
