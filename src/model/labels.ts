@@ -27,13 +27,8 @@ export interface LabelIntent {
   readonly notes: readonly Problem[];
 }
 
-interface Read {
-  allow: Entry[];
-  lists: string[];
-  mode?: Mode;
-  limits?: Limits;
-  askMs?: number;
-}
+/** What one label says, once it has parsed. */
+type Said = Partial<Pick<LabelIntent, 'allow' | 'lists' | 'mode' | 'limits' | 'askMs'>>;
 
 const PREFIX = 'drawbridge.';
 const MODES: readonly string[] = ['enforce', 'observe', 'off'];
@@ -63,21 +58,18 @@ function parseListNames(text: string): Parsed<readonly string[]> {
   return { ok: false, problems };
 }
 
-/** What one label adds to the intent, once it has parsed. */
-type Effect = (read: Read) => void;
-const then = <T>(parsed: Parsed<T>, use: (value: T) => Effect): Parsed<Effect> =>
-  parsed.ok ? { ok: true, value: use(parsed.value) } : parsed;
+const said = <T>(parsed: Parsed<T>, make: (value: T) => Said): Parsed<Said> =>
+  parsed.ok ? { ok: true, value: make(parsed.value) } : parsed;
 
-const lists = (text: string): Parsed<Effect> =>
-  then(parseListNames(text), (names) => (read) => void read.lists.push(...names));
+const readLists = (text: string): Parsed<Said> => said(parseListNames(text), (lists) => ({ lists }));
 
-const KEYS: ReadonlyMap<string, (text: string) => Parsed<Effect>> = new Map([
-  ['allow', (text) => then(parseEntries(text), (entries) => (read) => void read.allow.push(...entries))],
-  ['lists', lists],
-  ['list', lists],
-  ['mode', (text) => then(parseMode(text), (mode) => (read) => void (read.mode = mode))],
-  ['limit', (text) => then(parseLimits(text), (limits) => (read) => void (read.limits = limits))],
-  ['ask', (text) => then(parseDuration(text.trim()), (askMs) => (read) => void (read.askMs = askMs))],
+const KEYS: ReadonlyMap<string, (text: string) => Parsed<Said>> = new Map([
+  ['allow', (text) => said(parseEntries(text), (allow) => ({ allow }))],
+  ['lists', readLists],
+  ['list', readLists],
+  ['mode', (text) => said(parseMode(text), (mode) => ({ mode }))],
+  ['limit', (text) => said(parseLimits(text), (limits) => ({ limits }))],
+  ['ask', (text) => said(parseDuration(text.trim()), (askMs) => ({ askMs }))],
 ]);
 const ADDS: readonly string[] = ['allow', 'lists', 'list'];
 
@@ -85,7 +77,7 @@ interface Label {
   readonly key: string;
   readonly text: string;
   readonly fromImage: boolean;
-  readonly effect: Parsed<Effect>;
+  readonly parsed: Parsed<Said>;
 }
 
 function unknownLabel(key: string): Parsed<never> {
@@ -105,13 +97,13 @@ export const isTrustedImage = (facts: LabelFacts, trustImages: readonly string[]
 function readLabel(facts: LabelFacts, name: string, trusted: boolean): Label {
   const key = name.slice(PREFIX.length);
   const text = facts.labels[name] ?? '';
-  const effect = KEYS.get(key)?.(text) ?? unknownLabel(key);
-  return { key, text, fromImage: !trusted && isImageLabel(facts, name), effect };
+  const parsed = KEYS.get(key)?.(text) ?? unknownLabel(key);
+  return { key, text, fromImage: !trusted && isImageLabel(facts, name), parsed };
 }
 
 function brokenNotes(label: Label): readonly Problem[] {
-  if (label.effect.ok) return [];
-  return label.effect.problems.map((problem) => ({
+  if (label.parsed.ok) return [];
+  return label.parsed.problems.map((problem) => ({
     ...problem,
     detail: `label ${PREFIX}${label.key}: ${problem.detail}; nothing is allowed until this is mended`,
   }));
@@ -133,7 +125,7 @@ const UNKNOWN_IMAGE: Problem = {
 };
 
 function imageNotes(facts: LabelFacts, labels: readonly Label[]): readonly Problem[] {
-  const ignored = labels.filter((label) => label.effect.ok && !tightens(label));
+  const ignored = labels.filter((label) => label.parsed.ok && !tightens(label));
   if (ignored.length === 0) return [];
   return facts.imageLabels ? ignored.map(ignoredNote) : [UNKNOWN_IMAGE];
 }
@@ -143,14 +135,15 @@ export function readLabels(facts: LabelFacts, trustImages: readonly string[]): L
   const trusted = isTrustedImage(facts, trustImages);
   const names = Object.keys(facts.labels).filter((name) => name.startsWith(PREFIX));
   const labels = names.sort().map((name) => readLabel(facts, name, trusted));
-  const read: Read = { allow: [], lists: [] };
-  for (const label of labels)
-    if (label.effect.ok && (!label.fromImage || tightens(label))) label.effect.value(read);
+  const counted = labels.filter((label) => !label.fromImage || tightens(label));
+  const heard = counted.flatMap((label) => (label.parsed.ok ? [label.parsed.value] : []));
   const images = labels.filter((label) => label.fromImage);
   return {
-    ...read,
+    ...Object.assign({}, ...heard),
+    allow: heard.flatMap(({ allow }) => allow ?? []),
+    lists: heard.flatMap(({ lists }) => lists ?? []),
     hasEntries: labels.some((label) => ADDS.includes(label.key)),
-    broken: labels.some((label) => !label.effect.ok),
+    broken: labels.some((label) => !label.parsed.ok),
     notes: [...labels.flatMap(brokenNotes), ...imageNotes(facts, images)],
   };
 }

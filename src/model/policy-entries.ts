@@ -23,9 +23,9 @@ export class Gathering {
     if (reached.has(name)) return;
     reached.add(name);
     const list = this.#all.get(name);
-    if (!list) return this.#missing(name);
-    this.lists.add(name);
-    for (const entry of list.allow) this.#add(entry, sourceOf(name), sourceOf, reached);
+    if (list) this.lists.add(name);
+    else this.#missing(name);
+    for (const entry of list?.allow ?? []) this.#add(entry, sourceOf(name), sourceOf, reached);
   }
 
   addEntry(entry: Entry, source: EntrySource, sourceOf: (list: string) => EntrySource): void {
@@ -38,7 +38,10 @@ export class Gathering {
     sourceOf: (list: string) => EntrySource,
     reached: Set<string>,
   ): void {
-    if (!isDest(entry)) return this.addList(entry.list, sourceOf, reached);
+    if (!isDest(entry)) {
+      this.addList(entry.list, sourceOf, reached);
+      return;
+    }
     const expired = entry.expires !== undefined && Date.parse(entry.expires) <= this.#now;
     const key = JSON.stringify([entry.canonical, source]);
     if (expired || this.#seen.has(key)) return;
