@@ -5,16 +5,13 @@
  * `# ExtServers: [10.0.0.2 host(127.0.0.53)]`, where `host(…)` is asked from the host's network namespace. In 25–27
  * that is a loopback or unreachable-family address from the host's file, from 28 on every address from the host's file.
  */
-import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 
 export interface ResolverFacts {
   /** The container's resolv.conf names Docker's embedded resolver, 127.0.0.11. */
   readonly embedded: boolean;
   /** The embedded resolver asks (or may ask) at least one upstream from the host's namespace. */
   readonly hostAsked: boolean;
-  /** Lower case. */
+  /** Lower case, no trailing dot. */
   readonly search: readonly string[];
   /** The addresses that will be asked in the end: by the container itself, or by the embedded resolver. */
   readonly servers: readonly string[];
@@ -22,23 +19,14 @@ export interface ResolverFacts {
 
 const UNKNOWN: ResolverFacts = { embedded: true, hostAsked: true, search: [], servers: [] };
 
-/**
- * @param text the file's text; undefined when it cannot be read.
- * @param hash the text of `resolv.conf.hash` beside it (`sha256:HEX` of what Docker wrote). The file is mounted
- *   writable into the container, its hash is not: a text that does not fit the hash is the container's word, not
- *   Docker's. Everything unknown or unproven counts as embedded and asked from the host.
- */
-export function resolverFacts(text: string | undefined, hash: string | undefined): ResolverFacts {
-  if (text === undefined || hash === undefined || hash.trim() !== digest(text)) return UNKNOWN;
+/** @param text the file as Docker wrote it; undefined (unreadable, or perhaps the container's word) is closed: host-asked. */
+export function resolverFacts(text: string | undefined): ResolverFacts {
+  if (text === undefined) return UNKNOWN;
   const lines = text.split('\n').map((l) => l.trim());
   const named = valuesOf(lines, 'nameserver').map((v) => v[0] ?? '');
   const search = (valuesOf(lines, 'search').at(-1) ?? []).map((d) => d.toLowerCase().replace(/\.$/, ''));
   if (!named.includes('127.0.0.11')) return { embedded: false, hostAsked: false, search, servers: named };
   return { embedded: true, ...upstreams(lines), search };
-}
-
-function digest(text: string): string {
-  return `sha256:${createHash('sha256').update(text).digest('hex')}`;
 }
 
 function valuesOf(lines: readonly string[], directive: string): readonly (readonly string[])[] {
@@ -52,18 +40,10 @@ function upstreams(lines: readonly string[]): Pick<ResolverFacts, 'hostAsked' | 
   if (list === undefined) return { hostAsked: true, servers: [] };
   const marks = list.split(/\s+/).filter((s) => s !== '');
   const servers = marks.map((m) => /^host\((.*)\)$/.exec(m)?.[1] ?? m);
-  return { hostAsked: marks.some((m) => m.startsWith('host(')), servers };
+  return { hostAsked: marks.length === 0 || marks.some((m) => m.startsWith('host(')), servers };
 }
 
 /** True when queries through Docker's embedded resolver would leave from the host's namespace, where no asker is seen. */
 export function needsNamespaceDns(facts: ResolverFacts): boolean {
   return facts.embedded && facts.hostAsked;
-}
-
-/** Reads `ROOT/containers/ID/resolv.conf` and its hash; what cannot be read counts as asked from the host. */
-export async function readResolver(rootDir: string, id: string): Promise<ResolverFacts> {
-  const read = (name: string): Promise<string | undefined> =>
-    readFile(join(rootDir, 'containers', id, name), 'utf8').catch(() => undefined);
-  const [text, hash] = await Promise.all([read('resolv.conf'), read('resolv.conf.hash')]);
-  return resolverFacts(text, hash);
 }

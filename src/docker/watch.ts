@@ -10,7 +10,8 @@ import { Engine } from './engine.js';
 import { readEvent } from './events.js';
 import { Fetcher } from './fetch.js';
 import type { InspectedNetwork } from './networks.js';
-import { type ResolverFacts, readResolver } from './resolv.js';
+import type { ResolverFacts } from './resolv.js';
+import { readResolver } from './resolv-file.js';
 import { Coalescer } from './schedule.js';
 import { DockerState, type Outcome } from './state.js';
 import { EventStream } from './stream.js';
@@ -103,12 +104,17 @@ export class DockerWatch implements AsyncDisposable {
     return readDaemon(info, version);
   }
 
-  /** Which way this container's DNS goes; Docker may write it anew whenever the container's networks change. */
+  /**
+   * Which way this container's DNS goes, from the file that Docker wrote for its namespace's owner. Ask after
+   * `privileges` are known: before the start, and for files that cannot be proven, the answer is the closed one.
+   */
   async resolver(id: string): Promise<ResolverFacts> {
-    const t = this.#state.containers.get(id);
-    const owner = (t && namespaceOwner(t, this.#state.containers)) ?? id;
+    const all = this.#state.containers;
+    const t = all.get(id);
+    const owner = all.get((t && namespaceOwner(t, all)) ?? id);
     if (this.#rootDir === '') this.#rootDir = (await this.daemonInfo()).rootDir;
-    return readResolver(this.#rootDir, owner);
+    const sandboxKey = owner?.privileges?.sandboxKey ?? '';
+    return readResolver({ rootDir: this.#rootDir, id: owner?.id ?? id, sandboxKey });
   }
 
   async close(): Promise<void> {
