@@ -38,7 +38,7 @@ function hookCommands(desired: TableDesired, observed: SavedTable, prefix: strin
 }
 
 /** Docker may have no DOCKER-USER in a family (its ip6tables off, not started): then FORWARD itself is the place. */
-function placeOf(hook: Hook, observed: SavedTable): string {
+export function placeOf(hook: Hook, observed: SavedTable): string {
   if (hook.chain !== 'DOCKER-USER') return hook.chain;
   const jumped = observed.get('FORWARD')?.some((r) => /(^| )-j DOCKER-USER$/.test(r.text));
   return observed.has('DOCKER-USER') && jumped ? 'DOCKER-USER' : 'FORWARD';

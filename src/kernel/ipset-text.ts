@@ -18,13 +18,18 @@ export function parseSetSave(text: string, prefix: string): Map<string, SavedSet
     if (!name?.startsWith(`${prefix}-`) || what === undefined) continue;
     if (verb === 'create')
       sets.set(name, { type: what, family: rest[rest.indexOf('family') + 1] === 'inet6' ? 6 : 4, timed: rest.includes('timeout'), members: new Set() });
-    else if (verb === 'add') sets.get(name)?.members.add(what);
+    else if (verb === 'add') sets.get(name)?.members.add(hexGroups(what));
   }
   return sets;
 }
 
 const isFit = (want: SetDesired, have: SavedSet | undefined): boolean =>
   have !== undefined && have.type === want.type && have.family === want.family && have.timed === want.timed;
+
+/** inet_ntop writes mapped and compatible v6 addresses with a dotted quad: back to RFC 5952's hexadecimal. */
+const hexGroups = (m: string): string =>
+  m.replace(/(?<=:)(\d+)\.(\d+)\.(\d+)\.(\d+)/, (_, a, b, c, d) => `${pair(a, b)}:${pair(c, d)}`);
+const pair = (hi: string, lo: string): string => (Number(hi) * 256 + Number(lo)).toString(16);
 
 /** ipset prints single addresses without their length. */
 export const bareMember = (m: string): string => m.replace(/(?<=\.\d+)\/32$|(?<=:[0-9a-f:]*)\/128$/, '');

@@ -1,0 +1,54 @@
+import type { TracePacket } from '../desired/trace.js';
+
+/** A flow of conntrack as this room needs it. */
+export interface FlowFacts {
+  readonly family: 4 | 6;
+  readonly proto: number;
+  readonly orig: { readonly src: string; readonly dst: string; readonly sport?: number; readonly dport?: number };
+  readonly reply: { readonly src: string; readonly dst: string; readonly sport?: number; readonly dport?: number };
+}
+export interface FlowTable<F extends FlowFacts> {
+  flows(family: 4 | 6, filter: { readonly orig?: { readonly src?: string } }): Promise<readonly F[]>;
+  delete(flow: F): boolean;
+}
+
+const PROTO: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
+const DNS_PORT = 53;
+
+/** The packet that would open this flow now: its true destination is where answers come from. */
+export function opening(flow: FlowFacts, mark: number): TracePacket {
+  const proto = PROTO[flow.proto] ?? flow.proto;
+  return {
+    family: flow.family,
+    mark,
+    proto,
+    src: flow.orig.src,
+    dst: flow.reply.src,
+    states: ['NEW'],
+    syn: true,
+    ...(proto === 'icmp' ? { echo: true } : {}),
+    ...(flow.reply.sport === undefined ? {} : { dport: flow.reply.sport }),
+  };
+}
+
+export const isDns = (flow: FlowFacts): boolean => flow.orig.dport === DNS_PORT;
+
+/**
+ * Ends the flows from an address that `keep` does not want, and once more for packets that were on their way.
+ * Resolves with what was ended in the first round.
+ */
+export async function cutFlows<F extends FlowFacts>(
+  table: FlowTable<F>,
+  address: string,
+  keep: (flow: F) => boolean,
+): Promise<readonly F[]> {
+  const family = address.includes(':') ? 6 : 4;
+  const round = async (): Promise<F[]> => {
+    const doomed = (await table.flows(family, { orig: { src: address } })).filter((f) => !keep(f));
+    for (const flow of doomed) table.delete(flow);
+    return doomed;
+  };
+  const cut = await round();
+  if (cut.length > 0) await round();
+  return cut;
+}

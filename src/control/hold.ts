@@ -1,0 +1,133 @@
+import { markOf } from '../desired/bridge.js';
+import { type Marks, UNATTRIBUTED } from '../desired/marks.js';
+import type { Mode } from '../model/policy.js';
+import type { Binding, PortMap } from './bindings.js';
+
+/** A packet of a port that the bridge table did not know. */
+export interface HeldPacket {
+  readonly id: number;
+  readonly mark: number;
+  readonly src: string;
+}
+/** What stands in the kernel now. */
+export interface InKernel {
+  readonly ports: PortMap;
+  readonly unattributed: ReadonlySet<number>;
+  readonly unattributedMode: Mode;
+  readonly identityOf: (container: string) => { readonly identity: number; readonly mode: Mode } | undefined;
+  /** Every veth: a port that is not here came after the links were read. */
+  readonly veths: readonly number[];
+}
+export interface HoldOptions {
+  readonly marks: Marks;
+  readonly verdict: (id: number, verdict: 'repeat' | 'drop', mark?: number) => void;
+  readonly state: () => InKernel | undefined;
+  /** Asks for a classification that begins after now; it calls `settle` when its outcome stands in the kernel. */
+  readonly classify: () => void;
+  readonly now: () => number;
+  /** A sender of an unattributed port was let through: its address is no container's. */
+  readonly onUnattributed: (src: string) => void;
+}
+
+const DEADLINE_MS = 2_000;
+const SWEEP_MS = 250;
+const MAX_WAITING = 4_096;
+
+/** Packets of unknown ports wait here until somebody is proven to stand behind the port; then they are repeated once. */
+export class Hold {
+  readonly #o: HoldOptions;
+  readonly #waiting = new Map<number, { packet: HeldPacket; since: number }>();
+  #timer: NodeJS.Timeout | undefined;
+  readonly counts = { held: 0, repeated: 0, dropped: 0, expired: 0 };
+
+  constructor(options: HoldOptions) {
+    this.#o = options;
+  }
+
+  take(packet: HeldPacket): void {
+    this.counts.held += 1;
+    if (this.#decide(packet)) return;
+    if (this.#waiting.size >= MAX_WAITING) return this.#drop(packet);
+    this.#waiting.set(packet.id, { packet, since: this.#o.now() });
+    this.#o.classify();
+    this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS);
+  }
+
+  /** What stands in the kernel has changed: who waits may be decided now. */
+  settle(): void {
+    for (const { packet } of [...this.#waiting.values()]) if (this.#decide(packet)) this.#waiting.delete(packet.id);
+  }
+
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    for (const { packet } of this.#waiting.values()) this.#drop(packet);
+    this.#waiting.clear();
+  }
+
+  #sweep(): void {
+    this.#timer = undefined;
+    const oldest = this.#o.now() - DEADLINE_MS;
+    for (const { packet, since } of [...this.#waiting.values()]) {
+      if (since > oldest) continue;
+      this.#waiting.delete(packet.id);
+      this.counts.expired += 1;
+      this.#drop(packet);
+    }
+    if (this.#waiting.size === 0) return;
+    this.#o.classify();
+    this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS);
+  }
+
+  #drop(packet: HeldPacket): void {
+    this.counts.dropped += 1;
+    this.#o.verdict(packet.id, 'drop');
+  }
+
+  /** True: the packet has its verdict. */
+  #decide(packet: HeldPacket): boolean {
+    const state = this.#o.state();
+    const port = state && this.#portOf(packet, state);
+    if (!state || port === undefined) return false;
+    const mark = this.#markFor(port, packet, state);
+    if (mark === 'wait') return false;
+    if (mark === 'drop') this.#drop(packet);
+    else this.#repeat(packet, mark);
+    return true;
+  }
+
+  #repeat(packet: HeldPacket, mark: number): void {
+    const { marks } = this.#o;
+    const others = (packet.mark & ~marks.all) >>> 0;
+    this.counts.repeated += 1;
+    this.#o.verdict(packet.id, 'repeat', (others | mark | marks.held) >>> 0);
+  }
+
+  /** The mark carries the ifindex's low bits: exactly one veth must fit, or nobody can tell whose packet it is. */
+  #portOf(packet: HeldPacket, state: InKernel): number | undefined {
+    const { marks } = this.#o;
+    const low = ((packet.mark & marks.identity) >>> marks.shift) & marks.ifindexMask;
+    const fitting = state.veths.filter((v) => (v & marks.ifindexMask) === low);
+    return fitting.length === 1 ? fitting[0] : undefined;
+  }
+
+  #markFor(port: number, packet: HeldPacket, state: InKernel): number | 'wait' | 'drop' {
+    const binding = state.ports.bindings.get(port);
+    if (binding) return this.#boundMark(binding, packet, state);
+    if (state.ports.exempt.includes(port)) return 0;
+    if (!state.unattributed.has(port)) return 'wait';
+    this.#o.onUnattributed(packet.src);
+    return markOf(this.#o.marks, UNATTRIBUTED, state.unattributedMode);
+  }
+
+  /** A bound port speaks for its own addresses only; whose policy is not enforced may use others, as in the bridge table. */
+  #boundMark(b: Binding, packet: HeldPacket, state: InKernel): number | 'wait' | 'drop' {
+    const who = state.identityOf(b.container);
+    if (!who) return 'wait';
+    const own = packet.src === b.ip4 || packet.src === b.ip6;
+    return own || who.mode !== 'enforce' ? markOf(this.#o.marks, who.identity, who.mode) : 'drop';
+  }
+}

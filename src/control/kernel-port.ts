@@ -1,0 +1,27 @@
+import type { BridgeDesired, DesiredState } from '../desired/state.js';
+import type { HostLink } from '../ports.js';
+import type { FlowFacts, FlowTable } from './cut.js';
+
+/** The kernel as the control room uses it; made of the kernel room's parts at the composition root. */
+export interface KernelPort<F extends FlowFacts = FlowFacts> {
+  links(known: ReadonlySet<number>): Promise<readonly HostLink[]>;
+  /** Elements of the bridge table as they stand (for taking over after a restart). */
+  bridge(): Promise<BridgeDesired>;
+  apply(desired: DesiredState): Promise<{ readonly changed: boolean; readonly refill: readonly string[]; readonly repaired: boolean }>;
+  /** Somebody may have changed something: the next apply looks first. */
+  invalidate(): void;
+  readonly flows: FlowTable<F>;
+  /** Members of a learned set with the seconds they have left; undefined: no such set. */
+  members(set: string): Promise<ReadonlyMap<string, number> | undefined>;
+  add(set: string, address: string, seconds: number): Promise<void>;
+  remove(set: string, address: string): Promise<void>;
+  /** Members of hash:ip,port,ip for `seconds`. */
+  addCut(set: string, members: readonly string[], seconds: number): Promise<void>;
+  hostAddresses(): ReadonlySet<string>;
+}
+
+/** The ledger as the control room uses it: what the learned sets of a container should hold, until when (ms). */
+export interface LearnedPort {
+  wanted(container: string): ReadonlyMap<string, ReadonlyMap<string, number>>;
+  forget(container: string): void;
+}

@@ -1,0 +1,46 @@
+import type { Member } from '../desired/state.js';
+import type { FlowFacts } from './cut.js';
+import type { InForce } from './enforcer.js';
+import type { KernelPort, LearnedPort } from './kernel-port.js';
+
+const secondsLeft = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
+
+/** Fills learned sets that were made anew from what the ledger still holds. */
+export async function refillSets<F extends FlowFacts>(
+  kernel: KernelPort<F>,
+  learned: LearnedPort,
+  state: InForce,
+  sets: readonly string[],
+  now: number,
+): Promise<void> {
+  if (sets.length === 0) return;
+  const fresh = new Set(sets);
+  for (const member of state.members.values())
+    for (const [set, addresses] of learned.wanted(member.id)) {
+      if (!fresh.has(set)) continue;
+      for (const [address, until] of addresses) if (until > now) await kernel.add(set, address, secondsLeft(until, now));
+    }
+}
+
+/** After a change of policy: members that no name justifies any more go, those that are newly justified come. */
+export async function syncLearned<F extends FlowFacts>(
+  kernel: KernelPort<F>,
+  learned: LearnedPort,
+  state: InForce,
+  member: Member,
+  now: number,
+): Promise<void> {
+  const wanted = learned.wanted(member.id);
+  const short = member.id.slice(0, 12);
+  for (const set of state.desired.sets.values()) {
+    if (!set.timed || !set.name.includes(short)) continue;
+    const have = await kernel.members(set.name);
+    const want = wanted.get(set.name) ?? new Map<string, number>();
+    for (const address of have?.keys() ?? []) if ((want.get(address) ?? 0) <= now) await kernel.remove(set.name, address);
+    for (const [address, until] of want) {
+      const left = have?.get(address);
+      const seconds = secondsLeft(until, now);
+      if (until > now && (left === undefined || left < seconds)) await kernel.add(set.name, address, seconds);
+    }
+  }
+}

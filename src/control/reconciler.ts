@@ -1,0 +1,119 @@
+import type { Logger } from '../ports.js';
+
+export interface Pass {
+  readonly reasons: readonly string[];
+  /** Read the kernel afresh before this pass. */
+  readonly resync: boolean;
+}
+export interface ReconcilerOptions {
+  readonly pass: (pass: Pass) => Promise<void>;
+  readonly log: Logger;
+}
+interface Waiter {
+  resolve(): void;
+  reject(e: Error): void;
+}
+
+const FIRST_RETRY_MS = 50;
+const LAST_RETRY_MS = 5_000;
+
+/** One pass at a time; what comes meanwhile is one more pass. A failed pass is repeated, after a fresh look, until it holds. */
+export class Reconciler {
+  readonly #options: ReconcilerOptions;
+  #reasons: string[] = [];
+  #resync = true;
+  #waiters: Waiter[] = [];
+  #running = false;
+  #stopped = false;
+  #failures = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #lastError: Error | undefined;
+  #idle: (() => void)[] = [];
+
+  constructor(options: ReconcilerOptions) {
+    this.#options = options;
+  }
+
+  /** The last pass held, and nothing waits. */
+  get inSync(): boolean {
+    return this.#lastError === undefined && this.#failures === 0;
+  }
+  get lastError(): Error | undefined {
+    return this.#lastError;
+  }
+
+  trigger(reason: string, resync = false): void {
+    if (this.#stopped) return;
+    this.#reasons.push(reason);
+    this.#resync ||= resync;
+    if (this.#running) return;
+    clearTimeout(this.#timer);
+    this.#running = true;
+    queueMicrotask(() => void this.#loop());
+  }
+
+  /** Resolves when a pass that began after this call has held; rejects after `ms`, with the reason if there is one. */
+  inForce(ms: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#waiters = this.#waiters.filter((w) => w !== waiter);
+        reject(new Error(`not in force within ${ms} ms${this.#lastError ? `: ${this.#lastError.message}` : ''}`));
+      }, ms);
+      const settle = (): void => clearTimeout(timer);
+      const waiter: Waiter = {
+        resolve: () => (settle(), resolve()),
+        reject: (e) => (settle(), reject(e)),
+      };
+      this.#waiters.push(waiter);
+      this.trigger('a change waits to be in force');
+    });
+  }
+
+  /** Ends after the pass that runs now. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    if (this.#running) await new Promise<void>((done) => this.#idle.push(done));
+    for (const w of this.#waiters.splice(0)) w.reject(new Error('the service is stopping'));
+  }
+
+  async #loop(): Promise<void> {
+    while (this.#reasons.length > 0 && !this.#stopped) {
+      if (!(await this.#once())) break;
+    }
+    this.#running = false;
+    for (const done of this.#idle.splice(0)) done();
+  }
+
+  async #once(): Promise<boolean> {
+    const reasons = [...new Set(this.#reasons.splice(0))];
+    const waiters = this.#waiters.splice(0);
+    const resync = this.#resync;
+    this.#resync = false;
+    try {
+      await this.#options.pass({ reasons, resync });
+      this.#failures = 0;
+      this.#lastError = undefined;
+      for (const w of waiters) w.resolve();
+      return true;
+    } catch (e) {
+      this.#waiters.unshift(...waiters);
+      this.#failed(e instanceof Error ? e : new Error(String(e)), reasons);
+      return false;
+    }
+  }
+
+  #failed(error: Error, reasons: readonly string[]): void {
+    this.#lastError = error;
+    this.#failures += 1;
+    this.#resync = true;
+    const wait = Math.min(FIRST_RETRY_MS * 2 ** Math.min(this.#failures - 1, 10), LAST_RETRY_MS);
+    this.#options.log.error({ err: error.message, reasons, retryMs: wait }, 'the kernel does not hold the desired state yet');
+    this.#reasons.unshift('retry');
+    if (this.#stopped) return;
+    this.#timer = setTimeout(() => {
+      this.#running = true;
+      void this.#loop();
+    }, wait);
+  }
+}

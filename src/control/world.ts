@@ -1,0 +1,67 @@
+import { planClasses } from '../desired/classes.js';
+import type { Bridge, DesiredInput, Member, Port, Shape } from '../desired/state.js';
+import type { ContainerFacts, DockerView } from '../model/container.js';
+import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
+import type { Binding, PortMap } from './bindings.js';
+import type { Identities } from './identities.js';
+import { type EastWest, freeNeighbours, resolveContainer } from './neighbours.js';
+
+export interface WorldInput {
+  readonly view: DockerView;
+  readonly ports: PortMap;
+  readonly identities: Identities;
+  readonly policyOf: (c: ContainerFacts) => Policy;
+  readonly eastWest: EastWest;
+  readonly shape: Shape;
+  readonly unattributed: readonly number[];
+  readonly unattributedPolicy: { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
+  readonly now: number;
+}
+
+/** What the kernel should know, from what Docker, the links and the lists say. */
+export function desiredInput(w: WorldInput): DesiredInput {
+  const members = membersOf(w);
+  return {
+    shape: w.shape,
+    members,
+    bridges: [...w.ports.bridges].map(([name, b]): Bridge => ({ name, mac: b.link.mac, ports: b.ports })),
+    exempt: w.ports.exempt,
+    unattributed: w.unattributed,
+    unattributedMode: w.unattributedPolicy.mode,
+    unattributedClasses: planClasses(w.unattributedPolicy.entries, () => []),
+  };
+}
+
+/** Containers with a namespace of their own and a place on a managed network. Their chains stand before their ports do. */
+function membersOf(w: WorldInput): Member[] {
+  const bound = new Map<string, Binding[]>();
+  for (const b of w.ports.bindings.values()) bound.set(b.container, [...(bound.get(b.container) ?? []), b]);
+  const managed = new Set([...w.ports.bridges.values()].map((b) => b.network.id));
+  const present = [...w.view.containers.values()].filter((c) => bound.has(c.id) || isComing(c, managed));
+  w.identities.retain(new Set(present.map((c) => c.id)), w.now);
+  return present.map((c) => memberOf(w, c, bound.get(c.id) ?? []));
+}
+
+const isComing = (c: ContainerFacts, managed: ReadonlySet<string>): boolean =>
+  c.state !== 'exited' && c.endpoints.some((e) => managed.has(e.networkId) && (e.ip4 ?? e.ip6) !== undefined);
+
+function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]): Member {
+  const policy = w.policyOf(c);
+  return {
+    id: c.id,
+    identity: w.identities.assign(c.id, w.now),
+    policy,
+    classes: planClasses(policy.entries, (name) => resolveContainer(w.view, c, name)),
+    neighbours: policy.mode === 'enforce' ? freeNeighbours(w.view, c, w.eastWest) : [],
+    ports: bindings.map(portOf),
+    published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),
+  };
+}
+
+const portOf = (b: Binding): Port => ({
+  ifindex: b.ifindex,
+  mac: b.mac,
+  bridge: b.bridge,
+  ...(b.ip4 ? { ip4: b.ip4 } : {}),
+  ...(b.ip6 ? { ip6: b.ip6 } : {}),
+});

@@ -1,0 +1,82 @@
+import type { Family } from '../model/ip.js';
+import { type CtState, type Match, type Rule, renderRule } from './rules.js';
+
+/** A packet as the rules see it. Addresses are canonical text; proto as in a class. */
+export interface TracePacket {
+  readonly family: Family;
+  readonly mark: number;
+  readonly proto: 'tcp' | 'udp' | 'icmp' | number;
+  readonly src: string;
+  readonly dst: string;
+  readonly dport?: number;
+  readonly states: readonly CtState[];
+  readonly syn?: boolean;
+  /** For icmp; others count as an error type. */
+  readonly echo?: boolean;
+}
+/** Membership of sets: what a rule asks with its direction list, e.g. ("DB-enf4", "dst", packet). */
+export type HasMember = (set: string, dir: string, packet: TracePacket) => boolean;
+
+export interface TraceStep {
+  readonly chain: string;
+  readonly rule: Rule;
+  readonly text: string;
+}
+export interface TraceResult {
+  /** return: our chains let it go on; the judged bit in `mark` tells whether by a permit. */
+  readonly verdict: 'return' | 'drop' | 'reject' | 'accept' | 'queue' | 'dnat';
+  readonly mark: number;
+  /** The rules that matched, in order. */
+  readonly steps: readonly TraceStep[];
+}
+type Chains = ReadonlyMap<string, readonly Rule[]>;
+
+const MAX_STEPS = 10_000;
+
+/** Walks a packet through rendered chains as netfilter would: goto replaces its frame, jump pushes one. */
+export function trace(chains: Chains, start: string, packet: TracePacket, has: HasMember): TraceResult {
+  const stack: { chain: string; at: number }[] = [{ chain: start, at: 0 }];
+  const steps: TraceStep[] = [];
+  let mark = packet.mark;
+  for (let budget = MAX_STEPS; budget > 0; budget--) {
+    const frame = stack[stack.length - 1];
+    if (!frame) return { verdict: 'return', mark, steps };
+    const rule = chains.get(frame.chain)?.[frame.at++];
+    if (!rule) {
+      stack.pop();
+      continue;
+    }
+    if (!rule.when.every((m) => matches(m, { ...packet, mark }, has))) continue;
+    steps.push({ chain: frame.chain, rule, text: `${frame.chain}: ${renderRule(rule, packet.family)}` });
+    const target = rule.then;
+    if (target.k === 'mark') mark = (mark | target.bits) >>> 0;
+    else if (target.k === 'return') stack.pop();
+    else if (target.k === 'jump') stack.push({ chain: target.chain, at: 0 });
+    else if (target.k === 'goto') stack[stack.length - 1] = { chain: target.chain, at: 0 };
+    else if (target.k !== 'nflog') return { verdict: target.k, mark, steps };
+  }
+  throw new Error(`the rules from ${start} never end for ${packet.dst}`);
+}
+
+function matches(m: Match, p: TracePacket, has: HasMember): boolean {
+  switch (m.k) {
+    case 'mark':
+      return ((p.mark & m.mask) >>> 0 === m.value) !== (m.not ?? false);
+    case 'proto':
+      return p.proto === m.proto;
+    case 'dports':
+      return m.ports.some((r) => p.dport !== undefined && p.dport >= r.lo && p.dport <= r.hi);
+    case 'set':
+      return has(m.set, m.dir, p) !== (m.not ?? false);
+    case 'ct':
+      return m.states.some((s) => p.states.includes(s));
+    case 'icmpType':
+      return p.proto === 'icmp' && m.type === 'echo-request' && p.echo === true;
+    case 'syn':
+      return p.proto === 'tcp' && p.syn === true;
+    case 'dst':
+      return p.dst === m.address;
+    case 'limit':
+      return true;
+  }
+}

@@ -1,0 +1,59 @@
+import type { DesiredState, Shape } from '../desired/state.js';
+import { applyPlan, type Plan, planSteps } from './apply.js';
+import type { Exec } from './exec.js';
+import { expectedAfter } from './expected.js';
+import type { IndexOf } from './nft-parse.js';
+import { type Observed, observe } from './observe.js';
+
+export interface Applied {
+  readonly changed: boolean;
+  /** Timed sets that were made now: their members are the ledger's to add. */
+  readonly refill: readonly string[];
+  /** The kernel had been read afresh, and differed from what was last applied. */
+  readonly repaired: boolean;
+}
+
+/** The kernel as one value: applies a desired state by the difference to what is known to stand there. */
+export class Dataplane {
+  readonly #run: Exec;
+  readonly #shape: Shape;
+  readonly #indexOf: IndexOf;
+  /** Undefined: unknown, so that it must be read first. */
+  #observed: Observed | undefined;
+  #everApplied = false;
+
+  constructor(run: Exec, shape: Shape, indexOf: IndexOf) {
+    this.#run = run;
+    this.#shape = shape;
+    this.#indexOf = indexOf;
+  }
+
+  /** Somebody may have changed something: read everything before the next apply. */
+  invalidate(): void {
+    this.#observed = undefined;
+  }
+
+  async read(): Promise<Observed> {
+    this.#observed = await observe(this.#run, this.#shape.prefix, this.#indexOf);
+    return this.#observed;
+  }
+
+  /** What would change, from a fresh look; nothing is touched. */
+  async plan(desired: DesiredState): Promise<Plan> {
+    return planSteps(this.#shape, desired, await observe(this.#run, this.#shape.prefix, this.#indexOf));
+  }
+
+  /** On failure the next call reads the kernel again and goes on from there. */
+  async apply(desired: DesiredState): Promise<Applied> {
+    const fresh = this.#observed === undefined;
+    const observed = this.#observed ?? (await this.read());
+    const plan = planSteps(this.#shape, desired, observed);
+    this.#observed = undefined;
+    await applyPlan(this.#run, plan);
+    this.#observed = expectedAfter(this.#shape, desired, observed);
+    const changed = plan.stages.length > 0;
+    const repaired = fresh && changed && this.#everApplied;
+    this.#everApplied = true;
+    return { changed, refill: plan.refill, repaired };
+  }
+}

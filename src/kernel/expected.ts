@@ -1,0 +1,42 @@
+import { chainHashes } from '../desired/rules.js';
+import type { DesiredState, Shape, TableDesired } from '../desired/state.js';
+import type { Family } from '../model/ip.js';
+import { placeOf } from './diff-tables.js';
+import { bareMember, type SavedSet } from './ipset-text.js';
+import type { SavedRule, SavedTable, SavedTables } from './iptables-text.js';
+import { programTag } from './nft-text.js';
+import type { Observed } from './observe.js';
+
+/** What the kernel holds after a plan has run without error: spares reading it back after every change. */
+export function expectedAfter(shape: Shape, desired: DesiredState, before: Observed): Observed {
+  return {
+    tables: new Map(([4, 6] as const).map((f) => [f, tablesAfter(f, desired, before, shape.prefix)])),
+    sets: new Map([...desired.sets].map(([name, s]) => [name, savedSet(s)])),
+    bridge: { program: programTag(shape), elements: desired.bridge },
+  };
+}
+
+const savedSet = (s: { type: string; family: Family; timed: boolean; members: readonly string[] }): SavedSet => ({
+  type: s.type,
+  family: s.family,
+  timed: s.timed,
+  members: new Set(s.members.map(bareMember)),
+});
+
+function tablesAfter(family: Family, desired: DesiredState, before: Observed, prefix: string): SavedTables {
+  const tables = new Map(before.tables.get(family) ?? []);
+  for (const t of desired.tables.filter((d) => d.family === family))
+    tables.set(t.table, tableAfter(t, tables.get(t.table) ?? new Map(), prefix));
+  return tables;
+}
+
+function tableAfter(t: TableDesired, before: SavedTable, prefix: string): SavedTable {
+  const foreign = [...before].filter(([c]) => !c.startsWith(`${prefix}-`));
+  const after = new Map(foreign.map(([c, rules]) => [c, rules.filter((r) => r.hash === undefined)]));
+  for (const hook of t.hooks) {
+    const place = placeOf(hook, before);
+    after.set(place, [{ text: '', hash: chainHashes([hook.rule], t.family)[0] }, ...(after.get(place) ?? [])]);
+  }
+  for (const [chain, rules] of t.chains) after.set(chain, chainHashes(rules, t.family).map((hash): SavedRule => ({ text: '', hash })));
+  return after;
+}

@@ -1,0 +1,81 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { compile } from '../../src/desired/compile.js';
+import { applyPlan, planSteps } from '../../src/kernel/apply.js';
+import { Dataplane } from '../../src/kernel/dataplane.js';
+import { observe } from '../../src/kernel/observe.js';
+import { input, member, shape } from '../pure/desired/sample.js';
+import { makeNetns, type Netns } from './in-netns.js';
+
+let ns: Netns;
+beforeEach(() => {
+  ns = makeNetns();
+  ns.run('iptables', '-N', 'DOCKER-USER');
+  ns.run('iptables', '-A', 'FORWARD', '-j', 'DOCKER-USER');
+  ns.run('iptables', '-A', 'DOCKER-USER', '-s', '10.9.9.9', '-j', 'DROP');
+});
+afterEach(() => ns[Symbol.dispose]());
+
+const POLICY = 'api.github.com, 10.1.0.0/16:5432, [2001:db8::/32]:443, any:443, host:8125/udp, 10.9.0.1:53/udp dns=direct, 192.0.2.9/icmp';
+const none = () => undefined;
+
+describe('the kernel takes a desired state and gives it back', () => {
+  it('holds it after one pass, in both families', async () => {
+    const desired = compile(input(member(2, POLICY), member(17, 'a.org', 'observe'), member(300, '', 'off')));
+    const plane = new Dataplane(ns.exec, shape, none);
+    expect((await plane.apply(desired)).changed).toBe(true);
+    const again = planSteps(shape, desired, await observe(ns.exec, 'DB', none));
+    expect(again.stages).toEqual([]);
+    expect((await plane.apply(desired)).changed).toBe(false);
+    expect(ns.run('iptables', '-S', 'DOCKER-USER')).toMatch(/-A DOCKER-USER .*-j DB-FORWARD\n-A DOCKER-USER -s 10.9.9.9/);
+  });
+
+  it('goes from any state to any other, and takes a member out without trace', async () => {
+    const plane = new Dataplane(ns.exec, shape, none);
+    await plane.apply(compile(input(member(2, POLICY), member(3, 'b.org:8000-8100/tcp+udp'))));
+    const later = compile(input(member(3, 'b.org'), member(40, '*.c.org')));
+    await plane.apply(later);
+    expect(planSteps(shape, later, await observe(ns.exec, 'DB', none)).stages).toEqual([]);
+    expect(ns.run('iptables-save')).not.toContain('DB-c-000000000002');
+    expect(ns.run('ipset', 'list', '-n')).not.toContain('DB-000000000002');
+  });
+
+  it('repairs what others flushed, and leaves what is theirs', async () => {
+    const plane = new Dataplane(ns.exec, shape, none);
+    const desired = compile(input(member(2, POLICY)));
+    await plane.apply(desired);
+    ns.run('iptables', '-F', 'DOCKER-USER');
+    ns.run('iptables', '-A', 'DOCKER-USER', '-s', '10.8.8.8', '-j', 'DROP');
+    ns.run('ip6tables', '-F');
+    ns.run('iptables', '-t', 'security', '-F');
+    ns.run('nft', 'delete', 'table', 'bridge', 'drawbridge');
+    plane.invalidate();
+    expect(await plane.apply(desired)).toMatchObject({ changed: true, repaired: true });
+    expect(planSteps(shape, desired, await observe(ns.exec, 'DB', none)).stages).toEqual([]);
+    expect(ns.run('iptables', '-S', 'DOCKER-USER')).toMatch(/-j DB-FORWARD\n-A DOCKER-USER -s 10.8.8.8/);
+  });
+
+  it('moves from FORWARD to DOCKER-USER when Docker makes it', async () => {
+    ns.run('iptables', '-F');
+    ns.run('iptables', '-X', 'DOCKER-USER');
+    const plane = new Dataplane(ns.exec, shape, none);
+    const desired = compile(input(member(2, POLICY)));
+    await plane.apply(desired);
+    expect(ns.run('iptables', '-S', 'FORWARD')).toContain('DB-FORWARD');
+    ns.run('iptables', '-N', 'DOCKER-USER');
+    ns.run('iptables', '-I', 'FORWARD', '-j', 'DOCKER-USER');
+    plane.invalidate();
+    await plane.apply(desired);
+    expect(ns.run('iptables', '-S', 'FORWARD')).not.toContain('DB-FORWARD');
+    expect(ns.run('iptables', '-S', 'DOCKER-USER')).toContain('DB-FORWARD');
+  });
+
+  it('changes only what differs', async () => {
+    const observed = await observe(ns.exec, 'DB', none);
+    const before = compile(input(member(2, 'a.org'), member(3, 'b.org')));
+    await applyPlan(ns.exec, planSteps(shape, before, observed));
+    const plan = planSteps(shape, compile(input(member(2, 'a.org'), member(3, 'b.org, 10.0.0.1:22'))), await observe(ns.exec, 'DB', none));
+    const text = plan.stages.flat().map((s) => s.script).join('');
+    expect(text).not.toContain('DB-c-000000000002');
+    expect(text).toContain('DB-c-000000000003');
+  });
+});

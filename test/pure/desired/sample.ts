@@ -1,0 +1,54 @@
+import { planClasses } from '../../../src/desired/classes.js';
+import { layoutMarks } from '../../../src/desired/marks.js';
+import type { DesiredInput, Member, Port, Shape } from '../../../src/desired/state.js';
+import { isDest, parseEntries } from '../../../src/model/entry-parse.js';
+import type { Mode, PolicyEntry } from '../../../src/model/policy.js';
+
+export const shape: Shape = {
+  prefix: 'DB',
+  marks: layoutMarks(0x7f003fff),
+  holdQueue: 53,
+  logGroup: 53,
+  dns: { v4: '169.254.53.53', v6: 'fd64:6272:6467::53', port: 5353 },
+  deny: 'reject',
+  failure: 'closed',
+};
+
+export function entriesOf(text: string): PolicyEntry[] {
+  const parsed = parseEntries(text);
+  if (!parsed.ok) throw new Error(JSON.stringify(parsed.problems));
+  return parsed.value.filter(isDest).map((entry) => ({ entry, source: { from: 'label' } }));
+}
+
+export function member(identity: number, allow: string, mode: Mode = 'enforce', ports?: readonly Port[]): Member {
+  const entries = entriesOf(allow);
+  return {
+    id: identity.toString(16).padStart(12, '0').padEnd(64, 'a'),
+    identity,
+    policy: { mode, modeFrom: 'label', entries, lists: [], notes: [] },
+    classes: planClasses(entries, () => []),
+    neighbours: [],
+    ports: ports ?? [
+      {
+        ifindex: 100 + identity,
+        mac: `02:42:ac:12:${(identity >> 8).toString(16).padStart(2, '0')}:${(identity & 255).toString(16).padStart(2, '0')}`,
+        ip4: `172.18.${identity >> 8}.${identity & 255}`,
+        ip6: `fd00:18::${identity.toString(16)}`,
+        bridge: 'br-test',
+      },
+    ],
+    published: [],
+  };
+}
+
+export function input(...members: Member[]): DesiredInput {
+  return {
+    shape,
+    members,
+    bridges: [{ name: 'br-test', mac: '02:42:aa:bb:cc:dd', ports: members.flatMap((m) => m.ports.map((p) => p.ifindex)) }],
+    exempt: [],
+    unattributed: [],
+    unattributedMode: 'observe',
+    unattributedClasses: [],
+  };
+}
