@@ -1,0 +1,173 @@
+/** YAML text to a value, with the place of everything in it. */
+import {
+  type Alias,
+  type Document,
+  isAlias,
+  isCollection,
+  isMap,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  parseAllDocuments,
+  Scalar,
+  visit,
+  type YAMLError,
+} from 'yaml';
+import type { Problem } from '../model/problem.js';
+import { unescapePointer } from '../model/shape.js';
+
+/** A configuration is a page or two; a list of thousands of entries is some hundred kB. */
+const MAX_BYTES = 4_000_000;
+/** How many nodes aliases may come to (the "billion laughs" of YAML). */
+const MAX_ALIASES = 100;
+
+export interface YamlFile {
+  /** Undefined when the text is no YAML; null when it is empty. May be there beside problems, to find more of them. */
+  readonly value: unknown;
+  /** Of the YAML itself, placed. */
+  readonly problems: readonly Problem[];
+  /** Gives problems that carry a pointer into `value` their file, line and column. */
+  place(problems: readonly Problem[]): readonly Problem[];
+}
+
+interface Spot {
+  readonly node: Node | undefined;
+  /** The pointer led all the way there. */
+  readonly found: boolean;
+}
+
+type Parent = Node | null | undefined;
+
+function child(parent: Parent, step: string): { key: Node | undefined; value: Parent } | undefined {
+  if (isSeq(parent)) {
+    const item = parent.items[Number(step)] as Parent;
+    return item ? { key: undefined, value: item } : undefined;
+  }
+  if (!isMap(parent)) return undefined;
+  const pair = parent.items.find(({ key }) => String(isScalar(key) ? key.value : key) === step);
+  return pair ? { key: pair.key as Node, value: pair.value as Parent } : undefined;
+}
+
+/** The node at a JSON pointer, or the nearest above it; a map's key when its value is not there or is unknown. */
+function spotOf(document: Document, pointer: string, wantKey: boolean): Spot {
+  const steps = pointer.split('/').slice(1).map(unescapePointer);
+  let node: Parent = document.contents as Parent;
+  let spot: Node | undefined = node ?? undefined;
+  for (const [index, step] of steps.entries()) {
+    const next = child(isAlias(node) ? (node as Alias).resolve(document) : node, step);
+    if (!next) return { node: spot, found: false };
+    const last = index === steps.length - 1;
+    spot = (wantKey && last ? next.key : undefined) ?? next.value ?? next.key ?? spot;
+    node = next.value;
+  }
+  return { node: spot, found: true };
+}
+
+/** A column within the text of a scalar counts only where source and value run side by side: plain and quoted. */
+function shift(node: Node | undefined, problem: Problem, found: boolean): number {
+  if (!found || !isScalar(node) || problem.column === undefined || (problem.line ?? 1) > 1) return 0;
+  if (node.type === Scalar.PLAIN) return problem.column - 1;
+  const quoted = node.type === Scalar.QUOTE_DOUBLE || node.type === Scalar.QUOTE_SINGLE;
+  return quoted ? problem.column : 0;
+}
+
+const isUnknownKey = (problem: Problem): boolean => problem.detail.startsWith('unknown key');
+
+function placer(document: Document, lines: LineCounter, file: string) {
+  return (problem: Problem): Problem => {
+    const { node, found } = spotOf(document, problem.pointer ?? '', isUnknownKey(problem));
+    const start = node?.range?.[0] ?? 0;
+    const { line, col } = lines.linePos(start + shift(node, problem, found));
+    return { ...problem, file, line: Math.max(line, 1), column: Math.max(col, 1) };
+  };
+}
+
+const QUOTE_STAR = 'put it in quotes: YAML takes a bare * for an alias';
+
+function remedyFor(error: YAMLError): string {
+  if (error.code === 'DUPLICATE_KEY') return 'keep one of the two';
+  if (error.code === 'BAD_ALIAS') return QUOTE_STAR;
+  if (error.code === 'TAB_AS_INDENT') return 'indent with blanks';
+  return 'mend the YAML here; put entries with [ ] * { } or "# " in quotes';
+}
+
+function syntaxProblem(error: YAMLError, lines: LineCounter, file: string): Problem {
+  const { line, col } = lines.linePos(error.pos[0]);
+  return {
+    detail: `YAML: ${error.message}`,
+    remedy: remedyFor(error),
+    file,
+    line: Math.max(line, 1),
+    column: Math.max(col, 1),
+  };
+}
+
+/**
+ * Aliases without an anchor: nearly always an entry such as *.github.com without its quotes. They become the text that
+ * was meant, so that what else is wrong in the file is told, too.
+ */
+function mendAliases(document: Document, lines: LineCounter, file: string): readonly Problem[] {
+  const problems: Problem[] = [];
+  visit(document, {
+    Alias(_, node) {
+      if (node.resolve(document)) return undefined;
+      const { line, col } = lines.linePos(node.range?.[0] ?? 0);
+      const detail = `*${node.source} is an alias that nothing defines`;
+      problems.push({ detail, remedy: QUOTE_STAR, file, line, column: col });
+      const meant = new Scalar(`*${node.source}`);
+      if (node.range) meant.range = node.range;
+      return meant;
+    },
+  });
+  return problems;
+}
+
+function hasCycle(document: Document): boolean {
+  let cyclic = false;
+  visit(document, {
+    Alias(_, node, path) {
+      const target = node.resolve(document);
+      if (isCollection(target) && path.includes(target)) cyclic = true;
+    },
+  });
+  return cyclic;
+}
+
+const unusable = (file: string, detail: string, remedy: string): YamlFile => {
+  const place = (problems: readonly Problem[]) => problems.map((p) => ({ ...p, file, line: 1, column: 1 }));
+  return { value: undefined, problems: place([{ detail, remedy }]), place };
+};
+
+function toValue(document: Document): { value: unknown } | undefined {
+  try {
+    return { value: document.toJS({ maxAliasCount: MAX_ALIASES }) };
+  } catch (error) {
+    if (error instanceof ReferenceError) return undefined;
+    throw error;
+  }
+}
+
+/** Reads YAML 1.2 (or 1.1 where the file says %YAML 1.1). Never throws on any text; duplicate keys are problems. */
+export function parseYaml(text: string, file: string): YamlFile {
+  if (Buffer.byteLength(text) > MAX_BYTES)
+    return unusable(file, `more than ${MAX_BYTES} bytes`, 'split the file');
+  const lines = new LineCounter();
+  const documents = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, logLevel: 'error' });
+  if (!Array.isArray(documents) || documents.length === 0)
+    return { ...unusable(file, '', ''), value: null, problems: [] };
+  const [document, second] = documents as Document[];
+  if (!document || second) return unusable(file, 'more than one YAML document', 'remove what follows "---"');
+  const errors = [...document.errors, ...document.warnings];
+  const problems = [
+    ...errors.map((error) => syntaxProblem(error, lines, file)),
+    ...mendAliases(document, lines, file),
+  ];
+  const place = (found: readonly Problem[]) => found.map(placer(document, lines, file));
+  if (errors.some(({ code }) => code !== 'DUPLICATE_KEY')) return { value: undefined, problems, place };
+  if (hasCycle(document)) return unusable(file, 'an anchor holds itself', 'remove the alias');
+  const read = toValue(document);
+  return read
+    ? { value: read.value, problems, place }
+    : unusable(file, 'aliases come to too much', 'write it out without anchors');
+}
