@@ -1,5 +1,6 @@
+import { listFromObject } from '../model/list-parse.js';
 import type { Grant, List, Mode } from '../model/policy.js';
-import type { Parsed } from '../model/problem.js';
+import { isRecord } from '../model/shape.js';
 import type { Logger, Store } from '../ports.js';
 
 /** What the API changed, as the store holds it (keys: list/NAME, grant/ID, mode/OWNER). */
@@ -19,7 +20,6 @@ export interface StoredList {
   readonly list: List & { readonly revision: number };
   readonly body: ListBody;
 }
-export type ListReader = (name: string, body: unknown) => Parsed<List>;
 
 export const listKey = (name: string): string => `list/${name}`;
 export const grantKey = (id: string): string => `grant/${id}`;
@@ -35,12 +35,11 @@ export class ChangesState {
   readonly lists = new Map<string, StoredList>();
   readonly grants = new Map<string, Revised<Grant>>();
   readonly modes = new Map<string, Revised<Mode>>();
-  readonly #seen = new Map<string, number>();
-  readonly #readList: ListReader;
+  /** Revision of each key that the store holds, unreadable ones too. */
+  readonly #revisions = new Map<string, number>();
   readonly #log: Logger;
 
-  constructor(readList: ListReader, log: Logger) {
-    this.#readList = readList;
+  constructor(log: Logger) {
     this.#log = log;
   }
 
@@ -52,13 +51,15 @@ export class ChangesState {
 
   /** True: something changed. `value` undefined: the key is gone. */
   apply(key: string, value: unknown, revision: number): boolean {
-    if (revision <= (this.#seen.get(key) ?? 0)) return false;
+    if (revision <= this.revisionOf(key)) return false;
     const slash = key.indexOf('/');
     const [kind, name] = [key.slice(0, slash), key.slice(slash + 1)];
     if (kind !== 'list' && kind !== 'grant' && kind !== 'mode') return false;
-    this.#seen.set(key, revision);
+    const known = this.#revisions.delete(key);
     this.#forget(kind, name);
-    if (value !== undefined) this.#set(kind, name, value, revision);
+    if (value === undefined) return known;
+    this.#revisions.set(key, revision);
+    this.#set(kind, name, value, revision);
     return true;
   }
 
@@ -70,10 +71,9 @@ export class ChangesState {
     };
   }
 
+  /** 0: the store does not hold the key. */
   revisionOf(key: string): number {
-    const name = key.slice(key.indexOf('/') + 1);
-    if (key.startsWith('list/')) return this.lists.get(name)?.list.revision ?? 0;
-    return (key.startsWith('grant/') ? this.grants : this.modes).get(name)?.revision ?? 0;
+    return this.#revisions.get(key) ?? 0;
   }
 
   #forget(kind: 'list' | 'grant' | 'mode', name: string): void {
@@ -87,16 +87,23 @@ export class ChangesState {
     if (kind === 'list') this.#setList(name, value, revision);
     else if (kind === 'grant' && isGrant(value)) this.grants.set(name, { value, revision });
     else if (kind === 'mode' && isModeRecord(value)) this.modes.set(name, { value: value.mode, revision });
-    else this.#log.error({ key: `${kind}/${name}` }, 'the store holds a value that this version cannot read; left out');
+    else
+      this.#log.error(
+        { key: `${kind}/${name}` },
+        'the store holds a value that this version cannot read; left out',
+      );
   }
 
   #setList(name: string, value: unknown, revision: number): void {
-    const parsed = this.#readList(name, value);
+    const parsed = listFromObject(name, 'store', value);
     if (parsed.ok && isListBody(value)) {
-      this.lists.set(name, { list: { ...parsed.value, name, source: 'store', revision }, body: value });
+      this.lists.set(name, { list: { ...parsed.value, revision }, body: value });
     } else {
       const problems = parsed.ok ? [] : parsed.problems;
-      this.#log.error({ list: name, problems }, 'a stored list does not parse; it allows nothing until it is written again');
+      this.#log.error(
+        { list: name, problems },
+        'a stored list does not parse; it allows nothing until it is written again',
+      );
     }
   }
 }
@@ -109,12 +116,10 @@ export function isOver(expires: string | undefined, now: number): boolean {
   return expires !== undefined && Date.parse(expires) <= now;
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
 function isGrant(value: unknown): value is Grant {
-  return isRecord(value) && ['id', 'entry', 'owner', 'created'].every((field) => typeof value[field] === 'string');
+  return (
+    isRecord(value) && ['id', 'entry', 'owner', 'created'].every((field) => typeof value[field] === 'string')
+  );
 }
 
 function isModeRecord(value: unknown): value is { readonly mode: Mode } {

@@ -1,0 +1,156 @@
+import { type Logger, RefusedError, type Store } from '../ports.js';
+import { refuse } from './changes-refuse.js';
+import type { ChangesState } from './changes-state.js';
+
+/** Where each change is recorded; `retract` takes a record back whose change was not made. */
+export interface AuditSink {
+  record(record: {
+    readonly who: string;
+    readonly action: string;
+    readonly target: string;
+    readonly before: unknown;
+    readonly after: unknown;
+    readonly outcome: 'done' | 'undone';
+  }): Promise<string>;
+  retract(key: string): Promise<void>;
+}
+/** Resolves when the kernel holds all that was changed before the call; rejects after `ms`. */
+export interface Enforcer {
+  inForce(ms: number): Promise<void>;
+}
+/** One key's change. `before` and `after` undefined: absent. */
+export interface KeyChange {
+  readonly key: string;
+  readonly before: unknown;
+  readonly after: unknown;
+  readonly who: string;
+  readonly action: string;
+  readonly target: string;
+}
+interface CommitOptions {
+  readonly store: Store;
+  readonly state: ChangesState;
+  readonly audit: AuditSink;
+  readonly enforcer: Enforcer;
+  readonly log: Logger;
+  onChange(): void;
+}
+
+/** Spec 7: a change is in force within this time, or undone. */
+const IN_FORCE_MS = 5000;
+
+/** Makes a change durable, waits until it is in force, and takes it back when it is not. */
+export class Committer {
+  readonly #options: CommitOptions;
+  readonly #tails = new Map<string, Promise<unknown>>();
+
+  constructor(options: CommitOptions) {
+    this.#options = options;
+  }
+
+  /** Runs one after the other per key: an undo never meets a later change of the same key. */
+  serial<T>(key: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#tails.get(key) ?? Promise.resolve();
+    const run = before.then(work, work);
+    const tail = run.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#tails.set(key, tail);
+    void tail.then(() => {
+      if (this.#tails.get(key) === tail) this.#tails.delete(key);
+    });
+    return run;
+  }
+
+  /** Throws RefusedError: precondition (somebody else was first), not-in-force (store or kernel; undone). */
+  async commit(change: KeyChange): Promise<void> {
+    await this.#writeWithAudit(change);
+    this.#options.onChange();
+    try {
+      await this.#options.enforcer.inForce(IN_FORCE_MS);
+    } catch (e) {
+      await this.#undo(change, e);
+    }
+  }
+
+  /** Writes without waiting for the kernel: for what only takes away what no longer counts (expired grants). */
+  async write(change: KeyChange): Promise<void> {
+    await this.#writeWithAudit(change);
+    this.#options.onChange();
+  }
+
+  /** Both writes are asked for at once, so they share one group commit: no change without its record. */
+  async #writeWithAudit(change: KeyChange): Promise<void> {
+    const { who, action, target, before, after } = change;
+    const record = {
+      who,
+      action,
+      target,
+      before: before ?? null,
+      after: after ?? null,
+      outcome: 'done' as const,
+    };
+    const [written, recorded] = await Promise.allSettled([
+      this.#put(change.key, after),
+      this.#options.audit.record(record),
+    ]);
+    if (written.status === 'rejected') {
+      if (recorded.status === 'fulfilled') await this.#retract(recorded.value);
+      throw refusalOf(written.reason);
+    }
+    if (recorded.status === 'rejected') await this.#undo(change, recorded.reason);
+  }
+
+  async #put(key: string, value: unknown): Promise<void> {
+    const { store, state } = this.#options;
+    const ifRevision = state.revisionOf(key);
+    if (value !== undefined) state.apply(key, value, await store.put(key, value, { ifRevision }));
+    else if (await store.delete(key, { ifRevision })) state.apply(key, undefined, Number.MAX_SAFE_INTEGER);
+  }
+
+  async #undo(change: KeyChange, cause: unknown): Promise<never> {
+    const { audit, log } = this.#options;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    try {
+      await this.#put(change.key, change.before);
+      this.#options.onChange();
+      const { who, action, target, before, after } = change;
+      await audit.record({
+        who,
+        action,
+        target,
+        before: before ?? null,
+        after: after ?? null,
+        outcome: 'undone',
+      });
+    } catch (e) {
+      log.error({ err: e, key: change.key }, 'a change that is not in force could not be taken back');
+      refuse(
+        'not-in-force',
+        `not in force: ${why}; and the store did not take it back: ${e instanceof Error ? e.message : String(e)}`,
+        'mend the store (drawbridge status says how it is), look at what is stored, and make the change again',
+      );
+    }
+    return refuse(
+      'not-in-force',
+      `not in force, and undone: ${why}`,
+      'look at drawbridge status and doctor, then try again',
+    );
+  }
+
+  async #retract(key: string): Promise<void> {
+    await this.#options.audit.retract(key).catch((e: unknown) => {
+      this.#options.log.error(
+        { err: e, key },
+        'cannot take back the audit record of a change that was refused',
+      );
+    });
+  }
+}
+
+function refusalOf(e: unknown): RefusedError {
+  if (e instanceof RefusedError) return e;
+  const detail = `the change was not stored: ${e instanceof Error ? e.message : String(e)}`;
+  return new RefusedError({ kind: 'not-in-force', detail, remedy: 'mend the store, then try again' });
+}

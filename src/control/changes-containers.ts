@@ -1,0 +1,148 @@
+import { randomBytes } from 'node:crypto';
+import type { ContainerFacts } from '../model/container.js';
+import { parseEntry } from '../model/entry-parse.js';
+import { ownerIsCertain, ownerKey } from '../model/owner.js';
+import type { Grant, Mode } from '../model/policy.js';
+import type { Committer } from './changes-commit.js';
+import { refuse, refuseInvalid } from './changes-refuse.js';
+import { type ChangesState, grantKey, isOver, modeKey } from './changes-state.js';
+
+export interface ContainerChangeOptions {
+  readonly state: ChangesState;
+  readonly committer: Committer;
+  /** Id, name or id prefix → the container; throws RefusedError when there is none. */
+  find(idOrName: string): ContainerFacts;
+  /** ms since the epoch. */
+  now(): number;
+}
+
+const LONGEST_GRANT_MS = 366 * 86_400_000;
+/** One owner's grants: beyond this somebody wants a list. */
+const MOST_GRANTS = 1000;
+
+/** Grants and modes of containers. Open-ended ones belong to the owner, timed ones to the one container. */
+export class ContainerChanges {
+  readonly #o: ContainerChangeOptions;
+
+  constructor(options: ContainerChangeOptions) {
+    this.#o = options;
+  }
+
+  /** `forMs` undefined: open-ended. An entry that the owner has open-ended already is answered with that grant. */
+  async grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant> {
+    const facts = this.#holder(idOrName);
+    const parsed = parseEntry(entry);
+    if (!parsed.ok) return refuseInvalid(parsed.problems.map((p) => ({ ...p, pointer: '/entry' })));
+    checkDuration(forMs);
+    const owner = forMs === undefined ? certainOwner(facts) : `id:${facts.id}`;
+    return this.#o.committer.serial(`owner/${owner}`, async () => {
+      const same = this.#grantsOf(owner).find((g) => g.entry === parsed.value.canonical && !g.expires);
+      if (same) return same;
+      if (this.#grantsOf(owner).length >= MOST_GRANTS) {
+        refuse('conflict', `${facts.name} has ${MOST_GRANTS} grants`, 'put its entries in a list');
+      }
+      const grant = this.#newGrant(owner, parsed.value.canonical, forMs);
+      const change = { key: grantKey(grant.id), before: undefined, after: grant, who };
+      await this.#o.committer.commit({ ...change, action: 'grant.add', target: `${owner} (${facts.name})` });
+      return grant;
+    });
+  }
+
+  async revokeGrant(idOrName: string, grantId: string, who: string): Promise<void> {
+    const facts = this.#o.find(idOrName);
+    const owners = [`id:${facts.id}`, ownerKey(facts)];
+    await this.#o.committer.serial(grantKey(grantId), async () => {
+      const grant = this.#o.state.grants.get(grantId)?.value;
+      if (!grant || !owners.includes(grant.owner)) {
+        return refuse(
+          'not-found',
+          `${facts.name} has no grant ${grantId}`,
+          'see its grants in drawbridge ps --json',
+        );
+      }
+      const change = { key: grantKey(grantId), before: grant, after: undefined, who };
+      await this.#o.committer.commit({
+        ...change,
+        action: 'grant.remove',
+        target: `${grant.owner} (${facts.name})`,
+      });
+    });
+  }
+
+  /** `auto`: labels, claims and the default decide again. */
+  async setMode(idOrName: string, mode: Mode | 'auto', who: string): Promise<void> {
+    const facts = this.#holder(idOrName);
+    // While it is unknown to whom a mode belongs, it may only tighten (as the policy reads it).
+    const owner = mode === 'enforce' ? ownerKey(facts) : certainOwner(facts);
+    await this.#o.committer.serial(modeKey(owner), async () => {
+      const before = this.#o.state.modes.get(owner)?.value;
+      const after = mode === 'auto' ? undefined : mode;
+      if (before === after) return;
+      await this.#o.committer.commit({
+        key: modeKey(owner),
+        before: before && { mode: before },
+        after: after && { mode: after },
+        who,
+        action: 'mode.set',
+        target: `${owner} (${facts.name})`,
+      });
+    });
+  }
+
+  /** Grants whose time is over, or whose container is gone (`isGone` by id), leave the store. */
+  async drop(isGone: (containerId: string) => boolean): Promise<void> {
+    const grants = [...this.#o.state.grants.values()].map((g) => g.value);
+    for (const grant of grants) {
+      const over = isOver(grant.expires, this.#o.now());
+      if (!over && !(grant.owner.startsWith('id:') && isGone(grant.owner.slice(3)))) continue;
+      const change = { key: grantKey(grant.id), before: grant, after: undefined };
+      const who = over ? 'expiry' : 'container removed';
+      await this.#o.committer.serial(change.key, async () => {
+        if (!this.#o.state.grants.has(grant.id)) return;
+        await this.#o.committer.write({ ...change, who, action: 'grant.remove', target: grant.owner });
+      });
+    }
+  }
+
+  #newGrant(owner: string, entry: string, forMs: number | undefined): Grant {
+    const now = this.#o.now();
+    const expires = forMs === undefined ? {} : { expires: new Date(now + forMs).toISOString() };
+    return {
+      id: randomBytes(6).toString('hex'),
+      entry,
+      owner,
+      created: new Date(now).toISOString(),
+      ...expires,
+    };
+  }
+
+  #grantsOf(owner: string): readonly Grant[] {
+    return this.#o.state.current(this.#o.now()).grants.filter((grant) => grant.owner === owner);
+  }
+
+  /** Refuses members of another container's namespace: that one's policy holds for both. */
+  #holder(idOrName: string): ContainerFacts {
+    const facts = this.#o.find(idOrName);
+    if (facts.sharesWith === undefined) return facts;
+    const detail = `${facts.name} shares the network of the container ${facts.sharesWith.slice(0, 12)}, whose policy holds for both`;
+    return refuse('conflict', detail, 'name that container instead');
+  }
+}
+
+function certainOwner(facts: ContainerFacts): string {
+  if (ownerIsCertain(facts)) return ownerKey(facts);
+  return refuse(
+    'not-in-force',
+    `it is not known yet which labels of ${facts.name} come from its image, and so to which service it belongs`,
+    'try again; if it stays so, check that Docker can still inspect its image',
+  );
+}
+
+function checkDuration(forMs: number | undefined): void {
+  if (forMs === undefined || (forMs >= 1000 && forMs <= LONGEST_GRANT_MS)) return;
+  const problem = {
+    detail: 'a grant lasts between one second and 366 days',
+    remedy: 'write it like 10m; leave it out for no end',
+  };
+  refuseInvalid([{ ...problem, pointer: '/for' }]);
+}

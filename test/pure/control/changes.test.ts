@@ -1,0 +1,271 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { Changes } from '../../../src/control/changes.js';
+import { findContainer } from '../../../src/control/changes-find.js';
+import type { ContainerFacts } from '../../../src/model/container.js';
+import { listFromObject } from '../../../src/model/list-parse.js';
+import type { List } from '../../../src/model/policy.js';
+import { Audit } from '../../../src/observe/audit.js';
+import { type Logger, RefusedError, type Store } from '../../../src/ports.js';
+import { openEmbeddedStore } from '../../../src/store/embedded.js';
+
+const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
+const facts = (id: string, name: string, more: Partial<ContainerFacts> = {}): ContainerFacts => ({
+  id: id.padEnd(64, '0'),
+  name,
+  image: 'busybox',
+  imageId: 'sha256:1',
+  labels: {},
+  imageLabels: {},
+  state: 'running',
+  networkMode: 'bridge',
+  endpoints: [],
+  published: [],
+  ...more,
+});
+const containers = [
+  facts('aaaa1', 'web', {
+    labels: { 'com.docker.compose.project': 'shop', 'com.docker.compose.service': 'web' },
+  }),
+  facts('aaaa2', 'db'),
+  facts('bbbb', 'side', { sharesWith: 'aaaa2'.padEnd(64, '0') }),
+];
+function folder(name: string, allow: unknown[]): List {
+  const parsed = listFromObject(name, 'folder', { allow });
+  if (!parsed.ok) throw new Error('bad list in test');
+  return { ...parsed.value, file: `/etc/drawbridge/allowlists/${name}.yaml` };
+}
+
+let dir: string;
+let store: Store;
+let changes: Changes;
+let now: number;
+let inForce: () => Promise<void>;
+let compiled: number;
+
+async function open(): Promise<Changes> {
+  return Changes.open({
+    store,
+    audit: await Audit.open(store, () => now, 50),
+    enforcer: { inForce: () => inForce() },
+    log: quiet,
+    folderLists: () => [folder('npm', ['registry.npmjs.org'])],
+    usedBy: (list) => (list === 'npm' ? ['web'] : []),
+    find: (idOrName) => findContainer(containers, idOrName),
+    now: () => now,
+    onChange: () => {
+      compiled++;
+    },
+  });
+}
+
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'drawbridge-changes-'));
+  store = await openEmbeddedStore({ dir, log: quiet });
+  now = Date.parse('2030-01-01T00:00:00Z');
+  inForce = async () => {};
+  compiled = 0;
+  changes = await open();
+});
+afterEach(async () => {
+  vi.useRealTimers();
+  changes.close();
+  await store.close();
+  await rm(dir, { recursive: true });
+});
+
+async function refusal(work: Promise<unknown>): Promise<RefusedError['refusal']> {
+  const error = await work.then(
+    () => undefined,
+    (e: unknown) => e,
+  );
+  if (!(error instanceof RefusedError)) throw new Error(`not refused: ${String(error)}`);
+  return error.refusal;
+}
+const audits = async () =>
+  (await store.list<{ action: string; outcome: string; who: string }>('audit/')).map((i) => i.value);
+
+describe('lists', () => {
+  it('puts, shows, guards by revision, adds, removes and deletes, each audited', async () => {
+    const made = await changes.putList('ci', { description: 'CI', allow: ['a.org, b.org'] }, 0, 'ann');
+    expect(made).toMatchObject({ name: 'ci', source: 'store', description: 'CI', usedBy: [] });
+    expect(made.revision).toBeGreaterThan(0);
+    expect(await refusal(changes.putList('ci', { allow: [] }, 0, 'ann'))).toMatchObject({
+      kind: 'precondition',
+    });
+    const added = await changes.addEntry('ci', { to: '*.c.org', comment: 'why' }, made.revision, 'ann');
+    expect(added.allow.map((e) => e.canonical)).toEqual(['a.org', 'b.org', '*.c.org']);
+    expect(await refusal(changes.addEntry('ci', 'A.org', undefined, 'ann'))).toMatchObject({
+      kind: 'conflict',
+    });
+    const left = await changes.removeEntry('ci', 'a.org', added.revision, 'bob');
+    expect(left.allow.map((e) => e.canonical)).toEqual(['b.org', '*.c.org']);
+    expect(await refusal(changes.removeEntry('ci', 'x.org', undefined, 'bob'))).toMatchObject({
+      kind: 'not-found',
+    });
+    await changes.deleteList('ci', left.revision, 'bob');
+    expect(changes.current().lists.size).toBe(0);
+    expect((await audits()).map((a) => [a.who, a.action, a.outcome])).toEqual([
+      ['ann', 'list.put', 'done'],
+      ['ann', 'entry.add', 'done'],
+      ['bob', 'entry.remove', 'done'],
+      ['bob', 'list.delete', 'done'],
+    ]);
+  });
+
+  it('gives every problem with its pointer and remedy', async () => {
+    const bad = await refusal(
+      changes.putList(
+        'ci',
+        { alow: [], allow: ['a.org', 'https://b.org', { to: '10.1.2.3/16' }] },
+        undefined,
+        'ann',
+      ),
+    );
+    if (bad.kind !== 'invalid') throw new Error(bad.kind);
+    expect(bad.problems.map((p) => p.pointer).sort()).toEqual(['/allow/1', '/allow/2/to', '/alow']);
+    expect(bad.problems.every((p) => p.remedy.length > 0)).toBe(true);
+    expect(await audits()).toHaveLength(0);
+  });
+
+  it('leaves folder lists to their files', async () => {
+    expect(changes.list('npm')).toMatchObject({ source: 'folder', revision: 0, usedBy: ['web'] });
+    const no = await refusal(changes.putList('npm', { allow: [] }, undefined, 'ann'));
+    expect(no).toMatchObject({
+      kind: 'read-only',
+      remedy: expect.stringContaining('/etc/drawbridge/allowlists/npm.yaml'),
+    });
+    expect(await refusal(changes.addEntry('npm', 'a.org', undefined, 'ann'))).toMatchObject({
+      kind: 'read-only',
+    });
+    expect(await refusal(changes.deleteList('npm', undefined, 'ann'))).toMatchObject({ kind: 'read-only' });
+  });
+
+  it('refuses circles, over the folder too', async () => {
+    await changes.putList('a', { allow: ['list:b'] }, undefined, 'ann');
+    await changes.putList('b', { allow: ['list:npm'] }, undefined, 'ann');
+    expect(await refusal(changes.addEntry('b', 'list:a', undefined, 'ann'))).toMatchObject({
+      kind: 'invalid',
+    });
+  });
+
+  it('survives a restart', async () => {
+    const { revision } = await changes.putList(
+      'ci',
+      { mode: 'enforce', allow: [{ to: 'a.org', ports: 443 }] },
+      undefined,
+      'ann',
+    );
+    changes.close();
+    changes = await open();
+    expect(changes.list('ci')).toMatchObject({ revision, mode: 'enforce' });
+  });
+});
+
+describe('in force or undone', () => {
+  it('takes back what is not in force in time, and says so', async () => {
+    const before = await changes.putList('ci', { allow: ['a.org'] }, undefined, 'ann');
+    inForce = () => Promise.reject(new Error('the kernel did not answer'));
+    const works = [
+      changes.addEntry('ci', 'b.org', undefined, 'ann'),
+      changes.deleteList('ci', undefined, 'ann'),
+      changes.putList('new', { allow: [] }, undefined, 'ann'),
+      changes.grant('db', 'a.org', undefined, 'ann'),
+      changes.setMode('db', 'off', 'ann'),
+    ];
+    const detail = expect.stringContaining('the kernel did not answer');
+    for (const no of await Promise.all(works.map(refusal))) {
+      expect(no).toMatchObject({ kind: 'not-in-force', detail });
+    }
+    const { lists, grants, modes } = changes.current();
+    expect([...lists.keys()]).toEqual(['ci']);
+    expect(lists.get('ci')?.allow).toEqual(before.allow);
+    expect([grants.length, modes.size]).toEqual([0, 0]);
+    expect(await store.list('grant/')).toHaveLength(0);
+    expect((await audits()).filter((a) => a.outcome === 'undone')).toHaveLength(5);
+  });
+
+  it('keeps changes of one list apart while one waits to be undone', async () => {
+    await changes.putList('ci', { allow: ['a.org'] }, undefined, 'ann');
+    let fail: (e: Error) => void = () => {};
+    inForce = () =>
+      new Promise((_, reject) => {
+        fail = reject;
+      });
+    const first = refusal(changes.addEntry('ci', 'bad.org', undefined, 'ann'));
+    await vi.waitFor(() => expect(changes.list('ci').allow).toHaveLength(2));
+    const second = changes.addEntry('ci', 'good.org', undefined, 'ann');
+    inForce = async () => {};
+    fail(new Error('late'));
+    await first;
+    expect((await second).allow.map((e) => e.canonical)).toEqual(['a.org', 'good.org']);
+  });
+
+  it('tells a change that the store refused', async () => {
+    await store.close();
+    expect(await refusal(changes.grant('db', 'a.org', undefined, 'ann'))).toMatchObject({
+      kind: 'not-in-force',
+      detail: expect.stringContaining('closed'),
+    });
+    expect(changes.current().grants).toEqual([]);
+  });
+});
+
+describe('grants and modes', () => {
+  it('belong to the compose service or the name; a second same grant is the first', async () => {
+    const grant = await changes.grant('web', 'A.org:443/tcp', undefined, 'ann');
+    expect(grant).toMatchObject({ entry: 'a.org:443', owner: 'compose:shop/web' });
+    expect(await changes.grant('aaaa1', 'a.org:443', undefined, 'ann')).toEqual(grant);
+    expect(await refusal(changes.revokeGrant('db', grant.id, 'ann'))).toMatchObject({ kind: 'not-found' });
+    await changes.revokeGrant('web', grant.id, 'ann');
+    expect(changes.current().grants).toEqual([]);
+    await changes.setMode('web', 'observe', 'ann');
+    expect([...changes.current().modes]).toEqual([['compose:shop/web', 'observe']]);
+    await changes.setMode('web', 'auto', 'ann');
+    expect(changes.current().modes.size).toBe(0);
+  });
+
+  it('end at their time, in the store too, with a compile', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const grant = await changes.grant('web', 'a.org', 600_000, 'ann');
+    expect(grant).toMatchObject({ owner: `id:${containers[0]?.id}`, expires: '2030-01-01T00:10:00.000Z' });
+    const before = compiled;
+    now += 600_000;
+    expect(changes.current().grants).toEqual([]);
+    vi.advanceTimersByTime(600_000);
+    vi.useRealTimers();
+    await vi.waitFor(async () => expect(await store.list('grant/')).toHaveLength(0));
+    expect(compiled).toBeGreaterThan(before);
+    expect((await audits()).at(-1)).toMatchObject({ who: 'expiry', action: 'grant.remove' });
+  });
+
+  it('of a time die with the container, open-ended ones stay', async () => {
+    await changes.grant('web', 'a.org', 600_000, 'ann');
+    const open = await changes.grant('web', 'b.org', undefined, 'ann');
+    await changes.forget((id) => id === containers[0]?.id);
+    expect(changes.current().grants).toEqual([open]);
+  });
+
+  it('are refused for members of a shared namespace, unknown and ambiguous containers, and bad entries', async () => {
+    expect(await refusal(changes.grant('side', 'a.org', undefined, 'ann'))).toMatchObject({
+      kind: 'conflict',
+    });
+    expect(await refusal(changes.grant('nobody', 'a.org', undefined, 'ann'))).toMatchObject({
+      kind: 'not-found',
+    });
+    expect(await refusal(changes.setMode('aaaa', 'off', 'ann'))).toMatchObject({ kind: 'conflict' });
+    expect(await refusal(changes.grant('db', 'https://a.org', undefined, 'ann'))).toMatchObject({
+      kind: 'invalid',
+    });
+    expect(await refusal(changes.grant('db', 'a.org', 1, 'ann'))).toMatchObject({ kind: 'invalid' });
+  });
+});
+
+describe('audit', () => {
+  it('is bounded', async () => {
+    for (let i = 0; i < 60; i++) await changes.setMode('db', i % 2 ? 'off' : 'enforce', 'ann');
+    expect(await audits()).toHaveLength(50);
+  });
+});
