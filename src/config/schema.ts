@@ -19,7 +19,7 @@ const size = (value: string, description: string) =>
   Type.String({ pattern: SIZE_PATTERN, default: value, description, examples: [value] });
 const text = (value: string, description: string) => Type.String({ default: value, description });
 const path = (value: string, description: string) =>
-  Type.String({ minLength: 1, default: value, description, examples: [value] });
+  Type.String({ pattern: '^/', default: value, description, examples: [value] });
 const list = <T extends TSchema>(item: T, description: string, value: unknown[] = []) =>
   Type.Array(item, { default: value, description });
 
@@ -58,7 +58,7 @@ const Zone = Type.Object(
     upstreams: list(Upstream, 'resolvers of this zone; empty: those of dns.upstreams'),
     private: Type.Boolean({ default: false, description: 'answers in private space are good in this zone' }),
   },
-  { additionalProperties: false, examples: [{ upstreams: ['10.0.0.53'], private: true }] },
+  { ...closed, examples: [{ upstreams: ['10.0.0.53'], private: true }] },
 );
 
 const Exception = Type.Object(

@@ -26,37 +26,50 @@ function nearest(key: string, known: readonly string[]): string | undefined {
   return best && best.edits <= 2 && key.length < 60 ? best.name : undefined;
 }
 
-const lastStep = (pointer: string): string => unescapePointer(pointer.slice(pointer.lastIndexOf('/') + 1));
+/** A pointer as people write a path: "dns.upstreams[0]". */
+const dotted = (pointer: string): string =>
+  pointer
+    .split('/')
+    .slice(1)
+    .map((step) => (/^\d+$/.test(step) ? `[${step}]` : `.${unescapePointer(step)}`))
+    .join('')
+    .replace(/^\./, '');
 
 function unknownKey(error: ValueError): Problem {
-  const key = lastStep(error.path);
+  const key = unescapePointer(error.path.slice(error.path.lastIndexOf('/') + 1));
   const known = Object.keys((error.schema.properties ?? {}) as object);
   const meant = nearest(key, known);
   const remedy = meant ? `did you mean "${meant}"?` : `keys here are ${known.join(', ')}`;
-  return { detail: `unknown key "${key}"`, remedy, pointer: error.path };
+  return { detail: `unknown key ${dotted(error.path)}`, remedy, pointer: error.path };
 }
 
-function words(schema: TSchema): readonly string[] {
+function constants(schema: TSchema): readonly string[] {
   const options = (schema.anyOf ?? []) as readonly TSchema[];
   return options.flatMap((option) => (option.const === undefined ? [] : [String(option.const)]));
 }
 
+function example(schema: TSchema): string | undefined {
+  const first = (schema.examples as readonly unknown[] | undefined)?.[0];
+  if (first === undefined) return undefined;
+  return typeof first === 'string' ? first : JSON.stringify(first);
+}
+
 /** What a schema wants, from its own words: an enumeration, an example, or its description. */
 function wanted(schema: TSchema): string {
-  const options = words(schema);
+  const options = constants(schema);
   if (options.length > 0) return `write ${options.join(' or ')}`;
-  const example = (schema.examples as readonly unknown[] | undefined)?.[0];
-  if (example !== undefined)
-    return `write it like ${typeof example === 'string' ? example : JSON.stringify(example)}`;
-  return schema.description ? `it is ${schema.description}` : `write a ${String(schema.type)}`;
+  const shape = example(schema);
+  if (shape !== undefined) return `write it like ${shape}`;
+  if (schema.type === 'array') return `write a list: [${example(schema.items as TSchema) ?? ''}]`;
+  return schema.type === 'object' ? 'write a map of keys' : `write a ${String(schema.type)}`;
 }
 
 function wrongValue(error: ValueError): Problem {
-  const key = lastStep(error.path);
+  const path = dotted(error.path);
   if (error.type === ValueErrorType.ObjectRequiredProperty)
-    return { detail: `"${key}" is missing`, remedy: wanted(error.schema), pointer: error.path };
+    return { detail: `${path} is missing`, remedy: wanted(error.schema), pointer: error.path };
   const detail =
-    key === '' ? `${shown(error.value)} is not what stands here` : `${key}: ${shown(error.value)} is wrong`;
+    path === '' ? `${shown(error.value)} is not what stands here` : `${path}: ${shown(error.value)} is wrong`;
   return { detail, remedy: wanted(error.schema), pointer: error.path };
 }
 

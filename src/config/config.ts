@@ -1,0 +1,145 @@
+/** The configuration in force, from its sources: flag > environment > file > default. Pure; load reads the sources. */
+import type { TSchema } from '@sinclair/typebox';
+import { Value } from '@sinclair/typebox/value';
+import { canonicalName } from '../model/name.js';
+import type { Parsed, Problem } from '../model/problem.js';
+import { schemaProblems } from '../model/schema-check.js';
+import { isRecord, unescapePointer } from '../model/shape.js';
+import { parseDuration, parseSize } from '../model/units.js';
+import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Texts } from './overlay.js';
+import { ConfigSchema } from './schema.js';
+import { type RawConfig, semanticProblems } from './semantics.js';
+import { parseYaml } from './yaml.js';
+
+type RawFeed = RawConfig['threats']['feeds'][number];
+
+/** The file's keys; durations in milliseconds, sizes in bytes, zone names canonical. */
+export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {
+  readonly dns: Pick<RawConfig['dns'], 'upstreams' | 'zones'> & {
+    readonly minTtlMs: number;
+    readonly maxTtlMs: number;
+    readonly graceMs: number;
+  };
+  readonly threats: Omit<RawConfig['threats'], 'feeds'> & {
+    readonly feeds: readonly (Omit<RawFeed, 'every'> & { readonly everyMs: number })[];
+  };
+  readonly flows: { readonly keepMs: number; readonly maxSizeBytes: number };
+}
+
+export interface ConfigSources {
+  /** Absent: no file, which is fine. */
+  readonly file?: { readonly name: string; readonly text: string };
+  /** DRAWBRIDGE_* (others are passed over), with the contents of `_FILE` ones under their plain name. */
+  readonly env?: Texts;
+  /** By key path: { "dns.grace": "1h" }. */
+  readonly flags?: Texts;
+}
+
+/** The schema has passed, so that units parse; a failure here is a fault of the patterns. */
+function sure<T>(parsed: Parsed<T>): T {
+  if (parsed.ok) return parsed.value;
+  throw new Error(`configuration: ${parsed.problems.map((problem) => problem.detail).join('; ')}`);
+}
+
+function resolve(raw: RawConfig): Config {
+  const { dns, threats, flows, ...rest } = raw;
+  const zones = Object.entries(dns.zones).map(
+    ([name, zone]) => [sure(canonicalName(name, 1)), zone] as const,
+  );
+  const feeds = threats.feeds.map(({ every, ...feed }) => ({ ...feed, everyMs: sure(parseDuration(every)) }));
+  return {
+    ...rest,
+    dns: {
+      upstreams: dns.upstreams,
+      zones: Object.fromEntries(zones),
+      minTtlMs: sure(parseDuration(dns.minTtl)),
+      maxTtlMs: sure(parseDuration(dns.maxTtl)),
+      graceMs: sure(parseDuration(dns.grace)),
+    },
+    threats: { ...threats, feeds },
+    flows: { keepMs: sure(parseDuration(flows.keep)), maxSizeBytes: sure(parseSize(flows.maxSize)) },
+  };
+}
+
+/** A key with nothing behind it (`dns:` and all below it commented out) is a key left out. */
+function withoutNulls(schema: TSchema, value: unknown): unknown {
+  const properties = schema.properties as Readonly<Record<string, TSchema>> | undefined;
+  if (!properties || !isRecord(value)) return value;
+  const kept = Object.entries(value).filter(
+    ([key, child]) => child !== null || !Object.hasOwn(properties, key),
+  );
+  const cleaned = kept.map(([key, child]) => {
+    const inner = Object.hasOwn(properties, key) ? properties[key] : undefined;
+    return [key, inner ? withoutNulls(inner, child) : child] as const;
+  });
+  return Object.fromEntries(cleaned);
+}
+
+/** YAML 1.1 reads a bare `off` as false, where a mode is meant. */
+function wordsBack(value: unknown): unknown {
+  if (!isRecord(value)) return value;
+  const { unattributed } = value;
+  return {
+    ...value,
+    ...(value.default === false && { default: 'off' }),
+    ...(isRecord(unattributed) &&
+      unattributed.mode === false && { unattributed: { ...unattributed, mode: 'off' } }),
+  };
+}
+
+/** Problems of the values, placed: in the variable or flag that brought them, else in the file. */
+function placed(
+  problems: readonly Problem[],
+  settings: readonly Setting[],
+  place: (problems: readonly Problem[]) => readonly Problem[],
+): readonly Problem[] {
+  return problems.flatMap((problem) => {
+    const setting = settingOf(problem, settings);
+    if (!setting) return place([problem]);
+    const { line: _line, column: _column, ...rest } = problem;
+    return [{ ...rest, detail: `${setting.from}: ${problem.detail}` }];
+  });
+}
+
+/** The value without the key at each pointer (a broken list goes whole, so that indexes stay true). */
+function without(value: unknown, steps: readonly string[]): unknown {
+  const [step, ...rest] = steps;
+  const key = unescapePointer(step ?? '');
+  if (step === undefined || !isRecord(value) || !Object.hasOwn(value, key)) return value;
+  const inner = value[key];
+  const { [key]: _, ...others } = value;
+  return rest.length > 0 && isRecord(inner) ? { ...others, [key]: without(inner, rest) } : others;
+}
+
+/** What is wrong by shape, and what is wrong by meaning in all that has its shape. */
+function judge(value: unknown): readonly Problem[] {
+  if (!isRecord(value))
+    return [
+      {
+        detail: 'the configuration is no map',
+        remedy: 'write keys, such as "default: observe"',
+        pointer: '',
+      },
+    ];
+  const problems = schemaProblems(ConfigSchema, value);
+  const sound = problems.reduce<unknown>(
+    (left, { pointer = '' }) => without(left, pointer.split('/').slice(1)),
+    value,
+  );
+  const whole = Value.Default(ConfigSchema, structuredClone(sound));
+  return Value.Check(ConfigSchema, whole) ? [...problems, ...semanticProblems(whole)] : problems;
+}
+
+/** Merges, fills in defaults and checks. All problems at once, each with file, line, column or source, and remedy. */
+export function readConfig(sources: ConfigSources): Parsed<Config> {
+  const yaml = parseYaml(sources.file?.text ?? '', sources.file?.name ?? '');
+  const env = fromEnvironment(sources.env ?? {});
+  const flags = fromFlags(sources.flags ?? {});
+  const settings = [...env.settings, ...flags.settings];
+  const base = wordsBack(withoutNulls(ConfigSchema, yaml.value ?? {}));
+  const value = Value.Default(ConfigSchema, isRecord(base) ? overlay(base, settings) : base);
+  const own = [...yaml.problems, ...env.problems, ...flags.problems];
+  const unreadable = yaml.value === undefined;
+  const problems = unreadable ? own : [...own, ...placed(judge(value), settings, yaml.place)];
+  return problems.length > 0 ? { ok: false, problems } : { ok: true, value: resolve(value as RawConfig) };
+}

@@ -1,0 +1,127 @@
+/** What a schema cannot say of a configuration: names, addresses, and keys that depend on one another. */
+import type { Static } from '@sinclair/typebox';
+import { parseEntry } from '../model/entry-parse.js';
+import { parseAddress } from '../model/ip.js';
+import { canonicalName } from '../model/name.js';
+import type { Problem } from '../model/problem.js';
+import { escapePointer } from '../model/shape.js';
+import { parseDuration } from '../model/units.js';
+import type { ConfigSchema } from './schema.js';
+
+export type RawConfig = Static<typeof ConfigSchema>;
+
+export interface HostPort {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** "10.0.0.53", "10.0.0.53:5353", "2001:db8::53", "[2001:db8::53]:53"; undefined when it is none of them. */
+export function parseHostPort(text: string, defaultPort: number): HostPort | undefined {
+  const whole = parseAddress(text);
+  if (whole) return { address: whole.text, port: defaultPort };
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]+))(?::([1-9]\d{0,4}))?$/.exec(text) ?? [];
+  const address = parseAddress(bracketed ?? plain ?? '');
+  const number = port === undefined ? defaultPort : Number(port);
+  const familyFits = address?.family === (bracketed === undefined ? 4 : 6);
+  return address && familyFits && number <= 65535 ? { address: address.text, port: number } : undefined;
+}
+
+function upstreams(list: readonly string[], pointer: string): readonly Problem[] {
+  return list.flatMap((text, index) =>
+    parseHostPort(text, 53)
+      ? []
+      : [
+          {
+            detail: `"${text}" is no resolver's address`,
+            remedy: 'write 10.0.0.53 or [2001:db8::53]:53',
+            pointer: `${pointer}/${index}`,
+          },
+        ],
+  );
+}
+
+function zones({ dns }: RawConfig): readonly Problem[] {
+  return Object.entries(dns.zones).flatMap(([name, zone]) => {
+    const pointer = `/dns/zones/${escapePointer(name)}`;
+    const parsed = canonicalName(name, 1);
+    const named = parsed.ok ? [] : parsed.problems.map((problem) => ({ ...problem, pointer }));
+    return [...named, ...upstreams(zone.upstreams, `${pointer}/upstreams`)];
+  });
+}
+
+function ttls({ dns }: RawConfig): readonly Problem[] {
+  const [min, max] = [parseDuration(dns.minTtl), parseDuration(dns.maxTtl)];
+  if (!min.ok || !max.ok || min.value <= max.value) return [];
+  return [
+    {
+      detail: `dns.minTtl ${dns.minTtl} is above dns.maxTtl ${dns.maxTtl}`,
+      remedy: 'lower it',
+      pointer: '/dns/minTtl',
+    },
+  ];
+}
+
+function exceptions({ threats }: RawConfig): readonly Problem[] {
+  return threats.exceptions.flatMap(({ to }, index) => {
+    const pointer = `/threats/exceptions/${index}/to`;
+    const parsed = parseEntry(to);
+    if (!parsed.ok) return parsed.problems.map((problem) => ({ ...problem, pointer }));
+    const entry = parsed.value;
+    const fits =
+      entry.kind === 'dest' && ['address', 'name'].includes(entry.target.kind) && entry.ports.length === 0;
+    if (fits) return [];
+    return [
+      {
+        detail: `"${to}" is no address or name`,
+        remedy: 'write an address, a network or a name, without ports',
+        pointer,
+      },
+    ];
+  });
+}
+
+function listen({ api }: RawConfig): readonly Problem[] {
+  if (api.listen.startsWith('unix:')) return [];
+  const pointer = '/api/listen';
+  const problems: Problem[] = [];
+  if (!parseHostPort(api.listen.replace(/^localhost:/, '127.0.0.1:'), 0))
+    problems.push({
+      detail: `"${api.listen}" is no address and port`,
+      remedy: 'write 127.0.0.1:7070 or unix:/path',
+      pointer,
+    });
+  if (api.tokens.length === 0)
+    problems.push({
+      detail: 'a TCP listener without tokens does not start',
+      remedy: 'add api.tokens, or listen on unix:/run/drawbridge/api.sock',
+      pointer,
+    });
+  return problems;
+}
+
+function twice(items: readonly { readonly name: string }[], pointer: string): readonly Problem[] {
+  return items.flatMap(({ name }, index) =>
+    items.findIndex((item) => item.name === name) === index
+      ? []
+      : [
+          {
+            detail: `"${name}" stands here twice`,
+            remedy: 'give it another name',
+            pointer: `${pointer}/${index}/name`,
+          },
+        ],
+  );
+}
+
+/** Every problem of a configuration whose shape is right, each with its pointer. */
+export function semanticProblems(raw: RawConfig): readonly Problem[] {
+  return [
+    ...upstreams(raw.dns.upstreams, '/dns/upstreams'),
+    ...zones(raw),
+    ...ttls(raw),
+    ...exceptions(raw),
+    ...listen(raw),
+    ...twice(raw.api.tokens, '/api/tokens'),
+    ...twice(raw.threats.feeds, '/threats/feeds'),
+  ];
+}
