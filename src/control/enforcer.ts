@@ -141,12 +141,8 @@ export class Enforcer<F extends FlowFacts> {
   }
 
   #learnedHas(set: string, address: string): boolean {
-    const now = this.#o.now();
-    for (const m of this.#state?.members.values() ?? []) {
-      if (!set.includes(m.id.slice(0, 12))) continue;
-      return (this.#o.learned.wanted(m.id).get(set)?.get(address) ?? 0) > now;
-    }
-    return false;
+    const owner = [...(this.#state?.members.keys() ?? [])].find((id) => set.includes(id.slice(0, 12)));
+    return owner !== undefined && this.#o.learned.has(owner, set, address);
   }
 
   async #learn(state: InForce, refill: readonly string[]): Promise<void> {

@@ -23,5 +23,5 @@ export interface KernelPort<F extends FlowFacts = FlowFacts> {
 /** The ledger as the control room uses it: what the learned sets of a container should hold, until when (ms). */
 export interface LearnedPort {
   wanted(container: string): ReadonlyMap<string, ReadonlyMap<string, number>>;
-  forget(container: string): void;
+  has(container: string, set: string, address: string): boolean;
 }

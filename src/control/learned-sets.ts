@@ -30,12 +30,12 @@ export async function syncLearned<F extends FlowFacts>(
   member: Member,
   now: number,
 ): Promise<void> {
-  const wanted = learned.wanted(member.id);
   const short = member.id.slice(0, 12);
   for (const set of state.desired.sets.values()) {
     if (!set.timed || !set.name.includes(short)) continue;
     const have = await kernel.members(set.name);
-    const want = wanted.get(set.name) ?? new Map<string, number>();
+    // Asked after the kernel: the ledger knows an address before the kernel does, so none that comes now is taken for stale.
+    const want = learned.wanted(member.id).get(set.name) ?? new Map<string, number>();
     for (const address of have?.keys() ?? []) if ((want.get(address) ?? 0) <= now) await kernel.remove(set.name, address);
     for (const [address, until] of want) {
       const left = have?.get(address);

@@ -1,0 +1,150 @@
+import type { PortRange } from '../model/entry.js';
+import type { Member } from '../desired/state.js';
+import type { TracePacket, TraceResult } from '../desired/trace.js';
+import type { Address } from '../model/ip.js';
+import { formatAddress, parseAddress } from '../model/ip.js';
+import type { DestEntry } from '../model/entry.js';
+import type { EntrySource, PolicyEntry } from '../model/policy.js';
+import type { ExplainView, NameDecision } from '../ports.js';
+import type { Judge } from './judge.js';
+
+export interface ExplainInput {
+  readonly member: Member;
+  readonly name: string;
+  readonly to: string;
+  readonly dest: DestEntry;
+  readonly judge: Judge;
+  readonly decide: (name: string) => NameDecision;
+  /** Addresses that the container was told for a name, and that it may still use. */
+  readonly told: (name: string) => readonly string[];
+  readonly hostAddress: string | undefined;
+  readonly neighbours: (name: string) => readonly string[];
+}
+
+const DEFAULT_PORT = 443;
+type View = Omit<ExplainView, 'container' | 'to' | 'feed'>;
+
+/** What becomes of a new connection, by the rules as they stand, the entry that decides, and what to do about it. */
+export function explain(input: ExplainInput): ExplainView {
+  const view = input.member.policy.mode === 'off' ? offView() : byTarget(input);
+  return { container: input.name, to: input.to, feed: null, ...view };
+}
+
+const offView = (): View => ({
+  verdict: 'allow',
+  reason: 'the container is in mode off: only threats are blocked',
+  entry: null,
+  list: null,
+  remedy: null,
+  trace: [],
+});
+
+function byTarget(input: ExplainInput): View {
+  const target = input.dest.target;
+  switch (target.kind) {
+    case 'name':
+      return byName(input, target.name);
+    case 'address':
+      return byAddress(input, formatAddress(target.range.family, target.range.lo));
+    case 'host':
+      return input.hostAddress ? byAddress(input, input.hostAddress) : nothing('the host has no address');
+    case 'container': {
+      const address = input.neighbours(target.name)[0];
+      return address ? byAddress(input, address) : nothing(`no container ${target.name} on a network both share`);
+    }
+    case 'any':
+      return nothing('"any" is no destination: name an address or a name');
+  }
+}
+
+const nothing = (reason: string): View => ({ verdict: 'deny', reason, entry: null, list: null, remedy: null, trace: [] });
+
+/** First the question to DNS, then the rules for an address that was told. */
+function byName(input: ExplainInput, name: string): View {
+  const decision = input.decide(name);
+  if (!decision.allow) return denied(input, `no entry names ${name}: it is answered NXDOMAIN and asked of nobody`, []);
+  const told = input.told(name)[0];
+  if (told !== undefined) return byAddress(input, told, decision.entries);
+  const { proto, port } = wanted(input.dest);
+  const serving = decision.entries.find((e) => permitsPort(input.member, e, proto, port));
+  if (!serving) return denied(input, `${name} is permitted, but not on ${proto}/${port}`, []);
+  return allowed(serving, `${name} is permitted; it has not been asked yet, its addresses are permitted as they are told (by address only)`, []);
+}
+
+function permitsPort(member: Member, entry: PolicyEntry, proto: TracePacket['proto'], port: number): boolean {
+  const classes = member.classes.filter((c) => c.names.some((n) => n.entry.canonical === entry.entry.canonical));
+  return classes.some((c) => c.proto === proto && (c.ports.length === 0 || c.ports.some((p: PortRange) => port >= p.lo && port <= p.hi)));
+}
+
+function byAddress(input: ExplainInput, address: string, told?: readonly PolicyEntry[]): View {
+  const packet = packetTo(input, address);
+  if (!packet) return nothing(`${address} is no address`);
+  const result = input.judge.judge(packet);
+  const steps = result.steps.map((s) => s.text);
+  if (!input.judge.permits(packet)) return denied(input, deniedBy(result, packet), steps);
+  const entry = decidingEntry(input.member, result, told);
+  if (!entry) return { verdict: 'allow', reason: passReason(input.member, result), entry: null, list: null, remedy: null, trace: steps };
+  return allowed(entry, told ? `${address} was told for the name; judged by address only` : 'an entry permits it', steps);
+}
+
+function packetTo(input: ExplainInput, address: string): TracePacket | undefined {
+  const parsed: Address | undefined = parseAddress(address);
+  if (!parsed) return undefined;
+  const { proto, port } = wanted(input.dest);
+  const own = input.member.ports[0];
+  return {
+    family: parsed.family,
+    mark: input.judge.markOf(input.member),
+    proto,
+    src: (parsed.family === 4 ? own?.ip4 : own?.ip6) ?? '',
+    dst: address,
+    states: ['NEW'],
+    syn: proto === 'tcp',
+    ...(proto === 'icmp' ? { echo: true } : { dport: port }),
+  };
+}
+
+/** Without port or protocol: tcp/443. */
+function wanted(dest: DestEntry): { proto: TracePacket['proto']; port: number } {
+  const port = dest.ports[0]?.lo ?? DEFAULT_PORT;
+  const p = dest.proto;
+  if (p === undefined || p === 'tcp' || p === 'tcp+udp') return { proto: 'tcp', port };
+  if (p === 'udp' || p === 'icmp') return { proto: p, port };
+  const numbers: Record<string, number> = { sctp: 132, gre: 47, esp: 50 };
+  return { proto: numbers[p] ?? Number(p.slice('ip-'.length)), port };
+}
+
+function decidingEntry(member: Member, result: TraceResult, told: readonly PolicyEntry[] | undefined): PolicyEntry | undefined {
+  const why = new Set(result.steps.flatMap((s) => s.rule.why ?? []));
+  const among = told ?? member.classes.flatMap((c) => [...c.statics.map((s) => s.entry), ...c.any, ...c.host, ...c.names]);
+  return among.find((e) => why.has(e.entry.canonical));
+}
+
+function passReason(member: Member, result: TraceResult): string {
+  if (result.steps.some((s) => s.rule.why?.includes('eastWest'))) return 'neighbours of its compose project (eastWest) may be reached';
+  if (member.policy.mode === 'observe') return 'the container is observed: nothing is denied; enforce would deny this';
+  return 'it is answered by Drawbridge itself';
+}
+
+const deniedBy = (result: TraceResult, packet: TracePacket): string =>
+  result.steps.some((s) => s.rule.why?.includes('dns'))
+    ? 'DNS goes to Drawbridge only'
+    : `no entry permits ${packet.dst} on ${packet.proto}${packet.dport === undefined ? '' : `/${packet.dport}`}`;
+
+function allowed(pe: PolicyEntry, reason: string, trace: readonly string[]): View {
+  return { verdict: 'allow', reason: `${reason} (${sourceText(pe.source)})`, entry: pe.entry.canonical, list: listOf(pe.source), remedy: null, trace };
+}
+
+function denied(input: ExplainInput, reason: string, trace: readonly string[]): View {
+  const verdict = input.member.policy.mode === 'enforce' ? 'deny' : 'allow';
+  const text = verdict === 'deny' ? reason : `the container is observed: it passes; enforce would deny it: ${reason}`;
+  return { verdict, reason: text, entry: null, list: null, remedy: `drawbridge allow ${input.name} ${input.to}`, trace };
+}
+
+export function sourceText(s: EntrySource): string {
+  if (s.from === 'label') return 'its label drawbridge.allow';
+  if (s.from === 'grant') return `grant ${s.grant}`;
+  if (s.from === 'claim') return `list ${s.list}, which claims it`;
+  return s.from === 'baseline' ? `list ${s.list}, which every container has` : `list ${s.list}`;
+}
+const listOf = (s: EntrySource): string | null => ('list' in s ? s.list : null);

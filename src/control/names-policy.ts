@@ -1,0 +1,135 @@
+import { classSet } from '../desired/naming.js';
+import type { Member } from '../desired/state.js';
+import { parseAddress, rangeHas } from '../model/ip.js';
+import { nameMatches } from '../model/name.js';
+import type { Mode, PolicyEntry } from '../model/policy.js';
+import type { DnsPolicy, LearnSets, NameDecision } from '../ports.js';
+import type { InForce } from './enforcer.js';
+import { localAddress, localName } from './neighbours.js';
+
+/** Who asks when the port is proven to be no container's. */
+export const UNATTRIBUTED_ASKER = 'unattributed';
+const DENIED: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
+
+export interface NamesPolicyOptions {
+  readonly prefix: string;
+  readonly hostAddresses: () => ReadonlySet<string>;
+  readonly searchDomains: (container: string) => readonly string[];
+}
+
+/** What DNS may answer, by the policy that stands in the kernel: a name never opens before its set exists. */
+export class NamesPolicy implements DnsPolicy {
+  readonly #o: NamesPolicyOptions;
+  #state: InForce | undefined;
+  #byAddress = new Map<string, string>();
+  readonly #waiting = new Set<() => void>();
+  /** Sources of ports that are no container's, by address. */
+  readonly #strangers = new Map<string, number>();
+
+  constructor(options: NamesPolicyOptions) {
+    this.#o = options;
+  }
+
+  applied(state: InForce): void {
+    this.#state = state;
+    this.#byAddress = new Map(
+      [...state.ports.bindings.values()].flatMap((b) =>
+        [b.ip4, b.ip6].filter((a) => a !== undefined).map((a) => [a, b.container] as const),
+      ),
+    );
+    for (const wake of [...this.#waiting]) wake();
+  }
+
+  /** An unattributed or unmanaged sender was let through the hold. */
+  stranger(address: string): void {
+    if (this.#strangers.size > MAX_STRANGERS) this.#strangers.clear();
+    this.#strangers.set(address, Date.now());
+    for (const wake of [...this.#waiting]) wake();
+  }
+
+  whoIs(address: string): string | undefined {
+    const known = this.#byAddress.get(address);
+    if (known !== undefined) return known;
+    return this.#strangers.has(address) ? UNATTRIBUTED_ASKER : undefined;
+  }
+
+  awaitAsker(address: string, ms: number): Promise<string | undefined> {
+    const known = this.whoIs(address);
+    if (known !== undefined) return Promise.resolve(known);
+    return new Promise((resolve) => {
+      const end = (who: string | undefined): void => {
+        clearTimeout(timer);
+        this.#waiting.delete(wake);
+        resolve(who);
+      };
+      const timer = setTimeout(() => end(undefined), ms);
+      const wake = (): void => {
+        const who = this.whoIs(address);
+        if (who !== undefined) end(who);
+      };
+      this.#waiting.add(wake);
+    });
+  }
+
+  mode(container: string): Mode {
+    if (container === UNATTRIBUTED_ASKER) return this.#state?.input.unattributedMode ?? 'enforce';
+    return this.#state?.members.get(container)?.policy.mode ?? 'enforce';
+  }
+
+  decide(container: string, name: string): NameDecision {
+    const member = this.#state?.members.get(container);
+    if (!member) return DENIED;
+    const hits = member.classes.flatMap((c) => {
+      const entries = c.names.filter((n) => entryMatches(n, name));
+      return entries.length > 0 ? [{ entries, sets: this.#sets(member, c.key) }] : [];
+    });
+    if (hits.length === 0) return DENIED;
+    const entries = unique(hits.flatMap((h) => h.entries)).sort(bySpecificity);
+    return { allow: true, entries, sets: hits.map((h) => h.sets), allowPrivate: entries.some((e) => e.entry.flags.includes('private')) };
+  }
+
+  coversAddress(container: string, address: string): boolean {
+    const value = parseAddress(address);
+    const member = this.#state?.members.get(container);
+    return value !== undefined && (member?.classes ?? []).some((c) => c.statics.some((s) => rangeHas(s.range, value)));
+  }
+
+  localName(container: string, name: string): readonly string[] | undefined {
+    const self = this.#state?.view.containers.get(container);
+    return self && this.#state ? localName(this.#state.view, self, name) : undefined;
+  }
+
+  localAddress(container: string, address: string): string | undefined {
+    const self = this.#state?.view.containers.get(container);
+    return self && this.#state ? localAddress(this.#state.view, self, address) : undefined;
+  }
+
+  hostAddresses(): ReadonlySet<string> {
+    return this.#o.hostAddresses();
+  }
+
+  searchDomains(container: string): readonly string[] {
+    return this.#o.searchDomains(container);
+  }
+
+  #sets(member: Member, key: string): LearnSets {
+    const set = (family: 4 | 6): string => classSet(this.#o.prefix, member.id, key, family, 'learned');
+    return { v4: set(4), v6: set(6) };
+  }
+}
+
+const MAX_STRANGERS = 4_096;
+
+function entryMatches(pe: PolicyEntry, name: string): boolean {
+  const target = pe.entry.target;
+  return target.kind === 'name' && nameMatches(target, name);
+}
+
+const unique = (entries: readonly PolicyEntry[]): PolicyEntry[] => [...new Map(entries.map((e) => [e.entry.canonical, e])).values()];
+
+/** Exact before wildcard, longer before shorter. */
+function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
+  const weight = (p: PolicyEntry): number =>
+    p.entry.target.kind === 'name' ? p.entry.target.name.length + (p.entry.target.match === 'exact' ? 1000 : 0) : 0;
+  return weight(b) - weight(a);
+}

@@ -1,0 +1,97 @@
+import type { BridgeDesired, DesiredState, Shape } from '../desired/state.js';
+import type { HostLink } from '../ports.js';
+import { type Plan, runStep } from './apply.js';
+import { type Applied, Dataplane } from './dataplane.js';
+import { type Exec, must } from './exec.js';
+import { HostAddresses } from './host-addresses.js';
+import { hostLinks } from './host-links.js';
+import { Addresses } from './netlink/addresses.js';
+import { Conntrack } from './netlink/conntrack.js';
+import { KernelSets } from './netlink/ipset.js';
+import { Links } from './netlink/links.js';
+
+const HEARTBEAT_SECONDS = 5;
+const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
+
+/** The kernel of this network namespace behind one face, for the control room. */
+export class KernelAdapter implements AsyncDisposable {
+  readonly #shape: Shape;
+  readonly #run: Exec;
+  readonly #plane: Dataplane;
+  readonly linkTable = new Links();
+  readonly addressTable = new Addresses();
+  readonly sets = new KernelSets();
+  readonly flows = new Conntrack();
+  readonly own: HostAddresses;
+  #names = new Map<string, number>();
+
+  constructor(shape: Shape, run: Exec) {
+    this.#shape = shape;
+    this.#run = run;
+    this.#plane = new Dataplane(run, shape, (name) => this.#names.get(name));
+    this.own = new HostAddresses(this.addressTable);
+  }
+
+  /** Our DNS addresses on lo, and what the first pass needs to know. */
+  async prepare(): Promise<void> {
+    this.addressTable.add('lo', `${this.#shape.dns.v4}/32`);
+    this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
+    await this.own.refresh();
+    await this.links(new Set());
+  }
+
+  async links(known: ReadonlySet<number>): Promise<readonly HostLink[]> {
+    const links = await hostLinks(this.linkTable, known);
+    this.#names = new Map(links.map((l) => [l.name, l.index]));
+    return links;
+  }
+
+  async bridge(): Promise<BridgeDesired> {
+    return (await this.#plane.read()).bridge.elements;
+  }
+  apply(desired: DesiredState): Promise<Applied> {
+    return this.#plane.apply(desired);
+  }
+  plan(desired: DesiredState): Promise<Plan> {
+    return this.#plane.plan(desired);
+  }
+  invalidate(): void {
+    this.#plane.invalidate();
+  }
+
+  async members(set: string): Promise<ReadonlyMap<string, number> | undefined> {
+    const members = await this.sets.members(set);
+    return members && new Map(members.map((m) => [m.address, m.timeout ?? 0]));
+  }
+  add(set: string, address: string, seconds: number): Promise<void> {
+    return this.sets.add(set, address, seconds);
+  }
+  remove(set: string, address: string): Promise<void> {
+    return this.sets.remove(set, address);
+  }
+  async addCut(set: string, members: readonly string[], seconds: number): Promise<void> {
+    const input = members.map((m) => `add ${set} ${m} timeout ${seconds} -exist\n`).join('');
+    await runStep(this.#run, { tool: 'ipset', script: input });
+  }
+  hostAddresses(): ReadonlySet<string> {
+    return this.own.all;
+  }
+
+  /** We live: members that cover everything, for a few seconds more. Observed containers' DNS comes to us while they stand. */
+  async heartbeat(): Promise<void> {
+    for (const family of [4, 6] as const)
+      for (const half of HALVES[family]) await this.sets.add(`${this.#shape.prefix}-alive${family}`, half, HEARTBEAT_SECONDS);
+  }
+
+  /** Runs an nft script inside a container's namespace. */
+  async nftInside(namespace: string, script: string): Promise<void> {
+    await must(this.#run, 'nsenter', [`--net=${namespace}`, '--', 'nft', '-f', '-'], { input: script });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.linkTable.close();
+    this.addressTable.close();
+    this.sets.close();
+    this.flows.close();
+  }
+}
