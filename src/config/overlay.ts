@@ -20,7 +20,7 @@ export interface Setting {
   readonly from: string;
 }
 
-const PREFIX = 'DRAWBRIDGE_';
+export const PREFIX = 'DRAWBRIDGE_';
 /** Ours, and no key of the configuration: which file to read. */
 export const CONFIG_VARIABLE = 'DRAWBRIDGE_CONFIG';
 

@@ -1,0 +1,67 @@
+/** List files (spec: lists): allowlists/NAME.yaml or .yml to lists, every problem placed. Pure. */
+import { basename } from 'node:path';
+import { cyclicLists } from '../model/list-graph.js';
+import { listFromObject } from '../model/list-parse.js';
+import type { List } from '../model/policy.js';
+import type { Parsed, Problem } from '../model/problem.js';
+import { parseYaml } from './yaml.js';
+
+const EXTENSION = /\.ya?ml$/;
+
+/** Editors leave .#x.yaml and the like beside a file: names that begin with a dot are nobody's list. */
+export const isListFile = (file: string): boolean => EXTENSION.test(file) && !basename(file).startsWith('.');
+
+export const listNameOf = (file: string): string => basename(file).replace(EXTENSION, '');
+
+/** One list file. Its problems carry file, line, column and remedy. */
+export function parseListFile(file: string, text: string): Parsed<List> {
+  const yaml = parseYaml(text, file);
+  if (yaml.value === undefined) return { ok: false, problems: yaml.problems };
+  if (yaml.value === null && yaml.problems.length === 0) {
+    const empty = {
+      detail: 'the list is empty',
+      remedy: 'write "allow:" and the entries below it, or delete the file',
+    };
+    return { ok: false, problems: yaml.place([empty]) };
+  }
+  const parsed = listFromObject(listNameOf(file), 'folder', yaml.value);
+  const problems = [...yaml.problems, ...(parsed.ok ? [] : yaml.place(parsed.problems))];
+  if (!parsed.ok || problems.length > 0) return { ok: false, problems };
+  return { ok: true, value: { ...parsed.value, file } };
+}
+
+/** Files that give one name twice (npm.yaml and npm.yml), each with its problem. */
+export function nameClashes(files: readonly string[]): ReadonlyMap<string, Problem> {
+  const clashes = files.filter((file) =>
+    files.some((other) => other !== file && listNameOf(other) === listNameOf(file)),
+  );
+  return new Map(
+    clashes.map((file) => [
+      file,
+      {
+        detail: `list "${listNameOf(file)}" has two files`,
+        remedy: 'remove one of the two',
+        file,
+        line: 1,
+        column: 1,
+      },
+    ]),
+  );
+}
+
+/** A problem for each list that includes itself, directly or through others. */
+export function cycleProblems(lists: ReadonlyMap<string, List>): ReadonlyMap<string, Problem> {
+  const names = cyclicLists(lists);
+  return new Map(
+    names.map((name) => [
+      name,
+      {
+        detail: `list "${name}" includes itself (through ${names.map((one) => `list:${one}`).join(', ')})`,
+        remedy: 'remove one of these list: entries',
+        file: lists.get(name)?.file ?? name,
+        line: 1,
+        column: 1,
+      },
+    ]),
+  );
+}
