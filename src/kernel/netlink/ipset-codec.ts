@@ -22,6 +22,7 @@ export const IPSET_COMMAND = {
   list: (SUBSYSTEM << 8) | 7,
   add: (SUBSYSTEM << 8) | 9,
   remove: (SUBSYSTEM << 8) | 10,
+  header: (SUBSYSTEM << 8) | 12,
 } as const;
 const PROTOCOL_VERSION = 7;
 const FLAG_LIST_HEADER = 1 << 2;

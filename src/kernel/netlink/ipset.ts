@@ -16,14 +16,7 @@ import { NetlinkSocket } from './socket.js';
 
 const ENOENT = 2;
 const EINVAL = 22;
-const ERROR = {
-  protocol: 4097,
-  timeout: 4107,
-  wantsIpv4: 4109,
-  wantsIpv6: 4110,
-  full: 4352,
-  unsupportedPrefix: 4104,
-};
+const ERROR = { protocol: 4097, prefix: 4104, timeout: 4107, full: 4352 } as const;
 
 const MEANING: Readonly<Record<number, ErrorDetail>> = {
   [ENOENT]: { reason: 'no such set', remedy: 'The reconciler makes it; add again after it has applied.' },
@@ -31,19 +24,11 @@ const MEANING: Readonly<Record<number, ErrorDetail>> = {
     reason: 'the kernel does not understand the message',
     remedy: 'ipset protocol 7 is needed (Linux >= 4.20).',
   },
-  [ERROR.timeout]: { reason: 'the set was made without time-outs', remedy: 'Make it with "timeout 0".' },
-  [ERROR.wantsIpv4]: {
-    reason: 'the set holds IPv4, the address is IPv6',
-    remedy: 'Use the set of the other family.',
-  },
-  [ERROR.wantsIpv6]: {
-    reason: 'the set holds IPv6, the address is IPv4',
-    remedy: 'Use the set of the other family.',
-  },
-  [ERROR.unsupportedPrefix]: {
+  [ERROR.prefix]: {
     reason: 'the prefix does not fit the set',
     remedy: 'hash:ip takes single addresses, no set takes /0.',
   },
+  [ERROR.timeout]: { reason: 'the set was made without time-outs', remedy: 'Make it with "timeout 0".' },
   [ERROR.full]: { reason: 'the set is full', remedy: 'Make it with a greater maxelem.' },
 };
 
@@ -120,8 +105,25 @@ export class KernelSets implements SetWriter, Disposable {
     try {
       this.#requests.request(operation, { type: IPSET_COMMAND[verb], body });
     } catch (error) {
-      throw explained(error);
+      throw this.#wrongFamily(error, set, address) ?? explained(error);
     }
+  }
+
+  /** The kernel calls an address of the other family a protocol error: ask which family the set has, to say it. */
+  #wrongFamily(error: unknown, set: string, address: string): NetlinkError | undefined {
+    if (!(error instanceof NetlinkError) || error.errno !== ERROR.protocol) return undefined;
+    const [answer] = this.#requests.request(error.operation, {
+      type: IPSET_COMMAND.header,
+      body: listBody(set),
+    });
+    const header = answer === undefined ? undefined : decodeHeader(answer.body);
+    const family = address.includes(':') ? 6 : 4;
+    if (header?.ok !== true || header.value.family === family) return undefined;
+    const reason = `the set holds IPv${header.value.family}, the address is IPv${family}`;
+    return new NetlinkError(error.operation, error.errno, {
+      reason,
+      remedy: 'Use the set of the other family.',
+    });
   }
 
   async #dump<T>(

@@ -88,8 +88,11 @@ function openLog(options: PacketLogOptions): NetlinkSocket {
     return socket;
   } catch (error) {
     socket.close();
-    if (!isRefusal(error, 'EBUSY')) throw error;
-    const remedy = 'Stop the other process or choose another group.';
-    throw new NetlinkError(operation, error.errno, { reason: 'another process has this log group', remedy });
+    if (!isRefusal(error, 'EBUSY', 'EPERM')) throw error;
+    throw new NetlinkError(operation, error.errno, {
+      reason: 'another process has this log group, or the right to it is missing',
+      remedy:
+        'Stop the other process (/proc/net/netfilter/nfnetlink_log shows its port id) or choose another group.',
+    });
   }
 }

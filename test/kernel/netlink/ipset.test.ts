@@ -1,0 +1,114 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
+import { makeNamespace, type Namespace } from './lab.js';
+
+let ns: Namespace;
+let sets: KernelSets;
+beforeAll(() => {
+  ns = makeNamespace('ipset');
+  sets = new KernelSets({ namespace: ns.path });
+  const create = (...args: string[]) => ns.run('ipset', 'create', ...args);
+  create('learn4', 'hash:ip', 'family', 'inet', 'hashsize', '64', 'timeout', '0');
+  create('learn6', 'hash:ip', 'family', 'inet6', 'hashsize', '64', 'timeout', '0');
+  create('nets4', 'hash:net', 'family', 'inet');
+  create('nets6', 'hash:net', 'family', 'inet6');
+  create('small', 'hash:ip', 'family', 'inet', 'hashsize', '64', 'maxelem', '2', 'timeout', '0');
+});
+afterAll(() => {
+  sets.close();
+  ns[Symbol.dispose]();
+});
+
+test('a member is in the kernel when add resolves, and its time-out can be raised', async () => {
+  await sets.add('learn4', '192.0.2.7', 30);
+  expect(ns.run('ipset', 'list', 'learn4')).toMatch(/192\.0\.2\.7 timeout (30|29)/);
+  await sets.add('learn4', '192.0.2.7', 600.2);
+  const [member] = (await sets.members('learn4')) ?? [];
+  expect(member).toMatchObject({ address: '192.0.2.7', nomatch: false });
+  expect(member?.timeout).toBeGreaterThan(595);
+  await sets.add('learn4', '192.0.2.8', 1e12);
+  expect(ns.run('ipset', 'list', 'learn4')).toMatch(/192\.0\.2\.8 timeout 21474/);
+});
+
+test('IPv6 members, and time-out 0 stays for good', async () => {
+  await sets.add('learn6', '2001:db8::a', 0);
+  expect(await sets.members('learn6')).toEqual([{ address: '2001:db8::a', timeout: 0, nomatch: false }]);
+  await expect(sets.add('learn6', '2001:db8::a', Number.NaN)).rejects.toThrow(RangeError);
+});
+
+test('removing twice is no error', async () => {
+  await sets.add('learn4', '192.0.2.9', 5);
+  await sets.remove('learn4', '192.0.2.9');
+  await sets.remove('learn4', '192.0.2.9');
+  expect((await sets.members('learn4'))?.some((m) => m.address === '192.0.2.9')).toBe(false);
+});
+
+test('networks in sets without time-outs', async () => {
+  await sets.add('nets4', '10.1.0.0/16', 0);
+  await sets.add('nets6', '2001:db8:1::/48', 0);
+  ns.run('ipset', 'add', 'nets4', '10.1.2.0/24', 'nomatch');
+  expect(await sets.members('nets4')).toEqual(
+    expect.arrayContaining([
+      { address: '10.1.0.0', prefix: 16, nomatch: false },
+      { address: '10.1.2.0', prefix: 24, nomatch: true },
+    ]),
+  );
+  expect(await sets.members('nets6')).toEqual([{ address: '2001:db8:1::', prefix: 48, nomatch: false }]);
+});
+
+test('refusals say what is wrong', async () => {
+  await expect(sets.add('nowhere', '192.0.2.1', 5)).rejects.toMatchObject({ code: 'ENOENT' });
+  await expect(sets.add('nowhere', '192.0.2.1', 5)).rejects.toThrow(
+    /add 192\.0\.2\.1 to set nowhere: no such set/,
+  );
+  await expect(sets.add('learn6', '192.0.2.1', 5)).rejects.toThrow(/holds IPv6, the address is IPv4/);
+  await expect(sets.add('learn4', '2001:db8::1', 5)).rejects.toThrow(/holds IPv4, the address is IPv6/);
+  await expect(sets.add('nets4', '192.0.2.1', 5)).rejects.toThrow(/without time-outs/);
+  await expect(sets.add('learn4', 'example.org', 5)).rejects.toThrow(/not an address/);
+  await expect(sets.add('learn4', '1.2.3', 5)).rejects.toThrow(/not an address/);
+  await expect(sets.add('x'.repeat(40), '192.0.2.1', 5)).rejects.toThrow(/add 192\.0\.2\.1 to set x+:/);
+});
+
+test('a full set refuses, and takes more when one has gone', async () => {
+  await sets.add('small', '198.51.100.1', 600);
+  await sets.add('small', '198.51.100.2', 600);
+  await expect(sets.add('small', '198.51.100.3', 600)).rejects.toThrow(/the set is full/);
+  await sets.remove('small', '198.51.100.1');
+  await sets.add('small', '198.51.100.3', 600);
+});
+
+test('headers of all sets', async () => {
+  const headers = await sets.headers();
+  expect(headers.map((h) => h.name).sort()).toEqual(['learn4', 'learn6', 'nets4', 'nets6', 'small']);
+  expect(headers.find((h) => h.name === 'nets4')).toMatchObject({
+    type: 'hash:net',
+    family: 4,
+    entries: 2,
+    references: 0,
+    maxEntries: 65536,
+  });
+  expect(headers.find((h) => h.name === 'nets4')).not.toHaveProperty('timeout');
+  expect(headers.find((h) => h.name === 'learn6')).toMatchObject({
+    type: 'hash:ip',
+    family: 6,
+    entries: 1,
+    timeout: 0,
+  });
+});
+
+test('members of a set that does not exist', async () => {
+  expect(await sets.members('nowhere')).toBeUndefined();
+});
+
+test('a large set is listed whole, several dumps at once', async () => {
+  const lines = Array.from(
+    { length: 20_000 },
+    (_, i) => `add big 10.${i >> 16}.${(i >> 8) & 255}.${i & 255}`,
+  );
+  ns.run('ipset', 'create', 'big', 'hash:ip', 'hashsize', '16384');
+  ns.feed(`${lines.join('\n')}\n`, 'ipset', 'restore');
+  const all = await Promise.all([sets.members('big'), sets.headers(), sets.members('big')]);
+  expect(all[0]).toHaveLength(20_000);
+  expect(all[1].find((h) => h.name === 'big')?.entries).toBe(20_000);
+  expect(new Set(all[2]?.map((m) => m.address)).size).toBe(20_000);
+});

@@ -1,0 +1,145 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { parsePacket } from '../../../src/kernel/netlink/packet.js';
+import { PacketQueue } from '../../../src/kernel/netlink/queue.js';
+import type { QueuedPacket } from '../../../src/kernel/netlink/queue-codec.js';
+import { join, makeNamespace, type Namespace, until } from './lab.js';
+import { udpIn } from './udp.js';
+
+const QUEUE = 77;
+let a: Namespace;
+let b: Namespace;
+beforeEach(() => {
+  a = makeNamespace('queue-a');
+  b = makeNamespace('queue-b');
+  join(a, b);
+  for (const iptables of ['iptables', 'ip6tables']) {
+    a.run(
+      iptables,
+      '-A',
+      'OUTPUT',
+      '-p',
+      'udp',
+      '-m',
+      'mark',
+      '!',
+      '--mark',
+      '0x40/0x40',
+      '-j',
+      'NFQUEUE',
+      '--queue-num',
+      `${QUEUE}`,
+    );
+    b.run(
+      iptables,
+      '-A',
+      'INPUT',
+      '-p',
+      'udp',
+      '--dport',
+      '7001',
+      '-j',
+      'NFQUEUE',
+      '--queue-num',
+      `${QUEUE}`,
+    );
+  }
+});
+afterEach(() => {
+  a[Symbol.dispose]();
+  b[Symbol.dispose]();
+});
+
+test.each([
+  [4, '192.0.2.1', '192.0.2.2'],
+  [6, '2001:db8::1', '2001:db8::2'],
+] as const)(
+  'IPv%i: packets wait, repeat with a mark lets each through once, drop loses it',
+  async (family, from, to) => {
+    const held: QueuedPacket[] = [];
+    using queue = new PacketQueue({ queue: QUEUE, namespace: a.path }, (packet) => held.push(packet));
+    using sender = await udpIn(a, family, from);
+    using receiver = await udpIn(b, family, to, 7000);
+    for (let i = 0; i < 20; i++) sender.socket.send(`datagram ${i}`, 7000, to);
+    await until('all packets to be held', () => held.length === 20);
+    expect(receiver.received).toEqual([]);
+    expect(queue.stats()).toMatchObject({
+      received: 20,
+      waiting: 20,
+      droppedQueueFull: 0,
+      droppedBufferFull: 0,
+    });
+
+    expect(held[0]).toMatchObject({
+      family,
+      hook: 3,
+      hwProtocol: family === 4 ? 0x0800 : 0x86dd,
+      mark: 0,
+      indev: 0,
+      gso: false,
+    });
+    expect(held[0]?.outdev).toBeGreaterThan(0);
+    expect(parsePacket(held[0]?.payload ?? Buffer.alloc(0))).toMatchObject({
+      ok: true,
+      value: { family, src: from, dst: to, protocol: 17, sport: sender.port, dport: 7000, fragment: 'none' },
+    });
+
+    const [first, ...others] = held;
+    queue.verdict(first?.id ?? -1, 'drop');
+    for (const packet of others) queue.verdict(packet.id, 'repeat', 0x40);
+    await until('the others to arrive', () => receiver.received.length === 19);
+    expect(receiver.received).not.toContain('datagram 0');
+    expect(held).toHaveLength(20);
+    expect(queue.stats()).toMatchObject({ verdicts: 20, waiting: 0, lateVerdicts: 0 });
+  },
+);
+
+test('incoming packets carry the interface and the source MAC', async () => {
+  using _pass = new PacketQueue({ queue: QUEUE, namespace: a.path }, (packet) =>
+    _pass.verdict(packet.id, 'repeat', 0x40),
+  );
+  const held: QueuedPacket[] = [];
+  using queue = new PacketQueue({ queue: QUEUE, namespace: b.path, copyRange: 40 }, (packet) =>
+    held.push(packet),
+  );
+  using sender = await udpIn(a, 4, '192.0.2.1');
+  sender.socket.send('x'.repeat(100), 7001, '192.0.2.2');
+  const [packet] = await until('the packet', () => held.length > 0 && held);
+  expect(packet).toMatchObject({ hook: 1, outdev: 0, length: 128 });
+  expect(packet?.payload).toHaveLength(40);
+  expect(a.run('ip', 'link', 'show', 'to-b')).toContain(`link/ether ${packet?.hwaddr} `);
+  queue.verdict(packet?.id ?? -1, 'drop');
+});
+
+test('nobody listening: dropped; a late verdict is counted', async () => {
+  using sender = await udpIn(a, 4, '192.0.2.1');
+  using receiver = await udpIn(b, 4, '192.0.2.2', 7000);
+  await new Promise<void>((sent) => sender.socket.send('lost', 7000, '192.0.2.2', () => sent()));
+  const held: QueuedPacket[] = [];
+  using queue = new PacketQueue({ queue: QUEUE, namespace: a.path }, (packet) => held.push(packet));
+  sender.socket.send('kept', 7000, '192.0.2.2');
+  const [packet] = await until('a packet', () => held.length > 0 && held);
+  queue.verdict(packet?.id ?? -1, 'repeat', 0x40);
+  await until('the second datagram', () => receiver.received.length === 1);
+  expect(receiver.received).toEqual(['kept']);
+  queue.verdict(packet?.id ?? -1, 'repeat', 0x40);
+  await until('the kernel to object', () => queue.stats().lateVerdicts === 1);
+});
+
+test('a full queue drops and says how many', async () => {
+  const held: QueuedPacket[] = [];
+  using queue = new PacketQueue({ queue: QUEUE, namespace: a.path, maxLength: 5 }, (packet) =>
+    held.push(packet),
+  );
+  using sender = await udpIn(a, 4, '192.0.2.1');
+  for (let i = 0; i < 12; i++) sender.socket.send(`${i}`, 7000, '192.0.2.2');
+  await until('the overflow', () => queue.stats().droppedQueueFull === 7);
+  await until('the packets held', () => held.length === 5);
+  expect(queue.stats().waiting).toBe(5);
+});
+
+test('a queue belongs to one', () => {
+  using _first = new PacketQueue({ queue: QUEUE, namespace: a.path }, () => undefined);
+  expect(() => new PacketQueue({ queue: QUEUE, namespace: a.path }, () => undefined)).toThrow(
+    /bind packet queue 77: another process has this queue/,
+  );
+});
