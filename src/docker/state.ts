@@ -77,6 +77,7 @@ export class DockerState {
   /** One network's inspect; undefined: the engine does not know it. */
   network(id: string, inspected: InspectedNetwork | undefined, begun: number, now: number): Outcome {
     if (!inspected) return { changed: this.#networkGone(id, begun), wants: [] };
+    if (this.#endedSince(id, begun)) return { changed: false, wants: [] };
     let changed = this.#takeNetwork(inspected.network, begun);
     const wants: Want[] = [];
     for (const member of inspected.members.keys()) {

@@ -92,12 +92,13 @@ export function takeListed(t: Tracked, listed: Listed, begun: number, now: numbe
   return before !== shown();
 }
 
-/** An inspect begun before the newest state event gives what never changes; its pid and sandbox may be gone. */
+/** An inspect begun before the newest state event gives what never changes; its pid and sandbox may be others. */
 export function takeInspected(t: Tracked, inspected: Inspected, begun: number): boolean {
   const shown = () => JSON.stringify([t.privileges, t.published, [...t.endpoints.values()], t.inspected]);
   const before = shown();
   const current = t.stateSeq <= begun;
-  t.privileges = current ? inspected.privileges : { ...inspected.privileges, pid: 0, sandboxKey: '' };
+  const { pid = 0, sandboxKey = '' } = t.privileges ?? {};
+  t.privileges = current ? inspected.privileges : { ...inspected.privileges, pid, sandboxKey };
   if (current) {
     t.published = isUp(t.state) ? inspected.published : [];
     t.inspected = inspected.running;

@@ -1,0 +1,87 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { LineCutter, readEvent } from '../../../src/docker/events.js';
+import { ID } from './samples.js';
+
+const line = (Type: string, Action: string, ID: string, Attributes: object = {}): string =>
+  JSON.stringify({ Type, Action, Actor: { ID, Attributes }, time: 1, timeNano: 1 });
+
+describe('events', () => {
+  it('takes the id and nothing that labels can forge', () => {
+    const forged = { name: 'other', oldName: 'x', container: ID('b'), exitCode: '0' };
+    expect(readEvent(line('container', 'die', ID('a'), forged))).toEqual({
+      kind: 'container',
+      action: 'die',
+      id: ID('a'),
+    });
+  });
+  it('knows attachments', () => {
+    const attributes = { container: ID('a'), name: 'front', type: 'bridge' };
+    const event = { kind: 'attach', network: ID('f'), id: ID('a') };
+    expect(readEvent(line('network', 'connect', ID('f'), attributes))).toEqual({
+      ...event,
+      action: 'connect',
+    });
+    expect(readEvent(line('network', 'disconnect', ID('f'), attributes))).toEqual({
+      ...event,
+      action: 'disconnect',
+    });
+    expect(readEvent(line('network', 'connect', ID('f'), { container: 'lb-front' }))).toBe('ignored');
+  });
+  it('knows networks, by either word for the end', () => {
+    for (const action of ['destroy', 'remove']) {
+      expect(readEvent(line('network', action, ID('f')))).toEqual({
+        kind: 'network',
+        action: 'destroy',
+        network: ID('f'),
+      });
+    }
+  });
+  it.each(['exec_start: sh', 'kill', 'oom', 'health_status: healthy', 'update'])('ignores %s', (action) => {
+    expect(readEvent(line('container', action, ID('a')))).toBe('ignored');
+  });
+  it('says when a line cannot be read', () => {
+    for (const bad of [
+      '',
+      '{',
+      '[]',
+      'null',
+      line('container', 'start', 'short'),
+      line('network', 'create', ''),
+    ]) {
+      expect(readEvent(bad)).toBe('malformed');
+    }
+  });
+  it('never throws', () => {
+    fc.assert(fc.property(fc.oneof(fc.string(), fc.json()), (text) => void readEvent(text)));
+  });
+});
+
+describe('lines', () => {
+  it('come whole, however the bytes are cut', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.string({ minLength: 1, unit: 'grapheme' })),
+        fc.array(fc.integer({ min: 1, max: 9 })),
+        (texts, cuts) => {
+          const lines = texts.map((t) => JSON.stringify(t));
+          const bytes = Buffer.from(lines.map((l) => `${l}\n`).join(''));
+          const cutter = new LineCutter(1_000_000);
+          const out: string[] = [];
+          let at = 0;
+          for (let i = 0; at < bytes.length; i += 1) {
+            const size = cuts[i % Math.max(cuts.length, 1)] ?? 3;
+            out.push(...cutter.push(bytes.subarray(at, at + size)));
+            at += size;
+          }
+          expect(out).toEqual(lines);
+        },
+      ),
+    );
+  });
+  it('have a bound', () => {
+    const cutter = new LineCutter(10);
+    expect(cutter.push(Buffer.from('0123456789'))).toEqual([]);
+    expect(() => cutter.push(Buffer.from('x'))).toThrow(RangeError);
+  });
+});

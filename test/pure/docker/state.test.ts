@@ -1,0 +1,242 @@
+import { describe, expect, it } from 'vitest';
+import { readContainers, readInspect } from '../../../src/docker/inspect.js';
+import { readNetwork } from '../../../src/docker/networks.js';
+import { DockerState } from '../../../src/docker/state.js';
+import { viewOf } from '../../../src/docker/view.js';
+import type { DockerView } from '../../../src/model/container.js';
+import { containerInspect, ID, listItem, networkInspect } from './samples.js';
+
+const A = ID('a');
+const B = ID('b');
+const F = ID('f');
+const attach = (action: 'connect' | 'disconnect', id = A) =>
+  ({ kind: 'attach', action, network: F, id }) as const;
+const life = (action: 'create' | 'start' | 'die' | 'destroy' | 'pause' | 'unpause' | 'rename', id = A) =>
+  ({ kind: 'container', action, id }) as const;
+const list = (...items: object[]) => readContainers(items, []) ?? [];
+const front = (over: object = {}) => readNetwork(networkInspect({ ...over }), []);
+const view = (s: DockerState): DockerView =>
+  viewOf(s, () => undefined, { listings: 1, listBegan: 0, connected: true });
+
+/** Created, listed, attached, started, inspected. */
+function running(): DockerState {
+  const s = new DockerState();
+  s.event(life('create'), 0);
+  s.list(list(listItem({ State: 'created', NetworkSettings: {}, Ports: [] })), new Set([A]), s.seq, 1);
+  s.event(attach('connect'), 2);
+  s.network(F, front(), s.seq, 3);
+  s.event(life('start'), 4);
+  s.list(list(listItem()), new Set([A]), s.seq, 5);
+  const inspected = readInspect(containerInspect());
+  if (inspected) s.inspected(inspected, s.seq, 6);
+  return s;
+}
+
+describe('a start', () => {
+  it('is in progress from the create event until everything is known, each step in its order', () => {
+    const s = new DockerState();
+    expect(s.event(life('create'), 0).wants).toEqual([{ kind: 'list', id: A }]);
+    expect(view(s).containers.size).toBe(0); // labels unknown is not "no labels"
+    expect([...view(s).starting]).toEqual([A]);
+    s.list(list(listItem({ State: 'created', NetworkSettings: {} })), new Set([A]), s.seq, 1);
+    expect(view(s).starting.size).toBe(0);
+    expect(s.event(attach('connect'), 2).wants).toEqual([{ kind: 'network', id: F }]);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'starting', endpoints: [] });
+    s.network(F, front(), s.seq, 3);
+    expect(view(s).containers.get(A)).toMatchObject({
+      state: 'starting',
+      endpoints: [
+        {
+          networkId: F,
+          mac: '02:42:ac:12:00:02',
+          ip4: '172.18.0.2',
+          ip6: 'fd00:aa::2',
+          dnsNames: ['web', 'aaaaaaaaaaaa'],
+        },
+      ],
+    });
+    expect([...view(s).starting]).toEqual([A]);
+    s.event(life('start'), 4);
+    expect(s.list(list(listItem()), new Set([A]), s.seq, 5).wants).toEqual([{ kind: 'inspect', id: A }]);
+    expect([...view(s).starting]).toEqual([A]);
+    const inspected = readInspect(containerInspect());
+    if (inspected) s.inspected(inspected, s.seq, 6);
+    expect(view(s).starting.size).toBe(0);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'running', privileges: { pid: 4711 } });
+    expect(view(s).containers.get(A)?.endpoints[0]?.dnsNames).toEqual(['web', 'www', 'aaaaaaaaaaaa']);
+  });
+
+  it('is not undone by a list that still says "created"', () => {
+    const s = new DockerState();
+    s.event(life('create'), 0);
+    const begun = s.seq;
+    s.event(attach('connect'), 1);
+    s.network(F, front(), s.seq, 2);
+    s.list(list(listItem({ State: 'created' })), 'all', begun, 3);
+    s.list(list(listItem({ State: 'created' })), 'all', s.seq, 4);
+    expect(view(s).containers.get(A)).toMatchObject({
+      state: 'starting',
+      endpoints: [{ ip4: '172.18.0.2' }],
+    });
+  });
+
+  it('that fails ends with its last endpoint', () => {
+    const s = new DockerState();
+    s.event(life('create'), 0);
+    s.list(list(listItem({ State: 'created' })), 'all', s.seq, 1);
+    s.event(attach('connect'), 2);
+    s.network(F, front(), s.seq, 3);
+    expect(s.event(attach('disconnect'), 4).wants).toEqual([{ kind: 'list', id: A }]);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'created', endpoints: [] });
+    expect(view(s).starting.size).toBe(0);
+  });
+
+  it('does not last for ever', () => {
+    const s = new DockerState();
+    s.list(list(listItem({ State: 'created' })), 'all', s.seq, 0);
+    s.event(attach('connect'), 1);
+    s.network(F, front(), s.seq, 2);
+    s.list(list(listItem({ State: 'created' })), 'all', s.seq, 60_100);
+    s.network(F, front(), s.seq, 60_101);
+    expect(view(s).starting.size).toBe(0);
+  });
+
+  it('of a container that nobody has announced asks for it', () => {
+    const s = new DockerState();
+    expect(s.event(attach('connect'), 0).wants).toContainEqual({ kind: 'list', id: A });
+    const t = new DockerState();
+    expect(t.network(F, front(), 0, 0).wants).toEqual([{ kind: 'list', id: A }]);
+    expect([...view(t).starting]).toEqual([A]);
+  });
+});
+
+describe('an end', () => {
+  it('drops endpoints at the disconnect, the process at the die, the container at the destroy', () => {
+    const s = running();
+    s.event(attach('disconnect'), 10);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'running', endpoints: [] });
+    s.event(life('die'), 11);
+    expect(view(s).containers.get(A)).toMatchObject({
+      state: 'exited',
+      privileges: { pid: 0, sandboxKey: '' },
+    });
+    s.event(life('destroy'), 12);
+    expect(view(s).containers.size).toBe(0);
+  });
+
+  it('is not undone by answers begun before it', () => {
+    const s = running();
+    const begun = s.seq;
+    s.event(life('die'), 10);
+    s.network(F, front(), begun, 11);
+    s.list(list(listItem()), 'all', begun, 12);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'exited', endpoints: [] });
+    s.event(life('destroy'), 13);
+    s.list(list(listItem()), 'all', begun, 14);
+    s.network(F, front(), begun, 15);
+    expect(view(s).containers.size).toBe(0);
+    expect(view(s).starting.size).toBe(0);
+  });
+
+  it('of a network takes its endpoints, and an older inspect does not bring it back', () => {
+    const s = running();
+    const begun = s.seq;
+    s.event({ kind: 'network', action: 'destroy', network: F }, 10);
+    s.network(F, front(), begun, 11);
+    expect(view(s).networks.size).toBe(0);
+    expect(view(s).containers.get(A)?.endpoints).toEqual([]);
+  });
+
+  it('shows in a list, unless the container came after the list was begun', () => {
+    const s = running();
+    const begun = s.seq;
+    s.event(life('create', B), 10);
+    s.list([], 'all', begun, 11);
+    expect(view(s).containers.size).toBe(0);
+    expect([...view(s).starting]).toEqual([B]);
+  });
+});
+
+describe('in between', () => {
+  it('an inspect of one network says nothing of another', () => {
+    const s = new DockerState();
+    const E = ID('e');
+    s.event(attach('connect'), 0);
+    const first = s.seq;
+    s.event({ kind: 'attach', action: 'connect', network: E, id: A }, 1);
+    s.network(F, front(), first, 2);
+    s.list(list(listItem({ State: 'created' })), 'all', s.seq, 3);
+    expect(
+      view(s)
+        .containers.get(A)
+        ?.endpoints.map((e) => e.networkId),
+    ).toEqual([F]);
+  });
+
+  it('a list alone neither gives nor takes an endpoint on a local network', () => {
+    const s = running();
+    s.event(attach('disconnect'), 10);
+    s.list(list(listItem()), 'all', s.seq, 11);
+    expect(view(s).containers.get(A)?.endpoints).toEqual([]);
+  });
+
+  it('of networks without members of their own the list decides', () => {
+    const s = new DockerState();
+    s.network(F, front({ Scope: 'swarm', Driver: 'overlay', Containers: {} }), 0, 0);
+    s.list(list(listItem()), 'all', 0, 1);
+    expect(view(s).containers.get(A)?.endpoints).toMatchObject([{ ip4: '172.18.0.2' }]);
+    s.list(list(listItem({ NetworkSettings: {} })), 'all', 0, 2);
+    expect(view(s).containers.get(A)?.endpoints).toEqual([]);
+  });
+
+  it('pause, unpause and rename', () => {
+    const s = running();
+    s.event(life('pause'), 10);
+    expect(view(s).containers.get(A)?.state).toBe('paused');
+    s.event(life('unpause'), 11);
+    expect(view(s).containers.get(A)?.state).toBe('running');
+    expect(s.event(life('rename'), 12).wants.map((w) => w.kind)).toEqual(['list', 'inspect']);
+    s.list(list(listItem({ Names: ['/shop'] })), new Set([A]), s.seq, 13);
+    expect(view(s).containers.get(A)?.name).toBe('shop');
+  });
+
+  it('on the default bridge no names are resolved', () => {
+    const s = new DockerState();
+    s.list(list(listItem()), 'all', 0, 0);
+    s.network(F, front({ Options: { 'com.docker.network.bridge.default_bridge': 'true' } }), 0, 1);
+    expect(view(s).containers.get(A)?.endpoints[0]?.dnsNames).toEqual([]);
+  });
+});
+
+describe('shared namespaces', () => {
+  const member = (id: string, name: string, mode: string) =>
+    listItem({ Id: id, Names: [`/${name}`], HostConfig: { NetworkMode: mode }, NetworkSettings: {} });
+  const owners = (...items: object[]): Record<string, string | undefined> => {
+    const s = new DockerState();
+    s.list(list(...items), 'all', 0, 0);
+    return Object.fromEntries([...view(s).containers.values()].map((c) => [c.name, c.sharesWith]));
+  };
+  it('by id, name, beginning of an id, and through another', () => {
+    const all = owners(
+      member(A, 'a', 'front'),
+      member(B, 'b', `container:${A}`),
+      member(ID('c'), 'c', 'container:b'),
+      member(ID('d'), 'd', 'container:aaaa'),
+      member(ID('e'), 'e', `container:${ID('9')}`),
+    );
+    expect(all).toEqual({ a: undefined, b: A, c: A, d: A, e: ID('9') });
+  });
+  it('a loop or an unknown name has no owner', () => {
+    expect(
+      owners(
+        member(A, 'a', `container:${B}`),
+        member(B, 'b', `container:${A}`),
+        member(ID('c'), 'c', 'container:x'),
+      ),
+    ).toEqual({
+      a: undefined,
+      b: undefined,
+      c: undefined,
+    });
+  });
+});
