@@ -90,11 +90,15 @@ function listedSuffix(name: string): boolean {
   return publicSuffix === name && (isIcann === true || isPrivate === true);
 }
 
+/** In the list to keep cookies apart; every name below is the operator's own, and no stranger can register one. */
+const OPERATORS_OWN: readonly string[] = ['githubusercontent.com'];
+
 /**
  * The name is a suffix that the public suffix list holds (private part too), or one whose children it holds by a
  * wildcard rule ("*.ck"): strangers register below it, so an entry for all of it needs `broad`.
  */
 export function isPublicSuffix(name: string): boolean {
+  if (OPERATORS_OWN.includes(name)) return false;
   const child = `any.${name}`;
   return listedSuffix(name) || (getPublicSuffix(child, PSL_OPTIONS) === child && listedSuffix(child));
 }
