@@ -137,6 +137,7 @@ export class Drawbridge {
   }
   /** Sends a signal; with SIGKILL or SIGTERM use `exited` to wait. */
   kill(signal: NodeJS.Signals): void {
+    if (!alive(this.#pid)) throw new Error(`drawbridge is not running: cannot send it ${signal}`);
     process.kill(this.#pid, signal);
   }
   async exited(timeoutMs = 10_000): Promise<void> {
@@ -144,7 +145,8 @@ export class Drawbridge {
   }
   /** SIGTERM, SIGKILL after 10 s; what it left in the kernel stays. */
   async stop(): Promise<void> {
-    if (this.#pid !== 0) await end(this.#pid, 10_000);
+    await end(this.#pid, 10_000);
+    this.#pid = 0;
   }
   /** Stop, start with the same state, ready. */
   async restart(): Promise<void> {

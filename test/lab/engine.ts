@@ -1,7 +1,17 @@
 /** The lab's own dockerd: its configuration, start, stop. */
-import { writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { alive, end, type Result, type RunOptions, run, startDaemon, waitFor } from './process.js';
+import {
+  alive,
+  commandOf,
+  end,
+  type Result,
+  type RunOptions,
+  run,
+  startDaemon,
+  tail,
+  waitFor,
+} from './process.js';
 import type { View } from './view.js';
 
 export interface EngineOptions {
@@ -33,6 +43,7 @@ function daemonJson(o: EngineOptions, storageDriver: string): object {
       { base: 'fd00:db:2::/104', size: 112 },
     ],
     'shutdown-timeout': 3,
+    'exec-opts': ['native.cgroupdriver=cgroupfs'], // with systemd's driver the parent would have to be a slice
     ...o.daemon,
   };
 }
@@ -58,7 +69,10 @@ export class Engine {
   }
 
   async start(): Promise<void> {
-    await this.#launch('overlay2').catch(() => this.#launch('vfs')); // no overlay on this file system
+    await this.#launch('overlay2').catch((e: Error) => {
+      if (!/driver not supported|overlay2?.*not supported/.test(e.message)) throw e;
+      return this.#launch('vfs');
+    });
   }
 
   async #launch(storageDriver: string): Promise<void> {
@@ -73,7 +87,7 @@ export class Engine {
   }
 
   async #answers(): Promise<boolean> {
-    if (!alive(this.#pid)) throw new Error(`dockerd ended at its start: see ${this.log}`);
+    if (!alive(this.#pid)) throw new Error(`dockerd ended at its start:\n${tail(this.log)}`);
     return (await this.docker(['version'], { check: false, timeoutMs: 5_000 })).code === 0;
   }
 
@@ -84,5 +98,16 @@ export class Engine {
   /** Stops it with `signal` and waits for its end; a SIGKILL leaves its containers running. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     await end(this.#pid, 30_000, signal);
+    this.#pid = 0;
+    await this.#endContainerd();
+  }
+
+  /** Containerd dies with a killed dockerd, but while nobody has reaped it the next dockerd waits 10 s for it to answer. */
+  async #endContainerd(): Promise<void> {
+    const file = join(this.execRoot, 'containerd', 'containerd.pid');
+    if (!existsSync(file)) return;
+    const pid = Number(readFileSync(file, 'utf8'));
+    if (commandOf(pid) === 'containerd') await end(pid, 0, 'SIGKILL');
+    rmSync(file, { force: true });
   }
 }

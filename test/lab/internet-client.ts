@@ -110,9 +110,10 @@ export class SnifferClient extends Client {
     await this.settle();
     return this.ask('count', filter);
   }
-  /** Settles, then forgets what was seen. */
+  /** Forgets what was seen up to now, losses too. */
   async clear(): Promise<void> {
-    await this.settle();
+    await this.#marker();
+    await this.#marker();
     await this.ask('clearPackets');
   }
 }

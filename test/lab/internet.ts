@@ -1,4 +1,4 @@
-/** The process in NET: DNS, HTTP, TLS, echo and the sniffer, directed over a unix socket. Argument: the lab's folder. */
+/** The process in NET: DNS, HTTP, TLS, echo and the sniffer, directed over a unix socket. Arguments: the lab's folder, "sniffer" or "no-sniffer". */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { startAuthority } from './authority.js';
@@ -15,12 +15,16 @@ if (dir === undefined) throw new Error('usage: internet.ts FOLDER');
 const certificateDir = join(dir, 'certificates');
 mkdirSync(certificateDir, { recursive: true });
 const certificates = new Certificates(certificateDir);
-const sniffer = new Sniffer();
+const sniffer = process.argv[3] === 'sniffer' ? new Sniffer() : undefined;
+function theSniffer(): Sniffer {
+  if (sniffer) return sniffer;
+  throw new Error('this lab was made with sniffer: false');
+}
 const [authority, web] = await Promise.all([
   startAuthority(),
   certificates.start().then(() => startWeb(certificates)),
   startEcho(),
-  sniffer.ready(),
+  sniffer?.ready(),
 ]);
 
 await serve(join(dir, 'internet.sock'), {
@@ -33,14 +37,14 @@ await serve(join(dir, 'internet.sock'), {
   clearRequests: () => {
     web.length = 0;
   },
-  markerSeen: (p: { marker: string }) => sniffer.seen(p.marker),
-  cursor: () => sniffer.cursor(),
-  packets: (filter: PacketFilter) => sniffer.find(filter),
-  count: (filter: PacketFilter) => sniffer.find(filter).length,
-  clearPackets: () => sniffer.clear(),
-  checkSniffer: () => sniffer.check(),
+  markerSeen: (p: { marker: string }) => theSniffer().seen(p.marker),
+  cursor: () => theSniffer().cursor(),
+  packets: (filter: PacketFilter) => theSniffer().find(filter),
+  count: (filter: PacketFilter) => theSniffer().find(filter).length,
+  clearPackets: () => theSniffer().clear(),
+  checkSniffer: () => theSniffer().check(),
 });
 process.on('SIGTERM', () => {
-  sniffer.stop();
+  sniffer?.stop();
   process.exit(0);
 });

@@ -8,7 +8,7 @@ import { type DockerOptions, Engine } from './engine.js';
 import { buildImage, type ImageOptions, nodeMounts } from './images.js';
 import { Dns, SnifferClient, Stub, Web } from './internet-client.js';
 import { type KernelSnapshot, snapshotKernel } from './kernel-snapshot.js';
-import { type Result, type RunOptions, run, startDaemon, waitFor } from './process.js';
+import { alive, type Result, type RunOptions, run, startDaemon, tail, waitFor } from './process.js';
 import { claim, type LabRecord, me, newRecord, save } from './registry.js';
 import { call } from './rpc.js';
 import { reap, teardown } from './teardown.js';
@@ -24,6 +24,8 @@ export interface LabOptions {
   readonly daemon?: Readonly<Record<string, unknown>>;
   /** Which iptables dockerd and Drawbridge find in PATH; default nft. */
   readonly iptables?: 'nft' | 'legacy';
+  /** Default true. false: no tcpdump, which would cost a measurement its share of the CPU; `lab.sniffer` then throws. */
+  readonly sniffer?: boolean;
   /** Leave it standing when this process ends (until `scripts/lab down`). */
   readonly keep?: boolean;
 }
@@ -31,17 +33,25 @@ const BUSYBOX = 'busybox:lab';
 const TSX = import.meta.resolve('tsx');
 
 /** Starts one of the lab's own processes and waits until it answers on its socket. */
-async function startHelper(record: LabRecord, netns: string, script: string, socket: string): Promise<void> {
-  const program = [process.execPath, '--import', TSX, join(import.meta.dirname, script), record.dir];
+async function startHelper(
+  record: LabRecord,
+  netns: string,
+  script: string,
+  socket: string,
+  ...args: string[]
+): Promise<void> {
+  const program = [process.execPath, '--import', TSX, join(import.meta.dirname, script), record.dir, ...args];
   const log = join(record.dir, `${script}.log`);
-  startDaemon(['nsenter', `--net=/run/netns/${netns}`, '--', ...program], log);
+  const pid = startDaemon(['nsenter', `--net=/run/netns/${netns}`, '--', ...program], log);
   const path = join(record.dir, socket);
-  const answers = (): Promise<boolean> =>
-    call(path, 'none').then(
+  const answers = (): Promise<boolean> => {
+    if (!alive(pid)) throw new Error(`${script} ended at its start:\n${tail(log)}`);
+    return call(path, 'none').then(
       () => true,
       (e: Error) => e.message.includes('no method'),
     );
-  await waitFor(`${script} to answer (its log: ${log})`, answers, 30_000);
+  };
+  await waitFor(`${script} to answer`, answers, 30_000);
 }
 
 export class Lab implements AsyncDisposable {
@@ -55,6 +65,7 @@ export class Lab implements AsyncDisposable {
   readonly engine: Engine;
   readonly view: View;
   readonly #drawbridges: Drawbridge[] = [];
+  #gone: Promise<void> | undefined;
 
   private constructor(record: LabRecord, view: View, daemon: Readonly<Record<string, unknown>>) {
     this.record = record;
@@ -77,21 +88,27 @@ export class Lab implements AsyncDisposable {
     const record = newRecord(name, how);
     claim(record);
     try {
-      return await Lab.#build(record, options.daemon ?? {});
+      return await Lab.#build(record, options);
     } catch (e) {
       await teardown(record);
       throw e;
     }
   }
 
-  static async #build(bare: LabRecord, daemon: Readonly<Record<string, unknown>>): Promise<Lab> {
+  static async #build(bare: LabRecord, options: LabOptions): Promise<Lab> {
     mkdirSync(bare.dir);
     await makeNamespaces(bare.hostNetns, bare.netNetns);
-    const internet = startHelper(bare, bare.netNetns, 'internet.ts', 'internet.sock');
+    const internet = startHelper(
+      bare,
+      bare.netNetns,
+      'internet.ts',
+      'internet.sock',
+      options.sniffer === false ? 'no-sniffer' : 'sniffer',
+    );
     const hostSide = startHelper(bare, bare.hostNetns, 'host-side.ts', 'host.sock');
     const record = { ...bare, anchor: await startAnchor(bare) };
     save(record);
-    const lab = new Lab(record, await makeView(record, record.anchor), daemon);
+    const lab = new Lab(record, await makeView(record, record.anchor), options.daemon ?? {});
     const engine = lab.engine.start().then(() => lab.image(BUSYBOX, {}));
     const all = await Promise.allSettled([internet, hostSide, engine]);
     const failed = all.find((r) => r.status === 'rejected');
@@ -197,8 +214,12 @@ export class Lab implements AsyncDisposable {
     return d;
   }
 
-  /** Removes everything. */
-  async down(): Promise<void> {
+  /** Removes everything; a second call waits for the first. */
+  down(): Promise<void> {
+    this.#gone ??= this.#remove();
+    return this.#gone;
+  }
+  async #remove(): Promise<void> {
     await Promise.all(this.#drawbridges.map((d) => d.stop()));
     await teardown(this.record, () => this.engine.stop());
   }

@@ -74,12 +74,23 @@ export function startDaemon(
   }
 }
 
+/** The last 2,000 characters of a log file. */
+export const tail = (log: string): string => readFileSync(log, 'utf8').slice(-2000);
+
 /** Kernel start time of a process (clock ticks since boot, field 22 of /proc/PID/stat): with the pid it is unique. */
 export function startTime(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     return fields[0] === 'Z' ? undefined : fields[19];
+  } catch {
+    return undefined; // no such process
+  }
+}
+/** The program's name (/proc/PID/comm), undefined when there is no such process. */
+export function commandOf(pid: number): string | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim();
   } catch {
     return undefined; // no such process
   }

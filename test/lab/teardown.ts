@@ -1,7 +1,7 @@
 /** Removes all that a lab's record names, whatever state its maker left it in. Each step bears that its thing is gone. */
 import { existsSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { end, namespaceOf, processesIn, run } from './process.js';
+import { end, namespaceOf, processesIn, run, waitFor } from './process.js';
 import { all, forget, type LabRecord, me, orphaned, save } from './registry.js';
 import { removeNamespace } from './topology.js';
 
@@ -25,9 +25,16 @@ const children = (folder: string): string[] =>
     .filter((d) => d.isDirectory())
     .map((d) => join(folder, d.name));
 
-function removeCgroup(folder: string): void {
-  for (const child of children(folder)) removeCgroup(child);
-  rmdirSync(folder);
+function tryRemoveCgroup(folder: string): boolean {
+  try {
+    for (const child of children(folder)) tryRemoveCgroup(child);
+    rmdirSync(folder);
+    return true;
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return true;
+    if ((e as NodeJS.ErrnoException).code === 'EBUSY') return false; // a killed process is still on its way out
+    throw e;
+  }
 }
 
 async function cgroupProcesses(folder: string): Promise<number[]> {
@@ -64,7 +71,9 @@ export async function teardown(record: LabRecord, stopEngine?: () => Promise<voi
   await stopEngine?.();
   await endProcesses(record);
   await Promise.all([removeNamespace(record.hostNetns), removeNamespace(record.netNetns)]);
-  for (const folder of cgroupFolders(record.cgroup)) removeCgroup(folder);
+  for (const folder of cgroupFolders(record.cgroup)) {
+    await waitFor(`cgroup ${folder} to be empty`, () => tryRemoveCgroup(folder), 10_000);
+  }
   rmSync(record.dir, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   forget(record.name);
 }

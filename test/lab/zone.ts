@@ -48,7 +48,6 @@ export type Zone = Readonly<Record<string, NameRule>>;
 export const TYPE_NUMBERS: Readonly<Record<string, string>> = { UNKNOWN_64: 'SVCB', UNKNOWN_65: 'HTTPS' };
 const WIRE_TYPE: Readonly<Record<string, string>> = { SVCB: 'UNKNOWN_64', HTTPS: 'UNKNOWN_65' };
 const DEFAULT_TTL = 60;
-const CHAIN_LIMIT = 20;
 const key = (name: string): string => name.toLowerCase().replace(/\.$/, '');
 
 function ipv6Bytes(text: string): Buffer {
@@ -178,8 +177,10 @@ export class Zones {
   answer(question: Question): Pick<Packet, 'answers' | 'authorities'> & { rcode: string } {
     const type = TYPE_NUMBERS[question.type] ?? question.type;
     const answers: Answer[] = [];
+    const met = new Set<string>();
     let name: string = question.name;
-    for (let step = 0; step < CHAIN_LIMIT; step++) {
+    while (!met.has(key(name))) {
+      met.add(key(name));
       const rule = this.find(name);
       if (rule === undefined) {
         const rcode = this.#exists(name) ? 'NOERROR' : 'NXDOMAIN';
