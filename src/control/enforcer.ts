@@ -38,6 +38,8 @@ export interface InForce {
   readonly desired: DesiredState;
   readonly members: ReadonlyMap<string, Member>;
   readonly veths: readonly number[];
+  /** Our number for the namespace at the far end of each veth that leads into one. */
+  readonly netns: ReadonlyMap<number, number>;
   readonly unattributed: ReadonlySet<number>;
   readonly judge: Judge;
   readonly repaired: boolean;
@@ -75,14 +77,14 @@ export class Enforcer<F extends FlowFacts> {
     if (pass.resync) kernel.invalidate();
     const view = this.#o.view();
     if (!this.#state) this.#bindings = takeOver(await kernel.bridge(), view, this.#o.shape.marks, this.#identities);
-    const { ports, veths } = await this.#ports(view);
+    const { ports, veths, netns } = await this.#ports(view);
     const input = this.#input(view, ports);
     const desired = compile(input);
     await this.#purge(ports, input);
     const applied = await kernel.apply(desired);
     this.#bindings = ports.bindings;
-    const state = this.#settle(view, ports, veths, input, desired, applied.repaired);
-    await this.#learn(state, applied.refill);
+    const state = this.#settle({ view, ports, veths, netns, input, desired, repaired: applied.repaired });
+    await this.#learn(state, applied.refill, pass.resync);
     this.#o.onApplied(state);
     await this.#revoke(state, applied.repaired);
     if (applied.changed) this.#o.log.debug({ reasons: pass.reasons, members: input.members.length }, 'applied');
@@ -95,12 +97,13 @@ export class Enforcer<F extends FlowFacts> {
     return compile(this.#input(view, ports));
   }
 
-  async #ports(view: DockerView): Promise<{ ports: PortMap; veths: number[] }> {
+  async #ports(view: DockerView): Promise<Pick<InForce, 'ports' | 'veths' | 'netns'>> {
     const links = await this.#o.kernel.links(new Set(this.#bindings.keys()));
     const ports = bindPorts(view, links, this.#bindings, this.#o.isManaged);
     const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
+    const netns = new Map(links.flatMap((l) => (l.netnsId === undefined ? [] : [[l.index, l.netnsId] as const])));
     this.#unattributed = new Set([...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)));
-    return { ports, veths };
+    return { ports, veths, netns };
   }
 
   #input(view: DockerView, ports: PortMap): DesiredInput {
@@ -126,17 +129,11 @@ export class Enforcer<F extends FlowFacts> {
       for (const address of [b.ip4, b.ip6]) if (address) await cutFlows(this.#o.kernel.flows, address, () => false);
   }
 
-  #settle(
-    view: DockerView,
-    ports: PortMap,
-    veths: readonly number[],
-    input: DesiredInput,
-    desired: DesiredState,
-    repaired: boolean,
-  ): InForce {
-    const judge = new Judge(this.#o.shape, desired, (set, address) => this.#learnedHas(set, address), this.#o.kernel.hostAddresses());
-    const members = new Map(input.members.map((m) => [m.id, m]));
-    this.#state = { view, ports, input, desired, members, veths, unattributed: new Set(this.#unattributed), judge, repaired };
+  #settle(found: Omit<InForce, 'members' | 'judge' | 'unattributed'>): InForce {
+    const { shape, kernel } = this.#o;
+    const judge = new Judge(shape, found.desired, (set, address) => this.#learnedHas(set, address), kernel.hostAddresses());
+    const members = new Map(found.input.members.map((m) => [m.id, m]));
+    this.#state = { ...found, members, unattributed: new Set(this.#unattributed), judge };
     return this.#state;
   }
 
@@ -145,11 +142,11 @@ export class Enforcer<F extends FlowFacts> {
     return owner !== undefined && this.#o.learned.has(owner, set, address);
   }
 
-  async #learn(state: InForce, refill: readonly string[]): Promise<void> {
+  async #learn(state: InForce, refill: readonly string[], all: boolean): Promise<void> {
     const { kernel, learned, now } = this.#o;
     await refillSets(kernel, learned, state, refill, now());
     for (const m of state.members.values())
-      if (this.#signatures.get(m.id) !== signatureOf(m)) await syncLearned(kernel, learned, state, m, now());
+      if (all || this.#signatures.get(m.id) !== signatureOf(m)) await syncLearned(kernel, learned, state, m, now());
   }
 
   /** Flows of members whose policy is another than it was; of all, when something had been tampered with. */

@@ -89,6 +89,12 @@ export class DnsService {
     return this.ledger.members(container, this.setsOf(container), this.#now());
   }
 
+  /** Whether a learned set holds the address by what the container was told. */
+  isMember(container: string, set: string, address: string): boolean {
+    const now = this.#now();
+    return (this.ledger.membersAt(container, address, this.setsOf(container), now).get(set) ?? 0) > now;
+  }
+
   setsOf(container: string): SetsOf {
     return this.#learn.setsOf(container);
   }

@@ -145,6 +145,17 @@ export function matches(flow: Flow, filter: FlowFilter): boolean {
   );
 }
 
+/** The bytes of one address that every matching flow's message contains; undefined when the filter names none. */
+export function telltale(filter: FlowFilter): Buffer | undefined {
+  for (const direction of DIRECTIONS) {
+    for (const end of ENDS) {
+      const text = filter[direction]?.[end];
+      if (text !== undefined) return addressBytes(text);
+    }
+  }
+  return undefined;
+}
+
 /** Dump request; `inKernel` adds the filter for the kernel (Linux >= 5.8). Undefined: a filter text is no address. */
 export function dumpBody(family: 4 | 6, filter: FlowFilter, inKernel: boolean): Buffer | undefined {
   const parts: Buffer[] = [];

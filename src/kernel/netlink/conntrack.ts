@@ -9,6 +9,7 @@ import {
   getByReplyBody,
   matches,
   removeBody,
+  telltale,
 } from './conntrack-codec.js';
 import { isRefusal, NetlinkError } from './errors.js';
 import { NetlinkSocket } from './socket.js';
@@ -26,10 +27,13 @@ export class Conntrack implements OriginalDestination, Disposable {
   }
 
   /**
-   * The flows of a family that match the filter, filtered in the kernel where it can (Linux >= 5.8: 43 ms beside 100,000
-   * flows), and here always. Rejects with NetlinkError, EINVAL for an address of the wrong family.
+   * The flows of a family that match the filter. IPv4 is filtered in the kernel where it can (Linux >= 5.8: 43 ms beside
+   * 100,000 flows). IPv6 is filtered here: the kernel compares IPv6 addresses the wrong way round and returns all other
+   * flows (ctnetlink_filter_match_tuple, still so in 6.18). Rejects with NetlinkError, EINVAL for an address of the
+   * wrong family.
    */
   async flows(family: 4 | 6, filter: FlowFilter = {}): Promise<readonly Flow[]> {
+    if (family === 6) return this.#dump(family, filter, false);
     try {
       return await this.#dump(family, filter, true);
     } catch (error) {
@@ -90,7 +94,9 @@ export class Conntrack implements OriginalDestination, Disposable {
     const operation = `dump IPv${family} flows`;
     const body = dumpBody(family, filter, inKernel);
     if (body === undefined) return Promise.reject(badAddress(operation));
+    const sign = telltale(filter);
     return this.#dumps.dump(operation, { type: CONNTRACK_MESSAGE.get, body }, (message) => {
+      if (sign !== undefined && !message.body.includes(sign)) return undefined; // ten times cheaper than reading it
       const flow = decodeFlow(message.body);
       return flow.ok && matches(flow.value, filter) ? flow.value : undefined;
     });

@@ -1,0 +1,57 @@
+import { BRIDGE_TABLE } from '../desired/bridge.js';
+import { removalEdits } from './diff-tables.js';
+import { type Exec, must } from './exec.js';
+import { type Found, leftovers, readChains } from './found.js';
+import { restoreScript } from './iptables-text.js';
+import { observe, RESTORE } from './observe.js';
+
+const BUILTIN = new Set(['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING']);
+
+/**
+ * Takes every trace of ours out of the rules, sets and bridge table. `before`: what stood when we came; base chains and
+ * tables that iptables made for us go too, when they are empty. Returns what was removed, for people.
+ */
+export async function teardownRules(run: Exec, prefix: string, before: Found | undefined): Promise<readonly string[]> {
+  const observed = await observe(run, prefix, () => undefined);
+  const removed: string[] = [];
+  for (const family of [4, 6] as const) {
+    const edits = removalEdits(observed.tables.get(family) ?? new Map(), prefix);
+    if (edits.length === 0) continue;
+    await must(run, RESTORE[family], ['--noflush', '-w', '10'], { input: restoreScript(edits) });
+    removed.push(...edits.flatMap((e) => e.remove.map((c) => `IPv${family} ${e.table} chain ${c}`)));
+  }
+  if (observed.bridge.program !== undefined) {
+    await must(run, 'nft', ['delete', 'table', 'bridge', BRIDGE_TABLE]);
+    removed.push(`table bridge ${BRIDGE_TABLE}`);
+  }
+  if (observed.sets.size > 0) {
+    await must(run, 'ipset', ['restore'], { input: [...observed.sets.keys()].map((s) => `destroy ${s}\n`).join('') });
+    removed.push(`${observed.sets.size} sets`);
+  }
+  if (before) removed.push(...(await removeLeftovers(run, before)));
+  return removed;
+}
+
+async function removeLeftovers(run: Exec, before: Found): Promise<string[]> {
+  const { chains, tables } = leftovers(await readChains(run), before);
+  const removed: string[] = [];
+  for (const table of tables) if (await isBare(run, ['table', ...table.split(' ')])) removed.push(await remove(run, 'table', table));
+  for (const chain of chains) {
+    const isOurs = BUILTIN.has(chain.split(' ')[2] ?? '');
+    if (isOurs && (await isBare(run, ['chain', ...chain.split(' ')]))) removed.push(await remove(run, 'chain', chain));
+  }
+  return removed;
+}
+
+async function remove(run: Exec, kind: 'table' | 'chain', what: string): Promise<string> {
+  await must(run, 'nft', ['delete', kind, ...what.split(' ')]);
+  return `${kind} ${what}`;
+}
+
+/** Only base chains that accept, and no rule in them. */
+async function isBare(run: Exec, what: readonly string[]): Promise<boolean> {
+  const root: unknown = JSON.parse(await must(run, 'nft', ['-j', 'list', ...what]));
+  const items = (root as { nftables?: readonly Record<string, { policy?: string }>[] }).nftables ?? [];
+  const chains = items.flatMap((i) => (i['chain'] ? [i['chain']] : []));
+  return items.every((i) => i['rule'] === undefined) && chains.every((c) => c.policy === undefined || c.policy === 'accept');
+}

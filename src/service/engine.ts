@@ -1,0 +1,264 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Config } from '../config/config.js';
+import { Classifier } from '../control/classify.js';
+import { Denials } from '../control/denials.js';
+import { Enforcer, type InForce } from '../control/enforcer.js';
+import { Hold } from '../control/hold.js';
+import { NamesPolicy } from '../control/names-policy.js';
+import { NamespaceDns } from '../control/namespace-dns.js';
+import { Reconciler } from '../control/reconciler.js';
+import type { Shape } from '../desired/state.js';
+import { DnsService } from '../dns/service.js';
+import { needsNamespaceDns } from '../docker/resolv.js';
+import { DockerWatch } from '../docker/watch.js';
+import { KernelAdapter } from '../kernel/adapter.js';
+import { exec } from '../kernel/exec.js';
+import type { Flow } from '../kernel/netlink/conntrack-codec.js';
+import { PacketLog } from '../kernel/netlink/log.js';
+import { parsePacket } from '../kernel/netlink/packet.js';
+import { PacketQueue } from '../kernel/netlink/queue.js';
+import { RouteMonitor } from '../kernel/netlink/route-monitor.js';
+import { RulesMonitor } from '../kernel/rules-monitor.js';
+import type { Logger, NameEvent } from '../ports.js';
+import { Namespaces } from './namespaces.js';
+import { Policies, type Said } from './policies.js';
+import { Pulse } from './pulse.js';
+import { SearchDomains } from './search-domains.js';
+import { shapeOf } from './shape.js';
+
+export interface EngineOptions {
+  readonly config: Config;
+  readonly said: () => Said;
+  readonly log: Logger;
+  readonly onApplied: (state: InForce) => void;
+}
+
+/** Everything that enforces, wired: Docker and links in, kernel and DNS out. */
+export class Engine {
+  readonly shape: Shape;
+  readonly kernel: KernelAdapter;
+  readonly docker: DockerWatch;
+  readonly policies: Policies;
+  readonly names: NamesPolicy;
+  readonly dns: DnsService;
+  readonly denials: Denials;
+  readonly enforcer: Enforcer<Flow>;
+  readonly reconciler: Reconciler;
+  readonly hold: Hold;
+  readonly namespaceDns: NamespaceDns;
+  lastRepair: string | null = null;
+  readonly #o: EngineOptions;
+  readonly #search: SearchDomains;
+  readonly #classifier: Classifier;
+  readonly #open: (Disposable | AsyncDisposable)[] = [];
+  #queue: PacketQueue | undefined;
+
+  constructor(options: EngineOptions) {
+    const { config, log } = options;
+    this.#o = options;
+    this.shape = shapeOf(config);
+    this.kernel = new KernelAdapter(this.shape, exec);
+    this.docker = new DockerWatch({ socket: config.docker.socket, log, now: () => performance.now() });
+    this.policies = new Policies(config, options.said, () => this.docker.view());
+    this.#search = new SearchDomains((id) => this.docker.resolver(id));
+    this.names = this.#makeNames();
+    this.dns = this.#makeDns();
+    this.denials = this.#makeDenials();
+    this.enforcer = this.#makeEnforcer();
+    this.reconciler = new Reconciler({ pass: (p) => this.enforcer.pass(p), log });
+    this.#classifier = this.#makeClassifier();
+    this.hold = this.#makeHold();
+    this.namespaceDns = this.#makeNamespaceDns();
+  }
+
+  get state(): InForce | undefined {
+    return this.enforcer.state;
+  }
+
+  /** Resolves when the first pass holds. Queue and log are bound before: nothing that is held is lost. */
+  async start(): Promise<void> {
+    const { log } = this.#o;
+    await this.kernel.prepare();
+    this.#listenToPackets();
+    const { v4, v6, port } = this.shape.dns;
+    this.#open.push(await this.dns.listen(v4, port), await this.dns.listen(v6, port));
+    this.#listenToLinks();
+    this.docker.onChange((_, reason) => this.reconciler.trigger(`docker: ${reason}`));
+    this.docker.start();
+    await this.#firstView();
+    this.reconciler.trigger('start', true);
+    await this.reconciler.inForce(30_000);
+    this.#open.push(new RulesMonitor(this.shape.prefix, (what) => this.#tampered(what), log));
+    this.#open.push(new Pulse({ kernel: this.kernel, state: () => this.state, tampered: (what) => this.#tampered(what), log, dns: this.dns }));
+  }
+
+  async stop(): Promise<void> {
+    await this.reconciler.stop();
+    this.hold.close();
+    await this.namespaceDns.close();
+    for (const part of this.#open.reverse()) {
+      if (Symbol.asyncDispose in part) await part[Symbol.asyncDispose]();
+      else part[Symbol.dispose]();
+    }
+    await this.docker.close();
+    this.dns[Symbol.dispose]();
+    await this.kernel[Symbol.asyncDispose]();
+  }
+
+  /** Waits for Docker; without it the first pass only lays the closed base. */
+  async #firstView(): Promise<void> {
+    const view = await Promise.race([this.docker.refresh().catch(() => undefined), wait(DOCKER_WAIT_MS)]);
+    if (!view) this.#o.log.warn({ socket: this.#o.config.docker.socket }, 'Docker does not answer yet: unknown ports stay closed until it does');
+  }
+
+  #tampered(what: string): void {
+    this.#o.log.debug({ what }, 'somebody changed rules: looking');
+    this.reconciler.trigger(`changed by others: ${what}`, true);
+  }
+
+  #makeNames(): NamesPolicy {
+    return new NamesPolicy({
+      prefix: this.shape.prefix,
+      hostAddresses: () => this.kernel.hostAddresses(),
+      searchDomains: (id) => this.#search.of(id),
+    });
+  }
+
+  #makeDns(): DnsService {
+    const { dns, state } = this.#o.config;
+    mkdirSync(state, { recursive: true, mode: 0o700 });
+    return new DnsService({
+      config: { upstreams: dns.upstreams, zones: dns.zones, minTtl: dns.minTtlMs / 1000, maxTtl: dns.maxTtlMs / 1000, grace: dns.graceMs / 1000 },
+      policy: this.names,
+      sets: this.kernel.sets,
+      original: this.kernel.flows,
+      log: this.#o.log,
+      journal: join(state, 'names.journal'),
+      onEvent: (e: NameEvent) => this.denials.name(e),
+    });
+  }
+
+  #makeDenials(): Denials {
+    return new Denials({
+      marks: this.shape.marks,
+      containerOf: (identity, src) =>
+        [...(this.state?.members.values() ?? [])].find((m) => m.identity === identity)?.id ?? this.names.whoIs(src),
+      namesOf: (container, address) => this.dns.namesFor(container, address),
+      now: Date.now,
+    });
+  }
+
+  #makeEnforcer(): Enforcer<Flow> {
+    return new Enforcer<Flow>({
+      shape: this.shape,
+      kernel: this.kernel,
+      view: () => this.docker.view(),
+      policyOf: this.policies.policyOf,
+      eastWest: this.policies.eastWest,
+      isManaged: this.policies.isManaged,
+      unattributed: this.policies.unattributed,
+      learned: {
+        wanted: (id) => this.dns.members(id),
+        has: (id, set, address) => this.dns.isMember(id, set, address),
+      },
+      log: this.#o.log,
+      now: Date.now,
+      onApplied: (state) => this.#applied(state),
+    });
+  }
+
+  #applied(state: InForce): void {
+    if (state.repaired) {
+      this.lastRepair = new Date().toISOString();
+      this.#o.log.warn({}, 'rules of ours were missing or changed: repaired');
+    }
+    this.names.applied(state);
+    this.hold.settle();
+    this.namespaceDns.applied(state);
+    this.#search.refresh(state.members.keys());
+    this.denials.retain(new Set(state.view.containers.keys()));
+    this.#o.onApplied(state);
+  }
+
+  #makeClassifier(): Classifier {
+    return new Classifier({
+      refresh: () => this.docker.refresh(),
+      inForce: (ms) => this.reconciler.inForce(ms),
+      state: () => this.state,
+      setUnattributed: (port) => this.enforcer.setUnattributed(port),
+      log: this.#o.log,
+    });
+  }
+
+  #makeHold(): Hold {
+    return new Hold({
+      marks: this.shape.marks,
+      verdict: (id, verdict, mark) => this.#queue?.verdict(id, verdict, mark),
+      state: () => this.#inKernel(),
+      classify: () => this.#classifier.request(),
+      now: () => performance.now(),
+      onUnattributed: (src) => this.names.stranger(src),
+    });
+  }
+
+  #inKernel() {
+    const { state } = this;
+    if (!state) return undefined;
+    return {
+      ports: state.ports,
+      unattributed: state.unattributed,
+      unattributedMode: state.input.unattributedMode,
+      identityOf: (container: string) => {
+        const m = state.members.get(container);
+        return m && { identity: m.identity, mode: m.policy.mode };
+      },
+      veths: state.veths,
+    };
+  }
+
+  #makeNamespaceDns(): NamespaceDns {
+    const namespaces = new Namespaces(this.kernel, this.dns, () => this.state);
+    return new NamespaceDns({
+      needs: async (id) => needsNamespaceDns(await this.docker.resolver(id)),
+      pathOf: namespaces.pathOf,
+      attach: namespaces.attach,
+      detach: namespaces.detach,
+      log: this.#o.log,
+    });
+  }
+
+  #listenToPackets(): void {
+    this.#queue = new PacketQueue({ queue: this.shape.holdQueue }, (p) => {
+      const header = parsePacket(p.payload);
+      if (header.ok) this.hold.take({ id: p.id, mark: p.mark, src: header.value.src });
+      else this.#queue?.verdict(p.id, 'drop');
+    });
+    const packets = new PacketLog({ group: this.shape.logGroup }, (p) => {
+      const header = parsePacket(p.payload);
+      if (!header.ok) return;
+      const { src, dst, protocol, dport = 0 } = header.value;
+      this.denials.packet({ prefix: p.prefix, mark: p.mark, proto: PROTO[protocol] ?? String(protocol), src, dst, dport });
+    });
+    this.#open.push(this.#queue, packets);
+  }
+
+  #listenToLinks(): void {
+    const monitor = new RouteMonitor({
+      onLink: (l) => l.kind === 'veth' && this.reconciler.trigger('link'),
+      onLinkGone: (l) => l.kind === 'veth' && this.reconciler.trigger('link gone'),
+      onAddress: () => void this.#addresses(),
+      onAddressGone: () => void this.#addresses(),
+      onOverrun: () => this.reconciler.trigger('links overran'),
+    });
+    this.#open.push(monitor);
+  }
+
+  async #addresses(): Promise<void> {
+    await this.kernel.own.refresh().catch((e: unknown) => this.#o.log.error({ err: String(e) }, 'cannot list the host addresses'));
+  }
+}
+
+const DOCKER_WAIT_MS = 10_000;
+const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
+const wait = (ms: number): Promise<undefined> => new Promise((resolve) => void setTimeout(() => resolve(undefined), ms).unref());

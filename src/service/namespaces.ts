@@ -1,0 +1,85 @@
+import { readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { InForce } from '../control/enforcer.js';
+import { namespaceRules, namespaceRulesGone } from '../dns/namespace.js';
+import type { DnsService } from '../dns/service.js';
+import type { KernelAdapter } from '../kernel/adapter.js';
+import { tcpListenFd, udpSocketFd } from '../kernel/netlink/namespace.js';
+
+const RESOLVER = '127.0.0.11';
+const TRIES = 8;
+const PORTS = { from: 20_000, count: 40_000 } as const;
+
+/** Finds and furnishes containers' network namespaces. */
+export class Namespaces {
+  readonly #kernel: KernelAdapter;
+  readonly #dns: DnsService;
+  readonly #state: () => InForce | undefined;
+  readonly #folders = new Set(['/var/run/docker/netns']);
+
+  constructor(kernel: KernelAdapter, dns: DnsService, state: () => InForce | undefined) {
+    this.#kernel = kernel;
+    this.#dns = dns;
+    this.#state = state;
+  }
+
+  /** From inspect where it is known; before that, the sandbox in Docker's folder that the container's veth leads to. */
+  readonly pathOf = (container: string): string | undefined => {
+    const state = this.#state();
+    const facts = state?.view.containers.get(container);
+    const key = facts?.privileges?.sandboxKey;
+    if (key) {
+      this.#folders.add(dirname(key));
+      return key;
+    }
+    const port = [...(state?.ports.bindings.values() ?? [])].find((b) => b.container === container)?.ifindex;
+    const nsid = port === undefined ? undefined : state?.netns.get(port);
+    return nsid === undefined ? undefined : this.#sandboxOf(nsid);
+  };
+
+  #sandboxOf(nsid: number): string | undefined {
+    for (const folder of this.#folders)
+      for (const name of filesIn(folder)) {
+        const path = join(folder, name);
+        if (this.#kernel.linkTable.namespaceId({ path }) === nsid) return path;
+      }
+    return undefined;
+  }
+
+  /** Sockets first, then the rules that lead to them. The port is chance: a container cannot sit on it beforehand. */
+  readonly attach = async (container: string, path: string): Promise<Disposable> => {
+    const { sockets, port } = openSockets(path);
+    const attached = this.#dns.attachNamespace(container, sockets);
+    try {
+      await this.#kernel.nftInside(path, namespaceRules(port));
+      return attached;
+    } catch (e) {
+      attached[Symbol.dispose]();
+      throw e;
+    }
+  };
+
+  readonly detach = (path: string): Promise<void> => this.#kernel.nftInside(path, namespaceRulesGone());
+}
+
+function filesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return []; // Docker makes the folder with its first container
+  }
+}
+
+function openSockets(namespace: string): { sockets: { udpFd: number; tcpFd: number }; port: number } {
+  let last: unknown;
+  for (let n = 0; n < TRIES; n++) {
+    const port = PORTS.from + Math.floor(Math.random() * PORTS.count);
+    const place = { family: 4, address: RESOLVER, port, namespace } as const;
+    try {
+      return { sockets: { udpFd: udpSocketFd(place), tcpFd: tcpListenFd(place) }, port };
+    } catch (e) {
+      last = e;
+    }
+  }
+  throw last;
+}

@@ -1,0 +1,51 @@
+import type { Config } from '../config/config.js';
+import type { EastWest } from '../control/neighbours.js';
+import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
+import { glob, matchesAny } from '../model/glob.js';
+import type { Grant, List, Mode, Policy } from '../model/policy.js';
+import { compilePolicy, compileUnattributed } from '../model/policy-compile.js';
+
+/** What people have said: lists of the folder and the store, grants, modes. */
+export interface Said {
+  readonly lists: ReadonlyMap<string, List>;
+  readonly grants: readonly Grant[];
+  readonly modes: ReadonlyMap<string, Mode>;
+}
+
+/** Policies as they are now; asked anew at every pass. */
+export class Policies {
+  readonly #config: Config;
+  readonly #said: () => Said;
+  readonly #view: () => DockerView;
+  readonly #manage: (n: NetworkFacts) => boolean;
+  readonly #eastWest: readonly (readonly [(s: string) => boolean, 'allow' | 'policy'])[];
+
+  constructor(config: Config, said: () => Said, view: () => DockerView) {
+    this.#config = config;
+    this.#said = said;
+    this.#view = view;
+    this.#manage = (n) =>
+      n.driver === 'bridge' && matchesAny(config.networks.manage, n.name) && !matchesAny(config.networks.ignore, n.name);
+    this.#eastWest = Object.entries(config.eastWest).map(([pattern, rule]) => [glob(pattern), rule] as const);
+  }
+
+  readonly isManaged = (n: NetworkFacts): boolean => this.#manage(n);
+
+  readonly eastWest: EastWest = (network) => this.#eastWest.find(([fits]) => fits(network.name))?.[1];
+
+  readonly policyOf = (facts: ContainerFacts): Policy => {
+    const { lists, grants, modes } = this.#said();
+    const { labels, baseline } = this.#config;
+    return compilePolicy({
+      facts,
+      networks: this.#view().networks,
+      lists,
+      settings: { default: this.#config.default, baseline, trustImages: labels.trustImages },
+      modes,
+      grants,
+      now: Date.now(),
+    });
+  };
+
+  readonly unattributed = (): Policy => compileUnattributed(this.#config.unattributed, this.#said().lists, Date.now());
+}

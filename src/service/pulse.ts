@@ -1,0 +1,76 @@
+import type { InForce } from '../control/enforcer.js';
+import type { DnsService } from '../dns/service.js';
+import type { KernelAdapter } from '../kernel/adapter.js';
+import type { Logger } from '../ports.js';
+
+export interface PulseOptions {
+  readonly kernel: KernelAdapter;
+  readonly state: () => InForce | undefined;
+  readonly tampered: (what: string) => void;
+  readonly dns: DnsService;
+  readonly log: Logger;
+}
+const BEAT_MS = 400;
+/** A whole look at rules that nobody announced to have changed, every so many beats (iptables-legacy has no monitor). */
+const FULL_LOOK_BEATS = 50;
+const HEARTBEAT_BEATS = 3;
+const PURGE_BEATS = 150;
+/** Members that end within this may be gone already. */
+const SOON_MS = 2_000;
+
+/** The heartbeat that observed containers' DNS lives by, and the look at sets, which nothing announces. */
+export class Pulse implements AsyncDisposable {
+  readonly #o: PulseOptions;
+  #beats = 0;
+  #stopped = false;
+  #timer: NodeJS.Timeout | undefined;
+  #running: Promise<void>;
+
+  constructor(options: PulseOptions) {
+    this.#o = options;
+    this.#running = this.#beat();
+  }
+
+  async #beat(): Promise<void> {
+    try {
+      if (this.#beats % HEARTBEAT_BEATS === 0) await this.#o.kernel.heartbeat();
+      if (this.#beats % FULL_LOOK_BEATS === FULL_LOOK_BEATS - 1) this.#o.tampered('periodic look');
+      else await this.#lookAtSets();
+      if (this.#beats % PURGE_BEATS === 0) this.#o.dns.purge();
+    } catch (e) {
+      this.#o.log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a look at the kernel failed');
+      this.#o.tampered('sets could not be read');
+    }
+    this.#beats += 1;
+    if (!this.#stopped) this.#timer = setTimeout(() => (this.#running = this.#beat()), BEAT_MS);
+  }
+
+  /** A set that is gone or has lost members: somebody destroyed or flushed it. */
+  async #lookAtSets(): Promise<void> {
+    const before = this.#o.state();
+    const headers = new Map((await this.#o.kernel.sets.headers()).map((h) => [h.name, h.entries]));
+    const state = this.#o.state();
+    if (!state || state !== before) return;
+    for (const set of state.desired.sets.values()) {
+      const entries = headers.get(set.name);
+      if (entries === undefined) return this.#o.tampered(`set ${set.name} is gone`);
+      if (entries < (set.timed ? this.#fewest(state, set.name, entries) : set.members.length))
+        return this.#o.tampered(`set ${set.name} has lost members`);
+    }
+  }
+
+  /** An empty learned set is looked at: 1 when its container holds addresses that are still good for a while. */
+  #fewest(state: InForce, set: string, entries: number): number {
+    if (entries > 0) return 0;
+    const owner = [...state.members.keys()].find((id) => set.includes(id.slice(0, 12)));
+    const wanted = owner === undefined ? undefined : this.#o.dns.members(owner).get(set);
+    const soon = Date.now() + SOON_MS;
+    return [...(wanted?.values() ?? [])].some((until) => until > soon) ? 1 : 0;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#running;
+  }
+}
