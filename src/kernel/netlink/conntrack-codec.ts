@@ -57,7 +57,10 @@ export interface Flow {
   readonly status: { readonly [S in keyof typeof STATUS]: boolean };
   /** Seconds until it expires; absent for flows in hardware or being torn down. */
   readonly timeout?: number;
-  /** The kernel's own identity of the flow: a later one of the same addresses has another. */
+  /**
+   * The kernel's identity of the flow, from its place in memory and its addresses (nf_ct_get_id): a successor usually has
+   * another, but one that is made at once may get the same place and so the same id.
+   */
   readonly id?: number;
   readonly zone: number;
   /** Content of CTA_TUPLE_ORIG, for the exact delete. */
@@ -188,7 +191,7 @@ function addressAttributes(
   return out;
 }
 
-/** Exact delete: this tuple in this zone and, where known, this very flow and no successor. */
+/** Exact delete: this tuple in this zone and, where known, with this id. */
 export function removeBody(flow: Flow): Buffer {
   const parts = [nested(CTA.orig, flow.rawTuple)];
   if (flow.zone !== 0) parts.push(attribute(CTA.zone, u16be(flow.zone)));

@@ -43,8 +43,8 @@ export class Conntrack implements OriginalDestination, Disposable {
   }
 
   /**
-   * Deletes exactly this flow (4.5 µs); a later flow between the same ends stays. False: it was gone already. Throws
-   * NetlinkError.
+   * Deletes exactly this flow (4.5 µs): same ends, zone and, where known, id. False: it was gone already, or another has
+   * its place. Throws NetlinkError.
    */
   delete(flow: Flow): boolean {
     const operation = `delete flow ${flow.orig.src} to ${flow.orig.dst}`;

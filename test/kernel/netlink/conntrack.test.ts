@@ -1,0 +1,130 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { Conntrack } from '../../../src/kernel/netlink/conntrack.js';
+import { join, makeNamespace, type Namespace, until } from './lab.js';
+import { udpIn } from './udp.js';
+
+const ENDS = {
+  4: { client: '192.0.2.1', server: '192.0.2.2', elsewhere: '198.51.100.9', lo: '127.0.0.1' },
+  6: { client: '2001:db8::1', server: '2001:db8::2', elsewhere: '2001:db8:9::9', lo: '::1' },
+} as const;
+const IPTABLES = { 4: 'iptables', 6: 'ip6tables' } as const;
+
+let a: Namespace;
+let b: Namespace;
+let flows: Conntrack;
+beforeEach(() => {
+  a = makeNamespace('flows-a');
+  b = makeNamespace('flows-b');
+  join(a, b);
+  a.run('ip', 'route', 'add', 'default', 'via', ENDS[4].server);
+  a.run('ip', '-6', 'route', 'add', 'default', 'via', ENDS[6].server);
+  for (const family of [4, 6] as const) {
+    const { elsewhere, server } = ENDS[family];
+    const to = family === 4 ? `${server}:7000` : `[${server}]:7000`;
+    const dnat = ['-p', 'udp', '-d', elsewhere, '--dport', '53', '-j', 'DNAT', '--to-destination', to];
+    b.run(IPTABLES[family], '-t', 'nat', '-A', 'PREROUTING', ...dnat);
+  }
+  flows = new Conntrack({ namespace: b.path });
+});
+afterEach(() => {
+  flows.close();
+  a[Symbol.dispose]();
+  b[Symbol.dispose]();
+});
+
+const FAMILIES = [[4], [6]] as const;
+
+test.each(FAMILIES)('IPv%i: the destination before DNAT', async (family) => {
+  const { client, server, elsewhere } = ENDS[family];
+  using asker = await udpIn(a, family, client);
+  using service = await udpIn(b, family, server, 7000);
+  asker.socket.send('redirected', 53, elsewhere);
+  await until('the datagram', () => service.received.length === 1);
+  const q = { proto: 'udp', client, clientPort: asker.port, server, serverPort: 7000 } as const;
+  expect(flows.lookup(q)).toEqual({ address: elsewhere, port: 53 });
+  expect(flows.lookup({ ...q, clientPort: (asker.port % 60000) + 1 })).toBeUndefined();
+  expect(flows.lookup({ ...q, proto: 'tcp' })).toBeUndefined();
+
+  const [flow, ...rest] = await flows.flows(family, { orig: { src: client } });
+  expect(rest).toEqual([]);
+  expect(flow).toMatchObject({
+    family,
+    proto: 17,
+    orig: { src: client, dst: elsewhere, sport: asker.port, dport: 53 },
+    reply: { src: server, dst: client, sport: 7000, dport: asker.port },
+    status: { confirmed: true, dstNat: true, srcNat: false, seenReply: false, assured: false },
+    zone: 0,
+  });
+  expect(flow?.timeout).toBeGreaterThan(0);
+});
+
+test.each(FAMILIES)('IPv%i: a flow without redirect leads to the server itself', async (family) => {
+  const { client, server } = ENDS[family];
+  using asker = await udpIn(a, family, client);
+  using service = await udpIn(b, family, server, 7000);
+  asker.socket.send('direct', 7000, server);
+  await until('the datagram', () => service.received.length === 1);
+  const q = { proto: 'udp', client, clientPort: asker.port, server, serverPort: 7000 } as const;
+  expect(flows.lookup(q)).toEqual({ address: server, port: 7000 });
+});
+
+test.each(FAMILIES)('IPv%i: dumps are filtered by each end', async (family) => {
+  const { client, server, elsewhere, lo } = ENDS[family];
+  using asker = await udpIn(a, family, client);
+  using local = await udpIn(b, family, lo);
+  using service = await udpIn(b, family, server, 7000);
+  asker.socket.send('1', 7000, server);
+  asker.socket.send('2', 53, elsewhere);
+  local.socket.send('3', 9, lo);
+  await until('the datagrams', () => service.received.length === 2);
+  const count = async (filter: Parameters<Conntrack['flows']>[1]): Promise<number> =>
+    (await flows.flows(family, filter)).filter((f) => f.proto === 17).length;
+  await until('all flows', async () => (await count({})) === 3);
+  expect(await count({ orig: { src: client } })).toBe(2);
+  expect(await count({ orig: { src: client, dst: elsewhere } })).toBe(1);
+  expect(await count({ orig: { dst: server } })).toBe(1);
+  expect(await count({ reply: { src: server } })).toBe(2);
+  expect(await count({ orig: { src: lo }, reply: { dst: lo } })).toBe(1);
+  expect(await count({ orig: { src: elsewhere } })).toBe(0);
+  await expect(flows.flows(family === 4 ? 6 : 4, { orig: { src: client } })).rejects.toThrow(
+    /not an address of the family/,
+  );
+});
+
+test.each(FAMILIES)('IPv%i: deletes this flow and no other', async (family) => {
+  const { client, server } = ENDS[family];
+  using asker = await udpIn(a, family, client);
+  using service = await udpIn(b, family, server, 7000);
+  using other = await udpIn(b, family, server, 7001);
+  asker.socket.send('1', 7000, server);
+  asker.socket.send('1', 7001, server);
+  await until('the datagrams', () => service.received.length === 1 && other.received.length === 1);
+  const both = await flows.flows(family, { orig: { src: client } });
+  expect(both).toHaveLength(2);
+  const flow = both.find((f) => f.orig.dport === 7000);
+  if (flow?.id === undefined) throw new Error('no flow with an id');
+  expect(flows.delete({ ...flow, id: (flow.id ^ 1) >>> 0 })).toBe(false);
+  expect(flows.delete(flow)).toBe(true);
+  expect(flows.delete(flow)).toBe(false);
+  expect(await flows.flows(family, { orig: { src: client } })).toMatchObject([{ orig: { dport: 7001 } }]);
+});
+
+test.each(FAMILIES)('IPv%i: answered flows, echo requests, marks and zones', async (family) => {
+  const { client, server } = ENDS[family];
+  b.run(IPTABLES[family], '-t', 'raw', '-A', 'PREROUTING', '-p', 'udp', '-j', 'CT', '--zone', '9');
+  b.run(IPTABLES[family], '-t', 'mangle', '-A', 'INPUT', '-j', 'CONNMARK', '--set-mark', '0x10000001');
+  a.run('busybox', 'ping', '-c', '1', '-W', '2', server);
+  using asker = await udpIn(a, family, client);
+  using service = await udpIn(b, family, server, 7000);
+  asker.socket.send('zoned', 7000, server);
+  await until('the datagram', () => service.received.length === 1);
+  const all = await flows.flows(family, { orig: { src: client } });
+  const echo = all.find((f) => f.proto !== 17);
+  expect(echo).toMatchObject({ proto: family === 4 ? 1 : 58, mark: 0x10000001, status: { seenReply: true } });
+  expect(echo?.orig.icmpId).toBeGreaterThanOrEqual(0);
+  const zoned = all.find((f) => f.proto === 17);
+  expect(zoned).toMatchObject({ zone: 9 });
+  if (zoned === undefined || echo === undefined) throw new Error('a flow is missing');
+  expect(flows.delete(zoned)).toBe(true);
+  expect(flows.delete(echo)).toBe(true);
+});
