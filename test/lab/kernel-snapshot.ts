@@ -10,7 +10,7 @@ export interface KernelSnapshot {
 type Exec = (argv: readonly string[]) => Promise<Result>;
 
 /** Drops comments (they carry the date) and the counters of chains and rules. */
-export const stripIptables = (text: string): string =>
+const stripIptables = (text: string): string =>
   text
     .split('\n')
     .filter((l) => l !== '' && !l.startsWith('#'))
@@ -18,7 +18,7 @@ export const stripIptables = (text: string): string =>
     .join('\n');
 
 /** `ipset save`, members sorted within their set, without what runs by itself (time-outs, counters). */
-export function stripIpset(text: string): string {
+function stripIpset(text: string): string {
   const lines = text.split('\n').filter((l) => l !== '');
   const clean = lines.map((l) => (l.startsWith('add ') ? l.replace(/ (timeout|packets|bytes) \d+/g, '') : l));
   const creates = clean.filter((l) => l.startsWith('create ')).sort();

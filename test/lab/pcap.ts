@@ -42,7 +42,7 @@ const PAYLOAD_KEPT = 96;
 const ip4 = (b: Buffer, at: number): string => `${b[at]}.${b[at + 1]}.${b[at + 2]}.${b[at + 3]}`;
 
 /** RFC 5952 text of 16 bytes. */
-export function ip6(b: Buffer, at: number): string {
+function ip6(b: Buffer, at: number): string {
   const words = Array.from({ length: 8 }, (_, i) => b.readUInt16BE(at + 2 * i).toString(16));
   const text = words.join(':');
   const runs = text.match(/(?:^|:)0(?::0)+(?=:|$)/g) ?? [];

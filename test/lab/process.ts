@@ -157,4 +157,3 @@ export function processesIn(namespaces: ReadonlySet<string>): number[] {
     .map(Number);
   return pids.filter((pid) => namespaces.has(link(`/proc/${pid}/ns/net`) ?? ''));
 }
-export const mountNamespace = (pid: number): string | undefined => link(`/proc/${pid}/ns/mnt`);

@@ -29,7 +29,7 @@ export const MARKER = 'drawbridge-lab-marker:';
 const fits = <T>(want: T | readonly T[] | undefined, is: T | undefined): boolean =>
   want === undefined || (Array.isArray(want) ? want.includes(is) : want === is);
 
-export function matches(p: Packet, f: PacketFilter): boolean {
+function matches(p: Packet, f: PacketFilter): boolean {
   return (
     (f.since === undefined || p.time >= f.since) &&
     fits(f.direction, p.direction) &&

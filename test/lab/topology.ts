@@ -17,7 +17,7 @@ export const ADDRESSES = {
 } as const;
 
 /** Ranges of which NET answers every address. */
-export const PUBLIC4 = [
+const PUBLIC4 = [
   '93.184.0.0/16',
   '151.101.0.0/16',
   '198.51.100.0/24',
@@ -26,12 +26,12 @@ export const PUBLIC4 = [
   '8.8.4.0/24',
   '1.1.1.0/24',
 ];
-export const PUBLIC6 = ['2600:9000::/32', '2a04:4e42::/32', '2001:db8:100::/40', '2001:4860:4860::/48'];
-export const PRIVATE4 = ['10.200.0.0/16', '169.254.169.254/32'];
-export const PRIVATE6 = ['fdc0:200::/32'];
+const PUBLIC6 = ['2600:9000::/32', '2a04:4e42::/32', '2001:db8:100::/40', '2001:4860:4860::/48'];
+const PRIVATE4 = ['10.200.0.0/16', '169.254.169.254/32'];
+const PRIVATE6 = ['fdc0:200::/32'];
 /** Where Docker takes its networks from; NET knows the way back, for networks without masquerade. */
-export const DOCKER4 = '172.16.0.0/12';
-export const DOCKER6 = 'fd00:db::/32';
+const DOCKER4 = '172.16.0.0/12';
+const DOCKER6 = 'fd00:db::/32';
 
 export const HTTP_PORTS = [80, 8000, 8080];
 export const TLS_PORTS = [443, 8443];

@@ -1,7 +1,7 @@
 /** The lab's mount view: /etc/resolv.conf and /run/containerd of its own, all else as on the machine. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { mountNamespace, run, startDaemon, waitFor } from './process.js';
+import { commandOf, run, startDaemon, waitFor } from './process.js';
 import type { LabRecord } from './registry.js';
 import { ADDRESSES } from './topology.js';
 
@@ -54,8 +54,8 @@ export async function startAnchor(record: LabRecord): Promise<number> {
     '--',
   ];
   const pid = startDaemon([...argv, 'sleep', 'infinity'], join(record.dir, 'anchor.log'));
-  const ours = mountNamespace(process.pid);
-  await waitFor('the mount namespace', () => ![ours, undefined].includes(mountNamespace(pid)), 10_000, 5);
+  // only once sleep runs is the propagation set: a mount made earlier could show outside
+  await waitFor('the mount namespace', () => commandOf(pid) === 'sleep', 10_000, 5);
   return pid;
 }
 
