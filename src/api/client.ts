@@ -1,0 +1,172 @@
+import { type IncomingMessage, request } from 'node:http';
+import { text } from 'node:stream/consumers';
+import type {
+  ContainerBody,
+  Explain,
+  Flow,
+  GrantBody,
+  ListBody,
+  ProblemDocument,
+  Status,
+} from './schemas.js';
+
+/** The service answered with a problem. */
+export class ApiError extends Error {
+  readonly problem: ProblemDocument;
+  constructor(problem: ProblemDocument) {
+    super(problem.detail);
+    this.problem = problem;
+  }
+}
+/** The service could not be reached: `code` is the system's (ENOENT, ECONNREFUSED, EACCES …). */
+export class UnreachableError extends Error {
+  readonly code: string;
+  readonly socket: string;
+  constructor(socket: string, code: string, cause: unknown) {
+    super(`no answer on ${socket}: ${code}`, { cause });
+    this.socket = socket;
+    this.code = code;
+  }
+}
+
+export interface ClientOptions {
+  /** Path of the unix socket. */
+  readonly socket: string;
+  /** Who runs the command, for the audit. */
+  readonly user?: string;
+  readonly timeoutMs?: number;
+}
+interface Send {
+  readonly body?: unknown;
+  /** A revision; 0: only when there is none yet. */
+  readonly ifRevision?: number | undefined;
+}
+interface Page<T> {
+  readonly items: readonly T[];
+  readonly next: string | null;
+}
+
+/** An answer waits for the kernel (5 s) and, when undone, for the store again. */
+const TIMEOUT_MS = 30_000;
+
+/** The API over its unix socket. Every method throws ApiError or UnreachableError. */
+export class ApiClient {
+  readonly #options: ClientOptions;
+
+  constructor(options: ClientOptions) {
+    this.#options = options;
+  }
+
+  status(): Promise<Status> {
+    return this.#json('GET', '/v1/status');
+  }
+  async containers(): Promise<readonly ContainerBody[]> {
+    return (await this.#json<Page<ContainerBody>>('GET', '/v1/containers')).items;
+  }
+  container(idOrName: string): Promise<ContainerBody> {
+    return this.#json('GET', `/v1/containers/${encodeURIComponent(idOrName)}`);
+  }
+  /** `duration` as in "10m"; undefined: without end. */
+  grant(idOrName: string, entry: string, duration: string | undefined): Promise<GrantBody> {
+    const body = { entry, ...(duration === undefined ? {} : { for: duration }) };
+    return this.#json('POST', `/v1/containers/${encodeURIComponent(idOrName)}/grants`, { body });
+  }
+  async revokeGrant(idOrName: string, id: string): Promise<void> {
+    await this.#send(
+      'DELETE',
+      `/v1/containers/${encodeURIComponent(idOrName)}/grants/${encodeURIComponent(id)}`,
+    );
+  }
+  setMode(idOrName: string, mode: string): Promise<ContainerBody> {
+    return this.#json('PUT', `/v1/containers/${encodeURIComponent(idOrName)}/mode`, { body: { mode } });
+  }
+  async lists(): Promise<readonly ListBody[]> {
+    return (await this.#json<Page<ListBody>>('GET', '/v1/lists')).items;
+  }
+  list(name: string): Promise<ListBody> {
+    return this.#json('GET', `/v1/lists/${encodeURIComponent(name)}`);
+  }
+  putList(name: string, body: unknown, ifRevision?: number): Promise<ListBody> {
+    return this.#json('PUT', `/v1/lists/${encodeURIComponent(name)}`, { body, ifRevision });
+  }
+  async deleteList(name: string): Promise<void> {
+    await this.#send('DELETE', `/v1/lists/${encodeURIComponent(name)}`);
+  }
+  addEntry(list: string, entry: string): Promise<ListBody> {
+    return this.#json('POST', `/v1/lists/${encodeURIComponent(list)}/entries`, { body: { entry } });
+  }
+  removeEntry(list: string, canonical: string): Promise<ListBody> {
+    return this.#json(
+      'DELETE',
+      `/v1/lists/${encodeURIComponent(list)}/entries/${encodeURIComponent(canonical)}`,
+    );
+  }
+  explain(idOrName: string, to: string): Promise<Explain> {
+    return this.#json('GET', `/v1/explain?${new URLSearchParams({ container: idOrName, to })}`);
+  }
+  async plan(): Promise<readonly string[]> {
+    return (await this.#json<Page<string>>('GET', '/v1/plan')).items;
+  }
+  async denials(idOrName: string, since: string): Promise<readonly Flow[]> {
+    const query = new URLSearchParams({ container: idOrName, verdict: 'denied', since, limit: '9999' });
+    return (await this.#json<Page<Flow>>('GET', `/v1/flows?${query}`)).items;
+  }
+  async teardown(): Promise<void> {
+    await this.#send('POST', '/v1/teardown');
+  }
+
+  async #json<T>(method: string, path: string, send: Send = {}): Promise<T> {
+    return JSON.parse(await this.#send(method, path, send)) as T;
+  }
+
+  async #send(method: string, path: string, send: Send = {}): Promise<string> {
+    const response = await this.#open(method, path, send);
+    const answer = await text(response);
+    if ((response.statusCode ?? 500) < 400) return answer;
+    throw new ApiError(problemOf(response, answer));
+  }
+
+  #open(method: string, path: string, send: Send): Promise<IncomingMessage> {
+    const { socket, timeoutMs } = this.#options;
+    const body = send.body === undefined ? undefined : JSON.stringify(send.body);
+    return new Promise((resolve, reject) => {
+      const fail = (code: string, cause: unknown) => reject(new UnreachableError(socket, code, cause));
+      const options = { socketPath: socket, method, path, headers: this.#headers(body, send.ifRevision) };
+      const outgoing = request(options, resolve);
+      outgoing.setTimeout(timeoutMs ?? TIMEOUT_MS, () =>
+        outgoing.destroy(Object.assign(new Error('timed out'), { code: 'ETIMEDOUT' })),
+      );
+      outgoing.on('error', (e: NodeJS.ErrnoException) => fail(e.code ?? e.message, e));
+      outgoing.end(body);
+    });
+  }
+
+  #headers(body: string | undefined, ifRevision: number | undefined): Record<string, string> {
+    const { user } = this.#options;
+    return {
+      host: 'drawbridge',
+      ...(user === undefined ? {} : { 'drawbridge-user': user }),
+      ...(body === undefined
+        ? {}
+        : { 'content-type': 'application/json', 'content-length': `${Buffer.byteLength(body)}` }),
+      ...(ifRevision === undefined ? {} : guard(ifRevision)),
+    };
+  }
+}
+
+function guard(revision: number): Record<string, string> {
+  return revision === 0 ? { 'if-none-match': '*' } : { 'if-match': `"${revision}"` };
+}
+
+function problemOf(response: IncomingMessage, answer: string): ProblemDocument {
+  if (response.headers['content-type']?.startsWith('application/problem+json')) return JSON.parse(answer);
+  const status = response.statusCode ?? 500;
+  const detail = `the service answered ${status}: ${answer.slice(0, 200)}`;
+  return {
+    type: 'about:blank',
+    title: 'Failed',
+    status,
+    detail,
+    errors: [{ detail, remedy: 'look into its log' }],
+  };
+}

@@ -1,0 +1,11 @@
+import type { Grant } from '../model/policy.js';
+import type { ContainerView } from '../ports.js';
+import type { GrantBody } from './schemas.js';
+
+export function grantBody(grant: Grant): GrantBody {
+  return { ...grant, expires: grant.expires ?? null };
+}
+
+export function containerBody(view: ContainerView) {
+  return { ...view, grants: view.grants.map(grantBody) };
+}

@@ -1,0 +1,84 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Problem } from '../model/problem.js';
+import { type Logger, type Refusal, RefusedError } from '../ports.js';
+import type { ProblemDocument } from './schemas.js';
+
+/** A request that is wrong in itself, before the controller is asked. */
+export class BadRequestError extends Error {
+  readonly problems: readonly Problem[];
+  constructor(problems: readonly Problem[]) {
+    super(problems.map((p) => p.detail).join('; '));
+    this.problems = problems;
+  }
+}
+
+export function badRequest(detail: string, remedy: string, pointer?: string): never {
+  throw new BadRequestError([{ detail, remedy, ...(pointer === undefined ? {} : { pointer }) }]);
+}
+
+interface Kind {
+  readonly status: number;
+  readonly title: string;
+}
+/** Each kind of problem, its HTTP status and title; `type` is "/docs#KIND". */
+export const KINDS = {
+  'bad-request': { status: 400, title: 'The request is wrong' },
+  'not-found': { status: 404, title: 'There is no such thing' },
+  conflict: { status: 409, title: 'It conflicts with what is there' },
+  'read-only': { status: 409, title: 'It is read-only here' },
+  precondition: { status: 412, title: 'It has been changed meanwhile' },
+  'too-large': { status: 413, title: 'The body is too large' },
+  'media-type': { status: 415, title: 'The body is not JSON' },
+  invalid: { status: 422, title: 'The content is not valid' },
+  internal: { status: 500, title: 'A fault of the service' },
+  'not-in-force': { status: 503, title: 'Not in force, and undone' },
+} as const satisfies Record<Refusal['kind'] | string, Kind>;
+
+export function problemDocument(kind: keyof typeof KINDS, problems: readonly Problem[]): ProblemDocument {
+  const detail = problems.map((p) => p.detail).join('; ');
+  return { type: `/docs#${kind}`, ...KINDS[kind], detail, errors: problems.map((p) => ({ ...p })) };
+}
+
+export function sendProblem(reply: FastifyReply, document: ProblemDocument): FastifyReply {
+  return reply.code(document.status).type('application/problem+json').send(document);
+}
+
+/** Fastify's error handler: every failure leaves as problem details; what is our own fault is logged. */
+export function errorHandler(log: Logger) {
+  return (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
+    const document = documentOf(error);
+    if (document.status === 500)
+      log.error({ err: error, method: request.method, url: request.url }, 'a request failed');
+    return sendProblem(reply, document);
+  };
+}
+
+export function notFound(request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const detail = `there is no ${request.method} ${request.url.split('?')[0]}`;
+  return sendProblem(
+    reply,
+    problemDocument('not-found', [{ detail, remedy: 'see /docs for what there is' }]),
+  );
+}
+
+function documentOf(error: unknown): ProblemDocument {
+  if (error instanceof RefusedError) return refusalDocument(error.refusal);
+  if (error instanceof BadRequestError) return problemDocument('bad-request', error.problems);
+  return problemDocument(...frameworkProblem(error));
+}
+
+function refusalDocument(refusal: Refusal): ProblemDocument {
+  if (refusal.kind === 'invalid') return problemDocument('invalid', refusal.problems);
+  return problemDocument(refusal.kind, [{ detail: refusal.detail, remedy: refusal.remedy }]);
+}
+
+function frameworkProblem(error: unknown): [keyof typeof KINDS, readonly Problem[]] {
+  const detail = error instanceof Error ? error.message : String(error);
+  const status = error instanceof Error && 'statusCode' in error ? error.statusCode : 500;
+  if (status === 413) return ['too-large', [{ detail, remedy: 'send less; split a list into several' }]];
+  if (status === 415)
+    return ['media-type', [{ detail, remedy: 'send JSON with content-type: application/json' }]];
+  if (typeof status === 'number' && status < 500)
+    return ['bad-request', [{ detail, remedy: 'see /docs for what is expected' }]];
+  return ['internal', [{ detail, remedy: "look into the service's log, and report it with what you did" }]];
+}

@@ -1,0 +1,48 @@
+import { type Static, Type } from '@sinclair/typebox';
+import { isRecord } from '../../model/shape.js';
+import { type Context, whoIs } from '../context.js';
+import { guardedRevision } from '../etag.js';
+import { EntryRequestSchema, ListBodySchema } from '../schemas.js';
+import { ListParams, sendList } from './lists.js';
+
+const EntryParams = Type.Object({
+  ...ListParams.properties,
+  entry: Type.String({ description: 'the canonical text, percent-encoded' }),
+});
+
+export function entryRoutes({ server, controller }: Context): void {
+  const add = {
+    summary: 'Add an entry to a list of the store: { entry: TEXT }, or the object form',
+    params: ListParams,
+    body: EntryRequestSchema,
+    response: { 201: ListBodySchema },
+  };
+  const options = { schema: add, validatorCompiler: () => () => true };
+  server.post<{ Params: Static<typeof ListParams> }>(
+    '/v1/lists/:name/entries',
+    options,
+    async (request, reply) => {
+      const { name } = request.params;
+      const revision = guardedRevision(request, () => controller.list(name).revision);
+      return sendList(
+        reply.code(201),
+        await controller.addEntry(name, entryOf(request.body), revision, whoIs(request)),
+      );
+    },
+  );
+
+  const remove = { summary: 'Remove an entry', params: EntryParams, response: { 200: ListBodySchema } };
+  server.delete<{ Params: Static<typeof EntryParams> }>(
+    '/v1/lists/:name/entries/:entry',
+    { schema: remove },
+    async (request, reply) => {
+      const { name, entry } = request.params;
+      const revision = guardedRevision(request, () => controller.list(name).revision);
+      return sendList(reply, await controller.removeEntry(name, entry, revision, whoIs(request)));
+    },
+  );
+}
+
+function entryOf(body: unknown): unknown {
+  return isRecord(body) && Object.keys(body).length === 1 && 'entry' in body ? body.entry : body;
+}

@@ -1,0 +1,173 @@
+/** The shapes of the API (spec 7): one definition for validation, OpenAPI and the client's types. */
+import { type Static, type TSchema, Type } from '@sinclair/typebox';
+import { EntryObjectSchema, ListSchema } from '../model/list-schema.js';
+import { DURATION_PATTERN } from '../model/units.js';
+
+const closed = { additionalProperties: false } as const;
+const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+const Text = (description: string) => Type.String({ description });
+const Time = Type.String({ description: 'RFC 3339, UTC', examples: ['2030-12-31T23:59:59Z'] });
+const Count = Type.Integer({ minimum: 0 });
+const Words = <const T extends readonly string[]>(words: T) =>
+  Type.Union(words.map((w) => Type.Literal(w as T[number])));
+
+const Mode = Words(['enforce', 'observe', 'off']);
+const Verdict = Words(['allow', 'deny', 'threat']);
+
+/** A page of a collection; `next` is null on the last. */
+export const Collection = <T extends TSchema>(item: T) =>
+  Type.Object({ items: Type.Array(item), next: Nullable(Type.String()) }, closed);
+
+export const ProblemSchema = Type.Object(
+  {
+    type: Text('what kind of problem, a reference into /docs'),
+    title: Type.String(),
+    status: Type.Integer(),
+    detail: Type.String(),
+    errors: Type.Array(
+      Type.Object(
+        {
+          detail: Type.String(),
+          remedy: Text('what to do'),
+          pointer: Type.Optional(Text('JSON pointer into the body (RFC 6901)')),
+          file: Type.Optional(Type.String()),
+          line: Type.Optional(Type.Integer()),
+          column: Type.Optional(Type.Integer()),
+        },
+        closed,
+      ),
+    ),
+  },
+  { ...closed, description: 'problem details (RFC 9457)' },
+);
+export type ProblemDocument = Static<typeof ProblemSchema>;
+
+export const StatusSchema = Type.Object(
+  {
+    version: Type.String(),
+    node: Type.String(),
+    enforced: Count,
+    observed: Count,
+    containers: Count,
+    threats: Type.Object({ entries: Count, feeds: Count }, closed),
+    kernel: Type.Object({ inSync: Type.Boolean(), lastRepair: Nullable(Time) }, closed),
+    store: Type.Object({ kind: Type.String(), ok: Type.Boolean(), detail: Type.String() }, closed),
+  },
+  closed,
+);
+export type Status = Static<typeof StatusSchema>;
+
+export const GrantSchema = Type.Object(
+  {
+    id: Type.String(),
+    entry: Text('canonical'),
+    owner: Text('compose:PROJECT/SERVICE or name:NAME (open-ended), id:CONTAINER (timed)'),
+    created: Time,
+    expires: Nullable(Time),
+  },
+  closed,
+);
+export type GrantBody = Static<typeof GrantSchema>;
+
+const EntryViewSchema = Type.Object(
+  {
+    entry: Type.String(),
+    from: Text('the label, list, claim or grant that it comes from'),
+    addresses: Type.Array(Type.String()),
+    packets: Count,
+    bytes: Count,
+  },
+  closed,
+);
+
+export const ContainerSchema = Type.Object(
+  {
+    id: Type.String(),
+    name: Type.String(),
+    image: Type.String(),
+    mode: Mode,
+    modeFrom: Text('what set the mode'),
+    coverage: Type.Object(
+      { state: Words(['enforced', 'partial', 'unenforced']), reasons: Type.Array(Type.String()) },
+      closed,
+    ),
+    addresses: Type.Array(Type.String()),
+    lists: Type.Array(Type.String()),
+    entries: Type.Array(EntryViewSchema),
+    grants: Type.Array(GrantSchema),
+    allowed: Count,
+    denied: Count,
+  },
+  closed,
+);
+export type ContainerBody = Static<typeof ContainerSchema>;
+
+export const GrantRequestSchema = Type.Object(
+  {
+    entry: Type.String({ minLength: 1, description: 'one entry', examples: ['api.example.com:443'] }),
+    for: Type.Optional(
+      Type.String({
+        pattern: DURATION_PATTERN,
+        description: 'how long; left out: no end',
+        examples: ['10m'],
+      }),
+    ),
+  },
+  closed,
+);
+export const ModeRequestSchema = Type.Object({ mode: Words(['enforce', 'observe', 'off', 'auto']) }, closed);
+
+/** PUT of a list: the YAML's fields. */
+export { ListSchema as ListRequestSchema };
+export const EntryRequestSchema = Type.Union([
+  Type.Object({ entry: Type.String({ description: 'one entry as text' }) }, closed),
+  EntryObjectSchema,
+]);
+
+export const ListBodySchema = Type.Object(
+  {
+    ...ListSchema.properties,
+    allow: Type.Array(Type.Union([Type.String(), EntryObjectSchema])),
+    name: Type.String(),
+    source: Words(['folder', 'store']),
+    file: Type.Optional(Text('where a folder list stands')),
+    revision: Type.Integer({ description: 'of the store; 0 for a folder list' }),
+    usedBy: Type.Array(Type.String()),
+  },
+  closed,
+);
+export type ListBody = Static<typeof ListBodySchema>;
+
+export const ExplainSchema = Type.Object(
+  {
+    container: Type.String(),
+    to: Type.String(),
+    verdict: Verdict,
+    reason: Type.String(),
+    entry: Nullable(Type.String()),
+    list: Nullable(Type.String()),
+    feed: Nullable(Type.String()),
+    remedy: Nullable(Type.String()),
+    trace: Type.Array(Type.String({ description: 'a rule that the packet meets, as rendered' })),
+  },
+  closed,
+);
+export type Explain = Static<typeof ExplainSchema>;
+
+export const FlowSchema = Type.Object(
+  {
+    time: Time,
+    container: Type.String(),
+    verdict: Words(['allow', 'deny', 'threat', 'would-deny']),
+    proto: Type.String(),
+    address: Type.String(),
+    port: Type.Integer(),
+    name: Nullable(Type.String()),
+    reason: Type.String(),
+  },
+  closed,
+);
+export type Flow = Static<typeof FlowSchema>;
+
+export const ReadySchema = Type.Object({ ready: Type.Boolean(), reason: Type.String() }, closed);
+export const HealthSchema = Type.Object({ ok: Type.Boolean() }, closed);

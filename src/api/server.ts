@@ -1,0 +1,73 @@
+import swagger from '@fastify/swagger';
+import type { TSchema } from '@sinclair/typebox';
+import fastify, { type FastifyInstance } from 'fastify';
+import { schemaProblems } from '../model/schema-check.js';
+import type { Controller, Logger } from '../ports.js';
+import type { Context } from './context.js';
+import { BadRequestError, errorHandler, notFound } from './problems.js';
+import { containerRoutes } from './routes/containers.js';
+import { docsRoutes } from './routes/docs.js';
+import { entryRoutes } from './routes/entries.js';
+import { eventRoutes } from './routes/events.js';
+import { explainRoutes } from './routes/explain.js';
+import { flowRoutes } from './routes/flows.js';
+import { grantRoutes } from './routes/grants.js';
+import { healthRoutes } from './routes/health.js';
+import { listRoutes } from './routes/lists.js';
+import { modeRoutes } from './routes/mode.js';
+import { planRoutes } from './routes/plan.js';
+import { statusRoutes } from './routes/status.js';
+import { teardownRoutes } from './routes/teardown.js';
+
+export interface ApiOptions {
+  readonly controller: Controller;
+  readonly log: Logger;
+  readonly version: string;
+}
+
+const BODY_LIMIT = 64 * 1024;
+/** A canonical entry: a name of 253 characters, ports and flags, percent-encoded. */
+const MAX_PARAM = 4096;
+const REQUEST_TIMEOUT_MS = 60_000;
+
+const ROUTES: readonly ((context: Context) => void)[] = [
+  statusRoutes,
+  containerRoutes,
+  grantRoutes,
+  modeRoutes,
+  listRoutes,
+  entryRoutes,
+  explainRoutes,
+  planRoutes,
+  flowRoutes,
+  eventRoutes,
+  teardownRoutes,
+  healthRoutes,
+  docsRoutes,
+];
+
+/** The API of spec 7, not yet listening (see listen.ts). */
+export async function buildServer({ controller, log, version }: ApiOptions): Promise<FastifyInstance> {
+  const server = fastify({
+    logger: false,
+    bodyLimit: BODY_LIMIT,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    forceCloseConnections: true,
+    routerOptions: { maxParamLength: MAX_PARAM },
+  });
+  server.setValidatorCompiler<TSchema>(({ schema }) => (value: unknown) => {
+    const problems = schemaProblems(schema, value);
+    return problems.length === 0 ? { value } : { error: new BadRequestError(problems) };
+  });
+  // Views are plain values already; a compiled serializer would drop what a schema forgot.
+  server.setSerializerCompiler(() => (value) => JSON.stringify(value));
+  server.setErrorHandler(errorHandler(log));
+  server.setNotFoundHandler(notFound);
+  const info = { title: 'Drawbridge', version, description: 'Egress firewall controller for Docker hosts' };
+  await server.register(swagger, { openapi: { openapi: '3.1.0', info } });
+  await server.register(async (scope) => {
+    for (const routes of ROUTES) routes({ server: scope, controller });
+  });
+  await server.ready();
+  return server;
+}

@@ -1,0 +1,218 @@
+import { listFromObject } from '../../../src/model/list-parse.js';
+import type { Grant, List } from '../../../src/model/policy.js';
+import {
+  type ContainerView,
+  type Controller,
+  type DenialEvent,
+  type ListView,
+  RefusedError,
+} from '../../../src/ports.js';
+
+/** A controller in memory, for the API and the commands: what it was asked stands in `calls`. */
+export class MemoryController implements Controller {
+  readonly calls: unknown[][] = [];
+  readonly store = new Map<string, ListView>();
+  readonly listeners = new Set<(e: DenialEvent) => void>();
+  readonly denied: DenialEvent[] = [];
+  planned: string[] = [];
+  isReady = true;
+  verdict: 'allow' | 'deny' = 'deny';
+  failure: Error | undefined;
+  tornDown = 0;
+  revision = 0;
+  grants: Grant[] = [];
+  mode: ContainerView['mode'] = 'observe';
+
+  constructor() {
+    this.#put('npm', { allow: ['registry.npmjs.org', '*.npmjs.org'] }, 'folder');
+  }
+  status() {
+    return {
+      version: '0.1.0',
+      node: 'host1',
+      enforced: 3,
+      observed: 37,
+      containers: 40,
+      threats: { entries: 0, feeds: 0 },
+      kernel: { inSync: true, lastRepair: null },
+      store: { kind: 'embedded', ok: true, detail: 'fine' },
+    };
+  }
+  ready() {
+    return { ready: this.isReady, reason: this.isReady ? 'in sync' : 'the first pass is not done' };
+  }
+  containers() {
+    return [this.container('web')];
+  }
+  container(idOrName: string): ContainerView {
+    if (idOrName !== 'web' && idOrName !== 'abc123') {
+      throw new RefusedError({
+        kind: 'not-found',
+        detail: `there is no container ${idOrName}`,
+        remedy: 'see drawbridge ps',
+      });
+    }
+    const entry = {
+      entry: 'api.github.com',
+      from: 'label',
+      addresses: ['140.82.112.3'],
+      packets: 4,
+      bytes: 240,
+    };
+    const listed = { ...entry, entry: 'registry.npmjs.org', from: 'list:npm' };
+    return {
+      id: 'abc123',
+      name: 'web',
+      image: 'busybox',
+      mode: this.mode,
+      modeFrom: 'default',
+      coverage: { state: 'enforced', reasons: [] },
+      addresses: ['172.17.0.2'],
+      lists: ['npm'],
+      entries: [entry, listed],
+      grants: this.grants,
+      allowed: 4,
+      denied: 2,
+    };
+  }
+  async grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant> {
+    this.#call('grant', idOrName, entry, forMs, who);
+    this.container(idOrName);
+    const expires = forMs === undefined ? {} : { expires: '2030-01-01T00:10:00.000Z' };
+    const grant = {
+      id: `g${this.grants.length + 1}`,
+      entry,
+      owner: 'name:web',
+      created: '2030-01-01T00:00:00.000Z',
+      ...expires,
+    };
+    this.grants.push(grant);
+    return grant;
+  }
+  async revokeGrant(idOrName: string, grantId: string, who: string): Promise<void> {
+    this.#call('revokeGrant', idOrName, grantId, who);
+    this.grants = this.grants.filter((g) => g.id !== grantId);
+  }
+  async setMode(idOrName: string, mode: ContainerView['mode'] | 'auto', who: string): Promise<ContainerView> {
+    this.#call('setMode', idOrName, mode, who);
+    this.mode = mode === 'auto' ? 'observe' : mode;
+    return this.container(idOrName);
+  }
+  lists(): readonly ListView[] {
+    return [...this.store.values()];
+  }
+  list(name: string): ListView {
+    const list = this.store.get(name);
+    if (list) return list;
+    throw new RefusedError({
+      kind: 'not-found',
+      detail: `there is no list ${name}`,
+      remedy: 'lists are: npm',
+    });
+  }
+  async putList(name: string, body: unknown, ifMatch: number | undefined, who: string): Promise<ListView> {
+    this.#call('putList', name, body, ifMatch, who);
+    this.#guard(name, ifMatch);
+    return this.#put(name, body, 'store');
+  }
+  async deleteList(name: string, ifMatch: number | undefined, who: string): Promise<void> {
+    this.#call('deleteList', name, ifMatch, who);
+    this.#guard(name, ifMatch);
+    this.store.delete(name);
+  }
+  async addEntry(list: string, entry: unknown, ifMatch: number | undefined, who: string): Promise<ListView> {
+    this.#call('addEntry', list, entry, ifMatch, who);
+    this.#guard(list, ifMatch);
+    return this.#put(list, { allow: [...this.list(list).allow.map((e) => e.canonical), entry] }, 'store');
+  }
+  async removeEntry(
+    list: string,
+    canonical: string,
+    ifMatch: number | undefined,
+    who: string,
+  ): Promise<ListView> {
+    this.#call('removeEntry', list, canonical, ifMatch, who);
+    return this.#put(
+      list,
+      {
+        allow: this.list(list)
+          .allow.map((e) => e.canonical)
+          .filter((c) => c !== canonical),
+      },
+      'store',
+    );
+  }
+  explain(idOrName: string, to: string) {
+    const container = this.container(idOrName).name;
+    const denied = this.verdict === 'deny';
+    return {
+      container,
+      to,
+      verdict: this.verdict,
+      reason: denied ? 'no entry covers it' : 'an entry covers it, by address only',
+      entry: denied ? null : to,
+      list: null,
+      feed: null,
+      remedy: denied ? `drawbridge allow ${container} ${to}` : null,
+      trace: ['filter DB-FORWARD: -m mark …'],
+    };
+  }
+  async plan(): Promise<readonly string[]> {
+    return this.planned;
+  }
+  denials(idOrName: string | undefined, limit: number): readonly DenialEvent[] {
+    if (idOrName !== undefined) this.container(idOrName);
+    return this.denied.slice(0, limit);
+  }
+  async teardown(): Promise<void> {
+    this.#call('teardown');
+    this.tornDown++;
+  }
+  onEvent(listener: (e: DenialEvent) => void): Disposable {
+    this.listeners.add(listener);
+    return { [Symbol.dispose]: () => void this.listeners.delete(listener) };
+  }
+
+  #call(...call: unknown[]): void {
+    this.calls.push(call);
+    if (this.failure) throw this.failure;
+  }
+  #guard(name: string, ifMatch: number | undefined): void {
+    const list = this.store.get(name);
+    if (list?.source === 'folder') {
+      throw new RefusedError({
+        kind: 'read-only',
+        detail: `the list ${name} is a file`,
+        remedy: 'edit /etc/drawbridge/allowlists/npm.yaml',
+      });
+    }
+    if (ifMatch !== undefined && ifMatch !== (list?.revision ?? 0)) {
+      throw new RefusedError({ kind: 'precondition', detail: 'changed meanwhile', remedy: 'read it again' });
+    }
+  }
+  #put(name: string, body: unknown, source: List['source']): ListView {
+    const parsed = listFromObject(name, source, body);
+    if (!parsed.ok) throw new RefusedError({ kind: 'invalid', problems: parsed.problems });
+    const file = source === 'folder' ? { file: '/etc/drawbridge/allowlists/npm.yaml' } : {};
+    const list = {
+      ...parsed.value,
+      ...file,
+      revision: source === 'store' ? ++this.revision : 0,
+      usedBy: ['web'],
+    };
+    this.store.set(name, list);
+    return list;
+  }
+}
+
+export const denial = (more: Partial<DenialEvent> = {}): DenialEvent => ({
+  time: '2030-01-01T00:00:00.000Z',
+  container: 'web',
+  verdict: 'deny',
+  proto: 'tcp',
+  address: '192.0.2.1',
+  port: 443,
+  name: null,
+  reason: 'no entry covers it',
+  ...more,
+});

@@ -1,0 +1,230 @@
+import type { TSchema } from '@sinclair/typebox';
+import type { FastifyInstance } from 'fastify';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import * as schemas from '../../../src/api/schemas.js';
+import { buildServer } from '../../../src/api/server.js';
+import { schemaProblems } from '../../../src/model/schema-check.js';
+import { type Logger, RefusedError } from '../../../src/ports.js';
+import { denial, MemoryController } from './double.js';
+
+const errors: object[] = [];
+const log: Logger = { debug() {}, info() {}, warn() {}, error: (o) => void errors.push(o) };
+let controller: MemoryController;
+let server: FastifyInstance;
+
+beforeEach(async () => {
+  controller = new MemoryController();
+  server = await buildServer({ controller, log, version: '0.1.0' });
+});
+afterEach(() => server.close());
+
+type Method = 'GET' | 'PUT' | 'POST' | 'DELETE';
+async function ask(method: Method, url: string, payload?: unknown, headers: Record<string, string> = {}) {
+  const body = payload === undefined ? {} : { payload: payload as object };
+  const answer = await server.inject({ method, url, headers, ...body });
+  return {
+    status: answer.statusCode,
+    headers: answer.headers,
+    body: answer.body === '' ? undefined : answer.json(),
+  };
+}
+function fits(schema: TSchema, value: unknown): void {
+  expect(schemaProblems(schema, value)).toEqual([]);
+}
+
+describe('reading', () => {
+  it.each([
+    ['/v1/status', schemas.StatusSchema],
+    ['/v1/containers', schemas.Collection(schemas.ContainerSchema)],
+    ['/v1/containers/web', schemas.ContainerSchema],
+    ['/v1/lists', schemas.Collection(schemas.ListBodySchema)],
+    ['/v1/lists/npm', schemas.ListBodySchema],
+    ['/v1/explain?container=web&to=a.org:443', schemas.ExplainSchema],
+    ['/v1/flows', schemas.Collection(schemas.FlowSchema)],
+    ['/healthz', schemas.HealthSchema],
+    ['/readyz', schemas.ReadySchema],
+  ])('%s answers as its schema says', async (url, schema) => {
+    controller.denied.push(denial());
+    controller.grants.push({ id: 'g', entry: 'a.org', owner: 'name:web', created: '2030-01-01T00:00:00Z' });
+    const answer = await ask('GET', url);
+    expect(answer.status).toBe(200);
+    fits(schema, answer.body);
+  });
+
+  it('is not ready while the kernel does not hold what it should', async () => {
+    controller.isReady = false;
+    expect(await ask('GET', '/readyz')).toMatchObject({ status: 503, body: { ready: false } });
+    expect((await ask('GET', '/healthz')).status).toBe(200);
+  });
+
+  it('filters flows and refuses what it does not keep', async () => {
+    controller.denied.push(denial({ time: '2030-01-02T00:00:00Z' }), denial({ verdict: 'would-deny' }));
+    expect((await ask('GET', '/v1/flows?verdict=would-deny')).body.items).toHaveLength(1);
+    expect((await ask('GET', '/v1/flows?since=2030-01-01T12:00:00Z')).body.items).toHaveLength(1);
+    expect((await ask('GET', '/v1/flows?limit=1')).body.items).toHaveLength(1);
+    for (const query of ['verdict=allow', 'since=yesterday', 'limit=0', 'contianer=web']) {
+      expect((await ask('GET', `/v1/flows?${query}`)).status).toBe(400);
+    }
+  });
+
+  it('serves its OpenAPI document and a page without anything from elsewhere', async () => {
+    const { body } = await ask('GET', '/openapi.json');
+    expect(body.openapi).toBe('3.1.0');
+    expect(Object.keys(body.paths)).toEqual(
+      expect.arrayContaining([
+        '/v1/status',
+        '/v1/lists/{name}/entries/{entry}',
+        '/v1/containers/{container}/grants',
+        '/v1/events',
+      ]),
+    );
+    const page = await server.inject('/docs');
+    expect(page.headers['content-security-policy']).toContain("default-src 'none'");
+    expect(page.body).toContain('/v1/containers/{container}/mode');
+    expect(page.body).not.toMatch(/<script|https?:\/\//);
+  });
+});
+
+describe('changing', () => {
+  it('grants for a time, says who, and revokes', async () => {
+    const made = await ask(
+      'POST',
+      '/v1/containers/web/grants',
+      { entry: 'a.org', for: '10m' },
+      { 'drawbridge-user': 'ann\u0007' },
+    );
+    expect(made).toMatchObject({ status: 201, body: { id: 'g1', expires: '2030-01-01T00:10:00.000Z' } });
+    expect(controller.calls[0]).toEqual(['grant', 'web', 'a.org', 600_000, 'local:ann']);
+    const open = await ask('POST', '/v1/containers/web/grants', { entry: 'b.org' });
+    expect(open.body.expires).toBeNull();
+    expect((await ask('DELETE', '/v1/containers/web/grants/g1')).status).toBe(204);
+    expect(controller.calls.at(-1)).toEqual(['revokeGrant', 'web', 'g1', 'local']);
+  });
+
+  it('sets modes', async () => {
+    expect((await ask('PUT', '/v1/containers/web/mode', { mode: 'enforce' })).body.mode).toBe('enforce');
+    const bad = await ask('PUT', '/v1/containers/web/mode', { mode: 'on' });
+    expect(bad).toMatchObject({
+      status: 400,
+      body: { errors: [{ pointer: '/mode', remedy: expect.stringContaining('enforce') }] },
+    });
+  });
+
+  it('guards lists by ETag', async () => {
+    const made = await ask('PUT', '/v1/lists/ci', { allow: ['a.org'] }, { 'if-none-match': '*' });
+    expect(made).toMatchObject({
+      status: 201,
+      headers: { etag: '"1"' },
+      body: { name: 'ci', source: 'store', revision: 1 },
+    });
+    expect((await ask('PUT', '/v1/lists/ci', { allow: [] }, { 'if-none-match': '*' })).status).toBe(412);
+    expect((await ask('PUT', '/v1/lists/ci', { allow: ['b.org'] }, { 'if-match': '"9"' })).status).toBe(412);
+    expect(await ask('PUT', '/v1/lists/ci', { allow: ['b.org'] }, { 'if-match': '"1"' })).toMatchObject({
+      status: 200,
+      headers: { etag: '"2"' },
+    });
+    expect((await ask('PUT', '/v1/lists/ci', {}, { 'if-match': 'W/"2"' })).status).toBe(400);
+    expect((await ask('PUT', '/v1/lists/none', {}, { 'if-match': '*' })).status).toBe(404);
+    expect((await ask('DELETE', '/v1/lists/ci', undefined, { 'if-match': '"1"' })).status).toBe(412);
+    expect((await ask('DELETE', '/v1/lists/ci', undefined, { 'if-match': '*' })).status).toBe(204);
+    expect((await ask('GET', '/v1/lists/npm')).headers.etag).toBeUndefined();
+  });
+
+  it('adds and removes entries by their canonical text, percent-encoded', async () => {
+    await ask('PUT', '/v1/lists/ci', {
+      allow: ['[2001:db8::/32]:443', '10.0.0.0/8:22/udp', 'a.org tls=off'],
+    });
+    expect((await ask('POST', '/v1/lists/ci/entries', { entry: 'b.org' })).status).toBe(201);
+    expect(controller.calls.at(-1)?.[2]).toBe('b.org');
+    await ask('POST', '/v1/lists/ci/entries', { to: 'c.org', comment: 'x' });
+    expect(controller.calls.at(-1)?.[2]).toEqual({ to: 'c.org', comment: 'x' });
+    for (const entry of ['[2001:db8::/32]:443', '10.0.0.0/8:22/udp', 'a.org tls=off']) {
+      const url = `/v1/lists/ci/entries/${encodeURIComponent(entry)}`;
+      expect((await ask('DELETE', url)).status).toBe(200);
+      expect(controller.calls.at(-1)?.slice(1, 3)).toEqual(['ci', entry]);
+    }
+    expect((await ask('GET', '/v1/lists/ci')).body.allow).toEqual(['b.org', 'c.org']);
+  });
+
+  it('shows entries so that they can be put again', async () => {
+    const entry = {
+      to: '.github.com:443',
+      tls: 'off',
+      private: true,
+      comment: 'why',
+      expires: '2030-12-31T23:59:59Z',
+    };
+    await ask('PUT', '/v1/lists/ci', {
+      description: 'd',
+      mode: 'enforce',
+      match: { name: 'r-*' },
+      allow: [entry],
+    });
+    const { body } = await ask('GET', '/v1/lists/ci');
+    const { name, source, revision, usedBy, ...fields } = body;
+    expect(fields).toEqual({ description: 'd', mode: 'enforce', match: { name: 'r-*' }, allow: [entry] });
+    expect([name, source, revision, usedBy]).toEqual(['ci', 'store', 1, ['web']]);
+    expect((await ask('PUT', '/v1/lists/ci2', fields)).status).toBe(201);
+  });
+
+  it('tears down', async () => {
+    expect((await ask('POST', '/v1/teardown')).status).toBe(204);
+    expect(controller.tornDown).toBe(1);
+  });
+});
+
+describe('refusing', () => {
+  it('gives every problem of a list with its place', async () => {
+    const answer = await ask('PUT', '/v1/lists/ci', { alow: [], allow: ['https://a.org', '10.1.2.3/16'] });
+    expect(answer).toMatchObject({
+      status: 422,
+      headers: { 'content-type': expect.stringContaining('application/problem+json') },
+    });
+    fits(schemas.ProblemSchema, answer.body);
+    expect(answer.body.errors.map((e: { pointer: string }) => e.pointer).sort()).toEqual([
+      '/allow/0',
+      '/allow/1',
+      '/alow',
+    ]);
+  });
+
+  it.each([
+    ['POST', '/v1/containers/web/grants', { entry: 'a.org', fro: '10m' }, 400],
+    ['POST', '/v1/containers/web/grants', { entry: 'a.org', for: 'soon' }, 400],
+    ['POST', '/v1/containers/web/grants', {}, 400],
+    ['POST', '/v1/containers/nobody/grants', { entry: 'a.org' }, 404],
+    ['GET', '/v1/containers/nobody', undefined, 404],
+    ['GET', '/v1/explain?container=web', undefined, 400],
+    ['GET', '/v1/nothing', undefined, 404],
+    ['PUT', '/v1/lists/npm', { allow: [] }, 409],
+  ] as const)('%s %s %j with problem details', async (method, url, payload, status) => {
+    const answer = await ask(method, url, payload);
+    expect(answer.status).toBe(status);
+    fits(schemas.ProblemSchema, answer.body);
+    expect(answer.body.errors.every((e: { remedy: string }) => e.remedy.length > 0)).toBe(true);
+  });
+
+  it('refuses broken JSON, other types and bodies beyond the limit', async () => {
+    const send = (payload: string, type: string) =>
+      server.inject({
+        method: 'POST',
+        url: '/v1/containers/web/grants',
+        payload,
+        headers: { 'content-type': type },
+      });
+    expect((await send('{', 'application/json')).statusCode).toBe(400);
+    expect((await send('entry: a', 'application/yaml')).statusCode).toBe(415);
+    expect((await send(JSON.stringify({ entry: 'x'.repeat(70_000) }), 'application/json')).statusCode).toBe(
+      413,
+    );
+  });
+
+  it('says what is not in force, and logs its own faults', async () => {
+    controller.failure = new RefusedError({ kind: 'not-in-force', detail: 'undone', remedy: 'try again' });
+    expect((await ask('PUT', '/v1/containers/web/mode', { mode: 'off' })).status).toBe(503);
+    controller.failure = new Error('boom');
+    const answer = await ask('PUT', '/v1/containers/web/mode', { mode: 'off' });
+    expect(answer).toMatchObject({ status: 500, body: { type: '/docs#internal' } });
+    expect(errors.at(-1)).toMatchObject({ err: { message: 'boom' } });
+  });
+});
