@@ -150,6 +150,13 @@ export class Ledger {
       .sort((a, b) => shown(b) - shown(a));
   }
 
+  /** Addresses that the container was told for names that fit, and that are permitted still. */
+  addressesFor(container: string, fits: (name: string) => boolean, now: number): readonly string[] {
+    const told = this.#told.get(container);
+    if (told === undefined) return [];
+    return [...new Set([...facts(container, told)].filter((f) => f.until > now && fits(f.name)).map((f) => f.address))];
+  }
+
   /** An address in use stays permitted, under each name that permits it now. Gives the facts that grew. */
   extend(container: string, address: string, until: number, now: number): readonly Fact[] {
     const told = this.#told.get(container);

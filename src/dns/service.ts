@@ -1,8 +1,9 @@
 /** The room put together. */
+import { nameMatches } from '../model/name.js';
 import type { DnsPolicy, Logger, NameEvent, OriginalDestination, SetWriter } from '../ports.js';
 import { Journal } from './journal.js';
 import { Learn } from './learn.js';
-import { Ledger, type SetsOf } from './ledger.js';
+import { type Fact, Ledger, type SetsOf } from './ledger.js';
 import type { AskerLimits } from './limits.js';
 import { Observed } from './observed.js';
 import { Pipeline } from './pipeline.js';
@@ -33,6 +34,8 @@ export interface DnsDeps {
   readonly now?: () => number;
   onEvent(event: NameEvent): void;
 }
+
+type NameTarget = Parameters<typeof nameMatches>[0];
 
 export class DnsService {
   readonly ledger = new Ledger();
@@ -97,6 +100,16 @@ export class DnsService {
 
   setsOf(container: string): SetsOf {
     return this.#learn.setsOf(container);
+  }
+
+  /** Addresses that the container may use now because it was told them for this name, or names below it. */
+  addressesFor(container: string, target: NameTarget): readonly string[] {
+    return this.ledger.addressesFor(container, (name) => nameMatches(target, name), this.#now());
+  }
+
+  /** Facts that end within `ms`, to be asked whether they are in use. */
+  expiring(ms: number): readonly Fact[] {
+    return this.ledger.expiring(this.#now() + ms, this.#now());
   }
 
   /** Names under which the container was told the address, for logs. */

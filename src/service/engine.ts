@@ -21,6 +21,7 @@ import { PacketQueue } from '../kernel/netlink/queue.js';
 import { RouteMonitor } from '../kernel/netlink/route-monitor.js';
 import { RulesMonitor } from '../kernel/rules-monitor.js';
 import type { Logger, NameEvent } from '../ports.js';
+import { InUse } from './in-use.js';
 import { Namespaces } from './namespaces.js';
 import { Policies, type Said } from './policies.js';
 import { Pulse } from './pulse.js';
@@ -31,7 +32,6 @@ export interface EngineOptions {
   readonly config: Config;
   readonly said: () => Said;
   readonly log: Logger;
-  readonly onApplied: (state: InForce) => void;
 }
 
 /** Everything that enforces, wired: Docker and links in, kernel and DNS out. */
@@ -84,13 +84,17 @@ export class Engine {
     const { v4, v6, port } = this.shape.dns;
     this.#open.push(await this.dns.listen(v4, port), await this.dns.listen(v6, port));
     this.#listenToLinks();
-    this.docker.onChange((_, reason) => this.reconciler.trigger(`docker: ${reason}`));
+    this.docker.onChange((view, reason) => {
+      this.reconciler.trigger(`docker: ${reason}`);
+      if (view.connected) for (const id of this.dns.ledger.containers()) if (!view.containers.has(id)) this.dns.forget(id);
+    });
     this.docker.start();
     await this.#firstView();
     this.reconciler.trigger('start', true);
     await this.reconciler.inForce(30_000);
     this.#open.push(new RulesMonitor(this.shape.prefix, (what) => this.#tampered(what), log));
     this.#open.push(new Pulse({ kernel: this.kernel, state: () => this.state, tampered: (what) => this.#tampered(what), log, dns: this.dns }));
+    this.#open.push(new InUse({ dns: this.dns, flows: this.kernel.flows, state: () => this.state, log }));
   }
 
   async stop(): Promise<void> {
@@ -178,7 +182,6 @@ export class Engine {
     this.namespaceDns.applied(state);
     this.#search.refresh(state.members.keys());
     this.denials.retain(new Set(state.view.containers.keys()));
-    this.#o.onApplied(state);
   }
 
   #makeClassifier(): Classifier {

@@ -1,0 +1,147 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { listen } from './api/listen.js';
+import { buildServer } from './api/server.js';
+import type { Config } from './config/config.js';
+import { watchFolder } from './config/folder.js';
+import { Changes } from './control/changes.js';
+import { findContainer } from './control/changes-find.js';
+import { exec } from './kernel/exec.js';
+import { type Found, isUntouched, readChains } from './kernel/found.js';
+import { teardownRules } from './kernel/teardown.js';
+import type { List } from './model/policy.js';
+import type { Problem } from './model/problem.js';
+import { Audit } from './observe/audit.js';
+import type { Logger } from './ports.js';
+import { ServiceController } from './service/controller.js';
+import { Counts } from './service/counts.js';
+import { Ending } from './service/ending.js';
+import { Engine } from './service/engine.js';
+import type { Said } from './service/policies.js';
+import { DNS_ADDRESSES } from './service/shape.js';
+import { openEmbeddedStore } from './store/embedded.js';
+import { VERSION } from './version.js';
+
+/** After these a container may be known no more. */
+const GONE = /^(container destroy|list|connected)/;
+
+export interface RunOptions {
+  readonly config: Config;
+  readonly log: Logger;
+}
+export interface Service {
+  stop(): Promise<void>;
+  /** Ends when the service has: after `stop`, or after a teardown through the API. */
+  readonly done: Promise<void>;
+}
+
+/** Starts the service: store → lists → kernel and DNS (closed from here) → API. Rejects when it cannot enforce. */
+export async function runService({ config, log }: RunOptions): Promise<Service> {
+  const parts = new Ending();
+  try {
+    return await start(config, log, parts);
+  } catch (e) {
+    await parts.end();
+    throw e;
+  }
+}
+
+async function start(config: Config, log: Logger, parts: Ending): Promise<Service> {
+  const store = await openEmbeddedStore({ dir: config.state, log });
+  parts.add(() => store.close());
+  await noteFound(config);
+  let changes: Changes | undefined;
+  const lists = await watchFolder(config.allowlists, (s) => {
+    complain(s.problems, log);
+    changes?.rearm();
+    engine.reconciler.trigger('lists folder');
+  });
+  parts.add(async () => lists[Symbol.asyncDispose]());
+  complain(lists.state.problems, log);
+  const said = (): Said => saidBy(lists.state.lists, changes);
+  const engine = new Engine({ config, said, log });
+  parts.add(() => engine.stop());
+  engine.docker.onChange((view, reason) => {
+    if (GONE.test(reason)) void changes?.forget((id) => !view.containers.has(id));
+  });
+  changes = await Changes.open({
+    store,
+    audit: await Audit.open(store, Date.now),
+    enforcer: engine.reconciler,
+    log,
+    folderLists: () => [...lists.state.lists.values()],
+    usedBy: (list) => usersOf(engine, list),
+    find: (idOrName) => findContainer(engine.docker.view().containers.values(), idOrName),
+    now: Date.now,
+    onChange: () => engine.reconciler.trigger('changes'),
+  });
+  const opened = changes;
+  parts.add(async () => opened.close());
+  await engine.start();
+  let ended: () => void = () => undefined;
+  const done = new Promise<void>((resolve) => (ended = resolve));
+  let stopping: Promise<void> | undefined;
+  const stop = (): Promise<void> => {
+    stopping ??= parts.end().finally(ended);
+    return stopping;
+  };
+  const counts = new Counts(exec, engine.shape.prefix);
+  const controller = new ServiceController({
+    engine,
+    changes: opened,
+    store,
+    counts,
+    said,
+    version: VERSION,
+    node: config.node || hostname(),
+    teardown: async () => {
+      await engine.reconciler.stop();
+      await engine.namespaceDns.detachAll();
+      await takeAway(config, engine);
+      setImmediate(() => void stop());
+    },
+  });
+  const server = await buildServer({ controller, log, version: VERSION });
+  parts.add(() => server.close());
+  await listen(server, config.api.listen, config.api.tokens.length);
+  log.info({ api: config.api.listen, containers: engine.state?.members.size ?? 0 }, 'ready: the kernel holds what it should');
+  return { stop, done };
+}
+
+/** Store lists and folder lists by name; a folder's name wins, as in the API. */
+function saidBy(folder: ReadonlyMap<string, List>, changes: Changes | undefined): Said {
+  const now = changes?.current();
+  return { lists: new Map([...folder, ...(now?.lists ?? [])]), grants: now?.grants ?? [], modes: now?.modes ?? new Map() };
+}
+
+const usersOf = (engine: Engine, list: string): string[] =>
+  [...(engine.state?.members.values() ?? [])]
+    .filter((m) => m.policy.lists.includes(list))
+    .map((m) => engine.docker.view().containers.get(m.id)?.name ?? m.id);
+
+function complain(problems: readonly Problem[], log: Logger): void {
+  for (const p of problems) log.error({ ...p }, 'a list file is refused: its last good version stays in force');
+}
+
+const foundFile = (config: Config): string => join(config.state, 'kernel-found.json');
+
+/** What stood before us, so that teardown can leave it so. */
+async function noteFound(config: Config): Promise<void> {
+  const found = await readChains(exec);
+  if (isUntouched(found, config.kernel.prefix)) writeFileSync(foundFile(config), JSON.stringify(found));
+}
+
+function foundBefore(config: Config): Found | undefined {
+  try {
+    return JSON.parse(readFileSync(foundFile(config), 'utf8')) as Found;
+  } catch {
+    return undefined; // never started with this state folder: then only what has our name goes
+  }
+}
+
+async function takeAway(config: Config, engine: Engine): Promise<void> {
+  await teardownRules(exec, config.kernel.prefix, foundBefore(config));
+  engine.kernel.addressTable.remove('lo', `${DNS_ADDRESSES.v4}/32`);
+  engine.kernel.addressTable.remove('lo', `${DNS_ADDRESSES.v6}/128`);
+}

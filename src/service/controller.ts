@@ -1,0 +1,132 @@
+import type { Changes } from '../control/changes.js';
+import { findContainer } from '../control/changes-find.js';
+import type { ContainerFacts } from '../model/container.js';
+import type { Grant, Mode } from '../model/policy.js';
+import type { ContainerView, Controller, DenialEvent, ExplainView, ListView, StatusView, Store } from '../ports.js';
+import type { Counts } from './counts.js';
+import type { Engine } from './engine.js';
+import type { Said } from './policies.js';
+import { containerView, explainView } from './views.js';
+
+export interface ControllerParts {
+  readonly engine: Engine;
+  readonly changes: Changes;
+  readonly store: Store;
+  readonly counts: Counts;
+  readonly said: () => Said;
+  readonly version: string;
+  readonly node: string;
+  /** Problems of list files that are refused now. */
+  readonly teardown: () => Promise<void>;
+}
+
+/** The API's face of everything. */
+export class ServiceController implements Controller {
+  readonly #p: ControllerParts;
+
+  constructor(parts: ControllerParts) {
+    this.#p = parts;
+  }
+
+  refresh(): Promise<void> {
+    return this.#p.counts.refresh();
+  }
+
+  status(): StatusView {
+    const { engine, version, node, store } = this.#p;
+    const all = this.containers();
+    const { ok, detail } = store.health();
+    return {
+      version,
+      node,
+      enforced: all.filter((c) => c.mode === 'enforce' && c.coverage.state === 'enforced').length,
+      observed: all.filter((c) => c.mode === 'observe').length,
+      containers: all.length,
+      threats: { entries: 0, feeds: 0 },
+      kernel: { inSync: engine.reconciler.inSync && engine.state !== undefined, lastRepair: engine.lastRepair },
+      store: { kind: 'embedded', ok, detail },
+    };
+  }
+
+  ready(): { ready: boolean; reason: string } {
+    const { engine } = this.#p;
+    if (!engine.state) return { ready: false, reason: 'the first pass has not been applied yet' };
+    if (!engine.reconciler.inSync) return { ready: false, reason: engine.reconciler.lastError?.message ?? 'the kernel does not hold the desired state' };
+    if (!engine.docker.view().connected) return { ready: false, reason: 'Docker does not answer: the last known state is held' };
+    return { ready: true, reason: 'the kernel holds what it should' };
+  }
+
+  containers(): readonly ContainerView[] {
+    return this.#running().map((c) => containerView(this.#p, c));
+  }
+
+  container(idOrName: string): ContainerView {
+    return containerView(this.#p, this.#find(idOrName));
+  }
+
+  grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant> {
+    return this.#p.changes.grant(idOrName, entry, forMs, who);
+  }
+  revokeGrant(idOrName: string, grantId: string, who: string): Promise<void> {
+    return this.#p.changes.revokeGrant(idOrName, grantId, who);
+  }
+  async setMode(idOrName: string, mode: Mode | 'auto', who: string): Promise<ContainerView> {
+    await this.#p.changes.setMode(idOrName, mode, who);
+    return this.container(idOrName);
+  }
+  lists(): readonly ListView[] {
+    return this.#p.changes.lists();
+  }
+  list(name: string): ListView {
+    return this.#p.changes.list(name);
+  }
+  putList(name: string, body: unknown, ifMatch: number | undefined, who: string): Promise<ListView> {
+    return this.#p.changes.putList(name, body, ifMatch, who);
+  }
+  deleteList(name: string, ifMatch: number | undefined, who: string): Promise<void> {
+    return this.#p.changes.deleteList(name, ifMatch, who);
+  }
+  addEntry(list: string, entry: unknown, ifMatch: number | undefined, who: string): Promise<ListView> {
+    return this.#p.changes.addEntry(list, entry, ifMatch, who);
+  }
+  removeEntry(list: string, canonical: string, ifMatch: number | undefined, who: string): Promise<ListView> {
+    return this.#p.changes.removeEntry(list, canonical, ifMatch, who);
+  }
+
+  explain(idOrName: string, to: string): ExplainView {
+    return explainView(this.#p.engine, this.#find(idOrName), to);
+  }
+
+  async plan(): Promise<readonly string[]> {
+    const { engine } = this.#p;
+    const plan = await engine.kernel.plan(await engine.enforcer.wanted());
+    return plan.stages.flat().flatMap((step) => [`# ${step.tool}`, ...step.script.trimEnd().split('\n')]);
+  }
+
+  denials(idOrName: string | undefined, limit: number): readonly DenialEvent[] {
+    const id = idOrName === undefined ? undefined : this.#find(idOrName).id;
+    return this.#p.engine.denials.recent(id, limit).map((e) => this.#named(e));
+  }
+
+  onEvent(listener: (e: DenialEvent) => void): Disposable {
+    return this.#p.engine.denials.onEvent((e) => listener(this.#named(e)));
+  }
+
+  teardown(): Promise<void> {
+    return this.#p.teardown();
+  }
+
+  #named(e: DenialEvent): DenialEvent {
+    return { ...e, container: this.#p.engine.docker.view().containers.get(e.container)?.name ?? e.container };
+  }
+
+  #running(): ContainerFacts[] {
+    return [...this.#p.engine.docker.view().containers.values()]
+      .filter((c) => c.state !== 'exited' && c.state !== 'created')
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  #find(idOrName: string): ContainerFacts {
+    return findContainer(this.#p.engine.docker.view().containers.values(), idOrName);
+  }
+}

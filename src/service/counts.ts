@@ -1,0 +1,50 @@
+import { containerChain } from '../desired/naming.js';
+import type { InForce } from '../control/enforcer.js';
+import { type ChainCounts, readCounters } from '../kernel/counters.js';
+import type { Exec } from '../kernel/exec.js';
+import type { Rule } from '../desired/rules.js';
+
+export interface MemberCounts {
+  /** New flows that an entry permitted, and that none did. */
+  readonly allowed: number;
+  readonly denied: number;
+  /** By canonical entry: new flows through the rules that it shares with others of its ports. */
+  readonly byEntry: ReadonlyMap<string, number>;
+}
+const NONE: MemberCounts = { allowed: 0, denied: 0, byEntry: new Map() };
+
+/** New flows by container, from the counters of the rules. Both families together. */
+export class Counts {
+  readonly #run: Exec;
+  readonly #prefix: string;
+  #latest: readonly (readonly [4 | 6, ChainCounts])[] = [];
+
+  constructor(run: Exec, prefix: string) {
+    this.#run = run;
+    this.#prefix = prefix;
+  }
+
+  async refresh(): Promise<void> {
+    this.#latest = await Promise.all(([4, 6] as const).map(async (f) => [f, await readCounters(this.#run, this.#prefix, f)] as const));
+  }
+
+  of(id: string, state: InForce): MemberCounts {
+    const chain = containerChain(this.#prefix, id);
+    let { allowed, denied } = NONE;
+    const byEntry = new Map<string, number>();
+    for (const [family, counts] of this.#latest) {
+      const rules = filterChain(state, family, chain);
+      for (const [i, packets] of (counts.get(chain) ?? []).entries()) {
+        const rule = rules[i];
+        if (!rule || rule.then.k !== 'goto') continue;
+        if (rule.then.chain.endsWith('-OK')) allowed += packets;
+        else denied += packets;
+        for (const entry of rule.why ?? []) byEntry.set(entry, (byEntry.get(entry) ?? 0) + packets);
+      }
+    }
+    return { allowed, denied, byEntry };
+  }
+}
+
+const filterChain = (state: InForce, family: 4 | 6, chain: string): readonly Rule[] =>
+  state.desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains.get(chain) ?? [];

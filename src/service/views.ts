@@ -1,0 +1,111 @@
+import { coverageOf } from '../control/coverage.js';
+import type { InForce } from '../control/enforcer.js';
+import { explain, sourceText } from '../control/explain.js';
+import { addressesOn, resolveContainer } from '../control/neighbours.js';
+import type { ContainerFacts } from '../model/container.js';
+import { isDest, parseEntry } from '../model/entry-parse.js';
+import { formatAddress } from '../model/ip.js';
+import { ownerKey } from '../model/owner.js';
+import type { Grant, Policy, PolicyEntry } from '../model/policy.js';
+import { type ContainerView, type EntryView, type ExplainView, RefusedError } from '../ports.js';
+import type { Counts, MemberCounts } from './counts.js';
+import type { Engine } from './engine.js';
+import type { Said } from './policies.js';
+
+export interface ViewParts {
+  readonly engine: Engine;
+  readonly counts: Counts;
+  readonly said: () => Said;
+}
+
+/** A container as the API shows it. */
+export function containerView({ engine, counts, said }: ViewParts, c: ContainerFacts): ContainerView {
+  const { state } = engine;
+  const holder = c.sharesWith ? (engine.docker.view().containers.get(c.sharesWith) ?? c) : c;
+  const policy = state?.members.get(holder.id)?.policy ?? engine.policies.policyOf(holder);
+  const count: MemberCounts = state ? counts.of(holder.id, state) : { allowed: 0, denied: 0, byEntry: new Map() };
+  return {
+    id: c.id,
+    name: c.name,
+    image: c.image,
+    mode: policy.mode,
+    modeFrom: policy.modeFrom,
+    coverage: coverage(engine, c, policy),
+    addresses: c.endpoints.flatMap((e) => addressesOn(c, e.networkId)),
+    lists: policy.lists,
+    entries: policy.entries.map((e) => entryView(engine, holder.id, e, count)),
+    grants: grantsOf(said().grants, holder),
+    allowed: count.allowed,
+    denied: count.denied + engine.denials.namesDenied(holder.id),
+  };
+}
+
+function coverage(engine: Engine, c: ContainerFacts, policy: Policy): ContainerView['coverage'] {
+  const attached = engine.namespaceDns.isAttached(c.id);
+  const failed = engine.namespaceDns.failed.has(c.id);
+  return coverageOf({
+    container: c,
+    policy,
+    state: engine.state,
+    hostAsked: attached || failed,
+    namespaceDns: attached ? 'attached' : failed ? 'failed' : 'none',
+  });
+}
+
+const grantsOf = (grants: readonly Grant[], c: ContainerFacts): Grant[] =>
+  grants.filter((g) => g.owner === ownerKey(c) || g.owner === `id:${c.id}`);
+
+function entryView(engine: Engine, id: string, pe: PolicyEntry, count: MemberCounts): EntryView {
+  return {
+    entry: pe.entry.canonical,
+    from: sourceText(pe.source),
+    addresses: addressesOf(engine, id, pe),
+    packets: count.byEntry.get(pe.entry.canonical) ?? 0,
+    bytes: 0,
+  };
+}
+
+/** What an entry stands for now: learned addresses of a name, neighbours of a container entry. */
+function addressesOf(engine: Engine, id: string, pe: PolicyEntry): readonly string[] {
+  const target = pe.entry.target;
+  const { state } = engine;
+  const self = state?.view.containers.get(id);
+  if (target.kind === 'container' && state && self)
+    return resolveContainer(state.view, self, target.name).map((r) => formatAddress(r.family, r.lo));
+  if (target.kind !== 'name') return [];
+  return engine.dns.addressesFor(id, target);
+}
+
+export function explainView(engine: Engine, c: ContainerFacts, to: string): ExplainView {
+  const parsed = parseEntry(to);
+  if (!parsed.ok) throw new RefusedError({ kind: 'invalid', problems: parsed.problems.map((p) => ({ ...p, pointer: '/to' })) });
+  const { state } = engine;
+  const id = c.sharesWith ?? c.id;
+  const member = state?.members.get(id);
+  if (!isDest(parsed.value))
+    throw new RefusedError({ kind: 'invalid', problems: [{ detail: `${to} is a list, not a destination`, remedy: 'name an address or a name', pointer: '/to' }] });
+  if (!state || !member)
+    throw new RefusedError({
+      kind: 'conflict',
+      detail: `${c.name} has no place on a managed network now: there is nothing to explain`,
+      remedy: 'start it, or see its coverage in drawbridge ps',
+    });
+  const self = state.view.containers.get(id);
+  return explain({
+    member,
+    name: c.name,
+    to,
+    dest: parsed.value,
+    judge: state.judge,
+    decide: (name) => engine.names.decide(id, name),
+    told: (name) => engine.dns.addressesFor(id, { match: 'exact', name }),
+    hostAddress: hostAddress(state, member.ports[0]?.bridge),
+    neighbours: (name) => (self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : []),
+  });
+}
+
+/** The gateway: the host's address that the container knows. */
+function hostAddress(state: InForce, bridge: string | undefined): string | undefined {
+  const network = bridge === undefined ? undefined : state.ports.bridges.get(bridge)?.network;
+  return network?.gateways[0];
+}
