@@ -83,7 +83,7 @@ export function checkPorts(
   if (proto && ports.length > 0 && !HAS_PORTS.includes(proto))
     refuse(`${proto} has no ports`, `leave out ":${formatPorts(ports)}", or the protocol`, at);
   if (isName && ports.length === 0 && (proto === 'udp' || proto === 'tcp+udp'))
-    refuse(`a name with /${proto} needs ports`, `write them before the protocol, such as :443/${proto}`, at);
+    refuse(`a name with /${proto} needs ports`, `write ports before the protocol, such as :443/${proto}`, at);
 }
 
 const FLAGS: readonly Flag[] = ['private', 'broad', 'tls=off', 'quic=deny', 'dns=direct'];
