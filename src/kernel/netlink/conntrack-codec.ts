@@ -37,7 +37,7 @@ const STATUS = {
   dstNat: 1 << 5,
 } as const;
 
-export interface Tuple {
+interface Tuple {
   readonly src: string;
   readonly dst: string;
   /** Ports of tcp, udp, sctp, …; absent otherwise. */

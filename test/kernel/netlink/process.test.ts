@@ -1,0 +1,56 @@
+import { spawnSync } from 'node:child_process';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { makeNamespace, type Namespace } from './lab.js';
+
+const SOURCE = new URL('../../../src/kernel/netlink/', import.meta.url).href;
+let ns: Namespace;
+beforeAll(() => {
+  ns = makeNamespace('process');
+});
+afterAll(() => {
+  ns[Symbol.dispose]();
+});
+
+/** Runs a program in a process of its own, with `path` naming the namespace. */
+function run(program: string): { readonly status: number | null; readonly output: string } {
+  const head = `const path = ${JSON.stringify(ns.path)};`;
+  const args = ['--import', 'tsx', '--input-type=module', '-e', `${head}${program}`];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 20_000 });
+  return { status, output: stdout + stderr };
+}
+
+test('with no way back to its namespace the process ends at once', () => {
+  const { status, output } = run(`
+    import { closeSync, readdirSync, readlinkSync } from 'node:fs';
+    const { withNamespace } = await import('${SOURCE}namespace.ts');
+    const own = readlinkSync('/proc/thread-self/ns/net');
+    const pointsHome = (fd) => { try { return readlinkSync('/proc/self/fd/' + fd) === own; } catch { return false; } };
+    withNamespace(path, () => { for (const fd of readdirSync('/proc/self/fd')) if (pointsHome(fd)) closeSync(Number(fd)); });
+    console.log('still alive');
+  `);
+  expect(output).toContain('fatal: cannot return to the own network namespace');
+  expect(output).not.toContain('still alive');
+  expect(status).toBe(70);
+});
+
+test('a listener that throws ends the process as any uncaught error does', () => {
+  const { status, output } = run(`
+    const { RouteMonitor } = await import('${SOURCE}route-monitor.ts');
+    const { Addresses } = await import('${SOURCE}addresses.ts');
+    new RouteMonitor({ onOverrun: () => {}, onAddress: () => { throw new Error('from the listener'); } }, { namespace: path });
+    new Addresses({ namespace: path }).add('lo', '203.0.113.9/32');
+    setTimeout(() => console.log('still alive'), 10_000);
+  `);
+  expect(output).toContain('from the listener');
+  expect(output).not.toContain('still alive');
+  expect(status).toBe(1);
+});
+
+test('an open listener alone does not keep the process', () => {
+  const { status, output } = run(`
+    const { RouteMonitor } = await import('${SOURCE}route-monitor.ts');
+    new RouteMonitor({ onOverrun: () => {} }, { namespace: path });
+    console.log('done');
+  `);
+  expect({ status, output }).toEqual({ status: 0, output: 'done\n' });
+});
