@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { end, namespaceOf, processesIn, run, waitFor } from './process.js';
-import { all, forget, type LabRecord, me, orphaned, save } from './registry.js';
+import { all, forget, type LabRecord, load, me, newRecord, orphaned, save } from './registry.js';
 import { removeNamespace } from './topology.js';
 
 /** Before the engine stops: containers outlive it. */
@@ -78,8 +78,21 @@ export async function teardown(record: LabRecord, stopEngine?: () => Promise<voi
   forget(record.name);
 }
 
+/** A lab's namespace without a record: its maker's last command ended after the maker, and after the reaping. */
+function strays(): LabRecord[] {
+  const netns = existsSync('/run/netns') ? readdirSync('/run/netns') : [];
+  const names = new Set(
+    netns
+      .map((n) => /^dbl-([a-z0-9][a-z0-9-]{0,40})-(?:host|net)$/.exec(n)?.[1])
+      .filter((n) => n !== undefined),
+  );
+  const records = [...names].map((name) => newRecord(name, { dns: 'direct', iptables: 'nft', owner: me() }));
+  return records.filter((r) => load(r.name) === undefined);
+}
+
 /** Takes down the labs whose makers have gone; gives their names. */
 export async function reap(): Promise<string[]> {
+  for (const record of strays()) await teardown(record);
   const left = all().filter(orphaned);
   for (const record of left) {
     const mine = { ...record, owner: me() }; // so that no other reaper begins on it

@@ -124,5 +124,7 @@ export async function makeNamespaces(host: string, net: string): Promise<void> {
 
 export async function removeNamespace(name: string): Promise<void> {
   if (namespaceOf(file(name)) === undefined) return;
-  await run(['ip', 'netns', 'delete', name], { check: true });
+  const { code, stderr } = await run(['ip', 'netns', 'delete', name]);
+  const left = code !== 0 && namespaceOf(file(name)) !== undefined; // somebody else may have been faster
+  if (left) throw new Error(`cannot delete network namespace ${name}: ${stderr.trim()}`);
 }

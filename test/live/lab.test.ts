@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Lab } from '../lab/lab.js';
-import { alive, waitFor } from '../lab/process.js';
+import { alive, run, waitFor } from '../lab/process.js';
 import { LABS, type LabRecord, load } from '../lab/registry.js';
 import { reap } from '../lab/teardown.js';
 
@@ -255,6 +255,13 @@ describe('several labs, other ways', () => {
     await waitFor('the end of the owner', () => !alive(record.owner?.pid ?? 0));
     await reap();
     await waitFor('all traces to be gone', () => load(name) === undefined, 30_000); // another run may have reaped it
+    expect(traces(name)).toEqual([]);
+  });
+
+  test('a namespace without a record is removed', async () => {
+    const name = `stray-${process.pid}`;
+    await run(['ip', 'netns', 'add', `dbl-${name}-host`], { check: true });
+    await reap();
     expect(traces(name)).toEqual([]);
   });
 
