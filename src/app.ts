@@ -1,6 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
 import { listen } from './api/listen.js';
 import { buildServer } from './api/server.js';
 import type { Config } from './config/config.js';
@@ -8,8 +6,6 @@ import { watchFolder } from './config/folder.js';
 import { Changes } from './control/changes.js';
 import { findContainer } from './control/changes-find.js';
 import { exec } from './kernel/exec.js';
-import { type Found, isUntouched, readChains } from './kernel/found.js';
-import { teardownRules } from './kernel/teardown.js';
 import type { List } from './model/policy.js';
 import type { Problem } from './model/problem.js';
 import { Audit } from './observe/audit.js';
@@ -19,7 +15,7 @@ import { Counts } from './service/counts.js';
 import { Ending } from './service/ending.js';
 import { Engine } from './service/engine.js';
 import type { Said } from './service/policies.js';
-import { DNS_ADDRESSES } from './service/shape.js';
+import { noteFound, teardownKernel } from './service/teardown.js';
 import { openEmbeddedStore } from './store/embedded.js';
 import { VERSION } from './version.js';
 
@@ -98,7 +94,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     teardown: async () => {
       await engine.reconciler.stop();
       await engine.namespaceDns.detachAll();
-      await takeAway(config, engine);
+      await teardownKernel(config);
       setImmediate(() => void stop());
     },
   });
@@ -122,26 +118,4 @@ const usersOf = (engine: Engine, list: string): string[] =>
 
 function complain(problems: readonly Problem[], log: Logger): void {
   for (const p of problems) log.error({ ...p }, 'a list file is refused: its last good version stays in force');
-}
-
-const foundFile = (config: Config): string => join(config.state, 'kernel-found.json');
-
-/** What stood before us, so that teardown can leave it so. */
-async function noteFound(config: Config): Promise<void> {
-  const found = await readChains(exec);
-  if (isUntouched(found, config.kernel.prefix)) writeFileSync(foundFile(config), JSON.stringify(found));
-}
-
-function foundBefore(config: Config): Found | undefined {
-  try {
-    return JSON.parse(readFileSync(foundFile(config), 'utf8')) as Found;
-  } catch {
-    return undefined; // never started with this state folder: then only what has our name goes
-  }
-}
-
-async function takeAway(config: Config, engine: Engine): Promise<void> {
-  await teardownRules(exec, config.kernel.prefix, foundBefore(config));
-  engine.kernel.addressTable.remove('lo', `${DNS_ADDRESSES.v4}/32`);
-  engine.kernel.addressTable.remove('lo', `${DNS_ADDRESSES.v6}/128`);
 }

@@ -1,0 +1,60 @@
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Config } from '../config/config.js';
+import { namespaceRulesGone } from '../dns/namespace.js';
+import { exec } from '../kernel/exec.js';
+import { type Found, isUntouched, readChains } from '../kernel/found.js';
+import { Addresses } from '../kernel/netlink/addresses.js';
+import { teardownRules } from '../kernel/teardown.js';
+import { DNS_ADDRESSES } from './shape.js';
+
+const foundFile = (config: Config): string => join(config.state, 'kernel-found.json');
+
+/** Notes what stands before us, so that teardown can leave it so. */
+export async function noteFound(config: Config): Promise<void> {
+  const found = await readChains(exec);
+  if (isUntouched(found, config.kernel.prefix)) writeFileSync(foundFile(config), JSON.stringify(found));
+}
+
+function foundBefore(config: Config): Found | undefined {
+  try {
+    return JSON.parse(readFileSync(foundFile(config), 'utf8')) as Found;
+  } catch {
+    return undefined; // never started with this state folder: then only what has our name goes
+  }
+}
+
+/** Takes every trace out of this host's kernel; works without the service. Returns what was removed. */
+export async function teardownKernel(config: Config): Promise<readonly string[]> {
+  const removed = [...(await teardownRules(exec, config.kernel.prefix, foundBefore(config)))];
+  const addresses = new Addresses();
+  try {
+    for (const a of [`${DNS_ADDRESSES.v4}/32`, `${DNS_ADDRESSES.v6}/128`]) if (addresses.remove('lo', a)) removed.push(`address ${a} on lo`);
+  } finally {
+    addresses.close();
+  }
+  removed.push(...(await tidyNamespaces()));
+  return removed;
+}
+
+/** Our table in containers' own namespaces, where the service did not take it out itself. */
+async function tidyNamespaces(): Promise<string[]> {
+  const folder = '/var/run/docker/netns';
+  const removed: string[] = [];
+  for (const name of listed(folder)) {
+    const path = join(folder, name);
+    const tables = await exec('nsenter', [`--net=${path}`, '--', 'nft', 'list', 'tables', 'inet']);
+    if (!tables.stdout.includes('table inet drawbridge')) continue;
+    const gone = await exec('nsenter', [`--net=${path}`, '--', 'nft', '-f', '-'], { input: namespaceRulesGone() });
+    if (gone.code === 0) removed.push(`resolver rules in namespace ${name}`);
+  }
+  return removed;
+}
+
+function listed(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return []; // no container has been started here
+  }
+}
