@@ -1,5 +1,5 @@
 /** One file a lab, written before anything of the lab exists, so that whoever comes later can remove all of it. */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { startTime } from './process.js';
 
@@ -38,13 +38,16 @@ export function newRecord(name: string, how: Pick<LabRecord, 'dns' | 'iptables' 
 
 export function claim(record: LabRecord): void {
   mkdirSync(LABS, { recursive: true });
+  const draft = `${file(record.name)}.${process.pid}.claim`;
+  writeFileSync(draft, JSON.stringify(record));
   try {
-    writeFileSync(file(record.name), JSON.stringify(record), { flag: 'wx' });
+    linkSync(draft, file(record.name)); // whole or not at all, and never over another's
   } catch (e) {
     if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e;
-    throw new Error(
-      `lab "${record.name}" stands already: scripts/lab down ${record.name}, or choose another name`,
-    );
+    const remedy = `scripts/lab down ${record.name}, or choose another name`;
+    throw new Error(`lab "${record.name}" stands already: ${remedy}`);
+  } finally {
+    rmSync(draft, { force: true });
   }
 }
 export function save(record: LabRecord): void {
