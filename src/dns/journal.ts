@@ -16,9 +16,11 @@ export interface JournalOptions {
   readonly path: string;
   /** Compacts when the file has more bytes than this and twice what the last compaction left. */
   readonly maxBytes?: number;
+  /** How long to leave a failing disk alone, ms. */
+  readonly retryMs?: number;
   readonly log: Logger;
 }
-const retryMs = 5000;
+const defaultRetryMs = 5000;
 
 export class Journal {
   readonly #options: JournalOptions;
@@ -79,7 +81,11 @@ export class Journal {
 
   #write(text: string): void {
     if (this.#closed) return;
-    if (this.#failure !== undefined && Date.now() - this.#failure.since < retryMs) return;
+    if (
+      this.#failure !== undefined &&
+      Date.now() - this.#failure.since < (this.#options.retryMs ?? defaultRetryMs)
+    )
+      return;
     // After a failure the file may end in half a line and lacks what came since: begin it anew.
     const renew = this.#failure !== undefined || this.#fd === undefined;
     this.#attempt(() => {

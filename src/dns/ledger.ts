@@ -154,7 +154,11 @@ export class Ledger {
   addressesFor(container: string, fits: (name: string) => boolean, now: number): readonly string[] {
     const told = this.#told.get(container);
     if (told === undefined) return [];
-    return [...new Set([...facts(container, told)].filter((f) => f.until > now && fits(f.name)).map((f) => f.address))];
+    return [
+      ...new Set(
+        [...facts(container, told)].filter((f) => f.until > now && fits(f.name)).map((f) => f.address),
+      ),
+    ];
   }
 
   /** An address in use stays permitted, under each name that permits it now. Gives the facts that grew. */

@@ -102,8 +102,7 @@ export class Pipeline {
       return serverFailure(extendedError.NOT_READY, 'addresses are not in force yet');
     }
     if (refused.length > 0 && !records.some((r) => r.type === query.type)) return noData(query, refused[0]);
-    if (refused.length === 0)
-      this.#event(container, query, 'allow', decision.entries[0]?.entry.canonical ?? '');
+    if (refused.length === 0) this.#answered(container, query, answer.rcode, decision);
     const untouched = records.length === answer.records.length;
     return {
       rcode: answer.rcode,

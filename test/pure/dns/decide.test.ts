@@ -1,0 +1,161 @@
+import { describe, expect, it } from 'vitest';
+import { reverseAddress } from '../../../src/dns/address.js';
+import { followChain } from '../../../src/dns/chain.js';
+import type { Query } from '../../../src/dns/codec.js';
+import { decide } from '../../../src/dns/decide.js';
+import { refusedAnswer } from '../../../src/dns/rebinding.js';
+import { classIn, rcode, type } from '../../../src/dns/types.js';
+import type { ResourceRecord } from '../../../src/dns/wire.js';
+import { nameToWire } from '../../../src/dns/wire-name.js';
+import type { NameDecision } from '../../../src/ports.js';
+
+const allowed: NameDecision = {
+  allow: true,
+  entries: [],
+  sets: [{ v4: 's4', v6: 's6' }],
+  allowPrivate: false,
+};
+const refused: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
+const policy = {
+  decide: (_: string, name: string) =>
+    ['api.github.com', 'use-application-dns.net'].includes(name) ? allowed : refused,
+  localName: (_: string, name: string) => (name === 'db' ? ['10.1.0.5', 'fd00::5'] : undefined),
+  localAddress: (_: string, address: string) => (address === '10.1.0.5' ? 'db.app_default' : undefined),
+  searchDomains: () => ['corp.example', 'lan'],
+};
+const query = (name: string, number: number = type.A, klass = classIn): Query => ({
+  id: 1,
+  name,
+  asked: name,
+  type: number,
+  class: klass,
+  recursionDesired: true,
+  authenticData: false,
+  checkingDisabled: false,
+});
+const of = (name: string, number?: number, klass?: number) => decide(policy, 'c', query(name, number, klass));
+
+describe('decide', () => {
+  it.each([type.A, type.AAAA, type.MX, type.SRV, type.HTTPS, 65_280, type.ANY])(
+    'forwards type %i of an allowed name',
+    (t) => {
+      expect(of('api.github.com', t)).toEqual({ kind: 'forward', decision: allowed });
+    },
+  );
+
+  it.each([
+    'example.org',
+    'xapi.github.com',
+    'github',
+    '',
+    'api.github.com\\000',
+    'api\\046github.com',
+    'resolver.arpa',
+  ])('denies "%s"', (name) => {
+    expect(of(name).kind).toBe('deny');
+  });
+
+  it('denies the canary even where an entry allows it', () => {
+    expect(of('use-application-dns.net')).toMatchObject({ kind: 'deny', counted: true });
+    expect(of('_dns.resolver.arpa', type.SVCB)).toMatchObject({ kind: 'deny' });
+  });
+
+  it('does not count what a search list made of an allowed or local name', () => {
+    expect(of('api.github.com.corp.example')).toMatchObject({ kind: 'deny', counted: false });
+    expect(of('db.lan')).toMatchObject({ kind: 'deny', counted: false });
+    expect(of('evil.lan')).toMatchObject({ kind: 'deny', counted: true });
+    expect(of('lan')).toMatchObject({ kind: 'deny', counted: true });
+  });
+
+  it('answers neighbours and loopback, by family', () => {
+    expect(of('db')).toEqual({ kind: 'addresses', addresses: ['10.1.0.5'] });
+    expect(of('db', type.AAAA)).toEqual({ kind: 'addresses', addresses: ['fd00::5'] });
+    expect(of('db', type.MX)).toEqual({ kind: 'addresses', addresses: [] });
+    expect(of('localhost')).toEqual({ kind: 'addresses', addresses: ['127.0.0.1'] });
+    expect(of('x.localhost', type.AAAA)).toEqual({ kind: 'addresses', addresses: ['::1'] });
+  });
+
+  it('answers the reverse of neighbours, and denies other addresses', () => {
+    expect(of('5.0.1.10.in-addr.arpa', type.PTR)).toEqual({ kind: 'pointer', name: 'db.app_default' });
+    expect(of('6.0.1.10.in-addr.arpa', type.PTR).kind).toBe('deny');
+  });
+
+  it('refuses other classes and types that are not for queries', () => {
+    expect(of('api.github.com', type.TXT, 3)).toMatchObject({ kind: 'refuse', rcode: rcode.REFUSED });
+    expect(of('api.github.com', type.AXFR)).toMatchObject({ kind: 'refuse', rcode: rcode.NOTIMP });
+    expect(of('api.github.com', type.OPT)).toMatchObject({ kind: 'refuse', rcode: rcode.NOTIMP });
+  });
+});
+
+describe('reverse names', () => {
+  it('read both families', () => {
+    expect(reverseAddress('5.0.1.10.in-addr.arpa')).toBe('10.1.0.5');
+    expect(reverseAddress(`5.${'0.'.repeat(27)}8.b.d.0.1.0.0.2.ip6.arpa`)).toBeUndefined();
+    expect(reverseAddress(`5.${'0.'.repeat(23)}8.b.d.0.1.0.0.2.ip6.arpa`)).toBe('2001:db8::5');
+    expect(reverseAddress('0.1.10.in-addr.arpa')).toBeUndefined();
+    expect(reverseAddress('example.com')).toBeUndefined();
+  });
+});
+
+describe('rebinding', () => {
+  const rules = {
+    allowPrivate: false,
+    covers: (a: string) => a === '10.1.0.9',
+    hostAddresses: new Set(['203.0.113.1']),
+  };
+  it.each([
+    '10.0.0.1',
+    '127.0.0.1',
+    '169.254.169.254',
+    '0.0.0.0',
+    '::1',
+    'fe80::1',
+    'fd00::1',
+    '::ffff:1.2.3.4',
+    '203.0.113.1',
+  ])('refuses %s', (address) => {
+    expect(refusedAnswer(address, rules)).toBeDefined();
+  });
+  it('lets pass what is public, covered by an address entry, or meant', () => {
+    expect(refusedAnswer('198.51.100.1', rules)).toBeUndefined();
+    expect(refusedAnswer('10.1.0.9', rules)).toBeUndefined();
+    expect(refusedAnswer('10.0.0.1', { ...rules, allowPrivate: true })).toBeUndefined();
+    expect(refusedAnswer('::ffff:10.0.0.1', { ...rules, allowPrivate: true })).toBeDefined();
+  });
+});
+
+describe('chains', () => {
+  const rr = (name: string, number: number, data: Buffer): ResourceRecord => ({
+    name,
+    type: number,
+    class: classIn,
+    ttl: 9,
+    data,
+  });
+  const cname = (from: string, to: string): ResourceRecord => rr(from, type.CNAME, nameToWire(to));
+  const a = (name: string): ResourceRecord => rr(name, type.A, Buffer.from([198, 51, 100, 1]));
+
+  it('keep the asked name and its aliases, in any order and case, and drop strangers', () => {
+    const chain = followChain('a.x', type.A, [
+      a('C.x'),
+      cname('b.x', 'c.x'),
+      cname('A.x', 'B.x'),
+      a('evil.x'),
+      a('a.x'),
+    ]);
+    expect(chain.names).toEqual(['a.x', 'b.x', 'c.x']);
+    expect(chain.records.map((r) => r.name)).toEqual(['C.x', 'b.x', 'A.x']);
+    expect(chain.complete).toBe(true);
+  });
+
+  it('say when they bite their tail or have no end', () => {
+    expect(followChain('a.x', type.A, [cname('a.x', 'b.x'), cname('b.x', 'a.x')]).broken).toBe(true);
+    const long = Array.from({ length: 40 }, (_, i) => cname(`n${i}.x`, `n${i + 1}.x`));
+    expect(followChain('n0.x', type.A, long).broken).toBe(true);
+    expect(followChain('a.x', type.A, [cname('a.x', 'b.x')])).toMatchObject({
+      complete: false,
+      broken: false,
+      end: 'b.x',
+    });
+  });
+});
