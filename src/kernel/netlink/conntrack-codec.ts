@@ -95,7 +95,8 @@ export function decodeFlow(body: Buffer): Decoded<Flow> {
       status: decodeStatus(status),
       zone: readU16be(attributes.get(CTA.zone)) ?? 0,
       rawTuple: Buffer.from(rawTuple),
-      ...numbers({ timeout: readU32be(attributes.get(CTA.timeout)), id: readU32be(attributes.get(CTA.id)) }),
+      ...given('timeout', readU32be(attributes.get(CTA.timeout))),
+      ...given('id', readU32be(attributes.get(CTA.id))),
     },
   };
 }
@@ -124,18 +125,15 @@ function decodeTuple(
 }
 
 function decodePorts(proto: Attributes): { sport?: number; dport?: number; icmpId?: number } {
-  return numbers({
-    sport: readU16be(proto.get(PROTO.sport)),
-    dport: readU16be(proto.get(PROTO.dport)),
-    icmpId: readU16be(proto.get(PROTO.icmpId) ?? proto.get(PROTO.icmpv6Id)),
-  });
+  return {
+    ...given('sport', readU16be(proto.get(PROTO.sport))),
+    ...given('dport', readU16be(proto.get(PROTO.dport))),
+    ...given('icmpId', readU16be(proto.get(PROTO.icmpId) ?? proto.get(PROTO.icmpv6Id))),
+  };
 }
 
-/** The fields that have a value. */
-function numbers<K extends string>(fields: { [P in K]: number | undefined }): { [P in K]?: number } {
-  return Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== undefined)) as {
-    [P in K]?: number;
-  };
+function given<K extends string>(key: K, value: number | undefined): { [P in K]?: number } | undefined {
+  return value === undefined ? undefined : ({ [key]: value } as { [P in K]: number });
 }
 
 /** True when the flow has every address that the filter names. */

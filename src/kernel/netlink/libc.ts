@@ -89,8 +89,16 @@ export function receiveDatagram(fd: number, into: Buffer): number {
   return length < 0 ? -koffi.errno() : length;
 }
 
+export interface Watch {
+  /** Goes on after an error of the socket, on which libuv stops watching. */
+  rearm(): void;
+  stop(): void;
+}
+/** koffi ends a watch whose handle is garbage: hold them until they are stopped. */
+const live = new Set<Watch>();
+
 /** Calls back whenever `fd` is readable, on the event loop; the watch alone does not keep the process alive. */
-export function watchReadable(fd: number, onReadable: () => void): { rearm(): void; stop(): void } {
+export function watchReadable(fd: number, onReadable: () => void): Watch {
   const guarded = () => {
     try {
       onReadable();
@@ -103,8 +111,13 @@ export function watchReadable(fd: number, onReadable: () => void): { rearm(): vo
   };
   const handle = koffi.node.poll(fd, { readable: true }, guarded);
   handle.unref();
-  return {
+  const watch = {
     rearm: () => handle.start({ readable: true }, guarded),
-    stop: () => handle.close(),
+    stop: () => {
+      live.delete(watch);
+      handle.close();
+    },
   };
+  live.add(watch);
+  return watch;
 }

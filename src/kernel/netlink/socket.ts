@@ -9,7 +9,7 @@ import {
   parseMessages,
 } from './codec.js';
 import { NetlinkError } from './errors.js';
-import { closeDescriptor, receiveDatagram, sendDatagram, watchReadable } from './libc.js';
+import { closeDescriptor, receiveDatagram, sendDatagram, type Watch, watchReadable } from './libc.js';
 import { type NetlinkOptions, openNetlink } from './open.js';
 
 const EAGAIN = 11;
@@ -43,7 +43,7 @@ export class NetlinkSocket implements Disposable {
   #open = true;
   #dumps: Promise<void> = Promise.resolve();
   #dumping = false;
-  #watch: { rearm(): void; stop(): void } | undefined;
+  #watch: Watch | undefined;
   /** Unsolicited messages that came while a request waited for its answer. */
   #early: NetlinkMessage[] = [];
 
@@ -98,7 +98,10 @@ export class NetlinkSocket implements Disposable {
     this.#watch = watchReadable(this.#fd, () => this.#drain(listener, batch));
     const early = this.#early;
     this.#early = [];
-    for (const message of early) listener.onMessage(message);
+    // not before the caller has what its constructor returns: its listener may use it
+    queueMicrotask(() => {
+      for (const message of early) if (this.#open) listener.onMessage(message);
+    });
   }
 
   close(): void {

@@ -101,6 +101,27 @@ test('links and addresses are announced', async () => {
   await until('the link to go', () => seen.gone.includes('to-b'));
 });
 
+test('a monitor may be closed by its own listener', async () => {
+  const seen: string[] = [];
+  const monitor = new RouteMonitor(
+    {
+      onAddress: (address) => {
+        seen.push(address.address);
+        monitor.close();
+      },
+      onOverrun: () => undefined,
+    },
+    { namespace: host.path },
+  );
+  using addresses = new Addresses({ namespace: host.path });
+  addresses.add('lo', '203.0.113.1/32');
+  addresses.add('lo', '203.0.113.2/32');
+  await until('the first address', () => seen.length > 0);
+  addresses.add('lo', '203.0.113.3/32');
+  await new Promise((resume) => setImmediate(resume));
+  expect(seen).toEqual(['203.0.113.1']);
+});
+
 test('an overrun is told, and the monitor goes on', async () => {
   let overruns = 0;
   const names = new Set<string>();

@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { parsePacket } from '../../../src/kernel/netlink/packet.js';
 import { PacketQueue } from '../../../src/kernel/netlink/queue.js';
@@ -136,6 +138,39 @@ test('a full queue drops and says how many', async () => {
   await until('the packets held', () => held.length === 5);
   expect(queue.stats().waiting).toBe(5);
 });
+
+test('packets that come while the queue is being bound are delivered', async () => {
+  using sender = await udpIn(a, 4, '192.0.2.1');
+  using receiver = await udpIn(b, 4, '192.0.2.2', 7000);
+  const flood = spawn('nsenter', [`--net=${a.path}`, process.execPath, '-e', FLOOD]);
+  try {
+    await once(flood.stdout, 'data');
+    for (let round = 0; round < 50; round++) {
+      let held = 0;
+      using queue = new PacketQueue({ queue: QUEUE, namespace: a.path }, (packet) => {
+        held++;
+        queue.verdict(packet.id, 'drop');
+      });
+      await until('packets', () => held > 0);
+    }
+  } finally {
+    flood.kill();
+    await once(flood, 'exit');
+  }
+  using queue = new PacketQueue({ queue: QUEUE, namespace: a.path }, (p) =>
+    queue.verdict(p.id, 'repeat', 0x40),
+  );
+  sender.socket.send('after all', 7000, '192.0.2.2');
+  await until('the datagram', () => receiver.received.includes('after all'));
+});
+
+/** Sends datagrams from inside the namespace without end. */
+const FLOOD = `
+  const socket = require('dgram').createSocket('udp4');
+  const next = () => socket.send('flood', 7999, '192.0.2.2', () => setImmediate(next));
+  next();
+  console.log('begun');
+`;
 
 test('a queue belongs to one', () => {
   using _first = new PacketQueue({ queue: QUEUE, namespace: a.path }, () => undefined);
