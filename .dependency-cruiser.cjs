@@ -13,7 +13,12 @@ const only = (pkg, where) => ({
 });
 module.exports = {
   forbidden: [
-    { name: 'no-circular', severity: 'error', from: {}, to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } } },
+    {
+      name: 'no-circular',
+      severity: 'error',
+      from: {},
+      to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } },
+    },
     room('model'),
     room('desired', 'model/'),
     room('kernel', 'model/', 'desired/', 'ports\\.ts'),
@@ -26,7 +31,12 @@ module.exports = {
     room('cli', 'model/', 'api/client\\.ts', 'api/schemas\\.ts', 'config/'),
     room('config', 'model/'),
     room('observe', 'model/', 'ports\\.ts'),
-    { name: 'root-is-a-leaf', severity: 'error', from: { path: '^src/', pathNot: '^src/((main|app)\\.ts$|service/)' }, to: { path: '^src/((main|app)\\.ts$|service/)' } },
+    {
+      name: 'root-is-a-leaf',
+      severity: 'error',
+      from: { path: '^src/', pathNot: '^src/((main|app)\\.ts$|service/)' },
+      to: { path: '^src/((main|app)\\.ts$|service/)' },
+    },
     only('execa', 'kernel/exec\\.ts$'),
     only('koffi', 'kernel/netlink/'),
     only('dockerode', 'docker/'),

@@ -101,14 +101,21 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   const server = await buildServer({ controller, log, version: VERSION });
   parts.add(() => server.close());
   await listen(server, config.api.listen, config.api.tokens.length);
-  log.info({ api: config.api.listen, containers: engine.state?.members.size ?? 0 }, 'ready: the kernel holds what it should');
+  log.info(
+    { api: config.api.listen, containers: engine.state?.members.size ?? 0 },
+    'ready: the kernel holds what it should',
+  );
   return { stop, done };
 }
 
 /** Store lists and folder lists by name; a folder's name wins, as in the API. */
 function saidBy(folder: ReadonlyMap<string, List>, changes: Changes | undefined): Said {
   const now = changes?.current();
-  return { lists: new Map([...folder, ...(now?.lists ?? [])]), grants: now?.grants ?? [], modes: now?.modes ?? new Map() };
+  return {
+    lists: new Map([...folder, ...(now?.lists ?? [])]),
+    grants: now?.grants ?? [],
+    modes: now?.modes ?? new Map(),
+  };
 }
 
 const usersOf = (engine: Engine, list: string): string[] =>
@@ -117,5 +124,6 @@ const usersOf = (engine: Engine, list: string): string[] =>
     .map((m) => engine.docker.view().containers.get(m.id)?.name ?? m.id);
 
 function complain(problems: readonly Problem[], log: Logger): void {
-  for (const p of problems) log.error({ ...p }, 'a list file is refused: its last good version stays in force');
+  for (const p of problems)
+    log.error({ ...p }, 'a list file is refused: its last good version stays in force');
 }

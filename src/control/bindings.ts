@@ -18,7 +18,10 @@ export interface PortMap {
   /** veths that stand on no managed bridge. */
   readonly exempt: readonly number[];
   /** Managed bridges by interface name. */
-  readonly bridges: ReadonlyMap<string, { readonly link: HostLink; readonly network: NetworkFacts; readonly ports: readonly number[] }>;
+  readonly bridges: ReadonlyMap<
+    string,
+    { readonly link: HostLink; readonly network: NetworkFacts; readonly ports: readonly number[] }
+  >;
 }
 
 interface Candidate {
@@ -97,11 +100,17 @@ function bindBridge(
     const fitting = freePorts.filter((p) => p.peerMac === candidate.endpoint.mac);
     const rivals = free.filter((c) => c.endpoint.mac === candidate.endpoint.mac);
     const only = fitting[0];
-    if (fitting.length === 1 && rivals.length === 1 && only) out.set(only.index, bindingOf(bridge, network, only, candidate));
+    if (fitting.length === 1 && rivals.length === 1 && only)
+      out.set(only.index, bindingOf(bridge, network, only, candidate));
   }
 }
 
-function bindingOf(bridge: string, network: NetworkFacts, port: HostLink, { container, endpoint }: Candidate): Binding {
+function bindingOf(
+  bridge: string,
+  network: NetworkFacts,
+  port: HostLink,
+  { container, endpoint }: Candidate,
+): Binding {
   return {
     ifindex: port.index,
     container: container.id,

@@ -39,7 +39,10 @@ export class Classifier {
     do {
       this.#again = false;
       await this.#once().catch((e: unknown) =>
-        this.#o.log.warn({ err: e instanceof Error ? e.message : String(e) }, 'held packets stay held: the port cannot be classified now'),
+        this.#o.log.warn(
+          { err: e instanceof Error ? e.message : String(e) },
+          'held packets stay held: the port cannot be classified now',
+        ),
       );
     } while (this.#again);
     this.#running = false;
@@ -51,10 +54,15 @@ export class Classifier {
     await this.#o.inForce(PASS_MS);
     const state = this.#o.state();
     if (!state || view.starting.size > 0 || state.view.starting.size > 0) return;
-    const strangers = state.ports.unbound.filter((p) => seen.has(p.index) && !this.#isAwaited(state, p.master));
+    const strangers = state.ports.unbound.filter(
+      (p) => seen.has(p.index) && !this.#isAwaited(state, p.master),
+    );
     if (strangers.length === 0) return;
     for (const p of strangers) this.#o.setUnattributed(p.index);
-    this.#o.log.info({ ports: strangers.map((p) => p.name) }, 'these ports belong to no container: treated as unattributed');
+    this.#o.log.info(
+      { ports: strangers.map((p) => p.name) },
+      'these ports belong to no container: treated as unattributed',
+    );
     await this.#o.inForce(PASS_MS);
   }
 
@@ -62,7 +70,11 @@ export class Classifier {
   #isAwaited(state: InForce, master: number | undefined): boolean {
     const bridge = [...state.ports.bridges.values()].find((b) => b.link.index === master);
     if (!bridge) return true;
-    const bound = new Set([...state.ports.bindings.values()].filter((b) => b.networkId === bridge.network.id).map((b) => b.container));
+    const bound = new Set(
+      [...state.ports.bindings.values()]
+        .filter((b) => b.networkId === bridge.network.id)
+        .map((b) => b.container),
+    );
     return [...state.view.containers.values()].some(
       (c) => c.endpoints.some((e) => e.networkId === bridge.network.id) && !bound.has(c.id),
     );

@@ -4,15 +4,30 @@ import type { TracePacket } from '../desired/trace.js';
 export interface FlowFacts {
   readonly family: 4 | 6;
   readonly proto: number;
-  readonly orig: { readonly src: string; readonly dst: string; readonly sport?: number; readonly dport?: number };
-  readonly reply: { readonly src: string; readonly dst: string; readonly sport?: number; readonly dport?: number };
+  readonly orig: {
+    readonly src: string;
+    readonly dst: string;
+    readonly sport?: number;
+    readonly dport?: number;
+  };
+  readonly reply: {
+    readonly src: string;
+    readonly dst: string;
+    readonly sport?: number;
+    readonly dport?: number;
+  };
 }
 export interface FlowTable<F extends FlowFacts> {
   flows(family: 4 | 6, filter: { readonly orig?: { readonly src?: string } }): Promise<readonly F[]>;
   delete(flow: F): boolean;
 }
 
-const PROTO: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
+const PROTO: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = {
+  1: 'icmp',
+  6: 'tcp',
+  17: 'udp',
+  58: 'icmp',
+};
 const DNS_PORT = 53;
 
 /** The packet that would open this flow now: its true destination is where answers come from. */

@@ -79,7 +79,8 @@ export class Denials {
   }
 
   retain(containers: ReadonlySet<string>): void {
-    for (const map of [this.#kept, this.#dnsDenied]) for (const id of map.keys()) if (!containers.has(id)) map.delete(id);
+    for (const map of [this.#kept, this.#dnsDenied])
+      for (const id of map.keys()) if (!containers.has(id)) map.delete(id);
   }
 
   #add(e: DenialEvent): void {

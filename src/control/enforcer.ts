@@ -76,7 +76,8 @@ export class Enforcer<F extends FlowFacts> {
     const { kernel } = this.#o;
     if (pass.resync) kernel.invalidate();
     const view = this.#o.view();
-    if (!this.#state) this.#bindings = takeOver(await kernel.bridge(), view, this.#o.shape.marks, this.#identities);
+    if (!this.#state)
+      this.#bindings = takeOver(await kernel.bridge(), view, this.#o.shape.marks, this.#identities);
     const { ports, veths, netns } = await this.#ports(view);
     const input = this.#input(view, ports);
     const desired = compile(input);
@@ -87,7 +88,8 @@ export class Enforcer<F extends FlowFacts> {
     await this.#learn(state, applied.refill, pass.resync);
     this.#o.onApplied(state);
     await this.#revoke(state, applied.repaired);
-    if (applied.changed) this.#o.log.debug({ reasons: pass.reasons, members: input.members.length }, 'applied');
+    if (applied.changed)
+      this.#o.log.debug({ reasons: pass.reasons, members: input.members.length }, 'applied');
   }
 
   /** What the next pass would want, without touching anything. */
@@ -101,8 +103,12 @@ export class Enforcer<F extends FlowFacts> {
     const links = await this.#o.kernel.links(new Set(this.#bindings.keys()));
     const ports = bindPorts(view, links, this.#bindings, this.#o.isManaged);
     const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
-    const netns = new Map(links.flatMap((l) => (l.netnsId === undefined ? [] : [[l.index, l.netnsId] as const])));
-    this.#unattributed = new Set([...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)));
+    const netns = new Map(
+      links.flatMap((l) => (l.netnsId === undefined ? [] : [[l.index, l.netnsId] as const])),
+    );
+    this.#unattributed = new Set(
+      [...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)),
+    );
     return { ports, veths, netns };
   }
 
@@ -123,15 +129,23 @@ export class Enforcer<F extends FlowFacts> {
   /** A port that gets its identity now must not inherit flows of an earlier holder of its addresses. */
   async #purge(ports: PortMap, input: DesiredInput): Promise<void> {
     const known = new Set(input.members.map((m) => m.id));
-    const fresh = [...ports.bindings.values()].filter((b) => this.#bindings.get(b.ifindex)?.container !== b.container);
+    const fresh = [...ports.bindings.values()].filter(
+      (b) => this.#bindings.get(b.ifindex)?.container !== b.container,
+    );
     const gone = [...this.#bindings.values()].filter((b) => !known.has(b.container));
     for (const b of [...fresh, ...gone])
-      for (const address of [b.ip4, b.ip6]) if (address) await cutFlows(this.#o.kernel.flows, address, () => false);
+      for (const address of [b.ip4, b.ip6])
+        if (address) await cutFlows(this.#o.kernel.flows, address, () => false);
   }
 
   #settle(found: Omit<InForce, 'members' | 'judge' | 'unattributed'>): InForce {
     const { shape, kernel } = this.#o;
-    const judge = new Judge(shape, found.desired, (set, address) => this.#learnedHas(set, address), kernel.hostAddresses());
+    const judge = new Judge(
+      shape,
+      found.desired,
+      (set, address) => this.#learnedHas(set, address),
+      kernel.hostAddresses(),
+    );
     const members = new Map(found.input.members.map((m) => [m.id, m]));
     this.#state = { ...found, members, unattributed: new Set(this.#unattributed), judge };
     return this.#state;
@@ -146,7 +160,8 @@ export class Enforcer<F extends FlowFacts> {
     const { kernel, learned, now } = this.#o;
     await refillSets(kernel, learned, state, refill, now());
     for (const m of state.members.values())
-      if (all || this.#signatures.get(m.id) !== signatureOf(m)) await syncLearned(kernel, learned, state, m, now());
+      if (all || this.#signatures.get(m.id) !== signatureOf(m))
+        await syncLearned(kernel, learned, state, m, now());
   }
 
   /** Flows of members whose policy is another than it was; of all, when something had been tampered with. */
@@ -165,7 +180,10 @@ export class Enforcer<F extends FlowFacts> {
     for (const address of addresses) {
       const cut = await cutFlows(this.#o.kernel.flows, address, (f) => state.judge.keeps(member, f));
       if (cut.length === 0) continue;
-      this.#o.log.info({ container: member.id, address, flows: cut.length }, 'flows ended: no entry permits them now');
+      this.#o.log.info(
+        { container: member.id, address, flows: cut.length },
+        'flows ended: no entry permits them now',
+      );
       await this.#barStragglers(cut);
     }
   }
@@ -176,7 +194,8 @@ export class Enforcer<F extends FlowFacts> {
       const members = cut
         .filter((f) => f.family === family && (f.proto === 6 || f.proto === 17) && f.orig.sport !== undefined)
         .map((f) => `${f.orig.src},${f.proto === 6 ? 'tcp' : 'udp'}:${f.orig.sport},${f.reply.src}`);
-      if (members.length > 0) await this.#o.kernel.addCut(sharedSet(prefix, 'cut', family), members, CUT_SECONDS);
+      if (members.length > 0)
+        await this.#o.kernel.addCut(sharedSet(prefix, 'cut', family), members, CUT_SECONDS);
     }
   }
 }

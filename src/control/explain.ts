@@ -1,9 +1,8 @@
-import type { PortRange } from '../model/entry.js';
 import type { Member } from '../desired/state.js';
 import type { TracePacket, TraceResult } from '../desired/trace.js';
+import type { DestEntry, PortRange } from '../model/entry.js';
 import type { Address } from '../model/ip.js';
 import { formatAddress, parseAddress } from '../model/ip.js';
-import type { DestEntry } from '../model/entry.js';
 import type { EntrySource, PolicyEntry } from '../model/policy.js';
 import type { ExplainView, NameDecision } from '../ports.js';
 import type { Judge } from './judge.js';
@@ -50,30 +49,50 @@ function byTarget(input: ExplainInput): View {
       return input.hostAddress ? byAddress(input, input.hostAddress) : nothing('the host has no address');
     case 'container': {
       const address = input.neighbours(target.name)[0];
-      return address ? byAddress(input, address) : nothing(`no container ${target.name} on a network both share`);
+      return address
+        ? byAddress(input, address)
+        : nothing(`no container ${target.name} on a network both share`);
     }
     case 'any':
       return nothing('"any" is no destination: name an address or a name');
   }
 }
 
-const nothing = (reason: string): View => ({ verdict: 'deny', reason, entry: null, list: null, remedy: null, trace: [] });
+const nothing = (reason: string): View => ({
+  verdict: 'deny',
+  reason,
+  entry: null,
+  list: null,
+  remedy: null,
+  trace: [],
+});
 
 /** First the question to DNS, then the rules for an address that was told. */
 function byName(input: ExplainInput, name: string): View {
   const decision = input.decide(name);
-  if (!decision.allow) return denied(input, `no entry names ${name}: it is answered NXDOMAIN and asked of nobody`, []);
+  if (!decision.allow)
+    return denied(input, `no entry names ${name}: it is answered NXDOMAIN and asked of nobody`, []);
   const told = input.told(name)[0];
   if (told !== undefined) return byAddress(input, told, decision.entries);
   const { proto, port } = wanted(input.dest);
   const serving = decision.entries.find((e) => permitsPort(input.member, e, proto, port));
   if (!serving) return denied(input, `${name} is permitted, but not on ${proto}/${port}`, []);
-  return allowed(serving, `${name} is permitted; it has not been asked yet, its addresses are permitted as they are told (by address only)`, []);
+  return allowed(
+    serving,
+    `${name} is permitted; it has not been asked yet, its addresses are permitted as they are told (by address only)`,
+    [],
+  );
 }
 
 function permitsPort(member: Member, entry: PolicyEntry, proto: TracePacket['proto'], port: number): boolean {
-  const classes = member.classes.filter((c) => c.names.some((n) => n.entry.canonical === entry.entry.canonical));
-  return classes.some((c) => c.proto === proto && (c.ports.length === 0 || c.ports.some((p: PortRange) => port >= p.lo && port <= p.hi)));
+  const classes = member.classes.filter((c) =>
+    c.names.some((n) => n.entry.canonical === entry.entry.canonical),
+  );
+  return classes.some(
+    (c) =>
+      c.proto === proto &&
+      (c.ports.length === 0 || c.ports.some((p: PortRange) => port >= p.lo && port <= p.hi)),
+  );
 }
 
 function byAddress(input: ExplainInput, address: string, told?: readonly PolicyEntry[]): View {
@@ -83,8 +102,20 @@ function byAddress(input: ExplainInput, address: string, told?: readonly PolicyE
   const steps = result.steps.map((s) => s.text);
   if (!input.judge.permits(packet)) return denied(input, deniedBy(result, packet), steps);
   const entry = decidingEntry(input.member, result, told);
-  if (!entry) return { verdict: 'allow', reason: passReason(input.member, result), entry: null, list: null, remedy: null, trace: steps };
-  return allowed(entry, told ? `${address} was told for the name; judged by address only` : 'an entry permits it', steps);
+  if (!entry)
+    return {
+      verdict: 'allow',
+      reason: passReason(input.member, result),
+      entry: null,
+      list: null,
+      remedy: null,
+      trace: steps,
+    };
+  return allowed(
+    entry,
+    told ? `${address} was told for the name; judged by address only` : 'an entry permits it',
+    steps,
+  );
 }
 
 function packetTo(input: ExplainInput, address: string): TracePacket | undefined {
@@ -114,15 +145,23 @@ function wanted(dest: DestEntry): { proto: TracePacket['proto']; port: number } 
   return { proto: numbers[p] ?? Number(p.slice('ip-'.length)), port };
 }
 
-function decidingEntry(member: Member, result: TraceResult, told: readonly PolicyEntry[] | undefined): PolicyEntry | undefined {
+function decidingEntry(
+  member: Member,
+  result: TraceResult,
+  told: readonly PolicyEntry[] | undefined,
+): PolicyEntry | undefined {
   const why = new Set(result.steps.flatMap((s) => s.rule.why ?? []));
-  const among = told ?? member.classes.flatMap((c) => [...c.statics.map((s) => s.entry), ...c.any, ...c.host, ...c.names]);
+  const among =
+    told ??
+    member.classes.flatMap((c) => [...c.statics.map((s) => s.entry), ...c.any, ...c.host, ...c.names]);
   return among.find((e) => why.has(e.entry.canonical));
 }
 
 function passReason(member: Member, result: TraceResult): string {
-  if (result.steps.some((s) => s.rule.why?.includes('eastWest'))) return 'neighbours of its compose project (eastWest) may be reached';
-  if (member.policy.mode === 'observe') return 'the container is observed: nothing is denied; enforce would deny this';
+  if (result.steps.some((s) => s.rule.why?.includes('eastWest')))
+    return 'neighbours of its compose project (eastWest) may be reached';
+  if (member.policy.mode === 'observe')
+    return 'the container is observed: nothing is denied; enforce would deny this';
   return 'it is answered by Drawbridge itself';
 }
 
@@ -132,13 +171,28 @@ const deniedBy = (result: TraceResult, packet: TracePacket): string =>
     : `no entry permits ${packet.dst} on ${packet.proto}${packet.dport === undefined ? '' : `/${packet.dport}`}`;
 
 function allowed(pe: PolicyEntry, reason: string, trace: readonly string[]): View {
-  return { verdict: 'allow', reason: `${reason} (${sourceText(pe.source)})`, entry: pe.entry.canonical, list: listOf(pe.source), remedy: null, trace };
+  return {
+    verdict: 'allow',
+    reason: `${reason} (${sourceText(pe.source)})`,
+    entry: pe.entry.canonical,
+    list: listOf(pe.source),
+    remedy: null,
+    trace,
+  };
 }
 
 function denied(input: ExplainInput, reason: string, trace: readonly string[]): View {
   const verdict = input.member.policy.mode === 'enforce' ? 'deny' : 'allow';
-  const text = verdict === 'deny' ? reason : `the container is observed: it passes; enforce would deny it: ${reason}`;
-  return { verdict, reason: text, entry: null, list: null, remedy: `drawbridge allow ${input.name} ${input.to}`, trace };
+  const text =
+    verdict === 'deny' ? reason : `the container is observed: it passes; enforce would deny it: ${reason}`;
+  return {
+    verdict,
+    reason: text,
+    entry: null,
+    list: null,
+    remedy: `drawbridge allow ${input.name} ${input.to}`,
+    trace,
+  };
 }
 
 export function sourceText(s: EntrySource): string {

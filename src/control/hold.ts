@@ -47,7 +47,10 @@ export class Hold {
   take(packet: HeldPacket): void {
     this.counts.held += 1;
     if (this.#decide(packet)) return;
-    if (this.#waiting.size >= MAX_WAITING) return this.#drop(packet);
+    if (this.#waiting.size >= MAX_WAITING) {
+      this.#drop(packet);
+      return;
+    }
     this.#waiting.set(packet.id, { packet, since: this.#o.now() });
     this.#o.classify();
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS);
@@ -55,7 +58,8 @@ export class Hold {
 
   /** What stands in the kernel has changed: who waits may be decided now. */
   settle(): void {
-    for (const { packet } of [...this.#waiting.values()]) if (this.#decide(packet)) this.#waiting.delete(packet.id);
+    for (const { packet } of [...this.#waiting.values()])
+      if (this.#decide(packet)) this.#waiting.delete(packet.id);
   }
 
   get waiting(): number {

@@ -49,7 +49,8 @@ export class Identities {
 
   #lowestFree(now: number): number {
     for (const [n, until] of this.#resting) if (until <= now) this.#resting.delete(n);
-    for (let n = UNATTRIBUTED + 1; n <= this.#max; n++) if (!this.#used.has(n) && !this.#resting.has(n)) return n;
+    for (let n = UNATTRIBUTED + 1; n <= this.#max; n++)
+      if (!this.#used.has(n) && !this.#resting.has(n)) return n;
     throw new RangeError(`all ${this.#max} container identities are taken: give kernel.markMask more bits`);
   }
 }

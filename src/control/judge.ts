@@ -22,7 +22,9 @@ export class Judge {
   ) {
     this.#shape = shape;
     this.#has = membershipOf(desired, learned);
-    this.#filter = new Map(desired.tables.filter((t) => t.table === 'filter').map((t) => [t.family, t.chains]));
+    this.#filter = new Map(
+      desired.tables.filter((t) => t.table === 'filter').map((t) => [t.family, t.chains]),
+    );
     this.#hostAddresses = hostAddresses;
   }
 

@@ -7,7 +7,9 @@ export interface KernelPort<F extends FlowFacts = FlowFacts> {
   links(known: ReadonlySet<number>): Promise<readonly HostLink[]>;
   /** Elements of the bridge table as they stand (for taking over after a restart). */
   bridge(): Promise<BridgeDesired>;
-  apply(desired: DesiredState): Promise<{ readonly changed: boolean; readonly refill: readonly string[]; readonly repaired: boolean }>;
+  apply(
+    desired: DesiredState,
+  ): Promise<{ readonly changed: boolean; readonly refill: readonly string[]; readonly repaired: boolean }>;
   /** Somebody may have changed something: the next apply looks first. */
   invalidate(): void;
   readonly flows: FlowTable<F>;

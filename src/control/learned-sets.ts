@@ -18,7 +18,8 @@ export async function refillSets<F extends FlowFacts>(
   for (const member of state.members.values())
     for (const [set, addresses] of learned.wanted(member.id)) {
       if (!fresh.has(set)) continue;
-      for (const [address, until] of addresses) if (until > now) await kernel.add(set, address, secondsLeft(until, now));
+      for (const [address, until] of addresses)
+        if (until > now) await kernel.add(set, address, secondsLeft(until, now));
     }
 }
 
@@ -36,7 +37,8 @@ export async function syncLearned<F extends FlowFacts>(
     const have = await kernel.members(set.name);
     // Asked after the kernel: the ledger knows an address before the kernel does, so none that comes now is taken for stale.
     const want = learned.wanted(member.id).get(set.name) ?? new Map<string, number>();
-    for (const address of have?.keys() ?? []) if ((want.get(address) ?? 0) <= now) await kernel.remove(set.name, address);
+    for (const address of have?.keys() ?? [])
+      if ((want.get(address) ?? 0) <= now) await kernel.remove(set.name, address);
     for (const [address, until] of want) {
       const left = have?.get(address);
       const seconds = secondsLeft(until, now);

@@ -85,13 +85,21 @@ export class NamesPolicy implements DnsPolicy {
     });
     if (hits.length === 0) return DENIED;
     const entries = unique(hits.flatMap((h) => h.entries)).sort(bySpecificity);
-    return { allow: true, entries, sets: hits.map((h) => h.sets), allowPrivate: entries.some((e) => e.entry.flags.includes('private')) };
+    return {
+      allow: true,
+      entries,
+      sets: hits.map((h) => h.sets),
+      allowPrivate: entries.some((e) => e.entry.flags.includes('private')),
+    };
   }
 
   coversAddress(container: string, address: string): boolean {
     const value = parseAddress(address);
     const member = this.#state?.members.get(container);
-    return value !== undefined && (member?.classes ?? []).some((c) => c.statics.some((s) => rangeHas(s.range, value)));
+    return (
+      value !== undefined &&
+      (member?.classes ?? []).some((c) => c.statics.some((s) => rangeHas(s.range, value)))
+    );
   }
 
   localName(container: string, name: string): readonly string[] | undefined {
@@ -125,11 +133,15 @@ function entryMatches(pe: PolicyEntry, name: string): boolean {
   return target.kind === 'name' && nameMatches(target, name);
 }
 
-const unique = (entries: readonly PolicyEntry[]): PolicyEntry[] => [...new Map(entries.map((e) => [e.entry.canonical, e])).values()];
+const unique = (entries: readonly PolicyEntry[]): PolicyEntry[] => [
+  ...new Map(entries.map((e) => [e.entry.canonical, e])).values(),
+];
 
 /** Exact before wildcard, longer before shorter. */
 function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
   const weight = (p: PolicyEntry): number =>
-    p.entry.target.kind === 'name' ? p.entry.target.name.length + (p.entry.target.match === 'exact' ? 1000 : 0) : 0;
+    p.entry.target.kind === 'name'
+      ? p.entry.target.name.length + (p.entry.target.match === 'exact' ? 1000 : 0)
+      : 0;
   return weight(b) - weight(a);
 }

@@ -48,15 +48,24 @@ export class NamespaceDns {
     await this.#chain;
     for (const [id, { path, sockets }] of this.#attached) {
       sockets[Symbol.dispose]();
-      await this.#o.detach(path).catch((e: unknown) => this.#o.log.warn({ container: id, err: String(e) }, 'rules in a namespace stay: it is probably gone'));
+      await this.#o
+        .detach(path)
+        .catch((e: unknown) =>
+          this.#o.log.warn(
+            { container: id, err: String(e) },
+            'rules in a namespace stay: it is probably gone',
+          ),
+        );
     }
     this.#attached.clear();
   }
 
   async #sync(state: InForce): Promise<void> {
-    for (const [id, held] of this.#attached) if (!this.#wants(state, id) || this.#o.pathOf(id) !== held.path) await this.#drop(state, id);
+    for (const [id, held] of this.#attached)
+      if (!this.#wants(state, id) || this.#o.pathOf(id) !== held.path) await this.#drop(state, id);
     for (const id of this.#failed.keys()) if (!state.members.has(id)) this.#failed.delete(id);
-    for (const id of state.members.keys()) if (this.#wants(state, id) && !this.#attached.has(id)) await this.#attach(id);
+    for (const id of state.members.keys())
+      if (this.#wants(state, id) && !this.#attached.has(id)) await this.#attach(id);
   }
 
   #wants(state: InForce, id: string): boolean {
@@ -79,7 +88,8 @@ export class NamespaceDns {
       this.#failed.delete(id);
     } catch (e) {
       const why = e instanceof Error ? e.message : String(e);
-      if (this.#failed.get(id) !== why) this.#o.log.warn({ container: id, err: why }, 'no resolver inside this namespace yet');
+      if (this.#failed.get(id) !== why)
+        this.#o.log.warn({ container: id, err: why }, 'no resolver inside this namespace yet');
       this.#failed.set(id, why);
     }
   }

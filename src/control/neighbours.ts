@@ -1,6 +1,6 @@
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
-import { parseAddress } from '../model/ip.js';
 import type { Range } from '../model/ip.js';
+import { parseAddress } from '../model/ip.js';
 
 const PROJECT = 'com.docker.compose.project';
 const SERVICE = 'com.docker.compose.service';
@@ -31,15 +31,23 @@ function projectPeers(view: DockerView, self: ContainerFacts, networkId: string)
 }
 
 const neighboursOn = (view: DockerView, self: ContainerFacts, networkId: string): ContainerFacts[] =>
-  [...view.containers.values()].filter((c) => c.id !== self.id && c.endpoints.some((e) => e.networkId === networkId));
+  [...view.containers.values()].filter(
+    (c) => c.id !== self.id && c.endpoints.some((e) => e.networkId === networkId),
+  );
 
 export const addressesOn = (c: ContainerFacts, networkId: string): string[] =>
-  c.endpoints.filter((e) => e.networkId === networkId).flatMap((e) => [e.ip4, e.ip6].filter((a) => a !== undefined));
+  c.endpoints
+    .filter((e) => e.networkId === networkId)
+    .flatMap((e) => [e.ip4, e.ip6].filter((a) => a !== undefined));
 
 /** `container:NAME` for one asker: containers of that name or compose service on a network both share. */
 export function resolveContainer(view: DockerView, self: ContainerFacts, name: string): Range[] {
   return self.endpoints
-    .flatMap((e) => neighboursOn(view, self, e.networkId).filter((c) => answersTo(c, name)).flatMap((c) => addressesOn(c, e.networkId)))
+    .flatMap((e) =>
+      neighboursOn(view, self, e.networkId)
+        .filter((c) => answersTo(c, name))
+        .flatMap((c) => addressesOn(c, e.networkId)),
+    )
     .flatMap(single);
 }
 
@@ -64,16 +72,25 @@ export function localName(view: DockerView, self: ContainerFacts, name: string):
 }
 
 /** The default bridge has no names (as with Docker); elsewhere name, aliases, short id and "NAME.NETWORK" work. */
-function knownAs(view: DockerView, c: ContainerFacts, networkId: string, dnsNames: readonly string[], wanted: string): boolean {
+function knownAs(
+  view: DockerView,
+  c: ContainerFacts,
+  networkId: string,
+  dnsNames: readonly string[],
+  wanted: string,
+): boolean {
   const network = view.networks.get(networkId);
   if (!network || network.name === 'bridge') return false;
-  const names = [c.name, c.id.slice(0, 12), c.labels[SERVICE], ...dnsNames].filter((n) => n !== undefined).map((n) => n.toLowerCase());
+  const names = [c.name, c.id.slice(0, 12), c.labels[SERVICE], ...dnsNames]
+    .filter((n) => n !== undefined)
+    .map((n) => n.toLowerCase());
   return names.includes(wanted) || names.some((n) => wanted === `${n}.${network.name.toLowerCase()}`);
 }
 
 /** The name of the neighbour that holds an address. */
 export function localAddress(view: DockerView, self: ContainerFacts, address: string): string | undefined {
   for (const e of self.endpoints)
-    for (const c of view.containers.values()) if (addressesOn(c, e.networkId).includes(address)) return c.name;
+    for (const c of view.containers.values())
+      if (addressesOn(c, e.networkId).includes(address)) return c.name;
   return undefined;
 }

@@ -57,12 +57,20 @@ export class Reconciler {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#waiters = this.#waiters.filter((w) => w !== waiter);
-        reject(new Error(`not in force within ${ms} ms${this.#lastError ? `: ${this.#lastError.message}` : ''}`));
+        reject(
+          new Error(`not in force within ${ms} ms${this.#lastError ? `: ${this.#lastError.message}` : ''}`),
+        );
       }, ms);
       const settle = (): void => clearTimeout(timer);
       const waiter: Waiter = {
-        resolve: () => (settle(), resolve()),
-        reject: (e) => (settle(), reject(e)),
+        resolve: () => {
+          settle();
+          resolve();
+        },
+        reject: (e) => {
+          settle();
+          reject(e);
+        },
       };
       this.#waiters.push(waiter);
       this.trigger('a change waits to be in force');
@@ -108,7 +116,10 @@ export class Reconciler {
     this.#failures += 1;
     this.#resync = true;
     const wait = Math.min(FIRST_RETRY_MS * 2 ** Math.min(this.#failures - 1, 10), LAST_RETRY_MS);
-    this.#options.log.error({ err: error.message, reasons, retryMs: wait }, 'the kernel does not hold the desired state yet');
+    this.#options.log.error(
+      { err: error.message, reasons, retryMs: wait },
+      'the kernel does not hold the desired state yet',
+    );
     this.#reasons.unshift('retry');
     if (this.#stopped) return;
     this.#timer = setTimeout(() => {

@@ -1,4 +1,4 @@
-import { type Marks, UNATTRIBUTED, hex, identityMark } from './marks.js';
+import { hex, identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import type { BridgeDesired, DesiredInput, Member, Shape } from './state.js';
 
 /** The mark of a container's packets: who, and how its policy is held. */
@@ -36,7 +36,10 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
   };
 }
 
-export function enforcedAddresses(members: readonly Member[]): { enf4: ReadonlySet<string>; enf6: ReadonlySet<string> } {
+export function enforcedAddresses(members: readonly Member[]): {
+  enf4: ReadonlySet<string>;
+  enf6: ReadonlySet<string>;
+} {
   const ports = members.filter((m) => m.policy.mode === 'enforce').flatMap((m) => m.ports);
   return {
     enf4: new Set(ports.flatMap((p) => (p.ip4 ? [p.ip4] : []))),

@@ -84,7 +84,8 @@ interface Draft {
 export function planClasses(entries: readonly PolicyEntry[], resolve: ResolveContainer): ClassPlan[] {
   const drafts = new Map<string, Draft>();
   for (const pe of entries) {
-    for (const cls of classesOf(pe.entry)) file(draftFor(drafts, cls, pe.entry.flags.includes('dns=direct')), pe, resolve);
+    for (const cls of classesOf(pe.entry))
+      file(draftFor(drafts, cls, pe.entry.flags.includes('dns=direct')), pe, resolve);
   }
   return [...drafts.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, d]) => finish(key, d));
 }
@@ -128,4 +129,5 @@ const finish = (key: string, d: Draft): ClassPlan => ({
   host: d.host,
 });
 
-export const familiesOf = (dests: readonly StaticDest[]): ReadonlySet<Family> => new Set(dests.map((d) => d.range.family));
+export const familiesOf = (dests: readonly StaticDest[]): ReadonlySet<Family> =>
+  new Set(dests.map((d) => d.range.family));

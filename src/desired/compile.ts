@@ -5,8 +5,15 @@ import type { ClassPlan } from './classes.js';
 import { backstopChain, constantChains, inputChain, preroutingChain } from './constant-chains.js';
 import { classMatches, containerChain, hasFamily, hostChainRules, neighbourSet } from './container-chain.js';
 import { dispatchTree, leafOf, leavesOf } from './dispatch.js';
-import { UNATTRIBUTED, identityMark } from './marks.js';
-import { classSet, containerChain as chainName, hostChain, type Names, namesFor, sharedSet } from './naming.js';
+import { identityMark, UNATTRIBUTED } from './marks.js';
+import {
+  containerChain as chainName,
+  classSet,
+  hostChain,
+  type Names,
+  namesFor,
+  sharedSet,
+} from './naming.js';
 import { type Rule, rule } from './rules.js';
 import type { DesiredInput, DesiredState, Hook, Member, SetDesired, TableDesired } from './state.js';
 
@@ -41,7 +48,12 @@ function unattributed(input: DesiredInput): Member {
   };
 }
 
-function filterTable(input: DesiredInput, members: readonly Member[], names: Names, family: Family): TableDesired {
+function filterTable(
+  input: DesiredInput,
+  members: readonly Member[],
+  names: Names,
+  family: Family,
+): TableDesired {
   const known = members.filter((m) => m.identity !== UNATTRIBUTED);
   const fallback = members.find((m) => m.identity === UNATTRIBUTED);
   const leaves = leavesOf(known, names, fallback ? leafOf(fallback, names) : names.no);
@@ -56,7 +68,11 @@ function filterTable(input: DesiredInput, members: readonly Member[], names: Nam
     ...constantChains(input.shape, names, family, names.dispatch),
     [names.input, inputChain(input.shape, names, family, hostJumps(input, members, hosts, names))],
   ]);
-  const hooks = [hook('filter', 'DOCKER-USER', names.forward), hook('filter', 'INPUT', names.input), hook('filter', 'OUTPUT', names.output)];
+  const hooks = [
+    hook('filter', 'DOCKER-USER', names.forward),
+    hook('filter', 'INPUT', names.input),
+    hook('filter', 'OUTPUT', names.output),
+  ];
   return { family, table: 'filter', chains, hooks };
 }
 
@@ -86,8 +102,15 @@ function hostJumps(
     );
 }
 
-function natTable(input: DesiredInput, members: readonly Member[], names: Names, family: Family): TableDesired {
-  const direct = members.filter((m) => m.policy.mode === 'enforce').flatMap((m) => directReturns(input, m, names, family));
+function natTable(
+  input: DesiredInput,
+  members: readonly Member[],
+  names: Names,
+  family: Family,
+): TableDesired {
+  const direct = members
+    .filter((m) => m.policy.mode === 'enforce')
+    .flatMap((m) => directReturns(input, m, names, family));
   const chains = new Map([[names.prerouting, preroutingChain(input.shape, names, family, direct)]]);
   return { family, table: 'nat', chains, hooks: [hook('nat', 'PREROUTING', names.prerouting)] };
 }
@@ -100,7 +123,14 @@ function directReturns(input: DesiredInput, m: Member, names: Names, family: Fam
     .filter((c) => c.direct && c.statics.some((s) => s.range.family === family))
     .flatMap((c) =>
       classMatches(c).map((when) =>
-        rule([who, ...when, { k: 'set', set: classSet(names.prefix, m.id, c.key, family, 'static'), dir: 'dst' }], { k: 'return' }),
+        rule(
+          [
+            who,
+            ...when,
+            { k: 'set', set: classSet(names.prefix, m.id, c.key, family, 'static'), dir: 'dst' },
+          ],
+          { k: 'return' },
+        ),
       ),
     );
 }
@@ -123,7 +153,12 @@ const hook = (table: Hook['table'], chain: string, target: string): Hook => ({
 function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
   const { enf4, enf6 } = enforcedAddresses(input.members);
   return FAMILIES.flatMap((family) => {
-    const set = (what: Parameters<typeof sharedSet>[1], type: SetDesired['type'], timed: boolean, members: readonly string[] = []): SetDesired => ({
+    const set = (
+      what: Parameters<typeof sharedSet>[1],
+      type: SetDesired['type'],
+      timed: boolean,
+      members: readonly string[] = [],
+    ): SetDesired => ({
       name: sharedSet(names.prefix, what, family),
       type,
       family,
@@ -175,7 +210,13 @@ function classSets(m: Member, c: ClassPlan, names: Names, family: Family): SetDe
       members: [...new Set(statics.flatMap((s) => setCidrs(s.range)))],
     });
   if (c.names.length > 0)
-    sets.push({ name: classSet(names.prefix, m.id, c.key, family, 'learned'), type: 'hash:ip', family, timed: true, members: [] });
+    sets.push({
+      name: classSet(names.prefix, m.id, c.key, family, 'learned'),
+      type: 'hash:ip',
+      family,
+      timed: true,
+      members: [],
+    });
   return sets;
 }
 

@@ -32,7 +32,13 @@ function forwardChain(shape: Shape, names: Names, dispatch: string): Rule[] {
   return [
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
     rule([ESTABLISHED], { k: 'return' }),
-    rule([{ k: 'proto', proto: 'icmp' }, { k: 'ct', states: ['RELATED'] }], { k: 'return' }),
+    rule(
+      [
+        { k: 'proto', proto: 'icmp' },
+        { k: 'ct', states: ['RELATED'] },
+      ],
+      { k: 'return' },
+    ),
     rule([], { k: 'jump', chain: names.threat }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
     rule([], { k: 'goto', chain: dispatch }),
@@ -61,7 +67,10 @@ function holdChain(shape: Shape, names: Names, family: Family): Rule[] {
   const { marks } = shape;
   const hold: Rule[] = [
     rule([{ k: 'mark', value: marks.held, mask: marks.held }], { k: 'drop' }),
-    rule([{ k: 'limit', name: `${names.prefix}-hold`, ...HOLD_LIMIT }], { k: 'queue', queue: shape.holdQueue }),
+    rule([{ k: 'limit', name: `${names.prefix}-hold`, ...HOLD_LIMIT }], {
+      k: 'queue',
+      queue: shape.holdQueue,
+    }),
     rule([], { k: 'drop' }),
   ];
   if (shape.failure === 'closed') return hold;
@@ -111,7 +120,18 @@ export function inputChain(shape: Shape, names: Names, family: Family, hosts: re
   const dns = family === 4 ? shape.dns.v4 : shape.dns.v6;
   const ours: Match = { k: 'dst', address: dns };
   const ports: Match = { k: 'dports', ports: [{ lo: shape.dns.port, hi: shape.dns.port }] };
-  const nd = family === 6 ? ND.map((type) => rule([{ k: 'proto', proto: 'icmp' }, { k: 'icmpType', type }], { k: 'return' })) : [];
+  const nd =
+    family === 6
+      ? ND.map((type) =>
+          rule(
+            [
+              { k: 'proto', proto: 'icmp' },
+              { k: 'icmpType', type },
+            ],
+            { k: 'return' },
+          ),
+        )
+      : [];
   return [
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'return' }),
     ...nd,
@@ -119,7 +139,13 @@ export function inputChain(shape: Shape, names: Names, family: Family, hosts: re
     rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ESTABLISHED], { k: 'return' }),
-    rule([{ k: 'proto', proto: 'icmp' }, { k: 'ct', states: ['RELATED'] }], { k: 'return' }),
+    rule(
+      [
+        { k: 'proto', proto: 'icmp' },
+        { k: 'ct', states: ['RELATED'] },
+      ],
+      { k: 'return' },
+    ),
     rule([ours], { k: 'goto', chain: names.no }),
     rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
     ...hosts,
@@ -134,7 +160,10 @@ export function preroutingChain(shape: Shape, names: Names, family: Family, dire
   const enforced: Match = { k: 'mark', value: marks.enforced, mask: marks.enforced };
   const observed: Match = { k: 'mark', value: marks.redirect, mask: marks.redirect };
   const alive: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src' };
-  const port53 = (proto: 'udp' | 'tcp'): Match[] => [{ k: 'proto', proto }, { k: 'dports', ports: [{ lo: 53, hi: 53 }] }];
+  const port53 = (proto: 'udp' | 'tcp'): Match[] => [
+    { k: 'proto', proto },
+    { k: 'dports', ports: [{ lo: 53, hi: 53 }] },
+  ];
   return [
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'return' }),
     ...direct,
@@ -148,11 +177,27 @@ export function backstopChain(shape: Shape, family: Family, to: 'forward' | 'hos
   const { marks } = shape;
   const watched = { value: marks.enforced, mask: (marks.enforced | marks.judged) >>> 0 };
   const nd =
-    family === 6 && to === 'host' ? ND.map((type) => rule([{ k: 'proto', proto: 'icmp' }, { k: 'icmpType', type }], { k: 'return' })) : [];
+    family === 6 && to === 'host'
+      ? ND.map((type) =>
+          rule(
+            [
+              { k: 'proto', proto: 'icmp' },
+              { k: 'icmpType', type },
+            ],
+            { k: 'return' },
+          ),
+        )
+      : [];
   return [
     rule([{ k: 'mark', ...watched, not: true }], { k: 'return' }),
     rule([ESTABLISHED], { k: 'return' }),
-    rule([{ k: 'proto', proto: 'icmp' }, { k: 'ct', states: ['RELATED'] }], { k: 'return' }),
+    rule(
+      [
+        { k: 'proto', proto: 'icmp' },
+        { k: 'ct', states: ['RELATED'] },
+      ],
+      { k: 'return' },
+    ),
     ...nd,
     rule([], { k: 'drop' }),
   ];

@@ -15,7 +15,12 @@ export function containerChain(member: Member, family: Family, names: Names): Ru
   const permits = permitsOf(member, family, names);
   if (member.policy.mode === 'off') return [rule([], { k: 'goto', chain: names.ok })];
   if (member.policy.mode === 'observe') return [...permits, rule([], { k: 'goto', chain: names.observe })];
-  return [...directPermits(member, family, names), ...dnsDenials(names), ...permits, rule([], { k: 'goto', chain: names.no })];
+  return [
+    ...directPermits(member, family, names),
+    ...dnsDenials(names),
+    ...permits,
+    rule([], { k: 'goto', chain: names.no }),
+  ];
 }
 
 /** Address entries with dns=direct: the only way to another resolver. */
@@ -26,11 +31,20 @@ function directPermits(member: Member, family: Family, names: Names): Rule[] {
 /** Port 53 that nat did not bring to us goes nowhere. */
 const dnsDenials = (names: Names): Rule[] =>
   (['udp', 'tcp'] as const).map((proto) =>
-    rule([{ k: 'proto', proto }, { k: 'dports', ports: DNS_PORT }], { k: 'goto', chain: names.no }, ['dns']),
+    rule(
+      [
+        { k: 'proto', proto },
+        { k: 'dports', ports: DNS_PORT },
+      ],
+      { k: 'goto', chain: names.no },
+      ['dns'],
+    ),
   );
 
 function permitsOf(member: Member, family: Family, names: Names): Rule[] {
-  const classes = member.classes.filter((c) => !c.direct).flatMap((c) => classRules(member, c, family, names));
+  const classes = member.classes
+    .filter((c) => !c.direct)
+    .flatMap((c) => classRules(member, c, family, names));
   if (!hasFamily(member.neighbours, family)) return classes;
   const set = neighbourSet(names.prefix, member.id, family);
   return [...classes, rule([{ k: 'set', set, dir: 'dst' }], { k: 'goto', chain: names.ok }, ['eastWest'])];
@@ -41,13 +55,21 @@ function classRules(member: Member, c: ClassPlan, family: Family, names: Names):
   const { prefix } = names;
   const rules: Rule[] = [];
   const permit = (match: Match, why: readonly string[]): void => {
-    for (const head of classMatches(c)) rules.push(rule([...head, match], { k: 'goto', chain: names.ok }, why));
+    for (const head of classMatches(c))
+      rules.push(rule([...head, match], { k: 'goto', chain: names.ok }, why));
   };
   if (familiesOf(c.statics).has(family))
-    permit({ k: 'set', set: classSet(prefix, member.id, c.key, family, 'static'), dir: 'dst' }, entriesOf(c.statics.map((s) => s.entry)));
+    permit(
+      { k: 'set', set: classSet(prefix, member.id, c.key, family, 'static'), dir: 'dst' },
+      entriesOf(c.statics.map((s) => s.entry)),
+    );
   if (c.names.length > 0)
-    permit({ k: 'set', set: classSet(prefix, member.id, c.key, family, 'learned'), dir: 'dst' }, entriesOf(c.names));
-  if (c.any.length > 0) permit({ k: 'set', set: sharedSet(prefix, 'special', family), dir: 'dst', not: true }, entriesOf(c.any));
+    permit(
+      { k: 'set', set: classSet(prefix, member.id, c.key, family, 'learned'), dir: 'dst' },
+      entriesOf(c.names),
+    );
+  if (c.any.length > 0)
+    permit({ k: 'set', set: sharedSet(prefix, 'special', family), dir: 'dst', not: true }, entriesOf(c.any));
   return rules;
 }
 

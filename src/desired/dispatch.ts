@@ -1,4 +1,4 @@
-import { type Marks, UNATTRIBUTED, identityMark } from './marks.js';
+import { identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import { containerChain, type Names } from './naming.js';
 import { type Rule, rule } from './rules.js';
 import type { Member } from './state.js';
@@ -9,7 +9,11 @@ const FANOUT_BITS = 4;
  * From a mark to its container's chain in a tree of masks: 16 rules a level at most, so that a new flow's cost does not
  * grow with containers. Only levels that identities in use need are made. Chains by name, root first.
  */
-export function dispatchTree(leaves: ReadonlyMap<number, string>, marks: Marks, names: Names): Map<string, Rule[]> {
+export function dispatchTree(
+  leaves: ReadonlyMap<number, string>,
+  marks: Marks,
+  names: Names,
+): Map<string, Rule[]> {
   const chains = new Map<string, Rule[]>();
   const highest = Math.max(1, ...leaves.keys());
   const levels = Math.max(1, Math.ceil(Math.log2(highest + 1) / FANOUT_BITS));
@@ -27,7 +31,11 @@ export function dispatchTree(leaves: ReadonlyMap<number, string>, marks: Marks, 
   };
   const toChain = (id: number, mask: number, chain: string): Rule =>
     rule([{ k: 'mark', value: identityMark(marks, id), mask }], { k: 'goto', chain });
-  build(names.dispatch, levels - 1, [...leaves].sort(([a], [b]) => a - b));
+  build(
+    names.dispatch,
+    levels - 1,
+    [...leaves].sort(([a], [b]) => a - b),
+  );
   return chains;
 }
 
@@ -45,7 +53,11 @@ function bySlot(
 }
 
 /** Where each identity goes. Observed containers without entries and those that are off share a chain. */
-export function leavesOf(members: readonly Member[], names: Names, unattributed: string): Map<number, string> {
+export function leavesOf(
+  members: readonly Member[],
+  names: Names,
+  unattributed: string,
+): Map<number, string> {
   const leaves = new Map<number, string>([[UNATTRIBUTED, unattributed]]);
   for (const m of members) leaves.set(m.identity, leafOf(m, names));
   return leaves;
@@ -53,6 +65,7 @@ export function leavesOf(members: readonly Member[], names: Names, unattributed:
 
 export function leafOf(m: Pick<Member, 'policy' | 'classes' | 'neighbours' | 'id'>, names: Names): string {
   if (m.policy.mode === 'off') return names.ok;
-  if (m.policy.mode === 'observe' && m.classes.length === 0 && m.neighbours.length === 0) return names.observe;
+  if (m.policy.mode === 'observe' && m.classes.length === 0 && m.neighbours.length === 0)
+    return names.observe;
   return containerChain(names.prefix, m.id);
 }

@@ -40,7 +40,18 @@ export function layoutMarks(mask: number): Marks {
   const unknown = bit(run[run.length - 1] as number);
   const ifindexMask = 2 ** (run.length - 1) - 1;
   const identity = run.reduce((sum, n) => sum + bit(n), 0);
-  return { all: mask, identity, shift, unknown, ifindexMask, judged, held, enforced, redirect, maxIdentity: ifindexMask };
+  return {
+    all: mask,
+    identity,
+    shift,
+    unknown,
+    ifindexMask,
+    judged,
+    held,
+    enforced,
+    redirect,
+    maxIdentity: ifindexMask,
+  };
 }
 
 export function identityMark(marks: Marks, identity: number): number {

@@ -52,10 +52,19 @@ export function chainContainer(prefix: string, chain: string): string | undefine
 
 const CLASS_HASH = 6;
 export type SetKind = 'static' | 'learned';
-export function classSet(prefix: string, id: string, classKey: string, family: Family, kind: SetKind): string {
+export function classSet(
+  prefix: string,
+  id: string,
+  classKey: string,
+  family: Family,
+  kind: SetKind,
+): string {
   const hash = createHash('sha256').update(classKey).digest('hex').slice(0, CLASS_HASH);
   return `${prefix}-${shortId(id)}-${hash}${family}${kind === 'static' ? 'n' : 'l'}`;
 }
 /** Sets that are not a container's. */
-export const sharedSet = (prefix: string, what: 'enf' | 'pub' | 'alive' | 'special' | 'cut', family: Family): string =>
-  `${prefix}-${what}${family}`;
+export const sharedSet = (
+  prefix: string,
+  what: 'enf' | 'pub' | 'alive' | 'special' | 'cut',
+  family: Family,
+): string => `${prefix}-${what}${family}`;

@@ -125,7 +125,10 @@ const HASH_LENGTH = 12;
 export function chainHashes(rules: readonly Rule[], family: Family): string[] {
   let previous = '';
   return rules.map((r) => {
-    previous = createHash('sha256').update(`${previous}\n${renderRule(r, family)}`).digest('base64url').slice(0, HASH_LENGTH);
+    previous = createHash('sha256')
+      .update(`${previous}\n${renderRule(r, family)}`)
+      .digest('base64url')
+      .slice(0, HASH_LENGTH);
     return previous;
   });
 }

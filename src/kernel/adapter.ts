@@ -80,7 +80,8 @@ export class KernelAdapter implements AsyncDisposable {
   /** We live: members that cover everything, for a few seconds more. Observed containers' DNS comes to us while they stand. */
   async heartbeat(): Promise<void> {
     for (const family of [4, 6] as const)
-      for (const half of HALVES[family]) await this.sets.add(`${this.#shape.prefix}-alive${family}`, half, HEARTBEAT_SECONDS);
+      for (const half of HALVES[family])
+        await this.sets.add(`${this.#shape.prefix}-alive${family}`, half, HEARTBEAT_SECONDS);
   }
 
   /** Runs an nft script inside a container's namespace. */

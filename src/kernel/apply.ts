@@ -47,6 +47,7 @@ export async function applyPlan(run: Exec, plan: Plan): Promise<void> {
 }
 
 export async function runStep(run: Exec, step: Step): Promise<void> {
-  const args = step.tool === 'ipset' ? ['restore'] : step.tool === 'nft' ? ['-f', '-'] : ['--noflush', '-w', '10'];
+  const args =
+    step.tool === 'ipset' ? ['restore'] : step.tool === 'nft' ? ['-f', '-'] : ['--noflush', '-w', '10'];
   await must(run, step.tool, args, { input: step.script });
 }

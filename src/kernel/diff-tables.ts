@@ -1,18 +1,32 @@
-import { chainHashes } from '../desired/rules.js';
+import { chainHashes, renderRule } from '../desired/rules.js';
 import type { Hook, TableDesired } from '../desired/state.js';
-import { renderRule } from '../desired/rules.js';
 import type { Family } from '../model/ip.js';
-import { isEmptyEdit, renderChain, type SavedRule, type SavedTable, type SavedTables, type TableEdit, withComment } from './iptables-text.js';
+import {
+  isEmptyEdit,
+  renderChain,
+  type SavedRule,
+  type SavedTable,
+  type SavedTables,
+  type TableEdit,
+  withComment,
+} from './iptables-text.js';
 
 /** What one family's tables need so that they hold what is desired. Empty: nothing to do. */
-export function diffFamily(desired: readonly TableDesired[], observed: SavedTables, prefix: string): TableEdit[] {
-  return desired.map((t) => diffTable(t, observed.get(t.table) ?? new Map(), prefix)).filter((e) => !isEmptyEdit(e));
+export function diffFamily(
+  desired: readonly TableDesired[],
+  observed: SavedTables,
+  prefix: string,
+): TableEdit[] {
+  return desired
+    .map((t) => diffTable(t, observed.get(t.table) ?? new Map(), prefix))
+    .filter((e) => !isEmptyEdit(e));
 }
 
 function diffTable(desired: TableDesired, observed: SavedTable, prefix: string): TableEdit {
   const refill = new Map<string, readonly string[]>();
   for (const [chain, rules] of desired.chains) {
-    if (!isCurrent(observed.get(chain), chainHashes(rules, desired.family))) refill.set(chain, renderChain(chain, rules, desired.family, prefix));
+    if (!isCurrent(observed.get(chain), chainHashes(rules, desired.family)))
+      refill.set(chain, renderChain(chain, rules, desired.family, prefix));
   }
   const remove = [...observed.keys()].filter((c) => c.startsWith(`${prefix}-`) && !desired.chains.has(c));
   return { table: desired.table, refill, remove, commands: hookCommands(desired, observed, prefix) };
@@ -33,7 +47,8 @@ function hookCommands(desired: TableDesired, observed: SavedTable, prefix: strin
     commands.push(...ours.map((r) => `-D ${chain} ${r.text}`));
     if (hook) commands.push(insertion(chain, hook, desired.family, prefix));
   }
-  for (const [chain, hook] of wanted) if (!observed.has(chain)) commands.push(insertion(chain, hook, desired.family, prefix));
+  for (const [chain, hook] of wanted)
+    if (!observed.has(chain)) commands.push(insertion(chain, hook, desired.family, prefix));
   return commands;
 }
 

@@ -30,17 +30,35 @@ export async function checkKernel(run: Exec, shape: Shape): Promise<DoctorCheck[
   const tools = await Promise.all(TOOLS.map((t) => checkTool(run, ...t)));
   const root = checkRoot();
   if (!root.ok || tools.some((t) => !t.ok)) return [root, ...tools];
-  return [root, ...tools, await checkRules(run, shape), checkQueue(shape), ...(await checkMarks(run, shape)), ...(await checkLegacy(run))];
+  return [
+    root,
+    ...tools,
+    await checkRules(run, shape),
+    checkQueue(shape),
+    ...(await checkMarks(run, shape)),
+    ...(await checkLegacy(run)),
+  ];
 }
 
 function checkRoot(): DoctorCheck {
   const caps = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
   const CAP_NET_ADMIN = 12n;
   const ok = ((BigInt(`0x${caps}`) >> CAP_NET_ADMIN) & 1n) === 1n;
-  return { name: 'rights', ok, level: 'error', detail: ok ? 'may change the network (CAP_NET_ADMIN)' : 'may not change the network', ...(ok ? {} : { remedy: 'run it as root' }) };
+  return {
+    name: 'rights',
+    ok,
+    level: 'error',
+    detail: ok ? 'may change the network (CAP_NET_ADMIN)' : 'may not change the network',
+    ...(ok ? {} : { remedy: 'run it as root' }),
+  };
 }
 
-async function checkTool(run: Exec, tool: string, args: readonly string[], pkg: string): Promise<DoctorCheck> {
+async function checkTool(
+  run: Exec,
+  tool: string,
+  args: readonly string[],
+  pkg: string,
+): Promise<DoctorCheck> {
   const found = await run(tool, args).catch(() => undefined);
   const ok = found?.code === 0;
   const detail = ok ? (found.stdout.split('\n')[0] ?? '') : `${tool} is missing`;
@@ -50,14 +68,21 @@ async function checkTool(run: Exec, tool: string, args: readonly string[], pkg: 
 /** Our rules, sets and bridge table, laid for real in a namespace of their own. */
 async function checkRules(run: Exec, shape: Shape): Promise<DoctorCheck> {
   const name = `drawbridge-doctor-${process.pid}`;
-  const inside: Exec = (file, args, options) => run('nsenter', [`--net=/run/netns/${name}`, '--', file, ...args], options);
+  const inside: Exec = (file, args, options) =>
+    run('nsenter', [`--net=/run/netns/${name}`, '--', file, ...args], options);
   const base = { name: 'kernel', level: 'error' } as const;
   try {
     await must(run, 'ip', ['netns', 'add', name]);
     await new Dataplane(inside, shape, () => undefined).apply(compile(emptyInput(shape)));
     return { ...base, ok: true, detail: 'takes every kind of rule, set and bridge map that is needed' };
   } catch (e) {
-    return { ...base, ok: false, detail: e instanceof Error ? e.message : String(e), remedy: 'load the module that the message names, or use a kernel that has it (Debian 12 or newer has all)' };
+    return {
+      ...base,
+      ok: false,
+      detail: e instanceof Error ? e.message : String(e),
+      remedy:
+        'load the module that the message names, or use a kernel that has it (Debian 12 or newer has all)',
+    };
   } finally {
     await run('ip', ['netns', 'del', name]);
   }
@@ -84,8 +109,18 @@ function checkQueue(shape: Shape): DoctorCheck {
     const detail = e instanceof Error ? e.message : String(e);
     const taken = /another process/.test(detail);
     return taken
-      ? { ...base, ok: true, level: 'warn', detail: `queue ${shape.holdQueue} is in use: by the running service, if it runs` }
-      : { ...base, ok: false, detail, remedy: 'the kernel needs NFQUEUE and NFLOG (modules nfnetlink_queue, nfnetlink_log)' };
+      ? {
+          ...base,
+          ok: true,
+          level: 'warn',
+          detail: `queue ${shape.holdQueue} is in use: by the running service, if it runs`,
+        }
+      : {
+          ...base,
+          ok: false,
+          detail,
+          remedy: 'the kernel needs NFQUEUE and NFLOG (modules nfnetlink_queue, nfnetlink_log)',
+        };
   }
 }
 
@@ -101,7 +136,9 @@ async function checkMarks(run: Exec, shape: Shape): Promise<DoctorCheck[]> {
       name: 'packet marks',
       ok,
       level: 'warn',
-      detail: ok ? `no ip rule uses bits of ${hex(shape.marks.all)}` : `ip rules use our bits: ${clashes.join(', ')}`,
+      detail: ok
+        ? `no ip rule uses bits of ${hex(shape.marks.all)}`
+        : `ip rules use our bits: ${clashes.join(', ')}`,
       ...(ok ? {} : { remedy: 'give kernel.markMask bits that nobody else uses' }),
     },
   ];
@@ -109,7 +146,10 @@ async function checkMarks(run: Exec, shape: Shape): Promise<DoctorCheck[]> {
 
 /** Docker's chains in the other iptables: rules of ours would stand beside the traffic. */
 async function checkLegacy(run: Exec): Promise<DoctorCheck[]> {
-  const [current, legacy] = await Promise.all([run('iptables', ['--version']), run('iptables-legacy-save', ['-t', 'filter']).catch(() => undefined)]);
+  const [current, legacy] = await Promise.all([
+    run('iptables', ['--version']),
+    run('iptables-legacy-save', ['-t', 'filter']).catch(() => undefined),
+  ]);
   if (current.stdout.includes('legacy') || !legacy?.stdout.includes(':DOCKER-USER')) return [];
   return [
     {

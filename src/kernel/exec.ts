@@ -22,7 +22,8 @@ export const isOurs = (pid: number): boolean => children.has(pid);
 function remember(pid: number | undefined): void {
   if (pid === undefined) return;
   children.add(pid);
-  if (children.size > REMEMBERED) for (const oldest of [...children].slice(0, REMEMBERED / 2)) children.delete(oldest);
+  if (children.size > REMEMBERED)
+    for (const oldest of [...children].slice(0, REMEMBERED / 2)) children.delete(oldest);
 }
 
 export const exec: Exec = async (file, args, options = {}) => {
@@ -31,12 +32,13 @@ export const exec: Exec = async (file, args, options = {}) => {
     stripFinalNewline: false,
     timeout: options.timeoutMs ?? TIMEOUT_MS,
     maxBuffer: MAX_OUTPUT,
-    env: { LC_ALL: 'C', PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
+    env: { LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
     ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
   });
   remember(child.pid);
   const result = await child;
-  if (result.exitCode === undefined) throw new KernelError(file, args, `${result.shortMessage ?? 'did not end'}`);
+  if (result.exitCode === undefined)
+    throw new KernelError(file, args, `${result.shortMessage ?? 'did not end'}`);
   return { code: result.exitCode, stdout: String(result.stdout ?? ''), stderr: String(result.stderr ?? '') };
 };
 
@@ -50,15 +52,31 @@ export class KernelError extends Error {
 }
 
 /** Runs and throws unless it exits 0. */
-export async function must(run: Exec, file: string, args: readonly string[], options?: ExecOptions): Promise<string> {
+export async function must(
+  run: Exec,
+  file: string,
+  args: readonly string[],
+  options?: ExecOptions,
+): Promise<string> {
   const result = await run(file, args, options);
   if (result.code !== 0) throw new KernelError(file, args, result.stderr || `exit ${result.code}`);
   return result.stdout;
 }
 
 /** Starts a long-lived program and hands over its lines; ends when `signal` aborts. Resolves with its end. */
-export async function follow(file: string, args: readonly string[], onLine: (line: string) => void, signal: AbortSignal): Promise<string> {
-  const child = execa(file, [...args], { reject: false, stdin: 'ignore', buffer: false, cancelSignal: signal, env: { LC_ALL: 'C', PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` } });
+export async function follow(
+  file: string,
+  args: readonly string[],
+  onLine: (line: string) => void,
+  signal: AbortSignal,
+): Promise<string> {
+  const child = execa(file, [...args], {
+    reject: false,
+    stdin: 'ignore',
+    buffer: false,
+    cancelSignal: signal,
+    env: { LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
+  });
   remember(child.pid);
   for await (const line of child.iterable({ from: 'stdout' })) onLine(String(line));
   const result = await child;

@@ -16,7 +16,12 @@ export function expectedAfter(shape: Shape, desired: DesiredState, before: Obser
   };
 }
 
-const savedSet = (s: { type: string; family: Family; timed: boolean; members: readonly string[] }): SavedSet => ({
+const savedSet = (s: {
+  type: string;
+  family: Family;
+  timed: boolean;
+  members: readonly string[];
+}): SavedSet => ({
   type: s.type,
   family: s.family,
   timed: s.timed,
@@ -35,8 +40,15 @@ function tableAfter(t: TableDesired, before: SavedTable, prefix: string): SavedT
   const after = new Map(foreign.map(([c, rules]) => [c, rules.filter((r) => r.hash === undefined)]));
   for (const hook of t.hooks) {
     const place = placeOf(hook, before);
-    after.set(place, [{ text: '', hash: chainHashes([hook.rule], t.family)[0] }, ...(after.get(place) ?? [])]);
+    after.set(place, [
+      { text: '', hash: chainHashes([hook.rule], t.family)[0] },
+      ...(after.get(place) ?? []),
+    ]);
   }
-  for (const [chain, rules] of t.chains) after.set(chain, chainHashes(rules, t.family).map((hash): SavedRule => ({ text: '', hash })));
+  for (const [chain, rules] of t.chains)
+    after.set(
+      chain,
+      chainHashes(rules, t.family).map((hash): SavedRule => ({ text: '', hash })),
+    );
   return after;
 }

@@ -15,8 +15,14 @@ export async function readChains(run: Exec): Promise<Found> {
   const items = (root as { nftables?: readonly { chain?: JsonChain }[] }).nftables ?? [];
   const found: Record<string, string[]> = {};
   for (const { chain } of items) {
-    if (chain === undefined || (chain.family !== 'ip' && chain.family !== 'ip6') || !TABLES.has(String(chain.table))) continue;
-    (found[`${chain.family} ${String(chain.table)}`] ??= []).push(String(chain.name));
+    if (
+      chain === undefined ||
+      (chain.family !== 'ip' && chain.family !== 'ip6') ||
+      !TABLES.has(String(chain.table))
+    )
+      continue;
+    const table = `${chain.family} ${String(chain.table)}`;
+    found[table] = [...(found[table] ?? []), String(chain.name)];
   }
   return found;
 }
@@ -26,7 +32,10 @@ export const isUntouched = (found: Found, prefix: string): boolean =>
   !Object.values(found).some((chains) => chains.some((c) => c.startsWith(`${prefix}-`)));
 
 /** Base chains and tables that we made iptables create, in the order in which they can be deleted. */
-export function leftovers(now: Found, before: Found): { chains: readonly string[]; tables: readonly string[] } {
+export function leftovers(
+  now: Found,
+  before: Found,
+): { chains: readonly string[]; tables: readonly string[] } {
   const chains: string[] = [];
   const tables: string[] = [];
   for (const [table, names] of Object.entries(now)) {

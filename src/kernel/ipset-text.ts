@@ -17,7 +17,12 @@ export function parseSetSave(text: string, prefix: string): Map<string, SavedSet
     const [verb, name, what, ...rest] = line.split(' ');
     if (!name?.startsWith(`${prefix}-`) || what === undefined) continue;
     if (verb === 'create')
-      sets.set(name, { type: what, family: rest[rest.indexOf('family') + 1] === 'inet6' ? 6 : 4, timed: rest.includes('timeout'), members: new Set() });
+      sets.set(name, {
+        type: what,
+        family: rest[rest.indexOf('family') + 1] === 'inet6' ? 6 : 4,
+        timed: rest.includes('timeout'),
+        members: new Set(),
+      });
     else if (verb === 'add') sets.get(name)?.members.add(hexGroups(what));
   }
   return sets;
@@ -45,7 +50,10 @@ export interface SetScripts {
 }
 
 /** What the sets need. Contents of timed sets are left alone. */
-export function diffSets(desired: ReadonlyMap<string, SetDesired>, observed: ReadonlyMap<string, SavedSet>): SetScripts {
+export function diffSets(
+  desired: ReadonlyMap<string, SetDesired>,
+  observed: ReadonlyMap<string, SavedSet>,
+): SetScripts {
   const tighten: string[] = [];
   const loosen: string[] = [];
   const refill: string[] = [];
@@ -57,8 +65,12 @@ export function diffSets(desired: ReadonlyMap<string, SetDesired>, observed: Rea
       if (want.timed) refill.push(want.name);
     } else if (have && !want.timed) {
       const members = new Set(want.members.map(bareMember));
-      tighten.push(...[...have.members].filter((m) => !members.has(m)).map((m) => `del ${want.name} ${m} -exist`));
-      loosen.push(...[...members].filter((m) => !have.members.has(m)).map((m) => `add ${want.name} ${m} -exist`));
+      tighten.push(
+        ...[...have.members].filter((m) => !members.has(m)).map((m) => `del ${want.name} ${m} -exist`),
+      );
+      loosen.push(
+        ...[...members].filter((m) => !have.members.has(m)).map((m) => `add ${want.name} ${m} -exist`),
+      );
     }
   }
   const destroy = [...observed.keys()].filter((n) => !desired.has(n)).map((n) => `destroy ${n}`);

@@ -17,8 +17,10 @@ export function parseSave(text: string, prefix: string): SavedTables {
   const tables = new Map<string, Map<string, SavedRule[]>>();
   let table = new Map<string, SavedRule[]>();
   for (const line of text.split('\n')) {
-    if (line.startsWith('*')) tables.set(line.slice(1).trim(), (table = new Map()));
-    else if (line.startsWith(':')) table.set(line.slice(1, line.indexOf(' ')), []);
+    if (line.startsWith('*')) {
+      table = new Map();
+      tables.set(line.slice(1).trim(), table);
+    } else if (line.startsWith(':')) table.set(line.slice(1, line.indexOf(' ')), []);
     else if (line.startsWith('-A ')) readRule(table, line, prefix);
   }
   return tables;
@@ -42,7 +44,9 @@ function ownHash(text: string, prefix: string): string | undefined {
 /** A chain as `iptables-restore` lines, each rule with its hash. */
 export function renderChain(chain: string, rules: readonly Rule[], family: Family, prefix: string): string[] {
   const hashes = chainHashes(rules, family);
-  return rules.map((r, i) => `-A ${chain} ${withComment(renderRule(r, family), prefix, hashes[i] as string)}`);
+  return rules.map(
+    (r, i) => `-A ${chain} ${withComment(renderRule(r, family), prefix, hashes[i] as string)}`,
+  );
 }
 
 /** Before the target, where iptables-save prints it too. */
@@ -70,4 +74,5 @@ function tableScript(edit: TableEdit): string {
   const removed = edit.remove.map((c) => `-X ${c}`);
   return `${[`*${edit.table}`, ...declared, ...rules, ...edit.commands, ...removed, 'COMMIT'].join('\n')}\n`;
 }
-export const isEmptyEdit = (e: TableEdit): boolean => e.refill.size === 0 && e.commands.length === 0 && e.remove.length === 0;
+export const isEmptyEdit = (e: TableEdit): boolean =>
+  e.refill.size === 0 && e.commands.length === 0 && e.remove.length === 0;

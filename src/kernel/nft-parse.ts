@@ -12,14 +12,14 @@ export type IndexOf = (ifname: string) => number | undefined;
 /** Reads `nft -j list table bridge drawbridge`. What cannot be read is left out: it is then written again. */
 export function parseBridge(json: string, indexOf: IndexOf): ObservedBridge {
   const root: unknown = JSON.parse(json);
-  const items = isObject(root) && Array.isArray(root['nftables']) ? root['nftables'].filter(isObject) : [];
+  const items = isObject(root) && Array.isArray(root.nftables) ? root.nftables.filter(isObject) : [];
   const named = new Map<string, unknown[]>();
   let program: string | undefined;
   for (const item of items) {
-    const holder = item['map'] ?? item['set'];
-    if (isObject(holder) && Array.isArray(holder['elem'])) named.set(String(holder['name']), holder['elem']);
-    const chain = item['chain'];
-    if (isObject(chain) && String(chain['name']).startsWith('program_')) program = String(chain['name']);
+    const holder = item.map ?? item.set;
+    if (isObject(holder) && Array.isArray(holder.elem)) named.set(String(holder.name), holder.elem);
+    const chain = item.chain;
+    if (isObject(chain) && String(chain.name).startsWith('program_')) program = String(chain.name);
   }
   return { program, elements: elements(named, indexOf) };
 }
@@ -43,7 +43,7 @@ function elements(named: ReadonlyMap<string, readonly unknown[]>, indexOf: Index
 }
 
 function idKey(key: unknown, port: (v: unknown) => number): string {
-  const parts = isObject(key) && Array.isArray(key['concat']) ? key['concat'] : [];
+  const parts = isObject(key) && Array.isArray(key.concat) ? key.concat : [];
   return `${port(parts[0])} . ${String(parts[1])} . ${String(parts[2])}`;
 }
 

@@ -7,7 +7,9 @@ const RESTART_MS = 1_000;
 /** Whether a line of `nft monitor` touches us or the places where we are hooked. */
 export function concerns(line: string, prefix: string): boolean {
   if (/ (DOCKER-USER|FORWARD|INPUT|OUTPUT|PREROUTING)( |$)/.test(line)) return true;
-  return line.includes(`${prefix}-`) || line.includes(' bridge drawbridge') || line.startsWith('delete table');
+  return (
+    line.includes(`${prefix}-`) || line.includes(' bridge drawbridge') || line.startsWith('delete table')
+  );
 }
 
 /**
@@ -25,9 +27,17 @@ export class RulesMonitor implements AsyncDisposable {
 
   async #run(prefix: string, onForeign: (what: string) => void, log: Logger): Promise<void> {
     while (!this.#stop.signal.aborted) {
-      const end = await follow('nft', ['monitor'], (line) => this.#line(line, prefix, onForeign), this.#stop.signal).catch(String);
+      const end = await follow(
+        'nft',
+        ['monitor'],
+        (line) => this.#line(line, prefix, onForeign),
+        this.#stop.signal,
+      ).catch(String);
       if (this.#stop.signal.aborted) return;
-      log.warn({ end }, 'nft monitor ended: starting it again; until then only the periodic look finds changes');
+      log.warn(
+        { end },
+        'nft monitor ended: starting it again; until then only the periodic look finds changes',
+      );
       onForeign('nft monitor was away');
       await sleep(RESTART_MS, undefined, { signal: this.#stop.signal }).catch(() => undefined);
     }

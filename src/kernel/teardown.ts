@@ -11,7 +11,11 @@ const BUILTIN = new Set(['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTIN
  * Takes every trace of ours out of the rules, sets and bridge table. `before`: what stood when we came; base chains and
  * tables that iptables made for us go too, when they are empty. Returns what was removed, for people.
  */
-export async function teardownRules(run: Exec, prefix: string, before: Found | undefined): Promise<readonly string[]> {
+export async function teardownRules(
+  run: Exec,
+  prefix: string,
+  before: Found | undefined,
+): Promise<readonly string[]> {
   const observed = await observe(run, prefix, () => undefined);
   const removed: string[] = [];
   for (const family of [4, 6] as const) {
@@ -25,7 +29,9 @@ export async function teardownRules(run: Exec, prefix: string, before: Found | u
     removed.push(`table bridge ${BRIDGE_TABLE}`);
   }
   if (observed.sets.size > 0) {
-    await must(run, 'ipset', ['restore'], { input: [...observed.sets.keys()].map((s) => `destroy ${s}\n`).join('') });
+    await must(run, 'ipset', ['restore'], {
+      input: [...observed.sets.keys()].map((s) => `destroy ${s}\n`).join(''),
+    });
     removed.push(`${observed.sets.size} sets`);
   }
   if (before) removed.push(...(await removeLeftovers(run, before)));
@@ -35,10 +41,12 @@ export async function teardownRules(run: Exec, prefix: string, before: Found | u
 async function removeLeftovers(run: Exec, before: Found): Promise<string[]> {
   const { chains, tables } = leftovers(await readChains(run), before);
   const removed: string[] = [];
-  for (const table of tables) if (await isBare(run, ['table', ...table.split(' ')])) removed.push(await remove(run, 'table', table));
+  for (const table of tables)
+    if (await isBare(run, ['table', ...table.split(' ')])) removed.push(await remove(run, 'table', table));
   for (const chain of chains) {
     const isOurs = BUILTIN.has(chain.split(' ')[2] ?? '');
-    if (isOurs && (await isBare(run, ['chain', ...chain.split(' ')]))) removed.push(await remove(run, 'chain', chain));
+    if (isOurs && (await isBare(run, ['chain', ...chain.split(' ')])))
+      removed.push(await remove(run, 'chain', chain));
   }
   return removed;
 }
@@ -52,6 +60,9 @@ async function remove(run: Exec, kind: 'table' | 'chain', what: string): Promise
 async function isBare(run: Exec, what: readonly string[]): Promise<boolean> {
   const root: unknown = JSON.parse(await must(run, 'nft', ['-j', 'list', ...what]));
   const items = (root as { nftables?: readonly Record<string, { policy?: string }>[] }).nftables ?? [];
-  const chains = items.flatMap((i) => (i['chain'] ? [i['chain']] : []));
-  return items.every((i) => i['rule'] === undefined) && chains.every((c) => c.policy === undefined || c.policy === 'accept');
+  const chains = items.flatMap((i) => (i.chain ? [i.chain] : []));
+  return (
+    items.every((i) => i.rule === undefined) &&
+    chains.every((c) => c.policy === undefined || c.policy === 'accept')
+  );
 }

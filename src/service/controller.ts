@@ -2,7 +2,15 @@ import type { Changes } from '../control/changes.js';
 import { findContainer } from '../control/changes-find.js';
 import type { ContainerFacts } from '../model/container.js';
 import type { Grant, Mode } from '../model/policy.js';
-import type { ContainerView, Controller, DenialEvent, ExplainView, ListView, StatusView, Store } from '../ports.js';
+import type {
+  ContainerView,
+  Controller,
+  DenialEvent,
+  ExplainView,
+  ListView,
+  StatusView,
+  Store,
+} from '../ports.js';
 import type { Counts } from './counts.js';
 import type { Engine } from './engine.js';
 import type { Said } from './policies.js';
@@ -43,7 +51,10 @@ export class ServiceController implements Controller {
       observed: all.filter((c) => c.mode === 'observe').length,
       containers: all.length,
       threats: { entries: 0, feeds: 0 },
-      kernel: { inSync: engine.reconciler.inSync && engine.state !== undefined, lastRepair: engine.lastRepair },
+      kernel: {
+        inSync: engine.reconciler.inSync && engine.state !== undefined,
+        lastRepair: engine.lastRepair,
+      },
       store: { kind: 'embedded', ok, detail },
     };
   }
@@ -51,8 +62,13 @@ export class ServiceController implements Controller {
   ready(): { ready: boolean; reason: string } {
     const { engine } = this.#p;
     if (!engine.state) return { ready: false, reason: 'the first pass has not been applied yet' };
-    if (!engine.reconciler.inSync) return { ready: false, reason: engine.reconciler.lastError?.message ?? 'the kernel does not hold the desired state' };
-    if (!engine.docker.view().connected) return { ready: false, reason: 'Docker does not answer: the last known state is held' };
+    if (!engine.reconciler.inSync)
+      return {
+        ready: false,
+        reason: engine.reconciler.lastError?.message ?? 'the kernel does not hold the desired state',
+      };
+    if (!engine.docker.view().connected)
+      return { ready: false, reason: 'Docker does not answer: the last known state is held' };
     return { ready: true, reason: 'the kernel holds what it should' };
   }
 

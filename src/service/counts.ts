@@ -1,8 +1,8 @@
-import { containerChain } from '../desired/naming.js';
 import type { InForce } from '../control/enforcer.js';
+import { containerChain } from '../desired/naming.js';
+import type { Rule } from '../desired/rules.js';
 import { type ChainCounts, readCounters } from '../kernel/counters.js';
 import type { Exec } from '../kernel/exec.js';
-import type { Rule } from '../desired/rules.js';
 
 export interface MemberCounts {
   /** New flows that an entry permitted, and that none did. */
@@ -25,7 +25,9 @@ export class Counts {
   }
 
   async refresh(): Promise<void> {
-    this.#latest = await Promise.all(([4, 6] as const).map(async (f) => [f, await readCounters(this.#run, this.#prefix, f)] as const));
+    this.#latest = await Promise.all(
+      ([4, 6] as const).map(async (f) => [f, await readCounters(this.#run, this.#prefix, f)] as const),
+    );
   }
 
   of(id: string, state: InForce): MemberCounts {
@@ -36,7 +38,7 @@ export class Counts {
       const rules = filterChain(state, family, chain);
       for (const [i, packets] of (counts.get(chain) ?? []).entries()) {
         const rule = rules[i];
-        if (!rule || rule.then.k !== 'goto') continue;
+        if (rule?.then.k !== 'goto') continue;
         if (rule.then.chain.endsWith('-OK')) allowed += packets;
         else denied += packets;
         for (const entry of rule.why ?? []) byEntry.set(entry, (byEntry.get(entry) ?? 0) + packets);

@@ -7,7 +7,12 @@ import { exec } from '../kernel/exec.js';
 import type { Logger } from '../ports.js';
 import { shapeOf } from './shape.js';
 
-const SILENT: Logger = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+const SILENT: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
 const HOST_ASKS_SINCE = 28;
 
 /** Can this host enforce? */
@@ -21,13 +26,26 @@ async function checkDocker(config: Config): Promise<DoctorCheck[]> {
   try {
     const facts = await docker.daemonInfo();
     return [
-      { name: 'docker', ok: true, level: 'error', detail: `Engine ${facts.serverVersion} answers at ${config.docker.socket}` },
+      {
+        name: 'docker',
+        ok: true,
+        level: 'error',
+        detail: `Engine ${facts.serverVersion} answers at ${config.docker.socket}`,
+      },
       await checkForward(facts),
       checkResolver(facts),
     ];
   } catch (e) {
     const detail = `Docker does not answer at ${config.docker.socket}: ${e instanceof Error ? e.message : String(e)}`;
-    return [{ name: 'docker', ok: false, level: 'error', detail, remedy: 'start Docker, or set docker.socket to its socket' }];
+    return [
+      {
+        name: 'docker',
+        ok: false,
+        level: 'error',
+        detail,
+        remedy: 'start Docker, or set docker.socket to its socket',
+      },
+    ];
   } finally {
     await docker.close();
   }
@@ -36,10 +54,22 @@ async function checkDocker(config: Config): Promise<DoctorCheck[]> {
 async function checkForward(facts: DaemonFacts): Promise<DoctorCheck> {
   const base = { name: 'DOCKER-USER', level: 'error' } as const;
   if (facts.firewallBackend?.startsWith('nftables'))
-    return { ...base, ok: false, detail: "Docker uses its nftables backend, which has no DOCKER-USER: rules stand in FORWARD itself", level: 'warn', remedy: 'set "firewall-backend": "iptables" in /etc/docker/daemon.json' };
+    return {
+      ...base,
+      ok: false,
+      detail: 'Docker uses its nftables backend, which has no DOCKER-USER: rules stand in FORWARD itself',
+      level: 'warn',
+      remedy: 'set "firewall-backend": "iptables" in /etc/docker/daemon.json',
+    };
   const chain = await exec('iptables', ['-S', 'DOCKER-USER']);
   const ok = chain.code === 0;
-  return { ...base, ok, level: 'warn', detail: ok ? 'stands' : 'does not stand: our rules go to FORWARD itself', ...(ok ? {} : { remedy: 'do not run Docker with "iptables": false' }) };
+  return {
+    ...base,
+    ok,
+    level: 'warn',
+    detail: ok ? 'stands' : 'does not stand: our rules go to FORWARD itself',
+    ...(ok ? {} : { remedy: 'do not run Docker with "iptables": false' }),
+  };
 }
 
 /** Where Docker's resolver asks from the host, nobody can tell who asked: daemon.json "dns" changes that from the first instruction on. */
@@ -54,12 +84,16 @@ function checkResolver(facts: DaemonFacts): DoctorCheck {
     ok: !asksFromHost,
     level: 'warn',
     detail: asksFromHost
-      ? "Docker's resolver asks from the host: a container's names are held a few milliseconds after its start only (unless daemon.json has \"dns\" already)"
+      ? 'Docker\'s resolver asks from the host: a container\'s names are held a few milliseconds after its start only (unless daemon.json has "dns" already)'
       : "Docker's resolver asks from the container: names are held from its first instruction",
-    ...(asksFromHost ? { remedy: `put this into /etc/docker/daemon.json and restart Docker: ${advice}` } : {}),
+    ...(asksFromHost
+      ? { remedy: `put this into /etc/docker/daemon.json and restart Docker: ${advice}` }
+      : {}),
   };
 }
 
 function hostServers(): string[] {
-  return [...readFileSync('/etc/resolv.conf', 'utf8').matchAll(/^\s*nameserver\s+(\S+)/gm)].map((m) => m[1] ?? '');
+  return [...readFileSync('/etc/resolv.conf', 'utf8').matchAll(/^\s*nameserver\s+(\S+)/gm)].map(
+    (m) => m[1] ?? '',
+  );
 }

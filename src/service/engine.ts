@@ -86,14 +86,23 @@ export class Engine {
     this.#listenToLinks();
     this.docker.onChange((view, reason) => {
       this.reconciler.trigger(`docker: ${reason}`);
-      if (view.connected) for (const id of this.dns.ledger.containers()) if (!view.containers.has(id)) this.dns.forget(id);
+      if (view.connected)
+        for (const id of this.dns.ledger.containers()) if (!view.containers.has(id)) this.dns.forget(id);
     });
     this.docker.start();
     await this.#firstView();
     this.reconciler.trigger('start', true);
     await this.reconciler.inForce(30_000);
     this.#open.push(new RulesMonitor(this.shape.prefix, (what) => this.#tampered(what), log));
-    this.#open.push(new Pulse({ kernel: this.kernel, state: () => this.state, tampered: (what) => this.#tampered(what), log, dns: this.dns }));
+    this.#open.push(
+      new Pulse({
+        kernel: this.kernel,
+        state: () => this.state,
+        tampered: (what) => this.#tampered(what),
+        log,
+        dns: this.dns,
+      }),
+    );
     this.#open.push(new InUse({ dns: this.dns, flows: this.kernel.flows, state: () => this.state, log }));
   }
 
@@ -113,7 +122,11 @@ export class Engine {
   /** Waits for Docker; without it the first pass only lays the closed base. */
   async #firstView(): Promise<void> {
     const view = await Promise.race([this.docker.refresh().catch(() => undefined), wait(DOCKER_WAIT_MS)]);
-    if (!view) this.#o.log.warn({ socket: this.#o.config.docker.socket }, 'Docker does not answer yet: unknown ports stay closed until it does');
+    if (!view)
+      this.#o.log.warn(
+        { socket: this.#o.config.docker.socket },
+        'Docker does not answer yet: unknown ports stay closed until it does',
+      );
   }
 
   #tampered(what: string): void {
@@ -133,7 +146,13 @@ export class Engine {
     const { dns, state } = this.#o.config;
     mkdirSync(state, { recursive: true, mode: 0o700 });
     return new DnsService({
-      config: { upstreams: dns.upstreams, zones: dns.zones, minTtl: dns.minTtlMs / 1000, maxTtl: dns.maxTtlMs / 1000, grace: dns.graceMs / 1000 },
+      config: {
+        upstreams: dns.upstreams,
+        zones: dns.zones,
+        minTtl: dns.minTtlMs / 1000,
+        maxTtl: dns.maxTtlMs / 1000,
+        grace: dns.graceMs / 1000,
+      },
       policy: this.names,
       sets: this.kernel.sets,
       original: this.kernel.flows,
@@ -147,7 +166,8 @@ export class Engine {
     return new Denials({
       marks: this.shape.marks,
       containerOf: (identity, src) =>
-        [...(this.state?.members.values() ?? [])].find((m) => m.identity === identity)?.id ?? this.names.whoIs(src),
+        [...(this.state?.members.values() ?? [])].find((m) => m.identity === identity)?.id ??
+        this.names.whoIs(src),
       namesOf: (container, address) => this.dns.namesFor(container, address),
       now: Date.now,
     });
@@ -241,7 +261,14 @@ export class Engine {
       const header = parsePacket(p.payload);
       if (!header.ok) return;
       const { src, dst, protocol, dport = 0 } = header.value;
-      this.denials.packet({ prefix: p.prefix, mark: p.mark, proto: PROTO[protocol] ?? String(protocol), src, dst, dport });
+      this.denials.packet({
+        prefix: p.prefix,
+        mark: p.mark,
+        proto: PROTO[protocol] ?? String(protocol),
+        src,
+        dst,
+        dport,
+      });
     });
     this.#open.push(this.#queue, packets);
   }
@@ -258,10 +285,13 @@ export class Engine {
   }
 
   async #addresses(): Promise<void> {
-    await this.kernel.own.refresh().catch((e: unknown) => this.#o.log.error({ err: String(e) }, 'cannot list the host addresses'));
+    await this.kernel.own
+      .refresh()
+      .catch((e: unknown) => this.#o.log.error({ err: String(e) }, 'cannot list the host addresses'));
   }
 }
 
 const DOCKER_WAIT_MS = 10_000;
 const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
-const wait = (ms: number): Promise<undefined> => new Promise((resolve) => void setTimeout(() => resolve(undefined), ms).unref());
+const wait = (ms: number): Promise<undefined> =>
+  new Promise((resolve) => void setTimeout(() => resolve(undefined), ms).unref());

@@ -1,6 +1,6 @@
 import type { InForce } from '../control/enforcer.js';
-import type { DnsService } from '../dns/service.js';
 import type { Fact } from '../dns/ledger.js';
+import type { DnsService } from '../dns/service.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import type { Logger } from '../ports.js';
 
@@ -23,16 +23,20 @@ export class InUse implements AsyncDisposable {
   constructor(options: InUseOptions) {
     this.#o = options;
     this.#timer = setInterval(() => {
-      this.#running = this.look().catch((e: unknown) => options.log.warn({ err: String(e) }, 'cannot tell which addresses are in use'));
+      this.#running = this.look().catch((e: unknown) =>
+        options.log.warn({ err: String(e) }, 'cannot tell which addresses are in use'),
+      );
     }, EVERY_MS);
   }
 
   async look(): Promise<void> {
     const byContainer = new Map<string, Fact[]>();
-    for (const f of this.#o.dns.expiring(AHEAD_MS)) byContainer.set(f.container, [...(byContainer.get(f.container) ?? []), f]);
+    for (const f of this.#o.dns.expiring(AHEAD_MS))
+      byContainer.set(f.container, [...(byContainer.get(f.container) ?? []), f]);
     for (const [container, facts] of byContainer) {
       const busy = await this.#destinations(container);
-      for (const f of facts) if (busy.has(f.address)) await this.#o.dns.extend(container, f.address, Date.now() + EXTENSION_MS);
+      for (const f of facts)
+        if (busy.has(f.address)) await this.#o.dns.extend(container, f.address, Date.now() + EXTENSION_MS);
     }
   }
 
@@ -41,7 +45,8 @@ export class InUse implements AsyncDisposable {
     const own = ports.flatMap((p) => [p.ip4, p.ip6]).filter((a) => a !== undefined);
     const found = new Set<string>();
     for (const src of own)
-      for (const flow of await this.#o.flows.flows(src.includes(':') ? 6 : 4, { orig: { src } })) found.add(flow.reply.src);
+      for (const flow of await this.#o.flows.flows(src.includes(':') ? 6 : 4, { orig: { src } }))
+        found.add(flow.reply.src);
     return found;
   }
 

@@ -25,7 +25,9 @@ export class Policies {
     this.#said = said;
     this.#view = view;
     this.#manage = (n) =>
-      n.driver === 'bridge' && matchesAny(config.networks.manage, n.name) && !matchesAny(config.networks.ignore, n.name);
+      n.driver === 'bridge' &&
+      matchesAny(config.networks.manage, n.name) &&
+      !matchesAny(config.networks.ignore, n.name);
     this.#eastWest = Object.entries(config.eastWest).map(([pattern, rule]) => [glob(pattern), rule] as const);
   }
 
@@ -47,5 +49,6 @@ export class Policies {
     });
   };
 
-  readonly unattributed = (): Policy => compileUnattributed(this.#config.unattributed, this.#said().lists, Date.now());
+  readonly unattributed = (): Policy =>
+    compileUnattributed(this.#config.unattributed, this.#said().lists, Date.now());
 }

@@ -20,7 +20,10 @@ export class SearchDomains {
   async #fetch(id: string): Promise<void> {
     this.#known.set(id, []);
     // Unreadable: no suffix is known, so that more is counted as denied, and nothing is permitted by it.
-    const search = await this.#read(id).then((r) => r.search, () => undefined);
+    const search = await this.#read(id).then(
+      (r) => r.search,
+      () => undefined,
+    );
     if (search === undefined || search.length === 0) this.#known.delete(id);
     else this.#known.set(id, search);
   }

@@ -29,7 +29,8 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
   const removed = [...(await teardownRules(exec, config.kernel.prefix, foundBefore(config)))];
   const addresses = new Addresses();
   try {
-    for (const a of [`${DNS_ADDRESSES.v4}/32`, `${DNS_ADDRESSES.v6}/128`]) if (addresses.remove('lo', a)) removed.push(`address ${a} on lo`);
+    for (const a of [`${DNS_ADDRESSES.v4}/32`, `${DNS_ADDRESSES.v6}/128`])
+      if (addresses.remove('lo', a)) removed.push(`address ${a} on lo`);
   } finally {
     addresses.close();
   }
@@ -45,7 +46,9 @@ async function tidyNamespaces(): Promise<string[]> {
     const path = join(folder, name);
     const tables = await exec('nsenter', [`--net=${path}`, '--', 'nft', 'list', 'tables', 'inet']);
     if (!tables.stdout.includes('table inet drawbridge')) continue;
-    const gone = await exec('nsenter', [`--net=${path}`, '--', 'nft', '-f', '-'], { input: namespaceRulesGone() });
+    const gone = await exec('nsenter', [`--net=${path}`, '--', 'nft', '-f', '-'], {
+      input: namespaceRulesGone(),
+    });
     if (gone.code === 0) removed.push(`resolver rules in namespace ${name}`);
   }
   return removed;

@@ -23,7 +23,9 @@ export function containerView({ engine, counts, said }: ViewParts, c: ContainerF
   const { state } = engine;
   const holder = c.sharesWith ? (engine.docker.view().containers.get(c.sharesWith) ?? c) : c;
   const policy = state?.members.get(holder.id)?.policy ?? engine.policies.policyOf(holder);
-  const count: MemberCounts = state ? counts.of(holder.id, state) : { allowed: 0, denied: 0, byEntry: new Map() };
+  const count: MemberCounts = state
+    ? counts.of(holder.id, state)
+    : { allowed: 0, denied: 0, byEntry: new Map() };
   return {
     id: c.id,
     name: c.name,
@@ -78,12 +80,21 @@ function addressesOf(engine: Engine, id: string, pe: PolicyEntry): readonly stri
 
 export function explainView(engine: Engine, c: ContainerFacts, to: string): ExplainView {
   const parsed = parseEntry(to);
-  if (!parsed.ok) throw new RefusedError({ kind: 'invalid', problems: parsed.problems.map((p) => ({ ...p, pointer: '/to' })) });
+  if (!parsed.ok)
+    throw new RefusedError({
+      kind: 'invalid',
+      problems: parsed.problems.map((p) => ({ ...p, pointer: '/to' })),
+    });
   const { state } = engine;
   const id = c.sharesWith ?? c.id;
   const member = state?.members.get(id);
   if (!isDest(parsed.value))
-    throw new RefusedError({ kind: 'invalid', problems: [{ detail: `${to} is a list, not a destination`, remedy: 'name an address or a name', pointer: '/to' }] });
+    throw new RefusedError({
+      kind: 'invalid',
+      problems: [
+        { detail: `${to} is a list, not a destination`, remedy: 'name an address or a name', pointer: '/to' },
+      ],
+    });
   if (!state || !member)
     throw new RefusedError({
       kind: 'conflict',
@@ -100,7 +111,8 @@ export function explainView(engine: Engine, c: ContainerFacts, to: string): Expl
     decide: (name) => engine.names.decide(id, name),
     told: (name) => engine.dns.addressesFor(id, { match: 'exact', name }),
     hostAddress: hostAddress(state, member.ports[0]?.bridge),
-    neighbours: (name) => (self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : []),
+    neighbours: (name) =>
+      self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
   });
 }
 

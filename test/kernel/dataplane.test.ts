@@ -15,7 +15,8 @@ beforeEach(() => {
 });
 afterEach(() => ns[Symbol.dispose]());
 
-const POLICY = 'api.github.com, 10.1.0.0/16:5432, [2001:db8::/32]:443, any:443, host:8125/udp, 10.9.0.1:53/udp dns=direct, 192.0.2.9/icmp';
+const POLICY =
+  'api.github.com, 10.1.0.0/16:5432, [2001:db8::/32]:443, any:443, host:8125/udp, 10.9.0.1:53/udp dns=direct, 192.0.2.9/icmp';
 const none = () => undefined;
 
 describe('the kernel takes a desired state and gives it back', () => {
@@ -26,7 +27,9 @@ describe('the kernel takes a desired state and gives it back', () => {
     const again = planSteps(shape, desired, await observe(ns.exec, 'DB', none));
     expect(again.stages).toEqual([]);
     expect((await plane.apply(desired)).changed).toBe(false);
-    expect(ns.run('iptables', '-S', 'DOCKER-USER')).toMatch(/-A DOCKER-USER .*-j DB-FORWARD\n-A DOCKER-USER -s 10.9.9.9/);
+    expect(ns.run('iptables', '-S', 'DOCKER-USER')).toMatch(
+      /-A DOCKER-USER .*-j DB-FORWARD\n-A DOCKER-USER -s 10.9.9.9/,
+    );
   });
 
   it('goes from any state to any other, and takes a member out without trace', async () => {
@@ -73,8 +76,15 @@ describe('the kernel takes a desired state and gives it back', () => {
     const observed = await observe(ns.exec, 'DB', none);
     const before = compile(input(member(2, 'a.org'), member(3, 'b.org')));
     await applyPlan(ns.exec, planSteps(shape, before, observed));
-    const plan = planSteps(shape, compile(input(member(2, 'a.org'), member(3, 'b.org, 10.0.0.1:22'))), await observe(ns.exec, 'DB', none));
-    const text = plan.stages.flat().map((s) => s.script).join('');
+    const plan = planSteps(
+      shape,
+      compile(input(member(2, 'a.org'), member(3, 'b.org, 10.0.0.1:22'))),
+      await observe(ns.exec, 'DB', none),
+    );
+    const text = plan.stages
+      .flat()
+      .map((s) => s.script)
+      .join('');
     expect(text).not.toContain('DB-c-000000000002');
     expect(text).toContain('DB-c-000000000003');
   });

@@ -14,7 +14,7 @@ export function makeNetns(): Netns {
   const name = `dbt-${process.pid}-${count++}`;
   execFileSync('ip', ['netns', 'add', name]);
   const path = `/run/netns/${name}`;
-  const enter = ['--net=' + path, '--'];
+  const enter = [`--net=${path}`, '--'];
   return {
     name,
     path,

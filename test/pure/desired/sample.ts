@@ -20,7 +20,12 @@ export function entriesOf(text: string): PolicyEntry[] {
   return parsed.value.filter(isDest).map((entry) => ({ entry, source: { from: 'label' } }));
 }
 
-export function member(identity: number, allow: string, mode: Mode = 'enforce', ports?: readonly Port[]): Member {
+export function member(
+  identity: number,
+  allow: string,
+  mode: Mode = 'enforce',
+  ports?: readonly Port[],
+): Member {
   const entries = entriesOf(allow);
   return {
     id: identity.toString(16).padStart(12, '0').padEnd(64, 'a'),
@@ -45,7 +50,13 @@ export function input(...members: Member[]): DesiredInput {
   return {
     shape,
     members,
-    bridges: [{ name: 'br-test', mac: '02:42:aa:bb:cc:dd', ports: members.flatMap((m) => m.ports.map((p) => p.ifindex)) }],
+    bridges: [
+      {
+        name: 'br-test',
+        mac: '02:42:aa:bb:cc:dd',
+        ports: members.flatMap((m) => m.ports.map((p) => p.ifindex)),
+      },
+    ],
     exempt: [],
     unattributed: [],
     unattributedMode: 'observe',

@@ -1,0 +1,114 @@
+/** The DNS room with a policy that the test holds in its hands. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type DnsConfig, DnsService } from '../../../src/dns/service.js';
+import type { Mode } from '../../../src/model/policy.js';
+import type {
+  DnsPolicy,
+  NameDecision,
+  NameEvent,
+  OriginalDestination,
+  SetWriter,
+} from '../../../src/ports.js';
+
+export const quiet = { debug() {}, info() {}, warn() {}, error() {} };
+
+/** Containers are named after their source address: 127.9.0.1 is "127.9.0.1". */
+export class TestPolicy implements DnsPolicy {
+  readonly modes = new Map<string, Mode>();
+  readonly allowed = new Map<string, Partial<NameDecision>>();
+  readonly covered = new Set<string>();
+  readonly unknown = new Set<string>();
+  /** The host's own address: an answer that names it is refused. */
+  readonly host = new Set(['203.0.113.77']);
+  search: readonly string[] = [];
+
+  whoIs(address: string): string | undefined {
+    return this.unknown.has(address) ? undefined : address;
+  }
+  async awaitAsker(address: string, ms: number): Promise<string | undefined> {
+    const end = performance.now() + ms;
+    while (this.unknown.has(address) && performance.now() < end) await new Promise((r) => setTimeout(r, 20));
+    return this.whoIs(address);
+  }
+  mode(container: string): Mode {
+    return this.modes.get(container) ?? 'enforce';
+  }
+  decide(container: string, name: string): NameDecision {
+    const hit = this.allowed.get(name);
+    const sets = [{ v4: `${container}-v4`, v6: `${container}-v6` }];
+    return {
+      allow: hit !== undefined,
+      entries: [],
+      sets: hit === undefined ? [] : sets,
+      allowPrivate: false,
+      ...hit,
+    };
+  }
+  coversAddress(_: string, address: string): boolean {
+    return this.covered.has(address);
+  }
+  localName(_: string, name: string): readonly string[] | undefined {
+    return name === 'db' ? ['10.1.0.5'] : undefined;
+  }
+  localAddress(_: string, address: string): string | undefined {
+    return address === '10.1.0.5' ? 'db' : undefined;
+  }
+  hostAddresses(): ReadonlySet<string> {
+    return this.host;
+  }
+  searchDomains(): readonly string[] {
+    return this.search;
+  }
+}
+
+/** Stands for the kernel's sets: what was acknowledged, and how long an acknowledgement takes or whether it fails. */
+export class TestSets implements SetWriter {
+  readonly members = new Map<string, number>();
+  delayMs = 0;
+  failure: string | undefined;
+
+  async add(set: string, address: string, timeoutSeconds: number): Promise<void> {
+    if (this.delayMs > 0) await new Promise((r) => setTimeout(r, this.delayMs));
+    if (this.failure !== undefined) throw new Error(this.failure);
+    this.members.set(`${set} ${address}`, timeoutSeconds);
+  }
+  async remove(set: string, address: string): Promise<void> {
+    this.members.delete(`${set} ${address}`);
+  }
+}
+
+export class House {
+  readonly policy = new TestPolicy();
+  readonly sets = new TestSets();
+  readonly events: NameEvent[] = [];
+  readonly dir = mkdtempSync(join(tmpdir(), 'drawbridge-dns-'));
+  original: ReturnType<OriginalDestination['lookup']>;
+  readonly config: DnsConfig;
+  now = () => Date.now();
+  service: DnsService;
+
+  constructor(config: Partial<DnsConfig>) {
+    this.config = { upstreams: [], zones: {}, minTtl: 5, maxTtl: 86_400, grace: 3600, ...config };
+    this.service = this.make();
+  }
+
+  make(): DnsService {
+    return new DnsService({
+      config: this.config,
+      policy: this.policy,
+      sets: this.sets,
+      original: { lookup: () => this.original },
+      log: quiet,
+      journal: join(this.dir, 'dns.jsonl'),
+      now: () => this.now(),
+      onEvent: (e) => void this.events.push(e),
+    });
+  }
+
+  close(): void {
+    this.service[Symbol.dispose]();
+    rmSync(this.dir, { recursive: true });
+  }
+}

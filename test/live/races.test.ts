@@ -1,0 +1,111 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { inParallel } from './support.js';
+
+const COUNT = Number(process.env.RACES ?? 200);
+const AT_ONCE = 8;
+const permitted = (n: number): string => `93.184.${100 + Math.floor(n / 200)}.${1 + (n % 200)}`;
+const forbidden = (n: number): string => `93.184.${200 + Math.floor(n / 200)}.${1 + (n % 200)}`;
+
+/** The first instructions of a container: both at once, then whether TCP had to repeat anything. */
+const script = (n: number): string =>
+  [
+    `wget -q -T 1 -O /dev/null http://${forbidden(n)}/ &`,
+    `ping -c 1 -W 1 ${forbidden(n)} >/dev/null &`,
+    `wget -q -T 5 -O /dev/null http://${permitted(n)}/ && echo reached`,
+    'awk \'/^Tcp:/ && $13 ~ /[0-9]/ { print "repeated", $13 }\' /proc/net/snmp',
+    'wait',
+  ].join('\n');
+
+let lab: Lab;
+let drawbridge: Drawbridge;
+beforeAll(async () => {
+  lab = await Lab.up({});
+});
+afterAll(() => lab?.down());
+
+async function start(n: number, extra: readonly string[] = []): Promise<string> {
+  const args = [
+    'run',
+    '--rm',
+    '--label',
+    `drawbridge.allow=${permitted(n)}:80`,
+    ...extra,
+    lab.images.busybox,
+    'sh',
+    '-c',
+    script(n),
+  ];
+  const result = await lab.dockerResult(args, { timeoutMs: 120_000 });
+  return result.stdout;
+}
+
+async function outcome(from: number, count: number, extra?: (n: number) => readonly string[]) {
+  await lab.sniffer.clear();
+  const numbers = Array.from({ length: count }, (_, i) => from + i);
+  const printed = await inParallel(AT_ONCE, numbers, (n) => start(n, extra?.(n)));
+  const leaked = await lab.sniffer.packets({ direction: 'out', dst: numbers.map(forbidden) });
+  const syns = await lab.sniffer.packets({ direction: 'out', dst: numbers.map(permitted), onlyFlags: 'S' });
+  return {
+    leaked: leaked.length,
+    notReached: numbers.filter((_, i) => !printed[i]?.includes('reached')).length,
+    repeated: printed.filter((p) => /repeated [1-9]/.test(p)).length,
+    syns: syns.length,
+  };
+}
+
+describe('no window at the start of a container', () => {
+  it('control: without Drawbridge the forbidden addresses are reached', async () => {
+    const control = await outcome(1000, 4);
+    expect(control.leaked).toBeGreaterThan(0);
+    expect(control.notReached).toBe(0);
+  });
+
+  it(`${COUNT} containers in bursts: 0 packets to the forbidden, every permitted first SYN arrives once`, async () => {
+    drawbridge = lab.drawbridge({});
+    await drawbridge.ready();
+    expect(await outcome(0, COUNT)).toEqual({ leaked: 0, notReached: 0, repeated: 0, syns: COUNT });
+  });
+
+  it('the same while networks are created and removed beside them', async () => {
+    let running = true;
+    let made = 0;
+    const churn = (async () => {
+      for (let i = 0; i < 500 && running; i++) {
+        await lab.docker('network', 'create', `churn${i}`);
+        await lab.docker('network', 'rm', `churn${i}`);
+        made += 1;
+      }
+    })();
+    const seen = await outcome(300, Math.ceil(COUNT / 4));
+    running = false;
+    await churn;
+    expect(made).toBeGreaterThan(3);
+    expect(seen).toEqual({ leaked: 0, notReached: 0, repeated: 0, syns: Math.ceil(COUNT / 4) });
+  });
+
+  it('run --rm of different policies in a row on one address', async () => {
+    const addresses = new Set<string>();
+    for (let n = 600; n < 612; n++) {
+      const other = n % 2 === 0 ? permitted(n) : permitted(n - 1);
+      await lab.sniffer.clear();
+      const args = [
+        'run',
+        '--rm',
+        '--label',
+        `drawbridge.allow=${n % 2 === 0 ? `${other}:80` : '93.184.1.1:80'}`,
+      ];
+      const probe = `wget -q -T 1 -O /dev/null http://${other}/ && echo reached; ip -4 -o addr show eth0`;
+      const { stdout } = await lab.dockerResult([...args, lab.images.busybox, 'sh', '-c', probe], {
+        timeoutMs: 60_000,
+      });
+      addresses.add(/inet (\S+)/.exec(stdout)?.[1] ?? '');
+      expect({ n, reached: stdout.includes('reached') }).toEqual({ n, reached: n % 2 === 0 });
+      expect(await lab.sniffer.count({ direction: 'out', dst: other })).toBe(
+        n % 2 === 0 ? await lab.sniffer.count({ dst: other, direction: 'out' }) : 0,
+      );
+    }
+    expect(addresses.size).toBeLessThan(3);
+  });
+});
