@@ -137,7 +137,7 @@ export function readConfig(sources: ConfigSources): Parsed<Config> {
   const flags = fromFlags(sources.flags ?? {});
   const settings = [...env.settings, ...flags.settings];
   const base = wordsBack(withoutNulls(ConfigSchema, yaml.value ?? {}));
-  const value = Value.Default(ConfigSchema, isRecord(base) ? overlay(base, settings) : base);
+  const value = isRecord(base) ? Value.Default(ConfigSchema, overlay(base, settings)) : base;
   const own = [...yaml.problems, ...env.problems, ...flags.problems];
   const unreadable = yaml.value === undefined;
   const problems = unreadable ? own : [...own, ...placed(judge(value), settings, yaml.place)];

@@ -41,11 +41,19 @@ function upstreams(list: readonly string[], pointer: string): readonly Problem[]
 }
 
 function zones({ dns }: RawConfig): readonly Problem[] {
+  const seen = new Set<string>();
   return Object.entries(dns.zones).flatMap(([name, zone]) => {
     const pointer = `/dns/zones/${escapePointer(name)}`;
     const parsed = canonicalName(name, 1);
-    const named = parsed.ok ? [] : parsed.problems.map((problem) => ({ ...problem, pointer }));
-    return [...named, ...upstreams(zone.upstreams, `${pointer}/upstreams`)];
+    const twice = parsed.ok && seen.has(parsed.value);
+    if (parsed.ok) seen.add(parsed.value);
+    return [
+      ...(parsed.ok ? [] : parsed.problems.map((problem) => ({ ...problem, pointer }))),
+      ...(twice
+        ? [{ detail: `the zone ${name} stands here twice`, remedy: 'keep one of the two', pointer }]
+        : []),
+      ...upstreams(zone.upstreams, `${pointer}/upstreams`),
+    ];
   });
 }
 
