@@ -37,7 +37,7 @@ export class Conntrack implements OriginalDestination, Disposable {
     try {
       return await this.#dump(family, filter, true);
     } catch (error) {
-      if (!isRefusal(error, 'EOPNOTSUPP', 'EINVAL')) throw error;
+      if (!isRefusal(error, 'ENOTSUP', 'EINVAL')) throw error;
       return this.#dump(family, filter, false); // a kernel that knows only some of the filter's fields
     }
   }

@@ -12,7 +12,7 @@ export interface ErrorDetail {
 const REMEDIES: Readonly<Record<string, string>> = {
   EPERM: 'Run as root, or with CAP_NET_ADMIN in the network namespace concerned.',
   ENOBUFS: 'The kernel had more to say than the receive buffer holds: ask again, or raise net.core.rmem_max.',
-  EOPNOTSUPP: 'This kernel lacks the feature: load its module or use a newer kernel.',
+  ENOTSUP: 'This kernel lacks the feature: load its module or use a newer kernel.',
   EPROTONOSUPPORT: 'This kernel lacks this netlink family: load nfnetlink or use another kernel.',
 };
 
@@ -39,7 +39,7 @@ export class NetlinkError extends Error {
   }
 }
 
-/** True when `error` is the kernel's refusal with one of these symbolic names. */
+/** True when `error` is the kernel's refusal with one of these symbolic names (libuv's: EOPNOTSUPP is ENOTSUP). */
 export function isRefusal(error: unknown, ...codes: readonly string[]): error is NetlinkError {
   return error instanceof NetlinkError && codes.includes(error.code);
 }

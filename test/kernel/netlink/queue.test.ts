@@ -139,7 +139,7 @@ test('a full queue drops and says how many', async () => {
   expect(queue.stats().waiting).toBe(5);
 });
 
-test('packets that come while the queue is being bound are delivered', async () => {
+test('a queue bound in the middle of a flood', async () => {
   using sender = await udpIn(a, 4, '192.0.2.1');
   using receiver = await udpIn(b, 4, '192.0.2.2', 7000);
   const flood = spawn('nsenter', [`--net=${a.path}`, process.execPath, '-e', FLOOD]);
