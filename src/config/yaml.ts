@@ -15,7 +15,7 @@ import {
   type YAMLError,
 } from 'yaml';
 import type { Problem } from '../model/problem.js';
-import { unescapePointer } from '../model/shape.js';
+import { UNKNOWN_KEY, unescapePointer } from '../model/shape.js';
 
 /** A configuration is a page or two; a list of thousands of entries is some hundred kB. */
 const MAX_BYTES = 4_000_000;
@@ -72,7 +72,7 @@ function shift(node: Node | undefined, problem: Problem, found: boolean): number
   return quoted ? problem.column : 0;
 }
 
-const isUnknownKey = (problem: Problem): boolean => problem.detail.startsWith('unknown key');
+const isUnknownKey = (problem: Problem): boolean => problem.detail.startsWith(UNKNOWN_KEY);
 
 function placer(document: Document, lines: LineCounter, file: string) {
   return (problem: Problem): Problem => {

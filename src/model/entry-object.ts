@@ -5,7 +5,7 @@ import { attempt, refuse } from './entry-fault.js';
 import { parseDest, parseEntry, parseListRef } from './entry-parse.js';
 import { parsePorts, parseProto } from './entry-ports.js';
 import type { Parsed, Problem } from './problem.js';
-import { escapePointer, type Fields, isRecord, shown } from './shape.js';
+import { escapePointer, type Fields, isRecord, shown, UNKNOWN_KEY } from './shape.js';
 import { parseTime } from './units.js';
 
 function readPorts(value: unknown): readonly PortRange[] {
@@ -19,6 +19,7 @@ function readPorts(value: unknown): readonly PortRange[] {
 }
 
 function readText(value: unknown): string {
+  if (typeof value === 'number') return String(value);
   return typeof value === 'string' ? value : refuse(`${shown(value)} is no text`, 'put it in quotes');
 }
 
@@ -56,14 +57,32 @@ const FLAG_KEYS: Readonly<Record<string, (value: unknown) => readonly Flag[]>> =
 const KEYS: readonly string[] = ['to', 'ports', 'proto', 'comment', 'expires', ...Object.keys(FLAG_KEYS)];
 
 /** YAML reads `a.org: 443` as a map with one key; JSON-minded people write it, too. */
-function unknownKey(key: string, fields: Fields): Problem {
-  const value = fields[key];
-  const looksLikeEntry = !('to' in fields) && /[.:*]|^(any|host|container|list)$/.test(key);
-  const text = value === null ? key : `${key}:${String(value)}`;
-  return looksLikeEntry
-    ? { detail: `"${key}: …" is a map, not an entry`, remedy: `write "${text}" in quotes, without a blank` }
-    : { detail: `unknown key "${key}"`, remedy: `keys of an entry are ${KEYS.join(', ')}` };
+const looksLikeEntry = (key: string): boolean => /[.:*]|^(any|host|container|list)$/.test(key);
+
+function unknownKeys(fields: Fields): readonly Problem[] {
+  const unknown = Object.keys(fields).filter((key) => !KEYS.includes(key));
+  const meant = 'to' in fields ? undefined : unknown.find(looksLikeEntry);
+  if (meant === undefined) {
+    const remedy = `keys of an entry are ${KEYS.join(', ')}`;
+    return unknown.map((key) => ({
+      detail: `${UNKNOWN_KEY} "${key}"`,
+      remedy,
+      pointer: `/${escapePointer(key)}`,
+    }));
+  }
+  const value = fields[meant];
+  const text = typeof value === 'number' || typeof value === 'string' ? `${meant}:${value}` : meant;
+  const remedy = `write "${text}" in quotes, without a blank`;
+  return [{ detail: `"${meant}: …" is a map, not an entry`, remedy, pointer: '' }];
 }
+
+const refusal = (problems: readonly Problem[]): Parsed<never> => ({ ok: false, problems });
+
+const NO_TARGET: Problem = {
+  detail: 'the entry has no "to"',
+  remedy: 'write { to: api.example.com, ports: 443 }',
+  pointer: '',
+};
 
 class Reader {
   readonly #fields: Fields;
@@ -127,21 +146,14 @@ function readFields(fields: Fields, reader: Reader): Entry | undefined {
  */
 export function entryFromObject(value: unknown): Parsed<Entry> {
   if (typeof value === 'string') return parseEntry(value);
+  // What YAML took for a number, such as 127.1 or a port: no entry, but the text has the better remedy.
+  if (typeof value === 'number') return parseEntry(String(value));
   if (!isRecord(value))
-    return {
-      ok: false,
-      problems: [{ detail: `${shown(value)} is no entry`, remedy: 'write it as text, in quotes' }],
-    };
+    return refusal([{ detail: `${shown(value)} is no entry`, remedy: 'write it as text, in quotes' }]);
+  const unknown = unknownKeys(value);
+  if (unknown.some(({ pointer }) => pointer === '')) return refusal(unknown);
   const reader = new Reader(value);
-  for (const key of Object.keys(value))
-    if (!KEYS.includes(key)) reader.add([unknownKey(key, value)], `/${escapePointer(key)}`);
-  if (!('to' in value) && reader.problems.length === 0)
-    reader.add(
-      [{ detail: 'the entry has no "to"', remedy: 'write { to: api.example.com, ports: 443 }' }],
-      '',
-    );
-  const entry = reader.problems.length > 0 ? undefined : readFields(value, reader);
-  return entry && reader.problems.length === 0
-    ? { ok: true, value: entry }
-    : { ok: false, problems: reader.problems };
+  const entry = 'to' in value ? readFields(value, reader) : undefined;
+  const problems = [...unknown, ...('to' in value ? [] : [NO_TARGET]), ...reader.problems];
+  return entry && problems.length === 0 ? { ok: true, value: entry } : refusal(problems);
 }

@@ -57,9 +57,6 @@ function readAllow(allow: unknown): { entries: readonly Entry[]; problems: reado
 const wordsBack = (body: unknown): unknown =>
   isRecord(body) && body.mode === false ? { ...body, mode: 'off' } : body;
 
-/** Entries are judged by the grammar, whose remedies are better than a schema's. */
-const isEntryPlace = (pointer: string | undefined): boolean => /^\/allow\/\d/.test(pointer ?? '');
-
 function nameProblems(name: string): readonly Problem[] {
   if (isListName(name)) return [];
   return [
@@ -84,7 +81,9 @@ export function listFromObject(name: string, source: List['source'], body: unkno
         },
       ],
     };
-  const shape = schemaProblems(ListSchema, value).filter((problem) => !isEntryPlace(problem.pointer));
+  // Entries are judged by the grammar, whose remedies are better than a schema's.
+  const frame = Array.isArray(value.allow) ? { ...value, allow: [] } : value;
+  const shape = schemaProblems(ListSchema, frame);
   const { entries, problems: bad } = readAllow(value.allow);
   const problems = [...nameProblems(name), ...shape, ...bad];
   if (problems.length > 0) return { ok: false, problems };

@@ -3,7 +3,7 @@ import type { TSchema } from '@sinclair/typebox';
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors';
 import { Value } from '@sinclair/typebox/value';
 import type { Problem } from './problem.js';
-import { shown, unescapePointer } from './shape.js';
+import { shown, UNKNOWN_KEY, unescapePointer } from './shape.js';
 
 /** More than a person mends in one go; keeps a hostile file from filling memory with problems. */
 const MAX_PROBLEMS = 200;
@@ -40,7 +40,7 @@ function unknownKey(error: ValueError): Problem {
   const known = Object.keys((error.schema.properties ?? {}) as object);
   const meant = nearest(key, known);
   const remedy = meant ? `did you mean "${meant}"?` : `keys here are ${known.join(', ')}`;
-  return { detail: `unknown key ${dotted(error.path)}`, remedy, pointer: error.path };
+  return { detail: `${UNKNOWN_KEY} ${dotted(error.path)}`, remedy, pointer: error.path };
 }
 
 function constants(schema: TSchema): readonly string[] {

@@ -14,3 +14,6 @@ export function shown(value: unknown): string {
 /** One step of a JSON pointer (RFC 6901 3). */
 export const escapePointer = (key: string): string => key.replaceAll('~', '~0').replaceAll('/', '~1');
 export const unescapePointer = (step: string): string => step.replaceAll('~1', '/').replaceAll('~0', '~');
+
+/** How the detail of such a problem begins: its place is the key, not the value. */
+export const UNKNOWN_KEY = 'unknown key';

@@ -40,11 +40,13 @@ describe('the object form', () => {
     }));
 
   it.each<[unknown, string, RegExp]>([
-    [{ 'a.org': 443 }, '/a.org', /"a\.org:443" in quotes/],
-    [{ any: 443 }, '/any', /"any:443" in quotes/],
+    [{ 'a.org': 443 }, '', /"a\.org:443" in quotes/],
+    [{ any: 443 }, '', /"any:443" in quotes/],
     [{ to: 'a.org', port: 443 }, '/port', /keys of an entry/],
     [{}, '', /to:/],
-    [{ to: 7 }, '/to', /quotes/],
+    [{ to: 7 }, '/to', /blank/],
+    [{ to: 127.1 }, '/to', /127\.0\.0\.1/],
+    [{ to: true }, '/to', /quotes/],
     [{ to: 'a.org', ports: 0 }, '/ports', /1-65535/],
     [{ to: 'a.org', ports: 70000 }, '/ports', /1-65535/],
     [{ to: 'a.org', ports: 4.5 }, '/ports', /1-65535/],
@@ -61,7 +63,7 @@ describe('the object form', () => {
     [{ to: '*.com' }, '/to', /broad/],
     [[], '', /quotes/],
     [null, '', /quotes/],
-    [443, '', /quotes/],
+    [443, '', /a port joins/],
   ])('%j is refused at %s', (value, pointer, remedy) => {
     const [problem] = faults(value);
     expect(problem?.pointer ?? '').toBe(pointer);
@@ -147,7 +149,7 @@ describe('lists', () => {
     [{ allow: ['a.org', { to: 'a.org' }] }, '/allow/1', /remove/],
     [{ allow: ['a.org, a.org:443, a.org'] }, '/allow/0', /remove/],
     [{ allow: [''] }, '/allow/0', /remove/],
-    [{ allow: [{ 'a.org': 443 }] }, '/allow/0/a.org', /quotes/],
+    [{ allow: [{ 'a.org': 443 }] }, '/allow/0', /quotes/],
     [{ allow: [null] }, '/allow/0', /quotes/],
   ])('%j is refused at %s', (body, pointer, remedy) => {
     const parsed = list(body);
