@@ -23,18 +23,18 @@ export function namespaceRules(port: number): string {
   return `table ${table}
 delete table ${table}
 table ${table} {
-  chain redirect {
+  chain resolver_nat {
     type nat hook output priority -110; policy accept;
     ${to} udp dport 53 dnat ip to ${embeddedResolver}:${port}
     ${to} tcp dport 53 dnat ip to ${embeddedResolver}:${port}
   }
-  chain output {
+  chain resolver_out {
     type filter hook output priority 0; policy accept;
     ${ours} accept
     ${to} meta l4proto tcp reject with tcp reset
-    ${to} reject with icmpx type port-unreachable
+    ${to} reject with icmp type port-unreachable
   }
-  chain input {
+  chain resolver_in {
     type filter hook input priority 0; policy accept;
     ${ours} accept
     ${to} drop

@@ -43,7 +43,7 @@ export class Observed {
     return answer;
   }
 
-  /** The resolver that the container addressed, unless that was this one or can only be the host's own loopback. */
+  /** The resolver that the container addressed, unless that was this one. A loopback one is the host's own, asked in host mode. */
   #asked(ask: Ask): Server | undefined {
     if (ask.container !== undefined) return undefined;
     const { client, server } = ask;
@@ -55,7 +55,6 @@ export class Observed {
       serverPort: server.port,
     });
     if (original === undefined || this.#o.isOwn(original.address, original.port)) return undefined;
-    if (original.address.startsWith('127.') || original.address === '::1') return undefined;
     const at = parseServer(original.address);
     return at && { ...at, port: original.port, key: `${at.address}#${original.port}` };
   }

@@ -127,7 +127,8 @@ export class DnsServer {
   }
 
   #tcp(place: Place): TcpServer {
-    return createServer((socket) => {
+    // Half open: a client may end its side and still wait for its answers.
+    return createServer({ allowHalfOpen: true }, (socket) => {
       const client = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 };
       const asker = place.container ?? client.address;
       const count = (this.#connections.get(asker) ?? 0) + 1;

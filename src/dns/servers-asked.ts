@@ -13,7 +13,7 @@ interface Quirks {
   failedAt: number;
 }
 /** UDP waits in ms, one after another over the servers; with TCP at the end it stays below a stub's 5 s. */
-const waits = [700, 1200, 1500];
+const waits = [600, 1000, 1200];
 const tcpMs = 1500;
 const rememberMs = 600_000;
 const avoidMs = 10_000;

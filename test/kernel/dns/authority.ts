@@ -59,6 +59,12 @@ export class Authority {
     return this;
   }
 
+  /** Serves sockets that stand elsewhere, already bound. */
+  serve(udpFd: number, tcpFd: number): void {
+    this.#udp.bind({ fd: udpFd });
+    this.#tcp.listen({ fd: tcpFd });
+  }
+
   get endpoint(): string {
     return this.address.includes(':') ? `[${this.address}]:${this.port}` : `${this.address}:${this.port}`;
   }

@@ -21,10 +21,10 @@ const zone: Record<string, Response | Zone> = {
   'loop.test': { answers: [cname('loop.test', 'loop2.test'), cname('loop2.test', 'loop.test')] },
   'slowloop.test': { answers: [cname('slowloop.test', 'slowloop2.test')] },
   'slowloop2.test': { answers: [cname('slowloop2.test', 'slowloop.test')] },
-  'zero.test': (_, __, nth) => ({ answers: [a('zero.test', `198.51.100.${nth}`, 0)] }),
-  'rotate.test': (_, __, nth) => ({ answers: [a('rotate.test', `198.51.100.${100 + (nth % 40)}`, 1)] }),
+  'zero.test': (_, __, nth) => ({ answers: [a('zero.test', `203.0.113.${nth}`, 0)] }),
+  'rotate.test': (_, __, nth) => ({ answers: [a('rotate.test', `203.0.113.${100 + (nth % 40)}`, 1)] }),
   'big.test': {
-    answers: Array.from({ length: 80 }, (_, i) => a('big.test', `198.51.100.${i + 1}`)),
+    answers: Array.from({ length: 80 }, (_, i) => a('big.test', `192.0.2.${i + 1}`)),
     truncated: true,
   },
   'lost.test': (_, __, nth) => ({ answers: [a('lost.test', '198.51.100.4')], lost: nth === 1 }),

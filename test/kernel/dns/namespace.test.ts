@@ -1,0 +1,177 @@
+import { execFile, execFileSync } from 'node:child_process';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { embeddedResolver, namespaceRules, namespaceRulesGone } from '../../../src/dns/namespace.js';
+import { tcpListenFd, udpSocketFd } from '../../../src/kernel/netlink/namespace.js';
+import { makeNetns, type Netns } from '../in-netns.js';
+import { Authority, a } from './authority.js';
+import { queryFor } from './client.js';
+import { House } from './house.js';
+
+/** Asks from inside the namespace, in a process of its own; prints the answer's bytes in hex. */
+const asker = `
+const [proto, address, port, hex, source] = process.argv.slice(1);
+const q = Buffer.from(hex, 'hex');
+const done = (s) => { console.log(s); process.exit(0); };
+setTimeout(() => done('silence'), 1500);
+if (proto === 'udp') {
+  const s = require('dgram').createSocket('udp4');
+  s.on('error', (e) => done(e.code));
+  s.on('message', (m) => done(m.toString('hex')));
+  s.bind(0, source || undefined, () => s.connect(Number(port), address, () => s.send(q)));
+} else {
+  const s = require('net').connect({ host: address, port: Number(port), localAddress: source || undefined });
+  const l = Buffer.alloc(2); l.writeUInt16BE(q.length);
+  s.on('connect', () => s.write(Buffer.concat([l, q])));
+  s.on('error', (e) => done(e.code));
+  s.on('data', (m) => done(m.subarray(2).toString('hex')));
+}`;
+/** Puts queries for Docker's port straight on lo: as a new flow, and as a "reply" on a flow that stands. */
+const forger = `
+import socket, struct, sys
+docker, ours = int(sys.argv[1]), int(sys.argv[2])
+def total(b):
+    s = sum(struct.unpack('!%dH' % (len(b) // 2), b))
+    while s >> 16: s = (s & 0xffff) + (s >> 16)
+    return ~s & 0xffff
+q = b'\\x12\\x34\\x01\\0\\0\\x01\\0\\0\\0\\0\\0\\0\\x04evil\\x04test\\0\\0\\x01\\0\\x01'
+def frame(src, sport, dst, dport):
+    udp = struct.pack('!HHHH', sport, dport, 8 + len(q), 0) + q
+    ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, socket.inet_aton(src), socket.inet_aton(dst))
+    ip = ip[:10] + struct.pack('!H', total(ip)) + ip[12:]
+    return bytes(12) + b'\\x08\\0' + ip + udp
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('lo', 0))
+for f in [frame('127.0.0.1', 4000, '127.0.0.11', docker), frame('127.0.0.11', docker, '127.0.0.11', ours),
+          frame('127.0.0.11', ours, '127.0.0.11', docker), frame('127.0.0.1', 53, '127.0.0.11', docker)]: s.send(f)
+print('sent')`;
+/** The address in an answer with one A record; the code or "silence" when there is none. */
+function outcome(text: string): string {
+  const hex = text.trim();
+  if (!/^([0-9a-f]{2})+$/.test(hex)) return hex;
+  const message = Buffer.from(hex, 'hex');
+  return message.readUInt16BE(6) > 0 ? 'answered' : `rcode ${message.readUInt16BE(2) & 15}`;
+}
+
+const execFileAsync = promisify(execFile);
+const port = 24_053;
+const dockerPort = 39_053;
+let ns: Netns;
+let up: Authority;
+/** Docker's resolver: answers everything, from inside the namespace. */
+let docker: Authority;
+let house: House;
+/** In a process of its own, while this one answers. */
+async function run(proto: string, to: number, name: string, source = ''): Promise<string> {
+  const query = queryFor(name).toString('hex');
+  const args = ['-e', asker, proto, embeddedResolver, String(to), query, source];
+  const { stdout } = await execFileAsync('nsenter', [`--net=${ns.path}`, '--', process.execPath, ...args]);
+  return outcome(stdout);
+}
+const nft = (text: string) =>
+  execFileSync('nsenter', [`--net=${ns.path}`, '--', 'nft', '-f', '-'], { input: text });
+
+beforeAll(async () => {
+  ns = makeNetns();
+  ns.run('ip', 'link', 'set', 'lo', 'up');
+  up = await new Authority('127.0.0.1', (name) => ({ answers: [a(name, '198.51.100.1')] })).start();
+  docker = new Authority(embeddedResolver, (name) => ({ answers: [a(name, '198.51.100.2')] }));
+  const inside = { family: 4, address: embeddedResolver, port: dockerPort, namespace: ns.path } as const;
+  docker.serve(udpSocketFd(inside), tcpListenFd(inside));
+  house = new House({ upstreams: [up.endpoint] });
+  house.policy.allowed.set('good.test', {});
+  const place = { family: 4, address: embeddedResolver, port, namespace: ns.path } as const;
+  house.service.attachNamespace('boxed', { udpFd: udpSocketFd(place), tcpFd: tcpListenFd(place) });
+  nft(namespaceRules(port));
+});
+afterAll(() => {
+  house.close();
+  up.close();
+  docker.close();
+  ns[Symbol.dispose]();
+});
+
+/** What moby puts there (libnetwork/resolver_unix.go), and may put there again after our rules. */
+function dockerRules(): void {
+  const ipt = (...args: string[]) => ns.run('iptables', '-t', 'nat', ...args);
+  ipt('-N', 'DOCKER_OUTPUT');
+  ipt('-N', 'DOCKER_POSTROUTING');
+  for (const proto of ['tcp', 'udp']) {
+    ipt(
+      '-A',
+      'DOCKER_OUTPUT',
+      '-d',
+      embeddedResolver,
+      '-p',
+      proto,
+      '--dport',
+      '53',
+      '-j',
+      'DNAT',
+      '--to-destination',
+      `${embeddedResolver}:${dockerPort}`,
+    );
+    ipt(
+      '-A',
+      'DOCKER_POSTROUTING',
+      '-s',
+      embeddedResolver,
+      '-p',
+      proto,
+      '--sport',
+      String(dockerPort),
+      '-j',
+      'SNAT',
+      '--to-source',
+      ':53',
+    );
+  }
+  ipt('-I', 'OUTPUT', '-d', embeddedResolver, '-j', 'DOCKER_OUTPUT');
+  ipt('-I', 'POSTROUTING', '-d', embeddedResolver, '-j', 'DOCKER_POSTROUTING');
+}
+
+const transports = ['udp', 'tcp'] as const;
+
+describe("inside a container's namespace", () => {
+  it.each(transports)('the socket says who asks, over %s', async (proto) => {
+    const answers = await Promise.all([53, port].map((to) => run(proto, to, 'good.test')));
+    expect(answers).toEqual(['answered', 'answered']);
+    expect(await run(proto, 53, 'evil.test')).toBe('rcode 3');
+    expect(house.events.at(-1)).toMatchObject({ container: 'boxed', name: 'evil.test', verdict: 'deny' });
+    expect(house.sets.members.get('boxed-v4 198.51.100.1')).toBeGreaterThan(0);
+  });
+});
+
+describe("Docker's rules, put there after ours", () => {
+  beforeAll(dockerRules);
+
+  it.each(transports)('do not win over %s', async (proto) => {
+    expect(await run(proto, 53, 'good.test')).toBe('answered');
+    expect(await run(proto, 53, 'evil.test')).toBe('rcode 3');
+    expect(docker.log).toEqual([]);
+  });
+
+  it.each(transports)('lead to a resolver whose port is closed to the container over %s', async (proto) => {
+    expect(await run(proto, dockerPort, 'evil.test')).toBe('ECONNREFUSED');
+    expect(await run(proto, dockerPort, 'evil.test', embeddedResolver)).toBe('silence');
+    expect(docker.log).toEqual([]);
+  });
+
+  it('closes it to packets that no output hook sees', async () => {
+    expect(ns.run('python3', '-c', forger, String(dockerPort), String(port))).toContain('sent');
+    expect(await run('udp', 53, 'good.test')).toBe('answered');
+    expect(docker.log).toEqual([]);
+  });
+
+  it('win again when ours are gone, so that they were tried in earnest', async () => {
+    nft(namespaceRulesGone());
+    nft(namespaceRulesGone());
+    expect(await run('udp', 53, 'evil.test')).toBe('answered');
+    expect(docker.log).toHaveLength(1);
+    ns.run('python3', '-c', forger, String(dockerPort), String(port));
+    await expect.poll(() => docker.log.length).toBeGreaterThan(1);
+    nft(namespaceRules(port));
+    nft(namespaceRules(port));
+    expect(await run('udp', 53, 'evil.test')).toBe('rcode 3');
+  });
+});

@@ -1,0 +1,82 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { Authority, a } from './authority.js';
+import { addresses, ask, overUdp, queryFor } from './client.js';
+import { House } from './house.js';
+
+let ours: Authority;
+let theirs: Authority;
+let house: House;
+const server = { address: '127.0.0.53', port: 40_000 + (process.pid % 20_000) };
+const box = '127.9.2.1';
+
+beforeAll(async () => {
+  ours = await new Authority('127.0.0.1', (name) => ({ answers: [a(name, '198.51.100.1')] })).start();
+  theirs = await new Authority('127.0.0.3', (name) => ({
+    answers: [a(name, '10.9.9.9', 7)],
+    rcode: 0,
+  })).start();
+  house = new House({ upstreams: [ours.endpoint] });
+  house.policy.modes.set(box, 'observe');
+  house.policy.allowed.set('good.test', {});
+  await house.service.listen(server.address, server.port);
+});
+afterAll(() => {
+  house.close();
+  ours.close();
+  theirs.close();
+});
+beforeEach(() => {
+  house.events.length = 0;
+  house.original = { address: '127.0.0.3', port: theirs.port };
+});
+
+describe('observed containers', () => {
+  it('get the answer of the resolver they asked, byte for byte', async () => {
+    const query = queryFor('EviL.test', { id: 4711 });
+    const reply = await overUdp(server, query, { from: box });
+    const direct = await overUdp(theirs, query, {});
+    expect(reply).toEqual(direct);
+    expect(ours.log).toEqual([]);
+    expect(theirs.log[0]?.asWritten).toBe('EviL.test');
+    expect(house.events).toMatchObject([{ verdict: 'would-deny', name: 'evil.test' }]);
+  });
+
+  it('over TCP too', async () => {
+    expect(addresses(await ask(server, 'evil.test', { from: box, tcp: true }))).toEqual(['10.9.9.9']);
+    expect(theirs.log.at(-1)?.transport).toBe('tcp');
+  });
+
+  it('put nothing into sets, and a foreign resolver teaches names only', async () => {
+    await ask(server, 'good.test', { from: box });
+    expect(house.events).toEqual([]);
+    expect(house.sets.members.size).toBe(0);
+    expect(house.service.namesFor(box, '10.9.9.9')).toContain('good.test');
+    house.policy.modes.set(box, 'enforce');
+    expect(house.service.members(box).size).toBe(0);
+    house.policy.modes.set(box, 'observe');
+  });
+
+  it('fall back to our upstreams, whose answers count once enforced', async () => {
+    house.original = undefined;
+    expect(addresses(await ask(server, 'good.test', { from: box }))).toEqual(['198.51.100.1']);
+    expect(addresses(await ask(server, 'evil.test', { from: box }))).toEqual(['198.51.100.1']);
+    expect(addresses(await ask(server, 'db', { from: box }))).toEqual(['10.1.0.5']);
+    house.policy.modes.set(box, 'enforce');
+    expect([...(house.service.members(box).get(`${box}-v4`)?.keys() ?? [])]).toEqual(['198.51.100.1']);
+    house.policy.modes.set(box, 'observe');
+  });
+
+  it('never make us ask ourselves', async () => {
+    house.original = server;
+    expect(addresses(await ask(server, 'good.test', { from: box }))).toEqual(['198.51.100.1']);
+  });
+
+  it('that are off leave no trace', async () => {
+    house.policy.modes.set(box, 'off');
+    house.original = undefined;
+    await ask(server, 'off.test', { from: box });
+    expect(house.events).toEqual([]);
+    expect(house.service.namesFor(box, '198.51.100.1')).not.toContain('off.test');
+    house.policy.modes.set(box, 'observe');
+  });
+});
