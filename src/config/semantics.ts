@@ -10,13 +10,13 @@ import type { ConfigSchema } from './schema.js';
 
 export type RawConfig = Static<typeof ConfigSchema>;
 
-export interface HostPort {
+interface HostPort {
   readonly address: string;
   readonly port: number;
 }
 
 /** "10.0.0.53", "10.0.0.53:5353", "2001:db8::53", "[2001:db8::53]:53"; undefined when it is none of them. */
-export function parseHostPort(text: string, defaultPort: number): HostPort | undefined {
+function parseHostPort(text: string, defaultPort: number): HostPort | undefined {
   const whole = parseAddress(text);
   if (whole) return { address: whole.text, port: defaultPort };
   const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]+))(?::([1-9]\d{0,4}))?$/.exec(text) ?? [];

@@ -1,7 +1,7 @@
 import type { Parsed, Problem } from './problem.js';
 
 /** A refusal while an entry is read; `at` is the offset in the text. Never leaves the parser (see `attempt`). */
-export class EntryFault extends Error {
+class EntryFault extends Error {
   readonly remedy: string;
   readonly at: number;
   constructor(detail: string, remedy: string, at = 0) {

@@ -94,6 +94,3 @@ export function parseAddress(text: string): Address | undefined {
   if (v6 === undefined || isMapped(v6)) return undefined;
   return { family: 6, value: v6, text: formatV6(v6) };
 }
-
-/** The one text of an address; undefined when it is none (see `parseAddress`). */
-export const canonicalAddress = (text: string): string | undefined => parseAddress(text)?.text;

@@ -45,13 +45,6 @@ export function parseCidr(text: string): Range | undefined {
   return range.lo === address.value ? range : undefined;
 }
 
-/** `inner` lies wholly within `outer`. */
-export const rangeCovers = (outer: Range, inner: Range): boolean =>
-  outer.family === inner.family && outer.lo <= inner.lo && inner.hi <= outer.hi;
-
-export const rangesOverlap = (a: Range, b: Range): boolean =>
-  a.family === b.family && a.lo <= b.hi && b.lo <= a.hi;
-
 export const rangeHas = (
   range: Range,
   address: { readonly family: Family; readonly value: bigint },
@@ -79,7 +72,7 @@ export function rangeToCidrs(range: Range): readonly Cidr[] {
 }
 
 /** Prefix length when the range is exactly one network, else undefined. */
-export function prefixOf(range: Range): number | undefined {
+function prefixOf(range: Range): number | undefined {
   const cidrs = rangeToCidrs(range);
   return cidrs.length === 1 ? cidrs[0]?.prefix : undefined;
 }

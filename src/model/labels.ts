@@ -38,7 +38,7 @@ const refuse = (detail: string, remedy: string): Parsed<never> => ({
   problems: [{ detail, remedy }],
 });
 
-export function parseMode(text: string): Parsed<Mode> {
+function parseMode(text: string): Parsed<Mode> {
   const word = text.trim();
   return MODES.includes(word)
     ? { ok: true, value: word as Mode }

@@ -11,7 +11,6 @@ const MAX_LABEL = 63;
 const MAX_NAME = 253;
 const ASCII_NAME = /^[a-z0-9_.-]*$/i;
 const LABEL = /^[a-z0-9_-]+$/;
-const WIRE_LABEL = /^[A-Za-z0-9_-]+$/;
 /** What the URL standard takes for the end of an IPv4 address: a last label of digits, or 0x and hex digits. */
 const NUMBER = /^(\d+|0x[0-9a-f]*)$/;
 
@@ -58,19 +57,6 @@ export function canonicalName(text: string, minLabels: 1 | 2 = 2): Parsed<string
   if (labels.length < minLabels)
     return refuse(`"${text}" has one label only`, 'write the full name, such as api.example.com');
   return { ok: true, value: name };
-}
-
-/**
- * Canonical text of a name that came off the wire, as a DNS library tells it (one trailing dot is fine; the root is '').
- * Undefined: some octet is no letter, digit, "-" or "_" (so an escaped one too), and no entry can ever match it.
- */
-export function nameFromQuery(text: string): string | undefined {
-  const name = text.replace(/\.$/, '');
-  if (name === '') return '';
-  const labels = name.split('.');
-  // Before lower case: U+212A, the Kelvin sign, becomes a "k".
-  const fits = labels.every((label) => label.length <= MAX_LABEL && WIRE_LABEL.test(label));
-  return fits && name.length <= MAX_NAME ? name.toLowerCase() : undefined;
 }
 
 /** Both canonical. "below": one or more labels below `name`; "both": that, and `name` itself. */

@@ -1,4 +1,4 @@
-import { type Family, parseAddress, parseV6 } from './ip-address.js';
+import { type Family, parseV6 } from './ip-address.js';
 import { formatRange, parseCidr, type Range, rangeHas, rangeToCidrs } from './ip-range.js';
 
 /**
@@ -77,10 +77,4 @@ export function privateRangeOf(address: {
   const ranges = address.family === 4 ? ranges4 : ranges6;
   const found = ranges.find((range) => rangeHas(range, address));
   return found && formatRange(found);
-}
-
-/** True in private, link-local, loopback, multicast, metadata and like space; true also for what is no address. */
-export function isPrivateSpace(address: string): boolean {
-  const parsed = parseAddress(address);
-  return parsed === undefined || privateRangeOf(parsed) !== undefined;
 }

@@ -2,19 +2,16 @@ import fc from 'fast-check';
 import IPCIDR from 'ip-cidr';
 import { describe, expect, it } from 'vitest';
 import {
-  canonicalAddress,
   type Family,
   formatAddress,
   formatRange,
-  isPrivateSpace,
   NOT_ANY_V4,
   NOT_ANY_V6,
   parseAddress,
   parseCidr,
+  privateRangeOf,
   type Range,
-  rangeCovers,
   rangeHas,
-  rangesOverlap,
   rangeToCidrs,
 } from '../../../src/model/ip.js';
 
@@ -40,7 +37,7 @@ describe('addresses', () => {
     ['::1', '::1'],
     ['1::', '1::'],
     ['64:ff9b::192.0.2.1', '64:ff9b::c000:201'],
-  ])('%s is %s', (text, canonical) => expect(canonicalAddress(text)).toBe(canonical));
+  ])('%s is %s', (text, canonical) => expect(parseAddress(text)?.text).toBe(canonical));
 
   it.each([
     '',
@@ -128,18 +125,20 @@ describe('ranges and networks', () => {
     );
   });
 
-  it('tells containment and overlap', () => {
-    const [ten, sixteen, other] = ['10.0.0.0/8', '10.1.0.0/16', '2001:db8::/32'].map(parseCidr) as Range[];
-    if (!ten || !sixteen || !other) throw new Error('networks');
-    expect(rangeCovers(ten, sixteen)).toBe(true);
-    expect(rangeCovers(sixteen, ten)).toBe(false);
-    expect(rangesOverlap(sixteen, ten)).toBe(true);
-    expect(rangesOverlap(other, ten)).toBe(false);
+  it('tells containment', () => {
+    const ten = parseCidr('10.0.0.0/8') as Range;
     expect(rangeHas(ten, { family: 4, value: ten.hi })).toBe(true);
     expect(rangeHas(ten, { family: 6, value: ten.hi })).toBe(false);
     expect(formatRange({ family: 4, lo: ten.lo, hi: ten.hi - 1n })).toBe('10.0.0.0-10.255.255.254');
   });
 });
+
+const overlap = (a: Range, b: Range): boolean => a.family === b.family && a.lo <= b.hi && b.lo <= a.hi;
+const isPrivate = (text: string): boolean => {
+  const address = parseAddress(text);
+  if (!address) throw new Error(`${text} is no address`);
+  return privateRangeOf(address) !== undefined;
+};
 
 describe('special-use space', () => {
   it.each([
@@ -159,7 +158,6 @@ describe('special-use space', () => {
     '::',
     '::1',
     '::10.0.0.1',
-    '::ffff:8.8.8.8',
     '::ffff:0:10.0.0.1',
     '64:ff9b::10.0.0.1',
     '64:ff9b:1::1',
@@ -170,8 +168,7 @@ describe('special-use space', () => {
     'fe80::1',
     'fec0::1',
     'ff02::fb',
-    'no address',
-  ])('%s is not public', (text) => expect(isPrivateSpace(text)).toBe(true));
+  ])('%s is not public', (text) => expect(isPrivate(text)).toBe(true));
 
   it.each([
     '1.1.1.1',
@@ -187,7 +184,7 @@ describe('special-use space', () => {
     '2001:4860:4860::8888',
     '64:ff9b::8.8.8.8',
     '2002:808:808::1',
-  ])('%s is public', (text) => expect(isPrivateSpace(text)).toBe(false));
+  ])('%s is public', (text) => expect(isPrivate(text)).toBe(false));
 
   it('gives the kernel networks that agree with the question', () => {
     const mapped: Range = { family: 6, lo: 0xffff_0000_0000n, hi: 0xffff_ffff_ffffn };
@@ -196,7 +193,7 @@ describe('special-use space', () => {
     );
     expect(networks.every((network) => network !== undefined)).toBe(true);
     for (const [i, one] of networks.entries())
-      expect(networks.slice(i + 1).some((other) => rangesOverlap(one, other))).toBe(false);
+      expect(networks.slice(i + 1).some((other) => overlap(one, other))).toBe(false);
     fc.assert(
       fc.property(
         fc.oneof(
@@ -205,7 +202,7 @@ describe('special-use space', () => {
         ),
         ([family, value]) => {
           const inNetworks = networks.some((network) => rangeHas(network, { family, value }));
-          expect(isPrivateSpace(formatAddress(family, value))).toBe(inNetworks);
+          expect(isPrivate(formatAddress(family, value))).toBe(inNetworks);
         },
       ),
     );

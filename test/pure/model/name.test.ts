@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { canonicalName, isPublicSuffix, nameFromQuery, nameMatches } from '../../../src/model/name.js';
+import { canonicalName, isPublicSuffix, nameMatches } from '../../../src/model/name.js';
 
 const label63 = 'a'.repeat(63);
 
@@ -74,32 +74,9 @@ describe('canonicalName', () => {
         if (!once.ok) return;
         expect(once.value).toMatch(/^[a-z0-9_-]+(\.[a-z0-9_-]+)+$/);
         expect(canonicalName(once.value)).toEqual(once);
-        expect(nameFromQuery(once.value)).toBe(once.value);
       }),
     );
   });
-});
-
-describe('nameFromQuery', () => {
-  it.each([
-    ['Api.GitHub.COM', 'api.github.com'],
-    ['a.org.', 'a.org'],
-    ['.', ''],
-    ['', ''],
-    ['com', 'com'],
-    ['_ldap._tcp.corp', '_ldap._tcp.corp'],
-  ])('%j is %j', (text, name) => expect(nameFromQuery(text)).toBe(name));
-  it.each([
-    'a..org',
-    'a\\046b.org',
-    'a b.org',
-    'bü.org',
-    '\u212A.org',
-    `${label63}a.org`,
-    `${'a.'.repeat(130)}org`,
-  ])('%j can match nothing', (text) => expect(nameFromQuery(text)).toBeUndefined());
-  it('never throws', () =>
-    fc.assert(fc.property(fc.string({ unit: 'binary' }), (text) => void nameFromQuery(text))));
 });
 
 describe('nameMatches', () => {
