@@ -44,9 +44,4 @@ export class Cache<T> {
   get bytes(): number {
     return this.#bytes;
   }
-
-  clear(): void {
-    this.#entries.clear();
-    this.#bytes = 0;
-  }
 }

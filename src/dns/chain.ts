@@ -20,7 +20,7 @@ export interface Chain {
 }
 
 /** The name inside rdata that is a name and nothing else (CNAME, DNAME, PTR), lower case. */
-export function dataName(record: ResourceRecord): string {
+function dataName(record: ResourceRecord): string {
   return readName(record.data, 0).name.toLowerCase();
 }
 

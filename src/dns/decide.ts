@@ -47,7 +47,7 @@ export function decideLocal(policy: Policy, container: string, query: Query): Ow
  * The name is an allowed or local name with one of the asker's search suffixes: its resolver tries "api.github.com.lan"
  * before or after "api.github.com", and nobody wants that counted as a denial.
  */
-export function isSearchAttempt(policy: Policy, container: string, name: string): boolean {
+function isSearchAttempt(policy: Policy, container: string, name: string): boolean {
   return policy.searchDomains(container).some((suffix) => {
     if (name === suffix || !isWithin(name, suffix)) return false;
     const base = name.slice(0, -suffix.length - 1);

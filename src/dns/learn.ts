@@ -30,7 +30,7 @@ interface Told {
 }
 
 /** Distinct addresses of an answer, each with its shortest TTL. */
-export function addressesOf(records: readonly ResourceRecord[]): readonly Told[] {
+function addressesOf(records: readonly ResourceRecord[]): readonly Told[] {
   const shortest = new Map<string, number>();
   for (const record of records) {
     const address = recordAddress(record);
@@ -145,6 +145,6 @@ export class Learn {
 const setFor = (sets: LearnSets, address: string): string => (familyOf(address) === 4 ? sets.v4 : sets.v6);
 
 /** Milliseconds left as a kernel time-out in seconds; never 0, which would mean "for ever". */
-export function timeout(ms: number): number {
+function timeout(ms: number): number {
   return Math.min(Math.max(Math.ceil(ms / 1000), 1), maxTimeout);
 }

@@ -17,7 +17,7 @@ export interface Limits {
   readonly perName: number;
   readonly perContainer: number;
 }
-export const defaultLimits: Limits = { perName: 1000, perContainer: 20_000 };
+const defaultLimits: Limits = { perName: 1000, perContainer: 20_000 };
 
 /** The sets that hold `address` when it was told for `name`, as the policy stands now; empty: no longer justified. */
 export type SetsOf = (name: string, address: string) => readonly LearnSets[];

@@ -10,7 +10,7 @@ export interface AskerLimits {
   readonly burst: number;
   readonly inFlight: number;
 }
-export const defaultAskerLimits: AskerLimits = { rate: 2000, burst: 4000, inFlight: 256 };
+const defaultAskerLimits: AskerLimits = { rate: 2000, burst: 4000, inFlight: 256 };
 /** Askers remembered; forged sources could name any number of them. */
 const maxAskers = 8192;
 

@@ -14,7 +14,7 @@ const table = 'inet drawbridge';
  * - nat at -110: before iptables' nat OUTPUT (-100). The first chain that maps a connection wins (nf_nat_core.c,
  *   nf_nat_inet_fn), so Docker's rules may be put back at any time.
  * - output: Docker's own port would answer a direct query.
- * - input: a packet socket on lo passes no output hook.
+ * - input: a packet socket on lo passes no output hook (the kernel drops that as martian unless route_localnet is set).
  * - source 127.0.0.11 is refused: no client has it, and as a "reply" to it a forged packet would reach Docker's port.
  */
 export function namespaceRules(port: number): string {
@@ -36,6 +36,7 @@ table ${table} {
   }
   chain resolver_in {
     type filter hook input priority 0; policy accept;
+    iif != "lo" ${to} drop
     ${ours} accept
     ${to} drop
   }

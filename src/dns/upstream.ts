@@ -61,11 +61,6 @@ export class Upstream {
     throw new NoAnswerError(`the CNAME chain of ${q.name} is a loop or longer than ${maxChain}`);
   }
 
-  /** Forgets all answers, as after a change of upstreams. */
-  clear(): void {
-    this.#cache.clear();
-  }
-
   #link(q: Question, asked: string): Promise<Link> {
     const route = this.#route(q.name, asked);
     const key = keyOf(q, route);

@@ -5,7 +5,7 @@
 import { nameLayout, type } from './types.js';
 import { nameToWire, readName, WireError } from './wire-name.js';
 
-export interface Question {
+interface Question {
   /** As asked, case kept. */
   readonly name: string;
   readonly type: number;

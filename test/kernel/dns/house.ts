@@ -15,7 +15,7 @@ import type {
 export const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** Containers are named after their source address: 127.9.0.1 is "127.9.0.1". */
-export class TestPolicy implements DnsPolicy {
+class TestPolicy implements DnsPolicy {
   readonly modes = new Map<string, Mode>();
   readonly allowed = new Map<string, Partial<NameDecision>>();
   readonly covered = new Set<string>();
@@ -64,7 +64,7 @@ export class TestPolicy implements DnsPolicy {
 }
 
 /** Stands for the kernel's sets: what was acknowledged, and how long an acknowledgement takes or whether it fails. */
-export class TestSets implements SetWriter {
+class TestSets implements SetWriter {
   readonly members = new Map<string, number>();
   delayMs = 0;
   failure: string | undefined;

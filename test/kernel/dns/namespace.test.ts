@@ -74,6 +74,8 @@ const nft = (text: string) =>
 beforeAll(async () => {
   ns = makeNetns();
   ns.run('ip', 'link', 'set', 'lo', 'up');
+  // Without it the kernel takes forged loopback packets for martians; a user may have set it for a container.
+  ns.run('sysctl', '-qw', 'net.ipv4.conf.all.route_localnet=1');
   up = await new Authority('127.0.0.1', (name) => ({ answers: [a(name, '198.51.100.1')] })).start();
   docker = new Authority(embeddedResolver, (name) => ({ answers: [a(name, '198.51.100.2')] }));
   const inside = { family: 4, address: embeddedResolver, port: dockerPort, namespace: ns.path } as const;
