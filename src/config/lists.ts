@@ -4,6 +4,7 @@ import { cyclicLists } from '../model/list-graph.js';
 import { listFromObject } from '../model/list-parse.js';
 import type { List } from '../model/policy.js';
 import type { Parsed, Problem } from '../model/problem.js';
+import type { Fields } from '../model/shape.js';
 import { parseYaml } from './yaml.js';
 
 const EXTENSION = /\.ya?ml$/;
@@ -13,21 +14,37 @@ export const isListFile = (file: string): boolean => EXTENSION.test(file) && !ba
 
 export const listNameOf = (file: string): string => basename(file).replace(EXTENSION, '');
 
-/** One list file. Its problems carry file, line, column and remedy. */
-export function parseListFile(file: string, text: string): Parsed<List> {
+const EMPTY: Problem = {
+  detail: 'the list is empty',
+  remedy: 'write "allow:" and the entries below it, or delete the file',
+};
+
+interface Read {
+  readonly list: List;
+  /** The YAML's fields as they stand, for the API. */
+  readonly body: Fields;
+}
+
+function readList(name: string, file: string, text: string): Parsed<Read> {
   const yaml = parseYaml(text, file);
   if (yaml.value === undefined) return { ok: false, problems: yaml.problems };
-  if (yaml.value === null && yaml.problems.length === 0) {
-    const empty = {
-      detail: 'the list is empty',
-      remedy: 'write "allow:" and the entries below it, or delete the file',
-    };
-    return { ok: false, problems: yaml.place([empty]) };
-  }
-  const parsed = listFromObject(listNameOf(file), 'folder', yaml.value);
+  if (yaml.value === null && yaml.problems.length === 0) return { ok: false, problems: yaml.place([EMPTY]) };
+  const parsed = listFromObject(name, 'folder', yaml.value);
   const problems = [...yaml.problems, ...(parsed.ok ? [] : yaml.place(parsed.problems))];
   if (!parsed.ok || problems.length > 0) return { ok: false, problems };
-  return { ok: true, value: { ...parsed.value, file } };
+  return { ok: true, value: { list: { ...parsed.value, file }, body: yaml.value as Fields } };
+}
+
+/** One list file. Its problems carry file, line, column and remedy. */
+export function parseListFile(file: string, text: string): Parsed<List> {
+  const read = readList(listNameOf(file), file, text);
+  return read.ok ? { ok: true, value: read.value.list } : read;
+}
+
+/** The same checks, for a list that goes to the API under `name`: the YAML's fields as they stand. */
+export function parseListBody(name: string, file: string, text: string): Parsed<Fields> {
+  const read = readList(name, file, text);
+  return read.ok ? { ok: true, value: read.value.body } : read;
 }
 
 /** Files that give one name twice (npm.yaml and npm.yml), each with its problem. */
