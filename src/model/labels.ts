@@ -101,11 +101,22 @@ function readLabel(facts: LabelFacts, name: string, trusted: boolean): Label {
   return { key, text, fromImage: !trusted && isImageLabel(facts, name), parsed };
 }
 
+/** Notes of one label, and characters of one note: an image's labels are anybody's text, and may be megabytes. */
+const MAX_NOTES = 10;
+const MAX_TEXT = 200;
+
+/** Text of a label as a terminal may show it: cut, and without control characters. */
+function tame(text: string): string {
+  const plain = text.replace(/[\p{Cc}\p{Cf}]/gu, '\ufffd');
+  return plain.length > MAX_TEXT ? `${plain.slice(0, MAX_TEXT)}…` : plain;
+}
+
 function brokenNotes(label: Label): readonly Problem[] {
   if (label.parsed.ok) return [];
-  return label.parsed.problems.map((problem) => ({
-    ...problem,
-    detail: `label ${PREFIX}${label.key}: ${problem.detail}; nothing is allowed until this is mended`,
+  return label.parsed.problems.slice(0, MAX_NOTES).map(({ detail, remedy, ...place }) => ({
+    ...place,
+    detail: `label ${PREFIX}${tame(label.key)}: ${tame(detail)}; nothing is allowed until this is mended`,
+    remedy: tame(remedy),
   }));
 }
 
@@ -114,7 +125,7 @@ const tightens = (label: Label): boolean => label.key === 'mode' && label.text.t
 function ignoredNote(label: Label): Problem {
   const effect = ADDS.includes(label.key) ? 'enforces, and adds no entry' : 'is ignored';
   return {
-    detail: `label ${PREFIX}${label.key}=${label.text} comes with the image: it ${effect}`,
+    detail: `label ${PREFIX}${label.key}=${tame(label.text)} comes with the image: it ${effect}`,
     remedy: 'set another value on the container, or name the image in labels.trustImages',
   };
 }

@@ -362,6 +362,24 @@ describe('images do not choose their policy', () => {
   });
 });
 
+describe('labels are anybody’s text', () => {
+  it('notes are few and short, and carry no control characters', () => {
+    for (const imageLabels of [{}, { 'drawbridge.allow': `\u001b[2J${','.repeat(100_000)}` }]) {
+      const labels = {
+        'drawbridge.allow': `\u001b[2J${','.repeat(100_000)}`,
+        [`drawbridge.${'x'.repeat(5_000)}\n`]: '',
+      };
+      const policy = compile({ facts: facts(labels, { imageLabels }) });
+      expect(policy.mode).toBe('enforce');
+      expect(policy.notes.length).toBeLessThan(20);
+      for (const { detail, remedy } of policy.notes) {
+        expect(detail.length + remedy.length).toBeLessThan(1_000);
+        expect(detail + remedy).not.toMatch(/\p{Cc}/u);
+      }
+    }
+  });
+});
+
 describe('claims: all given fields must fit', () => {
   const claims = (match: ListMatch, over: Partial<ContainerFacts> = {}): boolean =>
     compile({ facts: facts({ tier: 'web' }, over), lists: new Map([list('l', 'a.org', { match })]) }).lists
