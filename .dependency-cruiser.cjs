@@ -26,6 +26,7 @@ module.exports = {
     room('dns', 'model/', 'ports\\.ts'),
     room('packets', 'model/', 'ports\\.ts'),
     room('store', 'model/', 'ports\\.ts'),
+    room('threats', 'model/', 'ports\\.ts'),
     room('control', 'model/', 'desired/', 'ports\\.ts'),
     room('api', 'model/', 'ports\\.ts'),
     room('cli', 'model/', 'api/client\\.ts', 'api/schemas\\.ts', 'config/'),
