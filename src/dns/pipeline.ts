@@ -103,7 +103,9 @@ export class Pipeline {
     }
     if (refused.length > 0 && !records.some((r) => r.type === query.type)) return noData(query, refused[0]);
     if (refused.length === 0) this.#answered(container, query, answer.rcode, decision);
-    const untouched = records.length === answer.records.length;
+    // What was changed or taken out is no longer what the resolver has validated.
+    const untouched =
+      records.length === answer.records.length && records.every((r, i) => r === answer.records[i]);
     return {
       rcode: answer.rcode,
       authentic: answer.authentic && untouched,

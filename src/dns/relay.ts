@@ -5,6 +5,9 @@ import type { Server } from './resolvers.js';
 
 /** As long as common stub resolvers wait (resolv.conf(5), timeout). */
 const relayMs = 5000;
+/** Each takes a socket; beyond this, queries are lost as on a busy line. */
+const maxRelays = 1000;
+let relays = 0;
 
 /**
  * The server's answer, bytes unchanged but for the id, which is random on the way out. Undefined: none came; the client
@@ -15,10 +18,12 @@ export async function relay(
   query: Buffer,
   transport: 'udp' | 'tcp',
 ): Promise<Buffer | undefined> {
+  if (relays >= maxRelays) return undefined;
   const out = Buffer.from(query);
   out.writeUInt16BE(randomInt(0x10000), 0);
   const exchange = transport === 'udp' ? exchangeUdp : exchangeTcp;
-  const outcome = await exchange(server, out, relayMs);
+  relays++;
+  const outcome = await exchange(server, out, relayMs).finally(() => relays--);
   // A resolver that does not echo the letters' case is the client's to judge.
   if (outcome.kind !== 'answer' && outcome.kind !== 'case') return undefined;
   const answer = Buffer.from(outcome.answer);
