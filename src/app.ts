@@ -1,4 +1,4 @@
-import { hostname } from 'node:os';
+import { hostname, setPriority } from 'node:os';
 import { listen } from './api/listen.js';
 import { buildServer } from './api/server.js';
 import type { Config } from './config/config.js';
@@ -35,11 +35,22 @@ export interface Service {
 /** Starts the service: store → lists → kernel and DNS (closed from here) → API. Rejects when it cannot enforce. */
 export async function runService({ config, log }: RunOptions): Promise<Service> {
   const parts = new Ending();
+  hurry(log);
   try {
     return await start(config, log, parts);
   } catch (e) {
     await parts.end();
     throw e;
+  }
+}
+
+const NICE = -10;
+/** Containers' first packets wait for us: we and the tools we run go before them. */
+function hurry(log: Logger): void {
+  try {
+    setPriority(NICE);
+  } catch (e) {
+    log.warn({ err: String(e) }, 'cannot raise the own priority: on a busy host first packets wait longer');
   }
 }
 

@@ -48,18 +48,36 @@ export function opening(flow: FlowFacts, mark: number): TracePacket {
 
 export const isDns = (flow: FlowFacts): boolean => flow.orig.dport === DNS_PORT;
 
+/** Above this many addresses one dump of everything is cheaper than a filtered one each (v6 cannot be filtered at all). */
+const FEW = 3;
+
+/** Flows opened from any of these addresses. */
+async function flowsFrom<F extends FlowFacts>(
+  table: FlowTable<F>,
+  addresses: ReadonlySet<string>,
+): Promise<F[]> {
+  const found: F[] = [];
+  for (const family of [4, 6] as const) {
+    const own = [...addresses].filter((a) => a.includes(':') === (family === 6));
+    if (own.length === 0) continue;
+    const filters = own.length <= FEW && family === 4 ? own.map((src) => ({ orig: { src } })) : [{}];
+    for (const filter of filters) found.push(...(await table.flows(family, filter)));
+  }
+  return found.filter((f) => addresses.has(f.orig.src));
+}
+
 /**
- * Ends the flows from an address that `keep` does not want, and once more for packets that were on their way.
+ * Ends the flows from these addresses that `keep` does not want, and once more for packets that were on their way.
  * Resolves with what was ended in the first round.
  */
 export async function cutFlows<F extends FlowFacts>(
   table: FlowTable<F>,
-  address: string,
+  addresses: ReadonlySet<string>,
   keep: (flow: F) => boolean,
 ): Promise<readonly F[]> {
-  const family = address.includes(':') ? 6 : 4;
+  if (addresses.size === 0) return [];
   const round = async (): Promise<F[]> => {
-    const doomed = (await table.flows(family, { orig: { src: address } })).filter((f) => !keep(f));
+    const doomed = (await flowsFrom(table, addresses)).filter((f) => !keep(f));
     for (const flow of doomed) table.delete(flow);
     return doomed;
   };

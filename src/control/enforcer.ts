@@ -26,6 +26,8 @@ export interface EnforcerOptions<F extends FlowFacts> {
   readonly learned: LearnedPort;
   readonly log: Logger;
   readonly now: () => number;
+  /** Asks for a pass in so many ms. */
+  readonly lookAgain: (ms: number) => void;
   /** After each pass, before anything waits on it. */
   readonly onApplied: (state: InForce) => void;
 }
@@ -45,6 +47,7 @@ export interface InForce {
   readonly repaired: boolean;
 }
 
+const LINGER_MS = 2_000;
 /** How long packets of a flow that was cut may still arrive from the other side (s). */
 const CUT_SECONDS = 120;
 
@@ -57,6 +60,8 @@ export class Enforcer<F extends FlowFacts> {
   #state: InForce | undefined;
   /** What each member's policy was when its flows were last looked at. */
   #signatures = new Map<string, string>();
+  /** Members whose container went, until when they stay: their removal shares a pass with others'. */
+  readonly #lingering = new Map<string, { member: Member; until: number }>();
 
   constructor(options: EnforcerOptions<F>) {
     this.#o = options;
@@ -81,13 +86,13 @@ export class Enforcer<F extends FlowFacts> {
     const { ports, veths, netns } = await this.#ports(view);
     const input = this.#input(view, ports);
     const desired = compile(input);
-    await this.#purge(ports, input);
-    const applied = await kernel.apply(desired);
+    const applied = await kernel.apply(desired, () => this.#purge(ports));
+    const known = this.#state && this.#bindings;
     this.#bindings = ports.bindings;
     const state = this.#settle({ view, ports, veths, netns, input, desired, repaired: applied.repaired });
     await this.#learn(state, applied.refill, pass.resync);
     this.#o.onApplied(state);
-    await this.#revoke(state, applied.repaired);
+    await this.#revoke(state, known, applied.repaired);
     if (applied.changed)
       this.#o.log.debug({ reasons: pass.reasons, members: input.members.length }, 'applied');
   }
@@ -113,7 +118,8 @@ export class Enforcer<F extends FlowFacts> {
   }
 
   #input(view: DockerView, ports: PortMap): DesiredInput {
-    return desiredInput({
+    const now = this.#o.now();
+    const input = desiredInput({
       view,
       ports,
       identities: this.#identities,
@@ -122,20 +128,29 @@ export class Enforcer<F extends FlowFacts> {
       shape: this.#o.shape,
       unattributed: [...this.#unattributed],
       unattributedPolicy: this.#o.unattributed(),
-      now: this.#o.now(),
+      now,
     });
+    return { ...input, members: [...input.members, ...this.#departed(input.members, now)] };
+  }
+
+  /** A port that is gone sends nothing, and no other gets its elements: what is left of a member hurts nobody
+   *  for a while (its number rests longer than that). */
+  #departed(present: readonly Member[], now: number): Member[] {
+    const here = new Set(present.map((m) => m.id));
+    for (const m of this.#state?.members.values() ?? [])
+      if (!here.has(m.id) && !this.#lingering.has(m.id))
+        this.#lingering.set(m.id, { member: m, until: now + LINGER_MS });
+    for (const [id, l] of this.#lingering) if (here.has(id) || l.until <= now) this.#lingering.delete(id);
+    if (this.#lingering.size > 0) this.#o.lookAgain(LINGER_MS);
+    return [...this.#lingering.values()].map((l) => l.member);
   }
 
   /** A port that gets its identity now must not inherit flows of an earlier holder of its addresses. */
-  async #purge(ports: PortMap, input: DesiredInput): Promise<void> {
-    const known = new Set(input.members.map((m) => m.id));
+  async #purge(ports: PortMap): Promise<void> {
     const fresh = [...ports.bindings.values()].filter(
       (b) => this.#bindings.get(b.ifindex)?.container !== b.container,
     );
-    const gone = [...this.#bindings.values()].filter((b) => !known.has(b.container));
-    for (const b of [...fresh, ...gone])
-      for (const address of [b.ip4, b.ip6])
-        if (address) await cutFlows(this.#o.kernel.flows, address, () => false);
+    await cutFlows(this.#o.kernel.flows, new Set(fresh.flatMap(addressesOf)), () => false);
   }
 
   #settle(found: Omit<InForce, 'members' | 'judge' | 'unattributed'>): InForce {
@@ -164,28 +179,38 @@ export class Enforcer<F extends FlowFacts> {
         await syncLearned(kernel, learned, state, m, now());
   }
 
-  /** Flows of members whose policy is another than it was; of all, when something had been tampered with. */
-  async #revoke(state: InForce, all: boolean): Promise<void> {
+  /**
+   * Flows of members whose policy is another than it was; of all, when something had been tampered with. Those whose
+   * ports were all bound in this pass have none: they were purged.
+   */
+  async #revoke(
+    state: InForce,
+    known: ReadonlyMap<number, Binding> | undefined,
+    all: boolean,
+  ): Promise<void> {
     const next = new Map<string, string>();
+    const changed: Member[] = [];
     for (const member of state.members.values()) {
       const signature = signatureOf(member);
-      if (all || this.#signatures.get(member.id) !== signature) await this.#cut(state, member);
+      const isFresh = known !== undefined && !member.ports.some((p) => known.has(p.ifindex));
+      if (all || (this.#signatures.get(member.id) !== signature && !isFresh)) changed.push(member);
       next.set(member.id, signature);
     }
+    await this.#cut(state, changed);
     this.#signatures = next;
   }
 
-  async #cut(state: InForce, member: Member): Promise<void> {
-    const addresses = member.ports.flatMap((p) => [p.ip4, p.ip6]).filter((a) => a !== undefined);
-    for (const address of addresses) {
-      const cut = await cutFlows(this.#o.kernel.flows, address, (f) => state.judge.keeps(member, f));
-      if (cut.length === 0) continue;
-      this.#o.log.info(
-        { container: member.id, address, flows: cut.length },
-        'flows ended: no entry permits them now',
-      );
-      await this.#barStragglers(cut);
-    }
+  async #cut(state: InForce, members: readonly Member[]): Promise<void> {
+    const owners = new Map(members.flatMap((m) => m.ports.flatMap(addressesOf).map((a) => [a, m] as const)));
+    const keep = (f: F): boolean => {
+      const owner = owners.get(f.orig.src);
+      return owner === undefined || state.judge.keeps(owner, f);
+    };
+    const cut = await cutFlows(this.#o.kernel.flows, new Set(owners.keys()), keep);
+    if (cut.length === 0) return;
+    const containers = [...new Set(cut.map((f) => owners.get(f.orig.src)?.id))];
+    this.#o.log.info({ containers, flows: cut.length }, 'flows ended: no entry permits them now');
+    await this.#barStragglers(cut);
   }
 
   async #barStragglers(cut: readonly F[]): Promise<void> {
@@ -199,6 +224,9 @@ export class Enforcer<F extends FlowFacts> {
     }
   }
 }
+
+const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string }): string[] =>
+  [p.ip4, p.ip6].filter((a) => a !== undefined);
 
 /** Everything of a member that decides what it may open. */
 function signatureOf(m: Member): string {

@@ -7,8 +7,10 @@ export interface KernelPort<F extends FlowFacts = FlowFacts> {
   links(known: ReadonlySet<number>): Promise<readonly HostLink[]>;
   /** Elements of the bridge table as they stand (for taking over after a restart). */
   bridge(): Promise<BridgeDesired>;
+  /** `beforeBinding` runs beside the rules and ends before any port gets its identity. */
   apply(
     desired: DesiredState,
+    beforeBinding: () => Promise<void>,
   ): Promise<{ readonly changed: boolean; readonly refill: readonly string[]; readonly repaired: boolean }>;
   /** Somebody may have changed something: the next apply looks first. */
   invalidate(): void;

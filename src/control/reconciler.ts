@@ -29,6 +29,7 @@ export class Reconciler {
   #timer: NodeJS.Timeout | undefined;
   #lastError: Error | undefined;
   #idle: (() => void)[] = [];
+  readonly #delayed = new Map<string, NodeJS.Timeout>();
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
@@ -50,6 +51,16 @@ export class Reconciler {
     clearTimeout(this.#timer);
     this.#running = true;
     queueMicrotask(() => void this.#loop());
+  }
+
+  /** For what can wait, so that it shares a pass with what usually comes right behind it. */
+  later(reason: string, ms: number): void {
+    if (this.#stopped || this.#delayed.has(reason)) return;
+    const fire = (): void => {
+      this.#delayed.delete(reason);
+      this.trigger(reason);
+    };
+    this.#delayed.set(reason, setTimeout(fire, ms));
   }
 
   /** Resolves when a pass that began after this call has held; rejects after `ms`, with the reason if there is one. */
@@ -80,7 +91,7 @@ export class Reconciler {
   /** Ends after the pass that runs now. */
   async stop(): Promise<void> {
     this.#stopped = true;
-    clearTimeout(this.#timer);
+    for (const timer of [this.#timer, ...this.#delayed.values()]) clearTimeout(timer);
     if (this.#running) await new Promise<void>((done) => this.#idle.push(done));
     for (const w of this.#waiters.splice(0)) w.reject(new Error('the service is stopping'));
   }

@@ -49,8 +49,8 @@ export class KernelAdapter implements AsyncDisposable {
   async bridge(): Promise<BridgeDesired> {
     return (await this.#plane.read()).bridge.elements;
   }
-  apply(desired: DesiredState): Promise<Applied> {
-    return this.#plane.apply(desired);
+  apply(desired: DesiredState, beforeBinding: () => Promise<void>): Promise<Applied> {
+    return this.#plane.apply(desired, beforeBinding);
   }
   plan(desired: DesiredState): Promise<Plan> {
     return this.#plane.plan(desired);

@@ -41,9 +41,22 @@ function tableStep(family: Family, desired: DesiredState, observed: Observed, pr
   return edits.length === 0 ? [] : [{ tool: RESTORE[family] as Step['tool'], script: restoreScript(edits) }];
 }
 
-/** Runs a plan. The first failure stops it and is thrown; what has run stays, and the next pass goes on from what it reads. */
-export async function applyPlan(run: Exec, plan: Plan): Promise<void> {
-  for (const stage of plan.stages) await Promise.all(stage.map((step) => runStep(run, step)));
+/**
+ * Runs a plan. The first failure stops it and is thrown; what has run stays, and the next pass goes on from what it reads.
+ * `beforeBinding` runs beside the first stages and ends before the bridge table changes.
+ */
+export async function applyPlan(
+  run: Exec,
+  plan: Plan,
+  beforeBinding: () => Promise<void> = async () => undefined,
+): Promise<void> {
+  const ready = beforeBinding();
+  ready.catch(() => undefined); // awaited below, unless a stage's own error is thrown first
+  for (const stage of plan.stages) {
+    if (stage.some((s) => s.tool === 'nft')) await ready;
+    await Promise.all(stage.map((step) => runStep(run, step)));
+  }
+  await ready;
 }
 
 export async function runStep(run: Exec, step: Step): Promise<void> {

@@ -44,12 +44,15 @@ export class Dataplane {
   }
 
   /** On failure the next call reads the kernel again and goes on from there. */
-  async apply(desired: DesiredState): Promise<Applied> {
+  async apply(
+    desired: DesiredState,
+    beforeBinding: () => Promise<void> = async () => undefined,
+  ): Promise<Applied> {
     const fresh = this.#observed === undefined;
     const observed = this.#observed ?? (await this.read());
     const plan = planSteps(this.#shape, desired, observed);
     this.#observed = undefined;
-    await applyPlan(this.#run, plan);
+    await applyPlan(this.#run, plan, beforeBinding);
     this.#observed = expectedAfter(this.#shape, desired, observed);
     const changed = plan.stages.length > 0;
     const repaired = fresh && changed && this.#everApplied;

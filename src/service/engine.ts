@@ -188,6 +188,7 @@ export class Engine {
       },
       log: this.#o.log,
       now: Date.now,
+      lookAgain: (ms) => this.reconciler.later('departed members', ms),
       onApplied: (state) => this.#applied(state),
     });
   }
@@ -275,8 +276,8 @@ export class Engine {
 
   #listenToLinks(): void {
     const monitor = new RouteMonitor({
-      onLink: (l) => l.kind === 'veth' && this.reconciler.trigger('link'),
-      onLinkGone: (l) => l.kind === 'veth' && this.reconciler.trigger('link gone'),
+      onLink: (l) => l.kind === 'veth' && this.reconciler.later('link', LINK_MS),
+      onLinkGone: (l) => l.kind === 'veth' && this.reconciler.later('link gone', GONE_MS),
       onAddress: () => void this.#addresses(),
       onAddressGone: () => void this.#addresses(),
       onOverrun: () => this.reconciler.trigger('links overran'),
@@ -291,6 +292,9 @@ export class Engine {
   }
 }
 
+/** A new veth's network:connect event comes 15–30 ms behind it; what is gone has time. */
+const LINK_MS = 40;
+const GONE_MS = 500;
 const DOCKER_WAIT_MS = 10_000;
 const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
 const wait = (ms: number): Promise<undefined> =>

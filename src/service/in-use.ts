@@ -1,5 +1,4 @@
 import type { InForce } from '../control/enforcer.js';
-import type { Fact } from '../dns/ledger.js';
 import type { DnsService } from '../dns/service.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import type { Logger } from '../ports.js';
@@ -30,24 +29,22 @@ export class InUse implements AsyncDisposable {
   }
 
   async look(): Promise<void> {
-    const byContainer = new Map<string, Fact[]>();
-    for (const f of this.#o.dns.expiring(AHEAD_MS))
-      byContainer.set(f.container, [...(byContainer.get(f.container) ?? []), f]);
-    for (const [container, facts] of byContainer) {
-      const busy = await this.#destinations(container);
-      for (const f of facts)
-        if (busy.has(f.address)) await this.#o.dns.extend(container, f.address, Date.now() + EXTENSION_MS);
-    }
+    const facts = this.#o.dns.expiring(AHEAD_MS);
+    if (facts.length === 0) return;
+    const busy = await this.#busy();
+    for (const f of facts)
+      if (busy.has(`${f.container} ${f.address}`))
+        await this.#o.dns.extend(f.container, f.address, Date.now() + EXTENSION_MS);
   }
 
-  async #destinations(container: string): Promise<ReadonlySet<string>> {
-    const ports = this.#o.state()?.members.get(container)?.ports ?? [];
-    const own = ports.flatMap((p) => [p.ip4, p.ip6]).filter((a) => a !== undefined);
-    const found = new Set<string>();
-    for (const src of own)
-      for (const flow of await this.#o.flows.flows(src.includes(':') ? 6 : 4, { orig: { src } }))
-        found.add(flow.reply.src);
-    return found;
+  /** "CONTAINER ADDRESS" of every live flow: one dump a family, whatever the number of containers. */
+  async #busy(): Promise<ReadonlySet<string>> {
+    const { flows, state } = this.#o;
+    const owners = new Map<string, string>();
+    for (const b of state()?.ports.bindings.values() ?? [])
+      for (const a of [b.ip4, b.ip6]) if (a !== undefined) owners.set(a, b.container);
+    const all = [...(await flows.flows(4)), ...(await flows.flows(6))];
+    return new Set(all.map((f) => `${owners.get(f.orig.src)} ${f.reply.src}`));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
