@@ -1,0 +1,56 @@
+import { ApiError, UnreachableError } from '../api/client.js';
+import type { Problem } from '../model/problem.js';
+
+/** A command cannot do what it was asked: every problem with its place and remedy. Exit 1, or 2 for wrong usage. */
+export class CommandFailure extends Error {
+  readonly problems: readonly Problem[];
+  readonly exitCode: 1 | 2;
+  constructor(problems: readonly Problem[], exitCode: 1 | 2 = 1) {
+    super(problems.map((p) => p.detail).join('; '));
+    this.problems = problems;
+    this.exitCode = exitCode;
+  }
+}
+
+export function fail(detail: string, remedy: string): never {
+  throw new CommandFailure([{ detail, remedy }]);
+}
+
+export function wrongUsage(detail: string, remedy: string): never {
+  throw new CommandFailure([{ detail, remedy }], 2);
+}
+
+/** Any error of a command as problems; what nobody foresaw keeps its stack. */
+export function failureOf(e: unknown): CommandFailure {
+  if (e instanceof CommandFailure) return e;
+  if (e instanceof ApiError) return new CommandFailure(e.problem.errors);
+  if (e instanceof UnreachableError) return new CommandFailure([unreachable(e)]);
+  const detail = e instanceof Error ? (e.stack ?? e.message) : String(e);
+  return new CommandFailure([
+    { detail, remedy: 'this is a fault of drawbridge: report it with what you did' },
+  ]);
+}
+
+export const isNotRunning = (e: unknown): boolean =>
+  e instanceof UnreachableError && (e.code === 'ENOENT' || e.code === 'ECONNREFUSED');
+
+function unreachable(e: UnreachableError): Problem {
+  if (isNotRunning(e)) {
+    const remedy = 'start it: sudo systemctl start drawbridge, or sudo drawbridge run';
+    return { detail: `the service is not running: nobody answers on ${e.socket}`, remedy };
+  }
+  if (e.code === 'EACCES' || e.code === 'EPERM') {
+    return { detail: `no permission to use ${e.socket}`, remedy: 'run the command with sudo' };
+  }
+  const detail = `the service does not answer on ${e.socket}: ${e.code}`;
+  return { detail, remedy: 'see its log (journalctl -u drawbridge), and restart it if it hangs' };
+}
+
+/** "file:line:column: what" and the remedy, as compilers write it. */
+export function problemText(p: Problem): string {
+  const at = [p.file, p.line, p.file === undefined ? undefined : p.column]
+    .filter((part) => part !== undefined)
+    .join(':');
+  const place = at === '' ? (p.pointer ?? '') : at;
+  return `${place === '' ? '' : `${place}: `}${p.detail}\n  → ${p.remedy}`;
+}

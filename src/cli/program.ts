@@ -1,0 +1,65 @@
+import { Command, CommanderError } from 'commander';
+import { allowCommand } from './allow.js';
+import { checkCommand } from './check.js';
+import { Registry } from './command.js';
+import { doctorCommand } from './doctor.js';
+import { explainCommand } from './explain.js';
+import { type CommandFailure, failureOf, problemText } from './failure.js';
+import type { Host } from './host.js';
+import { listsCommand } from './lists.js';
+import { modeCommand } from './mode.js';
+import { printable } from './output.js';
+import { planCommand } from './plan.js';
+import { psCommand } from './ps.js';
+import { revokeCommand } from './revoke.js';
+import { runCommand } from './run.js';
+import { statusCommand } from './status.js';
+import { teardownCommand } from './teardown.js';
+
+const COMMANDS = [
+  runCommand,
+  statusCommand,
+  psCommand,
+  allowCommand,
+  revokeCommand,
+  modeCommand,
+  listsCommand,
+  checkCommand,
+  explainCommand,
+  planCommand,
+  doctorCommand,
+  teardownCommand,
+];
+
+/** Runs one command line (without node and script). Exit code: 0 done, 1 failed, 2 wrong usage. */
+export async function runCli(argv: readonly string[], host: Host): Promise<number> {
+  let code = 0;
+  const program = new Command('drawbridge')
+    .description('Egress firewall controller for Docker hosts')
+    .version(host.version)
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => host.stdout.write(text),
+      writeErr: (text) => host.stderr.write(text),
+    })
+    .showHelpAfterError('(see --help)');
+  const registry = new Registry(host, (exit) => {
+    code = exit;
+  });
+  for (const command of COMMANDS) command(program, registry);
+  try {
+    await program.parseAsync([...argv], { from: 'user' });
+    return code;
+  } catch (e) {
+    if (e instanceof CommanderError) return e.exitCode === 0 ? 0 : 2;
+    return report(failureOf(e), argv.includes('--json'), host);
+  }
+}
+
+function report(failure: CommandFailure, asJson: boolean, host: Host): number {
+  const text = asJson
+    ? JSON.stringify({ errors: failure.problems }, undefined, 2)
+    : failure.problems.map((p) => printable(problemText(p))).join('\n');
+  host.stderr.write(`${text}\n`);
+  return failure.exitCode;
+}

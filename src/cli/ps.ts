@@ -1,0 +1,32 @@
+import type { Command } from 'commander';
+import type { ContainerBody } from '../api/schemas.js';
+import type { Registry } from './command.js';
+
+const HEAD = ['NAME', 'MODE', 'COVERAGE', 'LISTS', 'ALLOWED', 'DENIED', 'GRANTS', 'REASONS'];
+
+export function psCommand(program: Command, registry: Registry): void {
+  registry.add(program, {
+    usage: 'ps',
+    summary: 'containers: mode, coverage, lists, allowed, denied, grants',
+    examples: ['ps', "ps --json | jq '.[] | select(.denied > 0).name'"],
+    run: async (session) => {
+      const containers = await (await session.client()).containers();
+      session.out.show(containers, () => session.out.table(HEAD, containers.map(row)));
+      return 0;
+    },
+  });
+}
+
+function row(c: ContainerBody): readonly string[] {
+  const grants = c.grants.map((g) => (g.expires === null ? g.entry : `${g.entry} until ${g.expires}`));
+  return [
+    c.name,
+    c.mode,
+    c.coverage.state,
+    c.lists.join(',') || '-',
+    String(c.allowed),
+    String(c.denied),
+    grants.join(', ') || '-',
+    c.coverage.reasons.join('; ') || '-',
+  ];
+}

@@ -1,0 +1,102 @@
+import type { Command } from 'commander';
+import type { Config } from '../config/config.js';
+import { fromFlags } from '../config/overlay.js';
+import type { Registry, Session } from './command.js';
+import { CommandFailure, failureOf, problemText, wrongUsage } from './failure.js';
+import type { Log, RunningService } from './host.js';
+import { notInForce, refuseUnbuilt } from './not-in-force.js';
+
+type Flags = Readonly<Record<string, string>>;
+
+export function runCommand(program: Command, registry: Registry): void {
+  registry
+    .add<[string[]]>(program, {
+      usage: 'run [keys...]',
+      summary: 'the service, in the foreground; --KEY VALUE sets a key of the configuration',
+      examples: ['run', 'run --config /etc/drawbridge/config.yaml', 'run --default enforce --dns.grace 30m'],
+      run: async (session, [words]) => runUntilEnd(session, flagsOf(words)),
+    })
+    .allowUnknownOption();
+}
+
+/** "--dns.grace 1h" and "--dns.grace=1h" by key path. Throws CommandFailure (wrong usage). */
+function flagsOf(words: readonly string[]): Flags {
+  const flags: Record<string, string> = {};
+  for (let i = 0; i < words.length; i++) {
+    const [, key, inline] = /^--([A-Za-z.]+)(?:=(.*))?$/s.exec(words[i] ?? '') ?? [];
+    const value = inline ?? words[++i];
+    if (key === undefined)
+      wrongUsage(`"${words[i - 1]}" is no key`, 'write --KEY VALUE, as in --dns.grace 1h');
+    if (value === undefined) wrongUsage(`--${key} has no value`, `write --${key} VALUE`);
+    flags[key] = value;
+  }
+  const { problems } = fromFlags(flags);
+  if (problems.length > 0) throw new CommandFailure(problems, 2);
+  return flags;
+}
+
+/** Ends at SIGTERM and SIGINT (the kernel keeps enforcing), or after a teardown. SIGHUP starts anew with the file's new content. */
+async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
+  let config = await settled(session, flags);
+  for (;;) {
+    const log = session.host.createLog(config.log);
+    for (const what of notInForce(config)) log.warn({}, what);
+    const service = await started(session, config, log);
+    if (!service) return 1;
+    const reloaded = await untilReload(session, flags, service, log);
+    if (!reloaded) return 0;
+    config = reloaded;
+  }
+}
+
+async function settled(session: Session, flags: Flags): Promise<Config> {
+  const config = await session.config(flags);
+  refuseUnbuilt(config);
+  return config;
+}
+
+async function started({ host }: Session, config: Config, log: Log): Promise<RunningService | undefined> {
+  try {
+    return await host.start(config, log);
+  } catch (e) {
+    log.error({ err: e }, 'the service did not start');
+    for (const problem of failureOf(e).problems) host.stderr.write(`${problemText(problem)}\n`);
+    return undefined;
+  }
+}
+
+/** The new configuration after a SIGHUP; undefined: the service has ended. A wrong file changes nothing. */
+async function untilReload(
+  session: Session,
+  flags: Flags,
+  service: RunningService,
+  log: Log,
+): Promise<Config | undefined> {
+  let next: Config | undefined;
+  const stop = () =>
+    void service.stop().catch((e: unknown) => log.error({ err: e }, 'not everything ended cleanly'));
+  const reload = async () => {
+    try {
+      next = await settled(session, flags);
+      stop();
+    } catch (e) {
+      log.error(
+        { problems: failureOf(e).problems },
+        'the new configuration is refused; the old one stays in force',
+      );
+    }
+  };
+  using _signals = session.host.onSignal(['SIGTERM', 'SIGINT', 'SIGHUP'], (signal) => {
+    log.info(
+      { signal },
+      signal === 'SIGHUP' ? 'reading the configuration again' : 'ending; the kernel keeps enforcing',
+    );
+    if (signal === 'SIGHUP') void reload();
+    else {
+      next = undefined;
+      stop();
+    }
+  });
+  await service.done;
+  return next;
+}

@@ -1,0 +1,26 @@
+import type { Command } from 'commander';
+import type { Status } from '../api/schemas.js';
+import type { Registry } from './command.js';
+import type { Output } from './output.js';
+
+export function statusCommand(program: Command, registry: Registry): void {
+  registry.add(program, {
+    usage: 'status',
+    summary: 'how many containers are enforced, and how the service is',
+    examples: ['status', 'status --json'],
+    run: async (session) => {
+      const status = await (await session.client()).status();
+      session.out.show(status, () => print(session.out, status));
+      return 0;
+    },
+  });
+}
+
+function print(out: Output, s: Status): void {
+  out.line(`${s.enforced} of ${s.containers} enforced, ${s.observed} observed`);
+  const repaired = s.kernel.lastRepair === null ? 'never repaired' : `last repaired ${s.kernel.lastRepair}`;
+  out.line(`kernel: ${s.kernel.inSync ? 'holds what it should' : 'NOT in sync'}, ${repaired}`);
+  out.line(`store: ${s.store.kind}, ${s.store.ok ? 'ok' : 'FAILING'}: ${s.store.detail}`);
+  out.line(`threats: ${s.threats.entries} entries of ${s.threats.feeds} feeds`);
+  out.line(`node: ${s.node}, drawbridge ${s.version}`);
+}

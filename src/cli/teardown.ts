@@ -1,0 +1,66 @@
+import { readdir, rm, rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Command } from 'commander';
+import type { ApiClient } from '../api/client.js';
+import type { Registry, Session } from './command.js';
+import { fail, isNotRunning } from './failure.js';
+
+const END_MS = 15_000;
+const LOOK_MS = 50;
+const OURS = /^(store\.|lock$|lock\.|kernel-found\.json$)/;
+
+export function teardownCommand(program: Command, registry: Registry): void {
+  registry.add<[], { purge?: boolean }>(program, {
+    usage: 'teardown',
+    summary: 'stop enforcing: every trace leaves the kernel, and the service, if it is up, ends',
+    options: [['--purge', 'remove the state folder, too: API lists, grants, modes, the audit']],
+    examples: ['teardown', 'teardown --purge'],
+    run: async (session, _args, options) => {
+      const removed = await teardown(session);
+      const purged = options.purge ? await purge((await session.config()).state) : null;
+      session.out.show({ removed, purged }, () => {
+        for (const what of removed) session.out.line(`removed ${what}`);
+        if (purged !== null) session.out.line(`removed ${purged}`);
+        session.out.line('nothing is enforced now');
+      });
+      return 0;
+    },
+  });
+}
+
+/** Through the service when it is up, so that it does not repair what goes; else by ourselves. */
+async function teardown(session: Session): Promise<readonly string[]> {
+  const client = await session.client();
+  try {
+    await client.teardown();
+  } catch (e) {
+    if (!isNotRunning(e)) throw e;
+    return session.host.teardownKernel(await session.config());
+  }
+  await awaitEnd(client);
+  return ["the service's rules, sets and tables"];
+}
+
+async function awaitEnd(client: ApiClient): Promise<void> {
+  for (const until = Date.now() + END_MS; Date.now() < until; await sleep(LOOK_MS)) {
+    try {
+      await client.status();
+    } catch (e) {
+      if (isNotRunning(e)) return;
+    }
+  }
+  fail('the kernel is clean, but the service still answers', 'stop it: sudo systemctl stop drawbridge');
+}
+
+/** Only what we made goes: a mistaken `state: /var/lib` must not cost the host. */
+async function purge(state: string): Promise<string> {
+  const names = await readdir(state).catch((e: unknown) =>
+    fail(`cannot read ${state}: ${String(e)}`, 'nothing of it was removed'),
+  );
+  for (const name of names.filter((n) => OURS.test(n))) await rm(join(state, name));
+  const others = names.filter((n) => !OURS.test(n));
+  if (others.length > 0) return `what was ours in ${state} (left there: ${others.join(', ')})`;
+  await rmdir(state);
+  return state;
+}

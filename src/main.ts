@@ -1,0 +1,47 @@
+#!/usr/bin/env node
+import { userInfo } from 'node:os';
+import type { Host } from './cli/host.js';
+import { runCli } from './cli/program.js';
+import { createLog } from './observe/log.js';
+import { VERSION } from './version.js';
+
+/** The real world for the commands. What only the service needs is loaded only there. */
+const host: Host = {
+  version: VERSION,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  stdin: process.stdin,
+  isTerminal: process.stdout.isTTY === true,
+  env: process.env,
+  user: process.env.SUDO_USER || userName(),
+  start: async (config, log) => {
+    const { runService } = await import('./app.js');
+    return runService({ config, log });
+  },
+  createLog: (config) => createLog(config),
+  runDoctor: async (config) => (await import('./service/doctor.js')).runDoctor(config),
+  teardownKernel: async (config) => (await import('./service/teardown.js')).teardownKernel(config),
+  onSignal: (signals, handler) => {
+    for (const signal of signals) process.on(signal, handler);
+    return {
+      [Symbol.dispose]: () => {
+        for (const signal of signals) process.off(signal, handler);
+      },
+    };
+  },
+};
+
+/** A user without an entry in /etc/passwd (in a container) has a number only. */
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return `uid-${process.getuid?.() ?? 'unknown'}`;
+  }
+}
+
+// The reader of a pipe may leave early (drawbridge ps | head): that is no failure.
+process.stdout.on('error', (e: NodeJS.ErrnoException) => {
+  process.exit(e.code === 'EPIPE' ? 0 : 1);
+});
+process.exit(await runCli(process.argv.slice(2), host));
