@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 
 /** The API cannot listen where the configuration says; the message says why and what to do. */
-export class ListenError extends Error {}
+class ListenError extends Error {}
 
 /**
  * Listens where `api.listen` says: "unix:/path", root's group may use it (0660). A socket that nobody answers on is

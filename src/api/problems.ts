@@ -34,12 +34,12 @@ export const KINDS = {
   'not-in-force': { status: 503, title: 'Not in force, and undone' },
 } as const satisfies Record<Refusal['kind'] | string, Kind>;
 
-export function problemDocument(kind: keyof typeof KINDS, problems: readonly Problem[]): ProblemDocument {
+function problemDocument(kind: keyof typeof KINDS, problems: readonly Problem[]): ProblemDocument {
   const detail = problems.map((p) => p.detail).join('; ');
   return { type: `/docs#${kind}`, ...KINDS[kind], detail, errors: problems.map((p) => ({ ...p })) };
 }
 
-export function sendProblem(reply: FastifyReply, document: ProblemDocument): FastifyReply {
+function sendProblem(reply: FastifyReply, document: ProblemDocument): FastifyReply {
   return reply.code(document.status).type('application/problem+json').send(document);
 }
 

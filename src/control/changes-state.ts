@@ -108,7 +108,7 @@ export class ChangesState {
   }
 }
 
-export function isListBody(value: unknown): value is ListBody {
+function isListBody(value: unknown): value is ListBody {
   return isRecord(value) && Array.isArray(value.allow);
 }
 

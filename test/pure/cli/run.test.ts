@@ -1,0 +1,95 @@
+import { writeFile } from 'node:fs/promises';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { Host, RunningService } from '../../../src/cli/host.js';
+import type { Config } from '../../../src/config/config.js';
+import { Bench } from './bench.js';
+
+let bench: Bench;
+let started: Config[];
+let said: string[];
+let signal: (name: NodeJS.Signals) => void;
+let ended: (() => void)[];
+let waiting: (() => void) | undefined;
+
+beforeEach(async () => {
+  bench = await Bench.make();
+  started = [];
+  said = [];
+  ended = [];
+  const say = (o: object, msg?: string) => said.push(`${msg} ${JSON.stringify(o)}`);
+  const log = { debug: say, info: say, warn: say, error: say };
+  const start: Host['start'] = async (config) => {
+    started.push(config);
+    waiting?.();
+    return service();
+  };
+  bench.host = {
+    start,
+    createLog: () => log,
+    onSignal: (_signals, handler) => {
+      signal = handler;
+      return { [Symbol.dispose]: () => undefined };
+    },
+  };
+});
+afterEach(() => bench.end());
+
+function service(): RunningService {
+  let end: () => void = () => undefined;
+  const done = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  ended.push(end);
+  return { done, stop: async () => end() };
+}
+/** Resolves when the service has been started this many times and its signals are heard. */
+async function startedTimes(n: number): Promise<void> {
+  while (started.length < n) {
+    await new Promise<void>((resolve) => {
+      waiting = resolve;
+    });
+  }
+  await new Promise((resolve) => setImmediate(resolve));
+}
+
+it('runs until SIGTERM, with keys from the command line', async () => {
+  const running = bench.run('run', '--default', 'enforce', '--dns.grace=30m', '--json');
+  await startedTimes(1);
+  expect(started[0]).toMatchObject({ default: 'enforce', dns: { graceMs: 1_800_000 } });
+  signal('SIGTERM');
+  expect((await running).code).toBe(0);
+});
+
+it('ends when the service has been torn down', async () => {
+  const running = bench.run('run');
+  await startedTimes(1);
+  ended[0]?.();
+  expect((await running).code).toBe(0);
+});
+
+it('reads the configuration again at SIGHUP, and keeps the old one when the new is wrong', async () => {
+  const good = `api: { listen: "unix:${bench.socket}" }\n`;
+  const running = bench.run('run');
+  await startedTimes(1);
+  await writeFile(bench.config, `${good}default: maybe\n`);
+  signal('SIGHUP');
+  while (!said.some((line) => line.includes('is refused')))
+    await new Promise((resolve) => setImmediate(resolve));
+  expect(started).toHaveLength(1);
+  await writeFile(bench.config, `${good}default: enforce\n`);
+  signal('SIGHUP');
+  await startedTimes(2);
+  expect(started[1]?.default).toBe('enforce');
+  signal('SIGINT');
+  expect((await running).code).toBe(0);
+});
+
+it('fails when the service does not start, and says what this version does not hold', async () => {
+  await writeFile(bench.config, 'threats: { exceptions: [{ to: 192.0.2.7, reason: ours }] }\n');
+  bench.host = { ...bench.host, start: () => Promise.reject(new Error('no nft')) };
+  const ran = await bench.run('run');
+  expect(ran).toMatchObject({ code: 1, err: expect.stringContaining('no nft') });
+  expect(said[0]).toContain('threats.exceptions');
+  await writeFile(bench.config, 'store: { redis: "redis://127.0.0.1" }\n');
+  expect((await bench.run('run')).err).toContain('embedded store only');
+});
