@@ -4,7 +4,6 @@ import { cyclicLists } from '../model/list-graph.js';
 import { listFromObject } from '../model/list-parse.js';
 import type { List } from '../model/policy.js';
 import type { Parsed, Problem } from '../model/problem.js';
-import type { Fields } from '../model/shape.js';
 import { parseYaml } from './yaml.js';
 
 const EXTENSION = /\.ya?ml$/;
@@ -19,32 +18,15 @@ const EMPTY: Problem = {
   remedy: 'write "allow:" and the entries below it, or delete the file',
 };
 
-interface Read {
-  readonly list: List;
-  /** The YAML's fields as they stand, for the API. */
-  readonly body: Fields;
-}
-
-function readList(name: string, file: string, text: string): Parsed<Read> {
+/** One list file. Its problems carry file, line, column and remedy. */
+export function parseListFile(file: string, text: string): Parsed<List> {
   const yaml = parseYaml(text, file);
   if (yaml.value === undefined) return { ok: false, problems: yaml.problems };
   if (yaml.value === null && yaml.problems.length === 0) return { ok: false, problems: yaml.place([EMPTY]) };
-  const parsed = listFromObject(name, 'folder', yaml.value);
+  const parsed = listFromObject(listNameOf(file), 'folder', yaml.value);
   const problems = [...yaml.problems, ...(parsed.ok ? [] : yaml.place(parsed.problems))];
   if (!parsed.ok || problems.length > 0) return { ok: false, problems };
-  return { ok: true, value: { list: { ...parsed.value, file }, body: yaml.value as Fields } };
-}
-
-/** One list file. Its problems carry file, line, column and remedy. */
-export function parseListFile(file: string, text: string): Parsed<List> {
-  const read = readList(listNameOf(file), file, text);
-  return read.ok ? { ok: true, value: read.value.list } : read;
-}
-
-/** The same checks, for a list that goes to the API under `name`: the YAML's fields as they stand. */
-export function parseListBody(name: string, file: string, text: string): Parsed<Fields> {
-  const read = readList(name, file, text);
-  return read.ok ? { ok: true, value: read.value.body } : read;
+  return { ok: true, value: { ...parsed.value, file } };
 }
 
 /** Files that give one name twice (npm.yaml and npm.yml), each with its problem. */
