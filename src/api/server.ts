@@ -18,6 +18,7 @@ import { modeRoutes } from './routes/mode.js';
 import { planRoutes } from './routes/plan.js';
 import { statusRoutes } from './routes/status.js';
 import { teardownRoutes } from './routes/teardown.js';
+import { ProblemSchema } from './schemas.js';
 
 export interface ApiOptions {
   readonly controller: Controller;
@@ -29,6 +30,11 @@ const BODY_LIMIT = 64 * 1024;
 /** A canonical entry: a name of 253 characters, ports and flags, percent-encoded. */
 const MAX_PARAM = 4096;
 const REQUEST_TIMEOUT_MS = 60_000;
+
+const PROBLEM_RESPONSE = {
+  description: 'what is wrong, where, and what to do',
+  content: { 'application/problem+json': { schema: ProblemSchema } },
+};
 
 const ROUTES: readonly ((context: Context) => void)[] = [
   statusRoutes,
@@ -54,6 +60,7 @@ export async function buildServer({ controller, log, version }: ApiOptions): Pro
     requestTimeout: REQUEST_TIMEOUT_MS,
     forceCloseConnections: true,
     routerOptions: { maxParamLength: MAX_PARAM },
+    frameworkErrors: errorHandler(log),
   });
   server.setValidatorCompiler<TSchema>(({ schema }) => (value: unknown) => {
     const problems = schemaProblems(schema, value);
@@ -66,6 +73,9 @@ export async function buildServer({ controller, log, version }: ApiOptions): Pro
   const info = { title: 'Drawbridge', version, description: 'Egress firewall controller for Docker hosts' };
   await server.register(swagger, { openapi: { openapi: '3.1.0', info } });
   await server.register(async (scope) => {
+    scope.addHook('onRoute', ({ schema }) => {
+      if (schema) schema.response = { ...(schema.response as object | undefined), default: PROBLEM_RESPONSE };
+    });
     for (const routes of ROUTES) routes({ server: scope, controller });
   });
   await server.ready();

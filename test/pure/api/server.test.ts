@@ -78,6 +78,9 @@ describe('reading', () => {
         '/v1/events',
       ]),
     );
+    for (const path of Object.values<Record<string, { responses: object }>>(body.paths)) {
+      for (const operation of Object.values(path)) expect(operation.responses).toHaveProperty('default');
+    }
     const page = await server.inject('/docs');
     expect(page.headers['content-security-policy']).toContain("default-src 'none'");
     expect(page.body).toContain('/v1/containers/{container}/mode');
@@ -197,6 +200,8 @@ describe('refusing', () => {
     ['GET', '/v1/explain?container=web', undefined, 400],
     ['GET', '/v1/nothing', undefined, 404],
     ['PUT', '/v1/lists/npm', { allow: [] }, 409],
+    ['GET', '/v1/lists/%ZZ', undefined, 400],
+    ['GET', `/v1/lists/${'x'.repeat(5000)}`, undefined, 400],
   ] as const)('%s %s %j with problem details', async (method, url, payload, status) => {
     const answer = await ask(method, url, payload);
     expect(answer.status).toBe(status);
