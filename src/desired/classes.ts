@@ -1,4 +1,5 @@
-import type { DestEntry, PortRange, Proto } from '../model/entry.js';
+import type { DestEntry, PortRange } from '../model/entry.js';
+import { effectivePorts, formatPorts, mergePorts } from '../model/entry-ports.js';
 import type { Family, Range } from '../model/ip.js';
 import type { PolicyEntry } from '../model/policy.js';
 
@@ -24,48 +25,17 @@ export interface ClassPlan extends PortClass {
   readonly host: readonly PolicyEntry[];
 }
 
-const PROTO_NUMBERS = { sctp: 132, gre: 47, esp: 50 } as const;
-const WEB: readonly PortRange[] = [
-  { lo: 80, hi: 80 },
-  { lo: 443, hi: 443 },
-];
-
-/** The classes that an entry permits (spec 2: "Ports without a protocol: tcp", defaults by kind of target). */
-export function classesOf(entry: DestEntry): PortClass[] {
-  const isName = entry.target.kind === 'name';
-  if (entry.proto) return protocols(entry.proto).map((p) => portClass(p, entry.ports));
-  if (entry.ports.length > 0) return [portClass('tcp', entry.ports)];
-  if (isName) return [portClass('tcp', WEB)];
-  return [portClass('tcp', []), portClass('udp', []), portClass('icmp', [])];
+/** The classes that an entry permits. ip-6 and ip-17 are protocols that have names: one class, one rule. */
+function classesOf(entry: DestEntry): PortClass[] {
+  return effectivePorts(entry).map(({ proto, number = 0, ports }) =>
+    portClass(proto === 'other' ? (NAMED[number] ?? number) : proto, ports),
+  );
 }
+const NAMED: Readonly<Record<number, 'tcp' | 'udp'>> = { 6: 'tcp', 17: 'udp' };
 
-function protocols(proto: Proto): PortClass['proto'][] {
-  if (proto === 'tcp+udp') return ['tcp', 'udp'];
-  if (proto === 'tcp' || proto === 'udp' || proto === 'icmp') return [proto];
-  if (proto === 'sctp' || proto === 'gre' || proto === 'esp') return [PROTO_NUMBERS[proto]];
-  return [ipNumber(proto)];
-}
-
-/** ip-6, ip-17 and ip-1 are the protocols that have names: one class, one rule. */
-function ipNumber(proto: string): PortClass['proto'] {
-  const n = Number(proto.slice('ip-'.length));
-  return n === 6 ? 'tcp' : n === 17 ? 'udp' : n;
-}
-
-export function portClass(proto: PortClass['proto'], ports: readonly PortRange[]): PortClass {
-  const sorted = mergePorts(ports);
-  const text = sorted.map((p) => (p.lo === p.hi ? `${p.lo}` : `${p.lo}-${p.hi}`)).join(',');
-  return { key: `${proto}:${text}`, proto, ports: sorted };
-}
-
-function mergePorts(ports: readonly PortRange[]): PortRange[] {
-  const merged: PortRange[] = [];
-  for (const p of [...ports].sort((a, b) => a.lo - b.lo)) {
-    const last = merged[merged.length - 1];
-    if (last && p.lo <= last.hi + 1) merged[merged.length - 1] = { lo: last.lo, hi: Math.max(last.hi, p.hi) };
-    else merged.push(p);
-  }
-  return merged;
+function portClass(proto: PortClass['proto'], ports: readonly PortRange[]): PortClass {
+  const merged = mergePorts(ports);
+  return { key: `${proto}:${formatPorts(merged)}`, proto, ports: merged };
 }
 
 /** Resolves `container:NAME` to ranges; called once an entry. */

@@ -46,7 +46,7 @@ function parseRange(text: string, at: number): PortRange {
 }
 
 /** Sorted, neighbours and overlaps joined. */
-function mergePorts(ranges: readonly PortRange[]): readonly PortRange[] {
+export function mergePorts(ranges: readonly PortRange[]): readonly PortRange[] {
   const merged: PortRange[] = [];
   for (const range of [...ranges].sort((a, b) => a.lo - b.lo || a.hi - b.hi)) {
     const last = merged.at(-1);

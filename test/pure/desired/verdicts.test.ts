@@ -1,0 +1,211 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { Judge } from '../../../src/control/judge.js';
+import { compile } from '../../../src/desired/compile.js';
+import { classSet } from '../../../src/desired/naming.js';
+import type { Member } from '../../../src/desired/state.js';
+import type { TracePacket } from '../../../src/desired/trace.js';
+import { formatAddress, parseAddress, privateRangeOf, rangeHas } from '../../../src/model/ip.js';
+import { entriesOf, input, member, shape } from './sample.js';
+
+const HOST = new Set(['172.18.0.1', '192.0.2.2']);
+
+function judgeOf(
+  members: readonly Member[],
+  learned: ReadonlyMap<string, ReadonlySet<string>> = new Map(),
+): Judge {
+  return new Judge(
+    shape,
+    compile(input(...members)),
+    (set, address) => learned.get(set)?.has(address) ?? false,
+    HOST,
+  );
+}
+
+function packet(m: Member, dst: string, proto: TracePacket['proto'], dport?: number): TracePacket {
+  const family = dst.includes(':') ? 6 : 4;
+  return {
+    family,
+    mark: 0,
+    proto,
+    src: (family === 4 ? m.ports[0]?.ip4 : m.ports[0]?.ip6) ?? '',
+    dst,
+    states: ['NEW'],
+    syn: proto === 'tcp',
+    ...(dport === undefined ? {} : { dport }),
+    ...(proto === 'icmp' ? { echo: true } : {}),
+  };
+}
+const permits = (j: Judge, m: Member, p: TracePacket): boolean => j.permits({ ...p, mark: j.markOf(m) });
+
+/** What the entries say, read off the specification and not off the rules. */
+function oracle(m: Member, p: TracePacket): boolean {
+  const value = parseAddress(p.dst);
+  if (!value) return false;
+  return m.policy.entries.some(({ entry }) => {
+    const t = entry.target;
+    const isThere =
+      (t.kind === 'address' && rangeHas(t.range, value)) ||
+      (t.kind === 'any' && privateRangeOf(value) === undefined && !HOST.has(p.dst)) ||
+      (t.kind === 'host' && HOST.has(p.dst));
+    if (!isThere || (t.kind !== 'host' && HOST.has(p.dst))) return false;
+    const isDns = p.dport === 53 && (p.proto === 'tcp' || p.proto === 'udp');
+    if (isDns && t.kind !== 'host' && !entry.flags.includes('dns=direct')) return false;
+    return portsPermit(entry, p);
+  });
+}
+
+function portsPermit(entry: Member['policy']['entries'][number]['entry'], p: TracePacket): boolean {
+  const inPorts =
+    entry.ports.length === 0 ||
+    entry.ports.some((r) => p.dport !== undefined && p.dport >= r.lo && p.dport <= r.hi);
+  if (entry.proto === undefined)
+    return entry.ports.length > 0
+      ? p.proto === 'tcp' && inPorts
+      : p.proto === 'tcp' || p.proto === 'udp' || p.proto === 'icmp';
+  if (entry.proto === 'tcp+udp') return (p.proto === 'tcp' || p.proto === 'udp') && inPorts;
+  if (entry.proto === 'gre') return p.proto === 47;
+  return p.proto === entry.proto && inPorts;
+}
+
+const POOL = [
+  '10.1.0.0/16:5432',
+  '10.0.0.5-10.0.0.9:22',
+  '140.82.112.3',
+  '[2001:db8::/32]:443',
+  'any:443',
+  'any:8000-8100/udp',
+  'host:8125/udp',
+  'host:22',
+  '192.0.2.9/icmp',
+  '198.51.100.0/24/gre',
+  '10.9.0.1:53/udp dns=direct',
+  '203.0.113.0/24:1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33-40/tcp+udp',
+];
+const DESTINATIONS = [
+  '10.1.2.3',
+  '10.0.0.5',
+  '10.0.0.9',
+  '10.0.0.10',
+  '140.82.112.3',
+  '140.82.112.4',
+  '2001:db8::7',
+  '2600::1',
+  '93.184.1.1',
+  '172.18.0.1',
+  '192.0.2.2',
+  '192.0.2.9',
+  '198.51.100.7',
+  '10.9.0.1',
+  '203.0.113.5',
+  '169.254.169.254',
+  'fe80::1',
+  '100.64.0.1',
+];
+const PORTS = [1, 22, 33, 35, 41, 53, 80, 443, 5432, 8000, 8050, 8100, 8101, 8125];
+
+describe('the rendered rules say what the entries say', () => {
+  it('for any set of entries and any new connection', () => {
+    const packets = fc.record({
+      dst: fc.constantFrom(...DESTINATIONS),
+      proto: fc.constantFrom('tcp' as const, 'udp' as const, 'icmp' as const, 47),
+      port: fc.constantFrom(...PORTS),
+    });
+    fc.assert(
+      fc.property(
+        fc.subarray(POOL),
+        fc.integer({ min: 2, max: 8000 }),
+        packets,
+        (entries, identity, { dst, proto, port }) => {
+          const m = member(identity, entries.join('\n'));
+          const others = [member(identity === 2 ? 3 : 2, 'any:1-65535/tcp+udp')];
+          const p = packet(m, dst, proto, proto === 'tcp' || proto === 'udp' ? port : undefined);
+          expect(permits(judgeOf([m, ...others]), m, p)).toBe(oracle(m, p));
+        },
+      ),
+      { numRuns: 1500 },
+    );
+  });
+
+  it('a learned address opens the ports of its names only, for its container only', () => {
+    const m = member(2, 'a.org, b.org:8443');
+    const other = member(3, 'a.org');
+    const web = classSet('DB', m.id, 'tcp:80,443', 4, 'learned');
+    const j = judgeOf([m, other], new Map([[web, new Set(['93.184.1.1'])]]));
+    expect(permits(j, m, packet(m, '93.184.1.1', 'tcp', 443))).toBe(true);
+    expect(permits(j, m, packet(m, '93.184.1.1', 'tcp', 8443))).toBe(false);
+    expect(permits(j, m, packet(m, '93.184.1.2', 'tcp', 443))).toBe(false);
+    expect(permits(j, other, packet(other, '93.184.1.1', 'tcp', 443))).toBe(false);
+  });
+
+  it('an identity that no chain knows is denied, an unknown port is held once', () => {
+    const m = member(2, 'any');
+    const j = judgeOf([m]);
+    const { marks } = shape;
+    const p = packet(m, '93.184.1.1', 'tcp', 443);
+    expect(j.judge({ ...p, mark: marks.enforced | 77 }).verdict).toBe('reject');
+    expect(j.judge({ ...p, mark: (marks.enforced | marks.unknown | 5) >>> 0 }).verdict).toBe('queue');
+    expect(j.judge({ ...p, mark: (marks.enforced | marks.unknown | marks.held | 5) >>> 0 }).verdict).toBe(
+      'drop',
+    );
+    expect(
+      j.judge({ ...p, mark: (marks.enforced | marks.unknown) >>> 0, states: ['ESTABLISHED'] }).verdict,
+    ).toBe('queue');
+  });
+
+  it('from elsewhere to an enforced container only what was DNATed or opens a published port', () => {
+    const m = { ...member(2, ''), published: [{ proto: 'tcp' as const, port: 80 }] };
+    const j = judgeOf([m]);
+    const inward: TracePacket = {
+      family: 4,
+      mark: 0,
+      proto: 'tcp',
+      src: '93.184.1.1',
+      dst: m.ports[0]?.ip4 ?? '',
+      dport: 80,
+      states: ['NEW'],
+      syn: true,
+    };
+    expect(j.judge(inward).verdict).toBe('return');
+    expect(j.judge({ ...inward, syn: false }).verdict).toBe('drop');
+    expect(j.judge({ ...inward, dport: 81 }).verdict).toBe('drop');
+    expect(j.judge({ ...inward, dport: 81, states: ['NEW', 'DNAT'] }).verdict).toBe('return');
+    expect(j.judge({ ...inward, dst: '172.18.9.9' }).verdict).toBe('return');
+  });
+});
+
+describe('the dispatch tree', () => {
+  it('leads every identity to its own chain, and only that, within four levels', () => {
+    const ids = fc.uniqueArray(fc.integer({ min: 2, max: 8191 }), { minLength: 1, maxLength: 60 });
+    fc.assert(
+      fc.property(ids, (identities) => {
+        const members = identities.map((n) => member(n, `10.0.${n >> 8}.${n & 255}:80`));
+        const j = judgeOf(members);
+        for (const m of members) {
+          const own = `10.0.${m.identity >> 8}.${m.identity & 255}`;
+          const result = j.judge({ ...packet(m, own, 'tcp', 80), mark: j.markOf(m) });
+          expect(result.mark & shape.marks.judged).not.toBe(0);
+          expect(result.steps.length).toBeLessThan(12);
+          const foreign = members.find((x) => x !== m);
+          if (foreign)
+            expect(
+              permits(j, m, packet(m, `10.0.${foreign.identity >> 8}.${foreign.identity & 255}`, 'tcp', 80)),
+            ).toBe(false);
+        }
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it('needs entries to say anything: an empty policy permits nothing', () => {
+    const m = member(5, '');
+    const j = judgeOf([m]);
+    fc.assert(
+      fc.property(fc.bigInt({ min: 0n, max: 0xffffffffn }), fc.integer({ min: 1, max: 65535 }), (v, port) => {
+        expect(permits(j, m, packet(m, formatAddress(4, v), 'tcp', port))).toBe(false);
+      }),
+      { numRuns: 300 },
+    );
+    expect(entriesOf('')).toEqual([]);
+  });
+});
