@@ -60,7 +60,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   await noteFound(config);
   let changes: Changes | undefined;
   const lists = await watchFolder(config.allowlists, (s) => {
-    complain(s.problems, log);
+    complain([...s.problems, ...clashes(s.lists, changes)], log);
     changes?.rearm();
     engine.reconciler.trigger('lists folder');
   });
@@ -85,6 +85,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   });
   const opened = changes;
   parts.add(async () => opened.close());
+  complain(clashes(lists.state.lists, changes), log);
   await engine.start();
   let ended: () => void = () => undefined;
   const done = new Promise<void>((resolve) => (ended = resolve));
@@ -119,7 +120,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   return { stop, done };
 }
 
-/** Store lists and folder lists by name; a folder's name wins, as in the API. */
+/** Store lists and folder lists by name. A file that takes a store list's name is refused (see `complain`). */
 function saidBy(folder: ReadonlyMap<string, List>, changes: Changes | undefined): Said {
   const now = changes?.current();
   return {
@@ -133,6 +134,18 @@ const usersOf = (engine: Engine, list: string): string[] =>
   [...(engine.state?.members.values() ?? [])]
     .filter((m) => m.policy.lists.includes(list))
     .map((m) => engine.docker.view().containers.get(m.id)?.name ?? m.id);
+
+/** The store's list stays in force: a file must not change what the API has promised. */
+function clashes(folder: ReadonlyMap<string, List>, changes: Changes | undefined): Problem[] {
+  const stored = changes?.current().lists ?? new Map();
+  return [...folder.values()]
+    .filter((l) => stored.has(l.name))
+    .map((l) => ({
+      detail: `list ${l.name} is in the store already, this file is not used`,
+      remedy: `rename the file, or drawbridge lists delete ${l.name}`,
+      ...(l.file ? { file: l.file } : {}),
+    }));
+}
 
 function complain(problems: readonly Problem[], log: Logger): void {
   for (const p of problems)

@@ -100,7 +100,9 @@ export interface Store {
   put<T>(key: string, value: T, options?: { readonly ifRevision?: number }): Promise<number>;
   delete(key: string, options?: { readonly ifRevision?: number }): Promise<boolean>;
   /** Called for every change, our own included, with its revision; value undefined: deleted. */
-  watch(onChange: (item: { readonly key: string; readonly revision: number; readonly value: unknown }) => void): Disposable;
+  watch(
+    onChange: (item: { readonly key: string; readonly revision: number; readonly value: unknown }) => void,
+  ): Disposable;
   health(): { readonly ok: boolean; readonly detail: string };
   close(): Promise<void>;
 }
@@ -184,6 +186,8 @@ export class RefusedError extends Error {
 export interface Controller {
   status(): StatusView;
   ready(): { readonly ready: boolean; readonly reason: string };
+  /** Brings the counts that the views show up to date. */
+  refreshCounts(): Promise<void>;
   containers(): readonly ContainerView[];
   container(idOrName: string): ContainerView;
   grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant>;

@@ -24,7 +24,6 @@ export interface ControllerParts {
   readonly said: () => Said;
   readonly version: string;
   readonly node: string;
-  /** Problems of list files that are refused now. */
   readonly teardown: () => Promise<void>;
 }
 
@@ -36,7 +35,7 @@ export class ServiceController implements Controller {
     this.#p = parts;
   }
 
-  refresh(): Promise<void> {
+  refreshCounts(): Promise<void> {
     return this.#p.counts.refresh();
   }
 

@@ -9,14 +9,17 @@ export const ContainerParams = Type.Object({
 
 export function containerRoutes({ server, controller }: Context): void {
   const all = { summary: 'All containers', response: { 200: Collection(ContainerSchema) } };
-  server.get('/v1/containers', { schema: all }, () => ({
-    items: controller.containers().map(containerBody),
-    next: null,
-  }));
+  server.get('/v1/containers', { schema: all }, async () => {
+    await controller.refreshCounts();
+    return { items: controller.containers().map(containerBody), next: null };
+  });
   const one = { summary: 'One container', params: ContainerParams, response: { 200: ContainerSchema } };
   server.get<{ Params: Static<typeof ContainerParams> }>(
     '/v1/containers/:container',
     { schema: one },
-    (request) => containerBody(controller.container(request.params.container)),
+    async (request) => {
+      await controller.refreshCounts();
+      return containerBody(controller.container(request.params.container));
+    },
   );
 }

@@ -41,6 +41,7 @@ export class MemoryController implements Controller {
   ready() {
     return { ready: this.isReady, reason: this.isReady ? 'in sync' : 'the first pass is not done' };
   }
+  async refreshCounts(): Promise<void> {}
   containers() {
     return [this.container('web')];
   }
