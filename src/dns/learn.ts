@@ -83,9 +83,25 @@ export class Learn {
     ]);
   }
 
-  /** An observed container's answer: written down for names, and for later if it came from one of our upstreams. */
+  /**
+   * An observed container's answer: written down for names, and for later if it came from one of our upstreams. Its sets
+   * hold it whoever said it: there they only tell what enforce would deny, and enforcing drops what is not trusted.
+   */
   observe(container: string, name: string, records: readonly ResourceRecord[], trusted: boolean): void {
-    this.#record(container, name, addressesOf(records), trusted);
+    const told = addressesOf(records);
+    this.#record(container, name, told, trusted);
+    const setsOf = this.setsOf(container);
+    for (const { address, ttl } of told)
+      for (const sets of setsOf(name, address)) this.#show(setFor(sets, address), address, ttl);
+  }
+
+  #show(set: string, address: string, ttl: number): void {
+    const until = this.#until(ttl, this.#o.now());
+    this.#o.sets
+      .add(set, address, timeout(until - this.#o.now()))
+      .catch((err: unknown) =>
+        this.#o.log.debug({ err, set, address }, 'not shown as permitted: observed only'),
+      );
   }
 
   /** The address is in use by a live flow: it stays for another `grace` at least. */
