@@ -8,7 +8,7 @@ import type { InForce } from './enforcer.js';
 import { localAddress, localName } from './neighbours.js';
 
 /** Who asks when the port is proven to be no container's. */
-export const UNATTRIBUTED_ASKER = 'unattributed';
+const UNATTRIBUTED_ASKER = 'unattributed';
 const DENIED: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
 
 export interface NamesPolicyOptions {

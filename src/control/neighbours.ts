@@ -4,7 +4,7 @@ import { parseAddress } from '../model/ip.js';
 
 const PROJECT = 'com.docker.compose.project';
 const SERVICE = 'com.docker.compose.service';
-export const projectOf = (c: ContainerFacts): string | undefined => c.labels[PROJECT];
+const projectOf = (c: ContainerFacts): string | undefined => c.labels[PROJECT];
 
 /** What a network's eastWest says: every neighbour, by policy, or (undefined) the default. */
 export type EastWest = (network: NetworkFacts) => 'allow' | 'policy' | undefined;

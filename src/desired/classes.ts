@@ -4,7 +4,7 @@ import type { Family, Range } from '../model/ip.js';
 import type { PolicyEntry } from '../model/policy.js';
 
 /** One (protocol, ports) of a policy: the unit that has a rule and a set of its own. */
-export interface PortClass {
+interface PortClass {
   /** Canonical: "tcp:80,443", "udp:", "icmp:", "47:". */
   readonly key: string;
   readonly proto: 'tcp' | 'udp' | 'icmp' | number;

@@ -42,13 +42,9 @@ export function namesFor(prefix: string): Names {
 }
 
 const SHORT_ID = 12;
-export const shortId = (id: string): string => id.slice(0, SHORT_ID);
+const shortId = (id: string): string => id.slice(0, SHORT_ID);
 export const containerChain = (prefix: string, id: string): string => `${prefix}-c-${shortId(id)}`;
 export const hostChain = (prefix: string, id: string): string => `${prefix}-h-${shortId(id)}`;
-/** The container's short id in one of our chain names, if it has one. */
-export function chainContainer(prefix: string, chain: string): string | undefined {
-  return chain.startsWith(`${prefix}-c-`) ? chain.slice(prefix.length + 3) : undefined;
-}
 
 const CLASS_HASH = 6;
 export type SetKind = 'static' | 'learned';

@@ -17,7 +17,7 @@ export interface TracePacket {
 /** Membership of sets: what a rule asks with its direction list, e.g. ("DB-enf4", "dst", packet). */
 export type HasMember = (set: string, dir: string, packet: TracePacket) => boolean;
 
-export interface TraceStep {
+interface TraceStep {
   readonly chain: string;
   readonly rule: Rule;
   readonly text: string;

@@ -1,6 +1,6 @@
 import { execa } from 'execa';
 
-export interface ExecResult {
+interface ExecResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
@@ -43,7 +43,7 @@ export const exec: Exec = async (file, args, options = {}) => {
 };
 
 /** A kernel tool refused: which, with what, and its own words. */
-export class KernelError extends Error {
+class KernelError extends Error {
   readonly tool: string;
   constructor(tool: string, args: readonly string[], words: string) {
     super(`${tool} ${args.join(' ')}: ${words.trim()}`);

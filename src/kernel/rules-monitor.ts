@@ -5,7 +5,7 @@ import { follow, isOurs } from './exec.js';
 const RESTART_MS = 1_000;
 
 /** Whether a line of `nft monitor` touches us or the places where we are hooked. */
-export function concerns(line: string, prefix: string): boolean {
+function concerns(line: string, prefix: string): boolean {
   if (/ (DOCKER-USER|FORWARD|INPUT|OUTPUT|PREROUTING)( |$)/.test(line)) return true;
   return (
     line.includes(`${prefix}-`) || line.includes(' bridge drawbridge') || line.startsWith('delete table')

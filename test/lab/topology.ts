@@ -39,7 +39,7 @@ export const ECHO_PORT = 7;
 export const CHARGEN_PORT = 19;
 export const MARKER_PORT = 9;
 /** Nothing listens here: the internet's own "refused", to be told from a firewall's. */
-export const CLOSED_PORT = 1;
+const CLOSED_PORT = 1;
 
 const file = (netns: string): string => `/run/netns/${netns}`;
 const inNetns = (netns: string, argv: readonly string[], options: RunOptions = {}): Promise<unknown> =>

@@ -3,7 +3,7 @@ import { isIPv6 } from 'node:net';
 import type { Answer, Packet, Question } from 'dns-packet';
 
 /** HTTPS or SVCB data (RFC 9460); `ech` in base64. */
-export interface ServiceData {
+interface ServiceData {
   readonly priority: number;
   readonly target: string;
   readonly alpn?: readonly string[];
@@ -84,7 +84,7 @@ function param(id: number, value: Buffer): Buffer {
 const u16 = (n: number): Buffer => Buffer.from([n >> 8, n & 255]);
 
 /** RFC 9460 2.2: priority, target, parameters in ascending order of their numbers. */
-export function serviceBytes(d: ServiceData): Buffer {
+function serviceBytes(d: ServiceData): Buffer {
   const alpn = d.alpn?.flatMap((a) => [Buffer.from([a.length]), Buffer.from(a)]);
   return Buffer.concat([
     u16(d.priority),
