@@ -1,6 +1,7 @@
 import { planClasses } from '../desired/classes.js';
 import type { Bridge, DesiredInput, Member, Port, Shape } from '../desired/state.js';
 import type { ContainerFacts, DockerView } from '../model/container.js';
+import type { Family } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Binding, PortMap } from './bindings.js';
 import type { Identities } from './identities.js';
@@ -54,8 +55,18 @@ function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]
     classes: planClasses(policy.entries, (name) => resolveContainer(w.view, c, name)),
     neighbours: policy.mode === 'enforce' ? freeNeighbours(w.view, c, w.eastWest) : [],
     ports: bindings.map(portOf),
+    families: familiesOf(c),
     published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),
   };
+}
+
+function familiesOf(c: ContainerFacts): ReadonlySet<Family> {
+  const families = new Set<Family>();
+  for (const e of c.endpoints) {
+    if (e.ip4) families.add(4);
+    if (e.ip6) families.add(6);
+  }
+  return families;
 }
 
 const portOf = (b: Binding): Port => ({

@@ -42,6 +42,7 @@ function unattributed(input: DesiredInput): Member {
     identity: UNATTRIBUTED,
     policy: { mode: input.unattributedMode, modeFrom: 'unattributed', entries: [], lists: [], notes: [] },
     classes: input.unattributedClasses,
+    families: new Set(FAMILIES),
     neighbours: [],
     ports: [],
     published: [],
@@ -54,19 +55,20 @@ function filterTable(
   names: Names,
   family: Family,
 ): TableDesired {
-  const known = members.filter((m) => m.identity !== UNATTRIBUTED);
+  const known = members.filter((m) => m.identity !== UNATTRIBUTED && m.families.has(family));
   const fallback = members.find((m) => m.identity === UNATTRIBUTED);
   const leaves = leavesOf(known, names, fallback ? leafOf(fallback, names) : names.no);
   const dispatch = dispatchTree(leaves, input.shape.marks, names);
-  const hosts = hostChains(members, names);
+  const present = fallback ? [...known, fallback] : known;
+  const hosts = hostChains(present, names);
   const chains = new Map<string, readonly Rule[]>([
-    ...members
+    ...present
       .filter((m) => leafOf(m, names) === chainName(names.prefix, m.id))
       .map((m) => [chainName(names.prefix, m.id), containerChain(m, family, names)] as const),
     ...hosts,
     ...dispatch,
     ...constantChains(input.shape, names, family, names.dispatch),
-    [names.input, inputChain(input.shape, names, family, hostJumps(input, members, hosts, names))],
+    [names.input, inputChain(input.shape, names, family, hostJumps(input, present, hosts, names))],
   ]);
   const hooks = [
     hook('filter', 'DOCKER-USER', names.forward),

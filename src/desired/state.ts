@@ -32,6 +32,8 @@ export interface Member {
   readonly identity: number;
   readonly policy: Policy;
   readonly classes: readonly ClassPlan[];
+  /** Families in which it has addresses: a container without IPv6 needs no IPv6 rules. */
+  readonly families: ReadonlySet<Family>;
   /** Neighbours that eastWest lets it reach with every protocol. */
   readonly neighbours: readonly string[];
   readonly ports: readonly Port[];

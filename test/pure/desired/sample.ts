@@ -32,6 +32,7 @@ export function member(
     identity,
     policy: { mode, modeFrom: 'label', entries, lists: [], notes: [] },
     classes: planClasses(entries, () => []),
+    families: new Set([4, 6] as const),
     neighbours: [],
     ports: ports ?? [
       {

@@ -1,0 +1,118 @@
+/**
+ * Bulk TCP through the policy, and new connections a second beside 1 and 300 containers: an enforced container against
+ * bare Docker, each in a lab of its own. `npm run bench:traffic [-- --rounds 5 --containers 300]`, as root, alone on the machine.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import type { Container } from '../test/lab/container.js';
+import { Lab } from '../test/lab/lab.js';
+import { inParallel } from '../test/live/support.js';
+import { compare, report, type Side } from './harness.js';
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '5' },
+    containers: { type: 'string', default: '300' },
+    seconds: { type: 'string', default: '3' },
+  },
+});
+const rounds = Number(values.rounds);
+const IPERF = '/usr/bin/iperf3';
+const SERVER = '93.184.5.5';
+const PORT = 5201;
+const ACCEPT_PORT = 7000;
+
+if (!existsSync(IPERF)) throw new Error('iperf3 is needed: apt-get install iperf3');
+
+/** iperf3 with its libraries, for a container without any. */
+function iperfMounts(): string[] {
+  const libraries = execFileSync('ldd', [IPERF], { encoding: 'utf8' }).matchAll(/(\/\S+) \(0x/g);
+  return [IPERF, ...[...libraries].map((m) => m[1] ?? '')].map((p) => `${p}:${p}:ro`);
+}
+
+/** Connects, waits for the end that the server makes at once, again, for so many ms, four at a time; prints how many a second. */
+const CONNECTOR = `
+const net = require('net'); const end = Date.now() + ${Number(values.seconds) * 1000}; let n = 0;
+const one = () => { if (Date.now() > end) return; const s = net.connect(${ACCEPT_PORT}, '${SERVER}'); s.on('error', one0); s.on('close', one0); let done = false;
+  function one0() { if (done) return; done = true; n++; one(); } };
+for (let i = 0; i < 4; i++) one();
+setTimeout(() => { console.log(n / ${Number(values.seconds)}); process.exit(0); }, ${Number(values.seconds) * 1000 + 50});`;
+const ACCEPTOR = `require('net').createServer((s) => { s.on('error', () => {}); s.resetAndDestroy(); }).listen(${ACCEPT_PORT}, '${SERVER}', 1024);`;
+
+interface Place {
+  readonly lab: Lab;
+  readonly client: Container;
+  readonly servers: readonly ChildProcess[];
+}
+
+async function makePlace(enforced: boolean): Promise<Place> {
+  const lab = await Lab.up({ sniffer: false });
+  if (enforced) await lab.drawbridge({ config: { log: { level: 'warn' } } }).ready();
+  // the lab's internet echoes on every port: not here
+  await lab.inNet(['iptables', '-t', 'nat', '-I', 'PREROUTING', '-d', SERVER, '-j', 'RETURN']);
+  const inside = (...argv: string[]): ChildProcess =>
+    spawn('nsenter', [`--net=${lab.netNetns}`, '--', ...argv], { stdio: 'ignore' });
+  const servers = [
+    inside(IPERF, '-s', '-B', SERVER, '-p', String(PORT)),
+    inside(process.execPath, '-e', ACCEPTOR),
+  ];
+  const labels = enforced ? { 'drawbridge.allow': `${SERVER}:${PORT}, ${SERVER}:${ACCEPT_PORT}` } : {};
+  const client = await lab.start({ name: 'client', labels, mounts: iperfMounts() });
+  return { lab, client, servers };
+}
+
+async function bulk({ client }: Place): Promise<number> {
+  const { stdout } = await client.exec([IPERF, '-c', SERVER, '-p', String(PORT), '-t', values.seconds, '-J']);
+  const result = JSON.parse(stdout) as { end: { sum_received?: { bits_per_second: number } } };
+  if (!result.end.sum_received) throw new Error(`iperf3: ${stdout}`);
+  return result.end.sum_received.bits_per_second / 1e9;
+}
+
+async function connections({ client }: Place): Promise<number> {
+  return Number((await client.exec(['node', '-e', CONNECTOR])).stdout.trim());
+}
+
+const sides = (bare: Place, ours: Place, measure: (p: Place) => Promise<number>): [Side, Side] => [
+  { name: 'bare Docker', measure: () => measure(bare) },
+  { name: 'Drawbridge, enforced', measure: () => measure(ours) },
+];
+
+async function crowd(
+  { lab }: Place,
+  count: number,
+  labels: (n: number) => Record<string, string>,
+): Promise<void> {
+  const numbers = Array.from({ length: count }, (_, n) => n);
+  await inParallel(4, numbers, (n) => lab.start({ node: false, labels: labels(n) }));
+}
+
+const places: Place[] = [];
+try {
+  const [bare, ours] = [await makePlace(false), await makePlace(true)];
+  places.push(bare, ours);
+  console.log(report('bulk TCP, one stream', await compare('Gbit/s', ...sides(bare, ours, bulk), rounds)));
+  console.log(
+    report(
+      'new connections beside 1 container',
+      await compare('/s', ...sides(bare, ours, connections), rounds),
+    ),
+  );
+  const others = Number(values.containers) - 1;
+  await crowd(bare, others, () => ({}));
+  await crowd(ours, others, (n) => ({
+    'drawbridge.allow': `10.${n >> 8}.${n & 255}.0/24:443, a${n}.example.com, *.b${n}.example.org`,
+  }));
+  console.log(
+    report(
+      `new connections beside ${values.containers} containers`,
+      await compare('/s', ...sides(bare, ours, connections), rounds),
+    ),
+  );
+} finally {
+  for (const { lab, servers } of places) {
+    for (const s of servers) s.kill('SIGKILL');
+    await lab.down();
+  }
+}
+process.exit(0);
