@@ -1,0 +1,56 @@
+/** Where parsers put what they read, and what they could not. */
+import { NameTable } from './names.js';
+import { RangeBuilder } from './ranges.js';
+
+/** One line that did not make it. */
+export interface Sample {
+  /** Line, or item of a JSON document; 1-based. */
+  readonly line: number;
+  /** At most 80 characters of it. */
+  readonly text: string;
+  readonly reason: string;
+}
+
+const MAX_SAMPLES = 20;
+const MAX_TEXT = 80;
+
+/** Counts all, keeps the first few. */
+export class Tally {
+  count = 0;
+  readonly samples: Sample[] = [];
+
+  add(line: number, text: string, reason: string): void {
+    this.count += 1;
+    if (this.samples.length >= MAX_SAMPLES) return;
+    const shown = text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}…` : text;
+    this.samples.push({ line, text: shown, reason });
+  }
+}
+
+export class Collector {
+  /** The line or item that is being read. */
+  line = 0;
+  /** Lines or items that gave something. */
+  entries = 0;
+  readonly v4 = new RangeBuilder(1);
+  readonly v6 = new RangeBuilder(4);
+  readonly names = new NameTable();
+  /** Malformed. */
+  readonly bad = new Tally();
+  /** Well formed, and nothing that addresses or names can express (URLs, hashes, cosmetic rules). */
+  readonly unsupported = new Tally();
+  /** Left out on purpose: below the score, expired, revoked. */
+  readonly skipped = new Tally();
+  /** The body says itself that it is not whole. */
+  fault: string | undefined;
+
+  refuse(text: string, reason: string): void {
+    this.bad.add(this.line, text, reason);
+  }
+  cannot(text: string, reason: string): void {
+    this.unsupported.add(this.line, text, reason);
+  }
+  skip(text: string, reason: string): void {
+    this.skipped.add(this.line, text, reason);
+  }
+}

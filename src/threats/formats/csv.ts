@@ -1,0 +1,155 @@
+/** Comma-separated lists (RFC 4180, one record a line) with one column that matters: Feodo Tracker, ThreatFox and like. */
+import type { Collector } from '../collect.js';
+import { BELOW, SELF } from '../names.js';
+import { type BodyParser, textLines } from './lines.js';
+import type { FormatOptions } from './options.js';
+import { nameOf, takeValue } from './value.js';
+
+/** In order of preference; compared in lower case, blanks and dashes as underscores. */
+const VALUE_COLUMNS = [
+  'dst_ip',
+  'ioc_value',
+  'ioc',
+  'indicator',
+  'ip_address',
+  'ip',
+  'address',
+  'cidr',
+  'network',
+  'src_ip',
+  'domain',
+  'hostname',
+  'host',
+  'fqdn',
+  'value',
+];
+/** What abuse.ch closes its lists with: a body that lost its middle or its end tells on itself. */
+const TRAILER = /^#\s*END\s+\(?(\d+)\s+entries/i;
+
+/** Cells of one record; undefined: a quote is not closed, or text follows a closing quote. */
+export function cells(text: string, delimiter: string): string[] | undefined {
+  const out: string[] = [];
+  let at = 0;
+  for (;;) {
+    while (text[at] === ' ') at += 1;
+    const cell = text[at] === '"' ? quoted(text, at) : bare(text, at, delimiter);
+    if (!cell) return undefined;
+    out.push(cell.value);
+    at = cell.end;
+    while (text[at] === ' ') at += 1;
+    if (at >= text.length) return out;
+    if (text[at] !== delimiter) return undefined;
+    at += 1;
+  }
+}
+
+interface Cell {
+  readonly value: string;
+  readonly end: number;
+}
+
+function quoted(text: string, start: number): Cell | undefined {
+  let value = '';
+  for (let from = start + 1; ; ) {
+    const quote = text.indexOf('"', from);
+    if (quote < 0) return undefined;
+    value += text.slice(from, quote);
+    if (text[quote + 1] !== '"') return { value, end: quote + 1 };
+    value += '"';
+    from = quote + 2;
+  }
+}
+
+function bare(text: string, start: number, delimiter: string): Cell {
+  const found = text.indexOf(delimiter, start);
+  const end = found < 0 ? text.length : found;
+  return { value: text.slice(start, end).trim(), end };
+}
+
+const plainName = (cell: string): string =>
+  cell
+    .trim()
+    .toLowerCase()
+    .replace(/[\s-]+/g, '_');
+
+/** The position of the column that matters in a row of names; -1: this is no such row. */
+function headerColumn(row: readonly string[], wanted: string | undefined): number {
+  const names = row.map(plainName);
+  if (wanted !== undefined) return names.indexOf(plainName(wanted));
+  const known = VALUE_COLUMNS.find((name) => names.includes(name));
+  return known === undefined ? -1 : names.indexOf(known);
+}
+
+const hasAddress = (cell: string): boolean => /^\d{1,3}(?:\.\d{1,3}){3}(?:[:/]\d+)?$/.test(cell);
+
+/** The column of a list without a header: the first with an address, else the first with a name. */
+function guessColumn(row: readonly string[]): number {
+  const address = row.findIndex(hasAddress);
+  return address >= 0 ? address : row.findIndex((cell) => cell.includes('.') && nameOf(cell) !== undefined);
+}
+
+class CsvReader {
+  readonly #delimiter: string;
+  readonly #wanted: string | undefined;
+  readonly #flags: number;
+  #column: number;
+  #rows = 0;
+
+  constructor(options: FormatOptions) {
+    this.#delimiter = options.delimiter ?? ',';
+    this.#wanted = typeof options.column === 'string' ? options.column : undefined;
+    this.#column = typeof options.column === 'number' ? options.column - 1 : -1;
+    this.#flags = options.subdomains === false ? SELF : SELF | BELOW;
+  }
+
+  line(text: string, into: Collector): void {
+    if (text.startsWith('#')) this.#comment(text, into);
+    else this.#record(text, into);
+  }
+
+  #comment(text: string, into: Collector): void {
+    const promised = TRAILER.exec(text)?.[1];
+    if (promised !== undefined && Number(promised) !== this.#rows)
+      into.fault = `line ${into.line} says that there are ${promised} entries, and there are ${this.#rows}`;
+    if (this.#column < 0) this.#column = this.#header(text.replace(/^#+\s*/, ''));
+  }
+
+  #header(text: string): number {
+    const row = cells(text, this.#delimiter);
+    return row && row.length > 1 ? headerColumn(row, this.#wanted) : -1;
+  }
+
+  #record(text: string, into: Collector): void {
+    const row = cells(text, this.#delimiter);
+    if (!row) {
+      into.refuse(text, 'no record: a quote is not closed or text follows it');
+      return;
+    }
+    // A header stands before all records, and holds no value.
+    if (this.#rows === 0 && headerColumn(row, this.#wanted) >= 0) {
+      if (this.#column < 0) this.#column = headerColumn(row, this.#wanted);
+      return;
+    }
+    this.#rows += 1;
+    this.#value(row, text, into);
+  }
+
+  #value(row: readonly string[], text: string, into: Collector): void {
+    if (this.#column < 0 && this.#wanted === undefined) this.#column = guessColumn(row);
+    const cell = row[this.#column]?.trim();
+    if (cell === undefined || cell === '') into.refuse(text, this.#missing());
+    else takeValue(cell, into, this.#flags);
+  }
+
+  #missing(): string {
+    if (this.#column >= 0) return `nothing in column ${this.#column + 1}`;
+    return this.#wanted === undefined
+      ? 'no column holds an address or a name'
+      : `no column "${this.#wanted}"`;
+  }
+}
+
+export const csv = (into: Collector, options: FormatOptions): BodyParser => {
+  const reader = new CsvReader(options);
+  return textLines((text) => reader.line(text, into), into);
+};

@@ -1,0 +1,180 @@
+/** Who lists this address or name, since when, in which line, and does it count: for DNS, TLS and `threats check`. */
+import { type Address, parseAddress } from '../model/ip-address.js';
+import { formatRange } from '../model/ip-range.js';
+import { type NameMatch, nameMatches } from '../model/name.js';
+import type { FeedData, FeedInfo } from './feed-data.js';
+import type { ProtectedRange } from './merge.js';
+import { ALLOW, BELOW, NameTable, SELF, WITHHELD } from './names.js';
+import { contains, overlaps, reachOf } from './range-search.js';
+import type { ListedRanges, Ranges } from './ranges.js';
+import { SPECIAL_RANGES } from './special.js';
+import { rangeAt, wordsOf, writeAddress } from './words.js';
+
+/** Names that no feed may block: exceptions, the API's and Redis's own. */
+export interface ProtectedName {
+  readonly label: string;
+  readonly name: string;
+  readonly match: NameMatch;
+}
+
+/** One feed that lists what was asked for. */
+export interface ThreatHit {
+  readonly feed: string;
+  /** The range or name as it is listed, canonical. */
+  readonly listed: string;
+  readonly line: number;
+  /** What `line` counts: lines of the body or items of its JSON document. */
+  readonly positions: FeedInfo['positions'];
+  /** Milliseconds since the epoch: listed without a break since then. */
+  readonly since: number;
+  /** Why it does not count all the same; null: it does. */
+  readonly spared: string | null;
+}
+
+class FeedIndex {
+  readonly info: FeedInfo;
+  readonly names: NameTable;
+  readonly #data: FeedData;
+  readonly #reach: readonly [Uint32Array, Uint32Array];
+
+  constructor(data: FeedData) {
+    this.info = data;
+    this.#data = data;
+    this.names = NameTable.from(data.names);
+    this.#reach = [reachOf(data.v4), reachOf(data.v6)];
+  }
+
+  get bytes(): number {
+    const { v4, v6 } = this.#data;
+    const lists = [v4, v6].flatMap((list) => [list.lo, list.hi, list.line, list.since]);
+    return [...lists, ...this.#reach].reduce((sum, column) => sum + column.byteLength, this.names.bytes);
+  }
+
+  /** The most specific range that holds the address. */
+  address(address: Address): ThreatHit | undefined {
+    const four = address.family === 4;
+    const list: ListedRanges = four ? this.#data.v4 : this.#data.v6;
+    const key = keyOf(address);
+    for (const i of overlaps(list, this.#reach[four ? 0 : 1], key, key)) {
+      const withheld: Ranges = four ? this.#data.withheld4 : this.#data.withheld6;
+      const spared = contains(withheld, key) ? 'shared by many: a CDN, a cloud or a public resolver' : null;
+      return {
+        ...this.#where(list.line[i] as number, list.since[i] as number),
+        listed: formatRange(rangeAt(list.lo, list.hi, i, list.words)),
+        spared,
+      };
+    }
+    return undefined;
+  }
+
+  /** The longest listed name that `name` is, or is below of; an exception of the feed's own spares it. */
+  name(name: string): ThreatHit | undefined {
+    let hit = -1;
+    let excepted = false;
+    this.names.walk(name, (index, isWhole) => {
+      const flags = this.names.flagsAt(index);
+      if ((flags & ALLOW) !== 0) excepted = true;
+      if ((flags & (isWhole ? SELF : BELOW)) === 0) return;
+      const better = hit < 0 || (flags & WITHHELD) === 0;
+      if (better) hit = index;
+    });
+    if (hit < 0) return undefined;
+    const spared = excepted ? 'the feed itself makes an exception' : this.#sparedName(hit);
+    return {
+      ...this.#where(this.names.lineAt(hit), this.names.sinceAt(hit)),
+      listed: this.names.nameAt(hit),
+      spared,
+    };
+  }
+
+  #sparedName(index: number): string | null {
+    return (this.names.flagsAt(index) & WITHHELD) === 0
+      ? null
+      : 'a public suffix: strangers register below it';
+  }
+
+  #where(line: number, since: number): Pick<ThreatHit, 'feed' | 'line' | 'positions' | 'since'> {
+    return { feed: this.info.feed, line, positions: this.info.positions, since: since * 1000 };
+  }
+}
+
+function keyOf(address: Address): Uint32Array {
+  const words = wordsOf(address.family);
+  const key = new Uint32Array(words);
+  writeAddress(address.value, key, 0, words);
+  return key;
+}
+
+/** All accepted feeds of one kind (those that block, or those that only observe). */
+export class ThreatIndex {
+  readonly #feeds = new Map<string, FeedIndex>();
+  #ranges: readonly ProtectedRange[] = [];
+  #names: readonly ProtectedName[] = [];
+
+  /** Takes the feed's place of before, in one step. */
+  put(data: FeedData): void {
+    this.#feeds.set(data.feed, new FeedIndex(data));
+  }
+
+  remove(feed: string): void {
+    this.#feeds.delete(feed);
+  }
+
+  /** What spares addresses and names from now on; replaces all of before. Special-use space is always spared. */
+  protect(ranges: readonly ProtectedRange[], names: readonly ProtectedName[]): void {
+    this.#ranges = ranges;
+    this.#names = names;
+  }
+
+  get feeds(): readonly FeedInfo[] {
+    return [...this.#feeds.values()].map((index) => index.info);
+  }
+
+  /** Octets held in memory. */
+  get bytes(): number {
+    return [...this.#feeds.values()].reduce((sum, index) => sum + index.bytes, 0);
+  }
+
+  /** Every feed that lists the address; text that is no address gives none. */
+  address(text: string): readonly ThreatHit[] {
+    const address = parseAddress(text);
+    if (!address) return [];
+    const spared = this.#sparedAddress(address);
+    return this.#hits((index) => index.address(address), spared);
+  }
+
+  /** Every feed that lists the name (canonical) or one above it. */
+  name(name: string): readonly ThreatHit[] {
+    return this.#hits((index) => index.name(name), this.#sparedName(name));
+  }
+
+  /** The first feed by which the name is blocked. */
+  blockedName(name: string): ThreatHit | undefined {
+    return this.name(name).find((hit) => hit.spared === null);
+  }
+
+  blockedAddress(text: string): ThreatHit | undefined {
+    return this.address(text).find((hit) => hit.spared === null);
+  }
+
+  #hits(look: (index: FeedIndex) => ThreatHit | undefined, spared: string | null): readonly ThreatHit[] {
+    const hits: ThreatHit[] = [];
+    for (const index of this.#feeds.values()) {
+      const hit = look(index);
+      if (hit) hits.push(spared === null ? hit : { ...hit, spared });
+    }
+    return hits;
+  }
+
+  #sparedAddress({ family, value }: Address): string | null {
+    const holds = ({ range }: Pick<ProtectedRange, 'range'>): boolean =>
+      range.family === family && range.lo <= value && value <= range.hi;
+    const found = this.#ranges.find(holds);
+    if (found) return found.label;
+    return SPECIAL_RANGES.some((range) => holds({ range })) ? 'special-use space' : null;
+  }
+
+  #sparedName(name: string): string | null {
+    return this.#names.find((spared) => nameMatches(spared, name))?.label ?? null;
+  }
+}
