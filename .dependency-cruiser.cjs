@@ -41,6 +41,7 @@ module.exports = {
     only('execa', 'kernel/exec\\.ts$'),
     only('koffi', 'kernel/netlink/'),
     only('dockerode', 'docker/'),
+    only('ioredis', 'store/redis'),
   ],
   options: {
     tsConfig: { fileName: 'tsconfig.json' },
