@@ -1,5 +1,6 @@
 /** scripts/lab: a lab for people. */
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
@@ -35,14 +36,19 @@ async function up(
   );
 }
 
-/** Runs a command in HOST with DOCKER_HOST set, on this terminal; its exit code becomes ours. */
+/** Runs a command in HOST with DOCKER_HOST (and DRAWBRIDGE_CONFIG) set, on this terminal; its exit code becomes ours. */
 async function inside(name: string, argv: readonly string[]): Promise<void> {
   const record = named(name);
   if (record.anchor === undefined || !alive(record.anchor))
     throw new Error(`lab "${name}" is broken: scripts/lab down ${name}`);
   const view = new View(record, record.anchor);
   const [file = '', ...args] = view.inside(argv, process.cwd());
-  const env = { ...view.env, DOCKER_HOST: `unix://${join(record.dir, 'docker.sock')}` };
+  const config = join(record.dir, 'drawbridge', 'config.yaml');
+  const env = {
+    ...view.env,
+    DOCKER_HOST: `unix://${join(record.dir, 'docker.sock')}`,
+    ...(existsSync(config) ? { DRAWBRIDGE_CONFIG: config } : {}),
+  };
   const child = spawn(file, args, { stdio: 'inherit', env });
   process.exitCode = await new Promise<number>((resolve, reject) => {
     child.on('error', reject);
@@ -56,6 +62,10 @@ async function down(name: string | undefined, o: { all?: true }): Promise<void> 
     await teardown(record);
     say(`lab ${record.name} is gone`);
   }
+}
+
+async function reapAll(): Promise<void> {
+  for (const name of await reap()) say(`lab ${name} is gone: its maker went before it`);
 }
 
 function status(): void {
@@ -100,6 +110,7 @@ program
   .argument('[name]')
   .option('--all', 'every lab, those of running tests too')
   .action(down);
+program.command('reap').description('take down the labs whose makers have gone').action(reapAll);
 program.command('status').action(status);
 await program.parseAsync().catch((e: Error) => {
   process.stderr.write(`lab: ${e.message}\n`);
