@@ -39,8 +39,9 @@ export function opening(flow: FlowFacts, mark: number): TracePacket {
     proto,
     src: flow.orig.src,
     dst: flow.reply.src,
-    states: ['NEW'],
+    states: flow.orig.dst === flow.reply.src ? ['NEW'] : ['NEW', 'DNAT'],
     syn: true,
+    ...(flow.orig.dst === flow.reply.src || flow.orig.dport === undefined ? {} : { sentTo: flow.orig.dport }),
     ...(proto === 'icmp' ? { echo: true } : {}),
     ...(flow.reply.sport === undefined ? {} : { dport: flow.reply.sport }),
   };

@@ -1,3 +1,5 @@
+import type { PortRange } from '../model/entry.js';
+import { formatAddress, parseCidr, type Range, rangeHas } from '../model/ip.js';
 import { hex, identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import type { BridgeDesired, DesiredInput, Member, Shape } from './state.js';
 
@@ -31,10 +33,36 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
     strict,
     exempt: new Set(input.exempt),
     up: new Map(input.bridges.flatMap((b) => b.ports.map((p) => [p, b.mac] as const))),
+    ...multicast(input),
     hostmac: new Set(input.bridges.map((b) => b.mac)),
     ...enforcedAddresses(input.members),
   };
 }
+
+/** Groups on the local network that an enforced container may send to: entries of one multicast address and UDP ports. */
+function multicast(input: DesiredInput): { mcast4: ReadonlySet<string>; mcast6: ReadonlySet<string> } {
+  const mcast4 = new Set<string>();
+  const mcast6 = new Set<string>();
+  for (const m of input.members.filter((x) => x.policy.mode === 'enforce')) {
+    const mark = markOf(input.shape.marks, m.identity, 'enforce');
+    for (const c of m.classes.filter((x) => x.proto === 'udp'))
+      for (const { range } of c.statics.filter((s) => isGroup(s.range)))
+        for (const port of singlePorts(c.ports))
+          (range.family === 4 ? mcast4 : mcast6).add(
+            `${mark} . ${formatAddress(range.family, range.lo)} . ${port}`,
+          );
+  }
+  return { mcast4, mcast6 };
+}
+
+const MULTICAST: readonly Range[] = [parseCidr('224.0.0.0/4'), parseCidr('ff00::/8')].filter(
+  (r) => r !== undefined,
+);
+const isGroup = (range: Range): boolean =>
+  range.lo === range.hi && MULTICAST.some((m) => rangeHas(m, { family: range.family, value: range.lo }));
+const MAX_PORTS = 64;
+const singlePorts = (ports: readonly PortRange[]): number[] =>
+  ports.flatMap((p) => Array.from({ length: p.hi - p.lo + 1 }, (_, i) => p.lo + i)).slice(0, MAX_PORTS);
 
 export function enforcedAddresses(members: readonly Member[]): {
   enf4: ReadonlySet<string>;
@@ -68,6 +96,8 @@ export function bridgeProgram(shape: Shape): string {
   set hostmac { typeof ether daddr; }
   set enf4 { typeof ip daddr; }
   set enf6 { typeof ip6 daddr; }
+  set mcast4 { typeof meta mark . ip daddr . udp dport; }
+  set mcast6 { typeof meta mark . ip6 daddr . udp dport; }
   chain senders {
     meta mark set iif . arp saddr ether . arp saddr ip map @id4 meta mark set 0 accept
     arp saddr ip 0.0.0.0 accept
@@ -76,6 +106,8 @@ export function bridgeProgram(shape: Shape): string {
   }
   chain lift {
     ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 meta mark & ${E} == 0 accept
+    ether type ip meta mark . ip daddr . udp dport @mcast4 accept
+    ether type ip6 meta mark . ip6 daddr . udp dport @mcast6 accept
     ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop
     ether daddr @hostmac accept
     ip6 nexthdr ipv6-icmp icmpv6 type { 135, 136 } ip6 hoplimit 255 meta mark set 0 accept

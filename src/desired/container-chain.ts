@@ -1,3 +1,4 @@
+import type { PortRange } from '../model/entry.js';
 import type { Family } from '../model/ip.js';
 import type { ClassPlan } from './classes.js';
 import { familiesOf } from './classes.js';
@@ -68,10 +69,25 @@ function classRules(member: Member, c: ClassPlan, family: Family, names: Names):
       { k: 'set', set: classSet(prefix, member.id, c.key, family, 'learned'), dir: 'dst' },
       entriesOf(c.names),
     );
+  if (c.host.length > 0 && (c.proto === 'tcp' || c.proto === 'udp'))
+    for (const port of c.ports.length > 0 ? c.ports : EVERY_PORT)
+      rules.push(publishedRule(c.proto, port, names, entriesOf(c.host)));
   if (c.any.length > 0)
     permit({ k: 'set', set: sharedSet(prefix, 'special', family), dir: 'dst', not: true }, entriesOf(c.any));
   return rules;
 }
+
+const EVERY_PORT = [{ lo: 1, hi: 65_535 }];
+/** A port that the host publishes for another container: sent to the host, so judged as the host's, wherever it is DNATed to. */
+const publishedRule = (proto: 'tcp' | 'udp', port: PortRange, names: Names, why: readonly string[]): Rule =>
+  rule(
+    [
+      { k: 'proto', proto },
+      { k: 'sentTo', port },
+    ],
+    { k: 'goto', chain: names.ok },
+    why,
+  );
 
 /** Protocol and ports of a class; several when its ports do not fit one multiport. */
 export function classMatches(c: Pick<ClassPlan, 'proto' | 'ports'>): Match[][] {

@@ -12,6 +12,8 @@ export type Match =
   | { readonly k: 'ct'; readonly states: readonly CtState[] }
   | { readonly k: 'icmpType'; readonly type: IcmpType }
   | { readonly k: 'syn' }
+  /** DNATed, and sent to one of these ports before that. */
+  | { readonly k: 'sentTo'; readonly port: PortRange }
   | { readonly k: 'dst'; readonly address: string }
   /** Per source address; above it the rule does not match. */
   | { readonly k: 'limit'; readonly name: string; readonly perSecond: number; readonly burst: number };
@@ -85,6 +87,8 @@ function renderMatch(m: Match, family: Family): string {
       return renderIcmp(m.type, family);
     case 'syn':
       return '--syn';
+    case 'sentTo':
+      return `-m conntrack --ctstate DNAT --ctorigdstport ${m.port.lo}${m.port.hi === m.port.lo ? '' : `:${m.port.hi}`}`;
     case 'dst':
       return `-d ${m.address}`;
     case 'limit':

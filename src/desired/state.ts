@@ -95,6 +95,9 @@ export interface BridgeDesired {
   readonly hostmac: ReadonlySet<string>;
   readonly enf4: ReadonlySet<string>;
   readonly enf6: ReadonlySet<string>;
+  /** "MARK . GROUP . PORT": multicast that an entry names. */
+  readonly mcast4: ReadonlySet<string>;
+  readonly mcast6: ReadonlySet<string>;
 }
 
 export interface DesiredState {

@@ -9,6 +9,8 @@ export interface TracePacket {
   readonly src: string;
   readonly dst: string;
   readonly dport?: number;
+  /** The port before DNAT, when it was DNATed. */
+  readonly sentTo?: number;
   readonly states: readonly CtState[];
   readonly syn?: boolean;
   /** For icmp; others count as an error type. */
@@ -72,6 +74,8 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
       return m.states.some((s) => p.states.includes(s));
     case 'icmpType':
       return p.proto === 'icmp' && m.type === 'echo-request' && p.echo === true;
+    case 'sentTo':
+      return p.sentTo !== undefined && p.sentTo >= m.port.lo && p.sentTo <= m.port.hi;
     case 'syn':
       return p.proto === 'tcp' && p.syn === true;
     case 'dst':

@@ -39,12 +39,20 @@ function elements(named: ReadonlyMap<string, readonly unknown[]>, indexOf: Index
     hostmac: new Set(get('hostmac').map(String)),
     enf4: new Set(get('enf4').map(String)),
     enf6: new Set(get('enf6').map(String)),
+    mcast4: new Set(get('mcast4').map(groupKey)),
+    mcast6: new Set(get('mcast6').map(groupKey)),
   };
 }
 
 function idKey(key: unknown, port: (v: unknown) => number): string {
   const parts = isObject(key) && Array.isArray(key.concat) ? key.concat : [];
   return `${port(parts[0])} . ${String(parts[1])} . ${String(parts[2])}`;
+}
+
+/** "MARK . GROUP . PORT", as we write it. */
+function groupKey(key: unknown): string {
+  const parts = isObject(key) && Array.isArray(key['concat']) ? key['concat'] : [];
+  return `${Number(parts[0])} . ${String(parts[1])} . ${String(parts[2])}`;
 }
 
 function portIndex(v: unknown, indexOf: IndexOf): number {

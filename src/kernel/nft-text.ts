@@ -18,9 +18,11 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   hostmac: new Set(),
   enf4: new Set(),
   enf6: new Set(),
+  mcast4: new Set(),
+  mcast6: new Set(),
 };
 const MAPS = ['id4', 'id6', 'loose', 'up'] as const;
-const SETS = ['strict', 'exempt', 'hostmac', 'enf4', 'enf6'] as const;
+const SETS = ['strict', 'exempt', 'hostmac', 'enf4', 'enf6', 'mcast4', 'mcast6'] as const;
 const CHAINS = ['senders', 'route', 'lift', 'ports'] as const;
 
 /** Name of an empty chain that tells which program is loaded (a table's own comment cannot be changed later). */

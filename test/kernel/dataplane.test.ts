@@ -16,7 +16,7 @@ beforeEach(() => {
 afterEach(() => ns[Symbol.dispose]());
 
 const POLICY =
-  'api.github.com, 10.1.0.0/16:5432, [2001:db8::/32]:443, any:443, host:8125/udp, 10.9.0.1:53/udp dns=direct, 192.0.2.9/icmp';
+  'api.github.com, 10.1.0.0/16:5432, [2001:db8::/32]:443, any:443, host:8125/udp, host:80, 224.0.0.251:5353/udp, [ff02::fb]:5353/udp, 10.9.0.1:53/udp dns=direct, 192.0.2.9/icmp';
 const none = () => undefined;
 
 describe('the kernel takes a desired state and gives it back', () => {
