@@ -72,9 +72,10 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   engine.docker.onChange((view, reason) => {
     if (GONE.test(reason)) void changes?.forget((id) => !view.containers.has(id));
   });
+  const audit = await Audit.open(store, Date.now);
   changes = await Changes.open({
     store,
-    audit: await Audit.open(store, Date.now),
+    audit,
     enforcer: engine.reconciler,
     log,
     folderLists: () => [...lists.state.lists.values()],
@@ -98,6 +99,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   const controller = new ServiceController({
     engine,
     changes: opened,
+    audit,
     store,
     counts,
     said,
@@ -127,6 +129,8 @@ function saidBy(folder: ReadonlyMap<string, List>, changes: Changes | undefined)
     lists: new Map([...folder, ...(now?.lists ?? [])]),
     grants: now?.grants ?? [],
     modes: now?.modes ?? new Map(),
+    pauses: now?.pauses ?? [],
+    lockdown: now?.lockdown,
   };
 }
 

@@ -1,4 +1,5 @@
 /** What the rooms need of one another, as types only: no room imports another's code through here. */
+import type { Lockdown, Pause } from './model/emergency.js';
 import type { Grant, List, Mode, PolicyEntry } from './model/policy.js';
 import type { Problem } from './model/problem.js';
 import type { Coverage, Verdict } from './model/verdict.js';
@@ -29,6 +30,11 @@ export interface DnsPolicy {
   decide(container: string, name: string): NameDecision;
   /** An address entry of this container covers the address (then a private answer is no rebinding). */
   coversAddress(container: string, address: string): boolean;
+  /** A dns=direct entry lets this container ask that resolver itself. */
+  mayAskDirectly(
+    container: string,
+    at: { readonly address: string; readonly port: number; readonly proto: 'udp' | 'tcp' },
+  ): boolean;
   /** Names of the neighbours on the container's networks: addresses, or undefined when it is no such name. */
   localName(container: string, name: string): readonly string[] | undefined;
   /** The reverse: name of a neighbour's address. */
@@ -97,14 +103,59 @@ export interface StoreItem<T = unknown> {
 export interface Store {
   get<T>(key: string): Promise<StoreItem<T> | undefined>;
   list<T>(prefix: string): Promise<readonly StoreItem<T>[]>;
-  put<T>(key: string, value: T, options?: { readonly ifRevision?: number }): Promise<number>;
+  put<T>(key: string, value: T, options?: PutOptions): Promise<number>;
   delete(key: string, options?: { readonly ifRevision?: number }): Promise<boolean>;
   /** Called for every change, our own included, with its revision; value undefined: deleted. */
   watch(
     onChange: (item: { readonly key: string; readonly revision: number; readonly value: unknown }) => void,
   ): Disposable;
   health(): { readonly ok: boolean; readonly detail: string };
+  /** The newest revision that reads show. */
+  revision(): number;
   close(): Promise<void>;
+}
+export interface PutOptions {
+  readonly ifRevision?: number;
+  /** Refused (conflict) unless this lease is still held with this token. */
+  readonly fence?: Fence;
+}
+/** A lease that was won: the token grows with every winner, so that a late one can be told and refused. */
+export interface Fence {
+  readonly lease: string;
+  readonly token: number;
+}
+/** One holder at a time among all hosts of a store, by the store's own clock. */
+export interface Leases {
+  /** Undefined: somebody holds it. */
+  acquire(lease: string, ttlMs: number): Promise<Fence | undefined>;
+  /** False: it was lost. */
+  renew(fence: Fence, ttlMs: number): Promise<boolean>;
+  release(fence: Fence): Promise<void>;
+}
+/** Immutable contents by the SHA-256 of their bytes (64 hex digits), kept compressed. */
+export interface BlobStore {
+  /** Resolves when durable. Throws StoreError `value` when the hash is not that of the bytes. */
+  putBlob(hash: string, bytes: Uint8Array): Promise<void>;
+  /** Undefined: there is none. What does not fit its hash any more is never given. */
+  getBlob(hash: string): Promise<Uint8Array | undefined>;
+  deleteBlob(hash: string): Promise<void>;
+  blobs(): Promise<readonly string[]>;
+}
+/** Signs of life of the hosts of a store; they are no part of its revisions. */
+export interface Beats {
+  beat(node: string, record: unknown): Promise<void>;
+  /** `ageMs`: since its last beat, by the store's clock. */
+  beats(): Promise<readonly { readonly node: string; readonly record: unknown; readonly ageMs: number }[]>;
+  /** False: there was none. */
+  forget(node: string): Promise<boolean>;
+}
+/** The store with all that hosts share through it. */
+export interface SharedStore {
+  readonly kind: 'embedded' | 'redis';
+  readonly store: Store;
+  readonly blobs: BlobStore;
+  readonly leases: Leases;
+  readonly beats: Beats;
 }
 
 /** Views that the API shows (spec 7). */
@@ -126,6 +177,8 @@ export interface ContainerView {
   readonly lists: readonly string[];
   readonly entries: readonly EntryView[];
   readonly grants: readonly Grant[];
+  /** Until when it is not enforced (RFC 3339), for a pause of its own or of all. */
+  readonly pausedUntil: string | null;
   readonly allowed: number;
   readonly denied: number;
 }
@@ -136,6 +189,9 @@ export interface StatusView {
   readonly observed: number;
   readonly containers: number;
   readonly threats: { readonly entries: number; readonly feeds: number };
+  /** Containers that are not enforced because of a pause. */
+  readonly paused: number;
+  readonly lockdown: Lockdown | null;
   readonly kernel: { readonly inSync: boolean; readonly lastRepair: string | null };
   readonly store: { readonly kind: string; readonly ok: boolean; readonly detail: string };
 }
@@ -150,6 +206,18 @@ export interface ExplainView {
   readonly remedy: string | null;
   /** The rules a packet meets, in order, as rendered. */
   readonly trace: readonly string[];
+}
+/** One change, as it was recorded: `before` and `after` null where there was nothing. */
+export interface AuditView {
+  /** RFC 3339 UTC */
+  readonly time: string;
+  readonly who: string;
+  readonly action: string;
+  readonly target: string;
+  readonly before: unknown;
+  readonly after: unknown;
+  /** undone: not in force in time, and taken back. */
+  readonly outcome: 'done' | 'undone';
 }
 export interface ListView extends List {
   readonly revision: number;
@@ -193,6 +261,16 @@ export interface Controller {
   grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant>;
   revokeGrant(idOrName: string, grantId: string, who: string): Promise<void>;
   setMode(idOrName: string, mode: Mode | 'auto', who: string): Promise<ContainerView>;
+  /** `idOrName` undefined: all containers. */
+  pause(idOrName: string | undefined, forMs: number, who: string): Promise<Pause>;
+  endPause(idOrName: string | undefined, who: string): Promise<void>;
+  lockdown(): Lockdown | undefined;
+  setLockdown(on: boolean, who: string): Promise<Lockdown | undefined>;
+  /** Newest first; `next` is the cursor of the page after, undefined on the last. */
+  audit(
+    limit: number,
+    cursor: string | undefined,
+  ): Promise<{ readonly items: readonly AuditView[]; readonly next: string | undefined }>;
   lists(): readonly ListView[];
   list(name: string): ListView;
   putList(name: string, body: unknown, ifMatch: number | undefined, who: string): Promise<ListView>;

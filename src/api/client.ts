@@ -1,11 +1,14 @@
 import { type IncomingMessage, request } from 'node:http';
 import { text } from 'node:stream/consumers';
 import type {
+  AuditBody,
   ContainerBody,
   Explain,
   Flow,
   GrantBody,
   ListBody,
+  LockdownBody,
+  PauseBody,
   ProblemDocument,
   Status,
 } from './schemas.js';
@@ -80,6 +83,19 @@ export class ApiClient {
   setMode(idOrName: string, mode: string): Promise<ContainerBody> {
     return this.#json('PUT', `/v1/containers/${encodeURIComponent(idOrName)}/mode`, { body: { mode } });
   }
+  /** `idOrName` undefined: all containers. `duration` as in "10m". */
+  pause(idOrName: string | undefined, duration: string): Promise<PauseBody> {
+    return this.#json('POST', pausePath(idOrName), { body: { for: duration } });
+  }
+  async endPause(idOrName: string | undefined): Promise<void> {
+    await this.#send('DELETE', pausePath(idOrName));
+  }
+  setLockdown(on: boolean): Promise<LockdownBody> {
+    return this.#json('PUT', '/v1/lockdown', { body: { on } });
+  }
+  async audit(limit: number): Promise<readonly AuditBody[]> {
+    return (await this.#json<Page<AuditBody>>('GET', `/v1/audit?limit=${limit}`)).items;
+  }
   async lists(): Promise<readonly ListBody[]> {
     return (await this.#json<Page<ListBody>>('GET', '/v1/lists')).items;
   }
@@ -153,6 +169,9 @@ export class ApiClient {
     };
   }
 }
+
+const pausePath = (idOrName: string | undefined): string =>
+  idOrName === undefined ? '/v1/pause' : `/v1/containers/${encodeURIComponent(idOrName)}/pause`;
 
 function guard(revision: number): Record<string, string> {
   return revision === 0 ? { 'if-none-match': '*' } : { 'if-match': `"${revision}"` };

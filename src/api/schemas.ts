@@ -42,6 +42,19 @@ export const ProblemSchema = Type.Object(
 );
 export type ProblemDocument = Static<typeof ProblemSchema>;
 
+export const PauseSchema = Type.Object(
+  {
+    owner: Text('id:CONTAINER, or all'),
+    created: Time,
+    expires: Time,
+    by: Text('who asked for it'),
+  },
+  closed,
+);
+export type PauseBody = Static<typeof PauseSchema>;
+
+const LockdownFacts = Type.Object({ since: Time, by: Type.String() }, closed);
+
 export const StatusSchema = Type.Object(
   {
     version: Type.String(),
@@ -49,6 +62,8 @@ export const StatusSchema = Type.Object(
     enforced: Count,
     observed: Count,
     containers: Count,
+    paused: Count,
+    lockdown: Nullable(LockdownFacts),
     threats: Type.Object({ entries: Count, feeds: Count }, closed),
     kernel: Type.Object({ inSync: Type.Boolean(), lastRepair: Nullable(Time) }, closed),
     store: Type.Object({ kind: Type.String(), ok: Type.Boolean(), detail: Type.String() }, closed),
@@ -95,6 +110,7 @@ export const ContainerSchema = Type.Object(
     lists: Type.Array(Type.String()),
     entries: Type.Array(EntryViewSchema),
     grants: Type.Array(GrantSchema),
+    pausedUntil: Nullable(Time),
     allowed: Count,
     denied: Count,
   },
@@ -116,6 +132,31 @@ export const GrantRequestSchema = Type.Object(
   closed,
 );
 export const ModeRequestSchema = Type.Object({ mode: Words(['enforce', 'observe', 'off', 'auto']) }, closed);
+
+export const PauseRequestSchema = Type.Object(
+  { for: Type.String({ pattern: DURATION_PATTERN, description: 'how long', examples: ['10m'] }) },
+  closed,
+);
+export const LockdownRequestSchema = Type.Object({ on: Type.Boolean() }, closed);
+export const LockdownSchema = Type.Object(
+  { on: Type.Boolean(), since: Nullable(Time), by: Nullable(Type.String()) },
+  closed,
+);
+export type LockdownBody = Static<typeof LockdownSchema>;
+
+export const AuditSchema = Type.Object(
+  {
+    time: Time,
+    who: Type.String(),
+    action: Type.String({ examples: ['grant.add', 'lockdown.on'] }),
+    target: Type.String(),
+    before: Type.Unknown({ description: 'null: there was nothing' }),
+    after: Type.Unknown({ description: 'null: there is nothing now' }),
+    outcome: Words(['done', 'undone']),
+  },
+  closed,
+);
+export type AuditBody = Static<typeof AuditSchema>;
 
 /** PUT of a list: the YAML's fields. */
 export { ListSchema as ListRequestSchema };

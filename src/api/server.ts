@@ -5,8 +5,10 @@ import { schemaProblems } from '../model/schema-check.js';
 import type { Controller, Logger } from '../ports.js';
 import type { Context } from './context.js';
 import { BadRequestError, errorHandler, notFound } from './problems.js';
+import { auditRoutes } from './routes/audit.js';
 import { containerRoutes } from './routes/containers.js';
 import { docsRoutes } from './routes/docs.js';
+import { emergencyRoutes } from './routes/emergency.js';
 import { entryRoutes } from './routes/entries.js';
 import { eventRoutes } from './routes/events.js';
 import { explainRoutes } from './routes/explain.js';
@@ -41,12 +43,14 @@ const ROUTES: readonly ((context: Context) => void)[] = [
   containerRoutes,
   grantRoutes,
   modeRoutes,
+  emergencyRoutes,
   listRoutes,
   entryRoutes,
   explainRoutes,
   planRoutes,
   flowRoutes,
   eventRoutes,
+  auditRoutes,
   teardownRoutes,
   healthRoutes,
   docsRoutes,

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { allowCommand } from './allow.js';
+import { auditCommand } from './audit.js';
 import { checkCommand } from './check.js';
 import { Registry } from './command.js';
 import { doctorCommand } from './doctor.js';
@@ -7,8 +8,10 @@ import { explainCommand } from './explain.js';
 import { type CommandFailure, failureOf, problemText } from './failure.js';
 import type { Host } from './host.js';
 import { listsCommand } from './lists.js';
+import { lockdownCommand } from './lockdown.js';
 import { modeCommand } from './mode.js';
 import { printable } from './output.js';
+import { pauseCommand } from './pause.js';
 import { planCommand } from './plan.js';
 import { psCommand } from './ps.js';
 import { revokeCommand } from './revoke.js';
@@ -23,10 +26,13 @@ const COMMANDS = [
   allowCommand,
   revokeCommand,
   modeCommand,
+  pauseCommand,
+  lockdownCommand,
   listsCommand,
   checkCommand,
   explainCommand,
   planCommand,
+  auditCommand,
   doctorCommand,
   teardownCommand,
 ];

@@ -21,7 +21,7 @@ function row(c: ContainerBody): readonly string[] {
   const grants = c.grants.map((g) => (g.expires === null ? g.entry : `${g.entry} until ${g.expires}`));
   return [
     c.name,
-    c.mode,
+    c.pausedUntil === null ? c.mode : `${c.mode} (paused until ${c.pausedUntil})`,
     c.coverage.state,
     c.lists.join(',') || '-',
     String(c.allowed),

@@ -5,7 +5,7 @@ import { ownerIsCertain, ownerKey } from '../model/owner.js';
 import type { Grant, Mode } from '../model/policy.js';
 import type { Committer } from './changes-commit.js';
 import { refuse, refuseInvalid } from './changes-refuse.js';
-import { type ChangesState, grantKey, isOver, modeKey } from './changes-state.js';
+import { type ChangesState, grantKey, modeKey } from './changes-state.js';
 
 export interface ContainerChangeOptions {
   readonly state: ChangesState;
@@ -30,7 +30,7 @@ export class ContainerChanges {
 
   /** `forMs` undefined: open-ended. An entry that the owner has open-ended already is answered with that grant. */
   async grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant> {
-    const facts = this.#holder(idOrName);
+    const facts = this.holder(idOrName);
     const parsed = parseEntry(entry);
     if (!parsed.ok) return refuseInvalid(parsed.problems.map((p) => ({ ...p, pointer: '/entry' })));
     checkDuration(forMs);
@@ -71,7 +71,7 @@ export class ContainerChanges {
 
   /** `auto`: labels, claims and the default decide again. */
   async setMode(idOrName: string, mode: Mode | 'auto', who: string): Promise<void> {
-    const facts = this.#holder(idOrName);
+    const facts = this.holder(idOrName);
     // While it is unknown to whom a mode belongs, it may only tighten (as the policy reads it).
     const owner = mode === 'enforce' ? ownerKey(facts) : certainOwner(facts);
     await this.#o.committer.serial(modeKey(owner), async () => {
@@ -93,7 +93,7 @@ export class ContainerChanges {
   async drop(isGone: (containerId: string) => boolean): Promise<void> {
     const grants = [...this.#o.state.grants.values()].map((g) => g.value);
     for (const grant of grants) {
-      const over = isOver(grant.expires, this.#o.now());
+      const over = this.#o.state.deadlines.isOver(grantKey(grant.id), grant, this.#o.now());
       if (!over && !(grant.owner.startsWith('id:') && isGone(grant.owner.slice(3)))) continue;
       const change = { key: grantKey(grant.id), before: grant, after: undefined };
       const who = over ? 'expiry' : 'container removed';
@@ -121,7 +121,7 @@ export class ContainerChanges {
   }
 
   /** Refuses members of another container's namespace: that one's policy holds for both. */
-  #holder(idOrName: string): ContainerFacts {
+  holder(idOrName: string): ContainerFacts {
     const facts = this.#o.find(idOrName);
     if (facts.sharesWith === undefined) return facts;
     const detail = `${facts.name} shares the network of the container ${facts.sharesWith.slice(0, 12)}, whose policy holds for both`;

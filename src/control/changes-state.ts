@@ -1,10 +1,12 @@
+import type { Emergency, Lockdown, Pause } from '../model/emergency.js';
 import { listFromObject } from '../model/list-parse.js';
 import type { Grant, List, Mode } from '../model/policy.js';
 import { isRecord } from '../model/shape.js';
 import type { Logger, Store } from '../ports.js';
+import { Deadlines } from './changes-clock.js';
 
-/** What the API changed, as the store holds it (keys: list/NAME, grant/ID, mode/OWNER). */
-export interface CurrentChanges {
+/** What the API changed, as the store holds it (keys: list/NAME, grant/ID, mode/OWNER, pause/OWNER, lockdown/all). */
+export interface CurrentChanges extends Emergency {
   readonly lists: ReadonlyMap<string, List & { readonly revision: number }>;
   /** Without those whose time is over. */
   readonly grants: readonly Grant[];
@@ -24,6 +26,11 @@ export interface StoredList {
 export const listKey = (name: string): string => `list/${name}`;
 export const grantKey = (id: string): string => `grant/${id}`;
 export const modeKey = (owner: string): string => `mode/${owner}`;
+export const pauseKey = (owner: string): string => `pause/${owner}`;
+export const LOCKDOWN_KEY = 'lockdown/all';
+
+const KINDS = ['list', 'grant', 'mode', 'pause', 'lockdown'] as const;
+type Kind = (typeof KINDS)[number];
 
 interface Revised<T> {
   readonly value: T;
@@ -35,17 +42,22 @@ export class ChangesState {
   readonly lists = new Map<string, StoredList>();
   readonly grants = new Map<string, Revised<Grant>>();
   readonly modes = new Map<string, Revised<Mode>>();
+  readonly pauses = new Map<string, Revised<Pause>>();
+  lockdown: Lockdown | undefined;
+  readonly deadlines: Deadlines;
   /** Revision of each key that the store holds, unreadable ones too. */
   readonly #revisions = new Map<string, number>();
   readonly #log: Logger;
 
-  constructor(log: Logger) {
+  /** `monotonic`: ms, as of performance.now. */
+  constructor(log: Logger, monotonic: () => number) {
     this.#log = log;
+    this.deadlines = new Deadlines(monotonic);
   }
 
   async load(store: Store): Promise<void> {
-    for (const prefix of ['list/', 'grant/', 'mode/']) {
-      for (const item of await store.list(prefix)) this.apply(item.key, item.value, item.revision);
+    for (const kind of KINDS) {
+      for (const item of await store.list(`${kind}/`)) this.apply(item.key, item.value, item.revision);
     }
   }
 
@@ -53,8 +65,9 @@ export class ChangesState {
   apply(key: string, value: unknown, revision: number): boolean {
     if (revision <= this.revisionOf(key)) return false;
     const slash = key.indexOf('/');
-    const [kind, name] = [key.slice(0, slash), key.slice(slash + 1)];
-    if (kind !== 'list' && kind !== 'grant' && kind !== 'mode') return false;
+    const [word, name] = [key.slice(0, slash), key.slice(slash + 1)];
+    const kind = KINDS.find((k) => k === word);
+    if (!kind) return false;
     const known = this.#revisions.delete(key);
     this.#forget(kind, name);
     if (value === undefined) return known;
@@ -63,11 +76,15 @@ export class ChangesState {
     return true;
   }
 
+  /** `now`: ms since the epoch. */
   current(now: number): CurrentChanges {
+    const inForce = (key: string, span: Grant | Pause): boolean => this.deadlines.isInForce(key, span, now);
     return {
       lists: new Map([...this.lists].map(([name, stored]) => [name, stored.list])),
-      grants: [...this.grants.values()].map((g) => g.value).filter((g) => !isOver(g.expires, now)),
+      grants: [...this.grants.values()].map((g) => g.value).filter((g) => inForce(grantKey(g.id), g)),
       modes: new Map([...this.modes].map(([owner, mode]) => [owner, mode.value])),
+      pauses: [...this.pauses.values()].map((p) => p.value).filter((p) => inForce(pauseKey(p.owner), p)),
+      lockdown: this.lockdown,
     };
   }
 
@@ -76,17 +93,23 @@ export class ChangesState {
     return this.#revisions.get(key) ?? 0;
   }
 
-  #forget(kind: 'list' | 'grant' | 'mode', name: string): void {
-    if (kind === 'list') this.lists.delete(name);
-    else if (kind === 'grant') this.grants.delete(name);
-    else this.modes.delete(name);
+  #forget(kind: Kind, name: string): void {
+    this.deadlines.forget(`${kind}/${name}`);
+    if (kind === 'lockdown') this.lockdown = undefined;
+    else this.#mapOf(kind).delete(name);
+  }
+
+  #mapOf(kind: Exclude<Kind, 'lockdown'>): Map<string, unknown> {
+    return { list: this.lists, grant: this.grants, mode: this.modes, pause: this.pauses }[kind];
   }
 
   /** What this version cannot read is left out (it allows nothing) and said. */
-  #set(kind: 'list' | 'grant' | 'mode', name: string, value: unknown, revision: number): void {
+  #set(kind: Kind, name: string, value: unknown, revision: number): void {
     if (kind === 'list') this.#setList(name, value, revision);
     else if (kind === 'grant' && isGrant(value)) this.grants.set(name, { value, revision });
     else if (kind === 'mode' && isModeRecord(value)) this.modes.set(name, { value: value.mode, revision });
+    else if (kind === 'pause' && isPause(value)) this.pauses.set(name, { value, revision });
+    else if (kind === 'lockdown') this.lockdown = lockdownOf(value);
     else
       this.#log.error(
         { key: `${kind}/${name}` },
@@ -112,10 +135,6 @@ function isListBody(value: unknown): value is ListBody {
   return isRecord(value) && Array.isArray(value.allow);
 }
 
-export function isOver(expires: string | undefined, now: number): boolean {
-  return expires !== undefined && Date.parse(expires) <= now;
-}
-
 function isGrant(value: unknown): value is Grant {
   return (
     isRecord(value) && ['id', 'entry', 'owner', 'created'].every((field) => typeof value[field] === 'string')
@@ -124,4 +143,18 @@ function isGrant(value: unknown): value is Grant {
 
 function isModeRecord(value: unknown): value is { readonly mode: Mode } {
   return isRecord(value) && (value.mode === 'enforce' || value.mode === 'observe' || value.mode === 'off');
+}
+
+function isPause(value: unknown): value is Pause {
+  return (
+    isRecord(value) &&
+    ['owner', 'created', 'expires', 'by'].every((field) => typeof value[field] === 'string') &&
+    [value.created, value.expires].every((time) => !Number.isNaN(Date.parse(String(time))))
+  );
+}
+
+/** A lockdown that cannot be read is one all the same: it only tightens. */
+function lockdownOf(value: unknown): Lockdown {
+  const { since, by } = isRecord(value) ? value : {};
+  return { since: typeof since === 'string' ? since : '', by: typeof by === 'string' ? by : 'unknown' };
 }

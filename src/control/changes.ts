@@ -2,6 +2,7 @@ import type { Grant, List, Mode } from '../model/policy.js';
 import type { ListView, Logger, Store } from '../ports.js';
 import { type AuditSink, Committer, type Enforcer } from './changes-commit.js';
 import { type ContainerChangeOptions, ContainerChanges } from './changes-containers.js';
+import { EmergencyChanges } from './changes-emergency.js';
 import { NextMoment } from './changes-expiry.js';
 import { type ListChangeOptions, ListChanges } from './changes-lists.js';
 import { ChangesState, type CurrentChanges } from './changes-state.js';
@@ -13,6 +14,8 @@ export interface ChangesOptions
   readonly audit: AuditSink;
   readonly enforcer: Enforcer;
   readonly log: Logger;
+  /** Monotonic ms, as of performance.now: what lasts a time ends by it too. */
+  readonly monotonic?: () => number;
   /** What `current()` gives has changed (by the API, another instance or time): compile again. */
   onChange(): void;
 }
@@ -29,6 +32,7 @@ export class Changes {
   readonly #state: ChangesState;
   readonly #lists: ListChanges;
   readonly #containers: ContainerChanges;
+  readonly emergency: EmergencyChanges;
   readonly #moment: NextMoment;
   readonly #watch: Disposable;
 
@@ -49,6 +53,12 @@ export class Changes {
       find: (idOrName) => options.find(idOrName),
       now: () => options.now(),
     });
+    this.emergency = new EmergencyChanges({
+      state,
+      committer,
+      holder: (idOrName) => this.#containers.holder(idOrName),
+      now: () => options.now(),
+    });
     this.#moment = new NextMoment(
       () => options.now(),
       () => void this.#due(),
@@ -60,14 +70,14 @@ export class Changes {
 
   /** Loads what the store holds and drops what is over. `onChange` may come from here on. */
   static async open(options: ChangesOptions): Promise<Changes> {
-    const state = new ChangesState(options.log);
+    const state = new ChangesState(options.log, options.monotonic ?? (() => performance.now()));
     await state.load(options.store);
     const changes = new Changes(options, state);
     await changes.#due();
     return changes;
   }
 
-  /** What the store holds now, without grants whose time is over. Entries with `expires` are the compiler's to judge. */
+  /** What the store holds now, without grants and pauses whose time is over. Entries with `expires` are the compiler's to judge. */
   current(): CurrentChanges {
     return this.#state.current(this.#o.now());
   }
@@ -82,15 +92,20 @@ export class Changes {
     const entries = lists.flatMap((list) =>
       list.allow.map((e) => (e.kind === 'dest' ? e.expires : undefined)),
     );
-    this.#moment.arm([...grants, ...entries]);
+    const pauses = [...this.#state.pauses.values()].map((p) => p.value.expires);
+    this.#moment.arm([...grants, ...pauses, ...entries]);
   }
 
-  /** Timed grants die with their container: call it when containers are destroyed, and after the first full list. */
+  /** Timed grants and pauses die with their container: call it when containers are destroyed, and after the first full list. */
   async forget(isGone: (containerId: string) => boolean): Promise<void> {
     try {
       await this.#containers.drop(isGone);
+      await this.emergency.drop(isGone);
     } catch (e) {
-      this.#o.log.warn({ err: e }, 'grants that are over stay in the store for now (they allow nothing)');
+      this.#o.log.warn(
+        { err: e },
+        'grants and pauses that are over stay in the store for now (they allow nothing)',
+      );
       this.#moment.again(RETRY_MS);
     }
   }

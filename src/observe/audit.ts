@@ -1,9 +1,9 @@
-import type { Store } from '../ports.js';
+import type { AuditView, Store } from '../ports.js';
 
 /** Who changed what: one record a change (spec 7), kept in the store, oldest dropped beyond `keep`. */
 export interface AuditRecord {
   readonly who: string;
-  /** "list.put", "list.delete", "entry.add", "entry.remove", "grant.add", "grant.remove", "mode.set" … */
+  /** "list.put", "list.delete", "entry.add", "entry.remove", "grant.add", "grant.remove", "mode.set", "pause.set" … */
   readonly action: string;
   /** The list, or the owner key of the container. */
   readonly target: string;
@@ -46,6 +46,19 @@ export class Audit {
     this.#keys.push(key);
     await this.#prune();
     return key;
+  }
+
+  /** Newest first. `cursor` as `next` of the page before; gone records are passed over. */
+  async page(
+    limit: number,
+    cursor: string | undefined,
+  ): Promise<{ readonly items: readonly AuditView[]; readonly next: string | undefined }> {
+    const older = cursor === undefined ? this.#keys : this.#keys.filter((k) => k < PREFIX + cursor);
+    const keys = older.slice(-limit).reverse();
+    const found = await Promise.all(keys.map((key) => this.#store.get<AuditView>(key)));
+    const items = found.flatMap((item) => (item ? [item.value] : []));
+    const last = keys.at(-1);
+    return { items, next: last && older.length > keys.length ? last.slice(PREFIX.length) : undefined };
   }
 
   /** Takes back a record whose change was not made after all. */

@@ -1,8 +1,11 @@
 import type { Changes } from '../control/changes.js';
 import { findContainer } from '../control/changes-find.js';
 import type { ContainerFacts } from '../model/container.js';
+import type { Lockdown, Pause } from '../model/emergency.js';
 import type { Grant, Mode } from '../model/policy.js';
+import type { Audit } from '../observe/audit.js';
 import type {
+  AuditView,
   ContainerView,
   Controller,
   DenialEvent,
@@ -19,6 +22,7 @@ import { containerView, explainView } from './views.js';
 export interface ControllerParts {
   readonly engine: Engine;
   readonly changes: Changes;
+  readonly audit: Audit;
   readonly store: Store;
   readonly counts: Counts;
   readonly said: () => Said;
@@ -49,6 +53,8 @@ export class ServiceController implements Controller {
       enforced: all.filter((c) => c.mode === 'enforce' && c.coverage.state === 'enforced').length,
       observed: all.filter((c) => c.mode === 'observe').length,
       containers: all.length,
+      paused: all.filter((c) => c.modeFrom === 'pause').length,
+      lockdown: this.lockdown() ?? null,
       threats: { entries: 0, feeds: 0 },
       kernel: {
         inSync: engine.reconciler.inSync && engine.state !== undefined,
@@ -88,6 +94,24 @@ export class ServiceController implements Controller {
   async setMode(idOrName: string, mode: Mode | 'auto', who: string): Promise<ContainerView> {
     await this.#p.changes.setMode(idOrName, mode, who);
     return this.container(idOrName);
+  }
+  pause(idOrName: string | undefined, forMs: number, who: string): Promise<Pause> {
+    return this.#p.changes.emergency.pause(idOrName, forMs, who);
+  }
+  endPause(idOrName: string | undefined, who: string): Promise<void> {
+    return this.#p.changes.emergency.endPause(idOrName, who);
+  }
+  lockdown(): Lockdown | undefined {
+    return this.#p.changes.current().lockdown;
+  }
+  setLockdown(on: boolean, who: string): Promise<Lockdown | undefined> {
+    return this.#p.changes.emergency.setLockdown(on, who);
+  }
+  audit(
+    limit: number,
+    cursor: string | undefined,
+  ): Promise<{ readonly items: readonly AuditView[]; readonly next: string | undefined }> {
+    return this.#p.audit.page(limit, cursor);
   }
   lists(): readonly ListView[] {
     return this.#p.changes.lists();

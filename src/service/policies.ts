@@ -1,12 +1,13 @@
 import type { Config } from '../config/config.js';
 import type { EastWest } from '../control/neighbours.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
+import { type Emergency, lockedDown, underEmergency } from '../model/emergency.js';
 import { glob, matchesAny } from '../model/glob.js';
 import type { Grant, List, Mode, Policy } from '../model/policy.js';
 import { compilePolicy, compileUnattributed } from '../model/policy-compile.js';
 
-/** What people have said: lists of the folder and the store, grants, modes. */
-export interface Said {
+/** What people have said: lists of the folder and the store, grants, modes, pauses, lockdown. */
+export interface Said extends Emergency {
   readonly lists: ReadonlyMap<string, List>;
   readonly grants: readonly Grant[];
   readonly modes: ReadonlyMap<string, Mode>;
@@ -33,12 +34,14 @@ export class Policies {
 
   readonly isManaged = (n: NetworkFacts): boolean => this.#manage(n);
 
-  readonly eastWest: EastWest = (network) => this.#eastWest.find(([fits]) => fits(network.name))?.[1];
+  readonly eastWest: EastWest = (network) =>
+    this.#said().lockdown ? 'policy' : this.#eastWest.find(([fits]) => fits(network.name))?.[1];
 
   readonly policyOf = (facts: ContainerFacts): Policy => {
-    const { lists, grants, modes } = this.#said();
+    const said = this.#said();
+    const { lists, grants, modes } = said;
     const { labels, baseline } = this.#config;
-    return compilePolicy({
+    const policy = compilePolicy({
       facts,
       networks: this.#view().networks,
       lists,
@@ -47,8 +50,12 @@ export class Policies {
       grants,
       now: Date.now(),
     });
+    return underEmergency(policy, said, facts.id);
   };
 
-  readonly unattributed = (): Policy =>
-    compileUnattributed(this.#config.unattributed, this.#said().lists, Date.now());
+  readonly unattributed = (): Policy => {
+    const { lists, lockdown } = this.#said();
+    const policy = compileUnattributed(this.#config.unattributed, lists, Date.now());
+    return lockdown ? lockedDown(policy) : policy;
+  };
 }

@@ -3,6 +3,7 @@ import type { InForce } from '../control/enforcer.js';
 import { explain, sourceText } from '../control/explain.js';
 import { addressesOn, resolveContainer } from '../control/neighbours.js';
 import type { ContainerFacts } from '../model/container.js';
+import { pauseOf } from '../model/emergency.js';
 import { isDest, parseEntry } from '../model/entry-parse.js';
 import { formatAddress } from '../model/ip.js';
 import { ownerKey } from '../model/owner.js';
@@ -37,6 +38,7 @@ export function containerView({ engine, counts, said }: ViewParts, c: ContainerF
     lists: policy.lists,
     entries: policy.entries.map((e) => entryView(engine, holder.id, e, count)),
     grants: grantsOf(said().grants, holder),
+    pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(said(), holder.id)?.expires ?? null) : null,
     allowed: count.allowed,
     denied: count.denied + engine.denials.namesDenied(holder.id),
   };

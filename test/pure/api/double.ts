@@ -1,6 +1,8 @@
+import type { Lockdown, Pause } from '../../../src/model/emergency.js';
 import { listFromObject } from '../../../src/model/list-parse.js';
 import type { Grant, List } from '../../../src/model/policy.js';
 import {
+  type AuditView,
   type ContainerView,
   type Controller,
   type DenialEvent,
@@ -21,6 +23,8 @@ export class MemoryController implements Controller {
   tornDown = 0;
   revision = 0;
   grants: Grant[] = [];
+  lockdownNow: Lockdown | undefined;
+  audited: AuditView[] = [];
   mode: ContainerView['mode'] = 'observe';
 
   constructor() {
@@ -33,6 +37,8 @@ export class MemoryController implements Controller {
       enforced: 3,
       observed: 37,
       containers: 40,
+      paused: 0,
+      lockdown: this.lockdownNow ?? null,
       threats: { entries: 0, feeds: 0 },
       kernel: { inSync: true, lastRepair: null },
       store: { kind: 'embedded', ok: true, detail: 'fine' },
@@ -72,6 +78,7 @@ export class MemoryController implements Controller {
       lists: ['npm'],
       entries: [entry, listed],
       grants: this.grants,
+      pausedUntil: null,
       allowed: 4,
       denied: 2,
     };
@@ -98,6 +105,26 @@ export class MemoryController implements Controller {
     this.#call('setMode', idOrName, mode, who);
     this.mode = mode === 'auto' ? 'observe' : mode;
     return this.container(idOrName);
+  }
+  async pause(idOrName: string | undefined, forMs: number, who: string): Promise<Pause> {
+    this.#call('pause', idOrName, forMs, who);
+    const owner = idOrName === undefined ? 'all' : `id:${this.container(idOrName).id}`;
+    return { owner, created: '2030-01-01T00:00:00.000Z', expires: '2030-01-01T00:10:00.000Z', by: who };
+  }
+  async endPause(idOrName: string | undefined, who: string): Promise<void> {
+    this.#call('endPause', idOrName, who);
+  }
+  lockdown(): Lockdown | undefined {
+    return this.lockdownNow;
+  }
+  async setLockdown(on: boolean, who: string): Promise<Lockdown | undefined> {
+    this.#call('setLockdown', on, who);
+    this.lockdownNow = on ? { since: '2030-01-01T00:00:00.000Z', by: who } : undefined;
+    return this.lockdownNow;
+  }
+  async audit(limit: number, cursor: string | undefined) {
+    this.#call('audit', limit, cursor);
+    return { items: this.audited.slice(0, limit), next: this.audited.length > limit ? 'more' : undefined };
   }
   lists(): readonly ListView[] {
     return [...this.store.values()];

@@ -240,6 +240,53 @@ describe('without a service', () => {
   });
 });
 
+describe('pause, lockdown and audit', () => {
+  it('ask for what was said, and say what holds', async () => {
+    const one = await bench.run('pause', 'web', '--for', '10m');
+    expect([one.code, one.out]).toEqual([0, 'web: not enforced until 2030-01-01T00:10:00.000Z\n']);
+    await bench.run('pause', '--all', '--for', '1m');
+    await bench.run('pause', 'web', '--end');
+    await bench.run('pause', '--all', '--end');
+    const on = await bench.run('lockdown');
+    expect(on.out).toMatch(/^lockdown since 2030-01-01T00:00:00.000Z by local:ann: no container/);
+    expect((await bench.run('status')).out).toMatch(/^LOCKDOWN since .* by local:ann/m);
+    expect((await bench.run('lockdown', '--off')).out).toMatch(/^no lockdown/);
+    expect(bench.controller.calls).toEqual([
+      ['pause', 'web', 600_000, 'local:ann'],
+      ['pause', undefined, 60_000, 'local:ann'],
+      ['endPause', 'web', 'local:ann'],
+      ['endPause', undefined, 'local:ann'],
+      ['setLockdown', true, 'local:ann'],
+      ['setLockdown', false, 'local:ann'],
+    ]);
+  });
+
+  it('shows who changed what, long values cut short', async () => {
+    bench.controller.audited = [
+      {
+        time: '2030-01-01T00:00:00.000Z',
+        who: 'local:ann',
+        action: 'list.put',
+        target: 'ci',
+        before: null,
+        after: { allow: ['a'.repeat(300)] },
+        outcome: 'done',
+      },
+    ];
+    const { out } = await bench.run('audit');
+    expect(out.trimEnd().split('\t').slice(0, 6)).toEqual([
+      '2030-01-01T00:00:00.000Z',
+      'local:ann',
+      'list.put',
+      'ci',
+      'done',
+      '-',
+    ]);
+    expect(out.trimEnd().endsWith('…')).toBe(true);
+    expect(JSON.parse((await bench.run('audit', '--json')).out)).toEqual(bench.controller.audited);
+  });
+});
+
 describe('usage', () => {
   it.each([
     [['bogus']],
@@ -249,6 +296,11 @@ describe('usage', () => {
     [[]],
     [['run', '--bogus', 'x']],
     [['run', 'x']],
+    [['pause', '--for', '10m']],
+    [['pause', 'web', '--all', '--for', '10m']],
+    [['pause', 'web']],
+    [['pause', 'web', '--end', '--for', '10m']],
+    [['audit', '--limit', 'x']],
   ])('%j is wrong usage', async (argv) => {
     expect((await bench.run(...argv)).code).toBe(2);
   });
@@ -263,10 +315,13 @@ describe('usage', () => {
       'allow',
       'revoke',
       'mode',
+      'pause',
+      'lockdown',
       'lists',
       'check',
       'explain',
       'plan',
+      'audit',
       'doctor',
       'teardown',
     ]);

@@ -1,0 +1,66 @@
+import { type Static, Type } from '@sinclair/typebox';
+import { parseDuration } from '../../model/units.js';
+import type { Controller } from '../../ports.js';
+import { type Context, whoIs } from '../context.js';
+import { BadRequestError } from '../problems.js';
+import { LockdownRequestSchema, LockdownSchema, PauseRequestSchema, PauseSchema } from '../schemas.js';
+import { ContainerParams } from './containers.js';
+
+type Params = Static<typeof ContainerParams>;
+type PauseBody = Static<typeof PauseRequestSchema>;
+
+/** Pauses of one container and of all, and the lockdown. */
+export function emergencyRoutes(context: Context): void {
+  pauseRoutes(context, '/v1/containers/:container/pause', 'Do not enforce this container for a time');
+  pauseRoutes(context, '/v1/pause', 'Enforce no container for a time');
+  lockdownRoutes(context);
+}
+
+function pauseRoutes({ server, controller }: Context, url: string, summary: string): void {
+  const params = url.includes(':container') ? { params: ContainerParams } : {};
+  const begin = { summary, ...params, body: PauseRequestSchema, response: { 201: PauseSchema } };
+  server.post<{ Params: Partial<Params>; Body: PauseBody }>(
+    url,
+    { schema: begin },
+    async (request, reply) => {
+      const forMs = milliseconds(request.body.for);
+      const pause = await controller.pause(request.params.container, forMs, whoIs(request));
+      return reply.code(201).send(pause);
+    },
+  );
+  const end = { summary: `End it: ${summary}`, ...params, response: { 204: Type.Null() } };
+  server.delete<{ Params: Partial<Params> }>(url, { schema: end }, async (request, reply) => {
+    await controller.endPause(request.params.container, whoIs(request));
+    return reply.code(204).send();
+  });
+}
+
+function lockdownRoutes({ server, controller }: Context): void {
+  const response = { 200: LockdownSchema };
+  const get = { summary: 'Whether every container has an empty policy now', response };
+  server.get('/v1/lockdown', { schema: get }, () => lockdownBody(controller));
+  const put = {
+    summary: 'Give every container an empty policy, or end that',
+    body: LockdownRequestSchema,
+    response,
+  };
+  server.put<{ Body: Static<typeof LockdownRequestSchema> }>(
+    '/v1/lockdown',
+    { schema: put },
+    async (request) => {
+      await controller.setLockdown(request.body.on, whoIs(request));
+      return lockdownBody(controller);
+    },
+  );
+}
+
+function lockdownBody(controller: Controller): Static<typeof LockdownSchema> {
+  const { since = null, by = null } = controller.lockdown() ?? {};
+  return { on: since !== null, since, by };
+}
+
+function milliseconds(duration: string): number {
+  const parsed = parseDuration(duration);
+  if (parsed.ok) return parsed.value;
+  throw new BadRequestError(parsed.problems.map((p) => ({ ...p, pointer: '/for' })));
+}
