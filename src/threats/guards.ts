@@ -7,6 +7,8 @@ export interface Guards {
   readonly maxEntries: number;
   /** Share that may vanish from one version to the next, 0 to 1. */
   readonly maxShrink: number;
+  /** This many may vanish from a list of any size: short ones come and go. */
+  readonly shrinkSlack: number;
   /** How many times as big the next version may be… */
   readonly maxGrowth: number;
   /** …beyond this many entries, so that small lists may grow freely. */
@@ -24,6 +26,7 @@ export const DEFAULT_GUARDS: Guards = {
   minEntries: 1,
   maxEntries: 2_000_000,
   maxShrink: 0.5,
+  shrinkSlack: 100,
   maxGrowth: 4,
   growthSlack: 10_000,
   widest4: 8,

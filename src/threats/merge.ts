@@ -1,7 +1,7 @@
 /** Accepted feeds to what the kernel should hold: united, never-block space taken out, in the fewest members. */
 import { formatRange, type Range } from '../model/ip-range.js';
 import type { FeedData } from './feed-data.js';
-import { addressCount, subtract, unite } from './range-algebra.js';
+import { addressCount, mergeSorted, subtract, unite } from './range-algebra.js';
 import { type Members, memberCount, toMembers } from './range-cidrs.js';
 import { overlaps, reachOf } from './range-search.js';
 import { countOf, fromModel, type ListedRanges, type Ranges } from './ranges.js';
@@ -56,7 +56,7 @@ const MAX_COUNTED = 1000;
 function family(job: MergeJob, words: WordCount): MergedFamily {
   const parts = job.feeds.map((feed) => {
     const [list, withheld] = words === 1 ? [feed.v4, feed.withheld4] : [feed.v6, feed.withheld6];
-    return subtract(unite([list], words), withheld);
+    return subtract(mergeSorted(list), withheld);
   });
   const never = [...SPECIAL, ...job.protect].map(({ range }) => range);
   const ranges = subtract(unite(parts, words), unite([fromModel(never, words)], words));

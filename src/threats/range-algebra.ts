@@ -61,8 +61,16 @@ export function mergeSorted(sorted: Ranges): Ranges {
 }
 
 /** All addresses of any of the parts, which may be in any order. */
-export const unite = (parts: readonly Ranges[], words: WordCount): Ranges =>
-  mergeSorted(sortRanges(concat(parts, words)));
+export function unite(parts: readonly Ranges[], words: WordCount): Ranges {
+  const [first, second] = parts;
+  const all = first && !second ? first : concat(parts, words);
+  return mergeSorted(isSorted(all) ? all : sortRanges(all));
+}
+
+function isSorted({ words, lo }: Ranges): boolean {
+  for (let i = 1; i < lo.length / words; i++) if (compareAt(lo, i - 1, lo, i, words) > 0) return false;
+  return true;
+}
 
 /** Addresses of `a` that are not of `b`; both disjoint. */
 export function subtract(a: Ranges, b: Ranges): Ranges {

@@ -89,7 +89,8 @@ const tooMuchSpace = ({ v4, v6 }: Candidate, guards: Guards): UpdateRefusal | un
   space(v4, guards.maxAddresses4) ?? space(v6, guards.maxAddresses6);
 
 function shrink(counts: FeedCounts, before: FeedCounts, guards: Guards): UpdateRefusal | undefined {
-  if (counts.entries >= before.entries * (1 - guards.maxShrink)) return undefined;
+  const gone = before.entries - counts.entries;
+  if (gone <= guards.shrinkSlack || gone <= before.entries * guards.maxShrink) return undefined;
   return {
     code: 'shrink',
     reason: `the list fell from ${before.entries} to ${counts.entries} entries, by more than ${percent(guards.maxShrink)}`,

@@ -1,7 +1,7 @@
 /** Special-use space (see model/special-use) as ranges: no feed blocks any of it, and no limit counts it. */
-import { NOT_ANY_V4, NOT_ANY_V6 } from '../model/ip.js';
 import { parseAddress, parseV6 } from '../model/ip-address.js';
 import { networkAround, type Range } from '../model/ip-range.js';
+import { NOT_ANY_V4, NOT_ANY_V6 } from '../model/special-use.js';
 import { unite } from './range-algebra.js';
 import { fromModel, type Ranges } from './ranges.js';
 import type { WordCount } from './words.js';
