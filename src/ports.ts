@@ -30,11 +30,12 @@ export interface DnsPolicy {
   decide(container: string, name: string): NameDecision;
   /** An address entry of this container covers the address (then a private answer is no rebinding). */
   coversAddress(container: string, address: string): boolean;
-  /** A dns=direct entry lets this container ask that resolver itself. */
-  mayAskDirectly(
+  /** Tells resolvers that the container may ask itself (dns=direct); undefined: it may none. */
+  directResolvers(
     container: string,
-    at: { readonly address: string; readonly port: number; readonly proto: 'udp' | 'tcp' },
-  ): boolean;
+  ):
+    | ((at: { readonly address: string; readonly port: number; readonly proto: 'udp' | 'tcp' }) => boolean)
+    | undefined;
   /** Names of the neighbours on the container's networks: addresses, or undefined when it is no such name. */
   localName(container: string, name: string): readonly string[] | undefined;
   /** The reverse: name of a neighbour's address. */

@@ -1,3 +1,4 @@
+import type { ClassPlan } from '../desired/classes.js';
 import { classSet } from '../desired/naming.js';
 import type { Member } from '../desired/state.js';
 import { parseAddress, rangeHas } from '../model/ip.js';
@@ -102,6 +103,11 @@ export class NamesPolicy implements DnsPolicy {
     );
   }
 
+  directResolvers(container: string): ((at: Resolver) => boolean) | undefined {
+    const direct = this.#state?.members.get(container)?.classes.filter((c) => c.direct) ?? [];
+    return direct.length === 0 ? undefined : (at) => direct.some((c) => leadsTo(c, at));
+  }
+
   localName(container: string, name: string): readonly string[] | undefined {
     const self = this.#state?.view.containers.get(container);
     return self && this.#state ? localName(this.#state.view, self, name) : undefined;
@@ -124,6 +130,14 @@ export class NamesPolicy implements DnsPolicy {
     const set = (family: 4 | 6): string => classSet(this.#o.prefix, member.id, key, family, 'learned');
     return { v4: set(4), v6: set(6) };
   }
+}
+
+type Resolver = Parameters<NonNullable<ReturnType<DnsPolicy['directResolvers']>>>[0];
+function leadsTo(c: ClassPlan, { address, port, proto }: Resolver): boolean {
+  const value = parseAddress(address);
+  const fits =
+    c.proto === proto && (c.ports.length === 0 || c.ports.some((r) => port >= r.lo && port <= r.hi));
+  return fits && value !== undefined && c.statics.some((s) => rangeHas(s.range, value));
 }
 
 const MAX_STRANGERS = 4_096;

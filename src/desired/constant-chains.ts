@@ -54,6 +54,7 @@ function toManagedChain(names: Names, family: Family): Rule[] {
   const published: Match = { k: 'set', set: set('pub'), dir: 'dst,dst' };
   return [
     rule([{ k: 'set', set: set('enf'), dir: 'dst', not: true }], { k: 'return' }),
+    ...neighbourDiscovery(family),
     rule([{ k: 'ct', states: ['DNAT'] }], { k: 'return' }),
     rule([{ k: 'set', set: set('cut'), dir: 'dst,dst,src' }], { k: 'drop' }),
     rule([{ k: 'proto', proto: 'tcp' }, { k: 'syn' }, published], { k: 'return' }),
@@ -61,6 +62,20 @@ function toManagedChain(names: Names, family: Family): Rule[] {
     rule([], { k: 'drop' }),
   ];
 }
+
+/** With br_netfilter what neighbours say to one another comes here; a router passes none on (RFC 4861 6.1, hop limit). */
+const neighbourDiscovery = (family: Family): Rule[] =>
+  family === 4
+    ? []
+    : ND.map((type) =>
+        rule(
+          [
+            { k: 'proto', proto: 'icmp' },
+            { k: 'icmpType', type },
+          ],
+          { k: 'return' },
+        ),
+      );
 
 /** Nobody listening, a full queue, a second visit: all drop. No --queue-bypass. */
 function holdChain(shape: Shape, names: Names, family: Family): Rule[] {
@@ -120,21 +135,9 @@ export function inputChain(shape: Shape, names: Names, family: Family, hosts: re
   const dns = family === 4 ? shape.dns.v4 : shape.dns.v6;
   const ours: Match = { k: 'dst', address: dns };
   const ports: Match = { k: 'dports', ports: [{ lo: shape.dns.port, hi: shape.dns.port }] };
-  const nd =
-    family === 6
-      ? ND.map((type) =>
-          rule(
-            [
-              { k: 'proto', proto: 'icmp' },
-              { k: 'icmpType', type },
-            ],
-            { k: 'return' },
-          ),
-        )
-      : [];
   return [
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'return' }),
-    ...nd,
+    ...neighbourDiscovery(family),
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
     rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),
@@ -176,18 +179,6 @@ export function preroutingChain(shape: Shape, names: Names, family: Family, dire
 export function backstopChain(shape: Shape, family: Family, to: 'forward' | 'host'): Rule[] {
   const { marks } = shape;
   const watched = { value: marks.enforced, mask: (marks.enforced | marks.judged) >>> 0 };
-  const nd =
-    family === 6 && to === 'host'
-      ? ND.map((type) =>
-          rule(
-            [
-              { k: 'proto', proto: 'icmp' },
-              { k: 'icmpType', type },
-            ],
-            { k: 'return' },
-          ),
-        )
-      : [];
   return [
     rule([{ k: 'mark', ...watched, not: true }], { k: 'return' }),
     rule([ESTABLISHED], { k: 'return' }),
@@ -198,7 +189,7 @@ export function backstopChain(shape: Shape, family: Family, to: 'forward' | 'hos
       ],
       { k: 'return' },
     ),
-    ...nd,
+    ...(to === 'host' ? neighbourDiscovery(family) : []),
     rule([], { k: 'drop' }),
   ];
 }

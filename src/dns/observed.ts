@@ -43,6 +43,17 @@ export class Observed {
     return answer;
   }
 
+  /**
+   * An enforced container that may ask this resolver itself (dns=direct), whose port was unknown when nat redirected its
+   * flow: the answer of the resolver that it meant. `own`: it meant another, or this one.
+   */
+  async direct(ask: Ask, container: string): Promise<Buffer | undefined | 'own'> {
+    const isDirect = this.#o.policy.directResolvers(container);
+    const meant = isDirect && this.#asked(ask);
+    if (!meant || !isDirect({ ...meant, proto: ask.transport })) return 'own';
+    return relay(meant, ask.message, ask.transport);
+  }
+
   /** The resolver that the container addressed, unless that was this one. A loopback one is the host's own, asked in host mode. */
   #asked(ask: Ask): Server | undefined {
     if (ask.container !== undefined) return undefined;

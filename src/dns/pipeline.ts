@@ -51,6 +51,8 @@ export class Pipeline {
     const container = await this.#asker(ask);
     const observed = container !== undefined && this.#o.policy.mode(container) !== 'enforce';
     if (observed) return this.#o.observed.answer(ask, container, parsed);
+    const direct = container === undefined ? 'own' : await this.#o.observed.direct(ask, container);
+    if (direct !== 'own') return direct;
     if (!parsed.ok) return parsed.reply;
     const reply = container === undefined ? unknownAsker : await this.#enforced(container, parsed.query);
     return encodeFor(ask, parsed.query, reply);

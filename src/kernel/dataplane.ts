@@ -9,7 +9,7 @@ export interface Applied {
   readonly changed: boolean;
   /** Timed sets that were made now: their members are the ledger's to add. */
   readonly refill: readonly string[];
-  /** The kernel had been read afresh, and differed from what was last applied. */
+  /** The kernel had been read afresh, and somebody had changed what was last applied. */
   readonly repaired: boolean;
 }
 
@@ -20,7 +20,7 @@ export class Dataplane {
   readonly #indexOf: IndexOf;
   /** Undefined: unknown, so that it must be read first. */
   #observed: Observed | undefined;
-  #everApplied = false;
+  #last: DesiredState | undefined;
 
   constructor(run: Exec, shape: Shape, indexOf: IndexOf) {
     this.#run = run;
@@ -55,8 +55,12 @@ export class Dataplane {
     await applyPlan(this.#run, plan, beforeBinding);
     this.#observed = expectedAfter(this.#shape, desired, observed);
     const changed = plan.stages.length > 0;
-    const repaired = fresh && changed && this.#everApplied;
-    this.#everApplied = true;
+    const repaired = fresh && this.#isTampered(observed);
+    this.#last = desired;
     return { changed, refill: plan.refill, repaired };
+  }
+
+  #isTampered(observed: Observed): boolean {
+    return this.#last !== undefined && planSteps(this.#shape, this.#last, observed).stages.length > 0;
   }
 }

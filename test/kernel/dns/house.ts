@@ -19,6 +19,7 @@ class TestPolicy implements DnsPolicy {
   readonly modes = new Map<string, Mode>();
   readonly allowed = new Map<string, Partial<NameDecision>>();
   readonly covered = new Set<string>();
+  readonly direct = new Set<string>();
   readonly unknown = new Set<string>();
   /** The host's own address: an answer that names it is refused. */
   readonly host = new Set(['203.0.113.77']);
@@ -48,6 +49,9 @@ class TestPolicy implements DnsPolicy {
   }
   coversAddress(_: string, address: string): boolean {
     return this.covered.has(address);
+  }
+  directResolvers(): ((at: { readonly address: string }) => boolean) | undefined {
+    return this.direct.size === 0 ? undefined : (at) => this.direct.has(at.address);
   }
   localName(_: string, name: string): readonly string[] | undefined {
     return name === 'db' ? ['10.1.0.5'] : undefined;

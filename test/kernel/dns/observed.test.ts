@@ -80,3 +80,17 @@ describe('observed containers', () => {
     house.policy.modes.set(box, 'observe');
   });
 });
+
+describe('enforced containers with a dns=direct entry', () => {
+  const own = '127.9.2.9';
+  it('get the answer of the resolver they meant, of no other', async () => {
+    house.policy.direct.add('127.0.0.3');
+    expect(addresses(await ask(server, 'evil.test', { from: own }))).toEqual(['10.9.9.9']);
+    expect(addresses(await ask(server, 'evil.test', { from: own, tcp: true }))).toEqual(['10.9.9.9']);
+    house.original = { address: '127.0.0.4', port: theirs.port };
+    expect((await ask(server, 'evil.test', { from: own })).rcode).toBe('NXDOMAIN');
+    house.original = undefined;
+    expect((await ask(server, 'evil.test', { from: own })).rcode).toBe('NXDOMAIN');
+    house.policy.direct.clear();
+  });
+});
