@@ -26,6 +26,7 @@ export class Reconciler {
   #running = false;
   #stopped = false;
   #failures = 0;
+  #passes = 0;
   #timer: NodeJS.Timeout | undefined;
   #lastError: Error | undefined;
   #idle: (() => void)[] = [];
@@ -38,6 +39,10 @@ export class Reconciler {
   /** The last pass held, and nothing waits. */
   get inSync(): boolean {
     return this.#lastError === undefined && this.#failures === 0;
+  }
+  /** Passes begun so far; undefined while one runs. */
+  get resting(): number | undefined {
+    return this.#running ? undefined : this.#passes;
   }
   get lastError(): Error | undefined {
     return this.#lastError;
@@ -109,6 +114,7 @@ export class Reconciler {
     const waiters = this.#waiters.splice(0);
     const resync = this.#resync;
     this.#resync = false;
+    this.#passes += 1;
     try {
       await this.#options.pass({ reasons, resync });
       this.#failures = 0;

@@ -21,6 +21,7 @@ import { PacketQueue } from '../kernel/netlink/queue.js';
 import { RouteMonitor } from '../kernel/netlink/route-monitor.js';
 import { RulesMonitor } from '../kernel/rules-monitor.js';
 import type { Logger, NameEvent } from '../ports.js';
+import { HostWatch } from './host-watch.js';
 import { InUse } from './in-use.js';
 import { Namespaces } from './namespaces.js';
 import { Policies, type Said } from './policies.js';
@@ -47,6 +48,7 @@ export class Engine {
   readonly reconciler: Reconciler;
   readonly hold: Hold;
   readonly namespaceDns: NamespaceDns;
+  readonly hostWatch: HostWatch;
   lastRepair: string | null = null;
   readonly #o: EngineOptions;
   readonly #search: SearchDomains;
@@ -70,6 +72,7 @@ export class Engine {
     this.#classifier = this.#makeClassifier();
     this.hold = this.#makeHold();
     this.namespaceDns = this.#makeNamespaceDns();
+    this.hostWatch = new HostWatch({ config, docker: this.docker, state: () => this.state, log });
   }
 
   get state(): InForce | undefined {
@@ -93,12 +96,15 @@ export class Engine {
     await this.#firstView();
     this.reconciler.trigger('start', true);
     await this.reconciler.inForce(30_000);
-    this.#open.push(new RulesMonitor(this.shape.prefix, (what) => this.#tampered(what), log));
+    await this.hostWatch.start();
+    this.#open.push(this.hostWatch);
+    this.#open.push(new RulesMonitor(this.shape.prefix, (what) => this.#changedByOthers(what), log));
     this.#open.push(
       new Pulse({
         kernel: this.kernel,
         state: () => this.state,
         tampered: (what) => this.#tampered(what),
+        resting: () => this.reconciler.resting,
         log,
         dns: this.dns,
       }),
@@ -127,6 +133,11 @@ export class Engine {
         { socket: this.#o.config.docker.socket },
         'Docker does not answer yet: unknown ports stay closed until it does',
       );
+  }
+
+  #changedByOthers(what: string): void {
+    this.hostWatch.changed();
+    this.#tampered(what);
   }
 
   #tampered(what: string): void {
@@ -244,12 +255,19 @@ export class Engine {
   #makeNamespaceDns(): NamespaceDns {
     const namespaces = new Namespaces(this.kernel, this.dns, () => this.state);
     return new NamespaceDns({
-      needs: async (id) => needsNamespaceDns(await this.docker.resolver(id)),
+      needs: async (id) => this.#mayBeEmbedded(id) && needsNamespaceDns(await this.docker.resolver(id)),
       pathOf: namespaces.pathOf,
       attach: namespaces.attach,
       detach: namespaces.detach,
       log: this.#o.log,
     });
+  }
+
+  /** The default bridge alone has no embedded resolver. */
+  #mayBeEmbedded(id: string): boolean {
+    const { containers, networks } = this.docker.view();
+    const endpoints = containers.get(id)?.endpoints ?? [];
+    return endpoints.some((e) => networks.get(e.networkId)?.name !== 'bridge');
   }
 
   #listenToPackets(): void {

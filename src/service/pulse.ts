@@ -7,6 +7,8 @@ export interface PulseOptions {
   readonly kernel: KernelAdapter;
   readonly state: () => InForce | undefined;
   readonly tampered: (what: string) => void;
+  /** Passes begun so far; undefined while one runs. */
+  readonly resting: () => number | undefined;
   readonly dns: DnsService;
   readonly log: Logger;
 }
@@ -47,10 +49,11 @@ export class Pulse implements AsyncDisposable {
 
   /** A set that is gone or has lost members: somebody destroyed or flushed it. */
   async #lookAtSets(): Promise<void> {
-    const before = this.#o.state();
+    const before = this.#o.resting();
+    if (before === undefined) return;
     const headers = new Map((await this.#o.kernel.sets.headers()).map((h) => [h.name, h.entries]));
     const state = this.#o.state();
-    if (!state || state !== before) return;
+    if (!state || this.#o.resting() !== before) return; // our own changes are no tampering
     for (const set of state.desired.sets.values()) {
       const entries = headers.get(set.name);
       if (entries === undefined) return this.#o.tampered(`set ${set.name} is gone`);
