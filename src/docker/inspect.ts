@@ -2,8 +2,9 @@
  * Docker Engine API JSON → facts. Pure; no shape is trusted: what is malformed becomes a closed default and a line in
  * `notes`, never an exception. Shapes: Docker Engine API v1.41–v1.52 (docs.docker.com/reference/api/engine).
  */
-import type { ContainerFacts, Endpoint, PublishedPort } from '../model/container.js';
+import type { ContainerFacts, ContainerPractices, Endpoint, PublishedPort } from '../model/container.js';
 import { labelsOf, type Notes } from './labels.js';
+import { practicesOf } from './practices.js';
 import {
   asRecord,
   canonicalIp,
@@ -37,6 +38,7 @@ export interface Inspected {
   readonly id: string;
   readonly running: boolean;
   readonly privileges: NonNullable<ContainerFacts['privileges']>;
+  readonly practices: ContainerPractices;
   readonly published: readonly PublishedPort[];
   /** DNS names by network id. */
   readonly dnsNames: ReadonlyMap<string, readonly string[]>;
@@ -180,6 +182,7 @@ export function readInspect(json: unknown): Inspected | undefined {
     id,
     running: flagAt(recordAt(item, 'State'), 'Running'),
     privileges: privilegesOf(item),
+    practices: practicesOf(item),
     published: uniquePorts(bound),
     dnsNames: dnsNamesByNetwork(recordAt(settings, 'Networks'), textAt(item, 'Name').replace(/^\//, '')),
   };

@@ -17,6 +17,7 @@ export interface Tracked {
   state: ContainerFacts['state'];
   published: readonly PublishedPort[];
   privileges?: ContainerFacts['privileges'];
+  practices?: ContainerFacts['practices'];
   /** By network id. */
   readonly endpoints: Map<string, Endpoint>;
   /** DNS names by network id, as last inspected; they outlive the endpoint. */
@@ -98,6 +99,7 @@ export function takeInspected(t: Tracked, inspected: Inspected, begun: number): 
   const before = shown();
   const current = t.stateSeq <= begun;
   const { pid = 0, sandboxKey = '' } = t.privileges ?? {};
+  t.practices = inspected.practices;
   t.privileges = current ? inspected.privileges : { ...inspected.privileges, pid, sandboxKey };
   if (current) {
     t.published = isUp(t.state) ? inspected.published : [];

@@ -54,6 +54,7 @@ function factsOf(
     endpoints: [...t.endpoints.values()],
     published: t.published,
     ...(t.privileges && { privileges: t.privileges }),
+    ...(t.practices && { practices: t.practices }),
   };
 }
 

@@ -40,6 +40,21 @@ export interface ContainerFacts {
     /** HostConfig.CgroupParent; empty: the engine's own default. */
     readonly cgroupParent?: string;
   };
+  /** Undefined before the first inspect. */
+  readonly practices?: ContainerPractices;
+}
+/** Facts from inspect that `scan` judges. Environment variables by name only: values never leave the reader. */
+export interface ContainerPractices {
+  /** Config.User; empty: root. */
+  readonly user: string;
+  /** Names of the variables that have a value. */
+  readonly envNames: readonly string[];
+  /** Bytes; 0: no limit. */
+  readonly memoryLimit: number;
+  /** 0: no limit. */
+  readonly pidsLimit: number;
+  /** Published on every address of the host, such as "8080->80/tcp". */
+  readonly openPorts: readonly string[];
 }
 export interface NetworkFacts {
   readonly id: string;

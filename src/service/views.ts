@@ -7,9 +7,10 @@ import { pauseOf } from '../model/emergency.js';
 import { isDest, parseEntry } from '../model/entry-parse.js';
 import { formatAddress } from '../model/ip.js';
 import { ownerKey } from '../model/owner.js';
-import type { Grant, Policy, PolicyEntry } from '../model/policy.js';
+import type { Grant, PolicyEntry } from '../model/policy.js';
 import { type ContainerView, type EntryView, type ExplainView, RefusedError } from '../ports.js';
 import type { Counts, MemberCounts } from './counts.js';
+import { coverageInput } from './coverage.js';
 import type { Engine } from './engine.js';
 import type { Said } from './policies.js';
 
@@ -33,7 +34,7 @@ export function containerView({ engine, counts, said }: ViewParts, c: ContainerF
     image: c.image,
     mode: policy.mode,
     modeFrom: policy.modeFrom,
-    coverage: coverage(engine, c, policy),
+    coverage: coverageOf(coverageInput(engine, c, policy)),
     addresses: c.endpoints.flatMap((e) => addressesOn(c, e.networkId)),
     lists: policy.lists,
     entries: policy.entries.map((e) => entryView(engine, holder.id, e, count)),
@@ -42,18 +43,6 @@ export function containerView({ engine, counts, said }: ViewParts, c: ContainerF
     allowed: count.allowed,
     denied: count.denied + engine.denials.namesDenied(holder.id),
   };
-}
-
-function coverage(engine: Engine, c: ContainerFacts, policy: Policy): ContainerView['coverage'] {
-  const attached = engine.namespaceDns.isAttached(c.id);
-  const failed = engine.namespaceDns.failed.has(c.id);
-  return coverageOf({
-    container: c,
-    policy,
-    state: engine.state,
-    hostAsked: attached || failed,
-    namespaceDns: attached ? 'attached' : failed ? 'failed' : 'none',
-  });
 }
 
 const grantsOf = (grants: readonly Grant[], c: ContainerFacts): Grant[] =>

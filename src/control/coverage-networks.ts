@@ -1,0 +1,75 @@
+import type { ContainerFacts, NetworkFacts } from '../model/container.js';
+import type { Finding } from '../model/finding.js';
+
+export interface NetworkPlace {
+  /** The container whose namespace it lives in: itself, unless it shares another's. */
+  readonly holder: ContainerFacts;
+  readonly networks: ReadonlyMap<string, NetworkFacts>;
+  /** Ids of the networks whose bridge is held. */
+  readonly managed: ReadonlySet<string>;
+}
+
+/** Why traffic of each driver passes beside the host's FORWARD chain. */
+const DRIVERS: Readonly<Record<string, string>> = {
+  macvlan: 'its frames leave through the parent interface and never pass the host',
+  ipvlan: 'its packets leave through the parent interface and never pass the host',
+  overlay: 'its packets leave in a tunnel to other hosts of the swarm, built in a namespace of its own',
+};
+
+/** What leaves the container, and does not pass where rules stand. */
+export function networkFindings(c: ContainerFacts, place: NetworkPlace): Finding[] {
+  const { holder } = place;
+  const shared = holder.id === c.id ? [] : [sharedWith(c, holder)];
+  if (holder.networkMode === 'host') return [...shared, HOST_NETWORK];
+  return [...shared, ...holder.endpoints.flatMap((e) => networkFinding(e.networkId, place))];
+}
+
+const HOST_NETWORK: Finding = {
+  code: 'host-network',
+  state: 'unenforced',
+  detail: 'it uses the host network: its traffic is not told from the host’s own',
+  remedy: 'give it a bridge network',
+};
+
+/** What it was told by labels does not hold for it; what holds is held. */
+const sharedWith = (c: ContainerFacts, holder: ContainerFacts): Finding => ({
+  code: 'shared-network',
+  state: Object.keys(c.labels).some((l) => l.startsWith('drawbridge.')) ? 'partial' : 'enforced',
+  detail: `it shares the network of ${holder.name}: that container's policy holds, its own labels do not`,
+  remedy: `set the policy on ${holder.name}`,
+});
+
+function networkFinding(id: string, { networks, managed }: NetworkPlace): Finding[] {
+  const network = networks.get(id);
+  if (!network || managed.has(id)) return [];
+  // An internal network has no way out: only its own members are reached.
+  const state = network.internal ? 'partial' : 'unenforced';
+  const why = DRIVERS[network.driver];
+  if (why !== undefined)
+    return [
+      {
+        code: `${network.driver}-network`,
+        state,
+        detail: `network ${network.name} is ${network.driver}: ${why}`,
+        remedy: 'use a bridge network',
+      },
+    ];
+  if (network.driver === 'bridge')
+    return [
+      {
+        code: 'unmanaged-network',
+        state,
+        detail: `network ${network.name} is not managed: what leaves through it is not held`,
+        remedy: 'take it out of networks.ignore, or into networks.manage, of the configuration',
+      },
+    ];
+  if (network.driver === 'null' || network.driver === 'none') return [];
+  return [
+    {
+      code: 'unknown-network',
+      state,
+      detail: `network ${network.name} is of the driver ${network.driver}: where its traffic passes is not known`,
+      remedy: 'use a bridge network',
+    },
+  ];
+}

@@ -1,0 +1,28 @@
+import type { CoverageInput } from '../control/coverage.js';
+import type { ContainerFacts } from '../model/container.js';
+import type { Policy } from '../model/policy.js';
+import type { Engine } from './engine.js';
+
+/** All that is known about a container's coverage now. */
+export function coverageInput(engine: Engine, c: ContainerFacts, policy: Policy): CoverageInput {
+  const view = engine.docker.view();
+  const { host, engine: daemon, managed, own } = engine.hostWatch;
+  const holder = (c.sharesWith && view.containers.get(c.sharesWith)) || c;
+  const attached = engine.namespaceDns.isAttached(holder.id);
+  const failed = engine.namespaceDns.failed.has(holder.id);
+  return {
+    container: c,
+    holder,
+    policy,
+    networks: view.networks,
+    managed,
+    names: {
+      hostAsked: attached || failed,
+      namespaceDns: attached ? 'attached' : failed ? 'failed' : 'none',
+      resolvers: host?.resolvers ?? [],
+    },
+    own,
+    host,
+    engine: daemon,
+  };
+}
