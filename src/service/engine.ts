@@ -142,7 +142,7 @@ export class Engine {
 
   #tampered(what: string): void {
     this.#o.log.debug({ what }, 'somebody changed rules: looking');
-    this.reconciler.trigger(`changed by others: ${what}`, true);
+    this.reconciler.later('changed by others', TAMPERED_MS, true);
   }
 
   #makeNames(): NamesPolicy {
@@ -312,6 +312,8 @@ export class Engine {
 
 /** A new veth's network:connect event comes 15–30 ms behind it; what is gone has time. */
 const LINK_MS = 40;
+/** Docker takes DOCKER-USER out and puts it back at every network: one look for all of it. The backstop holds meanwhile. */
+const TAMPERED_MS = 200;
 const GONE_MS = 500;
 const DOCKER_WAIT_MS = 10_000;
 const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
