@@ -1,0 +1,243 @@
+/** Every real file loads or is refused for its reason, with the counts that an independent tool gives. */
+import { execFileSync } from 'node:child_process';
+import { describe, expect, it } from 'vitest';
+import { formatRange } from '../../../src/model/ip-range.js';
+import { mergeFeeds } from '../../../src/threats/merge.js';
+import { mergeSorted } from '../../../src/threats/range-algebra.js';
+import { netTexts, singleTexts, toMembers } from '../../../src/threats/range-cidrs.js';
+import { WELL_KNOWN } from '../../../src/threats/well-known.js';
+import { haveReal, load, realFeed } from './shape.js';
+
+function hasIprange(): boolean {
+  try {
+    return execFileSync('iprange', ['-'], { input: '192.0.2.7\n' }).toString() === '192.0.2.7\n';
+  } catch {
+    return false;
+  }
+}
+
+/** The fewest networks, as iprange writes them. */
+function oracle(text: string): string[] {
+  const out = execFileSync('iprange', ['--optimize', '-'], { input: text, maxBuffer: 1 << 28 });
+  return out.toString().trim().split('\n');
+}
+
+/** What iprange can read of the file: its own parser resolves names and guesses at "1.2.3". */
+const clean = (text: string): string =>
+  text
+    .split('\n')
+    .filter((line) => /^\d{1,3}(\.\d{1,3}){3}(\/\d+)?\s*(;.*)?$/.test(line))
+    .map((line) => line.replace(/\s*;.*/, ''))
+    .join('\n');
+
+const byAddress = (a: string, b: string): number => {
+  const key = (text: string): number =>
+    text
+      .split(/[./]/)
+      .slice(0, 4)
+      .reduce((sum, octet) => sum * 256 + Number(octet), 0);
+  return key(a) - key(b);
+};
+
+const V4: Readonly<Record<string, number>> = {
+  'edge/threatfox_2025-05-01T14_before-expiry.txt': 136103,
+  'edge/threatfox_2025-05-01T15_after-expiry.txt': 27167,
+  'ipv4/bitwire_inbound_networks.txt': 213288,
+  'ipv4/firehol_level1.netset': 1817,
+  'ipv4/firehol_level4.netset': 121091,
+  'ipv4/ipsum_level3.txt': 14217,
+  'ipv4/isc.sans.edu-aa.txt': 130573,
+  'ipv4/malicious-ip_full-aa.txt': 131072,
+  'ipv4/malicious-ip_full-ab.txt': 131072,
+  'ipv4/malicious-ip_full-ac.txt': 131072,
+  'ipv4/malicious-ip_full-ad.txt': 131072,
+  'ipv4/malicious-ip_full-ae.txt': 28005,
+  'ipv4/threatfox_ips.txt': 19863,
+  'ipv4/urlhaus_ips.txt': 4867,
+  'spamhaus/drop.txt': 1698, // 1699 lines, one twice
+  'spamhaus/edrop.txt': 322,
+};
+
+describe.skipIf(!haveReal)('real lists of IPv4 addresses', () => {
+  it('has its oracle: apt-get install iprange', () => expect(hasIprange()).toBe(true));
+
+  for (const [file, entries] of Object.entries(V4))
+    it(`${file}: the same networks as iprange`, { timeout: 30_000 }, async () => {
+      const outcome = await load(realFeed(file));
+      if (!outcome.ok) throw new Error(outcome.refusal.reason);
+      expect(outcome.data.counts.entries).toBe(entries);
+      const members = toMembers(mergeSorted(outcome.data.v4));
+      const mine = [...singleTexts(members), ...netTexts(members)].sort(byAddress);
+      const theirs = oracle(clean(realFeed(file).toString('latin1'))).sort(byAddress);
+      expect(mine.length).toBe(theirs.length);
+      expect(mine.find((text, i) => text !== theirs[i])).toBeUndefined();
+    });
+
+  it('all of malicious-ip together: 454k networks', { timeout: 60_000 }, async () => {
+    const parts = ['aa', 'ab', 'ac', 'ad', 'ae'].map((part) =>
+      realFeed(`ipv4/malicious-ip_full-${part}.txt`),
+    );
+    const outcome = await load(Buffer.concat(parts));
+    if (!outcome.ok) throw new Error(outcome.refusal.reason);
+    expect(outcome.data.counts.entries).toBe(552293);
+    const members = toMembers(mergeSorted(outcome.data.v4));
+    const count = members.singles.length + members.prefixes.length;
+    expect(count).toBe(oracle(Buffer.concat(parts).toString('latin1')).length);
+  });
+});
+
+const OTHERS: readonly (readonly [string, string, number])[] = [
+  ['ipv4/dshield_block.txt', 'dshield', 20],
+  ['ipv4/feodo_ipblocklist.csv', 'csv', 28],
+  ['ipv6/bitwire_inbound_ipv6.txt', 'netset', 1117],
+  ['ipv6/bitwire_outbound_ipv6.txt', 'netset', 450],
+  ['ipv6/x4bnet_datacenter_ipv6.txt', 'netset', 8752],
+  ['ipv6/x4bnet_vpn_ipv6.txt', 'netset', 498],
+  ['spamhaus/drop_ipv6.txt', 'netset', 51],
+  ['spamhaus/drop_v4.json', 'spamhaus', 1669], // 1670 records, one twice
+  ['spamhaus/drop_v4_2025-04.json', 'spamhaus', 1406],
+  ['domains/blp_ransomware.adblock', 'adblock', 1904],
+  ['domains/blp_ransomware.hosts', 'hosts', 1904],
+  ['domains/hagezi_fake.adblock', 'adblock', 7355],
+  ['domains/hagezi_fake.hosts', 'hosts', 14043],
+  ['domains/hagezi_fake.unbound.conf', 'resolver', 7355],
+  ['domains/hagezi_fake.wildcard', 'domains', 7355],
+  ['domains/someonewhocares.hosts', 'hosts', 12974],
+  ['domains/stevenblack_plain.txt', 'domains', 140626],
+  ['domains/urlhaus_hostfile_domains.txt', 'domains', 384],
+];
+
+const NEVER_BLOCK = [
+  'amazon-aws',
+  'cisco_top1000',
+  'cloudflare',
+  'fastly',
+  'google-gcp',
+  'microsoft-azure',
+  'multicast',
+  'public-dns-v4',
+  'public-dns-v6',
+  'rfc1918',
+  'rfc3849',
+  'rfc5735',
+  'rfc6598',
+  'rfc6761',
+  'second-level-tlds',
+  'tlds',
+];
+
+const REFUSED: readonly (readonly [string, string, RegExp])[] = [
+  ['edge/asn_drop_zero-byte.txt', 'format', /empty \(0 octets\)/],
+  ['edge/drop_zero-byte.txt', 'format', /empty \(0 octets\)/],
+  ['edge/malicious-domains-ac_zero-byte.txt', 'format', /empty \(0 octets\)/],
+  ['edge/malicious-ip_full-af_zero-byte.txt', 'format', /empty \(0 octets\)/],
+  ['edge/drop_body-could-not-connect.txt', 'format', /no line of it looks like/],
+  ['edge/drop_body-error-520.txt', 'format', /no line of it looks like/],
+  ['edge/drop_body-json-500.txt', 'format', /none of the known kinds/],
+  ['edge/firehol_feodo_empty.ipset', 'too-few', /0 entries/],
+  ['edge/firehol_sslbl_empty.ipset', 'too-few', /0 entries/],
+  ['neverblock/misp_common-ioc-false-positive.json', 'too-few', /69 of kinds that cannot be blocked/],
+  ['spamhaus/asn_drop.json', 'too-few', /201 of kinds that cannot be blocked/],
+];
+
+describe.skipIf(!haveReal)('real lists of other kinds', () => {
+  for (const [file, format, entries] of OTHERS)
+    it(`${file} is ${format} with ${entries} entries`, { timeout: 30_000 }, async () => {
+      const outcome = await load(realFeed(file), {
+        guards: { maxAddresses4: 2 ** 32, maxAddresses6: 2 ** 128 },
+      });
+      if (!outcome.ok) throw new Error(outcome.refusal.reason);
+      expect([outcome.data.format, outcome.data.counts.entries]).toEqual([format, entries]);
+      expect(outcome.report.bad).toEqual([]);
+    });
+
+  for (const file of NEVER_BLOCK)
+    it(`neverblock/misp_${file}.json: every item of the warninglist`, { timeout: 30_000 }, async () => {
+      const body = realFeed(`neverblock/misp_${file}.json`);
+      const guards = { maxAddresses4: 2 ** 32, maxAddresses6: 2 ** 128, widest6: 0 };
+      const outcome = await load(body, { guards });
+      if (!outcome.ok) throw new Error(outcome.refusal.reason);
+      const { list } = JSON.parse(body.toString()) as { list: string[] };
+      const items = new Set(list.map((item) => item.toLowerCase().replace(/^\.|\.$/g, '')));
+      expect([outcome.data.format, outcome.data.counts.entries]).toEqual(['misp', items.size]);
+      expect(outcome.report.bad).toEqual([]);
+    });
+
+  for (const [file, code, reason] of REFUSED)
+    it(`${file} is refused, with or without a version in force`, async () => {
+      const first = await load(realFeed('spamhaus/drop.txt'));
+      const before = first.ok ? first.data : undefined;
+      for (const extras of [{}, { before }]) {
+        const outcome = await load(realFeed(file), extras as never);
+        expect(outcome.ok).toBe(false);
+        if (!outcome.ok) {
+          expect(outcome.refusal.code).toBe(code);
+          expect(outcome.refusal.reason).toMatch(reason);
+        }
+      }
+    });
+
+  it('named formats refuse error bodies too', async () => {
+    for (const file of ['edge/drop_body-error-520.txt', 'edge/drop_body-json-500.txt'])
+      for (const format of [
+        'netset',
+        'csv',
+        'spamhaus',
+        'hosts',
+        'domains',
+        'ipsum',
+        'dshield',
+        'misp',
+        'stix',
+      ]) {
+        const outcome = await load(realFeed(file), { format });
+        expect([file, format, outcome.ok]).toEqual([file, format, false]);
+      }
+  });
+
+  it('isc.sans.edu: 499 malformed lines are counted, with their lines', async () => {
+    const outcome = await load(realFeed('ipv4/isc.sans.edu-aa.txt'));
+    if (!outcome.ok) throw new Error(outcome.refusal.reason);
+    expect(outcome.data.counts.bad).toBe(499);
+    expect(outcome.report.bad[0]).toMatchObject({ line: 1, text: '1..218.28' });
+  });
+
+  it('a legitimate fall from 136k to 27k needs a person, and then counts', async () => {
+    const first = await load(realFeed('edge/threatfox_2025-05-01T14_before-expiry.txt'));
+    if (!first.ok) throw new Error(first.refusal.reason);
+    const body = realFeed('edge/threatfox_2025-05-01T15_after-expiry.txt');
+    const second = await load(body, { before: first.data });
+    expect(second.ok ? '' : second.refusal.code).toBe('shrink');
+    const accepted = await load(body, { before: first.data, accept: true });
+    expect(accepted.ok && accepted.data.counts.entries).toBe(27167);
+  });
+
+  it('firehol_level1: Docker’s pools and all special space stay free', async () => {
+    const outcome = await load(realFeed('ipv4/firehol_level1.netset'));
+    if (!outcome.ok) throw new Error(outcome.refusal.reason);
+    const merged = mergeFeeds({ feeds: [outcome.data], protect: [] });
+    const texts = [...netTexts(merged.v4.members), ...singleTexts(merged.v4.members)];
+    expect(
+      texts.filter((text) => /^(10|127|0|2[2-5]\d)\.|^172\.(1[6-9]|2\d|3[01])\.|^192\.168\./.test(text)),
+    ).toEqual([...texts.filter((text) => /^22[0-3]\./.test(text))]);
+    expect(merged.subtracted.map(({ listed }) => listed)).toEqual(
+      expect.arrayContaining(['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '224.0.0.0/3']),
+    );
+  });
+
+  it('drop.txt: two prefixes within a CDN’s range are told, and blocked', async () => {
+    const outcome = await load(realFeed('spamhaus/drop.txt'));
+    expect(outcome.report.known).toMatchObject([{ label: 'Cloudflare', withheld: 0, inside: 2 }]);
+  });
+
+  it('the built-in CDN ranges are those that MISP’s warninglists have', () => {
+    for (const [label, file] of [
+      ['Cloudflare', 'neverblock/misp_cloudflare.json'],
+      ['Fastly', 'neverblock/misp_fastly.json'],
+    ] as const) {
+      const { list } = JSON.parse(realFeed(file).toString()) as { list: string[] };
+      const mine = WELL_KNOWN.filter((known) => known.label === label).map(({ range }) => formatRange(range));
+      expect(mine.sort()).toEqual([...list].sort());
+    }
+  });
+});
