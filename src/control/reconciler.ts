@@ -59,11 +59,11 @@ export class Reconciler {
   }
 
   /** For what can wait, so that it shares a pass with what usually comes right behind it. */
-  later(reason: string, ms: number, resync = false): void {
+  later(reason: string, ms: number): void {
     if (this.#stopped || this.#delayed.has(reason)) return;
     const fire = (): void => {
       this.#delayed.delete(reason);
-      this.trigger(reason, resync);
+      this.trigger(reason);
     };
     this.#delayed.set(reason, setTimeout(fire, ms));
   }

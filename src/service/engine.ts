@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Config } from '../config/config.js';
 import { Classifier } from '../control/classify.js';
 import { Denials } from '../control/denials.js';
+import { Drift } from '../control/drift.js';
 import { Enforcer, type InForce } from '../control/enforcer.js';
 import { Hold } from '../control/hold.js';
 import { NamesPolicy } from '../control/names-policy.js';
@@ -53,6 +54,7 @@ export class Engine {
   readonly #o: EngineOptions;
   readonly #search: SearchDomains;
   readonly #classifier: Classifier;
+  readonly #drift: Drift;
   readonly #open: (Disposable | AsyncDisposable)[] = [];
   #queue: PacketQueue | undefined;
 
@@ -70,6 +72,7 @@ export class Engine {
     this.enforcer = this.#makeEnforcer();
     this.reconciler = new Reconciler({ pass: (p) => this.enforcer.pass(p), log });
     this.#classifier = this.#makeClassifier();
+    this.#drift = this.#makeDrift();
     this.hold = this.#makeHold();
     this.namespaceDns = this.#makeNamespaceDns();
     this.hostWatch = new HostWatch({ config, docker: this.docker, state: () => this.state, log });
@@ -113,6 +116,7 @@ export class Engine {
   }
 
   async stop(): Promise<void> {
+    this.#drift.stop();
     await this.reconciler.stop();
     this.hold.close();
     await this.namespaceDns.close();
@@ -141,8 +145,17 @@ export class Engine {
   }
 
   #tampered(what: string): void {
-    this.#o.log.debug({ what }, 'somebody changed rules: looking');
-    this.reconciler.later('changed by others', TAMPERED_MS, true);
+    this.#o.log.debug({ what }, 'somebody may have changed rules: looking');
+    this.#drift.suspect(what);
+  }
+
+  #makeDrift(): Drift {
+    return new Drift({
+      look: async () => (this.state ? (await this.kernel.plan(this.state.desired)).stages.length : 0),
+      resting: () => this.reconciler.resting,
+      repair: (what) => this.reconciler.trigger(`changed by others: ${what}`, true),
+      log: this.#o.log,
+    });
   }
 
   #makeNames(): NamesPolicy {
@@ -312,8 +325,6 @@ export class Engine {
 
 /** A new veth's network:connect event comes 15–30 ms behind it; what is gone has time. */
 const LINK_MS = 40;
-/** Docker takes DOCKER-USER out and puts it back at every network: one look for all of it. The backstop holds meanwhile. */
-const TAMPERED_MS = 200;
 const GONE_MS = 500;
 const DOCKER_WAIT_MS = 10_000;
 const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
