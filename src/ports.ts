@@ -1,5 +1,7 @@
 /** What the rooms need of one another, as types only: no room imports another's code through here. */
+
 import type { Lockdown, Pause } from './model/emergency.js';
+import type { Finding } from './model/finding.js';
 import type { Grant, List, Mode, PolicyEntry } from './model/policy.js';
 import type { Problem } from './model/problem.js';
 import type { Coverage, Verdict } from './model/verdict.js';
@@ -208,6 +210,15 @@ export interface ExplainView {
   /** The rules a packet meets, in order, as rendered. */
   readonly trace: readonly string[];
 }
+export interface ScanFinding extends Finding {
+  readonly kind: 'coverage' | 'practice' | 'host';
+}
+/** What `scan` found about one container; container null: about the host. */
+export interface ScanView {
+  readonly container: string | null;
+  readonly image: string | null;
+  readonly findings: readonly ScanFinding[];
+}
 /** One change, as it was recorded: `before` and `after` null where there was nothing. */
 export interface AuditView {
   /** RFC 3339 UTC */
@@ -272,6 +283,8 @@ export interface Controller {
     limit: number,
     cursor: string | undefined,
   ): Promise<{ readonly items: readonly AuditView[]; readonly next: string | undefined }>;
+  /** Undefined: all that run, and the host. */
+  scan(idOrName: string | undefined): readonly ScanView[];
   lists(): readonly ListView[];
   list(name: string): ListView;
   putList(name: string, body: unknown, ifMatch: number | undefined, who: string): Promise<ListView>;

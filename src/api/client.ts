@@ -10,6 +10,7 @@ import type {
   LockdownBody,
   PauseBody,
   ProblemDocument,
+  ScanBody,
   Status,
 } from './schemas.js';
 
@@ -95,6 +96,11 @@ export class ApiClient {
   }
   async audit(limit: number): Promise<readonly AuditBody[]> {
     return (await this.#json<Page<AuditBody>>('GET', `/v1/audit?limit=${limit}`)).items;
+  }
+  /** `idOrName` undefined: all, and the host. */
+  async scan(idOrName: string | undefined): Promise<readonly ScanBody[]> {
+    const query = idOrName === undefined ? '' : `?${new URLSearchParams({ container: idOrName })}`;
+    return (await this.#json<Page<ScanBody>>('GET', `/v1/scan${query}`)).items;
   }
   async lists(): Promise<readonly ListBody[]> {
     return (await this.#json<Page<ListBody>>('GET', '/v1/lists')).items;

@@ -195,6 +195,27 @@ export const ExplainSchema = Type.Object(
 );
 export type Explain = Static<typeof ExplainSchema>;
 
+export const ScanSchema = Type.Object(
+  {
+    container: Nullable(Text('null: the host')),
+    image: Nullable(Type.String()),
+    findings: Type.Array(
+      Type.Object(
+        {
+          kind: Words(['coverage', 'practice', 'host']),
+          code: Type.String({ examples: ['docker-socket', 'root-user'] }),
+          state: Words(['enforced', 'partial', 'unenforced']),
+          detail: Type.String(),
+          remedy: Type.String(),
+        },
+        closed,
+      ),
+    ),
+  },
+  closed,
+);
+export type ScanBody = Static<typeof ScanSchema>;
+
 export const FlowSchema = Type.Object(
   {
     time: Time,

@@ -18,6 +18,7 @@ import { healthRoutes } from './routes/health.js';
 import { listRoutes } from './routes/lists.js';
 import { modeRoutes } from './routes/mode.js';
 import { planRoutes } from './routes/plan.js';
+import { scanRoutes } from './routes/scan.js';
 import { statusRoutes } from './routes/status.js';
 import { teardownRoutes } from './routes/teardown.js';
 import { ProblemSchema } from './schemas.js';
@@ -48,6 +49,7 @@ const ROUTES: readonly ((context: Context) => void)[] = [
   entryRoutes,
   explainRoutes,
   planRoutes,
+  scanRoutes,
   flowRoutes,
   eventRoutes,
   auditRoutes,

@@ -16,6 +16,7 @@ import { planCommand } from './plan.js';
 import { psCommand } from './ps.js';
 import { revokeCommand } from './revoke.js';
 import { runCommand } from './run.js';
+import { scanCommand } from './scan.js';
 import { statusCommand } from './status.js';
 import { teardownCommand } from './teardown.js';
 
@@ -33,6 +34,7 @@ const COMMANDS = [
   explainCommand,
   planCommand,
   auditCommand,
+  scanCommand,
   doctorCommand,
   teardownCommand,
 ];

@@ -11,12 +11,14 @@ import type {
   DenialEvent,
   ExplainView,
   ListView,
+  ScanView,
   StatusView,
   Store,
 } from '../ports.js';
 import type { Counts } from './counts.js';
 import type { Engine } from './engine.js';
 import type { Said } from './policies.js';
+import { scanView } from './scan.js';
 import { containerView, explainView } from './views.js';
 
 export interface ControllerParts {
@@ -112,6 +114,12 @@ export class ServiceController implements Controller {
     cursor: string | undefined,
   ): Promise<{ readonly items: readonly AuditView[]; readonly next: string | undefined }> {
     return this.#p.audit.page(limit, cursor);
+  }
+  scan(idOrName: string | undefined): readonly ScanView[] {
+    const { engine } = this.#p;
+    return idOrName === undefined
+      ? scanView(engine, this.#running(), true)
+      : scanView(engine, [this.#find(idOrName)], false);
   }
   lists(): readonly ListView[] {
     return this.#p.changes.lists();

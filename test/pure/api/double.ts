@@ -8,6 +8,7 @@ import {
   type DenialEvent,
   type ListView,
   RefusedError,
+  type ScanView,
 } from '../../../src/ports.js';
 
 /** A controller in memory, for the API and the commands: what it was asked stands in `calls`. */
@@ -25,6 +26,7 @@ export class MemoryController implements Controller {
   grants: Grant[] = [];
   lockdownNow: Lockdown | undefined;
   audited: AuditView[] = [];
+  scanned: ScanView[] = [];
   mode: ContainerView['mode'] = 'observe';
 
   constructor() {
@@ -125,6 +127,10 @@ export class MemoryController implements Controller {
   async audit(limit: number, cursor: string | undefined) {
     this.#call('audit', limit, cursor);
     return { items: this.audited.slice(0, limit), next: this.audited.length > limit ? 'more' : undefined };
+  }
+  scan(idOrName: string | undefined): readonly ScanView[] {
+    this.#call('scan', idOrName);
+    return this.scanned;
   }
   lists(): readonly ListView[] {
     return [...this.store.values()];

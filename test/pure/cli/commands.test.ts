@@ -287,6 +287,44 @@ describe('pause, lockdown and audit', () => {
   });
 });
 
+describe('scan', () => {
+  it('lists what was found; with --exit-code that is a failure', async () => {
+    expect(await bench.run('scan', '--exit-code')).toMatchObject({
+      code: 0,
+      out: '',
+      err: 'nothing was found\n',
+    });
+    const finding = { code: 'root-user', detail: 'it runs as root', remedy: 'set a user' } as const;
+    const socket = { code: 'docker-socket', detail: 'it can reach it', remedy: 'do not' } as const;
+    bench.controller.scanned = [
+      { container: null, image: null, findings: [] },
+      {
+        container: 'web',
+        image: 'busybox',
+        findings: [
+          { ...socket, kind: 'coverage', state: 'unenforced' },
+          { ...finding, kind: 'practice', state: 'enforced' },
+        ],
+      },
+    ];
+    const ran = await bench.run('scan', 'web');
+    expect([ran.code, ran.out.split('\n')]).toEqual([
+      0,
+      [
+        'web\tcoverage\tunenforced\tdocker-socket\tit can reach it\tdo not',
+        'web\tpractice\t-\troot-user\tit runs as root\tset a user',
+        '',
+      ],
+    ]);
+    expect((await bench.run('scan', '--exit-code', '--json')).code).toBe(1);
+    expect(bench.controller.calls).toEqual([
+      ['scan', undefined],
+      ['scan', 'web'],
+      ['scan', undefined],
+    ]);
+  });
+});
+
 describe('usage', () => {
   it.each([
     [['bogus']],
@@ -322,6 +360,7 @@ describe('usage', () => {
       'explain',
       'plan',
       'audit',
+      'scan',
       'doctor',
       'teardown',
     ]);

@@ -1,0 +1,20 @@
+import { type Static, Type } from '@sinclair/typebox';
+import type { Context } from '../context.js';
+import { Collection, ScanSchema } from '../schemas.js';
+
+const Query = Type.Object(
+  { container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })) },
+  { additionalProperties: false },
+);
+
+export function scanRoutes({ server, controller }: Context): void {
+  const schema = {
+    summary: 'Practices that matter to egress, and what cannot be held; container null: the host',
+    querystring: Query,
+    response: { 200: Collection(ScanSchema) },
+  };
+  server.get<{ Querystring: Static<typeof Query> }>('/v1/scan', { schema }, ({ query }) => ({
+    items: controller.scan(query.container),
+    next: null,
+  }));
+}

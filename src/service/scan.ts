@@ -1,0 +1,31 @@
+import { coverageFindings } from '../control/coverage.js';
+import { hostFindings } from '../control/coverage-host.js';
+import { practicesOf } from '../control/scan.js';
+import type { ContainerFacts } from '../model/container.js';
+import { worstFirst } from '../model/finding.js';
+import type { ScanFinding, ScanView } from '../ports.js';
+import { coverageInput } from './coverage.js';
+import type { Engine } from './engine.js';
+
+/** What was found about each container and, when all are asked for, about the host. */
+export function scanView(
+  engine: Engine,
+  containers: readonly ContainerFacts[],
+  withHost: boolean,
+): ScanView[] {
+  const { host, engine: daemon } = engine.hostWatch;
+  const hostFound = hostFindings({ host, engine: daemon }).map((f): ScanFinding => ({ ...f, kind: 'host' }));
+  const codes = new Set(hostFound.map((f) => f.code));
+  const views = containers.map((c) => containerScan(engine, c, codes));
+  return withHost ? [{ container: null, image: null, findings: hostFound }, ...views] : views;
+}
+
+/** What the whole host suffers from is said once, not with every container. */
+function containerScan(engine: Engine, c: ContainerFacts, ofHost: ReadonlySet<string>): ScanView {
+  const policy = engine.policies.policyOf(engine.docker.view().containers.get(c.sharesWith ?? '') ?? c);
+  const coverage = worstFirst(coverageFindings(coverageInput(engine, c, policy)))
+    .filter((f) => !ofHost.has(f.code))
+    .map((f): ScanFinding => ({ ...f, kind: 'coverage' }));
+  const practices = practicesOf(c).map((p): ScanFinding => ({ ...p, state: 'enforced', kind: 'practice' }));
+  return { container: c.name, image: c.image, findings: [...coverage, ...practices] };
+}
