@@ -1,0 +1,132 @@
+// What tests run inside containers beside the probe: one command, JSON lines. Plain JavaScript: it runs there alone.
+import { createSocket } from 'node:dgram';
+import { lookup } from 'node:dns/promises';
+import http from 'node:http';
+import { connect, createServer, isIPv6 } from 'node:net';
+
+const say = (o) => process.stdout.write(`${JSON.stringify(o)}\n`);
+
+/** Echo on TCP and UDP ports of every address; tells who came. */
+function listen(...ports) {
+  for (const port of ports.map(Number)) {
+    const server = createServer((s) => {
+      say({ tcp: port, from: s.remoteAddress });
+      s.on('error', () => s.destroy());
+      s.pipe(s);
+    });
+    server.listen({ port, host: '::' }, () => say({ listening: port }));
+    const udp = createSocket('udp6');
+    udp.on('message', (m, peer) => {
+      say({ udp: port, from: peer.address });
+      udp.send(m, peer.port, peer.address);
+    });
+    udp.bind(port);
+  }
+}
+
+const get = (url) =>
+  new Promise((resolve) => {
+    const request = http.get(url, { agent: false, timeout: 10_000 }, (res) => {
+      res.resume();
+      res.on('end', () => resolve({ ok: res.statusCode === 200, at: res.socket?.remoteAddress }));
+    });
+    request.on('timeout', () => request.destroy(new Error('time-out')));
+    request.on('error', (e) => resolve({ ok: false, why: e.code ?? e.message }));
+  });
+
+/** The URL again and again, each time resolved anew. */
+async function repeat(url, times, pauseMs) {
+  const failures = [];
+  const places = new Set();
+  for (let i = 0; i < Number(times); i++) {
+    const r = await get(url);
+    if (r.ok) places.add(new URL(`http://${isIPv6(r.at) ? `[${r.at}]` : r.at}`).hostname);
+    else failures.push(`${i}: ${r.why}`);
+    await new Promise((done) => setTimeout(done, Number(pauseMs)));
+  }
+  say({ failures, places: places.size });
+}
+
+const canConnect = (host, port, ms = 10_000) =>
+  new Promise((resolve) => {
+    const s = connect({ host, port: Number(port) });
+    const end = (outcome) => {
+      s.destroy();
+      resolve(outcome);
+    };
+    s.setTimeout(ms, () => end('TIMEOUT'));
+    s.on('connect', () => end('ok'));
+    s.on('error', (e) => end(e.code));
+  });
+
+/** All addresses of a name, and a connection to each. */
+async function each(name, port) {
+  const found = await lookup(name, { all: true, family: 4 });
+  const outcomes = await Promise.all(found.map((a) => canConnect(a.address, port)));
+  say({ addresses: found.length, outcomes: [...new Set(outcomes)] });
+}
+
+function query(name) {
+  const head = Buffer.from([0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+  const labels = name.split('.').map((l) => Buffer.concat([Buffer.from([l.length]), Buffer.from(l)]));
+  return Buffer.concat([head, ...labels, Buffer.from([0, 0, 1, 0, 1])]);
+}
+
+/** One datagram to every port of an address: which ports answered, with which code. */
+function scanUdp(host, message) {
+  const socket = createSocket('udp4');
+  const answers = {};
+  socket.on('message', (m, peer) => {
+    answers[peer.port] = m[3] & 15;
+  });
+  socket.on('error', () => undefined); // an ICMP error of an earlier datagram
+  return new Promise((resolve) => {
+    socket.bind(0, '127.0.0.1', () => {
+      let port = 1;
+      const some = () => {
+        for (let i = 0; i < 1000 && port < 65_536; i++) socket.send(message, port++, host, () => undefined);
+        if (port < 65_536) return setTimeout(some, 5);
+        setTimeout(() => socket.close(() => resolve(answers)), 2000);
+      };
+      some();
+    });
+  });
+}
+
+/** The question over TCP at one port: the answer's code, or undefined when nobody listens or answers. */
+const askTcp = (host, port, message) =>
+  new Promise((resolve) => {
+    const s = connect({ host, port });
+    const end = (r) => {
+      s.destroy();
+      resolve(r);
+    };
+    s.setTimeout(3000, () => end('silent'));
+    s.on('connect', () => s.write(Buffer.concat([Buffer.from([0, message.length]), message])));
+    s.on('data', (d) => d.length > 5 && end(d[5] & 15));
+    s.on('error', () => end(undefined));
+    s.on('end', () => end('closed'));
+  });
+
+async function scanTcp(host, message) {
+  const answers = {};
+  let next = 1;
+  const worker = async () => {
+    for (let port = next++; port < 65_536; port = next++) {
+      const r = await askTcp(host, port, message);
+      if (r !== undefined) answers[port] = r;
+    }
+  };
+  await Promise.all(Array.from({ length: 256 }, worker));
+  return answers;
+}
+
+/** Asks every UDP and TCP port of an address for a name. */
+async function scan(host, name) {
+  const message = query(name);
+  say({ udp: await scanUdp(host, message), tcp: await scanTcp(host, message) });
+}
+
+const commands = { listen, repeat, each, scan };
+const [command, ...words] = process.argv.slice(2);
+await commands[command](...words);

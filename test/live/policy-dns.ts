@@ -1,0 +1,135 @@
+/** Names under attack and under load: every resolver that a container could ask, and answers of every shape. */
+import { expect, it } from 'vitest';
+import { waitFor } from '../lab/process.js';
+import type { NameRule } from '../lab/zone.js';
+import { execInside, runInside, withInside } from './inside.js';
+import type { Place } from './policy-suite.js';
+import { inParallel } from './support.js';
+
+const RESOLVERS = ['127.0.0.11', '8.8.8.8', '1.1.1.1', '198.51.100.53', '2001:4860:4860::8888', '192.0.2.2'];
+const REQUESTS = 200;
+const many = (base: string, count: number): string[] =>
+  Array.from({ length: count }, (_, i) => `${base}.${i + 1}`);
+
+const SHAPES: Readonly<Record<string, NameRule>> = {
+  'rotating.dns.test': { A: many('93.184.40', 40), ttl: 1, rotate: 2 },
+  'eighty.dns.test': { A: many('93.184.41', 80) },
+  'chain.dns.test': { CNAME: 'two.dns.test' },
+  'two.dns.test': { CNAME: 'three.elsewhere.test' },
+  'three.elsewhere.test': { CNAME: 'end.cdn.test' },
+  'end.cdn.test': { A: ['93.184.42.1'] },
+  'zero.dns.test': { A: many('93.184.43', 20), ttl: 0, rotate: 1 },
+  'truncated.dns.test': { A: many('93.184.44', 3), truncate: true },
+  'hidden.dns.test': { A: ['93.184.45.1'] },
+};
+const ALLOW = 'rotating.dns.test, eighty.dns.test, chain.dns.test, zero.dns.test, truncated.dns.test';
+
+interface Scan {
+  readonly udp: Readonly<Record<string, number>>;
+  readonly tcp: Readonly<Record<string, number | string>>;
+}
+
+/** Until our resolver stands inside: before that is said in coverage. */
+async function settled(place: Place, name: string): Promise<void> {
+  if (place.dns === 'direct' || place.network === 'bridge') return;
+  const shown = async (): Promise<boolean> =>
+    (await place.drawbridge().get(`/v1/containers/${name}`)).body.includes('first milliseconds');
+  await waitFor('a resolver inside the container', shown);
+}
+
+/** Asks all resolvers for `name`, over UDP and TCP: "SERVER PROTO" to the answer's code or the error. */
+async function askAll(place: Place, container: string, name: string, gateway: string) {
+  const asks = [...RESOLVERS, gateway].flatMap((server) =>
+    ['udp', 'tcp'].map((proto) => ({ server, proto })),
+  );
+  const answers = await inParallel(3, asks, async ({ server, proto }) => {
+    const probe = ['node', '/probe.mjs', 'dns', server, name, 'A', proto, '--timeout', '10000'];
+    const { stdout } = await place.lab.exec(container, probe);
+    const { rcode, code } = JSON.parse(stdout) as { rcode?: string; code: string | null };
+    return [`${server} ${proto}`, rcode ?? code] as const;
+  });
+  return Object.fromEntries(answers);
+}
+const getaddrinfo = (place: Place, container: string, name: string) =>
+  place.lab.exec(container, ['node', '/probe.mjs', 'http', `http://${name}/`]);
+
+export function dnsTests(where: () => Place): void {
+  const spec = (allow: string) => ({ network: where().network, labels: { 'drawbridge.allow': allow } });
+
+  it(`a rotating name never fails in ${REQUESTS} requests`, async () => {
+    const { lab } = where();
+    await lab.dns.set(SHAPES);
+    const r = await runInside<{ failures: string[]; places: number }>(
+      lab,
+      spec(ALLOW),
+      ...['repeat', 'http://rotating.dns.test/', REQUESTS, 40],
+    );
+    expect(r.failures).toEqual([]);
+    expect(r.places).toBeGreaterThan(6);
+  });
+
+  it('80 addresses, aliases, TTL 0 and truncated answers', async () => {
+    const { lab } = where();
+    const c = await lab.start(withInside(spec(ALLOW)));
+    await settled(where(), c.name);
+    const each = (name: string) => execInside(c, 'each', name, 80);
+    expect(await each('eighty.dns.test')).toEqual({ addresses: 80, outcomes: ['ok'] });
+    expect(await each('chain.dns.test')).toEqual({ addresses: 1, outcomes: ['ok'] });
+    expect(await each('truncated.dns.test')).toEqual({ addresses: 3, outcomes: ['ok'] });
+    const zero = await execInside<{ failures: string[] }>(c, 'repeat', 'http://zero.dns.test/', 20, 0);
+    expect(zero).toEqual({ failures: [], places: 20 });
+    // the names inside the chain were not asked for: they stay denied, and are never asked
+    await lab.dns.clearLog();
+    expect(await c.probe('http', 'http://two.dns.test/')).toMatchObject({ code: 'ENOTFOUND' });
+    expect(await lab.dns.queries('two.dns.test')).toEqual([]);
+    await c.remove();
+  });
+
+  it('a denied name is asked of nobody, whichever resolver the container asks', async () => {
+    const place = where();
+    const { lab } = place;
+    const c = await lab.start(withInside(spec('93.184.1.1:80')));
+    await settled(place, c.name);
+    const { gateway } = await c.addresses();
+    await lab.dns.clearLog();
+    const stub = (await lab.stub.queries()).length;
+    const answers = await askAll(place, c.name, 'hidden.dns.test', gateway);
+    await getaddrinfo(place, c.name, 'hidden.dns.test');
+    const nothingAt11 = place.network === 'bridge' ? ['127.0.0.11 udp', '127.0.0.11 tcp'] : [];
+    const expected = Object.keys(answers).map((k) => [
+      k,
+      nothingAt11.includes(k) ? 'ECONNREFUSED' : 'NXDOMAIN',
+    ]);
+    expect(answers).toEqual(Object.fromEntries(expected));
+    if (place.network === 'user') {
+      const found = await execInside<Scan>(c, 'scan', '127.0.0.11', 'hidden.dns.test');
+      expect(Object.values(found.udp).every((code) => code === 3)).toBe(true);
+      expect(Object.values(found.tcp).every((code) => code === 3)).toBe(true);
+      expect(Object.keys(found.udp)).toContain('53');
+      expect(Object.keys(found.tcp)).toContain('53');
+    }
+    expect(await lab.dns.queries('hidden.dns.test')).toEqual([]);
+    expect((await lab.stub.queries()).length).toBe(stub);
+    await c.remove();
+  });
+
+  it('control: a container in mode off asks the same, and is heard', async () => {
+    const place = where();
+    const { lab, network } = place;
+    const c = await lab.start(withInside({ network, labels: { 'drawbridge.mode': 'off' } }));
+    await lab.dns.clearLog();
+    const answers = await askAll(place, c.name, 'hidden.dns.test', '8.8.4.4');
+    expect(answers['8.8.8.8 udp']).toBe('NOERROR');
+    expect(answers['2001:4860:4860::8888 tcp']).toBe('NOERROR');
+    expect((await lab.dns.queries('hidden.dns.test')).length).toBeGreaterThan(6);
+    if (network === 'user') {
+      await lab.dns.clearLog();
+      const found = await execInside<Scan>(c, 'scan', '127.0.0.11', 'hidden.dns.test');
+      // Docker's own port answers beside 53, and asks for it
+      expect(Object.values(found.udp).filter((code) => code === 0).length).toBeGreaterThan(1);
+      expect(Object.values(found.tcp).filter((code) => code === 0).length).toBeGreaterThan(1);
+      expect((await lab.dns.queries('hidden.dns.test')).length).toBeGreaterThan(0);
+    }
+    await c.remove();
+  });
+}

@@ -1,0 +1,160 @@
+/** The whole of an entry's meaning, tried on a real engine: once for each way that names are asked, on each kind of network. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { ProbeResult, RunSpec } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { listener, probeAll } from './inside.js';
+import {
+  addresses,
+  type Case,
+  type Denied,
+  type Inside,
+  insideCases,
+  LISTS,
+  lists,
+  names,
+  outcome,
+  type Probe,
+  ZONE,
+  ZONES,
+} from './policy-cases.js';
+import { dnsTests } from './policy-dns.js';
+import { inParallel } from './support.js';
+
+const AT_ONCE = 3;
+/** The client's own time-out, and how long a denial may take at most: the machine may be busy. */
+const TIMEOUT_MS = 12_000;
+const FAST_MS = 5_000;
+export type Dns = 'direct' | 'loopback';
+export interface Place {
+  readonly lab: Lab;
+  readonly network: string;
+  readonly dns: Dns;
+  drawbridge(): Drawbridge;
+}
+
+const patient = (p: Probe): Probe => [...p, '--timeout', TIMEOUT_MS];
+function specOf(c: Case, network: string): RunSpec {
+  const labels = {
+    ...(c.allow === undefined ? {} : { 'drawbridge.allow': c.allow }),
+    ...(c.lists === undefined ? {} : { 'drawbridge.lists': c.lists }),
+  };
+  return { network, labels, ...(c.name === undefined ? {} : { name: c.name }) };
+}
+
+/** Each permitted attempt as the one command of a fresh container. */
+async function permitted(place: Place, c: Case): Promise<unknown[]> {
+  const results: unknown[] = [];
+  for (const probe of c.yes) {
+    const r = await place.lab.runProbe(specOf(c, place.network), ...patient(probe));
+    results.push({ probe: probe.join(' '), outcome: r.ok ? 'ok' : `${outcome(r)} ${r.message ?? ''}` });
+  }
+  return results;
+}
+const allOk = (c: Case): unknown[] => c.yes.map((p) => ({ probe: p.join(' '), outcome: 'ok' }));
+
+const verdict = (d: Denied, r: ProbeResult | undefined): unknown => ({
+  probe: d.probe.join(' '),
+  code: r && outcome(r),
+  fast: r !== undefined && r.ms < FAST_MS,
+});
+/** All denied attempts of a case in one fresh container. */
+async function denied(place: Place, c: Case): Promise<unknown[]> {
+  if (c.no.length === 0) return [];
+  const results = await probeAll(
+    place.lab,
+    specOf(c, place.network),
+    c.no.map((d) => patient(d.probe)),
+  );
+  return c.no.map((d, i) => verdict(d, results[i]));
+}
+const allDenied = (c: Case): unknown[] =>
+  c.no.map((d) => ({ probe: d.probe.join(' '), code: d.code, fast: true }));
+
+/** What of the denied was seen outside: packets by the sniffer, names by the authority. */
+async function leaks(lab: Lab, cases: readonly Case[]): Promise<string[]> {
+  const queries = await lab.dns.queries();
+  const found: string[] = [];
+  for (const d of cases.flatMap((c) => c.no)) {
+    if (d.out && (await lab.sniffer.count({ direction: 'out', ...d.out })) > 0) found.push(d.probe.join(' '));
+    if (d.name !== undefined && queries.some((q) => q.name === d.name)) found.push(`name ${d.name}`);
+  }
+  return [...new Set(found)].sort();
+}
+async function fresh(lab: Lab): Promise<void> {
+  await lab.dns.clearLog();
+  await lab.sniffer.clear();
+}
+
+async function tryCases(place: Place, cases: readonly Case[]): Promise<void> {
+  await fresh(place.lab);
+  const yes = await inParallel(AT_ONCE, cases, (c) => permitted(place, c));
+  expect(yes).toEqual(cases.map(allOk));
+  const no = await inParallel(AT_ONCE, cases, (c) => denied(place, c));
+  expect(no).toEqual(cases.map(allDenied));
+  expect(await leaks(place.lab, cases)).toEqual([]);
+}
+
+/** The same attempts without Drawbridge: all get through, and all are seen. */
+async function tryControl(place: Place, cases: readonly Case[]): Promise<void> {
+  await fresh(place.lab);
+  const all = cases.flatMap((c) => c.no);
+  const results = await probeAll(
+    place.lab,
+    { network: place.network },
+    all.map((d) => d.probe),
+  );
+  const failed = all.filter((_, i) => !results[i]?.ok).map((d) => d.probe.join(' '));
+  expect(failed).toEqual([]);
+  const seen = await leaks(place.lab, cases);
+  const outside = all.flatMap((d) => [
+    ...(d.out ? [d.probe.join(' ')] : []),
+    ...(d.name === undefined ? [] : [`name ${d.name}`]),
+  ]);
+  expect(seen).toEqual([...new Set(outside)].sort());
+}
+
+async function inside(lab: Lab, network: string): Promise<Inside> {
+  const db = await listener(lab, [5432, 5433], {
+    name: 'db',
+    network,
+    labels: { 'com.docker.compose.service': 'store', 'com.docker.compose.project': 'shop' },
+  });
+  const { ip4, ip6, gateway } = await db.addresses();
+  return { gateway, db: { ip4, ip6 }, user: network !== 'bridge' };
+}
+
+export function policySuite(dns: Dns): void {
+  describe.each(['bridge', 'user'])(`names asked the ${dns} way, containers on network %s`, (network) => {
+    let lab: Lab;
+    let place: Place;
+    let world: Inside;
+    let drawbridge: Drawbridge;
+    beforeAll(async () => {
+      lab = await Lab.up({ dns });
+      place = { lab, network, dns, drawbridge: () => drawbridge };
+      await lab.dns.set(ZONE);
+      if (network === 'user') await lab.docker('network', 'create', '--ipv6', network);
+      await listener(lab, [9125, 9126, 9127], { network: 'host', labels: { 'drawbridge.mode': 'off' } });
+    });
+    afterAll(() => lab?.down());
+
+    it('control: without Drawbridge everything denied below gets through', async () => {
+      world = await inside(lab, network);
+      await tryControl(place, [...names, ...addresses, ...lists, ...insideCases(world)]);
+    });
+
+    it('names', async () => {
+      const config = { dns: { zones: ZONES }, baseline: ['everyone'] };
+      drawbridge = lab.drawbridge({ config, lists: LISTS });
+      await drawbridge.ready();
+      await tryCases(place, names);
+      const asked = (await lab.dns.queries('db.corp.test')).map((q) => q.to);
+      expect(new Set(asked)).toEqual(new Set(['10.200.0.53']));
+    });
+    it('addresses', () => tryCases(place, addresses));
+    it('lists, baseline, claims', () => tryCases(place, lists));
+    it('the host and other containers', () => tryCases(place, insideCases(world)));
+    dnsTests(() => place);
+  });
+}
