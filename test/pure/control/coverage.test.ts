@@ -1,0 +1,333 @@
+import { describe, expect, it } from 'vitest';
+import { type CoverageInput, coverageFindings, coverageOf } from '../../../src/control/coverage.js';
+import { practicesOf } from '../../../src/control/scan.js';
+import type { ContainerFacts, ContainerPractices, NetworkFacts } from '../../../src/model/container.js';
+import { parseEntry } from '../../../src/model/entry-parse.js';
+import type { HostFacts } from '../../../src/model/host-facts.js';
+import type { Policy, PolicyEntry } from '../../../src/model/policy.js';
+
+type Privileges = NonNullable<ContainerFacts['privileges']>;
+
+const PLAIN: Privileges = {
+  privileged: false,
+  capAdd: [],
+  pidMode: '',
+  binds: [],
+  devices: [],
+  dns: [],
+  pid: 1,
+  sandboxKey: '/var/run/docker/netns/x',
+};
+const GOOD: ContainerPractices = {
+  user: '1000:1000',
+  envNames: ['PATH', 'POSTGRES_PASSWORD_FILE', 'PWD'],
+  memoryLimit: 1 << 28,
+  pidsLimit: 100,
+  openPorts: [],
+};
+const HOST: HostFacts = {
+  forwarding: { v4: true, v6: true },
+  bridgeNf: { v4: true, v6: true },
+  dockerUser: { v4: true, v6: true },
+  foreignAccepts: [],
+  firewalld: false,
+  ufw: false,
+  resolvers: ['127.0.0.53', '192.0.2.53'],
+};
+const network = (id: string, more: Partial<NetworkFacts> = {}): NetworkFacts => ({
+  id,
+  name: id,
+  driver: 'bridge',
+  scope: 'local',
+  internal: false,
+  ipv6: false,
+  subnets: [],
+  gateways: [],
+  labels: {},
+  options: {},
+  ...more,
+});
+function container(more: Partial<ContainerFacts> = {}): ContainerFacts {
+  return {
+    id: 'a'.repeat(64),
+    name: 'web',
+    image: `busybox@sha256:${'1'.repeat(64)}`,
+    imageId: 'sha256:1',
+    labels: {},
+    imageLabels: {},
+    state: 'running',
+    networkMode: 'front',
+    endpoints: [{ networkId: 'front', mac: '02:00:00:00:00:01', ip4: '172.18.0.2', dnsNames: [] }],
+    published: [],
+    privileges: PLAIN,
+    practices: GOOD,
+    ...more,
+  };
+}
+function entry(text: string): PolicyEntry {
+  const parsed = parseEntry(text);
+  if (!parsed.ok || parsed.value.kind !== 'dest') throw new Error(`bad entry in test: ${text}`);
+  return { entry: parsed.value, source: { from: 'label' } };
+}
+const policy = (...entries: string[]): Policy => ({
+  mode: 'enforce',
+  modeFrom: 'label',
+  entries: entries.map(entry),
+  lists: [],
+  notes: [],
+});
+function input(c: ContainerFacts, more: Partial<CoverageInput> = {}): CoverageInput {
+  return {
+    container: c,
+    holder: c,
+    policy: policy(),
+    networks: new Map([['front', network('front')]]),
+    managed: new Set(['front']),
+    names: { hostAsked: false, namespaceDns: 'none', resolvers: HOST.resolvers },
+    own: {
+      dockerSocket: '/var/run/docker.sock',
+      apiSocket: '/run/drawbridge/api.sock',
+      state: '/var/lib/drawbridge',
+      allowlists: '/etc/drawbridge/allowlists',
+    },
+    host: HOST,
+    engine: {},
+    ...more,
+  };
+}
+const withPrivileges = (p: Partial<Privileges>): CoverageInput =>
+  input(container({ privileges: { ...PLAIN, ...p } }));
+const codes = (i: CoverageInput): string[] => coverageFindings(i).map((f) => `${f.code}:${f.state}`);
+
+describe('coverage of a container', () => {
+  it('is enforced, without a reason, when nothing weakens it', () => {
+    expect(coverageOf(input(container()))).toEqual({ state: 'enforced', reasons: [] });
+  });
+
+  it.each<[Partial<Privileges>, string[]]>([
+    [{ privileged: true }, ['privileged:unenforced']],
+    [{ capAdd: ['NET_ADMIN'] }, ['net-admin:partial']],
+    [{ capAdd: ['SYS_ADMIN'] }, ['sys-admin:partial']],
+    [{ capAdd: ['SYS_MODULE'] }, ['sys-module:unenforced']],
+    [{ capAdd: ['SYS_RAWIO'] }, ['sys-rawio:unenforced']],
+    [{ capAdd: ['BPF'] }, ['bpf:partial']],
+    [{ capAdd: ['DAC_READ_SEARCH'] }, ['dac-read-search:partial']],
+    [{ capAdd: ['SYS_TIME'] }, ['sys-time:partial']],
+    [{ capAdd: ['ALL'] }, ['all-capabilities:unenforced']],
+    [{ capAdd: ['NET_RAW', 'CHOWN', 'SYS_PTRACE', 'constructor'] }, []],
+    [{ pidMode: 'host' }, ['host-pid:partial']],
+    [{ pidMode: 'host', capAdd: ['SYS_PTRACE'] }, ['host-pid:unenforced']],
+    [{ pidMode: 'host', capAdd: ['SYS_ADMIN'] }, ['sys-admin:partial', 'host-pid:unenforced']],
+    [{ pidMode: 'container:x' }, []],
+    [{ devices: ['/dev/net/tun'] }, ['tun:partial']],
+    [{ devices: ['/dev/sda1', '/dev/snd'] }, ['disk-device:unenforced']],
+    [{ devices: ['/dev/mem'] }, ['memory-device:unenforced']],
+    [{ binds: ['/dev/net/tun:/dev/net/tun'] }, ['tun:partial']],
+    [{ binds: ['/dev:/dev:ro'] }, ['all-devices:unenforced']],
+    [{ binds: ['/var/run/docker.sock:/var/run/docker.sock'] }, ['docker-socket:unenforced']],
+    [{ binds: ['/run/docker.sock:/s:ro'] }, ['docker-socket:unenforced']],
+    [{ binds: ['/run/podman/podman.sock:/s'] }, ['runtime-socket:unenforced']],
+    [{ binds: ['/run/containerd:/c'] }, ['runtime-socket:unenforced']],
+    [{ binds: ['/run/dbus/system_bus_socket:/d'] }, ['dbus:partial']],
+    [{ binds: ['/run/drawbridge:/d:ro'] }, ['own-socket:unenforced']],
+    [{ binds: ['/var/lib/drawbridge:/d:ro'] }, []],
+    [{ binds: ['/var/lib/drawbridge:/d'] }, ['own-files:unenforced']],
+    [{ binds: ['/etc/drawbridge/allowlists/ci.yaml:/l.yaml'] }, ['own-files:unenforced']],
+    [{ binds: ['/etc:/etc'] }, ['host-files:partial', 'own-files:unenforced']],
+    [{ binds: ['/etc/localtime:/etc/localtime', '/etc:/etc:ro'] }, []],
+    [{ binds: ['/srv/data:/data', 'volume:/var/run/docker.sock', '/runner:/r', '/var:/v:ro'] }, []],
+  ])('%j', (given, expected) => {
+    expect(codes(withPrivileges(given))).toEqual(expected);
+  });
+
+  it.each(['/', '/run', '/var/run', '/run/', '//var/run//'])('the Docker socket is in %s', (folder) => {
+    const found = coverageFindings(withPrivileges({ binds: [`${folder}:/host:ro,rslave`] }));
+    const socket = found.find((f) => f.code === 'docker-socket');
+    expect(socket).toMatchObject({ state: 'unenforced' });
+    expect(socket?.detail).toMatch(/^it can reach the Docker socket through its mount of \//);
+    expect(found.map((f) => f.code)).toEqual(
+      expect.arrayContaining(['dbus', 'runtime-socket', 'own-socket']),
+    );
+  });
+
+  it('a Docker socket elsewhere is known from the configuration', () => {
+    const i = withPrivileges({ binds: ['/srv/engine:/e'] });
+    const found = codes({ ...i, own: { ...i.own, dockerSocket: '/srv/engine/docker.sock' } });
+    expect(found).toEqual(['docker-socket:unenforced']);
+  });
+
+  it('is partial before Docker has told what the container may do', () => {
+    const { privileges: _none, ...bare } = container();
+    expect(codes(input(bare))).toEqual(['not-inspected:partial']);
+  });
+
+  it('the worst decides and stands first; notes of the policy come last', () => {
+    const i = withPrivileges({ capAdd: ['NET_ADMIN'], privileged: true });
+    const notes = [{ detail: 'list npm is missing', remedy: 'make it' }];
+    const coverage = coverageOf({ ...i, policy: { ...policy(), notes } });
+    expect(coverage.state).toBe('unenforced');
+    expect(coverage.reasons.map((r) => r.slice(0, 12))).toEqual([
+      'it is privil',
+      'it has the c',
+      'list npm is ',
+    ]);
+    for (const reason of coverage.reasons) expect(reason).toMatch(/[;:] \w/);
+  });
+});
+
+describe('networks', () => {
+  const on = (facts: NetworkFacts, more: Partial<CoverageInput> = {}): CoverageInput => {
+    const c = container({ endpoints: [{ networkId: facts.id, mac: '', ip4: '10.0.0.2', dnsNames: [] }] });
+    return input(c, { networks: new Map([[facts.id, facts]]), managed: new Set(), ...more });
+  };
+
+  it.each([
+    [network('m', { driver: 'macvlan' }), 'macvlan-network:unenforced'],
+    [network('m', { driver: 'macvlan', internal: true }), 'macvlan-network:partial'],
+    [network('i', { driver: 'ipvlan' }), 'ipvlan-network:unenforced'],
+    [network('o', { driver: 'overlay', scope: 'swarm' }), 'overlay-network:unenforced'],
+    [network('b'), 'unmanaged-network:unenforced'],
+    [network('b', { internal: true }), 'unmanaged-network:partial'],
+    [network('w', { driver: 'weave' }), 'unknown-network:unenforced'],
+  ])('%j', (facts, expected) => {
+    expect(codes(on(facts))).toEqual([expected]);
+  });
+
+  it('none has no way out', () => {
+    expect(codes(on(network('n', { driver: 'null' })))).toEqual([]);
+  });
+
+  it('one bad network beside a good one is enough', () => {
+    const c = container();
+    const both = { ...c, endpoints: [...c.endpoints, { networkId: 'lan', mac: '', dnsNames: [] }] };
+    const networks = new Map([
+      ['front', network('front')],
+      ['lan', network('lan', { driver: 'macvlan' })],
+    ]);
+    expect(coverageOf(input(both, { networks })).state).toBe('unenforced');
+  });
+
+  it('the host network', () => {
+    expect(codes(input(container({ networkMode: 'host', endpoints: [] })))).toEqual([
+      'host-network:unenforced',
+    ]);
+  });
+
+  it('of another container: its networks count; labels that do not hold are a lack', () => {
+    const holder = container({ id: 'b'.repeat(64), name: 'vpn' });
+    const sidecar = container({
+      networkMode: `container:${holder.id}`,
+      sharesWith: holder.id,
+      endpoints: [],
+    });
+    expect(codes(input(sidecar, { holder }))).toEqual(['shared-network:enforced']);
+    const labelled = { ...sidecar, labels: { 'drawbridge.allow': 'a.org' } };
+    expect(codes(input(labelled, { holder }))).toEqual(['shared-network:partial']);
+    const hosted = { ...holder, networkMode: 'host', endpoints: [] };
+    expect(coverageOf(input(sidecar, { holder: hosted })).state).toBe('unenforced');
+  });
+});
+
+describe('names and proxies', () => {
+  it('names asked from the host are said with the daemon.json line', () => {
+    const names = { hostAsked: true, namespaceDns: 'attached', resolvers: HOST.resolvers } as const;
+    const { state, reasons } = coverageOf(input(container(), { names }));
+    expect(state).toBe('partial');
+    expect(reasons[0]).toContain('"dns": ["192.0.2.53"]');
+    const failed = coverageOf(
+      input(container(), { names: { ...names, namespaceDns: 'failed', resolvers: [] } }),
+    );
+    expect(failed.reasons[0]).toMatch(/names are not held; put "dns": \["ADDRESS/);
+    const observed = { ...policy(), mode: 'observe' } as const;
+    expect(codes(input(container(), { names, policy: observed }))).toEqual([]);
+  });
+
+  const env = (...envNames: string[]): ContainerFacts => container({ practices: { ...GOOD, envNames } });
+  it.each<[string[], string[], string[]]>([
+    [['HTTP_PROXY', 'no_proxy'], [], ['proxy-variable:enforced']],
+    [['https_proxy'], ['10.0.0.5:3128'], ['relay:partial']],
+    [[], ['10.0.0.5:3128'], ['relay:enforced']],
+    [
+      [],
+      ['10.0.0.5:8080', 'container:squid:3128', '[fd00::1]:1080'],
+      ['relay:enforced', 'relay:enforced', 'relay:enforced'],
+    ],
+    [[], ['10.0.0.5:443', '10.0.0.0/8:1-65535', '10.0.0.5', '10.0.0.5:3128/udp'], []],
+    [[], ['93.184.1.1:8080', 'container:app:8080', 'a.org:3128'], []],
+    [['SOCKS_PROXY'], ['host:9050'], ['relay:partial']],
+  ])('variables %j, entries %j', (variables, entries, expected) => {
+    expect(codes(input(env(...variables), { policy: policy(...entries) }))).toEqual(expected);
+  });
+});
+
+describe('the host', () => {
+  const accept = { family: 4, chain: 'FORWARD', rule: '-i docker0 -j ACCEPT' } as const;
+
+  it('what weakens every container is said with each', () => {
+    expect(codes(input(container(), { engine: { firewallBackend: 'nftables' } }))).toEqual([
+      'nftables-backend:partial',
+    ]);
+    const host = { ...HOST, foreignAccepts: [accept, accept, accept, accept] };
+    const { reasons } = coverageOf(input(container(), { host }));
+    expect(reasons[0]).toContain('IPv4 FORWARD: -i docker0 -j ACCEPT');
+    expect(reasons[0]).toContain('and 1 more');
+  });
+
+  it('what holds all the same is for scan and doctor alone', () => {
+    const host: HostFacts = {
+      ...HOST,
+      bridgeNf: { v4: false, v6: false },
+      dockerUser: { v4: false, v6: false },
+      firewalld: true,
+      ufw: true,
+    };
+    expect(codes(input(container(), { host }))).toEqual([]);
+  });
+});
+
+describe('practices', () => {
+  const practices = (more: Partial<ContainerPractices>, image?: string): string[] =>
+    practicesOf(container({ practices: { ...GOOD, ...more }, ...(image ? { image } : {}) })).map(
+      (p) => p.code,
+    );
+
+  it('good ones are not told', () => {
+    expect(practices({})).toEqual([]);
+  });
+
+  it.each<[Partial<ContainerPractices>, string[]]>([
+    [{ user: '' }, ['root-user']],
+    [{ user: 'root' }, ['root-user']],
+    [{ user: '0:0' }, ['root-user']],
+    [{ user: '0:1000' }, ['root-user']],
+    [{ user: 'rooty' }, []],
+    [{ memoryLimit: 0 }, ['no-limits']],
+    [{ pidsLimit: 0 }, ['no-limits']],
+    [{ openPorts: ['8080->80/tcp'] }, ['published-everywhere']],
+    [{ envNames: ['POSTGRES_PASSWORD'] }, ['secret-in-environment']],
+    [{ envNames: ['apiKey'] }, ['secret-in-environment']],
+    [{ envNames: ['AWS_SECRET_ACCESS_KEY'] }, ['secret-in-environment']],
+    [{ envNames: ['DATABASE_URL'] }, ['secret-in-environment']],
+    [{ envNames: ['MYSQL_PWD'] }, ['secret-in-environment']],
+    [{ envNames: ['PASSWORD_FILE', 'PWD', 'OLDPWD', 'KEYBOARD', 'TOKENIZER', 'PUBLIC_URL', 'PATH'] }, []],
+  ])('%j', (given, expected) => {
+    expect(practices(given)).toEqual(expected);
+  });
+
+  it.each([
+    ['nginx', ['image-not-pinned']],
+    ['nginx:1.25', ['image-not-pinned']],
+    [`ghcr.io/a/b@sha256:${'a'.repeat(64)}`, []],
+    [`sha256:${'a'.repeat(64)}`, []],
+    ['nginx@sha256:short', ['image-not-pinned']],
+  ])('image %s', (image, expected) => {
+    expect(practices({}, image)).toEqual(expected);
+  });
+
+  it('names of secrets are told, the list is bounded', () => {
+    const envNames = Array.from({ length: 12 }, (_, i) => `TOKEN_${i}`);
+    const [found] = practicesOf(container({ practices: { ...GOOD, envNames } }));
+    expect(found?.detail).toContain('TOKEN_0');
+    expect(found?.detail).toContain('and 4 more');
+  });
+});
