@@ -4,14 +4,17 @@ import { type Plan, runStep } from './apply.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { type Exec, must } from './exec.js';
 import { HostAddresses } from './host-addresses.js';
-import { hostLinks } from './host-links.js';
+import { LinkCache } from './link-cache.js';
 import { Addresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
 import { Links } from './netlink/links.js';
+import { RouteMonitor } from './netlink/route-monitor.js';
 
 const HEARTBEAT_SECONDS = 5;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
+
+export type LinkNews = (what: 'link' | 'link gone' | 'links overran') => void;
 
 /** The kernel of this network namespace behind one face, for the control room. */
 export class KernelAdapter implements AsyncDisposable {
@@ -23,27 +26,49 @@ export class KernelAdapter implements AsyncDisposable {
   readonly sets = new KernelSets();
   readonly flows = new Conntrack();
   readonly own: HostAddresses;
-  #names = new Map<string, number>();
+  readonly #cache = new LinkCache(this.linkTable);
+  #monitor: RouteMonitor | undefined;
 
   constructor(shape: Shape, run: Exec) {
     this.#shape = shape;
     this.#run = run;
-    this.#plane = new Dataplane(run, shape, (name) => this.#names.get(name));
-    this.own = new HostAddresses(this.addressTable);
+    this.#plane = new Dataplane(run, shape, (name) => this.#cache.indexOf(name));
+    this.own = new HostAddresses(() => this.addressTable.list());
   }
 
-  /** Our DNS addresses on lo, and what the first pass needs to know. */
-  async prepare(): Promise<void> {
+  /** Follows links and addresses from here on; puts our DNS addresses on lo. */
+  async prepare(changed: LinkNews): Promise<void> {
+    this.#monitor = this.#follow(changed);
     this.addressTable.add('lo', `${this.#shape.dns.v4}/32`);
     this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
     await this.own.refresh();
     await this.links(new Set());
   }
 
-  async links(known: ReadonlySet<number>): Promise<readonly HostLink[]> {
-    const links = await hostLinks(this.linkTable, known);
-    this.#names = new Map(links.map((l) => [l.name, l.index]));
-    return links;
+  #follow(changed: LinkNews): RouteMonitor {
+    return new RouteMonitor({
+      onLink: (l) => {
+        this.#cache.put(l);
+        if (l.kind === 'veth' || l.kind === 'bridge') changed('link');
+      },
+      onLinkGone: (l) => {
+        this.#cache.gone(l);
+        if (l.kind === 'veth') changed('link gone');
+      },
+      onAddress: (a) => this.own.put(a),
+      onAddressGone: (a) => this.own.gone(a),
+      onOverrun: () => {
+        this.#cache.mistrust();
+        this.own.refresh().then(
+          () => changed('links overran'),
+          () => changed('links overran'),
+        );
+      },
+    });
+  }
+
+  links(known: ReadonlySet<number>): Promise<readonly HostLink[]> {
+    return this.#cache.all(known);
   }
 
   async bridge(): Promise<BridgeDesired> {
@@ -90,6 +115,7 @@ export class KernelAdapter implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#monitor?.close();
     this.linkTable.close();
     this.addressTable.close();
     this.sets.close();

@@ -1,19 +1,32 @@
-import type { Addresses } from './netlink/addresses.js';
+import type { LocalAddress } from './netlink/route-codec.js';
 
-/** The host's own addresses, all interfaces, kept current by whoever hears of changes. */
+/** The host's own addresses, all interfaces, kept by the kernel's announcements. */
 export class HostAddresses {
-  readonly #source: Addresses;
-  #now: ReadonlySet<string> = new Set();
+  readonly #list: () => Promise<readonly LocalAddress[]>;
+  readonly #held = new Map<string, Set<number>>();
 
-  constructor(source: Addresses) {
-    this.#source = source;
+  constructor(list: () => Promise<readonly LocalAddress[]>) {
+    this.#list = list;
   }
 
   get all(): ReadonlySet<string> {
-    return this.#now;
+    return new Set(this.#held.keys());
   }
 
+  put(a: LocalAddress): void {
+    this.#held.set(a.address, (this.#held.get(a.address) ?? new Set()).add(a.index));
+  }
+
+  gone(a: LocalAddress): void {
+    const links = this.#held.get(a.address);
+    links?.delete(a.index);
+    if (links?.size === 0) this.#held.delete(a.address);
+  }
+
+  /** At the start, and when announcements were lost. */
   async refresh(): Promise<void> {
-    this.#now = new Set((await this.#source.list()).map((a) => a.address));
+    const addresses = await this.#list();
+    this.#held.clear();
+    for (const a of addresses) this.put(a);
   }
 }

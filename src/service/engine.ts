@@ -19,7 +19,6 @@ import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import { PacketLog } from '../kernel/netlink/log.js';
 import { parsePacket } from '../kernel/netlink/packet.js';
 import { PacketQueue } from '../kernel/netlink/queue.js';
-import { RouteMonitor } from '../kernel/netlink/route-monitor.js';
 import { RulesMonitor } from '../kernel/rules-monitor.js';
 import type { Logger, NameEvent } from '../ports.js';
 import { HostWatch } from './host-watch.js';
@@ -85,11 +84,10 @@ export class Engine {
   /** Resolves when the first pass holds. Queue and log are bound before: nothing that is held is lost. */
   async start(): Promise<void> {
     const { log } = this.#o;
-    await this.kernel.prepare();
+    await this.kernel.prepare((what) => this.#linkNews(what));
     this.#listenToPackets();
     const { v4, v6, port } = this.shape.dns;
     this.#open.push(await this.dns.listen(v4, port), await this.dns.listen(v6, port));
-    this.#listenToLinks();
     this.docker.onChange((view, reason) => {
       this.reconciler.trigger(`docker: ${reason}`);
       if (view.connected)
@@ -305,21 +303,9 @@ export class Engine {
     this.#open.push(this.#queue, packets);
   }
 
-  #listenToLinks(): void {
-    const monitor = new RouteMonitor({
-      onLink: (l) => l.kind === 'veth' && this.reconciler.later('link', LINK_MS),
-      onLinkGone: (l) => l.kind === 'veth' && this.reconciler.later('link gone', GONE_MS),
-      onAddress: () => void this.#addresses(),
-      onAddressGone: () => void this.#addresses(),
-      onOverrun: () => this.reconciler.trigger('links overran'),
-    });
-    this.#open.push(monitor);
-  }
-
-  async #addresses(): Promise<void> {
-    await this.kernel.own
-      .refresh()
-      .catch((e: unknown) => this.#o.log.error({ err: String(e) }, 'cannot list the host addresses'));
+  #linkNews(what: 'link' | 'link gone' | 'links overran'): void {
+    if (what === 'links overran') this.reconciler.trigger(what);
+    else this.reconciler.later(what, what === 'link' ? LINK_MS : GONE_MS);
   }
 }
 

@@ -1,0 +1,90 @@
+import type { HostLink } from '../ports.js';
+import type { Link } from './netlink/route-codec.js';
+
+/** What the cache asks the kernel when events alone do not tell. */
+export interface LinkSource {
+  list(): Promise<readonly Link[]>;
+  getLinkInNamespace(namespaceId: number, index: number): Link | undefined;
+}
+
+/**
+ * The host's links, kept by the kernel's announcements: asking for them takes the lock that every start of a container
+ * holds for long. The MAC at a veth's far end is noted while both ends are still here, before Docker moves one away.
+ */
+export class LinkCache {
+  readonly #source: LinkSource;
+  #links = new Map<number, Link>();
+  readonly #peerMacs = new Map<number, string>();
+  #complete = false;
+
+  constructor(source: LinkSource) {
+    this.#source = source;
+  }
+
+  /** Announcements were lost, or none have come yet: the next `all` lists anew. */
+  mistrust(): void {
+    this.#complete = false;
+  }
+
+  put(link: Link): void {
+    this.#links.set(link.index, link);
+    if (link.kind === 'veth') this.#pair(link);
+  }
+
+  gone(link: Link): void {
+    this.#links.delete(link.index);
+    this.#peerMacs.delete(link.index);
+  }
+
+  /** All links; the far MAC of veths whose port is in `bound` is not asked for any more. */
+  async all(bound: ReadonlySet<number>): Promise<readonly HostLink[]> {
+    if (!this.#complete) await this.#list();
+    return [...this.#links.values()].map((l) => this.#hostLink(l, bound));
+  }
+
+  indexOf(name: string): number | undefined {
+    for (const l of this.#links.values()) if (l.name === name) return l.index;
+    return undefined;
+  }
+
+  async #list(): Promise<void> {
+    this.#complete = true; // first: what is announced while the list comes is newer than the list
+    const links = await this.#source.list();
+    const announced = this.#links;
+    this.#links = new Map(links.map((l) => [l.index, l]));
+    for (const l of announced.values()) if (this.#links.has(l.index)) this.#links.set(l.index, l);
+    for (const l of this.#links.values()) if (l.kind === 'veth') this.#pair(l);
+  }
+
+  /** Both ends here: each tells the other's MAC. */
+  #pair(link: Link): void {
+    if (link.linkNamespaceId !== undefined || link.peerIndex === undefined) return;
+    const peer = this.#links.get(link.peerIndex);
+    if (peer?.peerIndex !== link.index) return;
+    if (peer.mac) this.#peerMacs.set(link.index, peer.mac);
+    if (link.mac) this.#peerMacs.set(peer.index, link.mac);
+  }
+
+  #hostLink(l: Link, bound: ReadonlySet<number>): HostLink {
+    const peerMac = l.kind === 'veth' && !bound.has(l.index) ? this.#peerMac(l) : undefined;
+    return {
+      index: l.index,
+      name: l.name,
+      kind: l.kind ?? '',
+      mac: l.mac ?? '',
+      ...(l.master ? { master: l.master } : {}),
+      ...(l.linkNamespaceId === undefined ? {} : { netnsId: l.linkNamespaceId }),
+      ...(peerMac ? { peerMac } : {}),
+    };
+  }
+
+  /** Found running at our start, or announced too late: asked for once. */
+  #peerMac(veth: Link): string | undefined {
+    const noted = this.#peerMacs.get(veth.index);
+    if (noted !== undefined || veth.linkNamespaceId === undefined || veth.peerIndex === undefined)
+      return noted;
+    const mac = this.#source.getLinkInNamespace(veth.linkNamespaceId, veth.peerIndex)?.mac;
+    if (mac) this.#peerMacs.set(veth.index, mac);
+    return mac;
+  }
+}

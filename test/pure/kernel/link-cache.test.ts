@@ -1,0 +1,65 @@
+import { describe, expect, it } from 'vitest';
+import { LinkCache } from '../../../src/kernel/link-cache.js';
+import type { Link } from '../../../src/kernel/netlink/route-codec.js';
+
+const veth = (index: number, peerIndex: number, mac: string, extra: Partial<Link> = {}): Link => ({
+  index,
+  name: `veth${index}`,
+  kind: 'veth',
+  mac,
+  peerIndex,
+  up: true,
+  ...extra,
+});
+const nobody = { list: async () => [], getLinkInNamespace: () => undefined };
+
+describe('links kept by announcements', () => {
+  it('notes the far MAC while both ends are here, and keeps it when Docker moves one away', async () => {
+    const cache = new LinkCache(nobody);
+    await cache.all(new Set());
+    cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 3 }));
+    cache.put(veth(8, 7, '02:42:ac:11:00:02'));
+    cache.gone(veth(8, 7, '02:42:ac:11:00:02'));
+    cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 3, linkNamespaceId: 4 }));
+    expect(await cache.all(new Set())).toMatchObject([
+      { index: 7, master: 3, netnsId: 4, peerMac: '02:42:ac:11:00:02' },
+    ]);
+  });
+
+  it('does not pair a far index that some other link here happens to have', async () => {
+    const cache = new LinkCache(nobody);
+    await cache.all(new Set());
+    cache.put(veth(7, 8, 'aa:00:00:00:00:07', { linkNamespaceId: 4 }));
+    cache.put(veth(8, 9, '02:00:00:00:00:08'));
+    expect((await cache.all(new Set())).find((l) => l.index === 7)?.peerMac).toBeUndefined();
+  });
+
+  it('asks once for what was there before it, and not for bound ports', async () => {
+    let asked = 0;
+    const cache = new LinkCache({
+      list: async () => [veth(7, 2, 'aa:00:00:00:00:07', { linkNamespaceId: 1 })],
+      getLinkInNamespace: () => {
+        asked += 1;
+        return veth(2, 7, '02:42:ac:11:00:09');
+      },
+    });
+    expect((await cache.all(new Set([7])))[0]?.peerMac).toBeUndefined();
+    expect((await cache.all(new Set()))[0]?.peerMac).toBe('02:42:ac:11:00:09');
+    await cache.all(new Set());
+    expect(asked).toBe(1);
+  });
+
+  it('lists anew after a loss, and what is announced meanwhile wins', async () => {
+    const listed = [veth(7, 8, 'aa:00:00:00:00:07')];
+    const cache: LinkCache = new LinkCache({
+      list: async () => {
+        cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 5 }));
+        return listed;
+      },
+      getLinkInNamespace: () => undefined,
+    });
+    cache.put(veth(99, 98, 'aa:00:00:00:00:99'));
+    cache.mistrust();
+    expect(await cache.all(new Set())).toMatchObject([{ index: 7, master: 5 }]);
+  });
+});
