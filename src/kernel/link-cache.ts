@@ -16,6 +16,7 @@ export class LinkCache {
   #links = new Map<number, Link>();
   readonly #peerMacs = new Map<number, string>();
   #complete = false;
+  #goneWhileListed: Set<number> | undefined;
 
   constructor(source: LinkSource) {
     this.#source = source;
@@ -33,6 +34,7 @@ export class LinkCache {
 
   gone(link: Link): void {
     this.#links.delete(link.index);
+    this.#goneWhileListed?.add(link.index);
     this.#peerMacs.delete(link.index);
   }
 
@@ -49,9 +51,12 @@ export class LinkCache {
 
   async #list(): Promise<void> {
     this.#complete = true; // first: what is announced while the list comes is newer than the list
+    const gone = new Set<number>();
+    this.#goneWhileListed = gone;
     const links = await this.#source.list();
+    this.#goneWhileListed = undefined;
     const announced = this.#links;
-    this.#links = new Map(links.map((l) => [l.index, l]));
+    this.#links = new Map(links.filter((l) => !gone.has(l.index)).map((l) => [l.index, l]));
     for (const l of announced.values()) if (this.#links.has(l.index)) this.#links.set(l.index, l);
     for (const l of this.#links.values()) if (l.kind === 'veth') this.#pair(l);
   }

@@ -54,7 +54,8 @@ describe('links kept by announcements', () => {
     const cache: LinkCache = new LinkCache({
       list: async () => {
         cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 5 }));
-        return listed;
+        cache.gone(veth(8, 7, 'aa:00:00:00:00:08'));
+        return [...listed, veth(8, 7, 'aa:00:00:00:00:08')];
       },
       getLinkInNamespace: () => undefined,
     });
