@@ -34,7 +34,7 @@ export interface DrawbridgeSpec {
 }
 export interface Place {
   readonly dir: string;
-  readonly view: View;
+  readonly view: Pick<View, 'inside' | 'env'>;
   readonly dockerSocket: string;
 }
 
