@@ -47,8 +47,12 @@ function onlyOnce(down: () => Promise<void>): () => Promise<void> {
 say(`${bold('Drawbridge')}: ${where}`);
 const setting = onHost ? hostStage() : labStage(keep);
 const down = onlyOnce(async () => (await setting).down());
+let interrupted = false;
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
-  process.once(signal, () => void down().finally(() => process.exit(130)));
+  process.once(signal, () => {
+    interrupted = true;
+    void down().finally(() => process.exit(130));
+  });
 try {
   await play(await setting);
   await down();
@@ -56,6 +60,6 @@ try {
   say(dim(`${seconds(performance.now() - began)} in all`));
 } catch (e) {
   process.exitCode = 1;
-  process.stderr.write(`demo: ${e instanceof Error ? e.message : String(e)}\n`);
+  if (!interrupted) process.stderr.write(`demo: ${e instanceof Error ? e.message : String(e)}\n`);
   await setting.then(down, () => undefined); // a stage that was never set has cleaned up after itself
 }
