@@ -36,8 +36,14 @@ function failure(error: unknown, spec: FetchSpec, signal: AbortSignal): FetchOut
       remedy: 'the server is slow or out of reach; it will be tried again',
     };
   if (error instanceof FetchFault) return { kind: 'failed', reason: error.message, remedy: error.remedy };
-  const reason = error instanceof Error ? error.message : String(error);
-  return { kind: 'failed', reason, remedy: 'check the address and the way to it; it will be tried again' };
+  const remedy = 'check the address and the way to it; it will be tried again';
+  return { kind: 'failed', reason: inWords(error), remedy };
+}
+
+/** Node calls a connection that ended before its answer did just "aborted". */
+function inWords(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  return message === 'aborted' ? 'the body was cut: the connection ended before it was whole' : message;
 }
 
 /**
