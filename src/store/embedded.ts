@@ -7,6 +7,7 @@ import { judge, type Write } from './judge.js';
 import { type FolderLock, lockFolder } from './lock.js';
 import { LogFile, readLog } from './log-file.js';
 import { readSnapshot, type Stored, writeSnapshot } from './snapshot.js';
+import { jsonOf } from './value.js';
 
 type Watcher = Parameters<Store['watch']>[0];
 
@@ -18,8 +19,6 @@ export interface EmbeddedOptions {
   readonly compactAt?: number;
 }
 
-const MAX_KEY = 1024;
-const MAX_VALUE = 16 * 1024 * 1024;
 const MAX_BATCH = 1000;
 const COMPACT_AT = 4 * 1024 * 1024;
 
@@ -119,13 +118,7 @@ class EmbeddedStore implements Store {
   }
 
   async put<T>(key: string, value: T, options?: { readonly ifRevision?: number }): Promise<number> {
-    const json: string | undefined = JSON.stringify(value);
-    if (key === '' || key.length > MAX_KEY)
-      throw new StoreError('value', `store key of ${key.length} characters: 1 to ${MAX_KEY}`);
-    if (json === undefined) throw new StoreError('value', `store value of ${key} has no JSON form`);
-    if (json.length > MAX_VALUE)
-      throw new StoreError('value', `store value of ${key} is larger than ${MAX_VALUE} characters`);
-    const revision = await this.#enqueue(key, json, options?.ifRevision);
+    const revision = await this.#enqueue(key, jsonOf(key, value), options?.ifRevision);
     return revision ?? this.#revision;
   }
 
@@ -143,6 +136,10 @@ class EmbeddedStore implements Store {
     const detail =
       this.#failure || `${this.#items.size} items at revision ${this.#revision} in ${this.#options.dir}`;
     return { ok: this.#failure === '' && !this.#closed, detail };
+  }
+
+  revision(): number {
+    return this.#revision;
   }
 
   async close(): Promise<void> {

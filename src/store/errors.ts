@@ -1,6 +1,9 @@
-/** What went wrong with the store on disk, with the remedy in the text. */
+/**
+ * What went wrong with the store, with the remedy in the text. `away`: the shared store does not answer, nothing was
+ * written. `unknown`: it took the write and did not confirm it, so it may hold it.
+ */
 export class StoreError extends Error {
-  readonly code: 'locked' | 'corrupt' | 'write' | 'value' | 'closed';
+  readonly code: 'locked' | 'corrupt' | 'write' | 'value' | 'closed' | 'away' | 'unknown';
   constructor(code: StoreError['code'], message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'StoreError';

@@ -43,7 +43,7 @@ export function judge(
   return { accepted, changes };
 }
 
-function staleError(key: string, expected: number, current: number): RefusedError {
+export function staleError(key: string, expected: number, current: number): RefusedError {
   return new RefusedError({
     kind: 'precondition',
     detail: `${key} is at revision ${current}, not ${expected}: it was changed meanwhile`,

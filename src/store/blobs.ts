@@ -1,0 +1,66 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { gunzip, gzip } from 'node:zlib';
+import type { BlobStore } from '../ports.js';
+import { StoreError } from './errors.js';
+import { readOrUndefined, replaceFile } from './files.js';
+
+const zip = promisify(gzip);
+const unzip = promisify(gunzip);
+const HASH = /^[0-9a-f]{64}$/;
+const SUFFIX = '.gz';
+
+export const hashOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
+/** gzip (RFC 1952) of bytes that have this hash. Throws StoreError `value` for another. */
+export async function packed(hash: string, bytes: Uint8Array): Promise<Buffer> {
+  if (hashOf(bytes) !== hash)
+    throw new StoreError('value', `blob ${hash}: the bytes have another SHA-256, ${hashOf(bytes)}`);
+  return zip(bytes);
+}
+
+/** Undefined: damaged, or of another hash. */
+export async function unpacked(hash: string, zipped: Buffer): Promise<Buffer | undefined> {
+  const bytes = await unzip(zipped).catch(() => undefined);
+  return bytes && hashOf(bytes) === hash ? bytes : undefined;
+}
+
+/** Blobs as files SHA-256.gz in a folder. A file that is damaged counts as absent. */
+export class FileBlobs implements BlobStore {
+  readonly #dir: string;
+
+  constructor(dir: string) {
+    this.#dir = dir;
+  }
+
+  async putBlob(hash: string, bytes: Uint8Array): Promise<void> {
+    await this.putPacked(hash, await packed(hash, bytes));
+  }
+
+  async putPacked(hash: string, zipped: Buffer): Promise<void> {
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    await replaceFile(this.#path(hash), [zipped]);
+  }
+
+  async getBlob(hash: string): Promise<Uint8Array | undefined> {
+    const zipped = await readOrUndefined(this.#path(hash));
+    return zipped && unpacked(hash, zipped);
+  }
+
+  async deleteBlob(hash: string): Promise<void> {
+    await rm(this.#path(hash), { force: true });
+  }
+
+  async blobs(): Promise<readonly string[]> {
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    const names = await readdir(this.#dir);
+    return names.map((name) => name.slice(0, -SUFFIX.length)).filter((hash) => HASH.test(hash));
+  }
+
+  #path(hash: string): string {
+    if (!HASH.test(hash)) throw new StoreError('value', `"${hash}" is no SHA-256 in hex`);
+    return join(this.#dir, `${hash}${SUFFIX}`);
+  }
+}

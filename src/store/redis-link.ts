@@ -1,0 +1,239 @@
+import { Redis } from 'ioredis';
+import type { Logger } from '../ports.js';
+import { StoreError } from './errors.js';
+import { checkDurability, type Durability } from './redis-durability.js';
+import type { RedisKey, Script } from './redis-scripts.js';
+import type { Options, RedisTarget } from './redis-url.js';
+
+/** Longer than Redis is given to confirm a write. */
+const COMMAND_MS = 6_000;
+const CONNECT_MS = 2_000;
+const CONFIRM_MS = 4_000;
+const LAST_RETRY_MS = 2_000;
+
+const NEVER = 'not connected yet';
+
+type Argument = string | number | Buffer;
+
+/** What a write and its confirmation share: one connection. */
+export interface WriteSession {
+  readonly connection: number;
+  readonly canWaitForDisk: boolean;
+}
+
+/**
+ * The connections to Redis: one reads, one writes (it waits for the disk), one listens for wakes. They come back by
+ * themselves; nothing is queued while they are away, and nothing is ever sent twice.
+ */
+export class RedisLink {
+  readonly target: RedisTarget;
+  readonly #log: Logger;
+  readonly #reader: Redis;
+  readonly #writer: Redis;
+  readonly #listener: Redis;
+  #durability: Promise<Durability> | undefined;
+  /** Which connection of the writer this is. */
+  #connection = 0;
+  #lastError = NEVER;
+  #closed = false;
+
+  /** `onWake`: somebody wrote, or a connection came or went. */
+  constructor(target: RedisTarget, log: Logger, onWake: () => void) {
+    this.target = target;
+    this.#log = log;
+    const options = optionsOf(target.options);
+    this.#reader = new Redis({ ...options, failoverDetector: target.sentinel });
+    this.#writer = new Redis(options);
+    this.#listener = new Redis({ ...options, enableOfflineQueue: true, commandTimeout: undefined });
+    for (const redis of [this.#reader, this.#writer, this.#listener])
+      redis
+        .on('error', (e: Error) => this.#failed(e))
+        .on('close', () => {
+          this.#ended();
+          onWake();
+        })
+        .on('ready', onWake);
+    this.#writer.on('ready', () => {
+      this.#durability = undefined;
+      this.#connection++;
+    });
+    this.#listener.on('message', onWake);
+  }
+
+  /** Begins; resolves at once, the connections come when they can. */
+  open(): void {
+    for (const redis of [this.#reader, this.#writer, this.#listener]) redis.connect().catch(() => undefined);
+    this.#listener.subscribe(this.channel).catch((e: Error) => this.#failed(e));
+  }
+
+  get channel(): string {
+    return `${this.target.prefix}wake`;
+  }
+  get canRead(): boolean {
+    return this.#reader.status === 'ready';
+  }
+  get canWrite(): boolean {
+    return this.#writer.status === 'ready';
+  }
+  get lastError(): string {
+    return this.#lastError;
+  }
+
+  read(script: Script, args: readonly Argument[]): Promise<unknown> {
+    return this.#run(this.#reader, script, args);
+  }
+  write(script: Script, args: readonly Argument[]): Promise<unknown> {
+    return this.#run(this.#writer, script, args);
+  }
+  /** Values of fields of one of our hashes. */
+  fields(key: RedisKey, fields: readonly string[]): Promise<(string | null)[]> {
+    return this.#guard(this.#reader, () => this.#reader.hmget(this.#key(key), ...fields));
+  }
+  bytes(key: RedisKey, field: string): Promise<Buffer | null> {
+    return this.#guard(this.#reader, () => this.#reader.hgetBuffer(this.#key(key), field));
+  }
+  fieldNames(key: RedisKey): Promise<string[]> {
+    return this.#guard(this.#reader, () => this.#reader.hkeys(this.#key(key)));
+  }
+  setField(key: RedisKey, field: string, value: Buffer): Promise<number> {
+    return this.#guard(this.#writer, () => this.#writer.hset(this.#key(key), field, value));
+  }
+  removeField(key: RedisKey, field: string): Promise<number> {
+    return this.#guard(this.#writer, () => this.#writer.hdel(this.#key(key), field));
+  }
+
+  /** Throws StoreError: `away`, or `write` when Redis does not keep what it is given. Before anything is sent. */
+  async mayWrite(): Promise<WriteSession> {
+    if (!this.canWrite) throw this.away();
+    const connection = this.#connection;
+    this.#durability ??= checkDurability(this.#writer);
+    const found = await this.#durability.catch((e: unknown) => {
+      this.#durability = undefined;
+      throw this.away(e);
+    });
+    if (found.refusal === undefined) return { connection, canWaitForDisk: found.canWaitForDisk };
+    this.#durability = undefined;
+    throw new StoreError('write', `Redis at ${this.target.shown} ${found.refusal}`);
+  }
+
+  /**
+   * Everything written so far in this session is on Redis's disk, and at as many replicas as asked for.
+   * Throws StoreError `unknown`.
+   */
+  async confirm(session: WriteSession): Promise<void> {
+    try {
+      await this.#confirm(session);
+    } catch (e) {
+      // An append-only file can be turned off, a master be one no longer: looked at again before the next write.
+      this.#durability = undefined;
+      throw e instanceof StoreError
+        ? e
+        : this.unknown(`did not confirm it (${e instanceof Error ? e.message : e})`, e);
+    }
+  }
+
+  async #confirm({ connection, canWaitForDisk }: WriteSession): Promise<void> {
+    const { replicas } = this.target;
+    const failures: string[] = [];
+    if (canWaitForDisk && ((await this.#wait('WAITAOF', 1, 0)) as number[])[0] !== 1)
+      failures.push('its disk');
+    if (replicas > 0 && Number(await this.#wait('WAIT', replicas)) < replicas)
+      failures.push(`${replicas} of its replicas`);
+    // Redis waits for the writes of the connection that asks: another one has none.
+    if (connection !== this.#connection) throw this.unknown('closed the connection before it confirmed it');
+    if (failures.length === 0) return;
+    this.#writer.disconnect(true);
+    throw this.unknown(`${failures.join(' and ')} did not confirm it within ${CONFIRM_MS / 1000} s`);
+  }
+
+  away(cause?: unknown): StoreError {
+    const why = cause instanceof Error ? cause.message : this.#lastError;
+    const detail = `Redis at ${this.target.shown} does not answer (${why}): nothing was changed`;
+    return new StoreError('away', `${detail}. Try again when it is back; drawbridge status tells`, cause);
+  }
+
+  unknown(why: string, cause?: unknown): StoreError {
+    const detail = `Redis at ${this.target.shown} may have taken the change, and ${why}`;
+    return new StoreError(
+      'unknown',
+      `${detail}. Read what is stored, and make the change again if it is missing`,
+      cause,
+    );
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const redis of [this.#reader, this.#writer, this.#listener]) redis.disconnect();
+  }
+
+  #key(key: RedisKey): string {
+    return `${this.target.prefix}${key}`;
+  }
+
+  #wait(command: string, ...args: readonly number[]): Promise<unknown> {
+    return this.#guard(this.#writer, () => this.#writer.call(command, ...args, CONFIRM_MS));
+  }
+
+  #run(redis: Redis, script: Script, args: readonly Argument[]): Promise<unknown> {
+    const all = [script.keys.length, ...script.keys.map((key) => this.#key(key)), ...args] as const;
+    return this.#guard(redis, async () => {
+      try {
+        return await redis.call('EVALSHA', script.sha, ...all);
+      } catch (e) {
+        if (!(e instanceof Error && e.message.startsWith('NOSCRIPT'))) throw e;
+        return redis.call('EVAL', script.lua, ...all);
+      }
+    });
+  }
+
+  /** A connection that does not answer is given up: behind a dead link TCP would go on trying for minutes. */
+  async #guard<T>(redis: Redis, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (e) {
+      if (e instanceof Error && e.message === 'Command timed out' && !this.#closed) redis.disconnect(true);
+      throw e;
+    }
+  }
+
+  /** A server that ends closes without an error; what came before says more. */
+  #ended(): void {
+    if (this.#lastError === NEVER || this.canRead) this.#lastError = 'it closed the connection';
+  }
+
+  #failed(e: Error): void {
+    if (e.message !== this.#lastError)
+      this.#log.warn({ redis: this.target.shown, err: e.message }, 'no connection to Redis');
+    this.#lastError = e.message;
+  }
+}
+
+/** Redis itself refused: nothing was done. Anything else may have happened after the command was on its way. */
+export const isRefusal = (e: unknown): e is Error => e instanceof Error && e.name === 'ReplyError';
+
+function optionsOf(place: Options): Options {
+  return {
+    ...place,
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    commandTimeout: COMMAND_MS,
+    connectTimeout: CONNECT_MS,
+    sentinelCommandTimeout: CONNECT_MS,
+    keepAlive: 5_000,
+    connectionName: 'drawbridge',
+    retryStrategy: retryMs,
+    sentinelRetryStrategy: retryMs,
+    sentinelReconnectStrategy: retryMs,
+    reconnectOnError: (e) => /^(READONLY|MASTERDOWN|LOADING)/.test(e.message),
+  };
+}
+
+const FIRST_RETRY_MS = 50;
+const DOUBLINGS = 6;
+/** Half of it by chance: a fleet must not come back in one instant. */
+function retryMs(attempt: number): number {
+  const most = Math.min(FIRST_RETRY_MS * 2 ** Math.min(attempt, DOUBLINGS), LAST_RETRY_MS);
+  return most / 2 + (Math.random() * most) / 2;
+}

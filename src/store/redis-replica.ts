@@ -1,0 +1,181 @@
+import { mkdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from '../ports.js';
+import { errorCode, StoreError } from './errors.js';
+import type { Change } from './frames.js';
+import { LogFile, readLog } from './log-file.js';
+import { readSnapshot, type Stored, writeSnapshot } from './snapshot.js';
+
+/** A batch of the store's past: the nonce that its writer gave it, and the revision after it. */
+export type Mark = readonly [nonce: string, revision: number];
+
+/** Where in the store's past a replica stands. `id` and `nonce` empty, revision 0: nowhere yet. */
+export interface Position {
+  readonly id: string;
+  readonly revision: number;
+  readonly nonce: string;
+}
+export interface Step extends Position {
+  readonly changes: readonly Change[];
+  /** Batches since the last step, newest first. */
+  readonly marks: readonly Mark[];
+}
+
+/** A key that no store key can be: it carries id, nonce and marks through log and snapshot. */
+const META = '\u0000position';
+const KEEP_MARKS = 1000;
+const COMPACT_AT = 4 * 1024 * 1024;
+
+interface Meta {
+  readonly id: string;
+  readonly revision: number;
+  readonly nonce: string;
+  readonly marks: readonly Mark[];
+}
+
+interface Opened {
+  readonly snapshotPath: string;
+  readonly file: LogFile;
+  readonly items: Map<string, Stored>;
+  readonly meta: Meta;
+}
+
+/**
+ * The last good of a shared store at this host, in memory and on disk. Redis has the truth: files that are damaged are
+ * moved aside, and a full disk only means that the files stay behind until there is space.
+ */
+export class Replica {
+  readonly items: Map<string, Stored>;
+  readonly #log: Logger;
+  readonly #snapshot: string;
+  readonly #file: LogFile;
+  #position: Position;
+  #marks: readonly Mark[];
+  /** The files do not hold the last steps: the next one writes everything. */
+  #behind = false;
+  #compactAt = COMPACT_AT;
+
+  constructor(disk: Opened, log: Logger) {
+    this.#log = log;
+    this.#snapshot = disk.snapshotPath;
+    this.#file = disk.file;
+    this.items = disk.items;
+    this.#position = disk.meta;
+    this.#marks = disk.meta.marks;
+  }
+
+  static async open(dir: string, log: Logger): Promise<Replica> {
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+    const [snapshot, path] = [join(dir, 'replica.snapshot'), join(dir, 'replica.log')];
+    try {
+      return new Replica(await load(snapshot, path), log);
+    } catch (e) {
+      if (!(e instanceof StoreError) || e.code !== 'corrupt') throw e;
+      log.error(
+        { err: e },
+        'the last good copy of the store is damaged: moved aside, to be read anew from Redis',
+      );
+      for (const file of [snapshot, path]) await rename(file, `${file}.damaged`).catch(ignoreMissing);
+      return new Replica(await load(snapshot, path), log);
+    }
+  }
+
+  get position(): Position {
+    return this.#position;
+  }
+
+  /** Newest first. */
+  get marks(): readonly Mark[] {
+    return this.#marks;
+  }
+
+  /** A step of the same past; resolves when it is on disk, or is known not to be. */
+  async follow(step: Step): Promise<void> {
+    this.#take(step);
+    const { id, revision, nonce, marks, changes } = step;
+    const meta = { revision, key: META, json: JSON.stringify({ id, revision, nonce, marks }) };
+    try {
+      if (this.#behind || this.#file.length > this.#compactAt) await this.#writeAll();
+      else await this.#file.append([...changes, meta]);
+      this.#behind = false;
+    } catch (e) {
+      this.#fellBehind(e);
+    }
+  }
+
+  /** A step to another past: `marks` are all that are known of it, and the files are written anew. */
+  async leap(step: Step): Promise<void> {
+    this.#marks = [];
+    this.#take(step);
+    try {
+      await this.#writeAll();
+      this.#behind = false;
+    } catch (e) {
+      this.#fellBehind(e);
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+
+  #take({ id, revision, nonce, marks, changes }: Step): void {
+    for (const c of changes) applyChange(this.items, c);
+    this.#position = { id, revision, nonce };
+    this.#marks = [...marks, ...this.#marks].slice(0, KEEP_MARKS);
+  }
+
+  async #writeAll(): Promise<void> {
+    const json = JSON.stringify({ ...this.#position, marks: this.#marks });
+    const { revision } = this.#position;
+    const all = new Map([...this.items, [META, { json, revision }]]);
+    const bytes = await writeSnapshot(this.#snapshot, all, revision);
+    await this.#file.reset(revision);
+    this.#compactAt = Math.max(COMPACT_AT, bytes);
+  }
+
+  #fellBehind(e: unknown): void {
+    if (!this.#behind)
+      this.#log.warn(
+        { err: e },
+        'the last good copy of the store cannot be written: without Redis a restart would bring back an older one',
+      );
+    this.#behind = true;
+  }
+}
+
+async function load(snapshotPath: string, logPath: string): Promise<Opened> {
+  const { items, revision: base } = await readSnapshot(snapshotPath);
+  const loaded = await readLog(logPath);
+  const meta = [metaOf(items.get(META)?.json)];
+  items.delete(META);
+  // A log of another base was to be emptied when the snapshot had been written: the snapshot holds it all.
+  for (const c of loaded.base === base ? loaded.changes : []) {
+    if (c.key === META) meta.push(metaOf(c.json));
+    else applyChange(items, c);
+  }
+  const file = await LogFile.open(logPath, loaded);
+  if (loaded.base !== base) await file.reset(base);
+  return { snapshotPath, file, items, meta: joined(meta) };
+}
+
+const NOWHERE: Meta = { id: '', revision: 0, nonce: '', marks: [] };
+
+function metaOf(json: string | undefined): Meta {
+  return json === undefined ? NOWHERE : (JSON.parse(json) as Meta);
+}
+
+/** The last position, and the newest marks of all. */
+function joined(steps: readonly Meta[]): Meta {
+  const marks = steps.toReversed().flatMap((step) => step.marks);
+  return { ...(steps.at(-1) ?? NOWHERE), marks: marks.slice(0, KEEP_MARKS) };
+}
+
+function applyChange(items: Map<string, Stored>, c: Change): void {
+  if (c.json === undefined) items.delete(c.key);
+  else items.set(c.key, { json: c.json, revision: c.revision });
+}
+
+function ignoreMissing(e: unknown): void {
+  if (errorCode(e) !== 'ENOENT') throw e;
+}

@@ -1,0 +1,208 @@
+import { createHash } from 'node:crypto';
+
+/**
+ * What stands in Redis, all under one prefix:
+ *   meta    hash: id (of this store, for ever), revision, tip (nonce of the last batch), floor (newest forgotten deletion),
+ *           token (of the last lease)
+ *   items   hash: key → JSON             index  sorted set: key → revision
+ *   gone    sorted set: deleted key → revision of its deletion; the oldest beyond KEEP are forgotten
+ *   marks   sorted set: nonce of a batch → revision after it; the last KEEP: by it a host tells its own past from another
+ *   leases  hash: lease → "TOKEN UNTIL-MS"   nodes  hash: node → "MS JSON"   blobs  hash: SHA-256 → bytes
+ */
+export const KEYS = ['meta', 'items', 'index', 'gone', 'marks', 'leases', 'nodes', 'blobs'] as const;
+export type RedisKey = (typeof KEYS)[number];
+const KEEP = 10_000;
+
+export interface Script {
+  readonly lua: string;
+  readonly sha: string;
+  readonly keys: readonly RedisKey[];
+}
+function script(keys: readonly RedisKey[], body: string): Script {
+  const names = keys.map((key, i) => `local ${key} = KEYS[${i + 1}]`).join('\n');
+  const lua = `${names}\n${body}`;
+  return { lua, keys, sha: createHash('sha1').update(lua).digest('hex') };
+}
+
+/** Revisions are doubles in Lua: exact up to 2^53, but tostring() would write 1e+15. */
+const TEXT = `local function text(n) return string.format('%.17g', n) end
+local function clock() local t = redis.call('TIME'); return t[1] * 1000 + math.floor(t[2] / 1000) end
+`;
+
+/**
+ * The one writer. ARGV: channel, nonce of this batch, tip it expects ("*": any), id of the store if it is new, revision
+ * to lift above ("" for none); then for each write: op (put, delete, touch), key, expected revision ("" for any),
+ * fence ("" or "LEASE TOKEN"), JSON. Reply: "moved" alone when the tip is another; else id, revision, and a list with for
+ * each write "ok REV", "none", "stale REV" or "fenced".
+ */
+export const COMMIT = script(
+  ['meta', 'items', 'index', 'gone', 'marks', 'leases'],
+  `${TEXT}
+local channel, nonce, expected, newId, lift = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if expected ~= '*' and (redis.call('HGET', meta, 'tip') or '') ~= expected then return {'moved'} end
+local before = tonumber(redis.call('HGET', meta, 'revision') or '0')
+local revision = before
+if lift ~= '' then revision = math.max(revision, tonumber(lift)) + 1 end
+local function fenced(fence)
+  if fence == '' then return false end
+  local lease, token = string.match(fence, '^(.*) (%d+)$')
+  local held, untilMs = string.match(redis.call('HGET', leases, lease) or '', '^(%d+) (%d+)$')
+  return held ~= token or tonumber(untilMs) <= clock()
+end
+local function trim(key)
+  local surplus = redis.call('ZCARD', key) - ${KEEP}
+  if surplus <= 0 then return nil end
+  local last = redis.call('ZRANGE', key, surplus - 1, surplus - 1, 'WITHSCORES')
+  redis.call('ZREMRANGEBYRANK', key, 0, surplus - 1)
+  return last[2]
+end
+local verdicts = {}
+local function write(op, key, want, fence, json)
+  local current = tonumber(redis.call('ZSCORE', index, key) or '0')
+  if want ~= '' and tonumber(want) ~= current then return 'stale ' .. text(current) end
+  if fenced(fence) then return 'fenced' end
+  if op ~= 'put' and current == 0 then return 'none' end
+  revision = revision + 1
+  if op == 'put' then
+    redis.call('HSET', items, key, json)
+    redis.call('ZREM', gone, key)
+  end
+  if op == 'delete' then
+    redis.call('HDEL', items, key)
+    redis.call('ZREM', index, key)
+    redis.call('ZADD', gone, text(revision), key)
+  else
+    redis.call('ZADD', index, text(revision), key)
+  end
+  return 'ok ' .. text(revision)
+end
+for i = 6, #ARGV, 5 do
+  table.insert(verdicts, write(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]))
+end
+if revision > before then
+  redis.call('HSETNX', meta, 'id', newId)
+  redis.call('HSET', meta, 'revision', text(revision), 'tip', nonce)
+  redis.call('ZADD', marks, text(revision), nonce)
+  trim(marks)
+  local floor = trim(gone)
+  if floor then redis.call('HSET', meta, 'floor', floor) end
+  redis.call('PUBLISH', channel, text(revision))
+end
+return {redis.call('HGET', meta, 'id') or '', text(revision), verdicts}
+`,
+);
+
+/**
+ * What came since. ARGV: id, revision and nonce that the host holds, most rows, most marks. Reply: a word, then
+ *   same · empty · other (another store's id) · behind (too old to tell) · diverged (this past is not Redis's), or
+ *   delta: revision, nonce, [nonce, revision…] of the batches between, [key, revision, JSON or nil…] by revision.
+ * A delta ends with a whole batch.
+ */
+export const PULL = script(
+  ['meta', 'items', 'index', 'gone', 'marks'],
+  `${TEXT}
+local id, have, nonce, mostRows, mostMarks = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local now = redis.call('HMGET', meta, 'id', 'revision', 'tip', 'floor')
+if not now[1] then return {'empty'} end
+if now[1] ~= id then return {'other'} end
+if now[3] == nonce and tonumber(now[2]) == tonumber(have) then return {'same'} end
+local mine = redis.call('ZSCORE', marks, nonce)
+if not mine or tonumber(mine) ~= tonumber(have) then
+  local oldest = redis.call('ZRANGE', marks, 0, 0, 'WITHSCORES')
+  if oldest[2] and tonumber(oldest[2]) > tonumber(have) then return {'behind'} end
+  return {'diverged'}
+end
+if tonumber(now[4] or '0') > tonumber(have) then return {'behind'} end
+local rows = {}
+for _, set in ipairs({index, gone}) do
+  local found = redis.call('ZRANGEBYSCORE', set, '(' .. have, '+inf', 'WITHSCORES', 'LIMIT', 0, mostRows + 1)
+  for i = 1, #found, 2 do table.insert(rows, {found[i], tonumber(found[i + 1]), set == index}) end
+end
+table.sort(rows, function(a, b) return a[2] < b[2] end)
+local revision, tip = tonumber(now[2]), now[3]
+if #rows > mostRows then
+  local whole = redis.call('ZREVRANGEBYSCORE', marks, text(rows[mostRows][2]), '(' .. have, 'WITHSCORES', 'LIMIT', 0, 1)
+  if not whole[1] then return {'behind'} end
+  tip, revision = whole[1], tonumber(whole[2])
+end
+local reply = {}
+for _, row in ipairs(rows) do
+  if row[2] > revision then break end
+  reply[#reply + 1] = row[1]
+  reply[#reply + 1] = text(row[2])
+  reply[#reply + 1] = row[3] and redis.call('HGET', items, row[1]) or false
+end
+local between = redis.call('ZREVRANGEBYSCORE', marks, text(revision), '(' .. have, 'WITHSCORES', 'LIMIT', 0, mostMarks)
+return {'delta', text(revision), tip, between, reply}
+`,
+);
+
+/**
+ * All keys with their revisions. ARGV: marks of the host, newest first, as nonce, revision … Reply: id, revision, tip,
+ * newest of these marks that Redis knows too ("0": none), [key, revision…].
+ */
+export const SURVEY = script(
+  ['meta', 'index', 'marks'],
+  `${TEXT}
+local now = redis.call('HMGET', meta, 'id', 'revision', 'tip')
+local common = '0'
+for i = 1, #ARGV, 2 do
+  local score = redis.call('ZSCORE', marks, ARGV[i])
+  if score and tonumber(score) == tonumber(ARGV[i + 1]) then common = ARGV[i + 1]; break end
+end
+return {now[1] or '', now[2] or '0', now[3] or '', common, redis.call('ZRANGE', index, 0, -1, 'WITHSCORES')}
+`,
+);
+
+/**
+ * A whole store into a Redis that has none. ARGV: id, revision, nonce, number of marks, then nonce and revision of each,
+ * then key, revision and JSON of each item. Reply: 1, or 0 when there is a store already.
+ */
+export const SEED = script(
+  ['meta', 'items', 'index', 'marks'],
+  `
+if redis.call('HEXISTS', meta, 'id') == 1 then return 0 end
+local first = 5 + 2 * tonumber(ARGV[4])
+for i = 5, first - 1, 2 do redis.call('ZADD', marks, ARGV[i + 1], ARGV[i]) end
+redis.call('ZADD', marks, ARGV[2], ARGV[3])
+for i = first, #ARGV, 3 do
+  redis.call('ZADD', index, ARGV[i + 1], ARGV[i])
+  redis.call('HSET', items, ARGV[i], ARGV[i + 2])
+end
+redis.call('HSET', meta, 'id', ARGV[1], 'revision', ARGV[2], 'tip', ARGV[3], 'floor', ARGV[2])
+return 1
+`,
+);
+
+/** ARGV: acquire, lease, ms → token or 0 · renew, lease, ms, token → 1 or 0 · release, lease, "0", token → 1 or 0. */
+export const LEASE = script(
+  ['meta', 'leases'],
+  `${TEXT}
+local op, lease, ms, token = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local held, untilMs = string.match(redis.call('HGET', leases, lease) or '', '^(%d+) (%d+)$')
+local live = held and tonumber(untilMs) > clock()
+if op == 'acquire' then
+  if live then return 0 end
+  token = text(redis.call('HINCRBY', meta, 'token', 1))
+elseif not live or held ~= token then
+  return 0
+end
+if op == 'release' then redis.call('HDEL', leases, lease)
+else redis.call('HSET', leases, lease, token .. ' ' .. text(clock() + ms)) end
+return op == 'acquire' and tonumber(token) or 1
+`,
+);
+
+/** ARGV: none → [node, "AGE-MS JSON"…]; node, JSON → its beat is kept. */
+export const BEAT = script(
+  ['nodes'],
+  `${TEXT}
+if ARGV[1] then return redis.call('HSET', nodes, ARGV[1], text(clock()) .. ' ' .. ARGV[2]) end
+local all = redis.call('HGETALL', nodes)
+for i = 2, #all, 2 do
+  local at, json = string.match(all[i], '^(%d+) (.*)$')
+  all[i] = text(clock() - tonumber(at)) .. ' ' .. json
+end
+return all
+`,
+);

@@ -1,0 +1,123 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+
+/** A port that nobody has now. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+export async function until<T>(
+  what: string,
+  ask: () => T | Promise<T>,
+  ms = 20_000,
+): Promise<NonNullable<T>> {
+  const end = Date.now() + ms;
+  let last: unknown;
+  while (Date.now() < end) {
+    try {
+      const value = await ask();
+      if (value) return value;
+      last = value;
+    } catch (e) {
+      last = e;
+    }
+    await wait(20);
+  }
+  throw new Error(`${what}: not within ${ms} ms (${String(last)})`);
+}
+
+interface ServerOptions {
+  readonly port: number;
+  readonly host?: string;
+  /** Lines of redis.conf. */
+  readonly conf?: readonly string[];
+  readonly sentinel?: boolean;
+  /** Runs the server inside this namespace. */
+  readonly netns?: string;
+}
+
+/** A redis-server (or Sentinel) of Debian's with its own folder: append-only file, fsync always. */
+export class RedisServer {
+  readonly port: number;
+  readonly host: string;
+  readonly dir: string;
+  readonly #options: ServerOptions;
+  #child: ChildProcess | undefined;
+
+  constructor(options: ServerOptions) {
+    this.#options = options;
+    this.port = options.port;
+    this.host = options.host ?? '127.0.0.1';
+    this.dir = mkdtempSync(join(tmpdir(), 'drawbridge-redis-'));
+    const persistence = options.sentinel
+      ? []
+      : ['appendonly yes', 'appendfsync always', 'maxmemory-policy noeviction'];
+    const conf = [
+      `port ${this.port}`,
+      `bind ${this.host}`,
+      `dir ${this.dir}`,
+      'save ""',
+      'protected-mode no',
+    ];
+    writeFileSync(this.#conf, `${[...conf, ...persistence, ...(options.conf ?? [])].join('\n')}\n`);
+  }
+
+  get #conf(): string {
+    return join(this.dir, 'redis.conf');
+  }
+  get url(): string {
+    return `redis://${this.host}:${this.port}`;
+  }
+
+  async start(): Promise<this> {
+    const { netns, sentinel } = this.#options;
+    const command = ['redis-server', this.#conf, ...(sentinel ? ['--sentinel'] : [])];
+    const [file = '', ...args] = netns ? ['nsenter', `--net=/run/netns/${netns}`, '--', ...command] : command;
+    this.#child = spawn(file, args, { stdio: 'ignore' });
+    if (!netns) await until('redis answers', () => this.ask('PING'));
+    return this;
+  }
+
+  /** One command on a connection of its own. */
+  async ask(...words: readonly [string, ...(string | number)[]]): Promise<unknown> {
+    const redis = new Redis({ host: this.host, port: this.port, lazyConnect: true, retryStrategy: null });
+    redis.on('error', () => undefined);
+    try {
+      await redis.connect();
+      const [command, ...args] = words;
+      return await redis.call(command, ...args);
+    } finally {
+      redis.disconnect();
+    }
+  }
+
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    child.kill(signal);
+    await once(child, 'exit');
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.signal('SIGCONT');
+    await this.kill();
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
