@@ -18,10 +18,15 @@ export interface PortMap {
   /** veths that stand on no managed bridge. */
   readonly exempt: readonly number[];
   /** Managed bridges by interface name. */
-  readonly bridges: ReadonlyMap<
-    string,
-    { readonly link: HostLink; readonly network: NetworkFacts; readonly ports: readonly number[] }
-  >;
+  readonly bridges: ReadonlyMap<string, ManagedBridge>;
+}
+export interface ManagedBridge {
+  readonly link: HostLink;
+  readonly network: NetworkFacts;
+  /** Its veths. */
+  readonly ports: readonly number[];
+  /** Something else than a veth stands on it, too. */
+  readonly mixed: boolean;
 }
 
 interface Candidate {
@@ -63,12 +68,13 @@ function managedBridges(
   isManaged: (n: NetworkFacts) => boolean,
 ): PortMap['bridges'] {
   const byName = new Map(links.filter((l) => l.kind === 'bridge').map((l) => [l.name, l]));
-  const bridges = new Map<string, { link: HostLink; network: NetworkFacts; ports: number[] }>();
+  const bridges = new Map<string, ManagedBridge>();
   for (const network of view.networks.values()) {
     const link = network.bridge ? byName.get(network.bridge) : undefined;
     if (!link || !isManaged(network)) continue;
-    const ports = links.filter((l) => l.kind === 'veth' && l.master === link.index).map((l) => l.index);
-    bridges.set(link.name, { link, network, ports });
+    const all = links.filter((l) => l.master === link.index);
+    const ports = all.filter((l) => l.kind === 'veth').map((l) => l.index);
+    bridges.set(link.name, { link, network, ports, mixed: ports.length < all.length });
   }
   return bridges;
 }

@@ -25,7 +25,9 @@ export function desiredInput(w: WorldInput): DesiredInput {
   return {
     shape: w.shape,
     members,
-    bridges: [...w.ports.bridges].map(([name, b]): Bridge => ({ name, mac: b.link.mac, ports: b.ports })),
+    bridges: [...w.ports.bridges].map(
+      ([name, b]): Bridge => ({ name, mac: b.link.mac, ports: b.ports, mixed: b.mixed }),
+    ),
     exempt: w.ports.exempt,
     unattributed: w.unattributed,
     unattributedMode: w.unattributedPolicy.mode,

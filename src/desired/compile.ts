@@ -1,6 +1,7 @@
 import type { Family } from '../model/ip.js';
-import { NOT_ANY_V4, NOT_ANY_V6, rangeToCidrs } from '../model/ip.js';
+import { ANY_V4, ANY_V6, rangeToCidrs } from '../model/ip.js';
 import { compileBridge, enforcedAddresses } from './bridge.js';
+import { bridgeChains } from './bridge-chains.js';
 import type { ClassPlan } from './classes.js';
 import { backstopChain, constantChains, inputChain, preroutingChain } from './constant-chains.js';
 import { classMatches, containerChain, hasFamily, hostChainRules, neighbourSet } from './container-chain.js';
@@ -68,6 +69,7 @@ function filterTable(
     ...hosts,
     ...dispatch,
     ...constantChains(input.shape, names, family, names.dispatch),
+    ...bridgeChains(input, names, family),
     [names.input, inputChain(input.shape, names, family, hostJumps(input, present, hosts, names))],
   ]);
   const hooks = [
@@ -139,8 +141,9 @@ function directReturns(input: DesiredInput, m: Member, names: Names, family: Fam
 
 function securityTable(input: DesiredInput, names: Names, family: Family): TableDesired {
   const chains = new Map([
-    [names.backstop, backstopChain(input.shape, family, 'forward')],
-    [names.backstopInput, backstopChain(input.shape, family, 'host')],
+    ...bridgeChains(input, names, family),
+    [names.backstop, backstopChain(input.shape, names, family, 'forward')],
+    [names.backstopInput, backstopChain(input.shape, names, family, 'host')],
   ]);
   const hooks = [hook('security', 'FORWARD', names.backstop), hook('security', 'INPUT', names.backstopInput)];
   return { family, table: 'security', chains, hooks };
@@ -170,7 +173,7 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
     return [
       set('enf', 'hash:ip', false, [...(family === 4 ? enf4 : enf6)]),
       set('pub', 'hash:ip,port', false, publishedPairs(input.members, family)),
-      set('special', 'hash:net', false, family === 4 ? NOT_ANY_V4 : NOT_ANY_V6),
+      set('any', 'hash:net', false, family === 4 ? ANY_V4 : ANY_V6),
       set('alive', 'hash:net', true),
       set('cut', 'hash:ip,port,ip', true),
     ];

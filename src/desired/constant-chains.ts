@@ -4,8 +4,17 @@ import { type IcmpType, type Match, type Rule, rule } from './rules.js';
 import type { Shape } from './state.js';
 
 type Chains = Map<string, Rule[]>;
-const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
-const ND: readonly IcmpType[] = ['router-solicitation', 'neighbour-solicitation', 'neighbour-advertisement'];
+export const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
+/** An ICMP error about a flow that stands. */
+export const RELATED_ERROR: readonly Match[] = [
+  { k: 'proto', proto: 'icmp' },
+  { k: 'ct', states: ['RELATED'] },
+];
+export const ND: readonly IcmpType[] = [
+  'router-solicitation',
+  'neighbour-solicitation',
+  'neighbour-advertisement',
+];
 /** Packets a second and source that may wait in the hold queue, be logged, or be answered with an ICMP error. */
 const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 const LOG_LIMIT = { perSecond: 20, burst: 60 };
@@ -32,13 +41,7 @@ function forwardChain(shape: Shape, names: Names, dispatch: string): Rule[] {
   return [
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
     rule([ESTABLISHED], { k: 'return' }),
-    rule(
-      [
-        { k: 'proto', proto: 'icmp' },
-        { k: 'ct', states: ['RELATED'] },
-      ],
-      { k: 'return' },
-    ),
+    rule(RELATED_ERROR, { k: 'return' }),
     rule([], { k: 'jump', chain: names.threat }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
     rule([], { k: 'goto', chain: dispatch }),
@@ -53,6 +56,7 @@ function toManagedChain(names: Names, family: Family): Rule[] {
   const set = (what: 'enf' | 'pub' | 'cut'): string => sharedSet(names.prefix, what, family);
   const published: Match = { k: 'set', set: set('pub'), dir: 'dst,dst' };
   return [
+    rule([], { k: 'jump', chain: names.from }),
     rule([{ k: 'set', set: set('enf'), dir: 'dst', not: true }], { k: 'return' }),
     ...neighbourDiscovery(family),
     rule([{ k: 'ct', states: ['DNAT'] }], { k: 'return' }),
@@ -136,19 +140,13 @@ export function inputChain(shape: Shape, names: Names, family: Family, hosts: re
   const ours: Match = { k: 'dst', address: dns };
   const ports: Match = { k: 'dports', ports: [{ lo: shape.dns.port, hi: shape.dns.port }] };
   return [
-    rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'return' }),
+    rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
     ...neighbourDiscovery(family),
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
     rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ESTABLISHED], { k: 'return' }),
-    rule(
-      [
-        { k: 'proto', proto: 'icmp' },
-        { k: 'ct', states: ['RELATED'] },
-      ],
-      { k: 'return' },
-    ),
+    rule(RELATED_ERROR, { k: 'return' }),
     rule([ours], { k: 'goto', chain: names.no }),
     rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
     ...hosts,
@@ -175,21 +173,19 @@ export function preroutingChain(shape: Shape, names: Names, family: Family, dire
   ];
 }
 
-/** Runs after filter, whatever others accepted there: an enforced port's new packet that we did not permit goes nowhere. */
-export function backstopChain(shape: Shape, family: Family, to: 'forward' | 'host'): Rule[] {
+/**
+ * Runs after filter, whatever others accepted or flushed there: an enforced port's new packet that we did not permit goes
+ * nowhere, nor does any of a port that nobody knows, or a new one that misses its mark.
+ */
+export function backstopChain(shape: Shape, names: Names, family: Family, to: 'forward' | 'host'): Rule[] {
   const { marks } = shape;
-  const watched = { value: marks.enforced, mask: (marks.enforced | marks.judged) >>> 0 };
+  const unjudged = (bit: number) => ({ k: 'mark', value: bit, mask: (bit | marks.judged) >>> 0 }) as const;
   return [
-    rule([{ k: 'mark', ...watched, not: true }], { k: 'return' }),
-    rule([ESTABLISHED], { k: 'return' }),
-    rule(
-      [
-        { k: 'proto', proto: 'icmp' },
-        { k: 'ct', states: ['RELATED'] },
-      ],
-      { k: 'return' },
-    ),
     ...(to === 'host' ? neighbourDiscovery(family) : []),
-    rule([], { k: 'drop' }),
+    rule([unjudged(marks.unknown)], { k: 'drop' }),
+    rule([ESTABLISHED], { k: 'return' }),
+    rule(RELATED_ERROR, { k: 'return' }),
+    rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
+    rule([unjudged(marks.enforced)], { k: 'drop' }),
   ];
 }

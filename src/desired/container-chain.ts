@@ -73,7 +73,7 @@ function classRules(member: Member, c: ClassPlan, family: Family, names: Names):
     for (const port of c.ports.length > 0 ? c.ports : EVERY_PORT)
       rules.push(publishedRule(c.proto, port, names, entriesOf(c.host)));
   if (c.any.length > 0)
-    permit({ k: 'set', set: sharedSet(prefix, 'special', family), dir: 'dst', not: true }, entriesOf(c.any));
+    permit({ k: 'set', set: sharedSet(prefix, 'any', family), dir: 'dst' }, entriesOf(c.any));
   return rules;
 }
 

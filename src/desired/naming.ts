@@ -12,6 +12,8 @@ export interface Names {
   readonly threat: string;
   readonly hold: string;
   readonly toManaged: string;
+  readonly from: string;
+  readonly unmarked: string;
   readonly dispatch: string;
   readonly observe: string;
   readonly dnsOk: string;
@@ -32,6 +34,8 @@ export function namesFor(prefix: string): Names {
     threat: n('THREAT'),
     hold: n('HOLD'),
     toManaged: n('TO'),
+    from: n('FROM'),
+    unmarked: n('UNMARKED'),
     dispatch: n('D'),
     observe: n('OBSERVE'),
     dnsOk: n('DNS'),
@@ -61,6 +65,6 @@ export function classSet(
 /** Sets that are not a container's. */
 export const sharedSet = (
   prefix: string,
-  what: 'enf' | 'pub' | 'alive' | 'special' | 'cut',
+  what: 'enf' | 'pub' | 'alive' | 'any' | 'cut',
   family: Family,
 ): string => `${prefix}-${what}${family}`;

@@ -14,7 +14,14 @@ export type Match =
   | { readonly k: 'syn' }
   /** DNATed, and sent to one of these ports before that. */
   | { readonly k: 'sentTo'; readonly port: PortRange }
+  /** An address or a network. */
   | { readonly k: 'dst'; readonly address: string }
+  /** What a bridge received comes in through the bridge. */
+  | { readonly k: 'in'; readonly device: string }
+  /** IPv6: nobody has routed it, it comes from a neighbour or passes between two (RFC 4861 11.2). */
+  | { readonly k: 'unrouted' }
+  /** From an address of this host. */
+  | { readonly k: 'srcLocal' }
   /** Per source address; above it the rule does not match. */
   | { readonly k: 'limit'; readonly name: string; readonly perSecond: number; readonly burst: number };
 /** As both iptables spell them; the last three are ND (RFC 4861), v6 only. */
@@ -91,6 +98,12 @@ function renderMatch(m: Match, family: Family): string {
       return `-m conntrack --ctstate DNAT --ctorigdstport ${m.port.lo}${m.port.hi === m.port.lo ? '' : `:${m.port.hi}`}`;
     case 'dst':
       return `-d ${m.address}`;
+    case 'in':
+      return `-i ${m.device}`;
+    case 'unrouted':
+      return '-m hl --hl-eq 255';
+    case 'srcLocal':
+      return '-m addrtype --src-type LOCAL';
     case 'limit':
       return `-m hashlimit --hashlimit-upto ${m.perSecond}/sec --hashlimit-burst ${m.burst} --hashlimit-mode srcip --hashlimit-name ${m.name}`;
   }

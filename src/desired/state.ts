@@ -45,6 +45,8 @@ export interface Bridge {
   readonly mac: string;
   /** ifindexes of all veths on it. */
   readonly ports: readonly number[];
+  /** It has ports that are no veths: others than containers send through it, too. */
+  readonly mixed?: boolean;
 }
 
 export interface DesiredInput {

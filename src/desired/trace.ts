@@ -9,6 +9,8 @@ export interface TracePacket {
   readonly src: string;
   readonly dst: string;
   readonly dport?: number;
+  /** It came in through this device. */
+  readonly in?: string;
   /** The port before DNAT, when it was DNATed. */
   readonly sentTo?: number;
   readonly states: readonly CtState[];
@@ -80,6 +82,11 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
       return p.proto === 'tcp' && p.syn === true;
     case 'dst':
       return p.dst === m.address;
+    case 'in':
+      return p.in === m.device;
+    case 'unrouted':
+    case 'srcLocal':
+      return false;
     case 'limit':
       return true;
   }

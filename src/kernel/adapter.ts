@@ -49,7 +49,7 @@ export class KernelAdapter implements AsyncDisposable {
     return new RouteMonitor({
       onLink: (l) => {
         this.#cache.put(l);
-        if (l.kind === 'veth' || l.kind === 'bridge') changed('link');
+        if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined) changed('link');
       },
       onLinkGone: (l) => {
         this.#cache.gone(l);

@@ -1,5 +1,5 @@
 import { type Family, parseV6 } from './ip-address.js';
-import { formatRange, parseCidr, type Range, rangeHas, rangeToCidrs } from './ip-range.js';
+import { formatRange, networkAround, parseCidr, type Range, rangeHas, rangeToCidrs } from './ip-range.js';
 
 /**
  * What `any` leaves out and what an answer to a public name may not contain (DNS rebinding): the IANA special-purpose
@@ -65,9 +65,25 @@ const ranges6: readonly Range[] = [
 const cidrTexts = (ranges: readonly Range[]): readonly string[] =>
   ranges.flatMap((range) => rangeToCidrs(range).map((cidr) => cidr.text));
 
-/** Networks (disjoint, canonical, with length) that `any` excludes, for the kernel's static sets. */
+/** Networks (disjoint, canonical, with length) that `any` excludes. */
 export const NOT_ANY_V4: readonly string[] = cidrTexts(ranges4);
 export const NOT_ANY_V6: readonly string[] = cidrTexts(ranges6);
+
+/** What lies between disjoint ranges of one family. */
+function complement(ranges: readonly Range[], family: Family): Range[] {
+  const everything = networkAround(family, 0n, 0);
+  const gaps: Range[] = [];
+  let lo = everything.lo;
+  for (const r of [...ranges].sort((a, b) => (a.lo < b.lo ? -1 : 1))) {
+    if (r.lo > lo) gaps.push({ family, lo, hi: r.lo - 1n });
+    lo = r.hi + 1n;
+  }
+  return lo <= everything.hi ? [...gaps, { family, lo, hi: everything.hi }] : gaps;
+}
+
+/** Networks that `any` stands for, for the kernel's static sets: a set that somebody empties then permits nothing. */
+export const ANY_V4: readonly string[] = cidrTexts(complement(ranges4, 4));
+export const ANY_V6: readonly string[] = cidrTexts(complement(ranges6, 6));
 
 /** The special-use range around an address, as canonical text, for messages; undefined: ordinary public space. */
 export function privateRangeOf(address: {

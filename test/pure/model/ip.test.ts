@@ -2,11 +2,11 @@ import fc from 'fast-check';
 import IPCIDR from 'ip-cidr';
 import { describe, expect, it } from 'vitest';
 import {
+  ANY_V4,
+  ANY_V6,
   type Family,
   formatAddress,
   formatRange,
-  NOT_ANY_V4,
-  NOT_ANY_V6,
   parseAddress,
   parseCidr,
   privateRangeOf,
@@ -187,10 +187,7 @@ describe('special-use space', () => {
   ])('%s is public', (text) => expect(isPrivate(text)).toBe(false));
 
   it('gives the kernel networks that agree with the question', () => {
-    const mapped: Range = { family: 6, lo: 0xffff_0000_0000n, hi: 0xffff_ffff_ffffn };
-    const networks = [...NOT_ANY_V4, ...NOT_ANY_V6].map((text) =>
-      text === '::ffff:0:0/96' ? mapped : (parseCidr(text) as Range),
-    );
+    const networks = [...ANY_V4, ...ANY_V6].map((text) => parseCidr(text) as Range);
     expect(networks.every((network) => network !== undefined)).toBe(true);
     for (const [i, one] of networks.entries())
       expect(networks.slice(i + 1).some((other) => overlap(one, other))).toBe(false);
@@ -202,7 +199,7 @@ describe('special-use space', () => {
         ),
         ([family, value]) => {
           const inNetworks = networks.some((network) => rangeHas(network, { family, value }));
-          expect(isPrivate(formatAddress(family, value))).toBe(inNetworks);
+          expect(isPrivate(formatAddress(family, value))).toBe(!inNetworks);
         },
       ),
     );
