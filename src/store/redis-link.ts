@@ -44,7 +44,7 @@ export class RedisLink {
     const options = optionsOf(target.options);
     this.#reader = new Redis({ ...options, failoverDetector: target.sentinel });
     this.#writer = new Redis(options);
-    this.#listener = new Redis({ ...options, enableOfflineQueue: true, commandTimeout: undefined });
+    this.#listener = new Redis({ ...options, autoResubscribe: false });
     for (const redis of [this.#reader, this.#writer, this.#listener])
       redis
         .on('error', (e: Error) => this.#failed(e))
@@ -57,13 +57,15 @@ export class RedisLink {
       this.#durability = undefined;
       this.#connection++;
     });
+    this.#listener.on('ready', () =>
+      this.#listener.subscribe(this.channel).catch((e: Error) => this.#failed(e)),
+    );
     this.#listener.on('message', onWake);
   }
 
   /** Begins; resolves at once, the connections come when they can. */
   open(): void {
     for (const redis of [this.#reader, this.#writer, this.#listener]) redis.connect().catch(() => undefined);
-    this.#listener.subscribe(this.channel).catch((e: Error) => this.#failed(e));
   }
 
   get channel(): string {

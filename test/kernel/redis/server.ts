@@ -18,17 +18,16 @@ export async function freePort(): Promise<number> {
   return address.port;
 }
 
-export async function until<T>(
-  what: string,
-  ask: () => T | Promise<T>,
-  ms = 20_000,
-): Promise<NonNullable<T>> {
+type Truthy<T> = Exclude<T, false | undefined | null | 0 | ''>;
+
+/** What `ask` gives as soon as that is something; it may throw meanwhile. */
+export async function until<T>(what: string, ask: () => T | Promise<T>, ms = 20_000): Promise<Truthy<T>> {
   const end = Date.now() + ms;
   let last: unknown;
   while (Date.now() < end) {
     try {
       const value = await ask();
-      if (value) return value;
+      if (value) return value as Truthy<T>;
       last = value;
     } catch (e) {
       last = e;
