@@ -37,12 +37,14 @@ interface Candidate {
 /**
  * Who stands behind which port. A binding once made stays while port and endpoint do: a container could change its own
  * MAC later, its port it cannot. A new one is made when exactly one free port has the endpoint's MAC at its far end.
+ * `unproven`: bridges that may turn out to be Docker's.
  */
 export function bindPorts(
   view: DockerView,
   links: readonly HostLink[],
   before: ReadonlyMap<number, Binding>,
   isManaged: (n: NetworkFacts) => boolean,
+  unproven: ReadonlySet<number> = new Set(),
 ): PortMap {
   const bridges = managedBridges(view, links, isManaged);
   const masters = new Map([...bridges.values()].map((b) => [b.link.index, b] as const));
@@ -54,13 +56,16 @@ export function bindPorts(
     bindBridge(link.name, network, ports, candidates(view, network.id), before, bindings);
     unbound.push(...ports.filter((p) => !bindings.has(p.index)));
   }
-  const exempt = veths.filter((v) => isExempt(v, masters)).map((v) => v.index);
+  const exempt = veths.filter((v) => isExempt(v, masters, unproven)).map((v) => v.index);
   return { bindings, unbound, exempt, bridges };
 }
 
 /** A veth without a master may be Docker's, about to be attached: only one that stands on another bridge is exempt. */
-const isExempt = (veth: HostLink, managed: ReadonlyMap<number, unknown>): boolean =>
-  veth.master !== undefined && !managed.has(veth.master);
+const isExempt = (
+  veth: HostLink,
+  managed: ReadonlyMap<number, unknown>,
+  unproven: ReadonlySet<number>,
+): boolean => veth.master !== undefined && !managed.has(veth.master) && !unproven.has(veth.master);
 
 function managedBridges(
   view: DockerView,

@@ -13,7 +13,8 @@ export interface NetworkPlace {
 const DRIVERS: Readonly<Record<string, string>> = {
   macvlan: 'its frames leave through the parent interface and never pass the host',
   ipvlan: 'its packets leave through the parent interface and never pass the host',
-  overlay: 'its packets leave in a tunnel to other hosts of the swarm, built in a namespace of its own',
+  overlay:
+    'members of it, on any host of the swarm, are reached without being judged; what leaves the swarm goes through docker_gwbridge, and is',
 };
 
 /** What leaves the container, and does not pass where rules stand. */
@@ -42,8 +43,8 @@ const sharedWith = (c: ContainerFacts, holder: ContainerFacts): Finding => ({
 function networkFinding(id: string, { networks, managed }: NetworkPlace): Finding[] {
   const network = networks.get(id);
   if (!network || managed.has(id)) return [];
-  // An internal network has no way out: only its own members are reached.
-  const state = network.internal ? 'partial' : 'unenforced';
+  // On an internal network and on an overlay only other members are reached.
+  const state = network.internal || network.driver === 'overlay' ? 'partial' : 'unenforced';
   const why = DRIVERS[network.driver];
   if (why !== undefined)
     return [

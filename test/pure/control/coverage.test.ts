@@ -185,7 +185,7 @@ describe('networks', () => {
     [network('m', { driver: 'macvlan' }), 'macvlan-network:unenforced'],
     [network('m', { driver: 'macvlan', internal: true }), 'macvlan-network:partial'],
     [network('i', { driver: 'ipvlan' }), 'ipvlan-network:unenforced'],
-    [network('o', { driver: 'overlay', scope: 'swarm' }), 'overlay-network:unenforced'],
+    [network('o', { driver: 'overlay', scope: 'swarm' }), 'overlay-network:partial'],
     [network('b'), 'unmanaged-network:unenforced'],
     [network('b', { internal: true }), 'unmanaged-network:partial'],
     [network('w', { driver: 'weave' }), 'unknown-network:unenforced'],

@@ -1,0 +1,263 @@
+/** What cannot be held is said: every kind of container, and every state of the host, on a real engine. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { RunSpec } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+
+const FORBIDDEN = '93.184.9.9';
+const ENFORCED = { 'drawbridge.mode': 'enforce' };
+const WAIT_MS = 30_000;
+
+interface Scanned {
+  readonly container: string | null;
+  readonly findings: readonly {
+    kind: string;
+    code: string;
+    state: string;
+    detail: string;
+    remedy: string;
+  }[];
+}
+interface Shown {
+  readonly name: string;
+  readonly coverage: { state: string; reasons: string[] };
+}
+
+async function scan(d: Drawbridge): Promise<readonly Scanned[]> {
+  return JSON.parse((await d.get('/v1/scan')).body).items;
+}
+/** Of one container, or (null) of the host: "code:state", without practices. */
+async function codes(d: Drawbridge, container: string | null): Promise<string[]> {
+  const of = (await scan(d)).find((i) => i.container === container);
+  const found = (of?.findings ?? []).filter((f) => f.kind !== 'practice');
+  return found.map((f) => `${f.code}:${f.state}`).sort();
+}
+async function coverage(d: Drawbridge, container: string): Promise<Shown['coverage'] | undefined> {
+  const items: readonly Shown[] = JSON.parse((await d.get('/v1/containers')).body).items;
+  return items.find((c) => c.name === container)?.coverage;
+}
+const until = async (what: string, check: () => Promise<boolean>): Promise<void> => {
+  await waitFor(what, check, WAIT_MS);
+};
+
+describe('containers', () => {
+  let lab: Lab;
+  let d: Drawbridge;
+  beforeAll(async () => {
+    lab = await Lab.up({ sniffer: false });
+    d = lab.drawbridge({ config: { networks: { ignore: ['free'] } } });
+    await d.ready(60_000);
+    await lab.docker('network', 'create', 'free');
+    await lab.docker('network', 'create', '--driver', 'macvlan', '-o', 'parent=eth0', 'lan');
+  });
+  afterAll(() => lab?.down());
+
+  const bind = (source: string, ro = ''): string => `${source}:/mnt${ro}`;
+  const kinds: readonly (readonly [string, RunSpec, readonly string[]])[] = [
+    ['plain', {}, []],
+    ['privileged', { args: ['--privileged'] }, ['privileged:unenforced']],
+    ['net-admin', { args: ['--cap-add=NET_ADMIN'] }, ['net-admin:partial']],
+    ['sys-admin', { args: ['--cap-add=SYS_ADMIN'] }, ['sys-admin:partial']],
+    ['sys-module', { args: ['--cap-add=SYS_MODULE'] }, ['sys-module:unenforced']],
+    ['dac-read', { args: ['--cap-add=DAC_READ_SEARCH'] }, ['dac-read-search:partial']],
+    ['all-caps', { args: ['--cap-add=ALL'] }, ['all-capabilities:unenforced']],
+    ['host-pid', { args: ['--pid=host'] }, ['host-pid:partial']],
+    ['ptrace', { args: ['--pid=host', '--cap-add=SYS_PTRACE'] }, ['host-pid:unenforced']],
+    ['tun', { args: ['--device=/dev/null:/dev/null', '-v', '/dev/net:/dev/net'] }, ['tun:partial']],
+    ['host-network', { network: 'host' }, ['host-network:unenforced']],
+    ['macvlan', { network: 'lan' }, ['macvlan-network:unenforced']],
+    ['ignored-network', { network: 'free' }, ['unmanaged-network:unenforced']],
+    ['no-network', { network: 'none' }, []],
+    ['proxy', { env: { HTTPS_PROXY: 'http://10.200.0.5:3128' } }, ['proxy-variable:enforced']],
+    [
+      'proxied',
+      {
+        env: { HTTPS_PROXY: 'http://10.200.0.5:3128' },
+        labels: { 'drawbridge.allow': '10.200.0.5:3128' },
+      },
+      ['relay:partial'],
+    ],
+  ];
+
+  it.each(kinds)('%s', async (name, spec, expected) => {
+    await lab.start({ name, node: false, labels: ENFORCED, ...spec });
+    await until(`${name} to be inspected`, async () => {
+      const found = await codes(d, name);
+      return (
+        !found.includes('not-inspected:partial') && JSON.stringify(found) === JSON.stringify([...expected])
+      );
+    }).catch(async (e: Error) => {
+      throw new Error(`${e.message}: ${await codes(d, name)}`);
+    });
+    const shown = await coverage(d, name);
+    const worst = ['unenforced', 'partial'].find((s) => expected.some((e) => e.endsWith(`:${s}`)));
+    expect(shown?.state).toBe(worst ?? 'enforced');
+    expect(shown?.reasons).toHaveLength(expected.length);
+    await lab.docker('rm', '-f', name);
+  });
+
+  it.each([
+    ['itself', () => lab.socketPath, ''],
+    ['read-only', () => lab.socketPath, ':ro'],
+    ['its folder', () => lab.dir, ''],
+    ['a folder above, read-only', () => lab.dir.slice(0, lab.dir.lastIndexOf('/')), ':ro'],
+  ])('the Docker socket: %s', async (_name, source, ro) => {
+    await lab.start({ name: 'socket', node: false, labels: ENFORCED, mounts: [bind(source(), ro)] });
+    await until('the socket to be found', async () =>
+      (await codes(d, 'socket')).includes('docker-socket:unenforced'),
+    );
+    expect((await coverage(d, 'socket'))?.state).toBe('unenforced');
+    await lab.docker('rm', '-f', 'socket');
+  });
+
+  it('one that shares a network has the coverage of its holder', async () => {
+    await lab.start({ name: 'vpn', node: false, labels: ENFORCED });
+    await lab.start({ name: 'side', node: false, network: 'container:vpn' });
+    await lab.start({ name: 'told', node: false, network: 'container:vpn', labels: ENFORCED });
+    await until('both to be inspected', async () => (await coverage(d, 'told'))?.state === 'partial');
+    expect(await codes(d, 'side')).toEqual(['shared-network:enforced']);
+    expect(await codes(d, 'told')).toEqual(['shared-network:partial']);
+    await lab.docker('rm', '-f', 'told', 'side', 'vpn');
+  });
+
+  it('a second network that is not held, joined while it runs', async () => {
+    await lab.docker('network', 'create', '--ipv6', 'front');
+    await lab.start({ name: 'joiner', node: false, network: 'front', labels: ENFORCED });
+    const isFree = async (): Promise<boolean> =>
+      (await codes(d, 'joiner')).includes('unmanaged-network:unenforced');
+    await until('it to be enforced', async () => (await coverage(d, 'joiner'))?.state === 'enforced');
+    await lab.docker('network', 'connect', 'free', 'joiner');
+    await until('the network to be said', isFree);
+    expect((await coverage(d, 'joiner'))?.state).toBe('unenforced');
+    await lab.docker('network', 'disconnect', 'free', 'joiner');
+    await until('it to be forgotten', async () => !(await isFree()));
+    await lab.docker('rm', '-f', 'joiner');
+  });
+
+  it('practices are told, secrets by name only', async () => {
+    await lab.start({
+      name: 'careless',
+      node: false,
+      env: { API_TOKEN: 'swordfish-7', EMPTY_SECRET: '' },
+      args: ['-p', '8088:80'],
+    });
+    await lab.start({
+      name: 'careful',
+      node: false,
+      args: ['-p', '127.0.0.1:8089:80', '--user=1000', '--memory=64m', '--pids-limit=50'],
+    });
+    const practices = async (name: string): Promise<string[]> => {
+      const found = (await scan(d)).find((i) => i.container === name)?.findings ?? [];
+      return found.filter((f) => f.kind === 'practice').map((f) => f.code);
+    };
+    await until('both to be inspected', async () => (await practices('careless')).length > 1);
+    expect(await practices('careless')).toEqual([
+      'image-not-pinned',
+      'root-user',
+      'secret-in-environment',
+      'no-limits',
+      'published-everywhere',
+    ]);
+    expect(await practices('careful')).toEqual(['image-not-pinned']);
+    const text = await d.cli(['scan', '--exit-code']);
+    expect(text.code).toBe(1);
+    expect(text.stdout).toContain('API_TOKEN');
+    const everything = text.stdout + (await d.get('/v1/scan')).body + (await d.get('/v1/containers')).body;
+    expect(everything + d.logs()).not.toContain('swordfish');
+    expect(everything).not.toContain('EMPTY_SECRET');
+    await lab.docker('rm', '-f', 'careless', 'careful');
+  });
+
+  it('ps shows the state and what to do', async () => {
+    await lab.start({ name: 'risky', node: false, labels: ENFORCED, args: ['--privileged'] });
+    await until('it to be said', async () => (await coverage(d, 'risky'))?.state === 'unenforced');
+    const { stdout } = await d.cli(['ps']);
+    expect(stdout).toMatch(
+      /^risky\tenforce\tunenforced\t.*it is privileged: .*; run it without --privileged/m,
+    );
+    expect((await d.cli(['status'])).stdout).toMatch(/^0 of 1 enforced/);
+    await lab.docker('rm', '-f', 'risky');
+  });
+});
+
+describe('the host', () => {
+  let lab: Lab;
+  let d: Drawbridge;
+  beforeAll(async () => {
+    lab = await Lab.up({});
+    d = lab.drawbridge({});
+    await d.ready(60_000);
+  });
+  afterAll(() => lab?.down());
+
+  it('an accept ahead of ours is said with every container, and lets nothing forbidden out', async () => {
+    const c = await lab.start({ name: 'web', labels: ENFORCED });
+    await until('it to be enforced', async () => (await coverage(d, 'web'))?.state === 'enforced');
+    await lab.inHost(['iptables', '-I', 'FORWARD', '1', '-j', 'ACCEPT'], { check: true });
+    await until('it to be said', async () => (await codes(d, null)).includes('foreign-accept:partial'));
+    expect((await coverage(d, 'web'))?.reasons[0]).toContain('IPv4 FORWARD: -j ACCEPT');
+    await lab.sniffer.clear();
+    expect((await c.probe('tcp', FORBIDDEN, 80, '--timeout', 1500)).ok).toBe(false);
+    expect(await lab.sniffer.count({ direction: 'out', dst: FORBIDDEN })).toBe(0);
+    await lab.inHost(['iptables', '-D', 'FORWARD', '-j', 'ACCEPT'], { check: true });
+    await until('it to be forgotten', async () => (await coverage(d, 'web'))?.state === 'enforced');
+  });
+
+  it('an overlay: its members are said, what leaves the swarm is held', async () => {
+    await lab.docker('swarm', 'init', '--advertise-addr', lab.addresses.host4);
+    await lab.docker('network', 'create', '--driver', 'overlay', '--attachable', 'over');
+    const c = await lab.start({
+      name: 'task',
+      network: 'over',
+      labels: { 'drawbridge.allow': '93.184.1.1:80' },
+    });
+    await until('the overlay to be said', async () =>
+      (await codes(d, 'task')).includes('overlay-network:partial'),
+    );
+    await lab.sniffer.clear();
+    expect((await c.probe('tcp', '93.184.1.1', 80)).ok).toBe(true);
+    expect((await c.probe('tcp', FORBIDDEN, 80, '--timeout', 1500)).ok).toBe(false);
+    expect(await lab.sniffer.count({ direction: 'out', dst: FORBIDDEN })).toBe(0);
+    await c.remove();
+    await lab.docker('swarm', 'leave', '--force');
+  });
+
+  it('firewalld and ufw are known by what they lay', async () => {
+    await lab.inHost(['nft', 'add', 'table', 'inet', 'firewalld'], { check: true });
+    await lab.inHost(['iptables', '-N', 'ufw-user-input'], { check: true });
+    await lab.inHost(['iptables', '-I', 'INPUT', '-j', 'ufw-user-input'], { check: true });
+    await until('both to be said', async () => {
+      const found = await codes(d, null);
+      return found.includes('firewalld:enforced') && found.includes('ufw:enforced');
+    });
+  });
+});
+
+describe('an engine that lays no rules', () => {
+  let lab: Lab;
+  let d: Drawbridge;
+  beforeAll(async () => {
+    lab = await Lab.up({ daemon: { iptables: false, ip6tables: false } });
+    d = lab.drawbridge({});
+  });
+  afterAll(() => lab?.down());
+
+  it('control: without us a container gets out', async () => {
+    const c = await lab.start({ name: 'before' });
+    expect((await c.probe('tcp', FORBIDDEN, 80)).ok).toBe(true);
+    await c.remove();
+  });
+
+  it('is said, and our rules hold in FORWARD itself', async () => {
+    await d.ready(60_000);
+    await until('it to be said', async () => (await codes(d, null)).includes('docker-iptables-off:enforced'));
+    const labels = { 'drawbridge.allow': '93.184.1.1:80' };
+    const c = await lab.start({ name: 'web', labels });
+    await lab.sniffer.clear();
+    expect((await c.probe('tcp', '93.184.1.1', 80)).ok).toBe(true);
+    expect((await c.probe('tcp', FORBIDDEN, 80, '--timeout', 1500)).ok).toBe(false);
+    expect(await lab.sniffer.count({ direction: 'out', dst: FORBIDDEN })).toBe(0);
+    expect((await coverage(d, 'web'))?.state).toBe('enforced');
+  });
+});
