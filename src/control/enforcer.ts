@@ -40,8 +40,6 @@ export interface InForce {
   readonly desired: DesiredState;
   readonly members: ReadonlyMap<string, Member>;
   readonly veths: readonly number[];
-  /** Our number for the namespace at the far end of each veth that leads into one. */
-  readonly netns: ReadonlyMap<number, number>;
   readonly unattributed: ReadonlySet<number>;
   readonly judge: Judge;
   readonly repaired: boolean;
@@ -83,13 +81,13 @@ export class Enforcer<F extends FlowFacts> {
     const view = this.#o.view();
     if (!this.#state)
       this.#bindings = takeOver(await kernel.bridge(), view, this.#o.shape.marks, this.#identities);
-    const { ports, veths, netns } = await this.#ports(view);
+    const { ports, veths } = await this.#ports(view);
     const input = this.#input(view, ports);
     const desired = compile(input);
     const applied = await kernel.apply(desired, () => this.#purge(ports));
     const known = this.#state && this.#bindings;
     this.#bindings = ports.bindings;
-    const state = this.#settle({ view, ports, veths, netns, input, desired, repaired: applied.repaired });
+    const state = this.#settle({ view, ports, veths, input, desired, repaired: applied.repaired });
     await this.#learn(state, applied.refill, pass.resync);
     this.#o.onApplied(state);
     await this.#revoke(state, known, applied.repaired);
@@ -104,17 +102,14 @@ export class Enforcer<F extends FlowFacts> {
     return compile(this.#input(view, ports));
   }
 
-  async #ports(view: DockerView): Promise<Pick<InForce, 'ports' | 'veths' | 'netns'>> {
+  async #ports(view: DockerView): Promise<Pick<InForce, 'ports' | 'veths'>> {
     const links = await this.#o.kernel.links(new Set(this.#bindings.keys()));
     const ports = bindPorts(view, links, this.#bindings, this.#o.isManaged);
     const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
-    const netns = new Map(
-      links.flatMap((l) => (l.netnsId === undefined ? [] : [[l.index, l.netnsId] as const])),
-    );
     this.#unattributed = new Set(
       [...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)),
     );
-    return { ports, veths, netns };
+    return { ports, veths };
   }
 
   #input(view: DockerView, ports: PortMap): DesiredInput {

@@ -2,50 +2,76 @@ import type { Logger } from '../ports.js';
 import type { InForce } from './enforcer.js';
 
 export interface NamespaceDnsOptions {
-  /** Whether Docker's resolver would ask for this container from the host's namespace. */
+  /** The container may have Docker's embedded resolver at all. */
+  readonly embedded: (container: string) => boolean;
+  /** Whether Docker's resolver would ask for this container from the host's namespace; true while nobody can tell. */
   readonly needs: (container: string) => Promise<boolean>;
+  /** `needs` tells by now: the container runs, and Docker has shown it whole. */
+  readonly isSettled: (container: string) => boolean;
   /** Path of the container's namespace; undefined while it has none. */
   readonly pathOf: (container: string) => string | undefined;
+  /** Path of the namespace that a veth of ours leads into. */
+  readonly pathBehind: (port: number) => string | undefined;
   /** Opens our sockets inside and lays the rules that lead to them; disposing closes the sockets. */
   readonly attach: (container: string, path: string) => Promise<Disposable>;
   /** Takes the rules out again. */
   readonly detach: (path: string) => Promise<void>;
   readonly log: Logger;
 }
+interface Attached {
+  readonly path: string;
+  readonly sockets: Disposable;
+  /** Docker asks for it from the host; undefined: not known yet. */
+  hostAsked: boolean | undefined;
+}
+/** How many namespaces are furnished side by side. */
+const AT_ONCE = 8;
 
 /** Keeps one resolver inside the namespace of each enforced container whose names Docker would ask from the host. */
 export class NamespaceDns {
   readonly #o: NamespaceDnsOptions;
-  readonly #attached = new Map<string, { path: string; sockets: Disposable }>();
+  readonly #attached = new Map<string, Attached>();
+  readonly #attaching = new Map<string, Promise<void>>();
   readonly #failed = new Map<string, string>();
+  #state: InForce | undefined;
+  /** What the last container that could be judged needed: the same engine gives the next one the same upstreams. */
+  #habit = true;
   #chain: Promise<void> = Promise.resolve();
 
   constructor(options: NamespaceDnsOptions) {
     this.#o = options;
   }
 
-  /** Containers whose names we cannot hold inside, with why. */
-  get failed(): ReadonlyMap<string, string> {
-    return this.#failed;
-  }
   isAttached(container: string): boolean {
     return this.#attached.has(container);
+  }
+  /** Docker asks its names (or may) from the host's namespace. */
+  hostAsked(container: string): boolean {
+    const held = this.#attached.get(container);
+    return held ? held.hostAsked !== false : this.#failed.has(container);
   }
 
   /** After every pass. Serial; errors are kept for coverage and tried again with the next pass. */
   applied(state: InForce): void {
+    this.#state = state;
     this.#chain = this.#chain.then(() => this.#sync(state));
   }
 
+  /** Its port has just moved into its namespace: some 50 ms are left before its first instruction, too few for a pass. */
+  arrived(container: string, port: number): void {
+    if (this.#habit && this.#wants(this.#state, container))
+      void this.#attach(container, this.#o.pathBehind(port));
+  }
+
   async close(): Promise<void> {
-    await this.#chain;
+    await this.#idle();
     for (const { sockets } of this.#attached.values()) sockets[Symbol.dispose]();
     this.#attached.clear();
   }
 
   /** Takes our rules out of every namespace (teardown). */
   async detachAll(): Promise<void> {
-    await this.#chain;
+    await this.#idle();
     for (const [id, { path, sockets }] of this.#attached) {
       sockets[Symbol.dispose]();
       await this.#o
@@ -60,16 +86,26 @@ export class NamespaceDns {
     this.#attached.clear();
   }
 
+  async #idle(): Promise<void> {
+    this.#state = undefined;
+    await this.#chain;
+    await Promise.all(this.#attaching.values());
+  }
+
   async #sync(state: InForce): Promise<void> {
+    await Promise.all(this.#attaching.values());
     for (const [id, held] of this.#attached)
       if (!this.#wants(state, id) || this.#o.pathOf(id) !== held.path) await this.#drop(state, id);
     for (const id of this.#failed.keys()) if (!state.members.has(id)) this.#failed.delete(id);
-    for (const id of state.members.keys())
-      if (this.#wants(state, id) && !this.#attached.has(id)) await this.#attach(id);
+    const missing = [...state.members.keys()].filter((id) => this.#wants(state, id));
+    for (let i = 0; i < missing.length; i += AT_ONCE)
+      await Promise.all(missing.slice(i, i + AT_ONCE).map((id) => this.#attachIfNeeded(id)));
+    for (const [id, held] of this.#attached)
+      if (held.hostAsked === undefined && this.#o.isSettled(id)) await this.#judge(id, held);
   }
 
-  #wants(state: InForce, id: string): boolean {
-    return state.members.get(id)?.policy.mode === 'enforce';
+  #wants(state: InForce | undefined, id: string): boolean {
+    return state?.members.get(id)?.policy.mode === 'enforce' && this.#o.embedded(id);
   }
 
   async #drop(state: InForce, id: string): Promise<void> {
@@ -79,13 +115,41 @@ export class NamespaceDns {
     if (held && state.members.has(id)) await this.#o.detach(held.path).catch(() => undefined);
   }
 
-  async #attach(id: string): Promise<void> {
+  async #attachIfNeeded(id: string): Promise<void> {
     const path = this.#o.pathOf(id);
-    if (path === undefined) return;
+    if (this.#attached.has(id) || path === undefined) return;
+    const needs = await this.#needs(id);
+    if (this.#o.isSettled(id)) this.#habit = needs;
+    if (needs) await this.#attach(id, path);
+  }
+
+  #needs(id: string): Promise<boolean> {
+    return this.#o.needs(id).catch((e: unknown) => {
+      this.#o.log.debug({ container: id, err: String(e) }, 'nobody tells whom Docker asks for it');
+      return true;
+    });
+  }
+
+  /** What was attached in haste stays, needed or not: a query may be under way. */
+  async #judge(id: string, held: Attached): Promise<void> {
+    held.hostAsked = await this.#needs(id);
+    this.#habit = held.hostAsked;
+  }
+
+  #attach(id: string, path: string | undefined): Promise<void> {
+    const running = this.#attaching.get(id);
+    if (running || this.#attached.has(id) || path === undefined) return running ?? Promise.resolve();
+    const started = this.#furnish(id, path).finally(() => this.#attaching.delete(id));
+    this.#attaching.set(id, started);
+    return started;
+  }
+
+  async #furnish(id: string, path: string): Promise<void> {
     try {
-      if (!(await this.#o.needs(id))) return;
-      this.#attached.set(id, { path, sockets: await this.#o.attach(id, path) });
+      const sockets = await this.#o.attach(id, path);
+      this.#attached.set(id, { path, sockets, hostAsked: undefined });
       this.#failed.delete(id);
+      this.#o.log.debug({ container: id, path }, 'a resolver of ours answers inside');
     } catch (e) {
       const why = e instanceof Error ? e.message : String(e);
       if (this.#failed.get(id) !== why)

@@ -14,7 +14,8 @@ import { RouteMonitor } from './netlink/route-monitor.js';
 const HEARTBEAT_SECONDS = 5;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
 
-export type LinkNews = (what: 'link' | 'link gone' | 'links overran') => void;
+/** `port`: the link's index. */
+export type LinkNews = (what: 'link' | 'link gone' | 'links overran', port?: number) => void;
 
 /** The kernel of this network namespace behind one face, for the control room. */
 export class KernelAdapter implements AsyncDisposable {
@@ -49,7 +50,7 @@ export class KernelAdapter implements AsyncDisposable {
     return new RouteMonitor({
       onLink: (l) => {
         this.#cache.put(l);
-        if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined) changed('link');
+        if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined) changed('link', l.index);
       },
       onLinkGone: (l) => {
         this.#cache.gone(l);
@@ -69,6 +70,11 @@ export class KernelAdapter implements AsyncDisposable {
 
   links(known: ReadonlySet<number>): Promise<readonly HostLink[]> {
     return this.#cache.all(known);
+  }
+
+  /** Our id for the namespace at a veth's far end; undefined: it is here, or unknown. */
+  namespaceBehind(port: number): number | undefined {
+    return this.#cache.namespaceBehind(port);
   }
 
   async bridge(): Promise<BridgeDesired> {

@@ -44,6 +44,10 @@ export class LinkCache {
     return [...this.#links.values()].map((l) => this.#hostLink(l, bound));
   }
 
+  namespaceBehind(index: number): number | undefined {
+    return this.#links.get(index)?.linkNamespaceId;
+  }
+
   indexOf(name: string): number | undefined {
     for (const l of this.#links.values()) if (l.name === name) return l.index;
     return undefined;

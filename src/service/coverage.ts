@@ -9,7 +9,7 @@ export function coverageInput(engine: Engine, c: ContainerFacts, policy: Policy)
   const { host, engine: daemon, managed, own } = engine.hostWatch;
   const holder = (c.sharesWith && view.containers.get(c.sharesWith)) || c;
   const attached = engine.namespaceDns.isAttached(holder.id);
-  const failed = engine.namespaceDns.failed.has(holder.id);
+  const hostAsked = engine.namespaceDns.hostAsked(holder.id);
   return {
     container: c,
     holder,
@@ -17,8 +17,8 @@ export function coverageInput(engine: Engine, c: ContainerFacts, policy: Policy)
     networks: view.networks,
     managed,
     names: {
-      hostAsked: attached || failed,
-      namespaceDns: attached ? 'attached' : failed ? 'failed' : 'none',
+      hostAsked,
+      namespaceDns: attached ? 'attached' : hostAsked ? 'failed' : 'none',
       resolvers: host?.resolvers ?? [],
     },
     own,

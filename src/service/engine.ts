@@ -1,17 +1,17 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
+import { bindPorts } from '../control/bindings.js';
 import { Classifier } from '../control/classify.js';
 import { Denials } from '../control/denials.js';
 import { Drift } from '../control/drift.js';
 import { Enforcer, type InForce } from '../control/enforcer.js';
 import { Hold } from '../control/hold.js';
 import { NamesPolicy } from '../control/names-policy.js';
-import { NamespaceDns } from '../control/namespace-dns.js';
+import type { NamespaceDns } from '../control/namespace-dns.js';
 import { Reconciler } from '../control/reconciler.js';
 import type { Shape } from '../desired/state.js';
 import { DnsService } from '../dns/service.js';
-import { needsNamespaceDns } from '../docker/resolv.js';
 import { DockerWatch } from '../docker/watch.js';
 import { KernelAdapter } from '../kernel/adapter.js';
 import { exec } from '../kernel/exec.js';
@@ -23,7 +23,7 @@ import { RulesMonitor } from '../kernel/rules-monitor.js';
 import type { Logger, NameEvent } from '../ports.js';
 import { HostWatch } from './host-watch.js';
 import { InUse } from './in-use.js';
-import { Namespaces } from './namespaces.js';
+import { makeNamespaceDns } from './namespaces.js';
 import { Policies, type Said } from './policies.js';
 import { Pulse } from './pulse.js';
 import { SearchDomains } from './search-domains.js';
@@ -73,7 +73,13 @@ export class Engine {
     this.#classifier = this.#makeClassifier();
     this.#drift = this.#makeDrift();
     this.hold = this.#makeHold();
-    this.namespaceDns = this.#makeNamespaceDns();
+    this.namespaceDns = makeNamespaceDns({
+      kernel: this.kernel,
+      dns: this.dns,
+      docker: this.docker,
+      state: () => this.state,
+      log,
+    });
     this.hostWatch = new HostWatch({ config, docker: this.docker, state: () => this.state, log });
   }
 
@@ -84,7 +90,7 @@ export class Engine {
   /** Resolves when the first pass holds. Queue and log are bound before: nothing that is held is lost. */
   async start(): Promise<void> {
     const { log } = this.#o;
-    await this.kernel.prepare((what) => this.#linkNews(what));
+    await this.kernel.prepare((what, port) => this.#linkNews(what, port));
     this.#listenToPackets();
     const { v4, v6, port } = this.shape.dns;
     this.#open.push(await this.dns.listen(v4, port), await this.dns.listen(v6, port));
@@ -263,24 +269,6 @@ export class Engine {
     };
   }
 
-  #makeNamespaceDns(): NamespaceDns {
-    const namespaces = new Namespaces(this.kernel, this.dns, () => this.state);
-    return new NamespaceDns({
-      needs: async (id) => this.#mayBeEmbedded(id) && needsNamespaceDns(await this.docker.resolver(id)),
-      pathOf: namespaces.pathOf,
-      attach: namespaces.attach,
-      detach: namespaces.detach,
-      log: this.#o.log,
-    });
-  }
-
-  /** The default bridge alone has no embedded resolver. */
-  #mayBeEmbedded(id: string): boolean {
-    const { containers, networks } = this.docker.view();
-    const endpoints = containers.get(id)?.endpoints ?? [];
-    return endpoints.some((e) => networks.get(e.networkId)?.name !== 'bridge');
-  }
-
   #listenToPackets(): void {
     this.#queue = new PacketQueue({ queue: this.shape.holdQueue }, (p) => {
       const header = parsePacket(p.payload);
@@ -303,9 +291,21 @@ export class Engine {
     this.#open.push(this.#queue, packets);
   }
 
-  #linkNews(what: 'link' | 'link gone' | 'links overran'): void {
+  #linkNews(what: 'link' | 'link gone' | 'links overran', port?: number): void {
     if (what === 'links overran') this.reconciler.trigger(what);
     else this.reconciler.later(what, what === 'link' ? LINK_MS : GONE_MS);
+    const isIn = port !== undefined && this.kernel.namespaceBehind(port) !== undefined;
+    if (isIn && this.state && !this.state.ports.bindings.has(port)) void this.#portArrived(port, this.state);
+  }
+
+  /** The port stands in its namespace, with the MAC it will have (Docker sets both before it brings it up): now it tells whose it is. */
+  async #portArrived(port: number, state: InForce): Promise<void> {
+    const before = state.ports.bindings;
+    const links = await this.kernel.links(new Set(before.keys()));
+    const { bindings } = bindPorts(this.docker.view(), links, before, this.policies.isManaged);
+    const owner = bindings.get(port)?.container;
+    if (owner !== undefined) this.namespaceDns.arrived(owner, port);
+    this.reconciler.trigger('port');
   }
 }
 

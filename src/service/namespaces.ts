@@ -1,17 +1,21 @@
 import { readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { InForce } from '../control/enforcer.js';
+import { NamespaceDns } from '../control/namespace-dns.js';
 import { namespaceRules, namespaceRulesGone } from '../dns/namespace.js';
 import type { DnsService } from '../dns/service.js';
+import { needsNamespaceDns } from '../docker/resolv.js';
+import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import { tcpListenFd, udpSocketFd } from '../kernel/netlink/namespace.js';
+import type { Logger } from '../ports.js';
 
 const RESOLVER = '127.0.0.11';
 const TRIES = 8;
 const PORTS = { from: 20_000, count: 40_000 } as const;
 
 /** Finds and furnishes containers' network namespaces. */
-export class Namespaces {
+class Namespaces {
   readonly #kernel: KernelAdapter;
   readonly #dns: DnsService;
   readonly #state: () => InForce | undefined;
@@ -26,18 +30,20 @@ export class Namespaces {
   /** From inspect where it is known; before that, the sandbox in Docker's folder that the container's veth leads to. */
   readonly pathOf = (container: string): string | undefined => {
     const state = this.#state();
-    const facts = state?.view.containers.get(container);
-    const key = facts?.privileges?.sandboxKey;
-    if (key) {
-      this.#folders.add(dirname(key));
-      return key;
-    }
+    const key = state?.view.containers.get(container)?.privileges?.sandboxKey;
+    if (key) return key;
     const port = [...(state?.ports.bindings.values() ?? [])].find((b) => b.container === container)?.ifindex;
-    const nsid = port === undefined ? undefined : state?.netns.get(port);
+    return port === undefined ? undefined : this.pathBehind(port);
+  };
+
+  readonly pathBehind = (port: number): string | undefined => {
+    const nsid = this.#kernel.namespaceBehind(port);
     return nsid === undefined ? undefined : this.#sandboxOf(nsid);
   };
 
   #sandboxOf(nsid: number): string | undefined {
+    for (const c of this.#state()?.view.containers.values() ?? [])
+      if (c.privileges?.sandboxKey) this.#folders.add(dirname(c.privileges.sandboxKey));
     for (const folder of this.#folders)
       for (const name of filesIn(folder)) {
         const path = join(folder, name);
@@ -82,4 +88,36 @@ function openSockets(namespace: string): { sockets: { udpFd: number; tcpFd: numb
     }
   }
   throw last;
+}
+
+export interface NamespaceDnsParts {
+  readonly kernel: KernelAdapter;
+  readonly dns: DnsService;
+  readonly docker: DockerWatch;
+  readonly state: () => InForce | undefined;
+  readonly log: Logger;
+}
+
+/** The default bridge alone has no embedded resolver. */
+function mayBeEmbedded(docker: DockerWatch, id: string): boolean {
+  const { containers, networks } = docker.view();
+  const endpoints = containers.get(id)?.endpoints ?? [];
+  return endpoints.some((e) => networks.get(e.networkId)?.name !== 'bridge');
+}
+
+export function makeNamespaceDns({ kernel, dns, docker, state, log }: NamespaceDnsParts): NamespaceDns {
+  const namespaces = new Namespaces(kernel, dns, state);
+  return new NamespaceDns({
+    embedded: (id) => mayBeEmbedded(docker, id),
+    needs: async (id) => needsNamespaceDns(await docker.resolver(id)),
+    isSettled: (id) => {
+      const facts = docker.view().containers.get(id);
+      return facts?.state === 'running' && facts.privileges !== undefined;
+    },
+    pathOf: namespaces.pathOf,
+    pathBehind: namespaces.pathBehind,
+    attach: namespaces.attach,
+    detach: namespaces.detach,
+    log,
+  });
 }
