@@ -25,7 +25,7 @@ const isNever = (text: string): boolean => {
 };
 
 /** Throws FetchFault. */
-export function checkAddress(address: string, host: string, allowPrivate: boolean): void {
+function checkAddress(address: string, host: string, allowPrivate: boolean): void {
   const refused = allowPrivate ? isNever(address) : isPrivate(address);
   if (!refused) return;
   throw new FetchFault(

@@ -1,5 +1,5 @@
 /** Fetching a feed: what is asked for, and how it ends. */
-export interface FeedAuth {
+interface FeedAuth {
   /** Header's name, such as "Authorization", "Auth-Key" or "X-Api-Key". */
   readonly header: string;
   /** File that holds the secret (one line); read anew for each fetch. */

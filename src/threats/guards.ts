@@ -36,7 +36,7 @@ export const DEFAULT_GUARDS: Guards = {
   maxAddresses6: 2 ** 112,
 };
 
-export type RefusalCode =
+type RefusalCode =
   | 'format'
   | 'cut'
   | 'bad-lines'

@@ -1,7 +1,7 @@
 /** One of many does the work: a lease with a fencing number, over any store that can compare and set. */
 import { RefusedError, type Store } from '../ports.js';
 
-export interface Lease {
+interface Lease {
   /** Grows with every holder; who publishes under a lower one is late. */
   readonly fence: number;
   /** Gives it back at once, if it is still ours. */

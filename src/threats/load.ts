@@ -17,7 +17,7 @@ import type { KnownRange } from './well-known.js';
 export interface LoadJob {
   readonly feed: string;
   readonly body: Uint8Array;
-  readonly parse: ParseOptions;
+  readonly parse: Omit<ParseOptions, 'maxFound'>;
   readonly guards: Guards;
   /** The version in force. */
   readonly before?: FeedData;
@@ -118,14 +118,18 @@ const samplesOf = (found: Collector): Pick<LoadReport, 'bad' | 'unsupported' | '
   skipped: found.skipped.samples,
 });
 
+/** So many times may a list repeat itself before reading ends. */
+const MAX_REPEATS = 4;
+const REMEDIES = {
+  format: 'look at what the server sent; name the format if it is one of those known',
+  'too-many': 'raise maxEntries if this host has the memory, or choose a smaller list',
+} as const;
+
 /** Never throws for anything in the body. */
 export async function loadFeed(job: LoadJob): Promise<LoadOutcome> {
-  const parsed = await parseBody(job.body, job.parse);
+  const maxFound = job.guards.maxEntries * MAX_REPEATS;
+  const parsed = await parseBody(job.body, { ...job.parse, maxFound });
   if (parsed.ok) return accepted(job, parsed.format, parsed.found);
-  const refusal: UpdateRefusal = {
-    code: 'format',
-    reason: parsed.reason,
-    remedy: 'look at what the server sent; name the format if it is one of those known',
-  };
-  return { ok: false, refusal, report: NO_REPORT };
+  const { code, reason } = parsed;
+  return { ok: false, refusal: { code, reason, remedy: REMEDIES[code] }, report: NO_REPORT };
 }

@@ -21,7 +21,7 @@ export interface MergeJob {
 }
 
 /** A feed lists space that is protected: subtracted, and told. */
-export interface Subtraction {
+interface Subtraction {
   readonly feed: string;
   readonly label: string;
   /** How many of its lines meet the protected space (counted up to 1000). */
@@ -31,7 +31,7 @@ export interface Subtraction {
   readonly listed: string;
 }
 
-export interface MergedFamily {
+interface MergedFamily {
   /** For hash:ip and hash:net sets. */
   readonly members: Members;
   /** The same addresses, disjoint, for `contains`. */

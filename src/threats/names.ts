@@ -170,8 +170,9 @@ export class NameTable {
   #append(name: string, flags: number, line: number): void {
     const index = this.#count;
     const start = index === 0 ? 0 : this.#end(index - 1);
-    if (start + name.length > this.#octets.length) this.#octets = grow(this.#octets, this.#octets.length * 2);
-    if (index === this.#ends.length) this.#growColumns(index * 2);
+    if (start + name.length > this.#octets.length)
+      this.#octets = grow(this.#octets, this.#octets.length * 2 + name.length);
+    if (index === this.#ends.length) this.#growColumns(index * 2 + 256);
     for (let k = 0; k < name.length; k++) this.#octets[start + k] = name.charCodeAt(k);
     this.#ends[index] = start + name.length;
     this.#flags[index] = flags;

@@ -11,15 +11,19 @@ export interface ParseOptions extends FormatOptions {
   readonly format: string;
   /** Octets after unpacking. */
   readonly maxSize: number;
+  /** Ranges and names, repeated ones included, after which reading ends. */
+  readonly maxFound: number;
 }
 
 export type ParseOutcome =
   | { readonly ok: true; readonly format: FormatName; readonly found: Collector }
-  | { readonly ok: false; readonly reason: string };
+  | { readonly ok: false; readonly code: 'format' | 'too-many'; readonly reason: string };
 
 const HEAD = 64 * 1024;
 
-const refused = (reason: string): ParseOutcome => ({ ok: false, reason });
+const refused = (reason: string): ParseOutcome => ({ ok: false, code: 'format', reason });
+
+const foundBy = ({ v4, v6, names }: Collector): number => v4.count + v6.count + names.size;
 
 /** The first parts up to HEAD octets, and the rest still to be read. */
 async function readHead(parts: AsyncIterator<Uint8Array>): Promise<readonly Uint8Array[]> {
@@ -42,14 +46,27 @@ function choose(
   return named ? { ok: true, format: named } : { ok: false, reason: `no such format: ${format}` };
 }
 
+/** False: more than `maxFound` was there, and the rest was not read. */
 async function feed(
   parser: BodyParser,
+  parts: AsyncIterable<Uint8Array>,
+  found: Collector,
+  maxFound: number,
+): Promise<boolean> {
+  for await (const part of parts) {
+    parser.push(part);
+    if (foundBy(found) > maxFound) return false;
+  }
+  parser.end();
+  return foundBy(found) <= maxFound;
+}
+
+async function* joined(
   head: readonly Uint8Array[],
   rest: AsyncIterator<Uint8Array>,
-): Promise<void> {
-  for (const part of head) parser.push(part);
-  for (let step = await rest.next(); !step.done; step = await rest.next()) parser.push(step.value);
-  parser.end();
+): AsyncGenerator<Uint8Array> {
+  yield* head;
+  for (let step = await rest.next(); !step.done; step = await rest.next()) yield step.value;
 }
 
 async function parseParts(parts: AsyncIterator<Uint8Array>, options: ParseOptions): Promise<ParseOutcome> {
@@ -58,8 +75,10 @@ async function parseParts(parts: AsyncIterator<Uint8Array>, options: ParseOption
   const chosen = choose(options.format, Buffer.concat(head).subarray(0, HEAD).toString('utf8'));
   if (!chosen.ok) return refused(chosen.reason);
   const found = new Collector();
-  await feed(parserFor(chosen.format, found, options), head, parts);
-  return { ok: true, format: chosen.format, found };
+  const parser = parserFor(chosen.format, found, options);
+  if (await feed(parser, joined(head, parts), found, options.maxFound))
+    return { ok: true, format: chosen.format, found };
+  return { ok: false, code: 'too-many', reason: `the list has more than ${options.maxFound} lines` };
 }
 
 /** Never throws for anything in the body. */

@@ -87,7 +87,7 @@ export const memberCount = (members: Members): number =>
 const formatV4 = (value: number): string =>
   `${value >>> 24}.${(value >>> 16) & 255}.${(value >>> 8) & 255}.${value & 255}`;
 
-export const addressText = (column: Uint32Array, i: number, words: WordCount): string =>
+const addressText = (column: Uint32Array, i: number, words: WordCount): string =>
   words === 1 ? formatV4(column[i] as number) : formatAddress(familyOf(words), readAddress(column, i, words));
 
 /** Texts for `ipset restore`, such as "192.0.2.7". */

@@ -4,7 +4,7 @@ import { countOf, type Ranges } from './ranges.js';
 import { compareAt, type WordCount } from './words.js';
 
 /** How many ranges begin at or before address `i` of `column`. */
-export function beginBy(ranges: Ranges, column: Uint32Array, i: number): number {
+function beginBy(ranges: Ranges, column: Uint32Array, i: number): number {
   let low = 0;
   let high = countOf(ranges);
   while (low < high) {

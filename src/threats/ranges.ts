@@ -25,12 +25,6 @@ export const emptyRanges = (words: WordCount): Ranges => ({
   hi: new Uint32Array(0),
 });
 
-export const emptyListed = (words: WordCount): ListedRanges => ({
-  ...emptyRanges(words),
-  line: new Uint32Array(0),
-  since: new Uint32Array(0),
-});
-
 function grown(column: Uint32Array): Uint32Array {
   const next = new Uint32Array(column.length * 2);
   next.set(column);

@@ -3,7 +3,7 @@
 import type { FeedCounts } from './feed-data.js';
 import type { Validators } from './fetch-types.js';
 
-export type FeedStatus = 'never' | 'current' | 'refused' | 'failed' | 'later';
+type FeedStatus = 'never' | 'current' | 'refused' | 'failed' | 'later';
 
 /** What is known of a feed between fetches; plain data, kept in the store. Times in milliseconds since the epoch. */
 export interface FeedState {

@@ -11,10 +11,10 @@ interface Waiting {
 }
 
 function start(): Worker {
-  const here = import.meta.url;
-  if (!here.endsWith('.ts')) return new Worker(new URL('./worker.js', here));
+  const script = new URL('./worker.js', import.meta.url);
+  if (!import.meta.url.endsWith('.ts')) return new Worker(script);
   // From sources: threads do not inherit the TypeScript loader.
-  const url = JSON.stringify(new URL('./worker.ts', here).href);
+  const url = JSON.stringify(script.href.replace(/js$/, 'ts'));
   return new Worker(`import('tsx/esm/api').then(({ register }) => { register(); return import(${url}); })`, {
     eval: true,
   });

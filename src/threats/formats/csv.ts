@@ -27,7 +27,7 @@ const VALUE_COLUMNS = [
 const TRAILER = /^#\s*END\s+\(?(\d+)\s+entries/i;
 
 /** Cells of one record; undefined: a quote is not closed, or text follows a closing quote. */
-export function cells(text: string, delimiter: string): string[] | undefined {
+function cells(text: string, delimiter: string): string[] | undefined {
   const out: string[] = [];
   let at = 0;
   for (;;) {

@@ -11,6 +11,8 @@ const found = (format: FormatName): Detected => ({ ok: true, format });
 const unknown = (reason: string): Detected => ({ ok: false, reason });
 
 const MAX_SAMPLE = 200;
+/** The shapes below are tried on no more of a line: enough to tell, and nothing to get lost in. */
+const MAX_LINE = 400;
 const ADDRESS = String.raw`(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{0,4}:[0-9a-f:.]+)`;
 const NAME = String.raw`(?:\*?\.)?(?:[\p{L}\p{N}_-]+\.)+[\p{L}\p{N}_-]*\p{L}[\p{L}\p{N}_-]*\.?`;
 
@@ -32,7 +34,7 @@ const shapeOf = (line: string): FormatName | undefined => SHAPES.find(([, shape]
 const contentLines = (head: string): readonly string[] =>
   head
     .split('\n')
-    .map((line) => line.trim())
+    .map((line) => line.trim().slice(0, MAX_LINE))
     .filter((line) => line !== '' && !/^(?:[;!]|\/\/|#(?!#))/.test(line))
     .slice(0, MAX_SAMPLE);
 

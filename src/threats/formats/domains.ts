@@ -5,9 +5,13 @@ import { type BodyParser, textLines } from './lines.js';
 import type { FormatOptions } from './options.js';
 import { takeValue } from './value.js';
 
-/** A comment behind the name needs a blank before it; "#" and "!" begin one at the line's start. */
-export const uncomment = (text: string): string =>
-  /^(?:[#;!]|\/\/)/.test(text) ? '' : text.replace(/\s+(?:[#;]|\/\/).*$/, '');
+/** What stands before a comment. "#", ";", "//" and "!" begin one at the line's start, the first three behind a blank too. */
+export function uncomment(text: string): string {
+  if (/^(?:[#;!]|\/\/)/.test(text)) return '';
+  // One blank, not a run of them: a long run would be walked once for each of its blanks.
+  const comment = text.search(/\s(?:[#;]|\/\/)/);
+  return comment < 0 ? text : text.slice(0, comment).trimEnd();
+}
 
 /**
  * A listed name stands for all below it too, wildcard or not: whoever controls evil.example controls its children, and

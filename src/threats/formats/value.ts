@@ -47,7 +47,7 @@ export function addValue(text: string, flags: number, into: Collector): string {
 }
 
 /** Why a value that is no address and no name is nothing for us; undefined: it may be one. */
-export function unusable(text: string): string | undefined {
+function unusable(text: string): string | undefined {
   if (URL_TEXT.test(text)) return 'a URL: its host may serve others';
   return HASH.test(text) ? 'a file hash' : undefined;
 }

@@ -42,7 +42,13 @@ export async function parsed(
   format = 'auto',
   options: Partial<LoadJob['parse']> = {},
 ): Promise<Collector> {
-  const outcome = await parseBody(octets(body), { format, maxSize: 1 << 28, now: NOW, ...options });
+  const outcome = await parseBody(octets(body), {
+    format,
+    maxSize: 1 << 28,
+    maxFound: 1e7,
+    now: NOW,
+    ...options,
+  });
   if (!outcome.ok) throw new Error(outcome.reason);
   return outcome.found;
 }

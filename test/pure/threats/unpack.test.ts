@@ -14,7 +14,7 @@ const zip = (files: Record<string, string>): Uint8Array =>
   zipSync(Object.fromEntries(Object.entries(files).map(([name, text]) => [name, Buffer.from(text)])));
 
 const parse = (body: Uint8Array, extras: { maxSize?: number; member?: string } = {}): Promise<ParseOutcome> =>
-  parseBody(body, { format: 'auto', maxSize: 1e6, now: 0, ...extras });
+  parseBody(body, { format: 'auto', maxSize: 1e6, maxFound: 1e6, now: 0, ...extras });
 const entries = (outcome: ParseOutcome): number | string =>
   outcome.ok ? outcome.found.entries : outcome.reason;
 
