@@ -15,8 +15,8 @@ import { Counts } from './service/counts.js';
 import { Ending } from './service/ending.js';
 import { Engine } from './service/engine.js';
 import type { Said } from './service/policies.js';
+import { openStore } from './service/store.js';
 import { noteFound, teardownKernel } from './service/teardown.js';
-import { openEmbeddedStore } from './store/embedded.js';
 import { VERSION } from './version.js';
 
 /** After these a container may be known no more. */
@@ -55,7 +55,9 @@ function hurry(log: Logger): void {
 }
 
 async function start(config: Config, log: Logger, parts: Ending): Promise<Service> {
-  const store = await openEmbeddedStore({ dir: config.state, log });
+  const shared = await openStore(config, log);
+  const { store } = shared;
+  const node = config.node || hostname();
   parts.add(() => store.close());
   await noteFound(config);
   let changes: Changes | undefined;
@@ -72,12 +74,14 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   engine.docker.onChange((view, reason) => {
     if (GONE.test(reason)) void changes?.forget((id) => !view.containers.has(id));
   });
-  const audit = await Audit.open(store, Date.now);
+  const audit = await Audit.open(store, { now: Date.now, node });
+  parts.add(async () => audit[Symbol.dispose]());
   changes = await Changes.open({
     store,
     audit,
     enforcer: engine.reconciler,
     log,
+    node,
     folderLists: () => [...lists.state.lists.values()],
     usedBy: (list) => usersOf(engine, list),
     find: (idOrName) => findContainer(engine.docker.view().containers.values(), idOrName),
@@ -101,10 +105,11 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     changes: opened,
     audit,
     store,
+    storeKind: shared.kind,
     counts,
     said,
     version: VERSION,
-    node: config.node || hostname(),
+    node,
     teardown: async () => {
       await engine.reconciler.stop();
       await engine.namespaceDns.detachAll();

@@ -223,6 +223,8 @@ export interface ScanView {
 export interface AuditView {
   /** RFC 3339 UTC */
   readonly time: string;
+  /** The host that made the change. */
+  readonly node?: string;
   readonly who: string;
   readonly action: string;
   readonly target: string;

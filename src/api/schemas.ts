@@ -77,6 +77,7 @@ export const GrantSchema = Type.Object(
     id: Type.String(),
     entry: Text('canonical'),
     owner: Text('compose:PROJECT/SERVICE or name:NAME (open-ended), id:CONTAINER (timed)'),
+    node: Type.Optional(Text('the host of the container (timed)')),
     created: Time,
     expires: Nullable(Time),
   },
@@ -147,6 +148,7 @@ export type LockdownBody = Static<typeof LockdownSchema>;
 export const AuditSchema = Type.Object(
   {
     time: Time,
+    node: Type.Optional(Text('the host that made the change')),
     who: Type.String(),
     action: Type.String({ examples: ['grant.add', 'lockdown.on'] }),
     target: Type.String(),

@@ -25,10 +25,20 @@ export function failureOf(e: unknown): CommandFailure {
   if (e instanceof CommandFailure) return e;
   if (e instanceof ApiError) return new CommandFailure(e.problem.errors);
   if (e instanceof UnreachableError) return new CommandFailure([unreachable(e)]);
+  if (e instanceof Error && SPEAKING.includes(e.name)) return new CommandFailure([spoken(e.message)]);
   const detail = e instanceof Error ? (e.stack ?? e.message) : String(e);
   return new CommandFailure([
     { detail, remedy: 'this is a fault of drawbridge: report it with what you did' },
   ]);
+}
+
+/** Errors of the service's start whose text ends in what to do. */
+const SPEAKING: readonly string[] = ['StoreError', 'ListenError'];
+
+function spoken(message: string): Problem {
+  const end = message.lastIndexOf('. ');
+  if (end < 0) return { detail: message, remedy: 'see its log' };
+  return { detail: message.slice(0, end), remedy: message.slice(end + 2) };
 }
 
 export const isNotRunning = (e: unknown): boolean =>

@@ -1,5 +1,4 @@
 import type { Config } from '../config/config.js';
-import { CommandFailure } from './failure.js';
 
 /** Keys that are read and have no effect in this version, in words: never silently. */
 export function notInForce(config: Config): readonly string[] {
@@ -15,17 +14,4 @@ export function notInForce(config: Config): readonly string[] {
       ? ['api.tokens: bearer tokens are not checked in this version; the socket’s rights guard it']
       : []),
   ];
-}
-
-/** Keys without which the service would not be what was asked for. Throws CommandFailure. */
-export function refuseUnbuilt(config: Config): void {
-  if (config.store.redis === '') return;
-  const detail = 'store.redis: this version has the embedded store only';
-  throw new CommandFailure([
-    {
-      detail,
-      remedy: 'leave store.redis out; state is the folder of the embedded store',
-      pointer: '/store/redis',
-    },
-  ]);
 }

@@ -4,7 +4,7 @@ import { fromFlags } from '../config/overlay.js';
 import type { Registry, Session } from './command.js';
 import { CommandFailure, failureOf, problemText, wrongUsage } from './failure.js';
 import type { Log, RunningService } from './host.js';
-import { notInForce, refuseUnbuilt } from './not-in-force.js';
+import { notInForce } from './not-in-force.js';
 
 type Flags = Readonly<Record<string, string>>;
 
@@ -37,7 +37,7 @@ function flagsOf(words: readonly string[]): Flags {
 
 /** Ends at SIGTERM and SIGINT (the kernel keeps enforcing), or after a teardown. SIGHUP starts anew with the file's new content. */
 async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
-  let config = await settled(session, flags);
+  let config = await session.config(flags);
   for (;;) {
     const log = session.host.createLog(config.log);
     for (const what of notInForce(config)) log.warn({}, what);
@@ -47,12 +47,6 @@ async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
     if (!reloaded) return 0;
     config = reloaded;
   }
-}
-
-async function settled(session: Session, flags: Flags): Promise<Config> {
-  const config = await session.config(flags);
-  refuseUnbuilt(config);
-  return config;
 }
 
 async function started({ host }: Session, config: Config, log: Log): Promise<RunningService | undefined> {
@@ -77,7 +71,7 @@ async function untilReload(
     void service.stop().catch((e: unknown) => log.error({ err: e }, 'not everything ended cleanly'));
   const reload = async () => {
     try {
-      next = await settled(session, flags);
+      next = await session.config(flags);
       stop();
     } catch (e) {
       log.error(

@@ -74,9 +74,16 @@ export class Committer {
     }
   }
 
-  /** Writes without waiting for the kernel: for what only takes away what no longer counts (expired grants). */
-  async write(change: KeyChange): Promise<void> {
-    await this.#writeWithAudit(change);
+  /**
+   * Takes away what no longer counts (expired grants), without waiting for the kernel. Another host may have been first:
+   * then its own word of that is on its way.
+   */
+  async tidy(change: KeyChange): Promise<void> {
+    try {
+      await this.#writeWithAudit(change);
+    } catch (e) {
+      if (!(e instanceof RefusedError && e.refusal.kind === 'precondition')) throw e;
+    }
     this.#options.onChange();
   }
 
@@ -151,6 +158,17 @@ export class Committer {
 
 function refusalOf(e: unknown): RefusedError {
   if (e instanceof RefusedError) return e;
-  const detail = `the change was not stored: ${e instanceof Error ? e.message : String(e)}`;
+  const why = e instanceof Error ? e.message : String(e);
+  if (isUnsure(e))
+    return new RefusedError({
+      kind: 'not-in-force',
+      detail: `nobody knows whether the change was stored: ${why}`,
+      remedy:
+        'look at what is there when the store answers again, and make the change again if it is missing',
+    });
+  const detail = `the change was not stored: ${why}`;
   return new RefusedError({ kind: 'not-in-force', detail, remedy: 'mend the store, then try again' });
 }
+
+/** A shared store took the write and did not confirm it (StoreError `unknown`). */
+const isUnsure = (e: unknown): boolean => e instanceof Error && 'code' in e && e.code === 'unknown';

@@ -4,6 +4,7 @@ import { parseEntry } from '../model/entry-parse.js';
 import { ownerIsCertain, ownerKey } from '../model/owner.js';
 import type { Grant, Mode } from '../model/policy.js';
 import type { Committer } from './changes-commit.js';
+import { isOurs } from './changes-node.js';
 import { refuse, refuseInvalid } from './changes-refuse.js';
 import { type ChangesState, grantKey, modeKey } from './changes-state.js';
 
@@ -14,6 +15,8 @@ export interface ContainerChangeOptions {
   find(idOrName: string): ContainerFacts;
   /** ms since the epoch. */
   now(): number;
+  /** This host's name in a fleet. */
+  readonly node: string | undefined;
 }
 
 const LONGEST_GRANT_MS = 366 * 86_400_000;
@@ -93,13 +96,14 @@ export class ContainerChanges {
   async drop(isGone: (containerId: string) => boolean): Promise<void> {
     const grants = [...this.#o.state.grants.values()].map((g) => g.value);
     for (const grant of grants) {
+      if (!isOurs(grant, this.#o.node, this.#o.now())) continue;
       const over = this.#o.state.deadlines.isOver(grantKey(grant.id), grant, this.#o.now());
       if (!over && !(grant.owner.startsWith('id:') && isGone(grant.owner.slice(3)))) continue;
       const change = { key: grantKey(grant.id), before: grant, after: undefined };
       const who = over ? 'expiry' : 'container removed';
       await this.#o.committer.serial(change.key, async () => {
         if (!this.#o.state.grants.has(grant.id)) return;
-        await this.#o.committer.write({ ...change, who, action: 'grant.remove', target: grant.owner });
+        await this.#o.committer.tidy({ ...change, who, action: 'grant.remove', target: grant.owner });
       });
     }
   }
@@ -111,6 +115,7 @@ export class ContainerChanges {
       id: randomBytes(6).toString('hex'),
       entry,
       owner,
+      ...(forMs !== undefined && this.#o.node !== undefined && { node: this.#o.node }),
       created: new Date(now).toISOString(),
       ...expires,
     };

@@ -1,6 +1,7 @@
 import type { ContainerFacts } from '../model/container.js';
 import { type Lockdown, PAUSE_ALL, type Pause } from '../model/emergency.js';
 import type { Committer, KeyChange } from './changes-commit.js';
+import { isOurs } from './changes-node.js';
 import { refuse, refuseInvalid } from './changes-refuse.js';
 import { type ChangesState, LOCKDOWN_KEY, pauseKey } from './changes-state.js';
 
@@ -11,6 +12,8 @@ export interface EmergencyOptions {
   holder(idOrName: string): ContainerFacts;
   /** ms since the epoch. */
   now(): number;
+  /** This host's name in a fleet. */
+  readonly node: string | undefined;
 }
 
 const LONGEST_PAUSE_MS = 7 * 86_400_000;
@@ -30,7 +33,8 @@ export class EmergencyChanges {
     return this.#o.committer.serial(pauseKey(owner), async () => {
       const now = this.#o.now();
       const [created, expires] = [now, now + forMs].map((t) => new Date(t).toISOString()) as [string, string];
-      const after: Pause = { owner, created, expires, by: who };
+      const host = owner === PAUSE_ALL || this.#o.node === undefined ? {} : { node: this.#o.node };
+      const after: Pause = { owner, ...host, created, expires, by: who };
       await this.#commit(owner, after, target, who);
       return after;
     });
@@ -60,6 +64,7 @@ export class EmergencyChanges {
   async drop(isGone: (containerId: string) => boolean): Promise<void> {
     const { state, committer } = this.#o;
     for (const pause of [...state.pauses.values()].map((p) => p.value)) {
+      if (!isOurs(pause, this.#o.node, this.#o.now())) continue;
       const key = pauseKey(pause.owner);
       const over = state.deadlines.isOver(key, pause, this.#o.now());
       if (!over && !(pause.owner.startsWith('id:') && isGone(pause.owner.slice(3)))) continue;
@@ -67,7 +72,7 @@ export class EmergencyChanges {
       await committer.serial(key, async () => {
         // A new pause may have taken its place meanwhile.
         if (state.pauses.get(pause.owner)?.value !== pause) return;
-        await committer.write({ ...changeOf(pause, undefined, pause.owner), who });
+        await committer.tidy({ ...changeOf(pause, undefined, pause.owner), who });
       });
     }
   }

@@ -14,6 +14,8 @@ export interface ChangesOptions
   readonly audit: AuditSink;
   readonly enforcer: Enforcer;
   readonly log: Logger;
+  /** This host's name in a fleet. */
+  readonly node?: string;
   /** Monotonic ms, as of performance.now: what lasts a time ends by it too. */
   readonly monotonic?: () => number;
   /** What `current()` gives has changed (by the API, another instance or time): compile again. */
@@ -52,12 +54,14 @@ export class Changes {
       committer,
       find: (idOrName) => options.find(idOrName),
       now: () => options.now(),
+      node: options.node,
     });
     this.emergency = new EmergencyChanges({
       state,
       committer,
       holder: (idOrName) => this.#containers.holder(idOrName),
       now: () => options.now(),
+      node: options.node,
     });
     this.#moment = new NextMoment(
       () => options.now(),

@@ -5,6 +5,8 @@ import type { Policy } from './policy.js';
 export interface Pause {
   /** "all", or "id:CONTAINER": a pause dies with its container. */
   readonly owner: string;
+  /** The host of the container. */
+  readonly node?: string;
   /** RFC 3339 UTC */
   readonly created: string;
   readonly expires: string;

@@ -37,6 +37,8 @@ export interface Grant {
   readonly entry: string;
   /** Owner key: "compose:PROJECT/SERVICE" or "name:NAME" (open-ended), "id:CONTAINER" (timed). */
   readonly owner: string;
+  /** The host of the container (timed); absent in what older versions wrote. */
+  readonly node?: string;
   readonly created: string;
   /** RFC 3339 UTC */
   readonly expires?: string;

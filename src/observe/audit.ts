@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import type { AuditView, Store } from '../ports.js';
 
 /** Who changed what: one record a change (spec 7), kept in the store, oldest dropped beyond `keep`. */
@@ -16,34 +17,50 @@ export interface AuditRecord {
 const PREFIX = 'audit/';
 const KEEP = 10_000;
 
-export class Audit {
+export interface AuditOptions {
+  /** ms since the epoch. */
+  readonly now: () => number;
+  /** This host, where several share the store. */
+  readonly node?: string;
+  readonly keep?: number;
+}
+
+/** The records of all hosts of the store. */
+export class Audit implements Disposable {
   readonly #store: Store;
-  readonly #now: () => number;
-  readonly #keep: number;
+  readonly #o: AuditOptions;
   /** Keys in the order of time, oldest first. */
   readonly #keys: string[];
+  readonly #watch: Disposable;
   #sequence = 0;
+  /** Two hosts may write in one millisecond. */
+  readonly #writer = randomBytes(4).toString('hex');
 
-  private constructor(store: Store, now: () => number, keep: number, keys: string[]) {
+  private constructor(store: Store, options: AuditOptions, keys: string[]) {
     this.#store = store;
-    this.#now = now;
-    this.#keep = keep;
+    this.#o = options;
     this.#keys = keys;
+    this.#watch = store.watch(({ key, value }) => {
+      if (key.startsWith(PREFIX)) this.#changed(key, value !== undefined);
+    });
   }
 
-  /** `now`: ms since the epoch. */
-  static async open(store: Store, now: () => number, keep = KEEP): Promise<Audit> {
+  static async open(store: Store, options: AuditOptions): Promise<Audit> {
     const keys = (await store.list(PREFIX)).map((item) => item.key);
-    return new Audit(store, now, keep, keys);
+    return new Audit(store, options, keys.sort());
   }
 
-  /** Writes the record under `audit/TIME-N`; resolves with its key when durable. */
+  [Symbol.dispose](): void {
+    this.#watch[Symbol.dispose]();
+  }
+
+  /** Writes the record under `audit/TIME-N-WRITER`; resolves with its key when durable. */
   async record(record: AuditRecord): Promise<string> {
-    const time = new Date(this.#now()).toISOString();
+    const { node } = this.#o;
+    const time = new Date(this.#o.now()).toISOString();
     this.#sequence = (this.#sequence + 1) % 1_000_000;
-    const key = `${PREFIX}${time}-${String(this.#sequence).padStart(6, '0')}`;
-    await this.#store.put(key, { time, ...record });
-    this.#keys.push(key);
+    const key = `${PREFIX}${time}-${String(this.#sequence).padStart(6, '0')}-${this.#writer}`;
+    await this.#store.put(key, { time, ...(node !== undefined && { node }), ...record });
     await this.#prune();
     return key;
   }
@@ -64,12 +81,18 @@ export class Audit {
   /** Takes back a record whose change was not made after all. */
   async retract(key: string): Promise<void> {
     await this.#store.delete(key);
-    const at = this.#keys.lastIndexOf(key);
-    if (at >= 0) this.#keys.splice(at, 1);
   }
 
   async #prune(): Promise<void> {
-    const surplus = this.#keys.splice(0, Math.max(0, this.#keys.length - this.#keep));
+    const surplus = this.#keys.splice(0, Math.max(0, this.#keys.length - (this.#o.keep ?? KEEP)));
     await Promise.all(surplus.map((key) => this.#store.delete(key)));
+  }
+
+  /** Ours and those of other hosts; a clock that differs a little puts a record a little before the last. */
+  #changed(key: string, isThere: boolean): void {
+    const after = this.#keys.findLastIndex((other) => other <= key);
+    const known = this.#keys[after] === key;
+    if (isThere && !known) this.#keys.splice(after + 1, 0, key);
+    if (!isThere && known) this.#keys.splice(after, 1);
   }
 }

@@ -12,6 +12,7 @@ import type {
   ExplainView,
   ListView,
   ScanView,
+  SharedStore,
   StatusView,
   Store,
 } from '../ports.js';
@@ -26,6 +27,7 @@ export interface ControllerParts {
   readonly changes: Changes;
   readonly audit: Audit;
   readonly store: Store;
+  readonly storeKind: SharedStore['kind'];
   readonly counts: Counts;
   readonly said: () => Said;
   readonly version: string;
@@ -46,7 +48,7 @@ export class ServiceController implements Controller {
   }
 
   status(): StatusView {
-    const { engine, version, node, store } = this.#p;
+    const { engine, version, node, store, storeKind } = this.#p;
     const all = this.containers();
     const { ok, detail } = store.health();
     return {
@@ -62,7 +64,7 @@ export class ServiceController implements Controller {
         inSync: engine.reconciler.inSync && engine.state !== undefined,
         lastRepair: engine.lastRepair,
       },
-      store: { kind: 'embedded', ok, detail },
+      store: { kind: storeKind, ok, detail },
     };
   }
 

@@ -90,6 +90,4 @@ it('fails when the service does not start, and says what this version does not h
   const ran = await bench.run('run');
   expect(ran).toMatchObject({ code: 1, err: expect.stringContaining('no nft') });
   expect(said[0]).toContain('threats.exceptions');
-  await writeFile(bench.config, 'store: { redis: "redis://127.0.0.1" }\n');
-  expect((await bench.run('run')).err).toContain('embedded store only');
 });

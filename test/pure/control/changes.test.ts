@@ -48,7 +48,7 @@ let compiled: number;
 async function open(): Promise<Changes> {
   return Changes.open({
     store,
-    audit: await Audit.open(store, () => now, 50),
+    audit: await Audit.open(store, { now: () => now, keep: 50 }),
     enforcer: { inForce: () => inForce() },
     log: quiet,
     folderLists: () => [folder('npm', ['registry.npmjs.org'])],

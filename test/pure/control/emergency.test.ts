@@ -41,7 +41,7 @@ let counted: number;
 let inForce: () => Promise<void>;
 
 async function open(): Promise<void> {
-  audit = await Audit.open(store, () => wall);
+  audit = await Audit.open(store, { now: () => wall });
   changes = await Changes.open({
     store,
     audit,
