@@ -4,6 +4,8 @@ import type { TracePacket } from '../desired/trace.js';
 export interface FlowFacts {
   readonly family: 4 | 6;
   readonly proto: number;
+  /** The connection's mark. */
+  readonly mark: number;
   readonly orig: {
     readonly src: string;
     readonly dst: string;
@@ -18,7 +20,13 @@ export interface FlowFacts {
   };
 }
 export interface FlowTable<F extends FlowFacts> {
-  flows(family: 4 | 6, filter: { readonly orig?: { readonly src?: string } }): Promise<readonly F[]>;
+  flows(
+    family: 4 | 6,
+    filter: {
+      readonly orig?: { readonly src?: string };
+      readonly mark?: { readonly value: number; readonly mask: number };
+    },
+  ): Promise<readonly F[]>;
   delete(flow: F): boolean;
 }
 
@@ -31,11 +39,10 @@ const PROTO: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = {
 const DNS_PORT = 53;
 
 /** The packet that would open this flow now: its true destination is where answers come from. */
-export function opening(flow: FlowFacts, mark: number): TracePacket {
+export function opening(flow: FlowFacts): Omit<TracePacket, 'mark'> {
   const proto = PROTO[flow.proto] ?? flow.proto;
   return {
     family: flow.family,
-    mark,
     proto,
     src: flow.orig.src,
     dst: flow.reply.src,
@@ -71,18 +78,40 @@ async function flowsFrom<F extends FlowFacts>(
  * Ends the flows from these addresses that `keep` does not want, and once more for packets that were on their way.
  * Resolves with what was ended in the first round.
  */
-export async function cutFlows<F extends FlowFacts>(
+export function cutFlows<F extends FlowFacts>(
   table: FlowTable<F>,
   addresses: ReadonlySet<string>,
   keep: (flow: F) => boolean,
 ): Promise<readonly F[]> {
-  if (addresses.size === 0) return [];
+  return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsFrom(table, addresses), keep);
+}
+
+/** The same for flows whose mark, within the mask, is not 0: those of containers in the host's network. */
+export function cutMarked<F extends FlowFacts>(
+  table: FlowTable<F>,
+  only: readonly number[],
+  mask: number,
+  keep: (flow: F) => boolean,
+): Promise<readonly F[]> {
+  const marked = async (): Promise<F[]> => {
+    const filter = only.length === 1 ? { mark: { value: only[0] as number, mask } } : {};
+    const found = await Promise.all(([4, 6] as const).map((family) => table.flows(family, filter)));
+    return found.flat().filter((f) => only.includes((f.mark & mask) >>> 0));
+  };
+  return only.length === 0 ? Promise.resolve([]) : cut(table, marked, keep);
+}
+
+async function cut<F extends FlowFacts>(
+  table: FlowTable<F>,
+  find: () => Promise<F[]>,
+  keep: (flow: F) => boolean,
+): Promise<readonly F[]> {
   const round = async (): Promise<F[]> => {
-    const doomed = (await flowsFrom(table, addresses)).filter((f) => !keep(f));
+    const doomed = (await find()).filter((f) => !keep(f));
     for (const flow of doomed) table.delete(flow);
     return doomed;
   };
-  const cut = await round();
-  if (cut.length > 0) await round();
-  return cut;
+  const ended = await round();
+  if (ended.length > 0) await round();
+  return ended;
 }

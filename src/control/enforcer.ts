@@ -1,17 +1,18 @@
 import { compile } from '../desired/compile.js';
-import { namesFor, sharedSet } from '../desired/naming.js';
 import type { DesiredInput, DesiredState, Member, Shape } from '../desired/state.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Logger } from '../ports.js';
 import { type Binding, bindPorts, type PortMap } from './bindings.js';
 import { cutFlows, type FlowFacts } from './cut.js';
+import type { HostSenders, HostSenderTable } from './host-senders.js';
 import { Identities } from './identities.js';
 import { Judge } from './judge.js';
 import type { KernelPort, LearnedPort } from './kernel-port.js';
 import { refillSets, syncLearned } from './learned-sets.js';
 import type { EastWest } from './neighbours.js';
 import type { Pass } from './reconciler.js';
+import { Revocation } from './revocation.js';
 import { takeOver } from './takeover.js';
 import { desiredInput } from './world.js';
 
@@ -21,6 +22,9 @@ export interface EnforcerOptions<F extends FlowFacts> {
   readonly view: () => DockerView;
   readonly policyOf: (c: ContainerFacts) => Policy;
   readonly eastWest: EastWest;
+  readonly hosts: Pick<HostSenderTable, 'look' | 'standing'>;
+  /** Before the rules that lead to it: what a member needs to stand (its resolver). */
+  readonly beforeRules: (input: DesiredInput) => Promise<void>;
   readonly isManaged: (n: NetworkFacts) => boolean;
   readonly unattributed: () => { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
   readonly learned: LearnedPort;
@@ -37,17 +41,18 @@ export interface InForce {
   readonly view: DockerView;
   readonly ports: PortMap;
   readonly input: DesiredInput;
+  readonly hosts: HostSenders;
   readonly desired: DesiredState;
   readonly members: ReadonlyMap<string, Member>;
   readonly veths: readonly number[];
+  /** Our number for the namespace at the far end of each veth that leads into one. */
+  readonly netns: ReadonlyMap<number, number>;
   readonly unattributed: ReadonlySet<number>;
   readonly judge: Judge;
   readonly repaired: boolean;
 }
 
 const LINGER_MS = 2_000;
-/** How long packets of a flow that was cut may still arrive from the other side (s). */
-const CUT_SECONDS = 120;
 
 /** One pass: gather, compile, apply, then end what is no longer permitted. */
 export class Enforcer<F extends FlowFacts> {
@@ -56,14 +61,14 @@ export class Enforcer<F extends FlowFacts> {
   #bindings: ReadonlyMap<number, Binding> = new Map();
   #unattributed = new Set<number>();
   #state: InForce | undefined;
-  /** What each member's policy was when its flows were last looked at. */
-  #signatures = new Map<string, string>();
+  readonly #revocation: Revocation<F>;
   /** Members whose container went, until when they stay: their removal shares a pass with others'. */
   readonly #lingering = new Map<string, { member: Member; until: number }>();
 
   constructor(options: EnforcerOptions<F>) {
     this.#o = options;
     this.#identities = new Identities(options.shape.marks.maxIdentity);
+    this.#revocation = new Revocation(options);
   }
 
   get state(): InForce | undefined {
@@ -79,18 +84,20 @@ export class Enforcer<F extends FlowFacts> {
     const { kernel } = this.#o;
     if (pass.resync) kernel.invalidate();
     const view = this.#o.view();
-    if (!this.#state)
-      this.#bindings = takeOver(await kernel.bridge(), view, this.#o.shape.marks, this.#identities);
-    const { ports, veths } = await this.#ports(view);
-    const input = this.#input(view, ports);
+    if (!this.#state) await this.#takeOver(view);
+    const { ports, veths, netns } = await this.#ports(view);
+    const hosts = this.#o.hosts.look(view);
+    const input = this.#input(view, ports, hosts);
     const desired = compile(input);
+    await this.#o.beforeRules(input);
     const applied = await kernel.apply(desired, () => this.#purge(ports));
+    this.#o.hosts.standing(hosts.net.gates);
     const known = this.#state && this.#bindings;
     this.#bindings = ports.bindings;
-    const state = this.#settle({ view, ports, veths, input, desired, repaired: applied.repaired });
+    const state = this.#settle({ view, ports, veths, netns, input, hosts, desired, repaired: applied.repaired });
     await this.#learn(state, applied.refill, pass.resync);
     this.#o.onApplied(state);
-    await this.#revoke(state, known, applied.repaired);
+    await this.#revocation.run(state, known, applied.repaired);
     if (applied.changed)
       this.#o.log.debug({ reasons: pass.reasons, members: input.members.length }, 'applied');
   }
@@ -99,24 +106,34 @@ export class Enforcer<F extends FlowFacts> {
   async wanted(): Promise<DesiredState> {
     const view = this.#o.view();
     const { ports } = await this.#ports(view);
-    return compile(this.#input(view, ports));
+    return compile(this.#input(view, ports, this.#o.hosts.look(view)));
   }
 
-  async #ports(view: DockerView): Promise<Pick<InForce, 'ports' | 'veths'>> {
+  async #takeOver(view: DockerView): Promise<void> {
+    const standing = await this.#o.kernel.standing();
+    this.#o.hosts.standing(standing.hostGates);
+    this.#bindings = takeOver(standing, view, this.#o.shape.marks, this.#identities);
+  }
+
+  async #ports(view: DockerView): Promise<Pick<InForce, 'ports' | 'veths' | 'netns'>> {
     const links = await this.#o.kernel.links(new Set(this.#bindings.keys()));
     const ports = bindPorts(view, links, this.#bindings, this.#o.isManaged);
     const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
+    const netns = new Map(
+      links.flatMap((l) => (l.netnsId === undefined ? [] : [[l.index, l.netnsId] as const])),
+    );
     this.#unattributed = new Set(
       [...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)),
     );
-    return { ports, veths };
+    return { ports, veths, netns };
   }
 
-  #input(view: DockerView, ports: PortMap): DesiredInput {
+  #input(view: DockerView, ports: PortMap, hosts: HostSenders): DesiredInput {
     const now = this.#o.now();
     const input = desiredInput({
       view,
       ports,
+      hosts,
       identities: this.#identities,
       policyOf: this.#o.policyOf,
       eastWest: this.#o.eastWest,
@@ -134,7 +151,7 @@ export class Enforcer<F extends FlowFacts> {
     const here = new Set(present.map((m) => m.id));
     for (const m of this.#state?.members.values() ?? [])
       if (!here.has(m.id) && !this.#lingering.has(m.id))
-        this.#lingering.set(m.id, { member: m, until: now + LINGER_MS });
+        this.#lingering.set(m.id, { member: withoutCgroups(m), until: now + LINGER_MS });
     for (const [id, l] of this.#lingering) if (here.has(id) || l.until <= now) this.#lingering.delete(id);
     if (this.#lingering.size > 0) this.#o.lookAgain(LINGER_MS);
     return [...this.#lingering.values()].map((l) => l.member);
@@ -170,72 +187,12 @@ export class Enforcer<F extends FlowFacts> {
     const { kernel, learned, now } = this.#o;
     await refillSets(kernel, learned, state, refill, now());
     for (const m of state.members.values())
-      if (all || this.#signatures.get(m.id) !== signatureOf(m))
-        await syncLearned(kernel, learned, state, m, now());
-  }
-
-  /**
-   * Flows of members whose policy is another than it was; of all, when something had been tampered with. Those whose
-   * ports were all bound in this pass have none: they were purged.
-   */
-  async #revoke(
-    state: InForce,
-    known: ReadonlyMap<number, Binding> | undefined,
-    all: boolean,
-  ): Promise<void> {
-    const next = new Map<string, string>();
-    const changed: Member[] = [];
-    for (const member of state.members.values()) {
-      const signature = signatureOf(member);
-      const isFresh = known !== undefined && !member.ports.some((p) => known.has(p.ifindex));
-      if (all || (this.#signatures.get(member.id) !== signature && !isFresh)) changed.push(member);
-      next.set(member.id, signature);
-    }
-    await this.#cut(state, changed);
-    this.#signatures = next;
-  }
-
-  async #cut(state: InForce, members: readonly Member[]): Promise<void> {
-    const owners = new Map(members.flatMap((m) => m.ports.flatMap(addressesOf).map((a) => [a, m] as const)));
-    const keep = (f: F): boolean => {
-      const owner = owners.get(f.orig.src);
-      return owner === undefined || state.judge.keeps(owner, f);
-    };
-    const cut = await cutFlows(this.#o.kernel.flows, new Set(owners.keys()), keep);
-    if (cut.length === 0) return;
-    const containers = [...new Set(cut.map((f) => owners.get(f.orig.src)?.id))];
-    this.#o.log.info({ containers, flows: cut.length }, 'flows ended: no entry permits them now');
-    await this.#barStragglers(cut);
-  }
-
-  async #barStragglers(cut: readonly F[]): Promise<void> {
-    const { prefix } = namesFor(this.#o.shape.prefix);
-    for (const family of [4, 6] as const) {
-      const members = cut
-        .filter((f) => f.family === family && (f.proto === 6 || f.proto === 17) && f.orig.sport !== undefined)
-        .map((f) => `${f.orig.src},${f.proto === 6 ? 'tcp' : 'udp'}:${f.orig.sport},${f.reply.src}`);
-      if (members.length > 0)
-        await this.#o.kernel.addCut(sharedSet(prefix, 'cut', family), members, CUT_SECONDS);
-    }
+      if (all || this.#revocation.isNew(m)) await syncLearned(kernel, learned, state, m, now());
   }
 }
 
 const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string }): string[] =>
   [p.ip4, p.ip6].filter((a) => a !== undefined);
 
-/** Everything of a member that decides what it may open. */
-function signatureOf(m: Member): string {
-  return JSON.stringify([
-    m.policy.mode,
-    [...m.families],
-    m.neighbours,
-    m.ports.map((p) => [p.ifindex, p.ip4, p.ip6]),
-    m.classes.map((c) => [
-      c.key,
-      c.names.map((n) => n.entry.canonical),
-      c.any.length > 0,
-      c.host.length > 0,
-      c.statics.map((s) => `${s.range.lo}-${s.range.hi}`),
-    ]),
-  ]);
-}
+/** A cgroup that has ended would make the rules fail. */
+const withoutCgroups = (m: Member): Member => (m.host ? { ...m, host: { cgroups: [] } } : m);

@@ -123,16 +123,15 @@ function packetTo(input: ExplainInput, address: string): TracePacket | undefined
   if (!parsed) return undefined;
   const { proto, port } = wanted(input.dest);
   const own = input.member.ports[0];
-  return {
+  return input.judge.sentBy(input.member, {
     family: parsed.family,
-    mark: input.judge.markOf(input.member),
     proto,
     src: (parsed.family === 4 ? own?.ip4 : own?.ip6) ?? '',
     dst: address,
     states: ['NEW'],
     syn: proto === 'tcp',
     ...(proto === 'icmp' ? { echo: true } : { dport: port }),
-  };
+  });
 }
 
 /** Without port or protocol: tcp/443. */

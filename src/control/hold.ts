@@ -3,11 +3,13 @@ import { type Marks, UNATTRIBUTED } from '../desired/marks.js';
 import type { Mode } from '../model/policy.js';
 import type { Binding, PortMap } from './bindings.js';
 
-/** A packet of a port that the bridge table did not know. */
+/** A packet of a port that the bridge table did not know, or of a cgroup that `mangle` did not know. */
 export interface HeldPacket {
   readonly id: number;
   readonly mark: number;
   readonly src: string;
+  /** Sent on the host itself, by a container in the host's network. */
+  readonly isLocal: boolean;
 }
 /** What stands in the kernel now. */
 export interface InKernel {
@@ -17,6 +19,10 @@ export interface InKernel {
   readonly identityOf: (container: string) => { readonly identity: number; readonly mode: Mode } | undefined;
   /** Every veth: a port that is not here came after the links were read. */
   readonly veths: readonly number[];
+  /** When the list was begun (`now` of the options) by which senders in the host's network are told apart. */
+  readonly listBegan: number;
+  /** A container starts of which nothing more is known yet. */
+  readonly isUnknownStarting: boolean;
 }
 export interface HoldOptions {
   readonly marks: Marks;
@@ -45,21 +51,22 @@ export class Hold {
   }
 
   take(packet: HeldPacket): void {
+    const since = this.#o.now();
     this.counts.held += 1;
-    if (this.#decide(packet)) return;
+    if (this.#decide(packet, since)) return;
     if (this.#waiting.size >= MAX_WAITING) {
       this.#drop(packet);
       return;
     }
-    this.#waiting.set(packet.id, { packet, since: this.#o.now() });
+    this.#waiting.set(packet.id, { packet, since });
     this.#o.classify();
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS);
   }
 
   /** What stands in the kernel has changed: who waits may be decided now. */
   settle(): void {
-    for (const { packet } of [...this.#waiting.values()])
-      if (this.#decide(packet)) this.#waiting.delete(packet.id);
+    for (const { packet, since } of [...this.#waiting.values()])
+      if (this.#decide(packet, since)) this.#waiting.delete(packet.id);
   }
 
   get waiting(): number {
@@ -92,14 +99,25 @@ export class Hold {
   }
 
   /** True: the packet has its verdict. */
-  #decide(packet: HeldPacket): boolean {
+  #decide(packet: HeldPacket, since: number): boolean {
     const state = this.#o.state();
+    if (packet.isLocal) return this.#decideLocal(packet, since, state);
     const port = state && this.#portOf(packet, state);
     if (!state || port === undefined) return false;
     const mark = this.#markFor(port, packet, state);
     if (mark === 'wait') return false;
     if (mark === 'drop') this.#drop(packet);
     else this.#repeat(packet, mark);
+    return true;
+  }
+
+  /**
+   * Nothing in the packet says whose it is: once the rules know every container of a list begun after it, they are asked
+   * again. Whom they still do not know they drop, by the held bit.
+   */
+  #decideLocal(packet: HeldPacket, since: number, state: InKernel | undefined): boolean {
+    if (!state || state.listBegan <= since || state.isUnknownStarting) return false;
+    this.#repeat(packet, 0);
     return true;
   }
 

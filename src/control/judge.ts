@@ -1,17 +1,23 @@
 import { markOf } from '../desired/bridge.js';
+import { hostResolver } from '../desired/host-net.js';
 import { membershipOf } from '../desired/membership.js';
-import { namesFor } from '../desired/naming.js';
+import { type Names, namesFor } from '../desired/naming.js';
 import type { Rule } from '../desired/rules.js';
-import type { DesiredState, Member, Shape } from '../desired/state.js';
+import type { DesiredState, Member, Shape, TableName } from '../desired/state.js';
 import { type HasMember, type TracePacket, type TraceResult, trace } from '../desired/trace.js';
 import type { Family } from '../model/ip.js';
 import { type FlowFacts, isDns, opening } from './cut.js';
+
+type Chains = ReadonlyMap<Family, ReadonlyMap<string, readonly Rule[]>>;
+const chainsOf = (desired: DesiredState, table: TableName): Chains =>
+  new Map(desired.tables.filter((t) => t.table === table).map((t) => [t.family, t.chains]));
 
 /** Judges packets and flows by the rules as they are rendered: what `explain` says and what a revocation ends. */
 export class Judge {
   readonly #shape: Shape;
   readonly #has: HasMember;
-  readonly #filter: ReadonlyMap<Family, ReadonlyMap<string, readonly Rule[]>>;
+  readonly #filter: Chains;
+  readonly #mangle: Chains;
   readonly #hostAddresses: ReadonlySet<string>;
 
   constructor(
@@ -22,9 +28,8 @@ export class Judge {
   ) {
     this.#shape = shape;
     this.#has = membershipOf(desired, learned);
-    this.#filter = new Map(
-      desired.tables.filter((t) => t.table === 'filter').map((t) => [t.family, t.chains]),
-    );
+    this.#filter = chainsOf(desired, 'filter');
+    this.#mangle = chainsOf(desired, 'mangle');
     this.#hostAddresses = hostAddresses;
   }
 
@@ -32,10 +37,33 @@ export class Judge {
     return markOf(this.#shape.marks, member.identity, member.policy.mode);
   }
 
+  /** What a packet of this member has beside its ends: its mark, or where it is sent on the host itself. */
+  sentBy(member: Member, packet: Omit<TracePacket, 'mark'>): TracePacket {
+    const marked = { ...packet, mark: this.markOf(member) };
+    if (!member.host) return marked;
+    const cgroup = member.host.cgroups[0]?.path ?? '';
+    return { ...marked, cgroup, toHost: this.#isLocal(packet.dst) };
+  }
+
   judge(packet: TracePacket): TraceResult {
     const names = namesFor(this.#shape.prefix);
+    if (packet.cgroup !== undefined) return this.#fromHost(packet, names);
     const start = this.#hostAddresses.has(packet.dst) ? names.input : names.forward;
     return trace(this.#filter.get(packet.family) ?? new Map(), start, packet, this.#has);
+  }
+
+  /** `mangle` says who sends, `filter` judges. */
+  #fromHost(packet: TracePacket, names: Names): TraceResult {
+    const walk = (chains: Chains, start: string, mark: number): TraceResult =>
+      trace(chains.get(packet.family) ?? new Map(), start, { ...packet, mark }, this.#has);
+    const named = walk(this.#mangle, names.hostMark, packet.mark);
+    if (named.verdict !== 'return') return named;
+    const judged = walk(this.#filter, names.output, named.mark);
+    return { ...judged, steps: [...named.steps, ...judged.steps] };
+  }
+
+  #isLocal(address: string): boolean {
+    return this.#hostAddresses.has(address) || address === '::1' || address.startsWith('127.');
   }
 
   /** A permit: judged where it is enforced, or nothing against it where not. */
@@ -48,12 +76,18 @@ export class Judge {
 
   /** Whether a flow that a member opened may go on. Its DNS flows go where nat sends them now, so old ones end. */
   keeps(member: Member, flow: FlowFacts): boolean {
-    const { dns } = this.#shape;
-    const atOurs = flow.reply.src === dns.v4 || flow.reply.src === dns.v6;
+    const atOurs = this.#isAtOurs(member, flow);
+    if (member.host && member.policy.mode !== 'enforce') return !(isDns(flow) && atOurs);
     if (isDns(flow) && member.policy.mode !== 'off' && !atOurs && !this.#hasDirect(member)) return false;
     if (isDns(flow) && member.policy.mode === 'off' && atOurs) return false;
     if (atOurs || member.policy.mode !== 'enforce') return true;
-    return this.permits(opening(flow, this.markOf(member)));
+    return this.permits(this.sentBy(member, opening(flow)));
+  }
+
+  #isAtOurs(member: Member, flow: FlowFacts): boolean {
+    const { dns } = this.#shape;
+    if (member.host) return flow.reply.src === hostResolver(member.identity, flow.family);
+    return flow.reply.src === dns.v4 || flow.reply.src === dns.v6;
   }
 
   #hasDirect(member: Member): boolean {

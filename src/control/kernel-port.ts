@@ -2,11 +2,17 @@ import type { BridgeDesired, DesiredState } from '../desired/state.js';
 import type { HostLink } from '../ports.js';
 import type { FlowFacts, FlowTable } from './cut.js';
 
+export interface Standing {
+  readonly bridge: BridgeDesired;
+  /** By path. */
+  readonly hostMarks: ReadonlyMap<string, number>;
+  readonly hostGates: readonly { readonly path: string }[];
+}
 /** The kernel as the control room uses it; made of the kernel room's parts at the composition root. */
 export interface KernelPort<F extends FlowFacts = FlowFacts> {
   links(known: ReadonlySet<number>): Promise<readonly HostLink[]>;
-  /** Elements of the bridge table as they stand (for taking over after a restart). */
-  bridge(): Promise<BridgeDesired>;
+  /** For taking over after a restart: elements of the bridge table as they stand, and the mark of each cgroup. */
+  standing(): Promise<Standing>;
   /** `beforeBinding` runs beside the rules and ends before any port gets its identity. */
   apply(
     desired: DesiredState,

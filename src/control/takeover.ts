@@ -1,21 +1,23 @@
 import type { Marks } from '../desired/marks.js';
 import { UNATTRIBUTED } from '../desired/marks.js';
-import type { BridgeDesired } from '../desired/state.js';
 import type { DockerView } from '../model/container.js';
 import type { Binding } from './bindings.js';
 import type { Identities } from './identities.js';
+import type { Standing } from './kernel-port.js';
 
 /**
  * After a restart: who the kernel says stands behind each port. Taken over as it is, numbers included, so that no packet
  * meets another's chain while the first pass runs.
  */
 export function takeOver(
-  bridge: BridgeDesired,
+  { bridge, hostMarks }: Standing,
   view: DockerView,
   marks: Marks,
   identities: Identities,
 ): Map<number, Binding> {
   const bindings = new Map<number, Binding>();
+  for (const [path, mark] of hostMarks)
+    adoptHost(path, (mark & marks.identity) >>> marks.shift, view, identities);
   for (const [key, mark] of [...bridge.id4, ...bridge.id6]) {
     const [port = '', mac = '', address = ''] = key.split(' . ');
     const found = holderOf(view, mac, address);
@@ -25,6 +27,13 @@ export function takeOver(
     bindings.set(Number(port), { ...found, ifindex: Number(port) });
   }
   return bindings;
+}
+
+/** A cgroup bears the id of its container, which may live in another's namespace. */
+function adoptHost(path: string, identity: number, view: DockerView, identities: Identities): void {
+  const id = /[0-9a-f]{64}/.exec(path)?.[0] ?? '';
+  const c = view.containers.get(id);
+  if (c && identity > UNATTRIBUTED) identities.adopt(c.sharesWith ?? id, identity);
 }
 
 function holderOf(view: DockerView, mac: string, address: string): Omit<Binding, 'ifindex'> | undefined {

@@ -4,6 +4,7 @@ import type { ContainerFacts, DockerView } from '../model/container.js';
 import type { Family } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Binding, PortMap } from './bindings.js';
+import type { HostSenders } from './host-senders.js';
 import type { Identities } from './identities.js';
 import { type EastWest, freeNeighbours, resolveContainer } from './neighbours.js';
 
@@ -16,6 +17,7 @@ export interface WorldInput {
   readonly shape: Shape;
   readonly unattributed: readonly number[];
   readonly unattributedPolicy: { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
+  readonly hosts: HostSenders;
   readonly now: number;
 }
 
@@ -32,6 +34,7 @@ export function desiredInput(w: WorldInput): DesiredInput {
     unattributed: w.unattributed,
     unattributedMode: w.unattributedPolicy.mode,
     unattributedClasses: planClasses(w.unattributedPolicy.entries, () => []),
+    hostNet: w.hosts.net,
   };
 }
 
@@ -40,13 +43,18 @@ function membersOf(w: WorldInput): Member[] {
   const bound = new Map<string, Binding[]>();
   for (const b of w.ports.bindings.values()) bound.set(b.container, [...(bound.get(b.container) ?? []), b]);
   const managed = new Set([...w.ports.bridges.values()].map((b) => b.network.id));
-  const present = [...w.view.containers.values()].filter((c) => bound.has(c.id) || isComing(c, managed));
+  const present = [...w.view.containers.values()].filter(
+    (c) => bound.has(c.id) || isComing(c, managed) || w.hosts.cgroups.has(c.id) || isComingToHost(c, w.view),
+  );
   w.identities.retain(new Set(present.map((c) => c.id)), w.now);
   return present.map((c) => memberOf(w, c, bound.get(c.id) ?? []));
 }
 
 const isComing = (c: ContainerFacts, managed: ReadonlySet<string>): boolean =>
   c.state !== 'exited' && c.endpoints.some((e) => managed.has(e.networkId) && (e.ip4 ?? e.ip6) !== undefined);
+
+const isComingToHost = (c: ContainerFacts, view: DockerView): boolean =>
+  c.networkMode === 'host' && view.starting.has(c.id);
 
 function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]): Member {
   const policy = w.policyOf(c);
@@ -57,11 +65,13 @@ function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]
     classes: planClasses(policy.entries, (name) => resolveContainer(w.view, c, name)),
     neighbours: policy.mode === 'enforce' ? freeNeighbours(w.view, c, w.eastWest) : [],
     ports: bindings.map(portOf),
-    families: familiesOf(c),
+    families: c.networkMode === 'host' ? BOTH : familiesOf(c),
     published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),
+    ...(c.networkMode === 'host' ? { host: { cgroups: w.hosts.cgroups.get(c.id) ?? [] } } : {}),
   };
 }
 
+const BOTH: ReadonlySet<Family> = new Set([4, 6] as const);
 function familiesOf(c: ContainerFacts): ReadonlySet<Family> {
   const families = new Set<Family>();
   for (const e of c.endpoints) {

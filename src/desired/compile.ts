@@ -6,6 +6,7 @@ import type { ClassPlan } from './classes.js';
 import { backstopChain, constantChains, inputChain, preroutingChain } from './constant-chains.js';
 import { classMatches, containerChain, hasFamily, hostChainRules, neighbourSet } from './container-chain.js';
 import { dispatchTree, leafOf, leavesOf } from './dispatch.js';
+import { hostBackstop, hostFilter, hostMangle, hostNat } from './host-net.js';
 import { identityMark, UNATTRIBUTED } from './marks.js';
 import {
   containerChain as chainName,
@@ -31,6 +32,7 @@ export function compile(input: DesiredInput): DesiredState {
       filterTable(input, everyone, names, f),
       natTable(input, everyone, names, f),
       securityTable(input, names, f),
+      mangleTable(input, names, f),
     ]),
     bridge: compileBridge(input),
   };
@@ -62,15 +64,17 @@ function filterTable(
   const dispatch = dispatchTree(leaves, input.shape.marks, names);
   const present = fallback ? [...known, fallback] : known;
   const hosts = hostChains(present, names);
+  const jumps = hostJumps(input, present, hosts, names);
   const chains = new Map<string, readonly Rule[]>([
     ...present
       .filter((m) => leafOf(m, names) === chainName(names.prefix, m.id))
       .map((m) => [chainName(names.prefix, m.id), containerChain(m, family, names)] as const),
     ...hosts,
     ...dispatch,
-    ...constantChains(input.shape, names, family, names.dispatch),
+    ...constantChains(input.shape, input.hostNet, names, family),
     ...bridgeChains(input, names, family),
-    [names.input, inputChain(input.shape, names, family, hostJumps(input, present, hosts, names))],
+    ...hostFilter(input, names, family, jumps),
+    [names.input, inputChain(input.shape, names, family, jumps)],
   ]);
   const hooks = [
     hook('filter', 'DOCKER-USER', names.forward),
@@ -115,8 +119,12 @@ function natTable(
   const direct = members
     .filter((m) => m.policy.mode === 'enforce')
     .flatMap((m) => directReturns(input, m, names, family));
-  const chains = new Map([[names.prerouting, preroutingChain(input.shape, names, family, direct)]]);
-  return { family, table: 'nat', chains, hooks: [hook('nat', 'PREROUTING', names.prerouting)] };
+  const chains = new Map([
+    [names.prerouting, preroutingChain(input.shape, names, family, direct)],
+    ...hostNat(input, names, family, direct),
+  ]);
+  const hooks = [hook('nat', 'PREROUTING', names.prerouting), hook('nat', 'OUTPUT', names.hostDns)];
+  return { family, table: 'nat', chains, hooks };
 }
 
 /** dns=direct entries keep their own resolver: nat leaves them alone, the container's chain judges them. */
@@ -144,9 +152,20 @@ function securityTable(input: DesiredInput, names: Names, family: Family): Table
     ...bridgeChains(input, names, family),
     [names.backstop, backstopChain(input.shape, names, family, 'forward')],
     [names.backstopInput, backstopChain(input.shape, names, family, 'host')],
+    ...hostBackstop(input, names),
   ]);
-  const hooks = [hook('security', 'FORWARD', names.backstop), hook('security', 'INPUT', names.backstopInput)];
+  const hooks = [
+    hook('security', 'FORWARD', names.backstop),
+    hook('security', 'INPUT', names.backstopInput),
+    hook('security', 'OUTPUT', names.backstopOutput),
+  ];
   return { family, table: 'security', chains, hooks };
+}
+
+/** Last: a sender is named when its chains stand. A cgroup that ends meanwhile fails this table alone. */
+function mangleTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+  const hooks = [hook('mangle', 'OUTPUT', names.hostMark)];
+  return { family, table: 'mangle', chains: hostMangle(input, names, family), hooks };
 }
 
 const hook = (table: Hook['table'], chain: string, target: string): Hook => ({

@@ -1,7 +1,8 @@
 import type { Family } from '../model/ip.js';
+import { gate } from './host-net.js';
 import { type Names, sharedSet } from './naming.js';
 import { type IcmpType, type Match, type Rule, rule } from './rules.js';
-import type { Shape } from './state.js';
+import type { HostNet, Shape } from './state.js';
 
 type Chains = Map<string, Rule[]>;
 export const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
@@ -21,9 +22,9 @@ const LOG_LIMIT = { perSecond: 20, burst: 60 };
 const REJECT_LIMIT = { perSecond: 50, burst: 100 };
 
 /** The chains of `filter` that do not depend on any container. */
-export function constantChains(shape: Shape, names: Names, family: Family, dispatch: string): Chains {
+export function constantChains(shape: Shape, hostNet: HostNet, names: Names, family: Family): Chains {
   return new Map([
-    [names.forward, forwardChain(shape, names, dispatch)],
+    [names.forward, forwardChain(shape, names)],
     [names.threat, []],
     [names.toManaged, toManagedChain(names, family)],
     [names.hold, holdChain(shape, names, family)],
@@ -31,12 +32,12 @@ export function constantChains(shape: Shape, names: Names, family: Family, dispa
     [names.no, denyChain(shape, names)],
     [names.observe, observeChain(shape, names)],
     [names.dnsOk, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'accept' })]],
-    [names.output, outputChain(names, family)],
+    [names.output, outputChain(names, family, hostNet)],
   ]);
 }
 
 /** Unknown ports before established: a new container must not ride on flows that an earlier holder of its address left. */
-function forwardChain(shape: Shape, names: Names, dispatch: string): Rule[] {
+function forwardChain(shape: Shape, names: Names): Rule[] {
   const { marks } = shape;
   return [
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
@@ -44,7 +45,7 @@ function forwardChain(shape: Shape, names: Names, dispatch: string): Rule[] {
     rule(RELATED_ERROR, { k: 'return' }),
     rule([], { k: 'jump', chain: names.threat }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
-    rule([], { k: 'goto', chain: dispatch }),
+    rule([], { k: 'goto', chain: names.dispatch }),
   ];
 }
 
@@ -122,7 +123,7 @@ const observeChain = (shape: Shape, names: Names): Rule[] => [
 ];
 
 /** Neighbours of an enforced container are reached through the host: it must not be told the short way. */
-const outputChain = (names: Names, family: Family): Rule[] => [
+const outputChain = (names: Names, family: Family, hostNet: HostNet): Rule[] => [
   rule(
     [
       { k: 'proto', proto: 'icmp' },
@@ -131,6 +132,7 @@ const outputChain = (names: Names, family: Family): Rule[] => [
     ],
     { k: 'drop' },
   ),
+  ...gate(hostNet, names.hostOut),
 ];
 
 /** From a container to the host itself. `hosts` are the jumps to the chains of containers that have host entries. */
@@ -139,7 +141,11 @@ export function inputChain(shape: Shape, names: Names, family: Family, hosts: re
   const dns = family === 4 ? shape.dns.v4 : shape.dns.v6;
   const ours: Match = { k: 'dst', address: dns };
   const ports: Match = { k: 'dports', ports: [{ lo: shape.dns.port, hi: shape.dns.port }] };
+  const straggler: Match = { k: 'set', set: sharedSet(names.prefix, 'cut', family), dir: 'dst,dst,src' };
   return [
+    // what the host says to itself was judged as it left, marks included
+    rule([{ k: 'in', device: 'lo' }], { k: 'return' }),
+    rule([{ k: 'ct', states: ['NEW'] }, straggler], { k: 'drop' }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
     ...neighbourDiscovery(family),
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),

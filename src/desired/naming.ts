@@ -20,6 +20,17 @@ export interface Names {
   readonly prerouting: string;
   readonly backstop: string;
   readonly backstopInput: string;
+  /** Of containers in the host's network, in the order of the tables: mangle, nat, filter, security. */
+  readonly hostMark: string;
+  readonly hostWho: string;
+  readonly hostHold: string;
+  readonly hostDns: string;
+  readonly hostDnsFor: string;
+  readonly hostOut: string;
+  readonly hostLo: string;
+  readonly hostLost: string;
+  readonly backstopOutput: string;
+  readonly backstopHost: string;
 }
 
 export function namesFor(prefix: string): Names {
@@ -42,6 +53,16 @@ export function namesFor(prefix: string): Names {
     prerouting: n('PREROUTING'),
     backstop: n('BACKSTOP'),
     backstopInput: n('BACKSTOP-IN'),
+    hostMark: n('HN-MARK'),
+    hostWho: n('HN-WHO'),
+    hostHold: n('HN-HOLD'),
+    hostDns: n('HN-DNS'),
+    hostDnsFor: n('HN-DNS-FOR'),
+    hostOut: n('HN-OUT'),
+    hostLo: n('HN-LO'),
+    hostLost: n('HN-LOST'),
+    backstopOutput: n('BACKSTOP-OUT'),
+    backstopHost: n('BACKSTOP-HN'),
   };
 }
 

@@ -18,6 +18,13 @@ export type Match =
   | { readonly k: 'dst'; readonly address: string }
   /** What a bridge received comes in through the bridge. */
   | { readonly k: 'in'; readonly device: string }
+  /** To an address of the host: where a packet leaves is not known yet when it has just been redirected. */
+  | { readonly k: 'toHost' }
+  /**
+   * The sending socket was made in this cgroup or below it (unified hierarchy). The kernel resolves the path when the rule
+   * is laid and keeps the object: `object` names it, so that another one at the same path is another rule.
+   */
+  | { readonly k: 'cgroup'; readonly path: string; readonly object: string }
   /** IPv6: nobody has routed it, it comes from a neighbour or passes between two (RFC 4861 11.2). */
   | { readonly k: 'unrouted' }
   /** From an address of this host. */
@@ -40,6 +47,10 @@ export type Target =
   | { readonly k: 'goto' | 'jump'; readonly chain: string }
   /** Sets these bits, leaves the others. */
   | { readonly k: 'mark'; readonly bits: number }
+  /** Sets the bits of the mask to the value, leaves the others. */
+  | { readonly k: 'setMark'; readonly value: number; readonly mask: number }
+  /** Writes the mark's bits of the mask into the connection's. */
+  | { readonly k: 'saveMark'; readonly mask: number }
   | { readonly k: 'reject'; readonly tcp: boolean }
   | { readonly k: 'nflog'; readonly group: number; readonly prefix: string }
   | { readonly k: 'queue'; readonly queue: number }
@@ -100,6 +111,10 @@ function renderMatch(m: Match, family: Family): string {
       return `-d ${m.address}`;
     case 'in':
       return `-i ${m.device}`;
+    case 'toHost':
+      return '-m addrtype --dst-type LOCAL';
+    case 'cgroup':
+      return `-m cgroup --path ${m.path}`;
     case 'unrouted':
       return '-m hl --hl-eq 255';
     case 'srcLocal':
@@ -125,6 +140,10 @@ function renderTarget(t: Target, family: Family): string {
       return `-j ${t.chain}`;
     case 'mark':
       return `-j MARK --or-mark ${hex(t.bits)}`;
+    case 'setMark':
+      return `-j MARK --set-xmark ${hex(t.value)}/${hex(t.mask)}`;
+    case 'saveMark':
+      return `-j CONNMARK --save-mark --nfmask ${hex(t.mask)} --ctmask ${hex(t.mask)}`;
     case 'reject':
       if (t.tcp) return '-j REJECT --reject-with tcp-reset';
       return `-j REJECT --reject-with ${family === 6 ? 'icmp6-adm-prohibited' : 'icmp-admin-prohibited'}`;
@@ -143,9 +162,13 @@ export function chainHashes(rules: readonly Rule[], family: Family): string[] {
   let previous = '';
   return rules.map((r) => {
     previous = createHash('sha256')
-      .update(`${previous}\n${renderRule(r, family)}`)
+      .update(`${previous}\n${renderRule(r, family)}${objectsOf(r)}`)
       .digest('base64url')
       .slice(0, HASH_LENGTH);
     return previous;
   });
 }
+
+/** What the kernel holds beside the text. */
+const objectsOf = (r: Rule): string =>
+  r.when.flatMap((m) => (m.k === 'cgroup' ? [` ${m.object}`] : [])).join('');

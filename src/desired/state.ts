@@ -38,6 +38,25 @@ export interface Member {
   readonly neighbours: readonly string[];
   readonly ports: readonly Port[];
   readonly published: readonly { readonly proto: 'tcp' | 'udp' | 'sctp'; readonly port: number }[];
+  /** It lives in the host's network, in these cgroups: its own, and those of containers that share its namespace. */
+  readonly host?: { readonly cgroups: readonly Cgroup[] };
+}
+
+/** A cgroup of the unified hierarchy. */
+export interface Cgroup {
+  /** From the root of the hierarchy, without a slash before it. */
+  readonly path: string;
+  /** The kernel's number for the object that stands there now. */
+  readonly object: string;
+}
+/** What tells senders in the host's network apart. */
+export interface HostNet {
+  /** Whose packets are judged at all: parents that are Docker's alone; single cgroups where Docker has no such parent. */
+  readonly gates: readonly Cgroup[];
+  /** Below a gate and not judged: Drawbridge's own. */
+  readonly exempt: readonly Cgroup[];
+  /** Below a gate and no container's: build steps. */
+  readonly builds: readonly Cgroup[];
 }
 
 export interface Bridge {
@@ -49,6 +68,9 @@ export interface Bridge {
   readonly mixed?: boolean;
 }
 
+/** No container is looked for in the host's network. */
+export const NO_HOST_NET: HostNet = { gates: [], exempt: [], builds: [] };
+
 export interface DesiredInput {
   readonly shape: Shape;
   readonly members: readonly Member[];
@@ -59,6 +81,7 @@ export interface DesiredInput {
   readonly unattributed: readonly number[];
   readonly unattributedMode: 'enforce' | 'observe' | 'off';
   readonly unattributedClasses: readonly ClassPlan[];
+  readonly hostNet: HostNet;
 }
 
 export interface SetDesired {
@@ -77,7 +100,7 @@ export interface Hook {
   readonly chain: string;
   readonly rule: Rule;
 }
-export type TableName = 'filter' | 'nat' | 'security';
+export type TableName = 'filter' | 'nat' | 'security' | 'mangle';
 export interface TableDesired {
   readonly family: Family;
   readonly table: TableName;

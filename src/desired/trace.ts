@@ -1,4 +1,4 @@
-import type { Family } from '../model/ip.js';
+import { type Family, parseAddress, parseCidr, rangeHas } from '../model/ip.js';
 import { type CtState, type Match, type Rule, renderRule } from './rules.js';
 
 /** A packet as the rules see it. Addresses are canonical text; proto as in a class. */
@@ -17,6 +17,10 @@ export interface TracePacket {
   readonly syn?: boolean;
   /** For icmp; others count as an error type. */
   readonly echo?: boolean;
+  /** Cgroup of the sending socket, when it was sent on the host itself. */
+  readonly cgroup?: string;
+  /** To an address of the host. */
+  readonly toHost?: boolean;
 }
 /** Membership of sets: what a rule asks with its direction list, e.g. ("DB-enf4", "dst", packet). */
 export type HasMember = (set: string, dir: string, packet: TracePacket) => boolean;
@@ -54,10 +58,11 @@ export function trace(chains: Chains, start: string, packet: TracePacket, has: H
     steps.push({ chain: frame.chain, rule, text: `${frame.chain}: ${renderRule(rule, packet.family)}` });
     const target = rule.then;
     if (target.k === 'mark') mark = (mark | target.bits) >>> 0;
+    else if (target.k === 'setMark') mark = ((mark & ~target.mask) | target.value) >>> 0;
     else if (target.k === 'return') stack.pop();
     else if (target.k === 'jump') stack.push({ chain: target.chain, at: 0 });
     else if (target.k === 'goto') stack[stack.length - 1] = { chain: target.chain, at: 0 };
-    else if (target.k !== 'nflog') return { verdict: target.k, mark, steps };
+    else if (target.k !== 'nflog' && target.k !== 'saveMark') return { verdict: target.k, mark, steps };
   }
   throw new Error(`the rules from ${start} never end for ${packet.dst}`);
 }
@@ -81,13 +86,24 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'syn':
       return p.proto === 'tcp' && p.syn === true;
     case 'dst':
-      return p.dst === m.address;
+      return isWithin(p.dst, m.address);
     case 'in':
       return p.in === m.device;
+    case 'toHost':
+      return p.toHost === true;
+    case 'cgroup':
+      return p.cgroup === m.path || (p.cgroup?.startsWith(`${m.path}/`) ?? false);
     case 'unrouted':
     case 'srcLocal':
       return false;
     case 'limit':
       return true;
   }
+}
+
+function isWithin(address: string, target: string): boolean {
+  if (!target.includes('/')) return address === target;
+  const range = parseCidr(target);
+  const value = parseAddress(address);
+  return range !== undefined && value !== undefined && rangeHas(range, value);
 }

@@ -44,9 +44,12 @@ export class DnsServer {
     this.#limits = new Limits(options.limits);
   }
 
-  /** Listens on UDP and TCP of one address; a bound address, so that answers leave from where the query went. */
-  async listen(address: string, port: number): Promise<Disposable> {
-    const place = { local: { address, port } };
+  /**
+   * Listens on UDP and TCP of one address; a bound address, so that answers leave from where the query went. Whoever asks
+   * there is `container`, when it is given.
+   */
+  async listen(address: string, port: number, container?: string): Promise<Disposable> {
+    const place = { local: { address, port }, ...(container === undefined ? {} : { container }) };
     const udp = this.#udp(familyOf(address), place);
     const tcp = this.#tcp(place);
     const close = this.#closer(udp, tcp);

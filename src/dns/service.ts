@@ -77,10 +77,10 @@ export class DnsService {
     );
   }
 
-  /** Opens UDP and TCP on one address of the host. */
-  async listen(address: string, port: number): Promise<Disposable> {
+  /** Opens UDP and TCP on one address of the host. Whoever asks there is `container`, when it is given. */
+  async listen(address: string, port: number, container?: string): Promise<Disposable> {
     this.#own.add(`${address}#${port}`);
-    return this.#server.listen(address, port);
+    return this.#server.listen(address, port, container);
   }
 
   attachNamespace(container: string, sockets: NamespaceSockets): Disposable {

@@ -1,9 +1,11 @@
+import { namesFor } from '../desired/naming.js';
 import type { BridgeDesired, DesiredState, Shape } from '../desired/state.js';
 import type { HostLink } from '../ports.js';
 import { type Plan, runStep } from './apply.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { type Exec, must } from './exec.js';
 import { HostAddresses } from './host-addresses.js';
+import { type HostSaid, hostSaid } from './host-marks.js';
 import { LinkCache } from './link-cache.js';
 import { Addresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
@@ -77,8 +79,11 @@ export class KernelAdapter implements AsyncDisposable {
     return this.#cache.namespaceBehind(port);
   }
 
-  async bridge(): Promise<BridgeDesired> {
-    return (await this.#plane.read()).bridge.elements;
+  /** What stands in the kernel, of any run of ours. */
+  async standing(): Promise<{ readonly bridge: BridgeDesired } & HostSaid> {
+    const { bridge, tables } = await this.#plane.read();
+    const mangle = tables.get(4)?.get('mangle');
+    return { bridge: bridge.elements, ...hostSaid(mangle, namesFor(this.#shape.prefix)) };
   }
   apply(desired: DesiredState, beforeBinding: () => Promise<void>): Promise<Applied> {
     return this.#plane.apply(desired, beforeBinding);

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { compile } from '../desired/compile.js';
 import { hex } from '../desired/marks.js';
-import type { Shape } from '../desired/state.js';
+import { NO_HOST_NET, type Shape } from '../desired/state.js';
 import { Dataplane } from './dataplane.js';
 import { type Exec, must } from './exec.js';
 import { PacketLog } from './netlink/log.js';
@@ -96,6 +96,7 @@ const emptyInput = (shape: Shape) => ({
   unattributed: [],
   unattributedMode: 'observe' as const,
   unattributedClasses: [],
+  hostNet: NO_HOST_NET,
 });
 
 /** Binding tells; a service that runs has them already, which is as good. */

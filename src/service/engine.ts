@@ -21,6 +21,7 @@ import { parsePacket } from '../kernel/netlink/packet.js';
 import { PacketQueue } from '../kernel/netlink/queue.js';
 import { RulesMonitor } from '../kernel/rules-monitor.js';
 import type { Logger, NameEvent } from '../ports.js';
+import { HostMode } from './host-mode.js';
 import { HostWatch } from './host-watch.js';
 import { InUse } from './in-use.js';
 import { makeNamespaceDns } from './namespaces.js';
@@ -45,6 +46,7 @@ export class Engine {
   readonly dns: DnsService;
   readonly denials: Denials;
   readonly enforcer: Enforcer<Flow>;
+  readonly hostMode: HostMode;
   readonly reconciler: Reconciler;
   readonly hold: Hold;
   readonly namespaceDns: NamespaceDns;
@@ -68,6 +70,14 @@ export class Engine {
     this.names = this.#makeNames();
     this.dns = this.#makeDns();
     this.denials = this.#makeDenials();
+    this.hostMode = new HostMode({
+      folder: config.state,
+      kernel: this.kernel,
+      dns: this.dns,
+      docker: this.docker,
+      port: this.shape.dns.port,
+      log,
+    });
     this.enforcer = this.#makeEnforcer();
     this.reconciler = new Reconciler({ pass: (p) => this.enforcer.pass(p), log });
     this.#classifier = this.#makeClassifier();
@@ -101,6 +111,8 @@ export class Engine {
     });
     this.docker.start();
     await this.#firstView();
+    await this.hostMode.prepare();
+    this.#open.push(this.hostMode);
     this.reconciler.trigger('start', true);
     await this.reconciler.inForce(30_000);
     await this.hostWatch.start();
@@ -208,6 +220,8 @@ export class Engine {
       view: () => this.docker.view(),
       policyOf: this.policies.policyOf,
       eastWest: this.policies.eastWest,
+      hosts: this.hostMode.senders,
+      beforeRules: (input) => this.hostMode.resolvers.sync(input),
       isManaged: this.policies.isManaged,
       unattributed: this.policies.unattributed,
       learned: {
@@ -266,13 +280,16 @@ export class Engine {
         return m && { identity: m.identity, mode: m.policy.mode };
       },
       veths: state.veths,
+      listBegan: state.view.listBegan,
+      isUnknownStarting: [...state.view.starting].some((id) => !state.view.containers.has(id)),
     };
   }
 
   #listenToPackets(): void {
     this.#queue = new PacketQueue({ queue: this.shape.holdQueue }, (p) => {
       const header = parsePacket(p.payload);
-      if (header.ok) this.hold.take({ id: p.id, mark: p.mark, src: header.value.src });
+      if (header.ok)
+        this.hold.take({ id: p.id, mark: p.mark, src: header.value.src, isLocal: p.hook === LOCAL_OUT });
       else this.#queue?.verdict(p.id, 'drop');
     });
     const packets = new PacketLog({ group: this.shape.logGroup }, (p) => {
@@ -313,6 +330,8 @@ export class Engine {
 const LINK_MS = 40;
 const GONE_MS = 500;
 const DOCKER_WAIT_MS = 10_000;
+/** NF_INET_LOCAL_OUT */
+const LOCAL_OUT = 3;
 const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
 const wait = (ms: number): Promise<undefined> =>
   new Promise((resolve) => void setTimeout(() => resolve(undefined), ms).unref());

@@ -21,7 +21,17 @@ export const CONNTRACK_MESSAGE = {
   get: (SUBSYSTEM << 8) | 1,
   remove: (SUBSYSTEM << 8) | 2,
 } as const;
-const CTA = { orig: 1, reply: 2, status: 3, timeout: 7, mark: 8, id: 12, zone: 18, filter: 25 } as const;
+const CTA = {
+  orig: 1,
+  reply: 2,
+  status: 3,
+  timeout: 7,
+  mark: 8,
+  id: 12,
+  zone: 18,
+  markMask: 21,
+  filter: 25,
+} as const;
 const TUPLE = { ip: 1, proto: 2 } as const;
 const IP = { v4src: 1, v4dst: 2, v6src: 3, v6dst: 4 } as const;
 const PROTO = { number: 1, sport: 2, dport: 3, icmpId: 4, icmpv6Id: 7 } as const;
@@ -67,8 +77,10 @@ export interface Flow {
   readonly rawTuple: Buffer;
 }
 
-/** Which flows: every address given must match. `orig.src` is who opened the flow. */
+/** Which flows: everything given must match. `orig.src` is who opened the flow. */
 export interface FlowFilter {
+  /** Value and mask of the connection's mark. */
+  readonly mark?: { readonly value: number; readonly mask: number };
   readonly orig?: { readonly src?: string; readonly dst?: string };
   readonly reply?: { readonly src?: string; readonly dst?: string };
 }
@@ -136,8 +148,10 @@ function given<K extends string>(key: K, value: number | undefined): { [P in K]?
   return value === undefined ? undefined : ({ [key]: value } as { [P in K]: number });
 }
 
-/** True when the flow has every address that the filter names. */
+/** True when the flow has all that the filter names. */
 export function matches(flow: Flow, filter: FlowFilter): boolean {
+  const { mark } = filter;
+  if (mark && (flow.mark & mark.mask) >>> 0 !== mark.value) return false;
   return DIRECTIONS.every((direction) =>
     ENDS.every((end) => {
       const wanted = filter[direction]?.[end];
@@ -169,10 +183,15 @@ export function dumpBody(family: 4 | 6, filter: FlowFilter, inKernel: boolean): 
     parts.push(nested(CTA[direction], nested(TUPLE.ip, ...ip)));
     for (const end of ENDS) if (wanted[end] !== undefined) flags[direction] |= FILTER_FLAG[end];
   }
-  if (!inKernel || parts.length === 0) return netfilterBody(family === 4 ? AF_INET : AF_INET6, 0);
+  const common = netfilterBody(family === 4 ? AF_INET : AF_INET6, 0, ...markAttributes(filter));
+  if (!inKernel || parts.length === 0) return common;
   const wants = [attribute(FILTER.orig, u32le(flags.orig)), attribute(FILTER.reply, u32le(flags.reply))];
-  return netfilterBody(family === 4 ? AF_INET : AF_INET6, 0, ...parts, nested(CTA.filter, ...wants));
+  return Buffer.concat([common, ...parts, nested(CTA.filter, ...wants)]);
 }
+
+/** Every kernel filters by mark. */
+const markAttributes = ({ mark }: FlowFilter): Buffer[] =>
+  mark ? [attribute(CTA.mark, u32be(mark.value)), attribute(CTA.markMask, u32be(mark.mask))] : [];
 
 function addressAttributes(
   family: 4 | 6,

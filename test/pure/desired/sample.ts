@@ -1,6 +1,6 @@
 import { planClasses } from '../../../src/desired/classes.js';
 import { layoutMarks } from '../../../src/desired/marks.js';
-import type { DesiredInput, Member, Port, Shape } from '../../../src/desired/state.js';
+import { type DesiredInput, type Member, NO_HOST_NET, type Port, type Shape } from '../../../src/desired/state.js';
 import { isDest, parseEntries } from '../../../src/model/entry-parse.js';
 import type { Mode, PolicyEntry } from '../../../src/model/policy.js';
 
@@ -62,5 +62,6 @@ export function input(...members: Member[]): DesiredInput {
     unattributed: [],
     unattributedMode: 'observe',
     unattributedClasses: [],
+    hostNet: NO_HOST_NET,
   };
 }

@@ -1,0 +1,198 @@
+import type { Cgroup, HostNet } from '../desired/state.js';
+import type { ContainerFacts, DockerView } from '../model/container.js';
+
+/** The unified cgroup hierarchy as this room needs it. Paths have no slash before them. */
+export interface CgroupPort {
+  of(pid: number | 'self'): string | undefined;
+  at(path: string): Cgroup | undefined;
+  inside(path: string): { readonly children: readonly string[]; readonly hasProcesses: boolean } | undefined;
+  make(path: string): boolean;
+}
+/** Parents of containers' cgroups: what must be known before the next container starts, so it outlives us. */
+export interface Parents {
+  readonly known: readonly string[];
+  /** Of those, the ones that we made. */
+  readonly made: readonly string[];
+}
+export interface HostSendersOptions {
+  readonly cgroups: CgroupPort;
+  readonly parents: Parents;
+  readonly onParents: (p: Parents) => void;
+  /** A rule on a container's own cgroup may stand in every table: not with iptables-legacy, see `#gates`. */
+  readonly singles: () => boolean;
+}
+/** Who sends in the host's network, at one moment. */
+export interface HostSenders {
+  readonly net: HostNet;
+  /** By id of the namespace's owner: its cgroup, and those of containers that share its namespace. */
+  readonly cgroups: ReadonlyMap<string, readonly Cgroup[]>;
+  /** Ids of containers in the host's network that were not held from their first instruction. */
+  readonly late: ReadonlySet<string>;
+  /** Ids of those whose packets meet no rule of ours. */
+  readonly open: ReadonlySet<string>;
+}
+export const NO_HOST_SENDERS: HostSenders = {
+  net: { gates: [], exempt: [], builds: [] },
+  cgroups: new Map(),
+  late: new Set(),
+  open: new Set(),
+};
+
+const CONTAINER = /^(docker-)?[0-9a-f]{64}(\.scope)?$/;
+/** Where BuildKit in dockerd puts its steps (moby builder-next, buildkit oci.GenerateSpec). */
+const BUILDS = 'buildkit';
+const names = (id: string): readonly string[] => [id, `docker-${id}.scope`];
+const isBelow = (path: string, parent: string): boolean => path.startsWith(`${parent}/`);
+
+/** Finds the cgroups of containers in the host's network, and the parents by which they are held before they are known. */
+export class HostSenderTable {
+  readonly #o: HostSendersOptions;
+  readonly #parents: Set<string>;
+  readonly #made: Set<string>;
+  /** Where each process that Docker named is: it does not change. */
+  #placed = new Map<string, string | undefined>();
+  /** Objects that stood below a gate when they were first seen, or did not. */
+  #heldAtStart = new Map<string, boolean>();
+  /** Paths of the gates that stand in the kernel. */
+  #standing: ReadonlySet<string> = new Set();
+
+  constructor(options: HostSendersOptions) {
+    this.#o = options;
+    this.#parents = new Set(options.parents.known);
+    this.#made = new Set(options.parents.made);
+  }
+
+  /** Containers will be put below this cgroup. */
+  expect(parent: string): void {
+    if (this.#parents.has(parent)) return;
+    this.#parents.add(parent);
+    this.#tell();
+  }
+
+  /** These gates stand in the kernel now. */
+  standing(gates: readonly Pick<Cgroup, 'path'>[]): void {
+    this.#standing = new Set(gates.map((g) => g.path));
+  }
+
+  look(view: DockerView): HostSenders {
+    const before = this.#gates().filter((g) => this.#standing.has(g.path));
+    this.#learn(view);
+    this.#ensure();
+    const owners = [...view.containers.values()].filter((c) => c.networkMode === 'host');
+    const cgroups = new Map(owners.map((c) => [c.id, this.#cgroupsOf(c, view)] as const));
+    const all = [...cgroups.values()].flat();
+    const parents = this.#gates();
+    const gates = [...parents, ...this.#singles(all, parents)];
+    const held = this.#remember(all, before);
+    const some = (id: string, test: (c: Cgroup) => boolean): boolean => (cgroups.get(id) ?? []).some(test);
+    const isGated = (c: Cgroup): boolean => gates.some((g) => g.path === c.path || isBelow(c.path, g.path));
+    return {
+      net: { gates, exempt: this.#own(gates), builds: this.#builds(parents) },
+      cgroups: new Map([...cgroups].filter(([, found]) => found.some(isGated))),
+      late: new Set(owners.filter((c) => some(c.id, (g) => !held.get(g.object))).map((c) => c.id)),
+      open: new Set(
+        owners.filter((c) => isUp(c) && !(cgroups.get(c.id) ?? []).some(isGated)).map((c) => c.id),
+      ),
+    };
+  }
+
+  #cgroupsOf(owner: ContainerFacts, view: DockerView): Cgroup[] {
+    const sharing = [...view.containers.values()].filter((c) => c.sharesWith === owner.id);
+    return [owner, ...sharing].flatMap((c) => this.#cgroupOf(c) ?? []);
+  }
+
+  /** By its process when Docker has told it; before that by its name below a known parent. */
+  #cgroupOf(c: ContainerFacts): Cgroup | undefined {
+    const paths = [
+      this.#placed.get(placeKey(c)) ?? [],
+      ...[...this.#parents].flatMap((p) => names(c.id).map((n) => `${p}/${n}`)),
+    ];
+    for (const path of paths.flat()) {
+      const found = this.#o.cgroups.at(path);
+      if (found) return found;
+    }
+    return undefined;
+  }
+
+  /** Every container's process tells where the engine puts them, whatever its network. */
+  #learn(view: DockerView): void {
+    const placed = new Map<string, string | undefined>();
+    const count = this.#parents.size;
+    for (const c of view.containers.values()) {
+      if (!c.privileges?.pid || !isUp(c)) continue;
+      const key = placeKey(c);
+      const path = this.#placed.has(key) ? this.#placed.get(key) : this.#place(c.id, c.privileges.pid);
+      placed.set(key, path);
+      const parent = path?.slice(0, path.lastIndexOf('/'));
+      if (parent) this.#parents.add(parent);
+    }
+    this.#placed = placed;
+    if (this.#parents.size > count) this.#tell();
+  }
+
+  /** Up to the part that bears the container's id: below it are its own. */
+  #place(id: string, pid: number): string | undefined {
+    const parts = this.#o.cgroups.of(pid)?.split('/') ?? [];
+    const at = parts.findIndex((p) => p.includes(id));
+    return at < 1 ? undefined : parts.slice(0, at + 1).join('/');
+  }
+
+  /** A parent that nobody has made yet: the first container below it is held only if it stands. */
+  #ensure(): void {
+    const made = [...this.#parents].filter((p) => !isSlice(p) && this.#o.cgroups.make(p));
+    for (const parent of made) this.#made.add(parent);
+    if (made.length > 0) this.#tell();
+  }
+
+  /** Parents that are Docker's alone, the outermost ones. */
+  #gates(): Cgroup[] {
+    const found = [...this.#parents]
+      .filter((p) => this.#isAlone(p))
+      .flatMap((p) => this.#o.cgroups.at(p) ?? []);
+    return found.filter((g) => !found.some((other) => isBelow(g.path, other.path)));
+  }
+
+  #isAlone(parent: string): boolean {
+    const inside = this.#o.cgroups.inside(parent);
+    const isOurs = (child: string): boolean =>
+      CONTAINER.test(child) ||
+      child === BUILDS ||
+      [...this.#parents].some((p) => p === `${parent}/${child}` || isBelow(p, `${parent}/${child}`));
+    return parent !== '' && inside !== undefined && !inside.hasProcesses && inside.children.every(isOurs);
+  }
+
+  /** Containers whose parent they share with the host's own processes. */
+  #singles(all: readonly Cgroup[], parents: readonly Cgroup[]): Cgroup[] {
+    if (!this.#o.singles()) return [];
+    return all.filter((c) => !parents.some((p) => isBelow(c.path, p.path)));
+  }
+
+  #builds(parents: readonly Cgroup[]): Cgroup[] {
+    return parents.flatMap((p) => this.#o.cgroups.at(`${p.path}/${BUILDS}`) ?? []);
+  }
+
+  #own(gates: readonly Cgroup[]): Cgroup[] {
+    const path = this.#o.cgroups.of('self');
+    const isGated = path !== undefined && gates.some((g) => path === g.path || isBelow(path, g.path));
+    return isGated ? [this.#o.cgroups.at(path) ?? []].flat() : [];
+  }
+
+  #remember(all: readonly Cgroup[], gates: readonly Cgroup[]): ReadonlyMap<string, boolean> {
+    this.#heldAtStart = new Map(
+      all.map((c) => [
+        c.object,
+        this.#heldAtStart.get(c.object) ?? gates.some((g) => isBelow(c.path, g.path)),
+      ]),
+    );
+    return this.#heldAtStart;
+  }
+
+  #tell(): void {
+    this.#o.onParents({ known: [...this.#parents], made: [...this.#made] });
+  }
+}
+
+const isUp = (c: ContainerFacts): boolean => c.state === 'running' || c.state === 'paused';
+const placeKey = (c: ContainerFacts): string => `${c.id} ${c.privileges?.pid ?? 0}`;
+/** systemd makes and removes its slices itself. */
+const isSlice = (path: string): boolean => path.split('/').some((p) => p.endsWith('.slice'));

@@ -1,0 +1,115 @@
+import { namesFor, sharedSet } from '../desired/naming.js';
+import type { Member, Shape } from '../desired/state.js';
+import type { Logger } from '../ports.js';
+import type { Binding } from './bindings.js';
+import { cutFlows, cutMarked, type FlowFacts } from './cut.js';
+import type { InForce } from './enforcer.js';
+import type { KernelPort } from './kernel-port.js';
+
+export interface RevocationOptions<F extends FlowFacts> {
+  readonly shape: Shape;
+  readonly kernel: KernelPort<F>;
+  readonly log: Logger;
+}
+/** How long packets of a flow that was cut may still arrive from the other side (s). */
+const CUT_SECONDS = 120;
+
+/** Ends flows that no entry permits any more. */
+export class Revocation<F extends FlowFacts> {
+  readonly #o: RevocationOptions<F>;
+  /** What each member's policy was when its flows were last looked at. */
+  #signatures: ReadonlyMap<string, string> = new Map();
+
+  constructor(options: RevocationOptions<F>) {
+    this.#o = options;
+  }
+
+  /** Its policy is another than it was at the last run, or it was not there. */
+  isNew(m: Member): boolean {
+    return this.#signatures.get(m.id) !== signatureOf(m);
+  }
+
+  /**
+   * Flows of members whose policy is another than it was; of all, when something had been tampered with. Those that
+   * began in this pass have none: their ports were purged, a sender in the host's network had no mark before.
+   */
+  async run(state: InForce, known: ReadonlyMap<number, Binding> | undefined, all: boolean): Promise<void> {
+    const isFresh = (m: Member): boolean =>
+      known !== undefined &&
+      (m.host ? !this.#signatures.has(m.id) : !m.ports.some((p) => known.has(p.ifindex)));
+    const members = [...state.members.values()];
+    const changed = members.filter((m) => all || (this.isNew(m) && !isFresh(m)));
+    await this.#cut(state, changed);
+    this.#signatures = new Map(members.map((m) => [m.id, signatureOf(m)]));
+  }
+
+  async #cut(state: InForce, members: readonly Member[]): Promise<void> {
+    const ended = [...(await this.#cutPorts(state, members)), ...(await this.#cutHosts(state, members))];
+    if (ended.length === 0) return;
+    const containers = [...new Set(ended.map((e) => e.owner))];
+    this.#o.log.info({ containers, flows: ended.length }, 'flows ended: no entry permits them now');
+    await this.#barStragglers(ended.map((e) => e.flow));
+  }
+
+  /** By source address. */
+  async #cutPorts(state: InForce, members: readonly Member[]): Promise<Ended<F>[]> {
+    const owners = new Map(members.flatMap((m) => m.ports.flatMap(addressesOf).map((a) => [a, m] as const)));
+    const keep = (f: F): boolean => {
+      const owner = owners.get(f.orig.src);
+      return owner === undefined || state.judge.keeps(owner, f);
+    };
+    const cut = await cutFlows(this.#o.kernel.flows, new Set(owners.keys()), keep);
+    return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
+  }
+
+  /** Senders in the host's network share its addresses: by the mark that their first packet gave the connection. */
+  async #cutHosts(state: InForce, members: readonly Member[]): Promise<Ended<F>[]> {
+    const { marks } = this.#o.shape;
+    const owners = new Map(
+      members.filter((m) => m.host).map((m) => [(m.identity << marks.shift) >>> 0, m] as const),
+    );
+    const ownerOf = (f: F): Member | undefined => owners.get((f.mark & marks.identity) >>> 0);
+    const keep = (f: F): boolean => {
+      const owner = ownerOf(f);
+      return owner === undefined || state.judge.keeps(owner, f);
+    };
+    const cut = await cutMarked(this.#o.kernel.flows, [...owners.keys()], marks.identity, keep);
+    return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
+  }
+
+  async #barStragglers(cut: readonly F[]): Promise<void> {
+    const { prefix } = namesFor(this.#o.shape.prefix);
+    for (const family of [4, 6] as const) {
+      const members = cut
+        .filter((f) => f.family === family && (f.proto === 6 || f.proto === 17) && f.orig.sport !== undefined)
+        .map((f) => `${f.orig.src},${f.proto === 6 ? 'tcp' : 'udp'}:${f.orig.sport},${f.reply.src}`);
+      if (members.length > 0)
+        await this.#o.kernel.addCut(sharedSet(prefix, 'cut', family), members, CUT_SECONDS);
+    }
+  }
+}
+
+interface Ended<F> {
+  readonly flow: F;
+  readonly owner: string;
+}
+
+const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string }): string[] =>
+  [p.ip4, p.ip6].filter((a) => a !== undefined);
+
+/** Everything of a member that decides what it may open. */
+function signatureOf(m: Member): string {
+  return JSON.stringify([
+    m.policy.mode,
+    [...m.families],
+    m.neighbours,
+    m.ports.map((p) => [p.ifindex, p.ip4, p.ip6]),
+    m.classes.map((c) => [
+      c.key,
+      c.names.map((n) => n.entry.canonical),
+      c.any.length > 0,
+      c.host.length > 0,
+      c.statics.map((s) => `${s.range.lo}-${s.range.hi}`),
+    ]),
+  ]);
+}

@@ -1,0 +1,93 @@
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Cgroup } from '../desired/state.js';
+
+/** What iptables' cgroup match takes as it is (xt_cgroup: 512 bytes with the final NUL), and iptables-restore without quotes. */
+const PATH = /^[\w.:@+\\/-]{1,511}$/;
+
+/**
+ * The unified cgroup hierarchy, also where it stands beside the older ones. Paths are from its root, without a slash before
+ * them. Asked from within a cgroup namespace of its own it says nothing: its paths would not be the kernel's.
+ */
+export class Cgroups {
+  /** Undefined: there is no unified hierarchy, or we see only a part of it. */
+  readonly #root: string | undefined;
+
+  constructor(mountInfo = readFileSync('/proc/self/mountinfo', 'utf8')) {
+    this.#root = unifiedRoot(mountInfo);
+  }
+
+  get isKnown(): boolean {
+    return this.#root !== undefined;
+  }
+
+  /** Where a process is now; undefined: it ended, or lies outside of what we see. */
+  of(pid: number | 'self'): string | undefined {
+    const path = /^0::\/(.*)$/m.exec(textOf(`/proc/${pid}/cgroup`) ?? '')?.[1];
+    return path === undefined || path.startsWith('..') ? undefined : path;
+  }
+
+  /** The object at a path now. Its inode number is the kernel's own id of it, which is not used again (kernfs). */
+  at(path: string): Cgroup | undefined {
+    if (this.#root === undefined || !PATH.test(path)) return undefined;
+    const stats = statSync(join(this.#root, path), { bigint: true, throwIfNoEntry: false });
+    return stats?.isDirectory() ? { path, object: String(stats.ino) } : undefined;
+  }
+
+  /** Cgroups in it, and whether processes are in it themselves; undefined: there is none. */
+  inside(path: string): { readonly children: readonly string[]; readonly hasProcesses: boolean } | undefined {
+    if (this.#root === undefined) return undefined;
+    const folder = join(this.#root, path);
+    const processes = textOf(join(folder, 'cgroup.procs'));
+    if (processes === undefined) return undefined;
+    return { children: foldersIn(folder), hasProcesses: processes.trim() !== '' };
+  }
+
+  /** Makes an empty cgroup; false: it was there, or cannot be made. */
+  make(path: string): boolean {
+    if (this.#root === undefined || !PATH.test(path)) return false;
+    return succeeds(() => mkdirSync(join(this.#root as string, path)));
+  }
+
+  /** Removes an empty cgroup; false: it is in use, or there is none. */
+  remove(path: string): boolean {
+    if (this.#root === undefined || !PATH.test(path)) return false;
+    return succeeds(() => rmdirSync(join(this.#root as string, path)));
+  }
+}
+
+/** proc(5): fields are id, parent, device, root, mount point, options, optional fields, "-", type … */
+function unifiedRoot(mountInfo: string): string | undefined {
+  const lines = mountInfo.split('\n').filter((l) => / - cgroup2 /.test(l));
+  const whole = lines.map((l) => l.split(' ')).find((fields) => fields[3] === '/');
+  return whole?.[4]?.replace(/\\(\d{3})/g, (_, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  );
+}
+
+function textOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined; // the process or the cgroup has ended
+  }
+}
+
+function foldersIn(path: string): string[] {
+  try {
+    return readdirSync(path, { withFileTypes: true })
+      .filter((e) => e.isDirectory())
+      .map((e) => e.name);
+  } catch {
+    return []; // it has ended since
+  }
+}
+
+function succeeds(action: () => void): boolean {
+  try {
+    action();
+    return true;
+  } catch {
+    return false; // the caller is told; nothing depends on it
+  }
+}

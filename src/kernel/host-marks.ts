@@ -1,0 +1,21 @@
+import type { Names } from '../desired/naming.js';
+import type { SavedTable } from './iptables-text.js';
+
+/** What the rules that stand say of senders in the host's network. */
+export interface HostSaid {
+  /** The mark of each cgroup, by path. */
+  readonly hostMarks: ReadonlyMap<string, number>;
+  readonly hostGates: readonly { readonly path: string }[];
+}
+
+export function hostSaid(mangle: SavedTable | undefined, names: Names): HostSaid {
+  const marks = new Map<string, number>();
+  for (const { text } of mangle?.get(names.hostWho) ?? []) {
+    const [, path, mark] = /--path "?([^" ]+)"? .*--set-x?mark (0x[0-9a-f]+)/.exec(text) ?? [];
+    if (path !== undefined) marks.set(path, Number(mark));
+  }
+  const gates = (mangle?.get(names.hostMark) ?? [])
+    .filter((r) => r.text.includes(`-g ${names.hostWho}`))
+    .flatMap((r) => /--path "?([^" ]+)"?/.exec(r.text)?.[1] ?? []);
+  return { hostMarks: marks, hostGates: gates.map((path) => ({ path })) };
+}
