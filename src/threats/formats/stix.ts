@@ -52,7 +52,9 @@ function take({ item, object }: Numbered, into: Collector, now: number): void {
 
 function walk(document: unknown, into: Collector, now: number): void {
   const objects = isRecord(document) && Array.isArray(document.objects) ? document.objects : undefined;
-  if (objects) for (const indicator of newest(objects)) take(indicator, into, now);
+  if (isRecord(document) && document.more === true)
+    into.fault = 'a page of a TAXII collection, and there are more: name the format "taxii" to have them all';
+  else if (objects) for (const indicator of newest(objects)) take(indicator, into, now);
   else into.fault = 'no "objects": neither a STIX bundle nor a TAXII envelope';
 }
 

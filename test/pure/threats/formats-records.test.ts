@@ -154,6 +154,10 @@ describe('documents', () => {
     expect([found.unsupported.count, found.skipped.count]).toEqual([2, 1]);
   });
 
+  it('one page of several is no whole list', async () => {
+    expect((await parsed('{"more":true,"next":"2","objects":[]}')).fault).toMatch(/name the format "taxii"/);
+  });
+
   it('a document that was cut is a fault', async () => {
     expect((await parsed('{"list": ["192.0.2.1", "192.', 'misp')).fault).toMatch(/cut/);
   });

@@ -1,43 +1,13 @@
 /** Every real file loads or is refused for its reason, with the counts that an independent tool gives. */
-import { execFileSync } from 'node:child_process';
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { formatRange } from '../../../src/model/ip-range.js';
+import { formatRange, parseCidr } from '../../../src/model/ip-range.js';
 import { mergeFeeds } from '../../../src/threats/merge.js';
 import { mergeSorted } from '../../../src/threats/range-algebra.js';
 import { netTexts, singleTexts, toMembers } from '../../../src/threats/range-cidrs.js';
 import { WELL_KNOWN } from '../../../src/threats/well-known.js';
+import { byAddress, clean, hasIprange, oracle } from './iprange.js';
 import { haveReal, load, realFeed } from './shape.js';
-
-function hasIprange(): boolean {
-  try {
-    return execFileSync('iprange', ['-'], { input: '192.0.2.7\n' }).toString() === '192.0.2.7\n';
-  } catch {
-    return false;
-  }
-}
-
-/** The fewest networks, as iprange writes them. */
-function oracle(text: string): string[] {
-  const out = execFileSync('iprange', ['--optimize', '-'], { input: text, maxBuffer: 1 << 28 });
-  return out.toString().trim().split('\n');
-}
-
-/** What iprange can read of the file: its own parser resolves names and guesses at "1.2.3". */
-const clean = (text: string): string =>
-  text
-    .split('\n')
-    .filter((line) => /^\d{1,3}(\.\d{1,3}){3}(\/\d+)?\s*(;.*)?$/.test(line))
-    .map((line) => line.replace(/\s*;.*/, ''))
-    .join('\n');
-
-const byAddress = (a: string, b: string): number => {
-  const key = (text: string): number =>
-    text
-      .split(/[./]/)
-      .slice(0, 4)
-      .reduce((sum, octet) => sum * 256 + Number(octet), 0);
-  return key(a) - key(b);
-};
 
 const V4: Readonly<Record<string, number>> = {
   'edge/threatfox_2025-05-01T14_before-expiry.txt': 136103,
@@ -58,8 +28,30 @@ const V4: Readonly<Record<string, number>> = {
   'spamhaus/edrop.txt': 322,
 };
 
+const canCompare = hasIprange();
+
+it.skipIf(!canCompare && !haveReal)('made lists: the same networks as iprange', async () => {
+  const address = fc.integer({ min: 0x0b00_0000, max: 0x63ff_ffff });
+  const line = fc.tuple(address, fc.integer({ min: 20, max: 32 })).map(([value, prefix]) => {
+    const base = prefix === 32 ? value : (value >>> (32 - prefix)) << (32 - prefix);
+    const octets = [24, 16, 8, 0].map((shift) => (base >>> shift) & 255).join('.');
+    return prefix === 32 ? octets : `${octets}/${prefix}`;
+  });
+  // Few addresses under many prefixes, so that they nest, repeat and touch.
+  const near = line.map((text) => text.replace(/^\d+\.\d+\.\d+/, (head) => `11.0.${head.length % 4}`));
+  const aligned = (text: string): boolean => parseCidr(text) !== undefined;
+  const lists = fc.array(fc.oneof(line, near.filter(aligned)), { minLength: 1, maxLength: 300 });
+  for (const list of fc.sample(lists, 20)) {
+    const outcome = await load(list.join('\n'), { guards: { maxAddresses4: 2 ** 32 } });
+    if (!outcome.ok) throw new Error(outcome.refusal.reason);
+    const members = toMembers(mergeSorted(outcome.data.v4));
+    const mine = [...singleTexts(members), ...netTexts(members)].sort(byAddress);
+    expect(mine).toEqual(oracle(list.join('\n')).sort(byAddress));
+  }
+});
+
 describe.skipIf(!haveReal)('real lists of IPv4 addresses', () => {
-  it('has its oracle: apt-get install iprange', () => expect(hasIprange()).toBe(true));
+  it('has its oracle: apt-get install iprange', () => expect(canCompare).toBe(true));
 
   for (const [file, entries] of Object.entries(V4))
     it(`${file}: the same networks as iprange`, { timeout: 30_000 }, async () => {
