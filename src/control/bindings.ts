@@ -37,7 +37,7 @@ interface Candidate {
 /**
  * Who stands behind which port. A binding once made stays while port and endpoint do: a container could change its own
  * MAC later, its port it cannot. A new one is made when exactly one free port has the endpoint's MAC at its far end.
- * `unproven`: bridges that may turn out to be Docker's.
+ * `unproven`: veths on bridges that may turn out to be Docker's.
  */
 export function bindPorts(
   view: DockerView,
@@ -65,7 +65,7 @@ const isExempt = (
   veth: HostLink,
   managed: ReadonlyMap<number, unknown>,
   unproven: ReadonlySet<number>,
-): boolean => veth.master !== undefined && !managed.has(veth.master) && !unproven.has(veth.master);
+): boolean => veth.master !== undefined && !managed.has(veth.master) && !unproven.has(veth.index);
 
 function managedBridges(
   view: DockerView,
