@@ -77,16 +77,14 @@ export function enforcedAddresses(members: readonly Member[]): {
 
 export const BRIDGE_TABLE = 'drawbridge';
 
-/**
- * The rules of `table bridge`: one prerouting chain that turns a port into a mark and lifts what passes between
- * neighbours into the host's FORWARD, where the one policy is. Loaded once; afterwards only elements change.
- */
-export function bridgeProgram(shape: Shape): string {
-  const { marks } = shape;
-  const unknownBase = hex((marks.unknown | marks.enforced) >>> 0);
-  const ifindex = `iif & ${hex(marks.ifindexMask)}${marks.shift > 0 ? ` << ${marks.shift}` : ''}`;
-  const E = hex(marks.enforced);
-  return `
+/** What the bridge table is made of beside its elements. */
+export interface BridgeProgram {
+  /** Maps, sets, and chains without their rules. */
+  readonly declarations: string;
+  readonly rules: ReadonlyMap<string, readonly string[]>;
+}
+
+const DECLARATIONS = `
   map id4 { typeof meta iif . ether saddr . ip saddr : meta mark; }
   map id6 { typeof meta iif . ether saddr . ip6 saddr : meta mark; }
   map loose { typeof meta iif : meta mark; }
@@ -98,40 +96,66 @@ export function bridgeProgram(shape: Shape): string {
   set enf6 { typeof ip6 daddr; }
   set mcast4 { typeof meta mark . ip daddr . udp dport; }
   set mcast6 { typeof meta mark . ip6 daddr . udp dport; }
-  chain senders {
-    meta mark set iif . arp saddr ether . arp saddr ip map @id4 meta mark set 0 accept
-    arp saddr ip 0.0.0.0 accept
-    iif @strict drop
-    accept
-  }
-  chain lift {
-    ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 meta mark & ${E} == 0 accept
-    ether type ip meta mark . ip daddr . udp dport @mcast4 accept
-    ether type ip6 meta mark . ip6 daddr . udp dport @mcast6 accept
-    ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop
-    ether daddr @hostmac accept
-    ip6 nexthdr ipv6-icmp icmpv6 type { 135, 136 } ip6 hoplimit 255 meta mark set 0 accept
-    meta mark & ${E} == ${E} goto route
-    ether type ip ip daddr @enf4 goto route
-    ether type ip6 ip6 daddr @enf6 goto route
-    accept
-  }
-  chain route {
-    ether daddr set iif map @up meta pkttype set host accept
-    drop
-  }
-  chain ports {
-    type filter hook prerouting priority -300; policy accept;
-    meta iifkind != "veth" accept
-    iif @exempt accept
-    ip6 daddr { fe80::/10, ff02::/16 } ip6 nexthdr ipv6-icmp icmpv6 type { 133, 135, 136 } ip6 hoplimit 255 accept
-    ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } accept
-    ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift
-    ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto lift
-    meta mark set iif map @loose goto lift
-    ether type arp goto senders
-    iif @strict drop
-    ether type { ip, ip6 } meta mark set ${ifindex} | ${unknownBase} goto lift
-    drop
-  }`;
+  chain senders { }
+  chain route { }
+  chain lift { }
+  chain ports { type filter hook prerouting priority -300; policy accept; }`;
+
+const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
+
+/**
+ * The rules of `table bridge`: one prerouting chain that turns a port into a mark and lifts what passes between
+ * neighbours into the host's FORWARD, where the one policy is. Loaded once; afterwards only elements change.
+ */
+export function bridgeProgram({ marks }: Shape): BridgeProgram {
+  const E = hex(marks.enforced);
+  return {
+    declarations: DECLARATIONS,
+    rules: new Map([
+      [
+        'senders',
+        [
+          'meta mark set iif . arp saddr ether . arp saddr ip map @id4 meta mark set 0 accept',
+          'arp saddr ip 0.0.0.0 accept',
+          'iif @strict drop',
+          'accept',
+        ],
+      ],
+      ['route', ['ether daddr set iif map @up meta pkttype set host accept', 'drop']],
+      [
+        'lift',
+        [
+          `${GROUP} meta mark & ${E} == 0 accept`,
+          'ether type ip meta mark . ip daddr . udp dport @mcast4 accept',
+          'ether type ip6 meta mark . ip6 daddr . udp dport @mcast6 accept',
+          `${GROUP} drop`,
+          'ether daddr @hostmac accept',
+          'ip6 nexthdr ipv6-icmp icmpv6 type { 135, 136 } ip6 hoplimit 255 meta mark set 0 accept',
+          `meta mark & ${E} == ${E} goto route`,
+          'ether type ip ip daddr @enf4 goto route',
+          'ether type ip6 ip6 daddr @enf6 goto route',
+          'accept',
+        ],
+      ],
+      ['ports', portRules(marks)],
+    ]),
+  };
+}
+
+function portRules(marks: Marks): string[] {
+  const unknownBase = hex((marks.unknown | marks.enforced) >>> 0);
+  const ifindex = `iif & ${hex(marks.ifindexMask)}${marks.shift > 0 ? ` << ${marks.shift}` : ''}`;
+  return [
+    'meta iifkind != "veth" accept',
+    'iif @exempt accept',
+    'ip6 daddr { fe80::/10, ff02::/16 } ip6 nexthdr ipv6-icmp icmpv6 type { 133, 135, 136 } ip6 hoplimit 255 accept',
+    'ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } accept',
+    'ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift',
+    'ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto lift',
+    'meta mark set iif map @loose goto lift',
+    'ether type arp goto senders',
+    'iif @strict drop',
+    `ether type { ip, ip6 } meta mark set ${ifindex} | ${unknownBase} goto lift`,
+    'drop',
+  ];
 }

@@ -1,5 +1,5 @@
 import type { BridgeDesired } from '../desired/state.js';
-import type { ObservedBridge } from './nft-text.js';
+import { type ObservedBridge, ruleTag } from './nft-text.js';
 
 interface JsonObject {
   readonly [key: string]: unknown;
@@ -14,14 +14,14 @@ export function parseBridge(json: string, indexOf: IndexOf): ObservedBridge {
   const root: unknown = JSON.parse(json);
   const items = isObject(root) && Array.isArray(root.nftables) ? root.nftables.filter(isObject) : [];
   const named = new Map<string, unknown[]>();
-  let program: string | undefined;
+  const rules: string[] = [];
   for (const item of items) {
     const holder = item.map ?? item.set;
     if (isObject(holder) && Array.isArray(holder.elem)) named.set(String(holder.name), holder.elem);
-    const chain = item.chain;
-    if (isObject(chain) && String(chain.name).startsWith('program_')) program = String(chain.name);
+    const rule = item.rule;
+    if (isObject(rule)) rules.push(ruleTag(String(rule.chain), String(rule.comment ?? '')));
   }
-  return { program, elements: elements(named, indexOf) };
+  return { exists: true, rules, elements: elements(named, indexOf) };
 }
 
 function elements(named: ReadonlyMap<string, readonly unknown[]>, indexOf: IndexOf): BridgeDesired {

@@ -3,9 +3,10 @@ import { BRIDGE_TABLE, bridgeProgram } from '../desired/bridge.js';
 import { hex } from '../desired/marks.js';
 import type { BridgeDesired, Shape } from '../desired/state.js';
 
-/** The bridge table as it stands: our program's tag and the elements, keyed as we write them. */
+/** The bridge table as it stands: its rules' tags in order, and the elements, keyed as we write them. */
 export interface ObservedBridge {
-  readonly program: string | undefined;
+  readonly exists: boolean;
+  readonly rules: readonly string[];
   readonly elements: BridgeDesired;
 }
 export const EMPTY_BRIDGE: BridgeDesired = {
@@ -23,16 +24,27 @@ export const EMPTY_BRIDGE: BridgeDesired = {
 };
 const MAPS = ['id4', 'id6', 'loose', 'up'] as const;
 const SETS = ['strict', 'exempt', 'hostmac', 'enf4', 'enf6', 'mcast4', 'mcast6'] as const;
-const CHAINS = ['senders', 'route', 'lift', 'ports'] as const;
+const TAG_LENGTH = 12;
 
-/** Name of an empty chain that tells which program is loaded (a table's own comment cannot be changed later). */
-export function programTag(shape: Shape): string {
-  return `program_${createHash('sha256').update(bridgeProgram(shape)).digest('hex').slice(0, 12)}`;
+/** "CHAIN TAG:PLACE" of every rule of our program, as its comments tell it back (`ruleTag`). */
+export function programTags(shape: Shape): string[] {
+  const { rules } = bridgeProgram(shape);
+  const tag = tagOf(shape);
+  return [...rules].flatMap(([chain, all]) => all.map((_, n) => ruleTag(chain, `${tag}:${n}`)));
+}
+export const ruleTag = (chain: string, comment: string): string => `${chain} ${comment}`;
+
+function tagOf(shape: Shape): string {
+  const { declarations, rules } = bridgeProgram(shape);
+  return createHash('sha256')
+    .update(`${declarations}\n${[...rules].flat(2).join('\n')}`)
+    .digest('hex')
+    .slice(0, TAG_LENGTH);
 }
 
 /** The nft file that takes the table from observed to desired, one transaction; base chains are never removed. */
 export function bridgeScript(shape: Shape, desired: BridgeDesired, observed: ObservedBridge): string {
-  const program = observed.program === programTag(shape) ? '' : loadProgram(shape, observed.program);
+  const program = isCurrent(shape, observed) ? '' : loadProgram(shape);
   const gone: string[] = [];
   const added: string[] = [];
   for (const name of MAPS) diffMap(name, desired[name], observed.elements[name], gone, added);
@@ -40,11 +52,25 @@ export function bridgeScript(shape: Shape, desired: BridgeDesired, observed: Obs
   return `${program}${lines([...gone, ...added])}`;
 }
 
-function loadProgram(shape: Shape, old: string | undefined): string {
-  const flushed = CHAINS.map((c) => `flush chain bridge ${BRIDGE_TABLE} ${c}`);
-  const dropOld = old ? [`delete chain bridge ${BRIDGE_TABLE} ${old}`] : [];
-  const declare = `table bridge ${BRIDGE_TABLE} {\n${bridgeProgram(shape)}\n  chain ${programTag(shape)} {\n  }\n}\n`;
-  return old ? `${flushed.join('\n')}\n${lines(dropOld)}${declare}` : declare;
+const isCurrent = (shape: Shape, { rules }: ObservedBridge): boolean =>
+  byChain(rules).join() === byChain(programTags(shape)).join();
+
+/** Chains have no order among themselves, their rules have. */
+const byChain = (tags: readonly string[]): string[] =>
+  [...tags].sort((a, b) => chainOf(a).localeCompare(chainOf(b)));
+const chainOf = (tag: string): string => tag.slice(0, tag.indexOf(' '));
+
+/** Whatever stands of it: what is missing is declared, every chain emptied and filled again. */
+function loadProgram(shape: Shape): string {
+  const { declarations, rules } = bridgeProgram(shape);
+  const tag = tagOf(shape);
+  const table = (body: string): string => `table bridge ${BRIDGE_TABLE} {${body}\n}\n`;
+  const flush = [...rules.keys()].map((chain) => `flush chain bridge ${BRIDGE_TABLE} ${chain}`);
+  const filled = [...rules].map(
+    ([chain, all]) => `
+  chain ${chain} {${all.map((r, n) => `\n    ${r} comment "${tag}:${n}"`).join('')}\n  }`,
+  );
+  return `${table(declarations)}${lines(flush)}${table(filled.join(''))}`;
 }
 
 function diffMap(

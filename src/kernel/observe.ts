@@ -36,6 +36,6 @@ export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Prom
 async function observeBridge(run: Exec, indexOf: IndexOf): Promise<ObservedBridge> {
   const tables = await must(run, 'nft', ['list', 'tables', 'bridge']);
   if (!tables.split('\n').includes(`table bridge ${BRIDGE_TABLE}`))
-    return { program: undefined, elements: EMPTY_BRIDGE };
+    return { exists: false, rules: [], elements: EMPTY_BRIDGE };
   return parseBridge(await must(run, 'nft', ['-j', 'list', 'table', 'bridge', BRIDGE_TABLE]), indexOf);
 }

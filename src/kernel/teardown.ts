@@ -24,7 +24,7 @@ export async function teardownRules(
     await must(run, RESTORE[family], ['--noflush', '-w', '10'], { input: restoreScript(edits) });
     removed.push(...edits.flatMap((e) => e.remove.map((c) => `IPv${family} ${e.table} chain ${c}`)));
   }
-  if (observed.bridge.program !== undefined) {
+  if (observed.bridge.exists) {
     await must(run, 'nft', ['delete', 'table', 'bridge', BRIDGE_TABLE]);
     removed.push(`table bridge ${BRIDGE_TABLE}`);
   }

@@ -57,6 +57,25 @@ describe('the kernel takes a desired state and gives it back', () => {
     expect(ns.run('iptables', '-S', 'DOCKER-USER')).toMatch(/-j DB-FORWARD\n-A DOCKER-USER -s 10.8.8.8/);
   });
 
+  it.each([
+    ['flush', 'table', 'bridge', 'drawbridge'],
+    ['flush', 'chain', 'bridge', 'drawbridge', 'ports'],
+    ['insert', 'rule', 'bridge', 'drawbridge', 'lift', 'accept'],
+    ['delete', 'chain', 'bridge', 'drawbridge', 'ports'],
+  ])('sees and repairs nft %s %s', async (...command) => {
+    const plane = new Dataplane(ns.exec, shape, none);
+    const desired = compile(input(member(2, POLICY)));
+    await plane.apply(desired);
+    const before = ns.run('nft', '-s', 'list', 'table', 'bridge', 'drawbridge');
+    ns.run('nft', ...command);
+    plane.invalidate();
+    expect(await plane.apply(desired)).toMatchObject({ changed: true, repaired: true });
+    const lines = (text: string): string[] => text.split('\n').sort();
+    expect(lines(ns.run('nft', '-s', 'list', 'table', 'bridge', 'drawbridge'))).toEqual(lines(before));
+    plane.invalidate();
+    expect(await plane.apply(desired)).toMatchObject({ changed: false, repaired: false });
+  });
+
   it('moves from FORWARD to DOCKER-USER when Docker makes it', async () => {
     ns.run('iptables', '-F');
     ns.run('iptables', '-X', 'DOCKER-USER');
