@@ -5,6 +5,7 @@ import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Logger } from '../ports.js';
 import { type Binding, bindPorts, type PortMap } from './bindings.js';
 import { cutFlows, type FlowFacts } from './cut.js';
+import type { ForeignPorts } from './foreign-ports.js';
 import type { HostSenders, HostSenderTable } from './host-senders.js';
 import { Identities } from './identities.js';
 import { Judge } from './judge.js';
@@ -26,6 +27,7 @@ export interface EnforcerOptions<F extends FlowFacts> {
   /** Before the rules that lead to it: what a member needs to stand (its resolver). */
   readonly beforeRules: (input: DesiredInput) => Promise<void>;
   readonly isManaged: (n: NetworkFacts) => boolean;
+  readonly foreign: ForeignPorts;
   readonly unattributed: () => { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
   readonly learned: LearnedPort;
   readonly log: Logger;
@@ -45,8 +47,6 @@ export interface InForce {
   readonly desired: DesiredState;
   readonly members: ReadonlyMap<string, Member>;
   readonly veths: readonly number[];
-  /** Our number for the namespace at the far end of each veth that leads into one. */
-  readonly netns: ReadonlyMap<number, number>;
   readonly unattributed: ReadonlySet<number>;
   readonly judge: Judge;
   readonly repaired: boolean;
@@ -85,7 +85,7 @@ export class Enforcer<F extends FlowFacts> {
     if (pass.resync) kernel.invalidate();
     const view = this.#o.view();
     if (!this.#state) await this.#takeOver(view);
-    const { ports, veths, netns } = await this.#ports(view);
+    const { ports, veths } = await this.#ports(view);
     const hosts = this.#o.hosts.look(view);
     const input = this.#input(view, ports, hosts);
     const desired = compile(input);
@@ -94,7 +94,7 @@ export class Enforcer<F extends FlowFacts> {
     this.#o.hosts.standing(hosts.net.gates);
     const known = this.#state && this.#bindings;
     this.#bindings = ports.bindings;
-    const state = this.#settle({ view, ports, veths, netns, input, hosts, desired, repaired: applied.repaired });
+    const state = this.#settle({ view, ports, veths, input, hosts, desired, repaired: applied.repaired });
     await this.#learn(state, applied.refill, pass.resync);
     this.#o.onApplied(state);
     await this.#revocation.run(state, known, applied.repaired);
@@ -115,17 +115,20 @@ export class Enforcer<F extends FlowFacts> {
     this.#bindings = takeOver(standing, view, this.#o.shape.marks, this.#identities);
   }
 
-  async #ports(view: DockerView): Promise<Pick<InForce, 'ports' | 'veths' | 'netns'>> {
+  async #ports(view: DockerView): Promise<Pick<InForce, 'ports' | 'veths'>> {
     const links = await this.#o.kernel.links(new Set(this.#bindings.keys()));
-    const ports = bindPorts(view, links, this.#bindings, this.#o.isManaged);
-    const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
-    const netns = new Map(
-      links.flatMap((l) => (l.netnsId === undefined ? [] : [[l.index, l.netnsId] as const])),
+    const ports = bindPorts(
+      view,
+      links,
+      this.#bindings,
+      this.#o.isManaged,
+      this.#o.foreign.unproven(view, links),
     );
+    const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
     this.#unattributed = new Set(
       [...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)),
     );
-    return { ports, veths, netns };
+    return { ports, veths };
   }
 
   #input(view: DockerView, ports: PortMap, hosts: HostSenders): DesiredInput {

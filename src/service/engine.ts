@@ -6,6 +6,7 @@ import { Classifier } from '../control/classify.js';
 import { Denials } from '../control/denials.js';
 import { Drift } from '../control/drift.js';
 import { Enforcer, type InForce } from '../control/enforcer.js';
+import { ForeignPorts } from '../control/foreign-ports.js';
 import { Hold } from '../control/hold.js';
 import { NamesPolicy } from '../control/names-policy.js';
 import type { NamespaceDns } from '../control/namespace-dns.js';
@@ -53,6 +54,8 @@ export class Engine {
   readonly hostWatch: HostWatch;
   lastRepair: string | null = null;
   readonly #o: EngineOptions;
+  /** A veth on a bridge that no network has: asked about at once. */
+  readonly #foreign = new ForeignPorts(performance.now.bind(performance), () => this.#relist());
   readonly #search: SearchDomains;
   readonly #classifier: Classifier;
   readonly #drift: Drift;
@@ -110,6 +113,8 @@ export class Engine {
         for (const id of this.dns.ledger.containers()) if (!view.containers.has(id)) this.dns.forget(id);
     });
     this.docker.start();
+    // Seen before the first list begins: ports of others are free from the first pass on.
+    this.#foreign.unproven(this.docker.view(), await this.kernel.links(new Set()));
     await this.#firstView();
     await this.hostMode.prepare();
     this.#open.push(this.hostMode);
@@ -153,6 +158,14 @@ export class Engine {
         { socket: this.#o.config.docker.socket },
         'Docker does not answer yet: unknown ports stay closed until it does',
       );
+  }
+
+  #relist(): void {
+    this.docker.refresh().then(
+      () => this.reconciler.trigger('a port on a strange bridge'),
+      (e: unknown) =>
+        this.#o.log.warn({ err: String(e) }, 'a port on a strange bridge stays closed until Docker answers'),
+    );
   }
 
   #changedByOthers(what: string): void {
@@ -223,6 +236,7 @@ export class Engine {
       hosts: this.hostMode.senders,
       beforeRules: (input) => this.hostMode.resolvers.sync(input),
       isManaged: this.policies.isManaged,
+      foreign: this.#foreign,
       unattributed: this.policies.unattributed,
       learned: {
         wanted: (id) => this.dns.members(id),
