@@ -1,5 +1,6 @@
 import type { ContainerFacts, NetworkFacts } from '../model/container.js';
 import type { Finding } from '../model/finding.js';
+import { type HostNetworkFacts, hostNetworkFindings } from './coverage-hostnet.js';
 
 export interface NetworkPlace {
   /** The container whose namespace it lives in: itself, unless it shares another's. */
@@ -7,6 +8,7 @@ export interface NetworkPlace {
   readonly networks: ReadonlyMap<string, NetworkFacts>;
   /** Ids of the networks whose bridge is held. */
   readonly managed: ReadonlySet<string>;
+  readonly hostNetwork: HostNetworkFacts;
 }
 
 /** Why traffic of each driver passes beside the host's FORWARD chain. */
@@ -21,16 +23,9 @@ const DRIVERS: Readonly<Record<string, string>> = {
 export function networkFindings(c: ContainerFacts, place: NetworkPlace): Finding[] {
   const { holder } = place;
   const shared = holder.id === c.id ? [] : [sharedWith(c, holder)];
-  if (holder.networkMode === 'host') return [...shared, HOST_NETWORK];
+  if (holder.networkMode === 'host') return [...shared, ...hostNetworkFindings(holder, c, place.hostNetwork)];
   return [...shared, ...holder.endpoints.flatMap((e) => networkFinding(e.networkId, place))];
 }
-
-const HOST_NETWORK: Finding = {
-  code: 'host-network',
-  state: 'unenforced',
-  detail: 'it uses the host network: its traffic is not told from the host’s own',
-  remedy: 'give it a bridge network',
-};
 
 /** What it was told by labels does not hold for it; what holds is held. */
 const sharedWith = (c: ContainerFacts, holder: ContainerFacts): Finding => ({

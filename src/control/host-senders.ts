@@ -3,6 +3,7 @@ import type { ContainerFacts, DockerView } from '../model/container.js';
 
 /** The unified cgroup hierarchy as this room needs it. Paths have no slash before them. */
 export interface CgroupPort {
+  readonly isKnown: boolean;
   of(pid: number | 'self'): string | undefined;
   at(path: string): Cgroup | undefined;
   inside(path: string): { readonly children: readonly string[]; readonly hasProcesses: boolean } | undefined;
@@ -26,23 +27,19 @@ export interface HostSenders {
   readonly net: HostNet;
   /** By id of the namespace's owner: its cgroup, and those of containers that share its namespace. */
   readonly cgroups: ReadonlyMap<string, readonly Cgroup[]>;
-  /** Ids of containers in the host's network that were not held from their first instruction. */
-  readonly late: ReadonlySet<string>;
-  /** Ids of those whose packets meet no rule of ours. */
-  readonly open: ReadonlySet<string>;
+  /** By id: not held from the first instruction, as its parent is shared with the host's own processes, or was not known. */
+  readonly late: ReadonlyMap<string, 'shared' | 'unseen'>;
+  /** By id: its packets meet no rule of ours, and why. */
+  readonly open: ReadonlyMap<string, string>;
 }
-export const NO_HOST_SENDERS: HostSenders = {
-  net: { gates: [], exempt: [], builds: [] },
-  cgroups: new Map(),
-  late: new Set(),
-  open: new Set(),
-};
 
 const CONTAINER = /^(docker-)?[0-9a-f]{64}(\.scope)?$/;
 /** Where BuildKit in dockerd puts its steps (moby builder-next, buildkit oci.GenerateSpec). */
 const BUILDS = 'buildkit';
 const names = (id: string): readonly string[] => [id, `docker-${id}.scope`];
 const isBelow = (path: string, parent: string): boolean => path.startsWith(`${parent}/`);
+const isGated = (c: Cgroup, gates: readonly Cgroup[]): boolean =>
+  gates.some((g) => g.path === c.path || isBelow(c.path, g.path));
 
 /** Finds the cgroups of containers in the host's network, and the parents by which they are held before they are known. */
 export class HostSenderTable {
@@ -80,20 +77,37 @@ export class HostSenderTable {
     this.#ensure();
     const owners = [...view.containers.values()].filter((c) => c.networkMode === 'host');
     const cgroups = new Map(owners.map((c) => [c.id, this.#cgroupsOf(c, view)] as const));
-    const all = [...cgroups.values()].flat();
     const parents = this.#gates();
-    const gates = [...parents, ...this.#singles(all, parents)];
-    const held = this.#remember(all, before);
-    const some = (id: string, test: (c: Cgroup) => boolean): boolean => (cgroups.get(id) ?? []).some(test);
-    const isGated = (c: Cgroup): boolean => gates.some((g) => g.path === c.path || isBelow(c.path, g.path));
+    const singles = this.#singles([...cgroups.values()].flat(), parents);
+    const gates = [...parents, ...singles];
+    this.#remember([...cgroups.values()].flat(), before);
+    const held = new Map(
+      [...cgroups].filter(([, own]) => own.length > 0 && own.every((c) => isGated(c, gates))),
+    );
     return {
       net: { gates, exempt: this.#own(gates), builds: this.#builds(parents) },
-      cgroups: new Map([...cgroups].filter(([, found]) => found.some(isGated))),
-      late: new Set(owners.filter((c) => some(c.id, (g) => !held.get(g.object))).map((c) => c.id)),
-      open: new Set(
-        owners.filter((c) => isUp(c) && !(cgroups.get(c.id) ?? []).some(isGated)).map((c) => c.id),
+      cgroups: held,
+      late: new Map([...held].flatMap(([id, own]) => this.#lateness(id, own, parents))),
+      open: new Map(
+        owners.filter((c) => isUp(c) && !held.has(c.id)).map((c) => [c.id, this.#whyOpen(cgroups.get(c.id))]),
       ),
     };
+  }
+
+  #lateness(
+    id: string,
+    own: readonly Cgroup[],
+    parents: readonly Cgroup[],
+  ): (readonly [string, 'shared' | 'unseen'])[] {
+    if (own.some((c) => !isGated(c, parents))) return [[id, 'shared']];
+    return own.every((c) => this.#heldAtStart.get(c.object)) ? [] : [[id, 'unseen']];
+  }
+
+  #whyOpen(own: readonly Cgroup[] | undefined): string {
+    if (!this.#o.cgroups.isKnown)
+      return 'there is no unified cgroup hierarchy, or Drawbridge sees only a part of it (run it with --cgroupns=host)';
+    if (!own || own.length === 0) return 'its cgroup cannot be found';
+    return 'Docker puts it beside the host’s own processes, where iptables-legacy cannot hold it';
   }
 
   #cgroupsOf(owner: ContainerFacts, view: DockerView): Cgroup[] {
@@ -173,18 +187,13 @@ export class HostSenderTable {
 
   #own(gates: readonly Cgroup[]): Cgroup[] {
     const path = this.#o.cgroups.of('self');
-    const isGated = path !== undefined && gates.some((g) => path === g.path || isBelow(path, g.path));
-    return isGated ? [this.#o.cgroups.at(path) ?? []].flat() : [];
+    const own = path === undefined ? undefined : this.#o.cgroups.at(path);
+    return own && isGated(own, gates) ? [own] : [];
   }
 
-  #remember(all: readonly Cgroup[], gates: readonly Cgroup[]): ReadonlyMap<string, boolean> {
-    this.#heldAtStart = new Map(
-      all.map((c) => [
-        c.object,
-        this.#heldAtStart.get(c.object) ?? gates.some((g) => isBelow(c.path, g.path)),
-      ]),
-    );
-    return this.#heldAtStart;
+  #remember(all: readonly Cgroup[], gates: readonly Cgroup[]): void {
+    const held = (c: Cgroup): boolean => this.#heldAtStart.get(c.object) ?? isGated(c, gates);
+    this.#heldAtStart = new Map(all.map((c) => [c.object, held(c)]));
   }
 
   #tell(): void {

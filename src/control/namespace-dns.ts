@@ -105,7 +105,8 @@ export class NamespaceDns {
   }
 
   #wants(state: InForce | undefined, id: string): boolean {
-    return state?.members.get(id)?.policy.mode === 'enforce' && this.#o.embedded(id);
+    const member = state?.members.get(id);
+    return member?.policy.mode === 'enforce' && !member.host && this.#o.embedded(id);
   }
 
   async #drop(state: InForce, id: string): Promise<void> {

@@ -22,6 +22,9 @@ export function hostResolver(identity: number, family: Family): string {
   return `127.53.${Math.floor(identity / BYTE) % BYTE}.${identity % BYTE}`;
 }
 
+/** An IPv6 address that `hostResolver` gave: those stand on lo one by one. */
+export const isHostResolver = (address: string): boolean => address.startsWith('fd64:7262:7264:53:');
+
 const inCgroup = (c: Cgroup): Match => ({ k: 'cgroup', path: c.path, object: c.object });
 const cgroupsOf = (m: Member): readonly Cgroup[] => m.host?.cgroups ?? [];
 const isIdentified = (shape: Shape, m: Member): Match => ({

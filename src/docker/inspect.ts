@@ -153,12 +153,15 @@ function bindsOf(item: Json, host: Json): readonly string[] {
   return [...new Set([...textsAt(host, 'Binds'), ...mounts])];
 }
 
+const capability = (name: string): string => name.toUpperCase().replace(/^CAP_/, '');
+
 function privilegesOf(item: Json): Inspected['privileges'] {
   const host = recordAt(item, 'HostConfig');
   const devices = listAt(host, 'Devices').map((d) => textAt(asRecord(d), 'PathOnHost'));
   return {
     privileged: flagAt(host, 'Privileged'),
-    capAdd: textsAt(host, 'CapAdd').map((c) => c.toUpperCase().replace(/^CAP_/, '')),
+    capAdd: textsAt(host, 'CapAdd').map(capability),
+    capDrop: textsAt(host, 'CapDrop').map(capability),
     pidMode: textAt(host, 'PidMode'),
     binds: bindsOf(item, host),
     devices: devices.filter((d) => d !== ''),

@@ -68,6 +68,8 @@ function memberOf(value: unknown, networkId: string, driver: string): Endpoint |
   return { networkId, mac, ...(ip4 && { ip4 }), ...(ip6 && { ip6 }), dnsNames: [] };
 }
 
+const WITHOUT_ADDRESSES = new Set(['host', 'null']);
+
 /** Members whose key is no container id (load balancers, gateway sandboxes of swarm) belong to no container. */
 export function readNetwork(json: unknown, notes: Notes): InspectedNetwork | undefined {
   const item = asRecord(json);
@@ -78,7 +80,7 @@ export function readNetwork(json: unknown, notes: Notes): InspectedNetwork | und
   for (const [key, value] of Object.entries(recordAt(item, 'Containers'))) {
     const endpoint = isFullId(key) ? memberOf(value, id, network.driver) : undefined;
     if (endpoint) members.set(key, endpoint);
-    else if (isFullId(key))
+    else if (isFullId(key) && !WITHOUT_ADDRESSES.has(network.driver))
       notes.push(`network ${id.slice(0, 12)}: no address of container ${key.slice(0, 12)} can be read`);
   }
   return { network, members };

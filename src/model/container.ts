@@ -31,6 +31,8 @@ export interface ContainerFacts {
   readonly privileges?: {
     readonly privileged: boolean;
     readonly capAdd: readonly string[];
+    /** HostConfig.CapDrop, as capAdd; undefined: none. */
+    readonly capDrop?: readonly string[];
     readonly pidMode: string;
     readonly binds: readonly string[];
     readonly devices: readonly string[];

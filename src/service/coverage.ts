@@ -16,6 +16,11 @@ export function coverageInput(engine: Engine, c: ContainerFacts, policy: Policy)
     policy,
     networks: view.networks,
     managed,
+    hostNetwork: {
+      senders: engine.state?.hosts,
+      mode: policy.mode,
+      noResolver: engine.hostMode.resolvers.failed.get(holder.id),
+    },
     names: {
       hostAsked,
       namespaceDns: attached ? 'attached' : hostAsked ? 'failed' : 'none',

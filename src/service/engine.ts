@@ -133,7 +133,15 @@ export class Engine {
         dns: this.dns,
       }),
     );
-    this.#open.push(new InUse({ dns: this.dns, flows: this.kernel.flows, state: () => this.state, log }));
+    this.#open.push(
+      new InUse({
+        dns: this.dns,
+        flows: this.kernel.flows,
+        marks: this.shape.marks,
+        state: () => this.state,
+        log,
+      }),
+    );
   }
 
   async stop(): Promise<void> {

@@ -1,11 +1,14 @@
 import type { InForce } from '../control/enforcer.js';
+import type { Marks } from '../desired/marks.js';
 import type { DnsService } from '../dns/service.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
+import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import type { Logger } from '../ports.js';
 
 export interface InUseOptions {
   readonly dns: DnsService;
   readonly flows: Conntrack;
+  readonly marks: Marks;
   readonly state: () => InForce | undefined;
   readonly log: Logger;
 }
@@ -44,7 +47,16 @@ export class InUse implements AsyncDisposable {
     for (const b of state()?.ports.bindings.values() ?? [])
       for (const a of [b.ip4, b.ip6]) if (a !== undefined) owners.set(a, b.container);
     const all = [...(await flows.flows(4)), ...(await flows.flows(6))];
-    return new Set(all.map((f) => `${owners.get(f.orig.src)} ${f.reply.src}`));
+    const hosted = this.#hosted();
+    const ownerOf = (f: Flow): string | undefined =>
+      hosted.get((f.mark & this.#o.marks.identity) >>> this.#o.marks.shift) ?? owners.get(f.orig.src);
+    return new Set(all.map((f) => `${ownerOf(f)} ${f.reply.src}`));
+  }
+
+  /** Containers in the host's network, by the identity that marks their flows. */
+  #hosted(): ReadonlyMap<number, string> {
+    const members = [...(this.#o.state()?.members.values() ?? [])];
+    return new Map(members.filter((m) => m.host).map((m) => [m.identity, m.id]));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

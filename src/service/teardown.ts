@@ -1,11 +1,14 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
+import { isHostResolver } from '../desired/host-net.js';
 import { namespaceRulesGone } from '../dns/namespace.js';
+import { Cgroups } from '../kernel/cgroups.js';
 import { exec } from '../kernel/exec.js';
 import { type Found, isUntouched, readChains } from '../kernel/found.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
 import { teardownRules } from '../kernel/teardown.js';
+import { readParents } from './host-mode.js';
 import { DNS_ADDRESSES } from './shape.js';
 
 const foundFile = (config: Config): string => join(config.state, 'kernel-found.json');
@@ -29,13 +32,26 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
   const removed = [...(await teardownRules(exec, config.kernel.prefix, foundBefore(config)))];
   const addresses = new Addresses();
   try {
-    for (const a of [`${DNS_ADDRESSES.v4}/32`, `${DNS_ADDRESSES.v6}/128`])
-      if (addresses.remove('lo', a)) removed.push(`address ${a} on lo`);
+    const hosted = (await addresses.list()).filter((a) => isHostResolver(a.address));
+    const own = [
+      `${DNS_ADDRESSES.v4}/32`,
+      `${DNS_ADDRESSES.v6}/128`,
+      ...hosted.map((a) => `${a.address}/128`),
+    ];
+    for (const a of own) if (addresses.remove('lo', a)) removed.push(`address ${a} on lo`);
   } finally {
     addresses.close();
   }
-  removed.push(...(await tidyNamespaces()));
+  removed.push(...(await tidyNamespaces()), ...removeParents(config.state));
   return removed;
+}
+
+/** Cgroups that we made for Docker's containers, while nothing is in them. */
+function removeParents(state: string): string[] {
+  const cgroups = new Cgroups();
+  return readParents(state)
+    .made.filter((path) => cgroups.remove(path))
+    .map((path) => `cgroup ${path}`);
 }
 
 /** Our table in containers' own namespaces, where the service did not take it out itself. */

@@ -69,6 +69,9 @@ function addressesOf(engine: Engine, id: string, pe: PolicyEntry): readonly stri
   return engine.dns.addressesFor(id, target);
 }
 
+/** In the host's network the host is reached there as anywhere. */
+const LOOPBACK = '127.0.0.1';
+
 export function explainView(engine: Engine, c: ContainerFacts, to: string): ExplainView {
   const parsed = parseEntry(to);
   if (!parsed.ok)
@@ -101,7 +104,7 @@ export function explainView(engine: Engine, c: ContainerFacts, to: string): Expl
     judge: state.judge,
     decide: (name) => engine.names.decide(id, name),
     told: (name) => engine.dns.addressesFor(id, { match: 'exact', name }),
-    hostAddress: hostAddress(state, member.ports[0]?.bridge),
+    hostAddress: member.host ? LOOPBACK : hostAddress(state, member.ports[0]?.bridge),
     neighbours: (name) =>
       self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
   });

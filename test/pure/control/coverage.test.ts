@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { type CoverageInput, coverageFindings, coverageOf } from '../../../src/control/coverage.js';
+import type { HostSenders } from '../../../src/control/host-senders.js';
 import { practicesOf } from '../../../src/control/scan.js';
+import { NO_HOST_NET } from '../../../src/desired/state.js';
 import type { ContainerFacts, ContainerPractices, NetworkFacts } from '../../../src/model/container.js';
 import { parseEntry } from '../../../src/model/entry-parse.js';
 import type { HostFacts } from '../../../src/model/host-facts.js';
@@ -76,6 +78,13 @@ const policy = (...entries: string[]): Policy => ({
   lists: [],
   notes: [],
 });
+const senders = (more: Partial<HostSenders> = {}): HostSenders => ({
+  net: NO_HOST_NET,
+  cgroups: new Map(),
+  late: new Map(),
+  open: new Map(),
+  ...more,
+});
 function input(c: ContainerFacts, more: Partial<CoverageInput> = {}): CoverageInput {
   return {
     container: c,
@@ -83,6 +92,7 @@ function input(c: ContainerFacts, more: Partial<CoverageInput> = {}): CoverageIn
     policy: policy(),
     networks: new Map([['front', network('front')]]),
     managed: new Set(['front']),
+    hostNetwork: { senders: senders(), mode: 'enforce', noResolver: undefined },
     names: { hostAsked: false, namespaceDns: 'none', resolvers: HOST.resolvers },
     own: {
       dockerSocket: '/var/run/docker.sock',
@@ -207,10 +217,25 @@ describe('networks', () => {
     expect(coverageOf(input(both, { networks })).state).toBe('unenforced');
   });
 
-  it('the host network', () => {
-    expect(codes(input(container({ networkMode: 'host', endpoints: [] })))).toEqual([
-      'host-network:unenforced',
-    ]);
+  it('the host network: held by cgroup; raw frames, late starts and power over the host’s rules are said', () => {
+    const privileges = { ...PLAIN, capDrop: ['NET_RAW'] };
+    const c = container({ networkMode: 'host', endpoints: [], privileges });
+    const at = (more: Partial<HostSenders>) => ({
+      hostNetwork: { senders: senders(more), mode: 'enforce' as const, noResolver: undefined },
+    });
+    expect(coverageOf(input(c)).state).toBe('enforced');
+    expect(codes(input(c))).toEqual(['host-network:enforced']);
+    expect(codes(input({ ...c, privileges: PLAIN }))).toContain('host-net-raw:partial');
+    expect(codes(input({ ...c, privileges: { ...privileges, capAdd: ['NET_ADMIN'] } }))).toContain(
+      'host-net-admin:unenforced',
+    );
+    for (const why of ['shared', 'unseen'] as const)
+      expect(codes(input(c, at({ late: new Map([[c.id, why]]) })))).toContain('host-network-start:partial');
+    const open = coverageOf(input(c, at({ open: new Map([[c.id, 'its cgroup cannot be found']]) })));
+    expect(open).toMatchObject({
+      state: 'unenforced',
+      reasons: [expect.stringContaining('cannot be found')],
+    });
   });
 
   it('of another container: its networks count; labels that do not hold are a lack', () => {
@@ -224,7 +249,7 @@ describe('networks', () => {
     const labelled = { ...sidecar, labels: { 'drawbridge.allow': 'a.org' } };
     expect(codes(input(labelled, { holder }))).toEqual(['shared-network:partial']);
     const hosted = { ...holder, networkMode: 'host', endpoints: [] };
-    expect(coverageOf(input(sidecar, { holder: hosted })).state).toBe('unenforced');
+    expect(codes(input(sidecar, { holder: hosted }))).toContain('host-net-raw:partial');
   });
 });
 

@@ -79,6 +79,7 @@ describe('container inspect', () => {
     expect(read?.privileges).toEqual({
       privileged: false,
       capAdd: ['NET_ADMIN', 'SYS_PTRACE'],
+      capDrop: [],
       pidMode: 'host',
       binds: ['/var/run/docker.sock:/var/run/docker.sock', '/srv:/data:ro'],
       devices: ['/dev/net/tun'],
