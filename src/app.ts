@@ -1,8 +1,9 @@
 import { hostname, setPriority } from 'node:os';
-import { listen } from './api/listen.js';
+import { listen, refuseWithoutTokens } from './api/listen.js';
 import { buildServer } from './api/server.js';
 import type { Config } from './config/config.js';
 import { watchFolder } from './config/folder.js';
+import { localSocketOf } from './config/local-socket.js';
 import { Changes } from './control/changes.js';
 import { findContainer } from './control/changes-find.js';
 import { exec } from './kernel/exec.js';
@@ -82,6 +83,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     enforcer: engine.reconciler,
     log,
     node,
+    tokens: config.api.tokens,
     folderLists: () => [...lists.state.lists.values()],
     usedBy: (list) => usersOf(engine, list),
     find: (idOrName) => findContainer(engine.docker.view().containers.values(), idOrName),
@@ -91,6 +93,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   const opened = changes;
   parts.add(async () => opened.close());
   complain(clashes(lists.state.lists, changes), log);
+  refuseWithoutTokens(config.api.listen, changes.tokens.count);
   await engine.start();
   let ended: () => void = () => undefined;
   const done = new Promise<void>((resolve) => (ended = resolve));
@@ -117,9 +120,11 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
       setImmediate(() => void stop());
     },
   });
-  const server = await buildServer({ controller, log, version: VERSION });
+  const authenticate = (secret: string) => opened.tokens.authenticate(secret);
+  const server = await buildServer({ controller, log, version: VERSION, authenticate });
   parts.add(() => server.close());
-  await listen(server, config.api.listen, config.api.tokens.length);
+  const localSocket = localSocketOf(config);
+  await listen(server, { address: config.api.listen, localSocket, tokens: opened.tokens.count });
   log.info(
     { api: config.api.listen, containers: engine.state?.members.size ?? 0 },
     'ready: the kernel holds what it should',

@@ -4,6 +4,7 @@ import type { Lockdown, Pause } from './model/emergency.js';
 import type { Finding } from './model/finding.js';
 import type { Grant, List, Mode, PolicyEntry } from './model/policy.js';
 import type { Problem } from './model/problem.js';
+import type { Role, Token } from './model/token.js';
 import type { Coverage, Verdict } from './model/verdict.js';
 
 /** The two sets (one a family) that hold the learned addresses of one port class of one container. */
@@ -287,6 +288,15 @@ export interface Controller {
   ): Promise<{ readonly items: readonly AuditView[]; readonly next: string | undefined }>;
   /** Undefined: all that run, and the host. */
   scan(idOrName: string | undefined): readonly ScanView[];
+  tokens(): readonly Token[];
+  /** `forMs` undefined: without end. The secret is nowhere else. */
+  createToken(
+    name: string,
+    role: Role,
+    forMs: number | undefined,
+    who: string,
+  ): Promise<{ readonly token: Token; readonly secret: string }>;
+  revokeToken(name: string, who: string): Promise<void>;
   lists(): readonly ListView[];
   list(name: string): ListView;
   putList(name: string, body: unknown, ifMatch: number | undefined, who: string): Promise<ListView>;

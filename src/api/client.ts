@@ -8,10 +8,12 @@ import type {
   GrantBody,
   ListBody,
   LockdownBody,
+  NewToken,
   PauseBody,
   ProblemDocument,
   ScanBody,
   Status,
+  TokenBody,
 } from './schemas.js';
 
 /** The service answered with a problem. */
@@ -132,6 +134,17 @@ export class ApiClient {
   async denials(idOrName: string, since: string): Promise<readonly Flow[]> {
     const query = new URLSearchParams({ container: idOrName, verdict: 'denied', since, limit: '9999' });
     return (await this.#json<Page<Flow>>('GET', `/v1/flows?${query}`)).items;
+  }
+  async tokens(): Promise<readonly TokenBody[]> {
+    return (await this.#json<Page<TokenBody>>('GET', '/v1/tokens')).items;
+  }
+  /** `duration` as in "90d"; undefined: without end. */
+  createToken(name: string, role: string, duration: string | undefined): Promise<NewToken> {
+    const body = { name, role, ...(duration === undefined ? {} : { for: duration }) };
+    return this.#json('POST', '/v1/tokens', { body });
+  }
+  async revokeToken(name: string): Promise<void> {
+    await this.#send('DELETE', `/v1/tokens/${encodeURIComponent(name)}`);
   }
   async teardown(): Promise<void> {
     await this.#send('POST', '/v1/teardown');

@@ -7,12 +7,5 @@ export interface Context {
   readonly controller: Controller;
 }
 
-/** The header by which the command says who ran it; whoever reaches the unix socket is root's anyway. */
-const USER_HEADER = 'drawbridge-user';
-
-/** For the audit: "local:NAME" when the caller says who it is, else "local". */
-export function whoIs(request: FastifyRequest): string {
-  const said = request.headers[USER_HEADER];
-  const name = typeof said === 'string' ? said.replace(/[^\w.@-]/g, '').slice(0, 64) : '';
-  return name === '' ? 'local' : `local:${name}`;
-}
+/** For the audit: "token:NAME", or "local:USER" over the unix socket. */
+export const whoIs = (request: FastifyRequest): string => request.identity.who;

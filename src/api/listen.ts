@@ -1,31 +1,91 @@
 import { chmod, lstat, mkdir, unlink } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { createServer, type Server } from 'node:http';
+import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { FastifyInstance } from 'fastify';
+import { trustSocket } from './auth.js';
 
 /** The API cannot listen where the configuration says; the message says why and what to do. */
-class ListenError extends Error {}
+class ListenError extends Error {
+  override readonly name = 'ListenError';
+}
+
+export interface ListenOptions {
+  /** `api.listen`: "unix:/path", "127.0.0.1:7070" or "[::1]:7070". */
+  readonly address: string;
+  /** Where the commands of this host reach it when `address` is TCP. */
+  readonly localSocket: string;
+  /** Tokens that are in force. */
+  readonly tokens: number;
+}
+const UNIX = 'unix:';
+/** root and its group; root alone. */
+const [GROUP, ROOT] = [0o660, 0o600];
 
 /**
- * Listens where `api.listen` says: "unix:/path", root's group may use it (0660). A socket that nobody answers on is
- * replaced, a live one is not. TCP needs bearer tokens, which this version does not check: it does not start.
+ * Listens where `api.listen` says. A unix socket lets root's group in (0660), as admin; one that nobody answers on is
+ * replaced, a live one is not. On TCP every request needs a bearer token, and root has `localSocket` beside it.
  */
-export async function listen(server: FastifyInstance, address: string, tokens: number): Promise<void> {
-  if (!address.startsWith('unix:')) throw new ListenError(tcpRefusal(address, tokens));
-  const path = address.slice('unix:'.length);
-  await mkdir(dirname(path), { recursive: true, mode: 0o750 });
-  await removeStale(path);
-  await server.listen({ path });
-  await chmod(path, 0o660);
+export async function listen(server: FastifyInstance, options: ListenOptions): Promise<void> {
+  const { address, localSocket, tokens } = options;
+  if (address.startsWith(UNIX)) {
+    server.server.on('connection', trustSocket);
+    await onPath(address.slice(UNIX.length), GROUP, (path) => server.listen({ path }));
+    return;
+  }
+  refuseWithoutTokens(address, tokens);
+  const second = await beside(server, localSocket);
+  const [, host = '', port] = /^\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
+  try {
+    await server.listen({ host, port: Number(port) });
+  } catch (e) {
+    end(second);
+    throw new ListenError(
+      `api.listen: cannot listen on ${address}: ${said(e)}. Set another address or port`,
+      { cause: e },
+    );
+  }
 }
 
-function tcpRefusal(address: string, tokens: number): string {
-  const why =
-    tokens === 0
-      ? 'is a TCP listener without tokens: whoever reaches it would rule the firewall'
-      : 'is a TCP listener, and this version does not check bearer tokens yet';
-  return `api.listen: ${address} ${why}. Set api.listen to unix:/run/drawbridge/api.sock`;
+/** Throws for a TCP address without a token: whoever reached it would rule the firewall. */
+export function refuseWithoutTokens(address: string, tokens: number): void {
+  if (address.startsWith(UNIX) || tokens > 0) return;
+  throw new ListenError(
+    `api.listen: ${address} is a TCP listener without tokens: whoever reaches it would rule the firewall. ` +
+      'Add one to api.tokens, or listen on unix:/run/drawbridge/api.sock, run drawbridge tokens create NAME --role admin, ' +
+      'and then set it again',
+  );
 }
+
+/** A second way in to the same routes, for root of this host alone. */
+async function beside(server: FastifyInstance, path: string): Promise<Server> {
+  const second = createServer((request, response) => server.routing(request, response));
+  second.on('connection', trustSocket);
+  server.server.on('close', () => end(second));
+  await onPath(path, ROOT, () => listening(second, path));
+  return second;
+}
+
+async function onPath(path: string, mode: number, start: (path: string) => Promise<unknown>): Promise<void> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+  await removeStale(path);
+  await start(path);
+  await chmod(path, mode);
+}
+
+function listening(server: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, () => resolve());
+  });
+}
+
+function end(server: Server): void {
+  server.close();
+  server.closeAllConnections();
+}
+
+const said = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
 async function removeStale(path: string): Promise<void> {
   const found = await lstat(path).catch((e: NodeJS.ErrnoException) => {
@@ -45,7 +105,7 @@ async function removeStale(path: string): Promise<void> {
 
 function isAlive(path: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect(path);
+    const socket: Socket = connect(path);
     socket.on('connect', () => resolve(true));
     socket.on('error', (e: NodeJS.ErrnoException) =>
       resolve(e.code !== 'ECONNREFUSED' && e.code !== 'ENOENT'),

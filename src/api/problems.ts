@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Problem } from '../model/problem.js';
+import type { Role } from '../model/token.js';
 import { type Logger, type Refusal, RefusedError } from '../ports.js';
 import type { ProblemDocument } from './schemas.js';
 
@@ -16,6 +17,26 @@ export function badRequest(detail: string, remedy: string, pointer?: string): ne
   throw new BadRequestError([{ detail, remedy, ...(pointer === undefined ? {} : { pointer }) }]);
 }
 
+/** No bearer token, or none that is known (RFC 6750 3.1). */
+export class UnauthorizedError extends Error {}
+/** A token whose role is not enough. */
+export class ForbiddenError extends Error {
+  readonly needs: Role;
+  constructor({ who, role }: { readonly who: string; readonly role: Role }, needs: Role) {
+    super(`${who} has the role ${role}, and this needs ${needs}`);
+    this.needs = needs;
+  }
+}
+/** Too many wrong tokens from one address. */
+export class TooManyError extends Error {
+  readonly seconds: number;
+  constructor(waitMs: number) {
+    const seconds = Math.ceil(waitMs / 1000);
+    super(`too many wrong tokens came from this address: it is not listened to for ${seconds} s`);
+    this.seconds = seconds;
+  }
+}
+
 interface Kind {
   readonly status: number;
   readonly title: string;
@@ -23,6 +44,8 @@ interface Kind {
 /** Each kind of problem, its HTTP status and title; `type` is "/docs#KIND". */
 export const KINDS = {
   'bad-request': { status: 400, title: 'The request is wrong' },
+  unauthorized: { status: 401, title: 'A token is needed' },
+  forbidden: { status: 403, title: 'The token may not do this' },
   'not-found': { status: 404, title: 'There is no such thing' },
   conflict: { status: 409, title: 'It conflicts with what is there' },
   'read-only': { status: 409, title: 'It is read-only here' },
@@ -30,6 +53,7 @@ export const KINDS = {
   'too-large': { status: 413, title: 'The body is too large' },
   'media-type': { status: 415, title: 'The body is not JSON' },
   invalid: { status: 422, title: 'The content is not valid' },
+  'too-many': { status: 429, title: 'Too many wrong tokens' },
   internal: { status: 500, title: 'A fault of the service' },
   'not-in-force': { status: 503, title: 'Not in force, and undone' },
 } as const satisfies Record<Refusal['kind'] | string, Kind>;
@@ -49,6 +73,7 @@ export function errorHandler(log: Logger) {
     const document = documentOf(error);
     if (document.status === 500)
       log.error({ err: error, method: request.method, url: request.url }, 'a request failed');
+    if (error instanceof TooManyError) reply.header('retry-after', error.seconds);
     return sendProblem(reply, document);
   };
 }
@@ -64,8 +89,18 @@ export function notFound(request: FastifyRequest, reply: FastifyReply): FastifyR
 function documentOf(error: unknown): ProblemDocument {
   if (error instanceof RefusedError) return refusalDocument(error.refusal);
   if (error instanceof BadRequestError) return problemDocument('bad-request', error.problems);
+  if (error instanceof UnauthorizedError)
+    return problemDocument('unauthorized', [refused(error, TOKEN_REMEDY)]);
+  if (error instanceof ForbiddenError)
+    return problemDocument('forbidden', [refused(error, `use a token of the role ${error.needs}`)]);
+  if (error instanceof TooManyError)
+    return problemDocument('too-many', [refused(error, 'wait, and send a token that is in force')]);
   return problemDocument(...frameworkProblem(error));
 }
+
+const TOKEN_REMEDY =
+  'send authorization: Bearer TOKEN; make one with drawbridge tokens create NAME --role ROLE';
+const refused = ({ message }: Error, remedy: string): Problem => ({ detail: message, remedy });
 
 function refusalDocument(refusal: Refusal): ProblemDocument {
   if (refusal.kind === 'invalid') return problemDocument('invalid', refusal.problems);

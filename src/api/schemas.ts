@@ -1,6 +1,7 @@
 /** The shapes of the API (spec 7): one definition for validation, OpenAPI and the client's types. */
 import { type Static, type TSchema, Type } from '@sinclair/typebox';
 import { EntryObjectSchema, ListSchema } from '../model/list-schema.js';
+import { ROLES } from '../model/token.js';
 import { DURATION_PATTERN } from '../model/units.js';
 
 const closed = { additionalProperties: false } as const;
@@ -232,6 +233,39 @@ export const FlowSchema = Type.Object(
   closed,
 );
 export type Flow = Static<typeof FlowSchema>;
+
+const RoleSchema = Words(ROLES);
+export const TokenSchema = Type.Object(
+  {
+    name: Type.String(),
+    role: RoleSchema,
+    source: Words(['store', 'config']),
+    created: Nullable(Time),
+    expires: Nullable(Time),
+    by: Nullable(Text('who made it')),
+  },
+  closed,
+);
+export type TokenBody = Static<typeof TokenSchema>;
+export const NewTokenSchema = Type.Object(
+  { ...TokenSchema.properties, token: Text('the secret, shown this once') },
+  closed,
+);
+export type NewToken = Static<typeof NewTokenSchema>;
+export const TokenRequestSchema = Type.Object(
+  {
+    name: Type.String({ minLength: 1, description: 'who holds it', examples: ['ci'] }),
+    role: RoleSchema,
+    for: Type.Optional(
+      Type.String({
+        pattern: DURATION_PATTERN,
+        description: 'how long; left out: no end',
+        examples: ['90d'],
+      }),
+    ),
+  },
+  closed,
+);
 
 export const ReadySchema = Type.Object({ ready: Type.Boolean(), reason: Type.String() }, closed);
 export const HealthSchema = Type.Object({ ok: Type.Boolean() }, closed);

@@ -3,6 +3,7 @@ import type { TSchema } from '@sinclair/typebox';
 import fastify, { type FastifyInstance } from 'fastify';
 import { schemaProblems } from '../model/schema-check.js';
 import type { Controller, Logger } from '../ports.js';
+import { type Authenticate, guard } from './auth.js';
 import type { Context } from './context.js';
 import { BadRequestError, errorHandler, notFound } from './problems.js';
 import { auditRoutes } from './routes/audit.js';
@@ -21,18 +22,26 @@ import { planRoutes } from './routes/plan.js';
 import { scanRoutes } from './routes/scan.js';
 import { statusRoutes } from './routes/status.js';
 import { teardownRoutes } from './routes/teardown.js';
+import { tokenRoutes } from './routes/tokens.js';
 import { ProblemSchema } from './schemas.js';
 
 export interface ApiOptions {
   readonly controller: Controller;
   readonly log: Logger;
   readonly version: string;
+  /** Left out: only the unix socket is let in. */
+  readonly authenticate?: Authenticate;
 }
 
 const BODY_LIMIT = 64 * 1024;
 /** A canonical entry: a name of 253 characters, ports and flags, percent-encoded. */
 const MAX_PARAM = 4096;
 const REQUEST_TIMEOUT_MS = 60_000;
+
+const BEARER = {
+  components: { securitySchemes: { bearer: { type: 'http' as const, scheme: 'bearer' } } },
+  security: [{ bearer: [] }],
+};
 
 const PROBLEM_RESPONSE = {
   description: 'what is wrong, where, and what to do',
@@ -53,13 +62,15 @@ const ROUTES: readonly ((context: Context) => void)[] = [
   flowRoutes,
   eventRoutes,
   auditRoutes,
+  tokenRoutes,
   teardownRoutes,
   healthRoutes,
   docsRoutes,
 ];
 
 /** The API of spec 7, not yet listening (see listen.ts). */
-export async function buildServer({ controller, log, version }: ApiOptions): Promise<FastifyInstance> {
+export async function buildServer(options: ApiOptions): Promise<FastifyInstance> {
+  const { controller, log, version } = options;
   const server = fastify({
     logger: false,
     bodyLimit: BODY_LIMIT,
@@ -76,8 +87,9 @@ export async function buildServer({ controller, log, version }: ApiOptions): Pro
   server.setSerializerCompiler(() => (value) => JSON.stringify(value));
   server.setErrorHandler(errorHandler(log));
   server.setNotFoundHandler(notFound);
+  guard(server, options.authenticate ?? (() => undefined));
   const info = { title: 'Drawbridge', version, description: 'Egress firewall controller for Docker hosts' };
-  await server.register(swagger, { openapi: { openapi: '3.1.0', info } });
+  await server.register(swagger, { openapi: { openapi: '3.1.0', info, ...BEARER } });
   await server.register(async (scope) => {
     scope.addHook('onRoute', ({ schema }) => {
       if (schema) schema.response = { ...(schema.response as object | undefined), default: PROBLEM_RESPONSE };

@@ -2,7 +2,8 @@ import type { Command } from 'commander';
 import { ApiClient } from '../api/client.js';
 import type { Config } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
-import { CommandFailure, fail } from './failure.js';
+import { localSocketOf } from '../config/local-socket.js';
+import { CommandFailure } from './failure.js';
 import type { Host } from './host.js';
 import { Output } from './output.js';
 
@@ -26,14 +27,7 @@ export class Session {
   }
 
   async client(): Promise<ApiClient> {
-    const { listen } = (await this.config()).api;
-    if (!listen.startsWith('unix:')) {
-      fail(
-        `api.listen: ${listen} is no unix socket`,
-        'set it to unix:/run/drawbridge/api.sock: this version speaks to that only',
-      );
-    }
-    return new ApiClient({ socket: listen.slice('unix:'.length), user: this.host.user });
+    return new ApiClient({ socket: localSocketOf(await this.config()), user: this.host.user });
   }
 }
 

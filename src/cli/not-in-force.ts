@@ -10,8 +10,5 @@ export function notInForce(config: Config): readonly string[] {
     ...(exceptions.length > 0
       ? ['threats.exceptions: there are no threats in this version that they could except']
       : []),
-    ...(config.api.tokens.length > 0
-      ? ['api.tokens: bearer tokens are not checked in this version; the socket’s rights guard it']
-      : []),
   ];
 }

@@ -19,6 +19,7 @@ import { runCommand } from './run.js';
 import { scanCommand } from './scan.js';
 import { statusCommand } from './status.js';
 import { teardownCommand } from './teardown.js';
+import { tokensCommand } from './tokens.js';
 
 const COMMANDS = [
   runCommand,
@@ -36,6 +37,7 @@ const COMMANDS = [
   auditCommand,
   scanCommand,
   doctorCommand,
+  tokensCommand,
   teardownCommand,
 ];
 

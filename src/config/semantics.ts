@@ -98,12 +98,6 @@ function listen({ api }: RawConfig): readonly Problem[] {
       remedy: 'write 127.0.0.1:7070 or unix:/path',
       pointer,
     });
-  if (api.tokens.length === 0)
-    problems.push({
-      detail: 'a TCP listener without tokens does not start',
-      remedy: 'add api.tokens, or listen on unix:/run/drawbridge/api.sock',
-      pointer,
-    });
   return problems;
 }
 

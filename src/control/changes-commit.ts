@@ -23,6 +23,8 @@ export interface KeyChange {
   readonly key: string;
   readonly before: unknown;
   readonly after: unknown;
+  /** What the audit shows of them, where that is less. */
+  readonly recorded?: { readonly before: unknown; readonly after: unknown };
   readonly who: string;
   readonly action: string;
   readonly target: string;
@@ -74,6 +76,12 @@ export class Committer {
     }
   }
 
+  /** For what no rule of the kernel's depends on: in force as soon as it is stored. Throws as `commit` does. */
+  async store(change: KeyChange): Promise<void> {
+    await this.#writeWithAudit(change);
+    this.#options.onChange();
+  }
+
   /**
    * Takes away what no longer counts (expired grants), without waiting for the kernel. Another host may have been first:
    * then its own word of that is on its way.
@@ -89,18 +97,9 @@ export class Committer {
 
   /** Both writes are asked for at once, so they share one group commit: no change without its record. */
   async #writeWithAudit(change: KeyChange): Promise<void> {
-    const { who, action, target, before, after } = change;
-    const record = {
-      who,
-      action,
-      target,
-      before: before ?? null,
-      after: after ?? null,
-      outcome: 'done' as const,
-    };
     const [written, recorded] = await Promise.allSettled([
-      this.#put(change.key, after),
-      this.#options.audit.record(record),
+      this.#put(change.key, change.after),
+      this.#options.audit.record(recordOf(change, 'done')),
     ]);
     if (written.status === 'rejected') {
       if (recorded.status === 'fulfilled') await this.#retract(recorded.value);
@@ -122,15 +121,7 @@ export class Committer {
     try {
       await this.#put(change.key, change.before);
       this.#options.onChange();
-      const { who, action, target, before, after } = change;
-      await audit.record({
-        who,
-        action,
-        target,
-        before: before ?? null,
-        after: after ?? null,
-        outcome: 'undone',
-      });
+      await audit.record(recordOf(change, 'undone'));
     } catch (e) {
       log.error({ err: e, key: change.key }, 'a change that is not in force could not be taken back');
       refuse(
@@ -154,6 +145,12 @@ export class Committer {
       );
     });
   }
+}
+
+function recordOf<O extends 'done' | 'undone'>(change: KeyChange, outcome: O) {
+  const { who, action, target } = change;
+  const { before, after } = change.recorded ?? change;
+  return { who, action, target, before: before ?? null, after: after ?? null, outcome };
 }
 
 function refusalOf(e: unknown): RefusedError {

@@ -2,10 +2,14 @@ import type { Emergency, Lockdown, Pause } from '../model/emergency.js';
 import { listFromObject } from '../model/list-parse.js';
 import type { Grant, List, Mode } from '../model/policy.js';
 import { isRecord } from '../model/shape.js';
+import { isToken, type Token } from '../model/token.js';
 import type { Logger, Store } from '../ports.js';
 import { Deadlines } from './changes-clock.js';
 
-/** What the API changed, as the store holds it (keys: list/NAME, grant/ID, mode/OWNER, pause/OWNER, lockdown/all). */
+/**
+ * What the API changed, as the store holds it (keys: list/NAME, grant/ID, mode/OWNER, pause/OWNER, lockdown/all,
+ * token/NAME, sync/OWNER).
+ */
 export interface CurrentChanges extends Emergency {
   readonly lists: ReadonlyMap<string, List & { readonly revision: number }>;
   /** Without those whose time is over. */
@@ -27,9 +31,11 @@ export const listKey = (name: string): string => `list/${name}`;
 export const grantKey = (id: string): string => `grant/${id}`;
 export const modeKey = (owner: string): string => `mode/${owner}`;
 export const pauseKey = (owner: string): string => `pause/${owner}`;
+export const tokenKey = (name: string): string => `token/${name}`;
+export const syncKey = (owner: string): string => `sync/${owner}`;
 export const LOCKDOWN_KEY = 'lockdown/all';
 
-const KINDS = ['list', 'grant', 'mode', 'pause', 'lockdown'] as const;
+const KINDS = ['list', 'grant', 'mode', 'pause', 'lockdown', 'token', 'sync'] as const;
 type Kind = (typeof KINDS)[number];
 
 interface Revised<T> {
@@ -43,6 +49,9 @@ export class ChangesState {
   readonly grants = new Map<string, Revised<Grant>>();
   readonly modes = new Map<string, Revised<Mode>>();
   readonly pauses = new Map<string, Revised<Pause>>();
+  readonly tokens = new Map<string, Revised<Token>>();
+  /** By owner: the lists that `sync` made. */
+  readonly synced = new Map<string, Revised<readonly string[]>>();
   lockdown: Lockdown | undefined;
   readonly deadlines: Deadlines;
   /** Revision of each key that the store holds, unreadable ones too. */
@@ -100,7 +109,8 @@ export class ChangesState {
   }
 
   #mapOf(kind: Exclude<Kind, 'lockdown'>): Map<string, unknown> {
-    return { list: this.lists, grant: this.grants, mode: this.modes, pause: this.pauses }[kind];
+    const { lists, grants, modes, pauses, tokens, synced } = this;
+    return { list: lists, grant: grants, mode: modes, pause: pauses, token: tokens, sync: synced }[kind];
   }
 
   /** What this version cannot read is left out (it allows nothing) and said. */
@@ -110,6 +120,8 @@ export class ChangesState {
     else if (kind === 'mode' && isModeRecord(value)) this.modes.set(name, { value: value.mode, revision });
     else if (kind === 'pause' && isPause(value)) this.pauses.set(name, { value, revision });
     else if (kind === 'lockdown') this.lockdown = lockdownOf(value);
+    else if (kind === 'token' && isToken(value)) this.tokens.set(name, { value, revision });
+    else if (kind === 'sync' && isSynced(value)) this.synced.set(name, { value: value.lists, revision });
     else
       this.#log.error(
         { key: `${kind}/${name}` },
@@ -143,6 +155,10 @@ function isGrant(value: unknown): value is Grant {
 
 function isModeRecord(value: unknown): value is { readonly mode: Mode } {
   return isRecord(value) && (value.mode === 'enforce' || value.mode === 'observe' || value.mode === 'off');
+}
+
+function isSynced(value: unknown): value is { readonly lists: readonly string[] } {
+  return isRecord(value) && Array.isArray(value.lists) && value.lists.every((l) => typeof l === 'string');
 }
 
 function isPause(value: unknown): value is Pause {

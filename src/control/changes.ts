@@ -6,6 +6,7 @@ import { EmergencyChanges } from './changes-emergency.js';
 import { NextMoment } from './changes-expiry.js';
 import { type ListChangeOptions, ListChanges } from './changes-lists.js';
 import { ChangesState, type CurrentChanges } from './changes-state.js';
+import { type TokenChangeOptions, TokenChanges } from './changes-tokens.js';
 
 export interface ChangesOptions
   extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,
@@ -14,6 +15,8 @@ export interface ChangesOptions
   readonly audit: AuditSink;
   readonly enforcer: Enforcer;
   readonly log: Logger;
+  /** Tokens of the configuration. */
+  readonly tokens?: TokenChangeOptions['configured'];
   /** This host's name in a fleet. */
   readonly node?: string;
   /** Monotonic ms, as of performance.now: what lasts a time ends by it too. */
@@ -35,6 +38,7 @@ export class Changes {
   readonly #lists: ListChanges;
   readonly #containers: ContainerChanges;
   readonly emergency: EmergencyChanges;
+  readonly tokens: TokenChanges;
   readonly #moment: NextMoment;
   readonly #watch: Disposable;
 
@@ -62,6 +66,12 @@ export class Changes {
       holder: (idOrName) => this.#containers.holder(idOrName),
       now: () => options.now(),
       node: options.node,
+    });
+    this.tokens = new TokenChanges({
+      state,
+      committer,
+      configured: options.tokens ?? [],
+      now: () => options.now(),
     });
     this.#moment = new NextMoment(
       () => options.now(),

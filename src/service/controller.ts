@@ -3,6 +3,7 @@ import { findContainer } from '../control/changes-find.js';
 import type { ContainerFacts } from '../model/container.js';
 import type { Lockdown, Pause } from '../model/emergency.js';
 import type { Grant, Mode } from '../model/policy.js';
+import type { Role, Token } from '../model/token.js';
 import type { Audit } from '../observe/audit.js';
 import type {
   AuditView,
@@ -122,6 +123,15 @@ export class ServiceController implements Controller {
     return idOrName === undefined
       ? scanView(engine, this.#running(), true)
       : scanView(engine, [this.#find(idOrName)], false);
+  }
+  tokens(): readonly Token[] {
+    return this.#p.changes.tokens.list();
+  }
+  createToken(name: string, role: Role, forMs: number | undefined, who: string) {
+    return this.#p.changes.tokens.create(name, role, forMs, who);
+  }
+  revokeToken(name: string, who: string): Promise<void> {
+    return this.#p.changes.tokens.revoke(name, who);
   }
   lists(): readonly ListView[] {
     return this.#p.changes.lists();

@@ -6,7 +6,7 @@ export function teardownRoutes({ server, controller }: Context): void {
     summary: 'Stop enforcing, take every trace out of the kernel, and end the service',
     response: { 204: Type.Null() },
   };
-  server.post('/v1/teardown', { schema }, async (_request, reply) => {
+  server.post('/v1/teardown', { schema, config: { role: 'admin' } }, async (_request, reply) => {
     await controller.teardown();
     return reply.code(204).send();
   });

@@ -1,6 +1,7 @@
 import type { Lockdown, Pause } from '../../../src/model/emergency.js';
 import { listFromObject } from '../../../src/model/list-parse.js';
 import type { Grant, List } from '../../../src/model/policy.js';
+import type { Role, Token } from '../../../src/model/token.js';
 import {
   type AuditView,
   type ContainerView,
@@ -24,6 +25,7 @@ export class MemoryController implements Controller {
   tornDown = 0;
   revision = 0;
   grants: Grant[] = [];
+  tokensMade: Token[] = [];
   lockdownNow: Lockdown | undefined;
   audited: AuditView[] = [];
   scanned: ScanView[] = [];
@@ -131,6 +133,18 @@ export class MemoryController implements Controller {
   scan(idOrName: string | undefined): readonly ScanView[] {
     this.#call('scan', idOrName);
     return this.scanned;
+  }
+  tokens() {
+    return this.tokensMade;
+  }
+  async createToken(name: string, role: Role, forMs: number | undefined, who: string) {
+    this.calls.push(['createToken', name, role, forMs, who]);
+    const token: Token = { name, role, hash: '0'.repeat(64), created: '2030-01-01T00:00:00Z', by: who };
+    this.tokensMade.push(token);
+    return { token, secret: 'drawbridge_secret' };
+  }
+  async revokeToken(name: string, who: string): Promise<void> {
+    this.calls.push(['revokeToken', name, who]);
   }
   lists(): readonly ListView[] {
     return [...this.store.values()];

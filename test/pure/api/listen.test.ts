@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ApiClient, ApiError, UnreachableError } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
 import { buildServer } from '../../../src/api/server.js';
@@ -32,7 +32,7 @@ async function make(): Promise<FastifyInstance> {
 }
 
 it('listens for root and its group only', async () => {
-  await listen(await make(), `unix:${path}`, 0);
+  await listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0 });
   expect((await stat(path)).mode & 0o777).toBe(0o660);
   expect((await stat(join(dir, 'run'))).mode & 0o777).toBe(0o750);
   expect((await new ApiClient({ socket: path }).status()).enforced).toBe(3);
@@ -40,28 +40,137 @@ it('listens for root and its group only', async () => {
 
 it('leaves a live socket alone, replaces a dead one, and touches nothing else', async () => {
   const first = await make();
-  await listen(first, `unix:${path}`, 0);
-  await expect(listen(await make(), `unix:${path}`, 0)).rejects.toThrow(
-    /another process answers on .*Stop it/,
-  );
+  await listen(first, { address: `unix:${path}`, localSocket: path, tokens: 0 });
+  await expect(
+    listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0 }),
+  ).rejects.toThrow(/another process answers on .*Stop it/);
   const { link } = await import('node:fs/promises');
   const dead = join(dir, 'dead.sock');
   await link(path, dead);
   await first.close();
-  await listen(await make(), `unix:${dead}`, 0);
+  await listen(await make(), { address: `unix:${dead}`, localSocket: path, tokens: 0 });
   expect((await new ApiClient({ socket: dead }).status()).enforced).toBe(3);
   const file = join(dir, 'file');
   await writeFile(file, 'mine');
-  await expect(listen(await make(), `unix:${file}`, 0)).rejects.toThrow(/is no socket/);
+  await expect(
+    listen(await make(), { address: `unix:${file}`, localSocket: path, tokens: 0 }),
+  ).rejects.toThrow(/is no socket/);
 });
 
-it('starts no TCP listener without checked tokens', async () => {
-  await expect(listen(await make(), '127.0.0.1:7070', 0)).rejects.toThrow(/without tokens.*unix:/);
-  await expect(listen(await make(), '127.0.0.1:7070', 2)).rejects.toThrow(/does not check bearer tokens yet/);
+it('starts no TCP listener without a token', async () => {
+  const options = { address: '127.0.0.1:0', localSocket: path, tokens: 0 };
+  await expect(listen(await make(), options)).rejects.toThrow(/without tokens.*api\.tokens.*unix:/);
+});
+
+it('says who has the port', async () => {
+  const port = await tcp();
+  const options = { address: `127.0.0.1:${port}`, localSocket: join(dir, 'other.sock'), tokens: 1 };
+  await expect(listen(await make(), options)).rejects.toThrow(/cannot listen on 127.0.0.1:\d+: .*EADDRINUSE/);
+});
+
+/** A server on TCP with tokens "read", "write" and "admin", by their role; its port. */
+async function tcp(): Promise<number> {
+  const roles = ['read', 'write', 'admin'] as const;
+  const authenticate = (secret: string) => {
+    const role = roles.find((r) => `secret-of-${r}` === secret);
+    return role && { name: role, role };
+  };
+  const server = await buildServer({ controller, log, version: '0.1.0', authenticate });
+  servers.push(server);
+  await listen(server, { address: '127.0.0.1:0', localSocket: path, tokens: 1 });
+  const address = server.server.address();
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
+
+describe('over TCP', () => {
+  const ask = (
+    port: number,
+    method: string,
+    url: string,
+    token?: string,
+    more: Record<string, string> = {},
+  ) =>
+    fetch(`http://127.0.0.1:${port}${url}`, {
+      method,
+      headers: { ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...more },
+      ...(method === 'GET' || method === 'DELETE' ? {} : { body: '{}' }),
+    });
+
+  it('nothing answers without a token but the health checks', async () => {
+    const port = await tcp();
+    for (const url of ['/v1/status', '/v1/events', '/openapi.json', '/docs', '/nothing', '/metrics']) {
+      const answer = await ask(port, 'GET', url);
+      expect([url, answer.status, answer.headers.get('www-authenticate')]).toEqual([
+        url,
+        401,
+        'Bearer realm="drawbridge"',
+      ]);
+      expect(await answer.json()).toMatchObject({
+        type: '/docs#unauthorized',
+        errors: [{ remedy: expect.stringMatching(/tokens create/) }],
+      });
+    }
+    expect((await ask(port, 'POST', '/v1/teardown')).status).toBe(401);
+    expect(controller.tornDown).toBe(0);
+    expect((await ask(port, 'GET', '/healthz')).status).toBe(200);
+    expect((await ask(port, 'GET', '/readyz')).status).toBe(200);
+    expect((await ask(port, 'GET', '/v1/status', undefined, { 'drawbridge-user': 'root' })).status).toBe(401);
+    expect(
+      (await ask(port, 'GET', '/v1/status', undefined, { authorization: 'Basic cm9vdDo=' })).status,
+    ).toBe(401);
+  });
+
+  it.each([
+    ['read', 'GET', '/v1/lists', 200],
+    ['read', 'PUT', '/v1/containers/web/mode', 403],
+    ['read', 'DELETE', '/v1/lists/x', 403],
+    ['read', 'GET', '/v1/tokens', 403],
+    ['write', 'GET', '/v1/lists', 200],
+    ['write', 'DELETE', '/v1/lists/npm', 404],
+    ['write', 'GET', '/v1/tokens', 403],
+    ['write', 'POST', '/v1/tokens', 403],
+    ['write', 'DELETE', '/v1/tokens/x', 403],
+    ['write', 'POST', '/v1/teardown', 403],
+    ['admin', 'GET', '/v1/tokens', 200],
+    ['admin', 'DELETE', '/v1/tokens/x', 204],
+  ])('the role %s: %s %s answers %i', async (role, method, url, status) => {
+    const port = await tcp();
+    const answer = await ask(port, method, url, `secret-of-${role}`);
+    // Who may do more than read is told what is wrong with the request, not with the token.
+    expect(answer.status === 409 ? 404 : answer.status).toBe(status);
+    if (status === 403)
+      expect(await answer.json()).toMatchObject({ detail: expect.stringMatching(/has the role .*needs/) });
+  });
+
+  it('the audit names the token, and believes no header', async () => {
+    const port = await tcp();
+    await ask(port, 'DELETE', '/v1/tokens/x', 'secret-of-admin', { 'drawbridge-user': 'root' });
+    expect(controller.calls.at(-1)).toEqual(['revokeToken', 'x', 'token:admin']);
+  });
+
+  it('after ten wrong tokens an address is not listened to for a while, with a right one neither', async () => {
+    const port = await tcp();
+    for (let i = 0; i < 10; i++)
+      expect((await ask(port, 'GET', '/v1/status', `wrong-${i}`)).status).toBe(401);
+    const answer = await ask(port, 'GET', '/v1/status', 'secret-of-read');
+    expect(answer.status).toBe(429);
+    expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
+    expect((await ask(port, 'GET', '/healthz')).status).toBe(200);
+  });
+
+  it('root has a socket beside it, and is admin there', async () => {
+    await tcp();
+    expect((await stat(path)).mode & 0o777).toBe(0o600);
+    const client = new ApiClient({ socket: path, user: 'ann' });
+    expect((await client.createToken('ci', 'write', '10m')).token).toBe('drawbridge_secret');
+    expect(controller.calls.at(-1)).toEqual(['createToken', 'ci', 'write', 600_000, 'local:ann']);
+    await servers.pop()?.close();
+    await expect(client.status()).rejects.toBeInstanceOf(UnreachableError);
+  });
 });
 
 it('the client tells problems from silence', async () => {
-  await listen(await make(), `unix:${path}`, 0);
+  await listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0 });
   const client = new ApiClient({ socket: path });
   const problem = await client.list('none').catch((e: unknown) => e);
   expect(problem).toBeInstanceOf(ApiError);
@@ -72,7 +181,7 @@ it('the client tells problems from silence', async () => {
 });
 
 it('streams events as they come, of one container or all, and lets go of readers', async () => {
-  await listen(await make(), `unix:${path}`, 0);
+  await listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0 });
   let heard = '';
   const socket = connect(path, () =>
     socket.write('GET /v1/events?container=abc123 HTTP/1.1\r\nhost: x\r\n\r\n'),

@@ -14,14 +14,23 @@ let server: FastifyInstance;
 
 beforeEach(async () => {
   controller = new MemoryController();
-  server = await buildServer({ controller, log, version: '0.1.0' });
+  server = await buildServer({ controller, log, version: '0.1.0', authenticate });
 });
 afterEach(() => server.close());
+
+const SECRET = 'a-secret-of-the-tests';
+const authenticate = (secret: string) =>
+  secret === SECRET ? { name: 'test', role: 'admin' as const } : undefined;
 
 type Method = 'GET' | 'PUT' | 'POST' | 'DELETE';
 async function ask(method: Method, url: string, payload?: unknown, headers: Record<string, string> = {}) {
   const body = payload === undefined ? {} : { payload: payload as object };
-  const answer = await server.inject({ method, url, headers, ...body });
+  const answer = await server.inject({
+    method,
+    url,
+    headers: { authorization: `Bearer ${SECRET}`, ...headers },
+    ...body,
+  });
   return {
     status: answer.statusCode,
     headers: answer.headers,
@@ -81,7 +90,7 @@ describe('reading', () => {
     for (const path of Object.values<Record<string, { responses: object }>>(body.paths)) {
       for (const operation of Object.values(path)) expect(operation.responses).toHaveProperty('default');
     }
-    const page = await server.inject('/docs');
+    const page = await server.inject({ url: '/docs', headers: { authorization: `Bearer ${SECRET}` } });
     expect(page.headers['content-security-policy']).toContain("default-src 'none'");
     expect(page.body).toContain('/v1/containers/{container}/mode');
     expect(page.body).not.toMatch(/<script|https?:\/\//);
@@ -97,11 +106,11 @@ describe('changing', () => {
       { 'drawbridge-user': 'ann\u0007' },
     );
     expect(made).toMatchObject({ status: 201, body: { id: 'g1', expires: '2030-01-01T00:10:00.000Z' } });
-    expect(controller.calls[0]).toEqual(['grant', 'web', 'a.org', 600_000, 'local:ann']);
+    expect(controller.calls[0]).toEqual(['grant', 'web', 'a.org', 600_000, 'token:test']);
     const open = await ask('POST', '/v1/containers/web/grants', { entry: 'b.org' });
     expect(open.body.expires).toBeNull();
     expect((await ask('DELETE', '/v1/containers/web/grants/g1')).status).toBe(204);
-    expect(controller.calls.at(-1)).toEqual(['revokeGrant', 'web', 'g1', 'local']);
+    expect(controller.calls.at(-1)).toEqual(['revokeGrant', 'web', 'g1', 'token:test']);
   });
 
   it('sets modes', async () => {
@@ -215,7 +224,7 @@ describe('refusing', () => {
         method: 'POST',
         url: '/v1/containers/web/grants',
         payload,
-        headers: { 'content-type': type },
+        headers: { 'content-type': type, authorization: `Bearer ${SECRET}` },
       });
     expect((await send('{', 'application/json')).statusCode).toBe(400);
     expect((await send('entry: a', 'application/yaml')).statusCode).toBe(415);

@@ -362,6 +362,7 @@ describe('usage', () => {
       'audit',
       'scan',
       'doctor',
+      'tokens',
       'teardown',
     ]);
     for (const name of names) {

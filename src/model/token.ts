@@ -1,0 +1,33 @@
+/** Bearer tokens of the API (RFC 6750): who may do what. Pure. */
+import { isRecord } from './shape.js';
+
+/** Each may what the one before may, and more. */
+export const ROLES = ['read', 'write', 'admin'] as const;
+export type Role = (typeof ROLES)[number];
+
+/** A token as it is kept: never itself, only its SHA-256 (64 hex digits). */
+export interface Token {
+  readonly name: string;
+  readonly role: Role;
+  readonly hash: string;
+  /** RFC 3339 UTC; absent for those of the configuration. */
+  readonly created?: string;
+  readonly expires?: string;
+  /** Who made it. */
+  readonly by?: string;
+}
+
+export const mayAct = (has: Role, needs: Role): boolean => ROLES.indexOf(has) >= ROLES.indexOf(needs);
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}$/;
+export const isTokenName = (name: string): boolean => NAME.test(name);
+
+/** In the configuration a token stands as itself, or as "sha256:" and the hash. */
+export const HASHED = /^sha256:([0-9a-f]{64})$/;
+
+/** A token as the store keeps it. */
+export function isToken(value: unknown): value is Token {
+  if (!isRecord(value) || !ROLES.some((role) => role === value.role)) return false;
+  const texts = ['name', 'hash', 'created', 'by'].every((field) => typeof value[field] === 'string');
+  return texts && /^[0-9a-f]{64}$/.test(String(value.hash));
+}
