@@ -16,13 +16,16 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
   const id6 = new Map<string, number>();
   const loose = new Map<number, number>();
   const strict = new Set<number>();
+  const macs = new Set<string>();
   for (const m of input.members) {
     const mark = markOf(marks, m.identity, m.policy.mode);
     for (const p of m.ports) {
       if (p.ip4) id4.set(`${p.ifindex} . ${p.mac} . ${p.ip4}`, mark);
       if (p.ip6) id6.set(`${p.ifindex} . ${p.mac} . ${p.ip6}`, mark);
-      if (m.policy.mode === 'enforce') strict.add(p.ifindex);
-      else loose.set(p.ifindex, mark);
+      if (m.policy.mode === 'enforce') {
+        strict.add(p.ifindex);
+        macs.add(`${p.ifindex} . ${p.mac}`);
+      } else loose.set(p.ifindex, mark);
     }
   }
   for (const port of input.unattributed) loose.set(port, markOf(marks, UNATTRIBUTED, input.unattributedMode));
@@ -31,6 +34,7 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
     id6,
     loose,
     strict,
+    macs,
     exempt: new Set(input.exempt),
     up: new Map(input.bridges.flatMap((b) => b.ports.map((p) => [p, b.mac] as const))),
     ...multicast(input),
@@ -90,6 +94,7 @@ const DECLARATIONS = `
   map loose { typeof meta iif : meta mark; }
   map up { typeof meta iif : ether daddr; }
   set strict { typeof meta iif; }
+  set macs { typeof meta iif . ether saddr; }
   set exempt { typeof meta iif; }
   set hostmac { typeof ether daddr; }
   set enf4 { typeof ip daddr; }
@@ -97,9 +102,29 @@ const DECLARATIONS = `
   set mcast4 { typeof meta mark . ip daddr . udp dport; }
   set mcast6 { typeof meta mark . ip6 daddr . udp dport; }
   chain senders { }
+  chain discovery { }
+  chain membership { }
   chain route { }
   chain lift { }
   chain ports { type filter hook prerouting priority -300; policy accept; }`;
+
+/**
+ * Neighbour discovery (RFC 4861): an enforced port speaks of its own addresses only, so that nobody is told that another's
+ * are behind it. Probes of a known neighbour come from the link-local address (net/ipv6/ndisc.c, ndisc_send_ns), whose
+ * host part we do not know: it may speak of any but the one that Docker gives its bridges.
+ */
+const DISCOVERY: readonly string[] = [
+  'icmpv6 type 135 meta mark set iif . ether saddr . ip6 saddr map @id6 meta mark set 0 accept',
+  'icmpv6 type 136 meta mark set iif . ether saddr . icmpv6 taddr map @id6 meta mark set 0 accept',
+  'iif != @strict accept',
+  'iif . ether saddr != @macs drop',
+  'icmpv6 type 133 accept',
+  'ip6 saddr fe80::1 drop',
+  'icmpv6 type 135 ip6 saddr { ::, fe80::/10 } accept',
+  'icmpv6 type 136 icmpv6 taddr fe80::1 drop',
+  'icmpv6 type 136 icmpv6 taddr fe80::/10 accept',
+  'drop',
+];
 
 const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
 
@@ -116,11 +141,13 @@ export function bridgeProgram({ marks }: Shape): BridgeProgram {
         'senders',
         [
           'meta mark set iif . arp saddr ether . arp saddr ip map @id4 meta mark set 0 accept',
-          'arp saddr ip 0.0.0.0 accept',
-          'iif @strict drop',
-          'accept',
+          'iif != @strict accept',
+          'arp saddr ip 0.0.0.0 iif . ether saddr @macs accept',
+          'drop',
         ],
       ],
+      ['discovery', DISCOVERY],
+      ['membership', ['iif . ether saddr @macs accept', 'iif @strict drop', 'accept']],
       ['route', ['ether daddr set iif map @up meta pkttype set host accept', 'drop']],
       [
         'lift',
@@ -130,7 +157,6 @@ export function bridgeProgram({ marks }: Shape): BridgeProgram {
           'ether type ip6 meta mark . ip6 daddr . udp dport @mcast6 accept',
           `${GROUP} drop`,
           'ether daddr @hostmac accept',
-          'ip6 nexthdr ipv6-icmp icmpv6 type { 135, 136 } ip6 hoplimit 255 meta mark set 0 accept',
           `meta mark & ${E} == ${E} goto route`,
           'ether type ip ip daddr @enf4 goto route',
           'ether type ip6 ip6 daddr @enf6 goto route',
@@ -148,8 +174,8 @@ function portRules(marks: Marks): string[] {
   return [
     'meta iifkind != "veth" accept',
     'iif @exempt accept',
-    'ip6 daddr { fe80::/10, ff02::/16 } ip6 nexthdr ipv6-icmp icmpv6 type { 133, 135, 136 } ip6 hoplimit 255 accept',
-    'ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } accept',
+    'ether type ip6 icmpv6 type { 133, 135, 136 } goto discovery',
+    'ether type ip6 ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } goto membership',
     'ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift',
     'ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto lift',
     'meta mark set iif map @loose goto lift',

@@ -116,6 +116,8 @@ export interface BridgeDesired {
   readonly loose: ReadonlyMap<number, number>;
   readonly up: ReadonlyMap<number, string>;
   readonly strict: ReadonlySet<number>;
+  /** MACs of strict ports. */
+  readonly macs: ReadonlySet<string>;
   readonly exempt: ReadonlySet<number>;
   readonly hostmac: ReadonlySet<string>;
   readonly enf4: ReadonlySet<string>;

@@ -35,6 +35,7 @@ function elements(named: ReadonlyMap<string, readonly unknown[]>, indexOf: Index
     loose: new Map(pairs('loose').map(([k, v]) => [port(k), Number(v)])),
     up: new Map(pairs('up').map(([k, v]) => [port(k), String(v)])),
     strict: new Set(get('strict').map(port)),
+    macs: new Set(get('macs').map((k) => macKey(k, port))),
     exempt: new Set(get('exempt').map(port)),
     hostmac: new Set(get('hostmac').map(String)),
     enf4: new Set(get('enf4').map(String)),
@@ -47,6 +48,11 @@ function elements(named: ReadonlyMap<string, readonly unknown[]>, indexOf: Index
 function idKey(key: unknown, port: (v: unknown) => number): string {
   const parts = isObject(key) && Array.isArray(key.concat) ? key.concat : [];
   return `${port(parts[0])} . ${String(parts[1])} . ${String(parts[2])}`;
+}
+
+function macKey(key: unknown, port: (v: unknown) => number): string {
+  const parts = isObject(key) && Array.isArray(key.concat) ? key.concat : [];
+  return `${port(parts[0])} . ${String(parts[1])}`;
 }
 
 /** "MARK . GROUP . PORT", as we write it. */

@@ -15,6 +15,7 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   loose: new Map(),
   up: new Map(),
   strict: new Set(),
+  macs: new Set(),
   exempt: new Set(),
   hostmac: new Set(),
   enf4: new Set(),
@@ -23,7 +24,7 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   mcast6: new Set(),
 };
 const MAPS = ['id4', 'id6', 'loose', 'up'] as const;
-const SETS = ['strict', 'exempt', 'hostmac', 'enf4', 'enf6', 'mcast4', 'mcast6'] as const;
+const SETS = ['strict', 'macs', 'exempt', 'hostmac', 'enf4', 'enf6', 'mcast4', 'mcast6'] as const;
 const TAG_LENGTH = 12;
 
 /** "CHAIN TAG:PLACE" of every rule of our program, as its comments tell it back (`ruleTag`). */

@@ -47,9 +47,9 @@ async function repeat(url, times, pauseMs) {
   say({ failures, places: places.size });
 }
 
-const canConnect = (host, port, ms = 10_000) =>
+const canConnect = (host, port, ms = 10_000, localAddress = undefined) =>
   new Promise((resolve) => {
-    const s = connect({ host, port: Number(port) });
+    const s = connect({ host, port: Number(port), ...(localAddress ? { localAddress } : {}) });
     const end = (outcome) => {
       s.destroy();
       resolve(outcome);
@@ -127,6 +127,17 @@ async function scan(host, name) {
   say({ udp: await scanUdp(host, message), tcp: await scanTcp(host, message) });
 }
 
-const commands = { listen, repeat, each, scan };
+/** A connection and a datagram from an address that the interface has. */
+async function from(source, host, port) {
+  const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
+  socket.on('error', () => undefined); // refused: the other side's log tells
+  await new Promise((done) => socket.bind({ address: source }, done));
+  socket.send('forged', Number(port), host);
+  const outcome = await canConnect(host, port, 2000, source);
+  socket.close();
+  say({ outcome });
+}
+
+const commands = { listen, repeat, each, scan, from };
 const [command, ...words] = process.argv.slice(2);
 await commands[command](...words);

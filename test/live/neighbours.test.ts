@@ -1,0 +1,185 @@
+/** East-west: containers of one bridge reach each other by policy, whether or not bridged packets pass iptables. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Container } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+import { listener, visitors, withInside } from './inside.js';
+
+const FAST_MS = 5_000;
+const PORTS = [5432, 5433];
+const project = (name: string, service: string) => ({
+  'com.docker.compose.project': name,
+  'com.docker.compose.service': service,
+});
+/** Enforced, with nothing that a neighbour could be. */
+const ENFORCED = { 'drawbridge.allow': '93.184.1.1:80' };
+
+let lab: Lab;
+let drawbridge: Drawbridge;
+beforeAll(async () => {
+  lab = await Lab.up({});
+  for (const n of ['east', 'west', 'open-1', 'closed-1']) await lab.docker('network', 'create', '--ipv6', n);
+  await lab.docker('network', 'create', '--ipv6', '--internal', 'inner');
+});
+afterAll(() => lab?.down());
+
+/** One attempt: "ok", or the code with "slow" when it took a time-out's time. */
+async function attempt(c: Container, host: string, port: number): Promise<string> {
+  const r = await c.probe('tcp', host, port, '--timeout', 12_000);
+  const outcome = r.ok ? 'ok' : String(r.code);
+  return r.ms < FAST_MS ? outcome : `${outcome}, slow`;
+}
+const server = (network: string, name: string, labels: Readonly<Record<string, string>> = {}) =>
+  listener(lab, PORTS, { network, name, labels });
+const client = (network: string, name: string, labels: Readonly<Record<string, string>> = {}) =>
+  lab.start({ network, name, labels });
+const removeAll = async (): Promise<void> => {
+  const ids = (await lab.docker('ps', '-aq')).split('\n').filter((l) => l !== '');
+  if (ids.length > 0) await lab.docker('rm', '-f', ...ids);
+};
+async function bridgeNetfilter(on: 0 | 1): Promise<void> {
+  for (const table of ['iptables', 'ip6tables', 'arptables'])
+    await lab.inHost(['sysctl', '-qw', `net.bridge.bridge-nf-call-${table}=${on}`], { check: true });
+}
+
+describe('control, without Drawbridge', () => {
+  afterAll(removeAll);
+  it('neighbours reach each other', async () => {
+    const db = await server('east', 'db');
+    const c = await client('east', 'stranger');
+    const { ip4, ip6 } = await db.addresses();
+    expect([await attempt(c, ip4, 5432), await attempt(c, ip6, 5432)]).toEqual(['ok', 'ok']);
+  });
+});
+
+describe.each([
+  ['without', 0],
+  ['with', 1],
+] as const)('%s br_netfilter', (_, on) => {
+  let db: Container;
+  let watched: Container;
+  let at: { readonly ip4: string; readonly ip6: string };
+  beforeAll(async () => {
+    await bridgeNetfilter(on);
+    if (drawbridge === undefined) {
+      drawbridge = lab.drawbridge({ config: { eastWest: { 'open-*': 'allow', 'closed-*': 'policy' } } });
+      await drawbridge.ready();
+    }
+    db = await server('east', 'db', { ...ENFORCED, ...project('shop', 'store') });
+    watched = await server('east', 'watched');
+    at = await db.addresses();
+  });
+  afterAll(removeAll);
+
+  it('a stranger is refused at once, in both families, by observed neighbours too', async () => {
+    const c = await client('east', 'stranger', ENFORCED);
+    const there = await watched.addresses();
+    const all = [at.ip4, at.ip6, there.ip4, there.ip6];
+    const outcomes: string[] = [];
+    for (const host of all) outcomes.push(await attempt(c, host, 5432));
+    expect(outcomes).toEqual(all.map(() => 'ECONNREFUSED'));
+    // over IPv4 the kernel's own redirect, sent first, uses up its allowance of ICMP errors to this host
+    expect(await c.probe('udp', at.ip4, 5432)).toMatchObject({ ok: false });
+    expect(await c.probe('udp', at.ip6, 5432)).toMatchObject({ code: 'EACCES' });
+    expect([await visitors(db, 5432), await visitors(watched, 5432)]).toEqual([0, 0]);
+  });
+
+  it('container:NAME and container:SERVICE open those ports and no others', async () => {
+    const app = await client('east', 'app', { 'drawbridge.allow': 'container:db:5432' });
+    const other = await client('east', 'other', { 'drawbridge.allow': 'container:store:5433/tcp+udp' });
+    expect([
+      await attempt(app, 'db', 5432),
+      await attempt(app, at.ip4, 5432),
+      await attempt(app, at.ip6, 5432),
+      await attempt(app, at.ip4, 5433),
+      await attempt(app, at.ip6, 5433),
+    ]).toEqual(['ok', 'ok', 'ok', 'ECONNREFUSED', 'ECONNREFUSED']);
+    expect([await attempt(other, 'db', 5433), await attempt(other, at.ip6, 5432)]).toEqual([
+      'ok',
+      'ECONNREFUSED',
+    ]);
+    expect(await other.probe('udp', at.ip4, 5433)).toMatchObject({ ok: true });
+    // 443: with no ports of its own a container entry is as an address entry, here none fits
+    expect(await attempt(app, 'watched', 5432)).toBe('ECONNREFUSED');
+  });
+
+  it('one compose project is one neighbourhood, another is not', async () => {
+    const mate = await client('east', 'mate', { ...ENFORCED, ...project('shop', 'web') });
+    const foreign = await client('east', 'foreign', { ...ENFORCED, ...project('bank', 'web') });
+    for (const port of PORTS)
+      expect([await attempt(mate, at.ip4, port), await attempt(mate, at.ip6, port)]).toEqual(['ok', 'ok']);
+    expect([await attempt(foreign, at.ip4, 5432), await attempt(foreign, at.ip6, 5433)]).toEqual([
+      'ECONNREFUSED',
+      'ECONNREFUSED',
+    ]);
+  });
+
+  it('who opens a connection is judged: observed containers reach enforced ones and each other', async () => {
+    const c = await client('east', 'observer');
+    const outcomes: string[] = [];
+    for (const host of ['db', at.ip4, at.ip6, 'watched'])
+      for (const port of PORTS) outcomes.push(await attempt(c, host, port));
+    expect(outcomes).toEqual(outcomes.map(() => 'ok'));
+    expect(await c.probe('udp', at.ip4, 5432)).toMatchObject({ ok: true });
+    expect(await c.probe('udp', at.ip6, 5432)).toMatchObject({ ok: true });
+  });
+
+  it('eastWest: allow opens a network, policy closes it to its own project', async () => {
+    const open = await server('open-1', 'open', ENFORCED);
+    const guest = await client('open-1', 'guest', ENFORCED);
+    const { ip4, ip6 } = await open.addresses();
+    expect([await attempt(guest, ip4, 5432), await attempt(guest, ip6, 5433)]).toEqual(['ok', 'ok']);
+    const closed = await server('closed-1', 'closed', { ...ENFORCED, ...project('shop', 'store') });
+    const mate = await client('closed-1', 'closed-mate', { ...ENFORCED, ...project('shop', 'web') });
+    expect(await attempt(mate, (await closed.addresses()).ip4, 5432)).toBe('ECONNREFUSED');
+    expect(await attempt(mate, (await closed.addresses()).ip6, 5432)).toBe('ECONNREFUSED');
+  });
+
+  it('an internal network', async () => {
+    const inside = await server('inner', 'vault', ENFORCED);
+    const { ip4, ip6 } = await inside.addresses();
+    const app = await client('inner', 'inner-app', { 'drawbridge.allow': 'container:vault:5432' });
+    expect([
+      await attempt(app, 'vault', 5432),
+      await attempt(app, ip6, 5432),
+      await attempt(app, ip4, 5433),
+      await attempt(app, ip6, 5433),
+    ]).toEqual(['ok', 'ok', 'ECONNREFUSED', 'ECONNREFUSED']);
+    const stranger = await client('inner', 'inner-stranger', ENFORCED);
+    expect(await attempt(stranger, ip4, 5432)).toBe('ECONNREFUSED');
+  });
+
+  it('several networks, and one that comes and goes while the container runs', async () => {
+    const far = await server('west', 'far', ENFORCED);
+    const app = await lab.start(
+      withInside({
+        network: 'west',
+        name: 'roamer',
+        labels: { 'drawbridge.allow': 'container:db:5432, container:far:5432, 93.184.1.1:80' },
+      }),
+    );
+    const farAt = await far.addresses();
+    expect([await attempt(app, 'far', 5432), await attempt(app, farAt.ip6, 5433)]).toEqual([
+      'ok',
+      'ECONNREFUSED',
+    ]);
+    expect(await attempt(app, at.ip4, 5432)).not.toBe('ok');
+    await lab.sniffer.clear();
+    await app.exec(['sh', '-c', 'while :; do echo x | nc -u -w 1 93.184.9.9 999; done >/dev/null 2>&1 &']);
+    for (let i = 0; i < 3; i++) {
+      await lab.docker('network', 'connect', 'east', 'roamer');
+      await waitFor('db to be reached', async () => (await attempt(app, at.ip4, 5432)) === 'ok', 20_000);
+      expect([await attempt(app, 'far', 5432), await attempt(app, at.ip6, 5433)]).toEqual([
+        'ok',
+        'ECONNREFUSED',
+      ]);
+      expect(await attempt(app, 'db', 5432)).toBe('ok');
+      expect(await attempt(app, '93.184.1.1', 80)).toBe('ok');
+      await lab.docker('network', 'disconnect', 'east', 'roamer');
+      expect(await attempt(app, at.ip4, 5432)).not.toBe('ok');
+    }
+    expect(await lab.sniffer.count({ direction: 'out', dst: '93.184.9.9' })).toBe(0);
+    expect(await lab.sniffer.count({ direction: 'out', dst: '93.184.1.1' })).toBeGreaterThan(0);
+  });
+});
