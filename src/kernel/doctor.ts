@@ -1,11 +1,13 @@
 import { readFileSync } from 'node:fs';
+import { closedBase } from '../desired/base.js';
 import { compile } from '../desired/compile.js';
 import { hex } from '../desired/marks.js';
-import { NO_HOST_NET, type Shape } from '../desired/state.js';
+import type { Shape } from '../desired/state.js';
 import { Dataplane } from './dataplane.js';
 import { type Exec, must } from './exec.js';
 import { PacketLog } from './netlink/log.js';
 import { PacketQueue } from './netlink/queue.js';
+import { type Arrival, selfTest, wrongArrivals } from './self-test.js';
 
 /** One thing that this host must, or should, be able to do. */
 export interface DoctorCheck {
@@ -34,6 +36,7 @@ export async function checkKernel(run: Exec, shape: Shape): Promise<DoctorCheck[
     root,
     ...tools,
     await checkRules(run, shape),
+    await checkEnforcement(run, shape),
     checkQueue(shape),
     ...(await checkMarks(run, shape)),
     ...(await checkLegacy(run)),
@@ -73,7 +76,7 @@ async function checkRules(run: Exec, shape: Shape): Promise<DoctorCheck> {
   const base = { name: 'kernel', level: 'error' } as const;
   try {
     await must(run, 'ip', ['netns', 'add', name]);
-    await new Dataplane(inside, shape, () => undefined).apply(compile(emptyInput(shape)));
+    await new Dataplane(inside, shape, () => undefined).apply(compile(closedBase(shape)));
     return { ...base, ok: true, detail: 'takes every kind of rule, set and bridge map that is needed' };
   } catch (e) {
     return {
@@ -88,16 +91,30 @@ async function checkRules(run: Exec, shape: Shape): Promise<DoctorCheck> {
   }
 }
 
-const emptyInput = (shape: Shape) => ({
-  shape,
-  members: [],
-  bridges: [],
-  exempt: [],
-  unattributed: [],
-  unattributedMode: 'observe' as const,
-  unattributedClasses: [],
-  hostNet: NO_HOST_NET,
-});
+/** Enforcement itself, not the look of rules: packets are sent, and what arrives is counted. */
+async function checkEnforcement(run: Exec, shape: Shape): Promise<DoctorCheck> {
+  const base = { name: 'enforcement', level: 'error' } as const;
+  try {
+    const wrong = wrongArrivals(await selfTest(run, shape));
+    if (wrong.length === 0)
+      return {
+        ...base,
+        ok: true,
+        detail:
+          'a container made for it reached what it may and not what it may not; an unknown port reached nothing (IPv4 and IPv6)',
+      };
+    const remedy = 'report it with the output of drawbridge bugreport: do not rely on enforcement here';
+    return { ...base, ok: false, detail: wrong.map(wrongText).join('; '), remedy };
+  } catch (e) {
+    const detail = `could not be tried: ${e instanceof Error ? e.message : String(e)}`;
+    return { ...base, ok: false, detail, remedy: 'mend what the message names, and try again' };
+  }
+}
+
+function wrongText(a: Arrival): string {
+  const said = (arrived: boolean): string => (arrived ? 'arrived' : 'did not arrive');
+  return `${a.phase}, IPv${a.family}: the permitted packet ${said(a.permitted)}, the forbidden one ${said(a.forbidden)}`;
+}
 
 /** Binding tells; a service that runs has them already, which is as good. */
 function checkQueue(shape: Shape): DoctorCheck {
