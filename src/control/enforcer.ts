@@ -94,8 +94,8 @@ export class Enforcer<F extends FlowFacts> {
     this.#o.hosts.standing(hosts.net.gates);
     const known = this.#state && this.#bindings;
     this.#bindings = ports.bindings;
-    const state = this.#settle({ view, ports, veths, input, hosts, desired, repaired: applied.repaired });
-    await this.#learn(state, applied.refill, pass.resync);
+    const settled = this.#settle({ view, ports, veths, input, hosts, desired, repaired: applied.repaired });
+    const state = await this.#learn(settled, applied.refill, pass.resync);
     this.#o.onApplied(state);
     await this.#revocation.run(state, known, applied.repaired);
     if (applied.changed)
@@ -186,11 +186,19 @@ export class Enforcer<F extends FlowFacts> {
     return owner !== undefined && this.#o.learned.has(owner, set, address);
   }
 
-  async #learn(state: InForce, refill: readonly string[], all: boolean): Promise<void> {
+  /** Learned sets as the ledger has them; what somebody took out of them counts as repaired, too. */
+  async #learn(state: InForce, refill: readonly string[], all: boolean): Promise<InForce> {
     const { kernel, learned, now } = this.#o;
+    let isLost = false;
     await refillSets(kernel, learned, state, refill, now());
-    for (const m of state.members.values())
-      if (all || this.#revocation.isNew(m)) await syncLearned(kernel, learned, state, m, now());
+    for (const m of state.members.values()) {
+      const isNew = this.#revocation.isNew(m);
+      if (!all && !isNew) continue;
+      const missed = await syncLearned(kernel, learned, state, m, now());
+      isLost ||= missed && !isNew;
+    }
+    if (isLost) this.#state = { ...state, repaired: true };
+    return this.#state ?? state;
   }
 }
 

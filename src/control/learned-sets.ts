@@ -23,17 +23,25 @@ export async function refillSets<F extends FlowFacts>(
     }
 }
 
-/** After a change of policy: members that no name justifies any more go, those that are newly justified come. */
+/** Members that end within this may be gone already. */
+const SOON_MS = 2_000;
+
+/**
+ * After a change of policy: members that no name justifies any more go, those that are newly justified come. True: some
+ * were missing that the ledger has had for longer than this took.
+ */
 export async function syncLearned<F extends FlowFacts>(
   kernel: KernelPort<F>,
   learned: LearnedPort,
   state: InForce,
   member: Member,
   now: number,
-): Promise<void> {
+): Promise<boolean> {
+  let isMissed = false;
   const short = member.id.slice(0, 12);
   for (const set of state.desired.sets.values()) {
     if (!set.timed || !set.name.includes(short)) continue;
+    const stood = learned.wanted(member.id).get(set.name);
     const have = await kernel.members(set.name);
     // Asked after the kernel: the ledger knows an address before the kernel does, so none that comes now is taken for stale.
     const want = learned.wanted(member.id).get(set.name) ?? new Map<string, number>();
@@ -43,6 +51,8 @@ export async function syncLearned<F extends FlowFacts>(
       const left = have?.get(address);
       const seconds = secondsLeft(until, now);
       if (until > now && (left === undefined || left < seconds)) await kernel.add(set.name, address, seconds);
+      isMissed ||= left === undefined && have !== undefined && (stood?.get(address) ?? 0) > now + SOON_MS;
     }
   }
+  return isMissed;
 }

@@ -128,6 +128,7 @@ export class Engine {
         kernel: this.kernel,
         state: () => this.state,
         tampered: (what) => this.#tampered(what),
+        emptied: (what) => this.#repair(what),
         resting: () => this.reconciler.resting,
         log,
         dns: this.dns,
@@ -186,11 +187,15 @@ export class Engine {
     this.#drift.suspect(what);
   }
 
+  #repair(what: string): void {
+    this.reconciler.trigger(`changed by others: ${what}`, true);
+  }
+
   #makeDrift(): Drift {
     return new Drift({
       look: async () => (this.state ? (await this.kernel.plan(this.state.desired)).stages.length : 0),
       resting: () => this.reconciler.resting,
-      repair: (what) => this.reconciler.trigger(`changed by others: ${what}`, true),
+      repair: (what) => this.#repair(what),
       log: this.#o.log,
     });
   }

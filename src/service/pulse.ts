@@ -7,6 +7,8 @@ export interface PulseOptions {
   readonly kernel: KernelAdapter;
   readonly state: () => InForce | undefined;
   readonly tampered: (what: string) => void;
+  /** What only a pass can see, since only the ledger knows: a learned set was emptied. */
+  readonly emptied: (what: string) => void;
   /** Passes begun so far; undefined while one runs. */
   readonly resting: () => number | undefined;
   readonly dns: DnsService;
@@ -57,18 +59,19 @@ export class Pulse implements AsyncDisposable {
     for (const set of state.desired.sets.values()) {
       const entries = headers.get(set.name);
       if (entries === undefined) return this.#o.tampered(`set ${set.name} is gone`);
-      if (entries < (set.timed ? this.#fewest(state, set.name, entries) : set.members.length))
+      if (!set.timed && entries < set.members.length)
         return this.#o.tampered(`set ${set.name} has lost members`);
+      if (set.timed && entries === 0 && this.#shouldHold(state, set.name))
+        return this.#o.emptied(`set ${set.name} has lost its members`);
     }
   }
 
-  /** An empty learned set is looked at: 1 when its container holds addresses that are still good for a while. */
-  #fewest(state: InForce, set: string, entries: number): number {
-    if (entries > 0) return 0;
+  /** A learned set whose container was told addresses that are still good for a while. */
+  #shouldHold(state: InForce, set: string): boolean {
     const owner = [...state.members.keys()].find((id) => set.includes(id.slice(0, 12)));
     const wanted = owner === undefined ? undefined : this.#o.dns.members(owner).get(set);
     const soon = Date.now() + SOON_MS;
-    return [...(wanted?.values() ?? [])].some((until) => until > soon) ? 1 : 0;
+    return [...(wanted?.values() ?? [])].some((until) => until > soon);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
