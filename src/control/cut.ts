@@ -74,6 +74,13 @@ async function flowsFrom<F extends FlowFacts>(
   return found.filter((f) => addresses.has(f.orig.src));
 }
 
+interface Cut<F> {
+  /** Flows that may go on. */
+  readonly keep: (flow: F) => boolean;
+  /** Before they end: bars what is on its way, which would make each anew from the other side. */
+  readonly bar: (flows: readonly F[]) => Promise<void>;
+}
+
 /**
  * Ends the flows from these addresses that `keep` does not want, and once more for packets that were on their way.
  * Resolves with what was ended in the first round.
@@ -81,33 +88,34 @@ async function flowsFrom<F extends FlowFacts>(
 export function cutFlows<F extends FlowFacts>(
   table: FlowTable<F>,
   addresses: ReadonlySet<string>,
-  keep: (flow: F) => boolean,
+  how: Cut<F>,
 ): Promise<readonly F[]> {
-  return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsFrom(table, addresses), keep);
+  return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsFrom(table, addresses), how);
 }
 
-/** The same for flows whose mark, within the mask, is not 0: those of containers in the host's network. */
+/** The same for flows that bear one of these marks: those of containers in the host's network. */
 export function cutMarked<F extends FlowFacts>(
   table: FlowTable<F>,
-  only: readonly number[],
+  marks: readonly number[],
   mask: number,
-  keep: (flow: F) => boolean,
+  how: Cut<F>,
 ): Promise<readonly F[]> {
   const marked = async (): Promise<F[]> => {
-    const filter = only.length === 1 ? { mark: { value: only[0] as number, mask } } : {};
+    const filter = marks.length === 1 ? { mark: { value: marks[0] as number, mask } } : {};
     const found = await Promise.all(([4, 6] as const).map((family) => table.flows(family, filter)));
-    return found.flat().filter((f) => only.includes((f.mark & mask) >>> 0));
+    return found.flat().filter((f) => marks.includes((f.mark & mask) >>> 0));
   };
-  return only.length === 0 ? Promise.resolve([]) : cut(table, marked, keep);
+  return marks.length === 0 ? Promise.resolve([]) : cut(table, marked, how);
 }
 
 async function cut<F extends FlowFacts>(
   table: FlowTable<F>,
   find: () => Promise<F[]>,
-  keep: (flow: F) => boolean,
+  { keep, bar }: Cut<F>,
 ): Promise<readonly F[]> {
   const round = async (): Promise<F[]> => {
     const doomed = (await find()).filter((f) => !keep(f));
+    if (doomed.length > 0) await bar(doomed);
     for (const flow of doomed) table.delete(flow);
     return doomed;
   };

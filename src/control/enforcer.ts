@@ -84,7 +84,7 @@ export class Enforcer<F extends FlowFacts> {
     const { kernel } = this.#o;
     if (pass.resync) kernel.invalidate();
     const view = this.#o.view();
-    if (!this.#state) await this.#takeOver(view);
+    if (!this.#state && !(await this.#takeOver(view))) return;
     const { ports, veths } = await this.#ports(view);
     const hosts = this.#o.hosts.look(view);
     const input = this.#input(view, ports, hosts);
@@ -109,10 +109,15 @@ export class Enforcer<F extends FlowFacts> {
     return compile(this.#input(view, ports, this.#o.hosts.look(view)));
   }
 
-  async #takeOver(view: DockerView): Promise<void> {
+  /** False: Docker has not spoken yet, and the state of an earlier run stands: it is the best that is known. */
+  async #takeOver(view: DockerView): Promise<boolean> {
     const standing = await this.#o.kernel.standing();
+    const { bridge, hostMarks } = standing;
+    const isFurnished = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
+    if (view.listings === 0 && isFurnished) return false;
     this.#o.hosts.standing(standing.hostGates);
     this.#bindings = takeOver(standing, view, this.#o.shape.marks, this.#identities);
+    return true;
   }
 
   async #ports(view: DockerView): Promise<Pick<InForce, 'ports' | 'veths'>> {
@@ -165,7 +170,10 @@ export class Enforcer<F extends FlowFacts> {
     const fresh = [...ports.bindings.values()].filter(
       (b) => this.#bindings.get(b.ifindex)?.container !== b.container,
     );
-    await cutFlows(this.#o.kernel.flows, new Set(fresh.flatMap(addressesOf)), () => false);
+    await cutFlows(this.#o.kernel.flows, new Set(fresh.flatMap(addressesOf)), {
+      keep: () => false,
+      bar: async () => undefined,
+    });
   }
 
   #settle(found: Omit<InForce, 'members' | 'judge' | 'unattributed'>): InForce {

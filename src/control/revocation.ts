@@ -48,7 +48,6 @@ export class Revocation<F extends FlowFacts> {
     if (ended.length === 0) return;
     const containers = [...new Set(ended.map((e) => e.owner))];
     this.#o.log.info({ containers, flows: ended.length }, 'flows ended: no entry permits them now');
-    await this.#barStragglers(ended.map((e) => e.flow));
   }
 
   /** By source address. */
@@ -58,7 +57,7 @@ export class Revocation<F extends FlowFacts> {
       const owner = owners.get(f.orig.src);
       return owner === undefined || state.judge.keeps(owner, f);
     };
-    const cut = await cutFlows(this.#o.kernel.flows, new Set(owners.keys()), keep);
+    const cut = await cutFlows(this.#o.kernel.flows, new Set(owners.keys()), { keep, bar: this.#bar });
     return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
   }
 
@@ -73,11 +72,12 @@ export class Revocation<F extends FlowFacts> {
       const owner = ownerOf(f);
       return owner === undefined || state.judge.keeps(owner, f);
     };
-    const cut = await cutMarked(this.#o.kernel.flows, [...owners.keys()], marks.identity, keep);
+    const how = { keep, bar: this.#bar };
+    const cut = await cutMarked(this.#o.kernel.flows, [...owners.keys()], marks.identity, how);
     return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
   }
 
-  async #barStragglers(cut: readonly F[]): Promise<void> {
+  readonly #bar = async (cut: readonly F[]): Promise<void> => {
     const { prefix } = namesFor(this.#o.shape.prefix);
     for (const family of [4, 6] as const) {
       const members = cut
@@ -86,7 +86,7 @@ export class Revocation<F extends FlowFacts> {
       if (members.length > 0)
         await this.#o.kernel.addCut(sharedSet(prefix, 'cut', family), members, CUT_SECONDS);
     }
-  }
+  };
 }
 
 interface Ended<F> {
