@@ -7,7 +7,7 @@ import type { Lab } from '../../test/lab/lab.js';
 import type { Result, RunOptions } from '../../test/lab/process.js';
 import type { Actor } from './cast.js';
 
-export interface DockerOptions extends RunOptions {
+interface DockerOptions extends RunOptions {
   /** Default true: throw when docker fails. */
   readonly check?: boolean;
 }
