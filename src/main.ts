@@ -20,6 +20,7 @@ const host: Host = {
   },
   createLog: (config) => createLog(config),
   runDoctor: async (config) => (await import('./service/doctor.js')).runDoctor(config),
+  layGuard: async (config) => (await import('./service/guard.js')).layGuard(config),
   teardownKernel: async (config) => (await import('./service/teardown.js')).teardownKernel(config),
   onSignal: (signals, handler) => {
     for (const signal of signals) process.on(signal, handler);

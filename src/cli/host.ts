@@ -38,6 +38,10 @@ export interface Host {
   start(config: Config, log: Log): Promise<RunningService>;
   createLog(config: Config['log']): Log;
   runDoctor(config: Config): Promise<readonly DoctorCheck[]>;
+  /** Lays the closed base before Docker starts. */
+  layGuard(
+    config: Config,
+  ): Promise<{ readonly outcome: 'laid' | 'stands'; readonly exempt: readonly string[] }>;
   /** Takes every trace out of the kernel without the service; what was removed, in words. */
   teardownKernel(config: Config): Promise<readonly string[]>;
   /** Calls back for each of the signals until disposed. */

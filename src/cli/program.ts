@@ -6,6 +6,7 @@ import { Registry } from './command.js';
 import { doctorCommand } from './doctor.js';
 import { explainCommand } from './explain.js';
 import { type CommandFailure, failureOf, problemText } from './failure.js';
+import { guardCommand } from './guard.js';
 import type { Host } from './host.js';
 import { listsCommand } from './lists.js';
 import { lockdownCommand } from './lockdown.js';
@@ -37,6 +38,7 @@ const COMMANDS = [
   auditCommand,
   scanCommand,
   doctorCommand,
+  guardCommand,
   tokensCommand,
   teardownCommand,
 ];

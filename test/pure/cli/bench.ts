@@ -68,6 +68,7 @@ export class Bench {
       start: () => Promise.reject(new Error('not here')),
       createLog: () => log,
       runDoctor: async () => [],
+      layGuard: async () => ({ outcome: 'laid', exempt: [] }),
       teardownKernel: async () => [],
       onSignal: () => ({ [Symbol.dispose]: () => undefined }),
       ...this.host,

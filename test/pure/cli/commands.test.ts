@@ -325,6 +325,16 @@ describe('scan', () => {
   });
 });
 
+describe('guard', () => {
+  it('says what stands, and whom it leaves alone', async () => {
+    expect((await bench.run('guard')).out).toMatch(/^the closed base stands: /);
+    bench.host = { layGuard: async () => ({ outcome: 'stands', exempt: ['vethlxc'] }) };
+    expect((await bench.run('guard')).out).toMatch(
+      /^rules of ours stand already: .*\nleft alone: vethlxc\n$/,
+    );
+  });
+});
+
 describe('usage', () => {
   it.each([
     [['bogus']],
@@ -362,6 +372,7 @@ describe('usage', () => {
       'audit',
       'scan',
       'doctor',
+      'guard',
       'tokens',
       'teardown',
     ]);

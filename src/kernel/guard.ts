@@ -1,0 +1,29 @@
+import type { DesiredState, Shape } from '../desired/state.js';
+import { Dataplane } from './dataplane.js';
+import { placeOf } from './diff-tables.js';
+import type { Exec } from './exec.js';
+import type { SavedTable } from './iptables-text.js';
+import type { IndexOf } from './nft-parse.js';
+import type { Observed } from './observe.js';
+
+/** Lays `base` unless ours stands already, whatever it is: then nothing is touched. Throws KernelError. */
+export async function layBase(
+  run: Exec,
+  shape: Shape,
+  base: DesiredState,
+  indexOf: IndexOf,
+): Promise<'laid' | 'stands'> {
+  const plane = new Dataplane(run, shape, indexOf);
+  if (stands(base, await plane.read())) return 'stands';
+  await plane.apply(base);
+  return 'laid';
+}
+
+/** Every hook has a jump of ours and the bridge table has a program: the service's last state, or a guard's. */
+function stands(base: DesiredState, observed: Observed): boolean {
+  if (!observed.bridge.exists || observed.bridge.rules.length === 0) return false;
+  return base.tables.every(({ family, table, hooks }) => {
+    const saved: SavedTable = observed.tables.get(family)?.get(table) ?? new Map();
+    return hooks.every((h) => saved.get(placeOf(h, saved))?.some((r) => r.hash !== undefined));
+  });
+}

@@ -1,0 +1,106 @@
+import { mkdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Config } from '../config/config.js';
+import { HostSenderTable } from '../control/host-senders.js';
+import { closedBase } from '../desired/base.js';
+import { compile } from '../desired/compile.js';
+import type { HostNet } from '../desired/state.js';
+import { DockerWatch } from '../docker/watch.js';
+import { Cgroups } from '../kernel/cgroups.js';
+import { exec } from '../kernel/exec.js';
+import { layBase } from '../kernel/guard.js';
+import { Links } from '../kernel/netlink/links.js';
+import type { Link } from '../kernel/netlink/route-codec.js';
+import type { DockerView } from '../model/container.js';
+import type { Logger } from '../ports.js';
+import { readParents } from './host-mode.js';
+import { shapeOf } from './shape.js';
+import { noteFound } from './teardown.js';
+
+export interface GuardOutcome {
+  /** stands: rules of ours stood already, and were left as they are. */
+  readonly outcome: 'laid' | 'stands';
+  /** Ports of other tools that were left alone, by name. */
+  readonly exempt: readonly string[];
+}
+const ASK_MS = 3_000;
+/** As Docker names its bridges by itself; others are known only when Docker can be asked. */
+const DOCKERS = /^(docker0|docker_gwbridge|br-[0-9a-f]{12})$/;
+const NO_VIEW: DockerView = {
+  containers: new Map(),
+  networks: new Map(),
+  listings: 0,
+  listBegan: 0,
+  starting: new Set(),
+  connected: false,
+};
+
+/** Boot-time default-deny: the closed base without any container, laid without the service and without Docker. */
+export async function layGuard(config: Config): Promise<GuardOutcome> {
+  mkdirSync(config.state, { recursive: true, mode: 0o700 });
+  await noteFound(config);
+  const links = await allLinks();
+  const exempt = exemptPorts(links, await dockerBridges(config));
+  // Whatever `failure` says of a controller that went: here none has come yet.
+  const shape = { ...shapeOf(config), failure: 'closed' as const };
+  const base = {
+    ...closedBase(
+      shape,
+      exempt.map((l) => l.index),
+    ),
+    hostNet: hostNet(config),
+  };
+  const indexes = new Map(links.map((l) => [l.name, l.index]));
+  const outcome = await layBase(exec, shape, compile(base), (name) => indexes.get(name));
+  return { outcome, exempt: exempt.map((l) => l.name) };
+}
+
+async function allLinks(): Promise<readonly Link[]> {
+  const table = new Links();
+  try {
+    return await table.list();
+  } finally {
+    table.close();
+  }
+}
+
+/** Of veths that stand now, those on a bridge that is not Docker's; without Docker's word its names must do. */
+function exemptPorts(links: readonly Link[], bridges: ReadonlySet<string> | undefined): Link[] {
+  const isDockers = (name: string): boolean => bridges?.has(name) ?? DOCKERS.test(name);
+  const masters = new Map(links.map((l) => [l.index, l.name]));
+  return links.filter((l) => {
+    const master = l.kind === 'veth' && l.master ? masters.get(l.master) : undefined;
+    return master !== undefined && !isDockers(master);
+  });
+}
+
+/** Names of Docker's bridges; undefined: it does not answer, as before its start. */
+async function dockerBridges(config: Config): Promise<ReadonlySet<string> | undefined> {
+  const docker = new DockerWatch({ socket: config.docker.socket, log: SILENT, now: () => performance.now() });
+  try {
+    const late = sleep(ASK_MS, undefined, { ref: false });
+    const view = await Promise.race([docker.refresh(), late]).catch(() => undefined);
+    return view && new Set([...view.networks.values()].flatMap((n) => n.bridge ?? []));
+  } finally {
+    await docker.close();
+  }
+}
+
+/** Containers in the host's network, where their parents are known from an earlier run. */
+function hostNet(config: Config): HostNet {
+  const parents = readParents(config.state);
+  const table = new HostSenderTable({
+    cgroups: new Cgroups(),
+    parents,
+    onParents: () => undefined,
+    singles: () => false,
+  });
+  return table.look(NO_VIEW).net;
+}
+
+const SILENT: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
