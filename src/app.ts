@@ -70,7 +70,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   parts.add(async () => lists[Symbol.asyncDispose]());
   complain(lists.state.problems, log);
   const said = (): Said => saidBy(lists.state.lists, changes);
-  const engine = new Engine({ config, said, log });
+  const engine = new Engine({ config, said, storeServers: () => shared.servers(), log });
   parts.add(() => engine.stop());
   engine.docker.onChange((view, reason) => {
     if (GONE.test(reason)) void changes?.forget((id) => !view.containers.has(id));

@@ -153,6 +153,11 @@ export interface Beats {
   /** False: there was none. */
   forget(node: string): Promise<boolean>;
 }
+/** Where a TCP service is. */
+export interface Endpoint {
+  readonly address: string;
+  readonly port: number;
+}
 /** The store with all that hosts share through it. */
 export interface SharedStore {
   readonly kind: 'embedded' | 'redis';
@@ -160,6 +165,8 @@ export interface SharedStore {
   readonly blobs: BlobStore;
   readonly leases: Leases;
   readonly beats: Beats;
+  /** Where the store's servers are, as far as it is known now; none for the embedded store. */
+  servers(): readonly Endpoint[];
 }
 
 /** Views that the API shows (spec 7). */

@@ -1,3 +1,4 @@
+import type { Place } from '../desired/closed.js';
 import { compile } from '../desired/compile.js';
 import type { DesiredInput, DesiredState, Member, Shape } from '../desired/state.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
@@ -28,6 +29,8 @@ export interface EnforcerOptions<F extends FlowFacts> {
   readonly beforeRules: (input: DesiredInput) => Promise<void>;
   readonly isManaged: (n: NetworkFacts) => boolean;
   readonly foreign: ForeignPorts;
+  /** Closed to every container. */
+  readonly closed: () => readonly Place[];
   readonly unattributed: () => { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
   readonly learned: LearnedPort;
   readonly log: Logger;
@@ -150,7 +153,8 @@ export class Enforcer<F extends FlowFacts> {
       unattributedPolicy: this.#o.unattributed(),
       now,
     });
-    return { ...input, members: [...input.members, ...this.#departed(input.members, now)] };
+    const members = [...input.members, ...this.#departed(input.members, now)];
+    return { ...input, members, closed: this.#o.closed() };
   }
 
   /** A port that is gone sends nothing, and no other gets its elements: what is left of a member hurts nobody

@@ -71,10 +71,10 @@ function filterTable(
       .map((m) => [chainName(names.prefix, m.id), containerChain(m, family, names)] as const),
     ...hosts,
     ...dispatch,
-    ...constantChains(input.shape, input.hostNet, names, family),
+    ...constantChains(input, names, family),
     ...bridgeChains(input, names, family),
     ...hostFilter(input, names, family, jumps),
-    [names.input, inputChain(input.shape, names, family, jumps)],
+    [names.input, inputChain(input, names, family, jumps)],
   ]);
   const hooks = [
     hook('filter', 'DOCKER-USER', names.forward),

@@ -1,8 +1,9 @@
 import type { Family } from '../model/ip.js';
+import { closedAtHost, closedBehindHost, type Place } from './closed.js';
 import { gate } from './host-net.js';
 import { type Names, sharedSet } from './naming.js';
 import { type IcmpType, type Match, type Rule, rule } from './rules.js';
-import type { HostNet, Shape } from './state.js';
+import type { DesiredInput, HostNet, Shape } from './state.js';
 
 type Chains = Map<string, Rule[]>;
 export const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
@@ -22,9 +23,13 @@ const LOG_LIMIT = { perSecond: 20, burst: 60 };
 const REJECT_LIMIT = { perSecond: 50, burst: 100 };
 
 /** The chains of `filter` that do not depend on any container. */
-export function constantChains(shape: Shape, hostNet: HostNet, names: Names, family: Family): Chains {
+export function constantChains(
+  { shape, hostNet, closed = [] }: Pick<DesiredInput, 'shape' | 'hostNet' | 'closed'>,
+  names: Names,
+  family: Family,
+): Chains {
   return new Map([
-    [names.forward, forwardChain(shape, names)],
+    [names.forward, forwardChain(shape, names, closed)],
     [names.threat, []],
     [names.toManaged, toManagedChain(names, family)],
     [names.hold, holdChain(shape, names, family)],
@@ -37,7 +42,7 @@ export function constantChains(shape: Shape, hostNet: HostNet, names: Names, fam
 }
 
 /** Unknown ports before established: a new container must not ride on flows that an earlier holder of its address left. */
-function forwardChain(shape: Shape, names: Names): Rule[] {
+function forwardChain(shape: Shape, names: Names, closed: readonly Place[]): Rule[] {
   const { marks } = shape;
   return [
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
@@ -45,6 +50,7 @@ function forwardChain(shape: Shape, names: Names): Rule[] {
     rule(RELATED_ERROR, { k: 'return' }),
     rule([], { k: 'jump', chain: names.threat }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
+    ...closedBehindHost(closed, names),
     rule([], { k: 'goto', chain: names.dispatch }),
   ];
 }
@@ -136,7 +142,12 @@ const outputChain = (names: Names, family: Family, hostNet: HostNet): Rule[] => 
 ];
 
 /** From a container to the host itself. `hosts` are the jumps to the chains of containers that have host entries. */
-export function inputChain(shape: Shape, names: Names, family: Family, hosts: readonly Rule[]): Rule[] {
+export function inputChain(
+  { shape, closed = [] }: Pick<DesiredInput, 'shape' | 'closed'>,
+  names: Names,
+  family: Family,
+  hosts: readonly Rule[],
+): Rule[] {
   const { marks } = shape;
   const dns = family === 4 ? shape.dns.v4 : shape.dns.v6;
   const ours: Match = { k: 'dst', address: dns };
@@ -154,6 +165,7 @@ export function inputChain(shape: Shape, names: Names, family: Family, hosts: re
     rule([ESTABLISHED], { k: 'return' }),
     rule(RELATED_ERROR, { k: 'return' }),
     rule([ours], { k: 'goto', chain: names.no }),
+    ...closedAtHost(closed, names, family),
     rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
     ...hosts,
     rule([], { k: 'goto', chain: names.no }),

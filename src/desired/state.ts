@@ -1,6 +1,7 @@
 import type { Family } from '../model/ip.js';
 import type { Policy } from '../model/policy.js';
 import type { ClassPlan } from './classes.js';
+import type { Place } from './closed.js';
 import type { Marks } from './marks.js';
 import type { Rule } from './rules.js';
 
@@ -82,6 +83,8 @@ export interface DesiredInput {
   readonly unattributedMode: 'enforce' | 'observe' | 'off';
   readonly unattributedClasses: readonly ClassPlan[];
   readonly hostNet: HostNet;
+  /** Closed to every container; none when left out. */
+  readonly closed?: readonly Place[];
 }
 
 export interface SetDesired {

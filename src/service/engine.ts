@@ -21,7 +21,8 @@ import { PacketLog } from '../kernel/netlink/log.js';
 import { parsePacket } from '../kernel/netlink/packet.js';
 import { PacketQueue } from '../kernel/netlink/queue.js';
 import { RulesMonitor } from '../kernel/rules-monitor.js';
-import type { Logger, NameEvent } from '../ports.js';
+import type { Endpoint, Logger, NameEvent } from '../ports.js';
+import { closedPlaces } from './closed.js';
 import { HostMode } from './host-mode.js';
 import { HostWatch } from './host-watch.js';
 import { InUse } from './in-use.js';
@@ -34,6 +35,8 @@ import { shapeOf } from './shape.js';
 export interface EngineOptions {
   readonly config: Config;
   readonly said: () => Said;
+  /** Where the store's servers are, for those at this host. */
+  readonly storeServers: () => readonly Endpoint[];
   readonly log: Logger;
 }
 
@@ -251,6 +254,7 @@ export class Engine {
       isManaged: this.policies.isManaged,
       foreign: this.#foreign,
       unattributed: this.policies.unattributed,
+      closed: () => closedPlaces(this.#o.config, this.#o.storeServers(), this.kernel.hostAddresses()),
       learned: {
         wanted: (id) => this.dns.members(id),
         has: (id, set, address) => this.dns.isMember(id, set, address),

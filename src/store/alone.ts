@@ -13,6 +13,7 @@ export async function openStoreAlone(options: EmbeddedOptions): Promise<SharedSt
     blobs: new FileBlobs(join(options.dir, 'blobs')),
     leases,
     beats: new BeatsAlone(),
+    servers: () => [],
   };
 }
 

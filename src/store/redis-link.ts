@@ -1,15 +1,13 @@
+import type { Socket } from 'node:net';
 import { Redis } from 'ioredis';
-import type { Logger } from '../ports.js';
+import type { Endpoint, Logger } from '../ports.js';
 import { StoreError } from './errors.js';
 import { checkDurability, type Durability } from './redis-durability.js';
+import { optionsOf } from './redis-options.js';
 import type { RedisKey, Script } from './redis-scripts.js';
-import type { Options, RedisTarget } from './redis-url.js';
+import type { RedisTarget } from './redis-url.js';
 
-/** Longer than Redis is given to confirm a write. */
-const COMMAND_MS = 6_000;
-const CONNECT_MS = 2_000;
 const CONFIRM_MS = 4_000;
-const LAST_RETRY_MS = 2_000;
 
 const NEVER = 'not connected yet';
 
@@ -66,6 +64,16 @@ export class RedisLink {
   /** Begins; resolves at once, the connections come when they can. */
   open(): void {
     for (const redis of [this.#reader, this.#writer, this.#listener]) redis.connect().catch(() => undefined);
+  }
+
+  /** Those that the URL names by address, and the one that the reader is connected to. */
+  servers(): readonly Endpoint[] {
+    const { remoteAddress, remotePort } = (this.#reader.stream as Partial<Socket> | undefined) ?? {};
+    const connected =
+      remoteAddress === undefined || remotePort === undefined
+        ? []
+        : [{ address: remoteAddress, port: remotePort }];
+    return [...this.target.named, ...connected];
   }
 
   get channel(): string {
@@ -212,30 +220,3 @@ export class RedisLink {
 
 /** Redis itself refused: nothing was done. Anything else may have happened after the command was on its way. */
 export const isRefusal = (e: unknown): e is Error => e instanceof Error && e.name === 'ReplyError';
-
-function optionsOf(place: Options): Options {
-  return {
-    ...place,
-    lazyConnect: true,
-    enableOfflineQueue: false,
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    commandTimeout: COMMAND_MS,
-    connectTimeout: CONNECT_MS,
-    sentinelCommandTimeout: CONNECT_MS,
-    keepAlive: 5_000,
-    connectionName: 'drawbridge',
-    retryStrategy: retryMs,
-    sentinelRetryStrategy: retryMs,
-    sentinelReconnectStrategy: retryMs,
-    reconnectOnError: (e) => /^(READONLY|MASTERDOWN|LOADING)/.test(e.message),
-  };
-}
-
-const FIRST_RETRY_MS = 50;
-const DOUBLINGS = 6;
-/** Half of it by chance: a fleet must not come back in one instant. */
-function retryMs(attempt: number): number {
-  const most = Math.min(FIRST_RETRY_MS * 2 ** Math.min(attempt, DOUBLINGS), LAST_RETRY_MS);
-  return most / 2 + (Math.random() * most) / 2;
-}

@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
  *   marks   sorted set: nonce of a batch → revision after it; the last KEEP: by it a host tells its own past from another
  *   leases  hash: lease → "TOKEN UNTIL-MS"   nodes  hash: node → "MS JSON"   blobs  hash: SHA-256 → bytes
  */
-export const KEYS = ['meta', 'items', 'index', 'gone', 'marks', 'leases', 'nodes', 'blobs'] as const;
+const KEYS = ['meta', 'items', 'index', 'gone', 'marks', 'leases', 'nodes', 'blobs'] as const;
 export type RedisKey = (typeof KEYS)[number];
 const KEEP = 10_000;
 

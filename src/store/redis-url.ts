@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import type { RedisOptions } from 'ioredis';
+import type { Endpoint } from '../ports.js';
 import { StoreError } from './errors.js';
 
 /** ioredis' own types refuse its `replyMapping` where that is left open. */
@@ -13,6 +15,8 @@ export interface RedisTarget {
   /** Replicas that must have a write before it counts. */
   readonly replicas: number;
   readonly sentinel: boolean;
+  /** Servers that the URL names by their address, Sentinels among them. */
+  readonly named: readonly Endpoint[];
   /** For messages: without user and password. */
   readonly shown: string;
 }
@@ -49,6 +53,11 @@ export function parseRedisUrl(text: string): RedisTarget {
     prefix: `{${parameters.get('prefix') ?? 'drawbridge'}}:`,
     replicas: count(parameters.get('replicas') ?? '', 'replicas', sentinel ? 1 : 0),
     sentinel,
+    named: addresses.flatMap(({ host, port }) =>
+      isIP(host) || host === 'localhost'
+        ? [{ address: host === 'localhost' ? '127.0.0.1' : host, port }]
+        : [],
+    ),
     shown: `${scheme}://${hosts}${path}`,
   };
 }

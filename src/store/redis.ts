@@ -67,6 +67,7 @@ function shared(store: RedisStore, lock: FolderLock, copies: FileBlobs): SharedS
     blobs: new RedisBlobs(store.link, copies),
     leases: new RedisLeases(store.link),
     beats: new RedisBeats(store.link),
+    servers: () => store.link.servers(),
   };
 }
 
