@@ -5,7 +5,7 @@ import { BadTokens } from './bad-tokens.js';
 import { ForbiddenError, TooManyError, UnauthorizedError } from './problems.js';
 
 /** Who asks, and what they may. */
-export interface Identity {
+interface Identity {
   /** For the audit. */
   readonly who: string;
   readonly role: Role;

@@ -20,7 +20,7 @@ export interface PortMap {
   /** Managed bridges by interface name. */
   readonly bridges: ReadonlyMap<string, ManagedBridge>;
 }
-export interface ManagedBridge {
+interface ManagedBridge {
   readonly link: HostLink;
   readonly network: NetworkFacts;
   /** Its veths. */

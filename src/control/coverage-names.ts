@@ -35,7 +35,7 @@ export function nameFindings({ hostAsked, namespaceDns, resolvers }: NameFacts):
 }
 
 /** `"dns": […]` with the host's own servers, as far as containers can reach them. */
-export function daemonLine(resolvers: readonly string[]): string {
+function daemonLine(resolvers: readonly string[]): string {
   const reachable = resolvers.filter((r) => !r.startsWith('127.') && r !== '::1');
   return `"dns": ${JSON.stringify(reachable.length > 0 ? reachable : ['ADDRESS OF YOUR RESOLVER'])}`;
 }

@@ -57,7 +57,7 @@ function macKey(key: unknown, port: (v: unknown) => number): string {
 
 /** "MARK . GROUP . PORT", as we write it. */
 function groupKey(key: unknown): string {
-  const parts = isObject(key) && Array.isArray(key['concat']) ? key['concat'] : [];
+  const parts = isObject(key) && Array.isArray(key.concat) ? key.concat : [];
   return `${Number(parts[0])} . ${String(parts[1])} . ${String(parts[2])}`;
 }
 
