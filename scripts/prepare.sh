@@ -24,10 +24,14 @@ needed_tools=(
   sysctl:procps tcpdump:tcpdump openssl:openssl nsenter:util-linux npm:npm
 )
 
-# Packages whose command is missing, a line each. The containers' one program must run without any library.
+# What only tests need: a Redis, an independent judge of aggregation, a language to forge packets in.
+test_tools=(redis-server:redis-server iprange:iprange python3:python3)
+
+# missing_packages TOOL…: packages whose command is missing, a line each. The containers' one program must run without
+# any library.
 missing_packages() {
   local tool
-  for tool in "${needed_tools[@]}"; do
+  for tool in "$@"; do
     command -v "${tool%%:*}" >/dev/null || echo "${tool#*:}"
   done
   if ! [ -x /bin/busybox ] || ldd /bin/busybox >/dev/null 2>&1; then echo busybox-static; fi
