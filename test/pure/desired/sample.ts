@@ -1,6 +1,12 @@
 import { planClasses } from '../../../src/desired/classes.js';
 import { layoutMarks } from '../../../src/desired/marks.js';
-import { type DesiredInput, type Member, NO_HOST_NET, type Port, type Shape } from '../../../src/desired/state.js';
+import {
+  type DesiredInput,
+  type Member,
+  NO_HOST_NET,
+  type Port,
+  type Shape,
+} from '../../../src/desired/state.js';
 import { isDest, parseEntries } from '../../../src/model/entry-parse.js';
 import type { Mode, PolicyEntry } from '../../../src/model/policy.js';
 

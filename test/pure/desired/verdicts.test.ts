@@ -105,7 +105,7 @@ const DESTINATIONS = [
 const PORTS = [1, 22, 33, 35, 41, 53, 80, 443, 5432, 8000, 8050, 8100, 8101, 8125];
 
 describe('the rendered rules say what the entries say', () => {
-  it('for any set of entries and any new connection', () => {
+  it('for any set of entries and any new connection', { timeout: 60_000 }, () => {
     const packets = fc.record({
       dst: fc.constantFrom(...DESTINATIONS),
       proto: fc.constantFrom('tcp' as const, 'udp' as const, 'icmp' as const, 47),

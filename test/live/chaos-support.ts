@@ -1,0 +1,124 @@
+/** An attack that never ends, what others own in the kernel, and how both look while somebody breaks our part of it. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect } from 'vitest';
+import type { Container } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import type { Lab } from '../lab/lab.js';
+import { end, startDaemon, waitFor } from '../lab/process.js';
+
+const here = (file: string): string => join(import.meta.dirname, file);
+const numbers = Array.from({ length: 250 }, (_, i) => i + 1);
+/** What attack.mjs sends to. */
+export const FORBIDDEN = [
+  ...numbers.map((n) => `93.184.200.${n}`),
+  ...numbers.map((n) => `2600:9000:bad::${n.toString(16)}`),
+];
+export const PERMITTED = { v4: '93.184.1.1', v6: '2600:9000::1', name: 'ok.example.com' } as const;
+export const ALLOW = `${PERMITTED.name}, ${PERMITTED.v4}, [${PERMITTED.v6}]`;
+const NETWORK = 'arena';
+const GATEWAY = { v4: '172.30.0.1', v6: 'fd00:db:30::1' } as const;
+
+export interface Arena extends AsyncDisposable {
+  readonly lab: Lab;
+  readonly attacker: Container;
+  /** A neighbour of the attacker, observed, that counts what reaches it. */
+  readonly neighbour: Container;
+  /** Enforced, with permitted destinations; it holds a stream open from the start. */
+  readonly worker: Container;
+  /** What reached a service of the host. */
+  hostCount(): number;
+}
+
+/** Networks that forward freely but for what we forbid, so that every hole shows. */
+export async function openHost(lab: Lab): Promise<void> {
+  for (const tool of ['iptables', 'ip6tables'])
+    await lab.inHost([tool, '-P', 'FORWARD', 'ACCEPT'], { check: true });
+  const subnets = ['--subnet', '172.30.0.0/24', '--ipv6', '--subnet', 'fd00:db:30::/64'];
+  const gateways = ['--gateway', GATEWAY.v4, '--gateway', GATEWAY.v6];
+  await lab.docker('network', 'create', ...subnets, ...gateways, NETWORK);
+  await lab.dns.set({ [PERMITTED.name]: { A: ['93.184.1.2'], AAAA: ['2600:9000::2'] } });
+}
+
+/** The attack without Drawbridge: that what is asserted later could be otherwise. Kinds of packets that got out. */
+export async function control(lab: Lab): Promise<string[]> {
+  const c = await lab.start({ network: NETWORK, ...attack([]) });
+  const seen = async (): Promise<string[]> => {
+    const packets = await lab.sniffer.packets({ direction: 'out', dst: FORBIDDEN });
+    return [...new Set(packets.map((p) => `${p.proto}/${p.family}`))].sort();
+  };
+  await waitFor('all kinds of attack', async () => (await seen()).length === 4);
+  await c.remove();
+  const kinds = await seen();
+  await lab.sniffer.clear();
+  return kinds;
+}
+
+const attack = (words: readonly string[]) => ({
+  mounts: [`${here('attack.mjs')}:/attack.mjs:ro`],
+  cmd: ['node', '/attack.mjs', ...words],
+});
+
+/** With `--restart=always`, so that the attack goes on after whatever ends it. */
+export async function enterArena(lab: Lab): Promise<Arena> {
+  const log = join(lab.dir, 'host-count.log');
+  const listener = startDaemon(lab.view.inside([process.execPath, here('count.mjs')]), log, lab.view.env);
+  const again = { network: NETWORK, args: ['--restart=always'] };
+  const counting = { mounts: [`${here('count.mjs')}:/count.mjs:ro`], cmd: ['node', '/count.mjs'] };
+  const neighbour = await lab.start({ ...again, name: 'neighbour', ...counting });
+  const worker = await lab.start({
+    ...again,
+    name: 'worker',
+    labels: { 'drawbridge.allow': ALLOW },
+    cmd: ['node', '/probe.mjs', 'hold', PERMITTED.v4, '19'],
+  });
+  const { ip4, ip6 } = await neighbour.addresses();
+  const labels = { 'drawbridge.allow': PERMITTED.name };
+  const words = attack([GATEWAY.v4, GATEWAY.v6, ip4, ip6]);
+  const attacker = await lab.start({ ...again, name: 'attacker', labels, ...words });
+  return {
+    lab,
+    attacker,
+    neighbour,
+    worker,
+    hostCount: () => lastNumber(readFileSync(log, 'utf8')),
+    [Symbol.asyncDispose]: () => end(listener, 2_000),
+  };
+}
+
+const lastNumber = (text: string): number => Number(text.trim().split('\n').at(-1) ?? 0);
+
+/** What the attack has reached since a cursor of the sniffer: the internet, and in all: the host, the neighbour. */
+export async function reached(arena: Arena, after: number) {
+  return {
+    internet: await arena.lab.sniffer.count({ direction: 'out', dst: FORBIDDEN, after }),
+    host: arena.hostCount(),
+    neighbour: lastNumber(await arena.neighbour.logs()),
+  };
+}
+export const NOTHING = { internet: 0, host: 0, neighbour: 0 } as const;
+
+/** The attack goes on: its own count of packets grows. */
+export async function isAttacking(arena: Arena): Promise<void> {
+  const sent = async (): Promise<number> =>
+    lastNumber((await arena.lab.dockerResult(['logs', '--tail', '1', 'attacker'])).stdout);
+  const before = await sent();
+  await waitFor('the attack to go on', async () => (await sent()) !== before);
+}
+
+/** New permitted connections by address and by name, both families; `again` allows for a Docker that has just started. */
+export async function permittedWork(arena: Arena): Promise<void> {
+  const tries = [
+    ['tcp', PERMITTED.v4, 443],
+    ['tcp', PERMITTED.v6, 443],
+    ['http', `http://${PERMITTED.name}/`],
+  ] as const;
+  for (const words of tries)
+    expect(await arena.worker.probe(...words, '--timeout', 10_000), words.join(' ')).toMatchObject({
+      ok: true,
+    });
+}
+
+export async function kernelStatus(d: Drawbridge): Promise<{ inSync: boolean; lastRepair: string | null }> {
+  return JSON.parse((await d.get('/v1/status')).body).kernel;
+}

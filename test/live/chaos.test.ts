@@ -1,0 +1,252 @@
+/** Somebody with root breaks what we have in the kernel, piece by piece, under attack: nothing gets out, all is repaired. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+import { inChains, ownChains, ownSets, placeForeign, readKernel } from './chaos-kernel.js';
+import {
+  type Arena,
+  control,
+  enterArena,
+  isAttacking,
+  kernelStatus,
+  NOTHING,
+  openHost,
+  permittedWork,
+  reached,
+} from './chaos-support.js';
+
+let lab: Lab;
+let arena: Arena;
+let drawbridge: Drawbridge;
+const took: { what: string; ms: number }[] = [];
+
+beforeAll(async () => {
+  lab = await Lab.up();
+  await openHost(lab);
+  await placeForeign(lab);
+});
+afterAll(async () => {
+  await arena?.[Symbol.asyncDispose]();
+  await lab?.down();
+});
+
+type Command = readonly string[];
+interface Fault {
+  readonly what: string;
+  readonly commands: readonly Command[];
+  /** Lines of others that the fault itself takes away. */
+  readonly takes?: (line: string) => boolean;
+  /** A command may be refused: the kernel does not let go of a set in use. */
+  readonly mayFail?: boolean;
+  /** Nothing of what is compared changes: there is nothing to tell. */
+  readonly untold?: boolean;
+}
+
+/** Does the damage, waits until all of ours stands again, and gives what the attack has reached meanwhile. */
+async function suffer(fault: Fault): Promise<Awaited<ReturnType<typeof reached>>> {
+  const before = await readKernel(lab);
+  const { lastRepair } = await kernelStatus(drawbridge);
+  const after = await lab.sniffer.settle();
+  for (const command of fault.commands) await lab.inHost(command, { check: !fault.mayFail });
+  const began = performance.now();
+  if (!fault.untold)
+    await waitFor(
+      `a repair after ${fault.what}`,
+      async () => (await kernelStatus(drawbridge)).lastRepair !== lastRepair,
+    );
+  took.push({ what: fault.what, ms: Math.round(performance.now() - began) });
+  await waitFor(`everything to stand after ${fault.what}`, async () => {
+    const now = await readKernel(lab);
+    return now.ours.join('\n') === before.ours.join('\n');
+  }).catch(async (e: Error) => {
+    const now = await readKernel(lab);
+    expect(now.ours, e.message).toEqual(before.ours);
+  });
+  const left = before.others.filter((l) => !fault.takes?.(l));
+  expect((await readKernel(lab)).others, `rules of others after ${fault.what}`).toEqual(left);
+  return reached(arena, after);
+}
+
+async function holds(faults: readonly Fault[]): Promise<void> {
+  for (const fault of faults)
+    expect({ what: fault.what, ...(await suffer(fault)) }).toEqual({ what: fault.what, ...NOTHING });
+  await isAttacking(arena);
+  await permittedWork(arena);
+}
+
+describe('under a permanent attack', () => {
+  it('control: without Drawbridge every kind of packet gets out', async () => {
+    expect(await control(lab)).toEqual(['tcp/4', 'tcp/6', 'udp/4', 'udp/6']);
+  });
+
+  it('with Drawbridge none does, from the first instruction on', async () => {
+    drawbridge = lab.drawbridge({});
+    await drawbridge.ready();
+    const after = await lab.sniffer.settle();
+    arena = await enterArena(lab);
+    await isAttacking(arena);
+    await permittedWork(arena);
+    expect(await reached(arena, after)).toEqual(NOTHING);
+    expect((await kernelStatus(drawbridge)).lastRepair).toBeNull();
+  });
+
+  it('chains flushed that others own', async () => {
+    await holds([
+      {
+        what: 'iptables -F DOCKER-USER',
+        commands: [['iptables', '-w', '-F', 'DOCKER-USER']],
+        takes: inChains('ip', 'filter', 'DOCKER-USER'),
+      },
+      {
+        what: 'ip6tables -F DOCKER-USER',
+        commands: [['ip6tables', '-w', '-F', 'DOCKER-USER']],
+        takes: inChains('ip6', 'filter', 'DOCKER-USER'),
+      },
+      { what: 'iptables -F', commands: [['iptables', '-w', '-F']], takes: inChains('ip', 'filter') },
+      { what: 'ip6tables -F', commands: [['ip6tables', '-w', '-F']], takes: inChains('ip6', 'filter') },
+      ...(['iptables', 'ip6tables'] as const).flatMap((tool) => [
+        {
+          what: `${tool} -t security -F`,
+          commands: [[tool, '-w', '-t', 'security', '-F']],
+          takes: inChains(tool === 'iptables' ? 'ip' : 'ip6', 'security'),
+        },
+        {
+          what: `${tool} -t nat -F DB-PREROUTING`,
+          commands: [[tool, '-w', '-t', 'nat', '-F', 'DB-PREROUTING']],
+        },
+      ]),
+    ]);
+  });
+
+  it('our jump moves back when Docker has its own again', async () => {
+    for (const tool of ['iptables', 'ip6tables']) {
+      await lab.inHost([tool, '-w', '-A', 'FORWARD', '-j', 'DOCKER-USER'], { check: true });
+      const first = async (): Promise<string> => (await lab.inHost([tool, '-S', 'DOCKER-USER'])).stdout;
+      await waitFor('our jump in DOCKER-USER', async () => (await first()).includes('-j DB-FORWARD'));
+    }
+  });
+
+  it('every chain of ours emptied, one by one', async () => {
+    const { ours } = await readKernel(lab);
+    const chains = ownChains(ours);
+    expect(chains.length).toBeGreaterThan(15);
+    const isEmpty = (table: string, chain: string): boolean =>
+      !ours.some((l) => new RegExp(`^ip6? ${table} -A ${chain} `).test(l));
+    await holds(
+      chains.map(([table, chain]) => ({
+        what: `${table} ${chain} emptied`,
+        commands: (['iptables', 'ip6tables'] as const).map((t) => [t, '-w', '-t', table, '-F', chain]),
+        untold: isEmpty(table, chain),
+        mayFail: true, // some stand in one family only
+      })),
+    );
+  });
+
+  it('our sets flushed one by one and all at once, and destroyed', async () => {
+    const { ours } = await readKernel(lab);
+    const sets = ownSets(ours);
+    const members = (set: string): boolean => ours.some((l) => l.startsWith(`add ${set} `));
+    await holds([
+      ...sets.map((s) => ({ what: `${s} flushed`, commands: [['ipset', 'flush', s]], untold: !members(s) })),
+      { what: 'all sets flushed', commands: sets.map((s) => ['ipset', 'flush', s]) },
+      {
+        what: 'all sets destroyed that can be, after all that use them',
+        commands: [
+          ...(['iptables', 'ip6tables'] as const).flatMap((t) =>
+            ownChains(ours)
+              .filter(([table]) => table !== 'security')
+              .map(([table, chain]) => [t, '-w', '-t', table, '-F', chain]),
+          ),
+          ...sets.map((s) => ['ipset', 'destroy', s]),
+        ],
+        mayFail: true,
+      },
+    ]);
+  });
+
+  it('elements of the bridge table deleted, one set after the other and all at once', async () => {
+    const listed = await lab.inHost(['nft', '-j', 'list', 'table', 'bridge', 'drawbridge'], { check: true });
+    const items: Record<string, { name: string; elem?: unknown }>[] = JSON.parse(listed.stdout).nftables;
+    const holders = items.flatMap((i) =>
+      (['map', 'set'] as const).flatMap((kind) => (i[kind] ? [{ kind, ...i[kind] }] : [])),
+    );
+    const flush = (h: (typeof holders)[number]): Command => [
+      'nft',
+      'flush',
+      h.kind,
+      'bridge',
+      'drawbridge',
+      h.name,
+    ];
+    expect(holders.map((h) => h.name)).toContain('id4');
+    await holds([
+      ...holders.map((h) => ({
+        what: `${h.name} emptied`,
+        commands: [flush(h)],
+        untold: h.elem === undefined,
+      })),
+      { what: 'all elements deleted', commands: holders.map(flush) },
+    ]);
+  });
+
+  it('the bridge table deleted, and emptied of its rules', async () => {
+    await holds([
+      { what: 'nft flush table bridge', commands: [['nft', 'flush', 'table', 'bridge', 'drawbridge']] },
+      { what: 'nft delete table bridge', commands: [['nft', 'delete', 'table', 'bridge', 'drawbridge']] },
+    ]);
+  });
+
+  it('networks created and removed, while Docker rearranges its rules each time', async () => {
+    const after = await lab.sniffer.settle();
+    for (let n = 0; n < 8; n++) {
+      await lab.docker('network', 'create', '--ipv6', `passing${n}`);
+      await lab.docker('network', 'rm', `passing${n}`);
+    }
+    expect(await reached(arena, after)).toEqual(NOTHING);
+    await isAttacking(arena);
+    await permittedWork(arena);
+  });
+
+  it('every repair took about a second', () => {
+    const sorted = took.map((t) => t.ms).sort((a, b) => a - b);
+    const median = sorted[Math.floor(sorted.length / 2)] ?? 0;
+    const [worst] = [...took].sort((a, b) => b.ms - a.ms);
+    console.log(`${took.length} repairs: median ${median} ms, slowest ${worst?.ms} ms (${worst?.what})`);
+    expect(median).toBeLessThan(1_000);
+  });
+
+  it('what takes all layers at once lets packets out until the repair, and nothing after it', async () => {
+    for (const { what, input } of ALL_LAYERS) {
+      const { lastRepair } = await kernelStatus(drawbridge);
+      const began = performance.now();
+      const after = await lab.sniffer.settle();
+      await lab.inHost(['nft', '-f', '-'], { check: true, input });
+      await waitFor(
+        `a repair after ${what}`,
+        async () => (await kernelStatus(drawbridge)).lastRepair !== lastRepair,
+      );
+      const out = (await reached(arena, after)).internet;
+      console.log(`${what}: ${out} packets out in ${Math.round(performance.now() - began)} ms`);
+      // flows that were opened meanwhile are cut right after the rules stand
+      await waitFor(`nothing more after ${what}`, async () => {
+        const cursor = await lab.sniffer.settle();
+        await isAttacking(arena);
+        return (await reached(arena, cursor)).internet === 0;
+      });
+      const quiet = await lab.sniffer.settle();
+      for (let n = 0; n < 5; n++) await isAttacking(arena);
+      expect({ what, internet: (await reached(arena, quiet)).internet }).toEqual({ what, internet: 0 });
+    }
+    await permittedWork(arena);
+  });
+});
+
+/** The bridge table tells who sends; `filter` judges; `security` does not need `filter`; neither needs the bridge table. */
+const ALL_LAYERS = [
+  { what: 'nft flush ruleset', input: 'flush ruleset' },
+  {
+    what: 'filter and security flushed in one transaction',
+    input: ['ip', 'ip6'].map((f) => `flush table ${f} filter\nflush table ${f} security`).join('\n'),
+  },
+];
