@@ -1,4 +1,4 @@
-import { hostname, setPriority } from 'node:os';
+import { setPriority } from 'node:os';
 import { listen, refuseWithoutTokens } from './api/listen.js';
 import { buildServer } from './api/server.js';
 import type { Config } from './config/config.js';
@@ -11,10 +11,14 @@ import type { List } from './model/policy.js';
 import type { Problem } from './model/problem.js';
 import { Audit } from './observe/audit.js';
 import type { Logger } from './ports.js';
+import { AppliedRevision } from './service/applied.js';
+import { census } from './service/census.js';
 import { ServiceController } from './service/controller.js';
 import { Counts } from './service/counts.js';
 import { Ending } from './service/ending.js';
 import { Engine } from './service/engine.js';
+import { Fleet } from './service/fleet.js';
+import { nodeName } from './service/node.js';
 import type { Said } from './service/policies.js';
 import { openStore } from './service/store.js';
 import { noteFound, teardownKernel } from './service/teardown.js';
@@ -58,7 +62,8 @@ function hurry(log: Logger): void {
 async function start(config: Config, log: Logger, parts: Ending): Promise<Service> {
   const shared = await openStore(config, log);
   const { store } = shared;
-  const node = config.node || hostname();
+  const node = nodeName(config);
+  const applied = new AppliedRevision(() => store.revision());
   parts.add(() => store.close());
   await noteFound(config);
   let changes: Changes | undefined;
@@ -69,8 +74,17 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   });
   parts.add(async () => lists[Symbol.asyncDispose]());
   complain(lists.state.problems, log);
-  const said = (): Said => saidBy(lists.state.lists, changes);
-  const engine = new Engine({ config, said, storeServers: () => shared.servers(), log });
+  const said = (): Said => {
+    applied.read();
+    return saidBy(lists.state.lists, changes);
+  };
+  const engine = new Engine({
+    config,
+    said,
+    storeServers: () => shared.servers(),
+    log,
+    onApplied: () => applied.applied(),
+  });
   parts.add(() => engine.stop());
   engine.docker.onChange((view, reason) => {
     if (GONE.test(reason)) void changes?.forget((id) => !view.containers.has(id));
@@ -88,7 +102,10 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     usedBy: (list) => usersOf(engine, list),
     find: (idOrName) => findContainer(engine.docker.view().containers.values(), idOrName),
     now: Date.now,
-    onChange: () => engine.reconciler.trigger('changes'),
+    onChange: () => {
+      applied.changed();
+      engine.reconciler.trigger('changes');
+    },
   });
   const opened = changes;
   parts.add(async () => opened.close());
@@ -103,12 +120,26 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     return stopping;
   };
   const counts = new Counts(exec, engine.shape.prefix);
-  const controller = new ServiceController({
+  const fleet = new Fleet({
+    node,
+    beats: shared.beats,
+    own: () => ({
+      version: VERSION,
+      revision: applied.value,
+      inSync: controller.ready().ready && store.health().ok,
+      ...census(controller),
+    }),
+    log,
+  });
+  parts.add(async () => fleet[Symbol.asyncDispose]());
+  const controller: ServiceController = new ServiceController({
     engine,
     changes: opened,
     audit,
     store,
     storeKind: shared.kind,
+    beats: shared.beats,
+    fleet,
     counts,
     said,
     version: VERSION,

@@ -2,6 +2,7 @@
 
 import type { Lockdown, Pause } from './model/emergency.js';
 import type { Finding } from './model/finding.js';
+import type { NodeView } from './model/fleet.js';
 import type { Grant, List, Mode, PolicyEntry } from './model/policy.js';
 import type { Problem } from './model/problem.js';
 import type { Role, Token } from './model/token.js';
@@ -29,6 +30,8 @@ export interface DnsPolicy {
   whoIs(address: string): string | undefined;
   /** The same, waiting until it is known; undefined after `ms`. */
   awaitAsker(address: string, ms: number): Promise<string | undefined>;
+  /** Waits until the container's policy stands in the kernel; false after `ms`. */
+  awaitContainer(container: string, ms: number): Promise<boolean>;
   mode(container: string): Mode;
   decide(container: string, name: string): NameDecision;
   /** An address entry of this container covers the address (then a private answer is no rebinding). */
@@ -205,6 +208,8 @@ export interface StatusView {
   readonly lockdown: Lockdown | null;
   readonly kernel: { readonly inSync: boolean; readonly lastRepair: string | null };
   readonly store: { readonly kind: string; readonly ok: boolean; readonly detail: string };
+  /** Hosts that share the store. */
+  readonly fleet: { readonly nodes: number; readonly stale: readonly string[] };
 }
 export interface ExplainView {
   readonly container: string;
@@ -295,6 +300,8 @@ export interface Controller {
   ): Promise<{ readonly items: readonly AuditView[]; readonly next: string | undefined }>;
   /** Undefined: all that run, and the host. */
   scan(idOrName: string | undefined): readonly ScanView[];
+  nodes(): Promise<readonly NodeView[]>;
+  forgetNode(name: string, who: string): Promise<void>;
   tokens(): readonly Token[];
   /** `forMs` undefined: without end. The secret is nowhere else. */
   createToken(

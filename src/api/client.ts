@@ -9,6 +9,7 @@ import type {
   ListBody,
   LockdownBody,
   NewToken,
+  NodeBody,
   PauseBody,
   ProblemDocument,
   ScanBody,
@@ -134,6 +135,12 @@ export class ApiClient {
   async denials(idOrName: string, since: string): Promise<readonly Flow[]> {
     const query = new URLSearchParams({ container: idOrName, verdict: 'denied', since, limit: '9999' });
     return (await this.#json<Page<Flow>>('GET', `/v1/flows?${query}`)).items;
+  }
+  async nodes(): Promise<readonly NodeBody[]> {
+    return (await this.#json<Page<NodeBody>>('GET', '/v1/nodes')).items;
+  }
+  async forgetNode(name: string): Promise<void> {
+    await this.#send('DELETE', `/v1/nodes/${encodeURIComponent(name)}`);
   }
   async tokens(): Promise<readonly TokenBody[]> {
     return (await this.#json<Page<TokenBody>>('GET', '/v1/tokens')).items;

@@ -15,9 +15,10 @@ const FLAG_FIELDS: Readonly<Record<Flag, Partial<ItemObject>>> = {
 
 /** A list as the API shows it: the YAML's fields, entries as canonical text, or as an object where they carry more. */
 export function listBody(list: ListView): ListBody {
-  const { allow, match, ...rest } = list;
+  const { allow, hosts, match, ...rest } = list;
   return {
     ...rest,
+    ...(hosts ? { hosts: [...hosts] } : {}),
     ...(match ? { match: { ...match } } : {}),
     allow: allow.map(item),
     usedBy: [...list.usedBy],

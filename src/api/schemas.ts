@@ -68,6 +68,7 @@ export const StatusSchema = Type.Object(
     threats: Type.Object({ entries: Count, feeds: Count }, closed),
     kernel: Type.Object({ inSync: Type.Boolean(), lastRepair: Nullable(Time) }, closed),
     store: Type.Object({ kind: Type.String(), ok: Type.Boolean(), detail: Type.String() }, closed),
+    fleet: Type.Object({ nodes: Count, stale: Type.Array(Type.String()) }, closed),
   },
   closed,
 );
@@ -233,6 +234,24 @@ export const FlowSchema = Type.Object(
   closed,
 );
 export type Flow = Static<typeof FlowSchema>;
+
+export const NodeSchema = Type.Object(
+  {
+    node: Type.String(),
+    state: Words(['ok', 'out of sync', 'stale']),
+    version: Text('of drawbridge'),
+    revision: Type.Number({ description: 'of the store, up to which its kernel holds what it should' }),
+    inSync: Type.Boolean(),
+    containers: Count,
+    enforced: Count,
+    observed: Count,
+    partial: Count,
+    unenforced: Count,
+    lastSeen: Time,
+  },
+  closed,
+);
+export type NodeBody = Static<typeof NodeSchema>;
 
 const RoleSchema = Words(ROLES);
 export const TokenSchema = Type.Object(

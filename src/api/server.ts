@@ -18,6 +18,7 @@ import { grantRoutes } from './routes/grants.js';
 import { healthRoutes } from './routes/health.js';
 import { listRoutes } from './routes/lists.js';
 import { modeRoutes } from './routes/mode.js';
+import { nodeRoutes } from './routes/nodes.js';
 import { planRoutes } from './routes/plan.js';
 import { scanRoutes } from './routes/scan.js';
 import { statusRoutes } from './routes/status.js';
@@ -63,6 +64,7 @@ const ROUTES: readonly ((context: Context) => void)[] = [
   eventRoutes,
   auditRoutes,
   tokenRoutes,
+  nodeRoutes,
   teardownRoutes,
   healthRoutes,
   docsRoutes,

@@ -5,8 +5,8 @@ import { listFromObject } from '../model/list-parse.js';
 import { CommandFailure } from './failure.js';
 
 /** A list as its file would say it. */
-export function listYaml({ description, match, mode, allow }: ListBody): string {
-  return stringify({ description, match, mode, allow }, { lineWidth: 0 });
+export function listYaml({ description, hosts, match, mode, allow }: ListBody): string {
+  return stringify({ description, hosts, match, mode, allow }, { lineWidth: 0 });
 }
 
 /** The body of a list from YAML text. Throws CommandFailure with every problem, placed in `file`. */

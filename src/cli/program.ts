@@ -11,6 +11,7 @@ import type { Host } from './host.js';
 import { listsCommand } from './lists.js';
 import { lockdownCommand } from './lockdown.js';
 import { modeCommand } from './mode.js';
+import { nodesCommand } from './nodes.js';
 import { printable } from './output.js';
 import { pauseCommand } from './pause.js';
 import { planCommand } from './plan.js';
@@ -40,6 +41,7 @@ const COMMANDS = [
   doctorCommand,
   guardCommand,
   tokensCommand,
+  nodesCommand,
   teardownCommand,
 ];
 

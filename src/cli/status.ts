@@ -23,6 +23,8 @@ function print(out: Output, s: Status): void {
   const repaired = s.kernel.lastRepair === null ? 'never repaired' : `last repaired ${s.kernel.lastRepair}`;
   out.line(`kernel: ${s.kernel.inSync ? 'holds what it should' : 'NOT in sync'}, ${repaired}`);
   out.line(`store: ${s.store.kind}, ${s.store.ok ? 'ok' : 'FAILING'}: ${s.store.detail}`);
+  if (s.fleet.stale.length > 0) out.line(`SILENT HOSTS: ${s.fleet.stale.join(', ')} (drawbridge nodes)`);
   out.line(`threats: ${s.threats.entries} entries of ${s.threats.feeds} feeds`);
-  out.line(`node: ${s.node}, drawbridge ${s.version}`);
+  const others = s.fleet.nodes > 1 ? `, one of ${s.fleet.nodes}` : '';
+  out.line(`node: ${s.node}${others}, drawbridge ${s.version}`);
 }

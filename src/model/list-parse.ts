@@ -87,9 +87,10 @@ export function listFromObject(name: string, source: List['source'], body: unkno
   const { entries, problems: bad } = readAllow(value.allow);
   const problems = [...nameProblems(name), ...shape, ...bad];
   if (problems.length > 0) return { ok: false, problems };
-  const { description, match, mode } = value as Static<typeof ListSchema>;
+  const { description, hosts, match, mode } = value as Static<typeof ListSchema>;
   const fields = {
     ...(description !== undefined && { description }),
+    ...(hosts && { hosts }),
     ...(match && { match }),
     ...(mode && { mode }),
   };

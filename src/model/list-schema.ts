@@ -31,6 +31,13 @@ const Pattern = Type.String({ minLength: 1, description: 'a glob: * any run of c
 export const ListSchema = Type.Object(
   {
     description: Type.Optional(Type.String()),
+    hosts: Type.Optional(
+      Type.Array(Pattern, {
+        minItems: 1,
+        description: 'globs of the hosts (node) where this list counts; left out: at all',
+        examples: [['web-*']],
+      }),
+    ),
     match: Type.Optional(
       Type.Object(
         {

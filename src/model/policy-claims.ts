@@ -1,4 +1,5 @@
 import type { ContainerFacts, NetworkFacts } from './container.js';
+import { isForHost } from './fleet.js';
 import { glob } from './glob.js';
 import { isImageLabel, isTrustedImage } from './labels.js';
 import type { List, ListMatch, Mode } from './policy.js';
@@ -43,14 +44,20 @@ export function claimsOf(
   facts: ContainerFacts,
   networks: ReadonlyMap<string, NetworkFacts>,
   lists: ReadonlyMap<string, List>,
-  trustImages: readonly string[],
+  { trustImages, node }: { readonly trustImages: readonly string[]; readonly node?: string },
 ): readonly Claim[] {
   const names = networkNames(facts, networks);
   const own = ownLabels(facts, trustImages);
   const sorted = [...lists.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   return sorted.flatMap((list) => {
     const { match } = list;
-    if (!match || !placeFits(match, facts, names) || !labelsFit(match.labels ?? {}, facts.labels)) return [];
+    if (
+      !match ||
+      !isForHost(list, node) ||
+      !placeFits(match, facts, names) ||
+      !labelsFit(match.labels ?? {}, facts.labels)
+    )
+      return [];
     return [{ list, byImage: !labelsFit(match.labels ?? {}, own) }];
   });
 }

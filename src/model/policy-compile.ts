@@ -16,6 +16,8 @@ export interface PolicyInput {
     readonly default: Mode;
     readonly baseline: readonly string[];
     readonly trustImages: readonly string[];
+    /** This host's name, for lists of some hosts only. */
+    readonly node?: string;
   };
   /** Modes set by API or CLI, by owner key. */
   readonly modes: ReadonlyMap<string, Mode>;
@@ -69,7 +71,7 @@ function addGrant(gathering: Gathering, grant: Grant): void {
 }
 
 function gather(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): Gathering {
-  const gathering = new Gathering(input.lists, input.now);
+  const gathering = new Gathering(input.lists, input.now, input.settings.node);
   if (intent.broken) return gathering;
   for (const entry of intent.allow) gathering.addEntry(entry, { from: 'label' }, fromList);
   for (const name of intent.lists) gathering.addList(name, fromList);
@@ -104,7 +106,7 @@ function unheld(intent: LabelIntent): readonly Problem[] {
 export function compilePolicy(input: PolicyInput): Policy {
   const { facts, networks, lists, settings } = input;
   const intent = readLabels(facts, settings.trustImages);
-  const claims = claimsOf(facts, networks, lists, settings.trustImages);
+  const claims = claimsOf(facts, networks, lists, settings);
   const gathering = gather(input, intent, claims);
   return {
     ...chooseMode(input, intent, claims),
@@ -116,11 +118,11 @@ export function compilePolicy(input: PolicyInput): Policy {
 
 /** The policy of what is no container (`unattributed`): its mode, and the entries of its lists. */
 export function compileUnattributed(
-  settings: { readonly mode: Mode; readonly lists: readonly string[] },
+  settings: { readonly mode: Mode; readonly lists: readonly string[]; readonly node?: string },
   lists: ReadonlyMap<string, List>,
   now: number,
 ): Policy {
-  const gathering = new Gathering(lists, now);
+  const gathering = new Gathering(lists, now, settings.node);
   for (const name of settings.lists) gathering.addList(name, fromList);
   const { entries, notes } = gathering;
   return { mode: settings.mode, modeFrom: 'unattributed', entries, lists: [...gathering.lists], notes };

@@ -1,5 +1,6 @@
 import type { Entry } from './entry.js';
 import { isDest } from './entry-parse.js';
+import { isForHost } from './fleet.js';
 import type { EntrySource, List, PolicyEntry } from './policy.js';
 import type { Problem } from './problem.js';
 
@@ -10,12 +11,14 @@ export class Gathering {
   readonly lists = new Set<string>();
   readonly #all: ReadonlyMap<string, List>;
   readonly #now: number;
+  readonly #node: string | undefined;
   readonly #seen = new Set<string>();
 
-  /** @param now milliseconds since the epoch */
-  constructor(all: ReadonlyMap<string, List>, now: number) {
+  /** @param now milliseconds since the epoch  @param node this host's name */
+  constructor(all: ReadonlyMap<string, List>, now: number, node?: string) {
     this.#all = all;
     this.#now = now;
+    this.#node = node;
   }
 
   /** `sourceOf` tells an entry's source from the list where it stands; `reached` guards against cycles. */
@@ -23,9 +26,12 @@ export class Gathering {
     if (reached.has(name)) return;
     reached.add(name);
     const list = this.#all.get(name);
-    if (list) this.lists.add(name);
-    else this.#missing(name);
-    for (const entry of list?.allow ?? []) this.#add(entry, sourceOf(name), sourceOf, reached);
+    if (!list) this.#missing(name);
+    else if (!isForHost(list, this.#node)) this.#elsewhere(list);
+    else {
+      this.lists.add(name);
+      for (const entry of list.allow) this.#add(entry, sourceOf(name), sourceOf, reached);
+    }
   }
 
   addEntry(entry: Entry, source: EntrySource, sourceOf: (list: string) => EntrySource): void {
@@ -50,11 +56,23 @@ export class Gathering {
   }
 
   #missing(name: string): void {
-    if (this.notes.some(({ pointer }) => pointer === `/lists/${name}`)) return;
-    this.notes.push({
-      detail: `list "${name}" does not exist, and adds nothing`,
-      remedy: `create ${name}.yaml in the allowlists folder, or the list through the API; it takes effect at once`,
-      pointer: `/lists/${name}`,
-    });
+    this.#note(
+      name,
+      `list "${name}" does not exist, and adds nothing`,
+      `create ${name}.yaml in the allowlists folder, or the list through the API; it takes effect at once`,
+    );
+  }
+
+  #elsewhere({ name, hosts = [] }: List): void {
+    this.#note(
+      name,
+      `list "${name}" is for other hosts (${hosts.join(', ')}), and adds nothing here`,
+      `add this host to its hosts, or take the list off the container`,
+    );
+  }
+
+  #note(list: string, detail: string, remedy: string): void {
+    const pointer = `/lists/${list}`;
+    if (!this.notes.some((note) => note.pointer === pointer)) this.notes.push({ detail, remedy, pointer });
   }
 }

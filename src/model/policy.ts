@@ -10,6 +10,8 @@ export interface List {
   /** The file it came from (folder) */
   readonly file?: string;
   readonly description?: string;
+  /** Globs of the hosts (`node`) where it counts; absent: at all. */
+  readonly hosts?: readonly string[];
   readonly match?: ListMatch;
   readonly mode?: Mode;
   readonly allow: readonly Entry[];

@@ -2,23 +2,27 @@ import type { Changes } from '../control/changes.js';
 import { findContainer } from '../control/changes-find.js';
 import type { ContainerFacts } from '../model/container.js';
 import type { Lockdown, Pause } from '../model/emergency.js';
+import type { NodeView } from '../model/fleet.js';
 import type { Grant, Mode } from '../model/policy.js';
 import type { Role, Token } from '../model/token.js';
 import type { Audit } from '../observe/audit.js';
-import type {
-  AuditView,
-  ContainerView,
-  Controller,
-  DenialEvent,
-  ExplainView,
-  ListView,
-  ScanView,
-  SharedStore,
-  StatusView,
-  Store,
+import {
+  type AuditView,
+  type ContainerView,
+  type Controller,
+  type DenialEvent,
+  type ExplainView,
+  type ListView,
+  RefusedError,
+  type ScanView,
+  type SharedStore,
+  type StatusView,
+  type Store,
 } from '../ports.js';
+import { census } from './census.js';
 import type { Counts } from './counts.js';
 import type { Engine } from './engine.js';
+import type { Fleet } from './fleet.js';
 import type { Said } from './policies.js';
 import { scanView } from './scan.js';
 import { containerView, explainView } from './views.js';
@@ -29,6 +33,8 @@ export interface ControllerParts {
   readonly audit: Audit;
   readonly store: Store;
   readonly storeKind: SharedStore['kind'];
+  readonly beats: SharedStore['beats'];
+  readonly fleet: Fleet;
   readonly counts: Counts;
   readonly said: () => Said;
   readonly version: string;
@@ -49,15 +55,16 @@ export class ServiceController implements Controller {
   }
 
   status(): StatusView {
-    const { engine, version, node, store, storeKind } = this.#p;
+    const { engine, version, node, store, storeKind, fleet } = this.#p;
     const all = this.containers();
+    const { enforced, observed, containers } = census({ containers: () => all });
     const { ok, detail } = store.health();
     return {
       version,
       node,
-      enforced: all.filter((c) => c.mode === 'enforce' && c.coverage.state === 'enforced').length,
-      observed: all.filter((c) => c.mode === 'observe').length,
-      containers: all.length,
+      enforced,
+      observed,
+      containers,
       paused: all.filter((c) => c.modeFrom === 'pause').length,
       lockdown: this.lockdown() ?? null,
       threats: { entries: 0, feeds: 0 },
@@ -66,6 +73,7 @@ export class ServiceController implements Controller {
         lastRepair: engine.lastRepair,
       },
       store: { kind: storeKind, ok, detail },
+      fleet: { nodes: fleet.nodes.length, stale: fleet.stale },
     };
   }
 
@@ -123,6 +131,26 @@ export class ServiceController implements Controller {
     return idOrName === undefined
       ? scanView(engine, this.#running(), true)
       : scanView(engine, [this.#find(idOrName)], false);
+  }
+  nodes(): Promise<readonly NodeView[]> {
+    return this.#p.fleet.refresh();
+  }
+  async forgetNode(name: string, who: string): Promise<void> {
+    const before = this.#p.fleet.nodes.find((n) => n.node === name) ?? null;
+    if (!(await this.#p.beats.forget(name)))
+      throw new RefusedError({
+        kind: 'not-found',
+        detail: `there is no host ${name}`,
+        remedy: 'see drawbridge nodes',
+      });
+    await this.#p.audit.record({
+      who,
+      action: 'node.forget',
+      target: name,
+      before,
+      after: null,
+      outcome: 'done',
+    });
   }
   tokens(): readonly Token[] {
     return this.#p.changes.tokens.list();

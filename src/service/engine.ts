@@ -38,6 +38,8 @@ export interface EngineOptions {
   /** Where the store's servers are, for those at this host. */
   readonly storeServers: () => readonly Endpoint[];
   readonly log: Logger;
+  /** After each pass that held. */
+  readonly onApplied?: () => void;
 }
 
 /** Everything that enforces, wired: Docker and links in, kernel and DNS out. */
@@ -275,6 +277,7 @@ export class Engine {
     this.hold.settle();
     this.namespaceDns.applied(state);
     this.#search.refresh(state.members.keys());
+    this.#o.onApplied?.();
     this.denials.retain(new Set(state.view.containers.keys()));
   }
 

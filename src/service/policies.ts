@@ -5,6 +5,7 @@ import { type Emergency, lockedDown, underEmergency } from '../model/emergency.j
 import { glob, matchesAny } from '../model/glob.js';
 import type { Grant, List, Mode, Policy } from '../model/policy.js';
 import { compilePolicy, compileUnattributed } from '../model/policy-compile.js';
+import { nodeName } from './node.js';
 
 /** What people have said: lists of the folder and the store, grants, modes, pauses, lockdown. */
 export interface Said extends Emergency {
@@ -16,6 +17,7 @@ export interface Said extends Emergency {
 /** Policies as they are now; asked anew at every pass. */
 export class Policies {
   readonly #config: Config;
+  readonly #node: string;
   readonly #said: () => Said;
   readonly #view: () => DockerView;
   readonly #manage: (n: NetworkFacts) => boolean;
@@ -23,6 +25,7 @@ export class Policies {
 
   constructor(config: Config, said: () => Said, view: () => DockerView) {
     this.#config = config;
+    this.#node = nodeName(config);
     this.#said = said;
     this.#view = view;
     this.#manage = (n) =>
@@ -45,7 +48,12 @@ export class Policies {
       facts,
       networks: this.#view().networks,
       lists,
-      settings: { default: this.#config.default, baseline, trustImages: labels.trustImages },
+      settings: {
+        default: this.#config.default,
+        baseline,
+        trustImages: labels.trustImages,
+        node: this.#node,
+      },
       modes,
       grants,
       now: Date.now(),
@@ -55,7 +63,8 @@ export class Policies {
 
   readonly unattributed = (): Policy => {
     const { lists, lockdown } = this.#said();
-    const policy = compileUnattributed(this.#config.unattributed, lists, Date.now());
+    const settings = { ...this.#config.unattributed, node: this.#node };
+    const policy = compileUnattributed(settings, lists, Date.now());
     return lockdown ? lockedDown(policy) : policy;
   };
 }

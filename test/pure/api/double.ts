@@ -1,4 +1,5 @@
 import type { Lockdown, Pause } from '../../../src/model/emergency.js';
+import type { NodeView } from '../../../src/model/fleet.js';
 import { listFromObject } from '../../../src/model/list-parse.js';
 import type { Grant, List } from '../../../src/model/policy.js';
 import type { Role, Token } from '../../../src/model/token.js';
@@ -26,6 +27,7 @@ export class MemoryController implements Controller {
   revision = 0;
   grants: Grant[] = [];
   tokensMade: Token[] = [];
+  nodesSeen: NodeView[] = [];
   lockdownNow: Lockdown | undefined;
   audited: AuditView[] = [];
   scanned: ScanView[] = [];
@@ -46,6 +48,7 @@ export class MemoryController implements Controller {
       threats: { entries: 0, feeds: 0 },
       kernel: { inSync: true, lastRepair: null },
       store: { kind: 'embedded', ok: true, detail: 'fine' },
+      fleet: { nodes: this.nodesSeen.length, stale: [] },
     };
   }
   ready() {
@@ -133,6 +136,12 @@ export class MemoryController implements Controller {
   scan(idOrName: string | undefined): readonly ScanView[] {
     this.#call('scan', idOrName);
     return this.scanned;
+  }
+  async nodes() {
+    return this.nodesSeen;
+  }
+  async forgetNode(name: string, who: string): Promise<void> {
+    this.calls.push(['forgetNode', name, who]);
   }
   tokens() {
     return this.tokensMade;

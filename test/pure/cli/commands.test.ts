@@ -374,6 +374,7 @@ describe('usage', () => {
       'doctor',
       'guard',
       'tokens',
+      'nodes',
       'teardown',
     ]);
     for (const name of names) {

@@ -40,7 +40,7 @@ const network = (id: string, name: string): readonly [string, NetworkFacts] => [
 const list = (
   name: string,
   allow: string,
-  more: { match?: ListMatch; mode?: Mode } = {},
+  more: { match?: ListMatch; mode?: Mode; hosts?: readonly string[] } = {},
 ): readonly [string, List] => {
   const parsed = parseEntries(allow);
   if (!parsed.ok) throw new Error(parsed.problems[0]?.detail);
@@ -419,5 +419,30 @@ describe('owners', () => {
     expect(of('off')).toMatchObject({ mode: 'observe', entries: [] });
     expect(of('enforce')).toMatchObject({ mode: 'enforce', modeFrom: 'api', entries: [] });
     expect(entries(compile({ facts: facts(compose), grants }))).toEqual(['g.org grant g-g.org']);
+  });
+});
+
+describe('lists of some hosts', () => {
+  const lists = new Map([
+    list('here', 'h.org', { hosts: ['web-*'] }),
+    list('there', 't.org', { hosts: ['db-*'] }),
+    list('both', 'list:here\nlist:there'),
+    list('claim', 'c.org', { hosts: ['db-*'], match: { name: '*' }, mode: 'enforce' }),
+  ]);
+  const labels = facts({ 'drawbridge.lists': 'here, there, both' });
+  it('add nothing and claim nobody at others, and say so', () => {
+    const policy = compile({ facts: labels, lists, settings: { node: 'web-1' } });
+    expect(entries(policy)).toEqual(['h.org list here']);
+    expect(policy.lists).toEqual(['here', 'both']);
+    expect(notes(policy)).toBe('list "there" is for other hosts (db-*), and adds nothing here');
+    expect(compile({ lists, settings: { node: 'web-1' } }).mode).toBe('observe');
+    expect(compile({ lists, settings: { node: 'db-1' } })).toMatchObject({
+      mode: 'enforce',
+      modeFrom: 'claim:claim',
+    });
+  });
+  it('hold for what is no container, too', () => {
+    const settings = { mode: 'enforce', lists: ['here', 'there'], node: 'db-7' } as const;
+    expect(entries(compileUnattributed(settings, lists, NOW))).toEqual(['t.org list there']);
   });
 });

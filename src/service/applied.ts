@@ -1,0 +1,33 @@
+/** The revision of the store up to which the kernel holds what it should. */
+export class AppliedRevision {
+  readonly #revision: () => number;
+  /** Newest revision that needed a pass, newest that a pass has read, newest that a pass has brought into force. */
+  #needed = 0;
+  #read = 0;
+  #applied = 0;
+
+  /** @param revision of the store now */
+  constructor(revision: () => number) {
+    this.#revision = revision;
+  }
+
+  /** Something that the kernel depends on has changed in the store. */
+  changed(): void {
+    this.#needed = this.#revision();
+  }
+
+  /** A pass reads what the store says now. */
+  read(): void {
+    this.#read = this.#revision();
+  }
+
+  /** The pass has held. */
+  applied(): void {
+    this.#applied = this.#read;
+  }
+
+  /** What came since and needs no pass counts, too. */
+  get value(): number {
+    return this.#applied >= this.#needed ? this.#revision() : this.#applied;
+  }
+}
