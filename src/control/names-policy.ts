@@ -55,18 +55,26 @@ export class NamesPolicy implements DnsPolicy {
   }
 
   awaitAsker(address: string, ms: number): Promise<string | undefined> {
-    const known = this.whoIs(address);
+    return this.#until(() => this.whoIs(address), ms);
+  }
+
+  async awaitContainer(container: string, ms: number): Promise<boolean> {
+    return (await this.#until(() => this.#state?.members.get(container), ms)) !== undefined;
+  }
+
+  #until<T>(look: () => T | undefined, ms: number): Promise<T | undefined> {
+    const known = look();
     if (known !== undefined) return Promise.resolve(known);
     return new Promise((resolve) => {
-      const end = (who: string | undefined): void => {
+      const end = (found: T | undefined): void => {
         clearTimeout(timer);
         this.#waiting.delete(wake);
-        resolve(who);
+        resolve(found);
       };
       const timer = setTimeout(() => end(undefined), ms);
       const wake = (): void => {
-        const who = this.whoIs(address);
-        if (who !== undefined) end(who);
+        const found = look();
+        if (found !== undefined) end(found);
       };
       this.#waiting.add(wake);
     });

@@ -59,8 +59,9 @@ export class Pipeline {
   }
 
   async #asker(ask: Ask): Promise<string | undefined> {
-    if (ask.container !== undefined) return ask.container;
     const { policy } = this.#o;
+    if (ask.container !== undefined)
+      return (await policy.awaitContainer(ask.container, awaitMs)) ? ask.container : undefined;
     return policy.whoIs(ask.client.address) ?? (await policy.awaitAsker(ask.client.address, awaitMs));
   }
 

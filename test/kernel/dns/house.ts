@@ -33,6 +33,9 @@ class TestPolicy implements DnsPolicy {
     while (this.unknown.has(address) && performance.now() < end) await new Promise((r) => setTimeout(r, 20));
     return this.whoIs(address);
   }
+  async awaitContainer(): Promise<boolean> {
+    return true;
+  }
   mode(container: string): Mode {
     return this.modes.get(container) ?? 'enforce';
   }

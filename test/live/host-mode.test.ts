@@ -1,0 +1,344 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Container } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+import { inParallel } from './support.js';
+
+const STARTS = Number(process.env.RACES ?? 50);
+const AT_ONCE = 5;
+const permitted = (n: number): string => `93.184.10.${n}`;
+const permitted6 = (n: number): string => `2600:9000::a:${n.toString(16)}`;
+const forbidden = (n: number): string => `93.184.20.${n}`;
+const forbidden6 = (n: number): string => `2600:9000::b:${n.toString(16)}`;
+const name = (n: number): string => `n${n}.example.com`;
+const denied = (n: number): string => `d${n}.example.net`;
+
+let lab: Lab;
+let drawbridge: Drawbridge;
+
+/** First instructions: what is forbidden, by each way, beside what is permitted. */
+const script = (n: number): string =>
+  [
+    `wget -q -T 1 -O /dev/null http://${forbidden(n)}/ &`,
+    `wget -q -T 1 -O /dev/null 'http://[${forbidden6(n)}]/' &`,
+    `ping -c 1 -W 1 ${forbidden(n)} >/dev/null 2>&1 &`,
+    `nslookup ${denied(n)} 8.8.8.8 >/dev/null 2>&1 &`,
+    `wget -q -T 5 -O /dev/null http://${permitted(n)}/ && echo address &`,
+    `wget -q -T 5 -O /dev/null 'http://[${permitted6(n)}]/' && echo address6 &`,
+    `wget -q -T 5 -O /dev/null http://${name(n)}/ && echo name &`,
+    'wait',
+  ].join('\n');
+const policy = (n: number): string => `${permitted(n)}:80, [${permitted6(n)}]:80, ${name(n)}`;
+const ALL = ['address', 'address6', 'name'];
+const said = (text: string): string[] => ALL.filter((w) => text.split('\n').includes(w));
+
+async function leaks(numbers: readonly number[]): Promise<{ packets: number; asked: number }> {
+  const dst = [...numbers.map(forbidden), ...numbers.map(forbidden6)];
+  const packets = await lab.sniffer.count({ direction: 'out', dst });
+  const asked = await Promise.all(numbers.map((n) => lab.dns.queries(denied(n))));
+  return { packets, asked: asked.flat().length };
+}
+
+const gated = async (): Promise<boolean> =>
+  (await lab.inHost(['ip6tables-save', '-t', 'mangle'])).stdout.includes(`--path ${lab.cgroupParent} `);
+const mangle = async (): Promise<string> => (await lab.inHost(['iptables-save', '-t', 'mangle'])).stdout;
+const start = (allow: string, extra: readonly string[] = []): Promise<Container> =>
+  lab.start({ network: 'host', labels: { 'drawbridge.allow': allow }, args: extra });
+const coverage = async (c: Container): Promise<{ state: string; reasons: readonly string[] }> => {
+  const answer = await drawbridge.get(`/v1/containers/${c.id}`);
+  return (JSON.parse(answer.body) as { coverage: { state: string; reasons: readonly string[] } }).coverage;
+};
+const NO_RAW = ['--cap-drop', 'NET_RAW'];
+
+beforeAll(async () => {
+  lab = await Lab.up({});
+  const addresses = { A: ['93.184.30.1'], AAAA: ['2600:9000::c'] };
+  const names = Array.from({ length: 250 }, (_, n) => [
+    [name(n), addresses] as const,
+    [denied(n), addresses] as const,
+  ]);
+  await lab.dns.set(Object.fromEntries(names.flat()));
+});
+afterAll(() => lab?.down());
+
+describe('control: without Drawbridge', () => {
+  it('a container in the host network reaches everything', async () => {
+    const { stdout } = await lab.run({ network: 'host', node: false, cmd: ['sh', '-c', script(250 - 1)] });
+    expect(said(stdout)).toEqual(ALL);
+    const out = await leaks([249]);
+    expect(out.packets).toBeGreaterThan(0);
+    expect(out.asked).toBeGreaterThan(0);
+  });
+});
+
+/** Drawbridge runs, and has seen where Docker puts containers. */
+let begun: Promise<void> | undefined;
+const begin = (): Promise<void> => {
+  begun ??= (async () => {
+    drawbridge = lab.drawbridge({});
+    await drawbridge.ready();
+    await lab.start({ node: false });
+    await waitFor('the parent of all containers to be known', gated, 20_000);
+  })();
+  return begun;
+};
+
+describe('containers in the host network', () => {
+  beforeAll(begin);
+
+  it(`${STARTS} starts in bursts: nothing forbidden leaves, nothing permitted fails, from the first instruction`, async () => {
+    await lab.sniffer.clear();
+    await lab.dns.clearLog();
+    const numbers = Array.from({ length: STARTS }, (_, n) => n);
+    const printed = await inParallel(AT_ONCE, numbers, (n) =>
+      lab.run(
+        {
+          network: 'host',
+          node: false,
+          labels: { 'drawbridge.allow': policy(n) },
+          cmd: ['sh', '-c', script(n)],
+        },
+        { timeoutMs: 120_000 },
+      ),
+    );
+    expect(await leaks(numbers)).toEqual({ packets: 0, asked: 0 });
+    expect(printed.map((p) => said(p.stdout))).toEqual(numbers.map(() => ALL));
+  });
+
+  it('docker restart: the same path is another cgroup, and held as the first', async () => {
+    const n = 200;
+    const c = await lab.start({
+      network: 'host',
+      node: false,
+      labels: { 'drawbridge.allow': policy(n) },
+      cmd: ['sh', '-c', `${script(n)}\nsleep 1000`],
+    });
+    const words = async (): Promise<number> =>
+      (await c.logs()).split('\n').filter((l) => ALL.includes(l)).length;
+    for (let round = 1; round <= 5; round++) {
+      await waitFor(`start ${round} to say all`, async () => (await words()) >= 3 * round, 30_000);
+      await lab.docker('restart', '-t', '0', c.id);
+    }
+    await waitFor('the last start to say all', async () => (await words()) >= 18, 30_000);
+    expect(await leaks([n])).toEqual({ packets: 0, asked: 0 });
+    await c.remove();
+  });
+
+  it('names go to Drawbridge, whichever resolver is asked, over either protocol and family', async () => {
+    const c = await start('n1.example.com');
+    for (const server of ['8.8.8.8', '127.0.0.53', '127.0.0.1', '198.51.100.53', '2001:4860:4860::8888'])
+      for (const proto of ['udp', 'tcp']) {
+        const good = await c.probe('dns', server, 'n1.example.com', 'A', proto);
+        expect({ server, proto, ...good }).toMatchObject({ rcode: 'NOERROR', addresses: ['93.184.30.1'] });
+        const bad = await c.probe('dns', server, 'd1.example.net', 'A', proto);
+        expect({ server, proto, ...bad }).toMatchObject({ rcode: 'NXDOMAIN', aa: true });
+      }
+    expect(await lab.dns.queries('d1.example.net')).toEqual([]);
+    expect(await c.probe('http', 'http://n1.example.com/')).toMatchObject({ ok: true, status: 200 });
+    await c.remove();
+  });
+
+  it('the host itself is reached only by host entries, and nobody asks with the resolver of another', async () => {
+    const service = await lab.start({
+      network: 'host',
+      node: false,
+      cmd: ['httpd', '-f', '-p', '8055', '-h', '/'],
+    });
+    const other = await start('n2.example.com');
+    const none = await start('n1.example.com');
+    const some = await start('host:8055, n1.example.com');
+    await waitFor('the service', async () => (await some.probe('tcp', '127.0.0.1', 8055)).ok, 10_000);
+    for (const at of ['127.0.0.1', '192.0.2.2', '::1', '2001:db8:fff0::2']) {
+      expect({ at, ...(await some.probe('tcp', at, 8055)) }).toMatchObject({ ok: true });
+      expect({ at, ...(await none.probe('tcp', at, 8055)) }).toMatchObject({ ok: false });
+    }
+    const resolvers = [...(await mangle()).matchAll(/--set-xmark 0x2000(\w{4})\//g)].map((m) =>
+      Number(`0x${m[1]}`),
+    );
+    expect(resolvers.length).toBeGreaterThanOrEqual(3);
+    const answers = await Promise.all(
+      resolvers.map((id) =>
+        some.probe('udp', `127.53.${id >> 8}.${id & 255}`, 5359, 'x', 1, '--timeout', 500),
+      ),
+    );
+    // its own is open to it and answers no nonsense; the others refuse
+    expect(answers.filter((a) => a.code !== 'TIMEOUT').length).toBe(resolvers.length - 1);
+    await Promise.all([service, other, none, some].map((c) => c.remove()));
+  });
+
+  it('the host’s own processes are not touched', async () => {
+    await lab.dns.clearLog();
+    await lab.sniffer.clear();
+    const asked = await lab.inHost(['busybox', 'nslookup', denied(7), '8.8.8.8']);
+    const fetched = await lab.inHost(['wget', '-q', '-T', '5', '-O', '/dev/null', `http://${forbidden(7)}/`]);
+    expect({ asked: asked.code, fetched: fetched.code }).toEqual({ asked: 0, fetched: 0 });
+    expect((await lab.dns.queries(denied(7))).length).toBeGreaterThan(0);
+    expect(await lab.sniffer.count({ direction: 'out', dst: forbidden(7) })).toBeGreaterThan(0);
+  });
+
+  it('one that shares the namespace is held by its policy, from the first instruction', async () => {
+    const n = 201;
+    const owner = await start(policy(n));
+    const { stdout } = await lab.run({
+      network: `container:${owner.id}`,
+      node: false,
+      labels: { 'drawbridge.allow': `${forbidden(n)}:80` },
+      cmd: ['sh', '-c', script(n)],
+    });
+    expect(said(stdout)).toEqual(ALL);
+    expect(await leaks([n])).toEqual({ packets: 0, asked: 0 });
+    await owner.remove();
+  });
+
+  it('observed ones reach everything', async () => {
+    const n = 202;
+    const { stdout } = await lab.run({ network: 'host', node: false, cmd: ['sh', '-c', script(n)] });
+    expect(said(stdout)).toEqual(ALL);
+    const out = await leaks([n]);
+    expect(out.packets).toBeGreaterThan(0);
+    expect(out.asked).toBeGreaterThan(0);
+  });
+});
+
+describe('what changes under containers in the host network', () => {
+  beforeAll(begin);
+
+  interface Grant {
+    readonly id: string;
+  }
+  const grant = async (c: Container, entry: string): Promise<string> => {
+    const made = await drawbridge.request('POST', `/v1/containers/${c.id}/grants`, { entry });
+    expect({ status: made.status, body: made.body }).toMatchObject({ status: 201 });
+    return (JSON.parse(made.body) as Grant).id;
+  };
+  /** Bytes that come from the other side once a second, and how long they do. */
+  const stream = (c: Container, at: string): Promise<unknown> =>
+    c.exec(['node', '/probe.mjs', 'hold', at, '19', '--timeout', '20000'], { timeoutMs: 40_000 });
+
+  it('revoked means cut: a flow that a grant carried ends within a second, in both families', async () => {
+    for (const at of ['93.184.40.1', '2600:9000::40']) {
+      const c = await start('n1.example.com');
+      const id = await grant(c, at.includes(':') ? `[${at}]:19` : `${at}:19`);
+      const held = stream(c, at);
+      await waitFor('the stream to run', async () => (await lab.sniffer.count({ dst: at })) > 5, 15_000);
+      const gone = await drawbridge.request('DELETE', `/v1/containers/${c.id}/grants/${id}`);
+      expect(gone.status).toBe(204);
+      await lab.sniffer.clear();
+      // the other side sends every 100 ms and repeats what is not acknowledged
+      const goesOn = async (): Promise<boolean> => (await lab.sniffer.count({ src: at })) >= 3;
+      await waitFor('the other side to go on', goesOn, 15_000);
+      expect(await lab.sniffer.count({ direction: 'out', dst: at })).toBe(0);
+      await c.remove();
+      await held;
+    }
+  });
+
+  it('flushed by others: nothing leaves meanwhile, and it is repaired', async () => {
+    const n = 203;
+    const c = await start(policy(n), ['--stop-timeout=0']);
+    await lab.sniffer.clear();
+    const loop = `i=0; while [ $i -lt 400 ]; do wget -q -T 1 -O /dev/null http://${forbidden(n)}/; wget -q -T 1 -O /dev/null 'http://[${forbidden6(n)}]/'; i=$((i+1)); done`;
+    const trying = lab.exec(c.id, ['sh', '-c', loop], { timeoutMs: 60_000 });
+    const stands = async (): Promise<boolean> => {
+      const all = (await lab.inHost(['sh', '-c', 'iptables-save; ip6tables-save'])).stdout;
+      const hooks = all.match(/^-A OUTPUT .*-j DB-(HN-MARK|HN-DNS|OUTPUT|BACKSTOP-OUT)$/gm) ?? [];
+      return (
+        hooks.length === 8 &&
+        (all.match(new RegExp(`--path "?${lab.cgroupParent}/${c.id}`, 'g')) ?? []).length === 2
+      );
+    };
+    for (const flush of [
+      ['-t', 'mangle', '-F'],
+      ['-F', 'OUTPUT'],
+      ['-F'],
+      ['-t', 'security', '-F'],
+      ['-t', 'nat', '-F', 'OUTPUT'],
+      ['-t', 'mangle', '-F', 'OUTPUT'],
+    ]) {
+      for (const tool of ['iptables', 'ip6tables']) await lab.inHost([tool, ...flush], { check: true });
+      await waitFor(`the repair after ${flush.join(' ')}`, stands, 10_000);
+    }
+    await lab.exec(c.id, ['pkill', 'wget']);
+    await lab.exec(c.id, ['sh', '-c', "kill $(ps | awk '/while/ && !/awk/ {print $1}')"]);
+    await trying;
+    expect(await leaks([n])).toMatchObject({ packets: 0 });
+    expect(await c.probe('http', `http://${permitted(n)}/`)).toMatchObject({ ok: true });
+    await c.remove();
+  });
+
+  it('killed: who runs is held as before, who starts gets nothing; back again, flows and numbers are the same', async () => {
+    const n = 204;
+    const c = await start(`${policy(n)}, 93.184.40.2:19`);
+    const held = stream(c, '93.184.40.2');
+    await waitFor(
+      'the stream to run',
+      async () => (await lab.sniffer.count({ dst: '93.184.40.2' })) > 5,
+      15_000,
+    );
+    const numberOf = async (): Promise<string | undefined> =>
+      new RegExp(`${c.id}" -j MARK --set-xmark (0x\\w+)`).exec(await mangle())?.[1];
+    const number = await numberOf();
+    expect(number).toBeDefined();
+    drawbridge.kill('SIGKILL');
+    await drawbridge.exited();
+    await lab.sniffer.clear();
+    expect(await c.probe('http', `http://${permitted(n)}/`)).toMatchObject({ ok: true });
+    expect(await c.probe('tcp', forbidden(n), 80)).toMatchObject({ ok: false });
+    const { stdout } = await lab.run({
+      network: 'host',
+      node: false,
+      labels: { 'drawbridge.allow': policy(205) },
+      cmd: ['sh', '-c', script(205).replaceAll('-T 5', '-T 2')],
+    });
+    expect(said(stdout)).toEqual([]);
+    expect(await leaks([n, 205])).toEqual({ packets: 0, asked: 0 });
+    drawbridge.start();
+    await drawbridge.ready();
+    expect(await numberOf()).toBe(number);
+    const seen = await lab.sniffer.settle();
+    await waitFor(
+      'the stream to go on',
+      async () => (await lab.sniffer.count({ after: seen, direction: 'out', dst: '93.184.40.2' })) > 5,
+      15_000,
+    );
+    expect(await c.probe('http', `http://${name(n)}/`)).toMatchObject({ ok: true });
+    await c.remove();
+    await held;
+  });
+
+  it('explain, coverage and frames of its own making', async () => {
+    const n = 206;
+    const c = await start(policy(n), NO_RAW);
+    const raw = await start(policy(n));
+    await waitFor('it to be inspected', async () => (await coverage(c)).state === 'enforced', 10_000);
+    expect((await coverage(raw)).state).toBe('partial');
+    expect((await coverage(raw)).reasons.join()).toContain('NET_RAW');
+    const explain = async (to: string): Promise<{ verdict: string; trace: readonly string[] }> =>
+      JSON.parse((await drawbridge.get(`/v1/explain?container=${c.id}&to=${encodeURIComponent(to)}`)).body);
+    const no = await explain(`${forbidden(n)}:80`);
+    expect(no.verdict).toBe('deny');
+    expect(no.trace.join('\n')).toMatch(/DB-HN-WHO: -m cgroup --path .*\n.*DB-HN-OUT/s);
+    expect((await explain(`${permitted(n)}:80`)).verdict).toBe('allow');
+    expect((await explain(`[${permitted6(n)}]:80`)).verdict).toBe('allow');
+    expect((await explain('host:22')).verdict).toBe('deny');
+    expect((await explain(name(n))).verdict).toBe('allow');
+    await c.remove();
+    await raw.remove();
+  });
+
+  it('teardown leaves nothing, and containers as they were', async () => {
+    const n = 207;
+    const c = await start(policy(n));
+    expect(await c.probe('tcp', forbidden(n), 80)).toMatchObject({ ok: false });
+    expect((await drawbridge.cli(['teardown'])).code).toBe(0);
+    const left = await lab.inHost([
+      'sh',
+      '-c',
+      'iptables-save; ip6tables-save; ip address show lo; ipset list -n',
+    ]);
+    expect(left.stdout).not.toMatch(/DB-|fd64:7262|127\.53\./);
+    expect(await c.probe('tcp', forbidden(n), 80)).toMatchObject({ ok: true });
+    await c.remove();
+  });
+});
