@@ -1,6 +1,5 @@
 import type { DesiredState, Shape } from '../desired/state.js';
 import { Dataplane } from './dataplane.js';
-import { placeOf } from './diff-tables.js';
 import type { Exec } from './exec.js';
 import type { SavedTable } from './iptables-text.js';
 import type { IndexOf } from './nft-parse.js';
@@ -24,6 +23,9 @@ function stands(base: DesiredState, observed: Observed): boolean {
   if (!observed.bridge.exists || observed.bridge.rules.length === 0) return false;
   return base.tables.every(({ family, table, hooks }) => {
     const saved: SavedTable = observed.tables.get(family)?.get(table) ?? new Map();
-    return hooks.every((h) => saved.get(placeOf(h, saved))?.some((r) => r.hash !== undefined));
+    // Docker puts its own jumps before ours when it starts: then the security table holds until the service is there.
+    return hooks.every((h) =>
+      [h.chain, 'FORWARD'].some((c) => saved.get(c)?.some((r) => r.hash !== undefined)),
+    );
   });
 }
