@@ -10,12 +10,12 @@ import { end, startDaemon, waitFor } from '../lab/process.js';
 const here = (file: string): string => join(import.meta.dirname, file);
 const numbers = Array.from({ length: 250 }, (_, i) => i + 1);
 /** What attack.mjs sends to. */
-export const FORBIDDEN = [
+const FORBIDDEN = [
   ...numbers.map((n) => `93.184.200.${n}`),
   ...numbers.map((n) => `2600:9000:bad::${n.toString(16)}`),
 ];
-export const PERMITTED = { v4: '93.184.1.1', v6: '2600:9000::1', name: 'ok.example.com' } as const;
-export const ALLOW = `${PERMITTED.name}, ${PERMITTED.v4}, [${PERMITTED.v6}]`;
+const PERMITTED = { v4: '93.184.1.1', v6: '2600:9000::1', name: 'ok.example.com' } as const;
+const ALLOW = `${PERMITTED.name}, ${PERMITTED.v4}, [${PERMITTED.v6}]`;
 const NETWORK = 'arena';
 const GATEWAY = { v4: '172.30.0.1', v6: 'fd00:db:30::1' } as const;
 
