@@ -3,6 +3,7 @@ import type { BridgeDesired, DesiredState, Shape } from '../desired/state.js';
 import type { HostLink } from '../ports.js';
 import { type Plan, runStep } from './apply.js';
 import { type Applied, Dataplane } from './dataplane.js';
+import { Cgroups } from './cgroups.js';
 import { type Exec, must } from './exec.js';
 import { HostAddresses } from './host-addresses.js';
 import { type HostSaid, hostSaid } from './host-marks.js';
@@ -28,6 +29,7 @@ export class KernelAdapter implements AsyncDisposable {
   readonly addressTable = new Addresses();
   readonly sets = new KernelSets();
   readonly flows = new Conntrack();
+  readonly cgroups = new Cgroups();
   readonly own: HostAddresses;
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
@@ -35,7 +37,8 @@ export class KernelAdapter implements AsyncDisposable {
   constructor(shape: Shape, run: Exec) {
     this.#shape = shape;
     this.#run = run;
-    this.#plane = new Dataplane(run, shape, (name) => this.#cache.indexOf(name));
+    const hasCgroup = (path: string): boolean => this.cgroups.at(path) !== undefined;
+    this.#plane = new Dataplane(run, shape, (name) => this.#cache.indexOf(name), hasCgroup);
     this.own = new HostAddresses(() => this.addressTable.list());
   }
 

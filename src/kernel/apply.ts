@@ -1,10 +1,10 @@
-import type { DesiredState, Shape } from '../desired/state.js';
+import type { DesiredState, Shape, TableName } from '../desired/state.js';
 import type { Family } from '../model/ip.js';
 import { diffFamily } from './diff-tables.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
-import { restoreScript } from './iptables-text.js';
-import { bridgeScript } from './nft-text.js';
+import { restoreScript, type TableEdit } from './iptables-text.js';
+import { bridgeScript, closingScript, hasOurLayout } from './nft-text.js';
 import { type Observed, RESTORE } from './observe.js';
 
 /** One run of one kernel tool with its input: a plan is a list of these, and can be printed. */
@@ -19,44 +19,102 @@ export interface Plan {
   readonly refill: readonly string[];
 }
 
-/** Tighten first, loosen last: members out → sets in → rules → ports to identities → sets that nothing uses. */
+/** Tighten first, loosen last: marks of another layout → members out → sets in → rules → ports to identities → sets that nothing uses. */
 export function planSteps(shape: Shape, desired: DesiredState, observed: Observed): Plan {
   const sets = diffSets(desired.sets, observed.sets);
-  const tables = ([4, 6] as const).flatMap((f) => tableStep(f, desired, observed, shape.prefix));
+  const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
   const bridge = bridgeScript(shape, desired.bridge, observed.bridge);
   const stages = [
+    closing(shape, observed),
     ipsetStep(sets.tighten + sets.loosen),
-    tables,
+    tables.flatMap((t) => t.plain),
+    ...MORTAL.map((name) => tables.flatMap((t) => t.mortal.get(name) ?? [])),
     bridge ? [{ tool: 'nft' as const, script: bridge }] : [],
     ipsetStep(sets.destroy),
   ];
   return { stages: stages.filter((s) => s.length > 0), refill: sets.refill };
 }
 
+/** Marks of another layout would be read as other containers': nothing passes while they are exchanged. */
+function closing(shape: Shape, { bridge }: Observed): Step[] {
+  if (bridge.rules.length === 0 || hasOurLayout(shape, bridge)) return [];
+  return [{ tool: 'nft', script: closingScript() }];
+}
+
 const ipsetStep = (script: string): Step[] => (script ? [{ tool: 'ipset', script }] : []);
 
-function tableStep(family: Family, desired: DesiredState, observed: Observed, prefix: string): Step[] {
+const FAMILIES = [4, 6] as const;
+/** In the order in which a sender's rules may come: it is named last. */
+const MORTAL: readonly TableName[] = ['filter', 'nat', 'security', 'mangle'];
+const CGROUP = / --path (\S+) /;
+
+interface TableSteps {
+  readonly plain: readonly Step[];
+  /** Tables where rules name cgroups, each on its own: one that has just ended fails its table, and must fail no other. */
+  readonly mortal: ReadonlyMap<TableName, Step>;
+}
+
+function tableSteps(family: Family, desired: DesiredState, observed: Observed, prefix: string): TableSteps {
   const mine = desired.tables.filter((t) => t.family === family);
   const edits = diffFamily(mine, observed.tables.get(family) ?? new Map(), prefix);
-  return edits.length === 0 ? [] : [{ tool: RESTORE[family] as Step['tool'], script: restoreScript(edits) }];
+  const step = (of: readonly TableEdit[]): Step => ({
+    tool: RESTORE[family] as Step['tool'],
+    script: restoreScript(of),
+  });
+  const isMortal = (e: TableEdit): boolean => [...e.refill.values()].flat().some((l) => CGROUP.test(l));
+  const plain = edits.filter((e) => !isMortal(e));
+  return {
+    plain: plain.length === 0 ? [] : [step(plain)],
+    mortal: new Map(edits.filter(isMortal).map((e) => [e.table, step([e])])),
+  };
+}
+
+export interface ApplyOptions {
+  /** Runs beside the first stages and ends before the bridge table changes. */
+  readonly beforeBinding?: () => Promise<void>;
+  /** Whether a cgroup that a rule names is there. */
+  readonly hasCgroup?: (path: string) => boolean;
 }
 
 /**
  * Runs a plan. The first failure stops it and is thrown; what has run stays, and the next pass goes on from what it reads.
- * `beforeBinding` runs beside the first stages and ends before the bridge table changes.
+ * False: rules were left out, as their cgroups had ended meanwhile.
  */
-export async function applyPlan(
-  run: Exec,
-  plan: Plan,
-  beforeBinding: () => Promise<void> = async () => undefined,
-): Promise<void> {
+export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {}): Promise<boolean> {
+  const { beforeBinding = async () => undefined, hasCgroup = () => true } = options;
   const ready = beforeBinding();
   ready.catch(() => undefined); // awaited below, unless a stage's own error is thrown first
+  const whole: boolean[] = [];
   for (const stage of plan.stages) {
     if (stage.some((s) => s.tool === 'nft')) await ready;
-    await Promise.all(stage.map((step) => runStep(run, step)));
+    whole.push(...(await Promise.all(stage.map((step) => runMortal(run, step, hasCgroup)))));
   }
   await ready;
+  return whole.every(Boolean);
+}
+
+const isLiving = (line: string, hasCgroup: (path: string) => boolean): boolean => {
+  const path = CGROUP.exec(line)?.[1];
+  return path === undefined || hasCgroup(path);
+};
+
+const TRIES = 5;
+/** Containers end at any time, those that crash at once over and over: their rules must not keep out those of others. */
+async function runMortal(run: Exec, step: Step, hasCgroup: (path: string) => boolean): Promise<boolean> {
+  let script = step.script;
+  for (let n = 1; ; n++) {
+    try {
+      await runStep(run, { ...step, script });
+      return script === step.script;
+    } catch (e) {
+      const living = script
+        .split('\n')
+        .filter((l) => isLiving(l, hasCgroup))
+        .join('\n');
+      if (n === TRIES || living === script) throw e;
+      script = living;
+    }
+  }
 }
 
 export async function runStep(run: Exec, step: Step): Promise<void> {

@@ -18,14 +18,16 @@ export class Dataplane {
   readonly #run: Exec;
   readonly #shape: Shape;
   readonly #indexOf: IndexOf;
+  readonly #hasCgroup: (path: string) => boolean;
   /** Undefined: unknown, so that it must be read first. */
   #observed: Observed | undefined;
   #last: DesiredState | undefined;
 
-  constructor(run: Exec, shape: Shape, indexOf: IndexOf) {
+  constructor(run: Exec, shape: Shape, indexOf: IndexOf, hasCgroup: (path: string) => boolean = () => true) {
     this.#run = run;
     this.#shape = shape;
     this.#indexOf = indexOf;
+    this.#hasCgroup = hasCgroup;
   }
 
   /** Somebody may have changed something: read everything before the next apply. */
@@ -52,11 +54,11 @@ export class Dataplane {
     const observed = this.#observed ?? (await this.read());
     const plan = planSteps(this.#shape, desired, observed);
     this.#observed = undefined;
-    await applyPlan(this.#run, plan, beforeBinding);
-    this.#observed = expectedAfter(this.#shape, desired, observed);
+    const whole = await applyPlan(this.#run, plan, { beforeBinding, hasCgroup: this.#hasCgroup });
+    this.#observed = whole ? expectedAfter(this.#shape, desired, observed) : undefined;
     const changed = plan.stages.length > 0;
     const repaired = fresh && this.#isTampered(observed);
-    this.#last = desired;
+    this.#last = whole ? desired : undefined;
     return { changed, refill: plan.refill, repaired };
   }
 

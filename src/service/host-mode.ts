@@ -5,7 +5,6 @@ import { HostSenderTable, type Parents } from '../control/host-senders.js';
 import type { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
-import { Cgroups } from '../kernel/cgroups.js';
 import { exec } from '../kernel/exec.js';
 import type { Logger } from '../ports.js';
 import { HostResolvers } from './host-resolvers.js';
@@ -35,7 +34,7 @@ export class HostMode implements Disposable {
     const { folder, kernel, dns, port, log } = options;
     this.#o = options;
     this.senders = new HostSenderTable({
-      cgroups: new Cgroups(),
+      cgroups: kernel.cgroups,
       parents: readParents(folder),
       onParents: (p) => this.#keep(p),
       singles: () => !this.#isLegacy,
