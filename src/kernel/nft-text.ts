@@ -35,13 +35,27 @@ export function programTags(shape: Shape): string[] {
 }
 export const ruleTag = (chain: string, comment: string): string => `${chain} ${comment}`;
 
+/** "LAYOUT-HASH": how marks are laid out, and the program itself. */
 function tagOf(shape: Shape): string {
   const { declarations, rules } = bridgeProgram(shape);
-  return createHash('sha256')
+  const hash = createHash('sha256')
     .update(`${declarations}\n${[...rules].flat(2).join('\n')}`)
     .digest('hex')
     .slice(0, TAG_LENGTH);
+  return `${layoutOf(shape)}-${hash}`;
 }
+const layoutOf = (shape: Shape): string => shape.marks.all.toString(16);
+
+/** The marks that stand in the table mean what ours do. False too when nobody can tell. */
+export const hasOurLayout = (shape: Shape, { rules }: ObservedBridge): boolean =>
+  rules.length > 0 && rules.every((r) => r.slice(r.indexOf(' ') + 1).startsWith(`${layoutOf(shape)}-`));
+
+/** Nothing passes from any port but those of others, until a program is loaded. */
+export const closingScript = (): string =>
+  lines([
+    `flush chain bridge ${BRIDGE_TABLE} ports`,
+    `add rule bridge ${BRIDGE_TABLE} ports meta iifkind "veth" iif != @exempt drop`,
+  ]);
 
 /** The nft file that takes the table from observed to desired, one transaction; base chains are never removed. */
 export function bridgeScript(shape: Shape, desired: BridgeDesired, observed: ObservedBridge): string {
