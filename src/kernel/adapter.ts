@@ -2,8 +2,8 @@ import { namesFor } from '../desired/naming.js';
 import type { BridgeDesired, DesiredState, Shape } from '../desired/state.js';
 import type { HostLink } from '../ports.js';
 import { type Plan, runStep } from './apply.js';
-import { type Applied, Dataplane } from './dataplane.js';
 import { Cgroups } from './cgroups.js';
+import { type Applied, Dataplane } from './dataplane.js';
 import { type Exec, must } from './exec.js';
 import { HostAddresses } from './host-addresses.js';
 import { type HostSaid, hostSaid } from './host-marks.js';
@@ -13,6 +13,7 @@ import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
 import { Links } from './netlink/links.js';
 import { RouteMonitor } from './netlink/route-monitor.js';
+import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
 
 const HEARTBEAT_SECONDS = 5;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
@@ -82,11 +83,12 @@ export class KernelAdapter implements AsyncDisposable {
     return this.#cache.namespaceBehind(port);
   }
 
-  /** What stands in the kernel, of any run of ours. */
+  /** What stands in the kernel, of any run of ours; nothing where marks meant something else. */
   async standing(): Promise<{ readonly bridge: BridgeDesired } & HostSaid> {
     const { bridge, tables } = await this.#plane.read();
     const mangle = tables.get(4)?.get('mangle');
-    return { bridge: bridge.elements, ...hostSaid(mangle, namesFor(this.#shape.prefix)) };
+    const elements = hasOurLayout(this.#shape, bridge) ? bridge.elements : EMPTY_BRIDGE;
+    return { bridge: elements, ...hostSaid(mangle, namesFor(this.#shape.prefix)) };
   }
   apply(desired: DesiredState, beforeBinding: () => Promise<void>): Promise<Applied> {
     return this.#plane.apply(desired, beforeBinding);

@@ -46,9 +46,11 @@ function tagOf(shape: Shape): string {
 }
 const layoutOf = (shape: Shape): string => shape.marks.all.toString(16);
 
-/** The marks that stand in the table mean what ours do. False too when nobody can tell. */
-export const hasOurLayout = (shape: Shape, { rules }: ObservedBridge): boolean =>
-  rules.length > 0 && rules.every((r) => r.slice(r.indexOf(' ') + 1).startsWith(`${layoutOf(shape)}-`));
+/** The marks that stand in the table mean what ours do. False too when nobody can tell; rules of others do not count. */
+export function hasOurLayout(shape: Shape, { rules }: ObservedBridge): boolean {
+  const layouts = rules.flatMap((r) => / ([0-9a-f]+)-[0-9a-f]+:\d+$/.exec(r)?.[1] ?? []);
+  return layouts.length > 0 && layouts.every((l) => l === layoutOf(shape));
+}
 
 /** Nothing passes from any port but those of others, until a program is loaded. */
 export const closingScript = (): string =>

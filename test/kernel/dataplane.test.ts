@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { compile } from '../../src/desired/compile.js';
+import { layoutMarks } from '../../src/desired/marks.js';
 import { applyPlan, planSteps } from '../../src/kernel/apply.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import { observe } from '../../src/kernel/observe.js';
@@ -89,6 +90,22 @@ describe('the kernel takes a desired state and gives it back', () => {
     await plane.apply(desired);
     expect(ns.run('iptables', '-S', 'FORWARD')).not.toContain('DB-FORWARD');
     expect(ns.run('iptables', '-S', 'DOCKER-USER')).toContain('DB-FORWARD');
+  });
+
+  it('closes every port first when marks get another meaning, and only then', async () => {
+    const plane = new Dataplane(ns.exec, shape, none);
+    await plane.apply(compile(input(member(2, POLICY))));
+    ns.run('nft', 'insert', 'rule', 'bridge', 'drawbridge', 'lift', 'accept');
+    const other = { ...shape, marks: layoutMarks(0x3f001fff) };
+    const desired = compile({ ...input(member(2, POLICY)), shape: other });
+    const firstOf = async (s: typeof shape): Promise<string> =>
+      planSteps(s, desired, await observe(ns.exec, 'DB', none)).stages[0]?.[0]?.script ?? '';
+    expect(await firstOf(shape)).not.toContain('flush chain bridge drawbridge ports');
+    expect(await firstOf(other)).toContain('ports meta iifkind "veth" iif != @exempt drop');
+    await new Dataplane(ns.exec, other, none).apply(desired);
+    expect(planSteps(other, desired, await observe(ns.exec, 'DB', none)).stages).toEqual([]);
+    const table = ns.run('nft', 'list', 'table', 'bridge', 'drawbridge');
+    expect(table).not.toContain('iif != @exempt drop');
   });
 
   it('changes only what differs', async () => {
