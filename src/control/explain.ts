@@ -1,3 +1,4 @@
+import { CLOSED_WHY } from '../desired/closed.js';
 import type { Member } from '../desired/state.js';
 import type { TracePacket, TraceResult } from '../desired/trace.js';
 import type { DestEntry, PortRange } from '../model/entry.js';
@@ -25,9 +26,24 @@ type View = Omit<ExplainView, 'container' | 'to' | 'feed'>;
 
 /** What becomes of a new connection, by the rules as they stand, the entry that decides, and what to do about it. */
 export function explain(input: ExplainInput): ExplainView {
-  const view = input.member.policy.mode === 'off' ? offView() : byTarget(input);
+  const view = closedView(input) ?? (input.member.policy.mode === 'off' ? offView() : byTarget(input));
   return { container: input.name, to: input.to, feed: null, ...view };
 }
+
+/** In whatever mode: Drawbridge's own ports. */
+function closedView(input: ExplainInput): View | undefined {
+  const { target } = input.dest;
+  const address = target.kind === 'host' ? input.hostAddress : addressOf(input.dest);
+  const packet = address === undefined ? undefined : packetTo(input, address);
+  if (!packet) return undefined;
+  const { steps } = input.judge.judge(packet);
+  if (!steps.some((s) => s.rule.why?.includes(CLOSED_WHY))) return undefined;
+  const reason = "it is Drawbridge's own, its API or its Redis: no container reaches it";
+  return { ...nothing(reason), trace: steps.map((s) => s.text) };
+}
+
+const addressOf = ({ target }: DestEntry): string | undefined =>
+  target.kind === 'address' ? formatAddress(target.range.family, target.range.lo) : undefined;
 
 const offView = (): View => ({
   verdict: 'allow',

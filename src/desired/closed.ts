@@ -11,6 +11,9 @@ export interface Place {
   readonly port: number;
 }
 
+/** What `explain` knows these rules by. */
+export const CLOSED_WHY = 'drawbridge';
+
 const TCP: Match = { k: 'proto', proto: 'tcp' };
 const portOf = ({ port }: Place): Match => ({ k: 'dports', ports: [{ lo: port, hi: port }] });
 const isOf = (place: Place, family: number): boolean =>
@@ -26,12 +29,16 @@ export const closedAtHost = (
 ): Rule[] =>
   places
     .filter((place) => isOf(place, family))
-    .map((place) => rule([...first, ...at(place), TCP, portOf(place)], { k: 'goto', chain: names.no }));
+    .map((place) =>
+      rule([...first, ...at(place), TCP, portOf(place)], { k: 'goto', chain: names.no }, [CLOSED_WHY]),
+    );
 
 /** For forwarded packets: a place that is a published port of a container is reached by DNAT. */
 export const closedBehindHost = (places: readonly Place[], names: Names): Rule[] =>
   places
     .filter((place) => place.address === undefined)
     .map(({ port }) =>
-      rule([TCP, { k: 'sentTo', port: { lo: port, hi: port } }], { k: 'goto', chain: names.no }),
+      rule([TCP, { k: 'sentTo', port: { lo: port, hi: port } }], { k: 'goto', chain: names.no }, [
+        CLOSED_WHY,
+      ]),
     );

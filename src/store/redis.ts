@@ -17,11 +17,12 @@ export interface RedisOpenOptions extends Pick<RedisStoreParts, 'isLocal'> {
   /** The state folder: the last good lives in it, one process at a time. */
   readonly dir: string;
   readonly log: Logger;
-  /** So long (ms) the start waits for Redis before it goes on with the last good. */
+  /** So long (ms) the start waits for Redis before it goes on with the last good, or with nothing. */
   readonly waitMs?: number;
 }
 
-const WAIT_MS = 5_000;
+/** With a last good there is something to enforce; without one a moment more is well spent. */
+const WAIT_MS = { known: 1_500, unknown: 5_000 };
 
 /** Opens the store on Redis, with or without Redis. Throws StoreError: `value` (the URL), `locked`. */
 export async function openRedisStore(options: RedisOpenOptions): Promise<SharedStore> {
@@ -33,7 +34,8 @@ export async function openRedisStore(options: RedisOpenOptions): Promise<SharedS
     const replica = await Replica.open(dir, options.log);
     const local = await openLocal(join(dir, 'local.json'), options.log);
     const store = new RedisStore({ target, replica, local, log: options.log, isLocal: options.isLocal });
-    if (!(await store.open(options.waitMs ?? WAIT_MS)))
+    const known = replica.position.revision > 0;
+    if (!(await store.open(options.waitMs ?? WAIT_MS[known ? 'known' : 'unknown'])))
       options.log.warn(
         { detail: store.health().detail },
         'Redis does not answer: starting with the last good',

@@ -1,0 +1,202 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { basename, join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { RedisServer, until } from '../kernel/redis/server.js';
+import type { Container } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+
+const HOST = '192.0.2.2';
+const [API, REDIS, OTHER] = [7070, 6379, 9000];
+const SECRET = 'a-token-of-the-live-test';
+const ALLOWED = '93.184.1.1';
+const GRANTED = '93.184.1.2';
+const DENIED = '93.184.1.3';
+
+let lab: Lab;
+let redis: RedisServer;
+let drawbridge: Drawbridge;
+let other: ChildProcess;
+let gateway: string;
+const containers = new Map<string, Container>();
+
+beforeAll(async () => {
+  lab = await Lab.up({});
+  const netns = basename(lab.hostNetns);
+  redis = await new RedisServer({ port: REDIS, host: '0.0.0.0', netns }).start();
+  await until('redis answers', async () => (await cli('PING')).startsWith('PONG'));
+  const listen = `require('node:net').createServer((s) => s.on('error', () => s.destroy()).end('hello')).listen(${OTHER}, '::')`;
+  other = spawn('nsenter', [`--net=${lab.hostNetns}`, '--', process.execPath, '-e', listen], {
+    stdio: 'ignore',
+  });
+  drawbridge = lab.drawbridge({
+    config: {
+      state: join(lab.dir, 'drawbridge'),
+      store: { redis: `redis://127.0.0.1:${REDIS}` },
+      node: 'lab-1',
+      api: { listen: `[::]:${API}`, tokens: [{ name: 'ci', role: 'write', token: SECRET }] },
+    },
+  });
+  await drawbridge.ready(60_000);
+  for (const mode of ['enforce', 'observe', 'off'])
+    containers.set(
+      mode,
+      await lab.start({
+        name: `c-${mode}`,
+        labels: {
+          'drawbridge.mode': mode,
+          'drawbridge.lists': 'shared',
+          'drawbridge.allow': `host:1-65535, ${HOST}:1-65535`,
+        },
+      }),
+    );
+  gateway = (
+    await lab.docker('network', 'inspect', 'bridge', '-f', '{{(index .IPAM.Config 0).Gateway}}')
+  ).trim();
+});
+afterAll(async () => {
+  if (other?.kill('SIGKILL')) await once(other, 'exit');
+  await redis?.[Symbol.asyncDispose]();
+  await lab?.down();
+});
+
+async function cli(...words: string[]): Promise<string> {
+  return (await lab.inHost(['redis-cli', '-h', '127.0.0.1', '-p', String(REDIS), ...words])).stdout;
+}
+const of = (mode: string): Container => containers.get(mode) as Container;
+const reaches = async (c: Container, host: string, port: number): Promise<boolean> =>
+  (await c.probe('tcp', host, port, '--timeout', 2000)).ok;
+const put = (name: string, allow: readonly string[]) =>
+  drawbridge.request('PUT', `/v1/lists/${name}`, { allow });
+
+/** Over TCP from inside HOST, as another machine would. */
+async function tcp(path: string, token?: string): Promise<number> {
+  const script = `fetch('http://${HOST}:${API}${path}', { headers: ${JSON.stringify(token ? { authorization: `Bearer ${token}` } : {})} }).then((r) => console.log(r.status), (e) => console.log(String(e.cause)))`;
+  return Number((await lab.inHost([process.execPath, '-e', script])).stdout.trim());
+}
+
+describe('the API on TCP, and Redis', () => {
+  it('answer tokens from elsewhere', async () => {
+    expect(await tcp('/v1/status')).toBe(401);
+    expect(await tcp('/v1/status', SECRET)).toBe(200);
+    expect(await tcp('/v1/tokens', SECRET)).toBe(403);
+  });
+
+  it.each(['enforce', 'observe', 'off'])(
+    'are closed to a container in mode %s, which may reach the host',
+    async (mode) => {
+      expect(await reaches(of(mode), HOST, OTHER)).toBe(true);
+      for (const port of [API, REDIS])
+        expect([port, await reaches(of(mode), HOST, port)]).toEqual([port, false]);
+      expect(await reaches(of(mode), gateway, API)).toBe(false);
+    },
+  );
+
+  it('and explain says so', async () => {
+    const told = JSON.parse(
+      (await drawbridge.get(`/v1/explain?container=c-observe&to=${HOST}:${REDIS}`)).body,
+    );
+    expect(told).toMatchObject({ verdict: 'deny', reason: expect.stringMatching(/no container reaches it/) });
+  });
+});
+
+describe('without Redis', () => {
+  it('the kernel keeps, reads work, changes say so, and a grant for a time is given', async () => {
+    expect((await put('shared', [`${ALLOWED}:80`])).status).toBe(201);
+    expect(await reaches(of('enforce'), ALLOWED, 80)).toBe(true);
+    await redis.kill();
+    await until('it is noticed', async () => !JSON.parse((await drawbridge.get('/v1/status')).body).store.ok);
+    expect(await reaches(of('enforce'), ALLOWED, 80)).toBe(true);
+    expect(await reaches(of('enforce'), DENIED, 80)).toBe(false);
+    expect(JSON.parse((await drawbridge.get('/v1/lists/shared')).body).allow).toEqual([`${ALLOWED}:80`]);
+    const refused = await put('shared', [`${ALLOWED}:80`, `${DENIED}:80`]);
+    expect([refused.status, refused.body]).toEqual([
+      503,
+      expect.stringMatching(/not stored.*does not answer/),
+    ]);
+    const grant = await drawbridge.request('POST', '/v1/containers/c-enforce/grants', {
+      entry: `${GRANTED}:80`,
+      for: '1h',
+    });
+    expect([grant.status, grant.body]).toEqual([201, expect.stringContaining(GRANTED)]);
+    expect(await reaches(of('enforce'), GRANTED, 80)).toBe(true);
+    const open = await drawbridge.request('POST', '/v1/containers/c-enforce/grants', {
+      entry: `${DENIED}:80`,
+    });
+    expect(open.status).toBe(503);
+  });
+
+  it('a restart changes nothing', async () => {
+    await drawbridge.stop();
+    expect(await reaches(of('enforce'), ALLOWED, 80)).toBe(true);
+    drawbridge.start();
+    await drawbridge.ready(60_000);
+    expect(await reaches(of('enforce'), ALLOWED, 80)).toBe(true);
+    expect(await reaches(of('enforce'), GRANTED, 80)).toBe(true);
+    expect(await reaches(of('enforce'), DENIED, 80)).toBe(false);
+  });
+
+  it('when it is back, all is in it, and nothing flapped', async () => {
+    let flapped = 0;
+    let watching = true;
+    const watch = (async () => {
+      while (watching) if (!(await reaches(of('enforce'), GRANTED, 80))) flapped++;
+    })();
+    await redis.start();
+    await until('the grant is in Redis', async () =>
+      (await cli('HVALS', '{drawbridge}:items')).includes(GRANTED),
+    );
+    await until(
+      'changes work',
+      async () => (await put('shared', [`${ALLOWED}:80`, `${DENIED}:80`])).status === 200,
+    );
+    expect(await reaches(of('enforce'), DENIED, 80)).toBe(true);
+    watching = false;
+    await watch;
+    expect(flapped).toBe(0);
+    await until('the host is in step', async () => {
+      const [node] = JSON.parse((await drawbridge.get('/v1/nodes')).body).items;
+      return node.state === 'ok' && node.node === 'lab-1' && node.revision > 0;
+    });
+  });
+});
+
+async function acknowledged(lists: number, kills: number): Promise<Map<string, string>> {
+  const acked = new Map<string, string>();
+  let done = 0;
+  const lane = async (l: number): Promise<void> => {
+    for (let i = l; i < lists; i += 4) {
+      const address = `93.184.${10 + Math.floor(i / 250)}.${i % 250}`;
+      const answer = await put(`l${i}`, [`${address}:80`]).catch(() => ({ status: 0 }));
+      if (answer.status === 201 || answer.status === 200) acked.set(`l${i}`, `${address}:80`);
+      done++;
+    }
+  };
+  const killer = async (): Promise<void> => {
+    for (let k = 1; k <= kills; k++) {
+      await until('writes go on', () => done > (k * lists) / (kills + 1), 120_000);
+      await redis.kill();
+      await redis.start();
+    }
+  };
+  await Promise.all([0, 1, 2, 3].map(lane).concat(killer()));
+  return acked;
+}
+
+it('Redis killed under a thousand lists: what was acknowledged is there, nothing leaks, and the kernel is in step', async () => {
+  await lab.sniffer.clear();
+  const acked = await acknowledged(1000, 3);
+  expect(acked.size).toBeGreaterThan(500);
+  await until('in step', async () => JSON.parse((await drawbridge.get('/v1/status')).body).store.ok);
+  const items: { name: string; allow: string[] }[] = JSON.parse(
+    (await drawbridge.get('/v1/lists')).body,
+  ).items;
+  const held = new Map(items.map((l) => [l.name, l.allow[0]]));
+  for (const [name, entry] of acked) expect([name, held.get(name)]).toEqual([name, entry]);
+  const stored = await cli('HKEYS', '{drawbridge}:items');
+  for (const name of acked.keys()) expect(stored).toContain(`list/${name}\n`);
+  expect(await reaches(of('enforce'), '93.184.200.1', 80)).toBe(false);
+  expect(await lab.sniffer.count({ dst: '93.184.200.1' })).toBe(0);
+  expect(drawbridge.logs()).not.toMatch(/"level":(50|60|"error")/);
+}, 300_000);
