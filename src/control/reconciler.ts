@@ -23,6 +23,7 @@ export class Reconciler {
   #reasons: string[] = [];
   #resync = true;
   #waiters: Waiter[] = [];
+  #begun = false;
   #running = false;
   #stopped = false;
   #failures = 0;
@@ -52,7 +53,16 @@ export class Reconciler {
     if (this.#stopped) return;
     this.#reasons.push(reason);
     this.#resync ||= resync;
-    if (this.#running) return;
+    if (this.#begun && !this.#running) this.#wake();
+  }
+
+  /** Until then nothing is applied: before Docker has been asked, every container would seem to be gone. */
+  begin(): void {
+    this.#begun = true;
+    if (this.#reasons.length > 0 && !this.#stopped) this.#wake();
+  }
+
+  #wake(): void {
     clearTimeout(this.#timer);
     this.#running = true;
     queueMicrotask(() => void this.#loop());

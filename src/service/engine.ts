@@ -124,6 +124,7 @@ export class Engine {
     await this.hostMode.prepare();
     this.#open.push(this.hostMode);
     this.reconciler.trigger('start', true);
+    this.reconciler.begin();
     await this.reconciler.inForce(30_000);
     await this.hostWatch.start();
     this.#open.push(this.hostWatch);

@@ -138,6 +138,45 @@ async function from(source, host, port) {
   say({ outcome });
 }
 
-const commands = { listen, repeat, each, scan, from };
+/** TCP and UDP, where the other side sends (port 19) and where it echoes what is sent to it each 100 ms (port 7777). */
+function flowsTo(host, counts) {
+  const tag = isIPv6(host) ? 'six' : 'four';
+  const count = (name) => {
+    counts[`${tag} ${name}`] = 0;
+    return () => counts[`${tag} ${name}`]++;
+  };
+  for (const [name, port] of [
+    ['tcp from', 19],
+    ['tcp to', 7777],
+  ]) {
+    const got = count(name);
+    const s = connect({ host, port });
+    s.on('data', got);
+    s.on('error', (e) => say({ flow: `${tag} ${name}`, error: e.code }));
+    if (port !== 19) setInterval(() => s.writable && s.write('line\n'), 100);
+  }
+  for (const [name, port] of [
+    ['udp from', 19],
+    ['udp to', 7777],
+  ]) {
+    const got = count(name);
+    const u = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
+    u.on('message', got);
+    u.on('error', () => undefined); // an ICMP error: what counts is what arrives
+    u.bind(0, () => {
+      u.send('begin', port, host);
+      if (port !== 19) setInterval(() => u.send('line', port, host, () => undefined), 100);
+    });
+  }
+}
+
+/** Flows to these addresses until the end; how many pieces each has got, every 50 ms. */
+function flows(...hosts) {
+  const counts = {};
+  for (const host of hosts) flowsTo(host, counts);
+  setInterval(() => say({ at: Date.now(), counts }), 50);
+}
+
+const commands = { flows, listen, repeat, each, scan, from };
 const [command, ...words] = process.argv.slice(2);
 await commands[command](...words);

@@ -1,0 +1,56 @@
+/** Live flows of a container, and when each of them last moved. */
+import type { Container, RunSpec } from '../lab/container.js';
+import type { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+import { withInside } from './inside.js';
+
+interface Sample {
+  readonly at: number;
+  readonly counts: Readonly<Record<string, number>>;
+}
+/** Eight at most: both families, TCP and UDP, the other side sending or echoing. */
+export class Flows {
+  readonly container: Container;
+
+  private constructor(container: Container) {
+    this.container = container;
+  }
+  static async start(lab: Lab, spec: RunSpec, hosts: readonly string[]): Promise<Flows> {
+    const cmd = ['node', '/inside.mjs', 'flows', ...hosts];
+    return new Flows(await lab.start({ ...withInside(spec), cmd }));
+  }
+
+  async samples(): Promise<Sample[]> {
+    const lines = (await this.container.logs()).split('\n').filter((l) => l.startsWith('{"at"'));
+    return lines.map((l) => JSON.parse(l) as Sample);
+  }
+  /** When each flow got its last piece so far (ms since the epoch; 0: never). */
+  async lastMoves(): Promise<Record<string, number>> {
+    const moves: Record<string, number> = {};
+    let before: Readonly<Record<string, number>> = {};
+    for (const { at, counts } of await this.samples()) {
+      for (const [flow, n] of Object.entries(counts))
+        if (n > (before[flow] ?? 0)) moves[flow] = at;
+        else moves[flow] ??= 0;
+      before = counts;
+    }
+    return moves;
+  }
+  /** All flows move, after `since`. */
+  async moving(since = Date.now()): Promise<void> {
+    await waitFor(
+      `the flows of ${this.container.name} to move`,
+      async () => {
+        const moves = Object.values(await this.lastMoves());
+        return moves.length > 0 && moves.every((m) => m > since);
+      },
+      20_000,
+      100,
+    );
+  }
+  /** Flows that have moved after this time. */
+  async movedAfter(time: number): Promise<string[]> {
+    const moves = await this.lastMoves();
+    return Object.keys(moves).filter((flow) => (moves[flow] ?? 0) > time);
+  }
+}

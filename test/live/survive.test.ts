@@ -1,0 +1,94 @@
+/** The controller goes and comes back: what is permitted goes on, what is not stays out, names are told again. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+import { Flows } from './flows.js';
+
+const FORBIDDEN = ['93.184.61.9', '2600:9000:61::9'];
+const ALLOW = {
+  'drawbridge.allow': 'live.sur.test:19,7777/tcp+udp, live.sur.test:80, fresh.sur.test, 93.184.60.2',
+};
+
+describe.each(['direct', 'loopback'] as const)('names asked the %s way', (dns) => {
+  let lab: Lab;
+  let drawbridge: Drawbridge;
+  let flows: Flows;
+  beforeAll(async () => {
+    lab = await Lab.up({ dns });
+    await lab.docker('network', 'create', '--ipv6', 'user');
+    await lab.dns.set({
+      'live.sur.test': { A: ['93.184.60.1'], ttl: 1 },
+      'fresh.sur.test': { A: ['93.184.60.3'], ttl: 1 },
+      'hidden.sur.test': { A: ['93.184.60.4'] },
+    });
+    drawbridge = lab.drawbridge({});
+    await drawbridge.ready();
+    flows = await Flows.start(lab, { network: 'user', name: 'downloader', labels: ALLOW }, []);
+    await inside(flows.container.name);
+    await flows.container.remove();
+  });
+  afterAll(() => lab?.down());
+
+  /** Until names of the container are ours to answer, which coverage tells where Docker asks from the host. */
+  async function inside(name: string): Promise<void> {
+    if (dns === 'direct') return;
+    const told = async (): Promise<boolean> =>
+      (await drawbridge.get(`/v1/containers/${name}`)).body.includes('first milliseconds');
+    await waitFor('a resolver inside', told);
+  }
+  const tryForbidden = async (): Promise<void> => {
+    for (const host of FORBIDDEN) expect((await flows.container.probe('tcp', host, 80)).ok).toBe(false);
+  };
+  const leaked = () => lab.sniffer.count({ direction: 'out', dst: FORBIDDEN });
+
+  it('control: the forbidden is reached by a container in mode off', async () => {
+    const free = await lab.start({ network: 'user', labels: { 'drawbridge.mode': 'off' } });
+    for (const host of FORBIDDEN) expect(await free.probe('tcp', host, 80)).toMatchObject({ ok: true });
+    expect(await leaked()).toBeGreaterThan(0);
+    await free.remove();
+  });
+
+  it.each(['SIGTERM', 'SIGKILL'] as const)('after %s', async (signal) => {
+    const watched = await lab.start({ network: 'user', name: 'watched' });
+    const c = await lab.start({ network: 'user', name: 'user', labels: ALLOW });
+    await inside('user');
+    expect(await c.probe('http', 'http://live.sur.test/')).toMatchObject({ ok: true });
+    await c.remove();
+    flows = await Flows.start(lab, { network: 'user', name: 'downloader', labels: ALLOW }, ['93.184.60.2']);
+    await inside('downloader');
+    expect(await flows.container.probe('http', 'http://live.sur.test/')).toMatchObject({ ok: true });
+    await flows.moving();
+    await lab.sniffer.clear();
+    await lab.dns.clearLog();
+
+    drawbridge.kill(signal);
+    await drawbridge.exited();
+    await flows.moving();
+    // what has been told stays good, nothing new is told, nothing forbidden opens
+    expect(await flows.container.probe('tcp', '93.184.60.1', 7777)).toMatchObject({ ok: true });
+    expect(await flows.container.probe('http', 'http://fresh.sur.test/')).toMatchObject({ ok: false });
+    expect(await lab.dns.queries('fresh.sur.test')).toEqual([]);
+    await tryForbidden();
+    expect(await watched.probe('tcp', FORBIDDEN[0] as string, 81)).toMatchObject({ ok: true });
+    const resolves = async (): Promise<boolean> => (await watched.probe('http', 'http://fresh.sur.test/')).ok;
+    await waitFor('names of the observed container', resolves, 15_000);
+
+    drawbridge.start();
+    await drawbridge.ready();
+    await flows.moving();
+    expect(await flows.container.probe('tcp', '93.184.60.1', 7777)).toMatchObject({ ok: true });
+    await inside('downloader');
+    const fresh = await flows.container.probe('http', 'http://fresh.sur.test/');
+    expect(fresh, `${drawbridge.logs().slice(-2000)}`).toMatchObject({ ok: true });
+    expect(await flows.container.probe('http', 'http://live.sur.test/')).toMatchObject({ ok: true });
+    expect(await flows.container.probe('http', 'http://hidden.sur.test/')).toMatchObject({
+      code: 'ENOTFOUND',
+    });
+    expect(await lab.dns.queries('hidden.sur.test')).toEqual([]);
+    await tryForbidden();
+    const seen = await lab.sniffer.packets({ direction: 'out', dst: FORBIDDEN });
+    expect(seen.filter((p) => p.dport !== 81)).toEqual([]);
+    for (const each of [flows.container, watched]) await each.remove();
+  });
+});
