@@ -2,7 +2,7 @@ import type { Cgroup, HostNet } from '../desired/state.js';
 import type { ContainerFacts, DockerView } from '../model/container.js';
 
 /** The unified cgroup hierarchy as this room needs it. Paths have no slash before them. */
-interface CgroupPort {
+export interface CgroupPort {
   readonly isKnown: boolean;
   of(pid: number | 'self'): string | undefined;
   at(path: string): Cgroup | undefined;

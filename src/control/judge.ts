@@ -1,5 +1,5 @@
 import { markOf } from '../desired/bridge.js';
-import { hostResolver } from '../desired/host-net.js';
+import { hostResolver, isHostResolver } from '../desired/host-net.js';
 import { membershipOf } from '../desired/membership.js';
 import { type Names, namesFor } from '../desired/naming.js';
 import type { Rule } from '../desired/rules.js';
@@ -63,7 +63,8 @@ export class Judge {
   }
 
   #isLocal(address: string): boolean {
-    return this.#hostAddresses.has(address) || address === '::1' || address.startsWith('127.');
+    if (address === '::1' || address.startsWith('127.') || isHostResolver(address)) return true;
+    return this.#hostAddresses.has(address);
   }
 
   /** A permit: judged where it is enforced, or nothing against it where not. */
