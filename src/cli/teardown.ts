@@ -8,7 +8,7 @@ import { fail, isNotRunning } from './failure.js';
 
 const END_MS = 15_000;
 const LOOK_MS = 50;
-const OURS = /^(store\.|lock$|lock\.|kernel-found\.json$|names\.journal)/;
+const OURS = /^(store\.|lock$|lock\.|kernel-found\.json$|sandbox-folders\.json$|names\.journal)/;
 
 export function teardownCommand(program: Command, registry: Registry): void {
   registry.add<[], { purge?: boolean }>(program, {

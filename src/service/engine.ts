@@ -29,6 +29,7 @@ import { InUse } from './in-use.js';
 import { makeNamespaceDns } from './namespaces.js';
 import { Policies, type Said } from './policies.js';
 import { Pulse } from './pulse.js';
+import { SandboxFolders } from './sandbox-folders.js';
 import { SearchDomains } from './search-domains.js';
 import { shapeOf } from './shape.js';
 
@@ -96,6 +97,7 @@ export class Engine {
       dns: this.dns,
       docker: this.docker,
       state: () => this.state,
+      folders: new SandboxFolders(config.state),
       log,
     });
     this.hostWatch = new HostWatch({ config, docker: this.docker, state: () => this.state, log });

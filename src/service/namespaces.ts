@@ -1,5 +1,5 @@
 import { readdirSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import type { InForce } from '../control/enforcer.js';
 import { NamespaceDns } from '../control/namespace-dns.js';
 import { namespaceRules, namespaceRulesGone } from '../dns/namespace.js';
@@ -9,6 +9,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import { tcpListenFd, udpSocketFd } from '../kernel/netlink/namespace.js';
 import type { Logger } from '../ports.js';
+import type { SandboxFolders } from './sandbox-folders.js';
 
 const RESOLVER = '127.0.0.11';
 const TRIES = 8;
@@ -19,9 +20,10 @@ class Namespaces {
   readonly #kernel: KernelAdapter;
   readonly #dns: DnsService;
   readonly #state: () => InForce | undefined;
-  readonly #folders = new Set(['/var/run/docker/netns']);
+  readonly #folders: SandboxFolders;
 
-  constructor(kernel: KernelAdapter, dns: DnsService, state: () => InForce | undefined) {
+  constructor({ kernel, dns, state, folders }: NamespaceDnsParts) {
+    this.#folders = folders;
     this.#kernel = kernel;
     this.#dns = dns;
     this.#state = state;
@@ -43,7 +45,7 @@ class Namespaces {
 
   #sandboxOf(nsid: number): string | undefined {
     for (const c of this.#state()?.view.containers.values() ?? [])
-      if (c.privileges?.sandboxKey) this.#folders.add(dirname(c.privileges.sandboxKey));
+      if (c.privileges?.sandboxKey) this.#folders.note(c.privileges.sandboxKey);
     for (const folder of this.#folders)
       for (const name of filesIn(folder)) {
         const path = join(folder, name);
@@ -54,6 +56,7 @@ class Namespaces {
 
   /** Sockets first, then the rules that lead to them. The port is chance: a container cannot sit on it beforehand. */
   readonly attach = async (container: string, path: string): Promise<Disposable> => {
+    this.#folders.note(path);
     const { sockets, port } = openSockets(path);
     const attached = this.#dns.attachNamespace(container, sockets);
     try {
@@ -95,6 +98,7 @@ export interface NamespaceDnsParts {
   readonly dns: DnsService;
   readonly docker: DockerWatch;
   readonly state: () => InForce | undefined;
+  readonly folders: SandboxFolders;
   readonly log: Logger;
 }
 
@@ -105,8 +109,9 @@ function mayBeEmbedded(docker: DockerWatch, id: string): boolean {
   return endpoints.some((e) => networks.get(e.networkId)?.name !== 'bridge');
 }
 
-export function makeNamespaceDns({ kernel, dns, docker, state, log }: NamespaceDnsParts): NamespaceDns {
-  const namespaces = new Namespaces(kernel, dns, state);
+export function makeNamespaceDns(parts: NamespaceDnsParts): NamespaceDns {
+  const { docker, log } = parts;
+  const namespaces = new Namespaces(parts);
   return new NamespaceDns({
     embedded: (id) => mayBeEmbedded(docker, id),
     needs: async (id) => needsNamespaceDns(await docker.resolver(id)),

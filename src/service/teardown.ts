@@ -9,6 +9,7 @@ import { type Found, isUntouched, readChains } from '../kernel/found.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
 import { teardownRules } from '../kernel/teardown.js';
 import { readParents } from './host-mode.js';
+import { readFolders } from './sandbox-folders.js';
 import { DNS_ADDRESSES } from './shape.js';
 
 const foundFile = (config: Config): string => join(config.state, 'kernel-found.json');
@@ -42,7 +43,7 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
   } finally {
     addresses.close();
   }
-  removed.push(...(await tidyNamespaces()), ...removeParents(config.state));
+  removed.push(...(await tidyNamespaces(config.state)), ...removeParents(config.state));
   return removed;
 }
 
@@ -55,17 +56,17 @@ function removeParents(state: string): string[] {
 }
 
 /** Our table in containers' own namespaces, where the service did not take it out itself. */
-async function tidyNamespaces(): Promise<string[]> {
-  const folder = '/var/run/docker/netns';
+async function tidyNamespaces(state: string): Promise<string[]> {
   const removed: string[] = [];
-  for (const name of listed(folder)) {
-    const path = join(folder, name);
+  for (const path of readFolders(state).flatMap((folder) =>
+    listed(folder).map((name) => join(folder, name)),
+  )) {
     const tables = await exec('nsenter', [`--net=${path}`, '--', 'nft', 'list', 'tables', 'inet']);
     if (!tables.stdout.includes('table inet drawbridge')) continue;
     const gone = await exec('nsenter', [`--net=${path}`, '--', 'nft', '-f', '-'], {
       input: namespaceRulesGone(),
     });
-    if (gone.code === 0) removed.push(`resolver rules in namespace ${name}`);
+    if (gone.code === 0) removed.push(`resolver rules in namespace ${path}`);
   }
   return removed;
 }
