@@ -30,29 +30,34 @@ export class Cgroups {
   /** The object at a path now. Its inode number is the kernel's own id of it, which is not used again (kernfs). */
   at(path: string): Cgroup | undefined {
     if (this.#root === undefined || !PATH.test(path)) return undefined;
-    const stats = statSync(join(this.#root, path), { bigint: true, throwIfNoEntry: false });
+    const stats = statSync(this.folder(path), { bigint: true, throwIfNoEntry: false });
     return stats?.isDirectory() ? { path, object: String(stats.ino) } : undefined;
   }
 
   /** Cgroups in it, and whether processes are in it themselves; undefined: there is none. */
   inside(path: string): { readonly children: readonly string[]; readonly hasProcesses: boolean } | undefined {
     if (this.#root === undefined) return undefined;
-    const folder = join(this.#root, path);
+    const folder = this.folder(path);
     const processes = textOf(join(folder, 'cgroup.procs'));
     if (processes === undefined) return undefined;
     return { children: foldersIn(folder), hasProcesses: processes.trim() !== '' };
   }
 
+  /** Its folder in the file system. */
+  folder(path: string): string {
+    return join(this.#root ?? '', path);
+  }
+
   /** Makes an empty cgroup; false: it was there, or cannot be made. */
   make(path: string): boolean {
     if (this.#root === undefined || !PATH.test(path)) return false;
-    return succeeds(() => mkdirSync(join(this.#root as string, path)));
+    return succeeds(() => mkdirSync(this.folder(path)));
   }
 
   /** Removes an empty cgroup; false: it is in use, or there is none. */
   remove(path: string): boolean {
     if (this.#root === undefined || !PATH.test(path)) return false;
-    return succeeds(() => rmdirSync(join(this.#root as string, path)));
+    return succeeds(() => rmdirSync(this.folder(path)));
   }
 }
 

@@ -1,0 +1,128 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { compile } from '../../src/desired/compile.js';
+import { namesFor } from '../../src/desired/naming.js';
+import type { Cgroup, DesiredInput, Member } from '../../src/desired/state.js';
+import { planSteps } from '../../src/kernel/apply.js';
+import { Cgroups } from '../../src/kernel/cgroups.js';
+import { Dataplane } from '../../src/kernel/dataplane.js';
+import { hostSaid } from '../../src/kernel/host-marks.js';
+import { Conntrack } from '../../src/kernel/netlink/conntrack.js';
+import { observe } from '../../src/kernel/observe.js';
+import { teardownRules } from '../../src/kernel/teardown.js';
+import { input, member, shape } from '../pure/desired/sample.js';
+import { makeNetns, type Netns } from './in-netns.js';
+
+const PARENT = `drawbridge-test-${process.pid}`;
+const cgroups = new Cgroups();
+const none = () => undefined;
+const idOf = (n: number): string => member(n, '').id;
+const pathOf = (n: number): string => `${PARENT}/${idOf(n)}`;
+
+let ns: Netns;
+beforeEach(() => {
+  ns = makeNetns();
+  ns.run('ip', 'link', 'set', 'lo', 'up');
+  cgroups.make(PARENT);
+});
+afterEach(() => {
+  for (const n of [2, 3]) cgroups.remove(pathOf(n));
+  cgroups.remove(PARENT);
+  ns[Symbol.dispose]();
+});
+
+const standing = (path: string): Cgroup => cgroups.at(path) ?? { path, object: 'gone' };
+const hosted = (n: number, allow: string, mode: Member['policy']['mode'] = 'enforce'): Member => ({
+  ...member(n, allow, mode, []),
+  host: { cgroups: [standing(pathOf(n))] },
+});
+const world = (...members: Member[]): DesiredInput => ({
+  ...input(...members),
+  hostNet: { gates: [standing(PARENT)], exempt: [], builds: [] },
+});
+const missing = async (desired: ReturnType<typeof compile>): Promise<readonly unknown[]> =>
+  planSteps(shape, desired, await observe(ns.exec, 'DB', none)).stages;
+const planeOf = (): Dataplane =>
+  new Dataplane(ns.exec, shape, none, (path) => cgroups.at(path) !== undefined);
+
+/** Runs a command in the namespace, in a cgroup of its own making: what it opens belongs there. */
+async function within(path: string, ...argv: string[]): Promise<number | null> {
+  const script = 'read go; exec "$@"';
+  const child = spawn('nsenter', [`--net=${ns.path}`, '--', 'sh', '-c', script, 'sh', ...argv], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  writeFileSync(`${cgroups.folder(path)}/cgroup.procs`, String(child.pid));
+  child.stdin.end('go\n');
+  const [code] = (await once(child, 'exit')) as [number | null];
+  return code;
+}
+const ping = ['busybox', 'ping', '-c', '1', '-W', '1'];
+
+describe('the kernel tells senders in the host network by their cgroups', () => {
+  it('takes the rules and gives them back; another object at the path is laid anew; gone, it leaves', async () => {
+    cgroups.make(pathOf(2));
+    const plane = planeOf();
+    const first = compile(world(hosted(2, '10.1.0.0/16:5432, a.org, host:80')));
+    expect((await plane.apply(first)).changed).toBe(true);
+    expect(await missing(first)).toEqual([]);
+    const saved = (await observe(ns.exec, 'DB', none)).tables.get(4)?.get('mangle');
+    expect(hostSaid(saved, namesFor('DB'))).toEqual({
+      hostMarks: new Map([[pathOf(2), 0x20000002]]),
+      hostGates: [{ path: PARENT }],
+    });
+    cgroups.remove(pathOf(2));
+    cgroups.make(pathOf(2));
+    const again = compile(world(hosted(2, '10.1.0.0/16:5432, a.org, host:80')));
+    expect(await missing(again)).not.toEqual([]);
+    await plane.apply(again);
+    expect(await missing(again)).toEqual([]);
+    const empty = compile(world());
+    await plane.apply(empty);
+    expect(await missing(empty)).toEqual([]);
+    expect(ns.run('iptables-save')).not.toContain(idOf(2));
+  });
+
+  it('a cgroup that ended before its rule was laid keeps out no other', async () => {
+    cgroups.make(pathOf(2));
+    cgroups.make(pathOf(3));
+    const desired = compile(world(hosted(2, '127.0.0.1'), hosted(3, 'host')));
+    cgroups.remove(pathOf(2));
+    const plane = planeOf();
+    await plane.apply(desired);
+    for (const tool of ['iptables-save', 'ip6tables-save']) {
+      expect(ns.run(tool)).toContain(pathOf(3));
+      expect(ns.run(tool)).not.toContain(pathOf(2));
+    }
+    const now = compile(world(hosted(3, 'host')));
+    expect(await plane.apply(now)).toMatchObject({ changed: true, repaired: false });
+    expect(await missing(now)).toEqual([]);
+  });
+
+  it('judges each by its own policy, holds the unknown, lets the host alone; flows bear their number', async () => {
+    for (const n of [2, 3]) cgroups.make(pathOf(n));
+    const plane = planeOf();
+    await plane.apply(compile(world(hosted(2, 'host/icmp'), hosted(3, ''))));
+    expect(await within(pathOf(2), ...ping, '127.0.0.1')).toBe(0);
+    expect(await within(pathOf(3), ...ping, '127.0.0.1')).not.toBe(0);
+    expect(await within(pathOf(3), ...ping, '::1')).not.toBe(0);
+    expect(await within('', ...ping, '127.0.0.1')).toBe(0);
+    using table = new Conntrack({ namespace: ns.path });
+    const flows = await table.flows(4, { mark: { value: 2, mask: shape.marks.identity } });
+    expect(flows.map((f) => [f.orig.dst, f.proto, f.mark])).toEqual([['127.0.0.1', 1, 2]]);
+    await plane.apply(compile(world(hosted(3, 'host/icmp'))));
+    expect(await within(pathOf(2), ...ping, '127.0.0.1')).not.toBe(0); // nobody answers for it: no queue listens
+    expect(await within(pathOf(3), ...ping, '127.0.0.1')).toBe(0);
+    expect(await within(pathOf(3), ...ping, '::1')).toBe(0);
+  });
+
+  it('teardown takes all of it', async () => {
+    cgroups.make(pathOf(2));
+    await planeOf().apply(compile(world(hosted(2, 'a.org'))));
+    await teardownRules(ns.exec, 'DB', undefined);
+    expect(ns.run('iptables-save') + ns.run('ip6tables-save') + ns.run('ipset', 'list', '-n')).not.toContain(
+      'DB-',
+    );
+  });
+});
