@@ -33,6 +33,8 @@ export class NamespaceDns {
   readonly #attached = new Map<string, Attached>();
   readonly #attaching = new Map<string, Promise<void>>();
   readonly #failed = new Map<string, string>();
+  /** Containers whose namespace holds nothing of an earlier service, whose sockets died with it. */
+  readonly #clear = new Set<string>();
   #state: InForce | undefined;
   /** What the last container that could be judged needed: the same engine gives the next one the same upstreams. */
   #habit = true;
@@ -59,6 +61,7 @@ export class NamespaceDns {
 
   /** Its port has just moved into its namespace: some 50 ms are left before its first instruction, too few for a pass. */
   arrived(container: string, port: number): void {
+    this.#clear.add(container);
     if (this.#habit && this.#wants(this.#state, container))
       void this.#attach(container, this.#o.pathBehind(port));
   }
@@ -102,6 +105,28 @@ export class NamespaceDns {
       await Promise.all(missing.slice(i, i + AT_ONCE).map((id) => this.#attachIfNeeded(id)));
     for (const [id, held] of this.#attached)
       if (held.hostAsked === undefined && this.#o.isSettled(id)) await this.#judge(id, held);
+    await this.#clearOthers(state);
+  }
+
+  /** Rules that an earlier service left where none of ours are wanted lead every query to a socket that is gone. */
+  async #clearOthers({ view }: InForce): Promise<void> {
+    for (const id of this.#clear) if (!view.containers.has(id)) this.#clear.delete(id);
+    const others = [...view.containers.values()]
+      .filter((c) => c.networkMode !== 'host' && !this.#clear.has(c.id) && !this.#attached.has(c.id))
+      .map((c) => c.id);
+    for (let i = 0; i < others.length; i += AT_ONCE)
+      await Promise.all(others.slice(i, i + AT_ONCE).map((id) => this.#clearOne(id)));
+  }
+
+  async #clearOne(id: string): Promise<void> {
+    const path = this.#o.pathOf(id);
+    if (path === undefined || !this.#o.isSettled(id)) return;
+    if (this.#wants(this.#state, id) && (await this.#needs(id))) return; // its turn to be furnished comes again
+    await this.#o.detach(path).then(
+      () => this.#clear.add(id),
+      (e: unknown) =>
+        this.#o.log.debug({ container: id, err: String(e) }, 'this namespace cannot be looked at yet'),
+    );
   }
 
   #wants(state: InForce | undefined, id: string): boolean {

@@ -115,3 +115,7 @@ export const ownChains = (ours: readonly string[]): (readonly [table: string, ch
 ];
 export const ownSets = (ours: readonly string[]): string[] =>
   ours.flatMap((l) => /^create (DB-\S+)/.exec(l)?.[1] ?? []);
+
+/** What `placeForeign` has placed, in order. */
+export const strangers = (others: readonly string[]): string[] =>
+  others.filter((l) => l.includes('stranger'));

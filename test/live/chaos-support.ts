@@ -63,19 +63,21 @@ const attack = (words: readonly string[]) => ({
 export async function enterArena(lab: Lab): Promise<Arena> {
   const log = join(lab.dir, 'host-count.log');
   const listener = startDaemon(lab.view.inside([process.execPath, here('count.mjs')]), log, lab.view.env);
-  const again = { network: NETWORK, args: ['--restart=always'] };
+  const spec = (name: string, n: number) => ({
+    name,
+    network: NETWORK,
+    args: ['--restart=always', '--ip', `172.30.0.${n}`, '--ip6', `fd00:db:30::${n}`],
+  });
   const counting = { mounts: [`${here('count.mjs')}:/count.mjs:ro`], cmd: ['node', '/count.mjs'] };
-  const neighbour = await lab.start({ ...again, name: 'neighbour', ...counting });
+  const neighbour = await lab.start({ ...spec('neighbour', 10), ...counting });
   const worker = await lab.start({
-    ...again,
-    name: 'worker',
+    ...spec('worker', 11),
     labels: { 'drawbridge.allow': ALLOW },
     cmd: ['node', '/probe.mjs', 'hold', PERMITTED.v4, '19'],
   });
-  const { ip4, ip6 } = await neighbour.addresses();
   const labels = { 'drawbridge.allow': PERMITTED.name };
-  const words = attack([GATEWAY.v4, GATEWAY.v6, ip4, ip6]);
-  const attacker = await lab.start({ ...again, name: 'attacker', labels, ...words });
+  const words = attack([GATEWAY.v4, GATEWAY.v6, '172.30.0.10', 'fd00:db:30::10']);
+  const attacker = await lab.start({ ...spec('attacker', 12), labels, ...words });
   return {
     lab,
     attacker,
@@ -106,7 +108,7 @@ export async function isAttacking(arena: Arena): Promise<void> {
   await waitFor('the attack to go on', async () => (await sent()) !== before);
 }
 
-/** New permitted connections by address and by name, both families; `again` allows for a Docker that has just started. */
+/** New permitted connections by address and by name, both families. */
 export async function permittedWork(arena: Arena): Promise<void> {
   const tries = [
     ['tcp', PERMITTED.v4, 443],
@@ -121,4 +123,10 @@ export async function permittedWork(arena: Arena): Promise<void> {
 
 export async function kernelStatus(d: Drawbridge): Promise<{ inSync: boolean; lastRepair: string | null }> {
   return JSON.parse((await d.get('/v1/status')).body).kernel;
+}
+
+/** Bytes that the worker's one stream has brought so far; NaN before its first line. */
+export async function streamed(arena: Arena): Promise<number> {
+  const { stdout } = await arena.lab.dockerResult(['logs', '--tail', '1', 'worker']);
+  return Number(/"bytes":(\d+)/.exec(stdout)?.[1] ?? Number.NaN);
 }
