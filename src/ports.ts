@@ -32,8 +32,6 @@ export interface DnsPolicy {
   awaitAsker(address: string, ms: number): Promise<string | undefined>;
   /** Waits until the container's policy stands in the kernel; false after `ms`. */
   awaitContainer(container: string, ms: number): Promise<boolean>;
-  /** Waits until the container's policy stands in the kernel; false after `ms`. */
-  awaitContainer(container: string, ms: number): Promise<boolean>;
   mode(container: string): Mode;
   decide(container: string, name: string): NameDecision;
   /** An address entry of this container covers the address (then a private answer is no rebinding). */
@@ -72,6 +70,17 @@ export interface HostLink {
   readonly peerMac?: string;
   /** Our id for the namespace of the other end; undefined: this one. */
   readonly netnsId?: number;
+}
+
+/** A socket of the host's network namespace that may send. */
+export interface SocketEnds {
+  /** IANA protocol number. */
+  readonly proto: 6 | 17;
+  /** Its own end; without an address: any of the host. */
+  readonly address?: string;
+  readonly port: number;
+  /** Absent: it is connected to nobody. */
+  readonly peer?: { readonly address: string; readonly port: number };
 }
 
 /** Told of each name denied or allowed, for counts and the event stream. */
@@ -263,6 +272,14 @@ export interface DenialEvent {
   readonly reason: string;
 }
 
+/** One of many changes that are made together. */
+export interface PlannedChange {
+  readonly action: 'create' | 'update' | 'delete';
+  readonly kind: 'list' | 'mode' | 'grant' | 'token' | 'sync';
+  /** The list, the owner (and entry of a grant), or the token. */
+  readonly name: string;
+}
+
 /** Refusals that the API turns into problem details. */
 export type Refusal =
   | { readonly kind: 'not-found'; readonly detail: string; readonly remedy: string }
@@ -302,6 +319,20 @@ export interface Controller {
   ): Promise<{ readonly items: readonly AuditView[]; readonly next: string | undefined }>;
   /** Undefined: all that run, and the host. */
   scan(idOrName: string | undefined): readonly ScanView[];
+  exportAll(): Readonly<Record<string, unknown>>;
+  /** What was changed, or with `dryRun` would be; all in force, or nothing. */
+  importAll(
+    document: unknown,
+    how: { readonly replace: boolean; readonly dryRun: boolean },
+    who: string,
+  ): Promise<readonly PlannedChange[]>;
+  /** The lists of one owner, by name. */
+  syncLists(
+    owner: string,
+    bodies: Readonly<Record<string, unknown>>,
+    how: { readonly adopt: boolean; readonly dryRun: boolean },
+    who: string,
+  ): Promise<readonly PlannedChange[]>;
   nodes(): Promise<readonly NodeView[]>;
   forgetNode(name: string, who: string): Promise<void>;
   tokens(): readonly Token[];

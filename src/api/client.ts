@@ -4,6 +4,7 @@ import type {
   AuditBody,
   ContainerBody,
   Explain,
+  ExportBody,
   Flow,
   GrantBody,
   ListBody,
@@ -11,6 +12,7 @@ import type {
   NewToken,
   NodeBody,
   PauseBody,
+  PlanBody,
   ProblemDocument,
   ScanBody,
   Status,
@@ -135,6 +137,20 @@ export class ApiClient {
   async denials(idOrName: string, since: string): Promise<readonly Flow[]> {
     const query = new URLSearchParams({ container: idOrName, verdict: 'denied', since, limit: '9999' });
     return (await this.#json<Page<Flow>>('GET', `/v1/flows?${query}`)).items;
+  }
+  exportAll(): Promise<ExportBody> {
+    return this.#json('GET', '/v1/export');
+  }
+  importAll(body: unknown, how: { readonly replace: boolean; readonly dryRun: boolean }): Promise<PlanBody> {
+    return this.#json('POST', `/v1/import?replace=${how.replace}&dryRun=${how.dryRun}`, { body });
+  }
+  syncLists(
+    owner: string,
+    lists: Readonly<Record<string, unknown>>,
+    how: { readonly adopt: boolean; readonly dryRun: boolean },
+  ): Promise<PlanBody> {
+    const query = `adopt=${how.adopt}&dryRun=${how.dryRun}`;
+    return this.#json('PUT', `/v1/sync/${encodeURIComponent(owner)}?${query}`, { body: { lists } });
   }
   async nodes(): Promise<readonly NodeBody[]> {
     return (await this.#json<Page<NodeBody>>('GET', '/v1/nodes')).items;

@@ -235,6 +235,39 @@ export const FlowSchema = Type.Object(
 );
 export type Flow = Static<typeof FlowSchema>;
 
+export const ExportSchema = Type.Object(
+  {
+    lists: Type.Optional(Type.Record(Type.String(), ListSchema)),
+    modes: Type.Optional(Type.Record(Type.String(), Mode)),
+    grants: Type.Optional(Type.Array(Type.Object({ owner: Type.String(), entry: Type.String() }, closed))),
+    tokens: Type.Optional(Type.Array(Type.Record(Type.String(), Type.String()))),
+  },
+  closed,
+);
+export type ExportBody = Static<typeof ExportSchema>;
+export const SyncRequestSchema = Type.Object(
+  { lists: Type.Record(Type.String(), Type.Unknown(), { description: 'bodies of lists, by name' }) },
+  closed,
+);
+export const PlanSchema = Type.Object(
+  {
+    dryRun: Type.Boolean(),
+    replace: Type.Optional(Type.Boolean()),
+    changes: Type.Array(
+      Type.Object(
+        {
+          action: Words(['create', 'update', 'delete']),
+          kind: Words(['list', 'mode', 'grant', 'token', 'sync']),
+          name: Type.String(),
+        },
+        closed,
+      ),
+    ),
+  },
+  closed,
+);
+export type PlanBody = Static<typeof PlanSchema>;
+
 export const NodeSchema = Type.Object(
   {
     node: Type.String(),

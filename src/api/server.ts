@@ -24,6 +24,7 @@ import { scanRoutes } from './routes/scan.js';
 import { statusRoutes } from './routes/status.js';
 import { teardownRoutes } from './routes/teardown.js';
 import { tokenRoutes } from './routes/tokens.js';
+import { transferRoutes } from './routes/transfer.js';
 import { ProblemSchema } from './schemas.js';
 
 export interface ApiOptions {
@@ -65,6 +66,7 @@ const ROUTES: readonly ((context: Context) => void)[] = [
   auditRoutes,
   tokenRoutes,
   nodeRoutes,
+  transferRoutes,
   teardownRoutes,
   healthRoutes,
   docsRoutes,

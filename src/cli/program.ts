@@ -20,8 +20,10 @@ import { revokeCommand } from './revoke.js';
 import { runCommand } from './run.js';
 import { scanCommand } from './scan.js';
 import { statusCommand } from './status.js';
+import { syncCommand } from './sync.js';
 import { teardownCommand } from './teardown.js';
 import { tokensCommand } from './tokens.js';
+import { exportCommand, importCommand } from './transfer.js';
 
 const COMMANDS = [
   runCommand,
@@ -42,6 +44,9 @@ const COMMANDS = [
   guardCommand,
   tokensCommand,
   nodesCommand,
+  exportCommand,
+  importCommand,
+  syncCommand,
   teardownCommand,
 ];
 

@@ -76,6 +76,37 @@ export class Committer {
     }
   }
 
+  /** All of them, or none: in force with one pass, else all taken back. Throws as `commit` does. */
+  commitAll(changes: readonly KeyChange[]): Promise<void> {
+    const keys = changes.map((change) => change.key).sort();
+    // Planned before their turn came: what has changed meanwhile was not seen.
+    const planned = new Map(keys.map((key) => [key, this.#options.state.revisionOf(key)]));
+    const work = async (): Promise<void> => {
+      const moved = keys.find((key) => this.#options.state.revisionOf(key) !== planned.get(key));
+      if (moved !== undefined) refuse('precondition', `${moved} was changed meanwhile`, 'do it again');
+      await this.#commitAll(changes);
+    };
+    return keys.reduceRight((inner, key) => () => this.serial(key, inner), work)();
+  }
+
+  async #commitAll(changes: readonly KeyChange[]): Promise<void> {
+    const written = await Promise.allSettled(changes.map((change) => this.#writeWithAudit(change)));
+    const failed = written.find((w) => w.status === 'rejected');
+    const done = changes.filter((_, i) => written[i]?.status === 'fulfilled');
+    this.#options.onChange();
+    try {
+      if (failed) throw failed.reason;
+      await this.#options.enforcer.inForce(IN_FORCE_MS);
+    } catch (e) {
+      const undone = await Promise.allSettled(done.map((change) => this.#undo(change, e)));
+      // Each says that it was undone; what says that it was not matters more, and why it began most.
+      const stuck = undone.find(
+        (u) => u.status === 'rejected' && /did not take it back/.test(String(u.reason)),
+      );
+      throw stuck?.status === 'rejected' ? stuck.reason : refusalOf(e);
+    }
+  }
+
   /** For what no rule of the kernel's depends on: in force as soon as it is stored. Throws as `commit` does. */
   async store(change: KeyChange): Promise<void> {
     await this.#writeWithAudit(change);

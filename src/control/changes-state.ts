@@ -32,7 +32,7 @@ export const grantKey = (id: string): string => `grant/${id}`;
 export const modeKey = (owner: string): string => `mode/${owner}`;
 export const pauseKey = (owner: string): string => `pause/${owner}`;
 export const tokenKey = (name: string): string => `token/${name}`;
-const syncKey = (owner: string): string => `sync/${owner}`;
+export const syncKey = (owner: string): string => `sync/${owner}`;
 export const LOCKDOWN_KEY = 'lockdown/all';
 
 const KINDS = ['list', 'grant', 'mode', 'pause', 'lockdown', 'token', 'sync'] as const;

@@ -7,6 +7,7 @@ import { NextMoment } from './changes-expiry.js';
 import { type ListChangeOptions, ListChanges } from './changes-lists.js';
 import { ChangesState, type CurrentChanges } from './changes-state.js';
 import { type TokenChangeOptions, TokenChanges } from './changes-tokens.js';
+import { TransferChanges } from './changes-transfer.js';
 
 export interface ChangesOptions
   extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,
@@ -39,6 +40,7 @@ export class Changes {
   readonly #containers: ContainerChanges;
   readonly emergency: EmergencyChanges;
   readonly tokens: TokenChanges;
+  readonly transfer: TransferChanges;
   readonly #moment: NextMoment;
   readonly #watch: Disposable;
 
@@ -71,6 +73,12 @@ export class Changes {
       state,
       committer,
       configured: options.tokens ?? [],
+      now: () => options.now(),
+    });
+    this.transfer = new TransferChanges({
+      state,
+      committer,
+      folderLists: () => options.folderLists(),
       now: () => options.now(),
     });
     this.#moment = new NextMoment(

@@ -132,6 +132,20 @@ export class ServiceController implements Controller {
       ? scanView(engine, this.#running(), true)
       : scanView(engine, [this.#find(idOrName)], false);
   }
+  exportAll(): Readonly<Record<string, unknown>> {
+    return this.#p.changes.transfer.export();
+  }
+  importAll(document: unknown, how: { replace: boolean; dryRun: boolean }, who: string) {
+    return this.#p.changes.transfer.import(document, how, who);
+  }
+  syncLists(
+    owner: string,
+    bodies: Readonly<Record<string, unknown>>,
+    how: { adopt: boolean; dryRun: boolean },
+    who: string,
+  ) {
+    return this.#p.changes.transfer.sync(owner, bodies, how, who);
+  }
   nodes(): Promise<readonly NodeView[]> {
     return this.#p.fleet.refresh();
   }

@@ -9,6 +9,7 @@ import {
   type Controller,
   type DenialEvent,
   type ListView,
+  type PlannedChange,
   RefusedError,
   type ScanView,
 } from '../../../src/ports.js';
@@ -27,6 +28,7 @@ export class MemoryController implements Controller {
   revision = 0;
   grants: Grant[] = [];
   tokensMade: Token[] = [];
+  planOfMany: PlannedChange[] = [];
   nodesSeen: NodeView[] = [];
   lockdownNow: Lockdown | undefined;
   audited: AuditView[] = [];
@@ -136,6 +138,17 @@ export class MemoryController implements Controller {
   scan(idOrName: string | undefined): readonly ScanView[] {
     this.#call('scan', idOrName);
     return this.scanned;
+  }
+  exportAll() {
+    return { lists: { ci: { allow: ['a.org'] } }, modes: {}, grants: [], tokens: [] };
+  }
+  async importAll(document: unknown, how: object, who: string) {
+    this.calls.push(['importAll', document, how, who]);
+    return this.planOfMany;
+  }
+  async syncLists(owner: string, bodies: object, how: object, who: string) {
+    this.calls.push(['syncLists', owner, bodies, how, who]);
+    return this.planOfMany;
   }
   async nodes() {
     return this.nodesSeen;

@@ -375,6 +375,9 @@ describe('usage', () => {
       'guard',
       'tokens',
       'nodes',
+      'export',
+      'import',
+      'sync',
       'teardown',
     ]);
     for (const name of names) {

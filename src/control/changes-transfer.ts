@@ -1,0 +1,233 @@
+import { randomBytes } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+import { type Everything, everythingFromObject, listsFromObject } from '../model/everything.js';
+import { cyclicLists } from '../model/list-graph.js';
+import type { Grant, List } from '../model/policy.js';
+import type { Problem } from '../model/problem.js';
+import { escapePointer } from '../model/shape.js';
+import type { PlannedChange } from '../ports.js';
+import type { Committer, KeyChange } from './changes-commit.js';
+import { refuse, refuseInvalid } from './changes-refuse.js';
+import { type ChangesState, grantKey, listKey, modeKey, syncKey, tokenKey } from './changes-state.js';
+
+export interface TransferOptions {
+  readonly state: ChangesState;
+  readonly committer: Committer;
+  /** The lists of the folder in force. */
+  folderLists(): readonly List[];
+  /** ms since the epoch. */
+  now(): number;
+}
+export interface ImportOptions {
+  /** What the document does not have goes. */
+  readonly replace: boolean;
+  /** Nothing is changed. */
+  readonly dryRun: boolean;
+}
+export interface SyncOptions {
+  /** Lists of the store that somebody else made are taken over, instead of refused. */
+  readonly adopt: boolean;
+  readonly dryRun: boolean;
+}
+type Change = Omit<KeyChange, 'who' | 'action' | 'target'> & {
+  readonly kind: PlannedChange['kind'];
+  readonly name: string;
+};
+
+/** Many things at once: all in force, or none. */
+export class TransferChanges {
+  readonly #o: TransferOptions;
+
+  constructor(options: TransferOptions) {
+    this.#o = options;
+  }
+
+  /** The document that `import` reads: everything but what belongs to single containers. */
+  export(): Readonly<Record<string, unknown>> {
+    const { lists, modes, grants, tokens } = this.#o.state;
+    const open = [...grants.values()].map((g) => g.value).filter(isOpenEnded);
+    return {
+      lists: sorted([...lists].map(([name, stored]) => [name, stored.body])),
+      modes: sorted([...modes].map(([owner, mode]) => [owner, mode.value])),
+      grants: open.map(({ owner, entry }) => ({ owner, entry })).sort(byText),
+      tokens: [...tokens.values()].map((t) => t.value).sort(byText),
+    };
+  }
+
+  async import(document: unknown, options: ImportOptions, who: string): Promise<readonly PlannedChange[]> {
+    const parsed = everythingFromObject(document);
+    if (!parsed.ok) return refuseInvalid(parsed.problems);
+    const plan = [
+      ...this.#lists(parsed.value, options.replace ? [...this.#o.state.lists.keys()] : [], '/lists'),
+      ...this.#modes(parsed.value, options.replace),
+      ...this.#grants(parsed.value, options.replace),
+      ...this.#tokens(parsed.value, options.replace),
+    ];
+    return this.#make(plan, options.dryRun, 'import', who);
+  }
+
+  /** The store's lists of this owner become these: others' are left alone. */
+  async sync(
+    owner: string,
+    bodies: Readonly<Record<string, unknown>>,
+    options: SyncOptions,
+    who: string,
+  ): Promise<readonly PlannedChange[]> {
+    const parsed = listsFromObject(bodies, '/lists');
+    if (!parsed.ok) return refuseInvalid(parsed.problems);
+    return this.#o.committer.serial(`transfer/${owner}`, async () => {
+      const { synced } = this.#o.state;
+      const owned = synced.get(owner)?.value ?? [];
+      const names = [...parsed.value.lists.keys()].sort();
+      if (!options.adopt) this.#refuseOthers(names.filter((name) => !owned.includes(name)));
+      const plan = this.#lists(parsed.value, owned, '/lists');
+      const after = names.length > 0 ? { lists: names } : undefined;
+      const before = synced.has(owner) ? { lists: owned } : undefined;
+      const ledger: Change = { kind: 'sync', name: owner, key: syncKey(owner), before, after };
+      return this.#make([...plan, ...changed([ledger])], options.dryRun, 'sync', who);
+    });
+  }
+
+  #refuseOthers(names: readonly string[]): void {
+    const taken = names.filter((name) => this.#o.state.lists.has(name));
+    if (taken.length === 0) return;
+    refuse(
+      'conflict',
+      `${taken.join(', ')} ${taken.length === 1 ? 'is in the store, and was' : 'are in the store, and were'} made by somebody else`,
+      'rename the files, delete those lists, or take them over with --adopt',
+    );
+  }
+
+  /** `leaving`: names that go when they are not among the new ones. */
+  #lists(wanted: Pick<Everything, 'lists' | 'read'>, leaving: readonly string[], pointer: string): Change[] {
+    const { lists } = this.#o.state;
+    const gone = leaving.filter((name) => !wanted.lists.has(name) && lists.has(name));
+    this.#refuseFolder([...wanted.lists.keys()], pointer);
+    this.#refuseCycles(wanted.read, gone, pointer);
+    const change = (name: string, after: unknown): Change => ({
+      kind: 'list',
+      name,
+      key: listKey(name),
+      before: lists.get(name)?.body,
+      after,
+    });
+    return changed([
+      ...[...wanted.lists].map(([name, body]) => change(name, body)),
+      ...gone.map((name) => change(name, undefined)),
+    ]);
+  }
+
+  #refuseFolder(names: readonly string[], pointer: string): void {
+    const { state, folderLists } = this.#o;
+    const files = folderLists().filter((list) => names.includes(list.name) && !state.lists.has(list.name));
+    if (files.length > 0)
+      refuseInvalid(
+        files.map(({ name, file }) => ({
+          detail: `the list ${name} is a file of this host (${file ?? 'in the allowlists folder'})`,
+          remedy: 'move the file away, or leave the list out',
+          pointer: `${pointer}/${escapePointer(name)}`,
+        })),
+      );
+  }
+
+  #refuseCycles(fresh: ReadonlyMap<string, List>, gone: readonly string[], pointer: string): void {
+    const all = new Map(this.#o.folderLists().map((list) => [list.name, list]));
+    for (const [name, stored] of this.#o.state.lists) if (!gone.includes(name)) all.set(name, stored.list);
+    for (const [name, list] of fresh) all.set(name, list);
+    const problems = cyclicLists(all)
+      .filter((name) => fresh.has(name))
+      .map((name): Problem => {
+        const remedy = 'take one of its list: entries out';
+        return {
+          detail: `the list ${name} would include itself`,
+          remedy,
+          pointer: `${pointer}/${escapePointer(name)}`,
+        };
+      });
+    if (problems.length > 0) refuseInvalid(problems);
+  }
+
+  #modes({ modes }: Everything, replace: boolean): Change[] {
+    const known = this.#o.state.modes;
+    const gone = replace ? [...known.keys()].filter((owner) => !modes.has(owner)) : [];
+    return changed(
+      [...modes.keys(), ...gone].map((owner) => {
+        const [before, after] = [known.get(owner)?.value, modes.get(owner)].map((mode) => mode && { mode });
+        return { kind: 'mode', name: owner, key: modeKey(owner), before, after };
+      }),
+    );
+  }
+
+  #grants({ grants }: Everything, replace: boolean): Change[] {
+    const known = [...this.#o.state.grants.values()].map((g) => g.value).filter(isOpenEnded);
+    const same = (a: Everything['grants'][number], b: Everything['grants'][number]): boolean =>
+      a.owner === b.owner && a.entry === b.entry;
+    const fresh = grants
+      .filter(
+        (grant, i) => !known.some((k) => same(k, grant)) && grants.findIndex((g) => same(g, grant)) === i,
+      )
+      .map((grant) => this.#newGrant(grant));
+    const gone = replace ? known.filter((k) => !grants.some((grant) => same(k, grant))) : [];
+    const change = (grant: Grant, before: unknown, after: unknown): Change => ({
+      kind: 'grant',
+      name: `${grant.owner} ${grant.entry}`,
+      key: grantKey(grant.id),
+      before,
+      after,
+    });
+    return [...fresh.map((g) => change(g, undefined, g)), ...gone.map((g) => change(g, g, undefined))];
+  }
+
+  #newGrant({ owner, entry }: Everything['grants'][number]): Grant {
+    return {
+      id: randomBytes(6).toString('hex'),
+      entry,
+      owner,
+      created: new Date(this.#o.now()).toISOString(),
+    };
+  }
+
+  #tokens({ tokens }: Everything, replace: boolean): Change[] {
+    const known = this.#o.state.tokens;
+    const wanted = new Map(tokens.map((token) => [token.name, token]));
+    const gone = replace ? [...known.keys()].filter((name) => !wanted.has(name)) : [];
+    return changed(
+      [...wanted.keys(), ...gone].map((name) => {
+        const [before, after] = [known.get(name)?.value, wanted.get(name)];
+        const recorded = { before: before && { role: before.role }, after: after && { role: after.role } };
+        return { kind: 'token', name, key: tokenKey(name), before, after, recorded };
+      }),
+    );
+  }
+
+  async #make(
+    plan: readonly Change[],
+    dryRun: boolean,
+    action: string,
+    who: string,
+  ): Promise<readonly PlannedChange[]> {
+    if (!dryRun && plan.length > 0) {
+      await this.#o.committer.commitAll(
+        plan.map(({ kind, name, ...change }) => ({
+          ...change,
+          who,
+          action: `${kind}.${action}`,
+          target: name,
+        })),
+      );
+    }
+    return plan.filter(({ kind }) => kind !== 'sync').map(planned);
+  }
+}
+
+const isOpenEnded = (grant: Grant): boolean => grant.expires === undefined && !grant.owner.startsWith('id:');
+const changed = (plan: readonly Change[]): Change[] =>
+  plan.filter(({ before, after }) => !isDeepStrictEqual(before, after));
+const sorted = (rows: readonly (readonly [string, unknown])[]): Readonly<Record<string, unknown>> =>
+  Object.fromEntries([...rows].sort(([a], [b]) => (a < b ? -1 : 1)));
+const byText = (a: object, b: object): number => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1);
+
+function planned({ kind, name, before, after }: Change): PlannedChange {
+  const action = after === undefined ? 'delete' : before === undefined ? 'create' : 'update';
+  return { action, kind, name };
+}

@@ -1,0 +1,133 @@
+/** All that the API has changed, as one document: what `export` writes and `import` reads. Pure. */
+import { type Static, Type } from '@sinclair/typebox';
+import { parseEntry } from './entry-parse.js';
+import { listFromObject } from './list-parse.js';
+import type { List, Mode } from './policy.js';
+import type { Parsed, Problem } from './problem.js';
+import { schemaProblems } from './schema-check.js';
+import { escapePointer, isRecord, shown } from './shape.js';
+import { isTokenName, ROLES, type Token } from './token.js';
+
+const closed = { additionalProperties: false } as const;
+const words = <const T extends readonly string[]>(all: T) =>
+  Type.Union(all.map((w) => Type.Literal(w as T[number])));
+
+const EverythingSchema = Type.Object(
+  {
+    lists: Type.Optional(
+      Type.Record(Type.String(), Type.Unknown(), { description: 'lists of the store, by name' }),
+    ),
+    modes: Type.Optional(
+      Type.Record(Type.String(), words(['enforce', 'observe', 'off']), { description: 'modes, by owner' }),
+    ),
+    grants: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            owner: Type.String({ pattern: '^(compose|name):.+', examples: ['compose:shop/db'] }),
+            entry: Type.String({ examples: ['api.example.com:443'] }),
+          },
+          closed,
+        ),
+        { description: 'open-ended grants' },
+      ),
+    ),
+    tokens: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            name: Type.String({ minLength: 1 }),
+            role: words(ROLES),
+            hash: Type.String({ pattern: '^[0-9a-f]{64}$', description: 'SHA-256 of the token, in hex' }),
+            created: Type.String(),
+            expires: Type.Optional(Type.String()),
+            by: Type.String(),
+          },
+          closed,
+        ),
+        { description: 'tokens, as their hashes' },
+      ),
+    ),
+  },
+  { ...closed, description: 'all that the API has changed' },
+);
+
+/** A list's body: the fields of its file. */
+export type Body = Readonly<Record<string, unknown>> & { readonly allow: readonly unknown[] };
+export interface Everything {
+  readonly lists: ReadonlyMap<string, Body>;
+  /** The same, read. */
+  readonly read: ReadonlyMap<string, List>;
+  readonly modes: ReadonlyMap<string, Mode>;
+  readonly grants: readonly { readonly owner: string; readonly entry: string }[];
+  readonly tokens: readonly Token[];
+}
+
+/** Every list of a map of bodies, or every problem of all of them, with pointers that begin with `pointer`. */
+export function listsFromObject(
+  bodies: Readonly<Record<string, unknown>>,
+  pointer: string,
+): Parsed<Pick<Everything, 'lists' | 'read'>> {
+  const [lists, read] = [new Map<string, Body>(), new Map<string, List>()];
+  const problems: Problem[] = [];
+  for (const [name, body] of Object.entries(bodies)) {
+    const parsed = listFromObject(name, 'store', body ?? {});
+    if (parsed.ok) {
+      lists.set(name, { allow: [], ...(body as object) });
+      read.set(name, parsed.value);
+    } else {
+      const at = `${pointer}/${escapePointer(name)}`;
+      problems.push(...parsed.problems.map((p) => ({ ...p, pointer: `${at}${p.pointer ?? ''}` })));
+    }
+  }
+  return problems.length > 0 ? { ok: false, problems } : { ok: true, value: { lists, read } };
+}
+
+/** The document from the object that YAML or JSON gave. */
+export function everythingFromObject(value: unknown): Parsed<Everything> {
+  if (!isRecord(value))
+    return {
+      ok: false,
+      problems: [
+        {
+          detail: `${shown(value)} is no export`,
+          remedy: 'write lists:, modes:, grants: and tokens:',
+          pointer: '',
+        },
+      ],
+    };
+  const frame = schemaProblems(EverythingSchema, value);
+  const lists = listsFromObject(isRecord(value.lists) ? value.lists : {}, '/lists');
+  if (frame.length > 0 || !lists.ok)
+    return { ok: false, problems: [...frame, ...(lists.ok ? [] : lists.problems)] };
+  const { modes = {}, grants = [], tokens = [] } = value as Static<typeof EverythingSchema>;
+  const canonical = grants.map(({ owner, entry }, i) => grantOf(owner, entry, `/grants/${i}/entry`));
+  const problems = [...canonical.flatMap((g) => (g.ok ? [] : g.problems)), ...tokens.flatMap(tokenProblems)];
+  if (problems.length > 0) return { ok: false, problems };
+  return {
+    ok: true,
+    value: {
+      ...lists.value,
+      modes: new Map(Object.entries(modes)),
+      grants: canonical.flatMap((g) => (g.ok ? [g.value] : [])),
+      tokens: tokens as readonly Token[],
+    },
+  };
+}
+
+function grantOf(owner: string, entry: string, pointer: string): Parsed<Everything['grants'][number]> {
+  const parsed = parseEntry(entry);
+  if (parsed.ok) return { ok: true, value: { owner, entry: parsed.value.canonical } };
+  return { ok: false, problems: parsed.problems.map((p) => ({ ...p, pointer })) };
+}
+
+function tokenProblems({ name }: { readonly name: string }, i: number): readonly Problem[] {
+  if (isTokenName(name)) return [];
+  return [
+    {
+      detail: `"${name}" is no name for a token`,
+      remedy: 'use letters, digits and "-_.@"',
+      pointer: `/tokens/${i}/name`,
+    },
+  ];
+}
