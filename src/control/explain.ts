@@ -3,7 +3,8 @@ import type { Member } from '../desired/state.js';
 import type { TracePacket, TraceResult } from '../desired/trace.js';
 import type { DestEntry, PortRange } from '../model/entry.js';
 import type { Address } from '../model/ip.js';
-import { formatAddress, parseAddress } from '../model/ip.js';
+import { formatAddress, parseAddress, rangeHas } from '../model/ip.js';
+import type { NameMatch } from '../model/name.js';
 import type { EntrySource, PolicyEntry } from '../model/policy.js';
 import type { ExplainView, NameDecision } from '../ports.js';
 import type { Judge } from './judge.js';
@@ -15,12 +16,13 @@ export interface ExplainInput {
   readonly dest: DestEntry;
   readonly judge: Judge;
   readonly decide: (name: string) => NameDecision;
-  /** Addresses that the container was told for a name, and that it may still use. */
-  readonly told: (name: string) => readonly string[];
+  /** Addresses that the container was told for names that fit, and that it may still use. */
+  readonly told: (names: NameTarget) => readonly string[];
   readonly hostAddress: string | undefined;
   readonly neighbours: (name: string) => readonly string[];
 }
 
+type NameTarget = { readonly match: NameMatch; readonly name: string };
 const DEFAULT_PORT = 443;
 type View = Omit<ExplainView, 'container' | 'to' | 'feed'>;
 
@@ -88,7 +90,7 @@ function byName(input: ExplainInput, name: string): View {
   const decision = input.decide(name);
   if (!decision.allow)
     return denied(input, `no entry names ${name}: it is answered NXDOMAIN and asked of nobody`, []);
-  const told = input.told(name)[0];
+  const told = input.told({ match: 'exact', name })[0];
   if (told !== undefined) return byAddress(input, told, decision.entries);
   const { proto, port } = wanted(input.dest);
   const serving = decision.entries.find((e) => permitsPort(input.member, e, proto, port));
@@ -117,7 +119,7 @@ function byAddress(input: ExplainInput, address: string, told?: readonly PolicyE
   const result = input.judge.judge(packet);
   const steps = result.steps.map((s) => s.text);
   if (!input.judge.permits(packet)) return denied(input, deniedBy(result, packet), steps);
-  const entry = decidingEntry(input.member, result, told);
+  const entry = decidingEntry(input, result, packet.dst, told ?? []);
   if (!entry)
     return {
       verdict: 'allow',
@@ -160,16 +162,26 @@ function wanted(dest: DestEntry): { proto: TracePacket['proto']; port: number } 
   return { proto: numbers[p] ?? Number(p.slice('ip-'.length)), port };
 }
 
+/** A rule stands for all entries of its ports: the one that leads to this address. */
 function decidingEntry(
-  member: Member,
+  input: ExplainInput,
   result: TraceResult,
-  told: readonly PolicyEntry[] | undefined,
+  address: string,
+  told: readonly PolicyEntry[],
 ): PolicyEntry | undefined {
   const why = new Set(result.steps.flatMap((s) => s.rule.why ?? []));
-  const among =
-    told ??
-    member.classes.flatMap((c) => [...c.statics.map((s) => s.entry), ...c.any, ...c.host, ...c.names]);
-  return among.find((e) => why.has(e.entry.canonical));
+  const value = parseAddress(address);
+  const leading = input.member.classes.flatMap((c) => [
+    ...c.statics.filter((s) => value !== undefined && rangeHas(s.range, value)).map((s) => s.entry),
+    ...c.host,
+    ...c.names.filter((n) => isTold(input, n, address)),
+    ...c.any,
+  ]);
+  return [...told, ...leading].find((e) => why.has(e.entry.canonical));
+}
+
+function isTold(input: ExplainInput, { entry }: PolicyEntry, address: string): boolean {
+  return entry.target.kind === 'name' && input.told(entry.target).includes(address);
 }
 
 function passReason(member: Member, result: TraceResult): string {

@@ -103,7 +103,7 @@ export function explainView(engine: Engine, c: ContainerFacts, to: string): Expl
     dest: parsed.value,
     judge: state.judge,
     decide: (name) => engine.names.decide(id, name),
-    told: (name) => engine.dns.addressesFor(id, { match: 'exact', name }),
+    told: (names) => engine.dns.addressesFor(id, names),
     hostAddress: member.host ? LOOPBACK : hostAddress(state, member.ports[0]?.bridge),
     neighbours: (name) =>
       self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
