@@ -83,6 +83,17 @@ export interface SocketEnds {
   readonly peer?: { readonly address: string; readonly port: number };
 }
 
+/** A socket of the host's network namespace that may send. */
+export interface SocketEnds {
+  /** IANA protocol number. */
+  readonly proto: 6 | 17;
+  /** Its own end; without an address: any of the host. */
+  readonly address?: string;
+  readonly port: number;
+  /** Absent: it is connected to nobody. */
+  readonly peer?: { readonly address: string; readonly port: number };
+}
+
 /** Told of each name denied or allowed, for counts and the event stream. */
 export interface NameEvent {
   readonly container: string;

@@ -28,6 +28,8 @@ export interface FlowTable<F extends FlowFacts> {
     },
   ): Promise<readonly F[]>;
   delete(flow: F): boolean;
+  /** Writes these bits of the connection's mark; false: the flow is gone. */
+  mark(flow: F, value: number, mask: number): boolean;
 }
 
 const PROTO: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = {

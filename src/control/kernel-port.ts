@@ -1,5 +1,5 @@
 import type { BridgeDesired, DesiredState } from '../desired/state.js';
-import type { HostLink } from '../ports.js';
+import type { HostLink, SocketEnds } from '../ports.js';
 import type { FlowFacts, FlowTable } from './cut.js';
 
 export interface Standing {
@@ -21,6 +21,8 @@ export interface KernelPort<F extends FlowFacts = FlowFacts> {
   /** Somebody may have changed something: the next apply looks first. */
   invalidate(): void;
   readonly flows: FlowTable<F>;
+  /** TCP and UDP sockets of the host that were made in these cgroups (paths). */
+  sockets(cgroups: readonly string[]): Promise<readonly SocketEnds[]>;
   /** Members of a learned set with the seconds they have left; undefined: no such set. */
   members(set: string): Promise<ReadonlyMap<string, number> | undefined>;
   add(set: string, address: string, seconds: number): Promise<void>;

@@ -1,6 +1,8 @@
+import { identityMark } from '../desired/marks.js';
 import { namesFor, sharedSet } from '../desired/naming.js';
 import type { Member, Shape } from '../desired/state.js';
 import type { Logger } from '../ports.js';
+import { sortUnmarked } from './adopt.js';
 import type { Binding } from './bindings.js';
 import { cutFlows, cutMarked, type FlowFacts } from './cut.js';
 import type { InForce } from './enforcer.js';
@@ -40,6 +42,10 @@ export class Revocation<F extends FlowFacts> {
     const members = [...state.members.values()];
     const changed = members.filter((m) => all || (this.isNew(m) && !isFresh(m)));
     await this.#cut(state, changed);
+    await this.#adopt(
+      state,
+      members.filter((m) => state.hosts.late.has(m.id) && !this.#signatures.has(m.id)),
+    );
     this.#signatures = new Map(members.map((m) => [m.id, signatureOf(m)]));
   }
 
@@ -48,6 +54,28 @@ export class Revocation<F extends FlowFacts> {
     if (ended.length === 0) return;
     const containers = [...new Set(ended.map((e) => e.owner))];
     this.#o.log.info({ containers, flows: ended.length }, 'flows ended: no entry permits them now');
+  }
+
+  /** Senders in the host's network that had no rule when they began: their flows are found by their sockets. */
+  async #adopt(state: InForce, members: readonly Member[]): Promise<void> {
+    const { kernel, log, shape } = this.#o;
+    if (members.length === 0) return;
+    const flows = (await Promise.all(([4, 6] as const).map((f) => kernel.flows.flows(f, {})))).flat();
+    for (const m of members) {
+      const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
+        log.warn({ container: m.id, err: String(e) }, 'what it opened before it was held cannot be told');
+        return [];
+      });
+      const { kept, doomed } = sortUnmarked(state, m, sockets, flows);
+      for (const f of kept) kernel.flows.mark(f, identityMark(shape.marks, m.identity), shape.marks.identity);
+      if (doomed.length === 0) continue;
+      await this.#bar(doomed);
+      for (const f of doomed) kernel.flows.delete(f);
+      log.info(
+        { containers: [m.id], flows: doomed.length },
+        'flows ended that began before their rules stood',
+      );
+    }
   }
 
   /** By source address. */
@@ -65,7 +93,7 @@ export class Revocation<F extends FlowFacts> {
   async #cutHosts(state: InForce, members: readonly Member[]): Promise<Ended<F>[]> {
     const { marks } = this.#o.shape;
     const owners = new Map(
-      members.filter((m) => m.host).map((m) => [(m.identity << marks.shift) >>> 0, m] as const),
+      members.filter((m) => m.host).map((m) => [identityMark(marks, m.identity), m] as const),
     );
     const ownerOf = (f: F): Member | undefined => owners.get((f.mark & marks.identity) >>> 0);
     const keep = (f: F): boolean => {

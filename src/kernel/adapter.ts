@@ -1,6 +1,6 @@
 import { namesFor } from '../desired/naming.js';
 import type { BridgeDesired, DesiredState, Shape } from '../desired/state.js';
-import type { HostLink } from '../ports.js';
+import type { HostLink, SocketEnds } from '../ports.js';
 import { type Plan, runStep } from './apply.js';
 import { Cgroups } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
@@ -13,6 +13,7 @@ import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
 import { Links } from './netlink/links.js';
 import { RouteMonitor } from './netlink/route-monitor.js';
+import { socketsIn } from './sockets.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
 
 const HEARTBEAT_SECONDS = 5;
@@ -113,6 +114,9 @@ export class KernelAdapter implements AsyncDisposable {
   async addCut(set: string, members: readonly string[], seconds: number): Promise<void> {
     const input = members.map((m) => `add ${set} ${m} timeout ${seconds} -exist\n`).join('');
     await runStep(this.#run, { tool: 'ipset', script: input });
+  }
+  sockets(cgroups: readonly string[]): Promise<readonly SocketEnds[]> {
+    return socketsIn(this.#run, cgroups);
   }
   hostAddresses(): ReadonlySet<string> {
     return this.own.all;

@@ -20,6 +20,8 @@ const SUBSYSTEM = 1;
 export const CONNTRACK_MESSAGE = {
   get: (SUBSYSTEM << 8) | 1,
   remove: (SUBSYSTEM << 8) | 2,
+  /** Without the create flag it changes what is there. */
+  change: SUBSYSTEM << 8,
 } as const;
 const CTA = {
   orig: 1,
@@ -213,6 +215,14 @@ export function removeBody(flow: Flow): Buffer {
   const parts = [nested(CTA.orig, flow.rawTuple)];
   if (flow.zone !== 0) parts.push(attribute(CTA.zone, u16be(flow.zone)));
   if (flow.id !== undefined) parts.push(attribute(CTA.id, u32be(flow.id)));
+  return netfilterBody(flow.family === 4 ? AF_INET : AF_INET6, 0, ...parts);
+}
+
+/** Writes the mask's bits of this flow's mark. */
+export function markBody(flow: Flow, value: number, mask: number): Buffer {
+  const parts = [nested(CTA.orig, flow.rawTuple)];
+  if (flow.zone !== 0) parts.push(attribute(CTA.zone, u16be(flow.zone)));
+  parts.push(attribute(CTA.mark, u32be(value)), attribute(CTA.markMask, u32be(mask)));
   return netfilterBody(flow.family === 4 ? AF_INET : AF_INET6, 0, ...parts);
 }
 

@@ -7,6 +7,7 @@ import {
   type Flow,
   type FlowFilter,
   getByReplyBody,
+  markBody,
   matches,
   removeBody,
   telltale,
@@ -50,6 +51,21 @@ export class Conntrack implements OriginalDestination, Disposable {
     const operation = `delete flow ${flow.orig.src} to ${flow.orig.dst}`;
     try {
       this.#requests.request(operation, { type: CONNTRACK_MESSAGE.remove, body: removeBody(flow) });
+      return true;
+    } catch (error) {
+      if (isRefusal(error, 'ENOENT')) return false;
+      throw error;
+    }
+  }
+
+  /** Writes the mask's bits of the flow's mark. False: it is gone. Throws NetlinkError. */
+  mark(flow: Flow, value: number, mask: number): boolean {
+    const operation = `mark flow ${flow.orig.src} to ${flow.orig.dst}`;
+    try {
+      this.#requests.request(operation, {
+        type: CONNTRACK_MESSAGE.change,
+        body: markBody(flow, value, mask),
+      });
       return true;
     } catch (error) {
       if (isRefusal(error, 'ENOENT')) return false;

@@ -1,0 +1,30 @@
+import type { Member } from '../desired/state.js';
+import type { SocketEnds } from '../ports.js';
+import type { FlowFacts } from './cut.js';
+import type { InForce } from './enforcer.js';
+
+/** Flows of one member that began before its rule stood, and so bear no mark. */
+export interface Unmarked<F> {
+  readonly member: Member;
+  readonly kept: readonly F[];
+  readonly doomed: readonly F[];
+}
+
+/** By its sockets: what it opened to where it sends. What others opened to it is not its egress. */
+export function sortUnmarked<F extends FlowFacts>(
+  state: InForce,
+  member: Member,
+  sockets: readonly SocketEnds[],
+  flows: readonly F[],
+): Unmarked<F> {
+  const own = flows.filter((f) => sockets.some((s) => isFrom(f, s)));
+  const keeps = (f: F): boolean => state.judge.keeps(member, f);
+  return { member, kept: own.filter(keeps), doomed: own.filter((f) => !keeps(f)) };
+}
+
+/** A UDP socket without a peer may have sent anywhere. */
+function isFrom(f: FlowFacts, s: SocketEnds): boolean {
+  if (f.proto !== s.proto || f.orig.sport !== s.port) return false;
+  if (s.address !== undefined && s.address !== f.orig.src) return false;
+  return s.peer === undefined || (s.peer.address === f.orig.dst && s.peer.port === f.orig.dport);
+}
