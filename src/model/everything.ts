@@ -53,7 +53,7 @@ const EverythingSchema = Type.Object(
 );
 
 /** A list's body: the fields of its file. */
-export type Body = Readonly<Record<string, unknown>> & { readonly allow: readonly unknown[] };
+type Body = Readonly<Record<string, unknown>> & { readonly allow: readonly unknown[] };
 export interface Everything {
   readonly lists: ReadonlyMap<string, Body>;
   /** The same, read. */
