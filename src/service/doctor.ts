@@ -5,6 +5,7 @@ import { DockerWatch } from '../docker/watch.js';
 import { checkKernel, type DoctorCheck } from '../kernel/doctor.js';
 import { exec } from '../kernel/exec.js';
 import type { Logger } from '../ports.js';
+import { checkRedis } from '../store/redis-doctor.js';
 import { shapeOf } from './shape.js';
 
 const SILENT: Logger = {
@@ -18,7 +19,13 @@ const HOST_ASKS_SINCE = 28;
 /** Can this host enforce? */
 export async function runDoctor(config: Config): Promise<DoctorCheck[]> {
   const kernel = await checkKernel(exec, shapeOf(config));
-  return [...kernel, ...(await checkDocker(config))];
+  return [...kernel, ...(await checkDocker(config)), ...(await checkStore(config))];
+}
+
+/** The host enforces without Redis; changes are what it is needed for. */
+async function checkStore({ store }: Config): Promise<DoctorCheck[]> {
+  if (store.redis === '') return [];
+  return (await checkRedis(store.redis)).map((check) => ({ ...check, level: 'warn' }));
 }
 
 async function checkDocker(config: Config): Promise<DoctorCheck[]> {

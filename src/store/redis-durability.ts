@@ -9,7 +9,7 @@ export interface Durability {
 }
 
 /** INFO as a map; empty where an ACL forbids it. */
-async function infoOf(redis: Redis, section: string): Promise<ReadonlyMap<string, string>> {
+export async function infoOf(redis: Redis, section: string): Promise<ReadonlyMap<string, string>> {
   const text = await redis.info(section).catch((e: Error) => {
     if (/^NOPERM/.test(e.message)) return '';
     throw e;

@@ -1,0 +1,148 @@
+import { Redis } from 'ioredis';
+import { StoreError } from './errors.js';
+import { checkDurability, type Durability, infoOf } from './redis-durability.js';
+import { optionsOf } from './redis-options.js';
+import { parseRedisUrl, type RedisTarget } from './redis-url.js';
+
+/** One thing that Redis must, or should, be. */
+export interface RedisCheck {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly level: 'error' | 'warn';
+  readonly detail: string;
+  readonly remedy?: string;
+}
+type Info = ReadonlyMap<string, string>;
+interface Found {
+  readonly target: RedisTarget;
+  readonly info: Info;
+  readonly durability: Durability;
+  /** Undefined: an ACL keeps CONFIG GET from us. */
+  readonly appendfsync: string | undefined;
+}
+
+/** Does the Redis of this URL keep what it is given? Changes nothing there. */
+export async function checkRedis(url: string): Promise<RedisCheck[]> {
+  try {
+    const target = parseRedisUrl(url);
+    return await asked(target);
+  } catch (e) {
+    if (!(e instanceof StoreError)) throw e;
+    return [failed('redis', e.message, 'correct store.redis')];
+  }
+}
+
+async function asked(target: RedisTarget): Promise<RedisCheck[]> {
+  const redis = new Redis({
+    ...optionsOf(target.options),
+    retryStrategy: null,
+    sentinelRetryStrategy: () => null,
+  });
+  let why = '';
+  redis.on('error', (e: Error) => {
+    why = e.message;
+  });
+  try {
+    await redis.connect();
+    const found = await facts(redis, target);
+    return [answers(found), appendOnly(found), fsync(found), eviction(found), replication(found)].flat();
+  } catch (e) {
+    const said = why || (e instanceof Error ? e.message : String(e));
+    const remedy = 'start it, or correct store.redis; until then the last good holds and changes are refused';
+    return [failed('redis', `Redis does not answer at ${target.shown}: ${said}`, remedy)];
+  } finally {
+    redis.disconnect();
+  }
+}
+
+async function facts(redis: Redis, target: RedisTarget): Promise<Found> {
+  const sections = await Promise.all(
+    ['server', 'persistence', 'memory', 'replication'].map((s) => infoOf(redis, s)),
+  );
+  const config = (await redis.call('CONFIG', 'GET', 'appendfsync').catch(() => [])) as string[];
+  return {
+    target,
+    info: new Map(sections.flatMap((section) => [...section])),
+    durability: await checkDurability(redis),
+    appendfsync: config[1],
+  };
+}
+
+function answers({ target, info }: Found): RedisCheck {
+  const version = info.get('valkey_version') ?? info.get('redis_version') ?? 'of an unknown version';
+  return passed('redis', `Redis ${version} answers at ${target.shown}`);
+}
+
+function appendOnly({ durability, info }: Found): RedisCheck {
+  const name = 'redis append-only file';
+  if (durability.refusal !== undefined)
+    return failed(
+      name,
+      'it is off: Redis would lose acknowledged changes, so none is made',
+      'redis-cli CONFIG SET appendonly yes, and appendonly yes in redis.conf',
+    );
+  if (info.get('aof_last_write_status') === 'err')
+    return failed(name, 'the last write to it failed', 'see the log of Redis; its disk may be full');
+  return passed(name, info.has('aof_enabled') ? 'it is on' : 'cannot be asked (INFO is not permitted)');
+}
+
+function fsync({ appendfsync, durability }: Found): RedisCheck {
+  const name = 'redis appendfsync';
+  const slow = durability.canWaitForDisk
+    ? 'a change is acknowledged once it is on disk, which takes up to two seconds'
+    : 'a change of the last second may be lost when the machine ends (this Redis cannot tell when it is on disk)';
+  const always = 'redis-cli CONFIG SET appendfsync always';
+  if (appendfsync === 'always') return passed(name, 'always: what is acknowledged is on disk');
+  if (appendfsync === 'everysec') return warned(name, `everysec: ${slow}`, always);
+  if (appendfsync === undefined)
+    return warned(name, 'cannot be asked (CONFIG is not permitted)', 'check that it is always');
+  return failed(name, `${appendfsync}: nobody knows when a change is on disk`, always);
+}
+
+function eviction({ info }: Found): RedisCheck {
+  const name = 'redis memory';
+  const policy = info.get('maxmemory_policy');
+  if (policy === undefined)
+    return warned(
+      name,
+      'cannot be asked (INFO is not permitted)',
+      'check that maxmemory-policy is noeviction',
+    );
+  if (policy === 'noeviction' || info.get('maxmemory') === '0')
+    return passed(name, policy === 'noeviction' ? 'noeviction' : `${policy}, without a limit`);
+  return failed(
+    name,
+    `${policy}: when memory is short, Redis throws away lists`,
+    'redis-cli CONFIG SET maxmemory-policy noeviction',
+  );
+}
+
+function replication({ target, info }: Found): RedisCheck[] {
+  const name = 'redis replicas';
+  const role = info.get('role');
+  if (role === 'slave')
+    return [
+      failed(name, 'this is a replica: changes are refused', 'name the master, or use redis+sentinel://'),
+    ];
+  const connected = Number(info.get('connected_slaves') ?? 0);
+  if (target.replicas === 0) return [];
+  const detail = `${connected} follow, ${target.replicas} must have a change before it counts`;
+  if (connected >= target.replicas) return [passed(name, detail)];
+  return [failed(name, detail, 'start them, or lower ?replicas= in store.redis')];
+}
+
+const passed = (name: string, detail: string): RedisCheck => ({ name, ok: true, level: 'error', detail });
+const failed = (name: string, detail: string, remedy: string): RedisCheck => ({
+  name,
+  ok: false,
+  level: 'error',
+  detail,
+  remedy,
+});
+const warned = (name: string, detail: string, remedy: string): RedisCheck => ({
+  name,
+  ok: false,
+  level: 'warn',
+  detail,
+  remedy,
+});
