@@ -4,8 +4,7 @@ import type { FlowFacts } from './cut.js';
 import type { InForce } from './enforcer.js';
 
 /** Flows of one member that began before its rule stood, and so bear no mark. */
-export interface Unmarked<F> {
-  readonly member: Member;
+interface Unmarked<F> {
   readonly kept: readonly F[];
   readonly doomed: readonly F[];
 }
@@ -19,7 +18,7 @@ export function sortUnmarked<F extends FlowFacts>(
 ): Unmarked<F> {
   const own = flows.filter((f) => sockets.some((s) => isFrom(f, s)));
   const keeps = (f: F): boolean => state.judge.keeps(member, f);
-  return { member, kept: own.filter(keeps), doomed: own.filter((f) => !keeps(f)) };
+  return { kept: own.filter(keeps), doomed: own.filter((f) => !keeps(f)) };
 }
 
 /** A UDP socket without a peer may have sent anywhere. */

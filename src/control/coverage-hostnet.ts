@@ -62,7 +62,7 @@ const LATE: Readonly<Record<'shared' | 'unseen', Finding>> = {
     code: 'host-network-start',
     state: 'partial',
     detail:
-      'it uses the host network and was started before Drawbridge knew where Docker puts containers: what it opened before was not held, and may go on',
+      'it uses the host network and was started before Drawbridge knew where Docker puts containers: what it had sent before was not held',
     remedy: 'restart it',
   },
 };

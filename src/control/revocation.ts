@@ -21,6 +21,8 @@ export class Revocation<F extends FlowFacts> {
   readonly #o: RevocationOptions<F>;
   /** What each member's policy was when its flows were last looked at. */
   #signatures: ReadonlyMap<string, string> = new Map();
+  /** Cgroups (objects) whose earlier flows have been looked for. */
+  #adopted: ReadonlySet<string> = new Set();
 
   constructor(options: RevocationOptions<F>) {
     this.#o = options;
@@ -44,7 +46,7 @@ export class Revocation<F extends FlowFacts> {
     await this.#cut(state, changed);
     await this.#adopt(
       state,
-      members.filter((m) => state.hosts.late.has(m.id) && !this.#signatures.has(m.id)),
+      members.filter((m) => state.hosts.late.has(m.id)),
     );
     this.#signatures = new Map(members.map((m) => [m.id, signatureOf(m)]));
   }
@@ -56,26 +58,33 @@ export class Revocation<F extends FlowFacts> {
     this.#o.log.info({ containers, flows: ended.length }, 'flows ended: no entry permits them now');
   }
 
-  /** Senders in the host's network that had no rule when they began: their flows are found by their sockets. */
-  async #adopt(state: InForce, members: readonly Member[]): Promise<void> {
-    const { kernel, log, shape } = this.#o;
-    if (members.length === 0) return;
+  /** Senders in the host's network that had no rule when they began: their flows are found by their sockets, once. */
+  async #adopt(state: InForce, late: readonly Member[]): Promise<void> {
+    const { kernel } = this.#o;
+    const objectsOf = (m: Member): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
+    const strange = late.filter((m) => objectsOf(m).some((o) => !this.#adopted.has(o)));
+    this.#adopted = new Set(late.flatMap(objectsOf));
+    if (strange.length === 0) return;
     const flows = (await Promise.all(([4, 6] as const).map((f) => kernel.flows.flows(f, {})))).flat();
-    for (const m of members) {
-      const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
-        log.warn({ container: m.id, err: String(e) }, 'what it opened before it was held cannot be told');
-        return [];
-      });
-      const { kept, doomed } = sortUnmarked(state, m, sockets, flows);
-      for (const f of kept) kernel.flows.mark(f, identityMark(shape.marks, m.identity), shape.marks.identity);
-      if (doomed.length === 0) continue;
-      await this.#bar(doomed);
-      for (const f of doomed) kernel.flows.delete(f);
-      log.info(
-        { containers: [m.id], flows: doomed.length },
-        'flows ended that began before their rules stood',
-      );
-    }
+    for (const m of strange) await this.#adoptOne(state, m, flows);
+  }
+
+  async #adoptOne(state: InForce, m: Member, flows: readonly F[]): Promise<void> {
+    const { kernel, log, shape } = this.#o;
+    const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
+      log.warn({ container: m.id, err: String(e) }, 'what it opened before it was held cannot be told');
+      return [];
+    });
+    const { kept, doomed } = sortUnmarked(state, m, sockets, flows);
+    const mark = identityMark(shape.marks, m.identity);
+    for (const f of kept) kernel.flows.mark(f, mark, shape.marks.identity);
+    if (doomed.length === 0) return;
+    await this.#bar(doomed);
+    for (const f of doomed) kernel.flows.delete(f);
+    log.info(
+      { containers: [m.id], flows: doomed.length },
+      'flows ended that began before their rules stood: no entry permits them',
+    );
   }
 
   /** By source address. */
