@@ -83,17 +83,6 @@ export interface SocketEnds {
   readonly peer?: { readonly address: string; readonly port: number };
 }
 
-/** A socket of the host's network namespace that may send. */
-export interface SocketEnds {
-  /** IANA protocol number. */
-  readonly proto: 6 | 17;
-  /** Its own end; without an address: any of the host. */
-  readonly address?: string;
-  readonly port: number;
-  /** Absent: it is connected to nobody. */
-  readonly peer?: { readonly address: string; readonly port: number };
-}
-
 /** Told of each name denied or allowed, for counts and the event stream. */
 export interface NameEvent {
   readonly container: string;
@@ -265,8 +254,8 @@ export interface AuditView {
   readonly target: string;
   readonly before: unknown;
   readonly after: unknown;
-  /** undone: not in force in time, and taken back. */
-  readonly outcome: 'done' | 'undone';
+  /** undone: not in force in time, and taken back. unknown: the store may hold it, and did not say so. */
+  readonly outcome: 'done' | 'undone' | 'unknown';
 }
 export interface ListView extends List {
   readonly revision: number;

@@ -156,7 +156,7 @@ export const AuditSchema = Type.Object(
     target: Type.String(),
     before: Type.Unknown({ description: 'null: there was nothing' }),
     after: Type.Unknown({ description: 'null: there is nothing now' }),
-    outcome: Words(['done', 'undone']),
+    outcome: Words(['done', 'undone', 'unknown']),
   },
   closed,
 );

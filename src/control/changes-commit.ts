@@ -2,6 +2,9 @@ import { type Logger, RefusedError, type Store } from '../ports.js';
 import { refuse } from './changes-refuse.js';
 import type { ChangesState } from './changes-state.js';
 
+/** undone: not in force in time, and taken back. unknown: the store may hold it, and did not say so. */
+type Outcome = 'done' | 'undone' | 'unknown';
+
 /** Where each change is recorded; `retract` takes a record back whose change was not made. */
 export interface AuditSink {
   record(record: {
@@ -10,7 +13,7 @@ export interface AuditSink {
     readonly target: string;
     readonly before: unknown;
     readonly after: unknown;
-    readonly outcome: 'done' | 'undone';
+    readonly outcome: Outcome;
   }): Promise<string>;
   retract(key: string): Promise<void>;
 }
@@ -134,6 +137,7 @@ export class Committer {
     ]);
     if (written.status === 'rejected') {
       if (recorded.status === 'fulfilled') await this.#retract(recorded.value);
+      if (isUnsure(written.reason)) await this.#recordUnknown(change);
       throw refusalOf(written.reason);
     }
     if (recorded.status === 'rejected') await this.#undo(change, recorded.reason);
@@ -168,6 +172,13 @@ export class Committer {
     );
   }
 
+  /** No change without a record, not even one that only may have been made. */
+  async #recordUnknown(change: KeyChange): Promise<void> {
+    await this.#options.audit.record(recordOf(change, 'unknown')).catch((e: unknown) => {
+      this.#options.log.error({ err: e, key: change.key }, 'cannot record a change that may have been made');
+    });
+  }
+
   async #retract(key: string): Promise<void> {
     await this.#options.audit.retract(key).catch((e: unknown) => {
       this.#options.log.error(
@@ -178,7 +189,7 @@ export class Committer {
   }
 }
 
-function recordOf<O extends 'done' | 'undone'>(change: KeyChange, outcome: O) {
+function recordOf(change: KeyChange, outcome: Outcome) {
   const { who, action, target } = change;
   const { before, after } = change.recorded ?? change;
   return { who, action, target, before: before ?? null, after: after ?? null, outcome };

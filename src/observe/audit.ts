@@ -10,8 +10,8 @@ export interface AuditRecord {
   readonly target: string;
   readonly before: unknown;
   readonly after: unknown;
-  /** undone: not in force in time, and taken back. */
-  readonly outcome: 'done' | 'undone';
+  /** undone: not in force in time, and taken back. unknown: the store may hold it, and did not say so. */
+  readonly outcome: 'done' | 'undone' | 'unknown';
 }
 
 const PREFIX = 'audit/';
