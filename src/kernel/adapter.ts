@@ -13,8 +13,8 @@ import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
 import { Links } from './netlink/links.js';
 import { RouteMonitor } from './netlink/route-monitor.js';
-import { socketsIn } from './sockets.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
+import { socketsIn } from './sockets.js';
 
 const HEARTBEAT_SECONDS = 5;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
