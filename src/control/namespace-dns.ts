@@ -38,6 +38,7 @@ export class NamespaceDns {
   #state: InForce | undefined;
   /** What the last container that could be judged needed: the same engine gives the next one the same upstreams. */
   #habit = true;
+  readonly #waiting: (() => void)[] = [];
   #chain: Promise<void> = Promise.resolve();
 
   constructor(options: NamespaceDnsOptions) {
@@ -106,6 +107,29 @@ export class NamespaceDns {
     for (const [id, held] of this.#attached)
       if (held.hostAsked === undefined && this.#o.isSettled(id)) await this.#judge(id, held);
     await this.#clearOthers(state);
+    if (this.#isWhole(state)) for (const done of this.#waiting.splice(0)) done();
+  }
+
+  /** Resolves when every namespace holds what it should, none of an earlier service's; at the latest after `ms`. */
+  whole(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#waiting.push(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+      if (this.#state) this.applied(this.#state);
+    });
+  }
+
+  #isWhole({ view }: InForce): boolean {
+    return [...view.containers.values()].every(
+      (c) =>
+        c.state !== 'running' ||
+        c.networkMode === 'host' ||
+        c.sharesWith !== undefined ||
+        [this.#clear, this.#attached, this.#failed].some((known) => known.has(c.id)),
+    );
   }
 
   /** Rules that an earlier service left where none of ours are wanted lead every query to a socket that is gone. */

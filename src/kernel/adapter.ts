@@ -16,7 +16,8 @@ import { RouteMonitor } from './netlink/route-monitor.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
 import { socketsIn } from './sockets.js';
 
-const HEARTBEAT_SECONDS = 5;
+/** How long observed containers ask us in vain after a crash, at most. */
+const HEARTBEAT_SECONDS = 3;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
 
 /** `port`: the link's index. */
@@ -127,6 +128,15 @@ export class KernelAdapter implements AsyncDisposable {
     for (const family of [4, 6] as const)
       for (const half of HALVES[family])
         await this.sets.add(`${this.#shape.prefix}-alive${family}`, half, HEARTBEAT_SECONDS);
+  }
+
+  /** We end: the next name of an observed container is asked where it was asked before us. */
+  async lapse(): Promise<void> {
+    for (const family of [4, 6] as const) {
+      const set = `${this.#shape.prefix}-alive${family}`;
+      if ((await this.sets.members(set)) === undefined) continue; // torn down
+      for (const half of HALVES[family]) await this.sets.remove(set, half);
+    }
   }
 
   /** Runs an nft script inside a container's namespace. */

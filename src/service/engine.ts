@@ -128,6 +128,7 @@ export class Engine {
     this.reconciler.trigger('start', true);
     this.reconciler.begin();
     await this.reconciler.inForce(30_000);
+    await this.namespaceDns.whole(NAMESPACES_MS);
     await this.hostWatch.start();
     this.#open.push(this.hostWatch);
     this.#open.push(new RulesMonitor(this.shape.prefix, (what) => this.#changedByOthers(what), log));
@@ -367,6 +368,8 @@ export class Engine {
 const LINK_MS = 40;
 const GONE_MS = 500;
 const DOCKER_WAIT_MS = 10_000;
+/** Names work again when the service says that it is ready. */
+const NAMESPACES_MS = 5_000;
 /** NF_INET_LOCAL_OUT */
 const LOCAL_OUT = 3;
 const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };

@@ -17,7 +17,6 @@ export interface PulseOptions {
 const BEAT_MS = 400;
 /** A whole look at rules that nobody announced to have changed, every so many beats (iptables-legacy has no monitor). */
 const FULL_LOOK_BEATS = 50;
-const HEARTBEAT_BEATS = 3;
 const PURGE_BEATS = 150;
 /** Members that end within this may be gone already. */
 const SOON_MS = 2_000;
@@ -37,7 +36,7 @@ export class Pulse implements AsyncDisposable {
 
   async #beat(): Promise<void> {
     try {
-      if (this.#beats % HEARTBEAT_BEATS === 0) await this.#o.kernel.heartbeat();
+      await this.#o.kernel.heartbeat();
       if (this.#beats % FULL_LOOK_BEATS === FULL_LOOK_BEATS - 1) this.#o.tampered('periodic look');
       else await this.#lookAtSets();
       if (this.#beats % PURGE_BEATS === 0) this.#o.dns.purge();
@@ -78,5 +77,6 @@ export class Pulse implements AsyncDisposable {
     this.#stopped = true;
     clearTimeout(this.#timer);
     await this.#running;
+    await this.#o.kernel.lapse();
   }
 }
