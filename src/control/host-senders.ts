@@ -36,6 +36,7 @@ export interface HostSenders {
 const CONTAINER = /^(docker-)?[0-9a-f]{64}(\.scope)?$/;
 /** Where BuildKit in dockerd puts its steps (moby builder-next, buildkit oci.GenerateSpec). */
 const BUILDS = 'buildkit';
+const MAX_DEPTH = 6;
 const names = (id: string): readonly string[] => [id, `docker-${id}.scope`];
 const isBelow = (path: string, parent: string): boolean => path.startsWith(`${parent}/`);
 const isGated = (c: Cgroup, gates: readonly Cgroup[]): boolean =>
@@ -166,13 +167,13 @@ export class HostSenderTable {
     return found.filter((g) => !found.some((other) => isBelow(g.path, other.path)));
   }
 
-  #isAlone(parent: string): boolean {
+  /** Nothing runs in it but containers, and build steps; folders between are nobody's. */
+  #isAlone(parent: string, depth = MAX_DEPTH): boolean {
     const inside = this.#o.cgroups.inside(parent);
-    const isOurs = (child: string): boolean =>
-      CONTAINER.test(child) ||
-      child === BUILDS ||
-      [...this.#parents].some((p) => p === `${parent}/${child}` || isBelow(p, `${parent}/${child}`));
-    return parent !== '' && inside !== undefined && !inside.hasProcesses && inside.children.every(isOurs);
+    if (parent === '' || !inside || inside.hasProcesses || depth === 0) return false;
+    return inside.children.every(
+      (c) => CONTAINER.test(c) || c === BUILDS || this.#isAlone(`${parent}/${c}`, depth - 1),
+    );
   }
 
   /** Containers whose parent they share with the host's own processes. */

@@ -1,6 +1,6 @@
 import type { Family } from '../model/ip.js';
 import { markOf } from './bridge.js';
-import { closedAtHost } from './closed.js';
+import { closedAtHost, closedBehindHost } from './closed.js';
 import { identityMark, UNATTRIBUTED } from './marks.js';
 import { type Names, sharedSet } from './naming.js';
 import { type Match, type Rule, rule } from './rules.js';
@@ -134,6 +134,7 @@ export function hostFilter(
         rule([nobody(shape)], { k: 'goto', chain: names.hostLost }),
         rule([], { k: 'jump', chain: names.threat }),
         ...closedAtHost(input.closed ?? [], names, family, [{ k: 'toHost' }]),
+        ...closedBehindHost(input.closed ?? [], names),
         rule([{ k: 'toHost' }], { k: 'goto', chain: names.hostLo }),
         rule([], { k: 'goto', chain: names.dispatch }),
       ],

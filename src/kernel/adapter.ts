@@ -88,8 +88,9 @@ export class KernelAdapter implements AsyncDisposable {
   /** What stands in the kernel, of any run of ours; nothing where marks meant something else. */
   async standing(): Promise<{ readonly bridge: BridgeDesired } & HostSaid> {
     const { bridge, tables } = await this.#plane.read();
-    const mangle = tables.get(4)?.get('mangle');
-    const elements = hasOurLayout(this.#shape, bridge) ? bridge.elements : EMPTY_BRIDGE;
+    const isOurs = hasOurLayout(this.#shape, bridge);
+    const mangle = isOurs ? tables.get(4)?.get('mangle') : undefined;
+    const elements = isOurs ? bridge.elements : EMPTY_BRIDGE;
     return { bridge: elements, ...hostSaid(mangle, namesFor(this.#shape.prefix)) };
   }
   apply(desired: DesiredState, beforeBinding: () => Promise<void>): Promise<Applied> {

@@ -1,3 +1,5 @@
+import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
@@ -5,6 +7,8 @@ import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
 import { inParallel } from './support.js';
 
+/** Alone, or beside the older hierarchies. */
+const HIERARCHY = existsSync('/sys/fs/cgroup/unified') ? '/sys/fs/cgroup/unified' : '/sys/fs/cgroup';
 const STARTS = Number(process.env.RACES ?? 50);
 const AT_ONCE = 5;
 const permitted = (n: number): string => `93.184.10.${n}`;
@@ -338,7 +342,7 @@ describe('what changes under containers in the host network', () => {
     await held;
   });
 
-  it('explain, coverage and frames of its own making', async () => {
+  it('explain and coverage', async () => {
     const n = 206;
     const c = await start(policy(n), NO_RAW);
     const raw = await start(policy(n));
@@ -356,6 +360,60 @@ describe('what changes under containers in the host network', () => {
     expect((await explain(name(n))).verdict).toBe('allow');
     await c.remove();
     await raw.remove();
+  });
+
+  it('frames of its own making leave beside the rules only with NET_RAW, which coverage says', async () => {
+    const frames = async (args: readonly string[]): Promise<number> => {
+      const c = await start('n1.example.com', args);
+      await lab.sniffer.clear();
+      await c.exec([
+        'busybox',
+        'udhcpc',
+        '-i',
+        'eth0',
+        '-n',
+        '-q',
+        '-f',
+        '-t',
+        '2',
+        '-T',
+        '1',
+        '-s',
+        '/bin/true',
+      ]);
+      await c.remove();
+      return lab.sniffer.count({ direction: 'out', proto: 'udp', dport: 67 });
+    };
+    expect(await frames([])).toBeGreaterThan(0);
+    expect(await frames(NO_RAW)).toBe(0);
+  });
+
+  it('a parent shared with others: each is held by its own cgroup, late, and nobody else is', async () => {
+    const foreign = join(HIERARCHY, lab.cgroupParent, 'foreign');
+    mkdirSync(foreign);
+    const run = (...argv: string[]) =>
+      lab.inHost(['sh', '-c', `echo $$ > ${foreign}/cgroup.procs; exec "$@"`, 'sh', ...argv]);
+    const stay = run('busybox', 'nc', '-l', '-p', '8066'); // until somebody says something
+    try {
+      const n = 208;
+      const c = await start(policy(n), NO_RAW);
+      await waitFor('its own rule', async () => !(await gated()) && (await mangle()).includes(c.id), 15_000);
+      expect(await c.probe('http', `http://${permitted(n)}/`)).toMatchObject({ ok: true });
+      expect(await c.probe('http', `http://${name(n)}/`)).toMatchObject({ ok: true });
+      expect(await c.probe('tcp', forbidden(n), 80)).toMatchObject({ ok: false });
+      expect(await c.probe('tcp', forbidden6(n), 80)).toMatchObject({ ok: false });
+      const { state, reasons } = await coverage(c);
+      expect(state).toBe('partial');
+      expect(reasons.join()).toContain('"cgroup-parent"');
+      const fetched = await run('wget', '-q', '-T', '5', '-O', '/dev/null', `http://${forbidden(n)}/`);
+      expect(fetched.code).toBe(0);
+      await c.remove();
+    } finally {
+      await lab.inHost(['sh', '-c', 'echo end | busybox nc 127.0.0.1 8066']);
+      await stay;
+      rmdirSync(foreign);
+    }
+    await waitFor('the parent to be the gate again', gated, 40_000);
   });
 
   it('teardown leaves nothing, and containers as they were', async () => {

@@ -169,6 +169,14 @@ describe('cgroups of containers in the host network', () => {
     expect(paths(table(other).pass(container(1, { pid: 100 })).net.gates)).toEqual([`docker/${ID(1)}`]);
   });
 
+  it('an empty folder beside containers is nobody’s', () => {
+    const tree = new Tree()
+      .put('docker/x/y')
+      .put(`docker/x/z/${ID(2)}`, 200)
+      .put(`docker/${ID(1)}`, 100);
+    expect(paths(table(tree).pass(container(1, { pid: 100 })).net.gates)).toEqual(['docker']);
+  });
+
   it('the root is never a gate', () => {
     const tree = new Tree().put(ID(1), 100);
     const found = table(tree).pass(container(1, { pid: 100 }));

@@ -91,6 +91,26 @@ describe('a container in the host network', () => {
     expect(permits(all, packet('127.0.0.1', 'tcp', 8080))).toBe(true);
   });
 
+  it('Drawbridge’s own ports are nobody’s, in any mode, by whatever way', () => {
+    const closed = [{ port: 7070 }, { address: '127.0.0.1', port: 6379 }];
+    const all = [hosted(3, 'host, 172.18.0.9'), hosted(4, '', 'observe'), hosted(5, '', 'off')];
+    const strict = new Judge(shape, compile({ ...world(...all), closed }), () => false, HOST);
+    const verdict = (m: Member, p: Omit<TracePacket, 'mark'>): string =>
+      strict.judge(strict.sentBy(m, p)).verdict;
+    for (const m of all) {
+      expect(verdict(m, packet('127.0.0.1', 'tcp', 7070))).toBe('reject');
+      expect(verdict(m, packet('192.0.2.2', 'tcp', 7070))).toBe('reject');
+      expect(verdict(m, packet('127.0.0.1', 'tcp', 6379))).toBe('reject');
+      expect(verdict(m, packet('192.0.2.2', 'tcp', 6379))).toBe('return');
+      const published = {
+        ...packet('172.18.0.9', 'tcp', 80),
+        sentTo: 7070,
+        states: ['NEW', 'DNAT'] as const,
+      };
+      expect(verdict(m, published)).toBe('reject');
+    }
+  });
+
   it('observed: everything passes, itself included', () => {
     const observed = hosted(4, '', 'observe');
     expect(permits(observed, packet('203.0.113.1', 'tcp', 25))).toBe(true);
