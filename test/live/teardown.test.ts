@@ -7,6 +7,7 @@ import { waitFor } from '../lab/process.js';
 let lab: Lab;
 let drawbridge: Drawbridge;
 let enforced: Container;
+let observed: Container;
 
 /** Everything that we could have left: rules, sets, nft tables, addresses on lo, the container's own namespace. */
 async function everything(): Promise<unknown> {
@@ -14,15 +15,19 @@ async function everything(): Promise<unknown> {
     /valid_lft.*$/gm,
     '',
   );
-  const inside = await lab.inHost([
-    'nsenter',
-    `--net=/proc/${await enforced.pid()}/ns/net`,
-    '--',
-    'nft',
-    'list',
-    'tables',
-  ]);
-  return { ...(await lab.snapshotKernel()), addresses, inside: inside.stdout };
+  const inside = [];
+  for (const c of [enforced, observed]) {
+    const tables = ['nsenter', `--net=/proc/${await c.pid()}/ns/net`, '--', 'nft', 'list', 'tables'];
+    inside.push((await lab.inHost(tables)).stdout);
+  }
+  return { ...(await lab.snapshotKernel()), addresses, inside };
+}
+/** By name and address, of both: the network as Docker gave it. */
+async function freeNetwork(): Promise<void> {
+  for (const c of [enforced, observed]) {
+    expect(await c.probe('http', 'http://free.example.com/')).toMatchObject({ ok: true });
+    expect(await c.probe('tcp', '93.184.9.9', 8000)).toMatchObject({ ok: true });
+  }
 }
 const forbidden = async (): Promise<boolean> => (await enforced.probe('tcp', '93.184.9.9', '8000')).ok;
 
@@ -35,6 +40,8 @@ beforeAll(async () => {
     network: 'own',
     labels: { 'drawbridge.allow': '93.184.1.1:8000' },
   });
+  observed = await lab.start({ name: 'observed', network: 'own' });
+  await lab.dns.set({ 'free.example.com': { A: ['93.184.9.9'] } });
 });
 afterAll(() => lab?.down());
 
@@ -53,7 +60,7 @@ describe('teardown leaves the kernel as it was found', () => {
     expect({ code: done.code, stderr: done.stderr }).toEqual({ code: 0, stderr: '' });
     await drawbridge.exited();
     expect(await everything()).toEqual(found);
-    expect(await forbidden()).toBe(true);
+    await freeNetwork();
   });
 
   it('with the service killed, and again after a new start', async () => {
@@ -65,8 +72,36 @@ describe('teardown leaves the kernel as it was found', () => {
     expect(await forbidden()).toBe(false);
     const done = await drawbridge.cli(['teardown']);
     expect({ code: done.code, stderr: done.stderr }).toEqual({ code: 0, stderr: '' });
-    expect(await forbidden()).toBe(true);
-    const now = await everything();
-    expect(now).toEqual(found);
+    expect(await everything()).toEqual(found);
+    await freeNetwork();
+  });
+});
+
+describe('what the commands say around it', () => {
+  it('plan and status without a service: not running, what to do, and exit 1', async () => {
+    for (const command of ['plan', 'status']) {
+      const said = await drawbridge.cli([command]);
+      expect(said.code).toBe(1);
+      expect(said.stderr).toMatch(/the service is not running.*\n.*start it/);
+    }
+  });
+
+  it('plan with everything in place: nothing to change', async () => {
+    drawbridge.start();
+    await drawbridge.ready();
+    await waitFor('the container to be held', async () => !(await forbidden()), 20_000);
+    const json = await drawbridge.cli(['plan', '--json', '--exit-code']);
+    expect({ code: json.code, changes: JSON.parse(json.stdout) }).toEqual({ code: 0, changes: [] });
+    expect((await drawbridge.cli(['plan'])).stderr).toContain('nothing to change');
+  });
+
+  it('doctor: 0 where it can enforce, 1 where it cannot, with the remedy', async () => {
+    const well = await drawbridge.cli(['doctor', '--json']);
+    expect(well.code, well.stdout).toBe(0);
+    expect(JSON.parse(well.stdout)).toMatchObject({ canEnforce: true });
+    drawbridge.configure({ docker: { socket: '/run/no-such.sock' } });
+    const ill = await drawbridge.cli(['doctor']);
+    expect(ill.code, ill.stdout).toBe(1);
+    expect(ill.stdout).toMatch(/docker\s+FAILED.*no-such\.sock.*start Docker/);
   });
 });
