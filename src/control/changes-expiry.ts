@@ -1,36 +1,55 @@
-/** Node's timers count in 31 bits; longer waits are taken in steps. */
-const LONGEST_MS = 2_147_483_000;
+/** A clock may be set, and a timer counts by another: no wait is longer than this. */
+const STEP_MS = 10_000;
 
-/** One timer for the nearest of many moments. It does not keep the process alive. */
+/**
+ * Calls back when the nearest of many moments has come, by the wall clock, however it was set meanwhile; or when
+ * `isOver` says that something has ended by another clock. Its timers do not keep the process alive.
+ */
 export class NextMoment {
   readonly #now: () => number;
   readonly #onDue: () => void;
+  readonly #isOver: () => boolean;
+  #moments: readonly number[] = [];
   #timer: NodeJS.Timeout | undefined;
+  #retry: NodeJS.Timeout | undefined;
 
-  constructor(now: () => number, onDue: () => void) {
+  constructor(now: () => number, onDue: () => void, isOver: () => boolean) {
     this.#now = now;
     this.#onDue = onDue;
+    this.#isOver = isOver;
   }
 
   /** `moments`: RFC 3339; those that are over are the caller's to have seen to. */
   arm(moments: Iterable<string | undefined>): void {
-    this.stop();
     const now = this.#now();
-    const times = [...moments]
+    this.#moments = [...moments]
       .map((m) => (m === undefined ? Number.NaN : Date.parse(m)))
       .filter((t) => t > now);
-    if (times.length === 0) return;
-    this.again(times.reduce((least, t) => Math.min(least, t - now), LONGEST_MS));
+    this.#wait();
   }
 
-  /** Due in so many ms, in place of what was armed. */
+  /** Due in so many ms, whatever is armed. */
   again(ms: number): void {
-    this.stop();
-    this.#timer = setTimeout(() => this.#onDue(), ms).unref();
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this.#onDue(), ms).unref();
   }
 
   stop(): void {
     clearTimeout(this.#timer);
-    this.#timer = undefined;
+    clearTimeout(this.#retry);
+  }
+
+  #wait(): void {
+    clearTimeout(this.#timer);
+    if (this.#moments.length === 0) return;
+    const now = this.#now();
+    const ms = this.#moments.reduce((least, t) => Math.min(least, t - now), STEP_MS);
+    this.#timer = setTimeout(() => this.#look(), ms).unref();
+  }
+
+  #look(): void {
+    const now = this.#now();
+    if (this.#moments.some((t) => t <= now) || this.#isOver()) this.#onDue();
+    else this.#wait();
   }
 }

@@ -97,6 +97,15 @@ export class ChangesState {
     };
   }
 
+  /** Some grant or pause has ended, and has not been taken out yet. */
+  hasEnded(now: number): boolean {
+    const ended = (key: string, span: Grant | Pause): boolean => this.deadlines.isOver(key, span, now);
+    return (
+      [...this.grants.values()].some((g) => ended(grantKey(g.value.id), g.value)) ||
+      [...this.pauses.values()].some((p) => ended(pauseKey(p.value.owner), p.value))
+    );
+  }
+
   /** 0: the store does not hold the key. */
   revisionOf(key: string): number {
     return this.#revisions.get(key) ?? 0;

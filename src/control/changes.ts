@@ -84,6 +84,7 @@ export class Changes {
     this.#moment = new NextMoment(
       () => options.now(),
       () => void this.#due(),
+      () => state.hasEnded(options.now()),
     );
     this.#watch = store.watch((item) => {
       if (state.apply(item.key, item.value, item.revision)) this.#changed();

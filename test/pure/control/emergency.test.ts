@@ -1,9 +1,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Changes } from '../../../src/control/changes.js';
 import { Deadlines } from '../../../src/control/changes-clock.js';
+import { NextMoment } from '../../../src/control/changes-expiry.js';
 import { findContainer } from '../../../src/control/changes-find.js';
 import type { ContainerFacts } from '../../../src/model/container.js';
 import { pauseOf, underEmergency } from '../../../src/model/emergency.js';
@@ -178,6 +179,71 @@ describe('a pause', () => {
     expect(await refusal(changes.emergency.pause('web', MINUTE, 'ann'))).toBe('not-in-force');
     expect(paused()).toEqual([]);
     expect((await audit.page(1, undefined)).items[0]).toMatchObject({ outcome: 'undone' });
+  });
+});
+
+describe('the moment when something ends', () => {
+  const at = (ms: number): string => new Date(START + ms).toISOString();
+  let due: number;
+  let over: boolean;
+  let moment: NextMoment;
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    due = 0;
+    over = false;
+    moment = new NextMoment(
+      () => wall,
+      () => due++,
+      () => over,
+    );
+  });
+  afterEach(() => {
+    moment.stop();
+    vi.useRealTimers();
+  });
+  /** Time passes by both clocks. */
+  function elapse(ms: number): void {
+    for (let done = 0; done < ms; done += 1000) {
+      wall += 1000;
+      vi.advanceTimersByTime(1000);
+    }
+  }
+
+  it('comes once, and not too early', () => {
+    moment.arm([at(5 * MINUTE), undefined, at(7 * MINUTE), at(-MINUTE)]);
+    elapse(5 * MINUTE - 1000);
+    expect(due).toBe(0);
+    elapse(1000);
+    expect(due).toBe(1);
+    elapse(10 * MINUTE);
+    expect(due).toBe(1); // the one who is called arms anew
+  });
+
+  it('comes soon when the clock is set forward past it', () => {
+    moment.arm([at(60 * MINUTE)]);
+    elapse(MINUTE);
+    wall += 60 * MINUTE;
+    elapse(10_000);
+    expect(due).toBe(1);
+  });
+
+  it('comes when something has ended by the other clock, though the wall clock was set back', () => {
+    moment.arm([at(5 * MINUTE)]);
+    wall -= 60 * MINUTE;
+    elapse(5 * MINUTE);
+    expect(due).toBe(0);
+    over = true;
+    elapse(10_000);
+    expect(due).toBe(1);
+  });
+
+  it('is not put off by a retry, nor is the retry by it', () => {
+    moment.arm([at(20_000)]);
+    moment.again(60_000);
+    elapse(20_000);
+    expect(due).toBe(1);
+    elapse(40_000);
+    expect(due).toBe(2);
   });
 });
 

@@ -1,0 +1,186 @@
+/** Pause and lockdown on a real engine: what passes, what is cut, for how long, over restarts too. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Container } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+
+const PERMITTED = '93.184.1.1';
+const FORBIDDEN = '93.184.9.9';
+const FORBIDDEN6 = '2600:9000::99';
+/** How late the end of something may be seen on a busy machine. */
+const LATE_MS = 5_000;
+
+interface Shown {
+  readonly name: string;
+  readonly mode: string;
+  readonly modeFrom: string;
+  readonly pausedUntil: string | null;
+}
+
+let lab: Lab;
+let d: Drawbridge;
+let web: Container;
+let other: Container;
+beforeAll(async () => {
+  lab = await Lab.up({});
+  await lab.dns.set({ 'away.example.com': { A: [FORBIDDEN] } });
+  d = lab.drawbridge({});
+  await d.ready(60_000);
+  await lab.docker('network', 'create', '--ipv6', 'front');
+  web = await lab.start({
+    name: 'web',
+    network: 'front',
+    labels: { 'drawbridge.allow': `${PERMITTED}:80` },
+  });
+  other = await lab.start({ name: 'other', network: 'front' });
+  await waitFor('both to be held', async () => (await shown('web'))?.mode === 'enforce', 20_000);
+});
+afterAll(() => lab?.down());
+
+async function shown(name: string): Promise<Shown | undefined> {
+  const { items } = JSON.parse((await d.get('/v1/containers')).body) as { items: readonly Shown[] };
+  return items.find((c) => c.name === name);
+}
+const reaches = async (c: Container, address: string): Promise<boolean> =>
+  (await c.probe('tcp', address, 80, '--timeout', 2_000)).ok;
+/** The pause of web is over when its time is, and not before. */
+async function ended(expires: string): Promise<void> {
+  const left = (): number => Date.parse(expires) - Date.now();
+  const isOver = async (): Promise<boolean> => (await shown('web'))?.mode === 'enforce';
+  await waitFor('its end', isOver, left() + LATE_MS, 100).catch(async (e: Error) => {
+    const now = JSON.stringify(await shown('web'));
+    throw new Error(`${e.message}: ${-left()} ms late: ${now}\n${d.logs().slice(-4000)}`);
+  });
+  expect(left()).toBeLessThanOrEqual(0);
+}
+/** An endless stream to the forbidden, as long as it is let. */
+const stream = (c: Container): Promise<unknown> =>
+  lab.dockerResult(['exec', '-d', c.id, 'node', '/probe.mjs', 'hold', FORBIDDEN, '19']);
+const streamed = (after: number): Promise<number> =>
+  lab.sniffer.count({ direction: 'out', dst: FORBIDDEN, dport: 19, after });
+async function cli(...args: string[]): Promise<string> {
+  const done = await d.cli(args);
+  expect([args.join(' '), done.code, done.stderr]).toEqual([args.join(' '), 0, '']);
+  return done.stdout;
+}
+
+describe('pause', () => {
+  it('control: web is enforced, other is not', async () => {
+    expect([await reaches(web, PERMITTED), await reaches(web, FORBIDDEN)]).toEqual([true, false]);
+    expect(await reaches(other, FORBIDDEN)).toBe(true);
+  });
+
+  it('lets everything pass for its time, then cuts it', async () => {
+    const { expires } = JSON.parse(await cli('pause', 'web', '--for', '20s', '--json'));
+    expect(await reaches(web, FORBIDDEN)).toBe(true);
+    expect(await reaches(web, FORBIDDEN6)).toBe(true);
+    expect(await web.probe('http', 'http://away.example.com/')).toMatchObject({ ok: true, status: 200 });
+    await stream(web);
+    const began = await lab.sniffer.settle();
+    await waitFor('the stream', async () => (await streamed(began)) > 3);
+    expect(await shown('web')).toMatchObject({ mode: 'observe', modeFrom: 'pause', pausedUntil: expires });
+    expect(await cli('ps')).toContain(`observe (paused until ${expires})`);
+    expect(await cli('status')).toContain('PAUSED: 1 containers');
+    await ended(expires);
+    await new Promise((done) => setTimeout(done, 1_000)); // a second to be cut in
+    const cut = await lab.sniffer.settle();
+    expect(await reaches(web, FORBIDDEN)).toBe(false);
+    expect(await web.probe('http', 'http://away.example.com/', '--timeout', 2_000)).toMatchObject({
+      ok: false,
+    });
+    expect(await streamed(cut)).toBe(0);
+    expect(await reaches(web, PERMITTED)).toBe(true);
+  });
+
+  it('ends when it is told to', async () => {
+    await cli('pause', 'web', '--for', '10m');
+    expect(await reaches(web, FORBIDDEN)).toBe(true);
+    await cli('pause', 'web', '--end');
+    expect(await reaches(web, FORBIDDEN)).toBe(false);
+    const again = await d.cli(['pause', 'web', '--end']);
+    expect([again.code, again.stderr]).toEqual([1, expect.stringContaining('web is not paused')]);
+  });
+
+  it('survives a restart of the service, and ends at its time all the same', async () => {
+    const { expires } = JSON.parse(await cli('pause', 'web', '--for', '45s', '--json'));
+    await d.stop();
+    d.start();
+    await d.ready(40_000);
+    expect(await reaches(web, FORBIDDEN)).toBe(true);
+    expect(Date.now()).toBeLessThan(Date.parse(expires));
+    await ended(expires);
+    expect(await reaches(web, FORBIDDEN)).toBe(false);
+  });
+
+  it('that ended while the service was away is over from its first pass on', async () => {
+    const { expires } = JSON.parse(await cli('pause', 'web', '--for', '5s', '--json'));
+    await d.stop();
+    await waitFor('its time to pass', async () => Date.now() > Date.parse(expires), 20_000);
+    d.start();
+    await d.ready(40_000);
+    expect(await reaches(web, FORBIDDEN)).toBe(false);
+    expect((await shown('web'))?.modeFrom).toBe('has entries');
+  });
+
+  it('of all holds for containers that start meanwhile', async () => {
+    await cli('pause', '--all', '--for', '10m');
+    const late = await lab.start({
+      name: 'late',
+      network: 'front',
+      labels: { 'drawbridge.mode': 'enforce' },
+    });
+    expect([await reaches(late, FORBIDDEN), await reaches(web, FORBIDDEN)]).toEqual([true, true]);
+    await cli('pause', '--all', '--end');
+    expect([await reaches(late, FORBIDDEN), await reaches(web, FORBIDDEN)]).toEqual([false, false]);
+    await late.remove();
+  });
+});
+
+describe('lockdown', () => {
+  it('leaves nothing to anybody: flows are cut, neighbours are out of reach, a pause does not help', async () => {
+    await cli('pause', 'other', '--for', '10m');
+    await stream(other);
+    const began = await lab.sniffer.settle();
+    await waitFor('the stream', async () => (await streamed(began)) > 3);
+    const { ip4 } = await other.addresses('front');
+    expect((await web.probe('tcp', ip4, 9, '--timeout', 2_000)).code).not.toBe('TIMEOUT');
+    expect(await cli('lockdown')).toMatch(/^lockdown since .* by local:root/);
+    await new Promise((done) => setTimeout(done, 1_000)); // a second to be cut in
+    const after = await lab.sniffer.settle();
+    for (const c of [web, other])
+      for (const to of [PERMITTED, FORBIDDEN, FORBIDDEN6]) expect(await reaches(c, to)).toBe(false);
+    expect(await streamed(after)).toBe(0);
+    const fresh = await lab.start({ name: 'fresh', labels: { 'drawbridge.mode': 'off' } });
+    expect(await reaches(fresh, PERMITTED)).toBe(false);
+    const out = await lab.sniffer.count({
+      direction: 'out',
+      dst: [PERMITTED, FORBIDDEN, FORBIDDEN6],
+      after,
+    });
+    expect(out).toBe(0);
+    expect(await shown('other')).toMatchObject({ mode: 'enforce', modeFrom: 'lockdown' });
+    await fresh.remove();
+  });
+
+  it('survives a restart, and ends with --off', async () => {
+    await d.restart();
+    expect(await cli('status')).toMatch(/^LOCKDOWN since .* by local:root/m);
+    expect(await reaches(web, PERMITTED)).toBe(false);
+    expect(await cli('lockdown', '--off')).toMatch(/^no lockdown/);
+    expect([await reaches(web, PERMITTED), await reaches(web, FORBIDDEN)]).toEqual([true, false]);
+    expect(await reaches(other, FORBIDDEN)).toBe(true);
+  });
+
+  it('everything is in the audit: who, what, and when it ended by itself', async () => {
+    const records = JSON.parse(await cli('audit', '--json')) as { who: string; action: string }[];
+    const said = records.map((r) => `${r.who} ${r.action}`);
+    expect(said.slice(0, 2)).toEqual(['local:root lockdown.off', 'local:root lockdown.on']);
+    expect(said).toContain('local:root pause.set');
+    expect(said).toContain('local:root pause.end');
+    expect(said).toContain('expiry pause.end');
+    expect(await cli('audit', '--limit', '1')).toMatch(
+      /^\S+\tlocal:root\tlockdown\.off\tall\tdone\t\{.*\}\t-\n$/,
+    );
+  });
+});
