@@ -8,8 +8,8 @@ import type { SavedRule, SavedTable } from './iptables-text.js';
 const MAX_DEPTH = 16;
 
 /**
- * Rules that accept new packets from a managed bridge ahead of our jump. `bridges`: names of the managed ones. When our
- * jump does not stand at all, everything that accepts is ahead of it.
+ * Rules that accept new packets from a managed bridge ahead of our jump. `bridges`: names of the managed ones. Where our
+ * jump does not stand (yet), it is thought where it will be put: at the head of DOCKER-USER, else of FORWARD.
  */
 export function acceptsAhead(
   filter: SavedTable,
@@ -17,25 +17,30 @@ export function acceptsAhead(
   bridges: ReadonlySet<string>,
 ): readonly ForeignAccept[] {
   const found: ForeignAccept[] = [];
-  walk(filter, 'FORWARD', MAX_DEPTH, (chain, rule) => {
+  const stands = ['FORWARD', 'DOCKER-USER'].some((c) => filter.get(c)?.some(isOurJump));
+  if (!stands && !filter.has('DOCKER-USER')) return [];
+  const isPlace = (rule: SavedRule): boolean =>
+    stands ? isOurJump(rule) : /(^| )-j DOCKER-USER$/.test(rule.text);
+  walk(filter, isPlace, 'FORWARD', MAX_DEPTH, (chain, rule) => {
     if (concerns(rule, bridges)) found.push({ family, chain, rule });
   });
   return found;
 }
 
-/** False: our jump was met, what follows comes after us. */
+/** False: our place was met, what follows comes after us. */
 function walk(
   filter: SavedTable,
+  isPlace: (rule: SavedRule) => boolean,
   chain: string,
   depth: number,
   onAccept: (chain: string, rule: string) => void,
 ): boolean {
   for (const rule of filter.get(chain) ?? []) {
-    if (isOurJump(rule)) return false;
+    if (isPlace(rule)) return false;
     const target = /(?:^| )-[jg] (\S+)/.exec(rule.text)?.[1];
     if (target === 'ACCEPT') onAccept(chain, rule.text);
     else if (target !== undefined && filter.has(target) && depth > 0) {
-      if (!walk(filter, target, depth - 1, onAccept)) return false;
+      if (!walk(filter, isPlace, target, depth - 1, onAccept)) return false;
     }
   }
   return true;

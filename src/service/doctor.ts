@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.js';
+import { hostFindings } from '../control/coverage-host.js';
 import type { DaemonFacts } from '../docker/daemon.js';
 import { DockerWatch } from '../docker/watch.js';
 import { checkKernel, type DoctorCheck } from '../kernel/doctor.js';
 import { exec } from '../kernel/exec.js';
+import { readHostFacts } from '../kernel/host-facts.js';
 import type { Logger } from '../ports.js';
 import { checkRedis } from '../store/redis-doctor.js';
 import { shapeOf } from './shape.js';
@@ -39,7 +41,7 @@ async function checkDocker(config: Config): Promise<DoctorCheck[]> {
         level: 'error',
         detail: `Engine ${facts.serverVersion} answers at ${config.docker.socket}`,
       },
-      await checkForward(facts),
+      ...(await checkHost(config, docker, facts).catch(notSeen)),
       checkResolver(facts),
     ];
   } catch (e) {
@@ -58,26 +60,32 @@ async function checkDocker(config: Config): Promise<DoctorCheck[]> {
   }
 }
 
-async function checkForward(facts: DaemonFacts): Promise<DoctorCheck> {
-  const base = { name: 'DOCKER-USER', level: 'error' } as const;
-  if (facts.firewallBackend?.startsWith('nftables'))
-    return {
-      ...base,
-      ok: false,
-      detail: 'Docker uses its nftables backend, which has no DOCKER-USER: rules stand in FORWARD itself',
-      level: 'warn',
-      remedy: 'set "firewall-backend": "iptables" in /etc/docker/daemon.json',
-    };
-  const chain = await exec('iptables', ['-S', 'DOCKER-USER']);
-  const ok = chain.code === 0;
-  return {
-    ...base,
-    ok,
+/** What of the host weakens what is held (a warning), and what is only worth knowing. */
+async function checkHost(config: Config, docker: DockerWatch, facts: DaemonFacts): Promise<DoctorCheck[]> {
+  const bridges = [...(await docker.refresh()).networks.values()].flatMap((n) => n.bridge ?? []);
+  const host = await readHostFacts(exec, config.kernel.prefix, new Set(bridges));
+  const { firewallBackend } = facts;
+  const found = hostFindings({ host, engine: firewallBackend ? { firewallBackend } : {} });
+  if (found.length === 0)
+    return [{ name: 'host', ok: true, level: 'warn', detail: 'nothing beside Docker bears on what is held' }];
+  return found.map(({ code, state, detail, remedy }) => ({
+    name: code,
+    ok: state === 'enforced',
     level: 'warn',
-    detail: ok ? 'stands' : 'does not stand: our rules go to FORWARD itself',
-    ...(ok ? {} : { remedy: 'do not run Docker with "iptables": false' }),
-  };
+    detail,
+    remedy,
+  }));
 }
+
+const notSeen = (e: unknown): DoctorCheck[] => [
+  {
+    name: 'host',
+    ok: false,
+    level: 'warn',
+    detail: `cannot look at the rules of others: ${e instanceof Error ? e.message : String(e)}`,
+    remedy: 'mend what the message names, and try again',
+  },
+];
 
 /** Where Docker's resolver asks from the host, nobody can tell who asked: daemon.json "dns" changes that from the first instruction on. */
 function checkResolver(facts: DaemonFacts): DoctorCheck {

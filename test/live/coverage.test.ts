@@ -269,4 +269,10 @@ describe('an engine that lays no rules', () => {
     expect(await lab.sniffer.count({ direction: 'out', dst: FORBIDDEN })).toBe(0);
     expect((await coverage(d, 'web'))?.state).toBe('enforced');
   });
+
+  it('doctor says it too, and that packets of its own were held', async () => {
+    const { checks } = JSON.parse((await d.cli(['doctor', '--json'])).stdout);
+    expect(checks).toContainEqual(expect.objectContaining({ name: 'docker-iptables-off', ok: true }));
+    expect(checks).toContainEqual(expect.objectContaining({ name: 'enforcement', ok: true }));
+  });
 });

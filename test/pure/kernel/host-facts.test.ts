@@ -115,6 +115,16 @@ describe('facts of the host', () => {
     ]);
   });
 
+  it('where ours does not stand yet, its place counts', async () => {
+    const bare = (lines: readonly string[]): string[] => lines.filter((l) => !l.includes('DB:'));
+    expect((await look({ v4: bare(DOCKER) })).foreignAccepts).toEqual([]);
+    const early = bare(ahead('-A FORWARD -j ACCEPT'));
+    expect((await look({ v4: early })).foreignAccepts).toHaveLength(1);
+    expect(
+      (await look({ v4: ['*filter', ':FORWARD ACCEPT [0:0]', '-A FORWARD -j ACCEPT'] })).foreignAccepts,
+    ).toEqual([]);
+  });
+
   it('every finding says what it means and what to do', async () => {
     const found = hostFindings({
       host: await look({ v4: ahead('-A FORWARD -j ACCEPT'), v6: BARE, tables: 'table inet firewalld\n' }),
