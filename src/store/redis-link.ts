@@ -3,6 +3,7 @@ import { Redis } from 'ioredis';
 import type { Endpoint, Logger } from '../ports.js';
 import { StoreError } from './errors.js';
 import { checkDurability, type Durability } from './redis-durability.js';
+import { MasterWatch } from './redis-master-watch.js';
 import { optionsOf } from './redis-options.js';
 import type { RedisKey, Script } from './redis-scripts.js';
 import type { RedisTarget } from './redis-url.js';
@@ -29,6 +30,7 @@ export class RedisLink {
   readonly #reader: Redis;
   readonly #writer: Redis;
   readonly #listener: Redis;
+  readonly #master: MasterWatch;
   #durability: Promise<Durability> | undefined;
   /** Which connection of the writer this is. */
   #connection = 0;
@@ -40,7 +42,7 @@ export class RedisLink {
     this.target = target;
     this.#log = log;
     const options = optionsOf(target.options);
-    this.#reader = new Redis({ ...options, failoverDetector: target.sentinel });
+    this.#reader = new Redis(options);
     this.#writer = new Redis(options);
     this.#listener = new Redis({ ...options, autoResubscribe: false });
     for (const redis of [this.#reader, this.#writer, this.#listener])
@@ -59,6 +61,9 @@ export class RedisLink {
       this.#listener.subscribe(this.channel).catch((e: Error) => this.#failed(e)),
     );
     this.#listener.on('message', onWake);
+    this.#master = new MasterWatch(target, () => {
+      for (const redis of [this.#reader, this.#writer, this.#listener]) redis.disconnect(true);
+    });
   }
 
   /** Begins; resolves at once, the connections come when they can. */
@@ -173,6 +178,7 @@ export class RedisLink {
 
   close(): void {
     this.#closed = true;
+    this.#master[Symbol.dispose]();
     for (const redis of [this.#reader, this.#writer, this.#listener]) redis.disconnect();
   }
 

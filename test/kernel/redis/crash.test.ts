@@ -1,5 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import { afterEach, expect, it } from 'vitest';
+import { Host } from './hosts.js';
 import { freePort, RedisServer, until } from './server.js';
 import { flaps, lost, WriterProcess } from './writers.js';
 
@@ -67,8 +68,11 @@ it('a master killed under writes: Sentinel names another, nothing acknowledged i
     /connected_slaves:2/.test(String(await master.ask('INFO', 'replication'))),
   );
   await until(
-    'Sentinels know one another',
-    async () => /sentinels=3/.test(String(await sentinels[0]?.ask('INFO', 'sentinel'))),
+    'Sentinels know one another and the replicas',
+    async () => {
+      const told = await Promise.all(sentinels.map(async (s) => String(await s.ask('INFO', 'sentinel'))));
+      return told.every((t) => /slaves=2,sentinels=3/.test(t));
+    },
     30_000,
   );
   const url = `redis+sentinel://${sentinels.map((s) => `127.0.0.1:${s.port}`).join(',')}/house`;
@@ -95,4 +99,46 @@ it('a master killed under writes: Sentinel names another, nothing acknowledged i
   const held = await agree(writers);
   expect(lost(writers, held)).toEqual([]);
   for (const w of writers) expect(flaps(w)).toEqual([]);
+});
+
+it('a host that only reads notices that Sentinel has named another master, though the old one still answers', async () => {
+  const old = keep(await new RedisServer({ port: await freePort() }).start());
+  const next = keep(
+    await new RedisServer({ port: await freePort(), conf: [`replicaof 127.0.0.1 ${old.port}`] }).start(),
+  );
+  const sentinel = keep(
+    await new RedisServer({
+      port: await freePort(),
+      sentinel: true,
+      conf: [`sentinel monitor house 127.0.0.1 ${old.port} 1`],
+    }).start(),
+  );
+  const url = `redis+sentinel://127.0.0.1:${sentinel.port}/house?replicas=0`;
+  await until('it follows', async () =>
+    /master_link_status:up/.test(String(await next.ask('INFO', 'replication'))),
+  );
+  const reader = keep(await Host.open(url));
+  await reader.store.put('list/x', 1);
+  await until('the replica has it', async () => (await next.ask('HLEN', '{drawbridge}:items')) === 1);
+  const connections = async (): Promise<number> =>
+    Number(/total_connections_received:(\d+)/.exec(String(await sentinel.ask('INFO', 'stats')))?.[1]);
+  // Each question here is a connection, too: a further one between two of them is the reader's.
+  let last = await connections();
+  await until(
+    'Sentinel was asked',
+    async () => {
+      const now = await connections();
+      const more = now - last;
+      last = now;
+      return more > 1;
+    },
+    30_000,
+  );
+  await next.ask('REPLICAOF', 'NO', 'ONE');
+  await sentinel.ask('SENTINEL', 'REMOVE', 'house');
+  await sentinel.ask('SENTINEL', 'MONITOR', 'house', '127.0.0.1', next.port, 1);
+  const writer = keep(await Host.open(url));
+  await writer.store.put('list/x', 2);
+  await until('the reader has moved', async () => (await reader.store.get('list/x'))?.value === 2, 30_000);
+  expect(reader.store.health().ok).toBe(true);
 });

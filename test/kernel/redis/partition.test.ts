@@ -117,8 +117,11 @@ it('a master cut off with a host: it acknowledges nothing, and when it is back t
     /connected_slaves:2/.test(cli(left, LEFT, port, 'INFO', 'replication')),
   );
   await until(
-    'Sentinels know one another',
-    () => /sentinels=3/.test(cli(right, RIGHT, 26379, 'INFO', 'sentinel')),
+    'Sentinels know one another and the replicas',
+    () =>
+      [26379, 26380, 26381].every((p) =>
+        /slaves=2,sentinels=3/.test(cli(right, RIGHT, p, 'INFO', 'sentinel')),
+      ),
     30_000,
   );
   const url = `redis+sentinel://${[26379, 26380, 26381].map((p) => `${RIGHT}:${p}`).join(',')}/house`;

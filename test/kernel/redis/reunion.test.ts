@@ -134,26 +134,24 @@ it('another store in place of the old one is taken over, and said', async () => 
   const a = await host();
   for (let i = 0; i < 30; i++) await a.store.put(`list/${i}`, i);
   await redis.kill();
-  const other = await new RedisServer({ port: redis.port }).start();
-  try {
-    // Another host of another fleet wrote there before.
-    await other.ask('HSET', '{drawbridge}:meta', 'id', 'other', 'revision', 2, 'tip', 'n2', 'floor', 0);
-    await other.ask('HSET', '{drawbridge}:items', 'list/5', '"theirs"', 'list/q', '"theirs"');
-    await other.ask('ZADD', '{drawbridge}:index', 1, 'list/5', 2, 'list/q');
-    await other.ask('ZADD', '{drawbridge}:marks', 1, 'n1', 2, 'n2');
-    await inStep(
-      a,
-      new Map([
-        ['list/5', 'theirs'],
-        ['list/q', 'theirs'],
-      ]),
-    );
-    expectGrowing(a);
-    expect(a.said.some((s) => /another store/.test(s.msg ?? ''))).toBe(true);
-    await a.store.put('list/5', 'mine', { ifRevision: (await a.store.get('list/5'))?.revision ?? -1 });
-  } finally {
-    await other[Symbol.asyncDispose]();
-  }
+  const other = await new RedisServer({ port: await freePort() }).start();
+  await other.ask('HSET', '{drawbridge}:meta', 'id', 'other', 'revision', 2, 'tip', 'n2', 'floor', 0);
+  await other.ask('HSET', '{drawbridge}:items', 'list/5', '"theirs"', 'list/q', '"theirs"');
+  await other.ask('ZADD', '{drawbridge}:index', 1, 'list/5', 2, 'list/q');
+  await other.ask('ZADD', '{drawbridge}:marks', 1, 'n1', 2, 'n2');
+  await other.kill();
+  rmSync(aof(), { recursive: true });
+  cpSync(join(other.dir, 'appendonlydir'), aof(), { recursive: true });
+  await other[Symbol.asyncDispose]();
+  await redis.start();
+  const theirs = new Map([
+    ['list/5', 'theirs'],
+    ['list/q', 'theirs'],
+  ]);
+  await inStep(a, theirs);
+  expectGrowing(a);
+  expect(a.said.some((s) => /another store/.test(s.msg ?? ''))).toBe(true);
+  await a.store.put('list/5', 'mine', { ifRevision: (await a.store.get('list/5'))?.revision ?? -1 });
 });
 
 it('a last good that is damaged is read anew', async () => {
