@@ -85,7 +85,11 @@ export class RedisServer {
     const command = ['redis-server', this.#conf, ...(sentinel ? ['--sentinel'] : [])];
     const [file = '', ...args] = netns ? ['nsenter', `--net=/run/netns/${netns}`, '--', ...command] : command;
     this.#child = spawn(file, args, { stdio: 'ignore' });
-    if (!netns) await until('redis answers', () => this.ask('PING'));
+    if (!netns)
+      await until('redis answers', () => this.ask('PING')).catch(async (e: unknown) => {
+        await this[Symbol.asyncDispose]();
+        throw e;
+      });
     return this;
   }
 
