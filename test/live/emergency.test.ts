@@ -138,6 +138,23 @@ describe('pause', () => {
 });
 
 describe('lockdown', () => {
+  it('published services go on answering', async () => {
+    const serve = "require('http').createServer((q, r) => r.end('here')).listen(80)";
+    await lab.start({
+      name: 'served',
+      network: 'front',
+      labels: { 'drawbridge.mode': 'enforce' },
+      args: ['-p', '8088:80'],
+      cmd: ['node', '-e', serve],
+    });
+    const asked = () => lab.probeFromNet('http', `http://${lab.addresses.host4}:8088/`);
+    await waitFor('the service', async () => (await asked()).ok, 20_000, 200);
+    await cli('lockdown');
+    expect((await asked()).ok).toBe(true);
+    await cli('lockdown', '--off');
+    await lab.docker('rm', '-f', 'served');
+  });
+
   it('leaves nothing to anybody: flows are cut, neighbours are out of reach, a pause does not help', async () => {
     await cli('pause', 'other', '--for', '10m');
     await stream(other);

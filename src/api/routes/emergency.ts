@@ -6,10 +6,11 @@ import { BadRequestError } from '../problems.js';
 import { LockdownRequestSchema, LockdownSchema, PauseRequestSchema, PauseSchema } from '../schemas.js';
 import { ContainerParams } from './containers.js';
 
+const ADMIN = { role: 'admin' } as const;
 type Params = Static<typeof ContainerParams>;
 type PauseBody = Static<typeof PauseRequestSchema>;
 
-/** Pauses of one container and of all, and the lockdown. */
+/** Pauses of one container and of all, and the lockdown: what touches all is an admin's. */
 export function emergencyRoutes(context: Context): void {
   pauseRoutes(context, '/v1/containers/:container/pause', 'Do not enforce this container for a time');
   pauseRoutes(context, '/v1/pause', 'Enforce no container for a time');
@@ -17,11 +18,13 @@ export function emergencyRoutes(context: Context): void {
 }
 
 function pauseRoutes({ server, controller }: Context, url: string, summary: string): void {
-  const params = url.includes(':container') ? { params: ContainerParams } : {};
+  const isOfOne = url.includes(':container');
+  const params = isOfOne ? { params: ContainerParams } : {};
+  const config = isOfOne ? {} : ADMIN;
   const begin = { summary, ...params, body: PauseRequestSchema, response: { 201: PauseSchema } };
   server.post<{ Params: Partial<Params>; Body: PauseBody }>(
     url,
-    { schema: begin },
+    { schema: begin, config },
     async (request, reply) => {
       const forMs = milliseconds(request.body.for);
       const pause = await controller.pause(request.params.container, forMs, whoIs(request));
@@ -29,7 +32,7 @@ function pauseRoutes({ server, controller }: Context, url: string, summary: stri
     },
   );
   const end = { summary: `End it: ${summary}`, ...params, response: { 204: Type.Null() } };
-  server.delete<{ Params: Partial<Params> }>(url, { schema: end }, async (request, reply) => {
+  server.delete<{ Params: Partial<Params> }>(url, { schema: end, config }, async (request, reply) => {
     await controller.endPause(request.params.container, whoIs(request));
     return reply.code(204).send();
   });
@@ -46,7 +49,7 @@ function lockdownRoutes({ server, controller }: Context): void {
   };
   server.put<{ Body: Static<typeof LockdownRequestSchema> }>(
     '/v1/lockdown',
-    { schema: put },
+    { schema: put, config: ADMIN },
     async (request) => {
       await controller.setLockdown(request.body.on, whoIs(request));
       return lockdownBody(controller);

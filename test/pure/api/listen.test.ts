@@ -131,6 +131,9 @@ describe('over TCP', () => {
     ['write', 'POST', '/v1/tokens', 403],
     ['write', 'DELETE', '/v1/tokens/x', 403],
     ['write', 'POST', '/v1/teardown', 403],
+    ['write', 'POST', '/v1/pause', 403],
+    ['write', 'PUT', '/v1/lockdown', 403],
+    ['read', 'POST', '/v1/containers/web/pause', 403],
     ['admin', 'GET', '/v1/tokens', 200],
     ['admin', 'DELETE', '/v1/tokens/x', 204],
   ])('the role %s: %s %s answers %i', async (role, method, url, status) => {
