@@ -1,6 +1,7 @@
 import type { PortRange } from '../model/entry.js';
 import { formatAddress, parseCidr, type Range, rangeHas } from '../model/ip.js';
 import { hex, identityMark, type Marks, UNATTRIBUTED } from './marks.js';
+import type { NftProgram } from './nft-program.js';
 import type { BridgeDesired, DesiredInput, Member, Shape } from './state.js';
 
 /** The mark of a container's packets: who, and how its policy is held. */
@@ -81,13 +82,6 @@ export function enforcedAddresses(members: readonly Member[]): {
 
 export const BRIDGE_TABLE = 'drawbridge';
 
-/** What the bridge table is made of beside its elements. */
-export interface BridgeProgram {
-  /** Maps, sets, and chains without their rules. */
-  readonly declarations: string;
-  readonly rules: ReadonlyMap<string, readonly string[]>;
-}
-
 const DECLARATIONS = `
   map id4 { typeof meta iif . ether saddr . ip saddr : meta mark; }
   map id6 { typeof meta iif . ether saddr . ip6 saddr : meta mark; }
@@ -132,9 +126,10 @@ const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
  * The rules of `table bridge`: one prerouting chain that turns a port into a mark and lifts what passes between
  * neighbours into the host's FORWARD, where the one policy is. Loaded once; afterwards only elements change.
  */
-export function bridgeProgram({ marks }: Shape): BridgeProgram {
+export function bridgeProgram({ marks }: Shape): NftProgram {
   const E = hex(marks.enforced);
   return {
+    table: `bridge ${BRIDGE_TABLE}`,
     declarations: DECLARATIONS,
     rules: new Map([
       [

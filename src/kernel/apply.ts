@@ -1,9 +1,11 @@
+import { backstopProgram } from '../desired/backstop-table.js';
 import type { DesiredState, Shape, TableName } from '../desired/state.js';
 import type { Family } from '../model/ip.js';
 import { diffFamily } from './diff-tables.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
 import { restoreScript, type TableEdit } from './iptables-text.js';
+import { programScript } from './nft-program.js';
 import { bridgeScript, closingScript, hasOurLayout } from './nft-text.js';
 import { type Observed, RESTORE } from './observe.js';
 
@@ -23,13 +25,14 @@ export interface Plan {
 export function planSteps(shape: Shape, desired: DesiredState, observed: Observed): Plan {
   const sets = diffSets(desired.sets, observed.sets);
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
-  const bridge = bridgeScript(shape, desired.bridge, observed.bridge);
+  const backstop = programScript(shape, backstopProgram(shape), observed.backstop);
+  const nft = `${backstop}${bridgeScript(shape, desired.bridge, observed.bridge)}`;
   const stages = [
     closing(shape, observed),
     ipsetStep(sets.tighten + sets.loosen),
     tables.flatMap((t) => t.plain),
     ...MORTAL.map((name) => tables.flatMap((t) => t.mortal.get(name) ?? [])),
-    bridge ? [{ tool: 'nft' as const, script: bridge }] : [],
+    nft ? [{ tool: 'nft' as const, script: nft }] : [],
     ipsetStep(sets.destroy),
   ];
   return { stages: stages.filter((s) => s.length > 0), refill: sets.refill };

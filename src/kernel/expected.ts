@@ -1,10 +1,12 @@
+import { backstopProgram } from '../desired/backstop-table.js';
+import { bridgeProgram } from '../desired/bridge.js';
 import { chainHashes } from '../desired/rules.js';
 import type { DesiredState, Shape, TableDesired } from '../desired/state.js';
 import type { Family } from '../model/ip.js';
 import { placeOf } from './diff-tables.js';
 import { bareMember, type SavedSet } from './ipset-text.js';
 import type { SavedRule, SavedTable, SavedTables } from './iptables-text.js';
-import { programTags } from './nft-text.js';
+import { programTags } from './nft-program.js';
 import type { Observed } from './observe.js';
 
 /** What the kernel holds after a plan has run without error: spares reading it back after every change. */
@@ -12,7 +14,12 @@ export function expectedAfter(shape: Shape, desired: DesiredState, before: Obser
   return {
     tables: new Map(([4, 6] as const).map((f) => [f, tablesAfter(f, desired, before, shape.prefix)])),
     sets: new Map([...desired.sets].map(([name, s]) => [name, savedSet(s)])),
-    bridge: { exists: true, rules: programTags(shape), elements: desired.bridge },
+    bridge: {
+      exists: true,
+      rules: programTags(shape, bridgeProgram(shape)),
+      elements: desired.bridge,
+    },
+    backstop: { exists: true, rules: programTags(shape, backstopProgram(shape)) },
   };
 }
 

@@ -1,5 +1,6 @@
 import type { BridgeDesired } from '../desired/state.js';
-import { type ObservedBridge, ruleTag } from './nft-text.js';
+import { type ObservedProgram, ruleTag } from './nft-program.js';
+import type { ObservedBridge } from './nft-text.js';
 
 interface JsonObject {
   readonly [key: string]: unknown;
@@ -11,17 +12,25 @@ export type IndexOf = (ifname: string) => number | undefined;
 
 /** Reads `nft -j list table bridge drawbridge`. What cannot be read is left out: it is then written again. */
 export function parseBridge(json: string, indexOf: IndexOf): ObservedBridge {
-  const root: unknown = JSON.parse(json);
-  const items = isObject(root) && Array.isArray(root.nftables) ? root.nftables.filter(isObject) : [];
   const named = new Map<string, unknown[]>();
-  const rules: string[] = [];
-  for (const item of items) {
+  for (const item of itemsOf(json)) {
     const holder = item.map ?? item.set;
     if (isObject(holder) && Array.isArray(holder.elem)) named.set(String(holder.name), holder.elem);
-    const rule = item.rule;
-    if (isObject(rule)) rules.push(ruleTag(String(rule.chain), String(rule.comment ?? '')));
   }
-  return { exists: true, rules, elements: elements(named, indexOf) };
+  return { ...parseProgram(json), elements: elements(named, indexOf) };
+}
+
+/** The rules of any `nft -j list table`. */
+export function parseProgram(json: string): ObservedProgram {
+  const rules = itemsOf(json).flatMap(({ rule }) =>
+    isObject(rule) ? [ruleTag(String(rule.chain), String(rule.comment ?? ''))] : [],
+  );
+  return { exists: true, rules };
+}
+
+function itemsOf(json: string): JsonObject[] {
+  const root: unknown = JSON.parse(json);
+  return isObject(root) && Array.isArray(root.nftables) ? root.nftables.filter(isObject) : [];
 }
 
 function elements(named: ReadonlyMap<string, readonly unknown[]>, indexOf: IndexOf): BridgeDesired {

@@ -1,12 +1,10 @@
-import { createHash } from 'node:crypto';
 import { BRIDGE_TABLE, bridgeProgram } from '../desired/bridge.js';
 import { hex } from '../desired/marks.js';
 import type { BridgeDesired, Shape } from '../desired/state.js';
+import { layoutOf, lines, type ObservedProgram, programScript } from './nft-program.js';
 
 /** The bridge table as it stands: its rules' tags in order, and the elements, keyed as we write them. */
-export interface ObservedBridge {
-  readonly exists: boolean;
-  readonly rules: readonly string[];
+export interface ObservedBridge extends ObservedProgram {
   readonly elements: BridgeDesired;
 }
 export const EMPTY_BRIDGE: BridgeDesired = {
@@ -25,27 +23,6 @@ export const EMPTY_BRIDGE: BridgeDesired = {
 };
 const MAPS = ['id4', 'id6', 'loose', 'up'] as const;
 const SETS = ['strict', 'macs', 'exempt', 'hostmac', 'enf4', 'enf6', 'mcast4', 'mcast6'] as const;
-const TAG_LENGTH = 12;
-
-/** "CHAIN TAG:PLACE" of every rule of our program, as its comments tell it back (`ruleTag`). */
-export function programTags(shape: Shape): string[] {
-  const { rules } = bridgeProgram(shape);
-  const tag = tagOf(shape);
-  return [...rules].flatMap(([chain, all]) => all.map((_, n) => ruleTag(chain, `${tag}:${n}`)));
-}
-export const ruleTag = (chain: string, comment: string): string => `${chain} ${comment}`;
-
-/** "LAYOUT-HASH": how marks are laid out, and the program itself. */
-function tagOf(shape: Shape): string {
-  const { declarations, rules } = bridgeProgram(shape);
-  const hash = createHash('sha256')
-    .update(`${declarations}\n${[...rules].flat(2).join('\n')}`)
-    .digest('hex')
-    .slice(0, TAG_LENGTH);
-  return `${layoutOf(shape)}-${hash}`;
-}
-const layoutOf = (shape: Shape): string => shape.marks.all.toString(16);
-
 /** The marks that stand in the table mean what ours do. False too when nobody can tell; rules of others do not count. */
 export function hasOurLayout(shape: Shape, { rules }: ObservedBridge): boolean {
   const layouts = rules.flatMap((r) => / ([0-9a-f]+)-[0-9a-f]+:\d+$/.exec(r)?.[1] ?? []);
@@ -61,33 +38,13 @@ export const closingScript = (): string =>
 
 /** The nft file that takes the table from observed to desired, one transaction; base chains are never removed. */
 export function bridgeScript(shape: Shape, desired: BridgeDesired, observed: ObservedBridge): string {
-  const program = isCurrent(shape, observed) ? '' : loadProgram(shape);
+  const program = bridgeProgram(shape);
+  const load = programScript(shape, program, observed);
   const gone: string[] = [];
   const added: string[] = [];
   for (const name of MAPS) diffMap(name, desired[name], observed.elements[name], gone, added);
   for (const name of SETS) diffSet(name, desired[name], observed.elements[name], gone, added);
-  return `${program}${lines([...gone, ...added])}`;
-}
-
-const isCurrent = (shape: Shape, { rules }: ObservedBridge): boolean =>
-  byChain(rules).join() === byChain(programTags(shape)).join();
-
-/** Chains have no order among themselves, their rules have. */
-const byChain = (tags: readonly string[]): string[] =>
-  [...tags].sort((a, b) => chainOf(a).localeCompare(chainOf(b)));
-const chainOf = (tag: string): string => tag.slice(0, tag.indexOf(' '));
-
-/** Whatever stands of it: what is missing is declared, every chain emptied and filled again. */
-function loadProgram(shape: Shape): string {
-  const { declarations, rules } = bridgeProgram(shape);
-  const tag = tagOf(shape);
-  const table = (body: string): string => `table bridge ${BRIDGE_TABLE} {${body}\n}\n`;
-  const flush = [...rules.keys()].map((chain) => `flush chain bridge ${BRIDGE_TABLE} ${chain}`);
-  const filled = [...rules].map(
-    ([chain, all]) => `
-  chain ${chain} {${all.map((r, n) => `\n    ${r} comment "${tag}:${n}"`).join('')}\n  }`,
-  );
-  return `${table(declarations)}${lines(flush)}${table(filled.join(''))}`;
+  return `${load}${lines([...gone, ...added])}`;
 }
 
 function diffMap(
@@ -119,4 +76,3 @@ function diffSet(
 const value = (v: string | number): string => (typeof v === 'number' ? hex(v) : v);
 const element = (verb: 'add' | 'delete', name: string, members: readonly (string | number)[]): string =>
   `${verb} element bridge ${BRIDGE_TABLE} ${name} { ${members.join(', ')} }`;
-const lines = (l: readonly string[]): string => (l.length === 0 ? '' : `${l.join('\n')}\n`);

@@ -1,9 +1,11 @@
+import { BACKSTOP_TABLE } from '../desired/backstop-table.js';
 import { BRIDGE_TABLE } from '../desired/bridge.js';
 import type { Family } from '../model/ip.js';
 import { type Exec, must } from './exec.js';
 import { parseSetSave, type SavedSet } from './ipset-text.js';
 import { parseSave, type SavedTables } from './iptables-text.js';
-import { type IndexOf, parseBridge } from './nft-parse.js';
+import { type IndexOf, parseBridge, parseProgram } from './nft-parse.js';
+import type { ObservedProgram } from './nft-program.js';
 import { EMPTY_BRIDGE, type ObservedBridge } from './nft-text.js';
 
 /** What of ours, and around ours, the kernel holds. */
@@ -11,17 +13,18 @@ export interface Observed {
   readonly tables: ReadonlyMap<Family, SavedTables>;
   readonly sets: ReadonlyMap<string, SavedSet>;
   readonly bridge: ObservedBridge;
+  readonly backstop: ObservedProgram;
 }
 export const SAVE: Readonly<Record<Family, string>> = { 4: 'iptables-save', 6: 'ip6tables-save' };
 export const RESTORE: Readonly<Record<Family, string>> = { 4: 'iptables-restore', 6: 'ip6tables-restore' };
 
 /** Reads everything. Any tool that fails fails the whole: a half view would be taken for the truth. */
 export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Promise<Observed> {
-  const [v4, v6, sets, bridge] = await Promise.all([
+  const [v4, v6, sets, nft] = await Promise.all([
     must(run, SAVE[4], []),
     must(run, SAVE[6], []),
     must(run, 'ipset', ['save']),
-    observeBridge(run, indexOf),
+    observeNft(run, indexOf),
   ]);
   return {
     tables: new Map([
@@ -29,13 +32,24 @@ export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Prom
       [6, parseSave(v6, prefix)],
     ]),
     sets: parseSetSave(sets, prefix),
-    bridge,
+    ...nft,
   };
 }
 
-async function observeBridge(run: Exec, indexOf: IndexOf): Promise<ObservedBridge> {
-  const tables = await must(run, 'nft', ['list', 'tables', 'bridge']);
-  if (!tables.split('\n').includes(`table bridge ${BRIDGE_TABLE}`))
-    return { exists: false, rules: [], elements: EMPTY_BRIDGE };
-  return parseBridge(await must(run, 'nft', ['-j', 'list', 'table', 'bridge', BRIDGE_TABLE]), indexOf);
+async function observeNft(
+  run: Exec,
+  indexOf: IndexOf,
+): Promise<{ bridge: ObservedBridge; backstop: ObservedProgram }> {
+  const tables = (await must(run, 'nft', ['list', 'tables'])).split('\n');
+  const list = async (table: string): Promise<string | undefined> =>
+    tables.includes(`table ${table}`)
+      ? must(run, 'nft', ['-j', 'list', 'table', ...table.split(' ')])
+      : undefined;
+  const [bridge, backstop] = await Promise.all([list(`bridge ${BRIDGE_TABLE}`), list(BACKSTOP_TABLE)]);
+  return {
+    bridge: bridge ? parseBridge(bridge, indexOf) : { ...ABSENT, elements: EMPTY_BRIDGE },
+    backstop: backstop ? parseProgram(backstop) : ABSENT,
+  };
 }
+
+const ABSENT: ObservedProgram = { exists: false, rules: [] };

@@ -8,7 +8,7 @@ const RESTART_MS = 1_000;
 function concerns(line: string, prefix: string): boolean {
   if (/ (DOCKER-USER|FORWARD|INPUT|OUTPUT|PREROUTING)( |$)/.test(line)) return true;
   return (
-    line.includes(`${prefix}-`) || line.includes(' bridge drawbridge') || line.startsWith('delete table')
+    line.includes(`${prefix}-`) || / (bridge|inet) drawbridge/.test(line) || line.startsWith('delete table')
   );
 }
 

@@ -1,3 +1,4 @@
+import { BACKSTOP_TABLE } from '../desired/backstop-table.js';
 import { BRIDGE_TABLE } from '../desired/bridge.js';
 import { removalEdits } from './diff-tables.js';
 import { type Exec, must } from './exec.js';
@@ -27,6 +28,10 @@ export async function teardownRules(
   if (observed.bridge.exists) {
     await must(run, 'nft', ['delete', 'table', 'bridge', BRIDGE_TABLE]);
     removed.push(`table bridge ${BRIDGE_TABLE}`);
+  }
+  if (observed.backstop.exists) {
+    await must(run, 'nft', ['delete', 'table', ...BACKSTOP_TABLE.split(' ')]);
+    removed.push(`table ${BACKSTOP_TABLE}`);
   }
   if (observed.sets.size > 0) {
     await must(run, 'ipset', ['restore'], {

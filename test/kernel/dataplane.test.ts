@@ -63,16 +63,24 @@ describe('the kernel takes a desired state and gives it back', () => {
     ['flush', 'chain', 'bridge', 'drawbridge', 'ports'],
     ['insert', 'rule', 'bridge', 'drawbridge', 'lift', 'accept'],
     ['delete', 'chain', 'bridge', 'drawbridge', 'ports'],
+    ['flush', 'table', 'inet', 'drawbridge_backstop'],
+    ['delete', 'table', 'inet', 'drawbridge_backstop'],
   ])('sees and repairs nft %s %s', async (...command) => {
     const plane = new Dataplane(ns.exec, shape, none);
     const desired = compile(input(member(2, POLICY)));
     await plane.apply(desired);
-    const before = ns.run('nft', '-s', 'list', 'table', 'bridge', 'drawbridge');
+    const listed = (): string[] =>
+      ['bridge drawbridge', 'inet drawbridge_backstop'].flatMap((t) =>
+        ns
+          .run('nft', '-s', 'list', 'table', ...t.split(' '))
+          .split('\n')
+          .sort(),
+      );
+    const before = listed();
     ns.run('nft', ...command);
     plane.invalidate();
     expect(await plane.apply(desired)).toMatchObject({ changed: true, repaired: true });
-    const lines = (text: string): string[] => text.split('\n').sort();
-    expect(lines(ns.run('nft', '-s', 'list', 'table', 'bridge', 'drawbridge'))).toEqual(lines(before));
+    expect(listed()).toEqual(before);
     plane.invalidate();
     expect(await plane.apply(desired)).toMatchObject({ changed: false, repaired: false });
   });

@@ -41,7 +41,7 @@ export async function placeForeign(lab: Lab): Promise<void> {
   await lab.inHost(['nft', '-f', '-'], { check: true, input: FOREIGN_NFT });
 }
 
-interface Kernel {
+export interface Kernel {
   /** "ip filter DOCKER-USER -A …", in order. */
   readonly ours: readonly string[];
   readonly others: readonly string[];
@@ -52,10 +52,12 @@ const RESTLESS = /^add DB-(cut|alive)/;
 /** Everything that stands, rule by rule, without counters and time-outs. */
 export async function readKernel(lab: Lab): Promise<Kernel> {
   const { iptables, ip6tables, ipset } = await lab.snapshotKernel();
-  const bridge = await lab.inHost(['nft', '--stateless', 'list', 'tables']);
-  const own = bridge.stdout.includes('table bridge drawbridge')
-    ? (await lab.inHost(['nft', '--stateless', 'list', 'table', 'bridge', 'drawbridge'])).stdout
-    : '';
+  const tables = (await lab.inHost(['nft', '--stateless', 'list', 'tables'])).stdout.split('\n');
+  let own = '';
+  for (const table of ['bridge drawbridge', 'inet drawbridge_backstop'].filter((t) =>
+    tables.includes(`table ${t}`),
+  ))
+    own += (await lab.inHost(['nft', '--stateless', 'list', 'table', ...table.split(' ')])).stdout;
   const stranger = await lab.inHost(['nft', '--stateless', 'list', 'table', 'inet', 'stranger']);
   const rules = [...named('ip', iptables), ...named('ip6', ip6tables)];
   const sets = ipset.split('\n').filter((l) => l !== '' && !RESTLESS.test(l));
@@ -72,8 +74,8 @@ const hooked = (line: string): string => line.replace(/(DOCKER-USER|FORWARD) (.*
 const byChain = (lines: readonly string[]): string[] =>
   [...lines].sort((a, b) => (chainOf(a) < chainOf(b) ? -1 : chainOf(a) > chainOf(b) ? 1 : 0));
 const chainOf = (line: string): string => /^\S+ \S+ (?::|-A )\S+/.exec(line)?.[0] ?? line;
-/** The kernel seeds each set's hash anew. */
-const bare = (line: string): string => line.replace(/ initval \S+/, '');
+/** The kernel seeds each set's hash anew, and lets it grow. */
+const bare = (line: string): string => line.replace(/ (initval|hashsize) \S+/g, '');
 
 /** Each line of iptables-save with family and table before it. */
 function named(family: string, saved: string): string[] {
