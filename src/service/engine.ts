@@ -17,6 +17,7 @@ import { DockerWatch } from '../docker/watch.js';
 import { KernelAdapter } from '../kernel/adapter.js';
 import { exec } from '../kernel/exec.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
+import { LegacyTables } from '../kernel/netlink/legacy-tables.js';
 import { PacketLog } from '../kernel/netlink/log.js';
 import { parsePacket } from '../kernel/netlink/packet.js';
 import { PacketQueue } from '../kernel/netlink/queue.js';
@@ -141,6 +142,7 @@ export class Engine {
         resting: () => this.reconciler.resting,
         log,
         dns: this.dns,
+        ...this.#legacyTables(),
       }),
     );
     this.#open.push(
@@ -198,6 +200,13 @@ export class Engine {
 
   #repair(what: string): void {
     this.reconciler.trigger(`changed by others: ${what}`, true);
+  }
+
+  #legacyTables(): { tables?: () => string } {
+    if (!this.hostMode.isLegacy) return {};
+    const tables = new LegacyTables();
+    this.#open.push(tables);
+    return { tables: () => tables.fingerprint() };
   }
 
   #makeDrift(): Drift {

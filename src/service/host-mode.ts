@@ -28,7 +28,8 @@ export class HostMode implements Disposable {
   readonly senders: HostSenderTable;
   readonly resolvers: HostResolvers;
   readonly #o: HostModeOptions;
-  #isLegacy = false;
+  /** The command iptables is iptables-legacy. */
+  isLegacy = false;
 
   constructor(options: HostModeOptions) {
     const { folder, kernel, dns, port, log } = options;
@@ -37,14 +38,14 @@ export class HostMode implements Disposable {
       cgroups: kernel.cgroups,
       parents: readParents(folder),
       onParents: (p) => this.#keep(p),
-      singles: () => !this.#isLegacy,
+      singles: () => !this.isLegacy,
     });
     this.resolvers = new HostResolvers({ dns, port, addresses: kernel.addressTable, log });
   }
 
   /** Before the first pass. Where Docker will put containers, as far as it can be told before there are any. */
   async prepare(): Promise<void> {
-    this.#isLegacy = (await exec('iptables', ['--version'])).stdout.includes('legacy');
+    this.isLegacy = (await exec('iptables', ['--version'])).stdout.includes('legacy');
     const said = parentOf(textOf(DAEMON_FILE));
     if (said) this.senders.expect(said);
     if (!said && (await this.#driver()) === 'cgroupfs') this.senders.expect(DEFAULT_PARENT);

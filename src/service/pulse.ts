@@ -12,10 +12,12 @@ export interface PulseOptions {
   /** Passes begun so far; undefined while one runs. */
   readonly resting: () => number | undefined;
   readonly dns: DnsService;
+  /** Where no monitor tells of changed rules: something that differs when they have changed. */
+  readonly tables?: () => string;
   readonly log: Logger;
 }
 const BEAT_MS = 400;
-/** A whole look at rules that nobody announced to have changed, every so many beats (iptables-legacy has no monitor). */
+/** A whole look at rules that nobody announced to have changed, every so many beats. */
 const FULL_LOOK_BEATS = 50;
 const PURGE_BEATS = 150;
 /** Members that end within this may be gone already. */
@@ -25,6 +27,7 @@ const SOON_MS = 2_000;
 export class Pulse implements AsyncDisposable {
   readonly #o: PulseOptions;
   #beats = 0;
+  #tables: string | undefined;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void>;
@@ -39,6 +42,7 @@ export class Pulse implements AsyncDisposable {
       await this.#o.kernel.heartbeat();
       if (this.#beats % FULL_LOOK_BEATS === FULL_LOOK_BEATS - 1) this.#o.tampered('periodic look');
       else await this.#lookAtSets();
+      this.#lookAtTables();
       if (this.#beats % PURGE_BEATS === 0) this.#o.dns.purge();
     } catch (e) {
       this.#o.log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a look at the kernel failed');
@@ -46,6 +50,13 @@ export class Pulse implements AsyncDisposable {
     }
     this.#beats += 1;
     if (!this.#stopped) this.#timer = setTimeout(() => (this.#running = this.#beat()), BEAT_MS);
+  }
+
+  /** Our own changes count too: a look costs little. */
+  #lookAtTables(): void {
+    const now = this.#o.tables?.();
+    if (now !== this.#tables && this.#tables !== undefined) this.#o.tampered('tables of iptables-legacy');
+    this.#tables = now;
   }
 
   /** A set that is gone or has lost members: somebody destroyed or flushed it. */

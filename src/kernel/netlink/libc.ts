@@ -24,6 +24,9 @@ const call = {
   setsockopt: declare<(fd: number, level: number, name: number, value: Buffer, length: number) => number>(
     'int setsockopt(int, int, int, const void *, uint)',
   ),
+  getsockopt: declare<(fd: number, level: number, name: number, into: Buffer, length: Buffer) => number>(
+    'int getsockopt(int, int, int, void *, void *)',
+  ),
   send: declare<(fd: number, data: Buffer, length: number, flags: number) => number>(
     'long send(int, const void *, size_t, int)',
   ),
@@ -76,6 +79,13 @@ export function trySocketOption(fd: number, level: number, name: number, value: 
 export function setSocketOption(fd: number, level: number, name: number, value: number, what: string): void {
   const errno = trySocketOption(fd, level, name, value);
   if (errno !== 0) throw new NetlinkError(`set socket option ${what}`, errno);
+}
+
+/** Reads an option into `into`, whose content is part of the question; returns the error number, 0 when all went well. */
+export function readSocketOption(fd: number, level: number, name: number, into: Buffer): number {
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(into.length);
+  return call.getsockopt(fd, level, name, into, length) < 0 ? koffi.errno() : 0;
 }
 
 /** Sends one datagram; returns the error number, 0 when all went well. */
