@@ -1,7 +1,7 @@
-import type { Logger } from '../ports.js';
 import type { InForce } from './enforcer.js';
+import { Ahead, type AheadOptions } from './namespace-ahead.js';
 
-export interface NamespaceDnsOptions {
+export interface NamespaceDnsOptions extends AheadOptions {
   /** The container may have Docker's embedded resolver at all. */
   readonly embedded: (container: string) => boolean;
   /** Whether Docker's resolver would ask for this container from the host's namespace; true while nobody can tell. */
@@ -12,11 +12,11 @@ export interface NamespaceDnsOptions {
   readonly pathOf: (container: string) => string | undefined;
   /** Path of the namespace that a veth of ours leads into. */
   readonly pathBehind: (port: number) => string | undefined;
-  /** Opens our sockets inside and lays the rules that lead to them; disposing closes the sockets. */
-  readonly attach: (container: string, path: string) => Promise<Disposable>;
-  /** Takes the rules out again. */
-  readonly detach: (path: string) => Promise<void>;
-  readonly log: Logger;
+  /** Containers that are about to get a namespace. */
+  readonly awaited: () => readonly string[];
+  readonly exists: (container: string) => boolean;
+  /** By what is known of it before anything of it stands in the kernel. */
+  readonly isEnforced: (container: string) => boolean;
 }
 interface Attached {
   readonly path: string;
@@ -31,8 +31,9 @@ const AT_ONCE = 8;
 export class NamespaceDns {
   readonly #o: NamespaceDnsOptions;
   readonly #attached = new Map<string, Attached>();
-  readonly #attaching = new Map<string, Promise<void>>();
+  readonly #attaching = new Map<string, { readonly path: string; readonly done: Promise<void> }>();
   readonly #failed = new Map<string, string>();
+  readonly #ahead: Ahead;
   /** Containers whose namespace holds nothing of an earlier service, whose sockets died with it. */
   readonly #clear = new Set<string>();
   #state: InForce | undefined;
@@ -40,9 +41,11 @@ export class NamespaceDns {
   #habit = true;
   readonly #waiting: (() => void)[] = [];
   #chain: Promise<void> = Promise.resolve();
+  #ended = false;
 
   constructor(options: NamespaceDnsOptions) {
     this.#o = options;
+    this.#ahead = new Ahead(options);
   }
 
   isAttached(container: string): boolean {
@@ -63,8 +66,30 @@ export class NamespaceDns {
   /** Its port has just moved into its namespace: some 50 ms are left before its first instruction, too few for a pass. */
   arrived(container: string, port: number): void {
     this.#clear.add(container);
-    if (this.#habit && this.#wants(this.#state, container))
-      void this.#attach(container, this.#o.pathBehind(port));
+    const path = this.#o.pathBehind(port);
+    const isPrepared = path !== undefined && this.#ahead.has(path);
+    // what leads to us is answered, whoever turns out to be behind it: an observed container's questions are relayed
+    if (isPrepared || (this.#habit && this.#wants(this.#state, container)))
+      void this.#attach(container, path);
+  }
+
+  /**
+   * A sandbox has been made, and it is not said for whom. Where all who wait for one are to be enforced, it is furnished
+   * now: from a port's arrival on there may be too little time.
+   */
+  appeared(path: string): void {
+    if (this.#ended || !this.#habit || this.#ahead.has(path) || this.#isTaken(path)) return;
+    const awaited = this.#o.awaited().filter((id) => this.#o.embedded(id));
+    if (awaited.length === 0 || !awaited.every((id) => this.#o.isEnforced(id))) return;
+    this.#ahead.begin(path);
+  }
+
+  /** Its port's arrival may have been told before its file's. */
+  #isTaken(path: string): boolean {
+    return (
+      [...this.#attached.values()].some((held) => held.path === path) ||
+      [...this.#attaching.values()].some((begun) => begun.path === path)
+    );
   }
 
   async close(): Promise<void> {
@@ -91,15 +116,20 @@ export class NamespaceDns {
   }
 
   async #idle(): Promise<void> {
+    this.#ended = true;
     this.#state = undefined;
+    await this.#ahead.end();
     await this.#chain;
-    await Promise.all(this.#attaching.values());
+    await this.#settled();
+  }
+
+  async #settled(): Promise<void> {
+    await Promise.all([...this.#attaching.values()].map((begun) => begun.done));
   }
 
   async #sync(state: InForce): Promise<void> {
-    await Promise.all(this.#attaching.values());
-    for (const [id, held] of this.#attached)
-      if (!this.#wants(state, id) || this.#o.pathOf(id) !== held.path) await this.#drop(state, id);
+    await this.#settled();
+    for (const [id, held] of this.#attached) if (this.#isStale(state, id, held.path)) await this.#drop(id);
     for (const id of this.#failed.keys()) if (!state.members.has(id)) this.#failed.delete(id);
     const missing = [...state.members.keys()].filter((id) => this.#wants(state, id));
     for (let i = 0; i < missing.length; i += AT_ONCE)
@@ -144,7 +174,7 @@ export class NamespaceDns {
 
   async #clearOne(id: string): Promise<void> {
     const path = this.#o.pathOf(id);
-    if (path === undefined || !this.#o.isSettled(id)) return;
+    if (path === undefined || this.#ahead.has(path) || !this.#o.isSettled(id)) return;
     if (this.#wants(this.#state, id) && (await this.#needs(id))) return; // its turn to be furnished comes again
     await this.#o.detach(path).then(
       () => this.#clear.add(id),
@@ -158,11 +188,22 @@ export class NamespaceDns {
     return member?.policy.mode === 'enforce' && !member.host && this.#o.embedded(id);
   }
 
-  async #drop(state: InForce, id: string): Promise<void> {
+  /** What was attached ahead of the pass that knows it is not. */
+  #isStale(state: InForce, id: string, path: string): boolean {
+    const member = state.members.get(id);
+    const now = this.#o.pathOf(id);
+    return (
+      !this.#o.exists(id) ||
+      (member !== undefined && member.policy.mode !== 'enforce') ||
+      (now !== undefined && now !== path)
+    );
+  }
+
+  async #drop(id: string): Promise<void> {
     const held = this.#attached.get(id);
     this.#attached.delete(id);
     held?.sockets[Symbol.dispose]();
-    if (held && state.members.has(id)) await this.#o.detach(held.path).catch(() => undefined);
+    if (held && this.#o.exists(id)) await this.#o.detach(held.path).catch(() => undefined); // gone with its container
   }
 
   async #attachIfNeeded(id: string): Promise<void> {
@@ -187,16 +228,17 @@ export class NamespaceDns {
   }
 
   #attach(id: string, path: string | undefined): Promise<void> {
-    const running = this.#attaching.get(id);
+    const running = this.#attaching.get(id)?.done;
     if (running || this.#attached.has(id) || path === undefined) return running ?? Promise.resolve();
-    const started = this.#furnish(id, path).finally(() => this.#attaching.delete(id));
-    this.#attaching.set(id, started);
-    return started;
+    const done = this.#furnish(id, path).finally(() => this.#attaching.delete(id));
+    this.#attaching.set(id, { path, done });
+    return done;
   }
 
   async #furnish(id: string, path: string): Promise<void> {
     try {
-      const sockets = await this.#o.attach(id, path);
+      const prepared = await (this.#ahead.take(path) ?? this.#o.prepare(path));
+      const sockets = prepared.claim(id);
       this.#attached.set(id, { path, sockets, hostAsked: undefined });
       this.#failed.delete(id);
       this.#o.log.debug({ container: id, path }, 'a resolver of ours answers inside');

@@ -4,7 +4,7 @@ import type { HostLink, SocketEnds } from '../ports.js';
 import { type Plan, runStep } from './apply.js';
 import { Cgroups } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
-import { type Exec, must } from './exec.js';
+import type { Exec } from './exec.js';
 import { HostAddresses } from './host-addresses.js';
 import { type HostSaid, hostSaid } from './host-marks.js';
 import { LinkCache } from './link-cache.js';
@@ -138,11 +138,6 @@ export class KernelAdapter implements AsyncDisposable {
       if ((await this.sets.members(set)) === undefined) continue; // torn down
       for (const half of HALVES[family]) await this.sets.remove(set, half);
     }
-  }
-
-  /** Runs an nft script inside a container's namespace. */
-  async nftInside(namespace: string, script: string): Promise<void> {
-    await must(this.#run, 'nsenter', [`--net=${namespace}`, '--', 'nft', '-f', '-'], { input: script });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -9,7 +9,7 @@ export interface LinkSource {
 
 /**
  * The host's links, kept by the kernel's announcements: asking for them takes the lock that every start of a container
- * holds for long. The MAC at a veth's far end is noted while both ends are still here, before Docker moves one away.
+ * holds for long. The MAC at a veth's far end is noted while both ends are here, and asked for once Docker has moved one away.
  */
 export class LinkCache {
   readonly #source: LinkSource;
@@ -29,6 +29,8 @@ export class LinkCache {
 
   put(link: Link): void {
     this.#links.set(link.index, link);
+    // Docker gives the far end its MAC once it is inside: what was noted before then is another
+    if (link.linkNamespaceId !== undefined) this.#peerMacs.delete(link.index);
     if (link.kind === 'veth') this.#pair(link);
   }
 

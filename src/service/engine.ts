@@ -60,6 +60,7 @@ export class Engine {
   readonly namespaceDns: NamespaceDns;
   readonly hostWatch: HostWatch;
   lastRepair: string | null = null;
+  readonly #folders: SandboxFolders;
   readonly #o: EngineOptions;
   /** A veth on a bridge that no network has: asked about at once. */
   readonly #foreign = new ForeignPorts(performance.now.bind(performance), () => this.#relist());
@@ -93,12 +94,14 @@ export class Engine {
     this.#classifier = this.#makeClassifier();
     this.#drift = this.#makeDrift();
     this.hold = this.#makeHold();
+    this.#folders = new SandboxFolders(config.state);
     this.namespaceDns = makeNamespaceDns({
       kernel: this.kernel,
       dns: this.dns,
       docker: this.docker,
       state: () => this.state,
-      folders: new SandboxFolders(config.state),
+      folders: this.#folders,
+      policyOf: this.policies.policyOf,
       log,
     });
     this.hostWatch = new HostWatch({ config, docker: this.docker, state: () => this.state, log });
@@ -125,6 +128,7 @@ export class Engine {
     this.#foreign.unproven(this.docker.view(), await this.kernel.links(new Set()));
     await this.#firstView();
     await this.hostMode.prepare();
+    this.#open.push(this.#folders.follow((path) => this.namespaceDns.appeared(path)));
     this.#open.push(this.hostMode);
     this.reconciler.trigger('start', true);
     this.reconciler.begin();
@@ -288,6 +292,7 @@ export class Engine {
     }
     this.names.applied(state);
     this.hold.settle();
+    this.#folders.noteAll(state.view.containers.values());
     this.namespaceDns.applied(state);
     this.#search.refresh(state.members.keys());
     this.#o.onApplied?.();

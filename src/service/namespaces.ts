@@ -1,18 +1,24 @@
-import { readdirSync } from 'node:fs';
+import { closeSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { InForce } from '../control/enforcer.js';
+import type { Prepared } from '../control/namespace-ahead.js';
 import { NamespaceDns } from '../control/namespace-dns.js';
-import { namespaceRules, namespaceRulesGone } from '../dns/namespace.js';
+import type { NamespaceSockets } from '../dns/server.js';
 import type { DnsService } from '../dns/service.js';
 import { needsNamespaceDns } from '../docker/resolv.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import { tcpListenFd, udpSocketFd } from '../kernel/netlink/namespace.js';
+import { layResolverRules, removeResolverRules } from '../kernel/resolver-rules.js';
+import type { ContainerFacts } from '../model/container.js';
+import type { Policy } from '../model/policy.js';
 import type { Logger } from '../ports.js';
 import type { SandboxFolders } from './sandbox-folders.js';
 
 const RESOLVER = '127.0.0.11';
 const TRIES = 8;
+const POLL_MS = 2;
 const PORTS = { from: 20_000, count: 40_000 } as const;
 
 /** Finds and furnishes containers' network namespaces. */
@@ -39,13 +45,12 @@ class Namespaces {
   };
 
   readonly pathBehind = (port: number): string | undefined => {
+    this.#folders.renew();
     const nsid = this.#kernel.namespaceBehind(port);
     return nsid === undefined ? undefined : this.#sandboxOf(nsid);
   };
 
   #sandboxOf(nsid: number): string | undefined {
-    for (const c of this.#state()?.view.containers.values() ?? [])
-      if (c.privileges?.sandboxKey) this.#folders.note(c.privileges.sandboxKey);
     for (const folder of this.#folders)
       for (const name of filesIn(folder)) {
         const path = join(folder, name);
@@ -54,21 +59,28 @@ class Namespaces {
     return undefined;
   }
 
-  /** Sockets first, then the rules that lead to them. The port is chance: a container cannot sit on it beforehand. */
-  readonly attach = async (container: string, path: string): Promise<Disposable> => {
+  /**
+   * Sockets, and the rules that lead to them. The port is chance: a container cannot sit on it beforehand. Questions wait
+   * in the sockets until it is known whose they are.
+   */
+  readonly prepare = async (path: string): Promise<Prepared> => {
     this.#folders.note(path);
-    const { sockets, port } = openSockets(path);
-    const attached = this.#dns.attachNamespace(container, sockets);
+    const { sockets, port } = await openSockets(path);
     try {
-      await this.#kernel.nftInside(path, namespaceRules(port));
-      return attached;
+      layResolverRules(path, port);
     } catch (e) {
-      attached[Symbol.dispose]();
+      closeAll(sockets);
       throw e;
     }
+    return {
+      claim: (container) => this.#dns.attachNamespace(container, sockets),
+      drop: () => closeAll(sockets),
+    };
   };
 
-  readonly detach = (path: string): Promise<void> => this.#kernel.nftInside(path, namespaceRulesGone());
+  readonly detach = async (path: string): Promise<void> => {
+    removeResolverRules(path);
+  };
 }
 
 function filesIn(folder: string): string[] {
@@ -79,18 +91,38 @@ function filesIn(folder: string): string[] {
   }
 }
 
-function openSockets(namespace: string): { sockets: { udpFd: number; tcpFd: number }; port: number } {
-  let last: unknown;
-  for (let n = 0; n < TRIES; n++) {
+/** Of a sandbox that is being made: its file is not mounted yet, or its loopback is still down. */
+const NOT_YET = new Set(['EINVAL', 'EADDRNOTAVAIL']);
+const MADE_WITHIN_MS = 500;
+
+async function openSockets(namespace: string): Promise<{ sockets: NamespaceSockets; port: number }> {
+  const end = performance.now() + MADE_WITHIN_MS;
+  for (let n = 1; ; n++) {
     const port = PORTS.from + Math.floor(Math.random() * PORTS.count);
-    const place = { family: 4, address: RESOLVER, port, namespace } as const;
     try {
-      return { sockets: { udpFd: udpSocketFd(place), tcpFd: tcpListenFd(place) }, port };
+      return { sockets: socketsAt(namespace, port), port };
     } catch (e) {
-      last = e;
+      const isYetToCome = NOT_YET.has((e as NodeJS.ErrnoException).code ?? '');
+      if (isYetToCome ? performance.now() > end : n >= TRIES) throw e;
+      if (isYetToCome) await delay(POLL_MS);
     }
   }
-  throw last;
+}
+
+function socketsAt(namespace: string, port: number): NamespaceSockets {
+  const place = { family: 4, address: RESOLVER, port, namespace } as const;
+  const udpFd = udpSocketFd(place);
+  try {
+    return { udpFd, tcpFd: tcpListenFd(place) };
+  } catch (e) {
+    closeSync(udpFd);
+    throw e;
+  }
+}
+
+function closeAll({ udpFd, tcpFd }: NamespaceSockets): void {
+  closeSync(udpFd);
+  closeSync(tcpFd);
 }
 
 export interface NamespaceDnsParts {
@@ -99,6 +131,7 @@ export interface NamespaceDnsParts {
   readonly docker: DockerWatch;
   readonly state: () => InForce | undefined;
   readonly folders: SandboxFolders;
+  readonly policyOf: (facts: ContainerFacts) => Policy;
   readonly log: Logger;
 }
 
@@ -109,8 +142,19 @@ function mayBeEmbedded(docker: DockerWatch, id: string): boolean {
   return endpoints.some((e) => networks.get(e.networkId)?.name !== 'bridge');
 }
 
+/**
+ * Connected to a network, and without a port that is known to be theirs: a sandbox that appears is one of theirs, since
+ * Docker makes it some 70 ms after `network:connect`.
+ */
+function awaited({ docker, state }: NamespaceDnsParts): string[] {
+  const { containers } = docker.view();
+  const bound = new Set([...(state()?.ports.bindings.values() ?? [])].map((b) => b.container));
+  const begun = [...containers.values()].filter((c) => c.state === 'starting' || c.state === 'running');
+  return begun.filter((c) => c.endpoints.length > 0 && !bound.has(c.id)).map((c) => c.id);
+}
+
 export function makeNamespaceDns(parts: NamespaceDnsParts): NamespaceDns {
-  const { docker, log } = parts;
+  const { docker, policyOf, log } = parts;
   const namespaces = new Namespaces(parts);
   return new NamespaceDns({
     embedded: (id) => mayBeEmbedded(docker, id),
@@ -121,7 +165,13 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): NamespaceDns {
     },
     pathOf: namespaces.pathOf,
     pathBehind: namespaces.pathBehind,
-    attach: namespaces.attach,
+    prepare: namespaces.prepare,
+    awaited: () => awaited(parts),
+    exists: (id) => docker.view().containers.has(id),
+    isEnforced: (id) => {
+      const facts = docker.view().containers.get(id);
+      return facts !== undefined && policyOf(facts).mode === 'enforce';
+    },
     detach: namespaces.detach,
     log,
   });

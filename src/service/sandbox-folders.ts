@@ -1,5 +1,6 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, type FSWatcher, readFileSync, watch, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { ContainerFacts } from '../model/container.js';
 
 const USUAL = '/var/run/docker/netns';
 const fileOf = (state: string): string => join(state, 'sandbox-folders.json');
@@ -8,6 +9,8 @@ const fileOf = (state: string): string => join(state, 'sandbox-folders.json');
 export class SandboxFolders {
   readonly #state: string;
   readonly #folders: Set<string>;
+  readonly #watchers = new Map<string, FSWatcher>();
+  #onNew: ((path: string) => void) | undefined;
 
   constructor(state: string) {
     this.#state = state;
@@ -20,6 +23,42 @@ export class SandboxFolders {
     if (this.#folders.has(folder)) return;
     this.#folders.add(folder);
     writeFileSync(fileOf(this.#state), JSON.stringify([...this.#folders]));
+    this.renew();
+  }
+
+  /** The folders of all sandboxes that Docker tells of. */
+  noteAll(containers: Iterable<ContainerFacts>): void {
+    for (const c of containers) if (c.privileges?.sandboxKey) this.note(c.privileges.sandboxKey);
+  }
+
+  /** Tells of every sandbox from its making on (of its end, too), some 90 ms before the container's first instruction. */
+  follow(onNew: (path: string) => void): Disposable {
+    this.#onNew = onNew;
+    this.renew();
+    return {
+      [Symbol.dispose]: () => {
+        this.#onNew = undefined;
+        for (const w of this.#watchers.values()) w.close();
+        this.#watchers.clear();
+      },
+    };
+  }
+
+  /** Looks for folders that were not there yet: Docker makes its own with its first container. */
+  renew(): void {
+    for (const folder of this.#folders)
+      if (this.#onNew && !this.#watchers.has(folder) && existsSync(folder)) this.#watch(folder);
+  }
+
+  #watch(folder: string): void {
+    const watcher = watch(folder, { persistent: false }, (event, name) => {
+      if (event === 'rename' && name !== null) this.#onNew?.(join(folder, name));
+    });
+    watcher.on('error', () => {
+      watcher.close(); // the folder went: `renew` finds the next one
+      this.#watchers.delete(folder);
+    });
+    this.#watchers.set(folder, watcher);
   }
 
   [Symbol.iterator](): Iterator<string> {

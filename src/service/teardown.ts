@@ -2,11 +2,12 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
 import { isHostResolver } from '../desired/host-net.js';
-import { namespaceRulesGone } from '../dns/namespace.js';
 import { Cgroups } from '../kernel/cgroups.js';
 import { exec } from '../kernel/exec.js';
 import { type Found, isUntouched, readChains } from '../kernel/found.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
+import { NetlinkError } from '../kernel/netlink/errors.js';
+import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { teardownRules } from '../kernel/teardown.js';
 import { readParents } from './host-mode.js';
 import { readFolders } from './sandbox-folders.js';
@@ -43,7 +44,7 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
   } finally {
     addresses.close();
   }
-  removed.push(...(await tidyNamespaces(config.state)), ...removeParents(config.state));
+  removed.push(...tidyNamespaces(config.state), ...removeParents(config.state));
   return removed;
 }
 
@@ -56,17 +57,16 @@ function removeParents(state: string): string[] {
 }
 
 /** Our table in containers' own namespaces, where the service did not take it out itself. */
-async function tidyNamespaces(state: string): Promise<string[]> {
+function tidyNamespaces(state: string): string[] {
   const removed: string[] = [];
   for (const path of readFolders(state).flatMap((folder) =>
     listed(folder).map((name) => join(folder, name)),
   )) {
-    const tables = await exec('nsenter', [`--net=${path}`, '--', 'nft', 'list', 'tables', 'inet']);
-    if (!tables.stdout.includes('table inet drawbridge')) continue;
-    const gone = await exec('nsenter', [`--net=${path}`, '--', 'nft', '-f', '-'], {
-      input: namespaceRulesGone(),
-    });
-    if (gone.code === 0) removed.push(`resolver rules in namespace ${path}`);
+    try {
+      if (removeResolverRules(path)) removed.push(`resolver rules in namespace ${path}`);
+    } catch (e) {
+      if (!(e instanceof NetlinkError)) throw e; // a file that leads to no namespace any more
+    }
   }
   return removed;
 }

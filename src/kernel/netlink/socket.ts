@@ -75,6 +75,31 @@ export class NetlinkSocket implements Disposable {
   }
 
   /**
+   * Messages in one send: nfnetlink's batches, of which all stand or none (its first and last message are the batch's
+   * own marks, which nobody acknowledges). Throws NetlinkError with the first refusal.
+   */
+  transaction(operation: string, outs: readonly Outgoing[]): void {
+    const first = this.#sequence + 1;
+    const inner = (n: number): boolean => n > 0 && n < outs.length - 1;
+    const bytes = outs.map((out, n) => {
+      const flags = (out.flags ?? 0) | FLAG.request | (inner(n) ? FLAG.ack : 0);
+      return encodeMessage(out.type, flags, first + n, out.body);
+    });
+    this.#sequence = first + outs.length;
+    const errno = sendDatagram(this.#fd, Buffer.concat(bytes));
+    if (errno !== 0) throw new NetlinkError(operation, errno);
+    for (let reads = 0; reads < MAX_READS_PER_REQUEST; reads++) {
+      const data = this.#receive(operation);
+      if (data === 'nothing') return;
+      if (data === 'overrun') throw new NetlinkError(operation, ENOBUFS);
+      for (const m of parseMessages(data).messages) {
+        const ack = m.type === MESSAGE.error ? parseAcknowledgement(m) : { errno: 0 };
+        if (ack.errno !== 0) throw refusal(operation, ack);
+      }
+    }
+  }
+
+  /**
    * A whole dump, decoded message by message as it comes (`decode` returns undefined to leave one out; it must copy what
    * it keeps). Works in slices of 5 ms so that the event loop breathes; dumps of one socket queue up. A dump that the
    * kernel marks as interrupted by a change starts over. Rejects with NetlinkError.

@@ -1,8 +1,8 @@
-import { execFile, execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { embeddedResolver, namespaceRules, namespaceRulesGone } from '../../../src/dns/namespace.js';
 import { tcpListenFd, udpSocketFd } from '../../../src/kernel/netlink/namespace.js';
+import { layResolverRules, removeResolverRules } from '../../../src/kernel/resolver-rules.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 import { Authority, a } from './authority.js';
 import { queryFor } from './client.js';
@@ -54,6 +54,7 @@ function outcome(text: string): string {
 }
 
 const execFileAsync = promisify(execFile);
+const embeddedResolver = '127.0.0.11';
 const port = 24_053;
 const dockerPort = 39_053;
 let ns: Netns;
@@ -68,9 +69,6 @@ async function run(proto: string, to: number, name: string, source = ''): Promis
   const { stdout } = await execFileAsync('nsenter', [`--net=${ns.path}`, '--', process.execPath, ...args]);
   return outcome(stdout);
 }
-const nft = (text: string) =>
-  execFileSync('nsenter', [`--net=${ns.path}`, '--', 'nft', '-f', '-'], { input: text });
-
 beforeAll(async () => {
   ns = makeNetns();
   ns.run('ip', 'link', 'set', 'lo', 'up');
@@ -84,7 +82,7 @@ beforeAll(async () => {
   house.policy.allowed.set('good.test', {});
   const place = { family: 4, address: embeddedResolver, port, namespace: ns.path } as const;
   house.service.attachNamespace('boxed', { udpFd: udpSocketFd(place), tcpFd: tcpListenFd(place) });
-  nft(namespaceRules(port));
+  layResolverRules(ns.path, port);
 });
 afterAll(() => {
   house.close();
@@ -166,14 +164,14 @@ describe("Docker's rules, put there after ours", () => {
   });
 
   it('win again when ours are gone, so that they were tried in earnest', async () => {
-    nft(namespaceRulesGone());
-    nft(namespaceRulesGone());
+    expect(removeResolverRules(ns.path)).toBe(true);
+    expect(removeResolverRules(ns.path)).toBe(false);
     expect(await run('udp', 53, 'evil.test')).toBe('answered');
     expect(docker.log).toHaveLength(1);
     ns.run('python3', '-c', forger, String(dockerPort), String(port));
     await expect.poll(() => docker.log.length).toBeGreaterThan(1);
-    nft(namespaceRules(port));
-    nft(namespaceRules(port));
+    layResolverRules(ns.path, port);
+    layResolverRules(ns.path, port);
     expect(await run('udp', 53, 'evil.test')).toBe('rcode 3');
   });
 });

@@ -14,12 +14,15 @@ const veth = (index: number, peerIndex: number, mac: string, extra: Partial<Link
 const nobody = { list: async () => [], getLinkInNamespace: () => undefined };
 
 describe('links kept by announcements', () => {
-  it('notes the far MAC while both ends are here, and keeps it when Docker moves one away', async () => {
-    const cache = new LinkCache(nobody);
+  it('notes the far MAC while both ends are here, and asks for the one that Docker gives it once it is moved', async () => {
+    const cache = new LinkCache({ ...nobody, getLinkInNamespace: () => veth(8, 7, '02:42:ac:11:00:02') });
     await cache.all(new Set());
     cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 3 }));
-    cache.put(veth(8, 7, '02:42:ac:11:00:02'));
-    cache.gone(veth(8, 7, '02:42:ac:11:00:02'));
+    cache.put(veth(8, 7, 'ee:00:00:00:00:08'));
+    expect(await cache.all(new Set())).toContainEqual(
+      expect.objectContaining({ index: 7, peerMac: 'ee:00:00:00:00:08' }),
+    );
+    cache.gone(veth(8, 7, 'ee:00:00:00:00:08'));
     cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 3, linkNamespaceId: 4 }));
     expect(await cache.all(new Set())).toMatchObject([
       { index: 7, master: 3, netnsId: 4, peerMac: '02:42:ac:11:00:02' },

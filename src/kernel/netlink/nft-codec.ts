@@ -1,0 +1,129 @@
+/** Messages of nf_tables (include/uapi/linux/netfilter/nf_tables.h): as much as a few rules need, pure. */
+import { attribute, cString, FLAG, nested, netfilterBody, u8, u16be, u32be, u32le } from './codec.js';
+import type { Outgoing } from './socket.js';
+
+const SUBSYSTEM = 10;
+const MESSAGE = { newTable: 0, delTable: 2, newChain: 3, newRule: 6 } as const;
+const BATCH = { begin: 0x10, end: 0x11 } as const;
+const FLAG_APPEND = 0x800;
+const FAMILY_INET = 1;
+const NFPROTO_IPV4 = 2;
+const VERDICT_REGISTER = 0;
+const META = { iif: 4, nfproto: 15, l4proto: 16 } as const;
+const PAYLOAD = { network: 1, transport: 2 } as const;
+const IPV4_SOURCE = 12;
+const IPV4_DESTINATION = 16;
+const REJECT = { icmp: 0, tcpReset: 1 } as const;
+const PORT_UNREACHABLE = 3;
+const VERDICT = { drop: 0, accept: 1 } as const;
+const DNAT = 1;
+
+export const PROTO = { tcp: 6, udp: 17 } as const;
+export const HOOK = { input: 1, output: 3 } as const;
+/** One expression of a rule; a rule goes on to the next only where the one before it holds. */
+type Expression = readonly Buffer[];
+
+const expression = (name: string, ...data: readonly Buffer[]): Buffer =>
+  nested(1, attribute(1, cString(name)), nested(2, ...data));
+const cmp = (register: number, value: Buffer, not = false): Buffer =>
+  expression(
+    'cmp',
+    attribute(1, u32be(register)),
+    attribute(2, u32be(not ? 1 : 0)),
+    nested(3, attribute(1, value)),
+  );
+const meta = (key: number, value: Buffer, not = false): Expression => [
+  expression('meta', attribute(1, u32be(1)), attribute(2, u32be(key))),
+  cmp(1, value, not),
+];
+const payload = (base: number, offset: number, value: Buffer, not = false): Expression => [
+  expression(
+    'payload',
+    attribute(1, u32be(1)),
+    attribute(2, u32be(base)),
+    attribute(3, u32be(offset)),
+    attribute(4, u32be(value.length)),
+  ),
+  cmp(1, value, not),
+];
+const immediate = (register: number, value: Buffer): Buffer =>
+  expression('immediate', attribute(1, u32be(register)), nested(2, attribute(1, value)));
+
+const ipv4 = (address: string): Buffer => Buffer.from(address.split('.').map(Number));
+
+export const isIpv4 = (): Expression => meta(META.nfproto, u8(NFPROTO_IPV4));
+export const source = (address: string, not = false): Expression =>
+  payload(PAYLOAD.network, IPV4_SOURCE, ipv4(address), not);
+export const destination = (address: string): Expression =>
+  payload(PAYLOAD.network, IPV4_DESTINATION, ipv4(address));
+export const protocol = (number: number): Expression => meta(META.l4proto, u8(number));
+/** Where TCP and UDP both have it. */
+export const destinationPort = (port: number): Expression => payload(PAYLOAD.transport, 2, u16be(port));
+export const notFrom = (ifindex: number): Expression => meta(META.iif, u32le(ifindex), true);
+export const verdict = (what: keyof typeof VERDICT): Expression => [
+  expression(
+    'immediate',
+    attribute(1, u32be(VERDICT_REGISTER)),
+    nested(2, nested(2, attribute(1, u32be(VERDICT[what])))),
+  ),
+];
+export const rejectTcp = (): Expression => [expression('reject', attribute(1, u32be(REJECT.tcpReset)))];
+export const rejectIpv4 = (): Expression => [
+  expression('reject', attribute(1, u32be(REJECT.icmp)), attribute(2, u8(PORT_UNREACHABLE))),
+];
+export const dnatIpv4 = (address: string, port: number): Expression => [
+  immediate(1, ipv4(address)),
+  immediate(2, u16be(port)),
+  expression(
+    'nat',
+    attribute(1, u32be(DNAT)),
+    attribute(2, u32be(NFPROTO_IPV4)),
+    attribute(3, u32be(1)),
+    attribute(5, u32be(2)),
+  ),
+];
+
+const message = (type: number, flags: number, ...attributes: readonly Buffer[]): Outgoing => ({
+  type: (SUBSYSTEM << 8) | type,
+  flags,
+  body: netfilterBody(FAMILY_INET, 0, ...attributes),
+});
+
+/** Makes sure that the table is there; `only`: refused with EEXIST when it is there already. */
+export const newTable = (name: string, only?: 'only'): Outgoing =>
+  message(
+    MESSAGE.newTable,
+    FLAG.create | (only === undefined ? 0 : FLAG.exclusive),
+    attribute(1, cString(name)),
+  );
+export const deleteTable = (name: string): Outgoing =>
+  message(MESSAGE.delTable, 0, attribute(1, cString(name)));
+
+export interface BaseChain {
+  readonly name: string;
+  readonly type: 'filter' | 'nat';
+  readonly hook: number;
+  readonly priority: number;
+}
+export const newChain = (table: string, chain: BaseChain): Outgoing =>
+  message(
+    MESSAGE.newChain,
+    FLAG.create,
+    attribute(1, cString(table)),
+    attribute(3, cString(chain.name)),
+    nested(4, attribute(1, u32be(chain.hook)), attribute(2, u32be(chain.priority))),
+    attribute(5, u32be(VERDICT.accept)),
+    attribute(7, cString(chain.type)),
+  );
+export const newRule = (table: string, chain: string, ...parts: readonly Expression[]): Outgoing =>
+  message(
+    MESSAGE.newRule,
+    FLAG.create | FLAG_APPEND,
+    attribute(1, cString(table)),
+    attribute(2, cString(chain)),
+    nested(4, ...parts.flat()),
+  );
+
+const batch = (type: number): Outgoing => ({ type, body: netfilterBody(0, SUBSYSTEM) });
+export const batchBegin = (): Outgoing => batch(BATCH.begin);
+export const batchEnd = (): Outgoing => batch(BATCH.end);

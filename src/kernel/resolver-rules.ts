@@ -1,0 +1,99 @@
+/**
+ * What stands inside a container's own network namespace, where Docker's embedded resolver asks upstream from the
+ * host and nobody there could tell who asked. Written over netlink: a container's start leaves no time to run a program.
+ */
+import { NetlinkError } from './netlink/errors.js';
+import {
+  batchBegin,
+  batchEnd,
+  deleteTable,
+  destination,
+  destinationPort,
+  dnatIpv4,
+  HOOK,
+  isIpv4,
+  newChain,
+  newRule,
+  newTable,
+  notFrom,
+  PROTO,
+  protocol,
+  rejectIpv4,
+  rejectTcp,
+  source,
+  verdict,
+} from './netlink/nft-codec.js';
+import { NetlinkSocket, type Outgoing } from './netlink/socket.js';
+
+/** Docker's embedded resolver (moby libnetwork/resolver.go): port 53 of it is rewritten to a random port by nat rules. */
+const EMBEDDED = '127.0.0.11';
+const TABLE = 'drawbridge';
+const LOOPBACK = 1;
+const PROTOCOLS = [PROTO.udp, PROTO.tcp];
+/** Before iptables' nat OUTPUT (NF_IP_PRI_NAT_DST, -100). */
+const AHEAD_OF_DOCKER = -110;
+const NAT = { name: 'resolver_nat', type: 'nat', hook: HOOK.output, priority: AHEAD_OF_DOCKER } as const;
+const OUT = { name: 'resolver_out', type: 'filter', hook: HOOK.output, priority: 0 } as const;
+const IN = { name: 'resolver_in', type: 'filter', hook: HOOK.input, priority: 0 } as const;
+
+/**
+ * Sends queries for 127.0.0.11:53 to our socket at 127.0.0.11:`port`, and closes everything else there. Applying it
+ * again replaces it in one transaction. Throws NetlinkError.
+ *
+ * - nat: the first chain that maps a connection wins (nf_nat_core.c, nf_nat_inet_fn), so Docker's rules may be put back
+ *   at any time.
+ * - output: Docker's own port would answer a direct query.
+ * - input: a packet socket on lo passes no output hook (the kernel drops that as martian unless route_localnet is set).
+ * - source 127.0.0.11 is refused: no client has it, and as a "reply" to it a forged packet would reach Docker's port.
+ */
+export function layResolverRules(namespace: string, port: number): void {
+  const lay = (...before: readonly Outgoing[]): void =>
+    transact(namespace, 'lay resolver rules', [...before, ...content(port)]);
+  try {
+    lay(newTable(TABLE, 'only'));
+  } catch (e) {
+    if (!(e instanceof NetlinkError) || e.code !== 'EEXIST') throw e;
+    lay(newTable(TABLE), deleteTable(TABLE), newTable(TABLE)); // ten times slower: a deletion waits for all readers
+  }
+}
+
+/** False: there were none. Throws NetlinkError. */
+export function removeResolverRules(namespace: string): boolean {
+  try {
+    transact(namespace, 'remove resolver rules', [deleteTable(TABLE)]);
+    return true;
+  } catch (e) {
+    if (e instanceof NetlinkError && e.code === 'ENOENT') return false;
+    throw e;
+  }
+}
+
+function content(port: number): Outgoing[] {
+  const to = [isIpv4(), destination(EMBEDDED)];
+  const ours = (chain: string): Outgoing[] =>
+    PROTOCOLS.map((p) => {
+      const match = [...to, source(EMBEDDED, true), protocol(p), destinationPort(port)];
+      return newRule(TABLE, chain, ...match, verdict('accept'));
+    });
+  return [
+    ...[NAT, OUT, IN].map((chain) => newChain(TABLE, chain)),
+    ...PROTOCOLS.map((p) =>
+      newRule(TABLE, NAT.name, ...to, protocol(p), destinationPort(53), dnatIpv4(EMBEDDED, port)),
+    ),
+    ...ours(OUT.name),
+    newRule(TABLE, OUT.name, ...to, protocol(PROTO.tcp), rejectTcp()),
+    newRule(TABLE, OUT.name, ...to, rejectIpv4()),
+    newRule(TABLE, IN.name, notFrom(LOOPBACK), ...to, verdict('drop')),
+    ...ours(IN.name),
+    newRule(TABLE, IN.name, ...to, verdict('drop')),
+  ];
+}
+
+function transact(namespace: string, operation: string, messages: readonly Outgoing[]): void {
+  const socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
+  try {
+    socket.transaction(`${operation} in ${namespace}`, [batchBegin(), ...messages, batchEnd()]);
+  } finally {
+    socket.close();
+  }
+}
