@@ -85,6 +85,31 @@ export function dnsTests(where: () => Place): void {
     await c.remove();
   });
 
+  it('names, aliases and services of its own networks resolve; others do not', async () => {
+    const { lab, network, inside } = where();
+    if (network === 'bridge') return; // Docker has no names there
+    const { ip4, ip6 } = inside().db;
+    const id = (await lab.docker('inspect', '-f', '{{.Id}}', 'db')).slice(0, 12);
+    await lab.docker('network', 'create', 'elsewhere');
+    const far = await lab.start({ network: 'elsewhere', name: 'far' });
+    const c = await lab.start(spec('93.184.1.1:80'));
+    await settled(where(), c.name);
+    for (const name of ['db', 'DB', 'store', 'database', id, 'db.user']) {
+      const [a, aaaa] = [
+        await c.probe('dns', '127.0.0.11', name, 'A'),
+        await c.probe('dns', '127.0.0.11', name, 'AAAA'),
+      ];
+      expect({ name, a: a.addresses, aaaa: aaaa.addresses }).toEqual({ name, a: [ip4], aaaa: [ip6] });
+    }
+    expect(await c.probe('dns', '127.0.0.11', 'far', 'A')).toMatchObject({ rcode: 'NXDOMAIN' });
+    await lab.docker('network', 'connect', '--alias', 'joined', 'user', 'far');
+    const joined = (await far.addresses('user')).ip4;
+    await waitFor('the name of one who joined', async () =>
+      (await c.probe('dns', '127.0.0.11', 'joined', 'A')).addresses?.includes(joined),
+    );
+    for (const each of [c, far]) await each.remove();
+  });
+
   it('a denied name is asked of nobody, whichever resolver the container asks', async () => {
     const place = where();
     const { lab } = place;

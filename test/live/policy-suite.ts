@@ -31,6 +31,7 @@ export interface Place {
   readonly network: string;
   readonly dns: Dns;
   drawbridge(): Drawbridge;
+  inside(): Inside;
 }
 
 const patient = (p: Probe): Probe => [...p, '--timeout', TIMEOUT_MS];
@@ -118,6 +119,7 @@ async function inside(lab: Lab, network: string): Promise<Inside> {
   const db = await listener(lab, [5432, 5433], {
     name: 'db',
     network,
+    ...(network === 'bridge' ? {} : { args: ['--network-alias', 'store', '--network-alias', 'database'] }),
     labels: { 'com.docker.compose.service': 'store', 'com.docker.compose.project': 'shop' },
   });
   const { ip4, ip6, gateway } = await db.addresses();
@@ -132,7 +134,7 @@ export function policySuite(dns: Dns): void {
     let drawbridge: Drawbridge;
     beforeAll(async () => {
       lab = await Lab.up({ dns });
-      place = { lab, network, dns, drawbridge: () => drawbridge };
+      place = { lab, network, dns, drawbridge: () => drawbridge, inside: () => world };
       await lab.dns.set(ZONE);
       if (network === 'user') await lab.docker('network', 'create', '--ipv6', network);
       await listener(lab, [9125, 9126, 9127], { network: 'host', labels: { 'drawbridge.mode': 'off' } });
