@@ -1,38 +1,29 @@
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Config } from '../config/config.js';
-import { bindPorts } from '../control/bindings.js';
-import { Classifier } from '../control/classify.js';
 import { Denials } from '../control/denials.js';
-import { Drift } from '../control/drift.js';
 import { Enforcer, type InForce } from '../control/enforcer.js';
 import { ForeignPorts } from '../control/foreign-ports.js';
-import { Hold } from '../control/hold.js';
-import { NamesPolicy } from '../control/names-policy.js';
+import type { NamesPolicy } from '../control/names-policy.js';
 import type { NamespaceDns } from '../control/namespace-dns.js';
 import { Reconciler } from '../control/reconciler.js';
 import type { Shape } from '../desired/state.js';
-import { DnsService } from '../dns/service.js';
+import type { DnsService } from '../dns/service.js';
 import { DockerWatch } from '../docker/watch.js';
 import { KernelAdapter } from '../kernel/adapter.js';
 import { exec } from '../kernel/exec.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
-import { LegacyTables } from '../kernel/netlink/legacy-tables.js';
-import { PacketLog } from '../kernel/netlink/log.js';
-import { parsePacket } from '../kernel/netlink/packet.js';
-import { PacketQueue } from '../kernel/netlink/queue.js';
-import { RulesMonitor } from '../kernel/rules-monitor.js';
-import type { Endpoint, Logger, NameEvent } from '../ports.js';
+import type { Endpoint, Logger } from '../ports.js';
 import { closedPlaces } from './closed.js';
+import { makeNames } from './dns.js';
+import { Holding } from './holding.js';
 import { HostMode } from './host-mode.js';
 import { HostWatch } from './host-watch.js';
-import { InUse } from './in-use.js';
+import { LinkNews } from './link-news.js';
 import { makeNamespaceDns } from './namespaces.js';
 import { Policies, type Said } from './policies.js';
-import { Pulse } from './pulse.js';
 import { SandboxFolders } from './sandbox-folders.js';
-import { SearchDomains } from './search-domains.js';
+import type { SearchDomains } from './search-domains.js';
 import { shapeOf } from './shape.js';
+import { dispose, Upkeep } from './upkeep.js';
 
 export interface EngineOptions {
   readonly config: Config;
@@ -56,7 +47,6 @@ export class Engine {
   readonly enforcer: Enforcer<Flow>;
   readonly hostMode: HostMode;
   readonly reconciler: Reconciler;
-  readonly hold: Hold;
   readonly namespaceDns: NamespaceDns;
   readonly hostWatch: HostWatch;
   lastRepair: string | null = null;
@@ -65,10 +55,10 @@ export class Engine {
   /** A veth on a bridge that no network has: asked about at once. */
   readonly #foreign = new ForeignPorts(performance.now.bind(performance), () => this.#relist());
   readonly #search: SearchDomains;
-  readonly #classifier: Classifier;
-  readonly #drift: Drift;
   readonly #open: (Disposable | AsyncDisposable)[] = [];
-  #queue: PacketQueue | undefined;
+  readonly #upkeep: Upkeep;
+  readonly #links: LinkNews;
+  readonly #holding: Holding;
 
   constructor(options: EngineOptions) {
     const { config, log } = options;
@@ -77,9 +67,17 @@ export class Engine {
     this.kernel = new KernelAdapter(this.shape, exec);
     this.docker = new DockerWatch({ socket: config.docker.socket, log, now: () => performance.now() });
     this.policies = new Policies(config, options.said, () => this.docker.view());
-    this.#search = new SearchDomains((id) => this.docker.resolver(id));
-    this.names = this.#makeNames();
-    this.dns = this.#makeDns();
+    const names = makeNames({
+      config,
+      prefix: this.shape.prefix,
+      kernel: this.kernel,
+      docker: this.docker,
+      log,
+      onEvent: (e) => this.denials.name(e),
+    });
+    this.names = names.policy;
+    this.dns = names.dns;
+    this.#search = names.search;
     this.denials = this.#makeDenials();
     this.hostMode = new HostMode({
       folder: config.state,
@@ -91,9 +89,16 @@ export class Engine {
     });
     this.enforcer = this.#makeEnforcer();
     this.reconciler = new Reconciler({ pass: (p) => this.enforcer.pass(p), log });
-    this.#classifier = this.#makeClassifier();
-    this.#drift = this.#makeDrift();
-    this.hold = this.#makeHold();
+    this.#holding = new Holding({
+      shape: this.shape,
+      docker: this.docker,
+      reconciler: this.reconciler,
+      denials: this.denials,
+      state: () => this.state,
+      setUnattributed: (port) => this.enforcer.setUnattributed(port),
+      onUnattributed: (src) => this.names.stranger(src),
+      log,
+    });
     this.#folders = new SandboxFolders(config.state);
     this.namespaceDns = makeNamespaceDns({
       kernel: this.kernel,
@@ -105,6 +110,25 @@ export class Engine {
       log,
     });
     this.hostWatch = new HostWatch({ config, docker: this.docker, state: () => this.state, log });
+    this.#upkeep = new Upkeep({
+      shape: this.shape,
+      kernel: this.kernel,
+      dns: this.dns,
+      reconciler: this.reconciler,
+      hostWatch: this.hostWatch,
+      state: () => this.state,
+      isLegacy: () => this.hostMode.isLegacy,
+      log,
+    });
+    this.#links = new LinkNews({
+      kernel: this.kernel,
+      docker: this.docker,
+      policies: this.policies,
+      reconciler: this.reconciler,
+      namespaceDns: this.namespaceDns,
+      state: () => this.state,
+      log,
+    });
   }
 
   get state(): InForce | undefined {
@@ -113,9 +137,9 @@ export class Engine {
 
   /** Resolves when the first pass holds. Queue and log are bound before: nothing that is held is lost. */
   async start(): Promise<void> {
-    const { log } = this.#o;
-    await this.kernel.prepare((what, port) => this.#linkNews(what, port));
-    this.#listenToPackets();
+    await this.kernel.prepare((what, port) => this.#links.take(what, port));
+    this.#holding.begin();
+    this.#open.push(this.#holding);
     const { v4, v6, port } = this.shape.dns;
     this.#open.push(await this.dns.listen(v4, port), await this.dns.listen(v6, port));
     this.docker.onChange((view, reason) => {
@@ -134,41 +158,16 @@ export class Engine {
     this.reconciler.begin();
     await this.reconciler.inForce(30_000);
     await this.namespaceDns.whole(NAMESPACES_MS);
-    await this.hostWatch.start();
-    this.#open.push(this.hostWatch);
-    this.#open.push(new RulesMonitor(this.shape.prefix, (what) => this.#changedByOthers(what), log));
-    this.#open.push(
-      new Pulse({
-        kernel: this.kernel,
-        state: () => this.state,
-        tampered: (what) => this.#tampered(what),
-        emptied: (what) => this.#repair(what),
-        resting: () => this.reconciler.resting,
-        log,
-        dns: this.dns,
-        ...this.#legacyTables(),
-      }),
-    );
-    this.#open.push(
-      new InUse({
-        dns: this.dns,
-        flows: this.kernel.flows,
-        marks: this.shape.marks,
-        state: () => this.state,
-        log,
-      }),
-    );
+    this.#open.push(this.#upkeep);
+    await this.#upkeep.begin();
   }
 
   async stop(): Promise<void> {
-    this.#drift.stop();
+    this.#upkeep.stopLooking();
     await this.reconciler.stop();
-    this.hold.close();
+    this.#holding.close();
     await this.namespaceDns.close();
-    for (const part of this.#open.reverse()) {
-      if (Symbol.asyncDispose in part) await part[Symbol.asyncDispose]();
-      else part[Symbol.dispose]();
-    }
+    for (const part of this.#open.reverse()) await dispose(part);
     await this.docker.close();
     this.dns[Symbol.dispose]();
     await this.kernel[Symbol.asyncDispose]();
@@ -190,64 +189,6 @@ export class Engine {
       (e: unknown) =>
         this.#o.log.warn({ err: String(e) }, 'a port on a strange bridge stays closed until Docker answers'),
     );
-  }
-
-  #changedByOthers(what: string): void {
-    this.hostWatch.changed();
-    this.#tampered(what);
-  }
-
-  #tampered(what: string): void {
-    this.#o.log.debug({ what }, 'somebody may have changed rules: looking');
-    this.#drift.suspect(what);
-  }
-
-  #repair(what: string): void {
-    this.reconciler.trigger(`changed by others: ${what}`, true);
-  }
-
-  #legacyTables(): { tables?: () => string } {
-    if (!this.hostMode.isLegacy) return {};
-    const tables = new LegacyTables();
-    this.#open.push(tables);
-    return { tables: () => tables.fingerprint() };
-  }
-
-  #makeDrift(): Drift {
-    return new Drift({
-      look: async () => (this.state ? (await this.kernel.plan(this.state.desired)).stages.length : 0),
-      resting: () => this.reconciler.resting,
-      repair: (what) => this.#repair(what),
-      log: this.#o.log,
-    });
-  }
-
-  #makeNames(): NamesPolicy {
-    return new NamesPolicy({
-      prefix: this.shape.prefix,
-      hostAddresses: () => this.kernel.hostAddresses(),
-      searchDomains: (id) => this.#search.of(id),
-    });
-  }
-
-  #makeDns(): DnsService {
-    const { dns, state } = this.#o.config;
-    mkdirSync(state, { recursive: true, mode: 0o700 });
-    return new DnsService({
-      config: {
-        upstreams: dns.upstreams,
-        zones: dns.zones,
-        minTtl: dns.minTtlMs / 1000,
-        maxTtl: dns.maxTtlMs / 1000,
-        grace: dns.graceMs / 1000,
-      },
-      policy: this.names,
-      sets: this.kernel.sets,
-      original: this.kernel.flows,
-      log: this.#o.log,
-      journal: join(state, 'names.journal'),
-      onEvent: (e: NameEvent) => this.denials.name(e),
-    });
   }
 
   #makeDenials(): Denials {
@@ -291,101 +232,17 @@ export class Engine {
       this.#o.log.warn({}, 'rules of ours were missing or changed: repaired');
     }
     this.names.applied(state);
-    this.hold.settle();
+    this.#holding.settle();
     this.#folders.noteAll(state.view.containers.values());
     this.namespaceDns.applied(state);
     this.#search.refresh(state.members.keys());
     this.#o.onApplied?.();
     this.denials.retain(new Set(state.view.containers.keys()));
   }
-
-  #makeClassifier(): Classifier {
-    return new Classifier({
-      refresh: () => this.docker.refresh(),
-      inForce: (ms) => this.reconciler.inForce(ms),
-      state: () => this.state,
-      setUnattributed: (port) => this.enforcer.setUnattributed(port),
-      log: this.#o.log,
-    });
-  }
-
-  #makeHold(): Hold {
-    return new Hold({
-      marks: this.shape.marks,
-      verdict: (id, verdict, mark) => this.#queue?.verdict(id, verdict, mark),
-      state: () => this.#inKernel(),
-      classify: () => this.#classifier.request(),
-      now: () => performance.now(),
-      onUnattributed: (src) => this.names.stranger(src),
-    });
-  }
-
-  #inKernel() {
-    const { state } = this;
-    if (!state) return undefined;
-    return {
-      ports: state.ports,
-      unattributed: state.unattributed,
-      unattributedMode: state.input.unattributedMode,
-      identityOf: (container: string) => {
-        const m = state.members.get(container);
-        return m && { identity: m.identity, mode: m.policy.mode };
-      },
-      veths: state.veths,
-      listBegan: state.view.listBegan,
-      isUnknownStarting: [...state.view.starting].some((id) => !state.view.containers.has(id)),
-    };
-  }
-
-  #listenToPackets(): void {
-    this.#queue = new PacketQueue({ queue: this.shape.holdQueue }, (p) => {
-      const header = parsePacket(p.payload);
-      if (header.ok)
-        this.hold.take({ id: p.id, mark: p.mark, src: header.value.src, isLocal: p.hook === LOCAL_OUT });
-      else this.#queue?.verdict(p.id, 'drop');
-    });
-    const packets = new PacketLog({ group: this.shape.logGroup }, (p) => {
-      const header = parsePacket(p.payload);
-      if (!header.ok) return;
-      const { src, dst, protocol, dport = 0 } = header.value;
-      this.denials.packet({
-        prefix: p.prefix,
-        mark: p.mark,
-        proto: PROTO[protocol] ?? String(protocol),
-        src,
-        dst,
-        dport,
-      });
-    });
-    this.#open.push(this.#queue, packets);
-  }
-
-  #linkNews(what: 'link' | 'link gone' | 'links overran', port?: number): void {
-    if (what === 'links overran') this.reconciler.trigger(what);
-    else this.reconciler.later(what, what === 'link' ? LINK_MS : GONE_MS);
-    const isIn = port !== undefined && this.kernel.namespaceBehind(port) !== undefined;
-    if (isIn && this.state && !this.state.ports.bindings.has(port)) void this.#portArrived(port, this.state);
-  }
-
-  /** The port stands in its namespace, with the MAC it will have (Docker sets both before it brings it up): now it tells whose it is. */
-  async #portArrived(port: number, state: InForce): Promise<void> {
-    const before = state.ports.bindings;
-    const links = await this.kernel.links(new Set(before.keys()));
-    const { bindings } = bindPorts(this.docker.view(), links, before, this.policies.isManaged);
-    const owner = bindings.get(port)?.container;
-    if (owner !== undefined) this.namespaceDns.arrived(owner, port);
-    this.reconciler.trigger('port');
-  }
 }
 
-/** A new veth's network:connect event comes 15–30 ms behind it; what is gone has time. */
-const LINK_MS = 40;
-const GONE_MS = 500;
 const DOCKER_WAIT_MS = 10_000;
 /** Names work again when the service says that it is ready. */
 const NAMESPACES_MS = 5_000;
-/** NF_INET_LOCAL_OUT */
-const LOCAL_OUT = 3;
-const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
 const wait = (ms: number): Promise<undefined> =>
   new Promise((resolve) => void setTimeout(() => resolve(undefined), ms).unref());

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { BACKSTOP_TABLE } from '../../src/desired/backstop-table.js';
 import { checkKernel } from '../../src/kernel/doctor.js';
 import { type Exec, exec } from '../../src/kernel/exec.js';
 import { selfTest, wrongArrivals } from '../../src/kernel/self-test.js';
@@ -7,15 +8,19 @@ import { makeNetns } from './in-netns.js';
 
 const own = { ...shape, holdQueue: 5353, logGroup: 5353 };
 
-/** A host whose tools say yes and leave out these tables. */
+/** A host whose tools say yes and leave out these tables, of iptables by name and of nft by family and name. */
 const without =
   (...tables: string[]): Exec =>
   (file, args, options) => {
-    const tool = args.find((a) => /^ip6?tables-restore$/.test(a));
-    if (!tool || options?.input === undefined) return exec(file, args, options);
-    const kept = options.input.split(/^(?=\*)/m).filter((t) => !tables.some((x) => t.startsWith(`*${x}\n`)));
-    return exec(file, args, { ...options, input: kept.join('') });
+    if (options?.input === undefined) return exec(file, args, options);
+    const isNft = args.includes('nft') && args.includes('-f');
+    const isIptables = args.some((a) => /^ip6?tables-restore$/.test(a));
+    const destroy = tables.filter((t) => t.includes(' ')).map((t) => `destroy table ${t}\n`);
+    const input = isNft ? `${options.input}${destroy.join('')}` : options.input;
+    const kept = input.split(/^(?=\*)/m).filter((t) => !tables.some((x) => t.startsWith(`*${x}\n`)));
+    return exec(file, args, { ...options, input: isIptables ? kept.join('') : input });
   };
+const EVERY_LAYER = ['filter', 'security', BACKSTOP_TABLE];
 const leftovers = async (): Promise<string> =>
   (await exec('ip', ['netns', 'list'])).stdout
     .split('\n')
@@ -32,13 +37,16 @@ describe('the self-test', () => {
   });
 
   it('is not content with rules that are said to stand', async () => {
-    const wrong = wrongArrivals(await selfTest(without('filter', 'security'), own));
+    const wrong = wrongArrivals(await selfTest(without(...EVERY_LAYER), own));
     expect(wrong).toContainEqual({ phase: 'enforced', family: 4, permitted: true, forbidden: true });
     expect(wrong).toContainEqual({ phase: 'enforced', family: 6, permitted: true, forbidden: true });
   });
 
-  it('the second rule alone holds what is forbidden', async () => {
-    const arrivals = await selfTest(without('filter'), own);
+  it.each([
+    ['second', ['filter']],
+    ['third', ['filter', 'security']],
+  ])('the %s layer alone holds what is forbidden', async (_, gone) => {
+    const arrivals = await selfTest(without(...gone), own);
     const enforced = arrivals.filter((a) => a.phase !== 'without rules');
     expect(enforced.map((a) => a.forbidden)).toEqual([false, false, false, false]);
   });
@@ -54,7 +62,7 @@ describe('the self-test', () => {
   });
 
   it('says what arrived where it should not, and what to do', async () => {
-    const checks = await checkKernel(without('filter', 'security'), own);
+    const checks = await checkKernel(without(...EVERY_LAYER), own);
     const check = checks.find((c) => c.name === 'enforcement');
     expect(check).toMatchObject({ ok: false, level: 'error' });
     expect(check?.detail).toContain(

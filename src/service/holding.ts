@@ -1,0 +1,73 @@
+import { Classifier } from '../control/classify.js';
+import type { Denials } from '../control/denials.js';
+import type { InForce } from '../control/enforcer.js';
+import { Hold } from '../control/hold.js';
+import type { Reconciler } from '../control/reconciler.js';
+import type { Shape } from '../desired/state.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { Logger } from '../ports.js';
+import { inKernel } from './in-kernel.js';
+import { Packets } from './packets.js';
+
+export interface HoldingOptions {
+  readonly shape: Shape;
+  readonly docker: DockerWatch;
+  readonly reconciler: Reconciler;
+  readonly denials: Denials;
+  readonly state: () => InForce | undefined;
+  readonly setUnattributed: (port: number) => void;
+  /** A sender of an unattributed port was let through: its address is no container's. */
+  readonly onUnattributed: (src: string) => void;
+  readonly log: Logger;
+}
+
+/** Packets of unknown ports: held, classified, repeated or dropped; and the denied ones, told. */
+export class Holding implements Disposable {
+  readonly #hold: Hold;
+  readonly #o: HoldingOptions;
+  #packets: Packets | undefined;
+
+  constructor(options: HoldingOptions) {
+    this.#o = options;
+    const { docker, reconciler, state, log } = options;
+    const classifier = new Classifier({
+      refresh: () => docker.refresh(),
+      inForce: (ms) => reconciler.inForce(ms),
+      state,
+      setUnattributed: options.setUnattributed,
+      log,
+    });
+    this.#hold = new Hold({
+      marks: options.shape.marks,
+      verdict: (id, verdict, mark) => this.#packets?.verdict(id, verdict, mark),
+      state: () => inKernel(state()),
+      classify: () => classifier.request(),
+      now: () => performance.now(),
+      onUnattributed: options.onUnattributed,
+    });
+  }
+
+  /** Binds queue and log. */
+  begin(): void {
+    const { holdQueue, logGroup } = this.#o.shape;
+    this.#packets = new Packets({
+      holdQueue,
+      logGroup,
+      held: (p) => this.#hold.take(p),
+      denied: (p) => this.#o.denials.packet(p),
+    });
+  }
+
+  settle(): void {
+    this.#hold.settle();
+  }
+
+  /** What still waits is dropped; what comes from now on is held by nobody, and so denied by the kernel once the queue is gone. */
+  close(): void {
+    this.#hold.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.#packets?.[Symbol.dispose]();
+  }
+}

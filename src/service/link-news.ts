@@ -1,0 +1,54 @@
+import { bindPorts } from '../control/bindings.js';
+import type { InForce } from '../control/enforcer.js';
+import type { NamespaceDns } from '../control/namespace-dns.js';
+import type { Reconciler } from '../control/reconciler.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { KernelAdapter } from '../kernel/adapter.js';
+import type { Logger } from '../ports.js';
+import type { Policies } from './policies.js';
+
+export interface LinkNewsOptions {
+  readonly kernel: KernelAdapter;
+  readonly docker: DockerWatch;
+  readonly policies: Policies;
+  readonly reconciler: Reconciler;
+  readonly namespaceDns: NamespaceDns;
+  readonly state: () => InForce | undefined;
+  readonly log: Logger;
+}
+
+/** A new veth's network:connect event comes 15–30 ms behind it; what is gone has time. */
+const LINK_MS = 40;
+const GONE_MS = 500;
+
+/** What the kernel announces of links, and what follows from it. */
+export class LinkNews {
+  readonly #o: LinkNewsOptions;
+
+  constructor(options: LinkNewsOptions) {
+    this.#o = options;
+  }
+
+  take(what: 'link' | 'link gone' | 'links overran', port?: number): void {
+    const { reconciler, kernel } = this.#o;
+    if (what === 'links overran') reconciler.trigger(what);
+    else reconciler.later(what, what === 'link' ? LINK_MS : GONE_MS);
+    const isIn = port !== undefined && kernel.namespaceBehind(port) !== undefined;
+    const state = this.#o.state();
+    if (isIn && state && !state.ports.bindings.has(port))
+      this.#portArrived(port, state).catch((e: unknown) =>
+        this.#o.log.warn({ err: String(e) }, 'a new port stays closed until the next pass'),
+      );
+  }
+
+  /** The port stands in its namespace, with the MAC it will have (Docker sets both before it brings it up): now it tells whose it is. */
+  async #portArrived(port: number, state: InForce): Promise<void> {
+    const { kernel, docker, policies } = this.#o;
+    const before = state.ports.bindings;
+    const links = await kernel.links(new Set(before.keys()));
+    const { bindings } = bindPorts(docker.view(), links, before, policies.isManaged);
+    const owner = bindings.get(port)?.container;
+    if (owner !== undefined) this.#o.namespaceDns.arrived(owner, port);
+    this.#o.reconciler.trigger('port');
+  }
+}

@@ -1,0 +1,101 @@
+import { Drift } from '../control/drift.js';
+import type { InForce } from '../control/enforcer.js';
+import type { Reconciler } from '../control/reconciler.js';
+import type { Shape } from '../desired/state.js';
+import type { DnsService } from '../dns/service.js';
+import type { KernelAdapter } from '../kernel/adapter.js';
+import { LegacyTables } from '../kernel/netlink/legacy-tables.js';
+import { RulesMonitor } from '../kernel/rules-monitor.js';
+import type { Logger } from '../ports.js';
+import type { HostWatch } from './host-watch.js';
+import { InUse } from './in-use.js';
+import { Pulse } from './pulse.js';
+
+export interface UpkeepOptions {
+  readonly shape: Shape;
+  readonly kernel: KernelAdapter;
+  readonly dns: DnsService;
+  readonly reconciler: Reconciler;
+  readonly hostWatch: HostWatch;
+  readonly state: () => InForce | undefined;
+  /** Docker's chains are iptables-legacy's, of which no monitor tells. */
+  readonly isLegacy: () => boolean;
+  readonly log: Logger;
+}
+
+/** What keeps the kernel as the last pass left it: looks for what others changed, and the heartbeat. */
+export class Upkeep implements AsyncDisposable {
+  readonly #o: UpkeepOptions;
+  readonly #drift: Drift;
+  readonly #open: (Disposable | AsyncDisposable)[] = [];
+
+  constructor(options: UpkeepOptions) {
+    this.#o = options;
+    const { kernel, state, reconciler, log } = options;
+    this.#drift = new Drift({
+      look: async () => {
+        const now = state();
+        return now ? (await kernel.plan(now.desired)).stages.length : 0;
+      },
+      resting: () => reconciler.resting,
+      repair: (what) => this.#repair(what),
+      log,
+    });
+  }
+
+  /** After the first pass. */
+  async begin(): Promise<void> {
+    const { kernel, state, reconciler, log, dns, shape, hostWatch } = this.#o;
+    await hostWatch.start();
+    this.#open.push(hostWatch);
+    this.#open.push(new RulesMonitor(shape.prefix, (what) => this.#changedByOthers(what), log));
+    this.#open.push(
+      new Pulse({
+        kernel,
+        state,
+        tampered: (what) => this.#tampered(what),
+        emptied: (what) => this.#repair(what),
+        resting: () => reconciler.resting,
+        log,
+        dns,
+        ...this.#legacyTables(),
+      }),
+    );
+    this.#open.push(new InUse({ dns, flows: kernel.flows, marks: shape.marks, state, log }));
+  }
+
+  stopLooking(): void {
+    this.#drift.stop();
+  }
+
+  #changedByOthers(what: string): void {
+    this.#o.hostWatch.changed();
+    this.#tampered(what);
+  }
+
+  #tampered(what: string): void {
+    this.#o.log.debug({ what }, 'somebody may have changed rules: looking');
+    this.#drift.suspect(what);
+  }
+
+  #repair(what: string): void {
+    this.#o.reconciler.trigger(`changed by others: ${what}`, true);
+  }
+
+  #legacyTables(): { tables?: () => string } {
+    if (!this.#o.isLegacy()) return {};
+    const tables = new LegacyTables();
+    this.#open.push(tables);
+    return { tables: () => tables.fingerprint() };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const part of this.#open.reverse()) await dispose(part);
+  }
+}
+
+/** Ends a part, whichever way it ends. */
+export async function dispose(part: Disposable | AsyncDisposable): Promise<void> {
+  if (Symbol.asyncDispose in part) await part[Symbol.asyncDispose]();
+  else part[Symbol.dispose]();
+}
