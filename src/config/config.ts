@@ -6,12 +6,11 @@ import type { Parsed, Problem } from '../model/problem.js';
 import { schemaProblems } from '../model/schema-check.js';
 import { isRecord, unescapePointer } from '../model/shape.js';
 import { parseDuration, parseSize } from '../model/units.js';
+import { type FeedConfig, resolveFeed } from './feeds.js';
 import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Texts } from './overlay.js';
 import { ConfigSchema } from './schema.js';
 import { type RawConfig, semanticProblems } from './semantics.js';
 import { parseYaml } from './yaml.js';
-
-type RawFeed = RawConfig['threats']['feeds'][number];
 
 /** The file's keys; durations in milliseconds, sizes in bytes, zone names canonical. */
 export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {
@@ -21,7 +20,7 @@ export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {
     readonly graceMs: number;
   };
   readonly threats: Omit<RawConfig['threats'], 'feeds'> & {
-    readonly feeds: readonly (Omit<RawFeed, 'every'> & { readonly everyMs: number })[];
+    readonly feeds: readonly FeedConfig[];
   };
   readonly flows: { readonly keepMs: number; readonly maxSizeBytes: number };
 }
@@ -46,7 +45,11 @@ function resolve(raw: RawConfig): Config {
   const zones = Object.entries(dns.zones).map(
     ([name, zone]) => [sure(canonicalName(name, 1)), zone] as const,
   );
-  const feeds = threats.feeds.map(({ every, ...feed }) => ({ ...feed, everyMs: sure(parseDuration(every)) }));
+  const units = {
+    duration: (text: string) => sure(parseDuration(text)),
+    size: (text: string) => sure(parseSize(text)),
+  };
+  const feeds = threats.feeds.map((feed) => resolveFeed(feed, units));
   return {
     ...rest,
     dns: {

@@ -1,38 +1,8 @@
 /** The whole configuration file (spec: configuration), with every default: one definition for checks and for editors. */
-import { type TSchema, type TUnion, Type } from '@sinclair/typebox';
-import { DURATION_PATTERN, SIZE_PATTERN } from '../model/units.js';
+import { Type } from '@sinclair/typebox';
+import { FeedSchema } from './schema-feed.js';
+import { closed, duration, Glob, ListName, list, path, size, text, words } from './schema-parts.js';
 
-const closed = { additionalProperties: false, default: {} } as const;
-
-const words = <const T extends readonly string[]>(
-  options: T,
-  extra: { default?: T[number]; description?: string } = {},
-) =>
-  Type.Union(
-    options.map((option) => Type.Literal(option as T[number])),
-    extra,
-  ) as TUnion<ReturnType<typeof Type.Literal<T[number]>>[]>;
-
-const duration = (value: string, description: string) =>
-  Type.String({ pattern: DURATION_PATTERN, default: value, description, examples: [value] });
-const size = (value: string, description: string) =>
-  Type.String({ pattern: SIZE_PATTERN, default: value, description, examples: [value] });
-const text = (value: string, description: string) => Type.String({ default: value, description });
-const path = (value: string, description: string) =>
-  Type.String({ pattern: '^/', default: value, description, examples: [value] });
-const list = <T extends TSchema>(item: T, description: string, value: unknown[] = []) =>
-  Type.Array(item, { default: value, description });
-
-const Glob = Type.String({
-  minLength: 1,
-  description: 'a glob: * any run of characters, ? one',
-  examples: ['web_*'],
-});
-const ListName = Type.String({
-  pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$',
-  description: 'a list',
-  examples: ['npm'],
-});
 const Upstream = Type.String({
   minLength: 2,
   description: 'a resolver: its address, with its port where that is not 53',
@@ -69,26 +39,6 @@ const Exception = Type.Object(
       examples: ['192.0.2.7'],
     }),
     reason: Type.String({ minLength: 1, description: 'why it beats a threat', examples: ['our own relay'] }),
-  },
-  { additionalProperties: false },
-);
-
-const Feed = Type.Object(
-  {
-    name: ListName,
-    url: Type.String({
-      pattern: '^(https?|file)://.+',
-      description: 'where the feed is',
-      examples: ['https://…'],
-    }),
-    format: Type.String({
-      pattern: '^[a-z0-9-]+$',
-      default: 'auto',
-      description: 'its format',
-      examples: ['auto'],
-    }),
-    every: duration('1h', 'how often it is fetched'),
-    action: words(['block', 'observe'], { default: 'block' }),
   },
   { additionalProperties: false },
 );
@@ -168,7 +118,11 @@ export const ConfigSchema = Type.Object(
           examples: [2_000_000],
         }),
         exceptions: list(Exception, 'what beats a threat, and why'),
-        feeds: list(Feed, 'feeds of threats'),
+        catalogue: Type.Boolean({
+          default: false,
+          description: 'fetch the feeds of the catalogue whose terms ask nothing of anybody, too',
+        }),
+        feeds: list(FeedSchema, 'feeds of threats'),
       },
       closed,
     ),

@@ -6,6 +6,7 @@ import { canonicalName } from '../model/name.js';
 import type { Problem } from '../model/problem.js';
 import { escapePointer } from '../model/shape.js';
 import { parseDuration } from '../model/units.js';
+import { feedFaults } from './feeds.js';
 import type { ConfigSchema } from './schema.js';
 
 export type RawConfig = Static<typeof ConfigSchema>;
@@ -125,5 +126,6 @@ export function semanticProblems(raw: RawConfig): readonly Problem[] {
     ...listen(raw),
     ...twice(raw.api.tokens, '/api/tokens'),
     ...twice(raw.threats.feeds, '/threats/feeds'),
+    ...feedFaults(raw.threats.feeds),
   ];
 }

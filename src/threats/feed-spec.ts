@@ -1,6 +1,5 @@
 /** A feed as it is configured, with every default filled in. */
 import type { FetchSpec } from './fetch-types.js';
-import { FORMAT_NAMES } from './formats/formats.js';
 import type { FormatOptions } from './formats/options.js';
 import { DEFAULT_GUARDS, type Guards } from './guards.js';
 
@@ -31,7 +30,7 @@ const MIB = 2 ** 20;
 const DEFAULTS = {
   format: 'auto',
   action: 'block',
-  direction: 'outbound',
+  direction: 'both',
   everyMs: 60 * MINUTE,
   options: {},
   maxSize: 64 * MIB,
@@ -47,32 +46,4 @@ export function feedSpec(settings: FeedSettings): FeedSpec {
     minIntervalMs: settings.minIntervalMs ?? Math.min(spec.everyMs, 5 * MINUTE),
     guards: { ...DEFAULT_GUARDS, ...settings.guards },
   };
-}
-
-/** What a schema cannot say of a feed; each with its remedy. */
-export function feedProblems(
-  spec: FeedSpec,
-): readonly { readonly detail: string; readonly remedy: string }[] {
-  const problems: { detail: string; remedy: string }[] = [];
-  if (!FORMAT_NAMES.includes(spec.format))
-    problems.push({
-      detail: `feed ${spec.name}: no format "${spec.format}"`,
-      remedy: `write one of ${FORMAT_NAMES.join(', ')}`,
-    });
-  if (!URL.canParse(spec.url) || !/^(?:file|https?):/.test(spec.url))
-    problems.push({
-      detail: `feed ${spec.name}: ${spec.url} cannot be fetched`,
-      remedy: 'write a file://, http:// or https:// address',
-    });
-  else if (spec.format === 'crowdsec' && !/[?&]startup=true(?:&|$)/.test(spec.url))
-    problems.push({
-      detail: `feed ${spec.name}: without startup=true the LAPI sends changes only`,
-      remedy: 'write …/v1/decisions/stream?startup=true',
-    });
-  if (spec.proxy !== undefined && !/^http:\/\/[^/]+\/?$/.test(spec.proxy))
-    problems.push({
-      detail: `feed ${spec.name}: the proxy is no http://host:port`,
-      remedy: 'write it like http://proxy.example:3128',
-    });
-  return problems;
 }

@@ -7,7 +7,7 @@ import type { FormatOptions } from './formats/options.js';
 import { UnpackError, unpack } from './unpack.js';
 
 export interface ParseOptions extends FormatOptions {
-  /** One of FORMAT_NAMES; "auto" looks. */
+  /** One of FEED_FORMATS (model); "auto" looks. */
   readonly format: string;
   /** Octets after unpacking. */
   readonly maxSize: number;

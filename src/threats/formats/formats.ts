@@ -46,9 +46,6 @@ const ALIASES: Readonly<Record<string, FormatName>> = {
   taxii: 'stix',
 };
 
-/** What `format` may say in a feed's configuration. */
-export const FORMAT_NAMES: readonly string[] = ['auto', ...Object.keys(FORMATS), ...Object.keys(ALIASES)];
-
 const isFormat = (name: string): name is FormatName => Object.hasOwn(FORMATS, name);
 
 /** Undefined: no such format ("auto" is none either). */

@@ -38,6 +38,7 @@ deny: reject
 failure: closed
 threats:
   maxEntries: 2000000
+  catalogue: false
   exceptions: []
   feeds: []
 flows: { keep: 7d, maxSize: 512MB }
@@ -87,6 +88,53 @@ eastWest: { "shop_*": allow }
       },
       eastWest: { 'shop_*': 'allow' },
     }));
+
+  it('a feed says all that is known of feeds, in the units of the service', () => {
+    const text = `
+threats:
+  feeds:
+    - name: c2
+      url: https://feeds.example/c2.csv
+      format: csv
+      every: 30m
+      minInterval: 10m
+      action: observe
+      direction: outbound
+      hosts: ["web-*"]
+      column: dst_ip
+      delimiter: ";"
+      minScore: 5
+      subdomains: false
+      member: c2.csv
+      header: { name: Auth-Key, file: /etc/drawbridge/c2.key, prefix: "Bearer " }
+      proxy: http://proxy.example:3128
+      allowPrivate: true
+      timeout: 20s
+      maxSize: 1MiB
+      maxUnpacked: 2MiB
+      guards: { minEntries: 0, maxShrink: 1 }
+`;
+    expect(good({ file: file(text) }).threats.feeds).toEqual([
+      {
+        name: 'c2',
+        url: 'https://feeds.example/c2.csv',
+        format: 'csv',
+        everyMs: 1_800_000,
+        minIntervalMs: 600_000,
+        action: 'observe',
+        direction: 'outbound',
+        hosts: ['web-*'],
+        options: { column: 'dst_ip', delimiter: ';', minScore: 5, subdomains: false, member: 'c2.csv' },
+        auth: { header: 'Auth-Key', file: '/etc/drawbridge/c2.key', prefix: 'Bearer ' },
+        proxy: 'http://proxy.example:3128',
+        allowPrivate: true,
+        timeoutMs: 20_000,
+        maxSize: 2 ** 20,
+        maxUnpacked: 2 ** 21,
+        guards: { minEntries: 0, maxShrink: 1 },
+      },
+    ]);
+  });
 });
 
 describe('sources: flag > environment > file > default', () => {
@@ -186,6 +234,22 @@ describe('what stops the start, with its path and remedy', () => {
     ['threats: { exceptions: [{ to: 192.0.2.7 }] }', 1, 25, /reason is missing/, /relay/],
     ['threats: { exceptions: [{ to: "a.org:443", reason: x }] }', 1, 31, /a\.org:443/, /without ports/],
     ['threats: { feeds: [{ name: a, url: "ftp://x" }] }', 1, 36, /url/, /https/],
+    [
+      'threats: { feeds: [{ name: a, url: "https://x", format: nope }] }',
+      1,
+      52,
+      /no format "nope"/,
+      /netset/,
+    ],
+    ['threats: { feeds: [{ name: a, url: "https://x", proxy: x }] }', 1, 56, /proxy/, /3128/],
+    ['threats: { feeds: [{ name: a, url: "https://x", minscore: 1 }] }', 1, 49, /minscore/, /minScore/],
+    [
+      'threats: { feeds: [{ name: a, url: "https://x", guards: { maxShrink: 2 } }] }',
+      1,
+      70,
+      /maxShrink/,
+      /0.5/,
+    ],
     ['[]', 1, 1, /no map/, /keys/],
     ['a', 1, 1, /no map/, /keys/],
     ['default: observe\ndefault: off', 2, 1, /unique/, /one of the two/],

@@ -1,9 +1,9 @@
 /** The catalogue is sound, and its page says the same. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { FEED_FORMATS, feedProblems } from '../../../src/model/feed.js';
 import { CATALOGUE, settingsFor } from '../../../src/threats/catalogue.js';
-import { feedProblems, feedSpec } from '../../../src/threats/feed-spec.js';
-import { FORMAT_NAMES } from '../../../src/threats/formats/formats.js';
+import { feedSpec } from '../../../src/threats/feed-spec.js';
 
 const page = readFileSync('docs/feeds.md', 'utf8');
 
@@ -35,6 +35,6 @@ describe('the catalogue', () => {
   });
 
   it('the page names every format', () => {
-    for (const name of FORMAT_NAMES) expect(page).toContain(`\`${name}\``);
+    for (const name of FEED_FORMATS) expect(page).toContain(`\`${name}\``);
   });
 });

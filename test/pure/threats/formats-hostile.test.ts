@@ -1,7 +1,8 @@
 /** Bodies that are no lists, and bodies made to do harm. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { FORMAT_NAMES, formatNamed } from '../../../src/threats/formats/formats.js';
+import { FEED_FORMATS } from '../../../src/model/feed.js';
+import { formatNamed } from '../../../src/threats/formats/formats.js';
 import { parseBody } from '../../../src/threats/parse.js';
 import { load, NOW } from './shape.js';
 
@@ -56,7 +57,7 @@ it('no parser throws, whatever the body', { timeout: 60_000 }, async () => {
     fc.uint8Array({ maxLength: 400 }),
     fc.array(line, { maxLength: 8 }).map((lines) => Buffer.from(lines.join('\n'))),
   );
-  const format = fc.constantFrom(...FORMAT_NAMES);
+  const format = fc.constantFrom(...FEED_FORMATS);
   await fc.assert(
     fc.asyncProperty(body, format, async (octets, name) => {
       const outcome = await parseBody(octets, { format: name, maxSize: 1e6, maxFound: 1e6, now: NOW });
@@ -85,7 +86,7 @@ describe('time and memory', () => {
   for (const [name, line] of Object.entries(traps))
     it(`lines of ${name} take linear time in every format`, { timeout: 20_000 }, async () => {
       const body = Buffer.from(`192.0.2.7\n${line.repeat(5)}`);
-      for (const format of FORMAT_NAMES)
+      for (const format of FEED_FORMATS)
         await parseBody(body, { format, maxSize: 1e7, maxFound: 1e6, now: NOW });
     });
 
@@ -96,4 +97,9 @@ describe('time and memory', () => {
       'the list has more than 4000 lines',
     ]);
   });
+});
+
+it('the formats that a configuration may name are those that are read', () => {
+  for (const name of FEED_FORMATS)
+    expect([name, formatNamed(name) !== undefined]).toEqual([name, name !== 'auto']);
 });

@@ -3,9 +3,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { feedProblems } from '../../../src/model/feed.js';
 import type { Store } from '../../../src/ports.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import { type FeedSettings, feedProblems, feedSpec } from '../../../src/threats/feed-spec.js';
+import { type FeedSettings, feedSpec } from '../../../src/threats/feed-spec.js';
 import { storeLeases } from '../../../src/threats/lease.js';
 import { ThreatWorker } from '../../../src/threats/worker-client.js';
 
