@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-/** pure: no root, seconds. kernel: root, throw-away network namespaces. lab: root, a real Docker engine. */
+/** pure: no root, seconds. kernel: root, throw-away network namespaces. lab, attacks: root, a real Docker engine. */
 export default defineConfig({
   test: {
     projects: [
@@ -19,6 +19,16 @@ export default defineConfig({
           name: 'lab',
           include: ['test/live/**/*.test.ts'],
           fileParallelism: false,
+          testTimeout: 300_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: 'attacks',
+          include: ['test/attacks/**/*.test.ts'],
+          fileParallelism: false,
+          maxConcurrency: 3,
           testTimeout: 300_000,
           hookTimeout: 180_000,
         },

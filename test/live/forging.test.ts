@@ -1,6 +1,7 @@
 /** Sending as somebody else: with another's address, another's MAC, and by lying to the neighbours. */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Container } from '../lab/container.js';
 import { Lab } from '../lab/lab.js';
 import { listener, visitors } from './inside.js';
@@ -17,6 +18,29 @@ interface Place {
   readonly ip6: string;
   readonly mac: string;
 }
+const BY_PORT = 'the mark of the port, given only to its own address and MAC';
+const BOTH = ['v4', 'v6'] as const;
+const shown = {
+  address: shownHere({
+    id: 'forged-address',
+    title: "a neighbour's source address",
+    families: BOTH,
+    stoppedBy: BY_PORT,
+  }),
+  mac: shownHere({
+    id: 'forged-mac',
+    title: "a neighbour's address and MAC",
+    families: BOTH,
+    stoppedBy: BY_PORT,
+  }),
+  lies: shownHere({
+    id: 'forged-neighbour',
+    title: 'ARP announcements and neighbour advertisements for the address of another',
+    families: BOTH,
+    stoppedBy: "ARP and ND about addresses that are not the port's own are dropped",
+  }),
+};
+
 let lab: Lab;
 let db: Container;
 let app: Container;
@@ -113,6 +137,12 @@ it('control: without Drawbridge the lies are believed, and what is sent arrives'
   const after = await got();
   expect(after.outside).toBeGreaterThan(before.outside);
   expect(after.db).toBeGreaterThan(before.db);
+  await takeMac(victim.mac);
+  await attempts();
+  const asVictim = await got();
+  expect(asVictim.outside).toBeGreaterThan(after.outside);
+  expect(asVictim.db).toBeGreaterThan(after.db);
+  await takeMac(attacker.mac);
   await takeAddresses(false);
   await app.remove();
   app = await lab.start({
@@ -122,6 +152,7 @@ it('control: without Drawbridge the lies are believed, and what is sent arrives'
     args: ['--ip', victim.ip4, '--ip6', victim.ip6],
   });
   expect(await app.addresses()).toMatchObject(victim);
+  for (const s of Object.values(shown)) s.control();
 });
 
 describe('with Drawbridge', () => {
@@ -139,6 +170,7 @@ describe('with Drawbridge', () => {
     expect(await got()).toEqual(before);
     await takeAddresses(false);
     expect(await talk()).toBe(true);
+    shown.address.held();
   });
 
   it("another's address and MAC reach nobody, and take nothing away from their owner", async () => {
@@ -150,6 +182,7 @@ describe('with Drawbridge', () => {
     expect(await talk()).toBe(true);
     await takeAddresses(false);
     await takeMac(attacker.mac);
+    shown.mac.held();
   });
 
   it('lies about who holds an address are not heard', async () => {
@@ -161,6 +194,7 @@ describe('with Drawbridge', () => {
     expect(await believed()).toEqual(truth());
     await takeAddresses(false);
     expect(await talk()).toBe(true);
+    shown.lies.held();
   });
 
   it('with its own address and MAC again, its own policy holds', async () => {
