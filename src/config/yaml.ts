@@ -1,21 +1,22 @@
 /** YAML text to a value, with the place of everything in it. */
 import {
   type Alias,
+  Composer,
   type Document,
   isAlias,
   isCollection,
   isMap,
   isScalar,
   isSeq,
-  LineCounter,
+  type LineCounter,
   type Node,
-  parseAllDocuments,
   Scalar,
   visit,
   type YAMLError,
 } from 'yaml';
 import type { Problem } from '../model/problem.js';
 import { UNKNOWN_KEY, unescapePointer } from '../model/shape.js';
+import { type Excess, excessOf, readTokens } from './yaml-bounds.js';
 
 /** A configuration is a page or two; a list of thousands of entries is some hundred kB. */
 const MAX_BYTES = 4_000_000;
@@ -139,6 +140,13 @@ const unusable = (file: string, detail: string, remedy: string): YamlFile => {
   return { value: undefined, problems: place([{ detail, remedy }]), place };
 };
 
+function tooMuch({ problem, offset }: Excess, lines: LineCounter, file: string): YamlFile {
+  const { line, col } = lines.linePos(offset);
+  const placed = { ...problem, file, line: Math.max(line, 1), column: Math.max(col, 1) };
+  const place = (problems: readonly Problem[]) => problems.map((p) => ({ ...p, file, line: 1, column: 1 }));
+  return { value: undefined, problems: [placed], place };
+}
+
 function toValue(document: Document): { value: unknown } | undefined {
   try {
     return { value: document.toJS({ maxAliasCount: MAX_ALIASES }) };
@@ -152,12 +160,13 @@ function toValue(document: Document): { value: unknown } | undefined {
 export function parseYaml(text: string, file: string): YamlFile {
   if (Buffer.byteLength(text) > MAX_BYTES)
     return unusable(file, `more than ${MAX_BYTES} bytes`, 'split the file');
-  const lines = new LineCounter();
-  const documents = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, logLevel: 'error' });
-  if (!Array.isArray(documents) || documents.length === 0)
-    return { ...unusable(file, '', ''), value: null, problems: [] };
-  const [document, second] = documents as Document[];
-  if (!document || second) return unusable(file, 'more than one YAML document', 'remove what follows "---"');
+  const read = readTokens(text);
+  const { lines } = read;
+  const excess = excessOf(read);
+  if (excess) return tooMuch(excess, lines, file);
+  const [document, second] = new Composer({ logLevel: 'error' }).compose(read.tokens);
+  if (!document) return { ...unusable(file, '', ''), value: null, problems: [] };
+  if (second) return unusable(file, 'more than one YAML document', 'remove what follows "---"');
   const errors = [...document.errors, ...document.warnings];
   const problems = [
     ...errors.map((error) => syntaxProblem(error, lines, file)),
@@ -166,8 +175,8 @@ export function parseYaml(text: string, file: string): YamlFile {
   const place = (found: readonly Problem[]) => found.map(placer(document, lines, file));
   if (errors.some(({ code }) => code !== 'DUPLICATE_KEY')) return { value: undefined, problems, place };
   if (hasCycle(document)) return unusable(file, 'an anchor holds itself', 'remove the alias');
-  const read = toValue(document);
-  return read
-    ? { value: read.value, problems, place }
+  const whole = toValue(document);
+  return whole
+    ? { value: whole.value, problems, place }
     : unusable(file, 'aliases come to too much', 'write it out without anchors');
 }

@@ -45,27 +45,36 @@ export function typeName(number: number): string {
   return names.get(number) ?? `TYPE${number}`;
 }
 
+/** Bytes of rdata before its names, how many names, and bytes behind them. */
+export interface NameLayout {
+  readonly skip: number;
+  readonly names: number;
+  readonly rest: number;
+}
+
 /**
- * Where rdata holds names that a sender may have compressed (RFC 1035, RFC 3597 section 4): bytes before them, and how
- * many. Bytes behind them are plain.
+ * Where rdata holds names that a sender may have compressed (RFC 1035, RFC 3597 section 4). What is longer or shorter
+ * than its type says is malformed.
  */
-export const nameLayout: ReadonlyMap<number, { readonly skip: number; readonly names: number }> = new Map([
-  [type.NS, { skip: 0, names: 1 }],
-  [3, { skip: 0, names: 1 }],
-  [4, { skip: 0, names: 1 }],
-  [type.CNAME, { skip: 0, names: 1 }],
-  [type.SOA, { skip: 0, names: 2 }],
-  [7, { skip: 0, names: 1 }],
-  [8, { skip: 0, names: 1 }],
-  [9, { skip: 0, names: 1 }],
-  [type.PTR, { skip: 0, names: 1 }],
-  [14, { skip: 0, names: 2 }],
-  [type.MX, { skip: 2, names: 1 }],
-  [17, { skip: 0, names: 2 }],
-  [18, { skip: 2, names: 1 }],
-  [21, { skip: 2, names: 1 }],
-  [26, { skip: 2, names: 2 }],
-  [type.SRV, { skip: 6, names: 1 }],
-  [36, { skip: 2, names: 1 }],
-  [type.DNAME, { skip: 0, names: 1 }],
-]);
+export const nameLayout: ReadonlyMap<number, NameLayout> = new Map(
+  [
+    [type.NS, 0, 1],
+    [3, 0, 1],
+    [4, 0, 1],
+    [type.CNAME, 0, 1],
+    [type.SOA, 0, 2],
+    [7, 0, 1],
+    [8, 0, 1],
+    [9, 0, 1],
+    [type.PTR, 0, 1],
+    [14, 0, 2],
+    [type.MX, 2, 1],
+    [17, 0, 2],
+    [18, 2, 1],
+    [21, 2, 1],
+    [26, 2, 2],
+    [type.SRV, 6, 1],
+    [36, 2, 1],
+    [type.DNAME, 0, 1],
+  ].map(([number = 0, skip = 0, names = 0]) => [number, { skip, names, rest: number === type.SOA ? 20 : 0 }]),
+);

@@ -2,7 +2,7 @@
  * DNS messages as records with raw, uncompressed rdata. A filter must carry every type unharmed, unknown ones and odd
  * bytes in labels included, which a codec that turns rdata into objects and labels into UTF-8 cannot.
  */
-import { nameLayout, type } from './types.js';
+import { type NameLayout, nameLayout, type } from './types.js';
 import { nameToWire, readName, WireError } from './wire-name.js';
 
 interface Question {
@@ -61,16 +61,17 @@ function expandData(msg: Buffer, number: number, start: number, end: number): Bu
     parts.push(nameToWire(name));
     at = next;
   }
+  if (end - at !== layout.rest) throw new WireError('rdata that does not end where its type says');
   parts.push(msg.subarray(at, end));
   return Buffer.concat(parts);
 }
 
 /** NAPTR (RFC 3403): order, preference and three strings stand before the name. */
-function naptrLayout(msg: Buffer, start: number, end: number): { skip: number; names: number } {
+function naptrLayout(msg: Buffer, start: number, end: number): NameLayout {
   let at = start + 4;
   for (let i = 0; i < 3; i++) at += 1 + (msg[at] ?? 0);
   if (at >= end) throw new WireError('NAPTR cut short');
-  return { skip: at - start, names: 1 };
+  return { skip: at - start, names: 1, rest: 0 };
 }
 
 interface Cursor {

@@ -5,7 +5,7 @@ import { type Head, parseBare6, parseBracketed, parseHost4 } from './entry-addre
 import { formatTarget, sealEntry } from './entry-canonical.js';
 import { attempt, refuse } from './entry-fault.js';
 import { parseFlag, parsePorts, parseProto } from './entry-ports.js';
-import { splitEntries } from './entry-split.js';
+import { type Piece, splitEntries } from './entry-split.js';
 import { canonicalName, type NameMatch } from './name.js';
 import type { Parsed, Problem } from './problem.js';
 
@@ -176,13 +176,26 @@ export function duplicateProblem(entry: Entry): Problem {
   return { detail: `${entry.canonical} stands here twice`, remedy: 'remove one of the two' };
 }
 
-/** All entries of a text, commas and newlines between them; all problems at once, with line and column (1-based). */
+/** More than a person mends in one go: what follows so many is not read. */
+const MAX_PROBLEMS = 200;
+
+type Read = { readonly piece: Piece; readonly result: Parsed<Entry> };
+
+function readPieces(pieces: readonly Piece[]): readonly Read[] {
+  const read: Read[] = [];
+  let faults = 0;
+  for (const piece of pieces) {
+    const result = attempt(() => readEntry(piece.text), piece.column - 1);
+    read.push({ piece, result });
+    if (!result.ok && ++faults >= MAX_PROBLEMS) break;
+  }
+  return read;
+}
+
+/** All entries of a text, commas and newlines between them; its problems (200 at most) with line and column (1-based). */
 export function parseEntries(text: string): Parsed<readonly Entry[]> {
   const { pieces, problems } = splitEntries(text);
-  const parsed = pieces.map((piece) => ({
-    piece,
-    result: attempt(() => readEntry(piece.text), piece.column - 1),
-  }));
+  const parsed = readPieces(pieces);
   const bad = parsed.flatMap(({ piece, result }) =>
     result.ok ? [] : result.problems.map((problem) => ({ ...problem, line: piece.line })),
   );
@@ -193,6 +206,6 @@ export function parseEntries(text: string): Parsed<readonly Entry[]> {
     line: places[index]?.line ?? 1,
     column: places[index]?.column ?? 1,
   }));
-  const all = [...problems, ...bad, ...twice];
+  const all = [...problems, ...bad, ...twice].slice(0, MAX_PROBLEMS);
   return all.length === 0 ? { ok: true, value: entries } : { ok: false, problems: all };
 }

@@ -94,15 +94,25 @@ export function isImageLabel(facts: LabelFacts, key: string): boolean {
 export const isTrustedImage = (facts: LabelFacts, trustImages: readonly string[]): boolean =>
   matchesAny(trustImages, facts.image);
 
+/** Some thousand entries. An image's label may be megabytes, which would be read again at every look. */
+const MAX_LABEL = 65_536;
+
+const tooLong = (key: string): Parsed<never> =>
+  refuse(
+    `${PREFIX}${key} is longer than ${MAX_LABEL} characters`,
+    'put the entries in a list, and name it in drawbridge.lists',
+  );
+
 function readLabel(facts: LabelFacts, name: string, trusted: boolean): Label {
   const key = name.slice(PREFIX.length);
   const text = facts.labels[name] ?? '';
-  const parsed = KEYS.get(key)?.(text) ?? unknownLabel(key);
+  const parsed = text.length > MAX_LABEL ? tooLong(key) : (KEYS.get(key)?.(text) ?? unknownLabel(key));
   return { key, text, fromImage: !trusted && isImageLabel(facts, name), parsed };
 }
 
-/** Notes of one label, and characters of one note: an image's labels are anybody's text, and may be megabytes. */
+/** Notes of one label, of all, and characters of one: an image's labels are anybody's text, and may be megabytes. */
 const MAX_NOTES = 10;
+const MAX_ALL_NOTES = 100;
 const MAX_TEXT = 200;
 
 /** Text of a label as a terminal may show it: cut, and without control characters. */
@@ -155,6 +165,6 @@ export function readLabels(facts: LabelFacts, trustImages: readonly string[]): L
     lists: heard.flatMap(({ lists }) => lists ?? []),
     hasEntries: labels.some((label) => ADDS.includes(label.key)),
     broken: labels.some((label) => !label.parsed.ok),
-    notes: [...labels.flatMap(brokenNotes), ...imageNotes(facts, images)],
+    notes: [...labels.flatMap(brokenNotes), ...imageNotes(facts, images)].slice(0, MAX_ALL_NOTES),
   };
 }

@@ -41,16 +41,30 @@ function parseItem(text: string): Parsed<readonly Entry[]> {
 const one = (parsed: Parsed<Entry>): Parsed<readonly Entry[]> =>
   parsed.ok ? { ok: true, value: [parsed.value] } : parsed;
 
+/** Up to so many problems; what follows is not read, for a file of a million faults is read by nobody. */
+const MAX_PROBLEMS = 200;
+
+function readItems(items: readonly unknown[]): readonly ReturnType<typeof readItem>[] {
+  const read: ReturnType<typeof readItem>[] = [];
+  let faults = 0;
+  for (const [index, item] of items.entries()) {
+    const one = readItem(item, `/allow/${index}`);
+    read.push(one);
+    faults += one.problems.length;
+    if (faults >= MAX_PROBLEMS) break;
+  }
+  return read;
+}
+
 function readAllow(allow: unknown): { entries: readonly Entry[]; problems: readonly Problem[] } {
-  const items = Array.isArray(allow) ? allow : [];
-  const read = items.map((item, index) => readItem(item, `/allow/${index}`));
+  const read = readItems(Array.isArray(allow) ? allow : []);
   const placed = read.flatMap((item) => item.placed);
   const entries = placed.map(({ entry }) => entry);
   const twice = duplicates(entries).map(([index]) => ({
     ...duplicateProblem(entries[index] as Entry),
     pointer: placed[index]?.pointer ?? '/allow',
   }));
-  return { entries, problems: [...read.flatMap((item) => item.problems), ...twice] };
+  return { entries, problems: [...read.flatMap((item) => item.problems), ...twice].slice(0, MAX_PROBLEMS) };
 }
 
 /** YAML 1.1 reads a bare `off` as false. */
@@ -66,7 +80,7 @@ function nameProblems(name: string): readonly Problem[] {
 
 /**
  * A list from its body: the YAML's fields, `{ description, match, mode, allow }`.
- * @returns every problem at once, with JSON pointers into the body; columns count within a text at its pointer.
+ * @returns every problem (200 at most) at once, with JSON pointers into the body; columns count within a text at its pointer.
  */
 export function listFromObject(name: string, source: List['source'], body: unknown): Parsed<List> {
   const value = wordsBack(body);

@@ -1,5 +1,5 @@
 /** The answer of a CrowdSec LAPI to GET /v1/decisions/stream?startup=true: all decisions in force. */
-import { type Fields, isRecord } from '../../model/shape.js';
+import { type Fields, isRecord, shown } from '../../model/shape.js';
 import type { Collector } from '../collect.js';
 import { jsonDocument } from './document.js';
 import type { BodyParser } from './lines.js';
@@ -12,14 +12,14 @@ const isOver = (decision: Fields): boolean =>
 function take(decision: unknown, into: Collector): void {
   into.line += 1;
   if (!isRecord(decision) || typeof decision.value !== 'string') {
-    into.refuse(String(decision), 'no decision with a value');
+    into.refuse(shown(decision), 'no decision with a value');
     return;
   }
   const { scope, type, value } = decision;
-  const what = `${String(scope)} ${value}`;
-  if (!/^(?:ip|range)$/i.test(String(scope)))
-    into.cannot(what, `decisions on ${String(scope)} name no address`);
-  else if (type !== 'ban') into.cannot(what, `a decision of type ${String(type)} blocks nothing`);
+  const said = typeof scope === 'string' ? scope : shown(scope);
+  const what = `${said} ${value}`;
+  if (!/^(?:ip|range)$/i.test(said)) into.cannot(what, `decisions on ${said} name no address`);
+  else if (type !== 'ban') into.cannot(what, `a decision of type ${shown(type)} blocks nothing`);
   else if (isOver(decision)) into.skip(what, 'expired');
   else address(value, into);
 }

@@ -1,5 +1,5 @@
 /** MISP: events, attribute searches, and warninglists (which say what is never to be blocked). */
-import { type Fields, isRecord } from '../../model/shape.js';
+import { type Fields, isRecord, shown } from '../../model/shape.js';
 import type { Collector } from '../collect.js';
 import { jsonDocument } from './document.js';
 import type { BodyParser } from './lines.js';
@@ -7,14 +7,20 @@ import { takeValue } from './value.js';
 
 const asList = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 
-/** All attributes of an event, its objects' own included, or of a search's answer. */
-function* attributes(node: unknown): Generator<Fields> {
-  for (const item of Array.isArray(node) ? node : [node]) {
-    if (!isRecord(item)) continue;
-    for (const attribute of asList(item.Attribute)) if (isRecord(attribute)) yield attribute;
-    for (const object of asList(item.Object)) if (isRecord(object)) yield* attributes(object);
-    if (item.Event !== undefined) yield* attributes(item.Event);
-    if (item.response !== undefined) yield* attributes(item.response);
+/** What may stand within a node, in the order in which it is read. */
+function within({ Object: objects, Event, response }: Fields): readonly unknown[] {
+  return [...asList(objects), ...asNodes(Event), ...asNodes(response)];
+}
+
+const asNodes = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : [value]);
+
+/** All attributes of an event, its objects' own included, or of a search's answer. Documents may be deep: no recursion. */
+function* attributes(document: unknown): Generator<Fields> {
+  const open = [...asNodes(document)].reverse();
+  for (let node = open.pop(); node !== undefined || open.length > 0; node = open.pop()) {
+    if (!isRecord(node)) continue;
+    for (const attribute of asList(node.Attribute)) if (isRecord(attribute)) yield attribute;
+    for (const inner of [...within(node)].reverse()) open.push(inner);
   }
 }
 
@@ -40,11 +46,11 @@ function destinationOf(type: string, value: string): string | undefined {
 function take(attribute: Fields, into: Collector): void {
   into.line += 1;
   const { type, value } = attribute;
-  const text = `${String(type)} ${String(value)}`;
   if (typeof type !== 'string' || typeof value !== 'string') {
-    into.refuse(text, 'no attribute with type and value');
+    into.refuse(`${shown(type)} ${shown(value)}`, 'no attribute with type and value');
     return;
   }
+  const text = `${type} ${value}`;
   const wanted = destinationOf(type, value);
   if (wanted === undefined) into.cannot(text, `attributes of type ${type} name no address and no domain`);
   else if (attribute.deleted === true) into.skip(text, 'deleted');
@@ -56,7 +62,7 @@ function warninglist(list: readonly unknown[], into: Collector): void {
   for (const item of list) {
     into.line += 1;
     if (typeof item === 'string') takeValue(item.replace(/^\./, ''), into);
-    else into.refuse(String(item), 'no text');
+    else into.refuse(shown(item), 'no text');
   }
 }
 

@@ -1,5 +1,5 @@
 /** One JSON object a line, as Spamhaus publishes DROP: a metadata object, anywhere, says how many records there are. */
-import { type Fields, isRecord } from '../../model/shape.js';
+import { type Fields, isRecord, shown } from '../../model/shape.js';
 import type { Collector } from '../collect.js';
 import { type BodyParser, textLines } from './lines.js';
 import type { FormatOptions } from './options.js';
@@ -42,7 +42,7 @@ class NdjsonReader implements BodyParser {
     else if (this.#metadata === 0 && this.#needsCount)
       this.#into.fault = 'the metadata line with the record count is missing: the body was cut';
     else if (this.#metadata === 1 && this.#promised !== this.#records)
-      this.#into.fault = `its metadata promises ${String(this.#promised)} records, and there are ${this.#records}`;
+      this.#into.fault = `its metadata promises ${shown(this.#promised)} records, and there are ${this.#records}`;
   }
 
   #line(text: string): void {

@@ -1,5 +1,5 @@
 /** STIX 2.1 bundles and TAXII 2.1 envelopes: indicators whose pattern names destinations. */
-import { type Fields, isRecord } from '../../model/shape.js';
+import { type Fields, isRecord, shown } from '../../model/shape.js';
 import type { Collector } from '../collect.js';
 import { jsonDocument } from './document.js';
 import type { BodyParser } from './lines.js';
@@ -39,7 +39,7 @@ function take({ item, object }: Numbered, into: Collector, now: number): void {
   into.line = item;
   const pattern = object.pattern;
   if (typeof pattern !== 'string') {
-    into.refuse(String(object.id), 'an indicator without a pattern');
+    into.refuse(shown(object.id), 'an indicator without a pattern');
     return;
   }
   const old = outdated(object, now);

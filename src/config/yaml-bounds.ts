@@ -1,0 +1,57 @@
+/** What a YAML text may come to, told from its tokens before anything walks it by recursion. Pure. */
+import { type CST, LineCounter, Parser } from 'yaml';
+import type { Problem } from '../model/problem.js';
+
+/** Ours need five; the reader goes down by recursion, and a stack that ends within it may end the process. */
+const MAX_DEPTH = 64;
+/** Each is looked up by a walk through the document. */
+const MAX_ALIASES = 100;
+/** Each key is compared with all before it. */
+const MAX_KEYS = 5000;
+
+export interface Tokens {
+  readonly tokens: readonly CST.Token[];
+  readonly lines: LineCounter;
+}
+export interface Excess {
+  readonly problem: Problem;
+  /** Where it stands in the text. */
+  readonly offset: number;
+}
+
+/** The text's syntax, without recursion and without meaning. */
+export function readTokens(text: string): Tokens {
+  const lines = new LineCounter();
+  return { tokens: [...new Parser(lines.addNewLine).parse(text)], lines };
+}
+
+const excess = (token: CST.Token, detail: string, remedy: string): Excess => ({
+  problem: { detail, remedy },
+  offset: 'offset' in token ? token.offset : 0,
+});
+
+function children(token: CST.Token): readonly CST.Token[] {
+  if (token.type === 'document') return token.value ? [token.value] : [];
+  if (!('items' in token)) return [];
+  return token.items.flatMap(({ key, value }) => [key, value].filter((t) => t !== null && t !== undefined));
+}
+
+/** The first place where the text is more than a list or a configuration ever is; undefined: nowhere. */
+export function excessOf({ tokens }: Tokens): Excess | undefined {
+  const open = tokens.map((token) => ({ token, depth: 0 }));
+  let aliases = 0;
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    const { token, depth } = next;
+    if (depth > MAX_DEPTH) return excess(token, `more than ${MAX_DEPTH} levels deep`, 'write it flatter');
+    if (token.type === 'alias' && ++aliases > MAX_ALIASES)
+      return excess(token, `more than ${MAX_ALIASES} aliases`, 'put entries that begin with * in quotes');
+    if ('items' in token && token.type !== 'block-seq' && token.items.length > MAX_KEYS && isMap(token))
+      return excess(token, `a map of more than ${MAX_KEYS} keys`, 'write a list');
+    for (const child of children(token)) open.push({ token: child, depth: depth + 1 });
+  }
+  return undefined;
+}
+
+function isMap(token: CST.Token): boolean {
+  return token.type === 'block-map' || (token.type === 'flow-collection' && token.start.source === '{');
+}
