@@ -8,6 +8,8 @@ const MAX_DEPTH = 64;
 const MAX_ALIASES = 100;
 /** Each key is compared with all before it. */
 const MAX_KEYS = 5000;
+/** Faults of syntax that are told; what stands behind them is not read. */
+const MAX_FAULTS = 100;
 
 export interface Tokens {
   readonly tokens: readonly CST.Token[];
@@ -22,7 +24,13 @@ export interface Excess {
 /** The text's syntax, without recursion and without meaning. */
 export function readTokens(text: string): Tokens {
   const lines = new LineCounter();
-  return { tokens: [...new Parser(lines.addNewLine).parse(text)], lines };
+  const tokens: CST.Token[] = [];
+  let faults = 0;
+  for (const token of new Parser(lines.addNewLine).parse(text)) {
+    tokens.push(token);
+    if (token.type === 'error' && ++faults === MAX_FAULTS) break;
+  }
+  return { tokens, lines };
 }
 
 const excess = (token: CST.Token, detail: string, remedy: string): Excess => ({

@@ -164,8 +164,9 @@ export function parseYaml(text: string, file: string): YamlFile {
   const { lines } = read;
   const excess = excessOf(read);
   if (excess) return tooMuch(excess, lines, file);
-  const [document, second] = new Composer({ logLevel: 'error' }).compose(read.tokens);
-  if (!document) return { ...unusable(file, '', ''), value: null, problems: [] };
+  // a document even of a text without any: its faults hang on it
+  const [document, second] = new Composer({ logLevel: 'error' }).compose(read.tokens, true, text.length);
+  if (!document) return unusable(file, 'no YAML document', 'write one');
   if (second) return unusable(file, 'more than one YAML document', 'remove what follows "---"');
   const errors = [...document.errors, ...document.warnings];
   const problems = [

@@ -20,7 +20,7 @@ export type Report =
   | { readonly kind: 'fault'; readonly tries: number; readonly what: string };
 
 /** Milliseconds for one input; the fastest of three tries counts, since the machine does other things too. */
-const SLOW_MS = 750;
+const SLOW_MS = 1500;
 
 async function timed(target: Target, input: Buffer): Promise<number> {
   const began = performance.now();

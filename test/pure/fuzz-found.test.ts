@@ -35,6 +35,11 @@ describe('YAML that is made to do harm', () => {
     expect(read.ok ? [] : read.problems[0]).toMatchObject({ file: '/x/a.yaml', line: expect.any(Number) });
   });
 
+  it('tells the first hundred faults of a text that is nothing else', () => {
+    const read = parseListFile('/x/a.yaml', '}'.repeat(30_000));
+    expect(read.ok ? 0 : read.problems.length).toBe(100);
+  });
+
   it('leaves what was in force', () => {
     const last = nextFolder(new Map([['/x/a.yaml', { text: 'allow: [good.example]\n' }]]), EMPTY_FOLDER);
     const next = nextFolder(new Map([['/x/a.yaml', { text: '['.repeat(5000) }]]), last);

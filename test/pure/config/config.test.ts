@@ -237,7 +237,7 @@ describe('what stops the start, with its path and remedy', () => {
     [
       'threats: { feeds: [{ name: a, url: "https://x", format: nope }] }',
       1,
-      52,
+      57,
       /no format "nope"/,
       /netset/,
     ],
