@@ -1,0 +1,161 @@
+/**
+ * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (pure, fuzz, kernel, live, attacks). Suites that
+ * mind the time run by themselves, the others two at a time: most of theirs is waiting. What a suite prints is shown when
+ * it ends. Leaves REPORT-DIR/totals: "passed failed skipped". Needs root for all but pure and fuzz.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const ROOT = join(import.meta.dirname, '..');
+const LIMIT_MS = 900_000;
+const FUZZ_SECONDS = 12;
+/** First packets, or what happens within a beat, are what these look at: another lab beside them would be judged, too. */
+const ALONE = ['live/races', 'live/chaos-controller', 'live/chaos-docker', 'attacks/churn'];
+
+interface Suite {
+  readonly name: string;
+  readonly argv: readonly string[];
+  readonly alone: boolean;
+  /** vitest leaves a report; other programs count by their exit code. */
+  readonly report?: string;
+}
+interface Totals {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+const [reports = '', ...parts] = process.argv.slice(2);
+const running = new Set<ChildProcess>();
+const totals: Totals = { passed: 0, failed: 0, skipped: 0 };
+
+function vitest(name: string, project: string, file?: string): Suite {
+  const report = join(reports, `${name.replaceAll('/', '-')}.json`);
+  const argv = [
+    'node_modules/.bin/vitest',
+    'run',
+    '--project',
+    project,
+    ...(file === undefined ? [] : [file]),
+  ];
+  return {
+    name,
+    argv: [...argv, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
+    alone: ALONE.includes(name),
+    report,
+  };
+}
+
+const filesOf = (part: 'live' | 'attacks', project: string): Suite[] =>
+  readdirSync(join(ROOT, 'test', part))
+    .filter((f) => f.endsWith('.test.ts'))
+    .sort()
+    .map((f) => vitest(`${part}/${f.slice(0, -'.test.ts'.length)}`, project, `test/${part}/${f}`));
+
+const PARTS: Record<string, () => readonly Suite[]> = {
+  pure: () => [{ ...vitest('pure', 'pure'), alone: true }],
+  // The same inputs each time: what it finds, it finds again.
+  fuzz: () => [
+    {
+      name: 'fuzz',
+      argv: ['node_modules/.bin/tsx', 'test/fuzz/main.ts', '--seconds', `${FUZZ_SECONDS}`, '--seed', '7'],
+      alone: true,
+    },
+  ],
+  kernel: () => [vitest('kernel', 'kernel')],
+  live: () => filesOf('live', 'lab'),
+  attacks: () => filesOf('attacks', 'attacks'),
+};
+
+/** Ends the suite's whole process group: what it started must not outlive it. */
+function kill(child: ChildProcess, signal: NodeJS.Signals): void {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+function run(argv: readonly string[]): Promise<{ code: number; output: string; late: boolean }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(argv[0] as string, argv.slice(1), {
+      cwd: ROOT,
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, FORCE_COLOR: '0' },
+    });
+    running.add(child);
+    const output: Buffer[] = [];
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      kill(child, 'SIGTERM');
+      setTimeout(() => kill(child, 'SIGKILL'), 30_000).unref();
+    }, LIMIT_MS);
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (chunk: Buffer) => output.push(chunk));
+    child.once('error', reject);
+    child.once('close', (code) => {
+      clearTimeout(timer);
+      running.delete(child);
+      resolve({ code: code ?? 1, output: Buffer.concat(output).toString(), late });
+    });
+  });
+}
+
+interface Report {
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly numPendingTests: number;
+  readonly numTodoTests: number;
+}
+
+/** What failed outside of any test (an import, a hook, the time limit) counts as one. */
+function countsOf(suite: Suite, code: number): Totals {
+  if (suite.report === undefined)
+    return code === 0 ? { passed: 1, failed: 0, skipped: 0 } : { passed: 0, failed: 1, skipped: 0 };
+  const counts = { passed: 0, failed: 0, skipped: 0 };
+  if (existsSync(suite.report)) {
+    const r = JSON.parse(readFileSync(suite.report, 'utf8')) as Report;
+    counts.passed = r.numPassedTests;
+    counts.failed = r.numFailedTests;
+    counts.skipped = r.numPendingTests + r.numTodoTests;
+  }
+  if (code !== 0 && counts.failed === 0) counts.failed = 1;
+  return counts;
+}
+
+async function runSuite(suite: Suite): Promise<void> {
+  const began = performance.now();
+  const { code, output, late } = await run(suite.argv);
+  const { passed, failed, skipped } = countsOf(suite, code);
+  totals.passed += passed;
+  totals.failed += failed;
+  totals.skipped += skipped;
+  const seconds = Math.round((performance.now() - began) / 1000);
+  const end = late ? `; it did not end within ${LIMIT_MS / 1000} s` : '';
+  const counts = `${passed} passed, ${failed} failed, ${skipped} skipped`;
+  process.stdout.write(`\n== ${suite.name}\n${output}-- ${suite.name}: ${counts} in ${seconds} s${end}\n`);
+}
+
+async function lane(waiting: Suite[]): Promise<void> {
+  for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await runSuite(next);
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+  process.on(signal, () => {
+    for (const child of running) kill(child, 'SIGTERM');
+    process.exit(130);
+  });
+
+const suites = parts.flatMap((part) => {
+  const suitesOf = PARTS[part];
+  if (suitesOf === undefined) throw new Error(`no part is called ${part}: ${Object.keys(PARTS).join(', ')}`);
+  return suitesOf();
+});
+await lane(suites.filter(({ alone }) => alone));
+const together = suites.filter(({ alone }) => !alone);
+await Promise.all([lane(together), lane(together)]);
+writeFileSync(join(reports, 'totals'), `${totals.passed} ${totals.failed} ${totals.skipped}\n`);
