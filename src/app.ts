@@ -146,6 +146,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     node,
     teardown: async () => {
       await engine.reconciler.stop();
+      await engine.threats.close();
       await engine.namespaceDns.detachAll();
       await teardownKernel(config);
       setImmediate(() => void stop());

@@ -24,6 +24,7 @@ export interface FlowTable<F extends FlowFacts> {
     family: 4 | 6,
     filter: {
       readonly orig?: { readonly src?: string };
+      readonly reply?: { readonly src?: string };
       readonly mark?: { readonly value: number; readonly mask: number };
     },
   ): Promise<readonly F[]>;

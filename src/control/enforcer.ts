@@ -16,6 +16,7 @@ import type { EastWest } from './neighbours.js';
 import type { Pass } from './reconciler.js';
 import { Revocation } from './revocation.js';
 import { takeOver } from './takeover.js';
+import type { Threats } from './threats.js';
 import { desiredInput } from './world.js';
 
 export interface EnforcerOptions<F extends FlowFacts> {
@@ -33,6 +34,7 @@ export interface EnforcerOptions<F extends FlowFacts> {
   readonly closed: () => readonly Place[];
   readonly unattributed: () => { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
   readonly learned: LearnedPort;
+  readonly threats: Pick<Threats<F>, 'has' | 'repair'>;
   readonly log: Logger;
   readonly now: () => number;
   /** Asks for a pass in so many ms. */
@@ -65,6 +67,8 @@ export class Enforcer<F extends FlowFacts> {
   #unattributed = new Set<number>();
   #state: InForce | undefined;
   readonly #revocation: Revocation<F>;
+  /** Members to be looked at as if their policy were another. */
+  #again: ReadonlySet<string> = new Set();
   /** Members whose container went, until when they stay: their removal shares a pass with others'. */
   readonly #lingering = new Map<string, { member: Member; until: number }>();
 
@@ -86,6 +90,7 @@ export class Enforcer<F extends FlowFacts> {
   async pass(pass: Pass): Promise<void> {
     const { kernel } = this.#o;
     if (pass.resync) kernel.invalidate();
+    const again = this.#again;
     const view = this.#o.view();
     if (!this.#state && !(await this.#takeOver(view))) return;
     const { ports, veths } = await this.#ports(view);
@@ -98,11 +103,19 @@ export class Enforcer<F extends FlowFacts> {
     const known = this.#state && this.#bindings;
     this.#bindings = ports.bindings;
     const settled = this.#settle({ view, ports, veths, input, hosts, desired, repaired: applied.repaired });
-    const state = await this.#learn(settled, applied.refill, pass.resync);
+    const state = await this.#learn(settled, applied.refill, pass.resync, again);
     this.#o.onApplied(state);
-    await this.#revocation.run(state, known, applied.repaired);
+    await this.#revocation.run(state, known, applied.repaired, again);
+    if (this.#again === again) this.#again = new Set();
+    const lost = applied.refill.filter((name) => desired.sets.get(name)?.isThreats);
+    if (!known || applied.repaired || lost.length > 0) this.#o.threats.repair(lost);
     if (applied.changed)
       this.#o.log.debug({ reasons: pass.reasons, members: input.members.length }, 'applied');
+  }
+
+  /** What these were told has become bad: the next pass takes it from them. */
+  recheck(members: ReadonlySet<string>): void {
+    this.#again = new Set([...this.#again, ...members]);
   }
 
   /** What the next pass would want, without touching anything. */
@@ -194,17 +207,23 @@ export class Enforcer<F extends FlowFacts> {
   }
 
   #learnedHas(set: string, address: string): boolean {
+    if (this.#state?.desired.sets.get(set)?.isThreats) return this.#o.threats.has(set, address);
     const owner = [...(this.#state?.members.keys() ?? [])].find((id) => set.includes(id.slice(0, 12)));
     return owner !== undefined && this.#o.learned.has(owner, set, address);
   }
 
   /** Learned sets as the ledger has them; what somebody took out of them counts as repaired, too. */
-  async #learn(state: InForce, refill: readonly string[], all: boolean): Promise<InForce> {
+  async #learn(
+    state: InForce,
+    refill: readonly string[],
+    all: boolean,
+    again: ReadonlySet<string>,
+  ): Promise<InForce> {
     const { kernel, learned, now } = this.#o;
     let isLost = false;
     await refillSets(kernel, learned, state, refill, now());
     for (const m of state.members.values()) {
-      const isNew = this.#revocation.isNew(m);
+      const isNew = again.has(m.id) || this.#revocation.isNew(m);
       if (!all && !isNew) continue;
       const missed = await syncLearned(kernel, learned, state, m, now());
       isLost ||= missed && !isNew;

@@ -35,14 +35,20 @@ export class Revocation<F extends FlowFacts> {
 
   /**
    * Flows of members whose policy is another than it was; of all, when something had been tampered with. Those that
-   * began in this pass have none: their ports were purged, a sender in the host's network had no mark before.
+   * began in this pass have none: their ports were purged, a sender in the host's network had no mark before. `again`: members
+   that count as changed.
    */
-  async run(state: InForce, known: ReadonlyMap<number, Binding> | undefined, all: boolean): Promise<void> {
+  async run(
+    state: InForce,
+    known: ReadonlyMap<number, Binding> | undefined,
+    all: boolean,
+    again: ReadonlySet<string>,
+  ): Promise<void> {
     const isFresh = (m: Member): boolean =>
       known !== undefined &&
       (m.host ? !this.#signatures.has(m.id) : !m.ports.some((p) => known.has(p.ifindex)));
     const members = [...state.members.values()];
-    const changed = members.filter((m) => all || (this.isNew(m) && !isFresh(m)));
+    const changed = members.filter((m) => all || again.has(m.id) || (this.isNew(m) && !isFresh(m)));
     await this.#cut(state, changed);
     await this.#adopt(
       state,

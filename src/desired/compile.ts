@@ -18,6 +18,7 @@ import {
 } from './naming.js';
 import { type Rule, rule } from './rules.js';
 import type { DesiredInput, DesiredState, Hook, Member, SetDesired, TableDesired } from './state.js';
+import { threatBackstop, threatChains, threatSets } from './threats.js';
 
 const FAMILIES: readonly Family[] = [4, 6];
 
@@ -72,6 +73,7 @@ function filterTable(
     ...hosts,
     ...dispatch,
     ...constantChains(input, names, family),
+    ...threatChains(input.shape, names, family),
     ...bridgeChains(input, names, family),
     ...hostFilter(input, names, family, jumps),
     [names.input, inputChain(input, names, family, jumps)],
@@ -153,6 +155,7 @@ function securityTable(input: DesiredInput, names: Names, family: Family): Table
     [names.backstop, backstopChain(input.shape, names, family, 'forward')],
     [names.backstopInput, backstopChain(input.shape, names, family, 'host')],
     ...hostBackstop(input, names),
+    ...threatBackstop(input.shape, names, family),
   ]);
   const hooks = [
     hook('security', 'FORWARD', names.backstop),
@@ -191,6 +194,8 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
     });
     return [
       set('enf', 'hash:ip', false, [...(family === 4 ? enf4 : enf6)]),
+      set('own', 'hash:ip', false, ownAddresses(input.members, family)),
+      ...threatSets(names.prefix, family),
       set('pub', 'hash:ip,port', false, publishedPairs(input.members, family)),
       set('any', 'hash:net', false, family === 4 ? ANY_V4 : ANY_V6),
       set('alive', 'hash:net', true),
@@ -198,6 +203,10 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
     ];
   });
 }
+
+const ownAddresses = (members: readonly Member[], family: Family): string[] => [
+  ...new Set(members.flatMap((m) => m.ports.flatMap((p) => (family === 4 ? p.ip4 : p.ip6) ?? []))),
+];
 
 function publishedPairs(members: readonly Member[], family: Family): string[] {
   const pairs = members.flatMap((m) =>

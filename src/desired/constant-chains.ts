@@ -2,6 +2,7 @@ import type { Family } from '../model/ip.js';
 import { closedAtHost, closedBehindHost, type Place } from './closed.js';
 import { gate } from './host-net.js';
 import { type Names, sharedSet } from './naming.js';
+import { logRule, refusal } from './refusal.js';
 import { type IcmpType, type Match, type Rule, rule } from './rules.js';
 import type { DesiredInput, HostNet, Shape } from './state.js';
 
@@ -17,10 +18,8 @@ export const ND: readonly IcmpType[] = [
   'neighbour-solicitation',
   'neighbour-advertisement',
 ];
-/** Packets a second and source that may wait in the hold queue, be logged, or be answered with an ICMP error. */
+/** Packets a second and source that may wait in the hold queue. */
 const HOLD_LIMIT = { perSecond: 200, burst: 400 };
-const LOG_LIMIT = { perSecond: 20, burst: 60 };
-const REJECT_LIMIT = { perSecond: 50, burst: 100 };
 
 /** The chains of `filter` that do not depend on any container. */
 export function constantChains(
@@ -30,7 +29,6 @@ export function constantChains(
 ): Chains {
   return new Map([
     [names.forward, forwardChain(shape, names, closed)],
-    [names.threat, []],
     [names.toManaged, toManagedChain(names, family)],
     [names.hold, holdChain(shape, names, family)],
     [names.ok, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'return' })]],
@@ -104,27 +102,13 @@ function holdChain(shape: Shape, names: Names, family: Family): Rule[] {
   return [rule([dead], { k: 'goto', chain: names.ok }), ...hold];
 }
 
-function denyChain(shape: Shape, names: Names): Rule[] {
-  const log = rule([{ k: 'limit', name: `${names.prefix}-log`, ...LOG_LIMIT }], {
-    k: 'nflog',
-    group: shape.logGroup,
-    prefix: `${names.prefix}:deny`,
-  });
-  if (shape.deny === 'drop') return [log, rule([], { k: 'drop' })];
-  return [
-    log,
-    rule([{ k: 'proto', proto: 'tcp' }], { k: 'reject', tcp: true }),
-    rule([{ k: 'limit', name: `${names.prefix}-rej`, ...REJECT_LIMIT }], { k: 'reject', tcp: false }),
-    rule([], { k: 'drop' }),
-  ];
-}
+const denyChain = (shape: Shape, names: Names): Rule[] => [
+  logRule(shape, names, 'log', 'deny'),
+  ...refusal(shape, `${names.prefix}-rej`),
+];
 
 const observeChain = (shape: Shape, names: Names): Rule[] => [
-  rule([{ k: 'limit', name: `${names.prefix}-obs`, ...LOG_LIMIT }], {
-    k: 'nflog',
-    group: shape.logGroup,
-    prefix: `${names.prefix}:would`,
-  }),
+  logRule(shape, names, 'obs', 'would'),
   rule([], { k: 'goto', chain: names.ok }),
 ];
 
@@ -203,6 +187,7 @@ export function backstopChain(shape: Shape, names: Names, family: Family, to: 'f
     rule([unjudged(marks.unknown)], { k: 'drop' }),
     rule([ESTABLISHED], { k: 'return' }),
     rule(RELATED_ERROR, { k: 'return' }),
+    ...(to === 'host' ? [] : [rule([], { k: 'jump', chain: names.threat })]),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
     rule([unjudged(marks.enforced)], { k: 'drop' }),
   ];

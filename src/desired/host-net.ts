@@ -188,6 +188,7 @@ export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rul
       [
         rule([{ k: 'mark', value: marks.judged, mask: marks.judged }], { k: 'return' }),
         rule([nobody(input.shape)], { k: 'drop' }),
+        rule([], { k: 'jump', chain: names.threat }),
         rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
         rule([], { k: 'drop' }),
       ],

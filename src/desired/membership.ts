@@ -2,7 +2,7 @@ import { parseAddress, parseCidr, type Range, rangeHas } from '../model/ip.js';
 import type { DesiredState } from './state.js';
 import type { HasMember, TracePacket } from './trace.js';
 
-/** Learned members are the ledger's to know. */
+/** Learned members are the ledger's to know, those of threat sets the feeds'. */
 export type LearnedHas = (set: string, address: string) => boolean;
 
 /** Membership as the kernel would answer: static sets from the desired state, timed ones from the ledger. */
@@ -12,7 +12,7 @@ export function membershipOf(desired: DesiredState, learned: LearnedHas): HasMem
     if (!set) return false;
     if (dir.includes(',')) return !set.timed && set.members.includes(pairOf(dir, packet));
     const address = dir === 'src' ? packet.src : packet.dst;
-    if (set.timed) return learned(name, address);
+    if (set.timed || set.isThreats) return learned(name, address);
     if (set.type === 'hash:ip') return set.members.includes(address);
     const value = parseAddress(address);
     return value !== undefined && rangesOf(set.members).some((r) => rangeHas(r, value));

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Family } from '../model/ip.js';
+import type { ThreatAction } from '../model/threat.js';
 
 /** Names of what we own in the kernel. Chains have at most 28 characters, sets 31 (uapi xt_entry, IPSET_MAXNAMELEN). */
 export interface Names {
@@ -10,6 +11,9 @@ export interface Names {
   readonly ok: string;
   readonly no: string;
   readonly threat: string;
+  readonly threatIn: string;
+  readonly threatNo: string;
+  readonly threatSeen: string;
   readonly hold: string;
   readonly toManaged: string;
   readonly from: string;
@@ -43,6 +47,9 @@ export function namesFor(prefix: string): Names {
     ok: n('OK'),
     no: n('NO'),
     threat: n('THREAT'),
+    threatIn: n('THREAT-IN'),
+    threatNo: n('THREAT-NO'),
+    threatSeen: n('THREAT-SEEN'),
     hold: n('HOLD'),
     toManaged: n('TO'),
     from: n('FROM'),
@@ -86,6 +93,22 @@ export function classSet(
 /** Sets that are not a container's. */
 export const sharedSet = (
   prefix: string,
-  what: 'enf' | 'pub' | 'alive' | 'any' | 'cut',
+  what: 'enf' | 'own' | 'pub' | 'alive' | 'any' | 'cut',
   family: Family,
 ): string => `${prefix}-${what}${family}`;
+
+/** Single addresses and networks need sets of their own kinds. */
+export const THREAT_KINDS = ['ip', 'net'] as const;
+export type ThreatKind = (typeof THREAT_KINDS)[number];
+/** What feeds list: threats, and what is only watched (action observe). */
+export const threatSet = (prefix: string, action: ThreatAction, kind: ThreatKind, family: Family): string =>
+  `${prefix}-${action === 'block' ? 'threat' : 'watch'}-${kind}${family}`;
+const FRESH = '-new';
+/** Where the next contents of a threat set are put together. */
+export const freshSet = (set: string): string => `${set}${FRESH}`;
+/** big: a set of threats. fresh: what one is made of, or was left of a run that ended. */
+export function threatSetKind(prefix: string, name: string): 'big' | 'fresh' | undefined {
+  if (!name.startsWith(`${prefix}-`)) return undefined;
+  const found = /^(?:threat|watch)-(?:ip|net)[46](-new)?$/.exec(name.slice(prefix.length + 1));
+  return found ? (found[1] === FRESH ? 'fresh' : 'big') : undefined;
+}

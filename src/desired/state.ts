@@ -95,6 +95,8 @@ export interface SetDesired {
   readonly timed: boolean;
   /** Contents of a set that is not timed. */
   readonly members: readonly string[];
+  /** Contents belong to the threat feeds, not to us: here it only has to stand. */
+  readonly isThreats?: true;
 }
 
 export interface Hook {

@@ -11,6 +11,7 @@ import { LinkCache } from './link-cache.js';
 import { Addresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
+import { BulkSets } from './netlink/ipset-bulk.js';
 import { Links } from './netlink/links.js';
 import { RouteMonitor } from './netlink/route-monitor.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
@@ -32,6 +33,7 @@ export class KernelAdapter implements AsyncDisposable {
   readonly addressTable = new Addresses();
   readonly sets = new KernelSets();
   readonly flows = new Conntrack();
+  readonly bulk = new BulkSets();
   readonly cgroups = new Cgroups();
   readonly own: HostAddresses;
   readonly #cache = new LinkCache(this.linkTable);
@@ -146,5 +148,6 @@ export class KernelAdapter implements AsyncDisposable {
     this.addressTable.close();
     this.sets.close();
     this.flows.close();
+    this.bulk.close();
   }
 }

@@ -1,3 +1,4 @@
+import { threatSetKind } from '../desired/naming.js';
 import type { SetDesired } from '../desired/state.js';
 import type { Family } from '../model/ip.js';
 
@@ -9,6 +10,32 @@ export interface SavedSet {
 }
 
 const MAX_MEMBERS = 65_536;
+
+/** Names of our sets, and those of threats, of which nobody wants the members as text. */
+export interface SetNames {
+  readonly plain: readonly string[];
+  readonly threats: ReadonlyMap<string, SavedSet>;
+  /** Where a set of threats was being put together. */
+  readonly fresh: readonly string[];
+}
+/** Reads `ipset list -terse`, our sets only. */
+export function parseSetNames(text: string, prefix: string): SetNames {
+  const plain: string[] = [];
+  const fresh: string[] = [];
+  const threats = new Map<string, SavedSet>();
+  for (const part of text.split('\n\n')) {
+    const [, name = '', type = ''] = /^Name: (\S+)\nType: (\S+)$/m.exec(part) ?? [];
+    if (!name.startsWith(`${prefix}-`)) continue;
+    const kind = threatSetKind(prefix, name);
+    if (kind === undefined) plain.push(name);
+    else if (kind === 'fresh') fresh.push(name);
+    else {
+      const family = /^Header: family inet6 /m.test(part) ? 6 : 4;
+      threats.set(name, { type, family, timed: / timeout /.test(part), members: new Set() });
+    }
+  }
+  return { plain, threats, fresh };
+}
 
 /** Reads `ipset save`, our sets only. */
 export function parseSetSave(text: string, prefix: string): Map<string, SavedSet> {
@@ -45,11 +72,11 @@ export interface SetScripts {
   readonly loosen: string;
   /** Sets that no rule uses any more. */
   readonly destroy: string;
-  /** Names of timed sets that are new and empty: the ledger fills them. */
+  /** Names of sets that are new and empty: the ledger fills timed ones, the feeds those of threats. */
   readonly refill: readonly string[];
 }
 
-/** What the sets need. Contents of timed sets are left alone. */
+/** What the sets need. Contents of timed sets and of threats are left alone. */
 export function diffSets(
   desired: ReadonlyMap<string, SetDesired>,
   observed: ReadonlyMap<string, SavedSet>,
@@ -62,8 +89,8 @@ export function diffSets(
     if (!isFit(want, have)) {
       // A set of another kind under our name makes this fail, and say so: nobody's set is overwritten.
       loosen.push(createSet(want), ...want.members.map((m) => `add ${want.name} ${bareMember(m)} -exist`));
-      if (want.timed) refill.push(want.name);
-    } else if (have && !want.timed) {
+      if (want.timed || want.isThreats) refill.push(want.name);
+    } else if (have && !want.timed && !want.isThreats) {
       const members = new Set(want.members.map(bareMember));
       tighten.push(
         ...[...have.members].filter((m) => !members.has(m)).map((m) => `del ${want.name} ${m} -exist`),

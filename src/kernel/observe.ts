@@ -2,7 +2,7 @@ import { BACKSTOP_TABLE } from '../desired/backstop-table.js';
 import { BRIDGE_TABLE } from '../desired/bridge.js';
 import type { Family } from '../model/ip.js';
 import { type Exec, must } from './exec.js';
-import { parseSetSave, type SavedSet } from './ipset-text.js';
+import { parseSetNames, parseSetSave, type SavedSet, type SetNames } from './ipset-text.js';
 import { parseSave, type SavedTables } from './iptables-text.js';
 import { type IndexOf, parseBridge, parseProgram } from './nft-parse.js';
 import type { ObservedProgram } from './nft-program.js';
@@ -11,6 +11,7 @@ import { EMPTY_BRIDGE, type ObservedBridge } from './nft-text.js';
 /** What of ours, and around ours, the kernel holds. */
 export interface Observed {
   readonly tables: ReadonlyMap<Family, SavedTables>;
+  /** Those of threats without members. */
   readonly sets: ReadonlyMap<string, SavedSet>;
   readonly bridge: ObservedBridge;
   readonly backstop: ObservedProgram;
@@ -23,7 +24,7 @@ export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Prom
   const [v4, v6, sets, nft] = await Promise.all([
     must(run, SAVE[4], []),
     must(run, SAVE[6], []),
-    must(run, 'ipset', ['save']),
+    observeSets(run, prefix),
     observeNft(run, indexOf),
   ]);
   return {
@@ -31,9 +32,20 @@ export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Prom
       [4, parseSave(v4, prefix)],
       [6, parseSave(v6, prefix)],
     ]),
-    sets: parseSetSave(sets, prefix),
+    sets,
     ...nft,
   };
+}
+
+export const setNames = async (run: Exec, prefix: string): Promise<SetNames> =>
+  parseSetNames(await must(run, 'ipset', ['list', '-terse']), prefix);
+
+/** Ours alone, and a million addresses of threats by their sets' names: "restore" takes "save NAME". */
+async function observeSets(run: Exec, prefix: string): Promise<Observed['sets']> {
+  const { plain, threats } = await setNames(run, prefix);
+  const input = plain.map((name) => `save ${name}\n`).join('');
+  const text = input === '' ? '' : await must(run, 'ipset', ['restore'], { input });
+  return new Map([...parseSetSave(text, prefix), ...threats]);
 }
 
 async function observeNft(

@@ -4,7 +4,7 @@ import { removalEdits } from './diff-tables.js';
 import { type Exec, must } from './exec.js';
 import { type Found, leftovers, readChains } from './found.js';
 import { restoreScript } from './iptables-text.js';
-import { observe, RESTORE } from './observe.js';
+import { observe, RESTORE, setNames } from './observe.js';
 
 const BUILTIN = new Set(['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING']);
 
@@ -33,11 +33,10 @@ export async function teardownRules(
     await must(run, 'nft', ['delete', 'table', ...BACKSTOP_TABLE.split(' ')]);
     removed.push(`table ${BACKSTOP_TABLE}`);
   }
-  if (observed.sets.size > 0) {
-    await must(run, 'ipset', ['restore'], {
-      input: [...observed.sets.keys()].map((s) => `destroy ${s}\n`).join(''),
-    });
-    removed.push(`${observed.sets.size} sets`);
+  const sets = [...observed.sets.keys(), ...(await setNames(run, prefix)).fresh];
+  if (sets.length > 0) {
+    await must(run, 'ipset', ['restore'], { input: sets.map((s) => `destroy ${s}\n`).join('') });
+    removed.push(`${sets.length} sets`);
   }
   if (before) removed.push(...(await removeLeftovers(run, before)));
   return removed;

@@ -67,7 +67,7 @@ export class ServiceController implements Controller {
       containers,
       paused: all.filter((c) => c.modeFrom === 'pause').length,
       lockdown: this.lockdown() ?? null,
-      threats: { entries: 0, feeds: 0 },
+      threats: engine.threats.status(),
       kernel: {
         inSync: engine.reconciler.inSync && engine.state !== undefined,
         lastRepair: engine.lastRepair,

@@ -5,6 +5,7 @@ import { ForeignPorts } from '../control/foreign-ports.js';
 import type { NamesPolicy } from '../control/names-policy.js';
 import type { NamespaceDns } from '../control/namespace-dns.js';
 import { Reconciler } from '../control/reconciler.js';
+import type { Threats } from '../control/threats.js';
 import type { Shape } from '../desired/state.js';
 import type { DnsService } from '../dns/service.js';
 import { DockerWatch } from '../docker/watch.js';
@@ -23,6 +24,7 @@ import { Policies, type Said } from './policies.js';
 import { SandboxFolders } from './sandbox-folders.js';
 import type { SearchDomains } from './search-domains.js';
 import { shapeOf } from './shape.js';
+import { makeThreats } from './threats.js';
 import { dispose, Upkeep } from './upkeep.js';
 
 export interface EngineOptions {
@@ -44,6 +46,7 @@ export class Engine {
   readonly names: NamesPolicy;
   readonly dns: DnsService;
   readonly denials: Denials;
+  readonly threats: Threats<Flow>;
   readonly enforcer: Enforcer<Flow>;
   readonly hostMode: HostMode;
   readonly reconciler: Reconciler;
@@ -66,6 +69,17 @@ export class Engine {
     this.shape = shapeOf(config);
     this.kernel = new KernelAdapter(this.shape, exec);
     this.docker = new DockerWatch({ socket: config.docker.socket, log, now: () => performance.now() });
+    this.threats = makeThreats({
+      config,
+      shape: this.shape,
+      kernel: this.kernel,
+      dns: () => this.dns,
+      enforcer: () => this.enforcer,
+      reconciler: () => this.reconciler,
+      state: () => this.state,
+      onRepaired: () => this.#repaired(),
+      log,
+    });
     this.policies = new Policies(config, options.said, () => this.docker.view());
     const names = makeNames({
       config,
@@ -114,6 +128,7 @@ export class Engine {
       shape: this.shape,
       kernel: this.kernel,
       dns: this.dns,
+      threats: this.threats,
       reconciler: this.reconciler,
       hostWatch: this.hostWatch,
       state: () => this.state,
@@ -165,6 +180,7 @@ export class Engine {
   async stop(): Promise<void> {
     this.#upkeep.stopLooking();
     await this.reconciler.stop();
+    await this.threats.close();
     this.#holding.close();
     await this.namespaceDns.close();
     for (const part of this.#open.reverse()) await dispose(part);
@@ -219,6 +235,7 @@ export class Engine {
         wanted: (id) => this.dns.members(id),
         has: (id, set, address) => this.dns.isMember(id, set, address),
       },
+      threats: this.threats,
       log: this.#o.log,
       now: Date.now,
       lookAgain: (ms) => this.reconciler.later('departed members', ms),
@@ -226,9 +243,13 @@ export class Engine {
     });
   }
 
+  #repaired(): void {
+    this.lastRepair = new Date().toISOString();
+  }
+
   #applied(state: InForce): void {
     if (state.repaired) {
-      this.lastRepair = new Date().toISOString();
+      this.#repaired();
       this.#o.log.warn({}, 'rules of ours were missing or changed: repaired');
     }
     this.names.applied(state);

@@ -1,6 +1,8 @@
 import type { InForce } from '../control/enforcer.js';
+import type { Threats } from '../control/threats.js';
 import type { DnsService } from '../dns/service.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
+import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import type { Logger } from '../ports.js';
 
 export interface PulseOptions {
@@ -11,6 +13,7 @@ export interface PulseOptions {
   readonly emptied: (what: string) => void;
   /** Passes begun so far; undefined while one runs. */
   readonly resting: () => number | undefined;
+  readonly threats: Pick<Threats<Flow>, 'resting' | 'lost' | 'repair'>;
   readonly dns: DnsService;
   /** Where no monitor tells of changed rules: something that differs when they have changed. */
   readonly tables?: () => string;
@@ -63,7 +66,9 @@ export class Pulse implements AsyncDisposable {
   async #lookAtSets(): Promise<void> {
     const before = this.#o.resting();
     if (before === undefined) return;
+    const loads = this.#o.threats.resting;
     const headers = new Map((await this.#o.kernel.sets.headers()).map((h) => [h.name, h.entries]));
+    this.#lookAtThreats(headers, loads);
     const state = this.#o.state();
     if (!state || this.#o.resting() !== before) return; // our own changes are no tampering
     for (const set of state.desired.sets.values()) {
@@ -74,6 +79,13 @@ export class Pulse implements AsyncDisposable {
       if (set.timed && entries === 0 && this.#shouldHold(state, set.name))
         return this.#o.emptied(`set ${set.name} has lost its members`);
     }
+  }
+
+  #lookAtThreats(entries: ReadonlyMap<string, number>, loads: number | undefined): void {
+    const { threats } = this.#o;
+    if (loads === undefined || threats.resting !== loads) return;
+    const lost = threats.lost(entries).filter((set) => entries.has(set)); // one that is gone is a pass's to make
+    if (lost.length > 0) threats.repair(lost);
   }
 
   /** A learned set whose container was told addresses that are still good for a while. */

@@ -1,9 +1,11 @@
 import { Drift } from '../control/drift.js';
 import type { InForce } from '../control/enforcer.js';
 import type { Reconciler } from '../control/reconciler.js';
+import type { Threats } from '../control/threats.js';
 import type { Shape } from '../desired/state.js';
 import type { DnsService } from '../dns/service.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
+import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import { LegacyTables } from '../kernel/netlink/legacy-tables.js';
 import { RulesMonitor } from '../kernel/rules-monitor.js';
 import type { Logger } from '../ports.js';
@@ -15,6 +17,7 @@ export interface UpkeepOptions {
   readonly shape: Shape;
   readonly kernel: KernelAdapter;
   readonly dns: DnsService;
+  readonly threats: Threats<Flow>;
   readonly reconciler: Reconciler;
   readonly hostWatch: HostWatch;
   readonly state: () => InForce | undefined;
@@ -45,7 +48,7 @@ export class Upkeep implements AsyncDisposable {
 
   /** After the first pass. */
   async begin(): Promise<void> {
-    const { kernel, state, reconciler, log, dns, shape, hostWatch } = this.#o;
+    const { kernel, state, reconciler, log, dns, shape, hostWatch, threats } = this.#o;
     await hostWatch.start();
     this.#open.push(hostWatch);
     this.#open.push(new RulesMonitor(shape.prefix, (what) => this.#changedByOthers(what), log));
@@ -58,6 +61,7 @@ export class Upkeep implements AsyncDisposable {
         resting: () => reconciler.resting,
         log,
         dns,
+        threats,
         ...this.#legacyTables(),
       }),
     );

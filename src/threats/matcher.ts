@@ -2,6 +2,7 @@
 import { type Address, parseAddress } from '../model/ip-address.js';
 import { formatRange } from '../model/ip-range.js';
 import { type NameMatch, nameMatches } from '../model/name.js';
+import type { ThreatHit } from '../model/threat.js';
 import type { FeedData, FeedInfo } from './feed-data.js';
 import type { ProtectedRange } from './merge.js';
 import { ALLOW, BELOW, NameTable, SELF, WITHHELD } from './names.js';
@@ -15,20 +16,6 @@ export interface ProtectedName {
   readonly label: string;
   readonly name: string;
   readonly match: NameMatch;
-}
-
-/** One feed that lists what was asked for. */
-export interface ThreatHit {
-  readonly feed: string;
-  /** The range or name as it is listed, canonical. */
-  readonly listed: string;
-  readonly line: number;
-  /** What `line` counts: lines of the body or items of its JSON document. */
-  readonly positions: FeedInfo['positions'];
-  /** Milliseconds since the epoch: listed without a break since then. */
-  readonly since: number;
-  /** Why it does not count all the same; null: it does. */
-  readonly spared: string | null;
 }
 
 class FeedIndex {

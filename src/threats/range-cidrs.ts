@@ -1,16 +1,10 @@
 /** Disjoint ranges as the fewest members of kernel sets: hash:ip for single addresses, hash:net for the rest. */
 import { formatAddress } from '../model/ip-address.js';
+import { columnCount, type SetColumns } from '../model/threat.js';
 import { countOf, type Ranges } from './ranges.js';
 import { addressBits, compareAt, copyAt, familyOf, increment, readAddress, type WordCount } from './words.js';
 
-/** Members of one family, ascending; `words` numbers an address. */
-export interface Members {
-  readonly words: WordCount;
-  readonly singles: Uint32Array;
-  /** Networks wider than one address; `prefixes[i]` is the length of network `i`. */
-  readonly nets: Uint32Array;
-  readonly prefixes: Uint8Array;
-}
+export type Members = SetColumns;
 
 /** Addresses that grow by doubling. */
 class Addresses {
@@ -81,8 +75,7 @@ export function toMembers(ranges: Ranges): Members {
   return { words, singles: singles.done(), nets: nets.done(), prefixes: Uint8Array.from(prefixes) };
 }
 
-export const memberCount = (members: Members): number =>
-  members.singles.length / members.words + members.prefixes.length;
+export const memberCount = columnCount;
 
 const formatV4 = (value: number): string =>
   `${value >>> 24}.${(value >>> 16) & 255}.${(value >>> 8) & 255}.${value & 255}`;

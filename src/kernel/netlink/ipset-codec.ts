@@ -79,10 +79,11 @@ function isPrefix(text: string | undefined, bits: number): boolean {
   return text === undefined || (/^\d{1,3}$/.test(text) && Number(text) <= bits);
 }
 
-/** Body of a listing: one set with its members, or the headers of all sets. */
-export function listBody(set?: string): Buffer {
-  if (set !== undefined) return netfilterBody(AF_INET, 0, ...naming(set));
-  return netfilterBody(AF_INET, 0, version(), networkOrder(COMMAND.flags, u32be(FLAG_LIST_HEADER)));
+/** Body of a listing: one set with its members, its header alone, or the headers of all sets. */
+export function listBody(set?: string, headerOnly = set === undefined): Buffer {
+  const which = set === undefined ? [version()] : naming(set);
+  const how = headerOnly ? [networkOrder(COMMAND.flags, u32be(FLAG_LIST_HEADER))] : [];
+  return netfilterBody(AF_INET, 0, ...which, ...how);
 }
 
 const version = (): Buffer => attribute(COMMAND.protocol, u8(PROTOCOL_VERSION));

@@ -1,0 +1,27 @@
+import type { Names } from './naming.js';
+import { type Rule, rule } from './rules.js';
+import type { Shape } from './state.js';
+
+/** Packets a second and source that may be logged, or be answered with an ICMP error. */
+const LOG_LIMIT = { perSecond: 20, burst: 60 };
+const REJECT_LIMIT = { perSecond: 50, burst: 100 };
+
+/** What a logged packet's prefix says of it, behind ours and a colon. */
+export type LogWord = 'deny' | 'would' | 'threat' | 'seen';
+
+export const logRule = (shape: Shape, names: Names, limit: string, word: LogWord): Rule =>
+  rule([{ k: 'limit', name: `${names.prefix}-${limit}`, ...LOG_LIMIT }], {
+    k: 'nflog',
+    group: shape.logGroup,
+    prefix: `${names.prefix}:${word}`,
+  });
+
+/** TCP by a reset, the rest by ICMP errors within a limit: the client hears it at once. */
+export function refusal(shape: Shape, limit: string): Rule[] {
+  if (shape.deny === 'drop') return [rule([], { k: 'drop' })];
+  return [
+    rule([{ k: 'proto', proto: 'tcp' }], { k: 'reject', tcp: true }),
+    rule([{ k: 'limit', name: limit, ...REJECT_LIMIT }], { k: 'reject', tcp: false }),
+    rule([], { k: 'drop' }),
+  ];
+}

@@ -1,0 +1,66 @@
+import type { Family } from '../model/ip.js';
+import type { ThreatAction } from '../model/threat.js';
+import { type Names, sharedSet, THREAT_KINDS, type ThreatKind, threatSet } from './naming.js';
+import { logRule, refusal } from './refusal.js';
+import { type Match, type Rule, rule, type Target } from './rules.js';
+import type { SetDesired, Shape } from './state.js';
+
+/** What `explain` knows the rules of threats by. */
+const THREAT_WHY = 'threat';
+
+const TYPES: Readonly<Record<ThreatKind, SetDesired['type']>> = { ip: 'hash:ip', net: 'hash:net' };
+const ACTIONS: readonly ThreatAction[] = ['block', 'observe'];
+
+export const threatSets = (prefix: string, family: Family): SetDesired[] =>
+  ACTIONS.flatMap((action) =>
+    THREAT_KINDS.map((kind) => ({
+      name: threatSet(prefix, action, kind, family),
+      type: TYPES[kind],
+      family,
+      timed: false,
+      members: [],
+      isThreats: true as const,
+    })),
+  );
+
+/**
+ * For packets that open a flow, whatever the policy: what a container sends is judged by its destination, what somebody
+ * else sends to a container by its source. What no feed lists returns.
+ */
+export const threatChains = (shape: Shape, names: Names, family: Family): Map<string, Rule[]> =>
+  new Map([
+    ...lookups(shape, names, family, (action) =>
+      action === 'block' ? { k: 'goto', chain: names.threatNo } : { k: 'goto', chain: names.threatSeen },
+    ),
+    [names.threatNo, [logRule(shape, names, 'thr', 'threat'), ...refusal(shape, `${names.prefix}-thrr`)]],
+    [names.threatSeen, [logRule(shape, names, 'see', 'seen')]],
+  ]);
+
+/** In `security`, behind what others accepted or flushed. REJECT is not to be had there. */
+export const threatBackstop = (shape: Shape, names: Names, family: Family): Map<string, Rule[]> =>
+  new Map(lookups(shape, names, family, (action) => (action === 'block' ? { k: 'drop' } : undefined)));
+
+function lookups(
+  shape: Shape,
+  names: Names,
+  family: Family,
+  then: (action: ThreatAction) => Target | undefined,
+): [string, Rule[]][] {
+  const look = (dir: 'src' | 'dst'): Rule[] =>
+    ACTIONS.flatMap((action) => {
+      const target = then(action);
+      if (!target) return [];
+      return THREAT_KINDS.map((kind) =>
+        rule([{ k: 'set', set: threatSet(names.prefix, action, kind, family), dir }], target, [THREAT_WHY]),
+      );
+    });
+  const stranger: Match = { k: 'mark', value: 0, mask: shape.marks.identity };
+  const own = sharedSet(names.prefix, 'own', family);
+  return [
+    [names.threat, [rule([stranger], { k: 'goto', chain: names.threatIn }), ...look('dst')]],
+    [
+      names.threatIn,
+      [rule([{ k: 'set', set: own, dir: 'dst', not: true }], { k: 'return' }), ...look('src')],
+    ],
+  ];
+}

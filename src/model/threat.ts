@@ -1,0 +1,79 @@
+/** What threat feeds come to: who lists what, and the members of kernel sets. */
+
+/** One feed that lists what was asked for. */
+export interface ThreatHit {
+  readonly feed: string;
+  /** The range or name as it is listed, canonical. */
+  readonly listed: string;
+  readonly line: number;
+  /** What `line` counts: lines of the body or items of its JSON document. */
+  readonly positions: 'line' | 'item';
+  /** Milliseconds since the epoch: listed without a break since then. */
+  readonly since: number;
+  /** Why it does not count all the same; null: it does. */
+  readonly spared: string | null;
+}
+
+/** Pure look-ups in one published version, which does not change any more. Names are lower case, without a final dot. */
+export interface ThreatLook {
+  /** The first feed by which no container may reach it, or a name above it; undefined: none. */
+  blockedName(name: string): ThreatHit | undefined;
+  /** The first feed with action observe that lists it. */
+  observedName(name: string): ThreatHit | undefined;
+  blockedAddress(text: string): ThreatHit | undefined;
+  observedAddress(text: string): ThreatHit | undefined;
+}
+
+/**
+ * Members of one family in columns, ascending: `words` numbers an address, most significant first (1: IPv4, 4: IPv6).
+ * What is in them is disjoint.
+ */
+export interface SetColumns {
+  readonly words: 1 | 4;
+  readonly singles: Uint32Array;
+  /** Networks wider than one address; `prefixes[i]` is the length of network `i`. */
+  readonly nets: Uint32Array;
+  readonly prefixes: Uint8Array;
+}
+export type ThreatAction = 'block' | 'observe';
+/** For each action what the kernel should hold, protected space and exceptions taken out already. */
+export type ThreatMembers = Readonly<
+  Record<ThreatAction, { readonly v4: SetColumns; readonly v6: SetColumns }>
+>;
+
+/** One version of all feeds together. */
+export interface ThreatVersion {
+  readonly look: ThreatLook;
+  readonly members: ThreatMembers;
+  /** Feeds that have a version in force, and the names that they list: for people. */
+  readonly feeds: number;
+  readonly names: number;
+}
+
+/** What takes a version over and enforces it. */
+export interface ThreatPublisher {
+  /**
+   * Resolves when the kernel holds exactly these members and flows to newly bad addresses are gone. Rejects when it does
+   * not: then the version before stays in force, whole. One at a time: calls queue up. May be called before the engine
+   * has started: then names and addresses are bad from the first packet on. Until it is first called, what an earlier
+   * run left in the kernel stays there.
+   */
+  publish(version: ThreatVersion): Promise<void>;
+}
+
+export const NO_THREATS: ThreatLook = {
+  blockedName: () => undefined,
+  observedName: () => undefined,
+  blockedAddress: () => undefined,
+  observedAddress: () => undefined,
+};
+
+export const noColumns = (words: 1 | 4): SetColumns => ({
+  words,
+  singles: new Uint32Array(0),
+  nets: new Uint32Array(0),
+  prefixes: new Uint8Array(0),
+});
+
+export const columnCount = ({ words, singles, prefixes }: SetColumns): number =>
+  singles.length / words + prefixes.length;
