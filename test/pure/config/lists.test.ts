@@ -133,15 +133,26 @@ describe('the lists that ship', () => {
     expect(state.problems).toEqual([]);
     expect(names(state)).toEqual(
       expect.arrayContaining([
+        'alpine',
         'anthropic',
+        'aws-s3',
+        'crates',
         'debian',
         'docker-hub',
+        'ghcr',
         'github',
+        'golang',
+        'google-ai',
+        'huggingface',
         'lan-discovery',
+        'letsencrypt',
         'npm',
         'ntp',
         'openai',
         'pypi',
+        'rubygems',
+        'sentry',
+        'ubuntu',
       ]),
     );
   });
