@@ -21,7 +21,7 @@ import { Fleet } from './service/fleet.js';
 import { nodeName } from './service/node.js';
 import type { Said } from './service/policies.js';
 import { openStore } from './service/store.js';
-import { noteFound, teardownKernel } from './service/teardown.js';
+import { leavePrefix, noteFound, teardownKernel } from './service/teardown.js';
 import { VERSION } from './version.js';
 
 /** After these a container may be known no more. */
@@ -112,6 +112,8 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   complain(clashes(lists.state.lists, changes), log);
   refuseWithoutTokens(config.api.listen, changes.tokens.count);
   await engine.start();
+  const former = await leavePrefix(config);
+  if (former.length > 0) log.info({ removed: former }, 'what stood under another kernel.prefix is gone');
   let ended: () => void = () => undefined;
   const done = new Promise<void>((resolve) => (ended = resolve));
   let stopping: Promise<void> | undefined;

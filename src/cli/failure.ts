@@ -26,6 +26,7 @@ export function failureOf(e: unknown): CommandFailure {
   if (e instanceof ApiError) return new CommandFailure(e.problem.errors);
   if (e instanceof UnreachableError) return new CommandFailure([unreachable(e)]);
   if (e instanceof Error && SPEAKING.includes(e.name)) return new CommandFailure([spoken(e.message)]);
+  if (isOfTheSystem(e)) return new CommandFailure([ofTheSystem(e)]);
   const detail = e instanceof Error ? (e.stack ?? e.message) : String(e);
   return new CommandFailure([
     { detail, remedy: 'this is a fault of drawbridge: report it with what you did' },
@@ -33,7 +34,25 @@ export function failureOf(e: unknown): CommandFailure {
 }
 
 /** Errors of the service's start whose text ends in what to do. */
-const SPEAKING: readonly string[] = ['StoreError', 'ListenError'];
+const SPEAKING: readonly string[] = ['StoreError', 'ListenError', 'NetlinkError'];
+
+/** What a system call refused: a path of the configuration, a port, a program that is missing. */
+const isOfTheSystem = (e: unknown): e is NodeJS.ErrnoException =>
+  e instanceof Error && 'syscall' in e && 'code' in e && typeof e.code === 'string';
+
+const REMEDIES: Readonly<Record<string, string>> = {
+  EACCES: 'run it as root, or give root the right to it',
+  EPERM: 'run it as root',
+  EEXIST: 'move away what stands there, or name another path',
+  ENOTDIR: 'one part of the path is no folder: name another path',
+  EROFS: 'its file system is read-only: mount it writable, or name another path',
+  ENOSPC: 'the disk is full: free some space',
+  EADDRINUSE: 'another process has this address and port: stop it (ss -tulpn shows it), or set another',
+};
+
+function ofTheSystem({ message, code = '' }: NodeJS.ErrnoException): Problem {
+  return { detail: message, remedy: REMEDIES[code] ?? 'mend what the message names, and try again' };
+}
 
 function spoken(message: string): Problem {
   const end = message.lastIndexOf('. ');

@@ -14,6 +14,12 @@ const HEAD = '# Save and leave to put this in force; leave it unchanged to chang
 
 /** Opens a list of the store in the editor and puts what was saved. An edit that is refused is never lost. */
 export async function editList(session: Session, name: string): Promise<ListBody> {
+  const { env, isTerminal } = session.host;
+  if (!isTerminal && !env.VISUAL && !env.EDITOR)
+    fail(
+      'there is no terminal for an editor',
+      `write a file: drawbridge lists create ${name} --replace --file FILE`,
+    );
   const client = await session.client();
   const list = await client.list(name);
   if (list.source === 'folder')

@@ -3,7 +3,7 @@ import type { Config } from '../config/config.js';
 import { fromFlags } from '../config/overlay.js';
 import type { Registry, Session } from './command.js';
 import { CommandFailure, failureOf, problemText, wrongUsage } from './failure.js';
-import type { Log, RunningService } from './host.js';
+import type { Host, Log, RunningService } from './host.js';
 import { notInForce } from './not-in-force.js';
 
 type Flags = Readonly<Record<string, string>>;
@@ -35,17 +35,57 @@ function flagsOf(words: readonly string[]): Flags {
   return flags;
 }
 
-/** Ends at SIGTERM and SIGINT (the kernel keeps enforcing), or after a teardown. SIGHUP starts anew with the file's new content. */
+/**
+ * Ends at SIGTERM and SIGINT (the kernel keeps enforcing), or after a teardown. SIGHUP starts anew with the file's new
+ * content; where that does not start, with the old one.
+ */
 async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
   let config = await session.config(flags);
+  let proven: Config | undefined;
+  using hangups = new Hangups(session.host);
   for (;;) {
     const log = session.host.createLog(config.log);
     for (const what of notInForce(config)) log.warn({}, what);
     const service = await started(session, config, log);
-    if (!service) return 1;
-    const reloaded = await untilReload(session, flags, service, log);
+    if (!service && (!proven || proven === config)) return 1;
+    if (!service) {
+      log.error({}, 'the new configuration does not start: the old one is taken up again');
+      config = proven as Config;
+      continue;
+    }
+    proven = config;
+    const reloaded = await untilReload(session, flags, service, log, hangups);
     if (!reloaded) return 0;
     config = reloaded;
+  }
+}
+
+/** SIGHUP, which ends a process that does not listen: one that comes while the service starts waits until it has. */
+class Hangups implements Disposable {
+  readonly #signals: Disposable;
+  #waits = false;
+  #take: (() => void) | undefined;
+
+  constructor(host: Host) {
+    this.#signals = host.onSignal(['SIGHUP'], () => {
+      if (this.#take) this.#take();
+      else this.#waits = true;
+    });
+  }
+
+  listen(take: () => void): Disposable {
+    this.#take = take;
+    if (this.#waits) take();
+    this.#waits = false;
+    return {
+      [Symbol.dispose]: () => {
+        this.#take = undefined;
+      },
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.#signals[Symbol.dispose]();
   }
 }
 
@@ -65,13 +105,17 @@ async function untilReload(
   flags: Flags,
   service: RunningService,
   log: Log,
+  hangups: Hangups,
 ): Promise<Config | undefined> {
   let next: Config | undefined;
+  let isEnding = false;
   const stop = () =>
     void service.stop().catch((e: unknown) => log.error({ err: e }, 'not everything ended cleanly'));
   const reload = async () => {
     try {
-      next = await session.config(flags);
+      const read = await session.config(flags);
+      // SIGTERM, while the file was read, means the end.
+      if (!isEnding) next = read;
       stop();
     } catch (e) {
       log.error(
@@ -80,16 +124,15 @@ async function untilReload(
       );
     }
   };
-  using _signals = session.host.onSignal(['SIGTERM', 'SIGINT', 'SIGHUP'], (signal) => {
-    log.info(
-      { signal },
-      signal === 'SIGHUP' ? 'reading the configuration again' : 'ending; the kernel keeps enforcing',
-    );
-    if (signal === 'SIGHUP') void reload();
-    else {
-      next = undefined;
-      stop();
-    }
+  using _end = session.host.onSignal(['SIGTERM', 'SIGINT'], (signal) => {
+    log.info({ signal }, 'ending; the kernel keeps enforcing');
+    isEnding = true;
+    next = undefined;
+    stop();
+  });
+  using _hangup = hangups.listen(() => {
+    log.info({ signal: 'SIGHUP' }, 'reading the configuration again');
+    void reload();
   });
   await service.done;
   return next;

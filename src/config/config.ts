@@ -99,7 +99,8 @@ function placed(
   return problems.flatMap((problem) => {
     const setting = settingOf(problem, settings);
     if (!setting) return place([problem]);
-    const { line: _line, column: _column, ...rest } = problem;
+    // What came from outside the file has no place in it.
+    const { line: _line, column: _column, pointer: _pointer, ...rest } = problem;
     return [{ ...rest, detail: `${setting.from}: ${problem.detail}` }];
   });
 }

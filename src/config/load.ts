@@ -30,7 +30,7 @@ async function readText(file: string): Promise<Read> {
     if (code === 'ENOENT') return { absent: true };
     return {
       problem: {
-        detail: `cannot read ${file}: ${code}`,
+        detail: `cannot read it: ${code}`,
         remedy: 'check that it is a file that we may read',
         file,
       },
@@ -78,7 +78,7 @@ async function readFileOrNone(
   if (named === undefined) return {};
   return {
     problem: {
-      detail: `${name} does not exist`,
+      detail: 'there is no such file',
       remedy: 'create it, or name another with --config',
       file: name,
     },

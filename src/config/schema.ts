@@ -1,7 +1,7 @@
 /** The whole configuration file (spec: configuration), with every default: one definition for checks and for editors. */
 import { Type } from '@sinclair/typebox';
 import { FeedSchema } from './schema-feed.js';
-import { closed, duration, Glob, ListName, list, path, size, text, words } from './schema-parts.js';
+import { closed, duration, Glob, ListName, list, path, size, words } from './schema-parts.js';
 
 const Upstream = Type.String({
   minLength: 2,
@@ -46,7 +46,12 @@ const Exception = Type.Object(
 export const ConfigSchema = Type.Object(
   {
     docker: Type.Object({ socket: path('/var/run/docker.sock', "Docker's socket") }, closed),
-    node: text('', "this host's name in a fleet; empty: its hostname"),
+    node: Type.String({
+      pattern: '^[A-Za-z0-9_.-]{0,253}$',
+      default: '',
+      description: "this host's name in a fleet; empty: its hostname",
+      examples: ['web-1'],
+    }),
     default: Mode('observe'),
     baseline: list(ListName, 'lists that every container has'),
     unattributed: Type.Object(

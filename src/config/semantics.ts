@@ -2,9 +2,12 @@
 import type { Static } from '@sinclair/typebox';
 import { parseEntry } from '../model/entry-parse.js';
 import { parseAddress } from '../model/ip.js';
+import { MASK_NEEDS, splitMask } from '../model/mark-mask.js';
 import { canonicalName } from '../model/name.js';
 import type { Problem } from '../model/problem.js';
+import { readRedisUrl } from '../model/redis-url.js';
 import { escapePointer } from '../model/shape.js';
+import { isTokenName, tokenFault } from '../model/token.js';
 import { parseDuration } from '../model/units.js';
 import { feedFaults } from './feeds.js';
 import type { ConfigSchema } from './schema.js';
@@ -102,6 +105,52 @@ function listen({ api }: RawConfig): readonly Problem[] {
   return problems;
 }
 
+/** Prefixes under which others name their own chains, of which some would be the same. */
+const OTHERS = ['DOCKER', 'KUBE', 'CALI', 'CNI', 'LIBVIRT'];
+
+function kernel({ kernel: { markMask, prefix } }: RawConfig): readonly Problem[] {
+  const mask = {
+    detail: `kernel.markMask 0x${markMask.toString(16)} is too small: ${MASK_NEEDS}`,
+    remedy: 'write it like 0x7f003fff',
+    pointer: '/kernel/markMask',
+  };
+  const taken = {
+    detail: `kernel.prefix ${prefix} begins the names of another tool's chains`,
+    remedy: 'take one of your own, such as DB',
+    pointer: '/kernel/prefix',
+  };
+  return [...(splitMask(markMask) ? [] : [mask]), ...(OTHERS.includes(prefix) ? [taken] : [])];
+}
+
+function store({ store: { redis } }: RawConfig): readonly Problem[] {
+  const parsed = redis === '' ? undefined : readRedisUrl(redis);
+  if (!parsed || parsed.ok) return [];
+  return parsed.problems.map(({ detail, remedy }) => ({
+    detail: `store.redis: ${detail}`,
+    remedy,
+    pointer: '/store/redis',
+  }));
+}
+
+function tokens({ api }: RawConfig): readonly Problem[] {
+  return api.tokens.flatMap(({ name, token }, index) => {
+    const pointer = `/api/tokens/${index}`;
+    const fault = tokenFault(token);
+    return [
+      ...(isTokenName(name)
+        ? []
+        : [
+            {
+              detail: `"${name}" is no name of a token`,
+              remedy: 'write up to 63 letters, digits, or any of _ . @ -',
+              pointer: `${pointer}/name`,
+            },
+          ]),
+      ...(fault ? [{ ...fault, pointer: `${pointer}/token` }] : []),
+    ];
+  });
+}
+
 function twice(items: readonly { readonly name: string }[], pointer: string): readonly Problem[] {
   return items.flatMap(({ name }, index) =>
     items.findIndex((item) => item.name === name) === index
@@ -124,6 +173,9 @@ export function semanticProblems(raw: RawConfig): readonly Problem[] {
     ...ttls(raw),
     ...exceptions(raw),
     ...listen(raw),
+    ...kernel(raw),
+    ...store(raw),
+    ...tokens(raw),
     ...twice(raw.api.tokens, '/api/tokens'),
     ...twice(raw.threats.feeds, '/threats/feeds'),
     ...feedFaults(raw.threats.feeds),

@@ -131,11 +131,16 @@ export class ListChanges {
   #checkRevision(name: string, ifMatch: number | undefined): void {
     const revision = this.#o.state.revisionOf(listKey(name));
     if (ifMatch === undefined || ifMatch === revision) return;
+    if (ifMatch === 0)
+      refuse(
+        'precondition',
+        `there is a list ${name} already, at revision ${revision}`,
+        `take another name, or replace it: drawbridge lists create ${name} --replace`,
+      );
     const is = revision === 0 ? 'does not exist' : `is at revision ${revision}`;
-    const meant = ifMatch === 0 ? 'a new one was asked for' : `the change was made for revision ${ifMatch}`;
     refuse(
       'precondition',
-      `the list ${name} ${is}; ${meant}`,
+      `the list ${name} ${is}; the change was made for revision ${ifMatch}`,
       'read it again and make the change to what it is now',
     );
   }

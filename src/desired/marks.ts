@@ -1,3 +1,5 @@
+import { MASK_NEEDS, splitMask } from '../model/mark-mask.js';
+
 /** How the bits of `kernel.markMask` are used. All values are masks or values in place, ready for `--mark value/mask`. */
 export interface Marks {
   /** Everything that is ours. */
@@ -23,18 +25,12 @@ export interface Marks {
 
 /** Identity of forwarded sources that are no container. */
 export const UNATTRIBUTED = 1;
-const FLAGS = 4;
-const MIN_IDENTITY_BITS = 8;
 
 /** Splits a mask: the four highest bits are flags, the lowest run of what is left is the identity. */
 export function layoutMarks(mask: number): Marks {
-  const bits = bitsOf(mask);
-  const flags = bits.slice(-FLAGS);
-  const run = lowestRun(bits.slice(0, -FLAGS));
-  if (flags.length < FLAGS || run.length < MIN_IDENTITY_BITS)
-    throw new RangeError(
-      `kernel.markMask ${hex(mask)} is too small: it needs a run of at least ${MIN_IDENTITY_BITS} bits and ${FLAGS} more above it`,
-    );
+  const bits = splitMask(mask);
+  if (!bits) throw new RangeError(`kernel.markMask ${hex(mask)} is too small: ${MASK_NEEDS}`);
+  const { flags, run } = bits;
   const [judged, held, enforced, redirect] = flags.map(bit) as [number, number, number, number];
   const shift = run[0] as number;
   const unknown = bit(run[run.length - 1] as number);
@@ -60,10 +56,3 @@ export function identityMark(marks: Marks, identity: number): number {
 
 export const hex = (n: number): string => `0x${n.toString(16)}`;
 const bit = (n: number): number => 2 ** n;
-const bitsOf = (mask: number): number[] =>
-  Array.from({ length: 32 }, (_, n) => n).filter((n) => Math.floor(mask / bit(n)) % 2 === 1);
-
-function lowestRun(bits: readonly number[]): number[] {
-  const gap = bits.findIndex((n, i) => i > 0 && n !== (bits[i - 1] as number) + 1);
-  return bits.slice(0, gap === -1 ? bits.length : gap);
-}

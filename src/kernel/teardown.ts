@@ -4,7 +4,7 @@ import { removalEdits } from './diff-tables.js';
 import { type Exec, must } from './exec.js';
 import { type Found, leftovers, readChains } from './found.js';
 import { restoreScript } from './iptables-text.js';
-import { observe, RESTORE, setNames } from './observe.js';
+import { type Observed, observe, RESTORE } from './observe.js';
 
 const BUILTIN = new Set(['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING']);
 
@@ -18,13 +18,7 @@ export async function teardownRules(
   before: Found | undefined,
 ): Promise<readonly string[]> {
   const observed = await observe(run, prefix, () => undefined);
-  const removed: string[] = [];
-  for (const family of [4, 6] as const) {
-    const edits = removalEdits(observed.tables.get(family) ?? new Map(), prefix);
-    if (edits.length === 0) continue;
-    await must(run, RESTORE[family], ['--noflush', '-w', '10'], { input: restoreScript(edits) });
-    removed.push(...edits.flatMap((e) => e.remove.map((c) => `IPv${family} ${e.table} chain ${c}`)));
-  }
+  const removed = await removeChains(run, prefix, observed);
   if (observed.bridge.exists) {
     await must(run, 'nft', ['delete', 'table', 'bridge', BRIDGE_TABLE]);
     removed.push(`table bridge ${BRIDGE_TABLE}`);
@@ -33,13 +27,33 @@ export async function teardownRules(
     await must(run, 'nft', ['delete', 'table', ...BACKSTOP_TABLE.split(' ')]);
     removed.push(`table ${BACKSTOP_TABLE}`);
   }
-  const sets = [...observed.sets.keys(), ...(await setNames(run, prefix)).fresh];
-  if (sets.length > 0) {
-    await must(run, 'ipset', ['restore'], { input: sets.map((s) => `destroy ${s}\n`).join('') });
-    removed.push(`${sets.length} sets`);
-  }
+  removed.push(...(await removeSets(run, prefix, observed)));
   if (before) removed.push(...(await removeLeftovers(run, before)));
   return removed;
+}
+
+/** Chains, jumps and sets that bear another prefix than ours does now; the tables without a prefix stay. */
+export async function teardownPrefix(run: Exec, prefix: string): Promise<readonly string[]> {
+  const observed = await observe(run, prefix, () => undefined);
+  return [...(await removeChains(run, prefix, observed)), ...(await removeSets(run, prefix, observed))];
+}
+
+async function removeChains(run: Exec, prefix: string, { tables }: Observed): Promise<string[]> {
+  const removed: string[] = [];
+  for (const family of [4, 6] as const) {
+    const edits = removalEdits(tables.get(family) ?? new Map(), prefix);
+    if (edits.length === 0) continue;
+    await must(run, RESTORE[family], ['--noflush', '-w', '10'], { input: restoreScript(edits) });
+    removed.push(...edits.flatMap((e) => e.remove.map((c) => `IPv${family} ${e.table} chain ${c}`)));
+  }
+  return removed;
+}
+
+async function removeSets(run: Exec, prefix: string, { sets }: Observed): Promise<string[]> {
+  const names = [...sets.keys(), ...(await setNames(run, prefix)).fresh];
+  if (names.length === 0) return [];
+  await must(run, 'ipset', ['restore'], { input: names.map((s) => `destroy ${s}\n`).join('') });
+  return [`${names.length} sets`];
 }
 
 async function removeLeftovers(run: Exec, before: Found): Promise<string[]> {

@@ -24,6 +24,23 @@ export const isTokenName = (name: string): boolean => NAME.test(name);
 
 /** In the configuration a token stands as itself, or as "sha256:" and the hash. */
 export const HASHED = /^sha256:([0-9a-f]{64})$/;
+/** What a bearer token may be made of (RFC 6750 2.1). */
+const BEARER = /^[\w.~+/-]+=*$/;
+
+/** Why a token of the configuration could never be one; the token itself is not repeated. */
+export function tokenFault(token: string): { readonly detail: string; readonly remedy: string } | undefined {
+  if (HASHED.test(token)) return undefined;
+  if (token.startsWith('sha256:'))
+    return {
+      detail: 'no SHA-256 follows sha256:',
+      remedy: 'write its 64 hex digits in lower case: printf %s TOKEN | sha256sum',
+    };
+  if (BEARER.test(token)) return undefined;
+  return {
+    detail: 'it has characters that no bearer token may have',
+    remedy: 'use letters, digits and - . _ ~ + /, such as openssl rand -hex 32 gives',
+  };
+}
 
 /** A token as the store keeps it. */
 export function isToken(value: unknown): value is Token {

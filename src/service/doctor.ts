@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import type { Config } from '../config/config.js';
 import { hostFindings } from '../control/coverage-host.js';
 import type { DaemonFacts } from '../docker/daemon.js';
@@ -17,6 +17,7 @@ const SILENT: Logger = {
   error: () => undefined,
 };
 const HOST_ASKS_SINCE = 28;
+const RESOLV_CONF = '/etc/resolv.conf';
 
 /** Can this host enforce? */
 export async function runDoctor(config: Config): Promise<DoctorCheck[]> {
@@ -108,7 +109,9 @@ function checkResolver(facts: DaemonFacts): DoctorCheck {
 }
 
 function hostServers(): string[] {
-  return [...readFileSync('/etc/resolv.conf', 'utf8').matchAll(/^\s*nameserver\s+(\S+)/gm)].map(
-    (m) => m[1] ?? '',
-  );
+  return [
+    ...(existsSync(RESOLV_CONF) ? readFileSync(RESOLV_CONF, 'utf8') : '').matchAll(
+      /^\s*nameserver\s+(\S+)/gm,
+    ),
+  ].map((m) => m[1] ?? '');
 }

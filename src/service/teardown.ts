@@ -8,7 +8,7 @@ import { type Found, isUntouched, readChains } from '../kernel/found.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
 import { NetlinkError } from '../kernel/netlink/errors.js';
 import { removeResolverRules } from '../kernel/resolver-rules.js';
-import { teardownRules } from '../kernel/teardown.js';
+import { teardownPrefix, teardownRules } from '../kernel/teardown.js';
 import { readParents } from './host-mode.js';
 import { readFolders } from './sandbox-folders.js';
 import { DNS_ADDRESSES } from './shape.js';
@@ -18,7 +18,32 @@ const foundFile = (config: Config): string => join(config.state, 'kernel-found.j
 /** Notes what stands before us, so that teardown can leave it so. */
 export async function noteFound(config: Config): Promise<void> {
   const found = await readChains(exec);
-  if (isUntouched(found, config.kernel.prefix)) writeFileSync(foundFile(config), JSON.stringify(found));
+  const prefixes = [config.kernel.prefix, ...(formerPrefix(config) ?? [])];
+  if (prefixes.every((prefix) => isUntouched(found, prefix)))
+    writeFileSync(foundFile(config), JSON.stringify(found));
+}
+
+const prefixFile = (config: Config): string => join(config.state, 'kernel-prefix');
+
+/** The prefix of what an earlier start laid, where the configuration has another one now. */
+function formerPrefix(config: Config): [string] | undefined {
+  try {
+    const prefix = readFileSync(prefixFile(config), 'utf8').trim();
+    return /^[A-Z][A-Z0-9]{0,7}$/.test(prefix) && prefix !== config.kernel.prefix ? [prefix] : undefined;
+  } catch {
+    return undefined; // never started with this state folder
+  }
+}
+
+/**
+ * What an earlier start laid under another prefix goes, once ours stands: both together held no less than ours alone.
+ * Returns what was removed.
+ */
+export async function leavePrefix(config: Config): Promise<readonly string[]> {
+  const [former] = formerPrefix(config) ?? [];
+  const removed = former === undefined ? [] : await teardownPrefix(exec, former);
+  writeFileSync(prefixFile(config), config.kernel.prefix);
+  return removed;
 }
 
 function foundBefore(config: Config): Found | undefined {
@@ -31,7 +56,11 @@ function foundBefore(config: Config): Found | undefined {
 
 /** Takes every trace out of this host's kernel; works without the service. Returns what was removed. */
 export async function teardownKernel(config: Config): Promise<readonly string[]> {
-  const removed = [...(await teardownRules(exec, config.kernel.prefix, foundBefore(config)))];
+  const [former] = formerPrefix(config) ?? [];
+  const removed = [
+    ...(former === undefined ? [] : await teardownPrefix(exec, former)),
+    ...(await teardownRules(exec, config.kernel.prefix, foundBefore(config))),
+  ];
   const addresses = new Addresses();
   try {
     const hosted = (await addresses.list()).filter((a) => isHostResolver(a.address));

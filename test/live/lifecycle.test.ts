@@ -136,6 +136,17 @@ describe('nothing gets out', () => {
     await streams();
   });
 
+  it('while rules get another prefix: nothing stays under the old one', async () => {
+    for (const prefix of ['XY', 'DB']) {
+      drawbridge.configure({ default: 'enforce', kernel: { prefix } });
+      await drawbridge.restart();
+      await held();
+      const kernel = JSON.stringify(await lab.snapshotKernel());
+      expect([kernel.includes('XY-'), kernel.includes('DB-')]).toEqual([prefix === 'XY', prefix === 'DB']);
+    }
+    await streams();
+  });
+
   it('while the disk of its state is full: no change is acknowledged, and none is lost', async () => {
     const grant = (entry: string) => drawbridge.request('POST', '/v1/containers/worker/grants', { entry });
     expect((await grant('93.184.1.50:80')).status).toBe(201);

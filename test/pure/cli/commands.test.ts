@@ -151,6 +151,10 @@ describe('lists', () => {
 
   it('are edited in the editor, under guard of their revision', async () => {
     await ok('lists', 'create', 'ci', 'a.org');
+    expect(await bench.run('lists', 'edit', 'ci')).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/no terminal/),
+    });
     await editor('sed -i s/a.org/b.org/ "$1"');
     expect(await ok('lists', 'edit', 'ci')).toBe('ci is in force with 1 entries\n');
     expect(bench.controller.calls.at(-1)).toEqual(['putList', 'ci', { allow: ['b.org'] }, 1, 'local:ann']);

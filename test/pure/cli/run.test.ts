@@ -7,7 +7,8 @@ import { Bench } from './bench.js';
 let bench: Bench;
 let started: Config[];
 let said: string[];
-let signal: (name: NodeJS.Signals) => void;
+let handlers: Map<NodeJS.Signals, (name: NodeJS.Signals) => void>;
+const signal = (name: NodeJS.Signals): void => handlers.get(name)?.(name);
 let ended: (() => void)[];
 let waiting: (() => void) | undefined;
 
@@ -16,6 +17,7 @@ beforeEach(async () => {
   started = [];
   said = [];
   ended = [];
+  handlers = new Map();
   const say = (o: object, msg?: string) => said.push(`${msg} ${JSON.stringify(o)}`);
   const log = { debug: say, info: say, warn: say, error: say };
   const start: Host['start'] = async (config) => {
@@ -26,9 +28,13 @@ beforeEach(async () => {
   bench.host = {
     start,
     createLog: () => log,
-    onSignal: (_signals, handler) => {
-      signal = handler;
-      return { [Symbol.dispose]: () => undefined };
+    onSignal: (signals, handler) => {
+      for (const name of signals) handlers.set(name, handler);
+      return {
+        [Symbol.dispose]: () => {
+          for (const name of signals) handlers.delete(name);
+        },
+      };
     },
   };
 });
@@ -82,6 +88,63 @@ it('reads the configuration again at SIGHUP, and keeps the old one when the new 
   expect(started[1]?.default).toBe('enforce');
   signal('SIGINT');
   expect((await running).code).toBe(0);
+});
+
+it('takes up the old configuration again when the new one does not start', async () => {
+  const good = `api: { listen: "unix:${bench.socket}" }\n`;
+  const start = bench.host.start as Host['start'];
+  bench.host.start = (config, log) =>
+    config.default === 'enforce' ? Promise.reject(new Error('queue 53 is in use')) : start(config, log);
+  const running = bench.run('run');
+  await startedTimes(1);
+  await writeFile(bench.config, `${good}default: enforce\n`);
+  signal('SIGHUP');
+  await startedTimes(2);
+  expect(said.some((line) => line.includes('is taken up again'))).toBe(true);
+  expect(started.map((config) => config.default)).toEqual(['observe', 'observe']);
+  signal('SIGTERM');
+  const ran = await running;
+  expect(ran.code).toBe(0);
+  expect(ran.err).toContain('queue 53 is in use');
+});
+
+it('a SIGHUP while it starts is heard once it has', async () => {
+  const good = `api: { listen: "unix:${bench.socket}" }\n`;
+  const start = bench.host.start as Host['start'];
+  let begun: () => void = () => undefined;
+  const isBegun = new Promise<void>((resolve) => (begun = resolve));
+  let letGo: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => (letGo = resolve));
+  bench.host.start = async (config, log) => {
+    begun();
+    await held;
+    return start(config, log);
+  };
+  const running = bench.run('run');
+  await isBegun;
+  await writeFile(bench.config, `${good}default: enforce\n`);
+  signal('SIGHUP');
+  letGo();
+  await startedTimes(2);
+  expect(started.map((config) => config.default)).toEqual(['observe', 'enforce']);
+  signal('SIGTERM');
+  expect((await running).code).toBe(0);
+});
+
+it.each([
+  [
+    Object.assign(new Error("EEXIST: file already exists, mkdir '/x'"), { code: 'EEXIST', syscall: 'mkdir' }),
+    /^EEXIST.*\/x'\n {2}→ move away what stands there/,
+  ],
+  [
+    Object.assign(new Error('bind packet queue 53: taken (EPERM). Choose another queue.'), {
+      name: 'NetlinkError',
+    }),
+    /^bind packet queue 53: taken \(EPERM\)\n {2}→ Choose another queue/,
+  ],
+])('says of %s what to do', async (error, wanted) => {
+  bench.host = { ...bench.host, start: () => Promise.reject(error) };
+  expect(await bench.run('run')).toMatchObject({ code: 1, err: expect.stringMatching(wanted) });
 });
 
 it('fails when the service does not start, and says what this version does not hold', async () => {

@@ -115,6 +115,15 @@ describe('lists', () => {
     ]);
   });
 
+  it('makes no second of one name, and says how to replace it', async () => {
+    await changes.putList('ci', { allow: ['a.org'] }, undefined, 'ann');
+    expect(await refusal(changes.putList('ci', { allow: [] }, 0, 'ann'))).toMatchObject({
+      kind: 'precondition',
+      detail: expect.stringMatching(/there is a list ci already/),
+      remedy: expect.stringMatching(/--replace/),
+    });
+  });
+
   it('gives every problem with its pointer and remedy', async () => {
     const bad = await refusal(
       changes.putList(

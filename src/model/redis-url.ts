@@ -1,0 +1,112 @@
+/** `store.redis`: where Redis is, as its URL says it. Pure; no name is resolved and no file read. */
+import type { Parsed } from './problem.js';
+
+export interface RedisAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface RedisUrl {
+  /** One server, or the Sentinels. */
+  readonly addresses: readonly RedisAddress[];
+  /** Behind Sentinels: the name of their master. */
+  readonly master?: string;
+  readonly user?: string;
+  readonly password?: string;
+  readonly db: number;
+  readonly tls: boolean;
+  /** The file with the certificate to trust. */
+  readonly ca?: string;
+  readonly prefix: string;
+  /** Replicas that must have a write before it counts. */
+  readonly replicas: number;
+  readonly sentinelUser?: string;
+  readonly sentinelPassword?: string;
+  /** For messages: without user and password. */
+  readonly shown: string;
+}
+
+const SENTINEL_PORT = 26379;
+const REDIS_PORT = 6379;
+const FORM =
+  'write redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, or ' +
+  'redis+sentinel://[USER:PASSWORD@]HOST[:26379],HOST…/MASTER[/DB]';
+const PARAMETERS = ['prefix', 'replicas', 'tls', 'ca', 'sentinelUser', 'sentinelPassword'];
+
+class Wrong extends Error {}
+
+function wrong(what: string): never {
+  throw new Wrong(what);
+}
+
+export function readRedisUrl(text: string): Parsed<RedisUrl> {
+  try {
+    return { ok: true, value: read(text) };
+  } catch (e) {
+    if (e instanceof Wrong) return { ok: false, problems: [{ detail: e.message, remedy: FORM }] };
+    throw e;
+  }
+}
+
+function read(text: string): RedisUrl {
+  const [, scheme = '', login, hosts = '', path = '', query = ''] =
+    /^(redis|rediss|redis\+sentinel):\/\/(?:([^@/?]*)@)?([^/?]+)(\/[^?]*)?(?:\?(.*))?$/.exec(text) ??
+    wrong('it is no Redis URL');
+  const parameters = new URLSearchParams(query);
+  for (const name of parameters.keys())
+    if (!PARAMETERS.includes(name)) wrong(`"${name}" is no parameter; there are ${PARAMETERS.join(', ')}`);
+  const sentinel = scheme === 'redis+sentinel';
+  const segments = path.split('/').slice(1).map(decoded);
+  const addresses = hosts.split(',').map((host) => addressOf(host, sentinel ? SENTINEL_PORT : REDIS_PORT));
+  if (!sentinel && addresses.length > 1) wrong('several hosts need redis+sentinel://');
+  const master = sentinel ? segments.shift() || wrong("the master's name is missing") : undefined;
+  if (segments.length > 1) wrong(`"${path}" names more than a database`);
+  const optional = ['ca', 'sentinelUser', 'sentinelPassword'].flatMap((name) => {
+    const value = parameters.get(name);
+    return value === null ? [] : [[name, value] as const];
+  });
+  return {
+    addresses,
+    ...(master && { master }),
+    ...loginOf(login),
+    db: count(segments[0] ?? '', 'the database', 0),
+    tls: scheme === 'rediss' || isTrue(parameters.get('tls')),
+    ...Object.fromEntries(optional),
+    prefix: parameters.get('prefix') ?? 'drawbridge',
+    replicas: count(parameters.get('replicas') ?? '', 'replicas', sentinel ? 1 : 0),
+    shown: `${scheme}://${hosts}${path}`,
+  };
+}
+
+function isTrue(text: string | null): boolean {
+  if (text !== null && text !== 'true' && text !== 'false') wrong(`tls=${text} is neither true nor false`);
+  return text === 'true';
+}
+
+function addressOf(text: string, defaultPort: number): RedisAddress {
+  const [, v6, plain, port] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
+  const host = v6 ?? plain ?? wrong(`"${text}" is no host`);
+  return { host, port: count(port ?? '', 'the port', defaultPort) };
+}
+
+function loginOf(login: string | undefined): Pick<RedisUrl, 'user' | 'password'> {
+  if (!login) return {};
+  const [, user = '', password = ''] = /^([^:]*):(.+)$/.exec(login) ?? wrong('the password is missing');
+  return { ...(user && { user: decoded(user) }), password: decoded(password) };
+}
+
+/** Nothing of what is written there is shown: it may be the password. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return wrong('a % in it does not begin two hex digits (a % itself is %25)');
+  }
+}
+
+function count(text: string, what: string, none: number): number {
+  if (text === '') return none;
+  return /^\d{1,5}$/.test(text) && Number(text) <= 65_535
+    ? Number(text)
+    : wrong(`${what} "${text}" is no number`);
+}
