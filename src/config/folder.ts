@@ -55,8 +55,13 @@ async function scan(folder: string): Promise<Scan> {
 
 async function readOne(file: string): Promise<FileRead | undefined> {
   try {
-    const { size } = await stat(file);
-    if (size <= MAX_BYTES) return { text: await readFile(file, 'utf8') };
+    const found = await stat(file);
+    // Reading a pipe would wait for its writer, and every later change with it.
+    if (!found.isFile())
+      return {
+        problem: { detail: 'it is no file', remedy: 'move it away', file, line: 1, column: 1 },
+      };
+    if (found.size <= MAX_BYTES) return { text: await readFile(file, 'utf8') };
     return {
       problem: { detail: `more than ${MAX_BYTES} bytes`, remedy: 'split the list', file, line: 1, column: 1 },
     };

@@ -17,7 +17,6 @@ export const duration = (value: string, description: string) =>
   Type.String({ pattern: DURATION_PATTERN, default: value, description, examples: [value] });
 export const size = (value: string, description: string) =>
   Type.String({ pattern: SIZE_PATTERN, default: value, description, examples: [value] });
-export const text = (value: string, description: string) => Type.String({ default: value, description });
 export const path = (value: string, description: string) =>
   Type.String({ pattern: '^/', default: value, description, examples: [value] });
 export const list = <T extends TSchema>(item: T, description: string, value: unknown[] = []) =>

@@ -1,7 +1,7 @@
 /** `store.redis`: where Redis is, as its URL says it. Pure; no name is resolved and no file read. */
 import type { Parsed } from './problem.js';
 
-export interface RedisAddress {
+interface RedisAddress {
   readonly host: string;
   readonly port: number;
 }

@@ -18,21 +18,33 @@ const foundFile = (config: Config): string => join(config.state, 'kernel-found.j
 /** Notes what stands before us, so that teardown can leave it so. */
 export async function noteFound(config: Config): Promise<void> {
   const found = await readChains(exec);
-  const prefixes = [config.kernel.prefix, ...(formerPrefix(config) ?? [])];
+  const prefixes = [config.kernel.prefix, ...formerPrefixes(config)];
   if (prefixes.every((prefix) => isUntouched(found, prefix)))
     writeFileSync(foundFile(config), JSON.stringify(found));
 }
 
 const prefixFile = (config: Config): string => join(config.state, 'kernel-prefix');
 
-/** The prefix of what an earlier start laid, where the configuration has another one now. */
-function formerPrefix(config: Config): [string] | undefined {
+/** The prefix of what an earlier start laid; undefined: none has with this state folder. */
+function lastPrefix(config: Config): string | undefined {
   try {
     const prefix = readFileSync(prefixFile(config), 'utf8').trim();
-    return /^[A-Z][A-Z0-9]{0,7}$/.test(prefix) && prefix !== config.kernel.prefix ? [prefix] : undefined;
+    return /^[A-Z][A-Z0-9]{0,7}$/.test(prefix) ? prefix : undefined;
   } catch {
-    return undefined; // never started with this state folder
+    return undefined;
   }
+}
+
+/** That prefix, where the configuration has another one now. */
+function formerPrefixes(config: Config): readonly string[] {
+  const last = lastPrefix(config);
+  return last === undefined || last === config.kernel.prefix ? [] : [last];
+}
+
+async function teardownFormer(config: Config): Promise<readonly string[]> {
+  const removed: string[] = [];
+  for (const prefix of formerPrefixes(config)) removed.push(...(await teardownPrefix(exec, prefix)));
+  return removed;
 }
 
 /**
@@ -40,9 +52,8 @@ function formerPrefix(config: Config): [string] | undefined {
  * Returns what was removed.
  */
 export async function leavePrefix(config: Config): Promise<readonly string[]> {
-  const [former] = formerPrefix(config) ?? [];
-  const removed = former === undefined ? [] : await teardownPrefix(exec, former);
-  writeFileSync(prefixFile(config), config.kernel.prefix);
+  const removed = await teardownFormer(config);
+  if (lastPrefix(config) !== config.kernel.prefix) writeFileSync(prefixFile(config), config.kernel.prefix);
   return removed;
 }
 
@@ -56,9 +67,8 @@ function foundBefore(config: Config): Found | undefined {
 
 /** Takes every trace out of this host's kernel; works without the service. Returns what was removed. */
 export async function teardownKernel(config: Config): Promise<readonly string[]> {
-  const [former] = formerPrefix(config) ?? [];
   const removed = [
-    ...(former === undefined ? [] : await teardownPrefix(exec, former)),
+    ...(await teardownFormer(config)),
     ...(await teardownRules(exec, config.kernel.prefix, foundBefore(config))),
   ];
   const addresses = new Addresses();

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -124,6 +125,19 @@ describe('watchFolder', () => {
     await mkdir(join(folder, 'a.yaml'));
     await soon(() => expect(watching?.state.problems).toHaveLength(1));
     expect(allow('a')).toEqual(['a.org']);
+  });
+
+  it('does not wait for a pipe', async () => {
+    await mkdir(folder);
+    execFileSync('mkfifo', [join(folder, 'p.yaml')]);
+    await write('a.yaml', 'allow: [a.org]');
+    await start();
+    expect(allow('a')).toEqual(['a.org']);
+    expect(watching?.state.problems).toMatchObject([
+      { file: join(folder, 'p.yaml'), detail: 'it is no file' },
+    ]);
+    await write('a.yaml', 'allow: [b.org]');
+    await soon(() => expect(allow('a')).toEqual(['b.org']));
   });
 
   it('says nothing once it has ended', async () => {
