@@ -4,7 +4,7 @@ import { removalEdits } from './diff-tables.js';
 import { type Exec, must } from './exec.js';
 import { type Found, leftovers, readChains } from './found.js';
 import { restoreScript } from './iptables-text.js';
-import { type Observed, observe, RESTORE } from './observe.js';
+import { type Observed, observe, RESTORE, setNames } from './observe.js';
 
 const BUILTIN = new Set(['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING']);
 
