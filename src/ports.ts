@@ -5,6 +5,7 @@ import type { Finding } from './model/finding.js';
 import type { NodeView } from './model/fleet.js';
 import type { Grant, List, Mode, PolicyEntry } from './model/policy.js';
 import type { Problem } from './model/problem.js';
+import type { ThreatLook } from './model/threat.js';
 import type { Role, Token } from './model/token.js';
 import type { Coverage, Verdict } from './model/verdict.js';
 
@@ -50,6 +51,8 @@ export interface DnsPolicy {
   hostAddresses(): ReadonlySet<string>;
   /** Search domains in force for the container (its resolv.conf), lower case. */
   searchDomains(container: string): readonly string[];
+  /** What no container may reach, and what is only watched. */
+  readonly threats: ThreatLook;
 }
 
 /** Members of kernel sets; resolves when the kernel has acknowledged. Time-outs in seconds (0: none). */

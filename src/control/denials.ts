@@ -1,4 +1,5 @@
 import type { Marks } from '../desired/marks.js';
+import { hitText, type ThreatHit, type ThreatLook } from '../model/threat.js';
 import type { DenialEvent, NameEvent } from '../ports.js';
 
 /** A packet that a rule logged. */
@@ -14,17 +15,21 @@ export interface DenialsOptions {
   readonly marks: Marks;
   readonly containerOf: (identity: number, src: string) => string | undefined;
   readonly namesOf: (container: string, address: string) => readonly string[];
+  readonly threats: ThreatLook;
   readonly now: () => number;
 }
 
 const KEPT_PER_CONTAINER = 200;
 const MAX_CONTAINERS = 2_000;
+/** The kernel holds it of an earlier run, or of a version that has just been replaced. */
+const UNTOLD = 'a threat feed lists it';
 
 /** What was denied lately, bounded for each container, and how often. Each is joined with the name that was told for it. */
 export class Denials {
   readonly #o: DenialsOptions;
   readonly #kept = new Map<string, DenialEvent[]>();
   readonly #dnsDenied = new Map<string, number>();
+  readonly #threats = new Map<string, number>();
   readonly #listeners = new Set<(e: DenialEvent) => void>();
 
   constructor(options: DenialsOptions) {
@@ -33,24 +38,38 @@ export class Denials {
 
   packet(p: LoggedFacts): void {
     const { marks } = this.#o;
-    const container = this.#o.containerOf((p.mark & marks.identity) >>> marks.shift, p.src);
+    const identity = (p.mark & marks.identity) >>> marks.shift;
+    const word = p.prefix.slice(p.prefix.lastIndexOf(':') + 1);
+    const isIn = identity === 0 && (word === 'threat' || word === 'seen');
+    const container = this.#o.containerOf(identity, isIn ? p.dst : p.src);
     if (container === undefined) return;
-    const would = p.prefix.endsWith(':would');
+    const address = isIn ? p.src : p.dst;
+    if (word === 'threat') this.#threats.set(container, this.threatsDenied(container) + 1);
     this.#add({
       time: new Date(this.#o.now()).toISOString(),
       container,
-      verdict: would ? 'would-deny' : 'deny',
+      verdict: word === 'deny' || word === 'threat' ? word : 'would-deny',
       proto: p.proto,
-      address: p.dst,
+      address,
       port: p.dport,
-      name: this.#o.namesOf(container, p.dst)[0] ?? null,
-      reason: would ? 'no entry permits it (observed, so it passed)' : 'no entry permits it',
+      name: this.#o.namesOf(container, address)[0] ?? null,
+      reason: this.#reason(word, address, isIn),
     });
+  }
+
+  #reason(word: string, address: string, isIn: boolean): string {
+    const { threats } = this.#o;
+    const from = isIn ? 'from outside: ' : '';
+    const text = (hit: ThreatHit | undefined): string => `${from}${hit ? hitText(hit) : UNTOLD}`;
+    if (word === 'threat') return text(threats.blockedAddress(address));
+    if (word === 'seen') return `${text(threats.observedAddress(address))}, action observe: it passed`;
+    return word === 'would' ? 'no entry permits it (observed, so it passed)' : 'no entry permits it';
   }
 
   name(e: NameEvent): void {
     if (e.verdict === 'allow') return;
-    if (e.verdict === 'deny') this.#dnsDenied.set(e.container, (this.#dnsDenied.get(e.container) ?? 0) + 1);
+    if (e.verdict === 'deny' || e.verdict === 'threat')
+      this.#dnsDenied.set(e.container, (this.#dnsDenied.get(e.container) ?? 0) + 1);
     this.#add({
       time: new Date(this.#o.now()).toISOString(),
       container: e.container,
@@ -61,6 +80,11 @@ export class Denials {
       name: e.name,
       reason: e.reason,
     });
+  }
+
+  /** Packets to and from threats, as far as they were logged: the kernel counts them for all containers together. */
+  threatsDenied(container: string): number {
+    return this.#threats.get(container) ?? 0;
   }
 
   namesDenied(container: string): number {
@@ -79,7 +103,7 @@ export class Denials {
   }
 
   retain(containers: ReadonlySet<string>): void {
-    for (const map of [this.#kept, this.#dnsDenied])
+    for (const map of [this.#kept, this.#dnsDenied, this.#threats])
       for (const id of map.keys()) if (!containers.has(id)) map.delete(id);
   }
 

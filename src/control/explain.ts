@@ -2,11 +2,13 @@ import { CLOSED_WHY } from '../desired/closed.js';
 import type { Member } from '../desired/state.js';
 import type { TracePacket, TraceResult } from '../desired/trace.js';
 import type { DestEntry, PortRange } from '../model/entry.js';
-import type { Address } from '../model/ip.js';
 import { formatAddress, parseAddress, rangeHas } from '../model/ip.js';
 import type { NameMatch } from '../model/name.js';
 import type { EntrySource, PolicyEntry } from '../model/policy.js';
+import type { ThreatLook } from '../model/threat.js';
 import type { ExplainView, NameDecision } from '../ports.js';
+import { addressOf, packetTo, wanted } from './explain-packet.js';
+import { threatView } from './explain-threat.js';
 import type { Judge } from './judge.js';
 
 export interface ExplainInput {
@@ -15,6 +17,7 @@ export interface ExplainInput {
   readonly to: string;
   readonly dest: DestEntry;
   readonly judge: Judge;
+  readonly threats: ThreatLook;
   readonly decide: (name: string) => NameDecision;
   /** Addresses that the container was told for names that fit, and that it may still use. */
   readonly told: (names: NameTarget) => readonly string[];
@@ -23,12 +26,14 @@ export interface ExplainInput {
 }
 
 type NameTarget = { readonly match: NameMatch; readonly name: string };
-const DEFAULT_PORT = 443;
-type View = Omit<ExplainView, 'container' | 'to' | 'feed'>;
+export type View = Omit<ExplainView, 'container' | 'to' | 'feed'> & { readonly feed?: string };
 
 /** What becomes of a new connection, by the rules as they stand, the entry that decides, and what to do about it. */
 export function explain(input: ExplainInput): ExplainView {
-  const view = closedView(input) ?? (input.member.policy.mode === 'off' ? offView() : byTarget(input));
+  const view =
+    closedView(input) ??
+    threatView(input) ??
+    (input.member.policy.mode === 'off' ? offView() : byTarget(input));
   return { container: input.name, to: input.to, feed: null, ...view };
 }
 
@@ -43,9 +48,6 @@ function closedView(input: ExplainInput): View | undefined {
   const reason = "it is Drawbridge's own, its API or its Redis: no container reaches it";
   return { ...nothing(reason), trace: steps.map((s) => s.text) };
 }
-
-const addressOf = ({ target }: DestEntry): string | undefined =>
-  target.kind === 'address' ? formatAddress(target.range.family, target.range.lo) : undefined;
 
 const offView = (): View => ({
   verdict: 'allow',
@@ -134,32 +136,6 @@ function byAddress(input: ExplainInput, address: string, told?: readonly PolicyE
     told ? `${address} was told for the name; judged by address only` : 'an entry permits it',
     steps,
   );
-}
-
-function packetTo(input: ExplainInput, address: string): TracePacket | undefined {
-  const parsed: Address | undefined = parseAddress(address);
-  if (!parsed) return undefined;
-  const { proto, port } = wanted(input.dest);
-  const own = input.member.ports[0];
-  return input.judge.sentBy(input.member, {
-    family: parsed.family,
-    proto,
-    src: (parsed.family === 4 ? own?.ip4 : own?.ip6) ?? '',
-    dst: address,
-    states: ['NEW'],
-    syn: proto === 'tcp',
-    ...(proto === 'icmp' ? { echo: true } : { dport: port }),
-  });
-}
-
-/** Without port or protocol: tcp/443. */
-function wanted(dest: DestEntry): { proto: TracePacket['proto']; port: number } {
-  const port = dest.ports[0]?.lo ?? DEFAULT_PORT;
-  const p = dest.proto;
-  if (p === undefined || p === 'tcp' || p === 'tcp+udp') return { proto: 'tcp', port };
-  if (p === 'udp' || p === 'icmp') return { proto: p, port };
-  const numbers: Record<string, number> = { sctp: 132, gre: 47, esp: 50 };
-  return { proto: numbers[p] ?? Number(p.slice('ip-'.length)), port };
 }
 
 /** A rule stands for all entries of its ports: the one that leads to this address. */

@@ -4,6 +4,7 @@ import type { Member } from '../desired/state.js';
 import { parseAddress, rangeHas } from '../model/ip.js';
 import { nameMatches } from '../model/name.js';
 import type { Mode, PolicyEntry } from '../model/policy.js';
+import type { ThreatLook } from '../model/threat.js';
 import type { DnsPolicy, LearnSets, NameDecision } from '../ports.js';
 import type { InForce } from './enforcer.js';
 import { localAddress, localName } from './neighbours.js';
@@ -16,6 +17,7 @@ export interface NamesPolicyOptions {
   readonly prefix: string;
   readonly hostAddresses: () => ReadonlySet<string>;
   readonly searchDomains: (container: string) => readonly string[];
+  readonly threats: ThreatLook;
 }
 
 /** What DNS may answer, by the policy that stands in the kernel: a name never opens before its set exists. */
@@ -27,8 +29,11 @@ export class NamesPolicy implements DnsPolicy {
   /** Sources of ports that are no container's, by address. */
   readonly #strangers = new Map<string, number>();
 
+  readonly threats: ThreatLook;
+
   constructor(options: NamesPolicyOptions) {
     this.#o = options;
+    this.threats = options.threats;
   }
 
   applied(state: InForce): void {
@@ -87,7 +92,7 @@ export class NamesPolicy implements DnsPolicy {
 
   decide(container: string, name: string): NameDecision {
     const member = this.#state?.members.get(container);
-    if (!member) return DENIED;
+    if (!member || this.threats.blockedName(name)) return DENIED;
     const hits = member.classes.flatMap((c) => {
       const entries = c.names.filter((n) => entryMatches(n, name));
       return entries.length > 0 ? [{ entries, sets: this.#sets(member, c.key) }] : [];

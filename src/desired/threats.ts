@@ -6,7 +6,7 @@ import { type Match, type Rule, rule, type Target } from './rules.js';
 import type { SetDesired, Shape } from './state.js';
 
 /** What `explain` knows the rules of threats by. */
-const THREAT_WHY = 'threat';
+export const THREAT_WHY = 'threat';
 
 const TYPES: Readonly<Record<ThreatKind, SetDesired['type']>> = { ip: 'hash:ip', net: 'hash:net' };
 const ACTIONS: readonly ThreatAction[] = ['block', 'observe'];

@@ -1,4 +1,5 @@
 /** What to do with a question: pure, given who asks and what the policy says. */
+import { hitText } from '../model/threat.js';
 import type { DnsPolicy, NameDecision } from '../ports.js';
 import { familyOf, reverseAddress } from './address.js';
 import type { Query } from './codec.js';
@@ -11,13 +12,18 @@ export type Action =
   | { readonly kind: 'pointer'; readonly name: string }
   | { readonly kind: 'forward'; readonly decision: NameDecision }
   /** NXDOMAIN. `counted`: false where a resolver's search list made the name up. */
-  | { readonly kind: 'deny'; readonly reason: string; readonly counted: boolean }
+  | {
+      readonly kind: 'deny';
+      readonly verdict: 'deny' | 'threat';
+      readonly reason: string;
+      readonly counted: boolean;
+    }
   | { readonly kind: 'refuse'; readonly rcode: number; readonly reason: string };
 
 /** Everything that is answered without an upstream. */
 export type OwnAnswer = Exclude<Action, { readonly kind: 'forward' }>;
 
-type Policy = Pick<DnsPolicy, 'decide' | 'localName' | 'localAddress' | 'searchDomains'>;
+type Policy = Pick<DnsPolicy, 'decide' | 'localName' | 'localAddress' | 'searchDomains' | 'threats'>;
 
 /** Names that would lead around this resolver: encrypted resolvers (RFC 9462), and Firefox's canary for them. */
 const detours = ['resolver.arpa', 'use-application-dns.net'];
@@ -56,7 +62,13 @@ function isSearchAttempt(policy: Policy, container: string, name: string): boole
 }
 
 function deny(policy: Policy, container: string, name: string, reason: string): OwnAnswer {
-  return { kind: 'deny', reason, counted: !isSearchAttempt(policy, container, name) };
+  return { kind: 'deny', verdict: 'deny', reason, counted: !isSearchAttempt(policy, container, name) };
+}
+
+/** A name that no container may reach, whatever its entries and its mode. */
+export function decideThreat({ threats }: Pick<DnsPolicy, 'threats'>, name: string): OwnAnswer | undefined {
+  const hit = threats.blockedName(name);
+  return hit && { kind: 'deny', verdict: 'threat', reason: hitText(hit), counted: true };
 }
 
 /** The question of an enforced container. */
@@ -71,6 +83,8 @@ export function decide(policy: Policy, container: string, query: Query): Action 
   if (detours.some((zone) => isWithin(query.name, zone))) {
     return deny(policy, container, query.name, 'the name leads to resolvers that bypass the policy');
   }
+  const threat = decideThreat(policy, query.name);
+  if (threat !== undefined) return threat;
   const decision = policy.decide(container, query.name);
   if (decision.allow) return { kind: 'forward', decision };
   return deny(policy, container, query.name, 'no entry allows this name');

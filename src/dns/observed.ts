@@ -1,13 +1,15 @@
 /** Containers that are not enforced: nothing is denied, what enforce would deny is told, answers are written down. */
+import { hitText } from '../model/threat.js';
 import type { DnsPolicy, NameEvent, OriginalDestination } from '../ports.js';
 import type { Ask } from './ask.js';
 import { followChain } from './chain.js';
 import type { ParsedQuery, Query } from './codec.js';
-import { decide, decideLocal } from './decide.js';
+import { decide, decideLocal, decideThreat, type OwnAnswer } from './decide.js';
 import type { Learn } from './learn.js';
 import { relay, relayToAny } from './relay.js';
 import { encodeFor, replyFor } from './reply.js';
 import { parseServer, type Resolvers, type Server } from './resolvers.js';
+import type { ThreatWatch } from './threat-watch.js';
 import { type, typeName } from './types.js';
 import { readAnswer } from './upstream-query.js';
 import { isPlainName } from './wire-name.js';
@@ -17,6 +19,7 @@ export interface ObservedOptions {
   readonly original: OriginalDestination;
   readonly resolvers: Resolvers;
   readonly learn: Learn;
+  readonly watch: ThreatWatch;
   isOwn(address: string, port: number): boolean;
   onEvent(event: NameEvent): void;
 }
@@ -32,15 +35,55 @@ export class Observed {
   async answer(ask: Ask, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
     const query = parsed.ok ? parsed.query : undefined;
     const asked = this.#asked(ask);
+    const threat = query && this.#threat(container, query);
+    if (query !== undefined && threat !== undefined) return encodeFor(ask, query, replyFor(query, threat));
     if (query !== undefined) this.#wouldDeny(container, query);
+    if (asked !== undefined && this.#isThreat(container, query, asked)) return undefined;
     if (asked !== undefined) return this.#relayed(ask, container, query, asked);
     if (query === undefined) return parsed.ok ? undefined : parsed.reply;
     // Docker's own resolver was meant, which knows the neighbours' names.
     const local = decideLocal(this.#o.policy, container, query);
     if (local !== undefined) return encodeFor(ask, query, replyFor(query, local));
     const answer = await relayToAny(this.#o.resolvers.route(query.name).servers, ask.message, ask.transport);
-    if (answer !== undefined) this.#learn(container, query, answer, true);
+    return answer && this.#checked(ask, container, query, answer, true);
+  }
+
+  /** Threats are denied in mode observe, too; in mode off DNS is nobody's to touch. */
+  #threat(container: string, query: Query): OwnAnswer | undefined {
+    if (this.#o.policy.mode(container) !== 'observe') return undefined;
+    this.#o.watch.name(container, query);
+    const threat = decideThreat(this.#o.policy, query.name);
+    if (threat?.kind === 'deny') this.#event(container, query, 'threat', threat.reason);
+    return threat;
+  }
+
+  /** The resolver itself is one: we must not ask for the container what the rules keep it from. */
+  #isThreat(container: string, query: Query | undefined, { address }: Server): boolean {
+    const hit = this.#o.policy.threats.blockedAddress(address);
+    if (hit && query) this.#event(container, query, 'threat', `its resolver ${address}: ${hitText(hit)}`);
+    return hit !== undefined;
+  }
+
+  /** The answer as it came, unless it leads to a bad name. Addresses in it are the rules' to deny. */
+  #checked(ask: Ask, container: string, query: Query, answer: Buffer, trusted: boolean): Buffer {
+    const records = readAnswer(answer)?.answers ?? [];
+    const alias =
+      this.#o.policy.mode(container) === 'observe' ? this.#o.watch.badAlias(query, records) : undefined;
+    if (alias !== undefined) {
+      this.#event(container, query, 'threat', alias.reason);
+      return encodeFor(ask, query, replyFor(query, alias));
+    }
+    this.#learn(container, query, answer, trusted);
     return answer;
+  }
+
+  #event(
+    container: string,
+    { name, type: asked }: Query,
+    verdict: NameEvent['verdict'],
+    reason: string,
+  ): void {
+    this.#o.onEvent({ container, name, type: typeName(asked), verdict, reason });
   }
 
   /**
@@ -51,6 +94,7 @@ export class Observed {
     const isDirect = this.#o.policy.directResolvers(container);
     const meant = isDirect && this.#asked(ask);
     if (!meant || !isDirect({ ...meant, proto: ask.transport })) return 'own';
+    if (this.#isThreat(container, undefined, meant)) return undefined;
     return relay(meant, ask.message, ask.transport);
   }
 
@@ -77,10 +121,8 @@ export class Observed {
     to: Server,
   ): Promise<Buffer | undefined> {
     const answer = await relay(to, ask.message, ask.transport);
-    if (answer !== undefined && query !== undefined) {
-      this.#learn(container, query, answer, this.#o.resolvers.isTrusted(to.address, to.port));
-    }
-    return answer;
+    if (answer === undefined || query === undefined) return answer;
+    return this.#checked(ask, container, query, answer, this.#o.resolvers.isTrusted(to.address, to.port));
   }
 
   #learn(container: string, query: Query, bytes: Buffer, trusted: boolean): void {
@@ -100,8 +142,6 @@ export class Observed {
     if (this.#o.policy.mode(container) !== 'observe') return;
     const action = decide(this.#o.policy, container, query);
     if (action.kind !== 'deny' || !action.counted) return;
-    const { name } = query;
-    const reason = `enforce would deny it: ${action.reason}`;
-    this.#o.onEvent({ container, name, type: typeName(query.type), verdict: 'would-deny', reason });
+    this.#event(container, query, 'would-deny', `enforce would deny it: ${action.reason}`);
   }
 }

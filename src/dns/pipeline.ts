@@ -9,6 +9,7 @@ import { filterAnswers } from './rebinding.js';
 import { encodeFor, replyFor } from './reply.js';
 import { NoAnswerError } from './servers-asked.js';
 import { stripServiceParams } from './svcb.js';
+import type { ThreatWatch } from './threat-watch.js';
 import { extendedError, rcode, type, typeName } from './types.js';
 import type { Answer, Upstream } from './upstream.js';
 import type { ResourceRecord } from './wire.js';
@@ -18,6 +19,7 @@ export interface PipelineOptions {
   readonly upstream: Upstream;
   readonly learn: Learn;
   readonly observed: Observed;
+  readonly watch: ThreatWatch;
   readonly log: Logger;
   /** Longest TTL told to clients, seconds. */
   readonly maxTtl: number;
@@ -67,8 +69,10 @@ export class Pipeline {
 
   async #enforced(container: string, query: Query): Promise<Reply> {
     const action = decide(this.#o.policy, container, query);
+    this.#o.watch.name(container, query);
     if (action.kind === 'forward') return this.#forward(container, query);
-    if (action.kind === 'deny' && action.counted) this.#event(container, query, 'deny', action.reason);
+    if (action.kind === 'deny' && action.counted)
+      this.#event(container, query, action.verdict, action.reason);
     return replyFor(query, action);
   }
 
@@ -94,9 +98,15 @@ export class Pipeline {
   }
 
   async #tell(container: string, query: Query, answer: Answer, decision: NameDecision): Promise<Reply> {
+    const alias = this.#o.watch.badAlias(query, answer.records);
+    if (alias !== undefined) {
+      this.#event(container, query, 'threat', alias.reason);
+      return replyFor(query, alias);
+    }
     const rules = this.#o.learn.rules(container, query.name, decision);
     const { records, refused } = filterAnswers(answer.records.flatMap(stripEch), rules);
-    for (const reason of new Set(refused)) this.#event(container, query, 'deny', reason);
+    for (const [reason, verdict] of new Map(refused.map((r) => [r.reason, r.verdict])))
+      this.#event(container, query, verdict, reason);
     try {
       await this.#o.learn.permit(container, query.name, records);
     } catch (error) {
@@ -104,7 +114,8 @@ export class Pipeline {
       this.#event(container, query, 'error', `the kernel did not take the addresses: ${detail}`);
       return serverFailure(extendedError.NOT_READY, 'addresses are not in force yet');
     }
-    if (refused.length > 0 && !records.some((r) => r.type === query.type)) return noData(query, refused[0]);
+    if (refused.length > 0 && !records.some((r) => r.type === query.type))
+      return noData(query, refused[0]?.reason);
     if (refused.length === 0) this.#answered(container, query, answer.rcode, decision);
     // What was changed or taken out is no longer what the resolver has validated.
     const untouched =

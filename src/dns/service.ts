@@ -9,6 +9,7 @@ import { Observed } from './observed.js';
 import { Pipeline } from './pipeline.js';
 import { type ResolverOptions, Resolvers } from './resolvers.js';
 import { DnsServer, type NamespaceSockets } from './server.js';
+import { ThreatWatch } from './threat-watch.js';
 import { Upstream } from './upstream.js';
 
 export interface DnsConfig {
@@ -68,8 +69,10 @@ export class DnsService {
       now,
     });
     const upstream = new Upstream({ ...config, resolvers });
-    const observed = new Observed({ policy, original, resolvers, learn: this.#learn, isOwn, onEvent });
-    const pipeline = new Pipeline({ policy, upstream, learn: this.#learn, observed, log, maxTtl, onEvent });
+    const learn = this.#learn;
+    const watch = new ThreatWatch({ policy, onEvent });
+    const observed = new Observed({ policy, original, resolvers, learn, watch, isOwn, onEvent });
+    const pipeline = new Pipeline({ policy, upstream, learn, observed, watch, log, maxTtl, onEvent });
     this.#server = new DnsServer({ ...config, handle: (ask) => pipeline.handle(ask), log });
     this.#journal.open(
       () => ledger.snapshot(),

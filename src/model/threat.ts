@@ -68,6 +68,11 @@ export const NO_THREATS: ThreatLook = {
   observedAddress: () => undefined,
 };
 
+/** For logs, DNS and `explain`: who says so, and where. */
+export const hitText = (hit: ThreatHit): string =>
+  `threat feed ${hit.feed} lists ${hit.listed} (${hit.positions} ${hit.line}, since ${dayOf(hit.since)})`;
+const dayOf = (ms: number): string => new Date(ms).toISOString().replace('.000Z', 'Z');
+
 export const noColumns = (words: 1 | 4): SetColumns => ({
   words,
   singles: new Uint32Array(0),

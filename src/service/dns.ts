@@ -5,6 +5,7 @@ import { NamesPolicy } from '../control/names-policy.js';
 import { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
+import type { ThreatLook } from '../model/threat.js';
 import type { Logger, NameEvent } from '../ports.js';
 import { SearchDomains } from './search-domains.js';
 
@@ -15,6 +16,7 @@ export interface NamesOptions {
   readonly kernel: KernelAdapter;
   readonly docker: DockerWatch;
   readonly log: Logger;
+  readonly threats: ThreatLook;
   readonly onEvent: (event: NameEvent) => void;
 }
 export interface Names {
@@ -30,6 +32,7 @@ export function makeNames(o: NamesOptions): Names {
     prefix: o.prefix,
     hostAddresses: () => o.kernel.hostAddresses(),
     searchDomains: (id) => search.of(id),
+    threats: o.threats,
   });
   const { dns, state } = o.config;
   mkdirSync(state, { recursive: true, mode: 0o700 });

@@ -87,6 +87,7 @@ export class Engine {
       kernel: this.kernel,
       docker: this.docker,
       log,
+      threats: this.threats.look,
       onEvent: (e) => this.denials.name(e),
     });
     this.names = names.policy;
@@ -214,6 +215,7 @@ export class Engine {
         [...(this.state?.members.values() ?? [])].find((m) => m.identity === identity)?.id ??
         this.names.whoIs(src),
       namesOf: (container, address) => this.dns.namesFor(container, address),
+      threats: this.threats.look,
       now: Date.now,
     });
   }

@@ -41,7 +41,7 @@ export function containerView({ engine, counts, said }: ViewParts, c: ContainerF
     grants: grantsOf(said().grants, holder),
     pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(said(), holder.id)?.expires ?? null) : null,
     allowed: count.allowed,
-    denied: count.denied + engine.denials.namesDenied(holder.id),
+    denied: count.denied + engine.denials.namesDenied(holder.id) + engine.denials.threatsDenied(holder.id),
   };
 }
 
@@ -102,6 +102,7 @@ export function explainView(engine: Engine, c: ContainerFacts, to: string): Expl
     to,
     dest: parsed.value,
     judge: state.judge,
+    threats: engine.threats.look,
     decide: (name) => engine.names.decide(id, name),
     told: (names) => engine.dns.addressesFor(id, names),
     hostAddress: member.host ? LOOPBACK : hostAddress(state, member.ports[0]?.bridge),

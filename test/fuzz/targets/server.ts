@@ -13,10 +13,12 @@ import { Pipeline } from '../../../src/dns/pipeline.js';
 import { Resolvers } from '../../../src/dns/resolvers.js';
 import { NoAnswerError } from '../../../src/dns/servers-asked.js';
 import { serveStream } from '../../../src/dns/stream.js';
+import { ThreatWatch } from '../../../src/dns/threat-watch.js';
 import { rcode } from '../../../src/dns/types.js';
 import type { Answer, Upstream } from '../../../src/dns/upstream.js';
 import { type Question, readAnswer } from '../../../src/dns/upstream-query.js';
 import { decodeMessage, flag } from '../../../src/dns/wire.js';
+import { NO_THREATS } from '../../../src/model/threat.js';
 import type { DnsPolicy } from '../../../src/ports.js';
 import { must, mustEqual, type Target } from '../target.js';
 import { answers, dnsWords, queries } from './dns.js';
@@ -43,6 +45,7 @@ const policy: DnsPolicy = {
   localAddress: (_, address) => (address === LOCAL ? 'db' : undefined),
   hostAddresses: () => new Set(['203.0.113.77']),
   searchDomains: () => ['lan', 'example.com'],
+  threats: NO_THREATS,
 };
 const quiet = { debug() {}, info() {}, warn() {} };
 
@@ -76,7 +79,9 @@ class Trial {
     });
     const upstream = { resolve: async (q: Question) => this.#resolve(q) } as unknown as Upstream;
     const observed = { direct: async () => 'own' } as unknown as Observed;
-    const pipeline = new Pipeline({ policy, upstream, learn, observed, log, maxTtl: 60, onEvent: () => {} });
+    const watch = new ThreatWatch({ policy, onEvent: () => {} });
+    const parts = { policy, upstream, learn, observed, watch, log };
+    const pipeline = new Pipeline({ ...parts, maxTtl: 60, onEvent: () => {} });
     const client = { address: '172.18.0.2', port: 4000 };
     const reply = await pipeline.handle({ message, transport, client, server: { address: '::1', port: 53 } });
     mustEqual(failures, [], 'a query failed inside');

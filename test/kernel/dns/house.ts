@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DnsConfig, DnsService } from '../../../src/dns/service.js';
 import type { Mode } from '../../../src/model/policy.js';
+import type { ThreatLook } from '../../../src/model/threat.js';
 import type {
   DnsPolicy,
   NameDecision,
@@ -11,6 +12,22 @@ import type {
   OriginalDestination,
   SetWriter,
 } from '../../../src/ports.js';
+
+/** Exactly these, and names below them. */
+function lookOf(listed: ReadonlyMap<string, 'block' | 'observe'>): ThreatLook {
+  const find = (action: 'block' | 'observe') => (text: string) => {
+    const found = [...listed].find(([l, a]) => a === action && (l === text || text.endsWith(`.${l}`)));
+    if (!found) return undefined;
+    return { feed: 'bad', listed: found[0], line: 7, positions: 'line', since: 0, spared: null } as const;
+  };
+  const [blocked, observed] = [find('block'), find('observe')];
+  return {
+    blockedName: blocked,
+    blockedAddress: blocked,
+    observedName: observed,
+    observedAddress: observed,
+  };
+}
 
 export const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -24,6 +41,9 @@ class TestPolicy implements DnsPolicy {
   /** The host's own address: an answer that names it is refused. */
   readonly host = new Set(['203.0.113.77']);
   search: readonly string[] = [];
+  /** Names and addresses that a feed lists, with its action. */
+  readonly listed = new Map<string, 'block' | 'observe'>();
+  readonly threats = lookOf(this.listed);
 
   whoIs(address: string): string | undefined {
     return this.unknown.has(address) ? undefined : address;

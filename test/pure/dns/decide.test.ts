@@ -7,8 +7,17 @@ import { refusedAnswer } from '../../../src/dns/rebinding.js';
 import { classIn, rcode, type } from '../../../src/dns/types.js';
 import type { ResourceRecord } from '../../../src/dns/wire.js';
 import { nameToWire } from '../../../src/dns/wire-name.js';
+import { NO_THREATS, type ThreatHit } from '../../../src/model/threat.js';
 import type { NameDecision } from '../../../src/ports.js';
 
+const HIT: ThreatHit = {
+  feed: 'f',
+  listed: 'bad.example',
+  line: 3,
+  positions: 'line',
+  since: 0,
+  spared: null,
+};
 const allowed: NameDecision = {
   allow: true,
   entries: [],
@@ -18,10 +27,15 @@ const allowed: NameDecision = {
 const refused: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
 const policy = {
   decide: (_: string, name: string) =>
-    ['api.github.com', 'use-application-dns.net'].includes(name) ? allowed : refused,
+    ['api.github.com', 'use-application-dns.net', 'api.bad.example'].includes(name) ? allowed : refused,
   localName: (_: string, name: string) => (name === 'db' ? ['10.1.0.5', 'fd00::5'] : undefined),
   localAddress: (_: string, address: string) => (address === '10.1.0.5' ? 'db.app_default' : undefined),
   searchDomains: () => ['corp.example', 'lan'],
+  threats: {
+    ...NO_THREATS,
+    blockedName: (name: string) => (['bad.example', 'api.bad.example'].includes(name) ? HIT : undefined),
+    blockedAddress: (address: string) => (address === '198.51.100.66' ? HIT : undefined),
+  },
 };
 const query = (name: string, number: number = type.A, klass = classIn): Query => ({
   id: 1,
@@ -36,6 +50,11 @@ const query = (name: string, number: number = type.A, klass = classIn): Query =>
 const of = (name: string, number?: number, klass?: number) => decide(policy, 'c', query(name, number, klass));
 
 describe('decide', () => {
+  it.each(['bad.example', 'api.bad.example'])('threats beat entries: %s', (name) => {
+    for (const t of [type.A, type.MX, type.ANY])
+      expect(of(name, t)).toMatchObject({ kind: 'deny', verdict: 'threat', counted: true });
+  });
+
   it.each([type.A, type.AAAA, type.MX, type.SRV, type.HTTPS, 65_280, type.ANY])(
     'forwards type %i of an allowed name',
     (t) => {
@@ -102,6 +121,7 @@ describe('rebinding', () => {
     allowPrivate: false,
     covers: (a: string) => a === '10.1.0.9',
     hostAddresses: new Set(['203.0.113.1']),
+    threats: policy.threats,
   };
   it.each([
     '10.0.0.1',
@@ -115,6 +135,15 @@ describe('rebinding', () => {
     '203.0.113.1',
   ])('refuses %s', (address) => {
     expect(refusedAnswer(address, rules)).toBeDefined();
+  });
+  it('refuses what a feed lists, whatever the entries say', () => {
+    for (const allowPrivate of [false, true])
+      expect(refusedAnswer('198.51.100.66', { ...rules, allowPrivate })).toMatchObject({
+        verdict: 'threat',
+        reason: expect.stringMatching(
+          /threat feed f lists bad\.example \(line 3, since 1970-01-01T00:00:00Z\)/,
+        ),
+      });
   });
   it('lets pass what is public, covered by an address entry, or meant', () => {
     expect(refusedAnswer('198.51.100.1', rules)).toBeUndefined();

@@ -1,0 +1,58 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { addition, holderOf, isSame, movedOut } from '../../../src/control/threat-columns.js';
+import { formatAddress, type Range } from '../../../src/model/ip.js';
+import { unite } from '../../../src/threats/range-algebra.js';
+import { toMembers } from '../../../src/threats/range-cidrs.js';
+import { fromModel } from '../../../src/threats/ranges.js';
+
+const BASE = { 4: 0xc633_6400n, 6: 0x2001_0db8n << 96n } as const;
+const columns = (family: 4 | 6, ranges: readonly (readonly [number, number])[]) => {
+  const words = family === 4 ? 1 : 4;
+  const model = ranges.map(
+    ([lo, length]): Range => ({
+      family,
+      lo: BASE[family] + BigInt(lo),
+      hi: BASE[family] + BigInt(lo + length),
+    }),
+  );
+  return toMembers(unite([fromModel(model, words)], words));
+};
+const someRanges = fc.array(fc.tuple(fc.nat(200), fc.nat(40)), { maxLength: 6 });
+const textOf = (family: 4 | 6, n: number): string => formatAddress(family, BASE[family] + BigInt(n));
+
+describe.each([4, 6] as const)('members of IPv%i', (family) => {
+  it('hold exactly what their ranges hold', () => {
+    fc.assert(
+      fc.property(someRanges, fc.nat(250), (ranges, n) => {
+        const isIn = ranges.some(([lo, length]) => n >= lo && n <= lo + length);
+        expect(holderOf(columns(family, ranges), textOf(family, n)) !== undefined).toBe(isIn);
+      }),
+    );
+  });
+
+  it('tell what another version adds, and what moves from networks to single addresses', () => {
+    fc.assert(
+      fc.property(someRanges, someRanges, (before, after) => {
+        const [a, b] = [columns(family, before), columns(family, after)];
+        const added = addition(a, b, 3);
+        const fresh = Array.from({ length: 250 }, (_, n) => textOf(family, n)).filter(
+          (t) => holderOf(b, t) && !holderOf(a, t),
+        );
+        if (fresh.length > 0 && added !== 'many') for (const t of fresh) expect(added).toContain(t);
+        expect(isSame(a, a, 'ip') && isSame(b, b, 'net')).toBe(true);
+        const moved = movedOut(a, b).length / a.words;
+        const expected = Array.from({ length: 250 }, (_, n) => textOf(family, n)).filter(
+          (t) => holderOf(b, t) === 'ip' && holderOf(a, t) === 'net',
+        );
+        expect(moved).toBe(expected.length);
+      }),
+    );
+  });
+
+  it('text of the other family, or that is no address, is in none', () => {
+    const all = columns(family, [[0, 200]]);
+    for (const text of [textOf(family === 4 ? 6 : 4, 1), '', 'x', '300.1.2', '::zz'])
+      expect(holderOf(all, text)).toBeUndefined();
+  });
+});

@@ -1,0 +1,93 @@
+import { describe, expect, it } from 'vitest';
+import { Judge } from '../../../src/control/judge.js';
+import { compile } from '../../../src/desired/compile.js';
+import { membershipOf } from '../../../src/desired/membership.js';
+import { threatSet } from '../../../src/desired/naming.js';
+import type { Member } from '../../../src/desired/state.js';
+import { type TracePacket, trace } from '../../../src/desired/trace.js';
+import type { Mode } from '../../../src/model/policy.js';
+import { input, member, shape } from './sample.js';
+
+const SETS = new Map([
+  [threatSet('DB', 'block', 'ip', 4), ['192.0.2.66']],
+  [threatSet('DB', 'block', 'net', 4), ['192.0.2.200']],
+  [threatSet('DB', 'block', 'ip', 6), ['2001:db8::66']],
+  [threatSet('DB', 'observe', 'ip', 4), ['192.0.2.77']],
+]);
+const held = (set: string, address: string): boolean => SETS.get(set)?.includes(address) ?? false;
+const MODES: readonly Mode[] = ['enforce', 'observe', 'off'];
+const ALL = 'any:1-65535/tcp+udp, any:1-65535/tcp';
+
+function world(mode: Mode) {
+  const m = { ...member(2, ALL, mode), published: [{ proto: 'tcp' as const, port: 80 }] };
+  const desired = compile(input(m));
+  return { m, desired, judge: new Judge(shape, desired, held, new Set()) };
+}
+function out(m: Member, dst: string, more: Partial<TracePacket> = {}): TracePacket {
+  const family = dst.includes(':') ? 6 : 4;
+  const src = (family === 4 ? m.ports[0]?.ip4 : m.ports[0]?.ip6) ?? '';
+  return { family, mark: 0, proto: 'tcp', src, dst, dport: 443, states: ['NEW'], syn: true, ...more };
+}
+const inward = (m: Member, src: string, more: Partial<TracePacket> = {}): TracePacket => {
+  const p = out(m, src, { dport: 80, states: ['NEW', 'DNAT'], ...more });
+  return { ...p, src: p.dst, dst: p.src };
+};
+
+describe.each(MODES)('threats beat the policy of a container in mode %s', (mode) => {
+  const { m, desired, judge } = world(mode);
+  const sent = (p: TracePacket) => judge.judge({ ...p, mark: judge.markOf(m) });
+
+  it.each(['192.0.2.66', '192.0.2.200', '2001:db8::66'])('%s is refused, both ways', (bad) => {
+    for (const proto of ['tcp', 'udp', 'icmp', 47] as const)
+      expect(sent(out(m, bad, { proto })).verdict).toBe('reject');
+    expect(judge.judge(inward(m, bad)).verdict).toBe('reject');
+    expect(sent(out(m, bad)).steps.some((s) => s.text.includes('--nflog-prefix DB:threat'))).toBe(true);
+  });
+
+  it('its neighbours in address space are not, and what is only watched is logged and passes', () => {
+    expect(sent(out(m, '192.0.2.67')).verdict).toBe('return');
+    expect(judge.judge(inward(m, '192.0.2.67')).verdict).toBe('return');
+    const seen = sent(out(m, '192.0.2.77'));
+    expect(seen.verdict).toBe('return');
+    expect(seen.steps.some((s) => s.text.includes('--nflog-prefix DB:seen'))).toBe(true);
+    expect(judge.permits({ ...out(m, '192.0.2.77'), mark: judge.markOf(m) })).toBe(true);
+  });
+
+  it('an established flow meets no set', () => {
+    const on = sent(out(m, '192.0.2.66', { states: ['ESTABLISHED'] }));
+    expect([on.verdict, on.steps.length]).toEqual(['return', 1]);
+  });
+
+  it.each([4, 6] as const)('with IPv%i rules in filter gone, security drops', (family) => {
+    const table = desired.tables.find((t) => t.family === family && t.table === 'security');
+    const bad = family === 4 ? '192.0.2.200' : '2001:db8::66';
+    const has = membershipOf(desired, held);
+    const walk = (p: TracePacket) => trace(table?.chains ?? new Map(), 'DB-BACKSTOP', p, has).verdict;
+    // as if somebody's rule had accepted it: judged or not
+    for (const judged of [0, shape.marks.judged])
+      expect(walk({ ...out(m, bad), mark: (judge.markOf(m) | judged) >>> 0 })).toBe('drop');
+    expect(walk(inward(m, bad))).toBe('drop');
+  });
+});
+
+describe('what is no container', () => {
+  const { judge } = world('enforce');
+  const strange = (src: string, dst: string): TracePacket => ({
+    family: 4,
+    mark: 0,
+    proto: 'tcp',
+    src,
+    dst,
+    dport: 443,
+    states: ['NEW'],
+    syn: true,
+  });
+  it('is left alone: other tools’ bridges, the host’s own routing', () => {
+    expect(judge.judge(strange('10.200.0.2', '192.0.2.66')).verdict).toBe('return');
+    expect(judge.judge(strange('192.0.2.66', '10.200.0.2')).verdict).toBe('return');
+  });
+  it('but for build steps and other unattributed senders', () => {
+    const mark = (1 << shape.marks.shift) >>> 0;
+    expect(judge.judge({ ...strange('172.18.0.9', '192.0.2.66'), mark }).verdict).toBe('reject');
+  });
+});
