@@ -180,9 +180,9 @@ describe('what goes wrong leaves the version before in force', () => {
   });
 
   it('a set of another kind under our name', async () => {
-    ns.run('ipset', 'create', 'DB-threat-net4', 'hash:mac');
+    ns.run('ipset', 'create', 'DB-threat-net4', 'hash:ip,port');
     await expect(threatsOf().publish(GOOD)).rejects.toThrow(/swap sets/);
-    expect(ns.run('ipset', 'list', '-t', 'DB-threat-net4')).toContain('hash:mac');
+    expect(ns.run('ipset', 'list', '-t', 'DB-threat-net4')).toContain('hash:ip,port');
   });
 });
 
