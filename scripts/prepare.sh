@@ -24,8 +24,13 @@ needed_tools=(
   sysctl:procps tcpdump:tcpdump openssl:openssl nsenter:util-linux npm:npm
 )
 
-# What only tests need: a Redis, an independent judge of aggregation, a language to forge packets in.
-test_tools=(redis-server:redis-server iprange:iprange python3:python3)
+# What only tests need: a Redis, an independent judge of aggregation, a language to forge packets in, and programs that
+# must go on working: builds, compose, pip.
+plugins=/usr/libexec/docker/cli-plugins
+test_tools=(
+  redis-server:redis-server iprange:iprange python3:python3 /usr/bin/pip3:python3-pip
+  "$plugins/docker-compose:docker-compose" "$plugins/docker-buildx:docker-buildx"
+)
 
 # missing_packages TOOL…: packages whose command is missing, a line each. The containers' one program must run without
 # any library.

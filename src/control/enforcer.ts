@@ -1,6 +1,7 @@
 import type { Place } from '../desired/closed.js';
 import { compile } from '../desired/compile.js';
 import type { DesiredInput, DesiredState, Member, Shape } from '../desired/state.js';
+import { unattributedMember } from '../desired/unattributed.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Logger } from '../ports.js';
@@ -174,7 +175,7 @@ export class Enforcer<F extends FlowFacts> {
    *  for a while (its number rests longer than that). */
   #departed(present: readonly Member[], now: number): Member[] {
     const here = new Set(present.map((m) => m.id));
-    for (const m of this.#state?.members.values() ?? [])
+    for (const m of this.#state?.input.members ?? [])
       if (!here.has(m.id) && !this.#lingering.has(m.id))
         this.#lingering.set(m.id, { member: withoutCgroups(m), until: now + LINGER_MS });
     for (const [id, l] of this.#lingering) if (here.has(id) || l.until <= now) this.#lingering.delete(id);
@@ -201,7 +202,8 @@ export class Enforcer<F extends FlowFacts> {
       (set, address) => this.#learnedHas(set, address),
       kernel.hostAddresses(),
     );
-    const members = new Map(found.input.members.map((m) => [m.id, m]));
+    const everyone = [...found.input.members, unattributedMember(found.input)];
+    const members = new Map(everyone.map((m) => [m.id, m]));
     this.#state = { ...found, members, unattributed: new Set(this.#unattributed), judge };
     return this.#state;
   }

@@ -1,6 +1,7 @@
 import type { ClassPlan } from '../desired/classes.js';
 import { classSet } from '../desired/naming.js';
 import type { Member } from '../desired/state.js';
+import { UNATTRIBUTED_ID } from '../desired/unattributed.js';
 import { parseAddress, rangeHas } from '../model/ip.js';
 import { nameMatches } from '../model/name.js';
 import type { Mode, PolicyEntry } from '../model/policy.js';
@@ -9,8 +10,6 @@ import type { DnsPolicy, LearnSets, NameDecision } from '../ports.js';
 import type { InForce } from './enforcer.js';
 import { localAddress, localName } from './neighbours.js';
 
-/** Who asks when the port is proven to be no container's. */
-const UNATTRIBUTED_ASKER = 'unattributed';
 const DENIED: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
 
 export interface NamesPolicyOptions {
@@ -56,7 +55,7 @@ export class NamesPolicy implements DnsPolicy {
   whoIs(address: string): string | undefined {
     const known = this.#byAddress.get(address);
     if (known !== undefined) return known;
-    return this.#strangers.has(address) ? UNATTRIBUTED_ASKER : undefined;
+    return this.#strangers.has(address) ? UNATTRIBUTED_ID : undefined;
   }
 
   awaitAsker(address: string, ms: number): Promise<string | undefined> {
@@ -86,7 +85,6 @@ export class NamesPolicy implements DnsPolicy {
   }
 
   mode(container: string): Mode {
-    if (container === UNATTRIBUTED_ASKER) return this.#state?.input.unattributedMode ?? 'enforce';
     return this.#state?.members.get(container)?.policy.mode ?? 'enforce';
   }
 

@@ -19,13 +19,14 @@ import {
 import { type Rule, rule } from './rules.js';
 import type { DesiredInput, DesiredState, Hook, Member, SetDesired, TableDesired } from './state.js';
 import { threatBackstop, threatChains, threatSets } from './threats.js';
+import { unattributedMember } from './unattributed.js';
 
 const FAMILIES: readonly Family[] = [4, 6];
 
 /** What the kernel should hold for this input. Pure; equal inputs give equal states. */
 export function compile(input: DesiredInput): DesiredState {
   const names = namesFor(input.shape.prefix);
-  const everyone = [...input.members, unattributed(input)];
+  const everyone = [...input.members, unattributedMember(input)];
   const sets = [...sharedSets(input, names), ...everyone.flatMap((m) => memberSets(m, names))];
   return {
     sets: new Map(sets.map((s) => [s.name, s])),
@@ -36,20 +37,6 @@ export function compile(input: DesiredInput): DesiredState {
       mangleTable(input, names, f),
     ]),
     bridge: compileBridge(input),
-  };
-}
-
-/** Forwarded sources that are no container share one identity and one chain. */
-function unattributed(input: DesiredInput): Member {
-  return {
-    id: 'unattributed',
-    identity: UNATTRIBUTED,
-    policy: { mode: input.unattributedMode, modeFrom: 'unattributed', entries: [], lists: [], notes: [] },
-    classes: input.unattributedClasses,
-    families: new Set(FAMILIES),
-    neighbours: [],
-    ports: [],
-    published: [],
   };
 }
 

@@ -1,6 +1,6 @@
 /** All that Docker has said, from events, lists and inspects in whatever order they arrive. Pure: time is passed in. */
 import type { NetworkFacts } from '../model/container.js';
-import { fresh, takeListedEndpoints, takeMember, type Want } from './endpoints.js';
+import { fresh, isLocal, takeListedEndpoints, takeMember, type Want } from './endpoints.js';
 import type { ContainerAction, DockerEvent } from './events.js';
 import type { Inspected, Listed } from './inspect.js';
 import type { InspectedNetwork } from './networks.js';
@@ -159,6 +159,7 @@ export class DockerState {
   #connected(t: Tracked, network: string, now: number): Outcome {
     t.netSeq.set(network, this.seq);
     const wants: Want[] = [{ kind: 'network', id: network }];
+    if (isPerhapsOverlay(this.networks.get(network))) wants.push({ kind: 'network', id: GATEWAY });
     if (!t.fixed) wants.push({ kind: 'list', id: t.id });
     if (isUp(t.state)) {
       wants.push({ kind: 'inspect', id: t.id });
@@ -212,3 +213,8 @@ export class DockerState {
     return t !== undefined && touched <= begun ? this.containers.delete(id) : false;
   }
 }
+
+/** Where members of an overlay leave the swarm. Docker makes it, and connects to it, without an event. */
+const GATEWAY = 'docker_gwbridge';
+const isPerhapsOverlay = (network: NetworkFacts | undefined): boolean =>
+  network === undefined || (network.scope === 'swarm' && !isLocal(network));

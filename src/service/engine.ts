@@ -7,6 +7,7 @@ import type { NamespaceDns } from '../control/namespace-dns.js';
 import { Reconciler } from '../control/reconciler.js';
 import type { Threats } from '../control/threats.js';
 import type { Shape } from '../desired/state.js';
+import { UNATTRIBUTED_ID } from '../desired/unattributed.js';
 import type { DnsService } from '../dns/service.js';
 import { DockerWatch } from '../docker/watch.js';
 import { KernelAdapter } from '../kernel/adapter.js';
@@ -161,7 +162,8 @@ export class Engine {
     this.docker.onChange((view, reason) => {
       this.reconciler.trigger(`docker: ${reason}`);
       if (view.connected)
-        for (const id of this.dns.ledger.containers()) if (!view.containers.has(id)) this.dns.forget(id);
+        for (const id of this.dns.ledger.containers())
+          if (!view.containers.has(id) && id !== UNATTRIBUTED_ID) this.dns.forget(id);
     });
     this.docker.start();
     // Seen before the first list begins: ports of others are free from the first pass on.
@@ -258,7 +260,7 @@ export class Engine {
     this.#holding.settle();
     this.#folders.noteAll(state.view.containers.values());
     this.namespaceDns.applied(state);
-    this.#search.refresh(state.members.keys());
+    this.#search.refresh(state.view.containers.keys());
     this.#o.onApplied?.();
     this.denials.retain(new Set(state.view.containers.keys()));
   }

@@ -61,6 +61,11 @@ export class Web extends Client {
   clear(): Promise<void> {
     return this.ask('clearRequests');
   }
+  /** Gives a host a site: these paths (absolute, unescaped) and their bodies; all else there is 404. */
+  serve(host: string, pages: Readonly<Record<string, string | Buffer>>): Promise<void> {
+    const site = Object.entries(pages).map(([path, body]) => [path, Buffer.from(body).toString('base64')]);
+    return this.ask('serveSite', { host, site: Object.fromEntries(site) });
+  }
 }
 
 const RESEND_MS = 500;

@@ -6,7 +6,7 @@ import { Certificates } from './certs.js';
 import { startEcho } from './echo.js';
 import { serve } from './rpc.js';
 import { type PacketFilter, Sniffer } from './sniffer.js';
-import { startWeb } from './web.js';
+import { type Site, startWeb } from './web.js';
 import type { Zone } from './zone.js';
 
 const dir = process.argv[2];
@@ -33,10 +33,11 @@ await serve(join(dir, 'internet.sock'), {
   clearZones: () => authority.zones.clear(),
   queries: () => authority.queries(),
   clearQueries: () => authority.clearLog(),
-  requests: () => web,
+  requests: () => web.requests,
   clearRequests: () => {
-    web.length = 0;
+    web.requests.length = 0;
   },
+  serveSite: (p: { host: string; site: Site }) => web.serve(p.host, p.site),
   markerSeen: (p: { marker: string }) => theSniffer().seen(p.marker),
   cursor: () => theSniffer().cursor(),
   packets: (filter: PacketFilter) => theSniffer().find(filter),

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Container, type ProbeResult, parseProbe, type RunSpec, runArguments } from './container.js';
 import { Drawbridge, type DrawbridgeSpec } from './drawbridge.js';
 import { type DockerOptions, Engine } from './engine.js';
+import { makeFar } from './far.js';
 import { buildImage, type ImageOptions, nodeMounts } from './images.js';
 import { Dns, SnifferClient, Stub, Web } from './internet-client.js';
 import { type KernelSnapshot, snapshotKernel } from './kernel-snapshot.js';
@@ -190,6 +191,10 @@ export class Lab implements AsyncDisposable {
   /** Runs a command in NET, "the internet". */
   inNet(argv: readonly string[], options: RunOptions = {}): Promise<Result> {
     return run(['nsenter', `--net=${this.netNetns}`, '--', ...argv], options);
+  }
+  /** Makes FAR, the end of a narrow path beyond NET: see far.ts. */
+  far(): Promise<void> {
+    return makeFar(this.record);
   }
   /** The probe from NET, for published ports and the like. */
   async probeFromNet(...args: readonly (string | number)[]): Promise<ProbeResult> {

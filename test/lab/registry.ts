@@ -10,6 +10,8 @@ export interface LabRecord {
   readonly dir: string;
   readonly hostNetns: string;
   readonly netNetns: string;
+  /** Beyond NET, when a test has asked for it. */
+  readonly farNetns: string;
   /** Parent of the containers' cgroups, below every controller's root. */
   readonly cgroup: string;
   /** Who made it; null: it belongs to nobody and stays until `down`. */
@@ -31,6 +33,7 @@ export function newRecord(name: string, how: Pick<LabRecord, 'dns' | 'iptables' 
     dir: join(LABS, name),
     hostNetns: `dbl-${name}-host`,
     netNetns: `dbl-${name}-net`,
+    farNetns: `dbl-${name}-far`,
     cgroup: `drawbridge-lab-${name}`,
     ...how,
   };

@@ -51,7 +51,7 @@ async function cgroupProcesses(folder: string): Promise<number[]> {
 
 /** Every process in the lab's namespaces or cgroup. Killing one may bring another to light: a few rounds. */
 async function endProcesses(record: LabRecord): Promise<void> {
-  const files = [record.hostNetns, record.netNetns].map((n) => `/run/netns/${n}`);
+  const files = [record.hostNetns, record.netNetns, record.farNetns].map((n) => `/run/netns/${n}`);
   const namespaces = new Set(files.map(namespaceOf).filter((n) => n !== undefined));
   for (let round = 0; round < 5; round++) {
     const inCgroup = await Promise.all(cgroupFolders(record.cgroup).map(cgroupProcesses));
@@ -70,7 +70,7 @@ export async function teardown(record: LabRecord, stopEngine?: () => Promise<voi
   await removeContainers(record.dir);
   await stopEngine?.();
   await endProcesses(record);
-  await Promise.all([removeNamespace(record.hostNetns), removeNamespace(record.netNetns)]);
+  await Promise.all([record.hostNetns, record.netNetns, record.farNetns].map(removeNamespace));
   for (const folder of cgroupFolders(record.cgroup)) {
     await waitFor(`cgroup ${folder} to be empty`, () => tryRemoveCgroup(folder), 10_000);
   }
@@ -83,7 +83,7 @@ function strays(): LabRecord[] {
   const netns = existsSync('/run/netns') ? readdirSync('/run/netns') : [];
   const names = new Set(
     netns
-      .map((n) => /^dbl-([a-z0-9][a-z0-9-]{0,40})-(?:host|net)$/.exec(n)?.[1])
+      .map((n) => /^dbl-([a-z0-9][a-z0-9-]{0,40})-(?:host|net|far)$/.exec(n)?.[1])
       .filter((n) => n !== undefined),
   );
   const records = [...names].map((name) => newRecord(name, { dns: 'direct', iptables: 'nft', owner: me() }));

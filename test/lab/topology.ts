@@ -37,6 +37,7 @@ export const HTTP_PORTS = [80, 8000, 8080];
 export const TLS_PORTS = [443, 8443];
 export const ECHO_PORT = 7;
 export const CHARGEN_PORT = 19;
+export const NTP_PORT = 123;
 export const MARKER_PORT = 9;
 /** Nothing listens here: the internet's own "refused", to be told from a firewall's. */
 const CLOSED_PORT = 1;
@@ -85,7 +86,7 @@ function netNat(authority: readonly string[], gateway: string): string {
     ...authority.map((x) => `-A PREROUTING -p udp -d ${x} --dport 53 -j RETURN`),
     `-A PREROUTING -p udp --dport 53 -j ${to(53)}`,
     `-A PREROUTING -p udp -m multiport --dports ${MARKER_PORT},${CLOSED_PORT} -j RETURN`,
-    `-A PREROUTING -p udp --dport ${CHARGEN_PORT} -j ${to(CHARGEN_PORT)}`,
+    ...[CHARGEN_PORT, NTP_PORT].map((p) => `-A PREROUTING -p udp --dport ${p} -j ${to(p)}`),
     `-A PREROUTING -p udp -j ${to(ECHO_PORT)}`,
     `-A PREROUTING -p tcp -m multiport --dports ${tcp.join(',')} -j RETURN`,
     `-A PREROUTING -p tcp -j REDIRECT --to-ports ${ECHO_PORT}`,

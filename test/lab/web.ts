@@ -74,11 +74,36 @@ function swallow(req: IncomingMessage, res: ServerResponse): void {
   req.on('end', () => res.end(JSON.stringify({ received })));
 }
 
-function handler(log: WebRequest[]): RequestListener {
+/** What a site holds: path to body in base64. */
+export type Site = Readonly<Record<string, string>>;
+export class WebState {
+  readonly requests: WebRequest[] = [];
+  readonly #sites = new Map<string, Site>();
+
+  serve(host: string, site: Site): void {
+    this.#sites.set(host, site);
+  }
+  /** Of a host that has been given a site: its body; null: it has no such path. Undefined: any other host. */
+  page(host: string, path: string): Buffer | null | undefined {
+    const site = this.#sites.get(host.replace(/:\d+$/, ''));
+    if (site === undefined) return undefined;
+    const body = site[decodeURIComponent(new URL(path, 'http://lab.test').pathname)];
+    return body === undefined ? null : Buffer.from(body, 'base64');
+  }
+}
+
+function handler(state: WebState): RequestListener {
   return (req, res) => {
     const seen = describe(req);
-    log.push(seen);
+    state.requests.push(seen);
     res.on('error', () => undefined); // the reader went away: nothing to tell anybody
+    const page = state.page(seen.host, seen.path);
+    if (page !== undefined) {
+      const type = seen.path.endsWith('/') ? 'text/html' : 'application/octet-stream';
+      const head = { 'content-type': type, 'content-length': page?.length ?? 0 };
+      res.writeHead(page ? 200 : 404, head).end(page ?? undefined);
+      return;
+    }
     const url = new URL(seen.path, 'http://lab.test');
     const number = (name: string): number => Number(url.searchParams.get(name) ?? 0);
     if (req.method === 'POST' || req.method === 'PUT') swallow(req, res);
@@ -95,9 +120,9 @@ const listen = (server: Server, port: number): Promise<void> =>
     server.listen({ port, host: '::' }, resolve);
   });
 
-export async function startWeb(certificates: Certificates): Promise<WebRequest[]> {
-  const log: WebRequest[] = [];
-  const handle = handler(log);
+export async function startWeb(certificates: Certificates): Promise<WebState> {
+  const state = new WebState();
+  const handle = handler(state);
   const tls = {
     SNICallback: (name: string, done: (e: Error | null, c?: SecureContext) => void) => {
       certificates.context(name).then((c) => done(null, c), done);
@@ -108,5 +133,5 @@ export async function startWeb(certificates: Certificates): Promise<WebRequest[]
     ...HTTP_PORTS.map((p) => listen(createServer(handle), p)),
     ...TLS_PORTS.map((p) => listen(createTlsServer(bare, handle), p)),
   ]);
-  return log;
+  return state;
 }

@@ -108,6 +108,7 @@ describe('containers', () => {
     ['read-only', () => lab.socketPath, ':ro'],
     ['its folder', () => lab.dir, ''],
     ['a folder above, read-only', () => lab.dir.slice(0, lab.dir.lastIndexOf('/')), ':ro'],
+    ['where it stands by default, in /run', () => '/run', ':ro'],
   ])('the Docker socket: %s', async (_name, source, ro) => {
     await lab.start({ name: 'socket', node: false, labels: ENFORCED, mounts: [bind(source(), ro)] });
     await until('the socket to be found', async () =>
@@ -115,6 +116,15 @@ describe('containers', () => {
     );
     expect((await coverage(d, 'socket'))?.state).toBe('unenforced');
     await lab.docker('rm', '-f', 'socket');
+  });
+
+  it('the D-Bus of the system, and containerd, through their folder', async () => {
+    await lab.start({ name: 'bus', node: false, labels: ENFORCED, mounts: [bind('/run', ':ro')] });
+    await until('both to be found', async () => {
+      const found = await codes(d, 'bus');
+      return found.includes('dbus:partial') && found.includes('runtime-socket:unenforced');
+    });
+    await lab.docker('rm', '-f', 'bus');
   });
 
   it('one that shares a network has the coverage of its holder', async () => {
@@ -195,6 +205,7 @@ describe('the host', () => {
   let d: Drawbridge;
   beforeAll(async () => {
     lab = await Lab.up({});
+    await lab.inHost(['sysctl', '-qw', 'net.bridge.bridge-nf-call-iptables=0'], { check: true });
     d = lab.drawbridge({});
     await d.ready(60_000);
   });
@@ -213,23 +224,8 @@ describe('the host', () => {
     await until('it to be forgotten', async () => (await coverage(d, 'web'))?.state === 'enforced');
   });
 
-  it('an overlay: its members are said, what leaves the swarm is held', async () => {
-    await lab.docker('swarm', 'init', '--advertise-addr', lab.addresses.host4);
-    await lab.docker('network', 'create', '--driver', 'overlay', '--attachable', 'over');
-    const c = await lab.start({
-      name: 'task',
-      network: 'over',
-      labels: { 'drawbridge.allow': '93.184.1.1:80' },
-    });
-    await until('the overlay to be said', async () =>
-      (await codes(d, 'task')).includes('overlay-network:partial'),
-    );
-    await lab.sniffer.clear();
-    expect((await c.probe('tcp', '93.184.1.1', 80)).ok).toBe(true);
-    expect((await c.probe('tcp', FORBIDDEN, 80, '--timeout', 1500)).ok).toBe(false);
-    expect(await lab.sniffer.count({ direction: 'out', dst: FORBIDDEN })).toBe(0);
-    await c.remove();
-    await lab.docker('swarm', 'leave', '--force');
+  it('br_netfilter off is said', async () => {
+    await until('it to be said', async () => (await codes(d, null)).includes('br-netfilter-off:enforced'));
   });
 
   it('firewalld and ufw are known by what they lay', async () => {
@@ -274,5 +270,31 @@ describe('an engine that lays no rules', () => {
     const { checks } = JSON.parse((await d.cli(['doctor', '--json'])).stdout);
     expect(checks).toContainEqual(expect.objectContaining({ name: 'docker-iptables-off', ok: true }));
     expect(checks).toContainEqual(expect.objectContaining({ name: 'enforcement', ok: true }));
+  });
+});
+
+describe('an engine that lays no rules for IPv6', () => {
+  let lab: Lab;
+  beforeAll(async () => {
+    lab = await Lab.up({ daemon: { ip6tables: false } });
+    await lab.docker('network', 'create', '--ipv6', 'six');
+  });
+  afterAll(() => lab?.down());
+
+  it('is said, and our rules hold in FORWARD itself', async () => {
+    const six = '2600:9000:1::1';
+    const free = await lab.start({ name: 'before', network: 'six' });
+    expect((await free.probe('tcp', six, 80)).ok).toBe(true);
+    await free.remove();
+    const d = lab.drawbridge({});
+    await d.ready(60_000);
+    await until('it to be said', async () =>
+      (await codes(d, null)).includes('docker-ip6tables-off:enforced'),
+    );
+    const c = await lab.start({ network: 'six', labels: { 'drawbridge.allow': `[${six}]:8000` } });
+    await lab.sniffer.clear();
+    expect((await c.probe('tcp', six, 8000)).ok).toBe(true);
+    expect((await c.probe('tcp', six, 80, '--timeout', 1500)).ok).toBe(false);
+    expect(await lab.sniffer.count({ direction: 'out', dst: six, dport: 80 })).toBe(0);
   });
 });

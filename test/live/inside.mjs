@@ -177,6 +177,60 @@ function flows(...hosts) {
   setInterval(() => say({ at: Date.now(), counts }), 50);
 }
 
-const commands = { flows, listen, repeat, each, scan, from };
+/** Asks a time server, as SNTP does (RFC 4330). */
+async function ntp(name, family) {
+  const [{ address }] = await lookup(name, { all: true, family: Number(family) });
+  const socket = createSocket(isIPv6(address) ? 'udp6' : 'udp4');
+  const question = Buffer.alloc(48);
+  question[0] = 0x23; // version 4, client
+  question.write('asked at', 40);
+  socket.on('message', (m) => {
+    const seconds = m.readUInt32BE(40) - 2_208_988_800;
+    const isOurs = m.toString('latin1', 24, 32) === 'asked at' && (m[0] & 7) === 4;
+    say({ stratum: m[1], isNow: isOurs && Math.abs(seconds - Date.now() / 1000) < 60 });
+    process.exit(0);
+  });
+  socket.send(question, 123, address);
+  setTimeout(() => process.exit(1), 10_000);
+}
+
+/** Connects, and says nothing until it is told to by SIGHUP; tells what comes back. */
+function idle(...hosts) {
+  for (const host of hosts) {
+    const s = connect({ host, port: 7777 });
+    s.on('connect', () => say({ open: host }));
+    s.on('data', () => say({ answered: host }));
+    s.on('error', (e) => say({ lost: host, why: e.code }));
+    process.on('SIGHUP', () => s.write('still there?'));
+  }
+}
+
+/** Sends that many bytes to an echo, and counts what comes back. */
+async function volume(host, port, bytes) {
+  const s = connect({ host, port: Number(port) });
+  const end = (o) => {
+    say(o);
+    process.exit(0);
+  };
+  setTimeout(() => end({ got, why: 'TIMEOUT' }), 15_000);
+  s.on('error', (e) => end({ got, why: e.code }));
+  let got = 0;
+  s.on('data', (d) => {
+    got += d.length;
+    if (got >= Number(bytes)) end({ got });
+  });
+  s.on('connect', () => s.write(Buffer.alloc(Number(bytes), 'x')));
+}
+
+/** Many requests at once: how many were answered, and what became of the others. */
+async function many(url, count) {
+  const results = await Promise.all(Array.from({ length: Number(count) }, () => get(url)));
+  say({
+    answered: results.filter((r) => r.ok).length,
+    others: results.filter((r) => !r.ok).map((r) => r.why),
+  });
+}
+
+const commands = { flows, listen, repeat, each, scan, from, ntp, idle, volume, many };
 const [command, ...words] = process.argv.slice(2);
 await commands[command](...words);
