@@ -29,7 +29,7 @@ module.exports = {
     room('threats', 'model/', 'ports\\.ts'),
     room('control', 'model/', 'desired/', 'ports\\.ts'),
     room('api', 'model/', 'ports\\.ts'),
-    room('cli', 'model/', 'api/client\\.ts', 'api/schemas\\.ts', 'config/'),
+    room('cli', 'model/', 'api/client\\.ts', 'api/schemas(-feeds)?\\.ts', 'config/'),
     room('config', 'model/'),
     room('observe', 'model/', 'ports\\.ts'),
     {

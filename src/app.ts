@@ -7,6 +7,7 @@ import { localSocketOf } from './config/local-socket.js';
 import { Changes } from './control/changes.js';
 import { findContainer } from './control/changes-find.js';
 import { exec } from './kernel/exec.js';
+import type { NetworkFacts } from './model/container.js';
 import type { List } from './model/policy.js';
 import type { Problem } from './model/problem.js';
 import { Audit } from './observe/audit.js';
@@ -17,6 +18,7 @@ import { ServiceController } from './service/controller.js';
 import { Counts } from './service/counts.js';
 import { Ending } from './service/ending.js';
 import { Engine } from './service/engine.js';
+import { Feeds } from './service/feeds.js';
 import { Fleet } from './service/fleet.js';
 import { nodeName } from './service/node.js';
 import type { Said } from './service/policies.js';
@@ -86,7 +88,11 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     onApplied: () => applied.applied(),
   });
   parts.add(() => engine.stop());
+  const feeds = new Feeds({ config, shared, publisher: engine.threats, host: () => hostOf(engine), log });
+  parts.add(() => feeds[Symbol.asyncDispose]());
+  feeds.begin();
   engine.docker.onChange((view, reason) => {
+    feeds.hostChanged();
     if (GONE.test(reason)) void changes?.forget((id) => !view.containers.has(id));
   });
   const audit = await Audit.open(store, { now: Date.now, node });
@@ -143,6 +149,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     beats: shared.beats,
     fleet,
     counts,
+    feeds,
     said,
     version: VERSION,
     node,
@@ -176,6 +183,15 @@ function saidBy(folder: ReadonlyMap<string, List>, changes: Changes | undefined)
     pauses: now?.pauses ?? [],
     lockdown: now?.lockdown,
   };
+}
+
+/** Undefined until links and Docker have been listened to. */
+function hostOf(
+  engine: Engine,
+): { hostAddresses: ReadonlySet<string>; networks: NetworkFacts[] } | undefined {
+  const view = engine.docker.view();
+  if (view.listings === 0) return undefined;
+  return { hostAddresses: engine.kernel.hostAddresses(), networks: [...view.networks.values()] };
 }
 
 const usersOf = (engine: Engine, list: string): string[] =>

@@ -22,6 +22,12 @@ const host: Host = {
   runDoctor: async (config) => (await import('./service/doctor.js')).runDoctor(config),
   layGuard: async (config) => (await import('./service/guard.js')).layGuard(config),
   teardownKernel: async (config) => (await import('./service/teardown.js')).teardownKernel(config),
+  syncFeeds: async (config, { name, accept, onlyDue }) => {
+    const { syncFeedsAlone } = await import('./service/feeds-alone.js');
+    const log = createLog({ level: 'warn', format: 'text' });
+    return syncFeedsAlone({ config, name, how: { accept, onlyDue }, who: `local:${host.user}`, log });
+  },
+  catalogue: async () => (await import('./threats/catalogue.js')).CATALOGUE,
   onSignal: (signals, handler) => {
     for (const signal of signals) process.on(signal, handler);
     return {

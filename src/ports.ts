@@ -1,6 +1,7 @@
 /** What the rooms need of one another, as types only: no room imports another's code through here. */
 
 import type { Lockdown, Pause } from './model/emergency.js';
+import type { FeedSync, FeedView, SyncHow, ThreatsStatus, ThreatView } from './model/feed-view.js';
 import type { Finding } from './model/finding.js';
 import type { NodeView } from './model/fleet.js';
 import type { Grant, List, Mode, PolicyEntry } from './model/policy.js';
@@ -216,7 +217,7 @@ export interface StatusView {
   readonly enforced: number;
   readonly observed: number;
   readonly containers: number;
-  readonly threats: { readonly entries: number; readonly feeds: number };
+  readonly threats: ThreatsStatus;
   /** Containers that are not enforced because of a pause. */
   readonly paused: number;
   readonly lockdown: Lockdown | null;
@@ -336,6 +337,10 @@ export interface Controller {
     how: { readonly adopt: boolean; readonly dryRun: boolean },
     who: string,
   ): Promise<readonly PlannedChange[]>;
+  feeds(): readonly FeedView[];
+  /** Tries the feed now; what it brought is in force here, or its reason is in the view. */
+  syncFeed(name: string, how: SyncHow, who: string): Promise<FeedSync>;
+  threat(addressOrName: string): ThreatView;
   nodes(): Promise<readonly NodeView[]>;
   forgetNode(name: string, who: string): Promise<void>;
   tokens(): readonly Token[];

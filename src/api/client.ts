@@ -1,5 +1,6 @@
 import { type IncomingMessage, request } from 'node:http';
 import { text } from 'node:stream/consumers';
+import type { SyncHow } from '../model/feed-view.js';
 import type {
   AuditBody,
   ContainerBody,
@@ -18,6 +19,7 @@ import type {
   Status,
   TokenBody,
 } from './schemas.js';
+import type { FeedBody, FeedSyncBody, ThreatBody } from './schemas-feeds.js';
 
 /** The service answered with a problem. */
 export class ApiError extends Error {
@@ -49,6 +51,7 @@ interface Send {
   readonly body?: unknown;
   /** A revision; 0: only when there is none yet. */
   readonly ifRevision?: number | undefined;
+  readonly timeoutMs?: number;
 }
 interface Page<T> {
   readonly items: readonly T[];
@@ -57,6 +60,7 @@ interface Page<T> {
 
 /** An answer waits for the kernel (5 s) and, when undone, for the store again. */
 const TIMEOUT_MS = 30_000;
+const SYNC_MS = 600_000;
 
 /** The API over its unix socket. Every method throws ApiError or UnreachableError. */
 export class ApiClient {
@@ -152,6 +156,17 @@ export class ApiClient {
     const query = `adopt=${how.adopt}&dryRun=${how.dryRun}`;
     return this.#json('PUT', `/v1/sync/${encodeURIComponent(owner)}?${query}`, { body: { lists } });
   }
+  async feeds(): Promise<readonly FeedBody[]> {
+    return (await this.#json<Page<FeedBody>>('GET', '/v1/feeds')).items;
+  }
+  /** Waits as long as a fetch and its judging may take. */
+  syncFeed(name: string, { accept, onlyDue }: SyncHow): Promise<FeedSyncBody> {
+    const send = { body: { accept, onlyDue }, timeoutMs: SYNC_MS };
+    return this.#json('POST', `/v1/feeds/${encodeURIComponent(name)}/sync`, send);
+  }
+  threat(addressOrName: string): Promise<ThreatBody> {
+    return this.#json('GET', `/v1/threats/${encodeURIComponent(addressOrName)}`);
+  }
   async nodes(): Promise<readonly NodeBody[]> {
     return (await this.#json<Page<NodeBody>>('GET', '/v1/nodes')).items;
   }
@@ -191,7 +206,7 @@ export class ApiClient {
       const fail = (code: string, cause: unknown) => reject(new UnreachableError(socket, code, cause));
       const options = { socketPath: socket, method, path, headers: this.#headers(body, send.ifRevision) };
       const outgoing = request(options, resolve);
-      outgoing.setTimeout(timeoutMs ?? TIMEOUT_MS, () =>
+      outgoing.setTimeout(send.timeoutMs ?? timeoutMs ?? TIMEOUT_MS, () =>
         outgoing.destroy(Object.assign(new Error('timed out'), { code: 'ETIMEDOUT' })),
       );
       outgoing.on('error', (e: NodeJS.ErrnoException) => fail(e.code ?? e.message, e));

@@ -3,14 +3,7 @@ import { type Static, type TSchema, Type } from '@sinclair/typebox';
 import { EntryObjectSchema, ListSchema } from '../model/list-schema.js';
 import { ROLES } from '../model/token.js';
 import { DURATION_PATTERN } from '../model/units.js';
-
-const closed = { additionalProperties: false } as const;
-const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
-const Text = (description: string) => Type.String({ description });
-const Time = Type.String({ description: 'RFC 3339, UTC', examples: ['2030-12-31T23:59:59Z'] });
-const Count = Type.Integer({ minimum: 0 });
-const Words = <const T extends readonly string[]>(words: T) =>
-  Type.Union(words.map((w) => Type.Literal(w as T[number])));
+import { Count, closed, Nullable, Text, Time, Words } from './schema-words.js';
 
 const Mode = Words(['enforce', 'observe', 'off']);
 const Verdict = Words(['allow', 'deny', 'threat']);
@@ -65,7 +58,14 @@ export const StatusSchema = Type.Object(
     containers: Count,
     paused: Count,
     lockdown: Nullable(LockdownFacts),
-    threats: Type.Object({ entries: Count, feeds: Count }, closed),
+    threats: Type.Object(
+      {
+        entries: Type.Integer({ minimum: 0, description: 'addresses, networks and names in force here' }),
+        feeds: Type.Integer({ minimum: 0, description: 'feeds that have a version in force' }),
+        alerts: Type.Array(Type.String({ description: 'a feed, and what is wrong with it' })),
+      },
+      closed,
+    ),
     kernel: Type.Object({ inSync: Type.Boolean(), lastRepair: Nullable(Time) }, closed),
     store: Type.Object({ kind: Type.String(), ok: Type.Boolean(), detail: Type.String() }, closed),
     fleet: Type.Object({ nodes: Count, stale: Type.Array(Type.String()) }, closed),

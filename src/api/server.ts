@@ -13,6 +13,7 @@ import { emergencyRoutes } from './routes/emergency.js';
 import { entryRoutes } from './routes/entries.js';
 import { eventRoutes } from './routes/events.js';
 import { explainRoutes } from './routes/explain.js';
+import { feedRoutes } from './routes/feeds.js';
 import { flowRoutes } from './routes/flows.js';
 import { grantRoutes } from './routes/grants.js';
 import { healthRoutes } from './routes/health.js';
@@ -66,6 +67,7 @@ const ROUTES: readonly ((context: Context) => void)[] = [
   auditRoutes,
   tokenRoutes,
   nodeRoutes,
+  feedRoutes,
   transferRoutes,
   teardownRoutes,
   healthRoutes,

@@ -1,5 +1,6 @@
 import { ApiError, UnreachableError } from '../api/client.js';
 import type { Problem } from '../model/problem.js';
+import { isRecord } from '../model/shape.js';
 
 /** A command cannot do what it was asked: every problem with its place and remedy. Exit 1, or 2 for wrong usage. */
 export class CommandFailure extends Error {
@@ -25,12 +26,21 @@ export function failureOf(e: unknown): CommandFailure {
   if (e instanceof CommandFailure) return e;
   if (e instanceof ApiError) return new CommandFailure(e.problem.errors);
   if (e instanceof UnreachableError) return new CommandFailure([unreachable(e)]);
+  const refusal = refusalOf(e);
+  if (refusal) return new CommandFailure([refusal]);
   if (e instanceof Error && SPEAKING.includes(e.name)) return new CommandFailure([spoken(e.message)]);
   if (isOfTheSystem(e)) return new CommandFailure([ofTheSystem(e)]);
   const detail = e instanceof Error ? (e.stack ?? e.message) : String(e);
   return new CommandFailure([
     { detail, remedy: 'this is a fault of drawbridge: report it with what you did' },
   ]);
+}
+
+/** A refusal of the service's own rooms, where a command works without the service. */
+function refusalOf(e: unknown): Problem | undefined {
+  if (!(e instanceof Error) || !('refusal' in e) || !isRecord(e.refusal)) return undefined;
+  const { detail, remedy } = e.refusal;
+  return typeof detail === 'string' && typeof remedy === 'string' ? { detail, remedy } : undefined;
 }
 
 /** Errors of the service's start whose text ends in what to do. */

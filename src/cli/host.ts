@@ -18,6 +18,37 @@ export interface DoctorCheck {
   readonly detail: string;
   readonly remedy?: string;
 }
+export interface FeedAttempt {
+  /** Undefined: all. */
+  readonly name: string | undefined;
+  readonly accept: boolean;
+  readonly onlyDue: boolean;
+}
+/** What came of it; the state is the feed's, whoever tried it. */
+export interface SyncedFeed {
+  readonly outcome: 'attempted' | 'not-due' | 'too-soon' | 'busy';
+  readonly feed: {
+    readonly name: string;
+    readonly status: string;
+    readonly reason: string | null;
+    readonly remedy: string | null;
+    readonly entries: number;
+  };
+}
+/** A public feed worth knowing. */
+export interface CatalogueEntry {
+  readonly name: string;
+  readonly what: string;
+  readonly url: string;
+  readonly format: string;
+  readonly direction: string;
+  readonly everyHours: number;
+  readonly licence: string;
+  readonly terms: string;
+  readonly recommended: boolean;
+  readonly enabled: boolean;
+  readonly mayBeEmpty?: boolean;
+}
 export interface RunningService {
   stop(): Promise<void>;
   /** Resolves when it has ended: after `stop`, or a teardown through the API. */
@@ -44,6 +75,9 @@ export interface Host {
   ): Promise<{ readonly outcome: 'laid' | 'stands'; readonly exempt: readonly string[] }>;
   /** Takes every trace out of the kernel without the service; what was removed, in words. */
   teardownKernel(config: Config): Promise<readonly string[]>;
+  /** Tries feeds without the service. */
+  syncFeeds(config: Config, attempt: FeedAttempt): Promise<readonly SyncedFeed[]>;
+  catalogue(): Promise<readonly CatalogueEntry[]>;
   /** Calls back for each of the signals until disposed. */
   onSignal(signals: readonly NodeJS.Signals[], handler: (signal: NodeJS.Signals) => void): Disposable;
 }

@@ -6,6 +6,7 @@ import { Registry } from './command.js';
 import { doctorCommand } from './doctor.js';
 import { explainCommand } from './explain.js';
 import { type CommandFailure, failureOf, problemText } from './failure.js';
+import { feedsCommand } from './feeds.js';
 import { guardCommand } from './guard.js';
 import type { Host } from './host.js';
 import { listsCommand } from './lists.js';
@@ -22,6 +23,7 @@ import { scanCommand } from './scan.js';
 import { statusCommand } from './status.js';
 import { syncCommand } from './sync.js';
 import { teardownCommand } from './teardown.js';
+import { threatsCommand } from './threats.js';
 import { tokensCommand } from './tokens.js';
 import { exportCommand, importCommand } from './transfer.js';
 
@@ -38,6 +40,8 @@ const COMMANDS = [
   checkCommand,
   explainCommand,
   planCommand,
+  feedsCommand,
+  threatsCommand,
   auditCommand,
   scanCommand,
   doctorCommand,

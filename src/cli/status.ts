@@ -25,6 +25,7 @@ function print(out: Output, s: Status): void {
   out.line(`store: ${s.store.kind}, ${s.store.ok ? 'ok' : 'FAILING'}: ${s.store.detail}`);
   if (s.fleet.stale.length > 0) out.line(`SILENT HOSTS: ${s.fleet.stale.join(', ')} (drawbridge nodes)`);
   out.line(`threats: ${s.threats.entries} entries of ${s.threats.feeds} feeds`);
+  for (const alert of s.threats.alerts) out.line(`  ALERT ${alert}`);
   const others = s.fleet.nodes > 1 ? `, one of ${s.fleet.nodes}` : '';
   out.line(`node: ${s.node}${others}, drawbridge ${s.version}`);
 }

@@ -2,6 +2,7 @@ import type { Changes } from '../control/changes.js';
 import { findContainer } from '../control/changes-find.js';
 import type { ContainerFacts } from '../model/container.js';
 import type { Lockdown, Pause } from '../model/emergency.js';
+import type { FeedSync, FeedView, SyncHow, ThreatView } from '../model/feed-view.js';
 import type { NodeView } from '../model/fleet.js';
 import type { Grant, Mode } from '../model/policy.js';
 import type { Role, Token } from '../model/token.js';
@@ -22,9 +23,12 @@ import {
 import { census } from './census.js';
 import type { Counts } from './counts.js';
 import type { Engine } from './engine.js';
+import type { Feeds } from './feeds.js';
 import type { Fleet } from './fleet.js';
 import type { Said } from './policies.js';
 import { scanView } from './scan.js';
+import { syncAudited } from './sync-audited.js';
+
 import { containerView, explainView } from './views.js';
 
 export interface ControllerParts {
@@ -35,6 +39,7 @@ export interface ControllerParts {
   readonly storeKind: SharedStore['kind'];
   readonly beats: SharedStore['beats'];
   readonly fleet: Fleet;
+  readonly feeds: Feeds;
   readonly counts: Counts;
   readonly said: () => Said;
   readonly version: string;
@@ -67,7 +72,7 @@ export class ServiceController implements Controller {
       containers,
       paused: all.filter((c) => c.modeFrom === 'pause').length,
       lockdown: this.lockdown() ?? null,
-      threats: engine.threats.status(),
+      threats: this.#p.feeds.status(),
       kernel: {
         inSync: engine.reconciler.inSync && engine.state !== undefined,
         lastRepair: engine.lastRepair,
@@ -192,6 +197,17 @@ export class ServiceController implements Controller {
   }
   removeEntry(list: string, canonical: string, ifMatch: number | undefined, who: string): Promise<ListView> {
     return this.#p.changes.removeEntry(list, canonical, ifMatch, who);
+  }
+
+  feeds(): readonly FeedView[] {
+    return this.#p.feeds.views();
+  }
+  syncFeed(name: string, how: SyncHow, who: string): Promise<FeedSync> {
+    const { feeds, audit } = this.#p;
+    return syncAudited(audit, name, how, who, () => feeds.sync(name, how));
+  }
+  threat(addressOrName: string): ThreatView {
+    return this.#p.feeds.check(addressOrName);
   }
 
   explain(idOrName: string, to: string): ExplainView {

@@ -1,4 +1,5 @@
 /** A feed as it is configured, with every default filled in. */
+import { createHash } from 'node:crypto';
 import type { FetchSpec } from './fetch-types.js';
 import type { FormatOptions } from './formats/options.js';
 import { DEFAULT_GUARDS, type Guards } from './guards.js';
@@ -46,4 +47,16 @@ export function feedSpec(settings: FeedSettings): FeedSpec {
     minIntervalMs: settings.minIntervalMs ?? Math.min(spec.everyMs, 5 * MINUTE),
     guards: { ...DEFAULT_GUARDS, ...settings.guards },
   };
+}
+
+/**
+ * Of where it comes from and how it is read: feeds that differ in this share no state, whatever their name. (Validators
+ * of one address say nothing of another.)
+ */
+export function sourceOf({ url, format, options }: Pick<FeedSpec, 'url' | 'format' | 'options'>): string {
+  const sorted = Object.entries(options).sort(([a], [b]) => (a < b ? -1 : 1));
+  return createHash('sha256')
+    .update(JSON.stringify([url, format, sorted]))
+    .digest('hex')
+    .slice(0, 16);
 }

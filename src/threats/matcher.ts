@@ -107,6 +107,14 @@ export class ThreatIndex {
     this.#feeds.delete(feed);
   }
 
+  /** What this is now, of some feeds; later changes of either do not show in the other. */
+  copy(of: (feed: string) => boolean): ThreatIndex {
+    const copy = new ThreatIndex();
+    for (const [feed, index] of this.#feeds) if (of(feed)) copy.#feeds.set(feed, index);
+    copy.protect(this.#ranges, this.#names);
+    return copy;
+  }
+
   /** What spares addresses and names from now on; replaces all of before. Special-use space is always spared. */
   protect(ranges: readonly ProtectedRange[], names: readonly ProtectedName[]): void {
     this.#ranges = ranges;

@@ -2,6 +2,7 @@
 
 import type { FeedCounts } from './feed-data.js';
 import type { Validators } from './fetch-types.js';
+import type { LoadReport } from './load.js';
 
 type FeedStatus = 'never' | 'current' | 'refused' | 'failed' | 'later';
 
@@ -21,12 +22,24 @@ export interface FeedState {
   readonly notBefore: number | null;
   /** Of the version in force. */
   readonly validators: Validators;
-  readonly version: {
-    readonly bodySha256: string;
-    readonly loadedAt: number;
-    readonly counts: FeedCounts;
-  } | null;
+  readonly version: FeedVersion | null;
+  /** What came of the lines of the last body, taken or refused. */
+  readonly report: LoadReport | null;
 }
+
+export interface FeedVersion {
+  readonly bodySha256: string;
+  readonly loadedAt: number;
+  readonly counts: FeedCounts;
+  /** Hash of its snapshot in the shared store; absent where there is none. */
+  readonly blob?: string;
+}
+
+/** The data are this version and no other. */
+export const isVersion = (
+  version: Pick<FeedVersion, 'bodySha256' | 'loadedAt'>,
+  data: Pick<FeedVersion, 'bodySha256' | 'loadedAt'> | undefined,
+): boolean => data?.bodySha256 === version.bodySha256 && data.loadedAt === version.loadedAt;
 
 export const NEW_STATE: FeedState = {
   status: 'never',
@@ -38,6 +51,7 @@ export const NEW_STATE: FeedState = {
   notBefore: null,
   validators: {},
   version: null,
+  report: null,
 };
 
 export interface Intervals {

@@ -2,16 +2,14 @@
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
 import type { FetchOutcome, FetchSpec, Validators } from './fetch-types.js';
-import type { LoadJob, LoadReport } from './load.js';
+import type { LoadJob } from './load.js';
 import type { FeedState } from './schedule.js';
-import type { SnapshotStore } from './snapshot-files.js';
 import type { KnownRange } from './well-known.js';
 import type { LoadReply } from './worker-protocol.js';
 
 export interface UpdateTools {
   readonly fetch: (spec: FetchSpec, validators: Validators) => Promise<FetchOutcome>;
   readonly load: (job: LoadJob) => Promise<LoadReply>;
-  readonly snapshots: SnapshotStore;
   readonly known: () => readonly KnownRange[];
   readonly now: () => number;
 }
@@ -19,20 +17,22 @@ export interface UpdateTools {
 export interface UpdateInput {
   readonly spec: FeedSpec;
   readonly state: FeedState;
-  /** The version in force. */
+  /** The version in force here. */
   readonly before: FeedData | undefined;
+  /** The state's version is in hand: the server may say that it is unchanged. */
+  readonly isWhole: boolean;
   /** A person takes the next version as it is, whatever its size and bad lines. */
   readonly accept: boolean;
 }
 
 export interface UpdateResult {
   readonly state: FeedState;
-  /** A new version, in force from now on. */
-  readonly data?: FeedData;
-  readonly report?: LoadReport;
+  /** A new version, to be published. */
+  readonly next?: { readonly data: FeedData; readonly snapshot: Uint8Array };
 }
 
-type Trouble = Pick<FeedState, 'status' | 'reason' | 'remedy'> & { readonly notBefore?: number };
+type Trouble = Pick<FeedState, 'status' | 'reason' | 'remedy'> &
+  Partial<Pick<FeedState, 'notBefore' | 'report'>>;
 
 function failed(state: FeedState, attempted: number, trouble: Trouble): UpdateResult {
   return { state: { ...state, notBefore: null, ...trouble, attempted, failures: state.failures + 1 } };
@@ -74,23 +74,22 @@ async function judged(
     const refusal = outcome.ok ? undefined : outcome.refusal;
     const where = refusal?.line === undefined ? '' : ` (at ${refusal.line})`;
     const reason = `${refusal?.reason ?? 'no snapshot came with it'}${where}`;
-    const trouble = { status: 'refused', reason, remedy: refusal?.remedy ?? null } as const;
-    return { ...failed(input.state, attempted, trouble), report };
+    const trouble = { status: 'refused', reason, remedy: refusal?.remedy ?? null, report } as const;
+    return failed(input.state, attempted, trouble);
   }
   const { data } = outcome;
-  await tools.snapshots.write(input.spec.name, snapshot);
   const { bodySha256, loadedAt, counts } = data;
   const version = { bodySha256, loadedAt, counts };
-  const state = { ...fine(attempted, tools.now()), validators: fetched.validators, version };
-  return { state, data, report };
+  const state = { ...fine(attempted, tools.now()), validators: fetched.validators, version, report };
+  return { state, next: { data, snapshot } };
 }
 
-/** Rejects only when the disk or the thread fails: then nothing has changed. */
+/** Rejects only when the thread fails: then nothing has changed. */
 export async function updateFeed(input: UpdateInput, tools: UpdateTools): Promise<UpdateResult> {
-  const { spec, state, before, accept } = input;
+  const { spec, state, isWhole, accept } = input;
   const attempted = tools.now();
-  // Without a version in hand, "unchanged" would be no answer; to accept, the body is needed.
-  const fetched = await tools.fetch(spec, before && !accept ? state.validators : {});
+  // Without the version in hand, "unchanged" would be no answer; to accept, the body is needed.
+  const fetched = await tools.fetch(spec, isWhole && !accept ? state.validators : {});
   switch (fetched.kind) {
     case 'body':
       return judged(input, attempted, fetched, tools);

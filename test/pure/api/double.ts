@@ -1,4 +1,5 @@
 import type { Lockdown, Pause } from '../../../src/model/emergency.js';
+import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/model/feed-view.js';
 import type { NodeView } from '../../../src/model/fleet.js';
 import { listFromObject } from '../../../src/model/list-parse.js';
 import type { Grant, List } from '../../../src/model/policy.js';
@@ -34,6 +35,9 @@ export class MemoryController implements Controller {
   audited: AuditView[] = [];
   scanned: ScanView[] = [];
   mode: ContainerView['mode'] = 'observe';
+  alerts: string[] = [];
+  readonly feedsKnown = [feed()];
+  threatKnown: ThreatView['hits'] = [];
 
   constructor() {
     this.#put('npm', { allow: ['registry.npmjs.org', '*.npmjs.org'] }, 'folder');
@@ -47,7 +51,7 @@ export class MemoryController implements Controller {
       containers: 40,
       paused: 0,
       lockdown: this.lockdownNow ?? null,
-      threats: { entries: 0, feeds: 0 },
+      threats: { entries: 0, feeds: 0, alerts: this.alerts },
       kernel: { inSync: true, lastRepair: null },
       store: { kind: 'embedded', ok: true, detail: 'fine' },
       fleet: { nodes: this.nodesSeen.length, stale: [] },
@@ -149,6 +153,23 @@ export class MemoryController implements Controller {
   async syncLists(owner: string, bodies: object, how: object, who: string) {
     this.calls.push(['syncLists', owner, bodies, how, who]);
     return this.planOfMany;
+  }
+  feeds(): readonly FeedView[] {
+    return this.feedsKnown;
+  }
+  async syncFeed(name: string, how: SyncHow, who: string): Promise<FeedSync> {
+    this.#call('syncFeed', name, how, who);
+    const found = this.feedsKnown.find((one) => one.name === name);
+    if (found) return { outcome: 'attempted', feed: found };
+    throw new RefusedError({
+      kind: 'not-found',
+      detail: `there is no feed ${name}`,
+      remedy: 'feeds are: bad',
+    });
+  }
+  threat(query: string): ThreatView {
+    const verdict = this.threatKnown[0]?.spared === null ? 'block' : 'none';
+    return { query, target: query, verdict, hits: this.threatKnown };
   }
   async nodes() {
     return this.nodesSeen;
@@ -284,5 +305,29 @@ export const denial = (more: Partial<DenialEvent> = {}): DenialEvent => ({
   port: 443,
   name: null,
   reason: 'no entry covers it',
+  ...more,
+});
+
+const NO_LINES = { count: 0, samples: [] };
+export const feed = (more: Partial<FeedView> = {}): FeedView => ({
+  name: 'bad',
+  url: 'https://feeds.example/bad.txt',
+  format: 'auto',
+  action: 'block',
+  direction: 'both',
+  everySeconds: 3600,
+  status: 'current',
+  reason: null,
+  remedy: null,
+  entries: 20,
+  names: 5,
+  loaded: '2030-01-01T00:00:00.000Z',
+  confirmed: '2030-01-01T00:00:00.000Z',
+  attempted: '2030-01-01T00:00:00.000Z',
+  next: null,
+  failures: 0,
+  lines: { bad: NO_LINES, unsupported: NO_LINES, skipped: NO_LINES, suffixes: NO_LINES },
+  spared: [],
+  known: [],
   ...more,
 });

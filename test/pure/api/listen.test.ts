@@ -134,6 +134,7 @@ describe('over TCP', () => {
     ['write', 'POST', '/v1/pause', 403],
     ['write', 'PUT', '/v1/lockdown', 403],
     ['read', 'POST', '/v1/containers/web/pause', 403],
+    ['read', 'POST', '/v1/feeds/bad/sync', 403],
     ['admin', 'GET', '/v1/tokens', 200],
     ['admin', 'DELETE', '/v1/tokens/x', 204],
   ])('the role %s: %s %s answers %i', async (role, method, url, status) => {
@@ -143,6 +144,30 @@ describe('over TCP', () => {
     expect(answer.status === 409 ? 404 : answer.status).toBe(status);
     if (status === 403)
       expect(await answer.json()).toMatchObject({ detail: expect.stringMatching(/has the role .*needs/) });
+  });
+
+  it('a feed may be tried by write; to set its guards aside takes admin', async () => {
+    const port = await tcp();
+    const sync = async (role: string, body?: object) => {
+      const json = body && { body: JSON.stringify(body) };
+      const headers = {
+        authorization: `Bearer secret-of-${role}`,
+        ...(json && { 'content-type': 'application/json' }),
+      };
+      return (await fetch(`http://127.0.0.1:${port}/v1/feeds/bad/sync`, { method: 'POST', headers, ...json }))
+        .status;
+    };
+    expect(await sync('write')).toBe(200);
+    expect(await sync('write', { accept: false })).toBe(200);
+    expect(await sync('write', { accept: true })).toBe(403);
+    expect(await sync('admin', { accept: true })).toBe(200);
+    expect(await sync('admin', { acept: true })).toBe(400);
+    expect(controller.calls.at(-1)).toEqual([
+      'syncFeed',
+      'bad',
+      { accept: true, onlyDue: false },
+      'token:admin',
+    ]);
   });
 
   it('the audit names the token, and believes no header', async () => {

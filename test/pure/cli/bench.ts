@@ -7,6 +7,7 @@ import { listen } from '../../../src/api/listen.js';
 import { buildServer } from '../../../src/api/server.js';
 import type { Host } from '../../../src/cli/host.js';
 import { runCli } from '../../../src/cli/program.js';
+import { CATALOGUE } from '../../../src/threats/catalogue.js';
 import { MemoryController } from '../api/double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -70,6 +71,8 @@ export class Bench {
       runDoctor: async () => [],
       layGuard: async () => ({ outcome: 'laid', exempt: [] }),
       teardownKernel: async () => [],
+      syncFeeds: () => Promise.reject(new Error('not here')),
+      catalogue: async () => CATALOGUE,
       onSignal: () => ({ [Symbol.dispose]: () => undefined }),
       ...this.host,
     };

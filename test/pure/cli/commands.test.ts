@@ -373,6 +373,8 @@ describe('usage', () => {
       'check',
       'explain',
       'plan',
+      'feeds',
+      'threats',
       'audit',
       'scan',
       'doctor',

@@ -148,9 +148,9 @@ it.each([
 });
 
 it('fails when the service does not start, and says what this version does not hold', async () => {
-  await writeFile(bench.config, 'threats: { exceptions: [{ to: 192.0.2.7, reason: ours }] }\n');
+  await writeFile(bench.config, 'threats: { feeds: [{ name: x, url: "https://x.example", direction: inbound }] }\n');
   bench.host = { ...bench.host, start: () => Promise.reject(new Error('no nft')) };
   const ran = await bench.run('run');
   expect(ran).toMatchObject({ code: 1, err: expect.stringContaining('no nft') });
-  expect(said[0]).toContain('threats.exceptions');
+  expect(said[0]).toContain('threats.feeds: x is of direction inbound');
 });

@@ -6,12 +6,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { feedProblems } from '../../../src/model/feed.js';
-import { type Logger, RefusedError, type Store } from '../../../src/ports.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import { type Logger, RefusedError, type SharedStore } from '../../../src/ports.js';
+import { sharedSnapshots } from '../../../src/service/feed-tools.js';
+import { openStoreAlone } from '../../../src/store/alone.js';
 import type { FeedData } from '../../../src/threats/feed-data.js';
 import { type FeedSettings, feedSpec } from '../../../src/threats/feed-spec.js';
 import { fetchFeed } from '../../../src/threats/fetch.js';
-import { storeLeases } from '../../../src/threats/lease.js';
 import { FeedsRunner } from '../../../src/threats/runner.js';
 import type { FeedState } from '../../../src/threats/schedule.js';
 import { fileSnapshots } from '../../../src/threats/snapshot-files.js';
@@ -26,7 +26,7 @@ let url = '';
 let answer: { status?: number; headers?: Record<string, string>; body?: string } = {};
 let requests = 0;
 let dir = '';
-let store: Store;
+let store: SharedStore;
 let clock = 0;
 const worker = new ThreatWorker();
 
@@ -49,19 +49,19 @@ const logged: string[] = [];
 const log: Logger = {
   debug() {},
   info() {},
-  warn() {},
+  warn: (_, message) => void logged.push(message ?? ''),
   error: (_, message) => void logged.push(message ?? ''),
 };
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'feeds-'));
-  store = await openEmbeddedStore({ dir: join(dir, 'store'), log });
+  store = await openStoreAlone({ dir: join(dir, 'store'), log });
   clock = Date.UTC(2026, 10, 25);
   requests = 0;
   logged.length = 0;
 });
 afterEach(async () => {
-  await store.close();
+  await store.store.close();
   await rm(dir, { recursive: true });
 });
 
@@ -72,16 +72,17 @@ interface Host {
   readonly states: FeedState[];
 }
 
-/** One host; hosts of a test share store and disk. */
-function host(owner = 'a', settings: Partial<FeedSettings> = {}): Host {
+/** One host, with a disk of its own; hosts of a test share the store. */
+function host(owner = 'a', settings: Partial<FeedSettings> = {}, isShared = true): Host {
   const versions: number[] = [];
   const states: FeedState[] = [];
   const spec = feedSpec({ name: 'feed', url, allowPrivate: true, everyMs: 3_600_000, ...settings });
   expect(feedProblems(spec)).toEqual([]);
   const runner = new FeedsRunner([spec], {
-    store,
-    leases: storeLeases(store, owner, () => clock),
-    snapshots: fileSnapshots(join(dir, 'snapshots')),
+    store: store.store,
+    leases: store.leases,
+    shared: isShared ? sharedSnapshots(store) : undefined,
+    snapshots: fileSnapshots(join(dir, owner)),
     fetch: fetchFeed,
     load: (job) => worker.load(job),
     open: (octets) => worker.open(octets),
@@ -90,7 +91,7 @@ function host(owner = 'a', settings: Partial<FeedSettings> = {}): Host {
     random: () => 0,
     log,
     onVersion: async (_, data: FeedData) => void versions.push(data.counts.entries),
-    onAttempt: (_, state) => void states.push(state),
+    onState: (_, state) => void states.push(state),
   });
   return { runner, versions, states };
 }
@@ -119,7 +120,7 @@ describe('a feed', () => {
       state: { status: 'current' },
     });
     expect([second.versions, requests]).toEqual([[200], 2]);
-    expect(second.states[0]).toMatchObject({ confirmed: clock, version: { counts: { entries: 200 } } });
+    expect(second.states.at(-1)).toMatchObject({ confirmed: clock, version: { counts: { entries: 200 } } });
   });
 
   it('keeps the last good version through whatever servers send instead', async () => {
@@ -203,16 +204,27 @@ describe('a feed', () => {
     const outcomes = await Promise.all([a.runner.sync('feed'), b.runner.sync('feed')]);
     expect(outcomes.map(({ outcome }) => outcome).sort()).toEqual(['attempted', 'busy']);
     expect(requests).toBe(1);
-    await Promise.all([a.runner.refresh('feed'), b.runner.refresh('feed')]);
+    await Promise.all([a, b].map(({ runner }) => runner.named('feed').refresh()));
     expect([a.versions, b.versions]).toEqual([[50], [50]]);
+  });
+
+  it('is left alone by whoever wants only what is due', async () => {
+    answer = { body: list(50) };
+    const { runner } = host();
+    expect((await runner.sync('feed', { onlyDue: true })).outcome).toBe('attempted');
+    clock += HOUR / 2;
+    expect((await runner.sync('feed', { onlyDue: true })).outcome).toBe('not-due');
+    clock += HOUR / 2;
+    expect((await runner.sync('feed', { onlyDue: true })).outcome).toBe('attempted');
+    expect(requests).toBe(2);
   });
 
   it('tells of a damaged snapshot, and fetches anew', async () => {
     answer = { body: list(50), headers: { etag: '"1"' } };
-    await host().runner.sync('feed');
-    const file = join(dir, 'snapshots', 'feed.dbfeed');
+    await host('a', {}, false).runner.sync('feed');
+    const file = join(dir, 'a', 'feed.dbfeed');
     await writeFile(file, (await readFile(file)).subarray(0, 100));
-    const { runner, versions } = host();
+    const { runner, versions } = host('a', {}, false);
     await runner.restore();
     expect([versions, logged]).toEqual([[], ['the last good version of a feed cannot be read']]);
     clock += HOUR;
@@ -229,10 +241,10 @@ describe('a feed', () => {
     try {
       await runner.start();
       await expect.poll(() => states.length, { timeout: 20_000 }).toBeGreaterThan(3);
-      await runner.stop();
-      const seen = states.length;
-      await runner.states();
-      expect(states.length).toBe(seen);
+      await runner[Symbol.asyncDispose]();
+      const seen = requests;
+      await runner.named('feed').state();
+      expect(requests).toBe(seen);
     } finally {
       clearInterval(timer);
     }
@@ -240,9 +252,6 @@ describe('a feed', () => {
 
   it('that is unknown is refused', async () => {
     await expect(host().runner.sync('nope')).rejects.toThrow(RefusedError);
-    expect((await host().runner.states())[0]).toMatchObject({
-      spec: { name: 'feed' },
-      state: { status: 'never' },
-    });
+    expect(await host().runner.named('feed').state()).toMatchObject({ status: 'never' });
   });
 });

@@ -1,46 +1,11 @@
-/** Leases, the thread, and the checks of a feed's settings. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
+/** The thread, and the checks of a feed's settings. */
+import { afterAll, describe, expect, it } from 'vitest';
 import { feedProblems } from '../../../src/model/feed.js';
-import type { Store } from '../../../src/ports.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
 import { type FeedSettings, feedSpec } from '../../../src/threats/feed-spec.js';
-import { storeLeases } from '../../../src/threats/lease.js';
 import { ThreatWorker } from '../../../src/threats/worker-client.js';
 
-const log = { debug() {}, info() {}, warn() {}, error() {} };
 const worker = new ThreatWorker();
 afterAll(() => worker.close());
-
-let dir = '';
-let store: Store;
-let clock = 0;
-beforeEach(async () => {
-  dir = await mkdtemp(join(tmpdir(), 'leases-'));
-  store = await openEmbeddedStore({ dir, log });
-});
-afterEach(async () => {
-  await store.close();
-  await rm(dir, { recursive: true });
-});
-
-describe('a lease', () => {
-  it('has one holder, runs out, is given back, and its number grows', async () => {
-    const [a, b] = [storeLeases(store, 'a', () => clock), storeLeases(store, 'b', () => clock)];
-    const first = await a.acquire('x', 1000);
-    expect(await b.acquire('x', 1000)).toBeUndefined();
-    clock += 1001;
-    const second = await b.acquire('x', 1000);
-    expect(second?.fence).toBeGreaterThan(first?.fence ?? 0);
-    // The late one gives back nothing that is another's.
-    await first?.release();
-    expect(await a.acquire('x', 1000)).toBeUndefined();
-    await second?.release();
-    expect(await a.acquire('x', 1000)).toBeDefined();
-  });
-});
 
 describe('the thread', () => {
   it('answers many at once, and a failure by its message', async () => {

@@ -1,0 +1,55 @@
+import type { Command } from 'commander';
+import type { ThreatBody } from '../api/schemas-feeds.js';
+import type { Registry } from './command.js';
+import type { Output } from './output.js';
+
+interface Options {
+  readonly exitCode?: boolean;
+}
+
+export function threatsCommand(program: Command, registry: Registry): void {
+  const threats = registry.add(program, {
+    usage: 'threats',
+    summary: 'how many addresses and names no container may reach, and what is wrong with the feeds',
+    examples: ['threats', 'threats check 203.0.113.7'],
+    run: async (session) => {
+      const { threats: all } = await (await session.client()).status();
+      session.out.show(all, () => {
+        session.out.line(`${all.entries} entries of ${all.feeds} feeds are in force (drawbridge feeds)`);
+        for (const alert of all.alerts) session.out.line(`ALERT ${alert}`);
+      });
+      return 0;
+    },
+  });
+  registry.add<[string], Options>(threats, {
+    usage: 'check <target>',
+    summary: 'which feed lists an address or a name, since when, in which line, and whether it counts',
+    options: [['--exit-code', 'exit 1 when it is blocked or observed']],
+    examples: [
+      'threats check 203.0.113.7',
+      'threats check 2001:db8::7',
+      'threats check evil.example --exit-code',
+    ],
+    run: async (session, [target], { exitCode }) => {
+      const threat = await (await session.client()).threat(target);
+      session.out.show(threat, () => print(session.out, threat));
+      return exitCode && threat.verdict !== 'none' ? 1 : 0;
+    },
+  });
+}
+
+const VERDICTS = {
+  block: 'blocked for every container',
+  observe: 'observed: counted, and not blocked',
+} as const;
+
+function print(out: Output, { target, verdict, hits }: ThreatBody): void {
+  const listed = hits.length > 0 ? 'listed, and spared' : 'in no feed';
+  out.line(`${target}: ${verdict === 'none' ? listed : VERDICTS[verdict]}`);
+  for (const hit of hits) {
+    out.line(
+      `  ${hit.feed} (${hit.action}) lists ${hit.listed} in ${hit.positions} ${hit.line}, since ${hit.since}`,
+    );
+    if (hit.spared !== null) out.line(`    spared: ${hit.spared}`);
+  }
+}

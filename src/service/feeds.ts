@@ -1,0 +1,219 @@
+import { readFileSync } from 'node:fs';
+import type { Config } from '../config/config.js';
+import { parseResolvConf } from '../dns/resolvers.js';
+import type { FeedSync, FeedView, SyncHow, ThreatsStatus, ThreatView } from '../model/feed-view.js';
+import { parseAddress } from '../model/ip.js';
+import { canonicalName } from '../model/name.js';
+import type { ThreatPublisher } from '../model/threat.js';
+import { type Logger, RefusedError, type SharedStore } from '../ports.js';
+import { StoreError } from '../store/errors.js';
+import type { FeedRunner } from '../threats/feed-runner.js';
+import { FeedsRunner } from '../threats/runner.js';
+import { type FeedState, NEW_STATE } from '../threats/schedule.js';
+import { feedSpecs } from './feed-specs.js';
+import { type FeedTools, feedTools } from './feed-tools.js';
+import { alertOf, feedView } from './feed-view.js';
+import {
+  bridgedRanges,
+  interfaceAddresses,
+  type NeverBlock,
+  type NeverBlockFacts,
+  neverBlock,
+  neverBlockKey,
+} from './never-block.js';
+import { Orphans } from './orphans.js';
+import { isJudged, ThreatForce } from './threat-force.js';
+
+export interface FeedsOptions {
+  readonly config: Config;
+  readonly shared: SharedStore;
+  readonly publisher: ThreatPublisher;
+  /** What is known of this host by links and Docker; undefined: not yet. */
+  readonly host: () => Pick<NeverBlockFacts, 'hostAddresses' | 'networks'> | undefined;
+  readonly log: Logger;
+}
+
+/** Addresses and resolvers of this host are looked at so often; Docker's networks also when they change. */
+const LOOK_MS = 1_000;
+
+/** The feeds of this host: fetched, judged, united, and in force. Never in the way of the service's start. */
+export class Feeds implements AsyncDisposable {
+  readonly #o: FeedsOptions;
+  readonly #tools: FeedTools;
+  readonly #force: ThreatForce;
+  readonly #runner: FeedsRunner;
+  readonly #orphans: Orphans;
+  readonly #states = new Map<string, FeedState>();
+  #protected = '';
+  #timer: NodeJS.Timeout | undefined;
+  #starting: Promise<void> = Promise.resolve();
+
+  constructor(options: FeedsOptions) {
+    const { config, shared, publisher, log } = options;
+    this.#o = options;
+    this.#tools = feedTools(config, shared, log);
+    this.#force = new ThreatForce({
+      maxEntries: config.threats.maxEntries,
+      merge: (job) => this.#tools.worker.merge(job),
+      publisher,
+      log,
+    });
+    this.#runner = new FeedsRunner(feedSpecs(config), {
+      ...this.#tools.ports,
+      // A version that cannot be put in force now is tried again, and told, by itself: the feed itself is well.
+      onVersion: (spec, data) => this.#force.put(spec, data).catch(() => undefined),
+      onState: ({ name }, state) => this.#note(name, state),
+    });
+    this.#orphans = new Orphans(shared, () => this.#runner.feeds.map(({ key }) => key), log);
+  }
+
+  /** Begins with what this host has on its disk; the rest comes by itself. */
+  begin(): void {
+    this.#look();
+    this.#timer = setInterval(() => this.#look(), LOOK_MS).unref();
+    this.#starting = this.#start().catch((e: unknown) =>
+      this.#o.log.error({ err: e }, 'the feeds of threats cannot be started'),
+    );
+  }
+
+  /** Something of this host has changed that no feed may block. */
+  hostChanged(): void {
+    this.#look();
+  }
+
+  status(): ThreatsStatus {
+    const trouble = this.#force.trouble;
+    const alerts = this.views().flatMap((feed) => alertOf(feed, Date.now()) ?? []);
+    return {
+      entries: this.#force.entries,
+      feeds: this.#force.count,
+      alerts: trouble === '' ? alerts : [`not in force: ${trouble}`, ...alerts],
+    };
+  }
+
+  views(): readonly FeedView[] {
+    return this.#runner.feeds.map((feed) => this.#view(feed));
+  }
+
+  /** Throws RefusedError: not-found, or not-in-force while the store does not answer. */
+  async sync(name: string, how: SyncHow): Promise<FeedSync> {
+    const feed = this.#runner.named(name);
+    await this.#starting;
+    try {
+      const { outcome } = await feed.sync(how);
+      return { outcome, feed: this.#view(feed) };
+    } catch (e) {
+      if (!(e instanceof StoreError)) throw e;
+      const remedy = 'what was in force stays so; try again when the store answers';
+      throw new RefusedError({ kind: 'not-in-force', detail: e.message, remedy });
+    }
+  }
+
+  /** Throws RefusedError (invalid). */
+  check(query: string): ThreatView {
+    const address = parseAddress(query);
+    const target = address?.text ?? nameOf(query);
+    const hits = (['block', 'observe'] as const).flatMap((action) => {
+      const index = this.#force.index(action);
+      const found = address ? index.address(target) : index.name(target);
+      return found.map(({ since, spared, ...hit }) => ({
+        ...hit,
+        action,
+        since: new Date(since).toISOString(),
+        spared: spared ?? this.#notJudged(hit.feed),
+      }));
+    });
+    const counting = hits.filter(({ spared }) => spared === null).map(({ action }) => action);
+    const verdict = counting.includes('block') ? 'block' : (counting[0] ?? 'none');
+    return { query, target, verdict, hits };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+    this.#orphans[Symbol.dispose]();
+    await this.#runner[Symbol.asyncDispose]();
+    await this.#force[Symbol.asyncDispose]();
+    await this.#tools[Symbol.asyncDispose]();
+    await this.#starting;
+  }
+
+  async #start(): Promise<void> {
+    await this.#runner.restore();
+    // It says itself what is wrong, and tries again.
+    await this.#force.begin().catch(() => undefined);
+    await this.#runner.start();
+    if (this.#o.shared.kind === 'redis') this.#orphans.start();
+  }
+
+  #notJudged(feed: string): string | null {
+    return isJudged(this.#runner.named(feed).spec)
+      ? null
+      : 'its feed is of direction inbound: it judges nothing here';
+  }
+
+  #view(feed: FeedRunner): FeedView {
+    const { name } = feed.spec;
+    return feedView({
+      spec: feed.spec,
+      state: this.#states.get(name) ?? NEW_STATE,
+      due: feed.due,
+      data: this.#force.held(name),
+      leftOut: this.#force.leftOut(name),
+      spared: this.#force.subtracted(name),
+    });
+  }
+
+  /** An alert once, when a feed turns bad or is bad in another way, and a word when it is well again. */
+  #note(feed: string, state: FeedState): void {
+    const before = this.#states.get(feed) ?? NEW_STATE;
+    this.#states.set(feed, state);
+    const { status, reason, remedy } = state;
+    if (status === before.status && reason === before.reason) return;
+    if (status === 'refused' || status === 'failed')
+      this.#o.log.warn(
+        { feed, status, reason, remedy },
+        'a feed brought nothing: its last good version stays in force',
+      );
+    if (status === 'current' && before.failures > 0) this.#o.log.info({ feed }, 'a feed is well again');
+  }
+
+  #look(): void {
+    const never = this.#never();
+    const key = neverBlockKey(never);
+    if (key === this.#protected) return;
+    this.#protected = key;
+    // It says itself what is wrong, and tries again.
+    void this.#force.protect(never).catch(() => undefined);
+  }
+
+  #never(): NeverBlock {
+    const { config, shared, host } = this.#o;
+    const known = host();
+    const never = neverBlock({
+      config,
+      hostAddresses: new Set([...(known?.hostAddresses ?? []), ...interfaceAddresses()]),
+      networks: known?.networks ?? [],
+      hostResolvers: this.#hostResolvers(),
+      servers: shared.servers(),
+    });
+    return known ? never : { ...never, ranges: [...never.ranges, ...bridgedRanges()] };
+  }
+
+  #resolvers: readonly string[] = [];
+  /** As they were last known, while the file is being replaced. */
+  #hostResolvers(): readonly string[] {
+    try {
+      const text = readFileSync('/etc/resolv.conf', 'utf8');
+      this.#resolvers = parseResolvConf(text).map(({ address }) => address);
+    } catch (e) {
+      this.#o.log.debug({ err: String(e) }, 'resolv.conf cannot be read');
+    }
+    return this.#resolvers;
+  }
+}
+
+function nameOf(query: string): string {
+  const parsed = canonicalName(query.replace(/\.$/, ''));
+  if (parsed.ok) return parsed.value;
+  throw new RefusedError({ kind: 'invalid', problems: parsed.problems });
+}
