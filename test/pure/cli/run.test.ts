@@ -148,7 +148,10 @@ it.each([
 });
 
 it('fails when the service does not start, and says what this version does not hold', async () => {
-  await writeFile(bench.config, 'threats: { feeds: [{ name: x, url: "https://x.example", direction: inbound }] }\n');
+  await writeFile(
+    bench.config,
+    'threats: { feeds: [{ name: x, url: "https://x.example", direction: inbound }] }\n',
+  );
   bench.host = { ...bench.host, start: () => Promise.reject(new Error('no nft')) };
   const ran = await bench.run('run');
   expect(ran).toMatchObject({ code: 1, err: expect.stringContaining('no nft') });
