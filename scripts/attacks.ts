@@ -1,6 +1,8 @@
 /**
  * npm run attacks [-- FILE…]: runs the attack suite, and every live test that shows a technique, and prints a table of what
- * was tried. Ends with 1 unless every control got out and every attack was held. Needs root.
+ * was tried. Ends with 1 unless every control got out and every attack was held. Needs root, and an hour for all of it:
+ * RACES starts (1000), CHURN seconds of everything at once (600), FROZEN seconds of SIGSTOP (60),
+ * KILLS before and after each step (both), SEED.
  */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -9,6 +11,14 @@ import { join } from 'node:path';
 import { type Finding, techniqueIds } from '../test/attacks/report.js';
 
 const ROOT = join(import.meta.dirname, '..');
+/** What the test command tries briefly is tried at length here, unless the environment says otherwise. */
+const LONG = {
+  RACES: '1000',
+  CHURN: '600',
+  FROZEN: '60',
+  KILLS: 'both',
+  SEED: String(Date.now() % 1_000_000),
+};
 interface Row {
   readonly id: string;
   readonly family: string;
@@ -31,7 +41,7 @@ const suiteFiles = (): string[] => [
 
 function run(files: readonly string[], reportFile: string): Promise<number> {
   const vitest = join(ROOT, 'node_modules', '.bin', 'vitest');
-  const env = { ...process.env, DRAWBRIDGE_ATTACKS_REPORT: reportFile };
+  const env = { ...LONG, ...process.env, DRAWBRIDGE_ATTACKS_REPORT: reportFile };
   const args = ['run', '--project', 'attacks', '--project', 'lab', ...files];
   return new Promise((resolve, reject) => {
     const child = spawn(vitest, args, { cwd: ROOT, env, stdio: 'inherit' });

@@ -15,7 +15,7 @@ import { type Described, type Family, report, type Side } from './report.js';
 /** What every enforced attacker may reach, so that it is seen to have a policy and not merely no network. */
 export const PERMITTED = { v4: '93.184.1.1', v6: '2600:9000:1::1', port: 80 } as const;
 const ALLOW = `${PERMITTED.v4}:80, [${PERMITTED.v6}]:80`;
-const PROGRAMS = `${join(import.meta.dirname, 'programs')}:/attacks:ro`;
+export const PROGRAMS = `${join(import.meta.dirname, 'programs')}:/attacks:ro`;
 const SLOWEST_MS = 60_000;
 
 export interface Attempt {

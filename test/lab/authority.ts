@@ -1,7 +1,7 @@
 /** The DNS server of NET: UDP and TCP, v4 and v6, zones written at run time, a log of every question. */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { createServer, type Socket as TcpSocket } from 'node:net';
-import dnsPacket, { type Packet } from 'dns-packet';
+import dnsPacket, { type Answer, type OptAnswer, type Packet } from 'dns-packet';
 import { ADDRESSES } from './topology.js';
 import { type NameRule, TYPE_NUMBERS, Zones } from './zone.js';
 
@@ -55,14 +55,20 @@ export class Authority {
     const question = query.questions?.[0];
     if (question === undefined) return encode(query, 'REFUSED', {});
     const { rcode, ...sections } = this.zones.answer(question);
-    const message = encode(query, rcode, sections);
+    const message = encode(query, rcode, withBeside(sections, rule));
     const opt = query.additionals?.find((r) => r.type === 'OPT');
     const limit = over === 'tcp' ? 65_535 : Math.max(512, opt?.type === 'OPT' ? opt.udpPayloadSize : 512);
     const cut = message.length > limit || (over === 'udp' && rule?.truncate === true);
     return cut ? encode(query, rcode, {}, dnsPacket.TRUNCATED_RESPONSE) : message;
   }
 
-  handle(message: Buffer, source: Pick<Query, 'proto' | 'from' | 'fromPort' | 'to'>, send: Send): void {
+  /** `elsewhere`: answers from an address that was not asked, where there is one. */
+  handle(
+    message: Buffer,
+    source: Pick<Query, 'proto' | 'from' | 'fromPort' | 'to'>,
+    send: Send,
+    elsewhere: Send = send,
+  ): void {
     let query: Packet;
     try {
       query = dnsPacket.decode(message);
@@ -74,8 +80,12 @@ export class Authority {
     const name = query.questions?.[0]?.name ?? '';
     const rule = this.zones.find(name);
     if (rule?.lose !== undefined && (rule.lose < 0 || this.zones.turn(name, 'lose') < rule.lose)) return;
-    if (rule?.forge) send(forged(query, rule.forge));
-    const reply = (): void => send(this.#reply(query, source.proto, rule));
+    const lie = rule?.forge && forged(query, rule);
+    if (lie && rule.forge !== 'second') (rule.forge === 'source' ? elsewhere : send)(lie);
+    const reply = (): void => {
+      send(this.#reply(query, source.proto, rule));
+      if (lie && rule.forge === 'second') send(lie);
+    };
     if (rule?.delayMs) setTimeout(reply, rule.delayMs);
     else reply();
   }
@@ -91,39 +101,58 @@ function encode(query: Packet, rcode: string, sections: Partial<Packet>, extra =
     flags,
     questions: query.questions ?? [],
     ...sections,
-    additionals: opt
-      ? [
-          {
-            type: 'OPT',
-            name: '.',
-            udpPayloadSize: 1232,
-            flags: 0,
-            options: [],
-            extendedRcode: 0,
-            ednsVersion: 0,
-            flag_do: false,
-          },
-        ]
-      : [],
+    additionals: [...(sections.additionals ?? []), ...(opt ? [OPT] : [])],
   });
 }
+const OPT: OptAnswer = {
+  type: 'OPT',
+  name: '.',
+  udpPayloadSize: 1232,
+  flags: 0,
+  options: [],
+  extendedRcode: 0,
+  ednsVersion: 0,
+  flag_do: false,
+};
 
-function forged(query: Packet, how: 'id' | 'question'): Buffer {
-  const name = how === 'question' ? 'forged.invalid' : (query.questions?.[0]?.name ?? '');
-  const id = how === 'id' ? ((query.id ?? 0) + 1) % 65_536 : (query.id ?? 0);
-  const answers = [{ name, type: 'A', ttl: 60, class: 'IN', data: '192.0.2.66' } as const];
-  const questions = [{ name, type: 'A', class: 'IN' } as const];
+function withBeside(sections: Partial<Packet>, rule: NameRule | undefined): Partial<Packet> {
+  const of = (section: 'answers' | 'authorities' | 'additionals'): Answer[] => [
+    ...(sections[section] ?? []),
+    ...(rule?.beside ?? [])
+      .filter((r) => r.section === section)
+      .map(({ section: _, ...r }) => ({ ...r, ttl: rule?.ttl ?? 60, class: 'IN' }) as Answer),
+  ];
+  return { answers: of('answers'), authorities: of('authorities'), additionals: of('additionals') };
+}
+
+const swapCase = (s: string): string =>
+  s.replace(/[a-z]/gi, (c) => (c === c.toLowerCase() ? c.toUpperCase() : c.toLowerCase()));
+function forged(query: Packet, rule: NameRule): Buffer {
+  const asked = query.questions?.[0]?.name ?? '';
+  const data = rule.forgedAddress ?? '192.0.2.66';
+  const type = data.includes(':') ? 'AAAA' : 'A';
+  const name = rule.forge === 'question' ? 'forged.invalid' : rule.forge === 'case' ? swapCase(asked) : asked;
+  const id = rule.forge === 'id' ? ((query.id ?? 0) + 1) % 65_536 : (query.id ?? 0);
+  const answers = [{ name, type, ttl: 60, class: 'IN', data } as const];
+  const questions = [{ name, type, class: 'IN' } as const];
   return encode({ ...query, id, questions }, 'NOERROR', { answers });
 }
 
-function listenUdp(authority: Authority, address: string, to: string | null): Promise<Socket> {
+function listenUdp(
+  authority: Authority,
+  address: string,
+  to: string | null,
+  others: readonly Socket[],
+): Promise<Socket> {
   const socket = createSocket({
     type: address.includes(':') ? 'udp6' : 'udp4',
     ipv6Only: address.includes(':'),
   });
   socket.on('message', (message: Buffer, peer: RemoteInfo) => {
     const source = { proto: 'udp', from: peer.address, fromPort: peer.port, to } as const;
-    authority.handle(message, source, (reply) => socket.send(reply, peer.port, peer.address));
+    const from = (s: Socket) => (reply: Buffer) => s.send(reply, peer.port, peer.address);
+    const other = others.find((s) => s !== socket && s.address().family === socket.address().family);
+    authority.handle(message, source, from(socket), from(other ?? socket));
   });
   return new Promise((resolve, reject) => {
     socket.on('error', reject);
@@ -159,9 +188,13 @@ export async function startAuthority(): Promise<Authority> {
   const authority = new Authority();
   const own = [...ADDRESSES.authority4, ...ADDRESSES.authority6];
   const shared = [ADDRESSES.gateway4, ADDRESSES.gateway6];
+  const sockets: Socket[] = [];
+  const listen = async (a: string, to: string | null): Promise<void> => {
+    sockets.push(await listenUdp(authority, a, to, sockets));
+  };
   await Promise.all([
-    ...own.map((a) => listenUdp(authority, a, a)),
-    ...shared.map((a) => listenUdp(authority, a, null)),
+    ...own.map((a) => listen(a, a)),
+    ...shared.map((a) => listen(a, null)),
     new Promise<void>((resolve, reject) => {
       const server = createServer((socket) => serveTcp(authority, socket));
       server.on('error', reject);

@@ -40,8 +40,20 @@ export interface NameRule {
   readonly lose?: number;
   /** Truncate over UDP whatever the size. */
   readonly truncate?: boolean;
-  /** Send a forged answer (address 192.0.2.66) before the true one: with another id, or for another question. */
-  readonly forge?: 'id' | 'question';
+  /**
+   * Send a forged answer before the true one: with another id, for another question, with the letters' case as it was not
+   * asked, from another address; or, right in all, after the true one.
+   */
+  readonly forge?: 'id' | 'question' | 'case' | 'source' | 'second';
+  /** What the forged answer says; default 192.0.2.66. */
+  readonly forgedAddress?: string;
+  /** Records beside those that were asked for, whoever's they are. */
+  readonly beside?: readonly {
+    readonly section: 'answers' | 'authorities' | 'additionals';
+    readonly name: string;
+    readonly type: 'A' | 'AAAA' | 'CNAME' | 'DNAME';
+    readonly data: string;
+  }[];
 }
 export type Zone = Readonly<Record<string, NameRule>>;
 

@@ -1,0 +1,207 @@
+/** Answers that lead inside, or to what is over, or to too much: what a permitted name says opens only what may be opened. */
+import { waitFor } from '../lab/process.js';
+import { ask } from './dns.js';
+import { ALLOW, BOTH, inside, lying, name, PORT, pointing, type, ZONE } from './lies.js';
+import { heard, listen, spray } from './listener.js';
+import { type Attempt, attackSuite, PROGRAMS, seen } from './technique.js';
+
+const REBINDING = 'addresses inside are refused in answers to public names';
+/** Of one name, in twenty answers. */
+const FLOOD = Array.from({ length: 5000 }, (_, i) => `93.184.${10 + Math.floor(i / 250)}.${1 + (i % 250)}`);
+const MOST = 1000;
+
+let host: Awaited<ReturnType<typeof listen>>;
+let other: Awaited<ReturnType<typeof listen>>;
+const HOST = { v4: '192.0.2.2', v6: '2001:db8:fff0::2' } as const;
+
+attackSuite(
+  'DNS answers',
+  {
+    attacker: { labels: { 'drawbridge.allow': ALLOW } },
+    drawbridge: { config: { dns: { minTtl: '1s', grace: '1s' } } },
+    prepare: async (lab) => {
+      host = await listen(lab, { network: 'host', ports: [PORT] });
+    },
+    enforced: async (lab) => {
+      const labels = { 'drawbridge.allow': ALLOW };
+      other = await lab.start({ name: 'other', labels, mounts: [PROGRAMS] });
+      await lab.dns.set({ [`good.${ZONE}`]: { A: ['93.184.90.1'], AAAA: ['2600:9000:90::1'] } });
+      // what is told for a permitted name is opened: that all below is held proves something
+      await waitFor('a permitted name', async () => (await other.probe('udp', `good.${ZONE}`, PORT)).ok);
+    },
+  },
+  [
+    {
+      id: 'answers-private',
+      title: 'rebinding to the private network',
+      stoppedBy: REBINDING,
+      ...lying({ rule: (a) => pointing(a, inside(a)), aim: inside }),
+    },
+    {
+      id: 'answers-flip',
+      title: 'rebinding by TTL 0: a public address first, a private one next',
+      stoppedBy: REBINDING,
+      ...lying({
+        rule: (a) => {
+          const pool = [a.family === 'v4' ? '93.184.90.2' : '2600:9000:90::2', inside(a)];
+          return { ...(a.family === 'v4' ? { A: pool } : { AAAA: pool }), rotate: 1, ttl: 0 };
+        },
+        aim: inside,
+        times: 4,
+      }),
+    },
+    {
+      id: 'answers-among',
+      title: 'rebinding with a private address among public ones',
+      stoppedBy: REBINDING,
+      ...lying({
+        rule: (a) => {
+          const pool = [a.family === 'v4' ? '93.184.90.3' : '2600:9000:90::3', inside(a)];
+          return a.family === 'v4' ? { A: pool } : { AAAA: pool };
+        },
+        aim: inside,
+      }),
+    },
+    {
+      id: 'answers-alias-private',
+      title: 'rebinding behind an alias (CNAME) of another zone',
+      stoppedBy: REBINDING,
+      ...lying({
+        rule: (a) => ({
+          CNAME: `${a.tag}.elsewhere.test`,
+        }),
+        elsewhere: (a) => pointing(a, inside(a)),
+        aim: inside,
+      }),
+    },
+    {
+      id: 'answers-link-local',
+      title: 'rebinding to a link-local address',
+      stoppedBy: REBINDING,
+      ...lying({
+        rule: (a) => pointing(a, a.target.replace('93.184', '169.254')),
+        aim: (a) => a.target.replace('93.184', '169.254'),
+        families: ['v4'],
+      }),
+    },
+    {
+      id: 'answers-metadata',
+      title: "rebinding to the cloud's metadata service",
+      stoppedBy: REBINDING,
+      ...lying({
+        rule: (a) => pointing(a, a.family === 'v4' ? '169.254.169.254' : 'fd00:ec2::254'),
+        aim: (a) => (a.family === 'v4' ? '169.254.169.254' : 'fd00:ec2::254'),
+      }),
+    },
+    {
+      id: 'answers-mapped',
+      title: 'a private IPv4 address written as IPv6 (::ffff:…) in an AAAA answer',
+      stoppedBy: 'IPv4-mapped addresses are never told',
+      ...lying({
+        rule: (a) => ({ AAAA: [`::ffff:${inside(a)}`] }),
+        aim: (a) => `::ffff:${inside(a)}`,
+        query: () => ({ type: 28 }),
+        families: ['v4'],
+      }),
+    },
+    {
+      id: 'answers-translated',
+      title: 'a private IPv4 address within a translator prefix (64:ff9b::/96) in an AAAA answer',
+      stoppedBy: REBINDING,
+      ...lying({
+        rule: (a) => ({ AAAA: [translated(a)] }),
+        aim: translated,
+        families: ['v6'],
+      }),
+    },
+    {
+      id: 'answers-host',
+      title: "rebinding to the host's own public address",
+      stoppedBy: REBINDING,
+      families: BOTH,
+      attack: async (a) => {
+        await a.lab.dns.set({ [name(a)]: pointing(a, HOST[a.family]) });
+        await ask(a, { name: name(a), type: type(a) });
+        await spray(a, [HOST[a.family]], PORT);
+      },
+      reached: (a) => heard(a, host),
+    },
+    {
+      id: 'answers-stale',
+      title: 'an address that a name had, after its TTL and grace',
+      stoppedBy: 'learned addresses end with TTL and grace, in the kernel',
+      families: BOTH,
+      attack: async (a) => {
+        await a.lab.dns.set({ [name(a)]: { ...pointing(a, a.target), ttl: 1 } });
+        await ask(a, { name: name(a), type: type(a) });
+        const inKernel = async (): Promise<boolean> =>
+          (await a.lab.inHost(['ipset', 'save'])).stdout.includes(`${a.target} `);
+        if (a.side === 'held') await waitFor('it to be over', async () => !(await inKernel()), 20_000, 200);
+        await spray(a, [a.target], PORT);
+      },
+      reached: (a) => seen(a, { dst: a.target, dport: PORT }),
+    },
+    {
+      id: 'answers-told-another',
+      title: 'an address that another container was told for a name that both may ask',
+      stoppedBy: 'each container has its own learned addresses',
+      families: BOTH,
+      attack: async (a) => {
+        await a.lab.dns.set({ [name(a)]: pointing(a, a.target) });
+        await ask({ ...a, attacker: other }, { name: name(a), type: type(a) });
+        await spray(a, [a.target], PORT);
+      },
+      reached: (a) => seen(a, { dst: a.target, dport: PORT, payloadIncludes: a.tag }),
+    },
+    {
+      id: 'answers-other-port',
+      title: 'another port of a permitted name’s address',
+      stoppedBy: 'a name opens its addresses on its own ports only',
+      families: BOTH,
+      attack: async (a) => {
+        await a.lab.dns.set({ [name(a)]: pointing(a, a.target) });
+        await ask(a, { name: name(a), type: type(a) });
+        await spray(a, [a.target], PORT + 1);
+      },
+      reached: (a) => seen(a, { dst: a.target, dport: PORT + 1 }),
+    },
+    {
+      id: 'answers-flood',
+      title: '5,000 addresses for one name',
+      stoppedBy: 'at most 1,000 addresses a name: the oldest are forgotten',
+      families: ['v4'],
+      alone: true,
+      attack: async (a) => {
+        await a.lab.dns.set({ [name(a)]: { A: FLOOD, rotate: 250, ttl: 0 } });
+        for (let i = 0; i < 20; i++) await ask(a, { name: name(a), proto: 'tcp', naive: true });
+        await spray(a, FLOOD, PORT);
+      },
+      reached: async (a) => {
+        const packets = await a.lab.sniffer.packets({
+          direction: 'out',
+          dport: PORT,
+          payloadIncludes: a.tag,
+        });
+        return new Set(packets.map((p) => p.dst)).size > MOST;
+      },
+    },
+    {
+      id: 'answers-shared-address',
+      title: 'another site on the address of a permitted name',
+      stoppedBy: '-',
+      notStopped: 'a name’s addresses are permitted, whoever else is served there',
+      families: BOTH,
+      attack: async (a) => {
+        await a.lab.dns.set({ [name(a)]: pointing(a, a.target) });
+        await ask(a, { name: name(a), type: type(a) });
+        await a.attacker.probe('tcp', a.target, PORT, `Host: denied.test ${a.tag}`);
+      },
+      reached: (a) => seen(a, { dst: a.target, dport: PORT, flags: 'S' }),
+    },
+  ],
+);
+
+function translated(a: Attempt): string {
+  const last = Number.parseInt(a.target.split(':').at(-1) ?? '0', 16);
+  return `64:ff9b::ac8:${(0x6300 + last).toString(16)}`;
+}

@@ -1,0 +1,75 @@
+/** One container after the other on the same address and MAC, while Docker's events come late, in another order or never. */
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { Random } from '../fuzz/random.js';
+import { Lab } from '../lab/lab.js';
+import { DockerProxy } from './docker-proxy.js';
+import { shownHere } from './report.js';
+
+const SEED = Number(process.env.SEED ?? 1);
+const ROUNDS = 16;
+const SUBNETS = ['--subnet', '172.30.0.0/24', '--subnet', 'fd00:db:f::/64'];
+const PLACE = ['--ip', '172.30.0.7', '--ip6', 'fd00:db:f::7', '--mac-address', '02:42:00:00:00:07'];
+const shown = shownHere({
+  id: 'next-on-address',
+  title: 'the next container on an address and MAC, with Docker’s events late, shuffled and lost',
+  families: ['v4', 'v6'],
+  stoppedBy:
+    'a port that nobody has classified is held until a container list begun after its packet has spoken',
+});
+
+let lab: Lab;
+let proxy: DockerProxy;
+beforeAll(async () => {
+  lab = await Lab.up();
+  await lab.docker('network', 'create', '--ipv6', ...SUBNETS, 'heir');
+  proxy = await new DockerProxy(lab.socketPath, join(lab.dir, 'late.sock'), new Random(SEED)).start();
+});
+afterAll(async () => {
+  await lab?.down();
+  await proxy?.[Symbol.asyncDispose]();
+});
+
+const four = (n: number): string => `93.184.31.${1 + n}`;
+const six = (n: number): string => `2600:9000:31::${(1 + n).toString(16)}`;
+interface Outcome {
+  readonly v4: boolean;
+  readonly v6: boolean;
+  readonly packets: { readonly v4: number; readonly v6: number };
+}
+/** Both families as the first instruction of a container with this policy. */
+async function next(n: number, allow: string): Promise<Outcome> {
+  await lab.sniffer.clear();
+  const get = (url: string, word: string): string => `wget -q -T 8 -O /dev/null '${url}' && echo ${word} &`;
+  const script = `${get(`http://${four(n)}/`, 'four')}\n${get(`http://[${six(n)}]/`, 'six')}\nwait`;
+  const args = ['run', '--rm', '--network', 'heir', ...PLACE, '--label', `drawbridge.allow=${allow}`];
+  const command = [lab.images.busybox, 'sh', '-c', script];
+  const { stdout } = await lab.dockerResult([...args, ...command], { timeoutMs: 60_000, check: false });
+  const count = (dst: string): Promise<number> => lab.sniffer.count({ direction: 'out', dst });
+  return {
+    v4: stdout.includes('four'),
+    v6: stdout.includes('six'),
+    packets: { v4: await count(four(n)), v6: await count(six(n)) },
+  };
+}
+const policyOf = (n: number): string => `${four(n)}:80, [${six(n)}]:80`;
+
+it('control: without Drawbridge the next one reaches what the one before it may', async () => {
+  await next(0, policyOf(0));
+  expect(await next(0, policyOf(200))).toMatchObject({ v4: true, v6: true });
+  shown.control();
+});
+
+it(`${ROUNDS} in a row, seed ${SEED}: each has its own policy and never the last one's`, async () => {
+  const drawbridge = lab.drawbridge({ config: { docker: { socket: proxy.socketPath } } });
+  await drawbridge.ready();
+  for (let n = 1; n <= ROUNDS; n++) {
+    expect({ n, ...(await next(n, policyOf(n))) }).toMatchObject({ n, v4: true, v6: true });
+    const heir = await next(n, policyOf(200 + (n % 50)));
+    expect({ n, ...heir }).toEqual({ n, v4: false, v6: false, packets: { v4: 0, v6: 0 } });
+  }
+  console.log(`events: ${JSON.stringify(proxy.seen)}`);
+  expect(proxy.seen.lost).toBeGreaterThan(ROUNDS);
+  expect(proxy.seen.late).toBeGreaterThan(ROUNDS);
+  shown.held();
+});
