@@ -43,6 +43,7 @@ export interface Service {
 export async function runService({ config, log }: RunOptions): Promise<Service> {
   const parts = new Ending();
   hurry(log);
+  if (config.failure === 'open') log.warn({ failure: 'open' }, FAILURE_OPEN);
   try {
     return await start(config, log, parts);
   } catch (e) {
@@ -51,6 +52,8 @@ export async function runService({ config, log }: RunOptions): Promise<Service> 
   }
 }
 
+const FAILURE_OPEN =
+  'failure: open: while this service is away, containers that start then pass everywhere, enforced or not';
 const NICE = -10;
 /** Containers' first packets wait for us: we and the tools we run go before them. */
 function hurry(log: Logger): void {

@@ -6,12 +6,14 @@ export interface HostInput {
   readonly host: HostFacts | undefined;
   /** Undefined: Docker does not answer. */
   readonly engine: EngineFacts | undefined;
+  /** The configuration's `failure`. */
+  readonly failure: 'closed' | 'open';
 }
 const SHOWN = 3;
 
 /** What of the host itself bears on every container. What is `enforced` here holds all the same, and is worth knowing. */
-export function hostFindings({ host, engine }: HostInput): Finding[] {
-  const found: Finding[] = backend(engine);
+export function hostFindings({ host, engine, failure }: HostInput): Finding[] {
+  const found: Finding[] = [...backend(engine), ...open(failure)];
   if (!host) return found;
   const nftables = engine?.firewallBackend?.startsWith('nftables') ?? false;
   return [
@@ -33,6 +35,21 @@ function backend(engine: EngineFacts | undefined): Finding[] {
       detail:
         'Docker uses its nftables backend, which has no DOCKER-USER: our rules stand in FORWARD itself, and this is not proven with it',
       remedy: 'set "firewall-backend": "iptables" in /etc/docker/daemon.json and restart Docker',
+    },
+  ];
+}
+
+/** It is meant, so it is no fault; but whoever looks at a container has to see it. */
+function open(failure: HostInput['failure']): Finding[] {
+  if (failure === 'closed') return [];
+  return [
+    {
+      code: 'failure-open',
+      state: 'partial',
+      detail:
+        'the configuration says "failure: open": while the service is away (a crash, an upgrade, a stop), containers that start then pass everywhere',
+      remedy:
+        'take "failure: open" out of the configuration: closed, they pass nowhere until the service is back',
     },
   ];
 }

@@ -29,5 +29,6 @@ export function coverageInput(engine: Engine, c: ContainerFacts, policy: Policy)
     own,
     host,
     engine: daemon,
+    failure: engine.shape.failure,
   };
 }

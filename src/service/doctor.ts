@@ -66,7 +66,11 @@ async function checkHost(config: Config, docker: DockerWatch, facts: DaemonFacts
   const bridges = [...(await docker.refresh()).networks.values()].flatMap((n) => n.bridge ?? []);
   const host = await readHostFacts(exec, config.kernel.prefix, new Set(bridges));
   const { firewallBackend } = facts;
-  const found = hostFindings({ host, engine: firewallBackend ? { firewallBackend } : {} });
+  const found = hostFindings({
+    host,
+    engine: firewallBackend ? { firewallBackend } : {},
+    failure: config.failure,
+  });
   if (found.length === 0)
     return [{ name: 'host', ok: true, level: 'warn', detail: 'nothing beside Docker bears on what is held' }];
   return found.map(({ code, state, detail, remedy }) => ({

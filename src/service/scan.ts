@@ -14,7 +14,10 @@ export function scanView(
   withHost: boolean,
 ): ScanView[] {
   const { host, engine: daemon } = engine.hostWatch;
-  const hostFound = hostFindings({ host, engine: daemon }).map((f): ScanFinding => ({ ...f, kind: 'host' }));
+  const { failure } = engine.shape;
+  const hostFound = hostFindings({ host, engine: daemon, failure }).map(
+    (f): ScanFinding => ({ ...f, kind: 'host' }),
+  );
   const codes = new Set(hostFound.map((f) => f.code));
   const views = containers.map((c) => containerScan(engine, c, codes));
   return withHost ? [{ container: null, image: null, findings: hostFound }, ...views] : views;

@@ -87,6 +87,7 @@ const senders = (more: Partial<HostSenders> = {}): HostSenders => ({
 });
 function input(c: ContainerFacts, more: Partial<CoverageInput> = {}): CoverageInput {
   return {
+    failure: 'closed',
     container: c,
     holder: c,
     policy: policy(),
