@@ -1,6 +1,6 @@
 /**
  * Bulk TCP through the policy, and new connections a second beside 1 and 300 containers: an enforced container against
- * bare Docker, each in a lab of its own. `npm run bench:traffic [-- --rounds 5 --containers 300]`, as root, alone on the machine.
+ * bare Docker, each in a lab of its own. `npx tsx bench/traffic.ts [--rounds 5 --containers 300]`, as root, alone on the machine.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -31,11 +31,19 @@ function iperfMounts(): string[] {
   return [IPERF, ...[...libraries].map((m) => m[1] ?? '')].map((p) => `${p}:${p}:ro`);
 }
 
-/** Connects, waits for the end that the server makes at once, again, for so many ms, four at a time; prints how many a second. */
+/**
+ * Connects, waits for the end that the server makes at once, again, for so many ms, four at a time; prints how many a
+ * second. A connection that was not made ends it: a refusal is quick, and no success.
+ */
 const CONNECTOR = `
 const net = require('net'); const end = Date.now() + ${Number(values.seconds) * 1000}; let n = 0;
-const one = () => { if (Date.now() > end) return; const s = net.connect(${ACCEPT_PORT}, '${SERVER}'); s.on('error', one0); s.on('close', one0); let done = false;
-  function one0() { if (done) return; done = true; n++; one(); } };
+const one = () => {
+  if (Date.now() > end) return;
+  let made = false;
+  const s = net.connect(${ACCEPT_PORT}, '${SERVER}', () => { made = true; });
+  s.on('error', (e) => { if (!made) { console.error(String(e)); process.exit(1); } });
+  s.on('close', () => { n++; one(); });
+};
 for (let i = 0; i < 4; i++) one();
 setTimeout(() => { console.log(n / ${Number(values.seconds)}); process.exit(0); }, ${Number(values.seconds) * 1000 + 50});`;
 const ACCEPTOR = `require('net').createServer((s) => { s.on('error', () => {}); s.resetAndDestroy(); }).listen(${ACCEPT_PORT}, '${SERVER}', 1024);`;
@@ -70,7 +78,9 @@ async function bulk({ client }: Place): Promise<number> {
 }
 
 async function connections({ client }: Place): Promise<number> {
-  return Number((await client.exec(['node', '-e', CONNECTOR])).stdout.trim());
+  const { code, stdout, stderr } = await client.exec(['node', '-e', CONNECTOR]);
+  if (code !== 0) throw new Error(`a connection was not made: ${stderr}`);
+  return Number(stdout.trim());
 }
 
 const sides = (bare: Place, ours: Place, measure: (p: Place) => Promise<number>): [Side, Side] => [

@@ -74,7 +74,7 @@ export const ConfigSchema = Type.Object(
     store: Type.Object(
       {
         redis: Type.String({
-          pattern: '^$|^(redis|rediss|redis\\+sentinel)://.+',
+          pattern: '^$|^(redis|rediss|redis\\+sentinel|redis\\+unix)://.+',
           default: '',
           description: 'empty: the embedded store in state',
           examples: ['redis://127.0.0.1:6379'],

@@ -15,6 +15,8 @@ export interface CoverageInput extends NetworkPlace, HostInput {
   readonly policy: Policy;
   readonly names: NameFacts;
   readonly own: OwnPlaces;
+  /** It is the container that Drawbridge itself runs in. */
+  readonly isSelf: boolean;
 }
 
 /** Whether what is promised can be held for this container, and everything that its operator should know. */
@@ -29,6 +31,7 @@ export function coverageOf(input: CoverageInput): Coverage {
 /** Everything found about the container itself, and of the host what weakens it. */
 export function coverageFindings(input: CoverageInput): Finding[] {
   const { container: c, policy, names } = input;
+  if (input.isSelf) return [SELF];
   const host = hostFindings(input).filter((f) => f.state !== 'enforced');
   return [
     ...networkFindings(c, input),
@@ -43,6 +46,14 @@ const privilegeFindings = (p: NonNullable<ContainerFacts['privileges']>, own: Ow
   ...powerFindings(p),
   ...mountFindings(p.binds, own),
 ];
+
+/** It has the rights to undo what it does: to count them one by one would say nothing. */
+const SELF: Finding = {
+  code: 'itself',
+  state: 'unenforced',
+  detail: 'it is Drawbridge itself: it is trusted like root of the host, and no policy holds it',
+  remedy: 'nothing to do; the same service may run on the host instead',
+};
 
 const NOT_INSPECTED: Finding = {
   code: 'not-inspected',

@@ -1,8 +1,6 @@
 /** Three network namespaces for the self-test: a host with a bridge, a container on it, and a net behind it. */
-import { writeFileSync } from 'node:fs';
 import type { Family } from '../model/ip.js';
 import { type Exec, must } from './exec.js';
-import { withNamespace } from './netlink/namespace.js';
 
 const BRIDGE = 'dbtest0';
 /** Benchmarking space (RFC 2544) and a unique local prefix of our own: nothing of them leaves these namespaces. */
@@ -14,6 +12,9 @@ const HOST = {
   box: ['198.18.0.1/24', 'fd64:7262:d0c0::1/64'],
   net: ['198.18.1.1/24', 'fd64:7262:d0c1::1/64'],
 } as const;
+
+/** A /proc of its own: in a container the one that is there is read-only. */
+const WITH_PROC = ['--mount-proc', '--'];
 
 /** A link as `ip -j link` shows it, as far as it is needed. */
 interface IpLink {
@@ -58,10 +59,8 @@ export class SelfTestStage implements AsyncDisposable {
     await this.#furnish('net', { eth0: servers });
     await this.#route('box', HOST.box);
     await this.#route('net', HOST.net);
-    withNamespace(this.path('host'), () => {
-      writeFileSync('/proc/sys/net/ipv4/ip_forward', '1');
-      writeFileSync('/proc/sys/net/ipv6/conf/all/forwarding', '1');
-    });
+    for (const name of ['ipv4/ip_forward', 'ipv6/conf/all/forwarding'])
+      await must(this.inHost, 'unshare', [...WITH_PROC, 'tee', `/proc/sys/net/${name}`], { input: '1' });
   }
 
   /** Links of the host, by name. */

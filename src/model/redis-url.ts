@@ -7,8 +7,10 @@ interface RedisAddress {
 }
 
 export interface RedisUrl {
-  /** One server, or the Sentinels. */
+  /** One server, or the Sentinels; none where it is a unix socket. */
   readonly addresses: readonly RedisAddress[];
+  /** The unix socket: no network reaches what listens there alone. */
+  readonly socket?: string;
   /** Behind Sentinels: the name of their master. */
   readonly master?: string;
   readonly user?: string;
@@ -29,9 +31,10 @@ export interface RedisUrl {
 const SENTINEL_PORT = 26379;
 const REDIS_PORT = 6379;
 const FORM =
-  'write redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, or ' +
-  'redis+sentinel://[USER:PASSWORD@]HOST[:26379],HOST…/MASTER[/DB]';
+  'write redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, ' +
+  'redis+sentinel://[USER:PASSWORD@]HOST[:26379],HOST…/MASTER[/DB], or redis+unix://[USER:PASSWORD@]/SOCKET[?db=DB]';
 const PARAMETERS = ['prefix', 'replicas', 'tls', 'ca', 'sentinelUser', 'sentinelPassword'];
+const SOCKET_PARAMETERS = ['prefix', 'replicas', 'db'];
 
 class Wrong extends Error {}
 
@@ -49,12 +52,12 @@ export function readRedisUrl(text: string): Parsed<RedisUrl> {
 }
 
 function read(text: string): RedisUrl {
+  const socket = /^redis\+unix:\/\/(?:([^@/?]*)@)?(\/[^?]+)(?:\?(.*))?$/.exec(text);
+  if (socket) return atSocket(socket[1], socket[2] ?? '', parametersOf(socket[3], SOCKET_PARAMETERS));
   const [, scheme = '', login, hosts = '', path = '', query = ''] =
     /^(redis|rediss|redis\+sentinel):\/\/(?:([^@/?]*)@)?([^/?]+)(\/[^?]*)?(?:\?(.*))?$/.exec(text) ??
     wrong('it is no Redis URL');
-  const parameters = new URLSearchParams(query);
-  for (const name of parameters.keys())
-    if (!PARAMETERS.includes(name)) wrong(`"${name}" is no parameter; there are ${PARAMETERS.join(', ')}`);
+  const parameters = parametersOf(query, PARAMETERS);
   const sentinel = scheme === 'redis+sentinel';
   const segments = path.split('/').slice(1).map(decoded);
   const addresses = hosts.split(',').map((host) => addressOf(host, sentinel ? SENTINEL_PORT : REDIS_PORT));
@@ -72,10 +75,33 @@ function read(text: string): RedisUrl {
     db: count(segments[0] ?? '', 'the database', 0),
     tls: scheme === 'rediss' || isTrue(parameters.get('tls')),
     ...Object.fromEntries(optional),
-    prefix: parameters.get('prefix') ?? 'drawbridge',
-    replicas: count(parameters.get('replicas') ?? '', 'replicas', sentinel ? 1 : 0),
+    ...sharing(parameters, sentinel ? 1 : 0),
     shown: `${scheme}://${hosts}${path}`,
   };
+}
+
+function atSocket(login: string | undefined, path: string, parameters: URLSearchParams): RedisUrl {
+  return {
+    addresses: [],
+    socket: decoded(path),
+    ...loginOf(login),
+    db: count(parameters.get('db') ?? '', 'the database', 0),
+    tls: false,
+    ...sharing(parameters, 0),
+    shown: `redis+unix://${path}`,
+  };
+}
+
+const sharing = (parameters: URLSearchParams, replicas: number): Pick<RedisUrl, 'prefix' | 'replicas'> => ({
+  prefix: parameters.get('prefix') ?? 'drawbridge',
+  replicas: count(parameters.get('replicas') ?? '', 'replicas', replicas),
+});
+
+function parametersOf(query: string | undefined, known: readonly string[]): URLSearchParams {
+  const parameters = new URLSearchParams(query);
+  for (const name of parameters.keys())
+    if (!known.includes(name)) wrong(`"${name}" is no parameter; there are ${known.join(', ')}`);
+  return parameters;
 }
 
 function isTrue(text: string | null): boolean {

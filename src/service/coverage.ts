@@ -27,6 +27,7 @@ export function coverageInput(engine: Engine, c: ContainerFacts, policy: Policy)
       resolvers: host?.resolvers ?? [],
     },
     own,
+    isSelf: c.id === engine.hostMode.self,
     host,
     engine: daemon,
     failure: engine.shape.failure,

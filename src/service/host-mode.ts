@@ -28,12 +28,15 @@ export class HostMode implements Disposable {
   readonly senders: HostSenderTable;
   readonly resolvers: HostResolvers;
   readonly #o: HostModeOptions;
+  /** Id of the container that we run in ourselves, if we do: its cgroup bears it, with either driver. */
+  readonly self: string | undefined;
   /** The command iptables is iptables-legacy. */
   isLegacy = false;
 
   constructor(options: HostModeOptions) {
     const { folder, kernel, dns, port, log } = options;
     this.#o = options;
+    this.self = /(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])/.exec(kernel.cgroups.of('self') ?? '')?.[0];
     this.senders = new HostSenderTable({
       cgroups: kernel.cgroups,
       parents: readParents(folder),

@@ -33,7 +33,8 @@ export function parseRedisUrl(text: string): RedisTarget {
   const url = parsed.value;
   const { addresses, db, user, password, replicas, shown } = url;
   const tls = url.tls ? tlsOf(url.ca) : undefined;
-  const place = url.master === undefined ? { ...addresses[0], ...(tls && { tls }) } : sentinels(url, tls);
+  const server = url.socket === undefined ? { ...addresses[0], ...(tls && { tls }) } : { path: url.socket };
+  const place = url.master === undefined ? server : sentinels(url, tls);
   return {
     options: { ...place, ...(user && { username: user }), ...(password && { password }), db },
     prefix: `{${url.prefix}}:`,

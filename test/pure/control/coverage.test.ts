@@ -101,6 +101,7 @@ function input(c: ContainerFacts, more: Partial<CoverageInput> = {}): CoverageIn
       state: '/var/lib/drawbridge',
       allowlists: '/etc/drawbridge/allowlists',
     },
+    isSelf: false,
     host: HOST,
     engine: {},
     ...more,
@@ -113,6 +114,12 @@ const codes = (i: CoverageInput): string[] => coverageFindings(i).map((f) => `${
 describe('coverage of a container', () => {
   it('is enforced, without a reason, when nothing weakens it', () => {
     expect(coverageOf(input(container()))).toEqual({ state: 'enforced', reasons: [] });
+  });
+
+  it('is said in one word of the container that Drawbridge itself runs in', () => {
+    const self = container({ privileges: { ...PLAIN, capAdd: ['NET_ADMIN', 'SYS_ADMIN'], pidMode: 'host' } });
+    expect(codes(input(self, { isSelf: true }))).toEqual(['itself:unenforced']);
+    expect(codes(input(self))).toContain('net-admin:partial');
   });
 
   it.each<[Partial<Privileges>, string[]]>([

@@ -37,6 +37,17 @@ describe('store.redis', () => {
         sentinel: true,
       },
     ],
+    [
+      'redis+unix://u:p@/run/redis/redis.sock?db=4&prefix=x',
+      {
+        options: { path: '/run/redis/redis.sock', db: 4, username: 'u', password: 'p' },
+        prefix: '{x}:',
+        named: [],
+        sentinel: false,
+        shown: 'redis+unix:///run/redis/redis.sock',
+      },
+    ],
+    ['redis+unix:///r.sock', { options: { path: '/r.sock', db: 0 }, prefix: '{drawbridge}:', replicas: 0 }],
   ])('%s', (url, wanted) => {
     expect(parseRedisUrl(url)).toMatchObject(wanted);
   });
@@ -47,6 +58,8 @@ describe('store.redis', () => {
     ['redis://a,b', /several hosts/],
     ['redis://h:99999', /the port "99999"/],
     ['redis://h/x', /the database "x"/],
+    ['redis+unix://h/x', /no Redis URL/],
+    ['redis+unix:///r.sock?tls=true', /"tls" is no parameter; there are prefix, replicas, db/],
     ['redis://user@h', /the password is missing/],
     ['redis://h?rplicas=1', /"rplicas" is no parameter; there are .*replicas/],
     ['redis+sentinel://h', /the master's name is missing/],
