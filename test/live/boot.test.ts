@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
@@ -9,6 +10,13 @@ const FIRST_WORDS = `wget -q -T 1 -O /dev/null http://${FORBIDDEN}/
 until wget -q -T 5 -O /dev/null http://${PERMITTED}/; do sleep 1; done
 echo reached
 sleep 1000000`;
+
+const shown = shownHere({
+  id: 'boot',
+  title: 'a container that Docker starts at boot, before it answers anybody',
+  families: ['v4'],
+  stoppedBy: 'the closed base stands before Docker does',
+});
 
 let lab: Lab;
 beforeAll(async () => {
@@ -56,6 +64,7 @@ describe('a container that Docker starts by itself at boot', () => {
     await lab.engine.start();
     await reached(2);
     expect(await lab.sniffer.count({ direction: 'out', dst: FORBIDDEN })).toBeGreaterThan(0);
+    shown.control();
   });
 
   it('with Drawbridge before Docker: nothing forbidden gets out, what is permitted does', async () => {
@@ -69,5 +78,6 @@ describe('a container that Docker starts by itself at boot', () => {
     await drawbridge.ready();
     expect(await lab.sniffer.count({ direction: 'out', dst: FORBIDDEN })).toBe(0);
     expect(await lab.sniffer.count({ direction: 'out', dst: PERMITTED })).toBeGreaterThan(0);
+    shown.held();
   });
 });

@@ -1,12 +1,14 @@
 /** The controller killed at random moments of a hundred changes, and frozen, under attack. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
 import { placeForeign, readKernel, strangers } from './chaos-kernel.js';
 import {
   type Arena,
+  control,
   enterArena,
   isAttacking,
   kernelStatus,
@@ -21,7 +23,23 @@ const CHANGES = { list: 40, grants: 40, containers: 20 } as const;
 const PATIENCE_MS = 60_000;
 /** Up to this long after it is ready, the controller is killed. */
 const LIFE_MS = 1_500;
-const FROZEN_MS = 10_000;
+/** Seconds of SIGSTOP. */
+const FROZEN = Number(process.env.FROZEN ?? 10);
+const BOTH = ['v4', 'v6'] as const;
+const shown = {
+  killed: shownHere({
+    id: 'kill-random',
+    title: 'the service killed at random moments during a hundred changes',
+    families: BOTH,
+    stoppedBy: 'what stands in the kernel is closed at every moment, and found again at the next start',
+  }),
+  frozen: shownHere({
+    id: 'service-frozen',
+    title: 'the service frozen (SIGSTOP) while others flush what holds, and containers start',
+    families: BOTH,
+    stoppedBy: 'held packets wait in a queue that nobody reads; a second layer holds what was flushed',
+  }),
+};
 
 let lab: Lab;
 let arena: Arena;
@@ -34,6 +52,8 @@ beforeAll(async () => {
   lab = await Lab.up();
   await openHost(lab);
   await placeForeign(lab);
+  expect(await control(lab)).toEqual(expect.arrayContaining(['tcp/4', 'tcp/6', 'udp/4', 'udp/6']));
+  for (const s of Object.values(shown)) s.control();
   drawbridge = lab.drawbridge({ lists: { 'moving.yaml': list([]) } });
   await drawbridge.ready();
   arena = await enterArena(lab);
@@ -148,9 +168,10 @@ describe('the controller, under attack', () => {
     expect(JSON.parse(plan.stdout)).toEqual([]);
     await waitFor('the old stream to go on', async () => (await streamed(arena)) > bytes);
     await permittedWork(arena);
+    shown.killed.held();
   });
 
-  it('frozen for 10 s, while others flush what holds: closed, and repaired when it wakes', async () => {
+  it(`frozen for ${FROZEN} s, while others flush what holds: closed, and repaired when it wakes`, async () => {
     const after = await lab.sniffer.settle();
     const { lastRepair } = await kernelStatus(drawbridge);
     drawbridge.kill('SIGSTOP');
@@ -164,7 +185,7 @@ describe('the controller, under attack', () => {
     await isAttacking(arena);
     await lab.docker('wait', fresh);
     expect(await lab.docker('logs', fresh)).not.toContain('reached');
-    await sleep(Math.max(0, FROZEN_MS - (performance.now() - frozen)));
+    await sleep(Math.max(0, FROZEN * 1000 - (performance.now() - frozen)));
     expect(await reached(arena, after)).toEqual(NOTHING);
     drawbridge.kill('SIGCONT');
     await waitFor('a repair', async () => (await kernelStatus(drawbridge)).lastRepair !== lastRepair);
@@ -172,5 +193,6 @@ describe('the controller, under attack', () => {
     await permittedWork(arena);
     expect(await reached(arena, after)).toEqual(NOTHING);
     expect(await lab.sniffer.count({ dst: '93.184.1.9', direction: 'out', after })).toBe(0);
+    shown.frozen.held();
   });
 });

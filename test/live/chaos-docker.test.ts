@@ -1,11 +1,13 @@
 /** Docker itself stopped and killed under attack, with containers that end with it and with such that live on. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
 import { placeForeign, readKernel, strangers } from './chaos-kernel.js';
 import {
   type Arena,
+  control,
   enterArena,
   isAttacking,
   NOTHING,
@@ -15,6 +17,13 @@ import {
   streamed,
 } from './chaos-support.js';
 
+const shown = shownHere({
+  id: 'docker-restart',
+  title: 'Docker stopped, killed and started again, with and without live-restore',
+  families: ['v4', 'v6'],
+  stoppedBy: 'rules and sets are ours, not Docker’s: they stand while it is away',
+});
+
 describe.each([false, true])('live-restore %s', (liveRestore) => {
   let lab: Lab;
   let arena: Arena;
@@ -23,6 +32,8 @@ describe.each([false, true])('live-restore %s', (liveRestore) => {
     lab = await Lab.up({ daemon: { 'live-restore': liveRestore } });
     await openHost(lab);
     await placeForeign(lab);
+    expect(await control(lab)).toEqual(expect.arrayContaining(['tcp/4', 'tcp/6', 'udp/4', 'udp/6']));
+    shown.control();
     drawbridge = lab.drawbridge();
     await drawbridge.ready();
     arena = await enterArena(lab);
@@ -51,5 +62,6 @@ describe.each([false, true])('live-restore %s', (liveRestore) => {
     expect(await reached(arena, after)).toEqual(NOTHING);
     expect(strangers((await readKernel(lab)).others)).toEqual(before);
     if (liveRestore) await waitFor('the old stream to go on', async () => (await streamed(arena)) > bytes);
+    shown.held();
   });
 });

@@ -1,5 +1,6 @@
 /** Somebody with root breaks what we have in the kernel, piece by piece, under attack: nothing gets out, all is repaired. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
@@ -15,6 +16,54 @@ import {
   permittedWork,
   reached,
 } from './chaos-support.js';
+
+const HELD_BY =
+  'three layers that do not know of each other; what one loses, the others hold until it is repaired';
+const BOTH = ['v4', 'v6'] as const;
+const shown = {
+  unhooked: shownHere({
+    id: 'docker-user-unhooked',
+    title: 'DOCKER-USER stands, but nothing jumps to it any more',
+    families: BOTH,
+    stoppedBy: 'our jump moves to FORWARD; the backstops hold meanwhile',
+  }),
+  others: shownHere({
+    id: 'flush-docker-user',
+    title: 'chains flushed in which others stand too (DOCKER-USER, all of filter, security)',
+    families: BOTH,
+    stoppedBy: HELD_BY,
+  }),
+  own: shownHere({
+    id: 'flush-own-chains',
+    title: 'every chain of ours emptied, one by one',
+    families: BOTH,
+    stoppedBy: HELD_BY,
+  }),
+  sets: shownHere({
+    id: 'flush-sets',
+    title: 'our sets flushed and destroyed, one by one and all at once',
+    families: BOTH,
+    stoppedBy: 'an empty set permits nothing',
+  }),
+  bridge: shownHere({
+    id: 'flush-bridge-table',
+    title: 'the tables of nft emptied and deleted',
+    families: BOTH,
+    stoppedBy: 'without a mark nothing comes in from a managed bridge',
+  }),
+  networks: shownHere({
+    id: 'docker-rearranges',
+    title: 'networks created and removed, while Docker rearranges its rules each time',
+    families: BOTH,
+    stoppedBy: 'a second rule in `security FORWARD` wants what our own rules have judged',
+  }),
+  reload: shownHere({
+    id: 'reload-all-tables',
+    title: 'every table of iptables replaced at once, as a reload of firewalld does',
+    families: BOTH,
+    stoppedBy: 'a backstop that no iptables command reaches',
+  }),
+};
 
 let lab: Lab;
 let arena: Arena;
@@ -84,7 +133,8 @@ async function holds(faults: readonly Fault[]): Promise<void> {
 
 describe('under a permanent attack', () => {
   it('control: without Drawbridge every kind of packet gets out', async () => {
-    expect(await control(lab)).toEqual(['tcp/4', 'tcp/6', 'udp/4', 'udp/6']);
+    expect(await control(lab)).toEqual(expect.arrayContaining(['tcp/4', 'tcp/6', 'udp/4', 'udp/6']));
+    for (const s of Object.values(shown)) s.control();
   });
 
   it('with Drawbridge none does, from the first instruction on', async () => {
@@ -95,7 +145,27 @@ describe('under a permanent attack', () => {
     await isAttacking(arena);
     await permittedWork(arena);
     expect(await reached(arena, after)).toEqual(NOTHING);
-    expect((await kernelStatus(drawbridge)).lastRepair).toBeNull();
+    expect((await kernelStatus(drawbridge)).lastRepair, drawbridge.logs().slice(-4000)).toBeNull();
+  });
+
+  it('DOCKER-USER stands, but nothing jumps to it', async () => {
+    const tools = ['iptables', 'ip6tables'] as const;
+    await holds(
+      tools.map((tool) => ({
+        what: `${tool} -D FORWARD -j DOCKER-USER`,
+        commands: [[tool, '-w', '-D', 'FORWARD', '-j', 'DOCKER-USER']],
+        takes: (line: string) =>
+          line === `${tool === 'iptables' ? 'ip' : 'ip6'} filter -A FORWARD -j DOCKER-USER`,
+      })),
+    );
+    for (const tool of tools)
+      await lab.inHost([tool, '-w', '-I', 'FORWARD', '-j', 'DOCKER-USER'], { check: true });
+    const back = async (): Promise<boolean> => {
+      const all = await Promise.all(tools.map((t) => lab.inHost([t, '-S', 'DOCKER-USER'])));
+      return all.every((r) => r.stdout.includes('-j DB-FORWARD'));
+    };
+    await waitFor('our jump in DOCKER-USER', back);
+    shown.unhooked.held();
   });
 
   it('chains flushed that others own', async () => {
@@ -124,6 +194,7 @@ describe('under a permanent attack', () => {
         },
       ]),
     ]);
+    shown.others.held();
   });
 
   it('our jump moves back when Docker has its own again', async () => {
@@ -148,6 +219,7 @@ describe('under a permanent attack', () => {
         mayFail: true, // some stand in one family only
       })),
     );
+    shown.own.held();
   });
 
   it('our sets flushed one by one and all at once, and destroyed', async () => {
@@ -170,6 +242,7 @@ describe('under a permanent attack', () => {
         mayFail: true,
       },
     ]);
+    shown.sets.held();
   });
 
   it('elements of the bridge table deleted, one set after the other and all at once', async () => {
@@ -206,6 +279,7 @@ describe('under a permanent attack', () => {
         commands: [['nft', 'delete', 'table', 'inet', 'drawbridge_backstop']],
       },
     ]);
+    shown.bridge.held();
   });
 
   it('networks created and removed, while Docker rearranges its rules each time', async () => {
@@ -217,6 +291,7 @@ describe('under a permanent attack', () => {
     expect(await reached(arena, after)).toEqual(NOTHING);
     await isAttacking(arena);
     await permittedWork(arena);
+    shown.networks.held();
   });
 
   it('every repair took about a second', () => {
@@ -236,6 +311,7 @@ describe('under a permanent attack', () => {
         takes: (line) => (['ip', 'ip6'] as const).some((f) => FLUSHED.some((t) => inChains(f, t)(line))),
       },
     ]);
+    shown.reload.held();
   });
 
   it('nft flush ruleset takes all layers at once: packets get out until the repair, and none after it', async () => {

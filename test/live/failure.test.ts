@@ -1,5 +1,6 @@
 /** The controller away, stopped and killed; Docker away when it starts. What must hold holds, who is observed loses nothing. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
@@ -16,6 +17,13 @@ const ALLOW = { 'drawbridge.allow': `${OPEN.v4}, [${OPEN.v6}], ${OPEN.name}, ${O
 const RESOLVER = '198.51.100.53';
 /** A crash is noticed when the heartbeat ends, 3 s after the last; the machine may be busy. */
 const NOTICED_MS = 15_000;
+
+const shown = shownHere({
+  id: 'service-crashed',
+  title: 'while the service has ended or crashed, in the first instruction of a new container',
+  families: ['v4', 'v6'],
+  stoppedBy: '`failure: closed`: what nobody has classified stays in a queue that nobody reads',
+});
 
 let lab: Lab;
 beforeAll(async () => {
@@ -77,7 +85,9 @@ describe('failure: closed', () => {
     if (signal === 'SIGTERM') expect(await asks(observed)).toBe(true);
     await waitFor('names of the observed', () => asks(observed), NOTICED_MS);
     console.log(`${signal}: an observed container's names after ${Math.round(performance.now() - began)} ms`);
-    expect(await observed.probe('tcp', CLOSED.v4, 443)).toMatchObject({ ok: true });
+    for (const to of [CLOSED.v4, CLOSED.v6])
+      expect(await observed.probe('tcp', to, 443)).toMatchObject({ ok: true });
+    shown.control(); // for whom nothing is enforced
     await lab.sniffer.clear();
 
     const came = await firstInstructions(ALLOW);
@@ -97,6 +107,7 @@ describe('failure: closed', () => {
     expect((await enforced.probe('http', `http://${OPEN.name}/`)).ok).toBe(true);
     expect(await firstInstructions(ALLOW)).toEqual([null, null, null, 'ECONNREFUSED', 'ECONNREFUSED', null]);
     expect((await enforced.probe('tcp', CLOSED.v4, 443)).ok).toBe(false);
+    shown.held();
   });
 });
 
@@ -106,6 +117,9 @@ it('failure: open: a new container passes while the controller is away, one that
   const enforced = await lab.start({ network: 'fail', labels: ALLOW });
   await waitFor('the policy', async () => (await enforced.probe('tcp', OPEN.v4, 443)).ok);
   expect((await firstInstructions(ALLOW)).slice(3, 5)).toEqual(['ECONNREFUSED', 'ECONNREFUSED']);
+  const { coverage } = JSON.parse((await drawbridge.get(`/v1/containers/${enforced.id}`)).body);
+  expect(coverage).toMatchObject({ state: 'partial', reasons: [expect.stringContaining('failure: open')] });
+  expect(drawbridge.logs()).toContain('failure: open');
   drawbridge.kill('SIGKILL');
   await drawbridge.exited();
   const fresh = async (): Promise<boolean> =>

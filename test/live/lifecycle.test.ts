@@ -2,6 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
@@ -18,6 +19,35 @@ import {
 
 const READY_MS = 90_000;
 const STREAM = { direction: 'out', dst: '93.184.1.1', dport: 19 } as const;
+
+const BOTH = ['v4', 'v6'] as const;
+const STANDS = 'nothing is taken away before what replaces it stands';
+const shown = {
+  stopped: shownHere({
+    id: 'service-stopped',
+    title: 'while the service is stopped, by a new container too',
+    families: BOTH,
+    stoppedBy: 'what nobody has classified is held by a queue that nobody reads',
+  }),
+  reloaded: shownHere({
+    id: 'service-reloaded',
+    title: 'while the configuration is read anew',
+    families: BOTH,
+    stoppedBy: STANDS,
+  }),
+  upgraded: shownHere({
+    id: 'service-upgraded',
+    title: 'while another version takes over, and while marks get another layout',
+    families: BOTH,
+    stoppedBy: STANDS,
+  }),
+  full: shownHere({
+    id: 'disk-full',
+    title: 'while the disk of its state is full',
+    families: BOTH,
+    stoppedBy: 'what cannot be kept is not acknowledged, and the kernel keeps what stands',
+  }),
+};
 
 let lab: Lab;
 let arena: Arena;
@@ -55,6 +85,7 @@ describe('under a permanent attack', () => {
   it('control: without Drawbridge every kind of packet gets out', async () => {
     const kinds = ['tcp/4', 'tcp/6', 'udp/4', 'udp/6'];
     expect(await control(lab)).toEqual(expect.arrayContaining(kinds));
+    for (const s of Object.values(shown)) s.control();
   });
 
   it('with Drawbridge none does, from the first instruction on', async () => {
@@ -88,6 +119,7 @@ describe('nothing gets out', () => {
     await late.remove();
     await held();
     await streams();
+    shown.stopped.held();
   });
 
   it('while it reads its configuration anew', async () => {
@@ -102,6 +134,7 @@ describe('nothing gets out', () => {
     await drawbridge.ready(READY_MS);
     await held();
     await streams();
+    shown.reloaded.held();
   });
 
   it('while another version takes over', async () => {
@@ -134,6 +167,7 @@ describe('nothing gets out', () => {
     // Whose flows are whose cannot be told any more: they were cut.
     await lab.docker('restart', 'worker');
     await streams();
+    shown.upgraded.held();
   });
 
   it('while rules get another prefix: nothing stays under the old one', async () => {
@@ -172,6 +206,7 @@ describe('nothing gets out', () => {
     expect((await grant('93.184.1.51:80')).status).toBe(201);
     await held();
     await streams();
+    shown.full.held();
   });
 });
 

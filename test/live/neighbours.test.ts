@@ -1,5 +1,6 @@
 /** East-west: containers of one bridge reach each other by policy, whether or not bridged packets pass iptables. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
@@ -14,6 +15,13 @@ const project = (name: string, service: string) => ({
 });
 /** Enforced, with nothing that a neighbour could be. */
 const ENFORCED = { 'drawbridge.allow': '93.184.1.1:80' };
+
+const shown = shownHere({
+  id: 'neighbour-bridge',
+  title: 'a neighbour on the same bridge, with and without br_netfilter',
+  families: ['v4', 'v6'],
+  stoppedBy: 'what passes between neighbours is lifted into FORWARD and meets the same policy',
+});
 
 let lab: Lab;
 let drawbridge: Drawbridge;
@@ -50,6 +58,7 @@ describe('control, without Drawbridge', () => {
     const c = await client('east', 'stranger');
     const { ip4, ip6 } = await db.addresses();
     expect([await attempt(c, ip4, 5432), await attempt(c, ip6, 5432)]).toEqual(['ok', 'ok']);
+    shown.control();
   });
 });
 
@@ -83,6 +92,7 @@ describe.each([
     expect(await c.probe('udp', at.ip4, 5432)).toMatchObject({ ok: false });
     expect(await c.probe('udp', at.ip6, 5432)).toMatchObject({ code: 'EACCES' });
     expect([await visitors(db, 5432), await visitors(watched, 5432)]).toEqual([0, 0]);
+    shown.held();
   });
 
   it('container:NAME and container:SERVICE open those ports and no others', async () => {

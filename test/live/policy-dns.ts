@@ -1,5 +1,6 @@
 /** Names under attack and under load: every resolver that a container could ask, and answers of every shape. */
 import { expect, it } from 'vitest';
+import type { shownHere } from '../attacks/report.js';
 import { waitFor } from '../lab/process.js';
 import type { NameRule } from '../lab/zone.js';
 import { execInside, runInside, withInside } from './inside.js';
@@ -53,7 +54,7 @@ async function askAll(place: Place, container: string, name: string, gateway: st
 const getaddrinfo = (place: Place, container: string, name: string) =>
   place.lab.exec(container, ['node', '/probe.mjs', 'http', `http://${name}/`]);
 
-export function dnsTests(where: () => Place): void {
+export function dnsTests(where: () => Place, shown?: ReturnType<typeof shownHere>): void {
   const spec = (allow: string) => ({ network: where().network, labels: { 'drawbridge.allow': allow } });
 
   it(`a rotating name never fails in ${REQUESTS} requests`, async () => {
@@ -134,6 +135,7 @@ export function dnsTests(where: () => Place): void {
       expect(Object.keys(found.tcp)).toContain('53');
     }
     expect(await lab.dns.queries('hidden.dns.test')).toEqual([]);
+    if (place.network === 'user') shown?.held();
     expect((await lab.stub.queries()).length).toBe(stub);
     await c.remove();
   });
@@ -154,6 +156,7 @@ export function dnsTests(where: () => Place): void {
       expect(Object.values(found.udp).filter((code) => code === 0).length).toBeGreaterThan(1);
       expect(Object.values(found.tcp).filter((code) => code === 0).length).toBeGreaterThan(1);
       expect((await lab.dns.queries('hidden.dns.test')).length).toBeGreaterThan(0);
+      shown?.control();
     }
     await c.remove();
   });

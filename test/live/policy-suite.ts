@@ -1,5 +1,6 @@
 /** The whole of an entry's meaning, tried on a real engine: once for each way that names are asked, on each kind of network. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { shownHere } from '../attacks/report.js';
 import type { ProbeResult, RunSpec } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
@@ -126,7 +127,8 @@ async function inside(lab: Lab, network: string): Promise<Inside> {
   return { gateway, db: { ip4, ip6 }, user: network !== 'bridge' };
 }
 
-export function policySuite(dns: Dns): void {
+/** `scan`: told when Docker's own port was found and asked, without and with Drawbridge. */
+export function policySuite(dns: Dns, scan?: ReturnType<typeof shownHere>): void {
   describe.each(['bridge', 'user'])(`names asked the ${dns} way, containers on network %s`, (network) => {
     let lab: Lab;
     let place: Place;
@@ -157,6 +159,6 @@ export function policySuite(dns: Dns): void {
     it('addresses', () => tryCases(place, addresses));
     it('lists, baseline, claims', () => tryCases(place, lists));
     it('the host and other containers', () => tryCases(place, insideCases(world)));
-    dnsTests(() => place);
+    dnsTests(() => place, scan);
   });
 }

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import { RedisServer, until } from '../kernel/redis/server.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
@@ -13,6 +14,22 @@ const SECRET = 'a-token-of-the-live-test';
 const ALLOWED = '93.184.1.1';
 const GRANTED = '93.184.1.2';
 const DENIED = '93.184.1.3';
+
+const NEVER = 'closed to every managed port, whatever the mode and the policy';
+const shown = {
+  api: shownHere({
+    id: 'drawbridge-api',
+    title: "Drawbridge's own API, by containers of every mode that may reach the host",
+    families: ['v4'],
+    stoppedBy: NEVER,
+  }),
+  redis: shownHere({
+    id: 'drawbridge-redis',
+    title: 'its Redis, by the same',
+    families: ['v4'],
+    stoppedBy: NEVER,
+  }),
+};
 
 let lab: Lab;
 let redis: RedisServer;
@@ -30,6 +47,7 @@ beforeAll(async () => {
   other = spawn('nsenter', [`--net=${lab.hostNetns}`, '--', process.execPath, '-e', listen], {
     stdio: 'ignore',
   });
+  await reachedBefore();
   drawbridge = lab.drawbridge({
     config: {
       state: join(lab.dir, 'drawbridge'),
@@ -61,6 +79,17 @@ afterAll(async () => {
   await lab?.down();
 });
 
+/** Without Drawbridge: a container reaches Redis, and what listens where the API will. */
+async function reachedBefore(): Promise<void> {
+  const listen = `require('node:net').createServer((s) => s.end()).listen(${API}, '::')`;
+  const service = await lab.start({ network: 'host', cmd: ['node', '-e', listen] });
+  const c = await lab.start({});
+  const both = async (): Promise<boolean> => (await reaches(c, HOST, API)) && (await reaches(c, HOST, REDIS));
+  await until('both ports without Drawbridge', both);
+  for (const each of [service, c]) await each.remove();
+  for (const s of Object.values(shown)) s.control();
+}
+
 async function cli(...words: string[]): Promise<string> {
   return (await lab.inHost(['redis-cli', '-h', '127.0.0.1', '-p', String(REDIS), ...words])).stdout;
 }
@@ -90,6 +119,7 @@ describe('the API on TCP, and Redis', () => {
       for (const port of [API, REDIS])
         expect([port, await reaches(of(mode), HOST, port)]).toEqual([port, false]);
       expect(await reaches(of(mode), gateway, API)).toBe(false);
+      if (mode === 'off') for (const s of Object.values(shown)) s.held();
     },
   );
 

@@ -1,6 +1,7 @@
 /** In force when the answer comes, and cut when it is taken away: live flows in both directions and families. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
@@ -16,6 +17,14 @@ const ENFORCED = { 'drawbridge.allow': '93.184.1.1:80' };
 const CUT_MS = 1_000;
 /** How long stragglers get to pick a flow up again. */
 const WATCH_MS = 4_000;
+
+const shown = shownHere({
+  id: 'established-after-revoke',
+  title:
+    'a flow that stood when its permission was taken away, in both directions, and its pick-up by stragglers',
+  families: ['v4', 'v6'],
+  stoppedBy: 'flows that nothing permits are deleted; their pairs stay cut for as long as stragglers come',
+});
 
 let lab: Lab;
 let drawbridge: Drawbridge;
@@ -84,6 +93,7 @@ describe.each(['bridge', 'user', 'plain'])('grants on network %s', (network) => 
     );
     expect(await reach(flows.container, PEER4)).toMatchObject({ code: 'ECONNREFUSED' });
     expect(await reach(flows.container, PEER6)).toMatchObject({ code: 'ECONNREFUSED' });
+    shown.held();
     await flows.container.remove();
   });
 });
@@ -141,7 +151,8 @@ describe('other ways to take away', () => {
     for (const f of [one, two])
       expect((await f.movedAfter(asked + CUT_MS)).every((flow) => flow.startsWith('six'))).toBe(true);
     for (const f of [one, two]) expect(await f.movedAfter(asked + CUT_MS)).toHaveLength(4);
-    await third.moving();
+    await third.moving(); // it lost nothing: its flows go on as those of the others would have
+    shown.control();
     for (const f of [one, two, third]) await f.container.remove();
   });
 

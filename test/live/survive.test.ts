@@ -1,5 +1,6 @@
 /** The controller goes and comes back: what is permitted goes on, what is not stays out, names are told again. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
@@ -9,6 +10,13 @@ const FORBIDDEN = ['93.184.61.9', '2600:9000:61::9'];
 const ALLOW = {
   'drawbridge.allow': 'live.sur.test:19,7777/tcp+udp, live.sur.test:80, fresh.sur.test, 93.184.60.2',
 };
+
+const shown = shownHere({
+  id: 'service-away',
+  title: 'the service stopped or crashed: new connections of a container that it knew',
+  families: ['v4', 'v6'],
+  stoppedBy: 'rules and sets stand without it, and close by themselves',
+});
 
 describe.each(['direct', 'loopback'] as const)('names asked the %s way', (dns) => {
   let lab: Lab;
@@ -46,6 +54,7 @@ describe.each(['direct', 'loopback'] as const)('names asked the %s way', (dns) =
     const free = await lab.start({ network: 'user', labels: { 'drawbridge.mode': 'off' } });
     for (const host of FORBIDDEN) expect(await free.probe('tcp', host, 80)).toMatchObject({ ok: true });
     expect(await leaked()).toBeGreaterThan(0);
+    shown.control();
     await free.remove();
   });
 
@@ -89,6 +98,7 @@ describe.each(['direct', 'loopback'] as const)('names asked the %s way', (dns) =
     await tryForbidden();
     const seen = await lab.sniffer.packets({ direction: 'out', dst: FORBIDDEN });
     expect(seen.filter((p) => p.dport !== 81)).toEqual([]);
+    shown.held();
     for (const each of [flows.container, watched]) await each.remove();
   });
 });
