@@ -1,4 +1,5 @@
 /** Through others: neighbours that forward, the host's own addresses, what is published on them, the metadata service. */
+import { join } from 'node:path';
 import type { Container } from '../lab/container.js';
 import type { Lab } from '../lab/lab.js';
 import { heard, listen, send } from './listener.js';
@@ -8,6 +9,7 @@ import { type Attempt, attackSuite, PERMITTED, seen, type Technique } from './te
 const PORT = 7000;
 const PROXY = 3128;
 const BOTH: readonly Family[] = ['v4', 'v6'];
+const FRAME = join(import.meta.dirname, 'programs', 'frame.mjs');
 const ALIAS = { v4: '10.77.0.1', v6: 'fdc0:77::1' } as const;
 const HOST = { v4: '192.0.2.2', v6: '2001:db8:fff0::2' } as const;
 const FORWARDS = ['--sysctl', 'net.ipv4.ip_forward=1', '--sysctl', 'net.ipv6.conf.all.forwarding=1'];
@@ -89,6 +91,7 @@ async function prepare(lab: Lab): Promise<void> {
   await lab.docker('network', 'create', '--ipv6', 'side');
   await lab.inHost(['ip', 'address', 'add', `${ALIAS.v4}/32`, 'dev', 'lo'], { check: true });
   await lab.inHost(['ip', 'address', 'add', `${ALIAS.v6}/128`, 'dev', 'lo'], { check: true });
+  await lab.inHost(['sysctl', '-qw', 'net.ipv4.conf.all.route_localnet=1'], { check: true });
   const on = (p: number): string[] => ['-p', `${p}:${PORT}`, '-p', `${p}:${PORT}/udp`];
   const labels = { 'drawbridge.mode': 'enforce', 'drawbridge.allow': `${PERMITTED.v4}:80` };
   service = await listen(lab, { network: 'host', ports: [PORT], proxy: PROXY });
@@ -169,6 +172,21 @@ attackSuite('relays', { attacker: { labels: { 'drawbridge.allow': ALLOW } }, pre
     title: 'a service of the host, at its IPv4 address written as IPv6',
     stoppedBy: HOST_ENTRY,
     ...to(() => [`::ffff:${HOST.v4}`], PORT, ['v4']),
+  },
+  {
+    id: 'host-loopback',
+    title: "a service at the host's 127.0.0.1, where route_localnet is on",
+    stoppedBy: 'INPUT: packets of managed ports to 127.0.0.0/8 are not the host’s own',
+    families: ['v4'],
+    attack: async (a) => {
+      const { ip4, mac } = await a.attacker.addresses();
+      const { stdout } = await a.lab.inHost(['ip', '-j', 'link', 'show', 'dev', 'docker0'], { check: true });
+      const [{ address: dstMac }]: [{ address: string }] = JSON.parse(stdout);
+      const frame = { device: 'eth0', srcMac: mac, dstMac, src: ip4, dst: '127.0.0.1', port: PORT };
+      const r = await a.asRoot(process.execPath, FRAME, JSON.stringify({ ...frame, text: a.tag }));
+      if (!r.stdout.includes('"sent":true')) throw new Error(`nothing sent: ${r.stdout}${r.stderr}`);
+    },
+    reached: (a) => heard(a, service),
   },
   {
     id: 'hairpin-far',
