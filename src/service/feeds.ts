@@ -95,18 +95,18 @@ export class Feeds implements AsyncDisposable {
     return this.#runner.feeds.map((feed) => this.#view(feed));
   }
 
-  /** Throws RefusedError: not-found, or not-in-force while the store does not answer. */
+  /** Throws RefusedError: not-found, or not-in-force (the store does not answer, the kernel does not take it). */
   async sync(name: string, how: SyncHow): Promise<FeedSync> {
     const feed = this.#runner.named(name);
     await this.#starting;
-    try {
-      const { outcome } = await feed.sync(how);
-      return { outcome, feed: this.#view(feed) };
-    } catch (e) {
-      if (!(e instanceof StoreError)) throw e;
-      const remedy = 'what was in force stays so; try again when the store answers';
-      throw new RefusedError({ kind: 'not-in-force', detail: e.message, remedy });
+    const { outcome } = await feed.sync(how).catch(awayText);
+    const { trouble } = this.#force;
+    if (outcome === 'attempted' && trouble !== '') {
+      const remedy = 'what was in force before stays so; it is tried again by itself';
+      const detail = `the feed was tried, and what it brought is not in force yet: ${trouble}`;
+      throw new RefusedError({ kind: 'not-in-force', detail, remedy });
     }
+    return { outcome, feed: this.#view(feed) };
   }
 
   /** Throws RefusedError (invalid). */
@@ -210,6 +210,12 @@ export class Feeds implements AsyncDisposable {
     }
     return this.#resolvers;
   }
+}
+
+function awayText(e: unknown): never {
+  if (!(e instanceof StoreError)) throw e;
+  const remedy = 'what was in force stays so; try again when the store answers';
+  throw new RefusedError({ kind: 'not-in-force', detail: e.message, remedy });
 }
 
 function nameOf(query: string): string {

@@ -20,6 +20,8 @@ export interface ThreatForceOptions {
 interface Held {
   readonly spec: FeedSpec;
   readonly data: FeedData;
+  /** Members of kernel sets that it comes to alone (a range may be dozens), and names; or its entries, if they are more. */
+  readonly size: number;
 }
 export type Subtraction = MergeResult['subtracted'][number];
 
@@ -56,7 +58,9 @@ export class ThreatForce implements AsyncDisposable {
 
   /** Resolves when the feed's version is in force; rejects when it is not yet (that is tried again by itself). */
   async put(spec: FeedSpec, data: FeedData): Promise<void> {
-    this.#waiting.set(spec.name, { spec, data });
+    const alone = await this.#o.merge({ feeds: [columnsOf(data)], protect: [] });
+    const size = Math.max(alone.entries + data.counts.names, data.counts.entries);
+    this.#waiting.set(spec.name, { spec, data, size });
     this.#takeIn();
     await this.#changed();
   }
@@ -91,7 +95,7 @@ export class ThreatForce implements AsyncDisposable {
   leftOut(feed: string): string | undefined {
     const waiting = this.#waiting.get(feed);
     if (!waiting) return undefined;
-    return `its ${waiting.data.counts.entries} entries would make more than threats.maxEntries, ${this.#o.maxEntries}, of all feeds together`;
+    return `its ${waiting.size} members and names would make more than threats.maxEntries, ${this.#o.maxEntries}, of all feeds together`;
   }
 
   subtracted(feed: string): readonly Subtraction[] {
@@ -124,9 +128,9 @@ export class ThreatForce implements AsyncDisposable {
   }
 
   #fitting(): [string, Held] | undefined {
-    return [...this.#waiting].find(([name, { data }]) => {
+    return [...this.#waiting].find(([name, { size }]) => {
       const others = [...this.#held.values()].filter(({ spec }) => spec.name !== name);
-      const sum = others.reduce((all, other) => all + other.data.counts.entries, data.counts.entries);
+      const sum = others.reduce((all, other) => all + other.size, size);
       return sum <= this.#o.maxEntries;
     });
   }

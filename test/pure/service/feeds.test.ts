@@ -200,7 +200,7 @@ describe('what is in force', () => {
   it('is published anew until it is taken; that is told', async () => {
     host.failure = new Error('the kernel says no');
     await host.start(threats());
-    await host.sync('feed');
+    await expect(host.sync('feed')).rejects.toThrow(/is not in force yet: the kernel says no/);
     expect(host.published).toEqual([]);
     expect(host.feeds.status().alerts[0]).toBe('not in force: the kernel says no');
     expect(host.told(/not in force as they should be/)).toBe(1);
@@ -250,6 +250,16 @@ describe('what is in force', () => {
     body = `${GOOD}${GOOD.replaceAll('203.0', '203.1')}`;
     expect((await host.sync('feed')).feed.reason).toMatch(/602? entries; 302 is the limit|302/);
     expect(host.blocks('203.0.0.150')).toBe(true);
+  });
+
+  it('counts what ranges come to: none makes more of itself than it says', async () => {
+    body = '203.0.0.1-203.0.0.254\n203.0.2.1-203.0.2.254\n';
+    await host.start(threats({ maxEntries: 20 }));
+    expect((await host.sync('feed')).feed).toMatchObject({
+      status: 'left-out',
+      reason: expect.stringMatching(/its 28 members/),
+    });
+    expect(host.members).toBe(0);
   });
 
   it('of another address or format under the same name begins anew, the old version in force until then', async () => {
