@@ -61,14 +61,30 @@ function single(address: string): Range[] {
 /** Addresses of the neighbours that a container knows by this name (its networks' DNS names), as Docker's resolver would say. */
 export function localName(view: DockerView, self: ContainerFacts, name: string): string[] | undefined {
   const wanted = name.toLowerCase();
-  const found = self.endpoints.flatMap((e) =>
+  const containers = self.endpoints.flatMap((e) =>
     [...view.containers.values()].flatMap((c) =>
       c.endpoints
         .filter((x) => x.networkId === e.networkId && knownAs(view, c, x.networkId, x.dnsNames, wanted))
         .flatMap((x) => [x.ip4, x.ip6].filter((a) => a !== undefined)),
     ),
   );
+  const found = containers.length > 0 ? containers : serviceName(view, self, wanted);
   return found.length > 0 ? [...new Set(found)] : undefined;
+}
+
+const STACK = 'com.docker.stack.namespace';
+
+/** Of a swarm: its services on networks that both share; those of its own stack by their short name, too. */
+function serviceName(view: DockerView, self: ContainerFacts, wanted: string): string[] {
+  const stack = self.labels[STACK]?.toLowerCase();
+  const inStack = wanted.replace(/^(tasks\.)?/, (tasks) => `${tasks}${stack}_`);
+  return self.endpoints.flatMap((e) => {
+    const services = view.networks.get(e.networkId)?.services ?? {};
+    const named = (name: string): readonly string[] =>
+      Object.hasOwn(services, name) ? (services[name] ?? []) : [];
+    const own = named(wanted);
+    return own.length > 0 || stack === undefined ? own : named(inStack);
+  });
 }
 
 /** The default bridge has no names (as with Docker); elsewhere name, aliases, short id and "NAME.NETWORK" work. */

@@ -13,6 +13,8 @@ export function isLocal(network: NetworkFacts): boolean {
   return network.scope === 'local' && network.driver !== 'host' && network.driver !== 'null';
 }
 
+export const isOverlay = (network: NetworkFacts): boolean => network.driver === 'overlay';
+
 function isDefaultBridge(network: NetworkFacts): boolean {
   return network.options['com.docker.network.bridge.default_bridge'] === 'true';
 }

@@ -50,6 +50,10 @@ export class Engine {
   network(id: string): Promise<unknown> {
     return this.#get(`/networks/${encodeURIComponent(id)}?`, {});
   }
+  /** With the services of the swarm and their tasks, of all hosts. */
+  networkServices(id: string): Promise<unknown> {
+    return this.#get(`/networks/${encodeURIComponent(id)}?`, { verbose: true });
+  }
   image(id: string): Promise<unknown> {
     return this.#get(`/images/${encodeURIComponent(id)}/json?`, {});
   }

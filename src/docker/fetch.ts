@@ -1,11 +1,12 @@
 /** Asks the engine for what the state wants, and puts the answers where they belong. */
 import type { Logger } from '../ports.js';
-import { isLocal, type Want } from './endpoints.js';
+import { isLocal, isOverlay, type Want } from './endpoints.js';
 import { DockerError, type Engine } from './engine.js';
 import { type Listed, readContainers, readImageLabels, readInspect } from './inspect.js';
 import type { Notes } from './labels.js';
 import { type InspectedNetwork, readNetwork, readNetworks } from './networks.js';
 import { eachOf, KeyedRunner } from './schedule.js';
+import { readServices } from './services.js';
 import type { DockerState, Outcome } from './state.js';
 
 export interface FetcherParts {
@@ -83,6 +84,7 @@ export class Fetcher {
         this.want(member.wants);
         changed = member.changed || changed;
       });
+      for (const n of facts.filter(isOverlay)) changed = (await this.#services(n.id)) || changed;
       return outcome.changed || changed;
     });
   }
@@ -90,7 +92,20 @@ export class Fetcher {
   async network(id: string): Promise<InspectedNetwork | undefined> {
     const { inspected, ...outcome } = await this.#member(id);
     this.#parts.publish(outcome, `network ${id.slice(0, 12)}`);
+    if (inspected && isOverlay(inspected.network)) {
+      const changed = await this.#services(inspected.network.id);
+      this.#parts.publish({ changed, wants: [] }, `services ${id.slice(0, 12)}`);
+    }
     return inspected;
+  }
+
+  /** Of them no event tells: tasks of other hosts come with the next list. True: they have changed. */
+  async #services(id: string): Promise<boolean> {
+    const json = await found(this.#parts.engine.networkServices(id)).catch((err: unknown) => {
+      this.#parts.log.warn({ err, network: id }, 'services of an overlay stay as they were last told');
+      return undefined;
+    });
+    return json !== undefined && this.#parts.state.services(id, readServices(json));
   }
 
   #member(id: string): Promise<Outcome & { readonly inspected: InspectedNetwork | undefined }> {

@@ -92,6 +92,12 @@ export class DockerState {
     return { changed, wants };
   }
 
+  /** Names of a network's services; true: they are others than before. */
+  services(id: string, services: NonNullable<NetworkFacts['services']>): boolean {
+    const known = this.networks.get(id);
+    return known !== undefined && this.#takeNetwork({ ...known, services }, this.seq);
+  }
+
   inspected(inspected: Inspected, begun: number, now: number): Outcome {
     const t = this.containers.get(inspected.id);
     if (!t) return { changed: false, wants: [] };
@@ -192,8 +198,10 @@ export class DockerState {
 
   #takeNetwork(facts: NetworkFacts, begun: number): boolean {
     if (this.#endedSince(facts.id, begun)) return false;
-    const changed = JSON.stringify(this.networks.get(facts.id)) !== JSON.stringify(facts);
-    if (changed) this.networks.set(facts.id, facts);
+    const known = this.networks.get(facts.id);
+    const next = known?.services ? { ...facts, services: facts.services ?? known.services } : facts;
+    const changed = JSON.stringify(known) !== JSON.stringify(next);
+    if (changed) this.networks.set(facts.id, next);
     return changed;
   }
 

@@ -71,6 +71,8 @@ export interface NetworkFacts {
   readonly gateways: readonly string[];
   readonly labels: Readonly<Record<string, string>>;
   readonly options: Readonly<Record<string, string>>;
+  /** Names of a swarm's services and tasks there (lower case), and their addresses; absent: not told. */
+  readonly services?: Readonly<Record<string, readonly string[]>>;
 }
 /** What Docker says, whole, at one moment. Maps are keyed by full id. */
 export interface DockerView {

@@ -1,0 +1,97 @@
+import { describe, expect, it } from 'vitest';
+import { localName } from '../../../src/control/neighbours.js';
+import { readInspect } from '../../../src/docker/inspect.js';
+import { readNetwork, readNetworks } from '../../../src/docker/networks.js';
+import { readServices } from '../../../src/docker/services.js';
+import { DockerState } from '../../../src/docker/state.js';
+import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/model/container.js';
+import { containerInspect, ID, networkInspect } from './samples.js';
+
+const OVER = ID('e');
+const overlay = (more: object = {}) =>
+  networkInspect({ Id: OVER, Name: 'over', Driver: 'overlay', Scope: 'swarm', Containers: {}, ...more });
+const task = (name: string, address: string) => ({ Name: name, EndpointID: 'x', EndpointIP: address });
+/** As `GET /networks/ID?verbose=true` says it: dnsrr has no address of its own, "" holds what is no service's. */
+const VERBOSE = overlay({
+  Services: {
+    '': { VIP: '<nil>', Tasks: [task('tool', '10.0.1.5')] },
+    Crew: {
+      VIP: '<nil>',
+      Ports: [],
+      Tasks: [task('Crew.1.abc', '10.0.1.2'), task('Crew.2.def', '10.0.1.3')],
+    },
+    shop_db: { VIP: '10.0.1.9', Tasks: [task('shop_db.1.ghi', '10.0.1.10')] },
+    idle: { VIP: '', Tasks: [] },
+  },
+});
+
+describe('services of an overlay', () => {
+  it('by name, by task, and all tasks of one', () => {
+    expect(readServices(VERBOSE)).toEqual({
+      tool: ['10.0.1.5'],
+      crew: ['10.0.1.2', '10.0.1.3'],
+      'crew.1.abc': ['10.0.1.2'],
+      'crew.2.def': ['10.0.1.3'],
+      'tasks.crew': ['10.0.1.2', '10.0.1.3'],
+      shop_db: ['10.0.1.9'],
+      'shop_db.1.ghi': ['10.0.1.10'],
+      'tasks.shop_db': ['10.0.1.10'],
+    });
+  });
+
+  it.each([
+    [undefined],
+    [{}],
+    [{ Services: null }],
+    [{ Services: { a: 7, b: { Tasks: [1, { EndpointIP: 'x' }] } } }],
+  ])('nothing of %j', (json) => expect(readServices(json)).toEqual({}));
+
+  it('stay when a list tells the network without them', () => {
+    const s = new DockerState();
+    const plain = readNetworks([overlay()], []) ?? [];
+    s.networkList(plain, 0);
+    expect(s.services(OVER, readServices(VERBOSE))).toBe(true);
+    expect(s.services(OVER, readServices(VERBOSE))).toBe(false);
+    expect(s.networkList(plain, 0).changed).toBe(false);
+    expect(s.networks.get(OVER)?.services).toHaveProperty('crew');
+    expect(s.services(ID('d'), {})).toBe(false);
+  });
+
+  it('a member of an overlay is looked for at its gateway, of a bridge not', () => {
+    const s = new DockerState();
+    s.networkList(readNetworks([overlay(), networkInspect()], []) ?? [], 0);
+    const wants = (network: string): string[] =>
+      s.event({ kind: 'attach', action: 'connect', network, id: ID('a') }, 1).wants.map((w) => w.id);
+    expect(wants(OVER)).toContain('docker_gwbridge');
+    expect(wants(ID('f'))).not.toContain('docker_gwbridge');
+  });
+});
+
+describe('names that a member of an overlay may ask', () => {
+  const network = readNetwork(overlay(), [])?.network as NetworkFacts;
+  const view = {
+    containers: new Map(),
+    networks: new Map([[OVER, { ...network, services: readServices(VERBOSE) }]]),
+  } as unknown as DockerView;
+  const asker = (labels: Record<string, string> = {}, networkId = OVER): ContainerFacts => ({
+    ...(readInspect(containerInspect()) as unknown as ContainerFacts),
+    labels,
+    endpoints: [{ networkId, mac: '', ip4: '10.0.1.7', dnsNames: [] }],
+  });
+  const ask = (name: string, who = asker()): string[] | undefined => localName(view, who, name);
+  const mate = asker({ 'com.docker.stack.namespace': 'shop' });
+
+  it('services and tasks, of its own networks alone', () => {
+    expect(ask('crew')).toEqual(['10.0.1.2', '10.0.1.3']);
+    expect(ask('TASKS.Crew')).toEqual(['10.0.1.2', '10.0.1.3']);
+    expect(ask('crew.1.abc')).toEqual(['10.0.1.2']);
+    expect(ask('crew', asker({}, ID('f')))).toBeUndefined();
+    expect(ask('constructor')).toBeUndefined();
+  });
+
+  it('by the short name within a stack', () => {
+    expect(ask('db', mate)).toEqual(['10.0.1.9']);
+    expect(ask('tasks.db', mate)).toEqual(['10.0.1.10']);
+    expect(ask('db')).toBeUndefined();
+  });
+});
