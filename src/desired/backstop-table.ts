@@ -16,11 +16,21 @@ export function backstopProgram({ marks }: Shape): NftProgram {
   chain forward { type filter hook forward priority 200; policy accept; }
   chain input { type filter hook input priority 200; policy accept; }`,
     rules: new Map([
-      ['forward', chain(marks, [])],
+      ['forward', [neverRouted(marks), ...chain(marks, [])]],
       ['input', chain(marks, ['icmpv6 type { 133, 135, 136 } accept'])],
     ]),
   };
 }
+
+/** What the bridge table takes for neighbour discovery has no mark, and is never routed (RFC 4861 6.1, 7.1: hop limit 255). */
+const neverRouted = (marks: Marks): string =>
+  `meta iifkind "bridge" meta mark & ${hex(marks.identity)} == 0 icmpv6 type { 133, 135, 136 } ip6 hoplimit != 255 drop`;
+
+/**
+ * They can send a packet elsewhere than its rules were asked for (source routes, segment routing through the host), or
+ * carry what no rule looks at. IPv6: hop-by-hop, routing, authentication, destination; fragments are whole by now.
+ */
+const EXTENDED: readonly string[] = ['ip hdrlength != 5 drop', 'ip6 nexthdr { 0, 43, 51, 60 } drop'];
 
 function chain(marks: Marks, first: readonly string[]): string[] {
   const unjudged = (bit: number): string =>
@@ -28,6 +38,7 @@ function chain(marks: Marks, first: readonly string[]): string[] {
   return [
     `meta mark & ${hex(marks.enforced)} == 0 accept`,
     ...first,
+    ...EXTENDED,
     unjudged(marks.unknown),
     'ct state established accept',
     'meta l4proto { icmp, ipv6-icmp } ct state related accept',

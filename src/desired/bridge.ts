@@ -103,11 +103,18 @@ const DECLARATIONS = `
   chain ports { type filter hook prerouting priority -300; policy accept; }`;
 
 /**
+ * What Linux sends at most, IP header included: ARP; solicitations and advertisements with one option of eight bytes;
+ * a listener report of sixteen groups. More would be something that one neighbour tells another.
+ */
+const LONGEST = { arp: 28, discovery: 72, report: 376 } as const;
+
+/**
  * Neighbour discovery (RFC 4861): an enforced port speaks of its own addresses only, so that nobody is told that another's
  * are behind it. Probes of a known neighbour come from the link-local address (net/ipv6/ndisc.c, ndisc_send_ns), whose
  * host part we do not know: it may speak of any but the one that Docker gives its bridges.
  */
 const DISCOVERY: readonly string[] = [
+  `iif @strict meta length > ${LONGEST.discovery} drop`,
   'icmpv6 type 135 meta mark set iif . ether saddr . ip6 saddr map @id6 meta mark set 0 accept',
   'icmpv6 type 136 meta mark set iif . ether saddr . icmpv6 taddr map @id6 meta mark set 0 accept',
   'iif != @strict accept',
@@ -135,6 +142,7 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
       [
         'senders',
         [
+          `iif @strict meta length > ${LONGEST.arp} drop`,
           'meta mark set iif . arp saddr ether . arp saddr ip map @id4 meta mark set 0 accept',
           'iif != @strict accept',
           'arp saddr ip 0.0.0.0 iif . ether saddr @macs accept',
@@ -142,7 +150,15 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
         ],
       ],
       ['discovery', DISCOVERY],
-      ['membership', ['iif . ether saddr @macs accept', 'iif @strict drop', 'accept']],
+      [
+        'membership',
+        [
+          `iif @strict meta length > ${LONGEST.report} drop`,
+          'iif . ether saddr @macs accept',
+          'iif @strict drop',
+          'accept',
+        ],
+      ],
       ['route', ['ether daddr set iif map @up meta pkttype set host accept', 'drop']],
       [
         'lift',
@@ -169,7 +185,7 @@ function portRules(marks: Marks): string[] {
   return [
     'meta iifkind != "veth" accept',
     'iif @exempt accept',
-    'ether type ip6 icmpv6 type { 133, 135, 136 } goto discovery',
+    'ether type ip6 ip6 hoplimit 255 icmpv6 type { 133, 135, 136 } goto discovery',
     'ether type ip6 ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } goto membership',
     'ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift',
     'ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto lift',

@@ -28,7 +28,7 @@ export function constantChains(
   family: Family,
 ): Chains {
   return new Map([
-    [names.forward, forwardChain(shape, names, closed)],
+    [names.forward, forwardChain(shape, names, closed, family)],
     [names.toManaged, toManagedChain(names, family)],
     [names.hold, holdChain(shape, names, family)],
     [names.ok, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'return' })]],
@@ -39,11 +39,26 @@ export function constantChains(
   ]);
 }
 
+/** Bytes that an echo request of an enforced container may carry; ping sends 56, Windows 32. Later ones of a flow as well. */
+const ECHO_PAYLOAD = 128;
+const ECHO_HEADERS = { 4: 20 + 8, 6: 40 + 8 } as const;
+const bigEcho = (shape: Shape, names: Names, family: Family): Rule =>
+  rule(
+    [
+      { k: 'proto', proto: 'icmp' },
+      { k: 'icmpType', type: 'echo-request' },
+      { k: 'longer', than: ECHO_HEADERS[family] + ECHO_PAYLOAD },
+      { k: 'mark', value: shape.marks.enforced, mask: shape.marks.enforced },
+    ],
+    { k: 'goto', chain: names.no },
+  );
+
 /** Unknown ports before established: a new container must not ride on flows that an earlier holder of its address left. */
-function forwardChain(shape: Shape, names: Names, closed: readonly Place[]): Rule[] {
+function forwardChain(shape: Shape, names: Names, closed: readonly Place[], family: Family): Rule[] {
   const { marks } = shape;
   return [
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
+    bigEcho(shape, names, family),
     rule([ESTABLISHED], { k: 'return' }),
     rule(RELATED_ERROR, { k: 'return' }),
     rule([], { k: 'jump', chain: names.threat }),
@@ -64,6 +79,8 @@ function toManagedChain(names: Names, family: Family): Rule[] {
     rule([], { k: 'jump', chain: names.from }),
     rule([{ k: 'set', set: set('enf'), dir: 'dst', not: true }], { k: 'return' }),
     ...neighbourDiscovery(family),
+    // what a helper of conntrack expects is DNATed too: a container could have it expect anybody
+    rule([{ k: 'ct', states: ['RELATED'] }], { k: 'drop' }),
     rule([{ k: 'ct', states: ['DNAT'] }], { k: 'return' }),
     rule([{ k: 'set', set: set('cut'), dir: 'dst,dst,src' }], { k: 'drop' }),
     rule([{ k: 'proto', proto: 'tcp' }, { k: 'syn' }, published], { k: 'return' }),

@@ -14,6 +14,8 @@ export type Match =
   | { readonly k: 'syn' }
   /** DNATed, and sent to one of these ports before that. */
   | { readonly k: 'sentTo'; readonly port: PortRange }
+  /** Bytes of the whole packet, IP header included. */
+  | { readonly k: 'longer'; readonly than: number }
   /** An address or a network. */
   | { readonly k: 'dst'; readonly address: string }
   /** What a bridge received comes in through the bridge. */
@@ -111,6 +113,8 @@ function renderMatch(m: Match, family: Family): string {
       return `-d ${m.address}`;
     case 'in':
       return `-i ${m.device}`;
+    case 'longer':
+      return `-m length --length ${m.than + 1}:65535`;
     case 'toHost':
       return '-m addrtype --dst-type LOCAL';
     case 'cgroup':

@@ -95,6 +95,7 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
       return p.cgroup === m.path || (p.cgroup?.startsWith(`${m.path}/`) ?? false);
     case 'unrouted':
     case 'srcLocal':
+    case 'longer': // what is asked about is a flow's first packet of usual length
       return false;
     case 'limit':
       return true;

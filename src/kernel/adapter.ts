@@ -9,6 +9,7 @@ import { HostAddresses } from './host-addresses.js';
 import { type HostSaid, hostSaid } from './host-marks.js';
 import { LinkCache } from './link-cache.js';
 import { Addresses } from './netlink/addresses.js';
+import { Bridges } from './netlink/bridges.js';
 import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
 import { BulkSets } from './netlink/ipset-bulk.js';
@@ -36,6 +37,9 @@ export class KernelAdapter implements AsyncDisposable {
   readonly bulk = new BulkSets();
   readonly cgroups = new Cgroups();
   readonly own: HostAddresses;
+  readonly #bridges = new Bridges();
+  /** Bridges that have been seen to, by index. */
+  #held: ReadonlySet<number> = new Set();
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
 
@@ -105,6 +109,13 @@ export class KernelAdapter implements AsyncDisposable {
     this.#plane.invalidate();
   }
 
+  /** Each of these bridges, once: it learns a bounded number of MACs, from frames that have been judged alone. */
+  holdBridges(names: readonly string[]): void {
+    const indexes = names.map((n) => this.#cache.indexOf(n)).filter((i) => i !== undefined);
+    for (const index of indexes) if (!this.#held.has(index)) this.#bridges.hold(index);
+    this.#held = new Set(indexes);
+  }
+
   async members(set: string): Promise<ReadonlyMap<string, number> | undefined> {
     const members = await this.sets.members(set);
     return members && new Map(members.map((m) => [m.address, m.timeout ?? 0]));
@@ -146,6 +157,7 @@ export class KernelAdapter implements AsyncDisposable {
     this.#monitor?.close();
     this.linkTable.close();
     this.addressTable.close();
+    this.#bridges.close();
     this.sets.close();
     this.flows.close();
     this.bulk.close();

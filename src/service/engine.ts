@@ -230,7 +230,11 @@ export class Engine {
       policyOf: this.policies.policyOf,
       eastWest: this.policies.eastWest,
       hosts: this.hostMode.senders,
-      beforeRules: (input) => this.hostMode.resolvers.sync(input),
+      beforeRules: (input) => {
+        // a bridge with other ports than containers' is somebody's, who may have many behind them
+        this.kernel.holdBridges(input.bridges.filter((b) => !b.mixed).map((b) => b.name));
+        return this.hostMode.resolvers.sync(input);
+      },
       isManaged: this.policies.isManaged,
       foreign: this.#foreign,
       unattributed: this.policies.unattributed,

@@ -6,7 +6,9 @@ import { Cgroups } from '../kernel/cgroups.js';
 import { exec } from '../kernel/exec.js';
 import { type Found, isUntouched, readChains } from '../kernel/found.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
+import { Bridges } from '../kernel/netlink/bridges.js';
 import { NetlinkError } from '../kernel/netlink/errors.js';
+import { Links } from '../kernel/netlink/links.js';
 import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { teardownPrefix, teardownRules } from '../kernel/teardown.js';
 import { readParents } from './host-mode.js';
@@ -83,8 +85,17 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
   } finally {
     addresses.close();
   }
+  removed.push(...(await releaseBridges()));
   removed.push(...tidyNamespaces(config.state), ...removeParents(config.state));
   return removed;
+}
+
+/** Bridges learn MACs as they did. */
+async function releaseBridges(): Promise<string[]> {
+  using links = new Links();
+  using bridges = new Bridges();
+  const all = (await links.list()).filter((l) => l.kind === 'bridge');
+  return all.filter((l) => bridges.release(l.index)).map((l) => `bound on what bridge ${l.name} learns`);
 }
 
 /** Cgroups that we made for Docker's containers, while nothing is in them. */

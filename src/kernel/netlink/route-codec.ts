@@ -4,6 +4,7 @@ import {
   attribute,
   cString,
   type Decoded,
+  nested,
   parseAttributes,
   readCString,
   readI32le,
@@ -34,6 +35,11 @@ const LINK = {
   targetNamespaceId: 46,
 } as const;
 const INFO_KIND = 1;
+const INFO_DATA = 2;
+/** IFLA_BR_MULTI_BOOLOPT (Linux >= 5.0), IFLA_BR_FDB_MAX_LEARNED (Linux >= 6.7). */
+const BRIDGE = { options: 46, maxLearned: 49 } as const;
+/** BR_BOOLOPT_NO_LL_LEARN. */
+const NO_LINK_LOCAL_LEARN = 1;
 const SKIP_STATISTICS = 1 << 3;
 const IFF_UP = 1;
 const ADDRESS = { address: 1, local: 2 } as const;
@@ -103,6 +109,38 @@ export function decodeLink(body: Buffer): Decoded<Link> {
       ...given('alias', readCString(attributes.get(LINK.alias))),
     },
   };
+}
+
+/** How a bridge learns MACs. Undefined: the kernel has no such setting. */
+export interface Learning {
+  /** How many at most, 0: any number. */
+  readonly bound?: number;
+  /** From frames to 01-80-C2-00-00-0X too, which it does not pass on. */
+  readonly linkLocal?: boolean;
+}
+/** Undefined: no bridge. */
+export function decodeLearning(body: Buffer): Learning | undefined {
+  const info = parseAttributes(parseAttributes(body, IFINFOMSG).get(LINK.info));
+  if (readCString(info.get(INFO_KIND)) !== 'bridge') return undefined;
+  const data = parseAttributes(info.get(INFO_DATA));
+  const options = data.get(BRIDGE.options)?.readUInt32LE(0);
+  return {
+    ...given('bound', readU32le(data.get(BRIDGE.maxLearned))),
+    ...given('linkLocal', options === undefined ? undefined : (options & NO_LINK_LOCAL_LEARN) === 0),
+  };
+}
+export function learningBody(index: number, to: Learning): Buffer {
+  const header = Buffer.alloc(IFINFOMSG);
+  header.writeInt32LE(index, 4);
+  const option = Buffer.concat([u32le(to.linkLocal ? 0 : NO_LINK_LOCAL_LEARN), u32le(NO_LINK_LOCAL_LEARN)]);
+  const data = [
+    ...(to.linkLocal === undefined ? [] : [attribute(BRIDGE.options, option)]),
+    ...(to.bound === undefined ? [] : [attribute(BRIDGE.maxLearned, u32le(to.bound))]),
+  ];
+  return Buffer.concat([
+    header,
+    nested(LINK.info, attribute(INFO_KIND, cString('bridge')), nested(INFO_DATA, ...data)),
+  ]);
 }
 
 function given<K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } {
