@@ -5,9 +5,10 @@
  * KILLS before and after each step (both), SEED.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { attackFiles, sourceOf } from '../test/attacks/files.js';
 import { type Finding, techniqueIds } from '../test/attacks/report.js';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -28,16 +29,6 @@ interface Row {
   readonly verdict: 'held' | 'OUT' | 'not stopped' | 'not run';
   readonly good: boolean;
 }
-
-const testsIn = (folder: string): string[] =>
-  readdirSync(join(ROOT, folder))
-    .filter((f) => f.endsWith('.test.ts'))
-    .map((f) => `${folder}/${f}`);
-const sourceOf = (file: string): string => readFileSync(join(ROOT, file), 'utf8');
-const suiteFiles = (): string[] => [
-  ...testsIn('test/attacks'),
-  ...testsIn('test/live').filter((f) => sourceOf(f).includes('attacks/report.js')),
-];
 
 function run(files: readonly string[], reportFile: string): Promise<number> {
   const vitest = join(ROOT, 'node_modules', '.bin', 'vitest');
@@ -113,7 +104,7 @@ for (const f of asked.filter((a) => !existsSync(join(ROOT, a)))) {
   process.stderr.write(`attacks: there is no file ${f}: name test files from the top of the repository\n`);
   process.exit(2);
 }
-const files = asked.length > 0 ? asked : suiteFiles();
+const files = asked.length > 0 ? asked : attackFiles();
 const dir = mkdtempSync(join(tmpdir(), 'drawbridge-attacks-'));
 try {
   const reportFile = join(dir, 'report');

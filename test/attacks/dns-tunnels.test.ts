@@ -1,7 +1,7 @@
 /** Data in questions: whatever is asked, of whomever, a name that is not permitted reaches no resolver. */
 import { ask, type Query } from './dns.js';
 import type { Family } from './report.js';
-import { type Attempt, asked, attackSuite, PERMITTED, seen, type Technique } from './technique.js';
+import { type Attempt, asked, attackSuite, type How, PERMITTED, seen } from './technique.js';
 
 const OURS = 'tunnel.test';
 /** Permitted to the attacker: what rides on questions for it must not get out with them. */
@@ -15,7 +15,7 @@ const CHAIN = "the container's chain: no entry for that address and port";
 const secret = (a: Attempt): string => `${a.tag}.${OURS}`;
 const inPayload = (a: Attempt): Promise<boolean> => seen(a, { payloadIncludes: a.tag });
 type Shape = (a: Attempt) => Query;
-const shaped = (shape: Shape, reached = asked): Pick<Technique, 'families' | 'attack' | 'reached'> => ({
+const shaped = (shape: Shape, reached = asked): How => ({
   families: BOTH,
   attack: (a) => ask(a, shape(a)),
   reached,

@@ -4,6 +4,7 @@ import { type Attempt, program } from './technique.js';
 export interface Query {
   readonly server?: string;
   readonly port?: number;
+  readonly localPort?: number;
   readonly proto?: 'udp' | 'tcp';
   readonly name?: string;
   /** The labels as bytes (latin1), where a name's text could not say them. */

@@ -22,6 +22,14 @@ export interface Finding extends Omit<Described, 'families'> {
   readonly out: boolean;
 }
 
+/** Each technique as its file declares it, for the table of docs/threat-model.md (scripts/attacks-docs.ts). */
+export function announce(described: Described): void {
+  const file = process.env.DRAWBRIDGE_ATTACKS_DECLARED;
+  if (file === undefined) return;
+  const { id, title, families, stoppedBy, notStopped } = described;
+  appendFileSync(file, `${JSON.stringify({ id, title, families, stoppedBy, notStopped })}\n`);
+}
+
 export function report(described: Described, family: Family, side: Side, out: boolean): void {
   const file = process.env.DRAWBRIDGE_ATTACKS_REPORT;
   if (file === undefined) return;
@@ -34,6 +42,7 @@ export function report(described: Described, family: Family, side: Side, out: bo
  * through without Drawbridge, and `held()` where it has seen that it did not, each after its last expectation.
  */
 export function shownHere(...all: readonly Described[]): { control(): void; held(): void } {
+  for (const d of all) announce(d);
   const tell = (side: Side): void => {
     for (const d of all) for (const family of d.families) report(d, family, side, side === 'control');
   };

@@ -10,7 +10,7 @@ import type { Drawbridge, DrawbridgeSpec } from '../lab/drawbridge.js';
 import { Lab, type LabOptions } from '../lab/lab.js';
 import { type Result, waitFor } from '../lab/process.js';
 import type { PacketFilter } from '../lab/sniffer.js';
-import { type Described, type Family, report, type Side } from './report.js';
+import { announce, type Described, type Family, report, type Side } from './report.js';
 
 /** What every enforced attacker may reach, so that it is seen to have a policy and not merely no network. */
 export const PERMITTED = { v4: '93.184.1.1', v6: '2600:9000:1::1', port: 80 } as const;
@@ -41,6 +41,8 @@ export interface Technique extends Described {
   /** Whether it got where it should not: ask `seen` or `asked`, or a listener's own log. */
   reached(a: Attempt): Promise<boolean>;
 }
+/** The part of a technique that is the same for many. */
+export type How = Pick<Technique, 'families' | 'attack' | 'reached'>;
 export interface SuiteOptions {
   readonly lab?: LabOptions;
   readonly drawbridge?: DrawbridgeSpec;
@@ -108,6 +110,7 @@ export function attackSuite(name: string, options: SuiteOptions, techniques: rea
   const attackers = new Map<Side, Container>();
   let lab: Lab;
   let drawbridge: Drawbridge | undefined;
+  for (const t of techniques) announce(t);
 
   const start = (side: Side): Promise<Container> => {
     const spec = options.attacker ?? {};

@@ -13,7 +13,10 @@ function udp(
   onMessage: (message: Buffer, send: (reply: Buffer) => void) => void,
 ) {
   const socket = createSocket({ type: address.includes(':') ? 'udp6' : 'udp4', recvBufferSize: 4_000_000 });
-  socket.on('message', (m, peer) => onMessage(m, (reply) => socket.send(reply, peer.port, peer.address)));
+  socket.on('message', (m, peer) => {
+    // nobody hears an answer to port 0, and Node takes it for a mistake of ours
+    if (peer.port !== 0) onMessage(m, (reply) => socket.send(reply, peer.port, peer.address));
+  });
   return new Promise<void>((resolve, reject) => {
     socket.on('error', reject);
     socket.bind({ address, port, exclusive: true }, resolve);

@@ -20,7 +20,7 @@ export interface Packet {
   readonly length: number;
   /** Further fragment of a datagram: it has no ports. */
   readonly fragment?: true;
-  /** First bytes of a UDP payload, as Latin-1 text. */
+  /** First bytes of what a datagram or an ICMP message carries, as Latin-1 text. */
   readonly payload?: string;
 }
 const PROTOS: Readonly<Record<number, string>> = {
@@ -42,7 +42,7 @@ const PAYLOAD_KEPT = 96;
 const ip4 = (b: Buffer, at: number): string => `${b[at]}.${b[at + 1]}.${b[at + 2]}.${b[at + 3]}`;
 
 /** RFC 5952 text of 16 bytes. */
-function ip6(b: Buffer, at: number): string {
+export function ip6(b: Buffer, at: number): string {
   const words = Array.from({ length: 8 }, (_, i) => b.readUInt16BE(at + 2 * i).toString(16));
   const text = words.join(':');
   const runs = text.match(/(?:^|:)0(?::0)+(?=:|$)/g) ?? [];
@@ -56,14 +56,17 @@ function ip6(b: Buffer, at: number): string {
   return `${head}::${tail.replace(/^:/, '')}`;
 }
 
+/** Behind a header of eight bytes. */
+const carried = (b: Buffer, at: number): string => b.toString('latin1', at + 8, at + 8 + PAYLOAD_KEPT);
 type Layer4 = Pick<Packet, 'proto' | 'sport' | 'dport' | 'flags' | 'icmpType' | 'fragment' | 'payload'>;
 
 function layer4(b: Buffer, at: number, number: number): Layer4 {
   const proto = PROTOS[number] ?? `ip-${number}`;
-  if ((proto === 'icmp' || proto === 'icmp6') && b.length > at) return { proto, icmpType: b.readUInt8(at) };
+  if ((proto === 'icmp' || proto === 'icmp6') && b.length > at)
+    return { proto, icmpType: b.readUInt8(at), payload: carried(b, at) };
   if (!['tcp', 'udp', 'sctp'].includes(proto) || b.length < at + 4) return { proto };
   const ports = { proto, sport: b.readUInt16BE(at), dport: b.readUInt16BE(at + 2) };
-  if (proto === 'udp') return { ...ports, payload: b.toString('latin1', at + 8, at + 8 + PAYLOAD_KEPT) };
+  if (proto === 'udp') return { ...ports, payload: carried(b, at) };
   if (proto !== 'tcp' || b.length < at + 14) return ports;
   const bits = b.readUInt8(at + 13);
   return { ...ports, flags: [...FLAG_LETTERS].filter((_, i) => bits & (1 << i)).join('') };
@@ -101,15 +104,17 @@ function parseEthernet(b: Buffer): Layers {
   return { family: 0, proto: `ether-${type.toString(16)}`, src: '', dst: '' };
 }
 
-/** Bytes in, packets out; keeps what is not whole yet. */
-export class PcapReader {
+export interface Captured {
+  /** Milliseconds since the epoch, with fraction. */
+  readonly time: number;
+  /** Valid until the next push; cut where the capture cuts. */
+  readonly frame: Buffer;
+  readonly length: number;
+}
+/** Bytes in, frames out; keeps what is not whole yet. */
+export class PcapFrames {
   #rest = Buffer.alloc(0);
   #begun = false;
-  readonly #hostMac: Buffer;
-
-  constructor(hostMac: string) {
-    this.#hostMac = Buffer.from(hostMac.replaceAll(':', ''), 'hex');
-  }
 
   #header(): boolean {
     if (this.#begun) return true;
@@ -122,25 +127,37 @@ export class PcapReader {
     return true;
   }
 
-  push(data: Buffer): Packet[] {
+  push(data: Buffer): Captured[] {
     this.#rest = Buffer.concat([this.#rest, data]);
     if (!this.#header()) return [];
-    const packets: Packet[] = [];
+    const all: Captured[] = [];
     let at = 0;
     while (this.#rest.length >= at + RECORD_HEADER) {
       const end = at + RECORD_HEADER + this.#rest.readUInt32LE(at + 8);
       if (this.#rest.length < end) break;
-      packets.push(this.#packet(at, end));
+      const time = this.#rest.readUInt32LE(at) * 1000 + this.#rest.readUInt32LE(at + 4) / 1000;
+      const frame = this.#rest.subarray(at + RECORD_HEADER, end);
+      all.push({ time, frame, length: this.#rest.readUInt32LE(at + 12) });
       at = end;
     }
     this.#rest = this.#rest.subarray(at);
-    return packets;
+    return all;
+  }
+}
+
+/** Bytes in, packets out. */
+export class PcapReader {
+  readonly #frames = new PcapFrames();
+  readonly #hostMac: Buffer;
+
+  constructor(hostMac: string) {
+    this.#hostMac = Buffer.from(hostMac.replaceAll(':', ''), 'hex');
   }
 
-  #packet(at: number, end: number): Packet {
-    const frame = this.#rest.subarray(at + RECORD_HEADER, end);
-    const time = this.#rest.readUInt32LE(at) * 1000 + this.#rest.readUInt32LE(at + 4) / 1000;
-    const direction = this.#hostMac.equals(frame.subarray(6, 12)) ? 'out' : 'in';
-    return { time, direction, ...parseEthernet(frame), length: this.#rest.readUInt32LE(at + 12) };
+  push(data: Buffer): Packet[] {
+    return this.#frames.push(data).map(({ time, frame, length }) => {
+      const direction = this.#hostMac.equals(frame.subarray(6, 12)) ? 'out' : 'in';
+      return { time, direction, ...parseEthernet(frame), length };
+    });
   }
 }

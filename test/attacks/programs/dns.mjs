@@ -1,10 +1,18 @@
 // DNS as an attacker speaks it: any bytes in any place. Plain JavaScript: it runs inside containers, alone.
-// usage: dns.mjs JSON, with { server, port, proto, name | labels, type, class, id, flags, edns, questions, records, tail,
+// usage: dns.mjs JSON, with { server, port, localPort, proto, name | labels, type, class, id, flags, edns, questions, records, tail,
 // raw, wait, naive }; prints { sent, replies: [{ rcode, addresses }] }.
 import { createSocket } from 'node:dgram';
 import { connect, isIPv6 } from 'node:net';
 
-const { server, port = 53, proto = 'udp', wait = 1500, naive = false, ...spec } = JSON.parse(process.argv[2]);
+const {
+  server,
+  port = 53,
+  localPort = 0,
+  proto = 'udp',
+  wait = 1500,
+  naive = false,
+  ...spec
+} = JSON.parse(process.argv[2]);
 
 const u16 = (n) => Buffer.from([(n >> 8) & 255, n & 255]);
 /** Labels as they are, latin1: dots, NUL and any byte may stand in them. */
@@ -98,7 +106,9 @@ if (proto === 'udp') {
     replies.push(reply(m));
     finish();
   });
-  socket.connect(port, server, (e) => (e ? finish({ error: e.code }) : socket.send(sent)));
+  socket.bind(localPort, () =>
+    socket.connect(port, server, (e) => (e ? finish({ error: e.code }) : socket.send(sent))),
+  );
 } else {
   let got = Buffer.alloc(0);
   const framed = spec.raw === undefined ? Buffer.concat([u16(sent.length), sent]) : sent;

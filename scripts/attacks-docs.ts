@@ -1,0 +1,53 @@
+/**
+ * npm run attacks:docs: writes the table of techniques in docs/threat-model.md anew, from what the attack suite declares.
+ * Nothing is run: vitest only collects its files.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { attackFiles, DOCS_BEGIN, DOCS_END, THREAT_MODEL } from '../test/attacks/files.js';
+import { type Described, techniqueIds } from '../test/attacks/report.js';
+
+const ROOT = join(import.meta.dirname, '..');
+
+function declared(files: readonly string[]): ReadonlyMap<string, Described> {
+  const dir = mkdtempSync(join(tmpdir(), 'drawbridge-attacks-'));
+  try {
+    const file = join(dir, 'declared');
+    const args = ['list', '--project', 'attacks', '--project', 'lab', ...files];
+    const env = { ...process.env, DRAWBRIDGE_ATTACKS_DECLARED: file };
+    execFileSync(join(ROOT, 'node_modules', '.bin', 'vitest'), args, { cwd: ROOT, env, stdio: 'pipe' });
+    const all = readFileSync(file, 'utf8').trim().split('\n');
+    return new Map(all.map((l) => JSON.parse(l) as Described).map((d) => [d.id, d]));
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+const cell = (text: string): string =>
+  text.replaceAll('|', '\\|').replaceAll('<', '&lt;').replaceAll('*', '\\*');
+function row(d: Described): string {
+  const held = d.notStopped === undefined ? d.stoppedBy : `**not stopped**: ${d.notStopped}`;
+  return `| \`${d.id}\` | ${cell(d.title)} | ${d.families.join(', ')} | ${cell(held)} |`;
+}
+function tableOf(file: string, all: ReadonlyMap<string, Described>): string {
+  const found = techniqueIds(readFileSync(join(ROOT, file), 'utf8')).map((id) => {
+    const d = all.get(id);
+    if (d === undefined) throw new Error(`${file}: ${id} is written, but nothing declares it`);
+    return d;
+  });
+  return `\`${file}\`\n\n| technique | what is tried | over | what stops it |\n| --- | --- | --- | --- |\n${found.map(row).join('\n')}`;
+}
+
+const files = attackFiles();
+const all = declared(files);
+const page = join(ROOT, THREAT_MODEL);
+const text = readFileSync(page, 'utf8');
+const [before, rest] = text.split(DOCS_BEGIN);
+const after = rest?.split(DOCS_END)[1];
+if (before === undefined || after === undefined)
+  throw new Error(`${THREAT_MODEL}: no ${DOCS_BEGIN} … ${DOCS_END}`);
+const tables = files.map((f) => tableOf(f, all)).join('\n\n');
+writeFileSync(page, `${before}${DOCS_BEGIN}\n\n${tables}\n\n${DOCS_END}${after}`);
+process.stdout.write(`${all.size} techniques of ${files.length} files\n`);

@@ -1,0 +1,66 @@
+/** Flows that stood when their permission went: neither end may go on with them, nor pick them up again. */
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { Lab } from '../lab/lab.js';
+import { Flows } from '../live/flows.js';
+import { shownHere } from './report.js';
+
+const PEERS = ['93.184.60.1', '2600:9000:60::1'];
+const MINE = { 'drawbridge.allow': '93.184.1.1:80' };
+/** Spec: within a second. */
+const CUT_MS = 1_000;
+/** How long stragglers of either end get to pick a flow up again: TCP repeats itself within that. */
+const WATCH_MS = 4_000;
+const BOTH = ['v4', 'v6'] as const;
+const CUT =
+  'flows that nothing permits now are taken out of conntrack; a packet of none is judged as a new one';
+const shown = [
+  shownHere({
+    id: 'revoked-client',
+    title: 'a connection goes on after its entry was revoked: the container sends',
+    families: BOTH,
+    stoppedBy: CUT,
+  }),
+  shownHere({
+    id: 'revoked-server',
+    title: 'the same, the other end sends, on a network without masquerade',
+    families: BOTH,
+    stoppedBy: 'what comes from outside to an enforced container opens no flow, and cut pairs stay barred',
+  }),
+];
+
+let lab: Lab;
+beforeAll(async () => {
+  lab = await Lab.up({});
+  const noMasquerade = ['-o', 'com.docker.network.bridge.enable_ip_masquerade=false'];
+  await lab.docker('network', 'create', '--ipv6', ...noMasquerade, 'plain');
+});
+afterAll(() => lab?.down());
+
+it('eight flows, both ends sending, TCP and UDP', async () => {
+  const drawbridge = lab.drawbridge({});
+  await drawbridge.ready();
+  const granted = await lab.start({ network: 'plain', name: 'held', labels: MINE });
+  const grants: string[] = [];
+  for (const entry of PEERS) {
+    const { status, body } = await drawbridge.request('POST', '/v1/containers/held/grants', { entry });
+    expect(status).toBe(201);
+    grants.push((JSON.parse(body) as { id: string }).id);
+  }
+  await granted.remove(); // grants belong to the name
+  const free = await Flows.start(lab, { network: 'plain', labels: { 'drawbridge.mode': 'off' } }, PEERS);
+  const held = await Flows.start(lab, { network: 'plain', name: 'held', labels: MINE }, PEERS);
+  const { ip4, ip6 } = await held.container.addresses();
+  await Promise.all([free.moving(), held.moving()]);
+
+  const from = Date.now();
+  for (const id of grants)
+    expect((await drawbridge.request('DELETE', `/v1/containers/held/grants/${id}`)).status).toBeLessThan(300);
+  await free.moving(from + CUT_MS + WATCH_MS);
+  for (const s of shown) s.control();
+
+  expect(await held.movedAfter(from + CUT_MS)).toEqual([]);
+  // the host itself answers stragglers with ICMP errors once it has no flow for them
+  const of = { src: [ip4, ip6], dst: PEERS, proto: ['tcp', 'udp'], since: from + CUT_MS };
+  expect(await lab.sniffer.count({ direction: 'out', ...of })).toBe(0);
+  for (const s of shown) s.held();
+});

@@ -1,0 +1,250 @@
+/** Lies to the neighbours: about who holds an address, who is the router, and who speaks. */
+import { bridge, endCapture, over6, type Scene, toNeighbour, udpTo } from './layer2.js';
+import { raw } from './raw.js';
+import { attackSuite } from './technique.js';
+import {
+  address,
+  arp,
+  BROADCAST,
+  type Bytes,
+  bytes,
+  type Ends,
+  ether,
+  etherTypeOf,
+  icmp,
+  ip,
+  mac,
+  u8,
+  u32,
+  udp,
+} from './wire.js';
+
+const NOT_ITS_OWN = "ARP and ND about addresses that are not the port's own are dropped";
+const NO_MORE = 'ARP and discovery of an enforced port are no longer than they need be';
+const NO_ROUTER = 'an enforced port is no router: advertisements and redirects are dropped';
+const POLICY = 'the policy of its port, as for every neighbour';
+const UDP = 17;
+const NOBODY = '02:42:00:00:77:01';
+const ARP = 0x0806;
+/** A discovery message, hop limit 255. */
+const nd = (e: Ends, type: number, rest: Bytes, body: Bytes): Bytes =>
+  ip(e, 58, icmp(e, type, 0, rest, body), { ttl: 255 });
+const OVERRIDE = 0x2000_0000;
+const advertisement = (of: string, holder: string, e: Ends, tag: string): Bytes =>
+  nd(e, 136, u32(OVERRIDE), bytes(address(of), u8(2, 1), mac(holder), tagOption(tag)));
+/** An option that nobody knows: RFC 4861 says to skip it. */
+const tagOption = (tag: string): Bytes => {
+  const size = Math.ceil((tag.length + 2) / 8);
+  return bytes(u8(253, size), tag.padEnd(size * 8 - 2, '.'));
+};
+const to6 = (s: Scene, packet: Bytes, src = s.own.mac): Bytes => ether(s.neighbour.mac, src, 0x86dd, packet);
+const all6 = (s: Scene, packet: Bytes): Bytes => ether('33:33:00:00:00:01', s.own.mac, 0x86dd, packet);
+const DHCP = (tag: string): Bytes => bytes(u8(2, 1, 6, 0), Buffer.alloc(40), tag);
+
+endCapture();
+attackSuite('lies to neighbours', { attacker: raw(), prepare: bridge }, [
+  {
+    id: 'arp-reply',
+    title: "an ARP reply: the victim's address is mine",
+    stoppedBy: NOT_ITS_OWN,
+    ...toNeighbour((s, a) => [
+      ether(
+        s.neighbour.mac,
+        s.own.mac,
+        ARP,
+        arp({ op: 2, sha: s.own.mac, spa: s.victim.ip4, tha: s.neighbour.mac, tpa: s.neighbour.ip4 }, a.tag),
+      ),
+    ]),
+  },
+  {
+    id: 'arp-gratuitous',
+    title: 'the same, announced to all',
+    stoppedBy: NOT_ITS_OWN,
+    ...toNeighbour((s, a) =>
+      [1, 2].map((op) =>
+        ether(
+          BROADCAST,
+          s.own.mac,
+          ARP,
+          arp({ op: op === 1 ? 1 : 2, sha: s.own.mac, spa: s.victim.ip4, tpa: s.victim.ip4 }, a.tag),
+        ),
+      ),
+    ),
+  },
+  {
+    id: 'arp-gateway',
+    title: "an ARP reply: the gateway's address is mine",
+    stoppedBy: NOT_ITS_OWN,
+    ...toNeighbour((s, a) => [
+      ether(
+        s.neighbour.mac,
+        s.own.mac,
+        ARP,
+        arp({ op: 2, sha: s.own.mac, spa: s.gateway4, tha: s.neighbour.mac, tpa: s.neighbour.ip4 }, a.tag),
+      ),
+    ]),
+  },
+  {
+    id: 'arp-other-mac',
+    title: 'my own address, at a MAC that is not mine',
+    stoppedBy: NOT_ITS_OWN,
+    ...toNeighbour((s, a) => [
+      ether(
+        s.neighbour.mac,
+        s.own.mac,
+        ARP,
+        arp({ op: 2, sha: NOBODY, spa: s.own.ip4, tha: s.neighbour.mac, tpa: s.neighbour.ip4 }, a.tag),
+      ),
+    ]),
+  },
+  {
+    id: 'arp-data',
+    title: 'data behind an honest ARP request',
+    stoppedBy: NO_MORE,
+    ...toNeighbour((s, a) => [
+      ether(
+        BROADCAST,
+        s.own.mac,
+        ARP,
+        arp({ op: 1, sha: s.own.mac, spa: s.own.ip4, tpa: s.neighbour.ip4 }, a.tag),
+      ),
+    ]),
+  },
+  {
+    id: 'nd-advertisement',
+    title: "a neighbour advertisement with override: the victim's address is mine",
+    stoppedBy: NOT_ITS_OWN,
+    ...over6((s, a) => [
+      to6(s, advertisement(s.victim.ip6, s.own.mac, { src: s.own.ip6, dst: s.neighbour.ip6 }, a.tag)),
+      all6(s, advertisement(s.victim.ip6, s.own.mac, { src: s.victim.ip6, dst: 'ff02::1' }, a.tag)),
+    ]),
+  },
+  {
+    id: 'nd-gateway',
+    title: 'a neighbour advertisement for the gateway',
+    stoppedBy: NOT_ITS_OWN,
+    ...over6((s, a) => [
+      to6(s, advertisement('fd00:db:1::1', s.own.mac, { src: 'fe80::1', dst: s.neighbour.ip6 }, a.tag)),
+      to6(s, advertisement('fe80::1', s.own.mac, { src: 'fe80::1', dst: s.neighbour.ip6 }, a.tag)),
+    ]),
+  },
+  {
+    id: 'nd-solicitation',
+    title: 'a neighbour solicitation as if the victim asked, with my MAC',
+    stoppedBy: NOT_ITS_OWN,
+    ...over6((s, a) => [
+      to6(
+        s,
+        nd(
+          { src: s.victim.ip6, dst: s.neighbour.ip6 },
+          135,
+          u32(0),
+          bytes(address(s.neighbour.ip6), u8(1, 1), mac(s.own.mac), tagOption(a.tag)),
+        ),
+      ),
+    ]),
+  },
+  {
+    id: 'nd-data',
+    title: 'data in an option of an honest neighbour solicitation',
+    stoppedBy: NO_MORE,
+    ...over6((s, a) => [
+      to6(
+        s,
+        nd(
+          { src: s.own.ip6, dst: s.neighbour.ip6 },
+          135,
+          u32(0),
+          bytes(address(s.neighbour.ip6), u8(1, 1), mac(s.own.mac), tagOption(a.tag)),
+        ),
+      ),
+    ]),
+  },
+  {
+    id: 'rs-data',
+    title: 'data in an option of a router solicitation',
+    stoppedBy: NO_MORE,
+    ...over6((s, a) => [
+      all6(s, nd({ src: s.own.ip6, dst: 'ff02::2' }, 133, u32(0), tagOption(a.tag.padEnd(60, '.')))),
+    ]),
+  },
+  {
+    id: 'ra-rogue',
+    title: 'a router advertisement: send everything to me',
+    stoppedBy: NO_ROUTER,
+    ...over6((s, a) =>
+      ['fe80::1', s.own.ip6].map((src) =>
+        all6(
+          s,
+          nd(
+            { src, dst: 'ff02::1' },
+            134,
+            u8(64, 0, 255, 255),
+            bytes(Buffer.alloc(8), u8(1, 1), mac(s.own.mac), tagOption(a.tag)),
+          ),
+        ),
+      ),
+    ),
+  },
+  {
+    id: 'nd-redirect',
+    title: 'a redirect: the better way leads through me',
+    stoppedBy: NO_ROUTER,
+    ...over6((s, a) => [
+      to6(
+        s,
+        nd(
+          { src: 'fe80::1', dst: s.neighbour.ip6 },
+          137,
+          u32(0),
+          bytes(address(s.own.ip6), address('2600:9000:1::1'), tagOption(a.tag)),
+        ),
+      ),
+    ]),
+  },
+  {
+    id: 'dhcp-rogue',
+    title: 'a DHCP offer, to all and to the neighbour',
+    stoppedBy: POLICY,
+    ...toNeighbour((s, a) =>
+      [
+        [BROADCAST, '255.255.255.255'],
+        [s.neighbour.mac, s.neighbour.ip4],
+      ].map(([to = '', dst = '']) => {
+        const e = { src: s.own.ip4, dst };
+        return ether(to, s.own.mac, 0x0800, ip(e, UDP, udp(e, 67, 68, DHCP(a.tag))));
+      }),
+    ),
+  },
+  {
+    id: 'dhcp6-rogue',
+    title: 'a DHCPv6 advertisement',
+    stoppedBy: POLICY,
+    ...over6((s, a) => {
+      const e = { src: s.own.ip6, dst: s.neighbour.ip6 };
+      return [to6(s, ip(e, UDP, udp(e, 547, 546, bytes(u8(2, 0, 0, 1), a.tag))))];
+    }),
+  },
+  {
+    id: 'address-forged',
+    title: "other source addresses: nobody's, the host's, loopback, link-local",
+    stoppedBy: POLICY,
+    ...toNeighbour((s, a) =>
+      ['192.0.2.77', s.gateway4, '127.0.0.1', '0.0.0.0', 'fe80::77', '::1', '::'].map((src) => {
+        const packet = udpTo(s, src, a.tag);
+        return ether(s.neighbour.mac, s.own.mac, etherTypeOf(packet), packet);
+      }),
+    ),
+  },
+  {
+    id: 'link-local',
+    title: "a neighbour's link-local address",
+    stoppedBy: POLICY,
+    ...over6((s, a) => {
+      const dsts = ['fe80::42', 'fe80::1'];
+      return dsts.map((dst) =>
+        to6(s, ip({ src: s.own.ip6, dst }, UDP, udp({ src: s.own.ip6, dst }, 4600, 4601, a.tag))),
+      );
+    }),
+  },
+]);
