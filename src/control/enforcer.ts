@@ -109,7 +109,7 @@ export class Enforcer<F extends FlowFacts> {
     await this.#revocation.run(state, known, applied.repaired, again);
     if (this.#again === again) this.#again = new Set();
     const lost = applied.refill.filter((name) => desired.sets.get(name)?.isThreats);
-    if (!known || applied.repaired || lost.length > 0) this.#o.threats.repair(lost);
+    if (!known || applied.repaired || lost.length > 0) this.#o.threats.repair(lost, !known);
     if (applied.changed)
       this.#o.log.debug({ reasons: pass.reasons, members: input.members.length }, 'applied');
   }

@@ -85,11 +85,11 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
     return this.#sets.lost(entries);
   }
 
-  /** Fills sets again that were lost, then ends what was opened meanwhile. Does not wait. */
-  repair(sets: readonly string[]): void {
+  /** Fills sets again that were lost (or, `isFirst`, are new), then ends what was opened meanwhile. Does not wait. */
+  repair(sets: readonly string[], isFirst = false): void {
     if (this.#repairing || this.#closed || performance.now() < this.#retryAt) return;
     this.#repairing = true;
-    this.#queued(() => this.#repair(sets))
+    this.#queued(() => this.#repair(sets, isFirst))
       .catch((e: unknown) => {
         this.#retryAt = performance.now() + RETRY_MS;
         this.#o.log.error({ err: String(e), sets }, 'sets of threats cannot be filled again yet');
@@ -97,10 +97,10 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
       .finally(() => (this.#repairing = false));
   }
 
-  async #repair(sets: readonly string[]): Promise<void> {
+  async #repair(sets: readonly string[], isFirst: boolean): Promise<void> {
     await this.#change(() => this.#sets.refill(sets));
     await this.#cut('many', 'many');
-    if (sets.length === 0) return;
+    if (sets.length === 0 || isFirst) return;
     this.#o.log.warn({ sets }, 'sets of threats had lost their members: filled again');
     this.#o.onRepaired();
   }
