@@ -1,8 +1,8 @@
 import { identityMark } from '../desired/marks.js';
-import { namesFor, sharedSet } from '../desired/naming.js';
 import type { Member, Shape } from '../desired/state.js';
 import type { Logger } from '../ports.js';
 import { sortUnmarked } from './adopt.js';
+import { barFlows } from './bar.js';
 import type { Binding } from './bindings.js';
 import { cutFlows, cutMarked, type FlowFacts } from './cut.js';
 import type { InForce } from './enforcer.js';
@@ -120,16 +120,8 @@ export class Revocation<F extends FlowFacts> {
     return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
   }
 
-  readonly #bar = async (cut: readonly F[]): Promise<void> => {
-    const { prefix } = namesFor(this.#o.shape.prefix);
-    for (const family of [4, 6] as const) {
-      const members = cut
-        .filter((f) => f.family === family && (f.proto === 6 || f.proto === 17) && f.orig.sport !== undefined)
-        .map((f) => `${f.orig.src},${f.proto === 6 ? 'tcp' : 'udp'}:${f.orig.sport},${f.reply.src}`);
-      if (members.length > 0)
-        await this.#o.kernel.addCut(sharedSet(prefix, 'cut', family), members, CUT_SECONDS);
-    }
-  };
+  readonly #bar = (cut: readonly F[]): Promise<void> =>
+    barFlows(this.#o.kernel, this.#o.shape.prefix, cut, CUT_SECONDS);
 }
 
 interface Ended<F> {

@@ -9,6 +9,8 @@ export interface Doom {
   readonly state: InForce;
   readonly members: ThreatMembers['block'];
   readonly identityMask: number;
+  /** Keeps what the other side sends from making a flow anew that ended. */
+  readonly bar: (flows: readonly FlowFacts[]) => Promise<void>;
 }
 
 /** Addresses of managed networks: containers', and those of build steps. */
@@ -22,18 +24,41 @@ function isOurs({ ports }: InForce): (address: string) => boolean {
   };
 }
 
-/** The bad end of a flow between a container and a threat; undefined: it may go on. */
-function badEnd({ state, members, identityMask }: Doom): (flow: FlowFacts) => string | undefined {
+interface Found<F> {
+  readonly flow: F;
+  /** The threat's address. */
+  readonly end: string;
+  /** Of a sender in the host's network, who has no address of its own: its first packet marked the flow. */
+  readonly isHosted: boolean;
+}
+
+/** Flows between a container and a threat. */
+function doomed<F extends FlowFacts>(
+  flows: readonly F[],
+  { state, members, identityMask }: Doom,
+): Found<F>[] {
   const ours = isOurs(state);
   const isBad = (family: 4 | 6, address: string): boolean =>
     holderOf(members[family === 4 ? 'v4' : 'v6'], address) !== undefined;
-  // Senders in the host's network have no address of their own: their first packet marked the flow.
-  const isSent = (f: FlowFacts): boolean => ours(f.orig.src) || (f.mark & identityMask) !== 0;
-  return (f) => {
-    if (isBad(f.family, f.reply.src) && isSent(f)) return f.reply.src;
-    return isBad(f.family, f.orig.src) && ours(f.reply.src) ? f.orig.src : undefined;
-  };
+  return flows.flatMap((flow) => {
+    const { family, orig, reply, mark } = flow;
+    const end = isBad(family, reply.src) ? reply.src : isBad(family, orig.src) ? orig.src : undefined;
+    if (end === undefined) return [];
+    const isHosted = end === reply.src && (mark & identityMask) !== 0;
+    return isHosted || ours(end === reply.src ? orig.src : reply.src) ? [{ flow, end, isHosted }] : [];
+  });
 }
+
+/** A hundred thousand flows are not looked at in one turn of the event loop. */
+async function doomedOf<F extends FlowFacts>(flows: readonly F[], doom: Doom): Promise<Found<F>[]> {
+  const found: Found<F>[] = [];
+  for (let at = 0; at < flows.length; at += AT_ONCE) {
+    found.push(...doomed(flows.slice(at, at + AT_ONCE), doom));
+    await new Promise<void>((resume) => setImmediate(resume));
+  }
+  return found;
+}
+const AT_ONCE = 5_000;
 
 /** Flows of a family to or from what was added; the kernel finds those of a few addresses itself. */
 async function flowsTo<F extends FlowFacts>(
@@ -53,8 +78,8 @@ async function flowsTo<F extends FlowFacts>(
 }
 
 /**
- * Ends them, and once more what was on its way when the rules changed. Nothing re-creates them: each side's next packet
- * opens a flow, and is judged. Gives the bad ends.
+ * Ends them, and once more what was on its way when the rules changed. On bridges nothing re-creates them: each side's
+ * next packet opens a flow, and is judged. What comes to the host itself is the host's, so that is barred. Gives the ends.
  */
 export async function endThreatFlows<F extends FlowFacts>(
   table: FlowTable<F>,
@@ -62,16 +87,12 @@ export async function endThreatFlows<F extends FlowFacts>(
   family: 4 | 6,
   added: Addition,
 ): Promise<readonly string[]> {
-  const endOf = badEnd(doom);
   const ended: string[] = [];
-  for (let round = 0, found = 1; round < 2 && found > 0; round++) {
-    found = 0;
-    for (const flow of await flowsTo(table, family, added)) {
-      const end = endOf(flow);
-      if (end === undefined || !table.delete(flow)) continue;
-      ended.push(end);
-      found += 1;
-    }
+  for (let round = 0; round < 2; round++) {
+    const found = await doomedOf(await flowsTo(table, family, added), doom);
+    if (found.length === 0) break;
+    await doom.bar(found.filter((f) => f.isHosted).map((f) => f.flow));
+    for (const { flow, end } of found) if (table.delete(flow)) ended.push(end);
   }
   return ended;
 }

@@ -6,8 +6,10 @@ import {
   type ThreatVersion,
 } from '../model/threat.js';
 import type { Logger } from '../ports.js';
+import { barFlows } from './bar.js';
 import type { FlowFacts, FlowTable } from './cut.js';
 import type { InForce } from './enforcer.js';
+import type { KernelPort } from './kernel-port.js';
 import { addition } from './threat-columns.js';
 import { type Doom, endThreatFlows } from './threat-flows.js';
 import { type BigSets, NO_MEMBERS, ThreatSets } from './threat-sets.js';
@@ -17,6 +19,7 @@ export interface ThreatsOptions<F extends FlowFacts> {
   readonly identityMask: number;
   readonly maxEntries: number;
   readonly kernel: BigSets;
+  readonly barrier: Pick<KernelPort, 'addCut'>;
   readonly flows: FlowTable<F>;
   /** Undefined before the first pass. */
   readonly state: () => InForce | undefined;
@@ -29,6 +32,8 @@ export interface ThreatsOptions<F extends FlowFacts> {
 /** Above so many new addresses one dump of all flows is cheaper than a filtered one each. */
 const FEW = 3;
 const RETRY_MS = 5_000;
+/** Stragglers of senders in the host's network: no rule judges by source what comes to the host. */
+const BAR_SECONDS = 86_400;
 /** Places that one line of the log names. */
 const TOLD = 20;
 
@@ -144,7 +149,9 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
     const state = this.#o.state();
     const members = this.#sets.members;
     if (!state || !members) return;
-    const doom: Doom = { state, members: members.block, identityMask: this.#o.identityMask };
+    const { barrier, prefix, identityMask } = this.#o;
+    const bar: Doom['bar'] = (flows) => barFlows(barrier, prefix, flows, BAR_SECONDS);
+    const doom: Doom = { state, members: members.block, identityMask, bar };
     const ended = [
       ...(await endThreatFlows(this.#o.flows, doom, 4, v4)),
       ...(await endThreatFlows(this.#o.flows, doom, 6, v6)),

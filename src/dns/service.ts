@@ -68,7 +68,11 @@ export class DnsService {
       grace,
       now,
     });
-    const upstream = new Upstream({ ...config, resolvers });
+    const upstream = new Upstream({
+      ...config,
+      resolvers,
+      stopsAt: (name) => policy.threats.blockedName(name) !== undefined,
+    });
     const learn = this.#learn;
     const watch = new ThreatWatch({ policy, onEvent });
     const observed = new Observed({ policy, original, resolvers, learn, watch, isOwn, onEvent });

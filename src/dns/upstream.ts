@@ -20,6 +20,8 @@ export interface UpstreamOptions {
   readonly cacheBytes?: number;
   /** Longest time that an answer is kept, seconds. */
   readonly maxTtl: number;
+  /** Names that are asked of nobody, also where another leads to them: the chain ends there. */
+  readonly stopsAt: (name: string) => boolean;
 }
 /** The answer of one exchange, and its chain. */
 interface Link extends Answer {
@@ -54,7 +56,8 @@ export class Upstream {
       records.push(...link.records);
       authentic &&= link.authentic;
       if (link.chain.broken || link.chain.names.some((n) => seen.has(n)) || seen.size > maxChain) break;
-      if (isFinal(link)) return { rcode: link.rcode, records, authorities: link.authorities, authentic };
+      if (isFinal(link) || this.#options.stopsAt(link.chain.end))
+        return { rcode: link.rcode, records, authorities: link.authorities, authentic };
       for (const n of link.chain.names.slice(0, -1)) seen.add(n);
       name = link.chain.end;
     }

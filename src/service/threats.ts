@@ -29,6 +29,7 @@ export function makeThreats(p: ThreatParts): Threats<Flow> {
     identityMask: p.shape.marks.identity,
     maxEntries: p.config.threats.maxEntries,
     kernel: p.kernel.bulk,
+    barrier: p.kernel,
     flows: p.kernel.flows,
     state: p.state,
     relearn: async (look) => {

@@ -69,6 +69,7 @@ function threatsOf(
     identityMask: shape.marks.identity,
     maxEntries,
     kernel,
+    barrier: { addCut: async () => undefined },
     flows: { flows: async () => [], delete: () => false, mark: () => false },
     state: () => undefined,
     relearn: async () => undefined,
