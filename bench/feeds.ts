@@ -6,7 +6,11 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
+import { NO_MEMBERS, ThreatSets } from '../src/control/threat-sets.js';
+import { BulkSets } from '../src/kernel/netlink/ipset-bulk.js';
+import type { ThreatMembers } from '../src/model/threat.js';
 import type { FeedData } from '../src/threats/feed-data.js';
 import { DEFAULT_GUARDS } from '../src/threats/guards.js';
 import { loadFeed } from '../src/threats/load.js';
@@ -84,6 +88,15 @@ function restoreText({ v4 }: MergeResult): string {
   return out.join('\n');
 }
 
+/** Of the event loop, in ms. */
+async function longestWait(work: () => Promise<void>): Promise<string> {
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  delay.enable();
+  await work();
+  delay.disable();
+  return (delay.max / 1e6).toFixed(1);
+}
+
 const mib = (octets: number): string => `${(octets / 2 ** 20).toFixed(1)} MiB`;
 
 const dir = mkdtempSync(join(tmpdir(), 'bench-feeds-'));
@@ -110,11 +123,20 @@ try {
     void execFileSync('ip', ['netns', 'exec', netns, 'ipset', 'restore'], { input });
   restore('create live-ip hash:ip family inet\ncreate live-net hash:net family inet\n');
   const alone: Side = { name: 'ipset restore', measure: () => seconds(() => restore(readFileSync(bare))) };
-  const merged: Side = {
-    name: 'merge, then restore',
-    measure: () => seconds(() => restore(restoreText(mergeFeeds({ feeds: [data], protect: [] })))),
+  using bulk = new BulkSets({ namespace: `/run/netns/${netns}` });
+  const merge = (): ThreatMembers => {
+    const { v4, v6 } = mergeFeeds({ feeds: [data], protect: [] });
+    return { ...NO_MEMBERS, block: { v4: v4.members, v6: v6.members } };
   };
-  console.log(report('refresh of the kernel’s sets', await compare('s', alone, merged, rounds)));
+  const load = (members: ThreatMembers): Promise<void> =>
+    new ThreatSets({ prefix: 'DB', kernel: bulk, maxEntries: 2 ** 21 }).load(members);
+  const refresh: Side = {
+    name: 'merge, fill, count, exchange',
+    measure: () => seconds(() => load(merge())),
+  };
+  console.log(report('refresh of the kernel’s sets', await compare('s', alone, refresh, rounds)));
+  const members = merge(); // a worker's part in the service
+  console.log(`the event loop waited ${await longestWait(() => load(members))} ms at most`);
 
   const whole: Side = { name: 'judged, dated, merged', measure: () => seconds(() => accepted(file, data)) };
   console.log(report('a whole update, with a version before it', await compare('s', iprange, whole, rounds)));

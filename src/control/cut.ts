@@ -27,6 +27,8 @@ export interface FlowTable<F extends FlowFacts> {
       readonly reply?: { readonly src?: string };
       readonly mark?: { readonly value: number; readonly mask: number };
     },
+    /** Only flows of which who opened it or who answers fits: octets in network order, from `at`. */
+    among?: (octets: Buffer, at: number) => boolean,
   ): Promise<readonly F[]>;
   delete(flow: F): boolean;
   /** Writes these bits of the connection's mark; false: the flow is gone. */

@@ -1,8 +1,8 @@
 import { parseAddress, parseCidr, type Range, rangeHas } from '../model/ip.js';
-import type { ThreatMembers } from '../model/threat.js';
+import type { SetColumns, ThreatMembers } from '../model/threat.js';
 import type { FlowFacts, FlowTable } from './cut.js';
 import type { InForce } from './enforcer.js';
-import { type Addition, holderOf } from './threat-columns.js';
+import { type Addition, holderOf, octetsTest } from './threat-columns.js';
 
 /** What decides which flows end. */
 export interface Doom {
@@ -49,25 +49,15 @@ function doomed<F extends FlowFacts>(
   });
 }
 
-/** A hundred thousand flows are not looked at in one turn of the event loop. */
-async function doomedOf<F extends FlowFacts>(flows: readonly F[], doom: Doom): Promise<Found<F>[]> {
-  const found: Found<F>[] = [];
-  for (let at = 0; at < flows.length; at += AT_ONCE) {
-    found.push(...doomed(flows.slice(at, at + AT_ONCE), doom));
-    await new Promise<void>((resume) => setImmediate(resume));
-  }
-  return found;
-}
-const AT_ONCE = 5_000;
-
 /** Flows of a family to or from what was added; the kernel finds those of a few addresses itself. */
 async function flowsTo<F extends FlowFacts>(
   table: FlowTable<F>,
   family: 4 | 6,
   added: Addition,
-): Promise<F[]> {
+  all: SetColumns,
+): Promise<readonly F[]> {
   if (added === 'none') return [];
-  if (added === 'many') return [...(await table.flows(family, {}))];
+  if (added === 'many') return table.flows(family, {}, octetsTest(all));
   const found: F[] = [];
   for (const src of added)
     found.push(
@@ -89,7 +79,7 @@ export async function endThreatFlows<F extends FlowFacts>(
 ): Promise<readonly string[]> {
   const ended: string[] = [];
   for (let round = 0; round < 2; round++) {
-    const found = await doomedOf(await flowsTo(table, family, added), doom);
+    const found = doomed(await flowsTo(table, family, added, doom.members[family === 4 ? 'v4' : 'v6']), doom);
     if (found.length === 0) break;
     await doom.bar(found.filter((f) => f.isHosted).map((f) => f.flow));
     for (const { flow, end } of found) if (table.delete(flow)) ended.push(end);

@@ -1,6 +1,7 @@
 /** Flows of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
 import type { OriginalDestination } from '../../ports.js';
 import {
+  type AddressTest,
   CONNTRACK_MESSAGE,
   decodeFlow,
   dumpBody,
@@ -9,6 +10,7 @@ import {
   getByReplyBody,
   markBody,
   matches,
+  mayFit,
   removeBody,
   telltale,
 } from './conntrack-codec.js';
@@ -31,15 +33,15 @@ export class Conntrack implements OriginalDestination, Disposable {
    * The flows of a family that match the filter. IPv4 is filtered in the kernel where it can (Linux >= 5.8: 43 ms beside
    * 100,000 flows). IPv6 is filtered here: the kernel compares IPv6 addresses the wrong way round and returns all other
    * flows (ctnetlink_filter_match_tuple, still so in 6.18). Rejects with NetlinkError, EINVAL for an address of the
-   * wrong family.
+   * wrong family. `among`: only flows of which an address fits, who opened it or who answers.
    */
-  async flows(family: 4 | 6, filter: FlowFilter = {}): Promise<readonly Flow[]> {
-    if (family === 6) return this.#dump(family, filter, false);
+  async flows(family: 4 | 6, filter: FlowFilter = {}, among?: AddressTest): Promise<readonly Flow[]> {
+    if (family === 6) return this.#dump(family, filter, false, among);
     try {
-      return await this.#dump(family, filter, true);
+      return await this.#dump(family, filter, true, among);
     } catch (error) {
       if (!isRefusal(error, 'ENOTSUP', 'EINVAL')) throw error;
-      return this.#dump(family, filter, false); // a kernel that knows only some of the filter's fields
+      return this.#dump(family, filter, false, among); // a kernel that knows only some of the filter's fields
     }
   }
 
@@ -106,13 +108,14 @@ export class Conntrack implements OriginalDestination, Disposable {
     this.close();
   }
 
-  #dump(family: 4 | 6, filter: FlowFilter, inKernel: boolean): Promise<Flow[]> {
+  #dump(family: 4 | 6, filter: FlowFilter, inKernel: boolean, among?: AddressTest): Promise<Flow[]> {
     const operation = `dump IPv${family} flows`;
     const body = dumpBody(family, filter, inKernel);
     if (body === undefined) return Promise.reject(badAddress(operation));
     const sign = telltale(filter);
     return this.#dumps.dump(operation, { type: CONNTRACK_MESSAGE.get, body }, (message) => {
       if (sign !== undefined && !message.body.includes(sign)) return undefined; // ten times cheaper than reading it
+      if (among !== undefined && !mayFit(message.body, family, among)) return undefined;
       const flow = decodeFlow(message.body);
       return flow.ok && matches(flow.value, filter) ? flow.value : undefined;
     });

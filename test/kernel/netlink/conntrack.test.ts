@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { addressBytes } from '../../../src/kernel/netlink/address.js';
 import { Conntrack } from '../../../src/kernel/netlink/conntrack.js';
 import { join, makeNamespace, type Namespace, until } from './lab.js';
 import { udpIn } from './udp.js';
@@ -127,4 +128,21 @@ test.each(FAMILIES)('IPv%i: answered flows, echo requests, marks and zones', asy
   if (zoned === undefined || echo === undefined) throw new Error('a flow is missing');
   expect(flows.delete(zoned)).toBe(true);
   expect(flows.delete(echo)).toBe(true);
+});
+
+test.each(FAMILIES)('IPv%i: flows told by an end alone, before the rest is read', async (family) => {
+  const { client, server, elsewhere } = ENDS[family];
+  using asker = await udpIn(a, family, client);
+  using service = await udpIn(b, family, server, 7000);
+  asker.socket.send('redirected', 53, elsewhere);
+  asker.socket.send('direct', 7000, server);
+  await until('both datagrams', () => service.received.length === 2);
+  const among = async (address: string): Promise<number> => {
+    const octets = addressBytes(address) as Buffer;
+    const fits = (all: Buffer, at: number): boolean => octets.equals(all.subarray(at, at + octets.length));
+    return (await flows.flows(family, {}, fits)).filter((f) => f.orig.src === client).length;
+  };
+  expect(await among(client)).toBe(2);
+  expect(await among(server)).toBe(2);
+  expect(await among(elsewhere)).toBe(0);
 });

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { addition, holderOf, isSame, movedOut } from '../../../src/control/threat-columns.js';
+import { addition, holderOf, isSame, movedOut, octetsTest } from '../../../src/control/threat-columns.js';
 import { formatAddress, type Range } from '../../../src/model/ip.js';
 import { unite } from '../../../src/threats/range-algebra.js';
 import { toMembers } from '../../../src/threats/range-cidrs.js';
@@ -21,12 +21,20 @@ const columns = (family: 4 | 6, ranges: readonly (readonly [number, number])[]) 
 const someRanges = fc.array(fc.tuple(fc.nat(200), fc.nat(40)), { maxLength: 6 });
 const textOf = (family: 4 | 6, n: number): string => formatAddress(family, BASE[family] + BigInt(n));
 
+/** In network order, behind three others. */
+function octetsOf(family: 4 | 6, n: number): Buffer {
+  const hex = (BASE[family] + BigInt(n)).toString(16).padStart(family === 4 ? 8 : 32, '0');
+  return Buffer.concat([Buffer.alloc(3), Buffer.from(hex, 'hex')]);
+}
+
 describe.each([4, 6] as const)('members of IPv%i', (family) => {
   it('hold exactly what their ranges hold', () => {
     fc.assert(
       fc.property(someRanges, fc.nat(250), (ranges, n) => {
         const isIn = ranges.some(([lo, length]) => n >= lo && n <= lo + length);
-        expect(holderOf(columns(family, ranges), textOf(family, n)) !== undefined).toBe(isIn);
+        const held = columns(family, ranges);
+        expect(holderOf(held, textOf(family, n)) !== undefined).toBe(isIn);
+        expect(octetsTest(held)(octetsOf(family, n), 3)).toBe(isIn);
       }),
     );
   });
