@@ -1,4 +1,5 @@
 import { setPriority } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { listen, refuseWithoutTokens } from './api/listen.js';
 import { buildServer } from './api/server.js';
 import type { Config } from './config/config.js';
@@ -120,6 +121,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   parts.add(async () => opened.close());
   complain(clashes(lists.state.lists, changes), log);
   refuseWithoutTokens(config.api.listen, changes.tokens.count);
+  await threatsFirst(feeds, log);
   await engine.start();
   const former = await leavePrefix(config);
   if (former.length > 0) log.info({ removed: former }, 'what stood under another kernel.prefix is gone');
@@ -174,6 +176,17 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     'ready: the kernel holds what it should',
   );
   return { stop, done };
+}
+
+const THREATS_MS = 5_000;
+/** A name that a feed lists must not be asked in our first moments: the last good versions come before DNS does. */
+async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {
+  const late = sleep(THREATS_MS, true, { ref: false });
+  if (await Promise.race([feeds.restored, late]))
+    log.warn(
+      {},
+      'the last good versions of threat feeds are late: until they come, names in them are not kept back',
+    );
 }
 
 /** Store lists and folder lists by name. A file that takes a store list's name is refused (see `complain`). */

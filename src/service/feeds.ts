@@ -47,6 +47,9 @@ export class Feeds implements AsyncDisposable {
   #protected = '';
   #timer: NodeJS.Timeout | undefined;
   #starting: Promise<void> = Promise.resolve();
+  #isRestored: () => void = () => undefined;
+  /** What this host has on its disk is in force, or cannot be. */
+  readonly restored = new Promise<void>((done) => (this.#isRestored = done));
 
   constructor(options: FeedsOptions) {
     const { config, shared, publisher, log } = options;
@@ -71,9 +74,9 @@ export class Feeds implements AsyncDisposable {
   begin(): void {
     this.#look();
     this.#timer = setInterval(() => this.#look(), LOOK_MS).unref();
-    this.#starting = this.#start().catch((e: unknown) =>
-      this.#o.log.error({ err: e }, 'the feeds of threats cannot be started'),
-    );
+    this.#starting = this.#start()
+      .catch((e: unknown) => this.#o.log.error({ err: e }, 'the feeds of threats cannot be started'))
+      .finally(this.#isRestored);
   }
 
   /** Something of this host has changed that no feed may block. */
@@ -141,6 +144,7 @@ export class Feeds implements AsyncDisposable {
     await this.#runner.restore();
     // It says itself what is wrong, and tries again.
     await this.#force.begin().catch(() => undefined);
+    this.#isRestored();
     await this.#runner.start();
     if (this.#o.shared.kind === 'redis') this.#orphans.start();
   }
