@@ -1,5 +1,5 @@
 import type { Config } from '../config/config.js';
-import { Denials } from '../control/denials.js';
+import type { Denials } from '../control/denials.js';
 import { Enforcer, type InForce } from '../control/enforcer.js';
 import { ForeignPorts } from '../control/foreign-ports.js';
 import type { NamesPolicy } from '../control/names-policy.js';
@@ -15,6 +15,7 @@ import { exec } from '../kernel/exec.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import type { Endpoint, Logger } from '../ports.js';
 import { closedPlaces } from './closed.js';
+import { makeDenials } from './denials.js';
 import { makeNames } from './dns.js';
 import { Holding } from './holding.js';
 import { HostMode } from './host-mode.js';
@@ -70,17 +71,7 @@ export class Engine {
     this.shape = shapeOf(config);
     this.kernel = new KernelAdapter(this.shape, exec);
     this.docker = new DockerWatch({ socket: config.docker.socket, log, now: () => performance.now() });
-    this.threats = makeThreats({
-      config,
-      shape: this.shape,
-      kernel: this.kernel,
-      dns: () => this.dns,
-      enforcer: () => this.enforcer,
-      reconciler: () => this.reconciler,
-      state: () => this.state,
-      onRepaired: () => this.#repaired(),
-      log,
-    });
+    this.threats = makeThreats(this, config, log);
     this.policies = new Policies(config, options.said, () => this.docker.view());
     const names = makeNames({
       config,
@@ -94,7 +85,7 @@ export class Engine {
     this.names = names.policy;
     this.dns = names.dns;
     this.#search = names.search;
-    this.denials = this.#makeDenials();
+    this.denials = makeDenials(this);
     this.hostMode = new HostMode({
       folder: config.state,
       kernel: this.kernel,
@@ -210,18 +201,6 @@ export class Engine {
     );
   }
 
-  #makeDenials(): Denials {
-    return new Denials({
-      marks: this.shape.marks,
-      containerOf: (identity, src) =>
-        [...(this.state?.members.values() ?? [])].find((m) => m.identity === identity)?.id ??
-        this.names.whoIs(src),
-      namesOf: (container, address) => this.dns.namesFor(container, address),
-      threats: this.threats.look,
-      now: Date.now,
-    });
-  }
-
   #makeEnforcer(): Enforcer<Flow> {
     return new Enforcer<Flow>({
       shape: this.shape,
@@ -251,13 +230,9 @@ export class Engine {
     });
   }
 
-  #repaired(): void {
-    this.lastRepair = new Date().toISOString();
-  }
-
   #applied(state: InForce): void {
     if (state.repaired) {
-      this.#repaired();
+      this.lastRepair = new Date().toISOString();
       this.#o.log.warn({}, 'rules of ours were missing or changed: repaired');
     }
     this.names.applied(state);

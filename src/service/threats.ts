@@ -9,37 +9,39 @@ import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import type { ThreatLook } from '../model/threat.js';
 import type { Logger } from '../ports.js';
 
+/** Parts of the engine, some of which are made later than this. */
 export interface ThreatParts {
-  readonly config: Config;
   readonly shape: Shape;
   readonly kernel: KernelAdapter;
-  readonly dns: () => DnsService;
-  readonly enforcer: () => Enforcer<Flow>;
-  readonly reconciler: () => Reconciler;
-  readonly state: () => InForce | undefined;
-  readonly onRepaired: () => void;
-  readonly log: Logger;
+  readonly dns: DnsService;
+  readonly enforcer: Enforcer<Flow>;
+  readonly reconciler: Reconciler;
+  readonly state: InForce | undefined;
+  lastRepair: string | null;
 }
 const RELEARN_MS = 10_000;
 const SLICE_MS = 5;
 
-export function makeThreats(p: ThreatParts): Threats<Flow> {
+export function makeThreats(engine: ThreatParts, { threats }: Config, log: Logger): Threats<Flow> {
+  const { shape, kernel } = engine;
   return new Threats<Flow>({
-    prefix: p.shape.prefix,
-    identityMask: p.shape.marks.identity,
-    maxEntries: p.config.threats.maxEntries,
-    kernel: p.kernel.bulk,
-    barrier: p.kernel,
-    flows: p.kernel.flows,
-    state: p.state,
+    prefix: shape.prefix,
+    identityMask: shape.marks.identity,
+    maxEntries: threats.maxEntries,
+    kernel: kernel.bulk,
+    barrier: kernel,
+    flows: kernel.flows,
+    state: () => engine.state,
     relearn: async (look) => {
-      const told = await toldBad(p.dns(), look);
-      if (told.size === 0 || !p.state()) return;
-      p.enforcer().recheck(told);
-      await p.reconciler().inForce(RELEARN_MS);
+      const told = await toldBad(engine.dns, look);
+      if (told.size === 0 || !engine.state) return;
+      engine.enforcer.recheck(told);
+      await engine.reconciler.inForce(RELEARN_MS);
     },
-    onRepaired: p.onRepaired,
-    log: p.log,
+    onRepaired: () => {
+      engine.lastRepair = new Date().toISOString();
+    },
+    log,
   });
 }
 

@@ -23,7 +23,7 @@ export const CONNTRACK_MESSAGE = {
   /** Without the create flag it changes what is there. */
   change: SUBSYSTEM << 8,
 } as const;
-const CTA = {
+export const CTA = {
   orig: 1,
   reply: 2,
   status: 3,
@@ -34,8 +34,8 @@ const CTA = {
   markMask: 21,
   filter: 25,
 } as const;
-const TUPLE = { ip: 1, proto: 2 } as const;
-const IP = { v4src: 1, v4dst: 2, v6src: 3, v6dst: 4 } as const;
+export const TUPLE = { ip: 1, proto: 2 } as const;
+export const IP = { v4src: 1, v4dst: 2, v6src: 3, v6dst: 4 } as const;
 const PROTO = { number: 1, sport: 2, dport: 3, icmpId: 4, icmpv6Id: 7 } as const;
 const FILTER = { orig: 1, reply: 2 } as const;
 /** CTA_FILTER_F_CTA_IP_SRC and _DST of net/netfilter/nf_internals.h. */
@@ -171,35 +171,6 @@ export function telltale(filter: FlowFilter): Buffer | undefined {
     }
   }
   return undefined;
-}
-
-/** Whether an address fits: its octets in network order, from `at`. */
-export type AddressTest = (octets: Buffer, at: number) => boolean;
-/** From a tuple's attribute to its source address: the headers of the tuple, of its addresses, and of the source. */
-const SRC_AT = 12;
-const SOURCES = { 4: IP.v4src, 6: IP.v6src } as const;
-
-/**
- * Whether who opened the flow fits, or who answers, without decoding the rest: ten times cheaper. True when the message is
- * not laid out as ctnetlink_fill_info does it (original tuple, then reply): then it must be decoded.
- */
-export function mayFit(body: Buffer, family: 4 | 6, test: AddressTest): boolean {
-  const orig = 4;
-  if (!isTuple(body, orig, CTA.orig, family)) return true;
-  const reply = orig + ((body.readUInt16LE(orig) + 3) & ~3);
-  if (!isTuple(body, reply, CTA.reply, family)) return true;
-  return test(body, orig + SRC_AT) || test(body, reply + SRC_AT);
-}
-
-function isTuple(body: Buffer, at: number, type: number, family: 4 | 6): boolean {
-  const size = family === 4 ? 4 : 16;
-  return (
-    body.length >= at + SRC_AT + size &&
-    (body.readUInt16LE(at + 2) & 0x3fff) === type &&
-    (body.readUInt16LE(at + 6) & 0x3fff) === TUPLE.ip &&
-    (body.readUInt16LE(at + 10) & 0x3fff) === SOURCES[family] &&
-    body.readUInt16LE(at + 8) === 4 + size
-  );
 }
 
 /** Dump request; `inKernel` adds the filter for the kernel (Linux >= 5.8). Undefined: a filter text is no address. */

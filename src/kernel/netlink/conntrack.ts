@@ -1,7 +1,6 @@
 /** Flows of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
 import type { OriginalDestination } from '../../ports.js';
 import {
-  type AddressTest,
   CONNTRACK_MESSAGE,
   decodeFlow,
   dumpBody,
@@ -10,10 +9,10 @@ import {
   getByReplyBody,
   markBody,
   matches,
-  mayFit,
   removeBody,
   telltale,
 } from './conntrack-codec.js';
+import { type AddressTest, mayFit } from './conntrack-ends.js';
 import { isRefusal, NetlinkError } from './errors.js';
 import { NetlinkSocket } from './socket.js';
 

@@ -1,0 +1,26 @@
+import { Denials } from '../control/denials.js';
+import type { InForce } from '../control/enforcer.js';
+import type { NamesPolicy } from '../control/names-policy.js';
+import type { Shape } from '../desired/state.js';
+import type { DnsService } from '../dns/service.js';
+import type { ThreatLook } from '../model/threat.js';
+
+/** Parts of the engine, some of which are made later than this. */
+export interface DenialParts {
+  readonly shape: Shape;
+  readonly state: InForce | undefined;
+  readonly names: NamesPolicy;
+  readonly dns: DnsService;
+  readonly threats: { readonly look: ThreatLook };
+}
+
+export const makeDenials = (engine: DenialParts): Denials =>
+  new Denials({
+    marks: engine.shape.marks,
+    containerOf: (identity, src) =>
+      [...(engine.state?.members.values() ?? [])].find((m) => m.identity === identity)?.id ??
+      engine.names.whoIs(src),
+    namesOf: (container, address) => engine.dns.namesFor(container, address),
+    threats: engine.threats.look,
+    now: Date.now,
+  });
