@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import type { Config } from '../config/config.js';
 import { hostFindings } from '../control/coverage-host.js';
 import type { DaemonFacts } from '../docker/daemon.js';
@@ -96,7 +97,11 @@ const notSeen = (e: unknown): DoctorCheck[] => [
 function checkResolver(facts: DaemonFacts): DoctorCheck {
   const major = Number.parseInt(facts.serverVersion, 10);
   const servers = hostServers();
-  const asksFromHost = major >= HOST_ASKS_SINCE || servers.every((s) => s.startsWith('127.') || s === '::1');
+  // Before that: loopback ones, and for networks without IPv6 those that have IPv6 addresses.
+  const asksFromHost =
+    major >= HOST_ASKS_SINCE ||
+    servers.length === 0 ||
+    servers.some((s) => s.startsWith('127.') || isIP(s) === 6);
   const line = JSON.stringify({ dns: servers.filter((s) => !s.startsWith('127.') && s !== '::1') });
   const advice = line === '{"dns":[]}' ? '{ "dns": ["ADDRESS OF YOUR RESOLVER"] }' : line;
   return {

@@ -114,6 +114,7 @@ export class Engine {
       state: () => this.state,
       folders: this.#folders,
       policyOf: this.policies.policyOf,
+      isManaged: this.policies.isManaged,
       log,
     });
     this.hostWatch = new HostWatch({ config, docker: this.docker, state: () => this.state, log });

@@ -11,7 +11,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import { tcpListenFd, udpSocketFd } from '../kernel/netlink/namespace.js';
 import { layResolverRules, removeResolverRules } from '../kernel/resolver-rules.js';
-import type { ContainerFacts } from '../model/container.js';
+import type { ContainerFacts, NetworkFacts } from '../model/container.js';
 import type { Policy } from '../model/policy.js';
 import type { Logger } from '../ports.js';
 import type { SandboxFolders } from './sandbox-folders.js';
@@ -132,7 +132,19 @@ export interface NamespaceDnsParts {
   readonly state: () => InForce | undefined;
   readonly folders: SandboxFolders;
   readonly policyOf: (facts: ContainerFacts) => Policy;
+  readonly isManaged: (network: NetworkFacts) => boolean;
   readonly log: Logger;
+}
+
+/** On networks that we do not manage nobody is held, whatever its policy says: its names are Docker's. */
+function isEnforced({ docker, policyOf, isManaged }: NamespaceDnsParts, id: string): boolean {
+  const { containers, networks } = docker.view();
+  const facts = containers.get(id);
+  const isOurs = facts?.endpoints.some(({ networkId }) => {
+    const network = networks.get(networkId);
+    return !network || isManaged(network);
+  });
+  return facts !== undefined && isOurs === true && policyOf(facts).mode === 'enforce';
 }
 
 /** The default bridge alone has no embedded resolver. */
@@ -154,7 +166,7 @@ function awaited({ docker, state }: NamespaceDnsParts): string[] {
 }
 
 export function makeNamespaceDns(parts: NamespaceDnsParts): NamespaceDns {
-  const { docker, policyOf, log } = parts;
+  const { docker, log } = parts;
   const namespaces = new Namespaces(parts);
   return new NamespaceDns({
     embedded: (id) => mayBeEmbedded(docker, id),
@@ -168,10 +180,7 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): NamespaceDns {
     prepare: namespaces.prepare,
     awaited: () => awaited(parts),
     exists: (id) => docker.view().containers.has(id),
-    isEnforced: (id) => {
-      const facts = docker.view().containers.get(id);
-      return facts !== undefined && policyOf(facts).mode === 'enforce';
-    },
+    isEnforced: (id) => isEnforced(parts, id),
     detach: namespaces.detach,
     log,
   });
