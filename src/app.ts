@@ -171,10 +171,10 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   parts.add(() => server.close());
   const localSocket = localSocketOf(config);
   await listen(server, { address: config.api.listen, localSocket, tokens: opened.tokens.count });
-  log.info(
-    { api: config.api.listen, containers: engine.state?.members.size ?? 0 },
-    'ready: the kernel holds what it should',
-  );
+  const { ready, reason } = controller.ready();
+  const facts = { api: config.api.listen, containers: engine.state?.members.size ?? 0 };
+  if (ready) log.info(facts, `ready: ${reason}`);
+  else log.warn(facts, `not ready yet: ${reason}`);
   return { stop, done };
 }
 

@@ -221,7 +221,13 @@ export interface StatusView {
   /** Containers that are not enforced because of a pause. */
   readonly paused: number;
   readonly lockdown: Lockdown | null;
-  readonly kernel: { readonly inSync: boolean; readonly lastRepair: string | null };
+  readonly kernel: {
+    readonly inSync: boolean;
+    /** As /readyz says it, and why. */
+    readonly ready: boolean;
+    readonly reason: string;
+    readonly lastRepair: string | null;
+  };
   readonly store: { readonly kind: string; readonly ok: boolean; readonly detail: string };
   /** Hosts that share the store. */
   readonly fleet: { readonly nodes: number; readonly stale: readonly string[] };

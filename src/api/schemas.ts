@@ -66,7 +66,15 @@ export const StatusSchema = Type.Object(
       },
       closed,
     ),
-    kernel: Type.Object({ inSync: Type.Boolean(), lastRepair: Nullable(Time) }, closed),
+    kernel: Type.Object(
+      {
+        inSync: Type.Boolean(),
+        ready: Type.Boolean({ description: 'as /readyz says it' }),
+        reason: Type.String(),
+        lastRepair: Nullable(Time),
+      },
+      closed,
+    ),
     store: Type.Object({ kind: Type.String(), ok: Type.Boolean(), detail: Type.String() }, closed),
     fleet: Type.Object({ nodes: Count, stale: Type.Array(Type.String()) }, closed),
   },

@@ -20,6 +20,7 @@ function print(out: Output, s: Status): void {
   out.line(`${s.enforced} of ${s.containers} enforced, ${s.observed} observed`);
   if (s.lockdown) out.line(`LOCKDOWN since ${s.lockdown.since} by ${s.lockdown.by}: nothing passes`);
   if (s.paused > 0) out.line(`PAUSED: ${s.paused} containers are not enforced for a time`);
+  if (!s.kernel.ready) out.line(`NOT READY: ${s.kernel.reason}`);
   const repaired = s.kernel.lastRepair === null ? 'never repaired' : `last repaired ${s.kernel.lastRepair}`;
   out.line(`kernel: ${s.kernel.inSync ? 'holds what it should' : 'NOT in sync'}, ${repaired}`);
   out.line(`store: ${s.store.kind}, ${s.store.ok ? 'ok' : 'FAILING'}: ${s.store.detail}`);

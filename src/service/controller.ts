@@ -47,6 +47,9 @@ export interface ControllerParts {
   readonly teardown: () => Promise<void>;
 }
 
+const NO_DOCKER = 'Docker does not answer: the last known state is held, and what is new gets nothing';
+const NO_PASS = 'the first pass has not been applied yet';
+
 /** The API's face of everything. */
 export class ServiceController implements Controller {
   readonly #p: ControllerParts;
@@ -75,6 +78,7 @@ export class ServiceController implements Controller {
       threats: this.#p.feeds.status(),
       kernel: {
         inSync: engine.reconciler.inSync && engine.state !== undefined,
+        ...this.ready(),
         lastRepair: engine.lastRepair,
       },
       store: { kind: storeKind, ok, detail },
@@ -84,15 +88,18 @@ export class ServiceController implements Controller {
 
   ready(): { ready: boolean; reason: string } {
     const { engine } = this.#p;
-    if (!engine.state) return { ready: false, reason: 'the first pass has not been applied yet' };
+    if (!engine.state) return { ready: false, reason: this.#isAlone() ? NO_DOCKER : NO_PASS };
     if (!engine.reconciler.inSync)
       return {
         ready: false,
         reason: engine.reconciler.lastError?.message ?? 'the kernel does not hold the desired state',
       };
-    if (!engine.docker.view().connected)
-      return { ready: false, reason: 'Docker does not answer: the last known state is held' };
+    if (this.#isAlone()) return { ready: false, reason: NO_DOCKER };
     return { ready: true, reason: 'the kernel holds what it should' };
+  }
+
+  #isAlone(): boolean {
+    return !this.#p.engine.docker.view().connected;
   }
 
   containers(): readonly ContainerView[] {

@@ -52,7 +52,7 @@ export class MemoryController implements Controller {
       paused: 0,
       lockdown: this.lockdownNow ?? null,
       threats: { entries: 0, feeds: 0, alerts: this.alerts },
-      kernel: { inSync: true, lastRepair: null },
+      kernel: { inSync: true, ...this.ready(), lastRepair: null },
       store: { kind: 'embedded', ok: true, detail: 'fine' },
       fleet: { nodes: this.nodesSeen.length, stale: [] },
     };

@@ -22,6 +22,9 @@ describe('looking', () => {
   it('status opens with the count', async () => {
     expect((await ok('status')).split('\n')[0]).toBe('3 of 40 enforced, 37 observed');
     expect(JSON.parse(await ok('status', '--json'))).toMatchObject({ enforced: 3 });
+    expect(await ok('status')).not.toContain('NOT READY');
+    bench.controller.isReady = false;
+    expect(await ok('status')).toMatch(/^NOT READY: .+$/m);
   });
 
   it('ps is tab-separated lines in a pipe, a table on a terminal', async () => {
