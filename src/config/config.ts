@@ -6,6 +6,7 @@ import type { Parsed, Problem } from '../model/problem.js';
 import { schemaProblems } from '../model/schema-check.js';
 import { isRecord, unescapePointer } from '../model/shape.js';
 import { parseDuration, parseSize } from '../model/units.js';
+import { withDefaults } from './defaults.js';
 import { type FeedConfig, resolveFeed } from './feeds.js';
 import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Texts } from './overlay.js';
 import { ConfigSchema } from './schema.js';
@@ -130,7 +131,7 @@ function judge(value: unknown): readonly Problem[] {
     (left, { pointer = '' }) => without(left, pointer.split('/').slice(1)),
     value,
   );
-  const whole = Value.Default(ConfigSchema, structuredClone(sound));
+  const whole = withDefaults(ConfigSchema, sound);
   return Value.Check(ConfigSchema, whole) ? [...problems, ...semanticProblems(whole)] : problems;
 }
 
@@ -141,7 +142,7 @@ export function readConfig(sources: ConfigSources): Parsed<Config> {
   const flags = fromFlags(sources.flags ?? {});
   const settings = [...env.settings, ...flags.settings];
   const base = wordsBack(withoutNulls(ConfigSchema, yaml.value ?? {}));
-  const value = isRecord(base) ? Value.Default(ConfigSchema, overlay(base, settings)) : base;
+  const value = isRecord(base) ? withDefaults(ConfigSchema, overlay(base, settings)) : base;
   const own = [...yaml.problems, ...env.problems, ...flags.problems];
   const unreadable = yaml.value === undefined;
   const problems = unreadable ? own : [...own, ...placed(judge(value), settings, yaml.place)];

@@ -230,6 +230,11 @@ describe('what stops the start, with its path and remedy', () => {
       /sha256sum/,
     ],
     ['api: { tokens: [{name: a, role: read, token: "0123456789 abcdef"}] }', 1, 46, /characters/, /openssl/],
+    // A map in place of a list is no list: nothing would be managed, and nothing said.
+    ['networks: { manage: { "web_*": true } }', 1, 21, /networks\.manage/, /list/],
+    ['baseline: { npm: true }', 1, 11, /baseline/, /npm|list/],
+    ['api: { tokens: { length: [x] } }', 1, 16, /api\.tokens/, /./],
+    ['dns: []', 1, 6, /dns/, /./],
     ['docker: { socket: docker.sock }', 1, 19, /docker\.socket/, /\/var\/run/],
     [
       'api: { listen: "example.org:80", tokens: [{name: a, role: read, token: 0123456789abcdef}] }',
