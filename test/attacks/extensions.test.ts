@@ -58,7 +58,8 @@ const throughDns = (family: Family, routed: (e: Ends, dns: string, data: Bytes) 
     const dns = DNS[family];
     await ask(a, { server: dns, port: DNS.port, localPort: ASKING_PORT, name: 'nobody.attack.test' });
     const e = await ends(a);
-    await sendPackets(a, [routed(e, dns, udp(e, ASKING_PORT, DNS.port, a.tag))]);
+    // the checksum of what conntrack sees first: a wrong one would be no packet of the flow
+    await sendPackets(a, [routed(e, dns, udp({ ...e, dst: dns }, ASKING_PORT, DNS.port, a.tag))]);
   },
   reached: (a) => seen(a),
 });

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { afterAll } from 'vitest';
 import type { Container, RunSpec } from '../lab/container.js';
 import { waitFor } from '../lab/process.js';
 import type { Family } from './report.js';
@@ -11,7 +12,7 @@ import { type Bytes, type Ends, ether, etherTypeOf } from './wire.js';
 
 const MODULES = join(import.meta.dirname, '..', '..', 'node_modules');
 const ASKS = mkdtempSync(join(tmpdir(), 'drawbridge-raw-'));
-process.on('exit', () => rmSync(ASKS, { recursive: true, force: true }));
+afterAll(() => rmSync(ASKS, { recursive: true, force: true }));
 
 /** A spec whose container runs programs/raw.mjs: `sendFrames` asks it. */
 export const raw = (spec: RunSpec = {}): RunSpec => ({
