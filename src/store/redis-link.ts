@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import { Redis } from 'ioredis';
 import type { Endpoint, Logger } from '../ports.js';
 import { StoreError } from './errors.js';
@@ -62,7 +63,7 @@ export class RedisLink {
     );
     this.#listener.on('message', onWake);
     this.#master = new MasterWatch(target, () => {
-      for (const redis of [this.#reader, this.#writer, this.#listener]) redis.disconnect(true);
+      for (const redis of [this.#reader, this.#writer, this.#listener]) giveUp(redis);
     });
   }
 
@@ -157,7 +158,7 @@ export class RedisLink {
     // Redis waits for the writes of the connection that asks: another one has none.
     if (connection !== this.#connection) throw this.unknown('closed the connection before it confirmed it');
     if (failures.length === 0) return;
-    this.#writer.disconnect(true);
+    giveUp(this.#writer);
     throw this.unknown(`${failures.join(' and ')} did not confirm it within ${CONFIRM_MS / 1000} s`);
   }
 
@@ -207,7 +208,7 @@ export class RedisLink {
     try {
       return await work();
     } catch (e) {
-      if (e instanceof Error && e.message === 'Command timed out' && !this.#closed) redis.disconnect(true);
+      if (e instanceof Error && e.message === 'Command timed out' && !this.#closed) giveUp(redis);
       throw e;
     }
   }
@@ -222,6 +223,18 @@ export class RedisLink {
       this.#log.warn({ redis: this.target.shown, err: e.message }, 'no connection to Redis');
     this.#lastError = e.message;
   }
+}
+
+/**
+ * Ends a connection with all that is on its way, and makes another. A socket that is merely closed goes on sending what it
+ * holds: a change that was given up would come to Redis when the network does, and put itself in a newer one's place.
+ */
+function giveUp(redis: Redis): void {
+  const stream = redis.stream as Partial<Socket> | undefined;
+  // Node cannot reset TLS; a unix socket has no network between
+  const isTcp = stream?.remotePort !== undefined && !(stream instanceof TLSSocket);
+  if (isTcp && stream.resetAndDestroy !== undefined) stream.resetAndDestroy();
+  else redis.disconnect(true);
 }
 
 /** Redis itself refused: nothing was done. Anything else may have happened after the command was on its way. */
