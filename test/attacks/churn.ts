@@ -10,22 +10,25 @@ const READY_MS = 90_000;
 /** First instructions: forbidden addresses that the attack sends to as well. */
 const FIRST = `wget -q -T 1 -O /dev/null http://93.184.200.7/ & ping -c 1 -W 1 93.184.200.8 >/dev/null 2>&1 &
   wget -q -T 1 -O /dev/null 'http://[2600:9000:bad::9]/' & wait; sleep 600`;
+/** What somebody does, what shows that it is mended, and what that then says. */
 const FLUSHES = [
-  'iptables -w -F DOCKER-USER',
-  'ip6tables -w -F DOCKER-USER',
-  'iptables -w -F',
-  'ip6tables -w -F',
-  'iptables -w -t security -F',
-  'ip6tables -w -t security -F',
-  'iptables -w -t nat -F DB-PREROUTING',
-  'nft delete table bridge drawbridge',
-  'nft delete table inet drawbridge_backstop',
+  ['iptables -w -F DOCKER-USER', 'iptables -w -S DOCKER-USER', 'DB-FORWARD'],
+  ['ip6tables -w -F DOCKER-USER', 'ip6tables -w -S DOCKER-USER', 'DB-FORWARD'],
+  ['iptables -w -F', 'iptables -w -S DB-FORWARD', '-A DB-FORWARD'],
+  ['ip6tables -w -F', 'ip6tables -w -S DB-FORWARD', '-A DB-FORWARD'],
+  ['iptables -w -t security -F', 'iptables -w -t security -S FORWARD', '-A FORWARD'],
+  ['ip6tables -w -t security -F', 'ip6tables -w -t security -S FORWARD', '-A FORWARD'],
+  ['iptables -w -t nat -F DB-PREROUTING', 'iptables -w -t nat -S DB-PREROUTING', '-A DB-PREROUTING'],
+  ['nft delete table bridge drawbridge', 'nft list tables bridge', 'drawbridge'],
+  ['nft delete table inet drawbridge_backstop', 'nft list tables inet', 'drawbridge_backstop'],
 ] as const;
 type Step = readonly [kind: string, weight: number, run: (r: Random) => Promise<boolean>];
 
 export class Churn {
   /** Revoked addresses that were reached all the same. */
   readonly leaks: string[] = [];
+  /** What was done to the kernel and to the service, and when. */
+  readonly history: string[] = [];
   readonly #lab: Lab;
   readonly #drawbridge: Drawbridge;
   readonly #random: (lane: number) => Random;
@@ -136,22 +139,32 @@ export class Churn {
     return removed;
   }
 
+  /**
+   * One layer at a time, and the next when it stands again: who takes all of them at once is root, whom nothing stops
+   * (docs/threat-model.md). Now and then the service is killed before it has mended it.
+   */
   async #flush(random: Random): Promise<boolean> {
-    const { code } = await this.#lab.inHost(random.pick(FLUSHES).split(' '));
-    await this.#pause(random, 1500);
-    return code === 0;
+    const [what, look, shows] = random.pick(FLUSHES);
+    this.history.push(`${Date.now()} ${what}`);
+    const { code } = await this.#lab.inHost(what.split(' '));
+    if (code !== 0) return false;
+    if (random.chance(4)) await this.#kill();
+    const isMended = async (): Promise<boolean> =>
+      (await this.#lab.inHost(look.split(' '))).stdout.includes(shows);
+    await waitFor(`what "${what}" took to stand again`, isMended, READY_MS, 100);
+    await this.#drawbridge.ready(READY_MS);
+    this.history.push(`${Date.now()} mended`);
+    return true;
   }
   async #kill(): Promise<boolean> {
+    this.history.push(`${Date.now()} kill`);
     this.#drawbridge.kill('SIGKILL');
     await this.#drawbridge.exited();
     this.#drawbridge.start();
     await this.#drawbridge.ready(READY_MS);
+    this.history.push(`${Date.now()} ready again`);
     return true;
   }
-  #pause(random: Random, most: number): Promise<void> {
-    return new Promise((done) => setTimeout(done, random.below(most)));
-  }
-
   /** Granted until it opens; revoked until that is acknowledged: from then on nothing reaches it. */
   async #revoke(random: Random): Promise<boolean> {
     const address = `93.184.61.${1 + random.below(250)}`;

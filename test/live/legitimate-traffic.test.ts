@@ -93,7 +93,8 @@ it.concurrent('a container that is restarted, stopped, paused', async () => {
   const labels = { 'drawbridge.allow': NAME };
   const c = await lab.start({ network: 'six', name: 'again', labels });
   const works = async (): Promise<void> => {
-    expect(await c.probe('http', `http://${NAME}/`)).toMatchObject({ ok: true });
+    const answer = await c.probe('http', `http://${NAME}/`);
+    expect(answer, JSON.stringify(answer)).toMatchObject({ ok: true });
     expect(await c.probe('tcp', FORBIDDEN, 80)).toMatchObject({ code: 'ECONNREFUSED' });
   };
   await works();
