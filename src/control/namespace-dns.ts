@@ -69,8 +69,18 @@ export class NamespaceDns {
     const path = this.#o.pathBehind(port);
     const isPrepared = path !== undefined && this.#ahead.has(path);
     // what leads to us is answered, whoever turns out to be behind it: an observed container's questions are relayed
-    if (isPrepared || (this.#habit && this.#wants(this.#state, container)))
-      void this.#attach(container, path);
+    if (isPrepared || (this.#habit && this.#wants(this.#state, container))) void this.#moved(container, path);
+  }
+
+  /** Started again, it has a namespace of its own; what of ours answered in the one before went with that. */
+  async #moved(id: string, path: string | undefined): Promise<void> {
+    await this.#attaching.get(id)?.done;
+    const held = this.#attached.get(id);
+    if (held && path !== undefined && held.path !== path) {
+      this.#attached.delete(id);
+      held.sockets[Symbol.dispose]();
+    }
+    await this.#attach(id, path);
   }
 
   /**
@@ -211,7 +221,8 @@ export class NamespaceDns {
     if (this.#attached.has(id) || path === undefined) return;
     const needs = await this.#needs(id);
     if (this.#o.isSettled(id)) this.#habit = needs;
-    if (needs) await this.#attach(id, path);
+    // what was furnished ahead leads to us, needed or not: unclaimed, its questions would wait
+    if (needs || this.#ahead.has(path)) await this.#attach(id, path);
   }
 
   #needs(id: string): Promise<boolean> {
