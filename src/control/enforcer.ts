@@ -38,8 +38,8 @@ export interface EnforcerOptions<F extends FlowFacts> {
   readonly threats: Pick<Threats<F>, 'has' | 'repair'>;
   readonly log: Logger;
   readonly now: () => number;
-  /** Asks for a pass in so many ms. */
-  readonly lookAgain: (ms: number) => void;
+  /** Asks for a pass in so many ms, for this reason. */
+  readonly lookAgain: (reason: string, ms: number) => void;
   /** After each pass, before anything waits on it. */
   readonly onApplied: (state: InForce) => void;
 }
@@ -91,6 +91,7 @@ export class Enforcer<F extends FlowFacts> {
   async pass(pass: Pass): Promise<void> {
     const { kernel } = this.#o;
     if (pass.resync) kernel.invalidate();
+    this.#revocation.due(pass.reasons);
     const again = this.#again;
     const view = this.#o.view();
     if (!this.#state && !(await this.#takeOver(view))) return;
@@ -100,16 +101,18 @@ export class Enforcer<F extends FlowFacts> {
     const desired = compile(input);
     await this.#o.beforeRules(input);
     const applied = await kernel.apply(desired, () => this.#purge(ports));
+    if (applied.repaired) this.#revocation.distrust();
+    const repaired = this.#revocation.owed;
     this.#o.hosts.standing(hosts.net.gates);
     const known = this.#state && this.#bindings;
     this.#bindings = ports.bindings;
-    const settled = this.#settle({ view, ports, veths, input, hosts, desired, repaired: applied.repaired });
+    const settled = this.#settle({ view, ports, veths, input, hosts, desired, repaired });
     const state = await this.#learn(settled, applied.refill, pass.resync, again);
     this.#o.onApplied(state);
-    await this.#revocation.run(state, known, applied.repaired, again);
+    await this.#revocation.run(state, known, again);
     if (this.#again === again) this.#again = new Set();
     const lost = applied.refill.filter((name) => desired.sets.get(name)?.isThreats);
-    if (!known || applied.repaired || lost.length > 0) this.#o.threats.repair(lost, !known);
+    if (!known || repaired || lost.length > 0) this.#o.threats.repair(lost, !known);
     if (applied.changed)
       this.#o.log.debug({ reasons: pass.reasons, members: input.members.length }, 'applied');
   }
@@ -179,7 +182,7 @@ export class Enforcer<F extends FlowFacts> {
       if (!here.has(m.id) && !this.#lingering.has(m.id))
         this.#lingering.set(m.id, { member: withoutCgroups(m), until: now + LINGER_MS });
     for (const [id, l] of this.#lingering) if (here.has(id) || l.until <= now) this.#lingering.delete(id);
-    if (this.#lingering.size > 0) this.#o.lookAgain(LINGER_MS);
+    if (this.#lingering.size > 0) this.#o.lookAgain('departed members', LINGER_MS);
     return [...this.#lingering.values()].map((l) => l.member);
   }
 

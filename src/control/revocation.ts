@@ -12,9 +12,14 @@ export interface RevocationOptions<F extends FlowFacts> {
   readonly shape: Shape;
   readonly kernel: KernelPort<F>;
   readonly log: Logger;
+  /** Asks for a pass in so many ms, for this reason. */
+  readonly lookAgain: (reason: string, ms: number) => void;
 }
 /** How long packets of a flow that was cut may still arrive from the other side (s). */
 const CUT_SECONDS = 120;
+/** A packet that had passed before the rules stood again can be noted in the table after the first look (ms). */
+const LATE_MS = 500;
+const LATE_LOOK = 'flows after a repair';
 
 /** Ends flows that no entry permits any more. */
 export class Revocation<F extends FlowFacts> {
@@ -24,8 +29,26 @@ export class Revocation<F extends FlowFacts> {
   /** Cgroups (objects) whose earlier flows have been looked for. */
   #adopted: ReadonlySet<string> = new Set();
 
+  /** Rules were missing, and flows have not been looked at since. */
+  #owed = false;
+  /** They are due to be looked at once more. */
+  #late = false;
+
   constructor(options: RevocationOptions<F>) {
     this.#o = options;
+  }
+
+  /** Something had been tampered with: flows of all are looked at, however many passes it takes, and once more a little later. */
+  distrust(): void {
+    this.#owed = true;
+  }
+  get owed(): boolean {
+    return this.#owed;
+  }
+
+  /** Why the next run is asked for. */
+  due(reasons: readonly string[]): void {
+    this.#late ||= reasons.includes(LATE_LOOK);
   }
 
   /** Its policy is another than it was at the last run, or it was not there. */
@@ -41,13 +64,13 @@ export class Revocation<F extends FlowFacts> {
   async run(
     state: InForce,
     known: ReadonlyMap<number, Binding> | undefined,
-    all: boolean,
     again: ReadonlySet<string>,
   ): Promise<void> {
     const isFresh = (m: Member): boolean =>
       known !== undefined &&
       (m.host ? !this.#signatures.has(m.id) : !m.ports.some((p) => known.has(p.ifindex)));
     const members = [...state.members.values()];
+    const all = this.#owed || this.#late;
     const changed = members.filter((m) => all || again.has(m.id) || (this.isNew(m) && !isFresh(m)));
     await this.#cut(state, changed);
     await this.#adopt(
@@ -55,6 +78,9 @@ export class Revocation<F extends FlowFacts> {
       members.filter((m) => state.hosts.late.has(m.id)),
     );
     this.#signatures = new Map(members.map((m) => [m.id, signatureOf(m)]));
+    if (this.#owed) this.#o.lookAgain(LATE_LOOK, LATE_MS);
+    this.#owed = false;
+    this.#late = false;
   }
 
   async #cut(state: InForce, members: readonly Member[]): Promise<void> {

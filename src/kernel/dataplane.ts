@@ -22,6 +22,8 @@ export class Dataplane {
   /** Undefined: unknown, so that it must be read first. */
   #observed: Observed | undefined;
   #last: DesiredState | undefined;
+  /** Somebody had changed it, and no apply has held since. */
+  #tampered = false;
 
   constructor(run: Exec, shape: Shape, indexOf: IndexOf, hasCgroup: (path: string) => boolean = () => true) {
     this.#run = run;
@@ -53,11 +55,13 @@ export class Dataplane {
     const fresh = this.#observed === undefined;
     const observed = this.#observed ?? (await this.read());
     const plan = planSteps(this.#shape, desired, observed);
+    this.#tampered ||= fresh && this.#isTampered(observed);
     this.#observed = undefined;
     const whole = await applyPlan(this.#run, plan, { beforeBinding, hasCgroup: this.#hasCgroup });
     this.#observed = whole ? expectedAfter(this.#shape, desired, observed) : undefined;
     const changed = plan.stages.length > 0;
-    const repaired = fresh && this.#isTampered(observed);
+    const repaired = this.#tampered;
+    this.#tampered = false;
     this.#last = whole ? desired : undefined;
     return { changed, refill: plan.refill, repaired };
   }

@@ -226,7 +226,7 @@ export class Engine {
       threats: this.threats,
       log: this.#o.log,
       now: Date.now,
-      lookAgain: (ms) => this.reconciler.later('departed members', ms),
+      lookAgain: (reason, ms) => this.reconciler.later(reason, ms),
       onApplied: (state) => this.#applied(state),
     });
   }
