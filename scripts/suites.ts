@@ -62,7 +62,7 @@ const PARTS: Record<string, () => readonly Suite[]> = {
       argv: [
         'nice',
         '-n',
-        '19',
+        '10',
         'node_modules/.bin/tsx',
         'test/fuzz/main.ts',
         '--seconds',
