@@ -95,9 +95,12 @@ const startOne = (n: number): Promise<unknown> => {
 const hasReached = async (n: number): Promise<boolean> =>
   (await lab.docker('logs', name(n))).includes('reached');
 const removeOne = (n: number): Promise<unknown> => lab.dockerResult(['rm', '-f', name(n)], { check: false });
+const ids = new Map<number, string>();
+/** Its rules stay for a while after it: they are the last to go. */
 const isGone = async (n: number): Promise<boolean> => {
   const { status } = await drawbridge.get(`/v1/containers/${name(n)}`).catch(() => ({ status: 0 }));
-  return status === 404;
+  const { stdout } = await lab.inHost(['iptables-save', '-t', 'filter'], { check: true });
+  return status === 404 && !stdout.includes(`DB-c-${ids.get(n)}`);
 };
 
 const CHANGES: readonly Change[] = [
@@ -113,6 +116,8 @@ const CHANGES: readonly Change[] = [
       faults.disarm();
       await startOne(n);
       await waitFor('it to reach what it may', () => hasReached(n), PATIENCE_MS);
+      ids.set(n, (await lab.docker('inspect', '-f', '{{slice .Id 0 12}}', name(n))).trim());
+      expect((await lab.inHost(['iptables-save', '-t', 'filter'])).stdout).toContain(`DB-c-${ids.get(n)}`);
       rearm();
       await removeOne(n);
     },

@@ -1,6 +1,6 @@
 // Talks to an echo server as a protocol that conntrack helpers read: sends each line when the one before has come back.
-// usage: helper.mjs HOST PORT JSON, with { lines, next: { host, port }, listen, text }; afterwards it connects to `next`,
-// or listens and sends `text` to who comes. Prints { ok }. Plain JavaScript: it runs inside containers, alone.
+// usage: helper.mjs HOST PORT JSON, with { lines, next: { host, port }, listen, text }; afterwards it connects to `next`;
+// or it listens from the start, since who is expected may come at once, and sends `text` to who comes. Prints { ok }. Plain JavaScript: it runs inside containers, alone.
 import { connect, createServer } from 'node:net';
 
 const [host, port, json] = process.argv.slice(2);
@@ -13,20 +13,23 @@ const SEEN_MS = 1000;
 const finish = (o) => process.stdout.write(`${JSON.stringify(o)}\n`, () => process.exit(0));
 setTimeout(() => finish({ ok: false, why: 'time-out' }), PATIENCE_MS + LISTEN_MS);
 
-function after() {
-  if (next) {
-    const data = connect(next, () => data.write(text));
-    data.on('error', (e) => finish({ ok: false, why: e.code }));
-    data.on('data', () => finish({ ok: true }));
-    setTimeout(() => finish({ ok: false, why: 'time-out' }), PATIENCE_MS);
-    return;
-  }
-  createServer((s) => {
-    s.on('error', () => s.destroy());
-    s.end(text, () => finish({ ok: true }));
-  }).listen(listen, '0.0.0.0');
-  setTimeout(() => finish({ ok: false, why: 'nobody came' }), LISTEN_MS);
+function visit() {
+  const data = connect(next, () => data.write(text));
+  data.on('error', (e) => finish({ ok: false, why: e.code }));
+  data.on('data', () => finish({ ok: true }));
+  setTimeout(() => finish({ ok: false, why: 'time-out' }), PATIENCE_MS);
 }
+
+function after() {
+  if (next) setTimeout(visit, SEEN_MS);
+  else setTimeout(() => finish({ ok: false, why: 'nobody came' }), LISTEN_MS);
+}
+
+const server = createServer((s) => {
+  s.on('error', () => s.destroy());
+  s.end(text, () => finish({ ok: true }));
+});
+if (listen) await new Promise((listening) => server.listen(listen, '0.0.0.0', listening));
 
 let got = '';
 const left = [...lines];
@@ -38,5 +41,5 @@ talk.on('data', (d) => {
   got = '';
   left.shift();
   if (left.length > 0) talk.write(left[0]);
-  else setTimeout(after, listen ? 0 : SEEN_MS);
+  else after();
 });
