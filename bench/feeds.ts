@@ -126,7 +126,7 @@ try {
   using bulk = new BulkSets({ namespace: `/run/netns/${netns}` });
   const merge = (): ThreatMembers => {
     const { v4, v6 } = mergeFeeds({ feeds: [data], protect: [] });
-    return { ...NO_MEMBERS, block: { v4: v4.members, v6: v6.members } };
+    return { ...NO_MEMBERS, block: { ...NO_MEMBERS.block, both: { v4: v4.members, v6: v6.members } } };
   };
   const load = (members: ThreatMembers): Promise<void> =>
     new ThreatSets({ prefix: 'DB', kernel: bulk, maxEntries: 2 ** 21 }).load(members);

@@ -12,6 +12,7 @@ const Lines = Type.Object(
   closed,
 );
 const Action = Words(['block', 'observe']);
+const Direction = Words(['outbound', 'inbound', 'both']);
 
 export const FeedSchema = Type.Object(
   {
@@ -19,7 +20,7 @@ export const FeedSchema = Type.Object(
     url: Text('without credentials and query'),
     format: Type.String(),
     action: Action,
-    direction: Words(['outbound', 'inbound', 'both']),
+    direction: Direction,
     everySeconds: Count,
     status: Words(['never', 'current', 'refused', 'failed', 'later', 'left-out']),
     reason: Nullable(Text('why the last attempt brought nothing')),
@@ -69,6 +70,7 @@ export const ThreatSchema = Type.Object(
         {
           feed: Type.String(),
           action: Action,
+          direction: Direction,
           listed: Text('the range or name as it is listed'),
           line: Count,
           positions: Words(['line', 'item']),

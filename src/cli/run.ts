@@ -4,7 +4,6 @@ import { fromFlags } from '../config/overlay.js';
 import type { Registry, Session } from './command.js';
 import { CommandFailure, failureOf, problemText, wrongUsage } from './failure.js';
 import type { Host, Log, RunningService } from './host.js';
-import { notInForce } from './not-in-force.js';
 
 type Flags = Readonly<Record<string, string>>;
 
@@ -45,7 +44,6 @@ async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
   using hangups = new Hangups(session.host);
   for (;;) {
     const log = session.host.createLog(config.log);
-    for (const what of notInForce(config)) log.warn({}, what);
     const service = await started(session, config, log);
     if (!service && (!proven || proven === config)) return 1;
     if (!service) {

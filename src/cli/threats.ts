@@ -42,13 +42,26 @@ const VERDICTS = {
   block: 'blocked for every container',
   observe: 'observed: counted, and not blocked',
 } as const;
+const ONE_WAY = {
+  outbound: ', as a destination',
+  inbound: ', as the source of what comes in',
+  both: '',
+} as const;
 
-function print(out: Output, { target, verdict, hits }: ThreatBody): void {
+/** Both ways, or the one way in which what counts does. */
+function way({ verdict, hits }: ThreatBody): string {
+  const counting = hits.filter(({ action, spared }) => action === verdict && spared === null);
+  const [first, ...others] = new Set(counting.map(({ direction }) => direction));
+  return first === undefined || others.length > 0 ? '' : ONE_WAY[first];
+}
+
+function print(out: Output, threat: ThreatBody): void {
+  const { target, verdict, hits } = threat;
   const listed = hits.length > 0 ? 'listed, and spared' : 'in no feed';
-  out.line(`${target}: ${verdict === 'none' ? listed : VERDICTS[verdict]}`);
+  out.line(`${target}: ${verdict === 'none' ? listed : `${VERDICTS[verdict]}${way(threat)}`}`);
   for (const hit of hits) {
     out.line(
-      `  ${hit.feed} (${hit.action}) lists ${hit.listed} in ${hit.positions} ${hit.line}, since ${hit.since}`,
+      `  ${hit.feed} (${hit.action}, ${hit.direction}) lists ${hit.listed} in ${hit.positions} ${hit.line}, since ${hit.since}`,
     );
     if (hit.spared !== null) out.line(`    spared: ${hit.spared}`);
   }

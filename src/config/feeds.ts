@@ -1,6 +1,7 @@
 /** Feeds of threats: what their schema cannot say, and their values in the units of the service. */
 import { feedProblems } from '../model/feed.js';
 import type { Problem } from '../model/problem.js';
+import type { Direction } from '../model/threat.js';
 import type { RawConfig } from './semantics.js';
 
 type RawFeed = RawConfig['threats']['feeds'][number];
@@ -20,7 +21,7 @@ export interface FeedConfig {
   readonly url: string;
   readonly format: string;
   readonly action: 'block' | 'observe';
-  readonly direction: 'outbound' | 'inbound' | 'both';
+  readonly direction: Direction;
   /** Globs of the hosts where it counts; undefined: all. */
   readonly hosts?: readonly string[];
   readonly everyMs: number;

@@ -78,7 +78,7 @@ export const FeedSchema = Type.Object(
     action: words(['block', 'observe'], { default: 'block' }),
     direction: words(['outbound', 'inbound', 'both'], {
       default: 'both',
-      description: 'what it judges: where containers go, who comes to them, or both',
+      description: 'which new flows it judges: those to what it lists, those from there, or both',
     }),
     hosts: Type.Optional(
       Type.Array(Glob, {

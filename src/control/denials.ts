@@ -61,8 +61,12 @@ export class Denials {
     const { threats } = this.#o;
     const from = isIn ? 'from outside: ' : '';
     const text = (hit: ThreatHit | undefined): string => `${from}${hit ? hitText(hit) : UNTOLD}`;
-    if (word === 'threat') return text(threats.blockedAddress(address));
-    if (word === 'seen') return `${text(threats.observedAddress(address))}, action observe: it passed`;
+    if (word === 'threat')
+      return text(isIn ? threats.blockedSource(address) : threats.blockedAddress(address));
+    if (word === 'seen') {
+      const hit = isIn ? threats.observedSource(address) : threats.observedAddress(address);
+      return `${text(hit)}, action observe: it passed`;
+    }
     return word === 'would' ? 'no entry permits it (observed, so it passed)' : 'no entry permits it';
   }
 

@@ -1,7 +1,7 @@
 /** What is in columns of members, and what one version adds to another. Pure. */
 import type { Family } from '../model/ip.js';
 import { parseAddress } from '../model/ip.js';
-import type { SetColumns } from '../model/threat.js';
+import { type DirectedColumns, type FlowEnd, JUDGING, noColumns, type SetColumns } from '../model/threat.js';
 
 const V4 = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/;
 
@@ -43,14 +43,9 @@ const hasSingle = ({ singles, words }: SetColumns, of: Uint32Array, j: number): 
   return at >= 0 && compare(singles, at, of, j, words) === 0;
 };
 
-function hasNet({ nets, prefixes, words }: SetColumns, of: Uint32Array, j: number): boolean {
-  const at = lastUpTo(nets, of, j, words);
-  const prefix = at < 0 ? 0 : (prefixes[at] as number);
-  for (let w = 0, left = prefix; left > 0; w++, left -= 32) {
-    const mask = left >= 32 ? 0xffff_ffff : (0xffff_ffff << (32 - left)) >>> 0;
-    if ((((nets[at * words + w] as number) ^ (of[j * words + w] as number)) & mask) !== 0) return false;
-  }
-  return at >= 0;
+function hasNet(columns: SetColumns, of: Uint32Array, j: number): boolean {
+  const at = lastUpTo(columns.nets, of, j, columns.words);
+  return at >= 0 && isIn(columns, at, of, j);
 }
 
 /** The kind of set that holds the address. */
@@ -79,17 +74,72 @@ export const isSame = (a: SetColumns, b: SetColumns, kind: 'ip' | 'net'): boolea
   return kind === 'ip' ? same(a.singles, b.singles) : same(a.nets, b.nets) && same(a.prefixes, b.prefixes);
 };
 
-function pick(columns: SetColumns, wanted: (i: number) => boolean): Uint32Array {
-  const { singles, words } = columns;
-  const found: number[] = [];
-  for (let i = 0; i < singles.length / words; i++)
-    if (wanted(i)) for (let w = 0; w < words; w++) found.push(singles[i * words + w] as number);
-  return Uint32Array.from(found);
+/** What one set holds: the single addresses of columns, or their networks. */
+export interface Held {
+  readonly columns: SetColumns;
+  readonly kind: 'ip' | 'net';
+}
+const sizeOf = ({ columns, kind }: Held): number =>
+  kind === 'net' ? columns.prefixes.length : columns.singles.length / columns.words;
+
+/** Network `i` has address `j` of `other` in it. */
+function isIn({ nets, prefixes, words }: SetColumns, i: number, other: Uint32Array, j: number): boolean {
+  for (let w = 0, left = prefixes[i] as number; left > 0; w++, left -= 32) {
+    const mask = left >= 32 ? 0xffff_ffff : (0xffff_ffff << (32 - left)) >>> 0;
+    if ((((nets[i * words + w] as number) ^ (other[j * words + w] as number)) & mask) !== 0) return false;
+  }
+  return true;
 }
 
-/** Single addresses of `after` that `before` holds within a network: they move from one set to the other. */
-export const movedOut = (before: SetColumns, after: SetColumns): Uint32Array =>
-  before.prefixes.length === 0 ? new Uint32Array(0) : pick(after, (i) => hasNet(before, after.singles, i));
+/** Network `i` of `columns` and what `by` holds have an address in common. */
+function meets(columns: SetColumns, i: number, by: Held): boolean {
+  const column = by.kind === 'net' ? by.columns.nets : by.columns.singles;
+  const next = lastUpTo(column, columns.nets, i, columns.words) + 1;
+  const at = next - 1;
+  if (at >= 0 && isIn(columns, i, column, at)) return true; // begins where it begins
+  if (next < sizeOf(by) && isIn(columns, i, column, next)) return true;
+  return by.kind === 'net' && at >= 0 && isIn(by.columns, at, columns.nets, i);
+}
+
+/**
+ * Of what a set will hold (`after`) what another has held so far, whole or in part: it moves, and must be in both for a
+ * moment. What the set has held already (`before`) is left out.
+ */
+export function moving({ columns: after, kind }: Held, before: SetColumns, from: Held): SetColumns {
+  const { words } = after;
+  const isNets = kind === 'net';
+  const column = isNets ? after.nets : after.singles;
+  const moves = (i: number): boolean =>
+    isNets
+      ? !holdsNet(before, after, i) && meets(after, i, from)
+      : !hasSingle(before, column, i) && holds(from, column, i);
+  const found: number[] = [];
+  const count = sizeOf(from) === 0 ? 0 : column.length / words;
+  for (let i = 0; i < count; i++) if (moves(i)) found.push(i);
+  const picked = Uint32Array.from(found.flatMap((i) => [...column.subarray(i * words, (i + 1) * words)]));
+  const none = new Uint32Array(0);
+  return isNets
+    ? {
+        words,
+        singles: none,
+        nets: picked,
+        prefixes: Uint8Array.from(found, (i) => after.prefixes[i] as number),
+      }
+    : { words, singles: picked, nets: none, prefixes: new Uint8Array(0) };
+}
+
+const holds = ({ columns, kind }: Held, of: Uint32Array, j: number): boolean =>
+  kind === 'net' ? hasNet(columns, of, j) : hasSingle(columns, of, j);
+
+function holdsNet(columns: SetColumns, after: SetColumns, i: number): boolean {
+  const at = lastUpTo(columns.nets, after.nets, i, columns.words);
+  const isSameBase = at >= 0 && compare(columns.nets, at, after.nets, i, columns.words) === 0;
+  return isSameBase && columns.prefixes[at] === after.prefixes[i];
+}
+
+/** The columns of one family that judge an end of flows. */
+export const judging = (all: DirectedColumns, end: FlowEnd, family: Family): readonly SetColumns[] =>
+  JUDGING[end].map((direction) => all[direction][family === 4 ? 'v4' : 'v6']);
 
 const textOf = (column: Uint32Array, i: number): string =>
   [24, 16, 8, 0].map((shift) => ((column[i] as number) >>> shift) & 255).join('.');
@@ -97,7 +147,15 @@ const textOf = (column: Uint32Array, i: number): string =>
 /** What may be bad now and was not: nothing, a few v4 addresses, or so much that all must be looked at. */
 export type Addition = 'none' | 'many' | readonly string[];
 
-export function addition(before: SetColumns, after: SetColumns, few: number): Addition {
+export function addition(before: readonly SetColumns[], after: readonly SetColumns[], few: number): Addition {
+  const parts = after.map((columns, i) => added(before[i] ?? noColumns(columns.words), columns, few));
+  if (parts.includes('many')) return 'many';
+  const texts = parts.flatMap((part) => (typeof part === 'string' ? [] : part));
+  if (texts.length > few) return 'many';
+  return texts.length === 0 ? 'none' : texts;
+}
+
+function added(before: SetColumns, after: SetColumns, few: number): Addition {
   if (isSame(before, after, 'ip') && isSame(before, after, 'net')) return 'none';
   if (!isSame(before, after, 'net') || after.words !== 1) return 'many';
   const found: string[] = [];

@@ -1,17 +1,19 @@
 import { parseAddress, parseCidr, type Range, rangeHas } from '../model/ip.js';
-import type { SetColumns, ThreatMembers } from '../model/threat.js';
+import type { DirectedColumns, FlowEnd } from '../model/threat.js';
 import type { FlowFacts, FlowTable } from './cut.js';
 import type { InForce } from './enforcer.js';
-import { type Addition, holderOf, octetsTest } from './threat-columns.js';
+import { type Addition, holderOf, judging, octetsTest } from './threat-columns.js';
 
 /** What decides which flows end. */
 export interface Doom {
   readonly state: InForce;
-  readonly members: ThreatMembers['block'];
+  readonly members: DirectedColumns;
   readonly identityMask: number;
   /** Keeps what the other side sends from making a flow anew that ended. */
   readonly bar: (flows: readonly FlowFacts[]) => Promise<void>;
 }
+/** What is bad now and was not, as a destination and as a source. */
+export type Added = Readonly<Record<FlowEnd, Addition>>;
 
 /** Addresses of managed networks: containers', and those of build steps. */
 function isOurs({ ports }: InForce): (address: string) => boolean {
@@ -32,38 +34,47 @@ interface Found<F> {
   readonly isHosted: boolean;
 }
 
-/** Flows between a container and a threat. */
+/** Flows that a container opened to a threat, and those that a threat opened to a container. */
 function doomed<F extends FlowFacts>(
   flows: readonly F[],
   { state, members, identityMask }: Doom,
 ): Found<F>[] {
   const ours = isOurs(state);
-  const isBad = (family: 4 | 6, address: string): boolean =>
-    holderOf(members[family === 4 ? 'v4' : 'v6'], address) !== undefined;
+  const isBad = (end: FlowEnd, family: 4 | 6, address: string): boolean =>
+    judging(members, end, family).some((columns) => holderOf(columns, address) !== undefined);
   return flows.flatMap((flow) => {
     const { family, orig, reply, mark } = flow;
-    const end = isBad(family, reply.src) ? reply.src : isBad(family, orig.src) ? orig.src : undefined;
-    if (end === undefined) return [];
-    const isHosted = end === reply.src && (mark & identityMask) !== 0;
-    return isHosted || ours(end === reply.src ? orig.src : reply.src) ? [{ flow, end, isHosted }] : [];
+    const isHosted = (mark & identityMask) !== 0;
+    if (isBad('dst', family, reply.src) && (isHosted || ours(orig.src)))
+      return [{ flow, end: reply.src, isHosted }];
+    if (isBad('src', family, orig.src) && ours(reply.src)) return [{ flow, end: orig.src, isHosted: false }];
+    return [];
   });
 }
 
+const FILTERS = {
+  dst: (src: string) => ({ reply: { src } }),
+  src: (src: string) => ({ orig: { src } }),
+} as const;
+const ENDS = ['dst', 'src'] as const;
+
 /** Flows of a family to or from what was added; the kernel finds those of a few addresses itself. */
-async function flowsTo<F extends FlowFacts>(
+async function flowsOf<F extends FlowFacts>(
   table: FlowTable<F>,
   family: 4 | 6,
-  added: Addition,
-  all: SetColumns,
+  added: Added,
+  all: DirectedColumns,
 ): Promise<readonly F[]> {
-  if (added === 'none') return [];
-  if (added === 'many') return table.flows(family, {}, octetsTest(all));
-  const found: F[] = [];
-  for (const src of added)
-    found.push(
-      ...(await table.flows(family, { reply: { src } })),
-      ...(await table.flows(family, { orig: { src } })),
+  if (ENDS.some((end) => added[end] === 'many')) {
+    const tests = ENDS.filter((end) => added[end] !== 'none').flatMap((end) =>
+      judging(all, end, family).map(octetsTest),
     );
+    return table.flows(family, {}, (octets, at) => tests.some((test) => test(octets, at)));
+  }
+  const found: F[] = [];
+  for (const end of ENDS)
+    for (const address of typeof added[end] === 'string' ? [] : added[end])
+      found.push(...(await table.flows(family, FILTERS[end](address))));
   return found;
 }
 
@@ -75,11 +86,11 @@ export async function endThreatFlows<F extends FlowFacts>(
   table: FlowTable<F>,
   doom: Doom,
   family: 4 | 6,
-  added: Addition,
+  added: Added,
 ): Promise<readonly string[]> {
   const ended: string[] = [];
   for (let round = 0; round < 2; round++) {
-    const found = doomed(await flowsTo(table, family, added, doom.members[family === 4 ? 'v4' : 'v6']), doom);
+    const found = doomed(await flowsOf(table, family, added, doom.members), doom);
     if (found.length === 0) break;
     await doom.bar(found.filter((f) => f.isHosted).map((f) => f.flow));
     for (const { flow, end } of found) if (table.delete(flow)) ended.push(end);

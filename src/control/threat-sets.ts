@@ -1,12 +1,15 @@
 import { freshSet, THREAT_KINDS, type ThreatKind, threatSet } from '../desired/naming.js';
 import {
   columnCount,
+  DIRECTIONS,
+  type DirectedColumns,
+  type Direction,
   noColumns,
   type SetColumns,
   type ThreatAction,
   type ThreatMembers,
 } from '../model/threat.js';
-import { familyOf, holderOf, isSame, movedOut } from './threat-columns.js';
+import { familyOf, holderOf, isSame, moving } from './threat-columns.js';
 
 /** Big sets of the kernel: every call has happened when it returns, or throws. */
 export interface BigSets {
@@ -33,6 +36,7 @@ export interface ThreatSetsOptions {
 interface Part {
   readonly set: string;
   readonly action: ThreatAction;
+  readonly direction: Direction;
   readonly kind: ThreatKind;
   readonly columns: SetColumns;
   readonly count: number;
@@ -46,7 +50,9 @@ const bucketsFor = (count: number): number =>
   Math.max(MIN_BUCKETS, 2 ** Math.ceil(Math.log2(Math.max(count, 1) / PER_BUCKET)));
 
 const none = { v4: noColumns(1), v6: noColumns(4) };
-export const NO_MEMBERS: ThreatMembers = { block: none, observe: none };
+const nowhere: DirectedColumns = { both: none, outbound: none, inbound: none };
+export const NO_MEMBERS: ThreatMembers = { block: nowhere, observe: nowhere };
+const ACTIONS = ['block', 'observe'] as const;
 
 /** The sets of threats: a fresh one is filled, counted, and only then takes the place of the one that rules look into. */
 export class ThreatSets {
@@ -80,7 +86,7 @@ export class ThreatSets {
       throw new Error(
         `feeds come to ${total} addresses and networks, threats.maxEntries is ${this.#o.maxEntries}: raise it, or leave a feed out`,
       );
-    await this.#replace(await this.#changed(parts), members);
+    await this.#replace(await this.#changed(parts));
     this.#members = members;
   }
 
@@ -94,23 +100,21 @@ export class ThreatSets {
 
   /** Fills these again, with what was loaded. */
   async refill(sets: readonly string[]): Promise<void> {
-    const members = this.#members;
-    if (members)
-      await this.#replace(
-        this.#parts(members).filter((p) => sets.includes(p.set)),
-        members,
-      );
+    if (this.#members) await this.#replace(this.#parts(this.#members).filter((p) => sets.includes(p.set)));
   }
 
   #parts(members: ThreatMembers): Part[] {
-    return (['block', 'observe'] as const).flatMap((action) =>
-      FAMILIES.flatMap((key) =>
-        THREAT_KINDS.map((kind) => {
-          const columns = members[action][key];
-          const set = threatSet(this.#o.prefix, action, kind, familyOf(columns.words));
-          const nets = columns.prefixes.length;
-          return { set, action, kind, columns, count: kind === 'net' ? nets : columnCount(columns) - nets };
-        }),
+    return ACTIONS.flatMap((action) =>
+      DIRECTIONS.flatMap((direction) =>
+        FAMILIES.flatMap((key) =>
+          THREAT_KINDS.map((kind) => {
+            const columns = members[action][direction][key];
+            const set = threatSet(this.#o.prefix, action, direction, kind, familyOf(columns.words));
+            const nets = columns.prefixes.length;
+            const count = kind === 'net' ? nets : columnCount(columns) - nets;
+            return { set, action, direction, kind, columns, count };
+          }),
+        ),
       ),
     );
   }
@@ -129,16 +133,18 @@ export class ThreatSets {
     return changed;
   }
 
-  #columnsOf(members: ThreatMembers, { action, columns }: Part): SetColumns {
-    return members[action][columns.words === 1 ? 'v4' : 'v6'];
+  #columnsOf(members: ThreatMembers, { action, direction, columns }: Part): SetColumns {
+    return members[action][direction][columns.words === 1 ? 'v4' : 'v6'];
   }
 
-  async #replace(parts: readonly Part[], members: ThreatMembers): Promise<void> {
+  async #replace(parts: readonly Part[]): Promise<void> {
     const { kernel } = this.#o;
+    // Networks first.
+    const ordered = (['net', 'ip'] as const).flatMap((kind) => parts.filter((part) => part.kind === kind));
     try {
-      for (const part of parts) await this.#make(part);
-      await this.#bridge(parts, members);
-      this.#exchange(parts);
+      for (const part of ordered) await this.#make(part);
+      for (const [i, part] of ordered.entries()) await this.#bridge(part, ordered.slice(0, i));
+      this.#exchange(ordered);
     } finally {
       for (const part of parts) kernel.destroy(freshSet(part.set));
     }
@@ -161,16 +167,17 @@ export class ThreatSets {
   }
 
   /**
-   * Networks are exchanged before single addresses, so what moves from these to those is never left out; what moves the
-   * other way stands as a single address already.
+   * What moves to this set from one that is exchanged earlier stands in both before that, so that it is never left out.
+   * What moves from a later one stands there still.
    */
-  async #bridge(parts: readonly Part[], members: ThreatMembers): Promise<void> {
+  async #bridge(to: Part, earlier: readonly Part[]): Promise<void> {
     const before = this.#members;
-    if (!before) return;
-    for (const part of parts.filter((p) => p.kind === 'ip' && p.action === 'block')) {
-      const singles = movedOut(this.#columnsOf(before, part), this.#columnsOf(members, part));
-      const moved = { ...noColumns(part.columns.words), singles };
-      if (singles.length > 0) await this.#o.kernel.fill(part.set, 'hash:ip', moved);
+    if (!before || to.action !== 'block') return;
+    const { words } = to.columns;
+    for (const from of earlier.filter((p) => p.action === 'block' && p.columns.words === words)) {
+      const left = { columns: this.#columnsOf(before, from), kind: from.kind };
+      const moved = moving(to, this.#columnsOf(before, to), left);
+      if (columnCount(moved) > 0) await this.#o.kernel.fill(to.set, TYPES[to.kind], moved);
     }
   }
 
@@ -178,8 +185,7 @@ export class ThreatSets {
     const { kernel } = this.#o;
     const done: Part[] = [];
     try {
-      for (const part of [...parts].sort((a, b) => (a.kind < b.kind ? 1 : -1)))
-        if (kernel.exchange(freshSet(part.set), part.set)) done.push(part);
+      for (const part of parts) if (kernel.exchange(freshSet(part.set), part.set)) done.push(part);
     } catch (error) {
       for (const part of done.reverse()) kernel.exchange(freshSet(part.set), part.set);
       throw error;

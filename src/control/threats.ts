@@ -1,4 +1,6 @@
+import type { Family } from '../model/ip.js';
 import {
+  type FlowEnd,
   NO_THREATS,
   type ThreatHit,
   type ThreatLook,
@@ -10,8 +12,8 @@ import { barFlows } from './bar.js';
 import type { FlowFacts, FlowTable } from './cut.js';
 import type { InForce } from './enforcer.js';
 import type { KernelPort } from './kernel-port.js';
-import { addition } from './threat-columns.js';
-import { type Doom, endThreatFlows } from './threat-flows.js';
+import { type Addition, addition, judging } from './threat-columns.js';
+import { type Added, type Doom, endThreatFlows } from './threat-flows.js';
 import { type BigSets, NO_MEMBERS, ThreatSets } from './threat-sets.js';
 
 export interface ThreatsOptions<F extends FlowFacts> {
@@ -60,6 +62,8 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
     observedName: (name) => this.#look.observedName(name),
     blockedAddress: (text) => this.#look.blockedAddress(text),
     observedAddress: (text) => this.#look.observedAddress(text),
+    blockedSource: (text) => this.#look.blockedSource(text),
+    observedSource: (text) => this.#look.observedSource(text),
   };
 
   get #look(): ThreatLook {
@@ -104,7 +108,7 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
 
   async #repair(sets: readonly string[], isFirst: boolean): Promise<void> {
     await this.#change(() => this.#sets.refill(sets));
-    await this.#cut('many', 'many');
+    await this.#cut(() => 'many');
     if (sets.length === 0 || isFirst) return;
     this.#o.log.warn({ sets }, 'sets of threats had lost their members: filled again');
     this.#o.onRepaired();
@@ -139,30 +143,34 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
     const before = (this.#sets.members ?? NO_MEMBERS).block;
     await this.#change(() => this.#sets.load(version.members));
     this.#version = version;
-    const { v4, v6 } = version.members.block;
-    await this.#cut(addition(before.v4, v4, FEW), addition(before.v6, v6, FEW));
+    const after = version.members.block;
+    await this.#cut((end, family) =>
+      addition(judging(before, end, family), judging(after, end, family), FEW),
+    );
     await this.#o.relearn(version.look);
     this.#o.log.info(this.status(), 'threat feeds in force');
   }
 
-  async #cut(v4: ReturnType<typeof addition>, v6: ReturnType<typeof addition>): Promise<void> {
+  async #cut(added: (end: FlowEnd, family: Family) => Addition): Promise<void> {
     const state = this.#o.state();
     const members = this.#sets.members;
     if (!state || !members) return;
     const { barrier, prefix, identityMask } = this.#o;
     const bar: Doom['bar'] = (flows) => barFlows(barrier, prefix, flows, BAR_SECONDS);
     const doom: Doom = { state, members: members.block, identityMask, bar };
-    const ended = [
-      ...(await endThreatFlows(this.#o.flows, doom, 4, v4)),
-      ...(await endThreatFlows(this.#o.flows, doom, 6, v6)),
-    ];
+    const ended: string[] = [];
+    for (const family of [4, 6] as const) {
+      const fresh: Added = { dst: added('dst', family), src: added('src', family) };
+      ended.push(...(await endThreatFlows(this.#o.flows, doom, family, fresh)));
+    }
     if (ended.length === 0) return;
     const places = [...new Set(ended)].slice(0, TOLD).map((address) => `${address} ${this.#whose(address)}`);
     this.#o.log.warn({ flows: ended.length, to: places }, 'flows ended: threats');
   }
 
   #whose(address: string): string {
-    const hit: ThreatHit | undefined = this.#look.blockedAddress(address);
+    const hit: ThreatHit | undefined =
+      this.#look.blockedAddress(address) ?? this.#look.blockedSource(address);
     return hit ? `(${hit.feed}, ${hit.positions} ${hit.line})` : '';
   }
 }

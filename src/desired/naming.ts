@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Family } from '../model/ip.js';
-import type { ThreatAction } from '../model/threat.js';
+import type { Direction, ThreatAction } from '../model/threat.js';
 
 /** Names of what we own in the kernel. Chains have at most 28 characters, sets 31 (uapi xt_entry, IPSET_MAXNAMELEN). */
 export interface Names {
@@ -100,15 +100,21 @@ export const sharedSet = (
 /** Single addresses and networks need sets of their own kinds. */
 export const THREAT_KINDS = ['ip', 'net'] as const;
 export type ThreatKind = (typeof THREAT_KINDS)[number];
-/** What feeds list: threats, and what is only watched (action observe). */
-export const threatSet = (prefix: string, action: ThreatAction, kind: ThreatKind, family: Family): string =>
-  `${prefix}-${action === 'block' ? 'threat' : 'watch'}-${kind}${family}`;
+const WAYS: Readonly<Record<Direction, string>> = { both: '', outbound: 'out-', inbound: 'in-' };
+/** What feeds of a direction list: threats, and what is only watched (action observe). */
+export const threatSet = (
+  prefix: string,
+  action: ThreatAction,
+  direction: Direction,
+  kind: ThreatKind,
+  family: Family,
+): string => `${prefix}-${action === 'block' ? 'threat' : 'watch'}-${WAYS[direction]}${kind}${family}`;
 const FRESH = '-new';
 /** Where the next contents of a threat set are put together. */
 export const freshSet = (set: string): string => `${set}${FRESH}`;
 /** big: a set of threats. fresh: what one is made of, or was left of a run that ended. */
 export function threatSetKind(prefix: string, name: string): 'big' | 'fresh' | undefined {
   if (!name.startsWith(`${prefix}-`)) return undefined;
-  const found = /^(?:threat|watch)-(?:ip|net)[46](-new)?$/.exec(name.slice(prefix.length + 1));
+  const found = /^(?:threat|watch)-(?:out-|in-)?(?:ip|net)[46](-new)?$/.exec(name.slice(prefix.length + 1));
   return found ? (found[1] === FRESH ? 'fresh' : 'big') : undefined;
 }

@@ -1,5 +1,5 @@
 import type { Family } from '../model/ip.js';
-import type { ThreatAction } from '../model/threat.js';
+import { DIRECTIONS, type FlowEnd, JUDGING, type ThreatAction } from '../model/threat.js';
 import { type Names, sharedSet, THREAT_KINDS, type ThreatKind, threatSet } from './naming.js';
 import { logRule, refusal } from './refusal.js';
 import { type Match, type Rule, rule, type Target } from './rules.js';
@@ -13,14 +13,16 @@ const ACTIONS: readonly ThreatAction[] = ['block', 'observe'];
 
 export const threatSets = (prefix: string, family: Family): SetDesired[] =>
   ACTIONS.flatMap((action) =>
-    THREAT_KINDS.map((kind) => ({
-      name: threatSet(prefix, action, kind, family),
-      type: TYPES[kind],
-      family,
-      timed: false,
-      members: [],
-      isThreats: true as const,
-    })),
+    DIRECTIONS.flatMap((direction) =>
+      THREAT_KINDS.map((kind) => ({
+        name: threatSet(prefix, action, direction, kind, family),
+        type: TYPES[kind],
+        family,
+        timed: false,
+        members: [],
+        isThreats: true as const,
+      })),
+    ),
   );
 
 /**
@@ -46,12 +48,15 @@ function lookups(
   family: Family,
   then: (action: ThreatAction) => Target | undefined,
 ): [string, Rule[]][] {
-  const look = (dir: 'src' | 'dst'): Rule[] =>
+  const look = (dir: FlowEnd): Rule[] =>
     ACTIONS.flatMap((action) => {
       const target = then(action);
       if (!target) return [];
-      return THREAT_KINDS.map((kind) =>
-        rule([{ k: 'set', set: threatSet(names.prefix, action, kind, family), dir }], target, [THREAT_WHY]),
+      return JUDGING[dir].flatMap((direction) =>
+        THREAT_KINDS.map((kind) => {
+          const set = threatSet(names.prefix, action, direction, kind, family);
+          return rule([{ k: 'set', set, dir }], target, [THREAT_WHY]);
+        }),
       );
     });
   const stranger: Match = { k: 'mark', value: 0, mask: shape.marks.identity };

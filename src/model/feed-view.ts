@@ -1,4 +1,5 @@
 /** Feeds and threats as the API shows them. */
+import type { Direction } from './threat.js';
 
 export interface ThreatsStatus {
   /** Members of kernel sets, and names, that are in force here. */
@@ -15,7 +16,7 @@ export interface FeedView {
   readonly url: string;
   readonly format: string;
   readonly action: 'block' | 'observe';
-  readonly direction: 'outbound' | 'inbound' | 'both';
+  readonly direction: Direction;
   readonly everySeconds: number;
   /** Of the last attempt. Whatever it says, the last good version is in force. */
   readonly status: 'never' | 'current' | 'refused' | 'failed' | 'later' | 'left-out';
@@ -64,11 +65,12 @@ export interface ThreatView {
   readonly query: string;
   /** Canonical. */
   readonly target: string;
-  /** block: no container reaches it. observe: it is counted. none: neither. */
+  /** block: no container reaches it, or it reaches none, as the hits' directions say. observe: it is counted. none: neither. */
   readonly verdict: 'block' | 'observe' | 'none';
   readonly hits: readonly {
     readonly feed: string;
     readonly action: 'block' | 'observe';
+    readonly direction: Direction;
     readonly listed: string;
     readonly line: number;
     readonly positions: 'line' | 'item';

@@ -14,14 +14,29 @@ export interface ThreatHit {
   readonly spared: string | null;
 }
 
+/** Which flows a feed judges: those to what it lists, those from there, or both. */
+export type Direction = 'outbound' | 'inbound' | 'both';
+export const DIRECTIONS: readonly Direction[] = ['both', 'outbound', 'inbound'];
+/** The end of a new flow that is looked up: where a container goes, or who comes to one. */
+export type FlowEnd = 'dst' | 'src';
+/** The feeds that judge it. */
+export const JUDGING: Readonly<Record<FlowEnd, readonly Direction[]>> = {
+  dst: ['both', 'outbound'],
+  src: ['both', 'inbound'],
+};
+
 /** Pure look-ups in one published version, which does not change any more. Names are lower case, without a final dot. */
 export interface ThreatLook {
   /** The first feed by which no container may reach it, or a name above it; undefined: none. */
   blockedName(name: string): ThreatHit | undefined;
   /** The first feed with action observe that lists it. */
   observedName(name: string): ThreatHit | undefined;
+  /** As a destination. */
   blockedAddress(text: string): ThreatHit | undefined;
   observedAddress(text: string): ThreatHit | undefined;
+  /** As the source of what comes in to a container. */
+  blockedSource(text: string): ThreatHit | undefined;
+  observedSource(text: string): ThreatHit | undefined;
 }
 
 /**
@@ -36,10 +51,14 @@ export interface SetColumns {
   readonly prefixes: Uint8Array;
 }
 export type ThreatAction = 'block' | 'observe';
+export interface FamilyColumns {
+  readonly v4: SetColumns;
+  readonly v6: SetColumns;
+}
+/** What feeds of each direction list; who is in feeds of two is in two. */
+export type DirectedColumns = Readonly<Record<Direction, FamilyColumns>>;
 /** For each action what the kernel should hold, protected space and exceptions taken out already. */
-export type ThreatMembers = Readonly<
-  Record<ThreatAction, { readonly v4: SetColumns; readonly v6: SetColumns }>
->;
+export type ThreatMembers = Readonly<Record<ThreatAction, DirectedColumns>>;
 
 /** One version of all feeds together. */
 export interface ThreatVersion {
@@ -66,6 +85,8 @@ export const NO_THREATS: ThreatLook = {
   observedName: () => undefined,
   blockedAddress: () => undefined,
   observedAddress: () => undefined,
+  blockedSource: () => undefined,
+  observedSource: () => undefined,
 };
 
 /** For logs, DNS and `explain`: who says so, and where. */

@@ -22,7 +22,8 @@ import {
   neverBlockKey,
 } from './never-block.js';
 import { Orphans } from './orphans.js';
-import { isJudged, ThreatForce } from './threat-force.js';
+import { ThreatForce } from './threat-force.js';
+import { judgesNames } from './threat-unite.js';
 
 export interface FeedsOptions {
   readonly config: Config;
@@ -33,6 +34,7 @@ export interface FeedsOptions {
   readonly log: Logger;
 }
 
+const NO_NAMES = 'its feed is of direction inbound: who comes in has an address, and no name';
 /** Addresses and resolvers of this host are looked at so often; Docker's networks also when they change. */
 const LOOK_MS = 1_000;
 
@@ -119,12 +121,16 @@ export class Feeds implements AsyncDisposable {
     const hits = (['block', 'observe'] as const).flatMap((action) => {
       const index = this.#force.index(action);
       const found = address ? index.address(target) : index.name(target);
-      return found.map(({ since, spared, ...hit }) => ({
-        ...hit,
-        action,
-        since: new Date(since).toISOString(),
-        spared: spared ?? this.#notJudged(hit.feed),
-      }));
+      return found.map(({ since, spared, ...hit }) => {
+        const { spec } = this.#runner.named(hit.feed);
+        return {
+          ...hit,
+          action,
+          direction: spec.direction,
+          since: new Date(since).toISOString(),
+          spared: spared ?? (address || judgesNames(spec) ? null : NO_NAMES),
+        };
+      });
     });
     const counting = hits.filter(({ spared }) => spared === null).map(({ action }) => action);
     const verdict = counting.includes('block') ? 'block' : (counting[0] ?? 'none');
@@ -147,12 +153,6 @@ export class Feeds implements AsyncDisposable {
     this.#isRestored();
     await this.#runner.start();
     if (this.#o.shared.kind === 'redis') this.#orphans.start();
-  }
-
-  #notJudged(feed: string): string | null {
-    return isJudged(this.#runner.named(feed).spec)
-      ? null
-      : 'its feed is of direction inbound: it judges nothing here';
   }
 
   #view(feed: FeedRunner): FeedView {

@@ -1,12 +1,21 @@
-import type { ThreatLook, ThreatPublisher } from '../model/threat.js';
+import type { ThreatAction, ThreatPublisher } from '../model/threat.js';
 import type { Logger } from '../ports.js';
 import type { FeedData } from '../threats/feed-data.js';
 import type { FeedSpec } from '../threats/feed-spec.js';
 import { ThreatIndex } from '../threats/matcher.js';
-import { type MergeJob, type MergeResult, mergeFeeds } from '../threats/merge.js';
 import type { ThreatWorker } from '../threats/worker-client.js';
 import { beyondSpecial, type NeverBlock, neverBlockKey } from './never-block.js';
 import { SerialPass } from './serial-pass.js';
+import {
+  columnsOf,
+  type HeldFeed,
+  judgesNames,
+  lookIn,
+  NOTHING,
+  type Subtraction,
+  type United,
+  uniteFeeds,
+} from './threat-unite.js';
 
 export interface ThreatForceOptions {
   /** threats.maxEntries: so many may all feeds together have. */
@@ -16,16 +25,11 @@ export interface ThreatForceOptions {
   readonly log: Logger;
 }
 
-/** A feed's version in force here. */
-interface Held {
+interface Held extends HeldFeed {
   readonly spec: FeedSpec;
-  readonly data: FeedData;
   /** Members of kernel sets that it comes to alone (a range may be dozens), and names; or its entries, if they are more. */
   readonly size: number;
 }
-export type Subtraction = MergeResult['subtracted'][number];
-
-const NOTHING: MergeResult = mergeFeeds({ feeds: [], protect: [] });
 
 /** The versions of all feeds as one: united, never-block space taken out, and handed to what enforces. */
 export class ThreatForce implements AsyncDisposable {
@@ -37,7 +41,7 @@ export class ThreatForce implements AsyncDisposable {
   readonly #pass: SerialPass;
   readonly #told = new Set<string>();
   #never: NeverBlock = { ranges: [], names: [] };
-  #merged = { block: NOTHING, observe: NOTHING };
+  #united: United = NOTHING;
   #begun = false;
 
   constructor(options: ThreatForceOptions) {
@@ -80,11 +84,11 @@ export class ThreatForce implements AsyncDisposable {
 
   /** Members of kernel sets, and names. */
   get entries(): number {
-    return this.#merged.block.entries + this.#merged.observe.entries + this.#names;
+    return this.#united.entries + this.#names;
   }
 
   get count(): number {
-    return this.#judged.length;
+    return this.#held.size;
   }
 
   held(feed: string): FeedData | undefined {
@@ -99,11 +103,10 @@ export class ThreatForce implements AsyncDisposable {
   }
 
   subtracted(feed: string): readonly Subtraction[] {
-    const { block, observe } = this.#merged;
-    return [...block.subtracted, ...observe.subtracted].filter((one) => one.feed === feed);
+    return this.#united.subtracted.filter((one) => one.feed === feed);
   }
 
-  index(action: 'block' | 'observe'): ThreatIndex {
+  index(action: ThreatAction): ThreatIndex {
     return this.#indexes[action];
   }
 
@@ -111,13 +114,9 @@ export class ThreatForce implements AsyncDisposable {
     await this.#pass.stop();
   }
 
-  /** Members are judged by whoever opens a connection to or from them; a feed of attackers would cost on the way out. */
-  get #judged(): readonly Held[] {
-    return [...this.#held.values()].filter(({ spec }) => isJudged(spec));
-  }
-
   get #names(): number {
-    return this.#judged.reduce((sum, { data }) => sum + data.counts.names, 0);
+    const naming = [...this.#held.values()].filter(({ spec }) => judgesNames(spec));
+    return naming.reduce((sum, { data }) => sum + data.counts.names, 0);
   }
 
   /** A version that is smaller than the one before may make room for another that waits. */
@@ -157,25 +156,13 @@ export class ThreatForce implements AsyncDisposable {
 
   /** Members and look-ups are of one moment: what comes meanwhile is the next pass's. */
   async #publish(): Promise<void> {
-    const jobs = { block: this.#job('block'), observe: this.#job('observe') };
-    const look = lookOf(this.#index('block'), this.#index('observe'));
-    const [feeds, names] = [this.#judged.length, this.#names];
-    const block = await this.#o.merge(jobs.block);
-    const observe = await this.#o.merge(jobs.observe);
-    const members = { block: membersOf(block), observe: membersOf(observe) };
-    await this.#o.publisher.publish({ look, members, feeds, names });
-    this.#merged = { block, observe };
-    for (const one of [...block.subtracted, ...observe.subtracted]) this.#tellSpared(one);
-  }
-
-  #index(action: FeedSpec['action']): ThreatIndex {
-    const judged = new Set(this.#judged.map(({ spec }) => spec.name));
-    return this.#indexes[action].copy((feed) => judged.has(feed));
-  }
-
-  #job(action: FeedSpec['action']): MergeJob {
-    const feeds = this.#judged.filter(({ spec }) => spec.action === action);
-    return { feeds: feeds.map(({ data }) => columnsOf(data)), protect: this.#never.ranges };
+    const held = [...this.#held.values()];
+    const look = lookIn(this.#indexes, held);
+    const names = this.#names;
+    const united = await uniteFeeds(held, this.#never.ranges, this.#o.merge);
+    await this.#o.publisher.publish({ look, members: united.members, feeds: held.length, names });
+    this.#united = united;
+    for (const one of united.subtracted) this.#tellSpared(one);
   }
 
   /** Bogons are in many lists on purpose; what is our own there is worth a word. */
@@ -194,23 +181,3 @@ export class ThreatForce implements AsyncDisposable {
 }
 
 const SPECIAL = 'special-use space';
-
-/** Feeds of who comes in are fetched and shown; nothing is judged by them yet. */
-export const isJudged = ({ direction }: Pick<FeedSpec, 'direction'>): boolean => direction !== 'inbound';
-
-const columnsOf = ({ feed, v4, v6, withheld4, withheld6 }: FeedData) => ({
-  feed,
-  v4,
-  v6,
-  withheld4,
-  withheld6,
-});
-
-const lookOf = (block: ThreatIndex, observe: ThreatIndex): ThreatLook => ({
-  blockedName: (name) => block.blockedName(name),
-  observedName: (name) => observe.blockedName(name),
-  blockedAddress: (text) => block.blockedAddress(text),
-  observedAddress: (text) => observe.blockedAddress(text),
-});
-
-const membersOf = ({ v4, v6 }: MergeResult) => ({ v4: v4.members, v6: v6.members });

@@ -1,11 +1,9 @@
 /** A feed as it is configured, with every default filled in. */
 import { createHash } from 'node:crypto';
+import type { Direction } from '../model/threat.js';
 import type { FetchSpec } from './fetch-types.js';
 import type { FormatOptions } from './formats/options.js';
 import { DEFAULT_GUARDS, type Guards } from './guards.js';
-
-/** Feeds for destinations judge where containers go; those for sources judge who comes in. */
-export type Direction = 'outbound' | 'inbound' | 'both';
 
 export interface FeedSpec extends FetchSpec {
   readonly name: string;

@@ -138,6 +138,23 @@ async function from(source, host, port) {
   say({ outcome });
 }
 
+/** Lines to a port that echoes, over TCP, from each of these addresses; in the end when each got its last piece. */
+function hold(ms, host, port, ...sources) {
+  const last = Object.fromEntries(sources.map((source) => [source, 0]));
+  for (const localAddress of sources) {
+    const s = connect({ host, port: Number(port), localAddress });
+    s.on('data', () => {
+      last[localAddress] = Date.now();
+    });
+    s.on('error', () => undefined); // what it got so far is told
+    setInterval(() => s.writable && s.write('line\n'), 100);
+  }
+  setTimeout(() => {
+    say({ last });
+    process.exit(0);
+  }, Number(ms));
+}
+
 /** TCP and UDP, where the other side sends (port 19) and where it echoes what is sent to it each 100 ms (port 7777). */
 function flowsTo(host, counts) {
   const tag = isIPv6(host) ? 'six' : 'four';
@@ -231,6 +248,6 @@ async function many(url, count) {
   });
 }
 
-const commands = { flows, listen, repeat, each, scan, from, ntp, idle, volume, many };
+const commands = { flows, listen, repeat, each, scan, from, hold, ntp, idle, volume, many };
 const [command, ...words] = process.argv.slice(2);
 await commands[command](...words);

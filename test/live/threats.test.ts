@@ -16,6 +16,9 @@ const LISTED = ['93.184.66.1', '93.184.67.0/24', '2600:9000:66::1', '2600:9000:6
 const LATER = ['93.184.69.1', '2600:9000:69::1'];
 const FINE = ['93.184.70.1', '2600:9000:70::1'];
 const WATCHED = '93.184.68.1';
+/** Of feeds of one direction: who may not come in, and where nobody may go. */
+const COMERS = ['93.184.72.1', '2600:9000:72::1'];
+const GOALS = ['93.184.73.1', '2600:9000:73::1'];
 const MODES = ['enforce', 'observe', 'off', 'host'] as const;
 type Kind = (typeof MODES)[number];
 const ALLOW = 'any:1-65535/tcp+udp, .exp.test:7777';
@@ -30,9 +33,12 @@ const specOf = (kind: Kind) => ({
 /** Spec: within a second. */
 const CUT_MS = 1_000;
 const WATCH_MS = 2_500;
+/** Live flows from outside, from before a version comes until it is judged. */
+const HOLD_MS = 10_000;
 
 let lab: Lab;
 let drawbridge: Drawbridge;
+let service: Container;
 const containers = new Map<Kind, Container>();
 const of = (kind: Kind): Container => containers.get(kind) as Container;
 const feedFile = (name: string): string => join(lab.dir, `${name}.txt`);
@@ -62,15 +68,26 @@ interface Denial {
 const flows = async (c: Container): Promise<readonly Denial[]> =>
   (await api<{ items: Denial[] }>('GET', `/v1/flows?container=${c.name}&limit=999`)).items;
 
-/** From an address of the internet's to a published port. */
-async function knock(source: string): Promise<string> {
+/** What a program says that runs on the internet and comes to the published port. */
+async function fromNet(command: string, ...words: (string | number)[]): Promise<string> {
   const script = join(import.meta.dirname, 'inside.mjs');
-  return (await lab.inNet([process.execPath, script, 'from', source, lab.addresses.host4, '8088'])).stdout;
+  return (await lab.inNet([process.execPath, script, command, ...words.map(String)])).stdout;
+}
+const hostFor = (source: string): string =>
+  source.includes(':') ? lab.addresses.host6 : lab.addresses.host4;
+/** From an address of the internet's to a published port. */
+const knock = (source: string): Promise<string> => fromNet('from', source, hostFor(source), 8088);
+/** When what they send to the published port was last echoed, for each of these of one family. */
+async function hold(ms: number, sources: readonly string[]): Promise<Record<string, number>> {
+  return JSON.parse(await fromNet('hold', ms, hostFor(sources[0] ?? ''), 8088, ...sources)).last;
 }
 
 beforeAll(async () => {
   lab = await Lab.up({});
   await lab.docker('network', 'create', '--ipv6', 'user');
+  // What answers at any address sends from any in IPv4 only.
+  for (const six of [COMERS[1], GOALS[1]])
+    await lab.inNet(['ip', 'address', 'add', `${six}/128`, 'dev', 'lo', 'nodad'], { check: true });
   await lab.dns.set({
     'good.exp.test': { A: [FINE[0] as string], AAAA: [FINE[1] as string] },
     'bad.exp.test': { A: ['93.184.70.2'] },
@@ -80,7 +97,7 @@ beforeAll(async () => {
     'seen.exp.test': { A: ['93.184.70.4'] },
     'later.exp.test': { A: ['93.184.71.1'] },
   });
-  for (const name of ['addresses', 'names', 'watched']) write(name, []);
+  for (const name of ['addresses', 'names', 'watched', 'comers', 'goals']) write(name, []);
   const feed = (name: string, more: object) => ({
     name,
     url: `file://${feedFile(name)}`,
@@ -96,13 +113,15 @@ beforeAll(async () => {
           feed('addresses', { format: 'netset' }),
           feed('names', { format: 'domains' }),
           feed('watched', { format: 'domains', action: 'observe' }),
+          feed('comers', { format: 'netset', direction: 'inbound' }),
+          feed('goals', { format: 'netset', direction: 'outbound' }),
         ],
       },
     },
   });
   await drawbridge.ready();
   for (const kind of MODES) containers.set(kind, await lab.start(specOf(kind)));
-  await listener(lab, [7777], { network: 'user', name: 'service', args: ['-p', '8088:7777'] });
+  service = await listener(lab, [7777], { network: 'user', name: 'service', args: ['-p', '8088:7777'] });
 });
 afterAll(() => lab?.down());
 
@@ -112,7 +131,9 @@ describe.sequential('threat feeds', () => {
       for (const bad of [...BAD, ...LATER])
         expect([kind, bad, await reach(of(kind), bad)]).toEqual([kind, bad, 'ok']);
     for (const kind of MODES) expect(await reach(of(kind), 'deep.bad.exp.test')).toBe('ok');
-    expect(await knock('93.184.66.1')).toContain('"ok"');
+    for (const source of ['93.184.66.1', ...COMERS, ...GOALS])
+      expect([source, await knock(source)]).toEqual([source, expect.stringContaining('"ok"')]);
+    for (const to of [...COMERS, ...GOALS]) expect([to, await reach(of('off'), to)]).toEqual([to, 'ok']);
   });
 
   it('a bad address, network or name is refused in every mode, at once, and what is fine is not', async () => {
@@ -130,7 +151,7 @@ describe.sequential('threat feeds', () => {
     );
     expect(await lab.sniffer.count({ direction: 'out', dst: BAD, since })).toBe(0);
     const status = await api<{ threats: { entries: number; feeds: number } }>('GET', '/v1/status');
-    expect(status.threats.feeds).toBe(3);
+    expect(status.threats.feeds).toBe(5);
     expect(status.threats.entries).toBeGreaterThanOrEqual(LISTED.length);
   });
 
@@ -182,6 +203,46 @@ describe.sequential('threat feeds', () => {
       address: '93.184.66.1',
       reason: expect.stringMatching(/^from outside: /),
     });
+  });
+
+  it('of direction inbound ends and refuses what comes in from there, outbound what goes there, and neither the other', async () => {
+    const ends = [0, 1].map((n) => hold(HOLD_MS, [COMERS[n] ?? '', GOALS[n] ?? '']));
+    const all = [...COMERS, ...GOALS];
+    await waitFor('the flows to come in', async () => {
+      const logs = await service.logs();
+      return all.every((source) => (logs.match(new RegExp(`[":]${source}"`, 'g'))?.length ?? 0) > 1);
+    });
+    await publish('goals', GOALS);
+    await publish('comers', COMERS);
+    const published = Date.now();
+    for (const source of COMERS)
+      expect([source, await knock(source)]).toEqual([source, expect.not.stringContaining('"ok"')]);
+    for (const source of GOALS)
+      expect([source, await knock(source)]).toEqual([source, expect.stringContaining('"ok"')]);
+    await Promise.all(
+      MODES.map(async (kind) => {
+        for (const to of COMERS) expect([kind, to, await reach(of(kind), to)]).toEqual([kind, to, 'ok']);
+        for (const to of GOALS)
+          expect([kind, to, await reach(of(kind), to)]).toEqual([kind, to, 'ECONNREFUSED']);
+      }),
+    );
+    const last = Object.assign({}, ...(await Promise.all(ends)));
+    for (const source of COMERS) expect(last[source]).toBeLessThan(published + CUT_MS);
+    for (const source of GOALS) expect(last[source]).toBeGreaterThan(published + CUT_MS);
+    const told = await flows(service);
+    expect(told.find((d) => d.address === COMERS[0])).toMatchObject({
+      verdict: 'threat',
+      reason: expect.stringMatching(/^from outside: threat feed comers lists /),
+    });
+    expect(told.some((d) => GOALS.includes(d.address))).toBe(false);
+    const [comer, goal] = await Promise.all(
+      [COMERS, GOALS].map(([address]) => api<object>('GET', `/v1/threats/${address}`)),
+    );
+    expect(comer).toMatchObject({ verdict: 'block', hits: [{ feed: 'comers', direction: 'inbound' }] });
+    expect(goal).toMatchObject({ verdict: 'block', hits: [{ feed: 'goals', direction: 'outbound' }] });
+    const explained = async (to: string) =>
+      (await api<{ verdict: string }>('GET', `/v1/explain?container=in-enforce&to=${to}:7777`)).verdict;
+    expect([await explained(COMERS[0] ?? ''), await explained(GOALS[0] ?? '')]).toEqual(['allow', 'threat']);
   });
 
   it('live flows to what becomes bad end within a second; a name that becomes bad loses its addresses', async () => {

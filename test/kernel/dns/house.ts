@@ -26,6 +26,8 @@ function lookOf(listed: ReadonlyMap<string, 'block' | 'observe'>): ThreatLook {
     blockedAddress: blocked,
     observedName: observed,
     observedAddress: observed,
+    blockedSource: blocked,
+    observedSource: observed,
   };
 }
 

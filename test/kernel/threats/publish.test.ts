@@ -9,7 +9,12 @@ import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
 import { teardownRules } from '../../../src/kernel/teardown.js';
 import { parseCidr, type Range } from '../../../src/model/ip.js';
-import { NO_THREATS, type SetColumns, type ThreatMembers } from '../../../src/model/threat.js';
+import {
+  type Direction,
+  NO_THREATS,
+  type SetColumns,
+  type ThreatMembers,
+} from '../../../src/model/threat.js';
 import { unite } from '../../../src/threats/range-algebra.js';
 import { toMembers } from '../../../src/threats/range-cidrs.js';
 import { fromModel } from '../../../src/threats/ranges.js';
@@ -37,10 +42,14 @@ const columns = (words: 1 | 4, texts: readonly string[]): SetColumns => {
   if (ranges.length !== texts.length) throw new Error(`not all addresses: ${texts.join(' ')}`);
   return toMembers(unite([fromModel(ranges, words)], words));
 };
-const listing = (v4: readonly string[], v6: readonly string[] = []): ThreatMembers => ({
-  ...NO_MEMBERS,
-  block: { v4: columns(1, v4), v6: columns(4, v6) },
-});
+type Lists = Partial<Record<Direction, readonly string[]>>;
+const directed = (lists: Lists, six: Lists = {}): ThreatMembers => {
+  const of = (d: Direction) => ({ v4: columns(1, lists[d] ?? []), v6: columns(4, six[d] ?? []) });
+  const block = { both: of('both'), outbound: of('outbound'), inbound: of('inbound') };
+  return { ...NO_MEMBERS, block };
+};
+const listing = (v4: readonly string[], v6: readonly string[] = []): ThreatMembers =>
+  directed({ both: v4 }, { both: v6 });
 const entries = (set: string): number =>
   Number(/Number of entries: (\d+)/.exec(ns.run('ipset', 'list', '-t', set))?.[1]);
 const counts = (): string[] =>
@@ -88,10 +97,10 @@ describe('a version in the kernel', () => {
     await plane().apply(desired);
     const { threats, publish } = threatsOf();
     const singles = Uint32Array.from({ length: 1_000_000 }, (_, i) => 0x0b00_0000 + 2 * i);
-    const none = NO_MEMBERS.block;
+    const both = { ...NO_MEMBERS.block.both, v4: { ...NO_MEMBERS.block.both.v4, singles } };
     let turns = 0;
     const turning = setInterval(() => turns++, 1);
-    await publish({ ...NO_MEMBERS, block: { v4: { ...none.v4, singles }, v6: none.v6 } });
+    await publish({ ...NO_MEMBERS, block: { ...NO_MEMBERS.block, both } });
     clearInterval(turning);
     expect(turns).toBeGreaterThan(50);
     expect(counts()).toEqual(['DB-threat-ip4 1000000']);
@@ -138,6 +147,82 @@ describe('a version in the kernel', () => {
     await publish(listing(['192.0.2.9', '198.51.100.0/24']));
     await publish(listing(['192.0.2.0/24', '198.51.100.1']));
     expect(moments).toEqual([true, true, true, true]);
+  });
+});
+
+describe('directions', () => {
+  it('have sets of their own; rules look into two of the three at each end, and no empty one costs members', async () => {
+    await plane().apply(desired);
+    const { publish, threats } = threatsOf();
+    const [out, both] = [
+      ['192.0.2.1', '198.51.100.0/24'],
+      ['203.0.113.0/24', '203.0.114.1'],
+    ];
+    await publish(directed({ both, outbound: out }, { inbound: ['2001:db8::/32', '2001:db9::1'] }));
+    expect(counts().sort()).toEqual([
+      'DB-threat-in-ip6 1',
+      'DB-threat-in-net6 1',
+      'DB-threat-ip4 1',
+      'DB-threat-net4 1',
+      'DB-threat-out-ip4 1',
+      'DB-threat-out-net4 1',
+    ]);
+    expect(threats.status()).toEqual({ entries: 6, feeds: 1 });
+    const looks = (command: string, chain: string): readonly string[] =>
+      [...ns.run(command, '-S', chain).matchAll(/--match-set DB-(threat\S+ (?:src|dst))/g)].map(
+        (m) => m[1] as string,
+      );
+    for (const [command, n] of [
+      ['iptables', 4],
+      ['ip6tables', 6],
+    ] as const) {
+      const of = (...ways: string[]) => ways.flatMap((w) => [`threat-${w}ip${n}`, `threat-${w}net${n}`]);
+      expect(looks(command, 'DB-THREAT')).toEqual(of('', 'out-').map((set) => `${set} dst`));
+      expect(looks(command, 'DB-THREAT-IN')).toEqual(of('', 'in-').map((set) => `${set} src`));
+    }
+    await teardownRules(ns.exec, 'DB', undefined);
+    expect(ns.run('ipset', 'list', '-n')).toBe('');
+  });
+
+  it('an address that moves between their sets, in any kind, is held at each moment', async () => {
+    const sets = ['ip4', 'net4'].flatMap((k) => ['', 'out-', 'in-'].map((way) => `DB-threat-${way}${k}`));
+    const moments: boolean[] = [];
+    const watched = {
+      create: bulk.create.bind(bulk),
+      fill: bulk.fill.bind(bulk),
+      header: bulk.header.bind(bulk),
+      destroy: bulk.destroy.bind(bulk),
+      exchange: (fresh: string, set: string): boolean => {
+        const done = bulk.exchange(fresh, set);
+        moments.push(sets.some((one) => has(one, '192.0.2.9')));
+        return done;
+      },
+    };
+    const { publish, threats } = threatsOf(watched);
+    const [single, net, wide] = [['192.0.2.9'], ['192.0.2.0/24'], ['192.0.0.0/16']];
+    const versions: Lists[] = [
+      { both: single },
+      { outbound: net },
+      { inbound: wide },
+      { both: net },
+      { inbound: single },
+      { outbound: single },
+      { both: wide },
+      { both: wide, inbound: net },
+      { inbound: net },
+      { outbound: wide },
+      { both: net },
+      { outbound: single },
+      { both: single },
+    ];
+    for (const [i, lists] of versions.entries()) {
+      await publish(directed(lists));
+      if (i === 0) moments.length = 0;
+      const held = new Map((await kernelSets.headers()).map((h) => [h.name, h.entries]));
+      expect([i, threats.lost(held)]).toEqual([i, []]);
+    }
+    expect(moments.length).toBeGreaterThan(versions.length);
+    expect(moments).not.toContain(false);
   });
 });
 

@@ -99,6 +99,7 @@ describe('threats check', () => {
   const hit = {
     feed: 'bad',
     action: 'block',
+    direction: 'both',
     listed: '203.0.113.0/24',
     line: 12,
     positions: 'line',
@@ -111,9 +112,16 @@ describe('threats check', () => {
     bench.controller.threatKnown = [hit];
     expect(await check()).toMatchObject({
       code: 0,
-      out: '203.0.113.7: blocked for every container\n  bad (block) lists 203.0.113.0/24 in line 12, since 2030-01-01T00:00:00.000Z\n',
+      out: '203.0.113.7: blocked for every container\n  bad (block, both) lists 203.0.113.0/24 in line 12, since 2030-01-01T00:00:00.000Z\n',
     });
     expect((await check('--exit-code')).code).toBe(1);
+    bench.controller.threatKnown = [{ ...hit, direction: 'inbound' }];
+    expect((await check()).out).toMatch(/blocked for every container, as the source of what comes in\n/);
+    bench.controller.threatKnown = [
+      { ...hit, direction: 'inbound' },
+      { ...hit, direction: 'outbound' },
+    ];
+    expect((await check()).out).toMatch(/blocked for every container\n/);
   });
 
   it('says why what is listed is spared', async () => {

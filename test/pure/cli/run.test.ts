@@ -147,13 +147,8 @@ it.each([
   expect(await bench.run('run')).toMatchObject({ code: 1, err: expect.stringMatching(wanted) });
 });
 
-it('fails when the service does not start, and says what this version does not hold', async () => {
-  await writeFile(
-    bench.config,
-    'threats: { feeds: [{ name: x, url: "https://x.example", direction: inbound }] }\n',
-  );
+it('fails when the service does not start', async () => {
   bench.host = { ...bench.host, start: () => Promise.reject(new Error('no nft')) };
   const ran = await bench.run('run');
   expect(ran).toMatchObject({ code: 1, err: expect.stringContaining('no nft') });
-  expect(said[0]).toContain('threats.feeds: x is of direction inbound');
 });

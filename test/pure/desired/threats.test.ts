@@ -9,10 +9,15 @@ import type { Mode } from '../../../src/model/policy.js';
 import { input, member, shape } from './sample.js';
 
 const SETS = new Map([
-  [threatSet('DB', 'block', 'ip', 4), ['192.0.2.66']],
-  [threatSet('DB', 'block', 'net', 4), ['192.0.2.200']],
-  [threatSet('DB', 'block', 'ip', 6), ['2001:db8::66']],
-  [threatSet('DB', 'observe', 'ip', 4), ['192.0.2.77']],
+  [threatSet('DB', 'block', 'both', 'ip', 4), ['192.0.2.66']],
+  [threatSet('DB', 'block', 'both', 'net', 4), ['192.0.2.200']],
+  [threatSet('DB', 'block', 'both', 'ip', 6), ['2001:db8::66']],
+  [threatSet('DB', 'observe', 'both', 'ip', 4), ['192.0.2.77']],
+  [threatSet('DB', 'block', 'outbound', 'ip', 4), ['192.0.2.88']],
+  [threatSet('DB', 'block', 'inbound', 'net', 4), ['192.0.2.99']],
+  [threatSet('DB', 'block', 'outbound', 'net', 6), ['2001:db8::88']],
+  [threatSet('DB', 'block', 'inbound', 'ip', 6), ['2001:db8::99']],
+  [threatSet('DB', 'observe', 'inbound', 'ip', 4), ['192.0.2.55']],
 ]);
 const held = (set: string, address: string): boolean => SETS.get(set)?.includes(address) ?? false;
 const MODES: readonly Mode[] = ['enforce', 'observe', 'off'];
@@ -53,6 +58,32 @@ describe.each(MODES)('threats beat the policy of a container in mode %s', (mode)
     expect(judge.permits({ ...out(m, '192.0.2.77'), mark: judge.markOf(m) })).toBe(true);
   });
 
+  it.each([
+    ['192.0.2.88', '192.0.2.99'],
+    ['2001:db8::88', '2001:db8::99'],
+  ])('%s, of an outbound feed, may come in, and %s, of an inbound one, is reached', (destination, source) => {
+    expect([sent(out(m, destination)).verdict, judge.judge(inward(m, destination)).verdict]).toEqual([
+      'reject',
+      'return',
+    ]);
+    expect([sent(out(m, source)).verdict, judge.judge(inward(m, source)).verdict]).toEqual([
+      'return',
+      'reject',
+    ]);
+  });
+
+  it('what an inbound feed only watches is logged as it comes in, and not on the way out', () => {
+    const isSeen = (steps: readonly { readonly text: string }[]): boolean =>
+      steps.some((s) => s.text.includes('--nflog-prefix DB:seen'));
+    const [came, went] = [judge.judge(inward(m, '192.0.2.55')), sent(out(m, '192.0.2.55'))];
+    expect([came.verdict, isSeen(came.steps), went.verdict, isSeen(went.steps)]).toEqual([
+      'return',
+      true,
+      'return',
+      false,
+    ]);
+  });
+
   it('an established flow meets no set', () => {
     const on = sent(out(m, '192.0.2.66', { states: ['ESTABLISHED'] }));
     expect([on.verdict, on.steps.length]).toEqual(['return', 1]);
@@ -67,6 +98,12 @@ describe.each(MODES)('threats beat the policy of a container in mode %s', (mode)
     for (const judged of [0, shape.marks.judged])
       expect(walk({ ...out(m, bad), mark: (judge.markOf(m) | judged) >>> 0 })).toBe('drop');
     expect(walk(inward(m, bad))).toBe('drop');
+    const [to, from] = family === 4 ? ['192.0.2.88', '192.0.2.99'] : ['2001:db8::88', '2001:db8::99'];
+    const judged = (judge.markOf(m) | shape.marks.judged) >>> 0;
+    const ways = [walk({ ...out(m, to), mark: judged }), walk(inward(m, from))];
+    const others = [walk({ ...out(m, from), mark: judged }), walk(inward(m, to))];
+    expect(ways).toEqual(['drop', 'drop']);
+    expect(others).not.toContain('drop');
   });
 });
 

@@ -62,13 +62,16 @@ export class FeedHost {
   blocks(address: string): boolean {
     return this.last?.look.blockedAddress(address) !== undefined;
   }
+  blocksFrom(address: string): boolean {
+    return this.last?.look.blockedSource(address) !== undefined;
+  }
   blocksName(name: string): boolean {
     return this.last?.look.blockedName(name) !== undefined;
   }
   /** Members of the kernel's sets that block. */
   get members(): number {
-    const { v4, v6 } = this.last?.members.block ?? {};
-    return (v4 ? columnCount(v4) : 0) + (v6 ? columnCount(v6) : 0);
+    const all = Object.values(this.last?.members.block ?? {});
+    return all.reduce((sum, { v4, v6 }) => sum + columnCount(v4) + columnCount(v6), 0);
   }
   told(what: RegExp): number {
     return this.said.filter((line) => what.test(line)).length;

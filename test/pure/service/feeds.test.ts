@@ -2,6 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { columnCount, type Direction } from '../../../src/model/threat.js';
 import { RefusedError } from '../../../src/ports.js';
 import { FeedServer } from '../threats/feed-server.js';
 import { haveReal, realFeed } from '../threats/shape.js';
@@ -274,14 +275,39 @@ describe('what is in force', () => {
     expect([host.blocks(BAD), host.blocks('192.0.2.7')]).toEqual([false, true]);
   });
 
-  it('of direction inbound is shown, and judges nothing', async () => {
-    await host.start(threats({}, feed({ direction: 'inbound' })));
+  it('of direction inbound judges who comes in, outbound where containers go, and neither the other', async () => {
+    server.answers['/out'] = (_, response) => response.end('192.0.2.200\n192.0.2.77\n');
+    const outbound = feed({ name: 'out', url: `${server.base}/out`, direction: 'outbound' });
+    await host.start(threats({}, feed({ direction: 'inbound' }), outbound));
     await host.sync('feed');
-    expect([host.blocks(BAD), host.blocksName('evil.example'), host.members]).toEqual([false, false, 0]);
+    await host.sync('out');
+    expect([host.blocks(BAD), host.blocksFrom(BAD), host.blocksName('evil.example')]).toEqual([
+      false,
+      true,
+      false,
+    ]);
+    expect([host.blocks('192.0.2.77'), host.blocksFrom('192.0.2.77')]).toEqual([true, false]);
+    const block = host.last?.members.block;
+    const size = (direction: Direction): number => (block ? columnCount(block[direction].v4) : -1);
+    expect([size('both'), size('outbound')]).toEqual([0, 2]);
+    expect(size('inbound')).toBeGreaterThan(0);
+    expect([host.members, host.last?.names, host.last?.feeds]).toEqual([2 + size('inbound'), 0, 2]);
     expect(host.feeds.check(BAD)).toMatchObject({
-      verdict: 'none',
-      hits: [{ spared: expect.stringMatching(/inbound/) }],
+      verdict: 'block',
+      hits: [{ feed: 'feed', direction: 'inbound', spared: null }],
     });
+    expect(host.feeds.check('evil.example')).toMatchObject({
+      verdict: 'none',
+      hits: [{ spared: expect.stringMatching(/inbound: who comes in/) }],
+    });
+    // What is in both ways is counted in each: neither set depends on the other.
+    server.answers['/out'] = (_, response) => response.end(`192.0.2.200\n${BAD}\n`);
+    await host.sync('out');
+    expect([host.blocks(BAD), host.blocksFrom(BAD), host.blocksFrom('192.0.2.200')]).toEqual([
+      true,
+      true,
+      false,
+    ]);
   });
 
   it('counts only on the hosts that are meant', async () => {
