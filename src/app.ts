@@ -161,6 +161,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     teardown: async () => {
       await engine.reconciler.stop();
       await engine.threats.close();
+      await engine.quotas[Symbol.asyncDispose]();
       await engine.namespaceDns.detachAll();
       await teardownKernel(config);
       setImmediate(() => void stop());

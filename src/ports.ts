@@ -18,6 +18,8 @@ export interface LearnSets {
 
 export interface NameDecision {
   readonly allow: boolean;
+  /** Why not, when it is not for want of an entry. */
+  readonly reason?: string;
   /** The entries that allow it, most specific first. */
   readonly entries: readonly PolicyEntry[];
   /** Where answers go; empty when not allowed. */
@@ -195,6 +197,13 @@ export interface EntryView {
   readonly packets: number;
   readonly bytes: number;
 }
+export interface QuotaView {
+  readonly bytes: number;
+  readonly used: number;
+  readonly reached: boolean;
+  /** RFC 3339 UTC: when it begins anew. */
+  readonly until: string;
+}
 export interface ContainerView {
   readonly id: string;
   readonly name: string;
@@ -208,6 +217,9 @@ export interface ContainerView {
   readonly grants: readonly Grant[];
   /** Until when it is not enforced (RFC 3339), for a pause of its own or of all. */
   readonly pausedUntil: string | null;
+  /** As its label says it; null: none. */
+  readonly limits: string | null;
+  readonly quota: QuotaView | null;
   readonly allowed: number;
   readonly denied: number;
 }

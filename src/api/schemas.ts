@@ -122,6 +122,8 @@ export const ContainerSchema = Type.Object(
     entries: Type.Array(EntryViewSchema),
     grants: Type.Array(GrantSchema),
     pausedUntil: Nullable(Time),
+    limits: Nullable(Text('drawbridge.limit, as it is read')),
+    quota: Nullable(Type.Object({ bytes: Count, used: Count, reached: Type.Boolean(), until: Time }, closed)),
     allowed: Count,
     denied: Count,
   },

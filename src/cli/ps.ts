@@ -17,6 +17,16 @@ export function psCommand(program: Command, registry: Registry): void {
   });
 }
 
+/** Its limits, and what is used of its quota. */
+function limitWords({ limits, quota }: ContainerBody): readonly string[] {
+  if (limits === null) return [];
+  if (!quota) return [`limit ${limits}`];
+  const state = quota.reached
+    ? `quota reached, until ${quota.until}`
+    : `${quota.used} of ${quota.bytes} bytes used`;
+  return [`limit ${limits} (${state})`];
+}
+
 function row(c: ContainerBody): readonly string[] {
   const grants = c.grants.map((g) => (g.expires === null ? g.entry : `${g.entry} until ${g.expires}`));
   return [
@@ -27,6 +37,6 @@ function row(c: ContainerBody): readonly string[] {
     String(c.allowed),
     String(c.denied),
     grants.join(', ') || '-',
-    c.coverage.reasons.join('; ') || '-',
+    [...limitWords(c), ...c.coverage.reasons].join('; ') || '-',
   ];
 }

@@ -4,6 +4,7 @@ import type { Policy } from '../model/policy.js';
 import type { Problem } from '../model/problem.js';
 import type { Coverage } from '../model/verdict.js';
 import { type HostInput, hostFindings } from './coverage-host.js';
+import { limitFindings } from './coverage-limits.js';
 import { mountFindings, type OwnPlaces } from './coverage-mounts.js';
 import { type NameFacts, nameFindings } from './coverage-names.js';
 import { type NetworkPlace, networkFindings } from './coverage-networks.js';
@@ -38,6 +39,7 @@ export function coverageFindings(input: CoverageInput): Finding[] {
     ...(c.privileges ? privilegeFindings(c.privileges, input.own) : [NOT_INSPECTED]),
     ...(policy.mode === 'enforce' ? nameFindings(names) : []),
     ...relayFindings(c, policy),
+    ...limitFindings(c, policy),
     ...host,
   ];
 }

@@ -16,9 +16,13 @@ export interface DenialsOptions {
   readonly containerOf: (identity: number, src: string) => string | undefined;
   readonly namesOf: (container: string, address: string) => readonly string[];
   readonly threats: ThreatLook;
+  /** Why a rule of a limit denied it, by what its prefix ends with. */
+  readonly limitReason: (container: string, what: string) => string | undefined;
   readonly now: () => number;
 }
 
+/** Words of rules that only tell. */
+const PASSED: readonly string[] = ['would', 'seen'];
 const KEPT_PER_CONTAINER = 200;
 const MAX_CONTAINERS = 2_000;
 /** The kernel holds it of an earlier run, or of a version that has just been replaced. */
@@ -48,12 +52,12 @@ export class Denials {
     this.#add({
       time: new Date(this.#o.now()).toISOString(),
       container,
-      verdict: word === 'deny' || word === 'threat' ? word : 'would-deny',
+      verdict: word === 'threat' ? word : PASSED.includes(word) ? 'would-deny' : 'deny',
       proto: p.proto,
       address,
       port: p.dport,
       name: this.#o.namesOf(container, address)[0] ?? null,
-      reason: this.#reason(word, address, isIn),
+      reason: this.#o.limitReason(container, word) ?? this.#reason(word, address, isIn),
     });
   }
 

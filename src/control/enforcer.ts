@@ -1,6 +1,6 @@
 import type { Place } from '../desired/closed.js';
 import { compile } from '../desired/compile.js';
-import type { DesiredInput, DesiredState, Member, Shape } from '../desired/state.js';
+import type { DesiredInput, DesiredState, Member, MemberLimits, Shape } from '../desired/state.js';
 import { unattributedMember } from '../desired/unattributed.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
@@ -25,6 +25,7 @@ export interface EnforcerOptions<F extends FlowFacts> {
   readonly kernel: KernelPort<F>;
   readonly view: () => DockerView;
   readonly policyOf: (c: ContainerFacts) => Policy;
+  readonly limitsOf: (c: ContainerFacts, policy: Policy) => MemberLimits | undefined;
   readonly eastWest: EastWest;
   readonly hosts: Pick<HostSenderTable, 'look' | 'standing'>;
   /** Before the rules that lead to it: what a member needs to stand (its resolver). */
@@ -164,6 +165,7 @@ export class Enforcer<F extends FlowFacts> {
       hosts,
       identities: this.#identities,
       policyOf: this.#o.policyOf,
+      limitsOf: this.#o.limitsOf,
       eastWest: this.#o.eastWest,
       shape: this.#o.shape,
       unattributed: [...this.#unattributed],

@@ -33,6 +33,7 @@ export function explain(input: ExplainInput): ExplainView {
   const view =
     closedView(input) ??
     threatView(input) ??
+    spentView(input) ??
     (input.member.policy.mode === 'off' ? offView() : byTarget(input));
   return { container: input.name, to: input.to, feed: null, ...view };
 }
@@ -48,6 +49,17 @@ function closedView(input: ExplainInput): View | undefined {
   const reason = "it is Drawbridge's own, its API or its Redis: no container reaches it";
   return { ...nothing(reason), trace: steps.map((s) => s.text) };
 }
+
+/** Whatever its entries say. */
+function spentView(input: ExplainInput): View | undefined {
+  const { policy, limits } = input.member;
+  if (policy.mode !== 'enforce' || !limits?.quota?.spent) return undefined;
+  const address = addressOf(input.dest);
+  const packet = address === undefined ? undefined : packetTo(input, address);
+  const trace = packet ? input.judge.judge(packet).steps.map((s) => s.text) : [];
+  return { ...nothing(limits.quota.reached), remedy: MORE_QUOTA, trace };
+}
+const MORE_QUOTA = 'wait, or give it a larger quota in drawbridge.limit and recreate it';
 
 const offView = (): View => ({
   verdict: 'allow',

@@ -91,6 +91,8 @@ export class NamesPolicy implements DnsPolicy {
   decide(container: string, name: string): NameDecision {
     const member = this.#state?.members.get(container);
     if (!member || this.threats.blockedName(name)) return DENIED;
+    if (member.limits?.quota?.spent && member.policy.mode === 'enforce')
+      return { ...DENIED, reason: member.limits.quota.reached };
     const hits = member.classes.flatMap((c) => {
       const entries = c.names.filter((n) => entryMatches(n, name));
       return entries.length > 0 ? [{ entries, sets: this.#sets(member, c.key) }] : [];

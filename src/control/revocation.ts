@@ -162,6 +162,7 @@ const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string }): strin
 function signatureOf(m: Member): string {
   return JSON.stringify([
     m.policy.mode,
+    m.limits?.quota?.spent ?? false,
     [...m.families],
     m.neighbours,
     m.ports.map((p) => [p.ifindex, p.ip4, p.ip6]),

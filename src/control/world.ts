@@ -1,5 +1,5 @@
 import { planClasses } from '../desired/classes.js';
-import type { Bridge, DesiredInput, Member, Port, Shape } from '../desired/state.js';
+import type { Bridge, DesiredInput, Member, MemberLimits, Port, Shape } from '../desired/state.js';
 import type { ContainerFacts, DockerView } from '../model/container.js';
 import type { Family } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
@@ -13,6 +13,7 @@ export interface WorldInput {
   readonly ports: PortMap;
   readonly identities: Identities;
   readonly policyOf: (c: ContainerFacts) => Policy;
+  readonly limitsOf: (c: ContainerFacts, policy: Policy) => MemberLimits | undefined;
   readonly eastWest: EastWest;
   readonly shape: Shape;
   readonly unattributed: readonly number[];
@@ -58,6 +59,7 @@ const isComingToHost = (c: ContainerFacts, view: DockerView): boolean =>
 
 function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]): Member {
   const policy = w.policyOf(c);
+  const limits = w.limitsOf(c, policy);
   return {
     id: c.id,
     identity: w.identities.assign(c.id, w.now),
@@ -67,6 +69,7 @@ function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]
     ports: bindings.map(portOf),
     families: c.networkMode === 'host' ? BOTH : familiesOf(c),
     published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),
+    ...(limits ? { limits } : {}),
     ...(c.networkMode === 'host' ? { host: { cgroups: w.hosts.cgroups.get(c.id) ?? [] } } : {}),
   };
 }

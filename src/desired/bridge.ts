@@ -1,5 +1,6 @@
 import type { PortRange } from '../model/entry.js';
 import { formatAddress, parseCidr, type Range, rangeHas } from '../model/ip.js';
+import { DELIVERED, HOLDING_BOUND, LIMIT_DECLARATIONS, portLimits, SENDING } from './bridge-limits.js';
 import { hex, identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import type { NftProgram } from './nft-program.js';
 import type { BridgeDesired, DesiredInput, Member, Shape } from './state.js';
@@ -41,6 +42,7 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
     ...multicast(input),
     hostmac: new Set(input.bridges.map((b) => b.mac)),
     ...enforcedAddresses(input.members),
+    ...portLimits(input.members),
   };
 }
 
@@ -94,7 +96,7 @@ const DECLARATIONS = `
   set enf4 { typeof ip daddr; }
   set enf6 { typeof ip6 daddr; }
   set mcast4 { typeof meta mark . ip daddr . udp dport; }
-  set mcast6 { typeof meta mark . ip6 daddr . udp dport; }
+  set mcast6 { typeof meta mark . ip6 daddr . udp dport; }${LIMIT_DECLARATIONS}
   chain senders { }
   chain discovery { }
   chain membership { }
@@ -175,6 +177,7 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
         ],
       ],
       ['ports', portRules(marks)],
+      ['delivered', DELIVERED],
     ]),
   };
 }
@@ -185,6 +188,7 @@ function portRules(marks: Marks): string[] {
   return [
     'meta iifkind != "veth" accept',
     'iif @exempt accept',
+    ...SENDING,
     'ether type ip6 ip6 hoplimit 255 icmpv6 type { 133, 135, 136 } goto discovery',
     'ether type ip6 ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } goto membership',
     'ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift',
@@ -192,6 +196,7 @@ function portRules(marks: Marks): string[] {
     'meta mark set iif map @loose goto lift',
     'ether type arp goto senders',
     'iif @strict drop',
+    HOLDING_BOUND,
     `ether type { ip, ip6 } meta mark set ${ifindex} | ${unknownBase} goto lift`,
     'drop',
   ];

@@ -7,6 +7,7 @@ import { backstopChain, constantChains, inputChain, preroutingChain } from './co
 import { classMatches, containerChain, hasFamily, hostChainRules, neighbourSet } from './container-chain.js';
 import { dispatchTree, leafOf, leavesOf } from './dispatch.js';
 import { hostBackstop, hostFilter, hostMangle, hostNat } from './host-net.js';
+import { boundChains, limitChains } from './limit-chains.js';
 import { identityMark, UNATTRIBUTED } from './marks.js';
 import {
   containerChain as chainName,
@@ -56,8 +57,10 @@ function filterTable(
   const chains = new Map<string, readonly Rule[]>([
     ...present
       .filter((m) => leafOf(m, names) === chainName(names.prefix, m.id))
-      .map((m) => [chainName(names.prefix, m.id), containerChain(m, family, names)] as const),
+      .map((m) => [chainName(names.prefix, m.id), containerChain(m, family, names, input.shape)] as const),
     ...hosts,
+    ...limitChains(present, names),
+    ...boundChains(input.shape, names),
     ...dispatch,
     ...constantChains(input, names, family),
     ...threatChains(input.shape, names, family),

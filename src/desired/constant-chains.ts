@@ -1,8 +1,9 @@
 import type { Family } from '../model/ip.js';
 import { closedAtHost, closedBehindHost, type Place } from './closed.js';
 import { gate } from './host-net.js';
+import { namesBound } from './limit-chains.js';
 import { type Names, sharedSet } from './naming.js';
-import { logRule, refusal } from './refusal.js';
+import { denyChain } from './refusal.js';
 import { type IcmpType, type Match, type Rule, rule } from './rules.js';
 import type { DesiredInput, HostNet, Shape } from './state.js';
 
@@ -18,7 +19,7 @@ export const ND: readonly IcmpType[] = [
   'neighbour-solicitation',
   'neighbour-advertisement',
 ];
-/** Packets a second and source that may wait in the hold queue. */
+/** Packets a second and source that may wait in the hold queue; of a port, the bridge table lets no more of them by. */
 const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 
 /** The chains of `filter` that do not depend on any container. */
@@ -33,8 +34,11 @@ export function constantChains(
     [names.hold, holdChain(shape, names, family)],
     [names.ok, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'return' })]],
     [names.no, denyChain(shape, names)],
-    [names.observe, observeChain(shape, names)],
-    [names.dnsOk, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'accept' })]],
+    [names.observe, [rule([], { k: 'goto', chain: names.ok })]],
+    [
+      names.dnsOk,
+      [namesBound(names), rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'accept' })],
+    ],
     [names.output, outputChain(names, family, hostNet)],
   ]);
 }
@@ -118,16 +122,6 @@ function holdChain(shape: Shape, names: Names, family: Family): Rule[] {
   const dead: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src', not: true };
   return [rule([dead], { k: 'goto', chain: names.ok }), ...hold];
 }
-
-const denyChain = (shape: Shape, names: Names): Rule[] => [
-  logRule(shape, names, 'log', 'deny'),
-  ...refusal(shape, `${names.prefix}-rej`),
-];
-
-const observeChain = (shape: Shape, names: Names): Rule[] => [
-  logRule(shape, names, 'obs', 'would'),
-  rule([], { k: 'goto', chain: names.ok }),
-];
 
 /** Neighbours of an enforced container are reached through the host: it must not be told the short way. */
 const outputChain = (names: Names, family: Family, hostNet: HostNet): Rule[] => [

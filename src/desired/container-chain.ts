@@ -2,9 +2,11 @@ import type { PortRange } from '../model/entry.js';
 import type { Family } from '../model/ip.js';
 import type { ClassPlan } from './classes.js';
 import { familiesOf } from './classes.js';
+import { permitChain, QUOTA_WHY } from './limit-chains.js';
 import { classSet, type Names, sharedSet } from './naming.js';
+import { observedLog } from './refusal.js';
 import { type Match, multiportParts, type Rule, rule } from './rules.js';
-import type { Member } from './state.js';
+import type { Member, Shape } from './state.js';
 
 const DNS_PORT = [{ lo: 53, hi: 53 }];
 const NEIGHBOURS = 'neighbours';
@@ -12,10 +14,12 @@ export const neighbourSet = (prefix: string, id: string, family: Family): string
   classSet(prefix, id, NEIGHBOURS, family, 'static');
 
 /** What one container may open through FORWARD. Entered and left by goto: its permits and denials end the walk. */
-export function containerChain(member: Member, family: Family, names: Names): Rule[] {
+export function containerChain(member: Member, family: Family, names: Names, shape: Shape): Rule[] {
   const permits = permitsOf(member, family, names);
   if (member.policy.mode === 'off') return [rule([], { k: 'goto', chain: names.ok })];
-  if (member.policy.mode === 'observe') return [...permits, rule([], { k: 'goto', chain: names.observe })];
+  if (member.policy.mode === 'observe')
+    return [...permits, observedLog(shape, names), rule([], { k: 'goto', chain: names.observe })];
+  if (member.limits?.quota?.spent) return spent(names);
   return [
     ...directPermits(member, family, names),
     ...dnsDenials(names),
@@ -23,6 +27,8 @@ export function containerChain(member: Member, family: Family, names: Names): Ru
     rule([], { k: 'goto', chain: names.no }),
   ];
 }
+
+const spent = (names: Names): Rule[] => [rule([], { k: 'goto', chain: names.quota }, [QUOTA_WHY])];
 
 /** Address entries with dns=direct: the only way to another resolver. */
 function directPermits(member: Member, family: Family, names: Names): Rule[] {
@@ -48,16 +54,17 @@ function permitsOf(member: Member, family: Family, names: Names): Rule[] {
     .flatMap((c) => classRules(member, c, family, names));
   if (!hasFamily(member.neighbours, family)) return classes;
   const set = neighbourSet(names.prefix, member.id, family);
-  return [...classes, rule([{ k: 'set', set, dir: 'dst' }], { k: 'goto', chain: names.ok }, ['eastWest'])];
+  const chain = permitChain(member, names);
+  return [...classes, rule([{ k: 'set', set, dir: 'dst' }], { k: 'goto', chain }, ['eastWest'])];
 }
 
 /** At most three rules a class and family: static, learned, any. */
 function classRules(member: Member, c: ClassPlan, family: Family, names: Names): Rule[] {
   const { prefix } = names;
   const rules: Rule[] = [];
+  const chain = permitChain(member, names);
   const permit = (match: Match, why: readonly string[]): void => {
-    for (const head of classMatches(c))
-      rules.push(rule([...head, match], { k: 'goto', chain: names.ok }, why));
+    for (const head of classMatches(c)) rules.push(rule([...head, match], { k: 'goto', chain }, why));
   };
   if (familiesOf(c.statics).has(family))
     permit(
@@ -71,7 +78,7 @@ function classRules(member: Member, c: ClassPlan, family: Family, names: Names):
     );
   if (c.host.length > 0 && (c.proto === 'tcp' || c.proto === 'udp'))
     for (const port of c.ports.length > 0 ? c.ports : EVERY_PORT)
-      rules.push(publishedRule(c.proto, port, names, entriesOf(c.host)));
+      rules.push(publishedRule(c.proto, port, chain, entriesOf(c.host)));
   if (c.any.length > 0)
     permit({ k: 'set', set: sharedSet(prefix, 'any', family), dir: 'dst' }, entriesOf(c.any));
   return rules;
@@ -79,13 +86,13 @@ function classRules(member: Member, c: ClassPlan, family: Family, names: Names):
 
 const EVERY_PORT = [{ lo: 1, hi: 65_535 }];
 /** A port that the host publishes for another container: sent to the host, so judged as the host's, wherever it is DNATed to. */
-const publishedRule = (proto: 'tcp' | 'udp', port: PortRange, names: Names, why: readonly string[]): Rule =>
+const publishedRule = (proto: 'tcp' | 'udp', port: PortRange, chain: string, why: readonly string[]): Rule =>
   rule(
     [
       { k: 'proto', proto },
       { k: 'sentTo', port },
     ],
-    { k: 'goto', chain: names.ok },
+    { k: 'goto', chain },
     why,
   );
 
@@ -101,8 +108,10 @@ export function classMatches(c: Pick<ClassPlan, 'proto' | 'ports'>): Match[][] {
 export function hostChainRules(member: Member, names: Names): Rule[] | undefined {
   const classes = member.classes.filter((c) => c.host.length > 0);
   if (member.policy.mode !== 'enforce' || classes.length === 0) return undefined;
+  if (member.limits?.quota?.spent) return spent(names);
+  const chain = permitChain(member, names);
   const permits = classes.flatMap((c) =>
-    classMatches(c).map((when) => rule(when, { k: 'goto', chain: names.ok }, entriesOf(c.host))),
+    classMatches(c).map((when) => rule(when, { k: 'goto', chain }, entriesOf(c.host))),
   );
   return [...permits, rule([], { k: 'goto', chain: names.no })];
 }

@@ -52,7 +52,7 @@ function bySlot(
   return slots;
 }
 
-/** Where each identity goes. Observed containers without entries and those that are off share a chain. */
+/** Where each identity goes. Containers that are off share a chain. */
 export function leavesOf(
   members: readonly Member[],
   names: Names,
@@ -63,9 +63,7 @@ export function leavesOf(
   return leaves;
 }
 
-export function leafOf(m: Pick<Member, 'policy' | 'classes' | 'neighbours' | 'id'>, names: Names): string {
+export function leafOf(m: Pick<Member, 'policy' | 'id'>, names: Names): string {
   if (m.policy.mode === 'off') return names.ok;
-  if (m.policy.mode === 'observe' && m.classes.length === 0 && m.neighbours.length === 0)
-    return names.observe;
   return containerChain(names.prefix, m.id);
 }

@@ -20,6 +20,11 @@ export interface Names {
   readonly unmarked: string;
   readonly dispatch: string;
   readonly observe: string;
+  /** Permits through what bounds a container; and refusals: of a flood, of too many connections, of a spent quota. */
+  readonly bound: string;
+  readonly flood: string;
+  readonly many: string;
+  readonly quota: string;
   readonly dnsOk: string;
   readonly prerouting: string;
   readonly backstop: string;
@@ -56,6 +61,10 @@ export function namesFor(prefix: string): Names {
     unmarked: n('UNMARKED'),
     dispatch: n('D'),
     observe: n('OBSERVE'),
+    bound: n('BOUND'),
+    flood: n('FLOOD'),
+    many: n('MANY'),
+    quota: n('QUOTA'),
     dnsOk: n('DNS'),
     prerouting: n('PREROUTING'),
     backstop: n('BACKSTOP'),
@@ -76,6 +85,7 @@ export function namesFor(prefix: string): Names {
 const SHORT_ID = 12;
 const shortId = (id: string): string => id.slice(0, SHORT_ID);
 export const containerChain = (prefix: string, id: string): string => `${prefix}-c-${shortId(id)}`;
+export const limitChain = (prefix: string, id: string): string => `${prefix}-l-${shortId(id)}`;
 export const hostChain = (prefix: string, id: string): string => `${prefix}-h-${shortId(id)}`;
 
 const CLASS_HASH = 6;

@@ -7,7 +7,7 @@ const LOG_LIMIT = { perSecond: 20, burst: 60 };
 const REJECT_LIMIT = { perSecond: 50, burst: 100 };
 
 /** What a logged packet's prefix says of it, behind ours and a colon. */
-export type LogWord = 'deny' | 'would' | 'threat' | 'seen';
+export type LogWord = 'deny' | 'would' | 'threat' | 'seen' | 'flood' | 'connections' | 'quota';
 
 export const logRule = (shape: Shape, names: Names, limit: string, word: LogWord): Rule =>
   rule([{ k: 'limit', name: `${names.prefix}-${limit}`, ...LOG_LIMIT }], {
@@ -25,3 +25,17 @@ export function refusal(shape: Shape, limit: string): Rule[] {
     rule([], { k: 'drop' }),
   ];
 }
+
+/** What nobody permits, or what a limit refuses: logged with its reason, and answered. */
+export const denyChain = (shape: Shape, names: Names, word: LogWord = 'deny'): Rule[] => [
+  logRule(shape, names, 'log', word),
+  ...refusal(shape, `${names.prefix}-rej`),
+];
+
+/** In the container's own chain: an observed container may forge its addresses, so its share goes by its port. */
+export const observedLog = (shape: Shape, names: Names): Rule =>
+  rule([{ k: 'paced', ...LOG_LIMIT }], {
+    k: 'nflog',
+    group: shape.logGroup,
+    prefix: `${names.prefix}:would`,
+  });

@@ -32,7 +32,13 @@ export type Match =
   /** From an address of this host. */
   | { readonly k: 'srcLocal' }
   /** Per source address; above it the rule does not match. */
-  | { readonly k: 'limit'; readonly name: string; readonly perSecond: number; readonly burst: number };
+  | { readonly k: 'limit'; readonly name: string; readonly perSecond: number; readonly burst: number }
+  /** Per source address; only above it the rule matches. */
+  | { readonly k: 'above'; readonly name: string; readonly perSecond: number; readonly burst: number }
+  /** Of this rule alone, whoever comes to it; above it the rule does not match. */
+  | { readonly k: 'paced'; readonly perSecond: number; readonly burst: number }
+  /** More than so many open connections have come here: of one source address, or of all. */
+  | { readonly k: 'connections'; readonly above: number; readonly of: 'address' | 'rule' };
 /** As both iptables spell them; the last three are ND (RFC 4861), v6 only. */
 export type IcmpType =
   | 'echo-request'
@@ -124,9 +130,22 @@ function renderMatch(m: Match, family: Family): string {
     case 'srcLocal':
       return '-m addrtype --src-type LOCAL';
     case 'limit':
-      return `-m hashlimit --hashlimit-upto ${m.perSecond}/sec --hashlimit-burst ${m.burst} --hashlimit-mode srcip --hashlimit-name ${m.name}`;
+      return hashLimit('upto', m);
+    case 'above':
+      return hashLimit('above', m);
+    case 'paced':
+      return `-m limit --limit ${m.perSecond}/sec --limit-burst ${m.burst}`;
+    case 'connections':
+      return `-m connlimit --connlimit-above ${m.above} --connlimit-mask ${m.of === 'rule' ? 0 : ADDRESS_BITS[family]}`;
   }
 }
+
+const ADDRESS_BITS: Readonly<Record<Family, number>> = { 4: 32, 6: 128 };
+const hashLimit = (
+  side: 'upto' | 'above',
+  m: { readonly name: string; readonly perSecond: number; readonly burst: number },
+): string =>
+  `-m hashlimit --hashlimit-${side} ${m.perSecond}/sec --hashlimit-burst ${m.burst} --hashlimit-mode srcip --hashlimit-name ${m.name}`;
 
 function renderIcmp(type: IcmpType, family: Family): string {
   return family === 6 ? `-m icmp6 --icmpv6-type ${type}` : `-m icmp --icmp-type ${type}`;

@@ -39,8 +39,31 @@ export interface Member {
   readonly neighbours: readonly string[];
   readonly ports: readonly Port[];
   readonly published: readonly { readonly proto: 'tcp' | 'udp' | 'sctp'; readonly port: number }[];
+  /** What it may use, from its label; held while it is enforced. */
+  readonly limits?: MemberLimits;
   /** It lives in the host's network, in these cgroups: its own, and those of containers that share its namespace. */
   readonly host?: { readonly cgroups: readonly Cgroup[] };
+}
+
+export interface MemberLimits {
+  /** Of all its ports together, what it sends. */
+  readonly bytesPerSecond?: number;
+  /** Open at one time. */
+  readonly connections?: number;
+  readonly quota?: MemberQuota;
+}
+/** What it may send and receive within the period that is now. */
+export interface MemberQuota {
+  /** Of the kernel's counter: owner and period. */
+  readonly name: string;
+  readonly bytes: number;
+  /** Where counting begins when the kernel has no counter of this name. */
+  readonly used: number;
+  /** Nothing more passes until the period ends (ms since the epoch). */
+  readonly spent: boolean;
+  readonly until: number;
+  /** In words, once it is. */
+  readonly reached: string;
 }
 
 /** A cgroup of the unified hierarchy. */
@@ -130,6 +153,17 @@ export interface BridgeDesired {
   /** "MARK . GROUP . PORT": multicast that an entry names. */
   readonly mcast4: ReadonlySet<string>;
   readonly mcast6: ReadonlySet<string>;
+  /** Bytes a second of each named limit. */
+  readonly limits: ReadonlyMap<string, number>;
+  /** Bytes of each named quota, and what was used of it before the kernel counts. */
+  readonly allowances: ReadonlyMap<string, Allowance>;
+  /** Ports to named limits, and to named quotas. */
+  readonly rates: ReadonlyMap<number, string>;
+  readonly quotas: ReadonlyMap<number, string>;
+}
+export interface Allowance {
+  readonly bytes: number;
+  readonly used: number;
 }
 
 export interface DesiredState {

@@ -98,7 +98,12 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'longer': // what is asked about is a flow's first packet of usual length
       return false;
     case 'limit':
+    case 'paced':
       return true;
+    // of one packet alone nobody can say that it is too much
+    case 'above':
+    case 'connections':
+      return false;
   }
 }
 

@@ -87,5 +87,5 @@ export function decide(policy: Policy, container: string, query: Query): Action 
   if (threat !== undefined) return threat;
   const decision = policy.decide(container, query.name);
   if (decision.allow) return { kind: 'forward', decision };
-  return deny(policy, container, query.name, 'no entry allows this name');
+  return deny(policy, container, query.name, decision.reason ?? 'no entry allows this name');
 }

@@ -25,11 +25,14 @@ export interface PipelineOptions {
   readonly maxTtl: number;
   onEvent(event: NameEvent): void;
 }
+/** Askers nobody knows that wait at once: forged addresses could name any number of them. */
+const maxStrangers = 4096;
 /** How long an unknown asker may take to become known, ms (spec 8.1). */
 const awaitMs = 2000;
 
 export class Pipeline {
   readonly #o: PipelineOptions;
+  #strangers = 0;
 
   constructor(options: PipelineOptions) {
     this.#o = options;
@@ -64,7 +67,17 @@ export class Pipeline {
     const { policy } = this.#o;
     if (ask.container !== undefined)
       return (await policy.awaitContainer(ask.container, awaitMs)) ? ask.container : undefined;
-    return policy.whoIs(ask.client.address) ?? (await policy.awaitAsker(ask.client.address, awaitMs));
+    return policy.whoIs(ask.client.address) ?? (await this.#stranger(ask.client.address));
+  }
+
+  async #stranger(address: string): Promise<string | undefined> {
+    if (this.#strangers >= maxStrangers) return undefined;
+    this.#strangers += 1;
+    try {
+      return await this.#o.policy.awaitAsker(address, awaitMs);
+    } finally {
+      this.#strangers -= 1;
+    }
   }
 
   async #enforced(container: string, query: Query): Promise<Reply> {

@@ -1,4 +1,5 @@
 import type { BridgeDesired } from '../desired/state.js';
+import { parseObjects } from './nft-objects.js';
 import { type ObservedProgram, ruleTag } from './nft-program.js';
 import type { ObservedBridge } from './nft-text.js';
 
@@ -17,7 +18,7 @@ export function parseBridge(json: string, indexOf: IndexOf): ObservedBridge {
     const holder = item.map ?? item.set;
     if (isObject(holder) && Array.isArray(holder.elem)) named.set(String(holder.name), holder.elem);
   }
-  return { ...parseProgram(json), elements: elements(named, indexOf) };
+  return { ...parseProgram(json), elements: { ...elements(named, indexOf), ...parseObjects(itemsOf(json)) } };
 }
 
 /** The rules of any `nft -j list table`. */
@@ -28,12 +29,15 @@ export function parseProgram(json: string): ObservedProgram {
   return { exists: true, rules };
 }
 
-function itemsOf(json: string): JsonObject[] {
+export function itemsOf(json: string): JsonObject[] {
   const root: unknown = JSON.parse(json);
   return isObject(root) && Array.isArray(root.nftables) ? root.nftables.filter(isObject) : [];
 }
 
-function elements(named: ReadonlyMap<string, readonly unknown[]>, indexOf: IndexOf): BridgeDesired {
+function elements(
+  named: ReadonlyMap<string, readonly unknown[]>,
+  indexOf: IndexOf,
+): Omit<BridgeDesired, 'limits' | 'allowances'> {
   const port = (v: unknown): number => portIndex(v, indexOf);
   const get = (name: string): readonly unknown[] => named.get(name) ?? [];
   const pairs = (name: string): (readonly [unknown, unknown])[] =>
@@ -51,6 +55,8 @@ function elements(named: ReadonlyMap<string, readonly unknown[]>, indexOf: Index
     enf6: new Set(get('enf6').map(String)),
     mcast4: new Set(get('mcast4').map(groupKey)),
     mcast6: new Set(get('mcast6').map(groupKey)),
+    rates: new Map(pairs('rates').map(([k, v]) => [port(k), String(v)])),
+    quotas: new Map(pairs('quotas').map(([k, v]) => [port(k), String(v)])),
   };
 }
 

@@ -1,6 +1,7 @@
 import { BRIDGE_TABLE, bridgeProgram } from '../desired/bridge.js';
 import { hex } from '../desired/marks.js';
 import type { BridgeDesired, Shape } from '../desired/state.js';
+import { diffObjects, quoted } from './nft-objects.js';
 import { layoutOf, lines, type ObservedProgram, programScript } from './nft-program.js';
 
 /** The bridge table as it stands: its rules' tags in order, and the elements, keyed as we write them. */
@@ -20,8 +21,12 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   enf6: new Set(),
   mcast4: new Set(),
   mcast6: new Set(),
+  limits: new Map(),
+  allowances: new Map(),
+  rates: new Map(),
+  quotas: new Map(),
 };
-const MAPS = ['id4', 'id6', 'loose', 'up'] as const;
+const MAPS = ['id4', 'id6', 'loose', 'up', 'rates', 'quotas'] as const;
 const SETS = ['strict', 'macs', 'exempt', 'hostmac', 'enf4', 'enf6', 'mcast4', 'mcast6'] as const;
 /** The marks that stand in the table mean what ours do. False too when nobody can tell; rules of others do not count. */
 export function hasOurLayout(shape: Shape, { rules }: ObservedBridge): boolean {
@@ -44,7 +49,8 @@ export function bridgeScript(shape: Shape, desired: BridgeDesired, observed: Obs
   const added: string[] = [];
   for (const name of MAPS) diffMap(name, desired[name], observed.elements[name], gone, added);
   for (const name of SETS) diffSet(name, desired[name], observed.elements[name], gone, added);
-  return `${load}${lines([...gone, ...added])}`;
+  const objects = diffObjects(desired, observed.elements);
+  return `${load}${lines([...objects.added, ...gone, ...added, ...objects.gone])}`;
 }
 
 function diffMap(
@@ -54,8 +60,8 @@ function diffMap(
   gone: string[],
   added: string[],
 ): void {
-  const out = [...have].filter(([k, v]) => want.get(k) !== v).map(([k, v]) => `${k} : ${value(v)}`);
-  const fresh = [...want].filter(([k, v]) => have.get(k) !== v).map(([k, v]) => `${k} : ${value(v)}`);
+  const out = [...have].filter(([k, v]) => want.get(k) !== v).map(([k, v]) => `${k} : ${value(v, name)}`);
+  const fresh = [...want].filter(([k, v]) => have.get(k) !== v).map(([k, v]) => `${k} : ${value(v, name)}`);
   if (out.length > 0) gone.push(element('delete', name, out));
   if (fresh.length > 0) added.push(element('add', name, fresh));
 }
@@ -73,6 +79,7 @@ function diffSet(
   if (fresh.length > 0) added.push(element('add', name, fresh));
 }
 
-const value = (v: string | number): string => (typeof v === 'number' ? hex(v) : v);
+const value = (v: string | number, name: string): string =>
+  typeof v === 'number' ? hex(v) : name === 'up' ? v : quoted(v);
 const element = (verb: 'add' | 'delete', name: string, members: readonly (string | number)[]): string =>
   `${verb} element bridge ${BRIDGE_TABLE} ${name} { ${members.join(', ')} }`;

@@ -47,5 +47,6 @@ export const lockedDown = (policy: Policy): Policy => ({
   modeFrom: 'lockdown',
   entries: [],
   lists: [],
+  ...(policy.limits ? { limits: policy.limits } : {}),
   notes: policy.notes,
 });

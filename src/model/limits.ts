@@ -1,4 +1,5 @@
 import type { Parsed, Problem } from './problem.js';
+import { DAY_MS, HOUR_MS, WEEK_MS } from './quota.js';
 import { parseRate, parseSize } from './units.js';
 
 /** What a container may use, from `drawbridge.limit`. */
@@ -9,7 +10,7 @@ export interface Limits {
   readonly quota?: { readonly bytes: number; readonly periodMs: number };
 }
 
-const PERIODS: Readonly<Record<string, number>> = { hour: 3_600_000, day: 86_400_000, week: 604_800_000 };
+const PERIODS: Readonly<Record<string, number>> = { hour: HOUR_MS, day: DAY_MS, week: WEEK_MS };
 const REMEDY = 'write it like rate=20mbit, connections=200, quota=5GB/day';
 
 const refuse = (detail: string, remedy = REMEDY): Parsed<never> => ({

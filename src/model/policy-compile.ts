@@ -90,13 +90,20 @@ function claimNotes(claims: readonly Claim[]): readonly Problem[] {
     }));
 }
 
-/** What is read and has no effect in this build must be said. */
-function unheld(intent: LabelIntent): readonly Problem[] {
-  const keys = [...(intent.limits ? ['limit'] : []), ...(intent.askMs === undefined ? [] : ['ask'])];
-  return keys.map((key) => ({
-    detail: `label drawbridge.${key} is read, and not in force in this version`,
+/** What is read and has no effect must be said. */
+function unheld(intent: LabelIntent, mode: Mode): readonly Problem[] {
+  const ask = {
+    detail: 'label drawbridge.ask is read, and not in force in this version',
     remedy: 'do not rely on it yet',
-  }));
+  };
+  const limit = {
+    detail: `its drawbridge.limit is not held: in mode ${mode} nothing of a container is denied but threats`,
+    remedy: 'enforce it (drawbridge mode CONTAINER enforce, or an allow or lists label)',
+  };
+  return [
+    ...(intent.limits && mode !== 'enforce' ? [limit] : []),
+    ...(intent.askMs === undefined ? [] : [ask]),
+  ];
 }
 
 /**
@@ -108,11 +115,13 @@ export function compilePolicy(input: PolicyInput): Policy {
   const intent = readLabels(facts, settings.trustImages);
   const claims = claimsOf(facts, networks, lists, settings);
   const gathering = gather(input, intent, claims);
+  const choice = chooseMode(input, intent, claims);
   return {
-    ...chooseMode(input, intent, claims),
+    ...choice,
     entries: gathering.entries,
     lists: [...gathering.lists],
-    notes: [...intent.notes, ...claimNotes(claims), ...gathering.notes, ...unheld(intent)],
+    ...(intent.limits ? { limits: intent.limits } : {}),
+    notes: [...intent.notes, ...claimNotes(claims), ...gathering.notes, ...unheld(intent, choice.mode)],
   };
 }
 

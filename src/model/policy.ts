@@ -1,4 +1,5 @@
 import type { DestEntry, Entry } from './entry.js';
+import type { Limits } from './limits.js';
 import type { Problem } from './problem.js';
 
 export type Mode = 'enforce' | 'observe' | 'off';
@@ -51,6 +52,8 @@ export interface Policy {
   readonly modeFrom: string;
   readonly entries: readonly PolicyEntry[];
   readonly lists: readonly string[];
+  /** From its own label. They hold while it is enforced. */
+  readonly limits?: Limits;
   /** Reasons that belong in coverage: broken labels, missing lists, ignored image labels. */
   readonly notes: readonly Problem[];
 }

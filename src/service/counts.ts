@@ -1,5 +1,5 @@
 import type { InForce } from '../control/enforcer.js';
-import { containerChain } from '../desired/naming.js';
+import { containerChain, limitChain } from '../desired/naming.js';
 import type { Rule } from '../desired/rules.js';
 import { type ChainCounts, readCounters } from '../kernel/counters.js';
 import type { Exec } from '../kernel/exec.js';
@@ -39,7 +39,7 @@ export class Counts {
       for (const [i, packets] of (counts.get(chain) ?? []).entries()) {
         const rule = rules[i];
         if (rule?.then.k !== 'goto') continue;
-        if (rule.then.chain.endsWith('-OK')) allowed += packets;
+        if (isPermit(rule.then.chain, this.#prefix, id)) allowed += packets;
         else denied += packets;
         for (const entry of rule.why ?? []) byEntry.set(entry, (byEntry.get(entry) ?? 0) + packets);
       }
@@ -47,6 +47,9 @@ export class Counts {
     return { allowed, denied, byEntry };
   }
 }
+
+const isPermit = (chain: string, prefix: string, id: string): boolean =>
+  [`${prefix}-OK`, `${prefix}-BOUND`, limitChain(prefix, id)].includes(chain);
 
 const filterChain = (state: InForce, family: 4 | 6, chain: string): readonly Rule[] =>
   state.desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains.get(chain) ?? [];

@@ -1,5 +1,6 @@
 import { Denials } from '../control/denials.js';
 import type { InForce } from '../control/enforcer.js';
+import { limitReason } from '../control/limit-reasons.js';
 import type { NamesPolicy } from '../control/names-policy.js';
 import type { Shape } from '../desired/state.js';
 import type { DnsService } from '../dns/service.js';
@@ -22,5 +23,6 @@ export const makeDenials = (engine: DenialParts): Denials =>
       engine.names.whoIs(src),
     namesOf: (container, address) => engine.dns.namesFor(container, address),
     threats: engine.threats.look,
+    limitReason: (container, what) => limitReason(what, engine.state?.members.get(container)),
     now: Date.now,
   });

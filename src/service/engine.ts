@@ -23,6 +23,7 @@ import { HostWatch } from './host-watch.js';
 import { LinkNews } from './link-news.js';
 import { makeNamespaceDns } from './namespaces.js';
 import { Policies, type Said } from './policies.js';
+import { Quotas } from './quotas.js';
 import { SandboxFolders } from './sandbox-folders.js';
 import type { SearchDomains } from './search-domains.js';
 import { shapeOf } from './shape.js';
@@ -45,6 +46,7 @@ export class Engine {
   readonly kernel: KernelAdapter;
   readonly docker: DockerWatch;
   readonly policies: Policies;
+  readonly quotas: Quotas;
   readonly names: NamesPolicy;
   readonly dns: DnsService;
   readonly denials: Denials;
@@ -73,6 +75,14 @@ export class Engine {
     this.docker = new DockerWatch({ socket: config.docker.socket, log, now: () => performance.now() });
     this.threats = makeThreats(this, config, log);
     this.policies = new Policies(config, options.said, () => this.docker.view());
+    this.quotas = new Quotas({
+      folder: config.state,
+      run: exec,
+      state: () => this.state,
+      trigger: (reason) => this.reconciler.trigger(reason),
+      log,
+      now: Date.now,
+    });
     const names = makeNames({
       config,
       prefix: this.shape.prefix,
@@ -162,13 +172,15 @@ export class Engine {
     this.#foreign.unproven(this.docker.view(), await this.kernel.links(new Set()));
     await this.#firstView();
     await this.hostMode.prepare();
+    await this.quotas.prepare();
     this.#open.push(this.#folders.follow((path) => this.namespaceDns.appeared(path)));
     this.#open.push(this.hostMode);
     this.reconciler.trigger('start', true);
     this.reconciler.begin();
     await this.reconciler.inForce(30_000);
     await this.namespaceDns.whole(NAMESPACES_MS);
-    this.#open.push(this.#upkeep);
+    this.#open.push(this.#upkeep, this.quotas);
+    this.quotas.begin();
     await this.#upkeep.begin();
   }
 
@@ -208,6 +220,7 @@ export class Engine {
       kernel: this.kernel,
       view: () => this.docker.view(),
       policyOf: this.policies.policyOf,
+      limitsOf: this.quotas.limitsOf,
       eastWest: this.policies.eastWest,
       hosts: this.hostMode.senders,
       beforeRules: (input) => {

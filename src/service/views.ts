@@ -8,7 +8,14 @@ import { isDest, parseEntry } from '../model/entry-parse.js';
 import { formatAddress } from '../model/ip.js';
 import { ownerKey } from '../model/owner.js';
 import type { Grant, PolicyEntry } from '../model/policy.js';
-import { type ContainerView, type EntryView, type ExplainView, RefusedError } from '../ports.js';
+import { limitsText } from '../model/quota.js';
+import {
+  type ContainerView,
+  type EntryView,
+  type ExplainView,
+  type QuotaView,
+  RefusedError,
+} from '../ports.js';
 import type { Counts, MemberCounts } from './counts.js';
 import { coverageInput } from './coverage.js';
 import type { Engine } from './engine.js';
@@ -40,9 +47,19 @@ export function containerView({ engine, counts, said }: ViewParts, c: ContainerF
     entries: policy.entries.map((e) => entryView(engine, holder.id, e, count)),
     grants: grantsOf(said().grants, holder),
     pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(said(), holder.id)?.expires ?? null) : null,
+    limits: policy.limits ? limitsText(policy.limits) : null,
+    quota: quotaView(engine, holder.id),
     allowed: count.allowed,
     denied: count.denied + engine.denials.namesDenied(holder.id) + engine.denials.threatsDenied(holder.id),
   };
+}
+
+function quotaView(engine: Engine, id: string): QuotaView | null {
+  const m = engine.state?.members.get(id);
+  const quota = m?.limits?.quota;
+  if (!m || !quota) return null;
+  const { bytes, spent: reached } = quota;
+  return { bytes, used: engine.quotas.usedOf(m), reached, until: new Date(quota.until).toISOString() };
 }
 
 const grantsOf = (grants: readonly Grant[], c: ContainerFacts): Grant[] =>

@@ -92,6 +92,8 @@ export class MemoryController implements Controller {
       entries: [entry, listed],
       grants: this.grants,
       pausedUntil: null,
+      limits: null,
+      quota: null,
       allowed: 4,
       denied: 2,
     };

@@ -271,11 +271,13 @@ describe('entries', () => {
     expect(notes(policy)).toContain('g-nonsense');
   });
 
-  it('limits and ask are told as not in force', () => {
+  it('limits of an observed container and ask are told as not held', () => {
     const policy = compile({
       facts: facts({ 'drawbridge.limit': 'connections=1', 'drawbridge.ask': '30s' }),
     });
-    expect(notes(policy)).toMatch(/drawbridge\.limit.*not in force[\s\S]*drawbridge\.ask.*not in force/);
+    expect(notes(policy)).toMatch(
+      /drawbridge\.limit is not held: in mode observe[\s\S]*drawbridge\.ask.*not in force/,
+    );
   });
 
   it('what is no container has the lists of `unattributed`', () => {

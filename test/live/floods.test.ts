@@ -1,0 +1,151 @@
+/** One container floods; another's permitted connections, names and denials go on. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { BOUNDS } from '../../src/desired/limit-chains.js';
+import type { Container } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+import { flood, flooder } from './flood.js';
+
+const PEER = '93.184.1.1';
+const CALM = { 'drawbridge.allow': `${PEER}:80, calm.test` };
+const STORM = { 'drawbridge.allow': '93.184.60.0/24, *.storm.test' };
+const SECONDS = Number(process.env.FLOOD_SECONDS ?? 6);
+
+let lab: Lab;
+let drawbridge: Drawbridge;
+let calm: Container;
+let storm: Container;
+/** In mode off: nothing bounds it. It may forge, too. */
+let wild: Container;
+let seen: Container;
+beforeAll(async () => {
+  lab = await Lab.up({});
+  await lab.dns.set({ 'calm.test': { A: [PEER], ttl: 1 } });
+  drawbridge = lab.drawbridge({});
+  await drawbridge.ready();
+  calm = await lab.start({ name: 'calm', labels: CALM });
+  [storm, wild, seen] = await Promise.all([
+    flooder(lab, { name: 'storm', labels: STORM }),
+    flooder(lab, { name: 'wild', labels: { 'drawbridge.mode': 'off' } }),
+    flooder(lab, { name: 'seen' }),
+  ]);
+  for (const c of [storm, seen]) {
+    const inside = ['nsenter', `--net=/proc/${await c.pid()}/ns/net`, '--'];
+    // every address of 10.99 is its own: it may send from any
+    await lab.inHost([...inside, 'ip', 'route', 'add', 'local', '10.99.0.0/16', 'dev', 'lo'], {
+      check: true,
+    });
+  }
+});
+afterAll(() => lab?.down());
+
+const tracked = async (c: Container): Promise<number> => {
+  const { ip4 } = await c.addresses();
+  const { stdout } = await lab.inHost(['conntrack', '-L', '-s', ip4]);
+  return stdout.split('\n').filter((l) => l !== '').length;
+};
+interface Denied {
+  readonly address: string;
+  readonly name: string | null;
+}
+const denied = async (name: string): Promise<Denied[]> => {
+  const { body } = await drawbridge.get(`/v1/flows?container=${name}&verdict=denied&limit=1000`);
+  return (JSON.parse(body) as { items: Denied[] }).items;
+};
+
+/** While it lasts: a permitted address, a permitted name, and a denial that is seen; each at its first try. */
+async function goesOn(lasting: Promise<unknown>, forbidden: string): Promise<void> {
+  let over = false;
+  const end = lasting.finally(() => {
+    over = true;
+  });
+  let rounds = 0;
+  do {
+    const [http, name, no] = [
+      await calm.probe('http', `http://${PEER}/`),
+      await calm.probe('dns', '8.8.8.8', 'calm.test', 'A'),
+      await calm.probe('tcp', forbidden, 443),
+    ];
+    expect(http).toMatchObject({ ok: true });
+    expect(name).toMatchObject({ addresses: [PEER] });
+    expect(no).toMatchObject({ code: 'ECONNREFUSED' });
+    rounds++;
+  } while (!over);
+  await end;
+  expect(rounds).toBeGreaterThan(0);
+  await waitFor('the denial', async () => (await denied('calm')).some((d) => d.address === forbidden));
+}
+
+describe('a flood of new flows', () => {
+  it('to permitted addresses: takes its share of the connection table, and no more', async () => {
+    const run = flood<{ sent: number }>(storm, 'flows', '93.184.60', SECONDS, '0.0.0.0');
+    await goesOn(run, '93.184.9.1');
+    const held = await tracked(storm);
+    await flood(wild, 'flows', '93.184.61', SECONDS, '0.0.0.0');
+    const unbounded = await tracked(wild);
+    console.info(`sent ${(await run).sent}: ${held} tracked; without bounds: ${unbounded}`);
+    expect(held).toBeLessThanOrEqual(BOUNDS.open + 500);
+    expect(unbounded).toBeGreaterThan(BOUNDS.open + 2_000);
+  });
+
+  it('to forbidden addresses: its log has a bound, others are logged', async () => {
+    await goesOn(flood(storm, 'flows', '93.184.70', SECONDS, '0.0.0.0'), '93.184.9.2');
+    expect((await denied('storm')).length).toBeLessThanOrEqual(200);
+  });
+
+  it('from forged sources: of an enforced container dropped at its port, of an observed one logged within its share', async () => {
+    const both = [storm, seen].map((c) => flood(c, 'flows', '93.184.60', SECONDS, '10.99'));
+    await goesOn(Promise.all(both), '93.184.9.3');
+    expect(await lab.sniffer.count({ direction: 'out', src: '10.99.0.1' })).toBe(0);
+  });
+});
+
+describe('a flood at the resolver', () => {
+  it('of random names, permitted and not', async () => {
+    const names = Promise.all([
+      flood(storm, 'names', '8.8.8.8', SECONDS, 'storm.test'),
+      flood(seen, 'names', '8.8.8.8', SECONDS, 'nobody.test'),
+    ]);
+    await goesOn(names, '93.184.9.4');
+  });
+
+  it('of TCP connections that never finish a question', async () => {
+    const slow = flood<{ opened: number; closed: number }>(storm, 'slow', '8.8.8.8', 300, SECONDS);
+    let asked = 0;
+    const end = slow.then(() => {
+      asked = -1;
+    });
+    do {
+      const r = await calm.probe('dns', '8.8.8.8', 'calm.test', 'A', 'tcp');
+      expect(r).toMatchObject({ addresses: [PEER] });
+    } while (asked === 0);
+    await end;
+    expect((await slow).closed).toBeGreaterThan(200);
+  });
+});
+
+describe('a flood of a port that nobody knows', () => {
+  it('waits within its share; new containers are held and let go as ever', async () => {
+    const script = [
+      'ip netns add strange-$$ && trap "ip netns del strange-$$" EXIT',
+      'ip link add strange type veth peer name s0 && ip link set s0 netns strange-$$',
+      'ip link set strange master docker0 up',
+      `ip netns exec strange-$$ sh -c "ip link set lo up; ip link set s0 up; ip addr add 172.17.200.1/16 dev s0; ip route add local 10.99.0.0/16 dev lo; ip route add default via 172.17.0.1; ${process.execPath} ${import.meta.dirname}/flood.mjs flows 93.184.60 ${SECONDS} 10.99"`,
+    ].join('\n');
+    let over = false;
+    const flooding = lab.inHost(['bash', '-c', script], { check: true }).finally(() => {
+      over = true;
+    });
+    let most = 0;
+    do {
+      const { stdout } = await lab.inHost(['cat', '/proc/net/netfilter/nfnetlink_queue']);
+      most = Math.max(most, Number(stdout.trim().split(/\s+/)[2] ?? 0));
+      const first = await lab.runProbe({ labels: CALM }, 'tcp', PEER, 80);
+      expect(first).toMatchObject({ ok: true });
+    } while (!over);
+    await flooding;
+    console.info(`at most ${most} packets waited`);
+    expect(most).toBeLessThan(1_500);
+  });
+});

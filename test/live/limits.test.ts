@@ -1,0 +1,160 @@
+/** What drawbridge.limit says: a rate, open connections, a quota; over restarts, crashes and what others take away. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Container } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+import { flood, flooder } from './flood.js';
+
+const PEER = '93.184.1.1';
+const PEER6 = '2600:9000:1::1';
+const ALLOW = { 'drawbridge.allow': `${PEER}, ${PEER6}, files.test` };
+const RATE = 20e6;
+const limited = (limit: string) => ({ ...ALLOW, 'drawbridge.limit': limit });
+const MB = 1_000_000;
+
+let lab: Lab;
+let drawbridge: Drawbridge;
+beforeAll(async () => {
+  lab = await Lab.up({});
+  await lab.docker('network', 'create', '--ipv6', 'user');
+  await lab.dns.set({ 'files.test': { A: [PEER] } });
+  drawbridge = lab.drawbridge({});
+  await drawbridge.ready();
+});
+afterAll(() => lab?.down());
+
+interface Upload {
+  readonly received?: number;
+  readonly bitsPerSecond: number;
+}
+const upload = (c: Container, seconds: number, host = PEER) =>
+  flood<Upload>(c, 'upload', `http://${host.includes(':') ? `[${host}]` : host}/`, seconds);
+const start = (name: string, limit: string | undefined, more: Record<string, string> = {}) =>
+  flooder(lab, { name, network: 'user', labels: { ...(limit ? limited(limit) : ALLOW), ...more } });
+const shown = async (name: string) =>
+  JSON.parse((await drawbridge.get(`/v1/containers/${name}`)).body) as {
+    limits: string | null;
+    quota: { used: number; reached: boolean; until: string } | null;
+    coverage: { state: string; reasons: string[] };
+  };
+const bridgeTable = async (): Promise<string> =>
+  (await lab.inHost(['nft', 'list', 'table', 'bridge', 'drawbridge'])).stdout;
+const reasons = async (name: string): Promise<string[]> => {
+  const { body } = await drawbridge.get(`/v1/flows?container=${name}&verdict=denied`);
+  return (JSON.parse(body) as { items: { reason: string }[] }).items.map((i) => i.reason);
+};
+
+describe('rate', () => {
+  let slow: Container;
+  beforeAll(async () => {
+    slow = await start('slow', 'rate=20mbit');
+  });
+
+  it('holds what it sends near the rate, in both families and for flows that stand; others are untouched', async () => {
+    const free = await start('free', undefined);
+    const [four, other] = [await upload(slow, 4), await upload(free, 1)];
+    const six = await upload(slow, 4, PEER6);
+    console.info(
+      `20mbit: IPv4 ${four.bitsPerSecond}, IPv6 ${six.bitsPerSecond}; without: ${other.bitsPerSecond}`,
+    );
+    for (const { bitsPerSecond } of [four, six]) {
+      // a second's worth may have gathered before
+      expect(bitsPerSecond).toBeGreaterThan(RATE * 0.5);
+      expect(bitsPerSecond).toBeLessThan(RATE * 1.4);
+    }
+    expect(other.bitsPerSecond).toBeGreaterThan(RATE * 3);
+  });
+
+  it('over a crash of the service, and after others have taken it away', async () => {
+    drawbridge.kill('SIGKILL');
+    await drawbridge.exited();
+    expect((await upload(slow, 3)).bitsPerSecond).toBeLessThan(RATE * 1.5);
+    drawbridge.start();
+    await drawbridge.ready();
+    const { stdout } = await lab.inHost(['nft', '-j', 'list', 'map', 'bridge', 'drawbridge', 'rates']);
+    const port = /"elem": \[\["([^"]+)"/.exec(stdout)?.[1] ?? '';
+    expect(port).not.toBe('');
+    const element = ['bridge', 'drawbridge', 'rates', `{ "${port}" }`];
+    await lab.inHost(['nft', 'delete', 'element', ...element], { check: true });
+    await waitFor('the rate to be back', async () => (await bridgeTable()).includes(`"${port}" : "r-`));
+  });
+
+  it('goes with the container', async () => {
+    expect(await bridgeTable()).toContain('limit r-');
+    await slow.remove();
+    await waitFor('the limit to be gone', async () => !(await bridgeTable()).includes('limit r-'));
+  });
+
+  it('is not held of an observed container, and coverage says so', async () => {
+    const c = await flooder(lab, {
+      name: 'seen',
+      network: 'user',
+      labels: { 'drawbridge.limit': 'rate=1mbit' },
+    });
+    expect((await upload(c, 1)).bitsPerSecond).toBeGreaterThan(3e6);
+    expect((await shown('seen')).coverage.reasons.join()).toMatch(
+      /drawbridge\.limit is not held: in mode observe/,
+    );
+  });
+});
+
+describe('connections', () => {
+  it('over the bound: refused and told; those that stand go on; one ends, one may come', async () => {
+    const c = await start('few', 'connections=5');
+    const r = await flood<{ outcomes: string[]; alive: number; after: string }>(c, 'open', PEER, 7777, 8);
+    expect(r.outcomes).toEqual([...Array(5).fill('ok'), ...Array(3).fill('ECONNREFUSED')]);
+    expect([r.alive, r.after]).toEqual([5, 'ok']);
+    await waitFor('the denials', async () => (await reasons('few')).includes('limit connections=5 reached'));
+    expect((await shown('few')).limits).toBe('connections=5');
+  });
+});
+
+describe('quota', () => {
+  const LIMIT = 'quota=4MB/day';
+  const fetch = (c: Container, bytes: number) =>
+    c.probe('http', `http://${PEER}/bytes?n=${bytes}`, '--timeout', 8000);
+
+  it('counts over restarts and crashes, and for the successor of its name; then it is refused, and said why', async () => {
+    const first = await start('eater', LIMIT);
+    expect(await fetch(first, 2 * MB)).toMatchObject({ ok: true });
+    await waitFor('the count', async () => ((await shown('eater')).quota?.used ?? 0) > 2 * MB);
+    await first.remove();
+    drawbridge.kill('SIGKILL');
+    await drawbridge.exited();
+    drawbridge.start();
+    await drawbridge.ready();
+    const next = await start('eater', LIMIT);
+    await waitFor('the successor', async () => (await shown('eater')).quota !== null);
+    expect((await shown('eater')).quota).toMatchObject({ reached: false });
+    expect((await shown('eater')).quota?.used).toBeGreaterThan(2 * MB);
+    const live = flood<{ received?: number; error?: string }>(next, 'upload', `http://${PEER}/`, 6);
+    await waitFor('the quota', async () => (await shown('eater')).quota?.reached === true, 20_000);
+    expect(await live).toMatchObject({ error: expect.any(String) });
+    expect(await fetch(next, 10)).toMatchObject({ ok: false, code: 'ECONNREFUSED' });
+    expect(await next.probe('dns', '8.8.8.8', 'files.test', 'A')).toMatchObject({ rcode: 'NXDOMAIN' });
+    const why = /^quota 4MB\/day reached, until 00:00 UTC$/;
+    await waitFor('the denial', async () => (await reasons('eater')).some((r) => why.test(r)));
+    const { stdout } = await drawbridge.cli(['explain', 'eater', `${PEER}:80`, '--json']);
+    expect(JSON.parse(stdout)).toMatchObject({ verdict: 'deny', reason: expect.stringMatching(why) });
+    expect((await drawbridge.cli(['ps'])).stdout).toMatch(
+      /eater.*quota=4MB\/day \(quota reached, until \d{4}/,
+    );
+  });
+
+  it('what is spent stays spent, though the table is deleted and the service restarted', async () => {
+    await drawbridge.stop();
+    await lab.inHost(['nft', 'delete', 'table', 'bridge', 'drawbridge'], { check: true });
+    drawbridge.start();
+    await drawbridge.ready();
+    expect((await shown('eater')).quota).toMatchObject({ reached: true });
+    expect(await lab.exec('eater', ['node', '/probe.mjs', 'tcp', PEER, '80'])).toMatchObject({
+      stdout: expect.stringContaining('ECONNREFUSED'),
+    });
+  });
+
+  it('teardown leaves nothing', async () => {
+    expect((await drawbridge.cli(['teardown'])).code).toBe(0);
+    expect((await lab.inHost(['nft', 'list', 'tables'])).stdout).not.toContain('drawbridge');
+  });
+});
