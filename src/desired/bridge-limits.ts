@@ -40,7 +40,7 @@ export const LIMIT_DECLARATIONS = `
   chain delivered { type filter hook postrouting priority 300; policy accept; }`;
 
 /** Packets a second and port, whatever addresses they bear: to resolvers, and of ports that nobody has classified. */
-const ASKING = 'limit rate over 2000/second burst 4000 packets';
+const ASKING = 'limit rate over 2000/second burst 1000 packets';
 const HOLDING = 'limit rate over 200/second burst 400 packets';
 
 /** For every port that is not another's. An observed port's bytes count, and none are dropped. */

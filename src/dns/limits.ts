@@ -10,6 +10,11 @@ export interface AskerLimits {
   readonly burst: number;
   readonly inFlight: number;
 }
+/**
+ * Questions to other resolvers, those that the cache answers or that others ask already not counted. Public resolvers
+ * turn a host away that asks some thousand a second: one container must not bring that on all.
+ */
+export const upstreamShare: AskerLimits = { rate: 300, burst: 1500, inFlight: 128 };
 const defaultAskerLimits: AskerLimits = { rate: 2000, burst: 4000, inFlight: 256 };
 /** Askers remembered; forged sources could name any number of them. */
 const maxAskers = 8192;

@@ -6,6 +6,7 @@ import { followChain } from './chain.js';
 import type { ParsedQuery, Query } from './codec.js';
 import { decide, decideLocal, decideThreat, type OwnAnswer } from './decide.js';
 import type { Learn } from './learn.js';
+import type { Limits } from './limits.js';
 import { relay, relayToAny } from './relay.js';
 import { encodeFor, replyFor } from './reply.js';
 import { parseServer, type Resolvers, type Server } from './resolvers.js';
@@ -20,6 +21,8 @@ export interface ObservedOptions {
   readonly resolvers: Resolvers;
   readonly learn: Learn;
   readonly watch: ThreatWatch;
+  /** What each asker may have asked of resolvers. */
+  readonly shares: Limits;
   isOwn(address: string, port: number): boolean;
   onEvent(event: NameEvent): void;
 }
@@ -33,6 +36,12 @@ export class Observed {
 
   /** The answer of the resolver that was asked, unchanged; undefined: none came. */
   async answer(ask: Ask, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
+    const { shares } = this.#o;
+    if (!shares.enter(container, performance.now())) return undefined;
+    return this.#answer(ask, container, parsed).finally(() => shares.leave(container));
+  }
+
+  async #answer(ask: Ask, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
     const query = parsed.ok ? parsed.query : undefined;
     const asked = this.#asked(ask);
     const threat = query && this.#threat(container, query);

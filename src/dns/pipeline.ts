@@ -92,13 +92,10 @@ export class Pipeline {
   async #forward(container: string, query: Query): Promise<Reply> {
     let answer: Answer;
     try {
-      answer = await this.#o.upstream.resolve({
-        name: query.name,
-        type: query.type,
-        dnssecOk: query.edns?.dnssecOk ?? false,
-        checkingDisabled: query.checkingDisabled,
-        authenticData: query.authenticData,
-      });
+      const { name, type, edns, checkingDisabled, authenticData } = query;
+      const dnssecOk = edns?.dnssecOk ?? false;
+      const question = { name, type, dnssecOk, checkingDisabled, authenticData };
+      answer = await this.#o.upstream.resolve(question, container);
     } catch (error) {
       if (!(error instanceof NoAnswerError)) throw error;
       this.#event(container, query, 'error', error.message);

@@ -7,6 +7,7 @@ import { familyOf } from './address.js';
 import type { Ask } from './ask.js';
 import { type AskerLimits, Limits } from './limits.js';
 import { serveStream } from './stream.js';
+import { Turns } from './turns.js';
 
 export interface ServerOptions {
   handle(ask: Ask): Promise<Buffer | undefined>;
@@ -36,6 +37,7 @@ const backlog = 512;
 export class DnsServer {
   readonly #options: ServerOptions;
   readonly #limits: Limits;
+  readonly #turns = new Turns();
   readonly #connections = new Map<string, number>();
   readonly #open = new Set<() => void>();
 
@@ -156,6 +158,7 @@ export class DnsServer {
     const asker = ask.container ?? ask.client.address;
     if (!this.#limits.enter(asker, performance.now())) return undefined;
     try {
+      await this.#turns.take(asker);
       return await this.#options.handle(ask);
     } finally {
       this.#limits.leave(asker);

@@ -4,7 +4,7 @@ import type { DnsPolicy, Logger, NameEvent, OriginalDestination, SetWriter } fro
 import { Journal } from './journal.js';
 import { Learn } from './learn.js';
 import { type Fact, Ledger, type SetsOf } from './ledger.js';
-import type { AskerLimits } from './limits.js';
+import { type AskerLimits, Limits, upstreamShare } from './limits.js';
 import { Observed } from './observed.js';
 import { Pipeline } from './pipeline.js';
 import { type ResolverOptions, Resolvers } from './resolvers.js';
@@ -68,14 +68,16 @@ export class DnsService {
       grace,
       now,
     });
+    const shares = new Limits(upstreamShare);
     const upstream = new Upstream({
       ...config,
       resolvers,
+      shares,
       stopsAt: (name) => policy.threats.blockedName(name) !== undefined,
     });
     const learn = this.#learn;
     const watch = new ThreatWatch({ policy, onEvent });
-    const observed = new Observed({ policy, original, resolvers, learn, watch, isOwn, onEvent });
+    const observed = new Observed({ policy, original, resolvers, learn, watch, shares, isOwn, onEvent });
     const pipeline = new Pipeline({ policy, upstream, learn, observed, watch, log, maxTtl, onEvent });
     this.#server = new DnsServer({ ...config, handle: (ask) => pipeline.handle(ask), log });
     this.#journal.open(

@@ -1,6 +1,7 @@
 /** Resolution: cache, collapse of equal questions, servers by zone, and CNAME chains that an upstream leaves open. */
 import { Cache } from './cache.js';
 import { type Chain, followChain, maxChain } from './chain.js';
+import type { Limits } from './limits.js';
 import type { Resolvers, Route, Server } from './resolvers.js';
 import { NoAnswerError, ServersAsked } from './servers-asked.js';
 import { rcode, type } from './types.js';
@@ -22,6 +23,8 @@ export interface UpstreamOptions {
   readonly maxTtl: number;
   /** Names that are asked of nobody, also where another leads to them: the chain ends there. */
   readonly stopsAt: (name: string) => boolean;
+  /** What each asker may have asked of resolvers. */
+  readonly shares: Limits;
 }
 /** The answer of one exchange, and its chain. */
 interface Link extends Answer {
@@ -46,13 +49,13 @@ export class Upstream {
   }
 
   /** Throws NoAnswerError when nobody answers, or the chain of names has no end. */
-  async resolve(q: Question): Promise<Answer> {
+  async resolve(q: Question, asker: string): Promise<Answer> {
     const records: ResourceRecord[] = [];
     const seen = new Set<string>();
     let authentic = true;
     let name = q.name;
     for (let hop = 0; hop < maxChain; hop++) {
-      const link = await this.#link({ ...q, name }, q.name);
+      const link = await this.#link({ ...q, name }, q.name, asker);
       records.push(...link.records);
       authentic &&= link.authentic;
       if (link.chain.broken || link.chain.names.some((n) => seen.has(n)) || seen.size > maxChain) break;
@@ -64,7 +67,7 @@ export class Upstream {
     throw new NoAnswerError(`the CNAME chain of ${q.name} is a loop or longer than ${maxChain}`);
   }
 
-  #link(q: Question, asked: string): Promise<Link> {
+  #link(q: Question, asked: string, asker: string): Promise<Link> {
     const route = this.#route(q.name, asked);
     const key = keyOf(q, route);
     const kept = this.#cache.get(key, performance.now());
@@ -74,7 +77,13 @@ export class Upstream {
     if (this.#inFlight.size >= maxInFlight) {
       return Promise.reject(new NoAnswerError(`${maxInFlight} questions are waiting for upstreams already`));
     }
-    const started = this.#fetch(q, route.servers, key).finally(() => this.#inFlight.delete(key));
+    const { shares } = this.#options;
+    if (!shares.enter(asker, performance.now()))
+      return Promise.reject(new NoAnswerError('the container has asked its share of questions to resolvers'));
+    const started = this.#fetch(q, route.servers, key).finally(() => {
+      shares.leave(asker);
+      this.#inFlight.delete(key);
+    });
     this.#inFlight.set(key, started);
     return started;
   }

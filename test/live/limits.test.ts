@@ -53,7 +53,9 @@ describe('rate', () => {
 
   it('holds what it sends near the rate, in both families and for flows that stand; others are untouched', async () => {
     const free = await start('free', undefined);
+    await upload(slow, 1); // what had gathered, a second's worth, is gone
     const [four, other] = [await upload(slow, 4), await upload(free, 1)];
+    await upload(slow, 1, PEER6);
     const six = await upload(slow, 4, PEER6);
     console.info(
       `20mbit: IPv4 ${four.bitsPerSecond}, IPv6 ${six.bitsPerSecond}; without: ${other.bitsPerSecond}`,
