@@ -86,7 +86,7 @@ function named(family: string, saved: string): string[] {
   });
 }
 
-/** Elements wrap over lines and have no order. */
+/** Elements wrap over lines and have no order. Those that packets add, with a limit of their own, come and go. */
 const elements = (listing: string): string[] =>
   listing
     .replaceAll(/,\s+/g, '\n')
@@ -97,7 +97,7 @@ const elements = (listing: string): string[] =>
         .replace(/ \}\s*$/, '')
         .trim(),
     )
-    .filter((l) => l !== '')
+    .filter((l) => l !== '' && !/ limit rate over /.test(l))
     .sort();
 
 /** Rules that a flush takes from others, too. */

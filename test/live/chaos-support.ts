@@ -90,15 +90,18 @@ export async function enterArena(lab: Lab): Promise<Arena> {
 
 const lastNumber = (text: string): number => Number(text.trim().split('\n').at(-1) ?? 0);
 
-/** What the attack has reached since a cursor of the sniffer: the internet, and in all: the host, the neighbour. */
+/** What the attack has reached since a cursor of the sniffer: what is in the internet, and in all: the host, the neighbour. */
 export async function reached(arena: Arena, after: number) {
+  const packets = await arena.lab.sniffer.packets({ direction: 'out', dst: FORBIDDEN, after });
   return {
-    internet: await arena.lab.sniffer.count({ direction: 'out', dst: FORBIDDEN, after }),
+    leaked: packets.map(
+      (p) => `${p.proto} ${p.src}:${p.sport} > ${p.dst}:${p.dport} ${p.flags ?? ''} at ${p.time}`,
+    ),
     host: arena.hostCount(),
     neighbour: lastNumber(await arena.neighbour.logs()),
   };
 }
-export const NOTHING = { internet: 0, host: 0, neighbour: 0 } as const;
+export const NOTHING = { leaked: [], host: 0, neighbour: 0 } as const;
 
 /** The attack goes on: its own count of packets grows. */
 export async function isAttacking(arena: Arena): Promise<void> {
