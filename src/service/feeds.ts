@@ -46,6 +46,7 @@ export class Feeds implements AsyncDisposable {
   readonly #runner: FeedsRunner;
   readonly #orphans: Orphans;
   readonly #states = new Map<string, FeedState>();
+  readonly #shared = new Set<string>();
   #protected = '';
   #timer: NodeJS.Timeout | undefined;
   #starting: Promise<void> = Promise.resolve();
@@ -171,6 +172,7 @@ export class Feeds implements AsyncDisposable {
   #note(feed: string, state: FeedState): void {
     const before = this.#states.get(feed) ?? NEW_STATE;
     this.#states.set(feed, state);
+    this.#noteShared(feed, state);
     const { status, reason, remedy } = state;
     if (status === before.status && reason === before.reason) return;
     if (status === 'refused' || status === 'failed')
@@ -179,6 +181,17 @@ export class Feeds implements AsyncDisposable {
         'a feed brought nothing: its last good version stays in force',
       );
     if (status === 'current' && before.failures > 0) this.#o.log.info({ feed }, 'a feed is well again');
+  }
+
+  /** Once for each that is shared: small parts of it are what feeds are for, and only counted. */
+  #noteShared(feed: string, { report }: FeedState): void {
+    for (const { label, withheld, samples } of report?.known ?? []) {
+      const key = `${feed} ${label}`;
+      if (withheld === 0 || this.#shared.has(key)) continue;
+      this.#shared.add(key);
+      const facts = { feed, label, lines: withheld, first: samples[0] };
+      this.#o.log.warn(facts, 'a feed lists whole networks that many share: they do not count');
+    }
   }
 
   #look(): void {

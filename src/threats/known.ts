@@ -117,6 +117,21 @@ class Judge {
   }
 }
 
+/** One for each label, of both families. */
+export function byLabel(overlaps: readonly KnownOverlap[]): readonly KnownOverlap[] {
+  const sums = new Map<string, KnownOverlap>();
+  for (const one of overlaps) {
+    const sum = sums.get(one.label);
+    sums.set(one.label, {
+      label: one.label,
+      withheld: (sum?.withheld ?? 0) + one.withheld,
+      inside: (sum?.inside ?? 0) + one.inside,
+      samples: [...(sum?.samples ?? []), ...one.samples].slice(0, MAX_SAMPLES),
+    });
+  }
+  return [...sums.values()];
+}
+
 /** What of `list` is withheld (disjoint), and how it meets the known ranges. */
 export const judgeKnown = (
   list: ListedRanges,

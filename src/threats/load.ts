@@ -5,7 +5,7 @@ import { type Collector, type Sample, Tally } from './collect.js';
 import type { FeedCounts, FeedData } from './feed-data.js';
 import { countsItems, type FormatName } from './formats/formats.js';
 import type { Guards, UpdateRefusal } from './guards.js';
-import { judgeKnown, type KnownOverlap } from './known.js';
+import { byLabel, judgeKnown, type KnownOverlap } from './known.js';
 import { listRanges } from './listed.js';
 import { BELOW, NameTable, SELF } from './names.js';
 import { type ParseOptions, parseBody } from './parse.js';
@@ -108,7 +108,7 @@ function accepted(job: LoadJob, format: FormatName, found: Collector): LoadOutco
     withheld4: known4.withheld,
     withheld6: known6.withheld,
   };
-  const overlaps = [...known4.overlaps, ...known6.overlaps];
+  const overlaps = byLabel([...known4.overlaps, ...known6.overlaps]);
   return { ok: true, data, report: { ...report, known: overlaps, suffixes } };
 }
 

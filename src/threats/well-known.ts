@@ -1,8 +1,6 @@
-/**
- * Addresses that a feed must not take down as a whole: public resolvers and the two CDNs that publish short, stable
- * lists. A person adds longer ones (clouds) as MISP warninglists or plain lists.
- */
+/** Addresses that a feed must not take down as a whole: public resolvers, CDNs, and the large networks of clouds. */
 import { parseCidr, type Range } from '../model/ip-range.js';
+import { CLOUD_NETWORKS } from './clouds.js';
 
 export interface KnownRange {
   /** Whose it is, for reports. */
@@ -108,6 +106,6 @@ function known(label: string, text: string): KnownRange {
   return { label, range, rule: 'withhold' };
 }
 
-export const WELL_KNOWN: readonly KnownRange[] = Object.entries(PUBLISHED).flatMap(([label, networks]) =>
-  networks.map((text) => known(label, text)),
+export const WELL_KNOWN: readonly KnownRange[] = Object.entries({ ...PUBLISHED, ...CLOUD_NETWORKS }).flatMap(
+  ([label, networks]) => networks.map((text) => known(label, text)),
 );

@@ -150,7 +150,7 @@ describe('a feed that breaks', () => {
 
 describe('what no feed may block', () => {
   it('is kept current, and reported with its reason', async () => {
-    body = `${GOOD}198.51.100.0/24\n104.16.0.0/12\n8.8.8.8\nsafe.example\n`;
+    body = `${GOOD}198.51.100.0/24\n104.16.0.0/12\n3.16.0.0/12\n3.64.0.1\n8.8.8.8\nsafe.example\n`;
     host.facts = undefined;
     await host.start({
       dns: { upstreams: ['198.51.100.53'], zones: { corp: { upstreams: ['[2001:db8::53]:53'] } } },
@@ -163,9 +163,9 @@ describe('what no feed may block', () => {
       }),
     });
     await host.sync('feed');
-    const spared = ['198.51.100.53', '198.51.100.70', '203.0.0.3', '104.17.2.3', '8.8.8.8'];
+    const spared = ['198.51.100.53', '198.51.100.70', '203.0.0.3', '104.17.2.3', '3.17.2.3', '8.8.8.8'];
     expect(spared.filter((address) => host.blocks(address))).toEqual([]);
-    expect(['198.51.100.54', '203.0.0.4'].filter((address) => !host.blocks(address))).toEqual([]);
+    expect(['198.51.100.54', '203.0.0.4', '3.64.0.1'].filter((address) => !host.blocks(address))).toEqual([]);
     expect([host.blocksName('safe.example'), host.blocksName('www.safe.example')]).toEqual([true, false]);
     expect(host.feeds.check('198.51.100.53')).toMatchObject({
       verdict: 'none',
@@ -182,6 +182,8 @@ describe('what no feed may block', () => {
       expect.arrayContaining([expect.objectContaining({ label: 'Cloudflare', withheld: 2 })]),
     );
     expect(host.told(/no feed may block.*"label":"a resolver in use"/)).toBe(1);
+    expect(host.told(/whole networks that many share.*"label":"Cloudflare".*"104\.16\.0\.0\/12"/)).toBe(1);
+    expect(host.told(/whole networks.*"label":"Amazon Web Services"/)).toBe(1);
 
     // A network appears, and the host gets another address: both are free within the look.
     host.facts = {

@@ -1,11 +1,12 @@
 /** What an update may and may not do to the version in force. */
 import { describe, expect, it } from 'vitest';
-import { parseCidr, type Range } from '../../../src/model/ip-range.js';
+import { formatRange, parseCidr, type Range } from '../../../src/model/ip-range.js';
 import type { FeedData } from '../../../src/threats/feed-data.js';
 import { ThreatIndex } from '../../../src/threats/matcher.js';
 import { type MergeResult, mergeFeeds, type ProtectedRange } from '../../../src/threats/merge.js';
 import { netTexts, singleTexts } from '../../../src/threats/range-cidrs.js';
 import { decodeSnapshot, encodeSnapshot, SnapshotError } from '../../../src/threats/snapshot.js';
+import { WELL_KNOWN } from '../../../src/threats/well-known.js';
 import { type LoadExtras, load, NOW } from './shape.js';
 
 /** Many single addresses, as a feed lists them. */
@@ -130,6 +131,42 @@ describe('a poisoned feed', () => {
     const narrow = await load('104.16.9.9');
     expect(narrow.report.known).toMatchObject([{ label: 'Cloudflare', withheld: 0, inside: 1 }]);
     expect(narrow.ok && texts(mergeFeeds({ feeds: [narrow.data], protect: [] }))).toEqual(['104.16.9.9']);
+  });
+
+  it('does not take down a cloud: wide lines do not count; single addresses do, and are told by their number', async () => {
+    const wide = [
+      '3.16.0.0/12',
+      '34.64.0.0/11',
+      '20.32.0.0/12',
+      '47.96.0.0/13',
+      '51.254.0.0/15',
+      '65.108.0.0/16',
+    ];
+    const six = ['2600:1f10::/28', '2a01:4f8::/32', '2603:1000::/24', '2001:41d0::/32'];
+    const singles = Array.from({ length: 3000 }, (_, i) => `3.64.${i >> 8}.${i & 255}`);
+    const outcome = await load([...wide, ...six, ...singles, '192.0.2.1', '2400:3200::7'].join('\n'));
+    if (!outcome.ok) throw new Error(outcome.refusal.reason);
+    const merged = mergeFeeds({ feeds: [outcome.data], protect: [] });
+    expect([merged.v4.addresses, merged.v6.addresses]).toEqual([singles.length + 1, 1]);
+    const told = outcome.report.known.map(({ label, withheld, inside }) => [label, [withheld, inside]]);
+    expect(Object.fromEntries(told)).toEqual({
+      'Amazon Web Services': [2, singles.length],
+      Google: [1, 0],
+      'Microsoft Azure': [expect.any(Number), 0],
+      'Alibaba Cloud': [1, 1],
+      OVH: [2, 0],
+      Hetzner: [2, 0],
+    });
+    for (const { samples } of outcome.report.known) expect(samples.length).toBeLessThanOrEqual(5);
+    const index = new ThreatIndex();
+    index.put(outcome.data);
+    expect(index.address('3.17.0.1')[0]?.spared).toMatch(/a cloud/);
+    expect(index.blockedAddress('3.64.0.1')?.line).toBe(wide.length + six.length + 2);
+  });
+
+  it('all of the clouds at once are too much space for any feed', async () => {
+    const four = WELL_KNOWN.filter(({ range }) => range.family === 4).map(({ range }) => formatRange(range));
+    expect(await load(four.join('\n'))).toMatchObject({ ok: false, refusal: { code: 'too-much-space' } });
   });
 
   it('ranges to warn of are told and blocked', async () => {
