@@ -14,9 +14,14 @@ export interface FeedTools extends AsyncDisposable {
   readonly ports: Omit<RunnerPorts, 'onVersion' | 'onState'>;
 }
 
-/** What feeds are fetched, read and kept with: one thread, the store, the state folder. */
-export function feedTools(config: Pick<Config, 'state'>, shared: SharedStore, log: Logger): FeedTools {
-  const worker = new ThreatWorker();
+/** What feeds are fetched, read and kept with: one thread (its own, or one that others use, too), the store, the state folder. */
+export function feedTools(
+  config: Pick<Config, 'state'>,
+  shared: SharedStore,
+  log: Logger,
+  lent?: ThreatWorker,
+): FeedTools {
+  const worker = lent ?? new ThreatWorker();
   return {
     worker,
     ports: {
@@ -32,7 +37,9 @@ export function feedTools(config: Pick<Config, 'state'>, shared: SharedStore, lo
       random: Math.random,
       log,
     },
-    [Symbol.asyncDispose]: () => worker.close(),
+    [Symbol.asyncDispose]: async () => {
+      if (!lent) await worker.close();
+    },
   };
 }
 

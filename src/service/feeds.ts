@@ -10,6 +10,7 @@ import { StoreError } from '../store/errors.js';
 import type { FeedRunner } from '../threats/feed-runner.js';
 import { FeedsRunner } from '../threats/runner.js';
 import { type FeedState, NEW_STATE } from '../threats/schedule.js';
+import type { ThreatWorker } from '../threats/worker-client.js';
 import { feedSpecs } from './feed-specs.js';
 import { type FeedTools, feedTools } from './feed-tools.js';
 import { alertOf, feedView } from './feed-view.js';
@@ -32,6 +33,8 @@ export interface FeedsOptions {
   /** What is known of this host by links and Docker; undefined: not yet. */
   readonly host: () => Pick<NeverBlockFacts, 'hostAddresses' | 'networks'> | undefined;
   readonly log: Logger;
+  /** A thread that is used by others, too, and closed by them; undefined: one of its own. */
+  readonly worker?: ThreatWorker;
 }
 
 const NO_NAMES = 'its feed is of direction inbound: who comes in has an address, and no name';
@@ -55,9 +58,9 @@ export class Feeds implements AsyncDisposable {
   readonly restored = new Promise<void>((done) => (this.#isRestored = done));
 
   constructor(options: FeedsOptions) {
-    const { config, shared, publisher, log } = options;
+    const { config, shared, publisher, log, worker } = options;
     this.#o = options;
-    this.#tools = feedTools(config, shared, log);
+    this.#tools = feedTools(config, shared, log, worker);
     this.#force = new ThreatForce({
       maxEntries: config.threats.maxEntries,
       merge: (job) => this.#tools.worker.merge(job),

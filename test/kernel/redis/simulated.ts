@@ -1,0 +1,102 @@
+/** A host of a fleet whose kernel is not there: its store, its feeds and what applies them are the real ones. */
+import { readConfig } from '../../../src/config/config.js';
+import type { FlowFacts } from '../../../src/control/cut.js';
+import { holderOf } from '../../../src/control/threat-columns.js';
+import type { BigSets } from '../../../src/control/threat-sets.js';
+import { Threats } from '../../../src/control/threats.js';
+import { freshSet } from '../../../src/desired/naming.js';
+import type { SetColumns } from '../../../src/model/threat.js';
+import type { Logger, SharedStore } from '../../../src/ports.js';
+import { Feeds } from '../../../src/service/feeds.js';
+import type { ThreatWorker } from '../../../src/threats/worker-client.js';
+
+/** What the kernel would hold, by the calls that it gets. */
+class Sets implements BigSets {
+  readonly #sets = new Map<string, { readonly kind: 'ip' | 'net'; columns?: SetColumns }>();
+  readonly #changed: () => void;
+
+  constructor(changed: () => void) {
+    this.#changed = changed;
+  }
+  create({ name, type }: Parameters<BigSets['create']>[0]): void {
+    this.#sets.set(name, { kind: type === 'hash:ip' ? 'ip' : 'net' });
+  }
+  async fill(set: string, _: string, columns: SetColumns): Promise<void> {
+    const held = this.#sets.get(set);
+    if (held) held.columns = columns;
+  }
+  async header(set: string): Promise<{ entries: number } | undefined> {
+    const held = this.#sets.get(set);
+    if (!held) return undefined;
+    const { singles, prefixes, words } = held.columns ?? { singles: [], prefixes: [], words: 1 };
+    return { entries: held.kind === 'ip' ? singles.length / words : prefixes.length };
+  }
+  exchange(fresh: string, set: string): boolean {
+    const [next, before] = [this.#sets.get(fresh), this.#sets.get(set)];
+    if (!next) throw new Error(`there is no ${fresh}`);
+    this.#sets.set(set, next);
+    if (before) this.#sets.set(fresh, before);
+    else this.#sets.delete(fresh);
+    this.#changed();
+    return before !== undefined;
+  }
+  destroy(set: string): boolean {
+    return this.#sets.delete(set);
+  }
+  /** In a set that rules look into. */
+  has(address: string): boolean {
+    return [...this.#sets].some(
+      ([name, { kind, columns }]) =>
+        !name.endsWith(freshSet('')) && columns !== undefined && holderOf(columns, address) === kind,
+    );
+  }
+}
+
+export class SimulatedHost implements AsyncDisposable {
+  readonly feeds: Feeds;
+  readonly said: string[] = [];
+  readonly #awaited = new Map<string, (at: number) => void>();
+  readonly #sets: Sets;
+
+  constructor(shared: SharedStore, worker: ThreatWorker, keys: Readonly<Record<string, unknown>>) {
+    const read = readConfig({ file: { name: 'config.yaml', text: JSON.stringify(keys) } });
+    if (!read.ok) throw new Error(JSON.stringify(read.problems));
+    const say = (o: object, message?: string): void => void this.said.push(`${message} ${JSON.stringify(o)}`);
+    const log: Logger = { debug: () => undefined, info: () => undefined, warn: say, error: say };
+    this.#sets = new Sets(() => this.#look());
+    const publisher = new Threats<FlowFacts>({
+      prefix: 'DB',
+      identityMask: 0x7f00_0000,
+      maxEntries: 10_000,
+      kernel: this.#sets,
+      barrier: { addCut: async () => undefined },
+      flows: { flows: async () => [], delete: () => false, mark: () => false },
+      state: () => undefined,
+      relearn: async () => undefined,
+      onRepaired: () => undefined,
+      log,
+    });
+    const host = () => ({ hostAddresses: [], networks: [] });
+    this.feeds = new Feeds({ config: read.value, shared, publisher, host, log, worker });
+  }
+
+  /** When the kernel would hold it (ms since the epoch). */
+  holds(address: string): Promise<number> {
+    return new Promise((resolve) => {
+      this.#awaited.set(address, resolve);
+      this.#look();
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.feeds[Symbol.asyncDispose]();
+  }
+
+  #look(): void {
+    for (const [address, resolve] of this.#awaited)
+      if (this.#sets.has(address)) {
+        this.#awaited.delete(address);
+        resolve(Date.now());
+      }
+  }
+}
