@@ -119,7 +119,7 @@ it('a feed is fetched by itself, and what it lists is blocked, though the policy
   expect((await json('/v1/status')).threats).toMatchObject({ feeds: 1, alerts: [] });
   const { stdout } = await drawbridge.cli(['threats', 'check', BAD]);
   expect(stdout).toMatch(
-    /blocked for every container\n {2}feed \(block\) lists 93\.184\.66\.6 in line 251, since/,
+    /blocked for every container\n {2}feed \(block, both\) lists 93\.184\.66\.6 in line 251, since/,
   );
 });
 
