@@ -10,18 +10,20 @@ const READY_MS = 90_000;
 /** First instructions: forbidden addresses that the attack sends to as well. */
 const FIRST = `wget -q -T 1 -O /dev/null http://93.184.200.7/ & ping -c 1 -W 1 93.184.200.8 >/dev/null 2>&1 &
   wget -q -T 1 -O /dev/null 'http://[2600:9000:bad::9]/' & wait; sleep 600`;
-/** What somebody does, what shows that it is mended, and what that then says. */
-const FLUSHES = [
-  ['iptables -w -F DOCKER-USER', 'iptables -w -S DOCKER-USER', 'DB-FORWARD'],
-  ['ip6tables -w -F DOCKER-USER', 'ip6tables -w -S DOCKER-USER', 'DB-FORWARD'],
-  ['iptables -w -F', 'iptables -w -S DB-FORWARD', '-A DB-FORWARD'],
-  ['ip6tables -w -F', 'ip6tables -w -S DB-FORWARD', '-A DB-FORWARD'],
-  ['iptables -w -t security -F', 'iptables -w -t security -S FORWARD', '-A FORWARD'],
-  ['ip6tables -w -t security -F', 'ip6tables -w -t security -S FORWARD', '-A FORWARD'],
-  ['iptables -w -t nat -F DB-PREROUTING', 'iptables -w -t nat -S DB-PREROUTING', '-A DB-PREROUTING'],
-  ['nft delete table bridge drawbridge', 'nft list tables bridge', 'drawbridge'],
-  ['nft delete table inet drawbridge_backstop', 'nft list tables inet', 'drawbridge_backstop'],
-] as const;
+/** Our jump stands in FORWARD while nothing leads to DOCKER-USER. */
+const FILTER = [/^-A (DOCKER-USER|FORWARD) .*-j DB-FORWARD$/m, /^-A DB-FORWARD /m];
+/** What somebody does, what shows that it is mended, and all that this then says. */
+const FLUSHES: readonly (readonly [what: string, look: string, shows: readonly RegExp[]])[] = [
+  ['iptables -w -F DOCKER-USER', 'iptables -w -S', FILTER],
+  ['ip6tables -w -F DOCKER-USER', 'ip6tables -w -S', FILTER],
+  ['iptables -w -F', 'iptables -w -S', FILTER],
+  ['ip6tables -w -F', 'ip6tables -w -S', FILTER],
+  ['iptables -w -t security -F', 'iptables -w -t security -S FORWARD', [/-A FORWARD/]],
+  ['ip6tables -w -t security -F', 'ip6tables -w -t security -S FORWARD', [/-A FORWARD/]],
+  ['iptables -w -t nat -F DB-PREROUTING', 'iptables -w -t nat -S DB-PREROUTING', [/-A DB-PREROUTING/]],
+  ['nft delete table bridge drawbridge', 'nft list tables bridge', [/drawbridge/]],
+  ['nft delete table inet drawbridge_backstop', 'nft list tables inet', [/drawbridge_backstop/]],
+];
 type Step = readonly [kind: string, weight: number, run: (r: Random) => Promise<boolean>];
 
 export class Churn {
@@ -149,8 +151,10 @@ export class Churn {
     const { code } = await this.#lab.inHost(what.split(' '));
     if (code !== 0) return false;
     if (random.chance(4)) await this.#kill();
-    const isMended = async (): Promise<boolean> =>
-      (await this.#lab.inHost(look.split(' '))).stdout.includes(shows);
+    const isMended = async (): Promise<boolean> => {
+      const { stdout } = await this.#lab.inHost(look.split(' '));
+      return shows.every((s) => s.test(stdout));
+    };
     await waitFor(`what "${what}" took to stand again`, isMended, READY_MS, 100);
     await this.#drawbridge.ready(READY_MS);
     this.history.push(`${Date.now()} mended`);
