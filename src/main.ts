@@ -22,6 +22,7 @@ const host: Host = {
   runDoctor: async (config) => (await import('./service/doctor.js')).runDoctor(config),
   layGuard: async (config) => (await import('./service/guard.js')).layGuard(config),
   teardownKernel: async (config) => (await import('./service/teardown.js')).teardownKernel(config),
+  isServed: async (config) => (await import('./service/teardown.js')).isServed(config),
   syncFeeds: async (config, { name, accept, onlyDue }) => {
     const { syncFeedsAlone } = await import('./service/feeds-alone.js');
     const log = createLog({ level: 'warn', format: 'text' });

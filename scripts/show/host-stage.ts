@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Drawbridge } from '../../test/lab/drawbridge.js';
 import { run } from '../../test/lab/process.js';
 import { HOST_CAST, LISTS } from './cast.js';
+import { endEarlier, FOLDER } from './earlier.js';
 import { say } from './print.js';
 import { MARK, makeImage, type Stage } from './stage.js';
 
@@ -16,10 +17,13 @@ function dockerSocket(): string {
   return host.slice('unix://'.length);
 }
 
-async function mustBeFree(): Promise<void> {
+async function mustAnswer(): Promise<void> {
   const answers = await docker(['version'], { check: false });
   if (answers.code !== 0)
     throw new Error('Docker does not answer: start it (systemctl start docker), or leave --host out');
+}
+
+async function mustBeFree(): Promise<void> {
   const other = await run(['nft', 'list', 'table', 'bridge', 'drawbridge']);
   if (other.code === 0)
     throw new Error('a Drawbridge stands on this host already: leave --host out, or: drawbridge teardown');
@@ -56,9 +60,11 @@ async function leaveKernel(drawbridge: Drawbridge): Promise<void> {
 
 export async function hostStage(): Promise<Stage> {
   const socket = dockerSocket();
+  await mustAnswer();
+  await endEarlier();
   await mustBeFree();
   await removeAll();
-  const dir = mkdtempSync(join(tmpdir(), 'drawbridge-demo-'));
+  const dir = mkdtempSync(join(tmpdir(), FOLDER));
   const inside = (argv: readonly string[], cwd = '/'): string[] => ['env', '-C', cwd, ...argv];
   const config = { networks: { manage: [MARK] } };
   const place = { dir, view: { inside, env: process.env }, dockerSocket: socket };

@@ -75,6 +75,8 @@ export interface Host {
   ): Promise<{ readonly outcome: 'laid' | 'stands'; readonly exempt: readonly string[] }>;
   /** Takes every trace out of the kernel without the service; what was removed, in words. */
   teardownKernel(config: Config): Promise<readonly string[]>;
+  /** A service listens to the queue of held packets: perhaps by another configuration than this. */
+  isServed(config: Config): Promise<boolean>;
   /** Tries feeds without the service. */
   syncFeeds(config: Config, attempt: FeedAttempt): Promise<readonly SyncedFeed[]>;
   catalogue(): Promise<readonly CatalogueEntry[]>;

@@ -36,10 +36,22 @@ async function teardown(session: Session): Promise<readonly string[]> {
     await client.teardown();
   } catch (e) {
     if (!isNotRunning(e)) throw e;
-    return session.host.teardownKernel(await session.config());
+    return alone(session);
   }
   await awaitEnd(client);
   return ["the service's rules, sets and tables"];
+}
+
+async function alone(session: Session): Promise<readonly string[]> {
+  const { host } = session;
+  const settings = await session.config();
+  const removed = await host.teardownKernel(settings);
+  if (await host.isServed(settings))
+    fail(
+      'a Drawbridge runs here by another configuration: it lays again what was removed',
+      'give its configuration (drawbridge teardown --config FILE), or stop it first: sudo systemctl stop drawbridge',
+    );
+  return removed;
 }
 
 async function awaitEnd(client: ApiClient): Promise<void> {

@@ -13,7 +13,7 @@ import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { teardownPrefix, teardownRules } from '../kernel/teardown.js';
 import { readParents } from './host-mode.js';
 import { readFolders } from './sandbox-folders.js';
-import { DNS_ADDRESSES } from './shape.js';
+import { DNS_ADDRESSES, shapeOf } from './shape.js';
 
 const foundFile = (config: Config): string => join(config.state, 'kernel-found.json');
 
@@ -88,6 +88,23 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
   removed.push(...(await releaseBridges()));
   removed.push(...tidyNamespaces(config.state), ...removeParents(config.state));
   return removed;
+}
+
+/** A service listens to the queue of held packets: perhaps by another configuration than this. */
+export function isServed(config: Config): boolean {
+  const { holdQueue } = shapeOf(config);
+  return readText('/proc/net/netfilter/nfnetlink_queue')
+    .split('\n')
+    .some((line) => line.trim().split(/\s+/)[0] === String(holdQueue));
+}
+
+/** Without a queue there is no such file. */
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
 }
 
 /** Bridges learn MACs as they did. */

@@ -63,6 +63,20 @@ describe('teardown leaves the kernel as it was found', () => {
     await freeNetwork();
   });
 
+  it('asked by another configuration while the service runs, it says that the rules come back', async () => {
+    drawbridge.start();
+    await drawbridge.ready();
+    await waitFor('the container to be held', async () => !(await forbidden()), 20_000);
+    const other = lab.drawbridge({ instance: 'other' });
+    const done = await other.cli(['teardown']);
+    expect(done.code).toBe(1);
+    expect(done.stderr).toContain('runs here by another configuration');
+    await waitFor('the container to be held again', async () => !(await forbidden()), 20_000);
+    expect((await drawbridge.cli(['teardown'])).code).toBe(0);
+    await drawbridge.exited();
+    expect(await everything()).toEqual(found);
+  });
+
   it('with the service killed, and again after a new start', async () => {
     drawbridge.start();
     await drawbridge.ready();

@@ -71,6 +71,7 @@ export class Bench {
       runDoctor: async () => [],
       layGuard: async () => ({ outcome: 'laid', exempt: [] }),
       teardownKernel: async () => [],
+      isServed: async () => false,
       syncFeeds: () => Promise.reject(new Error('not here')),
       catalogue: async () => CATALOGUE,
       onSignal: () => ({ [Symbol.dispose]: () => undefined }),

@@ -239,6 +239,13 @@ describe('without a service', () => {
     await stat(join(bench.dir, 'state', 'other'));
   });
 
+  it('does not say that nothing is enforced while a service by another configuration runs', async () => {
+    bench.host = { teardownKernel: async () => ['5 sets'], isServed: async () => true };
+    const { code, out, err } = await bench.run('teardown');
+    expect({ code, out }).toEqual({ code: 1, out: '' });
+    expect(err).toMatch(/runs here by another configuration.*\n.*teardown --config FILE/);
+  });
+
   it('says what is wrong with the configuration, at its place', async () => {
     await writeFile(bench.config, 'defualt: enforce\n');
     expect((await bench.run('status')).err).toMatch(
