@@ -29,6 +29,8 @@ export interface ThreatsOptions<F extends FlowFacts> {
   readonly relearn: (look: ThreatLook) => Promise<void>;
   /** Sets were lost, and are as they should be again. */
   readonly onRepaired: () => void;
+  /** From a repair that failed to the next. */
+  readonly retryMs?: number;
   readonly log: Logger;
 }
 /** Above so many new addresses one dump of all flows is cheaper than a filtered one each. */
@@ -49,6 +51,8 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
   #loading = false;
   #loads = 0;
   #repairing = false;
+  readonly #owed = new Set<string>();
+  #asked = false;
   #retryAt = 0;
 
   constructor(options: ThreatsOptions<F>) {
@@ -94,16 +98,32 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
     return this.#sets.lost(entries);
   }
 
-  /** Fills sets again that were lost (or, `isFirst`, are new), then ends what was opened meanwhile. Does not wait. */
+  /**
+   * Fills sets again that were lost (or, `isFirst`, are new), then ends what was opened meanwhile. Does not wait. What is
+   * asked for while that is under way, or has failed, is done after it.
+   */
   repair(sets: readonly string[], isFirst = false): void {
+    for (const set of sets) this.#owed.add(set);
+    this.#asked = true;
     if (this.#repairing || this.#closed || performance.now() < this.#retryAt) return;
+    const due = [...this.#owed];
+    this.#owed.clear();
+    this.#asked = false;
     this.#repairing = true;
-    this.#queued(() => this.#repair(sets, isFirst))
-      .catch((e: unknown) => {
-        this.#retryAt = performance.now() + RETRY_MS;
-        this.#o.log.error({ err: String(e), sets }, 'sets of threats cannot be filled again yet');
-      })
-      .finally(() => (this.#repairing = false));
+    this.#queued(() => this.#repair(due, isFirst))
+      .catch((e: unknown) => this.#unrepaired(due, e))
+      .finally(() => {
+        this.#repairing = false;
+        if (this.#asked) this.repair([]);
+      });
+  }
+
+  #unrepaired(sets: readonly string[], error: unknown): void {
+    if (this.#closed) return;
+    const { retryMs = RETRY_MS } = this.#o;
+    this.#retryAt = performance.now() + retryMs;
+    setTimeout(() => this.repair(sets), retryMs + 1).unref();
+    this.#o.log.error({ err: String(error), sets }, 'sets of threats cannot be filled again yet');
   }
 
   async #repair(sets: readonly string[], isFirst: boolean): Promise<void> {

@@ -228,8 +228,10 @@ describe('under a permanent attack', () => {
     const { ours } = await readKernel(lab);
     const sets = ownSets(ours);
     const members = (set: string): boolean => ours.some((l) => l.startsWith(`add ${set} `));
+    // The feeds' empty ones are two dozen, and all alike.
+    const each = sets.filter((s) => members(s) || !/^DB-(threat|watch)-(?!ip4$)/.test(s));
     await holds([
-      ...sets.map((s) => ({ what: `${s} flushed`, commands: [['ipset', 'flush', s]], untold: !members(s) })),
+      ...each.map((s) => ({ what: `${s} flushed`, commands: [['ipset', 'flush', s]], untold: !members(s) })),
       { what: 'all sets flushed', commands: sets.map((s) => ['ipset', 'flush', s]) },
       {
         what: 'all sets destroyed that can be, after all that use them',

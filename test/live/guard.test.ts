@@ -61,7 +61,9 @@ const kernel = async (): Promise<string[]> =>
   Object.values(await lab.snapshotKernel())
     .join('\n')
     .split('\n')
-    .filter((l) => !l.startsWith('add DB-alive'));
+    .filter((l) => !l.startsWith('add DB-alive') && !PASSING.test(l));
+/** What packets note for some seconds, in sets of the bridge table. */
+const PASSING = /" limit rate over /;
 const leaked = (): Promise<number> => lab.sniffer.count({ direction: 'out', dst: [FORBIDDEN, FORBIDDEN6] });
 const permitted = (): Promise<number> => lab.sniffer.count({ direction: 'out', dst: PERMITTED });
 

@@ -83,6 +83,7 @@ function threatsOf(
     state: () => undefined,
     relearn: async () => undefined,
     onRepaired: () => void repaired.push(Date.now()),
+    retryMs: 200,
     log: quiet,
   });
   const publish = (members: ThreatMembers) =>
@@ -286,6 +287,43 @@ describe('others', () => {
     expect([...lost].sort()).toEqual(['DB-threat-ip4', 'DB-threat-ip6']);
     threats.repair(lost);
     await waitFor('the sets to be whole', async () => threats.lost(await known()).length === 0);
+    await waitFor('the repair to be told', () => repaired.length === 1);
+  });
+
+  it('who do so while another set is filled again, an empty one, too', async () => {
+    const { threats, publish } = threatsOf();
+    await publish(listing(['192.0.2.1']));
+    ns.run('ipset', 'destroy', 'DB-watch-ip4');
+    ns.run('ipset', 'create', 'DB-watch-ip4', 'hash:ip'); // as a pass makes it, with no room for a feed
+    threats.repair(['DB-threat-ip4']);
+    threats.repair(['DB-watch-ip4']);
+    await waitFor('the set to be as it was', () =>
+      ns.run('ipset', 'list', '-t', 'DB-watch-ip4').includes('maxelem 2000000'),
+    );
+  });
+
+  it('and what could not be filled again is tried again by itself', async () => {
+    let failing = false;
+    let failed = 0;
+    const failingSets = {
+      create: bulk.create.bind(bulk),
+      fill: bulk.fill.bind(bulk),
+      destroy: bulk.destroy.bind(bulk),
+      exchange: bulk.exchange.bind(bulk),
+      header: (set: string) => {
+        if (!failing) return bulk.header(set);
+        failed += 1;
+        return Promise.reject(new Error('no word'));
+      },
+    };
+    const { threats, publish, repaired } = threatsOf(failingSets);
+    await publish(listing(['192.0.2.1']));
+    ns.run('ipset', 'flush', 'DB-threat-ip4');
+    failing = true;
+    threats.repair(['DB-threat-ip4']);
+    await waitFor('it to fail', () => failed > 0);
+    failing = false;
+    await waitFor('the set to be filled', () => entries('DB-threat-ip4') === 1);
     await waitFor('the repair to be told', () => repaired.length === 1);
   });
 
