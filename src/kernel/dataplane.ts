@@ -7,7 +7,7 @@ import { type Observed, observe } from './observe.js';
 
 export interface Applied {
   readonly changed: boolean;
-  /** Timed sets that were made now: their members are the ledger's to add. */
+  /** Sets that were made since the last apply that held: their members are the ledger's and the feeds' to add. */
   readonly refill: readonly string[];
   /** The kernel had been read afresh, and somebody had changed what was last applied. */
   readonly repaired: boolean;
@@ -24,6 +24,8 @@ export class Dataplane {
   #last: DesiredState | undefined;
   /** Somebody had changed it, and no apply has held since. */
   #tampered = false;
+  /** Sets that were made, and whose making nobody has been told of: the apply failed behind it. */
+  readonly #made = new Set<string>();
 
   constructor(run: Exec, shape: Shape, indexOf: IndexOf, hasCgroup: (path: string) => boolean = () => true) {
     this.#run = run;
@@ -57,13 +59,16 @@ export class Dataplane {
     const plan = planSteps(this.#shape, desired, observed);
     this.#tampered ||= fresh && this.#isTampered(observed);
     this.#observed = undefined;
+    for (const set of plan.refill) this.#made.add(set);
     const whole = await applyPlan(this.#run, plan, { beforeBinding, hasCgroup: this.#hasCgroup });
     this.#observed = whole ? expectedAfter(this.#shape, desired, observed) : undefined;
     const changed = plan.stages.length > 0;
     const repaired = this.#tampered;
     this.#tampered = false;
     this.#last = whole ? desired : undefined;
-    return { changed, refill: plan.refill, repaired };
+    const refill = [...this.#made].filter((set) => desired.sets.has(set));
+    this.#made.clear();
+    return { changed, refill, repaired };
   }
 
   #isTampered(observed: Observed): boolean {

@@ -43,6 +43,28 @@ describe('the kernel takes a desired state and gives it back', () => {
     expect(ns.run('ipset', 'list', '-n')).not.toContain('DB-000000000002');
   });
 
+  it('says which sets it made, also where the pass that made them failed behind it', async () => {
+    const desired = compile(input(member(2, 'api.github.com')));
+    let failing = true;
+    const plane = new Dataplane(
+      (file, args, options) => {
+        if (failing && file === 'ip6tables-restore') return Promise.reject(new Error('not now'));
+        return ns.exec(file, args, options);
+      },
+      shape,
+      none,
+    );
+    await expect(plane.apply(desired)).rejects.toThrow('not now');
+    const learned = /^DB-000000000002-\w+4l$/m.exec(ns.run('ipset', 'list', '-n'))?.[0] ?? '';
+    expect(learned).toMatch(/./);
+    failing = false;
+    expect((await plane.apply(desired)).refill).toEqual(
+      expect.arrayContaining([learned, 'DB-threat-ip4', 'DB-threat-in-net6']),
+    );
+    plane.invalidate();
+    expect((await plane.apply(desired)).refill).toEqual([]);
+  });
+
   it('repairs what others flushed, and leaves what is theirs', async () => {
     const plane = new Dataplane(ns.exec, shape, none);
     const desired = compile(input(member(2, POLICY)));
