@@ -1,4 +1,5 @@
 /** What a schema cannot say of a configuration: names, addresses, and keys that depend on one another. */
+import { normalize } from 'node:path';
 import type { Static } from '@sinclair/typebox';
 import { parseEntry } from '../model/entry-parse.js';
 import { parseAddress } from '../model/ip.js';
@@ -132,6 +133,19 @@ function store({ store: { redis } }: RawConfig): readonly Problem[] {
   }));
 }
 
+/** The kernel's own file systems: nothing can be kept there, and Node makes folders in /proc without end. */
+const KERNELS = /^\/(proc|sys)(\/|$)/;
+const folder = ({ state }: RawConfig): readonly Problem[] =>
+  KERNELS.test(normalize(state))
+    ? [
+        {
+          detail: `state: nothing can be kept below ${state}`,
+          remedy: 'name a folder on a disk, such as /var/lib/drawbridge',
+          pointer: '/state',
+        },
+      ]
+    : [];
+
 function tokens({ api }: RawConfig): readonly Problem[] {
   return api.tokens.flatMap(({ name, token }, index) => {
     const pointer = `/api/tokens/${index}`;
@@ -175,6 +189,7 @@ export function semanticProblems(raw: RawConfig): readonly Problem[] {
     ...listen(raw),
     ...kernel(raw),
     ...store(raw),
+    ...folder(raw),
     ...tokens(raw),
     ...twice(raw.api.tokens, '/api/tokens'),
     ...twice(raw.threats.feeds, '/threats/feeds'),

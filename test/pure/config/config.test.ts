@@ -203,6 +203,7 @@ describe('what stops the start, with its path and remedy', () => {
     ['baseline: npm', 1, 11, /baseline/, /\[npm\]/],
     ['baseline: [a/b]', 1, 12, /baseline\[0\]/, /npm/],
     ['dns: { grace: 5 }', 1, 15, /dns\.grace: 5/, /1h/],
+    ['state: /var/../proc/drawbridge', 1, 8, /nothing can be kept below/, /folder on a disk/],
     ['dns: { minTtl: 2d }', 1, 16, /minTtl 2d is above/, /lower/],
     ['dns: { upstreams: [dns.google] }', 1, 20, /dns\.google/, /10\.0\.0\.53/],
     ['dns: { upstreams: ["10.0.0.1:99999"] }', 1, 20, /99999/, /10\.0\.0\.53/],
