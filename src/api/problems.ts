@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Problem } from '../model/problem.js';
 import type { Role } from '../model/token.js';
 import { type Logger, type Refusal, RefusedError } from '../ports.js';
+import type { Methods } from './methods.js';
 import type { ProblemDocument } from './schemas.js';
 
 /** A request that is wrong in itself, before the controller is asked. */
@@ -47,6 +48,7 @@ export const KINDS = {
   unauthorized: { status: 401, title: 'A token is needed' },
   forbidden: { status: 403, title: 'The token may not do this' },
   'not-found': { status: 404, title: 'There is no such thing' },
+  method: { status: 405, title: 'The path has no such method' },
   conflict: { status: 409, title: 'It conflicts with what is there' },
   'read-only': { status: 409, title: 'It is read-only here' },
   precondition: { status: 412, title: 'It has been changed meanwhile' },
@@ -78,13 +80,24 @@ export function errorHandler(log: Logger) {
   };
 }
 
-export function notFound(request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const detail = `there is no ${request.method} ${request.url.split('?')[0]}`;
-  return sendProblem(
-    reply,
-    problemDocument('not-found', [{ detail, remedy: 'see /docs for what there is' }]),
-  );
-}
+/** No route fits: the path has other methods, or there is no such path. */
+export const notFound =
+  (methods: Methods) =>
+  (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
+    const path = request.url.split('?')[0] ?? '';
+    const detail = `there is no ${request.method} ${path}`;
+    const allowed = methods.of(path);
+    if (allowed.length === 0)
+      return sendProblem(
+        reply,
+        problemDocument('not-found', [{ detail, remedy: 'see /docs for what there is' }]),
+      );
+    reply.header('allow', allowed.join(', '));
+    return sendProblem(
+      reply,
+      problemDocument('method', [{ detail, remedy: `this path has ${allowed.join(', ')}` }]),
+    );
+  };
 
 function documentOf(error: unknown): ProblemDocument {
   if (error instanceof RefusedError) return refusalDocument(error.refusal);

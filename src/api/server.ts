@@ -5,6 +5,7 @@ import { schemaProblems } from '../model/schema-check.js';
 import type { Controller, Logger } from '../ports.js';
 import { type Authenticate, guard } from './auth.js';
 import type { Context } from './context.js';
+import { Methods } from './methods.js';
 import { BadRequestError, errorHandler, notFound } from './problems.js';
 import { auditRoutes } from './routes/audit.js';
 import { containerRoutes } from './routes/containers.js';
@@ -92,7 +93,9 @@ export async function buildServer(options: ApiOptions): Promise<FastifyInstance>
   // Views are plain values already; a compiled serializer would drop what a schema forgot.
   server.setSerializerCompiler(() => (value) => JSON.stringify(value));
   server.setErrorHandler(errorHandler(log));
-  server.setNotFoundHandler(notFound);
+  const methods = new Methods();
+  server.addHook('onRoute', (route) => methods.note(route.url, route.method));
+  server.setNotFoundHandler(notFound(methods));
   guard(server, options.authenticate ?? (() => undefined));
   const info = { title: 'Drawbridge', version, description: 'Egress firewall controller for Docker hosts' };
   await server.register(swagger, { openapi: { openapi: '3.1.0', info, ...BEARER } });

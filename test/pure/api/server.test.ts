@@ -211,6 +211,8 @@ describe('refusing', () => {
     ['GET', '/v1/containers/nobody', undefined, 404],
     ['GET', '/v1/explain?container=web', undefined, 400],
     ['GET', '/v1/nothing', undefined, 404],
+    ['DELETE', '/v1/status', undefined, 405],
+    ['PUT', '/v1/containers/web/grants', undefined, 405],
     ['PUT', '/v1/lists/npm', { allow: [] }, 409],
     ['GET', '/v1/lists/%ZZ', undefined, 400],
     ['GET', `/v1/lists/${'x'.repeat(5000)}`, undefined, 400],
@@ -219,6 +221,11 @@ describe('refusing', () => {
     expect(answer.status).toBe(status);
     fits(schemas.ProblemSchema, answer.body);
     expect(answer.body.errors.every((e: { remedy: string }) => e.remedy.length > 0)).toBe(true);
+  });
+
+  it('names the methods that a path has', async () => {
+    const answer = await ask('PUT', '/v1/lists', {});
+    expect([answer.status, answer.headers.allow]).toEqual([405, 'GET, HEAD']);
   });
 
   it('refuses broken JSON, other types and bodies beyond the limit', async () => {
