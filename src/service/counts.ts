@@ -43,8 +43,19 @@ export class Counts {
         else denied += packets;
         for (const entry of rule.why ?? []) byEntry.set(entry, (byEntry.get(entry) ?? 0) + packets);
       }
+      const over = this.#overLimit(id, counts, filterChain(state, family, limitChain(this.#prefix, id)));
+      allowed -= over;
+      denied += over;
     }
     return { allowed, denied, byEntry };
+  }
+
+  /** What an entry permits is refused all the same while too many connections are open. */
+  #overLimit(id: string, counts: ChainCounts, rules: readonly Rule[]): number {
+    const refusing = `${this.#prefix}-MANY`;
+    return (counts.get(limitChain(this.#prefix, id)) ?? [])
+      .filter((_, i) => rules[i]?.then.k === 'goto' && rules[i].then.chain === refusing)
+      .reduce((sum, packets) => sum + packets, 0);
   }
 }
 

@@ -35,6 +35,8 @@ const start = (name: string, limit: string | undefined, more: Record<string, str
 const shown = async (name: string) =>
   JSON.parse((await drawbridge.get(`/v1/containers/${name}`)).body) as {
     limits: string | null;
+    allowed: number;
+    denied: number;
     quota: { used: number; reached: boolean; until: string } | null;
     coverage: { state: string; reasons: string[] };
   };
@@ -108,7 +110,8 @@ describe('connections', () => {
     expect(r.outcomes).toEqual([...Array(5).fill('ok'), ...Array(3).fill('ECONNREFUSED')]);
     expect([r.alive, r.after]).toEqual([5, 'ok']);
     await waitFor('the denials', async () => (await reasons('few')).includes('limit connections=5 reached'));
-    expect((await shown('few')).limits).toBe('connections=5');
+    const { limits, allowed, denied } = await shown('few');
+    expect({ limits, allowed, denied }).toEqual({ limits: 'connections=5', allowed: 6, denied: 3 });
   });
 });
 
