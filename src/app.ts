@@ -162,7 +162,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
       await engine.reconciler.stop();
       await engine.threats.close();
       await engine.quotas[Symbol.asyncDispose]();
-      await engine.namespaceDns.detachAll();
+      await engine.leaveNamespaces();
       await teardownKernel(config);
       setImmediate(() => void stop());
     },

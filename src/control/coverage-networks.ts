@@ -1,6 +1,7 @@
 import type { ContainerFacts, NetworkFacts } from '../model/container.js';
 import type { Finding } from '../model/finding.js';
 import { type HostNetworkFacts, hostNetworkFindings } from './coverage-hostnet.js';
+import { type LanFacts, lanFindings } from './coverage-lan.js';
 
 export interface NetworkPlace {
   /** The container whose namespace it lives in: itself, unless it shares another's. */
@@ -9,12 +10,11 @@ export interface NetworkPlace {
   /** Ids of the networks whose bridge is held. */
   readonly managed: ReadonlySet<string>;
   readonly hostNetwork: HostNetworkFacts;
+  readonly lan: LanFacts;
 }
 
 /** Why traffic of each driver passes beside the host's FORWARD chain. */
 const DRIVERS: Readonly<Record<string, string>> = {
-  macvlan: 'its frames leave through the parent interface and never pass the host',
-  ipvlan: 'its packets leave through the parent interface and never pass the host',
   overlay:
     'members of it, on any host of the swarm, are reached without being judged; what leaves the swarm goes through docker_gwbridge, and is',
 };
@@ -35,11 +35,12 @@ const sharedWith = (c: ContainerFacts, holder: ContainerFacts): Finding => ({
   remedy: `set the policy on ${holder.name}`,
 });
 
-function networkFinding(id: string, { networks, managed }: NetworkPlace): Finding[] {
+function networkFinding(id: string, { networks, managed, lan }: NetworkPlace): Finding[] {
   const network = networks.get(id);
   if (!network || managed.has(id)) return [];
   // On an internal network and on an overlay only other members are reached.
   const state = network.internal || network.driver === 'overlay' ? 'partial' : 'unenforced';
+  if (network.driver === 'macvlan' || network.driver === 'ipvlan') return lanFindings(network, state, lan);
   const why = DRIVERS[network.driver];
   if (why !== undefined)
     return [

@@ -31,6 +31,7 @@ export interface EnforcerOptions<F extends FlowFacts> {
   /** Before the rules that lead to it: what a member needs to stand (its resolver). */
   readonly beforeRules: (input: DesiredInput) => Promise<void>;
   readonly isManaged: (n: NetworkFacts) => boolean;
+  readonly isLan: (n: NetworkFacts) => boolean;
   readonly foreign: ForeignPorts;
   /** Closed to every container. */
   readonly closed: () => readonly Place[];
@@ -41,6 +42,8 @@ export interface EnforcerOptions<F extends FlowFacts> {
   readonly now: () => number;
   /** Asks for a pass in so many ms, for this reason. */
   readonly lookAgain: (reason: string, ms: number) => void;
+  /** Once the rules of this namespace stand: those inside containers' own. */
+  readonly inside: (state: InForce) => Promise<void>;
   /** After each pass, before anything waits on it. */
   readonly onApplied: (state: InForce) => void;
 }
@@ -109,6 +112,7 @@ export class Enforcer<F extends FlowFacts> {
     this.#bindings = ports.bindings;
     const settled = this.#settle({ view, ports, veths, input, hosts, desired, repaired });
     const state = await this.#learn(settled, applied.refill, pass.resync, again);
+    await this.#o.inside(state);
     this.#o.onApplied(state);
     await this.#revocation.run(state, known, again);
     if (this.#again === again) this.#again = new Set();
@@ -167,6 +171,7 @@ export class Enforcer<F extends FlowFacts> {
       policyOf: this.#o.policyOf,
       limitsOf: this.#o.limitsOf,
       eastWest: this.#o.eastWest,
+      isLan: this.#o.isLan,
       shape: this.#o.shape,
       unattributed: [...this.#unattributed],
       unattributedPolicy: this.#o.unattributed(),

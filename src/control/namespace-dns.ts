@@ -6,6 +6,10 @@ export interface NamespaceDnsOptions extends AheadOptions {
   readonly embedded: (container: string) => boolean;
   /** Whether Docker's resolver would ask for this container from the host's namespace; true while nobody can tell. */
   readonly needs: (container: string) => Promise<boolean>;
+  /** Whatever Docker asks: it is on a network where nothing else brings its questions to us. */
+  readonly always: (container: string) => boolean;
+  /** Our resolver answers inside from now on. */
+  readonly onAttached: (container: string) => void;
   /** `needs` tells by now: the container runs, and Docker has shown it whole. */
   readonly isSettled: (container: string) => boolean;
   /** Path of the container's namespace; undefined while it has none. */
@@ -67,6 +71,16 @@ export class NamespaceDns {
   arrived(container: string, port: number): void {
     this.#clear.add(container);
     const path = this.#o.pathBehind(port);
+    this.#arrivedAt(container, path);
+  }
+
+  /** Its namespace was told by what stands in it. */
+  claimed(container: string, path: string): void {
+    this.#clear.add(container);
+    if (this.#o.isEnforced(container)) void this.#moved(container, path);
+  }
+
+  #arrivedAt(container: string, path: string | undefined): void {
     const isPrepared = path !== undefined && this.#ahead.has(path);
     // what leads to us is answered, whoever turns out to be behind it: an observed container's questions are relayed
     if (isPrepared || (this.#habit && this.#wants(this.#state, container))) void this.#moved(container, path);
@@ -185,7 +199,7 @@ export class NamespaceDns {
   async #clearOne(id: string): Promise<void> {
     const path = this.#o.pathOf(id);
     if (path === undefined || this.#ahead.has(path) || !this.#o.isSettled(id)) return;
-    if (this.#wants(this.#state, id) && (await this.#needs(id))) return; // its turn to be furnished comes again
+    if (this.#wants(this.#state, id) && (this.#o.always(id) || (await this.#needs(id)))) return; // its turn to be furnished comes again
     await this.#o.detach(path).then(
       () => this.#clear.add(id),
       (e: unknown) =>
@@ -219,8 +233,9 @@ export class NamespaceDns {
   async #attachIfNeeded(id: string): Promise<void> {
     const path = this.#o.pathOf(id);
     if (this.#attached.has(id) || path === undefined) return;
-    const needs = await this.#needs(id);
-    if (this.#o.isSettled(id)) this.#habit = needs;
+    const always = this.#o.always(id);
+    const needs = always || (await this.#needs(id));
+    if (this.#o.isSettled(id) && !always) this.#habit = needs;
     // what was furnished ahead leads to us, needed or not: unclaimed, its questions would wait
     if (needs || this.#ahead.has(path)) await this.#attach(id, path);
   }
@@ -235,7 +250,7 @@ export class NamespaceDns {
   /** What was attached in haste stays, needed or not: a query may be under way. */
   async #judge(id: string, held: Attached): Promise<void> {
     held.hostAsked = await this.#needs(id);
-    this.#habit = held.hostAsked;
+    if (!this.#o.always(id)) this.#habit = held.hostAsked;
   }
 
   #attach(id: string, path: string | undefined): Promise<void> {
@@ -253,6 +268,7 @@ export class NamespaceDns {
       this.#attached.set(id, { path, sockets, hostAsked: undefined });
       this.#failed.delete(id);
       this.#o.log.debug({ container: id, path }, 'a resolver of ours answers inside');
+      this.#o.onAttached(id);
     } catch (e) {
       const why = e instanceof Error ? e.message : String(e);
       if (this.#failed.get(id) !== why)

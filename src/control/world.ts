@@ -1,6 +1,6 @@
 import { planClasses } from '../desired/classes.js';
-import type { Bridge, DesiredInput, Member, MemberLimits, Port, Shape } from '../desired/state.js';
-import type { ContainerFacts, DockerView } from '../model/container.js';
+import type { Bridge, DesiredInput, LanPlace, Member, MemberLimits, Port, Shape } from '../desired/state.js';
+import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Family } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Binding, PortMap } from './bindings.js';
@@ -15,6 +15,8 @@ export interface WorldInput {
   readonly policyOf: (c: ContainerFacts) => Policy;
   readonly limitsOf: (c: ContainerFacts, policy: Policy) => MemberLimits | undefined;
   readonly eastWest: EastWest;
+  /** Held by rules inside the namespaces of its containers. */
+  readonly isLan: (n: NetworkFacts) => boolean;
   readonly shape: Shape;
   readonly unattributed: readonly number[];
   readonly unattributedPolicy: { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
@@ -45,7 +47,12 @@ function membersOf(w: WorldInput): Member[] {
   for (const b of w.ports.bindings.values()) bound.set(b.container, [...(bound.get(b.container) ?? []), b]);
   const managed = new Set([...w.ports.bridges.values()].map((b) => b.network.id));
   const present = [...w.view.containers.values()].filter(
-    (c) => bound.has(c.id) || isComing(c, managed) || w.hosts.cgroups.has(c.id) || isComingToHost(c, w.view),
+    (c) =>
+      bound.has(c.id) ||
+      isComing(c, managed) ||
+      lanPlace(w, c) !== undefined ||
+      w.hosts.cgroups.has(c.id) ||
+      isComingToHost(c, w.view),
   );
   w.identities.retain(new Set(present.map((c) => c.id)), w.now);
   return present.map((c) => memberOf(w, c, bound.get(c.id) ?? []));
@@ -54,12 +61,28 @@ function membersOf(w: WorldInput): Member[] {
 const isComing = (c: ContainerFacts, managed: ReadonlySet<string>): boolean =>
   c.state !== 'exited' && c.endpoints.some((e) => managed.has(e.networkId) && (e.ip4 ?? e.ip6) !== undefined);
 
+/** Undefined: it is on no such network now. */
+function lanPlace(w: Pick<WorldInput, 'view' | 'isLan'>, c: ContainerFacts): LanPlace | undefined {
+  if (c.state === 'exited' || c.state === 'created' || c.sharesWith !== undefined) return undefined;
+  const on = c.endpoints.flatMap((endpoint) => {
+    const network = w.view.networks.get(endpoint.networkId);
+    return network && w.isLan(network) ? [{ endpoint, network }] : [];
+  });
+  if (on.length === 0) return undefined;
+  return {
+    links: on.length,
+    addresses: on.flatMap((o) => [o.endpoint.ip4, o.endpoint.ip6].filter((a) => a !== undefined)),
+    links6: [...new Set(on.flatMap((o) => o.network.subnets.filter((s) => s.includes(':'))))],
+  };
+}
+
 const isComingToHost = (c: ContainerFacts, view: DockerView): boolean =>
   c.networkMode === 'host' && view.starting.has(c.id);
 
 function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]): Member {
   const policy = w.policyOf(c);
   const limits = w.limitsOf(c, policy);
+  const lan = lanPlace(w, c);
   return {
     id: c.id,
     identity: w.identities.assign(c.id, w.now),
@@ -70,6 +93,7 @@ function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]
     families: c.networkMode === 'host' ? BOTH : familiesOf(c),
     published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),
     ...(limits ? { limits } : {}),
+    ...(lan ? { lan } : {}),
     ...(c.networkMode === 'host' ? { host: { cgroups: w.hosts.cgroups.get(c.id) ?? [] } } : {}),
   };
 }

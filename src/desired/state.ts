@@ -41,6 +41,8 @@ export interface Member {
   readonly published: readonly { readonly proto: 'tcp' | 'udp' | 'sctp'; readonly port: number }[];
   /** What it may use, from its label; held while it is enforced. */
   readonly limits?: MemberLimits;
+  /** It is on macvlan or ipvlan networks that are managed, too: rules inside its own namespace say the same there. */
+  readonly lan?: LanPlace;
   /** It lives in the host's network, in these cgroups: its own, and those of containers that share its namespace. */
   readonly host?: { readonly cgroups: readonly Cgroup[] };
 }
@@ -64,6 +66,14 @@ export interface MemberQuota {
   readonly until: number;
   /** In words, once it is. */
   readonly reached: string;
+}
+export interface LanPlace {
+  /** How many it is on. */
+  readonly links: number;
+  /** Its own addresses there, as Docker knows them. */
+  readonly addresses: readonly string[];
+  /** IPv6 networks of those links. */
+  readonly links6: readonly string[];
 }
 
 /** A cgroup of the unified hierarchy. */

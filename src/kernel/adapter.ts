@@ -1,3 +1,4 @@
+import { LAN_KINDS } from '../desired/lan-program.js';
 import { namesFor } from '../desired/naming.js';
 import type { BridgeDesired, DesiredState, Shape } from '../desired/state.js';
 import type { HostLink, SocketEnds } from '../ports.js';
@@ -23,7 +24,7 @@ const HEARTBEAT_SECONDS = 3;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
 
 /** `port`: the link's index. */
-export type LinkNews = (what: 'link' | 'link gone' | 'links overran', port?: number) => void;
+export type LinkNews = (what: 'link' | 'lan link' | 'link gone' | 'links overran', port?: number) => void;
 
 /** The kernel of this network namespace behind one face, for the control room. */
 export class KernelAdapter implements AsyncDisposable {
@@ -64,7 +65,8 @@ export class KernelAdapter implements AsyncDisposable {
     return new RouteMonitor({
       onLink: (l) => {
         this.#cache.put(l);
-        if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined) changed('link', l.index);
+        if (LAN_KINDS.some((kind) => kind === l.kind)) changed('lan link', l.index);
+        else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined) changed('link', l.index);
       },
       onLinkGone: (l) => {
         this.#cache.gone(l);

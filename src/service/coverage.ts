@@ -21,6 +21,13 @@ export function coverageInput(engine: Engine, c: ContainerFacts, policy: Policy)
       mode: policy.mode,
       noResolver: engine.hostMode.resolvers.failed.get(holder.id),
     },
+    lan: {
+      isManaged: engine.policies.isLan,
+      mode: policy.mode,
+      status: engine.lan.status(holder.id),
+      isLimited: policy.limits !== undefined,
+      members: [...view.containers.values()].filter((x) => x.id === holder.id || x.sharesWith === holder.id),
+    },
     names: {
       hostAsked,
       namespaceDns: attached ? 'attached' : hostAsked ? 'failed' : 'none',

@@ -6,7 +6,7 @@ import { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import type { ThreatLook } from '../model/threat.js';
-import type { Logger, NameEvent } from '../ports.js';
+import type { Logger, NameEvent, SetWriter } from '../ports.js';
 import { SearchDomains } from './search-domains.js';
 
 export interface NamesOptions {
@@ -14,6 +14,7 @@ export interface NamesOptions {
   /** Of the kernel's own names. */
   readonly prefix: string;
   readonly kernel: KernelAdapter;
+  readonly sets: SetWriter;
   readonly docker: DockerWatch;
   readonly log: Logger;
   readonly threats: ThreatLook;
@@ -45,7 +46,7 @@ export function makeNames(o: NamesOptions): Names {
       grace: dns.graceMs / 1000,
     },
     policy,
-    sets: o.kernel.sets,
+    sets: o.sets,
     original: o.kernel.flows,
     log: o.log,
     journal: join(state, 'names.journal'),

@@ -2,16 +2,20 @@ import type { Config } from '../config/config.js';
 import type { Denials } from '../control/denials.js';
 import { Enforcer, type InForce } from '../control/enforcer.js';
 import { ForeignPorts } from '../control/foreign-ports.js';
+import type { LearnedPort } from '../control/kernel-port.js';
+import type { LanRules } from '../control/lan.js';
 import type { NamesPolicy } from '../control/names-policy.js';
 import type { NamespaceDns } from '../control/namespace-dns.js';
 import { Reconciler } from '../control/reconciler.js';
 import type { Threats } from '../control/threats.js';
+import type { Place } from '../desired/closed.js';
 import type { Shape } from '../desired/state.js';
 import { UNATTRIBUTED_ID } from '../desired/unattributed.js';
 import type { DnsService } from '../dns/service.js';
 import { DockerWatch } from '../docker/watch.js';
 import { KernelAdapter } from '../kernel/adapter.js';
 import { exec } from '../kernel/exec.js';
+import { LanCloser } from '../kernel/lan-closer-client.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import type { Endpoint, Logger } from '../ports.js';
 import { closedPlaces } from './closed.js';
@@ -20,8 +24,8 @@ import { makeNames } from './dns.js';
 import { Holding } from './holding.js';
 import { HostMode } from './host-mode.js';
 import { HostWatch } from './host-watch.js';
+import { alsoInside, makeInside } from './inside.js';
 import { LinkNews } from './link-news.js';
-import { makeNamespaceDns } from './namespaces.js';
 import { Policies, type Said } from './policies.js';
 import { Quotas } from './quotas.js';
 import { SandboxFolders } from './sandbox-folders.js';
@@ -55,6 +59,7 @@ export class Engine {
   readonly hostMode: HostMode;
   readonly reconciler: Reconciler;
   readonly namespaceDns: NamespaceDns;
+  readonly lan: LanRules<Flow>;
   readonly hostWatch: HostWatch;
   lastRepair: string | null = null;
   readonly #folders: SandboxFolders;
@@ -63,6 +68,9 @@ export class Engine {
   readonly #foreign = new ForeignPorts(performance.now.bind(performance), () => this.#relist());
   readonly #search: SearchDomains;
   readonly #open: (Disposable | AsyncDisposable)[] = [];
+  readonly #closer = new LanCloser((e) =>
+    this.#o.log.error({ err: String(e) }, 'the thread that closes new sandboxes has ended: started anew'),
+  );
   readonly #upkeep: Upkeep;
   readonly #links: LinkNews;
   readonly #holding: Holding;
@@ -87,6 +95,7 @@ export class Engine {
       config,
       prefix: this.shape.prefix,
       kernel: this.kernel,
+      sets: alsoInside(this.kernel.sets, () => this.lan),
       docker: this.docker,
       log,
       threats: this.threats.look,
@@ -117,16 +126,14 @@ export class Engine {
       log,
     });
     this.#folders = new SandboxFolders(config.state);
-    this.namespaceDns = makeNamespaceDns({
-      kernel: this.kernel,
-      dns: this.dns,
-      docker: this.docker,
-      state: () => this.state,
+    const { namespaceDns, lan } = makeInside(this, {
       folders: this.#folders,
-      policyOf: this.policies.policyOf,
-      isManaged: this.policies.isManaged,
+      learned: this.#learned,
+      closed: this.#closed,
       log,
     });
+    this.namespaceDns = namespaceDns;
+    this.lan = lan;
     this.hostWatch = new HostWatch({ config, docker: this.docker, state: () => this.state, log });
     this.#upkeep = new Upkeep({
       shape: this.shape,
@@ -145,6 +152,7 @@ export class Engine {
       policies: this.policies,
       reconciler: this.reconciler,
       namespaceDns: this.namespaceDns,
+      onLanLink: () => this.lan.linkMade(),
       state: () => this.state,
       log,
     });
@@ -162,6 +170,7 @@ export class Engine {
     const { v4, v6, port } = this.shape.dns;
     this.#open.push(await this.dns.listen(v4, port), await this.dns.listen(v6, port));
     this.docker.onChange((view, reason) => {
+      this.#closer.arm([...view.networks.values()].some(this.policies.isLan));
       this.reconciler.trigger(`docker: ${reason}`);
       if (view.connected)
         for (const id of this.dns.ledger.containers())
@@ -173,15 +182,36 @@ export class Engine {
     await this.#firstView();
     await this.hostMode.prepare();
     await this.quotas.prepare();
-    this.#open.push(this.#folders.follow((path) => this.namespaceDns.appeared(path)));
+    this.#open.push(
+      this.#folders.follow(
+        (path) => this.#sandbox(path),
+        (folder) => this.#closer.follow(folder),
+      ),
+      this.#closer,
+    );
     this.#open.push(this.hostMode);
     this.reconciler.trigger('start', true);
     this.reconciler.begin();
     await this.reconciler.inForce(30_000);
     await this.namespaceDns.whole(NAMESPACES_MS);
+    await this.lan.applied();
+    this.lan.begin();
+    this.#open.push(this.lan);
     this.#open.push(this.#upkeep, this.quotas);
     this.quotas.begin();
     await this.#upkeep.begin();
+  }
+
+  #sandbox(path: string): void {
+    this.lan.appeared(path);
+    this.namespaceDns.appeared(path);
+  }
+
+  /** Takes what is ours out of containers' namespaces (teardown). */
+  async leaveNamespaces(): Promise<void> {
+    await this.#closer[Symbol.asyncDispose]();
+    await this.namespaceDns.detachAll();
+    await this.lan.removeAll();
   }
 
   async stop(): Promise<void> {
@@ -214,6 +244,14 @@ export class Engine {
     );
   }
 
+  readonly #closed = (): readonly Place[] =>
+    closedPlaces(this.#o.config, this.#o.storeServers(), this.kernel.hostAddresses());
+
+  readonly #learned: LearnedPort = {
+    wanted: (id) => this.dns.members(id),
+    has: (id, set, address) => this.dns.isMember(id, set, address),
+  };
+
   #makeEnforcer(): Enforcer<Flow> {
     return new Enforcer<Flow>({
       shape: this.shape,
@@ -229,17 +267,16 @@ export class Engine {
         return this.hostMode.resolvers.sync(input);
       },
       isManaged: this.policies.isManaged,
+      isLan: this.policies.isLan,
       foreign: this.#foreign,
       unattributed: this.policies.unattributed,
-      closed: () => closedPlaces(this.#o.config, this.#o.storeServers(), this.kernel.hostAddresses()),
-      learned: {
-        wanted: (id) => this.dns.members(id),
-        has: (id, set, address) => this.dns.isMember(id, set, address),
-      },
+      closed: this.#closed,
+      learned: this.#learned,
       threats: this.threats,
       log: this.#o.log,
       now: Date.now,
       lookAgain: (reason, ms) => this.reconciler.later(reason, ms),
+      inside: (state) => this.lan.applied(state),
       onApplied: (state) => this.#applied(state),
     });
   }

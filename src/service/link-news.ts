@@ -13,6 +13,8 @@ export interface LinkNewsOptions {
   readonly policies: Policies;
   readonly reconciler: Reconciler;
   readonly namespaceDns: NamespaceDns;
+  /** A macvlan or ipvlan link. */
+  readonly onLanLink: () => void;
   readonly state: () => InForce | undefined;
   readonly log: Logger;
 }
@@ -29,7 +31,11 @@ export class LinkNews {
     this.#o = options;
   }
 
-  take(what: 'link' | 'link gone' | 'links overran', port?: number): void {
+  take(what: 'link' | 'lan link' | 'link gone' | 'links overran', port?: number): void {
+    if (what === 'lan link') {
+      this.#o.onLanLink();
+      return;
+    }
     const { reconciler, kernel } = this.#o;
     if (what === 'links overran') reconciler.trigger(what);
     else reconciler.later(what, what === 'link' ? LINK_MS : GONE_MS);

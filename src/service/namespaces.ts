@@ -27,6 +27,8 @@ class Namespaces {
   readonly #dns: DnsService;
   readonly #state: () => InForce | undefined;
   readonly #folders: SandboxFolders;
+  /** Where our resolver answers, by path. */
+  readonly ports = new Map<string, number>();
 
   constructor({ kernel, dns, state, folders }: NamespaceDnsParts) {
     this.#folders = folders;
@@ -72,11 +74,20 @@ class Namespaces {
       closeAll(sockets);
       throw e;
     }
+    this.ports.set(path, port);
     return {
-      claim: (container) => this.#dns.attachNamespace(container, sockets),
-      drop: () => closeAll(sockets),
+      claim: (container) => {
+        const serving = this.#dns.attachNamespace(container, sockets);
+        return { [Symbol.dispose]: () => this.#forget(path, port, () => serving[Symbol.dispose]()) };
+      },
+      drop: () => this.#forget(path, port, () => closeAll(sockets)),
     };
   };
+
+  #forget(path: string, port: number, close: () => void): void {
+    if (this.ports.get(path) === port) this.ports.delete(path);
+    close();
+  }
 
   readonly detach = async (path: string): Promise<void> => {
     removeResolverRules(path);
@@ -133,16 +144,20 @@ export interface NamespaceDnsParts {
   readonly folders: SandboxFolders;
   readonly policyOf: (facts: ContainerFacts) => Policy;
   readonly isManaged: (network: NetworkFacts) => boolean;
+  /** Held inside: a macvlan or ipvlan network. */
+  readonly isLan: (network: NetworkFacts) => boolean;
+  /** Our resolver answers inside from now on. */
+  readonly onAttached: (container: string) => void;
   readonly log: Logger;
 }
 
 /** On networks that we do not manage nobody is held, whatever its policy says: its names are Docker's. */
-function isEnforced({ docker, policyOf, isManaged }: NamespaceDnsParts, id: string): boolean {
+function isEnforced({ docker, policyOf, isManaged, isLan }: NamespaceDnsParts, id: string): boolean {
   const { containers, networks } = docker.view();
   const facts = containers.get(id);
   const isOurs = facts?.endpoints.some(({ networkId }) => {
     const network = networks.get(networkId);
-    return !network || isManaged(network);
+    return !network || isManaged(network) || isLan(network);
   });
   return facts !== undefined && isOurs === true && policyOf(facts).mode === 'enforce';
 }
@@ -158,17 +173,38 @@ function mayBeEmbedded(docker: DockerWatch, id: string): boolean {
  * Connected to a network, and without a port that is known to be theirs: a sandbox that appears is one of theirs, since
  * Docker makes it some 70 ms after `network:connect`.
  */
-function awaited({ docker, state }: NamespaceDnsParts): string[] {
+function awaited(parts: NamespaceDnsParts): string[] {
+  const { docker, state } = parts;
   const { containers } = docker.view();
   const bound = new Set([...(state()?.ports.bindings.values() ?? [])].map((b) => b.container));
   const begun = [...containers.values()].filter((c) => c.state === 'starting' || c.state === 'running');
-  return begun.filter((c) => c.endpoints.length > 0 && !bound.has(c.id)).map((c) => c.id);
+  const isHere = (c: ContainerFacts): boolean => isOnLan(parts, c.id) && hasSandbox(c);
+  return begun.filter((c) => c.endpoints.length > 0 && !bound.has(c.id) && !isHere(c)).map((c) => c.id);
 }
 
-export function makeNamespaceDns(parts: NamespaceDnsParts): NamespaceDns {
+/** Inspect has told its namespace since it runs. */
+export const hasSandbox = (c: ContainerFacts): boolean =>
+  c.state === 'running' && (c.privileges?.sandboxKey ?? '') !== '';
+
+export function isOnLan({ docker, isLan }: Pick<NamespaceDnsParts, 'docker' | 'isLan'>, id: string): boolean {
+  const { containers, networks } = docker.view();
+  const on = containers.get(id)?.endpoints.map((e) => networks.get(e.networkId)) ?? [];
+  return on.some((network) => network !== undefined && isLan(network));
+}
+
+export interface MadeNamespaceDns {
+  readonly service: NamespaceDns;
+  readonly pathOf: (container: string) => string | undefined;
+  /** The port at 127.0.0.11 where our resolver answers in a namespace. */
+  readonly resolverAt: (path: string) => number | undefined;
+}
+
+export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
   const { docker, log } = parts;
   const namespaces = new Namespaces(parts);
-  return new NamespaceDns({
+  const service = new NamespaceDns({
+    always: (id) => isOnLan(parts, id),
+    onAttached: parts.onAttached,
     embedded: (id) => mayBeEmbedded(docker, id),
     needs: async (id) => needsNamespaceDns(await docker.resolver(id)),
     isSettled: (id) => {
@@ -184,4 +220,5 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): NamespaceDns {
     detach: namespaces.detach,
     log,
   });
+  return { service, pathOf: namespaces.pathOf, resolverAt: (path) => namespaces.ports.get(path) };
 }

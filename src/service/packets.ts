@@ -1,6 +1,6 @@
 import type { Denials } from '../control/denials.js';
 import type { HeldPacket } from '../control/hold.js';
-import { PacketLog } from '../kernel/netlink/log.js';
+import { PacketLog, type PacketLogOptions } from '../kernel/netlink/log.js';
 import { parsePacket } from '../kernel/netlink/packet.js';
 import { PacketQueue } from '../kernel/netlink/queue.js';
 
@@ -17,16 +17,35 @@ export interface PacketsOptions {
 const LOCAL_OUT = 3;
 const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
 
+/** Packets that rules of a network namespace have denied. */
+export class DeniedLog implements Disposable {
+  readonly #log: PacketLog;
+
+  constructor(options: PacketLogOptions, denied: PacketsOptions['denied']) {
+    this.#log = new PacketLog(options, (p) => {
+      const header = parsePacket(p.payload);
+      if (!header.ok) return;
+      const { src, dst, protocol, dport = 0 } = header.value;
+      const proto = PROTO[protocol] ?? String(protocol);
+      denied({ prefix: p.prefix, mark: p.mark, proto, src, dst, dport });
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#log[Symbol.dispose]();
+  }
+}
+
 /** The packets that the kernel shows us: those it holds until we say whose they are, and those it has denied. */
 export class Packets implements Disposable {
   readonly #o: PacketsOptions;
   readonly #queue: PacketQueue;
-  readonly #log: PacketLog;
+  readonly #log: DeniedLog;
 
   constructor(options: PacketsOptions) {
     this.#o = options;
     this.#queue = new PacketQueue({ queue: options.holdQueue }, (p) => this.#held(p));
-    this.#log = new PacketLog({ group: options.logGroup }, (p) => this.#denied(p));
+    this.#log = new DeniedLog({ group: options.logGroup }, options.denied);
   }
 
   verdict(id: number, verdict: 'repeat' | 'drop', mark?: number): void {
@@ -38,14 +57,6 @@ export class Packets implements Disposable {
     const header = parsePacket(p.payload);
     if (!header.ok) this.#queue.verdict(p.id, 'drop');
     else this.#o.held({ id: p.id, mark: p.mark, src: header.value.src, isLocal: p.hook === LOCAL_OUT });
-  }
-
-  #denied(p: Parameters<ConstructorParameters<typeof PacketLog>[1]>[0]): void {
-    const header = parsePacket(p.payload);
-    if (!header.ok) return;
-    const { src, dst, protocol, dport = 0 } = header.value;
-    const proto = PROTO[protocol] ?? String(protocol);
-    this.#o.denied({ prefix: p.prefix, mark: p.mark, proto, src, dst, dport });
   }
 
   [Symbol.dispose](): void {

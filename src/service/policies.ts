@@ -1,5 +1,6 @@
 import type { Config } from '../config/config.js';
 import type { EastWest } from '../control/neighbours.js';
+import { LAN_KINDS } from '../desired/lan-program.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import { type Emergency, lockedDown, underEmergency } from '../model/emergency.js';
 import { glob, matchesAny } from '../model/glob.js';
@@ -29,13 +30,14 @@ export class Policies {
     this.#said = said;
     this.#view = view;
     this.#manage = (n) =>
-      n.driver === 'bridge' &&
-      matchesAny(config.networks.manage, n.name) &&
-      !matchesAny(config.networks.ignore, n.name);
+      matchesAny(config.networks.manage, n.name) && !matchesAny(config.networks.ignore, n.name);
     this.#eastWest = Object.entries(config.eastWest).map(([pattern, rule]) => [glob(pattern), rule] as const);
   }
 
-  readonly isManaged = (n: NetworkFacts): boolean => this.#manage(n);
+  readonly isManaged = (n: NetworkFacts): boolean => n.driver === 'bridge' && this.#manage(n);
+
+  /** Passes the host by: its containers are held inside their own namespaces. */
+  readonly isLan = (n: NetworkFacts): boolean => LAN_KINDS.some((d) => d === n.driver) && this.#manage(n);
 
   readonly eastWest: EastWest = (network) =>
     this.#said().lockdown ? 'policy' : this.#eastWest.find(([fits]) => fits(network.name))?.[1];

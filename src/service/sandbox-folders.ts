@@ -1,4 +1,4 @@
-import { existsSync, type FSWatcher, readFileSync, watch, writeFileSync } from 'node:fs';
+import { existsSync, type FSWatcher, readdirSync, readFileSync, watch, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { ContainerFacts } from '../model/container.js';
 
@@ -10,7 +10,10 @@ export class SandboxFolders {
   readonly #state: string;
   readonly #folders: Set<string>;
   readonly #watchers = new Map<string, FSWatcher>();
+  /** Above folders that Docker has yet to make. */
+  readonly #above = new Map<string, FSWatcher>();
   #onNew: ((path: string) => void) | undefined;
+  #onFolder: (folder: string) => void = () => undefined;
 
   constructor(state: string) {
     this.#state = state;
@@ -32,25 +35,52 @@ export class SandboxFolders {
   }
 
   /** Tells of every sandbox from its making on (of its end, too), some 90 ms before the container's first instruction. */
-  follow(onNew: (path: string) => void): Disposable {
+  follow(onNew: (path: string) => void, onFolder: (folder: string) => void): Disposable {
     this.#onNew = onNew;
+    this.#onFolder = onFolder;
     this.renew();
     return {
       [Symbol.dispose]: () => {
         this.#onNew = undefined;
-        for (const w of this.#watchers.values()) w.close();
-        this.#watchers.clear();
+        for (const watchers of [this.#watchers, this.#above]) {
+          for (const w of watchers.values()) w.close();
+          watchers.clear();
+        }
       },
     };
   }
 
   /** Looks for folders that were not there yet: Docker makes its own with its first container. */
   renew(): void {
-    for (const folder of this.#folders)
-      if (this.#onNew && !this.#watchers.has(folder) && existsSync(folder)) this.#watch(folder);
+    for (const folder of this.#folders) {
+      if (!this.#onNew || this.#watchers.has(folder)) continue;
+      if (existsSync(folder)) this.#begin(folder);
+      else this.#watchAbove(folder);
+    }
+  }
+
+  /** What is in a folder that we waited for is as new as itself. */
+  #begin(folder: string): void {
+    const isAwaited = this.#above.has(folder);
+    this.#above.get(folder)?.close();
+    this.#above.delete(folder);
+    this.#watch(folder);
+    for (const name of isAwaited ? readdirSync(folder) : []) this.#onNew?.(join(folder, name));
+  }
+
+  /** The first container after a boot is the one that Docker makes the folder for. */
+  #watchAbove(folder: string): void {
+    let above = dirname(folder);
+    while (!existsSync(above)) above = dirname(above);
+    this.#above.get(folder)?.close();
+    const watcher = watch(above, { persistent: false }, () => this.renew());
+    watcher.on('error', () => watcher.close());
+    this.#above.set(folder, watcher);
+    if (existsSync(folder)) this.#begin(folder);
   }
 
   #watch(folder: string): void {
+    this.#onFolder(folder);
     const watcher = watch(folder, { persistent: false }, (event, name) => {
       if (event === 'rename' && name !== null) this.#onNew?.(join(folder, name));
     });

@@ -5,6 +5,7 @@ import { isHostResolver } from '../desired/host-net.js';
 import { Cgroups } from '../kernel/cgroups.js';
 import { exec } from '../kernel/exec.js';
 import { type Found, isUntouched, readChains } from '../kernel/found.js';
+import { removeLan } from '../kernel/lan-rules.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
 import { Bridges } from '../kernel/netlink/bridges.js';
 import { NetlinkError } from '../kernel/netlink/errors.js';
@@ -131,6 +132,7 @@ function tidyNamespaces(state: string): string[] {
   )) {
     try {
       if (removeResolverRules(path)) removed.push(`resolver rules in namespace ${path}`);
+      if (removeLan(path)) removed.push(`rules in namespace ${path}`);
     } catch (e) {
       if (!(e instanceof NetlinkError)) throw e; // a file that leads to no namespace any more
     }

@@ -47,11 +47,23 @@ const listens = (container: Container): Promise<string> =>
     }),
   );
 
-/** Sends the frames as they are, one after the other. Throws when the attacker's own kernel takes one of them not. */
-export async function sendFrames(container: Container, frames: readonly Bytes[]): Promise<void> {
+/** Another way than a packet socket (programs/raw.mjs). */
+export type Way =
+  | { readonly way: 'direct' | 'ip' }
+  | { readonly way: 'bound'; readonly to: { readonly address: string; readonly port: number } };
+/** Sends the frames as they are, one after the other; resolves with what the attacker's own kernel refused. */
+export async function trySending(
+  container: Container,
+  frames: readonly Bytes[],
+  way?: Way,
+): Promise<readonly number[]> {
   await listens(container);
-  const answer = await ask(container, { frames: frames.map((f) => f.toString('hex')) });
-  const { errors } = JSON.parse(answer) as { errors: readonly number[] };
+  const answer = await ask(container, { frames: frames.map((f) => f.toString('hex')), ...way });
+  return (JSON.parse(answer) as { errors: readonly number[] }).errors;
+}
+/** The same. Throws when the attacker's own kernel takes one of them not. */
+export async function sendFrames(container: Container, frames: readonly Bytes[]): Promise<void> {
+  const errors = await trySending(container, frames);
   if (errors.length > 0) throw new Error(`${container.name} could not send: errno ${errors.join(', ')}`);
 }
 

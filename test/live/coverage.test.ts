@@ -49,7 +49,8 @@ describe('containers', () => {
     d = lab.drawbridge({ config: { networks: { ignore: ['free'] } } });
     await d.ready(60_000);
     await lab.docker('network', 'create', 'free');
-    await lab.docker('network', 'create', '--driver', 'macvlan', '-o', 'parent=eth0', 'lan');
+    const lan = ['--driver', 'macvlan', '-o', 'parent=eth0', '--ipv6', '--subnet', 'fd00:77::/64', 'lan'];
+    await lab.docker('network', 'create', ...lan);
   });
   afterAll(() => lab?.down());
 
@@ -72,7 +73,13 @@ describe('containers', () => {
       { network: 'host', args: ['--cap-add=NET_ADMIN'] },
       ['host-net-admin:unenforced', 'host-network:enforced', 'net-admin:partial'],
     ],
-    ['macvlan', { network: 'lan' }, ['macvlan-network:unenforced']],
+    ['macvlan', { network: 'lan' }, ['macvlan-net-raw:partial', 'macvlan-network:enforced']],
+    ['macvlan-plain', { network: 'lan', args: ['--cap-drop=NET_RAW'] }, ['macvlan-network:enforced']],
+    [
+      'macvlan-admin',
+      { network: 'lan', args: ['--cap-add=NET_ADMIN'] },
+      ['macvlan-network:unenforced', 'net-admin:partial'],
+    ],
     ['ignored-network', { network: 'free' }, ['unmanaged-network:unenforced']],
     ['no-network', { network: 'none' }, []],
     ['proxy', { env: { HTTPS_PROXY: 'http://10.200.0.5:3128' } }, ['proxy-variable:enforced']],

@@ -1,15 +1,37 @@
 /** Messages of nf_tables (include/uapi/linux/netfilter/nf_tables.h): as much as a few rules need, pure. */
-import { attribute, cString, FLAG, nested, netfilterBody, u8, u16be, u32be, u32le } from './codec.js';
+import {
+  attribute,
+  cString,
+  FLAG,
+  nested,
+  netfilterBody,
+  parseAttributes,
+  readU32be,
+  u8,
+  u16be,
+  u32be,
+  u32le,
+} from './codec.js';
 import type { Outgoing } from './socket.js';
 
 const SUBSYSTEM = 10;
-const MESSAGE = { newTable: 0, delTable: 2, newChain: 3, newRule: 6 } as const;
+const MESSAGE = {
+  newTable: 0,
+  delTable: 2,
+  newChain: 3,
+  newRule: 6,
+  newElement: 12,
+  delElement: 14,
+  generation: 16,
+} as const;
 const BATCH = { begin: 0x10, end: 0x11 } as const;
 const FLAG_APPEND = 0x800;
-const FAMILY_INET = 1;
+const FAMILY = { inet: 1, netdev: 5 } as const;
+type Family = keyof typeof FAMILY;
 const NFPROTO_IPV4 = 2;
 const VERDICT_REGISTER = 0;
-const META = { iif: 4, nfproto: 15, l4proto: 16 } as const;
+const META = { iif: 4, nfproto: 15, l4proto: 16, oifkind: 27 } as const;
+const IFNAMSIZ = 16;
 const PAYLOAD = { network: 1, transport: 2 } as const;
 const IPV4_SOURCE = 12;
 const IPV4_DESTINATION = 16;
@@ -19,7 +41,7 @@ const VERDICT = { drop: 0, accept: 1 } as const;
 const DNAT = 1;
 
 export const PROTO = { tcp: 6, udp: 17 } as const;
-export const HOOK = { input: 1, output: 3 } as const;
+export const HOOK = { input: 1, forward: 2, output: 3 } as const;
 /** One expression of a rule; a rule goes on to the next only where the one before it holds. */
 type Expression = readonly Buffer[];
 
@@ -60,6 +82,12 @@ export const protocol = (number: number): Expression => meta(META.l4proto, u8(nu
 /** Where TCP and UDP both have it. */
 export const destinationPort = (port: number): Expression => payload(PAYLOAD.transport, 2, u16be(port));
 export const notFrom = (ifindex: number): Expression => meta(META.iif, u32le(ifindex), true);
+/** It leaves through a device of this kind: "macvlan", "ipvlan" … */
+export const leavesThrough = (kind: string): Expression => {
+  const padded = Buffer.alloc(IFNAMSIZ);
+  padded.write(kind);
+  return meta(META.oifkind, padded);
+};
 export const verdict = (what: keyof typeof VERDICT): Expression => [
   expression(
     'immediate',
@@ -83,11 +111,18 @@ export const dnatIpv4 = (address: string, port: number): Expression => [
   ),
 ];
 
-const message = (type: number, flags: number, ...attributes: readonly Buffer[]): Outgoing => ({
+const messageOf = (
+  family: Family,
+  type: number,
+  flags: number,
+  ...attributes: readonly Buffer[]
+): Outgoing => ({
   type: (SUBSYSTEM << 8) | type,
   flags,
-  body: netfilterBody(FAMILY_INET, 0, ...attributes),
+  body: netfilterBody(FAMILY[family], 0, ...attributes),
 });
+const message = (type: number, flags: number, ...attributes: readonly Buffer[]): Outgoing =>
+  messageOf('inet', type, flags, ...attributes);
 
 /** Makes sure that the table is there; `only`: refused with EEXIST when it is there already. */
 export const newTable = (name: string, only?: 'only'): Outgoing =>
@@ -96,8 +131,42 @@ export const newTable = (name: string, only?: 'only'): Outgoing =>
     FLAG.create | (only === undefined ? 0 : FLAG.exclusive),
     attribute(1, cString(name)),
   );
-export const deleteTable = (name: string): Outgoing =>
-  message(MESSAGE.delTable, 0, attribute(1, cString(name)));
+export const deleteTable = (name: string, family: Family = 'inet'): Outgoing =>
+  messageOf(family, MESSAGE.delTable, 0, attribute(1, cString(name)));
+
+/** One member of a set; `timeoutMs` undefined: for good. One that is there keeps its time-out before Linux 6.12. */
+export const addElement = (
+  table: string,
+  set: string,
+  key: Buffer,
+  timeoutMs: number | undefined,
+): Outgoing => element(MESSAGE.newElement, FLAG.create, table, set, key, timeoutMs);
+export const deleteElement = (table: string, set: string, key: Buffer): Outgoing =>
+  element(MESSAGE.delElement, 0, table, set, key, undefined);
+
+function element(
+  type: number,
+  flags: number,
+  table: string,
+  set: string,
+  key: Buffer,
+  timeoutMs: number | undefined,
+): Outgoing {
+  const timeout = Buffer.alloc(8);
+  timeout.writeBigUInt64BE(BigInt(timeoutMs ?? 0));
+  const parts = [nested(1, attribute(1, key)), ...(timeoutMs === undefined ? [] : [attribute(4, timeout)])];
+  return message(
+    type,
+    flags,
+    attribute(1, cString(table)),
+    attribute(2, cString(set)),
+    nested(3, nested(1, ...parts)),
+  );
+}
+
+/** Asks for the number of the last change of any table in this namespace. */
+export const askGeneration = (): Outgoing => message(MESSAGE.generation, 0);
+export const generationOf = (body: Buffer): number | undefined => readU32be(parseAttributes(body, 4).get(1));
 
 export interface BaseChain {
   readonly name: string;

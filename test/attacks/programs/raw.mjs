@@ -1,5 +1,7 @@
 // Sends any Ethernet frame (AF_PACKET, which NET_RAW permits) for whoever asks on /asks/HOSTNAME.sock: a line of JSON
-// { frames: [hex, …], device? } is answered with { errors: [errno, …] }. Plain JavaScript: it runs inside containers, alone.
+// { frames: [hex, …], device?, way? } is answered with { errors: [errno, …] }. way: "direct" goes around the queueing
+// discipline; "ip": the frames are IP packets, sent by a raw socket; "bound": datagrams of a UDP socket that is bound to the
+// device, to { to: { address: hex, port } }. Plain JavaScript: it runs inside containers, alone.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { hostname } from 'node:os';
@@ -13,7 +15,38 @@ const socket = libc.func('int socket(int, int, int)');
 const bind = libc.func('int bind(int, const void *, uint)');
 const send = libc.func('long send(int, const void *, size_t, int)');
 
-function open(device) {
+const sendto = libc.func('long sendto(int, const void *, size_t, int, const void *, uint)');
+const option = libc.func('int setsockopt(int, int, int, const void *, uint)');
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+const IPPROTO_RAW = 255;
+const QDISC_BYPASS = [263, 20];
+const BIND_TO_DEVICE = [1, 25];
+const ONE = Buffer.from([1, 0, 0, 0]);
+
+function target(address, port) {
+  const out = Buffer.alloc(address.length === 4 ? 16 : 28);
+  out.writeUInt16LE(address.length === 4 ? AF_INET : AF_INET6, 0);
+  out.writeUInt16BE(port, 2);
+  address.copy(out, address.length === 4 ? 4 : 8);
+  return out;
+}
+function sendIp(packet) {
+  const isV4 = packet[0] >> 4 === 4;
+  const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_RAW, IPPROTO_RAW);
+  const to = target(isV4 ? packet.subarray(16, 20) : packet.subarray(24, 40), 0);
+  return sendto(fd, packet, packet.length, 0, to, to.length) === packet.length ? [] : [koffi.errno()];
+}
+function sendBound(data, device, { address, port }) {
+  const to = target(Buffer.from(address, 'hex'), port);
+  const fd = socket(to.readUInt16LE(0), 2, 0);
+  const name = Buffer.from(`${device}\0`);
+  if (option(fd, ...BIND_TO_DEVICE, name, name.length) < 0) return [koffi.errno()];
+  return sendto(fd, data, data.length, 0, to, to.length) === data.length ? [] : [koffi.errno()];
+}
+
+function open(device, way) {
   const fd = socket(AF_PACKET, SOCK_RAW, 0);
   const address = Buffer.alloc(20); // struct sockaddr_ll
   address.writeUInt16LE(AF_PACKET, 0);
@@ -21,14 +54,18 @@ function open(device) {
   address.writeInt32LE(Number(readFileSync(`/sys/class/net/${device}/ifindex`, 'utf8')), 4);
   if (fd < 0 || bind(fd, address, address.length) < 0)
     throw new Error(`no packet socket: errno ${koffi.errno()}`);
+  if (way === 'direct') option(fd, ...QDISC_BYPASS, ONE, ONE.length);
   return fd;
 }
 const sockets = new Map();
-function sendAll({ frames, device = 'eth0' }) {
-  if (!sockets.has(device)) sockets.set(device, open(device));
+function sendAll({ frames, device = 'eth0', way = '', to }) {
+  if (way === 'ip') return frames.flatMap((hex) => sendIp(Buffer.from(hex, 'hex')));
+  if (way === 'bound') return frames.flatMap((hex) => sendBound(Buffer.from(hex, 'hex'), device, to));
+  const key = `${device} ${way}`;
+  if (!sockets.has(key)) sockets.set(key, open(device, way));
   return frames.flatMap((hex) => {
     const frame = Buffer.from(hex, 'hex');
-    return send(sockets.get(device), frame, frame.length, 0) === frame.length ? [] : [koffi.errno()];
+    return send(sockets.get(key), frame, frame.length, 0) === frame.length ? [] : [koffi.errno()];
   });
 }
 

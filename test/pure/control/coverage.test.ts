@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type CoverageInput, coverageFindings, coverageOf } from '../../../src/control/coverage.js';
+import type { LanFacts } from '../../../src/control/coverage-lan.js';
 import type { HostSenders } from '../../../src/control/host-senders.js';
 import { practicesOf } from '../../../src/control/scan.js';
 import { NO_HOST_NET } from '../../../src/desired/state.js';
@@ -94,6 +95,7 @@ function input(c: ContainerFacts, more: Partial<CoverageInput> = {}): CoverageIn
     networks: new Map([['front', network('front')]]),
     managed: new Set(['front']),
     hostNetwork: { senders: senders(), mode: 'enforce', noResolver: undefined },
+    lan: { isManaged: () => true, mode: 'enforce', status: undefined, isLimited: false, members: [c] },
     names: { hostAsked: false, namespaceDns: 'none', resolvers: HOST.resolvers },
     own: {
       dockerSocket: '/var/run/docker.sock',
@@ -209,6 +211,45 @@ describe('networks', () => {
     [network('w', { driver: 'weave' }), 'unknown-network:unenforced'],
   ])('%j', (facts, expected) => {
     expect(codes(on(facts))).toEqual([expected]);
+  });
+
+  it('macvlan: held by rules inside; what goes around them, or may take them away, is said', () => {
+    const lan = network('m', { driver: 'macvlan' });
+    const plain = { ...PLAIN, capDrop: ['NET_RAW'] };
+    const stands = { failure: undefined, frames: undefined };
+    const found = (
+      more: Partial<LanFacts>,
+      privileges: NonNullable<ContainerFacts['privileges']> = plain,
+    ): string[] => {
+      const c = container({
+        privileges,
+        endpoints: [{ networkId: 'm', mac: '', ip4: '10.0.0.2', dnsNames: [] }],
+      });
+      const facts = {
+        isManaged: () => true,
+        mode: 'enforce' as const,
+        status: stands,
+        isLimited: false,
+        members: [c],
+        ...more,
+      };
+      return codes(input(c, { networks: new Map([['m', lan]]), managed: new Set(), lan: facts }));
+    };
+    const [held, open, around] = [
+      'macvlan-network:enforced',
+      'macvlan-network:unenforced',
+      'macvlan-net-raw:partial',
+    ];
+    expect(found({})).toEqual([held]);
+    expect(found({}, PLAIN)).toEqual([around, held]);
+    expect(found({ status: { ...stands, frames: 'no such hook' } }, PLAIN)).toEqual([around, held]);
+    expect(found({}, { ...plain, capAdd: ['NET_ADMIN'] })).toEqual([open, 'net-admin:partial']);
+    expect(found({ members: [container({ privileges: { ...plain, capAdd: ['ALL'] } })] })).toEqual([open]);
+    for (const mode of ['observe', 'off'] as const) expect(found({ mode })).toEqual([open]);
+    expect(found({ status: undefined })).toEqual([open]);
+    expect(found({ status: { ...stands, failure: 'nft: no such file' } })).toEqual([open]);
+    expect(found({ isManaged: () => false })).toEqual([open]);
+    expect(found({ isLimited: true })).toEqual(['limit-macvlan-network:partial', held]);
   });
 
   it('none has no way out', () => {

@@ -18,6 +18,8 @@ function furnisher(behind: Record<number, string>, inspected?: string) {
   const dns = new NamespaceDns({
     embedded: () => true,
     needs: async () => false,
+    always: () => false,
+    onAttached: () => undefined,
     isSettled: () => true,
     pathOf: () => inspected,
     pathBehind: (port) => behind[port],

@@ -1,0 +1,100 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Endpoint } from '../model/container.js';
+import type { Logger } from '../ports.js';
+import type { LanEnd } from './lan-namespace.js';
+
+type Awaited = readonly {
+  readonly id: string;
+  readonly endpoints: readonly Endpoint[];
+  readonly isEnforced: () => boolean;
+}[];
+export interface LanClaimsOptions {
+  readonly kernel: {
+    /** Nothing leaves until something is laid; what stands already stays. */
+    close(path: string): void;
+    remove(path: string): boolean;
+    ends(path: string): Promise<readonly LanEnd[]>;
+  };
+  /** On a macvlan or ipvlan network, about to get a namespace. */
+  readonly awaited: () => Awaited;
+  /** A namespace has been told by the addresses in it. */
+  readonly onClaim: (container: string, path: string) => void;
+  readonly log: Logger;
+}
+
+const POLL_MS = 5;
+/** A sandbox's file is mounted within milliseconds; its link comes some 50 ms later. */
+const CLAIM_MS = 5_000;
+
+/**
+ * Namespaces that Docker has just made: closed at once, then told by the addresses that appear in them, some 80 ms before
+ * the container's first instruction. Inspect would tell 160 ms after it.
+ */
+export class LanClaims {
+  readonly #o: LanClaimsOptions;
+  readonly #paths = new Map<string, string>();
+  readonly #running = new Set<string>();
+  #ended = false;
+
+  constructor(options: LanClaimsOptions) {
+    this.#o = options;
+  }
+
+  pathOf(container: string): string | undefined {
+    return this.#paths.get(container);
+  }
+  forget(container: string): void {
+    this.#paths.delete(container);
+  }
+  retain(isUp: (container: string) => boolean): void {
+    for (const id of this.#paths.keys()) if (!isUp(id)) this.#paths.delete(id);
+  }
+  end(): void {
+    this.#ended = true;
+  }
+
+  /** It is not said for whom: closed where it may be one of those that are awaited. */
+  appeared(path: string): void {
+    if (this.#running.has(path) || this.#o.awaited().length === 0) return;
+    this.#running.add(path);
+    void this.#claim(path).finally(() => this.#running.delete(path));
+  }
+
+  async #claim(path: string): Promise<void> {
+    const end = performance.now() + CLAIM_MS;
+    let isClosed = false;
+    while (!this.#ended && performance.now() < end) {
+      try {
+        const awaited = this.#o.awaited();
+        if (!isClosed && awaited.some((c) => c.isEnforced())) this.#o.kernel.close(path);
+        isClosed = true;
+        const owner = ownerOf(await this.#o.kernel.ends(path), awaited);
+        if (owner !== undefined) return this.#told(owner, path);
+      } catch (e) {
+        const { code } = e as NodeJS.ErrnoException;
+        if (code === 'ENOENT') return; // it was the file's end that was told
+        if (code !== 'EINVAL')
+          this.#o.log.debug({ path, err: String(e) }, 'a new namespace cannot be closed yet');
+      }
+      await delay(POLL_MS);
+    }
+  }
+
+  #told({ id: container, isEnforced }: Awaited[number], path: string): void {
+    if (!isEnforced()) return void this.#o.kernel.remove(path);
+    this.#o.log.debug({ container, path }, 'its namespace is told by its addresses, and closed');
+    this.#paths.set(container, path);
+    this.#o.onClaim(container, path);
+  }
+}
+
+/** Whose link this is: its address, and its MAC where the network has such, are one awaited container's. */
+function ownerOf(ends: readonly LanEnd[], awaited: Awaited): Awaited[number] | undefined {
+  const fits = (e: Endpoint): boolean =>
+    ends.some(
+      (end) =>
+        (e.mac === '' || e.mac === end.mac) &&
+        [e.ip4, e.ip6].some((a) => a !== undefined && end.addresses.includes(a)),
+    );
+  return awaited.find((c) => c.endpoints.some(fits));
+}

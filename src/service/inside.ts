@@ -1,0 +1,92 @@
+import type { InForce } from '../control/enforcer.js';
+import type { LearnedPort } from '../control/kernel-port.js';
+import type { LanRules } from '../control/lan.js';
+import type { NamespaceDns } from '../control/namespace-dns.js';
+import type { Place } from '../desired/closed.js';
+import type { Shape } from '../desired/state.js';
+import type { DnsService } from '../dns/service.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { KernelAdapter } from '../kernel/adapter.js';
+import type { Flow } from '../kernel/netlink/conntrack-codec.js';
+import type { Logger, SetWriter } from '../ports.js';
+import { makeLan } from './lan.js';
+import { makeNamespaceDns } from './namespaces.js';
+import type { DeniedLog } from './packets.js';
+import type { Policies } from './policies.js';
+import type { SandboxFolders } from './sandbox-folders.js';
+
+/** Parts of the engine, some of which are made later than this. */
+interface InsideParts {
+  readonly shape: Shape;
+  readonly kernel: KernelAdapter;
+  readonly dns: DnsService;
+  readonly docker: DockerWatch;
+  readonly policies: Policies;
+  readonly denials: { packet: ConstructorParameters<typeof DeniedLog>[1] };
+  readonly state: InForce | undefined;
+  lastRepair: string | null;
+}
+interface Inside {
+  readonly namespaceDns: NamespaceDns;
+  readonly lan: LanRules<Flow>;
+}
+
+/** What stands inside containers' own namespaces: our resolver, and rules where nothing passes the host. */
+export function makeInside(
+  engine: InsideParts,
+  more: {
+    readonly folders: SandboxFolders;
+    readonly learned: LearnedPort;
+    readonly closed: () => readonly Place[];
+    readonly log: Logger;
+  },
+): Inside {
+  const { kernel, docker, dns, denials, shape } = engine;
+  const { policyOf, isManaged, isLan } = engine.policies;
+  const { folders, learned, closed, log } = more;
+  const state = (): InForce | undefined => engine.state;
+  const onAttached = (): void => void lan.applied();
+  const namespaces = makeNamespaceDns({
+    kernel,
+    dns,
+    docker,
+    state,
+    folders,
+    policyOf,
+    isManaged,
+    isLan,
+    onAttached,
+    log,
+  });
+  const lan: LanRules<Flow> = makeLan({
+    shape,
+    docker,
+    denials,
+    learned,
+    namespaces,
+    state,
+    closed,
+    hostAddresses: () => kernel.hostAddresses(),
+    policyOf,
+    isLan,
+    onRepair: () => {
+      engine.lastRepair = new Date().toISOString();
+    },
+    log,
+  });
+  return { namespaceDns: namespaces.service, lan };
+}
+
+/** What the ledger writes on the host is written inside, too, before an answer leaves. */
+export function alsoInside(sets: SetWriter, lan: () => SetWriter): SetWriter {
+  return {
+    add: async (set, address, seconds) => {
+      await sets.add(set, address, seconds);
+      await lan().add(set, address, seconds);
+    },
+    remove: async (set, address) => {
+      await sets.remove(set, address);
+      await lan().remove(set, address);
+    },
+  };
+}

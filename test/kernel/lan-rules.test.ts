@@ -1,0 +1,117 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { compile } from '../../src/desired/compile.js';
+import { type LanInput, lanFramesProgram, lanKey, lanProgram } from '../../src/desired/lan-program.js';
+import type { Member } from '../../src/desired/state.js';
+import { exec } from '../../src/kernel/exec.js';
+import {
+  closeLan,
+  generationIn,
+  lanEnds,
+  layLan,
+  lookLan,
+  putLanMember,
+  removeLan,
+  takeLanMember,
+} from '../../src/kernel/lan-rules.js';
+import { input, member, shape } from '../pure/desired/sample.js';
+import { makeNetns, type Netns } from './in-netns.js';
+
+const FAR4 = '10.9.0.1';
+const FAR6 = 'fd09::1';
+let far: Netns;
+let ns: Netns;
+beforeEach(() => {
+  far = makeNetns();
+  ns = makeNetns();
+  far.run('ip', 'link', 'add', 'wire', 'type', 'veth', 'peer', 'name', 'parent');
+  far.run('ip', 'link', 'add', 'm0', 'link', 'parent', 'type', 'macvlan', 'mode', 'bridge');
+  far.run('ip', 'link', 'set', 'm0', 'netns', ns.name);
+  for (const a of [`${FAR4}/24`, '10.9.0.4/24', `${FAR6}/64`])
+    far.run('ip', 'address', 'add', a, 'dev', 'wire', ...(a.includes(':') ? ['nodad'] : []));
+  for (const d of ['lo', 'parent', 'wire']) far.run('ip', 'link', 'set', d, 'up');
+  ns.run('ip', 'address', 'add', '10.9.0.2/24', 'dev', 'm0');
+  ns.run('ip', 'address', 'add', 'fd09::2/64', 'dev', 'm0', 'nodad');
+  for (const d of ['lo', 'm0']) ns.run('ip', 'link', 'set', d, 'up');
+});
+afterEach(() => {
+  ns[Symbol.dispose]();
+  far[Symbol.dispose]();
+});
+
+const onLan = (allow: string): Member => member(1, allow, 'enforce', []);
+function inputFor(m: Member, more: Partial<LanInput> = {}): LanInput {
+  const { sets } = compile(input(m));
+  return { shape, member: m, sets, closed: [], resolver: 20_053, links6: ['fd09::/64'], ...more };
+}
+const lay = (allow: string, more: Partial<LanInput> = {}): Promise<void> =>
+  layLan(exec, ns.path, lanProgram(inputFor(onLan(allow), more), new Map()));
+const pings = async (address: string): Promise<boolean> => {
+  const argv = ['ping', ...(address.includes(':') ? ['-6'] : []), '-c', '1', '-W', '1', address];
+  return (await ns.exec('busybox', argv)).code === 0;
+};
+
+describe('rules inside a namespace on macvlan', () => {
+  it('closed: nothing goes out, and what stands already stays', async () => {
+    expect([await pings(FAR4), await pings(FAR6)]).toEqual([true, true]);
+    closeLan(ns.path);
+    expect([await pings(FAR4), await pings(FAR6)]).toEqual([false, false]);
+    await lay(FAR4);
+    closeLan(ns.path);
+    expect([await pings(FAR4), await pings(FAR6)]).toEqual([true, false]);
+    expect(removeLan(ns.path)).toBe(true);
+    expect(removeLan(ns.path)).toBe(false);
+    expect(await pings(FAR6)).toBe(true);
+  });
+
+  it('entries of every kind are words of nft, and say what they say on the host', async () => {
+    await lay(
+      `${FAR4}, [${FAR6}]:443, 10.8.0.0/16:22,8000-8100, 10.7.0.5-10.7.0.9:53/udp dns=direct, api.example.com, any:443, host:80, 10.1.1.1/sctp, 10.1.1.2/gre, [fd09::/64]/icmp`,
+      { closed: [{ address: '10.9.0.4', port: 7070 }] },
+    );
+    expect([await pings(FAR4), await pings(FAR6), await pings('10.9.0.4')]).toEqual([true, true, false]);
+  });
+
+  it('learned members come, go, and get another time-out', async () => {
+    const m = onLan('api.example.com/icmp');
+    const set = [...compile(input(m)).sets.values()].find(
+      (s) => s.timed && s.name.includes(m.id.slice(0, 12)),
+    );
+    const name = set?.name ?? '';
+    await layLan(exec, ns.path, lanProgram(inputFor(m), new Map([[name, new Map([[FAR4, 900]])]])));
+    expect(await pings(FAR4)).toBe(true);
+    takeLanMember(ns.path, name, FAR4);
+    takeLanMember(ns.path, name, FAR4);
+    ns.run('nft', 'list', 'ruleset');
+    putLanMember(ns.path, name, '10.9.0.4', 60);
+    putLanMember(ns.path, name, '10.9.0.4', 5_000);
+    expect(ns.run('nft', 'list', 'set', 'inet', 'drawbridge_lan', name)).toContain(
+      '10.9.0.4 timeout 1h23m20s',
+    );
+    expect(await pings('10.9.0.4')).toBe(true);
+  });
+
+  it('what others change is seen, learned members are not', async () => {
+    const m = onLan(`${FAR4}, api.example.com`);
+    await layLan(exec, ns.path, lanProgram(inputFor(m), new Map()));
+    const [stood, at] = [await lookLan(exec, ns.path), generationIn(ns.path)];
+    const learned = [...compile(input(m)).sets.values()].find(
+      (s) => s.timed && s.family === 4 && s.name.includes(m.id.slice(0, 12)),
+    );
+    putLanMember(ns.path, learned?.name ?? '', '10.9.0.4', 60);
+    expect(generationIn(ns.path)).not.toBe(at);
+    expect(await lookLan(exec, ns.path)).toBe(stood);
+    ns.run('nft', 'flush', 'chain', 'inet', 'drawbridge_lan', 'judge');
+    expect(await lookLan(exec, ns.path)).not.toBe(stood);
+    ns.run('nft', 'delete', 'table', 'inet', 'drawbridge_lan');
+    expect(await lookLan(exec, ns.path)).toBeUndefined();
+    expect(lanKey(inputFor(m))).toBe(lanKey(inputFor(onLan(`${FAR4}, api.example.com`))));
+  });
+
+  it('knows the links, and holds frames that no socket of IP made', async () => {
+    const [end] = await lanEnds(ns.path);
+    expect(end).toMatchObject({ device: 'm0', addresses: expect.arrayContaining(['10.9.0.2', 'fd09::2']) });
+    await layLan(exec, ns.path, lanFramesProgram(['m0'], ['10.9.0.2', 'fd09::2']));
+    expect([await pings(FAR4), await pings(FAR6)]).toEqual([true, true]);
+    await layLan(exec, ns.path, lanFramesProgram([], []));
+  });
+});
