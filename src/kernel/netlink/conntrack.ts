@@ -3,16 +3,13 @@ import type { OriginalDestination } from '../../ports.js';
 import {
   CONNTRACK_MESSAGE,
   decodeFlow,
-  dumpBody,
   type Flow,
   type FlowFilter,
-  getByReplyBody,
-  markBody,
   matches,
-  removeBody,
   telltale,
 } from './conntrack-codec.js';
 import { type AddressTest, mayFit } from './conntrack-ends.js';
+import { dumpBody, getByReplyBody, markBody, removeBody } from './conntrack-requests.js';
 import { isRefusal, NetlinkError } from './errors.js';
 import { NetlinkSocket } from './socket.js';
 

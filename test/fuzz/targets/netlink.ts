@@ -11,7 +11,8 @@ import {
   readMac,
   u32be,
 } from '../../../src/kernel/netlink/codec.js';
-import { decodeFlow, markBody, matches, removeBody } from '../../../src/kernel/netlink/conntrack-codec.js';
+import { decodeFlow, matches } from '../../../src/kernel/netlink/conntrack-codec.js';
+import { markBody, removeBody } from '../../../src/kernel/netlink/conntrack-requests.js';
 import { decodeHeader, decodeMembers, memberBody } from '../../../src/kernel/netlink/ipset-codec.js';
 import { decodeLoggedPacket } from '../../../src/kernel/netlink/log-codec.js';
 import { parsePacket } from '../../../src/kernel/netlink/packet.js';

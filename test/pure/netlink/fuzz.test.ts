@@ -1,13 +1,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { attribute, nested } from '../../../src/kernel/netlink/codec.js';
-import {
-  decodeFlow,
-  dumpBody,
-  getByReplyBody,
-  matches,
-  removeBody,
-} from '../../../src/kernel/netlink/conntrack-codec.js';
+import { decodeFlow, matches } from '../../../src/kernel/netlink/conntrack-codec.js';
+import { dumpBody, getByReplyBody, removeBody } from '../../../src/kernel/netlink/conntrack-requests.js';
 import { decodeHeader, decodeMembers, memberBody } from '../../../src/kernel/netlink/ipset-codec.js';
 import { decodeLoggedPacket } from '../../../src/kernel/netlink/log-codec.js';
 import { parsePacket } from '../../../src/kernel/netlink/packet.js';
