@@ -16,7 +16,7 @@ function declared(files: readonly string[]): ReadonlyMap<string, Described> {
   try {
     const file = join(dir, 'declared');
     const args = ['list', '--project', 'attacks', '--project', 'lab', ...files];
-    const env = { ...process.env, DRAWBRIDGE_ATTACKS_DECLARED: file };
+    const env = { ...process.env, ATTACKS_DECLARED: file };
     execFileSync(join(ROOT, 'node_modules', '.bin', 'vitest'), args, { cwd: ROOT, env, stdio: 'pipe' });
     const all = readFileSync(file, 'utf8').trim().split('\n');
     return new Map(all.map((l) => JSON.parse(l) as Described).map((d) => [d.id, d]));

@@ -32,7 +32,7 @@ interface Row {
 
 function run(files: readonly string[], reportFile: string): Promise<number> {
   const vitest = join(ROOT, 'node_modules', '.bin', 'vitest');
-  const env = { ...LONG, ...process.env, DRAWBRIDGE_ATTACKS_REPORT: reportFile };
+  const env = { ...LONG, ...process.env, ATTACKS_REPORT: reportFile };
   const args = ['run', '--project', 'attacks', '--project', 'lab', ...files];
   return new Promise((resolve, reject) => {
     const child = spawn(vitest, args, { cwd: ROOT, env, stdio: 'inherit' });

@@ -1,4 +1,4 @@
-/** What the attack suite finds, as JSON lines in the file that DRAWBRIDGE_ATTACKS_REPORT names (scripts/attacks.ts makes the table). */
+/** What the attack suite finds, as JSON lines in the file that ATTACKS_REPORT names (scripts/attacks.ts makes the table). */
 import { appendFileSync } from 'node:fs';
 
 export type Family = 'v4' | 'v6';
@@ -24,14 +24,14 @@ export interface Finding extends Omit<Described, 'families'> {
 
 /** Each technique as its file declares it, for the table of docs/threat-model.md (scripts/attacks-docs.ts). */
 export function announce(described: Described): void {
-  const file = process.env.DRAWBRIDGE_ATTACKS_DECLARED;
+  const file = process.env.ATTACKS_DECLARED;
   if (file === undefined) return;
   const { id, title, families, stoppedBy, notStopped } = described;
   appendFileSync(file, `${JSON.stringify({ id, title, families, stoppedBy, notStopped })}\n`);
 }
 
 export function report(described: Described, family: Family, side: Side, out: boolean): void {
-  const file = process.env.DRAWBRIDGE_ATTACKS_REPORT;
+  const file = process.env.ATTACKS_REPORT;
   if (file === undefined) return;
   const { families: _, ...rest } = described;
   appendFileSync(file, `${JSON.stringify({ ...rest, family, side, out } satisfies Finding)}\n`);
