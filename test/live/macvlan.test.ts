@@ -17,8 +17,8 @@ const FORBIDDEN = { v4: '93.184.9.9', v6: '2600:9000:9::9' } as const;
 /** Spec: within a second. */
 const CUT_MS = 1_000;
 /** How long stragglers get to pick a flow up again. */
-const WATCH_MS = 3_000;
-const RACES = Number(process.env.MACVLAN_RACES ?? 12);
+const WATCH_MS = 2_000;
+const RACES = Number(process.env.MACVLAN_RACES ?? 9);
 
 /** Tells whoever connects. */
 const SERVE = ['sh', '-c', 'mkdir -p /www && echo db > /www/index.html && exec httpd -f -p 8000 -h /www'];
@@ -132,7 +132,7 @@ describe('macvlan', () => {
     expect(await burst(100, 2)).toMatchObject({ leaked: expect.toSatisfy((n: number) => n > 0), reached: 2 });
     expect(await join('control')).toBeGreaterThan(0);
     for (const s of Object.values(shown)) s.control();
-    d = lab.drawbridge({ config: { log: { level: 'debug' } } });
+    d = lab.drawbridge({});
     await d.ready();
   });
 
