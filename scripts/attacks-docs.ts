@@ -28,8 +28,8 @@ function declared(files: readonly string[]): ReadonlyMap<string, Described> {
 const cell = (text: string): string =>
   text.replaceAll('|', '\\|').replaceAll('<', '&lt;').replaceAll('*', '\\*');
 function row(d: Described): string {
-  const held = d.notStopped === undefined ? d.stoppedBy : `**not stopped**: ${d.notStopped}`;
-  return `| \`${d.id}\` | ${cell(d.title)} | ${d.families.join(', ')} | ${cell(held)} |`;
+  const held = d.notStopped === undefined ? cell(d.stoppedBy) : `**not stopped**: ${cell(d.notStopped)}`;
+  return `| \`${d.id}\` | ${cell(d.title)} | ${d.families.join(', ')} | ${held} |`;
 }
 function tableOf(file: string, all: ReadonlyMap<string, Described>): string {
   const found = techniqueIds(readFileSync(join(ROOT, file), 'utf8')).map((id) => {
