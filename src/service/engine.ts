@@ -1,6 +1,6 @@
 import type { Config } from '../config/config.js';
 import type { Denials } from '../control/denials.js';
-import { Enforcer, type InForce } from '../control/enforcer.js';
+import type { Enforcer, InForce } from '../control/enforcer.js';
 import { ForeignPorts } from '../control/foreign-ports.js';
 import type { LearnedPort } from '../control/kernel-port.js';
 import type { LanRules } from '../control/lan.js';
@@ -21,6 +21,7 @@ import type { Endpoint, Logger } from '../ports.js';
 import { closedPlaces } from './closed.js';
 import { makeDenials } from './denials.js';
 import { makeNames } from './dns.js';
+import { makeEnforcer } from './enforcer.js';
 import { Holding } from './holding.js';
 import { HostMode } from './host-mode.js';
 import { HostWatch } from './host-watch.js';
@@ -113,7 +114,13 @@ export class Engine {
       port: this.shape.dns.port,
       log,
     });
-    this.enforcer = this.#makeEnforcer();
+    this.enforcer = makeEnforcer(this, {
+      foreign: this.#foreign,
+      closed: this.#closed,
+      learned: this.#learned,
+      onApplied: (state) => this.#applied(state),
+      log,
+    });
     this.reconciler = new Reconciler({ pass: (p) => this.enforcer.pass(p), log });
     this.#holding = new Holding({
       shape: this.shape,
@@ -251,35 +258,6 @@ export class Engine {
     wanted: (id) => this.dns.members(id),
     has: (id, set, address) => this.dns.isMember(id, set, address),
   };
-
-  #makeEnforcer(): Enforcer<Flow> {
-    return new Enforcer<Flow>({
-      shape: this.shape,
-      kernel: this.kernel,
-      view: () => this.docker.view(),
-      policyOf: this.policies.policyOf,
-      limitsOf: this.quotas.limitsOf,
-      eastWest: this.policies.eastWest,
-      hosts: this.hostMode.senders,
-      beforeRules: (input) => {
-        // a bridge with other ports than containers' is somebody's, who may have many behind them
-        this.kernel.holdBridges(input.bridges.filter((b) => !b.mixed).map((b) => b.name));
-        return this.hostMode.resolvers.sync(input);
-      },
-      isManaged: this.policies.isManaged,
-      isLan: this.policies.isLan,
-      foreign: this.#foreign,
-      unattributed: this.policies.unattributed,
-      closed: this.#closed,
-      learned: this.#learned,
-      threats: this.threats,
-      log: this.#o.log,
-      now: Date.now,
-      lookAgain: (reason, ms) => this.reconciler.later(reason, ms),
-      inside: (state) => this.lan.applied(state),
-      onApplied: (state) => this.#applied(state),
-    });
-  }
 
   #applied(state: InForce): void {
     if (state.repaired) {

@@ -1,0 +1,50 @@
+import { Enforcer, type EnforcerOptions } from '../control/enforcer.js';
+import type { LanRules } from '../control/lan.js';
+import type { Reconciler } from '../control/reconciler.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { KernelAdapter } from '../kernel/adapter.js';
+import type { Flow } from '../kernel/netlink/conntrack-codec.js';
+import type { HostMode } from './host-mode.js';
+import type { Policies } from './policies.js';
+import type { Quotas } from './quotas.js';
+
+type Options = EnforcerOptions<Flow>;
+/** Parts of the engine, some of which are made later than this. */
+interface EnforcerParts extends Pick<Options, 'shape' | 'threats'> {
+  readonly kernel: KernelAdapter;
+  readonly docker: DockerWatch;
+  readonly policies: Policies;
+  readonly quotas: Quotas;
+  readonly hostMode: HostMode;
+  readonly reconciler: Reconciler;
+  readonly lan: LanRules<Flow>;
+}
+
+export function makeEnforcer(
+  engine: EnforcerParts,
+  more: Pick<Options, 'foreign' | 'closed' | 'learned' | 'onApplied' | 'log'>,
+): Enforcer<Flow> {
+  const { shape, kernel, docker, policies, quotas, hostMode, threats } = engine;
+  return new Enforcer<Flow>({
+    ...more,
+    shape,
+    kernel,
+    threats,
+    view: () => docker.view(),
+    policyOf: policies.policyOf,
+    limitsOf: quotas.limitsOf,
+    eastWest: policies.eastWest,
+    isManaged: policies.isManaged,
+    isLan: policies.isLan,
+    unattributed: policies.unattributed,
+    hosts: hostMode.senders,
+    beforeRules: (input) => {
+      // a bridge with other ports than containers' is somebody's, who may have many behind them
+      kernel.holdBridges(input.bridges.filter((b) => !b.mixed).map((b) => b.name));
+      return hostMode.resolvers.sync(input);
+    },
+    now: Date.now,
+    lookAgain: (reason, ms) => engine.reconciler.later(reason, ms),
+    inside: (state) => engine.lan.applied(state),
+  });
+}
