@@ -112,7 +112,9 @@ it(`${SECONDS} s with seed ${SEED}`, { timeout: (SECONDS + 240) * 1000 }, async 
     500,
   );
   const { failed, answered } = await asked();
-  expect(failed).toEqual([]);
+  const told = async (): Promise<string> =>
+    `${(await drawbridge.get('/v1/flows?container=client')).body}\n${churn.history.join('\n')}\n${drawbridge.logs().slice(-20_000)}`;
+  expect(failed, failed.length > 0 ? await told() : '').toEqual([]);
   expect(answered).toBeGreaterThan(SECONDS);
   await permittedWork(arena);
   const plan = await drawbridge.cli(['plan', '--json'], { timeoutMs: PATIENCE_MS });

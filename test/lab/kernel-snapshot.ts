@@ -47,3 +47,6 @@ export async function snapshotKernel(exec: Exec): Promise<KernelSnapshot> {
     nft: stripNft(nft.stdout),
   };
 }
+
+/** An element that packets noted themselves, in a set of the bridge table: it goes after some seconds. */
+export const PASSING = /(^|[{\s])("[^"]+"|\d+) limit rate over /;

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseProbe } from '../lab/container.js';
 import { Drawbridge } from '../lab/drawbridge.js';
+import { PASSING } from '../lab/kernel-snapshot.js';
 import { Lab } from '../lab/lab.js';
 import { run, waitFor } from '../lab/process.js';
 
@@ -62,8 +63,6 @@ const kernel = async (): Promise<string[]> =>
     .join('\n')
     .split('\n')
     .filter((l) => !l.startsWith('add DB-alive') && !PASSING.test(l));
-/** What packets note for some seconds, in sets of the bridge table. */
-const PASSING = /" limit rate over /;
 const leaked = (): Promise<number> => lab.sniffer.count({ direction: 'out', dst: [FORBIDDEN, FORBIDDEN6] });
 const permitted = (): Promise<number> => lab.sniffer.count({ direction: 'out', dst: PERMITTED });
 

@@ -27,7 +27,7 @@ async function ask(url) {
     why = await once(url);
   }
   if (why === undefined) state.answered++;
-  else state.failed.push(`${url}: ${why}`);
+  else state.failed.push(`${url}: ${why}, ${Date.now()}`);
 }
 process.on('SIGTERM', () => clearInterval(asking));
 let n = 0;
