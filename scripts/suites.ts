@@ -11,7 +11,14 @@ const ROOT = join(import.meta.dirname, '..');
 const LIMIT_MS = 900_000;
 const FUZZ_SECONDS = 60;
 /** First packets, or what happens within a beat, are what these look at: another lab beside them would be judged, too. */
-const ALONE = ['live/fleet', 'live/races', 'live/chaos-controller', 'live/chaos-docker', 'attacks/churn'];
+const ALONE = [
+  'live/races',
+  'live/chaos-controller',
+  'live/chaos-docker',
+  'live/fleet',
+  'live/host-mode',
+  'attacks/churn',
+];
 
 interface Suite {
   readonly name: string;

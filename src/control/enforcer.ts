@@ -42,6 +42,8 @@ export interface EnforcerOptions<F extends FlowFacts> {
   readonly now: () => number;
   /** Asks for a pass in so many ms, for this reason. */
   readonly lookAgain: (reason: string, ms: number) => void;
+  /** As soon as the rules stand: what was told to whom is judged by them from now on. */
+  readonly onStanding: (state: InForce) => void;
   /** Once the rules of this namespace stand: those inside containers' own. */
   readonly inside: (state: InForce) => Promise<void>;
   /** After each pass, before anything waits on it. */
@@ -111,6 +113,7 @@ export class Enforcer<F extends FlowFacts> {
     const known = this.#state && this.#bindings;
     this.#bindings = ports.bindings;
     const settled = this.#settle({ view, ports, veths, input, hosts, desired, repaired });
+    this.#o.onStanding(settled);
     const state = await this.#learn(settled, applied.refill, pass.resync, again);
     await this.#o.inside(state);
     this.#o.onApplied(state);

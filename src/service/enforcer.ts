@@ -1,5 +1,6 @@
 import { Enforcer, type EnforcerOptions } from '../control/enforcer.js';
 import type { LanRules } from '../control/lan.js';
+import type { NamesPolicy } from '../control/names-policy.js';
 import type { Reconciler } from '../control/reconciler.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
@@ -18,6 +19,7 @@ interface EnforcerParts extends Pick<Options, 'shape' | 'threats'> {
   readonly hostMode: HostMode;
   readonly reconciler: Reconciler;
   readonly lan: LanRules<Flow>;
+  readonly names: NamesPolicy;
 }
 
 export function makeEnforcer(
@@ -45,6 +47,7 @@ export function makeEnforcer(
     },
     now: Date.now,
     lookAgain: (reason, ms) => engine.reconciler.later(reason, ms),
+    onStanding: (state) => engine.names.applied(state),
     inside: (state) => engine.lan.applied(state),
   });
 }

@@ -264,7 +264,6 @@ export class Engine {
       this.lastRepair = new Date().toISOString();
       this.#o.log.warn({}, 'rules of ours were missing or changed: repaired');
     }
-    this.names.applied(state);
     this.#holding.settle();
     this.#folders.noteAll(state.view.containers.values());
     this.namespaceDns.applied(state);

@@ -7,6 +7,9 @@ const [everyMs, ...urls] = process.argv.slice(2);
 const PATIENCE_MS = 60_000;
 const state = { asked: 0, answered: 0, failed: [] };
 
+/** Of several addresses each has failed in its own way. */
+const whyOf = (e) =>
+  e.errors?.map((x) => `${x.code} ${x.address}`).join(' and ') ?? e.code ?? e.message;
 const once = (url) =>
   new Promise((resolve) => {
     const request = http.get(url, { agent: false, timeout: PATIENCE_MS }, (res) => {
@@ -15,7 +18,7 @@ const once = (url) =>
       res.on('error', (e) => resolve(e.code ?? e.message));
     });
     request.on('timeout', () => request.destroy(new Error('time-out')));
-    request.on('error', (e) => resolve(e.code ?? e.message));
+    request.on('error', (e) => resolve(whyOf(e)));
   });
 /** Names are asked again: with nobody to answer them there is nothing to connect to. */
 async function ask(url) {
