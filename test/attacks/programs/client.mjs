@@ -8,8 +8,7 @@ const PATIENCE_MS = 60_000;
 const state = { asked: 0, answered: 0, failed: [] };
 
 /** Of several addresses each has failed in its own way. */
-const whyOf = (e) =>
-  e.errors?.map((x) => `${x.code} ${x.address}`).join(' and ') ?? e.code ?? e.message;
+const whyOf = (e) => e.errors?.map((x) => `${x.code} ${x.address}`).join(' and ') ?? e.code ?? e.message;
 const once = (url) =>
   new Promise((resolve) => {
     const request = http.get(url, { agent: false, timeout: PATIENCE_MS }, (res) => {
