@@ -1,7 +1,8 @@
 /** One packet to one server and its answer back: UDP from a fresh random port each time, or TCP. */
-import { createSocket, type RemoteInfo } from 'node:dgram';
+import type { RemoteInfo, Socket } from 'node:dgram';
 import { connect } from 'node:net';
 import { familyOf } from './address.js';
+import { openQuerySocket } from './query-port.js';
 import type { Server } from './resolvers.js';
 import { matchAnswer } from './upstream-query.js';
 
@@ -20,9 +21,16 @@ function fromServer(server: Server, from: RemoteInfo): boolean {
 }
 
 /** Sends `packet` by UDP; answers from elsewhere, with another id or question are passed over. */
-export function exchangeUdp(server: Server, packet: Buffer, ms: number): Promise<Outcome> {
+export async function exchangeUdp(server: Server, packet: Buffer, ms: number): Promise<Outcome> {
+  try {
+    return await ask(await openQuerySocket(familyOf(server.address) === 4 ? 4 : 6), server, packet, ms);
+  } catch (e) {
+    return { kind: 'unreachable', detail: e instanceof Error ? e.message : String(e) };
+  }
+}
+
+function ask(socket: Socket, server: Server, packet: Buffer, ms: number): Promise<Outcome> {
   return new Promise((resolve) => {
-    const socket = createSocket(familyOf(server.address) === 4 ? 'udp4' : 'udp6');
     let foreign = 0;
     const finish = (outcome: Outcome): void => {
       clearTimeout(timer);
