@@ -69,8 +69,6 @@ let lab: Lab;
 let arena: Arena;
 let drawbridge: Drawbridge;
 const took: { what: string; ms: number }[] = [];
-/** On a busy machine, too. */
-const LATE_MS = 5_000;
 
 beforeAll(async () => {
   lab = await Lab.up();
@@ -303,12 +301,12 @@ describe('under a permanent attack', () => {
     shown.networks.held();
   });
 
-  it('no repair waits for a clock: about a second each, more on a busy machine', () => {
+  it('every repair took about a second', () => {
     const sorted = took.map((t) => t.ms).sort((a, b) => a - b);
     const median = sorted[Math.floor(sorted.length / 2)] ?? 0;
     const [worst] = [...took].sort((a, b) => b.ms - a.ms);
     console.log(`${took.length} repairs: median ${median} ms, slowest ${worst?.ms} ms (${worst?.what})`);
-    expect(median).toBeLessThan(LATE_MS);
+    expect(median).toBeLessThan(1_000);
   });
 
   it('every table of iptables flushed at once', async () => {
