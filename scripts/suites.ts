@@ -15,6 +15,7 @@ const ALONE = [
   'live/races',
   'live/chaos-controller',
   'live/chaos-docker',
+  'live/docker-watch',
   'live/fleet',
   'live/host-mode',
   'attacks/churn',

@@ -1,6 +1,6 @@
 import { hex, type Marks } from './marks.js';
 import type { NftProgram } from './nft-program.js';
-import type { Shape } from './state.js';
+import type { Cgroup, HostNet, Shape } from './state.js';
 
 export const BACKSTOP_TABLE = 'inet drawbridge_backstop';
 
@@ -8,18 +8,43 @@ export const BACKSTOP_TABLE = 'inet drawbridge_backstop';
  * What the `security` chains say of marked packets, once more in a table that no iptables command reaches: whoever flushes
  * every table of iptables (a firewalld reload with its iptables backend, a full iptables-restore) leaves it standing.
  */
-export function backstopProgram({ marks }: Shape): NftProgram {
+export function backstopProgram({ marks }: Shape, hostNet: HostNet): NftProgram {
   return {
     table: BACKSTOP_TABLE,
     // behind `security` (50), before conntrack confirms
     declarations: `
   chain forward { type filter hook forward priority 200; policy accept; }
-  chain input { type filter hook input priority 200; policy accept; }`,
+  chain input { type filter hook input priority 200; policy accept; }
+  chain output { type filter hook output priority 200; policy accept; }
+  chain host { }`,
     rules: new Map([
       ['forward', [neverRouted(marks), ...chain(marks, [])]],
       ['input', chain(marks, ['icmpv6 type { 133, 135, 136 } accept'])],
+      ['output', [...senders(hostNet.exempt, 'accept'), ...senders(hostNet.gates, 'goto host')]],
+      ['host', host(marks)],
     ]),
+    objects: [...hostNet.exempt, ...hostNet.gates].map((c) => c.object),
   };
+}
+
+/** By the socket's cgroup, which is asked for by its depth (nft_socket, since Linux 5.13). */
+const senders = (cgroups: readonly Cgroup[], verdict: string): string[] =>
+  cgroups.flatMap(({ path, nft }) =>
+    nft === undefined ? [] : [`socket cgroupv2 level ${path.split('/').length} "${nft}" ${verdict}`],
+  );
+
+/** Of containers in the host's network: marks are what `mangle` wrote, if it stands; a flow of theirs then has none. */
+function host(marks: Marks): string[] {
+  const nobody = `meta mark & ${hex(marks.identity)} == 0`;
+  return [
+    'ct state established ct direction reply accept',
+    'meta l4proto { icmp, ipv6-icmp } ct state related accept',
+    `meta mark & ${hex(marks.judged)} == ${hex(marks.judged)} accept`,
+    `ct state established ${nobody} ct mark & ${hex(marks.identity)} != 0 accept`,
+    `${nobody} drop`,
+    `meta mark & ${hex(marks.enforced)} == 0 accept`,
+    'drop',
+  ];
 }
 
 /** What the bridge table takes for neighbour discovery has no mark, and is never routed (RFC 4861 6.1, 7.1: hop limit 255). */

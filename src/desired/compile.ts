@@ -38,6 +38,7 @@ export function compile(input: DesiredInput): DesiredState {
       mangleTable(input, names, f),
     ]),
     bridge: compileBridge(input),
+    hostNet: input.hostNet,
   };
 }
 

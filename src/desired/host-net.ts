@@ -9,8 +9,9 @@ import type { Cgroup, DesiredInput, HostNet, Member, Shape } from './state.js';
 /**
  * Containers in the host's network. No port tells them from the host's own processes; the cgroup of their sockets does.
  * `mangle` OUTPUT, which runs before nat, writes down who sends and holds whom nobody knows; `nat` brings names to us;
- * `filter` judges by the same chains as for ports; `security` drops what filter did not judge. What the host itself
- * sends meets one cgroup match a gate and table, and only where it opens a connection.
+ * `filter` judges by the same chains as for ports; `security` drops what filter did not judge. They share its addresses,
+ * so that one can take the port of a flow that somebody else opened: a flow goes on unjudged only for whom its own mark
+ * names. What the host itself sends meets one cgroup match a gate and table, and none where it answers.
  */
 const RESOLVERS = { 4: '127.53.0.0/16', 6: 'fd64:7262:7264:53::/64' } as const;
 const BYTE = 256;
@@ -45,7 +46,7 @@ const dead = (names: Names, family: Family): Match => ({
 export function gate(hostNet: HostNet, chain: string): Rule[] {
   if (hostNet.gates.length === 0) return [];
   return [
-    rule([{ k: 'ct', states: ['ESTABLISHED'] }], { k: 'return' }),
+    rule([{ k: 'answer' }], { k: 'return' }),
     rule(
       [
         { k: 'proto', proto: 'icmp' },
@@ -68,22 +69,50 @@ export function hostMangle(input: DesiredInput, names: Names, family: Family): M
   const write = (c: Cgroup, value: number): Rule =>
     rule([inCgroup(c)], { k: 'setMark', value, mask: marks.all });
   return new Map([
-    [names.hostMark, gate(input.hostNet, names.hostWho)],
+    [names.hostMark, gate(input.hostNet, names.hostOwn)],
+    [names.hostOwn, hostOwn(input, names)],
     [
       names.hostWho,
       [
-        rule([], { k: 'setMark', value: 0, mask: (marks.all & ~marks.held) >>> 0 }),
         ...input.hostNet.builds.map((c) => write(c, markOf(marks, UNATTRIBUTED, input.unattributedMode))),
         ...input.members.flatMap((m) =>
           cgroupsOf(m).map((c) => write(c, markOf(marks, m.identity, m.policy.mode))),
         ),
         rule([nobody(input.shape)], { k: 'goto', chain: names.hostHold }),
-        rule([], { k: 'saveMark', mask: marks.identity }),
+        // who opens a connection, not who comes to it later
+        rule([{ k: 'confirmed', not: true }], { k: 'saveMark', mask: marks.identity }),
       ],
     ],
     [names.hostHold, hostHold(input.shape, names, family)],
   ]);
 }
+
+/** What stands goes on for whom it stands, without a mark; who sends on somebody else's flow is named, and judged. */
+function hostOwn(input: DesiredInput, names: Names): Rule[] {
+  const { marks } = input.shape;
+  const own = (c: Cgroup, identity: number): Rule =>
+    rule([{ k: 'connmark', value: identityMark(marks, identity), mask: marks.identity }, inCgroup(c)], {
+      k: 'return',
+    });
+  return [
+    rule([], { k: 'setMark', value: 0, mask: (marks.all & ~marks.held) >>> 0 }),
+    rule([{ k: 'ct', states: ['ESTABLISHED'], not: true }], { k: 'goto', chain: names.hostWho }),
+    ...input.members.flatMap((m) => cgroupsOf(m).map((c) => own(c, m.identity))),
+    ...input.hostNet.builds.map((c) => own(c, UNATTRIBUTED)),
+    rule([], { k: 'goto', chain: names.hostWho }),
+  ];
+}
+
+/** In `filter` and `security`: what stands and `mangle` named nobody for. Without `mangle`, not what the host opened. */
+const stands = (shape: Shape): Rule =>
+  rule(
+    [
+      { k: 'ct', states: ['ESTABLISHED'] },
+      nobody(shape),
+      { k: 'connmark', value: 0, mask: shape.marks.identity, not: true },
+    ],
+    { k: 'return' },
+  );
 
 /** As for ports: nobody listening, a full queue, a second visit all drop. */
 function hostHold(shape: Shape, names: Names, family: Family): Rule[] {
@@ -131,6 +160,7 @@ export function hostFilter(
     [
       names.hostOut,
       [
+        stands(shape),
         rule([nobody(shape)], { k: 'goto', chain: names.hostLost }),
         rule([], { k: 'jump', chain: names.threat }),
         ...closedAtHost(input.closed ?? [], names, family, [{ k: 'toHost' }]),
@@ -187,6 +217,7 @@ export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rul
       names.backstopHost,
       [
         rule([{ k: 'mark', value: marks.judged, mask: marks.judged }], { k: 'return' }),
+        stands(input.shape),
         rule([nobody(input.shape)], { k: 'drop' }),
         rule([], { k: 'jump', chain: names.threat }),
         rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),

@@ -31,6 +31,7 @@ export interface Names {
   readonly backstopInput: string;
   /** Of containers in the host's network, in the order of the tables: mangle, nat, filter, security. */
   readonly hostMark: string;
+  readonly hostOwn: string;
   readonly hostWho: string;
   readonly hostHold: string;
   readonly hostDns: string;
@@ -70,6 +71,7 @@ export function namesFor(prefix: string): Names {
     backstop: n('BACKSTOP'),
     backstopInput: n('BACKSTOP-IN'),
     hostMark: n('HN-MARK'),
+    hostOwn: n('HN-OWN'),
     hostWho: n('HN-WHO'),
     hostHold: n('HN-HOLD'),
     hostDns: n('HN-DNS'),

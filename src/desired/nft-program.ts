@@ -5,4 +5,6 @@ export interface NftProgram {
   /** Maps, sets, and chains without their rules. */
   readonly declarations: string;
   readonly rules: ReadonlyMap<string, readonly string[]>;
+  /** What the kernel holds for the text of the rules: another object of the same name makes another program. */
+  readonly objects?: readonly string[];
 }

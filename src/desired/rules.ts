@@ -9,7 +9,12 @@ export type Match =
   | { readonly k: 'proto'; readonly proto: 'tcp' | 'udp' | 'icmp' | number }
   | { readonly k: 'dports'; readonly ports: readonly PortRange[] }
   | { readonly k: 'set'; readonly set: string; readonly dir: string; readonly not?: boolean }
-  | { readonly k: 'ct'; readonly states: readonly CtState[] }
+  | { readonly k: 'ct'; readonly states: readonly CtState[]; readonly not?: boolean }
+  /** Of a connection that the other side opened, and that stands. */
+  | { readonly k: 'answer' }
+  /** The connection is in the table: an earlier packet made it. */
+  | { readonly k: 'confirmed'; readonly not?: boolean }
+  | { readonly k: 'connmark'; readonly value: number; readonly mask: number; readonly not?: boolean }
   | { readonly k: 'icmpType'; readonly type: IcmpType }
   | { readonly k: 'syn' }
   /** DNATed, and sent to one of these ports before that. */
@@ -108,7 +113,13 @@ function renderMatch(m: Match, family: Family): string {
     case 'set':
       return `-m set ${m.not ? '! ' : ''}--match-set ${m.set} ${m.dir}`;
     case 'ct':
-      return `-m conntrack --ctstate ${m.states.join(',')}`;
+      return `-m conntrack ${m.not ? '! ' : ''}--ctstate ${m.states.join(',')}`;
+    case 'answer':
+      return '-m conntrack --ctstate ESTABLISHED --ctdir REPLY';
+    case 'confirmed':
+      return `-m conntrack ${m.not ? '! ' : ''}--ctstatus CONFIRMED`;
+    case 'connmark':
+      return `-m connmark ${m.not ? '! ' : ''}--mark ${hex(m.value)}/${hex(m.mask)}`;
     case 'icmpType':
       return renderIcmp(m.type, family);
     case 'syn':

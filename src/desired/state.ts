@@ -82,6 +82,8 @@ export interface Cgroup {
   readonly path: string;
   /** The kernel's number for the object that stands there now. */
   readonly object: string;
+  /** As nft names it: from /sys/fs/cgroup. Undefined: nft, or the kernel, cannot ask for it. */
+  readonly nft?: string;
 }
 /** What tells senders in the host's network apart. */
 export interface HostNet {
@@ -180,4 +182,6 @@ export interface DesiredState {
   readonly sets: ReadonlyMap<string, SetDesired>;
   readonly tables: readonly TableDesired[];
   readonly bridge: BridgeDesired;
+  /** For the backstop that no iptables command reaches. */
+  readonly hostNet: HostNet;
 }

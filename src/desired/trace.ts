@@ -14,6 +14,8 @@ export interface TracePacket {
   /** The port before DNAT, when it was DNATed. */
   readonly sentTo?: number;
   readonly states: readonly CtState[];
+  /** Of its connection, when an earlier packet made that; what is traced goes the way in which it was opened. */
+  readonly connmark?: number;
   readonly syn?: boolean;
   /** For icmp; others count as an error type. */
   readonly echo?: boolean;
@@ -78,7 +80,13 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'set':
       return has(m.set, m.dir, p) !== (m.not ?? false);
     case 'ct':
-      return m.states.some((s) => p.states.includes(s));
+      return m.states.some((s) => p.states.includes(s)) !== (m.not ?? false);
+    case 'answer':
+      return false;
+    case 'confirmed':
+      return (p.connmark !== undefined) !== (m.not ?? false);
+    case 'connmark':
+      return (((p.connmark ?? 0) & m.mask) >>> 0 === m.value) !== (m.not ?? false);
     case 'icmpType':
       return p.proto === 'icmp' && m.type === 'echo-request' && p.echo === true;
     case 'sentTo':

@@ -57,6 +57,7 @@ export class KernelAdapter implements AsyncDisposable {
     this.#monitor = this.#follow(changed);
     this.addressTable.add('lo', `${this.#shape.dns.v4}/32`);
     this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
+    await this.cgroups.askNft(this.#run);
     await this.own.refresh();
     await this.links(new Set());
   }

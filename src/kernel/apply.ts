@@ -25,14 +25,15 @@ export interface Plan {
 export function planSteps(shape: Shape, desired: DesiredState, observed: Observed): Plan {
   const sets = diffSets(desired.sets, observed.sets);
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
-  const backstop = programScript(shape, backstopProgram(shape), observed.backstop);
-  const nft = `${backstop}${bridgeScript(shape, desired.bridge, observed.bridge)}`;
+  const backstop = programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop);
+  const bridge = bridgeScript(shape, desired.bridge, observed.bridge);
   const stages = [
     closing(shape, observed),
     ipsetStep(sets.tighten + sets.loosen),
     tables.flatMap((t) => t.plain),
     ...MORTAL.map((name) => tables.flatMap((t) => t.mortal.get(name) ?? [])),
-    nft ? [{ tool: 'nft' as const, script: nft }] : [],
+    nftStep(backstop),
+    nftStep(bridge),
     ipsetStep(sets.destroy),
   ];
   return { stages: stages.filter((s) => s.length > 0), refill: sets.refill };
@@ -44,6 +45,7 @@ function closing(shape: Shape, { bridge }: Observed): Step[] {
   return [{ tool: 'nft', script: closingScript() }];
 }
 
+const nftStep = (script: string): Step[] => (script ? [{ tool: 'nft', script }] : []);
 const ipsetStep = (script: string): Step[] => (script ? [{ tool: 'ipset', script }] : []);
 
 const FAMILIES = [4, 6] as const;
@@ -97,9 +99,14 @@ export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {
 }
 
 const isLiving = (line: string, hasCgroup: (path: string) => boolean): boolean => {
-  const path = CGROUP.exec(line)?.[1];
+  const path = CGROUP.exec(line)?.[1] ?? nftCgroup(line);
   return path === undefined || hasCgroup(path);
 };
+/** nft names it from another root, and says how deep it lies below that of the hierarchy. */
+function nftCgroup(line: string): string | undefined {
+  const [, level, path] = / socket cgroupv2 level (\d+) "([^"]+)" /.exec(line) ?? [];
+  return path?.split('/').slice(-Number(level)).join('/');
+}
 
 const TRIES = 5;
 /** Containers end at any time, those that crash at once over and over: their rules must not keep out those of others. */

@@ -1,9 +1,13 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Cgroup } from '../desired/state.js';
+import type { Exec } from './exec.js';
 
 /** What iptables' cgroup match takes as it is (xt_cgroup: 512 bytes with the final NUL), and iptables-restore without quotes. */
 const PATH = /^[\w.:@+\\/-]{1,511}$/;
+
+/** Where nft looks for the names of cgroups (nftables, src/socket.c and datatype cgroupsv2). */
+const NFT_ROOT = '/sys/fs/cgroup';
 
 /**
  * The unified cgroup hierarchy, also where it stands beside the older ones. Paths are from its root, without a slash before
@@ -12,6 +16,8 @@ const PATH = /^[\w.:@+\\/-]{1,511}$/;
 export class Cgroups {
   /** Undefined: there is no unified hierarchy, or we see only a part of it. */
   readonly #root: string | undefined;
+  /** nft and the kernel can ask for the cgroup of a socket. */
+  #isInNft = false;
 
   constructor(mountInfo = readFileSync('/proc/self/mountinfo', 'utf8')) {
     this.#root = unifiedRoot(mountInfo);
@@ -19,6 +25,21 @@ export class Cgroups {
 
   get isKnown(): boolean {
     return this.#root !== undefined;
+  }
+
+  /** Whether rules of nft may name cgroups: tried, and taken back by nft itself (`--check`). */
+  async askNft(run: Exec): Promise<boolean> {
+    const root = this.#nftName('');
+    const rule = `socket cgroupv2 level 0 "${root === '' ? '.' : root}" accept`;
+    const input = `table inet drawbridge_try {\n  chain output {\n    type filter hook output priority 200;\n    ${rule}\n  }\n}\n`;
+    this.#isInNft = root !== undefined && (await run('nft', ['--check', '-f', '-'], { input })).code === 0;
+    return this.#isInNft;
+  }
+
+  #nftName(path: string): string | undefined {
+    const name = join(this.#root ?? '', path);
+    if (name === NFT_ROOT) return '';
+    return name.startsWith(`${NFT_ROOT}/`) ? name.slice(NFT_ROOT.length + 1) : undefined;
   }
 
   /** Where a process is now; undefined: it ended, or lies outside of what we see. */
@@ -31,7 +52,9 @@ export class Cgroups {
   at(path: string): Cgroup | undefined {
     if (this.#root === undefined || !PATH.test(path)) return undefined;
     const stats = statSync(this.folder(path), { bigint: true, throwIfNoEntry: false });
-    return stats?.isDirectory() ? { path, object: String(stats.ino) } : undefined;
+    if (!stats?.isDirectory()) return undefined;
+    const nft = this.#isInNft ? this.#nftName(path) : undefined;
+    return { path, object: String(stats.ino), ...(nft === undefined ? {} : { nft }) };
   }
 
   /** Cgroups in it, and whether processes are in it themselves; undefined: there is none. */

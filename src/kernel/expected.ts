@@ -19,7 +19,7 @@ export function expectedAfter(shape: Shape, desired: DesiredState, before: Obser
       rules: programTags(shape, bridgeProgram(shape)),
       elements: desired.bridge,
     },
-    backstop: { exists: true, rules: programTags(shape, backstopProgram(shape)) },
+    backstop: { exists: true, rules: programTags(shape, backstopProgram(shape, desired.hostNet)) },
   };
 }
 

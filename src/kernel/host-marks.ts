@@ -15,7 +15,7 @@ export function hostSaid(mangle: SavedTable | undefined, names: Names): HostSaid
     if (path !== undefined) marks.set(path, Number(mark));
   }
   const gates = (mangle?.get(names.hostMark) ?? [])
-    .filter((r) => r.text.includes(`-g ${names.hostWho}`))
+    .filter((r) => r.text.includes(`-g ${names.hostOwn}`))
     .flatMap((r) => /--path "?([^" ]+)"?/.exec(r.text)?.[1] ?? []);
   return { hostMarks: marks, hostGates: gates.map((path) => ({ path })) };
 }

@@ -17,9 +17,9 @@ export function programTags(shape: Shape, program: NftProgram): string[] {
 export const ruleTag = (chain: string, comment: string): string => `${chain} ${comment}`;
 
 /** "LAYOUT-HASH": how marks are laid out, and the program itself. */
-function tagOf(shape: Shape, { declarations, rules }: NftProgram): string {
+function tagOf(shape: Shape, { declarations, rules, objects = [] }: NftProgram): string {
   const hash = createHash('sha256')
-    .update(`${declarations}\n${[...rules].flat(2).join('\n')}`)
+    .update([declarations, ...[...rules].flat(2), ...objects].join('\n'))
     .digest('hex')
     .slice(0, TAG_LENGTH);
   return `${layoutOf(shape)}-${hash}`;

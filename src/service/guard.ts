@@ -48,7 +48,7 @@ export async function layGuard(config: Config): Promise<GuardOutcome> {
       shape,
       exempt.map((l) => l.index),
     ),
-    hostNet: hostNet(config),
+    hostNet: await hostNet(config),
   };
   const indexes = new Map(links.map((l) => [l.name, l.index]));
   const outcome = await layBase(exec, shape, compile(base), (name) => indexes.get(name));
@@ -87,10 +87,12 @@ async function dockerBridges(config: Config): Promise<ReadonlySet<string> | unde
 }
 
 /** Containers in the host's network, where their parents are known from an earlier run. */
-function hostNet(config: Config): HostNet {
+async function hostNet(config: Config): Promise<HostNet> {
   const parents = readParents(config.state);
+  const cgroups = new Cgroups();
+  await cgroups.askNft(exec);
   const table = new HostSenderTable({
-    cgroups: new Cgroups(),
+    cgroups,
     parents,
     onParents: () => undefined,
     singles: () => false,

@@ -22,8 +22,9 @@ const idOf = (n: number): string => member(n, '').id;
 const pathOf = (n: number): string => `${PARENT}/${idOf(n)}`;
 
 let ns: Netns;
-beforeEach(() => {
+beforeEach(async () => {
   ns = makeNetns();
+  expect(await cgroups.askNft(ns.exec)).toBe(true);
   ns.run('ip', 'link', 'set', 'lo', 'up');
   cgroups.make(PARENT);
 });
@@ -115,6 +116,45 @@ describe('the kernel tells senders in the host network by their cgroups', () => 
     expect(await within(pathOf(2), ...ping, '127.0.0.1')).not.toBe(0); // nobody answers for it: no queue listens
     expect(await within(pathOf(3), ...ping, '127.0.0.1')).toBe(0);
     expect(await within(pathOf(3), ...ping, '::1')).toBe(0);
+  });
+
+  it('with all of iptables flushed the backstop holds who is behind a gate, and nobody else', async () => {
+    for (const n of [2, 3]) cgroups.make(pathOf(n));
+    const own = compile({
+      ...world(hosted(2, 'host/icmp')),
+      hostNet: { gates: [standing(PARENT)], exempt: [standing(pathOf(3))], builds: [] },
+    });
+    await planeOf().apply(own);
+    expect(await missing(own)).toEqual([]);
+    const pings = (n: number, at = '127.0.0.1'): Promise<number | null> => within(pathOf(n), ...ping, at);
+    expect([await pings(2), await pings(3)]).toEqual([0, 0]);
+    const tables = ['filter', 'nat', 'mangle', 'security'];
+    for (const tool of ['iptables', 'ip6tables']) for (const t of tables) ns.run(tool, '-t', t, '-F');
+    expect(await pings(2)).not.toBe(0);
+    expect(await pings(2, '::1')).not.toBe(0);
+    expect([await pings(3), await pings(3, '::1')]).toEqual([0, 0]);
+    expect(await within('', ...ping, '127.0.0.1')).toBe(0);
+    await planeOf().apply(own);
+    expect(await pings(2)).toBe(0);
+  });
+
+  it('a gate that is made anew is another; one that ended before its rules were laid keeps out no other', async () => {
+    for (const n of [2, 3]) cgroups.make(pathOf(n));
+    const gated = (...n: number[]): ReturnType<typeof compile> =>
+      compile({
+        ...world(...n.map((each) => hosted(each, 'host/icmp'))),
+        hostNet: { gates: n.map((each) => standing(pathOf(each))), exempt: [], builds: [] },
+      });
+    await planeOf().apply(gated(2, 3));
+    cgroups.remove(pathOf(2));
+    cgroups.make(pathOf(2));
+    const again = gated(2, 3);
+    expect(JSON.stringify(await missing(again))).toContain('drawbridge_backstop');
+    cgroups.remove(pathOf(2));
+    await planeOf().apply(again);
+    const listed = ns.run('nft', 'list', 'table', 'inet', 'drawbridge_backstop');
+    expect(listed.match(/socket cgroupv2/g)).toHaveLength(1);
+    expect(listed).toContain(pathOf(3));
   });
 
   it('teardown takes all of it', async () => {

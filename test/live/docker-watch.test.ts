@@ -9,6 +9,7 @@ import { DockerWatch } from '../../src/docker/watch.js';
 import type { ContainerFacts, DockerView } from '../../src/model/container.js';
 import type { Logger } from '../../src/ports.js';
 import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
 
 const warnings: string[] = [];
 const log: Logger = {
@@ -128,9 +129,9 @@ describe('speed', () => {
     const begun = Date.now() / 1000 - 1;
     const started = await Promise.all(Array.from({ length: 20 }, (_, i) => lab.start(spec(i))));
     await until(w, 'all complete', (v) => v.starting.size === 0 && v.containers.size === 20);
-    const ahead = started.map(
-      (c, i) => statSync(join(out, String(i))).birthtimeMs - (known.get(c.id) ?? Number.NaN),
-    );
+    const written = (i: number): string => join(out, String(i));
+    await waitFor('every first instruction', async () => started.every((_, i) => existsSync(written(i))));
+    const ahead = started.map((c, i) => statSync(written(i)).birthtimeMs - (known.get(c.id) ?? Number.NaN));
     const events = await lab.docker(
       'events',
       '--since',

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { shownHere } from '../attacks/report.js';
+import { PROGRAMS } from '../attacks/technique.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
@@ -26,6 +27,12 @@ const shown = shownHere({
   families: ['v4', 'v6'],
   stoppedBy:
     'the cgroup of the socket tells the container from the host; a rule on the parent of all holds new ones',
+});
+const reloaded = shownHere({
+  id: 'host-network-reload',
+  title: "in the host's network namespace, every table of iptables emptied at once",
+  families: ['v4', 'v6'],
+  stoppedBy: 'the backstop that no iptables command reaches asks for the cgroup of the socket, too',
 });
 let lab: Lab;
 let drawbridge: Drawbridge;
@@ -83,6 +90,7 @@ describe('control: without Drawbridge', () => {
     expect(out.packets).toBeGreaterThan(0);
     expect(out.asked).toBeGreaterThan(0);
     shown.control();
+    reloaded.control();
   });
 });
 
@@ -291,7 +299,7 @@ describe('what changes under containers in the host network', () => {
       const hooks = all.match(/^-A OUTPUT .*-j DB-(HN-MARK|HN-DNS|OUTPUT|BACKSTOP-OUT)$/gm) ?? [];
       return (
         hooks.length === 8 &&
-        (all.match(new RegExp(`--path "?${lab.cgroupParent}/${c.id}`, 'g')) ?? []).length === 2
+        (all.match(new RegExp(`-A DB-HN-WHO .*--path "?${lab.cgroupParent}/${c.id}`, 'g')) ?? []).length === 2
       );
     };
     for (const flush of [
@@ -311,6 +319,39 @@ describe('what changes under containers in the host network', () => {
     expect(await leaks([n])).toMatchObject({ packets: 0 });
     expect(await c.probe('http', `http://${permitted(n)}/`)).toMatchObject({ ok: true });
     await c.remove();
+  });
+
+  it('every table emptied at once, time and again: nothing leaves, and what stood goes on', async () => {
+    const n = 209;
+    const to = [forbidden(n), forbidden6(n)];
+    const c = await lab.start({
+      network: 'host',
+      labels: { 'drawbridge.allow': `${policy(n)}, 93.184.40.3:19` },
+      mounts: [PROGRAMS],
+      cmd: [
+        'node',
+        '/attacks/spray.mjs',
+        JSON.stringify({ to, port: 7000, text: 'x', everyMs: 1, forMs: 60_000 }),
+      ],
+    });
+    const held = stream(c, '93.184.40.3');
+    const streamed = (): Promise<number> => lab.sniffer.count({ direction: 'out', dst: '93.184.40.3' });
+    await waitFor('the stream to run', async () => (await streamed()) > 5, 15_000);
+    await lab.sniffer.clear();
+    const empty = ['filter', 'nat', 'mangle', 'security'].map((t) => `*${t}\n-F\nCOMMIT\n`).join('');
+    const stands = async (): Promise<boolean> => (await mangle()).includes(c.id);
+    for (let round = 0; round < 8; round++) {
+      const tools = ['iptables-restore', 'ip6tables-restore'];
+      await Promise.all(tools.map((tool) => lab.inHost([tool, '--noflush'], { input: empty, check: true })));
+      await waitFor(`repair ${round}`, stands, 10_000);
+    }
+    expect(await leaks([n])).toEqual({ packets: 0, asked: 0 });
+    const seen = await streamed();
+    await waitFor('the stream to go on', async () => (await streamed()) > seen + 5, 15_000);
+    expect(await c.probe('http', `http://${permitted(n)}/`)).toMatchObject({ ok: true });
+    await c.remove();
+    await held;
+    reloaded.held();
   });
 
   it('killed: who runs is held as before, who starts gets nothing; back again, flows and numbers are the same', async () => {

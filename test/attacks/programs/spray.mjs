@@ -1,18 +1,29 @@
 // One datagram with this text to each address, at once or again and again. Plain JavaScript: it runs inside containers, alone.
-// usage: spray.mjs JSON, with { to: [ADDRESS, …], port, text, from, everyMs, forMs }; prints { sent, refused }.
+// usage: spray.mjs JSON, with { to: [ADDRESS, …], port, text, from, fromPort, shared, everyMs, forMs }; prints { sent, refused }.
 import { createSocket } from 'node:dgram';
 import { isIPv6 } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-const { to, port, text, from, everyMs = 0, forMs = 0 } = JSON.parse(process.argv[2]);
+const {
+  to,
+  port,
+  text,
+  from,
+  fromPort = 0,
+  shared = false,
+  everyMs = 0,
+  forMs = 0,
+} = JSON.parse(process.argv[2]);
 const AT_ONCE = 50;
 let sent = 0;
 let refused = 0;
 
 async function socketOf(family) {
-  const socket = createSocket(family);
+  const socket = createSocket({ type: family, reuseAddr: shared });
   socket.on('error', () => undefined); // an ICMP error of an earlier datagram
-  await new Promise((done) => socket.bind(from === undefined ? {} : { address: from }, done));
+  await new Promise((done) =>
+    socket.bind({ port: fromPort, ...(from === undefined ? {} : { address: from }) }, done),
+  );
   return socket;
 }
 const four = to.some((a) => !isIPv6(a)) ? await socketOf('udp4') : undefined;

@@ -182,10 +182,52 @@ describe('who is known', () => {
     expect(to(identityMark(marks, 2) | marks.enforced, 54).verdict).toBe('return');
     expect(to(identityMark(marks, 3), 53).verdict).toBe('return');
   });
+});
 
-  it('what is established meets no cgroup', () => {
-    const { steps } = walk(here, 'mangle', names.hostMark, cgroupOf(2), { states: ['ESTABLISHED'] });
-    expect(steps.map((s) => s.text)).toEqual([expect.stringContaining('ESTABLISHED')]);
+describe('a flow that stands', () => {
+  const here = world(hosted(2, ''), hosted(3, '', 'off'));
+  const of = (identity: number): Partial<TracePacket> => ({
+    states: ['ESTABLISHED'],
+    connmark: identityMark(marks, identity),
+  });
+  const starts: [TableName, string][] = [
+    ['filter', names.output],
+    ['security', names.backstopOutput],
+  ];
+  const named = (more: Partial<TracePacket>): TraceResult =>
+    walk(here, 'mangle', names.hostMark, cgroupOf(2), more);
+
+  it('goes on for its own, without a mark, whatever it had set itself', () => {
+    expect(named({ ...of(2), mark: marks.all & ~marks.held })).toMatchObject({ verdict: 'return', mark: 0 });
+    for (const [table, start] of starts)
+      expect(walk(here, table, start, cgroupOf(2), of(2))).toMatchObject({ verdict: 'return', mark: 0 });
+  });
+
+  it.each([
+    ['the host', 0],
+    ['another container', 3],
+    ['a build', 1],
+  ])('of %s: who sends on it is named, and judged by its own policy', (_, identity) => {
+    const { mark } = named(of(identity));
+    expect(mark).toBe(identityMark(marks, 2) | marks.enforced);
+    const verdicts = starts.map(
+      ([table, start]) => walk(here, table, start, cgroupOf(2), { ...of(identity), mark }).verdict,
+    );
+    expect(verdicts).toEqual(['reject', 'drop']);
+    expect(named({ ...of(identity), cgroup: `${PARENT}/77` }).verdict).toBe('queue');
+  });
+
+  it('without mangle nobody goes on with what the host opened', () => {
+    for (const [table, start] of starts)
+      expect(walk(here, table, start, cgroupOf(2), of(0)).verdict).toBe('drop');
+  });
+
+  it('bears the number of who opened it, not of who came later', () => {
+    const saves = (more: Partial<TracePacket>): boolean =>
+      named(more).steps.some((s) => s.rule.then.k === 'saveMark');
+    expect(saves({})).toBe(true);
+    expect(saves({ connmark: 0 })).toBe(false);
+    expect(saves(of(0))).toBe(false);
   });
 });
 
