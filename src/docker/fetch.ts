@@ -121,11 +121,15 @@ export class Fetcher {
     const { engine, state, now, publish } = this.#parts;
     const ids = [...this.#toList];
     if (ids.length === 0) return;
+    // before it is asked: who wants one of them meanwhile wants a later answer than this
+    this.#toList.clear();
     await this.#request(async (begun, notes) => {
       const listed = needed(readContainers(await engine.containers(ids), notes), 'container list');
-      for (const id of ids) this.#toList.delete(id);
       await this.#knowImages(listed);
       publish(state.list(listed, new Set(ids), begun, now()), 'list');
+    }).catch((error: unknown) => {
+      for (const id of ids) this.#toList.add(id);
+      throw error;
     });
   }
 
