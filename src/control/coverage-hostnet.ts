@@ -30,6 +30,7 @@ export function hostNetworkFindings(
     ...(c.privileges ? powers(c.privileges) : []),
     ...(mode === 'enforce' && noResolver !== undefined ? [noNames(noResolver)] : []),
     ...(mode === 'observe' ? [UNSEEN_NAMES] : []),
+    ...(senders?.net.gates.some((g) => g.nft === undefined) ? [NO_BACKSTOP] : []),
     HELD,
   ];
 }
@@ -40,6 +41,14 @@ const HELD: Finding = {
   detail:
     'it uses the host network and is told from the host by its cgroup: whatever listens on the host, its own ports too, it reaches only by host: entries; abstract unix sockets of the host are open to it',
   remedy: 'give it a bridge network where it can do without the host’s',
+};
+
+const NO_BACKSTOP: Finding = {
+  code: 'host-network-backstop',
+  state: 'enforced',
+  detail:
+    'it uses the host network, and nft on this host cannot ask for the cgroup of a sender: whoever flushes every table of iptables at once leaves it open until the repair, within a second',
+  remedy: 'use Linux 5.13 or newer, with the cgroup hierarchy at /sys/fs/cgroup',
 };
 
 const notHeld = (why: string): Finding => ({

@@ -3,6 +3,7 @@ import { closedBase } from '../desired/base.js';
 import { compile } from '../desired/compile.js';
 import { hex } from '../desired/marks.js';
 import type { Shape } from '../desired/state.js';
+import { Cgroups } from './cgroups.js';
 import { Dataplane } from './dataplane.js';
 import { type Exec, must } from './exec.js';
 import { PacketLog } from './netlink/log.js';
@@ -40,6 +41,7 @@ export async function checkKernel(run: Exec, shape: Shape): Promise<DoctorCheck[
     checkQueue(shape),
     ...(await checkMarks(run, shape)),
     ...(await checkLegacy(run)),
+    ...(await checkCgroups(run)),
   ];
 }
 
@@ -114,6 +116,18 @@ async function checkEnforcement(run: Exec, shape: Shape): Promise<DoctorCheck> {
 function wrongText(a: Arrival): string {
   const said = (arrived: boolean): string => (arrived ? 'arrived' : 'did not arrive');
   return `${a.phase}, IPv${a.family}: the permitted packet ${said(a.permitted)}, the forbidden one ${said(a.forbidden)}`;
+}
+
+/** For the backstop of containers in the host's network; without a unified hierarchy coverage says more. */
+async function checkCgroups(run: Exec): Promise<DoctorCheck[]> {
+  const cgroups = new Cgroups();
+  if (!cgroups.isKnown) return [];
+  const ok = await cgroups.askNft(run);
+  const detail = ok
+    ? 'nft can ask for the cgroup of a sender'
+    : 'nft cannot ask for the cgroup of a sender: with every table of iptables flushed at once, containers in the host’s network are open until the repair';
+  const remedy = 'use Linux 5.13 or newer, with the cgroup hierarchy at /sys/fs/cgroup';
+  return [{ name: 'cgroups', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) }];
 }
 
 /** Binding tells; a service that runs has them already, which is as good. */

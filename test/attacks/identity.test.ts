@@ -36,7 +36,7 @@ const said = (a: Attempt, allow: string): Record<string, string> =>
 const spraying = (a: Attempt, more: object = {}): string[] => [
   'node',
   '/attacks/spray.mjs',
-  JSON.stringify({ to: [a.target], port: PORT, text: a.tag, everyMs: 200, forMs: 1500, ...more }),
+  JSON.stringify({ to: [a.target], port: PORT, text: a.tag, everyMs: 200, forMs: 3000, ...more }),
 ];
 /** Sends to the target as the first and only command of a container of its own. */
 const once = (a: Attempt, spec: RunSpec): Promise<unknown> =>

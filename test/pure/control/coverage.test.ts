@@ -280,6 +280,12 @@ describe('networks', () => {
     );
     for (const why of ['shared', 'unseen'] as const)
       expect(codes(input(c, at({ late: new Map([[c.id, why]]) })))).toContain('host-network-start:partial');
+    const gated = (gate: object) =>
+      codes(
+        input(c, at({ net: { gates: [{ path: 'docker', object: '1', ...gate }], exempt: [], builds: [] } })),
+      );
+    expect(gated({})).toContain('host-network-backstop:enforced');
+    expect(gated({ nft: 'docker' })).toEqual(['host-network:enforced']);
     const open = coverageOf(input(c, at({ open: new Map([[c.id, 'its cgroup cannot be found']]) })));
     expect(open).toMatchObject({
       state: 'unenforced',
