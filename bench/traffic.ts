@@ -1,12 +1,13 @@
 /**
  * Bulk TCP through the policy, and new connections a second beside 1 and 300 containers: an enforced container against
- * bare Docker, each in a lab of its own. `npx tsx bench/traffic.ts [--rounds 5 --containers 300]`, as root, alone on the machine.
+ * bare Docker, each in a lab of its own. The same of a container in the host's network, and of the host's own processes. `npx tsx bench/traffic.ts [--rounds 5 --containers 300]`, as root, alone on the machine.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { Container } from '../test/lab/container.js';
 import { Lab } from '../test/lab/lab.js';
+import type { Result } from '../test/lab/process.js';
 import { inParallel } from '../test/live/support.js';
 import { compare, report, type Side } from './harness.js';
 
@@ -51,6 +52,8 @@ const ACCEPTOR = `require('net').createServer((s) => { s.on('error', () => {}); 
 interface Place {
   readonly lab: Lab;
   readonly client: Container;
+  /** In the host's network. */
+  readonly hosted: Container;
   readonly servers: readonly ChildProcess[];
 }
 
@@ -67,26 +70,38 @@ async function makePlace(enforced: boolean): Promise<Place> {
   ];
   const labels = enforced ? { 'drawbridge.allow': `${SERVER}:${PORT}, ${SERVER}:${ACCEPT_PORT}` } : {};
   const client = await lab.start({ name: 'client', labels, mounts: iperfMounts() });
-  return { lab, client, servers };
+  const hosted = await lab.start({ name: 'hosted', network: 'host', labels, mounts: iperfMounts() });
+  return { lab, client, hosted, servers };
 }
 
-async function bulk({ client }: Place): Promise<number> {
-  const { stdout } = await client.exec([IPERF, '-c', SERVER, '-p', String(PORT), '-t', values.seconds, '-J']);
+/** Runs a command where the traffic is to come from. */
+type From = (p: Place, argv: readonly string[]) => Promise<Result>;
+const fromClient: From = ({ client }, argv) => client.exec(argv);
+const fromHosted: From = ({ hosted }, argv) => hosted.exec(argv);
+const fromHost: From = ({ lab }, argv) => lab.inHost(argv);
+
+async function bulk(p: Place, from: From): Promise<number> {
+  const { stdout } = await from(p, [IPERF, '-c', SERVER, '-p', String(PORT), '-t', values.seconds, '-J']);
   const result = JSON.parse(stdout) as { end: { sum_received?: { bits_per_second: number } } };
   if (!result.end.sum_received) throw new Error(`iperf3: ${stdout}`);
   return result.end.sum_received.bits_per_second / 1e9;
 }
 
-async function connections({ client }: Place): Promise<number> {
-  const { code, stdout, stderr } = await client.exec(['node', '-e', CONNECTOR]);
+async function connections(p: Place, from: From): Promise<number> {
+  const { code, stdout, stderr } = await from(p, ['node', '-e', CONNECTOR]);
   if (code !== 0) throw new Error(`a connection was not made: ${stderr}`);
   return Number(stdout.trim());
 }
 
-const sides = (bare: Place, ours: Place, measure: (p: Place) => Promise<number>): [Side, Side] => [
-  { name: 'bare Docker', measure: () => measure(bare) },
-  { name: 'Drawbridge, enforced', measure: () => measure(ours) },
-];
+type Measure = (p: Place, from: From) => Promise<number>;
+async function row(title: string, unit: string, measure: Measure, from: From): Promise<void> {
+  const [bare, ours] = places as [Place, Place];
+  const sides: [Side, Side] = [
+    { name: 'bare Docker', measure: () => measure(bare, from) },
+    { name: 'Drawbridge, enforced', measure: () => measure(ours, from) },
+  ];
+  console.log(report(title, await compare(unit, ...sides, rounds)));
+}
 
 /** Docker's default bridge has 253 addresses: the crowd stands on two networks beside it. */
 const CROWDED = ['crowd-0', 'crowd-1'];
@@ -104,26 +119,20 @@ async function crowd(
 
 const places: Place[] = [];
 try {
-  const [bare, ours] = [await makePlace(false), await makePlace(true)];
-  places.push(bare, ours);
-  console.log(report('bulk TCP, one stream', await compare('Gbit/s', ...sides(bare, ours, bulk), rounds)));
-  console.log(
-    report(
-      'new connections beside 1 container',
-      await compare('/s', ...sides(bare, ours, connections), rounds),
-    ),
-  );
-  const others = Number(values.containers) - 1;
+  for (const enforced of [false, true]) places.push(await makePlace(enforced));
+  await row('bulk TCP, one stream', 'Gbit/s', bulk, fromClient);
+  await row('the same from the host’s network', 'Gbit/s', bulk, fromHosted);
+  await row('the same from the host itself', 'Gbit/s', bulk, fromHost);
+  await row('new connections beside 1 container', '/s', connections, fromClient);
+  await row('the same from the host’s network', '/s', connections, fromHosted);
+  await row('the same from the host itself', '/s', connections, fromHost);
+  const others = Number(values.containers) - 2;
+  const [bare, ours] = places as [Place, Place];
   await crowd(bare, others, () => ({}));
   await crowd(ours, others, (n) => ({
     'drawbridge.allow': `10.${n >> 8}.${n & 255}.0/24:443, a${n}.example.com, *.b${n}.example.org`,
   }));
-  console.log(
-    report(
-      `new connections beside ${values.containers} containers`,
-      await compare('/s', ...sides(bare, ours, connections), rounds),
-    ),
-  );
+  await row(`new connections beside ${values.containers} containers`, '/s', connections, fromClient);
 } finally {
   for (const { lab, servers } of places) {
     for (const s of servers) s.kill('SIGKILL');

@@ -15,6 +15,8 @@ export interface PortMap {
   readonly bindings: ReadonlyMap<number, Binding>;
   /** veths on managed bridges that belong to nobody yet. */
   readonly unbound: readonly HostLink[];
+  /** Our ids of the namespaces behind bound ports. */
+  readonly namespaces: ReadonlySet<number>;
   /** veths that stand on no managed bridge. */
   readonly exempt: readonly number[];
   /** Managed bridges by interface name. */
@@ -57,7 +59,8 @@ export function bindPorts(
     unbound.push(...ports.filter((p) => !bindings.has(p.index)));
   }
   const exempt = veths.filter((v) => isExempt(v, masters, unproven)).map((v) => v.index);
-  return { bindings, unbound, exempt, bridges };
+  const namespaces = new Set(veths.flatMap((v) => (bindings.has(v.index) ? (v.netnsId ?? []) : [])));
+  return { bindings, unbound, namespaces, exempt, bridges };
 }
 
 /** A veth without a master may be Docker's, about to be attached: only one that stands on another bridge is exempt. */

@@ -1,5 +1,5 @@
 import type { DockerView } from '../model/container.js';
-import type { Logger } from '../ports.js';
+import type { HostLink, Logger } from '../ports.js';
 import type { InForce } from './enforcer.js';
 
 export interface ClassifyOptions {
@@ -7,14 +7,17 @@ export interface ClassifyOptions {
   readonly refresh: () => Promise<DockerView>;
   readonly inForce: (ms: number) => Promise<void>;
   readonly state: () => InForce | undefined;
+  /** Ports whose packets wait now. */
+  readonly waiting: () => ReadonlySet<number>;
   readonly setUnattributed: (port: number) => void;
   readonly log: Logger;
 }
 const PASS_MS = 2_000;
 
 /**
- * Finds out who stands behind ports whose packets are held. A port is nobody's only when a list begun after the packet
- * knows no container for it and no start is in progress.
+ * Finds out who stands behind ports whose packets are held. A port is nobody's only when a list begun after a packet of
+ * its own knows no container for it (Docker makes a port before it says whose it is), when no container starts or joins
+ * a network, and when it has not been a container's before, nor leads to the namespace of one.
  */
 export class Classifier {
   readonly #o: ClassifyOptions;
@@ -49,13 +52,13 @@ export class Classifier {
   }
 
   async #once(): Promise<void> {
-    const seen = new Set(this.#o.state()?.veths);
+    const waiting = this.#o.waiting();
     const view = await this.#o.refresh();
     await this.#o.inForce(PASS_MS);
     const state = this.#o.state();
     if (!state || view.starting.size > 0 || state.view.starting.size > 0) return;
     const strangers = state.ports.unbound.filter(
-      (p) => seen.has(p.index) && !this.#isAwaited(state, p.master),
+      (p) => waiting.has(p.index) && !isContainers(p, state) && !this.#isAwaited(state, p.master),
     );
     if (strangers.length === 0) return;
     for (const p of strangers) this.#o.setUnattributed(p.index);
@@ -80,3 +83,6 @@ export class Classifier {
     );
   }
 }
+
+const isContainers = (port: HostLink, { containers, ports }: InForce): boolean =>
+  containers.has(port.index) || (port.netnsId !== undefined && ports.namespaces.has(port.netnsId));

@@ -60,6 +60,8 @@ export interface InForce {
   readonly members: ReadonlyMap<string, Member>;
   readonly veths: readonly number[];
   readonly unattributed: ReadonlySet<number>;
+  /** Ports that are, or have been, a container's: they are never proven to be nobody's. */
+  readonly containers: ReadonlySet<number>;
   readonly judge: Judge;
   readonly repaired: boolean;
 }
@@ -72,6 +74,7 @@ export class Enforcer<F extends FlowFacts> {
   readonly #identities: Identities;
   #bindings: ReadonlyMap<number, Binding> = new Map();
   #unattributed = new Set<number>();
+  #containers: ReadonlySet<number> = new Set();
   #state: InForce | undefined;
   readonly #revocation: Revocation<F>;
   /** Members to be looked at as if their policy were another. */
@@ -158,6 +161,9 @@ export class Enforcer<F extends FlowFacts> {
       this.#o.foreign.unproven(view, links),
     );
     const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
+    this.#containers = new Set(
+      veths.filter((v) => ports.bindings.has(v) || this.#bindings.has(v) || this.#containers.has(v)),
+    );
     this.#unattributed = new Set(
       [...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)),
     );
@@ -207,7 +213,7 @@ export class Enforcer<F extends FlowFacts> {
     });
   }
 
-  #settle(found: Omit<InForce, 'members' | 'judge' | 'unattributed'>): InForce {
+  #settle(found: Omit<InForce, 'members' | 'judge' | 'unattributed' | 'containers'>): InForce {
     const { shape, kernel } = this.#o;
     const judge = new Judge(
       shape,
@@ -217,7 +223,8 @@ export class Enforcer<F extends FlowFacts> {
     );
     const everyone = [...found.input.members, unattributedMember(found.input)];
     const members = new Map(everyone.map((m) => [m.id, m]));
-    this.#state = { ...found, members, unattributed: new Set(this.#unattributed), judge };
+    const [unattributed, containers] = [new Set(this.#unattributed), this.#containers];
+    this.#state = { ...found, members, unattributed, containers, judge };
     return this.#state;
   }
 

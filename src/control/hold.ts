@@ -69,8 +69,11 @@ export class Hold {
       if (this.#decide(packet, since)) this.#waiting.delete(packet.id);
   }
 
-  get waiting(): number {
-    return this.#waiting.size;
+  /** Ports whose packets wait. */
+  ports(): ReadonlySet<number> {
+    const state = this.#o.state();
+    const held = [...this.#waiting.values()].filter(({ packet }) => !packet.isLocal);
+    return new Set(held.flatMap(({ packet }) => (state && this.#portOf(packet, state)) ?? []));
   }
 
   close(): void {

@@ -54,7 +54,8 @@ export function takeMember(
 
 /**
  * Endpoints on local networks are told by the network's inspect alone: the list is written after the event and may
- * still show what a disconnect has just ended. The others (overlay …) only the list shows, and so removes.
+ * still show what a disconnect has just ended. What it shows beyond that is asked of the network. The others (overlay …)
+ * only the list shows, and so removes.
  */
 export function takeListedEndpoints(
   t: Tracked,
@@ -68,8 +69,8 @@ export function takeListedEndpoints(
   for (const e of endpoints) {
     const network = networks.get(e.networkId);
     if (!network) wants.push({ kind: 'network', id: e.networkId });
-    else if (!isLocal(network) && fresh(t, e.networkId, begun))
-      changed = setEndpoint(t, e, network) || changed;
+    else if (isLocal(network)) changed = isUnheardOf(t, network.id, wants) || changed;
+    else if (fresh(t, e.networkId, begun)) changed = setEndpoint(t, e, network) || changed;
   }
   for (const id of [...t.endpoints.keys()]) {
     const network = networks.get(id);
@@ -77,4 +78,12 @@ export function takeListedEndpoints(
     if (listOnly && !listed.has(id) && fresh(t, id, begun)) changed = t.endpoints.delete(id) || changed;
   }
   return changed;
+}
+
+/** The list shows it on a local network that has not told of it: an event of an earlier life may have taken it away. */
+function isUnheardOf(t: Tracked, networkId: string, wants: Want[]): boolean {
+  if (t.endpoints.has(networkId) || t.pending.has(networkId)) return false;
+  t.pending.add(networkId);
+  wants.push({ kind: 'network', id: networkId });
+  return true;
 }

@@ -85,11 +85,18 @@ export class DockerState {
       this.#tracked(member);
       wants.push({ kind: 'list', id: member });
     }
+    let isDoubted = false;
     for (const t of this.containers.values()) {
-      if (!fresh(t, id, begun)) continue;
-      changed = takeMember(t, inspected.network, inspected.members.get(t.id), now) || changed;
+      const member = inspected.members.get(t.id);
+      if (fresh(t, id, begun)) changed = takeMember(t, inspected.network, member, now) || changed;
+      else if (member) {
+        // an event came meanwhile: whether it is a member only a later answer can say, and until then nobody knows
+        t.pending.add(id);
+        isDoubted = true;
+      }
     }
-    return { changed, wants };
+    if (isDoubted) wants.push({ kind: 'network', id });
+    return { changed: changed || isDoubted, wants };
   }
 
   /** Names of a network's services; true: they are others than before. */
@@ -167,11 +174,11 @@ export class DockerState {
     const wants: Want[] = [{ kind: 'network', id: network }];
     if (isPerhapsOverlay(this.networks.get(network))) wants.push({ kind: 'network', id: GATEWAY });
     if (!t.fixed) wants.push({ kind: 'list', id: t.id });
+    t.pending.add(network);
     if (isUp(t.state)) {
       wants.push({ kind: 'inspect', id: t.id });
-      return { changed: false, wants };
+      return { changed: true, wants };
     }
-    t.pending.add(network);
     t.startingSince ??= now;
     t.state = 'starting';
     return { changed: true, wants };
@@ -183,9 +190,13 @@ export class DockerState {
     const changed = t.endpoints.delete(network);
     const failed = t.state === 'starting' && t.endpoints.size === 0 && t.pending.size === 0;
     if (failed) t.state = 'created';
+    // it may be late, of an earlier stay: the network itself says how it is now
+    const isNews = !t.pending.has(network);
+    t.pending.add(network);
+    const ask: Want = { kind: 'network', id: network };
     return {
-      changed: settle(t, now) || changed || failed,
-      wants: failed ? [{ kind: 'list', id: t.id }] : [],
+      changed: settle(t, now) || changed || failed || isNews,
+      wants: failed ? [ask, { kind: 'list', id: t.id }] : [ask],
     };
   }
 

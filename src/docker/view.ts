@@ -58,6 +58,12 @@ function factsOf(
   };
 }
 
+/**
+ * After an event, until list and network have spoken, nobody knows where it stands: one that runs and joins a network has
+ * its port before the event, and an event that is late may speak of an earlier life.
+ */
+const isOpen = (t: Tracked): boolean => !t.listed || t.pending.size > 0;
+
 /** A container that no list has told of yet is only in `starting`: its labels are unknown, which is not "none". */
 export function viewOf(
   state: DockerState,
@@ -69,7 +75,7 @@ export function viewOf(
   for (const t of state.containers.values()) {
     const facts = factsOf(t, state.containers, imageLabels);
     if (facts) containers.set(t.id, facts);
-    if (t.startingSince !== undefined) starting.add(t.id);
+    if (t.startingSince !== undefined || isOpen(t)) starting.add(t.id);
   }
   return { containers, networks: new Map(state.networks), starting, ...meta };
 }

@@ -13,6 +13,8 @@ export interface Applied {
   readonly repaired: boolean;
 }
 
+const NOTHING = JSON.stringify([]);
+
 /** The kernel as one value: applies a desired state by the difference to what is known to stand there. */
 export class Dataplane {
   readonly #run: Exec;
@@ -21,7 +23,8 @@ export class Dataplane {
   readonly #hasCgroup: (path: string) => boolean;
   /** Undefined: unknown, so that it must be read first. */
   #observed: Observed | undefined;
-  #last: DesiredState | undefined;
+  /** What was last applied, and the steps that could not be taken of it: rules of cgroups that had ended. */
+  #last: { readonly desired: DesiredState; readonly left: string } | undefined;
   /** Somebody had changed it, and no apply has held since. */
   #tampered = false;
   /** Sets that were made, and whose making nobody has been told of: the apply failed behind it. */
@@ -61,17 +64,22 @@ export class Dataplane {
     this.#observed = undefined;
     for (const set of plan.refill) this.#made.add(set);
     const whole = await applyPlan(this.#run, plan, { beforeBinding, hasCgroup: this.#hasCgroup });
-    this.#observed = whole ? expectedAfter(this.#shape, desired, observed) : undefined;
+    const stands = whole ? expectedAfter(this.#shape, desired, observed) : await this.read();
+    this.#observed = stands;
     const changed = plan.stages.length > 0;
     const repaired = this.#tampered;
     this.#tampered = false;
-    this.#last = whole ? desired : undefined;
+    this.#last = { desired, left: whole ? NOTHING : this.#stepsTo(desired, stands) };
     const refill = [...this.#made].filter((set) => desired.sets.has(set));
     this.#made.clear();
     return { changed, refill, repaired };
   }
 
   #isTampered(observed: Observed): boolean {
-    return this.#last !== undefined && planSteps(this.#shape, this.#last, observed).stages.length > 0;
+    return this.#last !== undefined && this.#stepsTo(this.#last.desired, observed) !== this.#last.left;
+  }
+
+  #stepsTo(desired: DesiredState, observed: Observed): string {
+    return JSON.stringify(planSteps(this.#shape, desired, observed).stages);
   }
 }

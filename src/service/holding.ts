@@ -34,6 +34,7 @@ export class Holding implements Disposable {
       refresh: () => docker.refresh(),
       inForce: (ms) => reconciler.inForce(ms),
       state,
+      waiting: () => this.#hold.ports(),
       setUnattributed: options.setUnattributed,
       log,
     });

@@ -8,12 +8,19 @@ import { type Attempt, attackSuite, PERMITTED, program, seen } from './technique
 
 const ACCOMPLICE = { v4: '93.184.3.1', v6: '2600:9000:3::1' } as const;
 const EXPECTED = 'that a helper expects a connection permits nothing: only ICMP errors are related';
-const PORTS = { control: 2501, held: 2502 } as const;
+/** Each attempt has its own: what another expects is not taken for it. */
+const ports = new Map<string, number>();
+const portOf = (a: Attempt): number => {
+  const port = ports.get(a.tag) ?? 2501 + ports.size;
+  ports.set(a.tag, port);
+  return port;
+};
 const called = new Map<string, boolean>();
 
 /** Conntrack's expectations at the host that name the port. */
 const expects = async (a: Attempt, port: number): Promise<boolean> => {
-  const { stdout } = await a.lab.inHost(['conntrack', '-L', 'expect']);
+  const family = a.family === 'v4' ? 'ipv4' : 'ipv6';
+  const { stdout } = await a.lab.inHost(['conntrack', '-L', 'expect', '-f', family], { check: true });
   return stdout.includes(`dport=${port} `);
 };
 const passive = (a: Attempt, port: number): string =>
@@ -61,7 +68,7 @@ attackSuite(
       stoppedBy: EXPECTED,
       families: ['v4', 'v6'],
       attack: async (a) => {
-        const port = PORTS[a.side];
+        const port = portOf(a);
         const talk = program(
           a,
           'helper.mjs',
@@ -76,7 +83,7 @@ attackSuite(
         await waitFor('the expectation', () => expects(a, port));
         await talk;
       },
-      reached: (a) => seen(a, { dst: ACCOMPLICE[a.family], dport: PORTS[a.side] }),
+      reached: (a) => seen(a, { dst: ACCOMPLICE[a.family], dport: portOf(a) }),
     },
     {
       id: 'helper-irc',
@@ -84,7 +91,7 @@ attackSuite(
       stoppedBy: EXPECTED,
       families: ['v4'],
       attack: async (a) => {
-        const port = PORTS[a.side];
+        const port = portOf(a);
         const own = asInteger((await where(a)).ip4);
         const offer = `PRIVMSG you :\u0001DCC SEND secret ${own} ${port}\u0001\r\n`;
         const talk = program(

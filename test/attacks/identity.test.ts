@@ -49,7 +49,20 @@ const alone = (
   reached: (a) => seen(a),
 });
 /** What is told to the neighbour of a network that it joins counts as well. */
-const out = async (a: Attempt): Promise<boolean> => (await seen(a)) || heard(a, neighbour);
+const out = async (a: Attempt): Promise<boolean> => {
+  const [sent, told] = [await seen(a), await heard(a, neighbour)];
+  if (a.side === 'held' && told) {
+    const lines = await a.lab.docker('logs', '-t', neighbour.id);
+    console.error(
+      lines
+        .split('\n')
+        .filter((l) => l.includes(a.tag))
+        .slice(0, 10)
+        .join('\n'),
+    );
+  }
+  return sent || told;
+};
 
 async function joining(a: Attempt): Promise<void> {
   const { ip4, ip6 } = await neighbour.addresses();

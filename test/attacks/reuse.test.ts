@@ -2,9 +2,11 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Random } from '../fuzz/random.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { DockerProxy } from './docker-proxy.js';
 import { shownHere } from './report.js';
+import { PROGRAMS } from './technique.js';
 
 const SEED = Number(process.env.SEED ?? 1);
 /** Many where races are tried at length. */
@@ -19,11 +21,21 @@ const shown = shownHere({
     'a port that nobody has classified is held until a container list begun after its packet has spoken',
 });
 
+const joined = shownHere({
+  id: 'join-late-events',
+  title:
+    'sending all the time while it joins and leaves networks, with Docker’s events late, shuffled and lost',
+  families: ['v4', 'v6'],
+  stoppedBy:
+    'a port is nobody’s only if it was never a container’s, does not lead to the namespace of one, and nothing contradicts the list',
+});
+
 let lab: Lab;
 let proxy: DockerProxy;
 beforeAll(async () => {
   lab = await Lab.up();
   await lab.docker('network', 'create', '--ipv6', ...SUBNETS, 'heir');
+  await lab.docker('network', 'create', '--ipv6', 'aside');
   proxy = await new DockerProxy(lab.socketPath, join(lab.dir, 'late.sock'), new Random(SEED)).start();
 });
 afterAll(async () => {
@@ -55,15 +67,63 @@ async function next(n: number, allow: string): Promise<Outcome> {
 }
 const policyOf = (n: number): string => `${four(n)}:80, [${six(n)}]:80`;
 
+let drawbridge: Drawbridge | undefined;
+async function begin(): Promise<void> {
+  drawbridge ??= lab.drawbridge({
+    config: { docker: { socket: proxy.socketPath }, log: { level: 'debug' } },
+  });
+  await drawbridge.ready();
+}
+const isSome = (n: number): boolean => n > 0;
+/** Each sends to addresses of its own; how many packets the internet saw. */
+async function joining(numbers: readonly number[]): Promise<{ v4: number; v6: number }> {
+  await lab.sniffer.clear();
+  await Promise.all(numbers.map(joinsAndLeaves));
+  const count = (of: (n: number) => string): Promise<number> =>
+    lab.sniffer.count({ direction: 'out', dst: numbers.map(of), dport: SPRAYED });
+  const found = { v4: await count(four), v6: await count(six) };
+  if (drawbridge && found.v4 + found.v6 > 0) await tell(numbers, drawbridge);
+  return found;
+}
+/** What a failure is to be understood by. */
+async function tell(numbers: readonly number[], by: Drawbridge): Promise<void> {
+  const packets = await lab.sniffer.packets({
+    direction: 'out',
+    dst: [...numbers.map(four), ...numbers.map(six)],
+  });
+  const shown = [...packets.slice(0, 5), ...packets.slice(-5)];
+  const times = shown.map((p) => `${new Date(p.time).toISOString()} ${p.src} > ${p.dst}`);
+  console.error(`${packets.length} packets\n${times.join('\n')}\n${by.logs().slice(-20_000)}`);
+}
+const SPRAYED = 7000;
+const JOINS = 4;
+async function joinsAndLeaves(n: number): Promise<void> {
+  const spray = { to: [four(n), six(n)], port: SPRAYED, text: 'x', everyMs: 1, forMs: 120_000 };
+  const c = await lab.start({
+    network: 'aside',
+    labels: { 'drawbridge.allow': policyOf(n) },
+    mounts: [PROGRAMS],
+    cmd: ['node', '/attacks/spray.mjs', JSON.stringify(spray)],
+  });
+  for (let i = 0; i < JOINS; i++) {
+    await lab.docker('network', 'connect', 'heir', c.id);
+    await lab.docker('network', 'disconnect', 'aside', c.id);
+    await lab.docker('network', 'connect', 'aside', c.id);
+    await lab.docker('network', 'disconnect', 'heir', c.id);
+  }
+  await c.remove();
+}
+
 it('control: without Drawbridge the next one reaches what the one before it may', async () => {
   await next(0, policyOf(0));
   expect(await next(0, policyOf(200))).toMatchObject({ v4: true, v6: true });
   shown.control();
+  expect(await joining([250])).toMatchObject({ v4: expect.toSatisfy(isSome), v6: expect.toSatisfy(isSome) });
+  joined.control();
 });
 
 it(`${ROUNDS} in a row, seed ${SEED}: each has its own policy and never the last one's`, async () => {
-  const drawbridge = lab.drawbridge({ config: { docker: { socket: proxy.socketPath } } });
-  await drawbridge.ready();
+  await begin();
   for (let n = 1; n <= ROUNDS; n++) {
     expect({ n, ...(await next(n, policyOf(n))) }).toMatchObject({ n, v4: true, v6: true });
     const heir = await next(n, policyOf(200 + (n % 50)));
@@ -73,4 +133,11 @@ it(`${ROUNDS} in a row, seed ${SEED}: each has its own policy and never the last
   expect(proxy.seen.lost).toBeGreaterThan(ROUNDS);
   expect(proxy.seen.late).toBeGreaterThan(ROUNDS);
   shown.held();
+});
+
+it('one that joins and leaves networks all the time never gets out', async () => {
+  await begin();
+  for (let round = 0; round < ROUNDS / 4; round++)
+    expect(await joining([0, 1, 2].map((n) => 100 + 3 * round + n))).toEqual({ v4: 0, v6: 0 });
+  joined.held();
 });

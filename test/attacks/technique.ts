@@ -104,6 +104,15 @@ const reachesPermitted = async (c: Container): Promise<boolean> => {
   return true;
 };
 
+/** What a failure is to be understood by: what got out, and what Drawbridge did meanwhile. */
+async function tell(a: Attempt): Promise<void> {
+  const packets = await a.lab.sniffer.packets({ direction: 'out', dst: a.target });
+  const shown = packets.slice(0, 10).map((p) => `${new Date(p.time).toISOString()} ${JSON.stringify(p)}`);
+  console.error(
+    `${a.tag}: ${packets.length} packets to ${a.target} from ${a.attacker.id}\n${shown.join('\n')}\n${a.drawbridge?.logs().slice(-8000)}`,
+  );
+}
+
 /** Declares the tests of one family. `name` is for people. */
 export function attackSuite(name: string, options: SuiteOptions, techniques: readonly Technique[]): void {
   const before = options.control === 'before';
@@ -144,6 +153,7 @@ export function attackSuite(name: string, options: SuiteOptions, techniques: rea
     await t.attack(a);
     const out = await t.reached(a);
     report(t, family, side, out);
+    if (out && side === 'held' && t.notStopped === undefined) await tell(a);
     return out;
   };
   const declare = (t: Technique, what: string, run: (family: Family) => Promise<void>): void => {

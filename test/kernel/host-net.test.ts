@@ -96,6 +96,11 @@ describe('the kernel tells senders in the host network by their cgroups', () => 
       expect(ns.run(tool)).toContain(pathOf(3));
       expect(ns.run(tool)).not.toContain(pathOf(2));
     }
+    plane.invalidate();
+    expect(await plane.apply(desired)).toMatchObject({ repaired: false });
+    plane.invalidate();
+    ns.run('iptables', '-t', 'security', '-F', 'DB-BACKSTOP-HN');
+    expect(await plane.apply(desired)).toMatchObject({ repaired: true });
     const now = compile(world(hosted(3, 'host')));
     expect(await plane.apply(now)).toMatchObject({ changed: true, repaired: false });
     expect(await missing(now)).toEqual([]);

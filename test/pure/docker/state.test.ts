@@ -89,9 +89,17 @@ describe('a start', () => {
     s.list(list(listItem({ State: 'created' })), 'all', s.seq, 1);
     s.event(attach('connect'), 2);
     s.network(F, front(), s.seq, 3);
-    expect(s.event(attach('disconnect'), 4).wants).toEqual([{ kind: 'list', id: A }]);
+    const asked = [
+      { kind: 'network', id: F },
+      { kind: 'list', id: A },
+    ];
+    expect(s.event(attach('disconnect'), 4).wants).toEqual(asked);
     expect(view(s).containers.get(A)).toMatchObject({ state: 'created', endpoints: [] });
+    expect([...view(s).starting]).toEqual([A]); // until the network has said so, too
+    s.network(F, front({ Containers: {} }), s.seq, 5);
+    s.list(list(listItem({ State: 'created' })), 'all', s.seq, 6);
     expect(view(s).starting.size).toBe(0);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'created', endpoints: [] });
   });
 
   it('does not last for ever', () => {
@@ -161,6 +169,45 @@ describe('an end', () => {
 });
 
 describe('in between', () => {
+  it('one that runs and joins a network counts as starting until that network has spoken', () => {
+    const s = running();
+    s.event({ kind: 'attach', action: 'disconnect', network: F, id: A }, 10);
+    const before = s.seq; // an inspect that was begun before the event
+    expect(s.event(attach('connect'), 11).wants).toContainEqual({ kind: 'network', id: F });
+    expect([...view(s).starting]).toEqual([A]);
+    const { wants } = s.network(F, front(), before, 12);
+    expect([...view(s).starting]).toEqual([A]);
+    expect(view(s).containers.get(A)?.endpoints).toEqual([]);
+    expect(wants).toEqual([{ kind: 'network', id: F }]);
+    s.network(F, front(), s.seq, 13);
+    expect(view(s).starting.size).toBe(0);
+    expect(view(s).containers.get(A)?.endpoints).toHaveLength(1);
+  });
+
+  it('a late event makes an answer doubtful that says the contrary: it is asked for again, and nobody is done until then', () => {
+    const s = running();
+    const begun = s.seq;
+    s.event(attach('disconnect'), 10); // of an earlier time
+    expect(view(s).containers.get(A)?.endpoints).toEqual([]);
+    expect(s.network(F, front(), begun, 11).wants).toEqual([{ kind: 'network', id: F }]);
+    expect([...view(s).starting]).toEqual([A]);
+    s.network(F, front(), s.seq, 12);
+    expect(view(s).starting.size).toBe(0);
+    expect(view(s).containers.get(A)?.endpoints).toHaveLength(1);
+  });
+
+  it('a late end is undone by what list and network say, and nobody is done until then', () => {
+    const s = running();
+    expect(s.event(life('die'), 10).wants).toEqual([{ kind: 'list', id: A }]);
+    expect([...view(s).starting]).toEqual([A]);
+    const { wants } = s.list(list(listItem()), new Set([A]), s.seq, 11);
+    expect(wants).toContainEqual({ kind: 'network', id: F });
+    expect([...view(s).starting]).toEqual([A]);
+    s.network(F, front(), s.seq, 12);
+    expect(view(s).starting.size).toBe(0);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'running', endpoints: [{ networkId: F }] });
+  });
+
   it('an inspect of one network says nothing of another', () => {
     const s = new DockerState();
     const E = ID('e');

@@ -1,0 +1,81 @@
+import { expect, it } from 'vitest';
+import { Classifier } from '../../../src/control/classify.js';
+import type { InForce } from '../../../src/control/enforcer.js';
+import type { DockerView } from '../../../src/model/container.js';
+
+const quiet = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
+const BRIDGE = { link: { index: 1 }, network: { id: 'n' } };
+const veth = (index: number, netnsId: number) => ({ index, name: `veth${index}`, master: 1, netnsId });
+const viewOf = (starting: readonly string[] = []): DockerView =>
+  ({ containers: new Map(), starting: new Set(starting) }) as unknown as DockerView;
+
+interface World {
+  readonly waiting?: readonly number[];
+  readonly starting?: readonly string[];
+  /** Ports that have been a container's. */
+  readonly were?: readonly number[];
+  /** Namespaces behind bound ports. */
+  readonly namespaces?: readonly number[];
+  /** What happens while the list is under way. */
+  readonly meanwhile?: () => void;
+}
+/** Ports 7 and 8 stand on a managed bridge and belong to nobody that is known. */
+async function judged(w: World): Promise<number[]> {
+  const state = {
+    view: viewOf(w.starting),
+    ports: {
+      unbound: [veth(7, 70), veth(8, 80)],
+      bindings: new Map(),
+      bridges: new Map([['br', BRIDGE]]),
+      namespaces: new Set(w.namespaces),
+    },
+    containers: new Set(w.were),
+  } as unknown as InForce;
+  const strangers: number[] = [];
+  let passes = 0;
+  const classifier = new Classifier({
+    refresh: async () => {
+      w.meanwhile?.();
+      return viewOf(w.starting);
+    },
+    inForce: async () => void passes++,
+    state: () => state,
+    waiting: () => new Set(w.waiting ?? [7]),
+    setUnattributed: (port) => strangers.push(port),
+    log: quiet,
+  });
+  classifier.request();
+  await expect.poll(() => passes).toBeGreaterThan(0);
+  await new Promise(setImmediate);
+  return strangers;
+}
+
+it('a port whose own packet waited before the list was begun, and that nobody is known for, is nobody’s', async () => {
+  expect(await judged({})).toEqual([7]);
+  expect(await judged({ waiting: [7, 8] })).toEqual([7, 8]);
+});
+
+it('Docker makes a port before it says whose it is: without a packet of its own nothing is said of it', async () => {
+  expect(await judged({ waiting: [] })).toEqual([]);
+  expect(await judged({ waiting: [9] })).toEqual([]);
+});
+
+it('nobody is nobody while a container starts or joins', async () => {
+  expect(await judged({ starting: ['c'] })).toEqual([]);
+});
+
+it('a port that has been a container’s never is, nor one that leads to the namespace of one', async () => {
+  expect(await judged({ were: [7] })).toEqual([]);
+  expect(await judged({ namespaces: [70] })).toEqual([]);
+  expect(await judged({ namespaces: [71], were: [8] })).toEqual([7]);
+});
+
+it('packets that come while the list is under way count for the next one', async () => {
+  const waiting: number[] = [7];
+  expect(await judged({ waiting, meanwhile: () => waiting.push(8) })).toEqual([7]);
+});
