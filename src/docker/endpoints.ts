@@ -42,14 +42,14 @@ export function takeMember(
   endpoint: Endpoint | undefined,
   now: number,
 ): boolean {
-  t.pending.delete(network.id);
+  const wasPending = t.pending.delete(network.id);
   const had = t.endpoints.has(network.id);
   const changed = endpoint ? setEndpoint(t, endpoint, network) : t.endpoints.delete(network.id);
   if (endpoint && !had && !isUp(t.state)) {
     t.startingSince ??= now;
     t.state = 'starting';
   }
-  return settle(t, now) || changed;
+  return settle(t, now) || changed || wasPending;
 }
 
 /**

@@ -55,7 +55,7 @@ export class DockerState {
       if (isUp(t.state))
         changed = takeListedEndpoints(t, item.endpoints, this.networks, begun, wants) || changed;
       if (isUp(t.state) && !t.inspected) wants.push({ kind: 'inspect', id: t.id });
-      settle(t, now);
+      changed = settle(t, now) || changed;
     }
     for (const id of scope === 'all' ? [...this.containers.keys()] : scope) {
       if (!seen.has(id)) changed = this.#absent(id, begun) || changed;
@@ -220,7 +220,7 @@ export class DockerState {
     let changed = this.networks.delete(id);
     for (const t of this.containers.values()) {
       if (!fresh(t, id, begun)) continue;
-      t.pending.delete(id);
+      changed = t.pending.delete(id) || changed;
       changed = t.endpoints.delete(id) || changed;
     }
     return changed;

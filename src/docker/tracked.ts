@@ -78,7 +78,7 @@ function stateFrom(t: Tracked, listed: Listed, now: number): ContainerFacts['sta
 }
 
 export function takeListed(t: Tracked, listed: Listed, begun: number, now: number): boolean {
-  const shown = () => JSON.stringify([t.fixed, t.name, t.state, t.published, t.privileges?.pid]);
+  const shown = () => JSON.stringify([t.fixed, t.name, t.state, t.published, t.privileges?.pid, t.listed]);
   const before = shown();
   const { image, imageId, labels, networkMode } = listed;
   t.fixed = { image, imageId, labels, networkMode };

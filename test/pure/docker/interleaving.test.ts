@@ -114,10 +114,16 @@ class Client {
   readonly requests: (() => Answer)[] = [];
   readonly answers: Answer[] = [];
   readonly #engine: SimEngine;
+  #told: string;
   constructor(engine: SimEngine) {
     this.#engine = engine;
+    this.#told = JSON.stringify(shown(this.state));
   }
   take(outcome: Outcome): void {
+    // nobody is told of a view that is said not to have changed
+    const now = JSON.stringify(shown(this.state));
+    if (!outcome.changed) expect(now).toBe(this.#told);
+    this.#told = now;
     const begun = this.state.seq;
     for (const want of outcome.wants) {
       this.requests.push(() =>
