@@ -79,6 +79,15 @@ async function flowsFrom<F extends FlowFacts>(
   return found.filter((f) => addresses.has(f.orig.src));
 }
 
+/** Flows that others have opened to one of these addresses itself: what was DNATed to it is not among them. */
+async function flowsTo<F extends FlowFacts>(
+  table: FlowTable<F>,
+  addresses: ReadonlySet<string>,
+): Promise<F[]> {
+  const all = await Promise.all(([4, 6] as const).map((family) => table.flows(family, {})));
+  return all.flat().filter((f) => addresses.has(f.orig.dst));
+}
+
 interface Cut<F> {
   /** Flows that may go on. */
   readonly keep: (flow: F) => boolean;
@@ -96,6 +105,15 @@ export function cutFlows<F extends FlowFacts>(
   how: Cut<F>,
 ): Promise<readonly F[]> {
   return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsFrom(table, addresses), how);
+}
+
+/** The same for flows that others have opened to these addresses. */
+export function cutFlowsTo<F extends FlowFacts>(
+  table: FlowTable<F>,
+  addresses: ReadonlySet<string>,
+  how: Cut<F>,
+): Promise<readonly F[]> {
+  return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsTo(table, addresses), how);
 }
 
 /** The same for flows that bear one of these marks: those of containers in the host's network. */

@@ -85,6 +85,11 @@ export class Judge {
     return this.permits(this.sentBy(member, opening(flow)));
   }
 
+  /** Whether the packet that would open this flow now, from outside to a container, would pass. */
+  admits(flow: FlowFacts): boolean {
+    return this.judge({ ...opening(flow), mark: 0 }).verdict === 'return';
+  }
+
   #isAtOurs(member: Member, flow: FlowFacts): boolean {
     const { dns } = this.#shape;
     if (member.host) return flow.reply.src === hostResolver(member.identity, flow.family);

@@ -4,7 +4,7 @@ import type { Logger } from '../ports.js';
 import { sortUnmarked } from './adopt.js';
 import { barFlows } from './bar.js';
 import type { Binding } from './bindings.js';
-import { cutFlows, cutMarked, type FlowFacts } from './cut.js';
+import { cutFlows, cutFlowsTo, cutMarked, type FlowFacts } from './cut.js';
 import type { InForce } from './enforcer.js';
 import type { KernelPort } from './kernel-port.js';
 
@@ -73,6 +73,7 @@ export class Revocation<F extends FlowFacts> {
     const all = this.#owed || this.#late;
     const changed = members.filter((m) => all || again.has(m.id) || (this.isNew(m) && !isFresh(m)));
     await this.#cut(state, changed);
+    if (all) await this.#cutInbound(state, members);
     await this.#adopt(
       state,
       members.filter((m) => state.hosts.late.has(m.id)),
@@ -84,7 +85,10 @@ export class Revocation<F extends FlowFacts> {
   }
 
   async #cut(state: InForce, members: readonly Member[]): Promise<void> {
-    const ended = [...(await this.#cutPorts(state, members)), ...(await this.#cutHosts(state, members))];
+    this.#tell([...(await this.#cutPorts(state, members)), ...(await this.#cutHosts(state, members))]);
+  }
+
+  #tell(ended: readonly Ended<F>[]): void {
     if (ended.length === 0) return;
     const containers = [...new Set(ended.map((e) => e.owner))];
     this.#o.log.info({ containers, flows: ended.length }, 'flows ended: no entry permits them now');
@@ -128,6 +132,22 @@ export class Revocation<F extends FlowFacts> {
     };
     const cut = await cutFlows(this.#o.kernel.flows, new Set(owners.keys()), { keep, bar: this.#bar });
     return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
+  }
+
+  /**
+   * While no rule stood, an answer that found no flow has opened one: by it both sides would go on. By the address it
+   * is for; what containers and the host have opened is judged by who opened it.
+   */
+  async #cutInbound(state: InForce, members: readonly Member[]): Promise<void> {
+    const { kernel } = this.#o;
+    const owners = new Map(
+      members.flatMap((m) => m.ports.flatMap(addressesOf).map((a) => [a, m.id] as const)),
+    );
+    const hosts = kernel.hostAddresses();
+    const keep = (f: F): boolean => owners.has(f.orig.src) || hosts.has(f.orig.src) || state.judge.admits(f);
+    const how = { keep, bar: async () => undefined };
+    const cut = await cutFlowsTo(kernel.flows, new Set(owners.keys()), how);
+    this.#tell(cut.map((flow) => ({ flow, owner: owners.get(flow.orig.dst) ?? '' })));
   }
 
   /** Senders in the host's network share its addresses: by the mark that their first packet gave the connection. */

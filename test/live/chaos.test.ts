@@ -334,7 +334,22 @@ describe('under a permanent attack', () => {
       for (let n = 0; n < 8; n++) await isAttacking(arena);
       return (await reached(arena, cursor)).leaked;
     };
-    await waitFor('nothing more', async () => (await whileAttacked()).length === 0);
+    let last: readonly string[] = [];
+    const isOver = async (): Promise<boolean> => {
+      last = await whileAttacked();
+      return last.length === 0;
+    };
+    await waitFor('nothing more', isOver).catch(async (e: Error) => {
+      const flows = await lab.inHost([
+        'grep',
+        '-E',
+        'src=(172.30.0.12|fd00:0*db:0*30:)',
+        '/proc/net/nf_conntrack',
+      ]);
+      throw new Error(
+        `${e.message}: ${last.length} of ${last.slice(0, 20).join('\n')}\n${flows.stdout.slice(0, 8000)}`,
+      );
+    });
     console.log(
       `nft flush ruleset: ${(await reached(arena, after)).leaked.length} packets out, repaired in ${ms} ms`,
     );

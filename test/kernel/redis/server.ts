@@ -121,6 +121,7 @@ export class RedisServer {
   async [Symbol.asyncDispose](): Promise<void> {
     this.signal('SIGCONT');
     await this.kill();
-    rmSync(this.dir, { recursive: true, force: true });
+    // a save that its child had begun may still write for a moment
+    rmSync(this.dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   }
 }

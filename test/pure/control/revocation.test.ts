@@ -30,6 +30,7 @@ function revoker() {
       mark: () => true,
     },
     addCut: async () => undefined,
+    hostAddresses: () => new Set(['10.0.0.1']),
     sockets: async () => [],
   } as unknown as KernelPort;
   const revocation = new Revocation({
@@ -45,7 +46,7 @@ function revoker() {
     members: new Map([[m.id, m]]),
     input: input(m),
     hosts: { late: new Set() },
-    judge: { keeps: () => false },
+    judge: { keeps: () => false, admits: (f: FlowFacts) => f.orig.dport === 80 },
   } as unknown as InForce;
   const known = new Map([[7, {}]]) as unknown as Parameters<typeof revocation.run>[1];
   return {
@@ -109,4 +110,27 @@ it('a look that fails is owed until one holds', async () => {
   breaks(false);
   await run();
   expect(table.size).toBe(0);
+});
+
+it('an answer that opened a flow while no rule stood: it ends; what the host opens, or what may come in, stays', async () => {
+  const { table, revocation, run } = revoker();
+  const inbound = (src: string, dport: number): FlowFacts => ({
+    family: 4,
+    proto: 17,
+    mark: 0,
+    orig: { src, dst: SOURCE, sport: 5000, dport },
+    reply: { src: SOURCE, dst: src, sport: dport, dport: 5000 },
+  });
+  const [answer, host, published] = [
+    inbound('192.0.2.1', 40_000),
+    inbound('10.0.0.1', 40_000),
+    inbound('192.0.2.1', 80),
+  ];
+  await run();
+  for (const f of [answer, host, published]) table.add(f);
+  await run();
+  expect(table.size).toBe(3); // nothing was tampered with
+  revocation.distrust();
+  await run();
+  expect([...table]).toEqual([host, published]);
 });
