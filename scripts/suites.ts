@@ -13,6 +13,7 @@ const FUZZ_SECONDS = 60;
 /** First packets, or what happens within a beat, are what these look at: another lab beside them would be judged, too. */
 const ALONE = [
   'live/races',
+  'live/chaos',
   'live/chaos-controller',
   'live/chaos-docker',
   'live/docker-watch',
