@@ -1,7 +1,8 @@
 /**
  * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (pure, fuzz, kernel, live, attacks). Suites that
  * mind the time run by themselves, the others two at a time: most of theirs is waiting; the fuzzers take what is idle
- * meanwhile. What a suite prints is shown when it ends. Leaves REPORT-DIR/totals: "passed failed skipped". Needs root for all but pure and fuzz.
+ * meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end. Leaves REPORT-DIR/totals:
+ * "passed failed skipped". Needs root for all but pure and fuzz.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -34,10 +35,13 @@ interface Totals {
   failed: number;
   skipped: number;
 }
+/** Of each failure so many lines are told again at the end, where a log that was cut still has them. */
+const TOLD_LINES = 40;
 
 const [reports = '', ...parts] = process.argv.slice(2);
 const running = new Set<ChildProcess>();
 const totals: Totals = { passed: 0, failed: 0, skipped: 0 };
+const failures: string[] = [];
 
 function vitest(name: string, project: string, file?: string): Suite {
   const report = join(reports, `${name.replaceAll('/', '-')}.json`);
@@ -129,27 +133,63 @@ interface Report {
   readonly numFailedTests: number;
   readonly numPendingTests: number;
   readonly numTodoTests: number;
+  readonly testResults: readonly {
+    readonly message?: string;
+    readonly assertionResults: readonly {
+      readonly fullName: string;
+      readonly status: string;
+      readonly failureMessages?: readonly string[] | null;
+    }[];
+  }[];
 }
 
+const readReport = (suite: Suite): Report | undefined =>
+  suite.report !== undefined && existsSync(suite.report)
+    ? (JSON.parse(readFileSync(suite.report, 'utf8')) as Report)
+    : undefined;
+
 /** What failed outside of any test (an import, a hook, the time limit) counts as one. */
-function countsOf(suite: Suite, code: number): Totals {
+function countsOf(suite: Suite, report: Report | undefined, code: number): Totals {
   if (suite.report === undefined)
     return code === 0 ? { passed: 1, failed: 0, skipped: 0 } : { passed: 0, failed: 1, skipped: 0 };
-  const counts = { passed: 0, failed: 0, skipped: 0 };
-  if (existsSync(suite.report)) {
-    const r = JSON.parse(readFileSync(suite.report, 'utf8')) as Report;
-    counts.passed = r.numPassedTests;
-    counts.failed = r.numFailedTests;
-    counts.skipped = r.numPendingTests + r.numTodoTests;
-  }
+  const counts = {
+    passed: report?.numPassedTests ?? 0,
+    failed: report?.numFailedTests ?? 0,
+    skipped: (report?.numPendingTests ?? 0) + (report?.numTodoTests ?? 0),
+  };
   if (code !== 0 && counts.failed === 0) counts.failed = 1;
   return counts;
+}
+
+/** The runner's own frames say nothing about a failure. */
+const short = (text: string): string[] =>
+  text
+    .split('\n')
+    .filter((line) => !line.includes('/node_modules/'))
+    .slice(0, TOLD_LINES);
+
+/** What the report says of each failed test; without any, the end of what the suite printed. */
+function tellFailures(suite: Suite, report: Report | undefined, output: string): string[] {
+  const told: string[] = [];
+  const tell = (what: string, lines: readonly string[]): void => {
+    told.push([`-- ${suite.name}: ${what}`, ...lines].join('\n'));
+  };
+  for (const { message, assertionResults } of report?.testResults ?? []) {
+    const failed = assertionResults.filter(({ status }) => status === 'failed');
+    for (const { fullName, failureMessages } of failed)
+      tell(fullName, short((failureMessages ?? []).join('\n')));
+    if (failed.length === 0 && message) tell('outside of a test', short(message));
+  }
+  if (told.length === 0) tell('its last lines', output.trimEnd().split('\n').slice(-TOLD_LINES));
+  return told;
 }
 
 async function runSuite(suite: Suite): Promise<void> {
   const began = performance.now();
   const { code, output, late } = await run(suite.argv);
-  const { passed, failed, skipped } = countsOf(suite, code);
+  const report = readReport(suite);
+  const { passed, failed, skipped } = countsOf(suite, report, code);
+  if (failed > 0) failures.push(...tellFailures(suite, report, output));
   totals.passed += passed;
   totals.failed += failed;
   totals.skipped += skipped;
@@ -179,4 +219,5 @@ const together = suites.filter(({ alone }) => !alone);
 const idle = together.filter(({ name }) => name === 'fuzz');
 const others = together.filter(({ name }) => name !== 'fuzz');
 await Promise.all([lane(others), lane(others), lane(idle)]);
+if (failures.length > 0) process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
 writeFileSync(join(reports, 'totals'), `${totals.passed} ${totals.failed} ${totals.skipped}\n`);
