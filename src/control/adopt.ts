@@ -22,7 +22,7 @@ export function sortUnmarked<F extends FlowFacts>(
 }
 
 /** A UDP socket without a peer may have sent anywhere. */
-function isFrom(f: FlowFacts, s: SocketEnds): boolean {
+export function isFrom(f: FlowFacts, s: SocketEnds): boolean {
   if (f.proto !== s.proto || f.orig.sport !== s.port) return false;
   if (s.address !== undefined && s.address !== f.orig.src) return false;
   return s.peer === undefined || (s.peer.address === f.orig.dst && s.peer.port === f.orig.dport);

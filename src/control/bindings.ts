@@ -135,3 +135,6 @@ function bindingOf(
     ...(endpoint.ip6 ? { ip6: endpoint.ip6 } : {}),
   };
 }
+
+export const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string }): string[] =>
+  [p.ip4, p.ip6].filter((a) => a !== undefined);

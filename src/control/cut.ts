@@ -6,6 +6,8 @@ export interface FlowFacts {
   readonly proto: number;
   /** The connection's mark. */
   readonly mark: number;
+  /** Of TCP: its handshake is under way; its middle was seen first. */
+  readonly tcp?: { readonly handshake: boolean; readonly pickedUp: boolean };
   readonly orig: {
     readonly src: string;
     readonly dst: string;
@@ -59,35 +61,39 @@ export function opening(flow: FlowFacts): Omit<TracePacket, 'mark'> {
   };
 }
 
+/** The same as if who answers had opened it. */
+export const turned = <F extends FlowFacts>(flow: F): F => ({ ...flow, orig: flow.reply, reply: flow.orig });
+
+const TCP = 6;
+/** Where an answer makes a flow, who answers seems to have opened it; a handshake shows who did. */
+export const mayBeTurned = (flow: FlowFacts): boolean => flow.proto !== TCP || flow.tcp?.pickedUp === true;
+
 export const isDns = (flow: FlowFacts): boolean => flow.orig.dport === DNS_PORT;
 
-/** Above this many addresses one dump of everything is cheaper than a filtered one each (v6 cannot be filtered at all). */
+/** Above this many addresses one dump of everything is cheaper than a filtered one each. */
 const FEW = 3;
 
-/** Flows opened from any of these addresses. */
-async function flowsFrom<F extends FlowFacts>(
+/** Flows that were opened from, or are answered by, one of these addresses. */
+async function flowsOf<F extends FlowFacts>(
   table: FlowTable<F>,
+  way: 'orig' | 'reply',
   addresses: ReadonlySet<string>,
 ): Promise<F[]> {
   const found: F[] = [];
   for (const family of [4, 6] as const) {
     const own = [...addresses].filter((a) => a.includes(':') === (family === 6));
     if (own.length === 0) continue;
-    const filters = own.length <= FEW && family === 4 ? own.map((src) => ({ orig: { src } })) : [{}];
+    const filters = own.length <= FEW ? own.map((src) => ({ [way]: { src } })) : [{}];
     for (const filter of filters) found.push(...(await table.flows(family, filter)));
   }
-  return found.filter((f) => addresses.has(f.orig.src));
+  return found.filter((f) => addresses.has(f[way].src));
 }
 
-/** Flows that others have opened to one of these addresses itself: what was DNATed to it is not among them. */
-async function flowsTo<F extends FlowFacts>(
-  table: FlowTable<F>,
-  addresses: ReadonlySet<string>,
-): Promise<F[]> {
-  const all = await Promise.all(([4, 6] as const).map((family) => table.flows(family, {})));
-  return all.flat().filter((f) => addresses.has(f.orig.dst));
+/** A flow that ended, and whose it was. */
+export interface Ended<F> {
+  readonly flow: F;
+  readonly owner: string;
 }
-
 interface Cut<F> {
   /** Flows that may go on. */
   readonly keep: (flow: F) => boolean;
@@ -104,16 +110,20 @@ export function cutFlows<F extends FlowFacts>(
   addresses: ReadonlySet<string>,
   how: Cut<F>,
 ): Promise<readonly F[]> {
-  return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsFrom(table, addresses), how);
+  return addresses.size === 0
+    ? Promise.resolve([])
+    : cut(table, () => flowsOf(table, 'orig', addresses), how);
 }
 
-/** The same for flows that others have opened to these addresses. */
+/** The same for flows that others have opened to these addresses: what was DNATed to them, too. */
 export function cutFlowsTo<F extends FlowFacts>(
   table: FlowTable<F>,
   addresses: ReadonlySet<string>,
   how: Cut<F>,
 ): Promise<readonly F[]> {
-  return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsTo(table, addresses), how);
+  return addresses.size === 0
+    ? Promise.resolve([])
+    : cut(table, () => flowsOf(table, 'reply', addresses), how);
 }
 
 /** The same for flows that bear one of these marks: those of containers in the host's network. */

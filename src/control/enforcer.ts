@@ -5,24 +5,23 @@ import { unattributedMember } from '../desired/unattributed.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Logger } from '../ports.js';
-import { type Binding, bindPorts, type PortMap } from './bindings.js';
-import { cutFlows, type FlowFacts } from './cut.js';
-import type { ForeignPorts } from './foreign-ports.js';
+import type { PortMap } from './bindings.js';
+import type { FlowFacts } from './cut.js';
 import type { HostSenders, HostSenderTable } from './host-senders.js';
 import { Identities } from './identities.js';
 import { Judge } from './judge.js';
-import type { KernelPort, LearnedPort } from './kernel-port.js';
+import type { LearnedPort } from './kernel-port.js';
 import { refillSets, syncLearned } from './learned-sets.js';
 import type { EastWest } from './neighbours.js';
+import { PortBook, type PortBookOptions } from './port-book.js';
 import type { Pass } from './reconciler.js';
 import { Revocation } from './revocation.js';
 import { takeOver } from './takeover.js';
 import type { Threats } from './threats.js';
 import { desiredInput } from './world.js';
 
-export interface EnforcerOptions<F extends FlowFacts> {
+export interface EnforcerOptions<F extends FlowFacts> extends PortBookOptions<F> {
   readonly shape: Shape;
-  readonly kernel: KernelPort<F>;
   readonly view: () => DockerView;
   readonly policyOf: (c: ContainerFacts) => Policy;
   readonly limitsOf: (c: ContainerFacts, policy: Policy) => MemberLimits | undefined;
@@ -30,9 +29,7 @@ export interface EnforcerOptions<F extends FlowFacts> {
   readonly hosts: Pick<HostSenderTable, 'look' | 'standing'>;
   /** Before the rules that lead to it: what a member needs to stand (its resolver). */
   readonly beforeRules: (input: DesiredInput) => Promise<void>;
-  readonly isManaged: (n: NetworkFacts) => boolean;
   readonly isLan: (n: NetworkFacts) => boolean;
-  readonly foreign: ForeignPorts;
   /** Closed to every container. */
   readonly closed: () => readonly Place[];
   readonly unattributed: () => { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
@@ -72,9 +69,7 @@ const LINGER_MS = 2_000;
 export class Enforcer<F extends FlowFacts> {
   readonly #o: EnforcerOptions<F>;
   readonly #identities: Identities;
-  #bindings: ReadonlyMap<number, Binding> = new Map();
-  #unattributed = new Set<number>();
-  #containers: ReadonlySet<number> = new Set();
+  readonly #ports: PortBook<F>;
   #state: InForce | undefined;
   readonly #revocation: Revocation<F>;
   /** Members to be looked at as if their policy were another. */
@@ -85,6 +80,7 @@ export class Enforcer<F extends FlowFacts> {
   constructor(options: EnforcerOptions<F>) {
     this.#o = options;
     this.#identities = new Identities(options.shape.marks.maxIdentity);
+    this.#ports = new PortBook(options);
     this.#revocation = new Revocation(options);
   }
 
@@ -94,7 +90,7 @@ export class Enforcer<F extends FlowFacts> {
 
   /** This port is proven to belong to no container. */
   setUnattributed(port: number): void {
-    this.#unattributed.add(port);
+    this.#ports.setUnattributed(port);
   }
 
   async pass(pass: Pass): Promise<void> {
@@ -104,23 +100,24 @@ export class Enforcer<F extends FlowFacts> {
     const again = this.#again;
     const view = this.#o.view();
     if (!this.#state && !(await this.#takeOver(view))) return;
-    const { ports, veths } = await this.#ports(view);
+    const { ports, veths } = await this.#ports.look(view);
     const hosts = this.#o.hosts.look(view);
     const input = this.#input(view, ports, hosts);
     const desired = compile(input);
     await this.#o.beforeRules(input);
-    const applied = await kernel.apply(desired, () => this.#purge(ports));
+    const applied = await kernel.apply(desired, () => this.#ports.purge(ports));
     if (applied.repaired) this.#revocation.distrust();
     const repaired = this.#revocation.owed;
     this.#o.hosts.standing(hosts.net.gates);
-    const known = this.#state && this.#bindings;
-    this.#bindings = ports.bindings;
+    const known = this.#state && this.#ports.bindings;
+    const newlyHeld = this.#ports.newlyHeld(input.members);
+    this.#ports.settle(ports, desired.bridge.strict);
     const settled = this.#settle({ view, ports, veths, input, hosts, desired, repaired });
     this.#o.onStanding(settled);
     const state = await this.#learn(settled, applied.refill, pass.resync, again);
     await this.#o.inside(state);
     this.#o.onApplied(state);
-    await this.#revocation.run(state, known, again);
+    await this.#revocation.run(state, { known, again, newlyHeld });
     if (this.#again === again) this.#again = new Set();
     const lost = applied.refill.filter((name) => desired.sets.get(name)?.isThreats);
     if (!known || repaired || lost.length > 0) this.#o.threats.repair(lost, !known);
@@ -136,7 +133,7 @@ export class Enforcer<F extends FlowFacts> {
   /** What the next pass would want, without touching anything. */
   async wanted(): Promise<DesiredState> {
     const view = this.#o.view();
-    const { ports } = await this.#ports(view);
+    const { ports } = await this.#ports.look(view);
     return compile(this.#input(view, ports, this.#o.hosts.look(view)));
   }
 
@@ -147,27 +144,9 @@ export class Enforcer<F extends FlowFacts> {
     const isFurnished = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
     if (view.listings === 0 && isFurnished) return false;
     this.#o.hosts.standing(standing.hostGates);
-    this.#bindings = takeOver(standing, view, this.#o.shape.marks, this.#identities);
+    const bindings = takeOver(standing, view, this.#o.shape.marks, this.#identities);
+    this.#ports.takeOver(bindings, bridge.strict, isFurnished);
     return true;
-  }
-
-  async #ports(view: DockerView): Promise<Pick<InForce, 'ports' | 'veths'>> {
-    const links = await this.#o.kernel.links(new Set(this.#bindings.keys()));
-    const ports = bindPorts(
-      view,
-      links,
-      this.#bindings,
-      this.#o.isManaged,
-      this.#o.foreign.unproven(view, links),
-    );
-    const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
-    this.#containers = new Set(
-      veths.filter((v) => ports.bindings.has(v) || this.#bindings.has(v) || this.#containers.has(v)),
-    );
-    this.#unattributed = new Set(
-      [...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)),
-    );
-    return { ports, veths };
   }
 
   #input(view: DockerView, ports: PortMap, hosts: HostSenders): DesiredInput {
@@ -182,7 +161,7 @@ export class Enforcer<F extends FlowFacts> {
       eastWest: this.#o.eastWest,
       isLan: this.#o.isLan,
       shape: this.#o.shape,
-      unattributed: [...this.#unattributed],
+      unattributed: [...this.#ports.unattributed],
       unattributedPolicy: this.#o.unattributed(),
       now,
     });
@@ -202,17 +181,6 @@ export class Enforcer<F extends FlowFacts> {
     return [...this.#lingering.values()].map((l) => l.member);
   }
 
-  /** A port that gets its identity now must not inherit flows of an earlier holder of its addresses. */
-  async #purge(ports: PortMap): Promise<void> {
-    const fresh = [...ports.bindings.values()].filter(
-      (b) => this.#bindings.get(b.ifindex)?.container !== b.container,
-    );
-    await cutFlows(this.#o.kernel.flows, new Set(fresh.flatMap(addressesOf)), {
-      keep: () => false,
-      bar: async () => undefined,
-    });
-  }
-
   #settle(found: Omit<InForce, 'members' | 'judge' | 'unattributed' | 'containers'>): InForce {
     const { shape, kernel } = this.#o;
     const judge = new Judge(
@@ -223,7 +191,8 @@ export class Enforcer<F extends FlowFacts> {
     );
     const everyone = [...found.input.members, unattributedMember(found.input)];
     const members = new Map(everyone.map((m) => [m.id, m]));
-    const [unattributed, containers] = [new Set(this.#unattributed), this.#containers];
+    const { containers } = this.#ports;
+    const unattributed = new Set(this.#ports.unattributed);
     this.#state = { ...found, members, unattributed, containers, judge };
     return this.#state;
   }
@@ -254,9 +223,6 @@ export class Enforcer<F extends FlowFacts> {
     return this.#state ?? state;
   }
 }
-
-const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string }): string[] =>
-  [p.ip4, p.ip6].filter((a) => a !== undefined);
 
 /** A cgroup that has ended would make the rules fail. */
 const withoutCgroups = (m: Member): Member => (m.host ? { ...m, host: { cgroups: [] } } : m);

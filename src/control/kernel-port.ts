@@ -29,6 +29,7 @@ export interface KernelPort<F extends FlowFacts = FlowFacts> {
   remove(set: string, address: string): Promise<void>;
   /** Members of hash:ip,port,ip for `seconds`. */
   addCut(set: string, members: readonly string[], seconds: number): Promise<void>;
+  removeCut(set: string, members: readonly string[]): Promise<void>;
   hostAddresses(): ReadonlySet<string>;
 }
 

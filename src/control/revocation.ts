@@ -2,24 +2,39 @@ import { identityMark } from '../desired/marks.js';
 import type { Member, Shape } from '../desired/state.js';
 import type { Logger } from '../ports.js';
 import { sortUnmarked } from './adopt.js';
-import { barFlows } from './bar.js';
-import type { Binding } from './bindings.js';
-import { cutFlows, cutFlowsTo, cutMarked, type FlowFacts } from './cut.js';
+import type { Bars } from './bar.js';
+import { addressesOf, type Binding } from './bindings.js';
+import { cutFlows, cutMarked, type Ended, type FlowFacts } from './cut.js';
 import type { InForce } from './enforcer.js';
 import type { KernelPort } from './kernel-port.js';
+import { Looks } from './looks.js';
+import { endTurned } from './turned.js';
 
 export interface RevocationOptions<F extends FlowFacts> {
   readonly shape: Shape;
   readonly kernel: KernelPort<F>;
+  readonly bars: Bars;
   readonly log: Logger;
   /** Asks for a pass in so many ms, for this reason. */
   readonly lookAgain: (reason: string, ms: number) => void;
 }
-/** How long packets of a flow that was cut may still arrive from the other side (s). */
-const CUT_SECONDS = 120;
-/** A packet that had passed before the rules stood again can be noted in the table after the first look (ms). */
-const LATE_MS = 500;
-const LATE_LOOK = 'flows after a repair';
+/**
+ * How long packets of a flow that was cut may still come from the other side (s). A TCP connection that nobody has told
+ * may be silent for days; new ones are not barred. Of UDP nothing tells an answer from a question.
+ */
+const BAR_SECONDS = { tcp: 7 * 86_400, udp: 120 };
+/** In a set of members. */
+const EVERYONE = '*';
+
+/** What a run has to know of the last pass and of this one. */
+interface Since {
+  /** Ports whose holders are known from before. */
+  readonly known: ReadonlyMap<number, Binding> | undefined;
+  /** Members that count as changed. */
+  readonly again: ReadonlySet<string>;
+  /** Enforced now, and free to speak until now. */
+  readonly newlyHeld: ReadonlySet<string>;
+}
 
 /** Ends flows that no entry permits any more. */
 export class Revocation<F extends FlowFacts> {
@@ -28,27 +43,28 @@ export class Revocation<F extends FlowFacts> {
   #signatures: ReadonlyMap<string, string> = new Map();
   /** Cgroups (objects) whose earlier flows have been looked for. */
   #adopted: ReadonlySet<string> = new Set();
-
-  /** Rules were missing, and flows have not been looked at since. */
-  #owed = false;
-  /** They are due to be looked at once more. */
-  #late = false;
+  /** Rules were missing. */
+  readonly #tampered: Looks;
+  readonly #newlyHeld: Looks;
 
   constructor(options: RevocationOptions<F>) {
     this.#o = options;
+    this.#tampered = new Looks('flows after a repair', options.lookAgain);
+    this.#newlyHeld = new Looks('flows of the newly enforced', options.lookAgain);
   }
 
   /** Something had been tampered with: flows of all are looked at, however many passes it takes, and once more a little later. */
   distrust(): void {
-    this.#owed = true;
+    this.#tampered.owe([EVERYONE]);
   }
   get owed(): boolean {
-    return this.#owed;
+    return this.#tampered.owed;
   }
 
   /** Why the next run is asked for. */
   due(reasons: readonly string[]): void {
-    this.#late ||= reasons.includes(LATE_LOOK);
+    this.#tampered.due(reasons);
+    this.#newlyHeld.due(reasons);
   }
 
   /** Its policy is another than it was at the last run, or it was not there. */
@@ -58,30 +74,27 @@ export class Revocation<F extends FlowFacts> {
 
   /**
    * Flows of members whose policy is another than it was; of all, when something had been tampered with. Those that
-   * began in this pass have none: their ports were purged, a sender in the host's network had no mark before. `again`: members
-   that count as changed.
+   * began in this pass have none: their ports were purged, a sender in the host's network had no mark before.
    */
-  async run(
-    state: InForce,
-    known: ReadonlyMap<number, Binding> | undefined,
-    again: ReadonlySet<string>,
-  ): Promise<void> {
+  async run(state: InForce, { known, again, newlyHeld }: Since): Promise<void> {
     const isFresh = (m: Member): boolean =>
       known !== undefined &&
       (m.host ? !this.#signatures.has(m.id) : !m.ports.some((p) => known.has(p.ifindex)));
     const members = [...state.members.values()];
-    const all = this.#owed || this.#late;
+    const all = this.#tampered.now().has(EVERYONE);
+    this.#newlyHeld.owe(newlyHeld);
+    const held = this.#newlyHeld.now();
     const changed = members.filter((m) => all || again.has(m.id) || (this.isNew(m) && !isFresh(m)));
     await this.#cut(state, changed);
-    if (all) await this.#cutInbound(state, members);
+    const doubted = members.filter((m) => all || held.has(m.id));
+    if (doubted.length > 0) this.#tell(await endTurned(this.#o, state, doubted));
     await this.#adopt(
       state,
       members.filter((m) => state.hosts.late.has(m.id)),
     );
     this.#signatures = new Map(members.map((m) => [m.id, signatureOf(m)]));
-    if (this.#owed) this.#o.lookAgain(LATE_LOOK, LATE_MS);
-    this.#owed = false;
-    this.#late = false;
+    this.#tampered.held();
+    this.#newlyHeld.held();
   }
 
   async #cut(state: InForce, members: readonly Member[]): Promise<void> {
@@ -134,22 +147,6 @@ export class Revocation<F extends FlowFacts> {
     return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
   }
 
-  /**
-   * While no rule stood, an answer that found no flow has opened one: by it both sides would go on. By the address it
-   * is for; what containers and the host have opened is judged by who opened it.
-   */
-  async #cutInbound(state: InForce, members: readonly Member[]): Promise<void> {
-    const { kernel } = this.#o;
-    const owners = new Map(
-      members.flatMap((m) => m.ports.flatMap(addressesOf).map((a) => [a, m.id] as const)),
-    );
-    const hosts = kernel.hostAddresses();
-    const keep = (f: F): boolean => owners.has(f.orig.src) || hosts.has(f.orig.src) || state.judge.admits(f);
-    const how = { keep, bar: async () => undefined };
-    const cut = await cutFlowsTo(kernel.flows, new Set(owners.keys()), how);
-    this.#tell(cut.map((flow) => ({ flow, owner: owners.get(flow.orig.dst) ?? '' })));
-  }
-
   /** Senders in the host's network share its addresses: by the mark that their first packet gave the connection. */
   async #cutHosts(state: InForce, members: readonly Member[]): Promise<Ended<F>[]> {
     const { marks } = this.#o.shape;
@@ -166,17 +163,8 @@ export class Revocation<F extends FlowFacts> {
     return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
   }
 
-  readonly #bar = (cut: readonly F[]): Promise<void> =>
-    barFlows(this.#o.kernel, this.#o.shape.prefix, cut, CUT_SECONDS);
+  readonly #bar = (cut: readonly F[]): Promise<void> => this.#o.bars.bar(cut, BAR_SECONDS);
 }
-
-interface Ended<F> {
-  readonly flow: F;
-  readonly owner: string;
-}
-
-const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string }): string[] =>
-  [p.ip4, p.ip6].filter((a) => a !== undefined);
 
 /** Everything of a member that decides what it may open. */
 function signatureOf(m: Member): string {

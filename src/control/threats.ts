@@ -8,10 +8,9 @@ import {
   type ThreatVersion,
 } from '../model/threat.js';
 import type { Logger } from '../ports.js';
-import { barFlows } from './bar.js';
+import type { Bars } from './bar.js';
 import type { FlowFacts, FlowTable } from './cut.js';
 import type { InForce } from './enforcer.js';
-import type { KernelPort } from './kernel-port.js';
 import { type Addition, addition, judging } from './threat-columns.js';
 import { type Added, type Doom, endThreatFlows } from './threat-flows.js';
 import { type BigSets, NO_MEMBERS, ThreatSets } from './threat-sets.js';
@@ -21,7 +20,7 @@ export interface ThreatsOptions<F extends FlowFacts> {
   readonly identityMask: number;
   readonly maxEntries: number;
   readonly kernel: BigSets;
-  readonly barrier: Pick<KernelPort, 'addCut'>;
+  readonly barrier: Pick<Bars, 'bar'>;
   readonly flows: FlowTable<F>;
   /** Undefined before the first pass. */
   readonly state: () => InForce | undefined;
@@ -175,8 +174,8 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
     const state = this.#o.state();
     const members = this.#sets.members;
     if (!state || !members) return;
-    const { barrier, prefix, identityMask } = this.#o;
-    const bar: Doom['bar'] = (flows) => barFlows(barrier, prefix, flows, BAR_SECONDS);
+    const { barrier, identityMask } = this.#o;
+    const bar: Doom['bar'] = (flows) => barrier.bar(flows, { tcp: BAR_SECONDS, udp: BAR_SECONDS });
     const doom: Doom = { state, members: members.block, identityMask, bar };
     const ended: string[] = [];
     for (const family of [4, 6] as const) {

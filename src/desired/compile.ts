@@ -190,7 +190,7 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
       set('pub', 'hash:ip,port', false, publishedPairs(input.members, family)),
       set('any', 'hash:net', false, family === 4 ? ANY_V4 : ANY_V6),
       set('alive', 'hash:net', true),
-      set('cut', 'hash:ip,port,ip', true),
+      { ...set('cut', 'hash:ip,port,ip', true), evicts: true },
     ];
   });
 }

@@ -9,6 +9,7 @@ import type { DesiredInput, HostNet, Shape } from './state.js';
 
 type Chains = Map<string, Rule[]>;
 export const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
+const NEW: Match = { k: 'ct', states: ['NEW'] };
 /** An ICMP error about a flow that stands. */
 export const RELATED_ERROR: readonly Match[] = [
   { k: 'proto', proto: 'icmp' },
@@ -31,6 +32,8 @@ export function constantChains(
   return new Map([
     [names.forward, forwardChain(shape, names, closed, family)],
     [names.toManaged, toManagedChain(names, family)],
+    [names.cut, cutChain(names, family)],
+    [names.middle, middleChain(shape, names, family)],
     [names.hold, holdChain(shape, names, family)],
     [names.ok, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'return' })]],
     [names.no, denyChain(shape, names)],
@@ -68,6 +71,10 @@ function forwardChain(shape: Shape, names: Names, closed: readonly Place[], fami
     rule([], { k: 'jump', chain: names.threat }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
     ...closedBehindHost(closed, names),
+    rule([{ k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' }], {
+      k: 'jump',
+      chain: names.middle,
+    }),
     rule([], { k: 'goto', chain: names.dispatch }),
   ];
 }
@@ -77,7 +84,7 @@ function forwardChain(shape: Shape, names: Names, closed: readonly Place[], fami
  * without masquerade the other side's next packet would re-create a flow that was cut.
  */
 function toManagedChain(names: Names, family: Family): Rule[] {
-  const set = (what: 'enf' | 'pub' | 'cut'): string => sharedSet(names.prefix, what, family);
+  const set = (what: 'enf' | 'pub'): string => sharedSet(names.prefix, what, family);
   const published: Match = { k: 'set', set: set('pub'), dir: 'dst,dst' };
   return [
     rule([], { k: 'jump', chain: names.from }),
@@ -86,11 +93,38 @@ function toManagedChain(names: Names, family: Family): Rule[] {
     // what a helper of conntrack expects is DNATed too: a container could have it expect anybody
     rule([{ k: 'ct', states: ['RELATED'] }], { k: 'drop' }),
     rule([{ k: 'ct', states: ['DNAT'] }], { k: 'return' }),
-    rule([{ k: 'set', set: set('cut'), dir: 'dst,dst,src' }], { k: 'drop' }),
+    rule([], { k: 'jump', chain: names.cut }),
     rule([{ k: 'proto', proto: 'tcp' }, { k: 'syn' }, published], { k: 'return' }),
     rule([{ k: 'proto', proto: 'udp' }, published], { k: 'return' }),
     rule([], { k: 'drop' }),
   ];
+}
+
+const TCP_MIDDLE: readonly Match[] = [
+  { k: 'proto', proto: 'tcp' },
+  { k: 'syn', not: true },
+];
+
+/**
+ * The other side of a flow that was cut, whoever it is (a neighbour, the host, the internet): its next packet would make
+ * the flow anew, and as its own. What opens a TCP connection is another matter.
+ */
+function cutChain(names: Names, family: Family): Rule[] {
+  const pair: Match = { k: 'set', set: sharedSet(names.prefix, 'cut', family), dir: 'dst,dst,src' };
+  return [
+    rule([...TCP_MIDDLE, pair], { k: 'drop' }),
+    rule([{ k: 'proto', proto: 'udp' }, pair], { k: 'drop' }),
+  ];
+}
+
+/**
+ * From neighbours and the host, who may open connections to an enforced container: nothing tells who began one whose middle
+ * comes first (neighbours of one bridge spoke past conntrack until the container was enforced). They begin anew.
+ */
+function middleChain(shape: Shape, names: Names, family: Family): Rule[] {
+  const enforced: Match = { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' };
+  const refuse = shape.deny === 'drop' ? ({ k: 'drop' } as const) : ({ k: 'reject', tcp: true } as const);
+  return [rule([...TCP_MIDDLE, enforced], refuse), rule([], { k: 'jump', chain: names.cut })];
 }
 
 /** With br_netfilter what neighbours say to one another comes here; a router passes none on (RFC 4861 6.1, hop limit). */
@@ -125,6 +159,7 @@ function holdChain(shape: Shape, names: Names, family: Family): Rule[] {
 
 /** Neighbours of an enforced container are reached through the host: it must not be told the short way. */
 const outputChain = (names: Names, family: Family, hostNet: HostNet): Rule[] => [
+  rule([NEW], { k: 'jump', chain: names.middle }),
   rule(
     [
       { k: 'proto', proto: 'icmp' },
@@ -147,11 +182,10 @@ export function inputChain(
   const dns = family === 4 ? shape.dns.v4 : shape.dns.v6;
   const ours: Match = { k: 'dst', address: dns };
   const ports: Match = { k: 'dports', ports: [{ lo: shape.dns.port, hi: shape.dns.port }] };
-  const straggler: Match = { k: 'set', set: sharedSet(names.prefix, 'cut', family), dir: 'dst,dst,src' };
   return [
     // what the host says to itself was judged as it left, marks included
     rule([{ k: 'in', device: 'lo' }], { k: 'return' }),
-    rule([{ k: 'ct', states: ['NEW'] }, straggler], { k: 'drop' }),
+    rule([NEW], { k: 'jump', chain: names.cut }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
     ...neighbourDiscovery(family),
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),

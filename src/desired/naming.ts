@@ -16,6 +16,9 @@ export interface Names {
   readonly threatSeen: string;
   readonly hold: string;
   readonly toManaged: string;
+  /** What would make a flow anew that was cut; from neighbours and the host also what is the middle of any. */
+  readonly cut: string;
+  readonly middle: string;
   readonly from: string;
   readonly unmarked: string;
   readonly dispatch: string;
@@ -58,6 +61,8 @@ export function namesFor(prefix: string): Names {
     threatSeen: n('THREAT-SEEN'),
     hold: n('HOLD'),
     toManaged: n('TO'),
+    cut: n('CUT'),
+    middle: n('MIDDLE'),
     from: n('FROM'),
     unmarked: n('UNMARKED'),
     dispatch: n('D'),

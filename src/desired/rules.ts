@@ -16,7 +16,7 @@ export type Match =
   | { readonly k: 'confirmed'; readonly not?: boolean }
   | { readonly k: 'connmark'; readonly value: number; readonly mask: number; readonly not?: boolean }
   | { readonly k: 'icmpType'; readonly type: IcmpType }
-  | { readonly k: 'syn' }
+  | { readonly k: 'syn'; readonly not?: boolean }
   /** DNATed, and sent to one of these ports before that. */
   | { readonly k: 'sentTo'; readonly port: PortRange }
   /** Bytes of the whole packet, IP header included. */
@@ -123,7 +123,7 @@ function renderMatch(m: Match, family: Family): string {
     case 'icmpType':
       return renderIcmp(m.type, family);
     case 'syn':
-      return '--syn';
+      return `${m.not ? '! ' : ''}--syn`;
     case 'sentTo':
       return `-m conntrack --ctstate DNAT --ctorigdstport ${m.port.lo}${m.port.hi === m.port.lo ? '' : `:${m.port.hi}`}`;
     case 'dst':

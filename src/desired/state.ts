@@ -130,6 +130,8 @@ export interface SetDesired {
   readonly timed: boolean;
   /** Contents of a set that is not timed. */
   readonly members: readonly string[];
+  /** A full set takes a new member in the place of any other. */
+  readonly evicts?: true;
   /** Contents belong to the threat feeds, not to us: here it only has to stand. */
   readonly isThreats?: true;
 }

@@ -92,7 +92,7 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'sentTo':
       return p.sentTo !== undefined && p.sentTo >= m.port.lo && p.sentTo <= m.port.hi;
     case 'syn':
-      return p.proto === 'tcp' && p.syn === true;
+      return (p.proto === 'tcp' && p.syn === true) !== (m.not ?? false);
     case 'dst':
       return isWithin(p.dst, m.address);
     case 'in':

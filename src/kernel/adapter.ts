@@ -133,6 +133,10 @@ export class KernelAdapter implements AsyncDisposable {
     const input = members.map((m) => `add ${set} ${m} timeout ${seconds} -exist\n`).join('');
     await runStep(this.#run, { tool: 'ipset', script: input });
   }
+  async removeCut(set: string, members: readonly string[]): Promise<void> {
+    const input = members.map((m) => `del ${set} ${m} -exist\n`).join('');
+    await runStep(this.#run, { tool: 'ipset', script: input });
+  }
   sockets(cgroups: readonly string[]): Promise<readonly SocketEnds[]> {
     return socketsIn(this.#run, cgroups);
   }

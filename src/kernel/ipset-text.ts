@@ -105,6 +105,6 @@ export function diffSets(
 }
 
 const createSet = (want: SetDesired): string =>
-  `create ${want.name} ${want.type} family ${want.family === 6 ? 'inet6' : 'inet'} hashsize 64 maxelem ${MAX_MEMBERS}${want.timed ? ' timeout 0' : ''}`;
+  `create ${want.name} ${want.type} family ${want.family === 6 ? 'inet6' : 'inet'} hashsize 64 maxelem ${MAX_MEMBERS}${want.timed ? ' timeout 0' : ''}${want.evicts ? ' forceadd' : ''}`;
 
 const script = (lines: readonly string[]): string => (lines.length === 0 ? '' : `${lines.join('\n')}\n`);

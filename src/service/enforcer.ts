@@ -11,7 +11,7 @@ import type { Quotas } from './quotas.js';
 
 type Options = EnforcerOptions<Flow>;
 /** Parts of the engine, some of which are made later than this. */
-interface EnforcerParts extends Pick<Options, 'shape' | 'threats'> {
+interface EnforcerParts extends Pick<Options, 'shape' | 'threats' | 'bars'> {
   readonly kernel: KernelAdapter;
   readonly docker: DockerWatch;
   readonly policies: Policies;
@@ -26,11 +26,12 @@ export function makeEnforcer(
   engine: EnforcerParts,
   more: Pick<Options, 'foreign' | 'closed' | 'learned' | 'onApplied' | 'log'>,
 ): Enforcer<Flow> {
-  const { shape, kernel, docker, policies, quotas, hostMode, threats } = engine;
+  const { shape, kernel, docker, policies, quotas, hostMode, threats, bars } = engine;
   return new Enforcer<Flow>({
     ...more,
     shape,
     kernel,
+    bars,
     threats,
     view: () => docker.view(),
     policyOf: policies.policyOf,

@@ -1,4 +1,5 @@
 import type { Config } from '../config/config.js';
+import { Bars } from '../control/bar.js';
 import type { Denials } from '../control/denials.js';
 import type { Enforcer, InForce } from '../control/enforcer.js';
 import { ForeignPorts } from '../control/foreign-ports.js';
@@ -55,6 +56,7 @@ export class Engine {
   readonly names: NamesPolicy;
   readonly dns: DnsService;
   readonly denials: Denials;
+  readonly bars: Bars;
   readonly threats: Threats<Flow>;
   readonly enforcer: Enforcer<Flow>;
   readonly hostMode: HostMode;
@@ -82,6 +84,7 @@ export class Engine {
     this.shape = shapeOf(config);
     this.kernel = new KernelAdapter(this.shape, exec);
     this.docker = new DockerWatch({ socket: config.docker.socket, log, now: () => performance.now() });
+    this.bars = new Bars(this.kernel, this.shape.prefix, Date.now);
     this.threats = makeThreats(this, config, log);
     this.policies = new Policies(config, options.said, () => this.docker.view());
     this.quotas = new Quotas({

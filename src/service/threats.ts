@@ -1,4 +1,5 @@
 import type { Config } from '../config/config.js';
+import type { Bars } from '../control/bar.js';
 import type { Enforcer, InForce } from '../control/enforcer.js';
 import type { Reconciler } from '../control/reconciler.js';
 import { Threats } from '../control/threats.js';
@@ -13,6 +14,7 @@ import type { Logger } from '../ports.js';
 export interface ThreatParts {
   readonly shape: Shape;
   readonly kernel: KernelAdapter;
+  readonly bars: Bars;
   readonly dns: DnsService;
   readonly enforcer: Enforcer<Flow>;
   readonly reconciler: Reconciler;
@@ -29,7 +31,7 @@ export function makeThreats(engine: ThreatParts, { threats }: Config, log: Logge
     identityMask: shape.marks.identity,
     maxEntries: threats.maxEntries,
     kernel: kernel.bulk,
-    barrier: kernel,
+    barrier: engine.bars,
     flows: kernel.flows,
     state: () => engine.state,
     relearn: async (look) => {

@@ -4,10 +4,17 @@ import type { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
 import { withInside } from './inside.js';
 
-interface Sample {
+export interface Sample {
   readonly at: number;
   readonly counts: Readonly<Record<string, number>>;
 }
+/** What a program of inside.mjs has told so far. */
+export const samplesIn = (log: string): Sample[] =>
+  log
+    .split('\n')
+    .filter((l) => l.startsWith('{"at"') && l.endsWith('}'))
+    .map((l) => JSON.parse(l) as Sample);
+
 /** Eight at most: both families, TCP and UDP, the other side sending or echoing. */
 export class Flows {
   readonly container: Container;
@@ -21,8 +28,7 @@ export class Flows {
   }
 
   async samples(): Promise<Sample[]> {
-    const lines = (await this.container.logs()).split('\n').filter((l) => l.startsWith('{"at"'));
-    return lines.map((l) => JSON.parse(l) as Sample);
+    return samplesIn(await this.container.logs());
   }
   /** When each flow got its last piece so far (ms since the epoch; 0: never). */
   async lastMoves(): Promise<Record<string, number>> {
@@ -46,7 +52,11 @@ export class Flows {
       },
       20_000,
       100,
-    );
+    ).catch(async (e: Error) => {
+      throw new Error(
+        `${e.message}: ${JSON.stringify(await this.lastMoves())}\n${(await this.container.logs()).slice(0, 2_000)}`,
+      );
+    });
   }
   /** Flows that have moved after this time. */
   async movedAfter(time: number): Promise<string[]> {

@@ -194,6 +194,75 @@ function flows(...hosts) {
   setInterval(() => say({ at: Date.now(), counts }), 50);
 }
 
+/** The other side of `flows`: echoes on port 7777, sends each 100 ms on port 19; how many pieces it has got, every 50 ms. */
+function serve() {
+  let got = 0;
+  for (const port of [19, 7777]) {
+    createServer((s) => {
+      s.on('error', () => s.destroy());
+      s.on('data', () => got++);
+      if (port === 7777) return s.pipe(s);
+      const timer = setInterval(() => s.write('line\n'), 100);
+      s.on('close', () => clearInterval(timer));
+    }).listen({ port, host: '::' });
+    const udp = createSocket('udp6');
+    udp.on('error', () => undefined); // nobody listens any more
+    udp.on('message', (m, peer) => {
+      got++;
+      const send = () => udp.send(m, peer.port, peer.address);
+      if (port === 7777) return send();
+      const timer = setInterval(send, 100);
+      setTimeout(() => clearInterval(timer), 60_000);
+    });
+    udp.bind(port);
+  }
+  setInterval(() => say({ at: Date.now(), counts: { got } }), 50);
+}
+
+/** Datagrams from port 7778 to port 7777 of each of these until one comes back; how many have come, every 50 ms. */
+function hear(...hosts) {
+  const counts = Object.fromEntries(hosts.map((h) => [h, 0]));
+  for (const host of hosts) {
+    const u = createSocket({ type: isIPv6(host) ? 'udp6' : 'udp4', ipv6Only: isIPv6(host) });
+    u.on('message', (_, peer) => counts[peer.address]++);
+    u.on('error', (e) => say({ host, error: e.message }));
+    const ask = () => {
+      if (counts[host] > 0) return;
+      u.send('heard?', 7777, host);
+      setTimeout(ask, 200);
+    };
+    u.bind(7778, ask);
+  }
+  setInterval(() => say({ at: Date.now(), counts }), 50);
+}
+
+/** Datagrams and connections to an echo at each of these addresses without a pause; how many echoes came, every 50 ms. */
+function press(...hosts) {
+  const counts = { udp: 0, tcp: 0 };
+  const dial = (host) => {
+    const s = connect({ host, port: 7777 });
+    const again = () => {
+      s.removeAllListeners('close');
+      s.destroy();
+      setTimeout(dial, 5, host);
+    };
+    const timer = setTimeout(again, 200);
+    s.on('connect', () => clearTimeout(timer));
+    s.on('connect', () => s.write('line\n'));
+    s.on('data', () => counts.tcp++ && setTimeout(() => s.writable && s.write('line\n'), 10));
+    s.on('error', () => undefined); // refused: it dials again
+    s.on('close', () => clearTimeout(timer) ?? again());
+  };
+  for (const host of hosts) {
+    for (let n = 0; n < 4; n++) dial(host);
+    const u = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
+    u.on('message', () => counts.udp++);
+    u.on('error', () => undefined);
+    u.bind(0, () => setInterval(() => u.send('line', 7777, host, () => undefined), 2));
+  }
+  setInterval(() => say({ at: Date.now(), counts }), 50);
+}
+
 /** Asks a time server, as SNTP does (RFC 4330). */
 async function ntp(name, family) {
   const [{ address }] = await lookup(name, { all: true, family: Number(family) });
@@ -248,6 +317,21 @@ async function many(url, count) {
   });
 }
 
-const commands = { flows, listen, repeat, each, scan, from, hold, ntp, idle, volume, many };
+const commands = {
+  flows,
+  serve,
+  press,
+  hear,
+  listen,
+  repeat,
+  each,
+  scan,
+  from,
+  hold,
+  ntp,
+  idle,
+  volume,
+  many,
+};
 const [command, ...words] = process.argv.slice(2);
 await commands[command](...words);

@@ -24,6 +24,7 @@ const script = (n: number): string =>
     `wget -q -T 5 -O /dev/null http://${permitted(n)}/ && echo reached`,
     'read b _ </proc/uptime',
     // a SYN that is sent again goes out a second later (RFC 6298); the forbidden one may be dropped and sent again
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell's
     'echo took $(( ${b%.*}${b#*.} - ${a%.*}${a#*.} ))',
     'wait',
     SYN_RETRANSMITS,

@@ -150,9 +150,10 @@ describe.sequential('threat feeds', () => {
       }),
     );
     expect(await lab.sniffer.count({ direction: 'out', dst: BAD, since })).toBe(0);
-    const status = await api<{ threats: { entries: number; feeds: number } }>('GET', '/v1/status');
-    expect(status.threats.feeds).toBe(5);
-    expect(status.threats.entries).toBeGreaterThanOrEqual(LISTED.length);
+    const threats = async () =>
+      (await api<{ threats: { entries: number; feeds: number } }>('GET', '/v1/status')).threats;
+    await waitFor('all feeds', async () => (await threats()).feeds === 5);
+    expect((await threats()).entries).toBeGreaterThanOrEqual(LISTED.length);
   });
 
   it('bad names get NXDOMAIN and are asked of nobody; what leads to one is not told; a bad address is left out', async () => {

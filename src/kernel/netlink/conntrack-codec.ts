@@ -13,6 +13,7 @@ export const CTA = {
   orig: 1,
   reply: 2,
   status: 3,
+  protoinfo: 4,
   timeout: 7,
   mark: 8,
   id: 12,
@@ -23,6 +24,11 @@ export const CTA = {
 export const TUPLE = { ip: 1, proto: 2 } as const;
 export const IP = { v4src: 1, v4dst: 2, v6src: 3, v6dst: 4 } as const;
 export const PROTO = { number: 1, sport: 2, dport: 3, icmpId: 4, icmpv6Id: 7 } as const;
+const PROTOINFO = { tcp: 1, tcpState: 1, tcpFlagsOrig: 4, tcpFlagsReply: 5 } as const;
+/** enum tcp_conntrack: a handshake that is under way. */
+const HANDSHAKE = { first: 1, last: 2 } as const;
+/** IP_CT_TCP_FLAG_BE_LIBERAL: set in both ways on a connection whose first packet was no SYN (tcp_new). */
+const LIBERAL = 8;
 /** enum ip_conntrack_status. */
 const STATUS = {
   seenReply: 1 << 1,
@@ -50,6 +56,8 @@ export interface Flow {
   readonly reply: Tuple;
   readonly mark: number;
   readonly status: { readonly [S in keyof typeof STATUS]: boolean };
+  /** Of TCP. handshake: SYN_SENT or SYN_RECV. pickedUp: conntrack saw its middle first. */
+  readonly tcp?: { readonly handshake: boolean; readonly pickedUp: boolean };
   /** Seconds until it expires; absent for flows in hardware or being torn down. */
   readonly timeout?: number;
   /**
@@ -92,8 +100,22 @@ export function decodeFlow(body: Buffer): Decoded<Flow> {
       status: decodeStatus(status),
       zone: readU16be(attributes.get(CTA.zone)) ?? 0,
       rawTuple: Buffer.from(rawTuple),
+      ...decodeTcp(attributes.get(CTA.protoinfo)),
       ...given('timeout', readU32be(attributes.get(CTA.timeout))),
       ...given('id', readU32be(attributes.get(CTA.id))),
+    },
+  };
+}
+
+function decodeTcp(data: Buffer | undefined): Pick<Flow, 'tcp'> | undefined {
+  const info = parseAttributes(parseAttributes(data).get(PROTOINFO.tcp));
+  const state = readU8(info.get(PROTOINFO.tcpState));
+  if (state === undefined) return undefined;
+  const isLiberal = (which: number): boolean => ((info.get(which)?.[0] ?? 0) & LIBERAL) !== 0;
+  return {
+    tcp: {
+      handshake: state >= HANDSHAKE.first && state <= HANDSHAKE.last,
+      pickedUp: isLiberal(PROTOINFO.tcpFlagsOrig) && isLiberal(PROTOINFO.tcpFlagsReply),
     },
   };
 }

@@ -56,7 +56,14 @@ const address = Buffer.alloc(16); // struct sockaddr_xdp
 address.writeUInt16LE(AF_XDP, 0);
 address.writeUInt16LE(COPY, 2);
 address.writeUInt32LE(Number(readFileSync(`/sys/class/net/${device}/ifindex`, 'utf8')), 4);
-must('bind', bind(fd, address, address.length));
+// another socket's queue of this device is given back a little after its end
+const EBUSY = 16;
+let bound = bind(fd, address, address.length);
+for (let n = 0; n < 100 && bound < 0 && koffi.errno() === EBUSY; n++) {
+  await new Promise((done) => setTimeout(done, 50));
+  bound = bind(fd, address, address.length);
+}
+must('bind', bound);
 
 const chunks = view(memory, UMEM);
 frames.slice(0, RING).forEach((hex, n) => {

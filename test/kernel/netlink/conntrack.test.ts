@@ -1,3 +1,4 @@
+import { type ChildProcess, spawn } from 'node:child_process';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { addressBytes } from '../../../src/kernel/netlink/address.js';
 import { Conntrack } from '../../../src/kernel/netlink/conntrack.js';
@@ -146,3 +147,45 @@ test.each(FAMILIES)('IPv%i: flows told by an end alone, before the rest is read'
   expect(await among(server)).toBe(2);
   expect(await among(elsewhere)).toBe(0);
 });
+
+/** A process that ends with the test. */
+function program(at: Namespace, script: string): ChildProcess & Disposable {
+  const child = spawn('nsenter', [`--net=${at.path}`, process.execPath, '-e', script], { stdio: 'ignore' });
+  return Object.assign(child, { [Symbol.dispose]: () => void child.kill('SIGKILL') });
+}
+
+test.each(FAMILIES)(
+  'IPv%i: a TCP handshake under way, a connection, and one that was picked up',
+  async (family) => {
+    const { client, server } = ENDS[family];
+    const drop = ['-A', 'INPUT', '-p', 'tcp', '--sport', '7001', '-j', 'DROP'];
+    a.run(IPTABLES[family], ...drop);
+    using _echo = program(
+      b,
+      "const net = require('net'); for (const p of [7000, 7001]) net.createServer((s) => s.pipe(s)).listen(p, '::')",
+    );
+    const dial = (port: number): string =>
+      `(function dial() { const s = require('net').connect(${port}, '${server}'); s.on('error', () => setTimeout(dial, 20)); setInterval(() => s.writable && s.write('x'), 20) })()`;
+    using _open = program(a, dial(7000));
+    using _half = program(a, dial(7001));
+    const tcp = async (dport: number) =>
+      (await flows.flows(family, { orig: { src: client } })).find(
+        (f) => f.proto === 6 && f.orig.dport === dport,
+      );
+    const open = await until('a connection', async () => {
+      const flow = await tcp(7000);
+      return flow?.status.assured && flow;
+    });
+    expect(open.tcp).toEqual({ handshake: false, pickedUp: false });
+    const half = await until('half of one', async () => {
+      const flow = await tcp(7001);
+      return flow?.status.seenReply && flow;
+    });
+    expect(half.tcp).toEqual({ handshake: true, pickedUp: false });
+    expect(flows.delete(open)).toBe(true);
+    const again = await until('its next packet', async () =>
+      (await flows.flows(family)).find((f) => f.proto === 6 && [f.orig.dport, f.orig.sport].includes(7000)),
+    );
+    expect(again.tcp).toEqual({ handshake: false, pickedUp: true });
+  },
+);

@@ -69,7 +69,7 @@ export class SimulatedHost implements AsyncDisposable {
       identityMask: 0x7f00_0000,
       maxEntries: 10_000,
       kernel: this.#sets,
-      barrier: { addCut: async () => undefined },
+      barrier: { bar: async () => undefined },
       flows: { flows: async () => [], delete: () => false, mark: () => false },
       state: () => undefined,
       relearn: async () => undefined,

@@ -78,7 +78,7 @@ function threatsOf(
     identityMask: shape.marks.identity,
     maxEntries,
     kernel,
-    barrier: { addCut: async () => undefined },
+    barrier: { bar: async () => undefined },
     flows: { flows: async () => [], delete: () => false, mark: () => false },
     state: () => undefined,
     relearn: async () => undefined,

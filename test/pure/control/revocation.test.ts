@@ -1,13 +1,19 @@
 /** Which flows are looked at, and when again: after a repair none that was opened in the hole may stay. */
 import { expect, it } from 'vitest';
+import { Bars } from '../../../src/control/bar.js';
+import type { Binding } from '../../../src/control/bindings.js';
 import type { FlowFacts } from '../../../src/control/cut.js';
 import type { InForce } from '../../../src/control/enforcer.js';
 import type { KernelPort } from '../../../src/control/kernel-port.js';
 import { Revocation } from '../../../src/control/revocation.js';
+import type { Member } from '../../../src/desired/state.js';
 import { input, member, shape } from '../desired/sample.js';
 
 const nothing = (): void => undefined;
 const SOURCE = '10.0.0.2';
+const NEIGHBOUR = '10.0.0.3';
+/** The member may reach it. */
+const FRIEND = '10.0.0.4';
 const flow = (sport: number): FlowFacts => ({
   family: 4,
   proto: 17,
@@ -19,6 +25,7 @@ const flow = (sport: number): FlowFacts => ({
 function revoker() {
   const table = new Set<FlowFacts>();
   const due: string[] = [];
+  const barred: string[] = [];
   let broken = false;
   const kernel = {
     flows: {
@@ -29,7 +36,7 @@ function revoker() {
       delete: (f: FlowFacts) => table.delete(f),
       mark: () => true,
     },
-    addCut: async () => undefined,
+    addCut: async (_: string, members: readonly string[]) => void barred.push(...members),
     hostAddresses: () => new Set(['10.0.0.1']),
     sockets: async () => [],
   } as unknown as KernelPort;
@@ -37,26 +44,35 @@ function revoker() {
     shape,
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
+    bars: new Bars(kernel, shape.prefix, () => 0),
     lookAgain: (reason) => void due.push(reason),
   });
-  const m = member(1, '', 'enforce', [
-    { ifindex: 7, mac: '02:00:00:00:00:01', ip4: SOURCE, bridge: 'br-test' },
-  ]);
+  const port = { mac: '02:00:00:00:00:01', bridge: 'br-test' };
+  const m = member(1, '', 'enforce', [{ ...port, ifindex: 7, ip4: SOURCE }]);
+  const free = [NEIGHBOUR, FRIEND].map((ip4, i) =>
+    member(2 + i, '', 'off', [{ ...port, ifindex: 8 + i, ip4 }]),
+  );
   const state = {
-    members: new Map([[m.id, m]]),
+    members: new Map([m, ...free].map((x) => [x.id, x])),
     input: input(m),
     hosts: { late: new Set() },
-    judge: { keeps: () => false, admits: (f: FlowFacts) => f.orig.dport === 80 },
+    judge: {
+      keeps: (by: Member, f: FlowFacts) => by !== m || f.orig.dst === FRIEND,
+      admits: (f: FlowFacts) => f.orig.dport === 80,
+    },
   } as unknown as InForce;
-  const known = new Map([[7, {}]]) as unknown as Parameters<typeof revocation.run>[1];
+  const known = new Map([[7, {}]]) as unknown as ReadonlyMap<number, Binding>;
   return {
     table,
+    id: m.id,
     due,
+    barred,
     revocation,
     breaks: (is: boolean) => {
       broken = is;
     },
-    run: () => revocation.run(state, known, new Set()),
+    run: (newlyHeld: ReadonlySet<string> = new Set()) =>
+      revocation.run(state, { known, again: new Set(), newlyHeld }),
   };
 }
 
@@ -112,25 +128,58 @@ it('a look that fails is owed until one holds', async () => {
   expect(table.size).toBe(0);
 });
 
-it('an answer that opened a flow while no rule stood: it ends; what the host opens, or what may come in, stays', async () => {
-  const { table, revocation, run } = revoker();
-  const inbound = (src: string, dport: number): FlowFacts => ({
+it('an answer that opened a flow while no rule stood: it ends, unless it may be opened from either side', async () => {
+  const { table, revocation, run, barred } = revoker();
+  const inbound = (src: string, dport: number, tcp?: FlowFacts['tcp']): FlowFacts => ({
     family: 4,
-    proto: 17,
+    proto: tcp === undefined ? 17 : 6,
     mark: 0,
     orig: { src, dst: SOURCE, sport: 5000, dport },
     reply: { src: SOURCE, dst: src, sport: dport, dport: 5000 },
+    ...(tcp === undefined ? {} : { tcp }),
   });
-  const [answer, host, published] = [
+  const seen = { handshake: false, pickedUp: false };
+  const middle = { handshake: false, pickedUp: true };
+  const ends = [
     inbound('192.0.2.1', 40_000),
+    inbound('192.0.2.1', 40_000, seen),
     inbound('10.0.0.1', 40_000),
+    inbound('10.0.0.1', 40_001, middle),
+    inbound(NEIGHBOUR, 40_000),
+    inbound(NEIGHBOUR, 40_001, middle),
+  ];
+  const stays = [
     inbound('192.0.2.1', 80),
+    inbound('10.0.0.1', 40_000, seen),
+    inbound(NEIGHBOUR, 40_000, seen),
+    inbound(FRIEND, 40_000),
+    inbound(FRIEND, 40_000, middle),
   ];
   await run();
-  for (const f of [answer, host, published]) table.add(f);
+  for (const f of [...ends, ...stays]) table.add(f);
   await run();
-  expect(table.size).toBe(3); // nothing was tampered with
+  expect(table.size).toBe(ends.length + stays.length); // nothing was tampered with
   revocation.distrust();
   await run();
-  expect([...table]).toEqual([host, published]);
+  expect([...table]).toEqual(stays);
+  expect(barred).toContain(`${SOURCE},tcp:40001,${NEIGHBOUR}`);
+  expect(barred).toContain(`${SOURCE},udp:40000,10.0.0.1`);
+});
+
+it('what an answer opened while a container was not enforced ends when it is, and once more a little later', async () => {
+  const { table, revocation, run, due, id } = revoker();
+  const answer: FlowFacts = { ...flow(1), orig: flow(1).reply, reply: flow(1).orig };
+  await run();
+  table.add(answer);
+  await run();
+  expect(table.size).toBe(1);
+  await run(new Set([id]));
+  expect(table.size).toBe(0);
+  table.add(answer);
+  await run();
+  expect(table.size).toBe(1);
+  revocation.due(due);
+  await run();
+  expect(table.size).toBe(0);
+  expect(due).toHaveLength(1);
 });

@@ -1,0 +1,100 @@
+import type { Member, Port } from '../desired/state.js';
+import type { DockerView, NetworkFacts } from '../model/container.js';
+import type { Bars } from './bar.js';
+import { addressesOf, type Binding, bindPorts, type PortMap } from './bindings.js';
+import { cutFlows, cutFlowsTo, type FlowFacts } from './cut.js';
+import type { ForeignPorts } from './foreign-ports.js';
+import type { KernelPort } from './kernel-port.js';
+
+export interface PortBookOptions<F extends FlowFacts> {
+  readonly kernel: KernelPort<F>;
+  readonly bars: Bars;
+  readonly isManaged: (n: NetworkFacts) => boolean;
+  readonly foreign: ForeignPorts;
+}
+
+/** Whose each port is since the last pass, and what is known of the others. */
+export class PortBook<F extends FlowFacts> {
+  readonly #o: PortBookOptions<F>;
+  #bindings: ReadonlyMap<number, Binding> = new Map();
+  #unattributed = new Set<number>();
+  #containers: ReadonlySet<number> = new Set();
+  /** Ports of enforced containers. */
+  #strict: ReadonlySet<number> = new Set();
+  /** Rules have stood before: whatever flow leads to a port that is bound now was an earlier holder's. */
+  #hasStood = false;
+
+  constructor(options: PortBookOptions<F>) {
+    this.#o = options;
+  }
+
+  get bindings(): ReadonlyMap<number, Binding> {
+    return this.#bindings;
+  }
+  /** Proven to belong to no container. */
+  get unattributed(): ReadonlySet<number> {
+    return this.#unattributed;
+  }
+  /** Are, or have been, a container's. */
+  get containers(): ReadonlySet<number> {
+    return this.#containers;
+  }
+
+  setUnattributed(port: number): void {
+    this.#unattributed.add(port);
+  }
+
+  /** `hasStood`: the kernel held rules of an earlier run. */
+  takeOver(bindings: ReadonlyMap<number, Binding>, strict: ReadonlySet<number>, hasStood: boolean): void {
+    this.#bindings = bindings;
+    this.#strict = strict;
+    this.#hasStood = hasStood;
+  }
+
+  async look(view: DockerView): Promise<{ readonly ports: PortMap; readonly veths: readonly number[] }> {
+    const { kernel, isManaged, foreign } = this.#o;
+    const links = await kernel.links(new Set(this.#bindings.keys()));
+    const ports = bindPorts(view, links, this.#bindings, isManaged, foreign.unproven(view, links));
+    const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
+    this.#containers = new Set(
+      veths.filter((v) => ports.bindings.has(v) || this.#bindings.has(v) || this.#containers.has(v)),
+    );
+    this.#unattributed = new Set(
+      [...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)),
+    );
+    return { ports, veths };
+  }
+
+  /**
+   * A port that gets its identity now must not inherit flows of an earlier holder of its addresses: neither those that
+   * it opened nor those that it answered. Who opens one to the new holder now is in its handshake, or asks again.
+   */
+  async purge(ports: PortMap): Promise<void> {
+    const { bars, kernel } = this.#o;
+    const { flows } = kernel;
+    const fresh = [...ports.bindings.values()].filter(
+      (b) => this.#bindings.get(b.ifindex)?.container !== b.container,
+    );
+    const addresses = new Set(fresh.flatMap(addressesOf));
+    const bar = async (): Promise<void> => undefined;
+    await cutFlows(flows, addresses, { keep: () => false, bar });
+    if (!this.#hasStood) return;
+    await bars.lift(addresses);
+    await cutFlowsTo(flows, addresses, { keep: (f) => f.tcp?.handshake === true, bar });
+  }
+
+  /** Who is enforced by these rules and was free to speak by those that stand. */
+  newlyHeld(members: readonly Member[]): ReadonlySet<string> {
+    const wasFree = ({ ifindex }: Port): boolean =>
+      !this.#strict.has(ifindex) && (!this.#hasStood || this.#bindings.has(ifindex));
+    const held = members.filter((m) => m.policy.mode === 'enforce' && m.ports.some(wasFree));
+    return new Set(held.map((m) => m.id));
+  }
+
+  /** These rules stand. */
+  settle(ports: PortMap, strict: ReadonlySet<number>): void {
+    this.#bindings = ports.bindings;
+    this.#strict = strict;
+    this.#hasStood = true;
+  }
+}

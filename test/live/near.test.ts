@@ -1,0 +1,234 @@
+/**
+ * Flows to who is near and free to speak, a neighbour that nothing is enforced for and the host: its next packet would make
+ * a flow anew that was cut, and as its own. When a permission is taken away, and after a moment without any rule.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
+import { PROGRAMS } from '../attacks/technique.js';
+import type { Container } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { end, startDaemon, waitFor } from '../lab/process.js';
+import { Flows, type Sample, samplesIn } from './flows.js';
+import { withInside } from './inside.js';
+
+const HOST4 = '172.28.70.1';
+const HOST6 = 'fd00:db:70::1';
+const ENFORCED = { 'drawbridge.allow': '93.184.1.1:80' };
+const SERVE = ['node', '/inside.mjs', 'serve'];
+/** Spec: within a second. */
+const CUT_MS = 1_000;
+const WATCH_MS = 4_000;
+/** How long each hole is pressed at, and how many holes there are at most until something got through. */
+const PRESS_MS = 4_000;
+const HOLES = 10;
+
+const shown = {
+  revoked: shownHere({
+    id: 'near-after-revoke',
+    title:
+      'a flow to a free neighbour or the host when its permission is taken away, and its pick-up by the answers',
+    families: ['v4', 'v6'],
+    stoppedBy: 'flows that nothing permits are deleted; what the other side sends for them opens none',
+  }),
+  turned: shownHere({
+    id: 'near-after-flush',
+    title: 'a flow that an answer of a neighbour or the host opens after all rules were flushed',
+    families: ['v4', 'v6'],
+    stoppedBy: 'a flow whose beginning nobody saw is judged both ways',
+  }),
+  heir: shownHere({
+    id: 'near-next-answers',
+    title: 'the next container on an address goes on answering whoever had spoken to the one before',
+    families: ['v4', 'v6'],
+    stoppedBy: 'flows from and to an address end before it is somebody’s',
+  }),
+};
+
+/** Who answers, and what it has got so far. */
+interface Peer {
+  readonly addresses: readonly string[];
+  readonly entries: readonly string[];
+  samples(): Promise<readonly Sample[]>;
+}
+
+let lab: Lab;
+let drawbridge: Drawbridge;
+let hostPid: number | undefined;
+const peers = new Map<string, Peer>();
+
+beforeAll(async () => {
+  lab = await Lab.up({});
+  await lab.docker(
+    ...['network', 'create', '--ipv6', '--subnet=172.28.70.0/24', `--gateway=${HOST4}`],
+    ...['--subnet=fd00:db:70::/64', `--gateway=${HOST6}`, 'near'],
+  );
+  const free = await inherited();
+  expect([free.v4 > 0, free.v6 > 0]).toEqual([true, true]);
+  shown.heir.control();
+  drawbridge = lab.drawbridge({});
+  await drawbridge.ready();
+  await neighbour('observed', { 'drawbridge.mode': 'observe' });
+  await neighbour('off', { 'drawbridge.mode': 'off' });
+  await neighbour('enforced', { 'drawbridge.allow': 'container:asker, container:turning' });
+  const log = join(lab.dir, 'serve.log');
+  const argv = [process.execPath, join(import.meta.dirname, 'inside.mjs'), 'serve'];
+  hostPid = startDaemon(lab.view.inside(argv), log, lab.view.env);
+  peers.set('host', {
+    addresses: [HOST4, HOST6],
+    entries: ['host:19', 'host:7777', 'host:19/udp', 'host:7777/udp'],
+    samples: async () => samplesIn(readFileSync(log, 'utf8')),
+  });
+  for (const [name, peer] of peers)
+    await waitFor(`${name} to listen`, async () => (await peer.samples()).length > 0);
+});
+afterAll(async () => {
+  if (hostPid !== undefined) await end(hostPid, 2_000);
+  await lab?.down();
+});
+
+const PLACE = { ip4: '172.28.70.77', ip6: 'fd00:db:70::77' };
+const AT = [`--ip=${PLACE.ip4}`, `--ip6=${PLACE.ip6}`];
+/** A neighbour asks one container once; how many datagrams it gets of the next one on the same address. */
+async function inherited(): Promise<{ v4: number; v6: number }> {
+  const near = { network: 'near', labels: ENFORCED };
+  const first = await lab.start({ ...withInside({ ...near, args: AT }), cmd: SERVE });
+  await waitFor('the first one', async () => samplesIn(await first.logs()).length > 0);
+  const asker = await lab.start({
+    ...withInside({ network: 'near', labels: { 'drawbridge.mode': 'observe' } }),
+    cmd: ['node', '/inside.mjs', 'hear', PLACE.ip4, PLACE.ip6],
+  });
+  const got = async (): Promise<{ v4: number; v6: number }> => {
+    const counts = samplesIn(await asker.logs()).at(-1)?.counts;
+    return { v4: counts?.[PLACE.ip4] ?? 0, v6: counts?.[PLACE.ip6] ?? 0 };
+  };
+  await waitFor('both answers', async () => ((now) => now.v4 > 0 && now.v6 > 0)(await got())).catch(
+    async (e: Error) => {
+      throw new Error(
+        `${e.message}: ${(await asker.logs()).slice(-1000)} ${(await first.logs()).slice(-300)}`,
+      );
+    },
+  );
+  const { ip4, ip6 } = await asker.addresses();
+  await first.remove();
+  const before = await got();
+  const spray = {
+    to: [ip4, ip6],
+    port: 7778,
+    fromPort: 7777,
+    shared: true,
+    text: 'x',
+    everyMs: 20,
+    forMs: 2_000,
+  };
+  await lab.run({
+    ...near,
+    args: AT,
+    mounts: [PROGRAMS],
+    cmd: ['node', '/attacks/spray.mjs', JSON.stringify(spray)],
+  });
+  const all = await got();
+  await asker.remove();
+  return { v4: all.v4 - before.v4, v6: all.v6 - before.v6 };
+}
+
+async function neighbour(name: string, labels: Record<string, string>): Promise<void> {
+  const c = await lab.start({ ...withInside({ network: 'near', name, labels }), cmd: SERVE });
+  const { ip4, ip6 } = await c.addresses();
+  peers.set(name, {
+    addresses: [ip4, ip6],
+    entries: [`container:${name}`],
+    samples: async () => samplesIn(await c.logs()),
+  });
+}
+const peerOf = (name: string): Peer => peers.get(name) as Peer;
+const heard = async (peer: Peer): Promise<number> => (await peer.samples()).at(-1)?.counts.got ?? 0;
+/** It has not got anything between these two moments. */
+async function silent(peer: Peer, from: number): Promise<void> {
+  const later = (await peer.samples()).filter((s) => s.at > from).map((s) => s.counts.got ?? 0);
+  expect(later.length).toBeGreaterThan(5);
+  expect(later.at(-1)).toBe(later[0]);
+}
+
+async function putList(allow: readonly string[]): Promise<void> {
+  const r = await drawbridge.request('PUT', '/v1/lists/near', { allow });
+  expect({ status: r.status, body: r.body }).toMatchObject({ status: expect.toBeOneOf([200, 201]) });
+}
+const labels = { 'drawbridge.lists': 'near' };
+
+describe.each(['observed', 'off', 'enforced', 'host'])('%s', (name) => {
+  beforeEach(() => putList(peerOf(name).entries));
+
+  it('revoked: nothing moves, at either end, for as long as it sends', async () => {
+    const peer = peerOf(name);
+    const flows = await Flows.start(lab, { network: 'near', name: 'asker', labels }, peer.addresses);
+    await flows.moving();
+    shown.revoked.control();
+    const from = Date.now();
+    await putList(['93.184.1.1:80']);
+    await delay(WATCH_MS);
+    expect(await flows.movedAfter(from + CUT_MS)).toEqual([]);
+    await silent(peer, from + CUT_MS);
+    shown.revoked.held();
+    await flows.container.remove();
+  });
+
+  it('observed, then enforced: nothing moves but what the other side sends by itself', async () => {
+    const peer = peerOf(name);
+    const observed = { network: 'near', name: 'turning', labels: { 'drawbridge.mode': 'observe' } };
+    const flows = await Flows.start(lab, observed, peer.addresses);
+    await flows.moving();
+    const turn = (mode: string) => drawbridge.request('PUT', '/v1/containers/turning/mode', { mode });
+    const from = Date.now();
+    expect((await turn('enforce')).status).toBe(200);
+    await delay(WATCH_MS);
+    // datagrams that the other side goes on sending by itself are its own
+    const moved = (await flows.movedAfter(from + CUT_MS)).filter((flow) => !flow.endsWith('udp from'));
+    expect(moved).toEqual([]);
+    await silent(peer, from + CUT_MS);
+    await turn('auto');
+    await flows.container.remove();
+  });
+});
+
+it('the next one on an address answers nobody who spoke to the one before', async () => {
+  expect(await inherited()).toEqual({ v4: 0, v6: 0 });
+  shown.heir.held();
+});
+
+describe('after a moment without any rule', () => {
+  let asker: Container;
+  beforeAll(async () => {
+    await putList(['93.184.1.1:80']);
+    const all = ['observed', 'off', 'host'].flatMap((name) => peerOf(name).addresses);
+    const cmd = ['node', '/inside.mjs', 'press', ...all];
+    asker = await lab.start({ ...withInside({ network: 'near', name: 'asker', labels }), cmd });
+    await waitFor('the asker', async () => samplesIn(await asker.logs()).length > 0);
+  });
+  const status = async (): Promise<string> => {
+    const r = await drawbridge.request('GET', '/v1/status');
+    return (JSON.parse(r.body) as { kernel: { lastRepair: string } }).kernel.lastRepair;
+  };
+
+  it('what answers opened ends, at both ends', async () => {
+    const names = ['observed', 'off', 'host'];
+    let through = 0;
+    for (let n = 0; n < HOLES && through < 3; n++) {
+      const before = await Promise.all(names.map((name) => heard(peerOf(name))));
+      const repair = await status();
+      await lab.inHost(['nft', 'flush', 'ruleset'], { check: true });
+      await waitFor('a repair', async () => (await status()) !== repair);
+      const from = Date.now() + CUT_MS;
+      await delay(PRESS_MS);
+      const after = await Promise.all(names.map((name) => heard(peerOf(name))));
+      if (after.some((count, i) => count > (before[i] ?? 0))) through++;
+      for (const name of names) await silent(peerOf(name), from);
+    }
+    expect(through).toBe(3); // the holes let something through, or nothing is proven
+    shown.turned.control();
+    shown.turned.held();
+  });
+});
