@@ -88,12 +88,12 @@ function toManagedChain(names: Names, family: Family): Rule[] {
   const published: Match = { k: 'set', set: set('pub'), dir: 'dst,dst' };
   return [
     rule([], { k: 'jump', chain: names.from }),
+    rule([{ k: 'ct', states: ['DNAT'], not: true }], { k: 'jump', chain: names.cut }),
     rule([{ k: 'set', set: set('enf'), dir: 'dst', not: true }], { k: 'return' }),
     ...neighbourDiscovery(family),
     // what a helper of conntrack expects is DNATed too: a container could have it expect anybody
     rule([{ k: 'ct', states: ['RELATED'] }], { k: 'drop' }),
     rule([{ k: 'ct', states: ['DNAT'] }], { k: 'return' }),
-    rule([], { k: 'jump', chain: names.cut }),
     rule([{ k: 'proto', proto: 'tcp' }, { k: 'syn' }, published], { k: 'return' }),
     rule([{ k: 'proto', proto: 'udp' }, published], { k: 'return' }),
     rule([], { k: 'drop' }),

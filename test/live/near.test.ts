@@ -12,12 +12,15 @@ import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { end, startDaemon, waitFor } from '../lab/process.js';
+import { ADDRESSES } from '../lab/topology.js';
 import { Flows, type Sample, samplesIn } from './flows.js';
 import { withInside } from './inside.js';
 
 const HOST4 = '172.28.70.1';
 const HOST6 = 'fd00:db:70::1';
 const ENFORCED = { 'drawbridge.allow': '93.184.1.1:80' };
+/** Where the internet echoes. */
+const ELSEWHERE = ['93.184.70.1', '2600:9000:70::1'];
 const SERVE = ['node', '/inside.mjs', 'serve'];
 /** Spec: within a second. */
 const CUT_MS = 1_000;
@@ -77,11 +80,12 @@ beforeAll(async () => {
   const log = join(lab.dir, 'serve.log');
   const argv = [process.execPath, join(import.meta.dirname, 'inside.mjs'), 'serve'];
   hostPid = startDaemon(lab.view.inside(argv), log, lab.view.env);
-  peers.set('host', {
-    addresses: [HOST4, HOST6],
+  const host = {
     entries: ['host:19', 'host:7777', 'host:19/udp', 'host:7777/udp'],
     samples: async () => samplesIn(readFileSync(log, 'utf8')),
-  });
+  };
+  peers.set('host', { ...host, addresses: [HOST4, HOST6] });
+  peers.set('host itself', { ...host, addresses: [ADDRESSES.host4, ADDRESSES.host6] });
   for (const [name, peer] of peers)
     await waitFor(`${name} to listen`, async () => (await peer.samples()).length > 0);
 });
@@ -159,12 +163,18 @@ async function putList(allow: readonly string[]): Promise<void> {
 }
 const labels = { 'drawbridge.lists': 'near' };
 
-describe.each(['observed', 'off', 'enforced', 'host'])('%s', (name) => {
+describe.each([
+  ['observed', 'near'],
+  ['off', 'near'],
+  ['enforced', 'near'],
+  ['host', 'near'],
+  ['host itself', 'host'],
+])('%s, by a container on %s', (name, network) => {
   beforeEach(() => putList(peerOf(name).entries));
 
   it('revoked: nothing moves, at either end, for as long as it sends', async () => {
     const peer = peerOf(name);
-    const flows = await Flows.start(lab, { network: 'near', name: 'asker', labels }, peer.addresses);
+    const flows = await Flows.start(lab, { network, name: 'asker', labels }, peer.addresses);
     await flows.moving();
     shown.revoked.control();
     const from = Date.now();
@@ -178,7 +188,7 @@ describe.each(['observed', 'off', 'enforced', 'host'])('%s', (name) => {
 
   it('observed, then enforced: nothing moves but what the other side sends by itself', async () => {
     const peer = peerOf(name);
-    const observed = { network: 'near', name: 'turning', labels: { 'drawbridge.mode': 'observe' } };
+    const observed = { network, name: 'turning', labels: { 'drawbridge.mode': 'observe' } };
     const flows = await Flows.start(lab, observed, peer.addresses);
     await flows.moving();
     const turn = (mode: string) => drawbridge.request('PUT', '/v1/containers/turning/mode', { mode });
@@ -201,31 +211,39 @@ it('the next one on an address answers nobody who spoke to the one before', asyn
 
 describe('after a moment without any rule', () => {
   let asker: Container;
+  let hosted: Container;
   beforeAll(async () => {
     await putList(['93.184.1.1:80']);
     const all = ['observed', 'off', 'host'].flatMap((name) => peerOf(name).addresses);
     const cmd = ['node', '/inside.mjs', 'press', ...all];
     asker = await lab.start({ ...withInside({ network: 'near', name: 'asker', labels }), cmd });
     await waitFor('the asker', async () => samplesIn(await asker.logs()).length > 0);
+    const out = ['node', '/inside.mjs', 'press', ...ELSEWHERE];
+    hosted = await lab.start({ ...withInside({ network: 'host', name: 'hosted', labels }), cmd: out });
+    await waitFor('the hosted', async () => samplesIn(await hosted.logs()).length > 0);
   });
   const status = async (): Promise<string> => {
     const r = await drawbridge.request('GET', '/v1/status');
     return (JSON.parse(r.body) as { kernel: { lastRepair: string } }).kernel.lastRepair;
   };
 
-  it('what answers opened ends, at both ends', async () => {
+  it('what answers opened ends, at both ends, in the host’s network too', async () => {
+    const out = { direction: 'out', dst: ELSEWHERE } as const;
     const names = ['observed', 'off', 'host'];
     let through = 0;
     for (let n = 0; n < HOLES && through < 3; n++) {
       const before = await Promise.all(names.map((name) => heard(peerOf(name))));
       const repair = await status();
+      const began = Date.now();
       await lab.inHost(['nft', 'flush', 'ruleset'], { check: true });
       await waitFor('a repair', async () => (await status()) !== repair);
       const from = Date.now() + CUT_MS;
       await delay(PRESS_MS);
       const after = await Promise.all(names.map((name) => heard(peerOf(name))));
-      if (after.some((count, i) => count > (before[i] ?? 0))) through++;
+      const isThrough = after.every((count, i) => count > (before[i] ?? 0));
+      if (isThrough && (await lab.sniffer.count({ ...out, since: began })) > 0) through++;
       for (const name of names) await silent(peerOf(name), from);
+      expect(await lab.sniffer.count({ ...out, since: from })).toBe(0);
     }
     expect(through).toBe(3); // the holes let something through, or nothing is proven
     shown.turned.control();

@@ -151,6 +151,7 @@ function given<K extends string, V>(key: K, value: V | undefined): { [P in K]?: 
 export function addressDumpBody(): Buffer {
   return Buffer.alloc(IFADDRMSG);
 }
+const RT_SCOPE_HOST = 254;
 /** One address of an interface, for adding or removing; undefined when `cidr` is not ADDRESS/PREFIX. */
 export function addressBody(index: number, cidr: string): Buffer | undefined {
   const [host = '', prefix = '', ...rest] = cidr.split('/');
@@ -167,6 +168,8 @@ export function addressBody(index: number, cidr: string): Buffer | undefined {
   header.writeUInt8(bytes.length === 4 ? AF_INET : AF_INET6, 0);
   header.writeUInt8(Number(prefix), 1);
   header.writeUInt8(bytes.length === 4 ? 0 : IFA_F_NODAD, 2); // usable at once
+  // IPv4 as `ip` does for loopback: nothing takes it for its source, MASQUERADE on lo least of all
+  header.writeUInt8(bytes.length === 4 ? RT_SCOPE_HOST : 0, 3);
   header.writeUInt32LE(index, 4);
   return Buffer.concat([header, attribute(ADDRESS.local, bytes), attribute(ADDRESS.address, bytes)]);
 }

@@ -24,7 +24,9 @@ describe.each([4, 6] as const)('IPv%i', (family) => {
       ...more,
     };
     const isCut = (set: string): boolean => set === `DB-cut${family}`;
-    return trace(filter, chain, packet, (set) => isCut(set) || set === `DB-enf${family}`).verdict;
+    const isEnforced = (set: string): boolean =>
+      set === `DB-enf${family}` && packet.dst === addressOf(enforced, family);
+    return trace(filter, chain, packet, (set) => isCut(set) || isEnforced(set)).verdict;
   };
   const mark = markOf(shape.marks, free.identity, 'observe');
 
@@ -36,6 +38,13 @@ describe.each([4, 6] as const)('IPv%i', (family) => {
     expect(verdict(chain, { mark: from, proto: 'udp' })).toBe('drop');
     expect(verdict(chain, { mark: from, syn: true })).toBe('return');
     expect(verdict(chain, { mark: from, states: ['ESTABLISHED'] })).toBe('return');
+  });
+
+  it('from elsewhere, to whomever: a threat that only feeds of destinations list may not come back', () => {
+    const packet = { src: family === 4 ? '192.0.2.9' : '2001:db8::9', dst: addressOf(free, family) };
+    expect(verdict('DB-FORWARD', packet)).toBe('drop');
+    expect(verdict('DB-FORWARD', { ...packet, proto: 'udp' })).toBe('drop');
+    expect(verdict('DB-FORWARD', { ...packet, syn: true })).toBe('return');
   });
 
   it('to a socket of the host’s network', () => {
