@@ -2,13 +2,17 @@ import { sharedSet } from '../desired/naming.js';
 import type { FlowFacts } from './cut.js';
 import type { KernelPort } from './kernel-port.js';
 
-/** How long packets of a flow that was cut may still come from the other side (s): those with ports, TCP and UDP. */
+/** How long packets of a flow that was cut may still come from the other side (s). */
 interface BarTimes {
   readonly tcp: number;
-  readonly udp: number;
+  /** Of other protocols nothing tells a question from an answer. */
+  readonly others: number;
 }
-const PROTO: Readonly<Record<number, keyof BarTimes>> = { 6: 'tcp', 17: 'udp' };
-const PROTOS = ['tcp', 'udp'] as const;
+const TCP = 6;
+/** Its answers make no flow. */
+const ICMP: readonly number[] = [1, 58];
+/** Of the other protocols ipset takes 0 for the port (ip_set_getport.c, get_port). */
+const WITH_PORTS: readonly number[] = [TCP, 17, 132, 136];
 
 interface Barred {
   readonly set: string;
@@ -23,8 +27,8 @@ export class Bars {
   readonly #kernel: Pick<KernelPort, 'addCut' | 'removeCut'>;
   readonly #prefix: string;
   readonly #now: () => number;
-  /** Of UDP: who comes to an address later may use the same ports. New TCP connections are not barred. */
-  #udp: readonly Barred[] = [];
+  /** Who comes to an address later may use the same ports. New TCP connections are not barred. */
+  #others: readonly Barred[] = [];
 
   /** `now`: ms. */
   constructor(kernel: Pick<KernelPort, 'addCut' | 'removeCut'>, prefix: string, now: () => number) {
@@ -34,29 +38,32 @@ export class Bars {
   }
 
   /** For so long the other side's packets cannot make these flows anew. */
-  async bar(flows: readonly FlowFacts[], seconds: BarTimes): Promise<void> {
+  async bar(flows: readonly FlowFacts[], { tcp, others }: BarTimes): Promise<void> {
     const now = this.#now();
-    this.#udp = this.#udp.filter((b) => b.until > now);
-    for (const family of [4, 6] as const)
-      for (const proto of PROTOS) {
-        const fit = flows.filter((f) => f.family === family && PROTO[f.proto] === proto && f.orig.sport);
-        if (fit.length === 0) continue;
-        const set = sharedSet(this.#prefix, 'cut', family);
-        const until = now + seconds[proto] * 1000;
-        const barred = fit.map((f) => ({ set, member: memberOf(f, proto), ends: endsOf(f), until }));
-        if (proto === 'udp') this.#udp = [...this.#udp, ...barred];
-        await this.#kernel.addCut(
-          set,
-          barred.map((b) => b.member),
-          seconds[proto],
-        );
-      }
+    this.#others = this.#others.filter((b) => b.until > now);
+    for (const family of [4, 6] as const) {
+      const fit = flows.filter((f) => f.family === family && !ICMP.includes(f.proto));
+      const set = sharedSet(this.#prefix, 'cut', family);
+      const barred = (part: readonly FlowFacts[], seconds: number): Barred[] =>
+        part.map((f) => ({ set, member: memberOf(f), ends: endsOf(f), until: now + seconds * 1000 }));
+      const connections = barred(
+        fit.filter((f) => f.proto === TCP),
+        tcp,
+      );
+      const rest = barred(
+        fit.filter((f) => f.proto !== TCP),
+        others,
+      );
+      this.#others = [...this.#others, ...rest];
+      if (connections.length > 0) await this.#kernel.addCut(set, connections.map(textOf), tcp);
+      if (rest.length > 0) await this.#kernel.addCut(set, rest.map(textOf), others);
+    }
   }
 
   /** These addresses are somebody else's now, and may speak with everybody anew. */
   async lift(addresses: ReadonlySet<string>): Promise<void> {
-    const over = this.#udp.filter((b) => b.ends.some((end) => addresses.has(end)));
-    this.#udp = this.#udp.filter((b) => !over.includes(b));
+    const over = this.#others.filter((b) => b.ends.some((end) => addresses.has(end)));
+    this.#others = this.#others.filter((b) => !over.includes(b));
     for (const set of new Set(over.map((b) => b.set)))
       await this.#kernel.removeCut(
         set,
@@ -65,7 +72,8 @@ export class Bars {
   }
 }
 
-/** As the set's hash:ip,port,ip has it: to whom, to which port, from whom. */
-const memberOf = (f: FlowFacts, proto: keyof BarTimes): string =>
-  `${f.orig.src},${proto}:${f.orig.sport},${f.reply.src}`;
+const textOf = (b: Barred): string => b.member;
+/** As the set's hash:ip,port,ip has it: to whom, by which protocol and to which port, from whom. */
+const memberOf = (f: FlowFacts): string =>
+  `${f.orig.src},${f.proto}:${WITH_PORTS.includes(f.proto) ? (f.orig.sport ?? 0) : 0},${f.reply.src}`;
 const endsOf = (f: FlowFacts): string[] => [f.orig.src, f.reply.src];

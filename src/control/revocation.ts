@@ -20,9 +20,9 @@ export interface RevocationOptions<F extends FlowFacts> {
 }
 /**
  * How long packets of a flow that was cut may still come from the other side (s). A TCP connection that nobody has told
- * may be silent for days; new ones are not barred. Of UDP nothing tells an answer from a question.
+ * may be silent for days; new ones are not barred.
  */
-const BAR_SECONDS = { tcp: 7 * 86_400, udp: 120 };
+const BAR_SECONDS = { tcp: 7 * 86_400, others: 120 };
 /** In a set of members. */
 const EVERYONE = '*';
 

@@ -175,7 +175,7 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
     const members = this.#sets.members;
     if (!state || !members) return;
     const { barrier, identityMask } = this.#o;
-    const bar: Doom['bar'] = (flows) => barrier.bar(flows, { tcp: BAR_SECONDS, udp: BAR_SECONDS });
+    const bar: Doom['bar'] = (flows) => barrier.bar(flows, { tcp: BAR_SECONDS, others: BAR_SECONDS });
     const doom: Doom = { state, members: members.block, identityMask, bar };
     const ended: string[] = [];
     for (const family of [4, 6] as const) {

@@ -13,8 +13,8 @@ interface Options<F extends FlowFacts> {
   readonly log: Logger;
 }
 
-/** How long stragglers are barred (s): new TCP connections are not, of UDP nothing tells an answer from a question. */
-const BAR_SECONDS = { tcp: 7 * 86_400, udp: 2 };
+/** How long stragglers are barred (s): new TCP connections are not, new datagrams would be. */
+const BAR_SECONDS = { tcp: 7 * 86_400, others: 2 };
 
 /**
  * While no rule stood for them, an answer that found no flow has opened one, turned around: by it both sides would go on. Ends those

@@ -113,7 +113,7 @@ function cutChain(names: Names, family: Family): Rule[] {
   const pair: Match = { k: 'set', set: sharedSet(names.prefix, 'cut', family), dir: 'dst,dst,src' };
   return [
     rule([...TCP_MIDDLE, pair], { k: 'drop' }),
-    rule([{ k: 'proto', proto: 'udp' }, pair], { k: 'drop' }),
+    rule([{ k: 'proto', proto: 'tcp', not: true }, pair], { k: 'drop' }),
   ];
 }
 

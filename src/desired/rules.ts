@@ -6,7 +6,7 @@ import { hex } from './marks.js';
 /** One condition of an iptables rule. */
 export type Match =
   | { readonly k: 'mark'; readonly value: number; readonly mask: number; readonly not?: boolean }
-  | { readonly k: 'proto'; readonly proto: 'tcp' | 'udp' | 'icmp' | number }
+  | { readonly k: 'proto'; readonly proto: 'tcp' | 'udp' | 'icmp' | number; readonly not?: boolean }
   | { readonly k: 'dports'; readonly ports: readonly PortRange[] }
   | { readonly k: 'set'; readonly set: string; readonly dir: string; readonly not?: boolean }
   | { readonly k: 'ct'; readonly states: readonly CtState[]; readonly not?: boolean }
@@ -107,7 +107,7 @@ function renderMatch(m: Match, family: Family): string {
     case 'mark':
       return `-m mark ${m.not ? '! ' : ''}--mark ${hex(m.value)}/${hex(m.mask)}`;
     case 'proto':
-      return `-p ${m.proto === 'icmp' && family === 6 ? 'ipv6-icmp' : m.proto}`;
+      return `${m.not ? '! ' : ''}-p ${m.proto === 'icmp' && family === 6 ? 'ipv6-icmp' : m.proto}`;
     case 'dports':
       return `-m multiport --dports ${m.ports.map((p) => (p.lo === p.hi ? p.lo : `${p.lo}:${p.hi}`)).join(',')}`;
     case 'set':

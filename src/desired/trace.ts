@@ -74,7 +74,7 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'mark':
       return ((p.mark & m.mask) >>> 0 === m.value) !== (m.not ?? false);
     case 'proto':
-      return p.proto === m.proto;
+      return (p.proto === m.proto) !== (m.not ?? false);
     case 'dports':
       return m.ports.some((r) => p.dport !== undefined && p.dport >= r.lo && p.dport <= r.hi);
     case 'set':

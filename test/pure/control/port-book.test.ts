@@ -92,8 +92,9 @@ it('who comes to an address may speak with whom the one before it may not; a TCP
   const { ports, map, bars, barred } = book();
   ports.takeOver(new Map(), new Set(), true);
   const tcp = flow(OURS, OTHER, { proto: 6 });
-  await bars.bar([from, to, elsewhere, tcp], { tcp: 100, udp: 100 });
-  expect(barred.size).toBe(4);
+  const tunnel = flow(OURS, OTHER, { proto: 47 });
+  await bars.bar([from, to, elsewhere, tcp, tunnel], { tcp: 100, others: 100 });
+  expect(barred.size).toBe(5);
   await ports.purge(map);
-  expect([...barred].sort()).toEqual([`${OURS},tcp:1,${OTHER}`, `${OTHER},udp:1,10.0.0.8`]);
+  expect([...barred].sort()).toEqual([`${OURS},6:1,${OTHER}`, `${OTHER},17:1,10.0.0.8`]);
 });

@@ -162,8 +162,8 @@ it('an answer that opened a flow while no rule stood: it ends, unless it may be 
   revocation.distrust();
   await run();
   expect([...table]).toEqual(stays);
-  expect(barred).toContain(`${SOURCE},tcp:40001,${NEIGHBOUR}`);
-  expect(barred).toContain(`${SOURCE},udp:40000,10.0.0.1`);
+  expect(barred).toContain(`${SOURCE},6:40001,${NEIGHBOUR}`);
+  expect(barred).toContain(`${SOURCE},17:40000,10.0.0.1`);
 });
 
 it('what an answer opened while a container was not enforced ends when it is, and once more a little later', async () => {
