@@ -60,6 +60,7 @@ function vitest(name: string, project: string, file?: string): Suite {
   };
 }
 
+const pure = vitest('pure', 'pure');
 const filesOf = (part: 'live' | 'attacks', project: string): Suite[] =>
   readdirSync(join(ROOT, 'test', part))
     .filter((f) => f.endsWith('.test.ts'))
@@ -67,7 +68,7 @@ const filesOf = (part: 'live' | 'attacks', project: string): Suite[] =>
     .map((f) => vitest(`${part}/${f.slice(0, -'.test.ts'.length)}`, project, `test/${part}/${f}`));
 
 const PARTS: Record<string, () => readonly Suite[]> = {
-  pure: () => [{ ...vitest('pure', 'pure'), alone: true }],
+  pure: () => [{ ...pure, argv: [...pure.argv, '--maxWorkers=100%'], alone: true }],
   // The same inputs in the same order each time: what it finds, it finds again.
   fuzz: () => [
     {

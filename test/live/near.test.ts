@@ -61,6 +61,9 @@ interface Peer {
 let lab: Lab;
 let drawbridge: Drawbridge;
 let hostPid: number | undefined;
+/** Began before Drawbridge did. */
+let before: Flows;
+let readyAt = 0;
 const peers = new Map<string, Peer>();
 
 beforeAll(async () => {
@@ -72,8 +75,6 @@ beforeAll(async () => {
   const free = await inherited();
   expect([free.v4 > 0, free.v6 > 0]).toEqual([true, true]);
   shown.heir.control();
-  drawbridge = lab.drawbridge({});
-  await drawbridge.ready();
   await neighbour('observed', { 'drawbridge.mode': 'observe' });
   await neighbour('off', { 'drawbridge.mode': 'off' });
   await neighbour('enforced', { 'drawbridge.allow': 'container:asker, container:turning' });
@@ -88,6 +89,12 @@ beforeAll(async () => {
   peers.set('host itself', { ...host, addresses: [ADDRESSES.host4, ADDRESSES.host6] });
   for (const [name, peer] of peers)
     await waitFor(`${name} to listen`, async () => (await peer.samples()).length > 0);
+  const early = { network: 'near', name: 'early', labels: ENFORCED };
+  before = await Flows.start(lab, early, [...peerOf('observed').addresses, ...peerOf('off').addresses]);
+  await before.moving();
+  drawbridge = lab.drawbridge({});
+  await drawbridge.ready();
+  readyAt = Date.now();
 });
 afterAll(async () => {
   if (hostPid !== undefined) await end(hostPid, 2_000);
@@ -163,6 +170,14 @@ async function putList(allow: readonly string[]): Promise<void> {
 }
 const labels = { 'drawbridge.lists': 'near' };
 
+it('who spoke before Drawbridge came: nothing moves but what the other side sends by itself', async () => {
+  await delay(WATCH_MS);
+  const moved = (await before.movedAfter(readyAt + CUT_MS)).filter((flow) => !flow.endsWith('udp from'));
+  expect(moved).toEqual([]);
+  for (const name of ['observed', 'off']) await silent(peerOf(name), readyAt + CUT_MS);
+  await before.container.remove();
+});
+
 describe.each([
   ['observed', 'near'],
   ['off', 'near'],
@@ -232,7 +247,7 @@ describe('after a moment without any rule', () => {
     const names = ['observed', 'off', 'host'];
     let through = 0;
     for (let n = 0; n < HOLES && through < 3; n++) {
-      const before = await Promise.all(names.map((name) => heard(peerOf(name))));
+      const soFar = await Promise.all(names.map((name) => heard(peerOf(name))));
       const repair = await status();
       const began = Date.now();
       await lab.inHost(['nft', 'flush', 'ruleset'], { check: true });
@@ -240,7 +255,7 @@ describe('after a moment without any rule', () => {
       const from = Date.now() + CUT_MS;
       await delay(PRESS_MS);
       const after = await Promise.all(names.map((name) => heard(peerOf(name))));
-      const isThrough = after.every((count, i) => count > (before[i] ?? 0));
+      const isThrough = after.every((count, i) => count > (soFar[i] ?? 0));
       if (isThrough && (await lab.sniffer.count({ ...out, since: began })) > 0) through++;
       for (const name of names) await silent(peerOf(name), from);
       expect(await lab.sniffer.count({ ...out, since: from })).toBe(0);
