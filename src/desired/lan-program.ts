@@ -226,7 +226,7 @@ function ruleText({ when, then }: Rule, family: Family, targets: ReadonlyMap<str
 function matchText(m: Match, family: Family): string {
   switch (m.k) {
     case 'proto':
-      return `meta l4proto ${m.proto === 'icmp' && family === 6 ? 'ipv6-icmp' : m.proto}`;
+      return `meta l4proto ${m.not ? '!= ' : ''}${m.proto === 'icmp' && family === 6 ? 'ipv6-icmp' : m.proto}`;
     case 'dports':
       return `th dport { ${m.ports.map((p) => (p.lo === p.hi ? p.lo : `${p.lo}-${p.hi}`)).join(', ')} }`;
     case 'set':
