@@ -76,7 +76,7 @@ const PARTS: Record<string, () => readonly Suite[]> = {
       argv: [
         'nice',
         '-n',
-        '10',
+        '19',
         'node_modules/.bin/tsx',
         'test/fuzz/main.ts',
         '--seconds',
