@@ -102,28 +102,16 @@ interface Cut<F> {
 }
 
 /**
- * Ends the flows from these addresses that `keep` does not want, and once more for packets that were on their way.
- * Resolves with what was ended in the first round.
+ * Ends the flows that were opened from these addresses (orig), or that others have opened to them, DNATed ones too (reply),
+ * and that `keep` does not want; once more for packets that were on their way. Resolves with what was ended in the first round.
  */
 export function cutFlows<F extends FlowFacts>(
   table: FlowTable<F>,
+  way: 'orig' | 'reply',
   addresses: ReadonlySet<string>,
   how: Cut<F>,
 ): Promise<readonly F[]> {
-  return addresses.size === 0
-    ? Promise.resolve([])
-    : cut(table, () => flowsOf(table, 'orig', addresses), how);
-}
-
-/** The same for flows that others have opened to these addresses: what was DNATed to them, too. */
-export function cutFlowsTo<F extends FlowFacts>(
-  table: FlowTable<F>,
-  addresses: ReadonlySet<string>,
-  how: Cut<F>,
-): Promise<readonly F[]> {
-  return addresses.size === 0
-    ? Promise.resolve([])
-    : cut(table, () => flowsOf(table, 'reply', addresses), how);
+  return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsOf(table, way, addresses), how);
 }
 
 /** The same for flows that bear one of these marks: those of containers in the host's network. */

@@ -2,7 +2,7 @@ import type { Member, Port } from '../desired/state.js';
 import type { DockerView, NetworkFacts } from '../model/container.js';
 import type { Bars } from './bar.js';
 import { addressesOf, type Binding, bindPorts, type PortMap } from './bindings.js';
-import { cutFlows, cutFlowsTo, type FlowFacts } from './cut.js';
+import { cutFlows, type FlowFacts } from './cut.js';
 import type { ForeignPorts } from './foreign-ports.js';
 import type { KernelPort } from './kernel-port.js';
 
@@ -77,10 +77,10 @@ export class PortBook<F extends FlowFacts> {
     );
     const addresses = new Set(fresh.flatMap(addressesOf));
     const bar = async (): Promise<void> => undefined;
-    await cutFlows(flows, addresses, { keep: () => false, bar });
+    await cutFlows(flows, 'orig', addresses, { keep: () => false, bar });
     if (!this.#hasStood) return;
     await bars.lift(addresses);
-    await cutFlowsTo(flows, addresses, { keep: (f) => f.tcp?.handshake === true, bar });
+    await cutFlows(flows, 'reply', addresses, { keep: (f) => f.tcp?.handshake === true, bar });
   }
 
   /** Who is enforced by these rules and was free to speak by those that stand. */

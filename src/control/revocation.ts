@@ -143,7 +143,10 @@ export class Revocation<F extends FlowFacts> {
       const owner = owners.get(f.orig.src);
       return owner === undefined || state.judge.keeps(owner, f);
     };
-    const cut = await cutFlows(this.#o.kernel.flows, new Set(owners.keys()), { keep, bar: this.#bar });
+    const cut = await cutFlows(this.#o.kernel.flows, 'orig', new Set(owners.keys()), {
+      keep,
+      bar: this.#bar,
+    });
     return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
   }
 

@@ -3,7 +3,7 @@ import type { Logger } from '../ports.js';
 import { isFrom } from './adopt.js';
 import type { Bars } from './bar.js';
 import { addressesOf } from './bindings.js';
-import { cutFlowsTo, type Ended, type FlowFacts, mayBeTurned, turned } from './cut.js';
+import { cutFlows, type Ended, type FlowFacts, mayBeTurned, turned } from './cut.js';
 import type { InForce } from './enforcer.js';
 import type { KernelPort } from './kernel-port.js';
 
@@ -50,7 +50,7 @@ async function ofPorts<F extends FlowFacts>(
     if (!everyone.has(f.orig.src) && !hosts.has(f.orig.src)) return state.judge.admits(f);
     return !mayBeTurned(f) || state.judge.keeps(owner, turned(f));
   };
-  const cut = await cutFlowsTo(kernel.flows, new Set(owners.keys()), { keep, bar });
+  const cut = await cutFlows(kernel.flows, 'reply', new Set(owners.keys()), { keep, bar });
   return cut.map((flow) => ({ flow, owner: owners.get(flow.reply.src)?.id ?? '' }));
 }
 
