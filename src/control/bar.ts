@@ -9,8 +9,8 @@ interface BarTimes {
   readonly others: number;
 }
 const TCP = 6;
-/** Its answers make no flow. */
-const ICMP: readonly number[] = [1, 58];
+/** ipset takes none of these with a port of 0: hop-by-hop options, and ICMP, whose answers make no flow. */
+const UNBARRED: readonly number[] = [0, 1, 58];
 /** Of the other protocols ipset takes 0 for the port (ip_set_getport.c, get_port). */
 const WITH_PORTS: readonly number[] = [TCP, 17, 132, 136];
 
@@ -42,7 +42,7 @@ export class Bars {
     const now = this.#now();
     this.#others = this.#others.filter((b) => b.until > now);
     for (const family of [4, 6] as const) {
-      const fit = flows.filter((f) => f.family === family && !ICMP.includes(f.proto));
+      const fit = flows.filter((f) => f.family === family && !UNBARRED.includes(f.proto));
       const set = sharedSet(this.#prefix, 'cut', family);
       const barred = (part: readonly FlowFacts[], seconds: number): Barred[] =>
         part.map((f) => ({ set, member: memberOf(f), ends: endsOf(f), until: now + seconds * 1000 }));

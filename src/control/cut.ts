@@ -136,8 +136,11 @@ async function cut<F extends FlowFacts>(
 ): Promise<readonly F[]> {
   const round = async (): Promise<F[]> => {
     const doomed = (await find()).filter((f) => !keep(f));
-    if (doomed.length > 0) await bar(doomed);
-    for (const flow of doomed) table.delete(flow);
+    try {
+      if (doomed.length > 0) await bar(doomed);
+    } finally {
+      for (const flow of doomed) table.delete(flow);
+    }
     return doomed;
   };
   const ended = await round();

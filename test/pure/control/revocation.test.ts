@@ -27,6 +27,7 @@ function revoker() {
   const due: string[] = [];
   const barred: string[] = [];
   let broken = false;
+  let isFull = false;
   const kernel = {
     flows: {
       flows: async (family: 4 | 6) => {
@@ -36,7 +37,10 @@ function revoker() {
       delete: (f: FlowFacts) => table.delete(f),
       mark: () => true,
     },
-    addCut: async (_: string, members: readonly string[]) => void barred.push(...members),
+    addCut: async (_: string, members: readonly string[]) => {
+      if (isFull) throw new Error('full');
+      barred.push(...members);
+    },
     hostAddresses: () => new Set(['10.0.0.1']),
     sockets: async () => [],
   } as unknown as KernelPort;
@@ -68,6 +72,9 @@ function revoker() {
     due,
     barred,
     revocation,
+    fills: () => {
+      isFull = true;
+    },
     breaks: (is: boolean) => {
       broken = is;
     },
@@ -182,4 +189,12 @@ it('what an answer opened while a container was not enforced ends when it is, an
   await run();
   expect(table.size).toBe(0);
   expect(due).toHaveLength(1);
+});
+
+it('flows end although their stragglers cannot be barred, and the failure is told', async () => {
+  const { table, run, fills } = revoker();
+  table.add(flow(1));
+  fills();
+  await expect(run()).rejects.toThrow('full');
+  expect(table.size).toBe(0);
 });
