@@ -6,6 +6,7 @@ export interface FlowFacts {
   readonly proto: number;
   /** The connection's mark. */
   readonly mark: number;
+  readonly status?: { readonly assured: boolean };
   /** Of TCP: its handshake is under way; its middle was seen first. */
   readonly tcp?: { readonly handshake: boolean; readonly pickedUp: boolean };
   readonly orig: {

@@ -1,12 +1,13 @@
 import type { Place } from '../desired/closed.js';
 import { compile } from '../desired/compile.js';
+import { identityMark } from '../desired/marks.js';
 import type { DesiredInput, DesiredState, Member, MemberLimits, Shape } from '../desired/state.js';
 import { unattributedMember } from '../desired/unattributed.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Logger } from '../ports.js';
 import type { PortMap } from './bindings.js';
-import type { FlowFacts } from './cut.js';
+import { cutMarked, type FlowFacts } from './cut.js';
 import type { HostSenders, HostSenderTable } from './host-senders.js';
 import { Identities } from './identities.js';
 import { Judge } from './judge.js';
@@ -19,6 +20,7 @@ import { Revocation } from './revocation.js';
 import { takeOver } from './takeover.js';
 import type { Threats } from './threats.js';
 import { desiredInput } from './world.js';
+import { Zones } from './zones.js';
 
 export interface EnforcerOptions<F extends FlowFacts> extends PortBookOptions<F> {
   readonly shape: Shape;
@@ -72,6 +74,7 @@ export class Enforcer<F extends FlowFacts> {
   readonly #ports: PortBook<F>;
   #state: InForce | undefined;
   readonly #revocation: Revocation<F>;
+  readonly #zones: Zones<F>;
   /** Members to be looked at as if their policy were another. */
   #again: ReadonlySet<string> = new Set();
   /** Members whose container went, until when they stay: their removal shares a pass with others'. */
@@ -82,6 +85,8 @@ export class Enforcer<F extends FlowFacts> {
     this.#identities = new Identities(options.shape.marks.maxIdentity);
     this.#ports = new PortBook(options);
     this.#revocation = new Revocation(options);
+    const { shape, kernel, lookAgain } = options;
+    this.#zones = new Zones({ marks: shape.marks, flows: kernel.flows, lookAgain });
   }
 
   get state(): InForce | undefined {
@@ -105,6 +110,7 @@ export class Enforcer<F extends FlowFacts> {
     const input = this.#input(view, ports, hosts);
     const desired = compile(input);
     await this.#o.beforeRules(input);
+    await this.#disown(input.members);
     const applied = await kernel.apply(desired, () => this.#ports.purge(ports));
     if (applied.repaired) this.#revocation.distrust();
     const repaired = this.#revocation.owed;
@@ -118,6 +124,8 @@ export class Enforcer<F extends FlowFacts> {
     await this.#o.inside(state);
     this.#o.onApplied(state);
     await this.#revocation.run(state, { known, again, newlyHeld });
+    const late = input.members.filter((m) => hosts.late.has(m.id));
+    if (hosts.net.zones) await this.#zones.look(late, pass.reasons);
     if (this.#again === again) this.#again = new Set();
     const lost = applied.refill.filter((name) => desired.sets.get(name)?.isThreats);
     if (!known || repaired || lost.length > 0) this.#o.threats.repair(lost, !known);
@@ -144,6 +152,7 @@ export class Enforcer<F extends FlowFacts> {
     const isFurnished = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
     if (view.listings === 0 && isFurnished) return false;
     this.#o.hosts.standing(standing.hostGates);
+    this.#zones.takeOver(standing.hostZones);
     const bindings = takeOver(standing, view, this.#o.shape.marks, this.#identities);
     this.#ports.takeOver(bindings, bridge.strict, isFurnished);
     return true;
@@ -155,6 +164,7 @@ export class Enforcer<F extends FlowFacts> {
       view,
       ports,
       hosts,
+      zones: this.#zones,
       identities: this.#identities,
       policyOf: this.#o.policyOf,
       limitsOf: this.#o.limitsOf,
@@ -167,6 +177,16 @@ export class Enforcer<F extends FlowFacts> {
     });
     const members = [...input.members, ...this.#departed(input.members, now)];
     return { ...input, members, closed: this.#o.closed() };
+  }
+
+  /** Whoever gets a number in the host's network must not inherit the flows that bear it from somebody before. */
+  async #disown(members: readonly Member[]): Promise<void> {
+    const { shape, kernel } = this.#o;
+    const fresh = members.filter((m) => this.#identities.born.has(m.identity));
+    const marks = fresh.filter((m) => m.host).map((m) => identityMark(shape.marks, m.identity));
+    const nobody = async (): Promise<void> => undefined;
+    await cutMarked(kernel.flows, marks, shape.marks.identity, { keep: () => false, bar: nobody });
+    this.#identities.settle(fresh.map((m) => m.identity));
   }
 
   /** A port that is gone sends nothing, and no other gets its elements: what is left of a member hurts nobody

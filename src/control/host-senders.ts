@@ -21,6 +21,8 @@ export interface HostSendersOptions {
   readonly onParents: (p: Parents) => void;
   /** A rule on a container's own cgroup may stand in every table: not with iptables-legacy, see `#gates`. */
   readonly singles: () => boolean;
+  /** The kernel can give datagrams zones of conntrack. */
+  readonly zones: () => boolean;
 }
 /** Who sends in the host's network, at one moment. */
 export interface HostSenders {
@@ -86,7 +88,7 @@ export class HostSenderTable {
       [...cgroups].filter(([, own]) => own.length > 0 && own.every((c) => isGated(c, gates))),
     );
     return {
-      net: { gates, exempt: this.#own(gates), builds: this.#builds(parents) },
+      net: { gates, exempt: this.#own(gates), builds: this.#builds(parents), zones: this.#o.zones() },
       cgroups: held,
       late: new Map([...held].flatMap(([id, own]) => this.#lateness(id, own, parents))),
       open: new Map(

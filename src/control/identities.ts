@@ -10,6 +10,7 @@ export class Identities {
   readonly #byId = new Map<string, number>();
   readonly #used = new Set<number>([UNATTRIBUTED]);
   readonly #resting = new Map<number, number>();
+  readonly #born = new Set<number>();
   readonly #max: number;
 
   constructor(max: number) {
@@ -34,7 +35,16 @@ export class Identities {
     const free = this.#lowestFree(now);
     this.#byId.set(id, free);
     this.#used.add(free);
+    this.#born.add(free);
     return free;
+  }
+
+  /** Given since the last `settle`: connections may still bear them from whoever had them before. */
+  get born(): ReadonlySet<number> {
+    return this.#born;
+  }
+  settle(numbers: Iterable<number>): void {
+    for (const n of numbers) this.#born.delete(n);
   }
 
   /** Keeps only these containers. */

@@ -7,6 +7,8 @@ export interface Standing {
   /** By path. */
   readonly hostMarks: ReadonlyMap<string, number>;
   readonly hostGates: readonly { readonly path: string }[];
+  /** Cgroups whose datagrams have a zone of conntrack, by path. */
+  readonly hostZones: ReadonlySet<string>;
 }
 /** The kernel as the control room uses it; made of the kernel room's parts at the composition root. */
 export interface KernelPort<F extends FlowFacts = FlowFacts> {

@@ -1,5 +1,15 @@
 import { planClasses } from '../desired/classes.js';
-import type { Bridge, DesiredInput, LanPlace, Member, MemberLimits, Port, Shape } from '../desired/state.js';
+import type {
+  Bridge,
+  Cgroup,
+  DesiredInput,
+  HostPlace,
+  LanPlace,
+  Member,
+  MemberLimits,
+  Port,
+  Shape,
+} from '../desired/state.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Family } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
@@ -21,6 +31,7 @@ export interface WorldInput {
   readonly unattributed: readonly number[];
   readonly unattributedPolicy: { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
   readonly hosts: HostSenders;
+  readonly zones: { has(cgroups: readonly Cgroup[], isLate: boolean): boolean };
   readonly now: number;
 }
 
@@ -94,8 +105,13 @@ function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]
     published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),
     ...(limits ? { limits } : {}),
     ...(lan ? { lan } : {}),
-    ...(c.networkMode === 'host' ? { host: { cgroups: w.hosts.cgroups.get(c.id) ?? [] } } : {}),
+    ...(c.networkMode === 'host' ? { host: hostPlace(w, c.id) } : {}),
   };
+}
+
+function hostPlace({ hosts, zones }: WorldInput, id: string): HostPlace {
+  const cgroups = hosts.cgroups.get(id) ?? [];
+  return { cgroups, zoned: zones.has(cgroups, hosts.late.has(id)) };
 }
 
 const BOTH: ReadonlySet<Family> = new Set([4, 6] as const);

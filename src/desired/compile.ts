@@ -7,6 +7,7 @@ import { backstopChain, constantChains, inputChain, preroutingChain } from './co
 import { classMatches, containerChain, hasFamily, hostChainRules, neighbourSet } from './container-chain.js';
 import { dispatchTree, leafOf, leavesOf } from './dispatch.js';
 import { hostBackstop, hostFilter, hostMangle, hostNat } from './host-net.js';
+import { hostRaw } from './host-zones.js';
 import { boundChains, limitChains } from './limit-chains.js';
 import { identityMark, UNATTRIBUTED } from './marks.js';
 import {
@@ -36,6 +37,7 @@ export function compile(input: DesiredInput): DesiredState {
       natTable(input, everyone, names, f),
       securityTable(input, names, f),
       mangleTable(input, names, f),
+      ...(input.hostNet.zones ? [rawTable(input, names, f)] : []),
     ]),
     bridge: compileBridge(input),
     hostNet: input.hostNet,
@@ -160,6 +162,11 @@ function securityTable(input: DesiredInput, names: Names, family: Family): Table
 function mangleTable(input: DesiredInput, names: Names, family: Family): TableDesired {
   const hooks = [hook('mangle', 'OUTPUT', names.hostMark)];
   return { family, table: 'mangle', chains: hostMangle(input, names, family), hooks };
+}
+
+function rawTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+  const hooks = [hook('raw', 'OUTPUT', names.hostRaw)];
+  return { family, table: 'raw', chains: hostRaw(input, names), hooks };
 }
 
 const hook = (table: Hook['table'], chain: string, target: string): Hook => ({

@@ -27,8 +27,8 @@ export function hostResolver(identity: number, family: Family): string {
 /** An IPv6 address that `hostResolver` gave: those stand on lo one by one. */
 export const isHostResolver = (address: string): boolean => address.startsWith('fd64:7262:7264:53:');
 
-const inCgroup = (c: Cgroup): Match => ({ k: 'cgroup', path: c.path, object: c.object });
-const cgroupsOf = (m: Member): readonly Cgroup[] => m.host?.cgroups ?? [];
+export const inCgroup = (c: Cgroup): Match => ({ k: 'cgroup', path: c.path, object: c.object });
+export const cgroupsOf = (m: Member): readonly Cgroup[] => m.host?.cgroups ?? [];
 const isIdentified = (shape: Shape, m: Member): Match => ({
   k: 'mark',
   value: identityMark(shape.marks, m.identity),
@@ -58,7 +58,8 @@ export function gate(hostNet: HostNet, chain: string): Rule[] {
   ];
 }
 
-const senders = (hostNet: HostNet, chain: string): Rule[] => [
+/** Drawbridge's own goes on, and who stands behind a gate goes to `chain`. */
+export const senders = (hostNet: HostNet, chain: string): Rule[] => [
   ...hostNet.exempt.map((c) => rule([inCgroup(c)], { k: 'return' })),
   ...hostNet.gates.map((c) => rule([inCgroup(c)], { k: 'goto', chain })),
 ];

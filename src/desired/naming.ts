@@ -32,7 +32,9 @@ export interface Names {
   readonly prerouting: string;
   readonly backstop: string;
   readonly backstopInput: string;
-  /** Of containers in the host's network, in the order of the tables: mangle, nat, filter, security. */
+  /** Of containers in the host's network, in the order of the tables: raw, mangle, nat, filter, security. */
+  readonly hostRaw: string;
+  readonly hostZone: string;
   readonly hostMark: string;
   readonly hostOwn: string;
   readonly hostWho: string;
@@ -75,6 +77,8 @@ export function namesFor(prefix: string): Names {
     prerouting: n('PREROUTING'),
     backstop: n('BACKSTOP'),
     backstopInput: n('BACKSTOP-IN'),
+    hostRaw: n('HN-RAW'),
+    hostZone: n('HN-ZONE'),
     hostMark: n('HN-MARK'),
     hostOwn: n('HN-OWN'),
     hostWho: n('HN-WHO'),

@@ -66,7 +66,10 @@ export type Target =
   | { readonly k: 'saveMark'; readonly mask: number }
   | { readonly k: 'reject'; readonly tcp: boolean }
   | { readonly k: 'nflog'; readonly group: number; readonly prefix: string }
-  | { readonly k: 'queue'; readonly queue: number }
+  /** bypass: with nobody listening it goes on to the next rule; else it is dropped. */
+  | { readonly k: 'queue'; readonly queue: number; readonly bypass?: true }
+  /** Before conntrack: a flow that begins with this packet is looked for in this zone, its answers in everybody's. */
+  | { readonly k: 'zone'; readonly zone: number }
   | { readonly k: 'dnat'; readonly address: string; readonly port: number };
 
 export interface Rule {
@@ -184,7 +187,9 @@ function renderTarget(t: Target, family: Family): string {
     case 'nflog':
       return `-j NFLOG --nflog-group ${t.group} --nflog-prefix ${t.prefix} --nflog-size 128 --nflog-threshold 1`;
     case 'queue':
-      return `-j NFQUEUE --queue-num ${t.queue}`;
+      return `-j NFQUEUE --queue-num ${t.queue}${t.bypass ? ' --queue-bypass' : ''}`;
+    case 'zone':
+      return `-j CT --zone-orig ${t.zone}`;
     case 'dnat':
       return `-j DNAT --to-destination ${family === 6 ? `[${t.address}]` : t.address}:${t.port}`;
   }

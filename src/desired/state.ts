@@ -44,7 +44,12 @@ export interface Member {
   /** It is on macvlan or ipvlan networks that are managed, too: rules inside its own namespace say the same there. */
   readonly lan?: LanPlace;
   /** It lives in the host's network, in these cgroups: its own, and those of containers that share its namespace. */
-  readonly host?: { readonly cgroups: readonly Cgroup[] };
+  readonly host?: HostPlace;
+}
+export interface HostPlace {
+  readonly cgroups: readonly Cgroup[];
+  /** Its datagrams have a zone of conntrack to themselves. False: it has streams outside of it, which would be torn. */
+  readonly zoned?: boolean;
 }
 
 export interface MemberLimits {
@@ -93,6 +98,8 @@ export interface HostNet {
   readonly exempt: readonly Cgroup[];
   /** Below a gate and no container's: build steps. */
   readonly builds: readonly Cgroup[];
+  /** The kernel can give each container's datagrams a zone of conntrack. */
+  readonly zones?: boolean;
 }
 
 export interface Bridge {
@@ -142,7 +149,7 @@ export interface Hook {
   readonly chain: string;
   readonly rule: Rule;
 }
-export type TableName = 'filter' | 'nat' | 'security' | 'mangle';
+export type TableName = 'raw' | 'filter' | 'nat' | 'security' | 'mangle';
 export interface TableDesired {
   readonly family: Family;
   readonly table: TableName;

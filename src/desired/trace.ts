@@ -42,6 +42,8 @@ export interface TraceResult {
 type Chains = ReadonlyMap<string, readonly Rule[]>;
 
 const MAX_STEPS = 10_000;
+/** Targets behind which the next rule is asked. */
+const GOES_ON: ReadonlySet<string> = new Set(['nflog', 'saveMark', 'zone']);
 
 /** Walks a packet through rendered chains as netfilter would: goto replaces its frame, jump pushes one. */
 export function trace(chains: Chains, start: string, packet: TracePacket, has: HasMember): TraceResult {
@@ -64,7 +66,7 @@ export function trace(chains: Chains, start: string, packet: TracePacket, has: H
     else if (target.k === 'return') stack.pop();
     else if (target.k === 'jump') stack.push({ chain: target.chain, at: 0 });
     else if (target.k === 'goto') stack[stack.length - 1] = { chain: target.chain, at: 0 };
-    else if (target.k !== 'nflog' && target.k !== 'saveMark') return { verdict: target.k, mark, steps };
+    else if (!GOES_ON.has(target.k)) return { verdict: target.k as TraceResult['verdict'], mark, steps };
   }
   throw new Error(`the rules from ${start} never end for ${packet.dst}`);
 }

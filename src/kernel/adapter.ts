@@ -18,6 +18,7 @@ import { Links } from './netlink/links.js';
 import { RouteMonitor } from './netlink/route-monitor.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
 import { socketsIn } from './sockets.js';
+import { canZone } from './zones.js';
 
 /** How long observed containers ask us in vain after a crash, at most. */
 const HEARTBEAT_SECONDS = 3;
@@ -38,6 +39,8 @@ export class KernelAdapter implements AsyncDisposable {
   readonly bulk = new BulkSets();
   readonly cgroups = new Cgroups();
   readonly own: HostAddresses;
+  /** Datagrams can be given zones of conntrack. */
+  hasZones = false;
   readonly #bridges = new Bridges();
   /** Bridges that have been seen to, by index. */
   #held: ReadonlySet<number> = new Set();
@@ -58,6 +61,7 @@ export class KernelAdapter implements AsyncDisposable {
     this.addressTable.add('lo', `${this.#shape.dns.v4}/32`);
     this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
     await this.cgroups.askNft(this.#run);
+    this.hasZones = await canZone(this.#run);
     await this.own.refresh();
     await this.links(new Set());
   }
@@ -98,9 +102,9 @@ export class KernelAdapter implements AsyncDisposable {
   async standing(): Promise<{ readonly bridge: BridgeDesired } & HostSaid> {
     const { bridge, tables } = await this.#plane.read();
     const isOurs = hasOurLayout(this.#shape, bridge);
-    const mangle = isOurs ? tables.get(4)?.get('mangle') : undefined;
     const elements = isOurs ? bridge.elements : EMPTY_BRIDGE;
-    return { bridge: elements, ...hostSaid(mangle, namesFor(this.#shape.prefix)) };
+    const said = hostSaid(isOurs ? tables.get(4) : undefined, namesFor(this.#shape.prefix));
+    return { bridge: elements, ...said };
   }
   apply(desired: DesiredState, beforeBinding: () => Promise<void>): Promise<Applied> {
     return this.#plane.apply(desired, beforeBinding);

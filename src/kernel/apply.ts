@@ -50,7 +50,7 @@ const ipsetStep = (script: string): Step[] => (script ? [{ tool: 'ipset', script
 
 const FAMILIES = [4, 6] as const;
 /** In the order in which a sender's rules may come: it is named last. */
-const MORTAL: readonly TableName[] = ['filter', 'nat', 'security', 'mangle'];
+const MORTAL: readonly TableName[] = ['raw', 'filter', 'nat', 'security', 'mangle'];
 const CGROUP = / --path (\S+) /;
 
 interface TableSteps {

@@ -9,6 +9,7 @@ import { type Exec, must } from './exec.js';
 import { PacketLog } from './netlink/log.js';
 import { PacketQueue } from './netlink/queue.js';
 import { type Arrival, selfTest, wrongArrivals } from './self-test.js';
+import { canZone } from './zones.js';
 
 /** One thing that this host must, or should, be able to do. */
 export interface DoctorCheck {
@@ -42,6 +43,7 @@ export async function checkKernel(run: Exec, shape: Shape): Promise<DoctorCheck[
     ...(await checkMarks(run, shape)),
     ...(await checkLegacy(run)),
     ...(await checkCgroups(run)),
+    await checkZones(run),
   ];
 }
 
@@ -128,6 +130,16 @@ async function checkCgroups(run: Exec): Promise<DoctorCheck[]> {
     : 'nft cannot ask for the cgroup of a sender: with every table of iptables flushed at once, containers in the host’s network are open until the repair';
   const remedy = 'use Linux 5.13 or newer, with the cgroup hierarchy at /sys/fs/cgroup';
   return [{ name: 'cgroups', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) }];
+}
+
+/** For containers in the host's network. */
+async function checkZones(run: Exec): Promise<DoctorCheck> {
+  const ok = await canZone(run);
+  const detail = ok
+    ? 'datagrams of each container in the host’s network have a zone of their own'
+    : 'no zones for datagrams (iptables-legacy, or no module xt_CT): a container in the host’s network that gets a UDP port which another, or the host, has used for the same server within two minutes is refused there, and the host may get its answer';
+  const remedy = 'use iptables-nft and a kernel with xt_CT (every distribution’s has it)';
+  return { name: 'conntrack zones', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
 }
 
 /** Binding tells; a service that runs has them already, which is as good. */

@@ -11,6 +11,7 @@ import { exec } from '../kernel/exec.js';
 import { layBase } from '../kernel/guard.js';
 import { Links } from '../kernel/netlink/links.js';
 import type { Link } from '../kernel/netlink/route-codec.js';
+import { canZone } from '../kernel/zones.js';
 import type { DockerView } from '../model/container.js';
 import type { Logger } from '../ports.js';
 import { readParents } from './host-mode.js';
@@ -91,11 +92,13 @@ async function hostNet(config: Config): Promise<HostNet> {
   const parents = readParents(config.state);
   const cgroups = new Cgroups();
   await cgroups.askNft(exec);
+  const zones = await canZone(exec);
   const table = new HostSenderTable({
     cgroups,
     parents,
     onParents: () => undefined,
     singles: () => false,
+    zones: () => zones,
   });
   return table.look(NO_VIEW).net;
 }

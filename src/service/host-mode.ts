@@ -42,6 +42,7 @@ export class HostMode implements Disposable {
       parents: readParents(folder),
       onParents: (p) => this.#keep(p),
       singles: () => !this.isLegacy,
+      zones: () => kernel.hasZones,
     });
     this.resolvers = new HostResolvers({ dns, port, addresses: kernel.addressTable, log });
   }

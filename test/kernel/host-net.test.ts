@@ -37,11 +37,11 @@ afterEach(() => {
 const standing = (path: string): Cgroup => cgroups.at(path) ?? { path, object: 'gone' };
 const hosted = (n: number, allow: string, mode: Member['policy']['mode'] = 'enforce'): Member => ({
   ...member(n, allow, mode, []),
-  host: { cgroups: [standing(pathOf(n))] },
+  host: { cgroups: [standing(pathOf(n))], zoned: true },
 });
 const world = (...members: Member[]): DesiredInput => ({
   ...input(...members),
-  hostNet: { gates: [standing(PARENT)], exempt: [], builds: [] },
+  hostNet: { gates: [standing(PARENT)], exempt: [], builds: [], zones: true },
 });
 const missing = async (desired: ReturnType<typeof compile>): Promise<readonly unknown[]> =>
   planSteps(shape, desired, await observe(ns.exec, 'DB', none)).stages;
@@ -68,10 +68,11 @@ describe('the kernel tells senders in the host network by their cgroups', () => 
     const first = compile(world(hosted(2, '10.1.0.0/16:5432, a.org, host:80')));
     expect((await plane.apply(first)).changed).toBe(true);
     expect(await missing(first)).toEqual([]);
-    const saved = (await observe(ns.exec, 'DB', none)).tables.get(4)?.get('mangle');
+    const saved = (await observe(ns.exec, 'DB', none)).tables.get(4);
     expect(hostSaid(saved, namesFor('DB'))).toEqual({
       hostMarks: new Map([[pathOf(2), 0x20000002]]),
       hostGates: [{ path: PARENT }],
+      hostZones: new Set([pathOf(2)]),
     });
     cgroups.remove(pathOf(2));
     cgroups.make(pathOf(2));
@@ -127,13 +128,13 @@ describe('the kernel tells senders in the host network by their cgroups', () => 
     for (const n of [2, 3]) cgroups.make(pathOf(n));
     const own = compile({
       ...world(hosted(2, 'host/icmp')),
-      hostNet: { gates: [standing(PARENT)], exempt: [standing(pathOf(3))], builds: [] },
+      hostNet: { gates: [standing(PARENT)], exempt: [standing(pathOf(3))], builds: [], zones: true },
     });
     await planeOf().apply(own);
     expect(await missing(own)).toEqual([]);
     const pings = (n: number, at = '127.0.0.1'): Promise<number | null> => within(pathOf(n), ...ping, at);
     expect([await pings(2), await pings(3)]).toEqual([0, 0]);
-    const tables = ['filter', 'nat', 'mangle', 'security'];
+    const tables = ['raw', 'filter', 'nat', 'mangle', 'security'];
     for (const tool of ['iptables', 'ip6tables']) for (const t of tables) ns.run(tool, '-t', t, '-F');
     expect(await pings(2)).not.toBe(0);
     expect(await pings(2, '::1')).not.toBe(0);
@@ -148,7 +149,7 @@ describe('the kernel tells senders in the host network by their cgroups', () => 
     const gated = (...n: number[]): ReturnType<typeof compile> =>
       compile({
         ...world(...n.map((each) => hosted(each, 'host/icmp'))),
-        hostNet: { gates: n.map((each) => standing(pathOf(each))), exempt: [], builds: [] },
+        hostNet: { gates: n.map((each) => standing(pathOf(each))), exempt: [], builds: [], zones: true },
       });
     await planeOf().apply(gated(2, 3));
     cgroups.remove(pathOf(2));

@@ -172,7 +172,7 @@ function dns(server, name, type = 'A', over = 'udp') {
     const socket = createSocket(isIPv6(server) ? 'udp6' : 'udp4');
     socket.on('error', failed);
     socket.on('message', (m) => m.readUInt16BE(0) === query.readUInt16BE(0) && finish(dnsAnswer(m)));
-    socket.connect(53, server, (e) => (e ? failed(e) : socket.send(query)));
+    socket.bind(localPort, () => socket.connect(53, server, (e) => (e ? failed(e) : socket.send(query))));
     return;
   }
   let got = Buffer.alloc(0);

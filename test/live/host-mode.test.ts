@@ -34,6 +34,12 @@ const reloaded = shownHere({
   families: ['v4', 'v6'],
   stoppedBy: 'the backstop that no iptables command reaches asks for the cgroup of the socket, too',
 });
+const renumbered = shownHere({
+  id: 'host-network-number',
+  title: "in the host's network namespace, with the number and the port of a container that was there before",
+  families: ['v4', 'v6'],
+  stoppedBy: 'who gets a number finds no flow of whoever had it before: they are deleted first',
+});
 let lab: Lab;
 let drawbridge: Drawbridge;
 
@@ -65,10 +71,23 @@ const gated = async (): Promise<boolean> =>
 const mangle = async (): Promise<string> => (await lab.inHost(['iptables-save', '-t', 'mangle'])).stdout;
 const start = (allow: string, extra: readonly string[] = []): Promise<Container> =>
   lab.start({ network: 'host', labels: { 'drawbridge.allow': allow }, args: extra });
+const tracked = async (): Promise<readonly string[]> =>
+  (await lab.inHost(['cat', '/proc/net/nf_conntrack'])).stdout.split('\n');
 const coverage = async (c: Container): Promise<{ state: string; reasons: readonly string[] }> => {
   const answer = await drawbridge.get(`/v1/containers/${c.id}`);
   return (JSON.parse(answer.body) as { coverage: { state: string; reasons: readonly string[] } }).coverage;
 };
+const PROBE = join(import.meta.dirname, '../lab/probe.mjs');
+const ECHOES = ['93.184.40.6', '2600:9000::46'] as const;
+/** Datagrams from one port to an echo service, for so long; false: none was tried, or the container ended meanwhile. */
+async function spray(c: Container, at: string, forMs: number): Promise<boolean> {
+  const what = { to: [at], port: 7, text: 'x', fromPort: 40_100, everyMs: 50, forMs };
+  const argv = ['node', '/attacks/spray.mjs', JSON.stringify(what)];
+  const { code, stdout } = await c.exec(argv, { timeoutMs: forMs + 30_000 });
+  if (code !== 0) return false;
+  const { sent, refused } = JSON.parse(stdout) as { sent: number; refused: number };
+  return sent + refused > 0;
+}
 const NO_RAW = ['--cap-drop', 'NET_RAW'];
 
 beforeAll(async () => {
@@ -91,6 +110,13 @@ describe('control: without Drawbridge', () => {
     expect(out.asked).toBeGreaterThan(0);
     shown.control();
     reloaded.control();
+    const c = await lab.start({ network: 'host', mounts: [PROGRAMS] });
+    for (const dst of ECHOES) {
+      expect(await spray(c, dst, 200)).toBe(true);
+      expect(await lab.sniffer.count({ direction: 'out', dst })).toBeGreaterThan(0);
+    }
+    renumbered.control();
+    await c.remove();
   });
 });
 
@@ -116,9 +142,17 @@ describe('containers in the host network', () => {
   let early: Container;
   let streams: Promise<unknown>[];
   beforeAll(async () => {
-    early = await start(`${good}:19`, NO_RAW);
-    streams = [good, bad].map((at) => stream(early, at));
+    early = await lab.start({
+      network: 'host',
+      labels: { 'drawbridge.allow': `${good}:19, ${ECHOES[0]}:7/udp` },
+      args: NO_RAW,
+      mounts: [PROGRAMS],
+    });
+    streams = [...[good, bad].map((at) => stream(early, at)), spray(early, ECHOES[0], 20_000)];
     for (const at of [good, bad]) await waitFor(`the stream of ${at}`, () => flows(at), 15_000);
+    const isStream = async (): Promise<boolean> =>
+      (await tracked()).some((l) => l.includes(`dst=${ECHOES[0]} `) && l.includes('[ASSURED]'));
+    await waitFor('datagrams to count as a stream', isStream, 15_000);
     await begin();
   });
 
@@ -142,8 +176,9 @@ describe('containers in the host network', () => {
       lab.sniffer.count({ direction: 'out', dst: bad, ...more }),
     );
     expect(await out).toBe(await resets);
-    const tracked = (await lab.inHost(['cat', '/proc/net/nf_conntrack'])).stdout;
-    expect(tracked.split('\n').find((l) => l.includes(`dst=${good} `))).toMatch(/ mark=[1-9]/);
+    expect((await tracked()).find((l) => l.includes(`dst=${good} `))).toMatch(/ mark=[1-9]/);
+    const sent = await lab.sniffer.packets({ direction: 'out', dst: ECHOES[0] });
+    expect(new Set(sent.map((p) => p.sport))).toEqual(new Set([40_100]));
     await lab.docker('restart', '-t', '0', early.id);
     await waitFor('it to be held', async () => (await coverage(early)).state === 'enforced', 15_000);
     await early.remove();
@@ -201,6 +236,34 @@ describe('containers in the host network', () => {
     expect(await lab.dns.queries('d1.example.net')).toEqual([]);
     expect(await c.probe('http', 'http://n1.example.com/')).toMatchObject({ ok: true, status: 200 });
     await c.remove();
+  });
+
+  it('who takes a port that another has just used finds no flow of the other: neither a container nor the host', async () => {
+    const [a, b] = [await start('n3.example.com, any:7/udp'), await start('n4.example.com, any:7/udp')];
+    const from = (port: number) => ['--local-port', port, '--timeout', 3000];
+    const host = (...words: readonly (string | number)[]) =>
+      lab.inHost(['node', PROBE, ...words.map(String)], { check: true });
+    const asHost = async (...words: readonly (string | number)[]): Promise<unknown> =>
+      JSON.parse((await host(...words)).stdout);
+    await lab.dns.clearLog();
+    const servers = { '8.8.8.8': '93.184.40.5', '2001:4860:4860::8888': '2600:9000::45' };
+    for (const [server, at] of Object.entries(servers)) {
+      const question = (n: number, port: number) =>
+        ['dns', server, name(n), 'A', 'udp', ...from(port)] as const;
+      expect(await a.probe(...question(3, 40_001))).toMatchObject({ rcode: 'NOERROR' });
+      expect(await b.probe(...question(4, 40_001))).toMatchObject({ rcode: 'NOERROR' });
+      expect(await b.probe(...question(3, 40_001))).toMatchObject({ rcode: 'NXDOMAIN' });
+      expect(await asHost(...question(5, 40_001))).toMatchObject({ rcode: 'NOERROR' });
+      expect(await asHost(...question(5, 40_002))).toMatchObject({ rcode: 'NOERROR' });
+      expect(await a.probe(...question(3, 40_002))).toMatchObject({ rcode: 'NOERROR' });
+      expect(await a.probe(...question(5, 40_002))).toMatchObject({ rcode: 'NXDOMAIN' });
+      const echo = ['udp', at, 7, 'x', 2, ...from(40_003)] as const;
+      for (const c of [a, b]) expect(await c.probe(...echo)).toMatchObject({ ok: true, echoes: 2 });
+      expect(await asHost(...echo)).toMatchObject({ ok: true, echoes: 2 });
+    }
+    const asked = await lab.dns.queries(name(5));
+    expect(asked.map((q) => q.fromPort).sort()).toEqual([40_001, 40_001, 40_002, 40_002]);
+    await Promise.all([a, b].map((c) => c.remove()));
   });
 
   it('the host itself is reached only by host entries, and nobody asks with the resolver of another', async () => {
@@ -302,13 +365,12 @@ describe('what changes under containers in the host network', () => {
     const trying = lab.exec(c.id, ['sh', '-c', loop], { timeoutMs: 60_000 });
     const stands = async (): Promise<boolean> => {
       const all = (await lab.inHost(['sh', '-c', 'iptables-save; ip6tables-save'])).stdout;
-      const hooks = all.match(/^-A OUTPUT .*-j DB-(HN-MARK|HN-DNS|OUTPUT|BACKSTOP-OUT)$/gm) ?? [];
-      return (
-        hooks.length === 8 &&
-        (all.match(new RegExp(`-A DB-HN-WHO .*--path "?${lab.cgroupParent}/${c.id}`, 'g')) ?? []).length === 2
-      );
+      const hooks = all.match(/^-A OUTPUT .*-j DB-(HN-RAW|HN-MARK|HN-DNS|OUTPUT|BACKSTOP-OUT)$/gm) ?? [];
+      const own = new RegExp(`-A DB-HN-(WHO|ZONE) .*--path "?${lab.cgroupParent}/${c.id}`, 'g');
+      return hooks.length === 10 && (all.match(own) ?? []).length === 4;
     };
     for (const flush of [
+      ['-t', 'raw', '-F'],
       ['-t', 'mangle', '-F'],
       ['-F', 'OUTPUT'],
       ['-F'],
@@ -344,7 +406,7 @@ describe('what changes under containers in the host network', () => {
     const streamed = (): Promise<number> => lab.sniffer.count({ direction: 'out', dst: '93.184.40.3' });
     await waitFor('the stream to run', async () => (await streamed()) > 5, 15_000);
     await lab.sniffer.clear();
-    const empty = ['filter', 'nat', 'mangle', 'security'].map((t) => `*${t}\n-F\nCOMMIT\n`).join('');
+    const empty = ['raw', 'filter', 'nat', 'mangle', 'security'].map((t) => `*${t}\n-F\nCOMMIT\n`).join('');
     const stands = async (): Promise<boolean> => (await mangle()).includes(c.id);
     for (let round = 0; round < 8; round++) {
       const tools = ['iptables-restore', 'ip6tables-restore'];
@@ -399,6 +461,43 @@ describe('what changes under containers in the host network', () => {
     expect(await c.probe('http', `http://${name(n)}/`)).toMatchObject({ ok: true });
     await c.remove();
     await held;
+  });
+
+  it('one that gets the number of another inherits none of its flows', async () => {
+    const run = (allow: string) =>
+      lab.start({ network: 'host', labels: { 'drawbridge.allow': allow }, mounts: [PROGRAMS] });
+    const numberOf = async (c: Container): Promise<string | undefined> =>
+      new RegExp(`${c.id}" -j MARK --set-xmark (0x\\w+)`).exec(await mangle())?.[1];
+    const killed = async (): Promise<void> => {
+      drawbridge.kill('SIGKILL');
+      await drawbridge.exited();
+    };
+    const back = async (): Promise<void> => {
+      drawbridge.start();
+      await drawbridge.ready();
+    };
+    // numbers rest for a while; after a restart the lowest is free again
+    await killed();
+    await back();
+    await lab.sniffer.clear();
+    const before = await run(`${ECHOES[0]}:7/udp, [${ECHOES[1]}]:7/udp`);
+    for (const dst of ECHOES) {
+      expect(await spray(before, dst, 200)).toBe(true);
+      expect(await lab.sniffer.count({ direction: 'out', dst })).toBeGreaterThan(0);
+    }
+    const number = await numberOf(before);
+    expect(number).toBeDefined();
+    await killed();
+    await before.remove();
+    await back();
+    const after = await run('n1.example.com');
+    await waitFor('its number', async () => (await numberOf(after)) !== undefined, 10_000);
+    expect(await numberOf(after)).toBe(number);
+    await lab.sniffer.clear();
+    for (const dst of ECHOES) expect(await spray(after, dst, 500)).toBe(true);
+    expect(await lab.sniffer.count({ direction: 'out', dst: ECHOES })).toBe(0);
+    renumbered.held();
+    await after.remove();
   });
 
   it('explain and coverage', async () => {

@@ -131,6 +131,29 @@ test.each(FAMILIES)('IPv%i: answered flows, echo requests, marks and zones', asy
   expect(flows.delete(echo)).toBe(true);
 });
 
+test.each(FAMILIES)(
+  'IPv%i: a flow in a zone of its own is marked, found by its answer, and deleted',
+  async (family) => {
+    const { client, server } = ENDS[family];
+    const zone = ['--sport', '4501', '-j', 'CT', '--zone-orig', '9'];
+    b.run(IPTABLES[family], '-t', 'raw', '-A', 'PREROUTING', '-p', 'udp', ...zone);
+    using asker = await udpIn(a, family, client, 4501);
+    using service = await udpIn(b, family, server, 7000);
+    asker.socket.send('zoned', 7000, server);
+    await until('the datagram', () => service.received.length === 1);
+    const own = async () =>
+      (await flows.flows(family, { orig: { src: client } })).find((f) => f.proto === 17);
+    const zoned = await own();
+    if (zoned === undefined) throw new Error('no flow');
+    const q = { proto: 'udp', client, clientPort: asker.port, server, serverPort: 7000 } as const;
+    expect(flows.lookup(q)).toEqual({ address: server, port: 7000 });
+    expect(flows.mark(zoned, 5, 0xff)).toBe(true);
+    expect(await own()).toMatchObject({ mark: 5 });
+    expect(flows.delete(zoned)).toBe(true);
+    expect(await own()).toBeUndefined();
+  },
+);
+
 test.each(FAMILIES)('IPv%i: flows told by an end alone, before the rest is read', async (family) => {
   const { client, server, elsewhere } = ENDS[family];
   using asker = await udpIn(a, family, client);

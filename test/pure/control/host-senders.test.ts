@@ -84,6 +84,7 @@ function table(tree: Tree, known: readonly string[] = [], singles = true) {
     cgroups: tree,
     parents: { known, made: [] },
     onParents: (p) => told.push(p),
+    zones: () => true,
     singles: () => singles,
   });
   /** As a pass does: look, then the gates stand. */

@@ -126,6 +126,44 @@ describe('a container in the host network', () => {
   });
 });
 
+describe('zones of datagrams', () => {
+  const zoned = (identity: number): Member => {
+    const m = hosted(identity, '');
+    return { ...m, host: { cgroups: m.host?.cgroups ?? [], zoned: true } };
+  };
+  const desired: DesiredInput = {
+    ...input(zoned(2), hosted(3, ''), zoned(70_000)),
+    hostNet: { ...NET, zones: true },
+  };
+  const last = (cgroup: string, more: Partial<TracePacket> = {}): readonly [string, string] => {
+    const { verdict, steps } = walk(desired, 'raw', names.hostRaw, cgroup, { proto: 'udp', ...more });
+    const zone = steps.find((s) => s.rule.then.k === 'zone')?.rule.then;
+    return [verdict, zone?.k === 'zone' ? `${zone.zone}` : ''];
+  };
+  /** Conntrack has not seen it, and no rule has given it a template. */
+  const states = ['INVALID'] as const;
+
+  it('each has its own; who came late with a stream, or has a number too large, has none', () => {
+    expect(last(cgroupOf(2))).toEqual(['return', '2']);
+    expect(last(cgroupOf(2), { proto: 'icmp' })).toEqual(['return', '2']);
+    expect(last(`${PARENT}/buildkit/x`)).toEqual(['return', '1']);
+    for (const cgroup of [cgroupOf(3), cgroupOf(70_000), `${PARENT}/self`, 'system.slice/sshd.service'])
+      expect(last(cgroup, { states })).toEqual(['return', '']);
+  });
+
+  it('streams have none; who is not known waits once, and is not judged here', () => {
+    for (const proto of ['tcp', 132] as const)
+      for (const cgroup of [cgroupOf(2), `${PARENT}/77`])
+        expect(last(cgroup, { proto, states })).toEqual(['return', '']);
+    expect(last(`${PARENT}/77`, { states })).toEqual(['queue', '']);
+    expect(last(`${PARENT}/77`, { states, mark: marks.held })).toEqual(['return', '']);
+  });
+
+  it('where the kernel has none there is no such table', () => {
+    expect(compile(world(zoned(2))).tables.some((t) => t.table === 'raw')).toBe(false);
+  });
+});
+
 describe('who is known', () => {
   const here = world(hosted(2, ''), hosted(3, '', 'off'));
   const named = (cgroup: string, mark = 0): TraceResult =>
