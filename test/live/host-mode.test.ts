@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { shownHere } from '../attacks/report.js';
 import { PROGRAMS } from '../attacks/technique.js';
-import type { Container } from '../lab/container.js';
+import { type Container, type ProbeResult, parseProbe } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
@@ -78,6 +78,10 @@ const coverage = async (c: Container): Promise<{ state: string; reasons: readonl
   return (JSON.parse(answer.body) as { coverage: { state: string; reasons: readonly string[] } }).coverage;
 };
 const PROBE = join(import.meta.dirname, '../lab/probe.mjs');
+/** The probe as a process of the host's. */
+async function asHost(...words: readonly (string | number)[]): Promise<ProbeResult> {
+  return parseProbe(await lab.inHost([process.execPath, PROBE, ...words.map(String)]));
+}
 const ECHOES = ['93.184.40.6', '2600:9000::46'] as const;
 /** Datagrams from one port to an echo service, for so long; false: none was tried, or the container ended meanwhile. */
 async function spray(c: Container, at: string, forMs: number): Promise<boolean> {
@@ -241,10 +245,6 @@ describe('containers in the host network', () => {
   it('who takes a port that another has just used finds no flow of the other: neither a container nor the host', async () => {
     const [a, b] = [await start('n3.example.com, any:7/udp'), await start('n4.example.com, any:7/udp')];
     const from = (port: number) => ['--local-port', port, '--timeout', 3000];
-    const host = (...words: readonly (string | number)[]) =>
-      lab.inHost(['node', PROBE, ...words.map(String)], { check: true });
-    const asHost = async (...words: readonly (string | number)[]): Promise<unknown> =>
-      JSON.parse((await host(...words)).stdout);
     await lab.dns.clearLog();
     const servers = { '8.8.8.8': '93.184.40.5', '2001:4860:4860::8888': '2600:9000::45' };
     for (const [server, at] of Object.entries(servers)) {
@@ -264,6 +264,23 @@ describe('containers in the host network', () => {
     const asked = await lab.dns.queries(name(5));
     expect(asked.map((q) => q.fromPort).sort()).toEqual([40_001, 40_001, 40_002, 40_002]);
     await Promise.all([a, b].map((c) => c.remove()));
+  });
+
+  it('what listens there answers datagrams: from outside, of the host, and of another container', async () => {
+    const echo =
+      "const s = require('dgram').createSocket('udp6').bind(8077, '::'); s.on('message', (m, r) => s.send(m, r.port, r.address))";
+    const allow = { 'drawbridge.allow': 'n1.example.com' };
+    const service = await lab.start({ network: 'host', labels: allow, cmd: ['node', '-e', echo] });
+    const other = await start('host:8077/udp');
+    const ask = (at: string) => ['udp', at, 8077, 'x', 2, '--timeout', 3000] as const;
+    await waitFor('the service', async () => (await asHost(...ask('127.0.0.1'))).ok, 10_000);
+    const own = ['192.0.2.2', '2001:db8:fff0::2'];
+    for (const at of own) expect(await lab.probeFromNet(...ask(at))).toMatchObject({ echoes: 2 });
+    for (const at of ['127.0.0.1', '::1', ...own]) {
+      expect(await asHost(...ask(at))).toMatchObject({ echoes: 2 });
+      expect(await other.probe(...ask(at))).toMatchObject({ echoes: 2 });
+    }
+    await Promise.all([service, other].map((c) => c.remove()));
   });
 
   it('the host itself is reached only by host entries, and nobody asks with the resolver of another', async () => {
