@@ -1,7 +1,8 @@
 import type { InForce } from './enforcer.js';
 import { Ahead, type AheadOptions } from './namespace-ahead.js';
+import { Cleared, type ClearedOptions } from './namespace-clear.js';
 
-export interface NamespaceDnsOptions extends AheadOptions {
+export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   /** The container may have Docker's embedded resolver at all. */
   readonly embedded: (container: string) => boolean;
   /** Whether Docker's resolver would ask for this container from the host's namespace; true while nobody can tell. */
@@ -12,8 +13,6 @@ export interface NamespaceDnsOptions extends AheadOptions {
   readonly onAttached: (container: string) => void;
   /** `needs` tells by now: the container runs, and Docker has shown it whole. */
   readonly isSettled: (container: string) => boolean;
-  /** Path of the container's namespace; undefined while it has none. */
-  readonly pathOf: (container: string) => string | undefined;
   /** Path of the namespace that a veth of ours leads into. */
   readonly pathBehind: (port: number) => string | undefined;
   /** Containers that are about to get a namespace. */
@@ -38,8 +37,7 @@ export class NamespaceDns {
   readonly #attaching = new Map<string, { readonly path: string; readonly done: Promise<void> }>();
   readonly #failed = new Map<string, string>();
   readonly #ahead: Ahead;
-  /** Containers whose namespace holds nothing of an earlier service, whose sockets died with it. */
-  readonly #clear = new Set<string>();
+  readonly #clear: Cleared;
   #state: InForce | undefined;
   /** What the last container that could be judged needed: the same engine gives the next one the same upstreams. */
   #habit = true;
@@ -50,6 +48,7 @@ export class NamespaceDns {
   constructor(options: NamespaceDnsOptions) {
     this.#o = options;
     this.#ahead = new Ahead(options);
+    this.#clear = new Cleared(options);
   }
 
   isAttached(container: string): boolean {
@@ -160,7 +159,7 @@ export class NamespaceDns {
       await Promise.all(missing.slice(i, i + AT_ONCE).map((id) => this.#attachIfNeeded(id)));
     for (const [id, held] of this.#attached)
       if (held.hostAsked === undefined && this.#o.isSettled(id)) await this.#judge(id, held);
-    await this.#clearOthers(state);
+    await this.#clear.look(state.view, (id, path) => this.#isSpared(id, path));
     if (this.#isWhole(state)) for (const done of this.#waiting.splice(0)) done();
   }
 
@@ -186,25 +185,10 @@ export class NamespaceDns {
     );
   }
 
-  /** Rules that an earlier service left where none of ours are wanted lead every query to a socket that is gone. */
-  async #clearOthers({ view }: InForce): Promise<void> {
-    for (const id of this.#clear) if (!view.containers.has(id)) this.#clear.delete(id);
-    const others = [...view.containers.values()]
-      .filter((c) => c.networkMode !== 'host' && !this.#clear.has(c.id) && !this.#attached.has(c.id))
-      .map((c) => c.id);
-    for (let i = 0; i < others.length; i += AT_ONCE)
-      await Promise.all(others.slice(i, i + AT_ONCE).map((id) => this.#clearOne(id)));
-  }
-
-  async #clearOne(id: string): Promise<void> {
-    const path = this.#o.pathOf(id);
-    if (path === undefined || this.#ahead.has(path) || !this.#o.isSettled(id)) return;
-    if (this.#wants(this.#state, id) && (this.#o.always(id) || (await this.#needs(id)))) return; // its turn to be furnished comes again
-    await this.#o.detach(path).then(
-      () => this.#clear.add(id),
-      (e: unknown) =>
-        this.#o.log.debug({ container: id, err: String(e) }, 'this namespace cannot be looked at yet'),
-    );
+  /** What an earlier service left in its namespace stays: ours stands there, or its turn to be furnished comes again. */
+  async #isSpared(id: string, path: string): Promise<boolean> {
+    if (this.#attached.has(id) || this.#ahead.has(path) || !this.#o.isSettled(id)) return true;
+    return this.#wants(this.#state, id) && (this.#o.always(id) || (await this.#needs(id)));
   }
 
   #wants(state: InForce | undefined, id: string): boolean {
