@@ -30,16 +30,31 @@ export function makeNamespace(label: string): Namespace {
   };
 }
 
+const macOf = (host: string): string => `02:db:00:00:01:0${host}`;
 /** Joins two namespaces by veth "to-b" (192.0.2.1, 2001:db8::1) and "to-a" (192.0.2.2, 2001:db8::2). */
 export function join(a: Namespace, b: Namespace): void {
-  a.run('ip', 'link', 'add', 'to-b', 'type', 'veth', 'peer', 'name', 'to-a', 'netns', b.name);
-  for (const [ns, dev, host] of [
-    [a, 'to-b', '1'],
-    [b, 'to-a', '2'],
+  const peer = ['peer', 'name', 'to-a', 'address', macOf('2'), 'netns', b.name];
+  a.run('ip', 'link', 'add', 'to-b', 'address', macOf('1'), 'type', 'veth', ...peer);
+  for (const [ns, dev, host, other] of [
+    [a, 'to-b', '1', '2'],
+    [b, 'to-a', '2', '1'],
   ] as const) {
     ns.run('ip', 'addr', 'add', `192.0.2.${host}/24`, 'dev', dev);
     ns.run('ip', 'addr', 'add', `2001:db8::${host}/64`, 'dev', dev, 'nodad');
     ns.run('ip', 'link', 'set', dev, 'up');
+    // the first solicitation on a new link is lost, and repeated a second later
+    ns.run(
+      'ip',
+      'neigh',
+      'add',
+      `2001:db8::${other}`,
+      'lladdr',
+      macOf(other),
+      'dev',
+      dev,
+      'nud',
+      'permanent',
+    );
   }
 }
 
