@@ -1,17 +1,9 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { afterEach, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { Host } from './hosts.js';
-import { freePort, RedisServer, until } from './server.js';
+import { freePort, keeper, RedisServer, until } from './server.js';
 import { flaps, lost, WriterProcess } from './writers.js';
 
-const open: AsyncDisposable[] = [];
-afterEach(async () => {
-  for (const part of open.splice(0).reverse()) await part[Symbol.asyncDispose]();
-});
-function keep<T extends AsyncDisposable>(part: T): T {
-  open.push(part);
-  return part;
-}
 const acksOf = (writers: readonly WriterProcess[]): number => writers.reduce((sum, w) => sum + w.acks, 0);
 
 async function agree(writers: readonly WriterProcess[]): Promise<Map<string, number>> {
@@ -30,7 +22,11 @@ async function agree(writers: readonly WriterProcess[]): Promise<Map<string, num
   );
 }
 
-it('Redis killed with -9 again and again under a thousand writes: nothing acknowledged is lost, nothing flaps', async () => {
+// Side by side: most of their time is that of Sentinel and of the look for another master.
+it.concurrent('Redis killed with -9 again and again under a thousand writes: nothing acknowledged is lost, nothing flaps', async ({
+  onTestFinished,
+}) => {
+  const keep = keeper(onTestFinished);
   const redis = keep(await new RedisServer({ port: await freePort() }).start());
   const writers = ['a', 'b'].map((name) => keep(new WriterProcess(name, redis.url)));
   for (const w of writers) await w.ready();
@@ -49,7 +45,10 @@ it('Redis killed with -9 again and again under a thousand writes: nothing acknow
   for (const w of writers) expect(flaps(w)).toEqual([]);
 });
 
-it('a master killed under writes: Sentinel names another, nothing acknowledged is lost', async () => {
+it.concurrent('a master killed under writes: Sentinel names another, nothing acknowledged is lost', async ({
+  onTestFinished,
+}) => {
+  const keep = keeper(onTestFinished);
   const [m, r1, r2] = [await freePort(), await freePort(), await freePort()];
   const master = keep(await new RedisServer({ port: m }).start());
   const replica = async (port: number) =>
@@ -101,7 +100,10 @@ it('a master killed under writes: Sentinel names another, nothing acknowledged i
   for (const w of writers) expect(flaps(w)).toEqual([]);
 });
 
-it('a host that only reads notices that Sentinel has named another master, though the old one still answers', async () => {
+it.concurrent('a host that only reads notices that Sentinel has named another master, though the old one still answers', async ({
+  onTestFinished,
+}) => {
+  const keep = keeper(onTestFinished);
   const old = keep(await new RedisServer({ port: await freePort() }).start());
   const next = keep(
     await new RedisServer({ port: await freePort(), conf: [`replicaof 127.0.0.1 ${old.port}`] }).start(),

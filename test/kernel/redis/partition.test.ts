@@ -1,19 +1,21 @@
-import { execFileSync } from 'node:child_process';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { expect, it } from 'vitest';
 import { makeNetns, type Netns } from '../in-netns.js';
-import { RedisServer, until } from './server.js';
+import { keeper, RedisServer, until } from './server.js';
 import { flaps, lost, WriterProcess } from './writers.js';
 
+const execFileAsync = promisify(execFile);
 /** Two namespaces, LEFT and RIGHT, with one link between them. */
 const LEFT = '10.77.0.1';
 const RIGHT = '10.77.0.2';
-let left: Netns;
-let right: Netns;
-const open: AsyncDisposable[] = [];
-
-beforeEach(() => {
-  left = makeNetns();
-  right = makeNetns();
+interface Sides extends AsyncDisposable {
+  readonly left: Netns;
+  readonly right: Netns;
+}
+function makeSides(): Sides {
+  const left = makeNetns();
+  const right = makeNetns();
   left.run('ip', 'link', 'add', 'wire', 'type', 'veth', 'peer', 'name', 'wire', 'netns', right.name);
   for (const [side, address] of [
     [left, LEFT],
@@ -23,26 +25,19 @@ beforeEach(() => {
     side.run('ip', 'link', 'set', 'wire', 'up');
     side.run('ip', 'link', 'set', 'lo', 'up');
   }
-});
-afterEach(async () => {
-  for (const part of open.splice(0).reverse()) await part[Symbol.asyncDispose]();
-  left[Symbol.dispose]();
-  right[Symbol.dispose]();
-});
-function keep<T extends AsyncDisposable>(part: T): T {
-  open.push(part);
-  return part;
+  const end = async (): Promise<void> => {
+    left[Symbol.dispose]();
+    right[Symbol.dispose]();
+  };
+  return { left, right, [Symbol.asyncDispose]: end };
 }
-const wire = (state: 'up' | 'down'): void => void right.run('ip', 'link', 'set', 'wire', state);
-const cli = (side: Netns, host: string, port: number, ...words: string[]): string =>
-  execFileSync(
-    'nsenter',
-    [`--net=${side.path}`, '--', 'redis-cli', '-h', host, '-p', String(port), ...words],
-    {
-      encoding: 'utf8',
-      timeout: 5000,
-    },
-  );
+const wire = ({ right }: Sides, state: 'up' | 'down'): void =>
+  void right.run('ip', 'link', 'set', 'wire', state);
+/** Not synchronous: what is tried beside it goes on meanwhile. */
+const cli = async (side: Netns, host: string, port: number, ...words: string[]): Promise<string> => {
+  const command = [`--net=${side.path}`, '--', 'redis-cli', '-h', host, '-p', String(port), ...words];
+  return (await execFileAsync('nsenter', command, { timeout: 5000 })).stdout;
+};
 const acksOf = (writers: readonly WriterProcess[]): number => writers.reduce((sum, w) => sum + w.acks, 0);
 async function agree(writers: readonly WriterProcess[]): Promise<Map<string, number>> {
   for (const w of writers) await w.stop();
@@ -60,16 +55,21 @@ async function agree(writers: readonly WriterProcess[]): Promise<Map<string, num
   );
 }
 
-it('a host cut off from Redis reads its last good, fails its writes in time, and converges without a flap', async () => {
+it.concurrent('a host cut off from Redis reads its last good, fails its writes in time, and converges without a flap', async ({
+  onTestFinished,
+}) => {
+  const keep = keeper(onTestFinished);
+  const sides = keep(makeSides());
+  const { left, right } = sides;
   const redis = keep(new RedisServer({ port: 6379, host: RIGHT, netns: right.name }));
   await redis.start();
-  await until('redis answers', () => cli(right, RIGHT, 6379, 'PING').startsWith('PONG'));
+  await until('redis answers', async () => (await cli(right, RIGHT, 6379, 'PING')).startsWith('PONG'));
   const away = keep(new WriterProcess('away', redis.url, { netns: left.name }));
   const near = keep(new WriterProcess('near', redis.url, { netns: right.name }));
   const writers = [away, near];
   for (const w of writers) await w.ready();
   await until('both write', () => away.acks > 100 && near.acks > 100, 60_000);
-  wire('down');
+  wire(sides, 'down');
   await until('it is noticed', async () => !(await away.dump()).health.ok, 15_000);
   const cut = await away.dump();
   expect(cut.items.length).toBe(8);
@@ -78,7 +78,7 @@ it('a host cut off from Redis reads its last good, fails its writes in time, and
   await until('writes fail at once', () => (away.failures.get('away') ?? 0) > failed + 50, 10_000);
   const others = near.acks;
   await until('the others go on', () => near.acks > others + 100, 30_000);
-  wire('up');
+  wire(sides, 'up');
   const acks = away.acks;
   const start = Date.now();
   await until('writes work again', () => away.acks > acks + 100, 30_000);
@@ -88,13 +88,18 @@ it('a host cut off from Redis reads its last good, fails its writes in time, and
   for (const w of writers) expect(flaps(w)).toEqual([]);
 });
 
-it('a master cut off with a host: it acknowledges nothing, and when it is back the majority holds', async () => {
+it.concurrent('a master cut off with a host: it acknowledges nothing, and when it is back the majority holds', async ({
+  onTestFinished,
+}) => {
+  const keep = keeper(onTestFinished);
+  const sides = keep(makeSides());
+  const { left, right } = sides;
   const port = 6379;
   const master = keep(
     new RedisServer({ port, host: LEFT, netns: left.name, conf: [`replica-announce-ip ${LEFT}`] }),
   );
   await master.start();
-  await until('the master answers', () => cli(left, LEFT, port, 'PING').startsWith('PONG'));
+  await until('the master answers', async () => (await cli(left, LEFT, port, 'PING')).startsWith('PONG'));
   for (const p of [6381, 6382])
     await keep(
       new RedisServer({ port: p, host: RIGHT, netns: right.name, conf: [`replicaof ${LEFT} ${port}`] }),
@@ -113,15 +118,17 @@ it('a master cut off with a host: it acknowledges nothing, and when it is back t
         ],
       }),
     ).start();
-  await until('replicas follow', () =>
-    /connected_slaves:2/.test(cli(left, LEFT, port, 'INFO', 'replication')),
+  await until('replicas follow', async () =>
+    /connected_slaves:2/.test(await cli(left, LEFT, port, 'INFO', 'replication')),
   );
   await until(
     'Sentinels know one another and the replicas',
-    () =>
-      [26379, 26380, 26381].every((p) =>
-        /slaves=2,sentinels=3/.test(cli(right, RIGHT, p, 'INFO', 'sentinel')),
-      ),
+    async () => {
+      const told = await Promise.all(
+        [26379, 26380, 26381].map((p) => cli(right, RIGHT, p, 'INFO', 'sentinel')),
+      );
+      return told.every((t) => /slaves=2,sentinels=3/.test(t));
+    },
     30_000,
   );
   const url = `redis+sentinel://${[26379, 26380, 26381].map((p) => `${RIGHT}:${p}`).join(',')}/house`;
@@ -130,13 +137,13 @@ it('a master cut off with a host: it acknowledges nothing, and when it is back t
   const writers = [few, many];
   for (const w of writers) await w.ready();
   await until('both write', () => few.acks > 100 && many.acks > 100, 60_000);
-  wire('down');
+  wire(sides, 'down');
   const before = many.acks;
   await until('the majority goes on with a new master', () => many.acks > before + 300, 60_000);
   const alone = few.acks;
   await until('the minority fails', () => [...few.failures.values()].reduce((a, b) => a + b, 0) > 3, 30_000);
   expect(few.acks).toBe(alone);
-  wire('up');
+  wire(sides, 'up');
   await until('the minority writes again', () => few.acks > alone + 100, 60_000);
   const held = await agree(writers);
   expect(acksOf(writers)).toBeGreaterThan(700);

@@ -37,6 +37,20 @@ export async function until<T>(what: string, ask: () => T | Promise<T>, ms = 20_
   throw new Error(`${what}: not within ${ms} ms (${String(last)})`);
 }
 
+/** Of one test: what it keeps ends with it, the last first. */
+export function keeper(
+  onTestFinished: (end: () => Promise<void>) => void,
+): <T extends AsyncDisposable>(part: T) => T {
+  const open: AsyncDisposable[] = [];
+  onTestFinished(async () => {
+    for (const part of open.splice(0).reverse()) await part[Symbol.asyncDispose]();
+  });
+  return (part) => {
+    open.push(part);
+    return part;
+  };
+}
+
 interface ServerOptions {
   readonly port: number;
   readonly host?: string;
