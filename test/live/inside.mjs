@@ -72,7 +72,7 @@ function query(name) {
   return Buffer.concat([head, ...labels, Buffer.from([0, 0, 1, 0, 1])]);
 }
 
-/** One datagram to every port of an address: which ports answered, with which code. */
+/** One datagram to every port of an address: which ports answer, with which code, is in `answers` until `close`. */
 function scanUdp(host, message) {
   const socket = createSocket('udp4');
   const answers = {};
@@ -86,7 +86,7 @@ function scanUdp(host, message) {
       const some = () => {
         for (let i = 0; i < 1000 && port < 65_536; i++) socket.send(message, port++, host, () => undefined);
         if (port < 65_536) return setTimeout(some, 5);
-        setTimeout(() => socket.close(() => resolve(answers)), 2000);
+        resolve({ answers, close: () => socket.close() });
       };
       some();
     });
@@ -124,7 +124,10 @@ async function scanTcp(host, message) {
 /** Asks every UDP and TCP port of an address for a name. */
 async function scan(host, name) {
   const message = query(name);
-  say({ udp: await scanUdp(host, message), tcp: await scanTcp(host, message) });
+  const udp = await scanUdp(host, message);
+  const [tcp] = await Promise.all([scanTcp(host, message), new Promise((done) => setTimeout(done, 2000))]);
+  udp.close();
+  say({ udp: udp.answers, tcp });
 }
 
 /** A connection and a datagram from an address that the interface has. */

@@ -54,17 +54,26 @@ async function askAll(place: Place, container: string, name: string, gateway: st
 const getaddrinfo = (place: Place, container: string, name: string) =>
   place.lab.exec(container, ['node', '/probe.mjs', 'http', `http://${name}/`]);
 
-export function dnsTests(where: () => Place, shown?: ReturnType<typeof shownHere>): void {
+export interface Rotation {
+  readonly failures: readonly string[];
+  readonly places: number;
+}
+/** Requests for a rotating name, with a pause after each: begins once Drawbridge is ready, and goes on beside other tests. */
+export async function rotate({ lab, network }: Place): Promise<Rotation> {
+  await lab.dns.set(SHAPES);
+  const spec = { network, labels: { 'drawbridge.allow': ALLOW } };
+  return runInside(lab, spec, 'repeat', 'http://rotating.dns.test/', REQUESTS, 40);
+}
+
+export function dnsTests(
+  where: () => Place,
+  rotation: () => Promise<Rotation>,
+  shown?: ReturnType<typeof shownHere>,
+): void {
   const spec = (allow: string) => ({ network: where().network, labels: { 'drawbridge.allow': allow } });
 
   it(`a rotating name never fails in ${REQUESTS} requests`, async () => {
-    const { lab } = where();
-    await lab.dns.set(SHAPES);
-    const r = await runInside<{ failures: string[]; places: number }>(
-      lab,
-      spec(ALLOW),
-      ...['repeat', 'http://rotating.dns.test/', REQUESTS, 40],
-    );
+    const r = await rotation();
     expect(r.failures).toEqual([]);
     expect(r.places).toBeGreaterThan(6);
   });

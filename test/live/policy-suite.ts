@@ -19,7 +19,7 @@ import {
   ZONE,
   ZONES,
 } from './policy-cases.js';
-import { dnsTests } from './policy-dns.js';
+import { dnsTests, type Rotation, rotate } from './policy-dns.js';
 import { inParallel } from './support.js';
 
 const AT_ONCE = 3;
@@ -134,6 +134,7 @@ export function policySuite(dns: Dns, scan?: ReturnType<typeof shownHere>): void
     let place: Place;
     let world: Inside;
     let drawbridge: Drawbridge;
+    let rotation: Promise<Rotation>;
     beforeAll(async () => {
       lab = await Lab.up({ dns });
       place = { lab, network, dns, drawbridge: () => drawbridge, inside: () => world };
@@ -156,9 +157,17 @@ export function policySuite(dns: Dns, scan?: ReturnType<typeof shownHere>): void
       const asked = (await lab.dns.queries('db.corp.test')).map((q) => q.to);
       expect(new Set(asked)).toEqual(new Set(['10.200.0.53']));
     });
-    it('addresses', () => tryCases(place, addresses));
+    it('addresses', async () => {
+      rotation = rotate(place);
+      rotation.catch(() => undefined); // the test that awaits it tells
+      await tryCases(place, addresses);
+    });
     it('lists, baseline, claims', () => tryCases(place, lists));
     it('the host and other containers', () => tryCases(place, insideCases(world)));
-    dnsTests(() => place, scan);
+    dnsTests(
+      () => place,
+      () => rotation,
+      scan,
+    );
   });
 }
