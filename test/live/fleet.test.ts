@@ -33,6 +33,8 @@ let middle: Netns;
 let redis: RedisServer;
 let feed = '';
 const members: Member[] = [];
+/** Those of members whose start failed, too. */
+const labs: Lab[] = [];
 
 /** A link of its own to the namespace where Redis is; Docker and the internet know nothing of it. */
 async function wire(lab: Lab, n: number): Promise<void> {
@@ -58,6 +60,7 @@ async function wire(lab: Lab, n: number): Promise<void> {
 
 async function host(n: number): Promise<Member> {
   const lab = await Lab.up();
+  labs.push(lab);
   await wire(lab, n);
   const drawbridge = lab.drawbridge({
     config: {
@@ -81,10 +84,10 @@ beforeAll(async () => {
   redis = await new RedisServer({ port: REDIS, host: '0.0.0.0', netns: middle.name }).start();
   feed = join(redis.dir, 'feed.txt');
   writeFileSync(feed, `${OTHERS.join('\n')}\n`);
-  for (const n of HOSTS) members.push(await host(n));
+  members.push(...(await Promise.all(HOSTS.map(host))));
 });
 afterAll(async () => {
-  for (const { lab } of members) await lab.down();
+  await Promise.all(labs.map((lab) => lab.down()));
   await redis?.[Symbol.asyncDispose]();
   middle?.[Symbol.dispose]();
 });
