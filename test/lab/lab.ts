@@ -226,7 +226,8 @@ export class Lab implements AsyncDisposable {
   }
   async #remove(): Promise<void> {
     await Promise.all(this.#drawbridges.map((d) => d.stop()));
-    await teardown(this.record, () => this.engine.stop());
+    // its containers have gone, and nothing of its state is kept: an orderly end would take a second or more
+    await teardown(this.record, () => this.engine.stop('SIGKILL'));
   }
   async [Symbol.asyncDispose](): Promise<void> {
     await this.down();
