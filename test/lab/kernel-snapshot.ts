@@ -33,19 +33,26 @@ const stripNft = (text: string): string =>
     .join('\n')
     .trim();
 
-export async function snapshotKernel(exec: Exec): Promise<KernelSnapshot> {
-  const [iptables, ip6tables, ipset, nft] = await Promise.all([
+/** All but nft, whose list shows the chains of iptables once more. */
+export async function snapshotTables(exec: Exec): Promise<Omit<KernelSnapshot, 'nft'>> {
+  const [iptables, ip6tables, ipset] = await Promise.all([
     exec(['iptables-save']),
     exec(['ip6tables-save']),
     exec(['ipset', 'save']),
-    exec(['nft', '--stateless', 'list', 'ruleset']),
   ]);
   return {
     iptables: stripIptables(iptables.stdout),
     ip6tables: stripIptables(ip6tables.stdout),
     ipset: stripIpset(ipset.stdout),
-    nft: stripNft(nft.stdout),
   };
+}
+
+export async function snapshotKernel(exec: Exec): Promise<KernelSnapshot> {
+  const [tables, nft] = await Promise.all([
+    snapshotTables(exec),
+    exec(['nft', '--stateless', 'list', 'ruleset']),
+  ]);
+  return { ...tables, nft: stripNft(nft.stdout) };
 }
 
 /** An element that packets noted themselves, in a set of the bridge table: it goes after some seconds. */

@@ -1,5 +1,5 @@
 /** The kernel's rules, told apart: ours, and what others own. */
-import { PASSING } from '../lab/kernel-snapshot.js';
+import { PASSING, snapshotTables } from '../lab/kernel-snapshot.js';
 import type { Lab } from '../lab/lab.js';
 
 const TOOLS = ['iptables', 'ip6tables'] as const;
@@ -50,22 +50,28 @@ export interface Kernel {
 /** Members that come and go by themselves: who was cut, and our sign of life. */
 const RESTLESS = /^add DB-(cut|alive)/;
 
+const listTable = async (lab: Lab, table: string): Promise<string> =>
+  (await lab.inHost(['nft', '--stateless', 'list', 'table', ...table.split(' ')])).stdout;
+/** Of our own tables those that stand, in this order. */
+async function ownTables(lab: Lab): Promise<string> {
+  const tables = (await lab.inHost(['nft', '--stateless', 'list', 'tables'])).stdout.split('\n');
+  const own = ['bridge drawbridge', 'inet drawbridge_backstop'].filter((t) => tables.includes(`table ${t}`));
+  return (await Promise.all(own.map((t) => listTable(lab, t)))).join('');
+}
+
 /** Everything that stands, rule by rule, without counters and time-outs. */
 export async function readKernel(lab: Lab): Promise<Kernel> {
-  const { iptables, ip6tables, ipset } = await lab.snapshotKernel();
-  const tables = (await lab.inHost(['nft', '--stateless', 'list', 'tables'])).stdout.split('\n');
-  let own = '';
-  for (const table of ['bridge drawbridge', 'inet drawbridge_backstop'].filter((t) =>
-    tables.includes(`table ${t}`),
-  ))
-    own += (await lab.inHost(['nft', '--stateless', 'list', 'table', ...table.split(' ')])).stdout;
-  const stranger = await lab.inHost(['nft', '--stateless', 'list', 'table', 'inet', 'stranger']);
+  const [{ iptables, ip6tables, ipset }, own, stranger] = await Promise.all([
+    snapshotTables((argv) => lab.inHost(argv, { check: true })),
+    ownTables(lab),
+    listTable(lab, 'inet stranger'),
+  ]);
   const rules = [...named('ip', iptables), ...named('ip6', ip6tables)];
   const sets = ipset.split('\n').filter((l) => l !== '' && !RESTLESS.test(l));
   const isOurs = (line: string): boolean => /\bDB-/.test(line);
   return {
     ours: [...byChain(rules.filter(isOurs).map(hooked)), ...sets.filter(isOurs).map(bare), ...elements(own)],
-    others: [...rules, ...sets].filter((l) => !isOurs(l)).concat(stranger.stdout.trim().split('\n')),
+    others: [...rules, ...sets].filter((l) => !isOurs(l)).concat(stranger.trim().split('\n')),
   };
 }
 
