@@ -1,8 +1,8 @@
 /**
- * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (pure, fuzz, kernel, live, attacks). Suites that
- * mind the time run by themselves, the others two at a time: most of theirs is waiting; the fuzzers take what is idle
+ * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks). Suites
+ * that mind the time run by themselves, the others two at a time: most of theirs is waiting; the fuzzers take what is idle
  * meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end. Leaves REPORT-DIR/totals:
- * "passed failed skipped". Needs root for all but pure and fuzz.
+ * "passed failed skipped". Needs root for all but check, pure and fuzz.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -68,6 +68,7 @@ const filesOf = (part: 'live' | 'attacks', project: string): Suite[] =>
     .map((f) => vitest(`${part}/${f.slice(0, -'.test.ts'.length)}`, project, `test/${part}/${f}`));
 
 const PARTS: Record<string, () => readonly Suite[]> = {
+  check: () => [{ name: 'check', argv: ['npm', 'run', '--silent', 'check'], alone: false }],
   pure: () => [{ ...pure, argv: [...pure.argv, '--maxWorkers=100%'], alone: true }],
   // The same inputs in the same order each time: what it finds, it finds again.
   fuzz: () => [

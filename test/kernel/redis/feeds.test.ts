@@ -9,6 +9,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { Orphans } from '../../../src/service/orphans.js';
 import { openStoreAlone } from '../../../src/store/alone.js';
 import { openRedisStore } from '../../../src/store/redis.js';
+import { program } from '../../lab/drawbridge.js';
 import { FeedHost } from '../../pure/service/feed-host.js';
 import { FeedServer } from '../../pure/threats/feed-server.js';
 import { freePort, RedisServer, until } from './server.js';
@@ -73,10 +74,9 @@ function cli(config: object, ...argv: string[]): Promise<Ran> {
   const file = join(dir, 'config.yaml');
   const base = { state: join(dir, 'state'), api: { listen: `unix:${join(dir, 'api.sock')}` } };
   writeFileSync(file, JSON.stringify({ ...base, ...config }));
-  const main = join(import.meta.dirname, '../../../src/main.ts');
-  const command = ['--import', import.meta.resolve('tsx'), main, ...argv, '--config', file];
+  const [node = '', ...main] = program();
   return new Promise((resolve) => {
-    execFile(process.execPath, command, (error, out, err) =>
+    execFile(node, [...main, ...argv, '--config', file], (error, out, err) =>
       resolve({ code: error ? Number(error.code ?? 1) : 0, out, err }),
     );
   });
