@@ -8,12 +8,13 @@ import type { View } from './view.js';
 const ROOT = join(import.meta.dirname, '..', '..');
 const TSX = import.meta.resolve('tsx');
 
-function newest(folder: string): number {
+/** When the last of its files was written (ms since the epoch). */
+export function newest(folder: string): number {
   const entries = readdirSync(folder, { withFileTypes: true, recursive: true }).filter((e) => e.isFile());
   return Math.max(0, ...entries.map((e) => statSync(join(e.parentPath, e.name)).mtimeMs));
 }
 /** dist/main.js when it is newer than everything in src, else src/main.ts through tsx. */
-function program(): string[] {
+export function program(): string[] {
   const built = join(ROOT, 'dist', 'main.js');
   const current = existsSync(built) && statSync(built).mtimeMs > newest(join(ROOT, 'src'));
   return current
