@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { shownHere } from '../attacks/report.js';
 import { PROGRAMS } from '../attacks/technique.js';
 import type { Container } from '../lab/container.js';
@@ -77,7 +77,9 @@ beforeAll(async () => {
   shown.heir.control();
   await neighbour('observed', { 'drawbridge.mode': 'observe' });
   await neighbour('off', { 'drawbridge.mode': 'off' });
-  await neighbour('enforced', { 'drawbridge.allow': 'container:asker, container:turning' });
+  await neighbour('enforced', {
+    'drawbridge.allow': `container:${askerOf('enforced')}, container:${turningOf('enforced')}`,
+  });
   const log = join(lab.dir, 'serve.log');
   const argv = [process.execPath, join(import.meta.dirname, 'inside.mjs'), 'serve'];
   hostPid = startDaemon(lab.view.inside(argv), log, lab.view.env);
@@ -178,38 +180,75 @@ it('who spoke before Drawbridge came: nothing moves but what the other side send
   await before.container.remove();
 });
 
-describe.each([
-  ['observed', 'near'],
-  ['off', 'near'],
-  ['enforced', 'near'],
-  ['host', 'near'],
-  ['host itself', 'host'],
-])('%s, by a container on %s', (name, network) => {
-  beforeEach(() => putList(peerOf(name).entries));
+type Pair = readonly [peer: string, network: string];
+/** By a container on which network; the pairs of a group are tried side by side. */
+const GROUPS: readonly { readonly what: string; readonly group: readonly Pair[] }[] = [
+  {
+    what: 'neighbours',
+    group: [
+      ['observed', 'near'],
+      ['off', 'near'],
+      ['enforced', 'near'],
+    ],
+  },
+  {
+    what: 'the host',
+    group: [
+      ['host', 'near'],
+      ['host itself', 'host'],
+    ],
+  },
+];
+const askerOf = (name: string): string => `asker-${name.replace(' ', '-')}`;
+const turningOf = (name: string): string => `turning-${name.replace(' ', '-')}`;
+const turn = async (name: string, mode: string): Promise<number> =>
+  (await drawbridge.request('PUT', `/v1/containers/${turningOf(name)}/mode`, { mode })).status;
 
-  it('revoked, and observed then enforced: nothing moves, at either end, for as long as it sends', async () => {
-    const peer = peerOf(name);
-    const observed = { network, name: 'turning', labels: { 'drawbridge.mode': 'observe' } };
-    const [permitted, free] = await Promise.all([
-      Flows.start(lab, { network, name: 'asker', labels }, peer.addresses),
-      Flows.start(lab, observed, peer.addresses),
-    ]);
-    for (const flows of [permitted, free]) await flows.moving();
+describe.each(GROUPS)('$what', ({ group }) => {
+  const flowsOf = new Map<string, { permitted: Flows; free: Flows }>();
+  let from = 0;
+  beforeAll(async () => {
+    await putList([...new Set(group.flatMap(([name]) => peerOf(name).entries))]);
+    await Promise.all(
+      group.map(async ([name, network]) => {
+        const observed = { network, name: turningOf(name), labels: { 'drawbridge.mode': 'observe' } };
+        const [permitted, free] = await Promise.all([
+          Flows.start(lab, { network, name: askerOf(name), labels }, peerOf(name).addresses),
+          Flows.start(lab, observed, peerOf(name).addresses),
+        ]);
+        flowsOf.set(name, { permitted, free });
+        for (const flows of [permitted, free]) await flows.moving();
+      }),
+    );
+    const since = Date.now();
+    for (const { permitted, free } of flowsOf.values())
+      for (const flows of [permitted, free]) await flows.moving(since); // all of them, at one time
     shown.revoked.control();
-    const turn = (mode: string) => drawbridge.request('PUT', '/v1/containers/turning/mode', { mode });
-    expect((await turn('enforce')).status).toBe(200);
+    for (const [name] of group) expect(await turn(name, 'enforce')).toBe(200);
     await putList(['93.184.1.1:80']);
-    const from = Date.now();
+    from = Date.now();
     await delay(WATCH_MS);
-    expect(await permitted.movedAfter(from + CUT_MS)).toEqual([]);
-    // datagrams that the other side goes on sending by itself are its own
-    const moved = (await free.movedAfter(from + CUT_MS)).filter((flow) => !flow.endsWith('udp from'));
-    expect(moved).toEqual([]);
-    await silent(peer, from + CUT_MS);
-    shown.revoked.held();
-    await turn('auto');
-    for (const flows of [permitted, free]) await flows.container.remove();
   });
+  afterAll(async () => {
+    for (const [name] of group) await turn(name, 'auto');
+    for (const { permitted, free } of flowsOf.values())
+      for (const flows of [permitted, free]) await flows.container.remove();
+  });
+
+  it.each(group)(
+    '%s, by a container on %s: revoked, and observed then enforced: nothing moves, at either end, for as long as it sends',
+    async (name) => {
+      const flows = flowsOf.get(name);
+      expect(await flows?.permitted.movedAfter(from + CUT_MS)).toEqual([]);
+      // datagrams that the other side goes on sending by itself are its own
+      const moved = (await flows?.free.movedAfter(from + CUT_MS))?.filter(
+        (flow) => !flow.endsWith('udp from'),
+      );
+      expect(moved).toEqual([]);
+      await silent(peerOf(name), from + CUT_MS);
+      shown.revoked.held();
+    },
+  );
 });
 
 it('the next one on an address answers nobody who spoke to the one before', async () => {
