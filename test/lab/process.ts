@@ -97,7 +97,10 @@ export function commandOf(pid: number): string | undefined {
 }
 export const alive = (pid: number): boolean => startTime(pid) !== undefined;
 
-/** Polls until `probe` gives something else than undefined or false. */
+/** A probe that takes long is paused for as long, up to this: it takes its time from what is waited for. */
+const LONGEST_PAUSE_MS = 100;
+
+/** Polls until `probe` gives something else than undefined or false; at least `everyMs` between two. */
 export async function waitFor<T>(
   what: string,
   probe: () => Promise<T | undefined | false> | T | undefined | false,
@@ -106,9 +109,10 @@ export async function waitFor<T>(
 ): Promise<T> {
   const end = Date.now() + timeoutMs;
   while (Date.now() < end) {
+    const began = performance.now();
     const value = await probe();
     if (value !== undefined && value !== false) return value;
-    await delay(everyMs);
+    await delay(Math.max(everyMs, Math.min(performance.now() - began, LONGEST_PAUSE_MS)));
   }
   throw new Error(`waited ${timeoutMs} ms for ${what} in vain`);
 }
