@@ -1,5 +1,6 @@
 /** docker compose on a lab's engine, with what no registry gives there: base images, and what `npm ci` would fetch. */
 import { cpSync, existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { cp } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { debianImage } from '../lab/debian-image.js';
 import type { Lab } from '../lab/lab.js';
@@ -37,7 +38,7 @@ async function makeImages(lab: Lab): Promise<void> {
 /**
  * The Dockerfile's stage "modules", made of the modules that are here: those that run, and beside them those that compile.
  */
-function makeModules(lab: Lab): string {
+async function makeModules(lab: Lab): Promise<string> {
   const from = realpathSync(join(ROOT, 'node_modules'));
   const lock = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, { dev?: boolean; devOptional?: boolean }>;
@@ -49,13 +50,13 @@ function makeModules(lab: Lab): string {
       : [];
   });
   const app = join(lab.dir, 'modules', 'app');
-  const copy = (name: string, to: string): void => {
+  const copy = async (name: string, to: string): Promise<void> => {
     mkdirSync(join(app, to, dirname(name)), { recursive: true });
-    cpSync(join(from, name), join(app, to, name), { recursive: true });
+    await cp(join(from, name), join(app, to, name), { recursive: true });
   };
   for (const { name, runs } of all) {
-    if (runs) copy(name, 'production');
-    if (!isCompiledHere && (runs || COMPILES.test(name))) copy(name, 'node_modules');
+    if (runs) await copy(name, 'production');
+    if (!isCompiledHere && (runs || COMPILES.test(name))) await copy(name, 'node_modules');
   }
   return dirname(app);
 }
@@ -78,7 +79,11 @@ export class Compose {
 
   /** Beside docker-compose.yml itself: where a lab keeps what a host keeps at the usual places. */
   static async prepare(lab: Lab): Promise<Compose> {
-    await Promise.all([makeImages(lab), lab.inHost(['mount', '--make-rshared', '/'], { check: true })]);
+    const [modules] = await Promise.all([
+      makeModules(lab),
+      makeImages(lab),
+      lab.inHost(['mount', '--make-rshared', '/'], { check: true }),
+    ]);
     const place = (name: string): string => {
       mkdirSync(join(lab.dir, 'compose', name), { recursive: true });
       return join(lab.dir, 'compose', name);
@@ -96,7 +101,7 @@ export class Compose {
       `${place('etc')}:/etc/drawbridge:ro`,
       `${place('state')}:/var/lib/drawbridge`,
     ];
-    const build = { additional_contexts: { modules: makeModules(lab), ...makeBuilt(lab) } };
+    const build = { additional_contexts: { modules, ...makeBuilt(lab) } };
     const override = join(lab.dir, 'compose', 'lab.yml');
     writeFileSync(override, JSON.stringify({ services: { drawbridge: { build, volumes } } }));
     return new Compose(lab, [COMPOSE, override]);
