@@ -15,8 +15,6 @@ const FUZZ_SECONDS = 60;
 const ALONE = [
   'live/races',
   'live/chaos',
-  'live/chaos-controller',
-  'live/chaos-docker',
   'live/docker-watch',
   'live/fleet',
   'live/host-mode',
