@@ -1,6 +1,6 @@
 /** A container's endpoints: who may say what of them. Pure. */
 import type { Endpoint, NetworkFacts } from '../model/container.js';
-import { isUp, settle, type Tracked } from './tracked.js';
+import { abandon, isUp, settle, type Tracked } from './tracked.js';
 
 /** What to ask the engine next. */
 export type Want =
@@ -49,6 +49,7 @@ export function takeMember(
     t.startingSince ??= now;
     t.state = 'starting';
   }
+  abandon(t);
   return settle(t, now) || changed || wasPending;
 }
 

@@ -76,7 +76,7 @@ export class Fetcher {
       const facts = needed(readNetworks(networks, notes), 'network list');
       const listed = needed(readContainers(containers, notes), 'container list');
       await this.#knowImages(listed);
-      let changed = state.networkList(facts, begun).changed;
+      let changed = state.networkList(facts, begun, now()).changed;
       const outcome = state.list(listed, 'all', begun, now());
       this.want(outcome.wants);
       await eachOf(facts.filter(isLocal), WIDTH, async (n) => {

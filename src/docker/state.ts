@@ -5,6 +5,7 @@ import type { ContainerAction, DockerEvent } from './events.js';
 import type { Inspected, Listed } from './inspect.js';
 import type { InspectedNetwork } from './networks.js';
 import {
+  abandon,
   clearEndpoints,
   isUp,
   newTracked,
@@ -29,7 +30,7 @@ export class DockerState {
 
   event(event: DockerEvent, now: number): Outcome {
     this.seq += 1;
-    if (event.kind === 'network') return this.#networkEvent(event.action, event.network);
+    if (event.kind === 'network') return this.#networkEvent(event.action, event.network, now);
     if (event.kind === 'container' && event.action === 'destroy') return this.#destroyed(event.id);
     const t = this.#tracked(event.id);
     if (event.kind === 'attach') {
@@ -64,19 +65,19 @@ export class DockerState {
   }
 
   /** All networks, as `GET /networks` shows them; a network that is missing has ended. */
-  networkList(items: readonly NetworkFacts[], begun: number): Outcome {
+  networkList(items: readonly NetworkFacts[], begun: number, now: number): Outcome {
     let changed = false;
     const seen = new Set(items.map((n) => n.id));
     for (const item of items) changed = this.#takeNetwork(item, begun) || changed;
     for (const id of [...this.networks.keys()]) {
-      if (!seen.has(id)) changed = this.#networkGone(id, begun) || changed;
+      if (!seen.has(id)) changed = this.#networkGone(id, begun, now) || changed;
     }
     return { changed, wants: [] };
   }
 
   /** One network's inspect; undefined: the engine does not know it. */
   network(id: string, inspected: InspectedNetwork | undefined, begun: number, now: number): Outcome {
-    if (!inspected) return { changed: this.#networkGone(id, begun), wants: [] };
+    if (!inspected) return { changed: this.#networkGone(id, begun, now), wants: [] };
     if (this.#endedSince(id, begun)) return { changed: false, wants: [] };
     let changed = this.#takeNetwork(inspected.network, begun);
     const wants: Want[] = [];
@@ -147,7 +148,8 @@ export class DockerState {
       t.state = action === 'pause' ? 'paused' : 'running';
       return { changed: true, wants: [] };
     }
-    if (action === 'rename') return { changed: false, wants: isUp(t.state) ? [list, inspect] : [list] };
+    // whom no list has told yet counts as starting from here on
+    if (action === 'rename') return { changed: !t.fixed, wants: isUp(t.state) ? [list, inspect] : [list] };
     t.listed = false;
     t.inspected = false;
     if (action === 'die') return this.#died(t, list);
@@ -188,8 +190,7 @@ export class DockerState {
     t.netSeq.set(network, this.seq);
     t.pending.delete(network);
     const changed = t.endpoints.delete(network);
-    const failed = t.state === 'starting' && t.endpoints.size === 0 && t.pending.size === 0;
-    if (failed) t.state = 'created';
+    const failed = abandon(t);
     // it may be late, of an earlier stay: the network itself says how it is now
     const isNews = !t.pending.has(network);
     t.pending.add(network);
@@ -200,9 +201,9 @@ export class DockerState {
     };
   }
 
-  #networkEvent(action: 'create' | 'destroy', id: string): Outcome {
+  #networkEvent(action: 'create' | 'destroy', id: string, now: number): Outcome {
     if (action === 'create') return { changed: false, wants: [{ kind: 'network', id }] };
-    const changed = this.#networkGone(id, this.seq);
+    const changed = this.#networkGone(id, this.seq, now);
     this.#gone.set(id, this.seq);
     return { changed, wants: [] };
   }
@@ -216,12 +217,14 @@ export class DockerState {
     return changed;
   }
 
-  #networkGone(id: string, begun: number): boolean {
+  #networkGone(id: string, begun: number, now: number): boolean {
     let changed = this.networks.delete(id);
     for (const t of this.containers.values()) {
       if (!fresh(t, id, begun)) continue;
       changed = t.pending.delete(id) || changed;
       changed = t.endpoints.delete(id) || changed;
+      abandon(t);
+      changed = settle(t, now) || changed;
     }
     return changed;
   }

@@ -59,6 +59,13 @@ export function isUp(state: ContainerFacts['state']): boolean {
 /** A stale start: no start takes longer, so what a list says then is true. */
 const START_LIMIT_MS = 60_000;
 
+/** A start that has given back its last network has failed, and no event says so; true: this one has. */
+export function abandon(t: Tracked): boolean {
+  if (t.state !== 'starting' || t.endpoints.size > 0 || t.pending.size > 0) return false;
+  t.state = 'created';
+  return true;
+}
+
 /** Ends the start when all that belongs to it is known. */
 export function settle(t: Tracked, now: number): boolean {
   if (t.startingSince === undefined) return false;

@@ -49,17 +49,17 @@ describe('services of an overlay', () => {
   it('stay when a list tells the network without them', () => {
     const s = new DockerState();
     const plain = readNetworks([overlay()], []) ?? [];
-    s.networkList(plain, 0);
+    s.networkList(plain, 0, 0);
     expect(s.services(OVER, readServices(VERBOSE))).toBe(true);
     expect(s.services(OVER, readServices(VERBOSE))).toBe(false);
-    expect(s.networkList(plain, 0).changed).toBe(false);
+    expect(s.networkList(plain, 0, 0).changed).toBe(false);
     expect(s.networks.get(OVER)?.services).toHaveProperty('crew');
     expect(s.services(ID('d'), {})).toBe(false);
   });
 
   it('a member of an overlay is looked for at its gateway, of a bridge not', () => {
     const s = new DockerState();
-    s.networkList(readNetworks([overlay(), networkInspect()], []) ?? [], 0);
+    s.networkList(readNetworks([overlay(), networkInspect()], []) ?? [], 0, 0);
     const wants = (network: string): string[] =>
       s.event({ kind: 'attach', action: 'connect', network, id: ID('a') }, 1).wants.map((w) => w.id);
     expect(wants(OVER)).toContain('docker_gwbridge');

@@ -102,6 +102,30 @@ describe('a start', () => {
     expect(view(s).containers.get(A)).toMatchObject({ state: 'created', endpoints: [] });
   });
 
+  it('that fails ends, too, when the list speaks before the network', () => {
+    const s = new DockerState();
+    s.event(life('create'), 0);
+    s.list(list(listItem({ State: 'created' })), 'all', s.seq, 1);
+    s.event(attach('connect'), 2);
+    s.event(attach('disconnect'), 3);
+    s.list(list(listItem({ State: 'created' })), new Set([A]), s.seq, 4);
+    expect([...view(s).starting]).toEqual([A]);
+    s.network(F, front({ Containers: {} }), s.seq, 5);
+    expect(view(s).starting.size).toBe(0);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'created', endpoints: [] });
+  });
+
+  it('that fails ends with its network, too', () => {
+    const s = new DockerState();
+    s.event(life('create'), 0);
+    s.event(attach('connect'), 1);
+    s.event(attach('disconnect'), 2);
+    s.list(list(listItem({ State: 'created' })), new Set([A]), s.seq, 3);
+    s.network(F, undefined, s.seq, 4);
+    expect(view(s).starting.size).toBe(0);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'created', endpoints: [] });
+  });
+
   it('does not last for ever', () => {
     const s = new DockerState();
     s.list(list(listItem({ State: 'created' })), 'all', s.seq, 0);
