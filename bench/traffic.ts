@@ -1,6 +1,7 @@
 /**
- * Bulk TCP through the policy, and new connections a second beside 1 and 300 containers: an enforced container against
- * bare Docker, each in a lab of its own. The same of a container in the host's network, and of the host's own processes. `npx tsx bench/traffic.ts [--rounds 5 --containers 300]`, as root, alone on the machine.
+ * Bulk TCP and datagrams through the policy, and new connections a second beside 1 and 300 containers: an enforced container
+ * against bare Docker, each in a lab of its own. The same of a container in the host's network, and of the host's own
+ * processes. `npx tsx bench/traffic.ts [--rounds 5 --containers 300]`, as root, alone on the machine.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -68,7 +69,9 @@ async function makePlace(enforced: boolean): Promise<Place> {
     inside(IPERF, '-s', '-B', SERVER, '-p', String(PORT)),
     inside(process.execPath, '-e', ACCEPTOR),
   ];
-  const labels = enforced ? { 'drawbridge.allow': `${SERVER}:${PORT}, ${SERVER}:${ACCEPT_PORT}` } : {};
+  const labels = enforced
+    ? { 'drawbridge.allow': `${SERVER}:${PORT}, ${SERVER}:${PORT}/udp, ${SERVER}:${ACCEPT_PORT}` }
+    : {};
   const client = await lab.start({ name: 'client', labels, mounts: iperfMounts() });
   const hosted = await lab.start({ name: 'hosted', network: 'host', labels, mounts: iperfMounts() });
   return { lab, client, hosted, servers };
@@ -85,6 +88,15 @@ async function bulk(p: Place, from: From): Promise<number> {
   const result = JSON.parse(stdout) as { end: { sum_received?: { bits_per_second: number } } };
   if (!result.end.sum_received) throw new Error(`iperf3: ${stdout}`);
   return result.end.sum_received.bits_per_second / 1e9;
+}
+
+/** Sent as fast as one core can, 1,200 bytes each; thousands a second. */
+async function datagrams(p: Place, from: From): Promise<number> {
+  const flood = ['-u', '-b', '0', '-l', '1200', '-t', values.seconds, '-J'];
+  const { stdout } = await from(p, [IPERF, '-c', SERVER, '-p', String(PORT), ...flood]);
+  const result = JSON.parse(stdout) as { end: { sum_sent?: { packets: number; seconds: number } } };
+  if (!result.end.sum_sent) throw new Error(`iperf3: ${stdout}`);
+  return result.end.sum_sent.packets / result.end.sum_sent.seconds / 1000;
 }
 
 async function connections(p: Place, from: From): Promise<number> {
@@ -123,6 +135,9 @@ try {
   await row('bulk TCP, one stream', 'Gbit/s', bulk, fromClient);
   await row('the same from the host’s network', 'Gbit/s', bulk, fromHosted);
   await row('the same from the host itself', 'Gbit/s', bulk, fromHost);
+  await row('datagrams, one stream', 'thousand/s', datagrams, fromClient);
+  await row('the same from the host’s network', 'thousand/s', datagrams, fromHosted);
+  await row('the same from the host itself', 'thousand/s', datagrams, fromHost);
   await row('new connections beside 1 container', '/s', connections, fromClient);
   await row('the same from the host’s network', '/s', connections, fromHosted);
   await row('the same from the host itself', '/s', connections, fromHost);

@@ -42,26 +42,25 @@ const dead = (names: Names, family: Family): Match => ({
   not: true,
 });
 
-/** What goes on anyway, and what is Drawbridge's own; then who stands behind a gate goes to `chain`. */
-export function gate(hostNet: HostNet, chain: string): Rule[] {
-  if (hostNet.gates.length === 0) return [];
-  return [
-    rule([{ k: 'answer' }], { k: 'return' }),
-    rule(
-      [
-        { k: 'proto', proto: 'icmp' },
-        { k: 'ct', states: ['RELATED'] },
-      ],
-      { k: 'return' },
-    ),
-    ...senders(hostNet, chain),
-  ];
-}
+/** Drawbridge's own goes on, and who stands behind a gate goes to `chain`. All that the host itself sends is asked this. */
+export const gate = ({ gates, exempt }: HostNet, chain: string): Rule[] =>
+  gates.length === 0
+    ? []
+    : [
+        ...exempt.map((c) => rule([inCgroup(c)], { k: 'return' })),
+        ...gates.map((c) => rule([inCgroup(c)], { k: 'goto', chain })),
+      ];
 
-/** Drawbridge's own goes on, and who stands behind a gate goes to `chain`. */
-export const senders = (hostNet: HostNet, chain: string): Rule[] => [
-  ...hostNet.exempt.map((c) => rule([inCgroup(c)], { k: 'return' })),
-  ...hostNet.gates.map((c) => rule([inCgroup(c)], { k: 'goto', chain })),
+/** Behind a gate: what goes on anyway. */
+const ANSWERS: readonly Rule[] = [
+  rule([{ k: 'answer' }], { k: 'return' }),
+  rule(
+    [
+      { k: 'proto', proto: 'icmp' },
+      { k: 'ct', states: ['RELATED'] },
+    ],
+    { k: 'return' },
+  ),
 ];
 
 /** `mangle`: a sender's mark is what we write, whatever it had set itself (SO_MARK), and its flow's mark says whose it is. */
@@ -96,6 +95,7 @@ function hostOwn(input: DesiredInput, names: Names): Rule[] {
       k: 'return',
     });
   return [
+    ...ANSWERS,
     rule([], { k: 'setMark', value: 0, mask: (marks.all & ~marks.held) >>> 0 }),
     rule([{ k: 'ct', states: ['ESTABLISHED'], not: true }], { k: 'goto', chain: names.hostWho }),
     ...input.members.flatMap((m) => cgroupsOf(m).map((c) => own(c, m.identity))),
@@ -144,7 +144,7 @@ export function hostNat(
     ),
   );
   return new Map([
-    [names.hostDns, senders(input.hostNet, names.hostDnsFor)],
+    [names.hostDns, gate(input.hostNet, names.hostDnsFor)],
     [names.hostDnsFor, [...direct, ...redirects]],
   ]);
 }
@@ -161,6 +161,7 @@ export function hostFilter(
     [
       names.hostOut,
       [
+        ...ANSWERS,
         stands(shape),
         rule([nobody(shape)], { k: 'goto', chain: names.hostLost }),
         rule([], { k: 'jump', chain: names.threat }),
@@ -217,6 +218,7 @@ export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rul
     [
       names.backstopHost,
       [
+        ...ANSWERS,
         rule([{ k: 'mark', value: marks.judged, mask: marks.judged }], { k: 'return' }),
         stands(input.shape),
         rule([nobody(input.shape)], { k: 'drop' }),

@@ -1,4 +1,4 @@
-import { cgroupsOf, inCgroup, senders } from './host-net.js';
+import { cgroupsOf, gate, inCgroup } from './host-net.js';
 import { UNATTRIBUTED } from './marks.js';
 import type { Names } from './naming.js';
 import { type Rule, rule } from './rules.js';
@@ -20,7 +20,7 @@ const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 export function hostRaw(input: DesiredInput, names: Names): Map<string, Rule[]> {
   const streams = STREAMS.map((proto) => rule([{ k: 'proto', proto }], { k: 'return' }));
   return new Map([
-    [names.hostRaw, [...streams, ...senders(input.hostNet, names.hostZone)]],
+    [names.hostRaw, [...streams, ...gate(input.hostNet, names.hostZone)]],
     [
       names.hostZone,
       [
