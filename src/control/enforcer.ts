@@ -1,13 +1,13 @@
 import type { Place } from '../desired/closed.js';
 import { compile } from '../desired/compile.js';
-import { identityMark } from '../desired/marks.js';
 import type { DesiredInput, DesiredState, Member, MemberLimits, Shape } from '../desired/state.js';
 import { unattributedMember } from '../desired/unattributed.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Logger } from '../ports.js';
 import type { PortMap } from './bindings.js';
-import { cutMarked, type FlowFacts } from './cut.js';
+import type { FlowFacts } from './cut.js';
+import { disown } from './disown.js';
 import type { HostSenders, HostSenderTable } from './host-senders.js';
 import { Identities } from './identities.js';
 import { Judge } from './judge.js';
@@ -110,7 +110,9 @@ export class Enforcer<F extends FlowFacts> {
     const input = this.#input(view, ports, hosts);
     const desired = compile(input);
     await this.#o.beforeRules(input);
-    await this.#disown(input.members);
+    const numbered = input.members.filter((m) => this.#identities.born.has(m.identity));
+    await disown(kernel, this.#o.shape, numbered);
+    this.#identities.settle(numbered.map((m) => m.identity));
     const applied = await kernel.apply(desired, () => this.#ports.purge(ports));
     if (applied.repaired) this.#revocation.distrust();
     const repaired = this.#revocation.owed;
@@ -177,16 +179,6 @@ export class Enforcer<F extends FlowFacts> {
     });
     const members = [...input.members, ...this.#departed(input.members, now)];
     return { ...input, members, closed: this.#o.closed() };
-  }
-
-  /** Whoever gets a number in the host's network must not inherit the flows that bear it from somebody before. */
-  async #disown(members: readonly Member[]): Promise<void> {
-    const { shape, kernel } = this.#o;
-    const fresh = members.filter((m) => this.#identities.born.has(m.identity));
-    const marks = fresh.filter((m) => m.host).map((m) => identityMark(shape.marks, m.identity));
-    const nobody = async (): Promise<void> => undefined;
-    await cutMarked(kernel.flows, marks, shape.marks.identity, { keep: () => false, bar: nobody });
-    this.#identities.settle(fresh.map((m) => m.identity));
   }
 
   /** A port that is gone sends nothing, and no other gets its elements: what is left of a member hurts nobody
