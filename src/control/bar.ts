@@ -45,7 +45,9 @@ export class Bars {
       const fit = flows.filter((f) => f.family === family && !UNBARRED.includes(f.proto));
       const set = sharedSet(this.#prefix, 'cut', family);
       const barred = (part: readonly FlowFacts[], seconds: number): Barred[] =>
-        part.map((f) => ({ set, member: memberOf(f), ends: endsOf(f), until: now + seconds * 1000 }));
+        part.flatMap((f) =>
+          membersOf(f).map((member) => ({ set, member, ends: endsOf(f), until: now + seconds * 1000 })),
+        );
       const connections = barred(
         fit.filter((f) => f.proto === TCP),
         tcp,
@@ -73,7 +75,13 @@ export class Bars {
 }
 
 const textOf = (b: Barred): string => b.member;
-/** As the set's hash:ip,port,ip has it: to whom, by which protocol and to which port, from whom. */
-const memberOf = (f: FlowFacts): string =>
-  `${f.orig.src},${f.proto}:${WITH_PORTS.includes(f.proto) ? (f.orig.sport ?? 0) : 0},${f.reply.src}`;
+/**
+ * As the set's hash:ip,port,ip has it: to whom, by which protocol and to which port, from whom. In the host's network the
+ * other side may know the flow by a port that NAT gave it: whoever sent it can take that one, too.
+ */
+function membersOf({ proto, orig, reply }: FlowFacts): string[] {
+  const known = reply.dst === orig.src ? (reply.dport ?? orig.sport) : orig.sport;
+  const ports = WITH_PORTS.includes(proto) ? [orig.sport ?? 0, known ?? 0] : [0];
+  return [...new Set(ports)].map((port) => `${orig.src},${proto}:${port},${reply.src}`);
+}
 const endsOf = (f: FlowFacts): string[] => [f.orig.src, f.reply.src];

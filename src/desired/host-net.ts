@@ -15,7 +15,8 @@ import type { Cgroup, DesiredInput, HostNet, Member, Shape } from './state.js';
  */
 const RESOLVERS = { 4: '127.53.0.0/16', 6: 'fd64:7262:7264:53::/64' } as const;
 const BYTE = 256;
-const HOLD_LIMIT = { perSecond: 200, burst: 400 };
+/** Packets a second and source that may wait. */
+export const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 const DNS_PORT = [{ lo: 53, hi: 53 }];
 
 /** The address on lo where our resolver listens for one container of the host's network: it is who asks. */

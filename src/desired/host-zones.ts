@@ -1,4 +1,4 @@
-import { cgroupsOf, gate, inCgroup } from './host-net.js';
+import { cgroupsOf, gate, HOLD_LIMIT, inCgroup } from './host-net.js';
 import { UNATTRIBUTED } from './marks.js';
 import type { Names } from './naming.js';
 import { type Rule, rule } from './rules.js';
@@ -14,7 +14,6 @@ import type { DesiredInput, Member, Shape } from './state.js';
 const STREAMS = ['tcp', 132] as const;
 /** Of a zone: 16 bits (include/net/netfilter/nf_conntrack_zones.h). */
 const MAX_ZONE = 65_535;
-const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 
 /** `raw`, before conntrack. */
 export function hostRaw(input: DesiredInput, names: Names): Map<string, Rule[]> {

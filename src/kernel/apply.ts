@@ -49,8 +49,11 @@ const nftStep = (script: string): Step[] => (script ? [{ tool: 'nft', script }] 
 const ipsetStep = (script: string): Step[] => (script ? [{ tool: 'ipset', script }] : []);
 
 const FAMILIES = [4, 6] as const;
-/** In the order in which a sender's rules may come: it is named last. */
-const MORTAL: readonly TableName[] = ['raw', 'filter', 'nat', 'security', 'mangle'];
+/**
+ * In the order in which a sender's rules may come: it is named when the others stand; and then its datagrams leave `raw`,
+ * one by one. Held in `mangle`, each would have a flow of its own, and perhaps a port.
+ */
+const MORTAL: readonly TableName[] = ['filter', 'nat', 'security', 'mangle', 'raw'];
 const CGROUP = / --path (\S+) /;
 
 interface TableSteps {

@@ -209,6 +209,22 @@ describe('containers in the host network', () => {
     shown.held();
   });
 
+  it('datagrams of one socket leave from one port, from the first instruction on', async () => {
+    const at = '93.184.40.7';
+    const what = { to: [at], port: 7, text: 'x', fromPort: 40_200, everyMs: 20, forMs: 1_000 };
+    for (let n = 1; n <= 3; n++) {
+      await lab.sniffer.clear();
+      const labels = { 'drawbridge.allow': `${at}:7/udp` };
+      const cmd = ['node', '/attacks/spray.mjs', JSON.stringify(what)];
+      await lab.run({ network: 'host', labels, mounts: [PROGRAMS], cmd });
+      const sent = await lab.sniffer.packets({ direction: 'out', dst: at });
+      expect(sent.length).toBeGreaterThan(10);
+      const ports = [...new Set(sent.map((p) => p.sport))];
+      // where the one before has left a flow with the same answer, NAT gives this one another: one
+      expect(n === 1 ? ports : ports.length).toEqual(n === 1 ? [40_200] : 1);
+    }
+  });
+
   it('docker restart: the same path is another cgroup, and held as the first', async () => {
     const n = 200;
     const c = await lab.start({

@@ -198,3 +198,14 @@ it('flows end although their stragglers cannot be barred, and the failure is tol
   await expect(run()).rejects.toThrow('full');
   expect(table.size).toBe(0);
 });
+
+it('a flow that the other side knows by another port is barred by that one, too', async () => {
+  const members: string[] = [];
+  const addCut = async (_: string, added: readonly string[]): Promise<void> => void members.push(...added);
+  const bars = new Bars({ addCut, removeCut: async () => undefined }, shape.prefix, () => 0);
+  const own = flow(4000);
+  const masqueraded = { ...own, reply: { ...own.reply, dst: '198.51.100.1', dport: 6000 } };
+  await bars.bar([own, { ...own, reply: { ...own.reply, dport: 5001 } }, masqueraded], { tcp: 9, others: 9 });
+  const [to, from] = [`${SOURCE},17`, own.reply.src];
+  expect(members).toEqual([4000, 4000, 5001, 4000].map((port) => `${to}:${port},${from}`));
+});
