@@ -1,6 +1,7 @@
 import type { Family } from '../model/ip.js';
 import { closedAtHost, closedBehindHost, type Place } from './closed.js';
 import { gate } from './host-net.js';
+import { errorChain, foreignErrors, RELATED_ERROR } from './icmp-errors.js';
 import { namesBound } from './limit-chains.js';
 import { type Names, sharedSet } from './naming.js';
 import { denyChain } from './refusal.js';
@@ -10,11 +11,6 @@ import type { DesiredInput, HostNet, Shape } from './state.js';
 type Chains = Map<string, Rule[]>;
 export const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
 const NEW: Match = { k: 'ct', states: ['NEW'] };
-/** An ICMP error about a flow that stands. */
-export const RELATED_ERROR: readonly Match[] = [
-  { k: 'proto', proto: 'icmp' },
-  { k: 'ct', states: ['RELATED'] },
-];
 export const ND: readonly IcmpType[] = [
   'router-solicitation',
   'neighbour-solicitation',
@@ -35,6 +31,7 @@ export function constantChains(
     [names.cut, cutChain(names, family)],
     [names.middle, middleChain(shape, names, family)],
     [names.hold, holdChain(shape, names, family)],
+    [names.error, errorChain(names, family)],
     [names.ok, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'return' })]],
     [names.no, denyChain(shape, names)],
     [names.observe, [rule([], { k: 'goto', chain: names.ok })]],
@@ -67,7 +64,7 @@ function forwardChain(shape: Shape, names: Names, closed: readonly Place[], fami
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
     bigEcho(shape, names, family),
     rule([ESTABLISHED], { k: 'return' }),
-    rule(RELATED_ERROR, { k: 'return' }),
+    foreignErrors(shape, names),
     rule([], { k: 'jump', chain: names.threat }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
     ...closedBehindHost(closed, names),
@@ -192,7 +189,9 @@ export function inputChain(
     rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ESTABLISHED], { k: 'return' }),
-    rule(RELATED_ERROR, { k: 'return' }),
+    rule([{ k: 'mark', value: 0, mask: marks.enforced }, ...RELATED_ERROR], { k: 'return' }),
+    // the container's own chain knows whose flow an error is about
+    rule(RELATED_ERROR, { k: 'goto', chain: names.dispatch }),
     rule([ours], { k: 'goto', chain: names.no }),
     ...closedAtHost(closed, names, family),
     rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
@@ -231,8 +230,7 @@ export function backstopChain(shape: Shape, names: Names, family: Family, to: 'f
     ...(to === 'host' ? neighbourDiscovery(family) : []),
     rule([unjudged(marks.unknown)], { k: 'drop' }),
     rule([ESTABLISHED], { k: 'return' }),
-    rule(RELATED_ERROR, { k: 'return' }),
-    ...(to === 'host' ? [] : [rule([], { k: 'jump', chain: names.threat })]),
+    ...(to === 'host' ? [] : [foreignErrors(shape, names), rule([], { k: 'jump', chain: names.threat })]),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
     rule([unjudged(marks.enforced)], { k: 'drop' }),
   ];

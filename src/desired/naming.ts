@@ -9,6 +9,8 @@ export interface Names {
   readonly input: string;
   readonly output: string;
   readonly ok: string;
+  /** ICMP errors of an enforced container about its own flows. */
+  readonly error: string;
   readonly no: string;
   readonly threat: string;
   readonly threatIn: string;
@@ -56,6 +58,7 @@ export function namesFor(prefix: string): Names {
     input: n('INPUT'),
     output: n('OUTPUT'),
     ok: n('OK'),
+    error: n('ERROR'),
     no: n('NO'),
     threat: n('THREAT'),
     threatIn: n('THREAT-IN'),
