@@ -17,8 +17,8 @@ export type Match =
   | { readonly k: 'connmark'; readonly value: number; readonly mask: number; readonly not?: boolean }
   | { readonly k: 'icmpType'; readonly type: IcmpType }
   | { readonly k: 'syn'; readonly not?: boolean }
-  /** DNATed, and sent to one of these ports before that. */
-  | { readonly k: 'sentTo'; readonly port: PortRange }
+  /** DNATed, and sent to one of these ports before that; `here`: at an address of this host, as this bit of the connection says. */
+  | { readonly k: 'sentTo'; readonly port: PortRange; readonly here?: number }
   /** Bytes of the whole packet, IP header included. */
   | { readonly k: 'longer'; readonly than: number }
   /** An address or a network. */
@@ -62,6 +62,8 @@ export type Target =
   | { readonly k: 'mark'; readonly bits: number }
   /** Sets the bits of the mask to the value, leaves the others. */
   | { readonly k: 'setMark'; readonly value: number; readonly mask: number }
+  /** Sets these bits of the connection's mark. */
+  | { readonly k: 'connMark'; readonly bits: number }
   /** Writes the mark's bits of the mask into the connection's. */
   | { readonly k: 'saveMark'; readonly mask: number }
   | { readonly k: 'reject'; readonly tcp: boolean }
@@ -128,7 +130,7 @@ function renderMatch(m: Match, family: Family): string {
     case 'syn':
       return `${m.not ? '! ' : ''}--syn`;
     case 'sentTo':
-      return `-m conntrack --ctstate DNAT --ctorigdstport ${m.port.lo}${m.port.hi === m.port.lo ? '' : `:${m.port.hi}`}`;
+      return renderSentTo(m.port, m.here);
     case 'dst':
       return `-d ${m.address}`;
     case 'in':
@@ -152,6 +154,11 @@ function renderMatch(m: Match, family: Family): string {
     case 'connections':
       return `-m connlimit --connlimit-above ${m.above} --connlimit-mask ${m.of === 'rule' ? 0 : ADDRESS_BITS[family]}`;
   }
+}
+
+function renderSentTo({ lo, hi }: PortRange, here: number | undefined): string {
+  const sent = `-m conntrack --ctstate DNAT --ctorigdstport ${lo}${hi === lo ? '' : `:${hi}`}`;
+  return here === undefined ? sent : `${sent} -m connmark --mark ${hex(here)}/${hex(here)}`;
 }
 
 const ADDRESS_BITS: Readonly<Record<Family, number>> = { 4: 32, 6: 128 };
@@ -179,6 +186,8 @@ function renderTarget(t: Target, family: Family): string {
       return `-j MARK --or-mark ${hex(t.bits)}`;
     case 'setMark':
       return `-j MARK --set-xmark ${hex(t.value)}/${hex(t.mask)}`;
+    case 'connMark':
+      return `-j CONNMARK --set-xmark ${hex(t.bits)}/${hex(t.bits)}`;
     case 'saveMark':
       return `-j CONNMARK --save-mark --nfmask ${hex(t.mask)} --ctmask ${hex(t.mask)}`;
     case 'reject':
