@@ -3,6 +3,7 @@ import { compile } from '../desired/compile.js';
 import type { DesiredInput, DesiredState, Member, MemberLimits, Shape } from '../desired/state.js';
 import { unattributedMember } from '../desired/unattributed.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
+import type { Range } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Logger } from '../ports.js';
 import type { PortMap } from './bindings.js';
@@ -102,12 +103,13 @@ export class Enforcer<F extends FlowFacts> {
     const { kernel } = this.#o;
     if (pass.resync) kernel.invalidate();
     this.#revocation.due(pass.reasons);
-    const again = this.#again;
+    const owed = this.#again;
     const view = this.#o.view();
     if (!this.#state && !(await this.#takeOver(view))) return;
     const { ports, veths } = await this.#ports.look(view);
     const hosts = this.#o.hosts.look(view);
     const input = this.#input(view, ports, hosts);
+    const again = this.#hasNewInside(input) ? new Set(input.members.map((m) => m.id)) : owed;
     const desired = compile(input);
     await this.#o.beforeRules(input);
     const numbered = input.members.filter((m) => this.#identities.born.has(m.identity));
@@ -128,7 +130,7 @@ export class Enforcer<F extends FlowFacts> {
     await this.#revocation.run(state, { known, again, newlyHeld });
     const late = input.members.filter((m) => hosts.late.has(m.id));
     if (hosts.net.zones) await this.#zones.look(late, pass.reasons);
-    if (this.#again === again) this.#again = new Set();
+    if (this.#again === owed) this.#again = new Set();
     const lost = applied.refill.filter((name) => desired.sets.get(name)?.isThreats);
     if (!known || repaired || lost.length > 0) this.#o.threats.repair(lost, !known);
     if (applied.changed)
@@ -138,6 +140,12 @@ export class Enforcer<F extends FlowFacts> {
   /** What these were told has become bad: the next pass takes it from them. */
   recheck(members: ReadonlySet<string>): void {
     this.#again = new Set([...this.#again, ...members]);
+  }
+
+  /** A Docker network has brought public address space: what names and `any` opened there is checked again. */
+  #hasNewInside({ inside = [] }: DesiredInput): boolean {
+    const key = (ranges: readonly Range[] = []): string => ranges.map((r) => `${r.lo}-${r.hi}`).join();
+    return this.#state !== undefined && key(inside) !== key(this.#state.input.inside);
   }
 
   /** What the next pass would want, without touching anything. */

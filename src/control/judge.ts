@@ -82,7 +82,7 @@ export class Judge {
     if (isDns(flow) && member.policy.mode !== 'off' && !atOurs && !this.#hasDirect(member)) return false;
     if (isDns(flow) && member.policy.mode === 'off' && atOurs) return false;
     if (atOurs || member.policy.mode !== 'enforce') return true;
-    return this.permits(this.sentBy(member, opening(flow)));
+    return this.permits(this.sentBy(member, { ...opening(flow), sentHere: this.#isLocal(flow.orig.dst) }));
   }
 
   /** Whether the packet that would open this flow now, from outside to a container, would pass. */

@@ -2,7 +2,7 @@ import type { ClassPlan } from '../desired/classes.js';
 import { classSet } from '../desired/naming.js';
 import type { Member } from '../desired/state.js';
 import { UNATTRIBUTED_ID } from '../desired/unattributed.js';
-import { parseAddress, rangeHas } from '../model/ip.js';
+import { parseAddress, type Range, rangeHas } from '../model/ip.js';
 import { nameMatches } from '../model/name.js';
 import type { Mode, PolicyEntry } from '../model/policy.js';
 import type { ThreatLook } from '../model/threat.js';
@@ -133,6 +133,10 @@ export class NamesPolicy implements DnsPolicy {
 
   hostAddresses(): ReadonlySet<string> {
     return this.#o.hostAddresses();
+  }
+
+  inside(): readonly Range[] {
+    return this.#state?.input.inside ?? [];
   }
 
   searchDomains(container: string): readonly string[] {

@@ -11,7 +11,7 @@ import type {
   Shape,
 } from '../desired/state.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
-import type { Family } from '../model/ip.js';
+import { type Family, parseSubnet, publicRanges, type Range } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Binding, PortMap } from './bindings.js';
 import type { HostSenders } from './host-senders.js';
@@ -49,8 +49,12 @@ export function desiredInput(w: WorldInput): DesiredInput {
     unattributedMode: w.unattributedPolicy.mode,
     unattributedClasses: planClasses(w.unattributedPolicy.entries, () => []),
     hostNet: w.hosts.net,
+    inside: publicSubnets(w.view.networks.values()),
   };
 }
+
+const publicSubnets = (networks: Iterable<NetworkFacts>): readonly Range[] =>
+  publicRanges([...networks].flatMap((n) => n.subnets.flatMap((text) => parseSubnet(text) ?? [])));
 
 /** Containers with a namespace of their own and a place on a managed network. Their chains stand before their ports do. */
 function membersOf(w: WorldInput): Member[] {

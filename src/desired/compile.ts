@@ -1,5 +1,5 @@
 import type { Family } from '../model/ip.js';
-import { ANY_V4, ANY_V6, rangeToCidrs } from '../model/ip.js';
+import { anyNetworks, rangeToCidrs } from '../model/ip.js';
 import { compileBridge, enforcedAddresses } from './bridge.js';
 import { bridgeChains } from './bridge-chains.js';
 import type { ClassPlan } from './classes.js';
@@ -195,7 +195,7 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
       set('own', 'hash:ip', false, ownAddresses(input.members, family)),
       ...threatSets(names.prefix, family),
       set('pub', 'hash:ip,port', false, publishedPairs(input.members, family)),
-      set('any', 'hash:net', false, family === 4 ? ANY_V4 : ANY_V6),
+      set('any', 'hash:net', false, anyNetworks(input.inside ?? [], family)),
       set('alive', 'hash:net', true),
       { ...set('cut', 'hash:ip,port,ip', true), evicts: true },
     ];

@@ -6,6 +6,7 @@ import { namesBound } from './limit-chains.js';
 import { type Names, sharedSet } from './naming.js';
 import { denyChain } from './refusal.js';
 import { type IcmpType, type Match, type Rule, rule } from './rules.js';
+import { sentHere } from './sent-here.js';
 import type { DesiredInput, HostNet, Shape } from './state.js';
 
 type Chains = Map<string, Rule[]>;
@@ -213,6 +214,7 @@ export function preroutingChain(shape: Shape, names: Names, family: Family, dire
   ];
   return [
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'return' }),
+    sentHere(shape),
     ...direct,
     ...(['udp', 'tcp'] as const).map((p) => rule([...port53(p), enforced], target)),
     ...(['udp', 'tcp'] as const).map((p) => rule([...port53(p), observed, alive], target)),

@@ -16,7 +16,7 @@ export const neighbourSet = (prefix: string, id: string, family: Family): string
 
 /** What one container may open through FORWARD. Entered and left by goto: its permits and denials end the walk. */
 export function containerChain(member: Member, family: Family, names: Names, shape: Shape): Rule[] {
-  const permits = permitsOf(member, family, names);
+  const permits = permitsOf(member, family, names, shape);
   if (member.policy.mode === 'off') return [rule([], { k: 'goto', chain: names.ok })];
   if (member.policy.mode === 'observe')
     return [
@@ -27,7 +27,7 @@ export function containerChain(member: Member, family: Family, names: Names, sha
     ];
   if (member.limits?.quota?.spent) return spent(names);
   return [
-    ...directPermits(member, family, names),
+    ...directPermits(member, family, names, shape),
     ...dnsDenials(names),
     ...permits,
     ...ownErrors(member, family, names.error),
@@ -38,8 +38,8 @@ export function containerChain(member: Member, family: Family, names: Names, sha
 const spent = (names: Names): Rule[] => [rule([], { k: 'goto', chain: names.quota }, [QUOTA_WHY])];
 
 /** Address entries with dns=direct: the only way to another resolver. */
-function directPermits(member: Member, family: Family, names: Names): Rule[] {
-  return member.classes.filter((c) => c.direct).flatMap((c) => classRules(member, c, family, names));
+function directPermits(member: Member, family: Family, names: Names, shape: Shape): Rule[] {
+  return member.classes.filter((c) => c.direct).flatMap((c) => classRules(member, c, family, names, shape));
 }
 
 /** Port 53 that nat did not bring to us goes nowhere. */
@@ -55,10 +55,10 @@ const dnsDenials = (names: Names): Rule[] =>
     ),
   );
 
-function permitsOf(member: Member, family: Family, names: Names): Rule[] {
+function permitsOf(member: Member, family: Family, names: Names, shape: Shape): Rule[] {
   const classes = member.classes
     .filter((c) => !c.direct)
-    .flatMap((c) => classRules(member, c, family, names));
+    .flatMap((c) => classRules(member, c, family, names, shape));
   if (!hasFamily(member.neighbours, family)) return classes;
   const set = neighbourSet(names.prefix, member.id, family);
   const chain = permitChain(member, names);
@@ -66,7 +66,7 @@ function permitsOf(member: Member, family: Family, names: Names): Rule[] {
 }
 
 /** At most three rules a class and family: static, learned, any. */
-function classRules(member: Member, c: ClassPlan, family: Family, names: Names): Rule[] {
+function classRules(member: Member, c: ClassPlan, family: Family, names: Names, { marks }: Shape): Rule[] {
   const { prefix } = names;
   const rules: Rule[] = [];
   const chain = permitChain(member, names);
@@ -85,19 +85,27 @@ function classRules(member: Member, c: ClassPlan, family: Family, names: Names):
     );
   if (c.host.length > 0 && (c.proto === 'tcp' || c.proto === 'udp'))
     for (const port of c.ports.length > 0 ? c.ports : EVERY_PORT)
-      rules.push(publishedRule(c.proto, port, chain, entriesOf(c.host)));
+      rules.push(publishedRule(c.proto, { port, here: marks.here }, chain, entriesOf(c.host)));
   if (c.any.length > 0)
     permit({ k: 'set', set: sharedSet(prefix, 'any', family), dir: 'dst' }, entriesOf(c.any));
   return rules;
 }
 
 const EVERY_PORT = [{ lo: 1, hi: 65_535 }];
-/** A port that the host publishes for another container: sent to the host, so judged as the host's, wherever it is DNATed to. */
-const publishedRule = (proto: 'tcp' | 'udp', port: PortRange, chain: string, why: readonly string[]): Rule =>
+/**
+ * A port that the host publishes for another container: evaluated as the host's, wherever DNAT leads. A DNAT rule of another
+ * program for an address that is not the host's matches no `host:` entry.
+ */
+const publishedRule = (
+  proto: 'tcp' | 'udp',
+  sent: { readonly port: PortRange; readonly here: number },
+  chain: string,
+  why: readonly string[],
+): Rule =>
   rule(
     [
       { k: 'proto', proto },
-      { k: 'sentTo', port },
+      { k: 'sentTo', ...sent },
     ],
     { k: 'goto', chain },
     why,

@@ -4,6 +4,7 @@ import { closedAtHost, closedBehindHost } from './closed.js';
 import { identityMark, UNATTRIBUTED } from './marks.js';
 import { type Names, sharedSet } from './naming.js';
 import { type Match, type Rule, rule } from './rules.js';
+import { sentHere } from './sent-here.js';
 import type { Cgroup, DesiredInput, HostNet, Member, Shape } from './state.js';
 
 /**
@@ -140,7 +141,7 @@ export function hostNat(
   );
   return new Map([
     [names.hostDns, gate(input.hostNet, names.hostDnsFor)],
-    [names.hostDnsFor, [...direct, ...redirects]],
+    [names.hostDnsFor, [sentHere(input.shape), ...direct, ...redirects]],
   ]);
 }
 

@@ -19,6 +19,8 @@ export interface Marks {
   readonly enforced: number;
   /** Not enforced, but its DNS goes through us while we live. */
   readonly redirect: number;
+  /** In the mark of a connection: its first packet was sent to an address of this host. The bit of `redirect`. */
+  readonly here: number;
   /** The largest identity of a known container. */
   readonly maxIdentity: number;
 }
@@ -46,6 +48,7 @@ export function layoutMarks(mask: number): Marks {
     held,
     enforced,
     redirect,
+    here: redirect,
     maxIdentity: ifindexMask,
   };
 }

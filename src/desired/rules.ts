@@ -17,10 +17,10 @@ export type Match =
   | { readonly k: 'connmark'; readonly value: number; readonly mask: number; readonly not?: boolean }
   | { readonly k: 'icmpType'; readonly type: IcmpType }
   | { readonly k: 'syn'; readonly not?: boolean }
-  /** DNATed, and sent to one of these ports before that. */
-  | { readonly k: 'sentTo'; readonly port: PortRange }
   /** The source of the first packet of the flow (orig), or of its answers (reply), is this address. */
   | { readonly k: 'flowSource'; readonly direction: 'orig' | 'reply'; readonly address: string }
+  /** DNATed, and sent to one of these ports before that; `here`: at an address of this host, as this bit of the connection says. */
+  | { readonly k: 'sentTo'; readonly port: PortRange; readonly here?: number }
   /** Bytes of the whole packet, IP header included. */
   | { readonly k: 'longer'; readonly than: number }
   /** An address or a network. */
@@ -64,6 +64,8 @@ export type Target =
   | { readonly k: 'mark'; readonly bits: number }
   /** Sets the bits of the mask to the value, leaves the others. */
   | { readonly k: 'setMark'; readonly value: number; readonly mask: number }
+  /** Sets these bits of the connection's mark. */
+  | { readonly k: 'connMark'; readonly bits: number }
   /** Writes the mark's bits of the mask into the connection's. */
   | { readonly k: 'saveMark'; readonly mask: number }
   | { readonly k: 'reject'; readonly tcp: boolean }
@@ -130,7 +132,7 @@ function renderMatch(m: Match, family: Family): string {
     case 'syn':
       return `${m.not ? '! ' : ''}--syn`;
     case 'sentTo':
-      return `-m conntrack --ctstate DNAT --ctorigdstport ${m.port.lo}${m.port.hi === m.port.lo ? '' : `:${m.port.hi}`}`;
+      return renderSentTo(m.port, m.here);
     case 'flowSource':
       return `-m conntrack --ct${m.direction === 'orig' ? 'orig' : 'repl'}src ${m.address}`;
     case 'dst':
@@ -158,6 +160,11 @@ function renderMatch(m: Match, family: Family): string {
   }
 }
 
+function renderSentTo({ lo, hi }: PortRange, here: number | undefined): string {
+  const sent = `-m conntrack --ctstate DNAT --ctorigdstport ${lo}${hi === lo ? '' : `:${hi}`}`;
+  return here === undefined ? sent : `${sent} -m connmark --mark ${hex(here)}/${hex(here)}`;
+}
+
 const ADDRESS_BITS: Readonly<Record<Family, number>> = { 4: 32, 6: 128 };
 const hashLimit = (
   side: 'upto' | 'above',
@@ -183,6 +190,8 @@ function renderTarget(t: Target, family: Family): string {
       return `-j MARK --or-mark ${hex(t.bits)}`;
     case 'setMark':
       return `-j MARK --set-xmark ${hex(t.value)}/${hex(t.mask)}`;
+    case 'connMark':
+      return `-j CONNMARK --set-xmark ${hex(t.bits)}/${hex(t.bits)}`;
     case 'saveMark':
       return `-j CONNMARK --save-mark --nfmask ${hex(t.mask)} --ctmask ${hex(t.mask)}`;
     case 'reject':

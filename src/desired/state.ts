@@ -1,4 +1,4 @@
-import type { Family } from '../model/ip.js';
+import type { Family, Range } from '../model/ip.js';
 import type { Policy } from '../model/policy.js';
 import type { ClassPlan } from './classes.js';
 import type { Place } from './closed.js';
@@ -127,6 +127,8 @@ export interface DesiredInput {
   readonly hostNet: HostNet;
   /** Closed to every container; none when left out. */
   readonly closed?: readonly Place[];
+  /** Public address space that Docker networks use: `any` does not stand for it. None when left out. */
+  readonly inside?: readonly Range[];
 }
 
 export interface SetDesired {

@@ -13,6 +13,8 @@ export interface TracePacket {
   readonly in?: string;
   /** The port before DNAT, when it was DNATed. */
   readonly sentTo?: number;
+  /** The address before DNAT was one of this host's. */
+  readonly sentHere?: boolean;
   readonly states: readonly CtState[];
   /** Sources of the flow's first packet and of its answers, when it is an error about a flow. */
   readonly flowSources?: { readonly orig: string; readonly reply: string };
@@ -47,7 +49,7 @@ type Chains = ReadonlyMap<string, readonly Rule[]>;
 
 const MAX_STEPS = 10_000;
 /** Targets behind which the next rule is asked. */
-const GOES_ON: ReadonlySet<string> = new Set(['nflog', 'saveMark', 'zone']);
+const GOES_ON: ReadonlySet<string> = new Set(['nflog', 'connMark', 'saveMark', 'zone']);
 
 /** Walks a packet through rendered chains as netfilter would: goto replaces its frame, jump pushes one. */
 export function trace(chains: Chains, start: string, packet: TracePacket, has: HasMember): TraceResult {
@@ -96,7 +98,7 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'icmpType':
       return p.proto === 'icmp' && m.type === 'echo-request' && p.echo === true;
     case 'sentTo':
-      return p.sentTo !== undefined && p.sentTo >= m.port.lo && p.sentTo <= m.port.hi;
+      return isSentTo(m, p);
     case 'syn':
       return (p.proto === 'tcp' && p.syn === true) !== (m.not ?? false);
     case 'dst':
@@ -122,6 +124,11 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'connections':
       return false;
   }
+}
+
+function isSentTo(m: Extract<Match, { k: 'sentTo' }>, { sentTo, sentHere = false }: TracePacket): boolean {
+  const isPort = sentTo !== undefined && sentTo >= m.port.lo && sentTo <= m.port.hi;
+  return isPort && (m.here === undefined || sentHere);
 }
 
 function isWithin(address: string, target: string): boolean {

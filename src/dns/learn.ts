@@ -48,8 +48,8 @@ export class Learn {
   }
 
   /**
-   * The sets that a told address belongs to as the policy stands now; none when the name is no longer allowed, or a
-   * private answer no longer covered. What `Ledger.members` wants.
+   * The sets that a resolved address belongs to under the current policy; none when the name is no longer allowed, or the
+   * address is private and neither the entry nor the zone says `private`. What `Ledger.members` wants.
    */
   setsOf(container: string): SetsOf {
     const { policy } = this.#o;
@@ -58,7 +58,9 @@ export class Learn {
       const decision = decisions.get(name) ?? policy.decide(container, name);
       decisions.set(name, decision);
       if (!decision.allow) return [];
-      return refusedAnswer(address, this.rules(container, name, decision)) === undefined ? decision.sets : [];
+      // an address entry lets the answer pass, on ports of its own: the name's ports are not opened there
+      const rules = { ...this.rules(container, name, decision), covers: () => false };
+      return refusedAnswer(address, rules) === undefined ? decision.sets : [];
     };
   }
 
@@ -68,6 +70,7 @@ export class Learn {
       allowPrivate: decision.allowPrivate || resolvers.route(name).private,
       covers: (address: string) => policy.coversAddress(container, address),
       hostAddresses: policy.hostAddresses(),
+      inside: policy.inside(),
       threats: policy.threats,
     };
   }

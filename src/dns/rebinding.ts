@@ -2,7 +2,7 @@
  * DNS rebinding: a public name that answers with an address inside lets its owner aim the container at this network.
  * Such answers are refused unless somebody said that they are meant (spec 2).
  */
-import { parseAddress } from '../model/ip.js';
+import { type Address, formatRange, parseAddress, type Range, rangeHas } from '../model/ip.js';
 import { privateRangeOf } from '../model/special-use.js';
 import { hitText, type ThreatLook } from '../model/threat.js';
 import { recordAddress } from './address.js';
@@ -15,6 +15,8 @@ export interface RebindingRules {
   /** An address entry of the asker covers it. */
   covers(address: string): boolean;
   readonly hostAddresses: ReadonlySet<string>;
+  /** Public address space that Docker networks use. */
+  readonly inside: readonly Range[];
   readonly threats: Pick<ThreatLook, 'blockedAddress'>;
 }
 
@@ -31,12 +33,19 @@ export function refusedAnswer(address: string, rules: RebindingRules): Refusal |
   if (parsed === undefined) return deny(`${address} is no address that can be held`);
   const hit = rules.threats.blockedAddress(parsed.text);
   if (hit !== undefined) return { verdict: 'threat', reason: `answer ${address} left out: ${hitText(hit)}` };
-  const range = rules.hostAddresses.has(parsed.text) ? 'the host itself' : privateRangeOf(parsed);
+  const range = insideRange(parsed, rules);
   if (range === undefined || rules.allowPrivate || rules.covers(parsed.text)) return undefined;
   return deny(
     `private answer ${address} (${range}) refused: if it is meant, add the flag "private" to the entry, ` +
       '"private: true" to its zone in dns.zones, or an entry for the address',
   );
+}
+
+/** What makes an address one of this host or its private networks, in words; undefined: it is a public address. */
+function insideRange(address: Address, { hostAddresses, inside }: RebindingRules): string | undefined {
+  if (hostAddresses.has(address.text)) return 'the host itself';
+  const network = inside.find((range) => rangeHas(range, address));
+  return network ? `a Docker network, ${formatRange(network)}` : privateRangeOf(address);
 }
 
 export interface Filtered {

@@ -45,6 +45,14 @@ export function parseCidr(text: string): Range | undefined {
   return range.lo === address.value ? range : undefined;
 }
 
+/** The network around an address with a prefix length: Docker writes a subnet as it was asked for, host bits may be set. */
+export function parseSubnet(text: string): Range | undefined {
+  const [base = '', length = '', more] = text.split('/');
+  const address = parseAddress(base);
+  const prefix = address && more === undefined ? parsePrefix(length, address.family) : undefined;
+  return address && prefix !== undefined ? networkAround(address.family, address.value, prefix) : undefined;
+}
+
 export const rangeHas = (
   range: Range,
   address: { readonly family: Family; readonly value: bigint },

@@ -69,14 +69,14 @@ const cidrTexts = (ranges: readonly Range[]): readonly string[] =>
 export const NOT_ANY_V4: readonly string[] = cidrTexts(ranges4);
 export const NOT_ANY_V6: readonly string[] = cidrTexts(ranges6);
 
-/** What lies between disjoint ranges of one family. */
+/** What lies between ranges of one family, which may overlap. */
 function complement(ranges: readonly Range[], family: Family): Range[] {
   const everything = networkAround(family, 0n, 0);
   const gaps: Range[] = [];
   let lo = everything.lo;
   for (const r of [...ranges].sort((a, b) => (a.lo < b.lo ? -1 : 1))) {
     if (r.lo > lo) gaps.push({ family, lo, hi: r.lo - 1n });
-    lo = r.hi + 1n;
+    if (r.hi >= lo) lo = r.hi + 1n;
   }
   return lo <= everything.hi ? [...gaps, { family, lo, hi: everything.hi }] : gaps;
 }
@@ -93,4 +93,33 @@ export function privateRangeOf(address: {
   const ranges = address.family === 4 ? ranges4 : ranges6;
   const found = ranges.find((range) => rangeHas(range, address));
   return found && formatRange(found);
+}
+
+/**
+ * Those of these ranges that lie in ordinary public space, and the IPv6 forms of the IPv4 ones among them. A Docker network
+ * may have a public subnet: its addresses are inside all the same.
+ */
+export function publicRanges(ranges: readonly Range[]): readonly Range[] {
+  const isSpecial = (r: Range): boolean =>
+    (r.family === 4 ? ranges4 : ranges6).some((known) => known.lo <= r.lo && r.hi <= known.hi);
+  const ordinary = ranges.filter((r) => !isSpecial(r));
+  const embedded = ordinary
+    .filter((r) => r.family === 4)
+    .flatMap((v4) => EMBEDDINGS.map(({ base, before }) => embed(v4, base, before)));
+  return [...ordinary, ...embedded];
+}
+
+/** The last result of each family: networks change rarely, and every pass asks. */
+const lastAny = new Map<Family, { readonly key: string; readonly networks: readonly string[] }>();
+
+/** Networks that `any` stands for where these ranges are inside, too. */
+export function anyNetworks(inside: readonly Range[], family: Family): readonly string[] {
+  const own = inside.filter((r) => r.family === family);
+  if (own.length === 0) return family === 4 ? ANY_V4 : ANY_V6;
+  const key = own.map((r) => `${r.lo}-${r.hi}`).join();
+  const last = lastAny.get(family);
+  if (last?.key === key) return last.networks;
+  const networks = cidrTexts(complement([...(family === 4 ? ranges4 : ranges6), ...own], family));
+  lastAny.set(family, { key, networks });
+  return networks;
 }

@@ -5,7 +5,7 @@ import { parseServer } from '../dns/resolvers.js';
 import type { NetworkFacts } from '../model/container.js';
 import { parseEntry } from '../model/entry-parse.js';
 import { parseAddress } from '../model/ip.js';
-import { networkAround, type Range, rangeOf } from '../model/ip-range.js';
+import { parseSubnet, type Range, rangeOf } from '../model/ip-range.js';
 import type { Endpoint } from '../ports.js';
 import type { ProtectedName } from '../threats/matcher.js';
 import type { ProtectedRange } from '../threats/merge.js';
@@ -35,18 +35,9 @@ function address(label: string, text: string): ProtectedRange[] {
   return parsed ? [{ label, range: rangeOf(parsed) }] : [];
 }
 
-/** Docker writes the subnet as it was asked for; host bits may be set. */
-function subnet(text: string): Range | undefined {
-  const [base = '', length = ''] = text.split('/');
-  const parsed = parseAddress(base);
-  return parsed && /^\d+$/.test(length)
-    ? networkAround(parsed.family, parsed.value, Number(length))
-    : undefined;
-}
-
 function network({ name, subnets, gateways }: Pick<NetworkFacts, 'name' | 'subnets' | 'gateways'>) {
   const label = `Docker's network ${name}`;
-  const ranges = subnets.flatMap((text) => subnet(text) ?? []);
+  const ranges = subnets.flatMap((text) => parseSubnet(text) ?? []);
   return [...ranges.map((range) => ({ label, range })), ...gateways.flatMap((text) => address(label, text))];
 }
 
@@ -124,7 +115,7 @@ const interfaces = (): readonly (NetworkInterfaceInfo & { readonly name: string 
   );
 
 const rangeAround = ({ cidr }: NetworkInterfaceInfo): Range[] => {
-  const range = subnet(cidr ?? '');
+  const range = parseSubnet(cidr ?? '');
   return range ? [range] : [];
 };
 

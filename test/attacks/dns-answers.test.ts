@@ -5,6 +5,18 @@ import { ALLOW, BOTH, inside, lying, name, PORT, pointing, type, ZONE } from './
 import { heard, listen, spray } from './listener.js';
 import { type Attempt, attackSuite, PROGRAMS, seen } from './technique.js';
 
+/** Docker's network of both attackers has public subnets; `any` is permitted on this port. */
+const PUBLIC = { name: 'public', subnets: ['45.45.0.0/24', '2a0b:45::/64'] } as const;
+const ANY_PORT = 5002;
+/** Private space that an address entry permits, on this port alone. */
+const ENTRY_PORT = 5003;
+const ENTRIES = `10.200.7.0/24:${ENTRY_PORT}/udp, [fdc0:200:7::/64]:${ENTRY_PORT}/udp`;
+/** An address there that only this attempt uses. */
+const covered = (a: Attempt): string => {
+  const last = a.target.split(/[.:]/).at(-1) ?? '';
+  return a.family === 'v4' ? `10.200.7.${last}` : `fdc0:200:7::${last}`;
+};
+const NETWORKS = "Docker networks' subnets are inside, whatever space they are from";
 const REBINDING = 'addresses inside are refused in answers to public names';
 /** Of one name, in twenty answers. */
 const FLOOD = Array.from({ length: 5000 }, (_, i) => `93.184.${10 + Math.floor(i / 250)}.${1 + (i % 250)}`);
@@ -12,15 +24,25 @@ const MOST = 1000;
 
 let host: Awaited<ReturnType<typeof listen>>;
 let other: Awaited<ReturnType<typeof listen>>;
+/** A neighbour of the attackers, whose addresses are public. */
+let neighbour: Awaited<ReturnType<typeof listen>>;
+const neighbourAt = async (a: Attempt): Promise<string> =>
+  (await neighbour.addresses())[a.family === 'v4' ? 'ip4' : 'ip6'];
 const HOST = { v4: '192.0.2.2', v6: '2001:db8:fff0::2' } as const;
 
 attackSuite(
   'DNS answers',
   {
-    attacker: { labels: { 'drawbridge.allow': ALLOW } },
+    attacker: {
+      network: PUBLIC.name,
+      labels: { 'drawbridge.allow': `${ALLOW}, any:${ANY_PORT}/udp, ${ENTRIES}` },
+    },
     drawbridge: { config: { dns: { minTtl: '1s', grace: '1s' } } },
     prepare: async (lab) => {
+      const subnets = PUBLIC.subnets.flatMap((subnet) => ['--subnet', subnet]);
+      await lab.docker('network', 'create', '--ipv6', ...subnets, PUBLIC.name);
       host = await listen(lab, { network: 'host', ports: [PORT] });
+      neighbour = await listen(lab, { network: PUBLIC.name, ports: [PORT, ANY_PORT] });
     },
     enforced: async (lab) => {
       const labels = { 'drawbridge.allow': ALLOW };
@@ -125,6 +147,45 @@ attackSuite(
         await spray(a, [HOST[a.family]], PORT);
       },
       reached: (a) => heard(a, host),
+    },
+    {
+      id: 'answers-neighbour-public',
+      title: 'rebinding to a neighbour on a Docker network with public addresses',
+      stoppedBy: NETWORKS,
+      families: BOTH,
+      attack: async (a) => {
+        await a.lab.dns.set({ [name(a)]: pointing(a, await neighbourAt(a)) });
+        await ask(a, { name: name(a), type: type(a) });
+        await spray(a, [await neighbourAt(a)], PORT);
+      },
+      reached: (a) => heard(a, neighbour),
+    },
+    {
+      id: 'any-neighbour-public',
+      title: '"any" and a neighbour on a Docker network with public addresses',
+      stoppedBy: NETWORKS,
+      families: BOTH,
+      attack: async (a) => {
+        await spray(a, [a.target, await neighbourAt(a)], ANY_PORT);
+        // what "any" stands for: the attempt below is not held by a missing entry
+        await waitFor('a public address', () => seen(a, { dst: a.target, dport: ANY_PORT }));
+      },
+      reached: (a) => heard(a, neighbour),
+    },
+    {
+      id: 'answers-entry-ports',
+      title: "a name's ports on an address whose own entry has others",
+      stoppedBy: 'an address entry lets a private answer pass, and opens its own ports alone',
+      families: BOTH,
+      attack: async (a) => {
+        await a.lab.dns.set({ [name(a)]: pointing(a, covered(a)) });
+        const { replies } = await ask(a, { name: name(a), type: type(a) });
+        if (!replies.some((r) => r.addresses.length > 0)) throw new Error('the answer was refused');
+        await spray(a, [covered(a)], ENTRY_PORT);
+        await waitFor("the entry's own port", () => seen(a, { dst: covered(a), dport: ENTRY_PORT }));
+        await spray(a, [covered(a)], PORT);
+      },
+      reached: (a) => seen(a, { dst: covered(a), dport: PORT }),
     },
     {
       id: 'answers-stale',

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import type { Container } from '../lab/container.js';
 import type { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
 import { heard, listen, send } from './listener.js';
 import type { Family } from './report.js';
 import { type Attempt, attackSuite, PERMITTED, seen, type Technique } from './technique.js';
@@ -13,8 +14,12 @@ const FRAME = join(import.meta.dirname, 'programs', 'frame.mjs');
 const ALIAS = { v4: '10.77.0.1', v6: 'fdc0:77::1' } as const;
 const HOST = { v4: '192.0.2.2', v6: '2001:db8:fff0::2' } as const;
 const FORWARDS = ['--sysctl', 'net.ipv4.ip_forward=1', '--sysctl', 'net.ipv6.conf.all.forwarding=1'];
+/** Rules of another program lead these ports elsewhere, at an address that is not the host's, and at the host's. */
+const MAPPED = { foreign: { control: 8101, held: 8102 }, own: { control: 8103, held: 8104 } } as const;
+const FOREIGN = { v4: '198.51.100.99', v6: '2600:9000:99::99' } as const;
 const ALLOW = [
   `${PERMITTED.v4}:80, [${PERMITTED.v6}]:80`,
+  'host:8101-8104/tcp+udp',
   `container:free:${PROXY}, container:bound:${PROXY}`,
 ].join(', ');
 const HOST_ENTRY = 'INPUT: the host is reached by `host:` entries only, whichever of its addresses is asked';
@@ -71,6 +76,16 @@ const web = (address: string, spelled: readonly string[], families: readonly Fam
   },
   reached: (a) => seen(a, { dst: address, dport: portOf(a) }),
 });
+
+/** A DNAT rule as an administrator lays it, for TCP and UDP. */
+async function dnat(a: Attempt, at: string, port: number, to: number): Promise<void> {
+  const tool = a.family === 'v4' ? 'iptables' : 'ip6tables';
+  for (const proto of ['tcp', 'udp']) {
+    const what = ['-d', at, '-p', proto, '--dport', `${port}`];
+    const target = ['-j', 'DNAT', '--to-destination', `${host(a.target)}:${to}`];
+    await a.lab.inHost([tool, '-w', '-t', 'nat', '-A', 'PREROUTING', ...what, ...target], { check: true });
+  }
+}
 
 async function learnGateways(lab: Lab): Promise<void> {
   for (const network of ['bridge', 'side']) {
@@ -227,6 +242,20 @@ attackSuite('relays', { attacker: { labels: { 'drawbridge.allow': ALLOW } }, pre
       (a) => [HOST[a.family]],
       8089,
     ),
+  },
+  {
+    id: 'host-port-foreign-dnat',
+    title: "the port of a `host:` entry, at another address that somebody's DNAT rule leads elsewhere",
+    stoppedBy: 'a `host:` entry permits what was sent to an address of the host, before DNAT',
+    families: BOTH,
+    attack: async (a) => {
+      await dnat(a, HOST[a.family], MAPPED.own[a.side], PORT + 1);
+      await send(a, [HOST[a.family]], MAPPED.own[a.side]);
+      await waitFor("the host's own port", () => seen(a, { dst: a.target, dport: PORT + 1, flags: 'S' }));
+      await dnat(a, FOREIGN[a.family], MAPPED.foreign[a.side], PORT);
+      await send(a, [FOREIGN[a.family]], MAPPED.foreign[a.side]);
+    },
+    reached: (a) => seen(a, { dst: a.target, dport: PORT }),
   },
   {
     id: 'metadata',

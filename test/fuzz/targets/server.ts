@@ -44,6 +44,7 @@ const policy: DnsPolicy = {
   localName: (_, name) => (name === 'db' ? [LOCAL] : undefined),
   localAddress: (_, address) => (address === LOCAL ? 'db' : undefined),
   hostAddresses: () => new Set(['203.0.113.77']),
+  inside: () => [],
   searchDomains: () => ['lan', 'example.com'],
   threats: NO_THREATS,
 };

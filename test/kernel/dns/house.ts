@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DnsConfig, DnsService } from '../../../src/dns/service.js';
+import type { Range } from '../../../src/model/ip.js';
 import type { Mode } from '../../../src/model/policy.js';
 import type { ThreatLook } from '../../../src/model/threat.js';
 import type {
@@ -42,6 +43,8 @@ class TestPolicy implements DnsPolicy {
   readonly unknown = new Set<string>();
   /** The host's own address: an answer that names it is refused. */
   readonly host = new Set(['203.0.113.77']);
+  /** Public address space of Docker networks. */
+  networks: readonly Range[] = [];
   search: readonly string[] = [];
   /** Names and addresses that a feed lists, with its action. */
   readonly listed = new Map<string, 'block' | 'observe'>();
@@ -86,6 +89,9 @@ class TestPolicy implements DnsPolicy {
   }
   hostAddresses(): ReadonlySet<string> {
     return this.host;
+  }
+  inside(): readonly Range[] {
+    return this.networks;
   }
   searchDomains(): readonly string[] {
     return this.search;

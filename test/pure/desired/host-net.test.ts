@@ -111,6 +111,13 @@ describe('a container in the host network', () => {
     }
   });
 
+  it('a published port of the host by `host:`, not what DNAT of another program leads elsewhere', () => {
+    const m = hosted(3, 'host:8080');
+    const sent = { ...packet('172.18.0.9', 'tcp', 80), sentTo: 8080, states: ['NEW', 'DNAT'] as const };
+    expect(permits(m, { ...sent, sentHere: true })).toBe(true);
+    expect(permits(m, sent)).toBe(false);
+  });
+
   it('observed: everything passes, itself included', () => {
     const observed = hosted(4, '', 'observe');
     expect(permits(observed, packet('203.0.113.1', 'tcp', 25))).toBe(true);

@@ -174,6 +174,36 @@ describe('the rendered rules say what the entries say', () => {
   });
 });
 
+describe.each([4, 6] as const)('a `host:` entry and DNAT, IPv%i', (family) => {
+  const m = member(2, 'host:8080/tcp+udp');
+  const j = judgeOf([m]);
+  const [inside, own, foreign] =
+    family === 4 ? ['172.19.0.5', '192.0.2.2', '203.0.113.9'] : ['fd00:19::5', 'fd00::2', '2001:db8::9'];
+  const flow = (to: string, proto: number) => ({
+    family,
+    proto,
+    mark: 0,
+    orig: { src: m.ports[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '', dst: to, sport: 4000, dport: 8080 },
+    reply: { src: inside, dst: '', sport: 80, dport: 4000 },
+  });
+  const at = new Judge(shape, compile(input(m)), () => false, new Set([own]));
+
+  it('permits what was sent to the host, and no address that somebody maps', () => {
+    for (const proto of ['tcp', 'udp'] as const) {
+      const sent = { ...packet(m, inside, proto, 80), sentTo: 8080, states: ['NEW', 'DNAT'] as const };
+      expect(permits(j, m, { ...sent, sentHere: true })).toBe(true);
+      expect(permits(j, m, sent)).toBe(false);
+      expect(permits(j, m, { ...sent, sentHere: true, sentTo: 8081 })).toBe(false);
+    }
+  });
+  it('keeps flows by the same', () => {
+    for (const proto of [6, 17]) {
+      expect(at.keeps(m, flow(own, proto))).toBe(true);
+      expect(at.keeps(m, flow(foreign, proto))).toBe(false);
+    }
+  });
+});
+
 describe('the dispatch tree', () => {
   it('leads every identity to its own chain, and only that, within four levels', () => {
     const ids = fc.uniqueArray(fc.integer({ min: 2, max: 8191 }), { minLength: 1, maxLength: 60 });

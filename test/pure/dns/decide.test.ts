@@ -7,6 +7,7 @@ import { refusedAnswer } from '../../../src/dns/rebinding.js';
 import { classIn, rcode, type } from '../../../src/dns/types.js';
 import type { ResourceRecord } from '../../../src/dns/wire.js';
 import { nameToWire } from '../../../src/dns/wire-name.js';
+import { parseCidr, publicRanges, type Range } from '../../../src/model/ip.js';
 import { NO_THREATS, type ThreatHit } from '../../../src/model/threat.js';
 import type { NameDecision } from '../../../src/ports.js';
 
@@ -121,6 +122,7 @@ describe('rebinding', () => {
     allowPrivate: false,
     covers: (a: string) => a === '10.1.0.9',
     hostAddresses: new Set(['203.0.113.1']),
+    inside: publicRanges(['45.45.0.0/24', '2a0b:45::/64'].map((text) => parseCidr(text) as Range)),
     threats: policy.threats,
   };
   it.each([
@@ -133,6 +135,10 @@ describe('rebinding', () => {
     'fd00::1',
     '::ffff:1.2.3.4',
     '203.0.113.1',
+    '45.45.0.7',
+    '2a0b:45::7',
+    '64:ff9b::2d2d:7',
+    '2002:2d2d:7::1',
   ])('refuses %s', (address) => {
     expect(refusedAnswer(address, rules)).toBeDefined();
   });
@@ -147,6 +153,7 @@ describe('rebinding', () => {
   });
   it('lets pass what is public, covered by an address entry, or meant', () => {
     expect(refusedAnswer('198.51.100.1', rules)).toBeUndefined();
+    expect(refusedAnswer('45.45.1.7', rules)).toBeUndefined();
     expect(refusedAnswer('10.1.0.9', rules)).toBeUndefined();
     expect(refusedAnswer('10.0.0.1', { ...rules, allowPrivate: true })).toBeUndefined();
     expect(refusedAnswer('::ffff:10.0.0.1', { ...rules, allowPrivate: true })).toBeDefined();

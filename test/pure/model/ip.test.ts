@@ -4,12 +4,14 @@ import { describe, expect, it } from 'vitest';
 import {
   ANY_V4,
   ANY_V6,
+  anyNetworks,
   type Family,
   formatAddress,
   formatRange,
   parseAddress,
   parseCidr,
   privateRangeOf,
+  publicRanges,
   type Range,
   rangeHas,
   rangeToCidrs,
@@ -185,6 +187,31 @@ describe('special-use space', () => {
     '64:ff9b::8.8.8.8',
     '2002:808:808::1',
   ])('%s is public', (text) => expect(isPrivate(text)).toBe(false));
+
+  it('leaves public ranges of Docker networks out of "any", overlapping ones too', () => {
+    const inside = publicRanges(
+      ['45.45.0.0/24', '45.45.0.128/25', '172.18.0.0/16', '2a0b:45::/64'].map((t) => parseCidr(t) as Range),
+    );
+    expect(inside).not.toContainEqual(parseCidr('172.18.0.0/16'));
+    const has = (text: string): boolean => {
+      const address = parseAddress(text);
+      if (!address) throw new Error(text);
+      const networks = anyNetworks(inside, address.family).map((t) => parseCidr(t) as Range);
+      return networks.some((r) => rangeHas(r, address));
+    };
+    const outside = ['45.45.1.0', '45.44.255.255', '2a0b:45:0:1::', '64:ff9b::2d2d:100', '1.1.1.1'];
+    const within = [
+      '45.45.0.0',
+      '45.45.0.255',
+      '2a0b:45::1',
+      '64:ff9b::2d2d:5',
+      '2002:2d2d:5::1',
+      '10.0.0.1',
+    ];
+    expect(outside.filter((text) => !has(text))).toEqual([]);
+    expect(within.filter(has)).toEqual([]);
+    expect(anyNetworks([], 4)).toBe(ANY_V4);
+  });
 
   it('gives the kernel networks that agree with the question', () => {
     const networks = [...ANY_V4, ...ANY_V6].map((text) => parseCidr(text) as Range);
