@@ -21,6 +21,7 @@ import { Ending } from './service/ending.js';
 import { Engine } from './service/engine.js';
 import { Feeds } from './service/feeds.js';
 import { Fleet } from './service/fleet.js';
+import { IgnoredLabels } from './service/ignored-labels.js';
 import { nodeName } from './service/node.js';
 import type { Said } from './service/policies.js';
 import { openStore } from './service/store.js';
@@ -101,6 +102,8 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   });
   const audit = await Audit.open(store, { now: Date.now, node });
   parts.add(async () => audit[Symbol.dispose]());
+  const ignored = new IgnoredLabels(audit, log);
+  engine.docker.onChange((view) => ignored.check(view));
   changes = await Changes.open({
     store,
     audit,

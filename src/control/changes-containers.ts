@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import type { ContainerFacts } from '../model/container.js';
 import { parseEntry } from '../model/entry-parse.js';
-import { ownerIsCertain, ownerKey } from '../model/owner.js';
+import { ownerIsCertain, ownerKey, ownerKeys } from '../model/owner.js';
 import type { Grant, Mode } from '../model/policy.js';
-import type { Committer } from './changes-commit.js';
+import { byStrictness } from '../model/policy-claims.js';
+import type { Committer, KeyChange } from './changes-commit.js';
 import { isOurs } from './changes-node.js';
 import { refuse, refuseInvalid } from './changes-refuse.js';
 import { type ChangesState, grantKey, modeKey } from './changes-state.js';
@@ -53,7 +54,7 @@ export class ContainerChanges {
 
   async revokeGrant(idOrName: string, grantId: string, who: string): Promise<void> {
     const facts = this.#o.find(idOrName);
-    const owners = [`id:${facts.id}`, ownerKey(facts)];
+    const owners = [`id:${facts.id}`, ...ownerKeys(facts)];
     await this.#o.committer.serial(grantKey(grantId), async () => {
       const grant = this.#o.state.grants.get(grantId)?.value;
       if (!grant || !owners.includes(grant.owner)) {
@@ -77,19 +78,45 @@ export class ContainerChanges {
     const facts = this.holder(idOrName);
     // While it is unknown to whom a mode belongs, it may only tighten (as the policy reads it).
     const owner = mode === 'enforce' ? ownerKey(facts) : certainOwner(facts);
-    await this.#o.committer.serial(modeKey(owner), async () => {
-      const before = this.#o.state.modes.get(owner)?.value;
-      const after = mode === 'auto' ? undefined : mode;
-      if (before === after) return;
-      await this.#o.committer.commit({
-        key: modeKey(owner),
+    const stricter = this.#stricterElsewhere(facts, owner, mode);
+    const change = (key: string, after: Mode | undefined): KeyChange | undefined => {
+      const before = this.#o.state.modes.get(key)?.value;
+      if (before === after) return undefined;
+      return {
+        key: modeKey(key),
         before: before && { mode: before },
         after: after && { mode: after },
         who,
         action: 'mode.set',
-        target: `${owner} (${facts.name})`,
+        target: `${key} (${facts.name})`,
+      };
+    };
+    const own = (): KeyChange | undefined => change(owner, mode === 'auto' ? undefined : mode);
+    if (stricter.length === 0)
+      return this.#o.committer.serial(modeKey(owner), async () => {
+        const one = own();
+        if (one) await this.#o.committer.commit(one);
       });
+    const all = [own(), ...stricter.map((key) => change(key, undefined))];
+    await this.#o.committer.commitAll(all.filter((one) => one !== undefined));
+  }
+
+  /**
+   * Other keys whose stricter mode would go on counting. That of the container's name is its own to take away; that of a
+   * service which only the image names is not.
+   */
+  #stricterElsewhere(facts: ContainerFacts, owner: string, mode: Mode | 'auto'): readonly string[] {
+    const stricter = ownerKeys(facts).filter((key) => {
+      const theirs = key === owner ? undefined : this.#o.state.modes.get(key)?.value;
+      return theirs !== undefined && (mode === 'auto' || byStrictness(theirs, mode) < 0);
     });
+    const foreign = stricter.find((key) => !key.startsWith('name:'));
+    if (foreign === undefined || mode === 'auto') return stricter.filter((key) => key !== foreign);
+    return refuse(
+      'conflict',
+      `mode ${this.#o.state.modes.get(foreign)?.value} is set for ${foreign}, which the labels of ${facts.name}'s image name: it holds for ${facts.name}, too`,
+      'set that service to auto, or create the container with other values of com.docker.compose.project and com.docker.compose.service',
+    );
   }
 
   /** Grants whose time is over, or whose container is gone (`isGone` by id), leave the store. */

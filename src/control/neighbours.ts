@@ -1,10 +1,10 @@
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Range } from '../model/ip.js';
 import { parseAddress } from '../model/ip.js';
+import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel, STACK_NAMESPACE } from '../model/own-labels.js';
 
-const PROJECT = 'com.docker.compose.project';
-const SERVICE = 'com.docker.compose.service';
-const projectOf = (c: ContainerFacts): string | undefined => c.labels[PROJECT];
+const projectOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE_PROJECT);
+const serviceOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE_SERVICE);
 
 /** What a network's eastWest says: every neighbour, by policy, or (undefined) the default. */
 export type EastWest = (network: NetworkFacts) => 'allow' | 'policy' | undefined;
@@ -51,7 +51,7 @@ export function resolveContainer(view: DockerView, self: ContainerFacts, name: s
     .flatMap(single);
 }
 
-const answersTo = (c: ContainerFacts, name: string): boolean => c.name === name || c.labels[SERVICE] === name;
+const answersTo = (c: ContainerFacts, name: string): boolean => c.name === name || serviceOf(c) === name;
 
 function single(address: string): Range[] {
   const parsed = parseAddress(address);
@@ -72,11 +72,9 @@ export function localName(view: DockerView, self: ContainerFacts, name: string):
   return found.length > 0 ? [...new Set(found)] : undefined;
 }
 
-const STACK = 'com.docker.stack.namespace';
-
 /** Of a swarm: its services on networks that both share; those of its own stack by their short name, too. */
 function serviceName(view: DockerView, self: ContainerFacts, wanted: string): string[] {
-  const stack = self.labels[STACK]?.toLowerCase();
+  const stack = ownLabel(self, STACK_NAMESPACE)?.toLowerCase();
   const inStack = wanted.replace(/^(tasks\.)?/, (tasks) => `${tasks}${stack}_`);
   return self.endpoints.flatMap((e) => {
     const services = view.networks.get(e.networkId)?.services ?? {};
@@ -85,6 +83,13 @@ function serviceName(view: DockerView, self: ContainerFacts, wanted: string): st
     const own = named(wanted);
     return own.length > 0 || stack === undefined ? own : named(inStack);
   });
+}
+
+/** Docker's resolver knows a compose service as an alias. Until the running container is inspected, a plain name stands for it. */
+function aliasAhead(c: ContainerFacts): string | undefined {
+  const isInspected = (c.privileges?.pid ?? 0) !== 0;
+  const service = isInspected ? undefined : serviceOf(c);
+  return service?.includes('.') ? undefined : service;
 }
 
 /** The default bridge has no names (as with Docker); elsewhere name, aliases, short id and "NAME.NETWORK" work. */
@@ -97,7 +102,7 @@ function knownAs(
 ): boolean {
   const network = view.networks.get(networkId);
   if (!network || network.name === 'bridge') return false;
-  const names = [c.name, c.id.slice(0, 12), c.labels[SERVICE], ...dnsNames]
+  const names = [c.name, c.id.slice(0, 12), aliasAhead(c), ...dnsNames]
     .filter((n) => n !== undefined)
     .map((n) => n.toLowerCase());
   return names.includes(wanted) || names.some((n) => wanted === `${n}.${network.name.toLowerCase()}`);

@@ -4,11 +4,12 @@ import type { Entry } from './entry.js';
 import { isListName, parseEntries } from './entry-parse.js';
 import { matchesAny } from './glob.js';
 import { type Limits, parseLimits } from './limits.js';
+import { isOwnLabel } from './own-labels.js';
 import type { Mode } from './policy.js';
 import type { Parsed, Problem } from './problem.js';
 import { parseDuration } from './units.js';
 
-export type LabelFacts = Pick<ContainerFacts, 'labels' | 'imageLabels' | 'image'>;
+export type LabelFacts = Pick<ContainerFacts, 'labels' | 'imageLabels' | 'image' | 'imageId'>;
 
 /** What the labels ask for. */
 export interface LabelIntent {
@@ -85,12 +86,6 @@ function unknownLabel(key: string): Parsed<never> {
   return refuse(`${PREFIX}${key} is unknown`, `labels are ${known}`);
 }
 
-/** A label equal to the image's own counts as the image's; so does every one while the image's are unknown. */
-export function isImageLabel(facts: LabelFacts, key: string): boolean {
-  if (!facts.imageLabels) return true;
-  return Object.hasOwn(facts.imageLabels, key) && facts.imageLabels[key] === facts.labels[key];
-}
-
 export const isTrustedImage = (facts: LabelFacts, trustImages: readonly string[]): boolean =>
   matchesAny(trustImages, facts.image);
 
@@ -107,7 +102,7 @@ function readLabel(facts: LabelFacts, name: string, trusted: boolean): Label {
   const key = name.slice(PREFIX.length);
   const text = facts.labels[name] ?? '';
   const parsed = text.length > MAX_LABEL ? tooLong(key) : (KEYS.get(key)?.(text) ?? unknownLabel(key));
-  return { key, text, fromImage: !trusted && isImageLabel(facts, name), parsed };
+  return { key, text, fromImage: !trusted && !isOwnLabel(facts, name), parsed };
 }
 
 /** Notes of one label, of all, and characters of one: an image's labels are anybody's text, and may be megabytes. */
@@ -116,7 +111,7 @@ const MAX_ALL_NOTES = 100;
 const MAX_TEXT = 200;
 
 /** Text of a label as a terminal may show it: cut, and without control characters. */
-function tame(text: string): string {
+export function tame(text: string): string {
   const plain = text.replace(/[\p{Cc}\p{Cf}]/gu, '\ufffd');
   return plain.length > MAX_TEXT ? `${plain.slice(0, MAX_TEXT)}…` : plain;
 }

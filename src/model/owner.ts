@@ -1,22 +1,36 @@
 import type { ContainerFacts } from './container.js';
-import { isImageLabel } from './labels.js';
+import { COMPOSE_PROJECT, COMPOSE_SERVICE, isOwnLabel, ownLabel } from './own-labels.js';
 
-const PROJECT = 'com.docker.compose.project';
-const SERVICE = 'com.docker.compose.service';
+type OwnerFacts = Pick<ContainerFacts, 'labels' | 'imageLabels' | 'imageId' | 'name'>;
 
-type OwnerFacts = Pick<ContainerFacts, 'labels' | 'imageLabels' | 'image' | 'name'>;
+const keyOf = (project: string | undefined, service: string | undefined): string | undefined =>
+  project && service ? `compose:${project}/${service}` : undefined;
+
+/** The key that all compose labels name, the image's included. */
+const composeKey = ({ labels }: OwnerFacts): string | undefined =>
+  keyOf(labels[COMPOSE_PROJECT], labels[COMPOSE_SERVICE]);
+
+const nameKey = ({ name }: OwnerFacts): string => `name:${name}`;
 
 /**
  * To whom an API mode or an open-ended grant belongs, so that it survives recreation: "compose:PROJECT/SERVICE", else
  * "name:NAME". Compose labels that the image brings do not count, or an image could take a service's grants.
  */
 export function ownerKey(facts: OwnerFacts): string {
-  const project = facts.labels[PROJECT];
-  const service = facts.labels[SERVICE];
-  const borrowed = facts.imageLabels && isImageLabel(facts, PROJECT) && isImageLabel(facts, SERVICE);
-  return project && service && !borrowed ? `compose:${project}/${service}` : `name:${facts.name}`;
+  const key = ownerIsCertain(facts)
+    ? keyOf(ownLabel(facts, COMPOSE_PROJECT), ownLabel(facts, COMPOSE_SERVICE))
+    : composeKey(facts);
+  return key ?? nameKey(facts);
 }
 
-/** False while it cannot be told whether compose labels are the image's: then an owner's things may only tighten. */
+/** False while it cannot be known whether compose labels are the image's: then an owner's things may only tighten. */
 export const ownerIsCertain = (facts: OwnerFacts): boolean =>
-  facts.imageLabels !== undefined || facts.labels[PROJECT] === undefined;
+  facts.imageLabels !== undefined ||
+  [COMPOSE_PROJECT, COMPOSE_SERVICE].every(
+    (label) => facts.labels[label] === undefined || isOwnLabel(facts, label),
+  );
+
+/** Every key by which a mode may tighten, `ownerKey` first: what an image says of itself must not loosen anything. */
+export const ownerKeys = (facts: OwnerFacts): readonly string[] => [
+  ...new Set([ownerKey(facts), composeKey(facts) ?? nameKey(facts), nameKey(facts)]),
+];

@@ -1,7 +1,8 @@
 import type { ContainerFacts, NetworkFacts } from './container.js';
 import { isForHost } from './fleet.js';
 import { glob } from './glob.js';
-import { isImageLabel, isTrustedImage } from './labels.js';
+import { isTrustedImage } from './labels.js';
+import { isOwnLabel } from './own-labels.js';
 import type { List, ListMatch, Mode } from './policy.js';
 
 /** A list that claims the container. */
@@ -30,7 +31,7 @@ function labelsFit(wanted: Labels, labels: Labels): boolean {
 
 function ownLabels(facts: ContainerFacts, trustImages: readonly string[]): Labels {
   if (isTrustedImage(facts, trustImages)) return facts.labels;
-  return Object.fromEntries(Object.entries(facts.labels).filter(([key]) => !isImageLabel(facts, key)));
+  return Object.fromEntries(Object.entries(facts.labels).filter(([key]) => isOwnLabel(facts, key)));
 }
 
 function placeFits(match: ListMatch, facts: ContainerFacts, names: readonly string[]): boolean {
@@ -64,10 +65,13 @@ export function claimsOf(
 
 const STRICT: readonly Mode[] = ['enforce', 'observe', 'off'];
 
+/** For sorting: the strictest mode first. */
+export const byStrictness = (a: Mode, b: Mode): number => STRICT.indexOf(a) - STRICT.indexOf(b);
+
 /** The strictest mode among claims, and the list that brings it; a claim without a mode enforces. */
 export function strictestClaim(claims: readonly Claim[]): { mode: Mode; list: string } | undefined {
   const modes = claims
     .map(({ list, byImage }) => ({ mode: list.mode ?? 'enforce', list: list.name, byImage }))
     .filter(({ mode, byImage }) => !byImage || mode === 'enforce');
-  return modes.sort((a, b) => STRICT.indexOf(a.mode) - STRICT.indexOf(b.mode))[0];
+  return modes.sort((a, b) => byStrictness(a.mode, b.mode))[0];
 }

@@ -1,10 +1,11 @@
 /** A container's policy from its labels, lists, claims, baseline and grants (spec: precedence). Pure. */
 import type { ContainerFacts, NetworkFacts } from './container.js';
 import { parseEntry } from './entry-parse.js';
-import { type LabelIntent, readLabels } from './labels.js';
-import { ownerIsCertain, ownerKey } from './owner.js';
+import { type LabelIntent, readLabels, tame } from './labels.js';
+import { ignoredLabels } from './own-labels.js';
+import { ownerIsCertain, ownerKey, ownerKeys } from './owner.js';
 import type { EntrySource, Grant, List, Mode, Policy } from './policy.js';
-import { type Claim, claimsOf, strictestClaim } from './policy-claims.js';
+import { byStrictness, type Claim, claimsOf, strictestClaim } from './policy-claims.js';
 import { Gathering } from './policy-entries.js';
 import type { Problem } from './problem.js';
 
@@ -29,12 +30,20 @@ export interface PolicyInput {
 
 type ModeChoice = Pick<Policy, 'mode' | 'modeFrom'>;
 
-function apiMode({ facts, modes }: PolicyInput): Mode | undefined {
-  const mode = modes.get(ownerKey(facts));
-  return mode === 'enforce' || ownerIsCertain(facts) ? mode : undefined;
+const apiMode = ({ facts, modes }: PolicyInput): Mode | undefined =>
+  ownerIsCertain(facts) ? modes.get(ownerKey(facts)) : undefined;
+
+/** Modes set for any owner that the container may have count where they are stricter: only the certain one loosens. */
+function chooseMode(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): ModeChoice {
+  const own = chooseOwnMode(input, intent, claims);
+  const [strictest] = ownerKeys(input.facts)
+    .flatMap((key) => input.modes.get(key) ?? [])
+    .sort(byStrictness);
+  if (strictest === undefined || byStrictness(own.mode, strictest) <= 0) return own;
+  return { mode: strictest, modeFrom: 'api' };
 }
 
-function chooseMode(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): ModeChoice {
+function chooseOwnMode(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): ModeChoice {
   const api = apiMode(input);
   if (api) return { mode: api, modeFrom: 'api' };
   if (intent.broken) return { mode: 'enforce', modeFrom: 'broken label' };
@@ -90,6 +99,26 @@ function claimNotes(claims: readonly Claim[]): readonly Problem[] {
     }));
 }
 
+/** Compose and stack labels of the image, which give the container nothing. */
+function ownerNotes(facts: ContainerFacts): readonly Problem[] {
+  const ignored = ignoredLabels(facts).map((key) => `${key}=${tame(facts.labels[key] ?? '')}`);
+  if (ignored.length === 0) return [];
+  const labels = `${ignored.length === 1 ? 'label' : 'labels'} ${ignored.join(', ')}`;
+  if (!facts.imageLabels)
+    return [
+      {
+        detail: `whether ${labels} come with the image is not known yet: they may only tighten`,
+        remedy: 'wait; if it stays so, check that Docker can still inspect the image',
+      },
+    ];
+  return [
+    {
+      detail: `${labels} came with the image, not from docker compose or docker stack: no neighbours, names, grants or list entries by them; a mode set for that service counts only where it is stricter`,
+      remedy: 'create the container with docker compose up --force-recreate, or set other values on it',
+    },
+  ];
+}
+
 /** What is read and has no effect must be said. */
 function unheld(intent: LabelIntent, mode: Mode): readonly Problem[] {
   const ask = {
@@ -121,7 +150,13 @@ export function compilePolicy(input: PolicyInput): Policy {
     entries: gathering.entries,
     lists: [...gathering.lists],
     ...(intent.limits ? { limits: intent.limits } : {}),
-    notes: [...intent.notes, ...claimNotes(claims), ...gathering.notes, ...unheld(intent, choice.mode)],
+    notes: [
+      ...intent.notes,
+      ...ownerNotes(facts),
+      ...claimNotes(claims),
+      ...gathering.notes,
+      ...unheld(intent, choice.mode),
+    ],
   };
 }
 

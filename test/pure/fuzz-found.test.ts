@@ -70,14 +70,17 @@ describe('a text of faults alone', () => {
 
   it('is no label: a label that is too long denies, and says so', () => {
     const long = Array.from({ length: 10_000 }, (_, i) => `a${i}.example`).join(',');
-    const intent = readLabels({ labels: { 'drawbridge.allow': long }, imageLabels: {}, image: 'x' }, []);
+    const intent = readLabels(
+      { labels: { 'drawbridge.allow': long }, imageLabels: {}, image: 'x', imageId: '' },
+      [],
+    );
     expect(intent).toMatchObject({ broken: true, allow: [], hasEntries: true });
     expect(intent.notes[0]?.remedy).toMatch(/drawbridge.lists/);
   });
 
   it('a thousand unknown labels are not a thousand notes', () => {
     const labels = Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`drawbridge.x${i}`, '']));
-    const intent = readLabels({ labels, imageLabels: {}, image: 'x' }, []);
+    const intent = readLabels({ labels, imageLabels: {}, image: 'x', imageId: '' }, []);
     expect(intent.broken).toBe(true);
     expect(intent.notes.length).toBeLessThanOrEqual(100);
   });

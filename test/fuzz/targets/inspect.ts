@@ -61,7 +61,7 @@ function listed(json: unknown): void {
     must(Object.values(labels).every(isText), 'a label that is no text');
     for (const { containerPort } of published)
       must(containerPort >= 1 && containerPort <= 65_535, 'a published port that does not exist');
-    const intent = readLabels({ labels, imageLabels: {}, image }, []);
+    const intent = readLabels({ labels, imageLabels: {}, image, imageId: '' }, []);
     if (intent.broken) must(intent.notes.length > 0, 'broken without a word');
     if (bad[i]) must(intent.broken, 'labels that cannot be read count as none');
   }

@@ -93,7 +93,7 @@ function tame({ notes }: Policy): void {
 function check(input: Buffer): void {
   const labels = labelsOf(input);
   const own = policy(labels, {}, 'observe');
-  const { broken, hasEntries } = readLabels({ labels, imageLabels: {}, image: 'shop:1' }, []);
+  const { broken, hasEntries } = readLabels({ labels, imageLabels: {}, image: 'shop:1', imageId: '' }, []);
   tame(own);
   if (broken) denied(own, 'a broken label');
   if (hasEntries) must(own.mode !== 'observe' || own.modeFrom === 'label', 'entries that do not enforce');

@@ -25,11 +25,11 @@ const facts = (id: string, name: string, more: Partial<ContainerFacts> = {}): Co
   published: [],
   ...more,
 });
+const SHOP_WEB = { 'com.docker.compose.project': 'shop', 'com.docker.compose.service': 'web' };
 const containers = [
-  facts('aaaa1', 'web', {
-    labels: { 'com.docker.compose.project': 'shop', 'com.docker.compose.service': 'web' },
-  }),
+  facts('aaaa1', 'web', { labels: SHOP_WEB }),
   facts('aaaa2', 'db'),
+  facts('cccc', 'posing', { labels: SHOP_WEB, imageLabels: SHOP_WEB }),
   facts('bbbb', 'side', { sharesWith: 'aaaa2'.padEnd(64, '0') }),
 ];
 function folder(name: string, allow: unknown[]): List {
@@ -276,5 +276,40 @@ describe('audit', () => {
   it('is bounded', async () => {
     for (let i = 0; i < 60; i++) await changes.setMode('db', i % 2 ? 'off' : 'enforce', 'ann');
     expect(await audits()).toHaveLength(50);
+  });
+});
+
+describe('a mode that counts by more than one owner', () => {
+  const modes = (): Record<string, unknown> => Object.fromEntries(changes.current().modes);
+  const left = async (): Promise<void> => {
+    await store.put('mode/name:web', { mode: 'enforce' });
+    changes.close();
+    changes = await open();
+  };
+
+  it.each([
+    ['observe', { 'compose:shop/web': 'observe' }],
+    ['auto', {}],
+  ] as const)('%s takes the stricter one of the name away with it, audited', async (mode, expected) => {
+    await left();
+    await changes.setMode('web', mode, 'ann');
+    expect(modes()).toEqual(expected);
+    const targets = (await store.list<{ target: string }>('audit/')).map((i) => i.value.target);
+    expect(targets).toContain('name:web (web)');
+  });
+  it('enforce leaves it', async () => {
+    await left();
+    await changes.setMode('web', 'enforce', 'ann');
+    expect(modes()).toEqual({ 'name:web': 'enforce', 'compose:shop/web': 'enforce' });
+  });
+  it("that of a service which only the image names is that service's", async () => {
+    await changes.setMode('web', 'enforce', 'ann');
+    expect(await refusal(changes.setMode('posing', 'off', 'ann'))).toMatchObject({
+      kind: 'conflict',
+      detail: expect.stringContaining('compose:shop/web'),
+    });
+    await changes.setMode('posing', 'enforce', 'ann');
+    await changes.setMode('posing', 'auto', 'ann');
+    expect(modes()).toEqual({ 'compose:shop/web': 'enforce' });
   });
 });

@@ -76,6 +76,7 @@ describe('names that a member of an overlay may ask', () => {
   const asker = (labels: Record<string, string> = {}, networkId = OVER): ContainerFacts => ({
     ...(readInspect(containerInspect()) as unknown as ContainerFacts),
     labels,
+    imageLabels: {},
     endpoints: [{ networkId, mac: '', ip4: '10.0.1.7', dnsNames: [] }],
   });
   const ask = (name: string, who = asker()): string[] | undefined => localName(view, who, name);
@@ -93,5 +94,6 @@ describe('names that a member of an overlay may ask', () => {
     expect(ask('db', mate)).toEqual(['10.0.1.9']);
     expect(ask('tasks.db', mate)).toEqual(['10.0.1.10']);
     expect(ask('db')).toBeUndefined();
+    expect(ask('db', { ...mate, imageLabels: mate.labels })).toBeUndefined();
   });
 });

@@ -403,24 +403,70 @@ describe('claims: all given fields must fit', () => {
 });
 
 describe('owners', () => {
+  const ID = `sha256:${'a'.repeat(64)}`;
   const compose = { 'com.docker.compose.project': 'shop', 'com.docker.compose.service': 'db' };
+  const grants = [grant('g.org', 'compose:shop/db')];
+  /** Labels of a container that compose has made of an image that compose has built. */
+  const built = facts({ ...compose, 'com.docker.compose.image': ID }, { imageId: ID, imageLabels: compose });
+  const posing = facts(compose, { imageId: ID, imageLabels: compose });
+  const unknown = (of: ContainerFacts): ContainerFacts => {
+    const { imageLabels: _, ...rest } = of;
+    return rest;
+  };
+  const modes = (key: string, mode: Mode) => new Map([[key, mode]]);
+
   it('the compose service, else the name', () => {
     expect(ownerKey(facts(compose))).toBe('compose:shop/db');
     expect(ownerKey(facts())).toBe('name:web');
   });
-  it('an image cannot pose as a service', () => {
-    const posing = facts(compose, { imageLabels: compose });
+  it('a service that compose has built is that service, though its image has the same labels', () => {
+    for (const one of [built, unknown(built)]) {
+      expect(ownerKey(one)).toBe('compose:shop/db');
+      expect(compile({ facts: one, modes: modes('compose:shop/db', 'off') }).mode).toBe('off');
+      expect(entries(compile({ facts: one, grants }))).toEqual(['g.org grant g-g.org']);
+      expect(compile({ facts: one }).notes).toEqual([]);
+    }
+  });
+  it("an image cannot pose as a service: it gets none of the service's grants, nor a looser mode", () => {
     expect(ownerKey(posing)).toBe('name:web');
-    expect(compile({ facts: posing, grants: [grant('g.org', 'compose:shop/db')] }).entries).toEqual([]);
+    const policy = compile({ facts: posing, grants });
+    expect(policy.entries).toEqual([]);
+    expect(notes(policy)).toMatch(/project=shop, com\.docker\.compose\.service=db came with the image/);
+    for (const mode of ['off', 'observe'] as const)
+      expect(
+        compile({
+          facts: posing,
+          modes: modes('compose:shop/db', mode),
+          settings: { default: 'enforce' },
+        }),
+      ).toMatchObject({ mode: 'enforce', modeFrom: 'default' });
+  });
+  it('an image cannot leave the mode that was set for the service, or for the name', () => {
+    for (const one of [posing, built, unknown(posing), unknown(built)])
+      for (const key of ['compose:shop/db', 'name:web'])
+        expect(compile({ facts: one, modes: modes(key, 'enforce') })).toMatchObject({
+          mode: 'enforce',
+          modeFrom: 'api',
+        });
+    const both = new Map<string, Mode>([
+      ['name:web', 'off'],
+      ['compose:shop/db', 'enforce'],
+    ]);
+    for (const one of [posing, built]) expect(compile({ facts: one, modes: both }).mode).toBe('enforce');
   });
   it("what belongs to a service waits, or only tightens, until the image's labels are known", () => {
-    const { imageLabels: _, ...unknown } = facts(compose);
-    const grants = [grant('g.org', 'compose:shop/db')];
     const of = (mode: Mode) =>
-      compile({ facts: unknown, grants, modes: new Map([['compose:shop/db', mode]]) });
+      compile({ facts: unknown(facts(compose)), grants, modes: modes('compose:shop/db', mode) });
     expect(of('off')).toMatchObject({ mode: 'observe', entries: [] });
     expect(of('enforce')).toMatchObject({ mode: 'enforce', modeFrom: 'api', entries: [] });
+    expect(notes(of('off'))).toContain('is not known yet');
     expect(entries(compile({ facts: facts(compose), grants }))).toEqual(['g.org grant g-g.org']);
+  });
+  it('a list that claims a project gives its built services their entries, and an image none', () => {
+    const match = { labels: { 'com.docker.compose.project': 'shop' } };
+    const lists = new Map([list('l', 'a.org', { match })]);
+    expect(entries(compile({ facts: built, lists }))).toEqual(['a.org claim l']);
+    expect(compile({ facts: posing, lists })).toMatchObject({ mode: 'enforce', entries: [] });
   });
 });
 

@@ -1,0 +1,85 @@
+/**
+ * Which labels of a container are its own, and which come with its image. Docker merges both. A label whose value differs
+ * from the image's was given to the container. An equal one is the image's, unless the tool that writes it to every
+ * container has made this one. Pure.
+ */
+import type { ContainerFacts } from './container.js';
+
+export type LabelOrigin = Pick<ContainerFacts, 'labels' | 'imageLabels' | 'imageId'>;
+
+export const COMPOSE_PROJECT = 'com.docker.compose.project';
+export const COMPOSE_SERVICE = 'com.docker.compose.service';
+export const STACK_NAMESPACE = 'com.docker.stack.namespace';
+
+const COMPOSE_IMAGE = 'com.docker.compose.image';
+const COMPOSE_HASH = 'com.docker.compose.config-hash';
+const SWARM_TASK = 'com.docker.swarm.task.id';
+const SWARM_SERVICE = 'com.docker.swarm.service.name';
+
+/** Compose writes these to every container that it creates, whatever the image says (pkg/compose, `CustomLabels`). */
+const BY_COMPOSE: ReadonlySet<string> = new Set([
+  COMPOSE_PROJECT,
+  COMPOSE_SERVICE,
+  COMPOSE_HASH,
+  'com.docker.compose.container-number',
+  'com.docker.compose.oneoff',
+  'com.docker.compose.project.config_files',
+  'com.docker.compose.project.working_dir',
+  'com.docker.compose.version',
+]);
+/** The engine writes these to every task's container, over all others (daemon/cluster/executor/container, `labels`). */
+const BY_SWARM: ReadonlySet<string> = new Set([
+  'com.docker.swarm.node.id',
+  'com.docker.swarm.service.id',
+  SWARM_SERVICE,
+  'com.docker.swarm.task',
+  SWARM_TASK,
+  'com.docker.swarm.task.name',
+]);
+/** An image's ID, or its manifest's digest in the containerd image store. */
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+
+/** Equal to the image's label; every label counts as such while the image's labels are unknown. */
+function equalsImage({ labels, imageLabels }: LabelOrigin, key: string): boolean {
+  if (!imageLabels) return true;
+  return Object.hasOwn(imageLabels, key) && imageLabels[key] === labels[key];
+}
+
+/**
+ * Compose records the image's ID in `com.docker.compose.image`. An image cannot contain its own ID, which is a hash of its
+ * labels, too. Compose before 2.0 recorded none: there its other label that no image is built with tells.
+ */
+function isMadeByCompose(facts: LabelOrigin): boolean {
+  const { labels, imageId } = facts;
+  const image = labels[COMPOSE_IMAGE];
+  if (image !== undefined && image === imageId && DIGEST.test(imageId)) return true;
+  const isRecorded = image !== undefined && !equalsImage(facts, COMPOSE_IMAGE);
+  return !isRecorded && labels[COMPOSE_HASH] !== undefined && !equalsImage(facts, COMPOSE_HASH);
+}
+
+/** The id of a task is random, and made after the image. */
+const isTask = (facts: LabelOrigin): boolean =>
+  facts.labels[SWARM_TASK] !== undefined && !equalsImage(facts, SWARM_TASK);
+
+/** `docker stack deploy` names each service NAMESPACE_SERVICE, and the engine tells a task's service. */
+const isTaskOfStack = (facts: LabelOrigin): boolean =>
+  isTask(facts) && (facts.labels[SWARM_SERVICE] ?? '').startsWith(`${facts.labels[STACK_NAMESPACE]}_`);
+
+/** False: the container has no such label, or it is the image's. */
+export function isOwnLabel(facts: LabelOrigin, key: string): boolean {
+  if (!Object.hasOwn(facts.labels, key)) return false;
+  if (!equalsImage(facts, key)) return true;
+  if (BY_COMPOSE.has(key)) return isMadeByCompose(facts);
+  if (BY_SWARM.has(key)) return isTask(facts);
+  return key === STACK_NAMESPACE && isTaskOfStack(facts);
+}
+
+/** The label's value if it is the container's own. */
+export const ownLabel = (facts: LabelOrigin, key: string): string | undefined =>
+  isOwnLabel(facts, key) ? facts.labels[key] : undefined;
+
+/** Labels that would give a container neighbours, names or an owner, and come with its image: they give nothing. */
+export const ignoredLabels = (facts: LabelOrigin): readonly string[] =>
+  [COMPOSE_PROJECT, COMPOSE_SERVICE, STACK_NAMESPACE].filter(
+    (key) => Object.hasOwn(facts.labels, key) && !isOwnLabel(facts, key),
+  );

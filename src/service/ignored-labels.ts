@@ -1,0 +1,43 @@
+import type { DockerView } from '../model/container.js';
+import { tame } from '../model/labels.js';
+import { ignoredLabels } from '../model/own-labels.js';
+import type { Audit } from '../observe/audit.js';
+import type { Logger } from '../ports.js';
+
+/** Images are anybody's: their labels must not push changes out of the audit. */
+const MOST = 100;
+
+/** Records compose and stack labels that came with an image and give its container nothing: each value once. */
+export class IgnoredLabels {
+  readonly #audit: Pick<Audit, 'record'>;
+  readonly #log: Logger;
+  readonly #recorded = new Set<string>();
+
+  constructor(audit: Pick<Audit, 'record'>, log: Logger) {
+    this.#audit = audit;
+    this.#log = log;
+  }
+
+  check(view: DockerView): void {
+    for (const c of view.containers.values()) {
+      if (this.#recorded.size >= MOST) return;
+      const keys = c.imageLabels ? ignoredLabels(c) : [];
+      if (keys.length === 0) continue;
+      const labels = Object.fromEntries(keys.map((key) => [key, tame(c.labels[key] ?? '')]));
+      const id = JSON.stringify(labels);
+      if (this.#recorded.has(id)) continue;
+      this.#recorded.add(id);
+      this.#record(c.name, c.image, labels);
+    }
+  }
+
+  #record(target: string, image: string, labels: Readonly<Record<string, string>>): void {
+    const after = { image: tame(image), labels };
+    this.#log.warn({ container: target, ...after }, 'labels that come with the image are ignored');
+    this.#audit
+      .record({ who: 'drawbridge', action: 'labels.ignore', target, before: null, after, outcome: 'done' })
+      .catch((err: unknown) => {
+        this.#log.error({ err, container: target }, 'cannot record in the audit which labels are ignored');
+      });
+  }
+}
