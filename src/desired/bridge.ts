@@ -1,6 +1,7 @@
 import type { PortRange } from '../model/entry.js';
 import { formatAddress, parseCidr, type Range, rangeHas } from '../model/ip.js';
 import { DELIVERED, HOLDING_BOUND, LIMIT_DECLARATIONS, portLimits, SENDING } from './bridge-limits.js';
+import { DISCOVERY_CHAINS, linkLocal, NEIGHBOUR_DECLARATIONS, SENDERS } from './bridge-neighbours.js';
 import { hex, identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import type { NftProgram } from './nft-program.js';
 import type { BridgeDesired, DesiredInput, Member, Shape } from './state.js';
@@ -19,11 +20,14 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
   const loose = new Map<number, number>();
   const strict = new Set<number>();
   const macs = new Set<string>();
+  const ll6 = new Set<string>();
+  const up = new Map(input.bridges.flatMap((b) => b.ports.map((p) => [p, b.mac] as const)));
   for (const m of input.members) {
     const mark = markOf(marks, m.identity, m.policy.mode);
     for (const p of m.ports) {
       if (p.ip4) id4.set(`${p.ifindex} . ${p.mac} . ${p.ip4}`, mark);
       if (p.ip6) id6.set(`${p.ifindex} . ${p.mac} . ${p.ip6}`, mark);
+      ll6.add(`${p.ifindex} . ${linkLocal(p.mac)}`);
       if (m.policy.mode === 'enforce') {
         strict.add(p.ifindex);
         macs.add(`${p.ifindex} . ${p.mac}`);
@@ -37,11 +41,12 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
     loose,
     strict,
     macs,
+    ll6,
     exempt: new Set(input.exempt),
-    up: new Map(input.bridges.flatMap((b) => b.ports.map((p) => [p, b.mac] as const))),
+    up,
     ...multicast(input),
-    hostmac: new Set(input.bridges.map((b) => b.mac)),
-    ...enforcedAddresses(input.members),
+    bridgemac: new Set(input.bridges.flatMap((b) => b.ports.map((p) => `${p} . ${b.mac}`))),
+    ...enforcedAddresses(input.members, (ifindex) => up.has(ifindex)),
     ...portLimits(input.members),
   };
 }
@@ -71,11 +76,17 @@ const MAX_PORTS = 64;
 const singlePorts = (ports: readonly PortRange[]): number[] =>
   ports.flatMap((p) => Array.from({ length: p.hi - p.lo + 1 }, (_, i) => p.lo + i)).slice(0, MAX_PORTS);
 
-export function enforcedAddresses(members: readonly Member[]): {
+/** Addresses of enforced containers' veths; `isPresent` leaves out veths that are gone, whose address a successor may have. */
+export function enforcedAddresses(
+  members: readonly Member[],
+  isPresent: (ifindex: number) => boolean = () => true,
+): {
   enf4: ReadonlySet<string>;
   enf6: ReadonlySet<string>;
 } {
-  const ports = members.filter((m) => m.policy.mode === 'enforce').flatMap((m) => m.ports);
+  const ports = members
+    .filter((m) => m.policy.mode === 'enforce')
+    .flatMap((m) => m.ports.filter((p) => isPresent(p.ifindex)));
   return {
     enf4: new Set(ports.flatMap((p) => (p.ip4 ? [p.ip4] : []))),
     enf6: new Set(ports.flatMap((p) => (p.ip6 ? [p.ip6] : []))),
@@ -92,42 +103,19 @@ const DECLARATIONS = `
   set strict { typeof meta iif; }
   set macs { typeof meta iif . ether saddr; }
   set exempt { typeof meta iif; }
-  set hostmac { typeof ether daddr; }
+  set bridgemac { typeof meta iif . ether daddr; }
   set enf4 { typeof ip daddr; }
   set enf6 { typeof ip6 daddr; }
   set mcast4 { typeof meta mark . ip daddr . udp dport; }
-  set mcast6 { typeof meta mark . ip6 daddr . udp dport; }${LIMIT_DECLARATIONS}
-  chain senders { }
-  chain discovery { }
+  set mcast6 { typeof meta mark . ip6 daddr . udp dport; }${LIMIT_DECLARATIONS}${NEIGHBOUR_DECLARATIONS}
   chain membership { }
   chain route { }
   chain lift { }
-  chain ports { type filter hook prerouting priority -300; policy accept; }`;
+  chain ports { type filter hook prerouting priority -300; policy accept; }
+  chain bridged { type filter hook forward priority 100; policy accept; }`;
 
-/**
- * What Linux sends at most, IP header included: ARP; solicitations and advertisements with one option of eight bytes;
- * a listener report of sixteen groups. More would be something that one neighbour tells another.
- */
-const LONGEST = { arp: 28, discovery: 72, report: 376 } as const;
-
-/**
- * Neighbour discovery (RFC 4861): an enforced port speaks of its own addresses only, so that nobody is told that another's
- * are behind it. Probes of a known neighbour come from the link-local address (net/ipv6/ndisc.c, ndisc_send_ns), whose
- * host part we do not know: it may speak of any but the one that Docker gives its bridges.
- */
-const DISCOVERY: readonly string[] = [
-  `iif @strict meta length > ${LONGEST.discovery} drop`,
-  'icmpv6 type 135 meta mark set iif . ether saddr . ip6 saddr map @id6 meta mark set 0 accept',
-  'icmpv6 type 136 meta mark set iif . ether saddr . icmpv6 taddr map @id6 meta mark set 0 accept',
-  'iif != @strict accept',
-  'iif . ether saddr != @macs drop',
-  'icmpv6 type 133 accept',
-  'ip6 saddr fe80::1 drop',
-  'icmpv6 type 135 ip6 saddr { ::, fe80::/10 } accept',
-  'icmpv6 type 136 icmpv6 taddr fe80::1 drop',
-  'icmpv6 type 136 icmpv6 taddr fe80::/10 accept',
-  'drop',
-];
+/** A listener report of sixteen groups is the longest that Linux sends. */
+const LONGEST_REPORT = 376;
 
 const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
 
@@ -137,31 +125,33 @@ const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
  */
 export function bridgeProgram({ marks }: Shape): NftProgram {
   const E = hex(marks.enforced);
+  const U = hex(marks.unknown);
   return {
     table: `bridge ${BRIDGE_TABLE}`,
     declarations: DECLARATIONS,
     rules: new Map([
-      [
-        'senders',
-        [
-          `iif @strict meta length > ${LONGEST.arp} drop`,
-          'meta mark set iif . arp saddr ether . arp saddr ip map @id4 meta mark set 0 accept',
-          'iif != @strict accept',
-          'arp saddr ip 0.0.0.0 iif . ether saddr @macs accept',
-          'drop',
-        ],
-      ],
-      ['discovery', DISCOVERY],
+      ['senders', SENDERS],
+      ...DISCOVERY_CHAINS,
       [
         'membership',
         [
-          `iif @strict meta length > ${LONGEST.report} drop`,
+          `iif @strict meta length > ${LONGEST_REPORT} drop`,
           'iif . ether saddr @macs accept',
           'iif @strict drop',
           'accept',
         ],
       ],
-      ['route', ['ether daddr set iif map @up meta pkttype set host accept', 'drop']],
+      // A veth newer than the last pass has no element yet: what it sends to the bridge is held, and `bridged` drops the rest.
+      [
+        'route',
+        [
+          'ether daddr set iif map @up meta pkttype set host accept',
+          `meta mark & ${U} == ${U} accept`,
+          'drop',
+        ],
+      ],
+      // Behind br_netfilter (priority 0), where the hold may have exchanged the mark.
+      ['bridged', [`meta mark & ${hex((marks.unknown | marks.judged) >>> 0)} == ${U} drop`]],
       [
         'lift',
         [
@@ -169,7 +159,7 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
           'ether type ip meta mark . ip daddr . udp dport @mcast4 accept',
           'ether type ip6 meta mark . ip6 daddr . udp dport @mcast6 accept',
           `${GROUP} drop`,
-          'ether daddr @hostmac accept',
+          'iif . ether daddr @bridgemac accept',
           `meta mark & ${E} == ${E} goto route`,
           'ether type ip ip daddr @enf4 goto route',
           'ether type ip6 ip6 daddr @enf6 goto route',
@@ -193,8 +183,8 @@ function portRules(marks: Marks): string[] {
     'ether type ip6 ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } goto membership',
     'ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift',
     'ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto lift',
-    'meta mark set iif map @loose goto lift',
     'ether type arp goto senders',
+    'meta mark set iif map @loose goto lift',
     'iif @strict drop',
     HOLDING_BOUND,
     `ether type { ip, ip6 } meta mark set ${ifindex} | ${unknownBase} goto lift`,

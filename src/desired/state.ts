@@ -169,8 +169,11 @@ export interface BridgeDesired {
   readonly strict: ReadonlySet<number>;
   /** MACs of strict ports. */
   readonly macs: ReadonlySet<string>;
+  /** "IFINDEX . ADDRESS": the IPv6 link-local address that Linux derives from the MAC (RFC 4291 appendix A). */
+  readonly ll6: ReadonlySet<string>;
   readonly exempt: ReadonlySet<number>;
-  readonly hostmac: ReadonlySet<string>;
+  /** "IFINDEX . MAC": each veth's own bridge. */
+  readonly bridgemac: ReadonlySet<string>;
   readonly enf4: ReadonlySet<string>;
   readonly enf6: ReadonlySet<string>;
   /** "MARK . GROUP . PORT": multicast that an entry names. */
