@@ -146,6 +146,7 @@ export class DockerWatch implements AsyncDisposable {
     // Requests first: a listener may take long.
     this.#fetcher.want(outcome.wants);
     if (outcome.changed) this.#publish(reason);
+    else this.#view = this.#derive(); // nothing is new, but it was true until later than was known
   }
 
   async #list(): Promise<void> {

@@ -2,6 +2,7 @@ import { bindPorts } from '../control/bindings.js';
 import type { InForce } from '../control/enforcer.js';
 import type { NamespaceDns } from '../control/namespace-dns.js';
 import type { Reconciler } from '../control/reconciler.js';
+import { KeyedRunner } from '../docker/schedule.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import type { Logger } from '../ports.js';
@@ -23,9 +24,15 @@ export interface LinkNewsOptions {
 const LINK_MS = 40;
 const GONE_MS = 500;
 
+/** How many networks are asked side by side. */
+const AT_ONCE = 8;
+
 /** What the kernel announces of links, and what follows from it. */
 export class LinkNews {
   readonly #o: LinkNewsOptions;
+  /** Veths that have moved into a namespace while it was unknown whose it is. */
+  readonly #arrived = new Set<number>();
+  readonly #asking = new KeyedRunner(AT_ONCE, (network) => this.#ask(network));
 
   constructor(options: LinkNewsOptions) {
     this.#o = options;
@@ -42,19 +49,49 @@ export class LinkNews {
     const isIn = port !== undefined && kernel.namespaceBehind(port) !== undefined;
     const state = this.#o.state();
     if (isIn && state && !state.ports.bindings.has(port))
-      this.#portArrived(port, state).catch((e: unknown) =>
-        this.#o.log.warn({ err: String(e) }, 'a new port stays closed until the next pass'),
+      this.#portArrived(port).catch((e: unknown) =>
+        this.#o.log.warn({ err: String(e) }, 'a new veth stays closed until the next pass'),
       );
   }
 
-  /** The port stands in its namespace, with the MAC it will have (Docker sets both before it brings it up): now it tells whose it is. */
-  async #portArrived(port: number, state: InForce): Promise<void> {
-    const { kernel, docker, policies } = this.#o;
-    const before = state.ports.bindings;
-    const links = await kernel.links(new Set(before.keys()));
-    const { bindings } = bindPorts(docker.view(), links, before, policies.isManaged);
-    const owner = bindings.get(port)?.container;
-    if (owner !== undefined) this.#o.namespaceDns.arrived(owner, port);
+  /** Ask for these networks once more: what is known of them is older than a veth on their bridges. */
+  askAgain(networks: Iterable<string>): void {
+    for (const id of networks) this.#asking.request(id);
+  }
+
+  /**
+   * The veth is in its namespace, with the MAC it will have (Docker sets both before it brings it up): now it can be told
+   * whose it is.
+   */
+  async #portArrived(port: number): Promise<void> {
+    this.#arrived.add(port);
+    this.askAgain(await this.#bind());
     this.#o.reconciler.trigger('port');
+  }
+
+  /** Report the arrived veths whose containers are known; returns the networks that must be asked again. */
+  async #bind(): Promise<ReadonlySet<string>> {
+    const { kernel, docker, policies, namespaceDns } = this.#o;
+    const before = this.#o.state()?.ports.bindings ?? new Map();
+    const links = await kernel.links(new Set(before.keys()));
+    const { bindings, outdated } = bindPorts(docker.view(), links, before, policies.isManaged);
+    const present = new Set(links.map((l) => l.index));
+    for (const port of this.#arrived) {
+      const owner = bindings.get(port)?.container;
+      if (owner !== undefined) namespaceDns.arrived(owner, port);
+      if (owner !== undefined || !present.has(port)) this.#arrived.delete(port);
+    }
+    return outdated;
+  }
+
+  async #ask(network: string): Promise<void> {
+    try {
+      await this.#o.docker.inspectNetwork(network);
+    } catch (e) {
+      this.#o.log.debug({ network, err: String(e) }, 'new veths stay closed until Docker answers');
+      return;
+    }
+    await this.#bind();
+    this.#o.reconciler.trigger('network asked again');
   }
 }
