@@ -1,8 +1,7 @@
 /**
  * npm run attacks [-- FILE…]: runs the attack suite, and every live test that shows a technique, and prints a table of what
- * was tried. Ends with 1 unless every control got out and every attack was held. Needs root, and an hour for all of it:
- * RACES starts (1000), CHURN seconds of everything at once (600), FROZEN seconds of SIGSTOP (60),
- * KILLS before and after each step (both), SEED.
+ * was tried. Ends with 1 unless every control got out and every attack was held. Needs root, and an hour for all of it: what
+ * scripts/test tries briefly is tried at length (scripts/long.ts), unless the environment says otherwise.
  */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -10,16 +9,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { attackFiles, sourceOf } from '../test/attacks/files.js';
 import { type Finding, techniqueIds } from '../test/attacks/report.js';
+import { LONG } from './long.js';
 
 const ROOT = join(import.meta.dirname, '..');
-/** What the test command tries briefly is tried at length here, unless the environment says otherwise. */
-const LONG = {
-  RACES: '1000',
-  CHURN: '600',
-  FROZEN: '60',
-  KILLS: 'both',
-  SEED: String(Date.now() % 1_000_000),
-};
 interface Row {
   readonly id: string;
   readonly family: string;
@@ -32,7 +24,8 @@ interface Row {
 
 function run(files: readonly string[], reportFile: string): Promise<number> {
   const vitest = join(ROOT, 'node_modules', '.bin', 'vitest');
-  const env = { ...LONG, ...process.env, ATTACKS_REPORT: reportFile };
+  const SEED = String(Date.now() % 1_000_000);
+  const env = { SEED, ...LONG, ...process.env, ATTACKS_REPORT: reportFile };
   const args = ['run', '--project', 'attacks', '--project', 'lab', ...files];
   return new Promise((resolve, reject) => {
     const child = spawn(vitest, args, { cwd: ROOT, env, stdio: 'inherit' });

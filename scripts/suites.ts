@@ -1,5 +1,6 @@
 /**
- * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks). Suites
+ * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks; quick: what
+ * found most in little time). Suites
  * that mind the time run by themselves, the others two at a time: most of theirs is waiting; the fuzzers take what is idle
  * meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end. Leaves REPORT-DIR/totals:
  * "passed failed skipped". Needs root for all but check, pure and fuzz.
@@ -11,14 +12,22 @@ import { join } from 'node:path';
 const ROOT = join(import.meta.dirname, '..');
 const LIMIT_MS = 900_000;
 const FUZZ_SECONDS = 60;
-/** First packets, or what happens within a beat, are what these look at: another lab beside them would be judged, too. */
-const ALONE = [
-  'live/races',
-  'live/chaos',
-  'live/docker-watch',
-  'live/fleet',
+/** Bounds of time on a quiet host: another lab on the same cores would be measured, too. Other suites must not have any. */
+const ALONE = ['live/timing'];
+/** They take longest, so they start first: the last suites to end are short ones. */
+const LONGEST = [
   'live/host-mode',
-  'attacks/churn',
+  'live/chaos',
+  'live/policy-direct',
+  'kernel',
+  'attacks/kill-steps',
+  'live/coverage',
+  'live/policy-loopback',
+  'live/revoke',
+  'live/floods',
+  'live/chaos-controller',
+  'live/neighbours',
+  'live/docker-watch',
 ];
 
 interface Suite {
@@ -65,6 +74,20 @@ const filesOf = (part: 'live' | 'attacks', project: string): Suite[] =>
     .sort()
     .map((f) => vitest(`${part}/${f.slice(0, -'.test.ts'.length)}`, project, `test/${part}/${f}`));
 
+/** What takes long and seldom fails alone: left out of `quick`. */
+const NOT_QUICK = ['attacks/churn', 'attacks/kill-steps', 'attacks/reuse'];
+const QUICK_KERNEL = ['dns/', 'netlink/', 'threats/', 'redis/store.test.ts'];
+/** The kernel tests but for the long ones of the stores. */
+function quickKernel(): Suite {
+  const suite = vitest('kernel', 'kernel');
+  const files = readdirSync(join(ROOT, 'test', 'kernel'), { recursive: true })
+    .map(String)
+    .filter((f) => f.endsWith('.test.ts'))
+    .filter((f) => !f.includes('/') || QUICK_KERNEL.some((wanted) => f.startsWith(wanted)))
+    .map((f) => `test/kernel/${f}`);
+  return { ...suite, argv: [...suite.argv, ...files.sort()] };
+}
+
 const PARTS: Record<string, () => readonly Suite[]> = {
   check: () => [{ name: 'check', argv: ['npm', 'run', '--silent', 'check'], alone: false }],
   pure: () => [{ ...pure, argv: [...pure.argv, '--maxWorkers=100%'], alone: true }],
@@ -89,6 +112,12 @@ const PARTS: Record<string, () => readonly Suite[]> = {
   kernel: () => [vitest('kernel', 'kernel')],
   live: () => filesOf('live', 'lab'),
   attacks: () => filesOf('attacks', 'attacks'),
+  quick: () => [
+    ...(PARTS.check?.() ?? []),
+    ...(PARTS.pure?.() ?? []),
+    quickKernel(),
+    ...filesOf('attacks', 'attacks').filter(({ name }) => !NOT_QUICK.includes(name)),
+  ],
 };
 
 /** Ends the suite's whole process group: what it started must not outlive it. */
@@ -217,7 +246,8 @@ const suites = parts.flatMap((part) => {
 await lane(suites.filter(({ alone }) => alone));
 const together = suites.filter(({ alone }) => !alone);
 const idle = together.filter(({ name }) => name === 'fuzz');
-const others = together.filter(({ name }) => name !== 'fuzz');
+const rank = ({ name }: Suite): number => (LONGEST.includes(name) ? LONGEST.indexOf(name) : LONGEST.length);
+const others = together.filter(({ name }) => name !== 'fuzz').sort((a, b) => rank(a) - rank(b));
 await Promise.all([lane(others), lane(others), lane(idle)]);
 if (failures.length > 0) process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
 writeFileSync(join(reports, 'totals'), `${totals.passed} ${totals.failed} ${totals.skipped}\n`);

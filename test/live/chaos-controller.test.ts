@@ -1,4 +1,4 @@
-/** The controller killed at random moments of a hundred changes, and frozen, under attack. */
+/** The controller killed at random moments of many changes, and frozen, under attack. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { shownHere } from '../attacks/report.js';
@@ -19,7 +19,9 @@ import {
   streamed,
 } from './chaos-support.js';
 
-const CHANGES = { list: 40, grants: 40, containers: 20 } as const;
+/** Kinds of changes that are made at once; `npm run soak` makes a hundred of them. */
+const MANY = Number(process.env.CHANGES ?? 30);
+const CHANGES = { list: 0.4 * MANY, grants: 0.4 * MANY, containers: 0.2 * MANY } as const;
 const PATIENCE_MS = 60_000;
 /** Up to this long after it is ready, the controller is killed. */
 const LIFE_MS = 1_500;
@@ -29,7 +31,7 @@ const BOTH = ['v4', 'v6'] as const;
 const shown = {
   killed: shownHere({
     id: 'kill-random',
-    title: 'the service killed at random moments during a hundred changes',
+    title: 'the service killed at random moments during changes of every kind',
     families: BOTH,
     stoppedBy: 'what stands in the kernel is closed at every moment, and found again at the next start',
   }),
@@ -145,7 +147,7 @@ const opened = async (address: string): Promise<boolean> => {
 };
 
 describe('the controller, under attack', () => {
-  it('killed at random moments during 100 changes', async () => {
+  it(`killed at random moments during ${MANY} changes`, async () => {
     const before = strangers((await readKernel(lab)).others);
     const after = await lab.sniffer.settle();
     const bytes = await streamed(arena);
@@ -156,8 +158,8 @@ describe('the controller, under attack', () => {
     } finally {
       isDone = true;
     }
-    console.log(`100 changes, ${await kills} kills`);
-    expect(await kills).toBeGreaterThan(5);
+    console.log(`${MANY} changes, ${await kills} kills`);
+    expect(await kills).toBeGreaterThan(2);
 
     expect(await reached(arena, after)).toEqual(NOTHING);
     expect(strangers((await readKernel(lab)).others)).toEqual(before);

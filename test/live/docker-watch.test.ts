@@ -1,92 +1,23 @@
-/** The watch against a real engine: fast enough, right after every rearrangement, and not to be fooled. */
-import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+/** The watch against a real engine: right after every rearrangement, and not to be fooled (fast enough: timing.test.ts). */
+import { existsSync, mkdtempSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { needsNamespaceDns } from '../../src/docker/resolv.js';
 import { DockerWatch } from '../../src/docker/watch.js';
-import type { ContainerFacts, DockerView } from '../../src/model/container.js';
-import type { Logger } from '../../src/ports.js';
 import { Lab } from '../lab/lab.js';
-import { waitFor } from '../lab/process.js';
-
-const warnings: string[] = [];
-const log: Logger = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: (o, msg) => void warnings.push(`${msg}: ${'err' in o ? String(o.err) : JSON.stringify(o)}`),
-  error: (o, msg) => void warnings.push(`${msg}: ${JSON.stringify(o)}`),
-};
-const open: AsyncDisposable[] = [];
-async function watching(socket: string, resyncMs = 30_000): Promise<DockerWatch> {
-  const w = new DockerWatch({ socket, log, now: () => performance.now(), resyncMs });
-  open.push(w);
-  w.start();
-  await until(w, 'connection', (v) => v.connected);
-  return w;
-}
-/** Resolves when the view fits; at once when it does already. */
-function until(
-  w: DockerWatch,
-  what: string,
-  fits: (v: DockerView) => boolean,
-  ms = 20_000,
-): Promise<DockerView> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => end(new Error(`${what}: not seen within ${ms} ms`)), ms);
-    const subscription = w.onChange((v) => fits(v) && end());
-    const end = (error?: Error): void => {
-      clearTimeout(timer);
-      subscription[Symbol.dispose]();
-      if (error) reject(error);
-      else resolve(w.view());
-    };
-    if (fits(w.view())) end();
-  });
-}
-const named = (v: DockerView, name: string): ContainerFacts | undefined =>
-  [...v.containers.values()].find((c) => c.name === name);
-const complete = (name: string) => (v: DockerView) => {
-  const c = named(v, name);
-  return (
-    c?.state === 'running' && c.privileges !== undefined && c.privileges.pid > 0 && !v.starting.has(c.id)
-  );
-};
-
-interface Inspect {
-  readonly NetworkID: string;
-  readonly MacAddress: string;
-  readonly IPAddress: string;
-  readonly GlobalIPv6Address: string;
-  readonly DNSNames: readonly string[] | null;
-}
-/** What docker inspect says, in the view's words. */
-async function truth(lab: Lab, name: string): Promise<unknown> {
-  const json = await lab.docker('inspect', '-f', '{{json .NetworkSettings.Networks}}', name);
-  const networks = Object.values(JSON.parse(json) as Record<string, Inspect>).filter(
-    (n) => n.MacAddress !== '',
-  );
-  return networks.map((n) => ({
-    networkId: n.NetworkID,
-    mac: n.MacAddress,
-    ip4: n.IPAddress || undefined,
-    ip6: n.GlobalIPv6Address || undefined,
-    dnsNames: n.DNSNames ?? [],
-  }));
-}
-async function expectTruth(lab: Lab, w: DockerWatch, name: string): Promise<void> {
-  const endpoints = named(w.view(), name)?.endpoints ?? [];
-  const shown = endpoints.map(({ networkId, mac, ip4, ip6, dnsNames }) => ({
-    networkId,
-    mac,
-    ip4,
-    ip6,
-    dnsNames,
-  }));
-  expect(shown).toHaveLength(((await truth(lab, name)) as unknown[]).length);
-  expect(shown).toEqual(expect.arrayContaining((await truth(lab, name)) as unknown[]));
-}
+import {
+  closeAll,
+  complete,
+  expectTruth,
+  log,
+  named,
+  open,
+  until,
+  warnings,
+  watching,
+} from './watch-support.js';
 
 let lab: Lab;
 beforeAll(async () => {
@@ -96,73 +27,14 @@ beforeAll(async () => {
   await lab.docker('network', 'create', '-o', 'com.docker.network.bridge.name=own0', 'own');
 });
 afterEach(async () => {
-  await Promise.all(open.splice(0).map((o) => o[Symbol.asyncDispose]()));
+  await closeAll();
   const ids = (await lab.docker('ps', '-aq')).split('\n').filter((id) => id !== '');
   if (ids.length > 0) await lab.docker('rm', '-f', '-v', ...ids);
   warnings.length = 0;
 });
 afterAll(() => lab?.down());
 
-const median = (values: readonly number[]): number =>
-  [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
-const digest = (values: readonly number[]): string =>
-  `min ${Math.min(...values).toFixed(1)} median ${median(values).toFixed(1)} max ${Math.max(...values).toFixed(1)} ms`;
-
-describe('speed', () => {
-  it('a burst of 20 is in the view, addresses, labels and all, before any first instruction', async () => {
-    const w = await watching(lab.socketPath);
-    const known = new Map<string, number>();
-    w.onChange((v) => {
-      for (const c of v.containers.values()) {
-        const whole = c.imageLabels !== undefined && c.endpoints.some((e) => e.mac !== '' && e.ip4 && e.ip6);
-        if (whole && c.labels.burst === 'yes' && !known.has(c.id)) known.set(c.id, Date.now());
-      }
-    });
-    const out = mkdtempSync(join(tmpdir(), 'burst-'));
-    const spec = (i: number) => ({
-      network: 'six',
-      node: false,
-      labels: { burst: 'yes' },
-      mounts: [`${out}:/out`],
-      cmd: ['sh', '-c', `: > /out/${i}; exec sleep 1000`],
-    });
-    const begun = Date.now() / 1000 - 1;
-    const started = await Promise.all(Array.from({ length: 20 }, (_, i) => lab.start(spec(i))));
-    await until(w, 'all complete', (v) => v.starting.size === 0 && v.containers.size === 20);
-    const written = (i: number): string => join(out, String(i));
-    await waitFor('every first instruction', async () => started.every((_, i) => existsSync(written(i))));
-    const ahead = started.map((c, i) => statSync(written(i)).birthtimeMs - (known.get(c.id) ?? Number.NaN));
-    const events = await lab.docker(
-      'events',
-      '--since',
-      String(begun),
-      '--until',
-      String(Date.now() / 1000),
-      '--format',
-      '{{json .}}',
-    );
-    const connects = events
-      .split('\n')
-      .map(
-        (l) =>
-          JSON.parse(l) as {
-            Action: string;
-            timeNano: number;
-            Actor: { Attributes: { container?: string } };
-          },
-      )
-      .filter((e) => e.Action === 'connect')
-      .map((e) => (known.get(e.Actor.Attributes.container ?? '') ?? Number.NaN) - e.timeNano / 1e6);
-    rmSync(out, { recursive: true });
-    process.stdout.write(
-      `known before the first instruction: ${digest(ahead)}; after network:connect: ${digest(connects)}\n`,
-    );
-    expect(Math.min(...ahead)).toBeGreaterThan(0);
-    for (const c of started.slice(0, 3)) {
-      await expectTruth(lab, w, w.view().containers.get(c.id)?.name ?? '');
-    }
-  });
-
+describe('asking', () => {
   it('a refresh is begun after it was asked for, and shared', async () => {
     const w = await watching(lab.socketPath);
     const asked = performance.now();

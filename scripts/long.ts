@@ -1,0 +1,14 @@
+/** What CI tries briefly, `npm run soak` and `npm run attacks` try at length: the environment that tests read their counts from. */
+export const LONG: Readonly<Record<string, string>> = {
+  /** Starts in a burst. */
+  RACES: '1000',
+  /** Changes during which the service is killed. */
+  CHANGES: '100',
+  /** Seconds of everything at once. */
+  CHURN: '600',
+  /** Seconds of SIGSTOP. */
+  FROZEN: '60',
+  /** Before and after every call of the kernel's tools. */
+  KILLS: 'both',
+  MACVLAN_RACES: '60',
+};
