@@ -10,8 +10,9 @@ import { type NameFacts, nameFindings } from './coverage-names.js';
 import { type NetworkPlace, networkFindings } from './coverage-networks.js';
 import { powerFindings } from './coverage-powers.js';
 import { relayFindings } from './coverage-relays.js';
+import { type StoreFacts, storeFindings } from './coverage-store.js';
 
-export interface CoverageInput extends NetworkPlace, HostInput {
+export interface CoverageInput extends NetworkPlace, HostInput, StoreFacts {
   readonly container: ContainerFacts;
   readonly policy: Policy;
   readonly names: NameFacts;
@@ -36,6 +37,7 @@ export function coverageFindings(input: CoverageInput): Finding[] {
   const host = hostFindings(input).filter((f) => f.state !== 'enforced');
   return [
     ...networkFindings(c, input),
+    ...storeFindings(c, input),
     ...(c.privileges ? privilegeFindings(c.privileges, input.own) : [NOT_INSPECTED]),
     ...(policy.mode === 'enforce' ? nameFindings(names) : []),
     ...relayFindings(c, policy),

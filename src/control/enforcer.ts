@@ -3,7 +3,6 @@ import { compile } from '../desired/compile.js';
 import type { DesiredInput, DesiredState, Member, MemberLimits, Shape } from '../desired/state.js';
 import { unattributedMember } from '../desired/unattributed.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
-import type { Range } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Logger } from '../ports.js';
 import type { PortMap } from './bindings.js';
@@ -109,7 +108,7 @@ export class Enforcer<F extends FlowFacts> {
     const { ports, veths } = await this.#ports.look(view);
     const hosts = this.#o.hosts.look(view);
     const input = this.#input(view, ports, hosts);
-    const again = this.#hasNewInside(input) ? new Set(input.members.map((m) => m.id)) : owed;
+    const again = this.#hasNewSurroundings(input) ? new Set(input.members.map((m) => m.id)) : owed;
     const desired = compile(input);
     await this.#o.beforeRules(input);
     const numbered = input.members.filter((m) => this.#identities.born.has(m.identity));
@@ -142,10 +141,11 @@ export class Enforcer<F extends FlowFacts> {
     this.#again = new Set([...this.#again, ...members]);
   }
 
-  /** A Docker network has brought public address space: what names and `any` opened there is checked again. */
-  #hasNewInside({ inside = [] }: DesiredInput): boolean {
-    const key = (ranges: readonly Range[] = []): string => ranges.map((r) => `${r.lo}-${r.hi}`).join();
-    return this.#state !== undefined && key(inside) !== key(this.#state.input.inside);
+  /** What is closed to everybody, or inside, is different: flows and learned addresses of all are checked again. */
+  #hasNewSurroundings(input: DesiredInput): boolean {
+    const key = ({ inside = [], closed = [] }: DesiredInput): string =>
+      JSON.stringify([inside.map((r) => `${r.lo}-${r.hi}`), closed]);
+    return this.#state !== undefined && key(input) !== key(this.#state.input);
   }
 
   /** What the next pass would want, without touching anything. */

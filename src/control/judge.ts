@@ -1,4 +1,5 @@
 import { markOf } from '../desired/bridge.js';
+import { CLOSED_WHY } from '../desired/closed.js';
 import { hostResolver, isHostResolver } from '../desired/host-net.js';
 import { membershipOf } from '../desired/membership.js';
 import { type Names, namesFor } from '../desired/naming.js';
@@ -12,6 +13,17 @@ type Chains = ReadonlyMap<Family, ReadonlyMap<string, readonly Rule[]>>;
 const chainsOf = (desired: DesiredState, table: TableName): Chains =>
   new Map(desired.tables.filter((t) => t.table === table).map((t) => [t.family, t.chains]));
 
+const TCP = 6;
+
+function closedPorts(filter: Chains, names: Names): ReadonlySet<number> {
+  const rules = [...filter.values()].flatMap((chains) =>
+    [names.forward, names.input].flatMap((name) => chains.get(name) ?? []),
+  );
+  const matches = rules.filter((r) => r.why?.includes(CLOSED_WHY)).flatMap((r) => r.when);
+  const ranges = matches.flatMap((m) => (m.k === 'dports' ? m.ports : m.k === 'sentTo' ? [m.port] : []));
+  return new Set(ranges.map((range) => range.lo));
+}
+
 /** Judges packets and flows by the rules as they are rendered: what `explain` says and what a revocation ends. */
 export class Judge {
   readonly #shape: Shape;
@@ -19,6 +31,8 @@ export class Judge {
   readonly #filter: Chains;
   readonly #mangle: Chains;
   readonly #hostAddresses: ReadonlySet<string>;
+  /** Ports of the rules for Drawbridge's own: most flows need no look at them. */
+  readonly #closedPorts: ReadonlySet<number>;
 
   constructor(
     shape: Shape,
@@ -31,6 +45,7 @@ export class Judge {
     this.#filter = chainsOf(desired, 'filter');
     this.#mangle = chainsOf(desired, 'mangle');
     this.#hostAddresses = hostAddresses;
+    this.#closedPorts = closedPorts(this.#filter, namesFor(shape.prefix));
   }
 
   markOf(member: Member): number {
@@ -77,12 +92,25 @@ export class Judge {
 
   /** Whether a flow that a member opened may go on. Its DNS flows go where nat sends them now, so old ones end. */
   keeps(member: Member, flow: FlowFacts): boolean {
+    if (this.#isClosed(member, flow)) return false;
     const atOurs = this.#isAtOurs(member, flow);
     if (member.host && member.policy.mode !== 'enforce') return !(isDns(flow) && atOurs);
     if (isDns(flow) && member.policy.mode !== 'off' && !atOurs && !this.#hasDirect(member)) return false;
     if (isDns(flow) && member.policy.mode === 'off' && atOurs) return false;
     if (atOurs || member.policy.mode !== 'enforce') return true;
-    return this.permits(this.sentBy(member, { ...opening(flow), sentHere: this.#isLocal(flow.orig.dst) }));
+    return this.permits(this.#opening(member, flow));
+  }
+
+  #opening(member: Member, flow: FlowFacts): TracePacket {
+    return this.sentBy(member, { ...opening(flow), sentHere: this.#isLocal(flow.orig.dst) });
+  }
+
+  /** It leads to Drawbridge's own API or Redis, which no mode permits. */
+  #isClosed(member: Member, flow: FlowFacts): boolean {
+    const ports = [flow.orig.dport, flow.reply.sport];
+    if (flow.proto !== TCP || !ports.some((p) => p !== undefined && this.#closedPorts.has(p))) return false;
+    const { steps } = this.judge(this.#opening(member, flow));
+    return steps.some((s) => s.rule.why?.includes(CLOSED_WHY));
   }
 
   /** Whether the packet that would open this flow now, from outside to a container, would pass. */

@@ -2,6 +2,7 @@ import type { PortRange } from '../model/entry.js';
 import { formatAddress, parseCidr, type Range, rangeHas } from '../model/ip.js';
 import { DELIVERED, HOLDING_BOUND, LIMIT_DECLARATIONS, portLimits, SENDING } from './bridge-limits.js';
 import { DISCOVERY_CHAINS, linkLocal, NEIGHBOUR_DECLARATIONS, SENDERS } from './bridge-neighbours.js';
+import { closedElements } from './closed.js';
 import { hex, identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import type { NftProgram } from './nft-program.js';
 import type { BridgeDesired, DesiredInput, Member, Shape } from './state.js';
@@ -47,6 +48,8 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
     ...multicast(input),
     bridgemac: new Set(input.bridges.flatMap((b) => b.ports.map((p) => `${p} . ${b.mac}`))),
     ...enforcedAddresses(input.members, (ifindex) => up.has(ifindex)),
+    closed4: closedElements(input.closed ?? [], 4),
+    closed6: closedElements(input.closed ?? [], 6),
     ...portLimits(input.members),
   };
 }
@@ -106,6 +109,8 @@ const DECLARATIONS = `
   set bridgemac { typeof meta iif . ether daddr; }
   set enf4 { typeof ip daddr; }
   set enf6 { typeof ip6 daddr; }
+  set closed4 { typeof ip daddr . tcp dport; }
+  set closed6 { typeof ip6 daddr . tcp dport; }
   set mcast4 { typeof meta mark . ip daddr . udp dport; }
   set mcast6 { typeof meta mark . ip6 daddr . udp dport; }${LIMIT_DECLARATIONS}${NEIGHBOUR_DECLARATIONS}
   chain membership { }
@@ -163,6 +168,9 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
           `meta mark & ${E} == ${E} goto route`,
           'ether type ip ip daddr @enf4 goto route',
           'ether type ip6 ip6 daddr @enf6 goto route',
+          // neighbours that are not enforced speak past FORWARD: Drawbridge's own is closed to them here
+          'ether type ip ip daddr . tcp dport @closed4 drop',
+          'ether type ip6 ip6 daddr . tcp dport @closed6 drop',
           'accept',
         ],
       ],

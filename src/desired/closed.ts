@@ -2,13 +2,15 @@ import type { Names } from './naming.js';
 import { type Match, type Rule, rule } from './rules.js';
 
 /**
- * A TCP port of this host that is Drawbridge's own: its API, its Redis. No container reaches it, whatever its mode and
- * its entries.
+ * A TCP port that is Drawbridge's own: its API, its Redis, on this host or in a container of it. No container reaches it,
+ * whatever its mode and its entries.
  */
 export interface Place {
   /** Undefined: at every address of the host. */
   readonly address?: string;
   readonly port: number;
+  /** Of a container: the address is the container's, and packets to it are forwarded. */
+  readonly container?: string;
 }
 
 /** What `explain` knows these rules by. */
@@ -28,17 +30,27 @@ export const closedAtHost = (
   first: readonly Match[] = [],
 ): Rule[] =>
   places
-    .filter((place) => isOf(place, family))
+    .filter((place) => place.container === undefined && isOf(place, family))
     .map((place) =>
       rule([...first, ...at(place), TCP, portOf(place)], { k: 'goto', chain: names.no }, [CLOSED_WHY]),
     );
 
-/** For forwarded packets: a place that is a published port of a container is reached by DNAT. */
-export const closedBehindHost = (places: readonly Place[], names: Names): Rule[] =>
-  places
-    .filter((place) => place.address === undefined)
-    .map(({ port }) =>
-      rule([TCP, { k: 'sentTo', port: { lo: port, hi: port } }], { k: 'goto', chain: names.no }, [
-        CLOSED_WHY,
-      ]),
-    );
+/** For forwarded packets: to a container that is such a place, at its own address, or by DNAT from a published port. */
+export const closedBehindHost = (places: readonly Place[], names: Names, family: number): Rule[] =>
+  places.flatMap((place) => {
+    const refuse = (when: readonly Match[]): Rule[] => [
+      rule(when, { k: 'goto', chain: names.no }, [CLOSED_WHY]),
+    ];
+    if (place.container !== undefined)
+      return isOf(place, family) ? refuse([...at(place), TCP, portOf(place)]) : [];
+    const { address, port } = place;
+    return address === undefined ? refuse([TCP, { k: 'sentTo', port: { lo: port, hi: port } }]) : [];
+  });
+
+/** "ADDRESS . PORT" of containers, for the bridge table: neighbours of one bridge reach them past FORWARD. */
+export const closedElements = (places: readonly Place[], family: number): ReadonlySet<string> =>
+  new Set(
+    places
+      .filter((place) => place.container !== undefined && isOf(place, family))
+      .map(({ address, port }) => `${address} . ${port}`),
+  );

@@ -68,7 +68,7 @@ function forwardChain(shape: Shape, names: Names, closed: readonly Place[], fami
     foreignErrors(shape, names),
     rule([], { k: 'jump', chain: names.threat }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
-    ...closedBehindHost(closed, names),
+    ...closedBehindHost(closed, names, family),
     rule([{ k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' }], {
       k: 'jump',
       chain: names.middle,

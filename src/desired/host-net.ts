@@ -162,7 +162,7 @@ export function hostFilter(
         rule([nobody(shape)], { k: 'goto', chain: names.hostLost }),
         rule([], { k: 'jump', chain: names.threat }),
         ...closedAtHost(input.closed ?? [], names, family, [{ k: 'toHost' }]),
-        ...closedBehindHost(input.closed ?? [], names),
+        ...closedBehindHost(input.closed ?? [], names, family),
         rule([{ k: 'toHost' }], { k: 'goto', chain: names.hostLo }),
         rule([], { k: 'goto', chain: names.dispatch }),
       ],

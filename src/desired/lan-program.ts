@@ -29,8 +29,8 @@ export interface LanInput {
   readonly member: Member;
   /** As they are desired on the host: the same names and contents hold inside. */
   readonly sets: ReadonlyMap<string, SetDesired>;
-  /** TCP ports of Drawbridge's own, at addresses of the host. */
-  readonly closed: readonly Required<Place>[];
+  /** TCP ports of Drawbridge's own, at addresses of the host or of a container. */
+  readonly closed: readonly Required<Pick<Place, 'address' | 'port'>>[];
   /** Where our resolver answers inside, at 127.0.0.11; undefined: nowhere, and no name is asked. */
   readonly resolver: number | undefined;
   /** IPv6 networks that it is on. */

@@ -176,6 +176,9 @@ export interface BridgeDesired {
   readonly bridgemac: ReadonlySet<string>;
   readonly enf4: ReadonlySet<string>;
   readonly enf6: ReadonlySet<string>;
+  /** "ADDRESS . PORT" of containers that are Drawbridge's own. */
+  readonly closed4: ReadonlySet<string>;
+  readonly closed6: ReadonlySet<string>;
   /** "MARK . GROUP . PORT": multicast that an entry names. */
   readonly mcast4: ReadonlySet<string>;
   readonly mcast6: ReadonlySet<string>;

@@ -70,21 +70,44 @@ function protoOf(text: string): PublishedPort['proto'] | undefined {
   return text === 'tcp' || text === 'udp' || text === 'sctp' ? text : undefined;
 }
 
+type HostPort = NonNullable<PublishedPort['hosts']>[number];
+
+/** One item a container port, with every host port that leads to it. */
 function uniquePorts(ports: readonly PublishedPort[]): readonly PublishedPort[] {
-  const byKey = new Map(ports.map((p) => [`${p.containerPort}/${p.proto}`, p]));
-  return [...byKey.values()];
+  const byKey = new Map<string, { port: PublishedPort; hosts: Map<string, HostPort> }>();
+  for (const port of ports) {
+    const key = `${port.containerPort}/${port.proto}`;
+    const known = byKey.get(key) ?? { port, hosts: new Map() };
+    for (const h of port.hosts ?? []) known.hosts.set(`${h.address} ${h.port}`, h);
+    byKey.set(key, known);
+  }
+  return [...byKey.values()].map(({ port: { proto, containerPort }, hosts }) => ({
+    proto,
+    containerPort,
+    ...(hosts.size > 0 ? { hosts: [...hosts.values()] } : {}),
+  }));
 }
 
-function validPort(proto: PublishedPort['proto'] | undefined, port: number): readonly PublishedPort[] {
-  return proto && port >= 1 && port <= 65_535 ? [{ proto, containerPort: port }] : [];
+const isPort = (port: number): boolean => port >= 1 && port <= 65_535;
+
+function validPort(
+  proto: PublishedPort['proto'] | undefined,
+  port: number,
+  hosts: readonly HostPort[],
+): readonly PublishedPort[] {
+  const valid = hosts.filter((h) => isPort(h.port));
+  return proto && isPort(port)
+    ? [{ proto, containerPort: port, ...(valid.length > 0 ? { hosts: valid } : {}) }]
+    : [];
 }
 
 function listedPorts(values: readonly unknown[]): readonly PublishedPort[] {
   const ports = values.flatMap((value) => {
     const port = asRecord(value);
     // Without PublicPort it is only exposed, not published.
-    return countAt(port, 'PublicPort') > 0
-      ? validPort(protoOf(textAt(port, 'Type')), countAt(port, 'PrivatePort'))
+    const host = { address: textAt(port, 'IP'), port: countAt(port, 'PublicPort') };
+    return host.port > 0
+      ? validPort(protoOf(textAt(port, 'Type')), countAt(port, 'PrivatePort'), [host])
       : [];
   });
   return uniquePorts(ports);
@@ -94,10 +117,20 @@ function listedPorts(values: readonly unknown[]): readonly PublishedPort[] {
 function boundPorts(map: Json): readonly PublishedPort[] {
   return Object.keys(map).flatMap((key) => {
     const [port = '', proto = 'tcp'] = key.split('/');
-    return listAt(map, key).length > 0 && /^\d{1,5}$/.test(port)
-      ? validPort(protoOf(proto), Number(port))
+    const bindings = listAt(map, key);
+    return bindings.length > 0 && /^\d{1,5}$/.test(port)
+      ? validPort(protoOf(proto), Number(port), bindings.flatMap(hostPorts))
       : [];
   });
+}
+
+/** A host port, or a range of which Docker takes one; empty: any free one, which NetworkSettings tells. */
+function hostPorts(binding: unknown): readonly HostPort[] {
+  const host = asRecord(binding);
+  const [, first, last] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(textAt(host, 'HostPort')) ?? [];
+  return first === undefined || last !== undefined
+    ? []
+    : [{ address: textAt(host, 'HostIp'), port: Number(first) }];
 }
 
 function listed(value: unknown, notes: Notes): Listed | undefined {

@@ -54,6 +54,8 @@ function elements(
     bridgemac: new Set(get('bridgemac').map((k) => macKey(k, port))),
     enf4: new Set(get('enf4').map(String)),
     enf6: new Set(get('enf6').map(String)),
+    closed4: new Set(get('closed4').map(placeKey)),
+    closed6: new Set(get('closed6').map(placeKey)),
     mcast4: new Set(get('mcast4').map(groupKey)),
     mcast6: new Set(get('mcast6').map(groupKey)),
     rates: new Map(pairs('rates').map(([k, v]) => [port(k), String(v)])),
@@ -69,6 +71,12 @@ function idKey(key: unknown, port: (v: unknown) => number): string {
 function macKey(key: unknown, port: (v: unknown) => number): string {
   const parts = isObject(key) && Array.isArray(key.concat) ? key.concat : [];
   return `${port(parts[0])} . ${String(parts[1])}`;
+}
+
+/** "ADDRESS . PORT", as we write it. */
+function placeKey(key: unknown): string {
+  const parts = isObject(key) && Array.isArray(key.concat) ? key.concat : [];
+  return `${String(parts[0])} . ${String(parts[1])}`;
 }
 
 /** "MARK . GROUP . PORT", as we write it. */

@@ -20,6 +20,8 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   bridgemac: new Set(),
   enf4: new Set(),
   enf6: new Set(),
+  closed4: new Set(),
+  closed6: new Set(),
   mcast4: new Set(),
   mcast6: new Set(),
   limits: new Map(),
@@ -28,7 +30,19 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   quotas: new Map(),
 };
 const MAPS = ['id4', 'id6', 'loose', 'up', 'rates', 'quotas'] as const;
-const SETS = ['strict', 'macs', 'll6', 'exempt', 'bridgemac', 'enf4', 'enf6', 'mcast4', 'mcast6'] as const;
+const SETS = [
+  'strict',
+  'macs',
+  'll6',
+  'exempt',
+  'bridgemac',
+  'enf4',
+  'enf6',
+  'closed4',
+  'closed6',
+  'mcast4',
+  'mcast6',
+] as const;
 /** The marks that stand in the table mean what ours do. False too when nobody can tell; rules of others do not count. */
 export function hasOurLayout(shape: Shape, { rules }: ObservedBridge): boolean {
   const layouts = rules.flatMap((r) => / ([0-9a-f]+)-[0-9a-f]+:\d+$/.exec(r)?.[1] ?? []);

@@ -16,6 +16,8 @@ export interface Endpoint {
 export interface PublishedPort {
   readonly proto: 'tcp' | 'udp' | 'sctp';
   readonly containerPort: number;
+  /** Addresses and ports of the host that lead to it, as Docker writes them ("", "0.0.0.0" and "::" are all of a family). */
+  readonly hosts?: readonly { readonly address: string; readonly port: number }[];
 }
 export interface ContainerFacts {
   readonly id: string;

@@ -34,6 +34,7 @@ export function coverageInput(engine: Engine, c: ContainerFacts, policy: Policy)
       resolvers: host?.resolvers ?? [],
     },
     own,
+    isStore: (engine.state?.input.closed ?? []).some((place) => place.container === c.id),
     isSelf: c.id === engine.hostMode.self,
     host,
     engine: daemon,

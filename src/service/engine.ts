@@ -255,7 +255,10 @@ export class Engine {
   }
 
   readonly #closed = (): readonly Place[] =>
-    closedPlaces(this.#o.config, this.#o.storeServers(), this.kernel.hostAddresses());
+    closedPlaces(this.#o.config, this.#o.storeServers(), {
+      hostAddresses: this.kernel.hostAddresses(),
+      containers: this.docker.view().containers.values(),
+    });
 
   readonly #learned: LearnedPort = {
     wanted: (id) => this.dns.members(id),

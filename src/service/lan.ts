@@ -4,6 +4,7 @@ import type { LearnedPort } from '../control/kernel-port.js';
 import { LanRules } from '../control/lan.js';
 import type { LanKernel } from '../control/lan-namespace.js';
 import type { Place } from '../desired/closed.js';
+import type { LanInput } from '../desired/lan-program.js';
 import { identityMark } from '../desired/marks.js';
 import type { Shape } from '../desired/state.js';
 import type { DockerWatch } from '../docker/watch.js';
@@ -69,7 +70,7 @@ export function makeLan(parts: LanParts): LanRules<Flow> {
   });
 }
 
-const everywhere = ({ address, port }: Place, host: ReadonlySet<string>): Required<Place>[] =>
+const everywhere = ({ address, port }: Place, host: ReadonlySet<string>): LanInput['closed'] =>
   [...(address === undefined ? host : [address])].map((a) => ({ address: a, port }));
 
 function lanKernel({ shape, state, denials }: LanParts): LanKernel<Flow> {

@@ -31,6 +31,14 @@ const shown = {
   }),
 };
 
+const inside = shownHere({
+  id: 'drawbridge-redis-container',
+  title: 'its Redis in a container, at its own address, by neighbours of every mode',
+  families: ['v4', 'v6'],
+  stoppedBy:
+    'the addresses and the port behind a published port of Redis are closed, too: in the bridge table and in FORWARD',
+});
+
 let lab: Lab;
 let redis: RedisServer;
 let drawbridge: Drawbridge;
@@ -230,3 +238,92 @@ it('Redis killed under a thousand lists: what was acknowledged is there, nothing
   expect(await lab.sniffer.count({ dst: '93.184.200.1' })).toBe(0);
   expect(drawbridge.logs()).not.toMatch(/"level":(50|60|"error")/);
 }, 300_000);
+
+describe('Redis in a container', () => {
+  const PUBLISHED = 16_379;
+  const LIBRARIES = ['/usr:/usr:ro', '/usr/lib:/lib:ro', '/usr/lib64:/lib64:ro'];
+  const FOLDER = ['--tmpfs', '/data', '-p', `${PUBLISHED}:${REDIS}`];
+  const SERVER = [
+    ...['/usr/bin/redis-server', '--port', `${REDIS}`, '--bind', '0.0.0.0', '::', '--protected-mode', 'no'],
+    ...['--appendonly', 'yes', '--appendfsync', 'always', '--dir', '/data'],
+  ];
+  const MODES = ['enforce', 'observe', 'off'] as const;
+  let server: Container;
+  let places: [string, number][];
+  const neighbours: Container[] = [];
+  const nfCall = async (on: 0 | 1): Promise<void> => {
+    for (const table of ['iptables', 'ip6tables'])
+      await lab.inHost(['sysctl', '-qw', `net.bridge.bridge-nf-call-${table}=${on}`], { check: true });
+  };
+  const reached = async (c: Container): Promise<string[]> => {
+    const open: string[] = [];
+    for (const [host, port] of places)
+      if ((await c.probe('tcp', host, port, 'PING\r\n', '--timeout', 1000)).ok) open.push(host);
+    return open;
+  };
+  const neighbour = (name: string, mode: string): Promise<Container> => {
+    const entries = `container:redis:${REDIS}, host:${PUBLISHED}, host:${OTHER}`;
+    return lab.start({ name, labels: { 'drawbridge.mode': mode, 'drawbridge.allow': entries } });
+  };
+
+  beforeAll(async () => {
+    await drawbridge.cli(['teardown']);
+    await drawbridge.exited();
+    server = await lab.start({
+      name: 'redis',
+      node: false,
+      mounts: LIBRARIES,
+      args: FOLDER,
+      cmd: SERVER,
+    });
+    const { ip4, ip6 } = await server.addresses();
+    places = [
+      [ip4, REDIS],
+      [ip6, REDIS],
+      [HOST, PUBLISHED],
+    ];
+    const before = await neighbour('before', 'off');
+    await until('all of it without Drawbridge', async () => (await reached(before)).length === places.length);
+    inside.control();
+    await before.remove();
+    drawbridge.configure({ store: { redis: `redis://127.0.0.1:${PUBLISHED}` }, node: 'lab-1' });
+    drawbridge.start();
+    await drawbridge.ready(60_000);
+    for (const mode of MODES) neighbours.push(await neighbour(`n-${mode}`, mode));
+  });
+
+  it.each([0, 1] as const)(
+    'is closed to its neighbours, with br_netfilter %i, and open to the host',
+    async (on) => {
+      await nfCall(on);
+      for (const c of neighbours) {
+        expect([c.name, await reached(c)]).toEqual([c.name, []]);
+        expect(await reaches(c, HOST, OTHER)).toBe(true);
+      }
+      for (const [host, port] of [...places, ['127.0.0.1', PUBLISHED] as const]) {
+        const { stdout } = await lab.inHost(['redis-cli', '-h', host, '-p', String(port), 'PING']);
+        expect([host, stdout.trim()]).toEqual([host, 'PONG']);
+      }
+      if (on === 1) inside.held();
+    },
+  );
+
+  it('follows it to another address', async () => {
+    const { ip4, ip6 } = await server.addresses();
+    await server.remove();
+    const holder = await lab.start({ name: 'holder', node: false });
+    expect((await holder.addresses()).ip4).toBe(ip4);
+    server = await lab.start({ name: 'redis', node: false, mounts: LIBRARIES, args: FOLDER, cmd: SERVER });
+    const moved = await server.addresses();
+    expect([moved.ip4, moved.ip6]).not.toEqual([ip4, ip6]);
+    places = [
+      [moved.ip4, REDIS],
+      [moved.ip6, REDIS],
+    ];
+    const table = async (): Promise<string> =>
+      (await lab.inHost(['nft', 'list', 'table', 'bridge', 'drawbridge'])).stdout;
+    await until('its new address', async () => (await table()).includes(`${moved.ip4} . ${REDIS}`));
+    expect(await table()).not.toContain(`${ip4} . ${REDIS}`);
+    for (const c of neighbours) expect([c.name, await reached(c)]).toEqual([c.name, []]);
+  });
+});

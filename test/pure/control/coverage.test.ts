@@ -103,6 +103,7 @@ function input(c: ContainerFacts, more: Partial<CoverageInput> = {}): CoverageIn
       state: '/var/lib/drawbridge',
       allowlists: '/etc/drawbridge/allowlists',
     },
+    isStore: false,
     isSelf: false,
     host: HOST,
     engine: {},
@@ -122,6 +123,21 @@ describe('coverage of a container', () => {
     const self = container({ privileges: { ...PLAIN, capAdd: ['NET_ADMIN', 'SYS_ADMIN'], pidMode: 'host' } });
     expect(codes(input(self, { isSelf: true }))).toEqual(['itself:unenforced']);
     expect(codes(input(self))).toContain('net-admin:partial');
+  });
+
+  it("tells of the container of Drawbridge's own Redis who reaches it all the same", () => {
+    const redis = container();
+    expect(codes(input(redis, { isStore: true }))).toEqual(['own-redis:enforced']);
+    const member = container({ id: 'b'.repeat(64), name: 'helper', sharesWith: redis.id });
+    const lan = { ...input(redis).lan, members: [redis, member] };
+    expect(coverageFindings(input(redis, { isStore: true, lan }))).toMatchObject([
+      { code: 'own-redis', state: 'partial', detail: expect.stringContaining('helper') },
+    ]);
+    const ignored = coverageFindings(input(redis, { isStore: true, managed: new Set() }));
+    expect(ignored.find((f) => f.code === 'own-redis')).toMatchObject({
+      state: 'partial',
+      detail: expect.stringContaining('containers on front'),
+    });
   });
 
   it.each<[Partial<Privileges>, string[]]>([

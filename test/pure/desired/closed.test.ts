@@ -5,6 +5,7 @@ import { compile } from '../../../src/desired/compile.js';
 import { membershipOf } from '../../../src/desired/membership.js';
 import type { DesiredInput } from '../../../src/desired/state.js';
 import { type TracePacket, trace } from '../../../src/desired/trace.js';
+import type { PublishedPort } from '../../../src/model/container.js';
 import { closedPlaces } from '../../../src/service/closed.js';
 import { input, member, shape } from './sample.js';
 
@@ -67,6 +68,27 @@ describe.each(MODES)('from a container in mode %s', (mode) => {
     expect(verdict(everywhere, 'DB-FORWARD', { dst: '93.184.1.1', dport: 7070 })).toBe('return');
   });
 
+  it.each([
+    [4, '172.19.0.5'],
+    [6, 'fd00:19::5'],
+  ] as const)('in a container of its own, IPv%i, also for neighbours of its bridge', (family, address) => {
+    const inside = world(mode, [{ address, port: 6379, container: 'r' }]);
+    const src = family === 4 ? '172.18.0.2' : 'fd00:18::2';
+    const packet = { family, src, dst: address, dport: 6379 };
+    expect(verdict(inside, 'DB-FORWARD', packet)).toBe('reject');
+    expect(verdict(inside, 'DB-FORWARD', { ...packet, dport: 6380 })).toBe(
+      mode === 'enforce' ? 'reject' : 'return',
+    );
+    const { bridge } = compile(inside);
+    expect([...bridge.closed4, ...bridge.closed6]).toEqual([`${address} . 6379`]);
+    const hosted: DesiredInput = {
+      ...inside,
+      members: inside.members.map((m) => ({ ...m, ports: [], host: { cgroups: [CGROUP] } })),
+      hostNet: { gates: [{ path: 'docker', object: '9' }], exempt: [], builds: [] },
+    };
+    expect(verdict(hosted, 'DB-OUTPUT', { ...packet, cgroup: CGROUP.path })).toBe('reject');
+  });
+
   it('in the host network, on loopback too', () => {
     const inHost: DesiredInput = {
       ...everywhere,
@@ -101,6 +123,52 @@ describe('what is closed', () => {
     ],
     ['unix:/x', [{ address: '192.0.2.9', port: 6379 }], []],
   ])('api.listen %s and Redis at %j', (listen, redis, wanted) => {
-    expect(closedPlaces({ api: { listen, tokens: [] } }, redis, own)).toEqual(wanted);
+    expect(
+      closedPlaces({ api: { listen, tokens: [] } }, redis, { hostAddresses: own, containers: [] }),
+    ).toEqual(wanted);
+  });
+
+  describe('and Redis in a container', () => {
+    const published = (address: string): PublishedPort[] => [
+      { proto: 'tcp', containerPort: 6379, hosts: [{ address, port: 16_379 }] },
+      { proto: 'tcp', containerPort: 80, hosts: [{ address, port: 8080 }] },
+    ];
+    const at = (address: string) => ({
+      id: 'r',
+      published: published(address),
+      endpoints: [
+        { networkId: 'n', mac: '', ip4: '172.18.0.5', ip6: 'fd00:18::5', dnsNames: [] },
+        { networkId: 'm', mac: '', ip4: '172.19.0.5', dnsNames: [] },
+      ],
+    });
+    const ends = ['172.18.0.5', '172.19.0.5', 'fd00:18::5'];
+    const places = (server: string, port: number, address: string) =>
+      closedPlaces({ api: { listen: 'unix:/x', tokens: [] } }, [{ address: server, port }], {
+        hostAddresses: own,
+        containers: [at(address)],
+      });
+    it.each([
+      ['127.0.0.1', '0.0.0.0'],
+      ['127.0.0.1', '127.0.0.1'],
+      ['::1', '::'],
+      ['192.0.2.2', ''],
+      ['::ffff:192.0.2.2', '192.0.2.2'],
+    ])('behind a published port, asked at %s, published at "%s"', (server, address) => {
+      expect(places(server, 16_379, address)).toEqual([
+        { port: 16_379 },
+        ...ends.map((e) => ({ address: e, port: 6379, container: 'r' })),
+      ]);
+    });
+    it('not another port, another address of the host, or a server elsewhere', () => {
+      expect(places('127.0.0.1', 9, '0.0.0.0')).toEqual([{ port: 9 }]);
+      expect(places('127.0.0.1', 16_379, '192.0.2.2')).toEqual([{ port: 16_379 }]);
+      expect(places('198.51.100.7', 16_379, '0.0.0.0')).toEqual([]);
+    });
+    it('named by its own address, at all of its addresses', () => {
+      for (const server of ['172.19.0.5', 'fd00:18:0::5'])
+        expect(places(server, 7000, '')).toEqual(
+          ends.map((e) => ({ address: e, port: 7000, container: 'r' })),
+        );
+    });
   });
 });

@@ -28,7 +28,16 @@ describe('container list', () => {
             dnsNames: [],
           },
         ],
-        published: [{ proto: 'tcp', containerPort: 80 }],
+        published: [
+          {
+            proto: 'tcp',
+            containerPort: 80,
+            hosts: [
+              { address: '0.0.0.0', port: 8080 },
+              { address: '::', port: 8080 },
+            ],
+          },
+        ],
       },
     ]);
     expect(notes).toEqual([]);
@@ -89,8 +98,8 @@ describe('container inspect', () => {
       cgroupParent: '',
     });
     expect(read?.published).toEqual([
-      { proto: 'udp', containerPort: 53 },
-      { proto: 'tcp', containerPort: 80 },
+      { proto: 'udp', containerPort: 53, hosts: [{ address: '', port: 53 }] },
+      { proto: 'tcp', containerPort: 80, hosts: [{ address: '0.0.0.0', port: 8080 }] },
     ]);
     expect(read?.dnsNames.get(ID('f'))).toEqual(['web', 'www', 'aaaaaaaaaaaa']);
   });
