@@ -2,7 +2,7 @@ import type { ContainerFacts } from '../model/container.js';
 import type { Finding } from '../model/finding.js';
 
 /** Names of drivers by major number, from /proc/devices. */
-export interface Drivers {
+interface Drivers {
   readonly block: ReadonlyMap<number, string>;
   readonly char: ReadonlyMap<number, string>;
 }

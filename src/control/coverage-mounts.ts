@@ -46,7 +46,7 @@ const FUSE = /^fuse(blk)?($|\.)/;
 
 /** What is mounted from the host and opens a way past the rules. */
 export function mountFindings(
-  c: Pick<ContainerFacts, 'id' | 'privileges' | 'networkMode'>,
+  c: Pick<ContainerFacts, 'id' | 'privileges' | 'networkMode' | 'sharesWith'>,
   own: OwnPlaces,
   known: MountsKnown | undefined,
 ): Finding[] {
@@ -58,31 +58,40 @@ export function mountFindings(
 }
 
 function evaluate(
-  c: Pick<ContainerFacts, 'id' | 'networkMode'>,
+  c: Pick<ContainerFacts, 'id' | 'networkMode' | 'sharesWith'>,
   { mounted, places, dataRoot }: MountFacts,
   told: readonly ToldMount[],
 ): Finding[] {
-  const foreign = mounted.filter((m) => !isOwn(m.location, dataRoot, c.id));
+  const foreign = mounted.filter((m) => !isOwn(m.location, dataRoot, c));
   const found = foreign.flatMap((m) => {
     const shown = shownAs(m, told);
     return [
       ...connects(m, shown, places),
       ...writes(m, shown, places),
-      ...kernelFiles(m, shown, c),
+      ...kernelFiles(m, shown, c, places),
       ...unknown(m, shown),
     ];
   });
   return found.filter((f, i) => found.findIndex((g) => g.code === f.code && g.detail === f.detail) === i);
 }
 
-/** Docker's data root has volumes and the files that Docker makes for each container: only those are nobody else's. */
-function isOwn(at: Location, root: Location | undefined, id: string): boolean {
+/**
+ * Docker's data root has volumes and the files that Docker makes for each container: only those are the container's. One
+ * that shares a network has the other's hosts, hostname and resolv.conf.
+ */
+function isOwn(
+  at: Location,
+  root: Location | undefined,
+  { id, sharesWith }: Pick<ContainerFacts, 'id' | 'sharesWith'>,
+): boolean {
   if (!root || !holds(root, at)) return false;
   const rest = at.path.slice(root.path === '/' ? 0 : root.path.length);
+  const [, owner] =
+    /^\/containers\/([0-9a-f]{64})\/(hostname|hosts|resolv\.conf|mounts\/.*)$/.exec(rest) ?? [];
   return (
+    (owner !== undefined && (owner === id || owner === sharesWith)) ||
     /^\/volumes\/[^/]+\/_data(\/|$)/.test(rest) ||
-    /^\/plugins\/[^/]+\/propagated-mount(\/|$)/.test(rest) ||
-    new RegExp(`^/containers/${id}/(hostname|hosts|resolv\\.conf|mounts/.*)$`).test(rest)
+    /^\/plugins\/[^/]+\/propagated-mount(\/|$)/.test(rest)
   );
 }
 
@@ -155,8 +164,15 @@ const keptFiles = (p: HostPlace, shown: string): Finding => ({
 });
 
 /** Each has a file system of its own, below the host's /proc and /sys. */
-function kernelFiles(m: Mounted, shown: string, c: Pick<ContainerFacts, 'networkMode'>): Finding[] {
-  if (m.type === 'proc' && m.location.path === '/')
+function kernelFiles(
+  m: Mounted,
+  shown: string,
+  c: Pick<ContainerFacts, 'networkMode'>,
+  places: readonly HostPlace[],
+): Finding[] {
+  // The proc file system of another PID namespace is another file system.
+  const host = places.find((p) => p.path === '/proc')?.location;
+  if (m.type === 'proc' && host && holds(m.location, host))
     return [
       {
         code: 'host-proc',
@@ -165,7 +181,7 @@ function kernelFiles(m: Mounted, shown: string, c: Pick<ContainerFacts, 'network
         remedy: `do not mount ${shown} into it`,
       },
     ];
-  if (m.isReadOnly || !KERNEL_FILES.has(m.type)) return [];
+  if (m.isReadOnly || !KERNEL_FILES.has(m.type) || m.type === 'proc') return [];
   const leaves = c.networkMode === 'host' && m.type.startsWith('cgroup');
   if (leaves)
     return [

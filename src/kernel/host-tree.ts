@@ -18,6 +18,9 @@ const DEEPEST = 3;
 const MAY_HANG =
   /^(nfs4?|cifs|smb3?|smbfs|ceph|9p|virtiofs|glusterfs|lustre|afs|beegfs|gpfs|ocfs2|gfs2|davfs|coda|autofs|fuse(\..*)?|fuseblk)$/;
 
+const mountsOf = async (pid: string): Promise<MountTable> =>
+  new MountTable(parseMountInfo(await readFile(`/proc/${pid}/mountinfo`, 'utf8')));
+
 /** The files of the host (of process 1), read without ever waiting for a network file system or a FUSE daemon. */
 export class HostTree {
   readonly mounts: MountTable;
@@ -32,12 +35,15 @@ export class HostTree {
 
   /** Rejects when the mounts of process 1 cannot be read. */
   static async read(): Promise<HostTree> {
-    const mounts = new MountTable(parseMountInfo(await readFile('/proc/1/mountinfo', 'utf8')));
+    const [first, own] = await Promise.all([mountsOf('1'), mountsOf('self')]);
     const isOpen = await lstat('/proc/1/root/proc').then(
       () => true,
-      () => false, // EACCES
+      () => false, // EACCES: a container without SYS_PTRACE
     );
-    return new HostTree(mounts, isOpen ? '/proc/1/root' : undefined);
+    if (isOpen) return new HostTree(first, '/proc/1/root');
+    const [a, b] = [first.mountOf('/'), own.mountOf('/')];
+    const isOurs = a?.device === b?.device && a?.root === b?.root;
+    return isOurs ? new HostTree(own, '') : new HostTree(first, undefined);
   }
 
   get isReadable(): boolean {

@@ -47,6 +47,7 @@ const EXISTING = new Map([
   ['/usr', '/usr'],
   ['/bin', '/usr/bin'],
   ['/root', '/root'],
+  ['/proc', '/proc'],
   ['/root/.ssh', '/root/.ssh'],
   ['/', '/'],
   ['/var/lib/docker', '/var/lib/docker'],
@@ -112,6 +113,9 @@ describe('mounts, by file system and path in it', () => {
     [`1 2 8:1 /docker/containers/${ID}/hosts /etc/hosts rw - ext4 d rw`, []],
     [`1 2 8:1 /docker/containers/${'b'.repeat(64)}/hosts /x rw - ext4 d rw`, ['engine-files:unenforced']],
     ['1 2 0:21 / /host/proc ro - proc p rw', ['host-proc:partial']],
+    ['1 2 0:21 / /host/proc rw - proc p rw', ['host-files:partial', 'host-proc:partial']],
+    ['1 2 0:21 /sys /x rw - proc p rw', ['host-files:partial']],
+    ['1 2 0:77 / /x rw - proc p rw', []],
     ['1 2 0:30 / /x rw - cgroup2 c rw', ['host-files:partial']],
     ['1 2 0:60 / /x rw - fuse.sshfs s rw', ['unknown-mount:enforced']],
   ])('%s', (mountinfo, expected) => {
@@ -136,6 +140,12 @@ describe('mounts, by file system and path in it', () => {
     expect(plain?.detail).toBe(
       'it can write /root of the host, /root/.ssh among it: what the host runs from there, it decides',
     );
+  });
+
+  it('who shares a network has the files of the other, too', () => {
+    const line = `1 2 8:1 /docker/containers/${'b'.repeat(64)}/hosts /etc/hosts rw - ext4 d rw`;
+    const c = { id: ID, networkMode: 'container:b', sharesWith: 'b'.repeat(64), privileges: PLAIN };
+    expect(mountFindings(c, OWN, facts(line))).toEqual([]);
   });
 
   it('a hard link to a socket is the socket', () => {
