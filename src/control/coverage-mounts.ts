@@ -1,144 +1,269 @@
+import type { ContainerFacts, ToldMount } from '../model/container.js';
 import type { Finding } from '../model/finding.js';
+import { holds, isWithin, type Location } from '../model/mount-info.js';
+import { type OwnPlaces, type Place, placesOf } from './coverage-places.js';
 
-/** Places of this host that the configuration names. */
-export interface OwnPlaces {
-  readonly dockerSocket: string;
-  /** Of Drawbridge's API; undefined: it listens elsewhere. */
-  readonly apiSocket?: string;
-  readonly state: string;
-  readonly allowlists: string;
-}
-interface Socket {
+/** Something of the host that is mounted into a container. */
+export interface Mounted {
+  readonly destination: string;
+  /** The host's own path to it, without symbolic links, as far as one is known. */
   readonly path: string;
-  readonly code: string;
-  readonly what: string;
-  readonly state: Finding['state'];
-  readonly meaning: string;
-}
-
-const STARTS_ANYTHING = 'it can start containers without a policy, and take over the host';
-const runtime = (path: string, what: string): Socket => ({
-  path,
-  code: 'runtime-socket',
-  what,
-  state: 'unenforced',
-  meaning: STARTS_ANYTHING,
-});
-const dbus = (path: string): Socket => ({
-  path,
-  code: 'dbus',
-  what: 'the system D-Bus',
-  state: 'partial',
-  meaning: 'it can ask services of the host to act for it, systemd among them',
-});
-const SOCKETS: readonly Socket[] = [
-  runtime('/run/containerd/containerd.sock', "containerd's socket"),
-  runtime('/run/docker/containerd/containerd.sock', "containerd's socket"),
-  runtime('/run/podman/podman.sock', "Podman's socket"),
-  runtime('/run/crio/crio.sock', "CRI-O's socket"),
-  runtime('/run/systemd/private', "systemd's own socket"),
-  dbus('/run/dbus/system_bus_socket'),
-];
-const docker = (path: string): Socket => ({ ...runtime(path, 'the Docker socket'), code: 'docker-socket' });
-
-/** From where the host runs code or is told how: whoever writes there becomes the host. Single files inside are not meant. */
-const HOST_FILES = new Set([
-  '/',
-  '/etc',
-  '/usr',
-  '/bin',
-  '/sbin',
-  '/lib',
-  '/lib64',
-  '/boot',
-  '/root',
-  '/proc',
-  '/sys',
-]);
-
-interface Bind {
-  readonly source: string;
+  readonly location: Location;
+  /** "DEVICE:INODE"; undefined: not looked at. */
+  readonly inode?: string;
   readonly isReadOnly: boolean;
+  /** Type of the file system; empty: not known. */
+  readonly type: string;
+}
+/** A place that exists on this host. */
+export interface HostPlace extends Place {
+  readonly location: Location;
+  readonly inode?: string;
+}
+/** What the kernel shows of one container's mounts, and what of the host it is compared with. */
+export interface MountFacts {
+  readonly mounted: readonly Mounted[];
+  readonly places: readonly HostPlace[];
+  readonly dataRoot: Location | undefined;
+}
+/** unread: not yet; else why they cannot be read. */
+export type MountsKnown = MountFacts | { readonly failure: string } | 'unread';
+
+const SHOWN = 3;
+/** Writable, each of them is a lever of the kernel itself. */
+const KERNEL_FILES = new Set([
+  'proc',
+  'sysfs',
+  'cgroup',
+  'cgroup2',
+  'debugfs',
+  'tracefs',
+  'bpf',
+  'configfs',
+  'securityfs',
+]);
+const FUSE = /^fuse(blk)?($|\.)/;
+
+/** What is mounted from the host and opens a way past the rules. */
+export function mountFindings(
+  c: Pick<ContainerFacts, 'id' | 'privileges' | 'networkMode' | 'sharesWith'>,
+  own: OwnPlaces,
+  known: MountsKnown | undefined,
+): Finding[] {
+  const told = toldOf(c.privileges);
+  if (known === undefined) return evaluate(c, textual(told, own), told);
+  if (known === 'unread') return [...evaluate(c, textual(told, own), told), UNREAD];
+  if ('failure' in known) return [...evaluate(c, textual(told, own), told), unreadable(known.failure)];
+  return evaluate(c, known, told);
 }
 
-/**
- * What is mounted from the host and opens a way past the rules. A socket is reached through a bind of itself or of any
- * folder above it, read-only or not (read-only keeps nobody from connecting).
- * @param binds `source:destination[:mode]`
- */
-export function mountFindings(binds: readonly string[], own: OwnPlaces): Finding[] {
-  const parsed = binds.map(parseBind).filter((b) => b.source.startsWith('/'));
-  const found = [...socketFindings(parsed, own), ...hostFiles(parsed), ...ownFiles(parsed, own)];
+function evaluate(
+  c: Pick<ContainerFacts, 'id' | 'networkMode' | 'sharesWith'>,
+  { mounted, places, dataRoot }: MountFacts,
+  told: readonly ToldMount[],
+): Finding[] {
+  const foreign = mounted.filter((m) => !isOwn(m.location, dataRoot, c));
+  const found = foreign.flatMap((m) => {
+    const shown = shownAs(m, told);
+    return [
+      ...connects(m, shown, places),
+      ...writes(m, shown, places),
+      ...kernelFiles(m, shown, c, places),
+      ...unknown(m, shown),
+    ];
+  });
   return found.filter((f, i) => found.findIndex((g) => g.code === f.code && g.detail === f.detail) === i);
 }
 
-function parseBind(text: string): Bind {
-  const [source = '', , mode = ''] = text.split(':');
-  return { source: canonical(source), isReadOnly: mode.split(',').includes('ro') };
+/**
+ * Docker's data root has volumes and the files that Docker makes for each container: only those are the container's. One
+ * that shares a network has the other's hosts, hostname and resolv.conf.
+ */
+function isOwn(
+  at: Location,
+  root: Location | undefined,
+  { id, sharesWith }: Pick<ContainerFacts, 'id' | 'sharesWith'>,
+): boolean {
+  if (!root || !holds(root, at)) return false;
+  const rest = at.path.slice(root.path === '/' ? 0 : root.path.length);
+  const [, owner] =
+    /^\/containers\/([0-9a-f]{64})\/(hostname|hosts|resolv\.conf|mounts\/.*)$/.exec(rest) ?? [];
+  return (
+    (owner !== undefined && (owner === id || owner === sharesWith)) ||
+    /^\/volumes\/[^/]+\/_data(\/|$)/.test(rest) ||
+    /^\/plugins\/[^/]+\/propagated-mount(\/|$)/.test(rest)
+  );
+}
+
+/** As the operator wrote it, with what it leads to where that is another path. */
+function shownAs(m: Mounted, told: readonly ToldMount[]): string {
+  const from = told
+    .filter((t) => isWithin(t.destination, m.destination))
+    .sort((a, b) => b.destination.length - a.destination.length)[0];
+  if (!from) return m.path;
+  const source = from.type === 'volume' ? `volume ${from.name}` : canonical(from.source);
+  const rest = m.destination.slice(from.destination.length);
+  return `${source}${rest}` === m.path || source === m.path ? m.path : `${source}${rest} (${m.path})`;
+}
+
+function connects(m: Mounted, shown: string, places: readonly HostPlace[]): Finding[] {
+  return places
+    .filter((p) => p.by === 'connect')
+    .filter(
+      (p) => holds(m.location, p.location) || (p.isDeep && holds(p.location, m.location)) || isSame(m, p),
+    )
+    .map(({ code, state, what, meaning, path, location }) => {
+      const isItself = shown === path || (shown === m.path && location.path === m.location.path);
+      return {
+        code,
+        state,
+        detail: `it can reach ${what}${isItself ? '' : ` through its mount of ${shown}`}: ${meaning}`,
+        remedy: isItself
+          ? `do not mount ${shown} into it`
+          : `do not mount ${shown} into it, or mount less of it`,
+      };
+    });
+}
+
+/** A hard link has another path. */
+const isSame = (m: Mounted, p: HostPlace): boolean => m.inode !== undefined && m.inode === p.inode;
+
+function writes(m: Mounted, shown: string, places: readonly HostPlace[]): Finding[] {
+  if (m.isReadOnly) return [];
+  const hit = places
+    .filter((p) => p.by === 'write')
+    .filter(
+      (p) => holds(m.location, p.location) || (p.isDeep && holds(p.location, m.location)) || isSame(m, p),
+    );
+  return [...new Set(hit.map((p) => p.code))].flatMap((code) => {
+    const same = hit.filter((p) => p.code === code);
+    return code === 'host-files'
+      ? [hostFiles(m, shown, same)]
+      : same.slice(0, 1).map((p) => keptFiles(p, shown));
+  });
+}
+
+function hostFiles(m: Mounted, shown: string, hit: readonly HostPlace[]): Finding {
+  const inside = hit.filter((p) => p.location.path !== m.location.path && holds(m.location, p.location));
+  const names = inside.slice(0, SHOWN).map((p) => p.path);
+  const more = inside.length > SHOWN ? ` and ${inside.length - SHOWN} more` : '';
+  const what = names.length > 0 ? `, ${names.join(', ')}${more} among it` : '';
+  return {
+    code: 'host-files',
+    state: 'partial',
+    detail: `it can write ${shown} of the host${what}: what the host runs from there, it decides`,
+    remedy: `mount ${shown} read-only, or less of it`,
+  };
+}
+
+const keptFiles = (p: HostPlace, shown: string): Finding => ({
+  code: p.code,
+  state: p.state,
+  detail: `it can write ${shown}, and ${p.path} is where ${p.what}: ${p.meaning}`,
+  remedy: `do not mount ${shown} writable into it`,
+});
+
+/** Each has a file system of its own, below the host's /proc and /sys. */
+function kernelFiles(
+  m: Mounted,
+  shown: string,
+  c: Pick<ContainerFacts, 'networkMode'>,
+  places: readonly HostPlace[],
+): Finding[] {
+  // The proc file system of another PID namespace is another file system.
+  const host = places.find((p) => p.path === '/proc')?.location;
+  if (m.type === 'proc' && host && holds(m.location, host))
+    return [
+      {
+        code: 'host-proc',
+        state: 'partial',
+        detail: `it sees the host's processes (its mount of ${shown}): their environment and files, as far as its user may read them`,
+        remedy: `do not mount ${shown} into it`,
+      },
+    ];
+  if (m.isReadOnly || !KERNEL_FILES.has(m.type) || m.type === 'proc') return [];
+  const leaves = c.networkMode === 'host' && m.type.startsWith('cgroup');
+  if (leaves)
+    return [
+      {
+        code: 'cgroup-files',
+        state: 'unenforced',
+        detail: `it can write ${shown}: in the host network it is told from the host by its cgroup, and can leave it`,
+        remedy: `mount ${shown} read-only`,
+      },
+    ];
+  return [
+    {
+      code: 'host-files',
+      state: 'partial',
+      detail: `it can write ${shown} of the host (${m.type}): settings of the kernel, by which it may take over the host`,
+      remedy: `mount ${shown} read-only, or less of it`,
+    },
+  ];
+}
+
+/** Which files a FUSE daemon shows is the daemon's to say. */
+function unknown(m: Mounted, shown: string): Finding[] {
+  if (!FUSE.test(m.type)) return [];
+  return [
+    {
+      code: 'unknown-mount',
+      state: 'enforced',
+      detail: `its mount of ${shown} is ${m.type}: which files are behind it is not known here`,
+      remedy: 'make sure that it shows no files that the host runs',
+    },
+  ];
+}
+
+const UNREAD: Finding = {
+  code: 'mounts-unread',
+  state: 'partial',
+  detail: 'what is mounted into it has not been read yet',
+  remedy: 'look again in a moment',
+};
+const unreadable = (why: string): Finding => ({
+  ...UNREAD,
+  detail: `what is mounted into it cannot be read (${why}): symbolic links and volumes are not followed`,
+  remedy: 'run Drawbridge in the PID namespace of the host (pid: host)',
+});
+
+/** Sockets of programs that few hosts have: only where they exist. */
+const RARE = /^\/var\/(lib|snap)\//;
+/** Before the kernel has been asked: paths are compared as they are written. */
+function textual(told: readonly ToldMount[], own: OwnPlaces): MountFacts {
+  const at = (path: string): Location => ({ device: '', path: canonical(path) });
+  return {
+    mounted: told
+      .filter((t) => t.source.startsWith('/') && t.type !== 'volume')
+      .map((t) => ({
+        destination: t.destination,
+        path: canonical(t.source),
+        location: at(t.source),
+        isReadOnly: t.isReadOnly,
+        type: '',
+      })),
+    places: placesOf(own, undefined)
+      .filter((p) => !p.path.includes('*') && !(p.by === 'connect' && RARE.test(p.path)))
+      .map((p) => ({ ...p, path: canonical(p.path), location: at(p.path) })),
+    dataRoot: undefined,
+  };
+}
+
+/** Of Docker's list of mounts; engines that do not tell it have binds. */
+export function toldOf(p: ContainerFacts['privileges']): readonly ToldMount[] {
+  const told = p?.mounts ?? [];
+  const bound = (p?.binds ?? []).map(parseBind);
+  return [...told, ...bound.filter((b) => !told.some((t) => t.destination === b.destination))];
+}
+
+function parseBind(text: string): ToldMount {
+  const [source = '', destination = '', mode = ''] = text.split(':');
+  const type = source.startsWith('/') ? 'bind' : 'volume';
+  return { type, name: source, source, destination, isReadOnly: mode.split(',').includes('ro') };
 }
 
 /** /var/run is a link to /run on every system that has both. */
 function canonical(path: string): string {
   const plain = path.replace(/\/+/g, '/').replace(/(.)\/$/, '$1');
   return plain === '/var/run' || plain.startsWith('/var/run/') ? plain.slice('/var'.length) : plain;
-}
-
-const holds = (folder: string, path: string): boolean =>
-  folder === '/' || path === folder || path.startsWith(`${folder}/`);
-
-function socketFindings(binds: readonly Bind[], own: OwnPlaces): Finding[] {
-  const places = new Set(['/run/docker.sock', canonical(own.dockerSocket)]);
-  const sockets = [
-    ...[...places].map(docker),
-    ...(own.apiSocket ? [apiSocket(own.apiSocket)] : []),
-    ...SOCKETS,
-  ];
-  return binds.flatMap(({ source }) =>
-    sockets
-      .filter((s) => holds(source, s.path))
-      .map(({ code, state, what, meaning, path }) => ({
-        code,
-        state,
-        detail: `it can reach ${what}${source === path ? '' : ` through its mount of ${source}`}: ${meaning}`,
-        remedy: source === path ? `do not mount ${path} into it` : `mount less than ${source} into it`,
-      })),
-  );
-}
-
-const apiSocket = (path: string): Socket => ({
-  path: canonical(path),
-  code: 'own-socket',
-  what: "Drawbridge's own socket",
-  state: 'unenforced',
-  meaning: 'it can change its own policy',
-});
-
-function hostFiles(binds: readonly Bind[]): Finding[] {
-  return binds
-    .filter((b) => !b.isReadOnly && HOST_FILES.has(b.source))
-    .map(({ source }) => ({
-      code: 'host-files',
-      state: 'partial' as const,
-      detail: `it can write ${source} of the host: what the host runs from there, it decides`,
-      remedy: `mount ${source} read-only, or less of it`,
-    }));
-}
-
-function ownFiles(binds: readonly Bind[], own: OwnPlaces): Finding[] {
-  const places: readonly (readonly [string, string])[] = [
-    [canonical(own.state), 'its state'],
-    [canonical(own.allowlists), 'its allowlists'],
-  ];
-  return binds
-    .filter((b) => !b.isReadOnly)
-    .flatMap(({ source }) =>
-      places
-        .filter(([path]) => holds(source, path) || holds(path, source))
-        .map(([path, what]) => ({
-          code: 'own-files',
-          state: 'unenforced' as const,
-          detail: `it can write ${path}, where Drawbridge keeps ${what}: it can change its own policy`,
-          remedy: `do not mount ${source} writable into it`,
-        })),
-    );
 }

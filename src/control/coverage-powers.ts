@@ -24,26 +24,12 @@ const CAPABILITIES: Readonly<Record<string, Row>> = {
 /** With the host's processes in sight these reach into them. */
 const WITH_HOST_PID = ['SYS_PTRACE', 'SYS_ADMIN', 'ALL'];
 
-const DEVICES: readonly (readonly [RegExp, code: string, ...Row])[] = [
-  [
-    /^\/dev\/net(\/tun)?$/,
-    'tun',
-    'partial',
-    'it can build tunnels: what a permitted peer relays is not judged',
-  ],
-  [/^\/dev$/, 'all-devices', 'unenforced', 'it has every device of the host, disks and memory among them'],
-  [/^\/dev\/(mem|kmem|port)$/, 'memory-device', 'unenforced', 'it can write the memory of the host'],
-  [
-    /^\/dev\/(sd|vd|xvd|hd|nvme|dm-|md|mmcblk|loop|mapper\/)/,
-    'disk-device',
-    'unenforced',
-    'it can write a disk below its file system, and so any file of the host',
-  ],
-];
-
-/** What the container was given that lets it undo, or go around, what is held. */
-export function powerFindings(p: Privileges): Finding[] {
-  return [...privileged(p), ...capabilities(p), ...hostPid(p), ...devices(p)];
+/**
+ * What the container was given that lets it undo, or go around, what is held.
+ * @param pidMode of the container whose PID namespace it is in
+ */
+export function powerFindings(p: Privileges, pidMode = p.pidMode): Finding[] {
+  return [...privileged(p), ...capabilities(p), ...hostPid(p, pidMode), ...systemPaths(p)];
 }
 
 const privileged = (p: Privileges): Finding[] =>
@@ -75,8 +61,8 @@ function capabilities(p: Privileges): Finding[] {
   });
 }
 
-function hostPid(p: Privileges): Finding[] {
-  if (p.pidMode !== 'host') return [];
+function hostPid(p: Privileges, pidMode: string): Finding[] {
+  if (pidMode !== 'host') return [];
   const reaching = p.capAdd.filter((c) => WITH_HOST_PID.includes(c));
   const reaches = p.privileged || reaching.length > 0;
   const how = reaching.length > 0 ? reaching.join(' and ') : 'its privileges';
@@ -92,17 +78,15 @@ function hostPid(p: Privileges): Finding[] {
   ];
 }
 
-function devices(p: Privileges): Finding[] {
-  const mounted = p.binds
-    .map((b) => b.split(':')[0] ?? '')
-    .filter((s) => /^\/dev(\/net)?(\/tun)?\/?$/.test(s));
-  const given = [...new Set([...p.devices, ...mounted.map((s) => s.replace(/(.)\/$/, '$1'))])];
-  return given.flatMap((device) => {
-    const row = DEVICES.find(([pattern]) => pattern.test(device));
-    if (!row) return [];
-    const [, code, state, meaning] = row;
-    return [
-      { code, state, detail: `it has the device ${device}: ${meaning}`, remedy: `do not give it ${device}` },
-    ];
-  });
+function systemPaths(p: Privileges): Finding[] {
+  if (!p.hasOpenSystemPaths || p.privileged) return [];
+  return [
+    {
+      code: 'system-paths',
+      state: 'partial',
+      detail:
+        'nothing of its /proc is masked or read-only (systempaths=unconfined): by settings such as kernel.core_pattern it decides what the host runs',
+      remedy: 'run it without --security-opt systempaths=unconfined',
+    },
+  ];
 }

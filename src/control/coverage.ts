@@ -3,11 +3,14 @@ import { type Finding, findingText, worstFirst, worstOf } from '../model/finding
 import type { Policy } from '../model/policy.js';
 import type { Problem } from '../model/problem.js';
 import type { Coverage } from '../model/verdict.js';
+import { type DeviceFacts, deviceFindings } from './coverage-devices.js';
 import { type HostInput, hostFindings } from './coverage-host.js';
 import { limitFindings } from './coverage-limits.js';
-import { mountFindings, type OwnPlaces } from './coverage-mounts.js';
+import { type MountsKnown, mountFindings } from './coverage-mounts.js';
 import { type NameFacts, nameFindings } from './coverage-names.js';
 import { type NetworkPlace, networkFindings } from './coverage-networks.js';
+import { type PidPeer, pidFindings } from './coverage-pid.js';
+import type { OwnPlaces } from './coverage-places.js';
 import { powerFindings } from './coverage-powers.js';
 import { relayFindings } from './coverage-relays.js';
 import { type StoreFacts, storeFindings } from './coverage-store.js';
@@ -17,6 +20,13 @@ export interface CoverageInput extends NetworkPlace, HostInput, StoreFacts {
   readonly policy: Policy;
   readonly names: NameFacts;
   readonly own: OwnPlaces;
+  /** Undefined: nobody reads them here, and paths are compared as they are written. */
+  readonly mounts?: MountsKnown;
+  readonly devices?: DeviceFacts;
+  /** PID mode of the container whose PID namespace it is in; undefined: its own. */
+  readonly pidMode?: string;
+  /** Others in its PID namespace whose packets another policy evaluates. */
+  readonly pidPeers?: readonly PidPeer[];
   /** It is the container that Drawbridge itself runs in. */
   readonly isSelf: boolean;
 }
@@ -38,7 +48,8 @@ export function coverageFindings(input: CoverageInput): Finding[] {
   return [
     ...networkFindings(c, input),
     ...storeFindings(c, input),
-    ...(c.privileges ? privilegeFindings(c.privileges, input.own) : [NOT_INSPECTED]),
+    ...(c.privileges ? privilegeFindings(input, c.privileges) : [NOT_INSPECTED]),
+    ...pidFindings(policy.mode, input.pidPeers ?? []),
     ...(policy.mode === 'enforce' ? nameFindings(names) : []),
     ...relayFindings(c, policy),
     ...limitFindings(c, policy),
@@ -46,9 +57,13 @@ export function coverageFindings(input: CoverageInput): Finding[] {
   ];
 }
 
-const privilegeFindings = (p: NonNullable<ContainerFacts['privileges']>, own: OwnPlaces): Finding[] => [
-  ...powerFindings(p),
-  ...mountFindings(p.binds, own),
+const privilegeFindings = (
+  { container, own, mounts, devices, pidMode }: CoverageInput,
+  p: NonNullable<ContainerFacts['privileges']>,
+): Finding[] => [
+  ...powerFindings(p, pidMode),
+  ...deviceFindings(p, devices ?? { drivers: undefined, nodes: [] }),
+  ...mountFindings(container, own, mounts),
 ];
 
 /** It has the rights to undo what it does: to count them one by one would say nothing. */

@@ -2,7 +2,13 @@
  * Docker Engine API JSON → facts. Pure; no shape is trusted: what is malformed becomes a closed default and a line in
  * `notes`, never an exception. Shapes: Docker Engine API v1.41–v1.52 (docs.docker.com/reference/api/engine).
  */
-import type { ContainerFacts, ContainerPractices, Endpoint, PublishedPort } from '../model/container.js';
+import type {
+  ContainerFacts,
+  ContainerPractices,
+  Endpoint,
+  PublishedPort,
+  ToldMount,
+} from '../model/container.js';
 import { labelsOf, type Notes } from './labels.js';
 import { practicesOf } from './practices.js';
 import {
@@ -186,6 +192,23 @@ function bindsOf(item: Json, host: Json): readonly string[] {
   return [...new Set([...textsAt(host, 'Binds'), ...mounts])];
 }
 
+function mountsOf(item: Json): readonly ToldMount[] {
+  return listAt(item, 'Mounts')
+    .map(asRecord)
+    .map((m) => ({
+      type: textAt(m, 'Type'),
+      name: textAt(m, 'Name'),
+      source: textAt(m, 'Source'),
+      destination: textAt(m, 'Destination'),
+      isReadOnly: !flagAt(m, 'RW'),
+    }))
+    .filter((m) => m.destination.startsWith('/'));
+}
+
+/** Both lists are empty: the engine was told so. A privileged container has none, which is said of it anyway. */
+const hasOpenSystemPaths = (host: Json): boolean =>
+  ['MaskedPaths', 'ReadonlyPaths'].every((key) => Array.isArray(host[key]) && listAt(host, key).length === 0);
+
 const capability = (name: string): string => name.toUpperCase().replace(/^CAP_/, '');
 
 function privilegesOf(item: Json): Inspected['privileges'] {
@@ -197,7 +220,10 @@ function privilegesOf(item: Json): Inspected['privileges'] {
     capDrop: textsAt(host, 'CapDrop').map(capability),
     pidMode: textAt(host, 'PidMode'),
     binds: bindsOf(item, host),
+    mounts: mountsOf(item),
     devices: devices.filter((d) => d !== ''),
+    deviceRules: textsAt(host, 'DeviceCgroupRules'),
+    hasOpenSystemPaths: hasOpenSystemPaths(host),
     dns: textsAt(host, 'Dns'),
     pid: countAt(recordAt(item, 'State'), 'Pid'),
     sandboxKey: textAt(recordAt(item, 'NetworkSettings'), 'SandboxKey'),

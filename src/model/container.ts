@@ -19,6 +19,16 @@ export interface PublishedPort {
   /** Addresses and ports of the host that lead to it, as Docker writes them ("", "0.0.0.0" and "::" are all of a family). */
   readonly hosts?: readonly { readonly address: string; readonly port: number }[];
 }
+/** A mount as container inspect lists it. */
+export interface ToldMount {
+  /** Such as "bind", "volume", "tmpfs". */
+  readonly type: string;
+  /** Of a volume. */
+  readonly name: string;
+  readonly source: string;
+  readonly destination: string;
+  readonly isReadOnly: boolean;
+}
 export interface ContainerFacts {
   readonly id: string;
   readonly name: string;
@@ -42,7 +52,13 @@ export interface ContainerFacts {
     readonly capDrop?: readonly string[];
     readonly pidMode: string;
     readonly binds: readonly string[];
+    /** Absent: the engine lists none. */
+    readonly mounts?: readonly ToldMount[];
     readonly devices: readonly string[];
+    /** HostConfig.DeviceCgroupRules, such as "c 10:200 rw"; absent: none. */
+    readonly deviceRules?: readonly string[];
+    /** No path of /proc and /sys is masked or read-only (--security-opt systempaths=unconfined). */
+    readonly hasOpenSystemPaths?: boolean;
     readonly dns: readonly string[];
     readonly pid: number;
     readonly sandboxKey: string;

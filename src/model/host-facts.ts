@@ -27,4 +27,6 @@ export interface HostFacts {
 export interface EngineFacts {
   /** Such as "nftables" or "iptables+firewalld"; undefined: the engine does not say (before 28). */
   readonly firewallBackend?: string;
+  /** Where it keeps containers, images and volumes. */
+  readonly dataRoot?: string;
 }

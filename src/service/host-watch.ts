@@ -1,11 +1,12 @@
 import type { Config } from '../config/config.js';
-import type { OwnPlaces } from '../control/coverage-mounts.js';
+import type { OwnPlaces } from '../control/coverage-places.js';
 import type { InForce } from '../control/enforcer.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import { readHostFacts } from '../kernel/host-facts.js';
 import type { EngineFacts, HostFacts } from '../model/host-facts.js';
 import type { Logger } from '../ports.js';
+import { MountWatch } from './mount-watch.js';
 
 export interface HostWatchOptions {
   readonly config: Config;
@@ -22,6 +23,7 @@ const UNIX = 'unix:';
 export class HostWatch implements AsyncDisposable {
   readonly #o: HostWatchOptions;
   readonly own: OwnPlaces;
+  readonly mounts: MountWatch;
   /** Undefined: it could not be looked at yet. */
   host: HostFacts | undefined;
   /** Undefined while Docker does not answer, and has not before. */
@@ -30,12 +32,20 @@ export class HostWatch implements AsyncDisposable {
   #soon = false;
   #stopped = false;
   #running: Promise<void> = Promise.resolve();
+  readonly #news: Disposable;
 
   constructor(options: HostWatchOptions) {
     this.#o = options;
     const { docker, api, state, allowlists } = options.config;
     const socket = api.listen.startsWith(UNIX) ? { apiSocket: api.listen.slice(UNIX.length) } : {};
     this.own = { dockerSocket: docker.socket, state, allowlists, ...socket };
+    this.mounts = new MountWatch({
+      own: this.own,
+      containers: () => options.docker.view().containers.values(),
+      dataRoot: () => this.engine?.dataRoot,
+      log: options.log,
+    });
+    this.#news = options.docker.onChange(() => void this.mounts.refresh('new'));
   }
 
   /** Ids of the networks whose bridge is held. */
@@ -79,12 +89,18 @@ export class HostWatch implements AsyncDisposable {
   async #askDocker(): Promise<void> {
     // Docker is away: its watch says so.
     const facts = await this.#o.docker.daemonInfo().catch(() => undefined);
-    if (facts) this.engine = facts.firewallBackend ? { firewallBackend: facts.firewallBackend } : {};
+    if (facts)
+      this.engine = {
+        dataRoot: facts.rootDir,
+        ...(facts.firewallBackend ? { firewallBackend: facts.firewallBackend } : {}),
+      };
+    void this.mounts.refresh('all');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    this.#news[Symbol.dispose]();
     await this.#running;
   }
 }

@@ -54,6 +54,8 @@ function tell({ seed }: Run, { target, tries, fault }: Outcome): void {
 }
 
 const waiting = [...runs()];
+// First: a run that is killed has told it.
+console.log(`seed ${waiting[0]?.seed}`);
 let found = 0;
 async function lane(): Promise<void> {
   for (let run = waiting.shift(); run !== undefined; run = waiting.shift()) {

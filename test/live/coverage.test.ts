@@ -1,4 +1,7 @@
 /** What cannot be held is said: every kind of container, and every state of the host, on a real engine. */
+import { existsSync, linkSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { RunSpec } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
@@ -80,6 +83,9 @@ describe('containers', () => {
       { network: 'lan', args: ['--cap-add=NET_ADMIN'] },
       ['macvlan-network:unenforced', 'net-admin:partial'],
     ],
+    ['system-paths', { args: ['--security-opt=systempaths=unconfined'] }, ['system-paths:partial']],
+    ['host-proc', { mounts: ['/proc:/host/proc:ro'] }, ['host-proc:partial']],
+    ['engine-entry', { labels: { ...ENFORCED, 'drawbridge.allow': 'host:2375' } }, ['engine-port:enforced']],
     ['ignored-network', { network: 'free' }, ['unmanaged-network:unenforced']],
     ['no-network', { network: 'none' }, []],
     ['proxy', { env: { HTTPS_PROXY: 'http://10.200.0.5:3128' } }, ['proxy-variable:enforced']],
@@ -115,7 +121,6 @@ describe('containers', () => {
     ['read-only', () => lab.socketPath, ':ro'],
     ['its folder', () => lab.dir, ''],
     ['a folder above, read-only', () => lab.dir.slice(0, lab.dir.lastIndexOf('/')), ':ro'],
-    ['where it stands by default, in /run', () => '/run', ':ro'],
   ])('the Docker socket: %s', async (_name, source, ro) => {
     await lab.start({ name: 'socket', node: false, labels: ENFORCED, mounts: [bind(source(), ro)] });
     await until('the socket to be found', async () =>
@@ -125,13 +130,134 @@ describe('containers', () => {
     await lab.docker('rm', '-f', 'socket');
   });
 
-  it('the D-Bus of the system, and containerd, through their folder', async () => {
-    await lab.start({ name: 'bus', node: false, labels: ENFORCED, mounts: [bind('/run', ':ro')] });
-    await until('both to be found', async () => {
-      const found = await codes(d, 'bus');
-      return found.includes('dbus:partial') && found.includes('runtime-socket:unenforced');
+  it("the engine's containerd, where it listens", async () => {
+    const mounts = [bind(lab.execRoot, ':ro')];
+    await lab.start({ name: 'runtime', node: false, labels: ENFORCED, mounts });
+    await until('it to be found', async () =>
+      (await codes(d, 'runtime')).includes('runtime-socket:unenforced'),
+    );
+    await lab.docker('rm', '-f', 'runtime');
+  });
+
+  describe('what a mount leads to, whatever it is called', () => {
+    let folder: string;
+    beforeAll(async () => {
+      folder = mkdtempSync(join(tmpdir(), 'drawbridge-cov-'));
+      symlinkSync(lab.dir, join(folder, 'link'));
+      linkSync(lab.socketPath, join(lab.dir, 'other-name'));
+      const device = `device=${lab.dir}`;
+      await lab.docker('volume', 'create', '-o', 'type=none', '-o', 'o=bind', '-o', device, 'innocent');
     });
-    await lab.docker('rm', '-f', 'bus');
+    afterAll(() => rmSync(folder, { recursive: true }));
+
+    const asksDocker = (path: string): string =>
+      `require('http').get({socketPath:'${path}',path:'/_ping'},r=>{console.log(r.statusCode);process.exit()})`;
+    it.each([
+      ['a volume of the local driver', () => 'innocent:/mnt', '/mnt/docker.sock', 'volume innocent'],
+      ['a symbolic link', () => bind(join(folder, 'link')), '/mnt/docker.sock', '/link'],
+      ['a hard link', () => bind(join(lab.dir, 'other-name')), '/mnt', 'other-name'],
+    ])('%s to the Docker socket', async (_name, mount, path, shown) => {
+      const c = await lab.start({ name: 'led', labels: ENFORCED, mounts: [mount()] });
+      const socket = path.endsWith('docker.sock') ? join('/mnt', lab.socketPath.slice(lab.dir.length)) : path;
+      expect((await c.exec(['node', '-e', asksDocker(socket)])).stdout.trim()).toBe('200'); // the control
+      await until('the socket to be found', async () =>
+        (await codes(d, 'led')).includes('docker-socket:unenforced'),
+      );
+      const { state, reasons } = (await coverage(d, 'led')) ?? { state: '', reasons: [] };
+      expect(state).toBe('unenforced');
+      expect(reasons.some((r) => r.includes('the Docker socket') && r.includes(shown))).toBe(true);
+      await lab.docker('rm', '-f', 'led');
+    });
+
+    const existing = (...paths: string[]): string => paths.find((p) => existsSync(p)) ?? '/etc';
+    const files: readonly (readonly [string, () => string, string])[] = [
+      [
+        'what cron or a shell of root runs',
+        () => existing('/etc/cron.d', '/etc/profile.d'),
+        'host-files:partial',
+      ],
+      ['the home of root', () => '/root', 'host-files:partial'],
+      ["Docker's data root", () => lab.dataRoot, 'engine-files:unenforced'],
+      ['the containers in it', () => join(lab.dataRoot, 'containers'), 'engine-files:unenforced'],
+    ];
+    it.each(files)('%s, writable', async (_name, source, expected) => {
+      const c = await lab.start({ name: 'writer', node: false, labels: ENFORCED, mounts: [bind(source())] });
+      const readOnly = [bind(source(), ':ro')];
+      await lab.start({ name: 'reader', node: false, labels: ENFORCED, mounts: readOnly });
+      expect((await c.exec(['test', '-w', '/mnt'])).code).toBe(0); // the control
+      await until('it alone to be said', async () => {
+        const found = await codes(d, 'writer');
+        return found.length === 1 && found[0] === expected;
+      });
+      await until('the other to be read', async () => (await codes(d, 'reader')).length === 0);
+      await lab.docker('rm', '-f', 'writer', 'reader');
+    });
+
+    it('of what is its own, nothing', async () => {
+      const mounts = ['/data', 'named:/named', bind(folder)];
+      const args = ['--tmpfs=/tmp', '--shm-size=1m', '--read-only'];
+      await lab.start({ name: 'own', node: false, labels: ENFORCED, mounts, args });
+      await until('it to be read', async () => (await coverage(d, 'own'))?.state === 'enforced');
+      expect(await coverage(d, 'own')).toEqual({ state: 'enforced', reasons: [] });
+      await lab.docker('rm', '-f', '-v', 'own');
+    });
+
+    it('a disk by another name', async () => {
+      const disk = readdirSync('/sys/block').find((name) => existsSync(join('/dev', name)));
+      if (disk === undefined) throw new Error('this machine has no block device');
+      symlinkSync(join('/dev', disk), join(folder, 'mine'));
+      const args = [`--device=${join(folder, 'mine')}:/dev/mine`];
+      await lab.start({ name: 'disk', node: false, labels: ENFORCED, args });
+      await until('it to be said', async () => (await codes(d, 'disk')).includes('disk-device:unenforced'));
+      expect((await coverage(d, 'disk'))?.reasons.join()).toContain(`(/dev/${disk})`);
+      await lab.docker('rm', '-f', 'disk');
+    });
+  });
+
+  it('a device rule, by which it makes any device itself', async () => {
+    const open = 'mknod /disk b 240 0; dd if=/disk of=/dev/null count=0 2>&1'; // a number that no driver has
+    const plain = await lab.start({ name: 'no-rule', node: false, labels: ENFORCED });
+    expect((await plain.exec(['sh', '-c', open])).stdout).toContain('not permitted');
+    const args = ['--device-cgroup-rule=b *:* rmw'];
+    const c = await lab.start({ name: 'rule', node: false, labels: ENFORCED, args });
+    expect((await c.exec(['sh', '-c', open])).stdout).not.toContain('not permitted'); // the control
+    const harmless = ['--device-cgroup-rule=c 188:* rmw'];
+    await lab.start({ name: 'serial', node: false, labels: ENFORCED, args: harmless });
+    await until('it to be said', async () => (await codes(d, 'rule')).includes('device-rule:unenforced'));
+    await until('the others to be read', async () => {
+      const states = await Promise.all(['no-rule', 'serial'].map((name) => coverage(d, name)));
+      return states.every((s) => s?.state === 'enforced' && s.reasons.length === 0);
+    });
+    await lab.docker('rm', '-f', 'no-rule', 'rule', 'serial');
+  });
+
+  it("the processes of another: both have the worse one's mode", async () => {
+    const memory = "require('fs').closeSync(require('fs').openSync('/proc/1/mem','r+'))";
+    await lab.start({ name: 'watched', node: false, labels: { 'drawbridge.mode': 'observe' } });
+    const joins = { labels: ENFORCED, args: ['--pid=container:watched'] };
+    const c = await lab.start({ name: 'ptracer', ...joins });
+    expect((await c.exec(['node', '-e', memory])).code).toBe(0); // the control: what ptrace asks is granted
+    await lab.start({ name: 'victim', node: false, labels: ENFORCED });
+    await lab.start({
+      name: 'intruder',
+      node: false,
+      labels: { 'drawbridge.mode': 'off' },
+      args: ['--pid=container:victim'],
+    });
+    await lab.start({
+      name: 'twin',
+      node: false,
+      labels: ENFORCED,
+      args: ['--pid=container:victim', '--net=container:victim'],
+    });
+    await until('all to be said', async () => {
+      const found = await Promise.all(['ptracer', 'victim', 'twin'].map((name) => codes(d, name)));
+      return found.every((f) => f.includes('shared-pid:unenforced'));
+    });
+    expect((await coverage(d, 'ptracer'))?.reasons.join()).toContain('watched, which is in mode observe');
+    await lab.docker('rm', '-f', 'intruder');
+    await until('them to be alone', async () => (await codes(d, 'victim')).length === 0);
+    await lab.docker('rm', '-f', 'ptracer', 'watched', 'twin', 'victim');
   });
 
   it('one that shares a network has the coverage of its holder', async () => {
@@ -141,6 +267,8 @@ describe('containers', () => {
     await until('both to be inspected', async () => {
       const told = (await coverage(d, 'told'))?.state === 'partial';
       return told && (await codes(d, 'side')).length > 0;
+    }).catch(async (e: Error) => {
+      throw new Error(`${e.message}: ${await codes(d, 'told')} ${await codes(d, 'side')}`);
     });
     expect(await codes(d, 'side')).toEqual(['shared-network:enforced']);
     expect(await codes(d, 'told')).toEqual(['shared-network:partial']);

@@ -131,6 +131,23 @@ test.each(FAMILIES)('IPv%i: answered flows, echo requests, marks and zones', asy
   expect(flows.delete(echo)).toBe(true);
 });
 
+test.each(FAMILIES)('IPv%i: flows are found by the bits of their mark that are asked for', async (family) => {
+  const { client, server } = ENDS[family];
+  // What another tool keeps in the same mark (0x40000000) must not hide ours (0x00a5 of 0xffff).
+  b.run(IPTABLES[family], '-t', 'mangle', '-A', 'INPUT', '-j', 'CONNMARK', '--set-mark', '0x400000a5');
+  using asker = await udpIn(a, family, client);
+  using service = await udpIn(b, family, server, 7000);
+  asker.socket.send('marked', 7000, server);
+  await until('the datagram', () => service.received.length === 1);
+  const found = async (value: number, mask: number): Promise<number> =>
+    (await flows.flows(family, { mark: { value, mask } })).filter((f) => f.proto === 17).length;
+  await until('the mark', async () => (await found(0x400000a5, 0xffffffff)) === 1);
+  expect(await found(0xa5, 0xffff)).toBe(1);
+  expect(await found(0x40000000, 0x40000000)).toBe(1);
+  expect(await found(0xa4, 0xffff)).toBe(0);
+  expect(await found(0xa5, 0xffffffff)).toBe(0);
+});
+
 test.each(FAMILIES)(
   'IPv%i: a flow in a zone of its own is marked, found by its answer, and deleted',
   async (family) => {

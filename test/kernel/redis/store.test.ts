@@ -1,4 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Changes } from '../../../src/control/changes.js';
+import { Audit } from '../../../src/observe/audit.js';
 import { RefusedError } from '../../../src/ports.js';
 import { hashOf } from '../../../src/store/blobs.js';
 import { StoreError } from '../../../src/store/errors.js';
@@ -21,6 +23,7 @@ async function host(waitMs?: number): Promise<Host> {
   hosts.push(opened);
   return opened;
 }
+const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 const kindOf = (e: unknown): string => (e instanceof RefusedError ? e.refusal.kind : String(e));
 const codeOf = (e: unknown): string => (e instanceof StoreError ? e.code : String(e));
 
@@ -97,6 +100,60 @@ describe('one store for all hosts', () => {
     await b.store.put('feed/x', 3, { fence: next });
     await b.shared.leases.release(next);
     expect(await a.shared.leases.acquire('feed/x', 200)).toBeDefined();
+  });
+
+  it('a lease that is over writes nothing, though nobody has taken it', async () => {
+    const a = await host();
+    const won = await a.shared.leases.acquire('feed/x', 200);
+    if (!won) throw new Error('the lease was free');
+    await a.store.put('feed/x', 1, { fence: won });
+    const [, untilMs] = String(await redis.ask('HGET', '{drawbridge}:leases', 'feed/x')).split(' ');
+    await until('it to be over by the clock of Redis', async () => {
+      const [seconds, micros] = (await redis.ask('TIME')) as [string, string];
+      return Number(seconds) * 1000 + Number(micros) / 1000 > Number(untilMs);
+    });
+    // Nobody else has it: the lease stands there as it was.
+    expect(await redis.ask('HGET', '{drawbridge}:leases', 'feed/x')).toContain(`${won.token} `);
+    await expect(
+      a.store.put('feed/x', 2, { fence: won }).catch((e) => Promise.reject(kindOf(e))),
+    ).rejects.toBe('conflict');
+    expect((await a.store.get('feed/x'))?.value).toBe(1);
+    expect(await a.shared.leases.renew(won, 200)).toBe(false);
+  });
+
+  it('two hosts that change one list for the same revision: one is told that it was late', async () => {
+    const [a, b] = [await host(), await host()];
+    const open = async (of: Host): Promise<Changes> =>
+      Changes.open({
+        store: of.store,
+        audit: await Audit.open(of.store, { now: Date.now }),
+        enforcer: { inForce: async () => undefined },
+        log: quiet,
+        folderLists: () => [],
+        usedBy: () => [],
+        find: () => {
+          throw new Error('unused');
+        },
+        now: Date.now,
+        onChange: () => undefined,
+      });
+    const both = [await open(a), await open(b)];
+    let { revision } = await (both[0] as Changes).putList('ci', { allow: ['start.org'] }, undefined, 'ann');
+    for (let i = 0; i < 10; i++) {
+      await until('both to know it', () =>
+        both.every((c) => c.current().lists.get('ci')?.revision === revision),
+      );
+      const tries = await Promise.allSettled(
+        both.map((c, n) => c.putList('ci', { allow: [`${i}-${n}.org`] }, revision, `host${n}`)),
+      );
+      const lost = tries.flatMap((t) => (t.status === 'rejected' ? [kindOf(t.reason)] : []));
+      expect(lost).toEqual(['precondition']);
+      const winner = tries.findIndex((t) => t.status === 'fulfilled');
+      revision = both[winner]?.list('ci').revision ?? 0;
+      const written = await (winner === 0 ? a : b).store.get<{ allow: string[] }>('list/ci');
+      expect(written).toMatchObject({ revision, value: { allow: [`${i}-${winner}.org`] } });
+    }
+    for (const c of both) c.close();
   });
 
   it('blobs are shared by their hash, kept here, and never given damaged', async () => {

@@ -14,14 +14,16 @@ afterEach(() => bench.end());
 
 const HOUR = 3_600_000;
 const ago = (ms: number): string => new Date(Date.now() - ms).toISOString();
-const refused = feed({
-  name: 'broken',
-  status: 'refused',
-  reason: 'the list fell from 500 to 3 entries',
-  remedy: 'accept this update once',
-  confirmed: ago(50 * HOUR),
-  next: ago(-HOUR - 1000),
-});
+/** Made when it is asked for: what the table shows is counted from then. */
+const refused = () =>
+  feed({
+    name: 'broken',
+    status: 'refused',
+    reason: 'the list fell from 500 to 3 entries',
+    remedy: 'accept this update once',
+    confirmed: ago(50 * HOUR),
+    next: ago(-HOUR - 60_000), // shown in whole hours: a minute for the command to run
+  });
 
 async function ok(...argv: string[]): Promise<string> {
   const ran = await bench.run(...argv);
@@ -31,7 +33,7 @@ async function ok(...argv: string[]): Promise<string> {
 
 describe('feeds', () => {
   it('are a table: what is in force, how old, and why nothing new came', async () => {
-    bench.controller.feedsKnown.push(refused);
+    bench.controller.feedsKnown.push(refused());
     expect((await ok('feeds')).split('\n')[1]).toBe(
       'broken\tREFUSED\t20\t2d\t1h\tblock\tthe list fell from 500 to 3 entries',
     );
@@ -48,7 +50,7 @@ describe('feeds', () => {
     ]);
     expect(await ok('feeds', 'sync', '--due', '--quiet')).toBe('');
     expect(bench.controller.calls[1]?.[2]).toEqual({ accept: false, onlyDue: true });
-    bench.controller.feedsKnown.push(refused);
+    bench.controller.feedsKnown.push(refused());
     expect(await bench.run('feeds', 'sync', 'broken', '--accept')).toMatchObject({
       code: 1,
       out: 'broken: refused: the list fell from 500 to 3 entries\n  in force: the last good version, 20 entries\n  → accept this update once\n',
@@ -67,7 +69,7 @@ describe('feeds', () => {
     bench.host = {
       syncFeeds: async (config, attempt) => {
         asked.push([config.state, attempt.name, attempt.onlyDue]);
-        return [{ outcome: 'busy', feed: refused }];
+        return [{ outcome: 'busy', feed: refused() }];
       },
     };
     expect(await ok('feeds', 'sync', 'broken', '--due')).toBe('broken: another host is at it\n');

@@ -95,6 +95,18 @@ describe('container inspect', () => {
       dns: ['10.0.0.53'],
       pid: 4711,
       sandboxKey: '/var/run/docker/netns/0123456789ab',
+      mounts: [
+        { type: 'bind', name: '', source: '/srv', destination: '/data', isReadOnly: true },
+        {
+          type: 'volume',
+          name: '',
+          source: '/var/lib/docker/volumes/x/_data',
+          destination: '/x',
+          isReadOnly: false,
+        },
+      ],
+      deviceRules: [],
+      hasOpenSystemPaths: false,
       cgroupParent: '',
     });
     expect(read?.published).toEqual([

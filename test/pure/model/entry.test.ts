@@ -60,6 +60,8 @@ describe('entries that are good', () => {
     ['*.com broad', ['*.com broad']],
     ['.co.uk broad', ['.co.uk broad']],
     ['0.0.0.0/0 broad', ['0.0.0.0/0 broad']],
+    ['10.0.0.1-11.0.0.0', ['10.0.0.1-11.0.0.0']], // as many as a /8 has
+    ['10.0.0.0-11.0.0.0 broad', ['10.0.0.0-11.0.0.0 broad']],
     ['8.0.0.0/8', ['8.0.0.0/8']],
     ['2600::/16', ['2600::/16']],
     ['github.io', ['github.io']],
@@ -98,6 +100,10 @@ describe('entries that are refused, each with its remedy', () => {
     ['8.0.0.0/7', /broad/],
     ['8.0.0.0-10.0.0.0', /broad/],
     ['2000::/15', /broad/],
+    // One address more than the widest network that passes, wherever it begins.
+    ['10.0.0.0-11.0.0.0', /broad/],
+    ['9.255.255.255-10.255.255.255', /broad/],
+    ['[2001::-2002::]', /broad/],
     ['a.org: 443', /a\.org:443/],
     ['a.org:', /a\.org:443/],
     ['a.org:0', /1-65535/, 7],

@@ -56,6 +56,17 @@ it('a lease has one holder, and what it guards is refused to who lost it', async
   expect(await leases.acquire('feed', 30)).toBeDefined();
 });
 
+it('a lease that is over guards nothing, though nobody has taken it', async () => {
+  const { leases, store } = shared;
+  const won = await leases.acquire('feed', 20);
+  if (!won) throw new Error('the lease was free');
+  await store.put('k', 1, { fence: won });
+  await wait(30);
+  await expect(store.put('k', 2, { fence: won })).rejects.toThrow(/no longer held/);
+  expect(await leases.renew(won, 1000)).toBe(false);
+  expect((await store.get('k'))?.value).toBe(1);
+});
+
 it('is a fleet of one', async () => {
   await shared.beats.beat('a', { x: 1 });
   expect(await shared.beats.beats()).toEqual([{ node: 'a', record: { x: 1 }, ageMs: expect.any(Number) }]);

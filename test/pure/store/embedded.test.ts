@@ -1,7 +1,16 @@
-import { appendFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  type FileHandle,
+  mkdtemp,
+  open as openFile,
+  readFile,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type Logger, RefusedError, type Store } from '../../../src/ports.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
 import { encodeChanges, encodeFrame, readFrames } from '../../../src/store/frames.js';
@@ -194,5 +203,80 @@ describe('damage', () => {
     await store.close();
     await appendFile(log(), '');
     expect((await (await openStore()).get('k'))?.value).toBe(1);
+  });
+});
+
+describe('durability: the order of calls', () => {
+  /** The class of file handles, which Node does not export. */
+  async function handles(): Promise<FileHandle> {
+    const handle = await openFile(join(dir, 'probe'), 'w');
+    await handle.close();
+    return Object.getPrototypeOf(handle) as FileHandle;
+  }
+  afterEach(() => void vi.restoreAllMocks());
+
+  it('a write is acknowledged, shown and told only when its bytes are written and synced', async () => {
+    const store = await openStore();
+    const order: string[] = [];
+    const prototype = await handles();
+    const [write, datasync] = [prototype.write, prototype.datasync];
+    let release: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    vi.spyOn(prototype, 'write').mockImplementation(async function (this: FileHandle, ...args: unknown[]) {
+      const done = await Reflect.apply(write, this, args);
+      order.push('written');
+      return done;
+    } as typeof write);
+    const synced = new Promise<void>((asked) => {
+      vi.spyOn(prototype, 'datasync').mockImplementation(async function (this: FileHandle) {
+        asked();
+        await gate;
+        await Reflect.apply(datasync, this, []);
+        order.push('synced');
+      });
+    });
+    store.watch(() => order.push('told'));
+    const put = store.put('k', 1).then(() => order.push('acknowledged'));
+    await Promise.race([synced, put]);
+    // A moment in which whoever does not wait for the disk would go on.
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(order).toEqual(['written']);
+    expect(await store.get('k')).toBeUndefined();
+    release();
+    await put;
+    expect(order.slice(0, 2)).toEqual(['written', 'synced']);
+    expect(order.slice(2).sort()).toEqual(['acknowledged', 'told']);
+  });
+
+  it('a write whose sync fails is refused, and not shown', async () => {
+    const store = await openStore();
+    const prototype = await handles();
+    vi.spyOn(prototype, 'datasync').mockRejectedValueOnce(new Error('EIO'));
+    await expect(store.put('k', 1)).rejects.toThrow(/EIO/);
+    expect(await store.get('k')).toBeUndefined();
+    await store.close();
+    expect(await (await openStore()).get('k')).toBeUndefined();
+  });
+
+  it('the log is emptied only when the snapshot and its name are synced', async () => {
+    const order: string[] = [];
+    const store = await openStore(200);
+    const prototype = await handles();
+    for (const call of ['sync', 'truncate'] as const) {
+      const real = prototype[call];
+      vi.spyOn(prototype, call).mockImplementation(async function (this: FileHandle, ...args: unknown[]) {
+        const isFolder = (await this.stat()).isDirectory();
+        const done = await Reflect.apply(real, this, args);
+        order.push(`${call} ${isFolder ? 'folder' : 'file'}`);
+        return done;
+      } as never);
+    }
+    for (let i = 0; order.length === 0 || !order.includes('truncate file'); i++) {
+      if (i > 100) throw new Error('it was not compacted');
+      await store.put(`k${i}`, 'x'.repeat(50));
+    }
+    expect(order.slice(0, 3)).toEqual(['sync file', 'sync folder', 'truncate file']);
   });
 });

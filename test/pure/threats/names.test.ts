@@ -45,20 +45,33 @@ it('keeps the first line of a name that comes twice', () => {
   expect([table.size, table.lineAt(0), table.flagsAt(0)]).toEqual([1, 3, SELF | BELOW]);
 });
 
-it('a million names take less than 64 MiB, and a lookup microseconds', { timeout: 60_000 }, () => {
-  const table = new NameTable();
-  for (let i = 0; i < 1_000_000; i++) table.add(`host${i}.evil-${i % 5000}.example`, SELF | BELOW, i + 1);
-  expect(table.size).toBe(1_000_000);
-  expect(table.bytes).toBeLessThan(64 * 2 ** 20);
-  const packed = NameTable.from(table.columns());
+it('a million names take less than 64 MiB, and a lookup does not grow with them', { timeout: 60_000 }, () => {
+  const of = (names: number): NameTable => {
+    const table = new NameTable();
+    for (let i = 0; i < names; i++) table.add(`host${i}.evil-${i % 5000}.example`, SELF | BELOW, i + 1);
+    expect(table.size).toBe(names);
+    return table;
+  };
+  const big = of(1_000_000);
+  expect(big.bytes).toBeLessThan(64 * 2 ** 20);
+  const packed = NameTable.from(big.columns());
   expect(packed.bytes).toBeLessThan(58 * 2 ** 20);
-  const began = performance.now();
-  let hits = 0;
-  for (let i = 0; i < 100_000; i++)
-    packed.walk(`deep.er.host${i * 7}.evil-${(i * 7) % 5000}.example`, () => {
-      hits += 1;
+  const small = NameTable.from(of(10_000).columns());
+  /** Milliseconds of the best of some rounds: what else the machine does spoils a round, not all of them. */
+  const best = (table: NameTable): number => {
+    const rounds = Array.from({ length: 7 }, () => {
+      const began = performance.now();
+      let hits = 0;
+      for (let i = 0; i < 10_000; i++)
+        table.walk(`deep.er.host${i}.evil-${i % 5000}.example`, () => {
+          hits += 1;
+        });
+      expect(hits).toBe(10_000);
+      return performance.now() - began;
     });
-  expect(hits).toBe(100_000);
-  // Generous: a busy machine must not fail the test, a walk of the table would by far.
-  expect((performance.now() - began) / 100_000).toBeLessThan(0.05);
+    return Math.min(...rounds);
+  };
+  best(small); // the compiler's time is nobody's
+  // A hundred times the names: memory further away costs some, a walk of the table a hundred times as much.
+  expect(best(packed) / best(small)).toBeLessThan(20);
 });

@@ -1,0 +1,53 @@
+import { readdir, readFile, readlink } from 'node:fs/promises';
+
+/** Programs through whose sockets containers are started. The kernel keeps 15 characters of a name. */
+const ENGINES = new Set([
+  'dockerd',
+  'containerd',
+  'podman',
+  'crio',
+  'cri-dockerd',
+  'buildkitd',
+  'lxd',
+  'incusd',
+  'k3s-server',
+  'kubelet',
+]);
+const ENGINE_NAME = /\/(docker|containerd|podman|crio|cri-dockerd|buildkitd)[\w.-]*\.(sock|ttrpc)$/;
+/** __SO_ACCEPTCON */
+const LISTENING = '00010000';
+
+/** Paths of listening unix sockets, by inode of the socket, from /proc/net/unix. */
+export function listeningSockets(text: string): ReadonlyMap<string, string> {
+  const lines = text.split('\n').map((line) => line.trim().split(/\s+/));
+  return new Map(
+    lines.flatMap(([, , , flags, , , inode, path]) =>
+      flags === LISTENING && inode && path?.startsWith('/') ? [[inode, path] as const] : [],
+    ),
+  );
+}
+
+/** Unix sockets on which container engines of this host listen: by the name of the socket, and by the process. */
+export async function engineSockets(): Promise<string[]> {
+  const listening = listeningSockets(await readFile('/proc/net/unix', 'utf8'));
+  const owned = await enginesFds();
+  return [...listening]
+    .filter(([inode, path]) => owned.has(inode) || ENGINE_NAME.test(path))
+    .map(([, path]) => path);
+}
+
+/** Inodes of the sockets that engines hold. What may not be read (no SYS_PTRACE), or ends meanwhile, is left out. */
+async function enginesFds(): Promise<ReadonlySet<string>> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const inodes = new Set<string>();
+  for (const pid of pids) {
+    const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
+    if (!ENGINES.has(name.trim())) continue;
+    for (const fd of await readdir(`/proc/${pid}/fd`).catch(() => [])) {
+      const target = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => '');
+      const inode = /^socket:\[(\d+)\]$/.exec(target)?.[1];
+      if (inode) inodes.add(inode);
+    }
+  }
+  return inodes;
+}
