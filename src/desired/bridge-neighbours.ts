@@ -1,4 +1,5 @@
 import { formatAddress } from '../model/ip.js';
+import { NAMELESS_DISCOVERY } from './nameless.js';
 
 /**
  * ARP and neighbour discovery (RFC 826, RFC 4861) of veths. The veth of an enforced container sends them from its own MAC,
@@ -84,6 +85,7 @@ export const DISCOVERY_CHAINS: readonly (readonly [string, readonly string[]])[]
       OWN_SOURCE,
       OWN_TARGET,
       ...OWN_LINK_LOCAL,
+      ...NAMELESS_DISCOVERY,
       'icmpv6 type { 133, 135 } ip6 saddr @enf6 drop',
       'icmpv6 type 136 icmpv6 taddr @enf6 drop',
       CLAIMING,

@@ -4,6 +4,7 @@ import { DELIVERED, HOLDING_BOUND, LIMIT_DECLARATIONS, portLimits, SENDING } fro
 import { DISCOVERY_CHAINS, linkLocal, NEIGHBOUR_DECLARATIONS, SENDERS } from './bridge-neighbours.js';
 import { closedElements } from './closed.js';
 import { hex, identityMark, type Marks, UNATTRIBUTED } from './marks.js';
+import { NAMELESS, NAMELESS_DECLARATIONS, namelessSets } from './nameless.js';
 import type { NftProgram } from './nft-program.js';
 import type { BridgeDesired, DesiredInput, Member, Shape } from './state.js';
 
@@ -19,6 +20,7 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
   const id4 = new Map<string, number>();
   const id6 = new Map<string, number>();
   const loose = new Map<number, number>();
+  const nameless = new Map<number, number>();
   const strict = new Set<number>();
   const macs = new Set<string>();
   const ll6 = new Set<string>();
@@ -35,11 +37,15 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
       } else loose.set(p.ifindex, mark);
     }
   }
-  for (const port of input.unattributed) loose.set(port, markOf(marks, UNATTRIBUTED, input.unattributedMode));
+  const unattributed = input.unattributedMode === 'enforce' ? nameless : loose;
+  for (const port of input.unattributed)
+    unattributed.set(port, markOf(marks, UNATTRIBUTED, input.unattributedMode));
   return {
     id4,
     id6,
     loose,
+    nameless,
+    ...namelessSets(input),
     strict,
     macs,
     ll6,
@@ -101,7 +107,7 @@ export const BRIDGE_TABLE = 'drawbridge';
 const DECLARATIONS = `
   map id4 { typeof meta iif . ether saddr . ip saddr : meta mark; }
   map id6 { typeof meta iif . ether saddr . ip6 saddr : meta mark; }
-  map loose { typeof meta iif : meta mark; }
+  map loose { typeof meta iif : meta mark; }${NAMELESS_DECLARATIONS}
   map up { typeof meta iif : ether daddr; }
   set strict { typeof meta iif; }
   set macs { typeof meta iif . ether saddr; }
@@ -114,6 +120,9 @@ const DECLARATIONS = `
   set mcast4 { typeof meta mark . ip daddr . udp dport; }
   set mcast6 { typeof meta mark . ip6 daddr . udp dport; }${LIMIT_DECLARATIONS}${NEIGHBOUR_DECLARATIONS}
   chain membership { }
+  chain nameless { }
+  chain nameless4 { }
+  chain nameless6 { }
   chain route { }
   chain lift { }
   chain ports { type filter hook prerouting priority -300; policy accept; }
@@ -174,6 +183,7 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
           'accept',
         ],
       ],
+      ...NAMELESS,
       ['ports', portRules(marks)],
       ['delivered', DELIVERED],
     ]),
@@ -191,6 +201,7 @@ function portRules(marks: Marks): string[] {
     'ether type ip6 ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } goto membership',
     'ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift',
     'ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto lift',
+    'meta mark set iif map @nameless goto nameless',
     'ether type arp goto senders',
     'meta mark set iif map @loose goto lift',
     'iif @strict drop',
