@@ -21,10 +21,10 @@ attackSuite(
     drawbridge: { config: { dns: { minTtl: '1s', grace: '1s' } } },
     prepare: async (lab) => {
       host = await listen(lab, { network: 'host', ports: [PORT] });
-    },
-    enforced: async (lab) => {
       const labels = { 'drawbridge.allow': ALLOW };
       other = await lab.start({ name: 'other', labels, mounts: [PROGRAMS] });
+    },
+    enforced: async (lab) => {
       await lab.dns.set({ [`good.${ZONE}`]: { A: ['93.184.90.1'], AAAA: ['2600:9000:90::1'] } });
       // what is told for a permitted name is opened: that all below is held proves something
       await waitFor('a permitted name', async () => (await other.probe('udp', `good.${ZONE}`, PORT)).ok);
