@@ -63,6 +63,8 @@ const toOpen = (
   families,
   attack: async (a) => {
     const { ip4, ip6 } = await at(a.attacker);
+    // the router's MAC is known then: a packet that waits for it might be missed
+    await a.attacker.probe('tcp', PERMITTED[a.family], PERMITTED.port);
     const e: Ends = { src: from?.[a.family] ?? (a.family === 'v4' ? ip4 : ip6), dst: OPEN[a.family] };
     await trySending(a.attacker, make(e, udp(e, PORT, PORT, a.tag), a), { way: 'ip' });
   },

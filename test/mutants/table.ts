@@ -2,5 +2,6 @@
 import { CONTROL } from './control.js';
 import { LAN } from './lan.js';
 import type { Mutant } from './mutant.js';
+import { RULES } from './rules.js';
 
-export const MUTANTS: readonly Mutant[] = [...LAN, ...CONTROL];
+export const MUTANTS: readonly Mutant[] = [...RULES, ...LAN, ...CONTROL];
