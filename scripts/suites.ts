@@ -1,13 +1,15 @@
 /**
- * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks; quick: what
- * found most in little time). Suites
- * that mind the time run by themselves, the others two at a time: most of theirs is waiting; the fuzzers take what is idle
+ * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks;
+ * engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; quick: what found most
+ * in little time). Suites
+ * that mind the time run by themselves, the others three at a time: most of theirs is waiting; the fuzzers take what is idle
  * meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end. Leaves REPORT-DIR/totals:
  * "passed failed skipped". Needs root for all but check, pure and fuzz.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { engineOfRun, provideEngine } from '../test/lab/packaged-engine.js';
 
 const ROOT = join(import.meta.dirname, '..');
 const LIMIT_MS = 900_000;
@@ -32,10 +34,24 @@ const LONGEST = [
   'live/docker-watch',
 ];
 
+/** What depends on the engine: its events, its network set-up, its rules, its resolver, its cgroups. */
+const ON_ENGINE_28 = [
+  'live/timing',
+  'live/lifecycle',
+  'live/races',
+  'live/policy-direct',
+  'live/policy-loopback',
+  'live/host-mode',
+  'attacks/',
+];
+/** Environment of these suites. */
+const ENV_28 = { LAB_ENGINE: '28' };
+
 interface Suite {
   readonly name: string;
   readonly argv: readonly string[];
   readonly alone: boolean;
+  readonly env?: Readonly<Record<string, string>>;
   /** vitest leaves a report; other programs count by their exit code. */
   readonly report?: string;
 }
@@ -90,6 +106,12 @@ function quickKernel(): Suite {
   return { ...suite, argv: [...suite.argv, ...files.sort()] };
 }
 
+const onEngine28 = (suite: Suite): Suite => {
+  const report = suite.report?.replace(/\.json$/, '-28.json') ?? '';
+  const argv = [...suite.argv.slice(0, -1), `--outputFile.json=${report}`];
+  return { ...suite, name: `${suite.name} on Engine 28`, argv, report, env: ENV_28 };
+};
+
 const PARTS: Record<string, () => readonly Suite[]> = {
   check: () => [{ name: 'check', argv: ['npm', 'run', '--silent', 'check'], alone: false }],
   pure: () => [{ ...pure, argv: [...pure.argv, '--maxWorkers=100%'], alone: true }],
@@ -120,6 +142,10 @@ const PARTS: Record<string, () => readonly Suite[]> = {
     quickKernel(),
     ...filesOf('attacks', 'attacks').filter(({ name }) => !NOT_QUICK.includes(name)),
   ],
+  engine28: () =>
+    [...filesOf('live', 'lab'), ...filesOf('attacks', 'attacks')]
+      .filter(({ name }) => ON_ENGINE_28.some((wanted) => name.startsWith(wanted)))
+      .map(onEngine28),
 };
 
 /** Ends the suite's whole process group: what it started must not outlive it. */
@@ -132,13 +158,13 @@ function kill(child: ChildProcess, signal: NodeJS.Signals): void {
   }
 }
 
-function run(argv: readonly string[]): Promise<{ code: number; output: string; late: boolean }> {
+function run({ argv, env }: Suite): Promise<{ code: number; output: string; late: boolean }> {
   return new Promise((resolve, reject) => {
     const child = spawn(argv[0] as string, argv.slice(1), {
       cwd: ROOT,
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, FORCE_COLOR: '0' },
+      env: { ...process.env, FORCE_COLOR: '0', ...env },
     });
     running.add(child);
     const output: Buffer[] = [];
@@ -217,7 +243,7 @@ function tellFailures(suite: Suite, report: Report | undefined, output: string):
 
 async function runSuite(suite: Suite): Promise<void> {
   const began = performance.now();
-  const { code, output, late } = await run(suite.argv);
+  const { code, output, late } = await run(suite);
   const report = readReport(suite);
   const { passed, failed, skipped } = countsOf(suite, report, code);
   if (failed > 0) failures.push(...tellFailures(suite, report, output));
@@ -240,15 +266,34 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.exit(130);
   });
 
-const suites = parts.flatMap((part) => {
-  const suitesOf = PARTS[part];
-  if (suitesOf === undefined) throw new Error(`no part is called ${part}: ${Object.keys(PARTS).join(', ')}`);
-  return suitesOf();
-});
+/** Why the suites on Engine 28 cannot run; undefined when they can or when none is wanted. */
+async function withoutEngine28(): Promise<string | undefined> {
+  if (engineOfRun() !== '28' && !parts.includes('engine28')) return undefined;
+  return provideEngine('28').then(
+    () => undefined,
+    (e: Error) => e.message,
+  );
+}
+const needsEngine28 = (part: string): boolean =>
+  part === 'engine28' || (engineOfRun() === '28' && (part === 'live' || part === 'attacks'));
+
+const missing = await withoutEngine28();
+const skippedParts = missing === undefined ? [] : parts.filter(needsEngine28);
+const skippedLine = `\n== SKIPPED: ${skippedParts.join(', ')}: ${missing}\n`;
+if (skippedParts.length > 0) process.stdout.write(skippedLine);
+totals.skipped += skippedParts.length;
+const suites = parts
+  .filter((part) => !skippedParts.includes(part))
+  .flatMap((part) => {
+    const suitesOf = PARTS[part];
+    if (suitesOf === undefined)
+      throw new Error(`no part is called ${part}: ${Object.keys(PARTS).join(', ')}`);
+    return suitesOf();
+  });
 await lane(suites.filter(({ alone }) => alone));
 const together = suites.filter(({ alone }) => !alone);
 const idle = together.filter(({ name }) => name === 'fuzz');
-const rank = ({ name }: Suite): number => (LONGEST.includes(name) ? LONGEST.indexOf(name) : LONGEST.length);
+const rank = ({ name }: Suite): number => 0;
 const others = together.filter(({ name }) => name !== 'fuzz').sort((a, b) => rank(a) - rank(b));
 await Promise.all([...Array.from({ length: LANES }, () => lane(others)), lane(idle)]);
 if (failures.length > 0) process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);

@@ -5,6 +5,7 @@ import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { Lab } from './lab.js';
+import { ENGINES, type EngineVersion } from './packaged-engine.js';
 import { alive } from './process.js';
 import { all, type LabRecord, load, orphaned } from './registry.js';
 import { reap, teardown } from './teardown.js';
@@ -21,12 +22,13 @@ function named(name: string): LabRecord {
 
 async function up(
   name: string,
-  o: { dns: 'direct' | 'loopback'; iptables: 'nft' | 'legacy'; liveRestore?: true },
+  o: { dns: 'direct' | 'loopback'; iptables: 'nft' | 'legacy'; engine?: EngineVersion; liveRestore?: true },
 ): Promise<void> {
   const lab = await Lab.up({
     name,
     dns: o.dns,
     iptables: o.iptables,
+    ...(o.engine === undefined ? {} : { engine: o.engine }),
     keep: true,
     daemon: o.liveRestore ? { 'live-restore': true } : {},
   });
@@ -78,7 +80,9 @@ function status(): void {
         : orphaned(r)
           ? 'its maker has gone: scripts/lab down removes it'
           : `of process ${r.owner.pid}`;
-    say(`${r.name}\tdns ${r.dns}\tiptables ${r.iptables}\t${owner}\tunix://${join(r.dir, 'docker.sock')}`);
+    say(
+      `${r.name}\tengine ${r.engine}\tdns ${r.dns}\tiptables ${r.iptables}\t${owner}\tunix://${join(r.dir, 'docker.sock')}`,
+    );
   }
 }
 
@@ -92,6 +96,12 @@ program
     new Option('--dns <way>', 'what resolv.conf names').choices(['direct', 'loopback']).default('direct'),
   )
   .addOption(new Option('--iptables <kind>').choices(['nft', 'legacy']).default('nft'))
+  .addOption(
+    new Option(
+      '--engine <version>',
+      'which Docker Engine; default: LAB_ENGINE, else the installed one',
+    ).choices(ENGINES),
+  )
   .option('--live-restore', 'containers outlive dockerd')
   .action(up);
 program

@@ -92,7 +92,8 @@ export class Engine {
   }
 
   docker(args: readonly string[], options: DockerOptions = {}): Promise<Result> {
-    return run(['docker', '-H', `unix://${this.socketPath}`, ...args], { check: true, ...options });
+    const argv = ['docker', '-H', `unix://${this.socketPath}`, ...args];
+    return run(argv, { check: true, env: this.#o.view.env, ...options });
   }
 
   /** Stops it with `signal` and waits for its end; a SIGKILL leaves its containers running. */

@@ -9,6 +9,7 @@ import { makeFar } from './far.js';
 import { buildImage, type ImageOptions, nodeMounts } from './images.js';
 import { Dns, SnifferClient, Stub, Web } from './internet-client.js';
 import { type KernelSnapshot, snapshotKernel } from './kernel-snapshot.js';
+import { type EngineVersion, engineOfRun, provideEngine } from './packaged-engine.js';
 import { alive, type Result, type RunOptions, run, startDaemon, tail, waitFor } from './process.js';
 import { claim, type LabRecord, me, newRecord, save } from './registry.js';
 import { call } from './rpc.js';
@@ -25,6 +26,8 @@ export interface LabOptions {
   readonly daemon?: Readonly<Record<string, unknown>>;
   /** Which iptables dockerd and Drawbridge find in PATH; default nft. */
   readonly iptables?: 'nft' | 'legacy';
+  /** Which Docker Engine; default: the environment variable LAB_ENGINE, else 26, the installed one. */
+  readonly engine?: EngineVersion;
   /** Default true. false: no tcpdump, which would cost a measurement its share of the CPU; `lab.sniffer` then throws. */
   readonly sniffer?: boolean;
   /** Leave it standing when this process ends (until `scripts/lab down`). */
@@ -93,9 +96,11 @@ export class Lab implements AsyncDisposable {
     const how = {
       dns: options.dns ?? 'direct',
       iptables: options.iptables ?? 'nft',
+      engine: options.engine ?? engineOfRun(),
       owner: options.keep ? null : me(),
     };
     const record = newRecord(name, how);
+    await provideEngine(record.engine);
     claim(record);
     try {
       return await Lab.#build(record, options);

@@ -1,6 +1,7 @@
 /** One file a lab, written before anything of the lab exists, so that whoever comes later can remove all of it. */
 import { linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { EngineVersion } from './packaged-engine.js';
 import { startTime } from './process.js';
 
 export const LABS = '/tmp/drawbridge-labs';
@@ -20,11 +21,15 @@ export interface LabRecord {
   readonly anchor?: number;
   readonly dns: 'direct' | 'loopback';
   readonly iptables: 'nft' | 'legacy';
+  readonly engine: EngineVersion;
 }
 
 const file = (name: string): string => join(LABS, `${name}.json`);
 
-export function newRecord(name: string, how: Pick<LabRecord, 'dns' | 'iptables' | 'owner'>): LabRecord {
+export function newRecord(
+  name: string,
+  how: Pick<LabRecord, 'dns' | 'iptables' | 'engine' | 'owner'>,
+): LabRecord {
   if (!/^[a-z0-9][a-z0-9-]{0,40}$/.test(name)) {
     throw new Error(`lab name "${name}": use 1-41 of a-z, 0-9 and "-", beginning with a letter or digit`);
   }

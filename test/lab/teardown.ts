@@ -86,7 +86,9 @@ function strays(): LabRecord[] {
       .map((n) => /^dbl-([a-z0-9][a-z0-9-]{0,40})-(?:host|net|far)$/.exec(n)?.[1])
       .filter((n) => n !== undefined),
   );
-  const records = [...names].map((name) => newRecord(name, { dns: 'direct', iptables: 'nft', owner: me() }));
+  const records = [...names].map((name) =>
+    newRecord(name, { dns: 'direct', iptables: 'nft', engine: '26', owner: me() }),
+  );
   return records.filter((r) => load(r.name) === undefined);
 }
 

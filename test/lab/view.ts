@@ -1,6 +1,7 @@
 /** The lab's mount view: /etc/resolv.conf and /run/containerd of its own, all else as on the machine. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { enginePath } from './packaged-engine.js';
 import { commandOf, run, startDaemon, waitFor } from './process.js';
 import type { LabRecord } from './registry.js';
 import { ADDRESSES } from './topology.js';
@@ -25,8 +26,11 @@ export class View {
     this.#netns = `/run/netns/${record.hostNetns}`;
     this.#anchor = anchor;
     const { DOCKER_HOST: _host, DOCKER_CONTEXT: _context, ...env } = process.env;
-    const path = record.iptables === 'legacy' ? `${join(record.dir, 'legacy')}:${env.PATH}` : env.PATH;
-    this.env = { ...env, PATH: path };
+    const path = enginePath(record.engine, env.PATH);
+    this.env = {
+      ...env,
+      PATH: record.iptables === 'legacy' ? `${join(record.dir, 'legacy')}:${path}` : path,
+    };
   }
 
   /** Arguments that run `argv` in HOST's network namespace and the lab's mount view; the pid stays that of the child. */
