@@ -1,9 +1,8 @@
 /**
  * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks;
  * engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; quick: what found most
- * in little time). Suites
- * that mind the time run by themselves, the others three at a time: most of theirs is waiting; the fuzzers take what is idle
- * meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end. Leaves REPORT-DIR/totals:
+ * in little time). Suites that mind the time run by themselves, the others three at a time: most of theirs is waiting; the
+ * fuzzers take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end. Leaves REPORT-DIR/totals:
  * "passed failed skipped". Needs root for all but check, pure and fuzz.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -293,7 +292,10 @@ const suites = parts
 await lane(suites.filter(({ alone }) => alone));
 const together = suites.filter(({ alone }) => !alone);
 const idle = together.filter(({ name }) => name === 'fuzz');
-const rank = ({ name }: Suite): number => 0;
+const rank = ({ name }: Suite): number => {
+  const place = LONGEST.indexOf(name.split(' ')[0] ?? '');
+  return place < 0 ? LONGEST.length : place;
+};
 const others = together.filter(({ name }) => name !== 'fuzz').sort((a, b) => rank(a) - rank(b));
 await Promise.all([...Array.from({ length: LANES }, () => lane(others)), lane(idle)]);
 if (failures.length > 0) process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
