@@ -28,7 +28,7 @@ export default defineConfig({
           name: 'attacks',
           include: ['test/attacks/**/*.test.ts'],
           fileParallelism: false,
-          maxConcurrency: 3,
+          maxConcurrency: 6,
           testTimeout: 300_000,
           hookTimeout: 180_000,
         },

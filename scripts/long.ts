@@ -10,5 +10,7 @@ export const LONG: Readonly<Record<string, string>> = {
   FROZEN: '60',
   /** Before and after every call of the kernel's tools. */
   KILLS: 'both',
+  /** Containers in a row on one address. */
+  ROUNDS: '40',
   MACVLAN_RACES: '60',
 };

@@ -1,10 +1,9 @@
 /**
- * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks; engine28:
- * what of live and attacks also runs on Engine 28; quick: the tests that find most in little time). LAB_ENGINE=28 runs all of
- * a part on Engine 28. Suites
- * that mind the time run by themselves, the others two at a time: most of theirs is waiting; the fuzzers take what is idle
- * meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end. Leaves REPORT-DIR/totals:
- * "passed failed skipped". Needs root for all but check, pure and fuzz.
+ * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks;
+ * engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; quick: what found most
+ * in little time). Suites that mind the time run by themselves, the others three at a time: most of theirs is waiting; the
+ * fuzzers take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end.
+ * Leaves REPORT-DIR/totals: "passed failed skipped". Needs root for all but check, pure and fuzz.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -14,6 +13,8 @@ import { engineOfRun, provideEngine } from '../test/lab/packaged-engine.js';
 const ROOT = join(import.meta.dirname, '..');
 const LIMIT_MS = 900_000;
 const FUZZ_SECONDS = 60;
+/** Suites at a time: three keep two cores busy, since a suite waits most of its time. */
+const LANES = 3;
 /** Bounds of time on a quiet host: another lab on the same cores would be measured, too. Other suites must not have any. */
 const ALONE = ['live/timing'];
 /** They take longest, so they start first: the last suites to end are short ones. */
@@ -42,6 +43,7 @@ const ON_ENGINE_28 = [
   'live/host-mode',
   'attacks/',
 ];
+/** Environment of these suites. */
 const ENV_28 = { LAB_ENGINE: '28' };
 
 interface Suite {
@@ -102,6 +104,7 @@ function quickKernel(): Suite {
     .map((f) => `test/kernel/${f}`);
   return { ...suite, argv: [...suite.argv, ...files.sort()] };
 }
+
 const onEngine28 = (suite: Suite): Suite => {
   const report = suite.report?.replace(/\.json$/, '-28.json') ?? '';
   const argv = [...suite.argv.slice(0, -1), `--outputFile.json=${report}`];
@@ -287,9 +290,11 @@ const suites = parts
 await lane(suites.filter(({ alone }) => alone));
 const together = suites.filter(({ alone }) => !alone);
 const idle = together.filter(({ name }) => name === 'fuzz');
-const rank = ({ name }: Suite): number => (LONGEST.includes(name) ? LONGEST.indexOf(name) : LONGEST.length);
+const rank = ({ name }: Suite): number => {
+  const place = LONGEST.indexOf(name.split(' ')[0] ?? '');
+  return place < 0 ? LONGEST.length : place;
+};
 const others = together.filter(({ name }) => name !== 'fuzz').sort((a, b) => rank(a) - rank(b));
-await Promise.all([lane(others), lane(others), lane(idle)]);
-if (skippedParts.length > 0) process.stdout.write(skippedLine);
+await Promise.all([...Array.from({ length: LANES }, () => lane(others)), lane(idle)]);
 if (failures.length > 0) process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
 writeFileSync(join(reports, 'totals'), `${totals.passed} ${totals.failed} ${totals.skipped}\n`);

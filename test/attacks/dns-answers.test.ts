@@ -43,10 +43,10 @@ attackSuite(
       await lab.docker('network', 'create', '--ipv6', ...subnets, PUBLIC.name);
       host = await listen(lab, { network: 'host', ports: [PORT] });
       neighbour = await listen(lab, { network: PUBLIC.name, ports: [PORT, ANY_PORT] });
-    },
-    enforced: async (lab) => {
       const labels = { 'drawbridge.allow': ALLOW };
       other = await lab.start({ name: 'other', labels, mounts: [PROGRAMS] });
+    },
+    enforced: async (lab) => {
       await lab.dns.set({ [`good.${ZONE}`]: { A: ['93.184.90.1'], AAAA: ['2600:9000:90::1'] } });
       // what is told for a permitted name is opened: that all below is held proves something
       await waitFor('a permitted name', async () => (await other.probe('udp', `good.${ZONE}`, PORT)).ok);

@@ -23,6 +23,7 @@ const BOTH: readonly Family[] = ['v4', 'v6'];
 const CHAIN = "the container's chain: the protocol behind the headers is what is judged";
 const NO_OPTIONS = 'packets of enforced ports with IP options are dropped';
 const NO_EXTENSIONS = 'packets of enforced ports with extension headers are dropped';
+const OWN_RESOLVER = "the flow is with Drawbridge's own resolver";
 const WHOLE = 'fragments are put together before they are judged, or dropped';
 const UDP = 17;
 const TCP = 6;
@@ -138,9 +139,23 @@ attackSuite(
     {
       id: 'ext-segments-through-dns',
       title: 'the same, by the way that is open to our resolver',
+      controlOff: OWN_RESOLVER,
       stoppedBy: NO_EXTENSIONS,
       ...throughDns('v6', (e, dns, data) =>
         ip({ src: e.src, dst: dns }, 43, bytes(routing6(UDP, 4, 1, [e.dst, dns]), data)),
+      ),
+    },
+    {
+      id: 'ext-segments-behind-fragment',
+      title: 'the same behind the header of a fragment that is whole (RFC 6946)',
+      controlOff: OWN_RESOLVER,
+      stoppedBy: NO_EXTENSIONS,
+      ...throughDns('v6', (e, dns, data) =>
+        ip(
+          { src: e.src, dst: dns },
+          44,
+          bytes(u8(43, 0, 0, 0, 0, 0, 0, 0x42), routing6(UDP, 4, 1, [e.dst, dns]), data),
+        ),
       ),
     },
     {
@@ -168,6 +183,7 @@ attackSuite(
     {
       id: 'option-route-through-dns',
       title: 'a source route in a conversation with our resolver',
+      controlOff: OWN_RESOLVER,
       stoppedBy: NO_OPTIONS,
       ...throughDns('v4', (e, dns, data) =>
         ip({ src: e.src, dst: dns }, UDP, data, { options: bytes(u8(131, 7, 4), address(e.dst)) }),

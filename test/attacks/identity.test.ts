@@ -92,9 +92,10 @@ attackSuite(
       await lab.image('says-off:1', { labels: { 'drawbridge.mode': 'off' } });
       await lab.dns.set({ '*.co.uk': { A: ['93.184.90.1'], AAAA: ['2600:9000:90::1'] } });
     },
+    started: async (lab, attacker) => {
+      await lab.docker('network', 'connect', 'aside', attacker.id);
+    },
     enforced: async (lab, drawbridge) => {
-      for (const side of ['control', 'held'])
-        await lab.docker('network', 'connect', 'aside', `attacker-${side}`);
       const joined = async (): Promise<boolean> =>
         JSON.parse((await drawbridge.get('/v1/containers/attacker-held')).body).addresses.length >= 4;
       await waitFor('the second leg to be known', joined);

@@ -4,13 +4,32 @@ import type { Container } from '../lab/container.js';
 import { MACVLAN, makeMacvlan } from '../lab/macvlan.js';
 import { Wire } from './neighbour.js';
 import { raw, trySending, type Way } from './raw.js';
-import { type Attempt, asked, attackSuite, type How, program, seen } from './technique.js';
-import { address, type Bytes, bytes, type Ends, ether, etherTypeOf, ip, u16, udp } from './wire.js';
+import type { Family } from './report.js';
+import { type Attempt, asked, attackSuite, type How, PERMITTED, program, seen } from './technique.js';
+import {
+  address,
+  type Bytes,
+  bytes,
+  type Ends,
+  ether,
+  etherTypeOf,
+  ip,
+  options6,
+  routing6,
+  u16,
+  udp,
+} from './wire.js';
 
 const RULES = 'rules in its own namespace, which it cannot change without NET_ADMIN';
 const FRAMES = 'at the device, what no socket of IP made is dropped: it has no route';
+const NO_EXTENSIONS = 'rules in its own namespace: no IP options, no IPv6 extension headers';
 const UDP = 17;
 const PORT = 4501;
+/** Permitted on PORT/udp: only the rule in question can stop what is sent there. */
+const OPEN = { v4: '93.184.2.1', v6: '2600:9000:2::1' } as const;
+const ALLOW = [PERMITTED.v4, `[${PERMITTED.v6}]`]
+  .map((at) => `${at}:${PERMITTED.port}`)
+  .concat(`${OPEN.v4}:${PORT}/udp`, `[${OPEN.v6}]:${PORT}/udp`);
 const BOTH = ['v4', 'v6'] as const;
 
 let neighbour: Container;
@@ -35,6 +54,25 @@ const sent = (make: (a: Attempt) => Promise<Bytes>, way?: Way): How => ({
   attack: async (a) => trySending(a.attacker, [await make(a)], way),
   reached: out,
 });
+/** Packets with a datagram to where datagrams are permitted. */
+const toOpen = (
+  families: readonly Family[],
+  make: (e: Ends, data: Bytes, a: Attempt) => readonly Bytes[],
+  from?: Readonly<Record<Family, string>>,
+): How => ({
+  families,
+  attack: async (a) => {
+    const { ip4, ip6 } = await at(a.attacker);
+    // the router's MAC is known then: a packet that waits for it might be missed
+    await a.attacker.probe('tcp', PERMITTED[a.family], PERMITTED.port);
+    const e: Ends = { src: from?.[a.family] ?? (a.family === 'v4' ? ip4 : ip6), dst: OPEN[a.family] };
+    await trySending(a.attacker, make(e, udp(e, PORT, PORT, a.tag), a), { way: 'ip' });
+  },
+  reached: (a) => seen(a, { direction: 'in', dst: OPEN[a.family], payloadIncludes: a.tag }),
+});
+/** One extension header, and the datagram behind it. */
+const extended = (first: number, header: (e: Ends) => Bytes): How =>
+  toOpen(['v6'], (e, data) => [ip(e, first, bytes(header(e), data))]);
 const probe = (proto: 'tcp' | 'udp', port: number): How => ({
   families: BOTH,
   attack: (a) =>
@@ -60,12 +98,10 @@ const question = (name: string): Bytes =>
 attackSuite(
   'macvlan',
   {
-    attacker: raw({ network: MACVLAN.name }),
+    attacker: raw({ network: MACVLAN.name, labels: { 'drawbridge.allow': ALLOW.join(', ') } }),
     prepare: async (lab) => {
       await makeMacvlan(lab);
       neighbour = await lab.start({ name: 'neighbour', network: MACVLAN.name });
-    },
-    enforced: async (lab) => {
       wire = await Wire.tap(lab, neighbour);
     },
   },
@@ -91,6 +127,50 @@ attackSuite(
       title: 'the same from an address that is not its own',
       stoppedBy: RULES,
       ...sent((a) => datagram(a, a.family === 'v4' ? '10.77.0.200' : 'fd00:77::200'), { way: 'ip' }),
+    },
+    {
+      id: 'macvlan-forged-permitted',
+      title: 'from an address that is not its own, to where it may send',
+      stoppedBy: 'rules in its own namespace: a source that is not local is refused',
+      ...toOpen(BOTH, (e, data) => [ip(e, UDP, data)], { v4: '10.77.0.200', v6: 'fd00:77::200' }),
+    },
+    {
+      id: 'macvlan-options',
+      title: 'a record-route option, to where it may send',
+      stoppedBy: NO_EXTENSIONS,
+      ...toOpen(['v4'], (e, data) => [
+        ip(e, UDP, data, { options: bytes(Buffer.from([7, 39, 4]), Buffer.alloc(36)) }),
+      ]),
+    },
+    {
+      id: 'macvlan-hop-by-hop',
+      title: 'hop-by-hop options, to where it may send',
+      stoppedBy: NO_EXTENSIONS,
+      ...extended(0, () => options6(UDP)),
+    },
+    {
+      id: 'macvlan-destination',
+      title: 'destination options, to where it may send',
+      stoppedBy: NO_EXTENSIONS,
+      ...extended(60, () => options6(UDP)),
+    },
+    {
+      id: 'macvlan-routing',
+      title: 'a routing header, to where it may send',
+      stoppedBy: NO_EXTENSIONS,
+      ...extended(43, (e) => routing6(UDP, 4, 0, [e.dst])),
+    },
+    {
+      id: 'macvlan-ah',
+      title: 'an authentication header, to where it may send',
+      stoppedBy: `${RULES}: a protocol of its own to nft, which no entry names`,
+      ...extended(51, () => bytes(Buffer.from([UDP, 4, 0, 0]), u16(0, 1, 0, 1), Buffer.alloc(12))),
+    },
+    {
+      id: 'macvlan-behind-fragment',
+      title: 'destination options behind the header of a fragment that is whole (RFC 6946)',
+      stoppedBy: NO_EXTENSIONS,
+      ...extended(44, () => bytes(Buffer.from([60, 0, 0, 0, 0, 0, 0, 66]), options6(UDP))),
     },
     { id: 'macvlan-packet', title: 'a frame, by a packet socket', stoppedBy: FRAMES, ...sent(frame) },
     {

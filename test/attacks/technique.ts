@@ -1,6 +1,6 @@
 /**
  * The frame of the attack suite: a file is a family of techniques in one lab. Each technique is tried twice, the very same
- * way: by a container that nothing is enforced for (the control: it must get out) and by an enforced one (it must not).
+ * way: on a host where Drawbridge never ran (the control: it must get out) and by an enforced container (it must not).
  * What got out is judged by the sniffer in the lab's internet and by the authority's log, never by the attacker.
  */
 import { join } from 'node:path';
@@ -26,7 +26,7 @@ export interface Attempt {
   readonly tag: string;
   /** An address of the internet that only this attempt uses, and no policy permits. */
   readonly target: string;
-  /** The container that attacks: not enforced in the control, else enforced. */
+  /** The container that attacks: in the control nothing is enforced for it. */
   readonly attacker: Container;
   /** Absent while Drawbridge does not run. */
   readonly drawbridge?: Drawbridge;
@@ -36,6 +36,8 @@ export interface Attempt {
 export interface Technique extends Described {
   /** Shares something that no other may use at the same time: runs by itself. */
   readonly alone?: boolean;
+  /** Why its control cannot be tried before Drawbridge starts: a container in mode off tries it next to the enforced one. */
+  readonly controlOff?: string;
   /** Does it; must not throw because it was refused. */
   attack(a: Attempt): Promise<unknown>;
   /** Whether it got where it should not: ask `seen` or `asked`, or a listener's own log. */
@@ -50,14 +52,16 @@ export interface SuiteOptions {
   /** Both attackers; its labels are the enforced one's. Default: the default bridge and a policy of PERMITTED alone. */
   readonly attacker?: RunSpec;
   /**
-   * off (default): the control is a container in mode off beside the enforced one. before: the control is tried before
-   * Drawbridge starts, for what Drawbridge holds for every container whatever its mode.
+   * before (default): all controls are tried before Drawbridge starts, so that harm which Drawbridge itself adds shows.
+   * off: every technique has this reason as its `controlOff`.
    */
-  readonly control?: 'off' | 'before';
+  readonly control?: 'before' | { readonly off: string };
   /** What the attacker that must be held is. Observed ones are for what no container may, whatever its mode. */
   readonly mode?: 'enforce' | 'observe';
   /** Zones, networks, other containers; before Drawbridge starts. */
   prepare?(lab: Lab): Promise<void>;
+  /** Each attacker right after its start, before Drawbridge or with it. */
+  started?(lab: Lab, attacker: Container): Promise<void>;
   /** Once Drawbridge is ready and the enforced attacker is enforced, before the attempts. */
   enforced?(lab: Lab, drawbridge: Drawbridge): Promise<void>;
 }
@@ -122,30 +126,34 @@ async function tell(a: Attempt): Promise<void> {
 
 /** Declares the tests of one family. `name` is for people. */
 export function attackSuite(name: string, options: SuiteOptions, techniques: readonly Technique[]): void {
-  const before = options.control === 'before';
+  const isBefore = (t: Technique): boolean =>
+    t.controlOff === undefined && typeof options.control !== 'object';
+  const first = techniques.filter(isBefore);
   const attackers = new Map<Side, Container>();
   let lab: Lab;
   let drawbridge: Drawbridge | undefined;
   for (const t of techniques) announce(t);
 
-  const start = (side: Side): Promise<Container> => {
+  const start = async (side: Side): Promise<Container> => {
     const spec = options.attacker ?? {};
     const mode = { 'drawbridge.mode': side === 'control' ? 'off' : (options.mode ?? 'enforce') };
-    return lab.start({
+    const attacker = await lab.start({
       ...spec,
       name: `attacker-${side}`,
       labels: { 'drawbridge.allow': ALLOW, ...spec.labels, ...mode },
       mounts: [...(spec.mounts ?? []), PROGRAMS],
     });
+    attackers.set(side, attacker);
+    await options.started?.(lab, attacker);
+    return attacker;
   };
   const enforce = async (): Promise<void> => {
     const spec = options.drawbridge ?? {};
     drawbridge = lab.drawbridge(typeof spec === 'function' ? spec() : spec);
     await drawbridge.ready();
-    if (before) await attackers.get('control')?.remove();
-    else attackers.set('control', await start('control'));
+    await attackers.get('control')?.remove();
+    if (first.length < techniques.length) await start('control');
     const held = await start('held');
-    attackers.set('held', held);
     await untilEnforced(drawbridge, held.name, options.mode);
     await options.enforced?.(lab, drawbridge);
     expect(await reachesPermitted(held)).toBe(true);
@@ -175,25 +183,24 @@ export function attackSuite(name: string, options: SuiteOptions, techniques: rea
     beforeAll(async () => {
       lab = await Lab.up(options.lab ?? {});
       await options.prepare?.(lab);
-      if (before) attackers.set('control', await start('control'));
-      else await enforce();
+      if (first.length > 0) await start('control');
     });
     afterAll(() => lab?.down());
 
-    if (before)
+    if (first.length > 0)
       describe('control, before Drawbridge', () => {
-        for (const t of techniques)
+        for (const t of first)
           declare(t, '', async (family) =>
             expect({ out: await attempt(t, family, 'control') }).toEqual({ out: true }),
           );
       });
     describe('held', () => {
-      if (before) beforeAll(enforce);
+      beforeAll(enforce);
       for (const t of techniques)
         declare(t, '', async (family) => {
-          const sides: readonly Side[] = before ? ['held'] : ['control', 'held'];
+          const sides: readonly Side[] = isBefore(t) ? ['held'] : ['control', 'held'];
           const outs = await Promise.all(sides.map((side) => attempt(t, family, side)));
-          const control = before ? [] : [{ side: 'control', out: true }];
+          const control = isBefore(t) ? [] : [{ side: 'control', out: true }];
           expect(sides.map((side, i) => ({ side, out: outs[i] }))).toEqual([
             ...control,
             { side: 'held', out: verdict(t) },

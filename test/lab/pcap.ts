@@ -32,8 +32,10 @@ const PROTOS: Readonly<Record<number, string>> = {
   58: 'icmp6',
   132: 'sctp',
 };
-const EXTENSIONS = new Set([0, 43, 60]);
+const EXTENSIONS = new Set([0, 43, 51, 60]);
 const FRAGMENT = 44;
+/** Its length is in units of four bytes, without the first two (RFC 4302). */
+const AUTHENTICATION = 51;
 const FLAG_LETTERS = 'FSRPAU';
 const GLOBAL_HEADER = 24;
 const RECORD_HEADER = 16;
@@ -88,7 +90,8 @@ function parse6(b: Buffer, at: number): Layers {
   let offset = at + 40;
   while ((EXTENSIONS.has(next) || next === FRAGMENT) && b.length >= offset + 8) {
     const later = next === FRAGMENT && (b.readUInt16BE(offset + 2) & 0xfff8) !== 0;
-    const size = next === FRAGMENT ? 8 : (b.readUInt8(offset + 1) + 1) * 8;
+    const units = b.readUInt8(offset + 1);
+    const size = next === FRAGMENT ? 8 : next === AUTHENTICATION ? (units + 2) * 4 : (units + 1) * 8;
     next = b.readUInt8(offset);
     if (later) return { ...ends, proto: PROTOS[next] ?? `ip-${next}`, fragment: true };
     offset += size;

@@ -164,8 +164,9 @@ describe('containers in the host network', () => {
     await waitFor('it to be inspected', async () => (await coverage(early)).reasons.length > 1, 15_000);
     expect((await coverage(early)).state).toBe('partial');
     expect((await coverage(early)).reasons.join()).toContain('restart it');
+    const isDeleted = async (): Promise<boolean> => !(await tracked()).some((l) => l.includes(`=${bad} `));
+    await waitFor('the flow of the bad stream to be deleted', isDeleted, 20_000);
     await lab.sniffer.clear();
-    await waitFor('the good stream to go on', () => flows(good), 15_000);
     // either the client was refused at its next packet, or the flow went silently: then the other side sends again
     // what is not acknowledged, ever more slowly
     let hasEnded = false;
@@ -173,13 +174,19 @@ describe('containers in the host network', () => {
       hasEnded = true;
     });
     const repeats = async (): Promise<boolean> => (await lab.sniffer.count({ src: bad })) >= 2;
-    await waitFor('the bad stream to end', async () => hasEnded || repeats(), 20_000);
+    await waitFor(
+      'the other side of the bad stream to be left alone',
+      async () => hasEnded || repeats(),
+      20_000,
+    );
+    await waitFor('the good stream to go on', () => flows(good), 15_000);
     expect(await lab.sniffer.count({ direction: 'out', dst: good })).toBeGreaterThan(5);
     // the host's own kernel resets what nobody listens for any more
     const [out, resets] = [{}, { flags: 'R' }].map((more) =>
       lab.sniffer.count({ direction: 'out', dst: bad, ...more }),
     );
     expect(await out).toBe(await resets);
+    expect(await isDeleted()).toBe(true);
     expect((await tracked()).find((l) => l.includes(`dst=${good} `))).toMatch(/ mark=[1-9]/);
     const sent = await lab.sniffer.packets({ direction: 'out', dst: ECHOES[0] });
     expect(new Set(sent.map((p) => p.sport))).toEqual(new Set([40_100]));

@@ -94,6 +94,21 @@ it('flows of a policy that stays are looked at once', async () => {
   expect(due).toEqual([]);
 });
 
+it('a flow that a packet on its way creates again while it is deleted is deleted, too', async () => {
+  const { run, table } = revoker();
+  const remove = table.delete.bind(table);
+  let packetsOnTheirWay = 1;
+  table.delete = (f) => {
+    const was = remove(f);
+    if (packetsOnTheirWay-- > 0) table.add(flow(1));
+    return was;
+  };
+  table.add(flow(1));
+  await run();
+  expect(packetsOnTheirWay).toBe(-1);
+  expect(table.size).toBe(0);
+});
+
 it('after a repair all are looked at, and once more a little later, for what was on its way', async () => {
   const { run, table, due, revocation } = revoker();
   await run();
