@@ -3,7 +3,7 @@
  * where its predecessor could, and nothing of that arrives.
  */
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { Random } from '../fuzz/random.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
@@ -47,6 +47,12 @@ beforeAll(async () => {
   await lab.docker('network', 'create', '--ipv6', 'killed');
   proxy = await new DockerProxy(lab.socketPath, join(lab.dir, 'ill.sock'), new Random(1)).start();
   await proxy.set(HEALTHY);
+});
+/** What a failed test leaves behind must not fail the next one. */
+afterEach(async () => {
+  await proxy.set(HEALTHY);
+  const left = (await lab.docker('ps', '-aq')).split('\n').filter((id) => id !== '');
+  if (left.length > 0) await lab.docker('rm', '-f', ...left);
 });
 afterAll(async () => {
   await lab?.down();
