@@ -25,9 +25,13 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
   const macs = new Set<string>();
   const ll6 = new Set<string>();
   const up = new Map(input.bridges.flatMap((b) => b.ports.map((p) => [p, b.mac] as const)));
+  const own4 = new Set<string>();
+  const own6 = new Set<string>();
   for (const m of input.members) {
     const mark = markOf(marks, m.identity, m.policy.mode);
     for (const p of m.ports) {
+      if (p.ip4) own4.add(p.ip4);
+      if (p.ip6) own6.add(p.ip6);
       if (p.ip4) id4.set(`${p.ifindex} . ${p.mac} . ${p.ip4}`, mark);
       if (p.ip6) id6.set(`${p.ifindex} . ${p.mac} . ${p.ip6}`, mark);
       ll6.add(`${p.ifindex} . ${linkLocal(p.mac)}`);
@@ -56,6 +60,8 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
     ...enforcedAddresses(input.members, (ifindex) => up.has(ifindex)),
     closed4: closedElements(input.closed ?? [], 4),
     closed6: closedElements(input.closed ?? [], 6),
+    own4,
+    own6,
     ...portLimits(input.members),
   };
 }
@@ -117,6 +123,8 @@ const DECLARATIONS = `
   set enf6 { typeof ip6 daddr; }
   set closed4 { typeof ip daddr . tcp dport; }
   set closed6 { typeof ip6 daddr . tcp dport; }
+  set own4 { typeof ip daddr; }
+  set own6 { typeof ip6 daddr; }
   set mcast4 { typeof meta mark . ip daddr . udp dport; }
   set mcast6 { typeof meta mark . ip6 daddr . udp dport; }${LIMIT_DECLARATIONS}${NEIGHBOUR_DECLARATIONS}
   chain membership { }
@@ -185,10 +193,24 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
       ],
       ...NAMELESS,
       ['ports', portRules(marks)],
-      ['delivered', DELIVERED],
+      ['delivered', [...DELIVERED, ...delivery(E)]],
     ]),
   };
 }
+
+/**
+ * An entry permits a container, and the rules know its address: what an enforced container sends to an address that is
+ * bound to a veth leaves by that veth only. The next holder of the address gets nothing of it before its own veth is
+ * bound, whether the service runs or not. The mark is not read any more: a veth clears it.
+ */
+const delivery = (E: string): string[] => [
+  `meta mark & ${E} == 0 accept`,
+  'ether type ip ip daddr != @own4 accept',
+  'ether type ip6 ip6 daddr != @own6 accept',
+  'ether type ip meta mark set oif . ether daddr . ip daddr map @id4 accept',
+  'ether type ip6 meta mark set oif . ether daddr . ip6 daddr map @id6 accept',
+  'ether type { ip, ip6 } drop',
+];
 
 function portRules(marks: Marks): string[] {
   const unknownBase = hex((marks.unknown | marks.enforced) >>> 0);

@@ -7,14 +7,11 @@ import { type Family, networkOf } from '../model/ip.js';
 import type { BridgeDesired, DesiredInput } from './state.js';
 
 export function namelessSets(
-  input: Pick<DesiredInput, 'unattributed' | 'unattributedMode' | 'members' | 'bridges'>,
-): Pick<BridgeDesired, 'own4' | 'own6' | 'net4' | 'net6'> {
+  input: Pick<DesiredInput, 'unattributed' | 'unattributedMode' | 'bridges'>,
+): Pick<BridgeDesired, 'net4' | 'net6'> {
   const isUsed = input.unattributedMode === 'enforce' && input.unattributed.length > 0;
-  const ports = isUsed ? input.members.flatMap((m) => m.ports) : [];
   const subnets = isUsed ? input.bridges.flatMap((b) => b.subnets ?? []) : [];
   return {
-    own4: new Set(ports.flatMap((p) => p.ip4 ?? [])),
-    own6: new Set(ports.flatMap((p) => p.ip6 ?? [])),
     net4: outermost(subnets, 4),
     net6: outermost(subnets, 6),
   };
@@ -39,8 +36,6 @@ function outermost(subnets: readonly string[], family: Family): ReadonlySet<stri
 const KEPT = 'size 65535; flags dynamic,timeout; timeout 1d;';
 export const NAMELESS_DECLARATIONS = `
   map nameless { typeof meta iif : meta mark; }
-  set own4 { typeof ip saddr; }
-  set own6 { typeof ip6 saddr; }
   set net4 { typeof ip saddr; flags interval; }
   set net6 { typeof ip6 saddr; flags interval; }
   set spoke4 { typeof meta iif; ${KEPT} }

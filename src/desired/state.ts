@@ -169,9 +169,7 @@ export interface BridgeDesired {
   readonly loose: ReadonlyMap<number, number>;
   /** veths of unattributed senders while their mode is enforce. */
   readonly nameless: ReadonlyMap<number, number>;
-  /** Addresses that are bound to containers, and networks of managed bridges; empty without such veths. */
-  readonly own4: ReadonlySet<string>;
-  readonly own6: ReadonlySet<string>;
+  /** Networks of managed bridges; empty without such veths. */
   readonly net4: ReadonlySet<string>;
   readonly net6: ReadonlySet<string>;
   readonly up: ReadonlyMap<number, string>;
@@ -188,6 +186,9 @@ export interface BridgeDesired {
   /** "ADDRESS . PORT" of containers that are Drawbridge's own. */
   readonly closed4: ReadonlySet<string>;
   readonly closed6: ReadonlySet<string>;
+  /** Addresses that are bound to a veth, whatever the policy behind it. */
+  readonly own4: ReadonlySet<string>;
+  readonly own6: ReadonlySet<string>;
   /** "MARK . GROUP . PORT": multicast that an entry names. */
   readonly mcast4: ReadonlySet<string>;
   readonly mcast6: ReadonlySet<string>;
