@@ -170,6 +170,7 @@ attackSuite('lies to neighbours', { attacker: raw(), prepare }, [
       to6(s, advertisement(s.own.ip6, NOBODY, { src: s.own.ip6, dst: s.neighbour.ip6 })),
       to6(s, solicitation({ src: s.own.ip6, dst: s.neighbour.ip6 }, s.neighbour.ip6, NOBODY)),
       all6(s, routerSolicitation(s.own.ip6, NOBODY)),
+      all6(s, routerSolicitation(linkLocal(s.own.mac), NOBODY)),
     ]),
   },
   {
@@ -194,7 +195,7 @@ attackSuite('lies to neighbours', { attacker: raw(), prepare }, [
     title: 'an address probe with a MAC that is not mine',
     stoppedBy: NOT_ITS_OWN,
     ...exactly((s) => [
-      ether(BROADCAST, s.own.mac, ARP, arp({ op: 1, sha: NOBODY, spa: '0.0.0.0', tpa: s.neighbour.ip4 })),
+      ether(BROADCAST, s.own.mac, ARP, arp({ op: 1, sha: ofSide(s), spa: '0.0.0.0', tpa: s.neighbour.ip4 })),
     ]),
   },
   {
