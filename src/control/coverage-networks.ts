@@ -37,7 +37,8 @@ const sharedWith = (c: ContainerFacts, holder: ContainerFacts): Finding => ({
 
 function networkFinding(id: string, { networks, managed, lan }: NetworkPlace): Finding[] {
   const network = networks.get(id);
-  if (!network || managed.has(id)) return [];
+  if (!network) return [];
+  if (managed.has(id)) return withoutGateway(network);
   // On an internal network and on an overlay only other members are reached.
   const state = network.internal || network.driver === 'overlay' ? 'partial' : 'unenforced';
   if (network.driver === 'macvlan' || network.driver === 'ipvlan') return lanFindings(network, state, lan);
@@ -67,6 +68,27 @@ function networkFinding(id: string, { networks, managed, lan }: NetworkPlace): F
       state,
       detail: `network ${network.name} is of the driver ${network.driver}: where its traffic passes is not known`,
       remedy: 'use a bridge network',
+    },
+  ];
+}
+
+/** Options by which Docker gives the bridge no address of a family (libnetwork, drivers/bridge). */
+const isWithoutGateway = ({ options }: NetworkFacts, family: 4 | 6): boolean =>
+  options[`com.docker.network.bridge.gateway_mode_ipv${family}`] === 'isolated' ||
+  (family === 4 && options['com.docker.network.bridge.inhibit_ipv4'] === 'true');
+
+/** What neighbours say to one another is routed by the host, which has no way to them there. */
+function withoutGateway(network: NetworkFacts): Finding[] {
+  const without = ([4, 6] as const).filter((f) => isWithoutGateway(network, f) && (f === 4 || network.ipv6));
+  if (without.length === 0) return [];
+  const families = without.map((f) => `IPv${f}`).join(' and ');
+  return [
+    {
+      code: 'no-gateway',
+      state: 'enforced',
+      detail: `the bridge of network ${network.name} has no ${families} address: enforced containers there reach no neighbour over ${families}, with or without an entry`,
+      remedy:
+        'create the network without com.docker.network.bridge.inhibit_ipv4 and without the gateway mode "isolated", or take it out of enforcement by networks.ignore of the configuration',
     },
   ];
 }

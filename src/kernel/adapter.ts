@@ -1,15 +1,18 @@
+import { type ForwardingInput, forwardingOf } from '../desired/forwarding.js';
 import { LAN_KINDS } from '../desired/lan-program.js';
 import { namesFor } from '../desired/naming.js';
 import type { BridgeDesired, DesiredState, Shape } from '../desired/state.js';
-import type { HostLink, SocketEnds } from '../ports.js';
+import type { HostLink, Logger, SocketEnds } from '../ports.js';
 import { type Plan, runStep } from './apply.js';
 import { Cgroups } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import type { Exec } from './exec.js';
+import { Forwarding } from './forwarding.js';
 import { HostAddresses } from './host-addresses.js';
 import { type HostSaid, hostSaid } from './host-marks.js';
 import { LinkCache } from './link-cache.js';
 import { Addresses } from './netlink/addresses.js';
+import { BridgePorts } from './netlink/bridge-ports.js';
 import { Bridges } from './netlink/bridges.js';
 import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
@@ -41,13 +44,13 @@ export class KernelAdapter implements AsyncDisposable {
   readonly own: HostAddresses;
   /** Datagrams can be given zones of conntrack. */
   hasZones = false;
-  readonly #bridges = new Bridges();
-  /** Bridges that have been seen to, by index. */
-  #held: ReadonlySet<number> = new Set();
+  readonly #ports = new BridgePorts();
+  readonly forwarding: Forwarding;
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
 
-  constructor(shape: Shape, run: Exec) {
+  constructor(shape: Shape, run: Exec, log: Pick<Logger, 'warn'>) {
+    this.forwarding = new Forwarding(this.#ports, log);
     this.#shape = shape;
     this.#run = run;
     const hasCgroup = (path: string): boolean => this.cgroups.at(path) !== undefined;
@@ -63,12 +66,15 @@ export class KernelAdapter implements AsyncDisposable {
     await this.cgroups.askNft(this.#run);
     this.hasZones = await canZone(this.#run);
     await this.own.refresh();
-    await this.links(new Set());
+    const links = await this.links(new Set());
+    using bridges = new Bridges();
+    for (const l of links) if (l.kind === 'bridge') bridges.release(l.index);
   }
 
   #follow(changed: LinkNews): RouteMonitor {
     return new RouteMonitor({
       onLink: (l) => {
+        if (this.#cache.masterOf(l.index)?.master !== l.master) this.forwarding.moved(l.index);
         this.#cache.put(l);
         if (LAN_KINDS.some((kind) => kind === l.kind)) changed('lan link', l.index);
         else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined) changed('link', l.index);
@@ -114,13 +120,17 @@ export class KernelAdapter implements AsyncDisposable {
   }
   invalidate(): void {
     this.#plane.invalidate();
+    this.forwarding.invalidate();
   }
 
-  /** Each of these bridges, once: it learns a bounded number of MACs, from frames that have been judged alone. */
-  holdBridges(names: readonly string[]): void {
-    const indexes = names.map((n) => this.#cache.indexOf(n)).filter((i) => i !== undefined);
-    for (const index of indexes) if (!this.#held.has(index)) this.#bridges.hold(index);
-    this.#held = new Set(indexes);
+  /** What bridges know of these veths without learning it, from here on; next to the passes. */
+  holdVeths(
+    veths: Pick<ForwardingInput, 'others' | 'isEnforced'> & {
+      readonly bound: readonly { readonly index: number; readonly mac: string }[];
+    },
+  ): void {
+    const bound = veths.bound.map((v) => ({ ...v, ...this.#cache.masterOf(v.index) }));
+    this.forwarding.want(forwardingOf({ ...veths, bound, own: this.#cache.macs() }));
   }
 
   async members(set: string): Promise<ReadonlyMap<string, number> | undefined> {
@@ -168,7 +178,9 @@ export class KernelAdapter implements AsyncDisposable {
     this.#monitor?.close();
     this.linkTable.close();
     this.addressTable.close();
-    this.#bridges.close();
+    this.forwarding.close();
+    await this.forwarding.settled();
+    this.#ports.close();
     this.sets.close();
     this.flows.close();
     this.bulk.close();

@@ -57,6 +57,17 @@ export class LinkCache {
     return this.#links.get(index)?.linkNamespaceId;
   }
 
+  masterOf(index: number): { readonly master?: number } | undefined {
+    const link = this.#links.get(index);
+    return link && (link.master === undefined ? {} : { master: link.master });
+  }
+
+  /** MACs of bridges and of what is attached to one. */
+  macs(): ReadonlySet<string> {
+    const own = [...this.#links.values()].filter((l) => l.kind === 'bridge' || l.master !== undefined);
+    return new Set(own.flatMap((l) => l.mac ?? []));
+  }
+
   indexOf(name: string): number | undefined {
     for (const l of this.#links.values()) if (l.name === name) return l.index;
     return undefined;

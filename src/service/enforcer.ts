@@ -1,4 +1,4 @@
-import { Enforcer, type EnforcerOptions } from '../control/enforcer.js';
+import { Enforcer, type EnforcerOptions, type InForce } from '../control/enforcer.js';
 import type { LanRules } from '../control/lan.js';
 import type { NamesPolicy } from '../control/names-policy.js';
 import type { Reconciler } from '../control/reconciler.js';
@@ -10,6 +10,18 @@ import type { Policies } from './policies.js';
 import type { Quotas } from './quotas.js';
 
 type Options = EnforcerOptions<Flow>;
+
+/** On a bridge with other ports than veths, one that belongs to no container may be an uplink with many MACs behind it. */
+function vethsOf({ ports, desired }: InForce): Parameters<KernelAdapter['holdVeths']>[0] {
+  const mixed = new Set([...ports.bridges.values()].flatMap((b) => (b.mixed ? b.link.index : [])));
+  return {
+    bound: [...ports.bindings.values()].map(({ ifindex: index, mac }) => ({ index, mac })),
+    others: ports.unbound.flatMap(({ index, master, peerMac: mac }) =>
+      mac === undefined || master === undefined || mixed.has(master) ? [] : [{ index, master, mac }],
+    ),
+    isEnforced: (ifindex) => desired.bridge.strict.has(ifindex),
+  };
+}
 /** Parts of the engine, some of which are made later than this. */
 interface EnforcerParts extends Pick<Options, 'shape' | 'threats' | 'bars'> {
   readonly kernel: KernelAdapter;
@@ -41,14 +53,13 @@ export function makeEnforcer(
     isLan: policies.isLan,
     unattributed: policies.unattributed,
     hosts: hostMode.senders,
-    beforeRules: (input) => {
-      // a bridge with other ports than containers' is somebody's, who may have many behind them
-      kernel.holdBridges(input.bridges.filter((b) => !b.mixed).map((b) => b.name));
-      return hostMode.resolvers.sync(input);
-    },
+    beforeRules: (input) => hostMode.resolvers.sync(input),
     now: Date.now,
     lookAgain: (reason, ms) => engine.reconciler.later(reason, ms),
     onStanding: (state) => engine.names.applied(state),
-    inside: (state) => engine.lan.applied(state),
+    inside: (state) => {
+      kernel.holdVeths(vethsOf(state));
+      return engine.lan.applied(state);
+    },
   });
 }

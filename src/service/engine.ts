@@ -82,7 +82,7 @@ export class Engine {
     const { config, log } = options;
     this.#o = options;
     this.shape = shapeOf(config);
-    this.kernel = new KernelAdapter(this.shape, exec);
+    this.kernel = new KernelAdapter(this.shape, exec, log);
     this.docker = new DockerWatch({ socket: config.docker.socket, log, now: () => performance.now() });
     this.bars = new Bars(this.kernel, this.shape.prefix, Date.now);
     this.threats = makeThreats(this, config, log);

@@ -4,9 +4,11 @@ import type { Config } from '../config/config.js';
 import { isHostResolver } from '../desired/host-net.js';
 import { Cgroups } from '../kernel/cgroups.js';
 import { exec } from '../kernel/exec.js';
+import { releaseVeths } from '../kernel/forwarding.js';
 import { type Found, isUntouched, readChains } from '../kernel/found.js';
 import { removeLan } from '../kernel/lan-rules.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
+import { BridgePorts } from '../kernel/netlink/bridge-ports.js';
 import { Bridges } from '../kernel/netlink/bridges.js';
 import { NetlinkError } from '../kernel/netlink/errors.js';
 import { Links } from '../kernel/netlink/links.js';
@@ -112,8 +114,14 @@ function readText(file: string): string {
 async function releaseBridges(): Promise<string[]> {
   using links = new Links();
   using bridges = new Bridges();
+  using ports = new BridgePorts();
   const all = (await links.list()).filter((l) => l.kind === 'bridge');
-  return all.filter((l) => bridges.release(l.index)).map((l) => `bound on what bridge ${l.name} learns`);
+  const former = all.filter((l) => bridges.release(l.index));
+  const veths = await releaseVeths(ports);
+  return [
+    ...former.map((l) => `bound on what bridge ${l.name} learns`),
+    ...(veths.length > 0 ? [`${veths.length} entries of forwarding tables`] : []),
+  ];
 }
 
 /** Cgroups that we made for Docker's containers, while nothing is in them. */

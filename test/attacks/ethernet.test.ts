@@ -1,13 +1,16 @@
 /** Frames to a neighbour that are neither honest IP nor honest ARP. */
-import { bridge, endCapture, steals, toNeighbour, udpTo } from './layer2.js';
+import type { Lab } from '../lab/lab.js';
+import { bridge, endCapture, over6, toNeighbour, udpTo } from './layer2.js';
 import { raw } from './raw.js';
-import { attackSuite } from './technique.js';
-import { arp, BROADCAST, type Bytes, bytes, ether, fragment, u8, u16, udp } from './wire.js';
+import { attackSuite, type How, PERMITTED } from './technique.js';
+import { arp, BROADCAST, type Bytes, bytes, ether, fragment, ip, tcp, u8, u16, udp } from './wire.js';
 
 const NO_OTHER = 'an enforced port sends IPv4, IPv6 and ARP, and nothing else';
 const ITS_OWN_MAC =
   "frames that do not come from the port's own MAC are dropped before the bridge learns of them";
+const ITS_OWN_BRIDGE = 'an enforced veth speaks to the MAC of its own bridge only; other frames are lifted';
 const UDP = 17;
+const TCP = 6;
 const NOBODY = '02:42:00:00:77:01';
 const ARP = 0x0806;
 /** Frames of another protocol: to the neighbour itself and to all. */
@@ -16,8 +19,35 @@ const protocol = (type: number, head: Bytes = u8()) =>
     [s.neighbour.mac, BROADCAST].map((to) => ether(to, s.own.mac, type, bytes(head, a.tag))),
   );
 
+let otherMac = '';
+/** A second network, whose bridge has a MAC that the attacker may know. */
+async function prepare(l: Lab): Promise<void> {
+  await bridge(l);
+  const other = ['-o', 'com.docker.network.bridge.name=other0', 'other'];
+  await l.docker('network', 'create', ...other);
+  const shown = await l.inHost(['ip', '-j', 'link', 'show', 'other0'], { check: true });
+  otherMac = (JSON.parse(shown.stdout) as { address: string }[])[0]?.address ?? '';
+}
+/** While iptables reads bridged packets. */
+function withNetfilter(how: How): How {
+  const sysctl = (l: Lab, value: 0 | 1): Promise<unknown> =>
+    l.inHost(['sysctl', '-qw', `net.bridge.bridge-nf-call-iptables=${value}`], { check: true });
+  return {
+    ...how,
+    attack: async (a) => {
+      await sysctl(a.lab, 1);
+      await how.attack(a);
+    },
+    reached: async (a) => {
+      const out = await how.reached(a); // once all that was sent is through
+      await sysctl(a.lab, 0);
+      return out;
+    },
+  };
+}
+
 endCapture();
-attackSuite('Ethernet', { attacker: raw(), prepare: bridge }, [
+attackSuite('Ethernet', { attacker: raw(), prepare }, [
   { id: 'ether-experiment', title: 'EtherType 0x88b5', stoppedBy: NO_OTHER, ...protocol(0x88b5) },
   {
     id: 'ether-vlan',
@@ -128,9 +158,28 @@ attackSuite('Ethernet', { attacker: raw(), prepare: bridge }, [
     }),
   },
   {
-    id: 'fdb-steal',
-    title: "a frame from the victim's MAC: what is sent to the victim comes here",
-    stoppedBy: ITS_OWN_MAC,
-    ...steals(0x0800),
+    id: 'other-bridge',
+    title: "a frame to the MAC of another network's bridge, which this one floods",
+    stoppedBy: ITS_OWN_BRIDGE,
+    ...toNeighbour((s, a) => [ether(otherMac, s.own.mac, 0x0800, udpTo(s, s.own.ip4, a.tag))]),
+  },
+  {
+    id: 'other-bridge-6',
+    title: 'the same over IPv6',
+    stoppedBy: ITS_OWN_BRIDGE,
+    ...over6((s, a) => [ether(otherMac, s.own.mac, 0x86dd, udpTo(s, s.own.ip6, a.tag))]),
+  },
+  {
+    id: 'other-bridge-netfilter',
+    title: 'the same to a permitted destination, where iptables reads what bridges pass on',
+    stoppedBy: ITS_OWN_BRIDGE,
+    alone: true,
+    ...withNetfilter(
+      toNeighbour((s, a) => {
+        const e = { src: s.own.ip4, dst: PERMITTED.v4 };
+        const packet = ip(e, TCP, tcp(e, 4610, PERMITTED.port, { flags: 'S' }, a.tag));
+        return [ether(otherMac, s.own.mac, 0x0800, packet)];
+      }),
+    ),
   },
 ]);

@@ -6,7 +6,7 @@ import { Wire } from './neighbour.js';
 import { sendFrames, where } from './raw.js';
 import type { Side } from './report.js';
 import type { Attempt, How } from './technique.js';
-import { type Bytes, bytes, ether, ip, mac, u8, udp } from './wire.js';
+import { type Bytes, type Ends, ip, mac, udp } from './wire.js';
 
 const UDP = 17;
 let neighbour: Container;
@@ -52,27 +52,58 @@ export const udpTo = (s: Scene, src: string, tag: string): Bytes => {
   const e = { src, dst: src.includes(':') ? s.neighbour.ip6 : s.neighbour.ip4 };
   return ip(e, UDP, udp(e, 4600, 4601, tag));
 };
-/** What the host sends to the victim arrives at the attacker instead. */
-export const steals = (type: number, dst?: string): How & { readonly alone: true } => {
+/** The same from its destination to its end. A source that the bridge table has written over is still not the sender's own. */
+const isSent = (frame: Bytes, seen: Bytes, own: Bytes): boolean =>
+  frame.subarray(0, 6).equals(seen.subarray(0, 6)) &&
+  frame.subarray(12).equals(seen.subarray(12)) &&
+  (frame.subarray(6, 12).equals(seen.subarray(6, 12)) || !own.equals(seen.subarray(6, 12)));
+/**
+ * Frames of exactly the shape that an honest container sends, so that no bound on length stops them: seen at the neighbour,
+ * byte by byte. No two techniques may send the same.
+ */
+export const exactly = (make: Make, by: (a: Attempt) => Container = (a) => a.attacker): How => {
+  const sent = new Map<string, readonly Bytes[]>();
+  return {
+    families: ['v4'],
+    attack: async (a) => {
+      const frames = make(await scene(a), a);
+      sent.set(a.tag, frames);
+      await sendFrames(by(a), frames);
+    },
+    reached: async (a) => {
+      const own = mac((await by(a).addresses()).mac);
+      const frames = sent.get(a.tag) ?? [];
+      return (await wire?.saw((f) => frames.some((frame) => isSent(frame, f, own)))) ?? false;
+    },
+  };
+};
+export const exactly6 = (make: Make, by?: (a: Attempt) => Container): How => ({
+  ...exactly(make, by),
+  families: ['v6'],
+});
+/** What the host sends to the victim arrives at the thief instead, once the frame that `make` makes has taught the bridge. */
+export const steals = (
+  make: (s: Scene, a: Attempt, own: Ends & { readonly mac: string }) => Bytes,
+  thief: (a: Attempt) => Container = (a) => a.attacker,
+): How & { readonly alone: true } => {
   const got = new Map<string, boolean>();
   return {
     alone: true,
     families: ['v4'],
     attack: async (a) => {
       const s = await scene(a);
-      const own = await Wire.tap(a.lab, a.attacker);
+      const { ip4, mac: own } = await thief(a).addresses();
+      const tap = await Wire.tap(a.lab, thief(a));
       const speak = (): Promise<unknown> => victimOf(a).exec(['ping', '-c', '1', '-W', '2', s.gateway4]);
       try {
         await speak(); // host and bridge know it
-        const packet = ip({ src: s.victim.ip4, dst: s.neighbour.ip4 }, UDP, u8());
-        const data = type === 0x0800 ? packet : bytes(a.tag.padEnd(46, '.'));
-        await sendFrames(a.attacker, [ether(dst ?? s.bridgeMac, s.victim.mac, type, data)]);
+        await sendFrames(thief(a), [make(s, a, { src: ip4, dst: s.gateway4, mac: own })]);
         const tell = `printf ${a.tag} > /dev/udp/${s.victim.ip4}/4602`;
         await a.lab.inHost(['bash', '-c', tell], { check: true });
-        got.set(a.tag, await own.saw((f) => f.includes(a.tag) && f.subarray(0, 6).equals(mac(s.victim.mac))));
+        got.set(a.tag, await tap.saw((f) => f.includes(a.tag) && f.subarray(0, 6).equals(mac(s.victim.mac))));
         await speak(); // from here on the bridge knows the truth again
       } finally {
-        await own.stop();
+        await tap.stop();
       }
     },
     reached: async (a) => got.get(a.tag) === true,

@@ -1,7 +1,10 @@
 /** Lies to the neighbours: about who holds an address, who is the router, and who speaks. */
-import { bridge, endCapture, over6, type Scene, toNeighbour, udpTo } from './layer2.js';
+import { linkLocal } from '../../src/desired/bridge-neighbours.js';
+import type { Container } from '../lab/container.js';
+import type { Lab } from '../lab/lab.js';
+import { bridge, endCapture, exactly, exactly6, over6, type Scene, toNeighbour, udpTo } from './layer2.js';
 import { raw } from './raw.js';
-import { attackSuite } from './technique.js';
+import { attackSuite, PROGRAMS } from './technique.js';
 import {
   address,
   arp,
@@ -20,6 +23,10 @@ import {
 } from './wire.js';
 
 const NOT_ITS_OWN = "ARP and ND about addresses that are not the port's own are dropped";
+const ITS_OWN_MAC =
+  "frames that do not come from the port's own MAC are dropped before the bridge learns of them";
+const ITS_OWN_OPTION = 'the link-layer address in neighbour discovery is the MAC of its veth';
+const CLAIMED = 'no veth claims the address of an enforced container but its own';
 const NO_MORE = 'ARP and discovery of an enforced port are no longer than they need be';
 const NO_ROUTER = 'an enforced port is no router: advertisements and redirects are dropped';
 const POLICY = 'the policy of its port, as for every neighbour';
@@ -30,8 +37,12 @@ const ARP = 0x0806;
 const nd = (e: Ends, type: number, rest: Bytes, body: Bytes): Bytes =>
   ip(e, 58, icmp(e, type, 0, rest, body), { ttl: 255 });
 const OVERRIDE = 0x2000_0000;
-const advertisement = (of: string, holder: string, e: Ends, tag: string): Bytes =>
-  nd(e, 136, u32(OVERRIDE), bytes(address(of), u8(2, 1), mac(holder), tagOption(tag)));
+const advertisement = (of: string, holder: string, e: Ends): Bytes =>
+  nd(e, 136, u32(OVERRIDE), bytes(address(of), u8(2, 1), mac(holder)));
+const solicitation = (e: Ends, of: string, asker: string): Bytes =>
+  nd(e, 135, u32(0), bytes(address(of), u8(1, 1), mac(asker)));
+const routerSolicitation = (src: string, asker: string): Bytes =>
+  nd({ src, dst: 'ff02::2' }, 133, u32(0), bytes(u8(1, 1), mac(asker)));
 /** An option that nobody knows: RFC 4861 says to skip it. */
 const tagOption = (tag: string): Bytes => {
   const size = Math.ceil((tag.length + 2) / 8);
@@ -39,20 +50,35 @@ const tagOption = (tag: string): Bytes => {
 };
 const to6 = (s: Scene, packet: Bytes, src = s.own.mac): Bytes => ether(s.neighbour.mac, src, 0x86dd, packet);
 const all6 = (s: Scene, packet: Bytes): Bytes => ether('33:33:00:00:00:01', s.own.mac, 0x86dd, packet);
+/** A MAC that nobody has, another for each attacker. */
+const ofSide = (s: Scene): string => s.own.mac.replace(/^02:42/, '02:99');
 const DHCP = (tag: string): Bytes => bytes(u8(2, 1, 6, 0), Buffer.alloc(40), tag);
 
+let liar: Container | undefined;
+let liarMac = '';
+function theLiar(): Container {
+  if (liar === undefined) throw new Error('no liar');
+  return liar;
+}
+async function prepare(l: Lab): Promise<void> {
+  await bridge(l);
+  const spec = raw({ name: 'liar', labels: { 'drawbridge.mode': 'observe' } });
+  liar = await l.start({ ...spec, mounts: [...(spec.mounts ?? []), PROGRAMS] });
+  liarMac = (await liar.addresses()).mac;
+}
+
 endCapture();
-attackSuite('lies to neighbours', { attacker: raw(), prepare: bridge }, [
+attackSuite('lies to neighbours', { attacker: raw(), prepare }, [
   {
     id: 'arp-reply',
     title: "an ARP reply: the victim's address is mine",
     stoppedBy: NOT_ITS_OWN,
-    ...toNeighbour((s, a) => [
+    ...exactly((s) => [
       ether(
         s.neighbour.mac,
         s.own.mac,
         ARP,
-        arp({ op: 2, sha: s.own.mac, spa: s.victim.ip4, tha: s.neighbour.mac, tpa: s.neighbour.ip4 }, a.tag),
+        arp({ op: 2, sha: s.own.mac, spa: s.victim.ip4, tha: s.neighbour.mac, tpa: s.neighbour.ip4 }),
       ),
     ]),
   },
@@ -60,13 +86,13 @@ attackSuite('lies to neighbours', { attacker: raw(), prepare: bridge }, [
     id: 'arp-gratuitous',
     title: 'the same, announced to all',
     stoppedBy: NOT_ITS_OWN,
-    ...toNeighbour((s, a) =>
+    ...exactly((s) =>
       [1, 2].map((op) =>
         ether(
           BROADCAST,
           s.own.mac,
           ARP,
-          arp({ op: op === 1 ? 1 : 2, sha: s.own.mac, spa: s.victim.ip4, tpa: s.victim.ip4 }, a.tag),
+          arp({ op: op === 1 ? 1 : 2, sha: s.own.mac, spa: s.victim.ip4, tpa: s.victim.ip4 }),
         ),
       ),
     ),
@@ -75,12 +101,12 @@ attackSuite('lies to neighbours', { attacker: raw(), prepare: bridge }, [
     id: 'arp-gateway',
     title: "an ARP reply: the gateway's address is mine",
     stoppedBy: NOT_ITS_OWN,
-    ...toNeighbour((s, a) => [
+    ...exactly((s) => [
       ether(
         s.neighbour.mac,
         s.own.mac,
         ARP,
-        arp({ op: 2, sha: s.own.mac, spa: s.gateway4, tha: s.neighbour.mac, tpa: s.neighbour.ip4 }, a.tag),
+        arp({ op: 2, sha: s.own.mac, spa: s.gateway4, tha: s.neighbour.mac, tpa: s.neighbour.ip4 }),
       ),
     ]),
   },
@@ -88,12 +114,12 @@ attackSuite('lies to neighbours', { attacker: raw(), prepare: bridge }, [
     id: 'arp-other-mac',
     title: 'my own address, at a MAC that is not mine',
     stoppedBy: NOT_ITS_OWN,
-    ...toNeighbour((s, a) => [
+    ...exactly((s) => [
       ether(
         s.neighbour.mac,
         s.own.mac,
         ARP,
-        arp({ op: 2, sha: NOBODY, spa: s.own.ip4, tha: s.neighbour.mac, tpa: s.neighbour.ip4 }, a.tag),
+        arp({ op: 2, sha: NOBODY, spa: s.own.ip4, tha: s.neighbour.mac, tpa: s.neighbour.ip4 }),
       ),
     ]),
   },
@@ -114,35 +140,112 @@ attackSuite('lies to neighbours', { attacker: raw(), prepare: bridge }, [
     id: 'nd-advertisement',
     title: "a neighbour advertisement with override: the victim's address is mine",
     stoppedBy: NOT_ITS_OWN,
-    ...over6((s, a) => [
-      to6(s, advertisement(s.victim.ip6, s.own.mac, { src: s.own.ip6, dst: s.neighbour.ip6 }, a.tag)),
-      all6(s, advertisement(s.victim.ip6, s.own.mac, { src: s.victim.ip6, dst: 'ff02::1' }, a.tag)),
+    ...exactly6((s) => [
+      to6(s, advertisement(s.victim.ip6, s.own.mac, { src: s.own.ip6, dst: s.neighbour.ip6 })),
+      all6(s, advertisement(s.victim.ip6, s.own.mac, { src: s.victim.ip6, dst: 'ff02::1' })),
     ]),
   },
   {
     id: 'nd-gateway',
     title: 'a neighbour advertisement for the gateway',
     stoppedBy: NOT_ITS_OWN,
-    ...over6((s, a) => [
-      to6(s, advertisement('fd00:db:1::1', s.own.mac, { src: 'fe80::1', dst: s.neighbour.ip6 }, a.tag)),
-      to6(s, advertisement('fe80::1', s.own.mac, { src: 'fe80::1', dst: s.neighbour.ip6 }, a.tag)),
+    ...exactly6((s) => [
+      to6(s, advertisement('fd00:db:1::1', s.own.mac, { src: 'fe80::1', dst: s.neighbour.ip6 })),
+      to6(s, advertisement('fe80::1', s.own.mac, { src: 'fe80::1', dst: s.neighbour.ip6 })),
     ]),
   },
   {
     id: 'nd-solicitation',
     title: 'a neighbour solicitation as if the victim asked, with my MAC',
     stoppedBy: NOT_ITS_OWN,
-    ...over6((s, a) => [
-      to6(
-        s,
-        nd(
-          { src: s.victim.ip6, dst: s.neighbour.ip6 },
-          135,
-          u32(0),
-          bytes(address(s.neighbour.ip6), u8(1, 1), mac(s.own.mac), tagOption(a.tag)),
-        ),
-      ),
+    ...exactly6((s) => [
+      to6(s, solicitation({ src: s.victim.ip6, dst: s.neighbour.ip6 }, s.neighbour.ip6, s.own.mac)),
     ]),
+  },
+  {
+    id: 'nd-other-mac',
+    title: 'solicitations and an advertisement for my own address, with a MAC that is not mine',
+    stoppedBy: ITS_OWN_OPTION,
+    ...exactly6((s) => [
+      to6(s, advertisement(s.own.ip6, NOBODY, { src: s.own.ip6, dst: s.neighbour.ip6 })),
+      to6(s, solicitation({ src: s.own.ip6, dst: s.neighbour.ip6 }, s.neighbour.ip6, NOBODY)),
+      all6(s, routerSolicitation(s.own.ip6, NOBODY)),
+      all6(s, routerSolicitation(linkLocal(s.own.mac), NOBODY)),
+    ]),
+  },
+  {
+    id: 'nd-link-local',
+    title: 'the same for a link-local address that is not mine: of the victim, of nobody',
+    stoppedBy: NOT_ITS_OWN,
+    ...exactly6((s) =>
+      [linkLocal(s.victim.mac), 'fe80::77'].flatMap((src) => [
+        to6(s, advertisement(src, s.own.mac, { src, dst: s.neighbour.ip6 })),
+        to6(s, solicitation({ src, dst: s.neighbour.ip6 }, s.neighbour.ip6, s.own.mac)),
+      ]),
+    ),
+  },
+  {
+    id: 'rs-victim',
+    title: "a router solicitation as if the victim sent it, with my MAC: the host's own table takes it",
+    stoppedBy: NOT_ITS_OWN,
+    ...exactly6((s) => [all6(s, routerSolicitation(s.victim.ip6, s.own.mac))]),
+  },
+  {
+    id: 'arp-probe-other-mac',
+    title: 'an address probe with a MAC that is not mine',
+    stoppedBy: NOT_ITS_OWN,
+    ...exactly((s) => [
+      ether(BROADCAST, s.own.mac, ARP, arp({ op: 1, sha: ofSide(s), spa: '0.0.0.0', tpa: s.neighbour.ip4 })),
+    ]),
+  },
+  {
+    id: 'arp-foreign-frame',
+    title: 'an honest ARP request in a frame from a MAC that is not mine',
+    stoppedBy: ITS_OWN_MAC,
+    ...exactly((s) => [
+      ether(BROADCAST, ofSide(s), ARP, arp({ op: 1, sha: s.own.mac, spa: s.own.ip4, tpa: s.neighbour.ip4 })),
+    ]),
+  },
+  {
+    id: 'nd-foreign-frame',
+    title: 'an honest neighbour solicitation in such a frame',
+    stoppedBy: ITS_OWN_MAC,
+    ...exactly6((s) => {
+      const e = { src: s.own.ip6, dst: s.neighbour.ip6 };
+      return [to6(s, nd(e, 135, u32(0), address(s.neighbour.ip6)), ofSide(s))];
+    }),
+  },
+  {
+    id: 'arp-observed',
+    title: 'a container that is only observed claims the address of an enforced one',
+    stoppedBy: CLAIMED,
+    ...exactly(
+      (s) => [
+        ether(
+          s.neighbour.mac,
+          liarMac,
+          ARP,
+          arp({ op: 2, sha: liarMac, spa: s.own.ip4, tha: s.neighbour.mac, tpa: s.neighbour.ip4 }),
+        ),
+      ],
+      () => theLiar(),
+    ),
+  },
+  {
+    id: 'nd-observed',
+    title: 'the same by advertisement, solicitation and router solicitation',
+    stoppedBy: CLAIMED,
+    ...exactly6(
+      (s) => {
+        const e = { src: s.own.ip6, dst: s.neighbour.ip6 };
+        return [
+          ether(s.neighbour.mac, liarMac, 0x86dd, advertisement(s.own.ip6, liarMac, e)),
+          ether(s.neighbour.mac, liarMac, 0x86dd, solicitation(e, s.neighbour.ip6, liarMac)),
+          ether('33:33:00:00:00:02', liarMac, 0x86dd, routerSolicitation(s.own.ip6, liarMac)),
+        ];
+      },
+      () => theLiar(),
+    ),
   },
   {
     id: 'nd-data',

@@ -8,6 +8,7 @@ import { listener, visitors } from './inside.js';
 
 const ALLOWED = '93.184.1.1';
 const ALLOWED6 = '2600:9000:1::1';
+const HOLD_QUEUE = 53;
 const OTHER_MAC = '02:42:00:00:00:99';
 const ALLOW = { 'drawbridge.allow': `container:db:5432, ${ALLOWED}:80, [${ALLOWED6}]:80` };
 /** Given, so that a container can be made anew with the addresses it had. */
@@ -155,6 +156,14 @@ it('control: without Drawbridge the lies are believed, and what is sent arrives'
   for (const s of Object.values(shown)) s.control();
 });
 
+/** Packets that were ever handed to the hold (the last number but one of the queue's line). */
+async function held(): Promise<number> {
+  const { stdout } = await lab.inHost(['cat', '/proc/net/netfilter/nfnetlink_queue'], { check: true });
+  const line = stdout.split('\n').find((l) => l.trim().startsWith(`${HOLD_QUEUE} `));
+  if (line === undefined) throw new Error(`no queue ${HOLD_QUEUE}: ${stdout}`);
+  return Number(line.trim().split(/\s+/).at(-2));
+}
+
 describe('with Drawbridge', () => {
   beforeAll(async () => {
     await lab.drawbridge({}).ready();
@@ -163,11 +172,13 @@ describe('with Drawbridge', () => {
   });
   const truth = () => [victim.mac, victim.mac, victim.mac, victim.mac];
 
-  it("another's address reaches nobody", async () => {
+  it("another's address reaches nobody, and is dropped at its veth: nothing of it is held", async () => {
     await takeAddresses(true);
     const before = await got();
+    const heldBefore = await held();
     expect(new Set(await attempts())).not.toContain('ok');
     expect(await got()).toEqual(before);
+    expect(await held()).toBe(heldBefore);
     await takeAddresses(false);
     expect(await talk()).toBe(true);
     shown.address.held();

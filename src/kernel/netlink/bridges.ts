@@ -9,11 +9,8 @@ import {
 } from './route-codec.js';
 import { NetlinkSocket } from './socket.js';
 
-/**
- * More than Docker puts on a bridge (1,023 ports), and a number that nobody chooses: where it stands, it is ours to take
- * away. Beyond it the bridge forwards, but learns no more (Linux >= 6.7).
- */
-export const LEARNED_BOUND = 2_053;
+/** An earlier version bounded what a bridge learns to this number: where it is found, it is ours to take away. */
+const FORMER_BOUND = 2_053;
 const UNBOUND = 0;
 
 export class Bridges implements Disposable {
@@ -23,26 +20,11 @@ export class Bridges implements Disposable {
     this.#requests = new NetlinkSocket({ protocol: 'route', ...options });
   }
 
-  /**
-   * Bounds what a bridge learns, where nobody else has, and has it learn nothing from link-local frames: those pass no
-   * hook, so whoever writes a neighbour's MAC there would get what is sent to the neighbour. Throws NetlinkError.
-   */
-  hold(index: number): void {
-    this.#change(index, (now) => ({
-      ...(now.bound === UNBOUND ? { bound: LEARNED_BOUND } : {}),
-      ...(now.linkLocal === true ? { linkLocal: false } : {}),
-    }));
-  }
-
-  /** As it was; false: there is nothing of ours. Throws NetlinkError. */
+  /** Takes the settings of an earlier version away; false: there are none. Throws NetlinkError. */
   release(index: number): boolean {
-    return this.#change(index, ({ bound, linkLocal }) => {
-      const isOurs = bound === undefined || bound === LEARNED_BOUND;
-      return {
-        ...(bound === LEARNED_BOUND ? { bound: UNBOUND } : {}),
-        ...(isOurs && linkLocal === false ? { linkLocal: true } : {}),
-      };
-    });
+    return this.#change(index, ({ bound, linkLocal }) =>
+      bound === FORMER_BOUND ? { bound: UNBOUND, ...(linkLocal === false ? { linkLocal: true } : {}) } : {},
+    );
   }
 
   close(): void {

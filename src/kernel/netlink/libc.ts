@@ -1,4 +1,4 @@
-/** The C library's calls that Node does not offer, each declared once. All are synchronous and never block. */
+/** The C library's calls that Node does not offer, each declared once. All are synchronous and never block, but for sendLater. */
 import { endianness } from 'node:os';
 import koffi from 'koffi';
 import { NetlinkError } from './errors.js';
@@ -91,6 +91,16 @@ export function readSocketOption(fd: number, level: number, name: number, into: 
 /** Sends one datagram; returns the error number, 0 when all went well. */
 export function sendDatagram(fd: number, data: Buffer): number {
   return call.send(fd, data, data.length, MSG_DONTWAIT) < 0 ? koffi.errno() : 0;
+}
+
+const asyncSend = libc.func('long send(int, const void *, size_t, int)');
+/** Sends one datagram from a thread of libuv's pool: rtnetlink takes its lock inside send(), and Docker holds that for long. */
+export function sendLater(fd: number, data: Buffer): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    asyncSend.async(fd, data, data.length, 0, (error: Error | null, sent: number) =>
+      error ? reject(error) : resolve(sent === data.length),
+    );
+  });
 }
 
 /** Receives one datagram into `into`; returns its true length (may exceed the buffer) or minus the error number. */

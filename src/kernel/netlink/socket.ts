@@ -9,7 +9,14 @@ import {
   parseMessages,
 } from './codec.js';
 import { NetlinkError } from './errors.js';
-import { closeDescriptor, receiveDatagram, sendDatagram, type Watch, watchReadable } from './libc.js';
+import {
+  closeDescriptor,
+  receiveDatagram,
+  sendDatagram,
+  sendLater,
+  type Watch,
+  watchReadable,
+} from './libc.js';
 import { type NetlinkOptions, openNetlink } from './open.js';
 
 const EAGAIN = 11;
@@ -65,13 +72,9 @@ export class NetlinkSocket implements Disposable {
     if (this.#dumping) throw new Error(`${operation}: this netlink socket is busy with a dump, use another`);
     const sequence = this.#transmit(operation, out, FLAG.request | FLAG.ack);
     const answers: NetlinkMessage[] = [];
-    for (let reads = 0; reads < MAX_READS_PER_REQUEST; reads++) {
-      const ack = this.#readAnswer(operation, sequence, answers);
-      if (ack === undefined) continue;
-      if (ack.errno !== 0) throw refusal(operation, ack);
-      return answers;
-    }
-    throw new NetlinkError(operation, EAGAIN, { reason: 'the kernel sent no acknowledgement' });
+    const ack = this.#acknowledgement(operation, sequence, answers);
+    if (ack.errno !== 0) throw refusal(operation, ack);
+    return answers;
   }
 
   /**
@@ -97,6 +100,29 @@ export class NetlinkSocket implements Disposable {
         if (ack.errno !== 0) throw refusal(operation, ack);
       }
     }
+  }
+
+  /**
+   * Acknowledged requests in one send, from another thread: for those that wait for a lock of the kernel. Resolves with what
+   * the kernel says to each, in their order. One call at a time, on a socket that does nothing else.
+   */
+  async requestLater(operation: string, outs: readonly Outgoing[]): Promise<readonly Acknowledgement[]> {
+    const first = this.#sequence + 1;
+    this.#sequence += outs.length;
+    const bytes = outs.map((out, n) =>
+      encodeMessage(out.type, (out.flags ?? 0) | FLAG.request | FLAG.ack, first + n, out.body),
+    );
+    if (!(await sendLater(this.#fd, Buffer.concat(bytes))))
+      throw new NetlinkError(operation, ENOBUFS, { reason: 'the kernel did not take the messages' });
+    return outs.map((_, n) => this.#acknowledgement(operation, first + n));
+  }
+
+  #acknowledgement(operation: string, sequence: number, answers: NetlinkMessage[] = []): Acknowledgement {
+    for (let reads = 0; reads < MAX_READS_PER_REQUEST; reads++) {
+      const ack = this.#readAnswer(operation, sequence, answers);
+      if (ack !== undefined) return ack;
+    }
+    throw new NetlinkError(operation, EAGAIN, { reason: 'the kernel sent no acknowledgement' });
   }
 
   /**

@@ -229,6 +229,16 @@ describe('networks', () => {
     expect(codes(on(facts))).toEqual([expected]);
   });
 
+  it.each([
+    [{ 'com.docker.network.bridge.inhibit_ipv4': 'true' }, ['no-gateway:enforced']],
+    [{ 'com.docker.network.bridge.inhibit_ipv4': 'false' }, []],
+    [{ 'com.docker.network.bridge.gateway_mode_ipv4': 'isolated' }, ['no-gateway:enforced']],
+    [{ 'com.docker.network.bridge.gateway_mode_ipv6': 'isolated' }, []],
+    [{ 'com.docker.network.bridge.gateway_mode_ipv4': 'nat' }, []],
+  ])('a managed network whose bridge has no address: %j', (options, expected) => {
+    expect(codes(on(network('b', { options }), { managed: new Set(['b']) }))).toEqual(expected);
+  });
+
   it('macvlan: held by rules inside; what goes around them, or may take them away, is said', () => {
     const lan = network('m', { driver: 'macvlan' });
     const plain = { ...PLAIN, capDrop: ['NET_RAW'] };
