@@ -1,4 +1,4 @@
-/** Flows of a container are looked at when its signature changes: each thing that can be taken away is in it. */
+/** Flows of a container are evaluated again when its signature changes: everything that can be revoked is part of it. */
 import { expect, it } from 'vitest';
 import { signatureOf } from '../../../src/control/revocation.js';
 import { planClasses } from '../../../src/desired/classes.js';
