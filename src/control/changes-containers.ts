@@ -102,8 +102,8 @@ export class ContainerChanges {
   }
 
   /**
-   * Other keys whose stricter mode would go on counting. That of the container's name is its own to take away; that of a
-   * service which only the image names is not.
+   * Other owner keys with a stricter mode, which would still apply. The mode of the container's name is removed with the
+   * change. The mode of a service that only the image's labels name belongs to that service, and refuses the change.
    */
   #stricterElsewhere(facts: ContainerFacts, owner: string, mode: Mode | 'auto'): readonly string[] {
     const stricter = ownerKeys(facts).filter((key) => {

@@ -85,7 +85,7 @@ function serviceName(view: DockerView, self: ContainerFacts, wanted: string): st
   });
 }
 
-/** Docker's resolver knows a compose service as an alias. Until the running container is inspected, a plain name stands for it. */
+/** Docker resolves a compose service by a network alias. Until inspect has returned it, use the label, if it has no dot. */
 function aliasAhead(c: ContainerFacts): string | undefined {
   const isInspected = (c.privileges?.pid ?? 0) !== 0;
   const service = isInspected ? undefined : serviceOf(c);

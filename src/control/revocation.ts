@@ -170,7 +170,7 @@ export class Revocation<F extends FlowFacts> {
 }
 
 /** Everything of a member that decides what it may open. */
-function signatureOf(m: Member): string {
+export function signatureOf(m: Member): string {
   return JSON.stringify([
     m.policy.mode,
     m.limits?.quota?.spent ?? false,

@@ -1,7 +1,7 @@
 /**
  * Which labels of a container are its own, and which come with its image. Docker merges both. A label whose value differs
- * from the image's was given to the container. An equal one is the image's, unless the tool that writes it to every
- * container has made this one. Pure.
+ * from the image's was given to the container. A label with the same value is the image's, unless the container was created
+ * by the tool that writes this label to every container. Pure.
  */
 import type { ContainerFacts } from './container.js';
 
@@ -47,7 +47,7 @@ function equalsImage({ labels, imageLabels }: LabelOrigin, key: string): boolean
 
 /**
  * Compose records the image's ID in `com.docker.compose.image`. An image cannot contain its own ID, which is a hash of its
- * labels, too. Compose before 2.0 recorded none: there its other label that no image is built with tells.
+ * labels, too. Compose before 2.0 did not write it: then `config-hash` decides, which no build writes on an image.
  */
 function isMadeByCompose(facts: LabelOrigin): boolean {
   const { labels, imageId } = facts;
@@ -57,15 +57,15 @@ function isMadeByCompose(facts: LabelOrigin): boolean {
   return !isRecorded && labels[COMPOSE_HASH] !== undefined && !equalsImage(facts, COMPOSE_HASH);
 }
 
-/** The id of a task is random, and made after the image. */
+/** The id of a task is random, and is generated after the image was built. */
 const isTask = (facts: LabelOrigin): boolean =>
   facts.labels[SWARM_TASK] !== undefined && !equalsImage(facts, SWARM_TASK);
 
-/** `docker stack deploy` names each service NAMESPACE_SERVICE, and the engine tells a task's service. */
+/** `docker stack deploy` names each service NAMESPACE_SERVICE, and the engine writes the service's name to each task. */
 const isTaskOfStack = (facts: LabelOrigin): boolean =>
   isTask(facts) && (facts.labels[SWARM_SERVICE] ?? '').startsWith(`${facts.labels[STACK_NAMESPACE]}_`);
 
-/** False: the container has no such label, or it is the image's. */
+/** False if the container has no such label, or if the label comes with the image. */
 export function isOwnLabel(facts: LabelOrigin, key: string): boolean {
   if (!Object.hasOwn(facts.labels, key)) return false;
   if (!equalsImage(facts, key)) return true;
@@ -78,7 +78,7 @@ export function isOwnLabel(facts: LabelOrigin, key: string): boolean {
 export const ownLabel = (facts: LabelOrigin, key: string): string | undefined =>
   isOwnLabel(facts, key) ? facts.labels[key] : undefined;
 
-/** Labels that would give a container neighbours, names or an owner, and come with its image: they give nothing. */
+/** Labels that define neighbours, names or an owner, and have no effect here because they come with the image. */
 export const ignoredLabels = (facts: LabelOrigin): readonly string[] =>
   [COMPOSE_PROJECT, COMPOSE_SERVICE, STACK_NAMESPACE].filter(
     (key) => Object.hasOwn(facts.labels, key) && !isOwnLabel(facts, key),

@@ -30,7 +30,7 @@ export const ownerIsCertain = (facts: OwnerFacts): boolean =>
     (label) => facts.labels[label] === undefined || isOwnLabel(facts, label),
   );
 
-/** Every key by which a mode may tighten, `ownerKey` first: what an image says of itself must not loosen anything. */
+/** Every key whose mode may tighten the container's, `ownerKey` first. An image must not loosen a mode by its labels. */
 export const ownerKeys = (facts: OwnerFacts): readonly string[] => [
   ...new Set([ownerKey(facts), composeKey(facts) ?? nameKey(facts), nameKey(facts)]),
 ];

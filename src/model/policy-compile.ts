@@ -33,7 +33,7 @@ type ModeChoice = Pick<Policy, 'mode' | 'modeFrom'>;
 const apiMode = ({ facts, modes }: PolicyInput): Mode | undefined =>
   ownerIsCertain(facts) ? modes.get(ownerKey(facts)) : undefined;
 
-/** Modes set for any owner that the container may have count where they are stricter: only the certain one loosens. */
+/** A mode set for any owner that the labels name applies if it is stricter. Only the certain owner's mode can loosen. */
 function chooseMode(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): ModeChoice {
   const own = chooseOwnMode(input, intent, claims);
   const [strictest] = ownerKeys(input.facts)
@@ -99,7 +99,7 @@ function claimNotes(claims: readonly Claim[]): readonly Problem[] {
     }));
 }
 
-/** Compose and stack labels of the image, which give the container nothing. */
+/** Notes on compose and stack labels that come with the image and have no effect. */
 function ownerNotes(facts: ContainerFacts): readonly Problem[] {
   const ignored = ignoredLabels(facts).map((key) => `${key}=${tame(facts.labels[key] ?? '')}`);
   if (ignored.length === 0) return [];

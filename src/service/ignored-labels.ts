@@ -4,10 +4,10 @@ import { ignoredLabels } from '../model/own-labels.js';
 import type { Audit } from '../observe/audit.js';
 import type { Logger } from '../ports.js';
 
-/** Images are anybody's: their labels must not push changes out of the audit. */
+/** Labels of images are untrusted: they must not displace the records of changes. */
 const MOST = 100;
 
-/** Records compose and stack labels that came with an image and give its container nothing: each value once. */
+/** Writes an audit record for compose and stack labels of images that have no effect, once for each set of values. */
 export class IgnoredLabels {
   readonly #audit: Pick<Audit, 'record'>;
   readonly #log: Logger;

@@ -1,6 +1,6 @@
 /**
- * An image's labels say that its containers belong to a compose project, a stack, a swarm service. The controls run before
- * Drawbridge: it alone reads these labels, and what they gave was its own doing.
+ * Labels of an image name a compose project, a stack or a swarm service that its containers do not belong to. The controls
+ * run before Drawbridge is started, because only Drawbridge evaluates these labels.
  */
 import type { Container, RunSpec } from '../lab/container.js';
 import type { Lab } from '../lab/lab.js';
@@ -21,7 +21,7 @@ const compose = (service: string, project = 'shop') => ({
   'com.docker.compose.project': project,
   'com.docker.compose.service': service,
 });
-/** All that compose writes, as an image may have it that docker commit made of a container. */
+/** All labels that compose writes, as in an image that docker commit has made of a container. */
 const everything = (service: string, project?: string) => ({
   ...compose(service, project),
   'com.docker.compose.config-hash': 'c'.repeat(64),
@@ -36,12 +36,12 @@ const STACK = {
   'com.docker.swarm.task': '',
   'com.docker.swarm.task.id': 'q1w2e3r4t5y6u7i8o9p0a1s2d',
 };
-/** Permitted by its name alone, at an address of each family. */
+/** Permitted by name only, with an address of one family each. */
 const GOOD = { v4: 'v4.good.example', v6: 'v6.good.example' } as const;
 const claim = (label: string, value: string): string =>
   JSON.stringify({ match: { labels: { [label]: value } }, allow: [`any:${PORT}/udp`] });
 
-/** A member of the project, and containers of images that say they are. */
+/** A member of the project, and containers whose images claim to be members. */
 let db: Container;
 let mate: Container;
 let store: Container;
@@ -73,7 +73,7 @@ const nextDoor = (
 
 /** Attempts in which the app was given the address of the image's container. */
 const taken = new Set<string>();
-/** The control shows what that means: there the name leads to the container by an alias that somebody gave it. */
+/** In the control the container has the name as a network alias, which Docker resolves. */
 async function takeName(a: Attempt): Promise<void> {
   const name = GOOD[a.family];
   const image = await a.lab.image(`named-${a.family}:1`, { labels: everything(name) });
@@ -101,7 +101,7 @@ async function prepare(lab: Lab): Promise<void> {
 }
 
 attackSuite(
-  "labels of images that are somebody else's",
+  'labels of images that name foreign projects',
   {
     attacker: { labels: ALLOW },
     control: 'before',

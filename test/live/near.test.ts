@@ -21,6 +21,8 @@ const HOST6 = 'fd00:db:70::1';
 const ENFORCED = { 'drawbridge.allow': '93.184.1.1:80' };
 /** Where the internet echoes. */
 const ELSEWHERE = ['93.184.70.1', '2600:9000:70::1'];
+/** Permitted all the time: what is taken away leaves the ports and protocols of the policy as they are. */
+const KEPT = [19, 7777].flatMap((port) => [`93.184.1.1:${port}`, `93.184.1.1:${port}/udp`]);
 const SERVE = ['node', '/inside.mjs', 'serve'];
 /** Spec: within a second. */
 const CUT_MS = 1_000;
@@ -208,7 +210,7 @@ describe.each(GROUPS)('$what', ({ group }) => {
   const flowsOf = new Map<string, { permitted: Flows; free: Flows }>();
   let from = 0;
   beforeAll(async () => {
-    await putList([...new Set(group.flatMap(([name]) => peerOf(name).entries))]);
+    await putList([...new Set(group.flatMap(([name]) => peerOf(name).entries)), ...KEPT]);
     await Promise.all(
       group.map(async ([name, network]) => {
         const observed = { network, name: turningOf(name), labels: { 'drawbridge.mode': 'observe' } };
@@ -225,7 +227,7 @@ describe.each(GROUPS)('$what', ({ group }) => {
       for (const flows of [permitted, free]) await flows.moving(since); // all of them, at one time
     shown.revoked.control();
     for (const [name] of group) expect(await turn(name, 'enforce')).toBe(200);
-    await putList(['93.184.1.1:80']);
+    await putList(KEPT);
     from = Date.now();
     await delay(WATCH_MS);
   });
@@ -295,5 +297,24 @@ describe('after a moment without any rule', () => {
     expect(through).toBe(3); // the holes let something through, or nothing is proven
     shown.turned.control();
     shown.turned.held();
+  });
+});
+
+describe('neighbours of one project', () => {
+  const project = { 'com.docker.compose.project': 'shop' };
+  const lockdown = (...args: string[]): Promise<unknown> => drawbridge.cli(['lockdown', ...args]);
+  afterAll(() => lockdown('--off'));
+
+  it('are cut from each other by a lockdown, though nothing else of an empty policy changes', async () => {
+    await neighbour('mate', { ...project, 'drawbridge.mode': 'observe' });
+    await waitFor('the mate', async () => (await peerOf('mate').samples()).length > 0);
+    const spec = { network: 'near', name: 'member', labels: { ...project, 'drawbridge.mode': 'enforce' } };
+    const flows = await Flows.start(lab, spec, peerOf('mate').addresses);
+    await flows.moving();
+    expect(await lockdown()).toMatchObject({ code: 0 });
+    const from = Date.now();
+    await delay(WATCH_MS);
+    expect(await flows.movedAfter(from + CUT_MS)).toEqual([]);
+    await silent(peerOf('mate'), from + CUT_MS);
   });
 });
