@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Authority, a, aaaa, cname, type Response, soa, type Zone } from './authority.js';
+import { Authority, a, aaaa, cname, freePair, type Response, soa, type Zone } from './authority.js';
 import { type AskOptions, addresses, ask } from './client.js';
 import { House } from './house.js';
 
@@ -64,7 +64,7 @@ beforeAll(async () => {
     upstreams: [up.endpoint],
     zones: { 'corp.example': { upstreams: [corp.endpoint], private: true } },
   });
-  server.port = server6.port = 20_000 + (process.pid % 20_000);
+  server.port = server6.port = await freePair(server.address);
   await house.service.listen(server.address, server.port);
   await house.service.listen(server6.address, server6.port);
 });
