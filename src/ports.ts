@@ -25,6 +25,8 @@ export interface NameDecision {
   readonly entries: readonly PolicyEntry[];
   /** Where answers go; empty when not allowed. */
   readonly sets: readonly LearnSets[];
+  /** Of an observed container: sets for addresses from other resolvers than ours. They permit nothing once it is enforced. */
+  readonly shown?: readonly LearnSets[];
   /** Answers in private space are good (entry flag; zones and address entries are judged by `privateAllowed`). */
   readonly allowPrivate: boolean;
 }

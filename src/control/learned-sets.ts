@@ -40,7 +40,7 @@ export async function syncLearned<F extends FlowFacts>(
   let isMissed = false;
   const short = member.id.slice(0, 12);
   for (const set of state.desired.sets.values()) {
-    if (!set.timed || !set.name.includes(short)) continue;
+    if (!set.timed || set.isShown || !set.name.includes(short)) continue;
     const stood = learned.wanted(member.id).get(set.name);
     const have = await kernel.members(set.name);
     // Asked after the kernel: the ledger knows an address before the kernel does, so none that comes now is taken for stale.

@@ -95,14 +95,17 @@ export class NamesPolicy implements DnsPolicy {
       return { ...DENIED, reason: member.limits.quota.reached };
     const hits = member.classes.flatMap((c) => {
       const entries = c.names.filter((n) => entryMatches(n, name));
-      return entries.length > 0 ? [{ entries, sets: this.#sets(member, c.key) }] : [];
+      return entries.length > 0 ? [{ entries, key: c.key }] : [];
     });
     if (hits.length === 0) return DENIED;
     const entries = unique(hits.flatMap((h) => h.entries)).sort(bySpecificity);
     return {
       allow: true,
       entries,
-      sets: hits.map((h) => h.sets),
+      sets: hits.map((h) => this.#sets(member, h.key, 'learned')),
+      ...(member.policy.mode === 'observe'
+        ? { shown: hits.map((h) => this.#sets(member, h.key, 'shown')) }
+        : {}),
       allowPrivate: entries.some((e) => e.entry.flags.includes('private')),
     };
   }
@@ -143,8 +146,8 @@ export class NamesPolicy implements DnsPolicy {
     return this.#o.searchDomains(container);
   }
 
-  #sets(member: Member, key: string): LearnSets {
-    const set = (family: 4 | 6): string => classSet(this.#o.prefix, member.id, key, family, 'learned');
+  #sets(member: Member, key: string, kind: 'learned' | 'shown'): LearnSets {
+    const set = (family: 4 | 6): string => classSet(this.#o.prefix, member.id, key, family, kind);
     return { v4: set(4), v6: set(6) };
   }
 }

@@ -245,14 +245,15 @@ function classSets(m: Member, c: ClassPlan, names: Names, family: Family): SetDe
       timed: false,
       members: [...new Set(statics.flatMap((s) => setCidrs(s.range)))],
     });
-  if (c.names.length > 0)
-    sets.push({
-      name: classSet(names.prefix, m.id, c.key, family, 'learned'),
-      type: 'hash:ip',
-      family,
-      timed: true,
-      members: [],
-    });
+  const timed = (kind: 'learned' | 'shown'): SetDesired => ({
+    name: classSet(names.prefix, m.id, c.key, family, kind),
+    type: 'hash:ip',
+    family,
+    timed: true,
+    members: [],
+  });
+  if (c.names.length > 0) sets.push(timed('learned'));
+  if (c.names.length > 0 && m.policy.mode === 'observe') sets.push({ ...timed('shown'), isShown: true });
   return sets;
 }
 

@@ -65,7 +65,7 @@ function permitsOf(member: Member, family: Family, names: Names, shape: Shape): 
   return [...classes, rule([{ k: 'set', set, dir: 'dst' }], { k: 'goto', chain }, ['eastWest'])];
 }
 
-/** At most three rules a class and family: static, learned, any. */
+/** At most three rules a class and family (static, learned, any); of an observed container also what is only shown. */
 function classRules(member: Member, c: ClassPlan, family: Family, names: Names, { marks }: Shape): Rule[] {
   const { prefix } = names;
   const rules: Rule[] = [];
@@ -78,11 +78,13 @@ function classRules(member: Member, c: ClassPlan, family: Family, names: Names, 
       { k: 'set', set: classSet(prefix, member.id, c.key, family, 'static'), dir: 'dst' },
       entriesOf(c.statics.map((s) => s.entry)),
     );
+  const learned = member.policy.mode === 'observe' ? (['learned', 'shown'] as const) : (['learned'] as const);
   if (c.names.length > 0)
-    permit(
-      { k: 'set', set: classSet(prefix, member.id, c.key, family, 'learned'), dir: 'dst' },
-      entriesOf(c.names),
-    );
+    for (const kind of learned)
+      permit(
+        { k: 'set', set: classSet(prefix, member.id, c.key, family, kind), dir: 'dst' },
+        entriesOf(c.names),
+      );
   if (c.host.length > 0 && (c.proto === 'tcp' || c.proto === 'udp'))
     for (const port of c.ports.length > 0 ? c.ports : EVERY_PORT)
       rules.push(publishedRule(c.proto, { port, here: marks.here }, chain, entriesOf(c.host)));

@@ -113,7 +113,9 @@ export const limitChain = (prefix: string, id: string): string => `${prefix}-l-$
 export const hostChain = (prefix: string, id: string): string => `${prefix}-h-${shortId(id)}`;
 
 const CLASS_HASH = 6;
-export type SetKind = 'static' | 'learned';
+/** shown: of an observed container, addresses from resolvers that are not ours. No rule of an enforced one asks for it. */
+export type SetKind = 'static' | 'learned' | 'shown';
+const KIND_SUFFIX: Readonly<Record<SetKind, string>> = { static: 'n', learned: 'l', shown: 'o' };
 export function classSet(
   prefix: string,
   id: string,
@@ -122,7 +124,7 @@ export function classSet(
   kind: SetKind,
 ): string {
   const hash = createHash('sha256').update(classKey).digest('hex').slice(0, CLASS_HASH);
-  return `${prefix}-${shortId(id)}-${hash}${family}${kind === 'static' ? 'n' : 'l'}`;
+  return `${prefix}-${shortId(id)}-${hash}${family}${KIND_SUFFIX[kind]}`;
 }
 /** Sets that are not a container's. */
 export const sharedSet = (

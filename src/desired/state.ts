@@ -141,6 +141,8 @@ export interface SetDesired {
   readonly timed: boolean;
   /** Contents of a set that is not timed. */
   readonly members: readonly string[];
+  /** Contents come and go by their time-outs alone: nothing is permitted by them. */
+  readonly isShown?: true;
   /** A full set takes a new member in the place of any other. */
   readonly evicts?: true;
   /** Contents belong to the threat feeds, not to us: here it only has to stand. */

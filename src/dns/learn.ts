@@ -51,7 +51,7 @@ export class Learn {
    * The sets that a resolved address belongs to under the current policy; none when the name is no longer allowed, or the
    * address is private and neither the entry nor the zone says `private`. What `Ledger.members` wants.
    */
-  setsOf(container: string): SetsOf {
+  setsOf(container: string, which: 'sets' | 'shown' = 'sets'): SetsOf {
     const { policy } = this.#o;
     const decisions = new Map<string, NameDecision>();
     return (name, address) => {
@@ -60,7 +60,7 @@ export class Learn {
       if (!decision.allow) return [];
       // an address entry lets the answer pass, on ports of its own: the name's ports are not opened there
       const rules = { ...this.rules(container, name, decision), covers: () => false };
-      return refusedAnswer(address, rules) === undefined ? decision.sets : [];
+      return refusedAnswer(address, rules) === undefined ? (decision[which] ?? []) : [];
     };
   }
 
@@ -88,13 +88,14 @@ export class Learn {
   }
 
   /**
-   * An observed container's answer: written down for names, and for later if it came from one of our upstreams. Its sets
-   * hold it whoever said it: there they only tell what enforce would deny, and enforcing drops what is not trusted.
+   * An observed container's answer: recorded for names, and for later if it came from one of our upstreams. An answer of
+   * another resolver goes into sets of its own, which tell what enforce would deny: the container chooses that resolver, so
+   * that nothing it says may be permitted once the container is enforced, not even for a moment.
    */
   observe(container: string, name: string, records: readonly ResourceRecord[], trusted: boolean): void {
     const told = addressesOf(records);
     this.#record(container, name, told, trusted);
-    const setsOf = this.setsOf(container);
+    const setsOf = this.setsOf(container, trusted ? 'sets' : 'shown');
     for (const { address, ttl } of told)
       for (const sets of setsOf(name, address)) this.#show(setFor(sets, address), address, ttl);
   }

@@ -1,4 +1,5 @@
 /** Answers that lead inside, or to what is over, or to too much: what a permitted name says opens only what may be opened. */
+import type { Container } from '../lab/container.js';
 import { waitFor } from '../lab/process.js';
 import { ask } from './dns.js';
 import { ALLOW, BOTH, inside, lying, name, PORT, pointing, type, ZONE } from './lies.js';
@@ -215,6 +216,21 @@ attackSuite(
       reached: (a) => seen(a, { dst: a.target, dport: PORT, payloadIncludes: a.tag }),
     },
     {
+      id: 'answers-before-enforced',
+      title: 'an address from a resolver of its own, asked while it was observed, once it is enforced',
+      stoppedBy: 'answers of other resolvers than ours are recorded for names, and permit nothing',
+      families: BOTH,
+      attack: async (a) => {
+        await a.lab.dns.set({ [name(a)]: pointing(a, a.target) });
+        const attacker = a.side === 'held' ? await observed(a) : a.attacker;
+        await ask({ ...a, attacker }, { name: name(a), type: type(a) });
+        if (a.side === 'held') await enforce(a, attacker);
+        await spray({ ...a, attacker }, [a.target], PORT);
+        if (attacker !== a.attacker) await attacker.remove();
+      },
+      reached: (a) => seen(a, { dst: a.target, dport: PORT, payloadIncludes: a.tag }),
+    },
+    {
       id: 'answers-other-port',
       title: 'another port of a permitted name’s address',
       stoppedBy: 'a name opens its addresses on its own ports only',
@@ -261,6 +277,26 @@ attackSuite(
     },
   ],
 );
+
+/** A container of the same policy that nothing is denied to, yet. */
+const observed = (a: Attempt): Promise<Container> =>
+  a.lab.start({
+    name: `observed-${a.family}`,
+    labels: { 'drawbridge.allow': ALLOW, 'drawbridge.mode': 'observe' },
+    mounts: [PROGRAMS],
+  });
+/** Once its answer is recorded; no set that an enforced container's rules ask for may hold it then, nor later. */
+async function enforce(a: Attempt, c: Container): Promise<void> {
+  const sets = async (): Promise<readonly string[]> =>
+    (await a.lab.inHost(['ipset', 'save'])).stdout.split('\n').filter((l) => l.includes(` ${a.target} `));
+  const [held = ''] = await waitFor('the answer to be recorded', async () => {
+    const found = await sets();
+    return found.length > 0 && found;
+  });
+  if (!/^add \S+o /.test(held)) throw new Error(`would be permitted: ${held}`);
+  const answer = await a.drawbridge?.request('PUT', `/v1/containers/${c.name}/mode`, { mode: 'enforce' });
+  if (answer?.status !== 200) throw new Error(`not enforced: ${answer?.status} ${answer?.body}`);
+}
 
 function translated(a: Attempt): string {
   const last = Number.parseInt(a.target.split(':').at(-1) ?? '0', 16);

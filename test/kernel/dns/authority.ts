@@ -1,4 +1,5 @@
 /** A DNS authority that answers as a test wants it to, well or badly, and remembers every question. */
+import { randomInt } from 'node:crypto';
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
@@ -33,6 +34,40 @@ export interface Asked {
 }
 export type Zone = (name: string, type: string, nth: number, transport: 'udp' | 'tcp') => Response;
 
+/** Below the range from which the kernel takes ports of outgoing connections, which could take one of a pair first. */
+const PORTS = { from: 20_000, count: 10_000 };
+const TRIES = 100;
+
+/** A port that is free over UDP and over TCP at this address. */
+export async function freePair(address: string): Promise<number> {
+  for (let i = 0; i < TRIES; i++) {
+    const port = PORTS.from + randomInt(PORTS.count);
+    if (
+      (await isFree(createSocket(udpOf(address)), address, port)) &&
+      (await isFree(createServer(), address, port))
+    )
+      return port;
+  }
+  throw new Error(`no port of ${address} is free over both UDP and TCP`);
+}
+const udpOf = (address: string): 'udp4' | 'udp6' => (address.includes(':') ? 'udp6' : 'udp4');
+
+async function isFree(socket: UdpSocket | Server, address: string, port: number): Promise<boolean> {
+  const listening = once(socket, 'listening');
+  if ('listen' in socket) socket.listen(port, address);
+  else socket.bind(port, address);
+  try {
+    await listening;
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw e;
+    return false;
+  }
+  const closed = once(socket, 'close');
+  socket.close();
+  await closed;
+  return true;
+}
+
 export class Authority {
   readonly log: Asked[] = [];
   readonly address: string;
@@ -45,15 +80,15 @@ export class Authority {
   constructor(address: string, zone: Zone) {
     this.address = address;
     this.zone = zone;
-    this.#udp = createSocket(address.includes(':') ? 'udp6' : 'udp4');
+    this.#udp = createSocket(udpOf(address));
     this.#udp.on('message', (m, from) => this.#datagram(m, from));
     this.#tcp = createServer((socket) => this.#stream(socket));
   }
 
-  async start(port = 0): Promise<this> {
-    this.#udp.bind(port, this.address);
+  async start(port?: number): Promise<this> {
+    this.port = port ?? (await freePair(this.address));
+    this.#udp.bind(this.port, this.address);
     await once(this.#udp, 'listening');
-    this.port = this.#udp.address().port;
     this.#tcp.listen(this.port, this.address);
     await once(this.#tcp, 'listening');
     return this;

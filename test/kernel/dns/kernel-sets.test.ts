@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DnsService } from '../../../src/dns/service.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { makeNetns, type Netns } from '../in-netns.js';
-import { Authority, a, aaaa } from './authority.js';
+import { Authority, a, aaaa, freePair } from './authority.js';
 import { ask } from './client.js';
 import { House, quiet } from './house.js';
 
@@ -12,7 +12,7 @@ let house: House;
 let kernel: KernelSets;
 let service: DnsService;
 const box = '127.9.8.1';
-const server = { address: '127.0.0.54', port: 25_000 + (process.pid % 20_000) };
+const server = { address: '127.0.0.54', port: await freePair('127.0.0.54') };
 const left = (set: string, address: string): number =>
   Number(new RegExp(`^${address} timeout (\\d+)$`, 'm').exec(ns.run('ipset', 'list', set))?.[1] ?? -1);
 

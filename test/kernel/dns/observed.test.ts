@@ -1,23 +1,26 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Authority, a } from './authority.js';
+import { Authority, a, freePair } from './authority.js';
 import { addresses, ask, overUdp, queryFor } from './client.js';
 import { House } from './house.js';
 
 let ours: Authority;
 let theirs: Authority;
 let house: House;
-const server = { address: '127.0.0.53', port: 40_000 + (process.pid % 20_000) };
+const server = { address: '127.0.0.53', port: 0 };
 const box = '127.9.2.1';
+/** What the container's own resolver says of every name: a public address, which only its source keeps from the sets. */
+const THEIRS = '198.51.100.77';
 
 beforeAll(async () => {
   ours = await new Authority('127.0.0.1', (name) => ({ answers: [a(name, '198.51.100.1')] })).start();
   theirs = await new Authority('127.0.0.3', (name) => ({
-    answers: [a(name, '10.9.9.9', 7)],
+    answers: [a(name, THEIRS, 7)],
     rcode: 0,
   })).start();
   house = new House({ upstreams: [ours.endpoint] });
   house.policy.modes.set(box, 'observe');
   house.policy.allowed.set('good.test', {});
+  server.port = await freePair(server.address);
   await house.service.listen(server.address, server.port);
 });
 afterAll(() => {
@@ -42,17 +45,18 @@ describe('observed containers', () => {
   });
 
   it('over TCP too', async () => {
-    expect(addresses(await ask(server, 'evil.test', { from: box, tcp: true }))).toEqual(['10.9.9.9']);
+    expect(addresses(await ask(server, 'evil.test', { from: box, tcp: true }))).toEqual([THEIRS]);
     expect(theirs.log.at(-1)?.transport).toBe('tcp');
   });
 
-  it('put nothing into sets, and a foreign resolver teaches names only', async () => {
+  it('have answers of a resolver of their own shown, and nothing of them permitted once enforced', async () => {
     await ask(server, 'good.test', { from: box });
     expect(house.events).toEqual([]);
-    expect(house.sets.members.size).toBe(0);
-    expect(house.service.namesFor(box, '10.9.9.9')).toContain('good.test');
+    expect([...house.sets.members.keys()]).toEqual([`${box}-shown4 ${THEIRS}`]);
+    expect(house.service.namesFor(box, THEIRS)).toContain('good.test');
     house.policy.modes.set(box, 'enforce');
-    expect(house.service.members(box).size).toBe(0);
+    expect(house.service.members(box)).toEqual(new Map());
+    expect(house.service.isMember(box, `${box}-v4`, THEIRS)).toBe(false);
     house.policy.modes.set(box, 'observe');
   });
 
@@ -61,6 +65,7 @@ describe('observed containers', () => {
     expect(addresses(await ask(server, 'good.test', { from: box }))).toEqual(['198.51.100.1']);
     expect(addresses(await ask(server, 'evil.test', { from: box }))).toEqual(['198.51.100.1']);
     expect(addresses(await ask(server, 'db', { from: box }))).toEqual(['10.1.0.5']);
+    expect(house.sets.members.has(`${box}-v4 198.51.100.1`)).toBe(true);
     house.policy.modes.set(box, 'enforce');
     expect([...(house.service.members(box).get(`${box}-v4`)?.keys() ?? [])]).toEqual(['198.51.100.1']);
     house.policy.modes.set(box, 'observe');
@@ -85,8 +90,8 @@ describe('enforced containers with a dns=direct entry', () => {
   const own = '127.9.2.9';
   it('get the answer of the resolver they meant, of no other', async () => {
     house.policy.direct.add('127.0.0.3');
-    expect(addresses(await ask(server, 'evil.test', { from: own }))).toEqual(['10.9.9.9']);
-    expect(addresses(await ask(server, 'evil.test', { from: own, tcp: true }))).toEqual(['10.9.9.9']);
+    expect(addresses(await ask(server, 'evil.test', { from: own }))).toEqual([THEIRS]);
+    expect(addresses(await ask(server, 'evil.test', { from: own, tcp: true }))).toEqual([THEIRS]);
     house.original = { address: '127.0.0.4', port: theirs.port };
     expect((await ask(server, 'evil.test', { from: own })).rcode).toBe('NXDOMAIN');
     house.original = undefined;

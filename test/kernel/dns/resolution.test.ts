@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Authority, a, aaaa, cname, type Response, soa, type Zone } from './authority.js';
+import { Authority, a, aaaa, cname, freePair, type Response, soa, type Zone } from './authority.js';
 import { type AskOptions, addresses, ask } from './client.js';
 import { House } from './house.js';
 
@@ -36,6 +36,9 @@ const zone: Record<string, Response | Zone> = {
   },
   'mixed.test': { answers: [a('mixed.test', '169.254.169.254'), a('mixed.test', '198.51.100.8')] },
   'intra.corp.example': { answers: [a('intra.corp.example', '10.0.0.7')] },
+  'lure.test': { answers: [cname('lure.test', 'secret.corp.example')] },
+  'alias.corp.example': { answers: [cname('alias.corp.example', 'other.corp.example')] },
+  'other.corp.example': { answers: [a('other.corp.example', '10.0.0.7')] },
   'missing.test': { rcode: 3, authorities: [soa('test')] },
   'broken.test': { rcode: 2 },
   'mx.test': {
@@ -64,7 +67,7 @@ beforeAll(async () => {
     upstreams: [up.endpoint],
     zones: { 'corp.example': { upstreams: [corp.endpoint], private: true } },
   });
-  server.port = server6.port = 20_000 + (process.pid % 20_000);
+  server.port = server6.port = await freePair(server.address);
   await house.service.listen(server.address, server.port);
   await house.service.listen(server6.address, server6.port);
 });
@@ -288,9 +291,24 @@ describe('rebinding', () => {
     house.policy.allowed.set('rebind.test', {});
     expect(house.service.members(box).get(`${box}-v4`)?.has('10.0.0.5')).toBe(false);
     house.policy.covered.add('10.0.0.5');
+    house.sets.members.clear();
     expect(addresses(await dig('rebind.test'))).toEqual(['10.0.0.5']);
+    // the address entry has ports of its own: the name's are not opened there
+    expect(house.service.members(box).get(`${box}-v4`)?.has('10.0.0.5') ?? false).toBe(false);
+    expect(member('10.0.0.5')).toBeUndefined();
     expect(addresses(await dig('intra.corp.example'))).toEqual(['10.0.0.7']);
     expect(up.asked('intra.corp.example')).toEqual([]);
     expect(corp.asked('intra.corp.example')).toHaveLength(1);
+  });
+  it('does not ask the servers of a private zone where the chain of a public name leads there', async () => {
+    house.policy.allowed.set('lure.test', {});
+    house.policy.allowed.set('alias.corp.example', {});
+    await dig('lure.test');
+    expect(corp.asked('secret.corp.example')).toEqual([]);
+    expect(up.asked('secret.corp.example')).toHaveLength(1);
+    // within the zone its own servers are asked for the whole chain
+    expect(addresses(await dig('alias.corp.example'))).toEqual(['10.0.0.7']);
+    expect(corp.asked('other.corp.example')).toHaveLength(1);
+    expect(up.asked('other.corp.example')).toEqual([]);
   });
 });

@@ -2,13 +2,13 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { decode } from 'dns-packet';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Authority, a } from './authority.js';
+import { Authority, a, freePair } from './authority.js';
 import { addresses, ask, overUdp, queryFor } from './client.js';
 import { House } from './house.js';
 
 let up: Authority;
 let house: House;
-const server = { address: '127.0.0.53', port: 30_000 + (process.pid % 20_000) };
+const server = { address: '127.0.0.53', port: await freePair('127.0.0.53') };
 
 beforeAll(async () => {
   up = await new Authority('127.0.0.1', (name) => ({

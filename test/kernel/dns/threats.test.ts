@@ -1,6 +1,6 @@
 /** Names and addresses that feeds list, asked of the real server: never asked upstream, whatever the policy. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Authority, a, cname, type Response } from './authority.js';
+import { Authority, a, cname, freePair, type Response } from './authority.js';
 import { addresses, ask } from './client.js';
 import { House } from './house.js';
 
@@ -17,7 +17,7 @@ const BOX = '127.9.5.1';
 const OBSERVED = '127.9.5.2';
 let up: Authority;
 let house: House;
-const server = { address: '127.0.0.53', port: 30_000 + (process.pid % 20_000) };
+const server = { address: '127.0.0.53', port: await freePair('127.0.0.53') };
 
 beforeAll(async () => {
   up = await new Authority(

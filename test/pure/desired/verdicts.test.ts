@@ -174,6 +174,25 @@ describe('the rendered rules say what the entries say', () => {
   });
 });
 
+it.each(['tcp', 'udp'] as const)('a published %s port opens no port of another protocol', (proto) => {
+  const m = { ...member(2, ''), published: [{ proto, port: 80 }] };
+  const j = judgeOf([m]);
+  for (const family of [4, 6] as const)
+    for (const sent of ['tcp', 'udp', 132] as const) {
+      const p: TracePacket = {
+        family,
+        mark: 0,
+        proto: sent,
+        src: family === 4 ? '93.184.1.1' : '2600:9000::1',
+        dst: m.ports[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '',
+        dport: 80,
+        states: ['NEW'],
+        syn: sent === 'tcp',
+      };
+      expect([family, sent, j.judge(p).verdict]).toEqual([family, sent, sent === proto ? 'return' : 'drop']);
+    }
+});
+
 describe.each([4, 6] as const)('a `host:` entry and DNAT, IPv%i', (family) => {
   const m = member(2, 'host:8080/tcp+udp');
   const j = judgeOf([m]);

@@ -26,9 +26,17 @@ const allowed: NameDecision = {
   allowPrivate: false,
 };
 const refused: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
+/** Names that entries allow; what leads around the resolver among them, and names below it. */
+const ALLOWED = [
+  'api.github.com',
+  'api.bad.example',
+  'use-application-dns.net',
+  'x.use-application-dns.net',
+  'resolver.arpa',
+  '_dns.resolver.arpa',
+];
 const policy = {
-  decide: (_: string, name: string) =>
-    ['api.github.com', 'use-application-dns.net', 'api.bad.example'].includes(name) ? allowed : refused,
+  decide: (_: string, name: string) => (ALLOWED.includes(name) ? allowed : refused),
   localName: (_: string, name: string) => (name === 'db' ? ['10.1.0.5', 'fd00::5'] : undefined),
   localAddress: (_: string, address: string) => (address === '10.1.0.5' ? 'db.app_default' : undefined),
   searchDomains: () => ['corp.example', 'lan'],
@@ -75,9 +83,9 @@ describe('decide', () => {
     expect(of(name).kind).toBe('deny');
   });
 
-  it('denies the canary even where an entry allows it', () => {
-    expect(of('use-application-dns.net')).toMatchObject({ kind: 'deny', counted: true });
-    expect(of('_dns.resolver.arpa', type.SVCB)).toMatchObject({ kind: 'deny' });
+  it.each(ALLOWED.slice(2))('denies %s and what is below it even where an entry allows the name', (name) => {
+    for (const t of [type.A, type.SVCB])
+      expect(of(name, t)).toMatchObject({ kind: 'deny', reason: expect.stringContaining('bypass') });
   });
 
   it('does not count what a search list made of an allowed or local name', () => {
@@ -182,6 +190,26 @@ describe('chains', () => {
     expect(chain.names).toEqual(['a.x', 'b.x', 'c.x']);
     expect(chain.records.map((r) => r.name)).toEqual(['C.x', 'b.x', 'A.x']);
     expect(chain.complete).toBe(true);
+  });
+
+  it('take a DNAME only where it owns a part of the chain, and records of the asked type only at its end', () => {
+    const dname = (owner: string): ResourceRecord => rr(owner, type.DNAME, nameToWire('elsewhere.y'));
+    const aaaa = rr('b.x', type.AAAA, Buffer.alloc(16, 1));
+    const answers = [
+      dname('x'),
+      dname('evil.x'),
+      dname('a.x'),
+      cname('a.x', 'b.x'),
+      a('b.x'),
+      aaaa,
+      a('a.x'),
+    ];
+    const { records } = followChain('a.x', type.A, answers);
+    expect(records.map((r) => [r.name, r.type])).toEqual([
+      ['x', type.DNAME],
+      ['a.x', type.CNAME],
+      ['b.x', type.A],
+    ]);
   });
 
   it('say when they bite their tail or have no end', () => {

@@ -1,0 +1,65 @@
+import { describe, expect, it } from 'vitest';
+import type { InForce } from '../../../src/control/enforcer.js';
+import { NamesPolicy } from '../../../src/control/names-policy.js';
+import type { Member } from '../../../src/desired/state.js';
+import { parseCidr, type Range } from '../../../src/model/ip.js';
+import { NO_THREATS } from '../../../src/model/threat.js';
+import { input, member } from '../desired/sample.js';
+
+const INSIDE = [parseCidr('45.45.0.0/24') as Range];
+
+/** The policy for these members, as a pass that applied them leaves it. */
+function policyOf(...members: Member[]): NamesPolicy {
+  const policy = new NamesPolicy({
+    prefix: 'DB',
+    hostAddresses: () => new Set(),
+    searchDomains: () => [],
+    threats: NO_THREATS,
+  });
+  const state: Pick<InForce, 'members' | 'ports' | 'input'> = {
+    members: new Map(members.map((m) => [m.id, m])),
+    ports: { bindings: new Map(), bridges: new Map(), exempt: [], unbound: [], namespaces: new Set() },
+    input: { ...input(...members), inside: INSIDE },
+  };
+  policy.applied(state as InForce);
+  return policy;
+}
+
+describe('resolvers that a container may ask itself (dns=direct)', () => {
+  const m = member(2, '10.0.0.53:53/udp dns=direct, 10.0.0.54:53,853/tcp dns=direct, 10.0.0.99:53/udp');
+  const direct = policyOf(m).directResolvers(m.id);
+
+  it.each([
+    ['10.0.0.53', 53, 'udp', true],
+    ['10.0.0.53', 53, 'tcp', false],
+    ['10.0.0.53', 54, 'udp', false],
+    ['10.0.0.54', 853, 'tcp', true],
+    ['10.0.0.54', 853, 'udp', false],
+    ['10.0.0.55', 53, 'udp', false],
+    ['10.0.0.99', 53, 'udp', false],
+  ] as const)('%s, port %i over %s: %s', (address, port, proto, isDirect) => {
+    expect(direct?.({ address, port, proto })).toBe(isDirect);
+  });
+
+  it('are none without such an entry, whatever else is permitted there', () => {
+    const other = member(3, '10.0.0.53:53/udp');
+    expect(policyOf(other).directResolvers(other.id)).toBeUndefined();
+  });
+});
+
+describe('where answers go', () => {
+  it('to the sets of the classes that name it; of an observed container, also to sets that permit nothing', () => {
+    const [held, watched] = [member(2, 'a.example:80'), member(3, 'a.example:80', 'observe')];
+    const policy = policyOf(held, watched);
+    expect(policy.decide(held.id, 'a.example')).toMatchObject({ allow: true, sets: [{}] });
+    expect(policy.decide(held.id, 'a.example').shown).toBeUndefined();
+    const { sets, shown = [] } = policy.decide(watched.id, 'a.example');
+    expect([sets.length, shown.length]).toEqual([1, 1]);
+    expect([sets[0]?.v4, sets[0]?.v6]).not.toContain(shown[0]?.v4);
+    expect(policy.decide(held.id, 'b.example').allow).toBe(false);
+  });
+
+  it('knows the public space of Docker networks', () => {
+    expect(policyOf(member(2, '')).inside()).toEqual(INSIDE);
+  });
+});
