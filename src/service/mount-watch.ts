@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { type DeviceFacts, type DeviceNode, givenPaths } from '../control/coverage-devices.js';
 import type { HostPlace, Mounted, MountsKnown } from '../control/coverage-mounts.js';
-import { type OwnPlaces, placesOf } from '../control/coverage-places.js';
+import { type OwnPlaces, type Place, placesOf } from '../control/coverage-places.js';
 import { toldOf } from '../control/coverage-told.js';
 import { majorOf, minorOf, parseDevices } from '../kernel/devices.js';
 import { readUnixSockets } from '../kernel/engine-sockets.js';
@@ -134,6 +134,7 @@ export class MountWatch {
         if (location && fits)
           places.push({ ...place, path: shownPath(found, place.by), location, ...inodeOf(found) });
       }
+    places.push(...ownPlaces(wanted, this.#o.own, tree));
     const [root] = dataRoot === undefined ? [] : await tree.find(dataRoot);
     return {
       at: performance.now(),
@@ -144,6 +145,15 @@ export class MountWatch {
       drivers: parseDevices(devices),
     };
   }
+}
+
+/** In a container the paths of the configuration are the container's: what is mounted there is of the host. */
+function ownPlaces(wanted: readonly Place[], own: OwnPlaces, tree: HostTree): HostPlace[] {
+  const paths = new Set(Object.values(own));
+  return wanted.flatMap((place) => {
+    const location = paths.has(place.path) ? tree.own?.locate(place.path) : undefined;
+    return location ? [{ ...place, location }] : [];
+  });
 }
 
 /** By the file where it can be looked at, else by who listens there. */
