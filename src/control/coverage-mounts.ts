@@ -1,7 +1,8 @@
 import type { ContainerFacts, ToldMount } from '../model/container.js';
 import type { Finding } from '../model/finding.js';
 import { holds, isWithin, type Location } from '../model/mount-info.js';
-import { type OwnPlaces, type Place, placesOf } from './coverage-places.js';
+import type { OwnPlaces, Place } from './coverage-places.js';
+import { canonical, textual, toldOf } from './coverage-told.js';
 
 /** Something of the host that is mounted into a container. */
 export interface Mounted {
@@ -226,44 +227,3 @@ const unreadable = (why: string): Finding => ({
   detail: `what is mounted into it cannot be read (${why}): symbolic links and volumes are not followed`,
   remedy: 'run Drawbridge in the PID namespace of the host (pid: host)',
 });
-
-/** Sockets of programs that few hosts have: only where they exist. */
-const RARE = /^\/var\/(lib|snap)\//;
-/** Before the kernel has been asked: paths are compared as they are written. */
-function textual(told: readonly ToldMount[], own: OwnPlaces): MountFacts {
-  const at = (path: string): Location => ({ device: '', path: canonical(path) });
-  return {
-    mounted: told
-      .filter((t) => t.source.startsWith('/') && t.type !== 'volume')
-      .map((t) => ({
-        destination: t.destination,
-        path: canonical(t.source),
-        location: at(t.source),
-        isReadOnly: t.isReadOnly,
-        type: '',
-      })),
-    places: placesOf(own, undefined)
-      .filter((p) => !p.path.includes('*') && !(p.by === 'connect' && RARE.test(p.path)))
-      .map((p) => ({ ...p, path: canonical(p.path), location: at(p.path) })),
-    dataRoot: undefined,
-  };
-}
-
-/** Of Docker's list of mounts; engines that do not tell it have binds. */
-export function toldOf(p: ContainerFacts['privileges']): readonly ToldMount[] {
-  const told = p?.mounts ?? [];
-  const bound = (p?.binds ?? []).map(parseBind);
-  return [...told, ...bound.filter((b) => !told.some((t) => t.destination === b.destination))];
-}
-
-function parseBind(text: string): ToldMount {
-  const [source = '', destination = '', mode = ''] = text.split(':');
-  const type = source.startsWith('/') ? 'bind' : 'volume';
-  return { type, name: source, source, destination, isReadOnly: mode.split(',').includes('ro') };
-}
-
-/** /var/run is a link to /run on every system that has both. */
-function canonical(path: string): string {
-  const plain = path.replace(/\/+/g, '/').replace(/(.)\/$/, '$1');
-  return plain === '/var/run' || plain.startsWith('/var/run/') ? plain.slice('/var'.length) : plain;
-}

@@ -7,6 +7,8 @@ export interface OwnPlaces {
   readonly apiSocket?: string;
   readonly state: string;
   readonly allowlists: string;
+  /** Of Redis, where the store is reached by a unix socket. */
+  readonly storeSocket?: string;
 }
 /** A path of the host, or a pattern (`*` is one whole component), that must not be in a container's hands. */
 export interface Place {
@@ -145,6 +147,7 @@ export function placesOf(own: OwnPlaces, engine: EnginePlaces | undefined): read
   const all = [
     docker(own.dockerSocket),
     ...(own.apiSocket ? [apiSocket(own.apiSocket)] : []),
+    ...(own.storeSocket ? [storeSocket(own.storeSocket)] : []),
     ...SOCKETS,
     ...(engine?.sockets ?? []).map((path) => runtime(path, 'a socket of a container engine')),
     ...RUN_BY_HOST,
@@ -161,4 +164,9 @@ const apiSocket = (path: string): Place => ({
   ...runtime(path, "Drawbridge's own socket"),
   code: 'own-socket',
   meaning: 'it can change its own policy',
+});
+const storeSocket = (path: string): Place => ({
+  ...apiSocket(path),
+  code: 'store-socket',
+  what: "the socket of Drawbridge's store",
 });

@@ -27,13 +27,23 @@ export function listeningSockets(text: string): ReadonlyMap<string, string> {
   );
 }
 
-/** Unix sockets on which container engines of this host listen: by the name of the socket, and by the process. */
-export async function engineSockets(): Promise<string[]> {
+export interface UnixSockets {
+  /** Paths on which any process listens, with /run for /var/run. */
+  readonly listening: ReadonlySet<string>;
+  /** Those of container engines: by the name of the socket, or by the process. */
+  readonly engines: readonly string[];
+}
+
+/** Unix sockets of this host (of this network namespace) on which processes listen. */
+export async function readUnixSockets(): Promise<UnixSockets> {
   const listening = listeningSockets(await readFile('/proc/net/unix', 'utf8'));
   const owned = await enginesFds();
-  return [...listening]
-    .filter(([inode, path]) => owned.has(inode) || ENGINE_NAME.test(path))
-    .map(([, path]) => path);
+  return {
+    listening: new Set([...listening.values()].map((path) => path.replace(/^\/var\/run\//, '/run/'))),
+    engines: [...listening]
+      .filter(([inode, path]) => owned.has(inode) || ENGINE_NAME.test(path))
+      .map(([, path]) => path),
+  };
 }
 
 /** Inodes of the sockets that engines hold. What may not be read (no SYS_PTRACE), or ends meanwhile, is left out. */

@@ -24,12 +24,15 @@ const mountsOf = async (pid: string): Promise<MountTable> =>
 /** The files of the host (of process 1), read without ever waiting for a network file system or a FUSE daemon. */
 export class HostTree {
   readonly mounts: MountTable;
+  /** Of this process, where its files are not the host's (in a container). */
+  readonly own: MountTable | undefined;
   /** Prefix of every path; undefined: files cannot be read (a container without SYS_PTRACE), mounts can. */
   readonly #prefix: string | undefined;
 
   /** @param prefix a folder that stands for the host's root */
-  constructor(mounts: MountTable, prefix: string | undefined) {
+  constructor(mounts: MountTable, prefix: string | undefined, own?: MountTable) {
     this.mounts = mounts;
+    this.own = own;
     this.#prefix = prefix;
   }
 
@@ -40,10 +43,11 @@ export class HostTree {
       () => true,
       () => false, // EACCES: a container without SYS_PTRACE
     );
-    if (isOpen) return new HostTree(first, '/proc/1/root');
     const [a, b] = [first.mountOf('/'), own.mountOf('/')];
-    const isOurs = a?.device === b?.device && a?.root === b?.root;
-    return isOurs ? new HostTree(own, '') : new HostTree(first, undefined);
+    const isHosts = a?.device === b?.device && a?.root === b?.root;
+    const apart = isHosts ? undefined : own;
+    if (isOpen) return new HostTree(first, '/proc/1/root', apart);
+    return isHosts ? new HostTree(own, '') : new HostTree(first, undefined, apart);
   }
 
   get isReadable(): boolean {

@@ -1,10 +1,12 @@
 import type { Config } from '../config/config.js';
+import { localSocketOf } from '../config/local-socket.js';
 import type { OwnPlaces } from '../control/coverage-places.js';
 import type { InForce } from '../control/enforcer.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import { readHostFacts } from '../kernel/host-facts.js';
 import type { EngineFacts, HostFacts } from '../model/host-facts.js';
+import { readRedisUrl } from '../model/redis-url.js';
 import type { Logger } from '../ports.js';
 import { MountWatch } from './mount-watch.js';
 
@@ -17,7 +19,6 @@ export interface HostWatchOptions {
 const EVERY_MS = 60_000;
 /** Changes of rules come in bursts. */
 const SOON_MS = 2_000;
-const UNIX = 'unix:';
 
 /** What is known of the host beside its containers: looked at every minute, and soon after somebody changed rules. */
 export class HostWatch implements AsyncDisposable {
@@ -36,9 +37,15 @@ export class HostWatch implements AsyncDisposable {
 
   constructor(options: HostWatchOptions) {
     this.#o = options;
-    const { docker, api, state, allowlists } = options.config;
-    const socket = api.listen.startsWith(UNIX) ? { apiSocket: api.listen.slice(UNIX.length) } : {};
-    this.own = { dockerSocket: docker.socket, state, allowlists, ...socket };
+    const { docker, store, state, allowlists } = options.config;
+    const redis = store.redis === '' ? undefined : readRedisUrl(store.redis);
+    this.own = {
+      dockerSocket: docker.socket,
+      apiSocket: localSocketOf(options.config),
+      state,
+      allowlists,
+      ...(redis?.ok && redis.value.socket !== undefined ? { storeSocket: redis.value.socket } : {}),
+    };
     this.mounts = new MountWatch({
       own: this.own,
       containers: () => options.docker.view().containers.values(),

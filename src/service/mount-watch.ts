@@ -1,9 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import { type DeviceFacts, type DeviceNode, givenPaths } from '../control/coverage-devices.js';
-import { type HostPlace, type Mounted, type MountsKnown, toldOf } from '../control/coverage-mounts.js';
-import { type OwnPlaces, placesOf } from '../control/coverage-places.js';
+import type { HostPlace, Mounted, MountsKnown } from '../control/coverage-mounts.js';
+import { type OwnPlaces, type Place, placesOf } from '../control/coverage-places.js';
+import { toldOf } from '../control/coverage-told.js';
 import { majorOf, minorOf, parseDevices } from '../kernel/devices.js';
-import { engineSockets } from '../kernel/engine-sockets.js';
+import { readUnixSockets } from '../kernel/engine-sockets.js';
 import { type FoundPath, HostTree } from '../kernel/host-tree.js';
 import type { ContainerFacts } from '../model/container.js';
 import { isWithin, type Location, type Mount, parseMountInfo } from '../model/mount-info.js';
@@ -18,6 +19,9 @@ export interface MountWatchOptions {
   readonly log: Logger;
 }
 interface Host {
+  /** When it was read (ms, monotonic), and for which data root. */
+  readonly at: number;
+  readonly told: string | undefined;
   readonly tree: HostTree;
   readonly places: readonly HostPlace[];
   readonly dataRoot: Location | undefined;
@@ -29,8 +33,12 @@ interface Read {
   readonly devices: readonly DeviceNode[];
 }
 const NO_DEVICES: DeviceFacts = { drivers: undefined, nodes: [] };
+const SOONEST_MS = 30_000;
 /** What every container gets from its runtime, unless Docker lists a mount there. */
 const DEFAULTS = /^\/($|(proc|sys|dev)(\/|$))/;
+
+/** With SYS_ADMIN a container can make as many as the kernel lets it: it must not keep this process busy. */
+const MOST_MOUNTS = 2_000;
 
 /**
  * What is mounted into each container, from /proc/PID/mountinfo: the kernel's own word, whatever links, volume options or
@@ -76,7 +84,7 @@ export class MountWatch {
 
   async #run(): Promise<void> {
     while (this.#again) {
-      const which = this.#again;
+      const which = this.#again === 'all' && this.#isOld() ? 'all' : 'new';
       this.#again = undefined;
       try {
         if (which === 'all' || !this.#host) this.#host = await this.#readHost();
@@ -90,6 +98,13 @@ export class MountWatch {
         );
       }
     }
+  }
+
+  /** Rules of others can change every moment: mounts are not read again each time. */
+  #isOld(): boolean {
+    return (
+      !this.#host || this.#host.told !== this.#o.dataRoot() || performance.now() - this.#host.at > SOONEST_MS
+    );
   }
 
   async #containers(host: Host, which: 'new' | 'all'): Promise<void> {
@@ -108,20 +123,22 @@ export class MountWatch {
 
   async #readHost(): Promise<Host> {
     const tree = await HostTree.read();
-    const [sockets, devices] = await Promise.all([engineSockets(), readFile('/proc/devices', 'utf8')]);
+    const [sockets, devices] = await Promise.all([readUnixSockets(), readFile('/proc/devices', 'utf8')]);
     const dataRoot = this.#o.dataRoot();
-    const wanted = placesOf(this.#o.own, { dataRoot: dataRoot ?? '', sockets });
+    const wanted = placesOf(this.#o.own, { dataRoot: dataRoot ?? '', sockets: sockets.engines });
     const places: HostPlace[] = [];
     for (const place of wanted)
       for (const found of await tree.find(place.path)) {
         const location = tree.mounts.locate(found.path);
-        // A name that is taken by something else is no socket.
-        const fits = place.by === 'write' || place.isDeep || found.stat?.isSocket() !== false;
+        const fits = place.by === 'write' || place.isDeep || isSocket(found, sockets.listening);
         if (location && fits)
           places.push({ ...place, path: shownPath(found, place.by), location, ...inodeOf(found) });
       }
+    places.push(...ownPlaces(wanted, this.#o.own, tree));
     const [root] = dataRoot === undefined ? [] : await tree.find(dataRoot);
     return {
+      at: performance.now(),
+      told: dataRoot,
       tree,
       places,
       dataRoot: root && tree.mounts.locate(root.path),
@@ -129,6 +146,19 @@ export class MountWatch {
     };
   }
 }
+
+/** In a container the paths of the configuration are the container's: what is mounted there is of the host. */
+function ownPlaces(wanted: readonly Place[], own: OwnPlaces, tree: HostTree): HostPlace[] {
+  const paths = new Set(Object.values(own));
+  return wanted.flatMap((place) => {
+    const location = paths.has(place.path) ? tree.own?.locate(place.path) : undefined;
+    return location ? [{ ...place, location }] : [];
+  });
+}
+
+/** By the file where it can be looked at, else by who listens there. */
+const isSocket = ({ stat, path }: FoundPath, listening: ReadonlySet<string>): boolean =>
+  stat ? stat.isSocket() : listening.has(path);
 
 /** Sockets by the path that they really have; folders as everybody knows them. */
 const shownPath = (f: FoundPath, by: HostPlace['by']): string => (by === 'connect' ? f.path : f.asked);
@@ -151,6 +181,7 @@ async function mountsOf(
   const given = parseMountInfo(text).filter(
     (m) => !DEFAULTS.test(m.point) || told.some((d) => isWithin(d, m.point)),
   );
+  if (given.length > MOST_MOUNTS) return { failure: `it has more than ${MOST_MOUNTS} mounts` };
   const mounted: Mounted[] = [];
   for (const m of given) mounted.push(await mountedOf(m, tree));
   return { mounted, places, dataRoot };

@@ -15,6 +15,7 @@ const OWN: OwnPlaces = {
   apiSocket: '/run/drawbridge/api.sock',
   state: '/var/lib/drawbridge',
   allowlists: '/etc/drawbridge/allowlists',
+  storeSocket: '/run/redis/redis.sock',
 };
 const PLAIN: NonNullable<ContainerFacts['privileges']> = {
   privileged: false,
@@ -42,6 +43,7 @@ const HOST = new MountTable(
 const EXISTING = new Map([
   ['/var/run/docker.sock', '/run/docker.sock'],
   ['/run/containerd/containerd.sock', '/run/containerd/containerd.sock'],
+  ['/run/redis/redis.sock', '/run/redis/redis.sock'],
   ['/etc/cron.d', '/etc/cron.d'],
   ['/etc', '/etc'],
   ['/usr', '/usr'],
@@ -89,7 +91,11 @@ describe('mounts, by file system and path in it', () => {
 
   it.each<[string, string[]]>([
     ['1 2 0:25 /docker.sock /s ro - tmpfs t rw', ['docker-socket:unenforced']],
-    ['1 2 0:25 / /x ro - tmpfs t rw', ['docker-socket:unenforced', 'runtime-socket:unenforced']],
+    [
+      '1 2 0:25 / /x ro - tmpfs t rw',
+      ['docker-socket:unenforced', 'store-socket:unenforced', 'runtime-socket:unenforced'],
+    ],
+    ['1 2 0:25 /redis /x ro - tmpfs t rw', ['store-socket:unenforced']],
     ['1 2 0:25 /containerd /x ro - tmpfs t rw', ['runtime-socket:unenforced']],
     // Another tmpfs that has a file of that name is not the host's.
     ['1 2 0:99 /docker.sock /s rw - tmpfs t rw', []],

@@ -155,6 +155,10 @@ describe('coverage of a container', () => {
     [{ pidMode: 'host', capAdd: ['SYS_PTRACE'] }, ['host-pid:unenforced']],
     [{ pidMode: 'host', capAdd: ['SYS_ADMIN'] }, ['sys-admin:partial', 'host-pid:unenforced']],
     [{ pidMode: 'container:x' }, []],
+    [{ hasOpenSystemPaths: true }, ['system-paths:partial']],
+    [{ hasOpenSystemPaths: true, privileged: true }, ['privileged:unenforced']],
+    [{ deviceRules: ['b *:* rmw'] }, ['device-rule:unenforced']],
+    [{ devices: ['/dev/disk/by-id/x'] }, ['disk-device:unenforced']],
     [{ devices: ['/dev/net/tun'] }, ['tun:partial']],
     [{ devices: ['/dev/sda1', '/dev/snd'] }, ['disk-device:unenforced']],
     [{ devices: ['/dev/mem'] }, ['memory-device:unenforced']],
@@ -361,6 +365,12 @@ describe('names and proxies', () => {
     [[], ['10.0.0.5:443', '10.0.0.0/8:1-65535', '10.0.0.5', '10.0.0.5:3128/udp'], []],
     [[], ['93.184.1.1:8080', 'container:app:8080', 'a.org:3128'], []],
     [['SOCKS_PROXY'], ['host:9050'], ['relay:partial']],
+    [
+      [],
+      ['container:dockerproxy:2375', 'host:2376', '10.0.0.5:2375'],
+      ['engine-port:enforced', 'engine-port:enforced', 'engine-port:enforced'],
+    ],
+    [[], ['93.184.1.1:2375', 'a.org:2375', 'container:db:2375/udp', '10.0.0.0/8:1-65535'], []],
   ])('variables %j, entries %j', (variables, entries, expected) => {
     expect(codes(input(env(...variables), { policy: policy(...entries) }))).toEqual(expected);
   });
