@@ -11,7 +11,7 @@ import type {
   Shape,
 } from '../desired/state.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
-import type { Family } from '../model/ip.js';
+import { type Family, networkOf } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Binding, PortMap } from './bindings.js';
 import type { HostSenders } from './host-senders.js';
@@ -42,7 +42,13 @@ export function desiredInput(w: WorldInput): DesiredInput {
     shape: w.shape,
     members,
     bridges: [...w.ports.bridges].map(
-      ([name, b]): Bridge => ({ name, mac: b.link.mac, ports: b.ports, mixed: b.mixed }),
+      ([name, b]): Bridge => ({
+        name,
+        mac: b.link.mac,
+        ports: b.ports,
+        subnets: b.network.subnets.flatMap((s) => networkOf(s)?.text ?? []),
+        mixed: b.mixed,
+      }),
     ),
     exempt: w.ports.exempt,
     unattributed: w.unattributed,

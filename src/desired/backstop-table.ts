@@ -38,7 +38,6 @@ function host(marks: Marks): string[] {
   const nobody = `meta mark & ${hex(marks.identity)} == 0`;
   return [
     'ct state established ct direction reply accept',
-    'meta l4proto { icmp, ipv6-icmp } ct state related accept',
     `meta mark & ${hex(marks.judged)} == ${hex(marks.judged)} accept`,
     `ct state established ${nobody} ct mark & ${hex(marks.identity)} != 0 accept`,
     `${nobody} drop`,
@@ -66,7 +65,7 @@ function chain(marks: Marks, first: readonly string[]): string[] {
     ...EXTENDED,
     unjudged(marks.unknown),
     'ct state established accept',
-    'meta l4proto { icmp, ipv6-icmp } ct state related accept',
+    // errors too: what "related" says of a flow does not say that it is the sender's
     unjudged(marks.enforced),
   ];
 }

@@ -1,5 +1,5 @@
 import type { Family } from '../model/ip.js';
-import { ESTABLISHED, ND, RELATED_ERROR } from './constant-chains.js';
+import { ESTABLISHED, ND } from './constant-chains.js';
 import { type Names, sharedSet } from './naming.js';
 import { type Match, type Rule, rule } from './rules.js';
 import type { DesiredInput, Shape } from './state.js';
@@ -21,7 +21,7 @@ export function bridgeChains(
   const closed = input.bridges.filter((b) => !b.mixed && PLAIN_NAME.test(b.name));
   const from = closed.map((b) => rule([{ k: 'in', device: b.name }], { k: 'goto', chain: names.unmarked }));
   return new Map([
-    [names.from, [rule([ESTABLISHED], { k: 'return' }), rule(RELATED_ERROR, { k: 'return' }), ...from]],
+    [names.from, [rule([ESTABLISHED], { k: 'return' }), ...from]],
     [names.unmarked, unmarkedChain(input.shape, names, family)],
   ]);
 }

@@ -2,6 +2,7 @@ import type { PortRange } from '../model/entry.js';
 import { formatAddress, parseCidr, type Range, rangeHas } from '../model/ip.js';
 import { DELIVERED, HOLDING_BOUND, LIMIT_DECLARATIONS, portLimits, SENDING } from './bridge-limits.js';
 import { hex, identityMark, type Marks, UNATTRIBUTED } from './marks.js';
+import { NAMELESS, NAMELESS_DECLARATIONS, NAMELESS_DISCOVERY, namelessSets } from './nameless.js';
 import type { NftProgram } from './nft-program.js';
 import type { BridgeDesired, DesiredInput, Member, Shape } from './state.js';
 
@@ -17,6 +18,7 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
   const id4 = new Map<string, number>();
   const id6 = new Map<string, number>();
   const loose = new Map<number, number>();
+  const nameless = new Map<number, number>();
   const strict = new Set<number>();
   const macs = new Set<string>();
   for (const m of input.members) {
@@ -30,11 +32,15 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
       } else loose.set(p.ifindex, mark);
     }
   }
-  for (const port of input.unattributed) loose.set(port, markOf(marks, UNATTRIBUTED, input.unattributedMode));
+  const unattributed = input.unattributedMode === 'enforce' ? nameless : loose;
+  for (const port of input.unattributed)
+    unattributed.set(port, markOf(marks, UNATTRIBUTED, input.unattributedMode));
   return {
     id4,
     id6,
     loose,
+    nameless,
+    ...namelessSets(input),
     strict,
     macs,
     exempt: new Set(input.exempt),
@@ -87,7 +93,7 @@ export const BRIDGE_TABLE = 'drawbridge';
 const DECLARATIONS = `
   map id4 { typeof meta iif . ether saddr . ip saddr : meta mark; }
   map id6 { typeof meta iif . ether saddr . ip6 saddr : meta mark; }
-  map loose { typeof meta iif : meta mark; }
+  map loose { typeof meta iif : meta mark; }${NAMELESS_DECLARATIONS}
   map up { typeof meta iif : ether daddr; }
   set strict { typeof meta iif; }
   set macs { typeof meta iif . ether saddr; }
@@ -100,6 +106,9 @@ const DECLARATIONS = `
   chain senders { }
   chain discovery { }
   chain membership { }
+  chain nameless { }
+  chain nameless4 { }
+  chain nameless6 { }
   chain route { }
   chain lift { }
   chain ports { type filter hook prerouting priority -300; policy accept; }`;
@@ -119,6 +128,7 @@ const DISCOVERY: readonly string[] = [
   `iif @strict meta length > ${LONGEST.discovery} drop`,
   'icmpv6 type 135 meta mark set iif . ether saddr . ip6 saddr map @id6 meta mark set 0 accept',
   'icmpv6 type 136 meta mark set iif . ether saddr . icmpv6 taddr map @id6 meta mark set 0 accept',
+  ...NAMELESS_DISCOVERY,
   'iif != @strict accept',
   'iif . ether saddr != @macs drop',
   'icmpv6 type 133 accept',
@@ -176,6 +186,7 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
           'accept',
         ],
       ],
+      ...NAMELESS,
       ['ports', portRules(marks)],
       ['delivered', DELIVERED],
     ]),
@@ -194,6 +205,7 @@ function portRules(marks: Marks): string[] {
     'ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift',
     'ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto lift',
     'meta mark set iif map @loose goto lift',
+    'meta mark set iif map @nameless goto nameless',
     'ether type arp goto senders',
     'iif @strict drop',
     HOLDING_BOUND,

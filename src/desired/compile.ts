@@ -193,6 +193,7 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
     return [
       set('enf', 'hash:ip', false, [...(family === 4 ? enf4 : enf6)]),
       set('own', 'hash:ip', false, ownAddresses(input.members, family)),
+      set('net', 'hash:net', false, subnets(input, family)),
       ...threatSets(names.prefix, family),
       set('pub', 'hash:ip,port', false, publishedPairs(input.members, family)),
       set('any', 'hash:net', false, family === 4 ? ANY_V4 : ANY_V6),
@@ -204,6 +205,10 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
 
 const ownAddresses = (members: readonly Member[], family: Family): string[] => [
   ...new Set(members.flatMap((m) => m.ports.flatMap((p) => (family === 4 ? p.ip4 : p.ip6) ?? []))),
+];
+
+const subnets = ({ bridges }: DesiredInput, family: Family): string[] => [
+  ...new Set(bridges.flatMap((b) => b.subnets ?? []).filter((s) => s.includes(':') === (family === 6))),
 ];
 
 function publishedPairs(members: readonly Member[], family: Family): string[] {

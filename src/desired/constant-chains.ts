@@ -1,20 +1,18 @@
 import type { Family } from '../model/ip.js';
 import { closedAtHost, closedBehindHost, type Place } from './closed.js';
 import { gate } from './host-net.js';
+import { errorChain, foreignErrors, RELATED_ERROR } from './icmp-errors.js';
 import { namesBound } from './limit-chains.js';
+import { identityMark, UNATTRIBUTED } from './marks.js';
 import { type Names, sharedSet } from './naming.js';
-import { denyChain } from './refusal.js';
+import { denyChain, logRule } from './refusal.js';
 import { type IcmpType, type Match, type Rule, rule } from './rules.js';
 import type { DesiredInput, HostNet, Shape } from './state.js';
+import { forgedToHost } from './threats.js';
 
 type Chains = Map<string, Rule[]>;
 export const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
 const NEW: Match = { k: 'ct', states: ['NEW'] };
-/** An ICMP error about a flow that stands. */
-export const RELATED_ERROR: readonly Match[] = [
-  { k: 'proto', proto: 'icmp' },
-  { k: 'ct', states: ['RELATED'] },
-];
 export const ND: readonly IcmpType[] = [
   'router-solicitation',
   'neighbour-solicitation',
@@ -34,7 +32,11 @@ export function constantChains(
     [names.toManaged, toManagedChain(names, family)],
     [names.cut, cutChain(names, family)],
     [names.middle, middleChain(shape, names, family)],
+    [names.near, nearChain(shape, names, family)],
+    // a refusal would go to the forged source
+    [names.forged, [logRule(shape, names, 'log', 'deny'), rule([], { k: 'drop' })]],
     [names.hold, holdChain(shape, names, family)],
+    [names.error, errorChain(names, family)],
     [names.ok, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'return' })]],
     [names.no, denyChain(shape, names)],
     [names.observe, [rule([], { k: 'goto', chain: names.ok })]],
@@ -67,13 +69,13 @@ function forwardChain(shape: Shape, names: Names, closed: readonly Place[], fami
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
     bigEcho(shape, names, family),
     rule([ESTABLISHED], { k: 'return' }),
-    rule(RELATED_ERROR, { k: 'return' }),
+    foreignErrors(shape, names),
     rule([], { k: 'jump', chain: names.threat }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
     ...closedBehindHost(closed, names),
     rule([{ k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' }], {
       k: 'jump',
-      chain: names.middle,
+      chain: names.near,
     }),
     rule([], { k: 'goto', chain: names.dispatch }),
   ];
@@ -125,6 +127,27 @@ function middleChain(shape: Shape, names: Names, family: Family): Rule[] {
   const enforced: Match = { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' };
   const refuse = shape.deny === 'drop' ? ({ k: 'drop' } as const) : ({ k: 'reject', tcp: true } as const);
   return [rule([...TCP_MIDDLE, enforced], refuse), rule([], { k: 'jump', chain: names.cut })];
+}
+
+/**
+ * An enforced container hears its neighbours only from addresses that are bound to a container: what it answers is an
+ * established flow, so that a forged source would lead its answers anywhere. The addresses of unattributed senders are not
+ * known: those of managed networks.
+ */
+function nearChain(shape: Shape, names: Names, family: Family): Rule[] {
+  const { marks } = shape;
+  const from = (what: 'own' | 'net'): Match => ({
+    k: 'set',
+    set: sharedSet(names.prefix, what, family),
+    dir: 'src',
+    not: true,
+  });
+  const unattributed = { k: 'mark', value: identityMark(marks, UNATTRIBUTED), mask: marks.identity } as const;
+  return [
+    rule([from('own'), { ...unattributed, not: true }], { k: 'goto', chain: names.forged }),
+    rule([from('own'), from('net')], { k: 'goto', chain: names.forged }),
+    rule([], { k: 'jump', chain: names.middle }),
+  ];
 }
 
 /** With br_netfilter what neighbours say to one another comes here; a router passes none on (RFC 4861 6.1, hop limit). */
@@ -189,10 +212,13 @@ export function inputChain(
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
     ...neighbourDiscovery(family),
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
+    forgedToHost(names, family),
     rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ESTABLISHED], { k: 'return' }),
-    rule(RELATED_ERROR, { k: 'return' }),
+    rule([{ k: 'mark', value: 0, mask: marks.enforced }, ...RELATED_ERROR], { k: 'return' }),
+    // the container's own chain knows whose flow an error is about
+    rule(RELATED_ERROR, { k: 'goto', chain: names.dispatch }),
     rule([ours], { k: 'goto', chain: names.no }),
     ...closedAtHost(closed, names, family),
     rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
@@ -231,9 +257,9 @@ export function backstopChain(shape: Shape, names: Names, family: Family, to: 'f
     ...(to === 'host' ? neighbourDiscovery(family) : []),
     rule([unjudged(marks.unknown)], { k: 'drop' }),
     rule([ESTABLISHED], { k: 'return' }),
-    rule(RELATED_ERROR, { k: 'return' }),
-    ...(to === 'host' ? [] : [rule([], { k: 'jump', chain: names.threat })]),
+    ...(to === 'host' ? [] : [foreignErrors(shape, names), rule([], { k: 'jump', chain: names.threat })]),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
+    ...(to === 'host' ? [forgedToHost(names, family)] : []),
     rule([unjudged(marks.enforced)], { k: 'drop' }),
   ];
 }

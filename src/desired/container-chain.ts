@@ -2,6 +2,7 @@ import type { PortRange } from '../model/entry.js';
 import type { Family } from '../model/ip.js';
 import type { ClassPlan } from './classes.js';
 import { familiesOf } from './classes.js';
+import { ownErrors } from './icmp-errors.js';
 import { permitChain, QUOTA_WHY } from './limit-chains.js';
 import { classSet, type Names, sharedSet } from './naming.js';
 import { observedLog } from './refusal.js';
@@ -18,12 +19,18 @@ export function containerChain(member: Member, family: Family, names: Names, sha
   const permits = permitsOf(member, family, names);
   if (member.policy.mode === 'off') return [rule([], { k: 'goto', chain: names.ok })];
   if (member.policy.mode === 'observe')
-    return [...permits, observedLog(shape, names), rule([], { k: 'goto', chain: names.observe })];
+    return [
+      ...permits,
+      ...ownErrors(member, family, names.ok),
+      observedLog(shape, names),
+      rule([], { k: 'goto', chain: names.observe }),
+    ];
   if (member.limits?.quota?.spent) return spent(names);
   return [
     ...directPermits(member, family, names),
     ...dnsDenials(names),
     ...permits,
+    ...ownErrors(member, family, names.error),
     rule([], { k: 'goto', chain: names.no }),
   ];
 }

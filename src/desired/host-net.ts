@@ -52,17 +52,11 @@ export const gate = ({ gates, exempt }: HostNet, chain: string): Rule[] =>
         ...gates.map((c) => rule([inCgroup(c)], { k: 'goto', chain })),
       ];
 
-/** Behind a gate: what goes on anyway. */
-const ANSWERS: readonly Rule[] = [
-  rule([{ k: 'answer' }], { k: 'return' }),
-  rule(
-    [
-      { k: 'proto', proto: 'icmp' },
-      { k: 'ct', states: ['RELATED'] },
-    ],
-    { k: 'return' },
-  ),
-];
+/**
+ * Behind a gate: what goes on anyway. ICMP errors are not among it: those that a socket deserves come from the kernel, whose
+ * own sockets are in no container's cgroup, and one that a raw socket sends may quote a flow of any other process.
+ */
+const ANSWERS: readonly Rule[] = [rule([{ k: 'answer' }], { k: 'return' })];
 
 /** `mangle`: a sender's mark is what we write, whatever it had set itself (SO_MARK), and its flow's mark says whose it is. */
 export function hostMangle(input: DesiredInput, names: Names, family: Family): Map<string, Rule[]> {

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import type { Family } from '../model/ip.js';
 import type { Place } from './closed.js';
 import { classMatches, containerChain } from './container-chain.js';
+import { ERROR_RATE, LONGEST_ERROR } from './icmp-errors.js';
 import { permitChain } from './limit-chains.js';
 import { classSet, namesFor } from './naming.js';
 import type { Match, Rule } from './rules.js';
@@ -88,7 +89,9 @@ type Rules = Readonly<Record<Family, readonly Rule[]>>;
 function rulesOf({ shape, member }: LanInput): Rules {
   const names = namesFor(shape.prefix);
   const of = (family: Family): Rule[] =>
-    containerChain(member, family, names, shape).filter((r) => !r.when.some((m) => m.k === 'sentTo'));
+    containerChain(member, family, names, shape).filter(
+      (r) => !r.when.some((m) => m.k === 'sentTo' || m.k === 'flowSource'),
+    );
   return { 4: of(4), 6: of(6) };
 }
 
@@ -185,7 +188,11 @@ function judge(input: LanInput, rules: Rules): string[] {
     `icmpv6 type echo-request meta length > ${ECHO[6]} goto denied`,
     `ct direction reply ${bit('inbound')} accept`,
     `ct state established ${bit('permitted')} accept`,
-    'ct state related meta l4proto { icmp, ipv6-icmp } accept',
+    // the namespace has no flows but the container's own
+    ...FAMILIES.map(
+      (f) =>
+        `ct state related meta l4proto ${f === 4 ? 'icmp' : 'ipv6-icmp'} meta length <= ${LONGEST_ERROR[f]} limit rate ${ERROR_RATE.perSecond}/second burst ${ERROR_RATE.burst} packets accept`,
+    ),
     ...input.closed.map(
       ({ address, port }) =>
         `${address.includes(':') ? 'ip6' : 'ip'} daddr ${address} tcp dport ${port} goto denied`,

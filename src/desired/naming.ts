@@ -9,16 +9,24 @@ export interface Names {
   readonly input: string;
   readonly output: string;
   readonly ok: string;
+  /** ICMP errors of an enforced container about its own flows. */
+  readonly error: string;
   readonly no: string;
   readonly threat: string;
   readonly threatIn: string;
   readonly threatNo: string;
+  /** Packets of containers from a source that may be forged. */
+  readonly threatForged: string;
+  readonly threatDrop: string;
   readonly threatSeen: string;
   readonly hold: string;
   readonly toManaged: string;
   /** What would make a flow anew that was cut; from neighbours and the host also what is the middle of any. */
   readonly cut: string;
   readonly middle: string;
+  /** From neighbours to an enforced container. */
+  readonly near: string;
+  readonly forged: string;
   readonly from: string;
   readonly unmarked: string;
   readonly dispatch: string;
@@ -56,15 +64,20 @@ export function namesFor(prefix: string): Names {
     input: n('INPUT'),
     output: n('OUTPUT'),
     ok: n('OK'),
+    error: n('ERROR'),
     no: n('NO'),
     threat: n('THREAT'),
     threatIn: n('THREAT-IN'),
     threatNo: n('THREAT-NO'),
+    threatForged: n('THREAT-FORGED'),
+    threatDrop: n('THREAT-DROP'),
     threatSeen: n('THREAT-SEEN'),
     hold: n('HOLD'),
     toManaged: n('TO'),
     cut: n('CUT'),
     middle: n('MIDDLE'),
+    near: n('NEAR'),
+    forged: n('FORGED'),
     from: n('FROM'),
     unmarked: n('UNMARKED'),
     dispatch: n('D'),
@@ -114,7 +127,7 @@ export function classSet(
 /** Sets that are not a container's. */
 export const sharedSet = (
   prefix: string,
-  what: 'enf' | 'own' | 'pub' | 'alive' | 'any' | 'cut',
+  what: 'enf' | 'own' | 'net' | 'pub' | 'alive' | 'any' | 'cut',
   family: Family,
 ): string => `${prefix}-${what}${family}`;
 

@@ -19,6 +19,8 @@ export type Match =
   | { readonly k: 'syn'; readonly not?: boolean }
   /** DNATed, and sent to one of these ports before that. */
   | { readonly k: 'sentTo'; readonly port: PortRange }
+  /** The source of the first packet of the flow (orig), or of its answers (reply), is this address. */
+  | { readonly k: 'flowSource'; readonly direction: 'orig' | 'reply'; readonly address: string }
   /** Bytes of the whole packet, IP header included. */
   | { readonly k: 'longer'; readonly than: number }
   /** An address or a network. */
@@ -129,6 +131,8 @@ function renderMatch(m: Match, family: Family): string {
       return `${m.not ? '! ' : ''}--syn`;
     case 'sentTo':
       return `-m conntrack --ctstate DNAT --ctorigdstport ${m.port.lo}${m.port.hi === m.port.lo ? '' : `:${m.port.hi}`}`;
+    case 'flowSource':
+      return `-m conntrack --ct${m.direction === 'orig' ? 'orig' : 'repl'}src ${m.address}`;
     case 'dst':
       return `-d ${m.address}`;
     case 'in':

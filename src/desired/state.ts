@@ -107,6 +107,8 @@ export interface Bridge {
   readonly mac: string;
   /** ifindexes of all veths on it. */
   readonly ports: readonly number[];
+  /** Canonical networks of its addresses. */
+  readonly subnets?: readonly string[];
   /** It has ports that are no veths: others than containers send through it, too. */
   readonly mixed?: boolean;
 }
@@ -163,6 +165,13 @@ export interface BridgeDesired {
   readonly id4: ReadonlyMap<string, number>;
   readonly id6: ReadonlyMap<string, number>;
   readonly loose: ReadonlyMap<number, number>;
+  /** veths of unattributed senders while their mode is enforce. */
+  readonly nameless: ReadonlyMap<number, number>;
+  /** Addresses that are bound to containers, and networks of managed bridges; empty without such veths. */
+  readonly own4: ReadonlySet<string>;
+  readonly own6: ReadonlySet<string>;
+  readonly net4: ReadonlySet<string>;
+  readonly net6: ReadonlySet<string>;
   readonly up: ReadonlyMap<number, string>;
   readonly strict: ReadonlySet<number>;
   /** MACs of strict ports. */

@@ -27,20 +27,51 @@ export const threatSets = (prefix: string, family: Family): SetDesired[] =>
 
 /**
  * For packets that open a flow, whatever the policy: what a container sends is judged by its destination, what somebody
- * else sends to a container by its source. What no feed lists returns.
+ * else sends to a container by its source. A container that is not enforced may forge a listed source: then the answer
+ * would go to the threat, as part of an established flow. What no feed lists returns.
  */
 export const threatChains = (shape: Shape, names: Names, family: Family): Map<string, Rule[]> =>
   new Map([
     ...lookups(shape, names, family, (action) =>
       action === 'block' ? { k: 'goto', chain: names.threatNo } : { k: 'goto', chain: names.threatSeen },
     ),
+    [names.threatForged, [...forgedSources(names, family, { k: 'goto', chain: names.threatDrop })]],
+    // an answer would go to the listed address
+    [names.threatDrop, [logRule(shape, names, 'thr', 'threat'), rule([], { k: 'drop' })]],
     [names.threatNo, [logRule(shape, names, 'thr', 'threat'), ...refusal(shape, `${names.prefix}-thrr`)]],
     [names.threatSeen, [logRule(shape, names, 'see', 'seen')]],
   ]);
 
 /** In `security`, behind what others accepted or flushed. REJECT is not to be had there. */
 export const threatBackstop = (shape: Shape, names: Names, family: Family): Map<string, Rule[]> =>
-  new Map(lookups(shape, names, family, (action) => (action === 'block' ? { k: 'drop' } : undefined)));
+  new Map([
+    ...lookups(shape, names, family, (action) => (action === 'block' ? ({ k: 'drop' } as const) : undefined)),
+    [names.threatForged, forgedSources(names, family, { k: 'drop' })],
+  ]);
+
+/** A source that no endpoint of a container has: it may be forged. Asked for packets that come through a container's veth. */
+const foreignSource = (names: Names, family: Family): Match => ({
+  k: 'set',
+  set: sharedSet(names.prefix, 'own', family),
+  dir: 'src',
+  not: true,
+});
+
+/** For new packets of a container to the host, whose services would answer. */
+export const forgedToHost = (names: Names, family: Family): Rule =>
+  rule([{ k: 'ct', states: ['NEW'] }, foreignSource(names, family)], {
+    k: 'jump',
+    chain: names.threatForged,
+  });
+
+/** Feeds of every direction: the answer would go there. */
+const forgedSources = (names: Names, family: Family, then: Target): Rule[] =>
+  DIRECTIONS.flatMap((direction) =>
+    THREAT_KINDS.map((kind) => {
+      const set = threatSet(names.prefix, 'block', direction, kind, family);
+      return rule([{ k: 'set', set, dir: 'src' }], then, [THREAT_WHY]);
+    }),
+  );
 
 function lookups(
   shape: Shape,
@@ -62,7 +93,14 @@ function lookups(
   const stranger: Match = { k: 'mark', value: 0, mask: shape.marks.identity };
   const own = sharedSet(names.prefix, 'own', family);
   return [
-    [names.threat, [rule([stranger], { k: 'goto', chain: names.threatIn }), ...look('dst')]],
+    [
+      names.threat,
+      [
+        rule([stranger], { k: 'goto', chain: names.threatIn }),
+        rule([foreignSource(names, family)], { k: 'jump', chain: names.threatForged }),
+        ...look('dst'),
+      ],
+    ],
     [
       names.threatIn,
       [rule([{ k: 'set', set: own, dir: 'dst', not: true }], { k: 'return' }), ...look('src')],

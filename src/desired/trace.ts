@@ -14,6 +14,10 @@ export interface TracePacket {
   /** The port before DNAT, when it was DNATed. */
   readonly sentTo?: number;
   readonly states: readonly CtState[];
+  /** Sources of the flow's first packet and of its answers, when it is an error about a flow. */
+  readonly flowSources?: { readonly orig: string; readonly reply: string };
+  /** Bytes of the whole packet; undefined: a usual length. */
+  readonly bytes?: number;
   /** Of its connection, when an earlier packet made that; what is traced goes the way in which it was opened. */
   readonly connmark?: number;
   readonly syn?: boolean;
@@ -105,8 +109,11 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
       return p.cgroup === m.path || (p.cgroup?.startsWith(`${m.path}/`) ?? false);
     case 'unrouted':
     case 'srcLocal':
-    case 'longer': // what is asked about is a flow's first packet of usual length
       return false;
+    case 'flowSource':
+      return p.flowSources?.[m.direction] === m.address;
+    case 'longer':
+      return (p.bytes ?? 0) > m.than;
     case 'limit':
     case 'paced':
       return true;

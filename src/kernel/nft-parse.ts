@@ -46,6 +46,11 @@ function elements(
     id4: new Map(pairs('id4').map(([k, v]) => [idKey(k, port), Number(v)])),
     id6: new Map(pairs('id6').map(([k, v]) => [idKey(k, port), Number(v)])),
     loose: new Map(pairs('loose').map(([k, v]) => [port(k), Number(v)])),
+    nameless: new Map(pairs('nameless').map(([k, v]) => [port(k), Number(v)])),
+    own4: new Set(get('own4').map(String)),
+    own6: new Set(get('own6').map(String)),
+    net4: new Set(get('net4').map(networkText)),
+    net6: new Set(get('net6').map(networkText)),
     up: new Map(pairs('up').map(([k, v]) => [port(k), String(v)])),
     strict: new Set(get('strict').map(port)),
     macs: new Set(get('macs').map((k) => macKey(k, port))),
@@ -70,7 +75,13 @@ function macKey(key: unknown, port: (v: unknown) => number): string {
   return `${port(parts[0])} . ${String(parts[1])}`;
 }
 
-/** "MARK . GROUP . PORT", as we write it. */
+/** "10.0.0.0/8"; a network of one address is printed without its length. */
+function networkText(element: unknown): string {
+  const prefix = isObject(element) && isObject(element.prefix) ? element.prefix : undefined;
+  return prefix ? `${String(prefix.addr)}/${String(prefix.len)}` : String(element);
+}
+
+/** "MARK . GROUP . PORT, as we write it. */
 function groupKey(key: unknown): string {
   const parts = isObject(key) && Array.isArray(key.concat) ? key.concat : [];
   return `${Number(parts[0])} . ${String(parts[1])} . ${String(parts[2])}`;

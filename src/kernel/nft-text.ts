@@ -12,6 +12,11 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   id4: new Map(),
   id6: new Map(),
   loose: new Map(),
+  nameless: new Map(),
+  own4: new Set(),
+  own6: new Set(),
+  net4: new Set(),
+  net6: new Set(),
   up: new Map(),
   strict: new Set(),
   macs: new Set(),
@@ -26,8 +31,21 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   rates: new Map(),
   quotas: new Map(),
 };
-const MAPS = ['id4', 'id6', 'loose', 'up', 'rates', 'quotas'] as const;
-const SETS = ['strict', 'macs', 'exempt', 'hostmac', 'enf4', 'enf6', 'mcast4', 'mcast6'] as const;
+const MAPS = ['id4', 'id6', 'loose', 'nameless', 'up', 'rates', 'quotas'] as const;
+const SETS = [
+  'strict',
+  'macs',
+  'exempt',
+  'hostmac',
+  'enf4',
+  'enf6',
+  'mcast4',
+  'mcast6',
+  'own4',
+  'own6',
+  'net4',
+  'net6',
+] as const;
 /** The marks that stand in the table mean what ours do. False too when nobody can tell; rules of others do not count. */
 export function hasOurLayout(shape: Shape, { rules }: ObservedBridge): boolean {
   const layouts = rules.flatMap((r) => / ([0-9a-f]+)-[0-9a-f]+:\d+$/.exec(r)?.[1] ?? []);

@@ -71,6 +71,15 @@ export function rangeToCidrs(range: Range): readonly Cidr[] {
   return cidrs;
 }
 
+/** The network that holds an address: host bits are cleared, as Docker repeats a subnet in the way it was given. */
+export function networkOf(text: string): Cidr | undefined {
+  const [base = '', length = ''] = text.split('/');
+  const address = parseAddress(base);
+  const prefix = address && parsePrefix(length, address.family);
+  if (!address || prefix === undefined) return undefined;
+  return rangeToCidrs(networkAround(address.family, address.value, prefix))[0];
+}
+
 /** Prefix length when the range is exactly one network, else undefined. */
 function prefixOf(range: Range): number | undefined {
   const cidrs = rangeToCidrs(range);

@@ -1,4 +1,17 @@
 /** ICMP as a tunnel: echoes, errors about nothing, and all the types that nobody needs. */
+
+import { waitFor } from '../lab/process.js';
+import {
+  closedConnection,
+  closedPort,
+  datagramFlow,
+  endForeign,
+  prepareForeign,
+  publishedFlow,
+  toHost,
+  toInternet,
+  toOther,
+} from './foreign-errors.js';
 import { ends, toTarget as packetsTo, raw, sendPackets } from './raw.js';
 import type { Family } from './report.js';
 import { type Attempt, attackSuite, type How, PERMITTED, seen } from './technique.js';
@@ -7,6 +20,8 @@ import { type Bytes, type Ends, fragments, ICMP, icmp, ip, tcp, u16, u32, udp } 
 const BOTH: readonly Family[] = ['v4', 'v6'];
 const CHAIN = "the container's chain: echo requests to addresses that an entry names, no other ICMP";
 const OF_NO_FLOW = 'an error passes only about a flow that stands, to where that flow goes';
+const OWN_FLOW = "an ICMP error passes only about a flow that has the container's own address as an end";
+const ERROR_BOUND = 'ICMP errors about own flows are bounded: 576 bytes (IPv6: 1280), 50 a second';
 const BOUND = 'an echo request of an enforced container carries 128 bytes at most';
 /** Both attackers may ask it for an echo. */
 const ECHOES = { v4: '93.184.4.1', v6: '2600:9000:4::1' } as const;
@@ -48,19 +63,52 @@ const toEchoes = (make: (a: Attempt, e: Ends) => readonly Bytes[]): How => ({
   reached: (a) => seen(a, { payloadIncludes: a.tag }),
 });
 
+/** Errors about the attacker's own connection to what it may reach: seen when more than `above` arrive. */
+const aboutOwn = (count: number, size: number, above: number): How => ({
+  families: BOTH,
+  attack: async (a) => {
+    const to = PERMITTED[a.family];
+    const flow = await a.attacker.probe('tcp', to, PERMITTED.port);
+    const e = await ends(a, to);
+    const quoted: Ends = { src: to, dst: e.src };
+    const data = a.tag.padEnd(size, '.');
+    const about = ip(quoted, 6, tcp(quoted, PERMITTED.port, flow.localPort ?? 0, { flags: 'A' }, data));
+    const [type, code] = a.family === 'v4' ? [3, 4] : [2, 0];
+    const packet = ip(e, ICMP[a.family], icmp(e, type ?? 0, code ?? 0, u32(1280), about));
+    await sendPackets(a, Array<Bytes>(count).fill(packet));
+  },
+  reached: async (a) =>
+    (await a.lab.sniffer.count({ direction: 'out', dst: PERMITTED[a.family], payloadIncludes: a.tag })) >
+    above,
+});
+
+endForeign();
 attackSuite(
   'ICMP',
   {
     attacker: raw({
       labels: {
-        'drawbridge.allow': `${PERMITTED.v4}:80, [${PERMITTED.v6}]:80, ${ECHOES.v4}/icmp, ${ECHOES.v6}/icmp`,
+        'drawbridge.allow': `${PERMITTED.v4}:80, [${PERMITTED.v6}]:80, ${ECHOES.v4}/icmp, ${ECHOES.v6}/icmp, ${ECHOES.v4}:19/udp, [${ECHOES.v6}]:19/udp`,
       },
     }),
+    prepare: prepareForeign,
     enforced: async (lab) => {
       // what is permitted does pass, so that the bound is what holds the rest
       const c = await lab.docker('ps', '-qf', 'name=attacker-held');
       for (const host of Object.values(ECHOES))
         await lab.docker('exec', c, 'ping', '-c', '1', '-W', '5', '-s', '120', host);
+      // so do the errors of its kernel: what comes from port 19 goes on after the socket has closed
+      for (const [host, proto] of [
+        [ECHOES.v4, 'icmp'],
+        [ECHOES.v6, 'icmp6'],
+      ] as const) {
+        await lab.docker('exec', c, 'node', '/probe.mjs', 'udp', host, '19');
+        await waitFor(`an ICMP error to ${host}`, async () =>
+          (await lab.sniffer.packets({ direction: 'out', dst: host })).some(
+            (p) => p.proto === proto && p.payload?.includes('line') === true,
+          ),
+        );
+      }
     },
   },
   [
@@ -186,6 +234,63 @@ attackSuite(
         await sendPackets(a, [ip(e, ICMP[a.family], icmp(e, type ?? 0, code ?? 0, u32(0), about))]);
       },
       reached: (a) => seen(a),
+    },
+    {
+      id: 'icmp-published-flow',
+      title: "an error about a flow to another container's published port",
+      stoppedBy: OWN_FLOW,
+      ...toInternet(publishedFlow),
+    },
+    {
+      id: 'icmp-closed-port',
+      title: 'an error about a datagram to a closed port of the host',
+      stoppedBy: OWN_FLOW,
+      ...toInternet(closedPort),
+    },
+    {
+      id: 'icmp-foreign-flow',
+      title: "an error about another container's datagrams",
+      stoppedBy: OWN_FLOW,
+      ...toInternet(datagramFlow),
+    },
+    {
+      id: 'icmp-closed-connection',
+      title: "an error about another container's connection that has ended",
+      stoppedBy: OWN_FLOW,
+      ...toInternet(closedConnection),
+    },
+    {
+      id: 'icmp-neighbour-flow',
+      title: 'an error to a neighbour about its flow with the host',
+      stoppedBy: OWN_FLOW,
+      ...toOther,
+    },
+    {
+      id: 'icmp-host-flow',
+      title: 'an error to the host about a flow of its own with the internet',
+      stoppedBy: OWN_FLOW,
+      ...toHost(),
+    },
+    {
+      id: 'icmp-own-flow',
+      title: 'a "packet too big" of usual length about an own flow',
+      stoppedBy: OWN_FLOW,
+      notStopped:
+        'it goes to the other end of the flow, which the container speaks to anyway; path MTU discovery needs it',
+      ...aboutOwn(1, 200, 0),
+    },
+    {
+      id: 'icmp-own-long',
+      title: 'an error about an own flow that carries more than any stack sends',
+      stoppedBy: ERROR_BOUND,
+      ...aboutOwn(1, 1300, 0),
+    },
+    {
+      id: 'icmp-own-many',
+      title: 'errors about an own flow by the hundred',
+      stoppedBy: ERROR_BOUND,
+      alone: true,
+      ...aboutOwn(600, 20, 300),
     },
   ],
 );

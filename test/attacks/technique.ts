@@ -47,7 +47,8 @@ export interface Technique extends Described {
 export type How = Pick<Technique, 'families' | 'attack' | 'reached'>;
 export interface SuiteOptions {
   readonly lab?: LabOptions;
-  readonly drawbridge?: DrawbridgeSpec;
+  /** A function: once the lab is prepared. */
+  readonly drawbridge?: DrawbridgeSpec | (() => DrawbridgeSpec);
   /** Both attackers; its labels are the enforced one's. Default: the default bridge and a policy of PERMITTED alone. */
   readonly attacker?: RunSpec;
   /**
@@ -55,6 +56,8 @@ export interface SuiteOptions {
    * off: every technique has this reason as its `controlOff`.
    */
   readonly control?: 'before' | { readonly off: string };
+  /** What the attacker that must be held is. Observed ones are for what no container may, whatever its mode. */
+  readonly mode?: 'enforce' | 'observe';
   /** Zones, networks, other containers; before Drawbridge starts. */
   prepare?(lab: Lab): Promise<void>;
   /** Each attacker right after its start, before Drawbridge or with it. */
@@ -83,13 +86,17 @@ export async function program<T>(
     throw new Error(`${file} printed no result: exit ${r.code}: ${r.stdout}${r.stderr}`);
   return JSON.parse(line) as T;
 }
-/** Waits until the controller says that it enforces the container. */
-async function untilEnforced(drawbridge: Drawbridge, container: string): Promise<void> {
-  await waitFor(`${container} to be enforced`, async () => {
+/** Waits until the controller says that the container is in this mode, and held. */
+async function untilEnforced(
+  drawbridge: Drawbridge,
+  container: string,
+  wanted: 'enforce' | 'observe' = 'enforce',
+): Promise<void> {
+  await waitFor(`${container} to be in mode ${wanted}`, async () => {
     const { status, body } = await drawbridge.get(`/v1/containers/${container}`);
     if (status !== 200) return false;
     const { mode, coverage } = JSON.parse(body) as { mode: string; coverage: { state: string } };
-    return mode === 'enforce' && coverage.state !== 'unenforced';
+    return mode === wanted && coverage.state !== 'unenforced';
   });
 }
 
@@ -129,7 +136,7 @@ export function attackSuite(name: string, options: SuiteOptions, techniques: rea
 
   const start = async (side: Side): Promise<Container> => {
     const spec = options.attacker ?? {};
-    const mode = side === 'control' ? { 'drawbridge.mode': 'off' } : {};
+    const mode = { 'drawbridge.mode': side === 'control' ? 'off' : (options.mode ?? 'enforce') };
     const attacker = await lab.start({
       ...spec,
       name: `attacker-${side}`,
@@ -141,12 +148,13 @@ export function attackSuite(name: string, options: SuiteOptions, techniques: rea
     return attacker;
   };
   const enforce = async (): Promise<void> => {
-    drawbridge = lab.drawbridge(options.drawbridge ?? {});
+    const spec = options.drawbridge ?? {};
+    drawbridge = lab.drawbridge(typeof spec === 'function' ? spec() : spec);
     await drawbridge.ready();
     await attackers.get('control')?.remove();
     if (first.length < techniques.length) await start('control');
     const held = await start('held');
-    await untilEnforced(drawbridge, held.name);
+    await untilEnforced(drawbridge, held.name, options.mode);
     await options.enforced?.(lab, drawbridge);
     expect(await reachesPermitted(held)).toBe(true);
   };

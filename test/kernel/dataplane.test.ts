@@ -33,6 +33,69 @@ describe('the kernel takes a desired state and gives it back', () => {
     );
   });
 
+  it('keeps its jump ahead of what others put before it, and takes the move for a change', async () => {
+    const desired = compile(input(member(2, POLICY)));
+    const plane = new Dataplane(ns.exec, shape, none);
+    await plane.apply(desired);
+    for (const [tool, source] of [
+      ['iptables', '10.8.8.8'],
+      ['ip6tables', 'fd00::8'],
+    ] as const)
+      for (const [table, chain] of [
+        ['filter', 'INPUT'],
+        ['filter', 'OUTPUT'],
+        ['security', 'FORWARD'],
+        ['security', 'INPUT'],
+        ['nat', 'PREROUTING'],
+        ...(tool === 'iptables' ? [['filter', 'DOCKER-USER'] as const] : []),
+      ] as const) {
+        ns.run(tool, '-t', table, '-I', chain, '-s', source, '-j', 'ACCEPT');
+        plane.invalidate();
+        expect([tool, table, chain, (await plane.apply(desired)).repaired]).toEqual([
+          tool,
+          table,
+          chain,
+          true,
+        ]);
+        const [, first = '', second = ''] = ns.run(tool, '-t', table, '-S', chain).trim().split('\n');
+        expect(first).toMatch(/ -j DB-/);
+        expect(second).toContain(source);
+      }
+  });
+
+  it('knows the addresses that unattributed senders may not use', async () => {
+    const base = input(member(2, POLICY), member(3, '', 'observe'));
+    const subnets = [
+      '172.18.0.0/16',
+      '172.18.4.0/24',
+      '172.18.0.0/16',
+      '192.0.2.7/32',
+      'fd00:18::/64',
+      'fd00:19::7/128',
+    ];
+    const desired = compile({
+      ...base,
+      unattributed: [900],
+      unattributedMode: 'enforce',
+      bridges: base.bridges.map((b) => ({ ...b, subnets })),
+    });
+    expect([...desired.bridge.net4, ...desired.bridge.net6]).toEqual([
+      '172.18.0.0/16',
+      '192.0.2.7',
+      'fd00:18::/64',
+      'fd00:19::7',
+    ]);
+    const plane = new Dataplane(ns.exec, shape, none);
+    await plane.apply(desired);
+    expect(planSteps(shape, desired, await observe(ns.exec, 'DB', none)).stages).toEqual([]);
+    const later = compile({
+      ...base,
+      bridges: base.bridges.map((b) => ({ ...b, subnets: ['172.18.4.0/24'] })),
+    });
+    await plane.apply(later);
+    expect(planSteps(shape, later, await observe(ns.exec, 'DB', none)).stages).toEqual([]);
+  });
+
   it('goes from any state to any other, and takes a member out without trace', async () => {
     const plane = new Dataplane(ns.exec, shape, none);
     await plane.apply(compile(input(member(2, POLICY), member(3, 'b.org:8000-8100/tcp+udp'))));

@@ -26,7 +26,9 @@ describe.each([4, 6] as const)('IPv%i', (family) => {
     const isCut = (set: string): boolean => set === `DB-cut${family}`;
     const isEnforced = (set: string): boolean =>
       set === `DB-enf${family}` && packet.dst === addressOf(enforced, family);
-    return trace(filter, chain, packet, (set) => isCut(set) || isEnforced(set)).verdict;
+    const isOwn = (set: string): boolean =>
+      set === `DB-own${family}` && packet.src === addressOf(free, family);
+    return trace(filter, chain, packet, (set) => isCut(set) || isEnforced(set) || isOwn(set)).verdict;
   };
   const mark = markOf(shape.marks, free.identity, 'observe');
 

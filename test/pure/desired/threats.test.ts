@@ -1,9 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { Judge } from '../../../src/control/judge.js';
+import { markOf } from '../../../src/desired/bridge.js';
 import { compile } from '../../../src/desired/compile.js';
+import { identityMark, UNATTRIBUTED } from '../../../src/desired/marks.js';
 import { membershipOf } from '../../../src/desired/membership.js';
 import { threatSet } from '../../../src/desired/naming.js';
-import type { Member } from '../../../src/desired/state.js';
+import type { Member, TableName } from '../../../src/desired/state.js';
 import { type TracePacket, trace } from '../../../src/desired/trace.js';
 import type { Mode } from '../../../src/model/policy.js';
 import { input, member, shape } from './sample.js';
@@ -104,6 +106,79 @@ describe.each(MODES)('threats beat the policy of a container in mode %s', (mode)
     const others = [walk({ ...out(m, from), mark: judged }), walk(inward(m, to))];
     expect(ways).toEqual(['drop', 'drop']);
     expect(others).not.toContain('drop');
+  });
+});
+
+describe.each([4, 6] as const)('a forged source, IPv%i', (family) => {
+  const enforced = { ...member(2, ALL), published: [{ proto: 'udp' as const, port: 80 }] };
+  const base = input(enforced, member(3, '', 'observe'), member(4, '', 'off'));
+  const from = {
+    ...base,
+    bridges: base.bridges.map((b) => ({ ...b, subnets: ['172.18.0.0/16', 'fd00:18::/64'] })),
+  };
+  const desired = compile(from);
+  const has = membershipOf(desired, held);
+  const addressOf = (n: number): string => base.members[n]?.ports[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '';
+  const send = (table: TableName, chain: string, src: string, dst: string, mark: number) =>
+    trace(
+      desired.tables.find((t) => t.family === family && t.table === table)?.chains ?? new Map(),
+      chain,
+      { family, mark, proto: 'udp', src, dst, dport: 80, states: ['NEW'] },
+      has,
+    );
+  const LISTED =
+    family === 4
+      ? ['192.0.2.66', '192.0.2.88', '192.0.2.99']
+      : ['2001:db8::66', '2001:db8::88', '2001:db8::99'];
+  const UNLISTED = family === 4 ? '192.0.2.1' : '2001:db8::1';
+  const GATEWAY = family === 4 ? '172.18.0.1' : 'fd00:18::1';
+  const unattributed = identityMark(shape.marks, UNATTRIBUTED);
+  const SENDERS = [
+    ['observed', markOf(shape.marks, 3, 'observe')],
+    ['off', markOf(shape.marks, 4, 'off')],
+    ['unattributed', unattributed],
+  ] as const;
+
+  it.each(SENDERS)('that a feed of any direction lists goes nowhere: %s', (_, mark) => {
+    for (const bad of LISTED) {
+      // never an answer: it would go to the threat
+      for (const [table, chain, dst] of [
+        ['filter', 'DB-FORWARD', addressOf(0)],
+        ['filter', 'DB-FORWARD', addressOf(1)],
+        ['filter', 'DB-FORWARD', LISTED[0] ?? ''],
+        ['filter', 'DB-FORWARD', UNLISTED],
+        ['filter', 'DB-INPUT', GATEWAY],
+        ['filter', 'DB-INPUT', family === 4 ? shape.dns.v4 : shape.dns.v6],
+        ['security', 'DB-BACKSTOP', addressOf(1)],
+        ['security', 'DB-BACKSTOP-IN', GATEWAY],
+      ] as const)
+        expect([chain, dst, send(table, chain, bad, dst, mark).verdict]).toEqual([chain, dst, 'drop']);
+      for (const [table, chain] of [
+        ['filter', 'DB-INPUT'],
+        ['security', 'DB-BACKSTOP-IN'],
+      ] as const)
+        expect(send(table, chain, addressOf(1), GATEWAY, mark).verdict).toBe('return');
+    }
+  });
+
+  it('of nobody is not heard by an enforced container, and by an observed one it is', () => {
+    for (const [who, mark] of SENDERS) {
+      expect([who, send('filter', 'DB-FORWARD', UNLISTED, addressOf(0), mark).verdict]).toEqual([
+        who,
+        'drop',
+      ]);
+      expect([who, send('filter', 'DB-FORWARD', UNLISTED, addressOf(1), mark).verdict]).toEqual([
+        who,
+        'return',
+      ]);
+      expect([who, send('filter', 'DB-FORWARD', addressOf(1), addressOf(0), mark).verdict]).toEqual([
+        who,
+        'return',
+      ]);
+    }
+    const free = family === 4 ? '172.18.0.77' : 'fd00:18::77';
+    expect(send('filter', 'DB-FORWARD', free, addressOf(0), unattributed).verdict).toBe('return');
+    expect(send('filter', 'DB-FORWARD', free, addressOf(0), SENDERS[0][1]).verdict).toBe('drop');
   });
 });
 

@@ -64,11 +64,22 @@ describe.each(LAYERS)('%s %s, each by itself', (table, chain) => {
 });
 
 describe('the backstop', () => {
-  it('wants a permit of an enforced port, and only of that', () => {
-    const at = (mark: number) => through('security', 'DB-BACKSTOP', { ...syn, mark: mark >>> 0 });
+  it.each(
+    ([4, 6] as const).flatMap((f) => ['DB-BACKSTOP', 'DB-BACKSTOP-IN'].map((chain) => [f, chain] as const)),
+  )('wants a permit of an enforced port, and only of that: IPv%i %s', (family, chain) => {
+    const packet = family === 4 ? syn : { ...syn, family, src: 'fd00:18::2', dst: '2600:9000::1' };
+    const at = (mark: number) => through('security', chain, { ...packet, mark: mark >>> 0 });
     expect(at(enforced)).toBe('drop');
     expect(at(enforced | marks.judged)).toBe('return');
     expect(at(markOf(marks, 3, 'observe'))).toBe('return');
+  });
+  it.each([4, 6] as const)('is hooked for both ways in: IPv%i', (family) => {
+    const table = compile(input(m)).tables.find((t) => t.family === family && t.table === 'security');
+    expect(table?.hooks.map((h) => [h.chain, h.rule.then])).toEqual([
+      ['FORWARD', { k: 'jump', chain: 'DB-BACKSTOP' }],
+      ['INPUT', { k: 'jump', chain: 'DB-BACKSTOP-IN' }],
+      ['OUTPUT', { k: 'jump', chain: 'DB-BACKSTOP-OUT' }],
+    ]);
   });
 });
 

@@ -1,0 +1,105 @@
+import { describe, expect, it } from 'vitest';
+import { backstopProgram } from '../../../src/desired/backstop-table.js';
+import { markOf } from '../../../src/desired/bridge.js';
+import { compile } from '../../../src/desired/compile.js';
+import { membershipOf } from '../../../src/desired/membership.js';
+import { threatSet } from '../../../src/desired/naming.js';
+import { type DesiredInput, NO_HOST_NET, type TableName } from '../../../src/desired/state.js';
+import { type TracePacket, trace } from '../../../src/desired/trace.js';
+import type { Mode } from '../../../src/model/policy.js';
+import { input, member, shape } from './sample.js';
+
+const { marks } = shape;
+const FAMILIES = [4, 6] as const;
+type Family = (typeof FAMILIES)[number];
+const INTERNET = { 4: '93.184.1.1', 6: '2600:9000::1' };
+const BAD = { 4: '192.0.2.66', 6: '2001:db8::66' };
+const HOST = { 4: '198.51.100.2', 6: '2001:db8:1::2' };
+const OTHER = { 4: '172.18.0.9', 6: 'fd00:18::9' };
+const listed = (set: string, address: string): boolean =>
+  FAMILIES.some((f) => set === threatSet('DB', 'block', 'both', 'ip', f) && address === BAD[f]);
+
+const sender = (mode: Mode) => member(2, '10.1.0.0/16', mode);
+const own = (family: Family): string => sender('enforce').ports[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '';
+/** An error of the container to the internet, about the flow with these sources. */
+const error = (family: Family, mode: Mode, orig: string, reply: string): TracePacket => ({
+  family,
+  mark: markOf(marks, 2, mode),
+  proto: 'icmp',
+  src: own(family),
+  dst: INTERNET[family],
+  in: 'br-test',
+  states: ['RELATED'],
+  flowSources: { orig, reply },
+});
+function through(
+  packet: TracePacket,
+  chain = 'DB-FORWARD',
+  table: TableName = 'filter',
+  from: DesiredInput = input(sender('enforce')),
+) {
+  const desired = compile(from);
+  const chains = desired.tables.find((t) => t.table === table && t.family === packet.family)?.chains;
+  return trace(chains ?? new Map(), chain, packet, membershipOf(desired, listed));
+}
+const isJudged = (mark: number): boolean => (mark & marks.judged) !== 0;
+const LAYERS = [
+  ['filter', 'DB-FORWARD'],
+  ['filter', 'DB-INPUT'],
+  ['security', 'DB-BACKSTOP'],
+  ['security', 'DB-BACKSTOP-IN'],
+] as const;
+
+describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
+  const foreign = error(family, 'enforce', INTERNET[family], OTHER[family]);
+  const aboutOwn = [
+    // what it opened, masqueraded; what was opened to its published port
+    error(family, 'enforce', own(family), INTERNET[family]),
+    error(family, 'enforce', INTERNET[family], own(family)),
+  ];
+
+  it.each(LAYERS)('%s %s, by itself, refuses one about a flow of others', (table, chain) => {
+    expect(through(foreign, chain, table).verdict).toMatch(/^(drop|reject)$/);
+  });
+
+  it.each(['DB-FORWARD', 'DB-INPUT'])('%s permits one about an own flow, either end', (chain) => {
+    for (const packet of aboutOwn) {
+      const { verdict, mark } = through(packet, chain);
+      expect([verdict, isJudged(mark)]).toEqual(['return', true]);
+      const long = through({ ...packet, bytes: family === 4 ? 577 : 1281 }, chain);
+      expect(long.verdict).toBe('reject');
+      expect(through({ ...packet, bytes: family === 4 ? 576 : 1280 }, chain).verdict).toBe('return');
+    }
+  });
+
+  it('security lets pass what filter permitted', () => {
+    for (const [table, chain] of LAYERS.slice(2))
+      for (const packet of aboutOwn)
+        expect(through({ ...packet, mark: (packet.mark | marks.judged) >>> 0 }, chain, table).verdict).toBe(
+          'return',
+        );
+  });
+
+  it.each(['observe', 'off'] as const)('of a container in mode %s: none to a threat, else any', (mode) => {
+    const from = input(sender(mode));
+    const packet = error(family, mode, INTERNET[family], OTHER[family]);
+    for (const [table, chain] of [LAYERS[0], LAYERS[2]]) {
+      expect(through(packet, chain, table, from).verdict).toBe('return');
+      expect(through({ ...packet, dst: BAD[family] }, chain, table, from).verdict).toMatch(/^(drop|reject)$/);
+    }
+  });
+
+  it('those of routers come in to containers; without a mark none leaves a managed bridge', () => {
+    for (const [table, chain] of LAYERS) {
+      const router = { ...foreign, mark: 0, src: HOST[family], dst: own(family), in: 'eth0' };
+      expect(through(router, chain, table).verdict).toBe('return');
+      expect(through({ ...foreign, mark: 0 }, chain, table).verdict).toBe('drop');
+    }
+  });
+});
+
+it('the backstop in nft wants the permit of filter for an error, too', () => {
+  const { rules } = backstopProgram(shape, NO_HOST_NET);
+  for (const [chain, lines] of rules)
+    expect([chain, lines.filter((l) => /related/.test(l))]).toEqual([chain, []]);
+});
