@@ -296,5 +296,6 @@ const rank = ({ name }: Suite): number => {
 };
 const others = together.filter(({ name }) => name !== 'fuzz').sort((a, b) => rank(a) - rank(b));
 await Promise.all([...Array.from({ length: LANES }, () => lane(others)), lane(idle)]);
+if (skippedParts.length > 0) process.stdout.write(skippedLine);
 if (failures.length > 0) process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
 writeFileSync(join(reports, 'totals'), `${totals.passed} ${totals.failed} ${totals.skipped}\n`);
