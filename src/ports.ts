@@ -4,6 +4,7 @@ import type { Lockdown, Pause } from './model/emergency.js';
 import type { FeedSync, FeedView, SyncHow, ThreatsStatus, ThreatView } from './model/feed-view.js';
 import type { Finding } from './model/finding.js';
 import type { NodeView } from './model/fleet.js';
+import type { Range } from './model/ip.js';
 import type { Grant, List, Mode, PolicyEntry } from './model/policy.js';
 import type { Problem } from './model/problem.js';
 import type { ThreatLook } from './model/threat.js';
@@ -52,6 +53,8 @@ export interface DnsPolicy {
   localAddress(container: string, address: string): string | undefined;
   /** Addresses of the host itself, any interface. */
   hostAddresses(): ReadonlySet<string>;
+  /** Prefixes of NAT64 translators; the well-known one alone when left out. */
+  readonly nat64?: readonly Range[] | undefined;
   /** Search domains in force for the container (its resolv.conf), lower case. */
   searchDomains(container: string): readonly string[];
   /** What no container may reach, and what is only watched. */

@@ -1,5 +1,6 @@
+import { nat64Ranges } from '../model/embedded.js';
 import type { Family } from '../model/ip.js';
-import { ANY_V4, ANY_V6, rangeToCidrs } from '../model/ip.js';
+import { ANY_V4, anyV6, rangeToCidrs } from '../model/ip.js';
 import { compileBridge, enforcedAddresses } from './bridge.js';
 import { bridgeChains } from './bridge-chains.js';
 import type { ClassPlan } from './classes.js';
@@ -196,7 +197,7 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
       set('net', 'hash:net', false, subnets(input, family)),
       ...threatSets(names.prefix, family),
       set('pub', 'hash:ip,port', false, publishedPairs(input.members, family)),
-      set('any', 'hash:net', false, family === 4 ? ANY_V4 : ANY_V6),
+      set('any', 'hash:net', false, family === 4 ? ANY_V4 : anyV6(nat64Ranges(input.shape.nat64))),
       set('alive', 'hash:net', true),
       { ...set('cut', 'hash:ip,port,ip', true), evicts: true },
     ];

@@ -68,6 +68,7 @@ export class Learn {
       allowPrivate: decision.allowPrivate || resolvers.route(name).private,
       covers: (address: string) => policy.coversAddress(container, address),
       hostAddresses: policy.hostAddresses(),
+      nat64: policy.nat64,
       threats: policy.threats,
     };
   }

@@ -2,7 +2,7 @@
  * DNS rebinding: a public name that answers with an address inside lets its owner aim the container at this network.
  * Such answers are refused unless somebody said that they are meant (spec 2).
  */
-import { parseAddress } from '../model/ip.js';
+import { parseAddress, type Range } from '../model/ip.js';
 import { privateRangeOf } from '../model/special-use.js';
 import { hitText, type ThreatLook } from '../model/threat.js';
 import { recordAddress } from './address.js';
@@ -15,6 +15,8 @@ export interface RebindingRules {
   /** An address entry of the asker covers it. */
   covers(address: string): boolean;
   readonly hostAddresses: ReadonlySet<string>;
+  /** Prefixes of NAT64 translators. */
+  readonly nat64?: readonly Range[] | undefined;
   readonly threats: Pick<ThreatLook, 'blockedAddress'>;
 }
 
@@ -31,7 +33,9 @@ export function refusedAnswer(address: string, rules: RebindingRules): Refusal |
   if (parsed === undefined) return deny(`${address} is no address that can be held`);
   const hit = rules.threats.blockedAddress(parsed.text);
   if (hit !== undefined) return { verdict: 'threat', reason: `answer ${address} left out: ${hitText(hit)}` };
-  const range = rules.hostAddresses.has(parsed.text) ? 'the host itself' : privateRangeOf(parsed);
+  const range = rules.hostAddresses.has(parsed.text)
+    ? 'the host itself'
+    : privateRangeOf(parsed, rules.nat64);
   if (range === undefined || rules.allowPrivate || rules.covers(parsed.text)) return undefined;
   return deny(
     `private answer ${address} (${range}) refused: if it is meant, add the flag "private" to the entry, ` +

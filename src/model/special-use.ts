@@ -1,3 +1,4 @@
+import { carriedV4 } from './embedded.js';
 import { type Family, parseV6 } from './ip-address.js';
 import { formatRange, networkAround, parseCidr, type Range, rangeHas, rangeToCidrs } from './ip-range.js';
 
@@ -69,28 +70,39 @@ const cidrTexts = (ranges: readonly Range[]): readonly string[] =>
 export const NOT_ANY_V4: readonly string[] = cidrTexts(ranges4);
 export const NOT_ANY_V6: readonly string[] = cidrTexts(ranges6);
 
-/** What lies between disjoint ranges of one family. */
+/** What lies between ranges of one family. */
 function complement(ranges: readonly Range[], family: Family): Range[] {
   const everything = networkAround(family, 0n, 0);
   const gaps: Range[] = [];
   let lo = everything.lo;
   for (const r of [...ranges].sort((a, b) => (a.lo < b.lo ? -1 : 1))) {
     if (r.lo > lo) gaps.push({ family, lo, hi: r.lo - 1n });
-    lo = r.hi + 1n;
+    if (r.hi >= lo) lo = r.hi + 1n;
   }
   return lo <= everything.hi ? [...gaps, { family, lo, hi: everything.hi }] : gaps;
 }
 
 /** Networks that `any` stands for, for the kernel's static sets: a set that somebody empties then permits nothing. */
 export const ANY_V4: readonly string[] = cidrTexts(complement(ranges4, 4));
-export const ANY_V6: readonly string[] = cidrTexts(complement(ranges6, 6));
+/** Private space behind the translators with these prefixes is left out, too. */
+export const anyV6 = (nat64: readonly Range[]): readonly string[] =>
+  cidrTexts(complement([...ranges6, ...nat64.flatMap(privateBehind)], 6));
+const privateBehind = ({ lo }: Range): Range[] =>
+  ranges4.map((v4) => ({ family: 6, lo: lo | v4.lo, hi: lo | v4.hi }));
 
-/** The special-use range around an address, as canonical text, for messages; undefined: ordinary public space. */
-export function privateRangeOf(address: {
-  readonly family: Family;
-  readonly value: bigint;
-}): string | undefined {
+/**
+ * The special-use range around an address, or around the IPv4 address that it carries, as canonical text, for messages;
+ * undefined: ordinary public space.
+ */
+export function privateRangeOf(
+  address: { readonly family: Family; readonly value: bigint },
+  nat64?: readonly Range[],
+): string | undefined {
   const ranges = address.family === 4 ? ranges4 : ranges6;
   const found = ranges.find((range) => rangeHas(range, address));
-  return found && formatRange(found);
+  if (found || address.family === 4) return found && formatRange(found);
+  const inside = carriedV4(address.value, nat64).flatMap(
+    (value) => privateRangeOf({ family: 4, value }) ?? [],
+  );
+  return inside[0] && `${inside[0]}, inside an IPv6 address`;
 }
