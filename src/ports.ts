@@ -57,6 +57,8 @@ export interface DnsPolicy {
   hostAddresses(): ReadonlySet<string>;
   /** Public address space that Docker networks use: answers with such an address are rebinding, too. */
   inside(): readonly Range[];
+  /** Prefixes of NAT64 translators; the well-known one alone when left out. */
+  readonly nat64?: readonly Range[] | undefined;
   /** Search domains in force for the container (its resolv.conf), lower case. */
   searchDomains(container: string): readonly string[];
   /** What no container may reach, and what is only watched. */

@@ -62,6 +62,10 @@ export const ConfigSchema = Type.Object(
       {
         manage: list(Glob, 'networks that are managed', ['*']),
         ignore: list(Glob, 'networks that get no rule and no redirect'),
+        nat64: list(
+          Type.String({ minLength: 1, description: 'a prefix of 96 bits', examples: ['2001:db8:64::/96'] }),
+          'prefixes of NAT64 translators, beside 64:ff9b::/96',
+        ),
       },
       closed,
     ),

@@ -1,8 +1,9 @@
 /** What a schema cannot say of a configuration: names, addresses, and keys that depend on one another. */
 import { normalize } from 'node:path';
 import type { Static } from '@sinclair/typebox';
+import { NAT64_BITS } from '../model/embedded.js';
 import { parseEntry } from '../model/entry-parse.js';
-import { parseAddress } from '../model/ip.js';
+import { parseAddress, parseCidr } from '../model/ip.js';
 import { MASK_NEEDS, splitMask } from '../model/mark-mask.js';
 import { canonicalName } from '../model/name.js';
 import type { Problem } from '../model/problem.js';
@@ -88,6 +89,20 @@ function exceptions({ threats }: RawConfig): readonly Problem[] {
         detail: `"${to}" is no address or name`,
         remedy: 'write an address, a network or a name, without ports',
         pointer,
+      },
+    ];
+  });
+}
+
+function translators({ networks }: RawConfig): readonly Problem[] {
+  return networks.nat64.flatMap((text, index) => {
+    const range = parseCidr(text);
+    if (range?.family === 6 && text.endsWith(`/${NAT64_BITS}`)) return [];
+    return [
+      {
+        detail: `"${text}" is no prefix of a NAT64 translator that can be compared`,
+        remedy: 'write an IPv6 network of 96 bits, such as 2001:db8:64::/96',
+        pointer: `/networks/nat64/${index}`,
       },
     ];
   });
@@ -186,6 +201,7 @@ export function semanticProblems(raw: RawConfig): readonly Problem[] {
     ...zones(raw),
     ...ttls(raw),
     ...exceptions(raw),
+    ...translators(raw),
     ...listen(raw),
     ...kernel(raw),
     ...store(raw),

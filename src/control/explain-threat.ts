@@ -1,4 +1,6 @@
 import { THREAT_WHY } from '../desired/threats.js';
+import { TUNNELS, tunnelOf } from '../model/embedded.js';
+import { parseAddress } from '../model/ip.js';
 import { hitText, type ThreatHit } from '../model/threat.js';
 import type { ExplainInput, View } from './explain.js';
 import { addressOf, packetTo } from './explain-packet.js';
@@ -16,14 +18,38 @@ export function threatView(input: ExplainInput): View | undefined {
   const packet = address === undefined ? undefined : packetTo(input, address);
   const steps = packet ? input.judge.judge(packet).steps : [];
   const isRefused = steps.some((s) => s.rule.why?.includes(THREAT_WHY));
-  const hit = address !== undefined && isRefused ? threats.blockedAddress(address) : undefined;
-  if (!hit || address === undefined) return undefined;
+  if (!isRefused || address === undefined) return undefined;
+  const hit = threats.blockedAddress(address);
+  if (!hit)
+    return tunnelView(
+      address,
+      steps.map((s) => s.text),
+    );
   return threat(
     hit,
     address,
     'no container reaches it, whatever its entries',
     steps.map((s) => s.text),
   );
+}
+
+/** Closed as a whole: no feed lists the address. */
+function tunnelView(address: string, trace: readonly string[]): View | undefined {
+  const value = parseAddress(address);
+  const tunnel = value?.family === 6 ? tunnelOf(value.value) : undefined;
+  if (tunnel === undefined) return undefined;
+  const except = `add { to: "${TUNNELS[tunnel]}", reason: … } to threats.exceptions`;
+  return {
+    verdict: 'threat',
+    reason: `a ${tunnel} address carries an IPv4 address that no kernel set can compare with the threat feeds: such addresses are closed while there are feeds`,
+    entry: null,
+    list: null,
+    remedy:
+      tunnel === 'ISATAP'
+        ? 'use the IPv4 address itself, or another IPv6 address'
+        : `if it must be reached, ${except}, and send the service SIGHUP`,
+    trace,
+  };
 }
 
 const threat = (hit: ThreatHit, to: string, what: string, trace: readonly string[]): View => ({

@@ -17,6 +17,7 @@ export interface NamesPolicyOptions {
   readonly hostAddresses: () => ReadonlySet<string>;
   readonly searchDomains: (container: string) => readonly string[];
   readonly threats: ThreatLook;
+  readonly nat64?: readonly Range[];
 }
 
 /** What DNS may answer, by the policy that stands in the kernel: a name never opens before its set exists. */
@@ -132,6 +133,10 @@ export class NamesPolicy implements DnsPolicy {
   localAddress(container: string, address: string): string | undefined {
     const self = this.#state?.view.containers.get(container);
     return self && this.#state ? localAddress(this.#state.view, self, address) : undefined;
+  }
+
+  get nat64(): readonly Range[] | undefined {
+    return this.#o.nat64;
   }
 
   hostAddresses(): ReadonlySet<string> {

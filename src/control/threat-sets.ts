@@ -59,6 +59,7 @@ export class ThreatSets {
   readonly #o: ThreatSetsOptions;
   /** Undefined: what an earlier run left stands. */
   #members: ThreatMembers | undefined;
+  #translated = 0;
 
   constructor(options: ThreatSetsOptions) {
     this.#o = options;
@@ -69,7 +70,8 @@ export class ThreatSets {
   }
 
   get entries(): number {
-    return this.#parts(this.#members ?? NO_MEMBERS).reduce((sum, p) => sum + p.count, 0);
+    const all = this.#parts(this.#members ?? NO_MEMBERS).reduce((sum, p) => sum + p.count, 0);
+    return all - this.#translated;
   }
 
   /** Whether the set of that name holds the address. */
@@ -79,15 +81,16 @@ export class ThreatSets {
   }
 
   /** Resolves when the kernel holds exactly these; else throws, and all that stood before stands. */
-  async load(members: ThreatMembers): Promise<void> {
+  async load(members: ThreatMembers, translated = 0): Promise<void> {
     const parts = this.#parts(members);
-    const total = parts.reduce((sum, p) => sum + p.count, 0);
+    const total = parts.reduce((sum, p) => sum + p.count, 0) - translated;
     if (total > this.#o.maxEntries)
       throw new Error(
         `feeds come to ${total} addresses and networks, threats.maxEntries is ${this.#o.maxEntries}: raise it, or leave a feed out`,
       );
     await this.#replace(await this.#changed(parts));
     this.#members = members;
+    this.#translated = translated;
   }
 
   /** Sets that do not hold what was loaded, by what the kernel says of them. */

@@ -160,7 +160,7 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
 
   async #publish(version: ThreatVersion): Promise<void> {
     const before = (this.#sets.members ?? NO_MEMBERS).block;
-    await this.#change(() => this.#sets.load(version.members));
+    await this.#change(() => this.#sets.load(version.members, version.translated));
     this.#version = version;
     const after = version.members.block;
     await this.#cut((end, family) =>

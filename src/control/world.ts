@@ -11,6 +11,7 @@ import type {
   Shape,
 } from '../desired/state.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
+import { nat64Ranges } from '../model/embedded.js';
 import { type Family, networkOf, parseSubnet, publicRanges, type Range } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Binding, PortMap } from './bindings.js';
@@ -55,12 +56,15 @@ export function desiredInput(w: WorldInput): DesiredInput {
     unattributedMode: w.unattributedPolicy.mode,
     unattributedClasses: planClasses(w.unattributedPolicy.entries, () => []),
     hostNet: w.hosts.net,
-    inside: publicSubnets(w.view.networks.values()),
+    inside: publicSubnets(w.view.networks.values(), nat64Ranges(w.shape.nat64)),
   };
 }
 
-const publicSubnets = (networks: Iterable<NetworkFacts>): readonly Range[] =>
-  publicRanges([...networks].flatMap((n) => n.subnets.flatMap((text) => parseSubnet(text) ?? [])));
+const publicSubnets = (networks: Iterable<NetworkFacts>, nat64: readonly Range[]): readonly Range[] =>
+  publicRanges(
+    [...networks].flatMap((n) => n.subnets.flatMap((text) => parseSubnet(text) ?? [])),
+    nat64,
+  );
 
 /** Containers with a namespace of their own and a place on a managed network. Their chains stand before their ports do. */
 function membersOf(w: WorldInput): Member[] {

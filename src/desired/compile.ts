@@ -1,3 +1,4 @@
+import { nat64Ranges } from '../model/embedded.js';
 import type { Family } from '../model/ip.js';
 import { anyNetworks, rangeToCidrs } from '../model/ip.js';
 import { compileBridge, enforcedAddresses } from './bridge.js';
@@ -196,7 +197,7 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
       set('net', 'hash:net', false, subnets(input, family)),
       ...threatSets(names.prefix, family),
       set('pub', 'hash:ip,port', false, publishedPairs(input.members, family)),
-      set('any', 'hash:net', false, anyNetworks(input.inside ?? [], family)),
+      set('any', 'hash:net', false, anyNetworks(input.inside ?? [], family, nat64Ranges(input.shape.nat64))),
       set('alive', 'hash:net', true),
       { ...set('cut', 'hash:ip,port,ip', true), evicts: true },
     ];

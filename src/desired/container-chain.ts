@@ -1,3 +1,4 @@
+import { TUNNELS } from '../model/embedded.js';
 import type { PortRange } from '../model/entry.js';
 import type { Family } from '../model/ip.js';
 import type { ClassPlan } from './classes.js';
@@ -70,8 +71,9 @@ function classRules(member: Member, c: ClassPlan, family: Family, names: Names, 
   const { prefix } = names;
   const rules: Rule[] = [];
   const chain = permitChain(member, names);
-  const permit = (match: Match, why: readonly string[]): void => {
-    for (const head of classMatches(c)) rules.push(rule([...head, match], { k: 'goto', chain }, why));
+  const permit = (match: Match, why: readonly string[], ...more: readonly Match[]): void => {
+    for (const head of classMatches(c))
+      rules.push(rule([...head, match, ...more], { k: 'goto', chain }, why));
   };
   if (familiesOf(c.statics).has(family))
     permit(
@@ -89,10 +91,16 @@ function classRules(member: Member, c: ClassPlan, family: Family, names: Names, 
     for (const port of c.ports.length > 0 ? c.ports : EVERY_PORT)
       rules.push(publishedRule(c.proto, { port, here: marks.here }, chain, entriesOf(c.host)));
   if (c.any.length > 0)
-    permit({ k: 'set', set: sharedSet(prefix, 'any', family), dir: 'dst' }, entriesOf(c.any));
+    permit(
+      { k: 'set', set: sharedSet(prefix, 'any', family), dir: 'dst' },
+      entriesOf(c.any),
+      ...(family === 6 ? [NO_ISATAP] : []),
+    );
   return rules;
 }
 
+/** Such an address carries an IPv4 address, which may be private, in any network. */
+const NO_ISATAP: Match = { k: 'within', end: 'dst', net: TUNNELS.ISATAP, not: true };
 const EVERY_PORT = [{ lo: 1, hi: 65_535 }];
 /**
  * A port that the host publishes for another container: evaluated as the host's, wherever DNAT leads. A DNAT rule of another

@@ -238,6 +238,12 @@ function matchText(m: Match, family: Family): string {
       return `th dport { ${m.ports.map((p) => (p.lo === p.hi ? p.lo : `${p.lo}-${p.hi}`)).join(', ')} }`;
     case 'set':
       return `${family === 4 ? 'ip' : 'ip6'} daddr @${m.set}`;
+    case 'within': {
+      const [net, mask = ''] = m.net.split('/');
+      const end = `${family === 4 ? 'ip' : 'ip6'} ${m.end === 'src' ? 's' : 'd'}addr`;
+      if (mask.includes(':')) return `${end} & ${mask} ${m.not ? '!=' : '=='} ${net}`;
+      return `${end} ${m.not ? '!= ' : ''}${m.net}`;
+    }
     case 'icmpType':
       return `${family === 4 ? 'icmp' : 'icmpv6'} type ${m.type}`;
     default:

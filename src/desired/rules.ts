@@ -25,6 +25,8 @@ export type Match =
   | { readonly k: 'longer'; readonly than: number }
   /** An address or a network. */
   | { readonly k: 'dst'; readonly address: string }
+  /** An end of the packet is in this network; of IPv6 the mask may be written out, and have gaps. */
+  | { readonly k: 'within'; readonly end: 'src' | 'dst'; readonly net: string; readonly not?: boolean }
   /** What a bridge received comes in through the bridge. */
   | { readonly k: 'in'; readonly device: string }
   /** To an address of the host: where a packet leaves is not known yet when it has just been redirected. */
@@ -137,6 +139,8 @@ function renderMatch(m: Match, family: Family): string {
       return `-m conntrack --ct${m.direction === 'orig' ? 'orig' : 'repl'}src ${m.address}`;
     case 'dst':
       return `-d ${m.address}`;
+    case 'within':
+      return `${m.not ? '! ' : ''}${m.end === 'src' ? '-s' : '-d'} ${m.net}`;
     case 'in':
       return `-i ${m.device}`;
     case 'longer':

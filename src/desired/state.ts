@@ -1,3 +1,4 @@
+import type { Tunnel } from '../model/embedded.js';
 import type { Family, Range } from '../model/ip.js';
 import type { Policy } from '../model/policy.js';
 import type { ClassPlan } from './classes.js';
@@ -15,6 +16,10 @@ export interface Shape {
   readonly dns: { readonly v4: string; readonly v6: string; readonly port: number };
   readonly deny: 'reject' | 'drop';
   readonly failure: 'closed' | 'open';
+  /** Prefixes of NAT64 translators beside the well-known one. */
+  readonly nat64?: readonly string[];
+  /** Closed to every container, since there are threat feeds. */
+  readonly tunnels?: readonly Tunnel[];
 }
 
 /** A port of a managed bridge that belongs to a container. */

@@ -1,3 +1,4 @@
+import { TUNNELS } from '../model/embedded.js';
 import type { Family } from '../model/ip.js';
 import { DIRECTIONS, type FlowEnd, JUDGING, type ThreatAction } from '../model/threat.js';
 import { type Names, sharedSet, THREAT_KINDS, type ThreatKind, threatSet } from './naming.js';
@@ -35,7 +36,7 @@ export const threatChains = (shape: Shape, names: Names, family: Family): Map<st
     ...lookups(shape, names, family, (action) =>
       action === 'block' ? { k: 'goto', chain: names.threatNo } : { k: 'goto', chain: names.threatSeen },
     ),
-    [names.threatForged, [...forgedSources(names, family, { k: 'goto', chain: names.threatDrop })]],
+    [names.threatForged, forgedSources(shape, names, family, { k: 'goto', chain: names.threatDrop })],
     // an answer would go to the listed address
     [names.threatDrop, [logRule(shape, names, 'thr', 'threat'), rule([], { k: 'drop' })]],
     [names.threatNo, [logRule(shape, names, 'thr', 'threat'), ...refusal(shape, `${names.prefix}-thrr`)]],
@@ -46,7 +47,7 @@ export const threatChains = (shape: Shape, names: Names, family: Family): Map<st
 export const threatBackstop = (shape: Shape, names: Names, family: Family): Map<string, Rule[]> =>
   new Map([
     ...lookups(shape, names, family, (action) => (action === 'block' ? ({ k: 'drop' } as const) : undefined)),
-    [names.threatForged, forgedSources(names, family, { k: 'drop' })],
+    [names.threatForged, forgedSources(shape, names, family, { k: 'drop' })],
   ]);
 
 /** A source that no endpoint of a container has: it may be forged. Asked for packets that come through a container's veth. */
@@ -65,13 +66,21 @@ export const forgedToHost = (names: Names, family: Family): Rule =>
   });
 
 /** Feeds of every direction: the answer would go there. */
-const forgedSources = (names: Names, family: Family, then: Target): Rule[] =>
-  DIRECTIONS.flatMap((direction) =>
+const forgedSources = (shape: Shape, names: Names, family: Family, then: Target): Rule[] => [
+  ...tunnels(shape, family, 'src', then),
+  ...DIRECTIONS.flatMap((direction) =>
     THREAT_KINDS.map((kind) => {
       const set = threatSet(names.prefix, 'block', direction, kind, family);
       return rule([{ k: 'set', set, dir: 'src' }], then, [THREAT_WHY]);
     }),
-  );
+  ),
+];
+
+/** Where feeds list IPv4 addresses, no address of a tunnel is told from a listed one: sets know prefixes only. */
+const tunnels = ({ tunnels: closed = [] }: Shape, family: Family, end: FlowEnd, then: Target): Rule[] =>
+  family === 4
+    ? []
+    : closed.map((name) => rule([{ k: 'within', end, net: TUNNELS[name] }], then, [THREAT_WHY]));
 
 function lookups(
   shape: Shape,
@@ -90,6 +99,7 @@ function lookups(
         }),
       );
     });
+  const block = then('block');
   const stranger: Match = { k: 'mark', value: 0, mask: shape.marks.identity };
   const own = sharedSet(names.prefix, 'own', family);
   return [
@@ -98,6 +108,7 @@ function lookups(
       [
         rule([stranger], { k: 'goto', chain: names.threatIn }),
         rule([foreignSource(names, family)], { k: 'jump', chain: names.threatForged }),
+        ...(block ? tunnels(shape, family, 'dst', block) : []),
         ...look('dst'),
       ],
     ],

@@ -103,6 +103,8 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
       return (p.proto === 'tcp' && p.syn === true) !== (m.not ?? false);
     case 'dst':
       return isWithin(p.dst, m.address);
+    case 'within':
+      return isWithin(m.end === 'src' ? p.src : p.dst, m.net) !== (m.not ?? false);
     case 'in':
       return p.in === m.device;
     case 'toHost':
@@ -133,7 +135,17 @@ function isSentTo(m: Extract<Match, { k: 'sentTo' }>, { sentTo, sentHere = false
 
 function isWithin(address: string, target: string): boolean {
   if (!target.includes('/')) return address === target;
-  const range = parseCidr(target);
   const value = parseAddress(address);
+  const [base = '', mask = ''] = target.split('/');
+  if (mask.includes(':')) {
+    const [net, bits] = [parseAddress(base), parseAddress(mask)];
+    return (
+      net !== undefined &&
+      bits !== undefined &&
+      value?.family === 6 &&
+      (value.value & bits.value) === net.value
+    );
+  }
+  const range = parseCidr(target);
   return range !== undefined && value !== undefined && rangeHas(range, value);
 }

@@ -71,6 +71,7 @@ export class Learn {
       covers: (address: string) => policy.coversAddress(container, address),
       hostAddresses: policy.hostAddresses(),
       inside: policy.inside(),
+      nat64: policy.nat64,
       threats: policy.threats,
     };
   }

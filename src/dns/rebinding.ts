@@ -2,7 +2,8 @@
  * DNS rebinding: a public name that answers with an address inside lets its owner aim the container at this network.
  * Such answers are refused unless somebody said that they are meant (spec 2).
  */
-import { type Address, formatRange, parseAddress, type Range, rangeHas } from '../model/ip.js';
+import { carriedV4 } from '../model/embedded.js';
+import { type Address, formatAddress, formatRange, parseAddress, type Range, rangeHas } from '../model/ip.js';
 import { privateRangeOf } from '../model/special-use.js';
 import { hitText, type ThreatLook } from '../model/threat.js';
 import { recordAddress } from './address.js';
@@ -17,6 +18,8 @@ export interface RebindingRules {
   readonly hostAddresses: ReadonlySet<string>;
   /** Public address space that Docker networks use. */
   readonly inside: readonly Range[];
+  /** Prefixes of NAT64 translators. */
+  readonly nat64?: readonly Range[] | undefined;
   readonly threats: Pick<ThreatLook, 'blockedAddress'>;
 }
 
@@ -41,11 +44,29 @@ export function refusedAnswer(address: string, rules: RebindingRules): Refusal |
   );
 }
 
-/** What makes an address one of this host or its private networks, in words; undefined: it is a public address. */
-function insideRange(address: Address, { hostAddresses, inside }: RebindingRules): string | undefined {
+/**
+ * What makes an address, or the IPv4 address that it carries, one of this host or its private networks, in words; undefined:
+ * it is a public address.
+ */
+function insideRange(address: Address, rules: RebindingRules): string | undefined {
+  return knownInside(address, rules) ?? carriedInside(address, rules) ?? privateRangeOf(address, rules.nat64);
+}
+
+function knownInside(
+  address: Pick<Address, 'family' | 'value' | 'text'>,
+  { hostAddresses, inside }: RebindingRules,
+): string | undefined {
   if (hostAddresses.has(address.text)) return 'the host itself';
   const network = inside.find((range) => rangeHas(range, address));
-  return network ? `a Docker network, ${formatRange(network)}` : privateRangeOf(address);
+  return network && `a Docker network, ${formatRange(network)}`;
+}
+
+function carriedInside(address: Address, rules: RebindingRules): string | undefined {
+  if (address.family === 4) return undefined;
+  const known = carriedV4(address.value, rules.nat64).flatMap(
+    (value) => knownInside({ family: 4, value, text: formatAddress(4, value) }, rules) ?? [],
+  );
+  return known[0] && `${known[0]}, inside an IPv6 address`;
 }
 
 export interface Filtered {

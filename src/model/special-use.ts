@@ -1,3 +1,4 @@
+import { carriedV4, nat64Ranges } from './embedded.js';
 import { type Family, parseV6 } from './ip-address.js';
 import { formatRange, networkAround, parseCidr, type Range, rangeHas, rangeToCidrs } from './ip-range.js';
 
@@ -38,10 +39,8 @@ const V6: readonly string[] = [
 ];
 
 /** Bits before the embedded v4 address: NAT64 (RFC 6052) and 6to4 (RFC 3056) carry public addresses too. */
-const EMBEDDINGS = [
-  { base: '64:ff9b::', before: 96n },
-  { base: '2002::', before: 16n },
-];
+const SIX_TO_FOUR = { base: '2002::', before: 16n };
+const EMBEDDINGS = [{ base: '64:ff9b::', before: 96n }, SIX_TO_FOUR];
 
 function known(text: string): Range {
   const range = parseCidr(text);
@@ -83,39 +82,54 @@ function complement(ranges: readonly Range[], family: Family): Range[] {
 
 /** Networks that `any` stands for, for the kernel's static sets: a set that somebody empties then permits nothing. */
 export const ANY_V4: readonly string[] = cidrTexts(complement(ranges4, 4));
-export const ANY_V6: readonly string[] = cidrTexts(complement(ranges6, 6));
+const behind = (v4: Range, { lo }: Range): Range => ({ family: 6, lo: lo | v4.lo, hi: lo | v4.hi });
 
-/** The special-use range around an address, as canonical text, for messages; undefined: ordinary public space. */
-export function privateRangeOf(address: {
-  readonly family: Family;
-  readonly value: bigint;
-}): string | undefined {
+/**
+ * The special-use range around an address, or around the IPv4 address that it carries, as canonical text, for messages;
+ * undefined: ordinary public space.
+ */
+export function privateRangeOf(
+  address: { readonly family: Family; readonly value: bigint },
+  nat64?: readonly Range[],
+): string | undefined {
   const ranges = address.family === 4 ? ranges4 : ranges6;
   const found = ranges.find((range) => rangeHas(range, address));
-  return found && formatRange(found);
+  if (found || address.family === 4) return found && formatRange(found);
+  const inside = carriedV4(address.value, nat64).flatMap(
+    (value) => privateRangeOf({ family: 4, value }) ?? [],
+  );
+  return inside[0] && `${inside[0]}, inside an IPv6 address`;
 }
 
 /**
  * Those of these ranges that lie in ordinary public space, and the IPv6 forms of the IPv4 ones among them. A Docker network
  * may have a public subnet: its addresses are inside all the same.
  */
-export function publicRanges(ranges: readonly Range[]): readonly Range[] {
+export function publicRanges(ranges: readonly Range[], nat64 = nat64Ranges()): readonly Range[] {
   const isSpecial = (r: Range): boolean =>
     (r.family === 4 ? ranges4 : ranges6).some((known) => known.lo <= r.lo && r.hi <= known.hi);
   const ordinary = ranges.filter((r) => !isSpecial(r));
   const embedded = ordinary
     .filter((r) => r.family === 4)
-    .flatMap((v4) => EMBEDDINGS.map(({ base, before }) => embed(v4, base, before)));
+    .flatMap((v4) => [embed(v4, SIX_TO_FOUR.base, SIX_TO_FOUR.before), ...nat64.map((p) => behind(v4, p))]);
   return [...ordinary, ...embedded];
 }
 
 /** The last result of each family: networks change rarely, and every pass asks. */
 const lastAny = new Map<Family, { readonly key: string; readonly networks: readonly string[] }>();
 
-/** Networks that `any` stands for where these ranges are inside, too. */
-export function anyNetworks(inside: readonly Range[], family: Family): readonly string[] {
-  const own = inside.filter((r) => r.family === family);
-  if (own.length === 0) return family === 4 ? ANY_V4 : ANY_V6;
+/**
+ * Networks that `any` stands for where these ranges are inside, too. Private space behind the translators with these prefixes
+ * is left out.
+ */
+export function anyNetworks(
+  inside: readonly Range[],
+  family: Family,
+  nat64 = nat64Ranges(),
+): readonly string[] {
+  const private6 = (): Range[] => nat64.flatMap((prefix) => ranges4.map((v4) => behind(v4, prefix)));
+  const own = [...inside.filter((r) => r.family === family), ...(family === 6 ? private6() : [])];
+  if (own.length === 0) return ANY_V4;
   const key = own.map((r) => `${r.lo}-${r.hi}`).join();
   const last = lastAny.get(family);
   if (last?.key === key) return last.networks;

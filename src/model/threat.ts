@@ -64,6 +64,8 @@ export type ThreatMembers = Readonly<Record<ThreatAction, DirectedColumns>>;
 export interface ThreatVersion {
   readonly look: ThreatLook;
   readonly members: ThreatMembers;
+  /** Members that repeat what is listed of IPv4, as translators write it; none when left out. No limit counts them. */
+  readonly translated?: number;
   /** Feeds that have a version in force, and the names that they list: for people. */
   readonly feeds: number;
   readonly names: number;

@@ -5,6 +5,7 @@ import { NamesPolicy } from '../control/names-policy.js';
 import { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
+import { nat64Ranges } from '../model/embedded.js';
 import type { ThreatLook } from '../model/threat.js';
 import type { Logger, NameEvent, SetWriter } from '../ports.js';
 import { SearchDomains } from './search-domains.js';
@@ -34,6 +35,7 @@ export function makeNames(o: NamesOptions): Names {
     hostAddresses: () => o.kernel.hostAddresses(),
     searchDomains: (id) => search.of(id),
     threats: o.threats,
+    nat64: nat64Ranges(o.config.networks.nat64),
   });
   const { dns, state } = o.config;
   mkdirSync(state, { recursive: true, mode: 0o700 });

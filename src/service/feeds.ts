@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.js';
 import { parseResolvConf } from '../dns/resolvers.js';
+import { nat64Ranges } from '../model/embedded.js';
 import type { FeedSync, FeedView, SyncHow, ThreatsStatus, ThreatView } from '../model/feed-view.js';
 import { parseAddress } from '../model/ip.js';
 import { canonicalName } from '../model/name.js';
@@ -63,6 +64,7 @@ export class Feeds implements AsyncDisposable {
     this.#tools = feedTools(config, shared, log, worker);
     this.#force = new ThreatForce({
       maxEntries: config.threats.maxEntries,
+      nat64: nat64Ranges(config.networks.nat64),
       merge: (job) => this.#tools.worker.merge(job),
       publisher,
       log,

@@ -1,3 +1,4 @@
+import type { Range } from '../model/ip-range.js';
 import type { ThreatAction, ThreatPublisher } from '../model/threat.js';
 import type { Logger } from '../ports.js';
 import type { FeedData } from '../threats/feed-data.js';
@@ -20,6 +21,8 @@ import {
 export interface ThreatForceOptions {
   /** threats.maxEntries: so many may all feeds together have. */
   readonly maxEntries: number;
+  /** Prefixes of NAT64 translators. */
+  readonly nat64: readonly Range[];
   readonly merge: ThreatWorker['merge'];
   readonly publisher: ThreatPublisher;
   readonly log: Logger;
@@ -37,7 +40,7 @@ export class ThreatForce implements AsyncDisposable {
   readonly #held = new Map<string, Held>();
   /** Versions that would not fit; they are taken in as soon as there is room. */
   readonly #waiting = new Map<string, Held>();
-  readonly #indexes = { block: new ThreatIndex(), observe: new ThreatIndex() };
+  readonly #indexes: Readonly<Record<ThreatAction, ThreatIndex>>;
   readonly #pass: SerialPass;
   readonly #told = new Set<string>();
   #never: NeverBlock = { ranges: [], names: [] };
@@ -46,6 +49,7 @@ export class ThreatForce implements AsyncDisposable {
 
   constructor(options: ThreatForceOptions) {
     this.#o = options;
+    this.#indexes = { block: new ThreatIndex(options.nat64), observe: new ThreatIndex(options.nat64) };
     this.#pass = new SerialPass({
       pass: () => this.#publish(),
       log: options.log,
@@ -159,8 +163,16 @@ export class ThreatForce implements AsyncDisposable {
     const held = [...this.#held.values()];
     const look = lookIn(this.#indexes, held);
     const names = this.#names;
-    const united = await uniteFeeds(held, this.#never.ranges, this.#o.merge);
-    await this.#o.publisher.publish({ look, members: united.members, feeds: held.length, names });
+    const united = await uniteFeeds(held, this.#never.ranges, (job) =>
+      this.#o.merge({ ...job, nat64: this.#o.nat64 }),
+    );
+    await this.#o.publisher.publish({
+      look,
+      members: united.members,
+      translated: united.translated,
+      feeds: held.length,
+      names,
+    });
     this.#united = united;
     for (const one of united.subtracted) this.#tellSpared(one);
   }

@@ -16,8 +16,10 @@ export type Subtraction = MergeResult['subtracted'][number];
 
 export interface United {
   readonly members: ThreatMembers;
-  /** Members of all sets. */
+  /** Members of all sets, those behind translators apart. */
   readonly entries: number;
+  /** Members that repeat what is listed of IPv4, behind translators. */
+  readonly translated: number;
   /** What is listed and no feed may block. */
   readonly subtracted: readonly Subtraction[];
 }
@@ -28,6 +30,7 @@ const nowhere = { both: NONE, outbound: NONE, inbound: NONE };
 export const NOTHING: United = {
   members: { block: nowhere, observe: nowhere },
   entries: 0,
+  translated: 0,
   subtracted: [],
 };
 
@@ -39,6 +42,7 @@ export async function uniteFeeds(
 ): Promise<United> {
   const members = { block: { ...nowhere }, observe: { ...nowhere } };
   const subtracted: Subtraction[] = [];
+  let translated = 0;
   const jobs = ACTIONS.flatMap((action) =>
     DIRECTIONS.map((direction) => ({ action, direction, mine: feeds.filter(of(action, direction)) })),
   );
@@ -46,10 +50,11 @@ export async function uniteFeeds(
     const merged = await merge({ feeds: mine.map(({ data }) => columnsOf(data)), protect });
     members[action][direction] = { v4: merged.v4.members, v6: merged.v6.members };
     subtracted.push(...merged.subtracted);
+    translated += merged.translated;
   }
   const all = ACTIONS.flatMap((action) => Object.values(members[action]));
   const entries = all.reduce((sum, { v4, v6 }) => sum + columnCount(v4) + columnCount(v6), 0);
-  return { members, entries, subtracted };
+  return { members, entries: entries - translated, translated, subtracted };
 }
 
 const of =

@@ -1,6 +1,7 @@
 /** Who lists this address or name, since when, in which line, and does it count: for DNS, TLS and `threats check`. */
-import { type Address, parseAddress } from '../model/ip-address.js';
-import { formatRange } from '../model/ip-range.js';
+import { carriedV4, nat64Ranges } from '../model/embedded.js';
+import { type Address, type Family, formatAddress, parseAddress } from '../model/ip-address.js';
+import { formatRange, type Range } from '../model/ip-range.js';
 import { type NameMatch, nameMatches } from '../model/name.js';
 import type { ThreatHit } from '../model/threat.js';
 import type { FeedData, FeedInfo } from './feed-data.js';
@@ -92,11 +93,19 @@ function keyOf(address: Address): Uint32Array {
   return key;
 }
 
+const isIn = ({ range }: Pick<ProtectedRange, 'range'>, family: Family, value: bigint): boolean =>
+  range.family === family && range.lo <= value && value <= range.hi;
+
 /** All accepted feeds of one kind (those that block, or those that only observe). */
 export class ThreatIndex {
   readonly #feeds = new Map<string, FeedIndex>();
   #ranges: readonly ProtectedRange[] = [];
   #names: readonly ProtectedName[] = [];
+  readonly #nat64: readonly Range[];
+
+  constructor(nat64: readonly Range[] = nat64Ranges()) {
+    this.#nat64 = nat64;
+  }
 
   /** Takes the feed's place of before, in one step. */
   put(data: FeedData): void {
@@ -109,7 +118,7 @@ export class ThreatIndex {
 
   /** What this is now, of some feeds; later changes of either do not show in the other. */
   copy(of: (feed: string) => boolean): ThreatIndex {
-    const copy = new ThreatIndex();
+    const copy = new ThreatIndex(this.#nat64);
     for (const [feed, index] of this.#feeds) if (of(feed)) copy.#feeds.set(feed, index);
     copy.protect(this.#ranges, this.#names);
     return copy;
@@ -133,9 +142,17 @@ export class ThreatIndex {
   /** Every feed that lists the address; text that is no address gives none. */
   address(text: string): readonly ThreatHit[] {
     const address = parseAddress(text);
-    if (!address) return [];
-    const spared = this.#sparedAddress(address);
-    return this.#hits((index) => index.address(address), spared);
+    return address ? [address, ...this.#carried(address)].flatMap((one) => this.#listing(one)) : [];
+  }
+
+  #listing(address: Address): readonly ThreatHit[] {
+    return this.#hits((index) => index.address(address), this.#sparedAddress(address));
+  }
+
+  /** IPv4 addresses inside; none when the IPv6 address itself is excepted. */
+  #carried({ family, value }: Address): readonly Address[] {
+    if (family === 4 || this.#ranges.some((one) => isIn(one, family, value))) return [];
+    return carriedV4(value, this.#nat64).map((v4) => ({ family: 4, value: v4, text: formatAddress(4, v4) }));
   }
 
   /** Every feed that lists the name (canonical) or one above it. */
@@ -162,8 +179,7 @@ export class ThreatIndex {
   }
 
   #sparedAddress({ family, value }: Address): string | null {
-    const holds = ({ range }: Pick<ProtectedRange, 'range'>): boolean =>
-      range.family === family && range.lo <= value && value <= range.hi;
+    const holds = (one: Pick<ProtectedRange, 'range'>): boolean => isIn(one, family, value);
     const found = this.#ranges.find(holds);
     if (found) return found.label;
     return SPECIAL_RANGES.some((range) => holds({ range })) ? 'special-use space' : null;

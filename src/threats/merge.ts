@@ -6,6 +6,7 @@ import { type Members, memberCount, toMembers } from './range-cidrs.js';
 import { overlaps, reachOf } from './range-search.js';
 import { countOf, fromModel, type ListedRanges, type Ranges } from './ranges.js';
 import { SPECIAL_RANGES } from './special.js';
+import { withTranslated } from './translated.js';
 import { rangeAt, type WordCount, wordsOf, writeAddress } from './words.js';
 
 /** Space that no feed may block: the host's addresses, Docker's subnets, resolvers, Redis, the API, exceptions. */
@@ -18,6 +19,8 @@ export interface ProtectedRange {
 export interface MergeJob {
   readonly feeds: readonly Pick<FeedData, 'feed' | 'v4' | 'v6' | 'withheld4' | 'withheld6'>[];
   readonly protect: readonly ProtectedRange[];
+  /** Prefixes of translators: what is listed of IPv4 counts behind each of them, too. */
+  readonly nat64?: readonly Range[];
 }
 
 /** A feed lists space that is protected: subtracted, and told. */
@@ -42,8 +45,9 @@ interface MergedFamily {
 export interface MergeResult {
   readonly v4: MergedFamily;
   readonly v6: MergedFamily;
-  /** Members of all four kinds. */
+  /** Members of all four kinds, those behind translators apart. */
   readonly entries: number;
+  readonly translated: number;
   readonly subtracted: readonly Subtraction[];
 }
 
@@ -98,11 +102,16 @@ function subtractions(job: MergeJob, words: WordCount): readonly Subtraction[] {
 
 /** Addresses that any of the feeds lists and that may be blocked. */
 export function mergeFeeds(job: MergeJob): MergeResult {
-  const [v4, v6] = [family(job, 1), family(job, 4)];
+  const [v4, listed] = [family(job, 1), family(job, 4)];
+  const never = job.protect.map(({ range }) => range);
+  const ranges = withTranslated(listed.ranges, v4.ranges, job.nat64 ?? [], never);
+  const v6 = ranges === listed.ranges ? listed : { ...listed, ranges, members: toMembers(ranges) };
+  const entries = memberCount(v4.members) + memberCount(listed.members);
   return {
     v4,
     v6,
-    entries: memberCount(v4.members) + memberCount(v6.members),
+    entries,
+    translated: memberCount(v6.members) - memberCount(listed.members),
     subtracted: [...subtractions(job, 1), ...subtractions(job, 4)],
   };
 }

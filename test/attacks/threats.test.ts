@@ -4,14 +4,16 @@ import { join } from 'node:path';
 import type { Container } from '../lab/container.js';
 import { waitFor } from '../lab/process.js';
 import { datagramFlow, endForeign, prepareForeign, sendError } from './foreign-errors.js';
-import { raw, sendFrames, where } from './raw.js';
+import { ends, raw, sendFrames, sendPackets, where } from './raw.js';
 import type { Family } from './report.js';
 import { type Attempt, attackSuite, type How, seen } from './technique.js';
-import { type Ends, ether, etherTypeOf, ip, udp } from './wire.js';
+import { type Ends, ether, etherTypeOf, ip, text6, address as toBytes, udp } from './wire.js';
 
 const BOTH: readonly Family[] = ['v4', 'v6'];
 const FORGED = 'the source of what a container sends is looked up in threats, too';
 const NEIGHBOURS = 'an enforced container hears neighbours only from addresses that are bound to a container';
+const TRANSLATED = 'a listed IPv4 address is listed behind NAT64 prefixes, too';
+const TUNNEL = 'where there are threat feeds, 6to4, Teredo and ISATAP addresses are closed';
 const FIRST = 'threats come before ICMP errors are let through';
 const UDP = 17;
 /** Every attempt's own target is listed. */
@@ -56,6 +58,23 @@ const unlisted = (a: Attempt): string =>
     ? `93.184.201.${a.side === 'control' ? 1 : 2}`
     : `2600:9000:201::${a.side === 'control' ? 1 : 2}`;
 
+/** A datagram to an IPv6 address that carries a listed IPv4 address. */
+const inside = (form: (v4: string, inverted: string) => string): How => {
+  const hex = (high: number, low: number): string => `${high.toString(16)}:${low.toString(16)}`;
+  const target = (a: Attempt): string => {
+    const low = 0x6400 + (a.side === 'control' ? 1 : 2); // 93.184.100.x
+    return text6(toBytes(form(hex(0x5db8, low), hex(0xffff - 0x5db8, 0xffff - low))));
+  };
+  return {
+    families: ['v6'],
+    attack: async (a) => {
+      const e = await ends(a, target(a));
+      await sendPackets(a, [ip(e, UDP, udp(e, 7001, PORT, a.tag))]);
+    },
+    reached: (a) => seen(a, { dst: target(a), payloadIncludes: a.tag }),
+  };
+};
+
 endForeign();
 let feed = '';
 attackSuite(
@@ -66,6 +85,7 @@ attackSuite(
     control: 'before',
     drawbridge: () => ({
       config: {
+        networks: { nat64: ['2001:db8:164::/96'] },
         threats: {
           feeds: [{ name: 'listed', url: `file://${feed}`, every: '1d', guards: { minEntries: 0 } }],
         },
@@ -124,6 +144,36 @@ attackSuite(
       title: 'an answer of an enforced neighbour to any address, in whose name an observed one asks it',
       stoppedBy: NEIGHBOURS,
       ...forged(neighbour('enforced'), unlisted),
+    },
+    {
+      id: 'threat-nat64',
+      title: 'a listed IPv4 address behind a NAT64 translator',
+      stoppedBy: TRANSLATED,
+      ...inside((v4) => `64:ff9b::${v4}`),
+    },
+    {
+      id: 'threat-nat64-configured',
+      title: 'the same behind a prefix that the configuration names',
+      stoppedBy: TRANSLATED,
+      ...inside((v4) => `2001:db8:164::${v4}`),
+    },
+    {
+      id: 'threat-6to4',
+      title: 'a listed IPv4 address behind 6to4',
+      stoppedBy: TUNNEL,
+      ...inside((v4) => `2002:${v4}::1`),
+    },
+    {
+      id: 'threat-teredo',
+      title: 'a listed IPv4 address as Teredo server and client',
+      stoppedBy: TUNNEL,
+      ...inside((v4, inverted) => `2001:0:${v4}:0:1234:${inverted}`),
+    },
+    {
+      id: 'threat-isatap',
+      title: 'a listed IPv4 address in an ISATAP address',
+      stoppedBy: TUNNEL,
+      ...inside((v4) => `2600:9000:1547::5efe:${v4}`),
     },
   ],
 );

@@ -21,6 +21,7 @@ function verdictOf(mode: Mode, src: string): readonly string[] {
     ports: {
       bindings: new Map([[PORT, binding]]),
       unbound: [],
+      outdated: new Set(),
       namespaces: new Set(),
       exempt: [],
       bridges: new Map(),

@@ -18,7 +18,14 @@ function policyOf(...members: Member[]): NamesPolicy {
   });
   const state: Pick<InForce, 'members' | 'ports' | 'input'> = {
     members: new Map(members.map((m) => [m.id, m])),
-    ports: { bindings: new Map(), bridges: new Map(), exempt: [], unbound: [], namespaces: new Set() },
+    ports: {
+      bindings: new Map(),
+      bridges: new Map(),
+      exempt: [],
+      unbound: [],
+      outdated: new Set(),
+      namespaces: new Set(),
+    },
     input: { ...input(...members), inside: INSIDE },
   };
   policy.applied(state as InForce);

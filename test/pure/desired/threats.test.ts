@@ -7,6 +7,7 @@ import { membershipOf } from '../../../src/desired/membership.js';
 import { threatSet } from '../../../src/desired/naming.js';
 import type { Member, TableName } from '../../../src/desired/state.js';
 import { type TracePacket, trace } from '../../../src/desired/trace.js';
+import { TUNNEL_NAMES, type Tunnel } from '../../../src/model/embedded.js';
 import type { Mode } from '../../../src/model/policy.js';
 import { input, member, shape } from './sample.js';
 
@@ -179,6 +180,48 @@ describe.each([4, 6] as const)('a forged source, IPv%i', (family) => {
     const free = family === 4 ? '172.18.0.77' : 'fd00:18::77';
     expect(send('filter', 'DB-FORWARD', free, addressOf(0), unattributed).verdict).toBe('return');
     expect(send('filter', 'DB-FORWARD', free, addressOf(0), SENDERS[0][1]).verdict).toBe('drop');
+  });
+});
+
+describe('tunnels that carry IPv4', () => {
+  const TUNNELED = [
+    '2002:c000:242::1',
+    '2001:0:1:2:3:4:5:6',
+    '2600:9000::5efe:c000:242',
+    '2600:9000::200:5efe:1:2',
+  ];
+  const walk = (table: TableName, chain: string, more: Partial<TracePacket>, tunnels: readonly Tunnel[]) => {
+    const base = input(member(2, ALL, 'observe'), member(3, ALL));
+    const desired = compile({ ...base, shape: { ...shape, tunnels } });
+    const packet: TracePacket = {
+      family: 6,
+      mark: markOf(shape.marks, 2, 'observe'),
+      proto: 'udp',
+      src: base.members[0]?.ports[0]?.ip6 ?? '',
+      dst: '2600:9000::1',
+      dport: 80,
+      states: ['NEW'],
+      ...more,
+    };
+    const chains = desired.tables.find((t) => t.family === 6 && t.table === table)?.chains ?? new Map();
+    return trace(chains, chain, packet, membershipOf(desired, held)).verdict;
+  };
+  it.each(TUNNELED)('%s is closed as a destination and as a forged source where there are feeds', (text) => {
+    for (const [table, chain] of [
+      ['filter', 'DB-FORWARD'],
+      ['security', 'DB-BACKSTOP'],
+    ] as const) {
+      expect(walk(table, chain, { dst: text }, TUNNEL_NAMES)).toMatch(/^(drop|reject)$/);
+      expect(walk(table, chain, { src: text }, TUNNEL_NAMES)).toBe('drop');
+      expect(walk(table, chain, {}, TUNNEL_NAMES)).toBe('return');
+      expect(walk(table, chain, { dst: text }, [])).toBe('return');
+    }
+  });
+  it('"any" never means an ISATAP address, feeds or not', () => {
+    const mark = markOf(shape.marks, 3, 'enforce');
+    expect(walk('filter', 'DB-FORWARD', { mark }, [])).toBe('return');
+    for (const dst of TUNNELED.slice(1))
+      expect(walk('filter', 'DB-FORWARD', { mark, dst }, [])).toBe('reject');
   });
 });
 

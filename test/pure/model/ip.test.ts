@@ -3,7 +3,6 @@ import IPCIDR from 'ip-cidr';
 import { describe, expect, it } from 'vitest';
 import {
   ANY_V4,
-  ANY_V6,
   anyNetworks,
   type Family,
   formatAddress,
@@ -214,7 +213,7 @@ describe('special-use space', () => {
   });
 
   it('gives the kernel networks that agree with the question', () => {
-    const networks = [...ANY_V4, ...ANY_V6].map((text) => parseCidr(text) as Range);
+    const networks = [...ANY_V4, ...anyNetworks([], 6)].map((text) => parseCidr(text) as Range);
     expect(networks.every((network) => network !== undefined)).toBe(true);
     for (const [i, one] of networks.entries())
       expect(networks.slice(i + 1).some((other) => overlap(one, other))).toBe(false);

@@ -68,10 +68,11 @@ export class FeedHost {
   blocksName(name: string): boolean {
     return this.last?.look.blockedName(name) !== undefined;
   }
-  /** Members of the kernel's sets that block. */
+  /** Members of the kernel's sets that block, those behind translators apart (feeds here all block). */
   get members(): number {
     const all = Object.values(this.last?.members.block ?? {});
-    return all.reduce((sum, { v4, v6 }) => sum + columnCount(v4) + columnCount(v6), 0);
+    const sum = all.reduce((count, { v4, v6 }) => count + columnCount(v4) + columnCount(v6), 0);
+    return sum - (this.last?.translated ?? 0);
   }
   told(what: RegExp): number {
     return this.said.filter((line) => what.test(line)).length;

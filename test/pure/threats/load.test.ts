@@ -1,5 +1,6 @@
 /** What an update may and may not do to the version in force. */
 import { describe, expect, it } from 'vitest';
+import { nat64Ranges } from '../../../src/model/embedded.js';
 import { formatRange, parseCidr, type Range } from '../../../src/model/ip-range.js';
 import type { FeedData } from '../../../src/threats/feed-data.js';
 import { ThreatIndex } from '../../../src/threats/matcher.js';
@@ -116,6 +117,38 @@ describe('a poisoned feed', () => {
         { feed: 'test', label: 'special-use space', lines: 1, line: 3, listed: '172.17.0.0/16' },
       ]),
     );
+  });
+
+  it('lists IPv4 behind translators, too, in whole networks, but for exceptions; no limit counts that', async () => {
+    const feed = await accepted('192.0.2.0/25\n203.0.113.66\n2600:9000::1');
+    const nat64 = nat64Ranges(['2001:db8:64::/96']);
+    const excepted = [{ label: 'an exception', range: range('2001:db8:64::c000:200/121') }];
+    const merged = mergeFeeds({ feeds: [feed], protect: excepted, nat64 });
+    expect(texts(merged).sort()).toEqual([
+      '192.0.2.0/25',
+      '2001:db8:64::cb00:7142',
+      '203.0.113.66',
+      '2600:9000::1',
+      '64:ff9b::c000:200/121',
+      '64:ff9b::cb00:7142',
+    ]);
+    expect([merged.entries, merged.translated]).toEqual([3, 3]);
+    const index = new ThreatIndex(nat64);
+    index.put(feed);
+    index.protect(excepted, []);
+    const hits = (text: string) => index.blockedAddress(text)?.listed;
+    for (const text of [
+      '64:ff9b::cb00:7142',
+      '2001:db8:64::cb00:7142',
+      '2002:cb00:7142::1',
+      '2600:1::5efe:cb00:7142',
+    ])
+      expect([text, hits(text)]).toEqual([text, '203.0.113.66']);
+    expect([hits('2001:db8:64::c000:201'), hits('64:ff9b::c000:201'), hits('64:ff9b::808:808')]).toEqual([
+      undefined,
+      '192.0.2.0/25',
+      undefined,
+    ]);
   });
 
   it('does not take down a CDN, a resolver or half a CDN', async () => {
