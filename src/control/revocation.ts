@@ -1,3 +1,4 @@
+import { markOf } from '../desired/bridge.js';
 import { identityMark } from '../desired/marks.js';
 import type { Member, Shape } from '../desired/state.js';
 import type { Logger } from '../ports.js';
@@ -119,14 +120,13 @@ export class Revocation<F extends FlowFacts> {
   }
 
   async #adoptOne(state: InForce, m: Member, flows: readonly F[]): Promise<void> {
-    const { kernel, log, shape } = this.#o;
+    const { kernel, log } = this.#o;
     const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
       log.warn({ container: m.id, err: String(e) }, 'what it opened before it was held cannot be told');
       return [];
     });
     const { kept, doomed } = sortUnmarked(state, m, sockets, flows);
-    const mark = identityMark(shape.marks, m.identity);
-    for (const f of kept) kernel.flows.mark(f, mark, shape.marks.identity);
+    for (const f of kept) this.#writeMark(f, m);
     if (doomed.length === 0) return;
     await this.#bar(doomed);
     for (const f of doomed) kernel.flows.delete(f);
@@ -134,6 +134,14 @@ export class Revocation<F extends FlowFacts> {
       { containers: [m.id], flows: doomed.length },
       'flows ended that began before their rules stood: no entry permits them',
     );
+  }
+
+  /** A flow of the host's network that goes on: whose it is, and whether that is enforced, which its mode may just have changed. */
+  #writeMark(flow: F, { identity, policy }: Member): void {
+    const { marks } = this.#o.shape;
+    const mask = (marks.identity | marks.enforced) >>> 0;
+    const mark = (markOf(marks, identity, policy.mode) & mask) >>> 0;
+    if ((flow.mark & mask) >>> 0 !== mark) this.#o.kernel.flows.mark(flow, mark, mask);
   }
 
   /** By source address. */
@@ -159,7 +167,10 @@ export class Revocation<F extends FlowFacts> {
     const ownerOf = (f: F): Member | undefined => owners.get((f.mark & marks.identity) >>> 0);
     const keep = (f: F): boolean => {
       const owner = ownerOf(f);
-      return owner === undefined || state.judge.keeps(owner, f);
+      if (owner === undefined) return true;
+      if (!state.judge.keeps(owner, f)) return false;
+      this.#writeMark(f, owner);
+      return true;
     };
     const how = { keep, bar: this.#bar };
     const cut = await cutMarked(this.#o.kernel.flows, [...owners.keys()], marks.identity, how);

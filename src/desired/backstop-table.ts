@@ -16,12 +16,14 @@ export function backstopProgram({ marks }: Shape, hostNet: HostNet): NftProgram 
   chain forward { type filter hook forward priority 200; policy accept; }
   chain input { type filter hook input priority 200; policy accept; }
   chain output { type filter hook output priority 200; policy accept; }
-  chain host { }`,
+  chain host { }
+  chain extended { }`,
     rules: new Map([
       ['forward', [neverRouted(marks), ...chain(marks, [])]],
       ['input', chain(marks, ['icmpv6 type { 133, 135, 136 } accept'])],
       ['output', [...senders(hostNet.exempt, 'accept'), ...senders(hostNet.gates, 'goto host')]],
       ['host', host(marks)],
+      ['extended', enforcedOnly(marks)],
     ]),
     objects: [...hostNet.exempt, ...hostNet.gates].map((c) => c.object),
   };
@@ -38,6 +40,7 @@ function host(marks: Marks): string[] {
   const nobody = `meta mark & ${hex(marks.identity)} == 0`;
   return [
     'ct state established ct direction reply accept',
+    ...WITH_EXTENSIONS.map((match) => `${match} jump extended`),
     `meta mark & ${hex(marks.judged)} == ${hex(marks.judged)} accept`,
     `ct state established ${nobody} ct mark & ${hex(marks.identity)} != 0 accept`,
     `${nobody} drop`,
@@ -54,7 +57,12 @@ const neverRouted = (marks: Marks): string =>
  * They can send a packet elsewhere than its rules were asked for (source routes, segment routing through the host), or
  * carry what no rule looks at. IPv6: hop-by-hop, routing, authentication, destination; fragments are whole by now.
  */
-const EXTENDED: readonly string[] = ['ip hdrlength != 5 drop', 'ip6 nexthdr { 0, 43, 51, 60 } drop'];
+const WITH_EXTENSIONS: readonly string[] = ['ip hdrlength != 5', 'ip6 nexthdr { 0, 43, 51, 60 }'];
+const EXTENDED: readonly string[] = WITH_EXTENSIONS.map((match) => `${match} drop`);
+
+/** In the host's network: packets of established flows have no mark there, their connection has the flag. */
+const enforcedOnly = ({ enforced }: Marks): string[] =>
+  ['meta mark', 'ct mark'].map((mark) => `${mark} & ${hex(enforced)} == ${hex(enforced)} drop`);
 
 function chain(marks: Marks, first: readonly string[]): string[] {
   const unjudged = (bit: number): string =>

@@ -76,7 +76,10 @@ export function hostMangle(input: DesiredInput, names: Names, family: Family): M
         ),
         rule([nobody(input.shape)], { k: 'goto', chain: names.hostHold }),
         // who opens a connection, not who comes to it later
-        rule([{ k: 'confirmed', not: true }], { k: 'saveMark', mask: marks.identity }),
+        rule([{ k: 'confirmed', not: true }], {
+          k: 'saveMark',
+          mask: (marks.identity | marks.enforced) >>> 0,
+        }),
       ],
     ],
     [names.hostHold, hostHold(input.shape, names, family)],

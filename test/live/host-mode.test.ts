@@ -1,8 +1,10 @@
 import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { raw, trySending } from '../attacks/raw.js';
 import { shownHere } from '../attacks/report.js';
 import { PROGRAMS } from '../attacks/technique.js';
+import { address, bytes, ip, options6, routing6, u8, udp } from '../attacks/wire.js';
 import { type Container, type ProbeResult, parseProbe } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
@@ -40,8 +42,42 @@ const renumbered = shownHere({
   families: ['v4', 'v6'],
   stoppedBy: 'who gets a number finds no flow of whoever had it before: they are deleted first',
 });
+const extended = shownHere({
+  id: 'host-network-extensions',
+  title: "in the host's network namespace, IP options and IPv6 extension headers to a permitted address",
+  families: ['v4', 'v6'],
+  stoppedBy: 'the backstop drops them by cgroup, in new and in established flows, as for bridges',
+});
 let lab: Lab;
 let drawbridge: Drawbridge;
+
+/** Datagrams of one flow, from the host's address; the plain one opens it. */
+const EXTENDED = ['93.184.40.10', '2600:9000::410'] as const;
+const EXTENDED_PORT = 4001;
+function datagrams(dst: string, fromPort: number): { plain: Buffer; others: readonly Buffer[] } {
+  const isV4 = !dst.includes(':');
+  const e = { src: isV4 ? '192.0.2.2' : '2001:db8:fff0::2', dst };
+  const data = udp(e, fromPort, EXTENDED_PORT, 'extended');
+  const others = isV4
+    ? [ip(e, 17, data, { options: bytes(u8(7, 7, 4), address(dst)) })]
+    : [
+        ip(e, 43, bytes(routing6(17, 4, 0, [dst]), data)),
+        ip(e, 60, bytes(options6(17, 'extended'), data)),
+        ip(e, 0, bytes(options6(17, 'extended'), data)),
+      ];
+  return { plain: ip(e, 17, data), others };
+}
+const outTo = (dst: string): Promise<number> => lab.sniffer.count({ direction: 'out', dst });
+/** How many of them left, in a flow of their own and after a plain one in the flow that it has opened. */
+async function leftWithExtensions(c: Container, dst: string): Promise<number> {
+  await lab.sniffer.clear();
+  await trySending(c, datagrams(dst, 40_301).others, { way: 'ip' });
+  const { plain, others } = datagrams(dst, 40_302);
+  await trySending(c, [plain], { way: 'ip' });
+  await waitFor('the plain datagram', async () => (await outTo(dst)) > 0);
+  await trySending(c, others, { way: 'ip' });
+  return (await outTo(dst)) - 1;
+}
 
 /** First instructions: what is forbidden, by each way, beside what is permitted. */
 const script = (n: number): string =>
@@ -121,6 +157,11 @@ describe('control: without Drawbridge', () => {
     }
     renumbered.control();
     await c.remove();
+    const sender = await lab.start(raw({ network: 'host', mounts: [PROGRAMS] }));
+    for (const dst of EXTENDED)
+      expect(await leftWithExtensions(sender, dst)).toBe(2 * datagrams(dst, 1).others.length);
+    extended.control();
+    await sender.remove();
   });
 });
 
@@ -332,6 +373,33 @@ describe('containers in the host network', () => {
     // its own is open to it and answers no nonsense; the others refuse
     expect(answers.filter((a) => a.code !== 'TIMEOUT').length).toBe(resolvers.length - 1);
     await Promise.all([service, other, none, some].map((c) => c.remove()));
+  });
+
+  it('sends no IP option and no extension header, enforced now or from later on', async () => {
+    const allow = EXTENDED.map((at) => `${at.includes(':') ? `[${at}]` : at}:${EXTENDED_PORT}/udp`).join();
+    const spec = (mode: string) =>
+      raw({
+        network: 'host',
+        mounts: [PROGRAMS],
+        labels: { 'drawbridge.allow': allow, 'drawbridge.mode': mode },
+      });
+    const c = await lab.start({ ...spec('enforce'), name: 'extended' });
+    const watched = await lab.start({ ...spec('observe'), name: 'watched' });
+    await waitFor('both to be held', async () => (await coverage(watched)).reasons.length > 0, 15_000);
+    for (const dst of EXTENDED) {
+      expect(await leftWithExtensions(c, dst)).toBe(0);
+      expect(await leftWithExtensions(watched, dst)).toBeGreaterThan(0);
+    }
+    const answer = await drawbridge.request('PUT', '/v1/containers/watched/mode', { mode: 'enforce' });
+    expect(answer.status).toBe(200);
+    for (const dst of EXTENDED) {
+      await lab.sniffer.clear();
+      // in the flow that it opened while nothing was denied to it
+      await trySending(watched, datagrams(dst, 40_302).others, { way: 'ip' });
+      expect(await outTo(dst)).toBe(0);
+    }
+    extended.held();
+    await Promise.all([c, watched].map((x) => x.remove()));
   });
 
   it('the host’s own processes are not touched', async () => {

@@ -1,4 +1,4 @@
-// Sends any Ethernet frame (AF_PACKET, which NET_RAW permits) for whoever asks on /asks/HOSTNAME.sock: a line of JSON
+// Sends any Ethernet frame (AF_PACKET, which NET_RAW permits) for whoever asks on /asks/ID.sock, the first twelve digits of the container's id: a line of JSON
 // { frames: [hex, …], device?, way? } is answered with { errors: [errno, …] }. way: "direct" goes around the queueing
 // discipline; "ip": the frames are IP packets, sent by a raw socket; "bound": datagrams of a UDP socket that is bound to the
 // device, to { to: { address: hex, port } }. Plain JavaScript: it runs inside containers, alone.
@@ -76,4 +76,13 @@ createServer((asker) => {
     text += d;
     if (text.endsWith('\n')) asker.end(`${JSON.stringify({ errors: sendAll(JSON.parse(text)) })}\n`);
   });
-}).listen(`/asks/${hostname()}.sock`);
+}).listen(`/asks/${ownId()}.sock`);
+
+/** In the host's network the host's name is the container's; Docker's mount of /etc/hostname tells the id there. */
+function ownId() {
+  const [, id] =
+    /\/containers\/([0-9a-f]{12})[0-9a-f]{52}\/hostname /.exec(
+      readFileSync('/proc/self/mountinfo', 'utf8'),
+    ) ?? [];
+  return id ?? hostname();
+}
