@@ -10,11 +10,12 @@ import { OUTSIDE } from './outside.js';
 import { RULES } from './rules.js';
 
 export const MUTANTS: readonly Mutant[] = [
-  ...RULES,
-  ...HOST,
-  ...LAN,
-  ...CONTROL,
-  ...DNS,
-  ...LABELS,
-  ...OUTSIDE,
-];
+  RULES,
+  HOST,
+  NEIGHBOURS,
+  LAN,
+  CONTROL,
+  DNS,
+  LABELS,
+  OUTSIDE,
+].flat();
