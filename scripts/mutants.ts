@@ -22,6 +22,7 @@ import { MUTANTS } from '../test/mutants/table.js';
 
 const ROOT = join(import.meta.dirname, '..');
 const LIMIT_MS = 900_000;
+const ENDS = ['SIGINT', 'SIGTERM'] as const;
 type By = Mutant['killedBy'];
 interface Run {
   /** Full names of tests that contain the wanted name. */
@@ -69,10 +70,14 @@ function runTest(tree: string, by: By): Promise<Run> {
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: LIMIT_MS,
     });
+    // the test takes its lab down before it ends
+    const end = (): void => void child.kill('SIGTERM');
+    for (const signal of ENDS) process.once(signal, end);
     const chunks: Buffer[] = [];
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (d: Buffer) => chunks.push(d));
     child.on('error', reject);
     child.on('close', () => {
+      for (const signal of ENDS) process.off(signal, end);
       const found = existsSync(report)
         ? (JSON.parse(readFileSync(report, 'utf8')) as Report)
         : { testResults: [] };
@@ -136,7 +141,13 @@ if (words.includes('--list')) {
   try {
     copyTree(tree);
     let bad = 0;
+    let isEnding = false;
+    for (const signal of ENDS)
+      process.on(signal, () => {
+        isEnding = true;
+      });
     for (const mutant of wanted) {
+      if (isEnding) throw new Error('interrupted');
       const { good, said } = await tryMutant(tree, mutant);
       if (!good) bad += 1;
       process.stdout.write(`${mutant.id}: ${said}\n`);

@@ -1,0 +1,57 @@
+/** Names: what is asked, answered and learned. */
+import type { Mutant } from './mutant.js';
+
+export const DNS: readonly Mutant[] = [
+  {
+    id: 'learn-foreign',
+    what: 'what a foreign resolver says to an observed container is permitted once it is enforced',
+    file: 'src/dns/learn.ts',
+    from: 'until: trusted ? shownUntil : 0',
+    to: 'until: shownUntil',
+    killedBy: {
+      file: 'test/kernel/dns/observed.test.ts',
+      test: 'have answers of a resolver of their own shown, and nothing of them permitted once enforced',
+    },
+  },
+  {
+    id: 'learn-foreign-sets',
+    what: 'the same by the set that stands when it is enforced',
+    file: 'src/dns/learn.ts',
+    from: "trusted ? 'sets' : 'shown'",
+    to: "'sets'",
+    killedBy: {
+      file: 'test/kernel/dns/observed.test.ts',
+      test: 'have answers of a resolver of their own shown, and nothing of them permitted once enforced',
+    },
+  },
+  {
+    id: 'learn-covered',
+    what: 'an address entry and a name that resolves to it open the ports of both',
+    file: 'src/dns/learn.ts',
+    from: '{ ...this.rules(container, name, decision), covers: () => false }',
+    to: 'this.rules(container, name, decision)',
+    killedBy: { file: 'test/attacks/dns-answers.test.ts', test: 'answers-entry-ports', only: true },
+  },
+  {
+    id: 'decide-detours',
+    what: 'names below the zones of encrypted resolvers are answered',
+    file: 'src/dns/decide.ts',
+    from: 'detours.some((zone) => isWithin(query.name, zone))',
+    to: 'detours.includes(query.name)',
+    killedBy: {
+      file: 'test/pure/dns/decide.test.ts',
+      test: 'and what is below it even where an entry allows the name',
+    },
+  },
+  {
+    id: 'upstream-private-zone',
+    what: 'the chain of a public name makes Drawbridge ask a private zone',
+    file: 'src/dns/upstream.ts',
+    from: 'return first.zone === route.zone ? route : first;',
+    to: 'return route;',
+    killedBy: {
+      file: 'test/kernel/dns/resolution.test.ts',
+      test: 'does not ask the servers of a private zone where the chain of a public name leads there',
+    },
+  },
+];

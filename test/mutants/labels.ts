@@ -1,0 +1,37 @@
+/** Labels of the container, and labels of its image. */
+import type { Mutant } from './mutant.js';
+
+export const LABELS: readonly Mutant[] = [
+  {
+    id: 'label-compose-image',
+    what: 'a compose label of the image counts as the container’s',
+    file: 'src/model/own-labels.ts',
+    from: '  if (BY_COMPOSE.has(key)) return isMadeByCompose(facts);\n',
+    to: '  if (BY_COMPOSE.has(key)) return true;\n',
+    killedBy: { file: 'test/pure/model/own-labels.test.ts', test: "the image's" },
+  },
+  {
+    id: 'label-compose-other-image',
+    what: 'com.docker.compose.image proves a label whatever image it names',
+    file: 'src/model/own-labels.ts',
+    from: 'image !== undefined && image === imageId && DIGEST.test(imageId)',
+    to: 'image !== undefined',
+    killedBy: { file: 'test/pure/model/own-labels.test.ts', test: 'recorded for another image' },
+  },
+  {
+    id: 'label-equal',
+    what: 'a label that equals the image’s counts as the container’s',
+    file: 'src/model/own-labels.ts',
+    from: '  if (!equalsImage(facts, key)) return true;\n',
+    to: '  return true;\n',
+    killedBy: { file: 'test/pure/model/own-labels.test.ts', test: 'what is ignored is listed' },
+  },
+  {
+    id: 'label-mode-loosens',
+    what: 'the mode of a service that only the image names loosens',
+    file: 'src/model/policy-compile.ts',
+    from: 'if (strictest === undefined || byStrictness(own.mode, strictest) <= 0) return own;',
+    to: 'if (strictest === undefined) return own;',
+    killedBy: { file: 'test/pure/model/policy.test.ts', test: 'an image cannot pose as a service' },
+  },
+];
