@@ -13,6 +13,7 @@ const OTHER_MAC = '02:42:00:00:00:99';
 const ALLOW = { 'drawbridge.allow': `container:db:5432, ${ALLOWED}:80, [${ALLOWED6}]:80` };
 /** Given, so that a container can be made anew with the addresses it had. */
 const SUBNETS = ['--subnet', '172.30.0.0/24', '--subnet', 'fd00:db:f::/64'];
+const GATEWAY6 = 'fd00:db:f::1';
 const PROGRAM = join(import.meta.dirname, 'inside.mjs');
 interface Place {
   readonly ip4: string;
@@ -110,7 +111,25 @@ async function talk(): Promise<boolean> {
       return false;
   return true;
 }
+/** The attacker need not ask for its neighbours' MACs: requests from another's address are dropped, and nothing would be sent. */
+async function knowMacs(): Promise<void> {
+  const d = await db.addresses();
+  const { gateway } = await evil.addresses();
+  const shown = await lab.inHost(['ip', '-j', 'address', 'show', 'to', gateway], { check: true });
+  const [bridge] = JSON.parse(shown.stdout) as { ifname: string }[];
+  const link = await lab.inHost(['ip', '-j', 'link', 'show', bridge?.ifname ?? ''], { check: true });
+  const mac = (JSON.parse(link.stdout) as { address: string }[])[0]?.address ?? '';
+  const known = [
+    [gateway, mac],
+    [GATEWAY6, mac],
+    [d.ip4, d.mac],
+    [d.ip6, d.mac],
+  ];
+  for (const [ip = '', lladdr = ''] of known)
+    await asEvil('ip', 'neigh', 'replace', ip, 'lladdr', lladdr, 'nud', 'permanent', 'dev', 'eth0');
+}
 async function attempts(): Promise<string[]> {
+  await knowMacs();
   const d = await db.addresses();
   const aims = [
     [victim.ip4, ALLOWED, 80],
