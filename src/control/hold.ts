@@ -1,5 +1,6 @@
 import { markOf } from '../desired/bridge.js';
 import { type Marks, UNATTRIBUTED } from '../desired/marks.js';
+import { networkOf, parseAddress, parseCidr, rangeHas } from '../model/ip.js';
 import type { Mode } from '../model/policy.js';
 import type { Binding, PortMap } from './bindings.js';
 
@@ -144,6 +145,7 @@ export class Hold {
     if (binding) return this.#boundMark(binding, packet, state);
     if (state.ports.exempt.includes(port)) return 0;
     if (!state.unattributed.has(port)) return 'wait';
+    if (state.unattributedMode === 'enforce' && !mayBeUnattributed(packet.src, state.ports)) return 'drop';
     this.#o.onUnattributed(packet.src);
     return markOf(this.#o.marks, UNATTRIBUTED, state.unattributedMode);
   }
@@ -155,4 +157,17 @@ export class Hold {
     const own = packet.src === b.ip4 || packet.src === b.ip6;
     return own || who.mode !== 'enforce' ? markOf(this.#o.marks, who.identity, who.mode) : 'drop';
   }
+}
+
+/** As in the bridge table: no address of a container, and none outside of managed networks. */
+function mayBeUnattributed(src: string, { bindings, bridges }: PortMap): boolean {
+  const address = parseAddress(src);
+  const isBound = [...bindings.values()].some((b) => b.ip4 === src || b.ip6 === src);
+  if (address === undefined || isBound) return false;
+  return [...bridges.values()].some((b) =>
+    b.network.subnets.some((text) => {
+      const net = parseCidr(networkOf(text)?.text ?? '');
+      return net !== undefined && rangeHas(net, address);
+    }),
+  );
 }

@@ -1,7 +1,9 @@
 /** Images are built as before: what build steps may reach is set once for all of them, and observed unless set. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
+import { ride } from './unattributed.js';
 
 /** Whose steps reach which site: BuildKit's belong to no container, the classic builder's are containers without labels. */
 const STEP = { name: 'step.build.test', at: '93.184.70.1' };
@@ -15,11 +17,38 @@ const BUILDERS = [
 ] as const;
 const LISTS = { 'step.yaml': `allow: [${STEP.name}]\n`, 'container.yaml': `allow: [${CONTAINER.name}]\n` };
 
+const RIDING = {
+  id: 'unattributed-rides',
+  title: "an unattributed veth goes on with a container's flow, from its address",
+  families: ['v4', 'v6'],
+  stoppedBy:
+    'an unattributed veth may not use an address that is bound to a container, while its mode is enforce',
+} as const;
+const shown = shownHere(RIDING);
+const GOALS = { v4: '93.184.71.', v6: '2600:9000:71::' } as const;
+/** Whether its text arrives at the other end of an observed container's flow, IPv4 and IPv6. */
+async function rides(side: 1 | 2): Promise<readonly boolean[]> {
+  const victim = await lab.start({ name: `victim-${side}`, labels: { 'drawbridge.mode': 'observe' } });
+  const { ip4, ip6, gateway } = await victim.addresses();
+  const seen: boolean[] = [];
+  for (const family of RIDING.families) {
+    const to = `${GOALS[family]}${side}`;
+    const flow = { family, src: family === 'v4' ? ip4 : ip6, sport: 7100 + side, to, dport: 7101 } as const;
+    await victim.probe('udp', to, flow.dport, 'own', '--local-port', flow.sport);
+    await ride(lab, gateway, { ...flow, text: 'rider' });
+    seen.push((await lab.sniffer.count({ direction: 'out', dst: to, payloadIncludes: 'rider' })) > 0);
+  }
+  await victim.remove();
+  return seen;
+}
+
 let lab: Lab;
 let drawbridge: Drawbridge;
 beforeAll(async () => {
   lab = await Lab.up();
   await lab.dns.set(Object.fromEntries(SITES.map((s) => [s.name, { A: [s.at], ttl: 1 }])));
+  expect(await rides(1)).toEqual([true, true]);
+  shown.control();
   drawbridge = lab.drawbridge({ lists: LISTS });
   await drawbridge.ready();
 });
@@ -54,6 +83,10 @@ describe('with unattributed and default enforced', () => {
       unattributed: { mode: 'enforce', lists: ['step'] },
     }),
   );
+  it(`${RIDING.title}: it does not`, async () => {
+    expect(await rides(2)).toEqual([false, false]);
+    shown.held();
+  });
   it.each(BUILDERS)('steps reach their lists and nothing else: %s', async (_, buildkit, own, other) => {
     await lab.sniffer.clear();
     await lab.dns.clearLog();

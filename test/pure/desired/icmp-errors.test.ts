@@ -98,6 +98,36 @@ describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
   });
 });
 
+it.each(['forward', 'input'])('the backstop in nft drops what has no permit, by itself: %s', (chain) => {
+  const lines = backstopProgram(shape, NO_HOST_NET).rules.get(chain) ?? [];
+  const { enforced, unknown, judged } = marks;
+  const unjudged = (bit: number): string =>
+    `meta mark & 0x${((bit | judged) >>> 0).toString(16)} == 0x${bit.toString(16)} drop`;
+  expect(lines.at(-1)).toBe(unjudged(enforced));
+  // ahead of what stands, for veths that nobody knows
+  expect(lines.indexOf(unjudged(unknown))).toBeGreaterThan(0);
+  expect(lines.indexOf(unjudged(unknown))).toBeLessThan(lines.indexOf('ct state established accept'));
+  const accepts = lines.filter((l) => l.endsWith(' accept'));
+  expect(accepts).toEqual([
+    `meta mark & 0x${enforced.toString(16)} == 0x0 accept`.replace('0x0', '0'),
+    ...(chain === 'input' ? ['icmpv6 type { 133, 135, 136 } accept'] : []),
+    'ct state established accept',
+  ]);
+});
+
+it('an entry for a network of multicast opens no group: only one that names a group', () => {
+  const of = (allow: string) => {
+    const { mcast4, mcast6 } = compile(input(member(2, allow))).bridge;
+    return [...mcast4, ...mcast6].map((e) => e.replace(/^\d+ /, ''));
+  };
+  expect(of('224.0.0.0/24:5353/udp, [ff02::/112]:5353/udp, 224.0.0.0-224.0.0.251:5353/udp')).toEqual([]);
+  expect(of('224.0.0.251:5353/udp, [ff02::fb]:5353/udp')).toEqual([
+    '. 224.0.0.251 . 5353',
+    '. ff02::fb . 5353',
+  ]);
+  expect(of('224.0.0.251:5353/tcp')).toEqual([]);
+});
+
 it('the backstop in nft wants the permit of filter for an error, too', () => {
   const { rules } = backstopProgram(shape, NO_HOST_NET);
   for (const [chain, lines] of rules)
