@@ -98,6 +98,11 @@ export class KernelAdapter implements AsyncDisposable {
     return this.#cache.namespaceBehind(port);
   }
 
+  /** A veth that is on a bridge. */
+  isBridgedVeth(index: number): boolean {
+    return this.#cache.isBridgedVeth(index);
+  }
+
   /** What stands in the kernel, of any run of ours; nothing where marks meant something else. */
   async standing(): Promise<{ readonly bridge: BridgeDesired } & HostSaid> {
     const { bridge, tables } = await this.#plane.read();

@@ -50,6 +50,11 @@ export class LinkCache {
     return this.#links.get(index)?.linkNamespaceId;
   }
 
+  isBridgedVeth(index: number): boolean {
+    const link = this.#links.get(index);
+    return link?.kind === 'veth' && link.master !== undefined;
+  }
+
   indexOf(name: string): number | undefined {
     for (const l of this.#links.values()) if (l.name === name) return l.index;
     return undefined;
