@@ -78,7 +78,9 @@ export class LinkNews {
     const links = await kernel.links(new Set(before.keys()));
     const { bindings } = bindPorts(docker.view(), links, before, policies.isManaged);
     const owner = bindings.get(port)?.container;
-    if (owner !== undefined) this.#o.namespaceDns.arrived(owner, port);
+    // before Docker has named the container a pass has nothing to bind, and would only delay the one that has
+    if (owner === undefined) return;
+    this.#o.namespaceDns.arrived(owner, port);
     this.#o.reconciler.trigger('port');
   }
 }
