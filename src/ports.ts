@@ -71,6 +71,8 @@ export interface HostLink {
   /** IFLA_INFO_KIND: "veth", "bridge", ""… */
   readonly kind: string;
   readonly master?: number;
+  /** Since when it is known with this master (ms, monotonic): only what is asked later can tell whose it is. */
+  readonly since: number;
   readonly mac: string;
   /** MAC of a veth's other end, wherever that is now. */
   readonly peerMac?: string;

@@ -19,6 +19,8 @@ export interface PortMap {
   readonly namespaces: ReadonlySet<number>;
   /** veths that stand on no managed bridge. */
   readonly exempt: readonly number[];
+  /** Networks that may have the container of an unbound veth, asked for before the veth appeared: they must be asked again. */
+  readonly outdated: ReadonlySet<string>;
   /** Managed bridges by interface name. */
   readonly bridges: ReadonlyMap<string, ManagedBridge>;
 }
@@ -37,8 +39,10 @@ interface Candidate {
 }
 
 /**
- * Who stands behind which port. A binding once made stays while port and endpoint do: a container could change its own
- * MAC later, its port it cannot. A new one is made when exactly one free port has the endpoint's MAC at its far end.
+ * Map veths to containers. A binding persists as long as the veth and the Docker endpoint exist, because a container can
+ * change its MAC but not its veth. A new one is made when exactly one free veth has the endpoint's MAC at its far end and
+ * Docker was asked for the endpoint after the veth appeared: Docker gives the addresses, and often the MAC, of a container
+ * that has gone to the next one. A view that is older would bind that one's veth to the container that has gone.
  * `unproven`: veths on bridges that may turn out to be Docker's.
  */
 export function bindPorts(
@@ -53,15 +57,25 @@ export function bindPorts(
   const veths = links.filter((l) => l.kind === 'veth');
   const bindings = new Map<number, Binding>();
   const unbound: HostLink[] = [];
+  const outdated = new Set<string>();
   for (const { link, network } of bridges.values()) {
     const ports = veths.filter((v) => v.master === link.index);
     bindBridge(link.name, network, ports, candidates(view, network.id), before, bindings);
-    unbound.push(...ports.filter((p) => !bindings.has(p.index)));
+    const others = ports.filter((p) => !bindings.has(p.index));
+    unbound.push(...others);
+    if (others.some((p) => isOutdated(p, candidates(view, network.id)))) outdated.add(network.id);
   }
   const exempt = veths.filter((v) => isExempt(v, masters, unproven)).map((v) => v.index);
   const namespaces = new Set(veths.flatMap((v) => (bindings.has(v.index) ? (v.netnsId ?? []) : [])));
-  return { bindings, unbound, namespaces, exempt, bridges };
+  return { bindings, unbound, namespaces, exempt, outdated, bridges };
 }
+
+/** Docker was asked for the endpoint after the veth appeared on its bridge. */
+const isProven = ({ endpoint }: Candidate, veth: HostLink): boolean =>
+  endpoint.askedAt !== undefined && endpoint.askedAt > veth.since;
+
+const isOutdated = (veth: HostLink, all: readonly Candidate[]): boolean =>
+  all.some((c) => c.endpoint.mac === veth.peerMac && !isProven(c, veth));
 
 /** A veth without a master may be Docker's, about to be attached: only one that stands on another bridge is exempt. */
 const isExempt = (
@@ -114,7 +128,7 @@ function bindBridge(
     const fitting = freePorts.filter((p) => p.peerMac === candidate.endpoint.mac);
     const rivals = free.filter((c) => c.endpoint.mac === candidate.endpoint.mac);
     const only = fitting[0];
-    if (fitting.length === 1 && rivals.length === 1 && only)
+    if (fitting.length === 1 && rivals.length === 1 && only && isProven(candidate, only))
       out.set(only.index, bindingOf(bridge, network, only, candidate));
   }
 }

@@ -1,47 +1,41 @@
-import type { DockerView } from '../model/container.js';
+import type { DockerView, NetworkFacts } from '../model/container.js';
 import type { HostLink } from '../ports.js';
 
-interface Sight {
-  readonly bridge: number;
-  /** The same clock as `DockerView.listBegan`. */
-  readonly at: number;
-}
-
 /**
- * Which veths are proven to stand on bridges that are not Docker's. A name proves nothing, and Docker makes
- * docker_gwbridge without an event. But it knows a network before it puts the first veth on its bridge: a veth is
- * somebody else's when a full list that was begun after it was first seen there knows no network for that bridge.
+ * Which veths are proven to be on bridges that Drawbridge does not manage. A name proves nothing, Docker makes
+ * docker_gwbridge without an event, and a bridge can pass from one network to the next. But Docker knows a network before
+ * it puts the first veth on its bridge: a veth is proven when the bridge's network, or a full list without such a network,
+ * was asked for after the veth appeared there.
  */
 export class ForeignPorts {
-  readonly #monotonic: () => number;
   readonly #onStrange: () => void;
-  /** veths on bridges without a network, by ifindex. */
-  #seen = new Map<number, Sight>();
+  /** Unproven veths that were reported, by ifindex: since when they are on their bridge. */
+  #seen: ReadonlyMap<number, number> = new Map();
 
-  /** `onStrange`: a veth is seen there for the first time; a list begun from now on will tell. */
-  constructor(monotonic: () => number, onStrange: () => void) {
-    this.#monotonic = monotonic;
+  /** `onStrange`: a veth is unproven for the first time; a list begun from now on will tell. */
+  constructor(onStrange: () => void) {
     this.#onStrange = onStrange;
   }
 
-  /** ifindexes of veths that may be Docker's all the same: they are not exempt. */
-  unproven(view: DockerView, links: readonly HostLink[]): ReadonlySet<number> {
-    const known = new Set([...view.networks.values()].map((n) => n.bridge));
-    const strange = new Set(
-      links.filter((l) => l.kind === 'bridge' && !known.has(l.name)).map((l) => l.index),
-    );
-    const at = this.#monotonic();
-    const before = this.#seen;
-    this.#seen = new Map();
-    let isNew = false;
-    for (const { kind, index, master: bridge } of links) {
-      if (kind !== 'veth' || bridge === undefined || !strange.has(bridge)) continue;
-      const old = before.get(index);
-      const stayed = old?.bridge === bridge;
-      this.#seen.set(index, stayed ? old : { bridge, at });
-      isNew ||= !stayed;
+  /** ifindexes of veths that may be on a managed bridge all the same: they are not exempt. */
+  unproven(
+    view: DockerView,
+    links: readonly HostLink[],
+    isManaged: (n: NetworkFacts) => boolean,
+  ): ReadonlySet<number> {
+    const networks = new Map([...view.networks.values()].map((n) => [n.bridge, n]));
+    const bridges = new Map(links.filter((l) => l.kind === 'bridge').map((l) => [l.index, l.name]));
+    const unproven = new Map<number, number>();
+    for (const { kind, index, master, since } of links) {
+      const bridge = kind === 'veth' && master !== undefined ? bridges.get(master) : undefined;
+      const network = networks.get(bridge);
+      if (bridge === undefined || (network && isManaged(network))) continue;
+      const askedAt = network ? (network.askedAt ?? Number.NEGATIVE_INFINITY) : view.listBegan;
+      if (askedAt <= since) unproven.set(index, since);
     }
-    if (isNew) this.#onStrange();
-    return new Set([...this.#seen].filter(([, s]) => s.at >= view.listBegan).map(([index]) => index));
+    const before = this.#seen;
+    this.#seen = unproven;
+    if ([...unproven].some(([index, since]) => before.get(index) !== since)) this.#onStrange();
+    return new Set(unproven.keys());
   }
 }

@@ -54,7 +54,7 @@ export class PortBook<F extends FlowFacts> {
   async look(view: DockerView): Promise<{ readonly ports: PortMap; readonly veths: readonly number[] }> {
     const { kernel, isManaged, foreign } = this.#o;
     const links = await kernel.links(new Set(this.#bindings.keys()));
-    const ports = bindPorts(view, links, this.#bindings, isManaged, foreign.unproven(view, links));
+    const ports = bindPorts(view, links, this.#bindings, isManaged, foreign.unproven(view, links, isManaged));
     const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
     this.#containers = new Set(
       veths.filter((v) => ports.bindings.has(v) || this.#bindings.has(v) || this.#containers.has(v)),

@@ -28,23 +28,25 @@ export function fresh(t: Tracked, networkId: string, begun: number): boolean {
   return t.endsSeq <= begun && (t.netSeq.get(networkId) ?? -1) <= begun;
 }
 
-function setEndpoint(t: Tracked, endpoint: Endpoint, network: NetworkFacts): boolean {
+function setEndpoint(t: Tracked, endpoint: Endpoint, network: NetworkFacts, askedAt: number): boolean {
+  t.askedAt.set(network.id, Math.max(askedAt, t.askedAt.get(network.id) ?? askedAt));
   const next = { ...endpoint, dnsNames: namesOn(t, network) };
   const same = JSON.stringify(t.endpoints.get(endpoint.networkId)) === JSON.stringify(next);
   t.endpoints.set(endpoint.networkId, next);
   return !same;
 }
 
-/** What a network's inspect shows of this container; undefined: it is no member. */
+/** What a network's inspect, sent at `askedAt`, shows of this container; undefined: it is no member. */
 export function takeMember(
   t: Tracked,
   network: NetworkFacts,
   endpoint: Endpoint | undefined,
   now: number,
+  askedAt: number,
 ): boolean {
   const wasPending = t.pending.delete(network.id);
   const had = t.endpoints.has(network.id);
-  const changed = endpoint ? setEndpoint(t, endpoint, network) : t.endpoints.delete(network.id);
+  const changed = endpoint ? setEndpoint(t, endpoint, network, askedAt) : t.endpoints.delete(network.id);
   if (endpoint && !had && !isUp(t.state)) {
     t.startingSince ??= now;
     t.state = 'starting';
@@ -64,6 +66,7 @@ export function takeListedEndpoints(
   networks: ReadonlyMap<string, NetworkFacts>,
   begun: number,
   wants: Want[],
+  askedAt: number,
 ): boolean {
   let changed = false;
   const listed = new Set(endpoints.map((e) => e.networkId));
@@ -71,7 +74,8 @@ export function takeListedEndpoints(
     const network = networks.get(e.networkId);
     if (!network) wants.push({ kind: 'network', id: e.networkId });
     else if (isLocal(network)) changed = isUnheardOf(t, network.id, wants) || changed;
-    else if (fresh(t, e.networkId, begun)) changed = setEndpoint(t, e, network) || changed;
+    else if (fresh(t, e.networkId, begun) && askedAt >= (t.askedAt.get(e.networkId) ?? askedAt))
+      changed = setEndpoint(t, e, network, askedAt) || changed;
   }
   for (const id of [...t.endpoints.keys()]) {
     const network = networks.get(id);

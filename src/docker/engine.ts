@@ -27,7 +27,8 @@ function statusOf(cause: unknown): number | undefined {
 export class Engine {
   readonly #socket: string;
   readonly #docker: Docker;
-  readonly #pending = new Set<AbortController>();
+  /** Requests under way, and when they were sent (ms, monotonic). */
+  readonly #pending = new Map<AbortController, number>();
 
   constructor(socket: string) {
     this.#socket = socket;
@@ -76,13 +77,18 @@ export class Engine {
 
   /** Ends all requests under way, which then fail: after a lost connection some would never be answered. */
   abort(): void {
-    for (const controller of this.#pending) controller.abort();
+    for (const controller of this.#pending.keys()) controller.abort();
+  }
+
+  /** For how long the oldest request under way has been without an answer (ms). */
+  get waiting(): number {
+    return Math.max(0, ...[...this.#pending.values()].map((sent) => performance.now() - sent));
   }
 
   async #get(path: string, query: object): Promise<unknown> {
     const controller = new AbortController();
     const timer = setTimeout(() => controller.abort(), REQUEST_TIMEOUT_MS);
-    this.#pending.add(controller);
+    this.#pending.set(controller, performance.now());
     try {
       return await this.#dial(path, query, controller.signal);
     } catch (cause) {

@@ -71,13 +71,13 @@ export class Fetcher {
   /** A full list: containers, networks and the members of every local network. Returns whether anything changed. */
   async everything(): Promise<boolean> {
     const { engine, state, now } = this.#parts;
-    return this.#request(async (begun, notes) => {
+    return this.#request(async (begun, notes, askedAt) => {
       const [containers, networks] = await Promise.all([engine.containers(), engine.networks()]);
       const facts = needed(readNetworks(networks, notes), 'network list');
       const listed = needed(readContainers(containers, notes), 'container list');
       await this.#knowImages(listed);
-      let changed = state.networkList(facts, begun, now()).changed;
-      const outcome = state.list(listed, 'all', begun, now());
+      let changed = state.networkList(facts, begun, now(), askedAt).changed;
+      const outcome = state.list(listed, 'all', begun, now(), askedAt);
       this.want(outcome.wants);
       await eachOf(facts.filter(isLocal), WIDTH, async (n) => {
         const member = await this.#member(n.id);
@@ -110,10 +110,11 @@ export class Fetcher {
 
   #member(id: string): Promise<Outcome & { readonly inspected: InspectedNetwork | undefined }> {
     const { engine, state, now } = this.#parts;
-    return this.#request(async (begun, notes) => {
+    return this.#request(async (begun, notes, askedAt) => {
       const json = await found(engine.network(id));
       const inspected = json === undefined ? undefined : needed(readNetwork(json, notes), `network ${id}`);
-      return { ...state.network(inspected?.network.id ?? id, inspected, begun, now()), inspected };
+      const outcome = state.network(inspected?.network.id ?? id, inspected, begun, now(), askedAt);
+      return { ...outcome, inspected };
     });
   }
 
@@ -123,10 +124,10 @@ export class Fetcher {
     if (ids.length === 0) return;
     // before it is asked: who wants one of them meanwhile wants a later answer than this
     this.#toList.clear();
-    await this.#request(async (begun, notes) => {
+    await this.#request(async (begun, notes, askedAt) => {
       const listed = needed(readContainers(await engine.containers(ids), notes), 'container list');
       await this.#knowImages(listed);
-      publish(state.list(listed, new Set(ids), begun, now()), 'list');
+      publish(state.list(listed, new Set(ids), begun, now(), askedAt), 'list');
     }).catch((error: unknown) => {
       for (const id of ids) this.#toList.add(id);
       throw error;
@@ -183,12 +184,13 @@ export class Fetcher {
   }
 
   /** Remembers when the request was begun, and logs what of its answer could not be read. */
-  async #request<T>(work: (begun: number, notes: Notes) => Promise<T>): Promise<T> {
+  async #request<T>(work: (begun: number, notes: Notes, askedAt: number) => Promise<T>): Promise<T> {
+    const askedAt = this.#parts.now();
     const begun = { seq: this.#parts.state.seq };
     const notes: Notes = [];
     this.#begun.add(begun);
     try {
-      return await work(begun.seq, notes);
+      return await work(begun.seq, notes, askedAt);
     } finally {
       this.#begun.delete(begun);
       this.#parts.state.forgetBefore(Math.min(this.#parts.state.seq, ...[...this.#begun].map((b) => b.seq)));

@@ -20,11 +20,18 @@ export interface Outcome {
   readonly wants: readonly Want[];
 }
 
+/** A request of which nobody knows when it was sent proves nothing about what appeared meanwhile. */
+const NEVER = Number.NEGATIVE_INFINITY;
+
 export class DockerState {
   /** Sequence number of the newest event. */
   seq = 0;
   readonly containers = new Map<string, Tracked>();
   readonly networks = new Map<string, NetworkFacts>();
+  /** By network id: when the newest request that showed the network was sent (ms, monotonic). */
+  readonly networksAskedAt = new Map<string, number>();
+  /** By network id: when the newest request that showed its members was sent. */
+  readonly #membersAskedAt = new Map<string, number>();
   /** Containers and networks that an event has ended, so that an older answer does not bring them back. */
   readonly #gone = new Map<string, number>();
 
@@ -44,8 +51,15 @@ export class DockerState {
   /**
    * @param scope the ids that were asked for, or 'all'; what was asked for and is not there has ended.
    * @param begun the sequence number at which the request was begun.
+   * @param askedAt when the request was sent (ms, monotonic).
    */
-  list(items: readonly Listed[], scope: ReadonlySet<string> | 'all', begun: number, now: number): Outcome {
+  list(
+    items: readonly Listed[],
+    scope: ReadonlySet<string> | 'all',
+    begun: number,
+    now: number,
+    askedAt: number = NEVER,
+  ): Outcome {
     let changed = false;
     const wants: Want[] = [];
     const seen = new Set(items.map((c) => c.id));
@@ -54,7 +68,7 @@ export class DockerState {
       const t = this.#tracked(item.id);
       changed = takeListed(t, item, begun, now) || changed;
       if (isUp(t.state))
-        changed = takeListedEndpoints(t, item.endpoints, this.networks, begun, wants) || changed;
+        changed = takeListedEndpoints(t, item.endpoints, this.networks, begun, wants, askedAt) || changed;
       if (isUp(t.state) && !t.inspected) wants.push({ kind: 'inspect', id: t.id });
       changed = settle(t, now) || changed;
     }
@@ -65,10 +79,10 @@ export class DockerState {
   }
 
   /** All networks, as `GET /networks` shows them; a network that is missing has ended. */
-  networkList(items: readonly NetworkFacts[], begun: number, now: number): Outcome {
+  networkList(items: readonly NetworkFacts[], begun: number, now: number, askedAt: number = NEVER): Outcome {
     let changed = false;
     const seen = new Set(items.map((n) => n.id));
-    for (const item of items) changed = this.#takeNetwork(item, begun) || changed;
+    for (const item of items) changed = this.#takeNetwork(item, begun, askedAt) || changed;
     for (const id of [...this.networks.keys()]) {
       if (!seen.has(id)) changed = this.#networkGone(id, begun, now) || changed;
     }
@@ -76,10 +90,19 @@ export class DockerState {
   }
 
   /** One network's inspect; undefined: the engine does not know it. */
-  network(id: string, inspected: InspectedNetwork | undefined, begun: number, now: number): Outcome {
+  network(
+    id: string,
+    inspected: InspectedNetwork | undefined,
+    begun: number,
+    now: number,
+    askedAt: number = NEVER,
+  ): Outcome {
     if (!inspected) return { changed: this.#networkGone(id, begun, now), wants: [] };
     if (this.#endedSince(id, begun)) return { changed: false, wants: [] };
-    let changed = this.#takeNetwork(inspected.network, begun);
+    // answers to requests that run side by side can arrive in another order
+    if (askedAt < (this.#membersAskedAt.get(id) ?? NEVER)) return { changed: false, wants: [] };
+    this.#membersAskedAt.set(id, askedAt);
+    let changed = this.#takeNetwork(inspected.network, begun, askedAt);
     const wants: Want[] = [];
     for (const member of inspected.members.keys()) {
       if (this.containers.has(member) || this.#endedSince(member, begun)) continue;
@@ -89,7 +112,7 @@ export class DockerState {
     let isDoubted = false;
     for (const t of this.containers.values()) {
       const member = inspected.members.get(t.id);
-      if (fresh(t, id, begun)) changed = takeMember(t, inspected.network, member, now) || changed;
+      if (fresh(t, id, begun)) changed = takeMember(t, inspected.network, member, now, askedAt) || changed;
       else if (member) {
         // an event came meanwhile: whether it is a member only a later answer can say, and until then nobody knows
         t.pending.add(id);
@@ -103,7 +126,7 @@ export class DockerState {
   /** Names of a network's services; true: they are others than before. */
   services(id: string, services: NonNullable<NetworkFacts['services']>): boolean {
     const known = this.networks.get(id);
-    return known !== undefined && this.#takeNetwork({ ...known, services }, this.seq);
+    return known !== undefined && this.#takeNetwork({ ...known, services }, this.seq, NEVER);
   }
 
   inspected(inspected: Inspected, begun: number, now: number): Outcome {
@@ -208,8 +231,9 @@ export class DockerState {
     return { changed, wants: [] };
   }
 
-  #takeNetwork(facts: NetworkFacts, begun: number): boolean {
+  #takeNetwork(facts: NetworkFacts, begun: number, askedAt: number): boolean {
     if (this.#endedSince(facts.id, begun)) return false;
+    this.networksAskedAt.set(facts.id, Math.max(askedAt, this.networksAskedAt.get(facts.id) ?? askedAt));
     const known = this.networks.get(facts.id);
     const next = known?.services ? { ...facts, services: facts.services ?? known.services } : facts;
     const changed = JSON.stringify(known) !== JSON.stringify(next);
@@ -219,6 +243,8 @@ export class DockerState {
 
   #networkGone(id: string, begun: number, now: number): boolean {
     let changed = this.networks.delete(id);
+    this.networksAskedAt.delete(id);
+    this.#membersAskedAt.delete(id);
     for (const t of this.containers.values()) {
       if (!fresh(t, id, begun)) continue;
       changed = t.pending.delete(id) || changed;

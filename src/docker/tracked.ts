@@ -20,6 +20,8 @@ export interface Tracked {
   practices?: ContainerFacts['practices'];
   /** By network id. */
   readonly endpoints: Map<string, Endpoint>;
+  /** By network id: when the newest request that showed the endpoint was sent (ms, monotonic). */
+  readonly askedAt: Map<string, number>;
   /** DNS names by network id, as last inspected; they outlive the endpoint. */
   names: ReadonlyMap<string, readonly string[]>;
   /** Sequence of the newest event about state or name, about all endpoints, and about one network's endpoint. */
@@ -42,6 +44,7 @@ export function newTracked(id: string): Tracked {
     state: 'created',
     published: [],
     endpoints: new Map(),
+    askedAt: new Map(),
     names: new Map(),
     stateSeq: -1,
     endsSeq: -1,
@@ -121,6 +124,7 @@ export function takeInspected(t: Tracked, inspected: Inspected, begun: number): 
 
 export function clearEndpoints(t: Tracked): void {
   t.endpoints.clear();
+  t.askedAt.clear();
   t.pending.clear();
   t.published = [];
   forgetProcess(t);

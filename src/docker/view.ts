@@ -51,12 +51,15 @@ function factsOf(
     ...(labels && { imageLabels: labels }),
     state: t.state,
     ...(sharesWith !== undefined && { sharesWith }),
-    endpoints: [...t.endpoints.values()],
+    endpoints: [...t.endpoints.values()].map((e) => ({ ...e, ...asked(t.askedAt.get(e.networkId)) })),
     published: t.published,
     ...(t.privileges && { privileges: t.privileges }),
     ...(t.practices && { practices: t.practices }),
   };
 }
+
+const asked = (askedAt: number | undefined): { askedAt?: number } =>
+  askedAt === undefined ? {} : { askedAt };
 
 /**
  * After an event, until list and network have spoken, nobody knows where it stands: one that runs and joins a network has
@@ -77,5 +80,8 @@ export function viewOf(
     if (facts) containers.set(t.id, facts);
     if (t.startingSince !== undefined || isOpen(t)) starting.add(t.id);
   }
-  return { containers, networks: new Map(state.networks), starting, ...meta };
+  const networks = new Map(
+    [...state.networks].map(([id, n]) => [id, { ...n, ...asked(state.networksAskedAt.get(id)) }] as const),
+  );
+  return { containers, networks, starting, ...meta };
 }

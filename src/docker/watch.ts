@@ -30,6 +30,8 @@ export interface WatchOptions {
 export type ViewListener = (view: DockerView, reason: string) => void;
 
 const RESYNC_MS = 30_000;
+/** A healthy engine answers within milliseconds, an inspect of a container that starts within 200. */
+const SILENT_MS = 2_000;
 
 export class DockerWatch implements AsyncDisposable {
   readonly #options: WatchOptions;
@@ -89,13 +91,18 @@ export class DockerWatch implements AsyncDisposable {
    * Throws DockerError when the engine does not answer; the view then stays as it was.
    */
   async refresh(): Promise<DockerView> {
-    await this.#lists.run();
+    await this.#lists.run().catch((error: unknown) => this.#refused(error));
     return this.#view;
+  }
+
+  /** Connected, and no request has been without an answer for long. */
+  get answers(): boolean {
+    return this.#meta.connected && this.#engine.waiting < SILENT_MS;
   }
 
   /** One network and its members, asked now; undefined when there is no such network. Throws DockerError. */
   inspectNetwork(id: string): Promise<InspectedNetwork | undefined> {
-    return this.#fetcher.network(id);
+    return this.#fetcher.network(id).catch((error: unknown) => this.#refused(error));
   }
 
   /** Throws DockerError when the engine does not answer. */
@@ -126,6 +133,12 @@ export class DockerWatch implements AsyncDisposable {
     return this.close();
   }
 
+  /** What was asked for at once is not answered, or not as the API promises: the view counts as late until it is whole again. */
+  #refused(error: unknown): never {
+    if (this.#meta.connected) this.#stream.restart();
+    throw error;
+  }
+
   #event(line: string): void {
     const event = readEvent(line);
     if (event === 'ignored') return;
@@ -146,6 +159,7 @@ export class DockerWatch implements AsyncDisposable {
     // Requests first: a listener may take long.
     this.#fetcher.want(outcome.wants);
     if (outcome.changed) this.#publish(reason);
+    else this.#view = this.#derive(); // nothing is new, but it was true until later than was known
   }
 
   async #list(): Promise<void> {

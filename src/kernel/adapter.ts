@@ -6,6 +6,7 @@ import { type Plan, runStep } from './apply.js';
 import { Cgroups } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import type { Exec } from './exec.js';
+import { withFastSets } from './fast-sets.js';
 import { HostAddresses } from './host-addresses.js';
 import { type HostSaid, hostSaid } from './host-marks.js';
 import { LinkCache } from './link-cache.js';
@@ -51,7 +52,12 @@ export class KernelAdapter implements AsyncDisposable {
     this.#shape = shape;
     this.#run = run;
     const hasCgroup = (path: string): boolean => this.cgroups.at(path) !== undefined;
-    this.#plane = new Dataplane(run, shape, (name) => this.#cache.indexOf(name), hasCgroup);
+    this.#plane = new Dataplane(
+      withFastSets(run, this.sets),
+      shape,
+      (name) => this.#cache.indexOf(name),
+      hasCgroup,
+    );
     this.own = new HostAddresses(() => this.addressTable.list());
   }
 

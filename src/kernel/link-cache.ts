@@ -15,11 +15,16 @@ export class LinkCache {
   readonly #source: LinkSource;
   #links = new Map<number, Link>();
   readonly #peerMacs = new Map<number, string>();
+  /** By ifindex: since when the link is known with its present master (ms, monotonic). */
+  readonly #since = new Map<number, { readonly master: number | undefined; readonly at: number }>();
+  readonly #now: () => number;
   #complete = false;
   #goneWhileListed: Set<number> | undefined;
 
-  constructor(source: LinkSource) {
+  /** `now`: the clock of `DockerView.listBegan` (ms, monotonic). */
+  constructor(source: LinkSource, now: () => number = () => performance.now()) {
     this.#source = source;
+    this.#now = now;
   }
 
   /** Announcements were lost, or none have come yet: the next `all` lists anew. */
@@ -29,6 +34,7 @@ export class LinkCache {
 
   put(link: Link): void {
     this.#links.set(link.index, link);
+    this.#date(link);
     // Docker gives the far end its MAC once it is inside: what was noted before then is another
     if (link.linkNamespaceId !== undefined) this.#peerMacs.delete(link.index);
     if (link.kind === 'veth') this.#pair(link);
@@ -36,6 +42,7 @@ export class LinkCache {
 
   gone(link: Link): void {
     this.#links.delete(link.index);
+    this.#since.delete(link.index);
     this.#goneWhileListed?.add(link.index);
     this.#peerMacs.delete(link.index);
   }
@@ -69,7 +76,15 @@ export class LinkCache {
     const announced = this.#links;
     this.#links = new Map(links.filter((l) => !gone.has(l.index)).map((l) => [l.index, l]));
     for (const l of announced.values()) if (this.#links.has(l.index)) this.#links.set(l.index, l);
+    for (const index of this.#since.keys()) if (!this.#links.has(index)) this.#since.delete(index);
+    for (const l of this.#links.values()) this.#date(l);
     for (const l of this.#links.values()) if (l.kind === 'veth') this.#pair(l);
+  }
+
+  /** A veth that changes its bridge is as good as new: what was asked before says nothing about it. */
+  #date({ index, master }: Link): void {
+    const known = this.#since.get(index);
+    if (known === undefined || known.master !== master) this.#since.set(index, { master, at: this.#now() });
   }
 
   /** Both ends here: each tells the other's MAC. */
@@ -88,6 +103,7 @@ export class LinkCache {
       name: l.name,
       kind: l.kind ?? '',
       mac: l.mac ?? '',
+      since: this.#since.get(l.index)?.at ?? Number.POSITIVE_INFINITY,
       ...(l.master ? { master: l.master } : {}),
       ...(l.linkNamespaceId === undefined ? {} : { netnsId: l.linkNamespaceId }),
       ...(peerMac ? { peerMac } : {}),

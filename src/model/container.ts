@@ -7,6 +7,11 @@ export interface Endpoint {
   readonly ip6?: string;
   /** Names by which neighbours on this network resolve this container (aliases, DNS names, service name). */
   readonly dnsNames: readonly string[];
+  /**
+   * When the newest request that showed this endpoint was sent (ms, monotonic). A veth that appeared later may be another
+   * container's that was given the same address and MAC. Absent: unknown, which proves nothing.
+   */
+  readonly askedAt?: number;
 }
 export interface PublishedPort {
   readonly proto: 'tcp' | 'udp' | 'sctp';
@@ -73,6 +78,8 @@ export interface NetworkFacts {
   readonly options: Readonly<Record<string, string>>;
   /** Names of a swarm's services and tasks there (lower case), and their addresses; absent: not told. */
   readonly services?: Readonly<Record<string, readonly string[]>>;
+  /** When the newest request that showed this network was sent (ms, monotonic); absent: unknown. */
+  readonly askedAt?: number;
 }
 /** What Docker says, whole, at one moment. Maps are keyed by full id. */
 export interface DockerView {

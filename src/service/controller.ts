@@ -99,7 +99,7 @@ export class ServiceController implements Controller {
   }
 
   #isAlone(): boolean {
-    return !this.#p.engine.docker.view().connected;
+    return !this.#p.engine.docker.answers;
   }
 
   containers(): readonly ContainerView[] {

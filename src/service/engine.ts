@@ -68,7 +68,7 @@ export class Engine {
   readonly #folders: SandboxFolders;
   readonly #o: EngineOptions;
   /** A veth on a bridge that no network has: asked about at once. */
-  readonly #foreign = new ForeignPorts(performance.now.bind(performance), () => this.#relist());
+  readonly #foreign = new ForeignPorts(() => this.#relist());
   readonly #search: SearchDomains;
   readonly #open: (Disposable | AsyncDisposable)[] = [];
   readonly #closer = new LanCloser((e) =>
@@ -188,7 +188,7 @@ export class Engine {
     });
     this.docker.start();
     // Seen before the first list begins: ports of others are free from the first pass on.
-    this.#foreign.unproven(this.docker.view(), await this.kernel.links(new Set()));
+    this.#foreign.unproven(this.docker.view(), await this.kernel.links(new Set()), this.policies.isManaged);
     await this.#firstView();
     await this.hostMode.prepare();
     await this.quotas.prepare();
@@ -269,6 +269,7 @@ export class Engine {
       this.#o.log.warn({}, 'rules of ours were missing or changed: repaired');
     }
     this.#holding.settle();
+    this.#links.askAgain(state.ports.outdated);
     this.#folders.noteAll(state.view.containers.values());
     this.namespaceDns.applied(state);
     this.#search.refresh(state.view.containers.keys());

@@ -2,6 +2,7 @@ import { bindPorts } from '../control/bindings.js';
 import type { InForce } from '../control/enforcer.js';
 import type { NamespaceDns } from '../control/namespace-dns.js';
 import type { Reconciler } from '../control/reconciler.js';
+import { KeyedRunner } from '../docker/schedule.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import type { Logger } from '../ports.js';
@@ -24,10 +25,18 @@ export interface LinkNewsOptions {
 const LINK_MS = 40;
 const GONE_MS = 500;
 
+/** How many networks are asked side by side. */
+const AT_ONCE = 8;
+
 /** What the kernel announces of links, and what follows from it. */
 export class LinkNews {
   readonly #o: LinkNewsOptions;
   readonly #newVeths: NewVeths;
+  /** Veths whose containers are known, whether the next pass has bound them or not. */
+  #known: ReadonlySet<number> = new Set();
+  /** Veths that have moved into a namespace while it was unknown whose it is. */
+  readonly #arrived = new Set<number>();
+  readonly #asking = new KeyedRunner(AT_ONCE, (network) => this.#ask(network));
 
   constructor(options: LinkNewsOptions) {
     this.#o = options;
@@ -36,8 +45,8 @@ export class LinkNews {
       links: () => kernel.links(new Set(state()?.ports.bindings.keys())),
       view: () => docker.view(),
       isManaged: policies.isManaged,
-      inspectNetwork: (id) => docker.inspectNetwork(id),
-      isBound: (veth) => state()?.ports.bindings.has(veth) === true,
+      ask: (id) => this.#ask(id),
+      isBound: (veth) => this.#known.has(veth) || state()?.ports.bindings.has(veth) === true,
       log,
       now: () => performance.now(),
     });
@@ -55,8 +64,8 @@ export class LinkNews {
     const isIn = port !== undefined && kernel.namespaceBehind(port) !== undefined;
     const state = this.#o.state();
     if (isIn && state && !state.ports.bindings.has(port))
-      this.#portArrived(port, state).catch((e: unknown) =>
-        this.#o.log.warn({ err: String(e) }, 'a new port stays closed until the next pass'),
+      this.#portArrived(port).catch((e: unknown) =>
+        this.#o.log.warn({ err: String(e) }, 'a new veth stays closed until the next pass'),
       );
   }
 
@@ -70,17 +79,47 @@ export class LinkNews {
   close(): void {
     this.#newVeths.close();
   }
+  /** Ask for these networks once more: what is known of them is older than a veth on their bridges. */
+  askAgain(networks: Iterable<string>): void {
+    for (const id of networks) this.#asking.request(id);
+  }
 
-  /** The port stands in its namespace, with the MAC it will have (Docker sets both before it brings it up): now it tells whose it is. */
-  async #portArrived(port: number, state: InForce): Promise<void> {
-    const { kernel, docker, policies } = this.#o;
-    const before = state.ports.bindings;
+  /**
+   * The veth is in its namespace, with the MAC it will have (Docker sets both before it brings it up): now it can be told
+   * whose it is.
+   */
+  async #portArrived(port: number): Promise<void> {
+    this.#arrived.add(port);
+    this.askAgain(await this.#bind('port'));
+  }
+
+  /**
+   * Report the arrived veths whose containers are known; returns the networks that must be asked again. Without a new
+   * binding there is no pass: it would only delay the one that has it.
+   */
+  async #bind(reason: string): Promise<ReadonlySet<string>> {
+    const { kernel, docker, policies, namespaceDns, reconciler } = this.#o;
+    const before = this.#o.state()?.ports.bindings ?? new Map();
     const links = await kernel.links(new Set(before.keys()));
-    const { bindings } = bindPorts(docker.view(), links, before, policies.isManaged);
-    const owner = bindings.get(port)?.container;
-    // before Docker has named the container a pass has nothing to bind, and would only delay the one that has
-    if (owner === undefined) return;
-    this.#o.namespaceDns.arrived(owner, port);
-    this.#o.reconciler.trigger('port');
+    const { bindings, outdated } = bindPorts(docker.view(), links, before, policies.isManaged);
+    const present = new Set(links.map((l) => l.index));
+    for (const port of this.#arrived) {
+      const owner = bindings.get(port)?.container;
+      if (owner !== undefined) namespaceDns.arrived(owner, port);
+      if (owner !== undefined || !present.has(port)) this.#arrived.delete(port);
+    }
+    this.#known = new Set(bindings.keys());
+    if ([...bindings.keys()].some((port) => !before.has(port))) reconciler.trigger(reason);
+    return outdated;
+  }
+
+  async #ask(network: string): Promise<void> {
+    try {
+      await this.#o.docker.inspectNetwork(network);
+    } catch (e) {
+      this.#o.log.debug({ network, err: String(e) }, 'new veths stay closed until Docker answers');
+      return;
+    }
+    await this.#bind('network asked again');
   }
 }

@@ -6,9 +6,9 @@ export interface NewVethsOptions {
   readonly links: () => Promise<readonly HostLink[]>;
   readonly view: () => DockerView;
   readonly isManaged: (n: NetworkFacts) => boolean;
-  /** Asks Docker for the network and its members; the answer changes the view. */
-  readonly inspectNetwork: (id: string) => Promise<unknown>;
-  /** The veth has a binding in the kernel. */
+  /** Asks Docker for the network and its members; the answer changes the view. Does not reject. */
+  readonly ask: (network: string) => Promise<void>;
+  /** The veth's container is known. */
   readonly isBound: (veth: number) => boolean;
   readonly log: Logger;
   readonly now: () => number;
@@ -53,18 +53,12 @@ export class NewVeths {
   }
 
   async #run(): Promise<void> {
-    let isRefused = false;
     while (this.#open.size > 0) {
       this.#wake = new AbortController();
       const { signal } = this.#wake;
-      try {
-        await this.#ask();
-        isRefused = false;
-      } catch (e) {
-        if (!isRefused)
-          this.#o.log.warn({ err: String(e) }, 'Docker cannot be asked about a new veth: it stays closed');
-        isRefused = true;
-      }
+      await this.#ask().catch((e: unknown) =>
+        this.#o.log.warn({ err: String(e) }, 'a new veth stays closed: links cannot be listed'),
+      );
       await sleep(this.#pauseMs, undefined, { signal }).catch(() => undefined);
       this.#pauseMs = Math.min(this.#pauseMs * PAUSE_MS.growth, PAUSE_MS.most);
     }
@@ -80,6 +74,6 @@ export class NewVeths {
     const networks = [...this.#o.view().networks.values()].filter(
       (n) => n.bridge !== undefined && bridges.has(n.bridge) && this.#o.isManaged(n),
     );
-    await Promise.all(networks.map((n) => this.#o.inspectNetwork(n.id)));
+    await Promise.all(networks.map((n) => this.#o.ask(n.id)));
   }
 }

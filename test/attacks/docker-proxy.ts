@@ -1,10 +1,25 @@
-/** Docker's socket as a bad day has it: events come late, in another order, or not at all; everything else as it is. */
+/**
+ * Docker's socket on a bad day. By default events come late, in another order, or not at all, and everything else as it
+ * is. With a fault, what the fault says happens to answers and events until it is changed.
+ */
+import { rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
 import { createInterface } from 'node:readline';
 import type { Random } from '../fuzz/random.js';
 
 const LATEST_MS = 1500;
 const LOST_ONE_IN = 4;
+const GARBAGE = '[{"Id":null},"\u0000';
+
+/** How answers to requests are spoilt; a number: they are that many milliseconds late. */
+type Answers = 'pass' | 'hang' | 'refuse' | 'error' | 'garbage' | number;
+/** The same of lines of the event stream. */
+type Events = 'pass' | 'lose' | 'garbage' | number;
+export interface Fault {
+  readonly answers: Answers;
+  readonly events: Events;
+}
+export const HEALTHY: Fault = { answers: 'pass', events: 'pass' };
 
 export class DockerProxy implements AsyncDisposable {
   readonly socketPath: string;
@@ -13,6 +28,7 @@ export class DockerProxy implements AsyncDisposable {
   readonly #random: Random;
   readonly #server: Server;
   readonly #timers = new Set<NodeJS.Timeout>();
+  #fault: Fault | undefined;
 
   constructor(docker: string, socketPath: string, random: Random) {
     this.#docker = docker;
@@ -25,13 +41,49 @@ export class DockerProxy implements AsyncDisposable {
     return this;
   }
 
+  /**
+   * From now on; undefined: events at random again. A fault of the answers alone leaves the event stream that is open as
+   * it is; else all connections are cut, so that the next ones see the fault.
+   */
+  async set(fault: Fault | undefined): Promise<void> {
+    const isRefusing = this.#fault?.answers === 'refuse';
+    this.#fault = fault;
+    if (fault?.answers === 'refuse') {
+      const closed = new Promise((done) => this.#server.close(done));
+      this.#server.closeAllConnections();
+      await closed;
+      rmSync(this.socketPath, { force: true });
+      return;
+    }
+    if (isRefusing) await this.start();
+    // a healthy engine again: what hangs is answered by nobody, and its client sees the connection end
+    if (fault === undefined || fault === HEALTHY || fault.answers === 'error' || fault.answers === 'garbage')
+      this.#server.closeAllConnections();
+  }
+
   #forward(asked: IncomingMessage, answer: ServerResponse): void {
     const { method = 'GET', url = '/', headers } = asked;
+    const isStream = /^(\/v[\d.]+)?\/events/.test(url);
+    const answers = this.#fault?.answers ?? 'pass';
+    if (answers === 'hang') return;
+    if (answers === 'error') {
+      answer.writeHead(500, { 'content-type': 'application/json' }).end('{"message":"out of order"}');
+      return;
+    }
+    if (answers === 'garbage' && !isStream) {
+      answer.writeHead(200, { 'content-type': 'application/json' }).end(GARBAGE);
+      return;
+    }
     const out = request({ socketPath: this.#docker, method, path: url, headers, agent: false }, (got) => {
-      answer.writeHead(got.statusCode ?? 502, got.headers);
-      if (/^(\/v[\d.]+)?\/events/.test(url)) this.#events(got, answer);
-      else got.pipe(answer);
+      const pass = (): void => {
+        if (answer.destroyed) return;
+        answer.writeHead(got.statusCode ?? 502, got.headers);
+        if (isStream) this.#events(got, answer);
+        else got.pipe(answer);
+      };
       got.on('error', () => answer.destroy());
+      if (typeof answers === 'number' && !isStream) this.#after(answers, pass);
+      else pass();
     });
     out.on('error', () => answer.destroy());
     answer.on('close', () => out.destroy());
@@ -41,18 +93,26 @@ export class DockerProxy implements AsyncDisposable {
     answer.flushHeaders();
     got.on('close', () => answer.end());
     const lines = createInterface({ input: got });
-    lines.on('error', () => answer.destroy()); // whoever followed them has gone
-    lines.on('line', (line) => {
-      if (this.#random.chance(LOST_ONE_IN)) this.seen.lost++;
-      else this.#later(() => answer.write(`${line}\n`));
-    });
+    lines.on('error', () => answer.destroy()); // the client of the stream has gone
+    lines.on('line', (line) => this.#event(line, (text) => answer.write(`${text}\n`)));
+  }
+  #event(line: string, write: (line: string) => void): void {
+    const events = this.#fault?.events;
+    if (events === 'pass') write(line);
+    else if (events === 'garbage') write(GARBAGE);
+    else if (typeof events === 'number') this.#after(events, () => write(line));
+    else if (events === 'lose' || this.#random.chance(LOST_ONE_IN)) this.seen.lost++;
+    else this.#later(() => write(line));
   }
   #later(write: () => void): void {
     const ms = this.#random.chance(2) ? 0 : this.#random.below(LATEST_MS);
     this.seen[ms === 0 ? 'passed' : 'late']++;
+    this.#after(ms, write);
+  }
+  #after(ms: number, work: () => void): void {
     const timer = setTimeout(() => {
       this.#timers.delete(timer);
-      write();
+      work();
     }, ms);
     this.#timers.add(timer);
   }

@@ -314,3 +314,45 @@ describe('shared namespaces', () => {
     });
   });
 });
+
+describe('when Docker was asked', () => {
+  const endpoint = (s: DockerState) => view(s).containers.get(A)?.endpoints[0];
+
+  it('is kept with each endpoint and network: the time of the request, not of its answer', () => {
+    const s = running();
+    s.network(F, front(), s.seq, 900, 500);
+    expect(endpoint(s)?.askedAt).toBe(500);
+    expect(view(s).networks.get(F)?.askedAt).toBe(500);
+    expect(s.network(F, front(), s.seq, 901, 600).changed).toBe(false); // no news, but newer
+    expect(endpoint(s)?.askedAt).toBe(600);
+  });
+
+  it('an answer to an older request says nothing any more, whatever order they arrive in', () => {
+    const s = running();
+    s.network(F, front({ Containers: {} }), s.seq, 800, 700);
+    expect(endpoint(s)).toBeUndefined();
+    expect(s.network(F, front(), s.seq, 801, 500)).toEqual({ changed: false, wants: [] });
+    expect(endpoint(s)).toBeUndefined();
+    s.network(F, front(), s.seq, 802, 701);
+    expect(endpoint(s)?.askedAt).toBe(701);
+  });
+
+  it('an answer that an event has overtaken makes no endpoint newer', () => {
+    const s = running();
+    const { seq } = s;
+    s.network(F, front(), seq, 800, 700);
+    s.event(attach('connect'), 801);
+    s.network(F, front(), seq, 802, 750);
+    expect(endpoint(s)?.askedAt).toBe(700);
+  });
+
+  it('the next stay of a container begins with nothing known', () => {
+    const s = running();
+    s.network(F, front(), s.seq, 800, 700);
+    s.event(life('die'), 801);
+    expect(view(s).containers.get(A)?.endpoints).toEqual([]);
+    s.event(attach('connect'), 802);
+    s.network(F, front(), s.seq, 803, 750);
+    expect(endpoint(s)?.askedAt).toBe(750);
+  });
+});

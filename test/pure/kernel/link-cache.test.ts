@@ -66,4 +66,41 @@ describe('links kept by announcements', () => {
     cache.mistrust();
     expect(await cache.all(new Set())).toMatchObject([{ index: 7, master: 5 }]);
   });
+
+  it('says since when a link is known with its master, through losses and moves into a namespace', async () => {
+    let now = 10;
+    const listed: Link[] = [];
+    const cache = new LinkCache({ ...nobody, list: async () => listed }, () => now);
+    const since = async (): Promise<number | undefined> => (await cache.all(new Set()))[0]?.since;
+    await cache.all(new Set());
+    cache.put(veth(7, 8, 'aa:00:00:00:00:07'));
+    now = 20;
+    expect(await since()).toBe(10);
+    cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 5 }));
+    now = 30;
+    cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 5, linkNamespaceId: 4 }));
+    expect(await since()).toBe(20);
+    listed.push(veth(7, 8, 'aa:00:00:00:00:07', { master: 5, linkNamespaceId: 4 }));
+    cache.mistrust();
+    expect(await since()).toBe(20);
+    cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 6, linkNamespaceId: 4 }));
+    now = 40;
+    expect(await since()).toBe(30);
+    cache.gone(veth(7, 8, 'aa:00:00:00:00:07'));
+    cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 6 }));
+    expect(await since()).toBe(40);
+  });
+
+  it('a link that went while announcements were lost is dated again when it is back', async () => {
+    let now = 10;
+    const listed = [veth(7, 8, 'aa:00:00:00:00:07', { master: 5 })];
+    const cache = new LinkCache({ ...nobody, list: async () => listed.slice() }, () => now);
+    await cache.all(new Set());
+    listed.pop();
+    cache.mistrust();
+    await cache.all(new Set());
+    now = 20;
+    cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 5 }));
+    expect((await cache.all(new Set()))[0]?.since).toBe(20);
+  });
 });

@@ -1,0 +1,245 @@
+/**
+ * The next container on an address and MAC while Docker does not answer, or late: it sends from its first instruction to
+ * where its predecessor could, and nothing of that arrives.
+ */
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { Random } from '../fuzz/random.js';
+import type { Container } from '../lab/container.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+import { DockerProxy, type Fault, HEALTHY } from './docker-proxy.js';
+import { shownHere } from './report.js';
+import { PROGRAMS } from './technique.js';
+
+const heirs = shownHere({
+  id: 'heir-while-docker-fails',
+  title:
+    'the next container on an address and MAC while Docker’s socket hangs, refuses, answers 500 or garbage, or is seconds late',
+  families: ['v4', 'v6'],
+  stoppedBy: 'a veth is bound only by what Docker was asked for after the veth appeared',
+});
+const ignored = shownHere({
+  id: 'heir-of-ignored-bridge',
+  title: 'a managed network on the bridge of an ignored one that has gone, while Docker does not answer',
+  families: ['v4', 'v6'],
+  stoppedBy: 'a bridge is exempt only by what Docker was asked for after the veth appeared on it',
+});
+const restarted = shownHere({
+  id: 'heir-after-docker-kill',
+  title: 'a container that comes up again on another’s address after kill -9 of dockerd',
+  families: ['v4', 'v6'],
+  stoppedBy: 'a veth is bound only by what Docker was asked for after the veth appeared',
+});
+
+const PORT = 7000;
+const SUBNETS = ['--subnet', '172.30.0.0/24', '--subnet', 'fd00:db:f::/64'];
+const IGNORED_SUBNETS = ['--subnet', '172.31.0.0/24', '--subnet', 'fd00:db:e::/64'];
+const BRIDGE = ['-o', 'com.docker.network.bridge.name=br-reused'];
+
+let lab: Lab;
+let proxy: DockerProxy;
+let drawbridge: Drawbridge;
+beforeAll(async () => {
+  lab = await Lab.up();
+  await lab.docker('network', 'create', '--ipv6', ...SUBNETS, 'heir');
+  await lab.docker('network', 'create', '--ipv6', 'killed');
+  proxy = await new DockerProxy(lab.socketPath, join(lab.dir, 'ill.sock'), new Random(1)).start();
+  await proxy.set(HEALTHY);
+});
+/** What a failed test leaves behind must not fail the next one. */
+afterEach(async () => {
+  await proxy.set(HEALTHY);
+  const left = (await lab.docker('ps', '-aq')).split('\n').filter((id) => id !== '');
+  if (left.length > 0) await lab.docker('rm', '-f', ...left);
+});
+afterAll(async () => {
+  await lab?.down();
+  await proxy?.[Symbol.asyncDispose]();
+});
+
+/** Addresses of the internet that one pair of containers uses: the predecessor's, and the heir's own. */
+const theirs = (n: number): string[] => [`93.184.41.${n}`, `2600:9000:41::${n.toString(16)}`];
+const own = (n: number): string[] => [`93.184.42.${n}`, `2600:9000:42::${n.toString(16)}`];
+const allow = (to: readonly string[]): string =>
+  to.map((a) => `[${a}]:${PORT}/udp`.replace(/^\[([\d.]+)\]/, '$1')).join(', ');
+const arrived = (...dst: string[]): Promise<number> =>
+  lab.sniffer.count({ direction: 'out', dst, dport: PORT });
+const spray = (to: readonly string[]): string[] => [
+  'node',
+  '/attacks/spray.mjs',
+  JSON.stringify({ to, port: PORT, text: 'x', everyMs: 10, forMs: 120_000 }),
+];
+interface Place {
+  readonly network: string;
+  readonly args: readonly string[];
+}
+const at = (n: number, mac = false): Place => ({
+  network: 'heir',
+  args: [
+    '--ip',
+    `172.30.0.${n}`,
+    '--ip6',
+    `fd00:db:f::${n.toString(16)}`,
+    ...(mac ? ['--mac-address', `02:42:00:00:00:${n}`] : []),
+  ],
+});
+const start = (
+  place: Place,
+  labels: Readonly<Record<string, string>>,
+  cmd: readonly string[],
+): Promise<Container> =>
+  lab.start({ ...place, args: [...place.args], labels, cmd: [...cmd], mounts: [PROGRAMS] });
+
+interface Pair {
+  readonly n: number;
+  readonly place: Place;
+  /** Of the predecessor. */
+  readonly labels: Readonly<Record<string, string>>;
+}
+/** Predecessors whose policy lets more out than the heir's. */
+const pairs = (from: number): Pair[] => [
+  { n: from, place: at(20, true), labels: { 'drawbridge.mode': 'observe' } },
+  { n: from + 1, place: at(21), labels: { 'drawbridge.mode': 'off' } },
+  {
+    n: from + 2,
+    place: at(22),
+    labels: { 'drawbridge.mode': 'enforce', 'drawbridge.allow': allow(theirs(from + 2)) },
+  },
+];
+const enforced = (n: number) => ({ 'drawbridge.mode': 'enforce', 'drawbridge.allow': allow(own(n)) });
+
+/** Known to Drawbridge, and gone again: its packets have been seen, so its veth was bound. */
+async function precede({ n, place, labels }: Pair): Promise<Container> {
+  const c = await start(place, labels, spray(theirs(n)));
+  for (const to of theirs(n)) await waitFor(`${to} to be reached`, async () => (await arrived(to)) > 0);
+  return c;
+}
+const succeed = ({ n, place }: Pair): Promise<Container> =>
+  start(place, enforced(n), spray([...theirs(n), ...own(n)]));
+
+it('control: without Drawbridge the heir sends where its predecessor could', async () => {
+  const [pair] = pairs(250) as [Pair];
+  await (await precede(pair)).remove();
+  await lab.sniffer.clear();
+  const heir = await succeed(pair);
+  for (const to of theirs(pair.n)) await waitFor(`${to} to be reached`, async () => (await arrived(to)) > 0);
+  await heir.remove();
+  heirs.control();
+  restarted.control();
+  ignored.control();
+});
+
+async function begin(): Promise<void> {
+  drawbridge ??= lab.drawbridge({
+    config: {
+      docker: { socket: proxy.socketPath },
+      networks: { ignore: ['ignored'] },
+      default: 'enforce',
+      log: { level: 'debug' },
+    },
+  });
+  await drawbridge.ready();
+}
+const readiness = async (): Promise<{ ready: boolean; reason: string }> =>
+  JSON.parse((await drawbridge.get('/readyz')).body) as { ready: boolean; reason: string };
+
+const SILENT: readonly (readonly [string, Fault])[] = [
+  ['hangs', { answers: 'hang', events: 'lose' }],
+  ['hangs, but events come', { answers: 'hang', events: 'pass' }],
+  ['is not there', { answers: 'refuse', events: 'lose' }],
+  ['answers 500', { answers: 'error', events: 'lose' }],
+  ['answers garbage', { answers: 'garbage', events: 'garbage' }],
+];
+const LATE: readonly (readonly [string, Fault])[] = [
+  ['events are 3 s late', { answers: 'pass', events: 3000 }],
+  ['answers are 1.5 s late', { answers: 1500, events: 'pass' }],
+  ['events are 1.5 s and answers 2 s late', { answers: 2000, events: 1500 }],
+  ['events are lost', { answers: 'pass', events: 'lose' }],
+];
+/** How long nothing may arrive: longer than a packet is held, and than what is late. */
+const WATCH_MS = 2500;
+let next = 1;
+
+async function inherit(fault: Fault, isSilent: boolean): Promise<void> {
+  await begin();
+  const all = pairs(next);
+  next += all.length;
+  const before = await Promise.all(all.map(precede));
+  await proxy.set(fault);
+  await Promise.all(before.map((c) => c.remove()));
+  await lab.sniffer.clear();
+  const after = await Promise.all(all.map(succeed));
+  const denied = all.flatMap(({ n }) => theirs(n));
+  const allowed = all.flatMap(({ n }) => own(n));
+  if (isSilent) {
+    await waitFor('the truth', async () => (await readiness()).reason.startsWith('Docker does not answer'));
+    expect((await readiness()).ready).toBe(false);
+    await new Promise((done) => setTimeout(done, WATCH_MS)); // in which nothing may arrive
+    expect({ denied: await arrived(...denied), allowed: await arrived(...allowed) }).toEqual({
+      denied: 0,
+      allowed: 0,
+    });
+    await proxy.set(HEALTHY);
+  }
+  for (const to of allowed) await waitFor(`${to} to be reached`, async () => (await arrived(to)) > 0, 30_000);
+  if (!isSilent) await proxy.set(HEALTHY);
+  const leaked = await arrived(...denied);
+  if (leaked > 0) console.error(drawbridge.logs().slice(-20_000));
+  expect({ leaked }).toEqual({ leaked: 0 });
+  await Promise.all(after.map((c) => c.remove()));
+  await drawbridge.ready();
+}
+
+for (const [what, fault] of SILENT)
+  it(`Docker’s socket ${what}: what is new gets nothing`, () => inherit(fault, true));
+for (const [what, fault] of LATE)
+  it(`Docker’s ${what}: what is new gets its own policy`, async () => {
+    await inherit(fault, false);
+    heirs.held();
+  });
+
+it('a bridge that passes from an ignored network to a managed one is not exempt by old news', async () => {
+  await begin();
+  const n = 100;
+  const create = (name: string) =>
+    lab.docker('network', 'create', '--ipv6', ...IGNORED_SUBNETS, ...BRIDGE, name);
+  await create('ignored');
+  const free = await start({ network: 'ignored', args: [] }, {}, spray(theirs(n)));
+  for (const to of theirs(n)) await waitFor(`${to} to be reached`, async () => (await arrived(to)) > 0);
+  await proxy.set({ answers: 'hang', events: 'lose' });
+  await free.remove();
+  await lab.docker('network', 'rm', 'ignored');
+  await create('managed');
+  await lab.sniffer.clear();
+  const heir = await start({ network: 'managed', args: [] }, enforced(n), spray([...theirs(n), ...own(n)]));
+  await new Promise((done) => setTimeout(done, WATCH_MS)); // in which nothing may arrive
+  expect(await arrived(...theirs(n), ...own(n))).toBe(0);
+  await proxy.set(HEALTHY);
+  for (const to of own(n)) await waitFor(`${to} to be reached`, async () => (await arrived(to)) > 0, 30_000);
+  expect(await arrived(...theirs(n))).toBe(0);
+  await heir.remove();
+  ignored.held();
+});
+
+it('after kill -9 of dockerd a container comes up on the address of an observed one, with its own policy', async () => {
+  await begin();
+  const n = 110;
+  const place = { network: 'killed', args: [] };
+  const first = await start(place, { 'drawbridge.mode': 'observe' }, ['sleep', '600']);
+  const { ip4 } = await first.addresses('killed');
+  const second = await start(
+    { ...place, args: ['--restart=always'] },
+    enforced(n),
+    spray([...theirs(n), ...own(n)]),
+  );
+  for (const to of own(n)) await waitFor(`${to} to be reached`, async () => (await arrived(to)) > 0);
+  await lab.restartDocker('SIGKILL');
+  await waitFor('it on that address', async () => (await second.addresses('killed')).ip4 === ip4, 30_000);
+  const seen = await Promise.all(own(n).map((to) => arrived(to)));
+  for (const [i, to] of own(n).entries())
+    await waitFor(`${to} to be reached`, async () => (await arrived(to)) > (seen[i] ?? 0), 30_000);
+  expect(await arrived(...theirs(n))).toBe(0);
+  restarted.held();
+});
