@@ -26,7 +26,10 @@ const HEARTBEAT_SECONDS = 3;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
 
 /** `port`: the link's index. */
-export type LinkNews = (what: 'link' | 'lan link' | 'link gone' | 'links overran', port?: number) => void;
+export type LinkNews = (
+  what: 'link' | 'link state' | 'lan link' | 'link gone' | 'links overran',
+  port?: number,
+) => void;
 
 /** The kernel of this network namespace behind one face, for the control room. */
 export class KernelAdapter implements AsyncDisposable {
@@ -75,9 +78,10 @@ export class KernelAdapter implements AsyncDisposable {
   #follow(changed: LinkNews): RouteMonitor {
     return new RouteMonitor({
       onLink: (l) => {
-        this.#cache.put(l);
+        const isNew = this.#cache.put(l);
         if (LAN_KINDS.some((kind) => kind === l.kind)) changed('lan link', l.index);
-        else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined) changed('link', l.index);
+        else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined)
+          changed(isNew ? 'link' : 'link state', l.index);
       },
       onLinkGone: (l) => {
         this.#cache.gone(l);

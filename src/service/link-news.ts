@@ -4,7 +4,7 @@ import type { NamespaceDns } from '../control/namespace-dns.js';
 import type { Reconciler } from '../control/reconciler.js';
 import { KeyedRunner } from '../docker/schedule.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { KernelAdapter } from '../kernel/adapter.js';
+import type { KernelAdapter, LinkNews as LinkListener } from '../kernel/adapter.js';
 import type { Logger } from '../ports.js';
 import { NewVeths } from './new-veths.js';
 import type { Policies } from './policies.js';
@@ -24,6 +24,8 @@ export interface LinkNewsOptions {
 /** A new veth's network:connect event comes 15–30 ms behind it; what is gone has time. */
 const LINK_MS = 40;
 const GONE_MS = 500;
+/** Docker is asked about it: a pass before the answer has nothing to bind, and would delay the one that has. */
+const ASKED_MS = 150;
 
 /** How many networks are asked side by side. */
 const AT_ONCE = 8;
@@ -52,15 +54,16 @@ export class LinkNews {
     });
   }
 
-  take(what: 'link' | 'lan link' | 'link gone' | 'links overran', port?: number): void {
+  take(what: Parameters<LinkListener>[0], port?: number): void {
     if (what === 'lan link') {
       this.#o.onLanLink();
       return;
     }
     const { reconciler, kernel } = this.#o;
     if (what === 'links overran') reconciler.trigger(what);
-    else reconciler.later(what, what === 'link' ? LINK_MS : GONE_MS);
-    if (what === 'link' && port !== undefined) this.#announced(port);
+    else if (what === 'link gone') reconciler.later(what, GONE_MS);
+    const isAsked = what !== 'link gone' && port !== undefined && this.#announced(port);
+    if (what === 'link') reconciler.later(isAsked ? 'new veth' : what, isAsked ? ASKED_MS : LINK_MS);
     const isIn = port !== undefined && kernel.namespaceBehind(port) !== undefined;
     const state = this.#o.state();
     if (isIn && state && !state.ports.bindings.has(port))
@@ -70,15 +73,17 @@ export class LinkNews {
   }
 
   /** Announcements come for bridges and for each change of a veth: only a veth that has a bridge but no container matters. */
-  #announced(port: number): void {
+  #announced(port: number): boolean {
     const state = this.#o.state();
-    if (state && !state.ports.bindings.has(port) && this.#o.kernel.isBridgedVeth(port))
-      this.#newVeths.appeared(port);
+    if (!state || state.ports.bindings.has(port) || !this.#o.kernel.isBridgedVeth(port)) return false;
+    this.#newVeths.appeared(port);
+    return true;
   }
 
   close(): void {
     this.#newVeths.close();
   }
+
   /** Ask for these networks once more: what is known of them is older than a veth on their bridges. */
   askAgain(networks: Iterable<string>): void {
     for (const id of networks) this.#asking.request(id);
