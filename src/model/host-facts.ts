@@ -27,4 +27,6 @@ export interface HostFacts {
 export interface EngineFacts {
   /** Such as "nftables" or "iptables+firewalld"; undefined: the engine does not say (before 28). */
   readonly firewallBackend?: string;
+  /** Such as `28.5.2+dfsg4`. */
+  readonly version?: string;
 }

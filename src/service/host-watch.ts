@@ -1,6 +1,8 @@
 import type { Config } from '../config/config.js';
+import { hostFindings } from '../control/coverage-host.js';
 import type { OwnPlaces } from '../control/coverage-mounts.js';
 import type { InForce } from '../control/enforcer.js';
+import { engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import { readHostFacts } from '../kernel/host-facts.js';
@@ -79,7 +81,12 @@ export class HostWatch implements AsyncDisposable {
   async #askDocker(): Promise<void> {
     // Docker is away: its watch says so.
     const facts = await this.#o.docker.daemonInfo().catch(() => undefined);
-    if (facts) this.engine = facts.firewallBackend ? { firewallBackend: facts.firewallBackend } : {};
+    if (!facts) return;
+    const before = this.engine?.firewallBackend;
+    this.engine = engineFacts(facts);
+    if (this.engine.firewallBackend === before) return;
+    for (const f of hostFindings({ host: undefined, engine: this.engine, failure: 'closed' }))
+      this.#o.log[f.state === 'enforced' ? 'warn' : 'error']({ remedy: f.remedy }, f.detail);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
