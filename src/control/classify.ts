@@ -58,7 +58,7 @@ export class Classifier {
     const state = this.#o.state();
     if (!state || view.starting.size > 0 || state.view.starting.size > 0) return;
     const strangers = state.ports.unbound.filter(
-      (p) => waiting.has(p.index) && !isContainers(p, state) && !this.#isAwaited(state, p.master),
+      (p) => waiting.has(p.index) && !isContainers(p, state) && !this.#isAwaited(state, view, p.master),
     );
     if (strangers.length === 0) return;
     for (const p of strangers) this.#o.setUnattributed(p.index);
@@ -70,7 +70,7 @@ export class Classifier {
   }
 
   /** Some endpoint of that bridge has no port yet: this port may be its. */
-  #isAwaited(state: InForce, master: number | undefined): boolean {
+  #isAwaited(state: InForce, listed: DockerView, master: number | undefined): boolean {
     const bridge = [...state.ports.bridges.values()].find((b) => b.link.index === master);
     if (!bridge) return true;
     const bound = new Set(
@@ -78,7 +78,7 @@ export class Classifier {
         .filter((b) => b.networkId === bridge.network.id)
         .map((b) => b.container),
     );
-    return [...state.view.containers.values()].some(
+    return [...listed.containers.values(), ...state.view.containers.values()].some(
       (c) => c.endpoints.some((e) => e.networkId === bridge.network.id) && !bound.has(c.id),
     );
   }

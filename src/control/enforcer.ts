@@ -105,9 +105,9 @@ export class Enforcer<F extends FlowFacts> {
     if (pass.resync) kernel.invalidate();
     this.#revocation.due(pass.reasons);
     const again = this.#again;
-    const view = this.#o.view();
-    if (!this.#state && !(await this.#takeOver(view))) return;
-    const { ports, veths } = await this.#ports.look(view);
+    const said = this.#o.view();
+    if (!this.#state && !(await this.#takeOver(said))) return;
+    const { ports, veths, view } = await this.#ports.look(said);
     const hosts = this.#o.hosts.look(view);
     const input = this.#input(view, ports, hosts);
     const desired = compile(input);
@@ -144,8 +144,7 @@ export class Enforcer<F extends FlowFacts> {
 
   /** What the next pass would want, without touching anything. */
   async wanted(): Promise<DesiredState> {
-    const view = this.#o.view();
-    const { ports } = await this.#ports.look(view);
+    const { ports, view } = await this.#ports.look(this.#o.view());
     return compile(this.#input(view, ports, this.#o.hosts.look(view)));
   }
 

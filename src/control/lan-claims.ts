@@ -17,6 +17,8 @@ export interface LanClaimsOptions {
   };
   /** On a macvlan or ipvlan network, about to get a namespace. */
   readonly awaited: () => Awaited;
+  /** Asks for this network once more: what is known of it is older than a namespace. */
+  readonly askAgain: (networkId: string) => void;
   /** A namespace has been told by the addresses in it. */
   readonly onClaim: (container: string, path: string) => void;
   readonly log: Logger;
@@ -60,16 +62,24 @@ export class LanClaims {
     void this.#claim(path).finally(() => this.#running.delete(path));
   }
 
+  /**
+   * Only what Docker was asked for after the namespace appeared says whose its addresses are: until then they may be those
+   * of a container that has gone.
+   */
   async #claim(path: string): Promise<void> {
-    const end = performance.now() + CLAIM_MS;
+    const appeared = performance.now();
+    const end = appeared + CLAIM_MS;
+    const asked = new Set<string>();
     let isClosed = false;
     while (!this.#ended && performance.now() < end) {
       try {
         const awaited = this.#o.awaited();
         if (!isClosed && awaited.some((c) => c.isEnforced())) this.#o.kernel.close(path);
         isClosed = true;
-        const owner = ownerOf(await this.#o.kernel.ends(path), awaited);
-        if (owner !== undefined) return this.#told(owner, path);
+        const found = ownerOf(await this.#o.kernel.ends(path), awaited, appeared);
+        if (found?.isProven) return this.#told(found.owner, path);
+        if (found && !asked.has(found.networkId)) this.#o.askAgain(found.networkId);
+        if (found) asked.add(found.networkId);
       } catch (e) {
         const { code } = e as NodeJS.ErrnoException;
         if (code === 'ENOENT') return; // it was the file's end that was told
@@ -88,13 +98,29 @@ export class LanClaims {
   }
 }
 
+interface Found {
+  readonly owner: Awaited[number];
+  readonly networkId: string;
+  /** Docker was asked for the endpoint after the namespace appeared. */
+  readonly isProven: boolean;
+}
+
 /** Whose link this is: its address, and its MAC where the network has such, are one awaited container's. */
-function ownerOf(ends: readonly LanEnd[], awaited: Awaited): Awaited[number] | undefined {
+function ownerOf(ends: readonly LanEnd[], awaited: Awaited, appeared: number): Found | undefined {
   const fits = (e: Endpoint): boolean =>
     ends.some(
       (end) =>
         (e.mac === '' || e.mac === end.mac) &&
         [e.ip4, e.ip6].some((a) => a !== undefined && end.addresses.includes(a)),
     );
-  return awaited.find((c) => c.endpoints.some(fits));
+  const found = awaited.flatMap((owner) =>
+    owner.endpoints.filter(fits).map(
+      (e): Found => ({
+        owner,
+        networkId: e.networkId,
+        isProven: (e.askedAt ?? Number.NEGATIVE_INFINITY) > appeared,
+      }),
+    ),
+  );
+  return found.find((f) => f.isProven) ?? found[0];
 }

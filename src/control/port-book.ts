@@ -3,6 +3,7 @@ import type { DockerView, NetworkFacts } from '../model/container.js';
 import type { Bars } from './bar.js';
 import { addressesOf, type Binding, bindPorts, type PortMap } from './bindings.js';
 import { cutBoth, cutFlows, type FlowFacts } from './cut.js';
+import { DepartedEndpoints } from './departed-endpoints.js';
 import type { ForeignPorts } from './foreign-ports.js';
 import type { KernelPort } from './kernel-port.js';
 
@@ -11,6 +12,8 @@ export interface PortBookOptions<F extends FlowFacts> {
   readonly bars: Bars;
   readonly isManaged: (n: NetworkFacts) => boolean;
   readonly foreign: ForeignPorts;
+  /** The clock of `DockerView.listBegan` (ms, monotonic). */
+  readonly clock?: () => number;
 }
 
 /** Whose each port is since the last pass, and what is known of the others. */
@@ -21,11 +24,13 @@ export class PortBook<F extends FlowFacts> {
   #containers: ReadonlySet<number> = new Set();
   /** Ports of enforced containers. */
   #strict: ReadonlySet<number> = new Set();
+  readonly #departed: DepartedEndpoints;
   /** Rules have stood before: whatever flow leads to a port that is bound now was an earlier holder's. */
   #hasStood = false;
 
   constructor(options: PortBookOptions<F>) {
     this.#o = options;
+    this.#departed = new DepartedEndpoints(options.clock ?? (() => performance.now()));
   }
 
   get bindings(): ReadonlyMap<number, Binding> {
@@ -51,7 +56,10 @@ export class PortBook<F extends FlowFacts> {
     this.#hasStood = hasStood;
   }
 
-  async look(view: DockerView): Promise<{ readonly ports: PortMap; readonly veths: readonly number[] }> {
+  /** `view`: without the endpoints whose veth has gone since Docker was asked for them. */
+  async look(
+    view: DockerView,
+  ): Promise<{ readonly ports: PortMap; readonly veths: readonly number[]; readonly view: DockerView }> {
     const { kernel, isManaged, foreign } = this.#o;
     const links = await kernel.links(new Set(this.#bindings.keys()));
     const ports = bindPorts(view, links, this.#bindings, isManaged, foreign.unproven(view, links, isManaged));
@@ -62,7 +70,7 @@ export class PortBook<F extends FlowFacts> {
     this.#unattributed = new Set(
       [...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)),
     );
-    return { ports, veths };
+    return { ports, veths, view: this.#departed.without(view, this.#bindings, ports.bindings) };
   }
 
   /**

@@ -19,9 +19,13 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
   const loose = new Map<number, number>();
   const strict = new Set<number>();
   const macs = new Set<string>();
+  const own4 = new Set<string>();
+  const own6 = new Set<string>();
   for (const m of input.members) {
     const mark = markOf(marks, m.identity, m.policy.mode);
     for (const p of m.ports) {
+      if (p.ip4) own4.add(p.ip4);
+      if (p.ip6) own6.add(p.ip6);
       if (p.ip4) id4.set(`${p.ifindex} . ${p.mac} . ${p.ip4}`, mark);
       if (p.ip6) id6.set(`${p.ifindex} . ${p.mac} . ${p.ip6}`, mark);
       if (m.policy.mode === 'enforce') {
@@ -42,6 +46,8 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
     ...multicast(input),
     hostmac: new Set(input.bridges.map((b) => b.mac)),
     ...enforcedAddresses(input.members),
+    own4,
+    own6,
     ...portLimits(input.members),
   };
 }
@@ -95,6 +101,8 @@ const DECLARATIONS = `
   set hostmac { typeof ether daddr; }
   set enf4 { typeof ip daddr; }
   set enf6 { typeof ip6 daddr; }
+  set own4 { typeof ip daddr; }
+  set own6 { typeof ip6 daddr; }
   set mcast4 { typeof meta mark . ip daddr . udp dport; }
   set mcast6 { typeof meta mark . ip6 daddr . udp dport; }${LIMIT_DECLARATIONS}
   chain senders { }
@@ -177,10 +185,24 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
         ],
       ],
       ['ports', portRules(marks)],
-      ['delivered', DELIVERED],
+      ['delivered', [...DELIVERED, ...delivery(E)]],
     ]),
   };
 }
+
+/**
+ * An entry permits a container, and the rules know its address: what an enforced container sends to an address that is
+ * bound to a veth leaves by that veth only. The next holder of the address gets nothing of it before its own veth is
+ * bound, whether the service runs or not. The mark is not read any more: a veth clears it.
+ */
+const delivery = (E: string): string[] => [
+  `meta mark & ${E} == 0 accept`,
+  'ether type ip ip daddr != @own4 accept',
+  'ether type ip6 ip6 daddr != @own6 accept',
+  'ether type ip meta mark set oif . ether daddr . ip daddr map @id4 accept',
+  'ether type ip6 meta mark set oif . ether daddr . ip6 daddr map @id6 accept',
+  'ether type { ip, ip6 } drop',
+];
 
 function portRules(marks: Marks): string[] {
   const unknownBase = hex((marks.unknown | marks.enforced) >>> 0);

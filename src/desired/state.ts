@@ -171,6 +171,9 @@ export interface BridgeDesired {
   readonly hostmac: ReadonlySet<string>;
   readonly enf4: ReadonlySet<string>;
   readonly enf6: ReadonlySet<string>;
+  /** Addresses that are bound to a veth, whatever the policy behind it. */
+  readonly own4: ReadonlySet<string>;
+  readonly own6: ReadonlySet<string>;
   /** "MARK . GROUP . PORT": multicast that an entry names. */
   readonly mcast4: ReadonlySet<string>;
   readonly mcast6: ReadonlySet<string>;

@@ -75,6 +75,8 @@ function elements(named: ReadonlyMap<string, readonly unknown[]>, port: (v: unkn
     exempt: new Set(get('exempt').map(port)),
     hostmac: new Set(get('hostmac').map(String)),
     enf4: new Set(get('enf4').map(String)),
+    own4: new Set(get('own4').map(String)),
+    own6: new Set(get('own6').map(String)),
     enf6: new Set(get('enf6').map(String)),
     mcast4: new Set(get('mcast4').map(groupKey)),
     mcast6: new Set(get('mcast6').map(groupKey)),

@@ -18,6 +18,8 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   exempt: new Set(),
   hostmac: new Set(),
   enf4: new Set(),
+  own4: new Set(),
+  own6: new Set(),
   enf6: new Set(),
   mcast4: new Set(),
   mcast6: new Set(),
@@ -27,7 +29,18 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   quotas: new Map(),
 };
 const MAPS = ['id4', 'id6', 'loose', 'up', 'rates', 'quotas'] as const;
-const SETS = ['strict', 'macs', 'exempt', 'hostmac', 'enf4', 'enf6', 'mcast4', 'mcast6'] as const;
+const SETS = [
+  'strict',
+  'macs',
+  'exempt',
+  'hostmac',
+  'enf4',
+  'enf6',
+  'own4',
+  'own6',
+  'mcast4',
+  'mcast6',
+] as const;
 /** The marks that stand in the table mean what ours do. False too when nobody can tell; rules of others do not count. */
 export function hasOurLayout(shape: Shape, { rules }: ObservedBridge): boolean {
   const layouts = rules.flatMap((r) => / ([0-9a-f]+)-[0-9a-f]+:\d+$/.exec(r)?.[1] ?? []);

@@ -179,8 +179,10 @@ export class Engine {
     this.#open.push(this.#holding);
     const { v4, v6, port } = this.shape.dns;
     this.#open.push(await this.dns.listen(v4, port), await this.dns.listen(v6, port));
+    let isAway = false; // then new networks of that kind are not reported either
     this.docker.onChange((view, reason) => {
-      this.#closer.arm([...view.networks.values()].some(this.policies.isLan));
+      isAway = reason === 'disconnected' || (isAway && !view.connected);
+      this.#closer.arm(isAway || [...view.networks.values()].some(this.policies.isLan));
       this.reconciler.trigger(`docker: ${reason}`);
       if (view.connected)
         for (const id of this.dns.ledger.containers())

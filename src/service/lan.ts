@@ -63,6 +63,12 @@ export function makeLan(parts: LanParts): LanRules<Flow> {
           path: c.privileges?.sandboxKey ?? '',
           isEnforced: () => parts.policyOf(c).mode === 'enforce',
         })),
+    askAgain: (network) =>
+      void docker
+        .inspectNetwork(network)
+        .catch((e: unknown) =>
+          log.debug({ network, err: String(e) }, 'a new namespace stays closed until Docker answers'),
+        ),
     onClaim: (id, path) => namespaces.service.claimed(id, path),
     onRepair: parts.onRepair,
     log,

@@ -18,6 +18,8 @@ type Events = 'pass' | 'lose' | 'garbage' | number;
 export interface Fault {
   readonly answers: Answers;
   readonly events: Events;
+  /** Inspects of containers are answered by nobody, whatever happens to the rest. */
+  readonly inspects?: 'hang';
 }
 export const HEALTHY: Fault = { answers: 'pass', events: 'pass' };
 
@@ -66,6 +68,7 @@ export class DockerProxy implements AsyncDisposable {
     const isStream = /^(\/v[\d.]+)?\/events/.test(url);
     const answers = this.#fault?.answers ?? 'pass';
     if (answers === 'hang') return;
+    if (this.#fault?.inspects === 'hang' && /\/containers\/[0-9a-f]{64}\/json/.test(url)) return;
     if (answers === 'error') {
       answer.writeHead(500, { 'content-type': 'application/json' }).end('{"message":"out of order"}');
       return;

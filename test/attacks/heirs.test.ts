@@ -8,8 +8,10 @@ import { Random } from '../fuzz/random.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
+import { MACVLAN, makeMacvlan } from '../lab/macvlan.js';
 import { waitFor } from '../lab/process.js';
 import { DockerProxy, type Fault, HEALTHY } from './docker-proxy.js';
+import { listen } from './listener.js';
 import { shownHere } from './report.js';
 import { PROGRAMS } from './technique.js';
 
@@ -32,6 +34,19 @@ const restarted = shownHere({
   families: ['v4', 'v6'],
   stoppedBy: 'a veth is bound only by what Docker was asked for after the veth appeared',
 });
+const lan = shownHere({
+  id: 'heir-on-macvlan',
+  title: 'the next container on a macvlan address while Docker does not answer',
+  families: ['v4', 'v6'],
+  stoppedBy: 'a new namespace is opened only by what Docker was asked for after it appeared',
+});
+const entry = shownHere({
+  id: 'heir-of-container-entry',
+  title:
+    'datagrams for a permitted neighbour that has gone, heard by the next holder of its address, while the service is away or Docker does not answer',
+  families: ['v4', 'v6'],
+  stoppedBy: 'what is for an address that is bound to a veth leaves by that veth only',
+});
 
 const PORT = 7000;
 const SUBNETS = ['--subnet', '172.30.0.0/24', '--subnet', 'fd00:db:f::/64'];
@@ -45,6 +60,7 @@ beforeAll(async () => {
   lab = await Lab.up();
   await lab.docker('network', 'create', '--ipv6', ...SUBNETS, 'heir');
   await lab.docker('network', 'create', '--ipv6', 'killed');
+  await makeMacvlan(lab);
   proxy = await new DockerProxy(lab.socketPath, join(lab.dir, 'ill.sock'), new Random(1)).start();
   await proxy.set(HEALTHY);
 });
@@ -126,10 +142,37 @@ it('control: without Drawbridge the heir sends where its predecessor could', asy
   const heir = await succeed(pair);
   for (const to of theirs(pair.n)) await waitFor(`${to} to be reached`, async () => (await arrived(to)) > 0);
   await heir.remove();
+  const db = await holder('db');
+  await client({});
+  await hearsAll(db);
+  await db.remove();
+  await hearsAll(await holder('control'));
+  entry.control();
+  await (await alone(251, {})).remove();
+  await lab.sniffer.clear();
+  await alone(251, {});
+  lan.control();
   heirs.control();
   restarted.control();
   ignored.control();
 });
+
+/** A client that sends to its neighbour `db` all the time, each family with a text of its own. */
+const NEIGHBOUR = 30;
+const client = (labels: Readonly<Record<string, string>>): Promise<Container> => {
+  const one = (to: string, text: string): string =>
+    `node /attacks/spray.mjs '${JSON.stringify({ to: [to], port: PORT, text, everyMs: 10, forMs: 120_000 })}'`;
+  const script = `${one(`172.30.0.${NEIGHBOUR}`, 'text-v4')} & ${one(`fd00:db:f::${NEIGHBOUR.toString(16)}`, 'text-v6')} & wait`;
+  return start(at(31), labels, ['sh', '-c', script]);
+};
+const holder = (name: string): Promise<Container> =>
+  listen(lab, { ...at(NEIGHBOUR, true), name, ports: [PORT] });
+const hears = async (c: Container): Promise<string[]> => {
+  const logs = await c.logs();
+  return ['text-v4', 'text-v6'].filter((text) => logs.includes(text));
+};
+const hearsAll = (c: Container): Promise<boolean> =>
+  waitFor('both to be heard', async () => (await hears(c)).length === 2);
 
 async function begin(): Promise<void> {
   drawbridge ??= lab.drawbridge({
@@ -242,4 +285,63 @@ it('after kill -9 of dockerd a container comes up on the address of an observed 
     await waitFor(`${to} to be reached`, async () => (await arrived(to)) > (seen[i] ?? 0), 30_000);
   expect(await arrived(...theirs(n))).toBe(0);
   restarted.held();
+});
+
+/** Frames of macvlan do not pass the host: the sniffer calls them "in". */
+const passed = (...dst: string[]): Promise<number> =>
+  lab.sniffer.count({ direction: 'in', dst, dport: PORT });
+const LAN: Place = { network: MACVLAN.name, args: ['--ip', '10.77.0.20', '--ip6', 'fd00:77::20'] };
+
+async function alone(n: number, labels: Readonly<Record<string, string>>): Promise<Container> {
+  const first = await start(LAN, labels, spray(theirs(n)));
+  for (const to of theirs(n)) await waitFor(`${to} to be reached`, async () => (await passed(to)) > 0);
+  return first;
+}
+
+it('a namespace on macvlan is not opened by what is known of a container that has gone', async () => {
+  await begin();
+  const n = 120;
+  // its sandbox stays unknown: it counts as about to get one
+  await proxy.set({ answers: 'pass', events: 'pass', inspects: 'hang' });
+  const first = await alone(n, { 'drawbridge.mode': 'observe' });
+  await proxy.set({ answers: 'hang', events: 'lose' });
+  await first.remove();
+  await lab.sniffer.clear();
+  await start(LAN, enforced(n), spray([...theirs(n), ...own(n)]));
+  await new Promise((done) => setTimeout(done, WATCH_MS)); // in which nothing may pass
+  expect(await passed(...theirs(n), ...own(n))).toBe(0);
+  await proxy.set(HEALTHY);
+  for (const to of own(n)) await waitFor(`${to} to be reached`, async () => (await passed(to)) > 0, 30_000);
+  expect(await passed(...theirs(n))).toBe(0);
+  lan.held();
+});
+
+/** The datagrams of an entry, while `away` holds: the next holder of the address hears none of them. */
+async function inheritEntry(away: () => Promise<void>, back: () => Promise<void>): Promise<void> {
+  await begin();
+  const db = await holder('db');
+  await client({ 'drawbridge.mode': 'enforce', 'drawbridge.allow': `container:db:${PORT}/udp` });
+  await hearsAll(db);
+  await away();
+  await db.remove();
+  const heir = await holder('heir');
+  await new Promise((done) => setTimeout(done, WATCH_MS)); // in which nothing may be heard
+  expect(await hears(heir)).toEqual([]);
+  await back();
+  await drawbridge.ready();
+  expect(await hears(heir)).toEqual([]);
+  await heir.remove();
+  await hearsAll(await holder('db'));
+}
+it('an entry for a neighbour leads to nobody else on its address while Docker does not answer', () =>
+  inheritEntry(
+    () => proxy.set({ answers: 'hang', events: 'lose' }),
+    () => proxy.set(HEALTHY),
+  ));
+it('nor while the service is away', async () => {
+  await inheritEntry(
+    async () => drawbridge.kill('SIGKILL'),
+    async () => drawbridge.start(),
+  );
+  entry.held();
 });

@@ -11,8 +11,11 @@ const quiet = {
 };
 const BRIDGE = { link: { index: 1 }, network: { id: 'n' } };
 const veth = (index: number, netnsId: number) => ({ index, name: `veth${index}`, master: 1, netnsId });
-const viewOf = (starting: readonly string[] = []): DockerView =>
-  ({ containers: new Map(), starting: new Set(starting) }) as unknown as DockerView;
+const viewOf = (starting: readonly string[] = [], shown: readonly string[] = []): DockerView =>
+  ({
+    containers: new Map(shown.map((id) => [id, { id, endpoints: [{ networkId: 'n' }] }])),
+    starting: new Set(starting),
+  }) as unknown as DockerView;
 
 interface World {
   readonly waiting?: readonly number[];
@@ -21,17 +24,23 @@ interface World {
   readonly were?: readonly number[];
   /** Namespaces behind bound ports. */
   readonly namespaces?: readonly number[];
+  /** Containers that Docker shows on the bridge's network; those that have a veth. */
+  readonly shown?: readonly string[];
+  readonly listedOnly?: readonly string[];
+  readonly bound?: readonly string[];
+  /** The bridge of the veths is a managed one. */
+  readonly isManaged?: boolean;
   /** What happens while the list is under way. */
   readonly meanwhile?: () => void;
 }
 /** Ports 7 and 8 stand on a managed bridge and belong to nobody that is known. */
 async function judged(w: World): Promise<number[]> {
   const state = {
-    view: viewOf(w.starting),
+    view: viewOf(w.starting, w.shown),
     ports: {
       unbound: [veth(7, 70), veth(8, 80)],
-      bindings: new Map(),
-      bridges: new Map([['br', BRIDGE]]),
+      bindings: new Map((w.bound ?? []).map((container, i) => [20 + i, { container, networkId: 'n' }])),
+      bridges: new Map(w.isManaged === false ? [] : [['br', BRIDGE]]),
       namespaces: new Set(w.namespaces),
     },
     containers: new Set(w.were),
@@ -41,7 +50,7 @@ async function judged(w: World): Promise<number[]> {
   const classifier = new Classifier({
     refresh: async () => {
       w.meanwhile?.();
-      return viewOf(w.starting);
+      return viewOf(w.starting, [...(w.shown ?? []), ...(w.listedOnly ?? [])]);
     },
     inForce: async () => void passes++,
     state: () => state,
@@ -78,4 +87,15 @@ it('a port that has been a container’s never is, nor one that leads to the nam
 it('packets that come while the list is under way count for the next one', async () => {
   const waiting: number[] = [7];
   expect(await judged({ waiting, meanwhile: () => waiting.push(8) })).toEqual([7]);
+});
+
+it('while a container of the bridge has no veth yet, none there is nobody’s: it may be that one’s', async () => {
+  expect(await judged({ shown: ['c'] })).toEqual([]);
+  expect(await judged({ listedOnly: ['c'] })).toEqual([]);
+  expect(await judged({ shown: ['c', 'd'], bound: ['c'] })).toEqual([]);
+  expect(await judged({ shown: ['c'], bound: ['c'] })).toEqual([7]);
+});
+
+it('a veth on a bridge of which nothing is known any more is not nobody’s', async () => {
+  expect(await judged({ isManaged: false })).toEqual([]);
 });

@@ -1,0 +1,72 @@
+/** The order in which the kernel is told: nothing leads to what is not there yet. */
+import { expect, it } from 'vitest';
+import { compile } from '../../../src/desired/compile.js';
+import { applyPlan, type Plan, planSteps } from '../../../src/kernel/apply.js';
+import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
+import type { Observed } from '../../../src/kernel/observe.js';
+import { input, member, shape } from '../desired/sample.js';
+
+const NOTHING = {
+  sets: new Map(),
+  tables: new Map(),
+  bridge: { elements: EMPTY_BRIDGE, rules: [], chains: new Set(), layouts: new Set() },
+  backstop: { rules: [], chains: new Set() },
+} as unknown as Observed;
+const port = { ifindex: 7, mac: '02:42:ac:1e:00:07', bridge: 'br-test', ip4: '172.30.0.7', ip6: 'fd00::7' };
+const desired = compile(input(member(2, 'a.example, 10.1.0.0/16:5432', 'enforce', [port])));
+const plan = planSteps(shape, desired, NOTHING);
+const stageOf = (tool: string, text: RegExp): number[] =>
+  plan.stages.flatMap((steps, i) => (steps.some((s) => s.tool === tool && text.test(s.script)) ? [i] : []));
+
+it('a veth gets its identity after the rules of its container stand, and those after their sets', () => {
+  const [sets] = stageOf('ipset', /create DB-/);
+  const [rules4] = stageOf('iptables-restore', /DB-c-/);
+  const [rules6] = stageOf('ip6tables-restore', /DB-c-/);
+  const identities = stageOf('nft', /element bridge drawbridge id4/);
+  const backstop = stageOf('nft', /table inet drawbridge_backstop/);
+  expect(identities).toHaveLength(1);
+  expect(identities[0]).toBe(plan.stages.length - 1);
+  expect(sets).toBeLessThan(rules4 ?? -1);
+  expect(rules4).toBe(rules6);
+  expect(rules4).toBeLessThan(identities[0] ?? -1);
+  expect(backstop[0]).toBeLessThan(identities[0] ?? -1);
+});
+
+it('the stages run one after the other, and flows of an earlier holder have ended before a veth gets its identity', async () => {
+  const ran: string[] = [];
+  const stages: Plan['stages'] = [
+    [{ tool: 'ipset', script: 'one' }],
+    [
+      { tool: 'iptables-restore', script: 'two' },
+      { tool: 'ip6tables-restore', script: 'two' },
+    ],
+    [{ tool: 'nft', script: 'three' }],
+  ];
+  const run = async (tool: string): Promise<{ code: number; stdout: string; stderr: string }> => {
+    ran.push(`${tool} begins`);
+    await new Promise(setImmediate);
+    ran.push(`${tool} ends`);
+    return { code: 0, stdout: '', stderr: '' };
+  };
+  await applyPlan(
+    run as never,
+    { stages, refill: [] },
+    {
+      beforeBinding: async () => {
+        await new Promise((done) => setTimeout(done, 20));
+        ran.push('flows have ended');
+      },
+    },
+  );
+  expect(ran).toEqual([
+    'ipset begins',
+    'ipset ends',
+    'iptables-restore begins',
+    'ip6tables-restore begins',
+    'iptables-restore ends',
+    'ip6tables-restore ends',
+    'flows have ended',
+    'nft begins',
+    'nft ends',
+  ]);
+});
