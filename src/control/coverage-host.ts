@@ -26,15 +26,28 @@ export function hostFindings({ host, engine, failure }: HostInput): Finding[] {
   ];
 }
 
+/** The newest major version of Docker Engine that the tests run on. */
+const TESTED_MAJOR = 28;
+
 function backend(engine: EngineFacts | undefined): Finding[] {
-  if (!engine?.firewallBackend?.startsWith('nftables')) return [];
+  if (engine?.firewallBackend?.startsWith('nftables'))
+    return [
+      {
+        code: 'nftables-backend',
+        state: 'unenforced',
+        detail:
+          'Docker uses its nftables firewall backend (an option since Engine 29), which Drawbridge does not support yet: this host does not count as protected',
+        remedy: 'set "firewall-backend": "iptables" in /etc/docker/daemon.json and restart Docker',
+      },
+    ];
+  const version = engine?.version ?? '';
+  if (!(Number.parseInt(version, 10) > TESTED_MAJOR)) return [];
   return [
     {
-      code: 'nftables-backend',
-      state: 'partial',
-      detail:
-        'Docker uses its nftables backend, which has no DOCKER-USER: our rules stand in FORWARD itself, and this is not proven with it',
-      remedy: 'set "firewall-backend": "iptables" in /etc/docker/daemon.json and restart Docker',
+      code: 'engine-untested',
+      state: 'enforced',
+      detail: `Docker Engine ${version} is newer than those that Drawbridge is tested with (26.1 and 28.5)`,
+      remedy: 'run drawbridge doctor after each upgrade of Docker, and keep "firewall-backend": "iptables"',
     },
   ];
 }

@@ -14,6 +14,7 @@ import { Judge } from './judge.js';
 import type { LearnedPort } from './kernel-port.js';
 import { refillSets, syncLearned } from './learned-sets.js';
 import type { EastWest } from './neighbours.js';
+import { EXPECTED_MS, Newcomers } from './newcomers.js';
 import { PortBook, type PortBookOptions } from './port-book.js';
 import type { Pass } from './reconciler.js';
 import { Revocation } from './revocation.js';
@@ -73,6 +74,7 @@ export class Enforcer<F extends FlowFacts> {
   readonly #identities: Identities;
   readonly #ports: PortBook<F>;
   #state: InForce | undefined;
+  readonly #newcomers = new Newcomers();
   readonly #revocation: Revocation<F>;
   readonly #zones: Zones<F>;
   /** Members to be looked at as if their policy were another. */
@@ -169,6 +171,8 @@ export class Enforcer<F extends FlowFacts> {
 
   #input(view: DockerView, ports: PortMap, hosts: HostSenders): DesiredInput {
     const now = this.#o.now();
+    const newcomers = this.#newcomers.of(view, now);
+    if (newcomers.size > 0) this.#o.lookAgain('containers that did not start', EXPECTED_MS);
     const input = desiredInput({
       view,
       ports,
@@ -182,6 +186,7 @@ export class Enforcer<F extends FlowFacts> {
       shape: this.#o.shape,
       unattributed: [...this.#ports.unattributed],
       unattributedPolicy: this.#o.unattributed(),
+      newcomers,
       now,
     });
     const members = [...input.members, ...this.#departed(input.members, now)];

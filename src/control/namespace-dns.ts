@@ -36,6 +36,8 @@ export class NamespaceDns {
   readonly #attached = new Map<string, Attached>();
   readonly #attaching = new Map<string, { readonly path: string; readonly done: Promise<void> }>();
   readonly #failed = new Map<string, string>();
+  /** By container: how often its namespace was not there. The file goes with a container, whose end Docker reports later. */
+  readonly #missing = new Map<string, number>();
   readonly #ahead: Ahead;
   readonly #clear: Cleared;
   #state: InForce | undefined;
@@ -154,6 +156,7 @@ export class NamespaceDns {
     await this.#settled();
     for (const [id, held] of this.#attached) if (this.#isStale(state, id, held.path)) await this.#drop(id);
     for (const id of this.#failed.keys()) if (!state.members.has(id)) this.#failed.delete(id);
+    for (const id of this.#missing.keys()) if (!state.members.has(id)) this.#missing.delete(id);
     const missing = [...state.members.keys()].filter((id) => this.#wants(state, id));
     for (let i = 0; i < missing.length; i += AT_ONCE)
       await Promise.all(missing.slice(i, i + AT_ONCE).map((id) => this.#attachIfNeeded(id)));
@@ -251,13 +254,23 @@ export class NamespaceDns {
       const sockets = prepared.claim(id);
       this.#attached.set(id, { path, sockets, hostAsked: undefined });
       this.#failed.delete(id);
+      this.#missing.delete(id);
       this.#o.log.debug({ container: id, path }, 'a resolver of ours answers inside');
       this.#o.onAttached(id);
     } catch (e) {
       const why = e instanceof Error ? e.message : String(e);
-      if (this.#failed.get(id) !== why)
+      const missing = isMissing(e) ? (this.#missing.get(id) ?? 0) + 1 : 0;
+      if (missing > 0) this.#missing.set(id, missing);
+      if (missing === 1)
+        this.#o.log.debug(
+          { container: id, err: why },
+          'the namespace of a container is not there: trying again',
+        );
+      else if (missing === 2 || this.#failed.get(id) !== why)
         this.#o.log.warn({ container: id, err: why }, 'no resolver inside this namespace yet');
       this.#failed.set(id, why);
     }
   }
 }
+
+const isMissing = (e: unknown): boolean => e instanceof Error && 'code' in e && e.code === 'ENOENT';

@@ -2,7 +2,7 @@ import type { Member, Port } from '../desired/state.js';
 import type { DockerView, NetworkFacts } from '../model/container.js';
 import type { Bars } from './bar.js';
 import { addressesOf, type Binding, bindPorts, type PortMap } from './bindings.js';
-import { cutFlows, type FlowFacts } from './cut.js';
+import { cutBoth, cutFlows, type FlowFacts } from './cut.js';
 import { DepartedEndpoints } from './departed-endpoints.js';
 import type { ForeignPorts } from './foreign-ports.js';
 import type { KernelPort } from './kernel-port.js';
@@ -84,11 +84,12 @@ export class PortBook<F extends FlowFacts> {
       (b) => this.#bindings.get(b.ifindex)?.container !== b.container,
     );
     const addresses = new Set(fresh.flatMap(addressesOf));
-    const bar = async (): Promise<void> => undefined;
-    await cutFlows(flows, 'orig', addresses, { keep: () => false, bar });
-    if (!this.#hasStood) return;
+    if (!this.#hasStood) {
+      await cutFlows(flows, 'orig', addresses, { keep: () => false, bar: async () => undefined });
+      return;
+    }
     await bars.lift(addresses);
-    await cutFlows(flows, 'reply', addresses, { keep: (f) => f.tcp?.handshake === true, bar });
+    await cutBoth(flows, addresses, (f) => f.tcp?.handshake === true);
   }
 
   /** Who is enforced by these rules and was free to speak by those that stand. */

@@ -18,6 +18,7 @@ import type { Binding, PortMap } from './bindings.js';
 import type { HostSenders } from './host-senders.js';
 import type { Identities } from './identities.js';
 import { type EastWest, freeNeighbours, resolveContainer } from './neighbours.js';
+import { expectedFamilies } from './newcomers.js';
 
 export interface WorldInput {
   readonly view: DockerView;
@@ -33,6 +34,8 @@ export interface WorldInput {
   readonly unattributedPolicy: { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
   readonly hosts: HostSenders;
   readonly zones: { has(cgroups: readonly Cgroup[], isLate: boolean): boolean };
+  /** Created a short while ago, and expected to start. */
+  readonly newcomers: ReadonlySet<string>;
   readonly now: number;
 }
 
@@ -75,12 +78,13 @@ function membersOf(w: WorldInput): Member[] {
     (c) =>
       bound.has(c.id) ||
       isComing(c, managed) ||
+      (w.newcomers.has(c.id) && expectedFamilies(c, w.view.networks, managed).size > 0) ||
       lanPlace(w, c) !== undefined ||
       w.hosts.cgroups.has(c.id) ||
       isComingToHost(c, w.view),
   );
   w.identities.retain(new Set(present.map((c) => c.id)), w.now);
-  return present.map((c) => memberOf(w, c, bound.get(c.id) ?? []));
+  return present.map((c) => memberOf(w, c, bound.get(c.id) ?? [], managed));
 }
 
 const isComing = (c: ContainerFacts, managed: ReadonlySet<string>): boolean =>
@@ -104,7 +108,12 @@ function lanPlace(w: Pick<WorldInput, 'view' | 'isLan'>, c: ContainerFacts): Lan
 const isComingToHost = (c: ContainerFacts, view: DockerView): boolean =>
   c.networkMode === 'host' && view.starting.has(c.id);
 
-function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]): Member {
+function memberOf(
+  w: WorldInput,
+  c: ContainerFacts,
+  bindings: readonly Binding[],
+  managed: ReadonlySet<string>,
+): Member {
   const policy = w.policyOf(c);
   const limits = w.limitsOf(c, policy);
   const lan = lanPlace(w, c);
@@ -115,7 +124,7 @@ function memberOf(w: WorldInput, c: ContainerFacts, bindings: readonly Binding[]
     classes: planClasses(policy.entries, (name) => resolveContainer(w.view, c, name)),
     neighbours: policy.mode === 'enforce' ? freeNeighbours(w.view, c, w.eastWest) : [],
     ports: bindings.map(portOf),
-    families: c.networkMode === 'host' ? BOTH : familiesOf(c),
+    families: familiesOf(w, c, managed),
     published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),
     ...(limits ? { limits } : {}),
     ...(lan ? { lan } : {}),
@@ -129,7 +138,9 @@ function hostPlace({ hosts, zones }: WorldInput, id: string): HostPlace {
 }
 
 const BOTH: ReadonlySet<Family> = new Set([4, 6] as const);
-function familiesOf(c: ContainerFacts): ReadonlySet<Family> {
+function familiesOf(w: WorldInput, c: ContainerFacts, managed: ReadonlySet<string>): ReadonlySet<Family> {
+  if (c.networkMode === 'host') return BOTH;
+  if (c.endpoints.length === 0) return expectedFamilies(c, w.view.networks, managed);
   const families = new Set<Family>();
   for (const e of c.endpoints) {
     if (e.ip4) families.add(4);

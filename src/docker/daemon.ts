@@ -1,4 +1,5 @@
 /** What the engine says of itself (`GET /info`, `GET /version`). Pure. */
+import type { EngineFacts } from '../model/host-facts.js';
 import { asRecord, flagAt, recordAt, textAt, textsAt } from './shape.js';
 
 export interface DaemonFacts {
@@ -20,6 +21,13 @@ export interface DaemonFacts {
   /** This node takes part in a swarm. */
   readonly swarm: boolean;
 }
+
+/** What coverage depends on. */
+export const engineFacts = ({ serverVersion, rootDir, firewallBackend }: DaemonFacts): EngineFacts => ({
+  version: serverVersion,
+  dataRoot: rootDir,
+  ...(firewallBackend && { firewallBackend }),
+});
 
 export function readDaemon(info: unknown, version: unknown): DaemonFacts {
   const i = asRecord(info);

@@ -7,6 +7,7 @@ import { type Plan, runStep } from './apply.js';
 import { Cgroups } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import type { Exec } from './exec.js';
+import { withFastSets } from './fast-sets.js';
 import { Forwarding } from './forwarding.js';
 import { HostAddresses } from './host-addresses.js';
 import { type HostSaid, hostSaid } from './host-marks.js';
@@ -28,7 +29,10 @@ const HEARTBEAT_SECONDS = 3;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
 
 /** `port`: the link's index. */
-export type LinkNews = (what: 'link' | 'lan link' | 'link gone' | 'links overran', port?: number) => void;
+export type LinkNews = (
+  what: 'link' | 'link state' | 'lan link' | 'link gone' | 'links overran',
+  port?: number,
+) => void;
 
 /** The kernel of this network namespace behind one face, for the control room. */
 export class KernelAdapter implements AsyncDisposable {
@@ -54,7 +58,12 @@ export class KernelAdapter implements AsyncDisposable {
     this.#shape = shape;
     this.#run = run;
     const hasCgroup = (path: string): boolean => this.cgroups.at(path) !== undefined;
-    this.#plane = new Dataplane(run, shape, (name) => this.#cache.indexOf(name), hasCgroup);
+    this.#plane = new Dataplane(
+      withFastSets(run, this.sets),
+      shape,
+      (name) => this.#cache.indexOf(name),
+      hasCgroup,
+    );
     this.own = new HostAddresses(() => this.addressTable.list());
   }
 
@@ -75,9 +84,10 @@ export class KernelAdapter implements AsyncDisposable {
     return new RouteMonitor({
       onLink: (l) => {
         if (this.#cache.masterOf(l.index)?.master !== l.master) this.forwarding.moved(l.index);
-        this.#cache.put(l);
+        const isNew = this.#cache.put(l);
         if (LAN_KINDS.some((kind) => kind === l.kind)) changed('lan link', l.index);
-        else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined) changed('link', l.index);
+        else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined)
+          changed(isNew ? 'link' : 'link state', l.index);
       },
       onLinkGone: (l) => {
         this.#cache.gone(l);
@@ -102,6 +112,11 @@ export class KernelAdapter implements AsyncDisposable {
   /** Our id for the namespace at a veth's far end; undefined: it is here, or unknown. */
   namespaceBehind(port: number): number | undefined {
     return this.#cache.namespaceBehind(port);
+  }
+
+  /** A veth that is on a bridge. */
+  isBridgedVeth(index: number): boolean {
+    return this.#cache.isBridgedVeth(index);
   }
 
   /** What stands in the kernel, of any run of ours; nothing where marks meant something else. */

@@ -1,6 +1,10 @@
 import type { HostLink } from '../ports.js';
 import type { Link } from './netlink/route-codec.js';
 
+/** What bindings and rules depend on. */
+const identityOf = (l: Link): string =>
+  [l.name, l.kind, l.mac, l.master, l.linkNamespaceId, l.peerIndex].join(' ');
+
 /** What the cache asks the kernel when events alone do not tell. */
 export interface LinkSource {
   list(): Promise<readonly Link[]>;
@@ -32,12 +36,15 @@ export class LinkCache {
     this.#complete = false;
   }
 
-  put(link: Link): void {
+  /** True: it is new, or is another link than before in more than its state. */
+  put(link: Link): boolean {
+    const known = this.#links.get(link.index);
     this.#links.set(link.index, link);
     this.#date(link);
     // Docker gives the far end its MAC once it is inside: what was noted before then is another
     if (link.linkNamespaceId !== undefined) this.#peerMacs.delete(link.index);
     if (link.kind === 'veth') this.#pair(link);
+    return known === undefined || identityOf(known) !== identityOf(link);
   }
 
   gone(link: Link): void {
@@ -66,6 +73,11 @@ export class LinkCache {
   macs(): ReadonlySet<string> {
     const own = [...this.#links.values()].filter((l) => l.kind === 'bridge' || l.master !== undefined);
     return new Set(own.flatMap((l) => l.mac ?? []));
+  }
+
+  isBridgedVeth(index: number): boolean {
+    const link = this.#links.get(index);
+    return link?.kind === 'veth' && link.master !== undefined;
   }
 
   indexOf(name: string): number | undefined {

@@ -11,14 +11,41 @@ const isObject = (v: unknown): v is JsonObject => typeof v === 'object' && v !==
 /** Interface names that nft prints instead of indexes. */
 export type IndexOf = (ifname: string) => number | undefined;
 
+export interface ParsedBridge extends ObservedBridge {
+  /** An element names an interface that has gone since: it is left out, and another listing shows its index instead. */
+  readonly isStale: boolean;
+}
+
 /** Reads `nft -j list table bridge drawbridge`. What cannot be read is left out: it is then written again. */
-export function parseBridge(json: string, indexOf: IndexOf): ObservedBridge {
+export function parseBridge(json: string, indexOf: IndexOf): ParsedBridge {
   const named = new Map<string, unknown[]>();
   for (const item of itemsOf(json)) {
     const holder = item.map ?? item.set;
     if (isObject(holder) && Array.isArray(holder.elem)) named.set(String(holder.name), holder.elem);
   }
-  return { ...parseProgram(json), elements: { ...elements(named, indexOf), ...parseObjects(itemsOf(json)) } };
+  let isStale = false;
+  const port = (v: unknown): number => {
+    const index = portIndex(v, indexOf);
+    isStale ||= Number.isNaN(index);
+    return index;
+  };
+  const all = elements(named, port);
+  const present = isStale ? withoutUnknown(all) : all;
+  return { ...parseProgram(json), elements: { ...present, ...parseObjects(itemsOf(json)) }, isStale };
+}
+
+type Elements = Omit<BridgeDesired, 'limits' | 'allowances'>;
+
+/** An interface without an index must not be written back: nft would refuse it, and with it all of the change. */
+function withoutUnknown(all: Elements): Elements {
+  const isKnown = (key: unknown): boolean => !/^NaN\b/.test(String(key));
+  const known = Object.entries(all).map(([name, held]): [string, unknown] => [
+    name,
+    held instanceof Map
+      ? new Map([...held].filter(([key]) => isKnown(key)))
+      : new Set([...held].filter(isKnown)),
+  ]);
+  return Object.fromEntries(known) as Elements;
 }
 
 /** The rules of any `nft -j list table`. */
@@ -34,11 +61,7 @@ export function itemsOf(json: string): JsonObject[] {
   return isObject(root) && Array.isArray(root.nftables) ? root.nftables.filter(isObject) : [];
 }
 
-function elements(
-  named: ReadonlyMap<string, readonly unknown[]>,
-  indexOf: IndexOf,
-): Omit<BridgeDesired, 'limits' | 'allowances'> {
-  const port = (v: unknown): number => portIndex(v, indexOf);
+function elements(named: ReadonlyMap<string, readonly unknown[]>, port: (v: unknown) => number): Elements {
   const get = (name: string): readonly unknown[] => named.get(name) ?? [];
   const pairs = (name: string): (readonly [unknown, unknown])[] =>
     get(name).flatMap((e) => (Array.isArray(e) && e.length === 2 ? [[e[0], e[1]] as const] : []));
@@ -96,6 +119,7 @@ function groupKey(key: unknown): string {
   return `${Number(parts[0])} . ${String(parts[1])} . ${String(parts[2])}`;
 }
 
+/** nft prints an interface by its name, and by its index once it has gone. NaN: it went after nft had printed its name. */
 function portIndex(v: unknown, indexOf: IndexOf): number {
   if (typeof v === 'number') return v;
   return indexOf(String(v)) ?? Number(v);

@@ -4,7 +4,7 @@ import type { Family } from '../model/ip.js';
 import { type Exec, must } from './exec.js';
 import { parseSetNames, parseSetSave, type SavedSet, type SetNames } from './ipset-text.js';
 import { parseSave, type SavedTables } from './iptables-text.js';
-import { type IndexOf, parseBridge, parseProgram } from './nft-parse.js';
+import { type IndexOf, type ParsedBridge, parseBridge, parseProgram } from './nft-parse.js';
 import type { ObservedProgram } from './nft-program.js';
 import { EMPTY_BRIDGE, type ObservedBridge } from './nft-text.js';
 
@@ -57,11 +57,28 @@ async function observeNft(
     tables.includes(`table ${table}`)
       ? must(run, 'nft', ['-j', 'list', 'table', ...table.split(' ')])
       : undefined;
-  const [bridge, backstop] = await Promise.all([list(`bridge ${BRIDGE_TABLE}`), list(BACKSTOP_TABLE)]);
-  return {
-    bridge: bridge ? parseBridge(bridge, indexOf) : { ...ABSENT, elements: EMPTY_BRIDGE },
-    backstop: backstop ? parseProgram(backstop) : ABSENT,
-  };
+  const [bridge, backstop] = await Promise.all([
+    observeBridge(() => list(`bridge ${BRIDGE_TABLE}`), indexOf),
+    list(BACKSTOP_TABLE),
+  ]);
+  return { bridge, backstop: backstop ? parseProgram(backstop) : ABSENT };
+}
+
+const LISTINGS = 3;
+/** Lists again while interfaces vanish between nft's listing and our reading of it. */
+async function observeBridge(
+  list: () => Promise<string | undefined>,
+  indexOf: IndexOf,
+): Promise<ObservedBridge> {
+  let read: ParsedBridge | undefined;
+  for (let n = 0; n < LISTINGS; n++) {
+    const json = await list();
+    if (json === undefined) return { ...ABSENT, elements: EMPTY_BRIDGE };
+    read = parseBridge(json, indexOf);
+    if (!read.isStale) break;
+  }
+  const { exists, rules, elements } = read as ParsedBridge;
+  return { exists, rules, elements };
 }
 
 const ABSENT: ObservedProgram = { exists: false, rules: [] };

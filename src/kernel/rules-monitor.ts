@@ -4,9 +4,22 @@ import { follow, isOurs } from './exec.js';
 
 const RESTART_MS = 1_000;
 
-/** Whether a line of `nft monitor` touches us or the places where we are hooked. */
-function concerns(line: string, prefix: string): boolean {
-  if (/ (DOCKER-USER|FORWARD|INPUT|OUTPUT|PREROUTING)( |$)/.test(line)) return true;
+/** By table of iptables: chains of others that have a jump of ours at their head, and FORWARD, which leads to DOCKER-USER. */
+const HOOKED: Readonly<Record<string, readonly string[]>> = {
+  filter: ['DOCKER-USER', 'FORWARD', 'INPUT', 'OUTPUT'],
+  nat: ['PREROUTING', 'OUTPUT'],
+  security: ['FORWARD', 'INPUT', 'OUTPUT'],
+  mangle: ['OUTPUT'],
+  raw: ['OUTPUT'],
+};
+
+/**
+ * Whether a line of `nft monitor` concerns rules of this prefix or a chain that they are hooked in. Docker 28 writes rules
+ * into `raw PREROUTING` at every start of a container: that chain has none.
+ */
+export function concerns(line: string, prefix: string): boolean {
+  const [, table = '', chain = ''] = / ip6? (\S+) (\S+)/.exec(line) ?? [];
+  if (HOOKED[table]?.includes(chain)) return true;
   return (
     line.includes(`${prefix}-`) || / (bridge|inet) drawbridge/.test(line) || line.startsWith('delete table')
   );

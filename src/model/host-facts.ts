@@ -29,4 +29,6 @@ export interface EngineFacts {
   readonly firewallBackend?: string;
   /** Where it keeps containers, images and volumes. */
   readonly dataRoot?: string;
+  /** Such as `28.5.2+dfsg4`. */
+  readonly version?: string;
 }

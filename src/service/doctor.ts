@@ -2,11 +2,12 @@ import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import type { Config } from '../config/config.js';
 import { hostFindings } from '../control/coverage-host.js';
-import type { DaemonFacts } from '../docker/daemon.js';
+import { type DaemonFacts, engineFacts } from '../docker/daemon.js';
 import { DockerWatch } from '../docker/watch.js';
 import { checkKernel, type DoctorCheck } from '../kernel/doctor.js';
 import { exec } from '../kernel/exec.js';
 import { readHostFacts } from '../kernel/host-facts.js';
+import type { Finding } from '../model/finding.js';
 import type { Logger } from '../ports.js';
 import { checkRedis } from '../store/redis-doctor.js';
 import { shapeOf } from './shape.js';
@@ -66,18 +67,18 @@ async function checkDocker(config: Config): Promise<DoctorCheck[]> {
 async function checkHost(config: Config, docker: DockerWatch, facts: DaemonFacts): Promise<DoctorCheck[]> {
   const bridges = [...(await docker.refresh()).networks.values()].flatMap((n) => n.bridge ?? []);
   const host = await readHostFacts(exec, config.kernel.prefix, new Set(bridges));
-  const { firewallBackend } = facts;
-  const found = hostFindings({
-    host,
-    engine: firewallBackend ? { firewallBackend } : {},
-    failure: config.failure,
-  });
+  const found = hostFindings({ host, engine: engineFacts(facts), failure: config.failure });
+  return hostChecks(found);
+}
+
+/** A host where nothing is enforced fails the doctor; what only weakens it is a warning. */
+export function hostChecks(found: readonly Finding[]): DoctorCheck[] {
   if (found.length === 0)
     return [{ name: 'host', ok: true, level: 'warn', detail: 'nothing beside Docker bears on what is held' }];
   return found.map(({ code, state, detail, remedy }) => ({
     name: code,
     ok: state === 'enforced',
-    level: 'warn',
+    level: state === 'unenforced' ? 'error' : 'warn',
     detail,
     remedy,
   }));

@@ -228,6 +228,7 @@ export class Engine {
 
   async stop(): Promise<void> {
     this.#upkeep.stopLooking();
+    this.#links.close();
     await this.reconciler.stop();
     await this.threats.close();
     this.#holding.close();

@@ -1,7 +1,9 @@
 import type { Config } from '../config/config.js';
 import { localSocketOf } from '../config/local-socket.js';
+import { hostFindings } from '../control/coverage-host.js';
 import type { OwnPlaces } from '../control/coverage-places.js';
 import type { InForce } from '../control/enforcer.js';
+import { engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import { readHostFacts } from '../kernel/host-facts.js';
@@ -96,12 +98,13 @@ export class HostWatch implements AsyncDisposable {
   async #askDocker(): Promise<void> {
     // Docker is away: its watch says so.
     const facts = await this.#o.docker.daemonInfo().catch(() => undefined);
-    if (facts)
-      this.engine = {
-        dataRoot: facts.rootDir,
-        ...(facts.firewallBackend ? { firewallBackend: facts.firewallBackend } : {}),
-      };
+    if (!facts) return;
+    const before = this.engine?.firewallBackend;
+    this.engine = engineFacts(facts);
     void this.mounts.refresh('all');
+    if (this.engine.firewallBackend === before) return;
+    for (const f of hostFindings({ host: undefined, engine: this.engine, failure: 'closed' }))
+      this.#o.log[f.state === 'enforced' ? 'warn' : 'error']({ remedy: f.remedy }, f.detail);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

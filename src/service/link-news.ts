@@ -4,8 +4,9 @@ import type { NamespaceDns } from '../control/namespace-dns.js';
 import type { Reconciler } from '../control/reconciler.js';
 import { KeyedRunner } from '../docker/schedule.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { KernelAdapter } from '../kernel/adapter.js';
+import type { KernelAdapter, LinkNews as LinkListener } from '../kernel/adapter.js';
 import type { Logger } from '../ports.js';
+import { NewVeths } from './new-veths.js';
 import type { Policies } from './policies.js';
 
 export interface LinkNewsOptions {
@@ -23,6 +24,8 @@ export interface LinkNewsOptions {
 /** A new veth's network:connect event comes 15–30 ms behind it; what is gone has time. */
 const LINK_MS = 40;
 const GONE_MS = 500;
+/** Docker is asked about it: a pass before the answer has nothing to bind, and would delay the one that has. */
+const ASKED_MS = 150;
 
 /** How many networks are asked side by side. */
 const AT_ONCE = 8;
@@ -30,28 +33,55 @@ const AT_ONCE = 8;
 /** What the kernel announces of links, and what follows from it. */
 export class LinkNews {
   readonly #o: LinkNewsOptions;
+  readonly #newVeths: NewVeths;
+  /** Veths whose containers are known, whether the next pass has bound them or not. */
+  #known: ReadonlySet<number> = new Set();
   /** Veths that have moved into a namespace while it was unknown whose it is. */
   readonly #arrived = new Set<number>();
   readonly #asking = new KeyedRunner(AT_ONCE, (network) => this.#ask(network));
 
   constructor(options: LinkNewsOptions) {
     this.#o = options;
+    const { kernel, docker, policies, state, log } = options;
+    this.#newVeths = new NewVeths({
+      links: () => kernel.links(new Set(state()?.ports.bindings.keys())),
+      view: () => docker.view(),
+      isManaged: policies.isManaged,
+      ask: (id) => this.#ask(id),
+      isBound: (veth) => this.#known.has(veth) || state()?.ports.bindings.has(veth) === true,
+      log,
+      now: () => performance.now(),
+    });
   }
 
-  take(what: 'link' | 'lan link' | 'link gone' | 'links overran', port?: number): void {
+  take(what: Parameters<LinkListener>[0], port?: number): void {
     if (what === 'lan link') {
       this.#o.onLanLink();
       return;
     }
     const { reconciler, kernel } = this.#o;
     if (what === 'links overran') reconciler.trigger(what);
-    else reconciler.later(what, what === 'link' ? LINK_MS : GONE_MS);
+    else if (what === 'link gone') reconciler.later(what, GONE_MS);
+    const isAsked = what !== 'link gone' && port !== undefined && this.#announced(port);
+    if (what === 'link') reconciler.later(isAsked ? 'new veth' : what, isAsked ? ASKED_MS : LINK_MS);
     const isIn = port !== undefined && kernel.namespaceBehind(port) !== undefined;
     const state = this.#o.state();
     if (isIn && state && !state.ports.bindings.has(port))
       this.#portArrived(port).catch((e: unknown) =>
         this.#o.log.warn({ err: String(e) }, 'a new veth stays closed until the next pass'),
       );
+  }
+
+  /** Announcements come for bridges and for each change of a veth: only a veth that has a bridge but no container matters. */
+  #announced(port: number): boolean {
+    const state = this.#o.state();
+    if (!state || state.ports.bindings.has(port) || !this.#o.kernel.isBridgedVeth(port)) return false;
+    this.#newVeths.appeared(port);
+    return true;
+  }
+
+  close(): void {
+    this.#newVeths.close();
   }
 
   /** Ask for these networks once more: what is known of them is older than a veth on their bridges. */
@@ -65,13 +95,15 @@ export class LinkNews {
    */
   async #portArrived(port: number): Promise<void> {
     this.#arrived.add(port);
-    this.askAgain(await this.#bind());
-    this.#o.reconciler.trigger('port');
+    this.askAgain(await this.#bind('port'));
   }
 
-  /** Report the arrived veths whose containers are known; returns the networks that must be asked again. */
-  async #bind(): Promise<ReadonlySet<string>> {
-    const { kernel, docker, policies, namespaceDns } = this.#o;
+  /**
+   * Report the arrived veths whose containers are known; returns the networks that must be asked again. Without a new
+   * binding there is no pass: it would only delay the one that has it.
+   */
+  async #bind(reason: string): Promise<ReadonlySet<string>> {
+    const { kernel, docker, policies, namespaceDns, reconciler } = this.#o;
     const before = this.#o.state()?.ports.bindings ?? new Map();
     const links = await kernel.links(new Set(before.keys()));
     const { bindings, outdated } = bindPorts(docker.view(), links, before, policies.isManaged);
@@ -81,6 +113,8 @@ export class LinkNews {
       if (owner !== undefined) namespaceDns.arrived(owner, port);
       if (owner !== undefined || !present.has(port)) this.#arrived.delete(port);
     }
+    this.#known = new Set(bindings.keys());
+    if ([...bindings.keys()].some((port) => !before.has(port))) reconciler.trigger(reason);
     return outdated;
   }
 
@@ -91,7 +125,6 @@ export class LinkNews {
       this.#o.log.debug({ network, err: String(e) }, 'new veths stay closed until Docker answers');
       return;
     }
-    await this.#bind();
-    this.#o.reconciler.trigger('network asked again');
+    await this.#bind('network asked again');
   }
 }

@@ -381,7 +381,7 @@ describe('the host', () => {
 
   it('what weakens every container is said with each', () => {
     expect(codes(input(container(), { engine: { firewallBackend: 'nftables' } }))).toEqual([
-      'nftables-backend:partial',
+      'nftables-backend:unenforced',
     ]);
     const host = { ...HOST, foreignAccepts: [accept, accept, accept, accept] };
     const { reasons } = coverageOf(input(container(), { host }));

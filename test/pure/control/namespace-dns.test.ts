@@ -70,3 +70,31 @@ it('what was furnished ahead is claimed by the pass that knows whose it is, need
   dns.applied(state);
   await vi.waitFor(() => expect(answers).toEqual(['/a']));
 });
+
+it('a namespace that has gone with its container is no warning; one that stays away is one warning', async () => {
+  const warnings: string[] = [];
+  const dns = new NamespaceDns({
+    embedded: () => true,
+    needs: async () => true,
+    always: () => true,
+    onAttached: () => undefined,
+    isSettled: () => true,
+    pathOf: () => '/gone',
+    pathBehind: () => '/gone',
+    awaited: () => [],
+    exists: () => true,
+    isEnforced: () => true,
+    prepare: async (path) =>
+      Promise.reject(Object.assign(new Error(`ENOENT: no such file, open ${path}`), { code: 'ENOENT' })),
+    detach: async () => undefined,
+    log: { ...silent, warn: (_, text) => void warnings.push(text ?? '') },
+  });
+  const counts: number[] = [];
+  for (let n = 0; n < 4; n++) {
+    dns.applied(state);
+    await dns.whole(10);
+    counts.push(warnings.length);
+  }
+  await dns.close();
+  expect([counts[0], counts.at(-1)]).toEqual([0, 1]);
+});

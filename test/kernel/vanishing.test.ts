@@ -1,0 +1,91 @@
+import { execFileSync } from 'node:child_process';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { compile } from '../../src/desired/compile.js';
+import type { DesiredState, Port } from '../../src/desired/state.js';
+import { Dataplane } from '../../src/kernel/dataplane.js';
+import type { Exec } from '../../src/kernel/exec.js';
+import { LinkCache } from '../../src/kernel/link-cache.js';
+import { Links } from '../../src/kernel/netlink/links.js';
+import { RouteMonitor } from '../../src/kernel/netlink/route-monitor.js';
+import { observe } from '../../src/kernel/observe.js';
+import { waitFor } from '../lab/process.js';
+import { input, member, shape } from '../pure/desired/sample.js';
+import { makeNetns, type Netns } from './in-netns.js';
+
+const ROUNDS = 10;
+const AT_ONCE = 100;
+
+let ns: Netns;
+let links: Links;
+let cache: LinkCache;
+let monitor: RouteMonitor;
+beforeEach(async () => {
+  ns = makeNetns();
+  ns.run('iptables', '-N', 'DOCKER-USER');
+  ns.run('iptables', '-A', 'FORWARD', '-j', 'DOCKER-USER');
+  links = new Links({ namespace: ns.path });
+  cache = new LinkCache(links);
+  monitor = new RouteMonitor(
+    { onLink: (l) => cache.put(l), onLinkGone: (l) => cache.gone(l), onOverrun: () => cache.mistrust() },
+    { namespace: ns.path },
+  );
+  await cache.all(new Set());
+});
+afterEach(() => {
+  monitor.close();
+  links.close();
+  ns[Symbol.dispose]();
+});
+
+const batch = (lines: readonly string[]): void =>
+  void execFileSync('ip', ['-n', ns.name, '-batch', '-'], { input: `${lines.join('\n')}\n` });
+
+/** The host's ends of so many pairs, by name. Each half is a group of links, which the kernel removes in one go. */
+async function makeVeths(): Promise<readonly string[]> {
+  const names = Array.from({ length: AT_ONCE }, (_, n) => `host${n}`);
+  batch(names.map((name, n) => `link add ${name} group ${1 + (n % 2)} type veth peer name inner${n}`));
+  await waitFor('the new veths', () => names.every((name) => cache.indexOf(name) !== undefined));
+  return names;
+}
+async function removeGroup(group: 1 | 2): Promise<void> {
+  batch([`link del group ${group}`]);
+  const first = `host${group - 1}`;
+  await waitFor('the end of the veths', () => cache.indexOf(first) === undefined);
+}
+const portOf = (name: string, n: number): Port => ({
+  ifindex: cache.indexOf(name) ?? 0,
+  mac: `02:42:ac:12:00:${n.toString(16).padStart(2, '0')}`,
+  ip4: `172.18.0.${n}`,
+  ip6: `fd00:18::${n.toString(16)}`,
+  bridge: 'br-test',
+});
+const withPorts = (ports: readonly Port[]): DesiredState =>
+  compile(input(member(2, '10.1.0.0/16:5432', 'enforce', ports)));
+
+it(`${ROUNDS * AT_ONCE} veths vanish between listing, reading and applying: no apply fails, and nothing of them is left`, async () => {
+  let isVanishing = false;
+  let listings = 0;
+  /** Half of the veths go when nft has named them in its listing, before the listing is read. */
+  const run: Exec = async (file, args, options) => {
+    const result = await ns.exec(file, args, options);
+    if (file !== 'nft' || args[0] !== '-j' || !args.includes('bridge')) return result;
+    listings += 1;
+    if (isVanishing) await removeGroup(2);
+    isVanishing = false;
+    return result;
+  };
+  const plane = new Dataplane(run, shape, (name) => cache.indexOf(name));
+  await plane.apply(withPorts([]));
+  for (let round = 0; round < ROUNDS; round++) {
+    const ports = (await makeVeths()).map(portOf);
+    await plane.apply(withPorts(ports.slice(AT_ONCE / 4)));
+    await removeGroup(1);
+    await plane.apply(withPorts(ports)); // the desired state still has those that have gone
+    plane.invalidate();
+    isVanishing = true;
+    await plane.apply(withPorts([]));
+  }
+  expect(listings).toBe(2 * ROUNDS); // each listing with names of veths that have gone was repeated
+  const left = await observe(ns.exec, 'DB', (name) => cache.indexOf(name));
+  expect(left.bridge.elements).toEqual(withPorts([]).bridge);
+});

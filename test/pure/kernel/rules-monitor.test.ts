@@ -1,0 +1,33 @@
+import { describe, expect, it } from 'vitest';
+import { concerns } from '../../../src/kernel/rules-monitor.js';
+
+describe('which lines of nft monitor concern rules of ours', () => {
+  it.each([
+    'add rule ip filter FORWARD counter packets 0 bytes 0 jump DOCKER-USER',
+    'delete rule ip6 filter FORWARD handle 12',
+    'delete rule ip filter DOCKER-USER handle 3',
+    'delete chain ip filter DOCKER-USER',
+    'add rule ip filter INPUT counter packets 0 bytes 0 drop',
+    'delete rule ip nat PREROUTING handle 4',
+    'delete rule ip6 security FORWARD handle 4',
+    'delete rule ip mangle OUTPUT handle 9',
+    'delete rule ip raw OUTPUT handle 9',
+    'delete rule ip filter DB-FORWARD handle 2',
+    'delete element bridge drawbridge exempt { 7 }',
+    'delete rule inet drawbridge_backstop forward handle 2',
+    'delete table ip filter',
+  ])('%s', (line) => expect(concerns(line, 'DB')).toBe(true));
+
+  it.each([
+    // Docker 28, at each start of a container, of a published port and of a network
+    'add rule ip raw PREROUTING ip daddr 172.17.0.2 iifname != "docker0" counter packets 0 bytes 0 drop',
+    'delete rule ip raw PREROUTING handle 21',
+    'add rule ip filter DOCKER ip daddr 172.17.0.2 iifname != "docker0" oifname "docker0" tcp dport 80 accept',
+    'add rule ip nat DOCKER iifname != "docker0" tcp dport 8080 counter packets 0 bytes 0 dnat to 172.17.0.2:80',
+    'add rule ip filter DOCKER-FORWARD iifname "br-0123456789ab" counter packets 0 bytes 0 accept',
+    'add rule ip nat POSTROUTING ip saddr 172.18.0.0/16 counter packets 0 bytes 0 masquerade',
+    'add rule ip mangle PREROUTING counter packets 0 bytes 0 accept',
+    'add rule inet firewalld filter_INPUT accept',
+    'add rule ip other FORWARD accept',
+  ])('not: %s', (line) => expect(concerns(line, 'DB')).toBe(false));
+});
