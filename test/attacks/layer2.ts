@@ -62,18 +62,19 @@ const isSent = (frame: Bytes, seen: Bytes, own: Bytes): boolean =>
  * byte by byte. No two techniques may send the same.
  */
 export const exactly = (make: Make, by: (a: Attempt) => Container = (a) => a.attacker): How => {
-  const sent = new Map<string, readonly Bytes[]>();
+  const sent = new Map<string, { readonly frames: readonly Bytes[]; readonly after: number }>();
   return {
     families: ['v4'],
     attack: async (a) => {
       const frames = make(await scene(a), a);
-      sent.set(a.tag, frames);
+      // the control's attacker had the same addresses: what it sent is in the capture, too
+      sent.set(a.tag, { frames, after: wire?.length ?? 0 });
       await sendFrames(by(a), frames);
     },
     reached: async (a) => {
       const own = mac((await by(a).addresses()).mac);
-      const frames = sent.get(a.tag) ?? [];
-      return (await wire?.saw((f) => frames.some((frame) => isSent(frame, f, own)))) ?? false;
+      const { frames, after } = sent.get(a.tag) ?? { frames: [], after: 0 };
+      return (await wire?.saw((f) => frames.some((frame) => isSent(frame, f, own)), after)) ?? false;
     },
   };
 };

@@ -52,10 +52,15 @@ export class Wire {
     return wire;
   }
 
-  /** Frames that satisfy `fits`, of all that were sent before the call. */
-  async saw(fits: (frame: Buffer) => boolean): Promise<boolean> {
+  /** How many frames were captured until now. */
+  get length(): number {
+    return this.#frames.length;
+  }
+
+  /** Frames that satisfy `fits`, of all that were sent before the call, but for the first `after` of the capture. */
+  async saw(fits: (frame: Buffer) => boolean, after = 0): Promise<boolean> {
     await this.#settle();
-    return this.#frames.some(fits);
+    return this.#frames.slice(after).some(fits);
   }
 
   async stop(): Promise<void> {

@@ -141,8 +141,9 @@ async function attempts(): Promise<string[]> {
   for (const [source, host, port] of aims) outcomes.push(await sendFrom(source, host, port));
   return outcomes;
 }
+/** First packets of connections: the last ones of earlier connections may still be under way. */
 const got = async () => ({
-  outside: await lab.sniffer.count({ direction: 'out', dst: [ALLOWED, ALLOWED6] }),
+  outside: await lab.sniffer.count({ direction: 'out', dst: [ALLOWED, ALLOWED6], onlyFlags: 'S' }),
   db: await visitors(db, 5432),
 });
 

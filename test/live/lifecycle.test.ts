@@ -144,7 +144,10 @@ describe('nothing gets out', () => {
     const { stdout } = await lab.inHost(['nft', '-s', 'list', 'table', 'bridge', 'drawbridge'], {
       check: true,
     });
-    const older = stdout.replace(/-[0-9a-f]{12}:(\d+)"/g, '-000000000000:$1"');
+    // nft does not read back what it lists of a payload that is written over an Ethernet address
+    const older = stdout
+      .replace(/-[0-9a-f]{12}:(\d+)"/g, '-000000000000:$1"')
+      .replaceAll('ether saddr set @th', '@ll,48,48 set @th');
     expect(older).not.toBe(stdout);
     const script = `flush table bridge drawbridge\n${older}`;
     await lab.inHost(['nft', '-f', '-'], { input: script, check: true });
