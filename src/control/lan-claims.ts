@@ -15,6 +15,8 @@ export interface LanClaimsOptions {
     remove(path: string): boolean;
     ends(path: string): Promise<readonly LanEnd[]>;
   };
+  /** There is a macvlan or ipvlan network to be held. */
+  readonly isNeeded: () => boolean;
   /** On a macvlan or ipvlan network, about to get a namespace. */
   readonly awaited: () => Awaited;
   /** Asks for this network once more: what is known of it is older than a namespace. */
@@ -25,6 +27,8 @@ export interface LanClaimsOptions {
 }
 
 const POLL_MS = 5;
+/** While no container is awaited. */
+const IDLE_MS = 20;
 /** A sandbox's file is mounted within milliseconds; its link comes some 50 ms later. */
 const CLAIM_MS = 5_000;
 
@@ -55,9 +59,12 @@ export class LanClaims {
     this.#ended = true;
   }
 
-  /** It is not said for whom: closed where it may be one of those that are awaited. */
+  /**
+   * It is not said for whom: closed where it may be one of those that are awaited. Engine 28 reports the endpoint of a
+   * container some 100 ms after its namespace, Engine 26 before it.
+   */
   appeared(path: string): void {
-    if (this.#running.has(path) || this.#o.awaited().length === 0) return;
+    if (this.#running.has(path) || !this.#o.isNeeded()) return;
     this.#running.add(path);
     void this.#claim(path).finally(() => this.#running.delete(path));
   }
@@ -72,8 +79,13 @@ export class LanClaims {
     const asked = new Set<string>();
     let isClosed = false;
     while (!this.#ended && performance.now() < end) {
+      const awaited = this.#o.awaited();
+      if (awaited.length === 0) {
+        isClosed = true; // by the thread; closed again here, a namespace that has been opened meanwhile would stay closed
+        await delay(IDLE_MS);
+        continue;
+      }
       try {
-        const awaited = this.#o.awaited();
         if (!isClosed && awaited.some((c) => c.isEnforced())) this.#o.kernel.close(path);
         isClosed = true;
         const found = ownerOf(await this.#o.kernel.ends(path), awaited, appeared);

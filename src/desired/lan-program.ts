@@ -50,11 +50,20 @@ export function lanProgram(input: LanInput, learned: LanLearned): string {
   return `${table}\ndelete ${table}\n${table} {\n${body.join('')}}\n`;
 }
 
+/**
+ * What a closed namespace still sends: unsolicited neighbour advertisements of the length that Docker sends. Engine 28 announces
+ * each IPv6 address from inside the namespace, and fails to start the container when the packet is refused.
+ */
+export const ANNOUNCEMENT = { type: 136, hopLimit: 255, to: 'ff02::1', bytes: 32 } as const;
+
 /** Nothing leaves: for one that is on no such network now, and may join again. */
 export function lanClosedProgram(): string {
   const table = `table inet ${LAN_TABLE}`;
-  const chain = (hook: string): string => block(`chain ${hook}`, [base(hook, PRIORITY), ...leaving('drop')]);
-  return `${table}\ndelete ${table}\n${table} {\n${chain('output')}${chain('forward')}}\n`;
+  const { type, hopLimit, to, bytes } = ANNOUNCEMENT;
+  const announcement = `ip6 nexthdr 58 icmpv6 type ${type} ip6 hoplimit ${hopLimit} ip6 daddr ${to} ip6 length ${bytes} accept`;
+  const chain = (hook: string, ...first: readonly string[]): string =>
+    block(`chain ${hook}`, [base(hook, PRIORITY), ...first, ...leaving('drop')]);
+  return `${table}\ndelete ${table}\n${table} {\n${chain('output', announcement)}${chain('forward')}}\n`;
 }
 
 /** Equal for equal tables, learned members apart. */

@@ -1,6 +1,6 @@
 /** Rules inside the namespaces of containers on macvlan and ipvlan networks: laid, looked at, taken away. */
 import { createHash } from 'node:crypto';
-import { LAN_KINDS, LAN_TABLE } from '../desired/lan-program.js';
+import { ANNOUNCEMENT, LAN_KINDS, LAN_TABLE } from '../desired/lan-program.js';
 import { type Exec, must } from './exec.js';
 import { addressBytes } from './netlink/address.js';
 import { Addresses } from './netlink/addresses.js';
@@ -15,6 +15,7 @@ import {
   deleteTable,
   generationOf,
   HOOK,
+  icmpv6Message,
   leavesThrough,
   newChain,
   newRule,
@@ -38,11 +39,15 @@ const BASE = [
 
 /**
  * Nothing leaves through a macvlan or ipvlan link of this namespace until somebody says what may; a table that stands
- * already stays. Over netlink: before a container's first instruction there is no time to run a program. Throws NetlinkError.
+ * already stays. Docker's announcements of addresses do leave. Over netlink: before a container's first instruction there is no time to run a program. Throws NetlinkError.
  */
 export function closeLan(namespace: string): void {
+  const { type, hopLimit, to, bytes } = ANNOUNCEMENT;
   const rules = BASE.flatMap((chain) => [
     newChain(LAN_TABLE, chain),
+    ...(chain.name === 'output'
+      ? [newRule(LAN_TABLE, chain.name, icmpv6Message(type, hopLimit, keyOf(to), bytes), verdict('accept'))]
+      : []),
     ...LAN_KINDS.map((kind) => newRule(LAN_TABLE, chain.name, leavesThrough(kind), verdict('drop'))),
   ]);
   try {

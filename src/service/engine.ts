@@ -179,8 +179,17 @@ export class Engine {
     this.#open.push(this.#holding);
     const { v4, v6, port } = this.shape.dns;
     this.#open.push(await this.dns.listen(v4, port), await this.dns.listen(v6, port));
+    await this.#learnFolders();
+    this.#open.push(
+      this.#folders.follow(
+        (path) => this.#sandbox(path),
+        (folder) => this.#closer.follow(folder),
+      ),
+      this.#closer,
+    );
     let isAway = false; // then new networks of that kind are not reported either
     this.docker.onChange((view, reason) => {
+      if (reason === 'connected') void this.#learnFolders();
       isAway = reason === 'disconnected' || (isAway && !view.connected);
       this.#closer.arm(isAway || [...view.networks.values()].some(this.policies.isLan));
       this.reconciler.trigger(`docker: ${reason}`);
@@ -191,16 +200,9 @@ export class Engine {
     this.docker.start();
     // Seen before the first list begins: ports of others are free from the first pass on.
     this.#foreign.unproven(this.docker.view(), await this.kernel.links(new Set()), this.policies.isManaged);
-    await this.#firstView();
+    if (!(await this.#firstView())) isAway = true;
     await this.hostMode.prepare();
     await this.quotas.prepare();
-    this.#open.push(
-      this.#folders.follow(
-        (path) => this.#sandbox(path),
-        (folder) => this.#closer.follow(folder),
-      ),
-      this.#closer,
-    );
     this.#open.push(this.hostMode);
     this.reconciler.trigger('start', true);
     this.reconciler.begin();
@@ -239,14 +241,30 @@ export class Engine {
     await this.kernel[Symbol.asyncDispose]();
   }
 
-  /** Waits for Docker; without it the first pass only lays the closed base. */
-  async #firstView(): Promise<void> {
-    const view = await Promise.race([this.docker.refresh().catch(() => undefined), wait(DOCKER_WAIT_MS)]);
+  /** The first container may start while Docker does not answer: its sandbox appears in a folder that must be known by then. */
+  async #learnFolders(): Promise<void> {
+    await this.#folders
+      .noteEngines(this.#o.config.docker.socket)
+      .catch((e: unknown) =>
+        this.#o.log.warn(
+          { err: String(e) },
+          'cannot look for the exec root of dockerd: the first container shows it',
+        ),
+      );
+  }
+
+  /** Waits for Docker; without it the first pass only lays the closed base, and new sandboxes are closed. */
+  async #firstView(): Promise<boolean> {
+    const asked = this.docker.refresh().catch(() => undefined);
+    const soon = await Promise.race([asked, wait(DOCKER_SOON_MS)]);
+    if (!soon) this.#closer.arm(true);
+    const view = soon ?? (await Promise.race([asked, wait(DOCKER_WAIT_MS)]));
     if (!view)
       this.#o.log.warn(
         { socket: this.#o.config.docker.socket },
         'Docker does not answer yet: unknown ports stay closed until it does',
       );
+    return view !== undefined;
   }
 
   #relist(): void {
@@ -284,6 +302,8 @@ export class Engine {
 }
 
 const DOCKER_WAIT_MS = 10_000;
+/** Within this time a healthy engine lists its containers. */
+const DOCKER_SOON_MS = 1_000;
 /** Names work again when the service says that it is ready. */
 const NAMESPACES_MS = 5_000;
 const wait = (ms: number): Promise<undefined> =>

@@ -50,6 +50,7 @@ export function makeLan(parts: LanParts): LanRules<Flow> {
     pathOf: namespaces.pathOf,
     resolverAt: namespaces.resolverAt,
     closed: () => parts.closed().flatMap((place) => everywhere(place, parts.hostAddresses())),
+    isNeeded: () => [...docker.view().networks.values()].some(parts.isLan),
     awaited: () =>
       [...docker.view().containers.values()]
         .filter(

@@ -1,5 +1,6 @@
 import { existsSync, type FSWatcher, readdirSync, readFileSync, watch, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { execRoots } from '../kernel/exec-roots.js';
 import type { ContainerFacts } from '../model/container.js';
 
 const USUAL = '/var/run/docker/netns';
@@ -22,7 +23,15 @@ export class SandboxFolders {
 
   /** Notes the folder of a sandbox's path. */
   note(path: string): void {
-    const folder = dirname(path);
+    this.#noteFolder(dirname(path));
+  }
+
+  /** Notes the folders of the dockerd processes behind this unix socket, which may not have started a container yet. */
+  async noteEngines(socket: string): Promise<void> {
+    for (const root of await execRoots(socket)) this.#noteFolder(join(root, 'netns'));
+  }
+
+  #noteFolder(folder: string): void {
     if (this.#folders.has(folder)) return;
     this.#folders.add(folder);
     writeFileSync(fileOf(this.#state), JSON.stringify([...this.#folders]));

@@ -1,6 +1,12 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { compile } from '../../src/desired/compile.js';
-import { type LanInput, lanFramesProgram, lanKey, lanProgram } from '../../src/desired/lan-program.js';
+import {
+  type LanInput,
+  lanClosedProgram,
+  lanFramesProgram,
+  lanKey,
+  lanProgram,
+} from '../../src/desired/lan-program.js';
 import type { Member } from '../../src/desired/state.js';
 import { exec } from '../../src/kernel/exec.js';
 import {
@@ -61,6 +67,31 @@ describe('rules inside a namespace on macvlan', () => {
     expect(removeLan(ns.path)).toBe(true);
     expect(removeLan(ns.path)).toBe(false);
     expect(await pings(FAR6)).toBe(true);
+  });
+
+  /** Sends a neighbour advertisement as Docker 28 does; undefined: sent, else why not. */
+  const announce = async (hops: number, more: number, to: string): Promise<string | undefined> => {
+    const program = `import socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58)
+for hops in (socket.IPV6_MULTICAST_HOPS, socket.IPV6_UNICAST_HOPS):
+  s.setsockopt(socket.IPPROTO_IPV6, hops, ${hops})
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'm0')
+address = socket.inet_pton(socket.AF_INET6, 'fd09::2')
+s.sendto(bytes([136, 0, 0, 0, 0x20, 0, 0, 0]) + address + bytes([2, 1, 2, 0, 0, 0, 0, 1]) + bytes(${more}), ('${to}', 0))`;
+    const { code, stderr } = await ns.exec('python3', ['-c', program]);
+    return code === 0 ? undefined : (/\[Errno \d+\] .*/.exec(stderr)?.[0] ?? stderr);
+  };
+  it.each([
+    ['closed over netlink', () => closeLan(ns.path)],
+    ['closed by nft', () => layLan(exec, ns.path, lanClosedProgram())],
+  ])('%s: an announcement of an address leaves, and nothing like it', async (_, close) => {
+    await close();
+    expect(await announce(255, 0, 'ff02::1')).toBeUndefined();
+    const refused = expect.stringContaining('not permitted');
+    expect(await announce(64, 0, 'ff02::1')).toEqual(refused);
+    expect(await announce(255, 8, 'ff02::1')).toEqual(refused);
+    expect(await announce(255, 0, FAR6)).toEqual(refused);
+    expect([await pings(FAR4), await pings(FAR6)]).toEqual([false, false]);
   });
 
   it('entries of every kind are words of nft, and say what they say on the host', async () => {

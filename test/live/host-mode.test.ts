@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { leftAboutHostFlow } from '../attacks/host-flow.js';
 import { raw, trySending } from '../attacks/raw.js';
 import { shownHere } from '../attacks/report.js';
 import { PROGRAMS } from '../attacks/technique.js';
@@ -48,6 +49,13 @@ const extended = shownHere({
   families: ['v4', 'v6'],
   stoppedBy: 'the backstop drops them by cgroup, in new and in established flows, as for bridges',
 });
+const erroneous = shownHere({
+  id: 'host-network-errors',
+  title:
+    "in the host's network namespace, ICMP errors about a flow of the host or of another container there",
+  families: ['v4', 'v6'],
+  stoppedBy: 'RELATED is not asked for in the chains of host-network containers: no rule permits ICMP errors',
+});
 let lab: Lab;
 let drawbridge: Drawbridge;
 
@@ -67,7 +75,8 @@ function datagrams(dst: string, fromPort: number): { plain: Buffer; others: read
       ];
   return { plain: ip(e, 17, data), others };
 }
-const outTo = (dst: string): Promise<number> => lab.sniffer.count({ direction: 'out', dst });
+/** The host's kernel answers the echoes with ICMP errors: nobody listens at the port. */
+const outTo = (dst: string): Promise<number> => lab.sniffer.count({ direction: 'out', dst, proto: 'udp' });
 /** How many of them left, in a flow of their own and after a plain one in the flow that it has opened. */
 async function leftWithExtensions(c: Container, dst: string): Promise<number> {
   await lab.sniffer.clear();
@@ -77,6 +86,18 @@ async function leftWithExtensions(c: Container, dst: string): Promise<number> {
   await waitFor('the plain datagram', async () => (await outTo(dst)) > 0);
   await trySending(c, others, { way: 'ip' });
   return (await outTo(dst)) - 1;
+}
+
+/** Errors that left about a flow of the host and one of `opener`, each to where that flow goes. */
+async function leftErrors(sender: Container, opener: Container, port: number): Promise<number[]> {
+  const left: number[] = [];
+  for (const [from, to] of [
+    [lab.addresses.host4, '93.184.40.11'],
+    [lab.addresses.host6, '2600:9000::411'],
+  ] as const)
+    for (const more of [{}, { opener }])
+      left.push(await leftAboutHostFlow(lab, { sender, from, to, port: port + left.length, ...more }));
+  return left;
 }
 
 /** First instructions: what is forbidden, by each way, beside what is permitted. */
@@ -156,12 +177,13 @@ describe('control: without Drawbridge', () => {
       expect(await lab.sniffer.count({ direction: 'out', dst })).toBeGreaterThan(0);
     }
     renumbered.control();
-    await c.remove();
     const sender = await lab.start(raw({ network: 'host', mounts: [PROGRAMS] }));
     for (const dst of EXTENDED)
       expect(await leftWithExtensions(sender, dst)).toBe(2 * datagrams(dst, 1).others.length);
     extended.control();
-    await sender.remove();
+    expect(await leftErrors(sender, c, 40_400)).toEqual([1, 1, 1, 1]);
+    erroneous.control();
+    await Promise.all([c, sender].map((x) => x.remove()));
   });
 });
 
@@ -400,6 +422,22 @@ describe('containers in the host network', () => {
     }
     extended.held();
     await Promise.all([c, watched].map((x) => x.remove()));
+  });
+
+  it('sends no ICMP error about a flow of others, but its kernel does about its own', async () => {
+    const opener = await start('any:7300/udp', NO_RAW);
+    const allow = { 'drawbridge.allow': '93.184.40.12:19/udp, [2600:9000::412]:19/udp' };
+    const c = await lab.start(raw({ network: 'host', mounts: [PROGRAMS], labels: allow }));
+    await waitFor('it to be held', async () => (await coverage(c)).reasons.length > 0, 15_000);
+    expect(await leftErrors(c, opener, 40_500)).toEqual([0, 0, 0, 0]);
+    for (const at of ['93.184.40.12', '2600:9000::412']) {
+      await c.probe('udp', at, 19); // what comes from there goes on after the socket has closed
+      const refused = async (): Promise<boolean> =>
+        (await lab.sniffer.count({ direction: 'out', dst: at, proto: ['icmp', 'icmp6'] })) > 0;
+      await waitFor(`the kernel's own error to ${at}`, refused, 15_000);
+    }
+    erroneous.held();
+    await Promise.all([c, opener].map((x) => x.remove()));
   });
 
   it('the host’s own processes are not touched', async () => {

@@ -29,12 +29,16 @@ const FLAG_APPEND = 0x800;
 const FAMILY = { inet: 1, netdev: 5 } as const;
 type Family = keyof typeof FAMILY;
 const NFPROTO_IPV4 = 2;
+const NFPROTO_IPV6 = 10;
 const VERDICT_REGISTER = 0;
 const META = { iif: 4, nfproto: 15, l4proto: 16, oifkind: 27 } as const;
 const IFNAMSIZ = 16;
 const PAYLOAD = { network: 1, transport: 2 } as const;
 const IPV4_SOURCE = 12;
 const IPV4_DESTINATION = 16;
+/** Offsets in the IPv6 header (RFC 8200 3). */
+const IPV6 = { length: 4, nextHeader: 6, hopLimit: 7, destination: 24 } as const;
+const ICMPV6 = 58;
 const REJECT = { icmp: 0, tcpReset: 1 } as const;
 const PORT_UNREACHABLE = 3;
 const VERDICT = { drop: 0, accept: 1 } as const;
@@ -78,6 +82,20 @@ export const source = (address: string, not = false): Expression =>
   payload(PAYLOAD.network, IPV4_SOURCE, ipv4(address), not);
 export const destination = (address: string): Expression =>
   payload(PAYLOAD.network, IPV4_DESTINATION, ipv4(address));
+/** An ICMPv6 message without extension headers, by its type, hop limit, destination and length. */
+export const icmpv6Message = (
+  type: number,
+  hopLimit: number,
+  destination: Buffer,
+  length: number,
+): Expression => [
+  ...meta(META.nfproto, u8(NFPROTO_IPV6)),
+  ...payload(PAYLOAD.network, IPV6.length, u16be(length)),
+  ...payload(PAYLOAD.network, IPV6.nextHeader, u8(ICMPV6)),
+  ...payload(PAYLOAD.network, IPV6.hopLimit, u8(hopLimit)),
+  ...payload(PAYLOAD.network, IPV6.destination, destination),
+  ...payload(PAYLOAD.transport, 0, u8(type)),
+];
 export const protocol = (number: number): Expression => meta(META.l4proto, u8(number));
 /** Where TCP and UDP both have it. */
 export const destinationPort = (port: number): Expression => payload(PAYLOAD.transport, 2, u16be(port));

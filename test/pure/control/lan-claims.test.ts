@@ -16,7 +16,7 @@ const awaited = (id: string, askedAt: number, isEnforced: boolean): Awaited[numb
   isEnforced: () => isEnforced,
 });
 
-function claiming(first: Awaited) {
+function claiming(first: Awaited, isNeeded = true) {
   let all = first;
   const done: string[] = [];
   const asked: string[] = [];
@@ -26,6 +26,7 @@ function claiming(first: Awaited) {
       remove: () => done.push('opened') > 0,
       ends: async () => [{ mac: '', addresses: [ADDRESS] } as never],
     },
+    isNeeded: () => isNeeded,
     awaited: () => all,
     askAgain: (network) => void asked.push(network),
     onClaim: (container) => void done.push(`claimed by ${container}`),
@@ -50,4 +51,21 @@ it('what was asked for after it appeared tells, and opens where nothing is enfor
   const { done, set } = claiming([awaited('a', 0, false)]);
   set([awaited('a', performance.now() + 1, false)]);
   await expect.poll(() => done).toEqual(['opened']);
+});
+
+it('a container that Docker reports after its namespace is told by it, and its namespace is not closed a second time', async () => {
+  const { done, set, claims } = claiming([]);
+  await settled();
+  set([awaited('late', 0, true)]);
+  await settled();
+  expect(done).toEqual([]);
+  set([awaited('late', performance.now(), true)]);
+  await expect.poll(() => done).toEqual(['claimed by late']);
+  claims.end();
+});
+
+it('without a network that is held inside, nothing is closed or told', async () => {
+  const { done } = claiming([awaited('a', performance.now() + 1_000, true)], false);
+  await settled();
+  expect(done).toEqual([]);
 });
