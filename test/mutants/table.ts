@@ -1,4 +1,5 @@
 /** All mutants, by where the source is that they change. A new security rule gets one, and a test that fails for it. */
+import { BRIDGE } from './bridge.js';
 import { CONTROL } from './control.js';
 import { DNS } from './dns.js';
 import { HOST } from './host.js';
@@ -13,6 +14,7 @@ export const MUTANTS: readonly Mutant[] = [
   RULES,
   HOST,
   NEIGHBOURS,
+  BRIDGE,
   LAN,
   CONTROL,
   DNS,
