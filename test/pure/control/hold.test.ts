@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { type HeldPacket, Hold, type InKernel } from '../../../src/control/hold.js';
 import { markOf } from '../../../src/desired/bridge.js';
 import { layoutMarks, UNATTRIBUTED } from '../../../src/desired/marks.js';
+import type { NetworkFacts } from '../../../src/model/container.js';
 import type { Mode } from '../../../src/model/policy.js';
 
 const marks = layoutMarks(0xffff0000);
@@ -21,6 +22,12 @@ interface World {
   readonly listBegan?: number;
   readonly isUnknownStarting?: boolean;
 }
+const BRIDGE = {
+  link: { index: 3, name: 'br', kind: 'bridge', mac: '', since: 0 },
+  network: { subnets: ['172.30.0.0/24', 'fd00::/64'] } as unknown as NetworkFacts,
+  ports: [7],
+  mixed: false,
+};
 const stateOf = (w: World): InKernel => ({
   ports: {
     bindings: new Map(
@@ -33,7 +40,7 @@ const stateOf = (w: World): InKernel => ({
     namespaces: new Set(),
     exempt: w.exempt ?? [],
     outdated: new Set(),
-    bridges: new Map(),
+    bridges: new Map([['br', BRIDGE]]),
   },
   unattributed: new Set(w.unattributed),
   unattributedMode: 'enforce',
@@ -120,6 +127,13 @@ describe('a packet of a veth', () => {
     expect(h.verdicts).toEqual([[1, 'repeat', repeated(UNATTRIBUTED, 'enforce')]]);
     expect(h.strangers).toEqual([OWN]);
     h.hold.close();
+  });
+
+  it('belongs to no container’s only from an address of a managed network that is not bound', () => {
+    const enforced = (src: string) => taken({ bound: [8], unattributed: [7], veths: [7, 8] }, { src })[0];
+    for (const src of ['172.30.0.99', 'fd00::99']) expect(enforced(src)?.[1]).toBe('repeat');
+    for (const src of [OWN, OWN6, '8.8.8.8', '2001:db8::1', 'fe80::1', 'x'])
+      expect(enforced(src)).toEqual([1, 'drop']);
   });
 
   it('of an exempt bridge goes on without a mark', () => {
