@@ -167,6 +167,7 @@ describe('neighbour discovery', () => {
   const behindOptions = ip(asked, 0, bytes(options6(58), icmp(asked, 135, 0, u32(0), address(free.ip6))), {
     ttl: 255,
   });
+  const other = bytes(u8(253, 1), mac(own.mac));
   const solicitWith = (options: Bytes): Bytes => nd(asked, 135, u32(0), bytes(address(free.ip6), options));
   const advertiseWith = (options: Bytes): Bytes => nd(asked, 136, u32(0), bytes(address(own.ip6), options));
   it('of an enforced veth: from its own MAC, about its own addresses, no longer than it need be', () =>
@@ -193,6 +194,9 @@ describe('neighbour discovery', () => {
       ["asked from the victim's", 'own', v6(solicit(linkLocal(victim.mac), own.mac)), []],
       ['behind an extension header', 'own', v6(behindOptions), []],
       ['an option of another kind', 'own', v6(solicitWith(u8(253, 1, 1, 2, 3, 4, 5, 6))), []],
+      ['the same with its own MAC', 'own', v6(solicitWith(other)), []],
+      ['the same for a router', 'own', v6(nd({ src: own.ip6, dst: 'ff02::2' }, 133, u32(0), other)), []],
+      ['the same in an advertisement', 'own', v6(advertiseWith(other)), []],
       ['in an advertisement, too', 'own', v6(advertiseWith(u8(253, 1, 1, 2, 3, 4, 5, 6))), []],
       ['a longer advertisement', 'own', v6(advertiseWith(bytes(option(2, own.mac), option(2, own.mac)))), []],
       [
@@ -229,6 +233,12 @@ describe('neighbour discovery', () => {
       ['asked as if by an enforced one', 'seen', v6(solicit(own.ip6, seen.mac), seen.mac), []],
       ['for a router as if by an enforced one', 'seen', v6(router(own.ip6, seen.mac), seen.mac), []],
       ["a container's, of a build step", 'build', v6(advertise(seen.ip6, build.mac), build.mac), []],
+      [
+        'the same from its own',
+        'build',
+        v6(advertise(seen.ip6, build.mac, linkLocal(build.mac)), build.mac),
+        [],
+      ],
       ['as if by a container, of a build step', 'build', v6(solicit(free.ip6, build.mac), build.mac), []],
     ]));
 
