@@ -134,5 +134,6 @@ describe.each(LAYERS)('%s alone', (layer) => {
 it('with filter emptied, the two behind it hold without one another, and together', async () => {
   await only('security', 'backstop');
   expect(await passes()).toEqual([]);
+  expect(await passes({ by: 'fresh' })).toEqual([]);
   expect(await passes({ to: GATEWAY })).toEqual([]);
 });

@@ -106,9 +106,8 @@ export const BRIDGE: readonly Mutant[] = [
       },
     ],
     killedBy: {
-      file: 'test/attacks/reuse.test.ts',
-      test: 'next-while-away',
-      only: true,
+      file: 'test/attacks/heirs.test.ts',
+      test: 'an entry for a neighbour leads to nobody else on its address while Docker does not answer',
     },
   },
   ...each(['4', '6'], (n) => ({
