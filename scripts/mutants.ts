@@ -104,29 +104,37 @@ async function faultOfBaseline(tree: string, by: By): Promise<string | undefined
   return `"${by.test}" in ${by.file} ${why} on the unchanged source:\n${lastLines(output)}`;
 }
 
-/** The mutated source, or why there is none. */
-function mutate(tree: string, { file, from, to }: Mutant): { before: string; after: string } | string {
-  if (!existsSync(join(tree, file))) return `there is no ${file}`;
-  const before = readFileSync(join(tree, file), 'utf8');
-  const count = before.split(from).length - 1;
-  if (count !== 1)
-    return `${file} contains the text ${count} times, not once: the entry must follow the source`;
-  return { before, after: before.replace(from, () => to) };
+/** Makes the changes. Resolves to the files as they were, or to why a change cannot be made. */
+function mutate(tree: string, mutant: Mutant): ReadonlyMap<string, string> | string {
+  const before = new Map<string, string>();
+  const after = new Map<string, string>();
+  for (const { file, from, to } of [mutant, ...(mutant.also ?? [])]) {
+    if (!existsSync(join(tree, file))) return `there is no ${file}`;
+    if (!before.has(file)) before.set(file, readFileSync(join(tree, file), 'utf8'));
+    const text = after.get(file) ?? before.get(file) ?? '';
+    const count = text.split(from).length - 1;
+    if (count !== 1)
+      return `${file} contains the text ${count} times, not once: the entry must follow the source`;
+    after.set(
+      file,
+      text.replace(from, () => to),
+    );
+  }
+  for (const [file, text] of after) writeFileSync(join(tree, file), text);
+  return before;
 }
 
 async function tryMutant(tree: string, mutant: Mutant): Promise<{ good: boolean; said: string }> {
-  const made = mutate(tree, mutant);
-  if (typeof made === 'string') return { good: false, said: `NOT MADE: ${made}` };
   const fault = await faultOfBaseline(tree, mutant.killedBy);
   if (fault !== undefined) return { good: false, said: `NO BASELINE: ${fault}` };
-  const file = join(tree, mutant.file);
-  writeFileSync(file, made.after);
+  const before = mutate(tree, mutant);
+  if (typeof before === 'string') return { good: false, said: `NOT MADE: ${before}` };
   try {
     const { failed, output } = await runTest(tree, mutant.killedBy);
     if (failed.length > 0) return { good: true, said: `killed by "${failed[0]}"` };
     return { good: false, said: `SURVIVED: ${mutant.what}\n${lastLines(output)}` };
   } finally {
-    writeFileSync(file, made.before);
+    for (const [file, text] of before) writeFileSync(join(tree, file), text);
   }
 }
 

@@ -104,6 +104,17 @@ export const CONTROL: readonly Mutant[] = [
     },
   },
   {
+    id: 'commit-blind-delete',
+    what: 'the store deletes without compare-and-set',
+    file: 'src/control/changes-commit.ts',
+    from: 'await store.delete(key, { ifRevision })',
+    to: 'await store.delete(key, {})',
+    killedBy: {
+      file: 'test/pure/control/changes-writers.test.ts',
+      test: 'a list that has lost an entry elsewhere does not get it back',
+    },
+  },
+  {
     id: 'commit-all-outdated',
     what: 'an import that waited overwrites what changed meanwhile',
     file: 'src/control/changes-commit.ts',

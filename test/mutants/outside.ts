@@ -11,6 +11,49 @@ export const OUTSIDE: readonly Mutant[] = [
     killedBy: { file: 'test/pure/api/roles.test.ts', test: 'and nobody less' },
   },
   {
+    id: 'api-export-role',
+    what: 'a read token gets all lists, modes and grants',
+    file: 'src/api/routes/transfer.ts',
+    from: "schema: all, config: { role: 'admin' }",
+    to: "schema: all, config: { role: 'read' }",
+    killedBy: { file: 'test/pure/api/roles.test.ts', test: 'GET /v1/export takes admin and nobody less' },
+  },
+  {
+    id: 'api-forget-role',
+    what: 'a write token forgets a host',
+    file: 'src/api/routes/nodes.ts',
+    from: "schema: forget, config: { role: 'admin' }",
+    to: "schema: forget, config: { role: 'write' }",
+    killedBy: {
+      file: 'test/pure/api/roles.test.ts',
+      test: 'DELETE /v1/nodes/:name takes admin and nobody less',
+    },
+  },
+  {
+    id: 'api-emergency-role',
+    what: 'a write token pauses everything and lifts the lockdown',
+    file: 'src/api/routes/emergency.ts',
+    from: "role: 'admin'",
+    to: "role: 'write'",
+    killedBy: { file: 'test/pure/api/roles.test.ts', test: 'takes admin and nobody less' },
+  },
+  {
+    id: 'api-tokens-role',
+    what: 'a write token makes tokens of admins',
+    file: 'src/api/routes/tokens.ts',
+    from: "role: 'admin'",
+    to: "role: 'write'",
+    killedBy: { file: 'test/pure/api/roles.test.ts', test: 'POST /v1/tokens takes admin and nobody less' },
+  },
+  {
+    id: 'api-teardown-role',
+    what: 'a write token takes all rules away',
+    file: 'src/api/routes/teardown.ts',
+    from: "role: 'admin'",
+    to: "role: 'write'",
+    killedBy: { file: 'test/pure/api/roles.test.ts', test: 'POST /v1/teardown takes admin and nobody less' },
+  },
+  {
     id: 'api-tokens-v6',
     what: 'wrong tokens count for one IPv6 address, not for its /64',
     file: 'src/api/bad-tokens.ts',
@@ -30,6 +73,21 @@ export const OUTSIDE: readonly Mutant[] = [
     killedBy: {
       file: 'test/pure/store/embedded.test.ts',
       test: 'a write is acknowledged, shown and told only when its bytes are written and synced',
+    },
+  },
+  {
+    id: 'store-log-first',
+    what: 'compaction empties the log before the snapshot is synced',
+    file: 'src/store/embedded.ts',
+    from: `      const bytes = await writeSnapshot(this.#disk.snapshotPath, this.#items, this.#revision);
+      await this.#disk.log.reset(this.#revision);
+`,
+    to: `      await this.#disk.log.reset(this.#revision);
+      const bytes = await writeSnapshot(this.#disk.snapshotPath, this.#items, this.#revision);
+`,
+    killedBy: {
+      file: 'test/pure/store/embedded.test.ts',
+      test: 'the log is emptied only when the snapshot and its name are synced',
     },
   },
   {

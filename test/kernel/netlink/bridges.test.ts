@@ -125,6 +125,44 @@ test('a veth that is gone is passed over, and what is no longer wanted is releas
   expect(warnings).toEqual([]);
 });
 
+test('veths that vanish at any moment fail no change, and leave the others as they should be', async () => {
+  const { veth, master } = attached();
+  const table = forwarding();
+  const ROUNDS = 20;
+  const AT_ONCE = 50;
+  const batch = (lines: readonly string[]): string => host.feed(`${lines.join('\n')}\n`, 'ip', '-batch', '-');
+  for (let round = 0; round < ROUNDS; round++) {
+    const made = Array.from({ length: AT_ONCE }, (_, n) => `gone${n}`);
+    batch(
+      made.flatMap((name, n) => [
+        `link add ${name} group 7 type veth peer name peer${n}`,
+        // one has no bridge any more, one is on another
+        ...(n % 5 === 0 ? [] : [`link set ${name} master br0`]),
+      ]),
+    );
+    // iproute2 prints an empty object for each link of another group
+    const all = JSON.parse(host.run('ip', '-j', 'link', 'show', 'group', '7')) as { ifindex?: number }[];
+    const listed = all.flatMap((l) => l.ifindex ?? []);
+    expect(listed).toHaveLength(AT_ONCE);
+    const mac = (n: number): string => `02:42:ac:13:00:${n.toString(16).padStart(2, '0')}`;
+    const theirs = listed.map((index, n) => [index, { master, mac: mac(n), flood: false }] as const);
+    table.want(new Map([...theirs, [veth, { master, mac: MAC, flood: round % 2 === 0 }]]));
+    if (round % 2 === 0) await table.settled();
+    batch(['link del group 7']);
+    if (round % 3 === 0) table.invalidate();
+    table.want(new Map([...theirs, [veth, { master, mac: MAC, flood: round % 2 === 1 }]]));
+    await table.settled();
+    expect([round, shown(), entries()]).toEqual([
+      round,
+      { learning: false, flood: round % 2 === 1 },
+      [STICKY],
+    ]);
+  }
+  table.want(new Map());
+  await table.settled();
+  expect([shown(), entries(), warnings]).toEqual([{ learning: true, flood: true }, [], []]);
+});
+
 test("the bridge's own MAC and that of another container are nobody else's entry", () => {
   const bound = [{ index: 1, master: 9, mac: MAC }];
   const others = [

@@ -36,6 +36,22 @@ afterEach(() => {
 
 const FAMILIES = [[4], [6]] as const;
 
+test('one walk finds flows of both families and ways, and no others', async () => {
+  for (const family of [4, 6] as const) {
+    const { client, server, elsewhere } = ENDS[family];
+    using asker = await udpIn(a, family, client);
+    using service = await udpIn(b, family, server, 7000);
+    asker.socket.send('redirected', 53, elsewhere);
+    await until('the datagram', () => service.received.length === 1);
+  }
+  const of = async (...addresses: string[]): Promise<number[]> =>
+    (await flows.flowsAmong(new Set(addresses))).map((f) => f.family).sort();
+  expect(await of(ENDS[4].client)).toEqual([4]);
+  expect(await of(ENDS[6].client)).toEqual([6]);
+  expect(await of(ENDS[4].server, ENDS[6].server)).toEqual([4, 6]); // behind DNAT: who answers
+  expect(await of(ENDS[4].elsewhere, ENDS[6].elsewhere, '192.0.2.9')).toEqual([]);
+});
+
 test.each(FAMILIES)('IPv%i: the destination before DNAT', async (family) => {
   const { client, server, elsewhere } = ENDS[family];
   using asker = await udpIn(a, family, client);

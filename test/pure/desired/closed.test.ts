@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import type { FlowFacts } from '../../../src/control/cut.js';
+import { Judge } from '../../../src/control/judge.js';
 import { markOf } from '../../../src/desired/bridge.js';
 import type { Place } from '../../../src/desired/closed.js';
 import { compile } from '../../../src/desired/compile.js';
@@ -99,6 +101,33 @@ describe.each(MODES)('from a container in mode %s', (mode) => {
     expect(verdict(inHost, 'DB-OUTPUT', sent)).toBe('reject');
     expect(verdict(inHost, 'DB-OUTPUT', { ...sent, dport: 22 })).toBe('return');
     expect(verdict(inHost, 'DB-OUTPUT', { cgroup: CGROUP.path, dst: '93.184.1.1' })).toBe('return');
+  });
+});
+
+describe.each([4, 6] as const)('flows that stand to what is closed, IPv%i', (family) => {
+  const [src, inside, address] =
+    family === 4 ? ['172.18.0.2', '172.19.0.5', '192.0.2.2'] : ['fd00:18::2', 'fd00:19::5', '2001:db8::2'];
+  const places: readonly Place[] = [{ port: 7070 }, { address: inside, port: 6379, container: 'r' }];
+  const flow = (dst: string, dport: number, to = dst, port = dport, proto = 6): FlowFacts => ({
+    family,
+    proto,
+    mark: 0,
+    orig: { src, dst, sport: 4000, dport },
+    reply: { src: to, dst: src, sport: port, dport: 4000 },
+  });
+  it.each(MODES)('end in mode %s, and no others', (mode) => {
+    const from = world(mode, places);
+    const [m] = from.members;
+    const judge = new Judge(shape, compile(from), () => false, new Set([address]));
+    const keeps = (f: FlowFacts): boolean => m !== undefined && judge.keeps(m, f);
+    expect(keeps(flow(address, 7070))).toBe(false);
+    expect(keeps(flow(inside, 6379))).toBe(false);
+    expect(keeps(flow(address, 7070, inside, 80))).toBe(false);
+    expect(keeps(flow(address, 16_379, inside, 6379))).toBe(false);
+    expect(keeps(flow(address, 7071))).toBe(true);
+    if (mode === 'enforce') return;
+    expect(keeps(flow(inside, 6380))).toBe(true);
+    expect(keeps(flow(address, 7070, address, 7070, 17))).toBe(true);
   });
 });
 

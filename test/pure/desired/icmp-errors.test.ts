@@ -133,3 +133,16 @@ it('the backstop in nft wants the permit of filter for an error, too', () => {
   for (const [chain, lines] of rules)
     expect([chain, lines.filter((l) => /related/.test(l))]).toEqual([chain, []]);
 });
+
+it('options and extension headers of the host network are looked at ahead of its permits and its flows', () => {
+  const { rules } = backstopProgram(shape, NO_HOST_NET);
+  const lines = rules.get('host') ?? [];
+  const jumps = lines.filter((l) => l.endsWith(' jump extended'));
+  expect(jumps).toEqual(['ip hdrlength != 5 jump extended', 'ip6 nexthdr { 0, 43, 51, 60 } jump extended']);
+  const flags = ['meta mark', 'ct mark'].map(
+    (mark) => `${mark} & 0x${marks.enforced.toString(16)} == 0x${marks.enforced.toString(16)} drop`,
+  );
+  expect(rules.get('extended')).toEqual(flags);
+  const permits = lines.flatMap((l, i) => (/ accept$/.test(l) && !/direction reply/.test(l) ? [i] : []));
+  expect(Math.min(...permits)).toBeGreaterThan(lines.indexOf(jumps[1] ?? ''));
+});

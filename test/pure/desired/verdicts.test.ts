@@ -4,7 +4,7 @@ import { Judge } from '../../../src/control/judge.js';
 import { compile } from '../../../src/desired/compile.js';
 import { classSet } from '../../../src/desired/naming.js';
 import type { Member } from '../../../src/desired/state.js';
-import type { TracePacket } from '../../../src/desired/trace.js';
+import { type TracePacket, trace } from '../../../src/desired/trace.js';
 import { formatAddress, parseAddress, privateRangeOf, rangeHas } from '../../../src/model/ip.js';
 import { entriesOf, input, member, shape } from './sample.js';
 
@@ -214,6 +214,17 @@ describe.each([4, 6] as const)('a `host:` entry and DNAT, IPv%i', (family) => {
       expect(permits(j, m, sent)).toBe(false);
       expect(permits(j, m, { ...sent, sentHere: true, sentTo: 8081 })).toBe(false);
     }
+  });
+  it('a flow is marked as sent to the host by its first destination', () => {
+    const nat = compile(input(m)).tables.find((t) => t.family === family && t.table === 'nat')?.chains;
+    const isMarked = (toHost: boolean): boolean =>
+      trace(
+        nat ?? new Map(),
+        'DB-PREROUTING',
+        { ...packet(m, own, 'tcp', 8080), mark: j.markOf(m), toHost },
+        () => false,
+      ).steps.some(({ rule }) => rule.then.k === 'connMark');
+    expect([isMarked(true), isMarked(false)]).toEqual([true, false]);
   });
   it('keeps flows by the same', () => {
     for (const proto of [6, 17]) {

@@ -1,0 +1,376 @@
+/** The rules of the bridge table, each by the frames that it is for: what an enforced container may send, and to where. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { markOf } from '../../src/desired/bridge.js';
+import { linkLocal } from '../../src/desired/bridge-neighbours.js';
+import { compile } from '../../src/desired/compile.js';
+import type { Port } from '../../src/desired/state.js';
+import { Dataplane } from '../../src/kernel/dataplane.js';
+import {
+  address,
+  arp,
+  BROADCAST,
+  type Bytes,
+  bytes,
+  type Ends,
+  ether,
+  etherTypeOf,
+  icmp,
+  ip,
+  mac,
+  options6,
+  tcp,
+  u8,
+  u32,
+  udp,
+} from '../attacks/wire.js';
+import { input, member, shape } from '../pure/desired/sample.js';
+import { type Host, makeHost, type Seen, type Step } from './frames.js';
+
+const BRIDGE = '02:42:00:00:00:01';
+const OTHER_BRIDGE = '02:42:00:00:00:02';
+const NOBODY = '02:42:00:00:77:01';
+const at = (n: number, bridge = 'br0') => ({
+  bridge,
+  mac: `02:42:ac:12:00:0${n}`,
+  ip4: `172.18.0.${n}`,
+  ip6: `fd00:18::${n}`,
+});
+/** own and victim are enforced, seen is observed, free is off, fresh is unknown, build is unattributed, far is on another bridge. */
+const VETHS = {
+  own: at(2),
+  victim: at(3),
+  seen: at(4),
+  free: at(5),
+  fresh: at(6),
+  build: at(7),
+  far: at(8, 'br1'),
+} as const;
+type Name = keyof typeof VETHS;
+const { own, victim, seen, free, fresh, build } = VETHS;
+const ON_BRIDGE = ['own', 'victim', 'seen', 'free', 'fresh', 'build'] as const;
+/** Where a broadcast of this veth arrives. */
+const all = (but: Name): string[] => ['br0', ...ON_BRIDGE.filter((n) => n !== but)].sort();
+const HOST = ['br0'];
+
+let host: Host;
+beforeAll(async () => {
+  host = makeHost({
+    bridges: { br0: { mac: BRIDGE, addresses: [] }, br1: { mac: OTHER_BRIDGE, addresses: [] } },
+    veths: VETHS,
+    marker: { by: 'free', at: ['br0', 'own', 'victim', 'seen', 'fresh', 'build'] },
+  });
+  const port = (n: Name): Port => ({ ...VETHS[n], ifindex: host.indexOf(n) });
+  const members = [
+    member(2, '224.0.0.251:5353/udp, [ff02::fb]:5353/udp', 'enforce', [port('own')]),
+    member(3, '', 'enforce', [port('victim')]),
+    member(4, '', 'observe', [port('seen')]),
+    member(5, '', 'off', [port('free')]),
+    member(8, '', 'enforce', [port('far')]),
+  ];
+  const known = ['own', 'victim', 'seen', 'free', 'build'] as const;
+  const desired = compile({
+    ...input(...members),
+    bridges: [
+      {
+        name: 'br0',
+        mac: BRIDGE,
+        ports: known.map(host.indexOf),
+        subnets: ['172.18.0.0/16', 'fd00:18::/64'],
+      },
+      { name: 'br1', mac: OTHER_BRIDGE, ports: [host.indexOf('far')], subnets: [] },
+    ],
+    unattributed: [host.indexOf('build')],
+    unattributedMode: 'enforce',
+    closed: [
+      { address: free.ip4, port: 6379, container: 'c' },
+      { address: free.ip6, port: 6379, container: 'c' },
+    ],
+  });
+  await new Dataplane(host.ns.exec, shape, host.indexOf).apply(desired);
+});
+afterAll(() => host[Symbol.dispose]());
+
+/** The places at which one of the frames is seen, whatever has become of its MACs. */
+const places = (frames: readonly Bytes[], found: readonly Seen[]): string[] =>
+  [
+    ...new Set(
+      found.filter((s) => frames.some((f) => f.subarray(14).equals(s.frame.subarray(14)))).map((s) => s.at),
+    ),
+  ].sort();
+async function arrives(steps: readonly Step[]): Promise<string[][]> {
+  const found = await host.send(steps);
+  return steps.map(({ frames }, i) => places(frames, found[i] ?? []));
+}
+type Case = readonly [what: string, from: Name, frame: Bytes, seenAt: readonly string[]];
+/** Every frame by itself. */
+async function check(cases: readonly Case[]): Promise<void> {
+  const found = await arrives(cases.map(([, from, frame]) => ({ from, frames: [frame] })));
+  expect(cases.map(([what], i) => [what, found[i]])).toEqual(cases.map(([what, , , at]) => [what, [...at]]));
+}
+
+const ARP = 0x0806;
+const ask = (sha: string, spa: string, tpa: string = victim.ip4): Bytes => arp({ op: 1, sha, spa, tpa });
+const arpFrame = (body: Bytes, src: string = own.mac): Bytes => ether(BROADCAST, src, ARP, body);
+
+describe('ARP', () => {
+  it('of an enforced veth: from its own MAC, about its own addresses, no longer than it is', () =>
+    check([
+      ['a request', 'own', arpFrame(ask(own.mac, own.ip4)), all('own')],
+      ['an address probe', 'own', arpFrame(ask(own.mac, '0.0.0.0')), all('own')],
+      ['in a frame of another MAC', 'own', arpFrame(ask(own.mac, own.ip4, seen.ip4), NOBODY), []],
+      ['with data behind it', 'own', arpFrame(bytes(ask(own.mac, own.ip4, seen.ip4), 'data')), []],
+      ["the victim's address", 'own', arpFrame(ask(own.mac, victim.ip4, victim.ip4)), []],
+      ["the gateway's address", 'own', arpFrame(ask(own.mac, '172.18.0.1')), []],
+      ['a free address', 'own', arpFrame(ask(own.mac, '172.18.0.99')), []],
+      ['its address at another MAC', 'own', arpFrame(ask(NOBODY, own.ip4, seen.ip4)), []],
+      ['a probe of another MAC', 'own', arpFrame(ask(NOBODY, '0.0.0.0', seen.ip4)), []],
+      ['a reverse request', 'own', arpFrame(Buffer.concat([arpOf(3)])), []],
+    ]));
+
+  it('of others: no address of an enforced container', () =>
+    check([
+      ['its own', 'seen', arpFrame(ask(seen.mac, seen.ip4), seen.mac), all('seen')],
+      ["an enforced one's", 'seen', arpFrame(ask(seen.mac, victim.ip4, own.ip4), seen.mac), []],
+      ["an enforced one's, of an unknown veth", 'fresh', arpFrame(ask(fresh.mac, own.ip4), fresh.mac), []],
+      ["a container's, of a build step", 'build', arpFrame(ask(build.mac, seen.ip4), build.mac), []],
+    ]));
+
+  it('of others: entries of the host’s neighbour table are bounded', async () => {
+    const frames = Array.from({ length: 200 }, (_, n) => arpFrame(ask(seen.mac, `172.18.7.${n}`), seen.mac));
+    const found = (await host.send([{ from: 'seen', frames }]))[0] ?? [];
+    const came = found.filter((s) => s.at === 'br0' && s.frame.readUInt16BE(12) === ARP).length;
+    expect(came).toBeGreaterThanOrEqual(50);
+    expect(came).toBeLessThan(150);
+  });
+});
+const arpOf = (op: number): Bytes => {
+  const made = Buffer.from(ask(own.mac, own.ip4, seen.ip4));
+  made.writeUInt16BE(op, 6);
+  return made;
+};
+
+const nd = (e: Ends, type: number, rest: Bytes, body: Bytes): Bytes =>
+  ip(e, 58, icmp(e, type, 0, rest, body), { ttl: 255 });
+const option = (type: 1 | 2 | 14, holder: string): Bytes => bytes(u8(type, 1), mac(holder));
+const advertise = (of: string, holder: string, src = of): Bytes =>
+  nd({ src, dst: 'ff02::1' }, 136, u32(0x2000_0000), bytes(address(of), option(2, holder)));
+const solicit = (src: string, asker: string, of: string = victim.ip6): Bytes =>
+  nd({ src, dst: 'ff02::1:ff00:3' }, 135, u32(0), bytes(address(of), option(1, asker)));
+const router = (src: string, asker: string): Bytes =>
+  nd({ src, dst: 'ff02::2' }, 133, u32(0), option(1, asker));
+const v6 = (packet: Bytes, src: string = own.mac, dst = '33:33:00:00:00:01'): Bytes =>
+  ether(dst, src, 0x86dd, packet);
+
+describe('neighbour discovery', () => {
+  const linkLocalOwn = linkLocal(own.mac);
+  const asked = { src: own.ip6, dst: 'ff02::1:ff00:9' };
+  const behindOptions = ip(asked, 0, bytes(options6(58), icmp(asked, 135, 0, u32(0), address(free.ip6))), {
+    ttl: 255,
+  });
+  const other = bytes(u8(253, 1), mac(own.mac));
+  const solicitWith = (options: Bytes): Bytes => nd(asked, 135, u32(0), bytes(address(free.ip6), options));
+  const advertiseWith = (options: Bytes): Bytes => nd(asked, 136, u32(0), bytes(address(own.ip6), options));
+  it('of an enforced veth: from its own MAC, about its own addresses, no longer than it need be', () =>
+    check([
+      ['an advertisement', 'own', v6(advertise(own.ip6, own.mac)), all('own')],
+      ['a solicitation', 'own', v6(solicit(own.ip6, own.mac)), all('own')],
+      ['a router solicitation', 'own', v6(router(own.ip6, own.mac)), all('own')],
+      ['one without an address', 'own', v6(nd({ src: '::', dst: 'ff02::2' }, 133, u32(0), u8())), all('own')],
+      ['of its link-local address', 'own', v6(advertise(linkLocalOwn, own.mac)), all('own')],
+      ['from its link-local address', 'own', v6(solicit(linkLocalOwn, own.mac, seen.ip6)), all('own')],
+      ['a frame of another MAC', 'own', v6(solicit(own.ip6, own.mac, free.ip6), NOBODY), []],
+      ["the victim's address", 'own', v6(advertise(victim.ip6, own.mac)), []],
+      ["the gateway's link-local address", 'own', v6(advertise('fe80::1', own.mac)), []],
+      ['the same from its own', 'own', v6(advertise('fe80::1', own.mac, own.ip6)), []],
+      ["the victim's link-local address", 'own', v6(advertise(linkLocal(victim.mac), own.mac)), []],
+      ['a solicitation of the victim', 'own', v6(solicit(victim.ip6, own.mac, seen.ip6)), []],
+      ['a router solicitation of the victim', 'own', v6(router(victim.ip6, own.mac)), []],
+      ['its address at another MAC', 'own', v6(advertise(own.ip6, NOBODY)), []],
+      ['asked by another MAC', 'own', v6(solicit(own.ip6, NOBODY, seen.ip6)), []],
+      ['asked by another MAC for a router', 'own', v6(router(own.ip6, NOBODY)), []],
+      ['its link-local address at another MAC', 'own', v6(advertise(linkLocalOwn, NOBODY)), []],
+      ['asked from it by another MAC', 'own', v6(solicit(linkLocalOwn, NOBODY)), []],
+      ['asked from it by another MAC for a router', 'own', v6(router(linkLocalOwn, NOBODY)), []],
+      ["asked from the victim's", 'own', v6(solicit(linkLocal(victim.mac), own.mac)), []],
+      ['behind an extension header', 'own', v6(behindOptions), []],
+      ['an option of another kind', 'own', v6(solicitWith(u8(253, 1, 1, 2, 3, 4, 5, 6))), []],
+      ['the same with its own MAC', 'own', v6(solicitWith(other)), []],
+      ['the same for a router', 'own', v6(nd({ src: own.ip6, dst: 'ff02::2' }, 133, u32(0), other)), []],
+      ['the same in an advertisement', 'own', v6(advertiseWith(other)), []],
+      ['in an advertisement, too', 'own', v6(advertiseWith(u8(253, 1, 1, 2, 3, 4, 5, 6))), []],
+      ['a longer advertisement', 'own', v6(advertiseWith(bytes(option(2, own.mac), option(2, own.mac)))), []],
+      [
+        'another option',
+        'own',
+        v6(nd({ src: own.ip6, dst: 'ff02::2' }, 133, u32(0), bytes(u8(253, 1), 'dataaa'))),
+        [],
+      ],
+      [
+        'a longer one',
+        'own',
+        v6(nd({ src: own.ip6, dst: 'ff02::2' }, 133, u32(0), bytes(option(1, own.mac), option(1, own.mac)))),
+        [],
+      ],
+      [
+        'a longer solicitation',
+        'own',
+        v6(
+          nd(
+            { src: own.ip6, dst: 'ff02::2' },
+            135,
+            u32(0),
+            bytes(address(seen.ip6), option(1, own.mac), option(14, own.mac)),
+          ),
+        ),
+        [],
+      ],
+    ]));
+
+  it('of others: no address of an enforced container', () =>
+    check([
+      ['its own', 'seen', v6(advertise(seen.ip6, seen.mac), seen.mac), all('seen')],
+      ["an enforced one's", 'seen', v6(advertise(victim.ip6, seen.mac), seen.mac), []],
+      ['asked as if by an enforced one', 'seen', v6(solicit(own.ip6, seen.mac), seen.mac), []],
+      ['for a router as if by an enforced one', 'seen', v6(router(own.ip6, seen.mac), seen.mac), []],
+      ["a container's, of a build step", 'build', v6(advertise(seen.ip6, build.mac), build.mac), []],
+      [
+        'the same from its own',
+        'build',
+        v6(advertise(seen.ip6, build.mac, linkLocal(build.mac)), build.mac),
+        [],
+      ],
+      ['as if by a container, of a build step', 'build', v6(solicit(free.ip6, build.mac), build.mac), []],
+    ]));
+
+  it('of others: entries of the host’s neighbour table are bounded', async () => {
+    const frames = Array.from({ length: 200 }, (_, n) => v6(router(`fd00:18::7:${n}`, seen.mac), seen.mac));
+    const found = (await host.send([{ from: 'seen', frames }]))[0] ?? [];
+    const came = found.filter((s) => s.at === 'br0' && s.frame[54] === 133).length;
+    expect(came).toBeLessThan(150);
+  });
+
+  it('listener reports: from its own MAC, as long as an honest one may be', () => {
+    const report = (length: number): Bytes =>
+      ip(
+        { src: linkLocalOwn, dst: 'ff02::16' },
+        58,
+        icmp({ src: linkLocalOwn, dst: 'ff02::16' }, 143, 0, u32(1), Buffer.alloc(length)),
+        { ttl: 1 },
+      );
+    return check([
+      ['a report', 'own', v6(report(20)), all('own')],
+      ['of another MAC', 'own', v6(report(24), NOBODY), []],
+      ['with data', 'own', v6(report(400)), []],
+    ]);
+  });
+});
+
+const datagram = (src: string, dst: string, data: string, port = 4601): Bytes =>
+  ip({ src, dst }, 17, udp({ src, dst }, 4600, port, data));
+const frame = (packet: Bytes, src: string, dst: string): Bytes =>
+  ether(dst, src, etherTypeOf(packet), packet);
+
+describe.each(['ip4', 'ip6'] as const)('packets, %s', (v) => {
+  const group =
+    v === 'ip4'
+      ? (['224.0.0.251', '01:00:5e:00:00:fb'] as const)
+      : (['ff02::fb', '33:33:00:00:00:fb'] as const);
+  const free99 = v === 'ip4' ? '172.18.0.99' : 'fd00:18::99';
+
+  it('of an enforced veth: from its own MAC and addresses, and to the host, whoever they are for', () =>
+    check([
+      ['to a neighbour', 'own', frame(datagram(own[v], victim[v], 'a'), own.mac, victim.mac), HOST],
+      ['to the host', 'own', frame(datagram(own[v], victim[v], 'b'), own.mac, BRIDGE), HOST],
+      [
+        'to the MAC of another bridge',
+        'own',
+        frame(datagram(own[v], victim[v], 'c'), own.mac, OTHER_BRIDGE),
+        HOST,
+      ],
+      ['to an unknown MAC', 'own', frame(datagram(own[v], free99, 'd'), own.mac, NOBODY), HOST],
+      ['from a forged address', 'own', frame(datagram(seen[v], free99, 'e'), own.mac, BRIDGE), []],
+      ['from another MAC', 'own', frame(datagram(own[v], free99, 'f'), NOBODY, BRIDGE), []],
+      ['to all', 'own', frame(datagram(own[v], free99, 'g'), own.mac, BROADCAST), []],
+      [
+        'to a group of an entry',
+        'own',
+        frame(datagram(own[v], group[0], 'h', 5353), own.mac, group[1]),
+        all('own'),
+      ],
+      ['to another port of it', 'own', frame(datagram(own[v], group[0], 'i', 5354), own.mac, group[1]), []],
+      [
+        'to a group without an entry',
+        'victim',
+        frame(datagram(victim[v], group[0], 'j', 5353), victim.mac, group[1]),
+        [],
+      ],
+      ['of no protocol of IP', 'own', ether(victim.mac, own.mac, 0x88cc, Buffer.from('data')), []],
+    ]));
+
+  it('of others: to enforced containers by way of the host, to what is closed not at all', () => {
+    const e = { src: seen[v], dst: free[v] };
+    const segment = (port: number): Bytes => ip(e, 6, tcp(e, 4600, port, { flags: 'S' }));
+    return check([
+      ['to an enforced one', 'seen', frame(datagram(seen[v], victim[v], 'k'), seen.mac, victim.mac), HOST],
+      ['to another', 'seen', frame(segment(80), seen.mac, BROADCAST), all('seen')],
+      ['to a closed port, to all', 'seen', frame(segment(6379), seen.mac, BROADCAST), all('seen')],
+      ['to a closed port of its MAC', 'seen', frame(segment(6379), seen.mac, free.mac), []],
+    ]);
+  });
+
+  it('of a veth that nobody knows: to the host, where they are held, and to no neighbour', () =>
+    check([
+      ['to the host', 'fresh', frame(datagram(fresh[v], free99, 'l'), fresh.mac, BRIDGE), HOST],
+      ['to an observed neighbour', 'fresh', frame(datagram(fresh[v], seen[v], 'm'), fresh.mac, seen.mac), []],
+      ['to an enforced one', 'fresh', frame(datagram(fresh[v], victim[v], 'n'), fresh.mac, victim.mac), []],
+      [
+        'to the MAC of another bridge',
+        'fresh',
+        frame(datagram(fresh[v], seen[v], 'o'), fresh.mac, OTHER_BRIDGE),
+        [],
+      ],
+      ['to all', 'fresh', frame(datagram(fresh[v], free99, 'p'), fresh.mac, BROADCAST), []],
+      ['of no protocol of IP', 'fresh', ether(BRIDGE, fresh.mac, 0x88cc, Buffer.from('date')), []],
+    ]));
+
+  it('of an unattributed veth: from one address that is no container’s', () => {
+    const [first, second, outside] =
+      v === 'ip4'
+        ? ['172.18.0.20', '172.18.0.21', '203.0.113.9']
+        : ['fd00:18::20', 'fd00:18::21', '2001:db8::9'];
+    const to = (src: string, data: string): Bytes => frame(datagram(src, free99, data), build.mac, BRIDGE);
+    return check([
+      ["a container's", 'build', to(seen[v], 'q'), []],
+      ['outside of managed networks', 'build', to(outside, 'r'), []],
+      ['its first', 'build', to(first, 's'), HOST],
+      ['another', 'build', to(second, 't'), []],
+      ['its first again', 'build', to(first, 'u'), HOST],
+    ]);
+  });
+
+  it('of the host for an enforced container: an address that is bound leaves by its own veth only', async () => {
+    const mark = markOf(shape.marks, 2, 'enforce');
+    const flooded = [...ON_BRIDGE].sort();
+    const cases: readonly (readonly [string, number, Bytes, readonly string[]])[] = [
+      ['to its holder', mark, frame(datagram(own[v], victim[v], 'v'), BRIDGE, victim.mac), ['victim']],
+      ['to its MAC elsewhere', mark, frame(datagram(own[v], victim[v], 'w'), BRIDGE, NOBODY), []],
+      ["to another's MAC", mark, frame(datagram(own[v], victim[v], 'x'), BRIDGE, seen.mac), []],
+      ['to what is bound to none', mark, frame(datagram(own[v], free99, 'y'), BRIDGE, NOBODY), flooded],
+      ['of the host itself', 0, frame(datagram(own[v], victim[v], 'z'), BRIDGE, NOBODY), flooded],
+    ];
+    const found = await arrives(cases.map(([, m, f]) => ({ from: 'br0', frames: [f], mark: m })));
+    expect(cases.map(([what], i) => [what, found[i]])).toEqual(
+      cases.map(([what, , , at]) => [what, [...at]]),
+    );
+  });
+});
+
+it('packets of a veth that nobody knows are bounded before they are held', async () => {
+  const frames = Array.from({ length: 2000 }, (_, n) =>
+    frame(datagram(fresh.ip4, '172.18.0.99', `held ${n}`), fresh.mac, BRIDGE),
+  );
+  const [found = []] = await host.send([{ from: 'fresh', frames }]);
+  const came = found.filter((s) => s.at === 'br0' && s.frame.includes('held ')).length;
+  expect(came).toBeGreaterThan(100);
+  expect(came).toBeLessThan(1500);
+});

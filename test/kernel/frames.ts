@@ -1,0 +1,123 @@
+/** Frames of containers through the rules of the kernel: sent and seen by packet sockets at both ends of veths. */
+import { exec } from '../../src/kernel/exec.js';
+import { makeNetns, type Netns } from './in-netns.js';
+
+/** Sends each step's frames, then a broadcast of the marker's veth: what came before that at the others has been seen. */
+const PROGRAM = `
+import ctypes, json, os, select, socket, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one backlog, so that frames stay in order
+libc = ctypes.CDLL(None, use_errno=True)
+ask = json.load(sys.stdin)
+at, heard = {}, {}
+for name, (ns, dev) in ask['places'].items():
+    fd = os.open(ns, os.O_RDONLY)
+    if libc.setns(fd, 0x40000000) != 0: raise OSError(ctypes.get_errno(), ns)
+    os.close(fd)
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    s.bind((dev, 0))
+    s.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
+    at[name] = s
+waiting = [at[n] for n in ask['marked']]
+names = {s: n for n, s in at.items()}
+out = []
+for n, step in enumerate(ask['steps']):
+    sender = at[step['from']]
+    sender.setsockopt(socket.SOL_SOCKET, 36, step['mark'])  # SO_MARK
+    for frame in step['frames']: sender.send(bytes.fromhex(frame))
+    marker = bytes.fromhex(ask['marker']) + b'marker %8d' % n
+    at[ask['by']].send(marker)
+    seen, missing = [], set(waiting)
+    while missing:
+        ready = select.select(list(names), [], [], 10)[0]
+        if not ready: raise TimeoutError('step %d: no marker at %s' % (n, [names[s] for s in missing]))
+        for s in ready:
+            data, address = s.recvfrom(65536)
+            if data == marker: missing.discard(s)
+            elif address[2] != 4 and len(seen) < 10000: seen.append([names[s], data.hex()])  # not what it sends itself
+    out.append(seen)
+print(json.dumps(out))
+`;
+
+export interface Step {
+  readonly from: string;
+  readonly frames: readonly Buffer[];
+  /** Of a packet that the host itself sends. */
+  readonly mark?: number;
+}
+export interface Seen {
+  readonly at: string;
+  readonly frame: Buffer;
+}
+/** The host: namespaces, the veths of each container on its bridge. */
+export interface Host extends Disposable {
+  readonly ns: Netns;
+  readonly indexOf: (name: string) => number;
+  /** What was seen in each step, at every place. */
+  send(steps: readonly Step[]): Promise<readonly (readonly Seen[])[]>;
+}
+interface Plan {
+  /** Bridges of the host, by name: MAC and addresses. */
+  readonly bridges: Readonly<Record<string, { readonly mac: string; readonly addresses: readonly string[] }>>;
+  /** Veths of the host, by name: the bridge that they are on, and the MAC at the far end. Without a bridge: addresses of the host. */
+  readonly veths: Readonly<
+    Record<string, { readonly bridge?: string; readonly mac: string; readonly addresses?: readonly string[] }>
+  >;
+  /** The veth that sends markers, and those that get them. */
+  readonly marker: { readonly by: string; readonly at: readonly string[] };
+}
+
+export function makeHost({ bridges, veths, marker }: Plan): Host {
+  const [ns, far] = [makeNetns(), makeNetns()];
+  far.run('sysctl', '-qw', 'net.ipv6.conf.default.disable_ipv6=1');
+  ns.run('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1');
+  ns.run('sysctl', '-qw', 'net.ipv6.conf.default.accept_dad=0');
+  for (const family of ['iptables', 'ip6tables'])
+    ns.run('sysctl', '-qew', `net.bridge.bridge-nf-call-${family}=0`);
+  const batch: string[] = [];
+  for (const [name, { mac, addresses }] of Object.entries(bridges)) {
+    batch.push(`link add ${name} address ${mac} type bridge`, `link set ${name} up`);
+    batch.push(...addresses.map((a) => `address add ${a} dev ${name}`));
+  }
+  for (const [name, { bridge, mac, addresses = [] }] of Object.entries(veths)) {
+    batch.push(`link add ${name} type veth peer name ${name}-far address ${mac} netns ${far.name}`);
+    if (bridge) batch.push(`link set ${name} master ${bridge}`);
+    batch.push(`link set ${name} up`, ...addresses.map((a) => `address add ${a} dev ${name}`));
+  }
+  for (const line of batch) ns.run('ip', ...line.split(' '));
+  for (const name of Object.keys(veths)) far.run('ip', 'link', 'set', `${name}-far`, 'up');
+  const links = JSON.parse(ns.run('ip', '-j', 'link', 'show')) as { ifname: string; ifindex: number }[];
+  const places = {
+    ...Object.fromEntries(Object.keys(bridges).map((name) => [name, [ns.path, name]])),
+    ...Object.fromEntries(Object.keys(veths).map((name) => [name, [far.path, `${name}-far`]])),
+  };
+  const head = `ffffffffffff${veths[marker.by]?.mac.replaceAll(':', '')}88b5`;
+  return {
+    ns,
+    indexOf: (name) => links.find((l) => l.ifname === name)?.ifindex ?? 0,
+    send: async (steps) => {
+      const ask = {
+        places,
+        marked: marker.at,
+        by: marker.by,
+        marker: head,
+        steps: steps.map(({ from, frames, mark = 0 }) => ({
+          from,
+          mark,
+          frames: frames.map((f) => f.toString('hex')),
+        })),
+      };
+      const answer = JSON.parse(await run(JSON.stringify(ask))) as [string, string][][];
+      return answer.map((seen) => seen.map(([at, hex]) => ({ at, frame: Buffer.from(hex, 'hex') })));
+    },
+    [Symbol.dispose]: () => {
+      ns[Symbol.dispose]();
+      far[Symbol.dispose]();
+    },
+  };
+}
+
+async function run(input: string): Promise<string> {
+  const { code, stdout, stderr } = await exec('python3', ['-c', PROGRAM], { input, timeoutMs: 50_000 });
+  if (code !== 0) throw new Error(`frames were not sent: ${stderr}`);
+  return stdout;
+}
