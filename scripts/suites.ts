@@ -16,7 +16,7 @@ const FUZZ_SECONDS = 60;
 /** Suites at a time: three keep two cores busy, since a suite waits most of its time. */
 const LANES = 3;
 /** Bounds of time on a quiet host: another lab on the same cores would be measured, too. Other suites must not have any. */
-const ALONE = ['live/timing'];
+const ALONE = ['live/timing', 'live/revoke'];
 /** They take longest, so they start first: the last suites to end are short ones. */
 const LONGEST = [
   'live/host-mode',
@@ -38,7 +38,6 @@ const ON_ENGINE_28 = [
   'live/timing',
   'live/lifecycle',
   'live/races',
-  'live/policy-direct',
   'live/policy-loopback',
   'live/host-mode',
   'attacks/',
