@@ -26,7 +26,7 @@ const LONGEST = [
   'attacks/kill-steps',
   'live/coverage',
   'live/policy-loopback',
-  'live/revoke',
+  'attacks/heirs',
   'live/floods',
   'live/chaos-controller',
   'live/neighbours',
