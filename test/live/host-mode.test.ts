@@ -54,7 +54,8 @@ const erroneous = shownHere({
   title:
     "in the host's network namespace, ICMP errors about a flow of the host or of another container there",
   families: ['v4', 'v6'],
-  stoppedBy: 'RELATED is not asked for in the chains of host-network containers: no rule permits ICMP errors',
+  stoppedBy:
+    'in the conntrack zone of the container the error belongs to no flow; without a zone, no rule permits RELATED',
 });
 let lab: Lab;
 let drawbridge: Drawbridge;

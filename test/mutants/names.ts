@@ -159,7 +159,7 @@ export const NAMES: readonly Mutant[] = [
     file: 'src/threats/translated.ts',
     from: 'if (nat64.length === 0 || countOf(v4) === 0) return v6;',
     to: 'if (nat64.length >= 0 || countOf(v4) === 0) return v6;',
-    killedBy: pure('threats/load', ''),
+    killedBy: pure('threats/load', 'lists IPv4 behind translators, too'),
   },
   {
     id: 'inside-answers',
@@ -183,7 +183,7 @@ export const NAMES: readonly Mutant[] = [
     file: 'src/desired/compile.ts',
     from: 'anyNetworks(input.inside ?? [], family',
     to: 'anyNetworks([], family',
-    killedBy: { file: 'test/attacks/dns-answers.test.ts', test: 'any-neighbour-public', only: true },
+    killedBy: pure('desired/verdicts', '"any" leaves out public space that Docker networks use'),
   },
   {
     id: 'inside-public',
@@ -191,7 +191,7 @@ export const NAMES: readonly Mutant[] = [
     file: 'src/model/special-use.ts',
     from: 'const ordinary = ranges.filter((r) => !isSpecial(r));',
     to: 'const ordinary = ranges.filter((r) => isSpecial(r) && !isSpecial(r));',
-    killedBy: pure('model/ip', ''),
+    killedBy: pure('dns/decide', 'rebinding'),
   },
   {
     id: 'answer-other-type',

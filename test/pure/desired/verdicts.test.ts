@@ -5,7 +5,7 @@ import { compile } from '../../../src/desired/compile.js';
 import { classSet } from '../../../src/desired/naming.js';
 import type { Member } from '../../../src/desired/state.js';
 import { type TracePacket, trace } from '../../../src/desired/trace.js';
-import { formatAddress, parseAddress, privateRangeOf, rangeHas } from '../../../src/model/ip.js';
+import { formatAddress, parseAddress, parseCidr, privateRangeOf, rangeHas } from '../../../src/model/ip.js';
 import { entriesOf, input, member, shape } from './sample.js';
 
 const HOST = new Set(['172.18.0.1', '192.0.2.2']);
@@ -136,6 +136,19 @@ describe('the rendered rules say what the entries say', () => {
     expect(permits(j, m, packet(m, '93.184.1.1', 'tcp', 8443))).toBe(false);
     expect(permits(j, m, packet(m, '93.184.1.2', 'tcp', 443))).toBe(false);
     expect(permits(j, other, packet(other, '93.184.1.1', 'tcp', 443))).toBe(false);
+  });
+
+  it('"any" leaves out public space that Docker networks use', () => {
+    const m = member(2, 'any:443');
+    const at = (inside: readonly string[], dst: string): boolean => {
+      const ranges = inside.flatMap((text) => parseCidr(text) ?? []);
+      const j = new Judge(shape, compile({ ...input(m), inside: ranges }), () => false, HOST);
+      return permits(j, m, packet(m, dst, 'tcp', 443));
+    };
+    const networks = ['45.45.0.0/24', '2606:4700:77::/64'];
+    for (const dst of ['45.45.0.7', '2606:4700:77::7'])
+      expect([at([], dst), at(networks, dst)]).toEqual([true, false]);
+    for (const dst of ['45.45.1.7', '2606:4700:78::7']) expect(at(networks, dst)).toBe(true);
   });
 
   it('an identity that no chain knows is denied, an unknown port is held once', () => {
