@@ -87,12 +87,29 @@ export function lanFramesProgram(devices: readonly string[], addresses: readonly
   if (devices.length === 0) return renew;
   const own = ['0.0.0.0', ...addresses.filter((a) => !a.includes(':'))];
   const lines = [
-    `type filter hook egress devices = { ${devices.map((d) => `"${d}"`).join(', ')} } priority 0; policy drop`,
+    egress(devices),
     'meta rtclassid 0-4294967295 accept',
     `ether type arp meta length <= 42 arp saddr ip { ${own.join(', ')} } accept`,
   ];
   return `${renew}${table} {\n${block('chain frames', lines)}}\n`;
 }
+
+/**
+ * Frames of a closed namespace: ARP alone, by which Docker announces addresses. Refused as a whole where other frames are
+ * judged already (`create`), and where the namespace has been opened since (`add chain`: its table is gone).
+ */
+export function lanClosedFramesProgram(devices: readonly string[]): string {
+  const lines = [
+    egress(devices),
+    'meta rtclassid 0-4294967295 accept',
+    'ether type arp meta length <= 42 accept',
+  ];
+  const table = `netdev ${LAN_TABLE}`;
+  return `add chain inet ${LAN_TABLE} output\ncreate table ${table}\ntable ${table} {\n${block('chain frames', lines)}}\n`;
+}
+
+const egress = (devices: readonly string[]): string =>
+  `type filter hook egress devices = { ${devices.map((d) => `"${d}"`).join(', ')} } priority 0; policy drop`;
 
 type Rules = Readonly<Record<Family, readonly Rule[]>>;
 function rulesOf({ shape, member }: LanInput): Rules {

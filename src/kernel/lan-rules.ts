@@ -135,6 +135,12 @@ function keyOf(address: string): Buffer {
   return bytes;
 }
 
+/** Names of the macvlan and ipvlan links there. Rejects as `lanEnds` does. */
+export async function linksAt(namespace: string): Promise<readonly string[]> {
+  using links = new Links({ namespace });
+  return (await links.list()).filter((l) => LAN_KINDS.some((k) => k === l.kind)).map((l) => l.name);
+}
+
 /** The macvlan and ipvlan links there. Rejects with NetlinkError, or when the path leads to no namespace. */
 export async function lanEnds(namespace: string): Promise<readonly LanEnd[]> {
   using links = new Links({ namespace });

@@ -12,8 +12,10 @@ import { MACVLAN, makeMacvlan } from '../lab/macvlan.js';
 import { waitFor } from '../lab/process.js';
 import { DockerProxy, type Fault, HEALTHY } from './docker-proxy.js';
 import { listen } from './listener.js';
+import { raw, sendFrames } from './raw.js';
 import { shownHere } from './report.js';
 import { PROGRAMS } from './technique.js';
+import { ether, etherTypeOf, ip, udp } from './wire.js';
 
 const heirs = shownHere({
   id: 'heir-while-docker-fails',
@@ -39,6 +41,12 @@ const lan = shownHere({
   title: 'the next container on a macvlan address while Docker does not answer',
   families: ['v4', 'v6'],
   stoppedBy: 'a new namespace is opened only by what Docker was asked for after it appeared',
+});
+const frames = shownHere({
+  id: 'heir-on-macvlan-frames',
+  title: 'a packet socket on macvlan, in a container that Docker has not yet told of',
+  families: ['v4', 'v6'],
+  stoppedBy: 'a new namespace is closed at its device, too, but for ARP',
 });
 const entry = shownHere({
   id: 'heir-of-container-entry',
@@ -152,6 +160,9 @@ it('control: without Drawbridge the heir sends where its predecessor could', asy
   await lab.sniffer.clear();
   await alone(251, {});
   lan.control();
+  await (await framing(252, {})).remove();
+  for (const to of theirs(252)) expect(await passed(to)).toBeGreaterThan(0);
+  frames.control();
   heirs.control();
   restarted.control();
   ignored.control();
@@ -298,6 +309,25 @@ async function alone(n: number, labels: Readonly<Record<string, string>>): Promi
   return first;
 }
 
+/** It has sent a frame to each address of the predecessor, from addresses of its own. */
+async function framing(n: number, labels: Readonly<Record<string, string>>): Promise<Container> {
+  const from = ['10.77.0.21', 'fd00:77::21'];
+  const args = ['--ip', from[0] ?? '', '--ip6', from[1] ?? ''];
+  const c = await lab.start(raw({ network: MACVLAN.name, args, labels, mounts: [PROGRAMS] }));
+  const mac = (await c.exec(['cat', '/sys/class/net/eth0/address'])).stdout.trim();
+  const packets = theirs(n).map((dst, i) => {
+    const e = { src: from[i] ?? '', dst };
+    return ip(e, 17, udp(e, PORT, PORT, 'frame'));
+  });
+  await sendFrames(
+    c,
+    packets.map((p) => ether(MACVLAN.gatewayMac, mac, etherTypeOf(p), p)),
+  ).catch((error: Error) => {
+    if (!error.message.endsWith('errno 105, 105')) throw error; // ENOBUFS: dropped at the device
+  });
+  return c;
+}
+
 it('a namespace on macvlan is not opened by what is known of a container that has gone', async () => {
   await begin();
   const n = 120;
@@ -308,12 +338,14 @@ it('a namespace on macvlan is not opened by what is known of a container that ha
   await first.remove();
   await lab.sniffer.clear();
   await start(LAN, enforced(n), spray([...theirs(n), ...own(n)]));
+  await framing(n, enforced(n));
   await new Promise((done) => setTimeout(done, WATCH_MS)); // in which nothing may pass
   expect(await passed(...theirs(n), ...own(n))).toBe(0);
   await proxy.set(HEALTHY);
   for (const to of own(n)) await waitFor(`${to} to be reached`, async () => (await passed(to)) > 0, 30_000);
   expect(await passed(...theirs(n))).toBe(0);
   lan.held();
+  frames.held();
 });
 
 /** The datagrams of an entry, while `away` holds: the next holder of the address hears none of them. */

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { compile } from '../../src/desired/compile.js';
 import {
   type LanInput,
+  lanClosedFramesProgram,
   lanClosedProgram,
   lanFramesProgram,
   lanKey,
@@ -144,5 +145,20 @@ s.sendto(bytes([136, 0, 0, 0, 0x20, 0, 0, 0]) + address + bytes([2, 1, 2, 0, 0, 
     await layLan(exec, ns.path, lanFramesProgram(['m0'], ['10.9.0.2', 'fd09::2']));
     expect([await pings(FAR4), await pings(FAR6)]).toEqual([true, true]);
     await layLan(exec, ns.path, lanFramesProgram([], []));
+  });
+
+  it('frames of a closed namespace are closed once, and not where it has been opened or judged since', async () => {
+    const close = (): Promise<void> => layLan(exec, ns.path, lanClosedFramesProgram(['m0']));
+    await expect(close()).rejects.toThrow('No such file');
+    closeLan(ns.path);
+    await close();
+    expect(ns.run('nft', 'list', 'table', 'netdev', 'drawbridge_lan')).toContain('policy drop');
+    await expect(close()).rejects.toThrow('File exists');
+    await lay(`${FAR4}, [${FAR6}]`);
+    await layLan(exec, ns.path, lanFramesProgram(['m0'], ['10.9.0.2', 'fd09::2']));
+    await expect(close()).rejects.toThrow('File exists');
+    expect([await pings(FAR4), await pings(FAR6)]).toEqual([true, true]);
+    expect(removeLan(ns.path)).toBe(true);
+    expect(ns.run('nft', 'list', 'ruleset')).toBe('');
   });
 });
