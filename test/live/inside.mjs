@@ -184,7 +184,13 @@ function flowsTo(host, counts) {
     u.on('message', got);
     u.on('error', () => undefined); // an ICMP error: what counts is what arrives
     u.bind(0, () => {
-      u.send('begin', port, host);
+      // the first may be lost: rules in a namespace of macvlan may come after it
+      const begin = () => {
+        if (counts[`${tag} ${name}`] > 0) return;
+        u.send('begin', port, host, () => undefined);
+        setTimeout(begin, 500);
+      };
+      begin();
       if (port !== 19) setInterval(() => u.send('line', port, host, () => undefined), 100);
     });
   }
