@@ -1,5 +1,5 @@
 /**
- * npm run mutants [-- ID-PREFIX…] [--list]: takes one security rule after the other out of a scratch copy of the source
+ * npm run mutants [-- ID-PREFIX…] [--project=pure|kernel|attacks|lab] [--list]: takes one security rule after the other out of a scratch copy of the source
  * (test/mutants/) and runs the test that is there for it. A mutant is killed when that very test fails; each test is first run
  * on the unchanged source, where it must pass. Ends with 1 when one survives, or its text is not found. Tests of labs and of
  * the kernel need root. Not part of scripts/test: a run of all takes more than an hour.
@@ -140,8 +140,13 @@ async function tryMutant(tree: string, mutant: Mutant): Promise<{ good: boolean;
 
 const words = process.argv.slice(2);
 const prefixes = words.filter((w) => !w.startsWith('--'));
-const wanted = MUTANTS.filter(({ id }) => prefixes.length === 0 || prefixes.some((p) => id.startsWith(p)));
-if (wanted.length === 0) throw new Error(`no mutant begins with ${prefixes.join(', ')}`);
+const project = words.find((w) => w.startsWith('--project='))?.slice('--project='.length);
+const wanted = MUTANTS.filter(
+  ({ id, killedBy }) =>
+    (prefixes.length === 0 || prefixes.some((p) => id.startsWith(p))) &&
+    (project === undefined || projectOf(killedBy.file) === project),
+);
+if (wanted.length === 0) throw new Error(`there is no such mutant: ${words.join(' ')}`);
 if (words.includes('--list')) {
   for (const m of wanted) process.stdout.write(`${m.id}: ${m.what} (${m.file}; ${m.killedBy.file})\n`);
 } else {

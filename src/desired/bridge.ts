@@ -148,6 +148,7 @@ const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
 export function bridgeProgram({ marks }: Shape): NftProgram {
   const E = hex(marks.enforced);
   const U = hex(marks.unknown);
+  const R = hex((marks.enforced | marks.held) >>> 0);
   return {
     table: `bridge ${BRIDGE_TABLE}`,
     declarations: DECLARATIONS,
@@ -173,7 +174,16 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
         ],
       ],
       // Behind br_netfilter (priority 0), where the hold may have exchanged the mark.
-      ['bridged', [`meta mark & ${hex((marks.unknown | marks.judged) >>> 0)} == ${U} drop`]],
+      // A packet that was held was not lifted: only a neighbour may be its destination, whose own veth `delivered` demands.
+      [
+        'bridged',
+        [
+          `meta mark & ${hex((marks.unknown | marks.judged) >>> 0)} == ${U} drop`,
+          `meta mark & ${R} != ${R} accept`,
+          'ether type ip ip daddr != @own4 drop',
+          'ether type ip6 ip6 daddr != @own6 drop',
+        ],
+      ],
       [
         'lift',
         [

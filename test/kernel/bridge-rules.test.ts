@@ -5,6 +5,7 @@ import { linkLocal } from '../../src/desired/bridge-neighbours.js';
 import { compile } from '../../src/desired/compile.js';
 import type { Port } from '../../src/desired/state.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
+import { PacketQueue } from '../../src/kernel/netlink/queue.js';
 import {
   address,
   arp,
@@ -24,8 +25,12 @@ import {
   udp,
 } from '../attacks/wire.js';
 import { input, member, shape } from '../pure/desired/sample.js';
-import { type Host, makeHost, type Seen, type Step } from './frames.js';
+import { bridgeNetfilter, type Host, makeHost, type Seen, type Step } from './frames.js';
 
+/** Groups, addresses elsewhere, and those of the neighbours. */
+const ENTRIES =
+  '224.0.0.251:5353/udp, [ff02::fb]:5353/udp, 198.51.100.9:4601/udp, [2001:db8:51::9]:4601/udp, ' +
+  '172.18.0.0/16:4601/udp, [fd00:18::/64]:4601/udp';
 const BRIDGE = '02:42:00:00:00:01';
 const OTHER_BRIDGE = '02:42:00:00:00:02';
 const NOBODY = '02:42:00:00:77:01';
@@ -61,7 +66,7 @@ beforeAll(async () => {
   });
   const port = (n: Name): Port => ({ ...VETHS[n], ifindex: host.indexOf(n) });
   const members = [
-    member(2, '224.0.0.251:5353/udp, [ff02::fb]:5353/udp', 'enforce', [port('own')]),
+    member(2, ENTRIES, 'enforce', [port('own')]),
     member(3, '', 'enforce', [port('victim')]),
     member(4, '', 'observe', [port('seen')]),
     member(5, '', 'off', [port('free')]),
@@ -373,4 +378,40 @@ it('packets of a veth that nobody knows are bounded before they are held', async
   const came = found.filter((s) => s.at === 'br0' && s.frame.includes('held ')).length;
   expect(came).toBeGreaterThan(100);
   expect(came).toBeLessThan(1500);
+});
+
+describe.each(['ip4', 'ip6'] as const)('held with br_netfilter, and repeated as a container’s, %s', (v) => {
+  const outside = v === 'ip4' ? '198.51.100.9' : '2001:db8:51::9';
+  /** Of a veth that the rules do not know yet; its packets are repeated with this mark, as the hold does. */
+  async function held(mark: number, frames: readonly Bytes[]): Promise<string[][]> {
+    let count = 0;
+    const queue = new PacketQueue({ queue: shape.holdQueue, namespace: host.ns.path }, ({ id }) => {
+      count += 1;
+      queue.verdict(id, 'repeat', (mark | shape.marks.held) >>> 0);
+    });
+    for (const name of ON_BRIDGE)
+      host.ns.run('bridge', 'fdb', 'replace', VETHS[name].mac, 'dev', name, 'master', 'static');
+    bridgeNetfilter(host, true);
+    try {
+      const found = (await host.send([{ from: 'fresh', frames, restMs: 500 }])).flat();
+      expect(count).toBeGreaterThanOrEqual(frames.length); // once for each veth to which it is flooded
+      return frames.map((f) => places([f], found));
+    } finally {
+      bridgeNetfilter(host, false);
+      queue.close();
+    }
+  }
+  const to = (dst: string, where: string, data: string): Bytes =>
+    frame(datagram(fresh[v], dst, data), fresh.mac, where);
+
+  it('of an enforced one: to a neighbour by its own veth, and nothing to others by way of a neighbour', async () => {
+    const frames = [
+      to(outside, OTHER_BRIDGE, '1'),
+      to(outside, seen.mac, '2'),
+      to(seen[v], victim.mac, '3'),
+      to(seen[v], seen.mac, '4'),
+    ];
+    const found = await held(markOf(shape.marks, 2, 'enforce'), frames);
+    expect(found).toEqual([[], [], [], ['seen']]);
+  });
 });

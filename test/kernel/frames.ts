@@ -4,7 +4,7 @@ import { makeNetns, type Netns } from './in-netns.js';
 
 /** Sends each step's frames, then a broadcast of the marker's veth: what came before that at the others has been seen. */
 const PROGRAM = `
-import ctypes, json, os, select, socket, sys
+import ctypes, json, os, select, socket, sys, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one backlog, so that frames stay in order
 libc = ctypes.CDLL(None, use_errno=True)
 ask = json.load(sys.stdin)
@@ -24,6 +24,7 @@ for n, step in enumerate(ask['steps']):
     sender = at[step['from']]
     sender.setsockopt(socket.SOL_SOCKET, 36, step['mark'])  # SO_MARK
     for frame in step['frames']: sender.send(bytes.fromhex(frame))
+    time.sleep(step['restMs'] / 1000)
     marker = bytes.fromhex(ask['marker']) + b'marker %8d' % n
     at[ask['by']].send(marker)
     seen, missing = [], set(waiting)
@@ -43,6 +44,8 @@ export interface Step {
   readonly frames: readonly Buffer[];
   /** Of a packet that the host itself sends. */
   readonly mark?: number;
+  /** Longer than another process takes to decide on the frames. */
+  readonly restMs?: number;
 }
 export interface Seen {
   readonly at: string;
@@ -65,14 +68,18 @@ interface Plan {
   /** The veth that sends markers, and those that get them. */
   readonly marker: { readonly by: string; readonly at: readonly string[] };
 }
+/** Whether what a bridge forwards goes through iptables, too (br_netfilter). */
+export function bridgeNetfilter({ ns }: Pick<Host, 'ns'>, isOn: boolean): void {
+  for (const family of ['iptables', 'ip6tables'])
+    ns.run('sysctl', '-qew', `net.bridge.bridge-nf-call-${family}=${isOn ? 1 : 0}`);
+}
 
 export function makeHost({ bridges, veths, marker }: Plan): Host {
   const [ns, far] = [makeNetns(), makeNetns()];
   far.run('sysctl', '-qw', 'net.ipv6.conf.default.disable_ipv6=1');
   ns.run('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1');
   ns.run('sysctl', '-qw', 'net.ipv6.conf.default.accept_dad=0');
-  for (const family of ['iptables', 'ip6tables'])
-    ns.run('sysctl', '-qew', `net.bridge.bridge-nf-call-${family}=0`);
+  bridgeNetfilter({ ns }, false);
   const batch: string[] = [];
   for (const [name, { mac, addresses }] of Object.entries(bridges)) {
     batch.push(`link add ${name} address ${mac} type bridge`, `link set ${name} up`);
@@ -100,9 +107,10 @@ export function makeHost({ bridges, veths, marker }: Plan): Host {
         marked: marker.at,
         by: marker.by,
         marker: head,
-        steps: steps.map(({ from, frames, mark = 0 }) => ({
+        steps: steps.map(({ from, frames, mark = 0, restMs = 0 }) => ({
           from,
           mark,
+          restMs,
           frames: frames.map((f) => f.toString('hex')),
         })),
       };

@@ -39,7 +39,7 @@ beforeAll(() => {
   host.ns.run('sysctl', '-qw', 'net.ipv4.icmp_ratelimit=0', 'net.ipv6.icmp.ratelimit=0');
   const port = (n: keyof typeof VETHS): Port => ({ ...VETHS[n], ifindex: host.indexOf(n) });
   const members = [
-    member(2, `${OUTSIDE.ip4}:80/udp, [${OUTSIDE.ip6}]:80/udp, host:80/udp`, 'enforce', [port('own')]),
+    member(2, `${OUTSIDE.ip4}:80/udp, [${OUTSIDE.ip6}]:80/udp`, 'enforce', [port('own')]),
     member(4, '', 'observe', [port('observed')]),
     member(5, '', 'off', [port('free')]),
   ];

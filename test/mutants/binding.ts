@@ -96,6 +96,14 @@ export const BINDING: readonly Mutant[] = [
     killedBy: control('departed-endpoints', 'is left out from when its veth is missed'),
   },
   {
+    id: 'lan-claim-old',
+    what: 'a namespace is opened by what Docker was asked before it appeared',
+    file: 'src/control/lan-claims.ts',
+    from: 'isProven: (e.askedAt ?? Number.NEGATIVE_INFINITY) > appeared',
+    to: 'isProven: appeared > 0',
+    killedBy: control('lan-claims', 'does not open the namespace of the next holder of its address'),
+  },
+  {
     id: 'hold-unattributed',
     what: 'a held packet of a build step goes on from the address of a container',
     file: HOLD,
@@ -169,8 +177,8 @@ export const BINDING: readonly Mutant[] = [
     id: 'forwarding-vanished',
     what: 'a veth that vanishes fails the change of forwarding tables',
     file: 'src/kernel/netlink/bridge-ports.ts',
-    from: "new Set(['ENODEV', 'ENOENT', 'EOPNOTSUPP'])",
-    to: "new Set(['ENOENT'])",
+    from: "new Set(['ENODEV', 'ENOENT', 'ENOTSUP'])",
+    to: "new Set(['ENODEV', 'ENOENT'])",
     killedBy: {
       file: 'test/kernel/netlink/bridges.test.ts',
       test: 'veths that vanish at any moment fail no change',

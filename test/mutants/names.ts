@@ -111,10 +111,7 @@ export const NAMES: readonly Mutant[] = [
     file: 'src/model/policy-compile.ts',
     from: '  if (ignored.length === 0) return [];',
     to: '  if (ignored.length >= 0) return [];',
-    killedBy: pure(
-      'model/policy',
-      'a list that claims a project gives its built services their entries, and an image none',
-    ),
+    killedBy: pure('model/policy', 'an image cannot pose as a service'),
   },
   ...(
     [

@@ -18,8 +18,8 @@ import { NetlinkSocket, type Outgoing } from './socket.js';
 const REPLACE = 0x100;
 /** Acknowledgements of so many fit any receive buffer. */
 const BATCH = 64;
-/** The veth, its place on the bridge or the entry has gone meanwhile. */
-const GONE = new Set(['ENODEV', 'ENOENT', 'EOPNOTSUPP']);
+/** The veth, its place on the bridge (EOPNOTSUPP, which libuv calls ENOTSUP) or the entry has gone meanwhile. */
+const GONE = new Set(['ENODEV', 'ENOENT', 'ENOTSUP']);
 
 export type PortChange =
   | { readonly kind: 'set'; readonly index: number; readonly settings: PortSettings }

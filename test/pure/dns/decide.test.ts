@@ -129,7 +129,7 @@ describe('rebinding', () => {
   const rules = {
     allowPrivate: false,
     covers: (a: string) => a === '10.1.0.9',
-    hostAddresses: new Set(['203.0.113.1']),
+    hostAddresses: new Set(['203.0.113.1', '45.46.0.1']),
     inside: publicRanges(['45.45.0.0/24', '2a0b:45::/64'].map((text) => parseCidr(text) as Range)),
     threats: policy.threats,
   };
@@ -147,6 +147,9 @@ describe('rebinding', () => {
     '2a0b:45::7',
     '64:ff9b::2d2d:7',
     '2002:2d2d:7::1',
+    '45.46.0.1',
+    '64:ff9b::2d2e:1',
+    '2002:2d2e:1::1',
   ])('refuses %s', (address) => {
     expect(refusedAnswer(address, rules)).toBeDefined();
   });
