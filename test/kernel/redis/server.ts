@@ -136,6 +136,6 @@ export class RedisServer {
     this.signal('SIGCONT');
     await this.kill();
     // a save that its child had begun may still write for a moment
-    rmSync(this.dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+    rmSync(this.dir, { recursive: true, force: true, maxRetries: 100, retryDelay: 100 });
   }
 }
