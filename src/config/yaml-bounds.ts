@@ -1,5 +1,5 @@
 /** What a YAML text may come to, told from its tokens before anything walks it by recursion. Pure. */
-import { type CST, LineCounter, Parser } from 'yaml';
+import { type CST, Lexer, LineCounter, Parser } from 'yaml';
 import type { Problem } from '../model/problem.js';
 
 /** Ours need five; the reader goes down by recursion, and a stack that ends within it may end the process. */
@@ -14,6 +14,8 @@ const MAX_FAULTS = 100;
 export interface Tokens {
   readonly tokens: readonly CST.Token[];
   readonly lines: LineCounter;
+  /** Where the text became too deep; it was not read further. */
+  readonly tooDeep?: CST.Token;
 }
 export interface Excess {
   readonly problem: Problem;
@@ -21,22 +23,40 @@ export interface Excess {
   readonly offset: number;
 }
 
-/** The text's syntax, without recursion and without meaning. */
+/** The text's syntax, without meaning. The parser closes what is open by recursion: what is open is bounded, too. */
 export function readTokens(text: string): Tokens {
   const lines = new LineCounter();
   const tokens: CST.Token[] = [];
+  lines.addNewLine(0);
+  const parser = new Parser(lines.addNewLine);
   let faults = 0;
-  for (const token of new Parser(lines.addNewLine).parse(text)) {
+  for (const token of read(parser, text)) {
     tokens.push(token);
     if (token.type === 'error' && ++faults === MAX_FAULTS) break;
   }
-  return { tokens, lines };
+  const tooDeep = isTooDeep(parser) ? parser.stack.at(-1) : undefined;
+  return { tokens, lines, ...(tooDeep && { tooDeep }) };
+}
+
+/** The document itself, and a scalar, are on the stack as well. */
+const isTooDeep = ({ stack }: Parser): boolean => stack.length > MAX_DEPTH + 2;
+
+/** As `Parser.parse`, until it is too deep. */
+function* read(parser: Parser, text: string): Generator<CST.Token, void> {
+  for (const lexeme of new Lexer().lex(text)) {
+    yield* parser.next(lexeme);
+    if (isTooDeep(parser)) return;
+  }
+  yield* parser.end();
 }
 
 const excess = (token: CST.Token, detail: string, remedy: string): Excess => ({
   problem: { detail, remedy },
   offset: 'offset' in token ? token.offset : 0,
 });
+
+const levels = (token: CST.Token): Excess =>
+  excess(token, `more than ${MAX_DEPTH} levels deep`, 'write it flatter');
 
 function children(token: CST.Token): readonly CST.Token[] {
   if (token.type === 'document') return token.value ? [token.value] : [];
@@ -45,12 +65,13 @@ function children(token: CST.Token): readonly CST.Token[] {
 }
 
 /** The first place where the text is more than a list or a configuration ever is; undefined: nowhere. */
-export function excessOf({ tokens }: Tokens): Excess | undefined {
+export function excessOf({ tokens, tooDeep }: Tokens): Excess | undefined {
+  if (tooDeep) return levels(tooDeep);
   const open = tokens.map((token) => ({ token, depth: 0 }));
   let aliases = 0;
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     const { token, depth } = next;
-    if (depth > MAX_DEPTH) return excess(token, `more than ${MAX_DEPTH} levels deep`, 'write it flatter');
+    if (depth > MAX_DEPTH) return levels(token);
     if (token.type === 'alias' && ++aliases > MAX_ALIASES)
       return excess(token, `more than ${MAX_ALIASES} aliases`, 'put entries that begin with * in quotes');
     if ('items' in token && token.type !== 'block-seq' && token.items.length > MAX_KEYS && isMap(token))
