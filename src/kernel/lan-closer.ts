@@ -19,7 +19,9 @@ const POLL_MS = 1;
 const MADE_WITHIN_MS = 1_000;
 /** From the namespace to its link. */
 const LINKED_WITHIN_MS = 3_000;
-const LINK_POLL_MS = { first: 4, growth: 1.1, most: 50 };
+const LINK_POLL_MS = { first: 4, growth: 1.1, most: 25 };
+/** Reading links that change, or a command of nft, may fail once. */
+const MOST_FAILURES = 5;
 const watched = new Set<string>();
 let armed = false;
 
@@ -34,15 +36,20 @@ async function close(path: string): Promise<void> {
   }
 }
 
-/** What packet sockets send passes no hook of IP, and a table at the device takes a device. */
+/**
+ * What packet sockets send passes no hook of IP, and a table at the device takes a device. It fails for good where the namespace
+ * has gone, has been opened or is evaluated by its own rules since; before Linux 5.16 there is no such hook, and the table with
+ * the container's rules reports it.
+ */
 async function closeFrames(path: string): Promise<void> {
   let pause = LINK_POLL_MS.first;
+  let failures = 0;
   for (const end = performance.now() + LINKED_WITHIN_MS; performance.now() < end; await delay(pause)) {
     try {
       const devices = await linksAt(path);
       if (devices.length > 0) return await layLan(exec, path, lanClosedFramesProgram(devices));
     } catch {
-      return; // gone, opened or judged since; before Linux 5.16 the table with its rules reports that there is no such hook
+      if (++failures === MOST_FAILURES) return;
     }
     pause = Math.min(pause * LINK_POLL_MS.growth, LINK_POLL_MS.most);
   }

@@ -22,6 +22,7 @@ import {
   newTable,
   verdict,
 } from './netlink/nft-codec.js';
+import type { Link } from './netlink/route-codec.js';
 import { NetlinkSocket, type Outgoing } from './netlink/socket.js';
 
 /** One end of a macvlan or ipvlan link inside a namespace. */
@@ -135,10 +136,14 @@ function keyOf(address: string): Buffer {
   return bytes;
 }
 
-/** Names of the macvlan and ipvlan links there. Rejects as `lanEnds` does. */
+/**
+ * Names of the macvlan and ipvlan links there that are up. Docker renames a link while it is down, and since Linux 6.16 a hook
+ * by the earlier name ends with it (net/netfilter/nft_chain_filter.c, nf_tables_netdev_event). Rejects as `lanEnds` does.
+ */
 export async function linksAt(namespace: string): Promise<readonly string[]> {
   using links = new Links({ namespace });
-  return (await links.list()).filter((l) => LAN_KINDS.some((k) => k === l.kind)).map((l) => l.name);
+  const isLan = (l: Link): boolean => l.up && LAN_KINDS.some((k) => k === l.kind);
+  return (await links.list()).filter(isLan).map((l) => l.name);
 }
 
 /** The macvlan and ipvlan links there. Rejects with NetlinkError, or when the path leads to no namespace. */

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import type { shownHere } from '../attacks/report.js';
 import { waitFor } from '../lab/process.js';
 import type { NameRule } from '../lab/zone.js';
-import { execInside, runInside, withInside } from './inside.js';
+import { execInside, withInside } from './inside.js';
 import type { Place } from './policy-suite.js';
 import { inParallel } from './support.js';
 
@@ -59,10 +59,14 @@ export interface Rotation {
   readonly places: number;
 }
 /** Requests for a rotating name, with a pause after each: begins once Drawbridge is ready, and goes on beside other tests. */
-export async function rotate({ lab, network }: Place): Promise<Rotation> {
+export async function rotate(place: Place): Promise<Rotation> {
+  const { lab, network } = place;
   await lab.dns.set(SHAPES);
-  const spec = { network, labels: { 'drawbridge.allow': ALLOW } };
-  return runInside(lab, spec, 'repeat', 'http://rotating.dns.test/', REQUESTS, 40);
+  const c = await lab.start(withInside({ network, labels: { 'drawbridge.allow': ALLOW } }));
+  await settled(place, c.name);
+  const rotation = await execInside<Rotation>(c, 'repeat', 'http://rotating.dns.test/', REQUESTS, 40);
+  await c.remove();
+  return rotation;
 }
 
 export function dnsTests(
