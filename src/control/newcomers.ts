@@ -24,7 +24,7 @@ export class Newcomers {
 }
 
 /** The network that a container's network mode names; undefined for the host's, another container's and none. */
-function networkOf(c: ContainerFacts, networks: DockerView['networks']): NetworkFacts | undefined {
+export function startNetwork(c: ContainerFacts, networks: DockerView['networks']): NetworkFacts | undefined {
   const name = c.networkMode === 'default' ? 'bridge' : c.networkMode;
   return networks.get(name) ?? [...networks.values()].find((n) => n.name === name);
 }
@@ -35,7 +35,7 @@ export function expectedFamilies(
   networks: DockerView['networks'],
   managed: ReadonlySet<string>,
 ): ReadonlySet<Family> {
-  const network = networkOf(c, networks);
+  const network = startNetwork(c, networks);
   if (network === undefined || !managed.has(network.id)) return new Set();
   return new Set(network.subnets.map((s): Family => (s.includes(':') ? 6 : 4)));
 }

@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { InForce } from '../control/enforcer.js';
 import type { Prepared } from '../control/namespace-ahead.js';
 import { NamespaceDns } from '../control/namespace-dns.js';
+import { Newcomers, startNetwork } from '../control/newcomers.js';
 import type { NamespaceSockets } from '../dns/server.js';
 import type { DnsService } from '../dns/service.js';
 import { needsNamespaceDns } from '../docker/resolv.js';
@@ -11,7 +12,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import { tcpListenFd, udpSocketFd } from '../kernel/netlink/namespace.js';
 import { layResolverRules, removeResolverRules } from '../kernel/resolver-rules.js';
-import type { ContainerFacts, NetworkFacts } from '../model/container.js';
+import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Policy } from '../model/policy.js';
 import type { Logger } from '../ports.js';
 import type { SandboxFolders } from './sandbox-folders.js';
@@ -153,27 +154,36 @@ export interface NamespaceDnsParts {
 
 /** On networks that we do not manage nobody is held, whatever its policy says: its names are Docker's. */
 function isEnforced({ docker, policyOf, isManaged, isLan }: NamespaceDnsParts, id: string): boolean {
-  const { containers, networks } = docker.view();
+  const facts = docker.view().containers.get(id);
+  const isOurs = networksOf(docker.view(), id).some((n) => !n || isManaged(n) || isLan(n));
+  return facts !== undefined && isOurs && policyOf(facts).mode === 'enforce';
+}
+
+/** The networks of its endpoints (undefined: not known yet); of one that was only created, the network that it starts on. */
+function networksOf({ containers, networks }: DockerView, id: string): readonly (NetworkFacts | undefined)[] {
   const facts = containers.get(id);
-  const isOurs = facts?.endpoints.some(({ networkId }) => {
-    const network = networks.get(networkId);
-    return !network || isManaged(network) || isLan(network);
-  });
-  return facts !== undefined && isOurs === true && policyOf(facts).mode === 'enforce';
+  if (facts?.state === 'created' && facts.endpoints.length === 0)
+    return [startNetwork(facts, networks)].filter((n) => n !== undefined);
+  return facts?.endpoints.map((e) => networks.get(e.networkId)) ?? [];
 }
 
 /** The default bridge alone has no embedded resolver. */
 function mayBeEmbedded(docker: DockerWatch, id: string): boolean {
-  const { containers, networks } = docker.view();
-  const endpoints = containers.get(id)?.endpoints ?? [];
-  return endpoints.some((e) => networks.get(e.networkId)?.name !== 'bridge');
+  return networksOf(docker.view(), id).some((n) => n?.name !== 'bridge');
 }
 
 /**
  * Connected to a network, and without a port that is known to be theirs: a sandbox that appears is one of theirs, since
- * Docker makes it some 70 ms after `network:connect`.
+ * Docker makes it some 70 ms after `network:connect`. Docker 28 makes the sandbox first: without any such container, it is
+ * of one that has been created and is about to start.
  */
-function awaited(parts: NamespaceDnsParts): string[] {
+function awaited(parts: NamespaceDnsParts, newcomers: Newcomers): readonly string[] {
+  const { docker } = parts;
+  const begun = connected(parts);
+  return begun.length > 0 ? begun : [...newcomers.of(docker.view(), Date.now())];
+}
+
+function connected(parts: NamespaceDnsParts): string[] {
   const { docker, state } = parts;
   const { containers } = docker.view();
   const bound = new Set([...(state()?.ports.bindings.values() ?? [])].map((b) => b.container));
@@ -202,6 +212,7 @@ export interface MadeNamespaceDns {
 export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
   const { docker, log } = parts;
   const namespaces = new Namespaces(parts);
+  const newcomers = new Newcomers();
   const service = new NamespaceDns({
     always: (id) => isOnLan(parts, id),
     onAttached: parts.onAttached,
@@ -214,7 +225,7 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
     pathOf: namespaces.pathOf,
     pathBehind: namespaces.pathBehind,
     prepare: namespaces.prepare,
-    awaited: () => awaited(parts),
+    awaited: () => awaited(parts, newcomers),
     exists: (id) => docker.view().containers.has(id),
     isEnforced: (id) => isEnforced(parts, id),
     detach: namespaces.detach,
