@@ -1,6 +1,7 @@
 /** Flows that stood when their permission went: neither end may go on with them, nor pick them up again. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Lab } from '../lab/lab.js';
+import { engineOfRun } from '../lab/packaged-engine.js';
 import { Flows } from '../live/flows.js';
 import { shownHere } from './report.js';
 
@@ -28,11 +29,22 @@ const shown = [
   }),
 ];
 
+const BRIDGE = 'com.docker.network.bridge';
+const NO_MASQUERADE = ['enable_ip_masquerade=false'];
+const ROUTED = ['gateway_mode_ipv4=routed', 'gateway_mode_ipv6=routed'];
+
 let lab: Lab;
 beforeAll(async () => {
   lab = await Lab.up({});
-  const noMasquerade = ['-o', 'com.docker.network.bridge.enable_ip_masquerade=false'];
-  await lab.docker('network', 'create', '--ipv6', ...noMasquerade, 'plain');
+  // Engine 28 drops what comes to a container's own address from elsewhere (raw PREROUTING), but on a routed network
+  const options = engineOfRun() === '28' ? ROUTED : NO_MASQUERADE;
+  await lab.docker(
+    'network',
+    'create',
+    '--ipv6',
+    ...options.flatMap((o) => ['-o', `${BRIDGE}.${o}`]),
+    'plain',
+  );
 });
 afterAll(() => lab?.down());
 

@@ -51,7 +51,7 @@ const tagOption = (tag: string): Bytes => {
 const to6 = (s: Scene, packet: Bytes, src = s.own.mac): Bytes => ether(s.neighbour.mac, src, 0x86dd, packet);
 const all6 = (s: Scene, packet: Bytes): Bytes => ether('33:33:00:00:00:01', s.own.mac, 0x86dd, packet);
 /** A MAC that nobody has, another for each attacker. */
-const ofSide = (s: Scene): string => s.own.mac.replace(/^02:42/, '02:99');
+const ofSide = (s: Scene): string => `02:99${s.own.mac.slice(5)}`;
 const DHCP = (tag: string): Bytes => bytes(u8(2, 1, 6, 0), Buffer.alloc(40), tag);
 
 let liar: Container | undefined;
