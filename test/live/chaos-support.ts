@@ -92,9 +92,9 @@ const lastNumber = (text: string): number => Number(text.trim().split('\n').at(-
 
 /** What the attack has reached since a cursor of the sniffer: what is in the internet, and in all: the host, the neighbour. */
 export async function reached(arena: Arena, after: number) {
-  // What the internet still sends to the control's container, which has gone, the host answers with ICMP errors.
-  const proto = ['tcp', 'udp'];
-  const packets = await arena.lab.sniffer.packets({ direction: 'out', proto, dst: FORBIDDEN, after });
+  const all = await arena.lab.sniffer.packets({ direction: 'out', dst: FORBIDDEN, after });
+  // What the internet still sends to the control's container, which has gone, the host answers: destination unreachable.
+  const packets = all.filter((p) => p.icmpType !== (p.family === 4 ? 3 : 1));
   return {
     leaked: packets.map(
       (p) => `${p.proto} ${p.src}:${p.sport} > ${p.dst}:${p.dport} ${p.flags ?? ''} at ${p.time}`,

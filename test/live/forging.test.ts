@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { shownHere } from '../attacks/report.js';
 import type { Container } from '../lab/container.js';
 import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
 import { listener, visitors } from './inside.js';
 
 const ALLOWED = '93.184.1.1';
@@ -141,11 +142,17 @@ async function attempts(): Promise<string[]> {
   for (const [source, host, port] of aims) outcomes.push(await sendFrom(source, host, port));
   return outcomes;
 }
-/** First packets of connections: the last ones of earlier connections may still be under way. */
 const got = async () => ({
-  outside: await lab.sniffer.count({ direction: 'out', dst: [ALLOWED, ALLOWED6], onlyFlags: 'S' }),
+  outside: await lab.sniffer.count({ direction: 'out', dst: [ALLOWED, ALLOWED6] }),
   db: await visitors(db, 5432),
 });
+
+/** Nothing more leaves for the permitted addresses. */
+async function isQuiet(): Promise<boolean> {
+  const { outside } = await got();
+  await new Promise((done) => setTimeout(done, 500));
+  return (await got()).outside === outside;
+}
 
 it('control: without Drawbridge the lies are believed, and what is sent arrives', async () => {
   expect(await talk()).toBe(true);
@@ -194,6 +201,7 @@ describe('with Drawbridge', () => {
 
   it("another's address reaches nobody, and is dropped at its veth: nothing of it is held", async () => {
     await takeAddresses(true);
+    await waitFor('the last packets of earlier connections', isQuiet);
     const before = await got();
     const heldBefore = await held();
     expect(new Set(await attempts())).not.toContain('ok');
