@@ -1,7 +1,7 @@
 import type { Finding } from '../model/finding.js';
 import type { Mode } from '../model/policy.js';
 
-/** A container in the same PID namespace whose packets another policy evaluates. */
+/** A container that shares the PID namespace and has another policy. */
 export interface PidPeer {
   readonly name: string;
   readonly mode: Mode;

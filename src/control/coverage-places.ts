@@ -83,7 +83,7 @@ const below = (folder: string, names: string): Place[] =>
 /** What shells and session managers read from a home directory, and keys that log in. */
 const HOME =
   '.ssh .bashrc .bash_profile .bash_login .bash_logout .profile .zshrc .zshenv .config .local .docker .gnupg';
-/** From where the host runs code, or is told how. A folder above one of them counts, too. */
+/** Paths from which the host runs code or reads what to run. A mount of a parent folder counts as well. */
 const RUN_BY_HOST: readonly Place[] = [
   ...['/', '/etc', '/home', '/home/*', '/root'].map((path) => hostFile(path, false)),
   ...[

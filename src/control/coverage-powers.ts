@@ -26,7 +26,7 @@ const WITH_HOST_PID = ['SYS_PTRACE', 'SYS_ADMIN', 'ALL'];
 
 /**
  * What the container was given that lets it undo, or go around, what is held.
- * @param pidMode of the container whose PID namespace it is in
+ * @param pidMode PID mode of the container that owns the PID namespace
  */
 export function powerFindings(p: Privileges, pidMode = p.pidMode): Finding[] {
   return [...privileged(p), ...capabilities(p), ...hostPid(p, pidMode), ...systemPaths(p)];

@@ -20,12 +20,12 @@ export interface CoverageInput extends NetworkPlace, HostInput, StoreFacts {
   readonly policy: Policy;
   readonly names: NameFacts;
   readonly own: OwnPlaces;
-  /** Undefined: nobody reads them here, and paths are compared as they are written. */
+  /** Undefined: the mounts are not read, and the paths that Docker lists are compared as text. */
   readonly mounts?: MountsKnown;
   readonly devices?: DeviceFacts;
-  /** PID mode of the container whose PID namespace it is in; undefined: its own. */
+  /** PID mode of the container that owns the shared PID namespace; undefined: the container has its own namespace. */
   readonly pidMode?: string;
-  /** Others in its PID namespace whose packets another policy evaluates. */
+  /** Containers that share its PID namespace and have another policy. */
   readonly pidPeers?: readonly PidPeer[];
   /** It is the container that Drawbridge itself runs in. */
   readonly isSelf: boolean;

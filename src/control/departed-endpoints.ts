@@ -6,7 +6,7 @@ type Bindings = ReadonlyMap<number, Binding>;
 const keyOf = (container: string, networkId: string): string => `${container} ${networkId}`;
 
 /**
- * Endpoints whose veth has gone. Docker may have given their addresses to the next container, and not have said so yet:
+ * Endpoints whose veth was deleted. Docker may have assigned their addresses to another container without reporting it yet:
  * until it is asked again, no entry for the container leads to them and no name resolves to them.
  */
 export class DepartedEndpoints {

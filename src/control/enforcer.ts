@@ -143,7 +143,7 @@ export class Enforcer<F extends FlowFacts> {
     this.#again = new Set([...this.#again, ...members]);
   }
 
-  /** What is closed to everybody, or inside, is different: flows and learned addresses of all are checked again. */
+  /** The closed places or the inside ranges have changed: flows and learned addresses of all containers are checked again. */
   #hasNewSurroundings(input: DesiredInput): boolean {
     const key = ({ inside = [], closed = [] }: DesiredInput): string =>
       JSON.stringify([inside.map((r) => `${r.lo}-${r.hi}`), closed]);
