@@ -36,6 +36,8 @@ export class RedisLink {
   /** Which connection of the writer this is. */
   #connection = 0;
   #lastError = NEVER;
+  /** Since when the writer has no connection; undefined: it has one. */
+  #writerLostAt: number | undefined = Date.now();
   #closed = false;
 
   /** `onWake`: somebody wrote, or a connection came or went. */
@@ -57,6 +59,10 @@ export class RedisLink {
     this.#writer.on('ready', () => {
       this.#durability = undefined;
       this.#connection++;
+      this.#writerLostAt = undefined;
+    });
+    this.#writer.on('close', () => {
+      this.#writerLostAt ??= Date.now();
     });
     this.#listener.on('ready', () =>
       this.#listener.subscribe(this.channel).catch((e: Error) => this.#failed(e)),
@@ -90,6 +96,10 @@ export class RedisLink {
   }
   get canWrite(): boolean {
     return this.#writer.status === 'ready';
+  }
+  /** Milliseconds since the epoch; undefined while the writer has a connection. */
+  get writerLostAt(): number | undefined {
+    return this.#writerLostAt;
   }
   get lastError(): string {
     return this.#lastError;

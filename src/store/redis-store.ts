@@ -113,9 +113,11 @@ export class RedisStore implements Store {
     const waiting = local.size > 0 ? `; ${local.size} changes of this host wait for it` : '';
     const at = `revision ${this.revision()}`;
     if (!failure && this.link.canWrite) return { ok: true, detail: `${target.shown} at ${at}${waiting}` };
-    const since = failure ? ` since ${new Date(failure.since).toISOString()}` : '';
+    // The reader and the writer notice a dead link one after the other.
+    const now = Date.now();
+    const since = new Date(Math.min(failure?.since ?? now, this.link.writerLostAt ?? now)).toISOString();
     const why = failure?.why || this.link.lastError;
-    const detail = `${target.shown} does not answer${since} (${why}): the last good, ${at}, holds${waiting}`;
+    const detail = `${target.shown} does not answer since ${since} (${why}): the last good, ${at}, holds${waiting}`;
     return { ok: false, detail };
   }
 
