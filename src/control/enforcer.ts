@@ -18,7 +18,7 @@ import { EXPECTED_MS, Newcomers } from './newcomers.js';
 import { PortBook, type PortBookOptions } from './port-book.js';
 import type { Pass } from './reconciler.js';
 import { Revocation } from './revocation.js';
-import { takeOver } from './takeover.js';
+import { addressesIn, takeOver } from './takeover.js';
 import type { Threats } from './threats.js';
 import { desiredInput } from './world.js';
 import { Zones } from './zones.js';
@@ -165,7 +165,7 @@ export class Enforcer<F extends FlowFacts> {
     this.#o.hosts.standing(standing.hostGates);
     this.#zones.takeOver(standing.hostZones);
     const bindings = takeOver(standing, view, this.#o.shape.marks, this.#identities);
-    this.#ports.takeOver(bindings, bridge.strict, isFurnished);
+    this.#ports.takeOver(bindings, bridge.strict, isFurnished ? addressesIn(bridge) : undefined);
     return true;
   }
 

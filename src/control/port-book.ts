@@ -25,6 +25,8 @@ export class PortBook<F extends FlowFacts> {
   /** Ports of enforced containers. */
   #strict: ReadonlySet<number> = new Set();
   readonly #departed: DepartedEndpoints;
+  /** Addresses that an earlier run had bound, for containers that Docker no longer has. */
+  #left: ReadonlySet<string> = new Set();
   /** Rules have stood before: whatever flow leads to a port that is bound now was an earlier holder's. */
   #hasStood = false;
 
@@ -49,11 +51,16 @@ export class PortBook<F extends FlowFacts> {
     this.#unattributed.add(port);
   }
 
-  /** `hasStood`: the kernel held rules of an earlier run. */
-  takeOver(bindings: ReadonlyMap<number, Binding>, strict: ReadonlySet<number>, hasStood: boolean): void {
+  /** `left`: addresses of containers that went in between; undefined: the kernel held no rules of an earlier run. */
+  takeOver(
+    bindings: ReadonlyMap<number, Binding>,
+    strict: ReadonlySet<number>,
+    left: ReadonlySet<string> | undefined,
+  ): void {
     this.#bindings = bindings;
     this.#strict = strict;
-    this.#hasStood = hasStood;
+    this.#hasStood = left !== undefined;
+    this.#left = left ?? new Set();
   }
 
   /** `view`: without the endpoints whose veth has gone since Docker was asked for them. */
@@ -75,21 +82,24 @@ export class PortBook<F extends FlowFacts> {
 
   /**
    * A port that gets its identity now must not inherit flows of an earlier holder of its addresses: neither those that
-   * it opened nor those that it answered. Who opens one to the new holder now is in its handshake, or asks again.
+   * it opened nor those that it answered. Who opens one to the new holder now is in its handshake, or asks again. Flows of
+   * a container that has gone end at once: who takes its address next may be no container at all.
    */
   async purge(ports: PortMap): Promise<void> {
     const { bars, kernel } = this.#o;
     const { flows } = kernel;
-    const fresh = [...ports.bindings.values()].filter(
-      (b) => this.#bindings.get(b.ifindex)?.container !== b.container,
-    );
-    const addresses = new Set(fresh.flatMap(addressesOf));
+    const isSame = (a: Binding, b: Binding | undefined): boolean => a.container === b?.container;
+    const now = [...ports.bindings.values()];
+    const fresh = new Set(now.filter((b) => !isSame(b, this.#bindings.get(b.ifindex))).flatMap(addressesOf));
     if (!this.#hasStood) {
-      await cutFlows(flows, 'orig', addresses, { keep: () => false, bar: async () => undefined });
+      await cutFlows(flows, 'orig', fresh, { keep: () => false, bar: async () => undefined });
       return;
     }
-    await bars.lift(addresses);
-    await cutBoth(flows, addresses, (f) => f.tcp?.handshake === true);
+    const stays = new Set(now.flatMap(addressesOf));
+    const before = [...this.#bindings.values()].flatMap(addressesOf);
+    const left = [...before, ...this.#left].filter((a) => !stays.has(a));
+    await bars.lift(fresh);
+    await cutBoth(flows, new Set([...fresh, ...left]), (f) => f.tcp?.handshake === true);
   }
 
   /** Who is enforced by these rules and was free to speak by those that stand. */
@@ -105,5 +115,6 @@ export class PortBook<F extends FlowFacts> {
     this.#bindings = ports.bindings;
     this.#strict = strict;
     this.#hasStood = true;
+    this.#left = new Set();
   }
 }

@@ -29,6 +29,10 @@ export function takeOver(
   return bindings;
 }
 
+/** Every address that the bridge table binds to a veth. */
+export const addressesIn = ({ id4, id6 }: Standing['bridge']): ReadonlySet<string> =>
+  new Set([...id4.keys(), ...id6.keys()].flatMap((key) => key.split(' . ').slice(2)));
+
 /** A cgroup bears the id of its container, which may live in another's namespace. */
 function adoptHost(path: string, identity: number, view: DockerView, identities: Identities): void {
   const id = /[0-9a-f]{64}/.exec(path)?.[0] ?? '';

@@ -63,11 +63,22 @@ const bigEcho = (shape: Shape, names: Names, family: Family): Rule =>
     { k: 'goto', chain: names.no },
   );
 
+/** It waited while its flow was ended, which was an earlier holder's: without this rule it would pass as established. */
+const onEndedFlow = ({ marks }: Shape, names: Names): Rule =>
+  rule(
+    [
+      { k: 'mark', value: marks.held, mask: marks.held },
+      { k: 'connmark', value: marks.ended, mask: marks.ended },
+    ],
+    { k: 'goto', chain: names.no },
+  );
+
 /** Unknown ports before established: a new container must not ride on flows that an earlier holder of its address left. */
 function forwardChain(shape: Shape, names: Names, closed: readonly Place[], family: Family): Rule[] {
   const { marks } = shape;
   return [
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
+    onEndedFlow(shape, names),
     bigEcho(shape, names, family),
     rule([ESTABLISHED], { k: 'return' }),
     foreignErrors(shape, names),
@@ -213,6 +224,7 @@ export function inputChain(
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
     ...neighbourDiscovery(family),
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
+    onEndedFlow(shape, names),
     forgedToHost(names, family),
     rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),

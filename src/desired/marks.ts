@@ -21,6 +21,11 @@ export interface Marks {
   readonly redirect: number;
   /** In the mark of a connection: its first packet was sent to an address of this host. The bit of `redirect`. */
   readonly here: number;
+  /**
+   * In the mark of a connection: it was ended. A packet that waited meanwhile keeps its connection, and stays ESTABLISHED,
+   * though the table no longer has it. The bit of `held`.
+   */
+  readonly ended: number;
   /** The largest identity of a known container. */
   readonly maxIdentity: number;
 }
@@ -49,6 +54,7 @@ export function layoutMarks(mask: number): Marks {
     enforced,
     redirect,
     here: redirect,
+    ended: held,
     maxIdentity: ifindexMask,
   };
 }

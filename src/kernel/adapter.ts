@@ -42,7 +42,7 @@ export class KernelAdapter implements AsyncDisposable {
   readonly linkTable = new Links();
   readonly addressTable = new Addresses();
   readonly sets = new KernelSets();
-  readonly flows = new Conntrack();
+  readonly flows: Conntrack;
   readonly bulk = new BulkSets();
   readonly cgroups = new Cgroups();
   readonly own: HostAddresses;
@@ -56,6 +56,7 @@ export class KernelAdapter implements AsyncDisposable {
   constructor(shape: Shape, run: Exec, log: Pick<Logger, 'warn'>) {
     this.forwarding = new Forwarding(this.#ports, log);
     this.#shape = shape;
+    this.flows = new Conntrack({ ended: shape.marks.ended });
     this.#run = run;
     const hasCgroup = (path: string): boolean => this.cgroups.at(path) !== undefined;
     this.#plane = new Dataplane(

@@ -17,6 +17,8 @@ export interface Step {
 export interface Plan {
   /** Stages run one after the other; the steps of a stage side by side. */
   readonly stages: readonly (readonly Step[])[];
+  /** So many of the stages put addresses into the sets that keep others from opening flows to them. */
+  readonly barring: number;
   /** Timed sets that are new and empty. */
   readonly refill: readonly string[];
 }
@@ -27,16 +29,16 @@ export function planSteps(shape: Shape, desired: DesiredState, observed: Observe
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
   const backstop = programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop);
   const bridge = bridgeScript(shape, desired.bridge, observed.bridge);
+  const barring = [closing(shape, observed), ipsetStep(sets.tighten + sets.loosen)].filter(isSome);
   const stages = [
-    closing(shape, observed),
-    ipsetStep(sets.tighten + sets.loosen),
+    ...barring,
     tables.flatMap((t) => t.plain),
     ...MORTAL.map((name) => tables.flatMap((t) => t.mortal.get(name) ?? [])),
     nftStep(backstop),
     nftStep(bridge),
     ipsetStep(sets.destroy),
   ];
-  return { stages: stages.filter((s) => s.length > 0), refill: sets.refill };
+  return { stages: stages.filter(isSome), barring: barring.length, refill: sets.refill };
 }
 
 /** Marks of another layout would be read as other containers': nothing passes while they are exchanged. */
@@ -45,6 +47,7 @@ function closing(shape: Shape, { bridge }: Observed): Step[] {
   return [{ tool: 'nft', script: closingScript() }];
 }
 
+const isSome = (stage: readonly Step[]): boolean => stage.length > 0;
 const nftStep = (script: string): Step[] => (script ? [{ tool: 'nft', script }] : []);
 const ipsetStep = (script: string): Step[] => (script ? [{ tool: 'ipset', script }] : []);
 
@@ -78,7 +81,10 @@ function tableSteps(family: Family, desired: DesiredState, observed: Observed, p
 }
 
 export interface ApplyOptions {
-  /** Runs beside the first stages and ends before the bridge table changes. */
+  /**
+   * Ends flows of earlier holders: begins when the sets bar new ones, since one that another opens in between would stay,
+   * and ends before the bridge table changes.
+   */
   readonly beforeBinding?: () => Promise<void>;
   /** Whether a cgroup that a rule names is there. */
   readonly hasCgroup?: (path: string) => boolean;
@@ -90,12 +96,16 @@ export interface ApplyOptions {
  */
 export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {}): Promise<boolean> {
   const { beforeBinding = async () => undefined, hasCgroup = () => true } = options;
+  const whole: boolean[] = [];
+  const runStage = async (stage: readonly Step[]): Promise<void> => {
+    whole.push(...(await Promise.all(stage.map((step) => runMortal(run, step, hasCgroup)))));
+  };
+  for (const stage of plan.stages.slice(0, plan.barring)) await runStage(stage);
   const ready = beforeBinding();
   ready.catch(() => undefined); // awaited below, unless a stage's own error is thrown first
-  const whole: boolean[] = [];
-  for (const stage of plan.stages) {
+  for (const stage of plan.stages.slice(plan.barring)) {
     if (stage.some((s) => s.tool === 'nft')) await ready;
-    whole.push(...(await Promise.all(stage.map((step) => runMortal(run, step, hasCgroup)))));
+    await runStage(stage);
   }
   await ready;
   return whole.every(Boolean);

@@ -24,6 +24,13 @@ const heirs = shownHere({
   families: ['v4', 'v6'],
   stoppedBy: 'a veth is bound only by what Docker was asked for after the veth appeared',
 });
+const sameFlow = shownHere({
+  id: 'heir-on-held-flow',
+  title:
+    'the same from the port of its predecessor, on whose flow the datagrams are that waited until its policy was there',
+  families: ['v4', 'v6'],
+  stoppedBy: 'a flow that was ended is marked, and a held packet that still refers to it is refused',
+});
 const ignored = shownHere({
   id: 'heir-of-ignored-bridge',
   title: 'a managed network on the bridge of an ignored one that has gone, while Docker does not answer',
@@ -57,6 +64,8 @@ const entry = shownHere({
 });
 
 const PORT = 7000;
+/** The same of the predecessor and the heir: conntrack takes the heir's datagrams for its predecessor's flow. */
+const FROM_PORT = 7001;
 const SUBNETS = ['--subnet', '172.30.0.0/24', '--subnet', 'fd00:db:f::/64'];
 const IGNORED_SUBNETS = ['--subnet', '172.31.0.0/24', '--subnet', 'fd00:db:e::/64'];
 const BRIDGE = ['-o', 'com.docker.network.bridge.name=br-reused'];
@@ -93,7 +102,7 @@ const arrived = (...dst: string[]): Promise<number> =>
 const spray = (to: readonly string[]): string[] => [
   'node',
   '/attacks/spray.mjs',
-  JSON.stringify({ to, port: PORT, text: 'x', everyMs: 10, forMs: 120_000 }),
+  JSON.stringify({ to, port: PORT, text: 'x', fromPort: FROM_PORT, everyMs: 10, forMs: 120_000 }),
 ];
 interface Place {
   readonly network: string;
@@ -164,6 +173,7 @@ it('control: without Drawbridge the heir sends where its predecessor could', asy
   for (const to of theirs(252)) expect(await passed(to)).toBeGreaterThan(0);
   frames.control();
   heirs.control();
+  sameFlow.control();
   restarted.control();
   ignored.control();
 });
@@ -252,6 +262,7 @@ for (const [what, fault] of LATE)
   it(`Docker’s ${what}: what is new gets its own policy`, async () => {
     await inherit(fault, false);
     heirs.held();
+    sameFlow.held();
   });
 
 it('a bridge that passes from an ignored network to a managed one is not exempt by old news', async () => {

@@ -25,21 +25,40 @@ const RIDING = {
     'an unattributed veth may not use an address that is bound to a container, while its mode is enforce',
 } as const;
 const shown = shownHere(RIDING);
+const LEFT = {
+  id: 'unattributed-rides-departed',
+  title: "an unattributed veth goes on with a flow of a container that has gone, from that one's address",
+  families: ['v4', 'v6'],
+  stoppedBy: 'the flows of a container end when its veth goes',
+} as const;
+const left = shownHere(LEFT);
 const GOALS = { v4: '93.184.71.', v6: '2600:9000:71::' } as const;
-/** Whether its text arrives at the other end of an observed container's flow, IPv4 and IPv6. */
-async function rides(side: 1 | 2): Promise<readonly boolean[]> {
+/** Families in which its text arrives at the other end of an observed container's flow. */
+interface Rides {
+  readonly beside: readonly string[];
+  /** After that container. */
+  readonly after: readonly string[];
+}
+async function rides(side: 1 | 2): Promise<Rides> {
   const victim = await lab.start({ name: `victim-${side}`, labels: { 'drawbridge.mode': 'observe' } });
   const { ip4, ip6, gateway } = await victim.addresses();
-  const seen: boolean[] = [];
-  for (const family of RIDING.families) {
-    const to = `${GOALS[family]}${side}`;
-    const flow = { family, src: family === 'v4' ? ip4 : ip6, sport: 7100 + side, to, dport: 7101 } as const;
-    await victim.probe('udp', to, flow.dport, 'own', '--local-port', flow.sport);
-    await ride(lab, gateway, { ...flow, text: 'rider' });
-    seen.push((await lab.sniffer.count({ direction: 'out', dst: to, payloadIncludes: 'rider' })) > 0);
-  }
+  const flows = RIDING.families.map((family) => {
+    const src = family === 'v4' ? ip4 : ip6;
+    return { family, src, sport: 7100 + side, to: `${GOALS[family]}${side}`, dport: 7101 } as const;
+  });
+  for (const f of flows) await victim.probe('udp', f.to, f.dport, 'own', '--local-port', f.sport);
+  const arrived = async (text: string): Promise<string[]> => {
+    const seen: string[] = [];
+    for (const f of flows) {
+      await ride(lab, gateway, { ...f, text });
+      const packets = { direction: 'out', dst: f.to, payloadIncludes: text } as const;
+      if ((await lab.sniffer.count(packets)) > 0) seen.push(f.family);
+    }
+    return seen;
+  };
+  const beside = await arrived('rider');
   await victim.remove();
-  return seen;
+  return { beside, after: await arrived('heir') };
 }
 
 let lab: Lab;
@@ -47,8 +66,9 @@ let drawbridge: Drawbridge;
 beforeAll(async () => {
   lab = await Lab.up();
   await lab.dns.set(Object.fromEntries(SITES.map((s) => [s.name, { A: [s.at], ttl: 1 }])));
-  expect(await rides(1)).toEqual([true, true]);
+  expect(await rides(1)).toEqual({ beside: RIDING.families, after: RIDING.families });
   shown.control();
+  left.control();
   drawbridge = lab.drawbridge({ lists: LISTS });
   await drawbridge.ready();
 });
@@ -83,9 +103,10 @@ describe('with unattributed and default enforced', () => {
       unattributed: { mode: 'enforce', lists: ['step'] },
     }),
   );
-  it(`${RIDING.title}: it does not`, async () => {
-    expect(await rides(2)).toEqual([false, false]);
+  it(`${RIDING.title}, or has gone: it does not`, async () => {
+    expect(await rides(2)).toEqual({ beside: [], after: [] });
     shown.held();
+    left.held();
   });
   it.each(BUILDERS)('steps reach their lists and nothing else: %s', async (_, buildkit, own, other) => {
     await lab.sniffer.clear();

@@ -9,6 +9,46 @@ const DOCKER_LATE = 'is not bound by what was asked for before, in the same mome
 
 export const BINDING: readonly Mutant[] = [
   {
+    id: 'held-on-ended-flow',
+    what: 'a held packet passes as established on a flow that was ended while it waited',
+    file: 'src/desired/constant-chains.ts',
+    from: '    onEndedFlow(shape, names),\n    bigEcho(shape, names, family),',
+    to: '    bigEcho(shape, names, family),',
+    killedBy: { file: 'test/attacks/heirs.test.ts', test: 'answers are 1.5 s late' },
+  },
+  {
+    id: 'ended-flow-unmarked',
+    what: 'a flow is deleted without a mark for the packets that still refer to it',
+    file: 'src/kernel/netlink/conntrack.ts',
+    from: 'if (this.#ended !== 0 && ',
+    to: 'if (this.#ended < 0 && ',
+    killedBy: { file: 'test/kernel/netlink/queue.test.ts', test: 'a waiting packet keeps its flow' },
+  },
+  {
+    id: 'departed-flows-stay',
+    what: 'the flows of a container that has gone stay',
+    file: 'src/control/port-book.ts',
+    from: 'new Set([...fresh, ...left])',
+    to: 'fresh',
+    killedBy: control('port-book', 'what a container leaves behind ends when its veth goes'),
+  },
+  {
+    id: 'departed-before-restart',
+    what: 'the flows of a container that went while the service was away stay',
+    file: 'src/control/port-book.ts',
+    from: '[...before, ...this.#left]',
+    to: 'before',
+    killedBy: control('port-book', 'what a container leaves behind ends when its veth goes'),
+  },
+  {
+    id: 'purge-before-bars',
+    what: 'flows of an earlier holder end before the sets bar new ones',
+    file: 'src/kernel/apply.ts',
+    from: 'barring: barring.length',
+    to: 'barring: 0',
+    killedBy: { file: 'test/pure/kernel/apply-order.test.ts', test: 'a veth gets its identity after' },
+  },
+  {
     id: 'bind-same-moment',
     what: 'a veth is bound by what Docker was asked in the moment in which it appeared',
     file: BINDINGS,

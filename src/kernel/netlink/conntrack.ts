@@ -24,10 +24,17 @@ const PROTOCOL_NUMBER = { tcp: 6, udp: 17 } as const;
 export class Conntrack implements OriginalDestination, Disposable {
   readonly #requests: NetlinkSocket;
   readonly #dumps: NetlinkSocket;
+  readonly #ended: number;
 
-  constructor(options: { readonly namespace?: string | number } = {}) {
-    this.#requests = new NetlinkSocket({ protocol: 'netfilter', ...options });
-    this.#dumps = new NetlinkSocket({ protocol: 'netfilter', receiveBuffer: 16 << 20, ...options });
+  /**
+   * `ended`: bits of the connection's mark that `delete` sets first. A packet in a queue keeps its flow when the table loses
+   * it, and counts as ESTABLISHED still; by these bits the rules know it. 0: none.
+   */
+  constructor(options: { readonly namespace?: string | number; readonly ended?: number } = {}) {
+    const { ended = 0, ...place } = options;
+    this.#ended = ended;
+    this.#requests = new NetlinkSocket({ protocol: 'netfilter', ...place });
+    this.#dumps = new NetlinkSocket({ protocol: 'netfilter', receiveBuffer: 16 << 20, ...place });
   }
 
   /**
@@ -72,11 +79,12 @@ export class Conntrack implements OriginalDestination, Disposable {
   }
 
   /**
-   * Deletes exactly this flow (4.5 µs): same ends, zone and, where known, id. False: it was gone already, or another has
+   * Deletes exactly this flow (4.5 µs, twice that with `ended`): same ends, zone and, where known, id. False: it was gone already, or another has
    * its place. Throws NetlinkError.
    */
   delete(flow: Flow): boolean {
     const operation = `delete flow ${flow.orig.src} to ${flow.orig.dst}`;
+    if (this.#ended !== 0 && !this.mark(flow, this.#ended, this.#ended)) return false;
     try {
       this.#requests.request(operation, { type: CONNTRACK_MESSAGE.remove, body: removeBody(flow) });
       return true;

@@ -19,7 +19,7 @@ let sent = 0;
 let refused = 0;
 
 async function socketOf(family) {
-  const socket = createSocket({ type: family, reuseAddr: shared });
+  const socket = createSocket({ type: family, reuseAddr: shared, ipv6Only: family === 'udp6' });
   socket.on('error', () => undefined); // an ICMP error of an earlier datagram
   await new Promise((done) =>
     socket.bind({ port: fromPort, ...(from === undefined ? {} : { address: from }) }, done),

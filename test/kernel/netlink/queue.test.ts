@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { Conntrack } from '../../../src/kernel/netlink/conntrack.js';
 import { parsePacket } from '../../../src/kernel/netlink/packet.js';
 import { PacketQueue } from '../../../src/kernel/netlink/queue.js';
 import type { QueuedPacket } from '../../../src/kernel/netlink/queue-codec.js';
@@ -92,6 +93,48 @@ test.each([
     expect(receiver.received).not.toContain('datagram 0');
     expect(held).toHaveLength(20);
     expect(queue.stats()).toMatchObject({ verdicts: 20, waiting: 0, lateVerdicts: 0 });
+  },
+);
+
+/** Bit of a connection's mark. */
+const ENDED = 0x80;
+test.each([
+  [4, 'iptables', '192.0.2.1', '192.0.2.2'],
+  [6, 'ip6tables', '2001:db8::1', '2001:db8::2'],
+] as const)(
+  'IPv%i: a waiting packet keeps its flow when that is deleted, and is still established; the mark of its end shows',
+  async (family, iptables, from, to) => {
+    const rule = (...words: string[]): string => a.run(iptables, '-A', 'OUTPUT', '-p', 'udp', ...words);
+    rule('-m', 'connmark', '--mark', `${ENDED}/${ENDED}`, '-j', 'DROP');
+    rule('-m', 'conntrack', '--ctstate', 'ESTABLISHED', '-j', 'ACCEPT');
+    rule('-m', 'mark', '!', '--mark', '0x100/0x100', '-j', 'DROP');
+    const held: QueuedPacket[] = [];
+    using queue = new PacketQueue({ queue: QUEUE, namespace: a.path }, (packet) => held.push(packet));
+    using sender = await udpIn(a, family, from);
+    using receiver = await udpIn(b, family, to, 7000);
+    const take = (): Promise<number> => until('a packet', () => held.shift()?.id);
+    const arrive = (text: string) => until(text, () => receiver.received.includes(text));
+    for (const ended of [0, ENDED]) {
+      using flows = new Conntrack({ namespace: a.path, ended });
+      const text = `first ${ended}`;
+      sender.socket.send(text, 7000, to);
+      queue.verdict(await take(), 'repeat', 0x140);
+      await arrive(text);
+      receiver.socket.send('answer', sender.port, from);
+      await until('the answer', () => sender.received.length > 0);
+      sender.received.length = 0;
+      sender.socket.send(`waits ${ended}`, 7000, to);
+      const waiting = await take();
+      const [flow] = await flows.flows(family, { orig: { src: from } });
+      expect(flow && flows.delete(flow)).toBe(true);
+      expect(await flows.flows(family, { orig: { src: from } })).toEqual([]);
+      queue.verdict(waiting, 'repeat', 0x40);
+    }
+    await arrive('waits 0');
+    sender.socket.send('last', 7000, to);
+    queue.verdict(await take(), 'repeat', 0x140);
+    await arrive('last');
+    expect(receiver.received).not.toContain(`waits ${ENDED}`);
   },
 );
 

@@ -54,7 +54,7 @@ const all = [from, to, published, opening, stands, elsewhere];
 
 it('what it opened and what it answered, but no handshake that has just begun', async () => {
   const { table, ports, map } = book();
-  ports.takeOver(new Map(), new Set(), true);
+  ports.takeOver(new Map(), new Set(), new Set());
   for (const f of all) table.add(f);
   await ports.purge(map);
   expect([...table]).toEqual([opening, elsewhere]);
@@ -64,9 +64,25 @@ it('what it opened and what it answered, but no handshake that has just begun', 
   expect(table.size).toBe(all.length); // it is the same one
 });
 
+it('what a container leaves behind ends when its veth goes, before or after a restart', async () => {
+  const nothing = { bindings: new Map() } as unknown as Parameters<PortBook<FlowFacts>['purge']>[0];
+  const after = async (begin: (b: ReturnType<typeof book>) => void): Promise<readonly FlowFacts[]> => {
+    const b = book();
+    begin(b);
+    for (const f of [from, to, published, elsewhere]) b.table.add(f);
+    await b.ports.purge(nothing);
+    return [...b.table];
+  };
+  expect(await after(({ ports, map }) => ports.settle(map, new Set()))).toEqual([elsewhere]);
+  expect(await after(({ ports }) => ports.takeOver(new Map(), new Set(), new Set([OURS])))).toEqual([
+    elsewhere,
+  ]);
+  expect(await after(({ ports }) => ports.takeOver(new Map(), new Set(), undefined))).toHaveLength(4);
+});
+
 it('the first rules of all: those who speak with it already stay', async () => {
   const { table, ports, map } = book();
-  ports.takeOver(new Map(), new Set(), false);
+  ports.takeOver(new Map(), new Set(), undefined);
   for (const f of all) table.add(f);
   await ports.purge(map);
   expect([...table]).toEqual([to, published, opening, stands, elsewhere]);
@@ -77,7 +93,7 @@ it('who was free to speak until now: before any rule, or known and not enforced'
   const port = { ifindex: 7, mac: '02:00:00:00:00:01', bridge: 'br-test' };
   const enforced = member(1, '', 'enforce', [port]);
   const observed = member(1, '', 'observe', [port]);
-  ports.takeOver(new Map(), new Set(), false);
+  ports.takeOver(new Map(), new Set(), undefined);
   expect([...ports.newlyHeld([enforced])]).toEqual([enforced.id]);
   ports.settle(map, new Set());
   expect([...ports.newlyHeld([observed])]).toEqual([]);
@@ -90,7 +106,7 @@ it('who was free to speak until now: before any rule, or known and not enforced'
 
 it('who comes to an address may speak with whom the one before it may not; a TCP connection that was cut stays so', async () => {
   const { ports, map, bars, barred } = book();
-  ports.takeOver(new Map(), new Set(), true);
+  ports.takeOver(new Map(), new Set(), new Set());
   const tcp = flow(OURS, OTHER, { proto: 6 });
   const tunnel = flow(OURS, OTHER, { proto: 47 });
   await bars.bar([from, to, elsewhere, tcp, tunnel], { tcp: 100, others: 100 });

@@ -26,13 +26,14 @@ it('a veth gets its identity after the rules of its container stand, and those a
   const backstop = stageOf('nft', /table inet drawbridge_backstop/);
   expect(identities).toHaveLength(1);
   expect(identities[0]).toBe(plan.stages.length - 1);
+  expect(plan.barring).toBe((sets ?? -1) + 1);
   expect(sets).toBeLessThan(rules4 ?? -1);
   expect(rules4).toBe(rules6);
   expect(rules4).toBeLessThan(identities[0] ?? -1);
   expect(backstop[0]).toBeLessThan(identities[0] ?? -1);
 });
 
-it('the stages run one after the other, and flows of an earlier holder have ended before a veth gets its identity', async () => {
+it('the stages run one after the other, and flows of an earlier holder end when the sets bar new ones, before a veth gets its identity', async () => {
   const ran: string[] = [];
   const stages: Plan['stages'] = [
     [{ tool: 'ipset', script: 'one' }],
@@ -50,9 +51,10 @@ it('the stages run one after the other, and flows of an earlier holder have ende
   };
   await applyPlan(
     run as never,
-    { stages, refill: [] },
+    { stages, barring: 1, refill: [] },
     {
       beforeBinding: async () => {
+        ran.push('flows begin to end');
         await new Promise((done) => setTimeout(done, 20));
         ran.push('flows have ended');
       },
@@ -61,6 +63,7 @@ it('the stages run one after the other, and flows of an earlier holder have ende
   expect(ran).toEqual([
     'ipset begins',
     'ipset ends',
+    'flows begin to end',
     'iptables-restore begins',
     'ip6tables-restore begins',
     'iptables-restore ends',
