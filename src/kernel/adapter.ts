@@ -161,7 +161,11 @@ export class KernelAdapter implements AsyncDisposable {
 
   /** The ways to neighbours on bridges without an address, before any rule lets them speak. Rejects with NetlinkError. */
   routeNeighbours(bridges: DesiredInput['bridges']): Promise<void> {
-    return this.#routing.apply(neighbourRoutes(bridges, this.own.subnets));
+    return this.#routing.add(neighbourRoutes(bridges, this.own.subnets));
+  }
+  /** Those that are no longer wanted, after the rules have changed. Rejects with NetlinkError. */
+  removeSurplusRoutes(): Promise<void> {
+    return this.#routing.removeSurplus();
   }
   /** Whether another process has changed the rules that lead to them. */
   isRoutingChanged(): Promise<boolean> {

@@ -11,11 +11,13 @@ export interface RoutingTable {
   removeRoutes(routes: readonly NeighbourRoute[]): Promise<void>;
 }
 
+/** Installed, and no longer wanted. */
+type Surplus = NeighbourRoutes;
 const NONE: NeighbourRoutes = { rules: [], routes: [] };
 
 /**
  * Keeps the routes between neighbours on bridges without an address as desired. They are installed before the rules that permit
- * any packet there: without them a lifted packet would leave by the host's default route.
+ * any packet there, and removed after these: without them a lifted packet would leave by the host's default route.
  */
 export class NeighbourRouting {
   readonly #table: RoutingTable;
@@ -24,6 +26,8 @@ export class NeighbourRouting {
   #installed: string | undefined;
   /** Counts invalidations: one that comes during a change must not be lost. */
   #invalidations = 0;
+  /** What is installed and no longer wanted. */
+  #surplus: Surplus = NONE;
   /** Bridges that are down: the kernel removes their routes. */
   readonly #down = new Set<number>();
 
@@ -53,15 +57,24 @@ export class NeighbourRouting {
     return false;
   }
 
-  /** Rejects with NetlinkError. */
-  async apply(wanted: NeighbourRoutes): Promise<void> {
+  /** Add what is missing, before the rules change. Rejects with NetlinkError. */
+  async add(wanted: NeighbourRoutes): Promise<void> {
     const text = JSON.stringify(wanted);
     this.#wanted = wanted;
     if (text === this.#installed) return;
     this.#installed = undefined;
     const before = this.#invalidations;
-    const isWhole = await change(this.#table, wanted);
+    const { isWhole, surplus } = await add(this.#table, wanted);
+    this.#surplus = surplus;
     if (isWhole && before === this.#invalidations) this.#installed = text;
+  }
+
+  /** Remove what is no longer wanted, after the rules have changed. Rejects with NetlinkError. */
+  async removeSurplus(): Promise<void> {
+    const surplus = this.#surplus;
+    if (surplus.rules.length + surplus.routes.length === 0) return;
+    await remove(this.#table, surplus);
+    this.#surplus = NONE;
   }
 
   /** Whether the kernel holds something else than was applied. Rejects with NetlinkError. */
@@ -89,20 +102,27 @@ function without<T>(these: readonly T[], those: readonly T[], keyOf: (one: T) =>
   return these.filter((one) => !keys.has(keyOf(one)));
 }
 
-/** The rules that drop what has no route come first, and the rules that lead to a route after it. False: a route is missing. */
-async function change(table: RoutingTable, wanted: NeighbourRoutes): Promise<boolean> {
+/** The rules that drop what has no route come first, and the rules that lead to a route after it. */
+async function add(
+  table: RoutingTable,
+  wanted: NeighbourRoutes,
+): Promise<{ readonly isWhole: boolean; readonly surplus: Surplus }> {
   const { addRules, removeRules, addRoutes, removeRoutes } = await difference(table, wanted);
   await table.addRules(addRules.filter((r) => r.kind === 'missing'));
-  await table.removeRules(removeRules);
-  await table.removeRoutes(removeRoutes);
   const isWhole = await table.setRoutes(addRoutes);
   await table.addRules(addRules.filter((r) => r.kind !== 'missing'));
-  return isWhole;
+  return { isWhole, surplus: { rules: removeRules, routes: removeRoutes } };
+}
+
+async function remove(table: RoutingTable, { rules, routes }: Surplus): Promise<void> {
+  await table.removeRules(rules.filter((r) => r.kind !== 'missing'));
+  await table.removeRoutes(routes);
+  await table.removeRules(rules.filter((r) => r.kind === 'missing'));
 }
 
 /** Removes every rule and route of Drawbridge; resolves with the subnets that they were for. */
 export async function removeNeighbourRoutes(table: RoutingTable): Promise<readonly string[]> {
-  const subnets = new Set([...(await table.rules()), ...(await table.routes())].map((r) => r.subnet));
-  await change(table, NONE);
-  return [...subnets];
+  const found = { rules: await table.rules(), routes: await table.routes() };
+  await remove(table, found);
+  return [...new Set([...found.rules, ...found.routes].map((r) => r.subnet))];
 }

@@ -60,9 +60,10 @@ export function makeEnforcer(
     now: Date.now,
     lookAgain: (reason, ms) => engine.reconciler.later(reason, ms),
     onStanding: (state) => engine.names.applied(state),
-    inside: (state) => {
+    inside: async (state) => {
       kernel.holdVeths(vethsOf(state));
-      return engine.lan.applied(state);
+      await kernel.removeSurplusRoutes();
+      await engine.lan.applied(state);
     },
   });
 }

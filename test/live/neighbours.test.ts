@@ -269,22 +269,26 @@ describe('policy routes to neighbours', () => {
     const rule =
       (await lab.inHost(['ip', 'rule'])).stdout.match(/41:\s+(from \S+ to \S+ iif bare0)/)?.[1] ?? '';
     await lab.sniffer.clear();
-    for (const loss of [
-      ['rule', 'del', 'pref', '41', ...rule.split(' ')],
-      ['rule', 'flush', 'table', TABLE],
-      ['route', 'flush', 'table', TABLE],
-    ]) {
-      await lab.inHost(['ip', ...loss], { check: true });
-      await app.probe('tcp', ip4, 5432, '--timeout', 300);
-      for (const change of ['-I', '-D']) // whatever is changed, everything is looked at soon
-        await lab.inHost(['iptables', '-w', change, 'DOCKER-USER', '-j', 'RETURN'], { check: true });
-      await waitFor(`routes after ip ${loss.join(' ')}`, async () => (await routing()) === routes, 40_000);
+    const comeBack = async (what: string): Promise<void> => {
+      await waitFor(`routes after ${what}`, async () => (await routing()) === routes, 40_000);
       await waitFor('the neighbour to be reached', isReached, 20_000);
+    };
+    await lab.inHost(['ip', 'route', 'flush', 'table', TABLE], { check: true });
+    expect((await app.probe('tcp', ip4, 5432, '--timeout', 300)).ok).toBe(false);
+    for (const change of ['-I', '-D']) // whatever is changed, everything is looked at soon
+      await lab.inHost(['iptables', '-w', change, 'DOCKER-USER', '-j', 'RETURN'], { check: true });
+    await comeBack('a flush of the table');
+    for (const loss of [
+      ['del', 'pref', '41', ...rule.split(' ')],
+      ['flush', 'table', TABLE],
+    ]) {
+      await lab.inHost(['ip', 'rule', ...loss], { check: true });
+      await app.probe('tcp', ip4, 5432, '--timeout', 300);
+      await comeBack(`ip rule ${loss.join(' ')}`);
     }
     await lab.inHost(['ip', 'link', 'set', BARE, 'down'], { check: true });
     await lab.inHost(['ip', 'link', 'set', BARE, 'up'], { check: true });
-    await waitFor('routes after the bridge was down', async () => (await routing()) === routes, 40_000);
-    await waitFor('the neighbour to be reached', isReached, 20_000);
+    await comeBack('the bridge was down');
     expect(await strayed([app, vault])).toEqual([]);
     await removeAll();
   });
