@@ -2,6 +2,7 @@ import type { ContainerFacts, NetworkFacts } from '../model/container.js';
 import type { Finding } from '../model/finding.js';
 import { type HostNetworkFacts, hostNetworkFindings } from './coverage-hostnet.js';
 import { type LanFacts, lanFindings } from './coverage-lan.js';
+import { isWithoutGateway } from './gateways.js';
 
 export interface NetworkPlace {
   /** The container whose namespace it lives in: itself, unless it shares another's. */
@@ -72,23 +73,19 @@ function networkFinding(id: string, { networks, managed, lan }: NetworkPlace): F
   ];
 }
 
-/** Options by which Docker gives the bridge no address of a family (libnetwork, drivers/bridge). */
-const isWithoutGateway = ({ options }: NetworkFacts, family: 4 | 6): boolean =>
-  options[`com.docker.network.bridge.gateway_mode_ipv${family}`] === 'isolated' ||
-  (family === 4 && options['com.docker.network.bridge.inhibit_ipv4'] === 'true');
-
-/** What neighbours say to one another is routed by the host, which has no way to them there. */
+/**
+ * Packets between neighbours are routed by the host. Docker disables IPv6 on a bridge of the gateway mode "isolated"
+ * (disable_ipv6), so that the host drops what the bridge table lifts. Over IPv4 policy routes lead to the neighbours.
+ */
 function withoutGateway(network: NetworkFacts): Finding[] {
-  const without = ([4, 6] as const).filter((f) => isWithoutGateway(network, f) && (f === 4 || network.ipv6));
-  if (without.length === 0) return [];
-  const families = without.map((f) => `IPv${f}`).join(' and ');
+  if (!isWithoutGateway(network, 6) || !network.ipv6) return [];
   return [
     {
       code: 'no-gateway',
       state: 'enforced',
-      detail: `the bridge of network ${network.name} has no ${families} address: enforced containers there reach no neighbour over ${families}, with or without an entry`,
+      detail: `Docker disables IPv6 on the bridge of network ${network.name}: enforced containers there reach no neighbour over IPv6, with or without an entry`,
       remedy:
-        'create the network without com.docker.network.bridge.inhibit_ipv4 and without the gateway mode "isolated", or take it out of enforcement by networks.ignore of the configuration',
+        'create the network without the gateway mode "isolated" of IPv6, or without --ipv6, or take it out of enforcement by networks.ignore of the configuration',
     },
   ];
 }

@@ -15,6 +15,7 @@ import { nat64Ranges } from '../model/embedded.js';
 import { type Family, networkOf, parseSubnet, publicRanges, type Range } from '../model/ip.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
 import type { Binding, PortMap } from './bindings.js';
+import { subnetsWithoutGateway } from './gateways.js';
 import type { HostSenders } from './host-senders.js';
 import type { Identities } from './identities.js';
 import { type EastWest, freeNeighbours, resolveContainer } from './neighbours.js';
@@ -51,6 +52,7 @@ export function desiredInput(w: WorldInput): DesiredInput {
         mac: b.link.mac,
         ports: b.ports,
         subnets: b.network.subnets.flatMap((s) => networkOf(s)?.text ?? []),
+        withoutGateway: { ifindex: b.link.index, subnets: subnetsWithoutGateway(b.network) },
         mixed: b.mixed,
       }),
     ),

@@ -114,6 +114,8 @@ export interface Bridge {
   readonly ports: readonly number[];
   /** Canonical networks of its addresses. */
   readonly subnets?: readonly string[];
+  /** IPv4 subnets in which Docker gives the bridge no address. */
+  readonly withoutGateway?: { readonly ifindex: number; readonly subnets: readonly string[] };
   /** It has ports that are no veths: others than containers send through it, too. */
   readonly mixed?: boolean;
 }

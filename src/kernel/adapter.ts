@@ -1,7 +1,8 @@
 import { type ForwardingInput, forwardingOf } from '../desired/forwarding.js';
 import { LAN_KINDS } from '../desired/lan-program.js';
 import { namesFor } from '../desired/naming.js';
-import type { BridgeDesired, DesiredState, Shape } from '../desired/state.js';
+import { neighbourRoutes } from '../desired/neighbour-routes.js';
+import type { BridgeDesired, DesiredInput, DesiredState, Shape } from '../desired/state.js';
 import type { HostLink, Logger, SocketEnds } from '../ports.js';
 import { type Plan, runStep } from './apply.js';
 import { Cgroups } from './cgroups.js';
@@ -12,6 +13,7 @@ import { Forwarding } from './forwarding.js';
 import { HostAddresses } from './host-addresses.js';
 import { type HostSaid, hostSaid } from './host-marks.js';
 import { LinkCache } from './link-cache.js';
+import { NeighbourRouting } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
 import { BridgePorts } from './netlink/bridge-ports.js';
 import { Bridges } from './netlink/bridges.js';
@@ -19,6 +21,7 @@ import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
 import { BulkSets } from './netlink/ipset-bulk.js';
 import { Links } from './netlink/links.js';
+import { PolicyRoutes } from './netlink/policy-routes.js';
 import { RouteMonitor } from './netlink/route-monitor.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
 import { socketsIn } from './sockets.js';
@@ -30,7 +33,7 @@ const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as c
 
 /** `port`: the link's index. */
 export type LinkNews = (
-  what: 'link' | 'link state' | 'lan link' | 'link gone' | 'links overran',
+  what: 'link' | 'link state' | 'lan link' | 'link gone' | 'links overran' | 'routing',
   port?: number,
 ) => void;
 
@@ -50,6 +53,8 @@ export class KernelAdapter implements AsyncDisposable {
   hasZones = false;
   readonly #ports = new BridgePorts();
   readonly forwarding: Forwarding;
+  readonly #policyRoutes = new PolicyRoutes();
+  readonly #routing = new NeighbourRouting(this.#policyRoutes);
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
 
@@ -85,6 +90,7 @@ export class KernelAdapter implements AsyncDisposable {
     return new RouteMonitor({
       onLink: (l) => {
         if (this.#cache.masterOf(l.index)?.master !== l.master) this.forwarding.moved(l.index);
+        if (this.#routing.linkChanged(l.index, l.up)) this.#reroute(changed);
         const isNew = this.#cache.put(l);
         if (LAN_KINDS.some((kind) => kind === l.kind)) changed('lan link', l.index);
         else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined)
@@ -94,8 +100,17 @@ export class KernelAdapter implements AsyncDisposable {
         this.#cache.gone(l);
         if (l.kind === 'veth') changed('link gone');
       },
-      onAddress: (a) => this.own.put(a),
-      onAddressGone: (a) => this.own.gone(a),
+      onAddress: (a) => {
+        this.own.put(a);
+        if (this.#routing.isUsed) changed('routing');
+      },
+      onAddressGone: (a) => {
+        this.own.gone(a);
+        if (this.#routing.isUsed) changed('routing');
+      },
+      onRuleGone: (rule) => {
+        if (this.#routing.isWanted(rule)) this.#reroute(changed);
+      },
       onOverrun: () => {
         this.#cache.mistrust();
         this.own.refresh().then(
@@ -104,6 +119,11 @@ export class KernelAdapter implements AsyncDisposable {
         );
       },
     });
+  }
+
+  #reroute(changed: LinkNews): void {
+    this.#routing.invalidate();
+    changed('routing');
   }
 
   links(known: ReadonlySet<number>): Promise<readonly HostLink[]> {
@@ -137,6 +157,20 @@ export class KernelAdapter implements AsyncDisposable {
   invalidate(): void {
     this.#plane.invalidate();
     this.forwarding.invalidate();
+    this.#routing.invalidate();
+  }
+
+  /** The ways to neighbours on bridges without an address, before any rule lets them speak. Rejects with NetlinkError. */
+  routeNeighbours(bridges: DesiredInput['bridges']): Promise<void> {
+    return this.#routing.add(neighbourRoutes(bridges, this.own.subnets));
+  }
+  /** Those that are no longer wanted, after the rules have changed. Rejects with NetlinkError. */
+  removeSurplusRoutes(): Promise<void> {
+    return this.#routing.removeSurplus();
+  }
+  /** Whether another process has changed the rules that lead to them. */
+  isRoutingChanged(): Promise<boolean> {
+    return this.#routing.isChanged();
   }
 
   /** What bridges know of these veths without learning it, from here on; next to the passes. */
@@ -197,6 +231,7 @@ export class KernelAdapter implements AsyncDisposable {
     this.forwarding.close();
     await this.forwarding.settled();
     this.#ports.close();
+    this.#policyRoutes.close();
     this.sets.close();
     this.flows.close();
     this.bulk.close();

@@ -1,9 +1,11 @@
+import type { HostSubnet } from '../desired/neighbour-routes.js';
 import type { LocalAddress } from './netlink/route-codec.js';
 
 /** The host's own addresses, all interfaces, kept by the kernel's announcements. */
 export class HostAddresses {
   readonly #list: () => Promise<readonly LocalAddress[]>;
-  readonly #held = new Map<string, Set<number>>();
+  /** By address, and by interface the length of its prefix. */
+  readonly #held = new Map<string, Map<number, number>>();
 
   constructor(list: () => Promise<readonly LocalAddress[]>) {
     this.#list = list;
@@ -13,8 +15,15 @@ export class HostAddresses {
     return new Set(this.#held.keys());
   }
 
+  /** With the interfaces that have them. */
+  get subnets(): readonly HostSubnet[] {
+    return [...this.#held].flatMap(([address, links]) =>
+      [...links].map(([index, prefix]) => ({ index, address, prefix })),
+    );
+  }
+
   put(a: LocalAddress): void {
-    this.#held.set(a.address, (this.#held.get(a.address) ?? new Set()).add(a.index));
+    this.#held.set(a.address, (this.#held.get(a.address) ?? new Map()).set(a.index, a.prefix));
   }
 
   gone(a: LocalAddress): void {

@@ -53,13 +53,17 @@ export function makeEnforcer(
     isLan: policies.isLan,
     unattributed: policies.unattributed,
     hosts: hostMode.senders,
-    beforeRules: (input) => hostMode.resolvers.sync(input),
+    beforeRules: async (input) => {
+      await kernel.routeNeighbours(input.bridges);
+      await hostMode.resolvers.sync(input);
+    },
     now: Date.now,
     lookAgain: (reason, ms) => engine.reconciler.later(reason, ms),
     onStanding: (state) => engine.names.applied(state),
-    inside: (state) => {
+    inside: async (state) => {
       kernel.holdVeths(vethsOf(state));
-      return engine.lan.applied(state);
+      await kernel.removeSurplusRoutes();
+      await engine.lan.applied(state);
     },
   });
 }

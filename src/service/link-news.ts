@@ -60,7 +60,7 @@ export class LinkNews {
       return;
     }
     const { reconciler, kernel } = this.#o;
-    if (what === 'links overran') reconciler.trigger(what);
+    if (what === 'links overran' || what === 'routing') reconciler.trigger(what);
     else if (what === 'link gone') reconciler.later(what, GONE_MS);
     const isAsked = what !== 'link gone' && port !== undefined && this.#announced(port);
     if (what === 'link') reconciler.later(isAsked ? 'new veth' : what, isAsked ? ASKED_MS : LINK_MS);

@@ -7,11 +7,13 @@ import { exec } from '../kernel/exec.js';
 import { releaseVeths } from '../kernel/forwarding.js';
 import { type Found, isUntouched, readChains } from '../kernel/found.js';
 import { removeLan } from '../kernel/lan-rules.js';
+import { removeNeighbourRoutes } from '../kernel/neighbour-routing.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
 import { BridgePorts } from '../kernel/netlink/bridge-ports.js';
 import { Bridges } from '../kernel/netlink/bridges.js';
 import { NetlinkError } from '../kernel/netlink/errors.js';
 import { Links } from '../kernel/netlink/links.js';
+import { PolicyRoutes } from '../kernel/netlink/policy-routes.js';
 import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { teardownPrefix, teardownRules } from '../kernel/teardown.js';
 import { readParents } from './host-mode.js';
@@ -88,7 +90,7 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
   } finally {
     addresses.close();
   }
-  removed.push(...(await releaseBridges()));
+  removed.push(...(await releaseBridges()), ...(await removeRoutes()));
   removed.push(...tidyNamespaces(config.state), ...removeParents(config.state));
   return removed;
 }
@@ -122,6 +124,11 @@ async function releaseBridges(): Promise<string[]> {
     ...former.map((l) => `bound on what bridge ${l.name} learns`),
     ...(veths.length > 0 ? [`${veths.length} entries of forwarding tables`] : []),
   ];
+}
+
+async function removeRoutes(): Promise<string[]> {
+  using table = new PolicyRoutes();
+  return (await removeNeighbourRoutes(table)).map((subnet) => `routes between neighbours in ${subnet}`);
 }
 
 /** Cgroups that we made for Docker's containers, while nothing is in them. */

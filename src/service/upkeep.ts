@@ -38,7 +38,8 @@ export class Upkeep implements AsyncDisposable {
     this.#drift = new Drift({
       look: async () => {
         const now = state();
-        return now ? (await kernel.plan(now.desired)).stages.length : 0;
+        if (!now) return 0;
+        return (await kernel.plan(now.desired)).stages.length + ((await kernel.isRoutingChanged()) ? 1 : 0);
       },
       resting: () => reconciler.resting,
       repair: (what) => this.#repair(what),

@@ -4,6 +4,7 @@ import { shownHere } from '../attacks/report.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
+import { engineOfRun } from '../lab/packaged-engine.js';
 import { waitFor } from '../lab/process.js';
 import { listener, visitors, withInside } from './inside.js';
 
@@ -23,12 +24,26 @@ const shown = shownHere({
   stoppedBy: 'what passes between neighbours is lifted into FORWARD and meets the same policy',
 });
 
+const shownBare = shownHere({
+  id: 'neighbour-no-gateway',
+  title: 'a neighbour without an entry, on a bridge without an address',
+  families: ['v4'],
+  stoppedBy: 'what passes between neighbours is lifted into FORWARD and meets the same policy',
+});
+
+const BARE = 'bare0';
+const isIsolating = engineOfRun() === '28';
+
 let lab: Lab;
 let drawbridge: Drawbridge;
 beforeAll(async () => {
   lab = await Lab.up({});
   for (const n of ['east', 'west', 'open-1', 'closed-1']) await lab.docker('network', 'create', '--ipv6', n);
   await lab.docker('network', 'create', '--ipv6', '--internal', 'inner');
+  const name = ['-o', `com.docker.network.bridge.name=${BARE}`];
+  await lab.docker('network', 'create', '-o', 'com.docker.network.bridge.inhibit_ipv4=true', ...name, 'bare');
+  const isolated = [4, 6].flatMap((f) => ['-o', `com.docker.network.bridge.gateway_mode_ipv${f}=isolated`]);
+  if (isIsolating) await lab.docker('network', 'create', '--internal', '--ipv6', ...isolated, 'sealed');
 });
 afterAll(() => lab?.down());
 
@@ -46,6 +61,18 @@ const removeAll = async (): Promise<void> => {
   const ids = (await lab.docker('ps', '-aq')).split('\n').filter((l) => l !== '');
   if (ids.length > 0) await lab.docker('rm', '-f', ...ids);
 };
+const TABLE = '56065';
+/** Drawbridge's policy routes, in an order that does not depend on when each was added. */
+async function routing(): Promise<string> {
+  const rules = (await lab.inHost(['ip', 'rule'])).stdout.split('\n').filter((l) => /^4[12]:/.test(l));
+  return [...rules.sort(), (await lab.inHost(['ip', 'route', 'show', 'table', TABLE])).stdout].join('\n');
+}
+/** Packets from or about these containers that left the host, whatever their source was translated to. */
+async function strayed(containers: readonly Container[]): Promise<unknown[]> {
+  const own = await Promise.all(containers.map(async (c) => (await c.addresses()).ip4));
+  const to = await lab.sniffer.packets({ direction: 'out', dst: own });
+  return [...to, ...(await lab.sniffer.packets({ direction: 'out', src: own }))];
+}
 async function bridgeNetfilter(on: 0 | 1): Promise<void> {
   for (const table of ['iptables', 'ip6tables', 'arptables'])
     await lab.inHost(['sysctl', '-qw', `net.bridge.bridge-nf-call-${table}=${on}`], { check: true });
@@ -59,6 +86,12 @@ describe('control, without Drawbridge', () => {
     const { ip4, ip6 } = await db.addresses();
     expect([await attempt(c, ip4, 5432), await attempt(c, ip6, 5432)]).toEqual(['ok', 'ok']);
     shown.control();
+  });
+  it('on a bridge without an address, too', async () => {
+    const vault = await server('bare', 'vault');
+    const c = await client('bare', 'stranger-bare');
+    expect(await attempt(c, (await vault.addresses()).ip4, 5432)).toBe('ok');
+    shownBare.control();
   });
 });
 
@@ -160,6 +193,37 @@ describe.each([
     expect(await attempt(stranger, ip4, 5432)).toBe('ECONNREFUSED');
   });
 
+  it.each([
+    ['inhibit_ipv4', 'bare'],
+    ...(isIsolating ? [['gateway mode isolated', 'sealed'] as const] : []),
+  ] as const)('a bridge without an address: %s', async (_mode, network) => {
+    const vault = await server(network, `${network}-vault`, ENFORCED);
+    const seen = await server(network, `${network}-seen`);
+    const app = await client(network, `${network}-app`, {
+      'drawbridge.allow': `container:${network}-vault:5432/tcp+udp`,
+    });
+    const guest = await client(network, `${network}-guest`, ENFORCED);
+    const observer = await client(network, `${network}-observer`);
+    const [to, toSeen] = [(await vault.addresses()).ip4, (await seen.addresses()).ip4];
+    await lab.sniffer.clear();
+    for (const mode of [1, 2, 0]) {
+      await lab.inHost(['sysctl', '-qw', `net.ipv4.conf.all.rp_filter=${mode}`], { check: true });
+      expect([
+        await attempt(app, to, 5432),
+        await attempt(observer, to, 5433),
+        await attempt(observer, toSeen, 5432),
+        await attempt(app, to, 5433),
+        await attempt(guest, to, 5432),
+        await attempt(guest, toSeen, 5432),
+      ]).toEqual(['ok', 'ok', 'ok', 'ECONNREFUSED', 'ECONNREFUSED', 'ECONNREFUSED']);
+    }
+    expect(await app.probe('udp', to, 5432)).toMatchObject({ ok: true });
+    expect((await guest.probe('udp', to, 5432, '--timeout', 1_000)).ok).toBe(false);
+    expect([await visitors(vault, 5432), await visitors(seen, 5432)]).toEqual([4, 3]);
+    expect(await strayed([app, guest, observer, vault, seen])).toEqual([]);
+    if (network === 'bare') shownBare.held();
+  });
+
   it('several networks, and one that comes and goes while the container runs', async () => {
     const far = await server('west', 'far', ENFORCED);
     const app = await lab.start(
@@ -191,5 +255,65 @@ describe.each([
     }
     expect(await lab.sniffer.count({ direction: 'out', dst: '93.184.9.9' })).toBe(0);
     expect(await lab.sniffer.count({ direction: 'out', dst: '93.184.1.1' })).toBeGreaterThan(0);
+  });
+});
+
+describe('policy routes to neighbours', () => {
+  it('come back when they were removed, and nothing leaves by another route meanwhile', async () => {
+    const vault = await server('bare', 'route-vault', ENFORCED);
+    const app = await client('bare', 'route-app', { 'drawbridge.allow': 'container:route-vault:5432' });
+    const { ip4 } = await vault.addresses();
+    const isReached = async (): Promise<boolean> => (await attempt(app, ip4, 5432)) === 'ok';
+    const routes = await routing();
+    expect(routes).toContain(`iif ${BARE}`);
+    const rule =
+      (await lab.inHost(['ip', 'rule'])).stdout.match(/41:\s+(from \S+ to \S+ iif bare0)/)?.[1] ?? '';
+    await lab.sniffer.clear();
+    const comeBack = async (what: string): Promise<void> => {
+      await waitFor(`routes after ${what}`, async () => (await routing()) === routes, 40_000);
+      await waitFor('the neighbour to be reached', isReached, 20_000);
+    };
+    await lab.inHost(['ip', 'route', 'flush', 'table', TABLE], { check: true });
+    expect((await app.probe('tcp', ip4, 5432, '--timeout', 300)).ok).toBe(false);
+    for (const change of ['-I', '-D']) // whatever is changed, everything is looked at soon
+      await lab.inHost(['iptables', '-w', change, 'DOCKER-USER', '-j', 'RETURN'], { check: true });
+    await comeBack('a flush of the table');
+    for (const loss of [
+      ['del', 'pref', '41', ...rule.split(' ')],
+      ['flush', 'table', TABLE],
+    ]) {
+      await lab.inHost(['ip', 'rule', ...loss], { check: true });
+      await app.probe('tcp', ip4, 5432, '--timeout', 300);
+      await comeBack(`ip rule ${loss.join(' ')}`);
+    }
+    await lab.inHost(['ip', 'link', 'set', BARE, 'down'], { check: true });
+    await lab.inHost(['ip', 'link', 'set', BARE, 'up'], { check: true });
+    await comeBack('the bridge was down');
+    expect(await strayed([app, vault])).toEqual([]);
+    await removeAll();
+  });
+
+  it('go with their network', async () => {
+    expect(await routing()).toContain(`iif ${BARE}`);
+    await lab.docker('network', 'rm', 'bare', ...(isIsolating ? ['sealed'] : []));
+    await waitFor('the rules to be removed', async () => (await routing()).trim() === '', 20_000);
+  });
+
+  it('are not installed where an address of the host makes them needless or harmful', async () => {
+    const bare = ['-o', 'com.docker.network.bridge.inhibit_ipv4=true', '--subnet', '10.99.1.0/24'];
+    const name = ['-o', `com.docker.network.bridge.name=${BARE}`];
+    await lab.docker('network', 'create', ...bare, ...name, 'bare');
+    await waitFor('the rules', async () => /ipproto icmp/.test(await routing()), 20_000);
+    const address = (change: 'add' | 'del', link: string) =>
+      lab.inHost(['ip', 'address', change, '10.99.1.9/24', 'dev', link], { check: true });
+    await address('add', 'eth0');
+    await waitFor("the host's own packets to stay", async () => !/iif lo/.test(await routing()), 20_000);
+    expect(await routing()).toContain(`iif ${BARE}`);
+    await address('del', 'eth0');
+    await waitFor('the rules', async () => /ipproto icmp/.test(await routing()), 20_000);
+    await address('add', BARE);
+    await waitFor('the rules to be removed', async () => (await routing()).trim() === '', 20_000);
+    await address('del', BARE);
+    await waitFor('the rules', async () => /ipproto icmp/.test(await routing()), 20_000);
   });
 });

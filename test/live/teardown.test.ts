@@ -9,7 +9,7 @@ let drawbridge: Drawbridge;
 let enforced: Container;
 let observed: Container;
 
-/** Everything that we could have left: rules, sets, nft tables, addresses on lo, the container's own namespace. */
+/** Everything that we could have left: rules, sets, nft tables, addresses on lo, policy routes, the container's own namespace. */
 async function everything(): Promise<unknown> {
   const addresses = (await lab.inHost(['ip', '-o', 'address', 'show', 'lo'])).stdout.replace(
     /valid_lft.*$/gm,
@@ -20,7 +20,13 @@ async function everything(): Promise<unknown> {
     const tables = ['nsenter', `--net=/proc/${await c.pid()}/ns/net`, '--', 'nft', 'list', 'tables'];
     inside.push((await lab.inHost(tables)).stdout);
   }
-  return { ...(await lab.snapshotKernel()), addresses, inside };
+  const routing = [];
+  for (const argv of [
+    ['ip', 'rule'],
+    ['ip', 'route', 'show', 'table', '56065'],
+  ])
+    routing.push((await lab.inHost(argv)).stdout);
+  return { ...(await lab.snapshotKernel()), addresses, inside, routing };
 }
 /** By name and address, of both: the network as Docker gave it. */
 async function freeNetwork(): Promise<void> {
@@ -34,6 +40,7 @@ const forbidden = async (): Promise<boolean> => (await enforced.probe('tcp', '93
 beforeAll(async () => {
   lab = await Lab.up({ dns: 'loopback' });
   await lab.docker('network', 'create', 'own');
+  await lab.docker('network', 'create', '-o', 'com.docker.network.bridge.inhibit_ipv4=true', 'bare');
   // before the service, so that what was found has a container in it
   enforced = await lab.start({
     name: 'enforced',
@@ -56,6 +63,7 @@ describe('teardown leaves the kernel as it was found', () => {
     await waitFor('the container to be held', async () => !(await forbidden()), 20_000);
     expect((await enforced.probe('tcp', '93.184.1.1', '8000')).ok).toBe(true);
     expect(await everything()).not.toEqual(found);
+    expect((await lab.inHost(['ip', 'rule'])).stdout).toContain('lookup 56065');
     const done = await drawbridge.cli(['teardown']);
     expect({ code: done.code, stderr: done.stderr }).toEqual({ code: 0, stderr: '' });
     await drawbridge.exited();

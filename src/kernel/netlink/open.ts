@@ -13,6 +13,7 @@ const NETLINK_ADD_MEMBERSHIP = 1;
 const NETLINK_NO_ENOBUFS = 5;
 const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
+const NETLINK_GET_STRICT_CHK = 12;
 
 export interface NetlinkOptions {
   readonly protocol: keyof typeof PROTOCOL;
@@ -24,6 +25,8 @@ export interface NetlinkOptions {
   readonly datagram?: number;
   /** Drop without telling when the receive buffer is full (NETLINK_NO_ENOBUFS), where loss is counted otherwise. */
   readonly silentOverrun?: boolean;
+  /** Dumps return only what their request names, such as one table of routes (NETLINK_GET_STRICT_CHK, Linux >= 4.20). */
+  readonly strict?: boolean;
   /** Network namespace to open the socket in: path or descriptor. The socket belongs to it for good. */
   readonly namespace?: string | number;
 }
@@ -43,6 +46,8 @@ function openHere(options: NetlinkOptions): number {
     setSocketOption(fd, SOL_NETLINK, NETLINK_EXT_ACK, 1, 'NETLINK_EXT_ACK');
     if (options.silentOverrun === true)
       setSocketOption(fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, 1, 'NETLINK_NO_ENOBUFS');
+    if (options.strict === true)
+      setSocketOption(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1, 'NETLINK_GET_STRICT_CHK');
     for (const group of options.groups ?? []) {
       setSocketOption(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group, `NETLINK_ADD_MEMBERSHIP ${group}`);
     }

@@ -1,10 +1,12 @@
-/** Changes of links and local addresses as the kernel announces them. */
+/** Changes of links, local addresses and policy routing rules as the kernel announces them. */
+import type { NeighbourRule } from '../../desired/neighbour-routes.js';
 import type { NetlinkMessage } from './codec.js';
 import { decodeAddress, decodeLink, type Link, type LocalAddress, ROUTE_MESSAGE } from './route-codec.js';
+import { decodeRule, RULE_MESSAGE } from './rule-codec.js';
 import { NetlinkSocket } from './socket.js';
 
 /** enum rtnetlink_groups. */
-const GROUP = { link: 1, ipv4Address: 5, ipv6Address: 9 } as const;
+const GROUP = { link: 1, ipv4Address: 5, ipv4Rule: 8, ipv6Address: 9 } as const;
 
 export interface RouteListener {
   /** A link is new or has changed. */
@@ -12,6 +14,8 @@ export interface RouteListener {
   onLinkGone?(link: Link): void;
   onAddress?(address: LocalAddress): void;
   onAddressGone?(address: LocalAddress): void;
+  /** A policy routing rule of Drawbridge's was removed. */
+  onRuleGone?(rule: NeighbourRule): void;
   /** Announcements were lost: list links and addresses anew. */
   onOverrun(): void;
 }
@@ -29,7 +33,7 @@ export class RouteMonitor implements Disposable {
     options: { readonly namespace?: string | number; readonly receiveBuffer?: number } = {},
   ) {
     this.#listener = listener;
-    const groups = [GROUP.link, GROUP.ipv4Address, GROUP.ipv6Address];
+    const groups = [GROUP.link, GROUP.ipv4Address, GROUP.ipv6Address, GROUP.ipv4Rule];
     this.#socket = new NetlinkSocket({ protocol: 'route', groups, ...options });
     this.#socket.listen({
       onMessage: (message) => this.#receive(message),
@@ -56,6 +60,9 @@ export class RouteMonitor implements Disposable {
       if (!address.ok) return;
       if (type === ROUTE_MESSAGE.newAddress) this.#listener.onAddress?.(address.value);
       else this.#listener.onAddressGone?.(address.value);
+    } else if (type === RULE_MESSAGE.deleteRule) {
+      const rule = decodeRule(body);
+      if (rule) this.#listener.onRuleGone?.(rule);
     }
   }
 }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type CoverageInput, coverageFindings, coverageOf } from '../../../src/control/coverage.js';
 import type { LanFacts } from '../../../src/control/coverage-lan.js';
+import { subnetsWithoutGateway } from '../../../src/control/gateways.js';
 import type { HostSenders } from '../../../src/control/host-senders.js';
 import { practicesOf } from '../../../src/control/scan.js';
 import { NO_HOST_NET } from '../../../src/desired/state.js';
@@ -234,13 +235,23 @@ describe('networks', () => {
   });
 
   it.each([
-    [{ 'com.docker.network.bridge.inhibit_ipv4': 'true' }, ['no-gateway:enforced']],
+    [{ 'com.docker.network.bridge.inhibit_ipv4': 'true' }, true, []],
+    [{ 'com.docker.network.bridge.gateway_mode_ipv4': 'isolated' }, true, []],
+    [{ 'com.docker.network.bridge.gateway_mode_ipv6': 'isolated' }, true, ['no-gateway:enforced']],
+    [{ 'com.docker.network.bridge.gateway_mode_ipv6': 'isolated' }, false, []],
+    [{ 'com.docker.network.bridge.gateway_mode_ipv6': 'nat' }, true, []],
+  ])('a managed network whose bridge has no address: %j, IPv6 %s', (options, ipv6, expected) => {
+    expect(codes(on(network('b', { options, ipv6 }), { managed: new Set(['b']) }))).toEqual(expected);
+  });
+
+  it.each([
+    [{ 'com.docker.network.bridge.inhibit_ipv4': 'true' }, ['172.20.0.0/16']],
     [{ 'com.docker.network.bridge.inhibit_ipv4': 'false' }, []],
-    [{ 'com.docker.network.bridge.gateway_mode_ipv4': 'isolated' }, ['no-gateway:enforced']],
+    [{ 'com.docker.network.bridge.gateway_mode_ipv4': 'isolated' }, ['172.20.0.0/16']],
     [{ 'com.docker.network.bridge.gateway_mode_ipv6': 'isolated' }, []],
-    [{ 'com.docker.network.bridge.gateway_mode_ipv4': 'nat' }, []],
-  ])('a managed network whose bridge has no address: %j', (options, expected) => {
-    expect(codes(on(network('b', { options }), { managed: new Set(['b']) }))).toEqual(expected);
+  ])('IPv4 subnets in which the bridge has no address: %j', (options, expected) => {
+    const subnets = ['172.20.0.0/16', 'fd00:1::/64'];
+    expect(subnetsWithoutGateway(network('b', { options, subnets }))).toEqual(expected);
   });
 
   it('macvlan: held by rules inside; what goes around them, or may take them away, is said', () => {
