@@ -17,7 +17,7 @@ const TCP = 6;
 
 function closedPorts(filter: Chains, names: Names): ReadonlySet<number> {
   const rules = [...filter.values()].flatMap((chains) =>
-    [names.forward, names.input].flatMap((name) => chains.get(name) ?? []),
+    [names.opening, names.input].flatMap((name) => chains.get(name) ?? []),
   );
   const matches = rules.filter((r) => r.why?.includes(CLOSED_WHY)).flatMap((r) => r.when);
   const ranges = matches.flatMap((m) => (m.k === 'dports' ? m.ports : m.k === 'sentTo' ? [m.port] : []));

@@ -29,7 +29,9 @@ export function constantChains(
   family: Family,
 ): Chains {
   return new Map([
-    [names.forward, forwardChain(shape, names, closed, family)],
+    [names.forward, forwardChain(shape, names, family)],
+    [names.ended, endedChain(shape, names, family)],
+    [names.opening, openingChain(shape, names, closed, family)],
     [names.toManaged, toManagedChain(names, family)],
     [names.cut, cutChain(names, family)],
     [names.middle, middleChain(shape, names, family)],
@@ -63,24 +65,37 @@ const bigEcho = (shape: Shape, names: Names, family: Family): Rule =>
     { k: 'goto', chain: names.no },
   );
 
-/** It waited while its flow was ended, which was an earlier holder's: without this rule it would pass as established. */
-const onEndedFlow = ({ marks }: Shape, names: Names): Rule =>
-  rule(
-    [
-      { k: 'mark', value: marks.held, mask: marks.held },
-      { k: 'connmark', value: marks.ended, mask: marks.ended },
-    ],
-    { k: 'goto', chain: names.no },
-  );
+/**
+ * A packet that waited while its flow was ended, which was an earlier holder's: it keeps that flow, and would pass as
+ * established.
+ */
+const onEndedFlow = ({ marks }: Shape): readonly Match[] => [
+  { k: 'mark', value: marks.held, mask: marks.held },
+  { k: 'connmark', value: marks.ended, mask: marks.ended },
+];
 
 /** Unknown ports before established: a new container must not ride on flows that an earlier holder of its address left. */
-function forwardChain(shape: Shape, names: Names, closed: readonly Place[], family: Family): Rule[] {
+function forwardChain(shape: Shape, names: Names, family: Family): Rule[] {
   const { marks } = shape;
   return [
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
-    onEndedFlow(shape, names),
+    rule(onEndedFlow(shape), { k: 'goto', chain: names.ended }),
     bigEcho(shape, names, family),
     rule([ESTABLISHED], { k: 'return' }),
+    rule([], { k: 'goto', chain: names.opening }),
+  ];
+}
+
+/** Judged as if they opened it. ICMP errors tell of a flow that the sender does not have. */
+const endedChain = (shape: Shape, names: Names, family: Family): Rule[] => [
+  bigEcho(shape, names, family),
+  rule([ESTABLISHED], { k: 'goto', chain: names.opening }),
+  rule([], { k: 'drop' }),
+];
+
+function openingChain(shape: Shape, names: Names, closed: readonly Place[], family: Family): Rule[] {
+  const { marks } = shape;
+  return [
     foreignErrors(shape, names),
     rule([], { k: 'jump', chain: names.threat }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
@@ -224,7 +239,7 @@ export function inputChain(
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
     ...neighbourDiscovery(family),
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
-    onEndedFlow(shape, names),
+    rule(onEndedFlow(shape), { k: 'drop' }),
     forgedToHost(names, family),
     rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),

@@ -20,6 +20,10 @@ export interface Names {
   readonly threatDrop: string;
   readonly threatSeen: string;
   readonly hold: string;
+  /** Held packets whose flow was ended while they waited. */
+  readonly ended: string;
+  /** What opens a flow. */
+  readonly opening: string;
   readonly toManaged: string;
   /** What would make a flow anew that was cut; from neighbours and the host also what is the middle of any. */
   readonly cut: string;
@@ -73,6 +77,8 @@ export function namesFor(prefix: string): Names {
     threatDrop: n('THREAT-DROP'),
     threatSeen: n('THREAT-SEEN'),
     hold: n('HOLD'),
+    ended: n('ENDED'),
+    opening: n('OPEN'),
     toManaged: n('TO'),
     cut: n('CUT'),
     middle: n('MIDDLE'),

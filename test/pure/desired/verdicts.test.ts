@@ -166,6 +166,31 @@ describe('the rendered rules say what the entries say', () => {
     ).toBe('queue');
   });
 
+  describe('held while its flow was ended', () => {
+    const { marks } = shape;
+    const verdict = (m: Member, more: Partial<TracePacket> = {}) => {
+      const j = judgeOf([m]);
+      const mark = (j.markOf(m) | marks.held) >>> 0;
+      const p = packet(m, '93.184.1.1', 'udp', 443);
+      return j.judge({ ...p, mark, connmark: marks.ended, states: ['ESTABLISHED'], ...more }).verdict;
+    };
+    const permitted = member(2, '93.184.1.1:443/udp, host:443/udp');
+    const denied = member(2, '');
+    const observed = member(2, '', 'observe');
+    it('it is judged as what opens a flow', () => {
+      expect([permitted, denied, observed].map((m) => verdict(m))).toEqual(['return', 'reject', 'return']);
+      expect(verdict(denied, { connmark: 0 })).toBe('return'); // its flow is there
+      expect(verdict(denied, { mark: judgeOf([denied]).markOf(denied) })).toBe('return'); // it has not waited
+    });
+    it('no ICMP error about it passes, and nothing to the host', () => {
+      for (const m of [permitted, denied, observed]) {
+        expect(verdict(m, { proto: 'icmp', states: ['RELATED'] })).toBe('drop');
+        expect(verdict(m, { dst: '192.0.2.2' })).toBe('drop');
+        expect(verdict(m, { dst: '192.0.2.2', connmark: 0 })).toBe('return');
+      }
+    });
+  });
+
   it('from elsewhere to an enforced container only what was DNATed or opens a published port', () => {
     const m = { ...member(2, ''), published: [{ proto: 'tcp' as const, port: 80 }] };
     const j = judgeOf([m]);
