@@ -82,6 +82,8 @@ export const exactly6 = (make: Make, by?: (a: Attempt) => Container): How => ({
   ...exactly(make, by),
   families: ['v6'],
 });
+/** Between the frame and what the host sends the victim may speak by itself (IPv6 begins with reports), and has its place back. */
+const THEFTS = 3;
 /** What the host sends to the victim arrives at the thief instead, once the frame that `make` makes has taught the bridge. */
 export const steals = (
   make: (s: Scene, a: Attempt, own: Ends & { readonly mac: string }) => Bytes,
@@ -98,10 +100,14 @@ export const steals = (
       const speak = (): Promise<unknown> => victimOf(a).exec(['ping', '-c', '1', '-W', '2', s.gateway4]);
       try {
         await speak(); // host and bridge know it
-        await sendFrames(thief(a), [make(s, a, { src: ip4, dst: s.gateway4, mac: own })]);
-        const tell = `printf ${a.tag} > /dev/udp/${s.victim.ip4}/4602`;
-        await a.lab.inHost(['bash', '-c', tell], { check: true });
-        got.set(a.tag, await tap.saw((f) => f.includes(a.tag) && f.subarray(0, 6).equals(mac(s.victim.mac))));
+        const isTheirs = (f: Buffer): boolean =>
+          f.includes(a.tag) && f.subarray(0, 6).equals(mac(s.victim.mac));
+        for (let n = 0; n < THEFTS && got.get(a.tag) !== true; n++) {
+          await sendFrames(thief(a), [make(s, a, { src: ip4, dst: s.gateway4, mac: own })]);
+          const tell = `printf ${a.tag} > /dev/udp/${s.victim.ip4}/4602`;
+          await a.lab.inHost(['bash', '-c', tell], { check: true });
+          got.set(a.tag, await tap.saw(isTheirs));
+        }
         await speak(); // from here on the bridge knows the truth again
       } finally {
         await tap.stop();

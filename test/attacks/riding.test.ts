@@ -1,5 +1,6 @@
 /** In the host's network: to go on, from the same port, with a flow that somebody else has opened to the same place. */
 import { join } from 'node:path';
+import { waitFor } from '../lab/process.js';
 import { ask } from './dns.js';
 import type { Family } from './report.js';
 import { type Attempt, asked, attackSuite, PROGRAMS, program, seen, type Technique } from './technique.js';
@@ -64,14 +65,16 @@ const ofContainer: Technique = {
   stoppedBy: IDENTITY,
   attack: async (a) => {
     const to = a.family === 'v4' ? a.target : `[${a.target}]`;
-    await a.lab.run({
+    const other = await a.lab.start({
       network: 'host',
       labels: { 'drawbridge.allow': `${to}:${PORT}/udp` },
       mounts: [PROGRAMS],
-      cmd: ['node', '/attacks/spray.mjs', datagrams(a, 'of the other', 100, 500)],
+      cmd: ['node', '/attacks/spray.mjs', datagrams(a, 'of the other', 100, 60_000)],
     });
-    if (!(await seen(a, { dst: a.target, payloadIncludes: 'of the other' })))
-      throw new Error('the other one did not reach what it may');
+    await waitFor('the other one to reach what it may', () =>
+      seen(a, { dst: a.target, payloadIncludes: 'of the other' }),
+    );
+    await other.remove();
     await ride(a);
   },
   reached: told,

@@ -18,8 +18,8 @@ const AT_ONCE = 50;
 let sent = 0;
 let refused = 0;
 
-async function socketOf(family) {
-  const socket = createSocket({ type: family, reuseAddr: shared, ipv6Only: family === 'udp6' });
+async function socketOf(family, more = {}) {
+  const socket = createSocket({ type: family, reuseAddr: shared, ...more });
   socket.on('error', () => undefined); // an ICMP error of an earlier datagram
   await new Promise((done) =>
     socket.bind({ port: fromPort, ...(from === undefined ? {} : { address: from }) }, done),
@@ -27,7 +27,7 @@ async function socketOf(family) {
   return socket;
 }
 const four = to.some((a) => !isIPv6(a)) ? await socketOf('udp4') : undefined;
-const six = to.some((a) => isIPv6(a)) ? await socketOf('udp6') : undefined;
+const six = to.some((a) => isIPv6(a)) ? await socketOf('udp6', { ipv6Only: four !== undefined }) : undefined;
 
 const one = (address) =>
   new Promise((done) => {
