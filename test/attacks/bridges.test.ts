@@ -71,6 +71,8 @@ const fills = (by: (a: Attempt) => Container, place: number): How => {
       const family = a.family === 'v4' ? '-4' : '-6';
       const shown = await a.lab.inHost(['ip', family, 'neigh', 'show', 'dev', 'docker0'], { check: true });
       const known = new Set(shown.stdout.split('\n').map((line) => line.split(' ')[0]));
+      // every namespace of the machine has its neighbours in one table (gc_thresh3: 1,024)
+      await a.lab.inHost(['ip', family, 'neigh', 'flush', 'dev', 'docker0'], { check: true });
       return (
         Array.from({ length: CLAIMED }, (_, i) => known.has(source(a, i))).filter(Boolean).length >
         CLAIMED / 4
