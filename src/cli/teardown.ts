@@ -45,13 +45,16 @@ async function teardown(session: Session): Promise<readonly string[]> {
 async function alone(session: Session): Promise<readonly string[]> {
   const { host } = session;
   const settings = await session.config();
-  const removed = await host.teardownKernel(settings);
-  if (await host.isServed(settings))
-    fail(
-      'a Drawbridge runs here by another configuration: it lays again what was removed',
-      'give its configuration (drawbridge teardown --config FILE), or stop it first: sudo systemctl stop drawbridge',
-    );
-  return removed;
+  try {
+    return await host.teardownKernel(settings);
+  } finally {
+    // whether it succeeded or not: a repair in between adds rules that use the sets
+    if (await host.isServed(settings))
+      fail(
+        'a Drawbridge runs here by another configuration: it lays again what was removed',
+        'give its configuration (drawbridge teardown --config FILE), or stop it first: sudo systemctl stop drawbridge',
+      );
+  }
 }
 
 async function awaitEnd(client: ApiClient): Promise<void> {

@@ -628,10 +628,11 @@ describe('what changes under containers in the host network', () => {
     await back();
     await lab.sniffer.clear();
     const before = await run(`${ECHOES[0]}:7/udp, [${ECHOES[1]}]:7/udp`);
-    for (const dst of ECHOES) {
-      expect(await spray(before, dst, 200)).toBe(true);
-      expect(await lab.sniffer.count({ direction: 'out', dst })).toBeGreaterThan(0);
-    }
+    for (const dst of ECHOES)
+      await waitFor(`${dst} to be reached`, async () => {
+        expect(await spray(before, dst, 200)).toBe(true);
+        return (await lab.sniffer.count({ direction: 'out', dst })) > 0; // the first ones wait until it is known
+      });
     const number = await numberOf(before);
     expect(number).toBeDefined();
     await killed();
