@@ -30,7 +30,7 @@ const sameFlow = shownHere({
     'the same from the port of its predecessor, on whose flow the datagrams are that waited until its policy was there',
   families: ['v4', 'v6'],
   stoppedBy:
-    'a flow that was ended is marked, and a held packet that still refers to it is judged as one that opens a flow',
+    'the flows of a container end when its veth goes; a held packet on a flow that was ended is judged as one that opens a flow',
 });
 const ignored = shownHere({
   id: 'heir-of-ignored-bridge',

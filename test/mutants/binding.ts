@@ -14,6 +14,18 @@ export const BINDING: readonly Mutant[] = [
     file: 'src/desired/constant-chains.ts',
     from: "    rule(onEndedFlow(shape), { k: 'goto', chain: names.ended }),\n",
     to: '',
+    killedBy: {
+      file: 'test/attacks/heirs.test.ts',
+      test: 'a bridge that passes from an ignored network to a managed one',
+    },
+  },
+  {
+    id: 'held-on-departed-flow',
+    what: 'the same on the flow of a container that has gone, which stays, too',
+    file: 'src/desired/constant-chains.ts',
+    from: "    rule(onEndedFlow(shape), { k: 'goto', chain: names.ended }),\n",
+    to: '',
+    also: [{ file: 'src/control/port-book.ts', from: 'new Set([...fresh, ...left])', to: 'fresh' }],
     killedBy: { file: 'test/attacks/heirs.test.ts', test: 'answers are 1.5 s late' },
   },
   {
