@@ -1,6 +1,6 @@
 import type { Place } from '../desired/closed.js';
 import { compile } from '../desired/compile.js';
-import type { DesiredInput, DesiredState, Member, MemberLimits, Shape } from '../desired/state.js';
+import type { DesiredInput, DesiredState, Member, MemberLimits, Port, Shape } from '../desired/state.js';
 import { unattributedMember } from '../desired/unattributed.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Mode, Policy, PolicyEntry } from '../model/policy.js';
@@ -67,6 +67,8 @@ export interface InForce {
 }
 
 const LINGER_MS = 2_000;
+/** Others that start meanwhile share the pass. */
+const COMPLETE_MS = 100;
 
 /** One pass: gather, compile, apply, then end what is no longer permitted. */
 export class Enforcer<F extends FlowFacts> {
@@ -128,6 +130,8 @@ export class Enforcer<F extends FlowFacts> {
     const state = await this.#learn(settled, applied.refill, pass.resync, again);
     await this.#o.inside(state);
     this.#o.onApplied(state);
+    if (input.members.some((m) => m.ports.some((p) => p.isNew)))
+      this.#o.lookAgain('ports that were new', COMPLETE_MS);
     await this.#revocation.run(state, { known, again, newlyHeld });
     const late = input.members.filter((m) => hosts.late.has(m.id));
     if (hosts.net.zones) await this.#zones.look(late, pass.reasons);
@@ -189,8 +193,15 @@ export class Enforcer<F extends FlowFacts> {
       newcomers,
       now,
     });
-    const members = [...input.members, ...this.#departed(input.members, now)];
+    const present = input.members.map((m) => ({ ...m, ports: m.ports.map((p) => this.#withAge(p)) }));
+    const members = [...present, ...this.#departed(present, now)];
     return { ...input, members, closed: this.#o.closed() };
+  }
+
+  /** The first packets of a port wait for its pass: what needs a run of iptables-restore for its addresses comes later. */
+  #withAge(p: Port): Port {
+    const known = this.#ports.bindings.get(p.ifindex);
+    return known?.ip4 === p.ip4 && known?.ip6 === p.ip6 ? p : { ...p, isNew: true };
   }
 
   /** A port that is gone sends nothing, and no other gets its elements: what is left of a member hurts nobody

@@ -25,9 +25,10 @@ export const foreignErrors = (shape: Shape, names: Names): Rule =>
     chain: names.from,
   });
 
-/** Permit ICMP errors about a flow that has one of the member's own addresses as an end, before or after NAT. */
+/** Permit ICMP errors about a flow that has one of the member's own addresses as an end, before or after NAT. New ports have none yet. */
 export function ownErrors(member: Member, family: Family, chain: string): Rule[] {
-  const own = new Set(member.ports.flatMap((p) => (family === 4 ? p.ip4 : p.ip6) ?? []));
+  const bound = member.ports.filter((p) => !p.isNew);
+  const own = new Set(bound.flatMap((p) => (family === 4 ? p.ip4 : p.ip6) ?? []));
   return [...own].flatMap((address) =>
     (['orig', 'reply'] as const).map((direction) =>
       rule([...RELATED_ERROR, { k: 'flowSource', direction, address }], { k: 'goto', chain }),

@@ -29,6 +29,8 @@ export interface Port {
   readonly ip4?: string;
   readonly ip6?: string;
   readonly bridge: string;
+  /** Bound in this pass. Rules that only permit, and that need its addresses, come with the next one: nothing waits for them. */
+  readonly isNew?: true;
 }
 
 /** A network namespace that has an identity: a container with those that share its namespace. */

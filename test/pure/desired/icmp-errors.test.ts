@@ -89,6 +89,17 @@ describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
     }
   });
 
+  it('a port that was bound in this pass has no permit for them yet, and its container all others', () => {
+    const m = sender('enforce');
+    const fresh = input({ ...m, ports: m.ports.map((p) => ({ ...p, isNew: true as const })) });
+    for (const packet of aboutOwn) {
+      expect(through(packet, 'DB-FORWARD', 'filter', fresh).verdict).toBe('reject');
+      expect(through(packet).verdict).toBe('return');
+    }
+    const e: TracePacket = { ...error(4, 'enforce', '', ''), proto: 'tcp', dst: '10.1.0.1', states: ['NEW'] };
+    expect(through({ ...e, dport: 443 }, 'DB-FORWARD', 'filter', fresh).verdict).toBe('return');
+  });
+
   it('those of routers come in to containers; without a mark none leaves a managed bridge', () => {
     for (const [table, chain] of LAYERS) {
       const router = { ...foreign, mark: 0, src: HOST[family], dst: own(family), in: 'eth0' };
