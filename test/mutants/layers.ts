@@ -386,8 +386,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'order-identities',
     what: 'veths get identities before the rules of their containers are installed',
     file: 'src/kernel/apply.ts',
-    from: '    closing(shape, observed),\n    ipsetStep',
-    to: '    closing(shape, observed),\n    nftStep(bridge),\n    ipsetStep',
+    from: '    ...barring,\n    tables',
+    to: '    ...barring,\n    nftStep(bridge),\n    tables',
     also: [
       {
         file: 'src/kernel/apply.ts',
