@@ -6,8 +6,8 @@ type Bindings = ReadonlyMap<number, Binding>;
 const keyOf = (container: string, networkId: string): string => `${container} ${networkId}`;
 
 /**
- * Endpoints whose veth was deleted. Docker may have assigned their addresses to another container without reporting it yet:
- * until it is asked again, no entry for the container leads to them and no name resolves to them.
+ * Endpoints of deleted veths. Docker can assign their addresses to another container before Drawbridge receives the event:
+ * until Docker has answered a new request, no entry for the container leads to them and no name resolves to them.
  */
 export class DepartedEndpoints {
   readonly #clock: () => number;

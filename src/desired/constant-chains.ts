@@ -86,7 +86,10 @@ function forwardChain(shape: Shape, names: Names, family: Family): Rule[] {
   ];
 }
 
-/** Judged as if they opened it. ICMP errors tell of a flow that the sender does not have. */
+/**
+ * The policy applies to these packets as to the first packet of a flow. ICMP errors are dropped: the flow that they quote
+ * belonged to another container.
+ */
 const endedChain = (shape: Shape, names: Names, family: Family): Rule[] => [
   bigEcho(shape, names, family),
   rule([ESTABLISHED], { k: 'goto', chain: names.opening }),

@@ -20,7 +20,7 @@ export interface Names {
   readonly threatDrop: string;
   readonly threatSeen: string;
   readonly hold: string;
-  /** Held packets whose flow was ended while they waited. */
+  /** For held packets of a flow that Drawbridge deleted while they were in the queue. */
   readonly ended: string;
   /** What opens a flow. */
   readonly opening: string;
