@@ -9,6 +9,7 @@ import { classMatches, containerChain, hasFamily, hostChainRules, neighbourSet }
 import { dispatchTree, leafOf, leavesOf } from './dispatch.js';
 import { hostBackstop, hostFilter, hostMangle, hostNat } from './host-net.js';
 import { hostRaw } from './host-zones.js';
+import { ownErrorChains } from './icmp-errors.js';
 import { boundChains, limitChains } from './limit-chains.js';
 import { identityMark, UNATTRIBUTED } from './marks.js';
 import {
@@ -63,6 +64,7 @@ function filterTable(
       .filter((m) => leafOf(m, names) === chainName(names.prefix, m.id))
       .map((m) => [chainName(names.prefix, m.id), containerChain(m, family, names, input.shape)] as const),
     ...hosts,
+    ...ownErrorChains(present, family, names, input.shape),
     ...limitChains(present, names),
     ...boundChains(input.shape, names),
     ...dispatch,

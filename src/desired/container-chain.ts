@@ -6,7 +6,7 @@ import { familiesOf } from './classes.js';
 import { ownErrors } from './icmp-errors.js';
 import { permitChain, QUOTA_WHY } from './limit-chains.js';
 import { classSet, type Names, sharedSet } from './naming.js';
-import { observedLog } from './refusal.js';
+import { unpermitted } from './refusal.js';
 import { type Match, multiportParts, type Rule, rule } from './rules.js';
 import type { Member, Shape } from './state.js';
 
@@ -20,19 +20,14 @@ export function containerChain(member: Member, family: Family, names: Names, sha
   const permits = permitsOf(member, family, names, shape);
   if (member.policy.mode === 'off') return [rule([], { k: 'goto', chain: names.ok })];
   if (member.policy.mode === 'observe')
-    return [
-      ...permits,
-      ...ownErrors(member, family, names.ok),
-      observedLog(shape, names),
-      rule([], { k: 'goto', chain: names.observe }),
-    ];
+    return [...permits, ...ownErrors(member, names), ...unpermitted(member, names, shape)];
   if (member.limits?.quota?.spent) return spent(names);
   return [
     ...directPermits(member, family, names, shape),
     ...dnsDenials(names),
     ...permits,
-    ...ownErrors(member, family, names.error),
-    rule([], { k: 'goto', chain: names.no }),
+    ...ownErrors(member, names),
+    ...unpermitted(member, names, shape),
   ];
 }
 

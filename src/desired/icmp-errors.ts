@@ -1,5 +1,6 @@
 import type { Family } from '../model/ip.js';
-import type { Names } from './naming.js';
+import { errorsChain, type Names } from './naming.js';
+import { unpermitted } from './refusal.js';
 import { type Match, type Rule, rule } from './rules.js';
 import type { Member, Shape } from './state.js';
 
@@ -25,13 +26,43 @@ export const foreignErrors = (shape: Shape, names: Names): Rule =>
     chain: names.from,
   });
 
-/** Permit ICMP errors about a flow that has one of the member's own addresses as an end, before or after NAT. New ports have none yet. */
-export function ownErrors(member: Member, family: Family, chain: string): Rule[] {
+/**
+ * Where the member's ICMP errors are permitted: in a chain of their own, because its rules name addresses, which come and
+ * go, and rules that are laid again count from zero.
+ */
+export const ownErrors = (member: Member, names: Names): Rule[] =>
+  hasErrors(member) ? [rule(RELATED_ERROR, { k: 'goto', chain: errorsChain(names.prefix, member.id) })] : [];
+
+/** Before it has an address, too: its first packet would wait for these rules. */
+const hasErrors = ({ policy, host }: Member): boolean => policy.mode !== 'off' && host === undefined;
+
+/**
+ * Those chains, by name: permits for ICMP errors about a flow that has one of the member's addresses as an end, before or
+ * after NAT. New ports have none yet. Entered and left by goto.
+ */
+export function ownErrorChains(
+  members: readonly Member[],
+  family: Family,
+  names: Names,
+  shape: Shape,
+): Map<string, readonly Rule[]> {
+  return new Map(
+    members
+      .filter(hasErrors)
+      .map((m) => [
+        errorsChain(names.prefix, m.id),
+        [...errorPermits(m, family, names), ...unpermitted(m, names, shape)],
+      ]),
+  );
+}
+
+function errorPermits(member: Member, family: Family, names: Names): Rule[] {
+  const chain = member.policy.mode === 'enforce' ? names.error : names.ok;
   const bound = member.ports.filter((p) => !p.isNew);
   const own = new Set(bound.flatMap((p) => (family === 4 ? p.ip4 : p.ip6) ?? []));
   return [...own].flatMap((address) =>
     (['orig', 'reply'] as const).map((direction) =>
-      rule([...RELATED_ERROR, { k: 'flowSource', direction, address }], { k: 'goto', chain }),
+      rule([{ k: 'flowSource', direction, address }], { k: 'goto', chain }),
     ),
   );
 }

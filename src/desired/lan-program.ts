@@ -5,7 +5,7 @@ import type { Place } from './closed.js';
 import { classMatches, containerChain } from './container-chain.js';
 import { ERROR_RATE, LONGEST_ERROR } from './icmp-errors.js';
 import { permitChain } from './limit-chains.js';
-import { classSet, namesFor } from './naming.js';
+import { classSet, errorsChain, namesFor } from './naming.js';
 import type { Match, Rule } from './rules.js';
 import type { Member, SetDesired, Shape } from './state.js';
 
@@ -114,9 +114,11 @@ const egress = (devices: readonly string[]): string =>
 type Rules = Readonly<Record<Family, readonly Rule[]>>;
 function rulesOf({ shape, member }: LanInput): Rules {
   const names = namesFor(shape.prefix);
+  const errors = errorsChain(shape.prefix, member.id);
+  const isErrors = ({ then }: Rule): boolean => then.k === 'goto' && then.chain === errors;
   const of = (family: Family): Rule[] =>
     containerChain(member, family, names, shape).filter(
-      (r) => !r.when.some((m) => m.k === 'sentTo' || m.k === 'flowSource'),
+      (r) => !r.when.some((m) => m.k === 'sentTo') && !isErrors(r),
     );
   return { 4: of(4), 6: of(6) };
 }

@@ -115,6 +115,8 @@ export function namesFor(prefix: string): Names {
 const SHORT_ID = 12;
 const shortId = (id: string): string => id.slice(0, SHORT_ID);
 export const containerChain = (prefix: string, id: string): string => `${prefix}-c-${shortId(id)}`;
+/** Permits for ICMP errors of one container about its own flows. */
+export const errorsChain = (prefix: string, id: string): string => `${prefix}-e-${shortId(id)}`;
 export const limitChain = (prefix: string, id: string): string => `${prefix}-l-${shortId(id)}`;
 export const hostChain = (prefix: string, id: string): string => `${prefix}-h-${shortId(id)}`;
 

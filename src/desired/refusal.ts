@@ -1,6 +1,6 @@
 import type { Names } from './naming.js';
 import { type Rule, rule } from './rules.js';
-import type { Shape } from './state.js';
+import type { Member, Shape } from './state.js';
 
 /** Packets a second and source that may be logged, or be answered with an ICMP error. */
 const LOG_LIMIT = { perSecond: 20, burst: 60 };
@@ -32,8 +32,14 @@ export const denyChain = (shape: Shape, names: Names, word: LogWord = 'deny'): R
   ...refusal(shape, `${names.prefix}-rej`),
 ];
 
+/** The end of a member's own chains: a packet that no rule of them permits. */
+export const unpermitted = ({ policy }: Pick<Member, 'policy'>, names: Names, shape: Shape): Rule[] =>
+  policy.mode === 'observe'
+    ? [observedLog(shape, names), rule([], { k: 'goto', chain: names.observe })]
+    : [rule([], { k: 'goto', chain: names.no })];
+
 /** In the container's own chain: an observed container may forge its addresses, so its share goes by its port. */
-export const observedLog = (shape: Shape, names: Names): Rule =>
+const observedLog = (shape: Shape, names: Names): Rule =>
   rule([{ k: 'paced', ...LOG_LIMIT }], {
     k: 'nflog',
     group: shape.logGroup,

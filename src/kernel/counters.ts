@@ -1,20 +1,26 @@
 import type { Family } from '../model/ip.js';
 import { type Exec, must } from './exec.js';
+import { ownHash } from './iptables-text.js';
 import { SAVE } from './observe.js';
 
-/** First packets that each rule of containers' own chains has seen: chain → counts in rule order. Both families added up by caller. */
-export type ChainCounts = ReadonlyMap<string, readonly number[]>;
+/**
+ * Packets that each rule of containers' own chains has seen, of one family: chain → hash of the rule (desired/rules
+ * `chainHashes`) → packets. Each is the first of its flow.
+ */
+export type ChainCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
 
+/** Reads the counters of the kernel. Rejects with KernelError when `iptables-save` fails. */
 export async function readCounters(run: Exec, prefix: string, family: Family): Promise<ChainCounts> {
   const text = await must(run, SAVE[family], ['-c', '-t', 'filter']);
   const ours = [`${prefix}-c-`, `${prefix}-l-`];
-  const counts = new Map<string, number[]>();
+  const counts = new Map<string, Map<string, number>>();
   for (const line of text.split('\n')) {
-    const found = /^\[(\d+):\d+\] -A (\S+)/.exec(line);
-    const [, packets, chain] = found ?? [];
+    const [, packets, chain] = /^\[(\d+):\d+\] -A (\S+)/.exec(line) ?? [];
     if (!packets || !chain || !ours.some((start) => chain.startsWith(start))) continue;
-    const rules = counts.get(chain) ?? [];
-    rules.push(Number(packets));
+    const hash = ownHash(line, prefix);
+    if (hash === undefined) continue;
+    const rules = counts.get(chain) ?? new Map<string, number>();
+    rules.set(hash, Number(packets));
     counts.set(chain, rules);
   }
   return counts;

@@ -35,7 +35,8 @@ function readRule(table: Map<string, SavedRule[]>, line: string, prefix: string)
   table.set(chain, rules);
 }
 
-function ownHash(text: string, prefix: string): string | undefined {
+/** The hash in the comment of a saved rule; undefined: the rule is not ours. */
+export function ownHash(text: string, prefix: string): string | undefined {
   const match = / ?--comment "?([^" ]+)"?/.exec(text);
   const comment = match?.[1];
   return comment?.startsWith(`${prefix}:`) ? comment.slice(prefix.length + 1) : undefined;

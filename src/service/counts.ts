@@ -1,8 +1,9 @@
 import type { InForce } from '../control/enforcer.js';
-import { containerChain, limitChain } from '../desired/naming.js';
-import type { Rule } from '../desired/rules.js';
+import { containerChain, errorsChain, limitChain } from '../desired/naming.js';
+import { chainHashes, type Rule } from '../desired/rules.js';
 import { type ChainCounts, readCounters } from '../kernel/counters.js';
 import type { Exec } from '../kernel/exec.js';
+import type { Family } from '../model/ip.js';
 
 export interface MemberCounts {
   /** New flows that an entry permitted, and that none did. */
@@ -17,7 +18,8 @@ const NONE: MemberCounts = { allowed: 0, denied: 0, byEntry: new Map() };
 export class Counts {
   readonly #run: Exec;
   readonly #prefix: string;
-  #latest: readonly (readonly [4 | 6, ChainCounts])[] = [];
+  readonly #hashes = new WeakMap<readonly Rule[], readonly string[]>();
+  #latest: readonly (readonly [Family, ChainCounts])[] = [];
 
   constructor(run: Exec, prefix: string) {
     this.#run = run;
@@ -34,16 +36,17 @@ export class Counts {
     const chain = containerChain(this.#prefix, id);
     let { allowed, denied } = NONE;
     const byEntry = new Map<string, number>();
+    const errors = errorsChain(this.#prefix, id);
     for (const [family, counts] of this.#latest) {
-      const rules = filterChain(state, family, chain);
-      for (const [i, packets] of (counts.get(chain) ?? []).entries()) {
-        const rule = rules[i];
-        if (rule?.then.k !== 'goto') continue;
+      for (const [rule, packets] of this.#counted(state, family, chain, counts)) {
+        // an ICMP error opens no flow
+        if (rule.then.k !== 'goto' || rule.then.chain === errors) continue;
         if (isPermit(rule.then.chain, this.#prefix, id)) allowed += packets;
         else denied += packets;
         for (const entry of rule.why ?? []) byEntry.set(entry, (byEntry.get(entry) ?? 0) + packets);
       }
-      const over = this.#overLimit(id, counts, filterChain(state, family, limitChain(this.#prefix, id)));
+      const limits = this.#counted(state, family, limitChain(this.#prefix, id), counts);
+      const over = limits.reduce((sum, [rule, packets]) => sum + (this.#refuses(rule) ? packets : 0), 0);
       allowed -= over;
       denied += over;
     }
@@ -51,16 +54,28 @@ export class Counts {
   }
 
   /** What an entry permits is refused all the same while too many connections are open. */
-  #overLimit(id: string, counts: ChainCounts, rules: readonly Rule[]): number {
-    const refusing = `${this.#prefix}-MANY`;
-    return (counts.get(limitChain(this.#prefix, id)) ?? [])
-      .filter((_, i) => rules[i]?.then.k === 'goto' && rules[i].then.chain === refusing)
-      .reduce((sum, packets) => sum + packets, 0);
+  #refuses(rule: Rule): boolean {
+    return rule.then.k === 'goto' && rule.then.chain === `${this.#prefix}-MANY`;
+  }
+
+  /** Rules of a chain with what they have counted. Those that were laid after the counters were read have no count yet. */
+  #counted(
+    state: InForce,
+    family: Family,
+    chain: string,
+    counts: ChainCounts,
+  ): readonly (readonly [Rule, number])[] {
+    const rules = filterChain(state, family, chain);
+    const packets = counts.get(chain);
+    if (!packets) return [];
+    const hashes = this.#hashes.get(rules) ?? chainHashes(rules, family);
+    this.#hashes.set(rules, hashes);
+    return rules.map((rule, i) => [rule, packets.get(hashes[i] ?? '') ?? 0] as const);
   }
 }
 
 const isPermit = (chain: string, prefix: string, id: string): boolean =>
   [`${prefix}-OK`, `${prefix}-BOUND`, limitChain(prefix, id)].includes(chain);
 
-const filterChain = (state: InForce, family: 4 | 6, chain: string): readonly Rule[] =>
+const filterChain = (state: InForce, family: Family, chain: string): readonly Rule[] =>
   state.desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains.get(chain) ?? [];

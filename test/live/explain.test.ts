@@ -16,6 +16,7 @@ interface Explained {
   readonly remedy: string | null;
 }
 interface Shown {
+  readonly addresses: readonly string[];
   readonly allowed: number;
   readonly denied: number;
   readonly entries: readonly {
@@ -205,7 +206,19 @@ describe('ps', () => {
     expect(await happens(c, tcp('93.184.86.3', 80))).toBe('allow');
     await waitFor('the fourth', async () => (await shown(name)).allowed >= 4, 5000);
     expect(await shown(name)).toMatchObject({ allowed: 4, denied: 3 });
+    const second = 'counted-second';
+    await lab.docker('network', 'create', '--ipv6', second);
+    await lab.docker('network', 'connect', second, name);
+    await waitFor('its addresses there', async () => (await shown(name)).addresses.length === 4, 5000);
+    // the permits for ICMP errors of the new addresses come in the pass after theirs
+    await waitFor(
+      'a plan without lines',
+      async () => (await drawbridge.cli(['plan', '--exit-code'])).code === 0,
+      10_000,
+    );
+    expect(await shown(name)).toMatchObject({ allowed: 4, denied: 3 });
     await c.remove();
+    await lab.docker('network', 'rm', second);
   });
 
   it('denials are told as they happen, with the name that was told for the address', async () => {

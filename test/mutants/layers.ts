@@ -19,8 +19,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'layer-filter',
     what: 'filter permits what no entry permits',
     file: 'src/desired/container-chain.ts',
-    from: "    ...ownErrors(member, family, names.error),\n    rule([], { k: 'goto', chain: names.no }),",
-    to: "    ...ownErrors(member, family, names.error),\n    rule([], { k: 'goto', chain: names.ok }),",
+    from: '    ...ownErrors(member, names),\n    ...unpermitted(member, names, shape),',
+    to: "    ...ownErrors(member, names),\n    rule([], { k: 'goto', chain: names.ok }),",
     killedBy: layers('filter alone drops what no entry permits'),
   },
   {
@@ -133,8 +133,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'icmp-foreign',
     what: 'an ICMP error about a flow of others passes the chain of its sender',
     file: ERRORS,
-    from: "[...RELATED_ERROR, { k: 'flowSource', direction, address }]",
-    to: '[...RELATED_ERROR]',
+    from: "rule([{ k: 'flowSource', direction, address }]",
+    to: 'rule([]',
     killedBy: pure('icmp-errors', 'IPv6 filter DB-FORWARD, by itself, refuses one about a flow of others'),
   },
   {
@@ -189,8 +189,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'icmp-layers',
     what: 'all layers together: an ICMP error about a flow of others leaves',
     file: ERRORS,
-    from: "[...RELATED_ERROR, { k: 'flowSource', direction, address }]",
-    to: '[...RELATED_ERROR]',
+    from: "rule([{ k: 'flowSource', direction, address }]",
+    to: 'rule([]',
     killedBy: { file: 'test/attacks/icmp.test.ts', test: 'icmp-foreign-flow', only: true },
   },
   {

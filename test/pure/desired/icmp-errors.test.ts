@@ -3,8 +3,8 @@ import { backstopProgram } from '../../../src/desired/backstop-table.js';
 import { markOf } from '../../../src/desired/bridge.js';
 import { compile } from '../../../src/desired/compile.js';
 import { membershipOf } from '../../../src/desired/membership.js';
-import { threatSet } from '../../../src/desired/naming.js';
-import { type DesiredInput, NO_HOST_NET, type TableName } from '../../../src/desired/state.js';
+import { containerChain, threatSet } from '../../../src/desired/naming.js';
+import { type DesiredInput, type Member, NO_HOST_NET, type TableName } from '../../../src/desired/state.js';
 import { type TracePacket, trace } from '../../../src/desired/trace.js';
 import type { Mode } from '../../../src/model/policy.js';
 import { input, member, shape } from './sample.js';
@@ -98,6 +98,20 @@ describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
     }
     const e: TracePacket = { ...error(4, 'enforce', '', ''), proto: 'tcp', dst: '10.1.0.1', states: ['NEW'] };
     expect(through({ ...e, dport: 443 }, 'DB-FORWARD', 'filter', fresh).verdict).toBe('return');
+  });
+
+  it.each(['enforce', 'observe'] as const)('addresses change no rule that counts, in mode %s', (mode) => {
+    const m = sender(mode);
+    const rules = (ports: Member['ports']) => {
+      const tables = compile(input({ ...m, ports })).tables;
+      const filter = tables.find((t) => t.table === 'filter' && t.family === family);
+      return filter?.chains.get(containerChain('DB', m.id));
+    };
+    const bound = rules(m.ports);
+    expect(bound?.length).toBeGreaterThan(1);
+    expect(rules([])).toEqual(bound);
+    expect(rules(m.ports.map((p) => ({ ...p, isNew: true as const })))).toEqual(bound);
+    expect(rules(m.ports.map((p) => ({ ...p, ip4: '10.1.0.99', ip6: 'fd00:10::99' })))).toEqual(bound);
   });
 
   it('those of routers come in to containers; without a mark none leaves a managed bridge', () => {
