@@ -33,9 +33,12 @@ const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as c
 
 /** `port`: the link's index. */
 export type LinkNews = (
-  what: 'link' | 'link state' | 'lan link' | 'link gone' | 'links overran' | 'routing',
+  what: 'veth' | 'link' | 'link state' | 'lan link' | 'link gone' | 'links overran' | 'routing',
   port?: number,
 ) => void;
+
+const newsOf = ({ kind }: Pick<HostLink, 'kind'>, isNew: boolean): 'veth' | 'link' | 'link state' =>
+  !isNew ? 'link state' : kind === 'veth' ? 'veth' : 'link';
 
 /** The kernel of this network namespace behind one face, for the control room. */
 export class KernelAdapter implements AsyncDisposable {
@@ -94,7 +97,7 @@ export class KernelAdapter implements AsyncDisposable {
         const isNew = this.#cache.put(l);
         if (LAN_KINDS.some((kind) => kind === l.kind)) changed('lan link', l.index);
         else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined)
-          changed(isNew ? 'link' : 'link state', l.index);
+          changed(newsOf(l, isNew), l.index);
       },
       onLinkGone: (l) => {
         this.#cache.gone(l);

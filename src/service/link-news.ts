@@ -21,11 +21,14 @@ export interface LinkNewsOptions {
   readonly log: Logger;
 }
 
-/** A new veth's network:connect event comes 15–30 ms behind it; what is gone has time. */
+/** Several come together; what is gone has time. */
 const LINK_MS = 40;
 const GONE_MS = 500;
-/** Docker is asked about it: a pass before the answer has nothing to bind, and would delay the one that has. */
-const ASKED_MS = 150;
+/**
+ * Docker is asked about a new veth as soon as it is on a bridge. A pass before the answer has nothing to bind, and would
+ * delay the one that has.
+ */
+const VETH_MS = 150;
 
 /** How many networks are asked side by side. */
 const AT_ONCE = 8;
@@ -62,8 +65,9 @@ export class LinkNews {
     const { reconciler, kernel } = this.#o;
     if (what === 'links overran' || what === 'routing') reconciler.trigger(what);
     else if (what === 'link gone') reconciler.later(what, GONE_MS);
-    const isAsked = what !== 'link gone' && port !== undefined && this.#announced(port);
-    if (what === 'link') reconciler.later(isAsked ? 'new veth' : what, isAsked ? ASKED_MS : LINK_MS);
+    else if (what === 'veth') reconciler.later(what, VETH_MS);
+    else if (what === 'link') reconciler.later(what, LINK_MS);
+    if (what !== 'link gone' && port !== undefined) this.#announced(port);
     const isIn = port !== undefined && kernel.namespaceBehind(port) !== undefined;
     const state = this.#o.state();
     if (isIn && state && !state.ports.bindings.has(port))
@@ -73,11 +77,10 @@ export class LinkNews {
   }
 
   /** Announcements come for bridges and for each change of a veth: only a veth that has a bridge but no container matters. */
-  #announced(port: number): boolean {
+  #announced(port: number): void {
     const state = this.#o.state();
-    if (!state || state.ports.bindings.has(port) || !this.#o.kernel.isBridgedVeth(port)) return false;
+    if (!state || state.ports.bindings.has(port) || !this.#o.kernel.isBridgedVeth(port)) return;
     this.#newVeths.appeared(port);
-    return true;
   }
 
   close(): void {
