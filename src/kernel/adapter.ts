@@ -8,6 +8,7 @@ import { type Plan, runStep } from './apply.js';
 import { Cgroups } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import type { Exec } from './exec.js';
+import { withFastElements } from './fast-elements.js';
 import { withFastSets } from './fast-sets.js';
 import { Forwarding } from './forwarding.js';
 import { HostAddresses } from './host-addresses.js';
@@ -21,6 +22,7 @@ import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
 import { BulkSets } from './netlink/ipset-bulk.js';
 import { Links } from './netlink/links.js';
+import { NftElements } from './netlink/nft-elements.js';
 import { PolicyRoutes } from './netlink/policy-routes.js';
 import { RouteMonitor } from './netlink/route-monitor.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
@@ -37,7 +39,7 @@ export type LinkNews = (
   port?: number,
 ) => void;
 
-const newsOf = ({ kind }: Pick<HostLink, 'kind'>, isNew: boolean): 'veth' | 'link' | 'link state' =>
+const newsOf = ({ kind }: { readonly kind?: string }, isNew: boolean): 'veth' | 'link' | 'link state' =>
   !isNew ? 'link state' : kind === 'veth' ? 'veth' : 'link';
 
 /** The kernel of this network namespace behind one face, for the control room. */
@@ -48,6 +50,7 @@ export class KernelAdapter implements AsyncDisposable {
   readonly linkTable = new Links();
   readonly addressTable = new Addresses();
   readonly sets = new KernelSets();
+  readonly #elements = new NftElements();
   readonly flows: Conntrack;
   readonly bulk = new BulkSets();
   readonly cgroups = new Cgroups();
@@ -68,7 +71,7 @@ export class KernelAdapter implements AsyncDisposable {
     this.#run = run;
     const hasCgroup = (path: string): boolean => this.cgroups.at(path) !== undefined;
     this.#plane = new Dataplane(
-      withFastSets(run, this.sets),
+      withFastElements(withFastSets(run, this.sets), this.#elements),
       shape,
       (name) => this.#cache.indexOf(name),
       hasCgroup,
@@ -236,6 +239,7 @@ export class KernelAdapter implements AsyncDisposable {
     this.#ports.close();
     this.#policyRoutes.close();
     this.sets.close();
+    this.#elements.close();
     this.flows.close();
     this.bulk.close();
   }

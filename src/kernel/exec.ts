@@ -14,10 +14,11 @@ export type Exec = (file: string, args: readonly string[], options?: ExecOptions
 
 const TIMEOUT_MS = 20_000;
 const MAX_OUTPUT = 256 * 1024 * 1024;
-/** pids of our own children: `nft monitor` names the process behind each change. */
+/** pids of our own children. */
 const children = new Set<number>();
 const REMEMBERED = 512;
-export const isOurs = (pid: number): boolean => children.has(pid);
+/** `nft monitor` names the process behind each change: this one, which speaks netlink itself, or a program that it ran. */
+export const isOurs = (pid: number): boolean => pid === process.pid || children.has(pid);
 
 function remember(pid: number | undefined): void {
   if (pid === undefined) return;

@@ -26,7 +26,7 @@ const MESSAGE = {
 } as const;
 const BATCH = { begin: 0x10, end: 0x11 } as const;
 const FLAG_APPEND = 0x800;
-const FAMILY = { inet: 1, netdev: 5 } as const;
+const FAMILY = { inet: 1, netdev: 5, bridge: 7 } as const;
 type Family = keyof typeof FAMILY;
 const NFPROTO_IPV4 = 2;
 const NFPROTO_IPV6 = 10;
@@ -161,6 +161,28 @@ export const addElement = (
 ): Outgoing => element(MESSAGE.newElement, FLAG.create, table, set, key, timeoutMs);
 export const deleteElement = (table: string, set: string, key: Buffer): Outgoing =>
   element(MESSAGE.delElement, 0, table, set, key, undefined);
+
+/** An element as the kernel keeps it; `data`: what a map has for the key. */
+export interface RawElement {
+  readonly key: Buffer;
+  readonly data?: Buffer;
+}
+/** Elements of one set or map, in one message. Adding one that is there is no error, removing one that is not is ENOENT. */
+export const changeElements = (
+  verb: 'add' | 'delete',
+  { family, table, set }: { readonly family: Family; readonly table: string; readonly set: string },
+  elements: readonly RawElement[],
+): Outgoing =>
+  messageOf(
+    family,
+    verb === 'add' ? MESSAGE.newElement : MESSAGE.delElement,
+    verb === 'add' ? FLAG.create : 0,
+    attribute(1, cString(table)),
+    attribute(2, cString(set)),
+    nested(3, ...elements.map(rawElement)),
+  );
+const rawElement = ({ key, data }: RawElement): Buffer =>
+  nested(1, nested(1, attribute(1, key)), ...(data === undefined ? [] : [nested(2, attribute(1, data))]));
 
 function element(
   type: number,

@@ -1,0 +1,92 @@
+/** Elements of the bridge table over netlink: what stands afterwards is what nft would have made of the same lines. */
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { compile } from '../../src/desired/compile.js';
+import type { DesiredInput } from '../../src/desired/state.js';
+import { Dataplane } from '../../src/kernel/dataplane.js';
+import type { Exec } from '../../src/kernel/exec.js';
+import { withFastElements } from '../../src/kernel/fast-elements.js';
+import { NftElements } from '../../src/kernel/netlink/nft-elements.js';
+import { observe } from '../../src/kernel/observe.js';
+import { input, member, shape } from '../pure/desired/sample.js';
+import { makeNetns, type Netns } from './in-netns.js';
+
+let fast: Netns;
+let slow: Netns;
+let elements: NftElements;
+const ran: string[] = [];
+beforeAll(() => {
+  fast = makeNetns();
+  slow = makeNetns();
+  elements = new NftElements({ namespace: fast.path });
+});
+afterAll(() => {
+  elements?.close();
+  for (const ns of [fast, slow]) ns?.[Symbol.dispose]();
+});
+
+const counting: Exec = (file, args, options) => {
+  if (file === 'nft' && args[0] === '-f') ran.push(options?.input ?? '');
+  return fast.exec(file, args, options);
+};
+const listed = (ns: Netns): string => ns.run('nft', 'list', 'table', 'bridge', 'drawbridge');
+const none = () => undefined;
+
+/** Bridges with these ports of containers and of nobody, in the two modes that an unattributed port may have. */
+function states(): readonly DesiredInput[] {
+  const members = [
+    member(2, '10.1.0.0/16'),
+    member(17, 'a.org', 'observe'),
+    member(300, '', 'off'),
+    member(4000, ''),
+  ];
+  const base = input();
+  const busy = (from: typeof members, unattributed: readonly number[]): DesiredInput => {
+    const ports = [...from.flatMap((m) => m.ports.map((p) => p.ifindex)), ...unattributed];
+    const bridges = base.bridges.map((b) => ({ ...b, ports }));
+    return { ...base, members: from, bridges, unattributed, exempt: [901] };
+  };
+  return [
+    busy(members, [900]),
+    { ...busy(members.slice(1), [902]), unattributedMode: 'enforce' },
+    busy([...members].reverse(), []),
+    base,
+  ];
+}
+
+it('comes to the same table, and to what is desired, without a run of nft', async () => {
+  const planes = {
+    fast: new Dataplane(withFastElements(counting, elements), shape, none),
+    slow: new Dataplane(slow.exec, shape, none),
+  };
+  const base = compile(input());
+  await planes.fast.apply(base);
+  await planes.slow.apply(base);
+  expect(ran).toHaveLength(2); // the tables themselves
+  const empty = listed(fast);
+  for (const state of states()) {
+    const desired = compile(state);
+    await planes.fast.apply(desired);
+    await planes.slow.apply(desired);
+    const table = listed(fast);
+    expect(words(table)).toEqual(words(listed(slow)));
+    const { bridge } = await observe(fast.exec, 'DB', none);
+    expect(bridge.elements).toEqual(desired.bridge);
+    expect(table !== empty).toBe(state.members.length > 0);
+  }
+  expect(ran).toHaveLength(2);
+});
+
+/** In an order of their own: nft lists the elements of a hash as its buckets have them. */
+const words = (table: string): string[] => table.split(/[\s,{}]+/).sort();
+
+it('nft says what is wrong with a change that the kernel refuses, and nothing of it stands', async () => {
+  const before = listed(fast);
+  const run = withFastElements(counting, elements);
+  const script =
+    'add element bridge drawbridge strict { 77 }\ndelete element bridge drawbridge macs { 77 . 02:00:00:00:00:01 }\n';
+  const result = await run('nft', ['-f', '-'], { input: script });
+  expect(result.code).not.toBe(0);
+  expect(result.stderr).toMatch(/delete element bridge drawbridge macs/);
+  expect(ran.at(-1)).toBe(script);
+  expect(listed(fast)).toBe(before);
+});
