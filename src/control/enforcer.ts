@@ -67,8 +67,8 @@ export interface InForce {
 }
 
 const LINGER_MS = 2_000;
-/** Others that start meanwhile share the pass. */
-const COMPLETE_MS = 100;
+/** So long a port counts as new: others that start meanwhile share the pass that completes them. */
+const NEW_MS = 100;
 
 /** One pass: gather, compile, apply, then end what is no longer permitted. */
 export class Enforcer<F extends FlowFacts> {
@@ -81,6 +81,8 @@ export class Enforcer<F extends FlowFacts> {
   readonly #zones: Zones<F>;
   /** Members to be looked at as if their policy were another. */
   #again: ReadonlySet<string> = new Set();
+  /** By ifindex: until when a port counts as new (`performance.now`). */
+  readonly #newUntil = new Map<number, number>();
   /** Members whose container went, until when they stay: their removal shares a pass with others'. */
   readonly #lingering = new Map<string, { member: Member; until: number }>();
 
@@ -131,7 +133,7 @@ export class Enforcer<F extends FlowFacts> {
     await this.#o.inside(state);
     this.#o.onApplied(state);
     if (input.members.some((m) => m.ports.some((p) => p.isNew)))
-      this.#o.lookAgain('ports that were new', COMPLETE_MS);
+      this.#o.lookAgain('ports that were new', NEW_MS);
     await this.#revocation.run(state, { known, again, newlyHeld });
     const late = input.members.filter((m) => hosts.late.has(m.id));
     if (hosts.net.zones) await this.#zones.look(late, pass.reasons);
@@ -193,15 +195,21 @@ export class Enforcer<F extends FlowFacts> {
       newcomers,
       now,
     });
+    for (const [port, until] of this.#newUntil) if (until <= performance.now()) this.#newUntil.delete(port);
     const present = input.members.map((m) => ({ ...m, ports: m.ports.map((p) => this.#withAge(p)) }));
     const members = [...present, ...this.#departed(present, now)];
     return { ...input, members, closed: this.#o.closed() };
   }
 
-  /** The first packets of a port wait for its pass: what needs a run of iptables-restore for its addresses comes later. */
+  /**
+   * The first packets of a port wait for its pass, and those of ports that are bound right behind it for the next: what needs
+   * a run of iptables-restore for its addresses comes later.
+   */
   #withAge(p: Port): Port {
+    const now = performance.now();
     const known = this.#ports.bindings.get(p.ifindex);
-    return known?.ip4 === p.ip4 && known?.ip6 === p.ip6 ? p : { ...p, isNew: true };
+    if (known?.ip4 !== p.ip4 || known?.ip6 !== p.ip6) this.#newUntil.set(p.ifindex, now + NEW_MS);
+    return (this.#newUntil.get(p.ifindex) ?? now) > now ? { ...p, isNew: true } : p;
   }
 
   /** A port that is gone sends nothing, and no other gets its elements: what is left of a member hurts nobody
