@@ -29,7 +29,7 @@ export interface Port {
   readonly ip4?: string;
   readonly ip6?: string;
   readonly bridge: string;
-  /** Bound in this pass. Rules that only permit, and that need its addresses, come with the next one: nothing waits for them. */
+  /** Bound a moment ago. Rules that only permit, and that need its addresses, come with a later pass: nothing waits for them. */
   readonly isNew?: true;
 }
 

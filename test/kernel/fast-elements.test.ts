@@ -1,12 +1,15 @@
 /** Elements of the bridge table over netlink: what stands afterwards is what nft would have made of the same lines. */
+import { spawn } from 'node:child_process';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { compile } from '../../src/desired/compile.js';
 import type { DesiredInput } from '../../src/desired/state.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
-import type { Exec } from '../../src/kernel/exec.js';
+import { type Exec, isOurs } from '../../src/kernel/exec.js';
 import { withFastElements } from '../../src/kernel/fast-elements.js';
+import { u32le } from '../../src/kernel/netlink/codec.js';
 import { NftElements } from '../../src/kernel/netlink/nft-elements.js';
 import { observe } from '../../src/kernel/observe.js';
+import { waitFor } from '../lab/process.js';
 import { input, member, shape } from '../pure/desired/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
 
@@ -78,6 +81,28 @@ it('comes to the same table, and to what is desired, without a run of nft', asyn
 
 /** In an order of their own: nft lists the elements of a hash as its buckets have them. */
 const words = (table: string): string[] => table.split(/[\s,{}]+/).sort();
+
+it('nft monitor names this process, whose changes are no reason to look again', async () => {
+  const monitor = spawn('nsenter', [`--net=${fast.path}`, 'nft', 'monitor']);
+  let lines = '';
+  monitor.stdout.on('data', (d: Buffer) => {
+    lines += d.toString();
+  });
+  const change = (verb: 'add' | 'delete') =>
+    elements.change('drawbridge', [{ verb, set: 'strict', elements: [{ key: u32le(77) }] }]);
+  try {
+    // it listens from some moment on
+    await waitFor('the change', () => {
+      change('add');
+      change('delete');
+      return /element bridge drawbridge strict[\s\S]*# new generation/.test(lines);
+    });
+  } finally {
+    monitor.kill();
+  }
+  const writers = [...lines.matchAll(/# new generation \d+ by process (\d+) /g)].map((m) => Number(m[1]));
+  expect(writers.filter((pid) => !isOurs(pid))).toEqual([]);
+});
 
 it('nft says what is wrong with a change that the kernel refuses, and nothing of it stands', async () => {
   const before = listed(fast);

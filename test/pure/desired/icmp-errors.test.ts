@@ -89,7 +89,7 @@ describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
     }
   });
 
-  it('a port that was bound in this pass has no permit for them yet, and its container all others', () => {
+  it('a new port has no permit for them yet, and its container all others', () => {
     const m = sender('enforce');
     const fresh = input({ ...m, ports: m.ports.map((p) => ({ ...p, isNew: true as const })) });
     for (const packet of aboutOwn) {
