@@ -62,9 +62,7 @@ export class Forwarding {
   #wake(): void {
     this.#again = true;
     if (this.#closed) return;
-    this.#running ??= this.#run().finally(() => {
-      this.#running = undefined;
-    });
+    this.#running ??= this.#run();
   }
 
   async #run(): Promise<void> {
@@ -77,6 +75,8 @@ export class Forwarding {
         this.#failed(e instanceof Error ? e.message : String(e));
       }
     }
+    // here, and not behind the promise: what is wanted in between would be forgotten
+    this.#running = undefined;
   }
 
   #failed(error: string): void {

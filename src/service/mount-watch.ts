@@ -76,9 +76,7 @@ export class MountWatch {
   /** Reads what is new, or (all) everything again; one at a time. Never rejects. */
   refresh(which: 'new' | 'all'): Promise<void> {
     if (this.#again !== 'all') this.#again = which;
-    this.#running ??= this.#run().finally(() => {
-      this.#running = undefined;
-    });
+    this.#running ??= this.#run();
     return this.#running;
   }
 
@@ -98,6 +96,8 @@ export class MountWatch {
         );
       }
     }
+    // here, and not behind the promise: what is asked for in between would be forgotten
+    this.#running = undefined;
   }
 
   /** Rules of others can change every moment: mounts are not read again each time. */

@@ -18,6 +18,12 @@ const listed = async (): Promise<
   { name: string; mode: string; coverage: { state: string; reasons: string[] } }[]
 > => JSON.parse((await compose.drawbridge('ps', '--json')).stdout);
 const one = async (name: string) => (await listed()).find((c) => c.name === name);
+/** Once its mounts have been read. */
+const read = (name: string) =>
+  waitFor(`the mounts of ${name} to be read`, async () => {
+    const c = await one(name);
+    return c?.coverage.reasons.some((r) => r.includes('has not been read yet')) === false && c;
+  });
 const healthy = (name: string): Promise<unknown> =>
   waitFor(`${name} to be healthy`, async () => (await lab.docker(...HEALTH, name)) === 'healthy', 60_000);
 
@@ -41,7 +47,7 @@ describe('docker compose up', () => {
   it('observes a container without labels: it goes where it likes', async () => {
     const plain = await lab.start({ name: 'plain' });
     expect(await plain.probe('tcp', DENIED, 443)).toMatchObject({ ok: true });
-    expect(await one('plain')).toMatchObject({ mode: 'observe', coverage: { state: 'enforced' } });
+    expect(await read('plain')).toMatchObject({ mode: 'observe', coverage: { state: 'enforced' } });
     await plain.remove();
   });
 
@@ -70,8 +76,8 @@ describe('docker compose up', () => {
     expect((await one('drawbridge'))?.coverage.reasons).toEqual([
       expect.stringMatching(/^it is Drawbridge itself/),
     ]);
-    expect(await one('direct')).toMatchObject({ coverage: { state: 'enforced', reasons: [] } });
-    expect((await one('front'))?.coverage.reasons).toEqual([
+    expect(await read('direct')).toMatchObject({ coverage: { state: 'enforced', reasons: [] } });
+    expect((await read('front')).coverage.reasons).toEqual([
       expect.stringMatching(/before our resolver stood inside/),
     ]);
     await direct.remove();

@@ -398,7 +398,7 @@ describe('an engine that lays no rules', () => {
     expect((await c.probe('tcp', '93.184.1.1', 80)).ok).toBe(true);
     expect((await c.probe('tcp', FORBIDDEN, 80, '--timeout', 1500)).ok).toBe(false);
     expect(await lab.sniffer.count({ direction: 'out', dst: FORBIDDEN })).toBe(0);
-    expect((await coverage(d, 'web'))?.state).toBe('enforced');
+    await until('its mounts to be read', async () => (await coverage(d, 'web'))?.state === 'enforced');
   });
 
   it('doctor says it too, and that packets of its own were held', async () => {

@@ -117,7 +117,10 @@ it('failure: open: a new container passes while the controller is away, one that
   const enforced = await lab.start({ network: 'fail', labels: ALLOW });
   await waitFor('the policy', async () => (await enforced.probe('tcp', OPEN.v4, 443)).ok);
   expect((await firstInstructions(ALLOW)).slice(3, 5)).toEqual(['ECONNREFUSED', 'ECONNREFUSED']);
-  const { coverage } = JSON.parse((await drawbridge.get(`/v1/containers/${enforced.id}`)).body);
+  const coverage = await waitFor('its mounts to be read', async () => {
+    const shown = JSON.parse((await drawbridge.get(`/v1/containers/${enforced.id}`)).body);
+    return !shown.coverage.reasons.join().includes('has not been read yet') && shown.coverage;
+  });
   expect(coverage).toMatchObject({ state: 'partial', reasons: [expect.stringContaining('failure: open')] });
   expect(drawbridge.logs()).toContain('failure: open');
   drawbridge.kill('SIGKILL');
