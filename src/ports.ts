@@ -39,6 +39,8 @@ export interface DnsPolicy {
   awaitAsker(address: string, ms: number): Promise<string | undefined>;
   /** Waits until the container's policy stands in the kernel; false after `ms`. */
   awaitContainer(container: string, ms: number): Promise<boolean>;
+  /** Waits until all networks of the container are known, and so the names of its neighbours; false after `ms`. */
+  awaitNetworks(container: string, ms: number): Promise<boolean>;
   mode(container: string): Mode;
   decide(container: string, name: string): NameDecision;
   /** An address entry of this container covers the address (then a private answer is no rebinding). */

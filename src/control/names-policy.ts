@@ -67,6 +67,12 @@ export class NamesPolicy implements DnsPolicy {
     return (await this.#until(() => this.#state?.members.get(container), ms)) !== undefined;
   }
 
+  async awaitNetworks(container: string, ms: number): Promise<boolean> {
+    if (container === UNATTRIBUTED_ID) return true;
+    const isKnown = (): true | undefined => this.#state?.view.attached.has(container) || undefined;
+    return (await this.#until(isKnown, ms)) ?? false;
+  }
+
   #until<T>(look: () => T | undefined, ms: number): Promise<T | undefined> {
     const known = look();
     if (known !== undefined) return Promise.resolve(known);

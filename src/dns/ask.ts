@@ -8,3 +8,6 @@ export interface Ask {
   /** The container in whose namespace the socket stands: then the socket says who asks. */
   readonly container?: string;
 }
+
+/** How long an asker, or its networks, may take to become known, ms (spec 8.1). */
+export const awaitMs = 2000;

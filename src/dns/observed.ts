@@ -1,7 +1,7 @@
 /** Containers that are not enforced: nothing is denied, what enforce would deny is told, answers are written down. */
 import { hitText } from '../model/threat.js';
 import type { DnsPolicy, NameEvent, OriginalDestination } from '../ports.js';
-import type { Ask } from './ask.js';
+import { type Ask, awaitMs } from './ask.js';
 import { followChain } from './chain.js';
 import type { ParsedQuery, Query } from './codec.js';
 import { decide, decideLocal, decideThreat, type OwnAnswer } from './decide.js';
@@ -44,14 +44,17 @@ export class Observed {
   async #answer(ask: Ask, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
     const query = parsed.ok ? parsed.query : undefined;
     const asked = this.#asked(ask);
+    const { policy } = this.#o;
+    // Docker's own resolver was meant, which knows the neighbours' names before Docker has told us of them
+    if (query !== undefined && asked === undefined && decideLocal(policy, container, query) === undefined)
+      await policy.awaitNetworks(container, awaitMs);
     const threat = query && this.#threat(container, query);
     if (query !== undefined && threat !== undefined) return encodeFor(ask, query, replyFor(query, threat));
     if (query !== undefined) this.#wouldDeny(container, query);
     if (asked !== undefined && this.#isThreat(container, query, asked)) return undefined;
     if (asked !== undefined) return this.#relayed(ask, container, query, asked);
     if (query === undefined) return parsed.ok ? undefined : parsed.reply;
-    // Docker's own resolver was meant, which knows the neighbours' names.
-    const local = decideLocal(this.#o.policy, container, query);
+    const local = decideLocal(policy, container, query);
     if (local !== undefined) return encodeFor(ask, query, replyFor(query, local));
     const answer = await relayToAny(this.#o.resolvers.route(query.name).servers, ask.message, ask.transport);
     return answer && this.#checked(ask, container, query, answer, true);

@@ -1,6 +1,6 @@
 /** A query's way, one concern a step: who asks → mode → local names → policy → upstream → rebinding → kernel → answer. */
 import type { DnsPolicy, Logger, NameDecision, NameEvent } from '../ports.js';
-import type { Ask } from './ask.js';
+import { type Ask, awaitMs } from './ask.js';
 import { noData, parseQuery, type Query, type Reply, serverFailure } from './codec.js';
 import { decide } from './decide.js';
 import type { Learn } from './learn.js';
@@ -27,8 +27,6 @@ export interface PipelineOptions {
 }
 /** Askers nobody knows that wait at once: forged addresses could name any number of them. */
 const maxStrangers = 4096;
-/** How long an unknown asker may take to become known, ms (spec 8.1). */
-const awaitMs = 2000;
 
 export class Pipeline {
   readonly #o: PipelineOptions;
@@ -81,12 +79,23 @@ export class Pipeline {
   }
 
   async #enforced(container: string, query: Query): Promise<Reply> {
-    const action = decide(this.#o.policy, container, query);
+    let action = decide(this.#o.policy, container, query);
     this.#o.watch.name(container, query);
+    if (action.kind === 'deny' && action.verdict === 'deny') {
+      // it may be a neighbour's name, on a network of which Docker has not told yet
+      if (!(await this.#o.policy.awaitNetworks(container, awaitMs))) return this.#late(container, query);
+      action = decide(this.#o.policy, container, query);
+    }
     if (action.kind === 'forward') return this.#forward(container, query);
     if (action.kind === 'deny' && action.counted)
       this.#event(container, query, action.verdict, action.reason);
     return replyFor(query, action);
+  }
+
+  #late(container: string, query: Query): Reply {
+    const reason = 'Docker has not told yet which networks the container is on';
+    this.#event(container, query, 'error', reason);
+    return serverFailure(extendedError.NOT_READY, reason);
   }
 
   async #forward(container: string, query: Query): Promise<Reply> {

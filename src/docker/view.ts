@@ -2,7 +2,7 @@
 import type { ContainerFacts, DockerView } from '../model/container.js';
 import { isFullId } from './shape.js';
 import type { DockerState } from './state.js';
-import type { Tracked } from './tracked.js';
+import { isUp, type Tracked } from './tracked.js';
 
 export type ImageLabels = (imageId: string) => Readonly<Record<string, string>> | undefined;
 
@@ -75,13 +75,15 @@ export function viewOf(
 ): DockerView {
   const containers = new Map<string, ContainerFacts>();
   const starting = new Set<string>();
+  const attached = new Set<string>();
   for (const t of state.containers.values()) {
     const facts = factsOf(t, state.containers, imageLabels);
     if (facts) containers.set(t.id, facts);
     if (t.startingSince !== undefined || isOpen(t)) starting.add(t.id);
+    if (isUp(t.state) && !isOpen(t)) attached.add(t.id);
   }
   const networks = new Map(
     [...state.networks].map(([id, n]) => [id, { ...n, ...asked(state.networksAskedAt.get(id)) }] as const),
   );
-  return { containers, networks, starting, ...meta };
+  return { containers, networks, starting, attached, ...meta };
 }

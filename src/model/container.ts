@@ -108,6 +108,8 @@ export interface DockerView {
   readonly listBegan: number;
   /** Ids of containers between create/start and their first complete appearance. */
   readonly starting: ReadonlySet<string>;
+  /** Ids of running containers of which all networks are known: list and network have answered the newest event of each. */
+  readonly attached: ReadonlySet<string>;
   /** False while Docker is away; the last view stays. */
   readonly connected: boolean;
 }

@@ -33,6 +33,7 @@ const NO_VIEW: DockerView = {
   listings: 0,
   listBegan: 0,
   starting: new Set(),
+  attached: new Set(),
   connected: false,
 };
 

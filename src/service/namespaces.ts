@@ -159,13 +159,15 @@ function isEnforced({ docker, policyOf, isManaged, isLan }: NamespaceDnsParts, i
   return facts !== undefined && isOurs && policyOf(facts).mode === 'enforce';
 }
 
-/** The networks of its endpoints (undefined: not known yet); of one that was only created, the network that it starts on. */
+/** The networks of its endpoints (undefined: not known yet); of one without any, the network that it starts on. */
 function networksOf({ containers, networks }: DockerView, id: string): readonly (NetworkFacts | undefined)[] {
   const facts = containers.get(id);
-  if (facts?.state === 'created' && facts.endpoints.length === 0)
-    return [startNetwork(facts, networks)].filter((n) => n !== undefined);
+  if (facts && isYetToAttach(facts)) return [startNetwork(facts, networks)].filter((n) => n !== undefined);
   return facts?.endpoints.map((e) => networks.get(e.networkId)) ?? [];
 }
+
+const isYetToAttach = (c: ContainerFacts): boolean =>
+  (c.state === 'created' || c.state === 'starting') && c.endpoints.length === 0;
 
 /** The default bridge alone has no embedded resolver. */
 function mayBeEmbedded(docker: DockerWatch, id: string): boolean {
@@ -189,7 +191,8 @@ function connected(parts: NamespaceDnsParts): string[] {
   const bound = new Set([...(state()?.ports.bindings.values() ?? [])].map((b) => b.container));
   const begun = [...containers.values()].filter((c) => c.state === 'starting' || c.state === 'running');
   const isHere = (c: ContainerFacts): boolean => isOnLan(parts, c.id) && hasSandbox(c);
-  return begun.filter((c) => c.endpoints.length > 0 && !bound.has(c.id) && !isHere(c)).map((c) => c.id);
+  const isAttached = (c: ContainerFacts): boolean => c.endpoints.length > 0 || isYetToAttach(c);
+  return begun.filter((c) => isAttached(c) && !bound.has(c.id) && !isHere(c)).map((c) => c.id);
 }
 
 /** Inspect has told its namespace since it runs. */

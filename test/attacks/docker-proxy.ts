@@ -20,6 +20,8 @@ export interface Fault {
   readonly events: Events;
   /** Inspects of containers are answered by nobody, whatever happens to the rest. */
   readonly inspects?: 'hang';
+  /** Inspects of networks are that many milliseconds late, whatever happens to the rest. */
+  readonly networks?: number;
 }
 export const HEALTHY: Fault = { answers: 'pass', events: 'pass' };
 
@@ -85,7 +87,9 @@ export class DockerProxy implements AsyncDisposable {
         else got.pipe(answer);
       };
       got.on('error', () => answer.destroy());
-      if (typeof answers === 'number' && !isStream) this.#after(answers, pass);
+      const late = /\/networks\/[0-9a-f]{64}/.test(url) ? this.#fault?.networks : undefined;
+      if (late !== undefined) this.#after(late, pass);
+      else if (typeof answers === 'number' && !isStream) this.#after(answers, pass);
       else pass();
     });
     out.on('error', () => answer.destroy());

@@ -59,7 +59,20 @@ async function composeOf(project: string, content: object, ...args: string[]): P
   const file = join(lab.dir, `${project}.yaml`);
   writeFileSync(file, JSON.stringify(content));
   const whole = ['compose', '--project-name', project, '--file', file, ...args];
-  await lab.dockerResult(whole, { env: lab.view.env });
+  const { code, stderr } = await lab.dockerResult(whole, { env: lab.view.env, check: false });
+  if (code === 0) return;
+  const flows = await drawbridge.get('/v1/flows');
+  throw new Error(`${stderr}\n${await logsOf(project)}\n${flows.body}`);
+}
+/** What containers of a project wrote before they ended. */
+async function logsOf(project: string): Promise<string> {
+  const filter = `label=com.docker.compose.project=${project}`;
+  const names = await lab.docker('ps', '-a', '--filter', filter, '--format', '{{.Names}}');
+  const wrote = names.split('\n').map(async (name) => {
+    const { stdout, stderr } = await lab.dockerResult(['logs', '--timestamps', name], { check: false });
+    return `${name}: ${stdout}${stderr}`;
+  });
+  return (await Promise.all(wrote)).join('\n');
 }
 const compose = (...args: string[]): Promise<void> => composeOf('shop', app, ...args);
 /** The page went from the upstream through api and web to somebody outside; each service is held all the same. */

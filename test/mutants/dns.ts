@@ -25,6 +25,25 @@ export const DNS: readonly Mutant[] = [
     },
   },
   {
+    id: 'names-ahead',
+    what: 'before Docker has told its network, the names of an enforced container are asked by Docker',
+    file: 'src/service/namespaces.ts',
+    from: 'c.endpoints.length > 0 || isYetToAttach(c);',
+    to: 'c.endpoints.length > 0;',
+    killedBy: {
+      file: 'test/live/late-names.test.ts',
+      test: 'that are not permitted are denied, and asked of nobody',
+    },
+  },
+  {
+    id: 'names-unknown-networks',
+    what: 'the name of a neighbour is denied before the networks of its asker are known',
+    file: 'src/dns/pipeline.ts',
+    from: "if (action.kind === 'deny' && action.verdict === 'deny') {",
+    to: "if (action.kind === 'deny' && action.reason === '') {",
+    killedBy: { file: 'test/live/late-names.test.ts', test: 'of neighbours are found: mode enforce' },
+  },
+  {
     id: 'learn-covered',
     what: 'an address entry and a name that resolves to it open the ports of both',
     file: 'src/dns/learn.ts',

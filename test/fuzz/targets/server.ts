@@ -32,6 +32,7 @@ const policy: DnsPolicy = {
   whoIs: () => 'c',
   awaitAsker: async () => 'c',
   awaitContainer: async () => true,
+  awaitNetworks: async () => true,
   mode: () => 'enforce',
   decide: (_, name) => ({
     allow: ALLOWED.has(name),

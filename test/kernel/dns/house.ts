@@ -41,6 +41,8 @@ class TestPolicy implements DnsPolicy {
   readonly covered = new Set<string>();
   readonly direct = new Set<string>();
   readonly unknown = new Set<string>();
+  /** Containers whose networks are not known yet: none of their neighbours is. */
+  readonly joining = new Set<string>();
   /** The host's own address: an answer that names it is refused. */
   readonly host = new Set(['203.0.113.77']);
   /** Public address space of Docker networks. */
@@ -60,6 +62,12 @@ class TestPolicy implements DnsPolicy {
   }
   async awaitContainer(): Promise<boolean> {
     return true;
+  }
+  async awaitNetworks(container: string, ms: number): Promise<boolean> {
+    const end = performance.now() + ms;
+    while (this.joining.has(container) && performance.now() < end)
+      await new Promise((r) => setTimeout(r, 20));
+    return !this.joining.has(container);
   }
   mode(container: string): Mode {
     return this.modes.get(container) ?? 'enforce';
@@ -84,8 +92,8 @@ class TestPolicy implements DnsPolicy {
   directResolvers(): ((at: { readonly address: string }) => boolean) | undefined {
     return this.direct.size === 0 ? undefined : (at) => this.direct.has(at.address);
   }
-  localName(_: string, name: string): readonly string[] | undefined {
-    return name === 'db' ? ['10.1.0.5'] : undefined;
+  localName(container: string, name: string): readonly string[] | undefined {
+    return name === 'db' && !this.joining.has(container) ? ['10.1.0.5'] : undefined;
   }
   localAddress(_: string, address: string): string | undefined {
     return address === '10.1.0.5' ? 'db' : undefined;

@@ -61,6 +61,19 @@ describe('askers', () => {
     expect((await ask(server, 'late-box.test', { from: '127.9.3.2' })).rcode).toBe('SERVFAIL');
   });
 
+  it('whose networks become known in time learn the names of neighbours; till then none is NXDOMAIN', async () => {
+    const from = '127.9.3.3';
+    house.policy.joining.add(from);
+    const reply = ask(server, 'db', { from });
+    setTimeout(() => house.policy.joining.delete(from), 200);
+    expect(addresses(await reply)).toEqual(['10.1.0.5']);
+    house.policy.joining.add(from);
+    expect(addresses(await ask(server, 'late-box.test', { from, ms: 1500 }))).toEqual(['198.51.100.1']);
+    expect((await ask(server, 'db', { from })).rcode).toBe('SERVFAIL');
+    house.policy.joining.delete(from);
+    expect((await ask(server, 'other', { from })).rcode).toBe('NXDOMAIN');
+  });
+
   it('who flood starve nobody else', async () => {
     const flood = Array.from({ length: 400 }, () =>
       overUdp(server, queryFor('fast.test'), { from: '127.9.4.1', ms: 1500 }).then(

@@ -38,6 +38,7 @@ const viewOf = (...containers: ContainerFacts[]): DockerView =>
     containers: new Map(containers.map((c) => [c.id, c])),
     networks: new Map([['net', { id: 'net', bridge: 'br-net' } as unknown as NetworkFacts]]),
     starting: new Set(),
+    attached: new Set(),
   }) as unknown as DockerView;
 const bound = (
   view: DockerView,

@@ -15,6 +15,7 @@ const viewOf = (starting: readonly string[] = [], shown: readonly string[] = [])
   ({
     containers: new Map(shown.map((id) => [id, { id, endpoints: [{ networkId: 'n' }] }])),
     starting: new Set(starting),
+    attached: new Set(),
   }) as unknown as DockerView;
 
 interface World {

@@ -32,6 +32,7 @@ const view = (listBegan: number, ...bridges: string[]): DockerView => ({
   listings: 1,
   listBegan,
   starting: new Set(),
+  attached: new Set(),
   connected: true,
 });
 const LINKS = [link(1, 'eth0', ''), link(2, 'docker_gwbridge', 'bridge'), link(3, 'veth1', 'veth', 2)];

@@ -76,6 +76,7 @@ const viewOf = (...containers: ContainerFacts[]): DockerView => ({
   listings: 1,
   listBegan: 0,
   starting: new Set(),
+  attached: new Set(),
   connected: true,
 });
 function table(tree: Tree, known: readonly string[] = [], singles = true) {

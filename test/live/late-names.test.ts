@@ -1,0 +1,83 @@
+/** Names that a container asks for before Docker has told which networks it is on. */
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { DockerProxy, type Fault, HEALTHY } from '../attacks/docker-proxy.js';
+import { Random } from '../fuzz/random.js';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+
+const ALLOWED = 'api.late.test';
+/** List and network are asked one after the other: what a start needs is known after twice that. */
+const LATE: Fault = { answers: 250, events: 'pass' };
+/** Inspect tells the namespace, and nobody yet which networks it is on. */
+const NETWORKS_LATE: Fault = { answers: 'pass', events: 'pass', networks: 700 };
+
+let lab: Lab;
+let proxy: DockerProxy;
+let drawbridge: Drawbridge;
+beforeAll(async () => {
+  lab = await Lab.up({ dns: 'loopback' }); // names are asked in the container's own namespace
+  await lab.dns.set({ [ALLOWED]: { A: ['93.184.1.1'] }, 'denied.late.test': { A: ['93.184.1.2'] } });
+  proxy = await new DockerProxy(lab.socketPath, join(lab.dir, 'late.sock'), new Random(1)).start();
+  await proxy.set(HEALTHY);
+  drawbridge = lab.drawbridge({ config: { docker: { socket: proxy.socketPath } } });
+  await drawbridge.ready();
+  await lab.docker('network', 'create', 'late');
+  await lab.start({
+    name: 'db',
+    network: 'late',
+    node: false,
+    args: ['--network-alias', 'store.late.test'],
+    cmd: ['httpd', '-f', '-p', '80', '-h', '/etc'],
+  });
+});
+afterAll(async () => {
+  await proxy?.[Symbol.asyncDispose]();
+  await lab?.down();
+});
+
+/**
+ * What a container writes that does this as its first instruction. It is known when it starts, as compose creates all of its
+ * containers before it starts them, and only its networks are not.
+ */
+async function first(mode: 'enforce' | 'observe', fault: Fault, ...command: string[]): Promise<string> {
+  const labels = [`drawbridge.mode=${mode}`, `drawbridge.allow=${ALLOWED}:80, container:db`];
+  const args = ['--network', 'late', ...labels.flatMap((l) => ['--label', l])];
+  await proxy.set(HEALTHY);
+  const id = await lab.docker('create', ...args, lab.images.busybox, ...command);
+  await waitFor('it to be known', async () => (await drawbridge.get(`/v1/containers/${id}`)).status === 200);
+  await proxy.set(fault);
+  const r = await lab.dockerResult(['start', '--attach', id], { check: false });
+  await lab.docker('rm', id);
+  return `${r.code} ${r.stdout}${r.stderr}`;
+}
+const fetches = (host: string): readonly string[] => [
+  'wget',
+  '-q',
+  '-T',
+  '10',
+  '-O',
+  '/dev/null',
+  `http://${host}/passwd`,
+];
+
+describe.each([
+  ['answers', LATE],
+  ['answers about networks', NETWORKS_LATE],
+] as const)("Docker's %s are late: names", (_, fault) => {
+  it.each(['enforce', 'observe'] as const)('of neighbours are found: mode %s', async (mode) => {
+    expect(await first(mode, fault, ...fetches('db'))).toBe('0 ');
+    expect(await first(mode, fault, ...fetches('store.late.test'))).toBe('0 ');
+  });
+
+  it('that are permitted are found', async () => {
+    expect(await first('enforce', fault, ...fetches(ALLOWED))).toBe('0 ');
+  });
+
+  it('that are not permitted are denied, and asked of nobody', async () => {
+    await lab.dns.clearLog();
+    expect(await first('enforce', fault, 'nslookup', 'denied.late.test')).toMatch(/NXDOMAIN/);
+    expect(await lab.dns.queries('denied.late.test')).toEqual([]);
+  });
+});
