@@ -169,9 +169,9 @@ function networksOf({ containers, networks }: DockerView, id: string): readonly 
 const isYetToAttach = (c: ContainerFacts): boolean =>
   (c.state === 'created' || c.state === 'starting') && c.endpoints.length === 0;
 
-/** The default bridge alone has no embedded resolver. */
+/** The default bridge has no embedded resolver, and the host's network no namespace of its own. */
 function mayBeEmbedded(docker: DockerWatch, id: string): boolean {
-  return networksOf(docker.view(), id).some((n) => n?.name !== 'bridge');
+  return networksOf(docker.view(), id).some((n) => n?.name !== 'bridge' && n?.driver !== 'host');
 }
 
 /**
