@@ -18,7 +18,7 @@ const LANES = 3;
 /** Bounds of time on a quiet host: another lab on the same cores would be measured, too. Other suites must not have any. */
 const ALONE = ['live/timing'];
 /** What they claim happens within a second or so: two at a time, before the others. */
-const IN_PAIRS = ['live/revoke', 'live/floods', 'live/emergency'];
+const IN_PAIRS = ['live/revoke', 'live/floods', 'live/emergency', 'live/near'];
 /** They take longest, so they start first: the last suites to end are short ones. */
 const LONGEST = [
   'live/host-mode',

@@ -136,6 +136,9 @@ describe('explain', () => {
       name: 'fresh',
       labels: { 'drawbridge.allow': 'api.exp.test' },
     });
+    // it runs before Drawbridge has been told of it
+    const known = '/v1/explain?container=fresh&to=api.exp.test';
+    await waitFor('its place on the network', async () => (await drawbridge.get(known)).status === 200);
     expect(await explain('fresh', 'api.exp.test')).toMatchObject({ verdict: 'allow', entry: 'api.exp.test' });
     expect(await explain('fresh', 'api.exp.test:8080')).toMatchObject({ verdict: 'deny' });
     expect(await explain('fresh', '93.184.84.1:443')).toMatchObject({ verdict: 'deny' });
