@@ -2,6 +2,7 @@ import { BRIDGE_TABLE } from '../desired/bridge.js';
 import type { Exec } from './exec.js';
 import { addressBytes } from './netlink/address.js';
 import { u32le } from './netlink/codec.js';
+import { NetlinkError } from './netlink/errors.js';
 import type { RawElement } from './netlink/nft-codec.js';
 import type { ElementChange, NftElements } from './netlink/nft-elements.js';
 
@@ -32,9 +33,9 @@ const MOST = 256;
 const LINE = new RegExp(`^(add|delete) element bridge ${BRIDGE_TABLE} (\\w+) \\{ (.+) \\}$`);
 
 /**
- * An Exec that runs `nft -f -` over netlink where the input only adds or removes elements of the bridge table: some 50 µs,
- * where a process takes 15 ms, and the first packet of a new container waits for it. What netlink refuses nft is asked for
- * again: a transaction that was refused has changed nothing, and nft's message names the line.
+ * An Exec that runs `nft -f -` over netlink if the input only adds or deletes elements of the bridge table. This takes about 1 ms;
+ * a process takes 15 ms or more, and the first packet of a new container waits for the result. If the kernel refuses the
+ * batch, nft runs with the same input: a refused batch has changed nothing, and the message of nft names the line.
  */
 export function withFastElements(run: Exec, elements: Pick<NftElements, 'change'>): Exec {
   return async (file, args, options) => {
@@ -48,8 +49,9 @@ function written(changes: readonly ElementChange[], elements: Pick<NftElements, 
   try {
     elements.change(BRIDGE_TABLE, changes);
     return true;
-  } catch {
-    return false; // the caller runs nft, which succeeds or says why not
+  } catch (error) {
+    if (!(error instanceof NetlinkError)) throw error;
+    return false; // the caller runs nft, which succeeds or reports the reason
   }
 }
 

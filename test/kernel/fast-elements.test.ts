@@ -1,4 +1,4 @@
-/** Elements of the bridge table over netlink: what stands afterwards is what nft would have made of the same lines. */
+/** Elements of the bridge table written over netlink: the resulting table is the same as with nft and the same input. */
 import { spawn } from 'node:child_process';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { compile } from '../../src/desired/compile.js';
@@ -34,7 +34,7 @@ const counting: Exec = (file, args, options) => {
 const listed = (ns: Netns): string => ns.run('nft', 'list', 'table', 'bridge', 'drawbridge');
 const none = () => undefined;
 
-/** Bridges with these ports of containers and of nobody, in the two modes that an unattributed port may have. */
+/** States with veths of containers and unattributed veths, in both modes of unattributed veths. */
 function states(): readonly DesiredInput[] {
   const members = [
     member(2, '10.1.0.0/16'),
@@ -108,10 +108,16 @@ it('nft says what is wrong with a change that the kernel refuses, and nothing of
   const before = listed(fast);
   const run = withFastElements(counting, elements);
   const script =
-    'add element bridge drawbridge strict { 77 }\ndelete element bridge drawbridge macs { 77 . 02:00:00:00:00:01 }\n';
+    'add element bridge drawbridge strict { 77 }\ndelete element bridge drawbridge macs { 77 . 02:00:00:00:00:01 }\ndelete element bridge drawbridge enf4 { 10.9.9.9 }\n';
   const result = await run('nft', ['-f', '-'], { input: script });
   expect(result.code).not.toBe(0);
   expect(result.stderr).toMatch(/delete element bridge drawbridge macs/);
   expect(ran.at(-1)).toBe(script);
+  expect(listed(fast)).toBe(before);
+  // The kernel answered each message of the refused batch. None of these answers may count for the next batch.
+  const runs = ran.length;
+  for (const verb of ['add', 'delete'])
+    await run('nft', ['-f', '-'], { input: `${verb} element bridge drawbridge strict { 78 }\n` });
+  expect(ran).toHaveLength(runs);
   expect(listed(fast)).toBe(before);
 });

@@ -79,7 +79,8 @@ export class NetlinkSocket implements Disposable {
 
   /**
    * Messages in one send: nfnetlink's batches, of which all stand or none (its first and last message are the batch's
-   * own marks, which nobody acknowledges). Throws NetlinkError with the first refusal.
+   * own marks, which nobody acknowledges). Throws NetlinkError with the first refusal, and when a message has no
+   * acknowledgement. Reads all answers, so that a refused batch leaves none for the next.
    */
   transaction(operation: string, outs: readonly Outgoing[]): void {
     const first = this.#sequence + 1;
@@ -91,15 +92,25 @@ export class NetlinkSocket implements Disposable {
     this.#sequence = first + outs.length;
     const errno = sendDatagram(this.#fd, Buffer.concat(bytes));
     if (errno !== 0) throw new NetlinkError(operation, errno);
+    const acks = this.#acknowledgements(operation, first, outs.length);
+    const refused = acks.find((ack) => ack.errno !== 0);
+    if (refused) throw refusal(operation, refused);
+    if (acks.length < outs.length - 2)
+      throw new NetlinkError(operation, EAGAIN, { reason: 'the kernel did not acknowledge each message' });
+  }
+
+  /** Everything that the kernel has answered to these sequence numbers by now; answers to earlier requests are dropped. */
+  #acknowledgements(operation: string, first: number, count: number): readonly Acknowledgement[] {
+    const acks: Acknowledgement[] = [];
     for (let reads = 0; reads < MAX_READS_PER_REQUEST; reads++) {
       const data = this.#receive(operation);
-      if (data === 'nothing') return;
+      if (data === 'nothing') break;
       if (data === 'overrun') throw new NetlinkError(operation, ENOBUFS);
-      for (const m of parseMessages(data).messages) {
-        const ack = m.type === MESSAGE.error ? parseAcknowledgement(m) : { errno: 0 };
-        if (ack.errno !== 0) throw refusal(operation, ack);
-      }
+      for (const m of parseMessages(data).messages)
+        if (m.type === MESSAGE.error && (m.sequence - first) >>> 0 < count)
+          acks.push(parseAcknowledgement(m));
     }
+    return acks;
   }
 
   /**
