@@ -177,12 +177,18 @@ function mayBeEmbedded(docker: DockerWatch, id: string): boolean {
 /**
  * Connected to a network, and without a port that is known to be theirs: a sandbox that appears is one of theirs, since
  * Docker makes it some 70 ms after `network:connect`. Docker 28 makes the sandbox first: without any such container, it is
- * of one that has been created and is about to start.
+ * of one that has been created and is about to start. If Docker has reported the start and not yet the network, the sandbox
+ * can also belong to that container.
  */
 function awaited(parts: NamespaceDnsParts, newcomers: Newcomers): readonly string[] {
   const { docker } = parts;
   const begun = connected(parts);
-  return begun.length > 0 ? begun : [...newcomers.of(docker.view(), Date.now())];
+  if (begun.length > 0) return begun;
+  const joining = [...docker.view().containers.values()]
+    .filter((c) => c.state === 'starting')
+    .map((c) => c.id);
+  const isCertain = joining.length > 0 && joining.every((id) => isEnforced(parts, id));
+  return isCertain ? joining : [...newcomers.of(docker.view(), Date.now())];
 }
 
 function connected(parts: NamespaceDnsParts): string[] {
@@ -191,8 +197,7 @@ function connected(parts: NamespaceDnsParts): string[] {
   const bound = new Set([...(state()?.ports.bindings.values() ?? [])].map((b) => b.container));
   const begun = [...containers.values()].filter((c) => c.state === 'starting' || c.state === 'running');
   const isHere = (c: ContainerFacts): boolean => isOnLan(parts, c.id) && hasSandbox(c);
-  const isAttached = (c: ContainerFacts): boolean => c.endpoints.length > 0 || isYetToAttach(c);
-  return begun.filter((c) => isAttached(c) && !bound.has(c.id) && !isHere(c)).map((c) => c.id);
+  return begun.filter((c) => c.endpoints.length > 0 && !bound.has(c.id) && !isHere(c)).map((c) => c.id);
 }
 
 /** Inspect has told its namespace since it runs. */

@@ -28,8 +28,8 @@ export const DNS: readonly Mutant[] = [
     id: 'names-ahead',
     what: 'before Docker has told its network, the names of an enforced container are asked by Docker',
     file: 'src/service/namespaces.ts',
-    from: 'c.endpoints.length > 0 || isYetToAttach(c);',
-    to: 'c.endpoints.length > 0;',
+    from: 'return isCertain ? joining : ',
+    to: 'return ',
     killedBy: {
       file: 'test/live/late-names.test.ts',
       test: 'that are not permitted are denied, and asked of nobody',
