@@ -45,7 +45,7 @@ export class Observed {
     const query = parsed.ok ? parsed.query : undefined;
     const asked = this.#asked(ask);
     const { policy } = this.#o;
-    // Docker's own resolver was meant, which knows the neighbours' names before Docker has told us of them
+    // The query was for Docker's embedded resolver, which has the names of neighbours before the Docker API reports them.
     if (query !== undefined && asked === undefined && decideLocal(policy, container, query) === undefined)
       await policy.awaitNetworks(container, awaitMs);
     const threat = query && this.#threat(container, query);

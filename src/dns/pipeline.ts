@@ -82,7 +82,7 @@ export class Pipeline {
     let action = decide(this.#o.policy, container, query);
     this.#o.watch.name(container, query);
     if (action.kind === 'deny' && action.verdict === 'deny') {
-      // it may be a neighbour's name, on a network of which Docker has not told yet
+      // The name can belong to a neighbour on a network that the Docker API has not reported yet.
       if (!(await this.#o.policy.awaitNetworks(container, awaitMs))) return this.#late(container, query);
       action = decide(this.#o.policy, container, query);
     }

@@ -136,7 +136,7 @@ describe('explain', () => {
       name: 'fresh',
       labels: { 'drawbridge.allow': 'api.exp.test' },
     });
-    // it runs before Drawbridge has been told of it
+    // The container runs before Drawbridge has received the event.
     const known = '/v1/explain?container=fresh&to=api.exp.test';
     await waitFor('its place on the network', async () => (await drawbridge.get(known)).status === 200);
     expect(await explain('fresh', 'api.exp.test')).toMatchObject({ verdict: 'allow', entry: 'api.exp.test' });

@@ -1,4 +1,4 @@
-/** Names that a container asks for before Docker has told which networks it is on. */
+/** DNS queries of a container before the Docker API has reported its networks. */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DockerProxy, type Fault, HEALTHY } from '../attacks/docker-proxy.js';
@@ -10,7 +10,7 @@ import { waitFor } from '../lab/process.js';
 const ALLOWED = 'api.late.test';
 /** List and network are asked one after the other: what a start needs is known after twice that. */
 const LATE: Fault = { answers: 250, events: 'pass' };
-/** Inspect tells the namespace, and nobody yet which networks it is on. */
+/** The inspect of the container returns its namespace; the inspects of networks return later. */
 const NETWORKS_LATE: Fault = { answers: 'pass', events: 'pass', networks: 700 };
 
 let lab: Lab;

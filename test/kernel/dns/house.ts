@@ -41,7 +41,7 @@ class TestPolicy implements DnsPolicy {
   readonly covered = new Set<string>();
   readonly direct = new Set<string>();
   readonly unknown = new Set<string>();
-  /** Containers whose networks are not known yet: none of their neighbours is. */
+  /** Containers with networks that are not known yet. Names of neighbours do not resolve for them. */
   readonly joining = new Set<string>();
   /** The host's own address: an answer that names it is refused. */
   readonly host = new Set(['203.0.113.77']);
