@@ -8,6 +8,7 @@ import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
 
 const ALLOWED = 'api.late.test';
+const DENIED = 'denied.late.test';
 /** List and network are asked one after the other: what a start needs is known after twice that. */
 const LATE: Fault = { answers: 250, events: 'pass' };
 /** The inspect of the container returns its namespace; the inspects of networks return later. */
@@ -18,12 +19,15 @@ let proxy: DockerProxy;
 let drawbridge: Drawbridge;
 beforeAll(async () => {
   lab = await Lab.up({ dns: 'loopback' }); // names are asked in the container's own namespace
-  await lab.dns.set({ [ALLOWED]: { A: ['93.184.1.1'] }, 'denied.late.test': { A: ['93.184.1.2'] } });
+  await lab.dns.set({ [ALLOWED]: { A: ['93.184.1.1'] }, [DENIED]: { A: ['93.184.1.2'] } });
+  await lab.docker('network', 'create', 'late');
+  // Control: without Drawbridge Docker asks the name that is denied below.
+  await lab.docker('run', '--rm', '--network', 'late', lab.images.busybox, 'nslookup', DENIED);
+  expect(await lab.dns.queries(DENIED)).not.toEqual([]);
   proxy = await new DockerProxy(lab.socketPath, join(lab.dir, 'late.sock'), new Random(1)).start();
   await proxy.set(HEALTHY);
   drawbridge = lab.drawbridge({ config: { docker: { socket: proxy.socketPath } } });
   await drawbridge.ready();
-  await lab.docker('network', 'create', 'late');
   await lab.start({
     name: 'db',
     network: 'late',
@@ -77,7 +81,7 @@ describe.each([
 
   it('that are not permitted are denied, and asked of nobody', async () => {
     await lab.dns.clearLog();
-    expect(await first('enforce', fault, 'nslookup', 'denied.late.test')).toMatch(/NXDOMAIN/);
-    expect(await lab.dns.queries('denied.late.test')).toEqual([]);
+    expect(await first('enforce', fault, 'nslookup', DENIED)).toMatch(/NXDOMAIN/);
+    expect(await lab.dns.queries(DENIED)).toEqual([]);
   });
 });
