@@ -3,6 +3,8 @@ import { defineConfig } from 'vitest/config';
 /** pure: no root, seconds. kernel: root, throw-away network namespaces. lab, attacks: root, a real Docker engine. */
 export default defineConfig({
   test: {
+    // What differed is said in the message: it may be all that is left of a log.
+    chaiConfig: { truncateThreshold: 2_000 },
     projects: [
       { test: { name: 'pure', include: ['test/pure/**/*.test.ts'], testTimeout: 60_000 } },
       {

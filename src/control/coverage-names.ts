@@ -19,7 +19,7 @@ export function nameFindings({ hostAsked, namespaceDns, resolvers }: NameFacts):
         code: 'host-asked-names',
         state: 'partial',
         detail:
-          'Docker asks names for it from the host: in its first milliseconds, before our resolver stood inside, Docker answered',
+          'Docker asks names for it from the host: if our resolver was not inside before its first milliseconds, Docker has answered',
         remedy: `to close them ${remedy}`,
       },
     ];

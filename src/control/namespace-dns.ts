@@ -1,5 +1,5 @@
 import type { InForce } from './enforcer.js';
-import { Ahead, type AheadOptions } from './namespace-ahead.js';
+import { Ahead, type AheadOptions, type Prepared } from './namespace-ahead.js';
 import { Cleared, type ClearedOptions } from './namespace-clear.js';
 
 export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
@@ -9,17 +9,26 @@ export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   readonly needs: (container: string) => Promise<boolean>;
   /** Whatever Docker asks: it is on a network where nothing else brings its questions to us. */
   readonly always: (container: string) => boolean;
+  /** Opens our sockets inside and lays the rules that lead to them. */
+  readonly prepare: (path: string) => Promise<Prepared>;
+  /** Whether new namespaces are to be furnished before it is known whose they are. */
+  readonly onHabit: (furnish: boolean) => void;
   /** Our resolver answers inside from now on. */
   readonly onAttached: (container: string) => void;
   /** `needs` tells by now: the container runs, and Docker has shown it whole. */
   readonly isSettled: (container: string) => boolean;
   /** Path of the namespace that a veth of ours leads into. */
   readonly pathBehind: (port: number) => string | undefined;
-  /** Containers that are about to get a namespace. */
-  readonly awaited: () => readonly string[];
   readonly exists: (container: string) => boolean;
-  /** By what is known of it before anything of it stands in the kernel. */
-  readonly isEnforced: (container: string) => boolean;
+  /** The namespace is still there. */
+  readonly isMade: (path: string) => boolean;
+  /** The container of this namespace, from inspect; undefined while it is not known. */
+  readonly ownerOf: (path: string) => string | undefined;
+  /**
+   * Who answers its names, by what is known of it before anything of it is in the kernel: we do where it is enforced and
+   * has Docker's resolver. Undefined: too little is known yet.
+   */
+  readonly answeredBy: (container: string) => 'us' | 'Docker' | undefined;
 }
 interface Attached {
   readonly path: string;
@@ -39,6 +48,8 @@ export class NamespaceDns {
   /** By container: how often its namespace was not there. The file goes with a container, whose end Docker reports later. */
   readonly #missing = new Map<string, number>();
   readonly #ahead: Ahead;
+  /** By path: sockets of ours whose questions Docker answers. */
+  readonly #passed = new Map<string, Disposable>();
   readonly #clear: Cleared;
   #state: InForce | undefined;
   /** What the last container that could be judged needed: the same engine gives the next one the same upstreams. */
@@ -49,7 +60,7 @@ export class NamespaceDns {
 
   constructor(options: NamespaceDnsOptions) {
     this.#o = options;
-    this.#ahead = new Ahead(options);
+    this.#ahead = new Ahead(options, (path) => this.#passOn(path));
     this.#clear = new Cleared(options);
   }
 
@@ -72,19 +83,49 @@ export class NamespaceDns {
   arrived(container: string, port: number): void {
     this.#clear.add(container);
     const path = this.#o.pathBehind(port);
-    this.#arrivedAt(container, path);
+    if (path !== undefined && this.#ahead.has(path)) this.#owned(container, path);
+    else if (this.#habit && this.#o.answeredBy(container) === 'us') void this.#moved(container, path);
   }
 
-  /** Its namespace was told by what stands in it. */
+  /** What is in its namespace shows whose it is. */
   claimed(container: string, path: string): void {
     this.#clear.add(container);
-    if (this.#o.isEnforced(container)) void this.#moved(container, path);
+    if (this.#ahead.has(path)) this.#owned(container, path);
+    else if (this.#o.answeredBy(container) === 'us') void this.#moved(container, path);
   }
 
-  #arrivedAt(container: string, path: string | undefined): void {
-    const isPrepared = path !== undefined && this.#ahead.has(path);
-    // what leads to us is answered, whoever turns out to be behind it: an observed container's questions are relayed
-    if (isPrepared || (this.#habit && this.#wants(this.#state, container))) void this.#moved(container, path);
+  /** Docker has reported something: it may show whose a namespace is. */
+  reported(): void {
+    for (const path of this.#ahead.paths()) {
+      const owner = this.#o.ownerOf(path);
+      if (owner !== undefined) this.#owned(owner, path);
+    }
+  }
+
+  /** A namespace that was furnished ahead is this container's. */
+  #owned(container: string, path: string): void {
+    const by = this.#o.answeredBy(container);
+    if (by !== undefined) this.#clear.add(container); // no earlier service was in it
+    if (by === 'us') void this.#moved(container, path);
+    else if (by === 'Docker') this.#passOn(path);
+  }
+
+  #passOn(path: string): void {
+    const prepared = this.#ahead.take(path);
+    if (!prepared) return;
+    try {
+      this.#passed.set(path, prepared.passOn());
+    } catch (e) {
+      prepared.drop();
+      if (this.#o.isMade(path))
+        this.#o.log.warn({ path, err: String(e) }, 'names of a container wait: rules stay in its namespace');
+    }
+  }
+
+  #endPassing(path: string): void {
+    const passing = this.#passed.get(path);
+    this.#passed.delete(path);
+    passing?.[Symbol.dispose]();
   }
 
   /** Started again, it has a namespace of its own; what of ours answered in the one before went with that. */
@@ -99,19 +140,20 @@ export class NamespaceDns {
   }
 
   /**
-   * A sandbox has been made, and it is not said for whom. Where all who wait for one are to be enforced, it is furnished
-   * now: from a port's arrival on there may be too little time.
+   * The network namespace of a container has been made and furnished, and it is not known of which one: from the arrival of
+   * its port there may be too little time. Its questions wait until it is known whose it is.
    */
-  appeared(path: string): void {
-    if (this.#ended || !this.#habit || this.#ahead.has(path) || this.#isTaken(path)) return;
-    const awaited = this.#o.awaited().filter((id) => this.#o.embedded(id));
-    if (awaited.length === 0 || !awaited.every((id) => this.#o.isEnforced(id))) return;
-    this.#ahead.begin(path);
+  appeared(path: string, prepare: () => Prepared): void {
+    if (this.#ahead.has(path) || this.#isTaken(path)) return;
+    this.#ahead.begin(path, prepare());
+    if (this.#ended) void this.#ahead.end();
+    else this.reported();
   }
 
   /** Its port's arrival may have been told before its file's. */
   #isTaken(path: string): boolean {
     return (
+      this.#passed.has(path) ||
       [...this.#attached.values()].some((held) => held.path === path) ||
       [...this.#attaching.values()].some((begun) => begun.path === path)
     );
@@ -121,6 +163,7 @@ export class NamespaceDns {
     await this.#idle();
     for (const { sockets } of this.#attached.values()) sockets[Symbol.dispose]();
     this.#attached.clear();
+    for (const path of this.#passed.keys()) this.#endPassing(path);
   }
 
   /** Takes our rules out of every namespace (teardown). */
@@ -138,10 +181,12 @@ export class NamespaceDns {
         );
     }
     this.#attached.clear();
+    for (const path of this.#passed.keys()) this.#endPassing(path);
   }
 
   async #idle(): Promise<void> {
     this.#ended = true;
+    this.#o.onHabit(false);
     this.#state = undefined;
     await this.#ahead.end();
     await this.#chain;
@@ -153,6 +198,8 @@ export class NamespaceDns {
   }
 
   async #sync(state: InForce): Promise<void> {
+    this.reported();
+    for (const path of this.#passed.keys()) if (!this.#o.isMade(path)) this.#endPassing(path);
     await this.#settled();
     for (const [id, held] of this.#attached) if (this.#isStale(state, id, held.path)) await this.#drop(id);
     for (const id of this.#failed.keys()) if (!state.members.has(id)) this.#failed.delete(id);
@@ -190,8 +237,9 @@ export class NamespaceDns {
 
   /** What an earlier service left in its namespace stays: ours stands there, or its turn to be furnished comes again. */
   async #isSpared(id: string, path: string): Promise<boolean> {
-    if (this.#attached.has(id) || this.#ahead.has(path) || !this.#o.isSettled(id)) return true;
-    return this.#wants(this.#state, id) && (this.#o.always(id) || (await this.#needs(id)));
+    if (this.#isTaken(path) || this.#ahead.has(path) || !this.#o.isSettled(id)) return true;
+    const by = this.#o.answeredBy(id);
+    return by === undefined || (by === 'us' && (this.#o.always(id) || (await this.#needs(id))));
   }
 
   #wants(state: InForce | undefined, id: string): boolean {
@@ -222,7 +270,7 @@ export class NamespaceDns {
     if (this.#attached.has(id) || path === undefined) return;
     const always = this.#o.always(id);
     const needs = always || (await this.#needs(id));
-    if (this.#o.isSettled(id) && !always) this.#habit = needs;
+    if (this.#o.isSettled(id) && !always) this.#learn(needs);
     // what was furnished ahead leads to us, needed or not: unclaimed, its questions would wait
     if (needs || this.#ahead.has(path)) await this.#attach(id, path);
   }
@@ -237,7 +285,12 @@ export class NamespaceDns {
   /** What was attached in haste stays, needed or not: a query may be under way. */
   async #judge(id: string, held: Attached): Promise<void> {
     held.hostAsked = await this.#needs(id);
-    if (!this.#o.always(id)) this.#habit = held.hostAsked;
+    if (!this.#o.always(id)) this.#learn(held.hostAsked);
+  }
+
+  #learn(habit: boolean): void {
+    this.#habit = habit;
+    if (!this.#ended) this.#o.onHabit(habit);
   }
 
   #attach(id: string, path: string | undefined): Promise<void> {
@@ -250,7 +303,8 @@ export class NamespaceDns {
 
   async #furnish(id: string, path: string): Promise<void> {
     try {
-      const prepared = await (this.#ahead.take(path) ?? this.#o.prepare(path));
+      this.#endPassing(path); // a flow that leads there would go on being answered by Docker
+      const prepared = this.#ahead.take(path) ?? (await this.#o.prepare(path));
       const sockets = prepared.claim(id);
       this.#attached.set(id, { path, sockets, hostAsked: undefined });
       this.#failed.delete(id);

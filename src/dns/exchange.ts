@@ -20,10 +20,19 @@ function fromServer(server: Server, from: RemoteInfo): boolean {
   return from.port === server.port && from.address === server.address;
 }
 
-/** Sends `packet` by UDP; answers from elsewhere, with another id or question are passed over. */
-export async function exchangeUdp(server: Server, packet: Buffer, ms: number): Promise<Outcome> {
+/**
+ * Sends `packet` by UDP; answers from elsewhere, with another id or question are passed over.
+ *
+ * @param open a bound socket, one for each exchange: where it was opened is where the packet leaves.
+ */
+export async function exchangeUdp(
+  server: Server,
+  packet: Buffer,
+  ms: number,
+  open: () => Promise<Socket> = () => openQuerySocket(familyOf(server.address) === 4 ? 4 : 6),
+): Promise<Outcome> {
   try {
-    return await ask(await openQuerySocket(familyOf(server.address) === 4 ? 4 : 6), server, packet, ms);
+    return await ask(await open(), server, packet, ms);
   } catch (e) {
     return { kind: 'unreachable', detail: e instanceof Error ? e.message : String(e) };
   }

@@ -1,6 +1,7 @@
 /** Observed containers: the query goes as it is to the resolver that was asked, the answer comes back as it is. */
 import { randomInt } from 'node:crypto';
-import { exchangeTcp, exchangeUdp } from './exchange.js';
+import { createSocket, type Socket } from 'node:dgram';
+import { exchangeTcp, exchangeUdp, type Outcome } from './exchange.js';
 import type { Server } from './resolvers.js';
 
 /** As long as common stub resolvers wait (resolv.conf(5), timeout). */
@@ -18,12 +19,38 @@ export async function relay(
   query: Buffer,
   transport: 'udp' | 'tcp',
 ): Promise<Buffer | undefined> {
-  if (relays >= maxRelays) return undefined;
+  return relayed(query, (out) => (transport === 'udp' ? exchangeUdp : exchangeTcp)(server, out, relayMs));
+}
+
+/** The same by UDP, from the network namespace in which `openFd` opens a bound socket. */
+export async function relayFrom(
+  openFd: () => number,
+  server: Server,
+  query: Buffer,
+): Promise<Buffer | undefined> {
+  return relayed(query, (out) => exchangeUdp(server, out, relayMs, () => socketOf(openFd())));
+}
+
+function socketOf(fd: number): Promise<Socket> {
+  const socket = createSocket('udp4');
+  return new Promise((resolve, reject) => {
+    socket.once('error', reject);
+    socket.bind({ fd }, () => {
+      socket.removeAllListeners('error');
+      resolve(socket);
+    });
+  });
+}
+
+async function relayed(
+  query: Buffer,
+  exchange: (out: Buffer) => Promise<Outcome>,
+): Promise<Buffer | undefined> {
+  if (relays >= maxRelays || query.length < 2) return undefined;
   const out = Buffer.from(query);
   out.writeUInt16BE(randomInt(0x10000), 0);
-  const exchange = transport === 'udp' ? exchangeUdp : exchangeTcp;
   relays++;
-  const outcome = await exchange(server, out, relayMs).finally(() => relays--);
+  const outcome = await exchange(out).finally(() => relays--);
   // A resolver that does not echo the letters' case is the client's to judge.
   if (outcome.kind !== 'answer' && outcome.kind !== 'case') return undefined;
   const answer = Buffer.from(outcome.answer);

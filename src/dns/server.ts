@@ -1,11 +1,14 @@
 /** Sockets that containers reach: UDP and TCP, on addresses of the host or inside a container's own namespace. */
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
 import type { Logger } from '../ports.js';
 import { familyOf } from './address.js';
 import type { Ask } from './ask.js';
 import { type AskerLimits, Limits } from './limits.js';
+import { relayFrom } from './relay.js';
+import type { Server } from './resolvers.js';
 import { serveStream } from './stream.js';
 import { Turns } from './turns.js';
 
@@ -30,6 +33,8 @@ interface Place {
   readonly local: Endpoint;
   readonly container?: string;
 }
+/** Inside each namespace of a container on a user-defined network. */
+const DOCKERS_RESOLVER: Server = { address: '127.0.0.11', port: 53, key: '127.0.0.11#53' };
 /** Room for a burst of queries while the event loop is busy, bytes. */
 const receiveBuffer = 4 * 1024 * 1024;
 const backlog = 512;
@@ -73,7 +78,8 @@ export class DnsServer {
 
   /** Serves sockets that stand in a container's namespace: whoever asks there is that container. */
   attachNamespace(container: string, sockets: NamespaceSockets): Disposable {
-    const place = { local: { address: '127.0.0.11', port: 53 }, container };
+    const { address, port } = DOCKERS_RESOLVER;
+    const place = { local: { address, port }, container };
     const udp = this.#udp(4, place);
     const tcp = this.#tcp(place);
     this.#settle(udp, tcp);
@@ -81,6 +87,40 @@ export class DnsServer {
     udp.bind({ fd: sockets.udpFd });
     tcp.listen({ fd: sockets.tcpFd, backlog });
     return { [Symbol.dispose]: this.#closer(udp, tcp) };
+  }
+
+  /**
+   * Passes what comes to sockets in a container's namespace on to Docker's resolver there, and its answers back: questions
+   * that were asked before it was known whose the namespace is, and clients that go on with the same socket. TCP
+   * connections are closed, so that the client opens them again, to Docker.
+   *
+   * @param openFd opens a bound UDP socket in that namespace. What it sends to port 53 must reach Docker, so that our own
+   *   rules must be gone.
+   */
+  passOn(namespace: string, { udpFd, tcpFd }: NamespaceSockets, openFd: () => number): Disposable {
+    closeSync(tcpFd);
+    const udp = createSocket('udp4');
+    udp.on('error', (error) => this.#options.log.error({ err: error }, 'dns: udp socket'));
+    udp.on('message', (message, from) => void this.#passed(udp, { namespace, openFd }, message, from));
+    udp.bind({ fd: udpFd });
+    const close = (): void => {
+      if (this.#open.delete(close)) closeQuietly(() => udp.close());
+    };
+    this.#open.add(close);
+    return { [Symbol.dispose]: close };
+  }
+
+  async #passed(
+    socket: UdpSocket,
+    { namespace, openFd }: { readonly namespace: string; readonly openFd: () => number },
+    message: Buffer,
+    from: RemoteInfo,
+  ): Promise<void> {
+    if (!this.#limits.enter(namespace, performance.now())) return;
+    const answer = await relayFrom(openFd, DOCKERS_RESOLVER, message).finally(() =>
+      this.#limits.leave(namespace),
+    );
+    if (answer !== undefined) this.#send(socket, answer, from);
   }
 
   [Symbol.dispose](): void {
@@ -118,9 +158,12 @@ export class DnsServer {
   async #datagram(socket: UdpSocket, place: Place, message: Buffer, from: RemoteInfo): Promise<void> {
     const client = { address: from.address, port: from.port };
     const answer = await this.#ask({ ...askAt(place), message, transport: 'udp', client });
-    if (answer === undefined) return;
+    if (answer !== undefined) this.#send(socket, answer, from);
+  }
+
+  #send(socket: UdpSocket, answer: Buffer, client: Endpoint): void {
     try {
-      socket.send(answer, from.port, from.address, (error) => this.#unsent(client, error));
+      socket.send(answer, client.port, client.address, (error) => this.#unsent(client, error));
     } catch (error) {
       this.#unsent(client, error as Error);
     }

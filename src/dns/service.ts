@@ -96,6 +96,11 @@ export class DnsService {
     return this.#server.attachNamespace(container, sockets);
   }
 
+  /** The container asks Docker: see DnsServer. */
+  passOn(namespace: string, sockets: NamespaceSockets, openFd: () => number): Disposable {
+    return this.#server.passOn(namespace, sockets, openFd);
+  }
+
   /** What the container's learned sets should hold under the policy as it is now: set → address → until (ms). */
   members(container: string): Map<string, Map<string, number>> {
     return this.ledger.members(container, this.setsOf(container), this.#now());

@@ -16,8 +16,8 @@ import type { DnsService } from '../dns/service.js';
 import { DockerWatch } from '../docker/watch.js';
 import { KernelAdapter } from '../kernel/adapter.js';
 import { exec } from '../kernel/exec.js';
-import { LanCloser } from '../kernel/lan-closer-client.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
+import { Sandboxes } from '../kernel/sandboxes.js';
 import type { Endpoint, Logger } from '../ports.js';
 import { closedPlaces } from './closed.js';
 import { makeDenials } from './denials.js';
@@ -71,9 +71,7 @@ export class Engine {
   readonly #foreign = new ForeignPorts(() => this.#relist());
   readonly #search: SearchDomains;
   readonly #open: (Disposable | AsyncDisposable)[] = [];
-  readonly #closer = new LanCloser((e) =>
-    this.#o.log.error({ err: String(e) }, 'the thread that closes new sandboxes has ended: started anew'),
-  );
+  readonly #sandboxes: Sandboxes;
   readonly #upkeep: Upkeep;
   readonly #links: LinkNews;
   readonly #holding: Holding;
@@ -136,14 +134,25 @@ export class Engine {
       log,
     });
     this.#folders = new SandboxFolders(config.state);
-    const { namespaceDns, lan } = makeInside(this, {
+    this.#sandboxes = new Sandboxes({
+      onFurnished: (path, sockets) => inside.furnished(path, sockets),
+      onUnfurnished: (path, e) =>
+        log.debug({ path, err: e.message }, 'a new network namespace could not be prepared'),
+      onFailure: (e) =>
+        log.error(
+          { err: String(e) },
+          'the thread that prepares new network namespaces has ended: it is started again',
+        ),
+    });
+    const inside = makeInside(this, {
       folders: this.#folders,
+      sandboxes: this.#sandboxes,
       learned: this.#learned,
       closed: this.#closed,
       log,
     });
-    this.namespaceDns = namespaceDns;
-    this.lan = lan;
+    this.namespaceDns = inside.namespaceDns;
+    this.lan = inside.lan;
     this.hostWatch = new HostWatch({ config, docker: this.docker, state: () => this.state, log });
     this.#upkeep = new Upkeep({
       shape: this.shape,
@@ -180,18 +189,20 @@ export class Engine {
     const { v4, v6, port } = this.shape.dns;
     this.#open.push(await this.dns.listen(v4, port), await this.dns.listen(v6, port));
     await this.#learnFolders();
+    this.#sandboxes.arm({ furnish: true });
     this.#open.push(
       this.#folders.follow(
-        (path) => this.#sandbox(path),
-        (folder) => this.#closer.follow(folder),
+        (path) => this.lan.appeared(path),
+        (folder) => this.#sandboxes.follow(folder),
       ),
-      this.#closer,
+      this.#sandboxes,
     );
     let isAway = false; // then new networks of that kind are not reported either
     this.docker.onChange((view, reason) => {
       if (reason === 'connected') void this.#learnFolders();
       isAway = reason === 'disconnected' || (isAway && !view.connected);
-      this.#closer.arm(isAway || [...view.networks.values()].some(this.policies.isLan));
+      this.#sandboxes.arm({ close: isAway || [...view.networks.values()].some(this.policies.isLan) });
+      this.namespaceDns.reported();
       this.reconciler.trigger(`docker: ${reason}`);
       if (view.connected)
         for (const id of this.dns.ledger.containers())
@@ -216,14 +227,9 @@ export class Engine {
     await this.#upkeep.begin();
   }
 
-  #sandbox(path: string): void {
-    this.lan.appeared(path);
-    this.namespaceDns.appeared(path);
-  }
-
   /** Takes what is ours out of containers' namespaces (teardown). */
   async leaveNamespaces(): Promise<void> {
-    await this.#closer[Symbol.asyncDispose]();
+    await this.#sandboxes[Symbol.asyncDispose]();
     await this.namespaceDns.detachAll();
     await this.lan.removeAll();
   }
@@ -257,7 +263,7 @@ export class Engine {
   async #firstView(): Promise<boolean> {
     const asked = this.docker.refresh().catch(() => undefined);
     const soon = await Promise.race([asked, wait(DOCKER_SOON_MS)]);
-    if (!soon) this.#closer.arm(true);
+    if (!soon) this.#sandboxes.arm({ close: true });
     const view = soon ?? (await Promise.race([asked, wait(DOCKER_WAIT_MS)]));
     if (!view)
       this.#o.log.warn(

@@ -8,9 +8,10 @@ import type { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
+import type { Sandboxes } from '../kernel/sandboxes.js';
 import type { Logger, SetWriter } from '../ports.js';
 import { makeLan } from './lan.js';
-import { makeNamespaceDns } from './namespaces.js';
+import { type MadeNamespaceDns, makeNamespaceDns } from './namespaces.js';
 import type { DeniedLog } from './packets.js';
 import type { Policies } from './policies.js';
 import type { SandboxFolders } from './sandbox-folders.js';
@@ -29,6 +30,7 @@ interface InsideParts {
 interface Inside {
   readonly namespaceDns: NamespaceDns;
   readonly lan: LanRules<Flow>;
+  readonly furnished: MadeNamespaceDns['furnished'];
 }
 
 /** What stands inside containers' own namespaces: our resolver, and rules where nothing passes the host. */
@@ -36,6 +38,7 @@ export function makeInside(
   engine: InsideParts,
   more: {
     readonly folders: SandboxFolders;
+    readonly sandboxes: Sandboxes;
     readonly learned: LearnedPort;
     readonly closed: () => readonly Place[];
     readonly log: Logger;
@@ -43,7 +46,7 @@ export function makeInside(
 ): Inside {
   const { kernel, docker, dns, denials, shape } = engine;
   const { policyOf, isManaged, isLan } = engine.policies;
-  const { folders, learned, closed, log } = more;
+  const { folders, sandboxes, learned, closed, log } = more;
   const state = (): InForce | undefined => engine.state;
   const onAttached = (): void => void lan.applied();
   const namespaces = makeNamespaceDns({
@@ -52,6 +55,7 @@ export function makeInside(
     docker,
     state,
     folders,
+    sandboxes,
     policyOf,
     isManaged,
     isLan,
@@ -74,7 +78,7 @@ export function makeInside(
     },
     log,
   });
-  return { namespaceDns: namespaces.service, lan };
+  return { namespaceDns: namespaces.service, lan, furnished: namespaces.furnished };
 }
 
 /** What the ledger writes on the host is written inside, too, before an answer leaves. */

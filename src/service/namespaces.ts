@@ -1,26 +1,24 @@
-import { closeSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { InForce } from '../control/enforcer.js';
 import type { Prepared } from '../control/namespace-ahead.js';
 import { NamespaceDns } from '../control/namespace-dns.js';
-import { Newcomers, startNetwork } from '../control/newcomers.js';
-import type { NamespaceSockets } from '../dns/server.js';
+import { startNetwork } from '../control/newcomers.js';
 import type { DnsService } from '../dns/service.js';
 import { needsNamespaceDns } from '../docker/resolv.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
-import { tcpListenFd, udpSocketFd } from '../kernel/netlink/namespace.js';
-import { layResolverRules, removeResolverRules } from '../kernel/resolver-rules.js';
+import { udpSocketFd } from '../kernel/netlink/namespace.js';
+import { removeResolverRules } from '../kernel/resolver-rules.js';
+import { closeResolver, type ResolverSockets } from '../kernel/resolver-sockets.js';
+import type { Sandboxes } from '../kernel/sandboxes.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import type { Policy } from '../model/policy.js';
 import type { Logger } from '../ports.js';
 import type { SandboxFolders } from './sandbox-folders.js';
 
-const RESOLVER = '127.0.0.11';
-const TRIES = 8;
-const POLL_MS = 2;
-const PORTS = { from: 20_000, count: 40_000 } as const;
+/** A socket that asks Docker's resolver from inside. */
+const CLIENT = { family: 4, address: '127.0.0.1', port: 0 } as const;
 
 /** Finds and furnishes containers' network namespaces. */
 class Namespaces {
@@ -28,11 +26,13 @@ class Namespaces {
   readonly #dns: DnsService;
   readonly #state: () => InForce | undefined;
   readonly #folders: SandboxFolders;
+  readonly #sandboxes: NamespaceDnsParts['sandboxes'];
   /** Where our resolver answers, by path. */
   readonly ports = new Map<string, number>();
 
-  constructor({ kernel, dns, state, folders }: NamespaceDnsParts) {
+  constructor({ kernel, dns, state, folders, sandboxes }: NamespaceDnsParts) {
     this.#folders = folders;
+    this.#sandboxes = sandboxes;
     this.#kernel = kernel;
     this.#dns = dns;
     this.#state = state;
@@ -62,32 +62,33 @@ class Namespaces {
     return undefined;
   }
 
-  /**
-   * Sockets, and the rules that lead to them. The port is chance: a container cannot sit on it beforehand. Questions wait
-   * in the sockets until it is known whose they are.
-   */
-  readonly prepare = async (path: string): Promise<Prepared> => {
+  readonly prepare = async (path: string): Promise<Prepared> =>
+    this.prepared(path, await this.#sandboxes.furnish(path));
+
+  /** Questions wait in the sockets until it is known whose they are. */
+  prepared(path: string, sockets: ResolverSockets): Prepared {
+    const { port } = sockets;
     this.#folders.note(path);
-    const { sockets, port } = await openSockets(path);
-    try {
-      layResolverRules(path, port);
-    } catch (e) {
-      closeAll(sockets);
-      throw e;
-    }
     this.ports.set(path, port);
     return {
       claim: (container) => {
         const serving = this.#dns.attachNamespace(container, sockets);
         return { [Symbol.dispose]: () => this.#forget(path, port, () => serving[Symbol.dispose]()) };
       },
-      drop: () => this.#forget(path, port, () => closeAll(sockets)),
+      passOn: () => {
+        removeResolverRules(path);
+        this.ports.delete(path);
+        const passing = this.#dns.passOn(path, sockets, () => udpSocketFd({ ...CLIENT, namespace: path }));
+        return { [Symbol.dispose]: () => this.#forget(path, port, () => passing[Symbol.dispose]()) };
+      },
+      drop: () => this.#forget(path, port, () => closeResolver(sockets)),
     };
-  };
+  }
 
   #forget(path: string, port: number, close: () => void): void {
     if (this.ports.get(path) === port) this.ports.delete(path);
     close();
+    this.#sandboxes.forget(path);
   }
 
   readonly detach = async (path: string): Promise<void> => {
@@ -103,46 +104,13 @@ function filesIn(folder: string): string[] {
   }
 }
 
-/** Of a sandbox that is being made: its file is not mounted yet, or its loopback is still down. */
-const NOT_YET = new Set(['EINVAL', 'EADDRNOTAVAIL']);
-const MADE_WITHIN_MS = 500;
-
-async function openSockets(namespace: string): Promise<{ sockets: NamespaceSockets; port: number }> {
-  const end = performance.now() + MADE_WITHIN_MS;
-  for (let n = 1; ; n++) {
-    const port = PORTS.from + Math.floor(Math.random() * PORTS.count);
-    try {
-      return { sockets: socketsAt(namespace, port), port };
-    } catch (e) {
-      const isYetToCome = NOT_YET.has((e as NodeJS.ErrnoException).code ?? '');
-      if (isYetToCome ? performance.now() > end : n >= TRIES) throw e;
-      if (isYetToCome) await delay(POLL_MS);
-    }
-  }
-}
-
-function socketsAt(namespace: string, port: number): NamespaceSockets {
-  const place = { family: 4, address: RESOLVER, port, namespace } as const;
-  const udpFd = udpSocketFd(place);
-  try {
-    return { udpFd, tcpFd: tcpListenFd(place) };
-  } catch (e) {
-    closeSync(udpFd);
-    throw e;
-  }
-}
-
-function closeAll({ udpFd, tcpFd }: NamespaceSockets): void {
-  closeSync(udpFd);
-  closeSync(tcpFd);
-}
-
 export interface NamespaceDnsParts {
   readonly kernel: KernelAdapter;
   readonly dns: DnsService;
   readonly docker: DockerWatch;
   readonly state: () => InForce | undefined;
   readonly folders: SandboxFolders;
+  readonly sandboxes: Pick<Sandboxes, 'furnish' | 'forget' | 'arm'>;
   readonly policyOf: (facts: ContainerFacts) => Policy;
   readonly isManaged: (network: NetworkFacts) => boolean;
   /** Held inside: a macvlan or ipvlan network. */
@@ -175,29 +143,21 @@ function mayBeEmbedded(docker: DockerWatch, id: string): boolean {
 }
 
 /**
- * Connected to a network, and without a port that is known to be theirs: a sandbox that appears is one of theirs, since
- * Docker makes it some 70 ms after `network:connect`. Docker 28 makes the sandbox first: without any such container, it is
- * of one that has been created and is about to start. If Docker has reported the start and not yet the network, the sandbox
- * can also belong to that container.
+ * Docker answers the names of what is not enforced. What would be said of an enforced container on networks that are not
+ * ours, or of labels whose image is not known, may change until Docker has reported both.
  */
-function awaited(parts: NamespaceDnsParts, newcomers: Newcomers): readonly string[] {
-  const { docker } = parts;
-  const begun = connected(parts);
-  if (begun.length > 0) return begun;
-  const joining = [...docker.view().containers.values()]
-    .filter((c) => c.state === 'starting')
-    .map((c) => c.id);
-  const isCertain = joining.length > 0 && joining.every((id) => isEnforced(parts, id));
-  return isCertain ? joining : [...newcomers.of(docker.view(), Date.now())];
+function answeredBy(parts: NamespaceDnsParts, id: string): 'us' | 'Docker' | undefined {
+  const { docker, policyOf } = parts;
+  const { containers, attached } = docker.view();
+  const facts = containers.get(id);
+  if (facts === undefined) return undefined;
+  if (isEnforced(parts, id) && mayBeEmbedded(docker, id)) return 'us';
+  const isCertain = facts.imageLabels !== undefined && policyOf(facts).mode !== 'enforce';
+  return isCertain || attached.has(id) ? 'Docker' : undefined;
 }
 
-function connected(parts: NamespaceDnsParts): string[] {
-  const { docker, state } = parts;
-  const { containers } = docker.view();
-  const bound = new Set([...(state()?.ports.bindings.values() ?? [])].map((b) => b.container));
-  const begun = [...containers.values()].filter((c) => c.state === 'starting' || c.state === 'running');
-  const isHere = (c: ContainerFacts): boolean => isOnLan(parts, c.id) && hasSandbox(c);
-  return begun.filter((c) => c.endpoints.length > 0 && !bound.has(c.id) && !isHere(c)).map((c) => c.id);
+function ownerOf({ docker }: NamespaceDnsParts, path: string): string | undefined {
+  return [...docker.view().containers.values()].find((c) => c.privileges?.sandboxKey === path)?.id;
 }
 
 /** Inspect has told its namespace since it runs. */
@@ -212,6 +172,8 @@ export function isOnLan({ docker, isLan }: Pick<NamespaceDnsParts, 'docker' | 'i
 
 export interface MadeNamespaceDns {
   readonly service: NamespaceDns;
+  /** A new namespace has been furnished, and it is not known yet of which container. */
+  readonly furnished: (path: string, sockets: ResolverSockets) => void;
   readonly pathOf: (container: string) => string | undefined;
   /** The port at 127.0.0.11 where our resolver answers in a namespace. */
   readonly resolverAt: (path: string) => number | undefined;
@@ -220,10 +182,10 @@ export interface MadeNamespaceDns {
 export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
   const { docker, log } = parts;
   const namespaces = new Namespaces(parts);
-  const newcomers = new Newcomers();
   const service = new NamespaceDns({
     always: (id) => isOnLan(parts, id),
     onAttached: parts.onAttached,
+    onHabit: (furnish) => parts.sandboxes.arm({ furnish }),
     embedded: (id) => mayBeEmbedded(docker, id),
     needs: async (id) => needsNamespaceDns(await docker.resolver(id)),
     isSettled: (id) => {
@@ -233,11 +195,15 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
     pathOf: namespaces.pathOf,
     pathBehind: namespaces.pathBehind,
     prepare: namespaces.prepare,
-    awaited: () => awaited(parts, newcomers),
+    answers: () => docker.answers,
     exists: (id) => docker.view().containers.has(id),
-    isEnforced: (id) => isEnforced(parts, id),
+    isMade: existsSync,
+    ownerOf: (path) => ownerOf(parts, path),
+    answeredBy: (id) => answeredBy(parts, id),
     detach: namespaces.detach,
     log,
   });
-  return { service, pathOf: namespaces.pathOf, resolverAt: (path) => namespaces.ports.get(path) };
+  const furnished = (path: string, sockets: ResolverSockets): void =>
+    service.appeared(path, () => namespaces.prepared(path, sockets));
+  return { service, furnished, pathOf: namespaces.pathOf, resolverAt: (path) => namespaces.ports.get(path) };
 }

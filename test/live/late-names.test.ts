@@ -11,6 +11,8 @@ const ALLOWED = 'api.late.test';
 const DENIED = 'denied.late.test';
 /** List and network are asked one after the other: what a start needs is known after twice that. */
 const LATE: Fault = { answers: 250, events: 'pass' };
+/** An event comes after the container has started. */
+const EVENTS_LATE: Fault = { answers: 'pass', events: 700 };
 /** The inspect of the container returns its namespace; the inspects of networks return later. */
 const NETWORKS_LATE: Fault = { answers: 'pass', events: 'pass', networks: 700 };
 
@@ -56,6 +58,14 @@ async function first(mode: 'enforce' | 'observe', fault: Fault, ...command: stri
   await lab.docker('rm', id);
   return `${r.code} ${r.stdout}${r.stderr}`;
 }
+/** The same of a container that is created and started at once, so that nothing of it is known when its namespace is made. */
+async function atOnce(mode: 'enforce' | 'observe', fault: Fault, ...command: string[]): Promise<string> {
+  const labels = [`drawbridge.mode=${mode}`, `drawbridge.allow=${ALLOWED}:80, container:db`];
+  const args = ['--rm', '--network', 'late', ...labels.flatMap((l) => ['--label', l])];
+  await proxy.set(fault);
+  const r = await lab.dockerResult(['run', ...args, lab.images.busybox, ...command], { check: false });
+  return `${r.code} ${r.stdout}${r.stderr}`;
+}
 const fetches = (host: string): readonly string[] => [
   'wget',
   '-q',
@@ -83,5 +93,29 @@ describe.each([
     await lab.dns.clearLog();
     expect(await first('enforce', fault, 'nslookup', DENIED)).toMatch(/NXDOMAIN/);
     expect(await lab.dns.queries(DENIED)).toEqual([]);
+  });
+});
+
+describe.each([
+  ['answers', LATE],
+  ['events', EVENTS_LATE],
+] as const)("Docker's %s are late: names of a container that is not known when it starts", (_, fault) => {
+  it('are found, when they are permitted', async () => {
+    expect(await atOnce('enforce', fault, ...fetches(ALLOWED))).toBe('0 ');
+    expect(await atOnce('enforce', fault, ...fetches('db'))).toBe('0 ');
+  });
+
+  it('are denied, and asked of nobody, when they are not', async () => {
+    await lab.dns.clearLog();
+    expect(await atOnce('enforce', fault, 'nslookup', DENIED)).toMatch(/NXDOMAIN/);
+    expect(await lab.dns.queries(DENIED)).toEqual([]);
+  });
+
+  it('are answered by Docker, when it is observed', async () => {
+    await lab.dns.clearLog();
+    const soon = ['timeout', '8']; // what Docker has not reported is given up after ten seconds
+    expect(await atOnce('observe', fault, ...soon, ...fetches(DENIED))).toBe('0 ');
+    expect(await lab.dns.queries(DENIED)).not.toEqual([]);
+    expect(await atOnce('observe', fault, ...soon, ...fetches('db'))).toBe('0 ');
   });
 });

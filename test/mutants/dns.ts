@@ -26,13 +26,35 @@ export const DNS: readonly Mutant[] = [
   },
   {
     id: 'names-ahead',
-    what: 'before Docker has told its network, the names of an enforced container are asked by Docker',
-    file: 'src/service/namespaces.ts',
-    from: 'return isCertain ? joining : ',
-    to: 'return ',
+    what: 'before Docker has reported it, the names of an enforced container are asked by Docker',
+    file: 'src/kernel/sandbox-thread.ts',
+    from: 'else if (armed.furnish && isOfContainer(path))',
+    to: "else if (armed.furnish && path === '')",
     killedBy: {
       file: 'test/live/late-names.test.ts',
-      test: 'that are not permitted are denied, and asked of nobody',
+      test: 'are denied, and asked of nobody, when they are not',
+    },
+  },
+  {
+    id: 'names-ahead-docker',
+    what: 'questions of an observed container wait that were asked before Docker has reported it',
+    file: 'src/service/namespaces.ts',
+    from: "return isCertain || attached.has(id) ? 'Docker' : undefined;",
+    to: 'return isCertain && attached.has(id) ? undefined : undefined;',
+    killedBy: {
+      file: 'test/live/late-names.test.ts',
+      test: 'are answered by Docker, when it is observed',
+    },
+  },
+  {
+    id: 'names-passed',
+    what: 'a container that asked Docker and is enforced now goes on asking Docker by its old socket',
+    file: 'src/control/namespace-dns.ts',
+    from: '      this.#endPassing(path); // a flow that leads there would go on being answered by Docker\n',
+    to: '',
+    killedBy: {
+      file: 'test/pure/control/namespace-dns.test.ts',
+      test: 'asked Docker and is enforced now is answered by us alone',
     },
   },
   {

@@ -1,8 +1,9 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tcpListenFd, udpSocketFd } from '../../../src/kernel/netlink/namespace.js';
 import { layResolverRules, removeResolverRules } from '../../../src/kernel/resolver-rules.js';
+import { furnishResolver } from '../../../src/kernel/resolver-sockets.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 import { Authority, a } from './authority.js';
 import { queryFor } from './client.js';
@@ -173,5 +174,46 @@ describe("Docker's rules, put there after ours", () => {
     layResolverRules(ns.path, port);
     layResolverRules(ns.path, port);
     expect(await run('udp', 53, 'evil.test')).toBe('rcode 3');
+  });
+});
+
+/** Asks for each name that is written to its input, all from one UDP socket; prints the names that were answered. */
+const oneSocket = `
+const s = require('dgram').createSocket('udp4');
+s.on('message', (m) => console.log(m.subarray(13, 13 + m[12]).toString()));
+s.connect(53, '127.0.0.11', () => {
+  console.log('ready');
+  require('readline').createInterface({ input: process.stdin }).on('line', (hex) => s.send(Buffer.from(hex, 'hex')));
+});
+process.stdin.on('end', () => process.exit(0));`;
+
+describe('a namespace that turns out to ask Docker', () => {
+  it('has what was asked before answered by Docker, also what the same socket asks later', async () => {
+    const sockets = await furnishResolver(ns.path);
+    const client = spawn('nsenter', [`--net=${ns.path}`, '--', process.execPath, '-e', oneSocket]);
+    try {
+      let printed = '';
+      client.stdout.on('data', (text) => {
+        printed += String(text);
+      });
+      const prints = (text: string) => expect.poll(() => printed, { timeout: 10_000 }).toContain(text);
+      const asks = (name: string) => client.stdin.write(`${queryFor(name).toString('hex')}\n`);
+      await prints('ready');
+      docker.log.length = 0;
+      asks('before.test');
+      expect(await run('udp', 53, 'other.test')).toBe('silence'); // 1.5 s: nobody answers yet
+      expect(docker.log).toEqual([]);
+      removeResolverRules(ns.path);
+      const inside = { family: 4, address: '127.0.0.1', port: 0, namespace: ns.path } as const;
+      using _passing = house.service.passOn(ns.path, sockets, () => udpSocketFd(inside));
+      await prints('before');
+      asks('later.test');
+      await prints('later');
+      expect(await run('udp', 53, 'evil.test')).toBe('answered');
+      expect(await run('tcp', 53, 'evil.test')).toBe('answered');
+      expect(docker.log.length).toBeGreaterThanOrEqual(4);
+    } finally {
+      client.kill();
+    }
   });
 });

@@ -1,6 +1,7 @@
 /** Whose resolver a namespace that was furnished ahead becomes: nobody's question may wait in it for long. */
-import { expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { InForce } from '../../../src/control/enforcer.js';
+import type { Prepared } from '../../../src/control/namespace-ahead.js';
 import { NamespaceDns } from '../../../src/control/namespace-dns.js';
 import type { Logger } from '../../../src/ports.js';
 
@@ -12,9 +13,22 @@ const silent: Logger = {
 };
 const WHO = 'c1';
 
-function furnisher(behind: Record<number, string>, inspected?: string) {
+type Options = ConstructorParameters<typeof NamespaceDns>[0];
+function furnisher(behind: Record<number, string>, inspected?: string, more: Partial<Options> = {}) {
   const answers: string[] = [];
+  const passed: string[] = [];
   const detached: string[] = [];
+  const prepared = (path: string): Prepared => ({
+    claim: () => {
+      answers.push(path);
+      return { [Symbol.dispose]: () => void answers.splice(answers.indexOf(path), 1) };
+    },
+    passOn: () => {
+      passed.push(path);
+      return { [Symbol.dispose]: () => void passed.splice(passed.indexOf(path), 1) };
+    },
+    drop: () => undefined,
+  });
   const dns = new NamespaceDns({
     embedded: () => true,
     needs: async () => false,
@@ -23,20 +37,24 @@ function furnisher(behind: Record<number, string>, inspected?: string) {
     isSettled: () => true,
     pathOf: () => inspected,
     pathBehind: (port) => behind[port],
-    awaited: () => [WHO],
+    answers: () => true,
     exists: () => true,
-    isEnforced: () => true,
-    prepare: async (path) => ({
-      claim: () => {
-        answers.push(path);
-        return { [Symbol.dispose]: () => void answers.splice(answers.indexOf(path), 1) };
-      },
-      drop: () => undefined,
-    }),
+    isMade: () => true,
+    ownerOf: () => undefined,
+    answeredBy: () => 'us',
+    prepare: async (path) => prepared(path),
+    onHabit: () => undefined,
     detach: async (path) => void detached.push(path),
     log: silent,
+    ...more,
   });
-  return { dns, answers, detached };
+  return {
+    dns,
+    answers,
+    passed,
+    detached,
+    appeared: (path: string) => dns.appeared(path, () => prepared(path)),
+  };
 }
 const state = {
   members: new Map([[WHO, { policy: { mode: 'enforce' } }]]),
@@ -44,18 +62,18 @@ const state = {
 } as unknown as InForce;
 
 it('a container that is started again is answered in its new namespace', async () => {
-  const { dns, answers } = furnisher({ 1: '/a', 2: '/b' });
-  dns.appeared('/a');
+  const { dns, appeared, answers } = furnisher({ 1: '/a', 2: '/b' });
+  appeared('/a');
   dns.arrived(WHO, 1);
   await vi.waitFor(() => expect(answers).toEqual(['/a']));
-  dns.appeared('/b');
+  appeared('/b');
   dns.arrived(WHO, 2);
   await vi.waitFor(() => expect(answers).toEqual(['/b']));
 });
 
 it('a second port into the same namespace changes nothing', async () => {
-  const { dns, answers, detached } = furnisher({ 1: '/a', 2: '/a' });
-  dns.appeared('/a');
+  const { dns, appeared, answers, detached } = furnisher({ 1: '/a', 2: '/a' });
+  appeared('/a');
   dns.arrived(WHO, 1);
   await vi.waitFor(() => expect(answers).toEqual(['/a']));
   dns.arrived(WHO, 2);
@@ -65,8 +83,8 @@ it('a second port into the same namespace changes nothing', async () => {
 });
 
 it('what was furnished ahead is claimed by the pass that knows whose it is, needed or not', async () => {
-  const { dns, answers } = furnisher({}, '/a');
-  dns.appeared('/a');
+  const { dns, appeared, answers } = furnisher({}, '/a');
+  appeared('/a');
   dns.applied(state);
   await vi.waitFor(() => expect(answers).toEqual(['/a']));
 });
@@ -81,9 +99,12 @@ it('a namespace that has gone with its container is no warning; one that stays a
     isSettled: () => true,
     pathOf: () => '/gone',
     pathBehind: () => '/gone',
-    awaited: () => [],
+    answers: () => true,
     exists: () => true,
-    isEnforced: () => true,
+    isMade: () => true,
+    ownerOf: () => undefined,
+    answeredBy: () => 'us',
+    onHabit: () => undefined,
     prepare: async (path) =>
       Promise.reject(Object.assign(new Error(`ENOENT: no such file, open ${path}`), { code: 'ENOENT' })),
     detach: async () => undefined,
@@ -97,4 +118,90 @@ it('a namespace that has gone with its container is no warning; one that stays a
   }
   await dns.close();
   expect([counts[0], counts.at(-1)]).toEqual([0, 1]);
+});
+
+describe('a namespace whose container', () => {
+  it('is not known yet keeps its questions, and is answered once it is known', async () => {
+    let by: 'us' | 'Docker' | undefined;
+    let owner: string | undefined;
+    const { dns, appeared, answers, passed } = furnisher({}, undefined, {
+      answeredBy: () => by,
+      ownerOf: () => owner,
+    });
+    appeared('/a');
+    dns.reported();
+    owner = WHO;
+    dns.reported();
+    await dns.whole(20);
+    expect([answers, passed]).toEqual([[], []]);
+    by = 'us';
+    dns.reported();
+    await vi.waitFor(() => expect(answers).toEqual(['/a']));
+    expect(passed).toEqual([]);
+  });
+
+  it.each(['its port', 'what is in it', 'inspect'])(
+    'asks Docker is left to Docker: told by %s',
+    async (told) => {
+      let owner: string | undefined;
+      const { dns, appeared, answers, passed } = furnisher({ 1: '/a' }, undefined, {
+        answeredBy: () => 'Docker',
+        ownerOf: () => owner,
+      });
+      appeared('/a');
+      if (told === 'its port') dns.arrived(WHO, 1);
+      else if (told === 'inspect') owner = WHO;
+      else dns.claimed(WHO, '/a');
+      dns.reported();
+      await vi.waitFor(() => expect(passed).toEqual(['/a']));
+      expect(answers).toEqual([]);
+      await dns.close();
+      expect(passed).toEqual([]);
+    },
+  );
+
+  it('asked Docker and is enforced now is answered by us alone', async () => {
+    let by: 'us' | 'Docker' = 'Docker';
+    const { dns, appeared, answers, passed } = furnisher({ 1: '/a' }, '/a', {
+      answeredBy: () => by,
+      needs: async () => true,
+    });
+    appeared('/a');
+    dns.arrived(WHO, 1);
+    await vi.waitFor(() => expect(passed).toEqual(['/a']));
+    by = 'us';
+    dns.applied(state);
+    await vi.waitFor(() => expect(answers).toEqual(['/a']));
+    expect(passed).toEqual([]);
+  });
+
+  it('has gone has no sockets of ours any more', async () => {
+    let isMade = true;
+    const { dns, appeared, passed } = furnisher({ 1: '/a' }, undefined, {
+      answeredBy: () => 'Docker',
+      isMade: () => isMade,
+    });
+    appeared('/a');
+    dns.arrived(WHO, 1);
+    await vi.waitFor(() => expect(passed).toEqual(['/a']));
+    isMade = false;
+    dns.applied({ ...state, members: new Map() });
+    await vi.waitFor(() => expect(passed).toEqual([]));
+  });
+});
+
+describe('a namespace that is no container’s', () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  it('is left to Docker after ten seconds, and kept while Docker does not answer', async () => {
+    let answers = false;
+    const { appeared, passed } = furnisher({}, undefined, { answers: () => answers });
+    appeared('/a');
+    await vi.advanceTimersByTimeAsync(25_000);
+    expect(passed).toEqual([]);
+    answers = true;
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(passed).toEqual(['/a']);
+  });
 });

@@ -1,0 +1,125 @@
+/**
+ * The thread that prepares sandboxes, the network namespaces of containers, as soon as Docker has made them: it closes them to
+ * what would leave through macvlan and ipvlan links, and leads questions for Docker's resolver to sockets of ours. It does
+ * nothing else: some 90 ms are left before a container's first instruction, and the main thread may be busier than that.
+ */
+import { existsSync, watch } from 'node:fs';
+import { setPriority } from 'node:os';
+import { basename, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parentPort } from 'node:worker_threads';
+import { lanClosedFramesProgram } from '../desired/lan-program.js';
+import { exec } from './exec.js';
+import { closeLan, layLan, linksAt } from './lan-rules.js';
+import { furnishResolver, type ResolverSockets } from './resolver-sockets.js';
+import type { SandboxReport, SandboxRequest } from './sandboxes.js';
+
+const port = parentPort;
+if (!port) throw new Error('kernel/sandbox-thread runs in a worker thread only');
+
+const POLL_MS = 1;
+/** From a sandbox's file to the namespace that is mounted on it. */
+const MADE_WITHIN_MS = 1_000;
+/** From the namespace to its link. */
+const LINKED_WITHIN_MS = 3_000;
+const LINK_POLL_MS = { first: 4, growth: 1.1, most: 25 };
+/** Reading links that change, or a command of nft, may fail once. */
+const MOST_FAILURES = 5;
+/**
+ * How urgent this thread is (nice value). Measured with four test labs on two cores: the main thread took up to 340 ms to
+ * notice a new sandbox, and the container had asked Docker by then.
+ */
+const PRIORITY = -10;
+const watched = new Set<string>();
+let armed = { close: false, furnish: false };
+/** By path of the sandbox: the sockets in it, until the main thread has closed them. */
+const furnishing = new Map<string, Promise<ResolverSockets>>();
+
+function furnish(path: string): Promise<ResolverSockets> {
+  const begun = furnishing.get(path);
+  if (begun) return begun;
+  const made = furnishResolver(path);
+  furnishing.set(path, made);
+  made.catch(() => furnishing.delete(path));
+  return made;
+}
+
+const report = (what: SandboxReport): void => port.postMessage(what);
+const failed = (e: unknown): Pick<SandboxReport, 'error'> => ({
+  error: { message: e instanceof Error ? e.message : String(e), code: (e as NodeJS.ErrnoException).code },
+});
+
+/**
+ * The network namespace of a container or of a step of a build. Docker keeps others in the same folder: the host's own
+ * ("default"), and those of overlay networks ("1-NETWORK", "lb_NETWORK", "ingress_sbox"; moby libnetwork/osl, GenerateKey).
+ */
+const isOfContainer = (path: string): boolean => /^[0-9a-f]{12}$/.test(basename(path));
+
+function appeared(path: string): void {
+  if (armed.close) void close(path);
+  if (!existsSync(path)) furnishing.delete(path);
+  else if (armed.furnish && isOfContainer(path))
+    furnish(path).then(
+      (sockets) => report({ path, sockets }),
+      (e: unknown) => report({ path, ...failed(e) }),
+    );
+}
+
+async function close(path: string): Promise<void> {
+  for (const end = performance.now() + MADE_WITHIN_MS; performance.now() < end; await delay(POLL_MS)) {
+    try {
+      closeLan(path);
+      return closeFrames(path);
+    } catch (e) {
+      if ((e as NodeJS.ErrnoException).code === 'ENOENT') return; // it was the file's end that was told
+    }
+  }
+}
+
+/**
+ * What packet sockets send passes no hook of IP, and a table at the device takes a device. It fails for good where the namespace
+ * has gone, has been opened or is evaluated by its own rules since; before Linux 5.16 there is no such hook, and the table with
+ * the container's rules reports it.
+ */
+async function closeFrames(path: string): Promise<void> {
+  let pause = LINK_POLL_MS.first;
+  let failures = 0;
+  for (const end = performance.now() + LINKED_WITHIN_MS; performance.now() < end; await delay(pause)) {
+    try {
+      const devices = await linksAt(path);
+      if (devices.length > 0) return await layLan(exec, path, lanClosedFramesProgram(devices));
+    } catch {
+      if (++failures === MOST_FAILURES) return;
+    }
+    pause = Math.min(pause * LINK_POLL_MS.growth, LINK_POLL_MS.most);
+  }
+}
+
+function follow(folder: string): void {
+  if (watched.has(folder)) return;
+  watched.add(folder);
+  const watcher = watch(folder, (event, name) => {
+    if (event === 'rename' && name !== null) appeared(join(folder, name));
+  });
+  watcher.on('error', () => {
+    watcher.close(); // the folder went: it is told again when it is back
+    watched.delete(folder);
+  });
+}
+
+port.on('message', ({ folder, arm, furnish: wanted, forget }: SandboxRequest) => {
+  if (folder !== undefined) follow(folder);
+  if (arm !== undefined) armed = arm;
+  if (forget !== undefined) furnishing.delete(forget);
+  if (wanted !== undefined)
+    furnish(wanted.path).then(
+      (sockets) => report({ ...wanted, sockets }),
+      (e: unknown) => report({ ...wanted, ...failed(e) }),
+    );
+});
+
+try {
+  setPriority(PRIORITY); // of the calling thread (setpriority(2), "C library/kernel differences")
+} catch {
+  // Without CAP_SYS_NICE the thread is as urgent as the others.
+}

@@ -1,0 +1,135 @@
+import { Worker } from 'node:worker_threads';
+import type { ResolverSockets } from './resolver-sockets.js';
+
+/** What is done with each new sandbox. */
+export interface SandboxArms {
+  /** It is closed to what would leave through macvlan and ipvlan links. */
+  readonly close: boolean;
+  /** Questions for Docker's resolver are led to sockets of ours. */
+  readonly furnish: boolean;
+}
+export interface SandboxRequest {
+  /** To be watched from now on. */
+  readonly folder?: string;
+  readonly arm?: SandboxArms;
+  readonly furnish?: { readonly path: string; readonly id: number };
+  /** The sockets in this sandbox are closed. */
+  readonly forget?: string;
+}
+/** With an id it answers a request, else the sandbox is new. */
+export interface SandboxReport {
+  readonly path: string;
+  readonly id?: number;
+  readonly sockets?: ResolverSockets;
+  readonly error?: { readonly message: string; readonly code: string | undefined };
+}
+export interface SandboxesOptions {
+  /** A new sandbox has been furnished. A request for the same sandbox, made before this, is answered with the same sockets. */
+  readonly onFurnished: (path: string, sockets: ResolverSockets) => void;
+  /** A new sandbox could not be furnished: mostly it has gone already. */
+  readonly onUnfurnished: (path: string, error: Error) => void;
+  /** The thread has died; it starts again. */
+  readonly onFailure: (error: Error) => void;
+}
+interface Waiting {
+  readonly resolve: (sockets: ResolverSockets) => void;
+  readonly reject: (error: Error) => void;
+}
+
+function start(): Worker {
+  const script = new URL('./sandbox-thread.js', import.meta.url);
+  if (!import.meta.url.endsWith('.ts')) return new Worker(script);
+  // From sources: threads do not inherit the TypeScript loader.
+  const url = JSON.stringify(script.href.replace(/js$/, 'ts'));
+  return new Worker(`import('tsx/esm/api').then(({ register }) => { register(); return import(${url}); })`, {
+    eval: true,
+  });
+}
+
+/**
+ * A thread that prepares sandboxes. It starts with the first thing that is to be done, and again should it die. It alone lays
+ * resolver rules, so that two never lead to different sockets in one sandbox.
+ */
+export class Sandboxes implements AsyncDisposable {
+  readonly #o: SandboxesOptions;
+  readonly #folders = new Set<string>();
+  readonly #waiting = new Map<number, Waiting>();
+  #worker: Worker | undefined;
+  #armed: SandboxArms = { close: false, furnish: false };
+  #requests = 0;
+  #ended = false;
+
+  constructor(options: SandboxesOptions) {
+    this.#o = options;
+  }
+
+  follow(folder: string): void {
+    this.#folders.add(folder);
+    this.#worker?.postMessage({ folder } satisfies SandboxRequest);
+  }
+
+  arm(arms: Partial<SandboxArms>): void {
+    const arm = { ...this.#armed, ...arms };
+    if (this.#ended || (arm.close === this.#armed.close && arm.furnish === this.#armed.furnish)) return;
+    this.#armed = arm;
+    if (this.#isNeeded && !this.#worker) this.#start();
+    else this.#worker?.postMessage({ arm } satisfies SandboxRequest);
+  }
+
+  get #isNeeded(): boolean {
+    return this.#armed.close || this.#armed.furnish;
+  }
+
+  /** Opens sockets in a sandbox and lays the rules that lead to them. Rejects with the code of the system where it has one. */
+  furnish(path: string): Promise<ResolverSockets> {
+    if (this.#ended) return Promise.reject(new Error('the service ends'));
+    if (!this.#worker) this.#start();
+    const id = ++this.#requests;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker?.postMessage({ furnish: { path, id } } satisfies SandboxRequest);
+    });
+  }
+
+  /** The sockets in this sandbox have been closed: the next request opens others. */
+  forget(path: string): void {
+    this.#worker?.postMessage({ forget: path } satisfies SandboxRequest);
+  }
+
+  #start(): void {
+    const worker = start();
+    this.#worker = worker;
+    worker.unref();
+    worker.on('message', (report: SandboxReport) => this.#take(report));
+    worker.on('error', (e) => {
+      this.#worker = undefined;
+      this.#rejectAll(e);
+      this.#o.onFailure(e);
+      if (this.#ended || !this.#isNeeded) return;
+      setTimeout(() => !this.#worker && !this.#ended && this.#start(), RESTART_MS).unref();
+    });
+    for (const folder of this.#folders) worker.postMessage({ folder } satisfies SandboxRequest);
+    worker.postMessage({ arm: this.#armed } satisfies SandboxRequest);
+  }
+
+  #take({ path, id, sockets, error }: SandboxReport): void {
+    const failure = error && Object.assign(new Error(error.message), error.code && { code: error.code });
+    const waiting = id === undefined ? undefined : this.#waiting.get(id);
+    if (id !== undefined) this.#waiting.delete(id);
+    if (sockets) (waiting?.resolve ?? ((s) => this.#o.onFurnished(path, s)))(sockets);
+    else if (failure) (waiting?.reject ?? ((e) => this.#o.onUnfurnished(path, e)))(failure);
+  }
+
+  #rejectAll(error: Error): void {
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended = true;
+    await this.#worker?.terminate();
+    this.#rejectAll(new Error('the service ends'));
+  }
+}
+
+const RESTART_MS = 1_000;
