@@ -7,6 +7,8 @@ export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   readonly embedded: (container: string) => boolean;
   /** Whether Docker's resolver would ask for this container from the host's namespace; true while nobody can tell. */
   readonly needs: (container: string) => Promise<boolean>;
+  /** It was given resolvers, so that it shows nothing about other containers of the engine. */
+  readonly hasOwnResolvers: (container: string) => boolean;
   /** Whatever Docker asks: it is on a network where nothing else brings its questions to us. */
   readonly always: (container: string) => boolean;
   /** Opens our sockets inside and lays the rules that lead to them. */
@@ -52,7 +54,10 @@ export class NamespaceDns {
   readonly #passed = new Map<string, Disposable>();
   readonly #clear: Cleared;
   #state: InForce | undefined;
-  /** What the last container that could be judged needed: the same engine gives the next one the same upstreams. */
+  /**
+   * Whether new namespaces are furnished before it is known whose they are: what the last container needed that got its
+   * resolvers from the engine, as the next one does.
+   */
   #habit = true;
   readonly #waiting: (() => void)[] = [];
   #chain: Promise<void> = Promise.resolve();
@@ -116,9 +121,15 @@ export class NamespaceDns {
     try {
       this.#passed.set(path, prepared.passOn());
     } catch (e) {
-      prepared.drop();
-      if (this.#o.isMade(path))
-        this.#o.log.warn({ path, err: String(e) }, 'names of a container wait: rules stay in its namespace');
+      if (!this.#o.isMade(path)) {
+        prepared.drop();
+        return;
+      }
+      this.#ahead.begin(path, prepared); // tried again with the next report
+      this.#o.log.warn(
+        { path, err: String(e) },
+        'names of a container wait: our rules stay in its namespace',
+      );
     }
   }
 
@@ -270,7 +281,7 @@ export class NamespaceDns {
     if (this.#attached.has(id) || path === undefined) return;
     const always = this.#o.always(id);
     const needs = always || (await this.#needs(id));
-    if (this.#o.isSettled(id) && !always) this.#learn(needs);
+    if (this.#o.isSettled(id)) this.#learn(id, needs);
     // what was furnished ahead leads to us, needed or not: unclaimed, its questions would wait
     if (needs || this.#ahead.has(path)) await this.#attach(id, path);
   }
@@ -285,12 +296,13 @@ export class NamespaceDns {
   /** What was attached in haste stays, needed or not: a query may be under way. */
   async #judge(id: string, held: Attached): Promise<void> {
     held.hostAsked = await this.#needs(id);
-    if (!this.#o.always(id)) this.#learn(held.hostAsked);
+    this.#learn(id, held.hostAsked);
   }
 
-  #learn(habit: boolean): void {
-    this.#habit = habit;
-    if (!this.#ended) this.#o.onHabit(habit);
+  #learn(id: string, needed: boolean): void {
+    if (this.#ended || this.#o.always(id) || this.#o.hasOwnResolvers(id)) return;
+    this.#habit = needed;
+    this.#o.onHabit(needed);
   }
 
   #attach(id: string, path: string | undefined): Promise<void> {

@@ -183,6 +183,7 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
   const { docker, log } = parts;
   const namespaces = new Namespaces(parts);
   const service = new NamespaceDns({
+    hasOwnResolvers: (id) => (docker.view().containers.get(id)?.privileges?.dns.length ?? 0) > 0,
     always: (id) => isOnLan(parts, id),
     onAttached: parts.onAttached,
     onHabit: (furnish) => parts.sandboxes.arm({ furnish }),

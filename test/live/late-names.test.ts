@@ -96,6 +96,22 @@ describe.each([
   });
 });
 
+it('a container with resolvers of its own leaves the others as they are', async () => {
+  const own = await lab.start({
+    network: 'late',
+    args: ['--dns', '198.51.100.53'],
+    labels: { 'drawbridge.mode': 'enforce' },
+  });
+  await proxy.set(HEALTHY);
+  await waitFor('its coverage', async () =>
+    (await drawbridge.get(`/v1/containers/${own.id}`)).body.includes('"state":"enforced"'),
+  );
+  await lab.dns.clearLog();
+  expect(await atOnce('enforce', LATE, 'nslookup', DENIED)).toMatch(/NXDOMAIN/);
+  expect(await lab.dns.queries(DENIED)).toEqual([]);
+  await own.remove();
+});
+
 describe.each([
   ['answers', LATE],
   ['events', EVENTS_LATE],

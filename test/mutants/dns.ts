@@ -47,6 +47,17 @@ export const DNS: readonly Mutant[] = [
     },
   },
   {
+    id: 'names-own-resolvers',
+    what: 'after a container with resolvers of its own, the first names of the next one are asked by Docker',
+    file: 'src/control/namespace-dns.ts',
+    from: ' || this.#o.hasOwnResolvers(id)) return;',
+    to: ') return;',
+    killedBy: {
+      file: 'test/live/late-names.test.ts',
+      test: 'a container with resolvers of its own leaves the others as they are',
+    },
+  },
+  {
     id: 'names-passed',
     what: 'a container that asked Docker and is enforced now goes on asking Docker by its old socket',
     file: 'src/control/namespace-dns.ts',

@@ -42,6 +42,7 @@ function furnisher(behind: Record<number, string>, inspected?: string, more: Par
     isMade: () => true,
     ownerOf: () => undefined,
     answeredBy: () => 'us',
+    hasOwnResolvers: () => false,
     prepare: async (path) => prepared(path),
     onHabit: () => undefined,
     detach: async (path) => void detached.push(path),
@@ -104,6 +105,7 @@ it('a namespace that has gone with its container is no warning; one that stays a
     isMade: () => true,
     ownerOf: () => undefined,
     answeredBy: () => 'us',
+    hasOwnResolvers: () => false,
     onHabit: () => undefined,
     prepare: async (path) =>
       Promise.reject(Object.assign(new Error(`ENOENT: no such file, open ${path}`), { code: 'ENOENT' })),
@@ -188,6 +190,41 @@ describe('a namespace whose container', () => {
     dns.applied({ ...state, members: new Map() });
     await vi.waitFor(() => expect(passed).toEqual([]));
   });
+});
+
+describe('whether namespaces are furnished ahead', () => {
+  it.each([true, false])(
+    'is shown by containers without resolvers of their own: has some: %s',
+    async (own) => {
+      const said: boolean[] = [];
+      const { dns } = furnisher({}, '/a', {
+        needs: async () => false,
+        hasOwnResolvers: () => own,
+        onHabit: (furnish) => void said.push(furnish),
+      });
+      dns.applied(state);
+      await dns.whole(20);
+      expect(said).toEqual(own ? [] : [false]);
+    },
+  );
+});
+
+it('a namespace whose rules cannot be taken out is left to Docker with the next report', async () => {
+  let tries = 0;
+  const { dns, passed } = furnisher({}, undefined, { answeredBy: () => 'Docker', ownerOf: () => WHO });
+  dns.appeared('/a', () => ({
+    claim: () => ({ [Symbol.dispose]: () => undefined }),
+    passOn: () => {
+      if (++tries === 1) throw new Error('busy');
+      passed.push('/a');
+      return { [Symbol.dispose]: () => undefined };
+    },
+    drop: () => undefined,
+  }));
+  expect(passed).toEqual([]);
+  dns.reported();
+  expect(passed).toEqual(['/a']);
+  await dns.close();
 });
 
 describe('a namespace that is no container’s', () => {
