@@ -1,10 +1,10 @@
 /**
  * The thread that prepares sandboxes, the network namespaces of containers, as soon as Docker has made them: it closes them to
  * what would leave through macvlan and ipvlan links, and leads questions for Docker's resolver to sockets of ours. It does
- * nothing else: some 90 ms are left before a container's first instruction, and the main thread may be busier than that.
+ * nothing else: some 90 ms are left before a container's first instruction, and the main thread may be busier than that (with
+ * four test labs on two cores it took up to 340 ms to notice a new sandbox). It is as urgent as the main thread, which starts it.
  */
 import { existsSync, watch } from 'node:fs';
-import { setPriority } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
@@ -25,11 +25,6 @@ const LINKED_WITHIN_MS = 3_000;
 const LINK_POLL_MS = { first: 4, growth: 1.1, most: 25 };
 /** Reading links that change, or a command of nft, may fail once. */
 const MOST_FAILURES = 5;
-/**
- * How urgent this thread is (nice value). Measured with four test labs on two cores: the main thread took up to 340 ms to
- * notice a new sandbox, and the container had asked Docker by then.
- */
-const PRIORITY = -10;
 const watched = new Set<string>();
 let armed = { close: false, furnish: false };
 /** By path of the sandbox: the sockets in it, until the main thread has closed them. */
@@ -117,9 +112,3 @@ port.on('message', ({ folder, arm, furnish: wanted, forget }: SandboxRequest) =>
       (e: unknown) => report({ ...wanted, ...failed(e) }),
     );
 });
-
-try {
-  setPriority(PRIORITY); // of the calling thread (setpriority(2), "C library/kernel differences")
-} catch {
-  // Without CAP_SYS_NICE the thread is as urgent as the others.
-}
