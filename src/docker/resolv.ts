@@ -47,3 +47,11 @@ function upstreams(lines: readonly string[]): Pick<ResolverFacts, 'hostAsked' | 
 export function needsNamespaceDns(facts: ResolverFacts): boolean {
   return facts.embedded && facts.hostAsked;
 }
+
+/**
+ * Docker's embedded resolver asks the resolvers that a container was created with (HostConfig.Dns) from the container's own
+ * namespace, whatever its resolv.conf says (moby libnetwork/internal/resolvconf, Override). False where one of them is a
+ * loopback address, or there are none.
+ */
+export const hasReachableResolvers = (dns: readonly string[]): boolean =>
+  dns.length > 0 && !dns.some((address) => address.startsWith('127.') || address === '::1');

@@ -5,7 +5,7 @@ import type { Prepared } from '../control/namespace-ahead.js';
 import { NamespaceDns } from '../control/namespace-dns.js';
 import { startNetwork } from '../control/newcomers.js';
 import type { DnsService } from '../dns/service.js';
-import { needsNamespaceDns } from '../docker/resolv.js';
+import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import { udpSocketFd } from '../kernel/netlink/namespace.js';
@@ -182,13 +182,16 @@ export interface MadeNamespaceDns {
 export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
   const { docker, log } = parts;
   const namespaces = new Namespaces(parts);
+  const ownResolvers = (id: string): readonly string[] =>
+    docker.view().containers.get(id)?.privileges?.dns ?? [];
   const service = new NamespaceDns({
-    hasOwnResolvers: (id) => (docker.view().containers.get(id)?.privileges?.dns.length ?? 0) > 0,
+    hasOwnResolvers: (id) => ownResolvers(id).length > 0,
     always: (id) => isOnLan(parts, id),
     onAttached: parts.onAttached,
     onHabit: (furnish) => parts.sandboxes.arm({ furnish }),
     embedded: (id) => mayBeEmbedded(docker, id),
-    needs: async (id) => needsNamespaceDns(await docker.resolver(id)),
+    needs: async (id) =>
+      !hasReachableResolvers(ownResolvers(id)) && needsNamespaceDns(await docker.resolver(id)),
     isSettled: (id) => {
       const facts = docker.view().containers.get(id);
       return facts?.state === 'running' && facts.privileges !== undefined;

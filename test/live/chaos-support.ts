@@ -49,6 +49,8 @@ export async function control(lab: Lab): Promise<string[]> {
   };
   await waitFor('all kinds of attack', async () => (await seen()).length === 4);
   await c.remove();
+  // What the internet repeats to a container that has gone the host would answer itself, by a RST to a forbidden address.
+  await lab.inNet(['ss', '-Kt', 'state', 'connected'], { check: true });
   const kinds = await seen();
   await lab.sniffer.clear();
   return kinds;
