@@ -1,15 +1,17 @@
 import { defineConfig } from 'vitest/config';
 
+/** A failure's message names what differs: in a log that was cut it is all that is left. */
+const chaiConfig = { truncateThreshold: 2_000 };
+
 /** pure: no root, seconds. kernel: root, throw-away network namespaces. lab, attacks: root, a real Docker engine. */
 export default defineConfig({
   test: {
-    // What differed is said in the message: it may be all that is left of a log.
-    chaiConfig: { truncateThreshold: 2_000 },
     projects: [
-      { test: { name: 'pure', include: ['test/pure/**/*.test.ts'], testTimeout: 60_000 } },
+      { test: { name: 'pure', chaiConfig, include: ['test/pure/**/*.test.ts'], testTimeout: 60_000 } },
       {
         test: {
           name: 'kernel',
+          chaiConfig,
           include: ['test/kernel/**/*.test.ts'],
           fileParallelism: false,
           testTimeout: 60_000,
@@ -19,6 +21,7 @@ export default defineConfig({
       {
         test: {
           name: 'lab',
+          chaiConfig,
           include: ['test/live/**/*.test.ts'],
           fileParallelism: false,
           testTimeout: 300_000,
@@ -28,6 +31,7 @@ export default defineConfig({
       {
         test: {
           name: 'attacks',
+          chaiConfig,
           include: ['test/attacks/**/*.test.ts'],
           fileParallelism: false,
           maxConcurrency: 6,

@@ -4,9 +4,9 @@ export interface Prepared {
   claim(container: string): Disposable;
   /**
    * Docker answers from here on: takes our rules out and passes on what has come to our sockets; disposing closes them.
-   * Throws NetlinkError.
+   * Rejects with NetlinkError.
    */
-  passOn(): Disposable;
+  passOn(): Promise<Disposable>;
   /** Closes the sockets; the rules stay. */
   drop(): void;
 }
@@ -62,7 +62,8 @@ export class Ahead {
   }
 
   async #discard(path: string): Promise<void> {
-    this.take(path)?.drop();
+    const prepared = this.take(path);
     await this.#o.detach(path).catch(() => undefined); // gone with its container
+    prepared?.drop();
   }
 }

@@ -51,7 +51,7 @@ export class NamespaceDns {
   readonly #missing = new Map<string, number>();
   readonly #ahead: Ahead;
   /** By path: sockets of ours whose questions Docker answers. */
-  readonly #passed = new Map<string, Disposable>();
+  readonly #passed = new Map<string, Promise<Disposable>>();
   readonly #clear: Cleared;
   #state: InForce | undefined;
   /**
@@ -65,7 +65,7 @@ export class NamespaceDns {
 
   constructor(options: NamespaceDnsOptions) {
     this.#o = options;
-    this.#ahead = new Ahead(options, (path) => this.#passOn(path));
+    this.#ahead = new Ahead(options, (path) => void this.#passOn(path));
     this.#clear = new Cleared(options);
   }
 
@@ -112,15 +112,18 @@ export class NamespaceDns {
     const by = this.#o.answeredBy(container);
     if (by !== undefined) this.#clear.add(container); // no earlier service was in it
     if (by === 'us') void this.#moved(container, path);
-    else if (by === 'Docker') this.#passOn(path);
+    else if (by === 'Docker') void this.#passOn(path);
   }
 
-  #passOn(path: string): void {
+  async #passOn(path: string): Promise<void> {
     const prepared = this.#ahead.take(path);
     if (!prepared) return;
+    const passing = prepared.passOn();
+    this.#passed.set(path, passing);
     try {
-      this.#passed.set(path, prepared.passOn());
+      await passing;
     } catch (e) {
+      this.#passed.delete(path);
       if (!this.#o.isMade(path)) {
         prepared.drop();
         return;
@@ -133,10 +136,14 @@ export class NamespaceDns {
     }
   }
 
-  #endPassing(path: string): void {
+  async #endPassing(path: string): Promise<void> {
     const passing = this.#passed.get(path);
     this.#passed.delete(path);
-    passing?.[Symbol.dispose]();
+    (await passing?.catch(() => undefined))?.[Symbol.dispose]();
+  }
+
+  async #endAllPassing(): Promise<void> {
+    for (const path of this.#passed.keys()) await this.#endPassing(path);
   }
 
   /** Started again, it has a namespace of its own; what of ours answered in the one before went with that. */
@@ -174,14 +181,13 @@ export class NamespaceDns {
     await this.#idle();
     for (const { sockets } of this.#attached.values()) sockets[Symbol.dispose]();
     this.#attached.clear();
-    for (const path of this.#passed.keys()) this.#endPassing(path);
+    await this.#endAllPassing();
   }
 
   /** Takes our rules out of every namespace (teardown). */
   async detachAll(): Promise<void> {
     await this.#idle();
     for (const [id, { path, sockets }] of this.#attached) {
-      sockets[Symbol.dispose]();
       await this.#o
         .detach(path)
         .catch((e: unknown) =>
@@ -190,9 +196,10 @@ export class NamespaceDns {
             'rules in a namespace stay: it is probably gone',
           ),
         );
+      sockets[Symbol.dispose]();
     }
     this.#attached.clear();
-    for (const path of this.#passed.keys()) this.#endPassing(path);
+    await this.#endAllPassing();
   }
 
   async #idle(): Promise<void> {
@@ -210,7 +217,7 @@ export class NamespaceDns {
 
   async #sync(state: InForce): Promise<void> {
     this.reported();
-    for (const path of this.#passed.keys()) if (!this.#o.isMade(path)) this.#endPassing(path);
+    for (const path of this.#passed.keys()) if (!this.#o.isMade(path)) await this.#endPassing(path);
     await this.#settled();
     for (const [id, held] of this.#attached) if (this.#isStale(state, id, held.path)) await this.#drop(id);
     for (const id of this.#failed.keys()) if (!state.members.has(id)) this.#failed.delete(id);
@@ -272,8 +279,9 @@ export class NamespaceDns {
   async #drop(id: string): Promise<void> {
     const held = this.#attached.get(id);
     this.#attached.delete(id);
-    held?.sockets[Symbol.dispose]();
+    // The rules first: nothing must lead to closed sockets.
     if (held && this.#o.exists(id)) await this.#o.detach(held.path).catch(() => undefined); // gone with its container
+    held?.sockets[Symbol.dispose]();
   }
 
   async #attachIfNeeded(id: string): Promise<void> {
@@ -315,7 +323,7 @@ export class NamespaceDns {
 
   async #furnish(id: string, path: string): Promise<void> {
     try {
-      this.#endPassing(path); // a flow that leads there would go on being answered by Docker
+      await this.#endPassing(path); // a flow that leads there would go on being answered by Docker
       const prepared = this.#ahead.take(path) ?? (await this.#o.prepare(path));
       const sockets = prepared.claim(id);
       this.#attached.set(id, { path, sockets, hostAsked: undefined });

@@ -75,8 +75,8 @@ class Namespaces {
         const serving = this.#dns.attachNamespace(container, sockets);
         return { [Symbol.dispose]: () => this.#forget(path, port, () => serving[Symbol.dispose]()) };
       },
-      passOn: () => {
-        removeResolverRules(path);
+      passOn: async () => {
+        await removeResolverRules(path);
         this.ports.delete(path);
         const passing = this.#dns.passOn(path, sockets, () => udpSocketFd({ ...CLIENT, namespace: path }));
         return { [Symbol.dispose]: () => this.#forget(path, port, () => passing[Symbol.dispose]()) };
@@ -92,7 +92,7 @@ class Namespaces {
   }
 
   readonly detach = async (path: string): Promise<void> => {
-    removeResolverRules(path);
+    await removeResolverRules(path);
   };
 }
 

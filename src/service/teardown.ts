@@ -91,7 +91,7 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
     addresses.close();
   }
   removed.push(...(await releaseBridges()), ...(await removeRoutes()));
-  removed.push(...tidyNamespaces(config.state), ...removeParents(config.state));
+  removed.push(...(await tidyNamespaces(config.state)), ...removeParents(config.state));
   return removed;
 }
 
@@ -140,13 +140,13 @@ function removeParents(state: string): string[] {
 }
 
 /** Our table in containers' own namespaces, where the service did not take it out itself. */
-function tidyNamespaces(state: string): string[] {
+async function tidyNamespaces(state: string): Promise<string[]> {
   const removed: string[] = [];
   for (const path of readFolders(state).flatMap((folder) =>
     listed(folder).map((name) => join(folder, name)),
   )) {
     try {
-      if (removeResolverRules(path)) removed.push(`resolver rules in namespace ${path}`);
+      if (await removeResolverRules(path)) removed.push(`resolver rules in namespace ${path}`);
       if (removeLan(path)) removed.push(`rules in namespace ${path}`);
     } catch (e) {
       if (!(e instanceof NetlinkError)) throw e; // a file that leads to no namespace any more

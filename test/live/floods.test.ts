@@ -182,8 +182,10 @@ describe('a flood of a port that nobody knows', () => {
     const flooding = strange('strange3', SECONDS).finally(() => {
       over = true;
     });
-    do expect(await lab.runProbe({ labels: CALM }, 'tcp', PEER, 80)).toMatchObject({ ok: true });
-    while (!over);
+    do {
+      const r = await lab.runProbe({ labels: CALM }, 'tcp', PEER, 80);
+      expect(r, JSON.stringify(r)).toMatchObject({ ok: true });
+    } while (!over);
     await flooding;
   });
 });

@@ -61,7 +61,7 @@ export const DNS: readonly Mutant[] = [
     id: 'names-passed',
     what: 'a container that asked Docker and is enforced now goes on asking Docker by its old socket',
     file: 'src/control/namespace-dns.ts',
-    from: '      this.#endPassing(path); // a flow that leads there would go on being answered by Docker\n',
+    from: '      await this.#endPassing(path); // a flow that leads there would go on being answered by Docker\n',
     to: '',
     killedBy: {
       file: 'test/pure/control/namespace-dns.test.ts',

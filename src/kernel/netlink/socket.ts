@@ -34,6 +34,12 @@ export interface Outgoing {
   readonly flags?: number;
   readonly body: Buffer;
 }
+/** Messages of one send, numbered from `first`. */
+interface Batch {
+  readonly first: number;
+  readonly count: number;
+  readonly bytes: Buffer;
+}
 export interface Listener {
   /** The message's body is valid during the call only. */
   onMessage(message: NetlinkMessage): void;
@@ -83,6 +89,21 @@ export class NetlinkSocket implements Disposable {
    * acknowledgement. Reads all answers, so that a refused batch leaves none for the next.
    */
   transaction(operation: string, outs: readonly Outgoing[]): void {
+    const batch = this.#batch(outs);
+    const errno = sendDatagram(this.#fd, batch.bytes);
+    if (errno !== 0) throw new NetlinkError(operation, errno);
+    this.#mustBeApplied(operation, batch);
+  }
+
+  /** The same from another thread: for transactions that wait for a grace period of the kernel. Rejects as that throws. */
+  async transactionLater(operation: string, outs: readonly Outgoing[]): Promise<void> {
+    const batch = this.#batch(outs);
+    if (!(await sendLater(this.#fd, batch.bytes)))
+      throw new NetlinkError(operation, ENOBUFS, { reason: 'the kernel did not take the messages' });
+    this.#mustBeApplied(operation, batch);
+  }
+
+  #batch(outs: readonly Outgoing[]): Batch {
     const first = this.#sequence + 1;
     const inner = (n: number): boolean => n > 0 && n < outs.length - 1;
     const bytes = outs.map((out, n) => {
@@ -90,12 +111,14 @@ export class NetlinkSocket implements Disposable {
       return encodeMessage(out.type, flags, first + n, out.body);
     });
     this.#sequence = first + outs.length;
-    const errno = sendDatagram(this.#fd, Buffer.concat(bytes));
-    if (errno !== 0) throw new NetlinkError(operation, errno);
-    const acks = this.#acknowledgements(operation, first, outs.length);
+    return { first, count: outs.length, bytes: Buffer.concat(bytes) };
+  }
+
+  #mustBeApplied(operation: string, { first, count }: Batch): void {
+    const acks = this.#acknowledgements(operation, first, count);
     const refused = acks.find((ack) => ack.errno !== 0);
     if (refused) throw refusal(operation, refused);
-    if (acks.length < outs.length - 2)
+    if (acks.length < count - 2)
       throw new NetlinkError(operation, EAGAIN, { reason: 'the kernel did not acknowledge each message' });
   }
 

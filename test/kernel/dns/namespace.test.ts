@@ -165,8 +165,8 @@ describe("Docker's rules, put there after ours", () => {
   });
 
   it('win again when ours are gone, so that they were tried in earnest', async () => {
-    expect(removeResolverRules(ns.path)).toBe(true);
-    expect(removeResolverRules(ns.path)).toBe(false);
+    expect(await removeResolverRules(ns.path)).toBe(true);
+    expect(await removeResolverRules(ns.path)).toBe(false);
     expect(await run('udp', 53, 'evil.test')).toBe('answered');
     expect(docker.log).toHaveLength(1);
     ns.run('python3', '-c', forger, String(dockerPort), String(port));
@@ -203,7 +203,7 @@ describe('a namespace that turns out to ask Docker', () => {
       asks('before.test');
       expect(await run('udp', 53, 'other.test')).toBe('silence'); // 1.5 s: nobody answers yet
       expect(docker.log).toEqual([]);
-      removeResolverRules(ns.path);
+      await removeResolverRules(ns.path);
       const inside = { family: 4, address: '127.0.0.1', port: 0, namespace: ns.path } as const;
       using _passing = house.service.passOn(ns.path, sockets, () => udpSocketFd(inside));
       await prints('before');

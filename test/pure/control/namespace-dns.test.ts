@@ -23,7 +23,7 @@ function furnisher(behind: Record<number, string>, inspected?: string, more: Par
       answers.push(path);
       return { [Symbol.dispose]: () => void answers.splice(answers.indexOf(path), 1) };
     },
-    passOn: () => {
+    passOn: async () => {
       passed.push(path);
       return { [Symbol.dispose]: () => void passed.splice(passed.indexOf(path), 1) };
     },
@@ -214,16 +214,19 @@ it('a namespace whose rules cannot be taken out is left to Docker with the next 
   const { dns, passed } = furnisher({}, undefined, { answeredBy: () => 'Docker', ownerOf: () => WHO });
   dns.appeared('/a', () => ({
     claim: () => ({ [Symbol.dispose]: () => undefined }),
-    passOn: () => {
+    passOn: async () => {
       if (++tries === 1) throw new Error('busy');
       passed.push('/a');
       return { [Symbol.dispose]: () => undefined };
     },
     drop: () => undefined,
   }));
+  await vi.waitFor(() => expect(tries).toBe(1));
   expect(passed).toEqual([]);
-  dns.reported();
-  expect(passed).toEqual(['/a']);
+  await vi.waitFor(() => {
+    dns.reported();
+    expect(passed).toEqual(['/a']);
+  });
   await dns.close();
 });
 
