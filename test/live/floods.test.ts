@@ -157,13 +157,18 @@ async function mostWaiting(end: Promise<unknown>): Promise<number> {
   return most;
 }
 
+/** Handle of the rule that bounds what may wait of a port; undefined: it is missing. */
+async function boundOfHeld(): Promise<string | undefined> {
+  const listed = await lab.inHost(['nft', '-a', 'list', 'chain', 'bridge', 'drawbridge', 'ports']);
+  return /@holding .* # handle (\d+)/.exec(listed.stdout)?.[1];
+}
+
 describe('a flood of a port that nobody knows', () => {
   it('waits within its share by the port, whatever addresses it forges, while nobody gives verdicts', async () => {
     drawbridge.kill('SIGSTOP');
     try {
       const held = await mostWaiting(strange('strange1', 3));
-      const listed = await lab.inHost(['nft', '-a', 'list', 'chain', 'bridge', 'drawbridge', 'ports']);
-      const handle = /@holding .* # handle (\d+)/.exec(listed.stdout)?.[1] ?? '';
+      const handle = (await boundOfHeld()) ?? '';
       const rule = ['bridge', 'drawbridge', 'ports', 'handle', handle];
       await lab.inHost(['nft', 'delete', 'rule', ...rule], { check: true });
       const unbounded = await mostWaiting(strange('strange2', 3));
@@ -175,6 +180,7 @@ describe('a flood of a port that nobody knows', () => {
       drawbridge.kill('SIGCONT');
     }
     await drawbridge.ready();
+    await waitFor('the bound to be laid again', async () => (await boundOfHeld()) !== undefined);
   });
 
   it('does not keep new containers from their first packet', async () => {
