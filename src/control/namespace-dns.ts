@@ -278,10 +278,11 @@ export class NamespaceDns {
 
   async #drop(id: string): Promise<void> {
     const held = this.#attached.get(id);
-    this.#attached.delete(id);
+    if (!held) return;
     // The rules first: nothing must lead to closed sockets.
-    if (held && this.#o.exists(id)) await this.#o.detach(held.path).catch(() => undefined); // gone with its container
-    held?.sockets[Symbol.dispose]();
+    if (this.#o.exists(id)) await this.#o.detach(held.path).catch(() => undefined); // gone with its container
+    if (this.#attached.get(id) === held) this.#attached.delete(id);
+    held.sockets[Symbol.dispose]();
   }
 
   async #attachIfNeeded(id: string): Promise<void> {
