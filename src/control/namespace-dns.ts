@@ -22,6 +22,11 @@ export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   /** Path of the namespace that a veth of ours leads into. */
   readonly pathBehind: (port: number) => string | undefined;
   readonly exists: (container: string) => boolean;
+  /**
+   * It has exited, or is not there. Sockets of ours would keep its namespace, and the veth in it, which Docker does not remove
+   * itself where it was killed: the next container with that MAC could not be told from it.
+   */
+  readonly hasEnded: (container: string) => boolean;
   /** The namespace is still there. */
   readonly isMade: (path: string) => boolean;
   /** The container of this namespace, from inspect; undefined while it is not known. */
@@ -51,7 +56,10 @@ export class NamespaceDns {
   readonly #missing = new Map<string, number>();
   readonly #ahead: Ahead;
   /** By path: sockets of ours whose questions Docker answers. */
-  readonly #passed = new Map<string, Promise<Disposable>>();
+  readonly #passed = new Map<
+    string,
+    { readonly owner: string | undefined; readonly passing: Promise<Disposable> }
+  >();
   readonly #clear: Cleared;
   #state: InForce | undefined;
   /**
@@ -112,14 +120,14 @@ export class NamespaceDns {
     const by = this.#o.answeredBy(container);
     if (by !== undefined) this.#clear.add(container); // no earlier service was in it
     if (by === 'us') void this.#moved(container, path);
-    else if (by === 'Docker') void this.#passOn(path);
+    else if (by === 'Docker') void this.#passOn(path, container);
   }
 
-  async #passOn(path: string): Promise<void> {
+  async #passOn(path: string, owner?: string): Promise<void> {
     const prepared = this.#ahead.take(path);
     if (!prepared) return;
     const passing = prepared.passOn();
-    this.#passed.set(path, passing);
+    this.#passed.set(path, { owner, passing });
     try {
       await passing;
     } catch (e) {
@@ -137,7 +145,7 @@ export class NamespaceDns {
   }
 
   async #endPassing(path: string): Promise<void> {
-    const passing = this.#passed.get(path);
+    const passing = this.#passed.get(path)?.passing;
     this.#passed.delete(path);
     (await passing?.catch(() => undefined))?.[Symbol.dispose]();
   }
@@ -217,7 +225,9 @@ export class NamespaceDns {
 
   async #sync(state: InForce): Promise<void> {
     this.reported();
-    for (const path of this.#passed.keys()) if (!this.#o.isMade(path)) await this.#endPassing(path);
+    for (const [path, { owner }] of this.#passed)
+      if (!this.#o.isMade(path) || (owner !== undefined && this.#o.hasEnded(owner)))
+        await this.#endPassing(path);
     await this.#settled();
     for (const [id, held] of this.#attached) if (this.#isStale(state, id, held.path)) await this.#drop(id);
     for (const id of this.#failed.keys()) if (!state.members.has(id)) this.#failed.delete(id);
@@ -270,7 +280,7 @@ export class NamespaceDns {
     const member = state.members.get(id);
     const now = this.#o.pathOf(id);
     return (
-      !this.#o.exists(id) ||
+      this.#o.hasEnded(id) ||
       (member !== undefined && member.policy.mode !== 'enforce') ||
       (now !== undefined && now !== path)
     );

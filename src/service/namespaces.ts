@@ -201,6 +201,7 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
     prepare: namespaces.prepare,
     answers: () => docker.answers,
     exists: (id) => docker.view().containers.has(id),
+    hasEnded: (id) => (docker.view().containers.get(id)?.state ?? 'exited') === 'exited',
     isMade: existsSync,
     ownerOf: (path) => ownerOf(parts, path),
     answeredBy: (id) => answeredBy(parts, id),

@@ -39,6 +39,7 @@ function furnisher(behind: Record<number, string>, inspected?: string, more: Par
     pathBehind: (port) => behind[port],
     answers: () => true,
     exists: () => true,
+    hasEnded: () => false,
     isMade: () => true,
     ownerOf: () => undefined,
     answeredBy: () => 'us',
@@ -102,6 +103,7 @@ it('a namespace that has gone with its container is no warning; one that stays a
     pathBehind: () => '/gone',
     answers: () => true,
     exists: () => true,
+    hasEnded: () => false,
     isMade: () => true,
     ownerOf: () => undefined,
     answeredBy: () => 'us',
@@ -191,6 +193,23 @@ describe('a namespace whose container', () => {
     await vi.waitFor(() => expect(passed).toEqual([]));
   });
 });
+
+it.each(['us', 'Docker'] as const)(
+  'a container that has exited keeps no socket of ours: answered by %s',
+  async (by) => {
+    let ended = false;
+    const { dns, appeared, answers, passed } = furnisher({ 1: '/a' }, undefined, {
+      answeredBy: () => by,
+      hasEnded: () => ended,
+    });
+    appeared('/a');
+    dns.arrived(WHO, 1);
+    await vi.waitFor(() => expect([...answers, ...passed]).toEqual(['/a']));
+    ended = true;
+    dns.applied({ ...state, members: new Map() });
+    await vi.waitFor(() => expect([...answers, ...passed]).toEqual([]));
+  },
+);
 
 describe('whether namespaces are furnished ahead', () => {
   it.each([true, false])(
