@@ -1,4 +1,4 @@
-/** A namespace in which questions for Docker's resolver wait in sockets of ours, before it is known whose it is. */
+/** A namespace in which questions for Docker's resolver wait in sockets of ours until its container is known. */
 export interface Prepared {
   /** Answers from here on, as this container's resolver; disposing closes the sockets. */
   claim(container: string): Disposable;
@@ -13,13 +13,13 @@ export interface Prepared {
 export interface AheadOptions {
   /** Takes the rules out again. */
   readonly detach: (path: string) => Promise<void>;
-  /** Docker is connected and answers: a container of its would be known by now. */
-  readonly answers: () => boolean;
+  /** Docker answers, and has listed its containers since `began` (ms, monotonic): one of them would be known by now. */
+  readonly answers: (began: number) => boolean;
 }
-/** Nothing of Docker's has told an owner until then: the namespace is of something else, such as the step of a build. */
+/** After this time without a container the namespace belongs to something else, such as the step of a build. */
 const UNCLAIMED_MS = 10_000;
 
-/** Namespaces that were furnished before it was known whose they are. */
+/** Namespaces that were furnished before their containers were known. */
 export class Ahead {
   readonly #o: AheadOptions;
   readonly #onUnclaimed: (path: string) => void;
@@ -38,18 +38,18 @@ export class Ahead {
   }
 
   begin(path: string, prepared: Prepared): void {
-    this.#prepared.set(path, { prepared, timer: this.#timer(path) });
+    this.#prepared.set(path, { prepared, timer: this.#timer(path, performance.now()) });
   }
 
-  #timer(path: string): NodeJS.Timeout {
+  #timer(path: string, began: number): NodeJS.Timeout {
     return setTimeout(() => {
       const found = this.#prepared.get(path);
-      if (this.#o.answers()) this.#onUnclaimed(path);
-      else if (found) found.timer = this.#timer(path); // what is new gets nothing until Docker answers
+      if (this.#o.answers(began)) this.#onUnclaimed(path);
+      else if (found) found.timer = this.#timer(path, began); // what is new gets nothing until Docker answers
     }, UNCLAIMED_MS);
   }
 
-  /** It is known whose it is. */
+  /** Its container is known. */
   take(path: string): Prepared | undefined {
     const found = this.#prepared.get(path);
     clearTimeout(found?.timer);

@@ -13,7 +13,7 @@ export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   readonly always: (container: string) => boolean;
   /** Opens our sockets inside and lays the rules that lead to them. */
   readonly prepare: (path: string) => Promise<Prepared>;
-  /** Whether new namespaces are to be furnished before it is known whose they are. */
+  /** Whether new namespaces are to be furnished before their containers are known. */
   readonly onHabit: (furnish: boolean) => void;
   /** Our resolver answers inside from now on. */
   readonly onAttached: (container: string) => void;
@@ -23,8 +23,8 @@ export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   readonly pathBehind: (port: number) => string | undefined;
   readonly exists: (container: string) => boolean;
   /**
-   * It has exited, or is not there. Sockets of ours would keep its namespace, and the veth in it, which Docker does not remove
-   * itself where it was killed: the next container with that MAC could not be told from it.
+   * It has exited, or is not there. Sockets of ours would keep its namespace and the veth in it, which Docker does not remove
+   * after it was killed itself. The next container with that MAC would then have two possible veths, and get none.
    */
   readonly hasEnded: (container: string) => boolean;
   /** The namespace is still there. */
@@ -55,7 +55,7 @@ export class NamespaceDns {
   /** By container: how often its namespace was not there. The file goes with a container, whose end Docker reports later. */
   readonly #missing = new Map<string, number>();
   readonly #ahead: Ahead;
-  /** By path: sockets of ours whose questions Docker answers. */
+  /** By path: sockets of ours that pass questions on to Docker. */
   readonly #passed = new Map<
     string,
     { readonly owner: string | undefined; readonly passing: Promise<Disposable> }
@@ -63,8 +63,8 @@ export class NamespaceDns {
   readonly #clear: Cleared;
   #state: InForce | undefined;
   /**
-   * Whether new namespaces are furnished before it is known whose they are: what the last container needed that got its
-   * resolvers from the engine, as the next one does.
+   * Whether new namespaces are furnished before their containers are known. It follows the last container without resolvers
+   * of its own: the engine gives the next one the same resolvers.
    */
   #habit = true;
   readonly #waiting: (() => void)[] = [];
@@ -226,7 +226,7 @@ export class NamespaceDns {
   async #sync(state: InForce): Promise<void> {
     this.reported();
     for (const [path, { owner }] of this.#passed)
-      if (!this.#o.isMade(path) || (owner !== undefined && this.#o.hasEnded(owner)))
+      if (!this.#o.isMade(path) || (owner !== undefined && this.#isOver(state, owner)))
         await this.#endPassing(path);
     await this.#settled();
     for (const [id, held] of this.#attached) if (this.#isStale(state, id, held.path)) await this.#drop(id);
@@ -280,17 +280,22 @@ export class NamespaceDns {
     const member = state.members.get(id);
     const now = this.#o.pathOf(id);
     return (
-      this.#o.hasEnded(id) ||
+      this.#isOver(state, id) ||
       (member !== undefined && member.policy.mode !== 'enforce') ||
       (now !== undefined && now !== path)
     );
   }
 
+  /** What has exited by a report that is late, and is in the kernel, has been started again. */
+  #isOver(state: InForce, id: string): boolean {
+    return !this.#o.exists(id) || (this.#o.hasEnded(id) && !state.members.has(id));
+  }
+
   async #drop(id: string): Promise<void> {
     const held = this.#attached.get(id);
     if (!held) return;
-    // The rules first: nothing must lead to closed sockets.
-    if (this.#o.exists(id)) await this.#o.detach(held.path).catch(() => undefined); // gone with its container
+    // The rules first: nothing must lead to closed sockets. They stay where it has exited: that report may be late.
+    if (!this.#o.hasEnded(id)) await this.#o.detach(held.path).catch(() => undefined); // gone with its container
     if (this.#attached.get(id) === held) this.#attached.delete(id);
     held.sockets[Symbol.dispose]();
   }

@@ -6,6 +6,8 @@
  * that is a loopback or unreachable-family address from the host's file, from 28 on every address from the host's file.
  */
 
+import { parseAddress } from '../model/ip.js';
+
 export interface ResolverFacts {
   /** The container's resolv.conf names Docker's embedded resolver, 127.0.0.11. */
   readonly embedded: boolean;
@@ -54,4 +56,7 @@ export function needsNamespaceDns(facts: ResolverFacts): boolean {
  * loopback address, or there are none.
  */
 export const hasReachableResolvers = (dns: readonly string[]): boolean =>
-  dns.length > 0 && !dns.some((address) => address.startsWith('127.') || address === '::1');
+  dns.length > 0 && dns.every((text) => isElsewhere(parseAddress(text)?.text));
+
+const isElsewhere = (address: string | undefined): boolean =>
+  address !== undefined && address !== '::1' && !/^(::ffff:)?127\./.test(address);

@@ -199,7 +199,7 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
     pathOf: namespaces.pathOf,
     pathBehind: namespaces.pathBehind,
     prepare: namespaces.prepare,
-    answers: () => docker.answers,
+    answers: (began) => docker.answers && docker.view().listBegan > began,
     exists: (id) => docker.view().containers.has(id),
     hasEnded: (id) => (docker.view().containers.get(id)?.state ?? 'exited') === 'exited',
     isMade: existsSync,

@@ -211,6 +211,19 @@ it.each(['us', 'Docker'] as const)(
   },
 );
 
+it('a container that has exited by a late report, and is in the kernel, keeps its resolver', async () => {
+  const { dns, appeared, answers, detached } = furnisher({ 1: '/a' }, undefined, { hasEnded: () => true });
+  appeared('/a');
+  dns.arrived(WHO, 1);
+  await vi.waitFor(() => expect(answers).toEqual(['/a']));
+  dns.applied(state);
+  await dns.whole(20);
+  expect(answers).toEqual(['/a']);
+  dns.applied({ ...state, members: new Map() }); // of a pass that began before its start: its names get no answer
+  await vi.waitFor(() => expect(answers).toEqual([]));
+  expect(detached).toEqual([]);
+});
+
 describe('whether namespaces are furnished ahead', () => {
   it.each([true, false])(
     'is shown by containers without resolvers of their own: has some: %s',

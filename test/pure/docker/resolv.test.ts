@@ -51,6 +51,10 @@ it.each([
   [['2001:db8::53', '198.51.100.53'], true],
   [['127.0.0.1'], false],
   [['198.51.100.53', '::1'], false],
+  [['0:0:0:0:0:0:0:1'], false],
+  [['::ffff:127.0.0.1'], false],
+  [['::ffff:7f00:1'], false],
+  [['nonsense'], false],
 ])('resolvers that a container was created with: %j are asked from its namespace: %s', (dns, expected) => {
   expect(hasReachableResolvers(dns)).toBe(expected);
 });
