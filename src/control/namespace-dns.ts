@@ -17,7 +17,7 @@ export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   readonly onHabit: (furnish: boolean) => void;
   /** Our resolver answers inside from now on. */
   readonly onAttached: (container: string) => void;
-  /** `needs` tells by now: the container runs, and Docker has shown it whole. */
+  /** `needs` can be evaluated: the container runs, and an inspect since its start has returned its namespace. */
   readonly isSettled: (container: string) => boolean;
   /** Path of the namespace that a veth of ours leads into. */
   readonly pathBehind: (port: number) => string | undefined;

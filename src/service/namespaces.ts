@@ -160,9 +160,9 @@ function ownerOf({ docker }: NamespaceDnsParts, path: string): string | undefine
   return [...docker.view().containers.values()].find((c) => c.privileges?.sandboxKey === path)?.id;
 }
 
-/** Inspect has told its namespace since it runs. */
+/** An inspect since its start has returned its network namespace. */
 export const hasSandbox = (c: ContainerFacts): boolean =>
-  c.state === 'running' && (c.privileges?.sandboxKey ?? '') !== '';
+  (c.state === 'running' || c.state === 'paused') && (c.privileges?.sandboxKey ?? '') !== '';
 
 export function isOnLan({ docker, isLan }: Pick<NamespaceDnsParts, 'docker' | 'isLan'>, id: string): boolean {
   const { containers, networks } = docker.view();
@@ -192,9 +192,10 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
     embedded: (id) => mayBeEmbedded(docker, id),
     needs: async (id) =>
       !hasReachableResolvers(ownResolvers(id)) && needsNamespaceDns(await docker.resolver(id)),
+    // Before that, the proof of its resolv.conf is looked for below the default exec root, and may not be written yet.
     isSettled: (id) => {
       const facts = docker.view().containers.get(id);
-      return facts?.state === 'running' && facts.privileges !== undefined;
+      return facts !== undefined && hasSandbox(facts);
     },
     pathOf: namespaces.pathOf,
     pathBehind: namespaces.pathBehind,

@@ -280,7 +280,10 @@ describe('containers', () => {
     await lab.start({ name: 'joiner', node: false, network: 'front', labels: ENFORCED });
     const isFree = async (): Promise<boolean> =>
       (await codes(d, 'joiner')).includes('unmanaged-network:unenforced');
-    await until('it to be enforced', async () => (await coverage(d, 'joiner'))?.state === 'enforced');
+    const isEnforced = async (): Promise<boolean> => (await coverage(d, 'joiner'))?.state === 'enforced';
+    await until('it to be enforced', isEnforced).catch(async (e: Error) => {
+      throw new Error(`${e.message}: ${JSON.stringify(await coverage(d, 'joiner'))}`);
+    });
     await lab.docker('network', 'connect', 'free', 'joiner');
     await until('the network to be said', isFree);
     expect((await coverage(d, 'joiner'))?.state).toBe('unenforced');

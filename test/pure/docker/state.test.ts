@@ -4,6 +4,7 @@ import { readNetwork } from '../../../src/docker/networks.js';
 import { DockerState } from '../../../src/docker/state.js';
 import { viewOf } from '../../../src/docker/view.js';
 import type { DockerView } from '../../../src/model/container.js';
+import { hasSandbox } from '../../../src/service/namespaces.js';
 import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 
 const A = ID('a');
@@ -193,6 +194,21 @@ describe('an end', () => {
 });
 
 describe('in between', () => {
+  it('an inspect that is older than the start event does not return the namespace of this start', () => {
+    const s = new DockerState();
+    s.list(list(listItem()), new Set([A]), s.seq, 1); // it runs already, and its start event is late
+    const begun = s.seq;
+    s.event(life('start'), 2);
+    const inspected = readInspect(containerInspect());
+    if (!inspected) throw new Error('the sample cannot be read');
+    const sandbox = (): boolean => [...view(s).containers.values()].some(hasSandbox);
+    s.inspected(inspected, begun, 3);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'running', privileges: { pid: 0 } });
+    expect(sandbox()).toBe(false);
+    s.inspected(inspected, s.seq, 4);
+    expect(sandbox()).toBe(true);
+  });
+
   it('one that runs and joins a network counts as starting until that network has spoken', () => {
     const s = running();
     s.event({ kind: 'attach', action: 'disconnect', network: F, id: A }, 10);
