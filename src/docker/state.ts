@@ -172,6 +172,7 @@ export class DockerState {
       return { changed: true, wants: [] };
     }
     // whom no list has told yet counts as starting from here on
+    if (action === 'rename') t.nameSeq = this.seq;
     if (action === 'rename') return { changed: !t.fixed, wants: isUp(t.state) ? [list, inspect] : [list] };
     t.listed = false;
     t.inspected = false;

@@ -11,7 +11,7 @@ type Fixed = Pick<Listed, 'image' | 'imageId' | 'labels' | 'networkMode'>;
  */
 export interface Tracked {
   readonly id: string;
-  /** Undefined until a list has told it: labels must not be guessed. */
+  /** Undefined until a list has returned it together with its name: a policy depends on both, and neither is guessed. */
   fixed?: Fixed;
   name: string;
   state: ContainerFacts['state'];
@@ -24,8 +24,9 @@ export interface Tracked {
   readonly askedAt: Map<string, number>;
   /** DNS names by network id, as last inspected; they outlive the endpoint. */
   names: ReadonlyMap<string, readonly string[]>;
-  /** Sequence of the newest event about state or name, about all endpoints, and about one network's endpoint. */
+  /** Sequence of the newest event about state or name, about the name, about all endpoints, about one network's endpoint. */
   stateSeq: number;
+  nameSeq: number;
   endsSeq: number;
   readonly netSeq: Map<string, number>;
   /** Networks whose `connect` no network inspect has answered yet. */
@@ -47,6 +48,7 @@ export function newTracked(id: string): Tracked {
     askedAt: new Map(),
     names: new Map(),
     stateSeq: -1,
+    nameSeq: -1,
     endsSeq: -1,
     netSeq: new Map(),
     pending: new Set(),
@@ -91,9 +93,12 @@ export function takeListed(t: Tracked, listed: Listed, begun: number, now: numbe
   const shown = () => JSON.stringify([t.fixed, t.name, t.state, t.published, t.privileges?.pid, t.listed]);
   const before = shown();
   const { image, imageId, labels, networkMode } = listed;
-  t.fixed = { image, imageId, labels, networkMode };
-  if (t.stateSeq <= begun) {
+  // A start during the request changes the state, but not the name, by which a list may claim the container.
+  if (t.nameSeq <= begun) {
     t.name = listed.name;
+    t.fixed = { image, imageId, labels, networkMode };
+  }
+  if (t.stateSeq <= begun) {
     t.state = stateFrom(t, listed, now);
     // A container's inspect also knows the ports that are bound to nothing yet.
     if (!t.inspected || !isUp(t.state)) t.published = listed.published;

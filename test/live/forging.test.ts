@@ -142,12 +142,12 @@ async function attempts(): Promise<string[]> {
   for (const [source, host, port] of aims) outcomes.push(await sendFrom(source, host, port));
   return outcomes;
 }
-const got = async () => ({
-  outside: await lab.sniffer.count({ direction: 'out', dst: [ALLOWED, ALLOWED6] }),
-  db: await visitors(db, 5432),
-});
+const got = async () => ({ outside: (await packetsOut()).length, db: await visitors(db, 5432) });
+/** Each packet that left for the permitted addresses, so that a failure names the one that is too many. */
+const packetsOut = async (): Promise<string[]> =>
+  (await lab.sniffer.packets({ direction: 'out', dst: [ALLOWED, ALLOWED6] })).map((p) => JSON.stringify(p));
 
-/** Nothing more leaves for the permitted addresses: the end of a connection is sent again after a second on a busy host. */
+/** Nothing more leaves for the permitted addresses: on a busy host the last segment of a connection is sent again after a second. */
 async function isQuiet(): Promise<boolean> {
   const { outside } = await got();
   await new Promise((done) => setTimeout(done, 2_000));
@@ -180,6 +180,8 @@ it('control: without Drawbridge the lies are believed, and what is sent arrives'
     args: ['--ip', victim.ip4, '--ip6', victim.ip6],
   });
   expect(await app.addresses()).toMatchObject(victim);
+  // What the internet repeats to a forged connection the victim or the host answers, with a RST to a permitted address.
+  await lab.inNet(['ss', '-Kt', 'state', 'connected'], { check: true });
   for (const s of Object.values(shown)) s.control();
 });
 

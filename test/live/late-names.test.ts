@@ -1,4 +1,4 @@
-/** DNS queries of a container before the Docker API has reported its networks. */
+/** Containers of which the Docker API reports late: their DNS queries, and lists that claim them by name. */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DockerProxy, type Fault, HEALTHY } from '../attacks/docker-proxy.js';
@@ -9,6 +9,8 @@ import { waitFor } from '../lab/process.js';
 
 const ALLOWED = 'api.late.test';
 const DENIED = 'denied.late.test';
+const DENIED_ADDRESS = '93.184.1.2';
+const LISTS = { 'claims.yaml': `match: { name: "claimed-*" }\nallow: [${ALLOWED}]\n` };
 /** List and network are asked one after the other: what a start needs is known after twice that. */
 const LATE: Fault = { answers: 250, events: 'pass' };
 /** An event comes after the container has started. */
@@ -21,14 +23,14 @@ let proxy: DockerProxy;
 let drawbridge: Drawbridge;
 beforeAll(async () => {
   lab = await Lab.up({ dns: 'loopback' }); // names are asked in the container's own namespace
-  await lab.dns.set({ [ALLOWED]: { A: ['93.184.1.1'] }, [DENIED]: { A: ['93.184.1.2'] } });
+  await lab.dns.set({ [ALLOWED]: { A: ['93.184.1.1'] }, [DENIED]: { A: [DENIED_ADDRESS] } });
   await lab.docker('network', 'create', 'late');
   // Control: without Drawbridge Docker asks the name that is denied below.
   await lab.docker('run', '--rm', '--network', 'late', lab.images.busybox, 'nslookup', DENIED);
   expect(await lab.dns.queries(DENIED)).not.toEqual([]);
   proxy = await new DockerProxy(lab.socketPath, join(lab.dir, 'late.sock'), new Random(1)).start();
   await proxy.set(HEALTHY);
-  drawbridge = lab.drawbridge({ config: { docker: { socket: proxy.socketPath } } });
+  drawbridge = lab.drawbridge({ config: { docker: { socket: proxy.socketPath } }, lists: LISTS });
   await drawbridge.ready();
   await lab.start({
     name: 'db',
@@ -94,6 +96,20 @@ describe.each([
     expect(await first('enforce', fault, 'nslookup', DENIED)).toMatch(/NXDOMAIN/);
     expect(await lab.dns.queries(DENIED)).toEqual([]);
   });
+});
+
+it('a container that a list claims by its name is never observed, while the first list is older than its start', async () => {
+  const runs = async (name: string): Promise<number> => {
+    await proxy.set(LATE);
+    const args = ['--rm', '--network', 'late', '--name', name, lab.images.busybox];
+    return (await lab.dockerResult(['run', ...args, ...fetches(DENIED_ADDRESS)], { check: false })).code;
+  };
+  const reached = (): Promise<number> => lab.sniffer.count({ direction: 'out', dst: [DENIED_ADDRESS] });
+  expect(await runs('free')).toBe(0); // the control: one that no list claims
+  expect(await reached()).toBeGreaterThan(0);
+  await lab.sniffer.clear();
+  for (const n of [1, 2, 3]) expect(await runs(`claimed-${n}`)).not.toBe(0);
+  expect(await reached()).toBe(0);
 });
 
 it('a container with resolvers of its own leaves the others as they are', async () => {

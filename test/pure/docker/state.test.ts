@@ -194,6 +194,27 @@ describe('an end', () => {
 });
 
 describe('in between', () => {
+  it('a list that is older than the start event returns the name, by which a list of entries may claim it', () => {
+    const s = new DockerState();
+    s.event(life('create'), 0);
+    const begun = s.seq;
+    s.event(life('start'), 1);
+    s.list(list(listItem()), new Set([A]), begun, 2);
+    expect(view(s).containers.get(A)).toMatchObject({ name: 'web', state: 'running' });
+    expect([...view(s).starting]).toEqual([A]);
+  });
+
+  it('one that is renamed while the first list is asked for is not known until the next', () => {
+    const s = new DockerState();
+    s.event(life('create'), 0);
+    const begun = s.seq;
+    expect(s.event(life('rename'), 1).wants).toContainEqual({ kind: 'list', id: A });
+    s.list(list(listItem()), new Set([A]), begun, 2);
+    expect(view(s).containers.size).toBe(0);
+    s.list(list(listItem({ Names: ['/shop'] })), new Set([A]), s.seq, 3);
+    expect(view(s).containers.get(A)?.name).toBe('shop');
+  });
+
   it('an inspect that is older than the start event does not return the namespace of this start', () => {
     const s = new DockerState();
     s.list(list(listItem()), new Set([A]), s.seq, 1); // it runs already, and its start event is late
