@@ -52,6 +52,7 @@ function factsOf(
     state: t.state,
     ...(sharesWith !== undefined && { sharesWith }),
     endpoints: [...t.endpoints.values()].map((e) => ({ ...e, ...asked(t.askedAt.get(e.networkId)) })),
+    ...(t.pending.size > 0 && { joining: [...t.pending] }),
     published: t.published,
     ...(t.privileges && { privileges: t.privileges }),
     ...(t.practices && { practices: t.practices }),

@@ -10,15 +10,25 @@ export interface Claim {
   readonly list: List;
   /** It fits only by labels that the image brings: it may tighten, and adds nothing. */
   readonly byImage: boolean;
+  /** It fits only by a network that the container joins, by a report that may be late: it may tighten, and adds nothing. */
+  readonly byJoining: boolean;
 }
+
+export const addsEntries = (claim: Claim): boolean => !claim.byImage && !claim.byJoining;
 
 type Labels = Readonly<Record<string, string>>;
 
 const fits = (pattern: string | undefined, text: string): boolean =>
   pattern === undefined || glob(pattern)(text);
 
-function networkNames(facts: ContainerFacts, networks: ReadonlyMap<string, NetworkFacts>): readonly string[] {
-  const names = facts.endpoints.flatMap(({ networkId }) => networks.get(networkId)?.name ?? []);
+type Networks = ReadonlyMap<string, NetworkFacts>;
+
+const namesOf = (ids: readonly string[], networks: Networks): readonly string[] =>
+  ids.flatMap((id) => networks.get(id)?.name ?? []);
+
+function networkNames(facts: ContainerFacts, networks: Networks): readonly string[] {
+  const ids = facts.endpoints.map((e) => e.networkId);
+  const names = namesOf(ids, networks);
   return names.length > 0 ? names : [facts.networkMode];
 }
 
@@ -43,11 +53,12 @@ function placeFits(match: ListMatch, facts: ContainerFacts, names: readonly stri
 /** Lists whose `match` fits the container (all given fields), by name. */
 export function claimsOf(
   facts: ContainerFacts,
-  networks: ReadonlyMap<string, NetworkFacts>,
+  networks: Networks,
   lists: ReadonlyMap<string, List>,
   { trustImages, node }: { readonly trustImages: readonly string[]; readonly node?: string },
 ): readonly Claim[] {
   const names = networkNames(facts, networks);
+  const withJoining = [...names, ...namesOf(facts.joining ?? [], networks)];
   const own = ownLabels(facts, trustImages);
   const sorted = [...lists.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   return sorted.flatMap((list) => {
@@ -55,11 +66,12 @@ export function claimsOf(
     if (
       !match ||
       !isForHost(list, node) ||
-      !placeFits(match, facts, names) ||
+      !placeFits(match, facts, withJoining) ||
       !labelsFit(match.labels ?? {}, facts.labels)
     )
       return [];
-    return [{ list, byImage: !labelsFit(match.labels ?? {}, own) }];
+    const byImage = !labelsFit(match.labels ?? {}, own);
+    return [{ list, byImage, byJoining: !placeFits(match, facts, names) }];
   });
 }
 
@@ -71,7 +83,7 @@ export const byStrictness = (a: Mode, b: Mode): number => STRICT.indexOf(a) - ST
 /** The strictest mode among claims, and the list that brings it; a claim without a mode enforces. */
 export function strictestClaim(claims: readonly Claim[]): { mode: Mode; list: string } | undefined {
   const modes = claims
-    .map(({ list, byImage }) => ({ mode: list.mode ?? 'enforce', list: list.name, byImage }))
-    .filter(({ mode, byImage }) => !byImage || mode === 'enforce');
+    .map((claim) => ({ mode: claim.list.mode ?? 'enforce', list: claim.list.name, adds: addsEntries(claim) }))
+    .filter(({ mode, adds }) => adds || mode === 'enforce');
   return modes.sort((a, b) => byStrictness(a.mode, b.mode))[0];
 }

@@ -5,7 +5,7 @@ import { type LabelIntent, readLabels, tame } from './labels.js';
 import { ignoredLabels } from './own-labels.js';
 import { ownerIsCertain, ownerKey, ownerKeys } from './owner.js';
 import type { EntrySource, Grant, List, Mode, Policy } from './policy.js';
-import { byStrictness, type Claim, claimsOf, strictestClaim } from './policy-claims.js';
+import { addsEntries, byStrictness, type Claim, claimsOf, strictestClaim } from './policy-claims.js';
 import { Gathering } from './policy-entries.js';
 import type { Problem } from './problem.js';
 
@@ -84,7 +84,7 @@ function gather(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[
   if (intent.broken) return gathering;
   for (const entry of intent.allow) gathering.addEntry(entry, { from: 'label' }, fromList);
   for (const name of intent.lists) gathering.addList(name, fromList);
-  for (const { list, byImage } of claims) if (!byImage) gathering.addList(list.name, fromClaim);
+  for (const claim of claims) if (addsEntries(claim)) gathering.addList(claim.list.name, fromClaim);
   for (const name of input.settings.baseline) gathering.addList(name, fromBaseline);
   for (const grant of grantsOf(input)) addGrant(gathering, grant);
   return gathering;

@@ -238,7 +238,7 @@ describe('in between', () => {
     expect([...view(s).starting]).toEqual([A]);
     const { wants } = s.network(F, front(), before, 12);
     expect([...view(s).starting]).toEqual([A]);
-    expect(view(s).containers.get(A)?.endpoints).toEqual([]);
+    expect(view(s).containers.get(A)).toMatchObject({ endpoints: [], joining: [F] });
     expect(wants).toEqual([{ kind: 'network', id: F }]);
     s.network(F, front(), s.seq, 13);
     expect(view(s).starting.size).toBe(0);

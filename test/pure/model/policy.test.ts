@@ -398,6 +398,19 @@ describe('claims: all given fields must fit', () => {
     [{ network: 'prod' }, false],
     [{ name: 'web', image: '*web:1', labels: { tier: 'web' }, network: '*' }, true],
   ])('%j: %s', (match, is) => expect(claims(match)).toBe(is));
+  it('a network that it joins may tighten, and adds nothing', () => {
+    const joining = (match: ListMatch, mode?: Mode, over: Partial<ContainerFacts> = {}) =>
+      compile({
+        facts: facts({}, { joining: ['n2'], ...over }),
+        networks: new Map([network('n1', 'ci_default'), network('n2', 'prod')]),
+        lists: new Map([list('l', 'a.org', { match, ...(mode && { mode }) })]),
+      });
+    expect(joining({ network: 'prod' })).toMatchObject({ mode: 'enforce', entries: [] });
+    expect(joining({ network: 'prod' }, 'off')).toMatchObject({ mode: 'observe', entries: [] });
+    expect(joining({ network: 'prod', name: 'x' })).toMatchObject({ mode: 'observe' });
+    const joined = { joining: [], endpoints: [{ networkId: 'n2', mac: '02:42:ac:11:00:02', dnsNames: [] }] };
+    expect(joining({ network: 'prod' }, undefined, joined)).toMatchObject({ mode: 'enforce', lists: ['l'] });
+  });
   it('host mode is a network by its name', () =>
     expect(claims({ network: 'host' }, { networkMode: 'host', endpoints: [] })).toBe(true));
 });
