@@ -43,7 +43,7 @@ export interface ContainerFacts {
   /** Id of the container whose namespace this one shares (network mode container:X). */
   readonly sharesWith?: string;
   readonly endpoints: readonly Endpoint[];
-  /** Ids of networks that it joins, and of which no inspect has returned its endpoint yet; absent: none. */
+  /** Ids of networks that it joins or leaves by an event that no inspect of the network has confirmed yet; absent: none. */
   readonly joining?: readonly string[];
   readonly published: readonly PublishedPort[];
   /** Facts from inspect that touch coverage; undefined before the first inspect. */

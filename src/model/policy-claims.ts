@@ -10,7 +10,7 @@ export interface Claim {
   readonly list: List;
   /** It fits only by labels that the image brings: it may tighten, and adds nothing. */
   readonly byImage: boolean;
-  /** It fits only by a network that the container joins, by a report that may be late: it may tighten, and adds nothing. */
+  /** It fits only by a network in `joining`, by an event that may be late: it may tighten, and adds nothing. */
   readonly byJoining: boolean;
 }
 
