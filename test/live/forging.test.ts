@@ -142,8 +142,8 @@ async function attempts(): Promise<string[]> {
   for (const [source, host, port] of aims) outcomes.push(await sendFrom(source, host, port));
   return outcomes;
 }
-const got = async () => ({ outside: (await packetsOut()).length, db: await visitors(db, 5432) });
-/** Each packet that left for the permitted addresses, so that a failure names the one that is too many. */
+const got = async () => ({ outside: await packetsOut(), db: await visitors(db, 5432) });
+/** Each packet that left for the permitted addresses, so that a failure shows the one that is too many. */
 const packetsOut = async (): Promise<string[]> =>
   (await lab.sniffer.packets({ direction: 'out', dst: [ALLOWED, ALLOWED6] })).map((p) => JSON.stringify(p));
 
@@ -151,7 +151,7 @@ const packetsOut = async (): Promise<string[]> =>
 async function isQuiet(): Promise<boolean> {
   const { outside } = await got();
   await new Promise((done) => setTimeout(done, 2_000));
-  return (await got()).outside === outside;
+  return (await got()).outside.length === outside.length;
 }
 
 it('control: without Drawbridge the lies are believed, and what is sent arrives', async () => {
@@ -163,12 +163,12 @@ it('control: without Drawbridge the lies are believed, and what is sent arrives'
   const before = await got();
   await attempts();
   const after = await got();
-  expect(after.outside).toBeGreaterThan(before.outside);
+  expect(after.outside.length).toBeGreaterThan(before.outside.length);
   expect(after.db).toBeGreaterThan(before.db);
   await takeMac(victim.mac);
   await attempts();
   const asVictim = await got();
-  expect(asVictim.outside).toBeGreaterThan(after.outside);
+  expect(asVictim.outside.length).toBeGreaterThan(after.outside.length);
   expect(asVictim.db).toBeGreaterThan(after.db);
   await takeMac(attacker.mac);
   await takeAddresses(false);
