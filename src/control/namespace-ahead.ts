@@ -19,7 +19,7 @@ export interface AheadOptions {
 /** After this time without a container the namespace belongs to something else, such as the step of a build. */
 const UNCLAIMED_MS = 10_000;
 
-/** Namespaces that were furnished before their containers were known. */
+/** Network namespaces that were prepared before the Docker API reported their containers. */
 export class Ahead {
   readonly #o: AheadOptions;
   readonly #onUnclaimed: (path: string) => void;

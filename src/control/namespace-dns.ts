@@ -13,7 +13,7 @@ export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   readonly always: (container: string) => boolean;
   /** Opens our sockets inside and lays the rules that lead to them. */
   readonly prepare: (path: string) => Promise<Prepared>;
-  /** Whether new namespaces are to be furnished before their containers are known. */
+  /** Sets whether a new network namespace is prepared before the Docker API reports its container. */
   readonly onHabit: (furnish: boolean) => void;
   /** Our resolver answers inside from now on. */
   readonly onAttached: (container: string) => void;
@@ -63,8 +63,8 @@ export class NamespaceDns {
   readonly #clear: Cleared;
   #state: InForce | undefined;
   /**
-   * Whether new namespaces are furnished before their containers are known. It follows the last container without resolvers
-   * of its own: the engine gives the next one the same resolvers.
+   * Whether a new network namespace is prepared before the Docker API reports its container. The value follows the last
+   * container without resolvers of its own, because the engine gives the next container the same resolvers.
    */
   #habit = true;
   readonly #waiting: (() => void)[] = [];

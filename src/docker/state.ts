@@ -171,9 +171,11 @@ export class DockerState {
       t.state = action === 'pause' ? 'paused' : 'running';
       return { changed: true, wants: [] };
     }
-    // whom no list has told yet counts as starting from here on
-    if (action === 'rename') t.nameSeq = this.seq;
-    if (action === 'rename') return { changed: !t.fixed, wants: isUp(t.state) ? [list, inspect] : [list] };
+    if (action === 'rename') {
+      t.nameSeq = this.seq;
+      // A container that no list has returned yet counts as starting from this event on.
+      return { changed: !t.fixed, wants: isUp(t.state) ? [list, inspect] : [list] };
+    }
     t.listed = false;
     t.inspected = false;
     if (action === 'die') return this.#died(t, list);

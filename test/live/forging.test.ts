@@ -180,7 +180,7 @@ it('control: without Drawbridge the lies are believed, and what is sent arrives'
     args: ['--ip', victim.ip4, '--ip6', victim.ip6],
   });
   expect(await app.addresses()).toMatchObject(victim);
-  // What the internet repeats to a forged connection the victim or the host answers, with a RST to a permitted address.
+  // The server repeats its SYN-ACK to forged connections; the victim or the host answers with a RST to a permitted address.
   await lab.inNet(['ss', '-Kt', 'state', 'connected'], { check: true });
   for (const s of Object.values(shown)) s.control();
 });
