@@ -21,7 +21,10 @@ function isDefaultBridge(network: NetworkFacts): boolean {
 
 /** Docker resolves its own names only on user-defined networks; names differ by network and come from inspect. */
 function namesOn(t: Tracked, network: NetworkFacts): readonly string[] {
-  return t.names.get(network.id) ?? (isDefaultBridge(network) ? [] : [t.name, t.id.slice(0, 12)]);
+  return (
+    t.names.get(network.id) ??
+    (isDefaultBridge(network) ? [] : [...(t.name === undefined ? [] : [t.name]), t.id.slice(0, 12)])
+  );
 }
 
 export function fresh(t: Tracked, networkId: string, begun: number): boolean {

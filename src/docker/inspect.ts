@@ -29,7 +29,8 @@ import {
 /** What a container's line in `GET /containers/json` says. */
 export interface Listed {
   readonly id: string;
-  readonly name: string;
+  /** Undefined while Docker renames it: the list then returns the former name and the new one, in no order. */
+  readonly name: string | undefined;
   readonly image: string;
   readonly imageId: string;
   readonly labels: Readonly<Record<string, string>>;
@@ -42,6 +43,8 @@ export interface Listed {
 /** What `GET /containers/ID/json` adds. */
 export interface Inspected {
   readonly id: string;
+  /** Docker answers an inspect when a rename has ended (moby daemon/rename.go holds the container's lock). */
+  readonly name: string;
   readonly running: boolean;
   readonly privileges: NonNullable<ContainerFacts['privileges']>;
   readonly practices: ContainerPractices;
@@ -56,9 +59,9 @@ function stateOf(text: string): ContainerFacts['state'] {
 }
 
 /** Docker's names start with a slash; legacy links add names with two, which are no name of this container. */
-function nameOf(names: readonly string[], id: string): string {
-  const own = names.map((n) => n.replace(/^\//, '')).find((n) => n !== '' && !n.includes('/'));
-  return own ?? id.slice(0, 12);
+function nameOf(names: readonly string[], id: string): string | undefined {
+  const own = names.map((n) => n.replace(/^\//, '')).filter((n) => n !== '' && !n.includes('/'));
+  return own.length > 1 ? undefined : (own[0] ?? id.slice(0, 12));
 }
 
 /** One `EndpointSettings`. Host, none and stopped endpoints have no id of their network or no address: undefined. */
@@ -235,6 +238,7 @@ export function readInspect(json: unknown): Inspected | undefined {
   const item = asRecord(json);
   const id = textAt(item, 'Id');
   if (!item || !isFullId(id)) return undefined;
+  const name = textAt(item, 'Name').replace(/^\//, '') || id.slice(0, 12);
   const settings = recordAt(item, 'NetworkSettings');
   const bound = [
     ...boundPorts(recordAt(recordAt(item, 'HostConfig'), 'PortBindings')),
@@ -242,11 +246,12 @@ export function readInspect(json: unknown): Inspected | undefined {
   ];
   return {
     id,
+    name,
     running: flagAt(recordAt(item, 'State'), 'Running'),
     privileges: privilegesOf(item),
     practices: practicesOf(item),
     published: uniquePorts(bound),
-    dnsNames: dnsNamesByNetwork(recordAt(settings, 'Networks'), textAt(item, 'Name').replace(/^\//, '')),
+    dnsNames: dnsNamesByNetwork(recordAt(settings, 'Networks'), name),
   };
 }
 

@@ -7,6 +7,7 @@ import type { InspectedNetwork } from './networks.js';
 import {
   abandon,
   clearEndpoints,
+  isKnown,
   isUp,
   newTracked,
   settle,
@@ -69,7 +70,8 @@ export class DockerState {
       changed = takeListed(t, item, begun, now) || changed;
       if (isUp(t.state))
         changed = takeListedEndpoints(t, item.endpoints, this.networks, begun, wants, askedAt) || changed;
-      if (isUp(t.state) && !t.inspected) wants.push({ kind: 'inspect', id: t.id });
+      const isDue = item.name === undefined || (isUp(t.state) && !t.inspected);
+      if (isDue) wants.push({ kind: 'inspect', id: t.id });
       changed = settle(t, now) || changed;
     }
     for (const id of scope === 'all' ? [...this.containers.keys()] : scope) {
@@ -174,7 +176,7 @@ export class DockerState {
     if (action === 'rename') {
       t.nameSeq = this.seq;
       // A container that no list has returned yet counts as starting from this event on.
-      return { changed: !t.fixed, wants: isUp(t.state) ? [list, inspect] : [list] };
+      return { changed: !isKnown(t), wants: isUp(t.state) ? [list, inspect] : [list] };
     }
     t.listed = false;
     t.inspected = false;

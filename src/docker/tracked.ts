@@ -11,9 +11,10 @@ type Fixed = Pick<Listed, 'image' | 'imageId' | 'labels' | 'networkMode'>;
  */
 export interface Tracked {
   readonly id: string;
-  /** Undefined until a list has returned it together with its name: a policy depends on both, and neither is guessed. */
+  /** Undefined until a list has returned it: a policy depends on labels and name, and neither is guessed. */
   fixed?: Fixed;
-  name: string;
+  /** Undefined until a list or an inspect has returned it, and no rename came meanwhile. */
+  name?: string;
   state: ContainerFacts['state'];
   published: readonly PublishedPort[];
   privileges?: ContainerFacts['privileges'];
@@ -41,7 +42,6 @@ export interface Tracked {
 export function newTracked(id: string): Tracked {
   return {
     id,
-    name: id.slice(0, 12),
     state: 'created',
     published: [],
     endpoints: new Map(),
@@ -55,6 +55,11 @@ export function newTracked(id: string): Tracked {
     listed: false,
     inspected: false,
   };
+}
+
+/** Labels and name, on which a policy depends, have been returned. */
+export function isKnown(t: Tracked): t is Tracked & Required<Pick<Tracked, 'fixed' | 'name'>> {
+  return t.fixed !== undefined && t.name !== undefined;
 }
 
 export function isUp(state: ContainerFacts['state']): boolean {
@@ -93,11 +98,9 @@ export function takeListed(t: Tracked, listed: Listed, begun: number, now: numbe
   const shown = () => JSON.stringify([t.fixed, t.name, t.state, t.published, t.privileges?.pid, t.listed]);
   const before = shown();
   const { image, imageId, labels, networkMode } = listed;
+  t.fixed = { image, imageId, labels, networkMode };
   // A start during the request changes the state, but not the name, by which a list may claim the container.
-  if (t.nameSeq <= begun) {
-    t.name = listed.name;
-    t.fixed = { image, imageId, labels, networkMode };
-  }
+  if (t.nameSeq <= begun && listed.name !== undefined) t.name = listed.name;
   if (t.stateSeq <= begun) {
     t.state = stateFrom(t, listed, now);
     // A container's inspect also knows the ports that are bound to nothing yet.
@@ -108,11 +111,16 @@ export function takeListed(t: Tracked, listed: Listed, begun: number, now: numbe
   return before !== shown();
 }
 
-/** An inspect begun before the newest state event gives what never changes; its pid and sandbox may be others. */
+/**
+ * An inspect begun before the newest state event gives what never changes, and the name if no rename came since; its pid
+ * and sandbox may be others.
+ */
 export function takeInspected(t: Tracked, inspected: Inspected, begun: number): boolean {
-  const shown = () => JSON.stringify([t.privileges, t.published, [...t.endpoints.values()], t.inspected]);
+  const shown = () =>
+    JSON.stringify([t.name, t.privileges, t.published, [...t.endpoints.values()], t.inspected]);
   const before = shown();
   const current = t.stateSeq <= begun;
+  if (t.nameSeq <= begun) t.name = inspected.name;
   const { pid = 0, sandboxKey = '' } = t.privileges ?? {};
   t.practices = inspected.practices;
   t.privileges = current ? inspected.privileges : { ...inspected.privileges, pid, sandboxKey };

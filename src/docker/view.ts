@@ -2,7 +2,7 @@
 import type { ContainerFacts, DockerView } from '../model/container.js';
 import { isFullId } from './shape.js';
 import type { DockerState } from './state.js';
-import { isUp, type Tracked } from './tracked.js';
+import { isKnown, isUp, type Tracked } from './tracked.js';
 
 export type ImageLabels = (imageId: string) => Readonly<Record<string, string>> | undefined;
 
@@ -17,7 +17,7 @@ function referenced(t: Tracked): string | undefined {
 function resolve(reference: string, all: ReadonlyMap<string, Tracked>): string | undefined {
   if (isFullId(reference)) return reference;
   const list = [...all.values()];
-  const named = list.find((t) => t.fixed !== undefined && t.name === reference);
+  const named = list.find((t) => t.name === reference);
   if (named) return named.id;
   const starting = list.filter((t) => t.id.startsWith(reference));
   return starting.length === 1 ? starting[0]?.id : undefined;
@@ -41,7 +41,7 @@ function factsOf(
   all: ReadonlyMap<string, Tracked>,
   imageLabels: ImageLabels,
 ): ContainerFacts | undefined {
-  if (!t.fixed) return undefined;
+  if (!isKnown(t)) return undefined;
   const labels = imageLabels(t.fixed.imageId);
   const sharesWith = namespaceOwner(t, all);
   return {

@@ -114,12 +114,20 @@ export const NAMES: readonly Mutant[] = [
     id: 'claim-by-name-late',
     what: 'a name is taken only from a list that is newer than the start',
     file: 'src/docker/tracked.ts',
-    from: 't.nameSeq <= begun',
-    to: 't.stateSeq <= begun',
+    from: 't.nameSeq <= begun && listed.name',
+    to: 't.stateSeq <= begun && listed.name',
     killedBy: pure(
       'docker/state',
       'a list that is older than the start event returns the name, by which a list of entries may claim it',
     ),
+  },
+  {
+    id: 'claim-by-former-name',
+    what: 'one of the two names that a list returns during a rename is taken for the name',
+    file: 'src/docker/inspect.ts',
+    from: 'own.length > 1 ? undefined : ',
+    to: '',
+    killedBy: pure('docker/state', 'it keeps the former name until an inspect returns the new one'),
   },
   {
     id: 'image-unknown-grants',

@@ -12,6 +12,8 @@ const NETWORKS = ['e', 'f'].map(ID);
 type Answer = (state: DockerState) => Outcome;
 interface Sim {
   name: string;
+  /** While it is renamed: lists return it too. */
+  former?: string | undefined;
   up: boolean;
   attached: Set<string>;
   addresses: Map<string, number>;
@@ -29,6 +31,7 @@ class SimEngine {
   operate(op: number, slot: number, network: string): void {
     const id = this.#slots.get(slot) ?? '';
     const c = this.containers.get(id);
+    if (c) c.former = undefined; // an operation waits until the rename before it has ended
     if (!c) this.#create(slot, network);
     else if (op === 0 && !c.up) this.#start(id, c);
     else if (op === 1 && c.up) this.#stop(id, c);
@@ -80,8 +83,9 @@ class SimEngine {
     this.#tell('destroy', id);
   }
   #rename(id: string, c: Sim): void {
+    c.former = c.name;
     c.name = `n${this.#next++}`;
-    this.#tell('rename', id);
+    this.#tell('rename', id); // before the former name is released (moby daemon/rename.go)
   }
   #toggle(id: string, c: Sim, network: string): void {
     const had = c.attached.delete(network);
@@ -93,7 +97,7 @@ class SimEngine {
     return [...this.containers].map(([Id, c]) =>
       listItem({
         Id,
-        Names: [`/${c.name}`],
+        Names: [c.former, c.name].filter((n) => n !== undefined).map((n) => `/${n}`),
         State: c.up ? 'running' : 'created',
         Ports: [],
         NetworkSettings: {},
@@ -109,8 +113,15 @@ class SimEngine {
     return networkInspect({ Id, Containers: Object.fromEntries(shown) });
   }
   inspect(Id: string): unknown {
-    const up = this.containers.get(Id)?.up ?? false;
-    return containerInspect({ Id, State: { Running: up, Pid: up ? 7 : 0 }, NetworkSettings: {} });
+    const c = this.containers.get(Id);
+    if (c) c.former = undefined; // an inspect is answered after the rename
+    const up = c?.up ?? false;
+    return containerInspect({
+      Id,
+      Name: `/${c?.name}`,
+      State: { Running: up, Pid: up ? 7 : 0 },
+      NetworkSettings: {},
+    });
   }
 }
 

@@ -215,6 +215,49 @@ describe('in between', () => {
     expect(view(s).containers.get(A)?.name).toBe('shop');
   });
 
+  describe('one that Docker renames while it is listed has two names in the list', () => {
+    const both = listItem({ Names: ['/shop', '/web'] });
+    const inspected = (Name: string) => {
+      const read = readInspect(containerInspect({ Name }));
+      if (!read) throw new Error('the sample cannot be read');
+      return read;
+    };
+    it('it keeps the former name until an inspect returns the new one', () => {
+      const s = running();
+      s.event(life('rename'), 10);
+      const begun = s.seq;
+      expect(s.list(list(both), new Set([A]), begun, 11).wants).toEqual([{ kind: 'inspect', id: A }]);
+      expect(view(s).containers.get(A)?.name).toBe('web');
+      expect(s.inspected(inspected('/shop'), begun, 12).changed).toBe(true);
+      expect(view(s).containers.get(A)?.name).toBe('shop');
+    });
+    it('also when it does not run', () => {
+      const s = new DockerState();
+      s.list(list(listItem({ State: 'created' })), 'all', 0, 0);
+      s.event(life('rename'), 1);
+      const item = listItem({ Names: ['/shop', '/web'], State: 'created' });
+      expect(s.list(list(item), new Set([A]), s.seq, 2).wants).toEqual([{ kind: 'inspect', id: A }]);
+      s.inspected(inspected('/shop'), s.seq, 3);
+      expect(view(s).containers.get(A)?.name).toBe('shop');
+    });
+    it('one that is not known yet is not known until the inspect', () => {
+      const s = new DockerState();
+      s.event(life('create'), 0);
+      s.list(list(both), new Set([A]), s.seq, 1);
+      expect(view(s).containers.size).toBe(0);
+      s.inspected(inspected('/shop'), s.seq, 2);
+      expect(view(s).containers.get(A)?.name).toBe('shop');
+    });
+    it('an inspect that is older than the rename does not return the name', () => {
+      const s = running();
+      const begun = s.seq;
+      s.event(life('rename'), 10);
+      s.list(list(listItem({ Names: ['/shop'] })), new Set([A]), s.seq, 11);
+      s.inspected(inspected('/web'), begun, 12);
+      expect(view(s).containers.get(A)?.name).toBe('shop');
+    });
+  });
+
   it('an inspect that is older than the start event does not return the namespace of this start', () => {
     const s = new DockerState();
     s.list(list(listItem()), new Set([A]), s.seq, 1); // it runs already, and its start event is late
