@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { needsNamespaceDns } from '../../src/docker/resolv.js';
 import { DockerWatch } from '../../src/docker/watch.js';
+import type { DockerView } from '../../src/model/container.js';
 import { Lab } from '../lab/lab.js';
 import {
   closeAll,
@@ -208,16 +209,15 @@ describe('not to be fooled', () => {
   });
 });
 
-/** A socket before the engine's: can cut all connections, and can keep the event stream silent. */
+/** A socket before the engine's: can cut all connections, and can keep the event streams that are open silent. */
 class SocketProxy implements AsyncDisposable {
   readonly path = join(mkdtempSync(join(tmpdir(), 'proxy-')), 'docker.sock');
   readonly #server: Server;
-  readonly #pairs = new Set<{ client: Socket; upstream: Socket; events: boolean }>();
-  mute = false;
+  readonly #pairs = new Set<{ client: Socket; upstream: Socket; events: boolean; mute: boolean }>();
   streams = 0;
   constructor(target: string) {
     this.#server = createServer((client) => {
-      const pair = { client, upstream: createConnection(target), events: false };
+      const pair = { client, upstream: createConnection(target), events: false, mute: false };
       this.#pairs.add(pair);
       client.on('data', (data) => {
         pair.events ||= data.includes('GET /events');
@@ -225,7 +225,7 @@ class SocketProxy implements AsyncDisposable {
         pair.upstream.write(data);
       });
       pair.upstream.on('data', (data) => {
-        if (!(this.mute && pair.events)) client.write(data);
+        if (!pair.mute) client.write(data);
       });
       const end = (): void => {
         client.destroy();
@@ -240,6 +240,10 @@ class SocketProxy implements AsyncDisposable {
   }
   cut(): void {
     for (const { client } of this.#pairs) client.destroy();
+  }
+  /** The event streams that are open now send nothing from here on; one that is opened later does. */
+  mute(): void {
+    for (const pair of this.#pairs) pair.mute = pair.events;
   }
   async [Symbol.asyncDispose](): Promise<void> {
     this.cut();
@@ -281,12 +285,12 @@ describe('connections', () => {
     open.push(proxy);
     await proxy.listen();
     const w = await watching(proxy.path, 300);
-    proxy.mute = true;
+    proxy.mute();
+    const ended = until(w, 'the end of the silent stream', (v) => !v.connected);
     await lab.start({ name: 'unheard', network: 'six', node: false });
-    await until(w, 'the container', (v) => named(v, 'unheard')?.endpoints.length === 1);
-    await until(w, 'the end of the silent stream', (v) => !v.connected);
-    proxy.mute = false;
-    await until(w, 'a new stream', (v) => v.connected);
+    await ended;
+    const isSeen = (v: DockerView): boolean => named(v, 'unheard')?.endpoints.length === 1;
+    await until(w, 'a new stream and the container', (v) => v.connected && isSeen(v));
     expect(proxy.streams).toBeGreaterThanOrEqual(2);
   });
 

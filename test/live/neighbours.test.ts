@@ -273,8 +273,12 @@ describe('policy routes to neighbours', () => {
       await waitFor(`routes after ${what}`, async () => (await routing()) === routes, 40_000);
       await waitFor('the neighbour to be reached', isReached, 20_000);
     };
+    // Frozen, so that it cannot repair before the attempt: any change of rules, Docker's too, makes it look.
+    drawbridge.kill('SIGSTOP');
     await lab.inHost(['ip', 'route', 'flush', 'table', TABLE], { check: true });
-    expect((await app.probe('tcp', ip4, 5432, '--timeout', 300)).ok).toBe(false);
+    const meanwhile = await app.probe('tcp', ip4, 5432, '--timeout', 300);
+    drawbridge.kill('SIGCONT');
+    expect(meanwhile.ok).toBe(false);
     for (const change of ['-I', '-D']) // whatever is changed, everything is looked at soon
       await lab.inHost(['iptables', '-w', change, 'DOCKER-USER', '-j', 'RETURN'], { check: true });
     await comeBack('a flush of the table');
