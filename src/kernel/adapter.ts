@@ -61,6 +61,8 @@ export class KernelAdapter implements AsyncDisposable {
   readonly forwarding: Forwarding;
   readonly #policyRoutes = new PolicyRoutes();
   readonly #routing = new NeighbourRouting(this.#policyRoutes);
+  /** A bridge without an address is managed: which routes it needs depends on the host's addresses, and may be none now. */
+  #isBridgeBare = false;
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
 
@@ -108,11 +110,11 @@ export class KernelAdapter implements AsyncDisposable {
       },
       onAddress: (a) => {
         this.own.put(a);
-        if (this.#routing.isUsed) changed('routing');
+        if (this.#isBridgeBare) changed('routing');
       },
       onAddressGone: (a) => {
         this.own.gone(a);
-        if (this.#routing.isUsed) changed('routing');
+        if (this.#isBridgeBare) changed('routing');
       },
       onRuleGone: (rule) => {
         if (this.#routing.isWanted(rule)) this.#reroute(changed);
@@ -168,6 +170,7 @@ export class KernelAdapter implements AsyncDisposable {
 
   /** The ways to neighbours on bridges without an address, before any rule lets them speak. Rejects with NetlinkError. */
   routeNeighbours(bridges: DesiredInput['bridges']): Promise<void> {
+    this.#isBridgeBare = bridges.some((b) => (b.withoutGateway?.subnets ?? []).length > 0);
     return this.#routing.add(neighbourRoutes(bridges, this.own.subnets));
   }
   /** Those that are no longer wanted, after the rules have changed. Rejects with NetlinkError. */

@@ -315,9 +315,12 @@ describe('policy routes to neighbours', () => {
     expect(await routing()).toContain(`iif ${BARE}`);
     await address('del', 'eth0');
     await waitFor('the rules', async () => /ipproto icmp/.test(await routing()), 20_000);
-    await address('add', BARE);
-    await waitFor('the rules to be removed', async () => (await routing()).trim() === '', 20_000);
-    await address('del', BARE);
-    await waitFor('the rules', async () => /ipproto icmp/.test(await routing()), 20_000);
+    // Several times: another reason for a pass may come just then, and hide that the address itself is none.
+    for (let n = 1; n <= 4; n++) {
+      await address('add', BARE);
+      await waitFor('the rules to be removed', async () => (await routing()).trim() === '', 20_000);
+      await address('del', BARE);
+      await waitFor(`the rules, ${n}`, async () => /ipproto icmp/.test(await routing()), 20_000);
+    }
   });
 });
