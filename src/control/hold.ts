@@ -39,11 +39,19 @@ export interface HoldOptions {
 const DEADLINE_MS = 2_000;
 const SWEEP_MS = 250;
 const MAX_WAITING = 4_096;
+/**
+ * Of one port, or of all senders of the host's network: the queue has room for others while one is flooded. The rules
+ * admit 800 packets of a port within DEADLINE_MS (bridge-limits.ts); without them, a port has no more than this.
+ */
+const MAX_WAITING_OF_ONE = 1_024;
+const HOST = -1;
 
 /** Packets of unknown ports wait here until somebody is proven to stand behind the port; then they are repeated once. */
 export class Hold {
   readonly #o: HoldOptions;
   readonly #waiting = new Map<number, { packet: HeldPacket; since: number }>();
+  /** Number of waiting packets by the bits of the port that their marks carry, or HOST. */
+  readonly #shares = new Map<number, number>();
   #timer: NodeJS.Timeout | undefined;
   readonly counts = { held: 0, repeated: 0, dropped: 0, expired: 0 };
 
@@ -55,11 +63,13 @@ export class Hold {
     const since = this.#o.now();
     this.counts.held += 1;
     if (this.#decide(packet, since)) return;
-    if (this.#waiting.size >= MAX_WAITING) {
+    const share = this.#shares.get(this.#senderOf(packet)) ?? 0;
+    if (this.#waiting.size >= MAX_WAITING || share >= MAX_WAITING_OF_ONE) {
       this.#drop(packet);
       return;
     }
     this.#waiting.set(packet.id, { packet, since });
+    this.#shares.set(this.#senderOf(packet), share + 1);
     this.#o.classify();
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS);
   }
@@ -67,7 +77,7 @@ export class Hold {
   /** What stands in the kernel has changed: who waits may be decided now. */
   settle(): void {
     for (const { packet, since } of [...this.#waiting.values()])
-      if (this.#decide(packet, since)) this.#waiting.delete(packet.id);
+      if (this.#decide(packet, since)) this.#forget(packet);
   }
 
   /** Ports whose packets wait. */
@@ -81,6 +91,25 @@ export class Hold {
     clearTimeout(this.#timer);
     for (const { packet } of this.#waiting.values()) this.#drop(packet);
     this.#waiting.clear();
+    this.#shares.clear();
+  }
+
+  #forget(packet: HeldPacket): void {
+    this.#waiting.delete(packet.id);
+    const sender = this.#senderOf(packet);
+    const left = (this.#shares.get(sender) ?? 1) - 1;
+    if (left > 0) this.#shares.set(sender, left);
+    else this.#shares.delete(sender);
+  }
+
+  #senderOf({ isLocal, mark }: HeldPacket): number {
+    return isLocal ? HOST : this.#lowBits(mark);
+  }
+
+  /** The low bits of the port's ifindex, as the bridge table writes them into the mark of an unknown port. */
+  #lowBits(mark: number): number {
+    const { marks } = this.#o;
+    return ((mark & marks.identity) >>> marks.shift) & marks.ifindexMask;
   }
 
   #sweep(): void {
@@ -88,7 +117,7 @@ export class Hold {
     const oldest = this.#o.now() - DEADLINE_MS;
     for (const { packet, since } of [...this.#waiting.values()]) {
       if (since > oldest) continue;
-      this.#waiting.delete(packet.id);
+      this.#forget(packet);
       this.counts.expired += 1;
       this.#drop(packet);
     }
@@ -134,9 +163,8 @@ export class Hold {
 
   /** The mark carries the ifindex's low bits: exactly one veth must fit, or nobody can tell whose packet it is. */
   #portOf(packet: HeldPacket, state: InKernel): number | undefined {
-    const { marks } = this.#o;
-    const low = ((packet.mark & marks.identity) >>> marks.shift) & marks.ifindexMask;
-    const fitting = state.veths.filter((v) => (v & marks.ifindexMask) === low);
+    const low = this.#lowBits(packet.mark);
+    const fitting = state.veths.filter((v) => (v & this.#o.marks.ifindexMask) === low);
     return fitting.length === 1 ? fitting[0] : undefined;
   }
 

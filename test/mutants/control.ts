@@ -60,6 +60,14 @@ export const CONTROL: readonly Mutant[] = [
     },
   },
   {
+    id: 'hold-share',
+    what: 'the packets of one unknown port fill the queue of all',
+    file: 'src/control/hold.ts',
+    from: ' || share >= MAX_WAITING_OF_ONE',
+    to: '',
+    killedBy: { file: 'test/pure/control/hold.test.ts', test: 'while a veth is flooded' },
+  },
+  {
     id: 'hold-forged',
     what: 'a held packet of an enforced container goes on with a forged source',
     file: 'src/control/hold.ts',

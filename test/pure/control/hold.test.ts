@@ -161,6 +161,29 @@ describe('a packet of a veth', () => {
     expect(h.verdicts).toEqual([[1, 'drop']]);
   });
 
+  it.each([
+    ['a veth', { mark: unknownMark(9) }, {}],
+    ['the host’s network', { isLocal: true, mark: 0 }, { isLocal: true, mark: 0 }],
+  ])(
+    'waits while %s is flooded, which has a share of the queue, and all of it again later',
+    (_, flood, calm) => {
+      const veths = [7, 9];
+      const h = holding({ veths });
+      for (let id = 1; id <= 5_000; id++) h.hold.take(packet({ id, ...flood }));
+      expect(h.verdicts).toHaveLength(5_000 - 1_024);
+      expect(new Set(h.verdicts.map(([, verdict]) => verdict))).toEqual(new Set(['drop']));
+      h.hold.take(packet({ id: 6_000 })); // of veth 7
+      expect(h.verdicts.some(([id]) => id === 6_000)).toBe(false);
+      h.settle({ veths, bound: [7, 9], listBegan: 1 });
+      expect(h.verdicts).toContainEqual([6_000, 'repeat', repeated(IDENTITY, 'enforce')]);
+      h.settle({ veths });
+      h.verdicts.length = 0;
+      h.hold.take(packet({ id: 7_000, ...calm }));
+      expect(h.verdicts).toEqual([]);
+      h.hold.close();
+    },
+  );
+
   it('keeps the bits of others', () => {
     expect(taken({ bound: [7] }, { mark: (unknownMark(7) | 0x12) >>> 0 })[0]?.[2]).toBe(
       (repeated(IDENTITY, 'enforce') | 0x12) >>> 0,
