@@ -25,10 +25,13 @@ function stripIpset(text: string): string {
   return [...creates, ...clean.filter((l) => l.startsWith('add ')).sort()].join('\n');
 }
 
+/** An element that a packet has added to a set of the bridge table: it goes after some seconds. */
+export const PASSING = /(^|[{\s])("[^"]+"|\d+) limit rate over /;
+
 const stripNft = (text: string): string =>
   text
     .split('\n')
-    .filter((l) => !l.startsWith('#'))
+    .filter((l) => !l.startsWith('#') && !PASSING.test(l))
     .map((l) => l.replace(/ expires [0-9a-z]+/g, '').replace(/counter packets \d+ bytes \d+/g, 'counter'))
     .join('\n')
     .trim();
@@ -54,6 +57,3 @@ export async function snapshotKernel(exec: Exec): Promise<KernelSnapshot> {
   ]);
   return { ...tables, nft: stripNft(nft.stdout) };
 }
-
-/** An element that packets noted themselves, in a set of the bridge table: it goes after some seconds. */
-export const PASSING = /(^|[{\s])("[^"]+"|\d+) limit rate over /;

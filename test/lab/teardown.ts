@@ -20,10 +20,16 @@ function cgroupFolders(cgroup: string): string[] {
   const folders = roots.map((d) => join('/sys/fs/cgroup', d.name, cgroup));
   return [...folders, join('/sys/fs/cgroup', cgroup)].filter((f) => existsSync(f));
 }
-const children = (folder: string): string[] =>
-  readdirSync(folder, { withFileTypes: true })
-    .filter((d) => d.isDirectory())
-    .map((d) => join(folder, d.name));
+/** None where another has removed the folder meanwhile: labs that start at once may take down the same one. */
+function children(folder: string): string[] {
+  try {
+    const entries = readdirSync(folder, { withFileTypes: true });
+    return entries.filter((d) => d.isDirectory()).map((d) => join(folder, d.name));
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw e;
+  }
+}
 
 function tryRemoveCgroup(folder: string): boolean {
   try {
