@@ -32,9 +32,10 @@ export interface NeighbourRoutes {
 /**
  * The way back to neighbours on bridges without an IPv4 address. Their packets are lifted to the host's IP layer, and its main
  * table has no route to their subnet: without these rules they would leave by the default route. Only packets between two
- * addresses of the subnet that come from the bridge itself, and what the host says about them, take these routes. Where
- * another interface has an address in the subnet, the host's own packets stay with that interface; where two bridges have the same
- * subnet, nothing passes on either.
+ * addresses of the subnet that come from the bridge itself, and what the host says about them, take these routes. They stay
+ * where an administrator gives the bridge an address of the subnet: the main table's route is lost with that address, also
+ * while the service is away, and `missing` drops the packets then. Where another interface has an address in the subnet, the host's own
+ * packets stay with that interface; where two bridges have the same subnet, nothing passes on either.
  */
 export function neighbourRoutes(
   bridges: readonly Bridge[],
@@ -44,19 +45,18 @@ export function neighbourRoutes(
     const range = parseSubnet(`${address}/${prefix}`);
     return range ? [{ index, range }] : [];
   });
-  const all = bridges.flatMap(({ name: bridge, withoutGateway }) =>
+  const wanted = bridges.flatMap(({ name: bridge, withoutGateway }) =>
     (withoutGateway?.subnets ?? []).flatMap((subnet) => {
       const range = parseSubnet(subnet);
       return range && withoutGateway ? [{ bridge, index: withoutGateway.ifindex, subnet, range }] : [];
     }),
   );
-  const wanted = all.filter((w) => !local.some((l) => l.index === w.index && overlap(l.range, w.range)));
-  const unique = wanted.filter((w) => !all.some((o) => o.index !== w.index && overlap(o.range, w.range)));
+  const unique = wanted.filter((w) => !wanted.some((o) => o.index !== w.index && overlap(o.range, w.range)));
   return {
     rules: wanted.flatMap(({ bridge, index, subnet, range }) => {
       const rule = (kind: NeighbourRule['kind']): NeighbourRule => ({ kind, bridge, subnet });
       if (!unique.some((u) => u.index === index && u.subnet === subnet)) return [rule('missing')];
-      const isHosts = local.some((l) => overlap(l.range, range));
+      const isHosts = local.some((l) => l.index !== index && overlap(l.range, range));
       return [rule('missing'), rule('forwarded'), ...(isHosts ? [] : [rule('reset'), rule('icmp')])];
     }),
     routes: unique.map(({ index, subnet }) => ({ index, subnet })),

@@ -61,8 +61,6 @@ export class KernelAdapter implements AsyncDisposable {
   readonly forwarding: Forwarding;
   readonly #policyRoutes = new PolicyRoutes();
   readonly #routing = new NeighbourRouting(this.#policyRoutes);
-  /** A bridge without an address is managed: which routes it needs depends on the host's addresses, and may be none now. */
-  #isBridgeBare = false;
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
 
@@ -110,11 +108,12 @@ export class KernelAdapter implements AsyncDisposable {
       },
       onAddress: (a) => {
         this.own.put(a);
-        if (this.#isBridgeBare) changed('routing');
+        if (this.#routing.isUsed) changed('routing');
       },
       onAddressGone: (a) => {
         this.own.gone(a);
-        if (this.#isBridgeBare) changed('routing');
+        // With the last address of a link the kernel removes every route by it (net/ipv4/fib_frontend.c, fib_disable_ip).
+        if (this.#routing.isUsed) this.#reroute(changed);
       },
       onRuleGone: (rule) => {
         if (this.#routing.isWanted(rule)) this.#reroute(changed);
@@ -170,7 +169,6 @@ export class KernelAdapter implements AsyncDisposable {
 
   /** The ways to neighbours on bridges without an address, before any rule lets them speak. Rejects with NetlinkError. */
   routeNeighbours(bridges: DesiredInput['bridges']): Promise<void> {
-    this.#isBridgeBare = bridges.some((b) => (b.withoutGateway?.subnets ?? []).length > 0);
     return this.#routing.add(neighbourRoutes(bridges, this.own.subnets));
   }
   /** Those that are no longer wanted, after the rules have changed. Rejects with NetlinkError. */

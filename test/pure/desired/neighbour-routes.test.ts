@@ -28,11 +28,10 @@ it('a bridge without an address gets a route, what leads to it, and a rule that 
   });
 });
 
-it('none where the bridge has an address in the subnet all the same', () => {
-  expect(summary([bridge('br-a', 3, A)], [{ index: 3, address: '10.1.0.9', prefix: 24 }])).toEqual({
-    rules: [],
-    routes: [],
-  });
+it('an address of the bridge itself changes nothing: its route goes with it, also while the service is away', () => {
+  const own = { index: 3, address: '10.1.0.9', prefix: 24 };
+  expect(summary([bridge('br-a', 3, A)], [own])).toEqual(summary([bridge('br-a', 3, A)]));
+  expect(summary([bridge('br-a', 3, A)]).routes).toEqual([`3 ${A}`]);
 });
 
 it("the host's own packets stay with an interface that has an address in the subnet", () => {
