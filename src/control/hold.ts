@@ -95,9 +95,9 @@ export class Hold {
   }
 
   #forget(packet: HeldPacket): void {
-    this.#waiting.delete(packet.id);
+    if (!this.#waiting.delete(packet.id)) return;
     const sender = this.#senderOf(packet);
-    const left = (this.#shares.get(sender) ?? 1) - 1;
+    const left = (this.#shares.get(sender) ?? 0) - 1;
     if (left > 0) this.#shares.set(sender, left);
     else this.#shares.delete(sender);
   }

@@ -14,7 +14,7 @@ export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   /** Opens our sockets inside and lays the rules that lead to them. */
   readonly prepare: (path: string) => Promise<Prepared>;
   /** Sets whether a new network namespace is prepared before the Docker API reports its container. */
-  readonly onHabit: (furnish: boolean) => void;
+  readonly onHabit: (isAhead: boolean) => void;
   /** Our resolver answers inside from now on. */
   readonly onAttached: (container: string) => void;
   /** `needs` can be evaluated: the container runs, and an inspect since its start has returned its namespace. */

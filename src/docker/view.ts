@@ -63,10 +63,10 @@ const asked = (askedAt: number | undefined): { askedAt?: number } =>
   askedAt === undefined ? {} : { askedAt };
 
 /**
- * After an event, until list and network have spoken, nobody knows where it stands: one that runs and joins a network has
- * its port before the event, and an event that is late may speak of an earlier life.
+ * After an event, until list and network have been answered, its place is not known: one that runs and joins a network has
+ * its port before the event, and a late event may be of an earlier life. Nor is one known that has no name yet.
  */
-const isOpen = (t: Tracked): boolean => !t.listed || t.pending.size > 0;
+const isOpen = (t: Tracked): boolean => !t.listed || t.pending.size > 0 || !isKnown(t);
 
 /** A container that no list has told of yet is only in `starting`: its labels are unknown, which is not "none". */
 export function viewOf(

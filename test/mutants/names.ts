@@ -130,6 +130,22 @@ export const NAMES: readonly Mutant[] = [
     killedBy: pure('docker/state', 'it keeps the former name until an inspect returns the new one'),
   },
   {
+    id: 'unnamed-is-settled',
+    what: 'a container whose name is not known yet does not count as starting',
+    file: 'src/docker/view.ts',
+    from: ' || !isKnown(t);',
+    to: ';',
+    killedBy: pure('docker/state', 'one that runs when the service begins counts as starting until then'),
+  },
+  {
+    id: 'routes-own-address',
+    what: 'routes between neighbours go when the bridge is given an address',
+    file: 'src/desired/neighbour-routes.ts',
+    from: 'l.index !== index && overlap',
+    to: 'overlap',
+    killedBy: pure('desired/neighbour-routes', 'an address of the bridge itself changes nothing'),
+  },
+  {
     id: 'image-unknown-grants',
     what: 'grants of a service count while the labels of the image are unknown',
     file: 'src/model/policy-compile.ts',

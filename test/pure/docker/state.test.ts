@@ -245,8 +245,18 @@ describe('in between', () => {
       s.event(life('create'), 0);
       s.list(list(both), new Set([A]), s.seq, 1);
       expect(view(s).containers.size).toBe(0);
+      expect([...view(s).starting]).toEqual([A]);
       s.inspected(inspected('/shop'), s.seq, 2);
       expect(view(s).containers.get(A)?.name).toBe('shop');
+    });
+    it('one that runs when the service begins counts as starting until then: its packets belong to nobody else', () => {
+      const s = new DockerState();
+      s.list(list(both), 'all', 0, 0);
+      s.network(F, front(), 0, 1);
+      expect([...view(s).starting]).toEqual([A]);
+      expect(view(s).attached.size).toBe(0);
+      s.inspected(inspected('/shop'), s.seq, 2);
+      expect([view(s).starting.size, [...view(s).attached]]).toEqual([0, [A]]);
     });
     it('an inspect that is older than the rename does not return the name', () => {
       const s = running();
