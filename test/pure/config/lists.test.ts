@@ -136,23 +136,39 @@ describe('the lists that ship', () => {
         'alpine',
         'anthropic',
         'aws-s3',
+        'aws-sts',
+        'claude-code',
+        'cloudflare-api',
+        'codex',
         'crates',
         'debian',
         'docker-hub',
+        'gcr',
         'ghcr',
         'github',
+        'github-actions-runner',
+        'gitlab',
         'golang',
         'google-ai',
         'huggingface',
         'lan-discovery',
         'letsencrypt',
+        'maven',
+        'mcr',
         'npm',
         'ntp',
+        'nuget',
         'openai',
         'pypi',
+        'quay',
         'rubygems',
         'sentry',
+        'slack',
+        'stripe',
+        'telegram',
+        'terraform',
         'ubuntu',
+        'vscode',
       ]),
     );
   });
@@ -166,6 +182,11 @@ describe('the lists that ship', () => {
     const [, entries = ''] = text.split(/^allow:$/m);
     expect(entries.trim()).toMatch(/^# .*https:\/\//);
     for (const comment of entries.match(/^ *#.*$/gm) ?? []) expect(comment).toMatch(/https:\/\/\S+/);
+  });
+  it('are all in docs/lists.md, with their descriptions', () => {
+    const page = readFileSync(join(root, 'docs', 'lists.md'), 'utf8');
+    for (const { name, description } of state.lists.values())
+      expect(page).toContain(`| [\`${name}\`](../allowlists/${name}.yaml) | ${description} |`);
   });
   it('lists refer to lists that ship', () => {
     const facts = {
