@@ -147,6 +147,11 @@ export interface Store {
   health(): { readonly ok: boolean; readonly detail: string };
   /** The newest revision that reads show. */
   revision(): number;
+  /**
+   * The random id that the store was given when it was made, and keeps for ever: another id is another store. '' while
+   * none is known to be durable (the disk was full when the store was first opened, or Redis has not answered yet).
+   */
+  identity(): string;
   close(): Promise<void>;
 }
 export interface PutOptions {

@@ -29,6 +29,7 @@ function fenced(store: Store, leases: LeasesAlone): Store {
     watch: (onChange) => store.watch(onChange),
     health: () => store.health(),
     revision: () => store.revision(),
+    identity: () => store.identity(),
     close: () => store.close(),
   };
 }

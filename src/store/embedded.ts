@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger, Store, StoreItem } from '../ports.js';
@@ -7,7 +8,7 @@ import { judge, type Write } from './judge.js';
 import { type FolderLock, lockFolder } from './lock.js';
 import { LogFile, readLog } from './log-file.js';
 import { readSnapshot, type Stored, writeSnapshot } from './snapshot.js';
-import { jsonOf } from './value.js';
+import { isReserved, jsonOf } from './value.js';
 
 type Watcher = Parameters<Store['watch']>[0];
 
@@ -19,6 +20,9 @@ export interface EmbeddedOptions {
   readonly compactAt?: number;
 }
 
+/** Holds the store's identity. An older version keeps it as it keeps every item. */
+const IDENTITY = '\u0000identity';
+const IDENTITY_BYTES = 16;
 const MAX_BATCH = 1000;
 const COMPACT_AT = 4 * 1024 * 1024;
 
@@ -57,7 +61,7 @@ async function load(options: EmbeddedOptions, lock: FolderLock): Promise<Store> 
       'cut an unfinished write off the store (kept in .torn)',
     );
   }
-  return new EmbeddedStore(options, { lock, log, snapshotPath, items, revision });
+  return EmbeddedStore.begin(options, { lock, log, snapshotPath, items, revision });
 }
 
 /** Records that the snapshot already holds are skipped; the others must follow it without a gap. */
@@ -97,7 +101,7 @@ class EmbeddedStore implements Store {
   #failure = '';
   #compactAt: number;
 
-  constructor(options: EmbeddedOptions, disk: Opened) {
+  private constructor(options: EmbeddedOptions, disk: Opened) {
     this.#options = options;
     this.#disk = disk;
     this.#items = disk.items;
@@ -105,14 +109,21 @@ class EmbeddedStore implements Store {
     this.#compactAt = options.compactAt ?? COMPACT_AT;
   }
 
+  /** A store without an identity gets one; on a full disk with the first write that succeeds. */
+  static async begin(options: EmbeddedOptions, disk: Opened): Promise<EmbeddedStore> {
+    const store = new EmbeddedStore(options, disk);
+    if (store.identity() === '') await store.#commit([]);
+    return store;
+  }
+
   async get<T>(key: string): Promise<StoreItem<T> | undefined> {
-    const item = this.#items.get(key);
+    const item = isReserved(key) ? undefined : this.#items.get(key);
     return item && { key, value: JSON.parse(item.json), revision: item.revision };
   }
 
   async list<T>(prefix: string): Promise<readonly StoreItem<T>[]> {
     return [...this.#items]
-      .filter(([key]) => key.startsWith(prefix))
+      .filter(([key]) => key.startsWith(prefix) && !isReserved(key))
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([key, item]) => ({ key, value: JSON.parse(item.json), revision: item.revision }));
   }
@@ -134,12 +145,17 @@ class EmbeddedStore implements Store {
 
   health(): { readonly ok: boolean; readonly detail: string } {
     const detail =
-      this.#failure || `${this.#items.size} items at revision ${this.#revision} in ${this.#options.dir}`;
+      this.#failure || `${this.#shownItems()} items at revision ${this.#revision} in ${this.#options.dir}`;
     return { ok: this.#failure === '' && !this.#closed, detail };
   }
 
   revision(): number {
     return this.#revision;
+  }
+
+  identity(): string {
+    const item = this.#items.get(IDENTITY);
+    return item ? JSON.parse(item.json) : '';
   }
 
   async close(): Promise<void> {
@@ -148,6 +164,10 @@ class EmbeddedStore implements Store {
     await this.#flushing;
     await this.#disk.log.close();
     await this.#disk.lock.release();
+  }
+
+  #shownItems(): number {
+    return this.#items.size - (this.#items.has(IDENTITY) ? 1 : 0);
   }
 
   #enqueue(
@@ -174,7 +194,8 @@ class EmbeddedStore implements Store {
     this.#flushing = undefined;
   }
 
-  async #commit(batch: readonly Write[]): Promise<void> {
+  async #commit(asked: readonly Write[]): Promise<void> {
+    const batch = this.#items.has(IDENTITY) ? asked : [newIdentity(), ...asked];
     const { accepted, changes } = judge(batch, this.#items, this.#revision);
     if (accepted.length === 0) return;
     try {
@@ -195,6 +216,7 @@ class EmbeddedStore implements Store {
   }
 
   #tell(c: Change): void {
+    if (isReserved(c.key)) return;
     const value: unknown = c.json === undefined ? undefined : JSON.parse(c.json);
     for (const watcher of this.#watchers) {
       try {
@@ -220,4 +242,11 @@ class EmbeddedStore implements Store {
       );
     }
   }
+}
+
+/** A failure is reported by the write that it shares its batch with, and the next batch tries it again. */
+function newIdentity(): Write {
+  const json = JSON.stringify(randomBytes(IDENTITY_BYTES).toString('hex'));
+  const ignore = (): void => undefined;
+  return { key: IDENTITY, json, ifRevision: 0, resolve: ignore, reject: ignore };
 }

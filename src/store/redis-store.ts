@@ -107,6 +107,11 @@ export class RedisStore implements Store {
     return this.#p.replica.position.revision;
   }
 
+  /** Redis has it: all hosts of a store see the same. */
+  identity(): string {
+    return this.#p.replica.position.id;
+  }
+
   health(): { readonly ok: boolean; readonly detail: string } {
     const { target, local } = this.#p;
     const { failure } = this.#sync;

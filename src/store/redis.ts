@@ -82,6 +82,7 @@ function withClose(store: Store, close: () => Promise<void>): Store {
     watch: (onChange) => store.watch(onChange),
     health: () => store.health(),
     revision: () => store.revision(),
+    identity: () => store.identity(),
     close,
   };
 }

@@ -40,6 +40,7 @@ const delayed = (of: Store): Store => ({
   watch: (onChange) => of.watch((item) => void late.push(() => onChange(item))),
   health: () => of.health(),
   revision: () => of.revision(),
+  identity: () => of.identity(),
   close: () => of.close(),
 });
 const deliver = (): void => {

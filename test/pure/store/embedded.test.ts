@@ -280,3 +280,54 @@ describe('durability: the order of calls', () => {
     expect(order.slice(0, 3)).toEqual(['sync file', 'sync folder', 'truncate file']);
   });
 });
+
+describe('identity', () => {
+  it('is random, the same over writes, compactions and re-opens, and shown to no reader', async () => {
+    const store = await openStore(300);
+    const id = store.identity();
+    expect(id).toMatch(/^[0-9a-f]{32}$/);
+    const seen: string[] = [];
+    store.watch((c) => seen.push(c.key));
+    for (let i = 0; i < 20; i++) await store.put('k', 'x'.repeat(50));
+    expect((await store.list('')).map((i) => i.key)).toEqual(['k']);
+    expect(await store.get('\u0000identity')).toBeUndefined();
+    expect(new Set(seen)).toEqual(new Set(['k']));
+    await expect(store.put('\u0000identity', 'another')).rejects.toThrow(/reserved/);
+    await store.close();
+    await expect(stat(join(dir, 'store.snapshot'))).resolves.toBeDefined();
+    const again = await openStore();
+    expect(again.identity()).toBe(id);
+    await again.close();
+    await rm(join(dir, 'store.log'));
+    await rm(join(dir, 'store.snapshot'));
+    expect((await openStore()).identity()).not.toBe(id);
+  });
+
+  it('is given to a store of an older version when it is opened', async () => {
+    const change = { revision: 1, key: 'k', json: '1' };
+    await writeFile(
+      join(dir, 'store.log'),
+      Buffer.concat([Buffer.from('DBSTORE1'), encodeFrame(encodeChanges([change]))]),
+    );
+    const store = await openStore();
+    expect(await store.get('k')).toEqual({ key: 'k', value: 1, revision: 1 });
+    const id = store.identity();
+    expect(id).toMatch(/^[0-9a-f]{32}$/);
+    await store.close();
+    expect((await openStore()).identity()).toBe(id);
+  });
+
+  it('is unknown until it is durable, and comes with the first write that succeeds', async () => {
+    const handle = await openFile(join(dir, 'probe'), 'w');
+    await handle.close();
+    const prototype = Object.getPrototypeOf(handle) as FileHandle;
+    const failing = vi.spyOn(prototype, 'datasync').mockRejectedValue(new Error('ENOSPC'));
+    const store = await openStore();
+    expect(store.identity()).toBe('');
+    await expect(store.put('k', 1)).rejects.toThrow(/ENOSPC/);
+    expect(store.identity()).toBe('');
+    failing.mockRestore();
+    await store.put('k', 1);
+    expect(store.identity()).toMatch(/^[0-9a-f]{32}$/);
+  });
+});
