@@ -7,6 +7,7 @@ import type { InForce } from './enforcer.js';
 import type { LearnedPort } from './kernel-port.js';
 import { LanClaims, type LanClaimsOptions } from './lan-claims.js';
 import { type LanKernel, LanNamespace } from './lan-namespace.js';
+import { Newest } from './newest.js';
 
 export interface LanOptions<F extends FlowFacts> extends LanClaimsOptions {
   readonly kernel: LanKernel<F>;
@@ -45,7 +46,11 @@ export class LanRules<F extends FlowFacts> implements SetWriter, AsyncDisposable
   /** Namespaces that were closed before it was known whether anything would leave there. */
   readonly #closed = new Map<string, string>();
   #state: InForce | undefined;
-  #chain: Promise<void> = Promise.resolve();
+  readonly #syncs = new Newest<InForce>((state) =>
+    this.#sync(state).catch((e: unknown) =>
+      this.#o.log.error({ err: String(e) }, 'rules inside namespaces stay as they are'),
+    ),
+  );
   #timer: NodeJS.Timeout | undefined;
   #ended = false;
 
@@ -65,16 +70,13 @@ export class LanRules<F extends FlowFacts> implements SetWriter, AsyncDisposable
     return space && { failure: space.failure, frames: space.frames };
   }
 
-  /** After every pass, and whenever something else has changed that rules inside depend on. */
+  /**
+   * After every pass, and whenever something else has changed that rules inside depend on. Resolves when the rules inside
+   * are those of this state or of a newer one.
+   */
   applied(state = this.#state): Promise<void> {
     this.#state = state;
-    if (!this.#ended && state)
-      this.#chain = this.#chain
-        .then(() => this.#sync(state))
-        .catch((e: unknown) =>
-          this.#o.log.error({ err: String(e) }, 'rules inside namespaces stay as they are'),
-        );
-    return this.#chain;
+    return this.#ended || !state ? this.#syncs.settled() : this.#syncs.run(state);
   }
 
   begin(): void {
@@ -129,7 +131,7 @@ export class LanRules<F extends FlowFacts> implements SetWriter, AsyncDisposable
     this.#ended = true;
     this.#claims.end();
     clearTimeout(this.#timer);
-    await this.#chain;
+    await this.#syncs.settled();
     for (const space of this.#spaces.values()) space[Symbol.dispose]();
   }
 

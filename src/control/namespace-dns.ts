@@ -1,6 +1,7 @@
 import type { InForce } from './enforcer.js';
 import { Ahead, type AheadOptions, type Prepared } from './namespace-ahead.js';
 import { Cleared, type ClearedOptions } from './namespace-clear.js';
+import { Newest } from './newest.js';
 
 export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   /** The container may have Docker's embedded resolver at all. */
@@ -68,7 +69,14 @@ export class NamespaceDns {
    */
   #habit = true;
   readonly #waiting: (() => void)[] = [];
-  #chain: Promise<void> = Promise.resolve();
+  readonly #syncs = new Newest<InForce>((state) =>
+    this.#sync(state).catch((e: unknown) =>
+      this.#o.log.error(
+        { err: String(e) },
+        'resolvers inside namespaces stay as they are until the next pass',
+      ),
+    ),
+  );
   #ended = false;
 
   constructor(options: NamespaceDnsOptions) {
@@ -86,10 +94,10 @@ export class NamespaceDns {
     return held ? held.hostAsked !== false : this.#failed.has(container);
   }
 
-  /** After every pass. Serial; errors are kept for coverage and tried again with the next pass. */
+  /** After every pass. Only the newest state is kept; errors are kept for coverage and tried again with the next pass. */
   applied(state: InForce): void {
     this.#state = state;
-    this.#chain = this.#chain.then(() => this.#sync(state));
+    void this.#syncs.run(state);
   }
 
   /** Its port has just moved into its namespace: some 50 ms are left before its first instruction, too few for a pass. */
@@ -215,7 +223,7 @@ export class NamespaceDns {
     this.#o.onHabit(false);
     this.#state = undefined;
     await this.#ahead.end();
-    await this.#chain;
+    await this.#syncs.settled();
     await this.#settled();
   }
 

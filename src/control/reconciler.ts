@@ -14,13 +14,17 @@ interface Waiter {
   reject(e: Error): void;
 }
 
+/** Of those that only say why; a reason of `later` is always kept, because what is due is found by it. */
+const MAX_REASONS = 64;
+const OTHERS = 'others';
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 5_000;
 
 /** One pass at a time; what comes meanwhile is one more pass. A failed pass is repeated, after a fresh look, until it holds. */
 export class Reconciler {
   readonly #options: ReconcilerOptions;
-  #reasons: string[] = [];
+  /** Why the next pass is wanted, each reason once. */
+  readonly #reasons = new Set<string>();
   #resync = true;
   #waiters: Waiter[] = [];
   #begun = false;
@@ -31,6 +35,8 @@ export class Reconciler {
   #timer: NodeJS.Timeout | undefined;
   #lastError: Error | undefined;
   #idle: (() => void)[] = [];
+  /** Reasons that `later` has given: a fixed few. */
+  readonly #owed = new Set<string>();
   readonly #delayed = new Map<string, NodeJS.Timeout>();
 
   constructor(options: ReconcilerOptions) {
@@ -51,15 +57,20 @@ export class Reconciler {
 
   trigger(reason: string, resync = false): void {
     if (this.#stopped) return;
-    this.#reasons.push(reason);
+    this.#add(reason);
     this.#resync ||= resync;
     if (this.#begun && !this.#running) this.#wake();
+  }
+
+  /** Reasons name containers: while a pass hangs, there can be any number of them. */
+  #add(reason: string): void {
+    this.#reasons.add(this.#reasons.size < MAX_REASONS || this.#owed.has(reason) ? reason : OTHERS);
   }
 
   /** Until then nothing is applied: before Docker has been asked, every container would seem to be gone. */
   begin(): void {
     this.#begun = true;
-    if (this.#reasons.length > 0 && !this.#stopped) this.#wake();
+    if (this.#reasons.size > 0 && !this.#stopped) this.#wake();
   }
 
   #wake(): void {
@@ -73,6 +84,7 @@ export class Reconciler {
     if (this.#stopped || this.#delayed.has(reason)) return;
     const fire = (): void => {
       this.#delayed.delete(reason);
+      this.#owed.add(reason);
       this.trigger(reason);
     };
     this.#delayed.set(reason, setTimeout(fire, ms));
@@ -112,7 +124,7 @@ export class Reconciler {
   }
 
   async #loop(): Promise<void> {
-    while (this.#reasons.length > 0 && !this.#stopped) {
+    while (this.#reasons.size > 0 && !this.#stopped) {
       if (!(await this.#once())) break;
     }
     this.#running = false;
@@ -120,7 +132,8 @@ export class Reconciler {
   }
 
   async #once(): Promise<boolean> {
-    const reasons = [...new Set(this.#reasons.splice(0))];
+    const reasons = [...this.#reasons];
+    this.#reasons.clear();
     const waiters = this.#waiters.splice(0);
     const resync = this.#resync;
     this.#resync = false;
@@ -147,7 +160,7 @@ export class Reconciler {
       { err: error.message, reasons, retryMs: wait },
       'the kernel does not hold the desired state yet',
     );
-    this.#reasons.unshift('retry');
+    this.#reasons.add('retry');
     if (this.#stopped) return;
     this.#timer = setTimeout(() => {
       this.#running = true;

@@ -277,3 +277,31 @@ describe('a namespace that is no container’s', () => {
     expect(passed).toEqual(['/a']);
   });
 });
+
+it('200 passes while a namespace is slow to prepare: their states are not kept, and the last one wins', async () => {
+  let release: () => void = () => undefined;
+  const slow = new Promise<void>((done) => {
+    release = done;
+  });
+  let syncs = 0;
+  const { dns, answers } = furnisher({}, '/a', {
+    embedded: () => {
+      syncs += 1; // once for each member of the state that is worked on
+      return true;
+    },
+    needs: async () => {
+      await slow;
+      return true;
+    },
+  });
+  const other = {
+    ...state,
+    members: new Map([['c2', { policy: { mode: 'enforce' } }]]),
+  } as unknown as InForce;
+  for (let n = 0; n < 200; n++) dns.applied(other);
+  dns.applied(state);
+  release();
+  await vi.waitFor(() => expect(answers).toContain('/a'));
+  await dns.close();
+  expect(syncs).toBeLessThan(10);
+});
