@@ -77,26 +77,38 @@ function parsed(line: string): unknown {
   }
 }
 
-/** Cuts a byte stream into lines; a line longer than `maxBytes` is an error, so that memory stays bounded. */
+/**
+ * Cuts a byte stream into lines. Of a line that is longer than `maxBytes` only the beginning is kept, which is no JSON: the reader of the
+ * events then lists again. The pieces of a line are joined once, when its end has come: joining them at each chunk would take a time
+ * that grows with the square of the line's length.
+ */
 export class LineCutter {
   readonly #maxBytes: number;
-  #rest = Buffer.alloc(0);
+  #rest: Buffer[] = [];
+  #length = 0;
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
   }
-  /** Throws RangeError when a line outgrows the bound; the stream is then of no more use. */
+
   push(chunk: Buffer): readonly string[] {
-    const all = this.#rest.length > 0 ? Buffer.concat([this.#rest, chunk]) : chunk;
-    const end = all.lastIndexOf(0x0a);
-    this.#rest = Buffer.from(all.subarray(end + 1));
-    if (this.#rest.length > this.#maxBytes) {
-      throw new RangeError(`an event line of Docker is longer than ${this.#maxBytes} bytes`);
+    const lines: string[] = [];
+    let start = 0;
+    for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, start)) {
+      this.#keep(chunk.subarray(start, end));
+      const line = Buffer.concat(this.#rest).toString('utf8');
+      if (line.trim() !== '') lines.push(line);
+      this.#rest = [];
+      this.#length = 0;
+      start = end + 1;
     }
-    if (end < 0) return [];
-    return all
-      .subarray(0, end)
-      .toString('utf8')
-      .split('\n')
-      .filter((l) => l.trim() !== '');
+    this.#keep(chunk.subarray(start));
+    return lines;
+  }
+
+  #keep(piece: Buffer): void {
+    const kept = piece.subarray(0, this.#maxBytes - this.#length);
+    if (kept.length === 0) return;
+    this.#rest.push(Buffer.from(kept));
+    this.#length += kept.length;
   }
 }

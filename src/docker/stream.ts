@@ -24,7 +24,8 @@ const BACKOFF_MS = { first: 50, max: 1_000 };
 const OPEN_TIMEOUT_MS = 10_000;
 /** How long a difference that no event has told may wait for its event. */
 const STALL_GRACE_MS = 2_000;
-const MAX_LINE_BYTES = 16 * 1024 * 1024;
+/** An event carries the labels of a container; a longer one counts as one that cannot be read. */
+const MAX_LINE_BYTES = 1024 * 1024;
 
 export class EventStream {
   readonly #parts: StreamParts;

@@ -1,0 +1,108 @@
+/** The log on a file system that is full, on a pipe and on a socket that are not read. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+const PROGRAM = fileURLToPath(new URL('./logger.ts', import.meta.url));
+/** Without the bound, a write that blocks does so until the test ends it. */
+const BLOCKED_MS = 2_000;
+/** More than fits into a pipe, a socket and the memory of the log. */
+const MANY_LINES = 4_000;
+
+let base: string;
+let disk: string;
+let child: ChildProcess | undefined;
+
+beforeEach(async () => {
+  base = await mkdtemp(join(tmpdir(), 'drawbridge-log-'));
+  disk = join(base, 'disk');
+  await mkdir(disk);
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'drawbridge-test', disk]);
+});
+afterEach(async () => {
+  child?.kill('SIGKILL');
+  execFileSync('umount', ['-l', disk]);
+  await rm(base, { recursive: true });
+});
+
+async function start(stderr: number | 'pipe'): Promise<ChildProcess> {
+  const started = spawn(process.execPath, ['--import', 'tsx', PROGRAM], {
+    stdio: ['ignore', 'ignore', stderr, 'ipc'],
+  });
+  child = started;
+  await new Promise((resolve) => started.once('message', resolve));
+  return started;
+}
+interface Shown {
+  readonly lines: number;
+  readonly blockedMs: number;
+}
+async function ask(of: ChildProcess): Promise<Shown> {
+  expect(of.exitCode, 'the process has ended').toBeNull();
+  const answer = once(of, 'message', { signal: AbortSignal.timeout(5_000) });
+  of.send('ask');
+  return (await answer)[0] as Shown;
+}
+const logs = (of: ChildProcess): Promise<void> =>
+  vi.waitFor(async () => expect((await ask(of)).lines).toBeGreaterThan(MANY_LINES), {
+    timeout: 30_000,
+    interval: 50,
+  });
+const isWhole = (line: string): boolean => JSON.parse(line).msg !== undefined;
+const LOST = /"lines":(\d+),"cause":"(\w+)","msg":"lines of this log were lost/;
+
+it('survives a full disk, and says how many lines were lost once there is space', async () => {
+  const file = join(disk, 'log');
+  const ballast = join(disk, 'ballast');
+  await writeFile(ballast, 'x'.repeat(200_000));
+  const fd = openSync(file, 'a');
+  const of = await start(fd);
+  closeSync(fd);
+  await logs(of);
+  execFileSync('mount', ['-o', 'remount,size=64m', disk]);
+  await vi.waitFor(() => expect(readFileSync(file, 'utf8')).toMatch(LOST), { timeout: 10_000 });
+  expect(LOST.exec(readFileSync(file, 'utf8'))?.[2]).toBe('ENOSPC');
+  of.send('stop');
+  await new Promise((resolve) => of.once('exit', resolve));
+  expect(readFileSync(file, 'utf8').trimEnd().split('\n').every(isWhole)).toBe(true);
+});
+
+it('is not blocked by a pipe that is not read', async () => {
+  const path = join(base, 'pipe');
+  execFileSync('mkfifo', [path]);
+  const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  const writer = openSync(path, constants.O_WRONLY);
+  const of = await start(writer);
+  closeSync(writer);
+  await logs(of);
+  expect((await ask(of)).blockedMs).toBeLessThan(BLOCKED_MS);
+  let text = '';
+  const bytes = Buffer.alloc(65_536);
+  await vi.waitFor(
+    () => {
+      text += bytes.toString('utf8', 0, readSync(fd, bytes));
+      expect(text).toMatch(LOST);
+    },
+    { timeout: 20_000, interval: 1 },
+  );
+  closeSync(fd);
+  await logs(of); // EPIPE from here on
+});
+
+it('is not blocked by a socket that is not read, as that of the journal', async () => {
+  const of = await start('pipe');
+  await logs(of);
+  expect((await ask(of)).blockedMs).toBeLessThan(BLOCKED_MS);
+  let text = '';
+  of.stderr?.on('data', (data: Buffer) => {
+    text += data.toString();
+  });
+  await vi.waitFor(() => expect(text).toMatch(LOST), { timeout: 20_000 });
+  of.stderr?.destroy();
+  await logs(of); // EPIPE from here on
+});
