@@ -135,7 +135,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     stopping ??= parts.end().finally(ended);
     return stopping;
   };
-  const counts = new Counts(exec, engine.shape.prefix);
+  const counts = new Counts(exec, engine.shape.prefix, () => engine.reconciler.resting === undefined);
   const fleet = new Fleet({
     node,
     beats: shared.beats,
@@ -157,6 +157,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     beats: shared.beats,
     fleet,
     counts,
+    inForce: () => applied.value,
     feeds,
     said,
     version: VERSION,

@@ -338,8 +338,9 @@ export class RefusedError extends Error {
 export interface Controller {
   status(): StatusView;
   ready(): { readonly ready: boolean; readonly reason: string };
-  /** Brings the counts that the views show up to date. */
-  refreshCounts(): Promise<void>;
+  /** Reads the counters that the views show, unless that was done within the last second; when they were read. */
+  refreshCounts(): Promise<number>;
+  /** The same array while nothing has changed that it shows, for a second at most. */
   containers(): readonly ContainerView[];
   container(idOrName: string): ContainerView;
   grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant>;
@@ -394,7 +395,12 @@ export interface Controller {
   removeEntry(list: string, canonical: string, ifMatch: number | undefined, who: string): Promise<ListView>;
   explain(idOrName: string, to: string): ExplainView;
   plan(): Promise<readonly string[]>;
-  denials(idOrName: string | undefined, limit: number): readonly DenialEvent[];
+  /** Newest first. */
+  denials(
+    idOrName: string | undefined,
+    limit: number,
+    isWanted?: (e: DenialEvent) => boolean,
+  ): readonly DenialEvent[];
   /** Stops enforcing and takes every trace out of the kernel; the service ends after. */
   teardown(): Promise<void>;
   /** Denials and name events as they come. */

@@ -7,7 +7,7 @@ import type { HostLink, Logger, SocketEnds } from '../ports.js';
 import { type Plan, runStep } from './apply.js';
 import { Cgroups } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
-import type { Exec } from './exec.js';
+import { asReader, type Exec } from './exec.js';
 import { withFastElements } from './fast-elements.js';
 import { withFastSets } from './fast-sets.js';
 import { Forwarding } from './forwarding.js';
@@ -160,6 +160,10 @@ export class KernelAdapter implements AsyncDisposable {
   }
   plan(desired: DesiredState): Promise<Plan> {
     return this.#plane.plan(desired);
+  }
+  /** The same for readers of the API: by processes that wait for those of the passes. */
+  planForReaders(desired: DesiredState): Promise<Plan> {
+    return this.#plane.plan(desired, asReader(this.#run));
   }
   invalidate(): void {
     this.#plane.invalidate();

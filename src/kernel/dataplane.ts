@@ -48,8 +48,8 @@ export class Dataplane {
   }
 
   /** What would change, from a fresh look; nothing is touched. */
-  async plan(desired: DesiredState): Promise<Plan> {
-    return planSteps(this.#shape, desired, await observe(this.#run, this.#shape.prefix, this.#indexOf));
+  async plan(desired: DesiredState, run: Exec = this.#run): Promise<Plan> {
+    return planSteps(this.#shape, desired, await observe(run, this.#shape.prefix, this.#indexOf));
   }
 
   /** On failure the next call reads the kernel again and goes on from there. */

@@ -1,3 +1,4 @@
+import { setPriority } from 'node:os';
 import { execa } from 'execa';
 
 interface ExecResult {
@@ -8,6 +9,8 @@ interface ExecResult {
 export interface ExecOptions {
   readonly input?: string;
   readonly timeoutMs?: number;
+  /** The nice value of the process; left out: that of the service, which is above others. */
+  readonly nice?: number;
 }
 /** Runs a program with an argument array, never through a shell. Injected, so that what is run can be listed. */
 export type Exec = (file: string, args: readonly string[], options?: ExecOptions) => Promise<ExecResult>;
@@ -37,11 +40,27 @@ export const exec: Exec = async (file, args, options = {}) => {
     ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
   });
   remember(child.pid);
+  if (options.nice !== undefined && child.pid !== undefined) lower(child.pid, options.nice);
   const result = await child;
   if (result.exitCode === undefined)
     throw new KernelError(file, args, `${result.shortMessage ?? 'did not end'}`);
   return { code: result.exitCode, stdout: String(result.stdout ?? ''), stderr: String(result.stderr ?? '') };
 };
+
+function lower(pid: number, nice: number): void {
+  try {
+    setPriority(pid, nice);
+  } catch {
+    // It has ended already.
+  }
+}
+
+const NICE_OF_READERS = 10;
+/** For what readers of the API ask: its processes wait for those of the passes, which have the service's priority. */
+export const asReader =
+  (run: Exec): Exec =>
+  (file, args, options) =>
+    run(file, args, { ...options, nice: NICE_OF_READERS });
 
 /** A kernel tool refused: which, with what, and its own words. */
 class KernelError extends Error {

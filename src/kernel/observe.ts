@@ -40,13 +40,22 @@ export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Prom
 export const setNames = async (run: Exec, prefix: string): Promise<SetNames> =>
   parseSetNames(await must(run, 'ipset', ['list', '-terse']), prefix);
 
-/** Ours alone, and a million addresses of threats by their sets' names: "restore" takes "save NAME". */
+/**
+ * Ours alone, and a million addresses of threats by their sets' names: "restore" takes "save NAME". A pass may destroy a
+ * set between the listing and its turn: then both are repeated.
+ */
 async function observeSets(run: Exec, prefix: string): Promise<Observed['sets']> {
-  const { plain, threats } = await setNames(run, prefix);
-  const input = plain.map((name) => `save ${name}\n`).join('');
-  const text = input === '' ? '' : await must(run, 'ipset', ['restore'], { input });
-  return new Map([...parseSetSave(text, prefix), ...threats]);
+  for (let n = 1; ; n++) {
+    const { plain, threats } = await setNames(run, prefix);
+    const input = plain.map((name) => `save ${name}\n`).join('');
+    const { code, stdout, stderr } = input === '' ? NO_SETS : await run('ipset', ['restore'], { input });
+    if (code === 0) return new Map([...parseSetSave(stdout, prefix), ...threats]);
+    if (n === LISTINGS || !SET_IS_GONE.test(stderr))
+      throw new Error(`ipset restore: ${stderr.trim() || `exit ${code}`}`);
+  }
 }
+const NO_SETS = { code: 0, stdout: '', stderr: '' };
+const SET_IS_GONE = /The set with the given name does not exist/;
 
 async function observeNft(
   run: Exec,

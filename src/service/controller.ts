@@ -25,8 +25,10 @@ import type { Counts } from './counts.js';
 import type { Engine } from './engine.js';
 import type { Feeds } from './feeds.js';
 import type { Fleet } from './fleet.js';
+import { Paced } from './paced.js';
 import type { Said } from './policies.js';
 import { scanView } from './scan.js';
+import { SharedRead, yieldTo } from './shared-read.js';
 import { syncAudited } from './sync-audited.js';
 
 import { containerView, explainView } from './views.js';
@@ -41,6 +43,8 @@ export interface ControllerParts {
   readonly fleet: Fleet;
   readonly feeds: Feeds;
   readonly counts: Counts;
+  /** The revision of the store that is in force. */
+  readonly inForce: () => number;
   readonly said: () => Said;
   readonly version: string;
   readonly node: string;
@@ -48,18 +52,35 @@ export interface ControllerParts {
 }
 
 const NO_DOCKER = 'Docker does not answer: the last known state is held, and what is new gets nothing';
+/** At least this time passes between the beginnings of two plans for readers. */
+const PLAN_GAP_MS = 100;
+const PLAN_TRIES = 3;
+/** Newest of all containers, among which a reader's filter chooses. */
+const MOST_DENIALS = 10_000;
 const NO_PASS = 'the first pass has not been applied yet';
 
 /** The API's face of everything. */
 export class ServiceController implements Controller {
   readonly #p: ControllerParts;
+  readonly #views: Paced<readonly ContainerView[]>;
+  readonly #scans: Paced<readonly ScanView[]>;
+  readonly #plan: SharedRead<readonly string[]>;
 
   constructor(parts: ControllerParts) {
     this.#p = parts;
+    this.#views = new Paced(() => this.#running().map((c) => containerView(parts, c)));
+    this.#scans = new Paced(() => scanView(parts.engine, this.#running(), true));
+    this.#plan = new SharedRead({
+      read: () => this.#readPlan(),
+      maxAgeMs: 0,
+      gapMs: PLAN_GAP_MS,
+      isBusy: this.#isBusy,
+    });
   }
 
-  refreshCounts(): Promise<void> {
-    return this.#p.counts.refresh();
+  async refreshCounts(): Promise<number> {
+    await this.#p.counts.refresh();
+    return this.#p.counts.at;
   }
 
   status(): StatusView {
@@ -103,7 +124,16 @@ export class ServiceController implements Controller {
   }
 
   containers(): readonly ContainerView[] {
-    return this.#running().map((c) => containerView(this.#p, c));
+    return this.#views.get(...this.#key());
+  }
+
+  /** What a change through the API moves, and what else moves. */
+  #key(): [readonly unknown[], readonly unknown[]] {
+    const { store, inForce, engine, counts } = this.#p;
+    return [
+      [store.revision(), inForce()],
+      [engine.state, engine.docker.view(), counts.at],
+    ];
   }
 
   container(idOrName: string): ContainerView {
@@ -141,7 +171,7 @@ export class ServiceController implements Controller {
   scan(idOrName: string | undefined): readonly ScanView[] {
     const { engine } = this.#p;
     return idOrName === undefined
-      ? scanView(engine, this.#running(), true)
+      ? this.#scans.get(...this.#key())
       : scanView(engine, [this.#find(idOrName)], false);
   }
   exportAll(): Readonly<Record<string, unknown>> {
@@ -222,14 +252,32 @@ export class ServiceController implements Controller {
   }
 
   async plan(): Promise<readonly string[]> {
-    const { engine } = this.#p;
-    const plan = await engine.kernel.plan(await engine.enforcer.wanted());
-    return plan.stages.flat().flatMap((step) => [`# ${step.tool}`, ...step.script.trimEnd().split('\n')]);
+    return (await this.#plan.get()).value;
   }
 
-  denials(idOrName: string | undefined, limit: number): readonly DenialEvent[] {
+  /** A plan that a pass has overtaken shows what is being done already: it is made again. */
+  async #readPlan(): Promise<readonly string[]> {
+    const { engine } = this.#p;
+    for (let n = 1; ; n++) {
+      const before = engine.reconciler.resting;
+      const plan = await engine.kernel.planForReaders(await engine.enforcer.wanted());
+      const isOvertaken = before === undefined || engine.reconciler.resting !== before;
+      if (n === PLAN_TRIES || !isOvertaken)
+        return plan.stages.flat().flatMap((step) => [`# ${step.tool}`, ...step.script.trimEnd().split('\n')]);
+      await yieldTo(this.#isBusy);
+    }
+  }
+
+  readonly #isBusy = (): boolean => this.#p.engine.reconciler.resting === undefined;
+
+  denials(
+    idOrName: string | undefined,
+    limit: number,
+    isWanted: (e: DenialEvent) => boolean = () => true,
+  ): readonly DenialEvent[] {
     const id = idOrName === undefined ? undefined : this.#find(idOrName).id;
-    return this.#p.engine.denials.recent(id, limit).map((e) => this.#named(e));
+    const wanted = this.#p.engine.denials.recent(id, MOST_DENIALS).filter(isWanted);
+    return wanted.slice(0, limit).map((e) => this.#named(e));
   }
 
   onEvent(listener: (e: DenialEvent) => void): Disposable {

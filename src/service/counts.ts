@@ -2,8 +2,9 @@ import type { InForce } from '../control/enforcer.js';
 import { containerChain, errorsChain, limitChain } from '../desired/naming.js';
 import { chainHashes, type Rule } from '../desired/rules.js';
 import { type ChainCounts, readCounters } from '../kernel/counters.js';
-import type { Exec } from '../kernel/exec.js';
+import { asReader, type Exec } from '../kernel/exec.js';
 import type { Family } from '../model/ip.js';
+import { type Reading, SharedRead } from './shared-read.js';
 
 export interface MemberCounts {
   /** New flows that an entry permitted, and that none did. */
@@ -12,24 +13,40 @@ export interface MemberCounts {
   /** By canonical entry: new flows through the rules that it shares with others of its ports. */
   readonly byEntry: ReadonlyMap<string, number>;
 }
+type Latest = readonly (readonly [Family, ChainCounts])[];
+const MAX_AGE_MS = 1_000;
 const NONE: MemberCounts = { allowed: 0, denied: 0, byEntry: new Map() };
 
 /** New flows by container, from the counters of the rules. Both families together. */
 export class Counts {
-  readonly #run: Exec;
   readonly #prefix: string;
+  readonly #read: SharedRead<Latest>;
   readonly #hashes = new WeakMap<readonly Rule[], readonly string[]>();
-  #latest: readonly (readonly [Family, ChainCounts])[] = [];
+  #latest: Reading<Latest> = { value: [], at: 0 };
 
-  constructor(run: Exec, prefix: string) {
-    this.#run = run;
+  /** @param isBusy a pass runs: readers' processes come after it */
+  constructor(run: Exec, prefix: string, isBusy: () => boolean) {
     this.#prefix = prefix;
+    const read = (f: Family) => readCounters(asReader(run), prefix, f);
+    this.#read = new SharedRead({
+      read: async () => [
+        [4, await read(4)],
+        [6, await read(6)],
+      ],
+      maxAgeMs: MAX_AGE_MS,
+      gapMs: MAX_AGE_MS,
+      isBusy,
+    });
   }
 
+  /** When the counters that are shown were read (ms since the epoch); 0: not yet. */
+  get at(): number {
+    return this.#latest.at;
+  }
+
+  /** Reads the counters, unless they were read within the last second: one reading for all who ask meanwhile. */
   async refresh(): Promise<void> {
-    this.#latest = await Promise.all(
-      ([4, 6] as const).map(async (f) => [f, await readCounters(this.#run, this.#prefix, f)] as const),
-    );
+    this.#latest = await this.#read.get();
   }
 
   of(id: string, state: InForce): MemberCounts {
@@ -37,7 +54,7 @@ export class Counts {
     let { allowed, denied } = NONE;
     const byEntry = new Map<string, number>();
     const errors = errorsChain(this.#prefix, id);
-    for (const [family, counts] of this.#latest) {
+    for (const [family, counts] of this.#latest.value) {
       for (const [rule, packets] of this.#counted(state, family, chain, counts)) {
         // an ICMP error opens no flow
         if (rule.then.k !== 'goto' || rule.then.chain === errors) continue;

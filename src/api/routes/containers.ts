@@ -1,7 +1,10 @@
 import { type Static, Type } from '@sinclair/typebox';
+import type { FastifyReply } from 'fastify';
+import type { Controller } from '../../ports.js';
 import { containerBody } from '../container-body.js';
 import type { Context } from '../context.js';
 import { Collection, ContainerSchema } from '../schemas.js';
+import { SharedBody } from '../shared-body.js';
 
 export const ContainerParams = Type.Object({
   container: Type.String({ description: 'id, name or id prefix' }),
@@ -9,17 +12,23 @@ export const ContainerParams = Type.Object({
 
 export function containerRoutes({ server, controller }: Context): void {
   const all = { summary: 'All containers', response: { 200: Collection(ContainerSchema) } };
-  server.get('/v1/containers', { schema: all }, async () => {
-    await controller.refreshCounts();
-    return { items: controller.containers().map(containerBody), next: null };
+  const bodies = new SharedBody(containerBody);
+  server.get('/v1/containers', { schema: all }, async (_request, reply) => {
+    await counted(controller, reply);
+    return bodies.send(reply, controller.containers());
   });
   const one = { summary: 'One container', params: ContainerParams, response: { 200: ContainerSchema } };
   server.get<{ Params: Static<typeof ContainerParams> }>(
     '/v1/containers/:container',
     { schema: one },
-    async (request) => {
-      await controller.refreshCounts();
+    async (request, reply) => {
+      await counted(controller, reply);
       return containerBody(controller.container(request.params.container));
     },
   );
+}
+
+/** The header says when the counters of the answer were read. */
+async function counted(controller: Controller, reply: FastifyReply): Promise<void> {
+  reply.header('drawbridge-as-of', new Date(await controller.refreshCounts()).toISOString());
 }

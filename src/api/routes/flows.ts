@@ -25,8 +25,6 @@ const Query = Type.Object(
 type Query = Static<typeof Query>;
 
 const DEFAULT_LIMIT = 100;
-/** Asked of the controller before `verdict` and `since` choose among them. */
-const MOST = 10_000;
 
 export function flowRoutes({ server, controller }: Context): void {
   const schema = {
@@ -36,8 +34,8 @@ export function flowRoutes({ server, controller }: Context): void {
   };
   server.get<{ Querystring: Query }>('/v1/flows', { schema }, ({ query }) => {
     const wanted = filterOf(query);
-    const items = controller.denials(query.container, MOST).filter(wanted);
-    return { items: items.slice(0, Number(query.limit ?? DEFAULT_LIMIT)), next: null };
+    const items = controller.denials(query.container, Number(query.limit ?? DEFAULT_LIMIT), wanted);
+    return { items, next: null };
   });
 }
 

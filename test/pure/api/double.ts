@@ -60,7 +60,9 @@ export class MemoryController implements Controller {
   ready() {
     return { ready: this.isReady, reason: this.isReady ? 'in sync' : 'the first pass is not done' };
   }
-  async refreshCounts(): Promise<void> {}
+  async refreshCounts() {
+    return Date.now();
+  }
   containers() {
     return [this.container('web')];
   }
@@ -253,9 +255,13 @@ export class MemoryController implements Controller {
   async plan(): Promise<readonly string[]> {
     return this.planned;
   }
-  denials(idOrName: string | undefined, limit: number): readonly DenialEvent[] {
+  denials(
+    idOrName: string | undefined,
+    limit: number,
+    isWanted: (e: DenialEvent) => boolean = () => true,
+  ): readonly DenialEvent[] {
     if (idOrName !== undefined) this.container(idOrName);
-    return this.denied.slice(0, limit);
+    return this.denied.filter(isWanted).slice(0, limit);
   }
   async teardown(): Promise<void> {
     this.#call('teardown');

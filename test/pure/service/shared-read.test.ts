@@ -1,0 +1,88 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, it } from 'vitest';
+import { Paced } from '../../../src/service/paced.js';
+import { SharedRead } from '../../../src/service/shared-read.js';
+
+/** A reading that takes `ms`, and counts how often it was made and how many were under way at once. */
+function counted(ms: number) {
+  const seen = { begun: 0, atOnce: 0, most: 0 };
+  const read = async (): Promise<number> => {
+    const n = ++seen.begun;
+    seen.most = Math.max(seen.most, ++seen.atOnce);
+    await sleep(ms);
+    seen.atOnce -= 1;
+    return n;
+  };
+  return { seen, read };
+}
+const IDLE = { isBusy: () => false };
+
+it('a thousand readers share one reading, and one of the last second is given at once', async () => {
+  const { seen, read } = counted(20);
+  const shared = new SharedRead({ read, maxAgeMs: 1_000, gapMs: 1_000, ...IDLE });
+  const all = await Promise.all(Array.from({ length: 1_000 }, () => shared.get()));
+  expect(new Set(all.map((r) => r.value))).toEqual(new Set([1]));
+  expect((await shared.get()).value).toBe(1);
+  expect(seen.begun).toBe(1);
+});
+
+it('without an age, a reading begins after the call; one at a time, and at most a fifth of the time', async () => {
+  const { seen, read } = counted(20);
+  const shared = new SharedRead({ read, maxAgeMs: 0, gapMs: 1, ...IDLE });
+  const first = shared.get();
+  await sleep(5);
+  const begun = performance.now();
+  const late = await Promise.all(Array.from({ length: 100 }, () => shared.get()));
+  expect((await first).value).toBe(1);
+  expect(new Set(late.map((r) => r.value))).toEqual(new Set([2]));
+  expect(performance.now() - begun).toBeGreaterThan(70);
+  expect(seen).toMatchObject({ begun: 2, most: 1 });
+});
+
+it('a reading waits while a pass runs, but not for ever', async () => {
+  const { seen, read } = counted(0);
+  let isBusy = true;
+  const shared = new SharedRead({ read, maxAgeMs: 0, gapMs: 1, isBusy: () => isBusy });
+  const waiting = shared.get();
+  await sleep(50);
+  expect(seen.begun).toBe(0);
+  isBusy = false;
+  expect((await waiting).value).toBe(1);
+  isBusy = true;
+  expect((await shared.get()).value).toBe(2);
+});
+
+it('a reading that fails fails those who wait for it, and nobody after them', async () => {
+  let fails = true;
+  const read = async () => {
+    if (fails) throw new Error('no');
+    return 1;
+  };
+  const shared = new SharedRead({ read, maxAgeMs: 1_000, gapMs: 1, ...IDLE });
+  await expect(Promise.all([shared.get(), shared.get()])).rejects.toThrow('no');
+  fails = false;
+  expect((await shared.get()).value).toBe(1);
+});
+
+it('a computed value is kept for a second, shown anew after a change at once, and after others as its cost allows', () => {
+  let now = 0;
+  let made = 0;
+  const paced = new Paced(
+    () => {
+      now += 5;
+      return ++made;
+    },
+    () => now,
+  );
+  expect(paced.get([1], ['a'])).toBe(1);
+  expect(paced.get([1], ['b'])).toBe(1);
+  expect(paced.get([2], ['b'])).toBe(2);
+  now += 49;
+  expect(paced.get([2], ['c'])).toBe(2);
+  now += 1;
+  expect(paced.get([2], ['c'])).toBe(3);
+  now += 999;
+  expect(paced.get([2], ['c'])).toBe(3);
+  now += 1;
+  expect(paced.get([2], ['c'])).toBe(4);
+});
