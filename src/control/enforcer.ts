@@ -11,8 +11,9 @@ import { disown } from './disown.js';
 import type { HostSenders, HostSenderTable } from './host-senders.js';
 import { Identities } from './identities.js';
 import { Judge } from './judge.js';
+import { keptMember } from './kept-member.js';
 import type { LearnedPort } from './kernel-port.js';
-import { refillSets, syncLearned } from './learned-sets.js';
+import { ownerOf, refillSets, syncLearned } from './learned-sets.js';
 import type { EastWest } from './neighbours.js';
 import { EXPECTED_MS, Newcomers } from './newcomers.js';
 import { PortBook, type PortBookOptions } from './port-book.js';
@@ -67,6 +68,7 @@ export interface InForce {
 }
 
 const LINGER_MS = 2_000;
+type Lingering = ReadonlyMap<string, { readonly member: Member; readonly until: number }>;
 /** So long a port counts as new: others that start meanwhile share the pass that completes them. */
 const NEW_MS = 100;
 
@@ -84,7 +86,7 @@ export class Enforcer<F extends FlowFacts> {
   /** By ifindex: until when a port counts as new (`performance.now`). */
   readonly #newUntil = new Map<number, number>();
   /** Members whose container went, until when they stay: their removal shares a pass with others'. */
-  readonly #lingering = new Map<string, { member: Member; until: number }>();
+  #lingering: Lingering = new Map();
 
   constructor(options: EnforcerOptions<F>) {
     this.#o = options;
@@ -113,7 +115,7 @@ export class Enforcer<F extends FlowFacts> {
     if (!this.#state && !(await this.#takeOver(said))) return;
     const { ports, veths, view } = await this.#ports.look(said);
     const hosts = this.#o.hosts.look(view);
-    const input = this.#input(view, ports, hosts);
+    const input = this.#withDeparted(this.#input(view, ports, hosts));
     const again = this.#hasNewSurroundings(input) ? new Set(input.members.map((m) => m.id)) : owed;
     const desired = compile(input);
     await this.#o.beforeRules(input);
@@ -156,10 +158,11 @@ export class Enforcer<F extends FlowFacts> {
     return this.#state !== undefined && key(input) !== key(this.#state.input);
   }
 
-  /** What the next pass would want, without touching anything. */
+  /** What the next pass would want. It changes nothing of what a pass decides by: anyone may ask for a plan, at any rate. */
   async wanted(): Promise<DesiredState> {
     const { ports, view } = await this.#ports.look(this.#o.view());
-    return compile(this.#input(view, ports, this.#o.hosts.look(view)));
+    const input = this.#input(view, ports, this.#o.hosts.look(view));
+    return compile(withLingering(input, this.#departed(input.members)));
   }
 
   /** False: Docker has not spoken yet, and the state of an earlier run stands: it is the best that is known. */
@@ -197,7 +200,7 @@ export class Enforcer<F extends FlowFacts> {
     });
     for (const [port, until] of this.#newUntil) if (until <= performance.now()) this.#newUntil.delete(port);
     const present = input.members.map((m) => ({ ...m, ports: m.ports.map((p) => this.#withAge(p)) }));
-    const members = [...present, ...this.#departed(present, now)];
+    const members = present.map((m) => keptMember(this.#state?.members.get(m.id), m));
     return { ...input, members, closed: this.#o.closed() };
   }
 
@@ -212,16 +215,24 @@ export class Enforcer<F extends FlowFacts> {
     return (this.#newUntil.get(p.ifindex) ?? now) > now ? { ...p, isNew: true } : p;
   }
 
-  /** A port that is gone sends nothing, and no other gets its elements: what is left of a member hurts nobody
-   *  for a while (its number rests longer than that). */
-  #departed(present: readonly Member[], now: number): Member[] {
-    const here = new Set(present.map((m) => m.id));
-    for (const m of this.#state?.input.members ?? [])
-      if (!here.has(m.id) && !this.#lingering.has(m.id))
-        this.#lingering.set(m.id, { member: withoutCgroups(m), until: now + LINGER_MS });
-    for (const [id, l] of this.#lingering) if (here.has(id) || l.until <= now) this.#lingering.delete(id);
+  /** With the members whose container went a moment ago. */
+  #withDeparted(input: DesiredInput): DesiredInput {
+    this.#lingering = this.#departed(input.members);
     if (this.#lingering.size > 0) this.#o.lookAgain('departed members', LINGER_MS);
-    return [...this.#lingering.values()].map((l) => l.member);
+    return withLingering(input, this.#lingering);
+  }
+
+  /**
+   * A port that is gone sends nothing, and no other gets its elements: what is left of a member permits nothing for a while
+   * (its identity rests longer than that).
+   */
+  #departed(present: readonly Member[]): Lingering {
+    const now = this.#o.now();
+    const here = new Set(present.map((m) => m.id));
+    const gone = [...(this.#state?.input.members ?? [])]
+      .filter((m) => !this.#lingering.has(m.id))
+      .map((m) => [m.id, { member: withoutCgroups(m), until: now + LINGER_MS }] as const);
+    return new Map([...this.#lingering, ...gone].filter(([id, l]) => !here.has(id) && l.until > now));
   }
 
   #settle(found: Omit<InForce, 'members' | 'judge' | 'unattributed' | 'containers'>): InForce {
@@ -242,7 +253,7 @@ export class Enforcer<F extends FlowFacts> {
 
   #learnedHas(set: string, address: string): boolean {
     if (this.#state?.desired.sets.get(set)?.isThreats) return this.#o.threats.has(set, address);
-    const owner = [...(this.#state?.members.keys() ?? [])].find((id) => set.includes(id.slice(0, 12)));
+    const owner = this.#state && ownerOf(this.#state, set);
     return owner !== undefined && this.#o.learned.has(owner, set, address);
   }
 
@@ -266,6 +277,11 @@ export class Enforcer<F extends FlowFacts> {
     return this.#state ?? state;
   }
 }
+
+const withLingering = (input: DesiredInput, lingering: Lingering): DesiredInput => ({
+  ...input,
+  members: [...input.members, ...[...lingering.values()].map((l) => l.member)],
+});
 
 /** A cgroup that has ended would make the rules fail. */
 const withoutCgroups = (m: Member): Member => (m.host ? { ...m, host: { cgroups: [] } } : m);

@@ -1,9 +1,36 @@
-import type { Member } from '../desired/state.js';
+import { shortId, shortIdIn } from '../desired/naming.js';
+import type { DesiredState, Member, SetDesired } from '../desired/state.js';
 import type { FlowFacts } from './cut.js';
 import type { InForce } from './enforcer.js';
 import type { KernelPort, LearnedPort } from './kernel-port.js';
 
 const secondsLeft = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
+
+type Members = InForce['members'];
+const owners = new WeakMap<Members, ReadonlyMap<string, string>>();
+/** The member that a set belongs to; undefined: none of this state. */
+export function ownerOf(state: Pick<InForce, 'members' | 'input'>, set: string): string | undefined {
+  const { members, input } = state;
+  const byShortId = owners.get(members) ?? new Map([...members.keys()].map((id) => [shortId(id), id]));
+  owners.set(members, byShortId);
+  return byShortId.get(shortIdIn(input.shape.prefix, set));
+}
+
+const timed = new WeakMap<DesiredState, ReadonlyMap<string, readonly SetDesired[]>>();
+/** Learned sets of one member. */
+function learnedSets(state: InForce, id: string): readonly SetDesired[] {
+  const known = timed.get(state.desired) ?? learnedByOwner(state);
+  timed.set(state.desired, known);
+  return known.get(id) ?? [];
+}
+function learnedByOwner(state: InForce): ReadonlyMap<string, readonly SetDesired[]> {
+  const byOwner = new Map<string, SetDesired[]>();
+  for (const set of state.desired.sets.values()) {
+    const owner = set.timed && !set.isShown ? ownerOf(state, set.name) : undefined;
+    if (owner !== undefined) byOwner.set(owner, [...(byOwner.get(owner) ?? []), set]);
+  }
+  return byOwner;
+}
 
 /** Fills learned sets that were made anew from what the ledger still holds. */
 export async function refillSets<F extends FlowFacts>(
@@ -38,9 +65,7 @@ export async function syncLearned<F extends FlowFacts>(
   now: number,
 ): Promise<boolean> {
   let isMissed = false;
-  const short = member.id.slice(0, 12);
-  for (const set of state.desired.sets.values()) {
-    if (!set.timed || set.isShown || !set.name.includes(short)) continue;
+  for (const set of learnedSets(state, member.id)) {
     const stood = learned.wanted(member.id).get(set.name);
     const have = await kernel.members(set.name);
     // Asked after the kernel: the ledger knows an address before the kernel does, so none that comes now is taken for stale.

@@ -180,8 +180,14 @@ export class Revocation<F extends FlowFacts> {
   readonly #bar = (cut: readonly F[]): Promise<void> => this.#o.bars.bar(cut, BAR_SECONDS);
 }
 
+const signatures = new WeakMap<Member, string>();
 /** Everything of a member that decides what it may open. */
 export function signatureOf(m: Member): string {
+  const known = signatures.get(m) ?? signatureFor(m);
+  signatures.set(m, known);
+  return known;
+}
+function signatureFor(m: Member): string {
   return JSON.stringify([
     m.policy.mode,
     m.limits?.quota?.spent ?? false,

@@ -1,27 +1,18 @@
 import { nat64Ranges } from '../model/embedded.js';
 import type { Family } from '../model/ip.js';
-import { anyNetworks, rangeToCidrs } from '../model/ip.js';
+import { anyNetworks } from '../model/ip.js';
 import { compileBridge, enforcedAddresses } from './bridge.js';
 import { bridgeChains } from './bridge-chains.js';
-import type { ClassPlan } from './classes.js';
 import { backstopChain, constantChains, inputChain, preroutingChain } from './constant-chains.js';
-import { classMatches, containerChain, hasFamily, hostChainRules, neighbourSet } from './container-chain.js';
 import { dispatchTree, leafOf, leavesOf } from './dispatch.js';
 import { hostBackstop, hostFilter, hostMangle, hostNat } from './host-net.js';
 import { hostRaw } from './host-zones.js';
-import { ownErrorChains } from './icmp-errors.js';
-import { boundChains, limitChains } from './limit-chains.js';
+import { boundChains } from './limit-chains.js';
 import { identityMark, UNATTRIBUTED } from './marks.js';
-import {
-  containerChain as chainName,
-  classSet,
-  hostChain,
-  type Names,
-  namesFor,
-  sharedSet,
-} from './naming.js';
+import { partsOf } from './member-parts.js';
+import { containerChain as chainName, hostChain, type Names, namesFor, sharedSet } from './naming.js';
 import { type Rule, rule } from './rules.js';
-import type { DesiredInput, DesiredState, Hook, Member, SetDesired, TableDesired } from './state.js';
+import type { DesiredInput, DesiredState, Hook, Member, SetDesired, Shape, TableDesired } from './state.js';
 import { threatBackstop, threatChains, threatSets } from './threats.js';
 import { unattributedMember } from './unattributed.js';
 
@@ -31,7 +22,7 @@ const FAMILIES: readonly Family[] = [4, 6];
 export function compile(input: DesiredInput): DesiredState {
   const names = namesFor(input.shape.prefix);
   const everyone = [...input.members, unattributedMember(input)];
-  const sets = [...sharedSets(input, names), ...everyone.flatMap((m) => memberSets(m, names))];
+  const sets = [...sharedSets(input, names), ...everyone.flatMap((m) => partsOf(m, input.shape).sets)];
   return {
     sets: new Map(sets.map((s) => [s.name, s])),
     tables: FAMILIES.flatMap((f) => [
@@ -57,15 +48,16 @@ function filterTable(
   const leaves = leavesOf(known, names, fallback ? leafOf(fallback, names) : names.no);
   const dispatch = dispatchTree(leaves, input.shape.marks, names);
   const present = fallback ? [...known, fallback] : known;
-  const hosts = hostChains(present, names);
+  const partsHere = present.map((m) => partsOf(m, input.shape));
+  const hosts = hostChains(present, input.shape, names);
   const jumps = hostJumps(input, present, hosts, names);
   const chains = new Map<string, readonly Rule[]>([
     ...present
       .filter((m) => leafOf(m, names) === chainName(names.prefix, m.id))
-      .map((m) => [chainName(names.prefix, m.id), containerChain(m, family, names, input.shape)] as const),
+      .map((m) => [chainName(names.prefix, m.id), partsOf(m, input.shape).families[family].chain] as const),
     ...hosts,
-    ...ownErrorChains(present, family, names, input.shape),
-    ...limitChains(present, names),
+    ...partsHere.flatMap((p) => [...p.families[family].errors]),
+    ...partsHere.flatMap((p) => [...p.limits]),
     ...boundChains(input.shape, names),
     ...dispatch,
     ...constantChains(input, names, family),
@@ -82,10 +74,10 @@ function filterTable(
   return { family, table: 'filter', chains, hooks };
 }
 
-function hostChains(members: readonly Member[], names: Names): Map<string, readonly Rule[]> {
+function hostChains(members: readonly Member[], shape: Shape, names: Names): Map<string, readonly Rule[]> {
   const chains = new Map<string, readonly Rule[]>();
   for (const m of members) {
-    const rules = hostChainRules(m, names);
+    const rules = partsOf(m, shape).host;
     if (rules) chains.set(hostChain(names.prefix, m.id), rules);
   }
   return chains;
@@ -114,35 +106,13 @@ function natTable(
   names: Names,
   family: Family,
 ): TableDesired {
-  const direct = members
-    .filter((m) => m.policy.mode === 'enforce')
-    .flatMap((m) => directReturns(input, m, names, family));
+  const direct = members.flatMap((m) => partsOf(m, input.shape).families[family].direct);
   const chains = new Map([
     [names.prerouting, preroutingChain(input.shape, names, family, direct)],
     ...hostNat(input, names, family, direct),
   ]);
   const hooks = [hook('nat', 'PREROUTING', names.prerouting), hook('nat', 'OUTPUT', names.hostDns)];
   return { family, table: 'nat', chains, hooks };
-}
-
-/** dns=direct entries keep their own resolver: nat leaves them alone, the container's chain judges them. */
-function directReturns(input: DesiredInput, m: Member, names: Names, family: Family): Rule[] {
-  const { marks } = input.shape;
-  const who = { k: 'mark', value: identityMark(marks, m.identity), mask: marks.identity } as const;
-  return m.classes
-    .filter((c) => c.direct && c.statics.some((s) => s.range.family === family))
-    .flatMap((c) =>
-      classMatches(c).map((when) =>
-        rule(
-          [
-            who,
-            ...when,
-            { k: 'set', set: classSet(names.prefix, m.id, c.key, family, 'static'), dir: 'dst' },
-          ],
-          { k: 'return' },
-        ),
-      ),
-    );
 }
 
 function securityTable(input: DesiredInput, names: Names, family: Family): TableDesired {
@@ -222,48 +192,4 @@ function publishedPairs(members: readonly Member[], family: Family): string[] {
     }),
   );
   return [...new Set(pairs)];
-}
-
-function memberSets(m: Member, names: Names): SetDesired[] {
-  if (m.policy.mode === 'off') return [];
-  const sets = m.classes.flatMap((c) => FAMILIES.flatMap((f) => classSets(m, c, names, f)));
-  const neighbours = FAMILIES.filter((f) => hasFamily(m.neighbours, f)).map((family) => ({
-    name: neighbourSet(names.prefix, m.id, family),
-    type: 'hash:net' as const,
-    family,
-    timed: false,
-    members: m.neighbours.filter((a) => a.includes(':') === (family === 6)),
-  }));
-  return [...sets, ...neighbours];
-}
-
-function classSets(m: Member, c: ClassPlan, names: Names, family: Family): SetDesired[] {
-  const sets: SetDesired[] = [];
-  const statics = c.statics.filter((s) => s.range.family === family);
-  if (statics.length > 0)
-    sets.push({
-      name: classSet(names.prefix, m.id, c.key, family, 'static'),
-      type: 'hash:net',
-      family,
-      timed: false,
-      members: [...new Set(statics.flatMap((s) => setCidrs(s.range)))],
-    });
-  const timed = (kind: 'learned' | 'shown'): SetDesired => ({
-    name: classSet(names.prefix, m.id, c.key, family, kind),
-    type: 'hash:ip',
-    family,
-    timed: true,
-    members: [],
-  });
-  if (c.names.length > 0) sets.push(timed('learned'));
-  if (c.names.length > 0 && m.policy.mode === 'observe') sets.push({ ...timed('shown'), isShown: true });
-  return sets;
-}
-
-/** CIDRs of a range; hash:net has no /0, so everything is two halves. */
-function setCidrs(range: Parameters<typeof rangeToCidrs>[0]): string[] {
-  return rangeToCidrs(range).flatMap((c) => {
-    if (c.prefix > 0) return [c.text];
-    return c.family === 4 ? ['0.0.0.0/1', '128.0.0.0/1'] : ['::/1', '8000::/1'];
-  });
 }

@@ -113,7 +113,7 @@ export function namesFor(prefix: string): Names {
 }
 
 const SHORT_ID = 12;
-const shortId = (id: string): string => id.slice(0, SHORT_ID);
+export const shortId = (id: string): string => id.slice(0, SHORT_ID);
 export const containerChain = (prefix: string, id: string): string => `${prefix}-c-${shortId(id)}`;
 /** Permits for ICMP errors of one container about its own flows. */
 export const errorsChain = (prefix: string, id: string): string => `${prefix}-e-${shortId(id)}`;
@@ -131,8 +131,21 @@ export function classSet(
   family: Family,
   kind: SetKind,
 ): string {
-  const hash = createHash('sha256').update(classKey).digest('hex').slice(0, CLASS_HASH);
-  return `${prefix}-${shortId(id)}-${hash}${family}${KIND_SUFFIX[kind]}`;
+  return `${prefix}-${shortId(id)}-${classHash(classKey)}${family}${KIND_SUFFIX[kind]}`;
+}
+/** A dash, the hash, family and kind. */
+const CLASS_SUFFIX = CLASS_HASH + 3;
+/** The short id in the name of a container's set; of another set it is the short id of no container. */
+export const shortIdIn = (prefix: string, set: string): string => set.slice(prefix.length + 1, -CLASS_SUFFIX);
+
+const MAX_HASHES = 4_096;
+const hashes = new Map<string, string>();
+function classHash(classKey: string): string {
+  const known =
+    hashes.get(classKey) ?? createHash('sha256').update(classKey).digest('hex').slice(0, CLASS_HASH);
+  if (hashes.size >= MAX_HASHES) hashes.clear();
+  hashes.set(classKey, known);
+  return known;
 }
 /** Sets that are not a container's. */
 export const sharedSet = (

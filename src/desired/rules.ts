@@ -213,8 +213,19 @@ function renderTarget(t: Target, family: Family): string {
 }
 
 const HASH_LENGTH = 12;
+/** By the rules themselves, which nothing changes: those of a container stay the same list as long as its policy does. */
+const hashed: Readonly<Record<Family, WeakMap<readonly Rule[], readonly string[]>>> = {
+  4: new WeakMap(),
+  6: new WeakMap(),
+};
 /** Chained: a rule's hash covers its place and all before it, so that a chain is current exactly when its hashes are. */
-export function chainHashes(rules: readonly Rule[], family: Family): string[] {
+export function chainHashes(rules: readonly Rule[], family: Family): readonly string[] {
+  const known = hashed[family].get(rules) ?? hashesOf(rules, family);
+  hashed[family].set(rules, known);
+  return known;
+}
+
+function hashesOf(rules: readonly Rule[], family: Family): string[] {
   let previous = '';
   return rules.map((r) => {
     previous = createHash('sha256')

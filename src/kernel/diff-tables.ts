@@ -1,4 +1,4 @@
-import { chainHashes, renderRule } from '../desired/rules.js';
+import { chainHashes, type Rule, renderRule } from '../desired/rules.js';
 import type { Hook, TableDesired } from '../desired/state.js';
 import type { Family } from '../model/ip.js';
 import {
@@ -7,6 +7,7 @@ import {
   type SavedRule,
   type SavedTable,
   type SavedTables,
+  savedChain,
   type TableEdit,
   withComment,
 } from './iptables-text.js';
@@ -25,15 +26,22 @@ export function diffFamily(
 function diffTable(desired: TableDesired, observed: SavedTable, prefix: string): TableEdit {
   const refill = new Map<string, readonly string[]>();
   for (const [chain, rules] of desired.chains) {
-    if (!isCurrent(observed.get(chain), chainHashes(rules, desired.family)))
+    if (!isCurrent(observed.get(chain), rules, desired.family))
       refill.set(chain, renderChain(chain, rules, desired.family, prefix));
   }
   const remove = [...observed.keys()].filter((c) => c.startsWith(`${prefix}-`) && !desired.chains.has(c));
   return { table: desired.table, refill, remove, commands: hookCommands(desired, observed, prefix) };
 }
 
-const isCurrent = (rules: readonly SavedRule[] | undefined, hashes: readonly string[]): boolean =>
-  rules !== undefined && rules.length === hashes.length && rules.every((r, i) => r.hash === hashes[i]);
+function isCurrent(
+  observed: readonly SavedRule[] | undefined,
+  rules: readonly Rule[],
+  family: Family,
+): boolean {
+  const wanted = savedChain(rules, family);
+  if (observed === wanted) return true;
+  return observed?.length === wanted.length && wanted.every((r, i) => r.hash === observed[i]?.hash);
+}
 
 /** Our jumps: at the head of their chains, once; deleted by whole text wherever else they stand. */
 function hookCommands(desired: TableDesired, observed: SavedTable, prefix: string): string[] {

@@ -4,8 +4,8 @@ import { chainHashes } from '../desired/rules.js';
 import type { DesiredState, Shape, TableDesired } from '../desired/state.js';
 import type { Family } from '../model/ip.js';
 import { placeOf } from './diff-tables.js';
-import { bareMember, type SavedSet } from './ipset-text.js';
-import type { SavedRule, SavedTable, SavedTables } from './iptables-text.js';
+import { savedSet } from './ipset-text.js';
+import { type SavedRule, type SavedTable, type SavedTables, savedChain } from './iptables-text.js';
 import { programTags } from './nft-program.js';
 import type { Observed } from './observe.js';
 
@@ -23,18 +23,6 @@ export function expectedAfter(shape: Shape, desired: DesiredState, before: Obser
   };
 }
 
-const savedSet = (s: {
-  type: string;
-  family: Family;
-  timed: boolean;
-  members: readonly string[];
-}): SavedSet => ({
-  type: s.type,
-  family: s.family,
-  timed: s.timed,
-  members: new Set(s.members.map(bareMember)),
-});
-
 function tablesAfter(family: Family, desired: DesiredState, before: Observed, prefix: string): SavedTables {
   const tables = new Map(before.tables.get(family) ?? []);
   for (const t of desired.tables.filter((d) => d.family === family))
@@ -44,7 +32,9 @@ function tablesAfter(family: Family, desired: DesiredState, before: Observed, pr
 
 function tableAfter(t: TableDesired, before: SavedTable, prefix: string): SavedTable {
   const foreign = [...before].filter(([c]) => !c.startsWith(`${prefix}-`));
-  const after = new Map(foreign.map(([c, rules]) => [c, rules.filter((r) => r.hash === undefined)]));
+  const after = new Map<string, readonly SavedRule[]>(
+    foreign.map(([c, rules]) => [c, rules.filter((r) => r.hash === undefined)]),
+  );
   for (const hook of t.hooks) {
     const place = placeOf(hook, before);
     after.set(place, [
@@ -52,10 +42,6 @@ function tableAfter(t: TableDesired, before: SavedTable, prefix: string): SavedT
       ...(after.get(place) ?? []),
     ]);
   }
-  for (const [chain, rules] of t.chains)
-    after.set(
-      chain,
-      chainHashes(rules, t.family).map((hash): SavedRule => ({ text: '', hash })),
-    );
+  for (const [chain, rules] of t.chains) after.set(chain, savedChain(rules, t.family));
   return after;
 }

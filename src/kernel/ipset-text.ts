@@ -66,6 +66,19 @@ const pair = (hi: string, lo: string): string => (Number(hi) * 256 + Number(lo))
 /** ipset prints single addresses without their length. */
 export const bareMember = (m: string): string => m.replace(/(?<=\.\d+)\/32$|(?<=:[0-9a-f:]*)\/128$/, '');
 
+const saved = new WeakMap<SetDesired, SavedSet>();
+/** A set as it is known to exist after an apply: the same object for the same set. */
+export function savedSet(s: SetDesired): SavedSet {
+  const known = saved.get(s) ?? {
+    type: s.type,
+    family: s.family,
+    timed: s.timed,
+    members: new Set(s.members.map(bareMember)),
+  };
+  saved.set(s, known);
+  return known;
+}
+
 export interface SetScripts {
   /** Members that go: run before anything is permitted. */
   readonly tighten: string;
@@ -86,12 +99,13 @@ export function diffSets(
   const refill: string[] = [];
   for (const want of desired.values()) {
     const have = observed.get(want.name);
+    if (have === saved.get(want) && have !== undefined) continue;
     if (!isFit(want, have)) {
       // A set of another kind under our name makes this fail, and say so: nobody's set is overwritten.
       loosen.push(createSet(want), ...want.members.map((m) => `add ${want.name} ${bareMember(m)} -exist`));
       if (want.timed || want.isThreats) refill.push(want.name);
     } else if (have && !want.timed && !want.isThreats) {
-      const members = new Set(want.members.map(bareMember));
+      const { members } = savedSet(want);
       tighten.push(
         ...[...have.members].filter((m) => !members.has(m)).map((m) => `del ${want.name} ${m} -exist`),
       );

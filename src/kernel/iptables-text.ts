@@ -42,6 +42,18 @@ export function ownHash(text: string, prefix: string): string | undefined {
   return comment?.startsWith(`${prefix}:`) ? comment.slice(prefix.length + 1) : undefined;
 }
 
+const saved: Readonly<Record<Family, WeakMap<readonly Rule[], readonly SavedRule[]>>> = {
+  4: new WeakMap(),
+  6: new WeakMap(),
+};
+/** A chain of ours as it is known to be installed: the same object for the same rules. */
+export function savedChain(rules: readonly Rule[], family: Family): readonly SavedRule[] {
+  const known =
+    saved[family].get(rules) ?? chainHashes(rules, family).map((hash): SavedRule => ({ text: '', hash }));
+  saved[family].set(rules, known);
+  return known;
+}
+
 /** A chain as `iptables-restore` lines, each rule with its hash. */
 export function renderChain(chain: string, rules: readonly Rule[], family: Family, prefix: string): string[] {
   const hashes = chainHashes(rules, family);

@@ -52,6 +52,7 @@ export class Feeds implements AsyncDisposable {
   readonly #states = new Map<string, FeedState>();
   readonly #shared = new Set<string>();
   #protected = '';
+  #networks = '';
   #timer: NodeJS.Timeout | undefined;
   #starting: Promise<void> = Promise.resolve();
   #isRestored: () => void = () => undefined;
@@ -87,8 +88,12 @@ export class Feeds implements AsyncDisposable {
       .finally(this.#isRestored);
   }
 
-  /** Something of this host has changed that no feed may block. */
+  /** The Docker view has changed. Of it only the networks are what no feed may block: containers come and go all the time. */
   hostChanged(): void {
+    const networks = [...(this.#o.host()?.networks ?? [])];
+    const key = JSON.stringify(networks.map(({ name, subnets, gateways }) => [name, subnets, gateways]));
+    if (key === this.#networks) return;
+    this.#networks = key;
     this.#look();
   }
 
@@ -213,7 +218,7 @@ export class Feeds implements AsyncDisposable {
     const known = host();
     const never = neverBlock({
       config,
-      hostAddresses: new Set([...(known?.hostAddresses ?? []), ...interfaceAddresses()]),
+      hostAddresses: known?.hostAddresses ?? interfaceAddresses(),
       networks: known?.networks ?? [],
       hostResolvers: this.#hostResolvers(),
       servers: shared.servers(),

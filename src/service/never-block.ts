@@ -99,7 +99,7 @@ export const beyondSpecial = ({ ranges, names }: NeverBlock): NeverBlock => ({
 export const neverBlockKey = ({ ranges, names }: NeverBlock): string =>
   JSON.stringify([ranges.map(({ label, range: { lo, hi } }) => [label, `${lo}-${hi}`]).sort(), names]);
 
-/** All of the kernel's interfaces, for the time before it announces them to us, too. */
+/** Of all interfaces, while the kernel does not announce them yet: with many veths this takes long (os.networkInterfaces). */
 export const interfaceAddresses = (): readonly string[] => interfaces().map(({ address }) => address);
 
 /** Networks of bridges, which are Docker's, as long as Docker has not spoken. */

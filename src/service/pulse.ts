@@ -1,4 +1,5 @@
 import type { InForce } from '../control/enforcer.js';
+import { ownerOf } from '../control/learned-sets.js';
 import type { Threats } from '../control/threats.js';
 import type { DnsService } from '../dns/service.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
@@ -90,7 +91,7 @@ export class Pulse implements AsyncDisposable {
 
   /** A learned set whose container was told addresses that are still good for a while. */
   #shouldHold(state: InForce, set: string): boolean {
-    const owner = [...state.members.keys()].find((id) => set.includes(id.slice(0, 12)));
+    const owner = ownerOf(state, set);
     const wanted = owner === undefined ? undefined : this.#o.dns.members(owner).get(set);
     const soon = Date.now() + SOON_MS;
     return [...(wanted?.values() ?? [])].some((until) => until > soon);

@@ -278,7 +278,7 @@ describe('a flow that stands', () => {
 
 describe('how it is rendered', () => {
   it('another object at the same path is another rule', () => {
-    const at = (object: string): string[] =>
+    const at = (object: string): readonly string[] =>
       chainHashes([rule([{ k: 'cgroup', path: 'docker/x', object }], { k: 'return' })], 4);
     expect(at('1')).toEqual(at('1'));
     expect(at('1')).not.toEqual(at('2'));
