@@ -55,15 +55,18 @@ export function bindPorts(
   const bridges = managedBridges(view, links, isManaged);
   const masters = new Map([...bridges.values()].map((b) => [b.link.index, b] as const));
   const veths = links.filter((l) => l.kind === 'veth');
+  const byMaster = grouped(veths, (v) => v.master);
+  const byNetwork = grouped(candidates(view), (c) => c.endpoint.networkId);
   const bindings = new Map<number, Binding>();
   const unbound: HostLink[] = [];
   const outdated = new Set<string>();
   for (const { link, network } of bridges.values()) {
-    const ports = veths.filter((v) => v.master === link.index);
-    bindBridge(link.name, network, ports, candidates(view, network.id), before, bindings);
+    const ports = byMaster.get(link.index) ?? [];
+    const all = byNetwork.get(network.id) ?? [];
+    bindBridge(link.name, network, ports, all, before, bindings);
     const others = ports.filter((p) => !bindings.has(p.index));
     unbound.push(...others);
-    if (others.some((p) => isOutdated(p, candidates(view, network.id)))) outdated.add(network.id);
+    if (others.some((p) => isOutdated(p, all))) outdated.add(network.id);
   }
   const exempt = veths.filter((v) => isExempt(v, masters, unproven)).map((v) => v.index);
   const namespaces = new Set(veths.flatMap((v) => (bindings.has(v.index) ? (v.netnsId ?? []) : [])));
@@ -90,21 +93,32 @@ function managedBridges(
   isManaged: (n: NetworkFacts) => boolean,
 ): PortMap['bridges'] {
   const byName = new Map(links.filter((l) => l.kind === 'bridge').map((l) => [l.name, l]));
+  const byMaster = grouped(links, (l) => l.master);
   const bridges = new Map<string, ManagedBridge>();
   for (const network of view.networks.values()) {
     const link = network.bridge ? byName.get(network.bridge) : undefined;
     if (!link || !isManaged(network)) continue;
-    const all = links.filter((l) => l.master === link.index);
+    const all = byMaster.get(link.index) ?? [];
     const ports = all.filter((l) => l.kind === 'veth').map((l) => l.index);
     bridges.set(link.name, { link, network, ports, mixed: ports.length < all.length });
   }
   return bridges;
 }
 
-const candidates = (view: DockerView, networkId: string): Candidate[] =>
+const candidates = (view: DockerView): Candidate[] =>
   [...view.containers.values()].flatMap((container) =>
-    container.endpoints.filter((e) => e.networkId === networkId).map((endpoint) => ({ container, endpoint })),
+    container.endpoints.map((endpoint) => ({ container, endpoint })),
   );
+
+function grouped<K, T>(items: readonly T[], keyOf: (item: T) => K): Map<K, T[]> {
+  const groups = new Map<K, T[]>();
+  for (const item of items) {
+    const group = groups.get(keyOf(item));
+    if (group) group.push(item);
+    else groups.set(keyOf(item), [item]);
+  }
+  return groups;
+}
 
 function bindBridge(
   bridge: string,
@@ -115,9 +129,10 @@ function bindBridge(
   out: Map<number, Binding>,
 ): void {
   const taken = new Set<Candidate>();
+  const byContainer = grouped(all, (c) => c.container.id);
   for (const port of ports) {
     const old = before.get(port.index);
-    const kept = old && all.find((c) => c.container.id === old.container && c.endpoint.mac === old.mac);
+    const kept = old && byContainer.get(old.container)?.find((c) => c.endpoint.mac === old.mac);
     if (!kept) continue;
     taken.add(kept);
     out.set(port.index, bindingOf(bridge, network, port, kept));

@@ -31,12 +31,19 @@ export interface HoldOptions {
   readonly state: () => InKernel | undefined;
   /** Asks for a classification that begins after now; it calls `settle` when its outcome stands in the kernel. */
   readonly classify: () => void;
+  /** Docker or a pass still owes an answer by which a packet that came then (`now`) may get its owner. */
+  readonly isAwaited: (since: number) => boolean;
   readonly now: () => number;
   /** A sender of an unattributed port was let through: its address is no container's. */
   readonly onUnattributed: (src: string) => void;
 }
 
+/** A packet that belongs to no container once everything has been answered is denied after this. */
 const DEADLINE_MS = 2_000;
+/** While an answer is outstanding: Docker needs seconds for each of many containers that start together. */
+export const LATEST_MS = 10_000;
+/** Of one sender, older than DEADLINE_MS: a container's first packets are few, and others need the room. */
+const LATE_OF_ONE = 64;
 const SWEEP_MS = 250;
 const MAX_WAITING = 4_096;
 /**
@@ -114,9 +121,13 @@ export class Hold {
 
   #sweep(): void {
     this.#timer = undefined;
-    const oldest = this.#o.now() - DEADLINE_MS;
+    const late = new Map<number, number>();
     for (const { packet, since } of [...this.#waiting.values()]) {
-      if (since > oldest) continue;
+      if (this.#o.now() - since < DEADLINE_MS) continue;
+      const sender = this.#senderOf(packet);
+      const share = late.get(sender) ?? 0;
+      late.set(sender, share + 1);
+      if (share < LATE_OF_ONE && this.#mayStay(since)) continue;
       this.#forget(packet);
       this.counts.expired += 1;
       this.#drop(packet);
@@ -124,6 +135,10 @@ export class Hold {
     if (this.#waiting.size === 0) return;
     this.#o.classify();
     this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS);
+  }
+
+  #mayStay(since: number): boolean {
+    return this.#o.now() - since < LATEST_MS && this.#o.isAwaited(since);
   }
 
   #drop(packet: HeldPacket): void {

@@ -2,12 +2,14 @@ import type { ClassPlan } from '../desired/classes.js';
 import { classSet } from '../desired/naming.js';
 import type { Member } from '../desired/state.js';
 import { UNATTRIBUTED_ID } from '../desired/unattributed.js';
+import type { DockerView } from '../model/container.js';
 import { parseAddress, type Range, rangeHas } from '../model/ip.js';
 import { nameMatches } from '../model/name.js';
 import type { Mode, PolicyEntry } from '../model/policy.js';
 import type { ThreatLook } from '../model/threat.js';
 import type { DnsPolicy, LearnSets, NameDecision } from '../ports.js';
 import type { InForce } from './enforcer.js';
+import { LATEST_MS } from './hold.js';
 import { localAddress, localName } from './neighbours.js';
 
 const DENIED: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
@@ -18,7 +20,11 @@ export interface NamesPolicyOptions {
   readonly searchDomains: (container: string) => readonly string[];
   readonly threats: ThreatLook;
   readonly nat64?: readonly Range[];
+  /** What Docker has reported until now; the passes bring it into force later. */
+  readonly view: () => Pick<DockerView, 'starting' | 'attached'>;
 }
+/** While Docker or a pass is late, what waits for it is asked about so often. */
+const AGAIN_MS = 100;
 
 /** What DNS may answer, by the policy that stands in the kernel: a name never opens before its set exists. */
 export class NamesPolicy implements DnsPolicy {
@@ -60,20 +66,35 @@ export class NamesPolicy implements DnsPolicy {
   }
 
   awaitAsker(address: string, ms: number): Promise<string | undefined> {
-    return this.#until(() => this.whoIs(address), ms);
+    return this.#until(
+      () => this.whoIs(address),
+      ms,
+      () => this.#o.view().starting.size > 0,
+    );
   }
 
   async awaitContainer(container: string, ms: number): Promise<boolean> {
-    return (await this.#until(() => this.#state?.members.get(container), ms)) !== undefined;
+    const look = (): Member | undefined => this.#state?.members.get(container);
+    return (await this.#until(look, ms, () => this.#isLate(container))) !== undefined;
   }
 
   async awaitNetworks(container: string, ms: number): Promise<boolean> {
     if (container === UNATTRIBUTED_ID) return true;
     const isKnown = (): true | undefined => this.#state?.view.attached.has(container) || undefined;
-    return (await this.#until(isKnown, ms)) ?? false;
+    return (await this.#until(isKnown, ms, () => this.#isLate(container))) ?? false;
   }
 
-  #until<T>(look: () => T | undefined, ms: number): Promise<T | undefined> {
+  /** Docker has reported its start and not its networks yet, or what Docker has reported is not in force yet. */
+  #isLate(container: string): boolean {
+    const { starting, attached } = this.#o.view();
+    return (
+      starting.has(container) ||
+      attached.has(container) !== (this.#state?.view.attached.has(container) ?? false)
+    );
+  }
+
+  /** `isLate`: the answer is still on its way after `ms`. Then it is waited for as long as a held packet is. */
+  #until<T>(look: () => T | undefined, ms: number, isLate: () => boolean): Promise<T | undefined> {
     const known = look();
     if (known !== undefined) return Promise.resolve(known);
     return new Promise((resolve) => {
@@ -82,7 +103,12 @@ export class NamesPolicy implements DnsPolicy {
         this.#waiting.delete(wake);
         resolve(found);
       };
-      const timer = setTimeout(() => end(undefined), ms);
+      const latest = performance.now() + LATEST_MS;
+      const expire = (): void => {
+        if (isLate() && performance.now() < latest) timer = setTimeout(expire, AGAIN_MS);
+        else end(undefined);
+      };
+      let timer = setTimeout(expire, ms);
       const wake = (): void => {
         const found = look();
         if (found !== undefined) end(found);

@@ -36,6 +36,7 @@ export function makeNames(o: NamesOptions): Names {
     searchDomains: (id) => search.of(id),
     threats: o.threats,
     nat64: nat64Ranges(o.config.networks.nat64),
+    view: () => o.docker.view(),
   });
   const { dns, state } = o.config;
   mkdirSync(state, { recursive: true, mode: 0o700 });

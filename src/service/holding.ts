@@ -36,9 +36,11 @@ export class Holding implements Disposable {
       state,
       waiting: () => this.#hold.ports(),
       setUnattributed: options.setUnattributed,
+      now: () => performance.now(),
       log,
     });
     this.#hold = new Hold({
+      isAwaited: (since) => classifier.isAwaited(since),
       marks: options.shape.marks,
       verdict: (id, verdict, mark) => this.#packets?.verdict(id, verdict, mark),
       state: () => inKernel(state()),

@@ -2,7 +2,7 @@ import { bindPorts } from '../control/bindings.js';
 import type { InForce } from '../control/enforcer.js';
 import type { NamespaceDns } from '../control/namespace-dns.js';
 import type { Reconciler } from '../control/reconciler.js';
-import { KeyedRunner } from '../docker/schedule.js';
+import { Coalescer, KeyedRunner } from '../docker/schedule.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter, LinkNews as LinkListener } from '../kernel/adapter.js';
 import type { Logger } from '../ports.js';
@@ -41,6 +41,8 @@ export class LinkNews {
   #known: ReadonlySet<number> = new Set();
   /** Veths that have moved into a namespace while it was unknown whose it is. */
   readonly #arrived = new Set<number>();
+  /** Many veths arrive together: each call is answered by a run that began after it, and shares it. */
+  readonly #binding = new Coalescer(() => this.#bind());
   readonly #asking = new KeyedRunner(AT_ONCE, (network) => this.#ask(network));
 
   constructor(options: LinkNewsOptions) {
@@ -98,14 +100,14 @@ export class LinkNews {
    */
   async #portArrived(port: number): Promise<void> {
     this.#arrived.add(port);
-    this.askAgain(await this.#bind('port'));
+    this.askAgain(await this.#binding.run());
   }
 
   /**
    * Report the arrived veths whose containers are known; returns the networks that must be asked again. Without a new
    * binding there is no pass: it would only delay the one that has it.
    */
-  async #bind(reason: string): Promise<ReadonlySet<string>> {
+  async #bind(): Promise<ReadonlySet<string>> {
     const { kernel, docker, policies, namespaceDns, reconciler } = this.#o;
     const before = this.#o.state()?.ports.bindings ?? new Map();
     const links = await kernel.links(new Set(before.keys()));
@@ -117,7 +119,8 @@ export class LinkNews {
       if (owner !== undefined || !present.has(port)) this.#arrived.delete(port);
     }
     this.#known = new Set(bindings.keys());
-    if ([...bindings.keys()].some((port) => !before.has(port))) reconciler.trigger(reason);
+    if ([...bindings.keys()].some((port) => !before.has(port)))
+      reconciler.trigger('veths of known containers');
     return outdated;
   }
 
@@ -128,6 +131,6 @@ export class LinkNews {
       this.#o.log.debug({ network, err: String(e) }, 'new veths stay closed until Docker answers');
       return;
     }
-    await this.#bind('network asked again');
+    await this.#binding.run();
   }
 }

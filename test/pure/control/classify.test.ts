@@ -1,4 +1,4 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Classifier } from '../../../src/control/classify.js';
 import type { InForce } from '../../../src/control/enforcer.js';
 import type { DockerView } from '../../../src/model/container.js';
@@ -57,6 +57,7 @@ async function judged(w: World): Promise<number[]> {
     state: () => state,
     waiting: () => new Set(w.waiting ?? [7]),
     setUnattributed: (port) => strangers.push(port),
+    now: () => performance.now(),
     log: quiet,
   });
   classifier.request();
@@ -99,4 +100,66 @@ it('while a container of the bridge has no veth yet, none there is nobody’s: i
 
 it('a veth on a bridge of which nothing is known any more is not nobody’s', async () => {
   expect(await judged({ isManaged: false })).toEqual([]);
+});
+
+describe('what a packet waits for', () => {
+  const classifierOf = (
+    more: Partial<ConstructorParameters<typeof Classifier>[0]>,
+    starting: readonly string[] = [],
+  ) => {
+    let now = 0;
+    const classifier = new Classifier({
+      refresh: async () => viewOf(starting),
+      inForce: async () => undefined,
+      state: () =>
+        ({
+          view: viewOf(starting),
+          ports: { unbound: [], bindings: new Map(), bridges: new Map(), namespaces: new Set() },
+          containers: new Set(),
+        }) as unknown as InForce,
+      waiting: () => new Set([7]),
+      setUnattributed: () => undefined,
+      now: () => (now += 1),
+      log: quiet,
+      ...more,
+    });
+    return classifier;
+  };
+  const settled = (): Promise<void> => new Promise((done) => setTimeout(done, 10));
+
+  it('nothing, once a list begun after it has been answered and is in force', async () => {
+    const c = classifierOf({});
+    expect(c.isAwaited(0)).toBe(true);
+    c.request();
+    await settled();
+    expect([c.isAwaited(0), c.isAwaited(1)]).toEqual([false, true]);
+  });
+
+  it('the list, the pass, and containers that start', async () => {
+    const never = new Promise<never>(() => undefined);
+    const late = async (): Promise<void> => {
+      throw new Error('not in force within 10000 ms');
+    };
+    for (const c of [
+      classifierOf({ refresh: () => never }),
+      classifierOf({ inForce: () => never }),
+      classifierOf({ inForce: late }),
+      classifierOf({}, ['c']),
+    ]) {
+      c.request();
+      await settled();
+      expect(c.isAwaited(0)).toBe(true);
+    }
+  });
+
+  it('nothing from an engine that refuses', async () => {
+    const c = classifierOf({
+      refresh: async () => {
+        throw new Error('connect ECONNREFUSED');
+      },
+    });
+    c.request();
+    await settled();
+    expect(c.isAwaited(0)).toBe(false);
+  });
 });

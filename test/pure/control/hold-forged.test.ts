@@ -40,6 +40,7 @@ function verdictOf(mode: Mode, src: string): readonly string[] {
     state: () => state,
     classify: () => undefined,
     now: () => 0,
+    isAwaited: () => false,
     onUnattributed: () => undefined,
   });
   const mark = (MARKS.unknown | MARKS.enforced | (PORT << MARKS.shift)) >>> 0;

@@ -1,5 +1,5 @@
 /** Packets of veths that nobody has classified: who they are taken for, and when. */
-import { describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type HeldPacket, Hold, type InKernel } from '../../../src/control/hold.js';
 import { markOf } from '../../../src/desired/bridge.js';
 import { layoutMarks, UNATTRIBUTED } from '../../../src/desired/marks.js';
@@ -56,6 +56,7 @@ const unknownMark = (ifindex: number): number =>
 function holding(world: World) {
   let w = world;
   let now = 0;
+  let isAwaited = false;
   const verdicts: [number, string, number?][] = [];
   const strangers: string[] = [];
   let asked = 0;
@@ -65,6 +66,7 @@ function holding(world: World) {
     state: () => stateOf(w),
     classify: () => asked++,
     now: () => now,
+    isAwaited: () => isAwaited,
     onUnattributed: (src) => strangers.push(src),
   });
   return {
@@ -72,6 +74,14 @@ function holding(world: World) {
     verdicts,
     strangers,
     asked: () => asked,
+    /** Sweeps come by themselves; `now` goes on with them. */
+    wait: async (ms: number, awaited: boolean) => {
+      isAwaited = awaited;
+      for (const end = now + ms; now < end; ) {
+        now += 250;
+        await vi.advanceTimersByTimeAsync(250);
+      }
+    },
     settle: (next: World, at = now) => {
       w = next;
       now = at;
@@ -201,6 +211,58 @@ describe('a packet of the host’s network', () => {
     expect(h.verdicts).toEqual([]);
     h.settle({ listBegan: 5 });
     expect(h.verdicts).toEqual([[1, 'repeat', marks.held]]);
+    h.hold.close();
+  });
+});
+
+describe('how long a packet waits', () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  it('two seconds, when everything has been answered and it belongs to no container', async () => {
+    const h = holding({});
+    h.hold.take(packet());
+    await h.wait(1_750, false);
+    expect(h.verdicts).toEqual([]);
+    await h.wait(250, false);
+    expect(h.verdicts).toEqual([[1, 'drop']]);
+  });
+
+  it('while an answer is outstanding, ten seconds and no longer', async () => {
+    const h = holding({});
+    h.hold.take(packet());
+    await h.wait(9_750, true);
+    expect(h.verdicts).toEqual([]);
+    await h.wait(250, true);
+    expect(h.verdicts).toEqual([[1, 'drop']]);
+    expect(h.hold.counts.expired).toBe(1);
+  });
+
+  it('until the answer, when that comes later than two seconds', async () => {
+    const h = holding({});
+    h.hold.take(packet());
+    await h.wait(5_000, true);
+    h.settle({ bound: [7] }, 5_000);
+    expect(h.verdicts).toEqual([[1, 'repeat', repeated(IDENTITY, 'enforce')]]);
+    h.hold.take(packet({ id: 2, mark: unknownMark(9) }));
+    await h.wait(1_000, true);
+    await h.wait(1_250, false);
+    expect(h.verdicts.at(-1)).toEqual([2, 'drop']);
+  });
+
+  it('more than two seconds for the first packets of a veth only: a flood leaves room for others', async () => {
+    const h = holding({ veths: [7, 9] });
+    for (let id = 1; id <= 1_000; id++) h.hold.take(packet({ id, mark: unknownMark(9) }));
+    h.hold.take(packet({ id: 2_000 }));
+    await h.wait(2_250, true);
+    expect(h.verdicts).toHaveLength(1_000 - 64);
+    const dropped = new Set(h.verdicts.map(([id]) => id));
+    expect([dropped.has(1), dropped.has(64), dropped.has(65), dropped.has(2_000)]).toEqual([
+      false,
+      false,
+      true,
+      false,
+    ]);
     h.hold.close();
   });
 });

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { InForce } from '../../../src/control/enforcer.js';
 import { NamesPolicy } from '../../../src/control/names-policy.js';
 import type { Member } from '../../../src/desired/state.js';
@@ -15,6 +15,7 @@ function policyOf(...members: Member[]): NamesPolicy {
     hostAddresses: () => new Set(),
     searchDomains: () => [],
     threats: NO_THREATS,
+    view: () => ({ starting: new Set(), attached: new Set() }),
   });
   const state: Pick<InForce, 'members' | 'ports' | 'input'> = {
     members: new Map(members.map((m) => [m.id, m])),
@@ -68,5 +69,63 @@ describe('where answers go', () => {
 
   it('knows the public space of Docker networks', () => {
     expect(policyOf(member(2, '')).inside()).toEqual(INSIDE);
+  });
+});
+
+describe('a question of a container whose networks are not known', () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+  const WHO = 'c'.repeat(64);
+  function waiting() {
+    const live = { starting: new Set<string>(), attached: new Set<string>() };
+    const policy = new NamesPolicy({
+      prefix: 'DB',
+      hostAddresses: () => new Set(),
+      searchDomains: () => [],
+      threats: NO_THREATS,
+      view: () => live,
+    });
+    const apply = (): void =>
+      policy.applied({
+        view: { attached: new Set(live.attached) },
+        members: new Map(),
+        ports: { bindings: new Map() },
+      } as unknown as InForce);
+    apply();
+    let answer: boolean | undefined;
+    void policy.awaitNetworks(WHO, 2_000).then((known) => {
+      answer = known;
+    });
+    return { live, apply, answer: () => answer, wait: (ms: number) => vi.advanceTimersByTimeAsync(ms) };
+  }
+
+  it('waits two seconds, when Docker says nothing of it', async () => {
+    const q = waiting();
+    await q.wait(1_900);
+    expect(q.answer()).toBeUndefined();
+    await q.wait(200);
+    expect(q.answer()).toBe(false);
+  });
+
+  it('waits while it starts, and while the pass is late that brings its networks, until they are known', async () => {
+    const q = waiting();
+    q.live.starting.add(WHO);
+    await q.wait(4_000);
+    q.live.starting.clear();
+    q.live.attached.add(WHO);
+    await q.wait(4_000);
+    expect(q.answer()).toBeUndefined();
+    q.apply();
+    await q.wait(0);
+    expect(q.answer()).toBe(true);
+  });
+
+  it('waits ten seconds at most', async () => {
+    const q = waiting();
+    q.live.starting.add(WHO);
+    await q.wait(9_900);
+    expect(q.answer()).toBeUndefined();
+    await q.wait(300);
+    expect(q.answer()).toBe(false);
   });
 });
