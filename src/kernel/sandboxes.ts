@@ -1,4 +1,5 @@
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
+import { startThread } from '../threads/start.js';
 import type { ResolverSockets } from './resolver-sockets.js';
 
 /** What is done with each new sandbox. */
@@ -34,16 +35,6 @@ export interface SandboxesOptions {
 interface Waiting {
   readonly resolve: (sockets: ResolverSockets) => void;
   readonly reject: (error: Error) => void;
-}
-
-function start(): Worker {
-  const script = new URL('./sandbox-thread.js', import.meta.url);
-  if (!import.meta.url.endsWith('.ts')) return new Worker(script);
-  // From sources: threads do not inherit the TypeScript loader.
-  const url = JSON.stringify(script.href.replace(/js$/, 'ts'));
-  return new Worker(`import('tsx/esm/api').then(({ register }) => { register(); return import(${url}); })`, {
-    eval: true,
-  });
 }
 
 /**
@@ -97,7 +88,7 @@ export class Sandboxes implements AsyncDisposable {
   }
 
   #start(): void {
-    const worker = start();
+    const worker = startThread(new URL('./sandbox-thread.js', import.meta.url));
     this.#worker = worker;
     worker.unref();
     worker.on('message', (report: SandboxReport) => this.#take(report));

@@ -1,4 +1,5 @@
 /** What the worker thread does, and its messages; all plain data. */
+import type { ThreadRequest, ThreadResult } from '../threads/messages.js';
 import { buffersOf, type FeedData } from './feed-data.js';
 import { type LoadJob, type LoadOutcome, loadFeed } from './load.js';
 import { type MergeJob, type MergeResult, mergeFeeds } from './merge.js';
@@ -16,30 +17,15 @@ export interface WorkerJobs {
   merge: { readonly in: MergeJob; readonly out: MergeResult };
   open: { readonly in: Uint8Array; readonly out: FeedData };
 }
-export type JobKind = keyof WorkerJobs;
 
-export interface WorkerRequest {
-  readonly id: number;
-  readonly kind: JobKind;
-  readonly job: unknown;
-}
-export type WorkerReply =
-  | { readonly id: number; readonly ok: true; readonly value: unknown }
-  | { readonly id: number; readonly ok: false; readonly error: string };
-
-interface Done {
-  readonly value: unknown;
-  readonly transfer: ArrayBuffer[];
-}
-
-async function load(job: LoadJob): Promise<Done> {
+async function load(job: LoadJob): Promise<ThreadResult> {
   const outcome = await loadFeed(job);
   if (!outcome.ok) return { value: { outcome, snapshot: undefined }, transfer: [] };
   const snapshot = Uint8Array.from(encodeSnapshot(outcome.data));
   return { value: { outcome, snapshot }, transfer: [...buffersOf(outcome.data), snapshot.buffer] };
 }
 
-function merge(job: MergeJob): Done {
+function merge(job: MergeJob): ThreadResult {
   const value = mergeFeeds(job);
   const columns = [value.v4, value.v6].flatMap(({ members, ranges }) => [
     members.singles,
@@ -51,14 +37,14 @@ function merge(job: MergeJob): Done {
   return { value, transfer: columns.map((column) => column.buffer as ArrayBuffer) };
 }
 
-function open(octets: Uint8Array): Done {
+function open(octets: Uint8Array): ThreadResult {
   const value = decodeSnapshot(octets);
   return { value, transfer: buffersOf(value) };
 }
 
 /** Runs one request; what it throws becomes the error of the reply. */
-export async function runRequest({ kind, job }: WorkerRequest): Promise<Done> {
-  switch (kind) {
+export async function runRequest({ kind, job }: ThreadRequest): Promise<ThreadResult> {
+  switch (kind as keyof WorkerJobs) {
     case 'load':
       return load(job as LoadJob);
     case 'merge':

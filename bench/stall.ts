@@ -1,0 +1,97 @@
+/**
+ * How long one request or one file blocks the event loop, on which DNS answers and held packets wait:
+ * `node --import tsx bench/stall.ts`. No root, no Docker.
+ */
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { watchFolder } from '../src/config/folder.js';
+import { Changes } from '../src/control/changes.js';
+import { Audit } from '../src/observe/audit.js';
+import type { Logger } from '../src/ports.js';
+import { openEmbeddedStore } from '../src/store/embedded.js';
+
+const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
+const base = await mkdtemp(join(tmpdir(), 'drawbridge-stall-'));
+const folder = join(base, 'allowlists');
+await mkdir(folder);
+const store = await openEmbeddedStore({ dir: join(base, 'state'), log: quiet });
+let told = 0;
+const watching = await watchFolder(folder, () => {
+  told += 1;
+});
+const changes = await Changes.open({
+  store,
+  audit: await Audit.open(store, { now: Date.now }),
+  enforcer: { inForce: async () => {} },
+  log: quiet,
+  folderLists: () => [...watching.state.lists.values()],
+  usedBy: () => [],
+  find: () => {
+    throw new Error('no container');
+  },
+  now: Date.now,
+  onChange: () => {},
+});
+
+async function measure(name: string, work: () => Promise<unknown>): Promise<void> {
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  delay.enable();
+  await sleep(30);
+  delay.reset();
+  const began = performance.now();
+  const outcome = await work().then(
+    () => 'done',
+    (e: Error) => `refused: ${e.message.slice(0, 60)}`,
+  );
+  const took = performance.now() - began;
+  await sleep(30);
+  delay.disable();
+  const blocked = `${(delay.max / 1e6).toFixed(0)} ms`.padStart(9);
+  console.log(`${name.padEnd(48)} blocked ${blocked}  took ${took.toFixed(0).padStart(6)} ms  ${outcome}`);
+}
+
+/** A file is in force, or refused. */
+async function saved(name: string, text: string): Promise<void> {
+  const before = told;
+  await writeFile(join(folder, name), text);
+  for (const end = performance.now() + 60_000; told === before && performance.now() < end; ) await sleep(5);
+}
+const names = (count: number, domain = 'example.org'): string[] =>
+  Array.from({ length: count }, (_, i) => `host${i}.${domain}`);
+const yaml = (entries: readonly string[]): string => `allow:\n${entries.map((e) => `  - ${e}\n`).join('')}`;
+
+await measure('PUT of a text of 4 MB, one entry repeated', () =>
+  changes.putList('text', { allow: ['a.example.org,'.repeat(285_000)] }, undefined, 'bench'),
+);
+await measure('PUT of 200,000 duplicates', () =>
+  changes.putList('twice', { allow: new Array(200_000).fill('a.example.org') }, undefined, 'bench'),
+);
+await measure('PUT of 10,000 entries', () =>
+  changes.putList('many', { allow: names(10_000) }, undefined, 'bench'),
+);
+await measure('one entry more', () => changes.addEntry('many', 'one.example.net', undefined, 'bench'));
+await measure('one entry less', () => changes.removeEntry('many', 'one.example.net', undefined, 'bench'));
+await measure('PUT of 100 entries', () => changes.putList('few', { allow: names(100) }, undefined, 'bench'));
+await measure('a file of 50,000 entries', () => saved('large.yaml', yaml(names(50_000))));
+await measure('then a file of one entry', () => saved('small.yaml', yaml(['a.example.org'])));
+await measure('a file of 4 MB that is no list', () => saved('text.yaml', 'nonsense: [{ \n'.repeat(250_000)));
+await rm(join(folder, 'large.yaml'));
+await rm(join(folder, 'text.yaml'));
+await measure('2,000 files', async () => {
+  for (let i = 0; i < 1_990; i++) await writeFile(join(folder, `l${i}.yaml`), yaml(names(3, `l${i}.org`)));
+  await sleep(200);
+  await saved('last.yaml', yaml(['a.example.org']));
+});
+await sleep(1_500);
+await measure('then a file of one entry', () => saved('small.yaml', yaml(['b.example.org'])));
+await measure('then PUT of 100 entries', () =>
+  changes.putList('few', { allow: names(100, 'example.com') }, undefined, 'bench'),
+);
+
+changes.close();
+await watching[Symbol.asyncDispose]();
+await store.close();
+await rm(base, { recursive: true });
