@@ -198,6 +198,11 @@ function recordOf(change: KeyChange, outcome: Outcome) {
 function refusalOf(e: unknown): RefusedError {
   if (e instanceof RefusedError) return e;
   const why = e instanceof Error ? e.message : String(e);
+  if (hasCode(e, 'value'))
+    return new RefusedError({
+      kind: 'invalid',
+      problems: [{ detail: why, remedy: 'make it smaller: split it into several lists' }],
+    });
   if (isUnsure(e))
     return new RefusedError({
       kind: 'not-in-force',
@@ -210,4 +215,6 @@ function refusalOf(e: unknown): RefusedError {
 }
 
 /** A shared store took the write and did not confirm it (StoreError `unknown`). */
-const isUnsure = (e: unknown): boolean => e instanceof Error && 'code' in e && e.code === 'unknown';
+const isUnsure = (e: unknown): boolean => hasCode(e, 'unknown');
+
+const hasCode = (e: unknown, code: string): boolean => e instanceof Error && 'code' in e && e.code === code;

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Logger, Store, StoreItem } from '../ports.js';
 import { corruptError, StoreError } from './errors.js';
+import { preparedFile } from './files.js';
 import type { Change } from './frames.js';
 import { judge, type Write } from './judge.js';
+import { applyChange, IDENTITY, identityIn, logFile, replay, snapshotFile } from './layout.js';
 import { type FolderLock, lockFolder } from './lock.js';
 import { LogFile, readLog } from './log-file.js';
 import { readSnapshot, type Stored, writeSnapshot } from './snapshot.js';
@@ -20,10 +21,9 @@ export interface EmbeddedOptions {
   readonly compactAt?: number;
 }
 
-/** Holds the store's identity. An older version keeps it as it keeps every item. */
-const IDENTITY = '\u0000identity';
 const IDENTITY_BYTES = 16;
 const MAX_BATCH = 1000;
+const MAX_BATCH_CHARACTERS = 16 * 1024 * 1024;
 const COMPACT_AT = 4 * 1024 * 1024;
 
 /**
@@ -42,10 +42,12 @@ export async function openEmbeddedStore(options: EmbeddedOptions): Promise<Store
 }
 
 async function load(options: EmbeddedOptions, lock: FolderLock): Promise<Store> {
-  const snapshotPath = join(options.dir, 'store.snapshot');
-  const logPath = join(options.dir, 'store.log');
+  const snapshotPath = snapshotFile(options.dir);
+  const logPath = logFile(options.dir);
   const { items, revision: base } = await readSnapshot(snapshotPath);
   const loaded = await readLog(logPath);
+  if (base > 0 && loaded.isNew)
+    throw corruptError(logPath, 0, `the log that continues ${snapshotPath} is missing or empty`);
   if (loaded.base > base)
     throw corruptError(
       snapshotPath,
@@ -53,32 +55,15 @@ async function load(options: EmbeddedOptions, lock: FolderLock): Promise<Store> 
       `the log continues a snapshot of revision ${loaded.base}, this one is of ${base}`,
     );
   const revision = replay(logPath, items, base, loaded.changes);
-  await rm(`${snapshotPath}.tmp`, { force: true });
+  for (const path of [snapshotPath, logPath]) await rm(preparedFile(path), { force: true });
   const log = await LogFile.open(logPath, loaded);
   if (loaded.tornBytes > 0) {
     options.log.warn(
-      { file: logPath, bytes: loaded.tornBytes },
-      'cut an unfinished write off the store (kept in .torn)',
+      { file: logPath, bytes: loaded.tornBytes, keptIn: log.hasKeptTail ? `${logPath}.torn` : null },
+      'cut an unfinished write off the store: it was never acknowledged',
     );
   }
   return EmbeddedStore.begin(options, { lock, log, snapshotPath, items, revision });
-}
-
-/** Records that the snapshot already holds are skipped; the others must follow it without a gap. */
-function replay(path: string, items: Map<string, Stored>, base: number, changes: readonly Change[]): number {
-  let revision = base;
-  for (const c of changes) {
-    if (c.revision <= base) continue;
-    if (c.revision !== revision + 1) throw corruptError(path, 0, `revision ${revision + 1} is missing`);
-    revision = c.revision;
-    applyChange(items, c);
-  }
-  return revision;
-}
-
-function applyChange(items: Map<string, Stored>, c: Change): void {
-  if (c.json === undefined) items.delete(c.key);
-  else items.set(c.key, { json: c.json, revision: c.revision });
 }
 
 interface Opened {
@@ -154,8 +139,7 @@ class EmbeddedStore implements Store {
   }
 
   identity(): string {
-    const item = this.#items.get(IDENTITY);
-    return item ? JSON.parse(item.json) : '';
+    return identityIn(this.#items);
   }
 
   async close(): Promise<void> {
@@ -186,12 +170,21 @@ class EmbeddedStore implements Store {
   async #flush(): Promise<void> {
     await Promise.resolve();
     while (this.#queue.length > 0) {
-      const batch = this.#queue.splice(0, MAX_BATCH);
-      await this.#commit(batch);
+      await this.#commit(this.#nextBatch());
       if (this.#disk.log.length > this.#compactAt) await this.#compact();
     }
     // In one step with the look at the empty queue: a write that came between would wait for ever.
     this.#flushing = undefined;
+  }
+
+  /** A batch is one frame of the log: it is bounded, so that it can be read back. */
+  #nextBatch(): Write[] {
+    let characters = 0;
+    const over = this.#queue.findIndex((write, i) => {
+      characters += write.json?.length ?? 0;
+      return i > 0 && (i >= MAX_BATCH || characters > MAX_BATCH_CHARACTERS);
+    });
+    return this.#queue.splice(0, over < 0 ? this.#queue.length : over);
   }
 
   async #commit(asked: readonly Write[]): Promise<void> {
@@ -231,8 +224,11 @@ class EmbeddedStore implements Store {
   async #compact(): Promise<void> {
     const base = this.#options.compactAt ?? COMPACT_AT;
     try {
-      const bytes = await writeSnapshot(this.#disk.snapshotPath, this.#items, this.#revision);
-      await this.#disk.log.reset(this.#revision);
+      const { snapshotPath, log } = this.#disk;
+      const bytes = await writeSnapshot(snapshotPath, this.#items, this.#revision, {
+        keepPrevious: { log: log.path },
+      });
+      await log.restart(this.#revision);
       this.#compactAt = Math.max(base, bytes);
     } catch (e) {
       this.#compactAt = this.#disk.log.length + base;

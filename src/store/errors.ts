@@ -1,9 +1,9 @@
 /**
- * What went wrong with the store, with the remedy in the text. `away`: the shared store does not answer, nothing was
+ * What went wrong with the store, with the remedy in the text. `newer`: written by a newer version. `away`: the shared store does not answer, nothing was
  * written. `unknown`: it took the write and did not confirm it, so it may hold it.
  */
 export class StoreError extends Error {
-  readonly code: 'locked' | 'corrupt' | 'write' | 'value' | 'closed' | 'away' | 'unknown';
+  readonly code: 'locked' | 'corrupt' | 'newer' | 'write' | 'value' | 'closed' | 'away' | 'unknown';
   constructor(code: StoreError['code'], message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'StoreError';
@@ -29,5 +29,14 @@ export function corruptError(file: string, offset: number, what: string): StoreE
     'corrupt',
     `${file} is damaged at byte ${offset}: ${what}. Nothing was read or changed. ` +
       'Put back a copy of the state folder from a backup, or move the folder away to start with an empty store',
+  );
+}
+
+export function newerError(file: string, found: string, known: string): StoreError {
+  return new StoreError(
+    'newer',
+    `${file} was written by a newer version of Drawbridge: its format is ${found}, this version reads ${known}. ` +
+      'Nothing was read or changed. Install the newer version again, or put back a copy of the state folder from before ' +
+      'the upgrade',
   );
 }

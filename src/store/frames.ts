@@ -5,40 +5,78 @@ import { crc32 } from 'node:zlib';
  * One frame is one group commit: it is valid whole or not at all, and the next one is written only after it is durable.
  */
 const MAGIC = Buffer.from('DBF1', 'latin1');
-const HEAD = 12;
-const MAX_PAYLOAD = 256 * 1024 * 1024;
+export const FRAME_HEAD = 12;
+/** No frame that was ever written is larger. */
+export const MAX_PAYLOAD = 256 * 1024 * 1024;
+/** The unit in which a disk writes: what a power loss leaves unwritten begins at a multiple of it. */
+const SECTOR = 512;
 
 /** One change: [revision, key, value as JSON] or [revision, key] for a deletion. */
 export type Change =
   | { readonly revision: number; readonly key: string; readonly json: string }
   | { readonly revision: number; readonly key: string; readonly json: undefined };
 
-export interface ReadFrames {
-  readonly payloads: readonly Buffer[];
-  /** Bytes up to the end of the last valid frame. */
-  readonly goodLength: number;
-  /** What follows it: nothing, an unfinished last frame, or damage with valid frames behind it. */
-  readonly tail: 'none' | 'torn' | 'corrupt';
-}
-
+/** Throws RangeError for a payload that no reader would accept. */
 export function encodeFrame(payload: string): Buffer {
   const body = Buffer.from(payload, 'utf8');
-  const head = Buffer.alloc(HEAD);
+  if (body.length > MAX_PAYLOAD)
+    throw new RangeError(`a record of ${body.length} bytes cannot be read back: at most ${MAX_PAYLOAD}`);
+  const head = Buffer.alloc(FRAME_HEAD);
   MAGIC.copy(head, 0);
   head.writeUInt32LE(body.length, 4);
-  head.writeUInt32LE(checksum(head.subarray(4, 8), body), 8);
+  head.writeUInt32LE(checksum(body), 8);
   return Buffer.concat([head, body]);
 }
 
-export function readFrames(file: Buffer, start: number): ReadFrames {
-  const payloads: Buffer[] = [];
-  let at = start;
-  for (let next = frameAt(file, at); next; next = frameAt(file, at)) {
-    payloads.push(next);
-    at += HEAD + next.length;
+/** The payload length that the head of a frame says; undefined: it is no head. */
+export function payloadLength(head: Buffer): number | undefined {
+  if (head.length < FRAME_HEAD || !head.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
+  const length = head.readUInt32LE(4);
+  return length <= MAX_PAYLOAD ? length : undefined;
+}
+
+export const isIntact = (head: Buffer, body: Buffer): boolean => head.readUInt32LE(8) === checksum(body);
+
+/**
+ * What the bytes after the last valid frame are. `torn`: a write that did not finish, and so was never acknowledged: the
+ * file is short of what the frame's head says, or ends in sectors of zeros (after a power loss the file system may know
+ * the new length, but not the content). `corrupt`: anything else, above all a frame of the right length with another
+ * checksum: it may have been acknowledged. `offset`: where in the file these bytes begin.
+ */
+export function tailKind(rest: Buffer, offset: number): 'torn' | 'corrupt' {
+  return !hasFrame(rest) && isUnfinished(rest, offset) ? 'torn' : 'corrupt';
+}
+
+function isUnfinished(rest: Buffer, offset: number): boolean {
+  const written = writtenLength(rest, offset);
+  const magic = Math.min(written, MAGIC.length);
+  if (!rest.subarray(0, magic).equals(MAGIC.subarray(0, magic))) return false;
+  if (written < FRAME_HEAD) return true;
+  const whole = FRAME_HEAD + rest.readUInt32LE(4);
+  if (written < rest.length) return rest.length <= whole;
+  // A complete frame with a damaged length looks short, too: its checksum fits the length that it has.
+  const body = rest.subarray(FRAME_HEAD);
+  return rest.length < whole && !isIntact(rest, body);
+}
+
+/** Bytes up to the sectors of zeros that end the file. Only a frame's head holds zeros of its own. */
+function writtenLength(rest: Buffer, offset: number): number {
+  let zeros = rest.length;
+  while (zeros > 0 && rest[zeros - 1] === 0) zeros--;
+  if (zeros === 0) return 0;
+  const sector = Math.ceil((offset + zeros) / SECTOR) * SECTOR - offset;
+  const isFilled = sector < rest.length && (sector === zeros || sector <= FRAME_HEAD);
+  return isFilled ? sector : rest.length;
+}
+
+function hasFrame(rest: Buffer): boolean {
+  for (let at = rest.indexOf(MAGIC); at >= 0; at = rest.indexOf(MAGIC, at + 1)) {
+    const head = rest.subarray(at, at + FRAME_HEAD);
+    const length = payloadLength(head) ?? rest.length;
+    const body = rest.subarray(at + FRAME_HEAD, at + FRAME_HEAD + length);
+    if (body.length === length && isIntact(head, body)) return true;
   }
-  if (at === file.length) return { payloads, goodLength: at, tail: 'none' };
-  return { payloads, goodLength: at, tail: hasFrameAfter(file, at) ? 'corrupt' : 'torn' };
+  return false;
 }
 
 export function encodeChanges(changes: readonly Change[]): string {
@@ -64,7 +102,7 @@ export function decodeBase(payload: Buffer): number | undefined {
   return typeof head.base === 'number' ? head.base : undefined;
 }
 
-function changeText(c: Change): string {
+export function changeText(c: Change): string {
   const head = `[${c.revision},${JSON.stringify(c.key)}`;
   return c.json === undefined ? `${head}]` : `${head},${c.json}]`;
 }
@@ -74,7 +112,7 @@ function changeOf(row: unknown): Change | undefined {
   return { revision: row[0], key: row[1], json: row.length > 2 ? JSON.stringify(row[2]) : undefined };
 }
 
-function parseJson(payload: Buffer): unknown {
+export function parseJson(payload: Buffer): unknown {
   try {
     return JSON.parse(payload.toString('utf8'));
   } catch {
@@ -82,21 +120,8 @@ function parseJson(payload: Buffer): unknown {
   }
 }
 
-function frameAt(file: Buffer, at: number): Buffer | undefined {
-  if (at + HEAD > file.length || !file.subarray(at, at + 4).equals(MAGIC)) return undefined;
-  const length = file.readUInt32LE(at + 4);
-  if (length > MAX_PAYLOAD || at + HEAD + length > file.length) return undefined;
-  const body = file.subarray(at + HEAD, at + HEAD + length);
-  return file.readUInt32LE(at + 8) === checksum(file.subarray(at + 4, at + 8), body) ? body : undefined;
-}
-
-function hasFrameAfter(file: Buffer, bad: number): boolean {
-  for (let at = file.indexOf(MAGIC, bad + 1); at >= 0; at = file.indexOf(MAGIC, at + 1)) {
-    if (frameAt(file, at)) return true;
-  }
-  return false;
-}
-
-function checksum(length: Buffer, body: Buffer): number {
+function checksum(body: Buffer): number {
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(body.length);
   return crc32(body, crc32(length));
 }

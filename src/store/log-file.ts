@@ -1,16 +1,9 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { corruptError, writeError } from './errors.js';
-import { HEADER, readOrUndefined, replaceFile, syncFolder, writeAll } from './files.js';
-import {
-  type Change,
-  decodeBase,
-  decodeChanges,
-  encodeBase,
-  encodeChanges,
-  encodeFrame,
-  readFrames,
-} from './frames.js';
+import { HEADER, preparedFile, prepareFile, replaceFile, syncFolder, writeAll } from './files.js';
+import { type FramesEnd, readFrames } from './frame-file.js';
+import { type Change, decodeBase, decodeChanges, encodeBase, encodeChanges, encodeFrame } from './frames.js';
 
 export interface LoadedLog {
   /** The revision of the snapshot that this log continues. */
@@ -19,53 +12,83 @@ export interface LoadedLog {
   readonly goodLength: number;
   /** Bytes of an unfinished last frame, never acknowledged; 0 for none. */
   readonly tornBytes: number;
+  /** The file, or its header, is not there yet. */
+  readonly isNew: boolean;
 }
 
-/** Reads the whole log; throws StoreError `corrupt` when something before its end is damaged. Changes nothing. */
+export interface ScannedLog extends LoadedLog {
+  /** What follows the last valid record is damaged. */
+  readonly damaged: boolean;
+}
+
+/** Reads the whole log; throws StoreError `corrupt` when anything but its unfinished end is damaged, or `newer`. */
 export async function readLog(path: string): Promise<LoadedLog> {
-  const file = (await readOrUndefined(path)) ?? Buffer.alloc(0);
-  if (file.length < HEADER.length && HEADER.subarray(0, file.length).equals(file)) {
-    return { base: 0, changes: [], goodLength: 0, tornBytes: file.length };
-  }
-  if (!file.subarray(0, HEADER.length).equals(HEADER))
-    throw corruptError(path, 0, 'not a log of this version');
-  const { payloads, goodLength, tail } = readFrames(file, HEADER.length);
-  if (tail === 'corrupt') throw corruptError(path, goodLength, 'a record does not match its checksum');
-  const base = payloads[0] && decodeBase(payloads[0]);
-  const changes = payloads.slice(base === undefined ? 0 : 1).flatMap((p) => {
-    const decoded = decodeChanges(p);
-    if (!decoded) throw corruptError(path, goodLength, 'a record is not what this version writes');
-    return decoded;
+  const log = await scanLog(path);
+  if (log.damaged) throw corruptError(path, log.goodLength, 'a record does not match its checksum');
+  return log;
+}
+
+/** The log up to its first damage. Changes nothing. Throws StoreError `corrupt` for what is no log, or `newer`. */
+export async function scanLog(path: string): Promise<ScannedLog> {
+  let base: number | undefined;
+  let count = 0;
+  let at = HEADER.length;
+  const changes: Change[] = [];
+  const end = await readFrames(path, (payload) => {
+    if (count++ === 0) base = decodeBase(payload);
+    if (count > 1 || base === undefined) changes.push(...changesOf(path, at, payload));
+    at += payload.length;
   });
-  return { base: base ?? 0, changes, goodLength, tornBytes: file.length - goodLength };
+  return { base: base ?? 0, changes, ...endOf(end) };
+}
+
+function endOf(end: FramesEnd | undefined): Omit<ScannedLog, 'base' | 'changes'> {
+  const { goodLength, length, tail } = end ?? { goodLength: 0, length: 0, tail: 'none' };
+  return {
+    goodLength,
+    tornBytes: length - goodLength,
+    isNew: goodLength === 0,
+    damaged: tail === 'corrupt',
+  };
+}
+
+function changesOf(path: string, at: number, payload: Buffer): readonly Change[] {
+  const decoded = decodeChanges(payload);
+  if (!decoded) throw corruptError(path, at, 'a record is not what this version writes');
+  return decoded;
 }
 
 /** The open end of the log. One append at a time (the caller's duty). */
 export class LogFile {
   readonly path: string;
-  readonly #handle: FileHandle;
+  /** The torn tail that was cut is in PATH.torn; false also when there was none. */
+  readonly hasKeptTail: boolean;
+  #handle: FileHandle;
   #length: number;
   #dirtyTail = false;
+  #isNameDurable = true;
 
-  private constructor(path: string, handle: FileHandle, length: number) {
+  private constructor(path: string, handle: FileHandle, length: number, hasKeptTail: boolean) {
     this.path = path;
+    this.hasKeptTail = hasKeptTail;
     this.#handle = handle;
     this.#length = length;
   }
 
-  /** Opens for appending after `goodLength`; a torn tail is kept beside (`.torn`) and cut. */
+  /** Opens for appending after `goodLength`; a torn tail is cut, and kept (`.torn`) where the disk has space for it. */
   static async open(path: string, loaded: LoadedLog): Promise<LogFile> {
-    const handle = await open(path, loaded.goodLength === 0 ? 'w+' : 'r+', 0o600);
+    const handle = await open(path, loaded.isNew ? 'w+' : 'r+', 0o600);
+    let hasKeptTail = false;
     try {
-      if (loaded.goodLength === 0) await writeAll(handle, HEADER, 0);
-      else if (loaded.tornBytes > 0) await cutTail(path, handle, loaded);
+      if (loaded.isNew) await writeAll(handle, HEADER, 0);
+      else if (loaded.tornBytes > 0) hasKeptTail = await cutTail(path, handle, loaded);
       await handle.sync();
       await syncFolder(dirname(path));
     } catch (e) {
       await handle.close();
       throw e;
     }
-    return new LogFile(path, handle, Math.max(loaded.goodLength, HEADER.length));
+    return new LogFile(path, handle, Math.max(loaded.goodLength, HEADER.length), hasKeptTail);
   }
 
   get length(): number {
@@ -74,8 +97,9 @@ export class LogFile {
 
   /** Resolves when durable. On failure throws StoreError `write`; what was half written is cut off again. */
   async append(changes: readonly Change[]): Promise<void> {
-    const frame = encodeFrame(encodeChanges(changes));
     try {
+      const frame = encodeFrame(encodeChanges(changes));
+      await this.#syncName();
       if (this.#dirtyTail) await this.#cut(this.#length);
       this.#dirtyTail = true;
       await writeAll(this.#handle, frame, this.#length);
@@ -88,16 +112,33 @@ export class LogFile {
     }
   }
 
-  /** Forgets all records: a snapshot of this revision holds them now. */
-  async reset(revision: number): Promise<void> {
-    await this.#handle.truncate(HEADER.length);
-    this.#length = HEADER.length;
-    this.#dirtyTail = true;
+  /**
+   * Begins a new file under the same name: a snapshot of this revision holds all records now. The file so far is not
+   * changed, so that it can be kept under another name. On failure it stays the log.
+   */
+  async restart(revision: number): Promise<void> {
     const frame = encodeFrame(encodeBase(revision));
-    await writeAll(this.#handle, frame, this.#length);
-    await this.#handle.sync();
-    this.#length += frame.length;
+    await prepareFile(this.path, [HEADER, frame]);
+    const next = await open(preparedFile(this.path), 'r+');
+    try {
+      await rename(preparedFile(this.path), this.path);
+    } catch (e) {
+      await next.close();
+      throw e;
+    }
+    const former = this.#handle;
+    this.#handle = next;
+    this.#length = HEADER.length + frame.length;
     this.#dirtyTail = false;
+    this.#isNameDurable = false;
+    await former.close();
+    await this.#syncName();
+  }
+
+  /** Until the folder is durable a power loss brings back the former log: nothing may be acknowledged before. */
+  async #syncName(): Promise<void> {
+    if (!this.#isNameDurable) await syncFolder(dirname(this.path));
+    this.#isNameDurable = true;
   }
 
   close(): Promise<void> {
@@ -116,9 +157,14 @@ export class LogFile {
   }
 }
 
-async function cutTail(path: string, handle: FileHandle, loaded: LoadedLog): Promise<void> {
+/** True: the tail is kept. It was never acknowledged: a full disk must not keep the store from opening. */
+async function cutTail(path: string, handle: FileHandle, loaded: LoadedLog): Promise<boolean> {
   const torn = Buffer.alloc(loaded.tornBytes);
   await handle.read(torn, 0, torn.length, loaded.goodLength);
-  await replaceFile(`${path}.torn`, [torn]);
+  const kept = await replaceFile(`${path}.torn`, [torn]).then(
+    () => true,
+    () => false,
+  );
   await handle.truncate(loaded.goodLength);
+  return kept;
 }

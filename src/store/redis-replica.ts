@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Logger } from '../ports.js';
 import { errorCode, StoreError } from './errors.js';
 import type { Change } from './frames.js';
+import { applyChange } from './layout.js';
 import { LogFile, readLog } from './log-file.js';
 import { readSnapshot, type Stored, writeSnapshot } from './snapshot.js';
 
@@ -70,10 +71,10 @@ export class Replica {
     try {
       return new Replica(await load(snapshot, path), log);
     } catch (e) {
-      if (!(e instanceof StoreError) || e.code !== 'corrupt') throw e;
+      if (!(e instanceof StoreError) || (e.code !== 'corrupt' && e.code !== 'newer')) throw e;
       log.error(
         { err: e },
-        'the last good copy of the store is damaged: moved aside, to be read anew from Redis',
+        'the last good copy of the store cannot be read: moved aside (.damaged), and read from Redis again',
       );
       for (const file of [snapshot, path]) await rename(file, `${file}.damaged`).catch(ignoreMissing);
       return new Replica(await load(snapshot, path), log);
@@ -130,7 +131,7 @@ export class Replica {
     const { revision } = this.#position;
     const all = new Map([...this.items, [META, { json, revision }]]);
     const bytes = await writeSnapshot(this.#snapshot, all, revision);
-    await this.#file.reset(revision);
+    await this.#file.restart(revision);
     this.#compactAt = Math.max(COMPACT_AT, bytes);
   }
 
@@ -155,7 +156,7 @@ async function load(snapshotPath: string, logPath: string): Promise<Opened> {
     else applyChange(items, c);
   }
   const file = await LogFile.open(logPath, loaded);
-  if (loaded.base !== base) await file.reset(base);
+  if (loaded.base !== base) await file.restart(base);
   return { snapshotPath, file, items, meta: joined(meta) };
 }
 
@@ -169,11 +170,6 @@ function metaOf(json: string | undefined): Meta {
 function joined(steps: readonly Meta[]): Meta {
   const marks = steps.toReversed().flatMap((step) => step.marks);
   return { ...(steps.at(-1) ?? NOWHERE), marks: marks.slice(0, KEEP_MARKS) };
-}
-
-function applyChange(items: Map<string, Stored>, c: Change): void {
-  if (c.json === undefined) items.delete(c.key);
-  else items.set(c.key, { json: c.json, revision: c.revision });
 }
 
 function ignoreMissing(e: unknown): void {

@@ -1,6 +1,8 @@
-import { corruptError } from './errors.js';
-import { HEADER, readOrUndefined, replaceFile } from './files.js';
-import { type Change, decodeChanges, encodeChanges, encodeFrame, readFrames } from './frames.js';
+import { rm } from 'node:fs/promises';
+import { corruptError, StoreError } from './errors.js';
+import { HEADER, linkOver, placeFile, preparedFile, prepareFile } from './files.js';
+import { readFrames } from './frame-file.js';
+import { type Change, changeText, decodeChanges, encodeFrame, parseJson } from './frames.js';
 
 export interface Stored {
   readonly json: string;
@@ -13,56 +15,113 @@ export interface Snapshot {
   readonly revision: number;
 }
 
-const ITEMS_PER_FRAME = 500;
+/** A frame is closed when it has so many characters: a larger value has a frame of its own. */
+const FRAME_CHARACTERS = 1024 * 1024;
 
 /** Reads a snapshot; none: empty at revision 0. A snapshot is renamed in only when whole, so any damage is refused. */
 export async function readSnapshot(path: string): Promise<Snapshot> {
-  const file = await readOrUndefined(path);
   const items = new Map<string, Stored>();
-  if (!file) return { items, revision: 0 };
-  if (!file.subarray(0, HEADER.length).equals(HEADER))
-    throw corruptError(path, 0, 'not a snapshot of this version');
-  const { payloads, goodLength, tail } = readFrames(file, HEADER.length);
-  const end = payloads.at(-1);
-  const count = end && endOf(end);
-  if (tail !== 'none' || !count) throw corruptError(path, goodLength, 'a record does not match its checksum');
-  for (const payload of payloads.slice(0, -1)) addItems(path, items, decodeChanges(payload));
-  if (items.size !== count.items)
-    throw corruptError(path, goodLength, `it holds ${items.size} of ${count.items} items`);
-  return { items, revision: count.revision };
+  const end = await readItems(path, (c) => items.set(c.key, c));
+  if (!end) return { items, revision: 0 };
+  if (items.size !== end.items)
+    throw corruptError(path, end.length, `it holds ${items.size} of ${end.items} items`);
+  return { items, revision: end.revision };
 }
 
-/** Bytes written. */
-export function writeSnapshot(
+export interface WriteOptions {
+  /** The snapshot before and the log that continues it get a second name, by which both can be read. */
+  readonly keepPrevious?: { readonly log: string };
+}
+
+/** Written, read back and compared, and only then given its name. Bytes. Throws what the disk says, or StoreError. */
+export async function writeSnapshot(
   path: string,
   items: ReadonlyMap<string, Stored>,
   revision: number,
+  { keepPrevious }: WriteOptions = {},
 ): Promise<number> {
-  return replaceFile(path, snapshotChunks(items, revision));
+  const bytes = await prepareFile(path, snapshotChunks(items, revision));
+  try {
+    await verify(preparedFile(path), items, revision);
+    if (keepPrevious) await keep(path, keepPrevious.log);
+    await placeFile(path);
+  } catch (e) {
+    await rm(preparedFile(path), { force: true });
+    throw e;
+  }
+  return bytes;
+}
+
+export const previousOf = (path: string): string => `${path}.previous`;
+
+/** In this order: a log that continues a later snapshot than the one at hand is recognised by its base. */
+async function keep(snapshot: string, log: string): Promise<void> {
+  await linkOver(log, previousOf(log));
+  if (!(await linkOver(snapshot, previousOf(snapshot)))) await rm(previousOf(snapshot), { force: true });
+}
+
+/** Reads the file as a start would, one frame at a time, and compares it with what it is to hold. */
+async function verify(path: string, items: ReadonlyMap<string, Stored>, revision: number): Promise<void> {
+  let same = 0;
+  const end = await readItems(path, (c) => {
+    const item = items.get(c.key);
+    if (item?.json === c.json && item.revision === c.revision) same++;
+  });
+  if (same === items.size && end?.items === same && end.revision === revision) return;
+  throw new StoreError(
+    'write',
+    `${path} does not hold what was written: ${same} of ${items.size} items at revision ${end?.revision}, not ${revision}. ` +
+      'The log is kept; check the disk',
+  );
 }
 
 function* snapshotChunks(items: ReadonlyMap<string, Stored>, revision: number): Generator<Buffer> {
   yield HEADER;
-  let batch: Change[] = [];
-  for (const [key, item] of items) {
-    batch.push({ key, revision: item.revision, json: item.json });
-    if (batch.length < ITEMS_PER_FRAME) continue;
-    yield encodeFrame(encodeChanges(batch));
-    batch = [];
+  let batch: string[] = [];
+  let characters = 0;
+  for (const [key, { revision, json }] of items) {
+    const text = changeText({ key, revision, json });
+    if (batch.length > 0 && characters + text.length > FRAME_CHARACTERS) {
+      yield encodeFrame(`[${batch.join(',')}]`);
+      [batch, characters] = [[], 0];
+    }
+    batch.push(text);
+    characters += text.length;
   }
-  yield encodeFrame(encodeChanges(batch));
+  yield encodeFrame(`[${batch.join(',')}]`);
   yield encodeFrame(JSON.stringify({ end: true, revision, items: items.size }));
 }
 
-function addItems(path: string, items: Map<string, Stored>, changes: readonly Change[] | undefined): void {
-  for (const c of changes ?? []) {
-    if (c.json !== undefined) items.set(c.key, { json: c.json, revision: c.revision });
-  }
+interface SnapshotEnd {
+  readonly revision: number;
+  readonly items: number;
+  /** Bytes of the file. */
+  readonly length: number;
+}
+type Item = Extract<Change, { readonly json: string }>;
+
+/** The last frame is the end, and every other one holds items. Undefined: there is no file. */
+async function readItems(path: string, onItem: (item: Item) => void): Promise<SnapshotEnd | undefined> {
+  let last: Buffer | undefined;
+  const read = await readFrames(path, (payload) => {
+    for (const item of last ? itemsOf(path, last) : []) onItem(item);
+    last = payload;
+  });
+  if (!read) return undefined;
+  const { tail, goodLength, length } = read;
+  const end = tail === 'none' && last ? endOf(last) : undefined;
+  if (!end) throw corruptError(path, goodLength, 'a record does not match its checksum');
+  return { ...end, length };
+}
+
+function itemsOf(path: string, payload: Buffer): readonly Item[] {
+  const changes = decodeChanges(payload);
   if (!changes) throw corruptError(path, 0, 'a record is not what this version writes');
+  return changes.filter((c): c is Item => c.json !== undefined);
 }
 
 function endOf(payload: Buffer): { readonly revision: number; readonly items: number } | undefined {
-  const end: unknown = JSON.parse(payload.toString('utf8'));
+  const end = parseJson(payload);
   if (typeof end !== 'object' || end === null || !('revision' in end) || !('items' in end)) return undefined;
   return typeof end.revision === 'number' && typeof end.items === 'number'
     ? { revision: end.revision, items: end.items }

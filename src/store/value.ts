@@ -2,6 +2,8 @@ import { StoreError } from './errors.js';
 
 const MAX_KEY = 1024;
 const MAX_VALUE = 16 * 1024 * 1024;
+/** Parsing and writing JSON use the stack for each level: what one call takes another may not. */
+const MAX_DEPTH = 500;
 
 /** Keys of the store itself (its identity, the position of a replica) begin with NUL: readers do not see them. */
 export const isReserved = (key: string): boolean => key.startsWith('\u0000');
@@ -16,5 +18,25 @@ export function jsonOf(key: string, value: unknown): string {
   if (json === undefined) throw new StoreError('value', `store value of ${key} has no JSON form`);
   if (json.length > MAX_VALUE)
     throw new StoreError('value', `store value of ${key} is larger than ${MAX_VALUE} characters`);
+  if (json.length > 2 * MAX_DEPTH && depthOf(json) > MAX_DEPTH)
+    throw new StoreError('value', `store value of ${key} is nested deeper than ${MAX_DEPTH} levels`);
   return json;
+}
+
+const [QUOTE, BACKSLASH] = [0x22, 0x5c];
+/** "[" and "{", "]" and "}" differ in this bit alone. */
+const CURLY = 0x20;
+const [OPENING, CLOSING] = [0x7b, 0x7d];
+
+/** Arrays and objects inside each other. */
+function depthOf(json: string): number {
+  let [depth, deepest, inText] = [0, 0, false];
+  for (let i = 0; i < json.length; i++) {
+    const code = json.charCodeAt(i);
+    if (code === QUOTE) inText = !inText;
+    else if (inText && code === BACKSLASH) i++;
+    else if (!inText && (code | CURLY) === OPENING) deepest = Math.max(deepest, ++depth);
+    else if (!inText && (code | CURLY) === CLOSING) depth--;
+  }
+  return deepest;
 }
