@@ -175,7 +175,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   const server = await buildServer({ controller, log, version: VERSION, authenticate });
   parts.add(() => server.close());
   const localSocket = localSocketOf(config);
-  await listen(server, { address: config.api.listen, localSocket, tokens: opened.tokens.count });
+  await listen(server, { address: config.api.listen, localSocket, tokens: opened.tokens.count, log });
   const { ready, reason } = controller.ready();
   const facts = { api: config.api.listen, containers: engine.state?.members.size ?? 0 };
   if (ready) log.info(facts, `ready: ${reason}`);

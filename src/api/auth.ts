@@ -26,6 +26,7 @@ declare module 'fastify' {
 /** Sockets of the unix listener: the file system's rights have let them in, they are root's. */
 const local = new WeakSet<Socket>();
 export const trustSocket = (socket: Socket): void => void local.add(socket);
+export const isLocal = (socket: Socket): boolean => local.has(socket);
 
 /** The header by which the command says who ran it; only whoever reaches the unix socket is believed. */
 const USER_HEADER = 'drawbridge-user';
@@ -51,12 +52,12 @@ export function guard(server: FastifyInstance, authenticate: Authenticate): void
 }
 
 function bearer(request: FastifyRequest, authenticate: Authenticate, bad: BadTokens): Identity {
-  const waitMs = bad.waitMs(request.ip);
-  if (waitMs > 0) throw new TooManyError(waitMs);
   const [, secret] = /^Bearer +([\w.~+/-]+=*)$/i.exec(request.headers.authorization ?? '') ?? [];
   if (secret === undefined) throw new UnauthorizedError('the request has no bearer token');
   const found = authenticate(secret);
   if (found) return { who: `token:${found.name}`, role: found.role };
+  const waitMs = bad.waitMs(request.ip);
+  if (waitMs > 0) throw new TooManyError('too many wrong tokens came from this address', waitMs);
   bad.seen(request.ip);
   throw new UnauthorizedError('the bearer token is unknown, revoked, or over');
 }

@@ -1,3 +1,5 @@
+import { sourceOf } from './source.js';
+
 /** Wrong tokens that an address may send in a row; then one more each `EACH_MS`. */
 const BURST = 10;
 const EACH_MS = 6_000;
@@ -30,17 +32,4 @@ export class BadTokens {
       return;
     }
   }
-}
-
-const V6_GROUPS = 4;
-/** Who has one IPv6 address has its /64 (RFC 4291 2.5.4). A v4 address on a v6 socket is a v4 address. */
-function sourceOf(address: string): string {
-  const plain = address.replace(/^::ffff:(?=\d+\.)/, '');
-  if (!plain.includes(':')) return plain;
-  const [head = '', tail] = plain.split('::');
-  const groups = head === '' ? [] : head.split(':');
-  const behind = tail === undefined || tail === '' ? [] : tail.split(':');
-  const zeros =
-    tail === undefined ? [] : Array.from({ length: 8 - groups.length - behind.length }, () => '0');
-  return [...groups, ...zeros, ...behind].slice(0, V6_GROUPS).join(':');
 }

@@ -3,7 +3,10 @@ import { createServer, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { FastifyInstance } from 'fastify';
+import type { Logger } from '../ports.js';
 import { trustSocket } from './auth.js';
+import { onClientError } from './client-error.js';
+import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './connections.js';
 
 /** The API cannot listen where the configuration says; the message says why and what to do. */
 class ListenError extends Error {
@@ -17,6 +20,7 @@ export interface ListenOptions {
   readonly localSocket: string;
   /** Tokens that are in force. */
   readonly tokens: number;
+  readonly log: Pick<Logger, 'warn'>;
 }
 const UNIX = 'unix:';
 /** root and its group; root alone. */
@@ -27,14 +31,18 @@ const [GROUP, ROOT] = [0o660, 0o600];
  * replaced, a live one is not. On TCP every request needs a bearer token, and root has `localSocket` beside it.
  */
 export async function listen(server: FastifyInstance, options: ListenOptions): Promise<void> {
-  const { address, localSocket, tokens } = options;
+  const { address, localSocket, tokens, log } = options;
+  const bound = (kind: 'tcp' | 'unix'): number => connectionBound(kind, descriptorLimit());
   if (address.startsWith(UNIX)) {
+    boundConnections(server.server, bound('unix'), log);
     server.server.on('connection', trustSocket);
     await onPath(address.slice(UNIX.length), GROUP, (path) => server.listen({ path }));
     return;
   }
   refuseWithoutTokens(address, tokens);
   const second = await beside(server, localSocket);
+  boundConnections(second, bound('unix'), log);
+  boundConnections(server.server, bound('tcp'), log);
   const [, host = '', port] = /^\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
   try {
     await server.listen({ host, port: Number(port) });
@@ -59,7 +67,10 @@ export function refuseWithoutTokens(address: string, tokens: number): void {
 
 /** A second way in to the same routes, for root of this host alone. */
 async function beside(server: FastifyInstance, path: string): Promise<Server> {
-  const second = createServer((request, response) => server.routing(request, response));
+  const second = createServer({ ...TIMES, connectionsCheckingInterval: CHECK_MS }, (request, response) =>
+    server.routing(request, response),
+  );
+  second.on('clientError', onClientError);
   second.on('connection', trustSocket);
   server.server.on('close', () => end(second));
   await onPath(path, ROOT, () => listening(second, path));

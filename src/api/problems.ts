@@ -28,12 +28,12 @@ export class ForbiddenError extends Error {
     this.needs = needs;
   }
 }
-/** Too many wrong tokens from one address. */
+/** A client has reached one of its bounds. */
 export class TooManyError extends Error {
   readonly seconds: number;
-  constructor(waitMs: number) {
-    const seconds = Math.ceil(waitMs / 1000);
-    super(`too many wrong tokens came from this address: it is not listened to for ${seconds} s`);
+  constructor(what: string, waitMs: number) {
+    const seconds = Math.max(1, Math.ceil(waitMs / 1000));
+    super(`${what}: the next one is answered in ${seconds} s`);
     this.seconds = seconds;
   }
 }
@@ -52,15 +52,17 @@ export const KINDS = {
   conflict: { status: 409, title: 'It conflicts with what is there' },
   'read-only': { status: 409, title: 'It is read-only here' },
   precondition: { status: 412, title: 'It has been changed meanwhile' },
-  'too-large': { status: 413, title: 'The body is too large' },
+  timeout: { status: 408, title: 'The request did not come in time' },
+  'too-large': { status: 413, title: 'It is too large' },
   'media-type': { status: 415, title: 'The body is not JSON' },
   invalid: { status: 422, title: 'The content is not valid' },
-  'too-many': { status: 429, title: 'Too many wrong tokens' },
+  'too-many': { status: 429, title: 'Too many requests' },
+  'header-too-large': { status: 431, title: 'The head of the request is too large' },
   internal: { status: 500, title: 'A fault of the service' },
   'not-in-force': { status: 503, title: 'Not in force, and undone' },
 } as const satisfies Record<Refusal['kind'] | string, Kind>;
 
-function problemDocument(kind: keyof typeof KINDS, problems: readonly Problem[]): ProblemDocument {
+export function problemDocument(kind: keyof typeof KINDS, problems: readonly Problem[]): ProblemDocument {
   const detail = problems.map((p) => p.detail).join('; ');
   return { type: `/docs#${kind}`, ...KINDS[kind], detail, errors: problems.map((p) => ({ ...p })) };
 }
@@ -69,13 +71,17 @@ function sendProblem(reply: FastifyReply, document: ProblemDocument): FastifyRep
   return reply.code(document.status).type('application/problem+json').send(document);
 }
 
+/** What was undone may be tried again, but not at once. */
+const RETRY_SECONDS: Readonly<Record<number, number>> = { 503: 5 };
+
 /** Fastify's error handler: every failure leaves as problem details; what is our own fault is logged. */
 export function errorHandler(log: Logger) {
   return (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const document = documentOf(error);
     if (document.status === 500)
       log.error({ err: error, method: request.method, url: request.url }, 'a request failed');
-    if (error instanceof TooManyError) reply.header('retry-after', error.seconds);
+    const seconds = error instanceof TooManyError ? error.seconds : RETRY_SECONDS[document.status];
+    if (seconds !== undefined) reply.header('retry-after', seconds);
     return sendProblem(reply, document);
   };
 }
@@ -107,7 +113,9 @@ function documentOf(error: unknown): ProblemDocument {
   if (error instanceof ForbiddenError)
     return problemDocument('forbidden', [refused(error, `use a token of the role ${error.needs}`)]);
   if (error instanceof TooManyError)
-    return problemDocument('too-many', [refused(error, 'wait, and send a token that is in force')]);
+    return problemDocument('too-many', [
+      refused(error, `wait ${error.seconds} s (Retry-After), and ask less often`),
+    ]);
   return problemDocument(...frameworkProblem(error));
 }
 

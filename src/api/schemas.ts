@@ -39,6 +39,7 @@ export type ProblemDocument = Static<typeof ProblemSchema>;
 export const PauseSchema = Type.Object(
   {
     owner: Text('id:CONTAINER, or all'),
+    node: Type.Optional(Text('the host of the container')),
     created: Time,
     expires: Time,
     by: Text('who asked for it'),

@@ -1,12 +1,13 @@
 import swagger from '@fastify/swagger';
-import type { TSchema } from '@sinclair/typebox';
 import fastify, { type FastifyInstance } from 'fastify';
-import { schemaProblems } from '../model/schema-check.js';
 import type { Controller, Logger } from '../ports.js';
+import { Admission } from './admission.js';
 import { type Authenticate, guard } from './auth.js';
+import { onClientError } from './client-error.js';
+import { CHECK_MS, TIMES } from './connections.js';
 import type { Context } from './context.js';
 import { Methods } from './methods.js';
-import { BadRequestError, errorHandler, notFound } from './problems.js';
+import { errorHandler, notFound, TooManyError } from './problems.js';
 import { auditRoutes } from './routes/audit.js';
 import { containerRoutes } from './routes/containers.js';
 import { docsRoutes } from './routes/docs.js';
@@ -28,6 +29,7 @@ import { teardownRoutes } from './routes/teardown.js';
 import { tokenRoutes } from './routes/tokens.js';
 import { transferRoutes } from './routes/transfer.js';
 import { ProblemSchema } from './schemas.js';
+import { closeQuery, refuseUnreadBodies, validate } from './validate.js';
 
 export interface ApiOptions {
   readonly controller: Controller;
@@ -40,7 +42,6 @@ export interface ApiOptions {
 const BODY_LIMIT = 64 * 1024;
 /** A canonical entry: a name of 253 characters, ports and flags, percent-encoded. */
 const MAX_PARAM = 4096;
-const REQUEST_TIMEOUT_MS = 60_000;
 
 const BEARER = {
   components: { securitySchemes: { bearer: { type: 'http' as const, scheme: 'bearer' } } },
@@ -81,26 +82,36 @@ export async function buildServer(options: ApiOptions): Promise<FastifyInstance>
   const server = fastify({
     logger: false,
     bodyLimit: BODY_LIMIT,
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    requestTimeout: TIMES.requestTimeout,
+    keepAliveTimeout: TIMES.keepAliveTimeout,
+    http: { headersTimeout: TIMES.headersTimeout, connectionsCheckingInterval: CHECK_MS },
+    clientErrorHandler: onClientError,
     forceCloseConnections: true,
     routerOptions: { maxParamLength: MAX_PARAM },
     frameworkErrors: errorHandler(log),
   });
-  server.setValidatorCompiler<TSchema>(({ schema }) => (value: unknown) => {
-    const problems = schemaProblems(schema, value);
-    return problems.length === 0 ? { value } : { error: new BadRequestError(problems) };
-  });
+  server.setValidatorCompiler(validate);
+  refuseUnreadBodies(server);
   // Views are plain values already; a compiled serializer would drop what a schema forgot.
   server.setSerializerCompiler(() => (value) => JSON.stringify(value));
-  server.setErrorHandler(errorHandler(log));
+  const admission = new Admission();
+  const answer = errorHandler(log);
+  server.setErrorHandler(async (error, request, reply) => {
+    const refused = admission.refusalOf(error, request);
+    if (refused instanceof TooManyError) await admission.delay(request, reply);
+    return answer(refused, request, reply);
+  });
   const methods = new Methods();
   server.addHook('onRoute', (route) => methods.note(route.url, route.method));
   server.setNotFoundHandler(notFound(methods));
   guard(server, options.authenticate ?? (() => undefined));
+  admission.begin(server);
   const info = { title: 'Drawbridge', version, description: 'Egress firewall controller for Docker hosts' };
   await server.register(swagger, { openapi: { openapi: '3.1.0', info, ...BEARER } });
   await server.register(async (scope) => {
-    scope.addHook('onRoute', ({ schema }) => {
+    scope.addHook('onRoute', (route) => {
+      const { schema } = route;
+      closeQuery(route);
       if (schema) schema.response = { ...(schema.response as object | undefined), default: PROBLEM_RESPONSE };
     });
     for (const routes of ROUTES) routes({ server: scope, controller });

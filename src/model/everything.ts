@@ -2,6 +2,7 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { parseEntry } from './entry-parse.js';
 import { listFromObject } from './list-parse.js';
+import { isOwnerKey } from './owner.js';
 import type { List, Mode } from './policy.js';
 import type { Parsed, Problem } from './problem.js';
 import { schemaProblems } from './schema-check.js';
@@ -102,7 +103,12 @@ export function everythingFromObject(value: unknown): Parsed<Everything> {
     return { ok: false, problems: [...frame, ...(lists.ok ? [] : lists.problems)] };
   const { modes = {}, grants = [], tokens = [] } = value as Static<typeof EverythingSchema>;
   const canonical = grants.map(({ owner, entry }, i) => grantOf(owner, entry, `/grants/${i}/entry`));
-  const problems = [...canonical.flatMap((g) => (g.ok ? [] : g.problems)), ...tokens.flatMap(tokenProblems)];
+  const problems = [
+    ...Object.keys(modes).flatMap((owner) => ownerProblems(owner, `/modes/${escapePointer(owner)}`)),
+    ...grants.flatMap(({ owner }, i) => ownerProblems(owner, `/grants/${i}/owner`)),
+    ...canonical.flatMap((g) => (g.ok ? [] : g.problems)),
+    ...tokens.flatMap(tokenProblems),
+  ];
   if (problems.length > 0) return { ok: false, problems };
   return {
     ok: true,
@@ -119,6 +125,12 @@ function grantOf(owner: string, entry: string, pointer: string): Parsed<Everythi
   const parsed = parseEntry(entry);
   if (parsed.ok) return { ok: true, value: { owner, entry: parsed.value.canonical } };
   return { ok: false, problems: parsed.problems.map((p) => ({ ...p, pointer })) };
+}
+
+function ownerProblems(owner: string, pointer: string): readonly Problem[] {
+  if (isOwnerKey(owner)) return [];
+  const remedy = 'write compose:PROJECT/SERVICE, or name:NAME for a container outside of compose';
+  return [{ detail: `no container has the owner ${shown(owner)}`, remedy, pointer }];
 }
 
 function tokenProblems({ name }: { readonly name: string }, i: number): readonly Problem[] {

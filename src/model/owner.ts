@@ -34,3 +34,7 @@ export const ownerIsCertain = (facts: OwnerFacts): boolean =>
 export const ownerKeys = (facts: OwnerFacts): readonly string[] => [
   ...new Set([ownerKey(facts), composeKey(facts) ?? nameKey(facts), nameKey(facts)]),
 ];
+
+/** Whether a container may have this key: "compose:PROJECT/SERVICE", or "name:" and a name that Docker takes. */
+export const isOwnerKey = (text: string): boolean =>
+  /^compose:[^/]+\/.+$/s.test(text) || /^name:[A-Za-z0-9][\w.-]*$/.test(text);

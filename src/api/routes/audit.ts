@@ -21,8 +21,12 @@ export function auditRoutes({ server, controller }: Context): void {
     querystring: Query,
     response: { 200: Collection(AuditSchema) },
   };
-  server.get<{ Querystring: Static<typeof Query> }>('/v1/audit', { schema }, async ({ query }) => {
-    const { items, next } = await controller.audit(Number(query.limit ?? DEFAULT_LIMIT), query.cursor);
-    return { items, next: next ?? null };
-  });
+  server.get<{ Querystring: Static<typeof Query> }>(
+    '/v1/audit',
+    { schema, config: { cost: 5 } },
+    async ({ query }) => {
+      const { items, next } = await controller.audit(Number(query.limit ?? DEFAULT_LIMIT), query.cursor);
+      return { items, next: next ?? null };
+    },
+  );
 }

@@ -13,7 +13,7 @@ export const ContainerParams = Type.Object({
 export function containerRoutes({ server, controller }: Context): void {
   const all = { summary: 'All containers', response: { 200: Collection(ContainerSchema) } };
   const bodies = new SharedBody(containerBody);
-  server.get('/v1/containers', { schema: all }, async (_request, reply) => {
+  server.get('/v1/containers', { schema: all, config: { cost: 2 } }, async (_request, reply) => {
     await counted(controller, reply);
     return bodies.send(reply, controller.containers());
   });

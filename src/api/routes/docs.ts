@@ -9,8 +9,8 @@ const STYLE =
 
 /** A page without scripts or anything from elsewhere, made from the OpenAPI document. */
 export function docsRoutes({ server }: Context): void {
-  server.get('/openapi.json', { schema: { hide: true } }, () => server.swagger());
-  server.get('/docs', { schema: { hide: true } }, (_request, reply) => {
+  server.get('/openapi.json', { schema: { hide: true }, config: { cost: 5 } }, () => server.swagger());
+  server.get('/docs', { schema: { hide: true }, config: { cost: 5 } }, (_request, reply) => {
     reply.header('content-security-policy', "default-src 'none'; style-src 'unsafe-inline'");
     return reply.type('text/html; charset=utf-8').send(page(server.swagger().paths ?? {}));
   });

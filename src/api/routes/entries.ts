@@ -3,6 +3,7 @@ import { isRecord } from '../../model/shape.js';
 import { type Context, whoIs } from '../context.js';
 import { guardedRevision } from '../etag.js';
 import { EntryRequestSchema, ListBodySchema } from '../schemas.js';
+import { validateAllButBody } from '../validate.js';
 import { ListParams, sendList } from './lists.js';
 
 const EntryParams = Type.Object({
@@ -17,7 +18,7 @@ export function entryRoutes({ server, controller }: Context): void {
     body: EntryRequestSchema,
     response: { 201: ListBodySchema },
   };
-  const options = { schema: add, validatorCompiler: () => () => true };
+  const options = { schema: add, validatorCompiler: validateAllButBody };
   server.post<{ Params: Static<typeof ListParams> }>(
     '/v1/lists/:name/entries',
     options,

@@ -10,18 +10,26 @@ const Query = Type.Object(
 /** A reader that is this far behind misses events, and is told how many. */
 const MAX_BEHIND = 1024 * 1024;
 const HEARTBEAT_MS = 15_000;
+const STREAM = {
+  description: 'server-sent events, until the client closes the connection',
+  content: { 'text/event-stream': { schema: Type.String() } },
+};
 
 export function eventRoutes({ server, controller }: Context): void {
   const schema = {
     summary:
       'Denials as they come: server-sent events "flow", data as in GET /v1/flows; "missed" with a count',
     querystring: Query,
+    response: { 200: STREAM },
   };
-  server.get<{ Querystring: Static<typeof Query> }>('/v1/events', { schema }, (request, reply) => {
+  // HEAD would begin a stream that is never read.
+  const options = { schema, exposeHeadRoute: false, config: { isStream: true } };
+  server.get<{ Querystring: Static<typeof Query> }>('/v1/events', options, (request, reply) => {
     const { container } = request.query;
     const only = container === undefined ? undefined : controller.container(container);
     const names = only && [only.id, only.name];
     const stream = eventStream(controller, (name) => !names || names.includes(name));
+    request.raw.socket.once('close', () => stream.destroy());
     return reply.type('text/event-stream').header('cache-control', 'no-store').send(stream);
   });
 }

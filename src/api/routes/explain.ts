@@ -16,7 +16,9 @@ export function explainRoutes({ server, controller }: Context): void {
     querystring: Query,
     response: { 200: ExplainSchema },
   };
-  server.get<{ Querystring: Static<typeof Query> }>('/v1/explain', { schema }, ({ query }) =>
-    controller.explain(query.container, query.to),
+  server.get<{ Querystring: Static<typeof Query> }>(
+    '/v1/explain',
+    { schema, config: { cost: 2 } },
+    ({ query }) => controller.explain(query.container, query.to),
   );
 }

@@ -32,7 +32,7 @@ export function flowRoutes({ server, controller }: Context): void {
     querystring: Query,
     response: { 200: Collection(FlowSchema) },
   };
-  server.get<{ Querystring: Query }>('/v1/flows', { schema }, ({ query }) => {
+  server.get<{ Querystring: Query }>('/v1/flows', { schema, config: { cost: 5 } }, ({ query }) => {
     const wanted = filterOf(query);
     const items = controller.denials(query.container, Number(query.limit ?? DEFAULT_LIMIT), wanted);
     return { items, next: null };

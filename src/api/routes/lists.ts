@@ -5,6 +5,7 @@ import { type Context, whoIs } from '../context.js';
 import { etagOf, guardedRevision } from '../etag.js';
 import { listBody } from '../list-body.js';
 import { Collection, ListBodySchema, ListRequestSchema } from '../schemas.js';
+import { validateAllButBody } from '../validate.js';
 
 export const ListParams = Type.Object({ name: Type.String() });
 type OfList = { Params: Static<typeof ListParams> };
@@ -23,10 +24,13 @@ export function listRoutes({ server, controller }: Context): void {
     summary: 'All lists, of the folder and the store',
     response: { 200: Collection(ListBodySchema) },
   };
-  server.get('/v1/lists', { schema: all }, () => ({ items: controller.lists().map(listBody), next: null }));
+  server.get('/v1/lists', { schema: all, config: { cost: 10 } }, () => ({
+    items: controller.lists().map(listBody),
+    next: null,
+  }));
 
   const one = { summary: 'One list', params: ListParams, response: { 200: ListBodySchema } };
-  server.get<OfList>('/v1/lists/:name', { schema: one }, (request, reply) =>
+  server.get<OfList>('/v1/lists/:name', { schema: one, config: { cost: 2 } }, (request, reply) =>
     sendList(reply, controller.list(request.params.name)),
   );
 
@@ -54,8 +58,7 @@ function putRoute({ server, controller }: Context): void {
     body: ListRequestSchema,
     response: { 200: ListBodySchema, 201: ListBodySchema },
   };
-  // The controller reads the body itself: its problems tell more than a schema's.
-  const options = { schema, bodyLimit: BODY_LIMIT, validatorCompiler: () => () => true };
+  const options = { schema, bodyLimit: BODY_LIMIT, validatorCompiler: validateAllButBody };
   server.put<OfList>('/v1/lists/:name', options, async (request, reply) => {
     const { name } = request.params;
     const isNew = !controller.lists().some((list) => list.name === name);

@@ -1,6 +1,8 @@
 import { type Static, Type } from '@sinclair/typebox';
+import type { ScanView } from '../../ports.js';
 import type { Context } from '../context.js';
 import { Collection, ScanSchema } from '../schemas.js';
+import { SharedBody } from '../shared-body.js';
 
 const Query = Type.Object(
   { container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })) },
@@ -13,8 +15,10 @@ export function scanRoutes({ server, controller }: Context): void {
     querystring: Query,
     response: { 200: Collection(ScanSchema) },
   };
-  server.get<{ Querystring: Static<typeof Query> }>('/v1/scan', { schema }, ({ query }) => ({
-    items: controller.scan(query.container),
-    next: null,
-  }));
+  const bodies = new SharedBody((view: ScanView) => view);
+  server.get<{ Querystring: Static<typeof Query> }>(
+    '/v1/scan',
+    { schema, config: { cost: 2 } },
+    ({ query }, reply) => bodies.send(reply, controller.scan(query.container)),
+  );
 }

@@ -1,6 +1,7 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { type Context, whoIs } from '../context.js';
 import { ExportSchema, PlanSchema, SyncRequestSchema } from '../schemas.js';
+import { validateAllButBody } from '../validate.js';
 
 const flag = (description: string) =>
   Type.Optional(
@@ -26,7 +27,9 @@ export function transferRoutes({ server, controller }: Context): void {
     summary: 'Everything that the API has changed, as one document',
     response: { 200: ExportSchema },
   };
-  server.get('/v1/export', { schema: all, config: { role: 'admin' } }, () => controller.exportAll());
+  server.get('/v1/export', { schema: all, config: { role: 'admin', cost: 10 } }, () =>
+    controller.exportAll(),
+  );
 
   const load = {
     summary: 'Bring such a document into force: all of it, or nothing',
@@ -34,11 +37,10 @@ export function transferRoutes({ server, controller }: Context): void {
     body: ExportSchema,
     response: { 200: PlanSchema },
   };
-  // The controller reads the body itself: its problems tell more than a schema's.
   const options = { schema: load, config: { role: 'admin' as const }, bodyLimit: BODY_LIMIT };
   server.post<{ Querystring: Static<typeof ImportQuery> }>(
     '/v1/import',
-    { ...options, validatorCompiler: () => () => true },
+    { ...options, validatorCompiler: validateAllButBody },
     async (request) => {
       const { dryRun, replace } = request.query;
       const how = { dryRun: dryRun === 'true', replace: replace === 'true' };

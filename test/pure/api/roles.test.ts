@@ -64,7 +64,7 @@ beforeAll(async () => {
     return role && { name: role, role };
   };
   server = await buildServer({ controller: new MemoryController(), log, version: '0', authenticate });
-  await listen(server, { address: '127.0.0.1:0', localSocket, tokens: 1 });
+  await listen(server, { address: '127.0.0.1:0', localSocket, tokens: 1, log });
   const address = server.server.address();
   port = typeof address === 'object' && address !== null ? address.port : 0;
 });

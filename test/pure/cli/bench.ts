@@ -45,7 +45,7 @@ export class Bench {
 
   async serve(): Promise<void> {
     this.#server = await buildServer({ controller: this.controller, log, version: '0.1.0' });
-    await listen(this.#server, { address: `unix:${this.socket}`, localSocket: this.socket, tokens: 0 });
+    await listen(this.#server, { address: `unix:${this.socket}`, localSocket: this.socket, tokens: 0, log });
   }
   async stopServing(): Promise<void> {
     await this.#server?.close();
