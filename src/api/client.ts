@@ -14,6 +14,7 @@ import type {
   NodeBody,
   PauseBody,
   PlanBody,
+  PreviewBody,
   ProblemDocument,
   ScanBody,
   Status,
@@ -92,6 +93,10 @@ export class ApiClient {
   }
   setMode(idOrName: string, mode: string): Promise<ContainerBody> {
     return this.#json('PUT', `/v1/containers/${encodeURIComponent(idOrName)}/mode`, { body: { mode } });
+  }
+  /** What mode enforce would deny; changes nothing. */
+  preview(idOrName: string): Promise<PreviewBody> {
+    return this.#json('GET', `/v1/containers/${encodeURIComponent(idOrName)}/preview`);
   }
   /** `idOrName` undefined: all containers. `duration` as in "10m". */
   pause(idOrName: string | undefined, duration: string): Promise<PauseBody> {

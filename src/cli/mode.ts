@@ -1,40 +1,23 @@
 import { Argument, type Command } from 'commander';
-import type { ApiClient } from '../api/client.js';
-import type { Flow } from '../api/schemas.js';
+import type { PreviewBody } from '../api/schemas.js';
 import type { Registry } from './command.js';
-
-const DAY_MS = 86_400_000;
-
-interface Cut {
-  readonly to: string;
-  readonly count: number;
-  readonly last: string;
-}
+import type { Output } from './output.js';
 
 export function modeCommand(program: Command, registry: Registry): void {
   const command = registry.add<[string, string]>(program, {
     usage: 'mode <container>',
     summary:
-      'set the mode; enforce first prints what it would cut of the last day; auto: labels and lists decide',
+      'set the mode; enforce first prints what it denies, as far as it was recorded; auto: labels and lists decide',
     examples: ['mode web enforce', 'mode web auto'],
     run: async (session, [container, mode]) => {
       const client = await session.client();
-      const wouldCut = mode === 'enforce' ? await cuts(client, container) : [];
-      if (mode === 'enforce' && !session.out.isJson) {
-        session.out.line(
-          wouldCut.length === 0
-            ? 'nothing was seen in the last day that this cuts'
-            : 'this cuts, as seen in the last day:',
-        );
-        if (wouldCut.length > 0)
-          session.out.table(
-            ['DESTINATION', 'TIMES', 'LAST'],
-            wouldCut.map((c) => [c.to, String(c.count), c.last]),
-          );
-      }
+      const preview = mode === 'enforce' ? await client.preview(container) : undefined;
+      if (preview && !session.out.isJson) showPreview(session.out, preview);
       const now = await client.setMode(container, mode);
-      session.out.show({ container: now.name, mode: now.mode, modeFrom: now.modeFrom, wouldCut }, () =>
-        session.out.line(`${now.name}: ${now.mode} (set by ${now.modeFrom})`),
+      const wouldCut = preview?.destinations ?? [];
+      session.out.show(
+        { container: now.name, mode: now.mode, modeFrom: now.modeFrom, wouldCut, preview },
+        () => session.out.line(`${now.name}: ${now.mode} (set by ${now.modeFrom})`),
       );
       return 0;
     },
@@ -42,21 +25,31 @@ export function modeCommand(program: Command, registry: Registry): void {
   command.addArgument(new Argument('<mode>').choices(['enforce', 'observe', 'off', 'auto']));
 }
 
-/** Destinations that were let through only because the container is observed. */
-async function cuts(client: ApiClient, container: string): Promise<readonly Cut[]> {
-  const since = new Date(Date.now() - DAY_MS).toISOString();
-  const seen = new Map<string, Cut>();
-  for (const flow of await client.denials(container, since)) {
-    if (flow.verdict !== 'would-deny') continue;
-    const to = destination(flow);
-    const before = seen.get(to);
-    const last = before && before.last > flow.time ? before.last : flow.time;
-    seen.set(to, { to, count: (before?.count ?? 0) + 1, last });
+function showPreview(out: Output, preview: PreviewBody): void {
+  const { destinations, flows, dropped, notRecorded, gaps } = preview;
+  out.line(recorded(preview));
+  for (const g of gaps) out.line(`not recorded from ${g.from} to ${g.to}: ${g.reason}`);
+  if (dropped > 0) out.line(`${dropped} connections were not recorded: there were too many at once`);
+  for (const sentence of notRecorded) out.line(sentence);
+  if (destinations.length > 0) {
+    out.line('enforce denies these destinations, by the entry that would permit them:');
+    out.table(
+      ['ENTRY', 'DESTINATION', 'TIMES', 'LAST'],
+      destinations.map((d) => [d.entry ?? '-', destination(d), String(d.count), d.last]),
+    );
   }
-  return [...seen.values()].sort((a, b) => b.count - a.count);
+  if (flows.length > 0) out.line(`enforce ends ${flows.length} open connections`);
 }
 
-function destination({ name, address, port, proto }: Flow): string {
-  const host = name ?? (address.includes(':') ? `[${address}]` : address);
-  return port > 0 ? `${host}:${port}/${proto}` : `${host}/${proto}`;
+function recorded({ recordingSince, destinations }: PreviewBody): string {
+  if (recordingSince === null) return 'its traffic is not recorded now';
+  const since = `recorded without interruption since ${recordingSince}`;
+  return destinations.length > 0 ? since : `${since}: nothing that enforce denies`;
+}
+
+function destination({ name, address, port, proto }: PreviewBody['destinations'][number]): string {
+  if (proto === 'dns') return 'resolved only';
+  const host = address.includes(':') ? `[${address}]` : address;
+  const place = port > 0 ? `${host}:${port}/${proto}` : `${host}/${proto}`;
+  return name === null ? place : `${name} (${place})`;
 }

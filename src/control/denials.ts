@@ -18,6 +18,9 @@ export interface DenialsOptions {
   readonly threats: ThreatLook;
   /** Why a rule of a limit denied it, by what its prefix ends with. */
   readonly limitReason: (container: string, what: string) => string | undefined;
+  /** A packet passed, and a name was answered, only because the container is observed. */
+  readonly onPassed: (e: DenialEvent) => void;
+  readonly onAsked: (container: string, name: string) => void;
   readonly now: () => number;
 }
 
@@ -25,6 +28,9 @@ export interface DenialsOptions {
 const PASSED: readonly string[] = ['would', 'seen'];
 const KEPT_PER_CONTAINER = 200;
 const MAX_CONTAINERS = 2_000;
+/** A resolver sends the questions of a pair within milliseconds; musl and busybox one after the other. */
+const PAIR_MS = 2_000;
+const MAX_PAIRS = 4_096;
 /** The kernel holds it of an earlier run, or of a version that has just been replaced. */
 const UNTOLD = 'a threat feed lists it';
 
@@ -34,6 +40,8 @@ export class Denials {
   readonly #kept = new Map<string, DenialEvent[]>();
   readonly #dnsDenied = new Map<string, number>();
   readonly #threats = new Map<string, number>();
+  /** Names denied a moment ago, with the types that were asked for. */
+  readonly #asked = new Map<string, { readonly time: number; readonly types: Set<string> }>();
   readonly #listeners = new Set<(e: DenialEvent) => void>();
 
   constructor(options: DenialsOptions) {
@@ -49,7 +57,7 @@ export class Denials {
     if (container === undefined) return;
     const address = isIn ? p.src : p.dst;
     if (word === 'threat') this.#threats.set(container, this.threatsDenied(container) + 1);
-    this.#add({
+    const event: DenialEvent = {
       time: new Date(this.#o.now()).toISOString(),
       container,
       verdict: word === 'threat' ? word : PASSED.includes(word) ? 'would-deny' : 'deny',
@@ -58,7 +66,9 @@ export class Denials {
       port: p.dport,
       name: this.#o.namesOf(container, address)[0] ?? null,
       reason: this.#o.limitReason(container, word) ?? this.#reason(word, address, isIn),
-    });
+    };
+    if (word === 'would') this.#o.onPassed(event);
+    this.#add(event);
   }
 
   #reason(word: string, address: string, isIn: boolean): string {
@@ -76,6 +86,8 @@ export class Denials {
 
   name(e: NameEvent): void {
     if (e.verdict === 'allow') return;
+    if (this.#isSecondOfPair(e)) return;
+    if (e.verdict === 'would-deny') this.#o.onAsked(e.container, e.name);
     if (e.verdict === 'deny' || e.verdict === 'threat')
       this.#dnsDenied.set(e.container, (this.#dnsDenied.get(e.container) ?? 0) + 1);
     this.#add({
@@ -88,6 +100,21 @@ export class Denials {
       name: e.name,
       reason: e.reason,
     });
+  }
+
+  /** Resolvers ask for A and AAAA together: one lookup of a program is one event, whose types are asked once each. */
+  #isSecondOfPair(e: NameEvent): boolean {
+    const now = this.#o.now();
+    const key = `${e.container} ${e.name} ${e.verdict} ${e.reason}`;
+    const known = this.#asked.get(key);
+    if (known && now - known.time < PAIR_MS && known.time <= now && !known.types.has(e.type)) {
+      known.types.add(e.type);
+      return true;
+    }
+    this.#asked.delete(key);
+    this.#asked.set(key, { time: now, types: new Set([e.type]) });
+    if (this.#asked.size > MAX_PAIRS) this.#asked.delete(this.#asked.keys().next().value ?? '');
+    return false;
   }
 
   /** Packets to and from threats, as far as they were logged: the kernel counts them for all containers together. */

@@ -17,6 +17,8 @@ export interface ExplainInput {
   readonly to: string;
   readonly dest: DestEntry;
   readonly judge: Judge;
+  /** The same under mode enforce, for a member that is observed. */
+  readonly enforced?: { readonly member: Member; readonly judge: Judge };
   readonly threats: ThreatLook;
   readonly decide: (name: string) => NameDecision;
   /** Addresses that the container was told for names that fit, and that it may still use. */
@@ -34,8 +36,20 @@ export function explain(input: ExplainInput): ExplainView {
     closedView(input) ??
     threatView(input) ??
     spentView(input) ??
-    (input.member.policy.mode === 'off' ? offView() : byTarget(input));
+    (input.member.policy.mode === 'off' ? offView() : byMode(input));
   return { container: input.name, to: input.to, feed: null, ...view };
+}
+
+/** An observed container passes; what enforce would do is evaluated by the rules that enforce would install now. */
+function byMode(input: ExplainInput): View {
+  const { enforced } = input;
+  if (!enforced) return byTarget(input);
+  const as = { ...input, ...enforced };
+  const view = spentView(as) ?? byTarget(as);
+  const { trace } = byTarget(input);
+  if (view.verdict !== 'deny') return { ...view, trace };
+  const reason = `the container is observed: it passes; enforce would deny it: ${view.reason}`;
+  return { ...view, verdict: 'allow', reason, trace };
 }
 
 /** In whatever mode: Drawbridge's own ports. */
@@ -137,7 +151,7 @@ function byAddress(input: ExplainInput, address: string, told?: readonly PolicyE
   if (!entry)
     return {
       verdict: 'allow',
-      reason: passReason(input.member, result),
+      reason: passReason(result),
       entry: null,
       list: null,
       remedy: null,
@@ -172,11 +186,9 @@ function isTold(input: ExplainInput, { entry }: PolicyEntry, address: string): b
   return entry.target.kind === 'name' && input.told(entry.target).includes(address);
 }
 
-function passReason(member: Member, result: TraceResult): string {
+function passReason(result: TraceResult): string {
   if (result.steps.some((s) => s.rule.why?.includes('eastWest')))
     return 'neighbours of its compose project (eastWest) may be reached';
-  if (member.policy.mode === 'observe')
-    return 'the container is observed: nothing is denied; enforce would deny this';
   return 'it is answered by Drawbridge itself';
 }
 
@@ -197,12 +209,9 @@ function allowed(pe: PolicyEntry, reason: string, trace: readonly string[]): Vie
 }
 
 function denied(input: ExplainInput, reason: string, trace: readonly string[]): View {
-  const verdict = input.member.policy.mode === 'enforce' ? 'deny' : 'allow';
-  const text =
-    verdict === 'deny' ? reason : `the container is observed: it passes; enforce would deny it: ${reason}`;
   return {
-    verdict,
-    reason: text,
+    verdict: 'deny',
+    reason,
     entry: null,
     list: null,
     remedy: `drawbridge allow ${input.name} ${input.to}`,

@@ -30,10 +30,24 @@ function projectPeers(view: DockerView, self: ContainerFacts, networkId: string)
     .flatMap((c) => addressesOn(c, networkId));
 }
 
-const neighboursOn = (view: DockerView, self: ContainerFacts, networkId: string): ContainerFacts[] =>
-  [...view.containers.values()].filter(
-    (c) => c.id !== self.id && c.endpoints.some((e) => e.networkId === networkId),
-  );
+export const neighboursOn = (view: DockerView, self: ContainerFacts, networkId: string): ContainerFacts[] =>
+  (byNetwork(view).get(networkId) ?? []).filter((c) => c.id !== self.id);
+
+/** By the view's own map: each pass asks for the neighbours of every container. */
+const indexes = new WeakMap<DockerView['containers'], ReadonlyMap<string, readonly ContainerFacts[]>>();
+function byNetwork({ containers }: DockerView): ReadonlyMap<string, readonly ContainerFacts[]> {
+  const known = indexes.get(containers);
+  if (known) return known;
+  const index = new Map<string, ContainerFacts[]>();
+  for (const c of containers.values())
+    for (const id of new Set(c.endpoints.map((e) => e.networkId))) {
+      const found = index.get(id) ?? [];
+      found.push(c);
+      index.set(id, found);
+    }
+  indexes.set(containers, index);
+  return index;
+}
 
 export const addressesOn = (c: ContainerFacts, networkId: string): string[] =>
   c.endpoints

@@ -192,7 +192,7 @@ function signatureFor(m: Member): string {
     m.policy.mode,
     m.limits?.quota?.spent ?? false,
     [...m.families],
-    m.neighbours,
+    m.policy.mode === 'enforce' ? m.neighbours : [],
     m.ports.map((p) => [p.ifindex, p.ip4, p.ip6]),
     m.classes.map((c) => [
       c.key,

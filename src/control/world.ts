@@ -124,7 +124,7 @@ function memberOf(
     identity: w.identities.assign(c.id, w.now),
     policy,
     classes: planClasses(policy.entries, (name) => resolveContainer(w.view, c, name)),
-    neighbours: policy.mode === 'enforce' ? freeNeighbours(w.view, c, w.eastWest) : [],
+    neighbours: freeNeighbours(w.view, c, w.eastWest),
     ports: bindings.map(portOf),
     families: familiesOf(w, c, managed),
     published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),

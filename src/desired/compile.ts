@@ -4,7 +4,7 @@ import { anyNetworks } from '../model/ip.js';
 import { compileBridge, enforcedAddresses } from './bridge.js';
 import { bridgeChains } from './bridge-chains.js';
 import { backstopChain, constantChains, inputChain, preroutingChain } from './constant-chains.js';
-import { dispatchTree, leafOf, leavesOf } from './dispatch.js';
+import { dispatchTree, leafOf, leavesOf, observedHostTree } from './dispatch.js';
 import { hostBackstop, hostFilter, hostMangle, hostNat } from './host-net.js';
 import { hostRaw } from './host-zones.js';
 import { boundChains } from './limit-chains.js';
@@ -12,7 +12,7 @@ import { identityMark, UNATTRIBUTED } from './marks.js';
 import { partsOf } from './member-parts.js';
 import { containerChain as chainName, hostChain, type Names, namesFor, sharedSet } from './naming.js';
 import { type Rule, rule } from './rules.js';
-import type { DesiredInput, DesiredState, Hook, Member, SetDesired, Shape, TableDesired } from './state.js';
+import type { DesiredInput, DesiredState, Hook, Member, SetDesired, TableDesired } from './state.js';
 import { threatBackstop, threatChains, threatSets } from './threats.js';
 import { unattributedMember } from './unattributed.js';
 
@@ -49,13 +49,18 @@ function filterTable(
   const dispatch = dispatchTree(leaves, input.shape.marks, names);
   const present = fallback ? [...known, fallback] : known;
   const partsHere = present.map((m) => partsOf(m, input.shape));
-  const hosts = hostChains(present, input.shape, names);
+  const hosts = hostChains(present, (m) => partsOf(m, input.shape).host, names);
   const jumps = hostJumps(input, present, hosts, names);
+  const observed = present.filter((m) => m.policy.mode === 'observe');
+  const observedHosts = hostChains(observed, (m) => partsOf(m, input.shape).observedHost, names);
+  const observedLeaves = new Map(observed.map((m) => [m.identity, hostChain(names.prefix, m.id)] as const));
   const chains = new Map<string, readonly Rule[]>([
     ...present
       .filter((m) => leafOf(m, names) === chainName(names.prefix, m.id))
       .map((m) => [chainName(names.prefix, m.id), partsOf(m, input.shape).families[family].chain] as const),
     ...hosts,
+    ...observedHosts,
+    ...observedHostTree(observedLeaves, input.shape.marks, names),
     ...partsHere.flatMap((p) => [...p.families[family].errors]),
     ...partsHere.flatMap((p) => [...p.limits]),
     ...boundChains(input.shape, names),
@@ -74,10 +79,14 @@ function filterTable(
   return { family, table: 'filter', chains, hooks };
 }
 
-function hostChains(members: readonly Member[], shape: Shape, names: Names): Map<string, readonly Rule[]> {
+function hostChains(
+  members: readonly Member[],
+  rulesOf: (m: Member) => readonly Rule[] | undefined,
+  names: Names,
+): Map<string, readonly Rule[]> {
   const chains = new Map<string, readonly Rule[]>();
   for (const m of members) {
-    const rules = partsOf(m, shape).host;
+    const rules = rulesOf(m);
     if (rules) chains.set(hostChain(names.prefix, m.id), rules);
   }
   return chains;

@@ -252,6 +252,10 @@ export function inputChain(
     rule(RELATED_ERROR, { k: 'goto', chain: names.dispatch }),
     rule([ours], { k: 'goto', chain: names.no }),
     ...closedAtHost(closed, names, family),
+    rule([{ k: 'mark', value: marks.redirect, mask: (marks.redirect | marks.enforced) >>> 0 }], {
+      k: 'goto',
+      chain: names.observedHost,
+    }),
     rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
     ...hosts,
     rule([], { k: 'goto', chain: names.no }),

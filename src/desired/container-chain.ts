@@ -124,16 +124,24 @@ export function classMatches(c: Pick<ClassPlan, 'proto' | 'ports'>): Match[][] {
   return multiportParts(c.ports).map((ports) => [proto, { k: 'dports', ports }]);
 }
 
-/** What one container may open on the host itself (`host:` entries); undefined: nothing. */
+/** What one enforced container may open on the host itself (`host:` entries); undefined: nothing. */
 export function hostChainRules(member: Member, names: Names): Rule[] | undefined {
-  const classes = member.classes.filter((c) => c.host.length > 0);
-  if (member.policy.mode !== 'enforce' || classes.length === 0) return undefined;
+  if (member.policy.mode !== 'enforce' || !member.classes.some((c) => c.host.length > 0)) return undefined;
   if (member.limits?.quota?.spent) return spent(names);
+  return [...hostPermits(member, names), rule([], { k: 'goto', chain: names.no })];
+}
+
+/** What an observed container opens on the host: all of it passes, and what no `host:` entry permits is logged first. */
+export const observedHostRules = (member: Member, names: Names, shape: Shape): Rule[] | undefined =>
+  member.policy.mode === 'observe'
+    ? [...hostPermits(member, names), ...unpermitted(member, names, shape)]
+    : undefined;
+
+function hostPermits(member: Member, names: Names): Rule[] {
   const chain = permitChain(member, names);
-  const permits = classes.flatMap((c) =>
-    classMatches(c).map((when) => rule(when, { k: 'goto', chain }, entriesOf(c.host))),
-  );
-  return [...permits, rule([], { k: 'goto', chain: names.no })];
+  return member.classes
+    .filter((c) => c.host.length > 0)
+    .flatMap((c) => classMatches(c).map((when) => rule(when, { k: 'goto', chain }, entriesOf(c.host))));
 }
 
 const entriesOf = (entries: readonly { readonly entry: { readonly canonical: string } }[]): string[] => [

@@ -14,12 +14,31 @@ export function dispatchTree(
   marks: Marks,
   names: Names,
 ): Map<string, Rule[]> {
+  return maskTree(leaves, marks, names.dispatch, [rule([], { k: 'goto', chain: names.no })]);
+}
+
+/**
+ * The same for what observed containers send to the host. An identity without a leaf falls off the end of its chain, which
+ * returns: unlike the tree of FORWARD, this one must not refuse anything.
+ */
+export const observedHostTree = (
+  leaves: ReadonlyMap<number, string>,
+  marks: Marks,
+  names: Names,
+): Map<string, Rule[]> => maskTree(leaves, marks, names.observedHost, []);
+
+function maskTree(
+  leaves: ReadonlyMap<number, string>,
+  marks: Marks,
+  root: string,
+  otherwise: readonly Rule[],
+): Map<string, Rule[]> {
   const chains = new Map<string, Rule[]>();
   const highest = Math.max(1, ...leaves.keys());
   const levels = Math.max(1, Math.ceil(Math.log2(highest + 1) / FANOUT_BITS));
   const build = (name: string, level: number, members: readonly (readonly [number, string])[]): void => {
     chains.set(name, []);
-    chains.set(name, [...branches(name, level, members), rule([], { k: 'goto', chain: names.no })]);
+    chains.set(name, [...branches(name, level, members), ...otherwise]);
   };
   const branches = (name: string, level: number, members: readonly (readonly [number, string])[]): Rule[] => {
     if (level === 0) return members.map(([id, chain]) => toChain(id, marks.identity, chain));
@@ -32,7 +51,7 @@ export function dispatchTree(
   const toChain = (id: number, mask: number, chain: string): Rule =>
     rule([{ k: 'mark', value: identityMark(marks, id), mask }], { k: 'goto', chain });
   build(
-    names.dispatch,
+    root,
     levels - 1,
     [...leaves].sort(([a], [b]) => a - b),
   );

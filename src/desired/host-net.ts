@@ -2,7 +2,7 @@ import type { Family } from '../model/ip.js';
 import { markOf } from './bridge.js';
 import { closedAtHost, closedBehindHost } from './closed.js';
 import { identityMark, UNATTRIBUTED } from './marks.js';
-import { type Names, sharedSet } from './naming.js';
+import { hostChain, type Names, sharedSet } from './naming.js';
 import { type Match, type Rule, rule } from './rules.js';
 import { sentHere } from './sent-here.js';
 import type { Cgroup, DesiredInput, HostNet, Member, Shape } from './state.js';
@@ -203,11 +203,18 @@ function loopback(input: DesiredInput, names: Names, family: Family, hosts: read
   return [
     ...own,
     ...others.map((address) => rule([{ k: 'dst', address }], { k: 'goto', chain: names.no })),
+    ...observedHere(input, names, family),
     rule([{ k: 'mark', value: 0, mask: shape.marks.enforced }], { k: 'goto', chain: names.ok }),
     ...hosts,
     rule([], { k: 'goto', chain: names.no }),
   ];
 }
+
+/** Observed containers of the host's network: what they open on the host passes, and is logged where enforce would deny it. */
+const observedHere = (input: DesiredInput, names: Names, family: Family): Rule[] =>
+  input.members
+    .filter((m) => m.host && m.policy.mode === 'observe' && m.families.has(family))
+    .map((m) => rule([isIdentified(input.shape, m)], { k: 'goto', chain: hostChain(names.prefix, m.id) }));
 
 /** `security`: what filter did not judge goes nowhere, except that of containers which are known and not enforced. */
 export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rule[]> {

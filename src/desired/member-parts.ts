@@ -1,6 +1,13 @@
 import { type Family, rangeToCidrs } from '../model/ip.js';
 import type { ClassPlan } from './classes.js';
-import { classMatches, containerChain, hasFamily, hostChainRules, neighbourSet } from './container-chain.js';
+import {
+  classMatches,
+  containerChain,
+  hasFamily,
+  hostChainRules,
+  neighbourSet,
+  observedHostRules,
+} from './container-chain.js';
 import { ownErrorChains } from './icmp-errors.js';
 import { limitChains } from './limit-chains.js';
 import { identityMark } from './marks.js';
@@ -15,6 +22,8 @@ export interface MemberParts {
   readonly families: Readonly<Record<Family, FamilyParts>>;
   /** What it may open on the host itself; undefined: nothing. */
   readonly host: readonly Rule[] | undefined;
+  /** What an observed container opens on the host: all of it passes, some is logged. Undefined: it is not observed. */
+  readonly observedHost: readonly Rule[] | undefined;
   /** Bounds of its own, the same in both families. */
   readonly limits: Chains;
 }
@@ -49,6 +58,7 @@ function makeParts(member: Member, shape: Shape): MemberParts {
     sets: memberSets(member, names),
     families: { 4: ofFamily(4), 6: ofFamily(6) },
     host: hostChainRules(member, names),
+    observedHost: observedHostRules(member, names, shape),
     limits: limitChains([member], names),
   };
 }

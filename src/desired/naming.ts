@@ -35,6 +35,8 @@ export interface Names {
   readonly unmarked: string;
   readonly dispatch: string;
   readonly observe: string;
+  /** New connections of observed containers to the host, by identity. Its end is a return: it denies nothing. */
+  readonly observedHost: string;
   /** Permits through what bounds a container; and refusals: of a flood, of too many connections, of a spent quota. */
   readonly bound: string;
   readonly flood: string;
@@ -88,6 +90,7 @@ export function namesFor(prefix: string): Names {
     unmarked: n('UNMARKED'),
     dispatch: n('D'),
     observe: n('OBSERVE'),
+    observedHost: n('W'),
     bound: n('BOUND'),
     flood: n('FLOOD'),
     many: n('MANY'),

@@ -14,6 +14,7 @@ import {
   type DenialEvent,
   type ExplainView,
   type ListView,
+  type PreviewView,
   RefusedError,
   type ScanView,
   type SharedStore,
@@ -27,6 +28,7 @@ import type { Feeds } from './feeds.js';
 import type { Fleet } from './fleet.js';
 import { Paced } from './paced.js';
 import type { Said } from './policies.js';
+import { previewView } from './preview.js';
 import { scanView } from './scan.js';
 import { SharedRead, yieldTo } from './shared-read.js';
 import { syncAudited } from './sync-audited.js';
@@ -249,6 +251,12 @@ export class ServiceController implements Controller {
 
   explain(idOrName: string, to: string): ExplainView {
     return explainView(this.#p.engine, this.#find(idOrName), to);
+  }
+
+  async preview(idOrName: string, to: Mode | 'auto'): Promise<PreviewView> {
+    const found = this.#find(idOrName);
+    await this.#p.counts.refresh();
+    return previewView(this.#p.engine, found, to);
   }
 
   async plan(): Promise<readonly string[]> {

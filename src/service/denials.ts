@@ -5,6 +5,7 @@ import type { NamesPolicy } from '../control/names-policy.js';
 import type { Shape } from '../desired/state.js';
 import type { DnsService } from '../dns/service.js';
 import type { ThreatLook } from '../model/threat.js';
+import type { Recording } from './recording.js';
 
 /** Parts of the engine, some of which are made later than this. */
 export interface DenialParts {
@@ -13,6 +14,7 @@ export interface DenialParts {
   readonly names: NamesPolicy;
   readonly dns: DnsService;
   readonly threats: { readonly look: ThreatLook };
+  readonly recording: Recording;
 }
 
 export const makeDenials = (engine: DenialParts): Denials =>
@@ -24,5 +26,7 @@ export const makeDenials = (engine: DenialParts): Denials =>
     namesOf: (container, address) => engine.dns.namesFor(container, address),
     threats: engine.threats.look,
     limitReason: (container, what) => limitReason(what, engine.state?.members.get(container)),
+    onPassed: (e) => engine.recording.passed(e),
+    onAsked: (container, name) => engine.recording.asked(container, name),
     now: Date.now,
   });

@@ -30,6 +30,7 @@ import { alsoInside, makeInside } from './inside.js';
 import { LinkNews } from './link-news.js';
 import { Policies, type Said } from './policies.js';
 import { Quotas } from './quotas.js';
+import { makeRecording, type Recording } from './recording.js';
 import { SandboxFolders } from './sandbox-folders.js';
 import type { SearchDomains } from './search-domains.js';
 import { shapeOf } from './shape.js';
@@ -55,6 +56,7 @@ export class Engine {
   readonly quotas: Quotas;
   readonly names: NamesPolicy;
   readonly dns: DnsService;
+  readonly recording: Recording;
   readonly denials: Denials;
   readonly bars: Bars;
   readonly threats: Threats<Flow>;
@@ -106,6 +108,7 @@ export class Engine {
     this.names = names.policy;
     this.dns = names.dns;
     this.#search = names.search;
+    this.recording = makeRecording(this, { config, lost: () => this.#holding.lost, log });
     this.denials = makeDenials(this);
     this.hostMode = new HostMode({
       folder: config.state,
@@ -222,8 +225,9 @@ export class Engine {
     await this.lan.applied();
     this.lan.begin();
     this.#open.push(this.lan);
-    this.#open.push(this.#upkeep, this.quotas);
+    this.#open.push(this.#upkeep, this.quotas, this.recording);
     this.quotas.begin();
+    this.recording.begin();
     await this.#upkeep.begin();
   }
 

@@ -61,6 +61,11 @@ export class Holding implements Disposable {
     });
   }
 
+  /** Packets that rules logged and that did not arrive. */
+  get lost(): number {
+    return this.#packets?.lost ?? 0;
+  }
+
   settle(): void {
     this.#hold.settle();
   }

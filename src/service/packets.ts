@@ -31,6 +31,11 @@ export class DeniedLog implements Disposable {
     });
   }
 
+  /** Logged by a rule, and never read here. */
+  get lost(): number {
+    return this.#log.stats().lost;
+  }
+
   [Symbol.dispose](): void {
     this.#log[Symbol.dispose]();
   }
@@ -50,6 +55,10 @@ export class Packets implements Disposable {
 
   verdict(id: number, verdict: 'repeat' | 'drop', mark?: number): void {
     this.#queue.verdict(id, verdict, mark);
+  }
+
+  get lost(): number {
+    return this.#log.lost;
   }
 
   /** What cannot be read is nobody's: dropped. */

@@ -4,6 +4,7 @@ import { LAN_KINDS } from '../desired/lan-program.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../model/container.js';
 import { type Emergency, lockedDown, underEmergency } from '../model/emergency.js';
 import { glob, matchesAny } from '../model/glob.js';
+import { ownerKey } from '../model/owner.js';
 import type { Grant, List, Mode, Policy } from '../model/policy.js';
 import { compilePolicy, compileUnattributed } from '../model/policy-compile.js';
 import { nodeName } from './node.js';
@@ -44,9 +45,20 @@ export class Policies {
 
   readonly policyOf = (facts: ContainerFacts): Policy => {
     const said = this.#said();
-    const { lists, grants, modes } = said;
+    return underEmergency(this.#compile(facts, said, said.modes), said, facts.id);
+  };
+
+  /** The mode that labels, claims and the default choose, once the owner's own has been taken away. */
+  readonly autoModeOf = (facts: ContainerFacts): Mode => {
+    const said = this.#said();
+    const modes = new Map(said.modes);
+    modes.delete(ownerKey(facts));
+    return underEmergency(this.#compile(facts, said, modes), said, facts.id).mode;
+  };
+
+  #compile(facts: ContainerFacts, { lists, grants }: Said, modes: ReadonlyMap<string, Mode>): Policy {
     const { labels, baseline } = this.#config;
-    const policy = compilePolicy({
+    return compilePolicy({
       facts,
       networks: this.#view().networks,
       lists,
@@ -60,8 +72,7 @@ export class Policies {
       grants,
       now: Date.now(),
     });
-    return underEmergency(policy, said, facts.id);
-  };
+  }
 
   readonly unattributed = (): Policy => {
     const { lists, lockdown } = this.#said();

@@ -1,7 +1,9 @@
+import { type AsEnforced, asEnforced } from '../control/as-enforced.js';
 import { coverageOf } from '../control/coverage.js';
 import type { InForce } from '../control/enforcer.js';
 import { explain, sourceText } from '../control/explain.js';
 import { addressesOn, resolveContainer } from '../control/neighbours.js';
+import type { DesiredState, Member } from '../desired/state.js';
 import type { ContainerFacts } from '../model/container.js';
 import { pauseOf } from '../model/emergency.js';
 import { isDest, parseEntry } from '../model/entry-parse.js';
@@ -113,8 +115,10 @@ export function explainView(engine: Engine, c: ContainerFacts, to: string): Expl
       remedy: 'start it, or see its coverage in drawbridge ps',
     });
   const self = state.view.containers.get(id);
+  const enforced = member.policy.mode === 'observe' ? enforcedMember(engine, state, member) : undefined;
   return explain({
     member,
+    ...(enforced ? { enforced } : {}),
     name: c.name,
     to,
     dest: parsed.value,
@@ -126,6 +130,14 @@ export function explainView(engine: Engine, c: ContainerFacts, to: string): Expl
     neighbours: (name) =>
       self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
   });
+}
+
+/** As it would be evaluated in mode enforce now. */
+function enforcedMember(engine: Engine, state: InForce, member: Member): AsEnforced {
+  const { dns, threats, kernel, shape } = engine;
+  const learned = (desired: DesiredState, set: string, address: string): boolean =>
+    desired.sets.get(set)?.isThreats ? threats.has(set, address) : dns.isMember(member.id, set, address);
+  return asEnforced(state, member, { shape, hostAddresses: kernel.hostAddresses(), learned });
 }
 
 /** The gateway: the host's address that the container knows. */

@@ -11,6 +11,7 @@ import {
   type DenialEvent,
   type ListView,
   type PlannedChange,
+  type PreviewView,
   RefusedError,
   type ScanView,
 } from '../../../src/ports.js';
@@ -35,6 +36,7 @@ export class MemoryController implements Controller {
   audited: AuditView[] = [];
   scanned: ScanView[] = [];
   mode: ContainerView['mode'] = 'observe';
+  wouldDeny: PreviewView['destinations'] = [];
   alerts: string[] = [];
   readonly feedsKnown = [feed()];
   threatKnown: ThreatView['hits'] = [];
@@ -65,6 +67,22 @@ export class MemoryController implements Controller {
   }
   containers() {
     return [this.container('web')];
+  }
+  async preview(idOrName: string, to: ContainerView['mode'] | 'auto'): Promise<PreviewView> {
+    const { name, mode } = this.container(idOrName);
+    const recordingSince = mode === 'observe' ? '2026-07-01T07:02:00.000Z' : null;
+    return {
+      container: name,
+      owner: `name:${name}`,
+      mode,
+      to: to === 'auto' ? 'observe' : to,
+      recordingSince,
+      gaps: [],
+      dropped: 0,
+      notRecorded: [],
+      destinations: to === 'enforce' ? this.wouldDeny : [],
+      flows: [],
+    };
   }
   container(idOrName: string): ContainerView {
     if (idOrName !== 'web' && idOrName !== 'abc123') {

@@ -23,6 +23,7 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'POST /v1/containers/:container/grants': 'write',
   'DELETE /v1/containers/:container/grants/:grant': 'write',
   'PUT /v1/containers/:container/mode': 'write',
+  'GET /v1/containers/:container/preview': 'read',
   'POST /v1/containers/:container/pause': 'write',
   'DELETE /v1/containers/:container/pause': 'write',
   'POST /v1/pause': 'admin',

@@ -95,20 +95,40 @@ describe('grants and modes', () => {
     });
   });
 
-  it('mode enforce first says what it cuts', async () => {
-    bench.controller.denied.push(
-      denial({ verdict: 'would-deny', time: new Date().toISOString(), name: 'x.org' }),
-      denial({ verdict: 'would-deny', time: '2020-01-01T00:00:00Z', name: 'old.org' }),
-      denial({ time: new Date().toISOString(), name: 'denied.org' }),
+  it('mode enforce first says what it denies, and since when it was recorded', async () => {
+    expect(await ok('mode', 'web', 'enforce')).toBe(
+      'recorded without interruption since 2026-07-01T07:02:00.000Z: nothing that enforce denies\nweb: enforce (set by default)\n',
     );
+    const seen = { first: '2026-07-01T07:03:00.000Z', last: '2026-07-02T07:03:00.000Z', count: 3 };
+    bench.controller.wouldDeny = [
+      {
+        entry: 'x.org',
+        kind: 'name',
+        name: 'x.org',
+        address: '93.184.1.1',
+        port: 443,
+        proto: 'tcp',
+        verdict: 'would-deny',
+        ...seen,
+      },
+      {
+        entry: 'y.org',
+        kind: 'name',
+        name: 'y.org',
+        address: '',
+        port: 0,
+        proto: 'dns',
+        verdict: 'would-deny',
+        ...seen,
+      },
+    ];
+    bench.controller.mode = 'observe';
     const out = await ok('mode', 'web', 'enforce');
-    expect(out).toMatch(
-      /^this cuts, as seen in the last day:\nx.org:443\/tcp\t1\t.*\nweb: enforce \(set by default\)\n$/,
-    );
-    expect(JSON.parse(await ok('mode', 'web', 'auto', '--json'))).toMatchObject({
-      mode: 'observe',
-      wouldCut: [],
-    });
+    expect(out.split('\n').slice(2, 4)).toEqual([
+      'x.org\tx.org (93.184.1.1:443/tcp)\t3\t2026-07-02T07:03:00.000Z',
+      'y.org\tresolved only\t3\t2026-07-02T07:03:00.000Z',
+    ]);
+    expect(JSON.parse(await ok('mode', 'web', 'auto', '--json'))).toMatchObject({ wouldCut: [] });
     expect((await bench.run('mode', 'web', 'on')).code).toBe(2);
   });
 });
