@@ -40,9 +40,10 @@ export function programScript(shape: Shape, program: NftProgram, observed: Obser
   return `${table(program.declarations)}${lines(flush)}${table(filled.join(''))}`;
 }
 
-/** Chains have no order among themselves, their rules have. */
+/** Chains have no order among themselves, their rules have. By code units: the locale of the process must not matter. */
 const byChain = (tags: readonly string[]): string[] =>
-  [...tags].sort((a, b) => chainOf(a).localeCompare(chainOf(b)));
+  [...tags].sort((a, b) => order(chainOf(a), chainOf(b)));
+const order = (a: string, b: string): number => (a < b ? -1 : Number(a > b));
 const chainOf = (tag: string): string => tag.slice(0, tag.indexOf(' '));
 
 export const lines = (l: readonly string[]): string => (l.length === 0 ? '' : `${l.join('\n')}\n`);

@@ -1,4 +1,5 @@
 /** What is said of a threat feed before anything of it is fetched. */
+import { canonicalName } from './name.js';
 
 /** What `format` may say: "auto" looks; the rest are formats and other words for them. */
 export const FEED_FORMATS = [
@@ -33,6 +34,12 @@ interface FeedFault {
   readonly remedy: string;
 }
 
+/** Releases of Node differ in the names that they accept in a URL. */
+function hasBrokenHost(url: string): boolean {
+  const host = new URL(url).hostname;
+  return /(^|\.)xn--/.test(host) && !canonicalName(host, 1).ok;
+}
+
 /** What a schema cannot say of a feed; each with its remedy. */
 export function feedProblems(feed: {
   readonly name: string;
@@ -47,7 +54,7 @@ export function feedProblems(feed: {
       detail: `feed ${feed.name}: no format "${feed.format}"`,
       remedy: `write one of ${FEED_FORMATS.join(', ')}`,
     });
-  if (!URL.canParse(feed.url) || !/^(?:file|https?):/.test(feed.url))
+  if (!URL.canParse(feed.url) || !/^(?:file|https?):/.test(feed.url) || hasBrokenHost(feed.url))
     faults.push({
       key: 'url',
       detail: `feed ${feed.name}: ${feed.url} cannot be fetched`,

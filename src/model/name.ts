@@ -1,8 +1,10 @@
 /** Names in one form everywhere: A-labels, lower case, no trailing dot. */
 import { domainToASCII } from 'node:url';
 import { getPublicSuffix, parse } from 'tldts';
+import { UNSETTLED } from './idna-versions.js';
 import { parseAddress } from './ip-address.js';
 import type { Parsed } from './problem.js';
+import { decodePunycode } from './punycode.js';
 
 export type NameMatch = 'exact' | 'below' | 'both';
 
@@ -24,8 +26,50 @@ function toAscii(text: string): string {
   const isPlain = ASCII_NAME.test(text) && !/(^|\.)xn--/i.test(text);
   if (isPlain) return text.toLowerCase();
   // domainToASCII percent-decodes and reads IPv4 forms like a URL's host: keep other ASCII from it, and numbers out after.
-  if (/[^a-z0-9_.\u0080-\u{10ffff}-]/iu.test(text)) return '';
-  return domainToASCII(text);
+  if (/[^a-z0-9_.\u0080-\u{10ffff}-]/iu.test(text) || UNSETTLED.test(text)) return '';
+  const written = text.toLowerCase();
+  const labels = domainToASCII(text)
+    .split('.')
+    .map((label) => (written.includes(label) ? label : composed(label)));
+  return labels.every(isSoundLabel) ? labels.join('.') : '';
+}
+
+/** Compose what a U-label was mapped to (NFC): Node 20 leaves some sequences with combining marks as they are. */
+function composed(label: string): string {
+  const unicode = label.startsWith('xn--') ? decodePunycode(label.slice(4)) : undefined;
+  return unicode === undefined ? label : domainToASCII(unicode.normalize('NFC'));
+}
+
+/**
+ * An A-label must be what its U-label encodes to (RFC 5891, section 5.4): domainToASCII of Node 24 no longer checks this. Labels
+ * of other kinds are not looked into.
+ */
+function isSoundLabel(label: string): boolean {
+  if (!label.startsWith('xn--')) return true;
+  const unicode = decodePunycode(label.slice(4));
+  if (unicode === undefined || UNSETTLED.test(unicode) || !isSoundBidi(unicode)) return false;
+  return domainToASCII(unicode) === label;
+}
+
+/** Blocks whose letters are written from right to left. */
+const RTL = String.raw`\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\u{10800}-\u{10fff}\u{1e800}-\u{1efff}`;
+const HAS_RTL = new RegExp(`[${RTL}]`, 'u');
+const RTL_LETTER = String.raw`(?=\p{L})[${RTL}]`;
+const EUROPEAN_DIGIT = '0-9\u06f0-\u06f9';
+const ARABIC_DIGIT = '\u0660-\u0669';
+/** RFC 5893, section 2, for labels from right to left; letters of the other direction and symbols are not accepted at all. */
+const RTL_LABEL = new RegExp(
+  `^${RTL_LETTER}(?:(?:${RTL_LETTER}|\\p{Mn}|[${EUROPEAN_DIGIT}${ARABIC_DIGIT}-])*(?:${RTL_LETTER}|[${EUROPEAN_DIGIT}${ARABIC_DIGIT}]))?\\p{Mn}*$`,
+  'u',
+);
+const BOTH_DIGITS = new RegExp(
+  `[${EUROPEAN_DIGIT}].*[${ARABIC_DIGIT}]|[${ARABIC_DIGIT}].*[${EUROPEAN_DIGIT}]`,
+  'u',
+);
+
+/** The Bidi rule: Node 20 and 22 do not check all of it. */
+function isSoundBidi(label: string): boolean {
+  return !HAS_RTL.test(label) || (RTL_LABEL.test(label) && !BOTH_DIGITS.test(label));
 }
 
 function labelFault(labels: readonly string[]): string | undefined {

@@ -9,6 +9,14 @@ const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts
 
 export const NAMES: readonly Mutant[] = [
   {
+    id: 'a-label',
+    what: 'an A-label that encodes nothing is a name',
+    file: 'src/model/name.ts',
+    from: 'domainToASCII(unicode) === label',
+    to: 'true',
+    killedBy: pure('model/idna-versions', 'a control character'),
+  },
+  {
     id: 'image-project',
     what: 'the labels of an image join a project',
     file: NEIGHBOURS,
