@@ -2,7 +2,6 @@ import { chmod, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { denial } from '../api/double.js';
 import { Bench } from './bench.js';
 
 let bench: Bench;
