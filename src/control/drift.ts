@@ -22,9 +22,15 @@ export class Drift {
   #again = false;
   #tries = 0;
   #what = '';
+  #checkedAt: number | undefined;
 
   constructor(options: DriftOptions) {
     this.#o = options;
+  }
+
+  /** When a comparison began that has found nothing to do (ms, monotonic). */
+  get checkedAt(): number | undefined {
+    return this.#checkedAt;
   }
 
   suspect(what: string): void {
@@ -42,11 +48,13 @@ export class Drift {
     this.#looking = true;
     this.#again = false;
     const before = this.#o.resting();
+    const began = performance.now();
     const steps = await this.#o.look().catch((e: unknown) => {
       this.#o.log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a look at the kernel failed');
       return 1;
     });
     this.#looking = false;
+    if (steps === 0) this.#checkedAt = began;
     const overtaken = before === undefined || this.#o.resting() !== before;
     this.#judge(steps, overtaken);
   }

@@ -9,6 +9,12 @@ export interface ReconcilerOptions {
   readonly pass: (pass: Pass) => Promise<void>;
   readonly log: Logger;
 }
+/** A change that no pass has brought into force yet. */
+export interface Waiting {
+  /** ms, monotonic. */
+  readonly since: number;
+  readonly reason: string;
+}
 interface Waiter {
   resolve(): void;
   reject(e: Error): void;
@@ -34,6 +40,10 @@ export class Reconciler {
   #passes = 0;
   #timer: NodeJS.Timeout | undefined;
   #lastError: Error | undefined;
+  /** The oldest reason for the pass that runs, or that failed; and for the one behind it. */
+  #due: Waiting | undefined;
+  #next: Waiting | undefined;
+  #heldAt: number | undefined;
   #idle: (() => void)[] = [];
   /** Reasons that `later` has given: a fixed few. */
   readonly #owed = new Set<string>();
@@ -51,6 +61,14 @@ export class Reconciler {
   get resting(): number | undefined {
     return this.#running ? undefined : this.#passes;
   }
+  /** The oldest change that no pass has brought into force; undefined: nothing waits. */
+  get waiting(): Waiting | undefined {
+    return this.#due ?? this.#next;
+  }
+  /** When the last pass ended that held (ms, monotonic). */
+  get heldAt(): number | undefined {
+    return this.#heldAt;
+  }
   get lastError(): Error | undefined {
     return this.#lastError;
   }
@@ -58,6 +76,7 @@ export class Reconciler {
   trigger(reason: string, resync = false): void {
     if (this.#stopped) return;
     this.#add(reason);
+    this.#next ??= { since: performance.now(), reason };
     this.#resync ||= resync;
     if (this.#begun && !this.#running) this.#wake();
   }
@@ -138,9 +157,13 @@ export class Reconciler {
     const resync = this.#resync;
     this.#resync = false;
     this.#passes += 1;
+    this.#due ??= this.#next;
+    this.#next = undefined;
     try {
       await this.#options.pass({ reasons, resync });
       this.#failures = 0;
+      this.#due = undefined;
+      this.#heldAt = performance.now();
       this.#lastError = undefined;
       for (const w of waiters) w.resolve();
       return true;

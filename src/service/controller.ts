@@ -29,6 +29,7 @@ import type { Fleet } from './fleet.js';
 import { Paced } from './paced.js';
 import type { Said } from './policies.js';
 import { previewView } from './preview.js';
+import type { Readiness } from './readiness.js';
 import { scanView } from './scan.js';
 import { SharedRead, yieldTo } from './shared-read.js';
 import { syncAudited } from './sync-audited.js';
@@ -53,13 +54,11 @@ export interface ControllerParts {
   readonly teardown: () => Promise<void>;
 }
 
-const NO_DOCKER = 'Docker does not answer: the last known state is held, and what is new gets nothing';
 /** At least this time passes between the beginnings of two plans for readers. */
 const PLAN_GAP_MS = 100;
 const PLAN_TRIES = 3;
 /** Newest of all containers, among which a reader's filter chooses. */
 const MOST_DENIALS = 10_000;
-const NO_PASS = 'the first pass has not been applied yet';
 
 /** The API's face of everything. */
 export class ServiceController implements Controller {
@@ -109,20 +108,8 @@ export class ServiceController implements Controller {
     };
   }
 
-  ready(): { ready: boolean; reason: string } {
-    const { engine } = this.#p;
-    if (!engine.state) return { ready: false, reason: this.#isAlone() ? NO_DOCKER : NO_PASS };
-    if (!engine.reconciler.inSync)
-      return {
-        ready: false,
-        reason: engine.reconciler.lastError?.message ?? 'the kernel does not hold the desired state',
-      };
-    if (this.#isAlone()) return { ready: false, reason: NO_DOCKER };
-    return { ready: true, reason: 'the kernel holds what it should' };
-  }
-
-  #isAlone(): boolean {
-    return !this.#p.engine.docker.answers;
+  ready(): Readiness {
+    return this.#p.engine.readiness;
   }
 
   containers(): readonly ContainerView[] {

@@ -31,6 +31,7 @@ import { LinkNews } from './link-news.js';
 import { Policies, type Said } from './policies.js';
 import { Quotas } from './quotas.js';
 import { makeRecording, type Recording } from './recording.js';
+import { type Readiness, readiness } from './readiness.js';
 import { SandboxFolders } from './sandbox-folders.js';
 import type { SearchDomains } from './search-domains.js';
 import { shapeOf } from './shape.js';
@@ -165,6 +166,7 @@ export class Engine {
       reconciler: this.reconciler,
       hostWatch: this.hostWatch,
       state: () => this.state,
+      wanted: () => this.enforcer.wanted(),
       isLegacy: () => this.hostMode.isLegacy,
       log,
     });
@@ -182,6 +184,20 @@ export class Engine {
 
   get state(): InForce | undefined {
     return this.enforcer.state;
+  }
+
+  /** As /readyz says it. */
+  get readiness(): Readiness {
+    const { reconciler } = this;
+    const why = reconciler.lastError?.message ?? 'the kernel does not hold the desired state';
+    return readiness({
+      now: performance.now(),
+      hasState: this.state !== undefined,
+      isDockerThere: this.docker.answers,
+      failure: reconciler.inSync ? undefined : why,
+      waiting: reconciler.waiting,
+      checkedAt: this.#upkeep.checkedAt ?? reconciler.heldAt,
+    });
   }
 
   /** Resolves when the first pass holds. Queue and log are bound before: nothing that is held is lost. */

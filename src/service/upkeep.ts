@@ -2,7 +2,7 @@ import { Drift } from '../control/drift.js';
 import type { InForce } from '../control/enforcer.js';
 import type { Reconciler } from '../control/reconciler.js';
 import type { Threats } from '../control/threats.js';
-import type { Shape } from '../desired/state.js';
+import type { DesiredState, Shape } from '../desired/state.js';
 import type { DnsService } from '../dns/service.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
@@ -21,6 +21,8 @@ export interface UpkeepOptions {
   readonly reconciler: Reconciler;
   readonly hostWatch: HostWatch;
   readonly state: () => InForce | undefined;
+  /** What the next pass would want. */
+  readonly wanted: () => Promise<DesiredState>;
   /** Docker's chains are iptables-legacy's, of which no monitor tells. */
   readonly isLegacy: () => boolean;
   readonly log: Logger;
@@ -34,12 +36,14 @@ export class Upkeep implements AsyncDisposable {
 
   constructor(options: UpkeepOptions) {
     this.#o = options;
-    const { kernel, state, reconciler, log } = options;
+    const { kernel, state, wanted, reconciler, log } = options;
     this.#drift = new Drift({
       look: async () => {
         const now = state();
         if (!now) return 0;
-        return (await kernel.plan(now.desired)).stages.length + ((await kernel.isRoutingChanged()) ? 1 : 0);
+        // with nothing pending, what the last pass wanted must still be what the next would want
+        const desired = reconciler.waiting ? now.desired : await wanted();
+        return (await kernel.plan(desired)).stages.length + ((await kernel.isRoutingChanged()) ? 1 : 0);
       },
       resting: () => reconciler.resting,
       repair: (what) => this.#repair(what),
@@ -67,6 +71,11 @@ export class Upkeep implements AsyncDisposable {
       }),
     );
     this.#open.push(new InUse({ dns, flows: kernel.flows, marks: shape.marks, state, log }));
+  }
+
+  /** When the kernel was last found to hold what it should (ms, monotonic). */
+  get checkedAt(): number | undefined {
+    return this.#drift.checkedAt;
   }
 
   stopLooking(): void {

@@ -1,0 +1,46 @@
+/** What /readyz decides by; times in ms of a monotonic clock. */
+export interface ReadyFacts {
+  readonly now: number;
+  /** A pass has held since the start. */
+  readonly hasState: boolean;
+  /** Docker answers. */
+  readonly isDockerThere: boolean;
+  /** Why the last pass failed; undefined: it held. */
+  readonly failure: string | undefined;
+  /** The oldest change that no pass has brought into force yet. */
+  readonly waiting: { readonly since: number; readonly reason: string } | undefined;
+  /** When the kernel was last compared with what it should hold; undefined: not since the start. */
+  readonly checkedAt: number | undefined;
+}
+export interface Readiness {
+  readonly ready: boolean;
+  readonly reason: string;
+}
+
+/** Starts of containers are pending for a fraction of a second each, for some seconds while many start together. */
+export const WAITING_MS = 10_000;
+/** The kernel is compared every 20 s. */
+export const CHECKED_MS = 120_000;
+const NO_DOCKER = 'Docker does not answer: the last known state is held, and what is new gets nothing';
+const NO_PASS = 'the first pass has not been applied yet';
+
+/** Whether the kernel holds what it should, as far as that is known. */
+export function readiness(f: ReadyFacts): Readiness {
+  const reason = trouble(f);
+  return reason === undefined
+    ? { ready: true, reason: 'the kernel holds what it should' }
+    : { ready: false, reason };
+}
+
+function trouble(f: ReadyFacts): string | undefined {
+  if (!f.hasState) return f.isDockerThere ? NO_PASS : NO_DOCKER;
+  if (f.failure !== undefined) return f.failure;
+  if (!f.isDockerThere) return NO_DOCKER;
+  if (f.waiting !== undefined && f.now - f.waiting.since >= WAITING_MS)
+    return `a change has been waiting for ${seconds(f.now - f.waiting.since)} to be in force: ${f.waiting.reason}`;
+  if (f.checkedAt !== undefined && f.now - f.checkedAt >= CHECKED_MS)
+    return `the kernel has not been compared with what it should hold for ${seconds(f.now - f.checkedAt)}: see the log`;
+  return undefined;
+}
+
+const seconds = (ms: number): string => `${Math.round(ms / 1000)} s`;
