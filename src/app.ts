@@ -19,6 +19,7 @@ import { ServiceController } from './service/controller.js';
 import { Counts } from './service/counts.js';
 import { Ending } from './service/ending.js';
 import { Engine } from './service/engine.js';
+import { Faults } from './service/faults.js';
 import { Feeds } from './service/feeds.js';
 import { Fleet } from './service/fleet.js';
 import { IgnoredLabels } from './service/ignored-labels.js';
@@ -135,6 +136,17 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     stopping ??= parts.end().finally(ended);
     return stopping;
   };
+  const faults = new Faults({
+    resync: () => {
+      engine.reconciler.trigger('a resource had run out', true);
+      return engine.reconciler.inForce(RESYNC_MS);
+    },
+    exit: (code) => process.exit(code),
+    log,
+    now: () => performance.now(),
+  });
+  const watched = faults.watch();
+  parts.add(async () => watched[Symbol.dispose]());
   const counts = new Counts(exec, engine.shape.prefix, () => engine.reconciler.resting === undefined);
   const fleet = new Fleet({
     node,
@@ -157,6 +169,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     beats: shared.beats,
     fleet,
     counts,
+    fault: () => faults.pending,
     inForce: () => applied.value,
     feeds,
     said,
@@ -183,6 +196,8 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   return { stop, done };
 }
 
+/** A pass that reads the kernel again takes less, also on a busy host. */
+const RESYNC_MS = 60_000;
 const THREATS_MS = 5_000;
 /** A name that a feed lists must not be asked in our first moments: the last good versions come before DNS does. */
 async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {

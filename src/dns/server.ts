@@ -101,7 +101,9 @@ export class DnsServer {
     closeSync(tcpFd);
     const udp = createSocket('udp4');
     udp.on('error', (error) => this.#options.log.error({ err: error }, 'dns: udp socket'));
-    udp.on('message', (message, from) => void this.#passed(udp, { namespace, openFd }, message, from));
+    udp.on('message', (message, from) =>
+      this.#passed(udp, { namespace, openFd }, message, from).catch((e: unknown) => this.#failed(e)),
+    );
     udp.bind({ fd: udpFd });
     const close = (): void => {
       if (this.#open.delete(close)) closeQuietly(() => udp.close());
@@ -151,7 +153,9 @@ export class DnsServer {
 
   #udp(family: 4 | 6, place: Place): UdpSocket {
     const socket = createSocket(family === 4 ? { type: 'udp4' } : { type: 'udp6', ipv6Only: true });
-    socket.on('message', (message, from) => void this.#datagram(socket, place, message, from));
+    socket.on('message', (message, from) =>
+      this.#datagram(socket, place, message, from).catch((e: unknown) => this.#failed(e)),
+    );
     return socket;
   }
 
@@ -167,6 +171,11 @@ export class DnsServer {
     } catch (error) {
       this.#unsent(client, error as Error);
     }
+  }
+
+  /** The client gets no answer and asks again. */
+  #failed(error: unknown): void {
+    this.#options.log.error({ err: String(error) }, 'dns: a query could not be handled');
   }
 
   /** A client that is gone, or a socket closed meanwhile: nobody waits for the answer. */

@@ -87,6 +87,20 @@ export class Sandboxes implements AsyncDisposable {
     this.#worker?.postMessage({ forget: path } satisfies SandboxRequest);
   }
 
+  #startLater(): void {
+    const again = (): void => {
+      if (this.#worker || this.#ended) return;
+      try {
+        this.#start();
+      } catch (e) {
+        this.#worker = undefined;
+        this.#o.onFailure(e instanceof Error ? e : new Error(String(e)));
+        this.#startLater();
+      }
+    };
+    setTimeout(again, RESTART_MS).unref();
+  }
+
   #start(): void {
     const worker = startThread(new URL('./sandbox-thread.js', import.meta.url));
     this.#worker = worker;
@@ -97,7 +111,7 @@ export class Sandboxes implements AsyncDisposable {
       this.#rejectAll(e);
       this.#o.onFailure(e);
       if (this.#ended || !this.#isNeeded) return;
-      setTimeout(() => !this.#worker && !this.#ended && this.#start(), RESTART_MS).unref();
+      this.#startLater();
     });
     for (const folder of this.#folders) worker.postMessage({ folder } satisfies SandboxRequest);
     worker.postMessage({ arm: this.#armed } satisfies SandboxRequest);

@@ -46,6 +46,8 @@ export interface ControllerParts {
   readonly fleet: Fleet;
   readonly feeds: Feeds;
   readonly counts: Counts;
+  /** A resource had run out, and the kernel has not been read since. */
+  readonly fault: () => string | undefined;
   /** The revision of the store that is in force. */
   readonly inForce: () => number;
   readonly said: () => Said;
@@ -109,7 +111,9 @@ export class ServiceController implements Controller {
   }
 
   ready(): Readiness {
-    return this.#p.engine.readiness;
+    const { engine, fault } = this.#p;
+    const pending = engine.readiness.ready ? fault() : undefined;
+    return pending === undefined ? engine.readiness : { ready: false, reason: pending };
   }
 
   containers(): readonly ContainerView[] {

@@ -6,6 +6,7 @@ import type { FeedSync, FeedView, SyncHow, ThreatsStatus, ThreatView } from '../
 import { parseAddress } from '../model/ip.js';
 import { canonicalName } from '../model/name.js';
 import type { ThreatPublisher } from '../model/threat.js';
+import { upkeep } from '../model/upkeep.js';
 import { type Logger, RefusedError, type SharedStore } from '../ports.js';
 import { StoreError } from '../store/errors.js';
 import type { FeedRunner } from '../threats/feed-runner.js';
@@ -38,6 +39,7 @@ export interface FeedsOptions {
   readonly worker?: ThreatWorker;
 }
 
+const UNSEEN = 'the addresses of this host cannot be read: feeds spare those that were known before';
 const NO_NAMES = 'its feed is of direction inbound: who comes in has an address, and no name';
 /** Addresses and resolvers of this host are looked at so often; Docker's networks also when they change. */
 const LOOK_MS = 1_000;
@@ -53,6 +55,8 @@ export class Feeds implements AsyncDisposable {
   readonly #shared = new Set<string>();
   #protected = '';
   #networks = '';
+  /** Listing interfaces takes descriptors, of which none may be left. */
+  readonly #lookSafely: () => Promise<void>;
   #timer: NodeJS.Timeout | undefined;
   #starting: Promise<void> = Promise.resolve();
   #isRestored: () => void = () => undefined;
@@ -62,6 +66,7 @@ export class Feeds implements AsyncDisposable {
   constructor(options: FeedsOptions) {
     const { config, shared, publisher, log, worker } = options;
     this.#o = options;
+    this.#lookSafely = upkeep(log, UNSEEN, () => this.#look());
     this.#tools = feedTools(config, shared, log, worker);
     this.#force = new ThreatForce({
       maxEntries: config.threats.maxEntries,
@@ -81,8 +86,8 @@ export class Feeds implements AsyncDisposable {
 
   /** Begins with what this host has on its disk; the rest comes by itself. */
   begin(): void {
-    this.#look();
-    this.#timer = setInterval(() => this.#look(), LOOK_MS).unref();
+    void this.#lookSafely();
+    this.#timer = setInterval(() => void this.#lookSafely(), LOOK_MS).unref();
     this.#starting = this.#start()
       .catch((e: unknown) => this.#o.log.error({ err: e }, 'the feeds of threats cannot be started'))
       .finally(this.#isRestored);
@@ -94,7 +99,7 @@ export class Feeds implements AsyncDisposable {
     const key = JSON.stringify(networks.map(({ name, subnets, gateways }) => [name, subnets, gateways]));
     if (key === this.#networks) return;
     this.#networks = key;
-    this.#look();
+    void this.#lookSafely();
   }
 
   status(): ThreatsStatus {
