@@ -380,6 +380,7 @@ export type Refusal =
   | { readonly kind: 'conflict'; readonly detail: string; readonly remedy: string }
   | { readonly kind: 'precondition'; readonly detail: string; readonly remedy: string }
   | { readonly kind: 'invalid'; readonly problems: readonly Problem[] }
+  | { readonly kind: 'too-large'; readonly detail: string; readonly remedy: string }
   | { readonly kind: 'read-only'; readonly detail: string; readonly remedy: string }
   | { readonly kind: 'not-in-force'; readonly detail: string; readonly remedy: string };
 export class RefusedError extends Error {

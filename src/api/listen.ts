@@ -40,6 +40,8 @@ export async function listen(server: FastifyInstance, options: ListenOptions): P
     return;
   }
   refuseWithoutTokens(address, tokens);
+  const warning = openListener(address);
+  if (warning) log.warn({ ...warning }, 'the API is reached from other hosts without TLS');
   const second = await beside(server, localSocket);
   boundConnections(second, bound('unix'), log);
   boundConnections(server.server, bound('tcp'), log);
@@ -53,6 +55,16 @@ export async function listen(server: FastifyInstance, options: ListenOptions): P
       { cause: e },
     );
   }
+}
+
+/** What is wrong with a TCP listener that other hosts reach; undefined: nothing. */
+export function openListener(address: string): { detail: string; remedy: string } | undefined {
+  const [, host = ''] = /^\[?(.*?)\]?:\d+$/.exec(address) ?? [];
+  if (address.startsWith(UNIX) || /^(127\.|localhost$|::1$|::ffff:127\.)/.test(host)) return undefined;
+  return {
+    detail: `api.listen: ${address} is reached from other hosts, and tokens cross the network as they are`,
+    remedy: 'listen on 127.0.0.1 behind a proxy that ends TLS, or reach it through a VPN or SSH tunnel only',
+  };
 }
 
 /** Throws for a TCP address without a token: whoever reached it would rule the firewall. */

@@ -198,11 +198,6 @@ function recordOf(change: KeyChange, outcome: Outcome) {
 function refusalOf(e: unknown): RefusedError {
   if (e instanceof RefusedError) return e;
   const why = e instanceof Error ? e.message : String(e);
-  if (hasCode(e, 'value'))
-    return new RefusedError({
-      kind: 'invalid',
-      problems: [{ detail: why, remedy: 'make it smaller: split it into several lists' }],
-    });
   if (isUnsure(e))
     return new RefusedError({
       kind: 'not-in-force',
@@ -211,10 +206,14 @@ function refusalOf(e: unknown): RefusedError {
         'look at what is there when the store answers again, and make the change again if it is missing',
     });
   const detail = `the change was not stored: ${why}`;
+  if (isTooLarge(e))
+    return new RefusedError({ kind: 'too-large', detail, remedy: 'send less; split a list into several' });
   return new RefusedError({ kind: 'not-in-force', detail, remedy: 'mend the store, then try again' });
 }
 
 /** A shared store took the write and did not confirm it (StoreError `unknown`). */
 const isUnsure = (e: unknown): boolean => hasCode(e, 'unknown');
+/** The store takes no value of that size (StoreError `value`). */
+const isTooLarge = (e: unknown): boolean => hasCode(e, 'value');
 
 const hasCode = (e: unknown, code: string): boolean => e instanceof Error && 'code' in e && e.code === code;

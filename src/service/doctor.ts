@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
+import { openListener } from '../api/listen.js';
 import type { Config } from '../config/config.js';
 import { hostFindings } from '../control/coverage-host.js';
 import { type DaemonFacts, engineFacts } from '../docker/daemon.js';
@@ -24,7 +25,18 @@ const RESOLV_CONF = '/etc/resolv.conf';
 /** Can this host enforce? */
 export async function runDoctor(config: Config): Promise<DoctorCheck[]> {
   const kernel = await checkKernel(exec, shapeOf(config));
-  return [...kernel, ...(await checkDocker(config)), ...(await checkStore(config))];
+  return [
+    ...kernel,
+    ...(await checkDocker(config)),
+    ...(await checkStore(config)),
+    ...checkListener(config.api.listen),
+  ];
+}
+
+/** Whether tokens cross the network unencrypted. */
+export function checkListener(listen: string): DoctorCheck[] {
+  const found = openListener(listen);
+  return found ? [{ name: 'api listener', ok: false, level: 'warn', ...found }] : [];
 }
 
 /** The host enforces without Redis; changes are what it is needed for. */

@@ -3,6 +3,7 @@ import type { FeedLines, FeedView } from '../model/feed-view.js';
 import type { FeedData } from '../threats/feed-data.js';
 import type { FeedSpec } from '../threats/feed-spec.js';
 import type { FeedState } from '../threats/schedule.js';
+import { shownUrl } from '../threats/shown-url.js';
 
 export interface FeedFacts {
   readonly spec: FeedSpec;
@@ -21,7 +22,7 @@ export function feedView({ spec, state, due, data, leftOut, spared }: FeedFacts)
   const { report } = state;
   return {
     name: spec.name,
-    url: shown(spec.url),
+    url: shownUrl(new URL(spec.url)),
     format: spec.format,
     action: spec.action,
     direction: spec.direction,
@@ -81,13 +82,6 @@ const lines = (samples: FeedLines['samples'] = [], count = 0): FeedLines => ({
 
 const time = (ms: number | null | undefined): string | null =>
   ms === null || ms === undefined ? null : new Date(ms).toISOString();
-
-/** Credentials stand in front of the host or in the query. */
-function shown(text: string): string {
-  const url = new URL(text);
-  const query = url.search === '' ? '' : '?…';
-  return `${url.protocol}//${url.host}${url.pathname}${query}`;
-}
 
 const UNITS = [
   [86_400_000, 'd'],

@@ -4,6 +4,7 @@ import type { IncomingMessage } from 'node:http';
 import { readBody, retryAfterMs } from './fetch-body.js';
 import { sendHop } from './fetch-hop.js';
 import { FetchFault, type FetchOutcome, type FetchSpec, type Validators } from './fetch-types.js';
+import { shownUrl } from './shown-url.js';
 
 const MAX_REDIRECTS = 5;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
@@ -37,11 +38,17 @@ function redirectTarget(answer: IncomingMessage, from: URL): URL {
   answer.destroy();
   const to = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
   if (!to || location === '')
-    throw new FetchFault(`${from.href} redirects to nowhere`, 'look at the feed’s address');
+    throw new FetchFault(`${shownUrl(from)} redirects to nowhere`, 'look at the feed’s address');
   if (to.protocol !== 'http:' && to.protocol !== 'https:')
-    throw new FetchFault(`${from.href} redirects to ${to.protocol}//`, 'only http and https are followed');
+    throw new FetchFault(
+      `${shownUrl(from)} redirects to ${to.protocol}//`,
+      'only http and https are followed',
+    );
   if (from.protocol === 'https:' && to.protocol === 'http:')
-    throw new FetchFault(`${from.href} redirects to ${to.href}, without TLS`, 'use the https address');
+    throw new FetchFault(
+      `${shownUrl(from)} redirects to ${shownUrl(to)}, without TLS`,
+      'use the https address',
+    );
   return to;
 }
 
@@ -69,7 +76,7 @@ async function follow({ spec, url, validators, accept, signal }: HttpRequest): P
     at = redirectTarget(answer, at);
   }
   throw new FetchFault(
-    `${spec.url} redirects more than ${MAX_REDIRECTS} times`,
+    `${shownUrl(home)} redirects more than ${MAX_REDIRECTS} times`,
     'look at the feed’s address',
   );
 }

@@ -10,6 +10,7 @@ import type { List } from '../../../src/model/policy.js';
 import { Audit } from '../../../src/observe/audit.js';
 import { type Logger, RefusedError, type Store } from '../../../src/ports.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import { StoreError } from '../../../src/store/errors.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const facts = (id: string, name: string, more: Partial<ContainerFacts> = {}): ContainerFacts => ({
@@ -88,6 +89,14 @@ const audits = async () =>
   (await store.list<{ action: string; outcome: string; who: string }>('audit/')).map((i) => i.value);
 
 describe('lists', () => {
+  it('one that the store does not take for its size is too large, not out of force', async () => {
+    vi.spyOn(store, 'put').mockRejectedValueOnce(new StoreError('value', 'store value of list/x is larger'));
+    expect(await refusal(changes.putList('x', { allow: ['a.org'] }, undefined, 'ann'))).toMatchObject({
+      kind: 'too-large',
+      remedy: expect.stringContaining('split'),
+    });
+  });
+
   it('puts, shows, guards by revision, adds, removes and deletes, each audited', async () => {
     const made = await changes.putList('ci', { description: 'CI', allow: ['a.org, b.org'] }, 0, 'ann');
     expect(made).toMatchObject({ name: 'ci', source: 'store', description: 'CI', usedBy: [] });

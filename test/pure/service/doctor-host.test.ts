@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { hostFindings } from '../../../src/control/coverage-host.js';
 import { engineFacts, readDaemon } from '../../../src/docker/daemon.js';
-import { hostChecks } from '../../../src/service/doctor.js';
+import { checkListener, hostChecks } from '../../../src/service/doctor.js';
 
 /** What doctor says of the host of an engine whose `GET /info` is this. */
 const checksOf = (info: object) =>
@@ -29,5 +29,27 @@ describe('the firewall backend of Docker', () => {
     {},
   ])('nothing to say of %j', (info) =>
     expect(checksOf(info)).toEqual([{ name: 'host', ok: true, level: 'warn' }]),
+  );
+});
+
+describe('the listener of the API', () => {
+  it.each(['0.0.0.0:7070', '[::]:7070', '10.0.0.5:7070', '[2001:db8::1]:7070'])(
+    '%s is reached from other hosts without TLS: a warning with a remedy',
+    (listen) => {
+      expect(checkListener(listen)).toMatchObject([
+        {
+          ok: false,
+          level: 'warn',
+          detail: expect.stringContaining(listen),
+          remedy: expect.stringMatching(/TLS/),
+        },
+      ]);
+    },
+  );
+  it.each(['unix:/run/drawbridge/api.sock', '127.0.0.1:7070', '[::1]:7070', 'localhost:7070'])(
+    '%s is not',
+    (listen) => {
+      expect(checkListener(listen)).toEqual([]);
+    },
   );
 });

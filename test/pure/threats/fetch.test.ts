@@ -50,6 +50,11 @@ describe('what servers answer', () => {
     expect(text(outcome)).toMatch(reason);
   });
 
+  it('what a message shows of an address is without its query, which may hold a secret', async () => {
+    for (const path of ['/loop', '/nowhere', '/to-file'])
+      expect(text(await get(`${path}?key=top-secret`))).toMatch(/^(?!.*top-secret).*\?… redirects/);
+  });
+
   it.each(['/drip', '/silent'])('%s ends at the time-out', async (path) => {
     expect(text(await get(path, { timeoutMs: 300 }))).toBe('failed: no whole answer within 0.3 s');
   });
