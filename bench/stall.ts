@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { watchFolder } from '../src/config/folder.js';
+import { ListReader } from '../src/config/list-reader.js';
 import { Changes } from '../src/control/changes.js';
 import { Audit } from '../src/observe/audit.js';
 import type { Logger } from '../src/ports.js';
@@ -18,15 +19,14 @@ const base = await mkdtemp(join(tmpdir(), 'drawbridge-stall-'));
 const folder = join(base, 'allowlists');
 await mkdir(folder);
 const store = await openEmbeddedStore({ dir: join(base, 'state'), log: quiet });
-let told = 0;
-const watching = await watchFolder(folder, () => {
-  told += 1;
-});
+const reader = new ListReader();
+const watching = await watchFolder(folder, reader, () => {});
 const changes = await Changes.open({
   store,
   audit: await Audit.open(store, { now: Date.now }),
   enforcer: { inForce: async () => {} },
   log: quiet,
+  parseList: reader.body,
   folderLists: () => [...watching.state.lists.values()],
   usedBy: () => [],
   find: () => {
@@ -41,6 +41,7 @@ async function measure(name: string, work: () => Promise<unknown>): Promise<void
   delay.enable();
   await sleep(30);
   delay.reset();
+  await sleep(5);
   const began = performance.now();
   const outcome = await work().then(
     () => 'done',
@@ -53,11 +54,16 @@ async function measure(name: string, work: () => Promise<unknown>): Promise<void
   console.log(`${name.padEnd(48)} blocked ${blocked}  took ${took.toFixed(0).padStart(6)} ms  ${outcome}`);
 }
 
-/** A file is in force, or refused. */
+/** Waits until a file is in force, or refused. */
 async function saved(name: string, text: string): Promise<void> {
-  const before = told;
-  await writeFile(join(folder, name), text);
-  for (const end = performance.now() + 60_000; told === before && performance.now() < end; ) await sleep(5);
+  const file = join(folder, name);
+  const list = name.replace('.yaml', '');
+  const { lists } = watching.state;
+  const isDone = (): boolean =>
+    watching.state.lists.get(list) !== lists.get(list) ||
+    watching.state.problems.some((p) => p.file === file);
+  await writeFile(file, text);
+  for (const end = performance.now() + 60_000; !isDone() && performance.now() < end; ) await sleep(5);
 }
 const names = (count: number, domain = 'example.org'): string[] =>
   Array.from({ length: count }, (_, i) => `host${i}.${domain}`);
@@ -93,5 +99,6 @@ await measure('then PUT of 100 entries', () =>
 
 changes.close();
 await watching[Symbol.asyncDispose]();
+await reader[Symbol.asyncDispose]();
 await store.close();
 await rm(base, { recursive: true });

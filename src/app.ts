@@ -4,6 +4,8 @@ import { listen, refuseWithoutTokens } from './api/listen.js';
 import { buildServer } from './api/server.js';
 import type { Config } from './config/config.js';
 import { watchFolder } from './config/folder.js';
+import type { FolderState } from './config/list-files.js';
+import { ListReader } from './config/list-reader.js';
 import { localSocketOf } from './config/local-socket.js';
 import { Changes } from './control/changes.js';
 import { findContainer } from './control/changes-find.js';
@@ -23,6 +25,7 @@ import { Faults } from './service/faults.js';
 import { Feeds } from './service/feeds.js';
 import { Fleet } from './service/fleet.js';
 import { IgnoredLabels } from './service/ignored-labels.js';
+import { ListProblems } from './service/list-problems.js';
 import { nodeName } from './service/node.js';
 import type { Said } from './service/policies.js';
 import { openStore } from './service/store.js';
@@ -75,16 +78,19 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   parts.add(() => store.close());
   await noteFound(config);
   let changes: Changes | undefined;
-  const lists = await watchFolder(config.allowlists, (s) => {
-    complain([...s.problems, ...clashes(s.lists, changes)], log);
+  const reader = new ListReader();
+  parts.add(() => reader[Symbol.asyncDispose]());
+  const listProblems = new ListProblems(log);
+  const lists = await watchFolder(config.allowlists, reader, (s) => {
+    listProblems.report([...s.problems, ...clashes(s.lists, changes)]);
     changes?.rearm();
     engine.reconciler.trigger('lists folder');
   });
   parts.add(async () => lists[Symbol.asyncDispose]());
-  complain(lists.state.problems, log);
+  listProblems.report(lists.state.problems);
   const said = (): Said => {
     applied.read();
-    return saidBy(lists.state.lists, changes);
+    return saidBy(lists.state, changes);
   };
   const engine = new Engine({
     config,
@@ -112,6 +118,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     log,
     node,
     tokens: config.api.tokens,
+    parseList: reader.body,
     folderLists: () => [...lists.state.lists.values()],
     usedBy: (list) => usersOf(engine, list),
     find: (idOrName) => findContainer(engine.docker.view().containers.values(), idOrName),
@@ -123,7 +130,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   });
   const opened = changes;
   parts.add(async () => opened.close());
-  complain(clashes(lists.state.lists, changes), log);
+  listProblems.report([...lists.state.problems, ...clashes(lists.state.lists, changes)]);
   refuseWithoutTokens(config.api.listen, changes.tokens.count);
   await threatsFirst(feeds, log);
   await engine.start();
@@ -210,10 +217,11 @@ async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {
 }
 
 /** Store lists and folder lists by name. A file that takes a store list's name is refused (see `complain`). */
-function saidBy(folder: ReadonlyMap<string, List>, changes: Changes | undefined): Said {
+function saidBy(folder: FolderState, changes: Changes | undefined): Said {
   const now = changes?.current();
   return {
-    lists: new Map([...folder, ...(now?.lists ?? [])]),
+    lists: new Map([...folder.lists, ...(now?.lists ?? [])]),
+    absent: folder.absent,
     grants: now?.grants ?? [],
     modes: now?.modes ?? new Map(),
     pauses: now?.pauses ?? [],
@@ -245,9 +253,4 @@ function clashes(folder: ReadonlyMap<string, List>, changes: Changes | undefined
       remedy: `rename the file, or drawbridge lists delete ${l.name}`,
       ...(l.file ? { file: l.file } : {}),
     }));
-}
-
-function complain(problems: readonly Problem[], log: Logger): void {
-  for (const p of problems)
-    log.error({ ...p }, 'a list file is refused: its last good version stays in force');
 }

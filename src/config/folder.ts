@@ -1,22 +1,32 @@
 /** Watches a folder of list files: a saved file is in force, or refused, within a second. */
 import { type FSWatcher, watch } from 'node:fs';
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Problem } from '../model/problem.js';
+import { setImmediate as turn } from 'node:timers/promises';
+import type { List } from '../model/policy.js';
+import type { Parsed, Problem } from '../model/problem.js';
 import { EMPTY_FOLDER, type FileRead, type FolderState, nextFolder } from './list-files.js';
-import { isListFile } from './lists.js';
+import type { ListReader } from './list-reader.js';
+import { isListFile, listNameOf, parseListFile } from './lists.js';
+import { readInside } from './open-file.js';
 
 /** Long enough for an editor's truncate-then-write, short enough for the promise of a second. */
 const SETTLE_MS = 60;
 /** Finds what fs.watch does not tell: a folder that appears, links turned to another target, network file systems. */
 const RESCAN_MS = 500;
+/** Of a core, for rescans: the rest follows from how long the last one took. */
+const RESCAN_SHARE = 0.05;
 const MAX_BYTES = 4_000_000;
 const MAX_FILES = 2_000;
+/** Small files are parsed for so long, then other work has its turn (ms). */
+const TURN_MS = 10;
+const MOST_NAMES = 20;
 
 interface Scan {
-  /** Changes whenever a file does. */
-  readonly stamp: string;
-  readonly files: readonly string[];
+  /** By path: changes whenever the file does. */
+  readonly stamps: ReadonlyMap<string, string>;
+  /** Files beyond the bound. */
+  readonly left: readonly string[];
   readonly problem?: Problem;
 }
 
@@ -24,76 +34,75 @@ const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code
 
 async function stampOf(file: string): Promise<string> {
   try {
-    const { mtimeMs, ctimeMs, size, ino } = await stat(file);
-    return `${file} ${ino} ${size} ${mtimeMs} ${ctimeMs}`;
+    const { dev, ino, size, mtimeNs, ctimeNs } = await stat(file, { bigint: true });
+    return `${dev} ${ino} ${size} ${mtimeNs} ${ctimeNs}`;
   } catch (error) {
-    return `${file} ${codeOf(error)}`;
+    return codeOf(error);
   }
 }
 
-async function scan(folder: string): Promise<Scan> {
+/** Files of lists in force come first: a file that is put into a full folder takes no list away. */
+function chooseFiles(names: readonly string[], last: FolderState): { chosen: string[]; left: string[] } {
+  const sorted = [...names].sort();
+  if (sorted.length <= MAX_FILES) return { chosen: sorted, left: [] };
+  const isInForce = (name: string): boolean => last.lists.has(listNameOf(name));
+  const ranked = [...sorted.filter(isInForce), ...sorted.filter((name) => !isInForce(name))];
+  return { chosen: ranked.slice(0, MAX_FILES).sort(), left: ranked.slice(MAX_FILES) };
+}
+
+async function scan(folder: string, last: FolderState): Promise<Scan> {
   try {
-    const names = (await readdir(folder)).filter(isListFile).sort();
-    const files = names.slice(0, MAX_FILES).map((name) => join(folder, name));
-    const stamps = await Promise.all(files.map(stampOf));
-    const tooMany = {
-      detail: `more than ${MAX_FILES} lists`,
-      remedy: 'remove some; the rest is not read',
-      file: folder,
-    };
-    return { stamp: stamps.join('\n'), files, ...(names.length > MAX_FILES && { problem: tooMany }) };
+    const { chosen, left } = chooseFiles((await readdir(folder)).filter(isListFile), last);
+    const files = chosen.map((name) => join(folder, name));
+    const stamps = await Promise.all(files.map(async (file) => [file, await stampOf(file)] as const));
+    return { stamps: new Map(stamps), left: left.map((name) => join(folder, name)) };
   } catch (error) {
     const code = codeOf(error);
-    if (code === 'ENOENT') return { stamp: code, files: [] };
-    return {
-      stamp: code,
-      files: [],
-      problem: { detail: `cannot read ${folder}: ${code}`, remedy: 'check its rights', file: folder },
-    };
+    if (code === 'ENOENT') return { stamps: new Map(), left: [] };
+    const problem = { detail: `cannot read ${folder}: ${code}`, remedy: 'check its rights', file: folder };
+    return { stamps: new Map(), left: [], problem };
   }
 }
 
-async function readOne(file: string): Promise<FileRead | undefined> {
-  try {
-    const found = await stat(file);
-    // Reading a pipe would wait for its writer, and every later change with it.
-    if (!found.isFile())
-      return {
-        problem: { detail: 'it is no file', remedy: 'move it away', file, line: 1, column: 1 },
-      };
-    if (found.size <= MAX_BYTES) return { text: await readFile(file, 'utf8') };
-    return {
-      problem: { detail: `more than ${MAX_BYTES} bytes`, remedy: 'split the list', file, line: 1, column: 1 },
-    };
-  } catch (error) {
-    const code = codeOf(error);
-    if (code === 'ENOENT') return undefined;
-    return {
-      problem: { detail: `cannot read it: ${code}`, remedy: 'check its rights', file, line: 1, column: 1 },
-    };
-  }
+const overBound = (file: string): Problem => ({
+  detail: `the folder holds more than ${MAX_FILES} list files, and this one is not read`,
+  remedy: 'put lists together, or remove files that no container uses',
+  file,
+  line: 1,
+  column: 1,
+});
+
+/** The state with what lies beyond the bound: one problem for all of it, and the truth for each list. */
+function withLeft(folder: string, state: FolderState, left: readonly string[]): FolderState {
+  if (left.length === 0) return state;
+  const names = left.map((file) => listNameOf(file));
+  const more = names.length > MOST_NAMES ? ` and ${names.length - MOST_NAMES} more` : '';
+  const problem: Problem = {
+    detail: `more than ${MAX_FILES} list files: ${left.length} are not read (${names.slice(0, MOST_NAMES).join(', ')}${more})`,
+    remedy: 'put lists together, or remove files that no container uses; what is in force stays in force',
+    file: folder,
+  };
+  const absent = left
+    .filter((file) => !state.lists.has(listNameOf(file)))
+    .map((file) => [listNameOf(file), absenceOf(file)] as const);
+  return { ...state, problems: [problem, ...state.problems], absent: new Map([...absent, ...state.absent]) };
 }
 
-/** All list files, read one after another; one that went away meanwhile is left out. */
-async function readAll(files: readonly string[]): Promise<ReadonlyMap<string, FileRead>> {
+function absenceOf(file: string): Problem {
+  const { detail, remedy } = overBound(file);
+  return { detail: `list "${listNameOf(file)}" adds nothing: ${detail}`, remedy };
+}
+
+/** One reading of a folder, for `check`. Never throws; what cannot be read is a problem. */
+export async function readFolder(folder: string): Promise<FolderState> {
+  const found = await scan(folder, EMPTY_FOLDER);
+  if (found.problem) return { ...EMPTY_FOLDER, problems: [found.problem] };
   const reads = new Map<string, FileRead>();
-  for (const file of files) {
-    const read = await readOne(file);
-    if (read) reads.set(file, read);
+  for (const file of found.stamps.keys()) {
+    const read = await readInside(folder, file, MAX_BYTES);
+    if (read) reads.set(file, 'bytes' in read ? { text: read.bytes.toString('utf8') } : read);
   }
-  return reads;
-}
-
-/** One reading of a folder, for `check` and for the start. Never throws; what cannot be read is a problem. */
-export async function readFolder(folder: string, last: FolderState = EMPTY_FOLDER): Promise<FolderState> {
-  return (await readScan(await scan(folder), last)) ?? last;
-}
-
-async function readScan(found: Scan, last: FolderState): Promise<FolderState> {
-  // A folder that cannot be read has not lost its lists: the last good ones stay.
-  if (found.problem && found.files.length === 0) return { lists: last.lists, problems: [found.problem] };
-  const next = nextFolder(await readAll(found.files), last);
-  return found.problem ? { ...next, problems: [found.problem, ...next.problems] } : next;
+  return withLeft(folder, nextFolder(reads, EMPTY_FOLDER), found.left);
 }
 
 export interface FolderWatch extends AsyncDisposable {
@@ -103,36 +112,54 @@ export interface FolderWatch extends AsyncDisposable {
 
 /**
  * Reads the folder, then follows it. `onChange` is called for every change after the first reading, one call at a time;
- * it must not throw.
+ * it must not throw. Only files that have changed are read again, and large ones in a thread: other files do not wait for them.
  * The folder may be missing and come later. Disposing ends it; a scan that is under way is waited for.
  */
 export async function watchFolder(
   folder: string,
+  reader: ListReader,
   onChange: (state: FolderState) => void,
 ): Promise<FolderWatch> {
-  const follower = new Follower(folder, onChange);
+  const follower = new Follower(folder, reader, onChange);
   await follower.start();
   return follower;
+}
+
+/** A file, as it was when its stamp was taken. */
+interface Known {
+  readonly stamp: string;
+  /** Undefined: it is gone. */
+  read: FileRead | undefined;
 }
 
 class Follower implements FolderWatch {
   state: FolderState = EMPTY_FOLDER;
   readonly #folder: string;
+  readonly #reader: ListReader;
   readonly #onChange: (state: FolderState) => void;
-  #stamp: string | undefined;
+  readonly #known = new Map<string, Known>();
+  /** Large files that are being read in the thread. */
+  readonly #reading = new Set<Promise<void>>();
+  #left = '';
+  #failure: string | undefined;
+  #isChanged = true;
   #watcher: FSWatcher | undefined;
   #settle: NodeJS.Timeout | undefined;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> = Promise.resolve();
+  #pauseMs = RESCAN_MS;
   #ended = false;
 
-  constructor(folder: string, onChange: (state: FolderState) => void) {
+  constructor(folder: string, reader: ListReader, onChange: (state: FolderState) => void) {
     this.#folder = folder;
+    this.#reader = reader;
     this.#onChange = onChange;
   }
 
   async start(): Promise<void> {
-    await this.#look(() => undefined);
+    await this.#check(() => undefined);
+    await Promise.all(this.#reading);
+    await this.#check(() => undefined);
     this.#again();
   }
 
@@ -146,28 +173,89 @@ class Follower implements FolderWatch {
 
   #again(): void {
     clearTimeout(this.#timer);
-    if (!this.#ended) this.#timer = setTimeout(() => this.#run(), RESCAN_MS).unref();
+    if (!this.#ended) this.#timer = setTimeout(() => this.#run(), this.#pauseMs).unref();
   }
 
-  /** One look at a time; the next regular one begins when this has ended. */
+  /** One check at a time; the next regular one begins when this has ended. */
   #run(): void {
     clearTimeout(this.#timer);
-    this.#running = this.#running.then(() => (this.#ended ? undefined : this.#look(this.#onChange)));
+    this.#running = this.#running.then(() => (this.#ended ? undefined : this.#check(this.#onChange)));
     void this.#running.then(() => this.#again());
   }
 
-  async #look(tell: (state: FolderState) => void): Promise<void> {
+  async #check(report: (state: FolderState) => void): Promise<void> {
     this.#attach();
-    const found = await scan(this.#folder);
-    if (found.stamp === this.#stamp || this.#ended) return;
-    this.#stamp = found.stamp;
-    this.state = await readScan(found, this.state);
-    tell(this.state);
+    const began = performance.now();
+    const found = await scan(this.#folder, this.state);
+    this.#pauseMs = Math.max(RESCAN_MS, (performance.now() - began) / RESCAN_SHARE);
+    if (this.#ended) return;
+    await this.#take(found);
+    if (!this.#isChanged || this.#ended) return;
+    this.#isChanged = false;
+    this.state = this.#next(found);
+    report(this.state);
+  }
+
+  /** Reads the files that have changed since they were read. */
+  async #take(found: Scan): Promise<void> {
+    const [left, failure] = [found.left.join('\n'), found.problem?.detail];
+    if (left !== this.#left || failure !== this.#failure) this.#isChanged = true;
+    this.#left = left;
+    this.#failure = failure;
+    if (found.problem) return;
+    for (const file of this.#known.keys())
+      if (!found.stamps.has(file)) this.#isChanged = this.#known.delete(file);
+    let began = performance.now();
+    for (const [file, stamp] of found.stamps) {
+      if (this.#known.get(file)?.stamp === stamp) continue;
+      await this.#read(file, stamp);
+      if (performance.now() - began < TURN_MS) continue;
+      await turn();
+      began = performance.now();
+    }
+  }
+
+  async #read(file: string, stamp: string): Promise<void> {
+    const contents = await readInside(this.#folder, file, MAX_BYTES);
+    if (contents && 'problem' in contents) return this.#refuse(file, contents.problem);
+    const known: Known = { stamp, read: contents && { reading: true } };
+    this.#known.set(file, known);
+    this.#isChanged = true;
+    if (!contents) return;
+    if (this.#reader.isSmall(contents.bytes))
+      known.read = { parsed: parseListFile(file, contents.bytes.toString('utf8')) };
+    else this.#readLarge(known, this.#reader.file(file, contents.bytes));
+  }
+
+  /** It is tried again with each check: why it could not be read may pass without a change of the file. */
+  #refuse(file: string, problem: Problem): void {
+    const before = this.#known.get(file)?.read;
+    const isKnown = before !== undefined && 'problem' in before && before.problem.detail === problem.detail;
+    this.#known.set(file, { stamp: '', read: { problem } });
+    if (!isKnown) this.#isChanged = true;
+  }
+
+  #readLarge(known: Known, parsed: Promise<Parsed<List>>): void {
+    const reading = parsed.then((result) => {
+      known.read = { parsed: result };
+      this.#isChanged = true;
+      this.#reading.delete(reading);
+      this.#settle = setTimeout(() => this.#run(), 0).unref();
+    });
+    this.#reading.add(reading);
+  }
+
+  #next(found: Scan): FolderState {
+    // A folder that cannot be read has not lost its lists: the last good ones stay.
+    if (found.problem) return { ...this.state, problems: [found.problem] };
+    const reads = new Map<string, FileRead>();
+    for (const [file, { read }] of this.#known) if (read) reads.set(file, read);
+    return withLeft(this.#folder, nextFolder(new Map([...reads].sort()), this.state), found.left);
   }
 
   /** fs.watch fails while the folder is missing, and ends with it: the regular look tries again. */
   #attach(): void {
-    if (this.#watcher) return;
+    if (this.#watcher || this.#ended) return;
     try {
       this.#watcher = watch(this.#folder, { persistent: false }, (event, name) => this.#stir(event, name));
       this.#watcher.on('error', () => this.#detach());

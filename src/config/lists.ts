@@ -31,9 +31,12 @@ export function parseListFile(file: string, text: string): Parsed<List> {
 
 /** Files that give one name twice (npm.yaml and npm.yml), each with its problem. */
 export function nameClashes(files: readonly string[]): ReadonlyMap<string, Problem> {
-  const clashes = files.filter((file) =>
-    files.some((other) => other !== file && listNameOf(other) === listNameOf(file)),
-  );
+  const byName = new Map<string, string[]>();
+  for (const file of files) {
+    const name = listNameOf(file);
+    byName.set(name, [...(byName.get(name) ?? []), file]);
+  }
+  const clashes = [...byName.values()].filter((same) => same.length > 1).flat();
   return new Map(
     clashes.map((file) => [
       file,

@@ -14,8 +14,8 @@ import {
   visit,
   type YAMLError,
 } from 'yaml';
-import type { Problem } from '../model/problem.js';
-import { UNKNOWN_KEY, unescapePointer } from '../model/shape.js';
+import { clipped, type Problem } from '../model/problem.js';
+import { shownKey, UNKNOWN_KEY, unescapePointer } from '../model/shape.js';
 import { type Excess, excessOf, readTokens } from './yaml-bounds.js';
 
 /** A configuration is a page or two; a list of thousands of entries is some hundred kB. */
@@ -79,10 +79,20 @@ function placer(document: Document, lines: LineCounter, file: string) {
   return (problem: Problem): Problem => {
     const { node, found } = spotOf(document, problem.pointer ?? '', isUnknownKey(problem));
     const start = node?.range?.[0] ?? 0;
+    const { pointer, ...unpointed } = problem;
+    const shown = pointer === undefined || isShown(pointer) ? problem : unpointed;
     const { line, col } = lines.linePos(start + shift(node, problem, found));
-    return { ...problem, file, line: Math.max(line, 1), column: Math.max(col, 1) };
+    return { ...shown, file, line: Math.max(line, 1), column: Math.max(col, 1) };
   };
 }
+
+/** A step that is no key but a line of some other file is shown nowhere; the place says where it is. */
+const isShown = (pointer: string): boolean =>
+  pointer
+    .split('/')
+    .slice(1)
+    .map(unescapePointer)
+    .every((step) => /^\d+$/.test(step) || shownKey(step) === step);
 
 const QUOTE_STAR = 'put it in quotes: YAML takes a bare * for an alias';
 
@@ -93,10 +103,13 @@ function remedyFor(error: YAMLError): string {
   return 'mend the YAML here; put entries with [ ] * { } or "# " in quotes';
 }
 
+/** The composer quotes the token that it cannot read, which may be a line of a file that is no YAML. */
+const withoutSource = (message: string): string => clipped(message.split(`: "`)[0] ?? message, 120);
+
 function syntaxProblem(error: YAMLError, lines: LineCounter, file: string): Problem {
   const { line, col } = lines.linePos(error.pos[0]);
   return {
-    detail: `YAML: ${error.message}`,
+    detail: `YAML: ${withoutSource(error.message)}`,
     remedy: remedyFor(error),
     file,
     line: Math.max(line, 1),
@@ -114,7 +127,7 @@ function mendAliases(document: Document, lines: LineCounter, file: string): read
     Alias(_, node) {
       if (node.resolve(document)) return undefined;
       const { line, col } = lines.linePos(node.range?.[0] ?? 0);
-      const detail = `*${node.source} is an alias that nothing defines`;
+      const detail = `*${clipped(node.source)} is an alias that nothing defines`;
       problems.push({ detail, remedy: QUOTE_STAR, file, line, column: col });
       const meant = new Scalar(`*${node.source}`);
       if (node.range) meant.range = node.range;

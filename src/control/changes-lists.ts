@@ -2,16 +2,17 @@ import type { Entry } from '../model/entry.js';
 import { entryFromObject } from '../model/entry-object.js';
 import { parseEntries } from '../model/entry-parse.js';
 import { cyclicLists } from '../model/list-graph.js';
-import { listFromObject } from '../model/list-parse.js';
+import type { ListParser } from '../model/list-parse.js';
 import type { List } from '../model/policy.js';
 import type { ListView } from '../ports.js';
 import type { Committer } from './changes-commit.js';
 import { refuse, refuseInvalid } from './changes-refuse.js';
-import { type ChangesState, type ListBody, listKey } from './changes-state.js';
+import { type ChangesState, type ListBody, listKey, type StoredList } from './changes-state.js';
 
 export interface ListChangeOptions {
   readonly state: ChangesState;
   readonly committer: Committer;
+  readonly parse: ListParser;
   /** The lists of the folder in force; read-only here. */
   folderLists(): readonly List[];
   /** Names of the containers whose policy has the list. */
@@ -45,13 +46,19 @@ export class ListChanges {
     return this.#o.committer.serial(listKey(name), async () => {
       this.#refuseFolder(name);
       this.#checkRevision(name, ifMatch);
-      return this.#write(name, this.#readBody(name, body), 'list.put', who);
+      const parsed = await this.#o.parse(name, 'store', body);
+      if (!parsed.ok) return refuseInvalid(parsed.problems);
+      this.#refuseCycle(parsed.value);
+      // Time has passed while it was read.
+      this.#refuseFolder(name);
+      this.#checkRevision(name, ifMatch);
+      return this.#write(name, { allow: [], ...(body as object) }, parsed.value, 'list.put', who);
     });
   }
 
   delete(name: string, ifMatch: number | undefined, who: string): Promise<void> {
     return this.#o.committer.serial(listKey(name), async () => {
-      const before = this.#stored(name);
+      const before = this.#stored(name).body;
       this.#checkRevision(name, ifMatch);
       await this.#o.committer.commit({
         key: listKey(name),
@@ -66,51 +73,49 @@ export class ListChanges {
 
   addEntry(name: string, entry: unknown, ifMatch: number | undefined, who: string): Promise<ListView> {
     return this.#o.committer.serial(listKey(name), async () => {
-      const body = this.#stored(name);
+      const { body, list } = this.#stored(name);
       this.#checkRevision(name, ifMatch);
-      const { canonical } = readEntry(entry);
-      if (body.allow.flatMap(canonicals).includes(canonical)) {
-        refuse('conflict', `${name} has ${canonical} already`, `see drawbridge lists show ${name}`);
+      const fresh = readEntry(entry);
+      if (list.allow.some(({ canonical }) => canonical === fresh.canonical)) {
+        refuse('conflict', `${name} has ${fresh.canonical} already`, `see drawbridge lists show ${name}`);
       }
-      return this.#write(
-        name,
-        this.#readBody(name, { ...body, allow: [...body.allow, entry] }),
-        'entry.add',
-        who,
-      );
+      const next = { ...list, allow: [...list.allow, fresh] };
+      this.#refuseCycle(next);
+      return this.#write(name, { ...body, allow: [...body.allow, entry] }, next, 'entry.add', who);
     });
   }
 
   removeEntry(name: string, canonical: string, ifMatch: number | undefined, who: string): Promise<ListView> {
     return this.#o.committer.serial(listKey(name), async () => {
-      const body = this.#stored(name);
+      const { body, list } = this.#stored(name);
       this.#checkRevision(name, ifMatch);
       const wanted = readEntry(canonical).canonical;
-      const texts = body.allow.flatMap(canonicals);
-      if (!texts.includes(wanted)) {
-        refuse('not-found', `${name} has no entry ${wanted}`, `it has: ${texts.join(', ') || 'none'}`);
+      if (!list.allow.some((entry) => entry.canonical === wanted)) {
+        const texts = list.allow.slice(0, MOST_SHOWN).map((entry) => entry.canonical);
+        const more = list.allow.length > MOST_SHOWN ? ` and ${list.allow.length - MOST_SHOWN} more` : '';
+        refuse('not-found', `${name} has no entry ${wanted}`, `it has: ${texts.join(', ') || 'none'}${more}`);
       }
-      const allow = body.allow.flatMap((item) => without(item, wanted));
-      return this.#write(name, { ...body, allow }, 'entry.remove', who);
+      const next = { ...list, allow: list.allow.filter((entry) => entry.canonical !== wanted) };
+      return this.#write(
+        name,
+        { ...body, allow: without(body.allow, list.allow, wanted) },
+        next,
+        'entry.remove',
+        who,
+      );
     });
   }
 
-  async #write(name: string, body: ListBody, action: string, who: string): Promise<ListView> {
+  async #write(name: string, body: ListBody, list: List, action: string, who: string): Promise<ListView> {
+    this.#o.state.remember(body, list);
     const before = this.#o.state.lists.get(name)?.body;
     await this.#o.committer.commit({ key: listKey(name), before, after: body, who, action, target: name });
     return this.list(name);
   }
 
-  #readBody(name: string, body: unknown): ListBody {
-    const parsed = listFromObject(name, 'store', body);
-    if (!parsed.ok) return refuseInvalid(parsed.problems);
-    this.#refuseCycle(parsed.value);
-    return { allow: [], ...(body as object) };
-  }
-
-  #stored(name: string): ListBody {
+  #stored(name: string): StoredList {
     this.#refuseFolder(name);
-    return this.#o.state.lists.get(name)?.body ?? this.#unknown(name);
+    return this.#o.state.lists.get(name) ?? this.#unknown(name);
   }
 
   #folderList(name: string): List | undefined {
@@ -168,15 +173,26 @@ function readEntry(value: unknown): Entry {
   return parsed.ok ? parsed.value : refuseInvalid(parsed.problems);
 }
 
-/** One item of `allow`: an object is one entry, a text may hold several. */
-function canonicals(item: unknown): readonly string[] {
-  if (typeof item !== 'string') return [readEntry(item).canonical];
-  const parsed = parseEntries(item);
+/** An item that may hold several entries; an object is one. */
+const mayBeMany = (item: unknown): item is string => typeof item === 'string' && /[,\r\n]/.test(item);
+
+function canonicals(text: string): readonly string[] {
+  const parsed = parseEntries(text);
   return parsed.ok ? parsed.value.map((entry) => entry.canonical) : refuseInvalid(parsed.problems);
 }
 
-/** The item as it was when the entry is not in it, else what is left of it. */
-function without(item: unknown, canonical: string): readonly unknown[] {
-  const texts = canonicals(item);
-  return texts.includes(canonical) ? texts.filter((text) => text !== canonical) : [item];
+/** The items of a body without one entry. `entries`: all that the items hold, in their order. */
+function without(
+  items: readonly unknown[],
+  entries: readonly Entry[],
+  canonical: string,
+): readonly unknown[] {
+  let at = 0;
+  return items.flatMap((item) => {
+    const texts = mayBeMany(item) ? canonicals(item) : [entries[at]?.canonical ?? ''];
+    at += texts.length;
+    return texts.includes(canonical) ? texts.filter((text) => text !== canonical) : [item];
+  });
 }
+
+const MOST_SHOWN = 50;

@@ -1,7 +1,10 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import type { Emergency, Lockdown, Pause } from '../model/emergency.js';
-import { listFromObject } from '../model/list-parse.js';
+import { type ListParser, listFromObject } from '../model/list-parse.js';
 import type { Grant, List, Mode } from '../model/policy.js';
+import type { Parsed } from '../model/problem.js';
 import { isRecord } from '../model/shape.js';
+import { isWithin } from '../model/size.js';
 import { isToken, type Token } from '../model/token.js';
 import type { Logger, Store } from '../ports.js';
 import { Deadlines } from './changes-clock.js';
@@ -54,35 +57,73 @@ export class ChangesState {
   readonly synced = new Map<string, Revised<readonly string[]>>();
   lockdown: Lockdown | undefined;
   readonly deadlines: Deadlines;
+  /** Called when a large list that came from the store has been read. */
+  onLate: () => void = () => undefined;
   /** Revision of each key that the store holds, unreadable ones too. */
   readonly #revisions = new Map<string, number>();
+  /** Bodies that have been read, with the list that each is. */
+  readonly #parsed = new WeakMap<object, Parsed<List>>();
+  /** By key: the revision that is being read. */
+  readonly #reading = new Map<string, number>();
   readonly #log: Logger;
+  readonly #parse: ListParser;
 
-  /** `monotonic`: ms, as of performance.now. */
-  constructor(log: Logger, monotonic: () => number) {
+  /** `monotonic`: ms, as of performance.now. `parse` reads large lists elsewhere than on the event loop. */
+  constructor(log: Logger, monotonic: () => number, parse: ListParser) {
     this.#log = log;
+    this.#parse = parse;
     this.deadlines = new Deadlines(monotonic);
   }
 
   async load(store: Store): Promise<void> {
     for (const kind of KINDS) {
-      for (const item of await store.list(`${kind}/`)) this.apply(item.key, item.value, item.revision);
+      for (const item of await store.list(`${kind}/`)) {
+        if (kind === 'list') await this.#prepare(partsOf(item.key).name, item.value);
+        this.apply(item.key, item.value, item.revision);
+      }
     }
   }
 
-  /** True: something changed. `value` undefined: the key is gone. */
+  /** The list of a body, read before the body is stored: it is not read again when it is applied. */
+  remember(body: object, list: List): void {
+    this.#parsed.set(body, { ok: true, value: list });
+  }
+
+  /**
+   * True: something changed. `value` undefined: the key is gone. A large list that was not read here (another host made it)
+   * is read first: until then the version before it stays, and `onLate` says when it has changed.
+   */
   apply(key: string, value: unknown, revision: number): boolean {
     if (revision <= this.revisionOf(key)) return false;
-    const slash = key.indexOf('/');
-    const [word, name] = [key.slice(0, slash), key.slice(slash + 1)];
-    const kind = KINDS.find((k) => k === word);
+    const { kind, name } = partsOf(key);
     if (!kind) return false;
+    if (kind === 'list' && isUnread(value, this.#parsed)) {
+      void this.#applyLate(key, name, value, revision);
+      return false;
+    }
+    this.#reading.delete(key);
     const known = this.#revisions.delete(key);
     this.#forget(kind, name);
     if (value === undefined) return known;
     this.#revisions.set(key, revision);
     this.#set(kind, name, value, revision);
     return true;
+  }
+
+  async #applyLate(key: string, name: string, value: object, revision: number): Promise<void> {
+    if (revision <= (this.#reading.get(key) ?? 0)) return;
+    this.#reading.set(key, revision);
+    // A change of our own is reported here a moment before it is applied by what made it.
+    await turn();
+    if (this.#reading.get(key) !== revision) return;
+    await this.#prepare(name, value);
+    // What came meanwhile is newer, or the key is gone.
+    if (this.#reading.get(key) !== revision) return;
+    if (this.apply(key, value, revision)) this.onLate();
+  }
+
+  async #prepare(name: string, body: unknown): Promise<void> {
+    if (isRecord(body)) this.#parsed.set(body, await this.#parse(name, 'store', body));
   }
 
   /** `now`: ms since the epoch. */
@@ -139,7 +180,7 @@ export class ChangesState {
   }
 
   #setList(name: string, value: unknown, revision: number): void {
-    const parsed = listFromObject(name, 'store', value);
+    const parsed = (isRecord(value) && this.#parsed.get(value)) || listFromObject(name, 'store', value);
     if (parsed.ok && isListBody(value)) {
       this.lists.set(name, { list: { ...parsed.value, revision }, body: value });
     } else {
@@ -150,6 +191,19 @@ export class ChangesState {
       );
     }
   }
+}
+
+function partsOf(key: string): { readonly kind: Kind | undefined; readonly name: string } {
+  const slash = key.indexOf('/');
+  const word = key.slice(0, slash);
+  return { kind: KINDS.find((kind) => kind === word), name: key.slice(slash + 1) };
+}
+
+/** Some hundred entries are read where they are. */
+const SMALL_CHARACTERS = 12_000;
+
+function isUnread(value: unknown, parsed: WeakMap<object, unknown>): value is object {
+  return isRecord(value) && !parsed.has(value) && !isWithin(value, SMALL_CHARACTERS);
 }
 
 function isListBody(value: unknown): value is ListBody {

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { type Everything, everythingFromObject, listsFromObject } from '../model/everything.js';
 import { cyclicLists } from '../model/list-graph.js';
+import type { ListParser } from '../model/list-parse.js';
 import type { Grant, List } from '../model/policy.js';
 import type { Problem } from '../model/problem.js';
 import { escapePointer } from '../model/shape.js';
@@ -13,6 +14,7 @@ import { type ChangesState, grantKey, listKey, modeKey, syncKey, tokenKey } from
 export interface TransferOptions {
   readonly state: ChangesState;
   readonly committer: Committer;
+  readonly parse: ListParser;
   /** The lists of the folder in force. */
   folderLists(): readonly List[];
   /** ms since the epoch. */
@@ -55,7 +57,7 @@ export class TransferChanges {
   }
 
   async import(document: unknown, options: ImportOptions, who: string): Promise<readonly PlannedChange[]> {
-    const parsed = everythingFromObject(document);
+    const parsed = await everythingFromObject(document, this.#o.parse);
     if (!parsed.ok) return refuseInvalid(parsed.problems);
     const plan = [
       ...this.#lists(parsed.value, options.replace ? [...this.#o.state.lists.keys()] : [], '/lists'),
@@ -73,7 +75,7 @@ export class TransferChanges {
     options: SyncOptions,
     who: string,
   ): Promise<readonly PlannedChange[]> {
-    const parsed = listsFromObject(bodies, '/lists');
+    const parsed = await listsFromObject(bodies, '/lists', this.#o.parse);
     if (!parsed.ok) return refuseInvalid(parsed.problems);
     return this.#o.committer.serial(`transfer/${owner}`, async () => {
       const { synced } = this.#o.state;
@@ -103,6 +105,10 @@ export class TransferChanges {
     const { lists } = this.#o.state;
     const gone = leaving.filter((name) => !wanted.lists.has(name) && lists.has(name));
     this.#refuseFolder([...wanted.lists.keys()], pointer);
+    for (const [name, body] of wanted.lists) {
+      const read = wanted.read.get(name);
+      if (read) this.#o.state.remember(body, read);
+    }
     this.#refuseCycles(wanted.read, gone, pointer);
     const change = (name: string, after: unknown): Change => ({
       kind: 'list',
@@ -160,14 +166,10 @@ export class TransferChanges {
 
   #grants({ grants }: Everything, replace: boolean): Change[] {
     const known = [...this.#o.state.grants.values()].map((g) => g.value).filter(isOpenEnded);
-    const same = (a: Everything['grants'][number], b: Everything['grants'][number]): boolean =>
-      a.owner === b.owner && a.entry === b.entry;
-    const fresh = grants
-      .filter(
-        (grant, i) => !known.some((k) => same(k, grant)) && grants.findIndex((g) => same(g, grant)) === i,
-      )
-      .map((grant) => this.#newGrant(grant));
-    const gone = replace ? known.filter((k) => !grants.some((grant) => same(k, grant))) : [];
+    const have = new Set(known.map(grantText));
+    const wanted = new Map(grants.map((grant) => [grantText(grant), grant]));
+    const fresh = [...wanted].filter(([text]) => !have.has(text)).map(([, grant]) => this.#newGrant(grant));
+    const gone = replace ? known.filter((grant) => !wanted.has(grantText(grant))) : [];
     const change = (grant: Grant, before: unknown, after: unknown): Change => ({
       kind: 'grant',
       name: `${grant.owner} ${grant.entry}`,
@@ -220,6 +222,7 @@ export class TransferChanges {
   }
 }
 
+const grantText = ({ owner, entry }: Everything['grants'][number]): string => JSON.stringify([owner, entry]);
 const isOpenEnded = (grant: Grant): boolean => grant.expires === undefined && !grant.owner.startsWith('id:');
 const changed = (plan: readonly Change[]): Change[] =>
   plan.filter(({ before, after }) => !isDeepStrictEqual(before, after));

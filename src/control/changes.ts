@@ -1,3 +1,4 @@
+import { type ListParser, listFromObject } from '../model/list-parse.js';
 import type { Grant, List, Mode } from '../model/policy.js';
 import type { ListView, Logger, Store } from '../ports.js';
 import { type AuditSink, Committer, type Enforcer } from './changes-commit.js';
@@ -22,9 +23,13 @@ export interface ChangesOptions
   readonly node?: string;
   /** Monotonic ms, as of performance.now: what lasts a time ends by it too. */
   readonly monotonic?: () => number;
+  /** Reads lists; left out: where they are, however large. */
+  readonly parseList?: ListParser;
   /** What `current()` gives has changed (by the API, another instance or time): compile again. */
   onChange(): void;
 }
+
+const parseHere: ListParser = async (name, source, body) => listFromObject(name, source, body);
 
 /** After a write that failed at an expiry (disk full) it is tried again; the grant itself counts no longer. */
 const RETRY_MS = 60_000;
@@ -48,10 +53,13 @@ export class Changes {
     this.#o = options;
     this.#state = state;
     const { store, audit, enforcer, log } = options;
+    const parse = options.parseList ?? parseHere;
+    state.onLate = () => this.#changed();
     const committer = new Committer({ store, audit, enforcer, log, state, onChange: () => this.#changed() });
     this.#lists = new ListChanges({
       state,
       committer,
+      parse,
       folderLists: () => options.folderLists(),
       usedBy: (list) => options.usedBy(list),
     });
@@ -78,6 +86,7 @@ export class Changes {
     this.transfer = new TransferChanges({
       state,
       committer,
+      parse,
       folderLists: () => options.folderLists(),
       now: () => options.now(),
     });
@@ -93,7 +102,8 @@ export class Changes {
 
   /** Loads what the store holds and drops what is over. `onChange` may come from here on. */
   static async open(options: ChangesOptions): Promise<Changes> {
-    const state = new ChangesState(options.log, options.monotonic ?? (() => performance.now()));
+    const monotonic = options.monotonic ?? (() => performance.now());
+    const state = new ChangesState(options.log, monotonic, options.parseList ?? parseHere);
     await state.load(options.store);
     const changes = new Changes(options, state);
     await changes.#due();
@@ -112,9 +122,7 @@ export class Changes {
       ...[...this.#state.lists.values()].map((s) => s.list),
       ...this.#o.folderLists(),
     ];
-    const entries = lists.flatMap((list) =>
-      list.allow.map((e) => (e.kind === 'dest' ? e.expires : undefined)),
-    );
+    const entries = lists.flatMap(expiriesOf);
     const pauses = [...this.#state.pauses.values()].map((p) => p.value.expires);
     this.#moment.arm([...grants, ...pauses, ...entries]);
   }
@@ -184,4 +192,14 @@ export class Changes {
     this.#changed();
     await this.forget(() => false);
   }
+}
+
+/** Lists are values: what was read off one is read once. */
+const expiries = new WeakMap<List, readonly string[]>();
+function expiriesOf(list: List): readonly string[] {
+  const known = expiries.get(list);
+  if (known) return known;
+  const ends = list.allow.flatMap((entry) => (entry.kind === 'dest' ? (entry.expires ?? []) : []));
+  expiries.set(list, ends);
+  return ends;
 }

@@ -1,4 +1,7 @@
-import type { Parsed, Problem } from './problem.js';
+import { clipped, type Parsed, type Problem } from './problem.js';
+
+/** An entry with its remedy; a name has up to 253 characters. */
+const MAX_TEXT = 400;
 
 /** A refusal while an entry is read; `at` is the offset in the text. Never leaves the parser (see `attempt`). */
 class EntryFault extends Error {
@@ -21,7 +24,11 @@ export function attempt<T>(parse: () => T, offset = 0): Parsed<T> {
     return { ok: true, value: parse() };
   } catch (error) {
     if (!(error instanceof EntryFault)) throw error;
-    const problem: Problem = { detail: error.message, remedy: error.remedy, column: offset + error.at + 1 };
+    const problem: Problem = {
+      detail: clipped(error.message, MAX_TEXT),
+      remedy: clipped(error.remedy, MAX_TEXT),
+      column: offset + error.at + 1,
+    };
     return { ok: false, problems: [problem] };
   }
 }

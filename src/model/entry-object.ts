@@ -4,8 +4,8 @@ import { sealEntry } from './entry-canonical.js';
 import { attempt, refuse } from './entry-fault.js';
 import { parseDest, parseEntry, parseListRef } from './entry-parse.js';
 import { parsePorts, parseProto } from './entry-ports.js';
-import type { Parsed, Problem } from './problem.js';
-import { escapePointer, type Fields, isRecord, shown, UNKNOWN_KEY } from './shape.js';
+import { clipped, type Parsed, type Problem } from './problem.js';
+import { escapePointer, type Fields, isRecord, shown, shownKey, UNKNOWN_KEY } from './shape.js';
 import { parseTime } from './units.js';
 
 function readPorts(value: unknown): readonly PortRange[] {
@@ -65,15 +65,15 @@ function unknownKeys(fields: Fields): readonly Problem[] {
   if (meant === undefined) {
     const remedy = `keys of an entry are ${KEYS.join(', ')}`;
     return unknown.map((key) => ({
-      detail: `${UNKNOWN_KEY} "${key}"`,
+      detail: `${UNKNOWN_KEY} "${shownKey(key)}"`,
       remedy,
       pointer: `/${escapePointer(key)}`,
     }));
   }
   const value = fields[meant];
   const text = typeof value === 'number' || typeof value === 'string' ? `${meant}:${value}` : meant;
-  const remedy = `write "${text}" in quotes, without a blank`;
-  return [{ detail: `"${meant}: …" is a map, not an entry`, remedy, pointer: '' }];
+  const remedy = `write "${clipped(text)}" in quotes, without a blank`;
+  return [{ detail: `"${clipped(meant)}: …" is a map, not an entry`, remedy, pointer: '' }];
 }
 
 const refusal = (problems: readonly Problem[]): Parsed<never> => ({ ok: false, problems });

@@ -5,9 +5,9 @@ import { type Head, parseBare6, parseBracketed, parseHost4 } from './entry-addre
 import { formatTarget, sealEntry } from './entry-canonical.js';
 import { attempt, refuse } from './entry-fault.js';
 import { parseFlag, parsePorts, parseProto } from './entry-ports.js';
-import { type Piece, splitEntries } from './entry-split.js';
+import { splitEntries } from './entry-split.js';
 import { canonicalName, type NameMatch } from './name.js';
-import type { Parsed, Problem } from './problem.js';
+import { atMost, type Parsed, type Problem } from './problem.js';
 
 const LIST_NAME = /^[a-z0-9][a-z0-9_.-]{0,62}$/i;
 /** Docker: [a-zA-Z0-9][a-zA-Z0-9_.-]+ (daemon/names); a compose service may have one character. */
@@ -162,16 +162,6 @@ export function parseEntry(text: string): Parsed<Entry> {
 
 export const isDest = (entry: Entry): entry is DestEntry => entry.kind === 'dest';
 
-/** Second and further entries with a canonical text that stood before: [index, index of the first]. */
-export function duplicates(entries: readonly Entry[]): readonly (readonly [number, number])[] {
-  const first = new Map<string, number>();
-  return entries.flatMap((entry, index) => {
-    const before = first.get(entry.canonical);
-    if (before === undefined) first.set(entry.canonical, index);
-    return before === undefined ? [] : [[index, before] as const];
-  });
-}
-
 export function duplicateProblem(entry: Entry): Problem {
   return { detail: `${entry.canonical} stands here twice`, remedy: 'remove one of the two' };
 }
@@ -179,33 +169,22 @@ export function duplicateProblem(entry: Entry): Problem {
 /** More than a person mends in one go: what follows so many is not read. */
 const MAX_PROBLEMS = 200;
 
-type Read = { readonly piece: Piece; readonly result: Parsed<Entry> };
-
-function readPieces(pieces: readonly Piece[]): readonly Read[] {
-  const read: Read[] = [];
-  let faults = 0;
-  for (const piece of pieces) {
-    const result = attempt(() => readEntry(piece.text), piece.column - 1);
-    read.push({ piece, result });
-    if (!result.ok && ++faults >= MAX_PROBLEMS) break;
-  }
-  return read;
-}
-
 /** All entries of a text, commas and newlines between them; its problems (200 at most) with line and column (1-based). */
 export function parseEntries(text: string): Parsed<readonly Entry[]> {
   const { pieces, problems } = splitEntries(text);
-  const parsed = readPieces(pieces);
-  const bad = parsed.flatMap(({ piece, result }) =>
-    result.ok ? [] : result.problems.map((problem) => ({ ...problem, line: piece.line })),
-  );
-  const entries = parsed.flatMap(({ result }) => (result.ok ? [result.value] : []));
-  const places = parsed.flatMap(({ piece, result }) => (result.ok ? [piece] : []));
-  const twice = duplicates(entries).map(([index]) => ({
-    ...duplicateProblem(entries[index] as Entry),
-    line: places[index]?.line ?? 1,
-    column: places[index]?.column ?? 1,
-  }));
-  const all = [...problems, ...bad, ...twice].slice(0, MAX_PROBLEMS);
+  const entries: Entry[] = [];
+  const known = new Set<string>();
+  const [bad, twice]: [Problem[], Problem[]] = [[], []];
+  for (const { text: piece, line, column } of pieces) {
+    const read = attempt(() => readEntry(piece), column - 1);
+    if (!read.ok) bad.push(...read.problems.map((problem) => ({ ...problem, line })));
+    else if (known.has(read.value.canonical)) twice.push({ ...duplicateProblem(read.value), line, column });
+    else {
+      known.add(read.value.canonical);
+      entries.push(read.value);
+    }
+    if (bad.length + twice.length >= MAX_PROBLEMS) break;
+  }
+  const all = atMost([...problems, ...bad, ...twice], MAX_PROBLEMS);
   return all.length === 0 ? { ok: true, value: entries } : { ok: false, problems: all };
 }

@@ -1,7 +1,7 @@
 /** All that the API has changed, as one document: what `export` writes and `import` reads. Pure. */
 import { type Static, Type } from '@sinclair/typebox';
 import { parseEntry } from './entry-parse.js';
-import { listFromObject } from './list-parse.js';
+import type { ListParser } from './list-parse.js';
 import { isOwnerKey } from './owner.js';
 import type { List, Mode } from './policy.js';
 import type { Parsed, Problem } from './problem.js';
@@ -65,14 +65,15 @@ export interface Everything {
 }
 
 /** Every list of a map of bodies, or every problem of all of them, with pointers that begin with `pointer`. */
-export function listsFromObject(
+export async function listsFromObject(
   bodies: Readonly<Record<string, unknown>>,
   pointer: string,
-): Parsed<Pick<Everything, 'lists' | 'read'>> {
+  parse: ListParser,
+): Promise<Parsed<Pick<Everything, 'lists' | 'read'>>> {
   const [lists, read] = [new Map<string, Body>(), new Map<string, List>()];
   const problems: Problem[] = [];
   for (const [name, body] of Object.entries(bodies)) {
-    const parsed = listFromObject(name, 'store', body ?? {});
+    const parsed = await parse(name, 'store', body ?? {});
     if (parsed.ok) {
       lists.set(name, { allow: [], ...(body as object) });
       read.set(name, parsed.value);
@@ -85,7 +86,7 @@ export function listsFromObject(
 }
 
 /** The document from the object that YAML or JSON gave. */
-export function everythingFromObject(value: unknown): Parsed<Everything> {
+export async function everythingFromObject(value: unknown, parse: ListParser): Promise<Parsed<Everything>> {
   if (!isRecord(value))
     return {
       ok: false,
@@ -98,7 +99,7 @@ export function everythingFromObject(value: unknown): Parsed<Everything> {
       ],
     };
   const frame = schemaProblems(EverythingSchema, value);
-  const lists = listsFromObject(isRecord(value.lists) ? value.lists : {}, '/lists');
+  const lists = await listsFromObject(isRecord(value.lists) ? value.lists : {}, '/lists', parse);
   if (frame.length > 0 || !lists.ok)
     return { ok: false, problems: [...frame, ...(lists.ok ? [] : lists.problems)] };
   const { modes = {}, grants = [], tokens = [] } = value as Static<typeof EverythingSchema>;

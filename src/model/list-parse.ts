@@ -2,10 +2,10 @@
 import type { Static } from '@sinclair/typebox';
 import type { Entry } from './entry.js';
 import { entryFromObject } from './entry-object.js';
-import { duplicateProblem, duplicates, isListName, parseEntries } from './entry-parse.js';
+import { duplicateProblem, isListName, parseEntries } from './entry-parse.js';
 import { ListSchema } from './list-schema.js';
 import type { List } from './policy.js';
-import type { Parsed, Problem } from './problem.js';
+import { atMost, type Parsed, type Problem } from './problem.js';
 import { schemaProblems } from './schema-check.js';
 import { isRecord, shown } from './shape.js';
 
@@ -13,6 +13,9 @@ interface Placed {
   readonly entry: Entry;
   readonly pointer: string;
 }
+
+/** Reads a body, as `listFromObject` does; a large one elsewhere than on the event loop. */
+export type ListParser = (name: string, source: List['source'], body: unknown) => Promise<Parsed<List>>;
 
 /** A text item may hold several entries, as a label may. */
 function readItem(
@@ -41,30 +44,25 @@ function parseItem(text: string): Parsed<readonly Entry[]> {
 const one = (parsed: Parsed<Entry>): Parsed<readonly Entry[]> =>
   parsed.ok ? { ok: true, value: [parsed.value] } : parsed;
 
-/** Up to so many problems; what follows is not read, for a file of a million faults is read by nobody. */
+/** Up to so many problems; the items that follow are not read. */
 const MAX_PROBLEMS = 200;
 
-function readItems(items: readonly unknown[]): readonly ReturnType<typeof readItem>[] {
-  const read: ReturnType<typeof readItem>[] = [];
-  let faults = 0;
-  for (const [index, item] of items.entries()) {
-    const one = readItem(item, `/allow/${index}`);
-    read.push(one);
-    faults += one.problems.length;
-    if (faults >= MAX_PROBLEMS) break;
-  }
-  return read;
-}
-
+/** Reads items until there are too many faults or duplicates. */
 function readAllow(allow: unknown): { entries: readonly Entry[]; problems: readonly Problem[] } {
-  const read = readItems(Array.isArray(allow) ? allow : []);
-  const placed = read.flatMap((item) => item.placed);
-  const entries = placed.map(({ entry }) => entry);
-  const twice = duplicates(entries).map(([index]) => ({
-    ...duplicateProblem(entries[index] as Entry),
-    pointer: placed[index]?.pointer ?? '/allow',
-  }));
-  return { entries, problems: [...read.flatMap((item) => item.problems), ...twice].slice(0, MAX_PROBLEMS) };
+  const entries: Entry[] = [];
+  const known = new Set<string>();
+  const [bad, twice]: [Problem[], Problem[]] = [[], []];
+  for (const [index, item] of (Array.isArray(allow) ? allow : []).entries()) {
+    const { placed, problems } = readItem(item, `/allow/${index}`);
+    bad.push(...problems);
+    for (const { entry, pointer } of placed) {
+      if (known.has(entry.canonical)) twice.push({ ...duplicateProblem(entry), pointer });
+      known.add(entry.canonical);
+      entries.push(entry);
+    }
+    if (bad.length + twice.length >= MAX_PROBLEMS) break;
+  }
+  return { entries, problems: atMost([...bad, ...twice], MAX_PROBLEMS) };
 }
 
 /** YAML 1.1 reads a bare `off` as false. */
@@ -89,7 +87,7 @@ export function listFromObject(name: string, source: List['source'], body: unkno
       ok: false,
       problems: [
         {
-          detail: `a list is a map, not ${shown(value)}`,
+          detail: `a list is a map, not ${typeof value === 'string' ? 'a text' : shown(value)}`,
           remedy: 'write "allow:" and the entries below it',
           pointer: '',
         },

@@ -13,6 +13,8 @@ export interface PolicyInput {
   readonly facts: ContainerFacts;
   readonly networks: ReadonlyMap<string, NetworkFacts>;
   readonly lists: ReadonlyMap<string, List>;
+  /** Lists that have a file and are not in force, with the reason. */
+  readonly absent?: ReadonlyMap<string, Problem>;
   readonly settings: {
     readonly default: Mode;
     readonly baseline: readonly string[];
@@ -80,7 +82,7 @@ function addGrant(gathering: Gathering, grant: Grant): void {
 }
 
 function gather(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): Gathering {
-  const gathering = new Gathering(input.lists, input.now, input.settings.node);
+  const gathering = new Gathering(input.lists, input.now, input.settings.node, input.absent);
   if (intent.broken) return gathering;
   for (const entry of intent.allow) gathering.addEntry(entry, { from: 'label' }, fromList);
   for (const name of intent.lists) gathering.addList(name, fromList);
@@ -165,8 +167,9 @@ export function compileUnattributed(
   settings: { readonly mode: Mode; readonly lists: readonly string[]; readonly node?: string },
   lists: ReadonlyMap<string, List>,
   now: number,
+  absent?: ReadonlyMap<string, Problem>,
 ): Policy {
-  const gathering = new Gathering(lists, now, settings.node);
+  const gathering = new Gathering(lists, now, settings.node, absent);
   for (const name of settings.lists) gathering.addList(name, fromList);
   const { entries, notes } = gathering;
   return { mode: settings.mode, modeFrom: 'unattributed', entries, lists: [...gathering.lists], notes };

@@ -10,13 +10,20 @@ export class Gathering {
   readonly notes: Problem[] = [];
   readonly lists = new Set<string>();
   readonly #all: ReadonlyMap<string, List>;
+  readonly #absent: ReadonlyMap<string, Problem>;
   readonly #now: number;
   readonly #node: string | undefined;
   readonly #seen = new Set<string>();
 
-  /** @param now milliseconds since the epoch  @param node this host's name */
-  constructor(all: ReadonlyMap<string, List>, now: number, node?: string) {
+  /** `absent`: lists that have a file and are not in force, with the reason. `now`: ms since the epoch. `node`: this host's name. */
+  constructor(
+    all: ReadonlyMap<string, List>,
+    now: number,
+    node?: string,
+    absent: ReadonlyMap<string, Problem> = new Map(),
+  ) {
     this.#all = all;
+    this.#absent = absent;
     this.#now = now;
     this.#node = node;
   }
@@ -56,11 +63,11 @@ export class Gathering {
   }
 
   #missing(name: string): void {
-    this.#note(
-      name,
-      `list "${name}" does not exist, and adds nothing`,
-      `create ${name}.yaml in the allowlists folder, or the list through the API; it takes effect at once`,
-    );
+    const { detail, remedy } = this.#absent.get(name) ?? {
+      detail: `list "${name}" does not exist, and adds nothing`,
+      remedy: `create ${name}.yaml in the allowlists folder, or the list through the API; it takes effect at once`,
+    };
+    this.#note(name, detail, remedy);
   }
 
   #elsewhere({ name, hosts = [] }: List): void {

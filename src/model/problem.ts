@@ -12,3 +12,18 @@ export interface Problem {
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly problems: readonly Problem[] };
+
+/** The first problems; when there are as many as were looked for, the last says that more may follow. */
+export function atMost(problems: readonly Problem[], count: number): readonly Problem[] {
+  if (problems.length < count) return problems;
+  const { detail, ...last } = problems[count - 1] ?? { detail: '', remedy: '' };
+  return [
+    ...problems.slice(0, count - 1),
+    { ...last, detail: `${detail} (these are ${count} faults: what follows was not read)` },
+  ];
+}
+
+const MAX_SHOWN = 80;
+/** A text of a user in a message: a long one is cut, so that no message carries whole lines of what was read. */
+export const clipped = (text: string, length = MAX_SHOWN): string =>
+  text.length > length ? `${text.slice(0, length)}…` : text;

@@ -3,7 +3,7 @@ import type { TSchema } from '@sinclair/typebox';
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors';
 import { Value } from '@sinclair/typebox/value';
 import type { Problem } from './problem.js';
-import { shown, UNKNOWN_KEY, unescapePointer } from './shape.js';
+import { shown, shownKey, UNKNOWN_KEY, unescapePointer } from './shape.js';
 
 /** More than a person mends in one go; keeps a hostile file from filling memory with problems. */
 const MAX_PROBLEMS = 200;
@@ -31,7 +31,7 @@ const dotted = (pointer: string): string =>
   pointer
     .split('/')
     .slice(1)
-    .map((step) => (/^\d+$/.test(step) ? `[${step}]` : `.${unescapePointer(step)}`))
+    .map((step) => (/^\d+$/.test(step) ? `[${step}]` : `.${shownKey(unescapePointer(step))}`))
     .join('')
     .replace(/^\./, '');
 

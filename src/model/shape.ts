@@ -1,4 +1,6 @@
 /** Small questions about values that came from YAML or JSON. */
+import { clipped } from './problem.js';
+
 export type Fields = Readonly<Record<string, unknown>>;
 
 export const isRecord = (value: unknown): value is Fields =>
@@ -8,7 +10,7 @@ export const isRecord = (value: unknown): value is Fields =>
 export function shown(value: unknown): string {
   if (Array.isArray(value)) return 'a list';
   if (isRecord(value)) return 'a map';
-  return typeof value === 'string' ? JSON.stringify(value) : String(value);
+  return typeof value === 'string' ? JSON.stringify(clipped(value)) : String(value);
 }
 
 /** One step of a JSON pointer (RFC 6901 3). */
@@ -17,3 +19,7 @@ export const unescapePointer = (step: string): string => step.replaceAll('~1', '
 
 /** How the detail of such a problem begins: its place is the key, not the value. */
 export const UNKNOWN_KEY = 'unknown key';
+
+/** A key as a message shows it: by its name where that is an identifier; a line of some other file is no key, and is not quoted. */
+export const shownKey = (key: string): string =>
+  /^[A-Za-z0-9_][\w.*/-]{0,62}$/.test(key) ? key : `of ${key.length} characters that is no word`;

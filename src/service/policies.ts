@@ -7,11 +7,14 @@ import { glob, matchesAny } from '../model/glob.js';
 import { ownerKey } from '../model/owner.js';
 import type { Grant, List, Mode, Policy } from '../model/policy.js';
 import { compilePolicy, compileUnattributed } from '../model/policy-compile.js';
+import type { Problem } from '../model/problem.js';
 import { nodeName } from './node.js';
 
 /** What people have said: lists of the folder and the store, grants, modes, pauses, lockdown. */
 export interface Said extends Emergency {
   readonly lists: ReadonlyMap<string, List>;
+  /** Lists that have a file and are not in force, with the reason. */
+  readonly absent: ReadonlyMap<string, Problem>;
   readonly grants: readonly Grant[];
   readonly modes: ReadonlyMap<string, Mode>;
 }
@@ -62,6 +65,7 @@ export class Policies {
       facts,
       networks: this.#view().networks,
       lists,
+      absent: said.absent,
       settings: {
         default: this.#config.default,
         baseline,
@@ -75,9 +79,9 @@ export class Policies {
   }
 
   readonly unattributed = (): Policy => {
-    const { lists, lockdown } = this.#said();
+    const { lists, absent, lockdown } = this.#said();
     const settings = { ...this.#config.unattributed, node: this.#node };
-    const policy = compileUnattributed(settings, lists, Date.now());
+    const policy = compileUnattributed(settings, lists, Date.now(), absent);
     return lockdown ? lockedDown(policy) : policy;
   };
 }

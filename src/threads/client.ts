@@ -29,10 +29,6 @@ export class ThreadClient<
     this.#options = options;
   }
 
-  get isRunning(): boolean {
-    return this.#worker !== undefined;
-  }
-
   /** Rejects when the job fails or the thread ends. */
   run<K extends keyof Jobs & string>(kind: K, job: Jobs[K]['in']): Promise<Jobs[K]['out']> {
     const worker = this.#running();

@@ -1,30 +1,37 @@
 import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type FolderWatch, watchFolder } from '../../../src/config/folder.js';
 import type { FolderState } from '../../../src/config/list-files.js';
+import { ListReader } from '../../../src/config/list-reader.js';
+import { parseListFile } from '../../../src/config/lists.js';
+import { Gathering } from '../../../src/model/policy-entries.js';
 
 let base = '';
 let folder = '';
 let watching: FolderWatch | undefined;
 let told: FolderState[] = [];
+let reader: ListReader;
 
 beforeEach(async () => {
   base = await mkdtemp(join(tmpdir(), 'drawbridge-lists-'));
   folder = join(base, 'allowlists');
   told = [];
+  reader = new ListReader();
 });
 afterEach(async () => {
   await watching?.[Symbol.asyncDispose]();
+  await reader[Symbol.asyncDispose]();
   watching = undefined;
   await rm(base, { recursive: true });
 });
 
 const write = (name: string, text: string) => writeFile(join(folder, name), text);
 const start = async () => {
-  watching = await watchFolder(folder, (state) => told.push(state));
+  watching = await watchFolder(folder, reader, (state) => told.push(state));
   return watching;
 };
 const allow = (name: string): readonly string[] | undefined =>
@@ -103,18 +110,146 @@ describe('watchFolder', () => {
     await soon(() => expect(allow('a')).toEqual(['c.org']));
   });
 
-  it('follows links that are turned to another target', async () => {
-    await mkdir(folder);
-    await writeFile(join(base, 'v1'), 'allow: [v1.org]');
-    await writeFile(join(base, 'v2'), 'allow: [v2.org]');
-    await symlink(join(base, 'v1'), join(folder, 'a.yaml'));
+  it('follows links within the folder that are turned to another target', async () => {
+    // As Kubernetes mounts a ConfigMap: a.yaml → ..data/a.yaml, ..data → ..v1
+    for (const version of ['v1', 'v2']) {
+      await mkdir(join(folder, `..${version}`), { recursive: true });
+      await write(`..${version}/a.yaml`, `allow: [${version}.org]`);
+    }
+    await symlink('..v1', join(folder, '..data'));
+    await symlink(join('..data', 'a.yaml'), join(folder, 'a.yaml'));
     await start();
     expect(allow('a')).toEqual(['v1.org']);
-    await symlink(join(base, 'v2'), join(folder, '.next'));
-    await rename(join(folder, '.next'), join(folder, 'a.yaml'));
+    await symlink('..v2', join(folder, '..next'));
+    await rename(join(folder, '..next'), join(folder, '..data'));
     await soon(() => expect(allow('a')).toEqual(['v2.org']));
-    await writeFile(join(base, 'v2'), 'allow: [v3.org]');
+    await write('..v2/a.yaml', 'allow: [v3.org]');
     await soon(() => expect(allow('a')).toEqual(['v3.org']));
+  });
+
+  it('follows the folder itself where it is a link', async () => {
+    await mkdir(join(base, 'real'));
+    await symlink(join(base, 'real'), folder);
+    await write('a.yaml', 'allow: [a.org]');
+    await start();
+    expect(allow('a')).toEqual(['a.org']);
+  });
+
+  it('does not follow a link that leads out, directly or through another, and shows nothing of the file', async () => {
+    const secret = 'nobody:*:19000:0:99999:7:::';
+    await mkdir(folder);
+    await mkdir(join(base, 'allowlists-other'));
+    await writeFile(join(base, 'allowlists-other', 'shadow.yaml'), `${secret}\nroot:secret\n`);
+    await writeFile(join(base, 'good'), 'allow: [out.org]');
+    await symlink(join(base, 'allowlists-other', 'shadow.yaml'), join(folder, 'direct.yaml'));
+    await symlink('../good', join(folder, 'good.yaml'));
+    await symlink('..', join(folder, '..up'));
+    await symlink(join('..up', 'good'), join(folder, 'through.yaml'));
+    await start();
+    expect(watching?.state.lists.size).toBe(0);
+    expect(watching?.state.problems.map(({ file, detail }) => [file, detail])).toEqual(
+      ['direct', 'good', 'through'].map((name) => [
+        join(folder, `${name}.yaml`),
+        'it is a link that leads out of the folder, and is not followed',
+      ]),
+    );
+    expect(JSON.stringify(watching?.state)).not.toMatch(/nobody|secret|out\.org/);
+  });
+
+  it('takes a link once it leads into the folder', async () => {
+    await mkdir(folder);
+    await writeFile(join(base, 'out'), 'allow: [out.org]');
+    await symlink(join(base, 'out'), join(folder, 'a.yaml'));
+    await start();
+    expect(allow('a')).toBeUndefined();
+    await write('.in', 'allow: [in.org]');
+    await symlink('.in', join(folder, '.next'));
+    await rename(join(folder, '.next'), join(folder, 'a.yaml'));
+    await soon(() => expect(allow('a')).toEqual(['in.org']));
+    expect(watching?.state.problems).toEqual([]);
+  });
+
+  it('does not read devices', async () => {
+    await mkdir(folder);
+    await symlink('/dev/zero', join(folder, 'a.yaml'));
+    execFileSync('mkfifo', [join(folder, '.pipe')]);
+    await symlink('.pipe', join(folder, 'b.yaml'));
+    await start();
+    expect(watching?.state.problems.map(({ detail }) => detail)).toEqual([
+      'it is a link that leads out of the folder, and is not followed',
+      'it is no file',
+    ]);
+  });
+
+  it('shows no lines of a file that is no list', async () => {
+    const lines = 'root:$y$j9T$abcdefgh:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n';
+    for (const text of [
+      lines,
+      lines.replaceAll(':::', ': x'),
+      `- ${lines}`,
+      `"${lines}`,
+      `{${lines}`,
+      `? [${lines}`,
+    ]) {
+      const parsed = parseListFile('l.yaml', text);
+      expect(parsed.ok).toBe(false);
+      expect(JSON.stringify(parsed)).not.toMatch(/abcdefgh|99999/);
+    }
+  });
+
+  it('reads only what has changed, and large files in a thread', async () => {
+    const large = `allow:\n${Array.from({ length: 3_000 }, (_, i) => `  - host${i}.org\n`).join('')}`;
+    await mkdir(folder);
+    await write('large.yaml', large);
+    await write('small.yaml', 'allow: [a.org]');
+    await write('other.yaml', 'allow: [a.org]');
+    await start();
+    const before = new Map(watching?.state.lists);
+    expect([before.get('large')?.allow.length, reader.inThread]).toEqual([3_000, 1]);
+    await write('small.yaml', 'allow: [b.org]');
+    await soon(() => expect(allow('small')).toEqual(['b.org']));
+    expect(watching?.state.lists.get('large')).toBe(before.get('large'));
+    expect(watching?.state.lists.get('other')).toBe(before.get('other'));
+    expect(reader.inThread).toBe(1);
+    await write('large.yaml', `${large}  - 127.1\n`);
+    await soon(() =>
+      expect(watching?.state.problems).toMatchObject([{ file: join(folder, 'large.yaml'), line: 3_002 }]),
+    );
+    expect(watching?.state.lists.get('large')).toBe(before.get('large'));
+  });
+
+  it('does not let other files wait for a large one that takes long', async () => {
+    await mkdir(folder);
+    await start();
+    let end = (): void => undefined;
+    vi.spyOn(reader, 'file').mockImplementation(
+      () => new Promise((resolve) => (end = () => resolve({ ok: false, problems: [] }))),
+    );
+    await write('large.yaml', `allow: [${'a.org, '.repeat(3_000)}]`);
+    await soon(() => expect(watching?.state.absent.get('large')?.detail).toMatch(/still being read/));
+    await write('small.yaml', 'allow: [a.org]');
+    await soon(() => expect(allow('small')).toEqual(['a.org']));
+    end();
+  });
+
+  it('keeps what is in force when there are too many files, and says which are not read', async () => {
+    await mkdir(folder);
+    await write('zlast.yaml', 'allow: [a.org]');
+    await start();
+    for (let i = 0; i < 2_000; i++)
+      writeFileSync(join(folder, `l${String(i).padStart(4, '0')}.yaml`), '{ allow: [b.org] }');
+    await vi.waitFor(() => expect(watching?.state.lists.size).toBe(2_000), { timeout: 30_000 });
+    expect(allow('zlast')).toEqual(['a.org']);
+    expect(watching?.state.problems).toMatchObject([
+      { file: folder, detail: 'more than 2000 list files: 1 are not read (l1999)' },
+    ]);
+    const note = watching?.state.absent.get('l1999');
+    expect(note?.detail).toBe(
+      'list "l1999" adds nothing: the folder holds more than 2000 list files, and this one is not read',
+    );
+    const gathering = new Gathering(new Map(), 0, undefined, watching?.state.absent);
+    gathering.addList('l1999', (list) => ({ from: 'list', list }));
+    expect(gathering.notes).toMatchObject([{ detail: note?.detail, remedy: note?.remedy }]);
   });
 
   it('tells of what cannot be read, and keeps what was', async () => {
@@ -125,6 +260,7 @@ describe('watchFolder', () => {
     await mkdir(join(folder, 'a.yaml'));
     await soon(() => expect(watching?.state.problems).toHaveLength(1));
     expect(allow('a')).toEqual(['a.org']);
+    expect(watching?.state.absent.size).toBe(0);
   });
 
   it('does not wait for a pipe', async () => {
@@ -146,7 +282,7 @@ describe('watchFolder', () => {
     await watching?.[Symbol.asyncDispose]();
     const before = told.length;
     await write('a.yaml', 'allow: [a.org]');
-    const other = await watchFolder(folder, () => undefined);
+    const other = await watchFolder(folder, reader, () => undefined);
     await other[Symbol.asyncDispose]();
     expect(told).toHaveLength(before);
   });
