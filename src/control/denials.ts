@@ -18,6 +18,8 @@ export interface DenialsOptions {
   readonly threats: ThreatLook;
   /** Why a rule of a limit denied it, by what its prefix ends with. */
   readonly limitReason: (container: string, what: string) => string | undefined;
+  /** Mode enforce would let the container reach this neighbour. */
+  readonly mayReach: (container: string, packet: LoggedFacts) => boolean;
   /** A packet passed, and a name was answered, only because the container is observed. */
   readonly onPassed: (e: DenialEvent) => void;
   readonly onAsked: (container: string, name: string) => void;
@@ -25,7 +27,9 @@ export interface DenialsOptions {
 }
 
 /** Words of rules that only tell. */
-const PASSED: readonly string[] = ['would', 'seen'];
+const PASSED: readonly string[] = ['would', 'near', 'seen'];
+/** Observed, to a neighbour past FORWARD: the bridge table logs it whether or not an entry permits it. */
+const NEAR = 'near';
 const KEPT_PER_CONTAINER = 200;
 const MAX_CONTAINERS = 2_000;
 /** A resolver sends the questions of a pair within milliseconds; musl and busybox one after the other. */
@@ -55,6 +59,7 @@ export class Denials {
     const isIn = identity === 0 && (word === 'threat' || word === 'seen');
     const container = this.#o.containerOf(identity, isIn ? p.dst : p.src);
     if (container === undefined) return;
+    if (word === NEAR && this.#o.mayReach(container, p)) return;
     const address = isIn ? p.src : p.dst;
     if (word === 'threat') this.#threats.set(container, this.threatsDenied(container) + 1);
     const event: DenialEvent = {
@@ -67,7 +72,7 @@ export class Denials {
       name: this.#o.namesOf(container, address)[0] ?? null,
       reason: this.#o.limitReason(container, word) ?? this.#reason(word, address, isIn),
     };
-    if (word === 'would') this.#o.onPassed(event);
+    if (word === 'would' || word === NEAR) this.#o.onPassed(event);
     this.#add(event);
   }
 
@@ -81,7 +86,7 @@ export class Denials {
       const hit = isIn ? threats.observedSource(address) : threats.observedAddress(address);
       return `${text(hit)}, action observe: it passed`;
     }
-    return word === 'would' ? 'no entry permits it (observed, so it passed)' : 'no entry permits it';
+    return PASSED.includes(word) ? 'no entry permits it (observed, so it passed)' : 'no entry permits it';
   }
 
   name(e: NameEvent): void {

@@ -2,6 +2,7 @@ import type { PortRange } from '../model/entry.js';
 import { formatAddress, parseCidr, type Range, rangeHas } from '../model/ip.js';
 import { DELIVERED, HOLDING_BOUND, LIMIT_DECLARATIONS, portLimits, SENDING } from './bridge-limits.js';
 import { DISCOVERY_CHAINS, linkLocal, NEIGHBOUR_DECLARATIONS, SENDERS } from './bridge-neighbours.js';
+import { MEETS, meetingChains, OBSERVED_DECLARATIONS } from './bridge-observed.js';
 import { closedElements } from './closed.js';
 import { hex, identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import { NAMELESS, NAMELESS_DECLARATIONS, namelessSets } from './nameless.js';
@@ -126,7 +127,7 @@ const DECLARATIONS = `
   set own4 { typeof ip daddr; }
   set own6 { typeof ip6 daddr; }
   set mcast4 { typeof meta mark . ip daddr . udp dport; }
-  set mcast6 { typeof meta mark . ip6 daddr . udp dport; }${LIMIT_DECLARATIONS}${NEIGHBOUR_DECLARATIONS}
+  set mcast6 { typeof meta mark . ip6 daddr . udp dport; }${LIMIT_DECLARATIONS}${NEIGHBOUR_DECLARATIONS}${OBSERVED_DECLARATIONS}
   chain membership { }
   chain nameless { }
   chain nameless4 { }
@@ -145,7 +146,8 @@ const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
  * The rules of `table bridge`: one prerouting chain that turns a port into a mark and lifts what passes between
  * neighbours into the host's FORWARD, where the one policy is. Loaded once; afterwards only elements change.
  */
-export function bridgeProgram({ marks }: Shape): NftProgram {
+export function bridgeProgram(shape: Shape): NftProgram {
+  const { marks } = shape;
   const E = hex(marks.enforced);
   const U = hex(marks.unknown);
   const R = hex((marks.enforced | marks.held) >>> 0);
@@ -198,9 +200,10 @@ export function bridgeProgram({ marks }: Shape): NftProgram {
           // neighbours that are not enforced speak past FORWARD: Drawbridge's own is closed to them here
           'ether type ip ip daddr . tcp dport @closed4 drop',
           'ether type ip6 ip6 daddr . tcp dport @closed6 drop',
-          'accept',
+          ...MEETS,
         ],
       ],
+      ...meetingChains(shape),
       ...NAMELESS,
       ['ports', portRules(marks)],
       ['delivered', [...DELIVERED, ...delivery(E)]],

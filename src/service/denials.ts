@@ -2,6 +2,7 @@ import { Denials } from '../control/denials.js';
 import type { InForce } from '../control/enforcer.js';
 import { limitReason } from '../control/limit-reasons.js';
 import type { NamesPolicy } from '../control/names-policy.js';
+import { mayReach } from '../control/reach.js';
 import type { Shape } from '../desired/state.js';
 import type { DnsService } from '../dns/service.js';
 import type { ThreatLook } from '../model/threat.js';
@@ -26,6 +27,10 @@ export const makeDenials = (engine: DenialParts): Denials =>
     namesOf: (container, address) => engine.dns.namesFor(container, address),
     threats: engine.threats.look,
     limitReason: (container, what) => limitReason(what, engine.state?.members.get(container)),
+    mayReach: (container, packet) => {
+      const member = engine.state?.members.get(container);
+      return member !== undefined && mayReach(member, packet);
+    },
     onPassed: (e) => engine.recording.passed(e),
     onAsked: (container, name) => engine.recording.asked(container, name),
     now: Date.now,

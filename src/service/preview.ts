@@ -128,7 +128,11 @@ async function notRecorded(
   if (member.policy.mode === 'enforce') return ['it is enforced: what is denied is in its flows'];
   if (member.policy.mode === 'off') return ['no traffic of this container is recorded in mode off'];
   const names = await namesNotSeen(engine, facts, member);
-  return [...unseen, ...names, 'multicast and broadcast to neighbours are not recorded'];
+  return [
+    ...unseen,
+    ...names,
+    'to neighbours on the same bridge, multicast, broadcast and protocols other than TCP, UDP and ICMP echo are not recorded',
+  ];
 }
 
 async function namesNotSeen(engine: Engine, facts: ContainerFacts, member: Member): Promise<string[]> {

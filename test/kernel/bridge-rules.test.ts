@@ -1,10 +1,12 @@
 /** The rules of the bridge table, each by the frames that it is for: what an enforced container may send, and to where. */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { markOf } from '../../src/desired/bridge.js';
 import { linkLocal } from '../../src/desired/bridge-neighbours.js';
 import { compile } from '../../src/desired/compile.js';
 import type { Port } from '../../src/desired/state.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
+import { PacketLog } from '../../src/kernel/netlink/log.js';
+import { parsePacket } from '../../src/kernel/netlink/packet.js';
 import { PacketQueue } from '../../src/kernel/netlink/queue.js';
 import {
   address,
@@ -367,6 +369,46 @@ describe.each(['ip4', 'ip6'] as const)('packets, %s', (v) => {
     expect(cases.map(([what], i) => [what, found[i]])).toEqual(
       cases.map(([what, , , at]) => [what, [...at]]),
     );
+  });
+});
+
+describe.each(['ip4', 'ip6'] as const)('what an observed one opens to a neighbour past FORWARD, %s', (v) => {
+  it('is logged, passes, and is told from answers', { timeout: 60_000 }, async () => {
+    const heard: string[] = [];
+    using _log = new PacketLog(
+      { group: shape.logGroup, namespace: host.ns.path },
+      ({ prefix, mark, payload }) => {
+        const packet = parsePacket(payload);
+        if (!packet.ok || mark !== markOf(shape.marks, 4, 'observe')) return;
+        const { dst, protocol, dport = 0 } = packet.value;
+        heard.push(`${prefix} ${dst} ${protocol} ${dport}`);
+      },
+    );
+    const there: Ends = { src: seen[v], dst: free[v] };
+    const back: Ends = { src: free[v], dst: seen[v] };
+    const packet = (e: Ends, proto: number, payload: Bytes): Bytes =>
+      frame(ip(e, proto, payload), e === there ? seen.mac : free.mac, e === there ? free.mac : seen.mac);
+    const segment = (e: Ends, sport: number, dport: number, flags: string): Bytes =>
+      packet(e, 6, tcp(e, sport, dport, { flags }));
+    const sent: readonly (readonly [Name, Bytes])[] = [
+      ['seen', segment(there, 40_000, 5432, 'S')],
+      ['free', segment(back, 5432, 40_000, 'SA')],
+      ['seen', segment(there, 40_001, 5432, 'S')],
+      ['seen', segment(there, 40_000, 5433, 'A')],
+      ['free', segment(back, 40_002, 5434, 'S')],
+      ['seen', segment(there, 5434, 40_002, 'SA')],
+      ['seen', packet(there, 17, udp(there, 40_000, 5001, 'q'))],
+      ['free', packet(back, 17, udp(back, 40_003, 50_001, 'ask'))],
+      ['seen', packet(there, 17, udp(there, 50_001, 40_003, 'answer'))],
+      ['seen', packet(there, 17, udp(there, 5002, 40_004, 'from a port of servers'))],
+      ['seen', packet(there, v === 'ip4' ? 1 : 58, icmp(there, v === 'ip4' ? 8 : 128, 0, u32(1), 'ping'))],
+    ];
+    const found = await arrives(sent.map(([from, f]) => ({ from, frames: [f] })));
+    expect(found).toEqual(sent.map(([from]) => expect.arrayContaining([from === 'seen' ? 'free' : 'seen'])));
+    const echo = v === 'ip4' ? 1 : 58;
+    await vi.waitFor(() => expect(heard.some((line) => line.includes(` ${echo} `))).toBe(true));
+    const opened = heard.filter((line) => !line.includes(` ${echo} `));
+    expect(opened).toEqual([`DB:near ${free[v]} 6 5432`, `DB:near ${free[v]} 17 5001`]);
   });
 });
 

@@ -7,7 +7,12 @@ import type { Lab } from '../lab/lab.js';
 import { type Result, run } from '../lab/process.js';
 
 const PROGRAM = join(import.meta.dirname, 'inside.mjs');
-const listen = (...ports: readonly number[]): string[] => ['node', '/inside.mjs', 'listen', ...ports.map(String)];
+const listen = (...ports: readonly number[]): string[] => [
+  'node',
+  '/inside.mjs',
+  'listen',
+  ...ports.map(String),
+];
 export type Step = readonly [service: string, ...probe: (string | number)[]];
 
 /** `docker compose` with a project made of what the lab has. */

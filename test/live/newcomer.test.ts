@@ -44,6 +44,8 @@ let shop: Shop;
 let drawbridge: Drawbridge;
 beforeAll(async () => {
   lab = await Lab.up({});
+  for (const tables of ['iptables', 'ip6tables']) // neighbours of one bridge speak past FORWARD
+    await lab.inHost(['sysctl', '-qew', `net.bridge.bridge-nf-call-${tables}=0`], { check: true });
   await lab.dns.set({
     'api.example.com': { A: ['93.184.1.1'] },
     'files.example.com': { A: ['93.184.1.2'] },
@@ -84,13 +86,21 @@ describe('a project of six services', () => {
   });
 
   it('is previewed: what enforce denies, as entries, and nothing that passes', async () => {
-    await waitFor('the last packets to be recorded', async () =>
-      (await proposed('monitoring')).length === entriesOf('monitoring').length &&
-      (await proposed('worker')).length === entriesOf('worker').length,
+    await waitFor(
+      'the last packets to be recorded',
+      async () =>
+        (await proposed('monitoring')).length === entriesOf('monitoring').length &&
+        (await proposed('worker')).length === entriesOf('worker').length,
     ).catch(() => undefined); // the comparison shows what is there
     expect(await proposals()).toEqual(EXPECTED);
     const { destinations, recordingSince, gaps, dropped, owner, mode, to } = await preview('monitoring');
-    expect([owner, mode, to, gaps, dropped]).toEqual(['compose:shop/monitoring', 'observe', 'enforce', [], 0]);
+    expect([owner, mode, to, gaps, dropped]).toEqual([
+      'compose:shop/monitoring',
+      'observe',
+      'enforce',
+      [],
+      0,
+    ]);
     expect(Date.parse(recordingSince ?? '')).toBeLessThanOrEqual(Date.now());
     const kinds = Object.fromEntries(destinations.map((d) => [d.entry, [d.kind, d.name]]));
     expect(kinds).toMatchObject({
