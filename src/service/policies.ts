@@ -59,13 +59,13 @@ export class Policies {
     return underEmergency(this.#compile(facts, said, modes), said, facts.id).mode;
   };
 
-  #compile(facts: ContainerFacts, { lists, grants }: Said, modes: ReadonlyMap<string, Mode>): Policy {
+  #compile(facts: ContainerFacts, { lists, absent, grants }: Said, modes: ReadonlyMap<string, Mode>): Policy {
     const { labels, baseline } = this.#config;
     return compilePolicy({
       facts,
       networks: this.#view().networks,
       lists,
-      absent: said.absent,
+      absent,
       settings: {
         default: this.#config.default,
         baseline,
