@@ -49,6 +49,61 @@ export const CONTROL: readonly Mutant[] = [
     },
   },
   {
+    id: 'hold-never-expires',
+    what: 'a held packet of no known container waits without an end while Docker does not answer',
+    file: 'src/control/hold.ts',
+    from: 'return this.#o.now() - since < LATEST_MS && this.#o.isAwaited(since);',
+    to: 'return this.#o.isAwaited(since);',
+    killedBy: {
+      file: 'test/pure/control/hold.test.ts',
+      test: 'while an answer is outstanding, ten seconds and no longer',
+    },
+  },
+  {
+    id: 'hold-answered',
+    what: 'a held packet of which everything has been answered waits longer than two seconds',
+    file: 'src/control/hold.ts',
+    from: 'return this.#o.now() - since < LATEST_MS && this.#o.isAwaited(since);',
+    to: 'return this.#o.now() - since < LATEST_MS;',
+    killedBy: {
+      file: 'test/pure/control/hold.test.ts',
+      test: 'two seconds, when everything has been answered and it belongs to no container',
+    },
+  },
+  {
+    id: 'hold-late-share',
+    what: 'while Docker is late one flooded veth keeps the room of all others',
+    file: 'src/control/hold.ts',
+    from: 'if (share < LATE_OF_ONE && this.#mayStay(since)) continue;',
+    to: 'if (this.#mayStay(since)) continue;',
+    killedBy: {
+      file: 'test/pure/control/hold.test.ts',
+      test: 'more than two seconds for the first packets of a veth only',
+    },
+  },
+  {
+    id: 'kept-member-by-mode',
+    what: 'a member keeps the rules of its former entries while its mode stays',
+    file: 'src/control/kept-member.ts',
+    from: 'isDeepStrictEqual(known, member)',
+    to: 'known.policy.mode === member.policy.mode && isDeepStrictEqual(known.ports, member.ports)',
+    killedBy: {
+      file: 'test/pure/desired/kept-members.test.ts',
+      test: 'renders as if nothing had been kept',
+    },
+  },
+  {
+    id: 'kept-hashes-of-both-families',
+    what: 'a chain of one family is taken for current by the hashes of the other',
+    file: 'src/desired/rules.ts',
+    from: '  hashed[family].set(rules, known);',
+    to: '  hashed[4].set(rules, known);\n  hashed[6].set(rules, known);',
+    killedBy: {
+      file: 'test/pure/desired/kept-members.test.ts',
+      test: 'rules that both families share are hashed for each',
+    },
+  },
+  {
     id: 'hold-ambiguous',
     what: 'a held packet is taken for the first of two veths with the same low bits',
     file: 'src/control/hold.ts',

@@ -5,7 +5,7 @@ import { keptMember } from '../../../src/control/kept-member.js';
 import { signatureOf } from '../../../src/control/revocation.js';
 import { planClasses } from '../../../src/desired/classes.js';
 import { compile } from '../../../src/desired/compile.js';
-import { chainHashes } from '../../../src/desired/rules.js';
+import { chainHashes, rule } from '../../../src/desired/rules.js';
 import type { DesiredInput, DesiredState, Member } from '../../../src/desired/state.js';
 import { planSteps } from '../../../src/kernel/apply.js';
 import { expectedAfter } from '../../../src/kernel/expected.js';
@@ -124,5 +124,13 @@ describe('what is kept of members', () => {
     );
     expect(chains[0]).toBe(chains[1]);
     expect(chains[0]?.length).toBeGreaterThan(0);
+  });
+
+  it('rules that both families share are hashed for each', () => {
+    const rules = [rule([{ k: 'proto', proto: 'icmp' }], { k: 'reject', tcp: false })];
+    const four = chainHashes(rules, 4);
+    const six = chainHashes(rules, 6);
+    expect(six).not.toEqual(four);
+    expect(six).toEqual(chainHashes(structuredClone(rules), 6));
   });
 });
