@@ -2,9 +2,9 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Random } from '../fuzz/random.js';
+import { DockerProxy } from '../lab/docker-proxy.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
-import { DockerProxy } from './docker-proxy.js';
 import { shownHere } from './report.js';
 import { PROGRAMS } from './technique.js';
 

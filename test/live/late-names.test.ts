@@ -1,11 +1,12 @@
 /** Containers of which the Docker API reports late: their DNS queries, and lists that claim them by name. */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { DockerProxy, type Fault, HEALTHY } from '../attacks/docker-proxy.js';
 import { Random } from '../fuzz/random.js';
+import { DockerProxy, type Fault, HEALTHY } from '../lab/docker-proxy.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
+import { inParallel } from './support.js';
 
 const ALLOWED = 'api.late.test';
 const DENIED = 'denied.late.test';
@@ -17,6 +18,9 @@ const LATE: Fault = { answers: 250, events: 'pass' };
 const EVENTS_LATE: Fault = { answers: 'pass', events: 700 };
 /** The inspect of the container returns its namespace; the inspects of networks return later. */
 const NETWORKS_LATE: Fault = { answers: 'pass', events: 'pass', networks: 700 };
+
+/** A start needs two answers, one after the other: they are there more than two seconds after the first packet. */
+const VERY_LATE: Fault = { answers: 1_600, events: 'pass' };
 
 let lab: Lab;
 let proxy: DockerProxy;
@@ -152,4 +156,19 @@ describe.each([
     expect(await lab.dns.queries(DENIED)).not.toEqual([]);
     expect(await atOnce('observe', fault, ...soon('db'))).toBe('0 ');
   });
+});
+
+it('many that start at once while Docker is late lose no first datagram, and nothing that is denied gets out', async () => {
+  await proxy.set(VERY_LATE);
+  await lab.sniffer.clear();
+  const denied = '203.0.113.77';
+  const starts = Array.from({ length: 12 }, (_, n) => n);
+  const echoes = await inParallel(12, starts, async (n) => {
+    const to = n % 4 === 3 ? denied : `93.184.40.${n}`;
+    const spec = { labels: { 'drawbridge.allow': `93.184.40.${n}:7777/udp` } };
+    return (await lab.runProbe(spec, 'udp', to, 7777, 'once', '--timeout', 12_000)).echoes ?? 0;
+  });
+  expect(echoes.map((count) => count > 0)).toEqual(starts.map((n) => n % 4 !== 3));
+  expect(await lab.sniffer.count({ direction: 'out', dst: [denied] })).toBe(0);
+  await proxy.set(HEALTHY);
 });

@@ -1,5 +1,5 @@
 /**
- * Docker's socket on a bad day. By default events come late, in another order, or not at all, and everything else as it
+ * Docker's socket on a bad day, between dockerd and Drawbridge: the one proxy of all suites. By default events come late, in another order, or not at all, and everything else as it
  * is. With a fault, what the fault says happens to answers and events until it is changed.
  */
 import { rmSync } from 'node:fs';
