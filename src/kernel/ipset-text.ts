@@ -64,7 +64,7 @@ const hexGroups = (m: string): string =>
 const pair = (hi: string, lo: string): string => (Number(hi) * 256 + Number(lo)).toString(16);
 
 /** ipset prints single addresses without their length. */
-export const bareMember = (m: string): string => m.replace(/(?<=\.\d+)\/32$|(?<=:[0-9a-f:]*)\/128$/, '');
+const bareMember = (m: string): string => m.replace(/(?<=\.\d+)\/32$|(?<=:[0-9a-f:]*)\/128$/, '');
 
 const saved = new WeakMap<SetDesired, SavedSet>();
 /** A set as it is known to exist after an apply: the same object for the same set. */
