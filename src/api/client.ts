@@ -1,5 +1,6 @@
 import { type IncomingMessage, request } from 'node:http';
 import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { SyncHow } from '../model/feed-view.js';
 import type {
   AuditBody,
@@ -62,6 +63,8 @@ interface Page<T> {
 /** An answer waits for the kernel (5 s) and, when undone, for the store again. */
 const TIMEOUT_MS = 30_000;
 const SYNC_MS = 600_000;
+const MOST_TRIES = 4;
+const LONGEST_WAIT_S = 5;
 
 /** The API over its unix socket. Every method throws ApiError or UnreachableError. */
 export class ApiClient {
@@ -197,11 +200,18 @@ export class ApiClient {
     return JSON.parse(await this.#send(method, path, send)) as T;
   }
 
+  /** Waits and asks again when it is too much at once: nothing of a request that is answered with 429 has been done. */
   async #send(method: string, path: string, send: Send = {}): Promise<string> {
-    const response = await this.#open(method, path, send);
-    const answer = await text(response);
-    if ((response.statusCode ?? 500) < 400) return answer;
-    throw new ApiError(problemOf(response, answer));
+    for (let tries = 1; ; tries++) {
+      const response = await this.#open(method, path, send);
+      const answer = await text(response);
+      const status = response.statusCode ?? 500;
+      if (status < 400) return answer;
+      const seconds = Number(response.headers['retry-after']);
+      if (status !== 429 || tries === MOST_TRIES || !(seconds <= LONGEST_WAIT_S))
+        throw new ApiError(problemOf(response, answer));
+      await sleep(seconds * 1000);
+    }
   }
 
   #open(method: string, path: string, send: Send): Promise<IncomingMessage> {

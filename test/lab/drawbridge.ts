@@ -54,7 +54,8 @@ function merge(
 }
 
 export class Drawbridge {
-  readonly apiSocket: string;
+  /** The unix socket of the API: beside the state when `api.listen` is TCP. */
+  apiSocket: string;
   readonly configFile: string;
   /** The allowlists folder. */
   readonly allowlists: string;
@@ -90,7 +91,10 @@ export class Drawbridge {
       allowlists: this.allowlists,
       api: { listen: `unix:${this.apiSocket}` },
     };
-    writeFileSync(this.configFile, JSON.stringify(merge(base, over), undefined, 2));
+    const merged = merge(base, over);
+    const { listen } = merged.api as { readonly listen: string };
+    this.apiSocket = listen.startsWith('unix:') ? listen.slice(5) : join(this.stateDir, 'api.sock');
+    writeFileSync(this.configFile, JSON.stringify(merged, undefined, 2));
   }
   writeList(file: string, text: string): void {
     writeFileSync(join(this.allowlists, file), text);

@@ -1,5 +1,7 @@
 /** What `explain` says is what happens, and what `ps` counts is what was tried. */
+import { readFile } from 'node:fs/promises';
 import { request } from 'node:http';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
@@ -7,6 +9,9 @@ import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
 import { listener } from './inside.js';
 import type { Probe } from './policy-cases.js';
+
+const PORT = 7070;
+const TOKEN = 'a-token-that-reads';
 
 interface Explained {
   readonly verdict: string;
@@ -56,7 +61,8 @@ beforeAll(async () => {
     'nested.yaml': 'allow: [nested.exp.test]\n',
     'everyone.yaml': 'allow: [base.exp.test]\n',
   };
-  drawbridge = lab.drawbridge({ lists, config: { baseline: ['everyone'] } });
+  const api = { listen: `127.0.0.1:${PORT}`, tokens: [{ name: 'reader', role: 'read', token: TOKEN }] };
+  drawbridge = lab.drawbridge({ lists, config: { baseline: ['everyone'], api } });
   await drawbridge.ready();
   await listener(lab, [9126, 9127], { network: 'host', labels: { 'drawbridge.mode': 'off' } });
   await listener(lab, [5432, 5433], { network: 'user', name: 'db' });
@@ -254,5 +260,33 @@ describe('ps', () => {
       }),
     );
     await c.remove();
+  });
+});
+
+describe('fifty readers over TCP, each as fast as it can', () => {
+  it('cost no new container its first connection, and no grant its time', async () => {
+    const script = join(import.meta.dirname, 'readers.mjs');
+    const readers = lab.inHost([process.execPath, script, String(PORT), TOKEN, '50', '8', '0'], {
+      check: true,
+    });
+    const children = async (): Promise<number> =>
+      (await readFile(`/proc/${drawbridge.pid}/task/${drawbridge.pid}/children`, 'utf8')).split(' ').length;
+    const firsts = [1, 2, 3].map((n) => {
+      const address = `93.184.87.${n}`;
+      const labels = { 'drawbridge.allow': `${address}:80` };
+      return lab.runProbe({ network: 'user', labels }, 'tcp', address, '80', '--timeout', '5000');
+    });
+    const begun = performance.now();
+    const grant = await drawbridge.request('POST', '/v1/containers/app/grants', { entry: '93.184.87.9:80' });
+    expect({ status: grant.status, inTime: performance.now() - begun < 5_000 }).toEqual({
+      status: 201,
+      inTime: true,
+    });
+    expect(await children()).toBeLessThan(20);
+    expect((await Promise.all(firsts)).map((first) => first.ok)).toEqual([true, true, true]);
+    expect(await happens(app, tcp('93.184.87.9', 80))).toBe('allow');
+    const counts = JSON.parse((await readers).stdout.split('\n')[1] ?? '') as Record<string, number>;
+    expect(counts['200']).toBeGreaterThan(50);
+    expect(Object.keys(counts).filter((code) => code.startsWith('5'))).toEqual([]);
   });
 });

@@ -72,6 +72,29 @@ describe('rates', () => {
     expect((await fetch(`http://127.0.0.1:${port}/healthz`)).status).toBe(200);
   });
 
+  it('the command waits and asks again, and gives up after a few times', async () => {
+    const { createServer } = await import('node:http');
+    let refused = 0;
+    let most = 2;
+    const busy = createServer((_request, response) => {
+      if (refused++ < most) response.writeHead(429, { 'retry-after': '0' }).end('{}');
+      else response.end(JSON.stringify({ items: [], next: null }));
+    });
+    const socket = join(dir, 'busy.sock');
+    await new Promise<void>((done) => busy.listen(socket, done));
+    try {
+      expect(await new ApiClient({ socket }).containers()).toEqual([]);
+      expect(refused).toBe(3);
+      [refused, most] = [0, 100];
+      await expect(new ApiClient({ socket }).containers()).rejects.toMatchObject({
+        problem: { status: 429 },
+      });
+      expect(refused).toBe(4);
+    } finally {
+      busy.close();
+    }
+  });
+
   it('health checks are answered as often as any health check asks', async () => {
     const answers = await Promise.all(
       Array.from({ length: 200 }, (_, i) =>
