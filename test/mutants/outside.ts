@@ -112,4 +112,34 @@ export const OUTSIDE: readonly Mutant[] = [
       test: 'flows are found by the bits of their mark that are asked for',
     },
   },
+  {
+    id: 'api-rates',
+    what: 'a token may ask the API for as much as it likes',
+    file: 'src/api/budgets.ts',
+    from: 'if (wait > 0) return wait;',
+    to: 'if (wait > Number.MAX_VALUE) return wait;',
+    killedBy: {
+      file: 'test/pure/api/limits.test.ts',
+      test: 'a token that reads too much gets 429 with Retry-After',
+    },
+  },
+  {
+    id: 'api-silent-connections',
+    what: 'connections that say nothing keep clients with a token out of the API',
+    file: 'src/api/connections.ts',
+    from: '    for (const oldest of open.unproven) {',
+    to: '    for (const oldest of [] as Socket[]) {',
+    killedBy: {
+      file: 'test/pure/api/limits.test.ts',
+      test: 'those that say nothing make way for a client with a token',
+    },
+  },
+  {
+    id: 'api-query',
+    what: 'import?dryRun=1 imports',
+    file: 'src/api/validate.ts',
+    from: "part.httpPart === 'body' ? () => true : validate(part)",
+    to: '(part.httpPart, () => true)',
+    killedBy: { file: 'test/pure/api/queries.test.ts', test: 'import?dryRun=1 imports nothing' },
+  },
 ];
