@@ -5,7 +5,7 @@
  * lab's namespaces, at a lower priority: on few cores they would otherwise take the CPU that is measured.
  */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -104,10 +104,13 @@ async function grants(container: string, until: number): Promise<{ took: number[
   return { took, failed };
 }
 
+/** Since the call before. */
 async function loopDelay(): Promise<Round['loop']> {
+  rmSync(loopFile, { force: true });
   process.kill(drawbridge.pid, 'SIGUSR2');
-  await sleep(200);
-  return JSON.parse(readFileSync(loopFile, 'utf8'));
+  const written = (): string => (existsSync(loopFile) ? readFileSync(loopFile, 'utf8') : '');
+  await waitFor('the delays of the event loop', () => written().endsWith('}'));
+  return JSON.parse(written());
 }
 
 async function measure(pid: number, container: string): Promise<Round> {
