@@ -45,7 +45,9 @@ const ANONYMOUS = rate(50, 500);
 
 /** A refused request is answered so much later: a client that asks again at once takes less of the event loop. */
 const REFUSAL_MS = 500;
-const MOST_REFUSALS = 4_000;
+/** Between two of them: all together are a hundred a second, however many clients do not wait. */
+const SPACING_MS = 10;
+const MOST_REFUSALS = 2_000;
 const BUSY_MS = 1_000;
 
 /** Lets requests in as long as their client stays within its bounds; all others get 429 and Retry-After. */
@@ -53,6 +55,7 @@ export class Admission {
   readonly #rates = new Buckets();
   readonly #atOnce = new AtOnce();
   readonly #refused = new Set<Socket>();
+  #nextRefusal = 0;
 
   /** After the guard: the request has its identity, unless its route needs none. */
   begin(server: FastifyInstance): void {
@@ -91,7 +94,9 @@ export class Admission {
       return;
     }
     this.#refused.add(socket);
-    await sleep(REFUSAL_MS, undefined, { ref: false });
+    const now = performance.now();
+    this.#nextRefusal = Math.max(now + REFUSAL_MS, this.#nextRefusal + SPACING_MS);
+    await sleep(this.#nextRefusal - now, undefined, { ref: false });
     this.#refused.delete(socket);
   }
 
