@@ -191,6 +191,15 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
       setImmediate(() => void stop());
     },
   });
+  // counters of rules that are laid again begin at zero: what they counted until then is kept
+  const reading = setInterval(
+    () =>
+      void controller
+        .refreshCounts()
+        .catch((e: unknown) => log.debug({ err: String(e) }, 'counters could not be read')),
+    COUNTS_MS,
+  );
+  parts.add(async () => clearInterval(reading));
   const authenticate = (secret: string) => opened.tokens.authenticate(secret);
   const server = await buildServer({ controller, log, version: VERSION, authenticate });
   parts.add(() => server.close());
@@ -205,6 +214,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
 
 /** A pass that reads the kernel again takes less, also on a busy host. */
 const RESYNC_MS = 60_000;
+const COUNTS_MS = 60_000;
 const THREATS_MS = 5_000;
 /** A name that a feed lists must not be asked in our first moments: the last good versions come before DNS does. */
 async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {

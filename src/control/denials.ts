@@ -1,6 +1,7 @@
 import type { Marks } from '../desired/marks.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../model/threat.js';
 import type { DenialEvent, NameEvent } from '../ports.js';
+import type { Tallies } from './tallies.js';
 
 /** A packet that a rule logged. */
 export interface LoggedFacts {
@@ -23,6 +24,7 @@ export interface DenialsOptions {
   /** A packet passed, and a name was answered, only because the container is observed. */
   readonly onPassed: (e: DenialEvent) => void;
   readonly onAsked: (container: string, name: string) => void;
+  readonly tallies: Pick<Tallies, 'add' | 'total' | 'retain'>;
   readonly now: () => number;
 }
 
@@ -42,8 +44,6 @@ const UNTOLD = 'a threat feed lists it';
 export class Denials {
   readonly #o: DenialsOptions;
   readonly #kept = new Map<string, DenialEvent[]>();
-  readonly #dnsDenied = new Map<string, number>();
-  readonly #threats = new Map<string, number>();
   /** Names denied a moment ago, with the types that were asked for. */
   readonly #asked = new Map<string, { readonly time: number; readonly types: Set<string> }>();
   readonly #listeners = new Set<(e: DenialEvent) => void>();
@@ -61,7 +61,7 @@ export class Denials {
     if (container === undefined) return;
     if (word === NEAR && this.#o.mayReach(container, p)) return;
     const address = isIn ? p.src : p.dst;
-    if (word === 'threat') this.#threats.set(container, this.threatsDenied(container) + 1);
+    if (word === 'threat') this.#o.tallies.add(container, 'threats', 1);
     const event: DenialEvent = {
       time: new Date(this.#o.now()).toISOString(),
       container,
@@ -93,8 +93,7 @@ export class Denials {
     if (e.verdict === 'allow') return;
     if (this.#isSecondOfPair(e)) return;
     if (e.verdict === 'would-deny') this.#o.onAsked(e.container, e.name);
-    if (e.verdict === 'deny' || e.verdict === 'threat')
-      this.#dnsDenied.set(e.container, (this.#dnsDenied.get(e.container) ?? 0) + 1);
+    if (e.verdict === 'deny' || e.verdict === 'threat') this.#o.tallies.add(e.container, 'names', 1);
     this.#add({
       time: new Date(this.#o.now()).toISOString(),
       container: e.container,
@@ -124,11 +123,11 @@ export class Denials {
 
   /** Packets to and from threats, as far as they were logged: the kernel counts them for all containers together. */
   threatsDenied(container: string): number {
-    return this.#threats.get(container) ?? 0;
+    return this.#o.tallies.total(container, 'threats');
   }
 
   namesDenied(container: string): number {
-    return this.#dnsDenied.get(container) ?? 0;
+    return this.#o.tallies.total(container, 'names');
   }
 
   /** Newest first. */
@@ -143,8 +142,8 @@ export class Denials {
   }
 
   retain(containers: ReadonlySet<string>): void {
-    for (const map of [this.#kept, this.#dnsDenied, this.#threats])
-      for (const id of map.keys()) if (!containers.has(id)) map.delete(id);
+    for (const id of this.#kept.keys()) if (!containers.has(id)) this.#kept.delete(id);
+    this.#o.tallies.retain(containers);
   }
 
   #add(e: DenialEvent): void {

@@ -131,13 +131,12 @@ const WEB: readonly number[] = [80, 443];
 function elsewhere(sent: Sent, { isPrivate }: Surroundings): Sighting {
   const [name] = sent.names;
   const { address, port, proto } = sent;
-  if (name === undefined) {
-    const text = parseAddress(address)?.family === 6 && port > 0 ? `[${address}]` : address;
-    return { entry: entryOf(text, port, proto), kind: 'address', name: null, ...placeOf(sent) };
-  }
   const isWeb = proto === 'tcp' && WEB.includes(port);
   const flags = isPrivate(address) ? ' private' : '';
-  return { entry: entryOf(name, isWeb ? 0 : port, proto, flags), kind: 'name', name, ...placeOf(sent) };
+  const named = name === undefined ? null : entryOf(name, isWeb ? 0 : port, proto, flags);
+  if (name !== undefined && named !== null) return { entry: named, kind: 'name', name, ...placeOf(sent) };
+  const text = parseAddress(address)?.family === 6 && port > 0 ? `[${address}]` : address;
+  return { entry: entryOf(text, port, proto), kind: 'address', name: null, ...placeOf(sent) };
 }
 
 const placeOf = ({

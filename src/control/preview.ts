@@ -24,6 +24,8 @@ export function wouldDeny(input: PreviewInput): readonly PreviewDestination[] {
     if (row.proto !== 'dns') return [shown(row)];
     const used = input.rows.filter((r) => r.proto !== 'dns' && r.resolved === row.name);
     if (used.some((r) => r.kind === 'name')) return [];
+    // a name of one label that was not connected to: a container that Docker did not have just then
+    if (row.entry === null && used.length === 0) return [];
     return [shown(used.length > 0 ? { ...row, entry: privateName(row.name ?? '') } : row)];
   });
 }

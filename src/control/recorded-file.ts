@@ -1,10 +1,12 @@
 import type { RecordedRow, RecordedState } from './recorded.js';
+import type { TalliesState } from './tallies.js';
 
 const VERSION = 1;
 const KINDS: readonly unknown[] = ['name', 'address', 'neighbour', 'host', 'published'];
 
 interface Parsed {
   readonly record?: RecordedState;
+  readonly tallies?: TalliesState;
   /** Why the file, or a part of it, is not used. */
   readonly problem?: string;
 }
@@ -27,7 +29,8 @@ export function parseRecord(text: string): Parsed {
     good.length === all.length
       ? {}
       : { problem: `${all.length - good.length} of ${all.length} owners are damaged` };
-  return { record: { at: file.at, owners: Object.fromEntries(good) as RecordedState['owners'] }, ...problem };
+  const record = { at: file.at, owners: Object.fromEntries(good) as RecordedState['owners'] };
+  return { record, tallies: talliesOf(file.tallies), ...problem };
 }
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -38,6 +41,16 @@ const MAX_TIME = 8.64e15;
 const isTime = (x: unknown): x is number => isCount(x) && x <= MAX_TIME;
 const isText = (x: unknown): boolean => typeof x === 'string';
 const isTextOrNull = (x: unknown): boolean => x === null || isText(x);
+
+const TALLIES: readonly string[] = ['allowed', 'denied', 'unrecorded', 'names', 'threats'];
+function talliesOf(x: unknown): TalliesState {
+  const isCounted = ([key, c]: readonly [string, unknown]): boolean =>
+    TALLIES.includes(key) && Array.isArray(c) && c.length === 2 && c.every(isCount);
+  const good = Object.entries(isObject(x) ? x : {}).filter(
+    ([, counts]) => isObject(counts) && Object.entries(counts).every(isCounted),
+  );
+  return Object.fromEntries(good) as TalliesState;
+}
 
 function isOwner(x: unknown): boolean {
   if (!isObject(x)) return false;

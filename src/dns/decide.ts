@@ -71,6 +71,12 @@ export function decideThreat({ threats }: Pick<DnsPolicy, 'threats'>, name: stri
   return hit && { kind: 'deny', verdict: 'threat', reason: hitText(hit), counted: true };
 }
 
+/** A name of one label is a container's, which may be about to be recreated: no entry can have such a name. */
+const withoutEntry = (name: string): string =>
+  name.includes('.')
+    ? 'no entry allows this name'
+    : 'Docker has no container of this name on its networks now, and no entry can allow a name of one label';
+
 /** The question of an enforced container. */
 export function decide(policy: Policy, container: string, query: Query): Action {
   if (query.class !== classIn) return { kind: 'refuse', rcode: rcode.REFUSED, reason: 'class is not IN' };
@@ -87,5 +93,5 @@ export function decide(policy: Policy, container: string, query: Query): Action 
   if (threat !== undefined) return threat;
   const decision = policy.decide(container, query.name);
   if (decision.allow) return { kind: 'forward', decision };
-  return deny(policy, container, query.name, decision.reason ?? 'no entry allows this name');
+  return deny(policy, container, query.name, decision.reason ?? withoutEntry(query.name));
 }

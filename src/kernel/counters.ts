@@ -12,7 +12,7 @@ export type ChainCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
 /** Reads the counters of the kernel. Rejects with KernelError when `iptables-save` fails. */
 export async function readCounters(run: Exec, prefix: string, family: Family): Promise<ChainCounts> {
   const text = await must(run, SAVE[family], ['-c', '-t', 'filter']);
-  const ours = [`${prefix}-c-`, `${prefix}-l-`];
+  const ours = [`${prefix}-c-`, `${prefix}-l-`, `${prefix}-h-`];
   const counts = new Map<string, Map<string, number>>();
   for (const line of text.split('\n')) {
     const [, packets, chain] = /^\[(\d+):\d+\] -A (\S+)/.exec(line) ?? [];

@@ -1,5 +1,6 @@
 import type { Changes } from '../control/changes.js';
 import { findContainer } from '../control/changes-find.js';
+import { UNATTRIBUTED_ID } from '../desired/unattributed.js';
 import type { ContainerFacts } from '../model/container.js';
 import type { Lockdown, Pause } from '../model/emergency.js';
 import type { FeedSync, FeedView, SyncHow, ThreatView } from '../model/feed-view.js';
@@ -82,8 +83,17 @@ export class ServiceController implements Controller {
   }
 
   async refreshCounts(): Promise<number> {
-    await this.#p.counts.refresh();
-    return this.#p.counts.at;
+    const { counts, engine } = this.#p;
+    const before = counts.at;
+    await counts.refresh();
+    const { state } = engine;
+    for (const id of counts.at === before ? [] : (state?.members.keys() ?? []))
+      if (state && id !== UNATTRIBUTED_ID)
+        engine.recording.counted(id, {
+          ...counts.of(id, state),
+          unrecorded: counts.unrecorded(id, state),
+        });
+    return counts.at;
   }
 
   status(): StatusView {
@@ -246,7 +256,7 @@ export class ServiceController implements Controller {
 
   async preview(idOrName: string, to: Mode | 'auto'): Promise<PreviewView> {
     const found = this.#find(idOrName);
-    await this.#p.counts.refresh();
+    await this.refreshCounts();
     return previewView(this.#p.engine, found, to);
   }
 

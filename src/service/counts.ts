@@ -1,5 +1,5 @@
 import type { InForce } from '../control/enforcer.js';
-import { containerChain, errorsChain, limitChain } from '../desired/naming.js';
+import { containerChain, errorsChain, hostChain, limitChain } from '../desired/naming.js';
 import { chainHashes, type Rule } from '../desired/rules.js';
 import { type ChainCounts, readCounters } from '../kernel/counters.js';
 import { asReader, type Exec } from '../kernel/exec.js';
@@ -68,6 +68,18 @@ export class Counts {
       denied += over;
     }
     return { allowed, denied, byEntry };
+  }
+
+  /** New flows of an observed container that passed without being logged: more of them in a second than the log takes. */
+  unrecorded(id: string, state: InForce): number {
+    const chains = [containerChain(this.#prefix, id), hostChain(this.#prefix, id)];
+    let passed = 0;
+    for (const [family, counts] of this.#latest.value)
+      for (const [rule, packets] of chains.flatMap((c) => this.#counted(state, family, c, counts))) {
+        if (rule.then.k === 'nflog') passed -= packets;
+        else if (rule.then.k === 'goto' && rule.then.chain === `${this.#prefix}-OBSERVE`) passed += packets;
+      }
+    return Math.max(0, passed);
   }
 
   /** What an entry permits is refused all the same while too many connections are open. */

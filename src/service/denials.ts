@@ -33,5 +33,6 @@ export const makeDenials = (engine: DenialParts): Denials =>
     },
     onPassed: (e) => engine.recording.passed(e),
     onAsked: (container, name) => engine.recording.asked(container, name),
+    tallies: engine.recording.tallies,
     now: Date.now,
   });

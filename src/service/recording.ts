@@ -5,6 +5,7 @@ import { askedName, destinationOf, type Sent } from '../control/destination.js';
 import type { InForce } from '../control/enforcer.js';
 import { RecordedFlows, type RecordedPeriod, type RecordedRow, type Sighting } from '../control/recorded.js';
 import { parseRecord } from '../control/recorded-file.js';
+import { Tallies } from '../control/tallies.js';
 import type { Member } from '../desired/state.js';
 import type { ContainerFacts } from '../model/container.js';
 import { nat64Ranges } from '../model/embedded.js';
@@ -36,10 +37,11 @@ const DNS_PORT = 53;
 /** What observed containers do that enforce would deny, kept in the state folder. */
 export class Recording implements AsyncDisposable {
   readonly flows: RecordedFlows;
+  readonly tallies = new Tallies();
   readonly #o: RecordingOptions;
   readonly #file: string;
   #savedAt = 0;
-  #saved = -1;
+  #saved = '';
   #lost = 0;
   #isWarned = false;
   #stopped = false;
@@ -51,12 +53,22 @@ export class Recording implements AsyncDisposable {
     this.#file = join(options.folder, 'observed.json');
     this.flows = new RecordedFlows(options.now);
     const kept = readRecord(this.#file, options.log);
-    if (kept) this.flows.restore(kept);
+    if (kept.record) this.flows.restore(kept.record);
+    if (kept.tallies) this.tallies.restore(kept.tallies);
   }
 
   begin(): void {
     this.#lost = this.#o.lost();
     this.#tick();
+  }
+
+  /** Counters of a container's rules, as they were read now. */
+  counted(id: string, counts: Readonly<Record<'allowed' | 'denied' | 'unrecorded', number>>): void {
+    this.tallies.read(id, 'allowed', counts.allowed);
+    this.tallies.read(id, 'denied', counts.denied);
+    const grown = this.tallies.read(id, 'unrecorded', counts.unrecorded);
+    const facts = this.#find(id)?.facts;
+    if (facts) this.flows.drop(ownerKey(facts), grown);
   }
 
   /** The container was observed, so it passed. */
@@ -125,19 +137,25 @@ export class Recording implements AsyncDisposable {
   #tick(): void {
     this.#watch();
     const since = this.#o.now() - this.#savedAt;
-    const isNew = this.flows.version !== this.#saved;
+    const isNew = this.#version() !== this.#saved;
     if ((isNew && since >= SAVE_MS) || since >= ALIVE_MS || since < 0)
       this.#saving = this.#saving.then(() => this.#save());
     if (!this.#stopped) this.#timer = setTimeout(() => this.#tick(), TICK_MS);
   }
 
+  #version(): string {
+    return `${this.flows.version} ${this.tallies.version}`;
+  }
+
   /** Memory keeps what the disk does not take. */
   async #save(): Promise<void> {
     this.#savedAt = this.#o.now();
-    const { version } = this.flows;
+    const saved = this.#version();
+    const tallies = this.tallies.snapshot();
     try {
-      await replaceFile(this.#file, [Buffer.from(JSON.stringify({ version: 1, ...this.flows.snapshot() }))]);
-      this.#saved = version;
+      const text = JSON.stringify({ version: 1, ...this.flows.snapshot(), tallies });
+      await replaceFile(this.#file, [Buffer.from(text)]);
+      this.#saved = saved;
       this.#isWarned = false;
     } catch (e) {
       if (!this.#isWarned)
@@ -191,21 +209,22 @@ export function makeRecording(
 }
 
 /** Undefined: there is none, or none that can be used. Recording begins again then, and the preview says since when. */
-function readRecord(file: string, log: Logger): ReturnType<typeof parseRecord>['record'] {
+function readRecord(file: string, log: Logger): ReturnType<typeof parseRecord> {
   try {
-    const { record, problem } = parseRecord(readFileSync(file, 'utf8'));
+    const parsed = parseRecord(readFileSync(file, 'utf8'));
+    const { problem } = parsed;
     if (problem !== undefined)
       log.error(
         { file, err: problem },
         'the record of observed containers cannot be used: it begins again now',
       );
-    return record;
+    return parsed;
   } catch (e) {
     if ((e as NodeJS.ErrnoException).code !== 'ENOENT')
       log.error(
         { file, err: String(e) },
         'the record of observed containers cannot be read: it begins again now',
       );
-    return undefined;
+    return {};
   }
 }

@@ -51,9 +51,17 @@ export function containerView({ engine, counts, said }: ViewParts, c: ContainerF
     pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(said(), holder.id)?.expires ?? null) : null,
     limits: policy.limits ? limitsText(policy.limits) : null,
     quota: quotaView(engine, holder.id),
-    allowed: count.allowed,
-    denied: count.denied + engine.denials.namesDenied(holder.id) + engine.denials.threatsDenied(holder.id),
+    ...totals(engine, holder.id),
   };
+}
+
+/** Over changes of its rules and restarts, as far as they were read. */
+function totals(
+  { recording: { tallies }, denials }: Engine,
+  id: string,
+): Pick<ContainerView, 'allowed' | 'denied'> {
+  const denied = tallies.total(id, 'denied') + denials.namesDenied(id) + denials.threatsDenied(id);
+  return { allowed: tallies.total(id, 'allowed'), denied };
 }
 
 function quotaView(engine: Engine, id: string): QuotaView | null {

@@ -171,4 +171,16 @@ export const BRIDGE: readonly Mutant[] = [
       killedBy: by('of an unattributed veth: from one address'),
     }),
   ),
+  {
+    id: 'observed-neighbour-dropped',
+    what: 'what is logged between observed neighbours is dropped',
+    file: 'src/desired/bridge-observed.ts',
+    from: '{ ${opened} } ${log} accept`',
+    to: '{ ${opened} } ${log} drop`',
+    killedBy: {
+      file: 'test/kernel/bridge-rules.test.ts',
+      test: 'what an observed one opens to a neighbour past FORWARD, ip4 is logged, passes',
+      only: true,
+    },
+  },
 ];

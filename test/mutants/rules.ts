@@ -2,6 +2,7 @@
 import type { Mutant } from './mutant.js';
 
 const attack = (file: string, test: string) => ({ file: `test/attacks/${file}.test.ts`, test, only: true });
+const observed = (test: string) => ({ file: 'test/pure/desired/observed.test.ts', test });
 
 export const RULES: readonly Mutant[] = [
   {
@@ -27,5 +28,21 @@ export const RULES: readonly Mutant[] = [
     from: "'ip hdrlength != 5', ",
     to: '',
     killedBy: attack('extensions', 'option-route-through-dns'),
+  },
+  {
+    id: 'observed-host-log',
+    what: 'what an observed container opens on the host is not recorded: enforcing it cuts what no preview has listed',
+    file: 'src/desired/constant-chains.ts',
+    from: 'mask: (marks.redirect | marks.enforced) >>> 0',
+    to: 'mask: marks.all',
+    killedBy: observed('if and only if enforce would deny it'),
+  },
+  {
+    id: 'observed-host-denied',
+    what: 'an observed container is refused services of the host in a family in which it has no address yet',
+    file: 'src/desired/dispatch.ts',
+    from: 'maskTree(leaves, marks, names.observedHost, [])',
+    to: "maskTree(leaves, marks, names.observedHost, [rule([], { k: 'goto', chain: names.no })])",
+    killedBy: observed('in a family that its rules do not have'),
   },
 ];
