@@ -52,7 +52,7 @@ export interface RecordedPeriod {
 const DAY_MS = 86_400_000;
 export const KEPT_MS = 30 * DAY_MS;
 export const MAX_ROWS_OF_ONE = 500;
-export const MAX_ROWS = 20_000;
+const MAX_ROWS = 20_000;
 const MAX_OWNERS = 2_000;
 const MAX_GAPS = 20;
 export const SERVICE_AWAY = 'the service was not running';
