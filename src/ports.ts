@@ -256,7 +256,12 @@ export interface StatusView {
     readonly reason: string;
     readonly lastRepair: string | null;
   };
-  readonly store: { readonly kind: string; readonly ok: boolean; readonly detail: string };
+  readonly store: {
+    readonly kind: string;
+    readonly ok: boolean;
+    readonly detail: string;
+    readonly unwritten: readonly UnwrittenChange[];
+  };
   /** Hosts that share the store. */
   readonly fleet: { readonly nodes: number; readonly stale: readonly string[] };
 }
@@ -374,6 +379,18 @@ export interface PlannedChange {
   readonly name: string;
 }
 
+/** A change that is in force and could not be stored. */
+export interface UnwrittenChange {
+  /** The store's key: lockdown/all, pause/OWNER, grant/ID, list/NAME. */
+  readonly key: string;
+  readonly action: string;
+  readonly target: string;
+  /** RFC 3339 UTC */
+  readonly since: string;
+  /** Why, and what that means, as a person reads it. */
+  readonly note: string;
+}
+
 /** Refusals that the API turns into problem details. */
 export type Refusal =
   | { readonly kind: 'not-found'; readonly detail: string; readonly remedy: string }
@@ -407,6 +424,8 @@ export interface Controller {
   pause(idOrName: string | undefined, forMs: number, who: string): Promise<Pause>;
   endPause(idOrName: string | undefined, who: string): Promise<void>;
   lockdown(): Lockdown | undefined;
+  /** What is in force and could not be stored. */
+  unwritten(): readonly UnwrittenChange[];
   setLockdown(on: boolean, who: string): Promise<Lockdown | undefined>;
   /** Newest first; `next` is the cursor of the page after, undefined on the last. */
   audit(

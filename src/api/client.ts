@@ -5,6 +5,7 @@ import type { SyncHow } from '../model/feed-view.js';
 import type {
   AuditBody,
   ContainerBody,
+  Durability,
   Explain,
   ExportBody,
   Flow,
@@ -88,11 +89,9 @@ export class ApiClient {
     const body = { entry, ...(duration === undefined ? {} : { for: duration }) };
     return this.#json('POST', `/v1/containers/${encodeURIComponent(idOrName)}/grants`, { body });
   }
-  async revokeGrant(idOrName: string, id: string): Promise<void> {
-    await this.#send(
-      'DELETE',
-      `/v1/containers/${encodeURIComponent(idOrName)}/grants/${encodeURIComponent(id)}`,
-    );
+  async revokeGrant(idOrName: string, id: string): Promise<Durability> {
+    const path = `/v1/containers/${encodeURIComponent(idOrName)}/grants/${encodeURIComponent(id)}`;
+    return durability(await this.#send('DELETE', path));
   }
   setMode(idOrName: string, mode: string): Promise<ContainerBody> {
     return this.#json('PUT', `/v1/containers/${encodeURIComponent(idOrName)}/mode`, { body: { mode } });
@@ -105,8 +104,8 @@ export class ApiClient {
   pause(idOrName: string | undefined, duration: string): Promise<PauseBody> {
     return this.#json('POST', pausePath(idOrName), { body: { for: duration } });
   }
-  async endPause(idOrName: string | undefined): Promise<void> {
-    await this.#send('DELETE', pausePath(idOrName));
+  async endPause(idOrName: string | undefined): Promise<Durability> {
+    return durability(await this.#send('DELETE', pausePath(idOrName)));
   }
   setLockdown(on: boolean): Promise<LockdownBody> {
     return this.#json('PUT', '/v1/lockdown', { body: { on } });
@@ -261,3 +260,7 @@ function problemOf(response: IncomingMessage, answer: string): ProblemDocument {
     errors: [{ detail, remedy: 'look into its log' }],
   };
 }
+
+/** A change that is stored is answered without a body. */
+const durability = (answer: string): Durability =>
+  answer === '' ? { durable: true, note: null } : (JSON.parse(answer) as Durability);

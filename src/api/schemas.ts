@@ -36,10 +36,19 @@ export const ProblemSchema = Type.Object(
 );
 export type ProblemDocument = Static<typeof ProblemSchema>;
 
+/** Whether a change outlives a restart of the service. */
+const DURABILITY = {
+  durable: Type.Boolean({ description: 'false: in force from memory, the store could not take it' }),
+  note: Nullable(Text('why it is not stored, and what that means')),
+};
+export const DurabilitySchema = Type.Object(DURABILITY, closed);
+export type Durability = Static<typeof DurabilitySchema>;
+
 export const PauseSchema = Type.Object(
   {
-    owner: Text('id:CONTAINER, or all'),
+    ...DURABILITY,
     node: Type.Optional(Text('the host of the container')),
+    owner: Text('id:CONTAINER, or all'),
     created: Time,
     expires: Time,
     by: Text('who asked for it'),
@@ -76,7 +85,27 @@ export const StatusSchema = Type.Object(
       },
       closed,
     ),
-    store: Type.Object({ kind: Type.String(), ok: Type.Boolean(), detail: Type.String() }, closed),
+    store: Type.Object(
+      {
+        kind: Type.String(),
+        ok: Type.Boolean(),
+        detail: Type.String(),
+        unwritten: Type.Array(
+          Type.Object(
+            {
+              key: Type.String(),
+              action: Type.String(),
+              target: Type.String(),
+              since: Time,
+              note: Type.String(),
+            },
+            closed,
+          ),
+          { description: 'changes in force that could not be stored' },
+        ),
+      },
+      closed,
+    ),
     fleet: Type.Object({ nodes: Count, stale: Type.Array(Type.String()) }, closed),
   },
   closed,
@@ -153,7 +182,7 @@ export const PauseRequestSchema = Type.Object(
 );
 export const LockdownRequestSchema = Type.Object({ on: Type.Boolean() }, closed);
 export const LockdownSchema = Type.Object(
-  { on: Type.Boolean(), since: Nullable(Time), by: Nullable(Type.String()) },
+  { on: Type.Boolean(), since: Nullable(Time), by: Nullable(Type.String()), ...DURABILITY },
   closed,
 );
 export type LockdownBody = Static<typeof LockdownSchema>;
@@ -189,6 +218,10 @@ export const ListBodySchema = Type.Object(
     file: Type.Optional(Text('where a folder list stands')),
     revision: Type.Integer({ description: 'of the store; 0 for a folder list' }),
     usedBy: Type.Array(Type.String()),
+    durable: Type.Optional(
+      Type.Boolean({ description: 'false: an entry was removed from memory, the store could not take it' }),
+    ),
+    note: Type.Optional(Text('why it is not stored, and what that means')),
   },
   closed,
 );

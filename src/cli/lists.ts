@@ -128,7 +128,9 @@ async function eachEntry(
   let list: ListBody | undefined;
   for (const { canonical } of entriesOf(texts)) {
     list = await change(canonical);
-    if (!out.isJson) out.line(`${canonical} ${done}`);
+    if (out.isJson) continue;
+    out.line(`${canonical} ${done}`);
+    if (list.note !== undefined) out.line(`NOT STORED: ${list.note}`);
   }
   if (out.isJson) out.show(list, () => undefined);
   return 0;

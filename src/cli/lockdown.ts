@@ -9,13 +9,14 @@ export function lockdownCommand(program: Command, registry: Registry): void {
     options: [['--off', 'end it: every container has its own policy again']],
     run: async (session, _args, options) => {
       const now = await (await session.client()).setLockdown(options.off !== true);
-      session.out.show(now, () =>
+      session.out.show(now, () => {
         session.out.line(
           now.on
             ? `lockdown since ${now.since} by ${now.by}: no container reaches anything`
             : 'no lockdown: every container has its own policy',
-        ),
-      );
+        );
+        if (now.note !== null) session.out.line(`NOT STORED: ${now.note}`);
+      });
       return 0;
     },
   });

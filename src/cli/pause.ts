@@ -27,9 +27,10 @@ export function pauseCommand(program: Command, registry: Registry): void {
       if (options.for === undefined)
         return wrongUsage('how long is not said', 'write --for 10m, or --end to end a pause');
       const pause = await client.pause(container, options.for);
-      session.out.show(pause, () =>
-        session.out.line(`${container ?? 'all containers'}: not enforced until ${pause.expires}`),
-      );
+      session.out.show(pause, () => {
+        session.out.line(`${container ?? 'all containers'}: not enforced until ${pause.expires}`);
+        if (pause.note !== null) session.out.line(`NOT STORED: ${pause.note}`);
+      });
       return 0;
     },
   });
@@ -42,9 +43,10 @@ async function end(
   options: Options,
 ): Promise<number> {
   if (options.for !== undefined) wrongUsage('--for and --end do not go together', 'write one of them');
-  await client.endPause(container);
-  session.out.show({ ended: container ?? 'all' }, () =>
-    session.out.line(`${container ?? 'all containers'}: enforced again`),
-  );
+  const { durable, note } = await client.endPause(container);
+  session.out.show({ ended: container ?? 'all', durable, note }, () => {
+    session.out.line(`${container ?? 'all containers'}: enforced again`);
+    if (note !== null) session.out.line(`NOT STORED: ${note}`);
+  });
   return 0;
 }

@@ -16,14 +16,19 @@ export function revokeCommand(program: Command, registry: Registry): void {
       const container = await client.container(name);
       const revoked: string[] = [];
       const problems: Problem[] = [];
+      const notes: string[] = [];
       for (const { canonical } of entriesOf(texts)) {
         const grants = container.grants.filter((grant) => grant.entry === canonical);
-        for (const grant of grants) await client.revokeGrant(container.id, grant.id);
+        for (const grant of grants) {
+          const { note } = await client.revokeGrant(container.id, grant.id);
+          if (note !== null) notes.push(note);
+        }
         if (grants.length > 0) revoked.push(canonical);
         problems.push(...(await remaining(client, container, canonical, grants.length > 0)));
       }
-      session.out.show({ revoked, remaining: problems }, () => {
+      session.out.show({ revoked, remaining: problems, notes }, () => {
         for (const entry of revoked) session.out.line(`${container.name}: grant of ${entry} revoked`);
+        for (const note of new Set(notes)) session.out.line(`NOT STORED: ${note}`);
       });
       if (problems.length > 0) throw new CommandFailure(problems);
       return 0;
@@ -49,11 +54,19 @@ async function remaining(
     };
   });
   if (others.length > 0 || wasGranted) return Promise.all(problems);
+  if (container.modeFrom === 'lockdown')
+    return [
+      {
+        detail: `a lockdown is on: no entry of ${container.name} is in force, and which it has is not shown meanwhile`,
+        remedy:
+          'nothing needs to be revoked to stop its traffic now; see drawbridge explain, or end the lockdown with drawbridge lockdown --off and try again',
+      },
+    ];
   const has = container.entries.map((e) => e.entry).join(', ');
   return [
     {
       detail: `${container.name} has no entry ${canonical}`,
-      remedy: has === '' ? 'it has none at all' : `it has: ${has}`,
+      remedy: has === '' ? 'it has no entries: its policy permits nothing' : `it has: ${has}`,
     },
   ];
 }

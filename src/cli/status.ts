@@ -24,6 +24,8 @@ function print(out: Output, s: Status): void {
   const repaired = s.kernel.lastRepair === null ? 'never repaired' : `last repaired ${s.kernel.lastRepair}`;
   out.line(`kernel: ${s.kernel.inSync ? 'holds what it should' : 'NOT in sync'}, ${repaired}`);
   out.line(`store: ${s.store.kind}, ${s.store.ok ? 'ok' : 'FAILING'}: ${s.store.detail}`);
+  for (const held of s.store.unwritten)
+    out.line(`NOT STORED: ${held.action} (${held.target}), since ${held.since}: ${held.note}`);
   if (s.fleet.stale.length > 0) out.line(`SILENT HOSTS: ${s.fleet.stale.join(', ')} (drawbridge nodes)`);
   out.line(`threats: ${s.threats.entries} entries of ${s.threats.feeds} feeds`);
   for (const alert of s.threats.alerts) out.line(`  ALERT ${alert}`);

@@ -1,9 +1,8 @@
 import { type Logger, RefusedError, type Store } from '../ports.js';
+import { type Outcome, recordOf } from './changes-record.js';
 import { refuse } from './changes-refuse.js';
 import type { ChangesState } from './changes-state.js';
-
-/** undone: not in force in time, and taken back. unknown: the store may hold it, and did not say so. */
-type Outcome = 'done' | 'undone' | 'unknown';
+import { UnwrittenChanges } from './changes-unwritten.js';
 
 /** Where each change is recorded; `retract` takes a record back whose change was not made. */
 export interface AuditSink {
@@ -48,9 +47,13 @@ const IN_FORCE_MS = 5000;
 export class Committer {
   readonly #options: CommitOptions;
   readonly #tails = new Map<string, Promise<unknown>>();
+  readonly unwritten: UnwrittenChanges;
 
   constructor(options: CommitOptions) {
     this.#options = options;
+    const { store, state, audit, log } = options;
+    const serial = <T>(key: string, work: () => Promise<T>): Promise<T> => this.serial(key, work);
+    this.unwritten = new UnwrittenChanges({ store, state, audit, log, serial });
   }
 
   /** Runs one after the other per key: an undo never meets a later change of the same key. */
@@ -76,6 +79,32 @@ export class Committer {
       await this.#options.enforcer.inForce(IN_FORCE_MS);
     } catch (e) {
       await this.#undo(change, e);
+    }
+  }
+
+  /**
+   * For emergencies and for what only tightens: a store that cannot write does not keep it from being in force. It is held in
+   * memory then, and `unwritten` says so. Throws as `commit` does, but for that.
+   */
+  async commitUrgent(change: KeyChange, now: number): Promise<void> {
+    try {
+      await this.#writeWithAudit(change);
+    } catch (e) {
+      if (!(e instanceof RefusedError && e.refusal.kind === 'not-in-force')) throw e;
+      this.unwritten.hold(change, e.message, new Date(now).toISOString());
+    }
+    this.#options.onChange();
+    try {
+      await this.#options.enforcer.inForce(IN_FORCE_MS);
+    } catch (e) {
+      if (!this.unwritten.list().some(({ key }) => key === change.key)) await this.#undo(change, e);
+      this.unwritten.takeBack(change);
+      this.#options.onChange();
+      refuse(
+        'not-in-force',
+        `not in force, and undone: ${String(e)}`,
+        'look at drawbridge status and doctor, then try again',
+      );
     }
   }
 
@@ -148,6 +177,7 @@ export class Committer {
     const ifRevision = state.revisionOf(key);
     if (value !== undefined) state.apply(key, value, await store.put(key, value, { ifRevision }));
     else if (await store.delete(key, { ifRevision })) state.apply(key, undefined, Number.MAX_SAFE_INTEGER);
+    await this.unwritten.stored(key);
   }
 
   async #undo(change: KeyChange, cause: unknown): Promise<never> {
@@ -187,12 +217,6 @@ export class Committer {
       );
     });
   }
-}
-
-function recordOf(change: KeyChange, outcome: Outcome) {
-  const { who, action, target } = change;
-  const { before, after } = change.recorded ?? change;
-  return { who, action, target, before: before ?? null, after: after ?? null, outcome };
 }
 
 function refusalOf(e: unknown): RefusedError {

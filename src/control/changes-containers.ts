@@ -65,11 +65,10 @@ export class ContainerChanges {
         );
       }
       const change = { key: grantKey(grantId), before: grant, after: undefined, who };
-      await this.#o.committer.commit({
-        ...change,
-        action: 'grant.remove',
-        target: `${grant.owner} (${facts.name})`,
-      });
+      await this.#o.committer.commitUrgent(
+        { ...change, action: 'grant.remove', target: `${grant.owner} (${facts.name})` },
+        this.#o.now(),
+      );
     });
   }
 

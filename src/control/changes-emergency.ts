@@ -18,7 +18,7 @@ export interface EmergencyOptions {
 
 const LONGEST_PAUSE_MS = 7 * 86_400_000;
 
-/** Pauses and the lockdown: stored, audited, in force or undone like every other change. */
+/** Pauses and the lockdown: audited, in force or undone like every other change; where the store cannot write, from memory. */
 export class EmergencyChanges {
   readonly #o: EmergencyOptions;
 
@@ -55,7 +55,8 @@ export class EmergencyChanges {
       if (on === (before !== undefined)) return before;
       const after = on ? { since: new Date(this.#o.now()).toISOString(), by: who } : undefined;
       const action = on ? 'lockdown.on' : 'lockdown.off';
-      await this.#o.committer.commit({ key: LOCKDOWN_KEY, before, after, who, action, target: 'all' });
+      const change = { key: LOCKDOWN_KEY, before, after, who, action, target: 'all' };
+      await this.#o.committer.commitUrgent(change, this.#o.now());
       return after;
     });
   }
@@ -98,7 +99,8 @@ export class EmergencyChanges {
 
   async #commit(owner: string, after: Pause | undefined, target: string, who: string): Promise<void> {
     const before = this.#o.state.pauses.get(owner)?.value;
-    await this.#o.committer.commit({ ...changeOf(before, after, target), key: pauseKey(owner), who });
+    const change = { ...changeOf(before, after, target), key: pauseKey(owner), who };
+    await this.#o.committer.commitUrgent(change, this.#o.now());
   }
 }
 

@@ -106,10 +106,18 @@ export class ListChanges {
     });
   }
 
-  async #write(name: string, body: ListBody, list: List, action: string, who: string): Promise<ListView> {
+  async #write(
+    name: string,
+    body: ListBody,
+    list: List,
+    action: 'list.put' | 'entry.add' | 'entry.remove',
+    who: string,
+  ): Promise<ListView> {
     this.#o.state.remember(body, list);
     const before = this.#o.state.lists.get(name)?.body;
-    await this.#o.committer.commit({ key: listKey(name), before, after: body, who, action, target: name });
+    const change = { key: listKey(name), before, after: body, who, action, target: name };
+    if (action === 'entry.remove') await this.#o.committer.commitUrgent(change, Date.now());
+    else await this.#o.committer.commit(change);
     return this.list(name);
   }
 

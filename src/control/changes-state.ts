@@ -110,6 +110,15 @@ export class ChangesState {
     return true;
   }
 
+  /** Applies what the store does not hold; the revision stays that of the stored value, which a later write must name. */
+  override(key: string, value: unknown): void {
+    const { kind, name } = partsOf(key);
+    if (!kind) return;
+    const revision = this.revisionOf(key);
+    this.#forget(kind, name);
+    if (value !== undefined) this.#set(kind, name, value, revision);
+  }
+
   async #applyLate(key: string, name: string, value: object, revision: number): Promise<void> {
     if (revision <= (this.#reading.get(key) ?? 0)) return;
     this.#reading.set(key, revision);

@@ -1,6 +1,6 @@
 import { type ListParser, listFromObject } from '../model/list-parse.js';
 import type { Grant, List, Mode } from '../model/policy.js';
-import type { ListView, Logger, Store } from '../ports.js';
+import type { ListView, Logger, Store, UnwrittenChange } from '../ports.js';
 import { type AuditSink, Committer, type Enforcer } from './changes-commit.js';
 import { type ContainerChangeOptions, ContainerChanges } from './changes-containers.js';
 import { EmergencyChanges } from './changes-emergency.js';
@@ -9,6 +9,7 @@ import { type ListChangeOptions, ListChanges } from './changes-lists.js';
 import { ChangesState, type CurrentChanges } from './changes-state.js';
 import { type TokenChangeOptions, TokenChanges } from './changes-tokens.js';
 import { TransferChanges } from './changes-transfer.js';
+import type { UnwrittenChanges } from './changes-unwritten.js';
 
 export interface ChangesOptions
   extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,
@@ -46,6 +47,7 @@ export class Changes {
   readonly emergency: EmergencyChanges;
   readonly tokens: TokenChanges;
   readonly transfer: TransferChanges;
+  readonly #unwritten: UnwrittenChanges;
   readonly #moment: NextMoment;
   readonly #watch: Disposable;
 
@@ -56,6 +58,7 @@ export class Changes {
     const parse = options.parseList ?? parseHere;
     state.onLate = () => this.#changed();
     const committer = new Committer({ store, audit, enforcer, log, state, onChange: () => this.#changed() });
+    this.#unwritten = committer.unwritten;
     this.#lists = new ListChanges({
       state,
       committer,
@@ -141,7 +144,13 @@ export class Changes {
     }
   }
 
+  /** What is in force and could not be stored. */
+  unwritten(): readonly UnwrittenChange[] {
+    return this.#unwritten.list();
+  }
+
   close(): void {
+    this.#unwritten.close();
     this.#moment.stop();
     this.#watch[Symbol.dispose]();
   }

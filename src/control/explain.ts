@@ -1,6 +1,7 @@
 import { CLOSED_WHY } from '../desired/closed.js';
 import type { Member } from '../desired/state.js';
 import type { TracePacket, TraceResult } from '../desired/trace.js';
+import type { Lockdown, Pause } from '../model/emergency.js';
 import type { DestEntry, PortRange } from '../model/entry.js';
 import { formatAddress, parseAddress, rangeHas } from '../model/ip.js';
 import type { NameMatch } from '../model/name.js';
@@ -25,6 +26,8 @@ export interface ExplainInput {
   readonly told: (names: NameTarget) => readonly string[];
   readonly hostAddress: string | undefined;
   readonly neighbours: (name: string) => readonly string[];
+  /** That of all containers, and the pause that holds longest for this one. */
+  readonly emergency?: { readonly lockdown?: Lockdown | undefined; readonly pause?: Pause | undefined };
 }
 
 type NameTarget = { readonly match: NameMatch; readonly name: string };
@@ -35,6 +38,7 @@ export function explain(input: ExplainInput): ExplainView {
   const view =
     closedView(input) ??
     threatView(input) ??
+    lockedView(input) ??
     spentView(input) ??
     (input.member.policy.mode === 'off' ? offView() : byMode(input));
   return { container: input.name, to: input.to, feed: null, ...view };
@@ -48,7 +52,7 @@ function byMode(input: ExplainInput): View {
   const view = spentView(as) ?? byTarget(as);
   const { trace } = byTarget(input);
   if (view.verdict !== 'deny') return { ...view, trace };
-  const reason = `the container is observed: it passes; enforce would deny it: ${view.reason}`;
+  const reason = `${passing(input)} ${view.reason}`;
   return { ...view, verdict: 'allow', reason, trace };
 }
 
@@ -62,6 +66,23 @@ function closedView(input: ExplainInput): View | undefined {
   if (!steps.some((s) => s.rule.why?.includes(CLOSED_WHY))) return undefined;
   const reason = "it is Drawbridge's own, its API or its Redis: no container reaches it";
   return { ...nothing(reason), trace: steps.map((s) => s.text) };
+}
+
+/** Whatever its entries say: they are not in force, and none that is added would be. */
+function lockedView(input: ExplainInput): View | undefined {
+  const { policy } = input.member;
+  if (policy.modeFrom !== 'lockdown') return undefined;
+  const { since, by } = input.emergency?.lockdown ?? {};
+  const when = since === undefined ? '' : ` since ${since} by ${by}`;
+  const address = addressOf(input.dest);
+  const packet = address === undefined ? undefined : packetTo(input, address);
+  const trace = packet ? input.judge.judge(packet).steps.map((s) => s.text) : [];
+  return {
+    ...nothing(`a lockdown is on${when}: no container reaches anything, whatever its entries`),
+    remedy:
+      'drawbridge lockdown --off ends it for all containers; an entry or a grant has no effect until then',
+    trace,
+  };
 }
 
 /** Whatever its entries say. */
@@ -185,6 +206,14 @@ function decidingEntry(
 function isTold(input: ExplainInput, { entry }: PolicyEntry, address: string): boolean {
   return entry.target.kind === 'name' && input.told(entry.target).includes(address);
 }
+
+const passing = ({ member, emergency }: ExplainInput): string =>
+  member.policy.modeFrom === 'pause'
+    ? `${pausedUntil(emergency?.pause)}: it passes; without the pause it is denied:`
+    : 'the container is observed: it passes; enforce would deny it:';
+
+const pausedUntil = (pause: Pause | undefined): string =>
+  `the container is paused${pause ? ` until ${pause.expires} by ${pause.by}` : ''}`;
 
 function passReason(result: TraceResult): string {
   if (result.steps.some((s) => s.rule.why?.includes('eastWest')))

@@ -21,6 +21,7 @@ import {
   type SharedStore,
   type StatusView,
   type Store,
+  type UnwrittenChange,
 } from '../ports.js';
 import { census } from './census.js';
 import type { Counts } from './counts.js';
@@ -115,7 +116,7 @@ export class ServiceController implements Controller {
         ...this.ready(),
         lastRepair: engine.lastRepair,
       },
-      store: { kind: storeKind, ok, detail },
+      store: { kind: storeKind, ok, detail, unwritten: this.unwritten() },
       fleet: { nodes: fleet.nodes.length, stale: fleet.stale },
     };
   }
@@ -158,6 +159,9 @@ export class ServiceController implements Controller {
   }
   endPause(idOrName: string | undefined, who: string): Promise<void> {
     return this.#p.changes.emergency.endPause(idOrName, who);
+  }
+  unwritten(): readonly UnwrittenChange[] {
+    return this.#p.changes.unwritten();
   }
   lockdown(): Lockdown | undefined {
     return this.#p.changes.current().lockdown;
@@ -251,7 +255,7 @@ export class ServiceController implements Controller {
   }
 
   explain(idOrName: string, to: string): ExplainView {
-    return explainView(this.#p.engine, this.#find(idOrName), to);
+    return explainView(this.#p.engine, this.#p.said(), this.#find(idOrName), to);
   }
 
   async preview(idOrName: string, to: Mode | 'auto'): Promise<PreviewView> {

@@ -5,7 +5,7 @@ import { explain, sourceText } from '../control/explain.js';
 import { addressesOn, resolveContainer } from '../control/neighbours.js';
 import type { DesiredState, Member } from '../desired/state.js';
 import type { ContainerFacts } from '../model/container.js';
-import { pauseOf } from '../model/emergency.js';
+import { type Emergency, pauseOf } from '../model/emergency.js';
 import { isDest, parseEntry } from '../model/entry-parse.js';
 import { formatAddress } from '../model/ip.js';
 import { ownerKey } from '../model/owner.js';
@@ -99,7 +99,7 @@ function addressesOf(engine: Engine, id: string, pe: PolicyEntry): readonly stri
 /** In the host's network the host is reached there as anywhere. */
 const LOOPBACK = '127.0.0.1';
 
-export function explainView(engine: Engine, c: ContainerFacts, to: string): ExplainView {
+export function explainView(engine: Engine, said: Emergency, c: ContainerFacts, to: string): ExplainView {
   const parsed = parseEntry(to);
   if (!parsed.ok)
     throw new RefusedError({
@@ -134,6 +134,7 @@ export function explainView(engine: Engine, c: ContainerFacts, to: string): Expl
     threats: engine.threats.look,
     decide: (name) => engine.names.decide(id, name),
     told: (names) => engine.dns.addressesFor(id, names),
+    emergency: { lockdown: said.lockdown, pause: pauseOf(said, id) },
     hostAddress: member.host ? LOOPBACK : hostAddress(state, member.ports[0]?.bridge),
     neighbours: (name) =>
       self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],

@@ -2,8 +2,15 @@ import { type Static, Type } from '@sinclair/typebox';
 import { parseDuration } from '../../model/units.js';
 import type { Controller } from '../../ports.js';
 import { type Context, whoIs } from '../context.js';
+import { durabilityOf } from '../durability.js';
 import { BadRequestError } from '../problems.js';
-import { LockdownRequestSchema, LockdownSchema, PauseRequestSchema, PauseSchema } from '../schemas.js';
+import {
+  DurabilitySchema,
+  LockdownRequestSchema,
+  LockdownSchema,
+  PauseRequestSchema,
+  PauseSchema,
+} from '../schemas.js';
 import { ContainerParams } from './containers.js';
 
 const ADMIN = { role: 'admin' } as const;
@@ -28,13 +35,15 @@ function pauseRoutes({ server, controller }: Context, url: string, summary: stri
     async (request, reply) => {
       const forMs = milliseconds(request.body.for);
       const pause = await controller.pause(request.params.container, forMs, whoIs(request));
-      return reply.code(201).send(pause);
+      return reply.code(201).send({ ...pause, ...durabilityOf(controller, `pause/${pause.owner}`) });
     },
   );
-  const end = { summary: `End it: ${summary}`, ...params, response: { 204: Type.Null() } };
+  const response = { 200: DurabilitySchema, 204: Type.Null() };
+  const end = { summary: `End it: ${summary}`, ...params, response };
   server.delete<{ Params: Partial<Params> }>(url, { schema: end, config }, async (request, reply) => {
     await controller.endPause(request.params.container, whoIs(request));
-    return reply.code(204).send();
+    const end = durabilityOf(controller, 'pause/');
+    return end.durable ? reply.code(204).send() : reply.send(end);
   });
 }
 
@@ -59,7 +68,7 @@ function lockdownRoutes({ server, controller }: Context): void {
 
 function lockdownBody(controller: Controller): Static<typeof LockdownSchema> {
   const { since = null, by = null } = controller.lockdown() ?? {};
-  return { on: since !== null, since, by };
+  return { on: since !== null, since, by, ...durabilityOf(controller, 'lockdown/') };
 }
 
 function milliseconds(duration: string): number {

@@ -1,7 +1,9 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { isRecord } from '../../model/shape.js';
 import { type Context, whoIs } from '../context.js';
+import { durabilityOf } from '../durability.js';
 import { guardedRevision } from '../etag.js';
+import { listBody } from '../list-body.js';
 import { EntryRequestSchema, ListBodySchema } from '../schemas.js';
 import { validateAllButBody } from '../validate.js';
 import { ListParams, sendList } from './lists.js';
@@ -39,7 +41,10 @@ export function entryRoutes({ server, controller }: Context): void {
     async (request, reply) => {
       const { name, entry } = request.params;
       const revision = guardedRevision(request, () => controller.list(name).revision);
-      return sendList(reply, await controller.removeEntry(name, entry, revision, whoIs(request)));
+      const list = await controller.removeEntry(name, entry, revision, whoIs(request));
+      const { durable, note } = durabilityOf(controller, `list/${name}`);
+      if (durable || note === null) return sendList(reply, list);
+      return reply.send({ ...listBody(list), durable, note });
     },
   );
 }

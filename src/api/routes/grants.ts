@@ -2,8 +2,9 @@ import { type Static, Type } from '@sinclair/typebox';
 import { parseDuration } from '../../model/units.js';
 import { grantBody } from '../container-body.js';
 import { type Context, whoIs } from '../context.js';
+import { durabilityOf } from '../durability.js';
 import { BadRequestError } from '../problems.js';
-import { GrantRequestSchema, GrantSchema } from '../schemas.js';
+import { DurabilitySchema, GrantRequestSchema, GrantSchema } from '../schemas.js';
 import { ContainerParams } from './containers.js';
 
 const GrantParams = Type.Object({
@@ -32,13 +33,18 @@ export function grantRoutes({ server, controller }: Context): void {
       return reply.code(201).send(grantBody(grant));
     },
   );
-  const remove = { summary: 'Take a grant back', params: GrantParams, response: { 204: Type.Null() } };
+  const remove = {
+    summary: 'Take a grant back',
+    params: GrantParams,
+    response: { 200: DurabilitySchema, 204: Type.Null() },
+  };
   server.delete<{ Params: Static<typeof GrantParams> }>(
     '/v1/containers/:container/grants/:grant',
     { schema: remove },
     async (request, reply) => {
       await controller.revokeGrant(request.params.container, request.params.grant, whoIs(request));
-      return reply.code(204).send();
+      const end = durabilityOf(controller, `grant/${request.params.grant}`);
+      return end.durable ? reply.code(204).send() : reply.send(end);
     },
   );
 }

@@ -16,6 +16,8 @@ export function healthRoutes({ server, controller }: Context): void {
   };
   server.get('/readyz', { schema, config: ANYONE }, (_request, reply) => {
     const state = controller.ready();
-    return reply.code(state.ready ? 200 : 503).send(state);
+    const notes = controller.unwritten().map(({ action, note }) => `; ${action}: ${note}`);
+    const body = { ...state, reason: `${state.reason}${notes.join('')}` };
+    return reply.code(state.ready ? 200 : 503).send(body);
   });
 }

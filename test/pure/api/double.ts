@@ -14,6 +14,7 @@ import {
   type PreviewView,
   RefusedError,
   type ScanView,
+  type UnwrittenChange,
 } from '../../../src/ports.js';
 
 /** A controller in memory, for the API and the commands: what it was asked stands in `calls`. */
@@ -33,6 +34,7 @@ export class MemoryController implements Controller {
   planOfMany: PlannedChange[] = [];
   nodesSeen: NodeView[] = [];
   lockdownNow: Lockdown | undefined;
+  unwrittenNow: UnwrittenChange[] = [];
   audited: AuditView[] = [];
   scanned: ScanView[] = [];
   mode: ContainerView['mode'] = 'observe';
@@ -55,7 +57,7 @@ export class MemoryController implements Controller {
       lockdown: this.lockdownNow ?? null,
       threats: { entries: 0, feeds: 0, alerts: this.alerts },
       kernel: { inSync: true, ...this.ready(), lastRepair: null },
-      store: { kind: 'embedded', ok: true, detail: 'fine' },
+      store: { kind: 'embedded', ok: true, detail: 'fine', unwritten: this.unwrittenNow },
       fleet: { nodes: this.nodesSeen.length, stale: [] },
     };
   }
@@ -148,6 +150,9 @@ export class MemoryController implements Controller {
   }
   async endPause(idOrName: string | undefined, who: string): Promise<void> {
     this.#call('endPause', idOrName, who);
+  }
+  unwritten(): readonly UnwrittenChange[] {
+    return this.unwrittenNow;
   }
   lockdown(): Lockdown | undefined {
     return this.lockdownNow;
