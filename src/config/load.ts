@@ -42,7 +42,9 @@ const isFileVariable = (name: string): boolean =>
   name.startsWith(PREFIX) && name.endsWith('_FILE') && name !== CONFIG_VARIABLE;
 
 /** DRAWBRIDGE_X_FILE=path becomes DRAWBRIDGE_X with the file's text, its last newline cut. */
-async function readSecrets(env: Texts): Promise<{ env: Texts; problems: readonly Problem[] }> {
+async function readSecrets(
+  env: Texts,
+): Promise<{ env: Texts; problems: readonly Problem[]; secrets: ReadonlyMap<string, string> }> {
   const plain = Object.entries(env).filter(([name]) => !isFileVariable(name));
   const problems: Problem[] = [];
   const secrets: [string, string][] = [];
@@ -58,7 +60,18 @@ async function readSecrets(env: Texts): Promise<{ env: Texts; problems: readonly
         remedy: 'name a file that is there and may be read',
       });
   }
-  return { env: Object.fromEntries([...plain, ...secrets]), problems };
+  return { env: Object.fromEntries([...plain, ...secrets]), problems, secrets: new Map(secrets) };
+}
+
+/** A secret, or a file that was taken for one, is not quoted: not by its problem either. */
+function withoutText(problem: Problem, secrets: ReadonlyMap<string, string>): Problem {
+  const name = [...secrets.keys()].find((key) => problem.detail.startsWith(`${key}: `));
+  if (name === undefined) return problem;
+  const isQuoted = problem.remedy.includes(secrets.get(name) ?? '');
+  return {
+    detail: `${name}_FILE: the text of the file is not what ${name} takes`,
+    remedy: isQuoted ? 'correct the text of the file' : problem.remedy,
+  };
 }
 
 function defined(env: Readonly<Record<string, string | undefined>>): Texts {
@@ -88,10 +101,11 @@ async function readFileOrNone(
 /** Reads and merges all sources: --config, else DRAWBRIDGE_CONFIG, else the default file where there is one. */
 export async function loadConfig(options: LoadOptions = {}): Promise<Parsed<Loaded>> {
   const given = defined(options.env ?? process.env);
-  const { env, problems } = await readSecrets(given);
+  const { env, problems, secrets } = await readSecrets(given);
   const { source, problem } = await readFileOrNone(options.file ?? (given[CONFIG_VARIABLE] || undefined));
   const parsed = readConfig({ ...(source && { file: source }), env, flags: options.flags ?? {} });
-  const all = [...problems, ...(problem ? [problem] : []), ...(parsed.ok ? [] : parsed.problems)];
+  const wrong = parsed.ok ? [] : parsed.problems.map((one) => withoutText(one, secrets));
+  const all = [...problems, ...(problem ? [problem] : []), ...wrong];
   if (!parsed.ok || all.length > 0) return { ok: false, problems: all };
   return { ok: true, value: { config: parsed.value, ...(source && { file: source.name }) } };
 }

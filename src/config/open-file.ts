@@ -53,7 +53,8 @@ async function readAtMost(file: string, handle: FileHandle, maxBytes: number): P
       if (bytesRead === 0) return { bytes: Buffer.concat(chunks) };
       chunks.push(buffer.subarray(0, bytesRead));
       length += bytesRead;
-      if (length > maxBytes) return refused(file, `more than ${maxBytes} bytes`, 'split the list');
+      if (length > maxBytes)
+        return refused(file, `more than ${maxBytes} bytes`, 'split the list into several');
     }
   } finally {
     await handle.close();

@@ -76,8 +76,8 @@ export class UnwrittenChanges {
   async stored(key: string): Promise<void> {
     const held = this.#held.get(key);
     if (!held) return;
-    this.#held.delete(key);
     await this.#record(held);
+    this.#held.delete(key);
   }
 
   close(): void {

@@ -8,7 +8,6 @@ import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
-import { SmallDisk } from '../lab/small-disk.js';
 
 const PERMITTED = '93.184.1.1';
 const FORBIDDEN = '93.184.9.9';
@@ -251,51 +250,5 @@ describe('lockdown', () => {
     expect(await cli('audit', '--limit', '1')).toMatch(
       /^\S+\tlocal:root\tlockdown\.off\tall\tdone\t\{.*\}\t-\n$/,
     );
-  });
-});
-
-describe('on a full disk', () => {
-  it('a lockdown is in force at once, says that it is not stored, and is stored when there is space', async () => {
-    await d.stop();
-    using disk = new SmallDisk(d.stateDir);
-    d.start();
-    await d.ready(40_000);
-    expect(await reaches(web, PERMITTED)).toBe(true);
-    const granted = JSON.parse(await cli('allow', 'web', `${FORBIDDEN}:80`, '--json')) as unknown;
-    expect(granted).toBeTruthy();
-    disk.fill();
-    const { status, body } = await d.request('PUT', '/v1/lockdown', { on: true });
-    expect([status, JSON.parse(body)]).toMatchObject([
-      200,
-      {
-        on: true,
-        durable: false,
-        note: expect.stringMatching(/in force, but not stored .*the disk is full/),
-      },
-    ]);
-    const after = await lab.sniffer.settle();
-    expect([await reaches(web, PERMITTED), await reaches(other, FORBIDDEN)]).toEqual([false, false]);
-    expect(await lab.sniffer.count({ direction: 'out', dst: [PERMITTED, FORBIDDEN], dport: 80, after })).toBe(
-      0,
-    );
-    expect(await cli('status')).toMatch(/^NOT STORED: lockdown.on \(all\), since .*the disk is full/m);
-    expect((await d.get('/readyz')).body).toMatch(/lockdown\.on: in force, but not stored/);
-    expect((await d.request('PUT', '/v1/containers/web/mode', { mode: 'off' })).status).toBe(503);
-    expect(await cli('explain', 'web', `${PERMITTED}:80`)).toMatch(
-      /^deny:.*\n {2}because a lockdown is on since .*\n {2}remedy: drawbridge lockdown --off/,
-    );
-    expect(await cli('revoke', 'web', `${FORBIDDEN}:80`)).toMatch(
-      /revoked\nNOT STORED: in force, but not stored/,
-    );
-    const without = await d.cli(['revoke', 'web', 'unknown.example.org']);
-    expect(without.stderr).toMatch(/a lockdown is on: no entry of web is in force/);
-    disk.empty();
-    await waitFor('it to be stored', async () => !(await cli('status')).includes('NOT STORED'), 20_000, 200);
-    await d.restart();
-    expect(await cli('status')).toMatch(/^LOCKDOWN since .* by local:root/m);
-    expect(await reaches(web, PERMITTED)).toBe(false);
-    await cli('lockdown', '--off');
-    expect([await reaches(web, PERMITTED), await reaches(web, FORBIDDEN)]).toEqual([true, false]);
-    await d.stop();
   });
 });

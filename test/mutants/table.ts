@@ -7,6 +7,7 @@ import { DNS } from './dns.js';
 import { LABELS } from './labels.js';
 import { LAN } from './lan.js';
 import { LAYERS } from './layers.js';
+import { LISTS } from './lists.js';
 import type { Mutant } from './mutant.js';
 import { NAMES } from './names.js';
 import { NEIGHBOURS } from './neighbours.js';
@@ -25,5 +26,6 @@ export const MUTANTS: readonly Mutant[] = [
   NAMES,
   COVERAGE,
   LABELS,
+  LISTS,
   OUTSIDE,
 ].flat();

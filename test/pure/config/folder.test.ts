@@ -212,8 +212,10 @@ describe('watchFolder', () => {
     expect(watching?.state.lists.get('other')).toBe(before.get('other'));
     expect(reader.inThread).toBe(1);
     await write('large.yaml', `${large}  - 127.1\n`);
-    await soon(() =>
-      expect(watching?.state.problems).toMatchObject([{ file: join(folder, 'large.yaml'), line: 3_002 }]),
+    await vi.waitFor(
+      () =>
+        expect(watching?.state.problems).toMatchObject([{ file: join(folder, 'large.yaml'), line: 3_002 }]),
+      { timeout: 30_000 }, // the thread may start again, from sources
     );
     expect(watching?.state.lists.get('large')).toBe(before.get('large'));
   });

@@ -52,6 +52,16 @@ describe('loadConfig', () => {
   });
 });
 
+it('does not quote the text of a _FILE', async () => {
+  for (const name of ['DRAWBRIDGE_STORE_REDIS_FILE', 'DRAWBRIDGE_API_TOKENS_FILE', 'DRAWBRIDGE_DENY_FILE']) {
+    await writeFile(at('wrong'), 'root:hunter2:19000\n');
+    const loaded = await loadConfig({ env: { DRAWBRIDGE_CONFIG: at('config.yaml'), [name]: at('wrong') } });
+    expect(loaded.ok).toBe(false);
+    expect(JSON.stringify(loaded)).toContain(`${name}: the text of the file`);
+    expect(JSON.stringify(loaded)).not.toContain('hunter2');
+  }
+});
+
 describe('checkFiles', () => {
   it('finds nothing wrong in what is right', async () =>
     expect(await checkFiles([at('config.yaml'), at('npm.yaml')])).toEqual([]));
