@@ -14,9 +14,12 @@ import type { NetworkFacts } from './model/container.js';
 import type { List } from './model/policy.js';
 import type { Problem } from './model/problem.js';
 import { Audit } from './observe/audit.js';
-import type { Logger } from './ports.js';
+import type { Logger, SharedStore } from './ports.js';
 import { AppliedRevision } from './service/applied.js';
 import { census } from './service/census.js';
+import { layClosedFirst, stayClosed } from './service/closed-base.js';
+import { closedCause } from './service/closed-cause.js';
+import { ClosedService, type Service } from './service/closed-service.js';
 import { ServiceController } from './service/controller.js';
 import { Counts } from './service/counts.js';
 import { Ending } from './service/ending.js';
@@ -29,7 +32,8 @@ import { ListProblems } from './service/list-problems.js';
 import { nodeName } from './service/node.js';
 import type { Said } from './service/policies.js';
 import { openStore } from './service/store.js';
-import { leavePrefix, noteFound, teardownKernel } from './service/teardown.js';
+import { modesInForce, StoreTrust } from './service/store-trust.js';
+import { formerPrefixes, leavePrefix, teardownKernel } from './service/teardown.js';
 import { VERSION } from './version.js';
 
 /** After these a container may be known no more. */
@@ -39,21 +43,40 @@ export interface RunOptions {
   readonly config: Config;
   readonly log: Logger;
 }
-export interface Service {
-  stop(): Promise<void>;
-  /** Ends when the service has: after `stop`, or after a teardown through the API. */
-  readonly done: Promise<void>;
-}
 
-/** Starts the service: store → lists → kernel and DNS (closed from here) → API. Rejects when it cannot enforce. */
+/**
+ * Starts the service: closed base → store → lists → kernel and DNS → API. Runs closed while the store cannot be opened;
+ * rejects when it cannot enforce for another reason. Either way nothing new passes.
+ */
 export async function runService({ config, log }: RunOptions): Promise<Service> {
-  const parts = new Ending();
   hurry(log);
   if (config.failure === 'open') log.warn({ failure: 'open' }, FAILURE_OPEN);
+  await layClosedFirst(config, log);
+  const open = (): Promise<SharedStore> => openStore(config, log);
+  const begin = (shared: SharedStore): Promise<Service> => startWhole(config, log, shared);
+  let shared: SharedStore;
   try {
-    return await start(config, log, parts);
+    shared = await open();
   } catch (e) {
-    await parts.end();
+    await stayClosed(config, log);
+    const cause = closedCause(e);
+    if (!cause) throw e;
+    const teardown = async (): Promise<void> => void (await teardownKernel(config));
+    return ClosedService.begin({ config, log, open, begin, teardown }, cause);
+  }
+  return begin(shared);
+}
+
+/** On failure everything that was begun ends, the store too, and the kernel is left closed. */
+async function startWhole(config: Config, log: Logger, shared: SharedStore): Promise<Service> {
+  const parts = new Ending();
+  try {
+    return await start(config, log, shared, parts);
+  } catch (e) {
+    await parts
+      .end()
+      .catch((ending: unknown) => log.error({ err: ending }, 'the failed start left parts behind'));
+    await stayClosed(config, log);
     throw e;
   }
 }
@@ -70,13 +93,11 @@ function hurry(log: Logger): void {
   }
 }
 
-async function start(config: Config, log: Logger, parts: Ending): Promise<Service> {
-  const shared = await openStore(config, log);
+async function start(config: Config, log: Logger, shared: SharedStore, parts: Ending): Promise<Service> {
   const { store } = shared;
+  parts.add(() => store.close());
   const node = nodeName(config);
   const applied = new AppliedRevision(() => store.revision());
-  parts.add(() => store.close());
-  await noteFound(config);
   let changes: Changes | undefined;
   const reader = new ListReader();
   parts.add(() => reader[Symbol.asyncDispose]());
@@ -88,18 +109,35 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   });
   parts.add(async () => lists[Symbol.asyncDispose]());
   listProblems.report(lists.state.problems);
+  const revisionOf = (key: string): number => changes?.revisionOf(key) ?? 0;
   const said = (): Said => {
     applied.read();
-    return saidBy(lists.state, changes);
+    return trust.said(saidBy(lists.state, changes), revisionOf);
   };
   const engine = new Engine({
     config,
     said,
+    temper: (policy, facts) => trust.policy(policy, facts, revisionOf),
+    onTakeOver: (modes) => trust.takeOver(modes),
     storeServers: () => shared.servers(),
     log,
     onApplied: () => applied.applied(),
   });
   parts.add(() => engine.stop());
+  const trust = await StoreTrust.open({
+    store,
+    isShared: shared.kind === 'redis',
+    run: exec,
+    prefix: config.kernel.prefix,
+    former: formerPrefixes(config),
+    log,
+    modes: () => engine.state && modesInForce(engine.state),
+    onChange: () => engine.reconciler.trigger('the store in doubt'),
+    now: Date.now,
+  });
+  parts.add(() => trust.close());
+  const changed = store.watch(() => trust.changed());
+  parts.add(async () => changed[Symbol.dispose]());
   const feeds = new Feeds({ config, shared, publisher: engine.threats, host: () => hostOf(engine), log });
   parts.add(() => feeds[Symbol.asyncDispose]());
   feeds.begin();
@@ -134,6 +172,7 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
   refuseWithoutTokens(config.api.listen, changes.tokens.count);
   await threatsFirst(feeds, log);
   await engine.start();
+  trust.changed();
   const former = await leavePrefix(config);
   if (former.length > 0) log.info({ removed: former }, 'what stood under another kernel.prefix is gone');
   let ended: () => void = () => undefined;
@@ -182,7 +221,9 @@ async function start(config: Config, log: Logger, parts: Ending): Promise<Servic
     said,
     version: VERSION,
     node,
+    trust,
     teardown: async () => {
+      await trust.close();
       await engine.reconciler.stop();
       await engine.threats.close();
       await engine.quotas[Symbol.asyncDispose]();

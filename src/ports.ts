@@ -264,6 +264,8 @@ export interface StatusView {
   };
   /** Hosts that share the store. */
   readonly fleet: { readonly nodes: number; readonly stale: readonly string[] };
+  /** What a person should know and mend, each with its remedy; none: all is well. */
+  readonly warnings: readonly string[];
 }
 export interface ExplainView {
   readonly container: string;
@@ -399,7 +401,8 @@ export type Refusal =
   | { readonly kind: 'invalid'; readonly problems: readonly Problem[] }
   | { readonly kind: 'too-large'; readonly detail: string; readonly remedy: string }
   | { readonly kind: 'read-only'; readonly detail: string; readonly remedy: string }
-  | { readonly kind: 'not-in-force'; readonly detail: string; readonly remedy: string };
+  | { readonly kind: 'not-in-force'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'closed'; readonly detail: string; readonly remedy: string };
 export class RefusedError extends Error {
   readonly refusal: Refusal;
   constructor(refusal: Refusal) {
@@ -427,6 +430,8 @@ export interface Controller {
   /** What is in force and could not be stored. */
   unwritten(): readonly UnwrittenChange[];
   setLockdown(on: boolean, who: string): Promise<Lockdown | undefined>;
+  /** Takes the store as it is, when it is not the one that the kernel remembers. */
+  acceptStore(who: string): Promise<StatusView>;
   /** Newest first; `next` is the cursor of the page after, undefined on the last. */
   audit(
     limit: number,

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { SyncHow } from '../model/feed-view.js';
 import type {
   AuditBody,
+  ClosedStatus,
   ContainerBody,
   Durability,
   Explain,
@@ -32,6 +33,17 @@ export class ApiError extends Error {
     this.problem = problem;
   }
 }
+const closedProblem = ({ reason, remedy }: ClosedStatus['closed']): ProblemDocument => {
+  const detail = `the service runs closed: ${reason}`;
+  return {
+    type: '/docs#closed',
+    status: 503,
+    title: 'The service runs closed',
+    detail,
+    errors: [{ detail, remedy }],
+  };
+};
+
 /** The service could not be reached: `code` is the system's (ENOENT, ECONNREFUSED, EACCES …). */
 export class UnreachableError extends Error {
   readonly code: string;
@@ -75,8 +87,17 @@ export class ApiClient {
     this.#options = options;
   }
 
-  status(): Promise<Status> {
+  /** Throws ApiError while the service runs closed: then it counts nothing. */
+  async status(): Promise<Status> {
+    const status = await this.anyStatus();
+    if ('closed' in status) throw new ApiError(closedProblem(status.closed));
+    return status;
+  }
+  anyStatus(): Promise<Status | ClosedStatus> {
     return this.#json('GET', '/v1/status');
+  }
+  acceptStore(): Promise<Status> {
+    return this.#json('POST', '/v1/store/accept');
   }
   async containers(): Promise<readonly ContainerBody[]> {
     return (await this.#json<Page<ContainerBody>>('GET', '/v1/containers')).items;

@@ -60,6 +60,7 @@ export const KINDS = {
   'header-too-large': { status: 431, title: 'The head of the request is too large' },
   internal: { status: 500, title: 'A fault of the service' },
   'not-in-force': { status: 503, title: 'Not in force, and undone' },
+  closed: { status: 503, title: 'The service runs closed' },
 } as const satisfies Record<Refusal['kind'] | string, Kind>;
 
 export function problemDocument(kind: keyof typeof KINDS, problems: readonly Problem[]): ProblemDocument {

@@ -107,10 +107,22 @@ export const StatusSchema = Type.Object(
       closed,
     ),
     fleet: Type.Object({ nodes: Count, stale: Type.Array(Type.String()) }, closed),
+    warnings: Type.Array(Type.String({ description: 'what to mend, and how' })),
   },
   closed,
 );
 export type Status = Static<typeof StatusSchema>;
+
+/** Status of a service that runs closed: what it would count is not known. */
+export const ClosedStatusSchema = Type.Object(
+  {
+    version: Type.String(),
+    node: Type.String(),
+    closed: Type.Object({ since: Time, reason: Type.String(), remedy: Type.String() }, closed),
+  },
+  closed,
+);
+export type ClosedStatus = Static<typeof ClosedStatusSchema>;
 
 export const GrantSchema = Type.Object(
   {

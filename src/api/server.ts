@@ -25,6 +25,7 @@ import { nodeRoutes } from './routes/nodes.js';
 import { planRoutes } from './routes/plan.js';
 import { scanRoutes } from './routes/scan.js';
 import { statusRoutes } from './routes/status.js';
+import { storeRoutes } from './routes/store.js';
 import { teardownRoutes } from './routes/teardown.js';
 import { tokenRoutes } from './routes/tokens.js';
 import { transferRoutes } from './routes/transfer.js';
@@ -71,6 +72,7 @@ const ROUTES: readonly ((context: Context) => void)[] = [
   nodeRoutes,
   feedRoutes,
   transferRoutes,
+  storeRoutes,
   teardownRoutes,
   healthRoutes,
   docsRoutes,

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { ApiClient } from '../api/client.js';
 import type { Config } from '../config/config.js';
+import { lenientConfig } from '../config/lenient.js';
 import { loadConfig } from '../config/load.js';
 import { localSocketOf } from '../config/local-socket.js';
 import { CommandFailure } from './failure.js';
@@ -24,6 +25,11 @@ export class Session {
     const loaded = await loadConfig({ file: this.#file, env: this.host.env, flags });
     if (loaded.ok) return loaded.value.config;
     throw new CommandFailure(loaded.problems);
+  }
+
+  /** What can be read of a configuration that is refused. */
+  lenientConfig(flags: Readonly<Record<string, string>> = {}): Promise<Config> {
+    return lenientConfig({ file: this.#file, env: this.host.env, flags });
   }
 
   async client(): Promise<ApiClient> {

@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
-import type { Registry } from './command.js';
+import type { Config } from '../config/config.js';
+import type { Registry, Session } from './command.js';
+import { CommandFailure, problemText } from './failure.js';
 
 export function guardCommand(program: Command, registry: Registry): void {
   registry.add(program, {
@@ -7,7 +9,8 @@ export function guardCommand(program: Command, registry: Registry): void {
     summary: 'boot-time default-deny: lay the closed base before Docker starts, until the service takes over',
     examples: ['guard', 'guard --json'],
     run: async (session) => {
-      const done = await session.host.layGuard(await session.config());
+      const done = await session.host.layGuard(await configOrWhatIsSound(session));
+      for (const note of done.notes ?? []) session.out.note(note);
       session.out.show(done, () => {
         session.out.line(
           done.outcome === 'laid'
@@ -19,4 +22,16 @@ export function guardCommand(program: Command, registry: Registry): void {
       return 0;
     },
   });
+}
+
+/** A fault in the configuration must not leave the host open at boot: it is said, and the base uses the keys that are sound. */
+async function configOrWhatIsSound(session: Session): Promise<Config> {
+  try {
+    return await session.config();
+  } catch (e) {
+    if (!(e instanceof CommandFailure)) throw e;
+    for (const problem of e.problems) session.out.note(problemText(problem));
+    session.out.note('the configuration is refused: the closed base uses the keys of it that are valid');
+    return session.lenientConfig();
+  }
 }

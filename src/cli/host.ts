@@ -55,6 +55,22 @@ export interface RunningService {
   readonly done: Promise<void>;
 }
 
+/** What one way of reading a store's files gives. */
+export interface ReadableStore {
+  readonly source: 'current' | 'previous';
+  readonly revision: number;
+  readonly items: number;
+  readonly isComplete: boolean;
+  readonly missing: readonly string[];
+}
+export interface InspectedStore {
+  readonly isGood: boolean;
+  readonly isNewer: boolean;
+  /** Best first. */
+  readonly recoverable: readonly ReadableStore[];
+  readonly problems: readonly string[];
+}
+
 /** All that the commands need of the world around them; main.ts gives the real ones. */
 export interface Host {
   readonly version: string;
@@ -69,10 +85,22 @@ export interface Host {
   start(config: Config, log: Log): Promise<RunningService>;
   createLog(config: Config['log']): Log;
   runDoctor(config: Config): Promise<readonly DoctorCheck[]>;
-  /** Lays the closed base before Docker starts. */
-  layGuard(
-    config: Config,
-  ): Promise<{ readonly outcome: 'laid' | 'stands'; readonly exempt: readonly string[] }>;
+  /** Lays the closed base before Docker starts; `notes`: what could not be done next to it. */
+  layGuard(config: Config): Promise<{
+    readonly outcome: 'laid' | 'stands';
+    readonly exempt: readonly string[];
+    readonly notes?: readonly string[];
+  }>;
+  /** Lays the closed base for a service that does not start; leaves alone what is installed, and other instances. */
+  layClosed(config: Config, log: Log): Promise<void>;
+  /** The embedded store in a state folder, without the service. */
+  inspectStore(state: string): Promise<InspectedStore>;
+  restoreStore(
+    state: string,
+    source: ReadableStore['source'],
+  ): Promise<{ readonly restored: ReadableStore; readonly setAside: readonly string[] }>;
+  /** Resolves with the files that were set aside. */
+  beginEmptyStore(state: string): Promise<readonly string[]>;
   /** Takes every trace out of the kernel without the service; what was removed, in words. */
   teardownKernel(config: Config): Promise<readonly string[]>;
   /** A service listens to the queue of held packets: perhaps by another configuration than this. */

@@ -21,6 +21,7 @@ import { revokeCommand } from './revoke.js';
 import { runCommand } from './run.js';
 import { scanCommand } from './scan.js';
 import { statusCommand } from './status.js';
+import { storeCommand } from './store.js';
 import { syncCommand } from './sync.js';
 import { teardownCommand } from './teardown.js';
 import { threatsCommand } from './threats.js';
@@ -51,6 +52,7 @@ const COMMANDS = [
   exportCommand,
   importCommand,
   syncCommand,
+  storeCommand,
   teardownCommand,
 ];
 

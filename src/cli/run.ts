@@ -39,7 +39,7 @@ function flagsOf(words: readonly string[]): Flags {
  * content; where that does not start, with the old one.
  */
 async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
-  let config = await session.config(flags);
+  let config = await configOrClosed(session, flags);
   let proven: Config | undefined;
   using hangups = new Hangups(session.host);
   for (;;) {
@@ -55,6 +55,17 @@ async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
     const reloaded = await untilReload(session, flags, service, log, hangups);
     if (!reloaded) return 0;
     config = reloaded;
+  }
+}
+
+/** A configuration that is refused ends the start; by what can be read of it nothing new passes until it is mended. */
+async function configOrClosed(session: Session, flags: Flags): Promise<Config> {
+  try {
+    return await session.config(flags);
+  } catch (e) {
+    const lenient = await session.lenientConfig(flags);
+    await session.host.layClosed(lenient, session.host.createLog(lenient.log));
+    throw e;
   }
 }
 

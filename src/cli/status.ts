@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { Status } from '../api/schemas.js';
+import type { ClosedStatus, Status } from '../api/schemas.js';
 import type { Registry } from './command.js';
 import type { Output } from './output.js';
 
@@ -9,16 +9,30 @@ export function statusCommand(program: Command, registry: Registry): void {
     summary: 'how many containers are enforced, and how the service is',
     examples: ['status', 'status --json'],
     run: async (session) => {
-      const status = await (await session.client()).status();
+      const status = await (await session.client()).anyStatus();
+      if ('closed' in status) {
+        session.out.show(status, () => printClosed(session.out, status));
+        return 1;
+      }
       session.out.show(status, () => print(session.out, status));
       return 0;
     },
   });
 }
 
+function printClosed(out: Output, { closed, node, version }: ClosedStatus): void {
+  out.line(
+    `CLOSED since ${closed.since}: nothing new passes; containers that have rules in the kernel keep them`,
+  );
+  out.line(`  ${closed.reason}`);
+  out.line(`  → ${closed.remedy}`);
+  out.line(`node: ${node}, drawbridge ${version}`);
+}
+
 function print(out: Output, s: Status): void {
   out.line(`${s.enforced} of ${s.containers} enforced, ${s.observed} observed`);
   if (s.lockdown) out.line(`LOCKDOWN since ${s.lockdown.since} by ${s.lockdown.by}: nothing passes`);
+  for (const warning of s.warnings) out.line(`WARNING: ${warning}`);
   if (s.paused > 0) out.line(`PAUSED: ${s.paused} containers are not enforced for a time`);
   if (!s.kernel.ready) out.line(`NOT READY: ${s.kernel.reason}`);
   const repaired = s.kernel.lastRepair === null ? 'never repaired' : `last repaired ${s.kernel.lastRepair}`;

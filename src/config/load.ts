@@ -4,7 +4,7 @@ import type { Parsed, Problem } from '../model/problem.js';
 import { type Config, readConfig } from './config.js';
 import { CONFIG_VARIABLE, PREFIX, type Texts } from './overlay.js';
 
-const DEFAULT_FILE = '/etc/drawbridge/config.yaml';
+export const DEFAULT_FILE = '/etc/drawbridge/config.yaml';
 
 export interface LoadOptions {
   /** `--config FILE`. */

@@ -17,6 +17,22 @@ const SECRET_BYTES = 32;
 /** So that a token that was left somewhere is recognised as one (by secret scanners, too). */
 const PREFIX = 'drawbridge_';
 
+type Configured = TokenChangeOptions['configured'];
+
+export const configuredTokens = (tokens: Configured): readonly Token[] =>
+  tokens.map(({ name, role, token }) => ({ name, role, hash: HASHED.exec(token)?.[1] ?? hashOf(token) }));
+
+/**
+ * Whose secret this is. Hashes are compared, of secrets with 256 random bits: how long it takes says nothing of a
+ * secret.
+ */
+export function holderOf(tokens: readonly Token[], secret: string): Token | undefined {
+  const hash = Buffer.from(hashOf(secret));
+  let found: Token | undefined;
+  for (const token of tokens) if (timingSafeEqual(Buffer.from(token.hash), hash)) found = token;
+  return found;
+}
+
 const hashOf = (secret: string): string => createHash('sha256').update(secret).digest('hex');
 
 /** Tokens of the API, in the configuration and the store. A secret is shown once, when it is made. */
@@ -26,11 +42,7 @@ export class TokenChanges {
 
   constructor(options: TokenChangeOptions) {
     this.#o = options;
-    this.#configured = options.configured.map(({ name, role, token }) => ({
-      name,
-      role,
-      hash: HASHED.exec(token)?.[1] ?? hashOf(token),
-    }));
+    this.#configured = configuredTokens(options.configured);
   }
 
   /** By name; those whose time is over, too, until they are revoked or made anew. */
@@ -44,14 +56,8 @@ export class TokenChanges {
     return this.list().filter((token) => this.#isInForce(token)).length;
   }
 
-  /**
-   * Whose secret this is. Hashes are compared, of secrets with 256 random bits: how long it takes says nothing of a
-   * secret.
-   */
   authenticate(secret: string): Token | undefined {
-    const hash = Buffer.from(hashOf(secret));
-    let found: Token | undefined;
-    for (const token of this.list()) if (timingSafeEqual(Buffer.from(token.hash), hash)) found = token;
+    const found = holderOf(this.list(), secret);
     return found && this.#isInForce(found) ? found : undefined;
   }
 

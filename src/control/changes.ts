@@ -149,6 +149,11 @@ export class Changes {
     return this.#unwritten.list();
   }
 
+  /** The store's revision of a key; 0: it does not hold it. */
+  revisionOf(key: string): number {
+    return this.#state.revisionOf(key);
+  }
+
   close(): void {
     this.#unwritten.close();
     this.#moment.stop();

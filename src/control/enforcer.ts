@@ -19,7 +19,7 @@ import { EXPECTED_MS, Newcomers } from './newcomers.js';
 import { PortBook, type PortBookOptions } from './port-book.js';
 import type { Pass } from './reconciler.js';
 import { Revocation } from './revocation.js';
-import { addressesIn, takeOver } from './takeover.js';
+import { addressesIn, modesIn, takeOver } from './takeover.js';
 import type { Threats } from './threats.js';
 import { desiredInput } from './world.js';
 import { Zones } from './zones.js';
@@ -43,6 +43,8 @@ export interface EnforcerOptions<F extends FlowFacts> extends PortBookOptions<F>
   readonly now: () => number;
   /** Asks for a pass in so many ms, for this reason. */
   readonly lookAgain: (reason: string, ms: number) => void;
+  /** What the kernel enforced and observed before the first pass, by container. */
+  readonly onTakeOver: (modes: ReadonlyMap<string, Mode>) => void;
   /** As soon as the rules stand: what was told to whom is judged by them from now on. */
   readonly onStanding: (state: InForce) => void;
   /** Once the rules of this namespace stand: those inside containers' own. */
@@ -174,6 +176,7 @@ export class Enforcer<F extends FlowFacts> {
     this.#o.hosts.standing(standing.hostGates);
     this.#zones.takeOver(standing.hostZones);
     const bindings = takeOver(standing, view, this.#o.shape.marks, this.#identities);
+    this.#o.onTakeOver(modesIn(standing, bindings, this.#o.shape.marks));
     this.#ports.takeOver(bindings, bridge.strict, isFurnished ? addressesIn(bridge) : undefined);
     return true;
   }

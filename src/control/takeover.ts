@@ -1,6 +1,7 @@
 import type { Marks } from '../desired/marks.js';
 import { UNATTRIBUTED } from '../desired/marks.js';
 import type { DockerView } from '../model/container.js';
+import type { Mode } from '../model/policy.js';
 import type { Binding } from './bindings.js';
 import type { Identities } from './identities.js';
 import type { Standing } from './kernel-port.js';
@@ -27,6 +28,30 @@ export function takeOver(
     bindings.set(Number(port), { ...found, ifindex: Number(port) });
   }
   return bindings;
+}
+
+/**
+ * How the rules that are installed hold each container: one of its veths that is enforced counts for all. Containers
+ * without a veth or cgroup there are missing.
+ */
+export function modesIn(
+  { bridge, hostMarks }: Standing,
+  bindings: ReadonlyMap<number, Pick<Binding, 'container'>>,
+  marks: Marks,
+): ReadonlyMap<string, Mode> {
+  const modes = new Map<string, Mode>();
+  const note = (id: string | undefined, mark: number): void => {
+    if (id !== undefined && modes.get(id) !== 'enforce') modes.set(id, modeOf(marks, mark));
+  };
+  for (const [key, mark] of [...bridge.id4, ...bridge.id6])
+    note(bindings.get(Number(key.split(' . ')[0]))?.container, mark);
+  for (const [path, mark] of hostMarks) note(/[0-9a-f]{64}/.exec(path)?.[0], mark);
+  return modes;
+}
+
+function modeOf(marks: Marks, mark: number): Mode {
+  if ((mark & marks.enforced) !== 0) return 'enforce';
+  return (mark & marks.redirect) !== 0 ? 'observe' : 'off';
 }
 
 /** Every address that the bridge table binds to a veth. */

@@ -157,6 +157,9 @@ export const sharedSet = (
   family: Family,
 ): string => `${prefix}-${what}${family}`;
 
+/** Keeps the store's identity and revision: no rule names it. */
+export const recordSet = (prefix: string): string => `${prefix}-record`;
+
 /** Single addresses and networks need sets of their own kinds. */
 export const THREAT_KINDS = ['ip', 'net'] as const;
 export type ThreatKind = (typeof THREAT_KINDS)[number];

@@ -1,6 +1,7 @@
+import { BRIDGE_TABLE } from '../desired/bridge.js';
 import type { DesiredState, Shape } from '../desired/state.js';
 import { Dataplane } from './dataplane.js';
-import type { Exec } from './exec.js';
+import { type Exec, must } from './exec.js';
 import type { SavedTable } from './iptables-text.js';
 import type { IndexOf } from './nft-parse.js';
 import type { Observed } from './observe.js';
@@ -28,4 +29,10 @@ function stands(base: DesiredState, observed: Observed): boolean {
       [h.chain, 'FORWARD'].some((c) => saved.get(c)?.some((r) => r.hash !== undefined)),
     );
   });
+}
+
+/** Some state of Drawbridge is installed in this network namespace, under any prefix: the bridge table has none. */
+export async function hasBridgeTable(run: Exec): Promise<boolean> {
+  const tables = await must(run, 'nft', ['list', 'tables']);
+  return tables.split('\n').includes(`table bridge ${BRIDGE_TABLE}`);
 }

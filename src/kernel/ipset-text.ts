@@ -1,4 +1,4 @@
-import { threatSetKind } from '../desired/naming.js';
+import { recordSet, threatSetKind } from '../desired/naming.js';
 import type { SetDesired } from '../desired/state.js';
 import type { Family } from '../model/ip.js';
 
@@ -17,24 +17,28 @@ export interface SetNames {
   readonly threats: ReadonlyMap<string, SavedSet>;
   /** Where a set of threats was being put together. */
   readonly fresh: readonly string[];
+  /** The set that keeps the store's identity: passes leave it alone. */
+  readonly record: readonly string[];
 }
 /** Reads `ipset list -terse`, our sets only. */
 export function parseSetNames(text: string, prefix: string): SetNames {
   const plain: string[] = [];
   const fresh: string[] = [];
+  const record: string[] = [];
   const threats = new Map<string, SavedSet>();
   for (const part of text.split('\n\n')) {
     const [, name = '', type = ''] = /^Name: (\S+)\nType: (\S+)$/m.exec(part) ?? [];
     if (!name.startsWith(`${prefix}-`)) continue;
     const kind = threatSetKind(prefix, name);
-    if (kind === undefined) plain.push(name);
+    if (name === recordSet(prefix)) record.push(name);
+    else if (kind === undefined) plain.push(name);
     else if (kind === 'fresh') fresh.push(name);
     else {
       const family = /^Header: family inet6 /m.test(part) ? 6 : 4;
       threats.set(name, { type, family, timed: / timeout /.test(part), members: new Set() });
     }
   }
-  return { plain, threats, fresh };
+  return { plain, threats, fresh, record };
 }
 
 /** Reads `ipset save`, our sets only. */

@@ -4,12 +4,13 @@
  * nothing else: some 90 ms are left before a container's first instruction, and the main thread may be busier than that (with
  * four test labs on two cores it took up to 340 ms to notice a new sandbox). It is as urgent as the main thread, which starts it.
  */
-import { existsSync, watch } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
 import { lanClosedFramesProgram } from '../desired/lan-program.js';
 import { exec } from './exec.js';
+import { FolderFollower } from './follow-folder.js';
 import { closeLan, layLan, linksAt } from './lan-rules.js';
 import { furnishResolver, type ResolverSockets } from './resolver-sockets.js';
 import type { SandboxReport, SandboxRequest } from './sandboxes.js';
@@ -25,7 +26,7 @@ const LINKED_WITHIN_MS = 3_000;
 const LINK_POLL_MS = { first: 4, growth: 1.1, most: 25 };
 /** Reading links that change, or a command of nft, may fail once. */
 const MOST_FAILURES = 5;
-const watched = new Set<string>();
+const watched = new Map<string, FolderFollower>();
 let armed = { close: false, furnish: false };
 /** By path of the sandbox: the sockets in it, until the main thread has closed them. */
 const furnishing = new Map<string, Promise<ResolverSockets>>();
@@ -92,14 +93,12 @@ async function closeFrames(path: string): Promise<void> {
 
 function follow(folder: string): void {
   if (watched.has(folder)) return;
-  watched.add(folder);
-  const watcher = watch(folder, (event, name) => {
-    if (event === 'rename' && name !== null) appeared(join(folder, name));
+  const follower = new FolderFollower(folder, {
+    onEntry: (name) => appeared(join(folder, name)),
+    onGone: () => watched.delete(folder), // the main thread names it again when it is back
+    onPolling: (isPolling) => report({ path: folder, isPolling }),
   });
-  watcher.on('error', () => {
-    watcher.close(); // the folder went: it is told again when it is back
-    watched.delete(folder);
-  });
+  watched.set(folder, follower);
 }
 
 port.on('message', ({ folder, arm, furnish: wanted, forget }: SandboxRequest) => {

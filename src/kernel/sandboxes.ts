@@ -17,9 +17,11 @@ export interface SandboxRequest {
   /** The sockets in this sandbox are closed. */
   readonly forget?: string;
 }
-/** With an id it answers a request, else the sandbox is new. */
+/** With an id it answers a request, else the sandbox is new; with `isPolling` it is about a folder. */
 export interface SandboxReport {
   readonly path: string;
+  /** The folder is polled from now on, or watched again. */
+  readonly isPolling?: boolean;
   readonly id?: number;
   readonly sockets?: ResolverSockets;
   readonly error?: { readonly message: string; readonly code: string | undefined };
@@ -29,6 +31,8 @@ export interface SandboxesOptions {
   readonly onFurnished: (path: string, sockets: ResolverSockets) => void;
   /** A new sandbox could not be furnished: mostly it has gone already. */
   readonly onUnfurnished: (path: string, error: Error) => void;
+  /** The thread polls this folder from now on, or watches it again. */
+  readonly onPolling: (folder: string, isPolling: boolean) => void;
   /** The thread has died; it starts again. */
   readonly onFailure: (error: Error) => void;
 }
@@ -117,7 +121,11 @@ export class Sandboxes implements AsyncDisposable {
     worker.postMessage({ arm: this.#armed } satisfies SandboxRequest);
   }
 
-  #take({ path, id, sockets, error }: SandboxReport): void {
+  #take({ path, id, sockets, error, isPolling }: SandboxReport): void {
+    if (isPolling !== undefined) {
+      this.#o.onPolling(path, isPolling);
+      return;
+    }
     const failure = error && Object.assign(new Error(error.message), error.code && { code: error.code });
     const waiting = id === undefined ? undefined : this.#waiting.get(id);
     if (id !== undefined) this.#waiting.delete(id);

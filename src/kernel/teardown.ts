@@ -50,7 +50,8 @@ async function removeChains(run: Exec, prefix: string, { tables }: Observed): Pr
 }
 
 async function removeSets(run: Exec, prefix: string, { sets }: Observed): Promise<string[]> {
-  const names = [...sets.keys(), ...(await setNames(run, prefix)).fresh];
+  const { fresh, record } = await setNames(run, prefix);
+  const names = [...sets.keys(), ...fresh, ...record];
   if (names.length === 0) return [];
   await must(run, 'ipset', ['restore'], { input: names.map((s) => `destroy ${s}\n`).join('') });
   return [`${names.length} sets`];

@@ -1,5 +1,6 @@
 import type { Changes } from '../control/changes.js';
 import { findContainer } from '../control/changes-find.js';
+import { DOUBT_REMEDY } from '../control/store-doubt.js';
 import { UNATTRIBUTED_ID } from '../desired/unattributed.js';
 import type { ContainerFacts } from '../model/container.js';
 import type { Lockdown, Pause } from '../model/emergency.js';
@@ -34,8 +35,8 @@ import { previewView } from './preview.js';
 import type { Readiness } from './readiness.js';
 import { scanView } from './scan.js';
 import { SharedRead, yieldTo } from './shared-read.js';
+import type { StoreTrust } from './store-trust.js';
 import { syncAudited } from './sync-audited.js';
-
 import { containerView, explainView } from './views.js';
 
 export interface ControllerParts {
@@ -55,9 +56,11 @@ export interface ControllerParts {
   readonly said: () => Said;
   readonly version: string;
   readonly node: string;
+  readonly trust: StoreTrust;
   readonly teardown: () => Promise<void>;
 }
 
+const IN_FORCE_MS = 5_000;
 /** At least this time passes between the beginnings of two plans for readers. */
 const PLAN_GAP_MS = 100;
 const PLAN_TRIES = 3;
@@ -118,13 +121,23 @@ export class ServiceController implements Controller {
       },
       store: { kind: storeKind, ok, detail, unwritten: this.unwritten() },
       fleet: { nodes: fleet.nodes.length, stale: fleet.stale },
+      warnings: [this.#doubt(), engine.degraded].filter((w) => w !== undefined),
     };
   }
 
   ready(): Readiness {
     const { engine, fault } = this.#p;
     const pending = engine.readiness.ready ? fault() : undefined;
-    return pending === undefined ? engine.readiness : { ready: false, reason: pending };
+    if (pending !== undefined) return { ready: false, reason: pending };
+    const { ready, reason } = engine.readiness;
+    const doubt = ready ? this.#doubt() : undefined;
+    return { ready, reason: doubt === undefined ? reason : `${reason}; ${doubt}` };
+  }
+
+  /** What is wrong, and what to do, while the store is not believed. */
+  #doubt(): string | undefined {
+    const { doubt } = this.#p.trust;
+    return doubt && `${doubt.reason}: nothing gets looser until a person decides: ${DOUBT_REMEDY}`;
   }
 
   containers(): readonly ContainerView[] {
@@ -164,10 +177,41 @@ export class ServiceController implements Controller {
     return this.#p.changes.unwritten();
   }
   lockdown(): Lockdown | undefined {
-    return this.#p.changes.current().lockdown;
+    return this.#p.said().lockdown;
   }
-  setLockdown(on: boolean, who: string): Promise<Lockdown | undefined> {
-    return this.#p.changes.emergency.setLockdown(on, who);
+  async setLockdown(on: boolean, who: string): Promise<Lockdown | undefined> {
+    const { changes, trust } = this.#p;
+    const before = trust.doubt?.lockdown;
+    const after = await changes.emergency.setLockdown(on, who);
+    if (on || !before) return after;
+    await this.#record(who, 'lockdown.off', 'all', before, null);
+    trust.endLockdown();
+    await this.#inForce();
+    return after;
+  }
+  /** The store as it is now counts, whatever the kernel remembers of another. */
+  async acceptStore(who: string): Promise<StatusView> {
+    const { trust, store } = this.#p;
+    trust.checkAcceptable();
+    const after = { id: store.identity(), revision: store.revision() };
+    await this.#record(who, 'store.accept', 'store', trust.known ?? null, after);
+    await trust.accept();
+    await this.#inForce();
+    return this.status();
+  }
+  async #record(who: string, action: string, target: string, before: unknown, after: unknown): Promise<void> {
+    await this.#p.audit.record({ who, action, target, before, after, outcome: 'done' });
+  }
+  async #inForce(): Promise<void> {
+    try {
+      await this.#p.engine.reconciler.inForce(IN_FORCE_MS);
+    } catch (e) {
+      throw new RefusedError({
+        kind: 'not-in-force',
+        detail: `it is decided, and not in force yet: ${e instanceof Error ? e.message : String(e)}`,
+        remedy: 'see drawbridge status: it comes into force with the next pass that succeeds',
+      });
+    }
   }
   audit(
     limit: number,

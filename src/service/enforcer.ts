@@ -36,7 +36,7 @@ interface EnforcerParts extends Pick<Options, 'shape' | 'threats' | 'bars'> {
 
 export function makeEnforcer(
   engine: EnforcerParts,
-  more: Pick<Options, 'foreign' | 'closed' | 'learned' | 'onApplied' | 'log'>,
+  more: Pick<Options, 'foreign' | 'closed' | 'learned' | 'onTakeOver' | 'onApplied' | 'log'>,
 ): Enforcer<Flow> {
   const { shape, kernel, docker, policies, quotas, hostMode, threats, bars } = engine;
   return new Enforcer<Flow>({

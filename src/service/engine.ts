@@ -16,8 +16,11 @@ import type { DnsService } from '../dns/service.js';
 import { DockerWatch } from '../docker/watch.js';
 import { KernelAdapter } from '../kernel/adapter.js';
 import { exec } from '../kernel/exec.js';
+import { POLLING } from '../kernel/follow-folder.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import { Sandboxes } from '../kernel/sandboxes.js';
+import type { ContainerFacts } from '../model/container.js';
+import type { Mode, Policy } from '../model/policy.js';
 import type { Endpoint, Logger } from '../ports.js';
 import { closedPlaces } from './closed.js';
 import { makeDenials } from './denials.js';
@@ -44,6 +47,10 @@ export interface EngineOptions {
   /** Where the store's servers are, for those at this host. */
   readonly storeServers: () => readonly Endpoint[];
   readonly log: Logger;
+  /** The last word on a policy; left out: the policy as it is. */
+  readonly temper?: (policy: Policy, facts: ContainerFacts) => Policy;
+  /** How the rules of an earlier run hold each container, before the first pass. */
+  readonly onTakeOver?: (modes: ReadonlyMap<string, Mode>) => void;
   /** After each pass that held. */
   readonly onApplied?: () => void;
 }
@@ -87,7 +94,12 @@ export class Engine {
     this.docker = new DockerWatch({ socket: config.docker.socket, log, now: () => performance.now() });
     this.bars = new Bars(this.kernel, this.shape.prefix, Date.now);
     this.threats = makeThreats(this, config, log);
-    this.policies = new Policies(config, options.said, () => this.docker.view());
+    this.policies = new Policies({
+      config,
+      said: options.said,
+      view: () => this.docker.view(),
+      temper: options.temper ?? ((policy) => policy),
+    });
     this.quotas = new Quotas({
       folder: config.state,
       run: exec,
@@ -123,6 +135,7 @@ export class Engine {
       foreign: this.#foreign,
       closed: this.#closed,
       learned: this.#learned,
+      onTakeOver: (modes) => options.onTakeOver?.(modes),
       onApplied: (state) => this.#applied(state),
       log,
     });
@@ -137,11 +150,12 @@ export class Engine {
       onUnattributed: (src) => this.names.stranger(src),
       log,
     });
-    this.#folders = new SandboxFolders(config.state);
+    this.#folders = new SandboxFolders(config.state, log);
     this.#sandboxes = new Sandboxes({
       onFurnished: (path, sockets) => inside.furnished(path, sockets),
       onUnfurnished: (path, e) =>
         log.debug({ path, err: e.message }, 'a new network namespace could not be prepared'),
+      onPolling: (folder, isPolling) => this.#folders.polling.note(folder, isPolling, 'thread'),
       onFailure: (e) =>
         log.error(
           { err: String(e) },
@@ -180,6 +194,11 @@ export class Engine {
       state: () => this.state,
       log,
     });
+  }
+
+  /** What works worse than it should on this host; undefined: nothing. */
+  get degraded(): string | undefined {
+    return this.#folders.polling.isOn ? POLLING : undefined;
   }
 
   get state(): InForce | undefined {

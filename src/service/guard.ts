@@ -19,10 +19,18 @@ import { shapeOf } from './shape.js';
 import { noteFound } from './teardown.js';
 
 export interface GuardOutcome {
-  /** stands: rules of ours stood already, and were left as they are. */
+  /** stands: rules of Drawbridge were installed already, and were left as they are. */
   readonly outcome: 'laid' | 'stands';
   /** Ports of other tools that were left alone, by name. */
   readonly exempt: readonly string[];
+  /** What could not be noted in the state folder: the base is installed all the same. */
+  readonly notes?: readonly string[];
+}
+export interface GuardOptions {
+  /** So long (ms) Docker is waited for, to say which bridges are its own. */
+  readonly askMs?: number;
+  /** How packets of unknown veths are held while no service runs: the guard is closed whatever the configuration says. */
+  readonly failure?: Config['failure'];
 }
 const ASK_MS = 3_000;
 /** As Docker names its bridges by itself; others are known only when Docker can be asked. */
@@ -38,13 +46,12 @@ const NO_VIEW: DockerView = {
 };
 
 /** Boot-time default-deny: the closed base without any container, laid without the service and without Docker. */
-export async function layGuard(config: Config): Promise<GuardOutcome> {
-  mkdirSync(config.state, { recursive: true, mode: 0o700 });
-  await noteFound(config);
+export async function layGuard(config: Config, options: GuardOptions = {}): Promise<GuardOutcome> {
+  const { askMs = ASK_MS, failure = 'closed' } = options;
+  const notes = await noteBefore(config);
   const links = await allLinks();
-  const exempt = exemptPorts(links, await dockerBridges(config));
-  // Whatever `failure` says of a controller that went: here none has come yet.
-  const shape = { ...shapeOf(config), failure: 'closed' as const };
+  const exempt = exemptPorts(links, await dockerBridges(config, askMs));
+  const shape = { ...shapeOf(config), failure };
   const base = {
     ...closedBase(
       shape,
@@ -54,8 +61,25 @@ export async function layGuard(config: Config): Promise<GuardOutcome> {
   };
   const indexes = new Map(links.map((l) => [l.name, l.index]));
   const outcome = await layBase(exec, shape, compile(base), (name) => indexes.get(name));
-  return { outcome, exempt: exempt.map((l) => l.name) };
+  return { outcome, exempt: exempt.map((l) => l.name), ...(notes.length > 0 && { notes }) };
 }
+
+/** What teardown needs to know is noted where that is possible: a state folder that is read-only must not leave the host open. */
+async function noteBefore(config: Config): Promise<string[]> {
+  try {
+    mkdirSync(config.state, { recursive: true, mode: 0o700 });
+    await noteFound(config);
+    return [];
+  } catch (e) {
+    if (!isOfTheSystem(e)) throw e;
+    return [
+      `cannot note in ${config.state} what was installed before Drawbridge (${e.message}): ` +
+        'drawbridge teardown may leave empty base chains of iptables behind',
+    ];
+  }
+}
+
+const isOfTheSystem = (e: unknown): e is NodeJS.ErrnoException => e instanceof Error && 'syscall' in e;
 
 async function allLinks(): Promise<readonly Link[]> {
   const table = new Links();
@@ -77,10 +101,10 @@ function exemptPorts(links: readonly Link[], bridges: ReadonlySet<string> | unde
 }
 
 /** Names of Docker's bridges; undefined: it does not answer, as before its start. */
-async function dockerBridges(config: Config): Promise<ReadonlySet<string> | undefined> {
+async function dockerBridges(config: Config, askMs: number): Promise<ReadonlySet<string> | undefined> {
   const docker = new DockerWatch({ socket: config.docker.socket, log: SILENT, now: () => performance.now() });
   try {
-    const late = sleep(ASK_MS, undefined, { ref: false });
+    const late = sleep(askMs, undefined, { ref: false });
     const view = await Promise.race([docker.refresh(), late]).catch(() => undefined);
     return view && new Set([...view.networks.values()].flatMap((n) => n.bridge ?? []));
   } finally {

@@ -19,6 +19,14 @@ export interface Said extends Emergency {
   readonly modes: ReadonlyMap<string, Mode>;
 }
 
+export interface PolicyOptions {
+  readonly config: Config;
+  readonly said: () => Said;
+  readonly view: () => DockerView;
+  /** The last word on a container's policy. */
+  readonly temper: (policy: Policy, facts: ContainerFacts) => Policy;
+}
+
 /** Policies as they are now; asked anew at every pass. */
 export class Policies {
   readonly #config: Config;
@@ -28,7 +36,10 @@ export class Policies {
   readonly #manage: (n: NetworkFacts) => boolean;
   readonly #eastWest: readonly (readonly [(s: string) => boolean, 'allow' | 'policy'])[];
 
-  constructor(config: Config, said: () => Said, view: () => DockerView) {
+  readonly #temper: PolicyOptions['temper'];
+
+  constructor({ config, said, view, temper }: PolicyOptions) {
+    this.#temper = temper;
     this.#config = config;
     this.#node = nodeName(config);
     this.#said = said;
@@ -48,7 +59,7 @@ export class Policies {
 
   readonly policyOf = (facts: ContainerFacts): Policy => {
     const said = this.#said();
-    return underEmergency(this.#compile(facts, said, said.modes), said, facts.id);
+    return this.#temper(underEmergency(this.#compile(facts, said, said.modes), said, facts.id), facts);
   };
 
   /** The mode that labels, claims and the default choose, once the owner's own has been taken away. */
@@ -56,7 +67,7 @@ export class Policies {
     const said = this.#said();
     const modes = new Map(said.modes);
     modes.delete(ownerKey(facts));
-    return underEmergency(this.#compile(facts, said, modes), said, facts.id).mode;
+    return this.#temper(underEmergency(this.#compile(facts, said, modes), said, facts.id), facts).mode;
   };
 
   #compile(facts: ContainerFacts, { lists, absent, grants }: Said, modes: ReadonlyMap<string, Mode>): Policy {

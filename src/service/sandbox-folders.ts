@@ -1,23 +1,29 @@
-import { existsSync, type FSWatcher, readdirSync, readFileSync, watch, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { execRoots } from '../kernel/exec-roots.js';
+import { FolderFollower, type FollowOptions, POLLING } from '../kernel/follow-folder.js';
 import type { ContainerFacts } from '../model/container.js';
+import type { Logger } from '../ports.js';
 
 const USUAL = '/var/run/docker/netns';
 const fileOf = (state: string): string => join(state, 'sandbox-folders.json');
 
 /** Folders where Docker keeps its containers' network namespaces; noted, so that a teardown without the service finds them. */
 export class SandboxFolders {
+  readonly polling: Polling;
   readonly #state: string;
+  readonly #log: Pick<Logger, 'warn'>;
   readonly #folders: Set<string>;
-  readonly #watchers = new Map<string, FSWatcher>();
+  readonly #watchers = new Map<string, FolderFollower>();
   /** Above folders that Docker has yet to make. */
-  readonly #above = new Map<string, FSWatcher>();
+  readonly #above = new Map<string, FolderFollower>();
   #onNew: ((path: string) => void) | undefined;
   #onFolder: (folder: string) => void = () => undefined;
 
-  constructor(state: string) {
+  constructor(state: string, log: Pick<Logger, 'warn'>) {
     this.#state = state;
+    this.#log = log;
+    this.polling = new Polling(log);
     this.#folders = new Set(readFolders(state));
   }
 
@@ -34,7 +40,14 @@ export class SandboxFolders {
   #noteFolder(folder: string): void {
     if (this.#folders.has(folder)) return;
     this.#folders.add(folder);
-    writeFileSync(fileOf(this.#state), JSON.stringify([...this.#folders]));
+    try {
+      writeFileSync(fileOf(this.#state), JSON.stringify([...this.#folders]));
+    } catch (e) {
+      this.#log.warn(
+        { err: String(e), folder },
+        'cannot note the folder of network namespaces: drawbridge teardown without the service does not find it',
+      );
+    }
     this.renew();
   }
 
@@ -52,7 +65,7 @@ export class SandboxFolders {
       [Symbol.dispose]: () => {
         this.#onNew = undefined;
         for (const watchers of [this.#watchers, this.#above]) {
-          for (const w of watchers.values()) w.close();
+          for (const w of watchers.values()) w[Symbol.dispose]();
           watchers.clear();
         }
       },
@@ -71,7 +84,7 @@ export class SandboxFolders {
   /** What is in a folder that we waited for is as new as itself. */
   #begin(folder: string): void {
     const isAwaited = this.#above.has(folder);
-    this.#above.get(folder)?.close();
+    this.#above.get(folder)?.[Symbol.dispose]();
     this.#above.delete(folder);
     this.#watch(folder);
     for (const name of isAwaited ? readdirSync(folder) : []) this.#onNew?.(join(folder, name));
@@ -81,27 +94,50 @@ export class SandboxFolders {
   #watchAbove(folder: string): void {
     let above = dirname(folder);
     while (!existsSync(above)) above = dirname(above);
-    this.#above.get(folder)?.close();
-    const watcher = watch(above, { persistent: false }, () => this.renew());
-    watcher.on('error', () => watcher.close());
-    this.#above.set(folder, watcher);
+    this.#above.get(folder)?.[Symbol.dispose]();
+    this.#above.set(folder, this.#follower(above, { onEntry: () => this.renew(), onGone: () => undefined }));
     if (existsSync(folder)) this.#begin(folder);
   }
 
   #watch(folder: string): void {
     this.#onFolder(folder);
-    const watcher = watch(folder, { persistent: false }, (event, name) => {
-      if (event === 'rename' && name !== null) this.#onNew?.(join(folder, name));
-    });
-    watcher.on('error', () => {
-      watcher.close(); // the folder went: `renew` finds the next one
-      this.#watchers.delete(folder);
+    const watcher = this.#follower(folder, {
+      onEntry: (name) => this.#onNew?.(join(folder, name)),
+      onGone: () => this.#watchers.delete(folder), // `renew` finds the next one
     });
     this.#watchers.set(folder, watcher);
   }
 
+  #follower(folder: string, options: Omit<FollowOptions, 'onPolling'>): FolderFollower {
+    return new FolderFollower(folder, { ...options, onPolling: (is) => this.polling.note(folder, is) });
+  }
+
   [Symbol.iterator](): Iterator<string> {
     return this.#folders.values();
+  }
+}
+
+/** Folders that nothing watches: they are polled, which is said once. */
+export class Polling {
+  readonly #log: Pick<Logger, 'warn'>;
+  readonly #folders = new Set<string>();
+  #isSaid = false;
+
+  constructor(log: Pick<Logger, 'warn'>) {
+    this.#log = log;
+  }
+
+  get isOn(): boolean {
+    return this.#folders.size > 0;
+  }
+
+  /** `by`: the thread that follows the folder. */
+  note(folder: string, isPolling: boolean, by = 'main'): void {
+    if (!isPolling) this.#folders.delete(`${by} ${folder}`);
+    else this.#folders.add(`${by} ${folder}`);
+    if (!isPolling || this.#isSaid) return;
+    this.#isSaid = true;
+    this.#log.warn({ folder }, POLLING);
   }
 }
 

@@ -43,7 +43,7 @@ function lastPrefix(config: Config): string | undefined {
 }
 
 /** That prefix, where the configuration has another one now. */
-function formerPrefixes(config: Config): readonly string[] {
+export function formerPrefixes(config: Config): readonly string[] {
   const last = lastPrefix(config);
   return last === undefined || last === config.kernel.prefix ? [] : [last];
 }

@@ -29,6 +29,22 @@ export async function lockFolder(dir: string): Promise<FolderLock> {
   }
 }
 
+/** The process that holds the folder now, in its own words; undefined: none, or there is no such folder. Changes nothing. */
+export async function lockHolder(dir: string): Promise<string | undefined> {
+  let handle: FileHandle;
+  try {
+    handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+  } catch (e) {
+    ignoreMissing(e);
+    return undefined;
+  }
+  try {
+    return await probe(viaHandle(handle, NAME));
+  } finally {
+    await handle.close();
+  }
+}
+
 async function acquire(dir: string, handle: FileHandle): Promise<FolderLock> {
   const own = `${NAME}.${randomBytes(6).toString('hex')}`;
   const server = await listen(viaHandle(handle, own));

@@ -32,6 +32,8 @@ export interface DrawbridgeSpec {
   readonly lists?: Readonly<Record<string, string>>;
   /** Names the API socket and log: for a second instance in the same lab. Default: "drawbridge". */
   readonly instance?: string;
+  /** Before the program's own arguments, such as a program that takes rights or limits from it. */
+  readonly through?: readonly string[];
 }
 export interface Place {
   readonly dir: string;
@@ -63,12 +65,14 @@ export class Drawbridge {
   readonly logFile: string;
   readonly #place: Place;
   readonly #env: NodeJS.ProcessEnv;
+  readonly #through: readonly string[];
   #pid = 0;
 
   constructor(place: Place, spec: DrawbridgeSpec) {
     const instance = spec.instance ?? 'drawbridge';
     const folder = join(place.dir, instance);
     this.#place = place;
+    this.#through = spec.through ?? [];
     this.#env = { ...place.view.env, ...spec.env };
     this.apiSocket = join(folder, 'api.sock');
     this.configFile = join(folder, 'config.yaml');
@@ -101,7 +105,7 @@ export class Drawbridge {
   }
 
   #argv(args: readonly string[]): string[] {
-    return this.#place.view.inside([...program(), ...args], ROOT);
+    return this.#place.view.inside([...this.#through, ...program(), ...args], ROOT);
   }
   /** Starts `drawbridge run`; does not wait. */
   start(): void {

@@ -20,7 +20,11 @@ const stripIptables = (text: string): string =>
 /** `ipset save`, members sorted within their set, without what runs by itself (time-outs, counters). */
 function stripIpset(text: string): string {
   const lines = text.split('\n').filter((l) => l !== '');
-  const clean = lines.map((l) => (l.startsWith('add ') ? l.replace(/ (timeout|packets|bytes) \d+/g, '') : l));
+  const clean = lines.map((l) =>
+    l.startsWith('add ')
+      ? l.replace(/ (timeout|packets|bytes) \d+/g, '').replace(/ comment "drawbridge-store .*/, '')
+      : l,
+  );
   const creates = clean.filter((l) => l.startsWith('create ')).sort();
   return [...creates, ...clean.filter((l) => l.startsWith('add ')).sort()].join('\n');
 }

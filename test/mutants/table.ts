@@ -13,6 +13,7 @@ import { NAMES } from './names.js';
 import { NEIGHBOURS } from './neighbours.js';
 import { OUTSIDE } from './outside.js';
 import { RULES } from './rules.js';
+import { START } from './start.js';
 
 export const MUTANTS: readonly Mutant[] = [
   RULES,
@@ -28,4 +29,5 @@ export const MUTANTS: readonly Mutant[] = [
   LABELS,
   LISTS,
   OUTSIDE,
+  START,
 ].flat();

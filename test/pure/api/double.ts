@@ -40,6 +40,8 @@ export class MemoryController implements Controller {
   mode: ContainerView['mode'] = 'observe';
   wouldDeny: PreviewView['destinations'] = [];
   alerts: string[] = [];
+  warnings: string[] = [];
+  accepted: string[] = [];
   readonly feedsKnown = [feed()];
   threatKnown: ThreatView['hits'] = [];
 
@@ -59,6 +61,7 @@ export class MemoryController implements Controller {
       kernel: { inSync: true, ...this.ready(), lastRepair: null },
       store: { kind: 'embedded', ok: true, detail: 'fine', unwritten: this.unwrittenNow },
       fleet: { nodes: this.nodesSeen.length, stale: [] },
+      warnings: this.warnings,
     };
   }
   ready() {
@@ -285,6 +288,10 @@ export class MemoryController implements Controller {
   ): readonly DenialEvent[] {
     if (idOrName !== undefined) this.container(idOrName);
     return this.denied.filter(isWanted).slice(0, limit);
+  }
+  async acceptStore(who: string) {
+    this.accepted.push(who);
+    return this.status();
   }
   async teardown(): Promise<void> {
     this.#call('teardown');

@@ -53,6 +53,7 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'GET /v1/nodes': 'read',
   'DELETE /v1/nodes/:name': 'admin',
   'POST /v1/teardown': 'admin',
+  'POST /v1/store/accept': 'admin',
 };
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

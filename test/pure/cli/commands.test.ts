@@ -366,6 +366,20 @@ describe('guard', () => {
       /^rules of ours stand already: .*\nleft alone: vethlxc\n$/,
     );
   });
+
+  it('works with a configuration that is refused, and says what it could not do', async () => {
+    const laid: string[] = [];
+    bench.host = {
+      layGuard: async (config) => {
+        laid.push(config.kernel.prefix);
+        return { outcome: 'laid', exempt: [], notes: ['cannot note in /state'] };
+      },
+    };
+    await writeFile(bench.config, 'kernel: { prefix: XY }\ndnss: {}\n');
+    const ran = await bench.run('guard');
+    expect([ran.code, laid]).toEqual([0, ['XY']]);
+    expect(ran.err).toMatch(/dnss.*the configuration is refused.*cannot note in/s);
+  });
 });
 
 describe('usage', () => {
@@ -413,6 +427,7 @@ describe('usage', () => {
       'export',
       'import',
       'sync',
+      'store',
       'teardown',
     ]);
     for (const name of names) {

@@ -152,3 +152,13 @@ it('fails when the service does not start', async () => {
   const ran = await bench.run('run');
   expect(ran).toMatchObject({ code: 1, err: expect.stringContaining('no nft') });
 });
+
+it('a refused configuration ends the start, closed by the keys of it that are valid', async () => {
+  const closed: Config[] = [];
+  bench.host = { ...bench.host, layClosed: async (config) => void closed.push(config) };
+  await writeFile(bench.config, 'kernel: { prefix: XY }\ndnss: {}\n');
+  const ran = await bench.run('run');
+  expect([ran.code, ran.err]).toEqual([1, expect.stringContaining('dnss')]);
+  expect(closed.map((c) => c.kernel.prefix)).toEqual(['XY']);
+  expect(started).toEqual([]);
+});

@@ -114,6 +114,7 @@ function house() {
     lookAgain: nothing,
     onStanding: nothing,
     inside: async () => undefined,
+    onTakeOver: nothing,
     onApplied: nothing,
   });
   const pass = async (...numbers: number[]): Promise<DesiredState> => {

@@ -1,0 +1,47 @@
+import fastify, { type FastifyInstance } from 'fastify';
+import { type Logger, RefusedError } from '../ports.js';
+import { type Authenticate, guard } from './auth.js';
+import { errorHandler } from './problems.js';
+import type { ClosedStatus } from './schemas.js';
+
+export interface ClosedServerOptions {
+  readonly status: () => ClosedStatus;
+  readonly teardown: () => Promise<void>;
+  readonly authenticate: Authenticate;
+  readonly log: Logger;
+}
+const BODY_LIMIT = 64 * 1024;
+const REQUEST_TIMEOUT_MS = 10_000;
+
+/** The API of a service that runs closed: it says why and what to do, and refuses everything but a teardown. Not yet listening. */
+export async function buildClosedServer(options: ClosedServerOptions): Promise<FastifyInstance> {
+  const { status, teardown, log } = options;
+  const server = fastify({
+    logger: false,
+    bodyLimit: BODY_LIMIT,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    forceCloseConnections: true,
+    frameworkErrors: errorHandler(log),
+  });
+  server.setErrorHandler(errorHandler(log));
+  guard(server, options.authenticate);
+  const anyone = { config: { role: 'anyone' } } as const;
+  server.get('/healthz', anyone, () => ({ ok: true }));
+  server.get('/readyz', anyone, (_request, reply) =>
+    reply.code(503).send({ ready: false, reason: textOf(status().closed) }),
+  );
+  server.get('/v1/status', () => status());
+  server.post('/v1/teardown', { config: { role: 'admin' } }, async (_request, reply) => {
+    await teardown();
+    return reply.code(204).send();
+  });
+  server.setNotFoundHandler(() => {
+    const { reason, remedy } = status().closed;
+    throw new RefusedError({ kind: 'closed', detail: `the service runs closed: ${reason}`, remedy });
+  });
+  await server.ready();
+  return server;
+}
+
+export const textOf = ({ reason, remedy }: Pick<ClosedStatus['closed'], 'reason' | 'remedy'>): string =>
+  `closed: nothing new passes until this is mended: ${reason}: ${remedy}`;

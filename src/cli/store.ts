@@ -1,0 +1,133 @@
+import type { Command } from 'commander';
+import type { Registry, Session } from './command.js';
+import { fail } from './failure.js';
+import type { InspectedStore } from './host.js';
+
+const YES: readonly [string, string] = ['--yes', 'do it; without it only what would be done is said'];
+
+/** What a person does about a store that cannot be opened, or that is not the one that the kernel remembers. */
+export function storeCommand(program: Command, registry: Registry): void {
+  const store = registry.add(program, {
+    usage: 'store',
+    summary: 'what can be read of the store; or check, restore, start-empty, accept it',
+    examples: ['store', 'store check', 'store accept --yes'],
+    run: check,
+  });
+  registry.add(store, {
+    usage: 'check',
+    summary: 'what can be read of the store in the state folder; changes nothing, and needs no service',
+    examples: ['store check', 'store check --json'],
+    run: check,
+  });
+  restoreCommand(store, registry);
+  emptyCommand(store, registry);
+  acceptCommand(store, registry);
+}
+
+async function check(session: Session): Promise<number> {
+  const found = await session.host.inspectStore((await embedded(session)).state);
+  session.out.show(found, () => {
+    if (found.isGood) session.out.line('the store can be read');
+    for (const problem of found.problems) session.out.line(problem);
+    for (const r of found.recoverable)
+      session.out.line(
+        `can be restored: ${r.source}, revision ${r.revision}, ${r.items} items` +
+          (r.isComplete ? ', complete' : `; what is lost: ${r.missing.join('; ')}`),
+      );
+    if (!found.isGood) for (const remedy of remedies(found)) session.out.line(`→ ${remedy}`);
+  });
+  return found.isGood ? 0 : 1;
+}
+
+function remedies({ isNewer, recoverable }: InspectedStore): string[] {
+  if (isNewer) return ['install the version of drawbridge that wrote it, or put back a backup from before'];
+  const [best] = recoverable;
+  return [
+    'put back a backup of the state folder, if there is a newer one',
+    ...(best ? [`drawbridge store restore${best.source === 'previous' ? ' --previous' : ''} --yes`] : []),
+    'drawbridge store start-empty --yes',
+  ];
+}
+
+function restoreCommand(store: Command, registry: Registry): void {
+  registry.add<[], { previous?: boolean; yes?: boolean }>(store, {
+    usage: 'restore',
+    summary: 'make a store of what can be read; the files that are there are set aside, none is deleted',
+    options: [['--previous', 'from the snapshot before the last one, and its log'], YES],
+    examples: ['store restore --yes', 'store restore --previous --yes'],
+    run: async (session, _args, { previous = false, yes = false }) => {
+      const { state } = await embedded(session);
+      const source = previous ? 'previous' : 'current';
+      if (!yes)
+        return unsure(
+          `the store in ${state} would be made of its ${source} files, as far as they can be read`,
+        );
+      const { restored, setAside } = await session.host.restoreStore(state, source);
+      session.out.show({ restored, setAside }, () => {
+        session.out.line(`restored revision ${restored.revision}, ${restored.items} items`);
+        for (const what of restored.missing) session.out.line(`lost: ${what}`);
+        sayAside(session, setAside);
+      });
+      return 0;
+    },
+  });
+}
+
+function emptyCommand(store: Command, registry: Registry): void {
+  registry.add<[], { yes?: boolean }>(store, {
+    usage: 'start-empty',
+    summary:
+      'set the store aside and begin with an empty one; lists, modes, grants and tokens of the API are gone',
+    options: [YES],
+    examples: ['store start-empty --yes'],
+    run: async (session, _args, { yes = false }) => {
+      const { state } = await embedded(session);
+      if (!yes) return unsure(`the store in ${state} would be set aside, and an empty one begun`);
+      const setAside = await session.host.beginEmptyStore(state);
+      session.out.show({ setAside }, () => {
+        session.out.line('the next start begins with an empty store');
+        sayAside(session, setAside);
+      });
+      return 0;
+    },
+  });
+}
+
+function acceptCommand(store: Command, registry: Registry): void {
+  registry.add<[], { yes?: boolean }>(store, {
+    usage: 'accept',
+    summary: 'take the store as it is, although this host has enforced by another one or a later state of it',
+    options: [YES],
+    examples: ['store accept --yes'],
+    run: async (session, _args, { yes = false }) => {
+      const client = await session.client();
+      if (!yes) {
+        const { warnings } = await client.status();
+        return unsure(
+          'modes, pauses and the lockdown would be what the store says now, and containers may become less strict' +
+            (warnings.length > 0 ? ` (${warnings.join('; ')})` : ''),
+        );
+      }
+      const status = await client.acceptStore();
+      session.out.show(status, () => session.out.line(`accepted: ${status.store.detail}`));
+      return 0;
+    },
+  });
+}
+
+const unsure = (what: string): never => fail(`nothing was done: ${what}`, 'say --yes to do it');
+
+function sayAside(session: Session, setAside: readonly string[]): void {
+  for (const file of setAside) session.out.line(`set aside: ${file}`);
+  session.out.line('a service that runs closed notices it by itself; else start it');
+}
+
+async function embedded(session: Session) {
+  const config = await session.config();
+  if (config.store.redis !== '')
+    fail(
+      'the store is on Redis: its files at this host are only a copy',
+      'see drawbridge doctor for Redis; put a backup back there',
+    );
+  return config;
+}

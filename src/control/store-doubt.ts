@@ -1,0 +1,73 @@
+import type { ContainerFacts } from '../model/container.js';
+import type { Lockdown, Pause } from '../model/emergency.js';
+import { ownerIsCertain, ownerKey } from '../model/owner.js';
+import type { Mode, Policy } from '../model/policy.js';
+import { byStrictness } from '../model/policy-claims.js';
+import { modeKey, pauseKey } from './changes-state.js';
+
+/** Why the store is not believed: the kernel remembers another one, or a later state of it. */
+export interface Doubt {
+  readonly reason: string;
+  /** RFC 3339 UTC */
+  readonly since: string;
+  /** The store's revision then: what is newer was decided by people who knew. Undefined: not known yet. */
+  readonly revision: number | undefined;
+  /** As the kernel held each container when the doubt arose; those that it did not know are missing. */
+  readonly modes: ReadonlyMap<string, Mode>;
+  /** The kernel held a lockdown, and no person has ended it since. */
+  readonly lockdown: Lockdown | undefined;
+}
+
+export const DOUBT_REMEDY =
+  'put back a backup of the state folder and restart the service, or accept the store as it is now: drawbridge store accept';
+const FROM_DOUBT = 'store in doubt';
+
+/** The store's revision of a key; 0: it does not hold it. */
+export type RevisionOf = (key: string) => number;
+
+const isNewer = ({ revision }: Doubt, key: string, of: RevisionOf): boolean =>
+  revision !== undefined && of(key) > revision;
+
+/** Nothing gets looser than the kernel held it, and what it did not know is enforced, but where a person has decided since. */
+export function underDoubt(policy: Policy, doubt: Doubt, facts: ContainerFacts, of: RevisionOf): Policy {
+  const isDecided =
+    policy.modeFrom === 'pause' ||
+    (policy.modeFrom === 'api' && ownerIsCertain(facts) && isNewer(doubt, modeKey(ownerKey(facts)), of));
+  const floor = doubt.modes.get(facts.id) ?? 'enforce';
+  if (isDecided || byStrictness(policy.mode, floor) <= 0) return policy;
+  const detail = `${doubt.reason}: its mode ${policy.mode} is not believed, it stays ${floor === 'enforce' ? 'enforced' : 'observed'}`;
+  return {
+    ...policy,
+    mode: floor,
+    modeFrom: FROM_DOUBT,
+    notes: [...policy.notes, { detail, remedy: DOUBT_REMEDY }],
+  };
+}
+
+/** Pauses from before the doubt are not honoured. */
+export const pausesUnderDoubt = (pauses: readonly Pause[], doubt: Doubt, of: RevisionOf): readonly Pause[] =>
+  pauses.filter((p) => isNewer(doubt, pauseKey(p.owner), of));
+
+/** What was found, and what the kernel remembers. */
+interface StoreSight {
+  readonly id: string;
+  readonly revision: number;
+}
+
+/** Undefined: it is the store that the kernel knows, or a later state of it. */
+export function doubtOf(
+  now: StoreSight,
+  known: StoreSight & { readonly found?: StoreSight },
+): string | undefined {
+  if (now.id === '')
+    return 'the store does not answer and has no copy on this host, so that what it held is not known';
+  if (now.id !== known.id)
+    return 'the store is not the one that this host enforced by (the state folder was emptied or exchanged, or another store is configured)';
+  // Once an older state was found, new changes make its revision grow: only a person can end that doubt.
+  const { found } = known;
+  if (found?.id === known.id)
+    return `the store was put back to revision ${found.revision}, and this host had enforced by revision ${known.revision} (an old backup, or lost writes)`;
+  if (now.revision < known.revision)
+    return `the store is at revision ${now.revision}, and this host enforced by revision ${known.revision} (an old backup was put back, or writes were lost)`;
+  return undefined;
+}

@@ -1,0 +1,87 @@
+/** The start: closed before anything that can fail; and a store that vanished loosens nothing. */
+import type { Mutant } from './mutant.js';
+
+const TRUST = 'test/pure/service/store-trust.test.ts';
+const DOUBT = 'test/pure/control/store-doubt.test.ts';
+
+export const START: readonly Mutant[] = [
+  {
+    id: 'start-not-closed',
+    what: 'a start that fails at boot leaves the host open',
+    file: 'src/app.ts',
+    from: '  await layClosedFirst(config, log);\n',
+    to: '',
+    also: [
+      {
+        file: 'src/app.ts',
+        from: '    await stayClosed(config, log);\n    const cause',
+        to: '    const cause',
+      },
+    ],
+    killedBy: { file: 'test/live/boot.test.ts', test: 'a damaged store: the service runs closed' },
+  },
+  {
+    id: 'start-config-not-closed',
+    what: 'a configuration that is refused leaves the host open at boot',
+    file: 'src/cli/run.ts',
+    from: '    await session.host.layClosed(lenient, session.host.createLog(lenient.log));\n',
+    to: '',
+    killedBy: { file: 'test/pure/cli/run.test.ts', test: 'a refused configuration ends the start, closed' },
+  },
+  {
+    id: 'guard-needs-state',
+    what: 'the guard does not work on a read-only state folder',
+    file: 'src/service/guard.ts',
+    from: '    if (!isOfTheSystem(e)) throw e;\n',
+    to: '    throw e;\n',
+    killedBy: { file: 'test/live/boot.test.ts', test: 'a state folder that is read-only: the guard works' },
+  },
+  {
+    id: 'doubt-unknown-container',
+    what: 'a container that the kernel did not know is observed after the state vanished',
+    file: 'src/control/store-doubt.ts',
+    from: "doubt.modes.get(facts.id) ?? 'enforce'",
+    to: "doubt.modes.get(facts.id) ?? 'off'",
+    killedBy: { file: DOUBT, test: 'a container that the kernel did not know is enforced' },
+  },
+  {
+    id: 'doubt-old-decision',
+    what: 'a mode from before the state vanished counts as a decision made since',
+    file: 'src/control/store-doubt.ts',
+    from: 'revision !== undefined && of(key) > revision',
+    to: 'revision !== undefined',
+    killedBy: { file: DOUBT, test: 'a mode that a person has set since counts, one from before does not' },
+  },
+  {
+    id: 'doubt-revision',
+    what: 'an old backup of the state loosens what was tightened since',
+    file: 'src/control/store-doubt.ts',
+    from: '  if (now.revision < known.revision)\n',
+    to: '  if (now.revision < 0)\n',
+    killedBy: { file: DOUBT, test: 'an older state of it' },
+  },
+  {
+    id: 'doubt-lockdown',
+    what: 'a lockdown is off after the state vanished',
+    file: 'src/service/store-trust.ts',
+    from: 'lockdown: said.lockdown ?? doubt.lockdown,',
+    to: 'lockdown: said.lockdown,',
+    killedBy: { file: TRUST, test: 'another store loosens nothing' },
+  },
+  {
+    id: 'doubt-paused',
+    what: 'a container that was paused when the state vanished stays observed for ever',
+    file: 'src/service/store-trust.ts',
+    from: 'return this.#record?.isPaused === true ? new Map() : modes;',
+    to: 'return modes;',
+    killedBy: { file: TRUST, test: 'not where a pause was in force' },
+  },
+  {
+    id: 'doubt-record',
+    what: 'the second start after the state vanished believes the new store',
+    file: 'src/service/store-trust.ts',
+    from: 'this.#doubt && this.#record ? this.#record :',
+    to: '',
+    killedBy: { file: TRUST, test: 'another store loosens nothing' },
+  },
+];
