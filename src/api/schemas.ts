@@ -114,7 +114,7 @@ export const StatusSchema = Type.Object(
 export type Status = Static<typeof StatusSchema>;
 
 /** Status of a service that runs closed: what it would count is not known. */
-export const ClosedStatusSchema = Type.Object(
+const ClosedStatusSchema = Type.Object(
   {
     version: Type.String(),
     node: Type.String(),

@@ -56,7 +56,7 @@ export interface RunningService {
 }
 
 /** What one way of reading a store's files gives. */
-export interface ReadableStore {
+interface ReadableStore {
   readonly source: 'current' | 'previous';
   readonly revision: number;
   readonly items: number;
