@@ -16,7 +16,7 @@ import type { Problem } from './model/problem.js';
 import { Audit } from './observe/audit.js';
 import type { Logger, SharedStore } from './ports.js';
 import { AppliedRevision } from './service/applied.js';
-import { census } from './service/census.js';
+import { nodeCensus } from './service/census.js';
 import { layClosedFirst, stayClosed } from './service/closed-base.js';
 import { closedCause } from './service/closed-cause.js';
 import { ClosedService, type Service } from './service/closed-service.js';
@@ -201,7 +201,7 @@ async function start(config: Config, log: Logger, shared: SharedStore, parts: En
       version: VERSION,
       revision: applied.value,
       inSync: controller.ready().ready && store.health().ok,
-      ...census(controller),
+      ...nodeCensus(controller.containers()),
     }),
     log,
   });

@@ -12,6 +12,8 @@ const host: Host = {
   stderr: process.stderr,
   stdin: process.stdin,
   isTerminal: process.stdout.isTTY === true,
+  columns: process.stdout.columns,
+  canAsk: process.stdin.isTTY === true && process.stderr.isTTY === true,
   env: process.env,
   user: process.env.SUDO_USER || userName(),
   start: async (config, log) => {

@@ -227,6 +227,10 @@ export interface ContainerView {
   readonly mode: Mode;
   readonly modeFrom: string;
   readonly coverage: Coverage;
+  /** The reasons of `coverage`, in the same order, with code, state and remedy. */
+  readonly findings: readonly Finding[];
+  /** Of Docker Compose, if the labels are the container's own. */
+  readonly compose: { readonly project: string; readonly service: string } | null;
   readonly addresses: readonly string[];
   readonly lists: readonly string[];
   readonly entries: readonly EntryView[];
@@ -239,12 +243,23 @@ export interface ContainerView {
   readonly allowed: number;
   readonly denied: number;
 }
+export type CoverageCounts = Readonly<Record<Coverage['state'], number>>;
 export interface StatusView {
   readonly version: string;
   readonly node: string;
+  /** Containers in mode enforce, whatever their coverage. */
   readonly enforced: number;
+  /** Containers in mode observe. */
   readonly observed: number;
+  /** Containers in mode off. */
+  readonly off: number;
   readonly containers: number;
+  /** Coverage of the containers in mode enforce: the three counts add up to `enforced`. */
+  readonly coverage: CoverageCounts;
+  /** Containers with a drawbridge.* label that does not parse. */
+  readonly labelErrors: number;
+  /** Containers with a list that does not exist. */
+  readonly missingLists: number;
   readonly threats: ThreatsStatus;
   /** Containers that are not enforced because of a pause. */
   readonly paused: number;
@@ -276,6 +291,12 @@ export interface ExplainView {
   readonly list: string | null;
   readonly feed: string | null;
   readonly remedy: string | null;
+  /** How to permit it for good: a label or a list entry. */
+  readonly lasting: string | null;
+  /** What permitting it would open beyond the destination. */
+  readonly warning: string | null;
+  /** Why a denial may not hold for this container; null: its coverage is full, or the verdict is allow. */
+  readonly coverage: string | null;
   /** The rules a packet meets, in order, as rendered. */
   readonly trace: readonly string[];
 }

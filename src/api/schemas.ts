@@ -63,9 +63,23 @@ export const StatusSchema = Type.Object(
   {
     version: Type.String(),
     node: Type.String(),
-    enforced: Count,
-    observed: Count,
+    enforced: Type.Integer({
+      minimum: 0,
+      description:
+        'containers in mode enforce, whatever their coverage; a paused container is not in mode enforce',
+    }),
+    observed: Type.Integer({ minimum: 0, description: 'containers in mode observe' }),
+    off: Type.Integer({ minimum: 0, description: 'containers in mode off' }),
     containers: Count,
+    coverage: Type.Object(
+      { enforced: Count, partial: Count, unenforced: Count },
+      { ...closed, description: 'coverage of the containers in mode enforce: it adds up to "enforced"' },
+    ),
+    labelErrors: Type.Integer({
+      minimum: 0,
+      description: 'containers with a drawbridge label that does not parse',
+    }),
+    missingLists: Type.Integer({ minimum: 0, description: 'containers with a list that does not exist' }),
     paused: Count,
     lockdown: Nullable(LockdownFacts),
     threats: Type.Object(
@@ -137,6 +151,16 @@ export const GrantSchema = Type.Object(
 );
 export type GrantBody = Static<typeof GrantSchema>;
 
+const FindingSchema = Type.Object(
+  {
+    code: Type.String({ examples: ['docker-socket', 'broken-label'] }),
+    state: Words(['enforced', 'partial', 'unenforced']),
+    detail: Type.String(),
+    remedy: Type.String(),
+  },
+  closed,
+);
+
 const EntryViewSchema = Type.Object(
   {
     entry: Type.String(),
@@ -158,6 +182,15 @@ export const ContainerSchema = Type.Object(
     coverage: Type.Object(
       { state: Words(['enforced', 'partial', 'unenforced']), reasons: Type.Array(Type.String()) },
       closed,
+    ),
+    findings: Type.Array(FindingSchema, {
+      description: 'the reasons of coverage, in the same order, in parts',
+    }),
+    compose: Nullable(
+      Type.Object(
+        { project: Type.String(), service: Type.String() },
+        { ...closed, description: 'of Docker Compose; null where the labels come with the image' },
+      ),
     ),
     addresses: Type.Array(Type.String()),
     lists: Type.Array(Type.String()),
@@ -249,6 +282,9 @@ export const ExplainSchema = Type.Object(
     list: Nullable(Type.String()),
     feed: Nullable(Type.String()),
     remedy: Nullable(Type.String()),
+    lasting: Nullable(Text('how to permit it for good: a label or a list entry')),
+    warning: Nullable(Text('what permitting it would open beyond the destination')),
+    coverage: Nullable(Text('why a denial may not hold for this container')),
     trace: Type.Array(Type.String({ description: 'a rule that the packet meets, as rendered' })),
   },
   closed,
@@ -383,9 +419,15 @@ export const NodeSchema = Type.Object(
     revision: Type.Number({ description: 'of the store, up to which its kernel holds what it should' }),
     inSync: Type.Boolean(),
     containers: Count,
-    enforced: Count,
+    enforced: Type.Integer({ minimum: 0, description: 'containers in mode enforce' }),
+    fullyEnforced: Nullable(
+      Type.Integer({
+        minimum: 0,
+        description: 'those of them with coverage "enforced"; null: an older version runs there',
+      }),
+    ),
     observed: Count,
-    partial: Count,
+    partial: Type.Integer({ minimum: 0, description: 'containers of every mode by coverage' }),
     unenforced: Count,
     lastSeen: Time,
   },

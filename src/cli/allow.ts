@@ -2,14 +2,16 @@ import type { Command } from 'commander';
 import type { GrantBody } from '../api/schemas.js';
 import { parseDuration } from '../model/units.js';
 import type { Registry } from './command.js';
+import { withContainer } from './containers.js';
 import { entriesOf } from './entries.js';
 import { wrongUsage } from './failure.js';
+import type { Output } from './output.js';
 
 export function allowCommand(program: Command, registry: Registry): void {
   registry.add<[string, string[]], { for?: string }>(program, {
     usage: 'allow <container> <entry...>',
-    summary: 'allow a container more destinations, for a time or without end',
-    options: [['--for <duration>', 'how long, as in 10m; it ends with the container']],
+    summary: 'allow a container more destinations, for a time or until revoked',
+    options: [['--for <duration>', 'how long, as in 10m; such a grant also ends with the container']],
     examples: [
       'allow web api.github.com',
       'allow web pypi.org files.pythonhosted.org --for 10m',
@@ -19,10 +21,13 @@ export function allowCommand(program: Command, registry: Registry): void {
       const entries = entriesOf(texts);
       checkDuration(options.for);
       const client = await session.client();
-      const grants: GrantBody[] = [];
-      for (const entry of entries) grants.push(await client.grant(container, entry.canonical, options.for));
-      session.out.show(grants, () => {
-        for (const grant of grants) session.out.line(line(container, grant));
+      const granted = await withContainer(client, container, async (name) => {
+        const grants: GrantBody[] = [];
+        for (const entry of entries) grants.push(await client.grant(name, entry.canonical, options.for));
+        return { name, grants };
+      });
+      session.out.show(granted.grants, () => {
+        for (const grant of granted.grants) session.out.line(line(session.out, granted.name, grant));
       });
       return 0;
     },
@@ -35,7 +40,7 @@ function checkDuration(text: string | undefined): void {
   if (problem) wrongUsage(`--for: ${problem.detail}`, problem.remedy);
 }
 
-function line(container: string, grant: GrantBody): string {
-  const until = grant.expires === null ? 'until it is revoked' : `until ${grant.expires}`;
+function line(out: Output, container: string, grant: GrantBody): string {
+  const until = grant.expires === null ? 'until it is revoked' : out.until(grant.expires);
   return `${container} may reach ${grant.entry} ${until} (grant ${grant.id})`;
 }

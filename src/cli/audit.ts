@@ -1,7 +1,10 @@
 import type { Command } from 'commander';
 import type { AuditBody } from '../api/schemas.js';
+import { isRecord } from '../model/shape.js';
 import type { Registry } from './command.js';
 import { wrongUsage } from './failure.js';
+import type { Output } from './output.js';
+import { counted } from './text.js';
 
 const DEFAULT_LIMIT = 50;
 const MOST = 999;
@@ -18,7 +21,8 @@ export function auditCommand(program: Command, registry: Registry): void {
       session.out.show(records, () =>
         session.out.table(
           ['TIME', 'WHO', 'ACTION', 'TARGET', 'OUTCOME', 'BEFORE', 'AFTER'],
-          records.map(row),
+          records.map((r) => row(session.out, r)),
+          'nothing was changed yet',
         ),
       );
       return 0;
@@ -29,16 +33,38 @@ export function auditCommand(program: Command, registry: Registry): void {
 function limitOf(text: string | undefined): number {
   if (text === undefined) return DEFAULT_LIMIT;
   if (/^[1-9]\d{0,2}$/.test(text)) return Number(text);
-  return wrongUsage(`--limit ${text} is no number from 1 to ${MOST}`, 'write it like --limit 100');
+  return wrongUsage(`invalid --limit ${text}: it is a number from 1 to ${MOST}`, 'write it like --limit 100');
 }
 
-function row(r: AuditBody): readonly string[] {
-  return [r.time, r.who, r.action, r.target, r.outcome, brief(r.before), brief(r.after)];
+function row(out: Output, r: AuditBody): readonly string[] {
+  return [
+    out.time(r.time),
+    r.who,
+    r.action,
+    short(r.target),
+    r.outcome,
+    brief(out, r.before),
+    brief(out, r.after),
+  ];
 }
 
-/** JSON in one line; what is longer than a line can be is in --json. */
-function brief(value: unknown): string {
+/** "id:" and 64 digits name a container: twelve are enough, as in docker ps. */
+const short = (text: string): string => text.replace(/\b([0-9a-f]{12})[0-9a-f]{52}\b/g, '$1');
+
+/** In a pipe JSON; on a terminal what a person looks for. What is longer than a line can be is in --json. */
+function brief(out: Output, value: unknown): string {
   if (value === null || value === undefined) return '-';
-  const text = JSON.stringify(value);
+  const text = (out.isTerminal ? summary(value) : undefined) ?? short(JSON.stringify(value));
   return text.length <= LONGEST ? text : `${text.slice(0, LONGEST - 1)}…`;
+}
+
+/** The entry of a grant, the mode, the count of a list's entries; undefined: of no known kind. */
+function summary(value: unknown): string | undefined {
+  if (!isRecord(value)) return undefined;
+  if (typeof value.entry === 'string')
+    return typeof value.expires === 'string' ? `${value.entry} until ${value.expires}` : value.entry;
+  if (typeof value.mode === 'string' && value.allow === undefined) return value.mode;
+  if (Array.isArray(value.allow)) return counted(value.allow.length, 'entry', 'entries');
+  if (typeof value.role === 'string') return `role ${value.role}`;
+  return typeof value.expires === 'string' ? `until ${value.expires}` : undefined;
 }

@@ -6,7 +6,7 @@ import { CommandFailure } from './failure.js';
 export function checkCommand(program: Command, registry: Registry): void {
   registry.add<[string[]]>(program, {
     usage: 'check <file...>',
-    summary: 'check list files, folders of them and configurations, without a service (for CI)',
+    summary: 'check list files, folders and configurations, without the service (for CI)',
     examples: ['check allowlists/', 'check allowlists/npm.yaml config.yaml'],
     run: async ({ out }, [files]) => {
       const problems = await checkFiles(files);

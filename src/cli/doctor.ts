@@ -6,7 +6,7 @@ import type { Output } from './output.js';
 export function doctorCommand(program: Command, registry: Registry): void {
   registry.add(program, {
     usage: 'doctor',
-    summary: 'can this host enforce? each check with its remedy',
+    summary: 'check whether this host can enforce, with the remedy of each failure',
     examples: ['doctor', 'doctor --json'],
     run: async (session) => {
       const checks = await session.host.runDoctor(await session.config());

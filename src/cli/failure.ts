@@ -21,10 +21,12 @@ export function wrongUsage(detail: string, remedy: string): never {
   throw new CommandFailure([{ detail, remedy }], 2);
 }
 
-/** Any error of a command as problems; what nobody foresaw keeps its stack. */
+/** Any error of a command as problems; an unexpected error keeps its stack. */
 export function failureOf(e: unknown): CommandFailure {
   if (e instanceof CommandFailure) return e;
-  if (e instanceof ApiError) return new CommandFailure(e.problem.errors);
+  // A pointer leads into the body of a request, which the person at the command line has not written.
+  if (e instanceof ApiError)
+    return new CommandFailure(e.problem.errors.map(({ pointer: _, ...problem }) => problem));
   if (e instanceof UnreachableError) return new CommandFailure([unreachable(e)]);
   const refusal = refusalOf(e);
   if (refusal) return new CommandFailure([refusal]);
@@ -53,15 +55,15 @@ const isOfTheSystem = (e: unknown): e is NodeJS.ErrnoException =>
 const REMEDIES: Readonly<Record<string, string>> = {
   EACCES: 'run it as root, or give root the right to it',
   EPERM: 'run it as root',
-  EEXIST: 'move away what stands there, or name another path',
-  ENOTDIR: 'one part of the path is no folder: name another path',
+  EEXIST: 'move what is there away, or name another path',
+  ENOTDIR: 'one part of the path is not a folder: name another path',
   EROFS: 'its file system is read-only: mount it writable, or name another path',
   ENOSPC: 'the disk is full: free some space',
   EADDRINUSE: 'another process has this address and port: stop it (ss -tulpn shows it), or set another',
 };
 
 function ofTheSystem({ message, code = '' }: NodeJS.ErrnoException): Problem {
-  return { detail: message, remedy: REMEDIES[code] ?? 'mend what the message names, and try again' };
+  return { detail: message, remedy: REMEDIES[code] ?? 'correct what the message names, and try again' };
 }
 
 function spoken(message: string): Problem {
@@ -76,7 +78,7 @@ export const isNotRunning = (e: unknown): boolean =>
 function unreachable(e: UnreachableError): Problem {
   if (isNotRunning(e)) {
     const remedy = 'start it: sudo systemctl start drawbridge, or sudo drawbridge run';
-    return { detail: `the service is not running: nobody answers on ${e.socket}`, remedy };
+    return { detail: `the service is not running: nothing answers on ${e.socket}`, remedy };
   }
   if (e.code === 'EACCES' || e.code === 'EPERM') {
     return { detail: `no permission to use ${e.socket}`, remedy: 'run the command with sudo' };

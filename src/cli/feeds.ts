@@ -4,17 +4,20 @@ import type { Registry, Session } from './command.js';
 import { isNotRunning, wrongUsage } from './failure.js';
 import { catalogueCommand } from './feeds-catalogue.js';
 import type { FeedAttempt, SyncedFeed } from './host.js';
+import { counted } from './text.js';
 
+const NONE =
+  'no feeds are configured: drawbridge feeds catalogue lists public ones, threats.feeds of the configuration takes them';
 const HEAD = ['NAME', 'STATE', 'ENTRIES', 'AGE', 'NEXT', 'ACTION', 'REASON'];
 
 export function feedsCommand(program: Command, registry: Registry): void {
   const feeds = registry.add(program, {
     usage: 'feeds',
-    summary: 'the feeds of threats: what each has in force, how old it is, and what is wrong',
+    summary: 'threat feeds: entries in force, age, and faults',
     examples: ['feeds', 'feeds --json', 'feeds catalogue', 'feeds sync'],
     run: async (session) => {
       const all = await (await session.client()).feeds();
-      session.out.show(all, () => session.out.table(HEAD, all.map(row)));
+      session.out.show(all, () => session.out.table(HEAD, all.map(row), NONE));
       return 0;
     },
   });
@@ -31,10 +34,10 @@ interface Options {
 function syncCommand(feeds: Command, registry: Registry): void {
   registry.add<[string | undefined], Options>(feeds, {
     usage: 'sync [name]',
-    summary: 'try feeds now, with or without the service (for cron); exits 1 when one brought nothing',
+    summary: 'fetch feeds now, with or without the service (for cron); exits 1 if one failed',
     options: [
-      ['--accept', 'you have looked: the next version counts whatever its size and bad lines'],
-      ['--due', 'only those whose interval has passed'],
+      ['--accept', 'accept the next version whatever its size and bad lines, after a look at the feed'],
+      ['--due', 'only feeds that are due'],
       ['--quiet', 'print only what went wrong'],
     ],
     examples: ['feeds sync', 'feeds sync --due --quiet', 'feeds sync threatfox-ips --accept'],
@@ -48,6 +51,7 @@ function syncCommand(feeds: Command, registry: Registry): void {
       session.out.show(done, () => {
         const shown = done.filter((one) => !quiet || isBad(one));
         for (const one of shown) for (const line of told(one)) session.out.line(line);
+        if (done.length === 0 && !quiet) session.out.note(NONE);
       });
       return done.some(isBad) ? 1 : 0;
     },
@@ -80,11 +84,12 @@ const NOT_TRIED = {
 
 function told({ outcome, feed }: SyncedFeed): readonly string[] {
   if (outcome !== 'attempted') return [`${feed.name}: ${NOT_TRIED[outcome]}`];
-  if (feed.reason === null) return [`${feed.name}: ${feed.status}, ${feed.entries} entries`];
+  if (feed.reason === null)
+    return [`${feed.name}: ${feed.status}, ${counted(feed.entries, 'entry', 'entries')}`];
   const kept = `${feed.name}: ${feed.status}: ${feed.reason}`;
   const inForce =
     feed.entries > 0
-      ? `  in force: the last good version, ${feed.entries} entries`
+      ? `  in force: the last good version, ${counted(feed.entries, 'entry', 'entries')}`
       : '  nothing of it is in force';
   return [kept, inForce, ...(feed.remedy === null ? [] : [`  → ${feed.remedy}`])];
 }

@@ -6,7 +6,7 @@ import { CommandFailure, problemText } from './failure.js';
 export function guardCommand(program: Command, registry: Registry): void {
   registry.add(program, {
     usage: 'guard',
-    summary: 'boot-time default-deny: lay the closed base before Docker starts, until the service takes over',
+    summary: 'install the default-deny rules at boot, before Docker starts',
     examples: ['guard', 'guard --json'],
     run: async (session) => {
       const done = await session.host.layGuard(await configOrWhatIsSound(session));
@@ -14,8 +14,8 @@ export function guardCommand(program: Command, registry: Registry): void {
       session.out.show(done, () => {
         session.out.line(
           done.outcome === 'laid'
-            ? 'the closed base stands: no container reaches anything until the service runs'
-            : 'rules of ours stand already: nothing was changed',
+            ? 'the default-deny rules are installed: no container reaches anything until the service runs'
+            : 'Drawbridge rules are already installed: nothing was changed',
         );
         if (done.exempt.length > 0) session.out.line(`left alone: ${done.exempt.join(', ')}`);
       });

@@ -77,8 +77,12 @@ export interface Host {
   readonly stdout: Out;
   readonly stderr: Out;
   readonly stdin: Readable;
-  /** Standard output is a terminal: tables with headings, questions. */
+  /** Standard output is a terminal: tables with headings, times as people say them. */
   readonly isTerminal: boolean;
+  /** Width of that terminal; undefined: unknown. */
+  readonly columns?: number | undefined;
+  /** Standard input and standard error are a terminal: a question can be asked. */
+  readonly canAsk: boolean;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** The user, for the audit. */
   readonly user: string;

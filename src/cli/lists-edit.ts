@@ -3,9 +3,9 @@ import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline/promises';
 import { ApiError } from '../api/client.js';
 import type { ListBody } from '../api/schemas.js';
+import { answerTo } from './ask.js';
 import type { Session } from './command.js';
 import { CommandFailure, fail, failureOf, problemText } from './failure.js';
 import { bodyFromYaml, listYaml } from './lists-yaml.js';
@@ -60,20 +60,10 @@ async function put(
   }
 }
 
-async function askAgain({ host, out }: Session, problems: readonly string[]): Promise<boolean> {
-  if (!host.isTerminal) return false;
-  for (const problem of problems) out.note(problem);
-  const questions = createInterface({ input: host.stdin, terminal: false });
-  try {
-    out.note('Edit again? [Y/n]');
-    const [answer] = await Promise.race([
-      once(questions, 'line'),
-      once(questions, 'close').then(() => ['n']),
-    ]);
-    return !/^n/i.test(String(answer).trim());
-  } finally {
-    questions.close();
-  }
+async function askAgain(session: Session, problems: readonly string[]): Promise<boolean> {
+  if (!session.host.isTerminal) return false;
+  for (const problem of problems) session.out.note(problem);
+  return !/^n/i.test(await answerTo(session, 'Edit again? [Y/n]', 'n'));
 }
 
 /** $VISUAL or $EDITOR may carry arguments ("code --wait"), so a shell reads it. */

@@ -7,6 +7,7 @@ import { entriesOf } from './entries.js';
 import { fail, wrongUsage } from './failure.js';
 import { editList } from './lists-edit.js';
 import { bodyFromYaml, listYaml } from './lists-yaml.js';
+import { counted } from './text.js';
 
 interface CreateOptions {
   readonly file?: string;
@@ -16,12 +17,14 @@ interface CreateOptions {
 export function listsCommand(program: Command, registry: Registry): void {
   const lists = registry.add(program, {
     usage: 'lists',
-    summary: 'all lists; or show, create, edit, delete one, add or remove its entries',
+    summary: 'all lists; show, create, edit or delete one, add or remove entries',
     examples: ['lists', 'lists show npm', 'lists add ci api.github.com'],
     run: async (session) => {
       const all = await (await session.client()).lists();
       const head = ['NAME', 'SOURCE', 'ENTRIES', 'USED BY'];
-      session.out.show(all, () => session.out.table(head, all.map(row)));
+      const none =
+        'there are no lists: drawbridge lists create NAME ENTRY, or a file in the allowlists folder';
+      session.out.show(all, () => session.out.table(head, all.map(row), none));
       return 0;
     },
   });
@@ -40,7 +43,7 @@ const row = (list: ListBody): readonly string[] => [
 function readingCommands(lists: Command, registry: Registry): void {
   registry.add<[string]>(lists, {
     usage: 'show <name>',
-    summary: 'a list as its file says it',
+    summary: 'print a list as a list file',
     examples: ['lists show npm', 'lists show npm > npm.yaml'],
     run: async (session, [name]) => {
       const list = await (await session.client()).list(name);
@@ -50,11 +53,13 @@ function readingCommands(lists: Command, registry: Registry): void {
   });
   registry.add<[string]>(lists, {
     usage: 'edit <name>',
-    summary: 'edit a list of the store in $EDITOR; checked before it is in force, and never lost',
+    summary: 'edit a list of the store in $EDITOR; it is checked before it is in force',
     examples: ['lists edit ci', 'EDITOR=nano drawbridge lists edit ci'],
     run: async (session, [name]) => {
       const list = await editList(session, name);
-      session.out.show(list, () => session.out.line(`${name} is in force with ${list.allow.length} entries`));
+      session.out.show(list, () =>
+        session.out.line(`${name} is in force with ${counted(list.allow.length, 'entry', 'entries')}`),
+      );
       return 0;
     },
   });
@@ -63,7 +68,7 @@ function readingCommands(lists: Command, registry: Registry): void {
 function wholeCommands(lists: Command, registry: Registry): void {
   registry.add<[string, string[]], CreateOptions>(lists, {
     usage: 'create <name> [entry...]',
-    summary: 'make a list in the store, of entries or of a file',
+    summary: 'create a list in the store, from entries or from a file',
     options: [
       ['--file <file>', 'a list file; - for standard input'],
       ['--replace', 'replace a list of that name'],
@@ -76,7 +81,9 @@ function wholeCommands(lists: Command, registry: Registry): void {
     run: async (session, [name, texts], options) => {
       const body = await newBody(session, name, texts, options.file);
       const list = await (await session.client()).putList(name, body, options.replace ? undefined : 0);
-      session.out.show(list, () => session.out.line(`${name} is in force with ${list.allow.length} entries`));
+      session.out.show(list, () =>
+        session.out.line(`${name} is in force with ${counted(list.allow.length, 'entry', 'entries')}`),
+      );
       return 0;
     },
   });

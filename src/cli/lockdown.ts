@@ -4,7 +4,7 @@ import type { Registry } from './command.js';
 export function lockdownCommand(program: Command, registry: Registry): void {
   registry.add<[], { readonly off?: true }>(program, {
     usage: 'lockdown',
-    summary: 'give every container an empty policy, running connections are cut; --off ends it (audited)',
+    summary: 'deny everything to every container and close its connections, at once; --off ends it',
     examples: ['lockdown', 'lockdown --off'],
     options: [['--off', 'end it: every container has its own policy again']],
     run: async (session, _args, options) => {
@@ -12,7 +12,7 @@ export function lockdownCommand(program: Command, registry: Registry): void {
       session.out.show(now, () => {
         session.out.line(
           now.on
-            ? `lockdown since ${now.since} by ${now.by}: no container reaches anything`
+            ? `lockdown since ${now.since === null ? 'now' : session.out.time(now.since)} by ${now.by}: no container reaches anything`
             : 'no lockdown: every container has its own policy',
         );
         if (now.note !== null) session.out.line(`NOT STORED: ${now.note}`);

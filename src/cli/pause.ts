@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { ApiClient } from '../api/client.js';
 import type { Registry, Session } from './command.js';
+import { withContainer } from './containers.js';
 import { wrongUsage } from './failure.js';
 
 interface Options {
@@ -12,7 +13,7 @@ interface Options {
 export function pauseCommand(program: Command, registry: Registry): void {
   registry.add<[string | undefined], Options>(program, {
     usage: 'pause [container]',
-    summary: 'do not enforce a container, or all, for a time: only threats are blocked meanwhile (audited)',
+    summary: 'observe a container, or all, for a time: nothing but threats is blocked meanwhile',
     examples: ['pause web --for 10m', 'pause web --end', 'pause --all --for 5m', 'pause --all --end'],
     options: [
       ['--all', 'every container'],
@@ -21,14 +22,22 @@ export function pauseCommand(program: Command, registry: Registry): void {
     ],
     run: async (session, [container], options) => {
       if ((container === undefined) !== (options.all === true))
-        wrongUsage('whom to pause is not said', 'name one container, or write --all');
+        wrongUsage(
+          container === undefined ? 'missing container (or --all)' : 'a container and --all are both given',
+          'name one container, or write --all',
+        );
       const client = await session.client();
       if (options.end) return end(session, client, container, options);
       if (options.for === undefined)
-        return wrongUsage('how long is not said', 'write --for 10m, or --end to end a pause');
-      const pause = await client.pause(container, options.for);
+        return wrongUsage('missing --for DURATION', 'write --for 10m, or --end to end a pause');
+      const { for: duration } = options;
+      const [name, pause] = await onOneOrAll(
+        client,
+        container,
+        async (found) => [found ?? 'all containers', await client.pause(found, duration)] as const,
+      );
       session.out.show(pause, () => {
-        session.out.line(`${container ?? 'all containers'}: not enforced until ${pause.expires}`);
+        session.out.line(`${name}: not enforced ${session.out.until(pause.expires)}`);
         if (pause.note !== null) session.out.line(`NOT STORED: ${pause.note}`);
       });
       return 0;
@@ -43,10 +52,20 @@ async function end(
   options: Options,
 ): Promise<number> {
   if (options.for !== undefined) wrongUsage('--for and --end do not go together', 'write one of them');
-  const { durable, note } = await client.endPause(container);
-  session.out.show({ ended: container ?? 'all', durable, note }, () => {
-    session.out.line(`${container ?? 'all containers'}: enforced again`);
+  const [name, { durable, note }] = await onOneOrAll(
+    client,
+    container,
+    async (found) => [found, await client.endPause(found)] as const,
+  );
+  session.out.show({ ended: name ?? 'all', durable, note }, () => {
+    session.out.line(`${name ?? 'all containers'}: the pause is ended`);
     if (note !== null) session.out.line(`NOT STORED: ${note}`);
   });
   return 0;
 }
+
+const onOneOrAll = <T>(
+  client: ApiClient,
+  container: string | undefined,
+  use: (name: string | undefined) => Promise<T>,
+): Promise<T> => (container === undefined ? use(undefined) : withContainer(client, container, use));

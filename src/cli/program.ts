@@ -1,65 +1,42 @@
 import { Command, CommanderError } from 'commander';
-import { allowCommand } from './allow.js';
-import { auditCommand } from './audit.js';
-import { checkCommand } from './check.js';
+import { nearest } from '../model/nearest.js';
+import { COMMANDS } from './catalogue.js';
 import { Registry } from './command.js';
-import { doctorCommand } from './doctor.js';
-import { explainCommand } from './explain.js';
-import { type CommandFailure, failureOf, problemText } from './failure.js';
-import { feedsCommand } from './feeds.js';
-import { guardCommand } from './guard.js';
+import { CommandFailure, failureOf, problemText } from './failure.js';
 import type { Host } from './host.js';
-import { listsCommand } from './lists.js';
-import { lockdownCommand } from './lockdown.js';
-import { modeCommand } from './mode.js';
-import { nodesCommand } from './nodes.js';
 import { printable } from './output.js';
-import { pauseCommand } from './pause.js';
-import { planCommand } from './plan.js';
-import { psCommand } from './ps.js';
-import { revokeCommand } from './revoke.js';
-import { runCommand } from './run.js';
-import { scanCommand } from './scan.js';
-import { statusCommand } from './status.js';
-import { storeCommand } from './store.js';
-import { syncCommand } from './sync.js';
-import { teardownCommand } from './teardown.js';
-import { threatsCommand } from './threats.js';
-import { tokensCommand } from './tokens.js';
-import { exportCommand, importCommand } from './transfer.js';
-
-const COMMANDS = [
-  runCommand,
-  statusCommand,
-  psCommand,
-  allowCommand,
-  revokeCommand,
-  modeCommand,
-  pauseCommand,
-  lockdownCommand,
-  listsCommand,
-  checkCommand,
-  explainCommand,
-  planCommand,
-  feedsCommand,
-  threatsCommand,
-  auditCommand,
-  scanCommand,
-  doctorCommand,
-  guardCommand,
-  tokensCommand,
-  nodesCommand,
-  exportCommand,
-  importCommand,
-  syncCommand,
-  storeCommand,
-  teardownCommand,
-];
 
 /** Runs one command line (without node and script). Exit code: 0 done, 1 failed, 2 wrong usage. */
 export async function runCli(argv: readonly string[], host: Host): Promise<number> {
   let code = 0;
-  const program = new Command('drawbridge')
+  const program = programOf(host);
+  const registry = new Registry(host, (exit) => {
+    code = exit;
+  });
+  try {
+    mustBeKnown(
+      'command',
+      argv[0],
+      COMMANDS.map((c) => c.name),
+    );
+    await load(program, registry, argv[0]);
+    const parent = program.commands.find((c) => c.name() === argv[0] && c.commands.length > 0);
+    if (parent)
+      mustBeKnown(
+        `command of ${argv[0]}`,
+        argv[1],
+        parent.commands.map((c) => c.name()),
+      );
+    await program.parseAsync([...argv], { from: 'user' });
+    return code;
+  } catch (e) {
+    if (e instanceof CommanderError) return e.exitCode === 0 ? 0 : 2;
+    return report(failureOf(e), argv.includes('--json'), host);
+  }
+}
+
+function programOf(host: Host): Command {
+  return new Command('drawbridge')
     .description('Egress firewall controller for Docker hosts')
     .version(host.version)
     .exitOverride()
@@ -68,17 +45,23 @@ export async function runCli(argv: readonly string[], host: Host): Promise<numbe
       writeErr: (text) => host.stderr.write(text),
     })
     .showHelpAfterError('(see --help)');
-  const registry = new Registry(host, (exit) => {
-    code = exit;
-  });
-  for (const command of COMMANDS) command(program, registry);
-  try {
-    await program.parseAsync([...argv], { from: 'user' });
-    return code;
-  } catch (e) {
-    if (e instanceof CommanderError) return e.exitCode === 0 ? 0 : 2;
-    return report(failureOf(e), argv.includes('--json'), host);
+}
+
+/** The one command that is named; without one, all of them, for the help. */
+async function load(program: Command, registry: Registry, name: string | undefined): Promise<void> {
+  const named = COMMANDS.filter((c) => c.name === name);
+  for (const { load: register, group } of named.length > 0 ? named : COMMANDS) {
+    program.commandsGroup(group);
+    (await register())(program, registry);
   }
+}
+
+/** Before options are read: the help of the whole must not answer for a command that does not exist. */
+function mustBeKnown(what: string, word: string | undefined, known: readonly string[]): void {
+  if (word === undefined || word.startsWith('-') || word === 'help' || known.includes(word)) return;
+  const meant = nearest(word, known);
+  const remedy = meant === undefined ? `there are: ${known.join(', ')}` : `did you mean ${meant}?`;
+  throw new CommandFailure([{ detail: `unknown ${what} "${word}"`, remedy }], 2);
 }
 
 function report(failure: CommandFailure, asJson: boolean, host: Host): number {

@@ -3,6 +3,7 @@ import type { ApiClient } from '../api/client.js';
 import type { ContainerBody } from '../api/schemas.js';
 import type { Problem } from '../model/problem.js';
 import type { Registry } from './command.js';
+import { withContainer } from './containers.js';
 import { entriesOf } from './entries.js';
 import { CommandFailure } from './failure.js';
 
@@ -13,7 +14,7 @@ export function revokeCommand(program: Command, registry: Registry): void {
     examples: ['revoke web api.github.com'],
     run: async (session, [name, texts]) => {
       const client = await session.client();
-      const container = await client.container(name);
+      const container = await withContainer(client, name, (found) => client.container(found));
       const revoked: string[] = [];
       const problems: Problem[] = [];
       const notes: string[] = [];

@@ -11,7 +11,7 @@ export function runCommand(program: Command, registry: Registry): void {
   registry
     .add<[string[]]>(program, {
       usage: 'run [keys...]',
-      summary: 'the service, in the foreground; --KEY VALUE sets a key of the configuration',
+      summary: 'run the service in the foreground; --KEY VALUE sets a key of the configuration',
       examples: ['run', 'run --config /etc/drawbridge/config.yaml', 'run --default enforce --dns.grace 30m'],
       run: async (session, [words]) => runUntilEnd(session, flagsOf(words)),
     })

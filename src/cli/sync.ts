@@ -18,12 +18,12 @@ interface Options {
 export function syncCommand(program: Command, registry: Registry): void {
   registry.add<[string], Options>(program, {
     usage: 'sync <dir>',
-    summary: 'make the list files of a folder lists of the store; deletes only what it made itself',
+    summary: 'copy the list files of a folder into the store; deletes only what it created itself',
     options: [
       ['--owner <name>', 'whose lists these are, where several folders are synced (default: sync)'],
-      ['--adopt', 'take over lists of the store that somebody else made'],
+      ['--adopt', 'take over lists of the store that were made by other means'],
       ['--dry-run', 'print what would change, and change nothing'],
-      ['--exit-code', 'exit 1 when something changes'],
+      ['--exit-code', 'exit 1 if something changes'],
     ],
     examples: [
       'sync lists/',

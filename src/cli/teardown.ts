@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { ApiClient } from '../api/client.js';
+import { agrees } from './ask.js';
 import type { Registry, Session } from './command.js';
 import { fail, isNotRunning } from './failure.js';
 
@@ -11,12 +12,17 @@ const LOOK_MS = 50;
 const OURS = /^(store\.|lock$|lock\.|kernel-found\.json$|sandbox-folders\.json$|names\.journal)/;
 
 export function teardownCommand(program: Command, registry: Registry): void {
-  registry.add<[], { purge?: boolean }>(program, {
+  registry.add<[], { purge?: boolean; yes?: true }>(program, {
     usage: 'teardown',
-    summary: 'stop enforcing: every trace leaves the kernel, and the service, if it is up, ends',
-    options: [['--purge', 'remove the state folder, too: API lists, grants, modes, the audit']],
-    examples: ['teardown', 'teardown --purge'],
+    summary: 'stop enforcing: remove every rule from the kernel, and end the service if it runs',
+    options: [
+      ['--purge', 'remove the state folder, too: API lists, grants, modes, the audit'],
+      ['--yes', 'do not ask (without a terminal it never asks)'],
+    ],
+    examples: ['teardown', 'teardown --yes', 'teardown --purge'],
     run: async (session, _args, options) => {
+      if (session.host.canAsk && options.yes !== true && !(await agrees(session, question(options))))
+        return 1;
       const removed = await teardown(session);
       const purged = options.purge ? await purge((await session.config()).state) : null;
       session.out.show({ removed, purged }, () => {
@@ -28,6 +34,11 @@ export function teardownCommand(program: Command, registry: Registry): void {
     },
   });
 }
+
+const question = ({ purge }: { readonly purge?: boolean }): string =>
+  purge
+    ? 'Stop enforcing, remove every rule and delete the state (lists, grants, modes, audit)?'
+    : 'Stop enforcing and remove every rule? Containers then reach everything.';
 
 /** Through the service when it is up, so that it does not repair what goes; else by ourselves. */
 async function teardown(session: Session): Promise<readonly string[]> {
@@ -51,7 +62,7 @@ async function alone(session: Session): Promise<readonly string[]> {
     // whether it succeeded or not: a repair in between adds rules that use the sets
     if (await host.isServed(settings))
       fail(
-        'a Drawbridge runs here by another configuration: it lays again what was removed',
+        'a Drawbridge runs here by another configuration: it installs again what was removed',
         'give its configuration (drawbridge teardown --config FILE), or stop it first: sudo systemctl stop drawbridge',
       );
   }

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { ThreatBody } from '../api/schemas-feeds.js';
 import type { Registry } from './command.js';
 import type { Output } from './output.js';
+import { counted } from './text.js';
 
 interface Options {
   readonly exitCode?: boolean;
@@ -10,12 +11,14 @@ interface Options {
 export function threatsCommand(program: Command, registry: Registry): void {
   const threats = registry.add(program, {
     usage: 'threats',
-    summary: 'how many addresses and names no container may reach, and what is wrong with the feeds',
+    summary: 'how many addresses and names are blocked for every container; check one',
     examples: ['threats', 'threats check 203.0.113.7'],
     run: async (session) => {
       const { threats: all } = await (await session.client()).status();
       session.out.show(all, () => {
-        session.out.line(`${all.entries} entries of ${all.feeds} feeds are in force (drawbridge feeds)`);
+        session.out.line(
+          `${counted(all.entries, 'entry', 'entries')} of ${counted(all.feeds, 'feed')} in force, after merging and exceptions (drawbridge feeds)`,
+        );
         for (const alert of all.alerts) session.out.line(`ALERT ${alert}`);
       });
       return 0;
@@ -23,8 +26,8 @@ export function threatsCommand(program: Command, registry: Registry): void {
   });
   registry.add<[string], Options>(threats, {
     usage: 'check <target>',
-    summary: 'which feed lists an address or a name, since when, in which line, and whether it counts',
-    options: [['--exit-code', 'exit 1 when it is blocked or observed']],
+    summary: 'which feeds list an address or a name, where, and whether it is blocked',
+    options: [['--exit-code', 'exit 1 if it is blocked or observed']],
     examples: [
       'threats check 203.0.113.7',
       'threats check 2001:db8::7',
@@ -61,7 +64,7 @@ function print(out: Output, threat: ThreatBody): void {
   out.line(`${target}: ${verdict === 'none' ? listed : `${VERDICTS[verdict]}${way(threat)}`}`);
   for (const hit of hits) {
     out.line(
-      `  ${hit.feed} (${hit.action}, ${hit.direction}) lists ${hit.listed} in ${hit.positions} ${hit.line}, since ${hit.since}`,
+      `  ${hit.feed} (${hit.action}, ${hit.direction}) lists ${hit.listed} in ${hit.positions} ${hit.line}, since ${out.time(hit.since)}`,
     );
     if (hit.spared !== null) out.line(`    spared: ${hit.spared}`);
   }

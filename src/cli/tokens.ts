@@ -3,6 +3,7 @@ import type { TokenBody } from '../api/schemas.js';
 import { ROLES, type Role } from '../model/token.js';
 import type { Registry } from './command.js';
 import { wrongUsage } from './failure.js';
+import type { Output } from './output.js';
 
 interface CreateOptions {
   readonly role?: string;
@@ -13,29 +14,29 @@ const HEAD = ['NAME', 'ROLE', 'EXPIRES', 'MADE BY'];
 export function tokensCommand(program: Command, registry: Registry): void {
   const tokens = registry.add(program, {
     usage: 'tokens',
-    summary: 'bearer tokens of the API over TCP; or create, list, revoke them',
+    summary: 'bearer tokens of the API over TCP: create, list, revoke',
     examples: ['tokens', 'tokens create ci --role write', 'tokens revoke ci'],
     run: async (session) => {
       const all = await (await session.client()).tokens();
-      session.out.show(all, () => session.out.table(HEAD, all.map(row)));
+      show(session.out, all);
       return 0;
     },
   });
   registry.add(tokens, {
     usage: 'list',
-    summary: 'all tokens; their secrets are shown to nobody',
+    summary: 'all tokens; secrets are never shown again',
     examples: ['tokens list', 'tokens list --json'],
     run: async (session) => {
       const all = await (await session.client()).tokens();
-      session.out.show(all, () => session.out.table(HEAD, all.map(row)));
+      show(session.out, all);
       return 0;
     },
   });
   registry.add<[string], CreateOptions>(tokens, {
     usage: 'create <name>',
-    summary: 'make a token, and print its secret: it is shown this once',
+    summary: 'create a token and print its secret, this once',
     options: [
-      ['--role <role>', `what it may: ${ROLES.join(', ')}`],
+      ['--role <role>', `its rights: ${ROLES.join(', ')}`],
       ['--expires <duration>', 'how long it is in force, as in 90d; left out: until it is revoked'],
     ],
     examples: ['tokens create ci --role write', 'tokens create grafana --role read --expires 365d'],
@@ -43,7 +44,9 @@ export function tokensCommand(program: Command, registry: Registry): void {
       const made = await (await session.client()).createToken(name, roleOf(options.role), options.expires);
       session.out.show(made, () => session.out.line(made.token));
       if (!session.out.isJson)
-        session.out.note(`${name} may ${made.role}; keep the token: it is not shown again`);
+        session.out.note(
+          `${name} has the role ${made.role}; keep the token: it is not shown again. It is for the API over TCP (api.listen of the configuration)`,
+        );
       return 0;
     },
   });
@@ -59,11 +62,19 @@ export function tokensCommand(program: Command, registry: Registry): void {
   });
 }
 
-const row = (t: TokenBody): readonly string[] => [t.name, t.role, expiry(t), t.by ?? 'the configuration'];
+const show = (out: Output, all: readonly TokenBody[]): void =>
+  out.show(all, () =>
+    out.table(
+      HEAD,
+      all.map((t) => [t.name, t.role, expiry(out, t), t.by ?? 'the configuration']),
+      'there are no tokens: drawbridge tokens create NAME --role read',
+    ),
+  );
 
-function expiry({ expires }: TokenBody): string {
+function expiry(out: Output, { expires }: TokenBody): string {
   if (expires === null) return 'never';
-  return Date.parse(expires) <= Date.now() ? `over since ${expires}` : expires;
+  const isOver = Date.parse(expires) <= Date.now();
+  return isOver ? `expired ${out.isTerminal ? out.time(expires) : `at ${expires}`}` : out.time(expires);
 }
 
 function roleOf(text: string | undefined): Role {
@@ -71,7 +82,7 @@ function roleOf(text: string | undefined): Role {
   return (
     role ??
     wrongUsage(
-      text === undefined ? '--role is missing' : `"${text}" is no role`,
+      text === undefined ? '--role is missing' : `invalid role "${text}"`,
       `write --role ${ROLES.join(' | ')}`,
     )
   );

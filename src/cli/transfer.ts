@@ -8,6 +8,7 @@ import { parseYaml } from '../config/yaml.js';
 import type { Registry, Session } from './command.js';
 import { CommandFailure, fail } from './failure.js';
 import type { Output } from './output.js';
+import { counted } from './text.js';
 
 interface ImportOptions {
   readonly replace?: boolean;
@@ -31,11 +32,11 @@ export function exportCommand(program: Command, registry: Registry): void {
 export function importCommand(program: Command, registry: Registry): void {
   registry.add<[string], ImportOptions>(program, {
     usage: 'import <file>',
-    summary: 'bring such a document into force: all of it, or nothing',
+    summary: 'put an exported document in force: all of it, or nothing',
     options: [
-      ['--replace', 'delete what the document does not have'],
+      ['--replace', 'delete what the document does not contain'],
       ['--dry-run', 'print what would change, and change nothing'],
-      ['--exit-code', 'exit 1 when something changes'],
+      ['--exit-code', 'exit 1 if something changes'],
     ],
     examples: [
       'import drawbridge.yaml',
@@ -60,8 +61,8 @@ export function printPlan(out: Output, plan: PlanBody): void {
     else
       out.note(
         plan.dryRun
-          ? `${plan.changes.length} changes would be made`
-          : `${plan.changes.length} changes are in force`,
+          ? `${counted(plan.changes.length, 'change')} would be made`
+          : `${counted(plan.changes.length, 'change')} ${plan.changes.length === 1 ? 'is' : 'are'} in force`,
       );
   });
 }

@@ -1,7 +1,6 @@
 import type { ContainerFacts } from '../model/container.js';
 import { type Finding, findingText, worstFirst, worstOf } from '../model/finding.js';
 import type { Policy } from '../model/policy.js';
-import type { Problem } from '../model/problem.js';
 import type { Coverage } from '../model/verdict.js';
 import { type DeviceFacts, deviceFindings } from './coverage-devices.js';
 import { type HostInput, hostFindings } from './coverage-host.js';
@@ -33,12 +32,19 @@ export interface CoverageInput extends NetworkPlace, HostInput, StoreFacts {
 
 /** Whether what is promised can be held for this container, and everything that its operator should know. */
 export function coverageOf(input: CoverageInput): Coverage {
-  const findings = coverageFindings(input);
-  return {
-    state: worstOf(findings),
-    reasons: [...worstFirst(findings).map(findingText), ...input.policy.notes.map(noteText)],
-  };
+  const findings = allFindings(input);
+  return { state: worstOf(findings), reasons: findings.map(findingText) };
 }
+
+/** What was found about the container, the worst first, and then what its policy notes: it weakens nothing. */
+export const allFindings = (input: CoverageInput): readonly Finding[] => [
+  ...worstFirst(coverageFindings(input)),
+  ...noteFindings(input.policy),
+];
+
+/** The notes of a policy (labels that do not parse, lists that do not exist) as findings. */
+export const noteFindings = ({ notes }: Pick<Policy, 'notes'>): readonly Finding[] =>
+  notes.map(({ detail, remedy, code = 'policy-note' }) => ({ code, state: 'enforced', detail, remedy }));
 
 /** Everything found about the container itself, and of the host what weakens it. */
 export function coverageFindings(input: CoverageInput): Finding[] {
@@ -80,5 +86,3 @@ const NOT_INSPECTED: Finding = {
   detail: 'Docker has not told its privileges and mounts yet',
   remedy: 'look again in a moment; if it stays so, see docker inspect',
 };
-
-const noteText = (n: Problem): string => (n.remedy ? `${n.detail}: ${n.remedy}` : n.detail);

@@ -9,6 +9,7 @@ import type { EntrySource, PolicyEntry } from '../model/policy.js';
 import type { ThreatLook } from '../model/threat.js';
 import type { ExplainView, NameDecision } from '../ports.js';
 import { addressOf, packetTo, wanted } from './explain-packet.js';
+import { type Remedy, remedyOf } from './explain-remedy.js';
 import { threatView } from './explain-threat.js';
 import type { Judge } from './judge.js';
 
@@ -31,7 +32,10 @@ export interface ExplainInput {
 }
 
 type NameTarget = { readonly match: NameMatch; readonly name: string };
-export type View = Omit<ExplainView, 'container' | 'to' | 'feed'> & { readonly feed?: string };
+export type View = Omit<ExplainView, 'container' | 'to' | 'feed' | 'lasting' | 'warning' | 'coverage'> &
+  Partial<Pick<ExplainView, 'feed' | 'lasting' | 'warning'>>;
+
+const NOTHING_MORE = { feed: null, lasting: null, warning: null, coverage: null } as const;
 
 /** What becomes of a new connection, by the rules as they stand, the entry that decides, and what to do about it. */
 export function explain(input: ExplainInput): ExplainView {
@@ -41,7 +45,7 @@ export function explain(input: ExplainInput): ExplainView {
     lockedView(input) ??
     spentView(input) ??
     (input.member.policy.mode === 'off' ? offView() : byMode(input));
-  return { container: input.name, to: input.to, feed: null, ...view };
+  return { container: input.name, to: input.to, ...NOTHING_MORE, ...view };
 }
 
 /** An observed container passes; what enforce would do is evaluated by the rules that enforce would install now. */
@@ -138,7 +142,11 @@ const nothing = (reason: string): View => ({
 function byName(input: ExplainInput, name: string): View {
   const decision = input.decide(name);
   if (!decision.allow)
-    return denied(input, `no entry names ${name}: it is answered NXDOMAIN and asked of nobody`, []);
+    return denied(
+      input,
+      `no entry allows the name ${name}: DNS answers NXDOMAIN, and the query is not forwarded`,
+      [],
+    );
   const told = input.told({ match: 'exact', name })[0];
   if (told !== undefined) return byAddress(input, told, decision.entries);
   const { proto, port } = wanted(input.dest);
@@ -146,7 +154,7 @@ function byName(input: ExplainInput, name: string): View {
   if (!serving) return denied(input, `${name} is permitted, but not on ${proto}/${port}`, []);
   return allowed(
     serving,
-    `${name} is permitted; it has not been asked yet, its addresses are permitted as they are told (by address only)`,
+    `${name} is permitted. It has not been resolved yet; its addresses are permitted when it is (by address only)`,
     [],
   );
 }
@@ -167,7 +175,7 @@ function byAddress(input: ExplainInput, address: string, told?: readonly PolicyE
   if (!packet) return nothing(`${address} is no address`);
   const result = input.judge.judge(packet);
   const steps = result.steps.map((s) => s.text);
-  if (!input.judge.permits(packet)) return denied(input, deniedBy(result, packet), steps);
+  if (!input.judge.permits(packet)) return denied(input, deniedBy(result, packet), steps, address);
   const entry = decidingEntry(input, result, packet.dst, told ?? []);
   if (!entry)
     return {
@@ -180,7 +188,9 @@ function byAddress(input: ExplainInput, address: string, told?: readonly PolicyE
     };
   return allowed(
     entry,
-    told ? `${address} was told for the name; judged by address only` : 'an entry permits it',
+    told
+      ? `the name resolved to ${address}; checked by address only, so that other sites there are reached, too`
+      : 'an entry permits it',
     steps,
   );
 }
@@ -207,23 +217,23 @@ function isTold(input: ExplainInput, { entry }: PolicyEntry, address: string): b
   return entry.target.kind === 'name' && input.told(entry.target).includes(address);
 }
 
-const passing = ({ member, emergency }: ExplainInput): string =>
+const passing = ({ name, member, emergency }: ExplainInput): string =>
   member.policy.modeFrom === 'pause'
     ? `${pausedUntil(emergency?.pause)}: it passes; without the pause it is denied:`
-    : 'the container is observed: it passes; enforce would deny it:';
+    : `it is allowed only while ${name} is in mode observe; enforce would deny it:`;
 
 const pausedUntil = (pause: Pause | undefined): string =>
   `the container is paused${pause ? ` until ${pause.expires} by ${pause.by}` : ''}`;
 
 function passReason(result: TraceResult): string {
   if (result.steps.some((s) => s.rule.why?.includes('eastWest')))
-    return 'neighbours of its compose project (eastWest) may be reached';
+    return 'containers of its compose project reach each other (eastWest)';
   return 'it is answered by Drawbridge itself';
 }
 
 const deniedBy = (result: TraceResult, packet: TracePacket): string =>
   result.steps.some((s) => s.rule.why?.includes('dns'))
-    ? 'DNS goes to Drawbridge only'
+    ? 'port 53 goes to Drawbridge only'
     : `no entry permits ${packet.dst} on ${packet.proto}${packet.dport === undefined ? '' : `/${packet.dport}`}`;
 
 function allowed(pe: PolicyEntry, reason: string, trace: readonly string[]): View {
@@ -237,13 +247,16 @@ function allowed(pe: PolicyEntry, reason: string, trace: readonly string[]): Vie
   };
 }
 
-function denied(input: ExplainInput, reason: string, trace: readonly string[]): View {
+function denied(input: ExplainInput, reason: string, trace: readonly string[], address?: string): View {
+  const { remedy, lasting, warning }: Remedy = remedyOf(input, address);
   return {
     verdict: 'deny',
     reason,
     entry: null,
     list: null,
-    remedy: `drawbridge allow ${input.name} ${input.to}`,
+    remedy,
+    lasting,
+    warning,
     trace,
   };
 }

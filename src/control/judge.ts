@@ -77,6 +77,11 @@ export class Judge {
     return { ...judged, steps: [...named.steps, ...judged.steps] };
   }
 
+  /** An address of the host itself: only host: entries lead there. */
+  isHost(address: string): boolean {
+    return this.#hostAddresses.has(address);
+  }
+
   #isLocal(address: string): boolean {
     if (address === '::1' || address.startsWith('127.') || isHostResolver(address)) return true;
     return this.#hostAddresses.has(address);

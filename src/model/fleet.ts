@@ -12,14 +12,19 @@ export interface NodeRecord {
   readonly revision: number;
   readonly inSync: boolean;
   readonly containers: number;
+  /** Containers in mode enforce. Versions that do not write `fullyEnforced` count only those with full coverage. */
   readonly enforced: number;
+  /** Those of them whose coverage is `enforced`; absent in what older versions write. */
+  readonly fullyEnforced?: number;
   readonly observed: number;
-  /** Containers by coverage. */
+  /** Containers of every mode by coverage. */
   readonly partial: number;
   readonly unenforced: number;
 }
 
-export interface NodeView extends Omit<NodeRecord, 'instance'> {
+export interface NodeView extends Omit<NodeRecord, 'instance' | 'fullyEnforced'> {
+  /** null: an older version runs there. */
+  readonly fullyEnforced: number | null;
   readonly node: string;
   /** RFC 3339 UTC */
   readonly lastSeen: string;
@@ -36,7 +41,7 @@ const COUNTS = ['revision', 'containers', 'enforced', 'observed', 'partial', 'un
 /** Undefined: written by a version that this one does not understand. */
 export function nodeRecord(value: unknown): NodeRecord | undefined {
   if (!isRecord(value)) return undefined;
-  const { version, instance, inSync } = value;
+  const { version, instance, inSync, fullyEnforced } = value;
   if (typeof version !== 'string' || typeof instance !== 'string' || typeof inSync !== 'boolean')
     return undefined;
   const counts = COUNTS.map((field) => [field, value[field]] as const);
@@ -45,15 +50,16 @@ export function nodeRecord(value: unknown): NodeRecord | undefined {
     version,
     instance,
     inSync,
+    ...(typeof fullyEnforced === 'number' && { fullyEnforced }),
     ...(Object.fromEntries(counts) as Pick<NodeRecord, (typeof COUNTS)[number]>),
   };
 }
 
 /** @param now ms since the epoch  @param ageMs since its last sign of life */
 export function nodeView(node: string, record: NodeRecord, ageMs: number, now: number): NodeView {
-  const { instance: _, ...told } = record;
+  const { instance: _, fullyEnforced = null, ...told } = record;
   const state = ageMs > STALE_MS ? 'stale' : record.inSync ? 'ok' : 'out of sync';
-  return { node, ...told, lastSeen: new Date(now - ageMs).toISOString(), state };
+  return { node, ...told, fullyEnforced, lastSeen: new Date(now - ageMs).toISOString(), state };
 }
 
 /** Whether a list counts at this host: its `hosts` has a glob that fits, or it has none. */

@@ -5,7 +5,7 @@ import { isListName, parseEntries } from './entry-parse.js';
 import { matchesAny } from './glob.js';
 import { type Limits, parseLimits } from './limits.js';
 import { isOwnLabel } from './own-labels.js';
-import type { Mode } from './policy.js';
+import { BROKEN_LABEL, type Mode, type PolicyNote } from './policy.js';
 import type { Parsed, Problem } from './problem.js';
 import { parseDuration } from './units.js';
 
@@ -25,7 +25,7 @@ export interface LabelIntent {
   /** Some drawbridge label is unknown or does not parse: enforced with an empty policy. */
   readonly broken: boolean;
   /** For coverage: what is broken or ignored, and what to do. */
-  readonly notes: readonly Problem[];
+  readonly notes: readonly PolicyNote[];
 }
 
 /** What one label says, once it has parsed. */
@@ -116,11 +116,12 @@ export function tame(text: string): string {
   return plain.length > MAX_TEXT ? `${plain.slice(0, MAX_TEXT)}…` : plain;
 }
 
-function brokenNotes(label: Label): readonly Problem[] {
+function brokenNotes(label: Label): readonly PolicyNote[] {
   if (label.parsed.ok) return [];
   return label.parsed.problems.slice(0, MAX_NOTES).map(({ detail, remedy, ...place }) => ({
     ...place,
-    detail: `label ${PREFIX}${tame(label.key)}: ${tame(detail)}; nothing is allowed until this is mended`,
+    code: BROKEN_LABEL,
+    detail: `label ${PREFIX}${tame(label.key)}: ${tame(detail)}; nothing is allowed until the label is corrected`,
     remedy: tame(remedy),
   }));
 }

@@ -1,13 +1,13 @@
 import type { Entry } from './entry.js';
 import { isDest } from './entry-parse.js';
 import { isForHost } from './fleet.js';
-import type { EntrySource, List, PolicyEntry } from './policy.js';
+import { type EntrySource, type List, MISSING_LIST, type PolicyEntry, type PolicyNote } from './policy.js';
 import type { Problem } from './problem.js';
 
 /** Gathers the entries of one policy: lists unfolded, expired ones dropped, missing lists noted. */
 export class Gathering {
   readonly entries: PolicyEntry[] = [];
-  readonly notes: Problem[] = [];
+  readonly notes: PolicyNote[] = [];
   readonly lists = new Set<string>();
   readonly #all: ReadonlyMap<string, List>;
   readonly #absent: ReadonlyMap<string, Problem>;
@@ -67,7 +67,7 @@ export class Gathering {
       detail: `list "${name}" does not exist, and adds nothing`,
       remedy: `create ${name}.yaml in the allowlists folder, or the list through the API; it takes effect at once`,
     };
-    this.#note(name, detail, remedy);
+    this.#note(name, detail, remedy, MISSING_LIST);
   }
 
   #elsewhere({ name, hosts = [] }: List): void {
@@ -78,8 +78,9 @@ export class Gathering {
     );
   }
 
-  #note(list: string, detail: string, remedy: string): void {
+  #note(list: string, detail: string, remedy: string, code?: PolicyNote['code']): void {
     const pointer = `/lists/${list}`;
-    if (!this.notes.some((note) => note.pointer === pointer)) this.notes.push({ detail, remedy, pointer });
+    if (this.notes.some((note) => note.pointer === pointer)) return;
+    this.notes.push({ detail, remedy, pointer, ...(code && { code }) });
   }
 }

@@ -55,5 +55,13 @@ export interface Policy {
   /** From its own label. They hold while it is enforced. */
   readonly limits?: Limits;
   /** Reasons that belong in coverage: broken labels, missing lists, ignored image labels. */
-  readonly notes: readonly Problem[];
+  readonly notes: readonly PolicyNote[];
 }
+/** `code` marks the notes that are counted in the status; other notes have none. */
+export interface PolicyNote extends Problem {
+  readonly code?: typeof BROKEN_LABEL | typeof MISSING_LIST;
+}
+/** A drawbridge.* label does not parse, or is unknown: the container is enforced with an empty policy. */
+export const BROKEN_LABEL = 'broken-label';
+/** A list that a label, another list or the baseline names does not exist. */
+export const MISSING_LIST = 'missing-list';

@@ -2,29 +2,12 @@
 import type { TSchema } from '@sinclair/typebox';
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors';
 import { Value } from '@sinclair/typebox/value';
+import { nearest } from './nearest.js';
 import type { Problem } from './problem.js';
 import { shown, shownKey, UNKNOWN_KEY, unescapePointer } from './shape.js';
 
 /** More than a person mends in one go; keeps a hostile file from filling memory with problems. */
 const MAX_PROBLEMS = 200;
-
-/** Edits (insert, delete, replace) between two words, for "did you mean". */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (const [i, char] of [...a].entries()) {
-    const next = [i + 1];
-    for (let j = 0; j < b.length; j++)
-      next.push(Math.min((row[j] ?? 0) + (char === b[j] ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
-    row = next;
-  }
-  return row[b.length] ?? 0;
-}
-
-function nearest(key: string, known: readonly string[]): string | undefined {
-  const ranked = known.map((name) => ({ name, edits: distance(key.toLowerCase(), name.toLowerCase()) }));
-  const best = ranked.sort((a, b) => a.edits - b.edits)[0];
-  return best && best.edits <= 2 && key.length < 60 ? best.name : undefined;
-}
 
 /** A pointer as people write a path: "dns.upstreams[0]". */
 const dotted = (pointer: string): string =>

@@ -103,14 +103,11 @@ export class ServiceController implements Controller {
   status(): StatusView {
     const { engine, version, node, store, storeKind, fleet } = this.#p;
     const all = this.containers();
-    const { enforced, observed, containers } = census({ containers: () => all });
     const { ok, detail } = store.health();
     return {
       version,
       node,
-      enforced,
-      observed,
-      containers,
+      ...census(all),
       paused: all.filter((c) => c.modeFrom === 'pause').length,
       lockdown: this.lockdown() ?? null,
       threats: this.#p.feeds.status(),

@@ -1,8 +1,7 @@
-import { coverageFindings } from '../control/coverage.js';
+import { allFindings } from '../control/coverage.js';
 import { hostFindings } from '../control/coverage-host.js';
 import { practicesOf } from '../control/scan.js';
 import type { ContainerFacts } from '../model/container.js';
-import { worstFirst } from '../model/finding.js';
 import type { ScanFinding, ScanView } from '../ports.js';
 import { coverageInput } from './coverage.js';
 import type { Engine } from './engine.js';
@@ -26,7 +25,7 @@ export function scanView(
 /** What the whole host suffers from is said once, not with every container. */
 function containerScan(engine: Engine, c: ContainerFacts, ofHost: ReadonlySet<string>): ScanView {
   const policy = engine.policies.policyOf(engine.docker.view().containers.get(c.sharesWith ?? '') ?? c);
-  const coverage = worstFirst(coverageFindings(coverageInput(engine, c, policy)))
+  const coverage = allFindings(coverageInput(engine, c, policy))
     .filter((f) => !ofHost.has(f.code))
     .map((f): ScanFinding => ({ ...f, kind: 'coverage' }));
   const practices = practicesOf(c).map((p): ScanFinding => ({ ...p, state: 'enforced', kind: 'practice' }));

@@ -1,5 +1,5 @@
 import { type AsEnforced, asEnforced } from '../control/as-enforced.js';
-import { coverageOf } from '../control/coverage.js';
+import { allFindings } from '../control/coverage.js';
 import type { InForce } from '../control/enforcer.js';
 import { explain, sourceText } from '../control/explain.js';
 import { addressesOn, resolveContainer } from '../control/neighbours.js';
@@ -7,9 +7,11 @@ import type { DesiredState, Member } from '../desired/state.js';
 import type { ContainerFacts } from '../model/container.js';
 import { type Emergency, pauseOf } from '../model/emergency.js';
 import { isDest, parseEntry } from '../model/entry-parse.js';
+import { findingText, worstOf } from '../model/finding.js';
 import { formatAddress } from '../model/ip.js';
+import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel } from '../model/own-labels.js';
 import { ownerKey } from '../model/owner.js';
-import type { Grant, PolicyEntry } from '../model/policy.js';
+import type { Grant, Policy, PolicyEntry } from '../model/policy.js';
 import { limitsText } from '../model/quota.js';
 import {
   type ContainerView,
@@ -37,13 +39,16 @@ export function containerView({ engine, counts, said }: ViewParts, c: ContainerF
   const count: MemberCounts = state
     ? counts.of(holder.id, state)
     : { allowed: 0, denied: 0, byEntry: new Map() };
+  const findings = allFindings(coverageInput(engine, c, policy));
   return {
     id: c.id,
     name: c.name,
     image: c.image,
     mode: policy.mode,
     modeFrom: policy.modeFrom,
-    coverage: coverageOf(coverageInput(engine, c, policy)),
+    coverage: { state: worstOf(findings), reasons: findings.map(findingText) },
+    findings,
+    compose: composeOf(c),
     addresses: c.endpoints.flatMap((e) => addressesOn(c, e.networkId)),
     lists: policy.lists,
     entries: policy.entries.map((e) => entryView(engine, holder.id, e, count)),
@@ -62,6 +67,12 @@ function totals(
 ): Pick<ContainerView, 'allowed' | 'denied'> {
   const denied = tallies.total(id, 'denied') + denials.namesDenied(id) + denials.threatsDenied(id);
   return { allowed: tallies.total(id, 'allowed'), denied };
+}
+
+/** Labels that come with the image do not count: an image could take the name of another service. */
+function composeOf(c: ContainerFacts): ContainerView['compose'] {
+  const [project, service] = [ownLabel(c, COMPOSE_PROJECT), ownLabel(c, COMPOSE_SERVICE)];
+  return project && service ? { project, service } : null;
 }
 
 function quotaView(engine: Engine, id: string): QuotaView | null {
@@ -124,7 +135,7 @@ export function explainView(engine: Engine, said: Emergency, c: ContainerFacts, 
     });
   const self = state.view.containers.get(id);
   const enforced = member.policy.mode === 'observe' ? enforcedMember(engine, state, member) : undefined;
-  return explain({
+  const view = explain({
     member,
     ...(enforced ? { enforced } : {}),
     name: c.name,
@@ -139,6 +150,17 @@ export function explainView(engine: Engine, said: Emergency, c: ContainerFacts, 
     neighbours: (name) =>
       self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
   });
+  return view.verdict === 'allow' ? view : { ...view, coverage: gapsOf(engine, c, member.policy) };
+}
+
+/** Why what is denied may be reached all the same. */
+function gapsOf(engine: Engine, c: ContainerFacts, policy: Policy): string | null {
+  const findings = allFindings(coverageInput(engine, c, policy));
+  const gaps = findings.filter((f) => f.state !== 'enforced');
+  const [worst] = gaps;
+  if (!worst) return null;
+  const more = gaps.length > 1 ? `, and ${gaps.length - 1} more (drawbridge inspect ${c.name})` : '';
+  return `coverage of ${c.name} is ${worst.state}: ${worst.detail}${more}`;
 }
 
 /** As it would be evaluated in mode enforce now. */

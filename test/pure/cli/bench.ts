@@ -64,6 +64,7 @@ export class Bench {
       stderr: { write: (text: string) => (err += text) },
       stdin: Readable.from([]),
       isTerminal: false,
+      canAsk: false,
       env: { DRAWBRIDGE_CONFIG: this.config },
       user: 'ann',
       start: () => Promise.reject(new Error('not here')),

@@ -50,6 +50,7 @@ it('nodes shows what each host holds, and forgets one', async () => {
       revision: 7,
       inSync: true,
       containers: 4,
+      fullyEnforced: 2,
       enforced: 3,
       observed: 1,
       partial: 0,
@@ -58,7 +59,7 @@ it('nodes shows what each host holds, and forgets one', async () => {
     },
   ];
   expect((await bench.run('nodes')).out).toBe(
-    'web-1\tSTALE\t7\t3 of 4\t1\t0\t0\t2030-01-01T00:00:00.000Z\t0.1.0\n',
+    'web-1\tSTALE\t7\t3 of 4\t2\t1\t0\t0\t2030-01-01T00:00:00.000Z\t0.1.0\n',
   );
   expect(await bench.run('nodes', 'forget', 'web-1')).toMatchObject({ code: 0, out: 'web-1 is forgotten\n' });
 });
@@ -71,7 +72,7 @@ describe('export, import, sync', () => {
     await writeFile(file, out);
     bench.controller.planOfMany = [{ action: 'create', kind: 'list', name: 'ci' }];
     const ran = await bench.run('import', file, '--replace', '--dry-run', '--exit-code');
-    expect(ran).toMatchObject({ code: 1, out: 'create list ci\n', err: '1 changes would be made\n' });
+    expect(ran).toMatchObject({ code: 1, out: 'create list ci\n', err: '1 change would be made\n' });
     expect(last()).toEqual([
       'importAll',
       { lists: { ci: { allow: ['a.org'] } }, modes: {}, grants: [], tokens: [] },
@@ -94,7 +95,7 @@ describe('export, import, sync', () => {
     await writeFile(join(dir, 'README.md'), 'no list');
     bench.controller.planOfMany = [{ action: 'delete', kind: 'list', name: 'old' }];
     const ran = await bench.run('sync', dir, '--owner', 'platform');
-    expect(ran).toMatchObject({ code: 0, out: 'delete list old\n', err: '1 changes are in force\n' });
+    expect(ran).toMatchObject({ code: 0, out: 'delete list old\n', err: '1 change is in force\n' });
     expect(last()).toEqual([
       'syncLists',
       'platform',

@@ -134,7 +134,7 @@ it('a SIGHUP while it starts is heard once it has', async () => {
 it.each([
   [
     Object.assign(new Error("EEXIST: file already exists, mkdir '/x'"), { code: 'EEXIST', syscall: 'mkdir' }),
-    /^EEXIST.*\/x'\n {2}→ move away what stands there/,
+    /^EEXIST.*\/x'\n {2}→ move what is there away/,
   ],
   [
     Object.assign(new Error('bind packet queue 53: taken (EPERM). Choose another queue.'), {

@@ -29,6 +29,9 @@ it('a host is ok, out of sync, or stale when it has been silent', () => {
 
 it('what another version wrote is read, or left out', () => {
   expect(nodeRecord({ ...record, more: 1 })).toEqual(record);
+  expect(nodeRecord({ ...record, fullyEnforced: 2 })).toEqual({ ...record, fullyEnforced: 2 });
+  expect(nodeView('a', record, 0, NOW).fullyEnforced).toBeNull();
+  expect(nodeView('a', { ...record, fullyEnforced: 2 }, 0, NOW).fullyEnforced).toBe(2);
   for (const broken of [null, [], 'x', { ...record, revision: '7' }, { ...record, inSync: undefined }])
     expect(nodeRecord(broken)).toBeUndefined();
 });

@@ -1,0 +1,123 @@
+import { Readable } from 'node:stream';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { ContainerView } from '../../../src/ports.js';
+import { denial } from '../api/double.js';
+import { Bench } from './bench.js';
+
+let bench: Bench;
+beforeEach(async () => {
+  bench = await Bench.make();
+  await bench.serve();
+});
+afterEach(() => bench.end());
+
+const answering = (text: string): void => {
+  bench.host = { canAsk: true, stdin: Readable.from([text]) };
+};
+const modesSet = (): unknown[] => bench.controller.calls.filter(([what]) => what === 'setMode');
+
+/** More containers than the one of the controller, of compose services. */
+function running(...all: (Partial<ContainerView> & { readonly name: string })[]): void {
+  const one = bench.controller.container('web');
+  const views = all.map((more, i): ContainerView => ({ ...one, id: `id${i}`, ...more }));
+  const find = (text: string): ContainerView | undefined =>
+    views.find((c) => c.name === text || c.id === text);
+  const missing = bench.controller.container.bind(bench.controller);
+  bench.controller.containers = () => views;
+  bench.controller.container = (text) => find(text) ?? missing(text === 'web' ? 'no such' : text);
+}
+const shop = (service: string) => ({ name: `shop-${service}-1`, compose: { project: 'shop', service } });
+
+it('enforce shows what it blocks before it asks, and asks before it enforces', async () => {
+  const time = new Date(Date.now() - 90_000).toISOString();
+  bench.controller.denied.push(
+    denial({ verdict: 'would-deny', time, name: 'x.org' }),
+    denial({ verdict: 'would-deny', time, name: 'x.org', proto: 'dns', address: '', port: 53 }),
+    denial({ verdict: 'would-deny', time, port: 25 }),
+    denial({ time, name: 'denied.org' }),
+  );
+  answering('n\n');
+  const refused = await bench.run('mode', 'web', 'enforce');
+  expect(refused.code).toBe(1);
+  // One row for a name that was resolved and connected to, as the entry that permits it.
+  expect(refused.out).toMatch(/enforcing blocks 2 destinations .*\nx\.org\t1\t.*\n192\.0\.2\.1:25\t1\t.*\n$/);
+  expect(refused.err).toBe('Enforce web? [y/N]\nnothing was changed\n');
+  expect(modesSet()).toEqual([]);
+  answering('y\n');
+  expect(await bench.run('mode', 'web', 'enforce')).toMatchObject({
+    code: 0,
+    out: expect.stringMatching(/\nweb: enforce \(default of the configuration\)\n$/),
+  });
+  expect(modesSet()).toHaveLength(1);
+});
+
+it('the end of the input is no consent', async () => {
+  bench.host = { canAsk: true, stdin: Readable.from([]) };
+  expect((await bench.run('mode', 'web', 'enforce')).code).toBe(1);
+  expect(modesSet()).toEqual([]);
+});
+
+it('without a terminal enforce needs --yes, and changes nothing without it', async () => {
+  expect(await bench.run('mode', 'web', 'enforce')).toEqual({
+    code: 2,
+    out: '',
+    err: 'drawbridge mode web enforce asks before it changes anything, and there is no terminal to ask on\n  → add --yes\n',
+  });
+  answering('y\n');
+  expect((await bench.run('mode', 'web', 'enforce', '--json')).code).toBe(2);
+  expect(modesSet()).toEqual([]);
+  const done = await bench.run('mode', 'web', 'enforce', '--yes', '--json');
+  expect(JSON.parse(done.out)).toMatchObject({ container: 'web', mode: 'enforce', wouldCut: [] });
+});
+
+it('--dry-run prints and changes nothing; what loosens or changes nothing is not asked', async () => {
+  expect(await bench.run('mode', 'web', 'enforce', '--dry-run')).toMatchObject({
+    code: 0,
+    out: expect.stringMatching(/nothing was recorded .*\nweb: observe now, would be set to enforce\n$/),
+  });
+  expect(modesSet()).toEqual([]);
+  for (const mode of ['observe', 'off', 'auto']) expect((await bench.run('mode', 'web', mode)).code).toBe(0);
+  expect(modesSet()).toHaveLength(3);
+});
+
+it('takes a project, a glob and a service, and names the candidates where several fit', async () => {
+  running(shop('db'), shop('web'), { ...shop('web'), name: 'shop-web-2' }, { name: 'other', compose: null });
+  const all = await bench.run('mode', '--project', 'shop', 'enforce', '--yes', '--json');
+  expect(JSON.parse(all.out).map((c: { container: string }) => c.container)).toEqual([
+    'shop-db-1',
+    'shop-web-1',
+    'shop-web-2',
+  ]);
+  expect((await bench.run('mode', 'shop-web-*', 'observe')).out.split('\n')).toHaveLength(3);
+  expect((await bench.run('explain', 'db', 'a.org')).out).toMatch(/^deny: shop-db-1 to a\.org/);
+  expect((await bench.run('explain', 'shop/db', 'a.org')).code).toBe(0);
+  expect((await bench.run('explain', 'web', 'a.org')).err).toBe(
+    'web fits 2 containers\n  → name one of them: shop-web-1, shop-web-2\n',
+  );
+  expect((await bench.run('explain', 'nope', 'a.org')).err).toMatch(/no compose service, nope\n.*shop-db-1/);
+  expect((await bench.run('mode', '--project', 'nope', 'auto')).err).toMatch(/projects are: shop\n$/);
+  expect((await bench.run('allow', 'db', 'a.org', '--for', '1h')).out).toMatch(/^shop-db-1 may reach a\.org/);
+});
+
+it.each([
+  [['mode', 'web']],
+  [['mode', 'web', 'on']],
+  [['mode', 'web', 'enforce', 'more']],
+  [['mode', '--project', 'shop']],
+  [['mode', '--project', 'shop', 'web', 'enforce']],
+])('%j is wrong usage', async (argv) => {
+  expect((await bench.run(...argv)).code).toBe(2);
+});
+
+it('teardown asks on a terminal only, and not with --yes', async () => {
+  answering('n\n');
+  expect((await bench.run('teardown')).code).toBe(1);
+  expect(bench.controller.tornDown).toBe(0);
+  const teardown = bench.controller.teardown.bind(bench.controller);
+  bench.controller.teardown = async () => {
+    await teardown();
+    setImmediate(() => void bench.stopServing());
+  };
+  expect((await bench.run('teardown', '--yes')).code).toBe(0);
+  expect(bench.controller.tornDown).toBe(1);
+});

@@ -1,0 +1,131 @@
+/** What a person sees on a terminal: widths, times, counts, empty tables, unknown commands. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { relativeTime, remainingTime, sizeText } from '../../../src/cli/text.js';
+import type { Finding } from '../../../src/model/finding.js';
+import { type ContainerView, RefusedError } from '../../../src/ports.js';
+import { denial } from '../api/double.js';
+import { Bench } from './bench.js';
+
+let bench: Bench;
+beforeEach(async () => {
+  bench = await Bench.make();
+  await bench.serve();
+});
+afterEach(() => bench.end());
+
+const LONG = 'a reason '.repeat(200).trim();
+const finding = (code: string, state: Finding['state'], detail = LONG): Finding => ({
+  code,
+  state,
+  detail,
+  remedy: 'do this',
+});
+function shown(more: Partial<ContainerView>): void {
+  const view = { ...bench.controller.container('web'), ...more };
+  bench.controller.containers = () => [view];
+  bench.controller.container = () => view;
+}
+const WEAK: Partial<ContainerView> = {
+  coverage: { state: 'unenforced', reasons: [LONG, LONG, LONG, LONG] },
+  findings: [
+    finding('privileged', 'unenforced'),
+    finding('host-asked-names', 'partial'),
+    finding('sys-admin', 'partial'),
+    finding('broken-label', 'enforced', 'label drawbridge.alow is unknown'),
+  ],
+};
+
+describe('ps', () => {
+  it('is one line a container, with codes in place of sentences', async () => {
+    shown(WEAK);
+    const { out } = await bench.run('ps');
+    expect(out).toBe('web\tobserve\tnone (3)\tnpm\t4\t2\t-\tprivileged, host-asked-names +2\n');
+    bench.host = { isTerminal: true, columns: 100 };
+    expect((await bench.run('ps', 'web')).out.split('\n')).toHaveLength(3);
+    bench.host = { isTerminal: true, columns: 80 };
+    const narrow = (await bench.run('ps')).out;
+    for (const line of narrow.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
+  });
+});
+
+describe('inspect', () => {
+  it('has every reason with its remedy, entries with their sources, and the last denials', async () => {
+    shown(WEAK);
+    bench.controller.denied.push(denial(), denial({ name: 'x.org', proto: 'dns', address: '', port: 53 }));
+    const { out, code } = await bench.run('inspect', 'web');
+    expect(code).toBe(0);
+    expect(out).toContain(LONG);
+    expect(out).toMatch(/^ {2}NONE privileged: .*\n {4}→ do this\n {2}PARTIAL host-asked-names/m);
+    expect(out).toMatch(/^ {2}note broken-label: label drawbridge.alow is unknown$/m);
+    expect(out).toMatch(/^api\.github\.com\tlabel\t140\.82\.112\.3\t4$/m);
+    expect(out).toMatch(/\tdeny\t192\.0\.2\.1:443\/tcp\tno entry covers it\n.*\tdeny\tx\.org \(DNS\)\t/);
+    const json = JSON.parse((await bench.run('inspect', 'web', '--json')).out);
+    expect(json).toMatchObject({ name: 'web', coverage: { state: 'unenforced' }, denials: [{}, {}] });
+    bench.host = { isTerminal: true, columns: 80 };
+    for (const line of (await bench.run('inspect', 'web')).out.split('\n'))
+      expect(line.length).toBeLessThanOrEqual(80);
+  });
+});
+
+it('status counts labels that do not parse and lists that do not exist', async () => {
+  const status = bench.controller.status.bind(bench.controller);
+  bench.controller.status = () => ({ ...status(), labelErrors: 2, missingLists: 1, paused: 1, off: 4 });
+  const { out } = await bench.run('status');
+  expect(out).toMatch(/^3 of 40 enforced, 37 observed, 4 off\n/);
+  expect(out).toContain('PAUSED: 1 container is observed');
+  expect(out).toContain('LABELS: 2 containers with a label that does not parse');
+  expect(out).toContain('LISTS: 1 container with a list that does not exist');
+});
+
+it('times are relative on a terminal, and RFC 3339 in a pipe', async () => {
+  const now = Date.parse('2030-01-01T12:00:00Z');
+  expect(relativeTime('2030-01-01T11:57:00Z', now)).toBe('3 minutes ago');
+  expect(relativeTime('2030-01-01T10:59:00Z', now)).toBe('1 hour ago');
+  expect(relativeTime('2030-01-01T12:09:01Z', now)).toBe('in 9 min');
+  expect(relativeTime('2030-01-03T12:00:00Z', now)).toBe('in 2 days');
+  expect(relativeTime('2030-01-01T12:00:00Z', now)).toBe('in 0 s');
+  expect(relativeTime('2029-01-01T12:00:00Z', now)).toBe('2029-01-01');
+  expect(relativeTime('soon', now)).toBe('soon');
+  expect(remainingTime('2030-01-01T12:09:01Z', now)).toBe('for another 9 min');
+  expect(remainingTime('2031-01-01T12:00:00Z', now)).toBe('until 2031-01-01');
+  expect(remainingTime('2030-01-01T11:00:00Z', now)).toBe('ended');
+  expect([0, 999, 1500, 5e9, 12_400_000].map(sizeText)).toEqual(['0 B', '999 B', '1.5 kB', '5 GB', '12 MB']);
+});
+
+it('an empty table says that it is empty, and what to do', async () => {
+  expect(await bench.run('tokens')).toMatchObject({ out: '', err: expect.stringMatching(/tokens create/) });
+  bench.controller.feedsKnown.length = 0;
+  expect(await bench.run('feeds')).toMatchObject({ out: '', err: expect.stringMatching(/catalogue/) });
+  expect(await bench.run('feeds', 'sync')).toMatchObject({ code: 0, err: expect.stringMatching(/no feeds/) });
+});
+
+it('no JSON pointer of a request reaches the command line', async () => {
+  bench.controller.explain = () => {
+    throw new RefusedError({
+      kind: 'invalid',
+      problems: [{ detail: '"db" is no name', remedy: 'write it whole', pointer: '/to' }],
+    });
+  };
+  expect((await bench.run('explain', 'web', 'db')).err).toBe('"db" is no name\n  → write it whole\n');
+});
+
+describe('an unknown command', () => {
+  it.each([
+    [['statsu'], /unknown command "statsu"\n {2}→ did you mean status\?/],
+    [['flows', '--help'], /unknown command "flows"\n {2}→ there are: status, ps/],
+    [['lists', 'shwo', '--help'], /unknown command of lists "shwo"\n {2}→ did you mean show\?/],
+  ])('%j is wrong usage, with --help too', async (argv, said) => {
+    expect(await bench.run(...argv)).toMatchObject({ code: 2, out: '', err: expect.stringMatching(said) });
+  });
+
+  it('version and --version say the same', async () => {
+    expect((await bench.run('version')).out).toBe('0.1.0\n');
+    expect((await bench.run('--version')).out).toBe('0.1.0\n');
+  });
+
+  it('help has its groups', async () => {
+    expect((await bench.run('--help')).out).toMatch(
+      /Daily:\n(.*\n)+\nPolicies and feeds:\n(.*\n)+\nInspection:\n(.*\n)+\nService:/,
+    );
+  });
+});
