@@ -4,6 +4,7 @@ import { type Address, formatAddress, parseAddress } from '../model/ip.js';
 import type { ExplainInput } from './explain.js';
 
 const DEFAULT_PORT = 443;
+const DNS_PORT = 53;
 
 export const addressOf = ({ target }: DestEntry): string | undefined =>
   target.kind === 'address' ? formatAddress(target.range.family, target.range.lo) : undefined;
@@ -33,4 +34,9 @@ export function wanted(dest: DestEntry): { proto: TracePacket['proto']; port: nu
   if (p === 'udp' || p === 'icmp') return { proto: p, port };
   const numbers: Record<string, number> = { sctp: 132, gre: 47, esp: 50 };
   return { proto: numbers[p] ?? Number(p.slice('ip-'.length)), port };
+}
+
+export function isDnsPort(dest: DestEntry): boolean {
+  const { proto, port } = wanted(dest);
+  return port === DNS_PORT && (proto === 'tcp' || proto === 'udp');
 }

@@ -3,7 +3,7 @@ import { parseAddress } from '../model/ip.js';
 import { metadataIn, metadataName } from '../model/metadata.js';
 import { BROKEN_LABEL } from '../model/policy.js';
 import type { ExplainInput } from './explain.js';
-import { addressOf, wanted } from './explain-packet.js';
+import { addressOf, isDnsPort, wanted } from './explain-packet.js';
 
 /** What to do about a denial. Each text is complete: what cannot be permitted says so. */
 export interface Remedy {
@@ -13,7 +13,6 @@ export interface Remedy {
   /** What permitting it would open beyond the destination. */
   readonly warning: string | null;
 }
-const DNS = 53;
 const FOR = '1h';
 
 const only = (remedy: string, warning: string | null = null): Remedy => ({ remedy, lasting: null, warning });
@@ -44,11 +43,6 @@ function metadataOf({ target }: DestEntry, address: string | undefined): string 
   if (target.kind === 'address') return metadataIn(target.range);
   const at = address === undefined ? undefined : parseAddress(address);
   return at && metadataIn({ family: at.family, lo: at.value, hi: at.value });
-}
-
-function isDnsPort(dest: DestEntry): boolean {
-  const { proto, port } = wanted(dest);
-  return port === DNS && (proto === 'tcp' || proto === 'udp');
 }
 
 /** Port 53 reaches Drawbridge, unless an address entry with dns=direct covers it. */

@@ -8,7 +8,7 @@ import type { NameMatch } from '../model/name.js';
 import type { EntrySource, PolicyEntry } from '../model/policy.js';
 import type { ThreatLook } from '../model/threat.js';
 import type { ExplainView, NameDecision } from '../ports.js';
-import { addressOf, packetTo, wanted } from './explain-packet.js';
+import { addressOf, isDnsPort, packetTo, wanted } from './explain-packet.js';
 import { type Remedy, remedyOf } from './explain-remedy.js';
 import { threatView } from './explain-threat.js';
 import type { Judge } from './judge.js';
@@ -111,6 +111,7 @@ const offView = (): View => ({
 
 function byTarget(input: ExplainInput): View {
   const target = input.dest.target;
+  if (isAnsweredHere(input)) return denied(input, DNS_HERE, []);
   switch (target.kind) {
     case 'name':
       return byName(input, target.name);
@@ -127,6 +128,19 @@ function byTarget(input: ExplainInput): View {
     case 'any':
       return nothing('"any" is no destination: name an address or a name');
   }
+}
+
+const DNS_HERE = 'port 53 goes to Drawbridge only';
+
+/** nat redirects port 53 of enforced containers before any rule for a name or for the host is reached. */
+function isAnsweredHere({ dest, member, judge }: ExplainInput): boolean {
+  if (member.policy.mode !== 'enforce' || !isDnsPort(dest)) return false;
+  const address = addressOf(dest);
+  return (
+    dest.target.kind === 'name' ||
+    dest.target.kind === 'host' ||
+    (address !== undefined && judge.isHost(address))
+  );
 }
 
 const nothing = (reason: string): View => ({
@@ -233,7 +247,7 @@ function passReason(result: TraceResult): string {
 
 const deniedBy = (result: TraceResult, packet: TracePacket): string =>
   result.steps.some((s) => s.rule.why?.includes('dns'))
-    ? 'port 53 goes to Drawbridge only'
+    ? DNS_HERE
     : `no entry permits ${packet.dst} on ${packet.proto}${packet.dport === undefined ? '' : `/${packet.dport}`}`;
 
 function allowed(pe: PolicyEntry, reason: string, trace: readonly string[]): View {
