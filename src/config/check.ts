@@ -1,23 +1,78 @@
 /** `drawbridge check FILE…`: list files, folders of them, and configurations, without a running service. */
-import { readFile, stat } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import type { Problem } from '../model/problem.js';
 import { isRecord } from '../model/shape.js';
-import { readConfig } from './config.js';
-import { readFolder } from './folder.js';
+import { danglingProblems, referencesOfConfig, referencesOfList } from './check-references.js';
+import { type Config, readConfig } from './config.js';
 import { EMPTY_FOLDER, type FileRead, nextFolder } from './list-files.js';
+import { isListFile, listNameOf } from './lists.js';
 import { ConfigSchema } from './schema.js';
 import { parseYaml } from './yaml.js';
 
-const LIST_KEYS: readonly string[] = ['allow', 'match', 'mode', 'description'];
+export interface Checked {
+  /** What is refused, or would leave a policy without what it names. */
+  readonly problems: readonly Problem[];
+  /** What may be right, seen from elsewhere. */
+  readonly warnings: readonly Problem[];
+}
+interface Text {
+  readonly file: string;
+  readonly text: string;
+}
+/** The files of one folder, or those that were named one by one. */
+interface Group {
+  readonly lists: readonly Text[];
+  readonly configs: readonly Text[];
+  readonly problems: readonly Problem[];
+}
+
+const LIST_KEYS: readonly string[] = ['allow', 'match', 'mode', 'description', 'hosts'];
 const CONFIG_KEYS: readonly string[] = Object.keys(ConfigSchema.properties);
 
 /** A configuration by its keys; where they do not tell, by its name. */
-function isConfig(file: string, text: string): boolean {
+function isConfig({ file, text }: Text): boolean {
   const { value } = parseYaml(text, file);
   const keys = isRecord(value) ? Object.keys(value) : [];
   if (keys.some((key) => LIST_KEYS.includes(key))) return false;
   return keys.some((key) => CONFIG_KEYS.includes(key)) || /^config\b/.test(basename(file));
+}
+
+/**
+ * Every problem of all these files and folders. A folder stands for itself: its lists may name one another, and the files
+ * that are given by name. A list that is named and missing is an error of a folder or a configuration; of a list file that is
+ * given by itself it is a warning.
+ * @param known names of lists that exist elsewhere, in the store
+ */
+export async function checkFiles(paths: readonly string[], known: readonly string[] = []): Promise<Checked> {
+  const named: Text[] = [];
+  const folders: Group[] = [];
+  const problems: Problem[] = [];
+  for (const path of paths) {
+    const read = await readPath(path);
+    if ('problem' in read) problems.push(read.problem);
+    else if ('folder' in read) folders.push(await folderOf(path));
+    else named.push({ file: path, text: read.text });
+  }
+  const single = grouped(named);
+  const loose = new Set([...known, ...namesOf(single)]);
+  const everything = new Set([...loose, ...folders.flatMap(namesOf)]);
+  const configs = await Promise.all(
+    [single, ...folders].flatMap((g) => g.configs.map((c) => checkConfig(c, everything))),
+  );
+  return {
+    problems: [
+      ...problems,
+      ...configs.flatMap((c) => c.problems),
+      ...folders.flatMap((f) => [
+        ...f.problems,
+        ...listProblems(f),
+        ...dangling(f, new Set([...loose, ...namesOf(f)])),
+      ]),
+      ...listProblems(single),
+    ],
+    warnings: [...configs.flatMap((c) => c.warnings), ...dangling(single, everything)],
+  };
 }
 
 async function readPath(path: string): Promise<{ text: string } | { folder: true } | { problem: Problem }> {
@@ -36,21 +91,68 @@ async function readPath(path: string): Promise<{ text: string } | { folder: true
   }
 }
 
-function checkConfig(file: string, text: string): readonly Problem[] {
-  const parsed = readConfig({ file: { name: file, text } });
-  return parsed.ok ? [] : parsed.problems;
+async function folderOf(folder: string): Promise<Group> {
+  const texts: Text[] = [];
+  const problems: Problem[] = [];
+  for (const name of (await readdir(folder)).filter(isListFile).sort()) {
+    const file = join(folder, name);
+    // Reading a pipe would wait for its writer.
+    const isFile = await stat(file).then(
+      (found) => found.isFile(),
+      () => true,
+    );
+    const read = isFile ? await readPath(file) : { problem: { ...NO_FILE, file } };
+    if ('problem' in read) problems.push(read.problem);
+    else if ('text' in read) texts.push({ file, text: read.text });
+  }
+  return { ...grouped(texts), problems };
 }
 
-/** Every problem of all these files and folders. Lists given together are judged together (names, cycles). */
-export async function checkFiles(paths: readonly string[]): Promise<readonly Problem[]> {
-  const problems: Problem[] = [];
-  const lists = new Map<string, FileRead>();
-  for (const path of paths) {
-    const read = await readPath(path);
-    if ('problem' in read) problems.push(read.problem);
-    else if ('folder' in read) problems.push(...(await readFolder(path)).problems);
-    else if (isConfig(path, read.text)) problems.push(...checkConfig(path, read.text));
-    else lists.set(path, read);
-  }
-  return [...problems, ...nextFolder(lists, EMPTY_FOLDER).problems];
+const NO_FILE = { detail: 'it is not a file', remedy: 'move it out of the folder' };
+
+function grouped(texts: readonly Text[]): Group {
+  const configs = texts.filter(isConfig);
+  return { configs, lists: texts.filter((t) => !configs.includes(t)), problems: [] };
+}
+
+const namesOf = ({ lists }: Group): readonly string[] => lists.map(({ file }) => listNameOf(file));
+
+function listProblems({ lists }: Group): readonly Problem[] {
+  const reads = new Map<string, FileRead>(lists.map((t) => [t.file, t]));
+  return nextFolder(reads, EMPTY_FOLDER).problems;
+}
+
+const dangling = ({ lists }: Group, known: ReadonlySet<string>): readonly Problem[] =>
+  lists.flatMap(({ file, text }) =>
+    danglingProblems(file, text, referencesOfList(parseYaml(text, file).value), known),
+  );
+
+async function checkConfig({ file, text }: Text, known: ReadonlySet<string>): Promise<Checked> {
+  const parsed = readConfig({ file: { name: file, text } });
+  if (!parsed.ok) return { problems: parsed.problems, warnings: [] };
+  const config = parsed.value;
+  const all = new Set([...known, ...(await listsIn(config.allowlists))]);
+  return {
+    problems: danglingProblems(file, text, referencesOfConfig(config), all),
+    warnings: withoutTokens(config, file, text),
+  };
+}
+
+/** Lists of the configured folder, where this machine has it: in CI it is mostly elsewhere. */
+async function listsIn(folder: string): Promise<readonly string[]> {
+  const names = await readdir(folder).catch(() => []);
+  return names.filter(isListFile).map(listNameOf);
+}
+
+/** Tokens may be in the store, which is not read here. */
+function withoutTokens({ api }: Config, file: string, text: string): readonly Problem[] {
+  if (api.listen.startsWith('unix:') || api.tokens.length > 0) return [];
+  return parseYaml(text, file).place([
+    {
+      detail: `api.listen: ${api.listen} is TCP and api.tokens is empty: the service does not start unless its store has a token`,
+      remedy:
+        'add one to api.tokens, or run drawbridge tokens create NAME --role admin before you set api.listen',
+      pointer: '/api/listen',
+    },
+  ]);
 }

@@ -1,4 +1,4 @@
-import { chmod, readFile, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -193,13 +193,30 @@ describe('without a service', () => {
   it('checks files', async () => {
     const file = join(bench.dir, 'a.yaml');
     await writeFile(file, 'allow: [a.org]\n');
-    expect(await ok('check', file)).toContain('good');
+    expect(await ok('check', file)).toMatch(/a\.yaml: OK\n$/);
     await writeFile(file, 'allow: [a.org, "10.1.2.3/16", "http://x.org"]\n');
     const bad = await bench.run('check', file);
     expect(bad.code).toBe(1);
     expect(bad.err.match(/a\.yaml:1:\d+/g)).toHaveLength(2);
     const json = await bench.run('check', file, '--json');
     expect([json.code, JSON.parse(json.out).problems.length]).toEqual([1, 2]);
+  });
+
+  it('check exits 1 for a list that does not exist in a folder, and 0 with a warning for one file', async () => {
+    const file = join(bench.dir, 'lists', 'a.yaml');
+    await mkdir(join(bench.dir, 'lists'));
+    await writeFile(file, 'allow: [list:nothere]\n');
+    expect(await bench.run('check', join(bench.dir, 'lists'))).toMatchObject({
+      code: 1,
+      out: '',
+      err: expect.stringMatching(/a\.yaml:1:9: list "nothere" does not exist/),
+    });
+    expect(await bench.run('check', file)).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/OK, 1 warning\n$/),
+      err: expect.stringMatching(/^warning: .*nothere/),
+    });
+    expect((await bench.run('check', '--known', 'nothere', join(bench.dir, 'lists'))).code).toBe(0);
   });
 
   it('doctor exits 1 only when the host cannot enforce', async () => {
@@ -216,7 +233,6 @@ describe('without a service', () => {
   });
 
   it('tears down by itself, and purges only what is ours', async () => {
-    const { mkdir } = await import('node:fs/promises');
     await mkdir(join(bench.dir, 'state'));
     for (const name of ['store.log', 'lock', 'other']) await writeFile(join(bench.dir, 'state', name), '');
     bench.host = { teardownKernel: async () => ['5 sets'] };

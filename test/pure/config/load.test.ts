@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -64,9 +64,9 @@ it('does not quote the text of a _FILE', async () => {
 
 describe('checkFiles', () => {
   it('finds nothing wrong in what is right', async () =>
-    expect(await checkFiles([at('config.yaml'), at('npm.yaml')])).toEqual([]));
+    expect(await checkFiles([at('config.yaml'), at('npm.yaml')])).toEqual({ problems: [], warnings: [] }));
   it('tells every problem of every file at its place', async () => {
-    const problems = await checkFiles([at('bad.yaml'), at('loop.yaml'), at('nope.yaml')]);
+    const { problems } = await checkFiles([at('bad.yaml'), at('loop.yaml'), at('nope.yaml')]);
     expect(problems.map(({ file, line, column }) => [file, line, column])).toEqual([
       [at('nope.yaml'), undefined, undefined],
       [at('bad.yaml'), 3, 5],
@@ -75,5 +75,60 @@ describe('checkFiles', () => {
     ]);
     for (const { remedy } of problems) expect(remedy).toBeTruthy();
   });
-  it('judges a whole folder', async () => expect((await checkFiles([folder])).length).toBeGreaterThan(2));
+  it('judges a whole folder', async () =>
+    expect((await checkFiles([folder])).problems.length).toBeGreaterThan(2));
+});
+
+describe('checkFiles: references between what is checked', () => {
+  let dir = '';
+  const here = (name: string): string => join(dir, name);
+  beforeAll(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'drawbridge-check-'));
+    await mkdir(here('lists'));
+    await writeFile(here('lists/web.yaml'), 'allow:\n  - a.org\n  - list:nothere\n');
+    await writeFile(here('lists/npm.yaml'), 'allow: [registry.npmjs.org]\n');
+    await writeFile(
+      here('config.yaml'),
+      `allowlists: ${here('none')}\nbaseline: [npm, nothere]\nunattributed: { lists: [gone] }\n`,
+    );
+    await writeFile(here('open.yaml'), 'api: { listen: "0.0.0.0:7070" }\n');
+    await mkdir(here('mixed'));
+    await writeFile(here('mixed/config.yaml'), 'default: enforce\ndns: { grace: 2h }\n');
+    await writeFile(here('mixed/ci.yaml'), 'allow: [a.org]\n');
+  });
+  afterAll(() => rm(dir, { recursive: true }));
+
+  it('a list that does not exist is an error in a folder, at its place', async () => {
+    expect(await checkFiles([here('lists')])).toMatchObject({
+      problems: [
+        { file: here('lists/web.yaml'), line: 3, column: 5, detail: expect.stringContaining('"nothere"') },
+      ],
+      warnings: [],
+    });
+    expect(await checkFiles([here('lists')], ['nothere'])).toEqual({ problems: [], warnings: [] });
+  });
+  it('of one file it is a warning: the others are not known', async () => {
+    expect(await checkFiles([here('lists/web.yaml')])).toMatchObject({
+      problems: [],
+      warnings: [{ line: 3, detail: expect.stringContaining('"nothere"') }],
+    });
+  });
+  it('a configuration is checked against the lists beside it, and those of its folder', async () => {
+    const { problems } = await checkFiles([here('config.yaml'), here('lists/npm.yaml')]);
+    expect(problems.map(({ line, detail }) => [line, /"(\w+)"/.exec(detail)?.[1]])).toEqual([
+      [2, 'nothere'],
+      [3, 'gone'],
+    ]);
+    const elsewhere = await checkFiles([here('config.yaml')]);
+    expect(elsewhere.problems).toHaveLength(3);
+  });
+  it('a TCP listener without tokens is a warning', async () => {
+    expect(await checkFiles([here('open.yaml')])).toMatchObject({
+      problems: [],
+      warnings: [{ line: 1, detail: expect.stringContaining('0.0.0.0:7070') }],
+    });
+  });
+  it('a configuration in a folder of lists is read as one', async () => {
+    expect(await checkFiles([here('mixed')])).toEqual({ problems: [], warnings: [] });
+  });
 });
