@@ -9,33 +9,29 @@ export interface NameFacts {
   readonly resolvers: readonly string[];
 }
 
-/** Where Docker asks from the host, nobody can tell who asked. */
+/** Where Docker's resolver asks from the host's namespace, a query does not show which container sent it. */
 export function nameFindings({ hostAsked, namespaceDns, resolvers }: NameFacts): Finding[] {
   if (!hostAsked) return [];
-  const remedy = `put ${daemonLine(resolvers)} into /etc/docker/daemon.json, restart Docker and recreate it`;
-  if (namespaceDns === 'attached')
-    return [
-      {
-        code: 'host-asked-names',
-        state: 'partial',
-        detail:
-          'Docker asks names for it from the host: if our resolver was not inside before its first milliseconds, Docker has answered',
-        remedy: `to close them ${remedy}`,
-      },
-    ];
-  return [
-    {
-      code: 'host-asked-names',
-      state: 'partial',
-      detail:
-        'Docker asks names for it from the host, and no resolver of ours stands inside it: names are not held',
-      remedy,
-    },
-  ];
+  const detail =
+    namespaceDns === 'attached'
+      ? "Docker asks names for it from the host: in its first milliseconds, before Drawbridge's resolver was inside it, Docker may have answered unfiltered"
+      : "Docker asks names for it from the host, and Drawbridge's resolver is not inside it: its names are not filtered";
+  return [{ code: 'host-asked-names', state: 'partial', detail, remedy: namesRemedy(resolvers) }];
 }
 
-/** `"dns": […]` with the host's own servers, as far as containers can reach them. */
-function daemonLine(resolvers: readonly string[]): string {
+/**
+ * With resolvers of its own a container is asked for from its own namespace, from the first instruction on. A service takes
+ * effect when it is recreated; daemon.json needs a restart of Docker, and of every container.
+ */
+export function namesRemedy(resolvers: readonly string[]): string {
+  const servers = reachableServers(resolvers);
+  return `add dns: [${servers.join(', ')}] to its compose service (docker run --dns ${servers[0]}) and recreate it; for all containers at once, put "dns": ${JSON.stringify(servers)} into /etc/docker/daemon.json, restart Docker and recreate them`;
+}
+
+/** The host's own servers, as far as containers can reach them; IPv4 first, which every network has. */
+function reachableServers(resolvers: readonly string[]): readonly string[] {
   const reachable = resolvers.filter((r) => !r.startsWith('127.') && r !== '::1');
-  return `"dns": ${JSON.stringify(reachable.length > 0 ? reachable : ['ADDRESS OF YOUR RESOLVER'])}`;
+  const v4 = reachable.filter((r) => !r.includes(':'));
+  if (v4.length > 0) return v4;
+  return reachable.length > 0 ? reachable : ['ADDRESS-OF-YOUR-RESOLVER'];
 }

@@ -3,6 +3,7 @@ import { isIP } from 'node:net';
 import { openListener } from '../api/listen.js';
 import type { Config } from '../config/config.js';
 import { hostFindings } from '../control/coverage-host.js';
+import { namesRemedy } from '../control/coverage-names.js';
 import { type DaemonFacts, engineFacts } from '../docker/daemon.js';
 import { DockerWatch } from '../docker/watch.js';
 import { checkKernel, type DoctorCheck } from '../kernel/doctor.js';
@@ -86,7 +87,9 @@ async function checkHost(config: Config, docker: DockerWatch, facts: DaemonFacts
 /** A host where nothing is enforced fails the doctor; what only weakens it is a warning. */
 export function hostChecks(found: readonly Finding[]): DoctorCheck[] {
   if (found.length === 0)
-    return [{ name: 'host', ok: true, level: 'warn', detail: 'nothing beside Docker bears on what is held' }];
+    return [
+      { name: 'host', ok: true, level: 'warn', detail: 'no other firewall rules or settings interfere' },
+    ];
   return found.map(({ code, state, detail, remedy }) => ({
     name: code,
     ok: state === 'enforced',
@@ -106,7 +109,7 @@ const notSeen = (e: unknown): DoctorCheck[] => [
   },
 ];
 
-/** Where Docker's resolver asks from the host, nobody can tell who asked: daemon.json "dns" changes that from the first instruction on. */
+/** Where Docker's resolver asks from the host's namespace, a query does not show which container sent it. */
 function checkResolver(facts: DaemonFacts): DoctorCheck {
   const major = Number.parseInt(facts.serverVersion, 10);
   const servers = hostServers();
@@ -115,18 +118,14 @@ function checkResolver(facts: DaemonFacts): DoctorCheck {
     major >= HOST_ASKS_SINCE ||
     servers.length === 0 ||
     servers.some((s) => s.startsWith('127.') || isIP(s) === 6);
-  const line = JSON.stringify({ dns: servers.filter((s) => !s.startsWith('127.') && s !== '::1') });
-  const advice = line === '{"dns":[]}' ? '{ "dns": ["ADDRESS OF YOUR RESOLVER"] }' : line;
   return {
-    name: 'names from the first instruction',
+    name: 'DNS at startup',
     ok: !asksFromHost,
     level: 'warn',
     detail: asksFromHost
-      ? 'Docker\'s resolver asks from the host: a container\'s names are held a few milliseconds after its start only (unless daemon.json has "dns" already)'
-      : "Docker's resolver asks from the container: names are held from its first instruction",
-    ...(asksFromHost
-      ? { remedy: `put this into /etc/docker/daemon.json and restart Docker: ${advice}` }
-      : {}),
+      ? "Docker's resolver asks from the host: a container's names are filtered only from a few milliseconds after its start (unless the container or daemon.json has dns already)"
+      : "Docker's resolver asks from the container: its names are filtered from its first instruction",
+    ...(asksFromHost ? { remedy: namesRemedy(servers) } : {}),
   };
 }
 

@@ -150,7 +150,7 @@ describe('pause', () => {
 
   it('ends when it is told to', async () => {
     await cli('pause', 'web', '--for', '10m');
-    expect(await cli('status')).toContain('PAUSED: 1 containers');
+    expect(await cli('status')).toContain('PAUSED: 1 container is observed');
     expect(await reaches(web, FORBIDDEN)).toBe(true);
     await cli('pause', 'web', '--end');
     expect(await reaches(web, FORBIDDEN)).toBe(false);

@@ -164,7 +164,7 @@ describe('macvlan', () => {
     const cli = async (...args: string[]): Promise<string> => (await d.cli(args)).stdout;
     expect(await cli('explain', 'web', `${ENTRY.v4}:80`)).toMatch(/allow/);
     expect(await cli('explain', 'web', FORBIDDEN.v4)).toMatch(/deny/);
-    expect(await cli('ps')).toMatch(/^web\tenforce\tenforced/m);
+    expect(await cli('ps')).toMatch(/^web\tenforce\tfull/m);
     const flows = (await d.get('/v1/flows?container=web')).body;
     expect(flows).toContain(FORBIDDEN.v4);
   });

@@ -350,15 +350,17 @@ describe('networks', () => {
 });
 
 describe('names and proxies', () => {
-  it('names asked from the host are said with the daemon.json line', () => {
+  it('names asked from the host: first the dns of the service, which needs no restart of Docker', () => {
     const names = { hostAsked: true, namespaceDns: 'attached', resolvers: HOST.resolvers } as const;
     const { state, reasons } = coverageOf(input(container(), { names }));
     expect(state).toBe('partial');
-    expect(reasons[0]).toContain('"dns": ["192.0.2.53"]');
+    expect(reasons[0]).toMatch(
+      /; add dns: \[192\.0\.2\.53\] to its compose service .* recreate it; .*"dns": \["192\.0\.2\.53"\].*restart Docker/,
+    );
     const failed = coverageOf(
       input(container(), { names: { ...names, namespaceDns: 'failed', resolvers: [] } }),
     );
-    expect(failed.reasons[0]).toMatch(/names are not held; put "dns": \["ADDRESS/);
+    expect(failed.reasons[0]).toMatch(/names are not filtered; add dns: \[ADDRESS/);
     const observed = { ...policy(), mode: 'observe' } as const;
     expect(codes(input(container(), { names, policy: observed }))).toEqual([]);
   });
