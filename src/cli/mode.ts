@@ -1,11 +1,11 @@
 import type { Command } from 'commander';
 import type { ApiClient } from '../api/client.js';
-import type { ContainerBody } from '../api/schemas.js';
+import type { ContainerBody, PreviewBody } from '../api/schemas.js';
 import { consents, mustBeAskable } from './ask.js';
 import type { Registry, Session } from './command.js';
 import { containersOf, containersOfProject } from './containers.js';
 import { CommandFailure, failureOf, wrongUsage } from './failure.js';
-import { type Preview, previewOf, printPreview } from './preview.js';
+import { printPreview } from './preview.js';
 import { counted } from './text.js';
 
 const MODES = ['enforce', 'observe', 'off', 'auto'] as const;
@@ -86,9 +86,9 @@ async function previewsOf(
   { out }: Session,
   client: ApiClient,
   targets: readonly ContainerBody[],
-): Promise<readonly Preview[]> {
-  const previews: Preview[] = [];
-  for (const { name, mode } of targets) if (mode !== 'enforce') previews.push(await previewOf(client, name));
+): Promise<readonly PreviewBody[]> {
+  const previews: PreviewBody[] = [];
+  for (const { id, mode } of targets) if (mode !== 'enforce') previews.push(await client.preview(id));
   if (!out.isJson) for (const preview of previews) printPreview(out, preview);
   return previews;
 }
@@ -97,7 +97,7 @@ function showDryRun(
   { out }: Session,
   targets: readonly ContainerBody[],
   mode: string,
-  previews: readonly Preview[],
+  previews: readonly PreviewBody[],
 ): number {
   const results = targets.map((c) => ({ ...result(c, previews), wanted: mode, dryRun: true }));
   out.show(results.length === 1 ? results[0] : results, () => {
@@ -107,12 +107,10 @@ function showDryRun(
   return 0;
 }
 
-const result = ({ name, mode, modeFrom }: ContainerBody, previews: readonly Preview[]) => ({
-  container: name,
-  mode,
-  modeFrom,
-  wouldCut: previews.find((p) => p.container === name)?.wouldCut ?? [],
-});
+function result({ name, mode, modeFrom }: ContainerBody, previews: readonly PreviewBody[]) {
+  const preview = previews.find((p) => p.container === name);
+  return { container: name, mode, modeFrom, wouldCut: preview?.destinations ?? [], preview };
+}
 
 /** One after the other: a failure says which were changed before it. */
 async function changed(

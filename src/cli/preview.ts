@@ -1,61 +1,54 @@
-import type { ApiClient } from '../api/client.js';
-import type { Flow } from '../api/schemas.js';
+import type { PreviewBody } from '../api/schemas.js';
 import type { Output } from './output.js';
 import { counted } from './text.js';
 
-/** A destination that was let through only because the container is not enforced. */
-export interface Cut {
-  /** As an entry that would permit it. */
-  readonly to: string;
-  readonly count: number;
-  /** RFC 3339 UTC */
-  readonly last: string;
-}
-export interface Preview {
-  readonly container: string;
-  readonly wouldCut: readonly Cut[];
-}
+type Destination = PreviewBody['destinations'][number];
 
-/** What enforcing would block, by what was recorded of this container, the most frequent first. */
-export async function previewOf(client: ApiClient, container: string): Promise<Preview> {
-  const flows = await client.denials(container, new Date(0).toISOString());
-  const passed = flows.filter((flow) => flow.verdict === 'would-deny');
-  // A name is first asked of DNS and then connected to: one destination.
-  const connected = new Set(passed.flatMap((f) => (f.proto === 'dns' ? [] : (f.name ?? []))));
-  const cuts = new Map<string, Cut>();
-  for (const flow of passed) {
-    if (flow.proto === 'dns' && connected.has(flow.name ?? '')) continue;
-    const to = entryText(flow);
-    const before = cuts.get(to);
-    const last = before && before.last > flow.time ? before.last : flow.time;
-    cuts.set(to, { to, count: (before?.count ?? 0) + 1, last });
-  }
-  return { container, wouldCut: [...cuts.values()].sort((a, b) => b.count - a.count) };
+/** What enforcing one container blocks, since when that is recorded, and what is not known. */
+export function printPreview(out: Output, preview: PreviewBody): void {
+  const { container, destinations, flows, notRecorded, gaps, dropped } = preview;
+  out.prose(`${container}: ${opening(out, preview)}`);
+  if (destinations.length > 0)
+    out.table(
+      ['TO PERMIT IT', 'DESTINATION', 'TIMES', 'LAST'],
+      destinations.map((d) => [d.entry ?? 'no entry can', destination(d), String(d.count), out.time(d.last)]),
+    );
+  if (flows.length > 0) out.prose(`  it closes ${openFlows(preview)}`);
+  for (const g of gaps)
+    out.prose(`  not recorded from ${out.time(g.from)} to ${out.time(g.to)}: ${g.reason}`);
+  if (dropped > 0)
+    out.prose(`  ${counted(dropped, 'connection was', 'connections were')} not recorded: too many at once`);
+  for (const sentence of notRecorded) out.prose(`  ${sentence}`);
 }
 
-/** Ports that an entry by name has without saying so. */
-const NAME_PORTS = [80, 443];
-
-function entryText({ name, address, port, proto }: Flow): string {
-  const host = name ?? (address.includes(':') ? `[${address}]` : address);
-  if (proto === 'dns' || (name !== null && proto === 'tcp' && NAME_PORTS.includes(port))) return host;
-  const at = port > 0 ? `${host}:${port}` : host;
-  return proto === 'tcp' && port > 0 ? at : `${at}/${proto}`;
+function opening(out: Output, { recordingSince, destinations }: PreviewBody): string {
+  const since =
+    recordingSince === null
+      ? 'its traffic is not recorded now'
+      : `recorded without interruption since ${out.time(recordingSince)}`;
+  if (destinations.length > 0)
+    return `enforcing blocks ${counted(destinations.length, 'destination')} that it used (${since}):`;
+  return recordingSince === null
+    ? `what enforcing blocks is not known: ${since}`
+    : `nothing that enforcing blocks was recorded (${since})`;
 }
 
-/** How far back the record goes: it is kept in memory, and bounded. */
-const WINDOW = 'recorded since the service or the container started, its last 200 events at most';
+const MOST_FLOWS = 5;
 
-export function printPreview(out: Output, { container, wouldCut }: Preview): void {
-  if (wouldCut.length === 0) {
-    out.prose(`${container}: nothing was recorded that enforcing would block (${WINDOW})`);
-    return;
-  }
-  out.prose(
-    `${container}: enforcing blocks ${counted(wouldCut.length, 'destination')} that it reaches now (${WINDOW}):`,
-  );
-  out.table(
-    ['DESTINATION', 'TIMES', 'LAST'],
-    wouldCut.map((c) => [c.to, String(c.count), out.time(c.last)]),
-  );
+function openFlows({ flows }: PreviewBody): string {
+  const shown = flows.slice(0, MOST_FLOWS).map((f) => f.entry ?? destination(f));
+  const more = flows.length > MOST_FLOWS ? ` and ${flows.length - MOST_FLOWS} more` : '';
+  return `${counted(flows.length, 'open connection')} (to ${shown.join(', ')}${more})`;
+}
+
+function destination({
+  name,
+  address,
+  port,
+  proto,
+}: Pick<Destination, 'name' | 'address' | 'port' | 'proto'>): string {
+  if (proto === 'dns') return `${name ?? ''} (only resolved)`.trim();
+  const host = address.includes(':') ? `[${address}]` : address;
+  const place = port > 0 ? `${host}:${port}/${proto}` : `${host}/${proto}`;
+  return name === null ? place : `${name} (${place})`;
 }

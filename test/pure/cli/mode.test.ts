@@ -1,7 +1,6 @@
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { ContainerView } from '../../../src/ports.js';
-import { denial } from '../api/double.js';
 import { Bench } from './bench.js';
 
 let bench: Bench;
@@ -29,18 +28,22 @@ function running(...all: (Partial<ContainerView> & { readonly name: string })[])
 const shop = (service: string) => ({ name: `shop-${service}-1`, compose: { project: 'shop', service } });
 
 it('enforce shows what it blocks before it asks, and asks before it enforces', async () => {
-  const time = new Date(Date.now() - 90_000).toISOString();
-  bench.controller.denied.push(
-    denial({ verdict: 'would-deny', time, name: 'x.org' }),
-    denial({ verdict: 'would-deny', time, name: 'x.org', proto: 'dns', address: '', port: 53 }),
-    denial({ verdict: 'would-deny', time, port: 25 }),
-    denial({ time, name: 'denied.org' }),
-  );
+  const seen = { first: '2026-07-01T07:03:00.000Z', last: '2026-07-02T07:03:00.000Z', count: 3 };
+  const named = { kind: 'name', name: 'x.org', verdict: 'would-deny', ...seen } as const;
+  bench.controller.wouldDeny = [
+    { ...named, entry: 'x.org', address: '93.184.1.1', port: 443, proto: 'tcp' },
+    { ...named, entry: 'y.org', name: 'y.org', address: '', port: 0, proto: 'dns' },
+    { ...named, entry: null, name: null, kind: 'address', address: 'fe80::1', port: 0, proto: '47' },
+  ];
   answering('n\n');
   const refused = await bench.run('mode', 'web', 'enforce');
   expect(refused.code).toBe(1);
-  // One row for a name that was resolved and connected to, as the entry that permits it.
-  expect(refused.out).toMatch(/enforcing blocks 2 destinations .*\nx\.org\t1\t.*\n192\.0\.2\.1:25\t1\t.*\n$/);
+  expect(refused.out.split('\n').slice(0, 4)).toEqual([
+    'web: enforcing blocks 3 destinations that it used (recorded without interruption since 2026-07-01T07:02:00.000Z):',
+    'x.org\tx.org (93.184.1.1:443/tcp)\t3\t2026-07-02T07:03:00.000Z',
+    'y.org\ty.org (only resolved)\t3\t2026-07-02T07:03:00.000Z',
+    'no entry can\t[fe80::1]/47\t3\t2026-07-02T07:03:00.000Z',
+  ]);
   expect(refused.err).toBe('Enforce web? [y/N]\nnothing was changed\n');
   expect(modesSet()).toEqual([]);
   answering('y\n');
@@ -73,7 +76,9 @@ it('without a terminal enforce needs --yes, and changes nothing without it', asy
 it('--dry-run prints and changes nothing; what loosens or changes nothing is not asked', async () => {
   expect(await bench.run('mode', 'web', 'enforce', '--dry-run')).toMatchObject({
     code: 0,
-    out: expect.stringMatching(/nothing was recorded .*\nweb: observe now, would be set to enforce\n$/),
+    out: expect.stringMatching(
+      /nothing that enforcing blocks was recorded .*\n(.*\n)*web: observe now, would be set to enforce\n$/,
+    ),
   });
   expect(modesSet()).toEqual([]);
   for (const mode of ['observe', 'off', 'auto']) expect((await bench.run('mode', 'web', mode)).code).toBe(0);

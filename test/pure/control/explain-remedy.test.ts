@@ -28,12 +28,15 @@ function explained(allow: string, to: string, mode: Mode = 'enforce', notes: Pol
   if (!parsed.ok || !isDest(parsed.value)) throw new Error(to);
   const named = (name: string) =>
     m.policy.entries.filter(({ entry: { target } }) => target.kind === 'name' && nameMatches(target, name));
+  const judgeOf = (by: typeof m) => new Judge(shape, compile(input(by)), () => false, HOST);
+  const enforced = { ...m, policy: { ...m.policy, mode: 'enforce' as const } };
   const questions: ExplainInput = {
     member: m,
+    ...(mode === 'observe' && { enforced: { member: enforced, judge: judgeOf(enforced) } }),
     name: 'app',
     to,
     dest: parsed.value,
-    judge: new Judge(shape, compile(input(m)), () => false, HOST),
+    judge: judgeOf(m),
     threats: NONE,
     decide: (name) => ({
       allow: named(name).length > 0,
