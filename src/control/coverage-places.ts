@@ -9,6 +9,8 @@ export interface OwnPlaces {
   readonly allowlists: string;
   /** Of Redis, where the store is reached by a unix socket. */
   readonly storeSocket?: string;
+  /** Whether a path exists on this host; undefined: the files of the host cannot be read. */
+  readonly exists?: (path: string) => boolean | undefined;
 }
 /** A path of the host, or a pattern (`*` is one whole component), that must not be in a container's hands. */
 export interface Place {

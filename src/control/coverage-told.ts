@@ -19,10 +19,20 @@ export function textual(told: readonly ToldMount[], own: OwnPlaces): MountFacts 
         type: '',
       })),
     places: placesOf(own, undefined)
-      .filter((p) => !p.path.includes('*') && !(p.by === 'connect' && RARE.test(p.path)))
+      .filter((p) => !p.path.includes('*') && (p.by !== 'connect' || mayBeThere(p.path, told, own)))
       .map((p) => ({ ...p, path: canonical(p.path), location: at(p.path) })),
     dataRoot: undefined,
   };
+}
+
+/**
+ * A socket that the configuration names, or that is mounted itself, counts as it is written. Others count through a mount of
+ * a folder above them: only where they exist, as far as that can be found out.
+ */
+function mayBeThere(path: string, told: readonly ToldMount[], own: OwnPlaces): boolean {
+  const named = [own.dockerSocket, own.apiSocket, own.storeSocket].includes(path);
+  if (named || told.some((t) => canonical(t.source) === canonical(path))) return true;
+  return own.exists?.(path) ?? !RARE.test(path);
 }
 
 /** Of Docker's list of mounts; engines that do not tell it have binds. */

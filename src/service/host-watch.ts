@@ -7,6 +7,7 @@ import { engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import { readHostFacts } from '../kernel/host-facts.js';
+import { existsOnHost } from '../kernel/host-files.js';
 import type { EngineFacts, HostFacts } from '../model/host-facts.js';
 import { readRedisUrl } from '../model/redis-url.js';
 import type { Logger } from '../ports.js';
@@ -46,6 +47,7 @@ export class HostWatch implements AsyncDisposable {
       apiSocket: localSocketOf(options.config),
       state,
       allowlists,
+      exists: existsOnHost,
       ...(redis?.ok && redis.value.socket !== undefined ? { storeSocket: redis.value.socket } : {}),
     };
     this.mounts = new MountWatch({

@@ -202,6 +202,25 @@ describe('coverage of a container', () => {
     expect(codes(input(bare))).toEqual(['not-inspected:partial']);
   });
 
+  it('through a mount of a folder only sockets that exist are named', () => {
+    const i = withPrivileges({ binds: ['/:/host:ro'] });
+    const named = (exists?: (path: string) => boolean | undefined): string =>
+      coverageFindings({ ...i, own: { ...i.own, ...(exists && { exists }) } })
+        .map((f) => f.detail)
+        .join('\n');
+    const here = named((path) => path.includes('containerd'));
+    expect(here).toContain('the Docker socket through its mount of /');
+    expect(here).toContain("containerd's socket through its mount of /");
+    expect(here).not.toMatch(/Podman|CRI-O|BuildKit|LXD/);
+    // Where the files of the host cannot be read, what may be there counts.
+    expect(named(() => undefined)).toContain("Podman's socket");
+    expect(named()).toContain("Podman's socket");
+    const itself = withPrivileges({ binds: ['/run/podman/podman.sock:/p.sock'] });
+    expect(codes({ ...itself, own: { ...itself.own, exists: () => false } })).toContain(
+      'runtime-socket:unenforced',
+    );
+  });
+
   it('the worst decides and stands first; notes of the policy come last', () => {
     const i = withPrivileges({ capAdd: ['NET_ADMIN'], privileged: true });
     const notes = [{ detail: 'list npm is missing', remedy: 'make it' }];
