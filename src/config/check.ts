@@ -5,8 +5,10 @@ import type { Problem } from '../model/problem.js';
 import { isRecord } from '../model/shape.js';
 import { danglingProblems, referencesOfConfig, referencesOfList } from './check-references.js';
 import { type Config, readConfig } from './config.js';
+import { MAX_BYTES, MAX_FILES } from './folder.js';
 import { EMPTY_FOLDER, type FileRead, nextFolder } from './list-files.js';
 import { isListFile, listNameOf } from './lists.js';
+import { readInside } from './open-file.js';
 import { ConfigSchema } from './schema.js';
 import { parseYaml } from './yaml.js';
 
@@ -94,21 +96,21 @@ async function readPath(path: string): Promise<{ text: string } | { folder: true
 async function folderOf(folder: string): Promise<Group> {
   const texts: Text[] = [];
   const problems: Problem[] = [];
-  for (const name of (await readdir(folder)).filter(isListFile).sort()) {
+  const names = (await readdir(folder)).filter(isListFile).sort();
+  if (names.length > MAX_FILES)
+    problems.push({
+      detail: `more than ${MAX_FILES} lists`,
+      remedy: 'remove some; the service does not read the rest',
+      file: folder,
+    });
+  for (const name of names.slice(0, MAX_FILES)) {
     const file = join(folder, name);
-    // Reading a pipe would wait for its writer.
-    const isFile = await stat(file).then(
-      (found) => found.isFile(),
-      () => true,
-    );
-    const read = isFile ? await readPath(file) : { problem: { ...NO_FILE, file } };
-    if ('problem' in read) problems.push(read.problem);
-    else if ('text' in read) texts.push({ file, text: read.text });
+    const read = await readInside(folder, file, MAX_BYTES);
+    if (read && 'problem' in read) problems.push(read.problem);
+    else if (read) texts.push({ file, text: read.bytes.toString('utf8') });
   }
   return { ...grouped(texts), problems };
 }
-
-const NO_FILE = { detail: 'it is not a file', remedy: 'move it out of the folder' };
 
 function grouped(texts: readonly Text[]): Group {
   const configs = texts.filter(isConfig);

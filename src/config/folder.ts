@@ -16,8 +16,8 @@ const SETTLE_MS = 60;
 const RESCAN_MS = 500;
 /** Of a core, for rescans: the rest follows from how long the last one took. */
 const RESCAN_SHARE = 0.05;
-const MAX_BYTES = 4_000_000;
-const MAX_FILES = 2_000;
+export const MAX_BYTES = 4_000_000;
+export const MAX_FILES = 2_000;
 /** Small files are parsed for so long, then other work has its turn (ms). */
 const TURN_MS = 10;
 const MOST_NAMES = 20;
@@ -91,18 +91,6 @@ function withLeft(folder: string, state: FolderState, left: readonly string[]): 
 function absenceOf(file: string): Problem {
   const { detail, remedy } = overBound(file);
   return { detail: `list "${listNameOf(file)}" adds nothing: ${detail}`, remedy };
-}
-
-/** One reading of a folder, for `check`. Never throws; what cannot be read is a problem. */
-export async function readFolder(folder: string): Promise<FolderState> {
-  const found = await scan(folder, EMPTY_FOLDER);
-  if (found.problem) return { ...EMPTY_FOLDER, problems: [found.problem] };
-  const reads = new Map<string, FileRead>();
-  for (const file of found.stamps.keys()) {
-    const read = await readInside(folder, file, MAX_BYTES);
-    if (read) reads.set(file, 'bytes' in read ? { text: read.bytes.toString('utf8') } : read);
-  }
-  return withLeft(folder, nextFolder(reads, EMPTY_FOLDER), found.left);
 }
 
 export interface FolderWatch extends AsyncDisposable {

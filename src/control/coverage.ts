@@ -43,7 +43,7 @@ export const allFindings = (input: CoverageInput): readonly Finding[] => [
 ];
 
 /** The notes of a policy (labels that do not parse, lists that do not exist) as findings. */
-export const noteFindings = ({ notes }: Pick<Policy, 'notes'>): readonly Finding[] =>
+const noteFindings = ({ notes }: Pick<Policy, 'notes'>): readonly Finding[] =>
   notes.map(({ detail, remedy, code = 'policy-note' }) => ({ code, state: 'enforced', detail, remedy }));
 
 /** Everything found about the container itself, and of the host what weakens it. */
