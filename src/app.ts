@@ -145,8 +145,9 @@ async function start(config: Config, log: Logger, shared: SharedStore, parts: En
     feeds.hostChanged();
     if (GONE.test(reason)) void changes?.forget((id) => !view.containers.has(id));
   });
-  const audit = await Audit.open(store, { now: Date.now, node });
-  parts.add(async () => audit[Symbol.dispose]());
+  const { kind } = shared;
+  const audit = await Audit.open({ dir: config.state, store, kind, now: Date.now, node, log });
+  parts.add(() => audit[Symbol.asyncDispose]());
   const ignored = new IgnoredLabels(audit, log);
   engine.docker.onChange((view) => ignored.check(view));
   changes = await Changes.open({

@@ -138,6 +138,8 @@ export interface StoreItem<T = unknown> {
 export interface Store {
   get<T>(key: string): Promise<StoreItem<T> | undefined>;
   list<T>(prefix: string): Promise<readonly StoreItem<T>[]>;
+  /** In order; values are not read. */
+  keys(prefix: string): Promise<readonly string[]>;
   put<T>(key: string, value: T, options?: PutOptions): Promise<number>;
   delete(key: string, options?: { readonly ifRevision?: number }): Promise<boolean>;
   /** Called for every change, our own included, with its revision; value undefined: deleted. */
@@ -320,8 +322,20 @@ export interface AuditView {
   readonly target: string;
   readonly before: unknown;
   readonly after: unknown;
-  /** undone: not in force in time, and taken back. unknown: the store may hold it, and did not say so. */
-  readonly outcome: 'done' | 'undone' | 'unknown';
+  /**
+   * undone: not in force in time, and taken back. refused: recorded as done, but the store did not take it. unknown: the
+   * store may hold it, and did not say so.
+   */
+  readonly outcome: 'done' | 'undone' | 'refused' | 'unknown';
+  /** Number of the record in the files of its host, and the hash of its line; absent where it is a copy of the store. */
+  readonly n?: number;
+  readonly hash?: string;
+  /** Of the whole values, where `before` and `after` show less: what differs, or the beginning. */
+  readonly sha256?: { readonly before: string | null; readonly after: string | null };
+  /** It was made when the disk was full, and written when there was space. */
+  readonly late?: boolean;
+  /** It was moved here from the store, where an older version kept it under this key. */
+  readonly from?: string;
 }
 export interface ListView extends List {
   readonly revision: number;

@@ -241,7 +241,17 @@ export const AuditSchema = Type.Object(
     target: Type.String(),
     before: Type.Unknown({ description: 'null: there was nothing' }),
     after: Type.Unknown({ description: 'null: there is nothing now' }),
-    outcome: Words(['done', 'undone', 'unknown']),
+    outcome: Words(['done', 'undone', 'refused', 'unknown']),
+    n: Type.Optional(Type.Integer({ description: "the record's number in the files of its host" })),
+    hash: Type.Optional(Type.String({ description: 'of its line there: the chain of docs/audit.md' })),
+    sha256: Type.Optional(
+      Type.Object(
+        { before: Nullable(Type.String()), after: Nullable(Type.String()) },
+        { ...closed, description: 'of the whole values, where before and after show less' },
+      ),
+    ),
+    late: Type.Optional(Type.Boolean({ description: 'the disk was full when it was made' })),
+    from: Type.Optional(Type.String({ description: 'its key in the store of an older version' })),
   },
   closed,
 );

@@ -4,7 +4,7 @@ import { refuse } from './changes-refuse.js';
 import type { ChangesState } from './changes-state.js';
 import { UnwrittenChanges } from './changes-unwritten.js';
 
-/** Where each change is recorded; `retract` takes a record back whose change was not made. */
+/** Where each change is recorded. Records are only ever added: one whose change was not made is followed by another. */
 export interface AuditSink {
   record(record: {
     readonly who: string;
@@ -13,8 +13,7 @@ export interface AuditSink {
     readonly before: unknown;
     readonly after: unknown;
     readonly outcome: Outcome;
-  }): Promise<string>;
-  retract(key: string): Promise<void>;
+  }): Promise<void>;
 }
 /** Resolves when the kernel holds all that was changed before the call; rejects after `ms`. */
 export interface Enforcer {
@@ -158,18 +157,19 @@ export class Committer {
     this.#options.onChange();
   }
 
-  /** Both writes are asked for at once, so they share one group commit: no change without its record. */
+  /** The record first: no change without one, not even when the process ends in between. */
   async #writeWithAudit(change: KeyChange): Promise<void> {
-    const [written, recorded] = await Promise.allSettled([
-      this.#put(change.key, change.after),
-      this.#options.audit.record(recordOf(change, 'done')),
-    ]);
-    if (written.status === 'rejected') {
-      if (recorded.status === 'fulfilled') await this.#retract(recorded.value);
-      if (isUnsure(written.reason)) await this.#recordUnknown(change);
-      throw refusalOf(written.reason);
+    try {
+      await this.#options.audit.record(recordOf(change, 'done'));
+    } catch (e) {
+      throw refusalOf(e);
     }
-    if (recorded.status === 'rejected') await this.#undo(change, recorded.reason);
+    try {
+      await this.#put(change.key, change.after);
+    } catch (e) {
+      await this.#correct(change, isUnsure(e) ? 'unknown' : 'refused');
+      throw refusalOf(e);
+    }
   }
 
   async #put(key: string, value: unknown): Promise<void> {
@@ -202,18 +202,11 @@ export class Committer {
     );
   }
 
-  /** No change without a record, not even one that only may have been made. */
-  async #recordUnknown(change: KeyChange): Promise<void> {
-    await this.#options.audit.record(recordOf(change, 'unknown')).catch((e: unknown) => {
-      this.#options.log.error({ err: e, key: change.key }, 'cannot record a change that may have been made');
-    });
-  }
-
-  async #retract(key: string): Promise<void> {
-    await this.#options.audit.retract(key).catch((e: unknown) => {
+  async #correct(change: KeyChange, outcome: Outcome): Promise<void> {
+    await this.#options.audit.record(recordOf(change, outcome)).catch((e: unknown) => {
       this.#options.log.error(
-        { err: e, key },
-        'cannot take back the audit record of a change that was refused',
+        { err: e, key: change.key, outcome },
+        'the audit says that this change was made: the record that corrects it cannot be written',
       );
     });
   }

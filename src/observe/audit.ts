@@ -1,7 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import type { AuditView, Store } from '../ports.js';
+import type { AuditView, Logger, Store } from '../ports.js';
+import { difference } from './audit-difference.js';
+import { AuditFile } from './audit-file.js';
+import { moveOldRecords } from './audit-migration.js';
+import { SharedRecords } from './audit-shared.js';
 
-/** Who changed what: one record a change (spec 7), kept in the store, oldest dropped beyond `keep`. */
+/** Who changed what: one record a change (spec 7). */
 export interface AuditRecord {
   readonly who: string;
   /** "list.put", "list.delete", "entry.add", "entry.remove", "grant.add", "grant.remove", "mode.set", "pause.set" … */
@@ -10,89 +14,168 @@ export interface AuditRecord {
   readonly target: string;
   readonly before: unknown;
   readonly after: unknown;
-  /** undone: not in force in time, and taken back. unknown: the store may hold it, and did not say so. */
-  readonly outcome: 'done' | 'undone' | 'unknown';
+  /**
+   * undone: not in force in time, and taken back. refused: recorded as done, but the store did not take it. unknown: the
+   * store may hold it, and did not say so.
+   */
+  readonly outcome: AuditView['outcome'];
 }
 
-const PREFIX = 'audit/';
-const KEEP = 10_000;
-
 export interface AuditOptions {
+  /** The state folder. */
+  readonly dir: string;
+  readonly store: Store;
+  /** `redis`: other hosts share the store, and the records of all of them are shown. */
+  readonly kind: 'embedded' | 'redis';
   /** ms since the epoch. */
   readonly now: () => number;
   /** This host, where several share the store. */
   readonly node?: string;
-  readonly keep?: number;
+  readonly log: Logger;
+  readonly segmentBytes?: number;
+  readonly segments?: number;
 }
 
-/** The records of all hosts of the store. */
-export class Audit implements Disposable {
-  readonly #store: Store;
+interface Page {
+  readonly items: readonly AuditView[];
+  readonly next: string | undefined;
+}
+/** Records that wait for space on the disk. */
+const MOST_WAITING = 1_000;
+const RETRY_MS = 5_000;
+
+/**
+ * The audit: files of this host with a hash chain (the evidence), and, where hosts share a store, short copies there, by
+ * which each host shows the records of all.
+ */
+export class Audit implements AsyncDisposable {
   readonly #o: AuditOptions;
-  /** Keys in the order of time, oldest first. */
-  readonly #keys: string[];
-  readonly #watch: Disposable;
-  #sequence = 0;
-  /** Two hosts may write in one millisecond. */
+  readonly #file: AuditFile;
+  readonly #shared: SharedRecords | undefined;
+  readonly #waiting: object[] = [];
+  #lost = 0;
+  #settling: Promise<void> | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  /** Of this process, for the keys of shared records: two hosts may write in one millisecond. */
   readonly #writer = randomBytes(4).toString('hex');
 
-  private constructor(store: Store, options: AuditOptions, keys: string[]) {
-    this.#store = store;
+  private constructor(options: AuditOptions, file: AuditFile) {
     this.#o = options;
-    this.#keys = keys;
-    this.#watch = store.watch(({ key, value }) => {
-      if (key.startsWith(PREFIX)) this.#changed(key, value !== undefined);
-    });
+    this.#file = file;
+    const { store, log } = options;
+    this.#shared = options.kind === 'redis' ? new SharedRecords(store, this.#writer, log) : undefined;
   }
 
-  static async open(store: Store, options: AuditOptions): Promise<Audit> {
-    const keys = (await store.list(PREFIX)).map((item) => item.key);
-    return new Audit(store, options, keys.sort());
+  /** In the embedded store older versions kept the records: they move to the files. */
+  static async open(options: AuditOptions): Promise<Audit> {
+    const file = await AuditFile.open(options);
+    const audit = new Audit(options, file);
+    if (options.kind === 'embedded') await moveOldRecords(options.store, file, options.log);
+    await audit.#shared?.open();
+    return audit;
   }
 
-  [Symbol.dispose](): void {
-    this.#watch[Symbol.dispose]();
+  /** Resolves when durable on this host. Throws what the disk says; then there is no such record. */
+  async record(record: AuditRecord): Promise<void> {
+    await this.#settle();
+    const content = this.#content(record);
+    await this.#file.append(content);
+    this.#shared?.put(content);
   }
 
-  /** Writes the record under `audit/TIME-N-WRITER`; resolves with its key when durable. */
-  async record(record: AuditRecord): Promise<string> {
-    const { node } = this.#o;
-    const time = new Date(this.#o.now()).toISOString();
-    this.#sequence = (this.#sequence + 1) % 1_000_000;
-    const key = `${PREFIX}${time}-${String(this.#sequence).padStart(6, '0')}-${this.#writer}`;
-    await this.#store.put(key, { time, ...(node !== undefined && { node }), ...record });
-    await this.#prune();
-    return key;
+  /**
+   * For what must happen with a full disk, too: the record is written as soon as there is space, with the time of now.
+   * True: it is durable already. What a crash takes before is in the log.
+   */
+  async recordOrWait(record: AuditRecord): Promise<boolean> {
+    try {
+      await this.record(record);
+      return true;
+    } catch (err) {
+      const { who, action, target } = record;
+      this.#o.log.error(
+        { err, who, action, target },
+        'the audit cannot be written: this record waits in memory until there is space',
+      );
+      if (this.#waiting.length < MOST_WAITING) this.#waiting.push({ ...this.#content(record), late: true });
+      else this.#lost++;
+      this.#tryLater();
+      return false;
+    }
+  }
+
+  /** Records that are not durable yet. */
+  get waiting(): number {
+    return this.#waiting.length;
   }
 
   /** Newest first. `cursor` as `next` of the page before; gone records are passed over. */
-  async page(
-    limit: number,
-    cursor: string | undefined,
-  ): Promise<{ readonly items: readonly AuditView[]; readonly next: string | undefined }> {
-    const older = cursor === undefined ? this.#keys : this.#keys.filter((k) => k < PREFIX + cursor);
-    const keys = older.slice(-limit).reverse();
-    const found = await Promise.all(keys.map((key) => this.#store.get<AuditView>(key)));
-    const items = found.flatMap((item) => (item ? [item.value] : []));
-    const last = keys.at(-1);
-    return { items, next: last && older.length > keys.length ? last.slice(PREFIX.length) : undefined };
+  async page(limit: number, cursor: string | undefined): Promise<Page> {
+    if (this.#shared) return this.#shared.page(limit, cursor);
+    const { items, next } = await this.#file.page(limit, cursor);
+    return { items: items as unknown as readonly AuditView[], next };
   }
 
-  /** Takes back a record whose change was not made after all. */
-  async retract(key: string): Promise<void> {
-    await this.#store.delete(key);
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#retry);
+    await this.#settle().catch((err: unknown) => {
+      this.#o.log.error({ err, records: this.#waiting.length }, 'audit records were never written: no space');
+    });
+    await this.#shared?.settled();
+    await this.#file.close();
   }
 
-  async #prune(): Promise<void> {
-    const surplus = this.#keys.splice(0, Math.max(0, this.#keys.length - (this.#o.keep ?? KEEP)));
-    await Promise.all(surplus.map((key) => this.#store.delete(key)));
+  #content(record: AuditRecord) {
+    const { node, now } = this.#o;
+    const { who, action, target, outcome } = record;
+    const time = new Date(now()).toISOString();
+    const { before, after, sha256 } = difference(record.before, record.after);
+    return {
+      time,
+      ...(node !== undefined && { node }),
+      who,
+      action,
+      target,
+      before,
+      after,
+      outcome,
+      ...(sha256 && { sha256 }),
+    };
   }
 
-  /** Ours and those of other hosts; a clock that differs a little puts a record a little before the last. */
-  #changed(key: string, isThere: boolean): void {
-    const after = this.#keys.findLastIndex((other) => other <= key);
-    const known = this.#keys[after] === key;
-    if (isThere && !known) this.#keys.splice(after + 1, 0, key);
-    if (!isThere && known) this.#keys.splice(after, 1);
+  /** What waits comes first: the files are in the order of time. */
+  #settle(): Promise<void> {
+    if (this.#waiting.length === 0 && this.#lost === 0) return Promise.resolve();
+    this.#settling ??= this.#writeWaiting().finally(() => {
+      this.#settling = undefined;
+    });
+    return this.#settling;
+  }
+
+  async #writeWaiting(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      await this.#file.append({ ...this.#waiting[0] });
+      this.#waiting.shift();
+    }
+    if (this.#lost === 0) return;
+    const lost = this.#lost;
+    await this.#file.append(
+      this.#content({
+        who: 'drawbridge',
+        action: 'audit.lost',
+        target: 'audit',
+        before: null,
+        after: { records: lost, why: 'the disk was full for too long' },
+        outcome: 'done',
+      }),
+    );
+    this.#lost -= lost;
+  }
+
+  #tryLater(): void {
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => {
+      this.#settle().catch(() => this.#tryLater());
+    }, RETRY_MS).unref();
   }
 }

@@ -32,7 +32,9 @@ export async function syncFeedsAlone({ config, name, how, who, log }: AloneOptio
     onState: () => undefined,
   });
   try {
-    using audit = await Audit.open(shared.store, { now: Date.now, node: nodeName(config) });
+    const { store, kind } = shared;
+    const [dir, node] = [config.state, nodeName(config)];
+    await using audit = await Audit.open({ dir, store, kind, now: Date.now, node, log });
     await runner.restore();
     const feeds = name === undefined ? runner.feeds : [runner.named(name)];
     const done: FeedSync[] = [];

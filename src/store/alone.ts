@@ -21,6 +21,7 @@ function fenced(store: Store, leases: LeasesAlone): Store {
   return {
     get: (key) => store.get(key),
     list: (prefix) => store.list(prefix),
+    keys: (prefix) => store.keys(prefix),
     put: async (key, value, options) => {
       if (options?.fence) leases.check(key, options.fence);
       return store.put(key, value, options);

@@ -113,6 +113,10 @@ class EmbeddedStore implements Store {
       .map(([key, item]) => ({ key, value: JSON.parse(item.json), revision: item.revision }));
   }
 
+  async keys(prefix: string): Promise<readonly string[]> {
+    return [...this.#items.keys()].filter((key) => key.startsWith(prefix) && !isReserved(key)).sort();
+  }
+
   async put<T>(key: string, value: T, options?: { readonly ifRevision?: number }): Promise<number> {
     const revision = await this.#enqueue(key, jsonOf(key, value), options?.ifRevision);
     return revision ?? this.#revision;

@@ -81,6 +81,12 @@ export class RedisStore implements Store {
       });
   }
 
+  async keys(prefix: string): Promise<readonly string[]> {
+    const { replica, local } = this.#p;
+    const keys = new Set([...replica.items.keys(), ...local.all().map((c) => c.key)]);
+    return [...keys].filter((key) => key.startsWith(prefix) && this.#item(key)).sort();
+  }
+
   async put<T>(key: string, value: T, options: PutOptions = {}): Promise<number> {
     const json = jsonOf(key, value);
     const { ifRevision, fence } = options;

@@ -77,6 +77,7 @@ function withClose(store: Store, close: () => Promise<void>): Store {
   return {
     get: (key) => store.get(key),
     list: (prefix) => store.list(prefix),
+    keys: (prefix) => store.keys(prefix),
     put: (key, value, options) => store.put(key, value, options),
     delete: (key, options) => store.delete(key, options),
     watch: (onChange) => store.watch(onChange),

@@ -126,7 +126,7 @@ describe('one store for all hosts', () => {
     const open = async (of: Host): Promise<Changes> =>
       Changes.open({
         store: of.store,
-        audit: await Audit.open(of.store, { now: Date.now }),
+        audit: await Audit.open({ dir: of.dir, store: of.store, kind: 'redis', now: Date.now, log: quiet }),
         enforcer: { inForce: async () => undefined },
         log: quiet,
         folderLists: () => [],

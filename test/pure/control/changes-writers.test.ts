@@ -1,5 +1,5 @@
 /** Two hosts change one store, and the news of the one reaches the other late. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -29,12 +29,14 @@ let a: Changes;
 let b: Changes;
 /** What B has not been told yet. */
 let late: (() => void)[];
+let audits: Audit[];
 let inForce: () => Promise<void>;
 
 /** The same store; what it tells waits for `deliver`. */
 const delayed = (of: Store): Store => ({
   get: (key) => of.get(key),
   list: (prefix) => of.list(prefix),
+  keys: (prefix) => of.keys(prefix),
   put: (key, value, options) => of.put(key, value, options),
   delete: (key, options) => of.delete(key, options),
   watch: (onChange) => of.watch((item) => void late.push(() => onChange(item))),
@@ -47,10 +49,13 @@ const deliver = (): void => {
   for (const news of late.splice(0)) news();
 };
 
-async function open(of: Store): Promise<Changes> {
+async function open(of: Store, state: string): Promise<Changes> {
+  await mkdir(state);
+  const audit = await Audit.open({ dir: state, store: of, kind: 'embedded', now: Date.now, log: quiet });
+  audits.push(audit);
   return Changes.open({
     store: of,
-    audit: await Audit.open(of, { now: Date.now }),
+    audit,
     enforcer: { inForce: () => inForce() },
     log: quiet,
     folderLists: () => [],
@@ -64,14 +69,16 @@ async function open(of: Store): Promise<Changes> {
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'drawbridge-writers-'));
   late = [];
+  audits = [];
   inForce = async () => {};
   store = await openEmbeddedStore({ dir, log: quiet });
-  a = await open(store);
-  b = await open(delayed(store));
+  a = await open(store, join(dir, 'a'));
+  b = await open(delayed(store), join(dir, 'b'));
 });
 afterEach(async () => {
   a.close();
   b.close();
+  for (const audit of audits) await audit[Symbol.asyncDispose]();
   await store.close();
   await rm(dir, { recursive: true });
 });

@@ -42,14 +42,20 @@ function folder(name: string, allow: unknown[]): List {
 let dir: string;
 let store: Store;
 let changes: Changes;
+let audit: Audit;
+let closeAudit: () => Promise<void>;
 let now: number;
 let inForce: () => Promise<void>;
 let compiled: number;
 
 async function open(): Promise<Changes> {
+  await closeAudit();
+  audit = await Audit.open({ dir, store, kind: 'embedded', now: () => now, log: quiet });
+  const opened = audit;
+  closeAudit = () => opened[Symbol.asyncDispose]();
   return Changes.open({
     store,
-    audit: await Audit.open(store, { now: () => now, keep: 50 }),
+    audit,
     enforcer: { inForce: () => inForce() },
     log: quiet,
     folderLists: () => [folder('npm', ['registry.npmjs.org'])],
@@ -68,11 +74,14 @@ beforeEach(async () => {
   now = Date.parse('2030-01-01T00:00:00Z');
   inForce = async () => {};
   compiled = 0;
+  closeAudit = async () => {};
   changes = await open();
 });
 afterEach(async () => {
   vi.useRealTimers();
+  vi.restoreAllMocks();
   changes.close();
+  await closeAudit();
   await store.close();
   await rm(dir, { recursive: true });
 });
@@ -85,8 +94,8 @@ async function refusal(work: Promise<unknown>): Promise<RefusedError['refusal']>
   if (!(error instanceof RefusedError)) throw new Error(`not refused: ${String(error)}`);
   return error.refusal;
 }
-const audits = async () =>
-  (await store.list<{ action: string; outcome: string; who: string }>('audit/')).map((i) => i.value);
+/** Oldest first. */
+const audits = async () => (await audit.page(999, undefined)).items.toReversed();
 
 describe('lists', () => {
   it('one that the store does not take for its size is too large, not out of force', async () => {
@@ -282,9 +291,54 @@ describe('grants and modes', () => {
 });
 
 describe('audit', () => {
-  it('is bounded', async () => {
-    for (let i = 0; i < 60; i++) await changes.setMode('db', i % 2 ? 'off' : 'enforce', 'ann');
-    expect(await audits()).toHaveLength(50);
+  it('holds what differs of a list, whatever its size, and is not kept in the store', async () => {
+    const allow = Array.from({ length: 3000 }, (_, i) => `n${i}.org`);
+    await changes.putList('ci', { allow }, undefined, 'ann');
+    await changes.addEntry('ci', 'one.org', undefined, 'ann');
+    await changes.removeEntry('ci', 'n7.org', undefined, 'ann');
+    const [made, added, removed] = await audits();
+    expect(JSON.stringify(made).length).toBeLessThan(4000);
+    expect(added).toMatchObject({ before: { allow: [] }, after: { allow: ['one.org'] } });
+    expect(removed).toMatchObject({ before: { allow: ['n7.org'] }, after: { allow: [] } });
+    expect(added?.sha256).toEqual({ before: made?.sha256?.after, after: removed?.sha256?.before });
+    expect(await store.keys('audit/')).toEqual([]);
+  });
+
+  it('says of a change that the store did not take that it was refused', async () => {
+    await changes.putList('ci', { allow: [] }, undefined, 'ann');
+    vi.spyOn(store, 'put').mockRejectedValueOnce(new Error('no disk'));
+    expect(await refusal(changes.addEntry('ci', 'a.org', undefined, 'ann'))).toMatchObject({
+      kind: 'not-in-force',
+    });
+    expect((await audits()).map((a) => [a.action, a.outcome])).toEqual([
+      ['list.put', 'done'],
+      ['entry.add', 'done'],
+      ['entry.add', 'refused'],
+    ]);
+  });
+
+  it('a change whose record cannot be written is not made', async () => {
+    vi.spyOn(audit, 'record').mockRejectedValue(new Error('cannot write the audit: the disk is full'));
+    const put = vi.spyOn(store, 'put');
+    const no = await refusal(changes.putList('ci', { allow: [] }, undefined, 'ann'));
+    expect(no).toMatchObject({ kind: 'not-in-force', detail: expect.stringContaining('the disk is full') });
+    expect(put).not.toHaveBeenCalled();
+    expect(changes.current().lists.size).toBe(0);
+  });
+
+  it('the record is durable before the store is asked', async () => {
+    const order: string[] = [];
+    const [record, put] = [audit.record.bind(audit), store.put.bind(store)];
+    vi.spyOn(audit, 'record').mockImplementation(async (r) => {
+      await record(r);
+      order.push('recorded');
+    });
+    vi.spyOn(store, 'put').mockImplementation((...args) => {
+      order.push('stored');
+      return put(...args);
+    });
+    await changes.setMode('db', 'off', 'ann');
+    expect(order).toEqual(['recorded', 'stored']);
   });
 });
 
@@ -303,7 +357,7 @@ describe('a mode that counts by more than one owner', () => {
     await left();
     await changes.setMode('web', mode, 'ann');
     expect(modes()).toEqual(expected);
-    const targets = (await store.list<{ target: string }>('audit/')).map((i) => i.value.target);
+    const targets = (await audits()).map((i) => i.target);
     expect(targets).toContain('name:web (web)');
   });
   it('enforce leaves it', async () => {

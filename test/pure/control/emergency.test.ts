@@ -42,7 +42,7 @@ let counted: number;
 let inForce: () => Promise<void>;
 
 async function open(): Promise<void> {
-  audit = await Audit.open(store, { now: () => wall });
+  audit = await Audit.open({ dir, store, kind: 'embedded', now: () => wall, log: quiet });
   changes = await Changes.open({
     store,
     audit,
@@ -63,6 +63,7 @@ function pass(ms: number): void {
 /** The service ends and starts anew; the monotonic clock begins at zero. */
 async function restart(downMs: number): Promise<void> {
   changes.close();
+  await audit[Symbol.asyncDispose]();
   await store.close();
   wall += downMs;
   counted = 0;
@@ -81,6 +82,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   changes.close();
+  await audit[Symbol.asyncDispose]();
   await store.close();
   await rm(dir, { recursive: true });
 });

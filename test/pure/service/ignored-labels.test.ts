@@ -23,7 +23,6 @@ function recorder() {
     {
       record: async (r) => {
         records.push(r);
-        return '';
       },
     },
     quiet,
