@@ -10,7 +10,7 @@ import type { Fact } from './ledger.js';
 
 type Line =
   | { readonly c: string; readonly n: string; readonly a: string; readonly u: number; readonly s: number }
-  | { readonly forget: string };
+  | { readonly forget: string; readonly version?: number };
 
 export interface JournalOptions {
   readonly path: string;
@@ -21,6 +21,8 @@ export interface JournalOptions {
   readonly log: Logger;
 }
 const defaultRetryMs = 5000;
+/** Of the lines. The first one carries it, in a form that older versions pass over: no container has an empty name. */
+const VERSION = 1;
 
 export class Journal {
   readonly #options: JournalOptions;
@@ -55,7 +57,17 @@ export class Journal {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
       throw error;
     }
-    const { facts, bad } = replay(text);
+    const { facts, bad, version } = replay(text);
+    if (version > VERSION) {
+      // Kept: the compaction that follows would destroy it.
+      const kept = `${this.#options.path}.newer`;
+      this.#attempt(() => renameSync(this.#options.path, kept));
+      this.#options.log.warn(
+        { path: this.#options.path, version, known: VERSION, kept },
+        'journal: written by a newer version of Drawbridge: it is not used, names are learned again',
+      );
+      return [];
+    }
     if (bad > 0)
       this.#options.log.warn({ path: this.#options.path, lines: bad }, 'journal: unreadable lines skipped');
     return facts;
@@ -122,6 +134,7 @@ export class Journal {
     const { path } = this.#options;
     const fd = openSync(`${path}.new`, 'w', 0o600);
     try {
+      writeAll(fd, `${JSON.stringify({ forget: '', version: VERSION })}\n`);
       for (const chunk of chunks(this.#live())) writeAll(fd, chunk);
       renameSync(`${path}.new`, path);
     } catch (error) {
@@ -176,8 +189,8 @@ function parseLine(line: string): Line | undefined {
   try {
     const value = JSON.parse(line) as Record<string, unknown> | null;
     if (value === null) return undefined;
-    const { c, n, a, u, s, forget } = value;
-    if (typeof forget === 'string') return { forget };
+    const { c, n, a, u, s, forget, version } = value;
+    if (typeof forget === 'string') return { forget, ...(typeof version === 'number' && { version }) };
     const texts = typeof c === 'string' && typeof n === 'string' && typeof a === 'string';
     return texts && typeof u === 'number' && typeof s === 'number' ? { c, n, a, u, s } : undefined;
   } catch {
@@ -187,19 +200,25 @@ function parseLine(line: string): Line | undefined {
 }
 
 /** Facts in the order they were written, without those of containers forgotten later. */
-export function replay(text: string): { readonly facts: readonly Fact[]; readonly bad: number } {
+export function replay(text: string): {
+  readonly facts: readonly Fact[];
+  readonly bad: number;
+  readonly version: number;
+} {
   const byContainer = new Map<string, Fact[]>();
-  let bad = 0;
+  let [bad, version] = [0, 1];
   for (const raw of text.split('\n')) {
     if (raw === '') continue;
     const line = parseLine(raw);
     if (line === undefined) bad++;
-    else if ('forget' in line) byContainer.delete(line.forget);
-    else {
+    else if ('forget' in line) {
+      byContainer.delete(line.forget);
+      version = Math.max(version, line.version ?? 1);
+    } else {
       const facts = byContainer.get(line.c) ?? [];
       facts.push({ container: line.c, name: line.n, address: line.a, until: line.u, shownUntil: line.s });
       byContainer.set(line.c, facts);
     }
   }
-  return { facts: [...byContainer.values()].flat(), bad };
+  return { facts: [...byContainer.values()].flat(), bad, version };
 }

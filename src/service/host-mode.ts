@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HostSenderTable, type Parents } from '../control/host-senders.js';
@@ -6,7 +6,9 @@ import type { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
 import { exec } from '../kernel/exec.js';
+import { isRecord } from '../model/shape.js';
 import type { Logger } from '../ports.js';
+import { type Complain, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 import { HostResolvers } from './host-resolvers.js';
 
 export interface HostModeOptions {
@@ -39,7 +41,7 @@ export class HostMode implements Disposable {
     this.self = /(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])/.exec(kernel.cgroups.of('self') ?? '')?.[0];
     this.senders = new HostSenderTable({
       cgroups: kernel.cgroups,
-      parents: readParents(folder),
+      parents: readParents(folder, (o, message) => log.warn(o, message)),
       onParents: (p) => this.#keep(p),
       singles: () => !this.isLegacy,
       zones: () => kernel.hasZones,
@@ -63,7 +65,7 @@ export class HostMode implements Disposable {
 
   #keep(parents: Parents): void {
     try {
-      writeFileSync(parentsFile(this.#o.folder), JSON.stringify(parents));
+      writeStateFile(parentsFile(this.#o.folder), { version: PARENTS_VERSION, ...parents });
     } catch (e) {
       this.#o.log.warn(
         { err: String(e) },
@@ -79,14 +81,17 @@ export class HostMode implements Disposable {
 
 const parentsFile = (folder: string): string => join(folder, 'cgroup-parents.json');
 
-/** Parents as they were last known with this state folder. */
-export function readParents(folder: string): Parents {
-  const none = { known: [], made: [] };
-  try {
-    return { ...none, ...(JSON.parse(textOf(parentsFile(folder)) ?? '{}') as Partial<Parents>) };
-  } catch {
-    return none; // half written when the host went down: they are learned anew
-  }
+const PARENTS_VERSION = 1;
+
+/** Parents as they were last known with this state folder; they are learned again where the file cannot be read. */
+export function readParents(folder: string, complain?: Complain): Parents {
+  const parse = (content: unknown): Parents | undefined => {
+    const { known = [], made = [] } = isRecord(content) ? content : { known: null };
+    const [all, ours] = [textsOf(known), textsOf(made)];
+    return all && ours && { known: all, made: ours };
+  };
+  const parents = readStateFile(parentsFile(folder), { version: PARENTS_VERSION, parse }, complain);
+  return parents ?? { known: [], made: [] };
 }
 
 /** `cgroup-parent` of daemon.json; with systemd's driver it is the name of a slice, whose place in the tree it spells out. */

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { InForce } from '../control/enforcer.js';
 import { QuotaLedger } from '../control/quota-ledger.js';
@@ -7,8 +6,10 @@ import type { Exec } from '../kernel/exec.js';
 import { readQuotas } from '../kernel/quota-counters.js';
 import type { ContainerFacts } from '../model/container.js';
 import type { Policy } from '../model/policy.js';
+import { isRecord } from '../model/shape.js';
 import type { Logger } from '../ports.js';
 import { replaceFile } from '../store/files.js';
+import { readStateFile } from '../store/state-file.js';
 
 export interface QuotasOptions {
   /** The folder that outlives a restart. */
@@ -131,7 +132,7 @@ export class Quotas implements AsyncDisposable {
     this.#savedAt = this.#o.now();
     if (!this.#dirty) return;
     const used = Object.fromEntries(this.#ledger.snapshot(this.#o.now()));
-    await replaceFile(this.#file, [Buffer.from(JSON.stringify({ used }))]);
+    await replaceFile(this.#file, [Buffer.from(JSON.stringify({ version: VERSION, used }))]);
     this.#dirty = false;
   }
 
@@ -146,19 +147,18 @@ export class Quotas implements AsyncDisposable {
   }
 }
 
-function readUsed(file: string, log: Logger): ReadonlyMap<string, number> {
-  try {
-    const { used } = JSON.parse(readFileSync(file, 'utf8')) as { used?: Record<string, unknown> };
-    const numbers = Object.entries(used ?? {}).filter((e): e is [string, number] =>
+const VERSION = 1;
+
+/** Where the file cannot be read, the kernel's own counts hold. */
+export function readUsed(file: string, log: Pick<Logger, 'error'>): ReadonlyMap<string, number> {
+  const parse = (content: unknown): ReadonlyMap<string, number> | undefined => {
+    if (!isRecord(content) || !isRecord(content.used)) return undefined;
+    const numbers = Object.entries(content.used).filter((e): e is [string, number] =>
       Number.isSafeInteger(e[1]),
     );
     return new Map(numbers);
-  } catch (e) {
-    if ((e as NodeJS.ErrnoException).code !== 'ENOENT')
-      log.error(
-        { file, err: String(e) },
-        'what was used of quotas cannot be read: the kernel’s own counts hold',
-      );
-    return new Map();
-  }
+  };
+  const complain = (o: object, message: string): void =>
+    log.error(o, `${message}; what was used of quotas is known only as far as the kernel has counted it`);
+  return readStateFile(file, { version: VERSION, parse }, complain) ?? new Map();
 }

@@ -1,9 +1,10 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { execRoots } from '../kernel/exec-roots.js';
 import { FolderFollower, type FollowOptions, POLLING } from '../kernel/follow-folder.js';
 import type { ContainerFacts } from '../model/container.js';
 import type { Logger } from '../ports.js';
+import { type Complain, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 
 const USUAL = '/var/run/docker/netns';
 const fileOf = (state: string): string => join(state, 'sandbox-folders.json');
@@ -24,7 +25,7 @@ export class SandboxFolders {
     this.#state = state;
     this.#log = log;
     this.polling = new Polling(log);
-    this.#folders = new Set(readFolders(state));
+    this.#folders = new Set(readFolders(state, (o, message) => log.warn(o, message)));
   }
 
   /** Notes the folder of a sandbox's path. */
@@ -41,7 +42,7 @@ export class SandboxFolders {
     if (this.#folders.has(folder)) return;
     this.#folders.add(folder);
     try {
-      writeFileSync(fileOf(this.#state), JSON.stringify([...this.#folders]));
+      writeStateFile(fileOf(this.#state), [{ version: VERSION }, ...this.#folders]);
     } catch (e) {
       this.#log.warn(
         { err: String(e), folder },
@@ -141,12 +142,11 @@ export class Polling {
   }
 }
 
-export function readFolders(state: string): readonly string[] {
-  try {
-    const noted: unknown = JSON.parse(readFileSync(fileOf(state), 'utf8'));
-    const texts = Array.isArray(noted) ? noted.filter((f) => typeof f === 'string') : [];
-    return [...new Set([USUAL, ...texts])];
-  } catch {
-    return [USUAL]; // nothing noted yet, or unreadable: Docker's usual place
-  }
+/** An array of texts; its first element has the version, and older versions pass over it. */
+const VERSION = 1;
+
+/** Docker's usual place, and what else was noted. */
+export function readFolders(state: string, complain?: Complain): readonly string[] {
+  const noted = readStateFile(fileOf(state), { version: VERSION, parse: textsOf }, complain) ?? [];
+  return [...new Set([USUAL, ...noted])];
 }

@@ -16,18 +16,20 @@ import { Links } from '../kernel/netlink/links.js';
 import { PolicyRoutes } from '../kernel/netlink/policy-routes.js';
 import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { teardownPrefix, teardownRules } from '../kernel/teardown.js';
+import { isRecord } from '../model/shape.js';
+import { readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 import { readParents } from './host-mode.js';
 import { readFolders } from './sandbox-folders.js';
 import { DNS_ADDRESSES, shapeOf } from './shape.js';
 
-const foundFile = (config: Config): string => join(config.state, 'kernel-found.json');
+const foundFile = (state: string): string => join(state, 'kernel-found.json');
 
 /** Notes what stands before us, so that teardown can leave it so. */
 export async function noteFound(config: Config): Promise<void> {
   const found = await readChains(exec);
   const prefixes = [config.kernel.prefix, ...formerPrefixes(config)];
   if (prefixes.every((prefix) => isUntouched(found, prefix)))
-    writeFileSync(foundFile(config), JSON.stringify(found));
+    writeStateFile(foundFile(config.state), { version: FOUND_VERSION, ...found });
 }
 
 const prefixFile = (config: Config): string => join(config.state, 'kernel-prefix');
@@ -64,12 +66,19 @@ export async function leavePrefix(config: Config): Promise<readonly string[]> {
   return removed;
 }
 
-function foundBefore(config: Config): Found | undefined {
-  try {
-    return JSON.parse(readFileSync(foundFile(config), 'utf8')) as Found;
-  } catch {
-    return undefined; // never started with this state folder: then only what has our name goes
-  }
+const FOUND_VERSION = 1;
+
+/** Undefined: never started with this state folder, or the file cannot be read: then only what has our name goes. */
+export function foundBefore({ state }: Pick<Config, 'state'>): Found | undefined {
+  const parse = (content: unknown): Found | undefined => {
+    if (!isRecord(content)) return undefined;
+    const { version: _, ...tables } = content;
+    const chains = Object.entries(tables).map(([table, names]) => [table, textsOf(names)] as const);
+    return chains.every((c): c is readonly [string, readonly string[]] => c[1] !== undefined)
+      ? Object.fromEntries(chains)
+      : undefined;
+  };
+  return readStateFile(foundFile(state), { version: FOUND_VERSION, parse });
 }
 
 /** Takes every trace out of this host's kernel; works without the service. Returns what was removed. */

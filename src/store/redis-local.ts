@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises';
-import { corruptError, errorCode, StoreError, writeError } from './errors.js';
+import { isRecord } from '../model/shape.js';
+import { corruptError, errorCode, newerError, StoreError, writeError } from './errors.js';
 import { replaceFile } from './files.js';
-import type { Change } from './frames.js';
+import { type Change, parseJson } from './frames.js';
 
 /** More than this is no short absence any more. */
 const MOST = 2000;
@@ -88,11 +89,20 @@ export class LocalChanges {
   }
 }
 
+/** An array of rows is format 1; a later one is an object with its version. */
 function changesOf(file: string, text: string): Change[] {
-  try {
-    const rows = JSON.parse(text) as readonly [number, string, string | null][];
-    return rows.map(([revision, key, json]) => ({ revision, key, json: json ?? undefined }));
-  } catch (e) {
-    throw corruptError(file, 0, e instanceof Error ? e.message : String(e));
-  }
+  const content = parseJson(Buffer.from(text));
+  if (isRecord(content) && typeof content.version === 'number')
+    throw newerError(file, String(content.version), '1');
+  const changes = Array.isArray(content) ? content.map(changeOf) : [undefined];
+  if (changes.every((c) => c !== undefined)) return changes;
+  throw corruptError(file, 0, 'it does not hold changes');
+}
+
+function changeOf(row: unknown): Change | undefined {
+  const [revision, key, json] = Array.isArray(row) ? row : [];
+  const isChange = typeof revision === 'number' && typeof key === 'string';
+  if (!isChange || (json !== null && typeof json !== 'string')) return undefined;
+  if (typeof json === 'string' && parseJson(Buffer.from(json)) === undefined) return undefined;
+  return { revision, key, json: json ?? undefined };
 }

@@ -51,7 +51,7 @@ async function openLocal(file: string, log: Logger): Promise<LocalChanges> {
   try {
     return await LocalChanges.open(file);
   } catch (e) {
-    if (!(e instanceof StoreError) || e.code !== 'corrupt') throw e;
+    if (!(e instanceof StoreError) || (e.code !== 'corrupt' && e.code !== 'newer')) throw e;
     log.error({ err: e }, 'changes of this host that waited for Redis cannot be read: moved aside');
     await rename(file, `${file}.damaged`);
     return LocalChanges.open(file);

@@ -41,6 +41,7 @@ const onDisk = (inner: Store): Store => {
   return {
     get: (key) => inner.get(key),
     list: (prefix) => inner.list(prefix),
+    keys: (prefix) => inner.keys(prefix),
     put: (key, value, options) => unlessFull(() => inner.put(key, value, options)),
     delete: (key, options) => unlessFull(() => inner.delete(key, options)),
     watch: (listener) => inner.watch(listener),
@@ -52,7 +53,7 @@ const onDisk = (inner: Store): Store => {
 };
 async function open(): Promise<void> {
   store = onDisk(await openEmbeddedStore({ dir, log: quiet }));
-  audit = await Audit.open(store, { now: Date.now });
+  audit = await Audit.open({ dir, store, kind: 'embedded', now: Date.now, log: quiet });
   changes = await Changes.open({
     store,
     audit,

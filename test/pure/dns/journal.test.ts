@@ -58,7 +58,7 @@ describe('journal', () => {
     expect([...again.snapshot()]).toEqual([fact(1)]);
     tell(again, second, fact(2));
     second.close();
-    expect(replay(readFileSync(path, 'utf8'))).toEqual({ facts: [fact(1), fact(2)], bad: 0 });
+    expect(replay(readFileSync(path, 'utf8'))).toEqual({ facts: [fact(1), fact(2)], bad: 0, version: 1 });
   });
 
   it('stays small', () => {
