@@ -23,7 +23,13 @@ const reader = new ListReader();
 const watching = await watchFolder(folder, reader, () => {});
 const changes = await Changes.open({
   store,
-  audit: await Audit.open(store, { now: Date.now }),
+  audit: await Audit.open({
+    dir: join(base, 'state'),
+    store,
+    kind: 'embedded',
+    now: Date.now,
+    log: quiet,
+  }),
   enforcer: { inForce: async () => {} },
   log: quiet,
   parseList: reader.body,

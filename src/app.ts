@@ -14,6 +14,7 @@ import type { NetworkFacts } from './model/container.js';
 import type { List } from './model/policy.js';
 import type { Problem } from './model/problem.js';
 import { Audit } from './observe/audit.js';
+import { FailedLogins } from './observe/failed-logins.js';
 import type { Logger, SharedStore } from './ports.js';
 import { AppliedRevision } from './service/applied.js';
 import { nodeCensus } from './service/census.js';
@@ -29,7 +30,9 @@ import { Feeds } from './service/feeds.js';
 import { Fleet } from './service/fleet.js';
 import { IgnoredLabels } from './service/ignored-labels.js';
 import { ListProblems } from './service/list-problems.js';
+import { peerOf } from './service/local-peers.js';
 import { nodeName } from './service/node.js';
+import { changedKeys, recordStart, recordStop } from './service/own-audit.js';
 import type { Said } from './service/policies.js';
 import { openStore } from './service/store.js';
 import { modesInForce, StoreTrust } from './service/store-trust.js';
@@ -42,18 +45,20 @@ const GONE = /^(container destroy|list|connected)/;
 export interface RunOptions {
   readonly config: Config;
   readonly log: Logger;
+  /** The configuration that ran before, where the service starts because of SIGHUP. */
+  readonly former?: Config | undefined;
 }
 
 /**
  * Starts the service: closed base → store → lists → kernel and DNS → API. Runs closed while the store cannot be opened;
  * rejects when it cannot enforce for another reason. Either way nothing new passes.
  */
-export async function runService({ config, log }: RunOptions): Promise<Service> {
+export async function runService({ config, log, former }: RunOptions): Promise<Service> {
   hurry(log);
   if (config.failure === 'open') log.warn({ failure: 'open' }, FAILURE_OPEN);
   await layClosedFirst(config, log);
   const open = (): Promise<SharedStore> => openStore(config, log);
-  const begin = (shared: SharedStore): Promise<Service> => startWhole(config, log, shared);
+  const begin = (shared: SharedStore): Promise<Service> => startWhole(config, log, shared, former);
   let shared: SharedStore;
   try {
     shared = await open();
@@ -68,10 +73,15 @@ export async function runService({ config, log }: RunOptions): Promise<Service> 
 }
 
 /** On failure everything that was begun ends, the store too, and the kernel is left closed. */
-async function startWhole(config: Config, log: Logger, shared: SharedStore): Promise<Service> {
+async function startWhole(
+  config: Config,
+  log: Logger,
+  shared: SharedStore,
+  former: Config | undefined,
+): Promise<Service> {
   const parts = new Ending();
   try {
-    return await start(config, log, shared, parts);
+    return await start(config, log, shared, parts, former);
   } catch (e) {
     await parts
       .end()
@@ -93,7 +103,13 @@ function hurry(log: Logger): void {
   }
 }
 
-async function start(config: Config, log: Logger, shared: SharedStore, parts: Ending): Promise<Service> {
+async function start(
+  config: Config,
+  log: Logger,
+  shared: SharedStore,
+  parts: Ending,
+  replaced: Config | undefined,
+): Promise<Service> {
   const { store } = shared;
   parts.add(() => store.close());
   const node = nodeName(config);
@@ -148,6 +164,8 @@ async function start(config: Config, log: Logger, shared: SharedStore, parts: En
   const { kind } = shared;
   const audit = await Audit.open({ dir: config.state, store, kind, now: Date.now, node, log });
   parts.add(() => audit[Symbol.asyncDispose]());
+  await recordStart(audit, node, replaced && changedKeys(replaced, config));
+  parts.add(() => recordStop(audit, node));
   const ignored = new IgnoredLabels(audit, log);
   engine.docker.onChange((view) => ignored.check(view));
   changes = await Changes.open({
@@ -243,7 +261,10 @@ async function start(config: Config, log: Logger, shared: SharedStore, parts: En
   );
   parts.add(async () => clearInterval(reading));
   const authenticate = (secret: string) => opened.tokens.authenticate(secret);
-  const server = await buildServer({ controller, log, version: VERSION, authenticate });
+  const failed = new FailedLogins(audit, log, Date.now);
+  parts.add(async () => failed[Symbol.dispose]());
+  const onRefused = failed.seen;
+  const server = await buildServer({ controller, log, version: VERSION, authenticate, peerOf, onRefused });
   parts.add(() => server.close());
   const localSocket = localSocketOf(config);
   await listen(server, { address: config.api.listen, localSocket, tokens: opened.tokens.count, log });

@@ -16,9 +16,9 @@ const host: Host = {
   canAsk: process.stdin.isTTY === true && process.stderr.isTTY === true,
   env: process.env,
   user: process.env.SUDO_USER || userName(),
-  start: async (config, log) => {
+  start: async (config, log, former) => {
     const { runService } = await import('./app.js');
-    return runService({ config, log });
+    return runService({ config, log, former });
   },
   createLog: (config) => createLog(config),
   runDoctor: async (config) => (await import('./service/doctor.js')).runDoctor(config),
@@ -32,8 +32,10 @@ const host: Host = {
   syncFeeds: async (config, { name, accept, onlyDue }) => {
     const { syncFeedsAlone } = await import('./service/feeds-alone.js');
     const log = createLog({ level: 'warn', format: 'text' });
-    return syncFeedsAlone({ config, name, how: { accept, onlyDue }, who: `local:${host.user}`, log });
+    return syncFeedsAlone({ config, name, how: { accept, onlyDue }, who: localUser(), log });
   },
+  verifyAudit: async ({ state }, hash) =>
+    (await import('./observe/audit-verify.js')).verifyAudit(state, hash),
   catalogue: async () => (await import('./threats/catalogue.js')).CATALOGUE,
   onSignal: (signals, handler) => {
     for (const signal of signals) process.on(signal, handler);
@@ -44,6 +46,12 @@ const host: Host = {
     };
   },
 };
+
+/** As the service writes it: the user, and of root whom it acts for (see api/auth.ts). */
+function localUser(): string {
+  const own = userName();
+  return process.getuid?.() === 0 && host.user !== own ? `local:${own} (says: ${host.user})` : `local:${own}`;
+}
 
 /** A user without an entry in /etc/passwd (in a container) has a number only. */
 function userName(): string {

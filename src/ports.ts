@@ -520,7 +520,7 @@ export interface Controller {
     isWanted?: (e: DenialEvent) => boolean,
   ): readonly DenialEvent[];
   /** Stops enforcing and takes every trace out of the kernel; the service ends after. */
-  teardown(): Promise<void>;
+  teardown(who: string): Promise<void>;
   /** Denials and name events as they come. */
   onEvent(listener: (e: DenialEvent) => void): Disposable;
 }

@@ -28,25 +28,50 @@ const local = new WeakSet<Socket>();
 export const trustSocket = (socket: Socket): void => void local.add(socket);
 export const isLocal = (socket: Socket): boolean => local.has(socket);
 
-/** The header by which the command says who ran it; only whoever reaches the unix socket is believed. */
+/** The header by which the command says who ran it (sudo's caller). It is a claim, and shown as one. */
 const USER_HEADER = 'drawbridge-user';
 
+/** The user of the process at the other end of a unix socket, as the kernel knows it. */
+export interface Peer {
+  readonly uid: number;
+  readonly name: string;
+}
+export interface GuardOptions {
+  readonly authenticate: Authenticate;
+  /** Undefined: the kernel does not say. */
+  readonly peerOf: (socket: Socket) => Peer | undefined;
+  /** A request that was refused for its token, or the lack of one or of its role. */
+  readonly onRefused: (refused: { readonly address: string; readonly reason: string }) => void;
+}
+
 /** Lets nothing through without an identity and the role that the route needs. */
-export function guard(server: FastifyInstance, authenticate: Authenticate): void {
+export function guard(server: FastifyInstance, { authenticate, peerOf, onRefused }: GuardOptions): void {
+  const peers = new WeakMap<Socket, Peer>();
+  const who = (request: FastifyRequest): string => {
+    const { socket } = request.raw;
+    const peer = peers.get(socket) ?? peerOf(socket);
+    if (peer) peers.set(socket, peer);
+    return localUser(peer, request.headers[USER_HEADER]);
+  };
   const bad = new BadTokens(() => performance.now());
   server.decorateRequest('identity');
   server.addHook('onRequest', async (request: FastifyRequest, reply: FastifyReply) => {
     const { config, url } = request.routeOptions;
     const needs = config.role ?? (['GET', 'HEAD'].includes(request.method) ? 'read' : 'write');
     if (local.has(request.raw.socket)) {
-      request.identity = { who: localUser(request), role: 'admin' };
+      request.identity = { who: who(request), role: 'admin' };
       return;
     }
     if (needs === 'anyone' && url !== undefined) return;
     reply.header('www-authenticate', 'Bearer realm="drawbridge"');
-    request.identity = bearer(request, authenticate, bad);
-    if (needs !== 'anyone' && !mayAct(request.identity.role, needs))
-      throw new ForbiddenError(request.identity, needs);
+    try {
+      request.identity = bearer(request, authenticate, bad);
+      if (needs !== 'anyone' && !mayAct(request.identity.role, needs))
+        throw new ForbiddenError(request.identity, needs);
+    } catch (e) {
+      onRefused({ address: request.ip, reason: e instanceof Error ? e.message : String(e) });
+      throw e;
+    }
     reply.removeHeader('www-authenticate');
   });
 }
@@ -62,9 +87,13 @@ function bearer(request: FastifyRequest, authenticate: Authenticate, bad: BadTok
   throw new UnauthorizedError('the bearer token is unknown, revoked, or over');
 }
 
-/** "local:NAME" when the caller says who it is, else "local". */
-function localUser(request: FastifyRequest): string {
-  const said = request.headers[USER_HEADER];
-  const name = typeof said === 'string' ? said.replace(/[^\w.@-]/g, '').slice(0, 64) : '';
-  return name === '' ? 'local' : `local:${name}`;
+/**
+ * "local:USER" by the peer's uid; of root, which sudo makes of people, with whom it says that it acts for:
+ * "local:root (says: NAME)". Without a uid "local".
+ */
+function localUser(peer: Peer | undefined, claim: unknown): string {
+  const own = peer ? `local:${peer.name}` : 'local';
+  if (peer && peer.uid !== 0) return own;
+  const name = typeof claim === 'string' ? claim.replace(/[^\w.@-]/g, '').slice(0, 64) : '';
+  return name === '' || name === peer?.name ? own : `${own} (says: ${name})`;
 }

@@ -1,13 +1,12 @@
 import fastify, { type FastifyInstance } from 'fastify';
 import { type Logger, RefusedError } from '../ports.js';
-import { type Authenticate, guard } from './auth.js';
+import { type GuardOptions, guard } from './auth.js';
 import { errorHandler } from './problems.js';
 import type { ClosedStatus } from './schemas.js';
 
-export interface ClosedServerOptions {
+export interface ClosedServerOptions extends GuardOptions {
   readonly status: () => ClosedStatus;
   readonly teardown: () => Promise<void>;
-  readonly authenticate: Authenticate;
   readonly log: Logger;
 }
 const BODY_LIMIT = 64 * 1024;
@@ -24,7 +23,7 @@ export async function buildClosedServer(options: ClosedServerOptions): Promise<F
     frameworkErrors: errorHandler(log),
   });
   server.setErrorHandler(errorHandler(log));
-  guard(server, options.authenticate);
+  guard(server, options);
   const anyone = { config: { role: 'anyone' } } as const;
   server.get('/healthz', anyone, () => ({ ok: true }));
   server.get('/readyz', anyone, (_request, reply) =>

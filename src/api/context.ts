@@ -7,5 +7,5 @@ export interface Context {
   readonly controller: Controller;
 }
 
-/** For the audit: "token:NAME", or "local:USER" over the unix socket. */
+/** For the audit: "token:NAME", or "local:USER" over the unix socket (see auth.ts). */
 export const whoIs = (request: FastifyRequest): string => request.identity.who;

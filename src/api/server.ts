@@ -2,7 +2,7 @@ import swagger from '@fastify/swagger';
 import fastify, { type FastifyInstance } from 'fastify';
 import type { Controller, Logger } from '../ports.js';
 import { Admission } from './admission.js';
-import { type Authenticate, guard } from './auth.js';
+import { type Authenticate, type GuardOptions, guard } from './auth.js';
 import { onClientError } from './client-error.js';
 import { CHECK_MS, TIMES } from './connections.js';
 import type { Context } from './context.js';
@@ -38,6 +38,8 @@ export interface ApiOptions {
   readonly version: string;
   /** Left out: only the unix socket is let in. */
   readonly authenticate?: Authenticate;
+  readonly peerOf?: GuardOptions['peerOf'];
+  readonly onRefused?: GuardOptions['onRefused'];
 }
 
 const BODY_LIMIT = 64 * 1024;
@@ -106,7 +108,9 @@ export async function buildServer(options: ApiOptions): Promise<FastifyInstance>
   const methods = new Methods();
   server.addHook('onRoute', (route) => methods.note(route.url, route.method));
   server.setNotFoundHandler(notFound(methods));
-  guard(server, options.authenticate ?? (() => undefined));
+  const ignore = (): undefined => undefined;
+  const { authenticate = ignore, peerOf = ignore, onRefused = ignore } = options;
+  guard(server, { authenticate, peerOf, onRefused });
   admission.begin(server);
   const info = { title: 'Drawbridge', version, description: 'Egress firewall controller for Docker hosts' };
   await server.register(swagger, { openapi: { openapi: '3.1.0', info, ...BEARER } });

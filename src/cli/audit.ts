@@ -3,6 +3,7 @@ import type { AuditBody } from '../api/schemas.js';
 import { isRecord } from '../model/shape.js';
 import type { Registry } from './command.js';
 import { wrongUsage } from './failure.js';
+import type { AuditVerdict } from './host.js';
 import type { Output } from './output.js';
 import { counted } from './text.js';
 
@@ -11,7 +12,7 @@ const MOST = 999;
 const LONGEST = 160;
 
 export function auditCommand(program: Command, registry: Registry): void {
-  registry.add<[], { readonly limit?: string }>(program, {
+  const audit = registry.add<[], { readonly limit?: string }>(program, {
     usage: 'audit',
     summary: 'who changed what, newest first',
     examples: ['audit', 'audit --limit 500 --json'],
@@ -28,6 +29,34 @@ export function auditCommand(program: Command, registry: Registry): void {
       return 0;
     },
   });
+  registry.add<[], { readonly contains?: string }>(audit, {
+    usage: 'verify',
+    summary:
+      "check the hash chain of this host's audit files; works without the service; exit code 1 when it is broken",
+    examples: ['audit verify', 'audit verify --json', 'audit verify --contains HASH'],
+    options: [['--contains <hash>', 'a hash that was noted elsewhere must be in the chain']],
+    run: async (session, _args, { contains }) => {
+      const verdict = await session.host.verifyAudit(await session.config(), hashOf(contains));
+      session.out.show(verdict, () => {
+        for (const line of words(verdict, contains)) session.out.line(line);
+      });
+      return verdict.ok ? 0 : 1;
+    },
+  });
+}
+
+function hashOf(text: string | undefined): string | undefined {
+  if (text === undefined || /^[0-9a-f]{64}$/.test(text)) return text;
+  return wrongUsage(`--contains ${text} is no hash`, 'write the 64 hex digits that audit verify has printed');
+}
+
+function* words(v: AuditVerdict, wanted: string | undefined): Generator<string> {
+  for (const { file, line, what } of v.faults) yield `${file}:${line}: ${what}`;
+  if (v.contains === false)
+    yield `no line has the hash ${wanted}: records were changed or removed since it was noted`;
+  if (v.dropped > 0) yield `records 1 to ${v.dropped} were deleted because of the byte budget, as recorded`;
+  yield `${v.ok ? 'good' : 'BROKEN'}: ${v.records} records in ${v.files} files`;
+  if (v.last) yield `last record: ${v.last.n} at ${v.last.time}, hash ${v.last.hash}`;
 }
 
 function limitOf(text: string | undefined): number {

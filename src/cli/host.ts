@@ -35,6 +35,17 @@ export interface SyncedFeed {
     readonly entries: number;
   };
 }
+/** Whether the audit's files are as they were written. */
+export interface AuditVerdict {
+  readonly ok: boolean;
+  readonly files: number;
+  readonly records: number;
+  readonly first: { readonly n: number; readonly time: string } | null;
+  readonly last: { readonly n: number; readonly time: string; readonly hash: string } | null;
+  readonly dropped: number;
+  readonly contains: boolean | null;
+  readonly faults: readonly { readonly file: string; readonly line: number; readonly what: string }[];
+}
 /** A public feed worth knowing. */
 export interface CatalogueEntry {
   readonly name: string;
@@ -86,7 +97,8 @@ export interface Host {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** The user, for the audit. */
   readonly user: string;
-  start(config: Config, log: Log): Promise<RunningService>;
+  /** `former`: the configuration that ran before a SIGHUP. */
+  start(config: Config, log: Log, former?: Config): Promise<RunningService>;
   createLog(config: Config['log']): Log;
   runDoctor(config: Config): Promise<readonly DoctorCheck[]>;
   /** Lays the closed base before Docker starts; `notes`: what could not be done next to it. */
@@ -111,6 +123,8 @@ export interface Host {
   isServed(config: Config): Promise<boolean>;
   /** Tries feeds without the service. */
   syncFeeds(config: Config, attempt: FeedAttempt): Promise<readonly SyncedFeed[]>;
+  /** Checks the files of the audit; `hash` is to be in them. */
+  verifyAudit(config: Config, hash: string | undefined): Promise<AuditVerdict>;
   catalogue(): Promise<readonly CatalogueEntry[]>;
   /** Calls back for each of the signals until disposed. */
   onSignal(signals: readonly NodeJS.Signals[], handler: (signal: NodeJS.Signals) => void): Disposable;

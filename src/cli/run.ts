@@ -44,7 +44,7 @@ async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
   using hangups = new Hangups(session.host);
   for (;;) {
     const log = session.host.createLog(config.log);
-    const service = await started(session, config, log);
+    const service = await started(session, config, log, proven);
     if (!service && (!proven || proven === config)) return 1;
     if (!service) {
       log.error({}, 'the new configuration does not start: the old one is taken up again');
@@ -98,9 +98,14 @@ class Hangups implements Disposable {
   }
 }
 
-async function started({ host }: Session, config: Config, log: Log): Promise<RunningService | undefined> {
+async function started(
+  { host }: Session,
+  config: Config,
+  log: Log,
+  former: Config | undefined,
+): Promise<RunningService | undefined> {
   try {
-    return await host.start(config, log);
+    return await host.start(config, log, former);
   } catch (e) {
     log.error({ err: e }, 'the service did not start');
     for (const problem of failureOf(e).problems) host.stderr.write(`${problemText(problem)}\n`);

@@ -9,7 +9,8 @@ import { fail, isNotRunning } from './failure.js';
 
 const END_MS = 15_000;
 const LOOK_MS = 50;
-const OURS = /^(store\.|lock$|lock\.|kernel-found\.json$|sandbox-folders\.json$|names\.journal)/;
+const OURS =
+  /^(store\.|lock$|lock\.|kernel-(found\.json|prefix$)|sandbox-folders\.json|cgroup-parents\.json|quotas\.json|names\.journal|audit-\d{12}\.log$)/;
 
 export function teardownCommand(program: Command, registry: Registry): void {
   registry.add<[], { purge?: boolean; yes?: true }>(program, {

@@ -9,6 +9,7 @@ import { configuredTokens, holderOf } from '../control/changes-tokens.js';
 import type { Logger, SharedStore } from '../ports.js';
 import { VERSION } from '../version.js';
 import { type ClosedCause, closedCause } from './closed-cause.js';
+import { peerOf } from './local-peers.js';
 import { nodeName } from './node.js';
 
 export interface Service {
@@ -93,6 +94,8 @@ export class ClosedService implements Service {
         setImmediate(() => void this.stop());
       },
       authenticate: (secret) => holderOf(tokens, secret),
+      peerOf,
+      onRefused: (refused) => log.warn(refused, 'a request to the closed service was refused'),
       log,
     });
     this.#server = server;

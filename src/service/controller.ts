@@ -29,6 +29,7 @@ import type { Counts } from './counts.js';
 import type { Engine } from './engine.js';
 import type { Feeds } from './feeds.js';
 import type { Fleet } from './fleet.js';
+import { recordTeardown } from './own-audit.js';
 import { Paced } from './paced.js';
 import type { Said } from './policies.js';
 import { previewView } from './preview.js';
@@ -338,7 +339,8 @@ export class ServiceController implements Controller {
     return this.#p.engine.denials.onEvent((e) => listener(this.#named(e)));
   }
 
-  teardown(): Promise<void> {
+  async teardown(who: string): Promise<void> {
+    await recordTeardown(this.#p.audit, this.#p.node, who);
     return this.#p.teardown();
   }
 

@@ -302,8 +302,8 @@ export class MemoryController implements Controller {
     this.accepted.push(who);
     return this.status();
   }
-  async teardown(): Promise<void> {
-    this.#call('teardown');
+  async teardown(who: string): Promise<void> {
+    this.#call('teardown', who);
     this.tornDown++;
   }
   onEvent(listener: (e: DenialEvent) => void): Disposable {

@@ -181,7 +181,7 @@ describe('over TCP', () => {
     expect((await stat(path)).mode & 0o777).toBe(0o600);
     const client = new ApiClient({ socket: path, user: 'ann' });
     expect((await client.createToken('ci', 'write', '10m')).token).toBe('drawbridge_secret');
-    expect(controller.calls.at(-1)).toEqual(['createToken', 'ci', 'write', 600_000, 'local:ann']);
+    expect(controller.calls.at(-1)).toEqual(['createToken', 'ci', 'write', 600_000, 'local (says: ann)']);
     await servers.pop()?.close();
     await expect(client.status()).rejects.toBeInstanceOf(UnreachableError);
   });

@@ -7,6 +7,7 @@ import { listen } from '../../../src/api/listen.js';
 import { buildServer } from '../../../src/api/server.js';
 import type { Host } from '../../../src/cli/host.js';
 import { runCli } from '../../../src/cli/program.js';
+import { verifyAudit } from '../../../src/observe/audit-verify.js';
 import { CATALOGUE } from '../../../src/threats/catalogue.js';
 import { MemoryController } from '../api/double.js';
 
@@ -44,7 +45,8 @@ export class Bench {
   }
 
   async serve(): Promise<void> {
-    this.#server = await buildServer({ controller: this.controller, log, version: '0.1.0' });
+    const peerOf = () => ({ uid: 1000, name: 'ann' });
+    this.#server = await buildServer({ controller: this.controller, log, version: '0.1.0', peerOf });
     await listen(this.#server, { address: `unix:${this.socket}`, localSocket: this.socket, tokens: 0, log });
   }
   async stopServing(): Promise<void> {
@@ -78,6 +80,7 @@ export class Bench {
       teardownKernel: async () => [],
       isServed: async () => false,
       syncFeeds: () => Promise.reject(new Error('not here')),
+      verifyAudit: ({ state }, hash) => verifyAudit(state, hash),
       catalogue: async () => CATALOGUE,
       onSignal: () => ({ [Symbol.dispose]: () => undefined }),
       ...this.host,

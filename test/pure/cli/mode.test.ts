@@ -119,8 +119,8 @@ it('teardown asks on a terminal only, and not with --yes', async () => {
   expect((await bench.run('teardown')).code).toBe(1);
   expect(bench.controller.tornDown).toBe(0);
   const teardown = bench.controller.teardown.bind(bench.controller);
-  bench.controller.teardown = async () => {
-    await teardown();
+  bench.controller.teardown = async (who) => {
+    await teardown(who);
     setImmediate(() => void bench.stopServing());
   };
   expect((await bench.run('teardown', '--yes')).code).toBe(0);
