@@ -86,12 +86,7 @@ export class Committer {
    * memory then, and `unwritten` says so. Throws as `commit` does, but for that.
    */
   async commitUrgent(change: KeyChange, now: number): Promise<void> {
-    try {
-      await this.#writeWithAudit(change);
-    } catch (e) {
-      if (!(e instanceof RefusedError && e.refusal.kind === 'not-in-force')) throw e;
-      this.unwritten.hold(change, e.message, new Date(now).toISOString());
-    }
+    const isRecorded = await this.#writeOrHold(change, now);
     this.#options.onChange();
     try {
       await this.#options.enforcer.inForce(IN_FORCE_MS);
@@ -99,12 +94,31 @@ export class Committer {
       if (!this.unwritten.list().some(({ key }) => key === change.key)) await this.#undo(change, e);
       this.unwritten.takeBack(change);
       this.#options.onChange();
+      if (isRecorded) await this.#correct(change, 'undone');
       refuse(
         'not-in-force',
         `not in force, and undone: ${String(e)}`,
         'look at drawbridge status and doctor, then try again',
       );
     }
+  }
+
+  /** Whether the audit has its record: a disk may be full for the store alone, or for both. */
+  async #writeOrHold(change: KeyChange, now: number): Promise<boolean> {
+    let isRecorded = false;
+    try {
+      await this.#options.audit.record(recordOf(change, 'done'));
+      isRecorded = true;
+      await this.#put(change.key, change.after);
+    } catch (e) {
+      const refused = refusalOf(e);
+      if (refused.refusal.kind !== 'not-in-force') {
+        if (isRecorded) await this.#correct(change, 'refused');
+        throw refused;
+      }
+      this.unwritten.hold(change, refused.message, new Date(now).toISOString(), isRecorded);
+    }
+    return isRecorded;
   }
 
   /** All of them, or none: in force with one pass, else all taken back. Throws as `commit` does. */

@@ -13,8 +13,10 @@ export interface UnwrittenOptions {
   serial<T>(key: string, work: () => Promise<T>): Promise<T>;
 }
 interface Held {
-  /** What was done, in order: each is recorded in the audit once it can be. */
+  /** What was done, in order. */
   readonly changes: KeyChange[];
+  /** Of these, what the audit could not take: each is recorded once it can be. */
+  readonly unrecorded: Set<KeyChange>;
   readonly since: string;
   /** What the store holds, and at which revision. */
   readonly stored: unknown;
@@ -44,18 +46,20 @@ export class UnwrittenChanges {
     });
   }
 
-  /** Applies a change that the store did not take. */
-  hold(change: KeyChange, cause: string, now: string): void {
+  /** Applies a change that the store did not take. `isRecorded`: the audit says already that it was made. */
+  hold(change: KeyChange, cause: string, now: string, isRecorded: boolean): void {
     const { state, log } = this.#o;
     const known = this.#held.get(change.key);
     const held: Held = known ?? {
       changes: [],
+      unrecorded: new Set(),
       since: now,
       stored: change.before,
       revision: state.revisionOf(change.key),
       why: '',
     };
     held.why = cause.split('. Nothing')[0] ?? cause;
+    if (!isRecorded && held.unrecorded.size < MOST_RECORDS) held.unrecorded.add(change);
     if (held.changes.length < MOST_RECORDS) held.changes.push(change);
     else held.changes[MOST_RECORDS - 1] = change;
     this.#held.set(change.key, held);
@@ -69,6 +73,7 @@ export class UnwrittenChanges {
     const held = this.#held.get(change.key);
     this.#o.state.override(change.key, change.before);
     held?.changes.pop();
+    held?.unrecorded.delete(change);
     if (held?.changes.length === 0) this.#held.delete(change.key);
   }
 
@@ -126,8 +131,8 @@ export class UnwrittenChanges {
     );
   }
 
-  async #record({ changes }: Held): Promise<void> {
-    for (const change of changes)
+  async #record({ unrecorded }: Held): Promise<void> {
+    for (const change of unrecorded)
       await this.#o.audit.record(recordOf(change, 'done')).catch((err: unknown) => {
         this.#o.log.error(
           { err, key: change.key },
