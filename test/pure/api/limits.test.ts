@@ -37,6 +37,7 @@ beforeEach(async () => {
   local = new ApiClient({ socket: localSocket });
 });
 afterEach(async () => {
+  vi.useRealTimers();
   for (const socket of sockets) socket.destroy();
   await server.close();
   await rm(dir, { recursive: true });
@@ -56,10 +57,12 @@ const GRANTS = '/v1/containers/web/grants';
 describe('rates', () => {
   it('a token that reads too much gets 429 with Retry-After; changes, others and the unix socket go on', async () => {
     // a list of all costs ten
+    vi.useFakeTimers({ toFake: ['performance'] }); // no token comes back meanwhile, however slow the machine is
     const answers = await Promise.all(Array.from({ length: 30 }, () => ask('/v1/lists', 'secret-of-read')));
+    vi.useRealTimers();
     const refused = answers.filter((a) => a.status === 429);
-    expect(refused.length).toBeGreaterThan(5);
-    expect(answers.filter((a) => a.status === 200).length).toBeGreaterThanOrEqual(20);
+    expect(refused.length).toBe(10);
+    expect(answers.filter((a) => a.status === 200).length).toBe(20);
     expect(Number(refused[0]?.headers.get('retry-after'))).toBeGreaterThan(0);
     expect(refused[0]?.headers.get('content-type')).toMatch(/^application\/problem\+json/);
     expect(await refused[0]?.json()).toMatchObject({
