@@ -272,12 +272,17 @@ async function start(
   const facts = { api: config.api.listen, containers: engine.state?.members.size ?? 0 };
   if (ready) log.info(facts, `ready: ${reason}`);
   else log.warn(facts, `not ready yet: ${reason}`);
-  return { stop, done };
+  return { stop, done, stuck: () => stuckPass(engine.reconciler.passMs) };
 }
 
 /** A pass that reads the kernel again takes less, also on a busy host. */
 const RESYNC_MS = 60_000;
 const COUNTS_MS = 60_000;
+/** A pass over thousands of containers on a busy host takes some tens of seconds. */
+const STUCK_PASS_MS = 180_000;
+const stuckPass = (ms: number): string | undefined =>
+  ms > STUCK_PASS_MS ? `a pass over the rules has been running for ${Math.round(ms / 1000)} s` : undefined;
+
 const THREATS_MS = 5_000;
 /** A name that a feed lists must not be asked in our first moments: the last good versions come before DNS does. */
 async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {

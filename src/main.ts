@@ -20,6 +20,10 @@ const host: Host = {
     const { runService } = await import('./app.js');
     return runService({ config, log, former });
   },
+  serviceManager: async () => {
+    if (!process.env.NOTIFY_SOCKET) return undefined;
+    return (await import('./service/service-manager.js')).serviceManager(process.env, process.pid);
+  },
   createLog: (config) => createLog(config),
   runDoctor: async (config) => (await import('./service/doctor.js')).runDoctor(config),
   layGuard: async (config) => (await import('./service/guard.js')).layGuard(config),

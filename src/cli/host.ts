@@ -64,6 +64,15 @@ export interface RunningService {
   stop(): Promise<void>;
   /** Resolves when it has ended: after `stop`, or a teardown through the API. */
   readonly done: Promise<void>;
+  /** What has not moved for so long that only a new process helps; undefined while all is well. */
+  stuck(): string | undefined;
+}
+/** Where systemd started this process (Type=notify). */
+export interface ServiceManager {
+  /** It ends the process when it hears nothing for so long; undefined: never. */
+  readonly watchdogMs: number | undefined;
+  /** VARIABLE=VALUE lines of sd_notify(3). Throws when they cannot be sent. */
+  notify(state: string): void;
 }
 
 /** What one way of reading a store's files gives. */
@@ -99,6 +108,8 @@ export interface Host {
   readonly user: string;
   /** `former`: the configuration that ran before a SIGHUP. */
   start(config: Config, log: Log, former?: Config): Promise<RunningService>;
+  /** Undefined where no service manager waits for word. */
+  serviceManager(): Promise<ServiceManager | undefined>;
   createLog(config: Config['log']): Log;
   runDoctor(config: Config): Promise<readonly DoctorCheck[]>;
   /** Lays the closed base before Docker starts; `notes`: what could not be done next to it. */

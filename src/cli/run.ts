@@ -4,6 +4,7 @@ import { fromFlags } from '../config/overlay.js';
 import type { Registry, Session } from './command.js';
 import { CommandFailure, failureOf, problemText, wrongUsage } from './failure.js';
 import type { Host, Log, RunningService } from './host.js';
+import { Liveness } from './liveness.js';
 
 type Flags = Readonly<Record<string, string>>;
 
@@ -41,6 +42,7 @@ function flagsOf(words: readonly string[]): Flags {
 async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
   let config = await configOrClosed(session, flags);
   let proven: Config | undefined;
+  using liveness = new Liveness(await session.host.serviceManager());
   using hangups = new Hangups(session.host);
   for (;;) {
     const log = session.host.createLog(config.log);
@@ -52,7 +54,8 @@ async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
       continue;
     }
     proven = config;
-    const reloaded = await untilReload(session, flags, service, log, hangups);
+    liveness.ready(service, log);
+    const reloaded = await untilReload(session, flags, service, log, hangups, liveness);
     if (!reloaded) return 0;
     config = reloaded;
   }
@@ -120,6 +123,7 @@ async function untilReload(
   service: RunningService,
   log: Log,
   hangups: Hangups,
+  liveness: Liveness,
 ): Promise<Config | undefined> {
   let next: Config | undefined;
   let isEnding = false;
@@ -129,7 +133,10 @@ async function untilReload(
     try {
       const read = await session.config(flags);
       // SIGTERM, while the file was read, means the end.
-      if (!isEnding) next = read;
+      if (!isEnding) {
+        next = read;
+        liveness.reloading();
+      }
       stop();
     } catch (e) {
       log.error(
@@ -142,6 +149,7 @@ async function untilReload(
     log.info({ signal }, 'ending; the kernel keeps enforcing');
     isEnding = true;
     next = undefined;
+    liveness.stopping();
     stop();
   });
   using _hangup = hangups.listen(() => {

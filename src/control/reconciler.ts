@@ -38,6 +38,8 @@ export class Reconciler {
   #stopped = false;
   #failures = 0;
   #passes = 0;
+  /** When the pass that runs now began (ms, monotonic). */
+  #passSince: number | undefined;
   #timer: NodeJS.Timeout | undefined;
   #lastError: Error | undefined;
   /** The oldest reason for the pass that runs, or that failed; and for the one behind it. */
@@ -68,6 +70,10 @@ export class Reconciler {
   /** When the last pass ended that held (ms, monotonic). */
   get heldAt(): number | undefined {
     return this.#heldAt;
+  }
+  /** For how long the pass that runs now has been running (ms); 0: none runs. */
+  get passMs(): number {
+    return this.#passSince === undefined ? 0 : performance.now() - this.#passSince;
   }
   get lastError(): Error | undefined {
     return this.#lastError;
@@ -159,6 +165,7 @@ export class Reconciler {
     this.#passes += 1;
     this.#due ??= this.#next;
     this.#next = undefined;
+    this.#passSince = performance.now();
     try {
       await this.#options.pass({ reasons, resync });
       this.#failures = 0;
@@ -171,6 +178,8 @@ export class Reconciler {
       this.#waiters.unshift(...waiters);
       this.#failed(e instanceof Error ? e : new Error(String(e)), reasons);
       return false;
+    } finally {
+      this.#passSince = undefined;
     }
   }
 

@@ -16,6 +16,8 @@ export interface Service {
   stop(): Promise<void>;
   /** Ends when the service has: after `stop`, or after a teardown through the API. */
   readonly done: Promise<void>;
+  /** What has not moved for so long that only a new process helps; undefined while all is well. */
+  stuck(): string | undefined;
 }
 export interface ClosedServiceOptions {
   readonly config: Config;
@@ -64,6 +66,11 @@ export class ClosedService implements Service {
     await service.#close();
     service.#again();
     return service;
+  }
+
+  /** While it runs closed nothing is at work that could hang. */
+  stuck(): string | undefined {
+    return this.#whole?.stuck();
   }
 
   async stop(): Promise<void> {

@@ -18,6 +18,9 @@ function declare<T extends (...args: never[]) => number>(prototype: string): T {
 const call = {
   socket: declare<(domain: number, type: number, protocol: number) => number>('int socket(int, int, int)'),
   bind: declare<(fd: number, address: Buffer, length: number) => number>('int bind(int, const void *, uint)'),
+  connect: declare<(fd: number, address: Buffer, length: number) => number>(
+    'int connect(int, const void *, uint)',
+  ),
   listen: declare<(fd: number, backlog: number) => number>('int listen(int, int)'),
   close: declare<(fd: number) => number>('int close(int)'),
   setns: declare<(fd: number, kind: number) => number>('int setns(int, int)'),
@@ -54,6 +57,10 @@ export function openSocket(domain: number, type: number, protocol: number): numb
 
 export function bindSocket(fd: number, address: Buffer, what: string): void {
   checked(call.bind(fd, address, address.length), `bind ${what}`);
+}
+
+export function connectSocket(fd: number, address: Buffer, what: string): void {
+  checked(call.connect(fd, address, address.length), `connect to ${what}`);
 }
 
 export function listenSocket(fd: number, backlog: number, what: string): void {

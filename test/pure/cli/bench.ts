@@ -70,6 +70,7 @@ export class Bench {
       env: { DRAWBRIDGE_CONFIG: this.config },
       user: 'ann',
       start: () => Promise.reject(new Error('not here')),
+      serviceManager: async () => undefined,
       createLog: () => log,
       runDoctor: async () => [],
       layGuard: async () => ({ outcome: 'laid', exempt: [] }),

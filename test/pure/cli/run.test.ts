@@ -46,7 +46,7 @@ function service(): RunningService {
     end = resolve;
   });
   ended.push(end);
-  return { done, stop: async () => end() };
+  return { done, stop: async () => end(), stuck: () => undefined };
 }
 /** Resolves when the service has been started this many times and its signals are heard. */
 async function startedTimes(n: number): Promise<void> {

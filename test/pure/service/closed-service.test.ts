@@ -27,6 +27,7 @@ beforeEach(async () => {
   whole = {
     stops: 0,
     done,
+    stuck: () => undefined,
     end: () => end(),
     stop: async () => {
       whole.stops += 1;

@@ -1,0 +1,29 @@
+/** Datagrams over unix sockets, which Node does not have: systemd hears of its services by them. */
+import { NetlinkError } from './errors.js';
+import { closeDescriptor, connectSocket, openSocket, sendDatagram } from './libc.js';
+
+const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
+/** sizeof(sun_path), with the zero at its end. */
+const MAX_PATH = 108;
+
+/** struct sockaddr_un; a path that begins with "@" is a name in the abstract namespace. */
+export function unixAddress(path: string): Buffer {
+  const name = Buffer.from(path.replace(/^@/, '\0'));
+  if (name.length === 0 || name.length >= MAX_PATH)
+    throw new RangeError(`${path} is no path of a unix socket`);
+  const isAbstract = name[0] === 0;
+  return Buffer.concat([Buffer.from([AF_UNIX, 0]), name, Buffer.alloc(isAbstract ? 0 : 1)]);
+}
+
+/** Sends one datagram without waiting. Throws NetlinkError. */
+export function sendToUnix(path: string, text: string): void {
+  const fd = openSocket(AF_UNIX, SOCK_DGRAM, 0);
+  try {
+    connectSocket(fd, unixAddress(path), path);
+    const errno = sendDatagram(fd, Buffer.from(text));
+    if (errno !== 0) throw new NetlinkError(`send to ${path}`, errno);
+  } finally {
+    closeDescriptor(fd);
+  }
+}
