@@ -1,14 +1,15 @@
 /**
  * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks;
- * engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; quick: what found most
- * in little time). Suites that mind the time run by themselves, the others three at a time: most of theirs is waiting; the
- * fuzzers take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end.
+ * engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; node24: the pure tests on
+ * Node 24; quick: what found most in little time). Suites that mind the time run by themselves, the others three at a time: most of theirs is waiting; the
+ * fuzzers and node24 take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end.
  * Leaves REPORT-DIR/totals: "passed failed skipped". Needs root for all but check, pure and fuzz.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { engineOfRun, provideEngine } from '../test/lab/packaged-engine.js';
+import { provideNode } from '../test/lab/packaged-node.js';
 
 const ROOT = join(import.meta.dirname, '..');
 const LIMIT_MS = 900_000;
@@ -112,6 +113,15 @@ const onEngine28 = (suite: Suite): Suite => {
   return { ...suite, name: `${suite.name} on Engine 28`, argv, report, env: ENV_28 };
 };
 
+/** With what is idle: one worker, behind all others. */
+const onNode24 = (suite: Suite): Suite => {
+  const [, ...args] = suite.argv.slice(0, -1);
+  const report = join(reports, 'pure-node24.json');
+  const vitestOfNode = [node24, 'node_modules/vitest/vitest.mjs', ...args, `--outputFile.json=${report}`];
+  const argv = ['nice', '-n', '19', ...vitestOfNode, '--maxWorkers=1', '--testTimeout=240000'];
+  return { ...suite, name: 'pure on Node 24', argv, report };
+};
+
 const PARTS: Record<string, () => readonly Suite[]> = {
   check: () => [{ name: 'check', argv: ['npm', 'run', '--silent', 'check'], alone: false }],
   pure: () => [{ ...pure, argv: [...pure.argv, '--maxWorkers=100%'], alone: true }],
@@ -131,6 +141,7 @@ const PARTS: Record<string, () => readonly Suite[]> = {
       alone: false,
     },
   ],
+  node24: () => [onNode24(vitest('pure', 'pure'))],
   kernel: () => [vitest('kernel', 'kernel')],
   live: () => filesOf('live', 'lab'),
   attacks: () => filesOf('attacks', 'attacks'),
@@ -275,10 +286,27 @@ async function withoutEngine28(): Promise<string | undefined> {
 const needsEngine28 = (part: string): boolean =>
   part === 'engine28' || (engineOfRun() === '28' && (part === 'live' || part === 'attacks'));
 
-const missing = await withoutEngine28();
-const skippedParts = missing === undefined ? [] : parts.filter(needsEngine28);
-const skippedLine = `\n== SKIPPED: ${skippedParts.join(', ')}: ${missing}\n`;
-if (skippedParts.length > 0) process.stdout.write(skippedLine);
+let node24 = '';
+/** Why the pure tests cannot run on Node 24. */
+const withoutNode24 = (): Promise<string | undefined> =>
+  provideNode().then(
+    (program) => {
+      node24 = program;
+      return undefined;
+    },
+    (e: Error) => e.message,
+  );
+
+/** Part → why it cannot run here. */
+const missing = new Map<string, string>();
+const withoutEngine = await withoutEngine28();
+for (const part of parts.filter(needsEngine28))
+  if (withoutEngine !== undefined) missing.set(part, withoutEngine);
+const withoutNode = parts.includes('node24') ? await withoutNode24() : undefined;
+if (withoutNode !== undefined) missing.set('node24', withoutNode);
+const skippedParts = [...missing.keys()];
+const skippedLine = [...missing].map(([part, why]) => `\n== SKIPPED: ${part}: ${why}\n`).join('');
+process.stdout.write(skippedLine);
 totals.skipped += skippedParts.length;
 const suites = parts
   .filter((part) => !skippedParts.includes(part))
@@ -292,13 +320,14 @@ await lane(suites.filter(({ alone }) => alone));
 const pairs = suites.filter(({ name }) => IN_PAIRS.includes(name));
 await Promise.all([lane(pairs), lane(pairs)]);
 const together = suites.filter(({ alone, name }) => !alone && !IN_PAIRS.includes(name));
-const idle = together.filter(({ name }) => name === 'fuzz');
+const WHEN_IDLE = ['fuzz', 'pure on Node 24'];
+const idle = together.filter(({ name }) => WHEN_IDLE.includes(name));
 const rank = ({ name }: Suite): number => {
   const place = LONGEST.indexOf(name.split(' ')[0] ?? '');
   return place < 0 ? LONGEST.length : place;
 };
-const others = together.filter(({ name }) => name !== 'fuzz').sort((a, b) => rank(a) - rank(b));
+const others = together.filter(({ name }) => !WHEN_IDLE.includes(name)).sort((a, b) => rank(a) - rank(b));
 await Promise.all([...Array.from({ length: LANES }, () => lane(others)), lane(idle)]);
-if (skippedParts.length > 0) process.stdout.write(skippedLine);
+process.stdout.write(skippedLine);
 if (failures.length > 0) process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
 writeFileSync(join(reports, 'totals'), `${totals.passed} ${totals.failed} ${totals.skipped}\n`);

@@ -6,7 +6,7 @@ import { CommandFailure, failureOf, problemText } from './failure.js';
 import type { Host } from './host.js';
 import { printable } from './output.js';
 
-/** Runs one command line (without node and script). Exit code: 0 done, 1 failed, 2 wrong usage. */
+/** Runs one command line (without node and script). Exit code: 0 done, 1 failed, 2 wrong usage; 4: `run` was ended by a teardown. */
 export async function runCli(argv: readonly string[], host: Host): Promise<number> {
   let code = 0;
   const program = programOf(host);

@@ -35,6 +35,9 @@ function flagsOf(words: readonly string[]): Flags {
   return flags;
 }
 
+/** Exit code by which systemd knows not to start the service again (RestartPreventExitStatus=). */
+const TORN_DOWN = 4;
+
 /**
  * Ends at SIGTERM and SIGINT (the kernel keeps enforcing), or after a teardown. SIGHUP starts anew with the file's new
  * content; where that does not start, with the old one.
@@ -56,7 +59,8 @@ async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
     proven = config;
     liveness.ready(service, log);
     const reloaded = await untilReload(session, flags, service, log, hangups, liveness);
-    if (!reloaded) return 0;
+    if (reloaded === 'ended') return 0;
+    if (reloaded === 'torn down') return TORN_DOWN;
     config = reloaded;
   }
 }
@@ -116,7 +120,7 @@ async function started(
   }
 }
 
-/** The new configuration after a SIGHUP; undefined: the service has ended. A wrong file changes nothing. */
+/** The new configuration after a SIGHUP, or why the service has ended. A wrong file changes nothing. */
 async function untilReload(
   session: Session,
   flags: Flags,
@@ -124,7 +128,7 @@ async function untilReload(
   log: Log,
   hangups: Hangups,
   liveness: Liveness,
-): Promise<Config | undefined> {
+): Promise<Config | 'ended' | 'torn down'> {
   let next: Config | undefined;
   let isEnding = false;
   const stop = () =>
@@ -157,5 +161,5 @@ async function untilReload(
     void reload();
   });
   await service.done;
-  return next;
+  return next ?? (isEnding ? 'ended' : 'torn down');
 }

@@ -66,11 +66,11 @@ it('runs until SIGTERM, with keys from the command line', async () => {
   expect((await running).code).toBe(0);
 });
 
-it('ends when the service has been torn down', async () => {
+it('ends when the service has been torn down, with a status by which it is not started again', async () => {
   const running = bench.run('run');
   await startedTimes(1);
   ended[0]?.();
-  expect((await running).code).toBe(0);
+  expect((await running).code).toBe(4);
 });
 
 it('reads the configuration again at SIGHUP, and keeps the old one when the new is wrong', async () => {
