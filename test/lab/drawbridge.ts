@@ -34,6 +34,8 @@ export interface DrawbridgeSpec {
   readonly instance?: string;
   /** Before the program's own arguments, such as a program that takes rights or limits from it. */
   readonly through?: readonly string[];
+  /** Arguments that start the program; default: `program()`, this version. */
+  readonly program?: readonly string[];
 }
 export interface Place {
   readonly dir: string;
@@ -67,12 +69,14 @@ export class Drawbridge {
   readonly #env: NodeJS.ProcessEnv;
   readonly #through: readonly string[];
   #pid = 0;
+  #program: readonly string[] | undefined;
 
   constructor(place: Place, spec: DrawbridgeSpec) {
     const instance = spec.instance ?? 'drawbridge';
     const folder = join(place.dir, instance);
     this.#place = place;
     this.#through = spec.through ?? [];
+    this.#program = spec.program;
     this.#env = { ...place.view.env, ...spec.env };
     this.apiSocket = join(folder, 'api.sock');
     this.configFile = join(folder, 'config.yaml');
@@ -105,7 +109,11 @@ export class Drawbridge {
   }
 
   #argv(args: readonly string[]): string[] {
-    return this.#place.view.inside([...this.#through, ...program(), ...args], ROOT);
+    return this.#place.view.inside([...this.#through, ...(this.#program ?? program()), ...args], ROOT);
+  }
+  /** The next start is of another version; undefined: of this one. */
+  become(other: readonly string[] | undefined): void {
+    this.#program = other;
   }
   /** Starts `drawbridge run`; does not wait. */
   start(): void {
