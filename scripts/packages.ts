@@ -6,6 +6,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 interface Locked {
+  /** Only where it is not that of the folder: another package was put in its place. */
+  readonly name?: string;
   readonly version: string;
   readonly license?: string;
   readonly dev?: boolean;
@@ -16,10 +18,13 @@ interface Locked {
 }
 interface Reasons {
   readonly direct: Readonly<Record<string, string>>;
+  readonly replaced: Readonly<Record<string, string>>;
   readonly installScripts: Readonly<Record<string, string>>;
 }
 export interface Package extends Locked {
   readonly name: string;
+  /** The package that is installed under this name, where it is another. */
+  readonly standIn: string | undefined;
   /** Direct packages that need it, itself included. */
   readonly neededBy: readonly string[];
 }
@@ -66,6 +71,7 @@ export function productionPackages(): readonly Package[] {
     .map(([path, locked]) => ({
       ...locked,
       name: nameOf(path),
+      standIn: locked.name,
       neededBy: closures.filter(([, paths]) => paths.has(path)).map(([name]) => name),
     }));
 }
@@ -75,8 +81,8 @@ const row = (...cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
 
 export function dependenciesPage(): string {
   const packages = productionPackages();
-  const { direct, installScripts } = reasons();
-  const indirect = packages.filter(({ name }) => !(name in direct));
+  const { direct, replaced, installScripts } = reasons();
+  const indirect = packages.filter(({ name, standIn }) => !(name in direct) && standIn === undefined);
   return `# Packages that run in production
 
 Written by \`npm run packages\` from package-lock.json and scripts/packages.json; a test fails when a package appears that is
@@ -103,6 +109,18 @@ ${packages
 | package | version | licence | needed by |
 | --- | --- | --- | --- |
 ${indirect.map(({ name, version, license, neededBy }) => row(`\`${name}\``, version, license ?? '', neededBy.join(', '))).join('\n')}
+
+## Replaced by an empty package
+
+\`overrides\` in package.json puts another package in their place, which has no code: the program refers to them, and never
+calls them. Overrides count in this repository alone, so install with scripts/install or from an archive of scripts/pack.
+
+| package | in its place | why it is not needed |
+| --- | --- | --- |
+${packages
+  .filter(({ standIn }) => standIn !== undefined)
+  .map(({ name, standIn, version }) => row(`\`${name}\``, `\`${standIn}\` ${version}`, replaced[name] ?? ''))
+  .join('\n')}
 
 ## Install scripts
 

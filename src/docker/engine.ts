@@ -1,9 +1,10 @@
 /** The Engine API over its unix socket: the only user of dockerode. Answers are unknown JSON; reading it is elsewhere. */
-import type { Readable } from 'node:stream';
+import { addAbortSignal, type Readable } from 'node:stream';
 import Docker from 'dockerode';
 import { EVENT_FILTERS } from './events.js';
 
 const REQUEST_TIMEOUT_MS = 10_000;
+const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
 
 /** A failed request: what was asked, of which socket, and the engine's or the system's own word. */
 export class DockerError extends Error {
@@ -27,11 +28,13 @@ function statusOf(cause: unknown): number | undefined {
 export class Engine {
   readonly #socket: string;
   readonly #docker: Docker;
+  readonly #maxBytes: number;
   /** Requests under way, and when they were sent (ms, monotonic). */
   readonly #pending = new Map<AbortController, number>();
 
-  constructor(socket: string) {
+  constructor(socket: string, maxAnswerBytes: number = MAX_ANSWER_BYTES) {
     this.#socket = socket;
+    this.#maxBytes = maxAnswerBytes;
     this.#docker = new Docker({ socketPath: socket });
   }
 
@@ -90,7 +93,8 @@ export class Engine {
     const timer = setTimeout(() => controller.abort(), REQUEST_TIMEOUT_MS);
     this.#pending.set(controller, performance.now());
     try {
-      return await this.#dial(path, query, controller.signal);
+      const answer = await this.#dial(path, query, controller.signal);
+      return JSON.parse(await textOf(addAbortSignal(controller.signal, answer), this.#maxBytes)) as unknown;
     } catch (cause) {
       throw new DockerError(this.#socket, path.replace(/\?$/, ''), cause);
     } finally {
@@ -99,14 +103,28 @@ export class Engine {
     }
   }
 
-  /** dockerode's own methods take no abort signal for networks; its modem does for all. */
-  #dial(path: string, query: object, abortSignal: AbortSignal): Promise<unknown> {
+  /**
+   * dockerode's own methods take no abort signal for networks; its modem does for all. Resolves when the head of the answer
+   * says 200: the modem would collect a body without limit, and return a body that is not JSON as bytes.
+   */
+  #dial(path: string, query: object, abortSignal: AbortSignal): Promise<Readable> {
     const statusCodes = { 200: true, 404: 'not found', 500: 'server error' };
     return new Promise((resolve, reject) => {
       this.#docker.modem.dial(
-        { path, method: 'GET', options: query, abortSignal, statusCodes },
-        (error: unknown, data: unknown) => (error ? reject(error) : resolve(data)),
+        { path, method: 'GET', options: query, abortSignal, statusCodes, isStream: true },
+        (error: unknown, data: unknown) => (error ? reject(error) : resolve(data as Readable)),
       );
     });
   }
+}
+
+async function textOf(answer: Readable, maxBytes: number): Promise<string> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of answer as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > maxBytes) throw new Error(`the answer has more than ${maxBytes} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
 }

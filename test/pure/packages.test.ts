@@ -6,6 +6,7 @@ import { dependenciesPage, productionPackages, reasons } from '../../scripts/pac
 const manifest = JSON.parse(readFileSync('package.json', 'utf8')) as {
   engines: { node: string };
   dependencies: Record<string, string>;
+  overrides: Record<string, string>;
 };
 const packages = productionPackages();
 
@@ -33,6 +34,16 @@ it('each direct one has its reason, and no reason is left over', () => {
 
 it('each is needed by a direct one', () => {
   expect(packages.filter(({ neededBy }) => neededBy.length === 0)).toEqual([]);
+});
+
+it('what is replaced by an empty package is so wherever it is installed, and has its reason', () => {
+  const overridden = Object.entries(manifest.overrides).filter(([, by]) => by.startsWith('npm:'));
+  expect(overridden.map(([name]) => name).sort()).toEqual(Object.keys(reasons().replaced).sort());
+  for (const [name, by] of overridden) {
+    const found = packages.filter((p) => p.name === name);
+    expect(found.length, name).toBeGreaterThan(0);
+    for (const { standIn, version } of found) expect(`npm:${standIn}@${version}`).toBe(by);
+  }
 });
 
 it('none wants a newer Node than package.json says', () => {
