@@ -59,5 +59,5 @@ have_modules() {
 }
 
 install_modules() {
-  have_modules || (cd "$root" && npm ci --no-audit --no-fund --loglevel=error </dev/null)
+  have_modules || (cd "$root" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null)
 }
