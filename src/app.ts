@@ -135,6 +135,7 @@ async function start(
     said,
     temper: (policy, facts) => trust.policy(policy, facts, revisionOf),
     onTakeOver: (modes) => trust.takeOver(modes),
+    onRecordLost: () => trust.rewrite(),
     storeServers: () => shared.servers(),
     log,
     onApplied: () => applied.applied(),

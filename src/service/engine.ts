@@ -51,6 +51,8 @@ export interface EngineOptions {
   readonly temper?: (policy: Policy, facts: ContainerFacts) => Policy;
   /** How the rules of an earlier run hold each container, before the first pass. */
   readonly onTakeOver?: (modes: ReadonlyMap<string, Mode>) => void;
+  /** Another process has removed what the kernel remembers of the store. */
+  readonly onRecordLost?: () => void;
   /** After each pass that held. */
   readonly onApplied?: () => void;
 }
@@ -181,6 +183,7 @@ export class Engine {
       hostWatch: this.hostWatch,
       state: () => this.state,
       wanted: () => this.enforcer.wanted(),
+      recordLost: () => this.#recordLost(),
       isLegacy: () => this.hostMode.isLegacy,
       log,
     });
@@ -330,6 +333,12 @@ export class Engine {
     wanted: (id) => this.dns.members(id),
     has: (id, set, address) => this.dns.isMember(id, set, address),
   };
+
+  #recordLost(): void {
+    this.lastRepair = new Date().toISOString();
+    this.#o.log.warn({}, 'the record of the store in the kernel was removed: it is written again');
+    this.#o.onRecordLost?.();
+  }
 
   #applied(state: InForce): void {
     if (state.repaired) {

@@ -14,6 +14,9 @@ export interface PulseOptions {
   readonly emptied: (what: string) => void;
   /** Passes begun so far; undefined while one runs. */
   readonly resting: () => number | undefined;
+  /** The set that remembers the store, and what to do when another process has emptied or destroyed it. */
+  readonly record: string;
+  readonly recordLost: () => void;
   readonly threats: Pick<Threats<Flow>, 'resting' | 'lost' | 'repair'>;
   readonly dns: DnsService;
   /** Where no monitor tells of changed rules: something that differs when they have changed. */
@@ -32,6 +35,7 @@ export class Pulse implements AsyncDisposable {
   readonly #o: PulseOptions;
   #beats = 0;
   #tables: string | undefined;
+  #hasRecord = false;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void>;
@@ -70,6 +74,7 @@ export class Pulse implements AsyncDisposable {
     const loads = this.#o.threats.resting;
     const headers = new Map((await this.#o.kernel.sets.headers()).map((h) => [h.name, h.entries]));
     this.#lookAtThreats(headers, loads);
+    this.#lookAtRecord(headers);
     const state = this.#o.state();
     if (!state || this.#o.resting() !== before) return; // our own changes are no tampering
     for (const set of state.desired.sets.values()) {
@@ -80,6 +85,13 @@ export class Pulse implements AsyncDisposable {
       if (set.timed && entries === 0 && this.#shouldHold(state, set.name))
         return this.#o.emptied(`set ${set.name} has lost its members`);
     }
+  }
+
+  /** It is written some time after the start, and never removed by us but in a teardown. */
+  #lookAtRecord(headers: ReadonlyMap<string, number>): void {
+    const isThere = (headers.get(this.#o.record) ?? 0) > 0;
+    if (this.#hasRecord && !isThere) this.#o.recordLost();
+    this.#hasRecord = isThere;
   }
 
   #lookAtThreats(entries: ReadonlyMap<string, number>, loads: number | undefined): void {

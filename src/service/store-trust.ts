@@ -147,6 +147,12 @@ export class StoreTrust {
     }, GATHER_MS);
   }
 
+  /** What the kernel remembered was removed: it is written again. */
+  rewrite(): void {
+    this.#written = '';
+    this.changed();
+  }
+
   /** Nothing is written any more, as before a teardown. */
   async close(): Promise<void> {
     this.#isClosed = true;

@@ -2,6 +2,7 @@ import { Drift } from '../control/drift.js';
 import type { InForce } from '../control/enforcer.js';
 import type { Reconciler } from '../control/reconciler.js';
 import type { Threats } from '../control/threats.js';
+import { recordSet } from '../desired/naming.js';
 import type { DesiredState, Shape } from '../desired/state.js';
 import type { DnsService } from '../dns/service.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
@@ -23,6 +24,8 @@ export interface UpkeepOptions {
   readonly state: () => InForce | undefined;
   /** What the next pass would want. */
   readonly wanted: () => Promise<DesiredState>;
+  /** Another process has emptied or destroyed the set that remembers the store. */
+  readonly recordLost: () => void;
   /** Docker's chains are iptables-legacy's, of which no monitor tells. */
   readonly isLegacy: () => boolean;
   readonly log: Logger;
@@ -53,7 +56,7 @@ export class Upkeep implements AsyncDisposable {
 
   /** After the first pass. */
   async begin(): Promise<void> {
-    const { kernel, state, reconciler, log, dns, shape, hostWatch, threats } = this.#o;
+    const { kernel, state, reconciler, log, dns, shape, hostWatch, threats, recordLost } = this.#o;
     await hostWatch.start();
     this.#open.push(hostWatch);
     this.#open.push(new RulesMonitor(shape.prefix, (what) => this.#changedByOthers(what), log));
@@ -63,6 +66,8 @@ export class Upkeep implements AsyncDisposable {
         state,
         tampered: (what) => this.#tampered(what),
         emptied: (what) => this.#repair(what),
+        record: recordSet(shape.prefix),
+        recordLost,
         resting: () => reconciler.resting,
         log,
         dns,

@@ -170,7 +170,7 @@ describe('feeds sync without the service', () => {
   it('leaves for the next start what it fetched, and refuses what the service would', {
     timeout: 120_000,
   }, async () => {
-    expect(await cli(keys(), 'feeds', 'sync')).toMatchObject({ code: 0, out: 'feed: current, 1 entries\n' });
+    expect(await cli(keys(), 'feeds', 'sync')).toMatchObject({ code: 0, out: 'feed: current, 1 entry\n' });
     body = 'error code: 520';
     const bad = await cli(keys(), 'feeds', 'sync', 'feed');
     expect([bad.code, bad.out]).toEqual([
