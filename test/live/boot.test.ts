@@ -18,7 +18,7 @@ const shown = shownHere({
   id: 'boot',
   title: 'a container that Docker starts at boot, before it answers anybody',
   families: ['v4'],
-  stoppedBy: 'the closed base stands before Docker does',
+  stoppedBy: 'the default-deny rules are installed before Docker does',
 });
 
 let lab: Lab;
@@ -236,7 +236,7 @@ describe('a start that fails leaves the host closed', () => {
     const frozen = prepared({ instance: 'frozen', config: { dnss: {} } });
     await lab.inHost(['mount', '-t', 'tmpfs', '-o', 'ro', 'tmpfs', frozen.stateDir], { check: true });
     const laid = await frozen.cli(['guard']);
-    expect(laid).toMatchObject({ code: 0, stdout: expect.stringContaining('the closed base stands') });
+    expect(laid).toMatchObject({ code: 0, stdout: expect.stringContaining('the default-deny rules are installed') });
     expect(laid.stderr).toMatch(/unknown key.*refused.*cannot note in/s);
     await forgetAll();
     frozen.configure({});
@@ -296,7 +296,7 @@ describe('a state folder that was emptied', () => {
     await plain('strict');
     await plain('loose');
     await more('strict', 'escaped');
-    expect((await drawbridge.cli(['mode', 'strict', 'enforce'])).code).toBe(0);
+    expect((await drawbridge.cli(['mode', 'strict', 'enforce', '--yes'])).code).toBe(0);
     expect((await drawbridge.cli(['lockdown'])).code).toBe(0);
     await drawbridge.stop();
     for (const file of readdirSync(drawbridge.stateDir))

@@ -78,7 +78,7 @@ describe('docker compose up', () => {
     ]);
     expect(await read('direct')).toMatchObject({ coverage: { state: 'enforced', reasons: [] } });
     expect((await read('front')).coverage.reasons).toEqual([
-      expect.stringMatching(/if our resolver was not inside before/),
+      expect.stringMatching(/before Drawbridge's resolver was inside it/),
     ]);
     await direct.remove();
   });
