@@ -42,6 +42,7 @@ it('restarts never end, but after a teardown; a service that hangs is ended', ()
   expect(valuesOf('drawbridge', 'StartLimitIntervalSec')).toEqual(['0']);
   expect(valuesOf('drawbridge', 'RestartPreventExitStatus')).toEqual(['4']);
   expect(valuesOf('drawbridge', 'Type')).toEqual(['notify']);
+  expect(valuesOf('drawbridge', 'KillMode')).toEqual(['mixed']);
   expect(Number(valuesOf('drawbridge', 'WatchdogSec')[0])).toBeGreaterThan(0);
 });
 
