@@ -1,5 +1,5 @@
 /** What the demo prints: colours on a terminal, plain lines in a pipe. */
-const colours = process.stdout.isTTY && !process.env.NO_COLOR;
+const colours = (process.stdout.isTTY || process.env.FORCE_COLOR === '1') && !process.env.NO_COLOR;
 const paint =
   (code: number) =>
   (text: string): string =>
