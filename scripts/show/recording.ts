@@ -69,7 +69,7 @@ export function svgOf(output: string): string {
   const width = Math.ceil(COLUMNS * COLUMN + 2 * MARGIN);
   const height = (lines.length + 1) * LINE + 2 * MARGIN;
   const text = lines.map(svgLine).filter((line) => line !== '');
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img">
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" xml:space="preserve">
   <title>The output of scripts/demo</title>
   <style>${CSS}
   </style>

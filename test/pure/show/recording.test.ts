@@ -8,7 +8,7 @@ import { svgOf } from '../../../scripts/show/recording.js';
 function textOf(svg: string): string {
   const open: string[] = [];
   const shown = svg.replaceAll(
-    /<(\/?)([a-z]+)((?: [a-zA-Z-]+="[^"<>]*")*)(\/?)>/g,
+    /<(\/?)([a-z]+)((?: [a-zA-Z:-]+="[^"<>]*")*)(\/?)>/g,
     (_, end, name, _a, alone) => {
       if (end === '/') expect(open.pop()).toBe(name);
       else if (alone === '') open.push(name as string);
