@@ -31,7 +31,7 @@ export class Liveness implements Disposable {
   ready(service: RunningService, log: Log): void {
     this.#log = log;
     this.#service = service;
-    this.#notify('READY=1\nSTATUS=enforcing');
+    this.#notify('READY=1\nSTATUS=running: drawbridge status says what is enforced');
   }
   reloading(): void {
     this.#service = undefined;

@@ -27,8 +27,8 @@ beforeEach(async () => {
   whole = {
     stops: 0,
     done,
-    stuck: () => undefined,
     end: () => end(),
+    stuck: () => 'a pass',
     stop: async () => {
       whole.stops += 1;
       end();
@@ -95,7 +95,8 @@ it('answers health, readiness and status, and refuses everything else with the r
 });
 
 it('tries the store again when a file of it changes, not all the time, and starts wholly', async () => {
-  await begin();
+  const closed = await begin();
+  expect(closed.stuck()).toBeUndefined();
   await new Promise((resolve) => setTimeout(resolve, 60));
   expect(opens).toBe(0);
   await writeFile(join(dir, 'store.log'), 'x');
@@ -107,6 +108,7 @@ it('tries the store again when a file of it changes, not all the time, and start
   await writeFile(join(dir, 'store.log'), 'xy');
   await vi.waitFor(() => expect(opens).toBe(2));
   await vi.waitFor(() => expect(ask('GET', '/readyz')).rejects.toThrow());
+  await vi.waitFor(() => expect(closed.stuck()).toBe('a pass'));
   whole.end();
   await service?.done;
 });
