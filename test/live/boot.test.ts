@@ -236,7 +236,10 @@ describe('a start that fails leaves the host closed', () => {
     const frozen = prepared({ instance: 'frozen', config: { dnss: {} } });
     await lab.inHost(['mount', '-t', 'tmpfs', '-o', 'ro', 'tmpfs', frozen.stateDir], { check: true });
     const laid = await frozen.cli(['guard']);
-    expect(laid).toMatchObject({ code: 0, stdout: expect.stringContaining('the default-deny rules are installed') });
+    expect(laid).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('the default-deny rules are installed'),
+    });
     expect(laid.stderr).toMatch(/unknown key.*refused.*cannot note in/s);
     await forgetAll();
     frozen.configure({});
