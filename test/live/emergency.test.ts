@@ -8,6 +8,7 @@ import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
+import { SmallDisk } from '../lab/small-disk.js';
 
 const PERMITTED = '93.184.1.1';
 const FORBIDDEN = '93.184.9.9';
@@ -252,5 +253,49 @@ describe('lockdown', () => {
     expect(await cli('audit', '--limit', '1')).toMatch(
       /^\S+\tlocal:root\tlockdown\.off\tall\tdone\t\{.*\}\t-\n$/,
     );
+  });
+});
+
+describe('on a full disk', () => {
+  it('a lockdown is in force at once, says that it is not stored, and is stored when there is space', async () => {
+    await d.stop();
+    await using disk = await SmallDisk.over(lab, d.stateDir);
+    d.start();
+    await d.ready(40_000);
+    expect(await reaches(web, PERMITTED)).toBe(true);
+    expect(JSON.parse(await cli('allow', 'web', `${FORBIDDEN}:80`, '--json'))).toBeTruthy();
+    await disk.fill();
+    // The last page of the store's file has room for some small changes still.
+    let last = 0;
+    for (let i = 0; i < 60 && last !== 503; i++)
+      last = (await d.request('PUT', `/v1/lists/l${i}`, { allow: [] })).status;
+    expect(last).toBe(503);
+
+    const { status, body } = await d.request('PUT', '/v1/lockdown', { on: true });
+    const note = expect.stringMatching(/in force, but not stored .*the disk is full/);
+    expect([status, JSON.parse(body)]).toMatchObject([200, { on: true, durable: false, note }]);
+    const after = await lab.sniffer.settle();
+    expect([await reaches(web, PERMITTED), await reaches(other, FORBIDDEN)]).toEqual([false, false]);
+    const out = { direction: 'out', dst: [PERMITTED, FORBIDDEN], dport: 80, after } as const;
+    expect(await lab.sniffer.count(out)).toBe(0);
+    expect(await cli('status')).toMatch(/^NOT STORED: lockdown.on \(all\), since .*the disk is full/m);
+    expect((await d.get('/readyz')).body).toMatch(/lockdown\.on: in force, but not stored/);
+    expect((await d.request('PUT', '/v1/containers/web/mode', { mode: 'off' })).status).toBe(503);
+
+    expect(await cli('explain', 'web', `${PERMITTED}:80`)).toMatch(
+      /^deny:.*\n {2}because a lockdown is on since .*\n {2}remedy: drawbridge lockdown --off/,
+    );
+    expect(await cli('revoke', 'web', `${FORBIDDEN}:80`)).toMatch(/NOT STORED: in force, but not stored/);
+    const without = await d.cli(['revoke', 'web', 'unknown.example.org']);
+    expect(without.stderr).toMatch(/a lockdown is on: no entry of web is in force/);
+
+    await disk.empty();
+    await waitFor('it to be stored', async () => !(await cli('status')).includes('NOT STORED'), 20_000, 200);
+    await d.restart();
+    expect(await cli('status')).toMatch(/^LOCKDOWN since .* by local/m);
+    expect(await reaches(web, PERMITTED)).toBe(false);
+    await cli('lockdown', '--off');
+    expect([await reaches(web, PERMITTED), await reaches(web, FORBIDDEN)]).toEqual([true, false]);
+    await d.stop();
   });
 });
