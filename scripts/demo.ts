@@ -28,7 +28,7 @@ async function play(stage: Stage): Promise<void> {
   await changes(stage);
 }
 
-const HINT = `Go in and play: ${bold('sudo ./scripts/demo --keep')}. For your own host: README.md, "For real".`;
+const HINT = `Go in and play: ${bold('sudo ./scripts/demo --keep')}. For your own host: README.md, "Install".`;
 const KEPT = `The lab stands. ${bold('sudo scripts/lab shell demo')} is a shell on its Docker host; in it, for example:
   docker exec agent node /probe.mjs tcp pastebin.com 443
   node dist/main.js ps                    ${dim('or: explain agent github.com · allow agent github.com --for 5m · lists')}

@@ -153,13 +153,13 @@ export async function sum(stage: Stage): Promise<void> {
   const rows = mine.map((c) => [
     c.name,
     c.mode,
-    c.coverage.state,
+    c.coverage.state === 'enforced' ? 'full' : c.coverage.state,
     c.lists.join(',') || '-',
     `${c.allowed}`,
     `${c.denied}`,
   ]);
   heading('the sum', 'drawbridge ps, in short');
-  table([['NAME', 'MODE', 'COVERAGE', 'LISTS', 'ALLOWED', 'DENIED'], ...rows]);
+  table([['NAME', 'MODE', 'PROTECTION', 'LISTS', 'ALLOWED', 'DENIED'], ...rows]);
   const partial = mine.filter((c) => c.coverage.state !== 'enforced').flatMap((c) => c.coverage.reasons);
   for (const reason of new Set(partial)) note(`not fully enforced: ${reason}`);
 }
