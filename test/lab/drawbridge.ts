@@ -101,7 +101,7 @@ export class Drawbridge {
     };
     const merged = merge(base, over);
     const { listen } = merged.api as { readonly listen: string };
-    this.apiSocket = listen.startsWith('unix:') ? listen.slice(5) : join(this.stateDir, 'api.sock');
+    this.apiSocket = listen.startsWith('unix:') ? listen.slice(5) : join(String(merged.state), 'api.sock');
     writeFileSync(this.configFile, JSON.stringify(merged, undefined, 2));
   }
   writeList(file: string, text: string): void {

@@ -294,6 +294,8 @@ describe('a state folder that was emptied', () => {
   beforeAll(async () => {
     await lab.docker('rm', '-f', 'restless');
     drawbridge = prepared({ instance: 'emptied' });
+    // The kernel remembers the store of the instance before.
+    expect((await drawbridge.cli(['teardown', '--yes'])).code).toBe(0);
     drawbridge.start();
     await drawbridge.ready();
     await plain('strict');
