@@ -28,6 +28,7 @@ const LONGEST = [
   'live/policy-direct',
   'kernel',
   'attacks/kill-steps',
+  'live/boot',
   'live/coverage',
   'live/policy-loopback',
   'attacks/heirs',

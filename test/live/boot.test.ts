@@ -144,7 +144,9 @@ describe('a start that fails leaves the host closed', () => {
     await first?.stop();
     await lab.docker('rm', '-f', 'early');
     const label = `drawbridge.allow=${PERMITTED}:80`;
-    const args = ['run', '-d', '--name', 'restless', '--restart', 'always', '--label', label];
+    // A shell as first process ignores SIGTERM: dockerd would wait ten seconds for it at each shutdown.
+    const stop = ['--restart', 'always', '--stop-timeout', '0'];
+    const args = ['run', '-d', '--name', 'restless', ...stop, '--label', label];
     await lab.docker(...args, lab.images.busybox, 'sh', '-c', RESTLESS);
     drawbridge = prepared({ instance: 'failing' });
     // a store with records behind the first
@@ -194,7 +196,17 @@ describe('a start that fails leaves the host closed', () => {
     await lab.dns.set({ 'free.example.com': { A: ['93.184.9.9'] } });
     const resolves = async (): Promise<boolean> =>
       (await lab.exec('watched', ['nslookup', 'free.example.com'])).code === 0;
-    await lab.docker('run', '-d', '--name', 'watched', lab.images.busybox, 'sleep', '1000000');
+    await lab.docker(
+      'run',
+      '-d',
+      '--stop-timeout',
+      '0',
+      '--name',
+      'watched',
+      lab.images.busybox,
+      'sleep',
+      '1000000',
+    );
     expect(await resolves()).toBe(true);
     drawbridge.kill('SIGKILL');
     await drawbridge.exited();
@@ -207,7 +219,18 @@ describe('a start that fails leaves the host closed', () => {
     await closed(drawbridge);
     await waitFor('the observed container to resolve names', resolves, 10_000, 200);
     await more('restless', 'passed');
-    await lab.docker('run', '-d', '--name', 'new', lab.images.busybox, 'sh', '-c', RESTLESS);
+    await lab.docker(
+      'run',
+      '-d',
+      '--stop-timeout',
+      '0',
+      '--name',
+      'new',
+      lab.images.busybox,
+      'sh',
+      '-c',
+      RESTLESS,
+    );
     await more('new', 'tried');
     expect([await leaked(), await words('new', 'passed')]).toEqual([0, 0]);
 
@@ -283,7 +306,7 @@ describe('a state folder that was emptied', () => {
       .join();
   };
   const plain = (name: string): Promise<unknown> =>
-    lab.docker('run', '-d', '--name', name, lab.images.busybox, 'sh', '-c', RESTLESS);
+    lab.docker('run', '-d', '--stop-timeout', '0', '--name', name, lab.images.busybox, 'sh', '-c', RESTLESS);
   const since = async (container: string): Promise<number> => {
     await more(container, 'tried');
     const before = await words(container, 'escaped');
