@@ -96,8 +96,8 @@ export const BINDING: readonly Mutant[] = [
     id: 'bind-other-mac',
     what: 'a binding outlives the endpoint that it was made by',
     file: BINDINGS,
-    from: 'c.container.id === old.container && c.endpoint.mac === old.mac',
-    to: 'c.container.id === old.container',
+    from: 'find((c) => c.endpoint.mac === old.mac)',
+    to: 'at(0)',
     killedBy: control('bindings', 'ends with its endpoint, and when the endpoint has another MAC'),
   },
   {

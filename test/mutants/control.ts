@@ -33,7 +33,7 @@ export const CONTROL: readonly Mutant[] = [
     id: 'signature-neighbours',
     what: 'closing eastWest cuts no flow of neighbours',
     file: 'src/control/revocation.ts',
-    from: '    m.neighbours,\n',
+    from: "    m.policy.mode === 'enforce' ? m.neighbours : [],\n",
     to: '',
     killedBy: { file: 'test/pure/control/signature.test.ts', test: 'the neighbours of its project' },
   },

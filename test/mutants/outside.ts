@@ -14,8 +14,8 @@ export const OUTSIDE: readonly Mutant[] = [
     id: 'api-export-role',
     what: 'a read token gets all lists, modes and grants',
     file: 'src/api/routes/transfer.ts',
-    from: "schema: all, config: { role: 'admin' }",
-    to: "schema: all, config: { role: 'read' }",
+    from: "schema: all, config: { role: 'admin', cost",
+    to: "schema: all, config: { role: 'read', cost",
     killedBy: { file: 'test/pure/api/roles.test.ts', test: 'GET /v1/export takes admin and nobody less' },
   },
   {
@@ -56,7 +56,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-tokens-v6',
     what: 'wrong tokens count for one IPv6 address, not for its /64',
-    file: 'src/api/bad-tokens.ts',
+    file: 'src/api/source.ts',
     from: '.slice(0, V6_GROUPS)',
     to: '',
     killedBy: {
@@ -77,17 +77,16 @@ export const OUTSIDE: readonly Mutant[] = [
   },
   {
     id: 'store-log-first',
-    what: 'compaction empties the log before the snapshot is synced',
+    what: 'compaction replaces the log before the snapshot is synced',
     file: 'src/store/embedded.ts',
-    from: `      const bytes = await writeSnapshot(this.#disk.snapshotPath, this.#items, this.#revision);
-      await this.#disk.log.reset(this.#revision);
-`,
-    to: `      await this.#disk.log.reset(this.#revision);
-      const bytes = await writeSnapshot(this.#disk.snapshotPath, this.#items, this.#revision);
-`,
+    from: `      const { snapshotPath, log } = this.#disk;
+      const bytes = await writeSnapshot(`,
+    to: `      const { snapshotPath, log } = this.#disk;
+      await log.restart(this.#revision);
+      const bytes = await writeSnapshot(`,
     killedBy: {
       file: 'test/pure/store/embedded.test.ts',
-      test: 'the log is emptied only when the snapshot and its name are synced',
+      test: 'the log is replaced only when the snapshot and its name are synced',
     },
   },
   {
