@@ -14,7 +14,7 @@ export const NAMES: readonly Mutant[] = [
     file: 'src/model/name.ts',
     from: 'domainToASCII(unicode) === label',
     to: 'true',
-    killedBy: pure('model/idna-versions', 'a control character'),
+    killedBy: pure('model/idna-versions', 'no character that needs it'),
   },
   {
     id: 'image-project',
