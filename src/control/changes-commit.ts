@@ -14,8 +14,6 @@ export interface AuditSink {
     readonly after: unknown;
     readonly outcome: Outcome;
   }): Promise<void>;
-  /** For emergencies: a record that cannot be written now is written later, with the time of now. */
-  recordOrWait(record: Parameters<AuditSink['record']>[0]): Promise<boolean>;
 }
 /** Resolves when the kernel holds all that was changed before the call; rejects after `ms`. */
 export interface Enforcer {
@@ -52,9 +50,9 @@ export class Committer {
 
   constructor(options: CommitOptions) {
     this.#options = options;
-    const { store, state, log } = options;
+    const { store, state, audit, log } = options;
     const serial = <T>(key: string, work: () => Promise<T>): Promise<T> => this.serial(key, work);
-    this.unwritten = new UnwrittenChanges({ store, state, log, serial });
+    this.unwritten = new UnwrittenChanges({ store, state, audit, log, serial });
   }
 
   /** Runs one after the other per key: an undo never meets a later change of the same key. */
@@ -88,7 +86,7 @@ export class Committer {
    * memory then, and `unwritten` says so. Throws as `commit` does, but for that.
    */
   async commitUrgent(change: KeyChange, now: number): Promise<void> {
-    await this.#writeOrHold(change, now);
+    const isRecorded = await this.#writeOrHold(change, now);
     this.#options.onChange();
     try {
       await this.#options.enforcer.inForce(IN_FORCE_MS);
@@ -96,7 +94,7 @@ export class Committer {
       if (!this.unwritten.list().some(({ key }) => key === change.key)) await this.#undo(change, e);
       this.unwritten.takeBack(change);
       this.#options.onChange();
-      await this.#options.audit.recordOrWait(recordOf(change, 'undone'));
+      if (isRecorded) await this.#correct(change, 'undone');
       refuse(
         'not-in-force',
         `not in force, and undone: ${String(e)}`,
@@ -105,18 +103,22 @@ export class Committer {
     }
   }
 
-  async #writeOrHold(change: KeyChange, now: number): Promise<void> {
-    await this.#options.audit.recordOrWait(recordOf(change, 'done'));
+  /** Whether the audit has its record: a disk may be full for the store alone, or for both. */
+  async #writeOrHold(change: KeyChange, now: number): Promise<boolean> {
+    let isRecorded = false;
     try {
+      await this.#options.audit.record(recordOf(change, 'done'));
+      isRecorded = true;
       await this.#put(change.key, change.after);
     } catch (e) {
       const refused = refusalOf(e);
       if (refused.refusal.kind !== 'not-in-force') {
-        await this.#options.audit.recordOrWait(recordOf(change, 'refused'));
+        if (isRecorded) await this.#correct(change, 'refused');
         throw refused;
       }
-      this.unwritten.hold(change, refused.message, new Date(now).toISOString());
+      this.unwritten.hold(change, refused.message, new Date(now).toISOString(), isRecorded);
     }
+    return isRecorded;
   }
 
   /** All of them, or none: in force with one pass, else all taken back. Throws as `commit` does. */
@@ -189,7 +191,7 @@ export class Committer {
     const ifRevision = state.revisionOf(key);
     if (value !== undefined) state.apply(key, value, await store.put(key, value, { ifRevision }));
     else if (await store.delete(key, { ifRevision })) state.apply(key, undefined, Number.MAX_SAFE_INTEGER);
-    this.unwritten.stored(key);
+    await this.unwritten.stored(key);
   }
 
   async #undo(change: KeyChange, cause: unknown): Promise<never> {

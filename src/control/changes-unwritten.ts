@@ -1,11 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger, Store, UnwrittenChange } from '../ports.js';
-import type { KeyChange } from './changes-commit.js';
+import type { AuditSink, KeyChange } from './changes-commit.js';
+import { recordOf } from './changes-record.js';
 import type { ChangesState } from './changes-state.js';
 
 export interface UnwrittenOptions {
   readonly store: Store;
   readonly state: ChangesState;
+  readonly audit: AuditSink;
   readonly log: Logger;
   /** Runs the work when no other change of this key is under way. */
   serial<T>(key: string, work: () => Promise<T>): Promise<T>;
@@ -13,6 +15,8 @@ export interface UnwrittenOptions {
 interface Held {
   /** What was done, in order. */
   readonly changes: KeyChange[];
+  /** Of these, what the audit could not take: each is recorded once it can be. */
+  readonly unrecorded: Set<KeyChange>;
   readonly since: string;
   /** What the store holds, and at which revision. */
   readonly stored: unknown;
@@ -21,8 +25,8 @@ interface Held {
 }
 
 const RETRY_MS = 3_000;
-/** Changes of one key that are kept for taking them back; beyond it the last one counts. */
-const MOST_CHANGES = 100;
+/** Of one key: the first and the last count. */
+const MOST_RECORDS = 100;
 
 /** Changes of an emergency that are in force from memory, because the store could not take them. They are written as soon as it can. */
 export class UnwrittenChanges {
@@ -42,20 +46,22 @@ export class UnwrittenChanges {
     });
   }
 
-  /** Applies a change that the store did not take. */
-  hold(change: KeyChange, cause: string, now: string): void {
+  /** Applies a change that the store did not take. `isRecorded`: the audit says already that it was made. */
+  hold(change: KeyChange, cause: string, now: string, isRecorded: boolean): void {
     const { state, log } = this.#o;
     const known = this.#held.get(change.key);
     const held: Held = known ?? {
       changes: [],
+      unrecorded: new Set(),
       since: now,
       stored: change.before,
       revision: state.revisionOf(change.key),
       why: '',
     };
     held.why = cause.split('. Nothing')[0] ?? cause;
-    if (held.changes.length < MOST_CHANGES) held.changes.push(change);
-    else held.changes[MOST_CHANGES - 1] = change;
+    if (!isRecorded && held.unrecorded.size < MOST_RECORDS) held.unrecorded.add(change);
+    if (held.changes.length < MOST_RECORDS) held.changes.push(change);
+    else held.changes[MOST_RECORDS - 1] = change;
     this.#held.set(change.key, held);
     state.override(change.key, change.after);
     log.error({ key: change.key, action: change.action, why: held.why }, HELD);
@@ -67,11 +73,15 @@ export class UnwrittenChanges {
     const held = this.#held.get(change.key);
     this.#o.state.override(change.key, change.before);
     held?.changes.pop();
+    held?.unrecorded.delete(change);
     if (held?.changes.length === 0) this.#held.delete(change.key);
   }
 
-  /** A later change of the key was stored, and with it all that came before. */
-  stored(key: string): void {
+  /** A later change of the key was stored with all that came before it: only the records are missing. */
+  async stored(key: string): Promise<void> {
+    const held = this.#held.get(key);
+    if (!held) return;
+    await this.#record(held);
     this.#held.delete(key);
   }
 
@@ -105,7 +115,7 @@ export class UnwrittenChanges {
         else if (await store.delete(key, { ifRevision }))
           state.apply(key, undefined, Number.MAX_SAFE_INTEGER);
       }
-      this.stored(key);
+      await this.stored(key);
       log.warn({ key }, 'a change that was in force from memory only is stored now');
     } catch (e) {
       held.why = (e instanceof Error ? e.message : String(e)).split('. Nothing')[0] ?? '';
@@ -119,6 +129,16 @@ export class UnwrittenChanges {
       { key },
       'a change that was in force from memory only is dropped: another host has changed the same since',
     );
+  }
+
+  async #record({ unrecorded }: Held): Promise<void> {
+    for (const change of unrecorded)
+      await this.#o.audit.record(recordOf(change, 'done')).catch((err: unknown) => {
+        this.#o.log.error(
+          { err, key: change.key },
+          'cannot record a change that was made while the store failed',
+        );
+      });
   }
 }
 
