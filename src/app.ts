@@ -9,6 +9,7 @@ import { ListReader } from './config/list-reader.js';
 import { localSocketOf } from './config/local-socket.js';
 import { Changes } from './control/changes.js';
 import { findContainer } from './control/changes-find.js';
+import { tokenKey } from './control/changes-state.js';
 import { exec } from './kernel/exec.js';
 import type { NetworkFacts } from './model/container.js';
 import type { List } from './model/policy.js';
@@ -261,7 +262,12 @@ async function start(
     COUNTS_MS,
   );
   parts.add(async () => clearInterval(reading));
-  const authenticate = (secret: string) => opened.tokens.authenticate(secret);
+  const isConfigured = (name: string): boolean => config.api.tokens.some((token) => token.name === name);
+  const authenticate = (secret: string) => {
+    const found = opened.tokens.authenticate(secret);
+    const counts = found && (isConfigured(found.name) || trust.believes(tokenKey(found.name), revisionOf));
+    return counts ? found : undefined;
+  };
   const failed = new FailedLogins(audit, log, Date.now);
   parts.add(async () => failed[Symbol.dispose]());
   const onRefused = failed.seen;

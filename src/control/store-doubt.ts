@@ -1,9 +1,10 @@
 import type { ContainerFacts } from '../model/container.js';
 import type { Lockdown, Pause } from '../model/emergency.js';
 import { ownerIsCertain, ownerKey } from '../model/owner.js';
-import type { Mode, Policy } from '../model/policy.js';
+import type { Grant, List, Mode, Policy } from '../model/policy.js';
 import { byStrictness } from '../model/policy-claims.js';
-import { modeKey, pauseKey } from './changes-state.js';
+import type { Problem } from '../model/problem.js';
+import { grantKey, listKey, modeKey, pauseKey } from './changes-state.js';
 
 /** Why the store is not believed: the kernel remembers another one, or a later state of it. */
 export interface Doubt {
@@ -25,7 +26,8 @@ const FROM_DOUBT = 'store in doubt';
 /** The store's revision of a key; 0: it does not hold it. */
 export type RevisionOf = (key: string) => number;
 
-const isNewer = ({ revision }: Doubt, key: string, of: RevisionOf): boolean =>
+/** Whether a person has decided this since the doubt arose. */
+export const isNewer = ({ revision }: Doubt, key: string, of: RevisionOf): boolean =>
   revision !== undefined && of(key) > revision;
 
 /** Nothing gets looser than the kernel held it, and what it did not know is enforced, but where a person has decided since. */
@@ -47,6 +49,30 @@ export function underDoubt(policy: Policy, doubt: Doubt, facts: ContainerFacts, 
 /** Pauses from before the doubt are not honoured. */
 export const pausesUnderDoubt = (pauses: readonly Pause[], doubt: Doubt, of: RevisionOf): readonly Pause[] =>
   pauses.filter((p) => isNewer(doubt, pauseKey(p.owner), of));
+
+/** Lists of the folder, and those of the store that are newer than the doubt: an old backup holds entries that were revoked since. */
+export const listsUnderDoubt = (
+  lists: ReadonlyMap<string, List>,
+  doubt: Doubt,
+  of: RevisionOf,
+): ReadonlyMap<string, List> =>
+  new Map([...lists].filter(([name, l]) => l.source !== 'store' || isNewer(doubt, listKey(name), of)));
+
+/** Why each list that is left out adds nothing. */
+export const absentUnderDoubt = (
+  lists: ReadonlyMap<string, List>,
+  believed: ReadonlyMap<string, List>,
+  doubt: Doubt,
+): readonly (readonly [string, Problem])[] =>
+  [...lists.keys()]
+    .filter((name) => !believed.has(name))
+    .map((name) => [
+      name,
+      { detail: `list ${name} of the store is not in force: ${doubt.reason}`, remedy: DOUBT_REMEDY },
+    ]);
+
+export const grantsUnderDoubt = (grants: readonly Grant[], doubt: Doubt, of: RevisionOf): readonly Grant[] =>
+  grants.filter((g) => isNewer(doubt, grantKey(g.id), of));
 
 /** What was found, and what the kernel remembers. */
 interface StoreSight {

@@ -131,7 +131,7 @@ async function notRecorded(
   return [
     ...unseen,
     ...names,
-    'to neighbours on the same bridge, multicast, broadcast and protocols other than TCP, UDP and ICMP echo are not recorded',
+    'to neighbours on the same bridge, 20 new destinations a second are recorded at most, and others are not counted; multicast, broadcast, protocols other than TCP, UDP and ICMP echo, and connections that are open now are not recorded',
   ];
 }
 

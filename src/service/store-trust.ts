@@ -1,6 +1,16 @@
 import type { InForce } from '../control/enforcer.js';
 import type { RevisionOf } from '../control/store-doubt.js';
-import { DOUBT_REMEDY, type Doubt, doubtOf, pausesUnderDoubt, underDoubt } from '../control/store-doubt.js';
+import {
+  absentUnderDoubt,
+  DOUBT_REMEDY,
+  type Doubt,
+  doubtOf,
+  grantsUnderDoubt,
+  isNewer,
+  listsUnderDoubt,
+  pausesUnderDoubt,
+  underDoubt,
+} from '../control/store-doubt.js';
 import type { Exec } from '../kernel/exec.js';
 import { formatRecord, readStoreRecord, type StoreRecord, writeStoreRecord } from '../kernel/store-record.js';
 import type { ContainerFacts } from '../model/container.js';
@@ -33,6 +43,18 @@ export const modesInForce = ({ members }: Pick<InForce, 'members'>): ReadonlyMap
 /** So long (ms) changes of the store are gathered before the kernel's record follows. */
 const GATHER_MS = 50;
 const NOT_READ = 'the kernel’s record of the store cannot be read (it is damaged, or of a newer version)';
+
+function saidUnderDoubt(said: Said, doubt: Doubt, of: RevisionOf): Said {
+  const lists = listsUnderDoubt(said.lists, doubt, of);
+  return {
+    ...said,
+    lists,
+    absent: new Map([...said.absent, ...absentUnderDoubt(said.lists, lists, doubt)]),
+    grants: grantsUnderDoubt(said.grants, doubt, of),
+    pauses: pausesUnderDoubt(said.pauses, doubt, of),
+    lockdown: said.lockdown ?? doubt.lockdown,
+  };
+}
 
 /**
  * Compares the store with what the kernel remembers of it, and keeps that up to date. While they do not fit, policies get
@@ -82,15 +104,14 @@ export class StoreTrust {
   said(said: Said, of: RevisionOf): Said {
     this.#compare();
     const doubt = this.#doubt;
-    const believed = doubt
-      ? {
-          ...said,
-          pauses: pausesUnderDoubt(said.pauses, doubt, of),
-          lockdown: said.lockdown ?? doubt.lockdown,
-        }
-      : said;
+    const believed = doubt ? saidUnderDoubt(said, doubt, of) : said;
     this.#note({ isLockdown: believed.lockdown !== undefined, isPaused: believed.pauses.length > 0 });
     return believed;
+  }
+
+  /** Whether what the store holds under this key counts: a token that was revoked is in an old backup again. */
+  believes(key: string, of: RevisionOf): boolean {
+    return this.#doubt === undefined || isNewer(this.#doubt, key, of);
   }
 
   policy(policy: Policy, facts: ContainerFacts, of: RevisionOf): Policy {

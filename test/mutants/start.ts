@@ -53,6 +53,14 @@ export const START: readonly Mutant[] = [
     killedBy: { file: DOUBT, test: 'a mode that a person has set since counts, one from before does not' },
   },
   {
+    id: 'doubt-old-entries',
+    what: 'lists of an old backup permit what was revoked since',
+    file: 'src/control/store-doubt.ts',
+    from: "l.source !== 'store' || isNewer(doubt, listKey(name), of)",
+    to: 'true',
+    killedBy: { file: TRUST, test: 'entries and tokens of an old backup count only' },
+  },
+  {
     id: 'doubt-revision',
     what: 'an old backup of the state loosens what was tightened since',
     file: 'src/control/store-doubt.ts',

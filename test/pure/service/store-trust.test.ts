@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { Exec } from '../../../src/kernel/exec.js';
 import { formatRecord, parseRecord, type StoreRecord } from '../../../src/kernel/store-record.js';
 import type { ContainerFacts } from '../../../src/model/container.js';
-import type { Mode, Policy } from '../../../src/model/policy.js';
+import type { Grant, List, Mode, Policy } from '../../../src/model/policy.js';
 import type { Said } from '../../../src/service/policies.js';
 import { StoreTrust } from '../../../src/service/store-trust.js';
 
@@ -192,4 +192,24 @@ it('nothing is written after the end, as before a teardown', async () => {
   trust.changed();
   await new Promise((resolve) => setTimeout(resolve, 80));
   expect(sets.size).toBe(0);
+});
+
+it('entries and tokens of an old backup count only as far as a person has made them since', async () => {
+  sets.set('DB-record', formatRecord({ id: 'one', revision: 7, isLockdown: false, isPaused: false }));
+  store.revision = 6;
+  const trust = await open();
+  const list = (name: string, source: 'store' | 'folder') => ({ name, source, allow: [] }) as unknown as List;
+  const grant = (id: string) => ({ id, entry: 'a.org', owner: 'id:c' }) as unknown as Grant;
+  const lists = new Map(
+    [list('old', 'store'), list('new', 'store'), list('file', 'folder')].map((l) => [l.name, l]),
+  );
+  const of = (key: string): number => (key.endsWith('new') ? 9 : 5);
+  const now = trust.said(said({ lists, grants: [grant('old'), grant('new')] }), of);
+  expect([...now.lists.keys()]).toEqual(['new', 'file']);
+  expect(now.grants.map((g) => g.id)).toEqual(['new']);
+  expect(now.absent.get('old')?.detail).toMatch(/list old of the store is not in force: .*older|revision 6/);
+  expect([trust.believes('token/old', of), trust.believes('token/new', of)]).toEqual([false, true]);
+  await trust.accept();
+  expect([...trust.said(said({ lists }), of).lists.keys()]).toEqual(['old', 'new', 'file']);
+  expect(trust.believes('token/old', of)).toBe(true);
 });
