@@ -30,7 +30,7 @@ module.exports = {
     room('threats', 'threads/', 'model/', 'ports\\.ts'),
     room('control', 'model/', 'desired/', 'ports\\.ts'),
     room('api', 'model/', 'ports\\.ts'),
-    room('cli', 'model/', 'api/client\\.ts', 'api/schemas(-feeds)?\\.ts', 'config/'),
+    room('cli', 'model/', 'api/client\\.ts', 'api/schemas(-feeds|-flows|-fleet)?\\.ts', 'config/'),
     room('config', 'threads/', 'model/'),
     room('observe', 'model/', 'ports\\.ts'),
     {

@@ -9,7 +9,7 @@ import { sourceOf } from './source.js';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** What a request costs of the rates; left out: 1. Those whose answer is large or computed cost more. */
+    /** Tokens that a request takes from its rate buckets; 1 by default. A large or computed answer takes more. */
     cost?: number;
     /** Its answer does not end by itself. */
     isStream?: boolean;

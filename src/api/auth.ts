@@ -88,8 +88,8 @@ function bearer(request: FastifyRequest, authenticate: Authenticate, bad: BadTok
 }
 
 /**
- * "local:USER" by the peer's uid; of root, which sudo makes of people, with whom it says that it acts for:
- * "local:root (says: NAME)". Without a uid "local".
+ * Returns "local:USER" by the uid of the peer. Root may act for a person (sudo), whose name its client sends as a claim:
+ * "local:root (says: NAME)". Without a uid the result is "local".
  */
 function localUser(peer: Peer | undefined, claim: unknown): string {
   const own = peer ? `local:${peer.name}` : 'local';

@@ -8,22 +8,17 @@ import type {
   ContainerBody,
   Durability,
   Explain,
-  ExportBody,
-  Flow,
   GrantBody,
   ListBody,
   LockdownBody,
-  NewToken,
-  NodeBody,
   PauseBody,
-  PlanBody,
-  PreviewBody,
   ProblemDocument,
   ScanBody,
   Status,
-  TokenBody,
 } from './schemas.js';
 import type { FeedBody, FeedSyncBody, ThreatBody } from './schemas-feeds.js';
+import type { ExportBody, NewToken, NodeBody, PlanBody, TokenBody } from './schemas-fleet.js';
+import type { Flow, PreviewBody } from './schemas-flows.js';
 
 /** The service answered with a problem. */
 export class ApiError extends Error {

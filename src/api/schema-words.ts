@@ -8,3 +8,4 @@ export const Time = Type.String({ description: 'RFC 3339, UTC', examples: ['2030
 export const Count = Type.Integer({ minimum: 0 });
 export const Words = <const T extends readonly string[]>(words: T) =>
   Type.Union(words.map((w) => Type.Literal(w as T[number])));
+export const Mode = Words(['enforce', 'observe', 'off']);

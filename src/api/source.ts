@@ -1,6 +1,6 @@
 const V6_GROUPS = 4;
 
-/** The client that an address stands for: an IPv6 client has its /64 (RFC 4291 2.5.4), and `::ffff:` is IPv4. */
+/** Returns the key that requests of a client are counted by: the /64 of an IPv6 address (RFC 4291 2.5.4), or the IPv4 address. */
 export function sourceOf(address: string): string {
   const plain = address.replace(/^::ffff:(?=\d+\.)/, '');
   if (!plain.includes(':')) return plain;

@@ -9,7 +9,7 @@ interface Part {
   readonly httpPart?: string;
 }
 
-/** A request whose query, parameters or body do not fit is refused whole: nothing of it is done. */
+/** Refuse a request before its handler runs when its query, parameters or body do not match the schema of the route. */
 export const validate =
   ({ schema }: Part) =>
   (value: unknown) => {

@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
 import type { AuditBody } from '../api/schemas.js';
+import type { AuditVerdict } from '../model/audit-verdict.js';
 import { isRecord } from '../model/shape.js';
 import type { Registry } from './command.js';
 import { wrongUsage } from './failure.js';
-import type { AuditVerdict } from './host.js';
 import type { Output } from './output.js';
 import { counted } from './text.js';
 

@@ -10,8 +10,8 @@ const isGlob = (text: string): boolean => /[*?]/.test(text);
 const NOT_FOUND = 404;
 
 /**
- * Runs `use` with the container as it was written (id, name or id prefix). If there is none, the name of a compose service
- * ("web", "shop/web") or a glob stands for the one container that fits. Several: fails, and names them.
+ * Run `use` with the container of this id, name or id prefix. If there is none, run it with the only container that matches the
+ * text as a compose service ("web", "shop/web") or as a glob. Throws CommandFailure with their names if several match.
  */
 export async function withContainer<T>(
   client: ApiClient,
@@ -36,7 +36,7 @@ export async function withContainer<T>(
   }
 }
 
-/** All containers that the text stands for: one by its name or id, else those of a compose service, or of a glob. */
+/** Returns the container of this name or id; if there is none, all that match the text as a compose service or a glob. */
 export async function containersOf(client: ApiClient, text: string): Promise<readonly ContainerBody[]> {
   const one = isGlob(text) ? undefined : await client.container(text).catch(missing);
   if (one) return [one];

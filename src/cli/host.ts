@@ -1,5 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { Config } from '../config/config.js';
+import type { AuditVerdict } from '../model/audit-verdict.js';
+import type { Recoverable, StoreInspection } from '../model/store-inspection.js';
 
 interface Out {
   write(text: string): unknown;
@@ -35,17 +37,6 @@ export interface SyncedFeed {
     readonly entries: number;
   };
 }
-/** Whether the audit's files are as they were written. */
-export interface AuditVerdict {
-  readonly ok: boolean;
-  readonly files: number;
-  readonly records: number;
-  readonly first: { readonly n: number; readonly time: string } | null;
-  readonly last: { readonly n: number; readonly time: string; readonly hash: string } | null;
-  readonly dropped: number;
-  readonly contains: boolean | null;
-  readonly faults: readonly { readonly file: string; readonly line: number; readonly what: string }[];
-}
 /** A public feed worth knowing. */
 export interface CatalogueEntry {
   readonly name: string;
@@ -73,22 +64,6 @@ export interface ServiceManager {
   readonly watchdogMs: number | undefined;
   /** VARIABLE=VALUE lines of sd_notify(3). Throws when they cannot be sent. */
   notify(state: string): void;
-}
-
-/** What one way of reading a store's files gives. */
-interface ReadableStore {
-  readonly source: 'current' | 'previous';
-  readonly revision: number;
-  readonly items: number;
-  readonly isComplete: boolean;
-  readonly missing: readonly string[];
-}
-export interface InspectedStore {
-  readonly isGood: boolean;
-  readonly isNewer: boolean;
-  /** Best first. */
-  readonly recoverable: readonly ReadableStore[];
-  readonly problems: readonly string[];
 }
 
 /** All that the commands need of the world around them; main.ts gives the real ones. */
@@ -121,11 +96,11 @@ export interface Host {
   /** Lays the closed base for a service that does not start; leaves alone what is installed, and other instances. */
   layClosed(config: Config, log: Log): Promise<void>;
   /** The embedded store in a state folder, without the service. */
-  inspectStore(state: string): Promise<InspectedStore>;
+  inspectStore(state: string): Promise<StoreInspection>;
   restoreStore(
     state: string,
-    source: ReadableStore['source'],
-  ): Promise<{ readonly restored: ReadableStore; readonly setAside: readonly string[] }>;
+    source: Recoverable['source'],
+  ): Promise<{ readonly restored: Recoverable; readonly setAside: readonly string[] }>;
   /** Resolves with the files that were set aside. */
   beginEmptyStore(state: string): Promise<readonly string[]>;
   /** Takes every trace out of the kernel without the service; what was removed, in words. */

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import type { ContainerBody, Flow } from '../api/schemas.js';
+import type { ContainerBody } from '../api/schemas.js';
+import type { Flow } from '../api/schemas-flows.js';
 import type { Registry } from './command.js';
 import { withContainer } from './containers.js';
 import { modeReason } from './mode.js';
@@ -77,7 +78,7 @@ function entries(out: Output, c: ContainerBody): void {
   );
 }
 
-/** `none`: what stands in place of an empty table. */
+/** Print a table under a title, or the text `none` if the table is empty. */
 function section(
   out: Output,
   title: string,

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { NodeBody } from '../api/schemas.js';
+import type { NodeBody } from '../api/schemas-fleet.js';
 import type { Registry } from './command.js';
 import type { Output } from './output.js';
 

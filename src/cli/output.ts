@@ -52,7 +52,7 @@ export class Output {
     return this.#host.isTerminal ? sizeText(bytes) : `${bytes} B`;
   }
 
-  /** `none`: what a terminal shows in place of an empty table, and what to do. */
+  /** Print a table. If it is empty, print `none` instead (terminal only), which says what to do. */
   table(head: readonly string[], rows: readonly (readonly string[])[], none?: string): void {
     if (rows.length === 0 && none !== undefined) {
       this.note(none);

@@ -1,4 +1,4 @@
-import type { PreviewBody } from '../api/schemas.js';
+import type { PreviewBody } from '../api/schemas-flows.js';
 import type { Output } from './output.js';
 import { counted } from './text.js';
 

@@ -64,7 +64,7 @@ function print(out: Output, s: Status): void {
   out.line(`node: ${s.node}${others}, drawbridge ${s.version}`);
 }
 
-/** By mode. Coverage is counted apart: a container in mode enforce whose coverage is partial is enforced with gaps. */
+/** Counts containers by mode. A container in mode enforce counts as enforced whatever its coverage, which has a line of its own. */
 const opening = ({ enforced, containers, observed, off }: Status): string =>
   `${enforced} of ${containers} enforced, ${observed} observed${off > 0 ? `, ${off} off` : ''}`;
 

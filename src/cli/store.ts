@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
+import type { StoreInspection } from '../model/store-inspection.js';
 import type { Registry, Session } from './command.js';
 import { fail } from './failure.js';
-import type { InspectedStore } from './host.js';
 
 const YES: readonly [string, string] = ['--yes', 'do it; without it only what would be done is said'];
 
@@ -39,7 +39,7 @@ async function check(session: Session): Promise<number> {
   return found.isGood ? 0 : 1;
 }
 
-function remedies({ isNewer, recoverable }: InspectedStore): string[] {
+function remedies({ isNewer, recoverable }: StoreInspection): string[] {
   if (isNewer) return ['install the version of drawbridge that wrote it, or put back a backup from before'];
   const [best] = recoverable;
   return [

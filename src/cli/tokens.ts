@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { TokenBody } from '../api/schemas.js';
+import type { TokenBody } from '../api/schemas-fleet.js';
 import { ROLES, type Role } from '../model/token.js';
 import type { Registry } from './command.js';
 import { wrongUsage } from './failure.js';

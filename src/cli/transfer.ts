@@ -3,7 +3,7 @@ import { text as readAll } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import { stringify } from 'yaml';
 import { ApiError } from '../api/client.js';
-import type { PlanBody } from '../api/schemas.js';
+import type { PlanBody } from '../api/schemas-fleet.js';
 import { parseYaml } from '../config/yaml.js';
 import type { Registry, Session } from './command.js';
 import { CommandFailure, fail } from './failure.js';

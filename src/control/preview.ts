@@ -1,6 +1,6 @@
 import type { TracePacket } from '../desired/trace.js';
 import { parseAddress } from '../model/ip.js';
-import type { PreviewDestination, PreviewFlow } from '../ports.js';
+import type { PreviewDestination, PreviewFlow } from '../model/preview-view.js';
 import type { AsEnforced } from './as-enforced.js';
 import type { FlowFacts } from './cut.js';
 import { privateName, type Sent } from './destination.js';

@@ -1,4 +1,4 @@
-import type { DestinationKind, RecordingGap } from '../ports.js';
+import type { DestinationKind, RecordingGap } from '../model/preview-view.js';
 
 /** A destination of one owner that enforce would have denied when it was used. Times are ms since the epoch. */
 export interface RecordedRow {

@@ -7,6 +7,7 @@ import type { Lockdown, Pause } from '../model/emergency.js';
 import type { FeedSync, FeedView, SyncHow, ThreatView } from '../model/feed-view.js';
 import type { NodeView } from '../model/fleet.js';
 import type { Grant, Mode } from '../model/policy.js';
+import type { PreviewView } from '../model/preview-view.js';
 import type { Role, Token } from '../model/token.js';
 import type { Audit } from '../observe/audit.js';
 import {
@@ -16,7 +17,6 @@ import {
   type DenialEvent,
   type ExplainView,
   type ListView,
-  type PreviewView,
   RefusedError,
   type ScanView,
   type SharedStore,

@@ -10,7 +10,7 @@ import type { ContainerFacts } from '../model/container.js';
 import { formatAddress } from '../model/ip.js';
 import { ownerKey } from '../model/owner.js';
 import type { Mode } from '../model/policy.js';
-import type { PreviewView } from '../ports.js';
+import type { PreviewView } from '../model/preview-view.js';
 import type { Engine } from './engine.js';
 
 /** What mode enforce would deny a container now: destinations that were recorded, and connections that are open. */

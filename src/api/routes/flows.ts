@@ -3,7 +3,8 @@ import { parseTime } from '../../model/units.js';
 import type { DenialEvent } from '../../ports.js';
 import type { Context } from '../context.js';
 import { BadRequestError, badRequest } from '../problems.js';
-import { Collection, FlowSchema } from '../schemas.js';
+import { Collection } from '../schemas.js';
+import { FlowSchema } from '../schemas-flows.js';
 
 const Query = Type.Object(
   {

@@ -1,7 +1,8 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { containerBody } from '../container-body.js';
 import { type Context, whoIs } from '../context.js';
-import { ContainerSchema, ModeRequestSchema, PreviewSchema } from '../schemas.js';
+import { ContainerSchema, ModeRequestSchema } from '../schemas.js';
+import { PreviewSchema } from '../schemas-flows.js';
 import { ContainerParams } from './containers.js';
 
 const ModeQuery = Type.Object(

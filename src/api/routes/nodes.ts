@@ -1,6 +1,7 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { type Context, whoIs } from '../context.js';
-import { Collection, NodeSchema } from '../schemas.js';
+import { Collection } from '../schemas.js';
+import { NodeSchema } from '../schemas-fleet.js';
 
 const Params = Type.Object({ name: Type.String() });
 

@@ -3,7 +3,8 @@ import type { Token } from '../../model/token.js';
 import { parseDuration } from '../../model/units.js';
 import { type Context, whoIs } from '../context.js';
 import { BadRequestError } from '../problems.js';
-import { Collection, NewTokenSchema, type TokenBody, TokenRequestSchema, TokenSchema } from '../schemas.js';
+import { Collection } from '../schemas.js';
+import { NewTokenSchema, type TokenBody, TokenRequestSchema, TokenSchema } from '../schemas-fleet.js';
 
 const Params = Type.Object({ name: Type.String() });
 const ADMIN = { role: 'admin' } as const;

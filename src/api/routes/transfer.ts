@@ -1,6 +1,6 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { type Context, whoIs } from '../context.js';
-import { ExportSchema, PlanSchema, SyncRequestSchema } from '../schemas.js';
+import { ExportSchema, PlanSchema, SyncRequestSchema } from '../schemas-fleet.js';
 import { validateAllButBody } from '../validate.js';
 
 const flag = (description: string) =>

@@ -3,6 +3,7 @@ import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/model
 import type { NodeView } from '../../../src/model/fleet.js';
 import { listFromObject } from '../../../src/model/list-parse.js';
 import type { Grant, List } from '../../../src/model/policy.js';
+import type { PreviewView } from '../../../src/model/preview-view.js';
 import type { Role, Token } from '../../../src/model/token.js';
 import {
   type AuditView,
@@ -11,7 +12,6 @@ import {
   type DenialEvent,
   type ListView,
   type PlannedChange,
-  type PreviewView,
   RefusedError,
   type ScanView,
   type UnwrittenChange,

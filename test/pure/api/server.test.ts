@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import * as schemas from '../../../src/api/schemas.js';
 import * as feedSchemas from '../../../src/api/schemas-feeds.js';
+import { FlowSchema } from '../../../src/api/schemas-flows.js';
 import { buildServer } from '../../../src/api/server.js';
 import { schemaProblems } from '../../../src/model/schema-check.js';
 import { type Logger, RefusedError } from '../../../src/ports.js';
@@ -50,7 +51,7 @@ describe('reading', () => {
     ['/v1/lists', schemas.Collection(schemas.ListBodySchema)],
     ['/v1/lists/npm', schemas.ListBodySchema],
     ['/v1/explain?container=web&to=a.org:443', schemas.ExplainSchema],
-    ['/v1/flows', schemas.Collection(schemas.FlowSchema)],
+    ['/v1/flows', schemas.Collection(FlowSchema)],
     ['/v1/feeds', schemas.Collection(feedSchemas.FeedSchema)],
     ['/v1/threats/2001:db8::7', feedSchemas.ThreatSchema],
     ['/healthz', schemas.HealthSchema],

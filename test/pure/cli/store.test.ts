@@ -10,6 +10,7 @@ afterEach(() => bench.end());
 
 const readable = {
   source: 'previous',
+  identity: 'one',
   revision: 7,
   items: 3,
   isComplete: false,

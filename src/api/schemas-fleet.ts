@@ -1,0 +1,96 @@
+/** The shapes of export, import and sync, of hosts that share a store, and of tokens in the API. */
+import { type Static, Type } from '@sinclair/typebox';
+import { ListSchema } from '../model/list-schema.js';
+import { ROLES } from '../model/token.js';
+import { DURATION_PATTERN } from '../model/units.js';
+import { Count, closed, Mode, Nullable, Text, Time, Words } from './schema-words.js';
+
+export const ExportSchema = Type.Object(
+  {
+    lists: Type.Optional(Type.Record(Type.String(), ListSchema)),
+    modes: Type.Optional(Type.Record(Type.String(), Mode)),
+    grants: Type.Optional(Type.Array(Type.Object({ owner: Type.String(), entry: Type.String() }, closed))),
+    tokens: Type.Optional(Type.Array(Type.Record(Type.String(), Type.String()))),
+  },
+  closed,
+);
+export type ExportBody = Static<typeof ExportSchema>;
+export const SyncRequestSchema = Type.Object(
+  { lists: Type.Record(Type.String(), Type.Unknown(), { description: 'bodies of lists, by name' }) },
+  closed,
+);
+export const PlanSchema = Type.Object(
+  {
+    dryRun: Type.Boolean(),
+    replace: Type.Optional(Type.Boolean()),
+    changes: Type.Array(
+      Type.Object(
+        {
+          action: Words(['create', 'update', 'delete']),
+          kind: Words(['list', 'mode', 'grant', 'token', 'sync']),
+          name: Type.String(),
+        },
+        closed,
+      ),
+    ),
+  },
+  closed,
+);
+export type PlanBody = Static<typeof PlanSchema>;
+
+export const NodeSchema = Type.Object(
+  {
+    node: Type.String(),
+    state: Words(['ok', 'out of sync', 'stale']),
+    version: Text('of drawbridge'),
+    revision: Type.Number({ description: 'of the store, up to which its kernel holds what it should' }),
+    inSync: Type.Boolean(),
+    containers: Count,
+    enforced: Type.Integer({ minimum: 0, description: 'containers in mode enforce' }),
+    fullyEnforced: Nullable(
+      Type.Integer({
+        minimum: 0,
+        description: 'those of them with coverage "enforced"; null: an older version runs there',
+      }),
+    ),
+    observed: Count,
+    partial: Type.Integer({ minimum: 0, description: 'containers of every mode by coverage' }),
+    unenforced: Count,
+    lastSeen: Time,
+  },
+  closed,
+);
+export type NodeBody = Static<typeof NodeSchema>;
+
+const RoleSchema = Words(ROLES);
+export const TokenSchema = Type.Object(
+  {
+    name: Type.String(),
+    role: RoleSchema,
+    source: Words(['store', 'config']),
+    created: Nullable(Time),
+    expires: Nullable(Time),
+    by: Nullable(Text('who made it')),
+  },
+  closed,
+);
+export type TokenBody = Static<typeof TokenSchema>;
+export const NewTokenSchema = Type.Object(
+  { ...TokenSchema.properties, token: Text('the secret, shown this once') },
+  closed,
+);
+export type NewToken = Static<typeof NewTokenSchema>;
+export const TokenRequestSchema = Type.Object(
+  {
+    name: Type.String({ minLength: 1, description: 'who holds it', examples: ['ci'] }),
+    role: RoleSchema,
+    for: Type.Optional(
+      Type.String({
+        pattern: DURATION_PATTERN,
+        description: 'how long; left out: no end',
+        examples: ['90d'],
+      }),
+    ),
+  },
+  closed,
+);
