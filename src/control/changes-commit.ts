@@ -72,12 +72,12 @@ export class Committer {
 
   /** Throws RefusedError: precondition (somebody else was first), not-in-force (store or kernel; undone). */
   async commit(change: KeyChange): Promise<void> {
-    await this.#writeWithAudit(change);
+    const revision = await this.#writeWithAudit(change);
     this.#options.onChange();
     try {
       await this.#options.enforcer.inForce(IN_FORCE_MS);
     } catch (e) {
-      await this.#undo(change, e);
+      await this.#undo(change, revision, e);
     }
   }
 
@@ -86,12 +86,12 @@ export class Committer {
    * memory then, and `unwritten` says so. Throws as `commit` does, but for that.
    */
   async commitUrgent(change: KeyChange, now: number): Promise<void> {
-    const isRecorded = await this.#writeOrHold(change, now);
+    const { isRecorded, revision } = await this.#writeOrHold(change, now);
     this.#options.onChange();
     try {
       await this.#options.enforcer.inForce(IN_FORCE_MS);
     } catch (e) {
-      if (!this.unwritten.list().some(({ key }) => key === change.key)) await this.#undo(change, e);
+      if (revision !== undefined) await this.#undo(change, revision, e);
       this.unwritten.takeBack(change);
       this.#options.onChange();
       if (isRecorded) await this.#correct(change, 'undone');
@@ -103,22 +103,31 @@ export class Committer {
     }
   }
 
-  /** Whether the audit has its record: a disk may be full for the store alone, or for both. */
-  async #writeOrHold(change: KeyChange, now: number): Promise<boolean> {
+  /** Whether the audit has its record: a disk may be full for the store alone, or for both. `revision` undefined: it is held. */
+  async #writeOrHold(
+    change: KeyChange,
+    now: number,
+  ): Promise<{ readonly isRecorded: boolean; readonly revision?: number }> {
+    const seen = this.#options.state.revisionOf(change.key);
     let isRecorded = false;
     try {
       await this.#options.audit.record(recordOf(change, 'done'));
       isRecorded = true;
-      await this.#put(change.key, change.after);
+      return { isRecorded, revision: await this.#put(change.key, change.after, seen) };
     } catch (e) {
       const refused = refusalOf(e);
       if (refused.refusal.kind !== 'not-in-force') {
         if (isRecorded) await this.#correct(change, 'refused');
         throw refused;
       }
-      this.unwritten.hold(change, refused.message, new Date(now).toISOString(), isRecorded);
+      this.unwritten.hold(change, {
+        seen,
+        why: refused.message,
+        now: new Date(now).toISOString(),
+        isRecorded,
+      });
     }
-    return isRecorded;
+    return { isRecorded };
   }
 
   /** All of them, or none: in force with one pass, else all taken back. Throws as `commit` does. */
@@ -137,13 +146,18 @@ export class Committer {
   async #commitAll(changes: readonly KeyChange[]): Promise<void> {
     const written = await Promise.allSettled(changes.map((change) => this.#writeWithAudit(change)));
     const failed = written.find((w) => w.status === 'rejected');
-    const done = changes.filter((_, i) => written[i]?.status === 'fulfilled');
+    const done = changes.flatMap((change, i) => {
+      const result = written[i];
+      return result?.status === 'fulfilled' ? [{ change, revision: result.value }] : [];
+    });
     this.#options.onChange();
     try {
       if (failed) throw failed.reason;
       await this.#options.enforcer.inForce(IN_FORCE_MS);
     } catch (e) {
-      const undone = await Promise.allSettled(done.map((change) => this.#undo(change, e)));
+      const undone = await Promise.allSettled(
+        done.map(({ change, revision }) => this.#undo(change, revision, e)),
+      );
       // Each says that it was undone; what says that it was not matters more, and why it began most.
       const stuck = undone.find(
         (u) => u.status === 'rejected' && /did not take it back/.test(String(u.reason)),
@@ -171,37 +185,54 @@ export class Committer {
     this.#options.onChange();
   }
 
-  /** The record first: no change without one, not even when the process ends in between. */
-  async #writeWithAudit(change: KeyChange): Promise<void> {
+  /**
+   * The record first: no change without one, not even when the process ends in between. Resolves with the revision of the
+   * key. What another host stores while the record is written was not seen by this change: then it is refused.
+   */
+  async #writeWithAudit(change: KeyChange): Promise<number> {
+    const seen = this.#options.state.revisionOf(change.key);
     try {
       await this.#options.audit.record(recordOf(change, 'done'));
     } catch (e) {
       throw refusalOf(e);
     }
     try {
-      await this.#put(change.key, change.after);
+      return await this.#put(change.key, change.after, seen);
     } catch (e) {
       await this.#correct(change, isUnsure(e) ? 'unknown' : 'refused');
       throw refusalOf(e);
     }
   }
 
-  async #put(key: string, value: unknown): Promise<void> {
+  /** Resolves with the revision that the key has now; 0: it is gone. */
+  async #put(key: string, value: unknown, ifRevision: number): Promise<number> {
     const { store, state } = this.#options;
-    const ifRevision = state.revisionOf(key);
-    if (value !== undefined) state.apply(key, value, await store.put(key, value, { ifRevision }));
-    else if (await store.delete(key, { ifRevision })) state.apply(key, undefined, Number.MAX_SAFE_INTEGER);
+    let revision = 0;
+    if (value !== undefined) {
+      revision = await store.put(key, value, { ifRevision });
+      state.apply(key, value, revision);
+    } else if (await store.delete(key, { ifRevision })) {
+      state.apply(key, undefined, Number.MAX_SAFE_INTEGER);
+    }
     await this.unwritten.stored(key);
+    return revision;
   }
 
-  async #undo(change: KeyChange, cause: unknown): Promise<never> {
+  /** `revision`: of the key after the change. What somebody else has stored since stays. */
+  async #undo(change: KeyChange, revision: number, cause: unknown): Promise<never> {
     const { audit, log } = this.#options;
     const why = cause instanceof Error ? cause.message : String(cause);
     try {
-      await this.#put(change.key, change.before);
+      await this.#put(change.key, change.before, revision);
       this.#options.onChange();
       await audit.record(recordOf(change, 'undone'));
     } catch (e) {
+      if (e instanceof RefusedError && e.refusal.kind === 'precondition')
+        return refuse(
+          'not-in-force',
+          `not in force: ${why}; it is not undone, because ${change.target} was changed again meanwhile`,
+          'look at what is stored now, and at drawbridge status',
+        );
       log.error({ err: e, key: change.key }, 'a change that is not in force could not be taken back');
       refuse(
         'not-in-force',

@@ -12,6 +12,15 @@ export interface UnwrittenOptions {
   /** Runs the work when no other change of this key is under way. */
   serial<T>(key: string, work: () => Promise<T>): Promise<T>;
 }
+/** How the store refused a change that is to count all the same. */
+export interface NotStored {
+  /** Revision of the key for which the change was made. */
+  readonly seen: number;
+  readonly why: string;
+  readonly now: string;
+  /** The audit says already that it was made. */
+  readonly isRecorded: boolean;
+}
 interface Held {
   /** What was done, in order. */
   readonly changes: KeyChange[];
@@ -46,8 +55,8 @@ export class UnwrittenChanges {
     });
   }
 
-  /** Applies a change that the store did not take. `isRecorded`: the audit says already that it was made. */
-  hold(change: KeyChange, cause: string, now: string, isRecorded: boolean): void {
+  /** Applies a change that the store did not take. */
+  hold(change: KeyChange, { seen, why, now, isRecorded }: NotStored): void {
     const { state, log } = this.#o;
     const known = this.#held.get(change.key);
     const held: Held = known ?? {
@@ -55,10 +64,10 @@ export class UnwrittenChanges {
       unrecorded: new Set(),
       since: now,
       stored: change.before,
-      revision: state.revisionOf(change.key),
+      revision: seen,
       why: '',
     };
-    held.why = cause.split('. Nothing')[0] ?? cause;
+    held.why = why.split('. Nothing')[0] ?? why;
     if (!isRecorded && held.unrecorded.size < MOST_RECORDS) held.unrecorded.add(change);
     if (held.changes.length < MOST_RECORDS) held.changes.push(change);
     else held.changes[MOST_RECORDS - 1] = change;

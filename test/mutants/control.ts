@@ -178,6 +178,28 @@ export const CONTROL: readonly Mutant[] = [
     },
   },
   {
+    id: 'commit-late-revision',
+    what: 'a change counts as made for what another host stored while its record was written',
+    file: 'src/control/changes-commit.ts',
+    from: 'return await this.#put(change.key, change.after, seen);\n    } catch (e) {\n      await',
+    to: 'return await this.#put(change.key, change.after, this.#options.state.revisionOf(change.key));\n    } catch (e) {\n      await',
+    killedBy: {
+      file: 'test/pure/control/changes-writers.test.ts',
+      test: 'a change for a revision that another host replaces while the record is written is refused',
+    },
+  },
+  {
+    id: 'undo-over-others',
+    what: 'an undo overwrites what another host has stored since',
+    file: 'src/control/changes-commit.ts',
+    from: 'await this.#put(change.key, change.before, revision)',
+    to: 'await this.#put(change.key, change.before, this.#options.state.revisionOf(change.key))',
+    killedBy: {
+      file: 'test/pure/control/changes-writers.test.ts',
+      test: 'a change that is not in force is not undone over what another host has made of it since',
+    },
+  },
+  {
     id: 'commit-all-outdated',
     what: 'an import that waited overwrites what changed meanwhile',
     file: 'src/control/changes-commit.ts',

@@ -31,6 +31,8 @@ let b: Changes;
 let late: (() => void)[];
 let audits: Audit[];
 let inForce: () => Promise<void>;
+/** Before B's record of a change is written. */
+let recording: () => Promise<unknown>;
 
 /** The same store; what it tells waits for `deliver`. */
 const delayed = (of: Store): Store => ({
@@ -55,7 +57,12 @@ async function open(of: Store, state: string): Promise<Changes> {
   audits.push(audit);
   return Changes.open({
     store: of,
-    audit,
+    audit: {
+      record: async (record) => {
+        if (of !== store) await recording();
+        await audit.record(record);
+      },
+    },
     enforcer: { inForce: () => inForce() },
     log: quiet,
     folderLists: () => [],
@@ -71,6 +78,7 @@ beforeEach(async () => {
   late = [];
   audits = [];
   inForce = async () => {};
+  recording = async () => {};
   store = await openEmbeddedStore({ dir, log: quiet });
   a = await open(store, join(dir, 'a'));
   b = await open(delayed(store), join(dir, 'b'));
@@ -102,6 +110,37 @@ it('a list that has lost an entry elsewhere does not get it back by a change tha
   deliver();
   expect(await kindOf(b.addEntry('ci', 'c.org', undefined, 'bob'))).toBe('done');
   expect(await allowed('ci')).toEqual(['a.org', 'c.org']);
+});
+
+it('a change for a revision that another host replaces while the record is written is refused', async () => {
+  const { revision } = await a.putList('ci', { allow: ['start.org'] }, undefined, 'ann');
+  deliver();
+  recording = async () => {
+    recording = async () => {};
+    await a.putList('ci', { allow: ['a.org'] }, revision, 'ann');
+    deliver();
+  };
+  const late = b.putList('ci', { allow: ['b.org'] }, revision, 'bob');
+  await expect(late).rejects.toMatchObject({ refusal: { kind: 'precondition' } });
+  expect((await store.get('list/ci'))?.value).toEqual({ allow: ['a.org'] });
+  const { items } = (await audits[1]?.page(1, undefined)) ?? {};
+  expect(items).toMatchObject([{ who: 'bob', outcome: 'refused' }]);
+});
+
+it('a change that is not in force is not undone over what another host has made of it since', async () => {
+  const { revision } = await a.putList('ci', { allow: ['start.org'] }, undefined, 'ann');
+  deliver();
+  inForce = async () => {
+    inForce = async () => {};
+    deliver();
+    await a.putList('ci', { allow: ['a.org'] }, undefined, 'ann');
+    deliver();
+    throw new Error('no pass in time');
+  };
+  await expect(b.putList('ci', { allow: ['b.org'] }, revision, 'bob')).rejects.toThrow(
+    /not undone, because ci was changed again/,
+  );
+  expect((await store.get('list/ci'))?.value).toEqual({ allow: ['a.org'] });
 });
 
 it('a mode, a pause, a grant and the lockdown likewise', async () => {
