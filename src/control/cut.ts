@@ -33,8 +33,8 @@ export interface FlowTable<F extends FlowFacts> {
     /** Only flows of which who opened it or who answers fits: octets in network order, from `at`. */
     among?: (octets: Buffer, at: number) => boolean,
   ): Promise<readonly F[]>;
-  /** The same for both families and ways by one walk of the table; fast while `count` is small. */
-  flowsAmong?(addresses: ReadonlySet<string>): Promise<readonly F[]>;
+  /** Flows of both families that one of these addresses opened or answers, by one walk of the table. */
+  flowsAmong(addresses: ReadonlySet<string>): Promise<readonly F[]>;
   count?(): number | undefined;
   delete(flow: F): boolean;
   /** Writes these bits of the connection's mark; false: the flow is gone. */
@@ -74,7 +74,7 @@ export const mayBeTurned = (flow: FlowFacts): boolean => flow.proto !== TCP || f
 
 export const isDns = (flow: FlowFacts): boolean => flow.orig.dport === DNS_PORT;
 
-/** Above this many addresses one dump of everything is cheaper than a filtered one each. */
+/** Above this many addresses one walk of the table is cheaper than a filtered dump for each. */
 const FEW = 3;
 
 /** Flows that were opened from, or are answered by, one of these addresses. */
@@ -83,13 +83,12 @@ async function flowsOf<F extends FlowFacts>(
   way: 'orig' | 'reply',
   addresses: ReadonlySet<string>,
 ): Promise<F[]> {
-  const found: F[] = [];
-  for (const family of [4, 6] as const) {
-    const own = [...addresses].filter((a) => a.includes(':') === (family === 6));
-    if (own.length === 0) continue;
-    const filters = own.length <= FEW ? own.map((src) => ({ [way]: { src } })) : [{}];
-    for (const filter of filters) found.push(...(await table.flows(family, filter)));
-  }
+  const one = (src: string): Promise<readonly F[]> =>
+    table.flows(src.includes(':') ? 6 : 4, { [way]: { src } });
+  const found =
+    addresses.size > FEW
+      ? await table.flowsAmong(addresses)
+      : (await Promise.all([...addresses].map(one))).flat();
   return found.filter((f) => addresses.has(f[way].src));
 }
 
@@ -133,7 +132,7 @@ export async function cutBoth<F extends FlowFacts>(
   if (addresses.size === 0) return;
   const isSmall = (table.count?.() ?? Number.POSITIVE_INFINITY) <= FEW_FLOWS;
   const both = async (): Promise<F[]> => {
-    if (isSmall && table.flowsAmong) return [...(await table.flowsAmong(addresses))];
+    if (isSmall || addresses.size > FEW) return [...(await table.flowsAmong(addresses))];
     return [...(await flowsOf(table, 'orig', addresses)), ...(await flowsOf(table, 'reply', addresses))];
   };
   await cut(table, both, { keep: (f) => !addresses.has(f.orig.src) && keep(f), bar: async () => undefined });

@@ -70,7 +70,7 @@ export class SimulatedHost implements AsyncDisposable {
       maxEntries: 10_000,
       kernel: this.#sets,
       barrier: { bar: async () => undefined },
-      flows: { flows: async () => [], delete: () => false, mark: () => false },
+      flows: { flows: async () => [], flowsAmong: async () => [], delete: () => false, mark: () => false },
       state: () => undefined,
       relearn: async () => undefined,
       onRepaired: () => undefined,

@@ -79,7 +79,7 @@ function threatsOf(
     maxEntries,
     kernel,
     barrier: { bar: async () => undefined },
-    flows: { flows: async () => [], delete: () => false, mark: () => false },
+    flows: { flows: async () => [], flowsAmong: async () => [], delete: () => false, mark: () => false },
     state: () => undefined,
     relearn: async () => undefined,
     onRepaired: () => void repaired.push(Date.now()),

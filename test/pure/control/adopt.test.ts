@@ -60,6 +60,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
   const kernel = {
     flows: {
       flows: async (family: 4 | 6) => (family === 4 ? [...table] : []),
+      flowsAmong: async () => [...table],
       delete: (f: FlowFacts) => table.delete(f),
       mark: (f: FlowFacts, value: number) => {
         if (value === (identityMark(shape.marks, m.identity) | shape.marks.enforced) >>> 0) marked.push(f);

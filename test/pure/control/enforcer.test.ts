@@ -82,7 +82,7 @@ function house() {
       return { changed: true, refill: [], repaired: false };
     },
     invalidate: nothing,
-    flows: { flows: async () => [], delete: () => true, mark: () => true },
+    flows: { flows: async () => [], flowsAmong: async () => [], delete: () => true, mark: () => true },
     sockets: async () => [],
     members: async () => new Map(),
     add: async () => undefined,

@@ -28,6 +28,7 @@ function book() {
   const kernel = {
     flows: {
       flows: async (family: 4 | 6) => (family === 4 ? [...table] : []),
+      flowsAmong: async () => [...table],
       delete: (f: FlowFacts) => table.delete(f),
     },
     addCut: async (_: string, members: readonly string[]) => void members.map((m) => barred.add(m)),

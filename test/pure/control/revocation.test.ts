@@ -34,6 +34,10 @@ function revoker() {
         if (broken) throw new Error('no answer');
         return family === 4 ? [...table] : [];
       },
+      flowsAmong: async () => {
+        if (broken) throw new Error('no answer');
+        return [...table];
+      },
       delete: (f: FlowFacts) => table.delete(f),
       mark: () => true,
     },

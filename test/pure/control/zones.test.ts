@@ -20,6 +20,7 @@ function lab() {
     flows: {
       flows: async (family, { mark }) =>
         flows.filter((f) => f.family === family && (f.mark & (mark?.mask ?? 0)) >>> 0 === mark?.value),
+      flowsAmong: async () => [],
       delete: () => true,
       mark: () => true,
     },
