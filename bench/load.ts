@@ -50,7 +50,14 @@ interface Round {
   readonly names: readonly number[];
   readonly grants: readonly number[];
   readonly failed: { readonly first: number; readonly names: number; readonly grants: number };
-  readonly loop: { readonly p50: number; readonly p99: number; readonly max: number };
+  readonly loop: {
+    readonly p50: number;
+    readonly p99: number;
+    readonly max: number;
+    /** Processor time of the service since the call before, ms. */
+    readonly cpu: number;
+    readonly memory: NodeJS.MemoryUsage;
+  };
 }
 
 let starts = 0;
@@ -156,6 +163,9 @@ const nineTenths = (all: readonly number[]): number =>
   [...all].sort((a, b) => a - b)[Math.floor(all.length * 0.9)] ?? Number.NaN;
 const f = (ms: number): string => ms.toFixed(1);
 
+const heap = ({ loop }: Round): string => f(loop.memory.heapTotal / 2 ** 20);
+const share = ({ loop }: Round): string => `${Math.round(loop.cpu / seconds / 10)} %`;
+
 function lines(title: string, base: Round, round: Round): string[] {
   const row = (what: 'first' | 'names' | 'grants', label: string): string => {
     const [b, r] = [median(base[what]), median(round[what])];
@@ -167,6 +177,7 @@ function lines(title: string, base: Round, round: Round): string[] {
     row('names', 'DNS'),
     row('grants', 'grants'),
     `  event loop         p50 ${round.loop.p50} ms, p99 ${round.loop.p99} ms, max ${round.loop.max} ms (alone ${base.loop.p50}, ${base.loop.p99}, ${base.loop.max})`,
+    `  processor          ${share(round)} of one (alone ${share(base)})`,
   ];
 }
 
@@ -194,7 +205,7 @@ try {
     await sleep(Number(values.rest) * 1000);
     out.push(
       ...lines(title, base, round),
-      `  memory             ${f(before)} MB before, ${f(then)} MB then, ${f(rss())} MB ${values.rest} s after`,
+      `  memory             ${f(before)} MB before, ${f(then)} MB then, ${f(rss())} MB ${values.rest} s after; heap ${heap(base)} MB alone, ${heap(round)} MB then, ${f((await loopDelay()).memory.heapTotal / 2 ** 20)} MB after`,
       `  answers            ${counted}`,
     );
   }
