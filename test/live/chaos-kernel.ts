@@ -128,3 +128,11 @@ export const ownSets = (ours: readonly string[]): string[] =>
 /** What `placeForeign` has placed, in order. */
 export const strangers = (others: readonly string[]): string[] =>
   others.filter((l) => l.includes('stranger'));
+
+/** So many of them by chance, in their order: repairs do not differ from chain to chain. Where FULL_CHAOS is set, all. */
+export function someOf<T>(all: readonly T[], most: number): readonly T[] {
+  const left = [...all.keys()];
+  if (process.env.FULL_CHAOS === undefined)
+    while (left.length > most) left.splice(Math.floor(Math.random() * left.length), 1);
+  return left.map((i) => all[i] as T);
+}

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
-const ROUNDS = 50;
+const ROUNDS = 25;
 let dir: string;
 let child: ChildProcess | undefined;
 
