@@ -1,7 +1,7 @@
 import type { Family } from '../model/ip.js';
-import { type Exec, must } from './exec.js';
+import type { Exec } from './exec.js';
 import { ownHash } from './iptables-text.js';
-import { SAVE } from './observe.js';
+import { savedRules } from './observe.js';
 
 /**
  * Packets that each rule of containers' own chains has seen, of one family: chain → hash of the rule (desired/rules
@@ -11,7 +11,7 @@ export type ChainCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
 
 /** Reads the counters of the kernel. Rejects with KernelError when `iptables-save` fails. */
 export async function readCounters(run: Exec, prefix: string, family: Family): Promise<ChainCounts> {
-  const text = await must(run, SAVE[family], ['-c', '-t', 'filter']);
+  const text = await savedRules(run, family, ['-c', '-t', 'filter']);
   const ours = [`${prefix}-c-`, `${prefix}-l-`, `${prefix}-h-`];
   const counts = new Map<string, Map<string, number>>();
   for (const line of text.split('\n')) {

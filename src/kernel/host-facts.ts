@@ -3,7 +3,7 @@ import type { HostFacts } from '../model/host-facts.js';
 import { type Exec, must } from './exec.js';
 import { acceptsAhead } from './forward-order.js';
 import { parseSave, type SavedTable } from './iptables-text.js';
-import { SAVE } from './observe.js';
+import { savedRules } from './observe.js';
 
 /** A file's text; undefined when there is none. */
 type ReadText = (path: string) => string | undefined;
@@ -19,8 +19,8 @@ export async function readHostFacts(
   readText: ReadText = textOf,
 ): Promise<HostFacts> {
   const [v4, v6, tables] = await Promise.all([
-    must(run, SAVE[4], ['-t', 'filter']),
-    must(run, SAVE[6], ['-t', 'filter']),
+    savedRules(run, 4, ['-t', 'filter']),
+    savedRules(run, 6, ['-t', 'filter']),
     must(run, 'nft', ['list', 'tables']),
   ]);
   const [filter4, filter6] = [v4, v6].map((text) => parseSave(text, prefix).get('filter') ?? new Map());

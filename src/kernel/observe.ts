@@ -16,14 +16,14 @@ export interface Observed {
   readonly bridge: ObservedBridge;
   readonly backstop: ObservedProgram;
 }
-export const SAVE: Readonly<Record<Family, string>> = { 4: 'iptables-save', 6: 'ip6tables-save' };
+const SAVE: Readonly<Record<Family, string>> = { 4: 'iptables-save', 6: 'ip6tables-save' };
 export const RESTORE: Readonly<Record<Family, string>> = { 4: 'iptables-restore', 6: 'ip6tables-restore' };
 
 /** Reads everything. Any tool that fails fails the whole: a half view would be taken for the truth. */
 export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Promise<Observed> {
   const [v4, v6, sets, nft] = await Promise.all([
-    must(run, SAVE[4], []),
-    must(run, SAVE[6], []),
+    savedRules(run, 4, []),
+    savedRules(run, 6, []),
     observeSets(run, prefix),
     observeNft(run, indexOf),
   ]);
@@ -36,6 +36,23 @@ export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Prom
     ...nft,
   };
 }
+
+/**
+ * What iptables-save prints of one family. It asks for the names of sets after it has read the rules: a set that a pass
+ * destroys in between makes it fail, and it is run again. Rejects with KernelError.
+ */
+export async function savedRules(run: Exec, family: Family, args: readonly string[]): Promise<string> {
+  for (let n = 1; ; n++) {
+    try {
+      return await must(run, SAVE[family], args);
+    } catch (e) {
+      if (n === READINGS || !SET_INDEX_IS_GONE.test(String(e))) throw e;
+    }
+  }
+}
+const SET_INDEX_IS_GONE = /Set with index \d+ in kernel doesn't exist/;
+/** So often in a row a reading may meet a change; a host with many short-lived containers has one a second. */
+const READINGS = 5;
 
 export const setNames = async (run: Exec, prefix: string): Promise<SetNames> =>
   parseSetNames(await must(run, 'ipset', ['list', '-terse']), prefix);
@@ -50,7 +67,7 @@ async function observeSets(run: Exec, prefix: string): Promise<Observed['sets']>
     const input = plain.map((name) => `save ${name}\n`).join('');
     const { code, stdout, stderr } = input === '' ? NO_SETS : await run('ipset', ['restore'], { input });
     if (code === 0) return new Map([...parseSetSave(stdout, prefix), ...threats]);
-    if (n === LISTINGS || !SET_IS_GONE.test(stderr))
+    if (n === READINGS || !SET_IS_GONE.test(stderr))
       throw new Error(`ipset restore: ${stderr.trim() || `exit ${code}`}`);
   }
 }
@@ -73,14 +90,13 @@ async function observeNft(
   return { bridge, backstop: backstop ? parseProgram(backstop) : ABSENT };
 }
 
-const LISTINGS = 3;
 /** Lists again while interfaces vanish between nft's listing and our reading of it. */
 async function observeBridge(
   list: () => Promise<string | undefined>,
   indexOf: IndexOf,
 ): Promise<ObservedBridge> {
   let read: ParsedBridge | undefined;
-  for (let n = 0; n < LISTINGS; n++) {
+  for (let n = 0; n < READINGS; n++) {
     const json = await list();
     if (json === undefined) return { ...ABSENT, elements: EMPTY_BRIDGE };
     read = parseBridge(json, indexOf);

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { InForce } from '../control/enforcer.js';
 import type { Prepared } from '../control/namespace-ahead.js';
@@ -8,7 +8,7 @@ import type { DnsService } from '../dns/service.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/adapter.js';
-import { udpSocketFd } from '../kernel/netlink/namespace.js';
+import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js';
 import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { closeResolver, type ResolverSockets } from '../kernel/resolver-sockets.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
@@ -203,7 +203,7 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
     answers: (began) => docker.answers && docker.view().listBegan > began,
     exists: (id) => docker.view().containers.has(id),
     hasEnded: (id) => (docker.view().containers.get(id)?.state ?? 'exited') === 'exited',
-    isMade: existsSync,
+    isMade: isNamespaceMounted,
     ownerOf: (path) => ownerOf(parts, path),
     answeredBy: (id) => answeredBy(parts, id),
     detach: namespaces.detach,

@@ -59,7 +59,9 @@ export class Conntrack implements OriginalDestination, Disposable {
    */
   flowsAmong(addresses: ReadonlySet<string>): Promise<readonly Flow[]> {
     const octetsOf = (size: number): ReadonlySet<string> =>
-      new Set([...addresses].map(addressBytes).flatMap((a) => (a?.length === size ? a.toString('latin1') : [])));
+      new Set(
+        [...addresses].map(addressBytes).flatMap((a) => (a?.length === size ? a.toString('latin1') : [])),
+      );
     const [own4, own6] = [octetsOf(4), octetsOf(16)];
     const among4: AddressTest = (octets, at) => own4.has(octets.toString('latin1', at, at + 4));
     const among6: AddressTest = (octets, at) => own6.has(octets.toString('latin1', at, at + 16));

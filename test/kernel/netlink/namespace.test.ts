@@ -1,8 +1,13 @@
 import { once } from 'node:events';
-import { closeSync, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { tcpListenFd, udpSocketFd, withNamespace } from '../../../src/kernel/netlink/namespace.js';
+import {
+  isNamespaceMounted,
+  tcpListenFd,
+  udpSocketFd,
+  withNamespace,
+} from '../../../src/kernel/netlink/namespace.js';
 import { makeNamespace, type Namespace, until } from './lab.js';
 import { udpIn } from './udp.js';
 
@@ -44,6 +49,16 @@ test('refuses what is no namespace and what is asynchronous', () => {
   expect(() => withNamespace('/proc/self/status', here)).toThrow(/setns to a network namespace: .*EINVAL/);
   expect(() => withNamespace(ns.path, async () => here())).toThrow(/must not be asynchronous/);
   expect(here()).toBe(before);
+});
+
+test('tells a mounted namespace from a file that is not one yet, or no longer', () => {
+  const file = `${ns.path}-file`;
+  writeFileSync(file, '');
+  try {
+    expect([ns.path, file, `${file}-missing`].map(isNamespaceMounted)).toEqual([true, false, false]);
+  } finally {
+    rmSync(file);
+  }
 });
 
 test('leaves no descriptor behind', () => {
