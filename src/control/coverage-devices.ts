@@ -8,7 +8,7 @@ interface Drivers {
 }
 /** A device node of the host. */
 export interface DeviceNode {
-  /** As the container was given it. */
+  /** The path in the container's settings. */
   readonly given: string;
   readonly path: string;
   readonly kind: 'block' | 'char';
@@ -32,7 +32,7 @@ const TUN: Kind = {
   code: 'tun',
   state: 'partial',
   what: 'tunnels',
-  meaning: 'it can build tunnels: what a permitted peer relays is not judged',
+  meaning: 'it can build tunnels, and destinations that an allowed peer relays to are not evaluated',
 };
 const MEMORY: Kind = {
   code: 'memory-device',
@@ -44,25 +44,25 @@ const DISK: Kind = {
   code: 'disk-device',
   state: 'unenforced',
   what: 'disks',
-  meaning: 'it can write a disk below its file system, and so any file of the host',
+  meaning: 'it can write a disk below its file system, and with that any file of the host',
 };
 const RDMA: Kind = {
   code: 'rdma-device',
   state: 'unenforced',
   what: 'RDMA hardware',
-  meaning: 'what it sends by RDMA never passes the network stack of the host',
+  meaning: 'what it sends by RDMA does not pass the network stack of the host',
 };
 const HARDWARE: Kind = {
   code: 'hardware-device',
   state: 'unenforced',
-  what: 'hardware that is driven from user space',
-  meaning: 'it drives hardware itself (a network card among it, perhaps), beside every rule',
+  what: 'hardware that is controlled from user space',
+  meaning: 'it controls hardware itself, possibly a network card, and what that sends passes no rule',
 };
 const ALL: Kind = {
   code: 'all-devices',
   state: 'unenforced',
   what: 'every device',
-  meaning: 'it has every device of the host, disks and memory among them',
+  meaning: 'it has every device of the host, disks and memory included',
 };
 
 const NAMES: readonly (readonly [RegExp, Kind])[] = [
@@ -126,8 +126,8 @@ export function givenPaths(p: Privileges): readonly string[] {
 const found = ({ code, state, meaning }: Kind, device: string): Finding => ({
   code,
   state,
-  detail: `it has the device ${device}: ${meaning}`,
-  remedy: `do not give it ${device.split(' ')[0]}`,
+  detail: `the container has the device ${device}: ${meaning}`,
+  remedy: `do not give the container ${device.split(' ')[0]}`,
 });
 
 /** @param major null: every one */
@@ -153,7 +153,7 @@ function kindsOf(
 function ruleFinding(rule: string, drivers: Drivers | undefined): Finding[] {
   const [, type, major = '*', minor = '*', access = 'rwm'] =
     /^([abc])(?:\s+(\d+|\*):(\d+|\*)\s+([rwm]+))?\s*$/.exec(rule.trim()) ?? [];
-  if (type === undefined) return [opened(rule, ['what it opens cannot be read'], 'partial')];
+  if (type === undefined) return [opened(rule, ['devices that Drawbridge cannot determine'], 'partial')];
   if (!/[rw]/.test(access)) return [];
   const [ma, mi] = [major, minor].map((n) => (n === '*' ? null : Number(n))) as [
     number | null,
@@ -170,6 +170,6 @@ function ruleFinding(rule: string, drivers: Drivers | undefined): Finding[] {
 const opened = (rule: string, what: readonly string[], state: Finding['state']): Finding => ({
   code: 'device-rule',
   state,
-  detail: `its device rule "${rule}" opens ${what.join(', ')}: it can make such a device itself and use it`,
-  remedy: `take "${rule}" out of its device_cgroup_rules (--device-cgroup-rule), or name the one device that it needs`,
+  detail: `its device rule "${rule}" allows ${what.join(', ')}: the container can create the device node itself (mknod) and use it`,
+  remedy: `remove "${rule}" from its device_cgroup_rules (--device-cgroup-rule), or name the one device that it needs`,
 });

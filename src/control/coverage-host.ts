@@ -2,7 +2,7 @@ import type { Finding } from '../model/finding.js';
 import type { EngineFacts, ForeignAccept, HostFacts } from '../model/host-facts.js';
 
 export interface HostInput {
-  /** Undefined: it could not be looked at yet. */
+  /** Undefined: the host has not been checked yet. */
   readonly host: HostFacts | undefined;
   /** Undefined: Docker does not answer. */
   readonly engine: EngineFacts | undefined;
@@ -11,7 +11,7 @@ export interface HostInput {
 }
 const SHOWN = 3;
 
-/** What of the host itself bears on every container. What is `enforced` here holds all the same, and is worth knowing. */
+/** Report what of the host affects every container. A finding with the state `enforced` is a note: enforcement is complete. */
 export function hostFindings({ host, engine, failure }: HostInput): Finding[] {
   const found: Finding[] = [...backend(engine), ...open(failure)];
   if (!host) return found;
@@ -36,7 +36,7 @@ function backend(engine: EngineFacts | undefined): Finding[] {
         code: 'nftables-backend',
         state: 'unenforced',
         detail:
-          'Docker uses its nftables firewall backend (an option since Engine 29), which Drawbridge does not support yet: this host does not count as protected',
+          'Docker uses its nftables firewall backend (an option since Engine 29), which Drawbridge does not support yet: this host is not protected',
         remedy: 'set "firewall-backend": "iptables" in /etc/docker/daemon.json and restart Docker',
       },
     ];
@@ -52,7 +52,7 @@ function backend(engine: EngineFacts | undefined): Finding[] {
   ];
 }
 
-/** It is meant, so it is no fault; but whoever looks at a container has to see it. */
+/** The setting is intended, but it weakens each container, so it is reported with each of them. */
 function open(failure: HostInput['failure']): Finding[] {
   if (failure === 'closed') return [];
   return [
@@ -60,9 +60,9 @@ function open(failure: HostInput['failure']): Finding[] {
       code: 'failure-open',
       state: 'partial',
       detail:
-        'the configuration says "failure: open": while the service is away (a crash, an upgrade, a stop), containers that start then pass everywhere',
+        'the configuration has "failure: open": containers that start while the service is not running (a crash, an upgrade, a stop) can reach every destination',
       remedy:
-        'take "failure: open" out of the configuration: closed, they pass nowhere until the service is back',
+        'remove "failure: open" from the configuration: with "closed" such containers reach nothing until the service is back',
     },
   ];
 }
@@ -75,13 +75,13 @@ function foreignAccepts(accepts: readonly ForeignAccept[]): Finding[] {
     {
       code: 'foreign-accept',
       state: 'partial',
-      detail: `rules of others accept forwarded packets before ours see them (${shown.join(' | ')}${more}): of enforced containers our second rule drops what they accept, permitted or not; of observed ones it passes unseen, threats too`,
-      remedy: 'put such rules behind DOCKER-USER, or into it, after ours',
+      detail: `rules of other programs accept forwarded packets before the rules of Drawbridge (${shown.join(' | ')}${more}): what they accept of enforced containers is dropped by the second rule of Drawbridge, allowed or not; what they accept of observed containers passes without being recorded, threats included`,
+      remedy: 'move such rules behind DOCKER-USER, or into it, after the rules of Drawbridge',
     },
   ];
 }
 
-/** Without DOCKER-USER our jump stands in FORWARD itself, ahead of everything. */
+/** Without DOCKER-USER, the jump to Drawbridge's rules is the first rule of FORWARD. */
 function dockerRules({ dockerUser }: HostFacts): Finding[] {
   if (!dockerUser.v4)
     return [
@@ -89,8 +89,8 @@ function dockerRules({ dockerUser }: HostFacts): Finding[] {
         code: 'docker-iptables-off',
         state: 'enforced',
         detail:
-          'Docker lays no rules here ("iptables": false, or it has not started): our rules stand in FORWARD itself and hold; masquerade and published ports are yours to make',
-        remedy: 'take "iptables": false out of /etc/docker/daemon.json unless you want it so',
+          'Docker installs no rules on this host ("iptables": false, or it has not started): the rules of Drawbridge are installed in FORWARD itself and are effective; you have to set up masquerading and published ports yourself',
+        remedy: 'remove "iptables": false from /etc/docker/daemon.json unless it is intended',
       },
     ];
   if (dockerUser.v6) return [];
@@ -99,7 +99,7 @@ function dockerRules({ dockerUser }: HostFacts): Finding[] {
       code: 'docker-ip6tables-off',
       state: 'enforced',
       detail:
-        'Docker lays no IPv6 rules here ("ip6tables" is off): our rules stand in FORWARD itself and hold',
+        'Docker installs no IPv6 rules on this host ("ip6tables" is off): the rules of Drawbridge are installed in FORWARD itself and are effective',
       remedy: 'set "ip6tables": true in /etc/docker/daemon.json (with "experimental": true before Engine 27)',
     },
   ];
@@ -112,7 +112,7 @@ function bridgeNf({ bridgeNf: b }: HostFacts): Finding[] {
     {
       code: 'br-netfilter-off',
       state: 'enforced',
-      detail: `br_netfilter ${what}: Docker's own rules do not see what neighbours of one bridge say to each other; ours do, by a bridge table of their own`,
+      detail: `br_netfilter ${what}: Docker's own rules do not see packets between neighbours of one bridge; the rules of Drawbridge do, by a table of the bridge family`,
       remedy: 'for Docker’s icc=false: modprobe br_netfilter, and set net.bridge.bridge-nf-call-iptables=1',
     },
   ];
@@ -124,8 +124,9 @@ function forwarding({ forwarding: f }: HostFacts): Finding[] {
     {
       code: 'forwarding-off',
       state: 'enforced',
-      detail: 'net.ipv4.ip_forward is off: no container reaches anything outside, permitted or not',
-      remedy: 'sysctl -w net.ipv4.ip_forward=1 (Docker does it at its start unless "ip-forward": false)',
+      detail:
+        'net.ipv4.ip_forward is off: no container reaches a destination outside of this host, allowed or not',
+      remedy: 'run sysctl -w net.ipv4.ip_forward=1 (Docker does it at its start unless "ip-forward": false)',
     },
   ];
 }
@@ -142,8 +143,8 @@ function managers({ firewalld, ufw }: HostFacts): Finding[] {
       ? [
           found(
             'firewalld',
-            'firewalld runs: its reload may take our jumps away; they are back within a second, and the second rule holds meanwhile',
-            'nothing to do; where reloads are frequent, let firewalld use its nftables backend',
+            'firewalld is running: a reload may remove the jumps to the rules of Drawbridge; they are repaired within a second, and the second rule drops meanwhile',
+            'nothing to do; if reloads are frequent, let firewalld use its nftables backend',
           ),
         ]
       : []),
@@ -151,8 +152,8 @@ function managers({ firewalld, ufw }: HostFacts): Finding[] {
       ? [
           found(
             'ufw',
-            'ufw is in use: it holds the host, not containers (Docker goes around it); its INPUT policy may drop what host: entries permit',
-            'permit the ports of host: entries in ufw, too',
+            'ufw is in use: it filters traffic to the host, not of containers (Docker bypasses it); its INPUT policy may drop what host: entries allow',
+            'allow the ports of host: entries in ufw as well',
           ),
         ]
       : []),

@@ -3,26 +3,26 @@ import type { Finding } from '../model/finding.js';
 import type { Mode } from '../model/policy.js';
 import type { HostSenders } from './host-senders.js';
 
-/** What is known of a container in the host's network. */
+/** Facts about a container in the host network. */
 export interface HostNetworkFacts {
-  /** Undefined: nobody has looked yet. */
+  /** Undefined: the cgroups have not been read yet. */
   readonly senders: HostSenders | undefined;
   readonly mode: Mode;
-  /** Why our resolver does not stand for it. */
+  /** Why Drawbridge's resolver does not serve the container; undefined: it does. */
   readonly noResolver: string | undefined;
 }
 type Privileges = NonNullable<ContainerFacts['privileges']>;
 
 /**
- * @param holder the container that is in the host's network
- * @param c itself, or one that shares its network: with powers of its own
+ * @param holder the container that is in the host network
+ * @param c the same container, or one that shares its network namespace and has capabilities of its own
  */
 export function hostNetworkFindings(
   holder: ContainerFacts,
   c: ContainerFacts,
   { senders, mode, noResolver }: HostNetworkFacts,
 ): Finding[] {
-  const why = senders ? senders.open.get(holder.id) : 'it has not been looked at yet';
+  const why = senders ? senders.open.get(holder.id) : 'its cgroup has not been read yet';
   if (why !== undefined) return [notHeld(why)];
   const late = senders?.late.get(holder.id);
   return [
@@ -39,23 +39,23 @@ const HELD: Finding = {
   code: 'host-network',
   state: 'enforced',
   detail:
-    'it uses the host network and is told from the host by its cgroup: whatever listens on the host, its own ports too, it reaches only by host: entries; abstract unix sockets of the host are open to it',
-  remedy: 'give it a bridge network where it can do without the host’s',
+    'the container uses the host network and is identified by its cgroup: it reaches services that listen on the host, its own included, only by host: entries. Abstract unix sockets of the host are open to it',
+  remedy: 'use a bridge network if the container does not need the host network',
 };
 
 const NO_BACKSTOP: Finding = {
   code: 'host-network-backstop',
   state: 'enforced',
   detail:
-    'it uses the host network, and nft on this host cannot ask for the cgroup of a sender: whoever flushes every table of iptables at once leaves it open until the repair, within a second',
-  remedy: 'use Linux 5.13 or newer, with the cgroup hierarchy at /sys/fs/cgroup',
+    'the container uses the host network, and nft on this host cannot match the cgroup of a sender: if another process flushes all iptables tables at once, its traffic is not filtered until Drawbridge has repaired the rules, within a second',
+  remedy: 'use Linux 5.13 or newer, with the cgroup hierarchy mounted at /sys/fs/cgroup',
 };
 
 const notHeld = (why: string): Finding => ({
   code: 'host-network',
   state: 'unenforced',
-  detail: `it uses the host network, and nothing tells its traffic from the host’s own: ${why}`,
-  remedy: 'give it a bridge network',
+  detail: `the container uses the host network, and Drawbridge cannot distinguish its traffic from that of the host: ${why}`,
+  remedy: 'use a bridge network',
 });
 
 const LATE: Readonly<Record<'shared' | 'unseen', Finding>> = {
@@ -63,20 +63,20 @@ const LATE: Readonly<Record<'shared' | 'unseen', Finding>> = {
     code: 'host-network-start',
     state: 'partial',
     detail:
-      'it uses the host network and Docker puts it beside the host’s own processes: what it sent in its first moments, before its rule stood, was not held',
+      'the container uses the host network, and Docker put it into a cgroup that also has processes of the host: what it sent before the rule for its own cgroup was installed was not filtered',
     remedy:
-      'give Docker a cgroup of its own: "cgroup-parent": "/docker" in /etc/docker/daemon.json ("containers.slice" with the systemd driver), restart Docker and recreate it',
+      'give Docker a cgroup of its own: set "cgroup-parent": "/docker" in /etc/docker/daemon.json ("containers.slice" with the systemd driver), restart Docker and recreate the container',
   },
   unseen: {
     code: 'host-network-start',
     state: 'partial',
     detail:
-      'it uses the host network and was started before Drawbridge knew where Docker puts containers: what it had sent before was not held',
-    remedy: 'restart it',
+      'the container uses the host network and was started before Drawbridge knew the cgroup in which Docker creates containers: what it sent before the rule was installed was not filtered',
+    remedy: 'restart the container',
   },
 };
 
-/** In the host's network its capabilities are over the host's network. */
+/** In the host network, capabilities of the container apply to the network namespace of the host. */
 function powers(p: Privileges): Finding[] {
   const has = (name: string): boolean => {
     const isIn = (list: readonly string[]): boolean => list.includes(name) || list.includes('ALL');
@@ -87,8 +87,9 @@ function powers(p: Privileges): Finding[] {
       {
         code: 'host-net-admin',
         state: 'unenforced',
-        detail: 'it uses the host network with the capability NET_ADMIN: it can change our rules',
-        remedy: 'take NET_ADMIN out of its cap_add, or give it a bridge network',
+        detail:
+          'the container uses the host network with the capability NET_ADMIN: it can change the rules of Drawbridge',
+        remedy: 'remove NET_ADMIN from its cap_add, or use a bridge network',
       },
     ];
   if (!has('NET_RAW')) return [];
@@ -97,8 +98,8 @@ function powers(p: Privileges): Finding[] {
       code: 'host-net-raw',
       state: 'partial',
       detail:
-        'it uses the host network with the capability NET_RAW (Docker gives it to every container): frames of its own making leave beside every rule',
-      remedy: 'start it with --cap-drop NET_RAW (cap_drop: [NET_RAW])',
+        'the container uses the host network with the capability NET_RAW (Docker gives it to every container by default): frames that it sends through packet sockets pass no rule',
+      remedy: 'start the container with --cap-drop NET_RAW (cap_drop: [NET_RAW])',
     },
   ];
 }
@@ -106,7 +107,7 @@ function powers(p: Privileges): Finding[] {
 const noNames = (why: string): Finding => ({
   code: 'host-network-names',
   state: 'enforced',
-  detail: `our resolver does not stand for it, so its names get no answer: ${why}`,
+  detail: `the resolver of Drawbridge cannot serve the container, so its DNS queries get no answer: ${why}`,
   remedy: 'free that port, or see the log',
 });
 
@@ -114,6 +115,6 @@ const UNSEEN_NAMES: Finding = {
   code: 'host-network-names',
   state: 'enforced',
   detail:
-    'while it is observed in the host network its names are asked of the host’s resolver: entries by name cannot be told in what it reaches',
+    'the container is observed in the host network, where its DNS queries go to the resolver of the host: Drawbridge cannot show which of its connections an entry by name would allow',
   remedy: '',
 };

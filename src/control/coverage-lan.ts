@@ -3,38 +3,38 @@ import type { Finding } from '../model/finding.js';
 import type { Mode } from '../model/policy.js';
 import type { LanStatus } from './lan.js';
 
-/** What is known of a container on macvlan or ipvlan networks. */
+/** Facts about a container on macvlan or ipvlan networks. */
 export interface LanFacts {
   readonly isManaged: (network: NetworkFacts) => boolean;
   readonly mode: Mode;
-  /** Undefined: nothing is laid inside its namespace. */
+  /** Undefined: no rules are installed inside its network namespace. */
   readonly status: LanStatus | undefined;
-  /** It has a drawbridge.limit. */
+  /** The container has a drawbridge.limit. */
   readonly isLimited: boolean;
-  /** All that live in its namespace, itself among them. */
+  /** All containers of its network namespace, itself included. */
   readonly members: readonly ContainerFacts[];
 }
 type State = Finding['state'];
 
-/** Why its traffic on one such network is held, or is not. `open`: what it is where nothing holds it. */
+/** Evaluate one macvlan or ipvlan network of a container. `open`: the state if nothing filters its traffic there. */
 export function lanFindings(network: NetworkFacts, open: State, facts: LanFacts): Finding[] {
   const code = `${network.driver}-network`;
-  const where = `network ${network.name} is ${network.driver}: what leaves there never passes the host`;
+  const where = `network ${network.name} is ${network.driver}: its packets do not pass the rules of the host`;
   const say = (state: State, detail: string, remedy: string): Finding => ({ code, state, detail, remedy });
   if (!facts.isManaged(network))
     return [
       say(
         open,
-        `${where}, and it is not managed`,
-        'take it out of networks.ignore, or into networks.manage, of the configuration',
+        `${where}, and the network is not managed, so nothing is filtered on it`,
+        'remove the network from networks.ignore of the configuration, or add it to networks.manage',
       ),
     ];
   if (facts.mode !== 'enforce')
     return [
       say(
         open,
-        `${where}; in mode ${facts.mode} it is neither seen nor kept from threats`,
-        'enforce it: then rules inside its own namespace hold it; or use a bridge network',
+        `${where}, and in mode ${facts.mode} no rules are installed inside the container: its traffic there is neither recorded nor blocked, threats included`,
+        'enforce the container, so that rules are installed inside its own network namespace, or use a bridge network',
       ),
     ];
   const mighty = facts.members.find(mayChangeRules);
@@ -42,17 +42,17 @@ export function lanFindings(network: NetworkFacts, open: State, facts: LanFacts)
     return [
       say(
         open,
-        `${where}, and with NET_ADMIN ${mighty.name} can take away the rules inside its own namespace`,
-        `take NET_ADMIN (or privileged) from ${mighty.name}, or use a bridge network`,
+        `${where}, and ${mighty.name} has NET_ADMIN: it can remove the rules inside its own network namespace`,
+        `remove NET_ADMIN (or privileged) from ${mighty.name}, or use a bridge network`,
       ),
     ];
-  const failure = facts.status ? facts.status.failure : 'its namespace is not known yet';
+  const failure = facts.status ? facts.status.failure : 'its network namespace is not known yet';
   if (failure !== undefined)
     return [
       say(
         open,
-        `${where}, and rules inside its own namespace do not stand: ${failure}`,
-        'look again in a moment; if it stays so, see the log',
+        `${where}, and the rules inside its own network namespace are not installed: ${failure}`,
+        'check again in a moment; if this remains, see the log',
       ),
     ];
   return [...raw(network, facts), ...(facts.isLimited ? [unlimited(network)] : []), held(say, where)];
@@ -61,14 +61,14 @@ export function lanFindings(network: NetworkFacts, open: State, facts: LanFacts)
 const held = (say: (state: State, detail: string, remedy: string) => Finding, where: string): Finding =>
   say(
     'enforced',
-    `${where}, but by the rules inside its own namespace. Those know no feeds: an address that a feed lists is open where one of its address entries covers it. And what starts while the service is away has no such rules until it is back`,
-    'use a bridge network where that matters',
+    `${where}, so rules inside the network namespace of the container filter them. These rules do not know threat feeds: an address that a feed lists can be reached if an address entry of the container covers it. A container that starts while the service is not running has no such rules until the service is back`,
+    'use a bridge network if these limits matter',
   );
 
 const unlimited = (network: NetworkFacts): Finding => ({
   code: `limit-${network.driver}-network`,
   state: 'partial',
-  detail: `its drawbridge.limit is not held on network ${network.name}: what leaves there passes no port to count at`,
+  detail: `its drawbridge.limit is not enforced on network ${network.name}: the host has no veth there on which it could count`,
   remedy: 'use a bridge network',
 });
 
@@ -82,15 +82,15 @@ function raw(network: NetworkFacts, { members, status }: LanFacts): Finding[] {
       state: 'partial',
       detail:
         frames === undefined
-          ? `with NET_RAW (Docker gives it to every container) ${sender.name} may send through AF_XDP sockets, which go around the rules inside its namespace on network ${network.name}`
-          : `with NET_RAW (Docker gives it to every container) ${sender.name} may send through packet sockets, which are not held on network ${network.name}: ${frames}`,
-      remedy: 'start it with --cap-drop NET_RAW (cap_drop: [NET_RAW])',
+          ? `${sender.name} has NET_RAW (Docker gives it to every container by default): it can send on network ${network.name} through AF_XDP sockets, which bypass the rules inside its network namespace`
+          : `${sender.name} has NET_RAW (Docker gives it to every container by default): it can send on network ${network.name} through packet sockets, which are not filtered there: ${frames}`,
+      remedy: 'start the container with --cap-drop NET_RAW (cap_drop: [NET_RAW])',
     },
   ];
 }
 
 function has({ privileges: p }: ContainerFacts, name: string): boolean {
-  if (!p) return false; // said as not inspected
+  if (!p) return false; // reported as not inspected
   const isIn = (list: readonly string[]): boolean => list.includes(name) || list.includes('ALL');
   return p.privileged || isIn(p.capAdd) || (name === 'NET_RAW' && !isIn(p.capDrop ?? []));
 }

@@ -3,7 +3,7 @@ import type { Finding } from '../model/finding.js';
 import type { Limits } from '../model/limits.js';
 import type { Policy } from '../model/policy.js';
 
-/** What of its limits cannot be held where it is. */
+/** Report limits of the container that cannot be enforced on its network. */
 export function limitFindings(c: ContainerFacts, { limits, mode }: Policy): Finding[] {
   if (!limits || mode !== 'enforce' || c.networkMode !== 'host') return [];
   const open = unheld(limits);
@@ -12,8 +12,8 @@ export function limitFindings(c: ContainerFacts, { limits, mode }: Policy): Find
     {
       code: 'limit-host-network',
       state: 'partial',
-      detail: `its limit of ${open.join(' and ')} is not held: a container in the host network has no port to count at`,
-      remedy: 'give it a bridge network',
+      detail: `the limit of ${open.join(' and ')} is not enforced: a container in the host network has no veth on which it could be counted`,
+      remedy: 'use a bridge network',
     },
   ];
 }

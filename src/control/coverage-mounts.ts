@@ -118,10 +118,10 @@ function connects(m: Mounted, shown: string, places: readonly HostPlace[]): Find
       return {
         code,
         state,
-        detail: `it can reach ${what}${isItself ? '' : ` through its mount of ${shown}`}: ${meaning}`,
+        detail: `the container can reach ${what}${isItself ? '' : ` through its mount of ${shown}`}: ${meaning}`,
         remedy: isItself
-          ? `do not mount ${shown} into it`
-          : `do not mount ${shown} into it, or mount less of it`,
+          ? `do not mount ${shown} into the container`
+          : `do not mount ${shown} into the container, or mount a smaller part of it`,
       };
     });
 }
@@ -148,20 +148,20 @@ function hostFiles(m: Mounted, shown: string, hit: readonly HostPlace[]): Findin
   const inside = hit.filter((p) => p.location.path !== m.location.path && holds(m.location, p.location));
   const names = inside.slice(0, SHOWN).map((p) => p.path);
   const more = inside.length > SHOWN ? ` and ${inside.length - SHOWN} more` : '';
-  const what = names.length > 0 ? `, ${names.join(', ')}${more} among it` : '';
+  const what = names.length > 0 ? `, with ${names.join(', ')}${more}` : '';
   return {
     code: 'host-files',
     state: 'partial',
-    detail: `it can write ${shown} of the host${what}: what the host runs from there, it decides`,
-    remedy: `mount ${shown} read-only, or less of it`,
+    detail: `the container can write ${shown} of the host${what}: it controls what the host runs from there`,
+    remedy: `mount ${shown} read-only, or mount a smaller part of it`,
   };
 }
 
 const keptFiles = (p: HostPlace, shown: string): Finding => ({
   code: p.code,
   state: p.state,
-  detail: `it can write ${shown}, and ${p.path} is where ${p.what}: ${p.meaning}`,
-  remedy: `do not mount ${shown} writable into it`,
+  detail: `the container can write ${shown}, and ${p.path} is where ${p.what}: ${p.meaning}`,
+  remedy: `do not mount ${shown} into the container, or mount it read-only`,
 });
 
 /** Each has a file system of its own, below the host's /proc and /sys. */
@@ -178,8 +178,8 @@ function kernelFiles(
       {
         code: 'host-proc',
         state: 'partial',
-        detail: `it sees the host's processes (its mount of ${shown}): their environment and files, as far as its user may read them`,
-        remedy: `do not mount ${shown} into it`,
+        detail: `the container sees the processes of the host (its mount of ${shown}): their environment and files, as far as its user may read them`,
+        remedy: `do not mount ${shown} into the container`,
       },
     ];
   if (m.isReadOnly || !KERNEL_FILES.has(m.type) || m.type === 'proc') return [];
@@ -189,7 +189,7 @@ function kernelFiles(
       {
         code: 'cgroup-files',
         state: 'unenforced',
-        detail: `it can write ${shown}: in the host network it is told from the host by its cgroup, and can leave it`,
+        detail: `the container can write ${shown}: in the host network it is identified by its cgroup, and it can move its processes to another one`,
         remedy: `mount ${shown} read-only`,
       },
     ];
@@ -197,8 +197,8 @@ function kernelFiles(
     {
       code: 'host-files',
       state: 'partial',
-      detail: `it can write ${shown} of the host (${m.type}): settings of the kernel, by which it may take over the host`,
-      remedy: `mount ${shown} read-only, or less of it`,
+      detail: `the container can write ${shown} of the host (${m.type}): it can change settings of the kernel, and may take over the host by them`,
+      remedy: `mount ${shown} read-only, or mount a smaller part of it`,
     },
   ];
 }
@@ -210,8 +210,8 @@ function unknown(m: Mounted, shown: string): Finding[] {
     {
       code: 'unknown-mount',
       state: 'enforced',
-      detail: `its mount of ${shown} is ${m.type}: which files are behind it is not known here`,
-      remedy: 'make sure that it shows no files that the host runs',
+      detail: `its mount of ${shown} is a ${m.type} file system: Drawbridge cannot know which files it shows`,
+      remedy: 'make sure that it shows no files that the host runs or reads its settings from',
     },
   ];
 }
@@ -219,11 +219,11 @@ function unknown(m: Mounted, shown: string): Finding[] {
 const UNREAD: Finding = {
   code: 'mounts-unread',
   state: 'partial',
-  detail: 'what is mounted into it has not been read yet',
-  remedy: 'look again in a moment',
+  detail: 'the mounts of the container have not been read yet',
+  remedy: 'check again in a moment',
 };
 const unreadable = (why: string): Finding => ({
   ...UNREAD,
-  detail: `what is mounted into it cannot be read (${why}): symbolic links and volumes are not followed`,
+  detail: `the mounts of the container cannot be read (${why}): symbolic links and volumes are not followed`,
   remedy: 'run Drawbridge in the PID namespace of the host (pid: host)',
 });

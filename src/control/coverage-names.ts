@@ -1,7 +1,7 @@
 import type { Finding } from '../model/finding.js';
 
 export interface NameFacts {
-  /** Docker's resolver asks for it (or may) from the host's namespace. */
+  /** Docker's resolver sends its queries (or may send them) from the network namespace of the host. */
   readonly hostAsked: boolean;
   /** Our own resolver inside the container's namespace. */
   readonly namespaceDns: 'attached' | 'failed' | 'none';
@@ -14,8 +14,8 @@ export function nameFindings({ hostAsked, namespaceDns, resolvers }: NameFacts):
   if (!hostAsked) return [];
   const detail =
     namespaceDns === 'attached'
-      ? "Docker asks names for it from the host: in its first milliseconds, before Drawbridge's resolver was inside it, Docker may have answered unfiltered"
-      : "Docker asks names for it from the host, and Drawbridge's resolver is not inside it: its names are not filtered";
+      ? "Docker sends the DNS queries of the container from the host: in its first milliseconds, before Drawbridge's resolver was installed inside it, Docker may have answered them unfiltered"
+      : "Docker sends the DNS queries of the container from the host, and Drawbridge's resolver is not installed inside it: its DNS queries are not filtered";
   return [{ code: 'host-asked-names', state: 'partial', detail, remedy: namesRemedy(resolvers) }];
 }
 

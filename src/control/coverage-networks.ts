@@ -14,13 +14,13 @@ export interface NetworkPlace {
   readonly lan: LanFacts;
 }
 
-/** Why traffic of each driver passes beside the host's FORWARD chain. */
+/** Why traffic of these drivers does not pass the FORWARD chain of the host. */
 const DRIVERS: Readonly<Record<string, string>> = {
   overlay:
-    'members of it, on any host of the swarm, are reached without being judged; what leaves the swarm goes through docker_gwbridge, and is',
+    'endpoints of it, on any host of the swarm, are reached without evaluation; what leaves the swarm goes through docker_gwbridge and is evaluated there',
 };
 
-/** What leaves the container, and does not pass where rules stand. */
+/** Report networks of the container whose traffic does not pass the rules. */
 export function networkFindings(c: ContainerFacts, place: NetworkPlace): Finding[] {
   const { holder } = place;
   const shared = holder.id === c.id ? [] : [sharedWith(c, holder)];
@@ -28,11 +28,11 @@ export function networkFindings(c: ContainerFacts, place: NetworkPlace): Finding
   return [...shared, ...holder.endpoints.flatMap((e) => networkFinding(e.networkId, place))];
 }
 
-/** What it was told by labels does not hold for it; what holds is held. */
+/** Its own labels have no effect; the policy of the holder is enforced. */
 const sharedWith = (c: ContainerFacts, holder: ContainerFacts): Finding => ({
   code: 'shared-network',
   state: Object.keys(c.labels).some((l) => l.startsWith('drawbridge.')) ? 'partial' : 'enforced',
-  detail: `it shares the network of ${holder.name}: that container's policy holds, its own labels do not`,
+  detail: `the container shares the network namespace of ${holder.name}: the policy of that container applies, and its own labels have no effect`,
   remedy: `set the policy on ${holder.name}`,
 });
 
@@ -58,8 +58,8 @@ function networkFinding(id: string, { networks, managed, lan }: NetworkPlace): F
       {
         code: 'unmanaged-network',
         state,
-        detail: `network ${network.name} is not managed: what leaves through it is not held`,
-        remedy: 'take it out of networks.ignore, or into networks.manage, of the configuration',
+        detail: `network ${network.name} is not managed: traffic through it is not filtered`,
+        remedy: 'remove the network from networks.ignore of the configuration, or add it to networks.manage',
       },
     ];
   if (network.driver === 'null' || network.driver === 'none') return [];
@@ -67,7 +67,7 @@ function networkFinding(id: string, { networks, managed, lan }: NetworkPlace): F
     {
       code: 'unknown-network',
       state,
-      detail: `network ${network.name} is of the driver ${network.driver}: where its traffic passes is not known`,
+      detail: `network ${network.name} has the driver ${network.driver}: Drawbridge does not know where its traffic passes, and does not filter it`,
       remedy: 'use a bridge network',
     },
   ];
@@ -85,7 +85,7 @@ function withoutGateway(network: NetworkFacts): Finding[] {
       state: 'enforced',
       detail: `Docker disables IPv6 on the bridge of network ${network.name}: enforced containers there reach no neighbour over IPv6, with or without an entry`,
       remedy:
-        'create the network without the gateway mode "isolated" of IPv6, or without --ipv6, or take it out of enforcement by networks.ignore of the configuration',
+        'create the network without the gateway mode "isolated" of IPv6, or without --ipv6, or exclude it from enforcement with networks.ignore of the configuration',
     },
   ];
 }

@@ -5,7 +5,7 @@ import type { Mode } from '../model/policy.js';
 export interface PidPeer {
   readonly name: string;
   readonly mode: Mode;
-  /** How what it sends is held. */
+  /** How its traffic is enforced. */
   readonly network: Finding['state'];
 }
 
@@ -20,13 +20,13 @@ export function pidFindings(mode: Mode, peers: readonly PidPeer[]): Finding[] {
     const how =
       p.mode === 'enforce'
         ? isOpen
-          ? 'not held on its network'
+          ? 'not filtered on its network'
           : 'under its own policy'
         : `in mode ${p.mode}`;
     return {
       code: 'shared-pid',
       state: isOpen ? 'unenforced' : 'partial',
-      detail: `it shares a PID namespace with ${p.name}, which is ${how}: it can make the processes of ${p.name} send for it (ptrace)`,
+      detail: `the container shares a PID namespace with ${p.name}, which is ${how}: it can make the processes of ${p.name} send for it (ptrace)`,
       remedy: isOpen
         ? `enforce ${p.name} as well, or run them without --pid=container:…`
         : 'run them without --pid=container:…',

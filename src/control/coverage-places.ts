@@ -47,7 +47,7 @@ const dbus = (path: string): Place => ({
   ...runtime(path, 'the system D-Bus'),
   code: 'dbus',
   state: 'partial',
-  meaning: 'it can ask services of the host to act for it, systemd among them',
+  meaning: 'it can make services of the host act for it, systemd included',
 });
 const SOCKETS: readonly Place[] = [
   docker('/run/docker.sock'),
@@ -65,11 +65,11 @@ const SOCKETS: readonly Place[] = [
   runtime('/var/snap/lxd/common/lxd/unix.socket', "LXD's socket"),
   runtime('/var/lib/incus/unix.socket', "Incus' socket"),
   runtime('/run/libvirt/libvirt-sock', "libvirt's socket"),
-  runtime('/run/systemd/private', "systemd's own socket"),
+  runtime('/run/systemd/private', "systemd's private socket"),
   dbus('/run/dbus/system_bus_socket'),
 ];
 
-const HOST_RUNS = 'what the host runs from there, it decides';
+const HOST_RUNS = 'it controls what the host runs from there';
 const hostFile = (path: string, isDeep = true): Place => ({
   path,
   by: 'write',
@@ -127,7 +127,7 @@ const RUN_BY_HOST: readonly Place[] = [
   ...below('/var', 'snap'),
 ];
 
-const KEEPS_CONTAINERS = 'it can change the images and the settings of every container, its own among them';
+const KEEPS_CONTAINERS = 'it can change the images and the settings of every container, its own included';
 const engineFiles = (path: string, what: string): Place => ({
   path,
   by: 'write',

@@ -4,28 +4,34 @@ import type { Finding } from '../model/finding.js';
 type Privileges = NonNullable<ContainerFacts['privileges']>;
 type Row = readonly [state: Finding['state'], meaning: string];
 
-/** Capabilities beyond Docker's default set that bear on what can be held (capabilities(7)). NET_RAW is none: ports are bound. */
+/**
+ * Capabilities outside of Docker's default set that weaken enforcement (capabilities(7)). NET_RAW is not one of them:
+ * each veth is bound to its container and its addresses.
+ */
 const CAPABILITIES: Readonly<Record<string, Row>> = {
-  ALL: ['unenforced', 'it can load kernel modules and undo any rule of this host'],
-  SYS_MODULE: ['unenforced', 'it can load kernel modules, which stand above any rule'],
+  ALL: ['unenforced', 'it can load kernel modules and remove any rule of this host'],
+  SYS_MODULE: ['unenforced', 'it can load kernel modules, which can bypass any rule'],
   SYS_RAWIO: ['unenforced', 'it can write the memory of the host'],
   SYS_ADMIN: [
     'partial',
-    'it is close to root of the host: it can mount what it is given, and escape by that',
+    'it is close to root of the host: it can mount file systems and devices that it was given, and may escape by that',
   ],
   NET_ADMIN: [
     'partial',
-    'it can change addresses, routes and rules in its own namespace, those of its resolver too',
+    'it can change addresses, routes and rules in its own network namespace, those for its resolver included',
   ],
   BPF: ['partial', 'it can load BPF programs into the kernel'],
-  DAC_READ_SEARCH: ['partial', 'it can read any file of the host (open_by_handle_at), keys and tokens too'],
-  SYS_TIME: ['partial', 'it can set the clock by which grants and pauses end'],
+  DAC_READ_SEARCH: [
+    'partial',
+    'it can read any file of the host (open_by_handle_at), keys and tokens included',
+  ],
+  SYS_TIME: ['partial', 'it can set the clock of the host, by which grants and pauses end'],
 };
-/** With the host's processes in sight these reach into them. */
+/** In the PID namespace of the host these capabilities give control over its processes. */
 const WITH_HOST_PID = ['SYS_PTRACE', 'SYS_ADMIN', 'ALL'];
 
 /**
- * What the container was given that lets it undo, or go around, what is held.
+ * Report privileges of the container by which it can remove or bypass enforcement.
  * @param pidMode PID mode of the container that owns the PID namespace
  */
 export function powerFindings(p: Privileges, pidMode = p.pidMode): Finding[] {
@@ -38,8 +44,8 @@ const privileged = (p: Privileges): Finding[] =>
         {
           code: 'privileged',
           state: 'unenforced',
-          detail: 'it is privileged: it can undo any rule of this host',
-          remedy: 'run it without --privileged (privileged: true)',
+          detail: 'the container is privileged: it can remove any rule of this host',
+          remedy: 'run the container without --privileged (privileged: true)',
         },
       ]
     : [];
@@ -54,8 +60,8 @@ function capabilities(p: Privileges): Finding[] {
       {
         code,
         state: row[0],
-        detail: `it has ${what}: ${row[1]}`,
-        remedy: `take ${name} out of its cap_add`,
+        detail: `the container has ${what}: ${row[1]}`,
+        remedy: `remove ${name} from its cap_add`,
       },
     ];
   });
@@ -71,9 +77,9 @@ function hostPid(p: Privileges, pidMode: string): Finding[] {
       code: 'host-pid',
       state: reaches ? 'unenforced' : 'partial',
       detail: reaches
-        ? `it sees the host's processes (pid: host), and with ${how} it can work in their place`
-        : "it sees the host's processes (pid: host): their environment and files, as far as its user may read them",
-      remedy: 'run it without --pid=host (pid: host)',
+        ? `the container sees the processes of the host (pid: host), and with ${how} it can make them act for it`
+        : 'the container sees the processes of the host (pid: host): their environment and files, as far as its user may read them',
+      remedy: 'run the container without --pid=host (pid: host)',
     },
   ];
 }
@@ -85,8 +91,8 @@ function systemPaths(p: Privileges): Finding[] {
       code: 'system-paths',
       state: 'partial',
       detail:
-        'nothing of its /proc is masked or read-only (systempaths=unconfined): by settings such as kernel.core_pattern it decides what the host runs',
-      remedy: 'run it without --security-opt systempaths=unconfined',
+        'no path of its /proc is masked or read-only (systempaths=unconfined): by settings such as kernel.core_pattern the container controls what the host runs',
+      remedy: 'run the container without --security-opt systempaths=unconfined',
     },
   ];
 }

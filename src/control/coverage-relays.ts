@@ -7,13 +7,13 @@ import { privateRangeOf } from '../model/special-use.js';
 const PROXY_VARIABLE = /^((https?|ftp|all|socks)_proxy|socks_server)$/i;
 /** Squid, HTTP, Privoxy, tinyproxy, SOCKS, Tor. */
 const PROXY_PORTS = [3128, 8080, 8118, 8888, 1080, 9050];
-/** Where applications listen as often as proxies do: only an address of the private network makes them one. */
+/** Ports on which applications listen as often as proxies do: they count as a proxy only with a private address. */
 const COMMON_PORTS = [8080, 8888];
 
-/** Docker's API, or a proxy before its socket: without and with TLS. */
+/** The Docker API, or a proxy of its socket: without and with TLS. */
 const ENGINE_PORTS = [2375, 2376];
 
-/** Entries by which a proxy could carry anything anywhere, and variables that name one. */
+/** Report entries that lead to a possible proxy, which can reach any destination, and variables that name a proxy. */
 export function relayFindings(c: ContainerFacts, policy: Policy): Finding[] {
   const variables = (c.practices?.envNames ?? []).filter((name) => PROXY_VARIABLE.test(name));
   const entries = policy.entries.map((e) => e.entry);
@@ -31,27 +31,27 @@ function relay(e: DestEntry, variables: readonly string[]): Finding {
     code: 'relay',
     state: isUsed ? 'partial' : 'enforced',
     detail: isUsed
-      ? `entry ${e.canonical} leads to a proxy's port, and ${variables.join(', ')} tell it to use one: where the proxy goes is not judged`
-      : `entry ${e.canonical} leads to a proxy's port: if a proxy listens there, where it goes is not judged`,
-    remedy: 'hold the proxy itself by a policy, or permit the destinations directly',
+      ? `entry ${e.canonical} allows a port that proxies use, and ${variables.join(', ')} make the container use a proxy: the destinations that the proxy connects to are not evaluated`
+      : `entry ${e.canonical} allows a port that proxies use: if a proxy listens there, the destinations that it connects to are not evaluated`,
+    remedy: 'enforce a policy on the proxy itself, or allow the destinations directly',
   };
 }
 
 const engineEntry = (e: DestEntry): Finding => ({
   code: 'engine-port',
   state: 'enforced',
-  detail: `entry ${e.canonical} leads to a port of Docker's API: if an engine, or a proxy before its socket, listens there, it can start containers without a policy as far as that lets it`,
-  remedy: 'let such a proxy permit reading only, or take the entry out',
+  detail: `entry ${e.canonical} allows a port of the Docker API: if an engine, or a proxy of its socket, listens there and permits it, the container can start containers without a policy`,
+  remedy: 'let such a proxy permit read requests only, or remove the entry',
 });
 
 const proxyVariables = (names: readonly string[]): Finding => ({
   code: 'proxy-variable',
   state: 'enforced',
-  detail: `${names.join(', ')} tell it to use a proxy: its requests go there, not to the destinations of its policy`,
-  remedy: 'take the variables out, or permit the proxy and hold it by a policy of its own',
+  detail: `${names.join(', ')} make the container use a proxy: its requests go to the proxy, not to the destinations of its policy`,
+  remedy: 'remove the variables, or allow the proxy and enforce a policy on it',
 });
 
-/** Those of the ports that the entry spells out: a network with every port is a policy of its own. */
+/** Return the ports that the entry names. A range of 100 or more ports names none: such an entry is meant for a network. */
 function namedOf(e: DestEntry, ports: readonly number[]): number[] {
   if (e.proto !== undefined && e.proto !== 'tcp' && e.proto !== 'tcp+udp') return [];
   return ports.filter((p) => e.ports.some((r) => p >= r.lo && p <= r.hi && r.hi - r.lo < 100));

@@ -7,12 +7,12 @@ export interface StoreFacts {
   readonly isStore: boolean;
 }
 
-/** The container of Drawbridge's own Redis: who reaches it all the same. */
+/** Report which containers can reach the container of Drawbridge's own Redis. */
 export function storeFindings(c: ContainerFacts, place: NetworkPlace & StoreFacts): Finding[] {
   if (!place.isStore) return [];
   const sharers = place.lan.members
     .filter((m) => m.id !== c.id)
-    .map((m) => `${m.name}, which shares its network`);
+    .map((m) => `${m.name}, which shares its network namespace`);
   const networks = c.endpoints
     .filter((e) => !place.managed.has(e.networkId))
     .map(
@@ -27,9 +27,9 @@ export function storeFindings(c: ContainerFacts, place: NetworkPlace & StoreFact
     {
       code: 'own-redis',
       state: 'partial',
-      detail: `${closed}, not to ${open.join(', nor to ')}: who writes there sets policies`,
+      detail: `${closed}, but open to ${open.join(' and to ')}: a client that writes to it can set policies`,
       remedy:
-        'give it a password, and a managed network of its own; best a unix socket (redis+unix://) and no network',
+        'set a password and give it a managed network of its own; better, use a unix socket (redis+unix://) and no network',
     },
   ];
 }

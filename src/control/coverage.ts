@@ -72,17 +72,18 @@ const privilegeFindings = (
   ...mountFindings(container, own, mounts),
 ];
 
-/** It has the rights to undo what it does: to count them one by one would say nothing. */
+/** Drawbridge's own container needs the privileges to change all rules, so they are not listed one by one. */
 const SELF: Finding = {
   code: 'itself',
   state: 'unenforced',
-  detail: 'it is Drawbridge itself: it is trusted like root of the host, and no policy holds it',
-  remedy: 'nothing to do; the same service may run on the host instead',
+  detail:
+    'this container is Drawbridge itself: it is trusted like root on the host, and no policy applies to it',
+  remedy: 'nothing to do; to avoid this, run the service on the host',
 };
 
 const NOT_INSPECTED: Finding = {
   code: 'not-inspected',
   state: 'partial',
-  detail: 'Docker has not told its privileges and mounts yet',
-  remedy: 'look again in a moment; if it stays so, see docker inspect',
+  detail: 'the privileges and mounts of the container have not been read from Docker yet',
+  remedy: 'check again in a moment; if this remains, see docker inspect',
 };

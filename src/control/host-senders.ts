@@ -108,9 +108,9 @@ export class HostSenderTable {
 
   #whyOpen(own: readonly Cgroup[] | undefined): string {
     if (!this.#o.cgroups.isKnown)
-      return 'there is no unified cgroup hierarchy, or Drawbridge sees only a part of it (run it with --cgroupns=host)';
-    if (!own || own.length === 0) return 'its cgroup cannot be found';
-    return 'Docker puts it beside the host’s own processes, where iptables-legacy cannot hold it';
+      return 'this host has no unified cgroup hierarchy (cgroup v2), or Drawbridge sees only a part of it (run Drawbridge with --cgroupns=host)';
+    if (!own || own.length === 0) return 'its cgroup was not found';
+    return 'Docker put it into a cgroup that also has processes of the host, where iptables-legacy cannot match it';
   }
 
   #cgroupsOf(owner: ContainerFacts, view: DockerView): Cgroup[] {

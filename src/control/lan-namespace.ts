@@ -57,7 +57,7 @@ export class LanNamespace<F extends FlowFacts> implements Disposable {
   #denials: Disposable | undefined;
   #bringing: Promise<void> = Promise.resolve();
   /** Why its rules do not stand. */
-  failure: string | undefined = 'they are being laid';
+  failure: string | undefined = 'they are being installed';
   /** Why packet sockets are not held; undefined: they are. */
   frames: string | undefined;
 
@@ -73,7 +73,7 @@ export class LanNamespace<F extends FlowFacts> implements Disposable {
     const done = this.#bring(want);
     this.#bringing = done.then(
       () => undefined,
-      () => undefined, // told by `failure`
+      () => undefined, // `failure` has the reason
     );
     return done;
   }
@@ -170,7 +170,10 @@ export class LanNamespace<F extends FlowFacts> implements Disposable {
       (e: unknown) => (e instanceof Error ? e.message : String(e)),
     );
     if (this.frames !== undefined)
-      this.#log.warn({ container: this.#container, err: this.frames }, 'its packet sockets are not held');
+      this.#log.warn(
+        { container: this.#container, err: this.frames },
+        'packet sockets of the container are not filtered: start it with --cap-drop NET_RAW',
+      );
   }
 
   /** True: something that was permitted is no longer. */

@@ -1,6 +1,6 @@
 import type { ContainerFacts, ContainerPractices } from '../model/container.js';
 
-/** A habit that makes a break-in, or what follows it, easier. It changes nothing of what is enforced. */
+/** A setting that makes a break-in, or what follows it, easier. It does not change what is enforced. */
 export interface Practice {
   readonly code: string;
   readonly detail: string;
@@ -14,7 +14,7 @@ const SECRET_URL = /^(DATABASE|DB|POSTGRES|MYSQL|MONGO|MONGODB|REDIS|AMQP|BROKER
 const ROOT = /^(root|0)?(:.*)?$/;
 const SHOWN = 8;
 
-/** Practices of a container that matter to egress. Empty before Docker has told them. */
+/** Practices of a container that matter to egress. Empty before the container has been inspected. */
 export function practicesOf(c: ContainerFacts): Practice[] {
   const p = c.practices;
   return [...image(c.image), ...(p ? [...user(p), ...secrets(p), ...limits(p), ...ports(p)] : [])];
@@ -25,7 +25,7 @@ function image(name: string): Practice[] {
   return [
     {
       code: 'image-not-pinned',
-      detail: `its image ${name} is not pinned by a digest: the next pull may bring another program under the same policy`,
+      detail: `the image ${name} is not pinned by a digest: the next pull may run another program under the same policy`,
       remedy: `write ${name}@sha256:… (docker image inspect -f '{{index .RepoDigests 0}}' ${name})`,
     },
   ];
@@ -36,13 +36,13 @@ function user({ user: name }: ContainerPractices): Practice[] {
   return [
     {
       code: 'root-user',
-      detail: 'it runs as root: an escape from it is root of the host',
+      detail: 'the container runs as root: a process that escapes from it is root on the host',
       remedy: 'set a user (user: "1000:1000"), or USER in its Dockerfile',
     },
   ];
 }
 
-/** Names only. `_FILE` names a file, which is how it should be. */
+/** Evaluate names only, never values. A variable `NAME_FILE` holds a path, which is the recommended way. */
 function secrets({ envNames }: ContainerPractices): Practice[] {
   const found = envNames.filter((name) => isSecret(name));
   if (found.length === 0) return [];
@@ -50,8 +50,8 @@ function secrets({ envNames }: ContainerPractices): Practice[] {
   return [
     {
       code: 'secret-in-environment',
-      detail: `environment variables that look like secrets: ${found.slice(0, SHOWN).join(', ')}${more}: every process in it, and whoever may inspect it, reads them`,
-      remedy: 'give them as files (secrets:), by the NAME_FILE variant where the image has one',
+      detail: `environment variables look like secrets (${found.slice(0, SHOWN).join(', ')}${more}): every process of the container, and every user who may inspect it, can read them`,
+      remedy: 'pass them as files (secrets:), by the NAME_FILE variable if the image supports it',
     },
   ];
 }
@@ -68,7 +68,7 @@ function limits({ memoryLimit, pidsLimit }: ContainerPractices): Practice[] {
   return [
     {
       code: 'no-limits',
-      detail: `it has no limit of ${missing.join(' and ')}: it can take the host, and Drawbridge's answers with it, from all others`,
+      detail: `the container has no limit of ${missing.join(' and ')}: it can use up the resources of the host, and with them those of other containers and of Drawbridge`,
       remedy: 'set mem_limit and pids_limit (--memory, --pids-limit)',
     },
   ];
@@ -79,7 +79,7 @@ function ports({ openPorts }: ContainerPractices): Practice[] {
   return [
     {
       code: 'published-everywhere',
-      detail: `it publishes ${openPorts.join(', ')} on every address of the host: who reaches it there gets answers out of it, whatever its policy`,
+      detail: `the container publishes ${openPorts.join(', ')} on every address of the host: clients that connect there get replies, whatever its policy`,
       remedy: 'publish on one address, as in 127.0.0.1:8080:80',
     },
   ];

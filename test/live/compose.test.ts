@@ -22,7 +22,7 @@ const one = async (name: string) => (await listed()).find((c) => c.name === name
 const read = (name: string) =>
   waitFor(`the mounts of ${name} to be read`, async () => {
     const c = await one(name);
-    return c?.coverage.reasons.some((r) => r.includes('has not been read yet')) === false && c;
+    return c?.coverage.reasons.some((r) => r.includes('not been read')) === false && c;
   });
 const healthy = (name: string): Promise<unknown> =>
   waitFor(`${name} to be healthy`, async () => (await lab.docker(...HEALTH, name)) === 'healthy', 60_000);
@@ -74,11 +74,11 @@ describe('docker compose up', () => {
     });
     expect(await one('drawbridge')).toMatchObject({ coverage: { state: 'unenforced' } });
     expect((await one('drawbridge'))?.coverage.reasons).toEqual([
-      expect.stringMatching(/^it is Drawbridge itself/),
+      expect.stringMatching(/^this container is Drawbridge itself/),
     ]);
     expect(await read('direct')).toMatchObject({ coverage: { state: 'enforced', reasons: [] } });
     expect((await read('front')).coverage.reasons).toEqual([
-      expect.stringMatching(/before Drawbridge's resolver was inside it/),
+      expect.stringMatching(/before Drawbridge's resolver was installed inside it/),
     ]);
     await direct.remove();
   });

@@ -331,14 +331,14 @@ describe('containers', () => {
     await until('it to be said', async () => (await coverage(d, 'risky'))?.state === 'unenforced');
     expect((await d.cli(['ps'])).stdout).toMatch(/^risky\tenforce\tnone \(1\)\t.*\tprivileged$/m);
     expect((await d.cli(['inspect', 'risky'])).stdout).toMatch(
-      /NONE privileged: it is privileged: .*\n {4}→ run it without --privileged/,
+      /NONE privileged: the container is privileged: .*\n {4}→ run the container without --privileged/,
     );
     expect((await d.cli(['status'])).stdout).toMatch(
       /^1 of 1 enforced, 0 observed\ncoverage of the enforced: 0 full, 0 partial, 1 none/,
     );
     const denied = (await d.cli(['explain', 'risky', '93.184.1.1:80'])).stdout;
     expect(denied).toMatch(
-      /^deny: risky .*\n(.*\n)* {2}but: coverage of risky is unenforced: it is privileged/,
+      /^deny: risky .*\n(.*\n)* {2}but: coverage of risky is unenforced: the container is privileged/,
     );
     await lab.docker('rm', '-f', 'risky');
   });

@@ -227,7 +227,7 @@ describe('containers in the host network', () => {
   it('one that ran before: what it had opened and may not ends, the rest goes on, and coverage says it', async () => {
     await waitFor('it to be inspected', async () => (await coverage(early)).reasons.length > 1, 15_000);
     expect((await coverage(early)).state).toBe('partial');
-    expect((await coverage(early)).reasons.join()).toContain('restart it');
+    expect((await coverage(early)).reasons.join()).toContain('restart the container');
     const isDeleted = async (): Promise<boolean> => !(await tracked()).some((l) => l.includes(`=${bad} `));
     await waitFor('the flow of the bad stream to be deleted', isDeleted, 20_000);
     await lab.sniffer.clear();

@@ -71,7 +71,7 @@ it('coverage says what of an overlay is not held, and it is not', async () => {
   });
   expect(coverage.state).toBe('partial');
   expect(coverage.reasons.join('\n')).toContain(
-    'members of it, on any host of the swarm, are reached without',
+    'endpoints of it, on any host of the swarm, are reached without',
   );
   const mate = await lab.start({ network: 'over', name: 'mate', labels: { 'drawbridge.mode': 'enforce' } });
   const { ip4 } = await new Container(lab.engine, task, 'crew').addresses('over');

@@ -141,7 +141,7 @@ export const COVERAGE: readonly Mutant[] = [
     id: 'coverage-device-rule-unread',
     what: 'a device rule that cannot be read is not said',
     file: DEVICES,
-    from: "return [opened(rule, ['what it opens cannot be read'], 'partial')]",
+    from: "return [opened(rule, ['devices that Drawbridge cannot determine'], 'partial')]",
     to: 'return []',
     killedBy: by('devices rule x 1:1'),
   },

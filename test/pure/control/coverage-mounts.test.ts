@@ -137,14 +137,14 @@ describe('mounts, by file system and path in it', () => {
     const volume = { type: 'volume', name: 'innocent', source: '/d', destination: '/x', isReadOnly: false };
     const [first] = found('1 2 0:25 / /x rw - tmpfs t rw', [volume]);
     expect(first?.detail).toContain(
-      'it can reach the Docker socket through its mount of volume innocent (/run)',
+      'the container can reach the Docker socket through its mount of volume innocent (/run)',
     );
     const link = { type: 'bind', name: '', source: '/srv/link', destination: '/s', isReadOnly: false };
     const [second] = found('1 2 0:25 /docker.sock /s rw - tmpfs t rw', [link]);
     expect(second?.detail).toContain('through its mount of /srv/link (/run/docker.sock)');
     const [plain] = found('1 2 254:0 /root /x rw - ext4 d rw');
     expect(plain?.detail).toBe(
-      'it can write /root of the host, /root/.ssh among it: what the host runs from there, it decides',
+      'the container can write /root of the host, with /root/.ssh: it controls what the host runs from there',
     );
   });
 

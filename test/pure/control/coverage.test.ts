@@ -185,7 +185,7 @@ describe('coverage of a container', () => {
     const found = coverageFindings(withPrivileges({ binds: [`${folder}:/host:ro,rslave`] }));
     const socket = found.find((f) => f.code === 'docker-socket');
     expect(socket).toMatchObject({ state: 'unenforced' });
-    expect(socket?.detail).toMatch(/^it can reach the Docker socket through its mount of \//);
+    expect(socket?.detail).toMatch(/^the container can reach the Docker socket through its mount of \//);
     expect(found.map((f) => f.code)).toEqual(
       expect.arrayContaining(['dbus', 'runtime-socket', 'own-socket']),
     );
@@ -226,10 +226,10 @@ describe('coverage of a container', () => {
     const notes = [{ detail: 'list npm is missing', remedy: 'make it' }];
     const coverage = coverageOf({ ...i, policy: { ...policy(), notes } });
     expect(coverage.state).toBe('unenforced');
-    expect(coverage.reasons.map((r) => r.slice(0, 12))).toEqual([
-      'it is privil',
-      'it has the c',
-      'list npm is ',
+    expect(coverage.reasons.map((r) => r.slice(0, 20))).toEqual([
+      'the container is pri',
+      'the container has th',
+      'list npm is missing;',
     ]);
     for (const reason of coverage.reasons) expect(reason).toMatch(/[;:] \w/);
   });
@@ -346,10 +346,10 @@ describe('networks', () => {
       );
     expect(gated({})).toContain('host-network-backstop:enforced');
     expect(gated({ nft: 'docker' })).toEqual(['host-network:enforced']);
-    const open = coverageOf(input(c, at({ open: new Map([[c.id, 'its cgroup cannot be found']]) })));
+    const open = coverageOf(input(c, at({ open: new Map([[c.id, 'its cgroup was not found']]) })));
     expect(open).toMatchObject({
       state: 'unenforced',
-      reasons: [expect.stringContaining('cannot be found')],
+      reasons: [expect.stringContaining('was not found')],
     });
   });
 
@@ -379,7 +379,7 @@ describe('names and proxies', () => {
     const failed = coverageOf(
       input(container(), { names: { ...names, namespaceDns: 'failed', resolvers: [] } }),
     );
-    expect(failed.reasons[0]).toMatch(/names are not filtered; add dns: \[ADDRESS/);
+    expect(failed.reasons[0]).toMatch(/DNS queries are not filtered; add dns: \[ADDRESS/);
     const observed = { ...policy(), mode: 'observe' } as const;
     expect(codes(input(container(), { names, policy: observed }))).toEqual([]);
   });

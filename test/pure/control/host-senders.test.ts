@@ -183,7 +183,7 @@ describe('cgroups of containers in the host network', () => {
     const tree = new Tree().put(ID(1), 100);
     const found = table(tree).pass(container(1, { pid: 100 }));
     expect(found.net.gates).toEqual([]);
-    expect(found.open.get(ID(1))).toContain('cannot be found');
+    expect(found.open.get(ID(1))).toContain('was not found');
   });
 
   it('below another parent there is one gate, the outer', () => {
