@@ -20,6 +20,6 @@ export function guardedRevision(request: FastifyRequest, current: () => number):
   if (match.trim() === '*') return current();
   const revision = /^"(\d{1,15})"$/.exec(match.trim())?.[1];
   if (revision === undefined)
-    badRequest(`If-Match: ${match} is no ETag of a list`, 'send the ETag of the GET, such as "17"');
+    badRequest(`If-Match: ${match} is not an ETag of a list`, 'send the ETag of the GET, such as "17"');
   return Number(revision);
 }

@@ -117,7 +117,9 @@ async function removeStale(path: string): Promise<void> {
   });
   if (!found) return;
   if (!found.isSocket())
-    throw new ListenError(`api.listen: ${path} exists and is no socket. Move it away, or set another path`);
+    throw new ListenError(
+      `api.listen: ${path} exists and is not a socket. Move it away, or set another path`,
+    );
   if (await isAlive(path)) {
     throw new ListenError(
       `api.listen: another process answers on ${path}. Stop it (drawbridge teardown), or set another path`,

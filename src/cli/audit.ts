@@ -47,7 +47,10 @@ export function auditCommand(program: Command, registry: Registry): void {
 
 function hashOf(text: string | undefined): string | undefined {
   if (text === undefined || /^[0-9a-f]{64}$/.test(text)) return text;
-  return wrongUsage(`--contains ${text} is no hash`, 'write the 64 hex digits that audit verify has printed');
+  return wrongUsage(
+    `--contains ${text} is not a hash`,
+    'write the 64 hex digits that audit verify has printed',
+  );
 }
 
 function* words(v: AuditVerdict, wanted: string | undefined): Generator<string> {

@@ -26,7 +26,7 @@ function flagsOf(words: readonly string[]): Flags {
     const [, key, inline] = /^--([A-Za-z.]+)(?:=(.*))?$/s.exec(words[i] ?? '') ?? [];
     const value = inline ?? words[++i];
     if (key === undefined)
-      wrongUsage(`"${words[i - 1]}" is no key`, 'write --KEY VALUE, as in --dns.grace 1h');
+      wrongUsage(`"${words[i - 1]}" is not a key`, 'write --KEY VALUE, as in --dns.grace 1h');
     if (value === undefined) wrongUsage(`--${key} has no value`, `write --${key} VALUE`);
     flags[key] = value;
   }

@@ -40,8 +40,8 @@ export function danglingProblems(
   if (missing.length === 0) return [];
   return parseYaml(text, file).place(
     missing.map(({ list, pointer }) => ({
-      detail: `list "${list}" does not exist among what is checked, and would add nothing`,
-      remedy: `correct the name, check its file along with this one, or say --known ${list} where it is a list of the store`,
+      detail: `list "${list}" does not exist among the checked files, and would add nothing`,
+      remedy: `correct the name, check its file together with this one, or add --known ${list} if it is a list of the store`,
       pointer,
     })),
   );

@@ -85,8 +85,8 @@ async function readPath(path: string): Promise<{ text: string } | { folder: true
     const code = (error as NodeJS.ErrnoException).code ?? String(error);
     return {
       problem: {
-        detail: `cannot read it: ${code}`,
-        remedy: 'name a file or a folder that is there',
+        detail: `it cannot be read: ${code}`,
+        remedy: 'name a file or a folder that exists',
         file: path,
       },
     };
@@ -99,8 +99,8 @@ async function folderOf(folder: string): Promise<Group> {
   const names = (await readdir(folder)).filter(isListFile).sort();
   if (names.length > MAX_FILES)
     problems.push({
-      detail: `more than ${MAX_FILES} lists`,
-      remedy: 'remove some; the service does not read the rest',
+      detail: `the folder has more than ${MAX_FILES} lists`,
+      remedy: 'remove some: the service does not read the rest',
       file: folder,
     });
   for (const name of names.slice(0, MAX_FILES)) {

@@ -121,7 +121,7 @@ function judge(value: unknown): readonly Problem[] {
   if (!isRecord(value))
     return [
       {
-        detail: 'the configuration is no map',
+        detail: 'the configuration is not a map',
         remedy: 'write keys, such as "default: observe"',
         pointer: '',
       },

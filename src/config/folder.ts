@@ -59,14 +59,18 @@ async function scan(folder: string, last: FolderState): Promise<Scan> {
   } catch (error) {
     const code = codeOf(error);
     if (code === 'ENOENT') return { stamps: new Map(), left: [] };
-    const problem = { detail: `cannot read ${folder}: ${code}`, remedy: 'check its rights', file: folder };
+    const problem = {
+      detail: `cannot read ${folder}: ${code}`,
+      remedy: 'check its permissions',
+      file: folder,
+    };
     return { stamps: new Map(), left: [], problem };
   }
 }
 
 const overBound = (file: string): Problem => ({
   detail: `the folder holds more than ${MAX_FILES} list files, and this one is not read`,
-  remedy: 'put lists together, or remove files that no container uses',
+  remedy: 'merge lists, or remove files that no container uses',
   file,
   line: 1,
   column: 1,
@@ -78,8 +82,8 @@ function withLeft(folder: string, state: FolderState, left: readonly string[]): 
   const names = left.map((file) => listNameOf(file));
   const more = names.length > MOST_NAMES ? ` and ${names.length - MOST_NAMES} more` : '';
   const problem: Problem = {
-    detail: `more than ${MAX_FILES} list files: ${left.length} are not read (${names.slice(0, MOST_NAMES).join(', ')}${more})`,
-    remedy: 'put lists together, or remove files that no container uses; what is in force stays in force',
+    detail: `the folder has more than ${MAX_FILES} list files: ${left.length} are not read (${names.slice(0, MOST_NAMES).join(', ')}${more})`,
+    remedy: 'merge lists, or remove files that no container uses; lists that are in force stay in force',
     file: folder,
   };
   const absent = left

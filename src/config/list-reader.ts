@@ -18,7 +18,7 @@ const IDLE_MS = 20_000;
 
 const tooLong = (why: string): Parsed<never> => ({
   ok: false,
-  problems: [{ detail: `the list could not be read: ${why}`, remedy: 'split it into several lists' }],
+  problems: [{ detail: `the list was not read: ${why}`, remedy: 'split it into several lists' }],
 });
 
 export class ListReader implements AsyncDisposable {
@@ -63,7 +63,7 @@ export class ListReader implements AsyncDisposable {
   }
 
   async #read(read: () => Promise<Read>): Promise<Parsed<List>> {
-    if (this.#ended) return tooLong('the service ends');
+    if (this.#ended) return tooLong('the service is stopping');
     clearTimeout(this.#idle);
     this.inThread += 1;
     const late = setTimeout(

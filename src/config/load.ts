@@ -30,8 +30,8 @@ async function readText(file: string): Promise<Read> {
     if (code === 'ENOENT') return { absent: true };
     return {
       problem: {
-        detail: `cannot read it: ${code}`,
-        remedy: 'check that it is a file that we may read',
+        detail: `the file cannot be read: ${code}`,
+        remedy: 'check that it is a file that Drawbridge may read',
         file,
       },
     };
@@ -57,7 +57,7 @@ async function readSecrets(
     else
       problems.push({
         detail: `${name}: cannot read ${file}`,
-        remedy: 'name a file that is there and may be read',
+        remedy: 'name a file that exists and that Drawbridge may read',
       });
   }
   return { env: Object.fromEntries([...plain, ...secrets]), problems, secrets: new Map(secrets) };
@@ -69,7 +69,7 @@ function withoutText(problem: Problem, secrets: ReadonlyMap<string, string>): Pr
   if (name === undefined) return problem;
   const isQuoted = problem.remedy.includes(secrets.get(name) ?? '');
   return {
-    detail: `${name}_FILE: the text of the file is not what ${name} takes`,
+    detail: `${name}_FILE: the text of the file is not a valid value of ${name}`,
     remedy: isQuoted ? 'correct the text of the file' : problem.remedy,
   };
 }

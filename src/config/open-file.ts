@@ -30,17 +30,20 @@ export async function readInside(
       const isInside = (await readlink(opened)).startsWith((await realpath(folder)).replace(/\/*$/, sep));
       if (!isInside)
         return refused(file, LEADS_OUT, `copy the file into ${folder}, or link to one within it`);
-      if (!(await named.stat()).isFile()) return refused(file, 'it is no file', 'move it away');
+      if (!(await named.stat()).isFile())
+        return refused(file, 'it is not a regular file', 'remove it from the folder');
       return await readAtMost(file, await open(opened, constants.O_RDONLY), maxBytes);
     } finally {
       await named.close();
     }
   } catch (error) {
     const code = codeOf(error);
-    return code === 'ENOENT' ? undefined : refused(file, `cannot read it: ${code}`, 'check its rights');
+    return code === 'ENOENT'
+      ? undefined
+      : refused(file, `the file cannot be read: ${code}`, 'check its permissions');
   }
 }
-const LEADS_OUT = 'it is a link that leads out of the folder, and is not followed';
+const LEADS_OUT = 'it is a symbolic link to a file outside of the folder, which is not followed';
 
 /** Closes the file. */
 async function readAtMost(file: string, handle: FileHandle, maxBytes: number): Promise<Contents> {
@@ -54,7 +57,7 @@ async function readAtMost(file: string, handle: FileHandle, maxBytes: number): P
       chunks.push(buffer.subarray(0, bytesRead));
       length += bytesRead;
       if (length > maxBytes)
-        return refused(file, `more than ${maxBytes} bytes`, 'split the list into several');
+        return refused(file, `the file has more than ${maxBytes} bytes`, 'split the list into several');
     }
   } finally {
     await handle.close();

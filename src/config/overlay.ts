@@ -88,7 +88,8 @@ export interface Overlay {
 /** DRAWBRIDGE_* variables, `_FILE` already read (see load). An unknown one is a problem, like an unknown key. */
 export function fromEnvironment(env: Texts): Overlay {
   const ours = Object.entries(env).filter(([name]) => name.startsWith(PREFIX) && name !== CONFIG_VARIABLE);
-  const remedy = 'it names no key: DRAWBRIDGE_DNS_GRACE is dns.grace; unset it, or correct it';
+  const remedy =
+    'the variable names no key of the configuration (DRAWBRIDGE_DNS_GRACE sets dns.grace): unset it or correct it';
   return read(Object.fromEntries(ours), BY_VARIABLE, (name) => name, remedy);
 }
 

@@ -1,4 +1,4 @@
-/** One feed of threats as the configuration says it. */
+/** One threat feed in the configuration. */
 import { Type } from '@sinclair/typebox';
 import { DURATION_PATTERN } from '../model/units.js';
 import { duration, Glob, ListName, size, words } from './schema-parts.js';
@@ -11,44 +11,44 @@ const word = (description: string, example: string) =>
 
 const Guards = Type.Object(
   {
-    maxBadRatio: share('malformed lines among all'),
-    minEntries: count('fewest entries; 0: the list may be empty'),
-    maxEntries: count('most entries'),
-    maxShrink: share('share that may vanish at once'),
-    shrinkSlack: count('so many may vanish from a list of any size'),
-    maxGrowth: Type.Optional(Type.Number({ minimum: 1, description: 'how many times as big it may become' })),
-    growthSlack: count('beyond so many entries'),
+    maxBadRatio: share('the largest share of malformed lines'),
+    minEntries: count('the fewest entries; 0: the list may be empty'),
+    maxEntries: count('the most entries'),
+    maxShrink: share('the largest share of entries that may be missing in an update'),
+    shrinkSlack: count('this many entries may be missing in an update, whatever the share'),
+    maxGrowth: Type.Optional(
+      Type.Number({ minimum: 1, description: 'how many times as large the list may become in an update' }),
+    ),
+    growthSlack: count('this many entries may be added in an update in addition to maxGrowth'),
     widest4: Type.Optional(
-      Type.Integer({ minimum: 1, maximum: 32, description: 'shortest IPv4 prefix taken' }),
+      Type.Integer({ minimum: 1, maximum: 32, description: 'the shortest IPv4 prefix that is accepted' }),
     ),
     widest6: Type.Optional(
-      Type.Integer({ minimum: 1, maximum: 128, description: 'shortest IPv6 prefix taken' }),
+      Type.Integer({ minimum: 1, maximum: 128, description: 'the shortest IPv6 prefix that is accepted' }),
     ),
     maxAddresses4: Type.Optional(
-      Type.Number({ minimum: 0, description: 'IPv4 addresses that all lines may cover' }),
+      Type.Number({ minimum: 0, description: 'the most IPv4 addresses that all lines may cover together' }),
     ),
     maxAddresses6: Type.Optional(
-      Type.Number({ minimum: 0, description: 'IPv6 addresses that all lines may cover' }),
+      Type.Number({ minimum: 0, description: 'the most IPv6 addresses that all lines may cover together' }),
     ),
   },
-  { additionalProperties: false, description: 'limits that an update must keep to' },
+  { additionalProperties: false, description: 'limits for an update; an update beyond them is refused' },
 );
 
 const Header = Type.Object(
   {
     name: Type.String({
       pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
-      description: 'of a header',
+      description: 'the name of the header',
       examples: ['Auth-Key'],
     }),
     file: Type.String({
       pattern: '^/',
-      description: 'the file that holds the secret, one line',
+      description: 'the file with the secret, one line',
       examples: ['/etc/drawbridge/feed.key'],
     }),
-    prefix: Type.Optional(
-      Type.String({ description: 'what stands before the secret', examples: ['Bearer '] }),
-    ),
+    prefix: Type.Optional(Type.String({ description: 'the text before the secret', examples: ['Bearer '] })),
   },
   { additionalProperties: false, description: 'a header with a secret, sent to the origin of url only' },
 );
@@ -58,32 +58,32 @@ export const FeedSchema = Type.Object(
     name: ListName,
     url: Type.String({
       pattern: '^(https?|file)://.+',
-      description: 'where the feed is',
+      description: 'the address of the feed',
       examples: ['https://…'],
     }),
     format: Type.String({
       pattern: '^[a-z0-9-]+$',
       default: 'auto',
-      description: 'its format',
+      description: 'the format of the feed',
       examples: ['auto'],
     }),
     every: duration('1h', 'how often it is fetched'),
     minInterval: Type.Optional(
       Type.String({
         pattern: DURATION_PATTERN,
-        description: 'no two fetches are closer; left out: every, and 5m at most',
+        description: 'the shortest time between two fetches; missing: every, and at most 5m',
         examples: ['5m'],
       }),
     ),
     action: words(['block', 'observe'], { default: 'block' }),
     direction: words(['outbound', 'inbound', 'both'], {
       default: 'both',
-      description: 'which new flows it judges: those to what it lists, those from there, or both',
+      description: 'which new flows are evaluated: those to listed addresses, those from them, or both',
     }),
     hosts: Type.Optional(
       Type.Array(Glob, {
         minItems: 1,
-        description: 'globs of the hosts (node) where it counts; left out: all',
+        description: 'globs of the hosts (node) where the feed applies; missing: on all hosts',
       }),
     ),
     column: Type.Optional(
@@ -95,15 +95,15 @@ export const FeedSchema = Type.Object(
     delimiter: Type.Optional(
       Type.String({ minLength: 1, maxLength: 1, description: 'csv: one character', examples: [';'] }),
     ),
-    minScore: count('ipsum: the fewest lists that must agree'),
-    subdomains: Type.Optional(Type.Boolean({ description: 'names stand for all below them, too' })),
-    member: word('zip: the file within', 'list.txt'),
+    minScore: count('ipsum: the number of lists that must name an address'),
+    subdomains: Type.Optional(Type.Boolean({ description: 'names include all names below them' })),
+    member: word('zip: the file in the archive', 'list.txt'),
     header: Type.Optional(Header),
-    proxy: word('an HTTP proxy', 'http://proxy.example:3128'),
-    allowPrivate: Type.Boolean({ default: false, description: 'its server may be in private space' }),
-    timeout: duration('1m', 'for a whole fetch'),
-    maxSize: size('64MiB', 'of the body as it is sent'),
-    maxUnpacked: size('256MiB', 'of the body once it is unpacked'),
+    proxy: word('the HTTP proxy for the fetch', 'http://proxy.example:3128'),
+    allowPrivate: Type.Boolean({ default: false, description: 'the server may have a private address' }),
+    timeout: duration('1m', 'the longest time of a whole fetch'),
+    maxSize: size('64MiB', 'the largest body as it is sent'),
+    maxUnpacked: size('256MiB', 'the largest body after unpacking'),
     guards: Type.Optional(Guards),
   },
   { additionalProperties: false },

@@ -24,11 +24,11 @@ export const list = <T extends TSchema>(item: T, description: string, value: unk
 
 export const Glob = Type.String({
   minLength: 1,
-  description: 'a glob: * any run of characters, ? one',
+  description: 'a glob: * matches any characters, ? matches one',
   examples: ['web_*'],
 });
 export const ListName = Type.String({
   pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$',
-  description: 'a list',
+  description: 'the name of a list',
   examples: ['npm'],
 });

@@ -5,18 +5,22 @@ import { closed, duration, Glob, ListName, list, path, size, words } from './sch
 
 const Upstream = Type.String({
   minLength: 2,
-  description: 'a resolver: its address, with its port where that is not 53',
+  description: 'the address of a resolver, with its port if that is not 53',
   examples: ['10.0.0.53', '10.0.0.53:5353', '[2001:db8::53]:53'],
 });
 const Mode = (value: 'observe' | 'enforce') => words(['observe', 'enforce', 'off'], { default: value });
 
 const Token = Type.Object(
   {
-    name: Type.String({ minLength: 1, description: 'who holds it, for the audit', examples: ['ci'] }),
+    name: Type.String({
+      minLength: 1,
+      description: 'the name of the holder, for the audit',
+      examples: ['ci'],
+    }),
     role: words(['read', 'write', 'admin']),
     token: Type.String({
       minLength: 16,
-      description: 'the bearer token, or "sha256:" and its hash in hex',
+      description: 'the bearer token, or "sha256:" and its SHA-256 hash in hex',
       examples: ['sha256:…64 hex digits…'],
     }),
   },
@@ -25,8 +29,11 @@ const Token = Type.Object(
 
 const Zone = Type.Object(
   {
-    upstreams: list(Upstream, 'resolvers of this zone; empty: those of dns.upstreams'),
-    private: Type.Boolean({ default: false, description: 'answers in private space are good in this zone' }),
+    upstreams: list(Upstream, 'resolvers of this zone; empty: dns.upstreams'),
+    private: Type.Boolean({
+      default: false,
+      description: 'answers with private addresses are accepted in this zone',
+    }),
   },
   { ...closed, examples: [{ upstreams: ['10.0.0.53'], private: true }] },
 );
@@ -38,7 +45,11 @@ const Exception = Type.Object(
       description: 'an address, a network, a range or a name',
       examples: ['192.0.2.7'],
     }),
-    reason: Type.String({ minLength: 1, description: 'why it beats a threat', examples: ['our own relay'] }),
+    reason: Type.String({
+      minLength: 1,
+      description: 'why it is excepted from threats',
+      examples: ['our own relay'],
+    }),
   },
   { additionalProperties: false },
 );
@@ -55,32 +66,33 @@ export const ConfigSchema = Type.Object(
     default: Mode('observe'),
     baseline: list(ListName, 'lists that every container has'),
     unattributed: Type.Object(
-      { mode: Mode('observe'), lists: list(ListName, 'lists of forwarded sources that are no container') },
+      { mode: Mode('observe'), lists: list(ListName, 'lists for forwarded sources that are not containers') },
       closed,
     ),
     networks: Type.Object(
       {
         manage: list(Glob, 'networks that are managed', ['*']),
-        ignore: list(Glob, 'networks that get no rule and no redirect'),
+        ignore: list(Glob, 'networks that get no rules and no redirect of DNS'),
         nat64: list(
           Type.String({ minLength: 1, description: 'a prefix of 96 bits', examples: ['2001:db8:64::/96'] }),
-          'prefixes of NAT64 translators, beside 64:ff9b::/96',
+          'prefixes of NAT64 translators, in addition to 64:ff9b::/96',
         ),
       },
       closed,
     ),
     eastWest: Type.Record(Type.String({ minLength: 1 }), words(['allow', 'policy']), {
       default: {},
-      description: 'network glob to allow or policy; default: allow within one compose project, policy else',
+      description:
+        'by glob of networks: allow, or policy; default: allow within one Compose project, policy otherwise',
     }),
     allowlists: path('/etc/drawbridge/allowlists', 'the folder of list files'),
-    state: path('/var/lib/drawbridge', 'what must outlive a restart'),
+    state: path('/var/lib/drawbridge', 'the folder of everything that must survive a restart'),
     store: Type.Object(
       {
         redis: Type.String({
           pattern: '^$|^(redis|rediss|redis\\+sentinel|redis\\+unix)://.+',
           default: '',
-          description: 'empty: the embedded store in state',
+          description: 'the URL of a Redis; empty: the embedded store in state',
           examples: ['redis://127.0.0.1:6379'],
         }),
       },
@@ -91,7 +103,7 @@ export const ConfigSchema = Type.Object(
         listen: Type.String({
           pattern: '^(unix:/.+|\\[[0-9a-fA-F:]+\\]:\\d{1,5}|[^:\\s]+:\\d{1,5})$',
           default: 'unix:/run/drawbridge/api.sock',
-          description: 'a unix socket, or an address and port (then tokens are needed)',
+          description: 'a unix socket, or an address and port (which needs tokens)',
           examples: ['unix:/run/drawbridge/api.sock', '127.0.0.1:7070'],
         }),
         tokens: list(Token, 'bearer tokens'),
@@ -100,22 +112,29 @@ export const ConfigSchema = Type.Object(
     ),
     dns: Type.Object(
       {
-        upstreams: list(Upstream, "resolvers; empty: the host's own"),
+        upstreams: list(Upstream, 'resolvers; empty: those of the host'),
         zones: Type.Record(Type.String({ minLength: 1 }), Zone, {
           default: {},
           description: 'zone name to resolvers',
         }),
-        minTtl: duration('5s', 'answers live at least so long here'),
-        maxTtl: duration('1d', 'and at most so long'),
-        grace: duration('1h', 'how long an address outlives its answer'),
+        minTtl: duration('5s', 'the shortest time for which an answer is kept'),
+        maxTtl: duration('1d', 'the longest time for which an answer is kept'),
+        grace: duration('1h', 'how long an address stays allowed after its answer has expired'),
       },
       closed,
     ),
-    labels: Type.Object({ trustImages: list(Glob, 'images whose own labels count in full') }, closed),
-    deny: words(['reject', 'drop'], { default: 'reject', description: 'a fast error, or silence' }),
+    labels: Type.Object(
+      { trustImages: list(Glob, 'images whose own labels count like those of the container') },
+      closed,
+    ),
+    deny: words(['reject', 'drop'], {
+      default: 'reject',
+      description: 'reject: a denied connection gets an error at once; drop: it gets no reply',
+    }),
     failure: words(['closed', 'open'], {
       default: 'closed',
-      description: 'what holds while the controller is away',
+      description:
+        'closed: while the service is not running, new containers reach nothing; open: they reach everything',
     }),
     threats: Type.Object(
       {
@@ -123,22 +142,22 @@ export const ConfigSchema = Type.Object(
           minimum: 0,
           maximum: 20_000_000,
           default: 2_000_000,
-          description: 'a count',
+          description: 'the most entries of all feeds together',
           examples: [2_000_000],
         }),
-        exceptions: list(Exception, 'what beats a threat, and why'),
+        exceptions: list(Exception, 'destinations that are excepted from threats, with the reason'),
         catalogue: Type.Boolean({
           default: false,
-          description: 'fetch the feeds of the catalogue whose terms ask nothing of anybody, too',
+          description: 'fetch the feeds of the catalogue whose terms have no conditions as well',
         }),
-        feeds: list(FeedSchema, 'feeds of threats'),
+        feeds: list(FeedSchema, 'threat feeds'),
       },
       closed,
     ),
     flows: Type.Object(
       {
         keep: duration('7d', 'how long flows are kept'),
-        maxSize: size('512MB', 'the most that they take on disk'),
+        maxSize: size('512MB', 'the most space that they take on disk'),
       },
       closed,
     ),
@@ -154,14 +173,14 @@ export const ConfigSchema = Type.Object(
         prefix: Type.String({
           pattern: '^[A-Z][A-Z0-9]{0,7}$',
           default: 'DB',
-          description: 'begins the names of our chains and sets',
+          description: 'the prefix of the names of the chains and sets of Drawbridge',
           examples: ['DB'],
         }),
         markMask: Type.Integer({
           minimum: 1,
           maximum: 0xffffffff,
           default: 0x7f003fff,
-          description: 'bits of the packet mark that are ours',
+          description: 'the bits of the packet mark that Drawbridge uses',
           examples: ['0x7f003fff'],
         }),
         queues: Type.Array(Type.Integer({ minimum: 0, maximum: 65535 }), {

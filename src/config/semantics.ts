@@ -38,7 +38,7 @@ function upstreams(list: readonly string[], pointer: string): readonly Problem[]
       ? []
       : [
           {
-            detail: `"${text}" is no resolver's address`,
+            detail: `"${text}" is not the address of a resolver`,
             remedy: 'write 10.0.0.53 or [2001:db8::53]:53',
             pointer: `${pointer}/${index}`,
           },
@@ -56,7 +56,7 @@ function zones({ dns }: RawConfig): readonly Problem[] {
     return [
       ...(parsed.ok ? [] : parsed.problems.map((problem) => ({ ...problem, pointer }))),
       ...(twice
-        ? [{ detail: `the zone ${name} stands here twice`, remedy: 'keep one of the two', pointer }]
+        ? [{ detail: `the zone ${name} is written twice`, remedy: 'keep one of the two', pointer }]
         : []),
       ...upstreams(zone.upstreams, `${pointer}/upstreams`),
     ];
@@ -69,7 +69,7 @@ function ttls({ dns }: RawConfig): readonly Problem[] {
   return [
     {
       detail: `dns.minTtl ${dns.minTtl} is above dns.maxTtl ${dns.maxTtl}`,
-      remedy: 'lower it',
+      remedy: 'lower dns.minTtl, or raise dns.maxTtl',
       pointer: '/dns/minTtl',
     },
   ];
@@ -86,7 +86,7 @@ function exceptions({ threats }: RawConfig): readonly Problem[] {
     if (fits) return [];
     return [
       {
-        detail: `"${to}" is no address or name`,
+        detail: `"${to}" is not an address or name`,
         remedy: 'write an address, a network or a name, without ports',
         pointer,
       },
@@ -100,7 +100,7 @@ function translators({ networks }: RawConfig): readonly Problem[] {
     if (range?.family === 6 && text.endsWith(`/${NAT64_BITS}`)) return [];
     return [
       {
-        detail: `"${text}" is no prefix of a NAT64 translator that can be compared`,
+        detail: `"${text}" is not a prefix of a NAT64 translator that can be compared`,
         remedy: 'write an IPv6 network of 96 bits, such as 2001:db8:64::/96',
         pointer: `/networks/nat64/${index}`,
       },
@@ -114,7 +114,7 @@ function listen({ api }: RawConfig): readonly Problem[] {
   const problems: Problem[] = [];
   if (!parseHostPort(api.listen.replace(/^localhost:/, '127.0.0.1:'), 0))
     problems.push({
-      detail: `"${api.listen}" is no address and port`,
+      detail: `"${api.listen}" is not an address and port`,
       remedy: 'write 127.0.0.1:7070 or unix:/path',
       pointer,
     });
@@ -131,8 +131,8 @@ function kernel({ kernel: { markMask, prefix } }: RawConfig): readonly Problem[]
     pointer: '/kernel/markMask',
   };
   const taken = {
-    detail: `kernel.prefix ${prefix} begins the names of another tool's chains`,
-    remedy: 'take one of your own, such as DB',
+    detail: `kernel.prefix ${prefix} is the beginning of the names of chains of another program`,
+    remedy: 'use another prefix, such as DB',
     pointer: '/kernel/prefix',
   };
   return [...(splitMask(markMask) ? [] : [mask]), ...(OTHERS.includes(prefix) ? [taken] : [])];
@@ -154,7 +154,7 @@ const folder = ({ state }: RawConfig): readonly Problem[] =>
   KERNELS.test(normalize(state))
     ? [
         {
-          detail: `state: nothing can be kept below ${state}`,
+          detail: `state: ${state} is in a file system of the kernel, which keeps no files`,
           remedy: 'name a folder on a disk, such as /var/lib/drawbridge',
           pointer: '/state',
         },
@@ -170,8 +170,8 @@ function tokens({ api }: RawConfig): readonly Problem[] {
         ? []
         : [
             {
-              detail: `"${name}" is no name of a token`,
-              remedy: 'write up to 63 letters, digits, or any of _ . @ -',
+              detail: `"${name}" is not a name of a token`,
+              remedy: 'write up to 63 characters: letters, digits, and _ . @ -',
               pointer: `${pointer}/name`,
             },
           ]),
@@ -186,7 +186,7 @@ function twice(items: readonly { readonly name: string }[], pointer: string): re
       ? []
       : [
           {
-            detail: `"${name}" stands here twice`,
+            detail: `"${name}" is written twice`,
             remedy: 'give it another name',
             pointer: `${pointer}/${index}/name`,
           },

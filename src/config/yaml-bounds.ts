@@ -56,7 +56,7 @@ const excess = (token: CST.Token, detail: string, remedy: string): Excess => ({
 });
 
 const levels = (token: CST.Token): Excess =>
-  excess(token, `more than ${MAX_DEPTH} levels deep`, 'write it flatter');
+  excess(token, `the file has more than ${MAX_DEPTH} levels`, 'use fewer levels');
 
 function children(token: CST.Token): readonly CST.Token[] {
   if (token.type === 'document') return token.value ? [token.value] : [];
@@ -73,9 +73,13 @@ export function excessOf({ tokens, tooDeep }: Tokens): Excess | undefined {
     const { token, depth } = next;
     if (depth > MAX_DEPTH) return levels(token);
     if (token.type === 'alias' && ++aliases > MAX_ALIASES)
-      return excess(token, `more than ${MAX_ALIASES} aliases`, 'put entries that begin with * in quotes');
+      return excess(
+        token,
+        `the file has more than ${MAX_ALIASES} aliases`,
+        'put entries that begin with * in quotes',
+      );
     if ('items' in token && token.type !== 'block-seq' && token.items.length > MAX_KEYS && isMap(token))
-      return excess(token, `a map of more than ${MAX_KEYS} keys`, 'write a list');
+      return excess(token, `a map has more than ${MAX_KEYS} keys`, 'write a list');
     for (const child of children(token)) open.push({ token: child, depth: depth + 1 });
   }
   return undefined;

@@ -94,13 +94,13 @@ const isShown = (pointer: string): boolean =>
     .map(unescapePointer)
     .every((step) => /^\d+$/.test(step) || shownKey(step) === step);
 
-const QUOTE_STAR = 'put it in quotes: YAML takes a bare * for an alias';
+const QUOTE_STAR = 'put it in quotes: YAML reads a * without quotes as an alias';
 
 function remedyFor(error: YAMLError): string {
   if (error.code === 'DUPLICATE_KEY') return 'keep one of the two';
   if (error.code === 'BAD_ALIAS') return QUOTE_STAR;
-  if (error.code === 'TAB_AS_INDENT') return 'indent with blanks';
-  return 'mend the YAML here; put entries with [ ] * { } or "# " in quotes';
+  if (error.code === 'TAB_AS_INDENT') return 'indent with spaces';
+  return 'correct the YAML here; put entries with [ ] * { } or "# " in quotes';
 }
 
 /** The composer quotes the token that it cannot read, which may be a line of a file that is no YAML. */
@@ -127,7 +127,7 @@ function mendAliases(document: Document, lines: LineCounter, file: string): read
     Alias(_, node) {
       if (node.resolve(document)) return undefined;
       const { line, col } = lines.linePos(node.range?.[0] ?? 0);
-      const detail = `*${clipped(node.source)} is an alias that nothing defines`;
+      const detail = `*${clipped(node.source)} is an alias that is not defined`;
       problems.push({ detail, remedy: QUOTE_STAR, file, line, column: col });
       const meant = new Scalar(`*${node.source}`);
       if (node.range) meant.range = node.range;
@@ -172,15 +172,16 @@ function toValue(document: Document): { value: unknown } | undefined {
 /** Reads YAML 1.2 (or 1.1 where the file says %YAML 1.1). Never throws on any text; duplicate keys are problems. */
 export function parseYaml(text: string, file: string): YamlFile {
   if (Buffer.byteLength(text) > MAX_BYTES)
-    return unusable(file, `more than ${MAX_BYTES} bytes`, 'split the file');
+    return unusable(file, `the file has more than ${MAX_BYTES} bytes`, 'split the file');
   const read = readTokens(text);
   const { lines } = read;
   const excess = excessOf(read);
   if (excess) return tooMuch(excess, lines, file);
   // a document even of a text without any: its faults hang on it
   const [document, second] = new Composer({ logLevel: 'error' }).compose(read.tokens, true, text.length);
-  if (!document) return unusable(file, 'no YAML document', 'write one');
-  if (second) return unusable(file, 'more than one YAML document', 'remove what follows "---"');
+  if (!document)
+    return unusable(file, 'the file has no YAML document', 'write the content, or delete the file');
+  if (second) return unusable(file, 'the file has more than one YAML document', 'remove what follows "---"');
   const errors = [...document.errors, ...document.warnings];
   const problems = [
     ...errors.map((error) => syntaxProblem(error, lines, file)),
@@ -188,9 +189,9 @@ export function parseYaml(text: string, file: string): YamlFile {
   ];
   const place = (found: readonly Problem[]) => found.map(placer(document, lines, file));
   if (errors.some(({ code }) => code !== 'DUPLICATE_KEY')) return { value: undefined, problems, place };
-  if (hasCycle(document)) return unusable(file, 'an anchor holds itself', 'remove the alias');
+  if (hasCycle(document)) return unusable(file, 'an anchor contains itself', 'remove the alias');
   const whole = toValue(document);
   return whole
     ? { value: whole.value, problems, place }
-    : unusable(file, 'aliases come to too much', 'write it out without anchors');
+    : unusable(file, 'the aliases expand to too many values', 'write them out without anchors');
 }

@@ -131,7 +131,7 @@ function withoutHash({ hash: _, ...rest }: Token): Omit<Token, 'hash'> {
 function refuseName(name: string): never {
   return refuseInvalid([
     {
-      detail: `"${name}" is no name for a token`,
+      detail: `"${name}" is not a name for a token`,
       remedy: 'use letters, digits, "-", "_", "." and "@", at most 63',
       pointer: '/name',
     },

@@ -126,7 +126,7 @@ function byTarget(input: ExplainInput): View {
         : nothing(`no container ${target.name} on a network both share`);
     }
     case 'any':
-      return nothing('"any" is no destination: name an address or a name');
+      return nothing('"any" is not a destination: name an address or a name');
   }
 }
 
@@ -186,7 +186,7 @@ function permitsPort(member: Member, entry: PolicyEntry, proto: TracePacket['pro
 
 function byAddress(input: ExplainInput, address: string, told?: readonly PolicyEntry[]): View {
   const packet = packetTo(input, address);
-  if (!packet) return nothing(`${address} is no address`);
+  if (!packet) return nothing(`${address} is not an address`);
   const result = input.judge.judge(packet);
   const steps = result.steps.map((s) => s.text);
   if (!input.judge.permits(packet)) return denied(input, deniedBy(result, packet), steps, address);

@@ -33,7 +33,7 @@ const deny = (reason: string): Refusal => ({ verdict: 'deny', reason });
 export function refusedAnswer(address: string, rules: RebindingRules): Refusal | undefined {
   const parsed = parseAddress(address);
   // IPv4-mapped: two texts for one destination, never on the wire.
-  if (parsed === undefined) return deny(`${address} is no address that can be held`);
+  if (parsed === undefined) return deny(`${address} is not an address that can be held`);
   const hit = rules.threats.blockedAddress(parsed.text);
   if (hit !== undefined) return { verdict: 'threat', reason: `answer ${address} left out: ${hitText(hit)}` };
   const range = insideRange(parsed, rules);

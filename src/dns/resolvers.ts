@@ -130,6 +130,8 @@ export class Resolvers {
 function configured(text: string, key: string): Server {
   const server = parseServer(text);
   if (server === undefined)
-    throw new Error(`${key}: "${text}" is no server: write 10.0.0.53, 10.0.0.53:5353 or [2001:db8::53]:53`);
+    throw new Error(
+      `${key}: "${text}" is not a server: write 10.0.0.53, 10.0.0.53:5353 or [2001:db8::53]:53`,
+    );
   return server;
 }

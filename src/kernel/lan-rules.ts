@@ -132,7 +132,7 @@ export function takeLanMember(namespace: string, set: string, address: string): 
 
 function keyOf(address: string): Buffer {
   const bytes = addressBytes(address);
-  if (!bytes) throw new TypeError(`${address} is no address`);
+  if (!bytes) throw new TypeError(`${address} is not an address`);
   return bytes;
 }
 

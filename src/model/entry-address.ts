@@ -22,7 +22,11 @@ function refuseV4(text: string, at: number): never {
   const octets = text.split('.').filter((octet) => octet !== '');
   const plain = octets.map((octet) => String(Number(octet)));
   if (octets.length === 1)
-    return refuse(`"${text}" is no destination`, 'a port joins its entry without a blank: a.org:80,443', at);
+    return refuse(
+      `"${text}" is not a destination`,
+      'write the ports directly after the destination, without a space: a.org:80,443',
+      at,
+    );
   if (plain.some((octet) => Number(octet) > 255))
     return refuse(`"${text}" has an octet above 255`, 'write four octets of 0-255', at);
   if (octets.length > 4) return refuse(`"${text}" has more than four octets`, 'write four octets', at);
@@ -44,9 +48,9 @@ function refuseV6(text: string, at: number): never {
     return refuse(`"${text}" is IPv4`, `write ${text} without brackets`, at);
   const value = parseV6(text);
   if (value === undefined || !isMapped(value))
-    return refuse(`"${text}" is no IPv6 address`, 'write it as in RFC 4291, such as 2001:db8::1', at);
+    return refuse(`"${text}" is not an IPv6 address`, 'write it as in RFC 4291, such as 2001:db8::1', at);
   return refuse(
-    `"${text}" is an IPv4 address in IPv6 form`,
+    `"${text}" is an IPv4 address in the form of an IPv6 address`,
     `write ${formatAddress(4, value & 0xffff_ffffn)}`,
     at,
   );
@@ -62,7 +66,7 @@ function network(first: Address, length: string, at: number): Range {
   const prefix = parsePrefix(length, first.family);
   const max = bits(first.family);
   if (prefix === undefined)
-    return refuse(`"/${length}" is no prefix length`, `write /0 to /${max}, without leading zeros`, at);
+    return refuse(`"/${length}" is not a prefix length`, `write /0 to /${max}, without leading zeros`, at);
   const range = networkAround(first.family, first.value, prefix);
   if (range.lo !== first.value)
     refuse(
@@ -76,7 +80,7 @@ function network(first: Address, length: string, at: number): Range {
 /** "10.0.0.5-9" is a habit from other tools: say what it is here. */
 function shortRange(first: Address, second: string, at: number): void {
   if (first.family === 4 && /^\d{1,3}$/.test(second) && Number(second) <= 255)
-    refuse(`"${second}" is no address`, `write ${first.text}-${first.text.replace(/\d+$/, second)}`, at);
+    refuse(`"${second}" is not an address`, `write ${first.text}-${first.text.replace(/\d+$/, second)}`, at);
 }
 
 function parseHost(host: HostText, family: Family, at: number): Range {
@@ -117,9 +121,9 @@ export function parseHost4(text: string): Head | undefined {
 export function parseBracketed(text: string): Head {
   const close = text.indexOf(']');
   if (close < 0)
-    return refuse(`"${text}" opens a bracket and does not close it`, 'write [2001:db8::1]:443', 0);
+    return refuse(`"${text}" has an opening bracket without a closing one`, 'write [2001:db8::1]:443', 0);
   const match = HOST6.exec(text.slice(1, close));
-  if (!match) return refuse(`"${text}" is no IPv6 address in brackets`, 'write [2001:db8::/32]:443', 1);
+  if (!match) return refuse(`"${text}" is not an IPv6 address in brackets`, 'write [2001:db8::/32]:443', 1);
   return { range: parseHost(hostText(match), 6, 1), tail: text.slice(close + 1) };
 }
 
@@ -131,7 +135,7 @@ export function parseBare6(text: string): Head | undefined {
   const tail = text.slice(match[0].length);
   if (tail.startsWith(':'))
     refuse(
-      'an IPv6 address with ports stands in brackets',
+      'an IPv6 address with ports needs brackets',
       `write [${formatRange(range)}]${tail}`,
       match[0].length,
     );

@@ -12,15 +12,15 @@ function readPorts(value: unknown): readonly PortRange[] {
   const list = Array.isArray(value) ? value : [value];
   const texts = list.map((port) => {
     if (typeof port === 'number' || typeof port === 'string') return String(port).replace(/ /g, '');
-    return refuse(`${shown(port)} is no port`, 'write 443, "80,443" or "8000-8100"');
+    return refuse(`${shown(port)} is not a port`, 'write 443, "80,443" or "8000-8100"');
   });
-  if (texts.length === 0) return refuse('ports is empty', 'leave it out for the default ports');
+  if (texts.length === 0) return refuse('ports is empty', 'remove it to use the default ports');
   return parsePorts(texts.join(','), 0);
 }
 
 function readText(value: unknown): string {
   if (typeof value === 'number') return String(value);
-  return typeof value === 'string' ? value : refuse(`${shown(value)} is no text`, 'put it in quotes');
+  return typeof value === 'string' ? value : refuse(`${shown(value)} is not a text`, 'put it in quotes');
 }
 
 function readTime(value: unknown): string {
@@ -45,7 +45,7 @@ const word =
   (value: unknown): readonly Flag[] =>
     value === wanted || (wanted === 'off' && value === false)
       ? [flag]
-      : refuse(`${shown(value)} is unknown here`, `write ${wanted}, or leave it out`);
+      : refuse(`${shown(value)} is not valid here`, `write ${wanted}, or leave it out`);
 
 const FLAG_KEYS: Readonly<Record<string, (value: unknown) => readonly Flag[]>> = {
   private: yes('private'),
@@ -72,7 +72,7 @@ function unknownKeys(fields: Fields): readonly Problem[] {
   }
   const value = fields[meant];
   const text = typeof value === 'number' || typeof value === 'string' ? `${meant}:${value}` : meant;
-  const remedy = `write "${clipped(text)}" in quotes, without a blank`;
+  const remedy = `write "${clipped(text)}" in quotes, without a space`;
   return [{ detail: `"${clipped(meant)}: …" is a map, not an entry`, remedy, pointer: '' }];
 }
 
@@ -149,7 +149,7 @@ export function entryFromObject(value: unknown): Parsed<Entry> {
   // What YAML took for a number, such as 127.1 or a port: no entry, but the text has the better remedy.
   if (typeof value === 'number') return parseEntry(String(value));
   if (!isRecord(value))
-    return refusal([{ detail: `${shown(value)} is no entry`, remedy: 'write it as text, in quotes' }]);
+    return refusal([{ detail: `${shown(value)} is not an entry`, remedy: 'write it as text, in quotes' }]);
   const unknown = unknownKeys(value);
   if (unknown.some(({ pointer }) => pointer === '')) return refusal(unknown);
   const reader = new Reader(value);

@@ -46,20 +46,21 @@ function namePattern(text: string): { match: NameMatch; name: string; at: number
 function refuseShort(head: string, tail: string): never {
   const named = head.toLowerCase();
   const word = named === 'localhost' ? 'host' : named;
-  if (word === 'host' || word === 'any') return refuse(`"${head}" is no domain name`, `write ${word}${tail}`);
+  if (word === 'host' || word === 'any')
+    return refuse(`"${head}" is not a domain name`, `write ${word}${tail}`);
   const container = CONTAINER_NAME.test(head) ? `container:${head}${tail} for a container, or ` : '';
-  return refuse(`"${head}" has one label only`, `write ${container}the full domain name`);
+  return refuse(`"${head}" has only one label`, `write ${container}the full domain name`);
 }
 
 function parseName(head: string, tail: string): Target {
-  if (head === '*') return refuse('"*" is no destination', `write any${tail} for every public address`);
+  if (head === '*') return refuse('"*" is not a destination', `write any${tail} for every public address`);
   const { match, name, at } = namePattern(head);
   if (name.includes(','))
-    refuse(`"${head}" has ports behind a comma`, `write ${head.replace(',', ':')}${tail}`, head.indexOf(','));
+    refuse(`"${head}" has ports after a comma`, `write ${head.replace(',', ':')}${tail}`, head.indexOf(','));
   if (name.includes('*'))
     return refuse(
-      `"${head}" has a * inside`,
-      'a * stands only in front, as in *.example.com',
+      `"${head}" has a * that is not at the beginning`,
+      'write a * only at the beginning, as in *.example.com',
       at + name.indexOf('*'),
     );
   if (match === 'exact' && /^[^.]+$/.test(name)) refuseShort(head, tail);
@@ -70,7 +71,7 @@ function parseName(head: string, tail: string): Target {
   // "*.com" has one label by the grammar of names, and is allowed with `broad` (spec: entries).
   const single = isSuffix ? canonicalName(name, 1) : undefined;
   if (single?.ok) return { kind: 'name', match, name: single.value };
-  return refuse(problem?.detail ?? `"${head}" is no name`, problem?.remedy ?? 'write a domain name', at);
+  return refuse(problem?.detail ?? `"${head}" is not a name`, problem?.remedy ?? 'write a domain name', at);
 }
 
 function parseContainer(text: string): { target: Target; tail: string } {
@@ -78,7 +79,7 @@ function parseContainer(text: string): { target: Target; tail: string } {
   const name = /^[^:/]*/.exec(rest)?.[0] ?? '';
   if (!CONTAINER_NAME.test(name))
     refuse(
-      `"${name}" is no container name`,
+      `"${name}" is not a container name`,
       'write container:NAME or container:NAME:PORT',
       'container:'.length,
     );
@@ -104,15 +105,15 @@ export function parseDest(text: string): Dest {
   const at = text.length - tail.length;
   if (!match)
     return refuse(
-      `"${tail}" does not belong behind ${formatTarget(target)}`,
+      `"${tail}" is not valid after ${formatTarget(target)}`,
       'write :PORTS and then /PROTOCOL',
       at,
     );
   const [, portText, protoText] = match;
   if (portText === '')
     refuse(
-      'no port stands behind ":"',
-      `write ports at once behind it, as in ${text.slice(0, at)}:443, or leave out the ":"`,
+      'the port after ":" is missing',
+      `write ports directly after it, as in ${text.slice(0, at)}:443, or remove the ":"`,
       at,
     );
   const ports = portText === undefined ? [] : parsePorts(portText, at + 1);
@@ -126,13 +127,13 @@ export function parseListRef(text: string): ListRef {
   const bare = /^[^:/]*/.exec(name)?.[0] ?? '';
   if (bare !== name && isListName(bare))
     refuse(
-      'a list brings its own ports',
-      `write list:${bare}, and set ports in the list's entries`,
+      'a list: entry has no ports of its own',
+      `write list:${bare}, and set ports in the entries of the list`,
       5 + bare.length,
     );
   if (!isListName(name))
     refuse(
-      `"${name}" is no list name`,
+      `"${name}" is not a list name`,
       'a list name has letters, digits, "-", "_" and "."; write list:NAME',
       5,
     );
@@ -156,14 +157,17 @@ function readEntry(text: string): Entry {
 export function parseEntry(text: string): Parsed<Entry> {
   const trimmed = text.trim();
   if (/[\r\n]/.test(trimmed))
-    return { ok: false, problems: [{ detail: 'more than one line', remedy: 'write one entry', column: 1 }] };
+    return {
+      ok: false,
+      problems: [{ detail: 'the entry has more than one line', remedy: 'write one entry', column: 1 }],
+    };
   return attempt(() => readEntry(trimmed), text.length - text.trimStart().length);
 }
 
 export const isDest = (entry: Entry): entry is DestEntry => entry.kind === 'dest';
 
 export function duplicateProblem(entry: Entry): Problem {
-  return { detail: `${entry.canonical} stands here twice`, remedy: 'remove one of the two' };
+  return { detail: `${entry.canonical} is written twice`, remedy: 'remove one of the two' };
 }
 
 /** More than a person mends in one go: what follows so many is not read. */

@@ -21,12 +21,12 @@ export function parseProto(text: string, at: number): Proto {
   const number = /^ip-(0|[1-9]\d{0,2})$/.exec(text)?.[1];
   if (number !== undefined && Number(number) <= 255)
     return BY_NUMBER[Number(number)] ?? `ip-${Number(number)}`;
-  return refuse(`"${text}" is no protocol`, protoRemedy(text), at);
+  return refuse(`"${text}" is not a protocol`, protoRemedy(text), at);
 }
 
 function parsePort(text: string, at: number): number {
   if (!/^\d+$/.test(text))
-    return refuse(`"${text}" is no port`, 'write 1-65535, or a range such as 8000-8100', at);
+    return refuse(`"${text}" is not a port`, 'write 1-65535, or a range such as 8000-8100', at);
   const port = Number(text);
   if (port === 0)
     return refuse('port 0 does not exist', 'write 1-65535; leave the ports out for all of them', at);
@@ -38,7 +38,7 @@ function parsePort(text: string, at: number): number {
 function parseRange(text: string, at: number): PortRange {
   const [first = '', second, more] = text.split('-');
   if (more !== undefined || text === '')
-    return refuse(`"${text}" is no port or range of ports`, 'write 443, or 8000-8100', at);
+    return refuse(`"${text}" is not a port or range of ports`, 'write 443, or 8000-8100', at);
   const lo = parsePort(first, at);
   const hi = second === undefined ? lo : parsePort(second, at + first.length + 1);
   if (lo > hi) return refuse(`the range ${text} runs backwards`, `write ${hi}-${lo}`, at);
@@ -93,7 +93,7 @@ export function parseFlag(text: string, at: number): Flag {
   if (/^[\d,-]+$/.test(text))
     return refuse(`"${text}" stands alone`, 'write ports without blanks, as in a.org:80,443', at);
   return refuse(
-    `"${text}" is no flag`,
+    `"${text}" is not a flag`,
     `flags are ${FLAGS.join(', ')}; a comma or newline separates entries`,
     at,
   );

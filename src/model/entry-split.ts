@@ -38,7 +38,7 @@ export function splitEntries(text: string): { pieces: readonly Piece[]; problems
       if (piece.text !== '') pieces.push(piece);
       else
         problems.push({
-          detail: 'nothing stands before the comma',
+          detail: 'there is nothing before the comma',
           remedy: 'remove the comma',
           line: piece.line,
           column: piece.column,

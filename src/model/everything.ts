@@ -46,11 +46,11 @@ const EverythingSchema = Type.Object(
           },
           closed,
         ),
-        { description: 'tokens, as their hashes' },
+        { description: 'tokens, by their hashes' },
       ),
     ),
   },
-  { ...closed, description: 'all that the API has changed' },
+  { ...closed, description: 'all settings that were made through the API' },
 );
 
 /** A list's body: the fields of its file. */
@@ -92,7 +92,7 @@ export async function everythingFromObject(value: unknown, parse: ListParser): P
       ok: false,
       problems: [
         {
-          detail: `${shown(value)} is no export`,
+          detail: `${shown(value)} is not an export of Drawbridge`,
           remedy: 'write lists:, modes:, grants: and tokens:',
           pointer: '',
         },
@@ -131,14 +131,14 @@ function grantOf(owner: string, entry: string, pointer: string): Parsed<Everythi
 function ownerProblems(owner: string, pointer: string): readonly Problem[] {
   if (isOwnerKey(owner)) return [];
   const remedy = 'write compose:PROJECT/SERVICE, or name:NAME for a container outside of compose';
-  return [{ detail: `no container has the owner ${shown(owner)}`, remedy, pointer }];
+  return [{ detail: `${shown(owner)} is not the owner of a container`, remedy, pointer }];
 }
 
 function tokenProblems({ name }: { readonly name: string }, i: number): readonly Problem[] {
   if (isTokenName(name)) return [];
   return [
     {
-      detail: `"${name}" is no name for a token`,
+      detail: `"${name}" is not a name of a token`,
       remedy: 'use letters, digits and "-_.@"',
       pointer: `/tokens/${i}/name`,
     },

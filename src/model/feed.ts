@@ -51,7 +51,7 @@ export function feedProblems(feed: {
   if (!FEED_FORMATS.some((format) => format === feed.format))
     faults.push({
       key: 'format',
-      detail: `feed ${feed.name}: no format "${feed.format}"`,
+      detail: `feed ${feed.name}: the format "${feed.format}" is not known`,
       remedy: `write one of ${FEED_FORMATS.join(', ')}`,
     });
   if (!URL.canParse(feed.url) || !/^(?:file|https?):/.test(feed.url) || hasBrokenHost(feed.url))
@@ -63,13 +63,13 @@ export function feedProblems(feed: {
   else if (feed.format === 'crowdsec' && !/[?&]startup=true(?:&|$)/.test(feed.url))
     faults.push({
       key: 'url',
-      detail: `feed ${feed.name}: without startup=true the LAPI sends changes only`,
+      detail: `feed ${feed.name}: without startup=true the LAPI sends only changes, not the whole list`,
       remedy: 'write …/v1/decisions/stream?startup=true',
     });
   if (feed.proxy !== undefined && !/^http:\/\/[^/]+\/?$/.test(feed.proxy))
     faults.push({
       key: 'proxy',
-      detail: `feed ${feed.name}: the proxy is no http://host:port`,
+      detail: `feed ${feed.name}: the proxy is not written as http://HOST:PORT`,
       remedy: 'write it like http://proxy.example:3128',
     });
   return faults;

@@ -43,7 +43,7 @@ function parseMode(text: string): Parsed<Mode> {
   const word = text.trim();
   return MODES.includes(word)
     ? { ok: true, value: word as Mode }
-    : refuse(`"${text}" is no mode`, 'write enforce, observe or off');
+    : refuse(`"${text}" is not a mode`, 'write enforce, observe or off');
 }
 
 function parseListNames(text: string): Parsed<readonly string[]> {
@@ -51,10 +51,10 @@ function parseListNames(text: string): Parsed<readonly string[]> {
   const bad = names.filter((name) => !isListName(name));
   if (bad.length === 0) return { ok: true, value: names };
   const problems = bad.map((name) => ({
-    detail: `"${name}" is no list name`,
+    detail: `"${name}" is not a list name`,
     remedy: name.startsWith('list:')
       ? `write ${name.slice('list:'.length)}`
-      : 'write names of lists, with commas between',
+      : 'write names of lists, separated by commas',
   }));
   return { ok: false, problems };
 }
@@ -129,7 +129,7 @@ function brokenNotes(label: Label): readonly PolicyNote[] {
 const tightens = (label: Label): boolean => label.key === 'mode' && label.text.trim() === 'enforce';
 
 function ignoredNote(label: Label): Problem {
-  const effect = ADDS.includes(label.key) ? 'enforces, and adds no entry' : 'is ignored';
+  const effect = ADDS.includes(label.key) ? 'enables enforcement, and adds no entry' : 'is ignored';
   return {
     detail: `label ${PREFIX}${label.key}=${tame(label.text)} comes with the image: it ${effect}`,
     remedy: 'set another value on the container, or name the image in labels.trustImages',
@@ -137,8 +137,8 @@ function ignoredNote(label: Label): Problem {
 }
 
 const UNKNOWN_IMAGE: Problem = {
-  detail: "the image's own labels are not known yet, so that drawbridge labels add nothing",
-  remedy: 'wait; if it stays so, check that Docker can still inspect the image',
+  detail: "the image's own labels are not known yet: until then drawbridge labels add no entries",
+  remedy: 'wait; if this remains, check that Docker can still inspect the image',
 };
 
 function imageNotes(facts: LabelFacts, labels: readonly Label[]): readonly Problem[] {

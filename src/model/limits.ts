@@ -20,7 +20,7 @@ const refuse = (detail: string, remedy = REMEDY): Parsed<never> => ({
 
 function parseConnections(text: string): Parsed<number> {
   const value = /^[1-9]\d{0,8}$/.test(text) ? Number(text) : 0;
-  return value > 0 ? { ok: true, value } : refuse(`"${text}" is no count of connections`);
+  return value > 0 ? { ok: true, value } : refuse(`"${text}" is not a number of connections`);
 }
 
 function parseQuota(text: string): Parsed<{ bytes: number; periodMs: number }> {
@@ -29,7 +29,7 @@ function parseQuota(text: string): Parsed<{ bytes: number; periodMs: number }> {
   const periodMs = PERIODS[period];
   if (!bytes.ok) return bytes;
   if (periodMs === undefined || more !== undefined || bytes.value === 0)
-    return refuse(`"${text}" is no quota`, 'write it like 5GB/day; periods are hour, day and week');
+    return refuse(`"${text}" is not a quota`, 'write it like 5GB/day; periods are hour, day and week');
   return { ok: true, value: { bytes: bytes.value, periodMs } };
 }
 
@@ -45,8 +45,8 @@ function mapped<T>(parsed: Parsed<T>, make: (value: T) => Limits): Parsed<Limits
 
 function parseOne(piece: string, seen: Set<string>): Parsed<Limits> {
   const [key = '', value = '', more] = piece.split('=').map((part) => part.trim());
-  if (!Object.hasOwn(READERS, key) || more !== undefined) return refuse(`"${piece}" is no limit`);
-  if (seen.has(key)) return refuse(`${key} stands twice`, 'remove one of the two');
+  if (!Object.hasOwn(READERS, key) || more !== undefined) return refuse(`"${piece}" is not a limit`);
+  if (seen.has(key)) return refuse(`${key} is written twice`, 'remove one of the two');
   seen.add(key);
   return READERS[key as keyof typeof READERS](value);
 }

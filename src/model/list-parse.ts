@@ -72,7 +72,10 @@ const wordsBack = (body: unknown): unknown =>
 function nameProblems(name: string): readonly Problem[] {
   if (isListName(name)) return [];
   return [
-    { detail: `"${name}" is no list name`, remedy: 'use letters, digits, "-", "_" and ".", at most 63' },
+    {
+      detail: `"${name}" is not a list name`,
+      remedy: 'use letters, digits, "-", "_" and ".", at most 63 characters',
+    },
   ];
 }
 

@@ -14,8 +14,8 @@ export const EntryObjectSchema = Type.Object(
     proto: Type.Optional(
       Type.String({ pattern: '^(tcp|udp|tcp\\+udp|icmp|sctp|gre|esp|ip-\\d{1,3})$', examples: ['udp'] }),
     ),
-    private: Type.Optional(Type.Boolean({ description: 'answers in private space are good' })),
-    broad: Type.Optional(Type.Boolean({ description: 'a public suffix or a very wide network is meant' })),
+    private: Type.Optional(Type.Boolean({ description: 'answers with private addresses are accepted' })),
+    broad: Type.Optional(Type.Boolean({ description: 'allows a public suffix or a very wide network' })),
     tls: Type.Optional(Off),
     quic: Type.Optional(Type.Literal('deny')),
     dns: Type.Optional(Type.Literal('direct')),
@@ -26,7 +26,7 @@ export const EntryObjectSchema = Type.Object(
 );
 
 const ModeSchema = Type.Union([Type.Literal('enforce'), Type.Literal('observe'), Type.Literal('off')]);
-const Pattern = Type.String({ minLength: 1, description: 'a glob: * any run of characters, ? one' });
+const Pattern = Type.String({ minLength: 1, description: 'a glob: * matches any characters, ? matches one' });
 
 export const ListSchema = Type.Object(
   {
@@ -34,7 +34,7 @@ export const ListSchema = Type.Object(
     hosts: Type.Optional(
       Type.Array(Pattern, {
         minItems: 1,
-        description: 'globs of the hosts (node) where this list counts; left out: at all',
+        description: 'globs of the hosts (node) where this list applies; missing: on all hosts',
         examples: [['web-*']],
       }),
     ),
@@ -49,7 +49,7 @@ export const ListSchema = Type.Object(
         {
           additionalProperties: false,
           minProperties: 1,
-          description: 'containers that this list claims; all given fields must fit',
+          description: 'containers that this list claims; all given fields must match',
           examples: [{ name: 'runner-*' }],
         },
       ),

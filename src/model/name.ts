@@ -76,8 +76,8 @@ function labelFault(labels: readonly string[]): string | undefined {
   if (labels.some((label) => label === '')) return 'has an empty label';
   const long = labels.find((label) => label.length > MAX_LABEL);
   if (long) return `has a label of ${long.length} octets, and ${MAX_LABEL} is the limit`;
-  if (labels.some((label) => !LABEL.test(label))) return 'has characters that no name has';
-  if (NUMBER.test(labels.at(-1) ?? '')) return 'ends in a number, like an address';
+  if (labels.some((label) => !LABEL.test(label))) return 'has characters that are not allowed in a name';
+  if (NUMBER.test(labels.at(-1) ?? '')) return 'ends in a number, as addresses do';
   return undefined;
 }
 
@@ -88,8 +88,8 @@ function labelFault(labels: readonly string[]): string | undefined {
 export function canonicalName(text: string, minLabels: 1 | 2 = 2): Parsed<string> {
   const name = toAscii(text).replace(/\.$/, '');
   if (name === '')
-    return refuse(`"${text}" is no domain name`, 'write letters, digits, "-" and "_" in labels');
-  if (parseAddress(name)) return refuse(`"${text}" reads as the address ${name}`, `write ${name}`);
+    return refuse(`"${text}" is not a domain name`, 'write letters, digits, "-" and "_" in labels');
+  if (parseAddress(name)) return refuse(`"${text}" is another form of the address ${name}`, `write ${name}`);
   if (name.length > MAX_NAME)
     return refuse(
       `"${text.slice(0, 40)}…" has ${name.length} octets`,
@@ -99,7 +99,7 @@ export function canonicalName(text: string, minLabels: 1 | 2 = 2): Parsed<string
   const fault = labelFault(labels);
   if (fault) return refuse(`"${text}" ${fault}`, 'write a domain name such as api.example.com');
   if (labels.length < minLabels)
-    return refuse(`"${text}" has one label only`, 'write the full name, such as api.example.com');
+    return refuse(`"${text}" has only one label`, 'write the full name, such as api.example.com');
   return { ok: true, value: name };
 }
 

@@ -96,7 +96,7 @@ function claimNotes(claims: readonly Claim[]): readonly Problem[] {
   return claims
     .filter(({ byImage }) => byImage)
     .map(({ list }) => ({
-      detail: `list "${list.name}" claims this container by labels that come with the image: it adds no entry`,
+      detail: `list "${list.name}" claims this container by labels that came with the image: it adds no entry`,
       remedy: 'set the label on the container, or name the image in labels.trustImages',
     }));
 }
@@ -109,27 +109,28 @@ function ownerNotes(facts: ContainerFacts): readonly Problem[] {
   if (!facts.imageLabels)
     return [
       {
-        detail: `whether ${labels} come with the image is not known yet: they may only tighten`,
-        remedy: 'wait; if it stays so, check that Docker can still inspect the image',
+        detail: `it is not known yet whether ${labels} came with the image: until then they can only make the policy stricter`,
+        remedy: 'wait; if this remains, check that Docker can still inspect the image',
       },
     ];
   return [
     {
-      detail: `${labels} came with the image, not from docker compose or docker stack: no neighbours, names, grants or list entries by them; a mode set for that service counts only where it is stricter`,
+      detail: `${labels} came with the image, not from docker compose or docker stack: they give the container no neighbours, names, grants or list entries, and a mode set for that service applies only if it is stricter`,
       remedy: 'create the container with docker compose up --force-recreate, or set other values on it',
     },
   ];
 }
 
-/** What is read and has no effect must be said. */
+/** Labels that are valid and have no effect must be reported. */
 function unheld(intent: LabelIntent, mode: Mode): readonly Problem[] {
   const ask = {
-    detail: 'label drawbridge.ask is read, and not in force in this version',
+    detail: 'label drawbridge.ask has no effect in this version',
     remedy: 'do not rely on it yet',
   };
   const limit = {
-    detail: `its drawbridge.limit is not held: in mode ${mode} nothing of a container is denied but threats`,
-    remedy: 'enforce it (drawbridge mode CONTAINER enforce, or an allow or lists label)',
+    detail: `its drawbridge.limit is not enforced: in mode ${mode} only threats are denied`,
+    remedy:
+      'enforce the container (drawbridge mode CONTAINER enforce, or a label drawbridge.allow or drawbridge.lists)',
   };
   return [
     ...(intent.limits && mode !== 'enforce' ? [limit] : []),

@@ -74,7 +74,7 @@ export class Gathering {
     this.#note(
       name,
       `list "${name}" is for other hosts (${hosts.join(', ')}), and adds nothing here`,
-      `add this host to its hosts, or take the list off the container`,
+      `add this host to its hosts, or remove the list from the container`,
     );
   }
 

@@ -19,7 +19,7 @@ export function atMost(problems: readonly Problem[], count: number): readonly Pr
   const { detail, ...last } = problems[count - 1] ?? { detail: '', remedy: '' };
   return [
     ...problems.slice(0, count - 1),
-    { ...last, detail: `${detail} (these are ${count} faults: what follows was not read)` },
+    { ...last, detail: `${detail} (the first ${count} problems are shown, and the rest was not read)` },
   ];
 }
 

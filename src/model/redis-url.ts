@@ -56,14 +56,14 @@ function read(text: string): RedisUrl {
   if (socket) return atSocket(socket[1], socket[2] ?? '', parametersOf(socket[3], SOCKET_PARAMETERS));
   const [, scheme = '', login, hosts = '', path = '', query = ''] =
     /^(redis|rediss|redis\+sentinel):\/\/(?:([^@/?]*)@)?([^/?]+)(\/[^?]*)?(?:\?(.*))?$/.exec(text) ??
-    wrong('it is no Redis URL');
+    wrong('it is not a Redis URL');
   const parameters = parametersOf(query, PARAMETERS);
   const sentinel = scheme === 'redis+sentinel';
   const segments = path.split('/').slice(1).map(decoded);
   const addresses = hosts.split(',').map((host) => addressOf(host, sentinel ? SENTINEL_PORT : REDIS_PORT));
-  if (!sentinel && addresses.length > 1) wrong('several hosts need redis+sentinel://');
-  const master = sentinel ? segments.shift() || wrong("the master's name is missing") : undefined;
-  if (segments.length > 1) wrong(`"${path}" names more than a database`);
+  if (!sentinel && addresses.length > 1) wrong('several hosts are valid only with redis+sentinel://');
+  const master = sentinel ? segments.shift() || wrong('the name of the master is missing') : undefined;
+  if (segments.length > 1) wrong(`"${path}" has more than the number of a database`);
   const optional = ['ca', 'sentinelUser', 'sentinelPassword'].flatMap((name) => {
     const value = parameters.get(name);
     return value === null ? [] : [[name, value] as const];
@@ -100,7 +100,7 @@ const sharing = (parameters: URLSearchParams, replicas: number): Pick<RedisUrl, 
 function parametersOf(query: string | undefined, known: readonly string[]): URLSearchParams {
   const parameters = new URLSearchParams(query);
   for (const name of parameters.keys())
-    if (!known.includes(name)) wrong(`"${name}" is no parameter; there are ${known.join(', ')}`);
+    if (!known.includes(name)) wrong(`"${name}" is not a parameter; parameters are ${known.join(', ')}`);
   return parameters;
 }
 
@@ -111,7 +111,7 @@ function isTrue(text: string | null): boolean {
 
 function addressOf(text: string, defaultPort: number): RedisAddress {
   const [, v6, plain, port] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
-  const host = v6 ?? plain ?? wrong(`"${text}" is no host`);
+  const host = v6 ?? plain ?? wrong(`"${text}" is not a host`);
   return { host, port: count(port ?? '', 'the port', defaultPort) };
 }
 
@@ -126,7 +126,7 @@ function decoded(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    return wrong('a % in it does not begin two hex digits (a % itself is %25)');
+    return wrong('a % is not followed by two hex digits (write %25 for a % itself)');
   }
 }
 
@@ -134,5 +134,5 @@ function count(text: string, what: string, none: number): number {
   if (text === '') return none;
   return /^\d{1,5}$/.test(text) && Number(text) <= 65_535
     ? Number(text)
-    : wrong(`${what} "${text}" is no number`);
+    : wrong(`${what} "${text}" is not a number`);
 }

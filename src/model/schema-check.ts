@@ -22,7 +22,7 @@ function unknownKey(error: ValueError): Problem {
   const key = unescapePointer(error.path.slice(error.path.lastIndexOf('/') + 1));
   const known = Object.keys((error.schema.properties ?? {}) as object);
   const meant = nearest(key, known);
-  const remedy = meant ? `did you mean "${meant}"?` : `keys here are ${known.join(', ')}`;
+  const remedy = meant ? `did you mean "${meant}"?` : `keys that are valid here are ${known.join(', ')}`;
   return { detail: `${UNKNOWN_KEY} ${dotted(error.path)}`, remedy, pointer: error.path };
 }
 
@@ -52,7 +52,7 @@ function wrongValue(error: ValueError): Problem {
   if (error.type === ValueErrorType.ObjectRequiredProperty)
     return { detail: `${path} is missing`, remedy: wanted(error.schema), pointer: error.path };
   const detail =
-    path === '' ? `${shown(error.value)} is not what stands here` : `${path}: ${shown(error.value)} is wrong`;
+    path === '' ? `${shown(error.value)} is not valid here` : `${path}: ${shown(error.value)} is wrong`;
   return { detail, remedy: wanted(error.schema), pointer: error.path };
 }
 

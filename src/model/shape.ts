@@ -22,4 +22,4 @@ export const UNKNOWN_KEY = 'unknown key';
 
 /** A key as a message shows it: by its name where that is an identifier; a line of some other file is no key, and is not quoted. */
 export const shownKey = (key: string): string =>
-  /^[A-Za-z0-9_][\w.*/-]{0,62}$/.test(key) ? key : `of ${key.length} characters that is no word`;
+  /^[A-Za-z0-9_][\w.*/-]{0,62}$/.test(key) ? key : `(${key.length} characters)`;

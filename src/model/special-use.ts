@@ -44,7 +44,7 @@ const EMBEDDINGS = [{ base: '64:ff9b::', before: 96n }, SIX_TO_FOUR];
 
 function known(text: string): Range {
   const range = parseCidr(text);
-  if (!range) throw new Error(`special-use table: ${text} is no network`);
+  if (!range) throw new Error(`special-use table: ${text} is not a network`);
   return range;
 }
 

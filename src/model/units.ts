@@ -16,7 +16,7 @@ const DURATION_REMEDY = 'write it like 30s, 10m, 1h30m or 7d';
 export function parseDuration(text: string): Parsed<number> {
   if (text === '0') return { ok: true, value: 0 };
   const match = text === '' ? null : DURATION.exec(text);
-  if (!match) return refuse(`"${text}" is no duration`, DURATION_REMEDY);
+  if (!match) return refuse(`"${text}" is not a duration`, DURATION_REMEDY);
   const units = Object.values(UNIT_MS);
   const value = match.slice(1).reduce((sum, count, i) => sum + Number(count ?? 0) * (units[i] ?? 0), 0);
   return Number.isSafeInteger(value) ? { ok: true, value } : refuse(`"${text}" is too long`, DURATION_REMEDY);
@@ -42,7 +42,7 @@ export function parseSize(text: string): Parsed<number> {
   const value = factor === undefined ? Number.NaN : Math.round(Number(count) * factor);
   return Number.isSafeInteger(value)
     ? { ok: true, value }
-    : refuse(`"${text}" is no size`, 'write it like 512MB, 2GB or 64MiB');
+    : refuse(`"${text}" is not a size`, 'write it like 512MB, 2GB or 64MiB');
 }
 
 const RATE_UNITS: Readonly<Record<string, number>> = { bit: 1, kbit: 1e3, mbit: 1e6, gbit: 1e9 };
@@ -54,7 +54,7 @@ export function parseRate(text: string): Parsed<number> {
   const value = factor === undefined ? 0 : Math.round(Number(count) * factor);
   return value > 0 && Number.isSafeInteger(value)
     ? { ok: true, value }
-    : refuse(`"${text}" is no rate`, 'write it like 500kbit, 20mbit or 1gbit');
+    : refuse(`"${text}" is not a rate`, 'write it like 500kbit, 20mbit or 1gbit');
 }
 
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$/;
@@ -66,5 +66,5 @@ export function parseTime(text: string): Parsed<number> {
   const exists = !Number.isNaN(value) && new Date(value).toISOString().slice(0, 19) === text.slice(0, 19);
   return exists
     ? { ok: true, value }
-    : refuse(`"${text}" is no time`, 'write it in UTC, like 2030-12-31T23:59:59Z');
+    : refuse(`"${text}" is not a time`, 'write it in UTC, like 2030-12-31T23:59:59Z');
 }

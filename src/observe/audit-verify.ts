@@ -62,7 +62,7 @@ class Chain {
     this.#line++;
     const line = parseLine(text);
     if (!line) {
-      this.#fault('this is no line of an audit: it was changed or damaged');
+      this.#fault('this is not a line of an audit: it was changed or damaged');
       return;
     }
     const header = this.#line === 1 ? headerOf(line) : undefined;

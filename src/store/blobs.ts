@@ -60,7 +60,7 @@ export class FileBlobs implements BlobStore {
   }
 
   #path(hash: string): string {
-    if (!HASH.test(hash)) throw new StoreError('value', `"${hash}" is no SHA-256 in hex`);
+    if (!HASH.test(hash)) throw new StoreError('value', `"${hash}" is not a SHA-256 in hex`);
     return join(this.#dir, `${hash}${SUFFIX}`);
   }
 }

@@ -20,7 +20,10 @@ function readEnvelope(body: Uint8Array, page: number): Envelope {
     value = undefined;
   }
   if (!isRecord(value))
-    throw new FetchFault(`page ${page} of the collection is no JSON object`, 'the address ends in /objects/');
+    throw new FetchFault(
+      `page ${page} of the collection is not a JSON object`,
+      'the address ends in /objects/',
+    );
   const objects = Array.isArray(value.objects) ? value.objects : [];
   if (value.more === true && typeof value.next !== 'string')
     throw new FetchFault(`page ${page} says that there is more, and not where`, 'tell the server’s people');

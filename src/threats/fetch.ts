@@ -8,7 +8,7 @@ import { FetchFault, type FetchOutcome, type FetchSpec, type Validators } from '
 async function readLocal(spec: FetchSpec, validators: Validators): Promise<FetchOutcome> {
   await using file = await open(fileURLToPath(spec.url));
   const stat = await file.stat();
-  if (!stat.isFile()) throw new FetchFault(`${spec.url} is no regular file`, 'name a file');
+  if (!stat.isFile()) throw new FetchFault(`${spec.url} is not a regular file`, 'name a file');
   if (stat.size > spec.maxSize)
     throw new FetchFault(
       `${spec.url} is bigger than ${spec.maxSize} octets`,

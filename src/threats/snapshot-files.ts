@@ -35,7 +35,7 @@ async function writeDurably(path: string, octets: Uint8Array): Promise<void> {
 export function fileSnapshots(dir: string): SnapshotStore {
   const pathOf = (feed: string): string => {
     if (!SAFE_NAME.test(feed))
-      throw new Error(`"${feed}" is no name for a feed: letters, digits, ".", "_", "-"`);
+      throw new Error(`"${feed}" is not a name for a feed: letters, digits, ".", "_", "-"`);
     return join(dir, `${feed}.dbfeed`);
   };
   return {

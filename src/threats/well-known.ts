@@ -102,7 +102,7 @@ const PUBLISHED: Readonly<Record<string, readonly string[]>> = {
 
 function known(label: string, text: string): KnownRange {
   const range = parseCidr(text);
-  if (!range) throw new Error(`well-known ranges: ${text} is no network`);
+  if (!range) throw new Error(`well-known ranges: ${text} is not a network`);
   return { label, range, rule: 'withhold' };
 }
 

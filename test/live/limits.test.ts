@@ -98,7 +98,7 @@ describe('rate', () => {
     });
     expect((await upload(c, 1)).bitsPerSecond).toBeGreaterThan(3e6);
     expect((await shown('seen')).coverage.reasons.join()).toMatch(
-      /drawbridge\.limit is not held: in mode observe/,
+      /drawbridge\.limit is not enforced: in mode observe/,
     );
   });
 });

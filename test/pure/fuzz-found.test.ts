@@ -23,10 +23,10 @@ const refusedFor = (text: string): string => {
 
 describe('YAML that is made to do harm', () => {
   it.each([
-    ['brackets', '['.repeat(20_000), /levels deep/],
-    ['braces', '{a: '.repeat(10_000), /levels deep/],
-    ['dashes', '- '.repeat(20_000), /levels deep/],
-    ['dashes that all end at once', `match:\n  ${'- '.repeat(20_000)}x\nallow: []\n`, /levels deep/],
+    ['brackets', '['.repeat(20_000), /more than 64 levels/],
+    ['braces', '{a: '.repeat(10_000), /more than 64 levels/],
+    ['dashes', '- '.repeat(20_000), /more than 64 levels/],
+    ['dashes that all end at once', `match:\n  ${'- '.repeat(20_000)}x\nallow: []\n`, /more than 64 levels/],
     ['aliases of nothing', `allow:\n${'  - *ab\n'.repeat(10_000)}`, /aliases/],
     ['aliases', `allow:\n  - &ab x.org\n${'  - *ab\n'.repeat(20_000)}`, /aliases/],
     ['keys', Array.from({ length: 20_000 }, (_, i) => `k${i}: 1\n`).join(''), /keys/],

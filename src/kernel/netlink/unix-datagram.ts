@@ -11,7 +11,7 @@ const MAX_PATH = 108;
 export function unixAddress(path: string): Buffer {
   const name = Buffer.from(path.replace(/^@/, '\0'));
   if (name.length === 0 || name.length >= MAX_PATH)
-    throw new RangeError(`${path} is no path of a unix socket`);
+    throw new RangeError(`${path} is not a path of a unix socket`);
   const isAbstract = name[0] === 0;
   return Buffer.concat([Buffer.from([AF_UNIX, 0]), name, Buffer.alloc(isAbstract ? 0 : 1)]);
 }

@@ -54,7 +54,7 @@ it('leaves a live socket alone, replaces a dead one, and touches nothing else', 
   await writeFile(file, 'mine');
   await expect(
     listen(await make(), { address: `unix:${file}`, localSocket: path, tokens: 0, log }),
-  ).rejects.toThrow(/is no socket/);
+  ).rejects.toThrow(/is not a socket/);
 });
 
 it('starts no TCP listener without a token', async () => {

@@ -150,7 +150,7 @@ describe('watchFolder', () => {
     expect(watching?.state.problems.map(({ file, detail }) => [file, detail])).toEqual(
       ['direct', 'good', 'through'].map((name) => [
         join(folder, `${name}.yaml`),
-        'it is a link that leads out of the folder, and is not followed',
+        'it is a symbolic link to a file outside of the folder, which is not followed',
       ]),
     );
     expect(JSON.stringify(watching?.state)).not.toMatch(/nobody|secret|out\.org/);
@@ -176,8 +176,8 @@ describe('watchFolder', () => {
     await symlink('.pipe', join(folder, 'b.yaml'));
     await start();
     expect(watching?.state.problems.map(({ detail }) => detail)).toEqual([
-      'it is a link that leads out of the folder, and is not followed',
-      'it is no file',
+      'it is a symbolic link to a file outside of the folder, which is not followed',
+      'it is not a regular file',
     ]);
   });
 
@@ -243,7 +243,7 @@ describe('watchFolder', () => {
     await vi.waitFor(() => expect(watching?.state.lists.size).toBe(2_000), { timeout: 30_000 });
     expect(allow('zlast')).toEqual(['a.org']);
     expect(watching?.state.problems).toMatchObject([
-      { file: folder, detail: 'more than 2000 list files: 1 are not read (l1999)' },
+      { file: folder, detail: 'the folder has more than 2000 list files: 1 are not read (l1999)' },
     ]);
     const note = watching?.state.absent.get('l1999');
     expect(note?.detail).toBe(
@@ -272,7 +272,7 @@ describe('watchFolder', () => {
     await start();
     expect(allow('a')).toEqual(['a.org']);
     expect(watching?.state.problems).toMatchObject([
-      { file: join(folder, 'p.yaml'), detail: 'it is no file' },
+      { file: join(folder, 'p.yaml'), detail: 'it is not a regular file' },
     ]);
     await write('a.yaml', 'allow: [b.org]');
     await soon(() => expect(allow('a')).toEqual(['b.org']));

@@ -44,7 +44,7 @@ it('stops at 200 duplicates, in texts and in items', async () => {
   for (const allow of [['a.example.org,'.repeat(285_000)], new Array(200_000).fill('a.example.org')]) {
     const read = await reader.body('l', 'store', { allow });
     expect(read.ok ? [] : read.problems).toHaveLength(200);
-    expect(JSON.stringify(read)).toContain('what follows was not read');
+    expect(JSON.stringify(read)).toContain('the rest was not read');
   }
 });
 

@@ -73,7 +73,7 @@ describe('a list file', () => {
     ],
     ['allow:\n  - a.org\n  - a.org:80,443/tcp\n  - A.org.\n', [[4, 5, /remove/]]],
     ['alow: []\n', [[1, 1, /allow/]]],
-    ['allow:\n  - a.org:80, 443\n', [[2, 15, /without a blank/]]],
+    ['allow:\n  - a.org:80, 443\n', [[2, 15, /without a space/]]],
   ])('%j is refused, every problem at its place', (text, places) => {
     const parsed = parseListFile('l.yaml', text);
     const problems = parsed.ok ? [] : parsed.problems;

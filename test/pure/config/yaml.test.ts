@@ -19,11 +19,11 @@ describe('YAML', () => {
     ['allow:\n  - *.github.com', 2, 5, /quotes/],
     ['a: 1\nb: 2\na: 3', 3, 1, /one of the two/],
     ['a: [2001:db8::/32]:443', 1, 19, /quotes/],
-    ['a:\n\t- b', 2, 1, /blanks/],
+    ['a:\n\t- b', 2, 1, /spaces/],
     ['a: 1\n---\nb: 2', 1, 1, /---/],
     ['a: &a [*a]', 1, 1, /alias/],
-    ['a: !nope b', 1, 4, /mend/],
-    ['a: "x', 1, 6, /mend/],
+    ['a: !nope b', 1, 4, /correct the YAML/],
+    ['a: "x', 1, 6, /correct the YAML/],
   ])('%j is refused at %i:%i', (text, line, column, remedy) => {
     expect(problem(text)).toMatchObject({ file: 'f.yaml', line, column });
     expect(problem(text)?.remedy).toMatch(remedy);

@@ -82,7 +82,7 @@ describe('entries that are good', () => {
 
 describe('entries that are refused, each with its remedy', () => {
   it.each<[string, RegExp, number?]>([
-    ['a.org:80, 443', /without a blank: a\.org:80,443/, 11],
+    ['a.org:80, 443', /without a space: a\.org:80,443/, 11],
     ['10.1.2.3/16', /10\.1\.0\.0\/16 for the network/, 10],
     ['127.1', /127\.0\.0\.1/, 1],
     ['010.0.0.1', /write 10\.0\.0\.1/, 1],

@@ -44,13 +44,13 @@ describe('the object form', () => {
     [{ any: 443 }, '', /"any:443" in quotes/],
     [{ to: 'a.org', port: 443 }, '/port', /keys of an entry/],
     [{}, '', /to:/],
-    [{ to: 7 }, '/to', /blank/],
+    [{ to: 7 }, '/to', /space/],
     [{ to: 127.1 }, '/to', /127\.0\.0\.1/],
     [{ to: true }, '/to', /quotes/],
     [{ to: 'a.org', ports: 0 }, '/ports', /1-65535/],
     [{ to: 'a.org', ports: 70000 }, '/ports', /1-65535/],
     [{ to: 'a.org', ports: 4.5 }, '/ports', /1-65535/],
-    [{ to: 'a.org', ports: [] }, '/ports', /leave it out/],
+    [{ to: 'a.org', ports: [] }, '/ports', /remove it/],
     [{ to: 'a.org', ports: {} }, '/ports', /443/],
     [{ to: 'a.org:80', ports: 443 }, '/to', /one place/],
     [{ to: 'a.org:80/udp', proto: 'udp' }, '/to', /one place/],
@@ -63,7 +63,7 @@ describe('the object form', () => {
     [{ to: '*.com' }, '/to', /broad/],
     [[], '', /quotes/],
     [null, '', /quotes/],
-    [443, '', /a port joins/],
+    [443, '', /directly after the destination/],
   ])('%j is refused at %s', (value, pointer, remedy) => {
     const [problem] = faults(value);
     expect(problem?.pointer ?? '').toBe(pointer);

@@ -276,7 +276,7 @@ describe('entries', () => {
       facts: facts({ 'drawbridge.limit': 'connections=1', 'drawbridge.ask': '30s' }),
     });
     expect(notes(policy)).toMatch(
-      /drawbridge\.limit is not held: in mode observe[\s\S]*drawbridge\.ask.*not in force/,
+      /drawbridge\.limit is not enforced: in mode observe[\s\S]*drawbridge\.ask has no effect/,
     );
   });
 

@@ -53,16 +53,16 @@ describe('store.redis', () => {
   });
 
   it.each([
-    ['http://h', /no Redis URL/],
-    ['redis://', /no Redis URL/],
+    ['http://h', /not a Redis URL/],
+    ['redis://', /not a Redis URL/],
     ['redis://a,b', /several hosts/],
     ['redis://h:99999', /the port "99999"/],
     ['redis://h/x', /the database "x"/],
-    ['redis+unix://h/x', /no Redis URL/],
-    ['redis+unix:///r.sock?tls=true', /"tls" is no parameter; there are prefix, replicas, db/],
+    ['redis+unix://h/x', /not a Redis URL/],
+    ['redis+unix:///r.sock?tls=true', /"tls" is not a parameter; parameters are prefix, replicas, db/],
     ['redis://user@h', /the password is missing/],
-    ['redis://h?rplicas=1', /"rplicas" is no parameter; there are .*replicas/],
-    ['redis+sentinel://h', /the master's name is missing/],
+    ['redis://h?rplicas=1', /"rplicas" is not a parameter; parameters are .*replicas/],
+    ['redis+sentinel://h', /the name of the master is missing/],
     ['rediss://h?ca=/no/such/file', /ca=\/no\/such\/file cannot be read/],
   ])('%s is refused', (url, message) => {
     expect(() => parseRedisUrl(url)).toThrow(message);

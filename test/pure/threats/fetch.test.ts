@@ -90,7 +90,7 @@ describe('TAXII', () => {
   it('is bounded, and says what is broken', async () => {
     expect(text(await get('/taxii-broken/', { format: 'taxii' }))).toMatch(/there is more, and not where/);
     expect(text(await get('/taxii-endless/', { format: 'taxii', maxSize: 2000 }))).toMatch(/pages together/);
-    expect(text(await get('/ok', { format: 'taxii' }))).toMatch(/no JSON object/);
+    expect(text(await get('/ok', { format: 'taxii' }))).toMatch(/not a JSON object/);
   });
 });
 
@@ -106,7 +106,7 @@ describe('files', () => {
     await writeFile(file, `${LIST}192.0.2.9\n`);
     expect((await get(url, {}, first.validators)).kind).toBe('body');
     expect(text(await get(url, { maxSize: 5 }))).toMatch(/bigger than 5 octets/);
-    expect(text(await get(pathToFileURL(folder).href))).toMatch(/no regular file|EISDIR/);
+    expect(text(await get(pathToFileURL(folder).href))).toMatch(/not a regular file|EISDIR/);
     expect(text(await get(`${url}.none`))).toMatch(/ENOENT/);
     expect(text(await get('ftp://localhost/x'))).toMatch(/ftp:\/\/ is not known/);
   });

@@ -32,7 +32,7 @@ it('problems of a feed come with remedies', () => {
       ({ detail }) => detail,
     );
   expect(problems({})).toEqual([]);
-  expect(problems({ format: 'nope' })[0]).toMatch(/no format "nope"/);
+  expect(problems({ format: 'nope' })[0]).toMatch(/the format "nope" is not known/);
   expect(problems({ url: 'ftp://feed.example' })[0]).toMatch(/cannot be fetched/);
   expect(problems({ format: 'crowdsec' })[0]).toMatch(/startup=true/);
   expect(problems({ format: 'crowdsec', url: 'http://x.example/v1/decisions/stream?startup=true' })).toEqual(
