@@ -35,6 +35,7 @@ import { peerOf } from './service/local-peers.js';
 import { nodeName } from './service/node.js';
 import { changedKeys, recordStart, recordStop } from './service/own-audit.js';
 import type { Said } from './service/policies.js';
+import { recordAlone } from './service/record-alone.js';
 import { openStore } from './service/store.js';
 import { modesInForce, StoreTrust } from './service/store-trust.js';
 import { formerPrefixes, leavePrefix, teardownKernel } from './service/teardown.js';
@@ -67,7 +68,11 @@ export async function runService({ config, log, former }: RunOptions): Promise<S
     await stayClosed(config, log);
     const cause = closedCause(e);
     if (!cause) throw e;
-    const teardown = async (): Promise<void> => void (await teardownKernel(config));
+    const teardown = async (who: string): Promise<void> => {
+      const why = await recordAlone(config, { who, action: 'teardown', after: null, outcome: 'done' });
+      if (why !== undefined) log.error({ who, why }, 'the audit has no record of this teardown');
+      await teardownKernel(config);
+    };
     return ClosedService.begin({ config, log, open, begin, teardown }, cause);
   }
   return begin(shared);

@@ -31,6 +31,8 @@ const host: Host = {
   inspectStore: async (state) => (await import('./store/recovery.js')).inspectStore(state),
   restoreStore: async (state, source) => (await import('./store/recovery.js')).restoreStore(state, source),
   beginEmptyStore: async (state) => (await import('./store/recovery.js')).beginEmpty(state),
+  recordAlone: async (config, record) =>
+    (await import('./service/record-alone.js')).recordAlone(config, { ...record, who: localUser() }),
   teardownKernel: async (config) => (await import('./service/teardown.js')).teardownKernel(config),
   isServed: async (config) => (await import('./service/teardown.js')).isServed(config),
   syncFeeds: async (config, { name, accept, onlyDue }) => {

@@ -1,12 +1,13 @@
 import fastify, { type FastifyInstance } from 'fastify';
 import { type Logger, RefusedError } from '../ports.js';
 import { type GuardOptions, guard } from './auth.js';
+import { whoIs } from './context.js';
 import { errorHandler } from './problems.js';
 import type { ClosedStatus } from './schemas.js';
 
 export interface ClosedServerOptions extends GuardOptions {
   readonly status: () => ClosedStatus;
-  readonly teardown: () => Promise<void>;
+  readonly teardown: (who: string) => Promise<void>;
   readonly log: Logger;
 }
 const BODY_LIMIT = 64 * 1024;
@@ -30,8 +31,8 @@ export async function buildClosedServer(options: ClosedServerOptions): Promise<F
     reply.code(503).send({ ready: false, reason: textOf(status().closed) }),
   );
   server.get('/v1/status', () => status());
-  server.post('/v1/teardown', { config: { role: 'admin' } }, async (_request, reply) => {
-    await teardown();
+  server.post('/v1/teardown', { config: { role: 'admin' } }, async (request, reply) => {
+    await teardown(whoIs(request));
     return reply.code(204).send();
   });
   server.setNotFoundHandler(() => {

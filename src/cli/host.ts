@@ -51,6 +51,13 @@ export interface CatalogueEntry {
   readonly enabled: boolean;
   readonly mayBeEmpty?: boolean;
 }
+/** A change that a command makes without the service. */
+export interface AloneRecord {
+  readonly action: 'teardown' | 'store.restore' | 'store.start-empty';
+  readonly after: unknown;
+  /** `refused`: a later record of the same change, which was not made. */
+  readonly outcome: 'done' | 'refused';
+}
 export interface RunningService {
   stop(): Promise<void>;
   /** Resolves when it has ended: after `stop`, or a teardown through the API. */
@@ -103,6 +110,8 @@ export interface Host {
   ): Promise<{ readonly restored: Recoverable; readonly setAside: readonly string[] }>;
   /** Resolves with the files that were set aside. */
   beginEmptyStore(state: string): Promise<readonly string[]>;
+  /** Records a change in the audit without the service. Resolves with the reason if it was not recorded; never rejects. */
+  recordAlone(config: Config, record: AloneRecord): Promise<string | undefined>;
   /** Takes every trace out of the kernel without the service; what was removed, in words. */
   teardownKernel(config: Config): Promise<readonly string[]>;
   /** A service listens to the queue of held packets: perhaps by another configuration than this. */

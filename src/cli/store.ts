@@ -1,7 +1,10 @@
 import type { Command } from 'commander';
+import type { Config } from '../config/config.js';
 import type { StoreInspection } from '../model/store-inspection.js';
 import type { Registry, Session } from './command.js';
 import { fail } from './failure.js';
+import type { AloneRecord } from './host.js';
+import { recordAlone } from './record-alone.js';
 
 const YES: readonly [string, string] = ['--yes', 'do it; without it only what would be done is said'];
 
@@ -56,13 +59,16 @@ function restoreCommand(store: Command, registry: Registry): void {
     options: [['--previous', 'from the snapshot before the last one, and its log'], YES],
     examples: ['store restore --yes', 'store restore --previous --yes'],
     run: async (session, _args, { previous = false, yes = false }) => {
-      const { state } = await embedded(session);
+      const config = await embedded(session);
+      const { state } = config;
       const source = previous ? 'previous' : 'current';
       if (!yes)
         return unsure(
           `the store in ${state} would be made of its ${source} files, as far as they can be read`,
         );
-      const { restored, setAside } = await session.host.restoreStore(state, source);
+      const change = { action: 'store.restore', after: { source } } as const;
+      const restore = () => session.host.restoreStore(state, source);
+      const { restored, setAside } = await recorded(session, config, change, restore);
       session.out.show({ restored, setAside }, () => {
         session.out.line(`restored revision ${restored.revision}, ${restored.items} items`);
         for (const what of restored.missing) session.out.line(`lost: ${what}`);
@@ -81,9 +87,11 @@ function emptyCommand(store: Command, registry: Registry): void {
     options: [YES],
     examples: ['store start-empty --yes'],
     run: async (session, _args, { yes = false }) => {
-      const { state } = await embedded(session);
+      const config = await embedded(session);
+      const { state } = config;
       if (!yes) return unsure(`the store in ${state} would be set aside, and an empty one begun`);
-      const setAside = await session.host.beginEmptyStore(state);
+      const change = { action: 'store.start-empty', after: null } as const;
+      const setAside = await recorded(session, config, change, () => session.host.beginEmptyStore(state));
       session.out.show({ setAside }, () => {
         session.out.line('the next start begins with an empty store');
         sayAside(session, setAside);
@@ -116,6 +124,22 @@ function acceptCommand(store: Command, registry: Registry): void {
 }
 
 const unsure = (what: string): never => fail(`nothing was done: ${what}`, 'say --yes to do it');
+
+/** Records the change before it is made, and once more if it is refused. */
+async function recorded<T>(
+  session: Session,
+  config: Config,
+  change: Pick<AloneRecord, 'action' | 'after'>,
+  make: () => Promise<T>,
+): Promise<T> {
+  await recordAlone(session, config, { ...change, outcome: 'done' });
+  try {
+    return await make();
+  } catch (e) {
+    await recordAlone(session, config, { ...change, outcome: 'refused' });
+    throw e;
+  }
+}
 
 function sayAside(session: Session, setAside: readonly string[]): void {
   for (const file of setAside) session.out.line(`set aside: ${file}`);

@@ -6,6 +6,7 @@ import type { ApiClient } from '../api/client.js';
 import { agrees } from './ask.js';
 import type { Registry, Session } from './command.js';
 import { fail, isNotRunning } from './failure.js';
+import { recordAlone } from './record-alone.js';
 
 const END_MS = 15_000;
 const LOOK_MS = 50;
@@ -57,6 +58,7 @@ async function teardown(session: Session): Promise<readonly string[]> {
 async function alone(session: Session): Promise<readonly string[]> {
   const { host } = session;
   const settings = await session.config();
+  await recordAlone(session, settings, { action: 'teardown', after: null, outcome: 'done' });
   try {
     return await host.teardownKernel(settings);
   } finally {

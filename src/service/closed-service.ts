@@ -6,7 +6,7 @@ import { listen } from '../api/listen.js';
 import type { Config } from '../config/config.js';
 import { localSocketOf } from '../config/local-socket.js';
 import { configuredTokens, holderOf } from '../control/changes-tokens.js';
-import type { Logger, SharedStore } from '../ports.js';
+import { type Logger, RefusedError, type SharedStore } from '../ports.js';
 import { VERSION } from '../version.js';
 import { type ClosedCause, closedCause } from './closed-cause.js';
 import { peerOf } from './local-peers.js';
@@ -25,7 +25,7 @@ export interface ClosedServiceOptions {
   readonly open: () => Promise<SharedStore>;
   /** Starts the whole service on this store, which it closes when it fails. */
   readonly begin: (store: SharedStore) => Promise<Service>;
-  readonly teardown: () => Promise<void>;
+  readonly teardown: (who: string) => Promise<void>;
   /** How often (ms) the state folder is looked at. */
   readonly everyMs?: number;
 }
@@ -96,10 +96,7 @@ export class ClosedService implements Service {
         node: nodeName(config),
         closed: { since: this.#since, ...this.#cause },
       }),
-      teardown: async () => {
-        await this.#o.teardown();
-        setImmediate(() => void this.stop());
-      },
+      teardown: (who) => this.#teardown(who),
       authenticate: (secret) => holderOf(tokens, secret),
       peerOf,
       onRefused: (refused) => log.warn(refused, 'a request to the closed service was refused'),
@@ -111,6 +108,25 @@ export class ClosedService implements Service {
     await listen(server, { address, localSocket, tokens: tokens.length, log }).catch((e: unknown) =>
       log.warn({ err: String(e) }, 'the API of the closed service cannot listen everywhere'),
     );
+  }
+
+  /** No check of the folder runs meanwhile: an attempt to open the store holds the lock that the audit's record needs. */
+  async #teardown(who: string): Promise<void> {
+    await this.#running;
+    if (this.#whole)
+      throw new RefusedError({
+        kind: 'conflict',
+        detail: 'the service has started fully meanwhile: nothing was removed',
+        remedy: 'run drawbridge teardown again',
+      });
+    clearTimeout(this.#timer);
+    try {
+      await this.#o.teardown(who);
+    } catch (e) {
+      this.#again();
+      throw e;
+    }
+    setImmediate(() => void this.stop());
   }
 
   #again(): void {

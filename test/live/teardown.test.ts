@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
@@ -96,6 +98,12 @@ describe('teardown leaves the kernel as it was found', () => {
     expect({ code: done.code, stderr: done.stderr }).toEqual({ code: 0, stderr: '' });
     expect(await everything()).toEqual(found);
     await freeNetwork();
+    const log = readFileSync(join(drawbridge.stateDir, 'audit-000000000001.log'), 'utf8');
+    expect(JSON.parse(log.trim().split('\n').at(-1) ?? '')).toMatchObject({
+      who: expect.stringMatching(/^local:/),
+      action: 'teardown',
+    });
+    expect((await drawbridge.cli(['audit', 'verify'])).code).toBe(0);
   });
 });
 

@@ -78,6 +78,7 @@ export class Bench {
       inspectStore: () => Promise.reject(new Error('not here')),
       restoreStore: () => Promise.reject(new Error('not here')),
       beginEmptyStore: () => Promise.reject(new Error('not here')),
+      recordAlone: async () => undefined,
       teardownKernel: async () => [],
       isServed: async () => false,
       syncFeeds: () => Promise.reject(new Error('not here')),

@@ -244,6 +244,29 @@ describe('without a service', () => {
     await stat(join(bench.dir, 'state', 'other'));
   });
 
+  it('records the teardown before it is done, and does it without a record as well, which it says', async () => {
+    const done: unknown[] = [];
+    let why: string | undefined;
+    bench.host = {
+      recordAlone: async (_config, record) => {
+        done.push(record);
+        return why;
+      },
+      teardownKernel: async () => {
+        done.push('removed');
+        return ['5 sets'];
+      },
+    };
+    const record = { action: 'teardown', after: null, outcome: 'done' };
+    expect((await bench.run('teardown')).err).toBe('');
+    expect(done).toEqual([record, 'removed']);
+    why = 'the disk is full';
+    const { code, out, err } = await bench.run('teardown');
+    expect({ code, out }).toEqual({ code: 0, out: 'removed 5 sets\nnothing is enforced now\n' });
+    expect(err).toBe('the audit has no record of teardown: the disk is full\n');
+    expect(done).toEqual([record, 'removed', record, 'removed']);
+  });
+
   it('does not say that nothing is enforced while a service by another configuration runs', async () => {
     bench.host = { teardownKernel: async () => ['5 sets'], isServed: async () => true };
     const { code, out, err } = await bench.run('teardown');

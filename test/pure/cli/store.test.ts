@@ -63,6 +63,29 @@ describe('store', () => {
     expect(bench.controller.accepted).toEqual([]);
   });
 
+  it('restore and start-empty are recorded before they are done; one that fails once more, as refused', async () => {
+    const records: string[] = [];
+    bench.host = {
+      recordAlone: async (_config, { action, outcome, after }) => {
+        records.push(`${action} ${outcome} ${JSON.stringify(after)}`);
+        return undefined;
+      },
+      restoreStore: async () => {
+        records.push('restored');
+        return { restored: readable, setAside: [] };
+      },
+      beginEmptyStore: async () => Promise.reject(new Error('in use')),
+    };
+    expect((await bench.run('store', 'restore', '--previous', '--yes')).code).toBe(0);
+    expect((await bench.run('store', 'start-empty', '--yes')).code).toBe(1);
+    expect(records).toEqual([
+      'store.restore done {"source":"previous"}',
+      'restored',
+      'store.start-empty done null',
+      'store.start-empty refused null',
+    ]);
+  });
+
   it('restore names what was lost and what was set aside', async () => {
     const asked: string[] = [];
     bench.host = {

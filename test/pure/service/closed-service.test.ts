@@ -17,11 +17,11 @@ let dir: string;
 let service: ClosedService | undefined;
 let opens: number;
 let isGood: boolean;
-let tornDown: number;
+let tornDown: string[];
 let whole: Service & { stops: number; end(): void };
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'drawbridge-closed-'));
-  [opens, isGood, tornDown] = [0, false, 0];
+  [opens, isGood, tornDown] = [0, false, []];
   let end: () => void = nothing;
   const done = new Promise<void>((resolve) => (end = resolve));
   whole = {
@@ -49,8 +49,8 @@ async function begin(start: () => Promise<Service> = async () => whole): Promise
     if (!isGood) throw new StoreError('corrupt', 'store.log is still damaged. Nothing was read');
     return {} as SharedStore;
   };
-  const teardown = async (): Promise<void> => {
-    tornDown += 1;
+  const teardown = async (who: string): Promise<void> => {
+    tornDown.push(who);
   };
   service = await ClosedService.begin(
     { config: config.value, log, open, begin: start, teardown, everyMs: 5 },
@@ -124,7 +124,7 @@ it('ends when it is told, and with a teardown', async () => {
   const closed = await begin();
   expect((await ask('POST', '/v1/teardown')).status).toBe(204);
   await closed.done;
-  expect(tornDown).toBe(1);
+  expect(tornDown).toEqual([expect.stringMatching(/^local/)]);
 });
 
 it('the end after a whole start is the end of that', async () => {
