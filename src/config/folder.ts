@@ -69,7 +69,7 @@ async function scan(folder: string, last: FolderState): Promise<Scan> {
 }
 
 const overBound = (file: string): Problem => ({
-  detail: `the folder holds more than ${MAX_FILES} list files, and this one is not read`,
+  detail: `the folder has more than ${MAX_FILES} list files, and this one is not read`,
   remedy: 'merge lists, or remove files that no container uses',
   file,
   line: 1,

@@ -104,7 +104,10 @@ export class LanClaims {
 
   #told({ id: container, isEnforced }: Awaited[number], path: string): void {
     if (!isEnforced()) return void this.#o.kernel.remove(path);
-    this.#o.log.debug({ container, path }, 'its namespace is told by its addresses, and closed');
+    this.#o.log.debug(
+      { container, path },
+      'the network namespace of the container was identified by its addresses, and closed',
+    );
     this.#paths.set(container, path);
     this.#o.onClaim(container, path);
   }

@@ -48,7 +48,7 @@ export class LanRules<F extends FlowFacts> implements SetWriter, AsyncDisposable
   #state: InForce | undefined;
   readonly #syncs = new Newest<InForce>((state) =>
     this.#sync(state).catch((e: unknown) =>
-      this.#o.log.error({ err: String(e) }, 'rules inside namespaces stay as they are'),
+      this.#o.log.error({ err: String(e) }, 'the rules inside network namespaces were not updated'),
     ),
   );
   #timer: NodeJS.Timeout | undefined;
@@ -180,7 +180,10 @@ export class LanRules<F extends FlowFacts> implements SetWriter, AsyncDisposable
       .catch(() => {
         this.#claims.forget(id); // perhaps of its former namespace: inspect will tell
         if (space.failure !== before)
-          log.warn({ container: id, err: space.failure }, 'rules inside its namespace do not stand yet');
+          log.warn(
+            { container: id, err: space.failure },
+            'the rules inside the network namespace of the container are not installed yet',
+          );
       });
   }
 
@@ -226,7 +229,10 @@ export class LanRules<F extends FlowFacts> implements SetWriter, AsyncDisposable
     for (const [id, space] of [...this.#spaces]) {
       // one that is gone is the next pass's to find
       if (!(await space.isTampered().catch(() => false))) continue;
-      this.#o.log.warn({ container: id }, 'rules inside its namespace were missing or changed: laid anew');
+      this.#o.log.warn(
+        { container: id },
+        'the rules inside the network namespace of the container were missing or changed: installed again',
+      );
       await this.applied();
       this.#o.onRepair(id);
     }

@@ -37,7 +37,7 @@ export function underDoubt(policy: Policy, doubt: Doubt, facts: ContainerFacts, 
     (policy.modeFrom === 'api' && ownerIsCertain(facts) && isNewer(doubt, modeKey(ownerKey(facts)), of));
   const floor = doubt.modes.get(facts.id) ?? 'enforce';
   if (isDecided || byStrictness(policy.mode, floor) <= 0) return policy;
-  const detail = `${doubt.reason}: its mode ${policy.mode} is not believed, it stays ${floor === 'enforce' ? 'enforced' : 'observed'}`;
+  const detail = `${doubt.reason}: the mode ${policy.mode} of the container has no effect, and it stays ${floor === 'enforce' ? 'enforced' : 'observed'}`;
   return {
     ...policy,
     mode: floor,
@@ -86,7 +86,7 @@ export function doubtOf(
   known: StoreSight & { readonly found?: StoreSight },
 ): string | undefined {
   if (now.id === '')
-    return 'the store does not answer and has no copy on this host, so that what it held is not known';
+    return 'the store does not answer and has no copy on this host, so its content is not known';
   if (now.id !== known.id)
     return 'the store is not the one that this host enforced by (the state folder was emptied or exchanged, or another store is configured)';
   // Once an older state was found, new changes make its revision grow: only a person can end that doubt.

@@ -91,7 +91,11 @@ const FLAGS: readonly Flag[] = ['private', 'broad', 'tls=off', 'quic=deny', 'dns
 export function parseFlag(text: string, at: number): Flag {
   if ((FLAGS as readonly string[]).includes(text)) return text as Flag;
   if (/^[\d,-]+$/.test(text))
-    return refuse(`"${text}" stands alone`, 'write ports without blanks, as in a.org:80,443', at);
+    return refuse(
+      `"${text}" has no destination`,
+      'write ports directly after a destination, without spaces, as in a.org:80,443',
+      at,
+    );
   return refuse(
     `"${text}" is not a flag`,
     `flags are ${FLAGS.join(', ')}; a comma or newline separates entries`,

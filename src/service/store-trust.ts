@@ -213,7 +213,7 @@ export class StoreTrust {
     const since = new Date(now()).toISOString();
     const wasLockedDown = this.#record?.isLockdown === true;
     const lockdown = wasLockedDown
-      ? { since, by: 'the kernel, which held it when the store was lost' }
+      ? { since, by: 'the kernel, where it was in force when the store was lost' }
       : undefined;
     this.#doubt = {
       reason,

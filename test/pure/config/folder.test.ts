@@ -247,7 +247,7 @@ describe('watchFolder', () => {
     ]);
     const note = watching?.state.absent.get('l1999');
     expect(note?.detail).toBe(
-      'list "l1999" adds nothing: the folder holds more than 2000 list files, and this one is not read',
+      'list "l1999" adds nothing: the folder has more than 2000 list files, and this one is not read',
     );
     const gathering = new Gathering(new Map(), 0, undefined, watching?.state.absent);
     gathering.addList('l1999', (list) => ({ from: 'list', list }));
