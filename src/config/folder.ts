@@ -8,7 +8,7 @@ import type { Parsed, Problem } from '../model/problem.js';
 import { EMPTY_FOLDER, type FileRead, type FolderState, nextFolder } from './list-files.js';
 import type { ListReader } from './list-reader.js';
 import { isListFile, listNameOf, parseListFile } from './lists.js';
-import { readInside } from './open-file.js';
+import { readInside, remedyOf } from './open-file.js';
 
 /** Long enough for an editor's truncate-then-write, short enough for the promise of a second. */
 const SETTLE_MS = 60;
@@ -59,11 +59,7 @@ async function scan(folder: string, last: FolderState): Promise<Scan> {
   } catch (error) {
     const code = codeOf(error);
     if (code === 'ENOENT') return { stamps: new Map(), left: [] };
-    const problem = {
-      detail: `cannot read ${folder}: ${code}`,
-      remedy: 'check its permissions',
-      file: folder,
-    };
+    const problem = { detail: `cannot read ${folder}: ${code}`, remedy: remedyOf(code), file: folder };
     return { stamps: new Map(), left: [], problem };
   }
 }

@@ -9,6 +9,12 @@ const O_PATH = 0o10000000;
 
 export type Contents = { readonly bytes: Buffer } | { readonly problem: Problem };
 
+/** What a person does about a file or a folder that the system does not open. */
+export const remedyOf = (code: string): string =>
+  code === 'EMFILE' || code === 'ENFILE'
+    ? 'no file descriptor is left: see LimitNOFILE of the service and the sysctl fs.file-max'
+    : 'check its permissions';
+
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error);
 const refused = (file: string, detail: string, remedy: string): Contents => ({
   problem: { detail, remedy, file, line: 1, column: 1 },
@@ -38,9 +44,7 @@ export async function readInside(
     }
   } catch (error) {
     const code = codeOf(error);
-    return code === 'ENOENT'
-      ? undefined
-      : refused(file, `the file cannot be read: ${code}`, 'check its permissions');
+    return code === 'ENOENT' ? undefined : refused(file, `the file cannot be read: ${code}`, remedyOf(code));
   }
 }
 const LEADS_OUT = 'it is a symbolic link to a file outside of the folder, which is not followed';

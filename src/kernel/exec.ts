@@ -1,3 +1,6 @@
+import type { ChildProcess } from 'node:child_process';
+import { subscribe } from 'node:diagnostics_channel';
+import { once } from 'node:events';
 import { setPriority } from 'node:os';
 import { execa } from 'execa';
 
@@ -30,16 +33,52 @@ function remember(pid: number | undefined): void {
     for (const oldest of [...children].slice(0, REMEMBERED / 2)) children.delete(oldest);
 }
 
+/** The newest child process object of this thread. */
+let newest: ChildProcess | undefined;
+subscribe('child_process', (message) => {
+  newest = (message as { readonly process: ChildProcess }).process;
+});
+
+const OUT_OF_DESCRIPTORS: Readonly<Record<string, string>> = {
+  EMFILE:
+    'this process has no file descriptor left (EMFILE): close what holds them, or raise LimitNOFILE in its unit',
+  ENFILE: 'this host has no file descriptor left (ENFILE): raise the sysctl fs.file-max',
+};
+
+/**
+ * Starts a program. Without a free descriptor, `spawn` of Node gives a child without streams, and the cause by an `error`
+ * event in the next tick. execa reads the streams first and throws a TypeError. It has not listened to the event by then,
+ * which would be an uncaught exception: one of a hundred after which the service ends (service/faults.ts).
+ */
+async function started<T extends { readonly pid?: number | undefined }>(
+  file: string,
+  args: readonly string[],
+  start: () => T,
+): Promise<{ readonly child: T }> {
+  newest = undefined;
+  try {
+    const child = start();
+    remember(child.pid);
+    return { child };
+  } catch (e) {
+    const failed = newest as ChildProcess | undefined;
+    if (failed === undefined || failed.pid !== undefined || failed.stdio !== undefined) throw e;
+    const [cause] = (await once(failed, 'error')) as [NodeJS.ErrnoException];
+    throw new KernelError(file, args, OUT_OF_DESCRIPTORS[cause.code ?? ''] ?? cause.message);
+  }
+}
+
 export const exec: Exec = async (file, args, options = {}) => {
-  const child = execa(file, [...args], {
-    reject: false,
-    stripFinalNewline: false,
-    timeout: options.timeoutMs ?? TIMEOUT_MS,
-    maxBuffer: MAX_OUTPUT,
-    env: { LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
-    ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
-  });
-  remember(child.pid);
+  const { child } = await started(file, args, () =>
+    execa(file, [...args], {
+      reject: false,
+      stripFinalNewline: false,
+      timeout: options.timeoutMs ?? TIMEOUT_MS,
+      maxBuffer: MAX_OUTPUT,
+      env: { LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
+      ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
+    }),
+  );
   if (options.nice !== undefined && child.pid !== undefined) lower(child.pid, options.nice);
   const result = await child;
   if (result.exitCode === undefined)
@@ -66,7 +105,7 @@ export const asReader =
 class KernelError extends Error {
   readonly tool: string;
   constructor(tool: string, args: readonly string[], words: string) {
-    super(`${tool} ${args.join(' ')}: ${words.trim()}`);
+    super(`${[tool, ...args].join(' ')}: ${words.trim()}`);
     this.tool = tool;
   }
 }
@@ -90,14 +129,15 @@ export async function follow(
   onLine: (line: string) => void,
   signal: AbortSignal,
 ): Promise<string> {
-  const child = execa(file, [...args], {
-    reject: false,
-    stdin: 'ignore',
-    buffer: false,
-    cancelSignal: signal,
-    env: { LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
-  });
-  remember(child.pid);
+  const { child } = await started(file, args, () =>
+    execa(file, [...args], {
+      reject: false,
+      stdin: 'ignore',
+      buffer: false,
+      cancelSignal: signal,
+      env: { LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
+    }),
+  );
   for await (const line of child.iterable({ from: 'stdout' })) onLine(String(line));
   const result = await child;
   return result.isCanceled ? 'stopped' : (result.shortMessage ?? 'ended');

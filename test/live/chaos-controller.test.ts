@@ -1,10 +1,12 @@
-/** The controller killed at random moments of many changes, and frozen, under attack. */
+/** The controller killed at random moments of many changes, frozen, and out of descriptors, under attack. */
+import { Agent, request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { shownHere } from '../attacks/report.js';
+import { holdConnections, limitDescriptors } from '../lab/descriptors.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
-import { waitFor } from '../lab/process.js';
+import { alive, waitFor } from '../lab/process.js';
 import { placeForeign, readKernel, strangers } from './chaos-kernel.js';
 import {
   type Arena,
@@ -27,6 +29,14 @@ const PATIENCE_MS = 60_000;
 const LIFE_MS = 1_500;
 /** Seconds of SIGSTOP. */
 const FROZEN = Number(process.env.FROZEN ?? 10);
+/** Descriptors that the service may still open, and connections that are tried without a token. */
+const SPARE = Number(process.env.SPARE ?? 5);
+const CONNECTIONS = 100;
+const PORT = 7070;
+const API = {
+  listen: `127.0.0.1:${PORT}`,
+  tokens: [{ name: 'operator', role: 'read', token: 'operator-0123456789abcdef' }],
+};
 const BOTH = ['v4', 'v6'] as const;
 const shown = {
   killed: shownHere({
@@ -40,6 +50,13 @@ const shown = {
     title: 'the service frozen (SIGSTOP) while others flush what holds, and containers start',
     families: BOTH,
     stoppedBy: 'held packets wait in a queue that nobody reads; a second layer holds what was flushed',
+  }),
+  exhausted: shownHere({
+    id: 'service-no-descriptors',
+    title:
+      'the service without file descriptors, taken by connections without a token, while containers start',
+    families: BOTH,
+    stoppedBy: 'rules stay, new veths get nothing, and the service lives on and says that it is not ready',
   }),
 };
 
@@ -56,7 +73,7 @@ beforeAll(async () => {
   await placeForeign(lab);
   expect(await control(lab)).toEqual(expect.arrayContaining(['tcp/4', 'tcp/6', 'udp/4', 'udp/6']));
   for (const s of Object.values(shown)) s.control();
-  drawbridge = lab.drawbridge({ lists: { 'moving.yaml': list([]) } });
+  drawbridge = lab.drawbridge({ config: { api: API }, lists: { 'moving.yaml': list([]) } });
   await drawbridge.ready();
   arena = await enterArena(lab);
   await lab.start({ name: 'subject', network: 'arena', labels: { 'drawbridge.lists': 'moving' } });
@@ -146,6 +163,34 @@ const opened = async (address: string): Promise<boolean> => {
   return (JSON.parse(stdout) as { ok: boolean }).ok;
 };
 
+/** GET /readyz over a connection that is kept: a new one needs a descriptor of the service. */
+function readyOver(agent: Agent): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const asked = request({ socketPath: drawbridge.apiSocket, path: '/readyz', agent }, (answer) => {
+      const parts: Buffer[] = [];
+      answer.on('data', (part: Buffer) => parts.push(part));
+      answer.on('end', () => resolve(`${answer.statusCode} ${Buffer.concat(parts)}`));
+      answer.on('error', reject);
+    });
+    asked.on('error', reject);
+    asked.end();
+  });
+}
+
+/** Its first instruction is forbidden; it tries that and what is permitted for ever, and says so. */
+const startRestless = (name: string, permitted: string): Promise<string> => {
+  const script = `while :; do
+    wget -q -T 1 -O /dev/null http://93.184.200.9/
+    wget -q -T 2 -O /dev/null http://${permitted}/ && echo reached
+    echo tried
+  done`;
+  const args = ['--name', name, '--network', 'arena', '--stop-timeout', '0'];
+  const label = `drawbridge.allow=${permitted}:80`;
+  return lab.docker('run', '-d', ...args, '--label', label, lab.images.busybox, 'sh', '-c', script);
+};
+const said = async (name: string, word: string): Promise<number> =>
+  (await lab.docker('logs', name)).split(word).length - 1;
+
 describe('the controller, under attack', () => {
   it(`killed at random moments during ${MANY} changes`, async () => {
     const before = strangers((await readKernel(lab)).others);
@@ -196,5 +241,40 @@ describe('the controller, under attack', () => {
     expect(await reached(arena, after)).toEqual(NOTHING);
     expect(await lab.sniffer.count({ dst: '93.184.1.9', direction: 'out', after })).toBe(0);
     shown.frozen.held();
+  });
+
+  it('without a file descriptor left: it lives, holds, says why it is not ready, and recovers by itself', async () => {
+    const after = await lab.sniffer.settle();
+    const bytes = await streamed(arena);
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    expect(await readyOver(agent)).toMatch(/^200 /);
+    {
+      await using _limit = await limitDescriptors(drawbridge.pid, SPARE);
+      await using _held = await holdConnections(lab, PORT, CONNECTIONS);
+      const says = waitFor(
+        '/readyz to say why',
+        async () => /^503 .*no file descriptor left/.test(await readyOver(agent)),
+        PATIENCE_MS,
+      );
+      await Promise.all([says, startRestless('fresh', '93.184.1.5')]);
+      await waitFor('its attempts', async () => (await said('fresh', 'tried')) >= 2, PATIENCE_MS);
+      await isAttacking(arena);
+      const work = await arena.worker.probe('tcp', '93.184.1.1', 443, '--timeout', 10_000);
+      expect(work).toMatchObject({ ok: true });
+      await waitFor('the old stream to go on', async () => (await streamed(arena)) > bytes);
+      expect(await said('fresh', 'reached')).toBe(0);
+      expect(await reached(arena, after)).toEqual(NOTHING);
+      expect(alive(drawbridge.pid), drawbridge.logs().slice(-4000)).toBe(true);
+    }
+    agent.destroy();
+    await drawbridge.ready(PATIENCE_MS);
+    await waitFor('the policy of that container', async () => (await said('fresh', 'reached')) > 0);
+    await startContainer(90);
+    await permittedWork(arena);
+    const plan = await drawbridge.cli(['plan', '--json'], { timeoutMs: PATIENCE_MS });
+    expect(JSON.parse(plan.stdout)).toEqual([]);
+    expect(await reached(arena, after)).toEqual(NOTHING);
+    await lab.docker('rm', '-f', 'fresh');
+    shown.exhausted.held();
   });
 });
