@@ -1,0 +1,79 @@
+import { describe, expect, it } from 'vitest';
+import { compile } from '../../../src/desired/compile.js';
+import { Dataplane } from '../../../src/kernel/dataplane.js';
+import type { Exec } from '../../../src/kernel/exec.js';
+import { input, shape } from '../desired/sample.js';
+
+const GONE = 'ipset v7.22: Error in line 2: The set with the given name does not exist\n';
+const said = (stdout: string) => ({ code: 0, stdout, stderr: '' });
+const refused = (stderr: string) => ({ code: 1, stdout: '', stderr });
+const listed = (name: string) => `Name: ${name}\nType: hash:ip\nHeader: family inet\n`;
+const created = (name: string) => `create ${name} hash:ip family inet\n`;
+
+/** A kernel with no rules, whose sets are others at each listing; `restore` fails as the kernel does for a set that has gone. */
+class Sets {
+  readonly asked: string[] = [];
+  readonly #listings: readonly (readonly string[])[];
+  readonly #fault: string;
+  #listing = -1;
+
+  /** @param listings the names at each listing, the last of which stays true */
+  constructor(listings: readonly (readonly string[])[], fault = GONE) {
+    this.#listings = listings;
+    this.#fault = fault;
+  }
+
+  readonly run: Exec = async (file, args, options) => {
+    if (file !== 'ipset') return said('');
+    if (args[0] === 'list') {
+      this.#listing += 1;
+      return said(this.#names(this.#listing).map(listed).join('\n'));
+    }
+    const wanted = [...(options?.input ?? '').matchAll(/^save (\S+)$/gm)].map(([, name = '']) => name);
+    this.asked.push(wanted.join(' '));
+    const left = this.#names(this.#listing + 1);
+    return wanted.every((name) => left.includes(name))
+      ? said(wanted.map(created).join(''))
+      : refused(this.#fault);
+  };
+
+  #names(listing: number): readonly string[] {
+    return this.#listings[Math.min(listing, this.#listings.length - 1)] ?? [];
+  }
+}
+const plan = (sets: Sets) => new Dataplane(sets.run, shape, () => undefined).plan(compile(input()));
+const destroyed = ({ stages }: Awaited<ReturnType<typeof plan>>): string[] =>
+  stages
+    .flat()
+    .flatMap(({ script }) => [...script.matchAll(/^destroy (\S+)$/gm)].map(([, name = '']) => name));
+
+describe('a set that vanishes while a plan is made', () => {
+  it('between the listing and its turn: both are repeated, and the plan is of what is there', async () => {
+    const sets = new Sets([['DB-a', 'DB-b'], ['DB-a']]);
+    expect(destroyed(await plan(sets))).toEqual(['DB-a']);
+    expect(sets.asked).toEqual(['DB-a DB-b', 'DB-a']);
+  });
+
+  it('the last one of all, and two one after the other', async () => {
+    expect(destroyed(await plan(new Sets([['DB-a'], []])))).toEqual([]);
+    const sets = new Sets([['DB-a', 'DB-b', 'DB-c'], ['DB-a', 'DB-b'], ['DB-a']]);
+    expect(destroyed(await plan(sets))).toEqual(['DB-a']);
+    expect(sets.asked).toHaveLength(3);
+  });
+
+  it('at every listing: it fails after the fifth', async () => {
+    const names = ['DB-a', 'DB-b', 'DB-c', 'DB-d', 'DB-e', 'DB-f'];
+    const sets = new Sets(names.map((_, gone) => names.slice(gone)));
+    await expect(plan(sets)).rejects.toThrow(/^ipset restore: .*does not exist/);
+    expect(sets.asked).toHaveLength(5);
+  });
+
+  it('another failure is not repeated', async () => {
+    const sets = new Sets(
+      [['DB-a', 'DB-b'], ['DB-a']],
+      'ipset v7.22: Kernel error received: Operation not permitted\n',
+    );
+    await expect(plan(sets)).rejects.toThrow(/Operation not permitted/);
+    expect(sets.asked).toHaveLength(1);
+  });
+});
