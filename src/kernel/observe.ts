@@ -74,7 +74,22 @@ async function observeSets(run: Exec, prefix: string): Promise<Observed['sets']>
 const NO_SETS = { code: 0, stdout: '', stderr: '' };
 const SET_IS_GONE = /The set with the given name does not exist/;
 
+/** Another process may delete a table between the listing of tables and its turn: then both are repeated. */
 async function observeNft(
+  run: Exec,
+  indexOf: IndexOf,
+): Promise<{ bridge: ObservedBridge; backstop: ObservedProgram }> {
+  for (let n = 1; ; n++) {
+    try {
+      return await listNft(run, indexOf);
+    } catch (e) {
+      if (n === READINGS || !(e instanceof Error && TABLE_IS_GONE.test(e.message))) throw e;
+    }
+  }
+}
+const TABLE_IS_GONE = /^nft -j list table .*: Error: No such file or directory/;
+
+async function listNft(
   run: Exec,
   indexOf: IndexOf,
 ): Promise<{ bridge: ObservedBridge; backstop: ObservedProgram }> {

@@ -1,5 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { BACKSTOP_TABLE } from '../../src/desired/backstop-table.js';
+import { BRIDGE_TABLE } from '../../src/desired/bridge.js';
 import { compile } from '../../src/desired/compile.js';
 import type { DesiredState, Port } from '../../src/desired/state.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
@@ -103,3 +105,30 @@ it('a set that is destroyed between the listing and the reading of it fails no p
   expect(JSON.stringify(stages)).not.toContain('DB-goes');
   expect(listings).toBe(2);
 });
+
+it.each([
+  ['bridge', `bridge ${BRIDGE_TABLE}`],
+  ['backstop', BACKSTOP_TABLE],
+] as const)(
+  'the table of %s is deleted between the listing of tables and its reading: it is absent',
+  async (part, table) => {
+    const plane = new Dataplane(ns.exec, shape, (name) => cache.indexOf(name));
+    await plane.apply(withPorts([]));
+    let isThere = true;
+    const run: Exec = async (file, args, options) => {
+      const result = await ns.exec(file, args, options);
+      if (isThere && file === 'nft' && args[0] === 'list') {
+        isThere = false;
+        ns.run('nft', 'delete', 'table', ...table.split(' '));
+      }
+      return result;
+    };
+    const seen = await observe(run, 'DB', (name) => cache.indexOf(name));
+    expect(isThere).toBe(false);
+    expect({ bridge: seen.bridge.exists, backstop: seen.backstop.exists }).toEqual({
+      bridge: true,
+      backstop: true,
+      [part]: false,
+    });
+  },
+);
