@@ -8,6 +8,8 @@ export interface SharedReadOptions<T> {
   readonly gapMs: number;
   /** A pass runs: it goes first. */
   readonly isBusy: () => boolean;
+  /** At most this time passes between the end of a reading and the beginning of the next one. Default: 5 s. */
+  readonly longestPauseMs?: number;
 }
 export interface Reading<T> {
   readonly value: T;
@@ -15,8 +17,9 @@ export interface Reading<T> {
   readonly at: number;
 }
 
-/** A reading may take up to this share of the time. */
+/** A reading may take up to this share of the time: on a busy host, where one takes seconds, up to the longest pause. */
 const SHARE = 5;
+const LONGEST_PAUSE_MS = 5_000;
 /** A reading waits so long for passes to end: under a storm of starts they follow one another. */
 const YIELD_MS = 1_000;
 const POLL_MS = 10;
@@ -77,7 +80,8 @@ export class SharedRead<T> {
       return reading;
     } finally {
       const tookMs = performance.now() - begun;
-      this.#earliest = begun + Math.max(this.#o.gapMs, tookMs * SHARE);
+      const { gapMs, longestPauseMs = LONGEST_PAUSE_MS } = this.#o;
+      this.#earliest = begun + Math.max(gapMs, Math.min(tookMs * SHARE, tookMs + longestPauseMs));
       this.#running = undefined;
     }
   }

@@ -39,6 +39,17 @@ it('without an age, a reading begins after the call; one at a time, and at most 
   expect(seen).toMatchObject({ begun: 2, most: 1 });
 });
 
+it('after a slow reading the next one begins within the longest pause', async () => {
+  const { seen, read } = counted(200);
+  const shared = new SharedRead({ read, maxAgeMs: 0, gapMs: 1, longestPauseMs: 50, ...IDLE });
+  await shared.get();
+  const begun = performance.now();
+  await shared.get();
+  expect(performance.now() - begun).toBeGreaterThan(200);
+  expect(performance.now() - begun).toBeLessThan(800); // a fifth of the time: 1,000 ms
+  expect(seen).toMatchObject({ begun: 2, most: 1 });
+});
+
 it('a reading waits while a pass runs, but not for ever', async () => {
   const { seen, read } = counted(0);
   let isBusy = true;
