@@ -5,7 +5,7 @@ export const LONG: Readonly<Record<string, string>> = {
   /** Changes during which the service is killed. */
   CHANGES: '100',
   /** Seconds of everything at once. */
-  CHURN: '600',
+  CHURN: '3600',
   /** Seconds of SIGSTOP. */
   FROZEN: '60',
   /** Before and after every call of the kernel's tools. */

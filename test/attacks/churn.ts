@@ -1,205 +1,247 @@
-/** What a busy host and a clumsy admin do, in lanes that a seed fixes: Docker's things, the kernel's, the service's own. */
+/**
+ * What a busy host does, in lanes that a seed fixes: Docker's objects, faults, changes through the API, and readers of it.
+ * The pauses between two steps of a lane leave a host with two cores about half of its time: a host that is always late would
+ * only show that it is late.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '../fuzz/random.js';
-import type { Drawbridge } from '../lab/drawbridge.js';
-import type { Lab } from '../lab/lab.js';
-import { waitFor } from '../lab/process.js';
+import { Changes } from './churn-changes.js';
+import { Faults, type Place } from './churn-faults.js';
 
 const MOST_CONTAINERS = 6;
 const MOST_NETWORKS = 3;
-const READY_MS = 90_000;
-/** First instructions: forbidden addresses that the attack sends to as well. */
-const FIRST = `wget -q -T 1 -O /dev/null http://93.184.200.7/ & ping -c 1 -W 1 93.184.200.8 >/dev/null 2>&1 &
-  wget -q -T 1 -O /dev/null 'http://[2600:9000:bad::9]/' & wait; sleep 600`;
-/** Our jump stands in FORWARD while nothing leads to DOCKER-USER. */
-const FILTER = [/^-A (DOCKER-USER|FORWARD) .*-j DB-FORWARD$/m, /^-A DB-FORWARD /m];
-/** What somebody does, what shows that it is mended, and all that this then says. */
-const FLUSHES: readonly (readonly [what: string, look: string, shows: readonly RegExp[]])[] = [
-  ['iptables -w -F DOCKER-USER', 'iptables -w -S', FILTER],
-  ['ip6tables -w -F DOCKER-USER', 'ip6tables -w -S', FILTER],
-  ['iptables -w -F', 'iptables -w -S', FILTER],
-  ['ip6tables -w -F', 'ip6tables -w -S', FILTER],
-  ['iptables -w -t security -F', 'iptables -w -t security -S FORWARD', [/-A FORWARD/]],
-  ['ip6tables -w -t security -F', 'ip6tables -w -t security -S FORWARD', [/-A FORWARD/]],
-  ['iptables -w -t nat -F DB-PREROUTING', 'iptables -w -t nat -S DB-PREROUTING', [/-A DB-PREROUTING/]],
-  ['nft delete table bridge drawbridge', 'nft list tables bridge', [/drawbridge/]],
-  ['nft delete table inet drawbridge_backstop', 'nft list tables inet', [/drawbridge_backstop/]],
+/** Beyond the time of a run that is too short for one step of each kind. */
+const LONGER_MS = 90_000;
+const READERS = 8;
+const READ = [
+  '/v1/containers',
+  '/v1/plan',
+  '/v1/status',
+  '/v1/flows?limit=50',
+  '/v1/audit?limit=20',
+  '/readyz',
 ];
+const READ_PAUSE_MS = 500;
+const PERMITTED = '93.184.70';
+/** First instructions: a permitted request, and forbidden addresses that the attack sends to as well. */
+const first = (permitted: string): string => `wget -q -T 1 -O /dev/null http://93.184.200.7/ &
+  ping -c 1 -W 1 93.184.200.8 >/dev/null 2>&1 &
+  wget -q -T 1 -O /dev/null 'http://[2600:9000:bad::9]/' &
+  { wget -q -T 30 -O /dev/null http://${permitted}/ && echo answered; } 2>&1 | sed 's/^/permitted: /'
+  sleep 600`;
 type Step = readonly [kind: string, weight: number, run: (r: Random) => Promise<boolean>];
+interface Lane {
+  /** Between two steps. */
+  readonly pauseMs: number;
+  readonly steps: readonly Step[];
+}
+interface Made {
+  readonly name: string;
+  /** Docker does not start a container again when the network of its creation is gone. */
+  readonly home: string;
+}
+
+/** Resolves when all have ended, with the first rejection; `onFailure` is called at once. */
+async function firstFailure(all: readonly Promise<void>[], onFailure: () => void): Promise<unknown> {
+  let first: unknown;
+  const caught = all.map((p) =>
+    p.catch((e: unknown) => {
+      first ??= e;
+      onFailure();
+    }),
+  );
+  await Promise.all(caught);
+  return first;
+}
 
 export class Churn {
-  /** Revoked addresses that were reached all the same. */
-  readonly leaks: string[] = [];
-  /** What was done to the kernel and to the service, and when. */
-  readonly history: string[] = [];
-  readonly #lab: Lab;
-  readonly #drawbridge: Drawbridge;
+  readonly faults: Faults;
+  readonly changes: Changes;
+  /** Answers to readers that are none: neither 2xx, nor 429 or 503 with a reason, nor the absence of a service that was killed. */
+  readonly misread: string[] = [];
+  reads = 0;
+  /** The longest time to an answer, by path (ms). */
+  readonly slowest: Record<string, number> = {};
+  /** Permitted requests that were the first instruction of a container. */
+  readonly firsts = { answered: 0, failed: {} as Record<string, number>, refused: [] as string[] };
+  readonly #p: Place;
   readonly #random: (lane: number) => Random;
-  readonly #containers: string[] = [];
+  readonly #containers: Made[] = [];
   readonly #networks: string[] = ['bridge', 'arena'];
   readonly #done = new Map<string, number>();
   #made = 0;
   #until = 0;
 
-  constructor(lab: Lab, drawbridge: Drawbridge, random: (lane: number) => Random) {
-    this.#lab = lab;
-    this.#drawbridge = drawbridge;
+  constructor(place: Place, random: (lane: number) => Random) {
+    this.#p = place;
     this.#random = random;
-  }
-  static kinds(): string[] {
-    const all = ['connect', 'disconnect', 'flush', 'kill', 'network', 'network rm', 'restart', 'revoke'];
-    return [...all, 'start', 'stop'].sort();
+    this.faults = new Faults(place);
+    this.changes = new Changes(place.lab, place.drawbridge);
   }
 
-  /** How often each kind was done. */
-  async run(ms: number): Promise<ReadonlyMap<string, number>> {
+  #lanes(): readonly Lane[] {
+    const { faults, changes } = this;
+    return [
+      {
+        pauseMs: 300,
+        steps: [
+          ['start', 4, (r) => this.#start(r)],
+          ['stop', 2, (r) => this.#stop(r)],
+          ['restart', 1, (r) => this.#restart(r)],
+          ['connect', 2, (r) => this.#leg('connect', r)],
+          ['disconnect', 2, (r) => this.#leg('disconnect', r)],
+          ['network', 1, () => this.#network()],
+          ['network rm', 1, () => this.#removeNetwork()],
+        ],
+      },
+      {
+        pauseMs: 1_000,
+        steps: [
+          ['flush', 3, (r) => faults.flush(r)],
+          ['kill', 1, () => faults.kill()],
+          ['freeze', 1, () => faults.freeze()],
+        ],
+      },
+      {
+        pauseMs: 3_000,
+        steps: [
+          ['docker', 2, (r) => faults.docker(r)],
+          ['disk', 1, () => faults.fullDisk()],
+        ],
+      },
+      { pauseMs: 500, steps: [['revoke', 1, (r) => changes.revoke(r)]] },
+      { pauseMs: 500, steps: [['list', 1, (r) => changes.list(r)]] },
+    ];
+  }
+
+  /**
+   * Runs all lanes for `ms`, and longer until each kind of step was done once. `kills`: the service is killed and frozen
+   * now and then. Returns how often each kind was done so far.
+   */
+  async run(ms: number, { kills }: { readonly kills: boolean }): Promise<ReadonlyMap<string, number>> {
     this.#until = Date.now() + ms;
-    await Promise.all([
-      this.#lane(1, [
-        ['start', 4, (r) => this.#start(r)],
-        ['stop', 2, (r) => this.#stop(r)],
-        ['restart', 1, (r) => this.#restart(r)],
-        ['connect', 2, (r) => this.#connect(r)],
-        ['disconnect', 2, (r) => this.#disconnect(r)],
-        ['network', 1, () => this.#network()],
-        ['network rm', 1, () => this.#removeNetwork()],
-      ]),
-      this.#lane(2, [
-        ['flush', 3, (r) => this.#flush(r)],
-        ['kill', 1, () => this.#kill()],
-      ]),
-      this.#lane(3, [['revoke', 1, (r) => this.#revoke(r)]]),
-    ]);
+    this.faults.mayKill = kills;
+    const lanes = this.#lanes();
+    const kinds = lanes.flatMap(({ steps }) => steps.map(([kind]) => kind));
+    let hasFailed = false;
+    const isOver = (): boolean => {
+      if (hasFailed) return true;
+      const late = Date.now() - this.#until;
+      return late >= LONGER_MS || (late >= 0 && kinds.every((kind) => this.#done.has(kind)));
+    };
+    const readers = Array.from({ length: READERS }, (_, n) => this.#reader(n, isOver));
+    const failure = await firstFailure([...lanes.map((l, n) => this.#lane(n, l, isOver)), ...readers], () => {
+      hasFailed = true;
+    });
+    if (failure !== undefined) throw failure;
+    const missing = kinds.filter((kind) => !this.#done.has(kind));
+    if (missing.length > 0) throw new Error(`not done in ${ms + LONGER_MS} ms: ${missing.join(', ')}`);
     return this.#done;
   }
 
   /** Every step of the bag once, in any order, then again. One that cannot be done now (nothing to stop) is passed over. */
-  async #lane(n: number, steps: readonly Step[]): Promise<void> {
+  async #lane(n: number, { steps, pauseMs }: Lane, isOver: () => boolean): Promise<void> {
     const random = this.#random(n);
     const bag = steps.flatMap((s) => Array.from({ length: s[1] }, () => s));
-    for (let left: Step[] = []; Date.now() < this.#until; ) {
+    for (let left: Step[] = []; !isOver(); ) {
       if (left.length === 0) left = [...bag];
       const [step] = left.splice(random.below(left.length), 1);
       const [kind, , run] = step as Step;
       if (await run(random)) this.#done.set(kind, (this.#done.get(kind) ?? 0) + 1);
+      await sleep(pauseMs);
     }
   }
 
   async #start(random: Random): Promise<boolean> {
     if (this.#containers.length >= MOST_CONTAINERS) return false;
     const name = `churn-${++this.#made}`;
-    await this.#lab.start({
+    const home = random.pick(this.#networks);
+    const permitted = `${PERMITTED}.${1 + random.below(200)}`;
+    await this.#p.lab.start({
       name,
-      network: random.pick(this.#networks),
+      network: home,
       node: false,
-      labels: { 'drawbridge.allow': `93.184.70.${1 + random.below(200)}:80` },
-      cmd: ['sh', '-c', FIRST],
+      labels: { 'drawbridge.allow': `${permitted}:80` },
+      cmd: ['sh', '-c', first(permitted)],
     });
-    this.#containers.push(name);
+    this.#containers.push({ name, home });
     return true;
   }
   async #stop(random: Random): Promise<boolean> {
     if (this.#containers.length === 0) return false;
-    const [name = ''] = this.#containers.splice(random.below(this.#containers.length), 1);
-    await this.#lab.docker('rm', '-f', name);
+    const [made] = this.#containers.splice(random.below(this.#containers.length), 1);
+    await this.#remove((made as Made).name);
     return true;
+  }
+  /** Removes the containers that are left. */
+  async end(): Promise<void> {
+    for (const { name } of this.#containers.splice(0)) await this.#remove(name);
+  }
+  /** A container that was restarted has made more than one request. */
+  async #remove(name: string): Promise<void> {
+    const { stdout } = await this.#p.lab.dockerResult(['logs', name]);
+    await this.#p.lab.docker('rm', '-f', name);
+    const lines = stdout.split('\n').filter((line) => line.startsWith('permitted: '));
+    const answered = lines.filter((line) => line.endsWith('answered'));
+    this.firsts.answered += answered.length;
+    for (const line of lines.filter((l) => !l.endsWith('answered'))) {
+      const why = line.split(': ').at(-1) ?? '';
+      this.firsts.failed[why] = (this.firsts.failed[why] ?? 0) + 1;
+    }
+    const refused = lines.filter((line) => line.includes('refused'));
+    this.firsts.refused.push(...refused.map((line) => `${Date.now()} ${name}: ${line}`));
   }
   async #restart(random: Random): Promise<boolean> {
     if (this.#containers.length === 0) return false;
-    await this.#lab.docker('restart', '-t', '0', random.pick(this.#containers));
+    await this.#p.lab.docker('restart', '-t', '0', random.pick(this.#containers).name);
     return true;
-  }
-  async #connect(random: Random): Promise<boolean> {
-    return this.#leg('connect', random);
-  }
-  async #disconnect(random: Random): Promise<boolean> {
-    return this.#leg('disconnect', random);
   }
   /** The first network, from any on, that Docker does not refuse because it is so already. */
   async #leg(verb: 'connect' | 'disconnect', random: Random): Promise<boolean> {
     if (this.#containers.length === 0) return false;
-    const container = random.pick(this.#containers);
+    const { name } = random.pick(this.#containers);
     const from = random.below(this.#networks.length);
     for (const network of [...this.#networks.slice(from), ...this.#networks.slice(0, from)]) {
-      const args = ['network', verb, network, container];
-      if ((await this.#lab.dockerResult(args, { check: false })).code === 0) return true;
+      const args = ['network', verb, network, name];
+      if ((await this.#p.lab.dockerResult(args, { check: false })).code === 0) return true;
     }
     return false;
   }
   async #network(): Promise<boolean> {
     if (this.#networks.length >= 2 + MOST_NETWORKS) return false;
     const name = `net-${++this.#made}`;
-    await this.#lab.docker('network', 'create', '--ipv6', name);
+    await this.#p.lab.docker('network', 'create', '--ipv6', name);
     this.#networks.push(name);
     return true;
   }
-  /** Not while somebody is on it. */
+  /** The oldest one that no container has, or was created on. */
   async #removeNetwork(): Promise<boolean> {
-    const name = this.#networks[2];
-    if (name === undefined) return false;
-    const removed = (await this.#lab.dockerResult(['network', 'rm', name], { check: false })).code === 0;
-    if (removed) this.#networks.splice(2, 1);
-    return removed;
+    const isHome = (network: string): boolean => this.#containers.some(({ home }) => home === network);
+    for (const network of this.#networks.slice(2).filter((n) => !isHome(n))) {
+      const removed = await this.#p.lab.dockerResult(['network', 'rm', network], { check: false });
+      if (removed.code !== 0) continue;
+      this.#networks.splice(this.#networks.indexOf(network), 1);
+      return true;
+    }
+    return false;
   }
 
-  /**
-   * One layer at a time, and the next when it stands again: who takes all of them at once is root, whom nothing stops
-   * (docs/threat-model.md). Now and then the service is killed before it has mended it.
-   */
-  async #flush(random: Random): Promise<boolean> {
-    const [what, look, shows] = random.pick(FLUSHES);
-    this.history.push(`${Date.now()} ${what}`);
-    const { code } = await this.#lab.inHost(what.split(' '));
-    if (code !== 0) return false;
-    if (random.chance(4)) await this.#kill();
-    const isMended = async (): Promise<boolean> => {
-      const { stdout } = await this.#lab.inHost(look.split(' '));
-      return shows.every((s) => s.test(stdout));
-    };
-    await waitFor(`what "${what}" took to stand again`, isMended, READY_MS, 100);
-    await this.#drawbridge.ready(READY_MS);
-    this.history.push(`${Date.now()} mended`);
-    return true;
-  }
-  async #kill(): Promise<boolean> {
-    this.history.push(`${Date.now()} kill`);
-    this.#drawbridge.kill('SIGKILL');
-    await this.#drawbridge.exited();
-    this.#drawbridge.start();
-    await this.#drawbridge.ready(READY_MS);
-    this.history.push(`${Date.now()} ready again`);
-    return true;
-  }
-  /** Granted until it opens; revoked until that is acknowledged: from then on nothing reaches it. */
-  async #revoke(random: Random): Promise<boolean> {
-    const address = `93.184.61.${1 + random.below(250)}`;
-    const path = '/v1/containers/client/grants';
-    const given = await this.#acknowledged('POST', path, { entry: `${address}:443` });
-    await waitFor(`${address} to open`, () => this.#opens(address), READY_MS);
-    await this.#acknowledged('DELETE', `${path}/${(JSON.parse(given) as { id: string }).id}`);
-    const after = await this.#lab.sniffer.settle();
-    const opened = await this.#opens(address);
-    const out = await this.#lab.sniffer.count({ direction: 'out', dst: address, onlyFlags: 'S', after });
-    if (opened || out > 0)
-      this.leaks.push(`${address}: ${opened ? 'opened' : `${out} packets`} after its end`);
-    return true;
-  }
-  async #opens(address: string): Promise<boolean> {
-    const probe = ['node', '/probe.mjs', 'tcp', address, '443', '--timeout', '1500'];
-    const { stdout } = await this.#lab.exec('client', probe);
-    return (JSON.parse(stdout) as { ok: boolean }).ok;
-  }
-  /** The service is away now and then: asked again until it has answered. */
-  async #acknowledged(method: string, path: string, body?: unknown): Promise<string> {
-    let answer = '';
-    const ask = async (): Promise<boolean> => {
-      const r = await this.#drawbridge.request(method, path, body).catch(() => undefined); // away, or killed meanwhile
-      if (r === undefined || r.status >= 500) return false;
-      if (r.status >= 400 && r.status !== 404 && r.status !== 409)
-        throw new Error(`${method} ${path}: ${r.status} ${r.body}`);
-      answer = r.body;
-      return method === 'DELETE' || r.status < 300;
-    };
-    await waitFor(`${method} ${path}`, ask, READY_MS, 100);
-    return answer;
+  /** A colleague's dashboard. */
+  async #reader(n: number, isOver: () => boolean): Promise<void> {
+    for (let i = n; !isOver(); i++) {
+      const path = READ[i % READ.length] as string;
+      const began = performance.now();
+      const answer = await this.#p.drawbridge
+        .get(path)
+        .catch((e: Error) => (this.faults.mayKill ? undefined : { status: 0, body: e.message }));
+      if (answer !== undefined) {
+        this.reads += 1;
+        this.slowest[path] = Math.max(this.slowest[path] ?? 0, Math.round(performance.now() - began));
+        const isLater = [429, 503].includes(answer.status) && /"(detail|reason)":"/.test(answer.body);
+        if (answer.status !== 200 && !isLater)
+          this.misread.push(`${Date.now()} ${path}: ${answer.status} ${answer.body.slice(0, 300)}`);
+      }
+      await sleep(READ_PAUSE_MS);
+    }
   }
 }
