@@ -22,10 +22,13 @@ interface Row {
   readonly good: boolean;
 }
 
+/** Seconds: an hour of it is a run by itself (npm run soak). */
+const OF_THE_SOAK = { CHURN: '600' };
+
 function run(files: readonly string[], reportFile: string): Promise<number> {
   const vitest = join(ROOT, 'node_modules', '.bin', 'vitest');
   const SEED = String(Date.now() % 1_000_000);
-  const env = { SEED, ...LONG, ...process.env, ATTACKS_REPORT: reportFile };
+  const env = { SEED, ...LONG, ...OF_THE_SOAK, ...process.env, ATTACKS_REPORT: reportFile };
   const args = ['run', '--project', 'attacks', '--project', 'lab', ...files];
   return new Promise((resolve, reject) => {
     const child = spawn(vitest, args, { cwd: ROOT, env, stdio: 'inherit' });

@@ -1,6 +1,6 @@
 /**
  * The service killed at each call that it makes of the kernel's tools, for each kind of change, under a permanent attack.
- * Briefly (the default) at every STRIDE-th call from the first; `npm run soak` tries each, before and after it.
+ * Briefly (the default) at every STRIDE-th call from the first; `npm run soak -- all` tries each, before and after it.
  */
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Drawbridge } from '../lab/drawbridge.js';

@@ -9,7 +9,7 @@ import { shownHere } from './report.js';
 import { PROGRAMS } from './technique.js';
 
 const SEED = Number(process.env.SEED ?? 1);
-/** `npm run soak` tries more. */
+/** `npm run soak -- all` tries more. */
 const ROUNDS = Number(process.env.ROUNDS ?? 8);
 const SUBNETS = ['--subnet', '172.30.0.0/24', '--subnet', 'fd00:db:f::/64'];
 const PLACE = ['--ip', '172.30.0.7', '--ip6', 'fd00:db:f::7', '--mac-address', '02:42:00:00:00:07'];

@@ -21,7 +21,7 @@ import {
   streamed,
 } from './chaos-support.js';
 
-/** Kinds of changes that are made at once; `npm run soak` makes a hundred of them. */
+/** Kinds of changes that are made at once; `npm run soak -- all` makes a hundred of them. */
 const MANY = Number(process.env.CHANGES ?? 30);
 const CHANGES = { list: 0.4 * MANY, grants: 0.4 * MANY, containers: 0.2 * MANY } as const;
 const PATIENCE_MS = 60_000;

@@ -14,7 +14,7 @@ import { inParallel } from './support.js';
 
 /** Alone, or beside the older hierarchies. */
 const HIERARCHY = existsSync('/sys/fs/cgroup/unified') ? '/sys/fs/cgroup/unified' : '/sys/fs/cgroup';
-/** Each has a number, and its addresses of it; `npm run soak` starts more. */
+/** Each has a number, and its addresses of it; `npm run soak -- all` starts more. */
 const STARTS = Math.min(200, Number(process.env.RACES ?? 10));
 const AT_ONCE = 5;
 const permitted = (n: number): string => `93.184.10.${n}`;

@@ -4,7 +4,7 @@ import { shownHere } from '../attacks/report.js';
 import { Lab } from '../lab/lab.js';
 import { firstPackets, permitted } from './first-packets.js';
 
-/** `npm run soak` starts more. */
+/** `npm run soak -- all` starts more. */
 const COUNT = Number(process.env.RACES ?? 20);
 /** More than the slowest machine needs for all of them. */
 const TIMEOUT_MS = Math.max(300_000, 2_500 * COUNT);

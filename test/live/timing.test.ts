@@ -11,7 +11,7 @@ import { kernelStatus } from './chaos-support.js';
 import { firstPackets } from './first-packets.js';
 import { closeAll, expectTruth, until, watching } from './watch-support.js';
 
-/** `npm run soak` starts more. */
+/** `npm run soak -- all` starts more. */
 const STARTS = Number(process.env.RACES ?? 20);
 const BURST = 20;
 const REPAIR_MS = 1_000;
