@@ -62,7 +62,11 @@ export class Churn {
   reads = 0;
   /** The longest time to an answer, by path (ms). */
   readonly slowest: Record<string, number> = {};
-  /** Permitted requests that were the first instruction of a container. */
+  /**
+   * Permitted requests that were the first instruction of a container. Failures other than a refusal are only counted: the
+   * container may have been disconnected, and a new one waits while the service is down or Docker is silent, until its own
+   * kernel gives up (no answer to ARP for three seconds is "No route to host").
+   */
   readonly firsts = { answered: 0, failed: {} as Record<string, number>, refused: [] as string[] };
   readonly #p: Place;
   readonly #random: (lane: number) => Random;
