@@ -104,9 +104,13 @@ async function grants(container: string, until: number): Promise<{ took: number[
       entry: `93.184.40.${1 + (n % 250)}:443`,
       for: '10m',
     });
-    if (answer.status === 201) took.push(performance.now() - begun);
-    else failed += 1;
+    const tookMs = performance.now() - begun;
     await sleep(500);
+    if (answer.status === 201) took.push(tookMs);
+    else failed += 1;
+    // Grants that stay would make each round slower than the one before.
+    if (answer.status === 201)
+      await drawbridge.request('DELETE', `${path}/${(JSON.parse(answer.body) as { id: string }).id}`);
   }
   return { took, failed };
 }

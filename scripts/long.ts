@@ -2,6 +2,8 @@
 export const LONG: Readonly<Record<string, string>> = {
   /** Starts in a burst. */
   RACES: '1000',
+  /** Every chain and every set of ours, not some by chance. */
+  FULL_CHAOS: '1',
   /** Changes during which the service is killed. */
   CHANGES: '100',
   /** Seconds of everything at once. */

@@ -14,6 +14,7 @@ const FROZEN_MS = 1_500;
 const FAULT_MS = 4_000;
 /** The jump is in FORWARD while nothing leads to DOCKER-USER. */
 const FILTER = [/^-A (DOCKER-USER|FORWARD) .*-j DB-FORWARD$/m, /^-A DB-FORWARD /m];
+const BRIDGE_TABLE = 'nft delete table bridge drawbridge';
 /** What another process deletes, the command that shows its repair, and all that this then prints. */
 const FLUSHES: readonly (readonly [what: string, look: string, shows: readonly RegExp[]])[] = [
   ['iptables -w -F DOCKER-USER', 'iptables -w -S', FILTER],
@@ -23,7 +24,7 @@ const FLUSHES: readonly (readonly [what: string, look: string, shows: readonly R
   ['iptables -w -t security -F', 'iptables -w -t security -S FORWARD', [/-A FORWARD/]],
   ['ip6tables -w -t security -F', 'ip6tables -w -t security -S FORWARD', [/-A FORWARD/]],
   ['iptables -w -t nat -F DB-PREROUTING', 'iptables -w -t nat -S DB-PREROUTING', [/-A DB-PREROUTING/]],
-  ['nft delete table bridge drawbridge', 'nft list tables bridge', [/drawbridge/]],
+  [BRIDGE_TABLE, 'nft list tables bridge', [/drawbridge/]],
   ['nft delete table inet drawbridge_backstop', 'nft list tables inet', [/drawbridge_backstop/]],
 ];
 const MOODS: readonly (readonly [what: string, fault: Fault])[] = [
@@ -41,16 +42,27 @@ export interface Place {
   /** Holds the state of the service. */
   readonly disk: SmallDisk;
 }
+interface Networks {
+  /** Resolves when the rules know the bridge of every network that there is. */
+  known(): Promise<void>;
+}
 
 export class Faults {
   /** What was done, and when. */
   readonly history: string[] = [];
   /** Whether the service may be killed and frozen. */
   mayKill = true;
+  /**
+   * The bridge table is gone, or about to be. A network that the rules do not know yet has no second layer
+   * (docs/threat-model.md): none may be created until the table is repaired.
+   */
+  isBridgeTableGone = false;
   readonly #p: Place;
+  readonly #networks: Networks;
 
-  constructor(place: Place) {
+  constructor(place: Place, networks: Networks) {
     this.#p = place;
+    this.#networks = networks;
   }
   note(what: string): void {
     this.history.push(`${Date.now()} ${what}`);
@@ -62,15 +74,21 @@ export class Faults {
    */
   async flush(random: Random): Promise<boolean> {
     const [what, look, shows] = random.pick(FLUSHES);
+    this.isBridgeTableGone = what === BRIDGE_TABLE;
+    if (this.isBridgeTableGone) await this.#networks.known();
     this.note(what);
     const { code } = await this.#p.lab.inHost(what.split(' '));
-    if (code !== 0) return false;
+    if (code !== 0) {
+      this.isBridgeTableGone = false;
+      return false;
+    }
     if (random.chance(4)) await this.kill();
     const isRepaired = async (): Promise<boolean> => {
       const { stdout } = await this.#p.lab.inHost(look.split(' '));
       return shows.every((s) => s.test(stdout));
     };
     await waitFor(`the repair of "${what}"`, isRepaired, READY_MS, 100);
+    this.isBridgeTableGone = false;
     await this.#ready(`"${what}"`);
     return true;
   }

@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '../fuzz/random.js';
+import { waitFor } from '../lab/process.js';
 import { Changes } from './churn-changes.js';
 import { Faults, type Place } from './churn-faults.js';
 
@@ -12,6 +13,7 @@ const MOST_CONTAINERS = 6;
 const MOST_NETWORKS = 3;
 /** Beyond the time of a run that is too short for one step of each kind. */
 const LONGER_MS = 90_000;
+const KNOWN_MS = 60_000;
 const READERS = 8;
 const READ = [
   '/v1/containers',
@@ -72,6 +74,9 @@ export class Churn {
   readonly #random: (lane: number) => Random;
   readonly #containers: Made[] = [];
   readonly #networks: string[] = ['bridge', 'arena'];
+  /** By name of the network. */
+  readonly #bridges = new Map<string, string>();
+  #creating: Promise<unknown> = Promise.resolve();
   readonly #done = new Map<string, number>();
   #made = 0;
   #until = 0;
@@ -79,7 +84,7 @@ export class Churn {
   constructor(place: Place, random: (lane: number) => Random) {
     this.#p = place;
     this.#random = random;
-    this.faults = new Faults(place);
+    this.faults = new Faults(place, { known: () => this.#networksKnown() });
     this.changes = new Changes(place.lab, place.drawbridge);
   }
 
@@ -212,11 +217,23 @@ export class Churn {
     return false;
   }
   async #network(): Promise<boolean> {
-    if (this.#networks.length >= 2 + MOST_NETWORKS) return false;
+    if (this.#networks.length >= 2 + MOST_NETWORKS || this.faults.isBridgeTableGone) return false;
     const name = `net-${++this.#made}`;
-    await this.#p.lab.docker('network', 'create', '--ipv6', name);
+    const create = this.#p.lab.docker('network', 'create', '--ipv6', name);
+    this.#creating = create;
+    this.#bridges.set(name, `br-${(await create).slice(0, 12)}`);
     this.#networks.push(name);
     return true;
+  }
+  /** A network that was created a moment ago included. */
+  async #networksKnown(): Promise<void> {
+    await this.#creating;
+    const isKnown = async (): Promise<boolean> => {
+      const { stdout } = await this.#p.lab.inHost(['iptables', '-w', '-t', 'security', '-S']);
+      const bridges = this.#networks.flatMap((name) => this.#bridges.get(name) ?? []);
+      return bridges.every((bridge) => stdout.includes(`-i ${bridge} `));
+    };
+    await waitFor('the rules to know every network', isKnown, KNOWN_MS, 100);
   }
   /** The oldest one that no container has, or was created on. */
   async #removeNetwork(): Promise<boolean> {
