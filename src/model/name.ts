@@ -11,6 +11,8 @@ export type NameMatch = 'exact' | 'below' | 'both';
 /** RFC 1035 2.3.4: octets of a label, and of a name without the root's dot. */
 const MAX_LABEL = 63;
 const MAX_NAME = 253;
+/** UTF-16 units of a name as it is written: several can become one octet, but a long text is not decoded (Punycode is quadratic). */
+const MAX_WRITTEN = 4 * MAX_NAME;
 const ASCII_NAME = /^[a-z0-9_.-]*$/i;
 const LABEL = /^[a-z0-9_-]+$/;
 /** What the URL standard takes for the end of an IPv4 address: a last label of digits, or 0x and hex digits. */
@@ -86,6 +88,11 @@ function labelFault(labels: readonly string[]): string | undefined {
  * @param minLabels 2 for entries ("at least two labels"), 1 for zones and search domains.
  */
 export function canonicalName(text: string, minLabels: 1 | 2 = 2): Parsed<string> {
+  if (text.length > MAX_WRITTEN)
+    return refuse(
+      `"${text.slice(0, 40)}…" has ${text.length} characters`,
+      `a name has at most ${MAX_NAME} octets`,
+    );
   const name = toAscii(text).replace(/\.$/, '');
   if (name === '')
     return refuse(`"${text}" is not a domain name`, 'write letters, digits, "-" and "_" in labels');

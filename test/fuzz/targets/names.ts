@@ -72,6 +72,7 @@ export const names: Target = {
       'a_b.c-d.org',
       'co.uk',
     ),
+    Buffer.from(`xn--${'bcxamp'.repeat(10_000)}`),
     Buffer.from('\x03api\x07example\x03com\x00', 'latin1'),
     Buffer.from([1, 97, 0xc0, 0]),
   ],

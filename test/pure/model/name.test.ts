@@ -57,6 +57,16 @@ describe('canonicalName', () => {
     expect(canonicalName('123', 1).ok).toBe(false);
   });
 
+  it('does not decode a text that is too long for any name, and shows its beginning only', () => {
+    const parsed = canonicalName(`xn--${'bcxamp'.repeat(10_000)}`);
+    expect(parsed).toMatchObject({ ok: false, problems: [{ detail: expect.stringMatching(/^.{0,100}$/) }] });
+    // Characters that the mapping removes do not count.
+    expect(canonicalName(`api${'\u00ad'.repeat(900)}.example.com`)).toEqual({
+      ok: true,
+      value: 'api.example.com',
+    });
+  });
+
   it('takes 253 octets, and no more', () => {
     const long = `${`${'a'.repeat(49)}.`.repeat(5)}abc`;
     expect(long.length).toBe(253);
