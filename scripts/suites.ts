@@ -23,12 +23,12 @@ const ALONE = ['live/timing'];
 const IN_PAIRS = ['live/revoke', 'live/floods', 'live/emergency', 'live/near'];
 /** They take longest, so they start first: the last suites to end are short ones. */
 const LONGEST = [
-  'attacks/churn',
   'live/host-mode',
   'live/chaos',
   'live/policy-direct',
   'kernel',
   'attacks/kill-steps',
+  'attacks/churn',
   'live/boot',
   'live/coverage',
   'live/policy-loopback',
