@@ -100,6 +100,8 @@ export class Engine {
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     await end(this.#pid, 30_000, signal);
     this.#pid = 0;
+    // A killed one leaves it, and the next one does not start while a process with that number is there, if only as a zombie.
+    rmSync(join(this.#o.dir, 'docker.pid'), { force: true });
     await this.#endContainerd();
   }
 
