@@ -47,12 +47,14 @@ const ON_ENGINE_28 = [
   'live/host-mode',
   'attacks/',
 ];
-/** Forms of packets, which our rules alone evaluate: they run on one engine; `scripts/test --engine 28` runs them there too. */
+/** Forms of packets, which our rules alone evaluate, and what mixes or repeats what other suites try: they run on one engine; `scripts/test --engine 28` runs them there too. */
 const ON_ANY_ENGINE = [
+  'attacks/churn',
   'attacks/extensions',
   'attacks/helpers',
   'attacks/icmp',
   'attacks/ipv6-forms',
+  'attacks/kill-steps',
   'attacks/multicast',
   'attacks/raw-ip',
   'attacks/revoked',
@@ -61,11 +63,8 @@ const ON_ANY_ENGINE = [
   'attacks/tcp-udp',
   'attacks/threats',
 ];
-/** Environment of these suites. The soak is brief there: what depends on the engine shows in each kind of step once. */
+/** Environment of these suites. */
 const ENV_28 = { LAB_ENGINE: '28' };
-const MORE_ENV_28: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  'attacks/churn': { CHURN: process.env.CHURN ?? '20' },
-};
 
 interface Suite {
   readonly name: string;
@@ -129,13 +128,7 @@ function quickKernel(): Suite {
 const onEngine28 = (suite: Suite): Suite => {
   const report = suite.report?.replace(/\.json$/, '-28.json') ?? '';
   const argv = [...suite.argv.slice(0, -1), `--outputFile.json=${report}`];
-  return {
-    ...suite,
-    name: `${suite.name} on Engine 28`,
-    argv,
-    report,
-    env: { ...ENV_28, ...MORE_ENV_28[suite.name] },
-  };
+  return { ...suite, name: `${suite.name} on Engine 28`, argv, report, env: ENV_28 };
 };
 
 /** With what is idle: one worker, behind all others. */
