@@ -88,8 +88,8 @@ function bearer(request: FastifyRequest, authenticate: Authenticate, bad: BadTok
 }
 
 /**
- * Returns "local:USER" by the uid of the peer. Root may act for a person (sudo), whose name its client sends as a claim:
- * "local:root (says: NAME)". Without a uid the result is "local".
+ * Name a client of the unix socket by the uid of its process: "local:USER". A client that runs as root for a person (sudo) may
+ * send the name of that person, which is not verified: "local:root (says: NAME)". Without a uid the result is "local".
  */
 function localUser(peer: Peer | undefined, claim: unknown): string {
   const own = peer ? `local:${peer.name}` : 'local';

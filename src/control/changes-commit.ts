@@ -218,7 +218,7 @@ export class Committer {
     return revision;
   }
 
-  /** `revision`: of the key after the change. What somebody else has stored since stays. */
+  /** `revision` is the revision of the key after the change. A later change of the key by another host is kept. */
   async #undo(change: KeyChange, revision: number, cause: unknown): Promise<never> {
     const { audit, log } = this.#options;
     const why = cause instanceof Error ? cause.message : String(cause);

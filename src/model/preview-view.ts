@@ -38,7 +38,7 @@ export interface RecordingGap {
 /** What mode enforce would deny, by what was recorded, and what was not recorded. */
 export interface PreviewView {
   readonly container: string;
-  /** To whom the record belongs: compose:PROJECT/SERVICE or name:NAME. */
+  /** The owner of the record: compose:PROJECT/SERVICE or name:NAME. */
   readonly owner: string;
   readonly mode: Mode;
   /** The mode that is previewed: enforce, unless another was asked for, in which nothing is denied. */

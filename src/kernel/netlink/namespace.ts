@@ -26,8 +26,8 @@ const SOCK_DGRAM = 2;
  * EINVAL (setns(2)).
  */
 export function isNamespaceMounted(path: string): boolean {
-  const file = statSync(path, { throwIfNoEntry: false });
-  return file !== undefined && file.dev !== statSync(dirname(path)).dev;
+  const [file, folder] = [path, dirname(path)].map((p) => statSync(p, { throwIfNoEntry: false }));
+  return file !== undefined && file.dev !== folder?.dev;
 }
 
 /**

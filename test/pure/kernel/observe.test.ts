@@ -10,7 +10,7 @@ const refused = (stderr: string) => ({ code: 1, stdout: '', stderr });
 const listed = (name: string) => `Name: ${name}\nType: hash:ip\nHeader: family inet\n`;
 const created = (name: string) => `create ${name} hash:ip family inet\n`;
 
-/** A kernel with no rules, whose sets are others at each listing; `restore` fails as the kernel does for a set that has gone. */
+/** A kernel without rules. Each listing returns different sets; `restore` fails as ipset does for a set that was destroyed. */
 class Sets {
   readonly asked: string[] = [];
   readonly #listings: readonly (readonly string[])[];
