@@ -3,20 +3,32 @@ import type { Finding } from '../model/finding.js';
 export interface NameFacts {
   /** Docker's resolver sends its queries (or may send them) from the network namespace of the host. */
   readonly hostAsked: boolean;
-  /** Our own resolver inside the container's namespace. */
-  readonly namespaceDns: 'attached' | 'failed' | 'none';
+  /** Our own resolver inside the container's namespace; 'late': Docker was asked before it was there. */
+  readonly namespaceDns: 'attached' | 'late' | 'failed' | 'none';
   /** The host's resolvers, for the daemon.json line. */
   readonly resolvers: readonly string[];
 }
 
+const FROM_HOST = 'Docker sends the DNS queries of the container from the host';
+const UNFILTERED = `${FROM_HOST}, and Drawbridge's resolver is not installed inside it: its DNS queries are not filtered`;
+const DETAILS: Readonly<Record<NameFacts['namespaceDns'], string>> = {
+  attached: `${FROM_HOST}: in its first milliseconds, before Drawbridge's resolver was installed inside it, Docker may have answered them unfiltered`,
+  late: `${FROM_HOST}, and received some before Drawbridge's resolver was installed inside it: a name that is not permitted may have been asked when the container started`,
+  failed: UNFILTERED,
+  none: UNFILTERED,
+};
+
 /** Where Docker's resolver asks from the host's namespace, a query does not show which container sent it. */
 export function nameFindings({ hostAsked, namespaceDns, resolvers }: NameFacts): Finding[] {
   if (!hostAsked) return [];
-  const detail =
-    namespaceDns === 'attached'
-      ? "Docker sends the DNS queries of the container from the host: in its first milliseconds, before Drawbridge's resolver was installed inside it, Docker may have answered them unfiltered"
-      : "Docker sends the DNS queries of the container from the host, and Drawbridge's resolver is not installed inside it: its DNS queries are not filtered";
-  return [{ code: 'host-asked-names', state: 'partial', detail, remedy: namesRemedy(resolvers) }];
+  return [
+    {
+      code: 'host-asked-names',
+      state: 'partial',
+      detail: DETAILS[namespaceDns],
+      remedy: namesRemedy(resolvers),
+    },
+  ];
 }
 
 /**

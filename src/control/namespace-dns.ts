@@ -61,6 +61,8 @@ export class NamespaceDns {
     string,
     { readonly owner: string | undefined; readonly passing: Promise<Disposable> }
   >();
+  /** By path: Docker's resolver was asked there before our rules were laid. */
+  readonly #askedBefore = new Set<string>();
   readonly #clear: Cleared;
   #state: InForce | undefined;
   /**
@@ -85,13 +87,30 @@ export class NamespaceDns {
     this.#clear = new Cleared(options);
   }
 
-  isAttached(container: string): boolean {
-    return this.#attached.has(container);
+  /** Whether our resolver is in its namespace; 'late': Docker was asked (or may have been) before our rules were there. */
+  status(container: string): 'attached' | 'late' | 'failed' | 'none' {
+    const held = this.#attached.get(container);
+    if (held) return this.#askedBefore.has(held.path) ? 'late' : 'attached';
+    return this.#failed.has(container) ? 'failed' : 'none';
   }
   /** Docker asks its names (or may) from the host's namespace. */
   hostAsked(container: string): boolean {
     const held = this.#attached.get(container);
     return held ? held.hostAsked !== false : this.#failed.has(container);
+  }
+
+  /** In a new namespace Docker was asked before our rules were laid. `error`: whether it was could not be found out. */
+  askedBefore(path: string, error?: Error): void {
+    this.#askedBefore.add(path);
+    this.#o.log.debug({ path, err: error?.message }, 'Docker was asked in a new namespace before our rules');
+    for (const [id, held] of this.#attached) if (held.path === path) this.#warnOf(id);
+  }
+
+  #warnOf(container: string): void {
+    this.#o.log.warn(
+      { container },
+      'Docker was asked for names of this container before our resolver was in its namespace: a name that is not permitted may have been asked; "dns" in daemon.json prevents it (drawbridge doctor)',
+    );
   }
 
   /** After every pass. Only the newest state is kept; errors are kept for coverage and tried again with the next pass. */
@@ -236,6 +255,7 @@ export class NamespaceDns {
     for (const [path, { owner }] of this.#passed)
       if (!this.#o.isMade(path) || (owner !== undefined && this.#isOver(state, owner)))
         await this.#endPassing(path);
+    for (const path of this.#askedBefore) if (!this.#o.isMade(path)) this.#askedBefore.delete(path);
     await this.#settled();
     for (const [id, held] of this.#attached) if (this.#isStale(state, id, held.path)) await this.#drop(id);
     for (const id of this.#failed.keys()) if (!state.members.has(id)) this.#failed.delete(id);
@@ -355,6 +375,7 @@ export class NamespaceDns {
       this.#missing.delete(id);
       this.#o.log.debug({ container: id, path }, 'a resolver of ours answers inside');
       this.#o.onAttached(id);
+      if (this.#askedBefore.has(path)) this.#warnOf(id);
     } catch (e) {
       const why = e instanceof Error ? e.message : String(e);
       const missing = isMissing(e) ? (this.#missing.get(id) ?? 0) + 1 : 0;

@@ -2,9 +2,10 @@
  * The thread that prepares sandboxes, the network namespaces of containers, as soon as Docker has made them: it closes them to
  * what would leave through macvlan and ipvlan links, and leads questions for Docker's resolver to sockets of ours. It does
  * nothing else: some 90 ms are left before a container's first instruction, and the main thread may be busier than that (with
- * four test labs on two cores it took up to 340 ms to notice a new sandbox). It is as urgent as the main thread, which starts it.
+ * four test labs on two cores it took up to 340 ms to notice a new sandbox). It goes before every other thread of the host.
  */
 import { existsSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
@@ -12,11 +13,19 @@ import { lanClosedFramesProgram } from '../desired/lan-program.js';
 import { exec } from './exec.js';
 import { FolderFollower } from './follow-folder.js';
 import { closeLan, layLan, linksAt } from './lan-rules.js';
-import { furnishResolver, type ResolverSockets } from './resolver-sockets.js';
+import { furnishResolver, type ResolverSockets, wasAskedBefore } from './resolver-sockets.js';
 import type { SandboxReport, SandboxRequest } from './sandboxes.js';
 
 const port = parentPort;
 if (!port) throw new Error('kernel/sandbox-thread runs in a worker thread only');
+
+/** setpriority(2) without a pid is about the calling thread. Refused, it keeps the priority of the main thread. */
+const URGENT = -20;
+try {
+  setPriority(URGENT);
+} catch {
+  // The service has said at its start that it may not raise its priority.
+}
 
 const POLL_MS = 1;
 /** From a sandbox's file to the namespace that is mounted on it. */
@@ -34,10 +43,21 @@ const furnishing = new Map<string, Promise<ResolverSockets>>();
 function furnish(path: string): Promise<ResolverSockets> {
   const begun = furnishing.get(path);
   if (begun) return begun;
-  const made = furnishResolver(path);
+  const made = untilFurnished(path);
   furnishing.set(path, made);
   made.catch(() => furnishing.delete(path));
   return made;
+}
+
+/** What the kernel refuses once, it may accept the next time: without our rules Docker answers the container. */
+async function untilFurnished(path: string): Promise<ResolverSockets> {
+  for (const end = performance.now() + MADE_WITHIN_MS; ; await delay(POLL_MS)) {
+    try {
+      return await furnishResolver(path);
+    } catch (e) {
+      if (performance.now() > end || !existsSync(path)) throw e;
+    }
+  }
 }
 
 const report = (what: SandboxReport): void => port.postMessage(what);
@@ -56,9 +76,21 @@ function appeared(path: string): void {
   if (!existsSync(path)) furnishing.delete(path);
   else if (armed.furnish && isOfContainer(path))
     furnish(path).then(
-      (sockets) => report({ path, sockets }),
+      (sockets) => {
+        report({ path, sockets });
+        void reportEarlierQuestions(path, sockets.port);
+      },
       (e: unknown) => report({ path, ...failed(e) }),
     );
+}
+
+async function reportEarlierQuestions(path: string, port: number): Promise<void> {
+  try {
+    if (await wasAskedBefore(path, port)) report({ path, askedBefore: true });
+  } catch (e) {
+    // It cannot be excluded, unless the namespace has gone.
+    if (existsSync(path)) report({ path, askedBefore: true, ...failed(e) });
+  }
 }
 
 async function close(path: string): Promise<void> {

@@ -22,6 +22,8 @@ export interface SandboxReport {
   readonly path: string;
   /** The folder is polled from now on, or watched again. */
   readonly isPolling?: boolean;
+  /** Docker's resolver was asked in it before our rules were laid; with `error` this could not be found out. */
+  readonly askedBefore?: boolean;
   readonly id?: number;
   readonly sockets?: ResolverSockets;
   readonly error?: { readonly message: string; readonly code: string | undefined };
@@ -31,6 +33,8 @@ export interface SandboxesOptions {
   readonly onFurnished: (path: string, sockets: ResolverSockets) => void;
   /** A new sandbox could not be furnished: mostly it has gone already. */
   readonly onUnfurnished: (path: string, error: Error) => void;
+  /** Docker's resolver was asked, or may have been, in a new sandbox before our rules were laid. */
+  readonly onAskedBefore: (path: string, error: Error | undefined) => void;
   /** The thread polls this folder from now on, or watches it again. */
   readonly onPolling: (folder: string, isPolling: boolean) => void;
   /** The thread has died; it starts again. */
@@ -121,12 +125,16 @@ export class Sandboxes implements AsyncDisposable {
     worker.postMessage({ arm: this.#armed } satisfies SandboxRequest);
   }
 
-  #take({ path, id, sockets, error, isPolling }: SandboxReport): void {
+  #take({ path, id, sockets, error, isPolling, askedBefore }: SandboxReport): void {
     if (isPolling !== undefined) {
       this.#o.onPolling(path, isPolling);
       return;
     }
     const failure = error && Object.assign(new Error(error.message), error.code && { code: error.code });
+    if (askedBefore) {
+      this.#o.onAskedBefore(path, failure);
+      return;
+    }
     const waiting = id === undefined ? undefined : this.#waiting.get(id);
     if (id !== undefined) this.#waiting.delete(id);
     if (sockets) (waiting?.resolve ?? ((s) => this.#o.onFurnished(path, s)))(sockets);

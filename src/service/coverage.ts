@@ -52,7 +52,6 @@ function withoutPeers(engine: Engine, c: ContainerFacts, policy: Policy): Covera
   const view = engine.docker.view();
   const { host, engine: daemon, managed, own } = engine.hostWatch;
   const holder = (c.sharesWith && view.containers.get(c.sharesWith)) || c;
-  const attached = engine.namespaceDns.isAttached(holder.id);
   const mounts = engine.hostWatch.mounts.mountsOf(c);
   const hostAsked = engine.namespaceDns.hostAsked(holder.id);
   return {
@@ -75,7 +74,7 @@ function withoutPeers(engine: Engine, c: ContainerFacts, policy: Policy): Covera
     },
     names: {
       hostAsked,
-      namespaceDns: attached ? 'attached' : hostAsked ? 'failed' : 'none',
+      namespaceDns: engine.namespaceDns.status(holder.id),
       resolvers: host?.resolvers ?? [],
     },
     own,

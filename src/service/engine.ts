@@ -157,6 +157,7 @@ export class Engine {
       onFurnished: (path, sockets) => inside.furnished(path, sockets),
       onUnfurnished: (path, e) =>
         log.debug({ path, err: e.message }, 'a new network namespace could not be prepared'),
+      onAskedBefore: (path, e) => inside.askedBefore(path, e),
       onPolling: (folder, isPolling) => this.#folders.polling.note(folder, isPolling, 'thread'),
       onFailure: (e) =>
         log.error(

@@ -31,6 +31,7 @@ interface Inside {
   readonly namespaceDns: NamespaceDns;
   readonly lan: LanRules<Flow>;
   readonly furnished: MadeNamespaceDns['furnished'];
+  readonly askedBefore: NamespaceDns['askedBefore'];
 }
 
 /** What stands inside containers' own namespaces: our resolver, and rules where nothing passes the host. */
@@ -78,7 +79,12 @@ export function makeInside(
     },
     log,
   });
-  return { namespaceDns: namespaces.service, lan, furnished: namespaces.furnished };
+  return {
+    namespaceDns: namespaces.service,
+    lan,
+    furnished: namespaces.furnished,
+    askedBefore: (path, e) => namespaces.service.askedBefore(path, e),
+  };
 }
 
 /** What the ledger writes on the host is written inside, too, before an answer leaves. */

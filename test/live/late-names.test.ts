@@ -34,7 +34,8 @@ beforeAll(async () => {
   expect(await lab.dns.queries(DENIED)).not.toEqual([]);
   proxy = await new DockerProxy(lab.socketPath, join(lab.dir, 'late.sock'), new Random(1)).start();
   await proxy.set(HEALTHY);
-  drawbridge = lab.drawbridge({ config: { docker: { socket: proxy.socketPath } }, lists: LISTS });
+  const config = { docker: { socket: proxy.socketPath }, log: { level: 'debug' } };
+  drawbridge = lab.drawbridge({ config, lists: LISTS });
   await drawbridge.ready();
   await lab.start({
     name: 'db',
@@ -72,6 +73,23 @@ async function atOnce(mode: 'enforce' | 'observe', fault: Fault, ...command: str
   const r = await lab.dockerResult(['run', ...args, lab.images.busybox, ...command], { check: false });
   return `${r.code} ${r.stdout}${r.stderr}`;
 }
+/**
+ * Whether the thread that closes a new namespace to Docker's resolver has these 90 ms is up to the host (docs/threat-model.md).
+ * The service sees when it did not have them: only then it is tried again, twice at most.
+ */
+async function expectDenied(ask: () => Promise<string>): Promise<void> {
+  for (let left = 2; ; left--) {
+    await lab.dns.clearLog();
+    const from = drawbridge.logs().length;
+    const said = await ask();
+    const queries = await lab.dns.queries(DENIED);
+    if (left > 0 && queries.length > 0 && drawbridge.logs().slice(from).includes(ASKED_BEFORE)) continue;
+    expect(said).toMatch(/NXDOMAIN/);
+    expect(queries).toEqual([]);
+    return;
+  }
+}
+const ASKED_BEFORE = 'Docker was asked in a new namespace before our rules';
 const fetches = (host: string): readonly string[] => [
   'wget',
   '-q',
@@ -96,9 +114,7 @@ describe.each([
   });
 
   it('that are not permitted are denied, and asked of nobody', async () => {
-    await lab.dns.clearLog();
-    expect(await first('enforce', fault, 'nslookup', DENIED)).toMatch(/NXDOMAIN/);
-    expect(await lab.dns.queries(DENIED)).toEqual([]);
+    await expectDenied(() => first('enforce', fault, 'nslookup', DENIED));
   });
 });
 
@@ -127,9 +143,7 @@ it('a container with resolvers of its own leaves the others as they are', async 
   await waitFor('its coverage', async () =>
     (await drawbridge.get(`/v1/containers/${own.id}`)).body.includes('"state":"enforced"'),
   );
-  await lab.dns.clearLog();
-  expect(await atOnce('enforce', LATE, 'nslookup', DENIED)).toMatch(/NXDOMAIN/);
-  expect(await lab.dns.queries(DENIED)).toEqual([]);
+  await expectDenied(() => atOnce('enforce', LATE, 'nslookup', DENIED));
   await own.remove();
 });
 
@@ -143,9 +157,7 @@ describe.each([
   });
 
   it('are denied, and asked of nobody, when they are not', async () => {
-    await lab.dns.clearLog();
-    expect(await atOnce('enforce', fault, 'nslookup', DENIED)).toMatch(/NXDOMAIN/);
-    expect(await lab.dns.queries(DENIED)).toEqual([]);
+    await expectDenied(() => atOnce('enforce', fault, 'nslookup', DENIED));
   });
 
   it('are answered by Docker, when it is observed', async () => {
@@ -156,6 +168,48 @@ describe.each([
     expect(await lab.dns.queries(DENIED)).not.toEqual([]);
     expect(await atOnce('observe', fault, ...soon('db'))).toBe('0 ');
   });
+});
+
+it('a container whose first question reached Docker before our rules is named, with what it means', async () => {
+  await proxy.set(HEALTHY);
+  await lab.dns.clearLog();
+  const start = async (name: string): Promise<void> => {
+    const asks = ['sh', '-c', `nslookup ${DENIED}; exec sleep 300`];
+    await lab.docker(
+      'run',
+      '-d',
+      '--name',
+      name,
+      '--network',
+      'late',
+      '--label',
+      'drawbridge.mode=enforce',
+      lab.images.busybox,
+      ...asks,
+    );
+  };
+  const coverage = async (name: string): Promise<string> =>
+    (await drawbridge.get(`/v1/containers/${name}`)).body;
+  // Stopped, the service is later than any thread of it can be on a busy host.
+  process.kill(drawbridge.pid, 'SIGSTOP');
+  try {
+    await start('late-one');
+    await waitFor('its name to be asked', async () => (await lab.dns.queries(DENIED)).length > 0);
+  } finally {
+    process.kill(drawbridge.pid, 'SIGCONT');
+  }
+  await waitFor('its coverage', async () =>
+    /received some before Drawbridge's resolver/.test(await coverage('late-one')),
+  );
+  expect(drawbridge.logs()).toMatch(/Docker was asked for names of this container before our resolver/);
+  await lab.dns.clearLog();
+  await lab.dockerResult(['exec', 'late-one', 'nslookup', DENIED], { check: false });
+  expect(await lab.dns.queries(DENIED)).toEqual([]); // the next question is ours
+
+  await start('timely');
+  await waitFor('its coverage', async () => /"state":"partial"/.test(await coverage('timely')));
+  expect(await coverage('timely')).not.toMatch(/received some before/);
+  await lab.docker('rm', '-f', 'late-one', 'timely');
 });
 
 it('many that start at once while Docker is late do not lose their first packet, and nothing denied gets out', async () => {

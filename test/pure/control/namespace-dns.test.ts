@@ -224,6 +224,36 @@ it('a container that has exited by a late report, and is in the kernel, keeps it
   expect(detached).toEqual([]);
 });
 
+describe('a new namespace in which Docker was asked before our rules', () => {
+  it.each(['first', 'last'] as const)(
+    "is its container's, and said, whichever is known %s",
+    async (order) => {
+      const warn = vi.fn();
+      let isMade = true;
+      const { dns, appeared } = furnisher({ 1: '/a' }, '/a', {
+        isMade: () => isMade,
+        log: { ...silent, warn },
+      });
+      appeared('/a');
+      expect(dns.status(WHO)).toBe('none');
+      if (order === 'first') dns.askedBefore('/a');
+      expect(warn).not.toHaveBeenCalled(); // whose it is, is not known: Docker may be the one to ask
+      dns.arrived(WHO, 1);
+      await vi.waitFor(() => expect(dns.status(WHO)).not.toBe('none'));
+      if (order === 'last') {
+        expect(dns.status(WHO)).toBe('attached');
+        dns.askedBefore('/a');
+      }
+      expect(dns.status(WHO)).toBe('late');
+      expect(warn.mock.calls).toEqual([[{ container: WHO }, expect.stringMatching(/before our resolver/)]]);
+      isMade = false;
+      dns.applied(state);
+      await vi.waitFor(() => expect(dns.status(WHO)).toBe('attached'));
+      await dns.close();
+    },
+  );
+});
+
 describe('whether namespaces are furnished ahead', () => {
   it.each([true, false])(
     'is shown by containers without resolvers of their own: has some: %s',
