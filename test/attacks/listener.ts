@@ -24,10 +24,28 @@ export async function listen(lab: Lab, { ports, proxy, ...spec }: Listening): Pr
     async () => (await c.logs()).match(/listening/g)?.length === wanted,
     20_000,
   );
+  const [port] = ports;
+  if (port !== undefined) portOf.set(c, port);
   return c;
 }
-/** Whether this attempt's tag has arrived there. */
-export const heard = async (a: Attempt, c: Container): Promise<boolean> => (await c.logs()).includes(a.tag);
+
+/** By listener: one of its ports. */
+const portOf = new WeakMap<Container, number>();
+let visits = 0;
+/** Whether this attempt's tag has arrived there. What has arrived before a connection of the listener's own is in its log before it. */
+export async function heard(a: Attempt, c: Container): Promise<boolean> {
+  const port = portOf.get(c);
+  if (port === undefined) throw new Error(`${c.name} does not listen`);
+  const visit = `visit ${++visits} of its own`;
+  const { ok, code } = await c.probe('tcp', '127.0.0.1', port, visit, '--timeout', 10_000);
+  if (!ok) throw new Error(`${c.name} does not answer itself: ${code}`);
+  let log = '';
+  await waitFor(`${c.name} to write down its own connection`, async () => {
+    log = await c.logs();
+    return log.includes(visit);
+  });
+  return log.includes(a.tag);
+}
 
 /** The tag in a datagram to each address, and over TCP to the first. */
 export async function send(a: Attempt, to: readonly string[], port: number): Promise<void> {
