@@ -39,7 +39,7 @@ module.exports = {
       from: { path: '^src/', pathNot: '^src/((main|app)\\.ts$|service/)' },
       to: { path: '^src/((main|app)\\.ts$|service/)' },
     },
-    only('execa', 'kernel/exec\\.ts$'),
+    only('execa', 'kernel/(exec|tool-process)\\.ts$'),
     only('koffi', 'kernel/netlink/'),
     only('dockerode', 'docker/'),
     only('ioredis', 'store/redis'),

@@ -1,3 +1,4 @@
+import { existsSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listen, refuseWithoutTokens } from './api/listen.js';
@@ -10,7 +11,8 @@ import { localSocketOf } from './config/local-socket.js';
 import { Changes } from './control/changes.js';
 import { findContainer } from './control/changes-find.js';
 import { tokenKey } from './control/changes-state.js';
-import { exec } from './kernel/exec.js';
+import { exec, outOfDescriptors } from './kernel/exec.js';
+import { ToolProcess } from './kernel/tool-process.js';
 import type { NetworkFacts } from './model/container.js';
 import type { List } from './model/policy.js';
 import type { Problem } from './model/problem.js';
@@ -36,6 +38,7 @@ import { nodeName } from './service/node.js';
 import { changedKeys, recordStart, recordStop } from './service/own-audit.js';
 import type { Said } from './service/policies.js';
 import { recordAlone } from './service/record-alone.js';
+import { Turns } from './service/shared-read.js';
 import { openStore } from './service/store.js';
 import { modesInForce, StoreTrust } from './service/store-trust.js';
 import { formerPrefixes, leavePrefix, teardownKernel } from './service/teardown.js';
@@ -100,10 +103,13 @@ async function startWhole(
 const FAILURE_OPEN =
   'failure: open: while this service is away, containers that start then pass everywhere, enforced or not';
 const NICE = -10;
+const AUTOGROUP = '/proc/self/autogroup';
 /** Containers' first packets wait for us: we and the tools we run go before them. */
 function hurry(log: Logger): void {
   try {
     setPriority(NICE);
+    // Where the kernel groups the processes of a session (sched(7), autogroup), the group has a nice value of its own.
+    if (existsSync(AUTOGROUP)) writeFileSync(AUTOGROUP, String(NICE));
   } catch (e) {
     log.warn({ err: String(e) }, 'cannot raise the own priority: on a busy host first packets wait longer');
   }
@@ -118,6 +124,8 @@ async function start(
 ): Promise<Service> {
   const { store } = shared;
   parts.add(() => store.close());
+  const tools = new ToolProcess(log);
+  parts.add(() => tools[Symbol.asyncDispose]());
   const node = nodeName(config);
   const applied = new AppliedRevision(() => store.revision());
   let changes: Changes | undefined;
@@ -219,7 +227,8 @@ async function start(
   });
   const watched = faults.watch();
   parts.add(async () => watched[Symbol.dispose]());
-  const counts = new Counts(exec, engine.shape.prefix, () => engine.reconciler.resting === undefined);
+  const turns = new Turns(() => engine.reconciler.resting === undefined);
+  const counts = new Counts(exec, engine.shape.prefix, turns);
   const fleet = new Fleet({
     node,
     beats: shared.beats,
@@ -241,13 +250,14 @@ async function start(
     beats: shared.beats,
     fleet,
     counts,
-    fault: () => faults.pending,
+    fault: () => faults.pending ?? outOfDescriptors(),
     inForce: () => applied.value,
     feeds,
     said,
     version: VERSION,
     node,
     trust,
+    turns,
     teardown: async () => {
       await trust.close();
       await engine.reconciler.stop();

@@ -117,8 +117,10 @@ class Connections {
     return false;
   }
 
+  /** By a reset, where it is TCP: it takes one packet, and leaves nothing to wait for. */
   #refuse(socket: Socket): void {
-    socket.destroy();
+    if (socket.remoteAddress === undefined) socket.destroy();
+    else socket.resetAndDestroy();
     this.#closed += 1;
     this.#complain({ most: this.#most }, 'too many connections to the API: those without a token are closed');
   }

@@ -1,10 +1,11 @@
 import type { ChildProcess } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { execa } from 'execa';
 
-interface ExecResult {
+export interface ExecResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
@@ -26,8 +27,7 @@ const REMEMBERED = 512;
 /** `nft monitor` names the process behind each change: this one, which speaks netlink itself, or a program that it ran. */
 export const isOurs = (pid: number): boolean => pid === process.pid || children.has(pid);
 
-function remember(pid: number | undefined): void {
-  if (pid === undefined) return;
+function remember(pid: number): void {
   children.add(pid);
   if (children.size > REMEMBERED)
     for (const oldest of [...children].slice(0, REMEMBERED / 2)) children.delete(oldest);
@@ -39,11 +39,21 @@ subscribe('child_process', (message) => {
   newest = (message as { readonly process: ChildProcess }).process;
 });
 
-const OUT_OF_DESCRIPTORS: Readonly<Record<string, string>> = {
+const OUT_OF: Readonly<Record<string, string>> = {
   EMFILE:
     'this process has no file descriptor left (EMFILE): close what holds them, or raise LimitNOFILE in its unit',
   ENFILE: 'this host has no file descriptor left (ENFILE): raise the sysctl fs.file-max',
 };
+
+/** Says why this process can open no file now; undefined: it can. */
+export function outOfDescriptors(): string | undefined {
+  try {
+    closeSync(openSync('/dev/null', 'r'));
+    return undefined;
+  } catch (e) {
+    return OUT_OF[(e as NodeJS.ErrnoException).code ?? ''];
+  }
+}
 
 /**
  * Starts a program. Without a free descriptor, `spawn` of Node gives a child without streams, and the cause by an `error`
@@ -58,17 +68,23 @@ async function started<T extends { readonly pid?: number | undefined }>(
   newest = undefined;
   try {
     const child = start();
-    remember(child.pid);
+    if (child.pid !== undefined) remember(child.pid);
     return { child };
   } catch (e) {
     const failed = newest as ChildProcess | undefined;
     if (failed === undefined || failed.pid !== undefined || failed.stdio !== undefined) throw e;
     const [cause] = (await once(failed, 'error')) as [NodeJS.ErrnoException];
-    throw new KernelError(file, args, OUT_OF_DESCRIPTORS[cause.code ?? ''] ?? cause.message);
+    throw new KernelError(file, args, OUT_OF[cause.code ?? ''] ?? cause.message);
   }
 }
 
-export const exec: Exec = async (file, args, options = {}) => {
+/** Runs a program as a child of this process. `onStarted` is called with its pid. */
+export async function execHere(
+  file: string,
+  args: readonly string[],
+  options: ExecOptions = {},
+  onStarted: (pid: number) => void = () => undefined,
+): Promise<ExecResult> {
   const { child } = await started(file, args, () =>
     execa(file, [...args], {
       reject: false,
@@ -77,29 +93,56 @@ export const exec: Exec = async (file, args, options = {}) => {
       maxBuffer: MAX_OUTPUT,
       env: { LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
       ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
+      ...(options.nice === undefined ? {} : { detached: true }),
     }),
   );
-  if (options.nice !== undefined && child.pid !== undefined) lower(child.pid, options.nice);
+  if (child.pid !== undefined) {
+    onStarted(child.pid);
+    if (options.nice !== undefined) lower(child.pid, options.nice);
+  }
   const result = await child;
   if (result.exitCode === undefined)
     throw new KernelError(file, args, `${result.shortMessage ?? 'did not end'}`);
   return { code: result.exitCode, stdout: String(result.stdout ?? ''), stderr: String(result.stderr ?? '') };
-};
+}
 
+/** What starts programs instead of this process; undefined: nothing. */
+let runner:
+  | ((
+      file: string,
+      args: readonly string[],
+      options: ExecOptions,
+      onStarted: (pid: number) => void,
+    ) => Promise<ExecResult>)
+  | undefined;
+/** From now on `exec` runs programs in this way; undefined: as children of this process. */
+export function runThrough(other: typeof runner): void {
+  runner = other;
+}
+export const exec: Exec = (file, args, options = {}) =>
+  runner ? runner(file, args, options, remember) : execHere(file, args, options);
+
+/**
+ * A nice value counts within a group of processes. Where the kernel makes such a group of each session (sched(7), autogroup),
+ * the group has a nice value of its own: the process is started in a session of its own for that.
+ */
 function lower(pid: number, nice: number): void {
   try {
     setPriority(pid, nice);
+    writeFileSync(`/proc/${pid}/autogroup`, String(nice));
   } catch {
-    // It has ended already.
+    // It has ended already, or the kernel has no autogroups.
   }
 }
 
 const NICE_OF_READERS = 10;
+/** On a host whose processors are all busy, they are given little time. */
+const TIMEOUT_OF_READERS_MS = 60_000;
 /** For what readers of the API ask: its processes wait for those of the passes, which have the service's priority. */
 export const asReader =
   (run: Exec): Exec =>
   (file, args, options) =>
-    run(file, args, { ...options, nice: NICE_OF_READERS });
+    run(file, args, { timeoutMs: TIMEOUT_OF_READERS_MS, ...options, nice: NICE_OF_READERS });
 
 /** A kernel tool refused: which, with what, and its own words. */
 class KernelError extends Error {

@@ -35,7 +35,7 @@ import type { Said } from './policies.js';
 import { previewView } from './preview.js';
 import type { Readiness } from './readiness.js';
 import { scanView } from './scan.js';
-import { SharedRead, yieldTo } from './shared-read.js';
+import { SharedRead, type Turns, yieldTo } from './shared-read.js';
 import type { StoreTrust } from './store-trust.js';
 import { syncAudited } from './sync-audited.js';
 import { containerView, explainView } from './views.js';
@@ -58,6 +58,8 @@ export interface ControllerParts {
   readonly version: string;
   readonly node: string;
   readonly trust: StoreTrust;
+  /** Of what readers cause to be read from the kernel. */
+  readonly turns: Turns;
   readonly teardown: () => Promise<void>;
 }
 
@@ -83,7 +85,7 @@ export class ServiceController implements Controller {
       read: () => this.#readPlan(),
       maxAgeMs: 0,
       gapMs: PLAN_GAP_MS,
-      isBusy: this.#isBusy,
+      turns: parts.turns,
     });
   }
 

@@ -4,7 +4,7 @@ import { chainHashes, type Rule } from '../desired/rules.js';
 import { type ChainCounts, readCounters } from '../kernel/counters.js';
 import { asReader, type Exec } from '../kernel/exec.js';
 import type { Family } from '../model/ip.js';
-import { type Reading, SharedRead } from './shared-read.js';
+import { type Reading, SharedRead, type Turns } from './shared-read.js';
 
 export interface MemberCounts {
   /** New flows that an entry permitted, and that none did. */
@@ -24,8 +24,7 @@ export class Counts {
   readonly #hashes = new WeakMap<readonly Rule[], readonly string[]>();
   #latest: Reading<Latest> = { value: [], at: 0 };
 
-  /** @param isBusy a pass runs: readers' processes come after it */
-  constructor(run: Exec, prefix: string, isBusy: () => boolean) {
+  constructor(run: Exec, prefix: string, turns: Turns) {
     this.#prefix = prefix;
     const read = (f: Family) => readCounters(asReader(run), prefix, f);
     this.#read = new SharedRead({
@@ -35,7 +34,7 @@ export class Counts {
       ],
       maxAgeMs: MAX_AGE_MS,
       gapMs: MAX_AGE_MS,
-      isBusy,
+      turns,
     });
   }
 

@@ -6,10 +6,8 @@ export interface SharedReadOptions<T> {
   readonly maxAgeMs: number;
   /** At least this time passes between the beginnings of two readings. */
   readonly gapMs: number;
-  /** A pass runs: it goes first. */
-  readonly isBusy: () => boolean;
-  /** At most this time passes between the end of a reading and the beginning of the next one. Default: 5 s. */
-  readonly longestPauseMs?: number;
+  /** With others that it takes turns with. */
+  readonly turns: Turns;
 }
 export interface Reading<T> {
   readonly value: T;
@@ -17,17 +15,55 @@ export interface Reading<T> {
   readonly at: number;
 }
 
-/** A reading may take up to this share of the time: on a busy host, where one takes seconds, up to the longest pause. */
-const SHARE = 5;
+/** Of the time, readings may take one part in so many, all together: on a busy host, where one takes seconds, up to the longest pause. */
+const SHARE = 10;
 const LONGEST_PAUSE_MS = 5_000;
 /** A reading waits so long for passes to end: under a storm of starts they follow one another. */
 const YIELD_MS = 1_000;
 const POLL_MS = 10;
+/** When so many wait for a reading, others get the last value, whatever its age: waiting, they would take all places of a client. */
+const CROWD = 8;
 
 /** Resolves when no pass runs, or after a second. */
 export async function yieldTo(isBusy: () => boolean): Promise<void> {
   const until = performance.now() + YIELD_MS;
   while (isBusy() && performance.now() < until) await sleep(POLL_MS, undefined, { ref: false });
+}
+
+/** Readings of the kernel for readers: one at a time, after passes, and with a pause that grows with what they take. */
+export class Turns {
+  readonly #isBusy: () => boolean;
+  readonly #longestPauseMs: number;
+  #last: Promise<unknown> = Promise.resolve();
+  #earliest = 0;
+
+  /**
+   * @param isBusy a pass runs: it goes first
+   * @param longestPauseMs at most this time passes between the end of a reading and the beginning of the next one
+   */
+  constructor(isBusy: () => boolean, longestPauseMs = LONGEST_PAUSE_MS) {
+    this.#isBusy = isBusy;
+    this.#longestPauseMs = longestPauseMs;
+  }
+
+  take<T>(read: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(() => this.#take(read));
+    this.#last = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #take<T>(read: () => Promise<T>): Promise<T> {
+    const pause = this.#earliest - performance.now();
+    if (pause > 0) await sleep(pause, undefined, { ref: false });
+    await yieldTo(this.#isBusy);
+    const begun = performance.now();
+    try {
+      return await read();
+    } finally {
+      const tookMs = performance.now() - begun;
+      this.#earliest = begun + Math.min(tookMs * SHARE, tookMs + this.#longestPauseMs);
+    }
+  }
 }
 
 interface Done<T> {
@@ -42,9 +78,8 @@ export class SharedRead<T> {
   /** It has begun, and has not ended. */
   #running: { readonly begun: number; readonly result: Promise<Reading<T>> } | undefined;
   /** It has not begun. */
-  #next: Promise<Reading<T>> | undefined;
+  #next: { readonly result: Promise<Reading<T>>; waiting: number } | undefined;
   #last: Done<T> | undefined;
-  #earliest = 0;
 
   constructor(options: SharedReadOptions<T>) {
     this.#o = options;
@@ -56,19 +91,24 @@ export class SharedRead<T> {
     const oldest = performance.now() - maxAgeMs;
     if (this.#last && maxAgeMs > 0 && this.#last.begun >= oldest) return Promise.resolve(this.#last.reading);
     if (this.#running && maxAgeMs > 0 && this.#running.begun >= oldest) return this.#running.result;
-    this.#next ??= this.#wait();
-    return this.#next;
+    this.#next ??= { result: this.#wait(), waiting: 0 };
+    if (this.#last && maxAgeMs > 0 && this.#next.waiting >= CROWD) return Promise.resolve(this.#last.reading);
+    this.#next.waiting += 1;
+    return this.#next.result;
   }
 
   async #wait(): Promise<Reading<T>> {
-    await this.#running?.result.catch(() => undefined);
-    const gap = this.#earliest - performance.now();
+    const gap =
+      (this.#running ?? this.#last ?? { begun: Number.NEGATIVE_INFINITY }).begun +
+      this.#o.gapMs -
+      performance.now();
     if (gap > 0) await sleep(gap, undefined, { ref: false });
-    await yieldTo(this.#o.isBusy);
-    this.#next = undefined;
-    const result = Promise.resolve().then(() => this.#read());
-    this.#running = { begun: performance.now(), result };
-    return result;
+    return this.#o.turns.take(() => {
+      this.#next = undefined;
+      const result = this.#read();
+      this.#running = { begun: performance.now(), result };
+      return result;
+    });
   }
 
   async #read(): Promise<Reading<T>> {
@@ -79,9 +119,6 @@ export class SharedRead<T> {
       this.#last = { reading, begun };
       return reading;
     } finally {
-      const tookMs = performance.now() - begun;
-      const { gapMs, longestPauseMs = LONGEST_PAUSE_MS } = this.#o;
-      this.#earliest = begun + Math.max(gapMs, Math.min(tookMs * SHARE, tookMs + longestPauseMs));
       this.#running = undefined;
     }
   }

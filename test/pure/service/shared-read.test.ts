@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { Paced } from '../../../src/service/paced.js';
-import { SharedRead } from '../../../src/service/shared-read.js';
+import { SharedRead, Turns } from '../../../src/service/shared-read.js';
 
 /** A reading that takes `ms`, and counts how often it was made and how many were under way at once. */
 function counted(ms: number) {
@@ -15,45 +15,68 @@ function counted(ms: number) {
   };
   return { seen, read };
 }
-const IDLE = { isBusy: () => false };
+const idle = (longestPauseMs?: number) => ({ turns: new Turns(() => false, longestPauseMs) });
 
 it('a thousand readers share one reading, and one of the last second is given at once', async () => {
   const { seen, read } = counted(20);
-  const shared = new SharedRead({ read, maxAgeMs: 1_000, gapMs: 1_000, ...IDLE });
+  const shared = new SharedRead({ read, maxAgeMs: 1_000, gapMs: 1_000, ...idle() });
   const all = await Promise.all(Array.from({ length: 1_000 }, () => shared.get()));
   expect(new Set(all.map((r) => r.value))).toEqual(new Set([1]));
   expect((await shared.get()).value).toBe(1);
   expect(seen.begun).toBe(1);
 });
 
-it('without an age, a reading begins after the call; one at a time, and at most a fifth of the time', async () => {
+it('without an age, a reading begins after the call; one at a time, and at most a tenth of the time', async () => {
   const { seen, read } = counted(20);
-  const shared = new SharedRead({ read, maxAgeMs: 0, gapMs: 1, ...IDLE });
+  const shared = new SharedRead({ read, maxAgeMs: 0, gapMs: 1, ...idle() });
   const first = shared.get();
   await sleep(5);
   const begun = performance.now();
   const late = await Promise.all(Array.from({ length: 100 }, () => shared.get()));
   expect((await first).value).toBe(1);
   expect(new Set(late.map((r) => r.value))).toEqual(new Set([2]));
-  expect(performance.now() - begun).toBeGreaterThan(70);
+  expect(performance.now() - begun).toBeGreaterThan(170);
   expect(seen).toMatchObject({ begun: 2, most: 1 });
+});
+
+it('two kinds of readings take turns, and together at most a tenth of the time', async () => {
+  const turns = new Turns(() => false);
+  const { seen, read } = counted(20);
+  const [one, other] = [0, 1].map(() => new SharedRead({ read, maxAgeMs: 0, gapMs: 1, turns }));
+  const begun = performance.now();
+  const values = await Promise.all([one?.get(), other?.get(), one?.get()]);
+  expect(values.map((r) => r?.value)).toEqual([1, 2, 1]);
+  expect(performance.now() - begun).toBeGreaterThan(200);
+  expect(seen).toMatchObject({ begun: 2, most: 1 });
+});
+
+it('a crowd gets the last value with its time while few wait for the next one', async () => {
+  const { seen, read } = counted(30);
+  const shared = new SharedRead({ read, maxAgeMs: 1, gapMs: 1, ...idle() });
+  const first = await shared.get();
+  await sleep(5);
+  const all = Array.from({ length: 100 }, () => shared.get());
+  const soon = await Promise.race([Promise.all(all.slice(8)), sleep(100)]);
+  expect(soon).toEqual(Array.from({ length: 92 }, () => first));
+  expect((await Promise.all(all.slice(0, 8))).map((r) => r.value)).toEqual(Array(8).fill(2));
+  expect(seen.begun).toBe(2);
 });
 
 it('after a slow reading the next one begins within the longest pause', async () => {
   const { seen, read } = counted(200);
-  const shared = new SharedRead({ read, maxAgeMs: 0, gapMs: 1, longestPauseMs: 50, ...IDLE });
+  const shared = new SharedRead({ read, maxAgeMs: 0, gapMs: 1, ...idle(50) });
   await shared.get();
   const begun = performance.now();
   await shared.get();
   expect(performance.now() - begun).toBeGreaterThan(200);
-  expect(performance.now() - begun).toBeLessThan(800); // a fifth of the time: 1,000 ms
+  expect(performance.now() - begun).toBeLessThan(800); // a tenth of the time: 2,000 ms
   expect(seen).toMatchObject({ begun: 2, most: 1 });
 });
 
 it('a reading waits while a pass runs, but not for ever', async () => {
   const { seen, read } = counted(0);
   let isBusy = true;
-  const shared = new SharedRead({ read, maxAgeMs: 0, gapMs: 1, isBusy: () => isBusy });
+  const shared = new SharedRead({ read, maxAgeMs: 0, gapMs: 1, turns: new Turns(() => isBusy) });
   const waiting = shared.get();
   await sleep(50);
   expect(seen.begun).toBe(0);
@@ -69,7 +92,7 @@ it('a reading that fails fails those who wait for it, and nobody after them', as
     if (fails) throw new Error('no');
     return 1;
   };
-  const shared = new SharedRead({ read, maxAgeMs: 1_000, gapMs: 1, ...IDLE });
+  const shared = new SharedRead({ read, maxAgeMs: 1_000, gapMs: 1, ...idle() });
   await expect(Promise.all([shared.get(), shared.get()])).rejects.toThrow('no');
   fails = false;
   expect((await shared.get()).value).toBe(1);

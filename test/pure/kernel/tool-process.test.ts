@@ -1,0 +1,93 @@
+/** The process that starts the kernel's tools for the service, and what becomes of them without it. */
+import { existsSync, readFileSync } from 'node:fs';
+import { afterEach, expect, it, vi } from 'vitest';
+import { asReader, exec, isOurs } from '../../../src/kernel/exec.js';
+import { ToolProcess } from '../../../src/kernel/tool-process.js';
+import type { Logger } from '../../../src/ports.js';
+
+const warn = vi.fn();
+const log = { warn } as unknown as Logger;
+const node = (program: string, options = {}, run = exec) => run(process.execPath, ['-e', program], options);
+/** The process that started a program which `exec` runs now. */
+const starter = async (): Promise<number> => Number((await node('console.log(process.ppid)')).stdout);
+const untilThere = () =>
+  vi.waitFor(async () => expect(await starter()).not.toBe(process.pid), { timeout: 10_000, interval: 50 });
+
+let tools: ToolProcess | undefined;
+afterEach(async () => {
+  await tools?.[Symbol.asyncDispose]();
+  warn.mockClear();
+});
+
+it('runs a program with its input, and gives back what it wrote, its code, and whose it is', async () => {
+  tools = new ToolProcess(log);
+  await untilThere();
+  const program = `process.stdin.on('data', (d) => console.log(process.pid, String(d))); process.stdin.on('end', () => { console.error('e'); process.exitCode = 3; })`;
+  const { code, stdout, stderr } = await node(program, { input: 'ü\n' });
+  const [pid, text] = stdout.trim().split(' ');
+  expect([code, text, stderr]).toEqual([3, 'ü', 'e\n']);
+  expect(isOurs(Number(pid))).toBe(true);
+  const large = await node(`process.stdout.write('x'.repeat(3_000_000))`);
+  expect(large.stdout.length).toBe(3_000_000);
+});
+
+it('says what could not be run, as without it', async () => {
+  const words = (): Promise<string> => exec('/no/such/tool', ['-x']).then(String, (e: Error) => e.message);
+  const here = await words();
+  expect(here).toMatch(/^\/no\/such\/tool -x: .*ENOENT/s);
+  tools = new ToolProcess(log);
+  await untilThere();
+  expect(await words()).toBe(here);
+  await expect(node('setTimeout(() => {}, 9e3)', { timeoutMs: 100 })).rejects.toThrow(/timed out/i);
+});
+
+it('what readers ask for has a low priority, in a session of its own', async () => {
+  tools = new ToolProcess(log);
+  await untilThere();
+  const program = `setTimeout(() => {
+    const stat = require('fs').readFileSync('/proc/self/stat', 'utf8').split(') ')[1].split(' ');
+    console.log(JSON.stringify([require('os').getPriority(), Number(stat[3]) === process.pid]));
+  }, 300)`;
+  expect(JSON.parse((await node(program, {}, asReader(exec))).stdout)).toEqual([10, true]);
+});
+
+it('killed, it fails what it ran, is started again, and programs start without it meanwhile', async () => {
+  tools = new ToolProcess(log);
+  await untilThere();
+  const helper = await starter();
+  const running = node('setTimeout(() => {}, 2_000)');
+  const failed = expect(running).rejects.toThrow(/the process that starts the kernel's tools has ended/);
+  await vi.waitFor(async () => expect(await childrenOf(helper)).not.toEqual(''));
+  process.kill(helper, 'SIGKILL');
+  await failed;
+  expect(await starter()).toBe(process.pid);
+  expect(warn).toHaveBeenCalledTimes(1);
+  await untilThere();
+  expect(await starter()).not.toBe(helper);
+});
+
+it('without the service it ends, once what it runs has ended; signals of a terminal do not end it', async () => {
+  tools = new ToolProcess(log);
+  await untilThere();
+  const helper = await starter();
+  const running = node(`setTimeout(() => console.log('whole'), 500)`);
+  await vi.waitFor(async () => expect(await childrenOf(helper)).not.toEqual(''));
+  process.kill(helper, 'SIGINT');
+  process.kill(helper, 'SIGTERM');
+  expect((await running).stdout).toBe('whole\n');
+  const late = node('setTimeout(() => {}, 700)').catch((e: Error) => e.message);
+  const child = await vi.waitFor(async () => {
+    const pid = (await childrenOf(helper)).trim();
+    expect(pid).not.toBe('');
+    return pid;
+  });
+  await tools[Symbol.asyncDispose]();
+  expect(existsSync(`/proc/${helper}`) && existsSync(`/proc/${child}`)).toBe(true);
+  await vi.waitFor(() => expect(existsSync(`/proc/${helper}`)).toBe(false), { timeout: 5_000 });
+  expect(existsSync(`/proc/${child}`)).toBe(false);
+  expect(await late).toMatch(/has ended/);
+  expect(warn).not.toHaveBeenCalled();
+});
+
+const childrenOf = async (pid: number): Promise<string> =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
