@@ -9,8 +9,9 @@ const send = process.send?.bind(process);
 if (!send) throw new Error('kernel/tool-runner is started by the service only');
 
 const running = new Set<number>();
+/** When the service has ended meanwhile, no process waits for it. */
 const tell = (what: ToolReport | ToolsReady): void => {
-  if (process.connected) send(what);
+  if (process.connected) send(what, undefined, undefined, () => undefined);
 };
 const endWhenIdle = (): void => {
   if (!process.connected && running.size === 0) process.exit(0);

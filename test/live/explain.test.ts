@@ -1,5 +1,5 @@
 /** What `explain` says is what happens, and what `ps` counts is what was tried. */
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -269,6 +269,17 @@ describe('ps', () => {
     );
     await c.remove();
   });
+});
+
+it('the service goes before the processes of other sessions, and its thread for new namespaces before all', async () => {
+  const proc = `/proc/${drawbridge.pid}`;
+  const autogroup = await readFile(`${proc}/autogroup`, 'utf8').catch(() => 'no autogroups: nice -10');
+  expect(autogroup).toMatch(/nice -10$/m);
+  const niceOf = async (tid: string): Promise<number> =>
+    Number((await readFile(`${proc}/task/${tid}/stat`, 'utf8')).split(') ')[1]?.split(' ')[16]);
+  const values = await Promise.all((await readdir(`${proc}/task`)).map(niceOf));
+  expect(values.filter((nice) => nice === -20)).toHaveLength(1);
+  expect(await niceOf(String(drawbridge.pid))).toBe(-10);
 });
 
 describe('fifty readers over TCP, each as fast as it can', () => {
