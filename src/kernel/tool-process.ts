@@ -87,7 +87,7 @@ export class ToolProcess implements AsyncDisposable {
 
   /** What it ran may have ended or not: whoever waits for it must look. */
   #lost(why: string): void {
-    runThrough(undefined);
+    if (!this.#ended) runThrough(undefined); // after its end another one may be in use
     this.#child = undefined;
     for (const { reject } of this.#waiting.values())
       reject(new Error(`the process that starts the kernel's tools has ended: ${why}`));

@@ -89,5 +89,19 @@ it('without the service it ends, once what it runs has ended; signals of a termi
   expect(warn).not.toHaveBeenCalled();
 });
 
+it('the end of one leaves the next one in use', async () => {
+  const first = new ToolProcess(log);
+  await untilThere();
+  const helper = await starter();
+  const late = node('setTimeout(() => {}, 1_500)').catch((e: Error) => e.message);
+  await first[Symbol.asyncDispose]();
+  expect(await starter()).toBe(process.pid);
+  tools = new ToolProcess(log);
+  await untilThere();
+  await vi.waitFor(() => expect(existsSync(`/proc/${helper}`)).toBe(false), { timeout: 5_000 });
+  await late;
+  expect(await starter()).not.toBe(process.pid);
+});
+
 const childrenOf = async (pid: number): Promise<string> =>
   readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
