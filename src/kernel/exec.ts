@@ -60,7 +60,7 @@ export function outOfDescriptors(): string | undefined {
  * event in the next tick. execa reads the streams first and throws a TypeError. It has not listened to the event by then,
  * which would be an uncaught exception: one of a hundred after which the service ends (service/faults.ts).
  */
-async function started<T extends { readonly pid?: number | undefined }>(
+export async function started<T extends { readonly pid?: number | undefined }>(
   file: string,
   args: readonly string[],
   start: () => T,

@@ -2,13 +2,13 @@ import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { execaNode } from 'execa';
 import type { Logger } from '../ports.js';
-import { type ExecOptions, type ExecResult, execHere, runThrough } from './exec.js';
+import { type ExecOptions, type ExecResult, execHere, runThrough, started } from './exec.js';
 import type { ToolReport, ToolRequest, ToolsReady } from './tool-messages.js';
 
 const RESTART_MS = 1_000;
 
 interface Waiting {
-  readonly started: (pid: number) => void;
+  readonly onStarted: (pid: number) => void;
   readonly resolve: (result: ExecResult) => void;
   readonly reject: (error: Error) => void;
 }
@@ -28,27 +28,35 @@ export class ToolProcess implements AsyncDisposable {
 
   constructor(log: Logger) {
     this.#log = log;
-    this.#start();
+    void this.#start();
   }
 
-  #start(): void {
+  async #start(): Promise<void> {
     const isSource = import.meta.url.endsWith('.ts'); // then it takes the TypeScript loader
     const script = fileURLToPath(new URL('./tool-runner.js', import.meta.url));
-    const child = execaNode(isSource ? script.replace(/js$/, 'ts') : script, [], {
-      nodeOptions: isSource ? ['--import', import.meta.resolve('tsx')] : [],
-      ipc: true,
-      reject: false,
-      buffer: false,
-      stdin: 'ignore',
-      stdout: 'ignore',
-      stderr: 'inherit',
-      cleanup: false, // it ends by itself, once what it runs has ended
-    });
-    this.#child = child;
-    child.on('message', (message) => this.#take(message as ToolReport | ToolsReady));
-    child.unref();
-    child.channel?.unref();
-    void child.then(({ shortMessage }) => this.#lost(shortMessage ?? 'it ended'));
+    try {
+      const { child } = await started(process.execPath, [script], () =>
+        execaNode(isSource ? script.replace(/js$/, 'ts') : script, [], {
+          nodeOptions: isSource ? ['--import', import.meta.resolve('tsx')] : [],
+          ipc: true,
+          reject: false,
+          buffer: false,
+          stdin: 'ignore',
+          stdout: 'ignore',
+          stderr: 'inherit',
+          cleanup: false, // it ends by itself, once what it runs has ended
+        }),
+      );
+      this.#child = child;
+      child.on('message', (message) => this.#take(message as ToolReport | ToolsReady));
+      child.unref();
+      child.channel?.unref();
+      if (this.#ended) child.disconnect();
+      const { shortMessage } = await child;
+      this.#lost(shortMessage ?? 'it ended');
+    } catch (e) {
+      this.#lost(e instanceof Error ? e.message : String(e));
+    }
   }
 
   #take(message: ToolReport | ToolsReady): void {
@@ -59,7 +67,7 @@ export class ToolProcess implements AsyncDisposable {
     const waiting = this.#waiting.get(message.id);
     if (!waiting) return;
     if ('pid' in message) {
-      waiting.started(message.pid);
+      waiting.onStarted(message.pid);
       return;
     }
     this.#waiting.delete(message.id);
@@ -71,16 +79,16 @@ export class ToolProcess implements AsyncDisposable {
     file: string,
     args: readonly string[],
     options: ExecOptions,
-    started: (pid: number) => void,
+    onStarted: (pid: number) => void,
   ): Promise<ExecResult> => {
     const child = this.#child;
-    if (!child?.connected) return execHere(file, args, options);
+    if (!child?.connected) return execHere(file, args, options, onStarted);
     const id = ++this.#requests;
     return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { started, resolve, reject });
+      this.#waiting.set(id, { onStarted, resolve, reject });
       child.send({ id, file, args, options } satisfies ToolRequest, (error) => {
         if (!error || !this.#waiting.delete(id)) return;
-        execHere(file, args, options).then(resolve, reject);
+        execHere(file, args, options, onStarted).then(resolve, reject);
       });
     });
   };
@@ -94,7 +102,7 @@ export class ToolProcess implements AsyncDisposable {
     this.#waiting.clear();
     if (this.#ended) return;
     this.#log.warn({ why }, "the process that starts the kernel's tools has ended: it is started again");
-    this.#again = setTimeout(() => this.#start(), RESTART_MS).unref();
+    this.#again = setTimeout(() => void this.#start(), RESTART_MS).unref();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

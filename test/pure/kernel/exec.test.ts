@@ -9,13 +9,15 @@ it('without a descriptor for it a program is not started: that is said, nothing 
   const argv = [LIMIT, process.execPath, '--import', import.meta.resolve('tsx'), PROGRAM];
   const { code, stdout, stderr } = await exec('prlimit', argv);
   expect([code, stderr]).toEqual([0, '']);
-  const { outcomes, after, uncaught } = JSON.parse(stdout) as {
+  const { outcomes, helpers, after, uncaught } = JSON.parse(stdout) as {
     outcomes: string[];
+    helpers: string[];
     after: string;
     uncaught: string[];
   };
   expect(uncaught).toEqual([]);
   expect(outcomes).toHaveLength(12);
   for (const said of outcomes) expect(said).toMatch(/^true( x)?: .*EMFILE.*LimitNOFILE/);
+  expect(helpers[0]).toMatch(/tool-runner.*EMFILE.*LimitNOFILE/);
   expect(after).toBe(JSON.stringify({ code: 0, stdout: '', stderr: '' }));
 });

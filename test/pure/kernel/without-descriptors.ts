@@ -1,7 +1,9 @@
 /** A program of exec.test.ts, under a small RLIMIT_NOFILE: starts programs with so many descriptors left, and prints what came. */
 import { closeSync, openSync } from 'node:fs';
-import { setImmediate as turn } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { exec, follow } from '../../../src/kernel/exec.js';
+import { ToolProcess } from '../../../src/kernel/tool-process.js';
+import type { Logger } from '../../../src/ports.js';
 
 const uncaught: string[] = [];
 process.on('uncaughtException', (e) => uncaught.push(e.message));
@@ -25,6 +27,8 @@ const outcome = (ran: Promise<unknown>): Promise<string> =>
 
 await exec('true', []); // execa has loaded everything
 const outcomes: string[] = [];
+const helpers: string[] = [];
+const log = { warn: ({ why }: { why: string }) => helpers.push(why) } as unknown as Logger;
 for (const spare of [0, 1, 3, 5]) {
   takeAll();
   free(spare);
@@ -34,7 +38,11 @@ for (const spare of [0, 1, 3, 5]) {
     await outcome(follow('true', ['x'], () => undefined, AbortSignal.timeout(10_000))),
   );
   await turn();
+  const tools = new ToolProcess(log);
+  while (spare === 0 && helpers.length === 0) await sleep(5);
+  await tools[Symbol.asyncDispose]();
+  await turn();
 }
 free(held.length);
 const after = await outcome(exec('true', []));
-process.stdout.write(JSON.stringify({ outcomes, after, uncaught }));
+process.stdout.write(JSON.stringify({ outcomes, helpers, after, uncaught }));
