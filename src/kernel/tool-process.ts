@@ -49,8 +49,6 @@ export class ToolProcess implements AsyncDisposable {
       );
       this.#child = child;
       child.on('message', (message) => this.#take(message as ToolReport | ToolsReady));
-      child.unref();
-      child.channel?.unref();
       if (this.#ended) child.disconnect();
       const { shortMessage } = await child;
       this.#lost(shortMessage ?? 'it ended');

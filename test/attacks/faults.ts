@@ -12,19 +12,29 @@ const CHANGES: Readonly<Record<string, string>> = {
 };
 export type When = 'before' | 'after';
 
-/** Calls are counted under a lock; the armed one kills who called (a shell's parent), before or after it does its work. */
+/**
+ * Calls are counted under a lock; the armed one kills the service, before or after it does its work: the shell's parent, or the
+ * parent of that where it is the process that starts tools (src/kernel/tool-runner.ts).
+ */
 const script = (tool: string, pattern: string, dir: string): string => `#!/bin/sh
 PATH="\${PATH#${dir}:}"
 case "$*" in
 ${pattern}) ;;
 *) exec ${tool} "$@" ;;
 esac
+command_of() { tr '\\0' ' ' </proc/$1/cmdline; }
+service=$PPID
+case "$(command_of $PPID)" in *tool-runner*) read -r _ _ _ service _ </proc/$PPID/stat ;; esac
+end() {
+  case "$(command_of $service)" in *' run '*) kill -9 $service ;; esac
+  exit 1
+}
 exec 9>${dir}/lock
 flock 9
 echo "${tool} $*" >>${dir}/calls
 armed=$(cat ${dir}/armed 2>/dev/null)
-if [ "$(wc -l <${dir}/calls) before" = "$armed" ]; then kill -9 $PPID; exit 1; fi
-if [ "$(wc -l <${dir}/calls) after" = "$armed" ]; then ${tool} "$@" 9>&-; kill -9 $PPID; exit 1; fi
+if [ "$(wc -l <${dir}/calls) before" = "$armed" ]; then end; fi
+if [ "$(wc -l <${dir}/calls) after" = "$armed" ]; then ${tool} "$@" 9>&-; end; fi
 exec 9>&-
 exec ${tool} "$@"
 `;
