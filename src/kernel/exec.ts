@@ -19,7 +19,7 @@ export interface ExecOptions {
 /** Runs a program with an argument array, never through a shell. Injected, so that what is run can be listed. */
 export type Exec = (file: string, args: readonly string[], options?: ExecOptions) => Promise<ExecResult>;
 
-const TIMEOUT_MS = 20_000;
+export const TIMEOUT_MS = 20_000;
 const MAX_OUTPUT = 256 * 1024 * 1024;
 /** pids of our own children. */
 const children = new Set<number>();

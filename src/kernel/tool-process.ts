@@ -2,10 +2,13 @@ import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { execaNode } from 'execa';
 import type { Logger } from '../ports.js';
-import { type ExecOptions, type ExecResult, execHere, runThrough, started } from './exec.js';
+import { type ExecOptions, type ExecResult, execHere, runThrough, started, TIMEOUT_MS } from './exec.js';
 import type { ToolReport, ToolRequest, ToolsReady } from './tool-messages.js';
 
 const RESTART_MS = 1_000;
+/** It ends a tool that takes too long. When it has not done so for this long, it does not work itself. */
+const GRACE_MS = 10_000;
+const LOOK_AGAIN_MS = 100;
 
 interface Waiting {
   readonly onStarted: (pid: number) => void;
@@ -20,14 +23,16 @@ interface Waiting {
  */
 export class ToolProcess implements AsyncDisposable {
   readonly #log: Logger;
+  readonly #graceMs: number;
   readonly #waiting = new Map<number, Waiting>();
   #child: ChildProcess | undefined;
   #again: NodeJS.Timeout | undefined;
   #requests = 0;
   #ended = false;
 
-  constructor(log: Logger) {
+  constructor(log: Logger, graceMs = GRACE_MS) {
     this.#log = log;
+    this.#graceMs = graceMs;
     void this.#start();
   }
 
@@ -82,13 +87,17 @@ export class ToolProcess implements AsyncDisposable {
     const child = this.#child;
     if (!child?.connected) return execHere(file, args, options, onStarted);
     const id = ++this.#requests;
-    return new Promise((resolve, reject) => {
+    // After a pause of the service itself, what has come meanwhile is read first.
+    const kill = () =>
+      setTimeout(() => this.#waiting.has(id) && child.kill('SIGKILL'), LOOK_AGAIN_MS).unref();
+    const stuck = setTimeout(kill, (options.timeoutMs ?? TIMEOUT_MS) + this.#graceMs);
+    return new Promise<ExecResult>((resolve, reject) => {
       this.#waiting.set(id, { onStarted, resolve, reject });
       child.send({ id, file, args, options } satisfies ToolRequest, (error) => {
         if (!error || !this.#waiting.delete(id)) return;
         execHere(file, args, options, onStarted).then(resolve, reject);
       });
-    });
+    }).finally(() => clearTimeout(stuck));
   };
 
   /** What it ran may have ended or not: whoever waits for it must look. */

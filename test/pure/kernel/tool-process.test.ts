@@ -66,6 +66,14 @@ it('killed, it fails what it ran, is started again, and programs start without i
   expect(await starter()).not.toBe(helper);
 });
 
+it('frozen, it is killed when a tool should have ended long ago', async () => {
+  tools = new ToolProcess(log, 200);
+  await untilThere();
+  process.kill(await starter(), 'SIGSTOP');
+  await expect(node('1', { timeoutMs: 100 })).rejects.toThrow(/has ended: .*SIGKILL/);
+  expect((await node('console.log(2)')).stdout).toBe('2\n');
+});
+
 it('without the service it ends, once what it runs has ended; signals of a terminal do not end it', async () => {
   tools = new ToolProcess(log);
   await untilThere();
