@@ -629,6 +629,12 @@ describe('what changes under containers in the host network', () => {
       drawbridge.start();
       await drawbridge.ready();
     };
+    // Rules that are left of containers that have ended are taken over by a restart, with their numbers.
+    await waitFor('the rules of ended containers to go', async () => {
+      const running = new Set((await lab.docker('ps', '-q', '--no-trunc')).split('\n'));
+      const numbered = (await mangle()).matchAll(/([0-9a-f]{64})" -j MARK --set-xmark/g);
+      return [...numbered].every(([, id = '']) => running.has(id));
+    });
     // numbers rest for a while; after a restart the lowest is free again
     await killed();
     await back();
