@@ -83,7 +83,7 @@ function membersOf(w: WorldInput): Member[] {
       (w.newcomers.has(c.id) && expectedFamilies(c, w.view.networks, managed).size > 0) ||
       lanPlace(w, c) !== undefined ||
       w.hosts.cgroups.has(c.id) ||
-      isComingToHost(c, w.view),
+      isComingToHost(c, w),
   );
   w.identities.retain(new Set(present.map((c) => c.id)), w.now);
   return present.map((c) => memberOf(w, c, bound.get(c.id) ?? [], managed));
@@ -107,8 +107,9 @@ function lanPlace(w: Pick<WorldInput, 'view' | 'isLan'>, c: ContainerFacts): Lan
   };
 }
 
-const isComingToHost = (c: ContainerFacts, view: DockerView): boolean =>
-  c.networkMode === 'host' && view.starting.has(c.id);
+/** Between its creation and its start it keeps its place, and so its number. */
+const isComingToHost = (c: ContainerFacts, w: WorldInput): boolean =>
+  c.networkMode === 'host' && (w.view.starting.has(c.id) || w.newcomers.has(c.id));
 
 function memberOf(
   w: WorldInput,

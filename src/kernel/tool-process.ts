@@ -18,7 +18,7 @@ interface Waiting {
 
 /**
  * A small process that starts the kernel's tools for the service. Starting a program copies the page tables of the process that
- * does it, and its event loop waits for that: 11 ms with the 250 MB of a service, 0.8 ms with the 45 MB of this one. While it is
+ * does it, and its event loop waits for that: 11 ms with the 250 MB of a service, 0.8 ms in a process that has just begun. While it is
  * not there, the service starts its tools itself.
  */
 export class ToolProcess implements AsyncDisposable {
