@@ -20,7 +20,7 @@ const DRIVERS: Readonly<Record<string, string>> = {
     'endpoints of it, on any host of the swarm, are reached without evaluation; what leaves the swarm goes through docker_gwbridge and is evaluated there',
 };
 
-/** Coverage reasons for the networks of a container whose traffic the rules do not evaluate. */
+/** A container may be on networks of which the rules do not evaluate the traffic: these are the reasons that coverage gives. */
 export function networkFindings(c: ContainerFacts, place: NetworkPlace): Finding[] {
   const { holder } = place;
   const shared = holder.id === c.id ? [] : [sharedWith(c, holder)];

@@ -109,7 +109,7 @@ export class NamespaceDns {
   #warnOf(container: string): void {
     this.#o.log.warn(
       { container },
-      'Docker was asked for names of this container before our resolver was in its namespace: a name that is not permitted may have been asked; "dns" in daemon.json prevents it (drawbridge doctor)',
+      'Docker was asked for names of this container before our resolver was in its namespace: a name that is not permitted may have been asked; resolvers of its own prevent it ("dns:" in its compose service, or docker run --dns)',
     );
   }
 

@@ -33,6 +33,19 @@ function remember(pid: number): void {
     for (const oldest of [...children].slice(0, REMEMBERED / 2)) children.delete(oldest);
 }
 
+/**
+ * Ends a program whose result no caller waits for any more: it might still write rules that are older than those of the next
+ * pass. What it writes until it has ended counts as the change of another process, which causes a repair.
+ */
+export function endForeign(pid: number): void {
+  children.delete(pid);
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code !== 'ESRCH') throw e; // ESRCH: it has ended
+  }
+}
+
 /** The newest child process object of this thread. */
 let newest: ChildProcess | undefined;
 subscribe('child_process', (message) => {
@@ -136,7 +149,7 @@ function lower(pid: number, nice: number): void {
 }
 
 const NICE_OF_READERS = 10;
-/** On a host whose processors are all busy, they are given little time. */
+/** Longer than for the tools of passes: on a busy host, a process of this priority gets little processor time. */
 const TIMEOUT_OF_READERS_MS = 60_000;
 /** For what readers of the API ask: its processes wait for those of the passes, which have the service's priority. */
 export const asReader =

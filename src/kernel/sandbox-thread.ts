@@ -51,12 +51,14 @@ function furnish(path: string): Promise<ResolverSockets> {
 
 /** What the kernel refuses once, it may accept the next time: without our rules Docker answers the container. */
 async function untilFurnished(path: string): Promise<ResolverSockets> {
-  for (const end = performance.now() + MADE_WITHIN_MS; ; await delay(POLL_MS)) {
+  const end = performance.now() + MADE_WITHIN_MS;
+  for (let pause = POLL_MS; ; pause *= 2) {
     try {
       return await furnishResolver(path);
     } catch (e) {
-      if (performance.now() > end || !existsSync(path)) throw e;
+      if (performance.now() + pause > end || !existsSync(path)) throw e;
     }
+    await delay(pause);
   }
 }
 

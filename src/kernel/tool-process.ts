@@ -2,8 +2,31 @@ import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { execaNode } from 'execa';
 import type { Logger } from '../ports.js';
-import { type ExecOptions, type ExecResult, execHere, runThrough, started, TIMEOUT_MS } from './exec.js';
-import type { ToolReport, ToolRequest, ToolsReady } from './tool-messages.js';
+import {
+  type ExecOptions,
+  type ExecResult,
+  endForeign,
+  execHere,
+  runThrough,
+  started,
+  TIMEOUT_MS,
+} from './exec.js';
+
+export interface ToolRequest {
+  readonly id: number;
+  readonly file: string;
+  readonly args: readonly string[];
+  readonly options: ExecOptions;
+}
+/** Of the process itself: it takes requests from now on. */
+export interface ToolsReady {
+  readonly ready: true;
+}
+/** Of one request: it has started, has ended, or could not be run to its end. */
+export type ToolReport =
+  | { readonly id: number; readonly pid: number }
+  | { readonly id: number; readonly result: ExecResult }
+  | { readonly id: number; readonly failure: string };
 
 const RESTART_MS = 1_000;
 /** It ends a tool that takes too long. When it has not done so for this long, it does not work itself. */
@@ -12,6 +35,8 @@ const LOOK_AGAIN_MS = 100;
 
 interface Waiting {
   readonly onStarted: (pid: number) => void;
+  /** Of the program, once it has started. */
+  pid?: number;
   readonly resolve: (result: ExecResult) => void;
   readonly reject: (error: Error) => void;
 }
@@ -70,6 +95,7 @@ export class ToolProcess implements AsyncDisposable {
     const waiting = this.#waiting.get(message.id);
     if (!waiting) return;
     if ('pid' in message) {
+      waiting.pid = message.pid;
       waiting.onStarted(message.pid);
       return;
     }
@@ -100,10 +126,11 @@ export class ToolProcess implements AsyncDisposable {
     }).finally(() => clearTimeout(stuck));
   };
 
-  /** What it ran may have ended or not: whoever waits for it must look. */
+  /** What it ran is ended, and may have done its work or not: its caller must read the kernel again. */
   #lost(why: string): void {
     if (!this.#ended) runThrough(undefined); // after its end another one may be in use
     this.#child = undefined;
+    for (const { pid } of this.#waiting.values()) if (pid !== undefined) endForeign(pid);
     for (const { reject } of this.#waiting.values())
       reject(new Error(`the process that starts the kernel's tools has ended: ${why}`));
     this.#waiting.clear();

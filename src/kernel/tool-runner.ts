@@ -1,13 +1,14 @@
 /**
- * The program of the process that starts kernel tools for the service (see tool-process.ts). It ends when the service has ended and
- * the tools that run have ended: what is half-way is brought to its end. Signals of a terminal are the service's to act on.
+ * The program of the process that starts kernel tools for the service (see tool-process.ts). When the service has ended it starts
+ * no more tools, and ends once those that run have ended. The service alone acts on the signals of a terminal.
  */
 import { execHere } from './exec.js';
-import type { ToolReport, ToolRequest, ToolsReady } from './tool-messages.js';
+import type { ToolReport, ToolRequest, ToolsReady } from './tool-process.js';
 
 const send = process.send?.bind(process);
 if (!send) throw new Error('kernel/tool-runner is started by the service only');
 
+const service = process.ppid;
 const running = new Set<number>();
 /** When the service has ended meanwhile, no process waits for it. */
 const tell = (what: ToolReport | ToolsReady): void => {
@@ -18,6 +19,7 @@ const endWhenIdle = (): void => {
 };
 
 process.on('message', ({ id, file, args, options }: ToolRequest) => {
+  if (process.ppid !== service) return; // sent before the service ended: the next one must not meet these rules
   running.add(id);
   execHere(file, args, options, (pid) => tell({ id, pid }))
     .then(

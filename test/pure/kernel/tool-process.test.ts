@@ -1,9 +1,15 @@
 /** The process that starts the kernel's tools for the service, and what becomes of them without it. */
-import { existsSync, readFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterEach, expect, it, vi } from 'vitest';
 import { asReader, exec, isOurs } from '../../../src/kernel/exec.js';
 import { ToolProcess } from '../../../src/kernel/tool-process.js';
 import type { Logger } from '../../../src/ports.js';
+import { alive } from '../../lab/process.js';
 
 const warn = vi.fn();
 const log = { warn } as unknown as Logger;
@@ -51,15 +57,21 @@ it('what readers ask for has a low priority, in a session of its own', async () 
   expect(JSON.parse((await node(program, {}, asReader(exec))).stdout)).toEqual([10, true]);
 });
 
-it('killed, it fails what it ran, is started again, and programs start without it meanwhile', async () => {
+it('killed, it fails and ends what it ran, is started again, and programs start without it meanwhile', async () => {
   tools = new ToolProcess(log);
   await untilThere();
   const helper = await starter();
-  const running = node('setTimeout(() => {}, 2_000)');
+  const running = node('setTimeout(() => {}, 60_000)');
   const failed = expect(running).rejects.toThrow(/the process that starts the kernel's tools has ended/);
-  await vi.waitFor(async () => expect(await childrenOf(helper)).not.toEqual(''));
+  const tool = await vi.waitFor(async () => {
+    const pid = Number(await childrenOf(helper));
+    expect(isOurs(pid)).toBe(true);
+    return pid;
+  });
   process.kill(helper, 'SIGKILL');
   await failed;
+  expect(isOurs(tool)).toBe(false); // a change that it still makes is one to be repaired
+  await vi.waitFor(() => expect(alive(tool)).toBe(false));
   expect(await starter()).toBe(process.pid);
   expect(warn).toHaveBeenCalledTimes(1);
   await untilThere();
@@ -110,6 +122,36 @@ it('the end of one leaves the next one in use', async () => {
   await late;
   expect(await starter()).not.toBe(process.pid);
 });
+
+it.each([false, true])(
+  'what a service has sent is started, unless it has been killed since: %s',
+  async (isKilled) => {
+    const marker = join(mkdtempSync(join(tmpdir(), 'tools-')), 'started');
+    const runner = fileURLToPath(new URL('../../../src/kernel/tool-runner.ts', import.meta.url));
+    const program = `
+    const child = require('child_process').fork(${JSON.stringify(runner)}, { execArgv: ['--import', ${JSON.stringify(import.meta.resolve('tsx'))}] });
+    child.once('message', () => {
+      process.kill(child.pid, 'SIGSTOP');
+      child.send({ id: 1, file: 'touch', args: [${JSON.stringify(marker)}], options: {} }, () => console.log(child.pid));
+    });`;
+    const service = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const [line] = (await once(service.stdout, 'data')) as [Buffer];
+    const helper = Number(line);
+    try {
+      if (isKilled) {
+        service.kill('SIGKILL');
+        await once(service, 'exit');
+      }
+      process.kill(helper, 'SIGCONT');
+      await vi.waitFor(() => expect(isKilled ? !alive(helper) : existsSync(marker)).toBe(true), 10_000);
+      expect(existsSync(marker)).toBe(!isKilled);
+    } finally {
+      service.kill('SIGKILL');
+      await vi.waitFor(() => expect(alive(helper)).toBe(false), 10_000);
+      rmSync(dirname(marker), { recursive: true });
+    }
+  },
+);
 
 const childrenOf = async (pid: number): Promise<string> =>
   readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
