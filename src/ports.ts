@@ -395,8 +395,11 @@ export class RefusedError extends Error {
 export interface Controller {
   status(): StatusView;
   ready(): { readonly ready: boolean; readonly reason: string };
-  /** Reads the counters that the views show, unless that was done within the last second; when they were read. */
-  refreshCounts(): Promise<number>;
+  /**
+   * Reads the counters that the views show, unless that was done within the last second; returns when they were read.
+   * `mayBeOld`: while many wait for the next reading, the last one will do.
+   */
+  refreshCounts(mayBeOld?: boolean): Promise<number>;
   /** The same array while nothing has changed that it shows, for a second at most. */
   containers(): readonly ContainerView[];
   container(idOrName: string): ContainerView;

@@ -89,10 +89,10 @@ export class ServiceController implements Controller {
     });
   }
 
-  async refreshCounts(): Promise<number> {
+  async refreshCounts(mayBeOld = false): Promise<number> {
     const { counts, engine } = this.#p;
     const before = counts.at;
-    await counts.refresh();
+    await counts.refresh(mayBeOld);
     const { state } = engine;
     for (const id of counts.at === before ? [] : (state?.members.keys() ?? []))
       if (state && id !== UNATTRIBUTED_ID)

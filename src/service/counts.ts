@@ -43,9 +43,12 @@ export class Counts {
     return this.#latest.at;
   }
 
-  /** Reads the counters, unless they were read within the last second: one reading for all who ask meanwhile. */
-  async refresh(): Promise<void> {
-    this.#latest = await this.#read.get();
+  /**
+   * Reads the counters, unless they were read within the last second: one reading for all who ask meanwhile.
+   * `mayBeOld`: while many wait for it, those that were read last will do; `at` is their time.
+   */
+  async refresh(mayBeOld = false): Promise<void> {
+    this.#latest = await (mayBeOld ? this.#read.getInCrowd() : this.#read.get());
   }
 
   of(id: string, state: InForce): MemberCounts {

@@ -85,6 +85,12 @@ export class SharedRead<T> {
     this.#o = options;
   }
 
+  /** As `get`, but while many wait for the next reading, the last one, whatever its age. */
+  getInCrowd(): Promise<Reading<T>> {
+    const isCrowded = this.#next !== undefined && this.#next.waiting >= CROWD;
+    return isCrowded && this.#last ? Promise.resolve(this.#last.reading) : this.get();
+  }
+
   /** Rejects as `read` does; the next call tries again. */
   get(): Promise<Reading<T>> {
     const { maxAgeMs } = this.#o;
@@ -92,7 +98,6 @@ export class SharedRead<T> {
     if (this.#last && maxAgeMs > 0 && this.#last.begun >= oldest) return Promise.resolve(this.#last.reading);
     if (this.#running && maxAgeMs > 0 && this.#running.begun >= oldest) return this.#running.result;
     this.#next ??= { result: this.#wait(), waiting: 0 };
-    if (this.#last && maxAgeMs > 0 && this.#next.waiting >= CROWD) return Promise.resolve(this.#last.reading);
     this.#next.waiting += 1;
     return this.#next.result;
   }

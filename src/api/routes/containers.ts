@@ -30,5 +30,5 @@ export function containerRoutes({ server, controller }: Context): void {
 
 /** The header says when the counters of the answer were read. */
 async function counted(controller: Controller, reply: FastifyReply): Promise<void> {
-  reply.header('drawbridge-as-of', new Date(await controller.refreshCounts()).toISOString());
+  reply.header('drawbridge-as-of', new Date(await controller.refreshCounts(true)).toISOString());
 }
