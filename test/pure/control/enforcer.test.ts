@@ -59,12 +59,14 @@ function house() {
   let present: readonly number[] = [];
   let allow = 'a.example:80';
   const applied: DesiredState[] = [];
+  const changed = new Map<number, Partial<ContainerFacts>>();
+  let starting: ReadonlySet<string> = new Set();
   const view = (): DockerView => ({
-    containers: new Map(present.map((n) => [idOf(n), containerOf(n)])),
+    containers: new Map(present.map((n) => [idOf(n), { ...containerOf(n), ...changed.get(n) }])),
     networks: new Map([[NETWORK.id, NETWORK]]),
     listings: 1,
     listBegan: 0,
-    starting: new Set(),
+    starting,
     attached: new Set(present.map(idOf)),
     connected: true,
   });
@@ -131,6 +133,10 @@ function house() {
     permits: (entries: string) => {
       allow = entries;
     },
+    becomes: (n: number, facts: Partial<ContainerFacts>, isStarting: boolean) => {
+      changed.set(n, facts);
+      starting = new Set(isStarting ? [idOf(n)] : []);
+    },
   };
 }
 const hasChain = (state: DesiredState, n: number): boolean =>
@@ -164,4 +170,21 @@ it('a pass for one container more keeps what was rendered for the others', async
   permits('b.example:80, 192.0.2.1:443');
   const changed = await pass(1, 2, 3);
   for (const n of [1, 2, 3]) expect(chainOf(changed, n)).not.toEqual(chainOf(after, n));
+});
+
+it('a container in the host network keeps its number when it is created, listed as created, and started', async () => {
+  const { enforcer, pass, becomes } = house();
+  const host = { networkMode: 'host', endpoints: [] };
+  const numbers: (number | undefined)[] = [];
+  for (const [state, isStarting] of [
+    ['created', true],
+    ['created', false],
+    ['running', true],
+  ] as const) {
+    becomes(7, { ...host, state }, isStarting);
+    await pass(7);
+    numbers.push(enforcer.state?.members.get(idOf(7))?.identity);
+  }
+  expect(numbers[0]).toBeDefined();
+  expect(new Set(numbers).size).toBe(1);
 });
