@@ -8,18 +8,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
-import { NO_MEMBERS, ThreatSets } from '../src/control/threat-sets.js';
 import { BulkSets } from '../src/kernel/netlink/ipset-bulk.js';
-import type { ThreatMembers } from '../src/model/threat.js';
+import type { ThreatMembers } from '../src/policy/threat.js';
 import type { FeedData } from '../src/threats/feed-data.js';
 import { DEFAULT_GUARDS } from '../src/threats/guards.js';
-import { loadFeed } from '../src/threats/load.js';
+import { loadFeed } from '../src/threats/ingest.js';
+import { NO_MEMBERS, ThreatSets } from '../src/threats/kernel-sets.js';
 import { ThreatIndex } from '../src/threats/matcher.js';
 import { type MergeResult, mergeFeeds } from '../src/threats/merge.js';
 import { parseBody } from '../src/threats/parse.js';
 import { unite } from '../src/threats/range-algebra.js';
 import { memberCount, netTexts, singleTexts, toMembers } from '../src/threats/range-cidrs.js';
-import { WELL_KNOWN } from '../src/threats/well-known.js';
+import { WELL_KNOWN } from '../src/threats/shared-ranges.js';
 import { compare, report, type Side } from './harness.js';
 
 const { values } = parseArgs({

@@ -4,14 +4,14 @@
  * `npx tsx bench/pass.ts [--containers 500] [--rounds 15]`; no root.
  */
 import { parseArgs } from 'node:util';
-import { keptMember } from '../src/control/kept-member.js';
-import { compile } from '../src/desired/compile.js';
-import type { Member } from '../src/desired/state.js';
 import { planSteps } from '../src/kernel/apply.js';
 import { expectedAfter } from '../src/kernel/expected.js';
 import { EMPTY_BRIDGE } from '../src/kernel/nft-text.js';
-import type { Observed } from '../src/kernel/observe.js';
-import { input, member, shape } from '../test/pure/desired/sample.js';
+import type { Observed } from '../src/kernel/read-rules.js';
+import { compile } from '../src/ruleset/compile.js';
+import { keptMember } from '../src/ruleset/kept-member.js';
+import type { Member } from '../src/ruleset/state.js';
+import { input, member, shape } from '../test/pure/ruleset/sample.js';
 import { compare, report } from './harness.js';
 
 const { values } = parseArgs({

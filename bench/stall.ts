@@ -7,10 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Audit } from '../src/changes/audit.js';
+import { Changes } from '../src/changes/changes.js';
 import { watchFolder } from '../src/config/folder.js';
 import { ListReader } from '../src/config/list-reader.js';
-import { Changes } from '../src/control/changes.js';
-import { Audit } from '../src/observe/audit.js';
 import type { Logger } from '../src/ports.js';
 import { openEmbeddedStore } from '../src/store/embedded.js';
 

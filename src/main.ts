@@ -2,8 +2,8 @@
 import { userInfo } from 'node:os';
 import type { Host } from './cli/host.js';
 import { runCli } from './cli/program.js';
-import { createLog } from './observe/log.js';
-import { VERSION } from './version.js';
+import { createLog } from './lib/log.js';
+import { VERSION } from './lib/version.js';
 
 /** The real world for the commands. What only the service needs is loaded only there. */
 const host: Host = {
@@ -22,26 +22,26 @@ const host: Host = {
   },
   serviceManager: async () => {
     if (!process.env.NOTIFY_SOCKET) return undefined;
-    return (await import('./service/service-manager.js')).serviceManager(process.env, process.pid);
+    return (await import('./ops/service-manager.js')).serviceManager(process.env, process.pid);
   },
   createLog: (config) => createLog(config),
-  runDoctor: async (config) => (await import('./service/doctor.js')).runDoctor(config),
-  layGuard: async (config) => (await import('./service/guard.js')).layGuard(config),
-  layClosed: async (config, log) => (await import('./service/closed-base.js')).stayClosed(config, log),
+  runDoctor: async (config) => (await import('./ops/doctor.js')).runDoctor(config),
+  layGuard: async (config) => (await import('./ops/guard.js')).layGuard(config),
+  layClosed: async (config, log) => (await import('./ops/closed-base.js')).stayClosed(config, log),
   inspectStore: async (state) => (await import('./store/recovery.js')).inspectStore(state),
   restoreStore: async (state, source) => (await import('./store/recovery.js')).restoreStore(state, source),
   beginEmptyStore: async (state) => (await import('./store/recovery.js')).beginEmpty(state),
   recordAlone: async (config, record) =>
-    (await import('./service/record-alone.js')).recordAlone(config, { ...record, who: localUser() }),
-  teardownKernel: async (config) => (await import('./service/teardown.js')).teardownKernel(config),
-  isServed: async (config) => (await import('./service/teardown.js')).isServed(config),
+    (await import('./changes/record-alone.js')).recordAlone(config, { ...record, who: localUser() }),
+  teardownKernel: async (config) => (await import('./ops/teardown.js')).teardownKernel(config),
+  isServed: async (config) => (await import('./ops/teardown.js')).isServed(config),
   syncFeeds: async (config, { name, accept, onlyDue }) => {
-    const { syncFeedsAlone } = await import('./service/feeds-alone.js');
+    const { syncFeedsAlone } = await import('./ops/feeds-offline.js');
     const log = createLog({ level: 'warn', format: 'text' });
     return syncFeedsAlone({ config, name, how: { accept, onlyDue }, who: localUser(), log });
   },
   verifyAudit: async ({ state }, hash) =>
-    (await import('./observe/audit-verify.js')).verifyAudit(state, hash),
+    (await import('./changes/audit-verify.js')).verifyAudit(state, hash),
   catalogue: async () => (await import('./threats/catalogue.js')).CATALOGUE,
   onSignal: (signals, handler) => {
     for (const signal of signals) process.on(signal, handler);

@@ -1,16 +1,16 @@
 /** What the rooms need of one another, as types only: no room imports another's code through here. */
 
-import type { Lockdown, Pause } from './model/emergency.js';
-import type { FeedSync, FeedView, SyncHow, ThreatsStatus, ThreatView } from './model/feed-view.js';
-import type { Finding } from './model/finding.js';
-import type { NodeView } from './model/fleet.js';
-import type { Range } from './model/ip.js';
-import type { Grant, List, Mode, PolicyEntry } from './model/policy.js';
-import type { PreviewView } from './model/preview-view.js';
-import type { Problem } from './model/problem.js';
-import type { ThreatLook } from './model/threat.js';
-import type { Role, Token } from './model/token.js';
-import type { Coverage, Verdict } from './model/verdict.js';
+import type { NodeView } from './changes/fleet-types.js';
+import type { PreviewView } from './enforce/preview-types.js';
+import type { Range } from './lib/ip.js';
+import type { Problem } from './lib/problem.js';
+import type { Lockdown, Pause } from './policy/emergency.js';
+import type { Finding } from './policy/finding.js';
+import type { Grant, List, Mode, PolicyEntry } from './policy/policy.js';
+import type { ThreatLook } from './policy/threat.js';
+import type { Role, Token } from './policy/token.js';
+import type { Coverage, Verdict } from './policy/verdict.js';
+import type { FeedSync, FeedView, SyncHow, ThreatsStatus, ThreatView } from './threats/view-types.js';
 
 /** The two sets (one a family) that hold the learned addresses of one port class of one container. */
 export interface LearnSets {

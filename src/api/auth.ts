@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { mayAct, type Role } from '../model/token.js';
+import { mayAct, type Role } from '../policy/token.js';
 import { BadTokens } from './bad-tokens.js';
 import { ForbiddenError, TooManyError, UnauthorizedError } from './problems.js';
 

@@ -1,4 +1,4 @@
-import type { Grant } from '../model/policy.js';
+import type { Grant } from '../policy/policy.js';
 import type { ContainerView } from '../ports.js';
 import type { GrantBody } from './schemas.js';
 

@@ -1,4 +1,4 @@
-import type { DestEntry, Entry, Flag } from '../model/entry.js';
+import type { DestEntry, Entry, Flag } from '../policy/entry.js';
 import type { ListView } from '../ports.js';
 import type { ListBody } from './schemas.js';
 

@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { Problem } from '../model/problem.js';
-import type { Role } from '../model/token.js';
+import type { Problem } from '../lib/problem.js';
+import type { Role } from '../policy/token.js';
 import { type Logger, type Refusal, RefusedError } from '../ports.js';
 import type { Methods } from './methods.js';
 import type { ProblemDocument } from './schemas.js';

@@ -1,6 +1,6 @@
 /** The shapes of feeds and threats in the API. */
 import { type Static, Type } from '@sinclair/typebox';
-import { Count, closed, Nullable, Text, Time, Words } from './schema-words.js';
+import { Count, closed, Nullable, Text, Time, Words } from '../lib/schema-words.js';
 
 const Lines = Type.Object(
   {

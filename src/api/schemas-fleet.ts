@@ -1,9 +1,9 @@
 /** The shapes of export, import and sync, of hosts that share a store, and of tokens in the API. */
 import { type Static, Type } from '@sinclair/typebox';
-import { ListSchema } from '../model/list-schema.js';
-import { ROLES } from '../model/token.js';
-import { DURATION_PATTERN } from '../model/units.js';
-import { Count, closed, Mode, Nullable, Text, Time, Words } from './schema-words.js';
+import { Count, closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-words.js';
+import { DURATION_PATTERN } from '../lib/units.js';
+import { ListSchema } from '../policy/list-schema.js';
+import { ROLES } from '../policy/token.js';
 
 export const ExportSchema = Type.Object(
   {

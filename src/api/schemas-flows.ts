@@ -1,6 +1,6 @@
 /** The shapes of denied flows and of the preview of mode enforce in the API. */
 import { type Static, Type } from '@sinclair/typebox';
-import { Count, closed, Mode, Nullable, Text, Time, Words } from './schema-words.js';
+import { Count, closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-words.js';
 
 export const FlowSchema = Type.Object(
   {

@@ -1,8 +1,8 @@
 /** The shapes of the API (spec 7): one definition for validation, OpenAPI and the client's types. */
 import { type Static, type TSchema, Type } from '@sinclair/typebox';
-import { EntryObjectSchema, ListSchema } from '../model/list-schema.js';
-import { DURATION_PATTERN } from '../model/units.js';
-import { Count, closed, Mode, Nullable, Text, Time, Words } from './schema-words.js';
+import { Count, closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-words.js';
+import { DURATION_PATTERN } from '../lib/units.js';
+import { EntryObjectSchema, ListSchema } from '../policy/list-schema.js';
 
 const Verdict = Words(['allow', 'deny', 'threat']);
 

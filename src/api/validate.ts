@@ -1,7 +1,7 @@
 import { type TSchema, Type } from '@sinclair/typebox';
 import type { FastifyInstance, RouteOptions } from 'fastify';
-import { schemaProblems } from '../model/schema-check.js';
-import { isRecord } from '../model/shape.js';
+import { isRecord } from '../lib/json.js';
+import { schemaProblems } from '../lib/schema-check.js';
 import { BadRequestError, badRequest } from './problems.js';
 
 interface Part {

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { GrantBody } from '../api/schemas.js';
-import { parseDuration } from '../model/units.js';
+import { parseDuration } from '../lib/units.js';
 import type { Registry } from './command.js';
 import { withContainer } from './containers.js';
 import { entriesOf } from './entries.js';

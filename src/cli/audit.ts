@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { AuditBody } from '../api/schemas.js';
-import type { AuditVerdict } from '../model/audit-verdict.js';
-import { isRecord } from '../model/shape.js';
+import type { AuditVerdict } from '../changes/audit-verdict.js';
+import { isRecord } from '../lib/json.js';
 import type { Registry } from './command.js';
 import { wrongUsage } from './failure.js';
 import type { Output } from './output.js';

@@ -1,6 +1,6 @@
 import { type ApiClient, ApiError } from '../api/client.js';
 import type { ContainerBody } from '../api/schemas.js';
-import { glob } from '../model/glob.js';
+import { glob } from '../lib/glob.js';
 import { fail } from './failure.js';
 
 /** The part of a container by which the command line finds it. */

@@ -1,6 +1,6 @@
-import type { Entry } from '../model/entry.js';
-import { parseEntries } from '../model/entry-parse.js';
-import type { Problem } from '../model/problem.js';
+import type { Problem } from '../lib/problem.js';
+import type { Entry } from '../policy/entry.js';
+import { parseEntries } from '../policy/entry-parse.js';
 import { CommandFailure } from './failure.js';
 
 /** The entries of the arguments, each of which may hold several. Throws CommandFailure with every problem. */

@@ -1,6 +1,6 @@
 import { ApiError, UnreachableError } from '../api/client.js';
-import type { Problem } from '../model/problem.js';
-import { isRecord } from '../model/shape.js';
+import { isRecord } from '../lib/json.js';
+import type { Problem } from '../lib/problem.js';
 
 /** A command cannot do what it was asked: every problem with its place and remedy. Exit 1, or 2 for wrong usage. */
 export class CommandFailure extends Error {

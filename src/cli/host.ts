@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
+import type { AuditVerdict } from '../changes/audit-verdict.js';
 import type { Config } from '../config/config.js';
-import type { AuditVerdict } from '../model/audit-verdict.js';
-import type { Recoverable, StoreInspection } from '../model/store-inspection.js';
+import type { Recoverable, StoreInspection } from '../store/inspection-types.js';
 
 interface Out {
   write(text: string): unknown;

@@ -1,7 +1,7 @@
 import { stringify } from 'yaml';
 import type { ListBody } from '../api/schemas.js';
-import { parseYaml } from '../config/yaml.js';
-import { listFromObject } from '../model/list-parse.js';
+import { parseYaml } from '../lib/yaml.js';
+import { listFromObject } from '../policy/list-parse.js';
 import { CommandFailure } from './failure.js';
 
 /** A list as its file would say it. */

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { ApiClient } from '../api/client.js';
 import type { ContainerBody } from '../api/schemas.js';
-import type { Problem } from '../model/problem.js';
+import type { Problem } from '../lib/problem.js';
 import type { Registry } from './command.js';
 import { withContainer } from './containers.js';
 import { entriesOf } from './entries.js';

@@ -2,7 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { isListFile, listNameOf, nameClashes } from '../config/lists.js';
-import type { Problem } from '../model/problem.js';
+import type { Problem } from '../lib/problem.js';
 import type { Registry } from './command.js';
 import { CommandFailure, fail, failureOf } from './failure.js';
 import { bodyFromYaml } from './lists-yaml.js';

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { TokenBody } from '../api/schemas-fleet.js';
-import { ROLES, type Role } from '../model/token.js';
+import { ROLES, type Role } from '../policy/token.js';
 import type { Registry } from './command.js';
 import { wrongUsage } from './failure.js';
 import type { Output } from './output.js';

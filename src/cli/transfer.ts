@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import { stringify } from 'yaml';
 import { ApiError } from '../api/client.js';
 import type { PlanBody } from '../api/schemas-fleet.js';
-import { parseYaml } from '../config/yaml.js';
+import { parseYaml } from '../lib/yaml.js';
 import type { Registry, Session } from './command.js';
 import { CommandFailure, fail } from './failure.js';
 import type { Output } from './output.js';

@@ -1,9 +1,10 @@
 /** Names of lists that something refers to, with the place of each. Pure. */
-import { isDest, parseEntries } from '../model/entry-parse.js';
-import type { Problem } from '../model/problem.js';
-import { isRecord } from '../model/shape.js';
+
+import { isRecord } from '../lib/json.js';
+import type { Problem } from '../lib/problem.js';
+import { parseYaml } from '../lib/yaml.js';
+import { isDest, parseEntries } from '../policy/entry-parse.js';
 import type { Config } from './config.js';
-import { parseYaml } from './yaml.js';
 
 export interface Reference {
   readonly list: string;

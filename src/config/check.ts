@@ -1,8 +1,9 @@
 /** `drawbridge check FILE…`: list files, folders of them, and configurations, without a running service. */
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import type { Problem } from '../model/problem.js';
-import { isRecord } from '../model/shape.js';
+import { isRecord } from '../lib/json.js';
+import type { Problem } from '../lib/problem.js';
+import { parseYaml } from '../lib/yaml.js';
 import { danglingProblems, referencesOfConfig, referencesOfList } from './check-references.js';
 import { type Config, readConfig } from './config.js';
 import { MAX_BYTES, MAX_FILES } from './folder.js';
@@ -10,7 +11,6 @@ import { EMPTY_FOLDER, type FileRead, nextFolder } from './list-files.js';
 import { isListFile, listNameOf } from './lists.js';
 import { readInside } from './open-file.js';
 import { ConfigSchema } from './schema.js';
-import { parseYaml } from './yaml.js';
 
 export interface Checked {
   /** What is refused, or would leave a policy without what it names. */

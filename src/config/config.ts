@@ -1,17 +1,17 @@
 /** The configuration in force, from its sources: flag > environment > file > default. Pure; load reads the sources. */
 import type { TSchema } from '@sinclair/typebox';
 import { Value } from '@sinclair/typebox/value';
-import { canonicalName } from '../model/name.js';
-import type { Parsed, Problem } from '../model/problem.js';
-import { schemaProblems } from '../model/schema-check.js';
-import { isRecord, unescapePointer } from '../model/shape.js';
-import { parseDuration, parseSize } from '../model/units.js';
+import { canonicalName } from '../lib/dns-name.js';
+import { isRecord, unescapePointer } from '../lib/json.js';
+import type { Parsed, Problem } from '../lib/problem.js';
+import { schemaProblems } from '../lib/schema-check.js';
+import { parseDuration, parseSize } from '../lib/units.js';
+import { parseYaml } from '../lib/yaml.js';
 import { withDefaults } from './defaults.js';
 import { type FeedConfig, resolveFeed } from './feeds.js';
 import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Texts } from './overlay.js';
 import { ConfigSchema } from './schema.js';
 import { type RawConfig, semanticProblems } from './semantics.js';
-import { parseYaml } from './yaml.js';
 
 /** The file's keys; durations in milliseconds, sizes in bytes, zone names canonical. */
 export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {

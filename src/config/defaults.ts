@@ -1,6 +1,6 @@
 /** Fills in the defaults of a schema. A value of another kind than its key's is left as it is, for the check to refuse. */
 import type { TSchema } from '@sinclair/typebox';
-import { isRecord } from '../model/shape.js';
+import { isRecord } from '../lib/json.js';
 
 export function withDefaults(schema: TSchema, value: unknown): unknown {
   const given = value === undefined ? structuredClone(schema.default) : value;

@@ -1,7 +1,8 @@
 /** Feeds of threats: what their schema cannot say, and their values in the units of the service. */
-import { feedProblems } from '../model/feed.js';
-import type { Problem } from '../model/problem.js';
-import type { Direction } from '../model/threat.js';
+
+import type { Problem } from '../lib/problem.js';
+import { feedProblems } from '../policy/feed.js';
+import type { Direction } from '../policy/threat.js';
 import type { RawConfig } from './semantics.js';
 
 type RawFeed = RawConfig['threats']['feeds'][number];

@@ -3,11 +3,11 @@
  * whatever else is wrong.
  */
 import { readFile } from 'node:fs/promises';
-import { isRecord } from '../model/shape.js';
+import { isRecord } from '../lib/json.js';
+import { parseYaml } from '../lib/yaml.js';
 import { type Config, readConfig } from './config.js';
 import { DEFAULT_FILE, type LoadOptions } from './load.js';
 import { CONFIG_VARIABLE, PREFIX, type Texts } from './overlay.js';
-import { parseYaml } from './yaml.js';
 
 /** Sections that the closed base and the files next to it depend on. */
 const SECTIONS = ['kernel', 'docker', 'state', 'networks', 'failure', 'deny', 'api', 'log'] as const;

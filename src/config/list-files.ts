@@ -1,6 +1,7 @@
 /** What a folder of list files says, file by file, with the last good version of each. Pure. */
-import type { List } from '../model/policy.js';
-import type { Parsed, Problem } from '../model/problem.js';
+
+import type { Parsed, Problem } from '../lib/problem.js';
+import type { List } from '../policy/policy.js';
 import { cycleProblems, listNameOf, nameClashes, parseListFile } from './lists.js';
 
 export interface FolderState {

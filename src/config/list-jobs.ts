@@ -1,9 +1,10 @@
 /** What the thread that reads lists does, and its messages; all plain data. */
-import type { Entry } from '../model/entry.js';
-import { listFromObject } from '../model/list-parse.js';
-import type { List } from '../model/policy.js';
-import type { Parsed, Problem } from '../model/problem.js';
-import type { ThreadRequest, ThreadResult } from '../threads/messages.js';
+
+import type { Parsed, Problem } from '../lib/problem.js';
+import type { ThreadRequest, ThreadResult } from '../lib/thread-messages.js';
+import type { Entry } from '../policy/entry.js';
+import { listFromObject } from '../policy/list-parse.js';
+import type { List } from '../policy/policy.js';
 import { parseListFile } from './lists.js';
 
 /** A list without its entries, which are fetched in parts: to receive 50,000 at once blocks the event loop for 100 ms. */

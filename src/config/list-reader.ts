@@ -1,10 +1,11 @@
 /** Lists from files and bodies: small ones are read at once, large ones in a thread of their own. */
-import type { Entry } from '../model/entry.js';
-import { type ListParser, listFromObject } from '../model/list-parse.js';
-import type { List } from '../model/policy.js';
-import type { Parsed } from '../model/problem.js';
-import { isWithin } from '../model/size.js';
-import { ThreadClient } from '../threads/client.js';
+
+import type { Parsed } from '../lib/problem.js';
+import { isWithin } from '../lib/size.js';
+import { ThreadClient } from '../lib/thread-client.js';
+import type { Entry } from '../policy/entry.js';
+import { type ListParser, listFromObject } from '../policy/list-parse.js';
+import type { List } from '../policy/policy.js';
 import type { ListJobs, Read } from './list-jobs.js';
 import { parseListFile } from './lists.js';
 

@@ -1,10 +1,10 @@
 /** List files (spec: lists): allowlists/NAME.yaml or .yml to lists, every problem placed. Pure. */
 import { basename } from 'node:path';
-import { cyclicLists } from '../model/list-graph.js';
-import { listFromObject } from '../model/list-parse.js';
-import type { List } from '../model/policy.js';
-import type { Parsed, Problem } from '../model/problem.js';
-import { parseYaml } from './yaml.js';
+import type { Parsed, Problem } from '../lib/problem.js';
+import { parseYaml } from '../lib/yaml.js';
+import { cyclicLists } from '../policy/list-graph.js';
+import { listFromObject } from '../policy/list-parse.js';
+import type { List } from '../policy/policy.js';
 
 const EXTENSION = /\.ya?ml$/;
 

@@ -1,6 +1,6 @@
 /** The only reader of the configuration's file and of the environment. */
 import { readFile } from 'node:fs/promises';
-import type { Parsed, Problem } from '../model/problem.js';
+import type { Parsed, Problem } from '../lib/problem.js';
 import { type Config, readConfig } from './config.js';
 import { CONFIG_VARIABLE, PREFIX, type Texts } from './overlay.js';
 

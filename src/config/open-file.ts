@@ -2,7 +2,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open, readlink, realpath } from 'node:fs/promises';
 import { sep } from 'node:path';
-import type { Problem } from '../model/problem.js';
+import type { Problem } from '../lib/problem.js';
 
 /** Only names the file: nothing is read, and a device or a pipe is not touched (open(2)). Node has no constant for it. */
 const O_PATH = 0o10000000;

@@ -1,9 +1,9 @@
 /** Environment and flags laid over the file: DRAWBRIDGE_DNS_GRACE and --dns.grace are dns.grace. */
 import type { TSchema } from '@sinclair/typebox';
-import type { Problem } from '../model/problem.js';
-import { escapePointer, isRecord } from '../model/shape.js';
+import { escapePointer, isRecord } from '../lib/json.js';
+import type { Problem } from '../lib/problem.js';
+import { parseYaml } from '../lib/yaml.js';
 import { ConfigSchema } from './schema.js';
-import { parseYaml } from './yaml.js';
 
 export type Texts = Readonly<Record<string, string>>;
 

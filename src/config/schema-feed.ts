@@ -1,7 +1,7 @@
 /** One threat feed in the configuration. */
 import { Type } from '@sinclair/typebox';
-import { DURATION_PATTERN } from '../model/units.js';
-import { duration, Glob, ListName, size, words } from './schema-parts.js';
+import { duration, Glob, ListName, size, words } from '../lib/schema-parts.js';
+import { DURATION_PATTERN } from '../lib/units.js';
 
 const count = (description: string) => Type.Optional(Type.Integer({ minimum: 0, description }));
 const share = (description: string) =>

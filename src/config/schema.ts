@@ -1,7 +1,7 @@
 /** The whole configuration file (spec: configuration), with every default: one definition for checks and for editors. */
 import { Type } from '@sinclair/typebox';
+import { closed, duration, Glob, ListName, list, path, size, words } from '../lib/schema-parts.js';
 import { FeedSchema } from './schema-feed.js';
-import { closed, duration, Glob, ListName, list, path, size, words } from './schema-parts.js';
 
 const Upstream = Type.String({
   minLength: 2,

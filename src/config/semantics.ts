@@ -1,17 +1,17 @@
 /** What a schema cannot say of a configuration: names, addresses, and keys that depend on one another. */
 import { normalize } from 'node:path';
 import type { Static } from '@sinclair/typebox';
-import { NAT64_BITS } from '../model/embedded.js';
-import { parseEntry } from '../model/entry-parse.js';
-import { parseAddress, parseCidr } from '../model/ip.js';
-import { MASK_NEEDS, splitMask } from '../model/mark-mask.js';
-import { canonicalName } from '../model/name.js';
-import type { Problem } from '../model/problem.js';
-import { readRedisUrl } from '../model/redis-url.js';
-import { escapePointer } from '../model/shape.js';
-import { isTokenName, tokenFault } from '../model/token.js';
-import { parseDuration } from '../model/units.js';
+import { canonicalName } from '../lib/dns-name.js';
+import { NAT64_BITS } from '../lib/embedded-ipv4.js';
+import { parseAddress, parseCidr } from '../lib/ip.js';
+import { escapePointer } from '../lib/json.js';
+import type { Problem } from '../lib/problem.js';
+import { parseDuration } from '../lib/units.js';
+import { parseEntry } from '../policy/entry-parse.js';
+import { MASK_NEEDS, splitMask } from '../policy/mark-mask.js';
+import { isTokenName, tokenFault } from '../policy/token.js';
 import { feedFaults } from './feeds.js';
+import { readRedisUrl } from './redis-url.js';
 import type { ConfigSchema } from './schema.js';
 
 export type RawConfig = Static<typeof ConfigSchema>;

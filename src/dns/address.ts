@@ -1,5 +1,5 @@
 /** Addresses inside records. */
-import { type Family, formatAddress, parseAddress } from '../model/ip.js';
+import { type Family, formatAddress, parseAddress } from '../lib/ip.js';
 import { classIn, type } from './types.js';
 import type { ResourceRecord } from './wire.js';
 

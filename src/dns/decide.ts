@@ -1,5 +1,5 @@
 /** What to do with a question: pure, given who asks and what the policy says. */
-import { hitText } from '../model/threat.js';
+import { hitText } from '../policy/threat.js';
 import type { DnsPolicy, NameDecision } from '../ports.js';
 import { familyOf, reverseAddress } from './address.js';
 import type { Query } from './codec.js';

@@ -1,13 +1,13 @@
 /** A query's way, one concern a step: who asks → mode → local names → policy → upstream → rebinding → kernel → answer. */
 import type { DnsPolicy, Logger, NameDecision, NameEvent } from '../ports.js';
-import { type Ask, awaitMs } from './ask.js';
 import { noData, parseQuery, type Query, type Reply, serverFailure } from './codec.js';
 import { decide } from './decide.js';
-import type { Learn } from './learn.js';
-import type { Observed } from './observed.js';
+import type { Observed } from './passthrough.js';
+import { NoAnswerError } from './query-servers.js';
 import { filterAnswers } from './rebinding.js';
+import type { Learn } from './recorder.js';
 import { encodeFor, replyFor } from './reply.js';
-import { NoAnswerError } from './servers-asked.js';
+import { type Ask, awaitMs } from './request.js';
 import { stripServiceParams } from './svcb.js';
 import type { ThreatWatch } from './threat-watch.js';
 import { extendedError, rcode, type, typeName } from './types.js';

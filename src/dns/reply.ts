@@ -1,8 +1,8 @@
 /** Replies that are made here, and their size. */
 import { addressRecord } from './address.js';
-import type { Ask } from './ask.js';
 import { denied, encodeReply, noData, type Query, type Reply, udpLimit } from './codec.js';
 import type { OwnAnswer } from './decide.js';
+import type { Ask } from './request.js';
 import { classIn, extendedError, rcode, type } from './types.js';
 import { nameToWire } from './wire-name.js';
 

@@ -5,12 +5,12 @@ import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
 import type { Logger } from '../ports.js';
 import { familyOf } from './address.js';
-import type { Ask } from './ask.js';
+import { Turns } from './fair-queue.js';
 import { type AskerLimits, Limits } from './limits.js';
 import { relayFrom } from './relay.js';
+import type { Ask } from './request.js';
 import type { Server } from './resolvers.js';
 import { serveStream } from './stream.js';
-import { Turns } from './turns.js';
 
 export interface ServerOptions {
   handle(ask: Ask): Promise<Buffer | undefined>;

@@ -1,12 +1,12 @@
 /** The room put together. */
-import { nameMatches } from '../model/name.js';
+import { nameMatches } from '../lib/dns-name.js';
 import type { DnsPolicy, Logger, NameEvent, OriginalDestination, SetWriter } from '../ports.js';
 import { Journal } from './journal.js';
-import { Learn } from './learn.js';
 import { type Fact, Ledger, type SetsOf } from './ledger.js';
 import { type AskerLimits, Limits, upstreamShare } from './limits.js';
-import { Observed } from './observed.js';
+import { Observed } from './passthrough.js';
 import { Pipeline } from './pipeline.js';
+import { Learn } from './recorder.js';
 import { type ResolverOptions, Resolvers } from './resolvers.js';
 import { DnsServer, type NamespaceSockets } from './server.js';
 import { ThreatWatch } from './threat-watch.js';

@@ -1,7 +1,7 @@
 /** Names of threats where the question alone does not tell, and those that are only watched. */
-import { hitText } from '../model/threat.js';
+import { hitText } from '../policy/threat.js';
 import type { DnsPolicy, NameEvent } from '../ports.js';
-import { followChain } from './chain.js';
+import { followChain } from './cname-chain.js';
 import type { Query } from './codec.js';
 import { decideThreat, type OwnAnswer } from './decide.js';
 import { typeName } from './types.js';

@@ -1,6 +1,6 @@
 /** What the engine says of itself (`GET /info`, `GET /version`). Pure. */
-import type { EngineFacts } from '../model/host-facts.js';
-import { asRecord, flagAt, recordAt, textAt, textsAt } from './shape.js';
+import type { EngineFacts } from '../coverage/host-facts.js';
+import { asRecord, flagAt, recordAt, textAt, textsAt } from './json.js';
 
 export interface DaemonFacts {
   /** Such as `26.1.5+dfsg1`; empty when the engine does not say. */

@@ -1,5 +1,5 @@
 /** A container's endpoints: who may say what of them. Pure. */
-import type { Endpoint, NetworkFacts } from '../model/container.js';
+import type { Endpoint, NetworkFacts } from '../policy/container.js';
 import { abandon, isUp, settle, type Tracked } from './tracked.js';
 
 /** What to ask the engine next. */

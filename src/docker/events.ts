@@ -1,5 +1,5 @@
 /** The event stream of `GET /events`: JSON lines → what they mean here. Pure. */
-import { asRecord, isFullId, recordAt, textAt } from './shape.js';
+import { asRecord, isFullId, recordAt, textAt } from './json.js';
 
 /** Events asked of the engine; exec, health, attach and the like would only be noise. */
 export const EVENT_FILTERS = {

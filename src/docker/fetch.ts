@@ -1,11 +1,12 @@
 /** Asks the engine for what the state wants, and puts the answers where they belong. */
+
+import { eachOf, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../ports.js';
 import { isLocal, isOverlay, type Want } from './endpoints.js';
 import { DockerError, type Engine } from './engine.js';
 import { type Listed, readContainers, readImageLabels, readInspect } from './inspect.js';
 import type { Notes } from './labels.js';
 import { type InspectedNetwork, readNetwork, readNetworks } from './networks.js';
-import { eachOf, KeyedRunner } from './schedule.js';
 import { readServices } from './services.js';
 import type { DockerState, Outcome } from './state.js';
 

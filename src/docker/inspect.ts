@@ -8,9 +8,7 @@ import type {
   Endpoint,
   PublishedPort,
   ToldMount,
-} from '../model/container.js';
-import { labelsOf, type Notes } from './labels.js';
-import { practicesOf } from './practices.js';
+} from '../policy/container.js';
 import {
   asRecord,
   canonicalIp,
@@ -24,7 +22,9 @@ import {
   textAt,
   textMap,
   textsAt,
-} from './shape.js';
+} from './json.js';
+import { labelsOf, type Notes } from './labels.js';
+import { practicesOf } from './practices.js';
 
 /** What a container's line in `GET /containers/json` says. */
 export interface Listed {

@@ -1,5 +1,5 @@
 /** Labels as Docker shows them, and notes on what it said that could not be read. Pure. */
-import { asRecord, textMap } from './shape.js';
+import { asRecord, textMap } from './json.js';
 
 /** Something that Docker said and that could not be read: for the log. */
 export type Notes = string[];

@@ -1,6 +1,5 @@
 /** `GET /networks` and `GET /networks/ID` → facts. Pure; what is malformed is left out and noted. */
-import type { Endpoint, NetworkFacts } from '../model/container.js';
-import { labelsOf, type Notes } from './labels.js';
+import type { Endpoint, NetworkFacts } from '../policy/container.js';
 import {
   asRecord,
   canonicalCidr,
@@ -13,7 +12,8 @@ import {
   recordAt,
   textAt,
   textMap,
-} from './shape.js';
+} from './json.js';
+import { labelsOf, type Notes } from './labels.js';
 
 /** What `GET /networks/ID` says; `members` by container id. */
 export interface InspectedNetwork {

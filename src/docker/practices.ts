@@ -1,6 +1,6 @@
 /** What `scan` looks at, from `GET /containers/ID/json`. Pure. */
-import type { ContainerPractices } from '../model/container.js';
-import { asRecord, countAt, type Json, listAt, recordAt, textAt, textsAt } from './shape.js';
+import type { ContainerPractices } from '../policy/container.js';
+import { asRecord, countAt, type Json, listAt, recordAt, textAt, textsAt } from './json.js';
 
 const EVERYWHERE = new Set(['', '0.0.0.0', '::']);
 

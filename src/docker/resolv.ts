@@ -6,7 +6,7 @@
  * that is a loopback or unreachable-family address from the host's file, from 28 on every address from the host's file.
  */
 
-import { parseAddress } from '../model/ip.js';
+import { parseAddress } from '../lib/ip.js';
 
 export interface ResolverFacts {
   /** The container's resolv.conf names Docker's embedded resolver, 127.0.0.11. */

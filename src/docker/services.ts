@@ -1,6 +1,6 @@
 /** Names that a swarm's overlay knows, from `GET /networks/ID?verbose=true`. Pure. */
-import type { NetworkFacts } from '../model/container.js';
-import { asRecord, canonicalIp, type Json, listAt, recordAt, textAt } from './shape.js';
+import type { NetworkFacts } from '../policy/container.js';
+import { asRecord, canonicalIp, type Json, listAt, recordAt, textAt } from './json.js';
 
 /**
  * A service has a virtual address, or (endpoint mode dnsrr) those of its tasks, which `tasks.SERVICE` always are; each

@@ -1,5 +1,5 @@
 /** All that Docker has said, from events, lists and inspects in whatever order they arrive. Pure: time is passed in. */
-import type { NetworkFacts } from '../model/container.js';
+import type { NetworkFacts } from '../policy/container.js';
 import { fresh, isLocal, takeListedEndpoints, takeMember, type Want } from './endpoints.js';
 import type { ContainerAction, DockerEvent } from './events.js';
 import type { Inspected, Listed } from './inspect.js';

@@ -1,5 +1,5 @@
 /** One container as the watch knows it, and the rules by which news replaces it. Pure, no clock of its own. */
-import type { ContainerFacts, Endpoint, PublishedPort } from '../model/container.js';
+import type { ContainerFacts, Endpoint, PublishedPort } from '../policy/container.js';
 import type { Inspected, Listed } from './inspect.js';
 
 /** Labels and image never change in a container's life. */

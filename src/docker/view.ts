@@ -1,6 +1,6 @@
 /** The state, as everybody else sees it. Pure. */
-import type { ContainerFacts, DockerView } from '../model/container.js';
-import { isFullId } from './shape.js';
+import type { ContainerFacts, DockerView } from '../policy/container.js';
+import { isFullId } from './json.js';
 import type { DockerState } from './state.js';
 import { isKnown, isUp, type Tracked } from './tracked.js';
 

@@ -3,7 +3,9 @@
  * asks for (a network's members first of all) is fetched at once and never behind a container's inspect, which blocks
  * for 150–190 ms while a container starts.
  */
-import type { DockerView } from '../model/container.js';
+
+import { Coalescer } from '../lib/async.js';
+import type { DockerView } from '../policy/container.js';
 import type { Logger } from '../ports.js';
 import { type DaemonFacts, readDaemon } from './daemon.js';
 import { Engine } from './engine.js';
@@ -12,7 +14,6 @@ import { Fetcher } from './fetch.js';
 import type { InspectedNetwork } from './networks.js';
 import type { ResolverFacts } from './resolv.js';
 import { readResolver } from './resolv-file.js';
-import { Coalescer } from './schedule.js';
 import { DockerState, type Outcome } from './state.js';
 import { EventStream } from './stream.js';
 import { namespaceOwner, viewOf } from './view.js';

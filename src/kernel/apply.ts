@@ -1,13 +1,13 @@
-import { backstopProgram } from '../desired/backstop-table.js';
-import type { DesiredState, Shape, TableName } from '../desired/state.js';
-import type { Family } from '../model/ip.js';
+import type { Family } from '../lib/ip.js';
+import { backstopProgram } from '../ruleset/backstop-table.js';
+import type { DesiredState, Shape, TableName } from '../ruleset/state.js';
 import { diffFamily } from './diff-tables.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
 import { restoreScript, type TableEdit } from './iptables-text.js';
 import { programScript } from './nft-program.js';
 import { bridgeScript, closingScript, hasOurLayout } from './nft-text.js';
-import { type Observed, RESTORE } from './observe.js';
+import { type Observed, RESTORE } from './read-rules.js';
 
 /** One run of one kernel tool with its input: a plan is a list of these, and can be printed. */
 export interface Step {

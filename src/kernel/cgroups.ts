@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Cgroup } from '../desired/state.js';
+import type { Cgroup } from '../ruleset/state.js';
 import type { Exec } from './exec.js';
 
 /** What iptables' cgroup match takes as it is (xt_cgroup: 512 bytes with the final NUL), and iptables-restore without quotes. */

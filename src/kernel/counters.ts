@@ -1,10 +1,10 @@
-import type { Family } from '../model/ip.js';
+import type { Family } from '../lib/ip.js';
 import type { Exec } from './exec.js';
 import { ownHash } from './iptables-text.js';
-import { savedRules } from './observe.js';
+import { savedRules } from './read-rules.js';
 
 /**
- * Packets that each rule of containers' own chains has seen, of one family: chain → hash of the rule (desired/rules
+ * Packets that each rule of containers' own chains has seen, of one family: chain → hash of the rule (ruleset/rules
  * `chainHashes`) → packets. Each is the first of its flow.
  */
 export type ChainCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;

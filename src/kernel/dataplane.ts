@@ -1,9 +1,9 @@
-import type { DesiredState, Shape } from '../desired/state.js';
+import type { DesiredState, Shape } from '../ruleset/state.js';
 import { applyPlan, type Plan, planSteps } from './apply.js';
 import type { Exec } from './exec.js';
 import { expectedAfter } from './expected.js';
 import type { IndexOf } from './nft-parse.js';
-import { type Observed, observe } from './observe.js';
+import { type Observed, observe } from './read-rules.js';
 
 export interface Applied {
   readonly changed: boolean;

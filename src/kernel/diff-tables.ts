@@ -1,6 +1,6 @@
-import { chainHashes, type Rule, renderRule } from '../desired/rules.js';
-import type { Hook, TableDesired } from '../desired/state.js';
-import type { Family } from '../model/ip.js';
+import type { Family } from '../lib/ip.js';
+import { chainHashes, type Rule, renderRule } from '../ruleset/rules.js';
+import type { Hook, TableDesired } from '../ruleset/state.js';
 import {
   isEmptyEdit,
   renderChain,

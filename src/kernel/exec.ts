@@ -71,7 +71,7 @@ export function outOfDescriptors(): string | undefined {
 /**
  * Starts a program. Without a free descriptor, `spawn` of Node gives a child without streams, and the cause by an `error`
  * event in the next tick. execa reads the streams first and throws a TypeError. It has not listened to the event by then,
- * which would be an uncaught exception: one of a hundred after which the service ends (service/faults.ts).
+ * which would be an uncaught exception: one of a hundred after which the service ends (lib/faults.ts).
  */
 export async function started<T extends { readonly pid?: number | undefined }>(
   file: string,

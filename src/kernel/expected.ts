@@ -1,13 +1,13 @@
-import { backstopProgram } from '../desired/backstop-table.js';
-import { bridgeProgram } from '../desired/bridge.js';
-import { chainHashes } from '../desired/rules.js';
-import type { DesiredState, Shape, TableDesired } from '../desired/state.js';
-import type { Family } from '../model/ip.js';
+import type { Family } from '../lib/ip.js';
+import { backstopProgram } from '../ruleset/backstop-table.js';
+import { bridgeProgram } from '../ruleset/bridge.js';
+import { chainHashes } from '../ruleset/rules.js';
+import type { DesiredState, Shape, TableDesired } from '../ruleset/state.js';
 import { placeOf } from './diff-tables.js';
 import { savedSet } from './ipset-text.js';
 import { type SavedRule, type SavedTable, type SavedTables, savedChain } from './iptables-text.js';
 import { programTags } from './nft-program.js';
-import type { Observed } from './observe.js';
+import type { Observed } from './read-rules.js';
 
 /** What the kernel holds after a plan has run without error: spares reading it back after every change. */
 export function expectedAfter(shape: Shape, desired: DesiredState, before: Observed): Observed {

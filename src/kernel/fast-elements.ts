@@ -1,4 +1,4 @@
-import { BRIDGE_TABLE } from '../desired/bridge.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge.js';
 import type { Exec } from './exec.js';
 import { addressBytes } from './netlink/address.js';
 import { u32le } from './netlink/codec.js';
@@ -11,7 +11,7 @@ interface Layout {
   readonly key: readonly Field[];
   readonly data?: Field;
 }
-/** Sets and maps of the bridge table that change when a container comes or goes, as desired/bridge declares them. */
+/** Sets and maps of the bridge table that change when a container comes or goes, as ruleset/bridge declares them. */
 const LAYOUTS: Readonly<Record<string, Layout>> = {
   id4: { key: ['iif', 'mac', 'ip'], data: 'mark' },
   id6: { key: ['iif', 'mac', 'ip'], data: 'mark' },

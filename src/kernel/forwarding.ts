@@ -1,5 +1,5 @@
-import type { HeldVeth } from '../desired/forwarding.js';
 import type { Logger } from '../ports.js';
+import type { HeldVeth } from '../ruleset/forwarding.js';
 import type { BridgePort, StickyEntry } from './netlink/bridge-codec.js';
 import type { PortChange } from './netlink/bridge-ports.js';
 

@@ -1,4 +1,4 @@
-import type { HostSubnet } from '../desired/neighbour-routes.js';
+import type { HostSubnet } from '../ruleset/neighbour-routes.js';
 import type { LocalAddress } from './netlink/route-codec.js';
 
 /** The host's own addresses, all interfaces, kept by the kernel's announcements. */

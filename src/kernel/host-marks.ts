@@ -1,4 +1,4 @@
-import type { Names } from '../desired/naming.js';
+import type { Names } from '../ruleset/naming.js';
 import type { SavedTables } from './iptables-text.js';
 
 /** What the rules that stand say of senders in the host's network. */

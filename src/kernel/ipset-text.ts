@@ -1,6 +1,6 @@
-import { recordSet, threatSetKind } from '../desired/naming.js';
-import type { SetDesired } from '../desired/state.js';
-import type { Family } from '../model/ip.js';
+import type { Family } from '../lib/ip.js';
+import { recordSet, threatSetKind } from '../ruleset/naming.js';
+import type { SetDesired } from '../ruleset/state.js';
 
 export interface SavedSet {
   readonly type: string;

@@ -1,6 +1,6 @@
-import { chainHashes, type Rule, renderRule } from '../desired/rules.js';
-import type { TableName } from '../desired/state.js';
-import type { Family } from '../model/ip.js';
+import type { Family } from '../lib/ip.js';
+import { chainHashes, type Rule, renderRule } from '../ruleset/rules.js';
+import type { TableName } from '../ruleset/state.js';
 
 /** A rule as `iptables-save` printed it. */
 export interface SavedRule {

@@ -1,4 +1,4 @@
-import type { NeighbourRoute, NeighbourRoutes, NeighbourRule } from '../desired/neighbour-routes.js';
+import type { NeighbourRoute, NeighbourRoutes, NeighbourRule } from '../ruleset/neighbour-routes.js';
 import { ruleKey } from './netlink/rule-codec.js';
 
 /** The kernel's policy routing rules and the table that they lead to. */

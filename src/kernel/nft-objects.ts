@@ -1,5 +1,5 @@
-import { BRIDGE_TABLE } from '../desired/bridge.js';
-import type { Allowance, BridgeDesired } from '../desired/state.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge.js';
+import type { Allowance, BridgeDesired } from '../ruleset/state.js';
 
 type Objects = Pick<BridgeDesired, 'limits' | 'allowances'>;
 

@@ -1,4 +1,4 @@
-import type { BridgeDesired } from '../desired/state.js';
+import type { BridgeDesired } from '../ruleset/state.js';
 import { parseObjects } from './nft-objects.js';
 import { type ObservedProgram, ruleTag } from './nft-program.js';
 import type { ObservedBridge } from './nft-text.js';

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import type { NftProgram } from '../desired/nft-program.js';
-import type { Shape } from '../desired/state.js';
+import type { NftProgram } from '../ruleset/nft-program.js';
+import type { Shape } from '../ruleset/state.js';
 
 /** A table as it stands: its rules' tags in order. */
 export interface ObservedProgram {

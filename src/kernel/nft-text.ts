@@ -1,6 +1,6 @@
-import { BRIDGE_TABLE, bridgeProgram } from '../desired/bridge.js';
-import { hex } from '../desired/marks.js';
-import type { BridgeDesired, Shape } from '../desired/state.js';
+import { BRIDGE_TABLE, bridgeProgram } from '../ruleset/bridge.js';
+import { hex } from '../ruleset/marks.js';
+import type { BridgeDesired, Shape } from '../ruleset/state.js';
 import { diffObjects, quoted } from './nft-objects.js';
 import { layoutOf, lines, type ObservedProgram, programScript } from './nft-program.js';
 

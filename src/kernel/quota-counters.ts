@@ -1,4 +1,4 @@
-import { BRIDGE_TABLE } from '../desired/bridge.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge.js';
 import { type Exec, must } from './exec.js';
 import { parseObjects } from './nft-objects.js';
 import { itemsOf } from './nft-parse.js';

@@ -9,10 +9,10 @@ import { setPriority } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
-import { lanClosedFramesProgram } from '../desired/lan-program.js';
+import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
 import { exec } from './exec.js';
 import { FolderFollower } from './follow-folder.js';
-import { closeLan, layLan, linksAt } from './lan-rules.js';
+import { closeLan, layLan, linksAt } from './netns-tables.js';
 import { furnishResolver, type ResolverSockets, wasAskedBefore } from './resolver-sockets.js';
 import type { SandboxReport, SandboxRequest } from './sandboxes.js';
 

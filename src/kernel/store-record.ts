@@ -1,4 +1,4 @@
-import { recordSet } from '../desired/naming.js';
+import { recordSet } from '../ruleset/naming.js';
 import { type Exec, must } from './exec.js';
 
 /**

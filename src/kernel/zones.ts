@@ -1,5 +1,5 @@
 import type { Exec } from './exec.js';
-import { RESTORE } from './observe.js';
+import { RESTORE } from './read-rules.js';
 
 const TRY = '*raw\n-A OUTPUT -j CT --zone-orig 1\nCOMMIT\n';
 

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import type { Logger, Store, StoreItem } from '../ports.js';
+import { judge, type Write } from './compare-and-set.js';
 import { corruptError, StoreError } from './errors.js';
 import { preparedFile } from './files.js';
 import type { Change } from './frames.js';
-import { judge, type Write } from './judge.js';
 import { applyChange, IDENTITY, identityIn, logFile, replay, snapshotFile } from './layout.js';
 import { type FolderLock, lockFolder } from './lock.js';
 import { LogFile, readLog } from './log-file.js';

@@ -1,9 +1,9 @@
 import { link, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Recoverable, StoreInspection } from '../model/store-inspection.js';
 import { errorCode, StoreError } from './errors.js';
 import { HEADER, placeFile, prepareFile, syncFolder } from './files.js';
 import { encodeBase, encodeFrame } from './frames.js';
+import type { Recoverable, StoreInspection } from './inspection-types.js';
 import { identityIn, logFile, replay, snapshotFile } from './layout.js';
 import { lockFolder } from './lock.js';
 import { type ScannedLog, scanLog } from './log-file.js';

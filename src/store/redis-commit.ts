@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import type { Fence } from '../ports.js';
 import { RefusedError } from '../ports.js';
+import { staleError } from './compare-and-set.js';
 import { StoreError } from './errors.js';
-import { staleError } from './judge.js';
 import { isRefusal, type RedisLink } from './redis-link.js';
 import { COMMIT } from './redis-scripts.js';
 

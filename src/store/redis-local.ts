@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { isRecord } from '../model/shape.js';
+import { isRecord } from '../lib/json.js';
 import { corruptError, errorCode, newerError, StoreError, writeError } from './errors.js';
 import { replaceFile } from './files.js';
 import { type Change, parseJson } from './frames.js';

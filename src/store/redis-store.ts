@@ -1,8 +1,8 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Logger, PutOptions, Store, StoreItem } from '../ports.js';
+import { staleError } from './compare-and-set.js';
 import { StoreError } from './errors.js';
 import type { Change } from './frames.js';
-import { staleError } from './judge.js';
 import type { RedisWrite } from './redis-commit.js';
 import { RedisLink } from './redis-link.js';
 import type { LocalChanges } from './redis-local.js';

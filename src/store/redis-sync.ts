@@ -2,7 +2,7 @@ import type { Logger } from '../ports.js';
 import type { Change } from './frames.js';
 import type { RedisLink } from './redis-link.js';
 import type { Mark, Replica, Step } from './redis-replica.js';
-import { type Parting, reunite } from './redis-reunion.js';
+import { type Parting, reunite } from './redis-resync.js';
 import { PULL } from './redis-scripts.js';
 
 export interface SyncOptions {

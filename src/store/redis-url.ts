@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import type { RedisOptions } from 'ioredis';
-import { type RedisUrl, readRedisUrl } from '../model/redis-url.js';
+import { type RedisUrl, readRedisUrl } from '../config/redis-url.js';
 import type { Endpoint } from '../ports.js';
 import { StoreError } from './errors.js';
 

@@ -1,5 +1,5 @@
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
-import { isRecord } from '../model/shape.js';
+import { isRecord } from '../lib/json.js';
 import { errorCode } from './errors.js';
 
 /** Small files of the state folder: JSON with a version, written whole, and read whatever is in them. */

@@ -3,7 +3,7 @@
  * control, malware hosts, hijacked networks) are recommended; feeds of attackers judge who comes in.
  * Licences as their makers stated them in 2025–2026; whoever turns a feed on accepts its terms.
  */
-import type { Direction } from '../model/threat.js';
+import type { Direction } from '../policy/threat.js';
 import type { FeedSettings } from './feed-spec.js';
 
 export interface CatalogueFeed {

@@ -1,6 +1,6 @@
 /** A feed as it is configured, with every default filled in. */
 import { createHash } from 'node:crypto';
-import type { Direction } from '../model/threat.js';
+import type { Direction } from '../policy/threat.js';
 import type { FetchSpec } from './fetch-types.js';
 import type { FormatOptions } from './formats/options.js';
 import { DEFAULT_GUARDS, type Guards } from './guards.js';

@@ -1,9 +1,9 @@
 /** Keeps fetches out of private space: a feed's server must not choose what this host talks to (SSRF). */
 import { lookup as resolve } from 'node:dns';
 import { isIP, type LookupFunction } from 'node:net';
-import { parseAddress } from '../model/ip-address.js';
-import { parseCidr, type Range, rangeHas } from '../model/ip-range.js';
-import { privateRangeOf } from '../model/special-use.js';
+import { parseAddress } from '../lib/ip-address.js';
+import { parseCidr, type Range, rangeHas } from '../lib/ip-range.js';
+import { privateRangeOf } from '../lib/special-use.js';
 import { FetchFault } from './fetch-types.js';
 
 /** Not even a feed that may be private comes from here: link-local, and where clouds hand out credentials. */

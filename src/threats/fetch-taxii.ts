@@ -1,5 +1,5 @@
 /** All pages of a TAXII 2.1 collection's objects (OASIS TAXII 2.1, 3.7 and 5.4) as one envelope. */
-import { isRecord } from '../model/shape.js';
+import { isRecord } from '../lib/json.js';
 import { type HttpRequest, httpGet } from './fetch-http.js';
 import { FetchFault, type FetchOutcome } from './fetch-types.js';
 

@@ -1,16 +1,17 @@
 /** Who lists this address or name, since when, in which line, and does it count: for DNS, TLS and `threats check`. */
-import { carriedV4, nat64Ranges } from '../model/embedded.js';
-import { type Address, type Family, formatAddress, parseAddress } from '../model/ip-address.js';
-import { formatRange, type Range } from '../model/ip-range.js';
-import { type NameMatch, nameMatches } from '../model/name.js';
-import type { ThreatHit } from '../model/threat.js';
+
+import { type NameMatch, nameMatches } from '../lib/dns-name.js';
+import { carriedV4, nat64Ranges } from '../lib/embedded-ipv4.js';
+import { type Address, type Family, formatAddress, parseAddress } from '../lib/ip-address.js';
+import { formatRange, type Range } from '../lib/ip-range.js';
+import type { ThreatHit } from '../policy/threat.js';
+import { rangeAt, wordsOf, writeAddress } from './address-columns.js';
 import type { FeedData, FeedInfo } from './feed-data.js';
 import type { ProtectedRange } from './merge.js';
 import { ALLOW, BELOW, NameTable, SELF, WITHHELD } from './names.js';
 import { contains, overlaps, reachOf } from './range-search.js';
 import type { ListedRanges, Ranges } from './ranges.js';
-import { SPECIAL_RANGES } from './special.js';
-import { rangeAt, wordsOf, writeAddress } from './words.js';
+import { SPECIAL_RANGES } from './special-use-ranges.js';
 
 /** Names that no feed may block: exceptions, the API's and Redis's own. */
 export interface ProtectedName {

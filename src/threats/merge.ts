@@ -1,13 +1,13 @@
 /** Accepted feeds to what the kernel should hold: united, never-block space taken out, in the fewest members. */
-import { formatRange, type Range } from '../model/ip-range.js';
+import { formatRange, type Range } from '../lib/ip-range.js';
+import { rangeAt, type WordCount, wordsOf, writeAddress } from './address-columns.js';
 import type { FeedData } from './feed-data.js';
 import { addressCount, mergeSorted, subtract, unite } from './range-algebra.js';
 import { type Members, memberCount, toMembers } from './range-cidrs.js';
 import { overlaps, reachOf } from './range-search.js';
 import { countOf, fromModel, type ListedRanges, type Ranges } from './ranges.js';
-import { SPECIAL_RANGES } from './special.js';
+import { SPECIAL_RANGES } from './special-use-ranges.js';
 import { withTranslated } from './translated.js';
-import { rangeAt, type WordCount, wordsOf, writeAddress } from './words.js';
 
 /** Space that no feed may block: the host's addresses, Docker's subnets, resolvers, Redis, the API, exceptions. */
 export interface ProtectedRange {

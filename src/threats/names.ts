@@ -74,7 +74,7 @@ export class NameTable {
     return columns.reduce((sum, column) => sum + column.byteLength, 0);
   }
 
-  /** `name` canonical (see model/name). A name that is here keeps its first line and gains the flags. */
+  /** `name` canonical (see lib/dns-name). A name that is here keeps its first line and gains the flags. */
   add(name: string, flags: number, line: number): void {
     let state = this.#seed;
     for (let i = name.length - 1; i >= 0; i--) state = Math.imul(state ^ name.charCodeAt(i), FNV_PRIME);

@@ -1,9 +1,10 @@
 /**
  * Sets of addresses as disjoint ranges: ascending, and no two adjacent. `unite` makes them, the others want and keep them.
  */
+
+import { compareAt, copyAt, decrement, increment, sizeAt, type WordCount } from './address-columns.js';
 import { sortRanges } from './range-sort.js';
 import { countOf, emptyRanges, type Ranges } from './ranges.js';
-import { compareAt, copyAt, decrement, increment, sizeAt, type WordCount } from './words.js';
 
 function concat(parts: readonly Ranges[], words: WordCount): Ranges {
   const total = parts.reduce((sum, part) => sum + part.lo.length, 0);

@@ -1,8 +1,16 @@
 /** Disjoint ranges as the fewest members of kernel sets: hash:ip for single addresses, hash:net for the rest. */
-import { formatAddress } from '../model/ip-address.js';
-import { columnCount, type SetColumns } from '../model/threat.js';
+import { formatAddress } from '../lib/ip-address.js';
+import { columnCount, type SetColumns } from '../policy/threat.js';
+import {
+  addressBits,
+  compareAt,
+  copyAt,
+  familyOf,
+  increment,
+  readAddress,
+  type WordCount,
+} from './address-columns.js';
 import { countOf, type Ranges } from './ranges.js';
-import { addressBits, compareAt, copyAt, familyOf, increment, readAddress, type WordCount } from './words.js';
 
 export type Members = SetColumns;
 

@@ -1,7 +1,7 @@
 /** Finding addresses and overlaps in sorted ranges. */
 
+import { compareAt, type WordCount } from './address-columns.js';
 import { countOf, type Ranges } from './ranges.js';
-import { compareAt, type WordCount } from './words.js';
 
 /** How many ranges begin at or before address `i` of `column`. */
 function beginBy(ranges: Ranges, column: Uint32Array, i: number): number {

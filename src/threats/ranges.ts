@@ -1,6 +1,6 @@
 /** Many ranges in columns, so that a million of them cost megabytes and travel between threads without a copy. */
-import type { Range } from '../model/ip-range.js';
-import { rangeAt, type WordCount, wordsOf, writeAddress } from './words.js';
+import type { Range } from '../lib/ip-range.js';
+import { rangeAt, type WordCount, wordsOf, writeAddress } from './address-columns.js';
 
 /** Range `i` runs from address `i` of `lo` to address `i` of `hi`, both within. Columns hold `words` numbers an address. */
 export interface Ranges {

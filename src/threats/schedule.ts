@@ -2,7 +2,7 @@
 
 import type { FeedCounts } from './feed-data.js';
 import type { Validators } from './fetch-types.js';
-import type { LoadReport } from './load.js';
+import type { LoadReport } from './ingest.js';
 
 type FeedStatus = 'never' | 'current' | 'refused' | 'failed' | 'later';
 

@@ -5,8 +5,8 @@
  */
 import { createHash } from 'node:crypto';
 import { gunzipSync, gzipSync } from 'node:zlib';
+import type { WordCount } from './address-columns.js';
 import type { FeedData, FeedInfo } from './feed-data.js';
-import type { WordCount } from './words.js';
 
 const MAGIC = 'DBFEED1\n';
 /** A version of 2 million v6 ranges and names takes less. */

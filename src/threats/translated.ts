@@ -1,8 +1,8 @@
 /** What feeds list of IPv4, as translators (NAT64) write it in IPv6: sets of the kernel compare whole addresses only. */
-import type { Range } from '../model/ip-range.js';
+import type { Range } from '../lib/ip-range.js';
+import { writeAddress } from './address-columns.js';
 import { subtract, unite } from './range-algebra.js';
 import { countOf, fromModel, type Ranges } from './ranges.js';
-import { writeAddress } from './words.js';
 
 /** The IPv4 ranges behind each prefix of 96 bits. */
 function behind(v4: Ranges, { lo: prefix }: Range): Ranges {

@@ -2,9 +2,9 @@
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
 import type { FetchOutcome, FetchSpec, Validators } from './fetch-types.js';
-import type { LoadJob } from './load.js';
+import type { LoadJob } from './ingest.js';
 import type { FeedState } from './schedule.js';
-import type { KnownRange } from './well-known.js';
+import type { KnownRange } from './shared-ranges.js';
 import type { LoadReply } from './worker-protocol.js';
 
 export interface UpdateTools {

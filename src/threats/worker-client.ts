@@ -1,7 +1,7 @@
 /** The worker thread for feeds as a few asynchronous calls. */
-import { ThreadClient } from '../threads/client.js';
+import { ThreadClient } from '../lib/thread-client.js';
 import type { FeedData } from './feed-data.js';
-import type { LoadJob } from './load.js';
+import type { LoadJob } from './ingest.js';
 import type { MergeJob, MergeResult } from './merge.js';
 import type { LoadReply, WorkerJobs } from './worker-protocol.js';
 

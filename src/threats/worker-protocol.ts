@@ -1,7 +1,7 @@
 /** What the worker thread does, and its messages; all plain data. */
-import type { ThreadRequest, ThreadResult } from '../threads/messages.js';
+import type { ThreadRequest, ThreadResult } from '../lib/thread-messages.js';
 import { buffersOf, type FeedData } from './feed-data.js';
-import { type LoadJob, type LoadOutcome, loadFeed } from './load.js';
+import { type LoadJob, type LoadOutcome, loadFeed } from './ingest.js';
 import { type MergeJob, type MergeResult, mergeFeeds } from './merge.js';
 import { decodeSnapshot, encodeSnapshot } from './snapshot.js';
 

@@ -1,7 +1,7 @@
 /** Members of the cut set as the kernel takes them, of every protocol. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { Bars } from '../../src/control/bar.js';
-import type { FlowFacts } from '../../src/control/cut.js';
+import type { FlowFacts } from '../../src/kernel/delete-flows.js';
+import { Bars } from '../../src/kernel/flow-blocklist.js';
 import { makeNamespace, type Namespace } from './netlink/lab.js';
 
 let ns: Namespace;

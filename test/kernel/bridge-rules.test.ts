@@ -1,13 +1,13 @@
 /** The rules of the bridge table, each by the frames that it is for: what an enforced container may send, and to where. */
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { markOf } from '../../src/desired/bridge.js';
-import { linkLocal } from '../../src/desired/bridge-neighbours.js';
-import { compile } from '../../src/desired/compile.js';
-import type { Port } from '../../src/desired/state.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import { PacketLog } from '../../src/kernel/netlink/log.js';
 import { parsePacket } from '../../src/kernel/netlink/packet.js';
 import { PacketQueue } from '../../src/kernel/netlink/queue.js';
+import { markOf } from '../../src/ruleset/bridge.js';
+import { linkLocal } from '../../src/ruleset/bridge-neighbours.js';
+import { compile } from '../../src/ruleset/compile.js';
+import type { Port } from '../../src/ruleset/state.js';
 import {
   address,
   arp,
@@ -26,7 +26,7 @@ import {
   u32,
   udp,
 } from '../attacks/wire.js';
-import { input, member, shape } from '../pure/desired/sample.js';
+import { input, member, shape } from '../pure/ruleset/sample.js';
 import { bridgeNetfilter, type Host, makeHost, type Seen, type Step } from './frames.js';
 
 /** Groups, addresses elsewhere, and those of the neighbours. */

@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { compile } from '../../src/desired/compile.js';
-import { layoutMarks } from '../../src/desired/marks.js';
 import { applyPlan, planSteps } from '../../src/kernel/apply.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
-import { observe } from '../../src/kernel/observe.js';
-import { input, member, shape } from '../pure/desired/sample.js';
+import { observe } from '../../src/kernel/read-rules.js';
+import { compile } from '../../src/ruleset/compile.js';
+import { layoutMarks } from '../../src/ruleset/marks.js';
+import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
 
 let ns: Netns;

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { BACKSTOP_TABLE } from '../../src/desired/backstop-table.js';
-import { checkKernel } from '../../src/kernel/doctor.js';
 import { type Exec, exec } from '../../src/kernel/exec.js';
-import { selfTest, wrongArrivals } from '../../src/kernel/self-test.js';
-import { shape } from '../pure/desired/sample.js';
+import { checkKernel } from '../../src/ops/doctor-kernel.js';
+import { selfTest, wrongArrivals } from '../../src/ops/self-test.js';
+import { BACKSTOP_TABLE } from '../../src/ruleset/backstop-table.js';
+import { shape } from '../pure/ruleset/sample.js';
 import { makeNetns } from './in-netns.js';
 
 const own = { ...shape, holdQueue: 5353, logGroup: 5353 };

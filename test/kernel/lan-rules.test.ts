@@ -1,14 +1,4 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { compile } from '../../src/desired/compile.js';
-import {
-  type LanInput,
-  lanClosedFramesProgram,
-  lanClosedProgram,
-  lanFramesProgram,
-  lanKey,
-  lanProgram,
-} from '../../src/desired/lan-program.js';
-import type { Member } from '../../src/desired/state.js';
 import { exec } from '../../src/kernel/exec.js';
 import {
   closeLan,
@@ -19,8 +9,18 @@ import {
   putLanMember,
   removeLan,
   takeLanMember,
-} from '../../src/kernel/lan-rules.js';
-import { input, member, shape } from '../pure/desired/sample.js';
+} from '../../src/kernel/netns-tables.js';
+import { compile } from '../../src/ruleset/compile.js';
+import {
+  type LanInput,
+  lanClosedFramesProgram,
+  lanClosedProgram,
+  lanFramesProgram,
+  lanKey,
+  lanProgram,
+} from '../../src/ruleset/netns-program.js';
+import type { Member } from '../../src/ruleset/state.js';
+import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
 
 const FAR4 = '10.9.0.1';

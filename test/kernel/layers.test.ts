@@ -3,11 +3,11 @@
  * the other two emptied, by real packets; without all three they pass.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { compile } from '../../src/desired/compile.js';
-import type { DesiredInput, DesiredState, Port } from '../../src/desired/state.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
+import { compile } from '../../src/ruleset/compile.js';
+import type { DesiredInput, DesiredState, Port } from '../../src/ruleset/state.js';
 import { type Bytes, ether, etherTypeOf, ip, udp } from '../attacks/wire.js';
-import { input, member, shape } from '../pure/desired/sample.js';
+import { input, member, shape } from '../pure/ruleset/sample.js';
 import { type Host, makeHost } from './frames.js';
 
 const BRIDGE = '02:42:00:00:00:01';

@@ -1,17 +1,17 @@
 import { execFileSync } from 'node:child_process';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { BACKSTOP_TABLE } from '../../src/desired/backstop-table.js';
-import { BRIDGE_TABLE } from '../../src/desired/bridge.js';
-import { compile } from '../../src/desired/compile.js';
-import type { DesiredState, Port } from '../../src/desired/state.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import type { Exec } from '../../src/kernel/exec.js';
 import { LinkCache } from '../../src/kernel/link-cache.js';
 import { Links } from '../../src/kernel/netlink/links.js';
 import { RouteMonitor } from '../../src/kernel/netlink/route-monitor.js';
-import { observe } from '../../src/kernel/observe.js';
+import { observe } from '../../src/kernel/read-rules.js';
+import { BACKSTOP_TABLE } from '../../src/ruleset/backstop-table.js';
+import { BRIDGE_TABLE } from '../../src/ruleset/bridge.js';
+import { compile } from '../../src/ruleset/compile.js';
+import type { DesiredState, Port } from '../../src/ruleset/state.js';
 import { waitFor } from '../lab/process.js';
-import { input, member, shape } from '../pure/desired/sample.js';
+import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
 
 const ROUNDS = 10;

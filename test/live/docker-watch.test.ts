@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { needsNamespaceDns } from '../../src/docker/resolv.js';
 import { DockerWatch } from '../../src/docker/watch.js';
-import type { DockerView } from '../../src/model/container.js';
+import type { DockerView } from '../../src/policy/container.js';
 import { Lab } from '../lab/lab.js';
 import {
   closeAll,

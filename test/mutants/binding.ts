@@ -1,17 +1,17 @@
 /** Whose a veth is while Docker is late or silent, and what becomes of what its predecessor left. */
 import type { Mutant } from './mutant.js';
 
-const BINDINGS = 'src/control/bindings.ts';
-const DEPARTED = 'src/control/departed-endpoints.ts';
-const HOLD = 'src/control/hold.ts';
-const control = (file: string, test: string) => ({ file: `test/pure/control/${file}.test.ts`, test });
+const BINDINGS = 'src/enforce/bindings.ts';
+const DEPARTED = 'src/enforce/departed-endpoints.ts';
+const HOLD = 'src/enforce/packet-hold.ts';
+const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
 const DOCKER_LATE = 'is not bound by what was asked for before, in the same moment';
 
 export const BINDING: readonly Mutant[] = [
   {
     id: 'held-on-ended-flow',
     what: 'a held packet passes as established on a flow that was ended while it waited',
-    file: 'src/desired/constant-chains.ts',
+    file: 'src/ruleset/constant-chains.ts',
     from: "    rule(onEndedFlow(shape), { k: 'goto', chain: names.ended }),\n",
     to: '',
     killedBy: {
@@ -22,27 +22,27 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'held-on-departed-flow',
     what: 'the same on the flow of a container that has gone, which stays, too',
-    file: 'src/desired/constant-chains.ts',
+    file: 'src/ruleset/constant-chains.ts',
     from: "    rule(onEndedFlow(shape), { k: 'goto', chain: names.ended }),\n",
     to: '',
-    also: [{ file: 'src/control/port-book.ts', from: 'new Set([...fresh, ...left])', to: 'fresh' }],
+    also: [{ file: 'src/enforce/port-table.ts', from: 'new Set([...fresh, ...left])', to: 'fresh' }],
     killedBy: { file: 'test/attacks/heirs.test.ts', test: 'answers are 1.5 s late' },
   },
   {
     id: 'held-on-ended-flow-host',
     what: 'the same to the host',
-    file: 'src/desired/constant-chains.ts',
+    file: 'src/ruleset/constant-chains.ts',
     from: "    rule(onEndedFlow(shape), { k: 'drop' }),\n",
     to: '',
-    killedBy: { file: 'test/pure/desired/verdicts.test.ts', test: 'and nothing to the host' },
+    killedBy: { file: 'test/pure/ruleset/verdicts.test.ts', test: 'and nothing to the host' },
   },
   {
     id: 'held-error-of-ended-flow',
     what: 'an ICMP error that was held passes by the flow of an earlier holder of its address',
-    file: 'src/desired/constant-chains.ts',
+    file: 'src/ruleset/constant-chains.ts',
     from: "  rule([ESTABLISHED], { k: 'goto', chain: names.opening }),",
     to: "  rule([], { k: 'goto', chain: names.opening }),",
-    killedBy: { file: 'test/pure/desired/verdicts.test.ts', test: 'no ICMP error about it passes' },
+    killedBy: { file: 'test/pure/ruleset/verdicts.test.ts', test: 'no ICMP error about it passes' },
   },
   {
     id: 'ended-flow-unmarked',
@@ -55,18 +55,18 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'departed-flows-stay',
     what: 'the flows of a container that has gone stay',
-    file: 'src/control/port-book.ts',
+    file: 'src/enforce/port-table.ts',
     from: 'new Set([...fresh, ...left])',
     to: 'fresh',
-    killedBy: control('port-book', 'what a container leaves behind ends when its veth goes'),
+    killedBy: pure('enforce/port-table', 'what a container leaves behind ends when its veth goes'),
   },
   {
     id: 'departed-before-restart',
     what: 'the flows of a container that went while the service was away stay',
-    file: 'src/control/port-book.ts',
+    file: 'src/enforce/port-table.ts',
     from: '[...before, ...this.#left]',
     to: 'before',
-    killedBy: control('port-book', 'what a container leaves behind ends when its veth goes'),
+    killedBy: pure('enforce/port-table', 'what a container leaves behind ends when its veth goes'),
   },
   {
     id: 'purge-before-bars',
@@ -82,7 +82,7 @@ export const BINDING: readonly Mutant[] = [
     file: BINDINGS,
     from: 'endpoint.askedAt > veth.since',
     to: 'endpoint.askedAt >= veth.since',
-    killedBy: control('bindings', DOCKER_LATE),
+    killedBy: pure('enforce/bindings', DOCKER_LATE),
   },
   {
     id: 'bind-never-asked',
@@ -90,7 +90,7 @@ export const BINDING: readonly Mutant[] = [
     file: BINDINGS,
     from: 'endpoint.askedAt !== undefined && endpoint.askedAt > veth.since',
     to: '!((endpoint.askedAt ?? Number.POSITIVE_INFINITY) <= veth.since)',
-    killedBy: control('bindings', DOCKER_LATE),
+    killedBy: pure('enforce/bindings', DOCKER_LATE),
   },
   {
     id: 'bind-other-mac',
@@ -98,7 +98,7 @@ export const BINDING: readonly Mutant[] = [
     file: BINDINGS,
     from: 'find((c) => c.endpoint.mac === old.mac)',
     to: 'at(0)',
-    killedBy: control('bindings', 'ends with its endpoint, and when the endpoint has another MAC'),
+    killedBy: pure('enforce/bindings', 'ends with its endpoint, and when the endpoint has another MAC'),
   },
   {
     id: 'bind-exempt-unproven',
@@ -106,35 +106,38 @@ export const BINDING: readonly Mutant[] = [
     file: BINDINGS,
     from: ' && !unproven.has(veth.index)',
     to: '',
-    killedBy: control(
-      'foreign-ports',
+    killedBy: pure(
+      'enforce/foreign-bridges',
       'is not exempt until a list begun after it appeared there knows nothing of it',
     ),
   },
   {
     id: 'exempt-ignored-late',
     what: 'a veth on the bridge of an ignored network is exempt by old news',
-    file: 'src/control/foreign-ports.ts',
+    file: 'src/enforce/foreign-bridges.ts',
     from: 'network ? (network.askedAt ?? Number.NEGATIVE_INFINITY) : view.listBegan',
     to: 'network ? Number.POSITIVE_INFINITY : view.listBegan',
-    killedBy: control('foreign-ports', 'is exempt only when the network was asked for after it appeared'),
+    killedBy: pure(
+      'enforce/foreign-bridges',
+      'is exempt only when the network was asked for after it appeared',
+    ),
   },
   {
     id: 'classify-starting',
     what: 'a veth is unattributed while a container starts',
-    file: 'src/control/classify.ts',
+    file: 'src/enforce/classify.ts',
     from: 'view.starting.size > 0 || ',
     to: '',
-    also: [{ file: 'src/control/classify.ts', from: 'state.view.starting.size > 0', to: 'false' }],
-    killedBy: control('classify', 'nobody is nobody while a container starts or joins'),
+    also: [{ file: 'src/enforce/classify.ts', from: 'state.view.starting.size > 0', to: 'false' }],
+    killedBy: pure('enforce/classify', 'nobody is nobody while a container starts or joins'),
   },
   {
     id: 'classify-was-containers',
     what: 'a veth that was a container’s becomes unattributed',
-    file: 'src/control/classify.ts',
+    file: 'src/enforce/classify.ts',
     from: 'containers.has(port.index) || ',
     to: '',
-    killedBy: control('classify', 'a port that has been a container’s never is'),
+    killedBy: pure('enforce/classify', 'a port that has been a container’s never is'),
   },
   {
     id: 'links-since',
@@ -153,7 +156,7 @@ export const BINDING: readonly Mutant[] = [
     file: DEPARTED,
     from: 'return this.#gone.size === 0 ? view : this.#strip(view);',
     to: 'return view;',
-    killedBy: control('departed-endpoints', 'is left out from when its veth is missed'),
+    killedBy: pure('enforce/departed-endpoints', 'is left out from when its veth is missed'),
   },
   {
     id: 'departed-old-news',
@@ -161,15 +164,18 @@ export const BINDING: readonly Mutant[] = [
     file: DEPARTED,
     from: '(e.askedAt ?? Number.NEGATIVE_INFINITY) <= at',
     to: '(e.askedAt ?? Number.NEGATIVE_INFINITY) < at',
-    killedBy: control('departed-endpoints', 'is left out from when its veth is missed'),
+    killedBy: pure('enforce/departed-endpoints', 'is left out from when its veth is missed'),
   },
   {
     id: 'lan-claim-old',
     what: 'a namespace is opened by what Docker was asked before it appeared',
-    file: 'src/control/lan-claims.ts',
+    file: 'src/netns-rules/namespace-owners.ts',
     from: 'isProven: (e.askedAt ?? Number.NEGATIVE_INFINITY) > appeared',
     to: 'isProven: appeared > 0',
-    killedBy: control('lan-claims', 'does not open the namespace of the next holder of its address'),
+    killedBy: pure(
+      'netns-rules/namespace-owners',
+      'does not open the namespace of the next holder of its address',
+    ),
   },
   {
     id: 'hold-unattributed',
@@ -177,7 +183,7 @@ export const BINDING: readonly Mutant[] = [
     file: HOLD,
     from: 'address === undefined || isBound',
     to: 'address === undefined',
-    killedBy: control('hold', 'only from an address of a managed network that is not bound'),
+    killedBy: pure('enforce/packet-hold', 'only from an address of a managed network that is not bound'),
   },
   {
     id: 'hold-unattributed-outside',
@@ -185,23 +191,23 @@ export const BINDING: readonly Mutant[] = [
     file: HOLD,
     from: "state.unattributedMode === 'enforce' && !mayBeUnattributed(packet.src, state.ports)",
     to: 'false',
-    killedBy: control('hold', 'only from an address of a managed network that is not bound'),
+    killedBy: pure('enforce/packet-hold', 'only from an address of a managed network that is not bound'),
   },
   {
     id: 'new-flows-kept',
     what: 'a new container goes on with flows that were opened from its address',
-    file: 'src/control/cut.ts',
+    file: 'src/kernel/delete-flows.ts',
     from: '!addresses.has(f.orig.src) && keep(f)',
     to: 'keep(f)',
-    killedBy: control('cut', 'what it opened itself never goes on, whatever may'),
+    killedBy: pure('kernel/delete-flows', 'what it opened itself never goes on, whatever may'),
   },
   {
     id: 'new-flows-one-way',
     what: 'flows to the address of a new container that others opened go on in a large table',
-    file: 'src/control/cut.ts',
+    file: 'src/kernel/delete-flows.ts',
     from: ", ...(await flowsOf(table, 'reply', addresses))",
     to: '',
-    killedBy: control('cut', 'a table of 10001 flows what was opened from an address ends'),
+    killedBy: pure('kernel/delete-flows', 'a table of 10001 flows what was opened from an address ends'),
   },
   {
     id: 'new-flows-walk',
@@ -217,21 +223,21 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'new-veths-ignored',
     what: 'Docker is not asked again about a veth without a container',
-    file: 'src/service/new-veths.ts',
+    file: 'src/enforce/new-veths.ts',
     from: 'while (this.#open.size > 0) {',
     to: 'for (let once = 0; once < 1 && this.#open.size > 0; once++) {',
     killedBy: {
-      file: 'test/pure/service/new-veths.test.ts',
+      file: 'test/pure/enforce/new-veths.test.ts',
       test: 'its network is asked for at once and again',
     },
   },
   {
     id: 'newcomers-forever',
     what: 'a container that is never started keeps its rules for ever',
-    file: 'src/control/newcomers.ts',
+    file: 'src/enforce/newcomers.ts',
     from: 'at + EXPECTED_MS > now',
     to: 'at + EXPECTED_MS > 0',
-    killedBy: control('newcomers', 'is expected for a while, and no longer once it runs or has gone'),
+    killedBy: pure('enforce/newcomers', 'is expected for a while, and no longer once it runs or has gone'),
   },
   {
     id: 'fast-sets-refused',
@@ -280,7 +286,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'forwarding-floods',
     what: 'an enforced veth gets frames to MACs that the bridge does not know',
-    file: 'src/desired/forwarding.ts',
+    file: 'src/ruleset/forwarding.ts',
     from: 'flood: !isEnforced(index)',
     to: 'flood: true',
     killedBy: {
@@ -291,7 +297,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'forwarding-own-mac',
     what: 'a container takes the MAC of its bridge in the forwarding table',
-    file: 'src/desired/forwarding.ts',
+    file: 'src/ruleset/forwarding.ts',
     from: ' || own.has(mac)',
     to: '',
     killedBy: {

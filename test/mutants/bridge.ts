@@ -1,8 +1,8 @@
 /** Packets between neighbours, of unknown and unattributed veths, and to where an entry leads. */
 import type { Mutant } from './mutant.js';
 
-const FILE = 'src/desired/bridge.ts';
-const BUILDS = 'src/desired/nameless.ts';
+const FILE = 'src/ruleset/bridge.ts';
+const BUILDS = 'src/ruleset/nameless.ts';
 const by = (test: string) => ({ file: 'test/kernel/bridge-rules.test.ts', test, only: true });
 const OWN = 'of an enforced veth: from its own MAC and addresses';
 const rule = (text: string): string => `          '${text}',\n`;
@@ -28,13 +28,13 @@ export const BRIDGE: readonly Mutant[] = [
     to: '    HOLDING_BOUND,\n',
     also: [
       {
-        file: 'src/control/hold.ts',
+        file: 'src/enforce/packet-hold.ts',
         from: "return own || who.mode !== 'enforce' ? ",
         to: "return own || who.mode !== 'off' ? ",
       },
     ],
     killedBy: {
-      file: 'test/pure/control/hold.test.ts',
+      file: 'test/pure/enforce/packet-hold.test.ts',
       test: 'of an enforced container with another source is dropped',
     },
   },
@@ -107,7 +107,7 @@ export const BRIDGE: readonly Mutant[] = [
     to: '];',
     also: [
       {
-        file: 'src/control/departed-endpoints.ts',
+        file: 'src/enforce/departed-endpoints.ts',
         from: 'return this.#gone.size === 0 ? view : this.#strip(view);',
         to: 'return view;',
       },
@@ -174,7 +174,7 @@ export const BRIDGE: readonly Mutant[] = [
   {
     id: 'observed-neighbour-dropped',
     what: 'what is logged between observed neighbours is dropped',
-    file: 'src/desired/bridge-observed.ts',
+    file: 'src/ruleset/bridge-observed.ts',
     from: '{ ${opened} } ${log} accept`',
     to: '{ ${opened} } ${log} drop`',
     killedBy: {

@@ -1,10 +1,10 @@
 /** What coverage says of mounts, devices and shared namespaces: each of its readers. */
 import type { Mutant } from './mutant.js';
 
-const MOUNTS = 'src/control/coverage-mounts.ts';
-const DEVICES = 'src/control/coverage-devices.ts';
-const PLACES = 'src/control/coverage-places.ts';
-const by = (test: string) => ({ file: 'test/pure/control/coverage-mounts.test.ts', test });
+const MOUNTS = 'src/coverage/coverage-mounts.ts';
+const DEVICES = 'src/coverage/coverage-devices.ts';
+const PLACES = 'src/coverage/coverage-places.ts';
+const by = (test: string) => ({ file: 'test/pure/coverage/coverage-mounts.test.ts', test });
 const mounted = by('mounts, by file system and path in it');
 
 export const COVERAGE: readonly Mutant[] = [
@@ -164,7 +164,7 @@ export const COVERAGE: readonly Mutant[] = [
   {
     id: 'coverage-pid',
     what: 'a shared PID namespace with a container that is not enforced is not said',
-    file: 'src/control/coverage-pid.ts',
+    file: 'src/coverage/coverage-pid.ts',
     from: "p.mode !== 'enforce' || p.network === 'unenforced'",
     to: "p.network === 'unenforced'",
     killedBy: by('a shared PID namespace is as good as the worst in it'),
@@ -172,7 +172,7 @@ export const COVERAGE: readonly Mutant[] = [
   {
     id: 'coverage-pid-network',
     what: 'nor with one that is not held on its network',
-    file: 'src/control/coverage-pid.ts',
+    file: 'src/coverage/coverage-pid.ts',
     from: "p.mode !== 'enforce' || p.network === 'unenforced'",
     to: "p.mode !== 'enforce'",
     killedBy: by('a shared PID namespace is as good as the worst in it'),
@@ -180,7 +180,7 @@ export const COVERAGE: readonly Mutant[] = [
   {
     id: 'coverage-listening',
     what: 'sockets on which nobody listens count as those of an engine',
-    file: 'src/kernel/engine-sockets.ts',
+    file: 'src/coverage/engine-sockets.ts',
     from: 'flags === LISTENING && inode',
     to: 'inode',
     killedBy: by('listening sockets are read from /proc/net/unix'),

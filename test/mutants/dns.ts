@@ -5,7 +5,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'learn-foreign',
     what: 'what a foreign resolver says to an observed container is permitted once it is enforced',
-    file: 'src/dns/learn.ts',
+    file: 'src/dns/recorder.ts',
     from: 'until: trusted ? shownUntil : 0',
     to: 'until: shownUntil',
     killedBy: {
@@ -16,7 +16,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'learn-foreign-sets',
     what: 'the same by the set that stands when it is enforced',
-    file: 'src/dns/learn.ts',
+    file: 'src/dns/recorder.ts',
     from: "trusted ? 'sets' : 'shown'",
     to: "'sets'",
     killedBy: {
@@ -38,7 +38,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'names-ahead-docker',
     what: 'questions of an observed container wait that were asked before Docker has reported it',
-    file: 'src/service/namespaces.ts',
+    file: 'src/dns/namespace-sockets.ts',
     from: "return isCertain || attached.has(id) ? 'Docker' : undefined;",
     to: 'return isCertain && attached.has(id) ? undefined : undefined;',
     killedBy: {
@@ -49,7 +49,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'names-own-resolvers',
     what: 'after a container with resolvers of its own, the first names of the next one are asked by Docker',
-    file: 'src/control/namespace-dns.ts',
+    file: 'src/dns/namespace-resolvers.ts',
     from: ' || this.#o.hasOwnResolvers(id)) return;',
     to: ') return;',
     killedBy: {
@@ -60,11 +60,11 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'names-passed',
     what: 'a container that asked Docker and is enforced now goes on asking Docker by its old socket',
-    file: 'src/control/namespace-dns.ts',
+    file: 'src/dns/namespace-resolvers.ts',
     from: '      await this.#endPassing(path); // a flow that leads there would go on being answered by Docker\n',
     to: '',
     killedBy: {
-      file: 'test/pure/control/namespace-dns.test.ts',
+      file: 'test/pure/dns/namespace-resolvers.test.ts',
       test: 'asked Docker and is enforced now is answered by us alone',
     },
   },
@@ -79,7 +79,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'learn-covered',
     what: 'an address entry and a name that resolves to it open the ports of both',
-    file: 'src/dns/learn.ts',
+    file: 'src/dns/recorder.ts',
     from: '{ ...this.rules(container, name, decision), covers: () => false }',
     to: 'this.rules(container, name, decision)',
     killedBy: { file: 'test/attacks/dns-answers.test.ts', test: 'answers-entry-ports', only: true },

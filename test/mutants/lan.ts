@@ -1,7 +1,7 @@
 /** Rules inside the namespaces of containers on macvlan and ipvlan networks. */
 import type { Mutant } from './mutant.js';
 
-const FILE = 'src/desired/lan-program.ts';
+const FILE = 'src/ruleset/netns-program.ts';
 const by = (test: string) => ({ file: 'test/attacks/macvlan.test.ts', test, only: true });
 
 export const LAN: readonly Mutant[] = [

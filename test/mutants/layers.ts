@@ -1,12 +1,12 @@
 /** Layers that hold the same, each alone and together; ICMP errors; forged sources; what is closed. */
 import type { Mutant } from './mutant.js';
 
-const RULES = 'src/desired/constant-chains.ts';
-const NFT = 'src/desired/backstop-table.ts';
-const THREATS = 'src/desired/threats.ts';
-const ERRORS = 'src/desired/icmp-errors.ts';
+const RULES = 'src/ruleset/constant-chains.ts';
+const NFT = 'src/ruleset/backstop-table.ts';
+const THREATS = 'src/ruleset/threat-rules.ts';
+const ERRORS = 'src/ruleset/icmp-errors.ts';
 const layers = (test: string) => ({ file: 'test/kernel/layers.test.ts', test, only: true });
-const pure = (file: string, test: string) => ({ file: `test/pure/desired/${file}.test.ts`, test });
+const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
 const UNPERMITTED = "    rule([unjudged(marks.enforced)], { k: 'drop' }),\n";
 const UNKNOWN = "    rule([unjudged(marks.unknown)], { k: 'drop' }),\n";
 const NFT_UNPERMITTED = '    unjudged(marks.enforced),\n  ];';
@@ -18,7 +18,7 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'layer-filter',
     what: 'filter permits what no entry permits',
-    file: 'src/desired/container-chain.ts',
+    file: 'src/ruleset/container-chain.ts',
     from: '    ...ownErrors(member, names),\n    ...unpermitted(member, names, shape),',
     to: "    ...ownErrors(member, names),\n    rule([], { k: 'goto', chain: names.ok }),",
     killedBy: layers('filter alone drops what no entry permits'),
@@ -37,7 +37,10 @@ export const LAYERS: readonly Mutant[] = [
     file: RULES,
     from: UNPERMITTED,
     to: IPV4_ONLY,
-    killedBy: pure('unmarked', 'wants a permit of an enforced port, and only of that: IPv6 DB-BACKSTOP'),
+    killedBy: pure(
+      'ruleset/unmarked',
+      'wants a permit of an enforced port, and only of that: IPv6 DB-BACKSTOP',
+    ),
   },
   {
     id: 'layer-nft',
@@ -72,7 +75,7 @@ export const LAYERS: readonly Mutant[] = [
     from: UNKNOWN,
     to: '',
     killedBy: pure(
-      'unmarked',
+      'ruleset/unmarked',
       'security DB-BACKSTOP, each by itself drops every packet of a port that nobody knows',
     ),
   },
@@ -82,7 +85,7 @@ export const LAYERS: readonly Mutant[] = [
     file: NFT,
     from: NFT_UNKNOWN,
     to: '',
-    killedBy: pure('icmp-errors', 'the backstop in nft drops what has no permit, by itself: forward'),
+    killedBy: pure('ruleset/icmp-errors', 'the backstop in nft drops what has no permit, by itself: forward'),
   },
   {
     id: 'layers-unknown',
@@ -108,7 +111,7 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'layer-security-input',
     what: 'security forgets what is for the host',
-    file: 'src/desired/compile.ts',
+    file: 'src/ruleset/compile.ts',
     from: "backstopChain(input.shape, names, family, 'host')],",
     to: '[]],',
     killedBy: layers('security alone drops what is for the host'),
@@ -124,10 +127,10 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'layer-from',
     what: 'what comes from a managed bridge without a mark passes',
-    file: 'src/desired/bridge-chains.ts',
+    file: 'src/ruleset/bridge-chains.ts',
     from: "    rule([], { k: 'drop' }),\n  ];\n}",
     to: '  ];\n}',
-    killedBy: pure('unmarked', 'drops a new IPv4 packet of a managed bridge that has no mark'),
+    killedBy: pure('ruleset/unmarked', 'drops a new IPv4 packet of a managed bridge that has no mark'),
   },
   {
     id: 'icmp-foreign',
@@ -135,7 +138,10 @@ export const LAYERS: readonly Mutant[] = [
     file: ERRORS,
     from: "rule([{ k: 'flowSource', direction, address }]",
     to: 'rule([]',
-    killedBy: pure('icmp-errors', 'IPv6 filter DB-FORWARD, by itself, refuses one about a flow of others'),
+    killedBy: pure(
+      'ruleset/icmp-errors',
+      'IPv6 filter DB-FORWARD, by itself, refuses one about a flow of others',
+    ),
   },
   {
     id: 'icmp-before-marks',
@@ -143,7 +149,10 @@ export const LAYERS: readonly Mutant[] = [
     file: ERRORS,
     from: "rule([{ k: 'mark', value: 0, mask: shape.marks.identity }, ...RELATED_ERROR], {\n    k: 'goto',\n    chain: names.from,\n  });",
     to: "rule([{ k: 'mark', value: 0, mask: 0 }, ...RELATED_ERROR], { k: names.from === '' ? 'drop' : 'return' });",
-    killedBy: pure('icmp-errors', 'IPv4 filter DB-FORWARD, by itself, refuses one about a flow of others'),
+    killedBy: pure(
+      'ruleset/icmp-errors',
+      'IPv4 filter DB-FORWARD, by itself, refuses one about a flow of others',
+    ),
   },
   {
     id: 'icmp-security',
@@ -151,7 +160,10 @@ export const LAYERS: readonly Mutant[] = [
     file: RULES,
     from: "    rule([ESTABLISHED], { k: 'return' }),\n    ...(to === 'host'",
     to: "    rule([{ k: 'ct', states: ['ESTABLISHED', 'RELATED'] }], { k: 'return' }),\n    ...(to === 'host'",
-    killedBy: pure('icmp-errors', 'IPv4 security DB-BACKSTOP, by itself, refuses one about a flow of others'),
+    killedBy: pure(
+      'ruleset/icmp-errors',
+      'IPv4 security DB-BACKSTOP, by itself, refuses one about a flow of others',
+    ),
   },
   {
     id: 'icmp-nft',
@@ -159,7 +171,7 @@ export const LAYERS: readonly Mutant[] = [
     file: NFT,
     from: "'ct state established accept',\n    // errors",
     to: "'ct state { established, related } accept',\n    // errors",
-    killedBy: pure('icmp-errors', 'the backstop in nft wants the permit of filter for an error, too'),
+    killedBy: pure('ruleset/icmp-errors', 'the backstop in nft wants the permit of filter for an error, too'),
   },
   {
     id: 'icmp-input',
@@ -167,7 +179,10 @@ export const LAYERS: readonly Mutant[] = [
     file: RULES,
     from: "    rule(RELATED_ERROR, { k: 'goto', chain: names.dispatch }),\n",
     to: "    rule(RELATED_ERROR, { k: 'return' }),\n",
-    killedBy: pure('icmp-errors', 'IPv4 filter DB-INPUT, by itself, refuses one about a flow of others'),
+    killedBy: pure(
+      'ruleset/icmp-errors',
+      'IPv4 filter DB-INPUT, by itself, refuses one about a flow of others',
+    ),
   },
   {
     id: 'icmp-long',
@@ -175,7 +190,7 @@ export const LAYERS: readonly Mutant[] = [
     file: ERRORS,
     from: "  rule([{ k: 'longer', than: LONGEST_ERROR[family] }], { k: 'goto', chain: names.no }),\n",
     to: '',
-    killedBy: pure('icmp-errors', 'IPv6 DB-FORWARD permits one about an own flow, either end'),
+    killedBy: pure('ruleset/icmp-errors', 'IPv6 DB-FORWARD permits one about an own flow, either end'),
   },
   {
     id: 'icmp-many',
@@ -199,7 +214,7 @@ export const LAYERS: readonly Mutant[] = [
     file: RULES,
     from: "    foreignErrors(shape, names),\n    rule([], { k: 'jump', chain: names.threat }),",
     to: "    rule(RELATED_ERROR, { k: 'return' }),\n    rule([], { k: 'jump', chain: names.threat }),",
-    killedBy: pure('icmp-errors', 'of a container in mode observe: none to a threat, else any'),
+    killedBy: pure('ruleset/icmp-errors', 'of a container in mode observe: none to a threat, else any'),
   },
   {
     id: 'threat-forged',
@@ -207,7 +222,7 @@ export const LAYERS: readonly Mutant[] = [
     file: THREATS,
     from: "        rule([foreignSource(names, family)], { k: 'jump', chain: names.threatForged }),\n",
     to: '',
-    killedBy: pure('threats', 'a forged source'),
+    killedBy: pure('ruleset/threat-rules', 'a forged source'),
   },
   {
     id: 'threat-forged-security',
@@ -215,7 +230,7 @@ export const LAYERS: readonly Mutant[] = [
     file: THREATS,
     from: "[names.threatForged, forgedSources(shape, names, family, { k: 'drop' })]",
     to: '[names.threatForged, []]',
-    killedBy: pure('threats', 'that a feed of any direction lists goes nowhere: observed'),
+    killedBy: pure('ruleset/threat-rules', 'that a feed of any direction lists goes nowhere: observed'),
   },
   {
     id: 'threat-forged-host',
@@ -223,7 +238,7 @@ export const LAYERS: readonly Mutant[] = [
     file: RULES,
     from: '    forgedToHost(names, family),\n    rule([ours',
     to: '    rule([ours',
-    killedBy: pure('threats', 'that a feed of any direction lists goes nowhere: off'),
+    killedBy: pure('ruleset/threat-rules', 'that a feed of any direction lists goes nowhere: off'),
   },
   {
     id: 'threat-forged-host-security',
@@ -231,7 +246,7 @@ export const LAYERS: readonly Mutant[] = [
     file: RULES,
     from: '[forgedToHost(names, family)]',
     to: '[]',
-    killedBy: pure('threats', 'that a feed of any direction lists goes nowhere: unattributed'),
+    killedBy: pure('ruleset/threat-rules', 'that a feed of any direction lists goes nowhere: unattributed'),
   },
   {
     id: 'near-forged',
@@ -239,7 +254,7 @@ export const LAYERS: readonly Mutant[] = [
     file: RULES,
     from: "    rule([from('own'), { ...unattributed, not: true }], { k: 'goto', chain: names.forged }),\n",
     to: '',
-    killedBy: pure('threats', 'of nobody is not heard by an enforced container'),
+    killedBy: pure('ruleset/threat-rules', 'of nobody is not heard by an enforced container'),
   },
   {
     id: 'near-forged-unattributed',
@@ -247,7 +262,7 @@ export const LAYERS: readonly Mutant[] = [
     file: RULES,
     from: "    rule([from('own'), from('net')], { k: 'goto', chain: names.forged }),\n",
     to: '',
-    killedBy: pure('threats', 'of nobody is not heard by an enforced container'),
+    killedBy: pure('ruleset/threat-rules', 'of nobody is not heard by an enforced container'),
   },
   ...(['dst', 'src'] as const).map((end) => ({
     id: `threat-tunnels-${end}`,
@@ -258,102 +273,108 @@ export const LAYERS: readonly Mutant[] = [
         ? "        ...(block ? tunnels(shape, family, 'dst', block) : []),\n"
         : "  ...tunnels(shape, family, 'src', then),\n",
     to: '',
-    killedBy: pure('threats', 'is closed as a destination and as a forged source where there are feeds'),
+    killedBy: pure(
+      'ruleset/threat-rules',
+      'is closed as a destination and as a forged source where there are feeds',
+    ),
   })),
   {
     id: 'any-isatap',
     what: '"any" means private addresses inside ISATAP addresses',
-    file: 'src/desired/container-chain.ts',
+    file: 'src/ruleset/container-chain.ts',
     from: '...(family === 6 ? [NO_ISATAP] : []),',
     to: '',
-    killedBy: pure('threats', '"any" never means an ISATAP address'),
+    killedBy: pure('ruleset/threat-rules', '"any" never means an ISATAP address'),
   },
   {
     id: 'published-protocol',
     what: 'a published UDP port opens the same TCP port',
-    file: 'src/desired/compile.ts',
+    file: 'src/ruleset/compile.ts',
     from: '`${address},${x.proto}:${x.port}`',
     to: '`${address},tcp:${x.port}`',
-    killedBy: pure('verdicts', 'a published udp port opens no port of another protocol'),
+    killedBy: pure('ruleset/verdicts', 'a published udp port opens no port of another protocol'),
   },
   {
     id: 'multicast-network',
     what: 'an entry for a multicast network opens its first group',
-    file: 'src/desired/bridge.ts',
+    file: 'src/ruleset/bridge.ts',
     from: '  range.lo === range.hi && MULTICAST',
     to: '  MULTICAST',
-    killedBy: pure('icmp-errors', 'an entry for a network of multicast opens no group'),
+    killedBy: pure('ruleset/icmp-errors', 'an entry for a network of multicast opens no group'),
   },
   {
     id: 'here-rule',
     what: 'a host: entry opens what others map from that port at any address',
-    file: 'src/desired/container-chain.ts',
+    file: 'src/ruleset/container-chain.ts',
     from: '{ port, here: marks.here }',
     to: '{ port }',
     also: [
       {
-        file: 'src/desired/container-chain.ts',
+        file: 'src/ruleset/container-chain.ts',
         from: 'sent: { readonly port: PortRange; readonly here: number }',
         to: 'sent: { readonly port: PortRange; readonly here?: number }',
       },
     ],
-    killedBy: pure('verdicts', 'permits what was sent to the host, and no address that somebody maps'),
+    killedBy: pure(
+      'ruleset/verdicts',
+      'permits what was sent to the host, and no address that somebody maps',
+    ),
   },
   {
     id: 'here-mark',
     what: 'every flow counts as sent to the host',
-    file: 'src/desired/sent-here.ts',
+    file: 'src/ruleset/sent-here.ts',
     from: "rule([{ k: 'toHost' }],",
     to: 'rule([],',
-    killedBy: pure('verdicts', 'a flow is marked as sent to the host by its first destination'),
+    killedBy: pure('ruleset/verdicts', 'a flow is marked as sent to the host by its first destination'),
   },
   {
     id: 'here-flows',
     what: 'a flow that others map goes on where a host: entry names the port',
-    file: 'src/control/judge.ts',
+    file: 'src/ruleset/policy-evaluator.ts',
     from: 'sentHere: this.#isLocal(flow.orig.dst)',
     to: 'sentHere: true',
-    killedBy: pure('verdicts', 'keeps flows by the same'),
+    killedBy: pure('ruleset/verdicts', 'keeps flows by the same'),
   },
   {
     id: 'closed-container',
     what: 'containers reach the store of Drawbridge at its own address',
-    file: 'src/desired/closed.ts',
+    file: 'src/ruleset/reserved-ports.ts',
     from: 'return isOf(place, family) ? refuse([...at(place), TCP, portOf(place)]) : [];',
     to: 'return [];',
-    killedBy: pure('closed', 'in a container of its own, IPv4'),
+    killedBy: pure('ruleset/reserved-ports', 'in a container of its own, IPv4'),
   },
   {
     id: 'closed-published',
     what: 'containers reach the store of Drawbridge at its published port',
-    file: 'src/desired/closed.ts',
+    file: 'src/ruleset/reserved-ports.ts',
     from: "address === undefined ? refuse([TCP, { k: 'sentTo', port: { lo: port, hi: port } }]) : []",
     to: '[]',
-    killedBy: pure('closed', 'as a published port of another container'),
+    killedBy: pure('ruleset/reserved-ports', 'as a published port of another container'),
   },
   {
     id: 'closed-places',
     what: 'a container behind a published port of the store is not found',
-    file: 'src/service/closed.ts',
+    file: 'src/enforce/reserved-ports.ts',
     from: '...behind(c, local), ',
     to: '',
-    killedBy: pure('closed', 'behind a published port'),
+    killedBy: pure('ruleset/reserved-ports', 'behind a published port'),
   },
   {
     id: 'closed-inside',
     what: 'a store that is named by the address of its container is not closed',
-    file: 'src/service/closed.ts',
+    file: 'src/enforce/reserved-ports.ts',
     from: ', ...inside(c, servers)',
     to: '',
-    killedBy: pure('closed', 'named by its own address, at all of its addresses'),
+    killedBy: pure('ruleset/reserved-ports', 'named by its own address, at all of its addresses'),
   },
   {
     id: 'closed-flows',
     what: 'flows to what has just been closed go on',
-    file: 'src/control/judge.ts',
+    file: 'src/ruleset/policy-evaluator.ts',
     from: '    if (this.#isClosed(member, flow)) return false;\n',
     to: '',
-    killedBy: pure('closed', 'end in mode observe, and no others'),
+    killedBy: pure('ruleset/reserved-ports', 'end in mode observe, and no others'),
   },
   {
     id: 'host-extensions',
@@ -361,7 +382,7 @@ export const LAYERS: readonly Mutant[] = [
     file: NFT,
     from: '    ...WITH_EXTENSIONS.map((match) => `${match} jump extended`),\n',
     to: '',
-    killedBy: pure('icmp-errors', 'options and extension headers of the host network are looked at'),
+    killedBy: pure('ruleset/icmp-errors', 'options and extension headers of the host network are looked at'),
   },
   {
     id: 'host-extensions-flows',
@@ -369,7 +390,7 @@ export const LAYERS: readonly Mutant[] = [
     file: NFT,
     from: "['meta mark', 'ct mark'].map",
     to: "['meta mark'].map",
-    killedBy: pure('icmp-errors', 'options and extension headers of the host network are looked at'),
+    killedBy: pure('ruleset/icmp-errors', 'options and extension headers of the host network are looked at'),
   },
   {
     id: 'jump-not-first',

@@ -26,7 +26,7 @@ export const LISTS: readonly Mutant[] = [
   {
     id: 'list-foreign-lines',
     what: 'a message quotes the line of a file that is no list as a key',
-    file: 'src/model/shape.ts',
+    file: 'src/lib/json.ts',
     from: '/^[A-Za-z0-9_][\\w.*/-]{0,62}$/.test(key)',
     to: 'true',
     killedBy: folder('shows no lines of a file that is no list'),

@@ -1,9 +1,9 @@
 /** Names of images and neighbours, addresses inside, IPv4 inside IPv6. */
 import type { Mutant } from './mutant.js';
 
-const NEIGHBOURS = 'src/control/neighbours.ts';
-const OWNER = 'src/model/owner.ts';
-const EMBEDDED = 'src/model/embedded.ts';
+const NEIGHBOURS = 'src/policy/neighbours.ts';
+const OWNER = 'src/policy/owner.ts';
+const EMBEDDED = 'src/lib/embedded-ipv4.ts';
 const REBINDING = 'src/dns/rebinding.ts';
 const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
 
@@ -11,10 +11,10 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'a-label',
     what: 'an A-label that encodes nothing is a name',
-    file: 'src/model/name.ts',
+    file: 'src/lib/dns-name.ts',
     from: 'domainToASCII(unicode) === label',
     to: 'true',
-    killedBy: pure('model/idna-versions', 'no character that needs it'),
+    killedBy: pure('lib/idna-versions', 'no character that needs it'),
   },
   {
     id: 'image-project',
@@ -22,7 +22,7 @@ export const NAMES: readonly Mutant[] = [
     file: NEIGHBOURS,
     from: 'ownLabel(c, COMPOSE_PROJECT)',
     to: 'c.labels[COMPOSE_PROJECT]',
-    killedBy: pure('control/neighbours', "an image's labels join none, neither way"),
+    killedBy: pure('policy/neighbours', "an image's labels join none, neither way"),
   },
   {
     id: 'image-service',
@@ -30,7 +30,7 @@ export const NAMES: readonly Mutant[] = [
     file: NEIGHBOURS,
     from: 'ownLabel(c, COMPOSE_SERVICE)',
     to: 'c.labels[COMPOSE_SERVICE]',
-    killedBy: pure('control/neighbours', "container:SERVICE is never a container by its image's labels"),
+    killedBy: pure('policy/neighbours', "container:SERVICE is never a container by its image's labels"),
   },
   {
     id: 'image-dotted',
@@ -38,7 +38,7 @@ export const NAMES: readonly Mutant[] = [
     file: NEIGHBOURS,
     from: "return service?.includes('.') ? undefined : service;",
     to: 'return service;',
-    killedBy: pure('control/neighbours', 'unless that could be a public name'),
+    killedBy: pure('policy/neighbours', 'unless that could be a public name'),
   },
   {
     id: 'image-alias',
@@ -46,31 +46,31 @@ export const NAMES: readonly Mutant[] = [
     file: NEIGHBOURS,
     from: 'isInspected ? undefined : serviceOf(c)',
     to: 'serviceOf(c)',
-    killedBy: pure('control/neighbours', 'until it is inspected a service is known by its own label'),
+    killedBy: pure('policy/neighbours', 'until it is inspected a service is known by its own label'),
   },
   {
     id: 'image-stack',
     what: 'the stack label of an image counts for any task',
-    file: 'src/model/own-labels.ts',
+    file: 'src/policy/own-labels.ts',
     from: 'return key === STACK_NAMESPACE && isTaskOfStack(facts);',
     to: 'return key === STACK_NAMESPACE && isTask(facts);',
-    killedBy: pure('model/own-labels', 'a task of another stack, or none'),
+    killedBy: pure('policy/own-labels', 'a task of another stack, or none'),
   },
   {
     id: 'image-digest',
     what: 'an image vouches for itself by an id that is no digest',
-    file: 'src/model/own-labels.ts',
+    file: 'src/policy/own-labels.ts',
     from: ' && DIGEST.test(imageId)',
     to: '',
-    killedBy: pure('model/own-labels', 'an id that is no digest proves nothing'),
+    killedBy: pure('policy/own-labels', 'an id that is no digest proves nothing'),
   },
   {
     id: 'image-hash',
     what: 'a config hash vouches although another image is recorded',
-    file: 'src/model/own-labels.ts',
+    file: 'src/policy/own-labels.ts',
     from: 'return !isRecorded && labels',
     to: 'return labels',
-    killedBy: pure('model/own-labels', 'recorded for another image'),
+    killedBy: pure('policy/own-labels', 'recorded for another image'),
   },
   {
     id: 'image-owner',
@@ -78,7 +78,7 @@ export const NAMES: readonly Mutant[] = [
     file: OWNER,
     from: '? keyOf(ownLabel(facts, COMPOSE_PROJECT), ownLabel(facts, COMPOSE_SERVICE))',
     to: '? composeKey(facts)',
-    killedBy: pure('model/policy', 'an image cannot pose as a service'),
+    killedBy: pure('policy/policy', 'an image cannot pose as a service'),
   },
   {
     id: 'image-leaves-mode',
@@ -87,36 +87,36 @@ export const NAMES: readonly Mutant[] = [
     from: 'composeKey(facts) ?? nameKey(facts), nameKey(facts)]',
     to: 'ownerKey(facts)]',
     killedBy: pure(
-      'model/policy',
+      'policy/policy',
       'an image cannot leave the mode that was set for the service, or for the name',
     ),
   },
   {
     id: 'image-claim',
     what: 'a list gives its entries to an image that has the label',
-    file: 'src/model/policy-compile.ts',
+    file: 'src/policy/policy-compile.ts',
     from: 'if (addsEntries(claim)) gathering.addList',
     to: 'gathering.addList',
     killedBy: pure(
-      'model/policy',
+      'policy/policy',
       'a list that claims a project gives its built services their entries, and an image none',
     ),
   },
   {
     id: 'claim-joining',
     what: 'a list that claims by a network is looked at only once the endpoint there is known',
-    file: 'src/model/policy-claims.ts',
+    file: 'src/policy/policy-claims.ts',
     from: 'placeFits(match, facts, withJoining)',
     to: 'placeFits(match, facts, names)',
-    killedBy: pure('model/policy', 'a network that it joins may tighten, and adds nothing'),
+    killedBy: pure('policy/policy', 'a network that it joins may tighten, and adds nothing'),
   },
   {
     id: 'claim-joining-adds',
     what: 'a list gives its entries by a network whose endpoint is not known',
-    file: 'src/model/policy-claims.ts',
+    file: 'src/policy/policy-claims.ts',
     from: '!claim.byImage && !claim.byJoining',
     to: '!claim.byImage',
-    killedBy: pure('model/policy', 'a network that it joins may tighten, and adds nothing'),
+    killedBy: pure('policy/policy', 'a network that it joins may tighten, and adds nothing'),
   },
   {
     id: 'claim-by-name-late',
@@ -148,29 +148,29 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'routes-own-address',
     what: 'routes between neighbours go when the bridge is given an address',
-    file: 'src/desired/neighbour-routes.ts',
+    file: 'src/ruleset/neighbour-routes.ts',
     from: 'l.index !== index && overlap',
     to: 'overlap',
-    killedBy: pure('desired/neighbour-routes', 'an address of the bridge itself changes nothing'),
+    killedBy: pure('ruleset/neighbour-routes', 'an address of the bridge itself changes nothing'),
   },
   {
     id: 'image-unknown-grants',
     what: 'grants of a service count while the labels of the image are unknown',
-    file: 'src/model/policy-compile.ts',
+    file: 'src/policy/policy-compile.ts',
     from: '...(ownerIsCertain(facts) ? [ownerKey(facts)] : [])',
     to: 'ownerKey(facts)',
     killedBy: pure(
-      'model/policy',
+      'policy/policy',
       "what belongs to a service waits, or only tightens, until the image's labels are known",
     ),
   },
   {
     id: 'image-unsaid',
     what: 'nothing says which labels of an image are ignored',
-    file: 'src/model/policy-compile.ts',
+    file: 'src/policy/policy-compile.ts',
     from: '  if (ignored.length === 0) return [];',
     to: '  if (ignored.length >= 0) return [];',
-    killedBy: pure('model/policy', 'an image cannot pose as a service'),
+    killedBy: pure('policy/policy', 'an image cannot pose as a service'),
   },
   ...(
     [
@@ -183,7 +183,7 @@ export const NAMES: readonly Mutant[] = [
     file: EMBEDDED,
     from,
     to: '',
-    killedBy: pure('model/embedded', 'IPv4 addresses inside IPv6 addresses'),
+    killedBy: pure('lib/embedded-ipv4', 'IPv4 addresses inside IPv6 addresses'),
   })),
   {
     id: 'carried-isatap',
@@ -191,7 +191,7 @@ export const NAMES: readonly Mutant[] = [
     file: EMBEDDED,
     from: "=== 0x5efen ? 'ISATAP' : undefined",
     to: "=== 0x5efdn ? 'ISATAP' : undefined",
-    killedBy: pure('model/embedded', 'IPv4 addresses inside IPv6 addresses'),
+    killedBy: pure('lib/embedded-ipv4', 'IPv4 addresses inside IPv6 addresses'),
   },
   {
     id: 'carried-teredo-client',
@@ -199,7 +199,7 @@ export const NAMES: readonly Mutant[] = [
     file: EMBEDDED,
     from: 'return [wordAt(value, 64n), wordAt(value, 0n) ^ WORD];',
     to: 'return [wordAt(value, 64n)];',
-    killedBy: pure('model/embedded', 'IPv4 addresses inside IPv6 addresses'),
+    killedBy: pure('lib/embedded-ipv4', 'IPv4 addresses inside IPv6 addresses'),
   },
   {
     id: 'carried-nat64',
@@ -207,7 +207,7 @@ export const NAMES: readonly Mutant[] = [
     file: EMBEDDED,
     from: ' || nat64.some((range) => rangeHas(range, { family: 6, value }))',
     to: '',
-    killedBy: pure('model/embedded', 'IPv4 addresses inside IPv6 addresses'),
+    killedBy: pure('lib/embedded-ipv4', 'IPv4 addresses inside IPv6 addresses'),
   },
   {
     id: 'carried-threats',
@@ -236,15 +236,15 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'inside-any',
     what: '"any" means Docker networks in public space',
-    file: 'src/desired/compile.ts',
+    file: 'src/ruleset/compile.ts',
     from: 'anyNetworks(input.inside ?? [], family',
     to: 'anyNetworks([], family',
-    killedBy: pure('desired/verdicts', '"any" leaves out public space that Docker networks use'),
+    killedBy: pure('ruleset/verdicts', '"any" leaves out public space that Docker networks use'),
   },
   {
     id: 'inside-public',
     what: 'no Docker network is known to be in public space',
-    file: 'src/model/special-use.ts',
+    file: 'src/lib/special-use.ts',
     from: 'const ordinary = ranges.filter((r) => !isSpecial(r));',
     to: 'const ordinary = ranges.filter((r) => isSpecial(r) && !isSpecial(r));',
     killedBy: pure('dns/decide', 'rebinding'),
@@ -268,7 +268,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'answer-strangers',
     what: 'records of names that were not asked for are taken',
-    file: 'src/dns/chain.ts',
+    file: 'src/dns/cname-chain.ts',
     from: 'if (r.type === asked) return owner === end;',
     to: 'if (r.type === asked) return true;',
     killedBy: pure(
@@ -279,7 +279,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'answer-dname',
     what: 'a DNAME of another name is taken',
-    file: 'src/dns/chain.ts',
+    file: 'src/dns/cname-chain.ts',
     from: 'return names.some((n) => n !== owner && isWithin(n, owner));',
     to: 'return true;',
     killedBy: pure('dns/decide', 'take a DNAME only where it owns a part of the chain'),
@@ -287,9 +287,9 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'entry-wide',
     what: 'a range with one address more than the widest network passes without "broad"',
-    file: 'src/model/entry-address.ts',
+    file: 'src/policy/entry-address.ts',
     from: 'range.hi - range.lo + 1n > 1n <<',
     to: 'range.hi - range.lo > 1n <<',
-    killedBy: pure('model/entry', '10.0.0.0-11.0.0.0'),
+    killedBy: pure('policy/entry', '10.0.0.0-11.0.0.0'),
   },
 ];

@@ -1,8 +1,8 @@
 /** ARP and neighbour discovery. */
 import type { Mutant } from './mutant.js';
 
-const FILE = 'src/desired/bridge-neighbours.ts';
-const BUILDS = 'src/desired/nameless.ts';
+const FILE = 'src/ruleset/bridge-neighbours.ts';
+const BUILDS = 'src/ruleset/nameless.ts';
 const by = (test: string) => ({ file: 'test/kernel/bridge-rules.test.ts', test, only: true });
 const ARP = by('ARP of an enforced veth');
 const ARP_OTHERS = by('ARP of others: no address');

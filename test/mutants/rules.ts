@@ -2,13 +2,13 @@
 import type { Mutant } from './mutant.js';
 
 const attack = (file: string, test: string) => ({ file: `test/attacks/${file}.test.ts`, test, only: true });
-const observed = (test: string) => ({ file: 'test/pure/desired/observed.test.ts', test });
+const observed = (test: string) => ({ file: 'test/pure/ruleset/observed.test.ts', test });
 
 export const RULES: readonly Mutant[] = [
   {
     id: 'backstop-extensions',
     what: 'a segment routing header in a flow with our resolver leads out through the host',
-    file: 'src/desired/backstop-table.ts',
+    file: 'src/ruleset/backstop-table.ts',
     from: ", 'ip6 nexthdr { 0, 43, 51, 60 }'",
     to: '',
     killedBy: attack('extensions', 'ext-segments-through-dns'),
@@ -16,7 +16,7 @@ export const RULES: readonly Mutant[] = [
   {
     id: 'backstop-behind-fragment',
     what: 'the same behind the header of a whole fragment',
-    file: 'src/desired/backstop-table.ts',
+    file: 'src/ruleset/backstop-table.ts',
     from: ", 'ip6 nexthdr { 0, 43, 51, 60 }'",
     to: '',
     killedBy: attack('extensions', 'ext-segments-behind-fragment'),
@@ -24,7 +24,7 @@ export const RULES: readonly Mutant[] = [
   {
     id: 'backstop-options',
     what: 'a source route in a flow with our resolver leads out through the host',
-    file: 'src/desired/backstop-table.ts',
+    file: 'src/ruleset/backstop-table.ts',
     from: "'ip hdrlength != 5', ",
     to: '',
     killedBy: attack('extensions', 'option-route-through-dns'),
@@ -32,7 +32,7 @@ export const RULES: readonly Mutant[] = [
   {
     id: 'observed-host-log',
     what: 'what an observed container opens on the host is not recorded: enforcing it cuts what no preview has listed',
-    file: 'src/desired/constant-chains.ts',
+    file: 'src/ruleset/constant-chains.ts',
     from: 'mask: (marks.redirect | marks.enforced) >>> 0',
     to: 'mask: marks.all',
     killedBy: observed('if and only if enforce would deny it'),
@@ -40,7 +40,7 @@ export const RULES: readonly Mutant[] = [
   {
     id: 'observed-host-denied',
     what: 'an observed container is refused services of the host in a family in which it has no address yet',
-    file: 'src/desired/dispatch.ts',
+    file: 'src/ruleset/dispatch.ts',
     from: 'maskTree(leaves, marks, names.observedHost, [])',
     to: "maskTree(leaves, marks, names.observedHost, [rule([], { k: 'goto', chain: names.no })])",
     killedBy: observed('in a family that its rules do not have'),

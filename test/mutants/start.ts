@@ -1,8 +1,8 @@
 /** The start: closed before anything that can fail; and a store that vanished loosens nothing. */
 import type { Mutant } from './mutant.js';
 
-const TRUST = 'test/pure/service/store-trust.test.ts';
-const DOUBT = 'test/pure/control/store-doubt.test.ts';
+const TRUST = 'test/pure/changes/store-trust.test.ts';
+const DOUBT = 'test/pure/changes/store-doubt.test.ts';
 
 export const START: readonly Mutant[] = [
   {
@@ -31,7 +31,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'guard-needs-state',
     what: 'the guard does not work on a read-only state folder',
-    file: 'src/service/guard.ts',
+    file: 'src/ops/guard.ts',
     from: '    if (!isOfTheSystem(e)) throw e;\n',
     to: '    throw e;\n',
     killedBy: { file: 'test/live/boot.test.ts', test: 'a state folder that is read-only: the guard works' },
@@ -39,7 +39,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-unknown-container',
     what: 'a container that the kernel did not know is observed after the state vanished',
-    file: 'src/control/store-doubt.ts',
+    file: 'src/changes/store-doubt.ts',
     from: "doubt.modes.get(facts.id) ?? 'enforce'",
     to: "doubt.modes.get(facts.id) ?? 'off'",
     killedBy: { file: DOUBT, test: 'a container that the kernel did not know is enforced' },
@@ -47,7 +47,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-old-decision',
     what: 'a mode from before the state vanished counts as a decision made since',
-    file: 'src/control/store-doubt.ts',
+    file: 'src/changes/store-doubt.ts',
     from: 'revision !== undefined && of(key) > revision',
     to: 'revision !== undefined',
     killedBy: { file: DOUBT, test: 'a mode that a person has set since counts, one from before does not' },
@@ -55,7 +55,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-old-entries',
     what: 'lists of an old backup permit what was revoked since',
-    file: 'src/control/store-doubt.ts',
+    file: 'src/changes/store-doubt.ts',
     from: "l.source !== 'store' || isNewer(doubt, listKey(name), of)",
     to: 'true',
     killedBy: { file: TRUST, test: 'entries and tokens of an old backup count only' },
@@ -63,7 +63,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-revision',
     what: 'an old backup of the state loosens what was tightened since',
-    file: 'src/control/store-doubt.ts',
+    file: 'src/changes/store-doubt.ts',
     from: '  if (now.revision < known.revision)\n',
     to: '  if (now.revision < 0)\n',
     killedBy: { file: DOUBT, test: 'an older state of it' },
@@ -71,7 +71,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-lockdown',
     what: 'a lockdown is off after the state vanished',
-    file: 'src/service/store-trust.ts',
+    file: 'src/changes/store-trust.ts',
     from: 'lockdown: said.lockdown ?? doubt.lockdown,',
     to: 'lockdown: said.lockdown,',
     killedBy: { file: TRUST, test: 'another store loosens nothing' },
@@ -79,7 +79,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-paused',
     what: 'a container that was paused when the state vanished stays observed for ever',
-    file: 'src/service/store-trust.ts',
+    file: 'src/changes/store-trust.ts',
     from: 'return this.#record?.isPaused === true ? new Map() : modes;',
     to: 'return modes;',
     killedBy: { file: TRUST, test: 'not where a pause was in force' },
@@ -87,7 +87,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-record',
     what: 'the second start after the state vanished believes the new store',
-    file: 'src/service/store-trust.ts',
+    file: 'src/changes/store-trust.ts',
     from: 'this.#doubt && this.#record ? this.#record :',
     to: '',
     killedBy: { file: TRUST, test: 'another store loosens nothing' },

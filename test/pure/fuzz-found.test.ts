@@ -4,9 +4,9 @@ import { EMPTY_FOLDER, nextFolder } from '../../src/config/list-files.js';
 import { parseListFile } from '../../src/config/lists.js';
 import { decodeMessage } from '../../src/dns/wire.js';
 import { WireError } from '../../src/dns/wire-name.js';
-import { parseEntries } from '../../src/model/entry-parse.js';
-import { readLabels } from '../../src/model/labels.js';
-import { listFromObject } from '../../src/model/list-parse.js';
+import { parseEntries } from '../../src/policy/entry-parse.js';
+import { readLabels } from '../../src/policy/labels.js';
+import { listFromObject } from '../../src/policy/list-parse.js';
 import { Random } from '../fuzz/random.js';
 import { parsed as parsedFeed } from './threats/shape.js';
 

@@ -1,4 +1,4 @@
-import { isRecord } from '../../model/shape.js';
+import { isRecord } from '../../lib/json.js';
 import type { Context } from '../context.js';
 import { KINDS } from '../problems.js';
 

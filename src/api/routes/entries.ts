@@ -1,5 +1,5 @@
 import { type Static, Type } from '@sinclair/typebox';
-import { isRecord } from '../../model/shape.js';
+import { isRecord } from '../../lib/json.js';
 import { type Context, whoIs } from '../context.js';
 import { durabilityOf } from '../durability.js';
 import { guardedRevision } from '../etag.js';

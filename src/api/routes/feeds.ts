@@ -1,5 +1,5 @@
 import { type Static, Type } from '@sinclair/typebox';
-import { mayAct } from '../../model/token.js';
+import { mayAct } from '../../policy/token.js';
 import { type Context, whoIs } from '../context.js';
 import { ForbiddenError } from '../problems.js';
 import { Collection } from '../schemas.js';

@@ -1,5 +1,5 @@
 import { type Static, Type } from '@sinclair/typebox';
-import { parseTime } from '../../model/units.js';
+import { parseTime } from '../../lib/units.js';
 import type { DenialEvent } from '../../ports.js';
 import type { Context } from '../context.js';
 import { BadRequestError, badRequest } from '../problems.js';

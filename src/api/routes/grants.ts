@@ -1,5 +1,5 @@
 import { type Static, Type } from '@sinclair/typebox';
-import { parseDuration } from '../../model/units.js';
+import { parseDuration } from '../../lib/units.js';
 import { grantBody } from '../container-body.js';
 import { type Context, whoIs } from '../context.js';
 import { durabilityOf } from '../durability.js';

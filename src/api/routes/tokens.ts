@@ -1,6 +1,6 @@
 import { type Static, Type } from '@sinclair/typebox';
-import type { Token } from '../../model/token.js';
-import { parseDuration } from '../../model/units.js';
+import { parseDuration } from '../../lib/units.js';
+import type { Token } from '../../policy/token.js';
 import { type Context, whoIs } from '../context.js';
 import { BadRequestError } from '../problems.js';
 import { Collection } from '../schemas.js';

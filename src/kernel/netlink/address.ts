@@ -1,6 +1,6 @@
 /** Addresses between bytes in network order and canonical text, pure. */
 import { isIPv4 } from 'node:net';
-import { formatAddress, parseV6 } from '../../model/ip-address.js';
+import { formatAddress, parseV6 } from '../../lib/ip-address.js';
 
 export const AF_INET = 2;
 export const AF_INET6 = 10;

@@ -1,5 +1,5 @@
 /** Messages that make, fill and exchange big sets (include/uapi/linux/netfilter/ipset/ip_set.h), pure. */
-import type { SetColumns } from '../../model/threat.js';
+import type { SetColumns } from '../../policy/threat.js';
 import { AF_INET, AF_INET6 } from './address.js';
 import { attribute, cString, nested, netfilterBody, networkOrder, u8, u32be } from './codec.js';
 

@@ -1,5 +1,5 @@
 /** Big sets of one network namespace: made, filled in slices, exchanged. Nothing but netlink, and no text of members. */
-import type { SetColumns } from '../../model/threat.js';
+import type { SetColumns } from '../../policy/threat.js';
 import { FLAG } from './codec.js';
 import { isRefusal, NetlinkError } from './errors.js';
 import {

@@ -1,5 +1,5 @@
 /** Rules and routes between neighbours, over rtnetlink. */
-import type { NeighbourRoute, NeighbourRule } from '../../desired/neighbour-routes.js';
+import type { NeighbourRoute, NeighbourRule } from '../../ruleset/neighbour-routes.js';
 import { FLAG } from './codec.js';
 import { isRefusal, NetlinkError } from './errors.js';
 import {

@@ -1,5 +1,5 @@
 /** Changes of links, local addresses and policy routing rules as the kernel announces them. */
-import type { NeighbourRule } from '../../desired/neighbour-routes.js';
+import type { NeighbourRule } from '../../ruleset/neighbour-routes.js';
 import type { NetlinkMessage } from './codec.js';
 import { decodeAddress, decodeLink, type Link, type LocalAddress, ROUTE_MESSAGE } from './route-codec.js';
 import { decodeRule, RULE_MESSAGE } from './rule-codec.js';

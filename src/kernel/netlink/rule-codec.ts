@@ -1,5 +1,5 @@
 /** IPv4 policy routing rules and routes between neighbours (fib_rules.h, rtnetlink.h), pure. */
-import type { NeighbourRoute, NeighbourRule } from '../../desired/neighbour-routes.js';
+import type { NeighbourRoute, NeighbourRule } from '../../ruleset/neighbour-routes.js';
 import { AF_INET, addressBytes, addressText } from './address.js';
 import { attribute, cString, parseAttributes, readCString, readU8, readU32le, u8, u32le } from './codec.js';
 

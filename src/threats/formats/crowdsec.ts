@@ -1,5 +1,5 @@
 /** The answer of a CrowdSec LAPI to GET /v1/decisions/stream?startup=true: all decisions in force. */
-import { type Fields, isRecord, shown } from '../../model/shape.js';
+import { type Fields, isRecord, shown } from '../../lib/json.js';
 import type { Collector } from '../collect.js';
 import { jsonDocument } from './document.js';
 import type { BodyParser } from './lines.js';

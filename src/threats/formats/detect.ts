@@ -1,5 +1,5 @@
 /** Which format a body has, from its head: several lines must agree, and what is no list at all is told as what it is. */
-import { isRecord } from '../../model/shape.js';
+import { isRecord } from '../../lib/json.js';
 import type { FormatName } from './formats.js';
 import { parseJson } from './ndjson.js';
 

@@ -1,6 +1,6 @@
 /**
  * Addresses read from octets, strictly: no string, no number formats of inet_aton, no host names. Agrees with
- * model/ip-address on every text.
+ * lib/ip-address on every text.
  */
 const DOT = 46;
 const COLON = 58;

@@ -1,5 +1,5 @@
 /** MISP: events, attribute searches, and warninglists (which say what is never to be blocked). */
-import { type Fields, isRecord, shown } from '../../model/shape.js';
+import { type Fields, isRecord, shown } from '../../lib/json.js';
 import type { Collector } from '../collect.js';
 import { jsonDocument } from './document.js';
 import type { BodyParser } from './lines.js';

@@ -1,5 +1,5 @@
 /** One JSON object a line, as Spamhaus publishes DROP: a metadata object, anywhere, says how many records there are. */
-import { type Fields, isRecord, shown } from '../../model/shape.js';
+import { type Fields, isRecord, shown } from '../../lib/json.js';
 import type { Collector } from '../collect.js';
 import { type BodyParser, textLines } from './lines.js';
 import type { FormatOptions } from './options.js';

@@ -1,5 +1,5 @@
 /** STIX 2.1 bundles and TAXII 2.1 envelopes: indicators whose pattern names destinations. */
-import { type Fields, isRecord, shown } from '../../model/shape.js';
+import { type Fields, isRecord, shown } from '../../lib/json.js';
 import type { Collector } from '../collect.js';
 import { jsonDocument } from './document.js';
 import type { BodyParser } from './lines.js';

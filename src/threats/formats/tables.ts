@@ -1,6 +1,6 @@
 /** Tab-separated lists with fixed columns: DShield's block list, and ipsum's scores. */
-import { formatAddress } from '../../model/ip-address.js';
-import { parseCidr } from '../../model/ip-range.js';
+import { formatAddress } from '../../lib/ip-address.js';
+import { parseCidr } from '../../lib/ip-range.js';
 import type { Collector } from '../collect.js';
 import { type BodyParser, textLines } from './lines.js';
 import type { FormatOptions } from './options.js';

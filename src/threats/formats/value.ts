@@ -1,5 +1,5 @@
 /** One value of an indicator, whatever wraps it: CSV cells, JSON fields. */
-import { canonicalName } from '../../model/name.js';
+import { canonicalName } from '../../lib/dns-name.js';
 import type { Collector } from '../collect.js';
 import { BELOW, SELF } from '../names.js';
 import { addRangeText } from './range-octets.js';

@@ -1,6 +1,6 @@
 /** DNS messages: what clients send, and what upstream resolvers answer. */
 import { encode } from 'dns-packet';
-import { followChain, maxChain } from '../../../src/dns/chain.js';
+import { followChain, maxChain } from '../../../src/dns/cname-chain.js';
 import { denied, encodeReply, noData, parseQuery, serverFailure, udpLimit } from '../../../src/dns/codec.js';
 import { stripServiceParams } from '../../../src/dns/svcb.js';
 import { matchAnswer, readAnswer } from '../../../src/dns/upstream-query.js';

@@ -1,12 +1,13 @@
 /** Entries as text. */
-import type { DestEntry, Entry } from '../../../src/model/entry.js';
-import { isWide } from '../../../src/model/entry-address.js';
-import { entryFromObject } from '../../../src/model/entry-object.js';
-import { isDest, parseEntries, parseEntry } from '../../../src/model/entry-parse.js';
-import { effectivePorts } from '../../../src/model/entry-ports.js';
-import { rangeToCidrs } from '../../../src/model/ip-range.js';
-import { isPublicSuffix } from '../../../src/model/name.js';
-import type { Problem } from '../../../src/model/problem.js';
+
+import { isPublicSuffix } from '../../../src/lib/dns-name.js';
+import { rangeToCidrs } from '../../../src/lib/ip-range.js';
+import type { Problem } from '../../../src/lib/problem.js';
+import type { DestEntry, Entry } from '../../../src/policy/entry.js';
+import { isWide } from '../../../src/policy/entry-address.js';
+import { entryFromObject } from '../../../src/policy/entry-object.js';
+import { isDest, parseEntries, parseEntry } from '../../../src/policy/entry-parse.js';
+import { effectivePorts } from '../../../src/policy/entry-ports.js';
 import type { Random } from '../random.js';
 import { bytes, must, mustEqual, type Target } from '../target.js';
 

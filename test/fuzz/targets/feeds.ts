@@ -1,9 +1,9 @@
 /** Bodies of threat feeds, in every format, packed and plain. */
 import { gzipSync } from 'node:zlib';
 import { zipSync } from 'fflate';
-import { FEED_FORMATS } from '../../../src/model/feed.js';
-import { formatRange } from '../../../src/model/ip.js';
-import { canonicalName } from '../../../src/model/name.js';
+import { canonicalName } from '../../../src/lib/dns-name.js';
+import { formatRange } from '../../../src/lib/ip.js';
+import { FEED_FORMATS } from '../../../src/policy/feed.js';
 import type { Collector } from '../../../src/threats/collect.js';
 import { formatNamed } from '../../../src/threats/formats/formats.js';
 import { type ParseOutcome, parseBody } from '../../../src/threats/parse.js';

@@ -1,9 +1,9 @@
 /** drawbridge.* labels: whatever they say, a fault denies, and an image adds nothing. */
-import type { ContainerFacts } from '../../../src/model/container.js';
-import { parseEntries } from '../../../src/model/entry-parse.js';
-import { readLabels } from '../../../src/model/labels.js';
-import type { List, Mode, Policy } from '../../../src/model/policy.js';
-import { compilePolicy } from '../../../src/model/policy-compile.js';
+import type { ContainerFacts } from '../../../src/policy/container.js';
+import { parseEntries } from '../../../src/policy/entry-parse.js';
+import { readLabels } from '../../../src/policy/labels.js';
+import type { List, Mode, Policy } from '../../../src/policy/policy.js';
+import { compilePolicy } from '../../../src/policy/policy-compile.js';
 import type { Random } from '../random.js';
 import { bytes, must, type Target } from '../target.js';
 import { entryTexts, entryWords, generateEntries } from './entries.js';

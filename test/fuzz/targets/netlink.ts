@@ -28,7 +28,7 @@ import {
   decodeNamespaceId,
 } from '../../../src/kernel/netlink/route-codec.js';
 import { parseProgram } from '../../../src/kernel/nft-parse.js';
-import { parseAddress } from '../../../src/model/ip.js';
+import { parseAddress } from '../../../src/lib/ip.js';
 import { parsedJson } from '../json.js';
 import type { Random } from '../random.js';
 import { bytes, must, mustEqual, type Target } from '../target.js';

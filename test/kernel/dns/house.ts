@@ -3,9 +3,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DnsConfig, DnsService } from '../../../src/dns/service.js';
-import type { Range } from '../../../src/model/ip.js';
-import type { Mode } from '../../../src/model/policy.js';
-import type { ThreatLook } from '../../../src/model/threat.js';
+import type { Range } from '../../../src/lib/ip.js';
+import type { Mode } from '../../../src/policy/policy.js';
+import type { ThreatLook } from '../../../src/policy/threat.js';
 import type {
   DnsPolicy,
   NameDecision,

@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { forwardingOf } from '../../../src/desired/forwarding.js';
 import { Forwarding, releaseVeths } from '../../../src/kernel/forwarding.js';
 import { BridgePorts } from '../../../src/kernel/netlink/bridge-ports.js';
 import { Bridges } from '../../../src/kernel/netlink/bridges.js';
 import { Links } from '../../../src/kernel/netlink/links.js';
+import { forwardingOf } from '../../../src/ruleset/forwarding.js';
 import { makeNamespace, type Namespace } from './lab.js';
 
 const MAC = '02:42:ac:11:00:02';

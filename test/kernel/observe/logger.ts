@@ -1,6 +1,6 @@
 /** Logs a lot to standard error, and answers on its IPC channel how long its event loop was blocked at most. */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { createLog } from '../../../src/observe/log.js';
+import { createLog } from '../../../src/lib/log.js';
 
 const log = createLog({ level: 'debug', format: 'json' });
 const delay = monitorEventLoopDelay({ resolution: 5 });

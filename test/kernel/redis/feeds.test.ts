@@ -6,11 +6,11 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Orphans } from '../../../src/service/orphans.js';
-import { openStoreAlone } from '../../../src/store/alone.js';
+import { openStoreAlone } from '../../../src/store/embedded-shared.js';
 import { openRedisStore } from '../../../src/store/redis.js';
+import { Orphans } from '../../../src/threats/snapshot-gc.js';
 import { program } from '../../lab/drawbridge.js';
-import { FeedHost } from '../../pure/service/feed-host.js';
+import { FeedHost } from '../../pure/threats/feed-host.js';
 import { FeedServer } from '../../pure/threats/feed-server.js';
 import { freePort, RedisServer, until } from './server.js';
 

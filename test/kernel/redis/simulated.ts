@@ -1,13 +1,13 @@
 /** A host of a fleet whose kernel is not there: its store, its feeds and what applies them are the real ones. */
 import { readConfig } from '../../../src/config/config.js';
-import type { FlowFacts } from '../../../src/control/cut.js';
-import { holderOf } from '../../../src/control/threat-columns.js';
-import type { BigSets } from '../../../src/control/threat-sets.js';
-import { Threats } from '../../../src/control/threats.js';
-import { freshSet } from '../../../src/desired/naming.js';
-import type { SetColumns } from '../../../src/model/threat.js';
+import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
+import type { SetColumns } from '../../../src/policy/threat.js';
 import type { Logger, SharedStore } from '../../../src/ports.js';
-import { Feeds } from '../../../src/service/feeds.js';
+import { freshSet } from '../../../src/ruleset/naming.js';
+import { Threats } from '../../../src/threats/active-threats.js';
+import type { BigSets } from '../../../src/threats/kernel-sets.js';
+import { Feeds } from '../../../src/threats/service.js';
+import { holderOf } from '../../../src/threats/set-columns.js';
 import type { ThreatWorker } from '../../../src/threats/worker-client.js';
 
 /** What the kernel would hold, by the calls that it gets. */

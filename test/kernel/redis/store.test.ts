@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Changes } from '../../../src/control/changes.js';
-import { Audit } from '../../../src/observe/audit.js';
+import { Audit } from '../../../src/changes/audit.js';
+import { Changes } from '../../../src/changes/changes.js';
 import { RefusedError } from '../../../src/ports.js';
 import { hashOf } from '../../../src/store/blobs.js';
 import { StoreError } from '../../../src/store/errors.js';

@@ -1,25 +1,25 @@
 /** A version of the feeds comes into force: real sets, in a namespace of their own; a million members; what goes wrong. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { FlowFacts } from '../../../src/control/cut.js';
-import { NO_MEMBERS, type ThreatSets } from '../../../src/control/threat-sets.js';
-import { Threats } from '../../../src/control/threats.js';
-import { compile } from '../../../src/desired/compile.js';
 import { Dataplane } from '../../../src/kernel/dataplane.js';
+import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
-import { teardownRules } from '../../../src/kernel/teardown.js';
-import { parseCidr, type Range } from '../../../src/model/ip.js';
+import { parseCidr, type Range } from '../../../src/lib/ip.js';
+import { teardownRules } from '../../../src/ops/teardown-kernel.js';
 import {
   type Direction,
   NO_THREATS,
   type SetColumns,
   type ThreatMembers,
-} from '../../../src/model/threat.js';
+} from '../../../src/policy/threat.js';
+import { compile } from '../../../src/ruleset/compile.js';
+import { Threats } from '../../../src/threats/active-threats.js';
+import { NO_MEMBERS, type ThreatSets } from '../../../src/threats/kernel-sets.js';
 import { unite } from '../../../src/threats/range-algebra.js';
 import { toMembers } from '../../../src/threats/range-cidrs.js';
 import { fromModel } from '../../../src/threats/ranges.js';
 import { waitFor } from '../../lab/process.js';
-import { input, member, shape } from '../../pure/desired/sample.js';
+import { input, member, shape } from '../../pure/ruleset/sample.js';
 import { quiet } from '../dns/house.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 

@@ -1,10 +1,9 @@
-import type { Lockdown, Pause } from '../../../src/model/emergency.js';
-import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/model/feed-view.js';
-import type { NodeView } from '../../../src/model/fleet.js';
-import { listFromObject } from '../../../src/model/list-parse.js';
-import type { Grant, List } from '../../../src/model/policy.js';
-import type { PreviewView } from '../../../src/model/preview-view.js';
-import type { Role, Token } from '../../../src/model/token.js';
+import type { NodeView } from '../../../src/changes/fleet-types.js';
+import type { PreviewView } from '../../../src/enforce/preview-types.js';
+import type { Lockdown, Pause } from '../../../src/policy/emergency.js';
+import { listFromObject } from '../../../src/policy/list-parse.js';
+import type { Grant, List } from '../../../src/policy/policy.js';
+import type { Role, Token } from '../../../src/policy/token.js';
 import {
   type AuditView,
   type ContainerView,
@@ -16,6 +15,7 @@ import {
   type ScanView,
   type UnwrittenChange,
 } from '../../../src/ports.js';
+import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/threats/view-types.js';
 
 /** A controller in memory, for the API and the commands: what it was asked stands in `calls`. */
 export class MemoryController implements Controller {

@@ -5,7 +5,7 @@ import * as schemas from '../../../src/api/schemas.js';
 import * as feedSchemas from '../../../src/api/schemas-feeds.js';
 import { FlowSchema } from '../../../src/api/schemas-flows.js';
 import { buildServer } from '../../../src/api/server.js';
-import { schemaProblems } from '../../../src/model/schema-check.js';
+import { schemaProblems } from '../../../src/lib/schema-check.js';
 import { type Logger, RefusedError } from '../../../src/ports.js';
 import { denial, MemoryController } from './double.js';
 

@@ -8,10 +8,10 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { Peer } from '../../../src/api/auth.js';
 import { ApiClient } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
+import { peerOf, userNames } from '../../../src/api/local-peers.js';
 import { buildServer } from '../../../src/api/server.js';
-import { FailedLogins } from '../../../src/observe/failed-logins.js';
-import { peerOf, userNames } from '../../../src/service/local-peers.js';
-import { changedKeys, recordStart, recordTeardown } from '../../../src/service/own-audit.js';
+import { FailedLogins } from '../../../src/changes/failed-logins.js';
+import { changedKeys, recordStart, recordTeardown } from '../../../src/changes/own-audit.js';
 import { MemoryController } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -1,7 +1,7 @@
 import { appendFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Audit } from '../../../src/observe/audit.js';
+import { Audit } from '../../../src/changes/audit.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
 import { Bench } from './bench.js';
 

@@ -5,9 +5,9 @@ import { Readable } from 'node:stream';
 import type { FastifyInstance } from 'fastify';
 import { listen } from '../../../src/api/listen.js';
 import { buildServer } from '../../../src/api/server.js';
+import { verifyAudit } from '../../../src/changes/audit-verify.js';
 import type { Host } from '../../../src/cli/host.js';
 import { runCli } from '../../../src/cli/program.js';
-import { verifyAudit } from '../../../src/observe/audit-verify.js';
 import { CATALOGUE } from '../../../src/threats/catalogue.js';
 import { MemoryController } from '../api/double.js';
 

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { createLog } from '../../../src/observe/log.js';
+import { createLog } from '../../../src/lib/log.js';
 
 function logged(format: 'json' | 'text'): { lines: string[]; log: ReturnType<typeof createLog> } {
   const lines: string[] = [];

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Config, type ConfigSources, readConfig } from '../../../src/config/config.js';
-import type { Problem } from '../../../src/model/problem.js';
+import type { Problem } from '../../../src/lib/problem.js';
 
 const file = (text: string) => ({ name: 'c.yaml', text });
 const good = (sources: ConfigSources): Config => {

@@ -8,7 +8,7 @@ import { type FolderWatch, watchFolder } from '../../../src/config/folder.js';
 import type { FolderState } from '../../../src/config/list-files.js';
 import { ListReader } from '../../../src/config/list-reader.js';
 import { parseListFile } from '../../../src/config/lists.js';
-import { Gathering } from '../../../src/model/policy-entries.js';
+import { Gathering } from '../../../src/policy/policy-entries.js';
 
 let base = '';
 let folder = '';

@@ -1,7 +1,7 @@
 import { afterAll, beforeEach, expect, it } from 'vitest';
 import { ListReader } from '../../../src/config/list-reader.js';
 import { parseListFile } from '../../../src/config/lists.js';
-import { listFromObject } from '../../../src/model/list-parse.js';
+import { listFromObject } from '../../../src/policy/list-parse.js';
 
 const reader = new ListReader();
 let before = 0;

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { EMPTY_FOLDER, type FileRead, nextFolder } from '../../../src/config/list-files.js';
 import { isListFile, parseListFile } from '../../../src/config/lists.js';
 import { SCHEMA_FILES } from '../../../src/config/schema-files.js';
-import { compilePolicy } from '../../../src/model/policy-compile.js';
+import { compilePolicy } from '../../../src/policy/policy-compile.js';
 
 const root = new URL('../../../', import.meta.url).pathname;
 const files = (texts: Record<string, string>): ReadonlyMap<string, FileRead> =>

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseYaml } from '../../../src/config/yaml.js';
+import { parseYaml } from '../../../src/lib/yaml.js';
 
 const problem = (text: string) => parseYaml(text, 'f.yaml').problems[0];
 

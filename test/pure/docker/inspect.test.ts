@@ -2,9 +2,9 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readDaemon } from '../../../src/docker/daemon.js';
 import { readContainers, readImageLabels, readInspect } from '../../../src/docker/inspect.js';
+import { canonicalCidr, canonicalIp, canonicalMac } from '../../../src/docker/json.js';
 import { UNREADABLE_LABELS } from '../../../src/docker/labels.js';
 import { readNetwork, readNetworks } from '../../../src/docker/networks.js';
-import { canonicalCidr, canonicalIp, canonicalMac } from '../../../src/docker/shape.js';
 import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 
 describe('container list', () => {

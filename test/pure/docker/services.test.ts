@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { localName } from '../../../src/control/neighbours.js';
 import { readInspect } from '../../../src/docker/inspect.js';
 import { readNetwork, readNetworks } from '../../../src/docker/networks.js';
 import { readServices } from '../../../src/docker/services.js';
 import { DockerState } from '../../../src/docker/state.js';
-import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/model/container.js';
+import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
+import { localName } from '../../../src/policy/neighbours.js';
 import { containerInspect, ID, networkInspect } from './samples.js';
 
 const OVER = ID('e');

@@ -1,10 +1,10 @@
 /** The order in which the kernel is told: nothing leads to what is not there yet. */
 import { expect, it } from 'vitest';
-import { compile } from '../../../src/desired/compile.js';
 import { applyPlan, type Plan, planSteps } from '../../../src/kernel/apply.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
-import type { Observed } from '../../../src/kernel/observe.js';
-import { input, member, shape } from '../desired/sample.js';
+import type { Observed } from '../../../src/kernel/read-rules.js';
+import { compile } from '../../../src/ruleset/compile.js';
+import { input, member, shape } from '../ruleset/sample.js';
 
 const NOTHING = {
   sets: new Map(),

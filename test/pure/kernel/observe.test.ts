@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { compile } from '../../../src/desired/compile.js';
 import { Dataplane } from '../../../src/kernel/dataplane.js';
 import type { Exec } from '../../../src/kernel/exec.js';
-import { input, shape } from '../desired/sample.js';
+import { compile } from '../../../src/ruleset/compile.js';
+import { input, shape } from '../ruleset/sample.js';
 
 const GONE = 'ipset v7.22: Error in line 2: The set with the given name does not exist\n';
 const said = (stdout: string) => ({ code: 0, stdout, stderr: '' });

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { SharedStore } from '../../../src/ports.js';
-import { openStoreAlone } from '../../../src/store/alone.js';
 import { hashOf } from '../../../src/store/blobs.js';
+import { openStoreAlone } from '../../../src/store/embedded-shared.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Journal } from '../../../src/dns/journal.js';
-import { readParents } from '../../../src/service/host-mode.js';
-import { readUsed } from '../../../src/service/quotas.js';
-import { readFolders } from '../../../src/service/sandbox-folders.js';
-import { foundBefore } from '../../../src/service/teardown.js';
+import { readFolders } from '../../../src/dns/netns-paths.js';
+import { readParents } from '../../../src/enforce/host-mode.js';
+import { readUsed } from '../../../src/enforce/quota-service.js';
+import { foundBefore } from '../../../src/ops/teardown.js';
 import { LocalChanges } from '../../../src/store/redis-local.js';
 import { writeStateFile } from '../../../src/store/state-file.js';
 

@@ -1,7 +1,7 @@
 /** The catalogue is sound, and its page says the same. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { FEED_FORMATS, feedProblems } from '../../../src/model/feed.js';
+import { FEED_FORMATS, feedProblems } from '../../../src/policy/feed.js';
 import { CATALOGUE, settingsFor } from '../../../src/threats/catalogue.js';
 import { feedSpec } from '../../../src/threats/feed-spec.js';
 

@@ -1,13 +1,13 @@
 /** What an update may and may not do to the version in force. */
 import { describe, expect, it } from 'vitest';
-import { nat64Ranges } from '../../../src/model/embedded.js';
-import { formatRange, parseCidr, type Range } from '../../../src/model/ip-range.js';
+import { nat64Ranges } from '../../../src/lib/embedded-ipv4.js';
+import { formatRange, parseCidr, type Range } from '../../../src/lib/ip-range.js';
 import type { FeedData } from '../../../src/threats/feed-data.js';
 import { ThreatIndex } from '../../../src/threats/matcher.js';
 import { type MergeResult, mergeFeeds, type ProtectedRange } from '../../../src/threats/merge.js';
 import { netTexts, singleTexts } from '../../../src/threats/range-cidrs.js';
+import { WELL_KNOWN } from '../../../src/threats/shared-ranges.js';
 import { decodeSnapshot, encodeSnapshot, SnapshotError } from '../../../src/threats/snapshot.js';
-import { WELL_KNOWN } from '../../../src/threats/well-known.js';
 import { type LoadExtras, load, NOW } from './shape.js';
 
 /** Many single addresses, as a feed lists them. */

@@ -1,11 +1,11 @@
 /** Every real file loads or is refused for its reason, with the counts that an independent tool gives. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { formatRange, parseCidr } from '../../../src/model/ip-range.js';
+import { formatRange, parseCidr } from '../../../src/lib/ip-range.js';
 import { mergeFeeds } from '../../../src/threats/merge.js';
 import { mergeSorted } from '../../../src/threats/range-algebra.js';
 import { netTexts, singleTexts, toMembers } from '../../../src/threats/range-cidrs.js';
-import { WELL_KNOWN } from '../../../src/threats/well-known.js';
+import { WELL_KNOWN } from '../../../src/threats/shared-ranges.js';
 import { byAddress, clean, hasIprange, oracle } from './iprange.js';
 import { haveReal, load, realFeed } from './shape.js';
 

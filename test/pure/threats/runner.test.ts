@@ -5,17 +5,17 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { feedProblems } from '../../../src/model/feed.js';
+import { feedProblems } from '../../../src/policy/feed.js';
 import { type Logger, RefusedError, type SharedStore } from '../../../src/ports.js';
-import { sharedSnapshots } from '../../../src/service/feed-tools.js';
-import { openStoreAlone } from '../../../src/store/alone.js';
+import { openStoreAlone } from '../../../src/store/embedded-shared.js';
 import type { FeedData } from '../../../src/threats/feed-data.js';
 import { type FeedSettings, feedSpec } from '../../../src/threats/feed-spec.js';
 import { fetchFeed } from '../../../src/threats/fetch.js';
 import { FeedsRunner } from '../../../src/threats/runner.js';
 import type { FeedState } from '../../../src/threats/schedule.js';
+import { WELL_KNOWN } from '../../../src/threats/shared-ranges.js';
 import { fileSnapshots } from '../../../src/threats/snapshot-files.js';
-import { WELL_KNOWN } from '../../../src/threats/well-known.js';
+import { sharedSnapshots } from '../../../src/threats/wiring.js';
 import { ThreatWorker } from '../../../src/threats/worker-client.js';
 
 const list = (count: number): string =>

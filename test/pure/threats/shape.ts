@@ -3,9 +3,9 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Collector } from '../../../src/threats/collect.js';
 import { DEFAULT_GUARDS, type Guards } from '../../../src/threats/guards.js';
-import { type LoadJob, type LoadOutcome, loadFeed } from '../../../src/threats/load.js';
+import { type LoadJob, type LoadOutcome, loadFeed } from '../../../src/threats/ingest.js';
 import { parseBody } from '../../../src/threats/parse.js';
-import { WELL_KNOWN } from '../../../src/threats/well-known.js';
+import { WELL_KNOWN } from '../../../src/threats/shared-ranges.js';
 
 const FOLDER = join(process.cwd(), '..', 'shared', 'feeds');
 export const haveReal = existsSync(FOLDER);

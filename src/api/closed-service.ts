@@ -1,0 +1,204 @@
+import { access, constants, readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { FastifyInstance } from 'fastify';
+import { configuredTokens, holderOf } from '../changes/token-changes.js';
+import type { Config } from '../config/config.js';
+import { localSocketOf } from '../config/local-socket.js';
+import { nodeName } from '../config/node.js';
+import { VERSION } from '../lib/version.js';
+import { type Logger, RefusedError, type SharedStore } from '../ports.js';
+import { type ClosedCause, closedCause } from '../store/closed-cause.js';
+import { buildClosedServer, textOf } from './closed-server.js';
+import { listen } from './listen.js';
+import { peerOf } from './local-peers.js';
+
+export interface Service {
+  stop(): Promise<void>;
+  /** Ends when the service has: after `stop`, or after a teardown through the API. */
+  readonly done: Promise<void>;
+  /** What has not moved for so long that only a new process helps; undefined while all is well. */
+  stuck(): string | undefined;
+}
+export interface ClosedServiceOptions {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly open: () => Promise<SharedStore>;
+  /** Starts the whole service on this store, which it closes when it fails. */
+  readonly begin: (store: SharedStore) => Promise<Service>;
+  readonly teardown: (who: string) => Promise<void>;
+  /** How often (ms) the state folder is looked at. */
+  readonly everyMs?: number;
+}
+
+const EVERY_MS = 500;
+/** Without any change in the folder the store is tried again after so long; what is damaged may be large. */
+const RETRY_MS = { first: 5_000, most: 60_000 };
+
+/**
+ * The service while its store cannot be opened: the kernel keeps what it holds, nothing new passes, the API says why. It
+ * looks at the state folder, and starts wholly as soon as the store opens.
+ */
+export class ClosedService implements Service {
+  readonly done: Promise<void>;
+  readonly #o: ClosedServiceOptions;
+  readonly #since = new Date().toISOString();
+  #cause: ClosedCause;
+  #ended: () => void = () => undefined;
+  #server: FastifyInstance | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #running: Promise<void> = Promise.resolve();
+  #stamp = '';
+  #retryMs = RETRY_MS.first;
+  #retryAt = 0;
+  #whole: Service | undefined;
+  #stopped = false;
+
+  private constructor(options: ClosedServiceOptions, cause: ClosedCause) {
+    this.#o = options;
+    this.#cause = cause;
+    this.done = new Promise((resolve) => (this.#ended = resolve));
+  }
+
+  static async begin(options: ClosedServiceOptions, cause: ClosedCause): Promise<ClosedService> {
+    const service = new ClosedService(options, cause);
+    service.#stamp = await stampOf(options.config.state);
+    service.#retryLater();
+    await service.#close();
+    service.#again();
+    return service;
+  }
+
+  /** While it runs closed nothing is at work that could hang. */
+  stuck(): string | undefined {
+    return this.#whole?.stuck();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#running;
+    await this.#whole?.stop();
+    await this.#server?.close();
+    this.#ended();
+  }
+
+  /** Says why, in the log and on the API: that the API cannot listen changes nothing about the rules. */
+  async #close(): Promise<void> {
+    const { config, log } = this.#o;
+    log.error(
+      { ...this.#cause },
+      'the service runs closed: what the kernel enforces stays, nothing new passes',
+    );
+    const tokens = configuredTokens(config.api.tokens);
+    const server = await buildClosedServer({
+      status: () => ({
+        version: VERSION,
+        node: nodeName(config),
+        closed: { since: this.#since, ...this.#cause },
+      }),
+      teardown: (who) => this.#teardown(who),
+      authenticate: (secret) => holderOf(tokens, secret),
+      peerOf,
+      onRefused: (refused) => log.warn(refused, 'a request to the closed service was refused'),
+      log,
+    });
+    this.#server = server;
+    const localSocket = localSocketOf(config);
+    const { listen: address } = config.api;
+    await listen(server, { address, localSocket, tokens: tokens.length, log }).catch((e: unknown) =>
+      log.warn({ err: String(e) }, 'the API of the closed service cannot listen everywhere'),
+    );
+  }
+
+  /** No check of the folder runs meanwhile: an attempt to open the store holds the lock that the audit's record needs. */
+  async #teardown(who: string): Promise<void> {
+    await this.#running;
+    if (this.#whole)
+      throw new RefusedError({
+        kind: 'conflict',
+        detail: 'the service has started fully meanwhile: nothing was removed',
+        remedy: 'run drawbridge teardown again',
+      });
+    clearTimeout(this.#timer);
+    try {
+      await this.#o.teardown(who);
+    } catch (e) {
+      this.#again();
+      throw e;
+    }
+    setImmediate(() => void this.stop());
+  }
+
+  #again(): void {
+    if (this.#stopped || this.#whole) return;
+    this.#timer = setTimeout(() => {
+      this.#running = this.#look().finally(() => this.#again());
+    }, this.#o.everyMs ?? EVERY_MS);
+  }
+
+  /** Never rejects. */
+  async #look(): Promise<void> {
+    const stamp = await stampOf(this.#o.config.state);
+    if (stamp === this.#stamp && performance.now() < this.#retryAt) return;
+    this.#stamp = stamp;
+    this.#retryLater();
+    let store: SharedStore;
+    try {
+      store = await this.#o.open();
+    } catch (e) {
+      // What the attempt itself changed is no reason for the next one.
+      this.#stamp = await stampOf(this.#o.config.state);
+      this.#note(closedCause(e) ?? { reason: messageOf(e), remedy: 'mend what the message names' });
+      return;
+    }
+    await this.#start(store);
+  }
+
+  async #start(store: SharedStore): Promise<void> {
+    this.#o.log.info({}, 'the store can be opened again: the service starts wholly');
+    await this.#server?.close();
+    this.#server = undefined;
+    try {
+      this.#whole = await this.#o.begin(store);
+    } catch (e) {
+      this.#cause = { reason: `the start failed: ${messageOf(e)}`, remedy: 'mend what the message names' };
+      await this.#close();
+      this.#stamp = await stampOf(this.#o.config.state);
+      return;
+    }
+    void this.#whole.done.then(() => this.#ended());
+  }
+
+  #note(cause: ClosedCause): void {
+    if (cause.reason !== this.#cause.reason) this.#o.log.error({}, textOf(cause));
+    this.#cause = cause;
+  }
+
+  #retryLater(): void {
+    this.#retryAt = performance.now() + this.#retryMs;
+    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS.most);
+  }
+}
+
+const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
+
+/** Changes when a file of the store does, or the folder becomes writable. */
+async function stampOf(folder: string): Promise<string> {
+  const isWritable = await access(folder, constants.W_OK).then(
+    () => 'writable',
+    (e: NodeJS.ErrnoException) => String(e.code),
+  );
+  const names = await readdir(folder).catch(() => []);
+  const files = names.filter((name) => name.startsWith('store.')).sort();
+  const stamps = await Promise.all(files.map((name) => fileStamp(join(folder, name))));
+  return [isWritable, ...stamps].join('\n');
+}
+
+async function fileStamp(file: string): Promise<string> {
+  try {
+    const { ino, size, mtimeMs, ctimeMs } = await stat(file);
+    return `${file} ${ino} ${size} ${mtimeMs} ${ctimeMs}`;
+  } catch (e) {
+    return `${file} ${String(e)}`;
+  }
+}

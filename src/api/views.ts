@@ -1,0 +1,178 @@
+import type { Engine } from '../app/engine.js';
+import { allFindings } from '../coverage/coverage.js';
+import { coverageInput } from '../coverage/coverage-input.js';
+import { explain, sourceText } from '../coverage/explain.js';
+import type { InForce } from '../enforce/pass.js';
+import type { Said } from '../enforce/policies.js';
+import type { Counts, MemberCounts } from '../kernel/counts.js';
+import { formatAddress } from '../lib/ip.js';
+import type { ContainerFacts } from '../policy/container.js';
+import { type Emergency, pauseOf } from '../policy/emergency.js';
+import { isDest, parseEntry } from '../policy/entry-parse.js';
+import { findingText, worstOf } from '../policy/finding.js';
+import { addressesOn, resolveContainer } from '../policy/neighbours.js';
+import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel } from '../policy/own-labels.js';
+import { ownerKey } from '../policy/owner.js';
+import type { Grant, Policy, PolicyEntry } from '../policy/policy.js';
+import { limitsText } from '../policy/quota.js';
+import {
+  type ContainerView,
+  type EntryView,
+  type ExplainView,
+  type QuotaView,
+  RefusedError,
+} from '../ports.js';
+import { type AsEnforced, asEnforced } from '../ruleset/as-enforced.js';
+import type { DesiredState, Member } from '../ruleset/state.js';
+
+export interface ViewParts {
+  readonly engine: Engine;
+  readonly counts: Counts;
+  readonly said: () => Said;
+}
+
+/** A container as the API shows it. */
+export function containerView({ engine, counts, said }: ViewParts, c: ContainerFacts): ContainerView {
+  const { state } = engine;
+  const holder = c.sharesWith ? (engine.docker.view().containers.get(c.sharesWith) ?? c) : c;
+  const policy = state?.members.get(holder.id)?.policy ?? engine.policies.policyOf(holder);
+  const count: MemberCounts = state
+    ? counts.of(holder.id, state)
+    : { allowed: 0, denied: 0, byEntry: new Map() };
+  const findings = allFindings(coverageInput(engine, c, policy));
+  return {
+    id: c.id,
+    name: c.name,
+    image: c.image,
+    mode: policy.mode,
+    modeFrom: policy.modeFrom,
+    coverage: { state: worstOf(findings), reasons: findings.map(findingText) },
+    findings,
+    compose: composeOf(c),
+    addresses: c.endpoints.flatMap((e) => addressesOn(c, e.networkId)),
+    lists: policy.lists,
+    entries: policy.entries.map((e) => entryView(engine, holder.id, e, count)),
+    grants: grantsOf(said().grants, holder),
+    pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(said(), holder.id)?.expires ?? null) : null,
+    limits: policy.limits ? limitsText(policy.limits) : null,
+    quota: quotaView(engine, holder.id),
+    ...totals(engine, holder.id),
+  };
+}
+
+/** Over changes of its rules and restarts, as far as they were read. */
+function totals(
+  { recording: { tallies }, denials }: Engine,
+  id: string,
+): Pick<ContainerView, 'allowed' | 'denied'> {
+  const denied = tallies.total(id, 'denied') + denials.namesDenied(id) + denials.threatsDenied(id);
+  return { allowed: tallies.total(id, 'allowed'), denied };
+}
+
+/** Labels that come with the image do not count: an image could take the name of another service. */
+function composeOf(c: ContainerFacts): ContainerView['compose'] {
+  const [project, service] = [ownLabel(c, COMPOSE_PROJECT), ownLabel(c, COMPOSE_SERVICE)];
+  return project && service ? { project, service } : null;
+}
+
+function quotaView(engine: Engine, id: string): QuotaView | null {
+  const m = engine.state?.members.get(id);
+  const quota = m?.limits?.quota;
+  if (!m || !quota) return null;
+  const { bytes, spent: reached } = quota;
+  return { bytes, used: engine.quotas.usedOf(m), reached, until: new Date(quota.until).toISOString() };
+}
+
+const grantsOf = (grants: readonly Grant[], c: ContainerFacts): Grant[] =>
+  grants.filter((g) => g.owner === ownerKey(c) || g.owner === `id:${c.id}`);
+
+function entryView(engine: Engine, id: string, pe: PolicyEntry, count: MemberCounts): EntryView {
+  return {
+    entry: pe.entry.canonical,
+    from: sourceText(pe.source),
+    addresses: addressesOf(engine, id, pe),
+    packets: count.byEntry.get(pe.entry.canonical) ?? 0,
+    bytes: 0,
+  };
+}
+
+/** What an entry stands for now: learned addresses of a name, neighbours of a container entry. */
+function addressesOf(engine: Engine, id: string, pe: PolicyEntry): readonly string[] {
+  const target = pe.entry.target;
+  const { state } = engine;
+  const self = state?.view.containers.get(id);
+  if (target.kind === 'container' && state && self)
+    return resolveContainer(state.view, self, target.name).map((r) => formatAddress(r.family, r.lo));
+  if (target.kind !== 'name') return [];
+  return engine.dns.addressesFor(id, target);
+}
+
+/** In the host's network the host is reached there as anywhere. */
+const LOOPBACK = '127.0.0.1';
+
+export function explainView(engine: Engine, said: Emergency, c: ContainerFacts, to: string): ExplainView {
+  const parsed = parseEntry(to);
+  if (!parsed.ok)
+    throw new RefusedError({
+      kind: 'invalid',
+      problems: parsed.problems.map((p) => ({ ...p, pointer: '/to' })),
+    });
+  const { state } = engine;
+  const id = c.sharesWith ?? c.id;
+  const member = state?.members.get(id);
+  if (!isDest(parsed.value))
+    throw new RefusedError({
+      kind: 'invalid',
+      problems: [
+        { detail: `${to} is a list, not a destination`, remedy: 'name an address or a name', pointer: '/to' },
+      ],
+    });
+  if (!state || !member)
+    throw new RefusedError({
+      kind: 'conflict',
+      detail: `${c.name} has no place on a managed network now: there is nothing to explain`,
+      remedy: 'start it, or see its coverage in drawbridge ps',
+    });
+  const self = state.view.containers.get(id);
+  const enforced = member.policy.mode === 'observe' ? enforcedMember(engine, state, member) : undefined;
+  const view = explain({
+    member,
+    ...(enforced ? { enforced } : {}),
+    name: c.name,
+    to,
+    dest: parsed.value,
+    judge: state.judge,
+    threats: engine.threats.look,
+    decide: (name) => engine.names.decide(id, name),
+    told: (names) => engine.dns.addressesFor(id, names),
+    emergency: { lockdown: said.lockdown, pause: pauseOf(said, id) },
+    hostAddress: member.host ? LOOPBACK : hostAddress(state, member.ports[0]?.bridge),
+    neighbours: (name) =>
+      self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
+  });
+  return view.verdict === 'allow' ? view : { ...view, coverage: gapsOf(engine, c, member.policy) };
+}
+
+/** Why what is denied may be reached all the same. */
+function gapsOf(engine: Engine, c: ContainerFacts, policy: Policy): string | null {
+  const findings = allFindings(coverageInput(engine, c, policy));
+  const gaps = findings.filter((f) => f.state !== 'enforced');
+  const [worst] = gaps;
+  if (!worst) return null;
+  const more = gaps.length > 1 ? `, and ${gaps.length - 1} more (drawbridge inspect ${c.name})` : '';
+  return `coverage of ${c.name} is ${worst.state}: ${worst.detail}${more}`;
+}
+
+/** As it would be evaluated in mode enforce now. */
+function enforcedMember(engine: Engine, state: InForce, member: Member): AsEnforced {
+  const { dns, threats, kernel, shape } = engine;
+  const learned = (desired: DesiredState, set: string, address: string): boolean =>
+    desired.sets.get(set)?.isThreats ? threats.has(set, address) : dns.isMember(member.id, set, address);
+  return asEnforced(state, member, { shape, hostAddresses: kernel.hostAddresses(), learned });
+}
+
+/** The gateway: the host's address that the container knows. */
+function hostAddress(state: InForce, bridge: string | undefined): string | undefined {
+  const network = bridge === undefined ? undefined : state.ports.bridges.get(bridge)?.network;
+  return network?.gateways[0];
+}

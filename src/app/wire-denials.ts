@@ -1,0 +1,38 @@
+import type { NamesPolicy } from '../dns/policy.js';
+import type { DnsService } from '../dns/service.js';
+import { Denials } from '../enforce/denials.js';
+import { limitReason } from '../enforce/limit-reasons.js';
+import type { InForce } from '../enforce/pass.js';
+import type { Recording } from '../enforce/recording.js';
+import type { ThreatLook } from '../policy/threat.js';
+import { mayReach } from '../ruleset/reach.js';
+import type { Shape } from '../ruleset/state.js';
+
+/** Parts of the engine, some of which are made later than this. */
+export interface DenialParts {
+  readonly shape: Shape;
+  readonly state: InForce | undefined;
+  readonly names: NamesPolicy;
+  readonly dns: DnsService;
+  readonly threats: { readonly look: ThreatLook };
+  readonly recording: Recording;
+}
+
+export const makeDenials = (engine: DenialParts): Denials =>
+  new Denials({
+    marks: engine.shape.marks,
+    containerOf: (identity, src) =>
+      [...(engine.state?.members.values() ?? [])].find((m) => m.identity === identity)?.id ??
+      engine.names.whoIs(src),
+    namesOf: (container, address) => engine.dns.namesFor(container, address),
+    threats: engine.threats.look,
+    limitReason: (container, what) => limitReason(what, engine.state?.members.get(container)),
+    mayReach: (container, packet) => {
+      const member = engine.state?.members.get(container);
+      return member !== undefined && mayReach(member, packet);
+    },
+    onPassed: (e) => engine.recording.passed(e),
+    onAsked: (container, name) => engine.recording.asked(container, name),
+    tallies: engine.recording.tallies,
+    now: Date.now,
+  });

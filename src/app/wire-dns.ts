@@ -1,0 +1,59 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Config } from '../config/config.js';
+import { NamesPolicy } from '../dns/policy.js';
+import { SearchDomains } from '../dns/search-domains.js';
+import { DnsService } from '../dns/service.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { KernelAdapter } from '../kernel/kernel.js';
+import { nat64Ranges } from '../lib/embedded-ipv4.js';
+import type { ThreatLook } from '../policy/threat.js';
+import type { Logger, NameEvent, SetWriter } from '../ports.js';
+
+export interface NamesOptions {
+  readonly config: Config;
+  /** Of the kernel's own names. */
+  readonly prefix: string;
+  readonly kernel: KernelAdapter;
+  readonly sets: SetWriter;
+  readonly docker: DockerWatch;
+  readonly log: Logger;
+  readonly threats: ThreatLook;
+  readonly onEvent: (event: NameEvent) => void;
+}
+export interface Names {
+  readonly policy: NamesPolicy;
+  readonly dns: DnsService;
+  readonly search: SearchDomains;
+}
+
+/** The DNS server, who may ask it what, and where its ledger is kept. */
+export function makeNames(o: NamesOptions): Names {
+  const search = new SearchDomains((id) => o.docker.resolver(id));
+  const policy = new NamesPolicy({
+    prefix: o.prefix,
+    hostAddresses: () => o.kernel.hostAddresses(),
+    searchDomains: (id) => search.of(id),
+    threats: o.threats,
+    nat64: nat64Ranges(o.config.networks.nat64),
+    view: () => o.docker.view(),
+  });
+  const { dns, state } = o.config;
+  mkdirSync(state, { recursive: true, mode: 0o700 });
+  const service = new DnsService({
+    config: {
+      upstreams: dns.upstreams,
+      zones: dns.zones,
+      minTtl: dns.minTtlMs / 1000,
+      maxTtl: dns.maxTtlMs / 1000,
+      grace: dns.graceMs / 1000,
+    },
+    policy,
+    sets: o.sets,
+    original: o.kernel.flows,
+    log: o.log,
+    journal: join(state, 'names.journal'),
+    onEvent: o.onEvent,
+  });
+  return { policy, dns: service, search };
+}

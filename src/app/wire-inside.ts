@@ -1,0 +1,102 @@
+import type { NamespaceDns } from '../dns/namespace-resolvers.js';
+import { type MadeNamespaceDns, makeNamespaceDns } from '../dns/namespace-sockets.js';
+import type { SandboxFolders } from '../dns/netns-paths.js';
+import type { DnsService } from '../dns/service.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { DeniedLog } from '../enforce/packet-io.js';
+import type { InForce } from '../enforce/pass.js';
+import type { Policies } from '../enforce/policies.js';
+import type { KernelAdapter } from '../kernel/kernel.js';
+import type { LearnedPort } from '../kernel/kernel-port.js';
+import type { Flow } from '../kernel/netlink/conntrack-codec.js';
+import type { Sandboxes } from '../kernel/sandboxes.js';
+import type { LanRules } from '../netns-rules/netns-rules.js';
+import type { Logger, SetWriter } from '../ports.js';
+import type { Place } from '../ruleset/reserved-ports.js';
+import type { Shape } from '../ruleset/state.js';
+import { makeLan } from './wire-lan.js';
+
+/** Parts of the engine, some of which are made later than this. */
+interface InsideParts {
+  readonly shape: Shape;
+  readonly kernel: KernelAdapter;
+  readonly dns: DnsService;
+  readonly docker: DockerWatch;
+  readonly policies: Policies;
+  readonly denials: { packet: ConstructorParameters<typeof DeniedLog>[1] };
+  readonly state: InForce | undefined;
+  lastRepair: string | null;
+}
+interface Inside {
+  readonly namespaceDns: NamespaceDns;
+  readonly lan: LanRules<Flow>;
+  readonly furnished: MadeNamespaceDns['furnished'];
+  readonly askedBefore: NamespaceDns['askedBefore'];
+}
+
+/** What stands inside containers' own namespaces: our resolver, and rules where nothing passes the host. */
+export function makeInside(
+  engine: InsideParts,
+  more: {
+    readonly folders: SandboxFolders;
+    readonly sandboxes: Sandboxes;
+    readonly learned: LearnedPort;
+    readonly closed: () => readonly Place[];
+    readonly log: Logger;
+  },
+): Inside {
+  const { kernel, docker, dns, denials, shape } = engine;
+  const { policyOf, isManaged, isLan } = engine.policies;
+  const { folders, sandboxes, learned, closed, log } = more;
+  const state = (): InForce | undefined => engine.state;
+  const onAttached = (): void => void lan.applied();
+  const namespaces = makeNamespaceDns({
+    kernel,
+    dns,
+    docker,
+    state,
+    folders,
+    sandboxes,
+    policyOf,
+    isManaged,
+    isLan,
+    onAttached,
+    log,
+  });
+  const lan: LanRules<Flow> = makeLan({
+    shape,
+    docker,
+    denials,
+    learned,
+    namespaces,
+    state,
+    closed,
+    hostAddresses: () => kernel.hostAddresses(),
+    policyOf,
+    isLan,
+    onRepair: () => {
+      engine.lastRepair = new Date().toISOString();
+    },
+    log,
+  });
+  return {
+    namespaceDns: namespaces.service,
+    lan,
+    furnished: namespaces.furnished,
+    askedBefore: (path, e) => namespaces.service.askedBefore(path, e),
+  };
+}
+
+/** What the ledger writes on the host is written inside, too, before an answer leaves. */
+export function alsoInside(sets: SetWriter, lan: () => SetWriter): SetWriter {
+  return {
+    add: async (set, address, seconds) => {
+      await sets.add(set, address, seconds);
+      await lan().add(set, address, seconds);
+    },
+    remove: async (set, address) => {
+      await sets.remove(set, address);
+      await lan().remove(set, address);
+    },
+  };
+}

@@ -1,0 +1,100 @@
+import { hasSandbox, isOnLan, type MadeNamespaceDns } from '../dns/namespace-sockets.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { Denials } from '../enforce/denials.js';
+import { DeniedLog } from '../enforce/packet-io.js';
+import type { InForce } from '../enforce/pass.js';
+import { exec } from '../kernel/exec.js';
+import type { LearnedPort } from '../kernel/kernel-port.js';
+import { Conntrack } from '../kernel/netlink/conntrack.js';
+import type { Flow } from '../kernel/netlink/conntrack-codec.js';
+import {
+  closeLan,
+  generationIn,
+  lanEnds,
+  layLan,
+  lookLan,
+  putLanMember,
+  removeLan,
+  takeLanMember,
+} from '../kernel/netns-tables.js';
+import { LanRules } from '../netns-rules/netns-rules.js';
+import type { LanKernel } from '../netns-rules/one-namespace.js';
+import type { ContainerFacts, NetworkFacts } from '../policy/container.js';
+import type { Policy } from '../policy/policy.js';
+import type { Logger } from '../ports.js';
+import { identityMark } from '../ruleset/marks.js';
+import type { LanInput } from '../ruleset/netns-program.js';
+import type { Place } from '../ruleset/reserved-ports.js';
+import type { Shape } from '../ruleset/state.js';
+
+export interface LanParts {
+  readonly shape: Shape;
+  readonly docker: DockerWatch;
+  readonly denials: Pick<Denials, 'packet'>;
+  readonly learned: LearnedPort;
+  readonly namespaces: MadeNamespaceDns;
+  readonly state: () => InForce | undefined;
+  readonly closed: () => readonly Place[];
+  readonly hostAddresses: () => ReadonlySet<string>;
+  readonly policyOf: (facts: ContainerFacts) => Policy;
+  readonly isLan: (network: NetworkFacts) => boolean;
+  readonly onRepair: () => void;
+  readonly log: Logger;
+}
+
+export function makeLan(parts: LanParts): LanRules<Flow> {
+  const { docker, namespaces, learned, log } = parts;
+  return new LanRules<Flow>({
+    kernel: lanKernel(parts),
+    learned,
+    pathOf: namespaces.pathOf,
+    resolverAt: namespaces.resolverAt,
+    closed: () => parts.closed().flatMap((place) => everywhere(place, parts.hostAddresses())),
+    isNeeded: () => [...docker.view().networks.values()].some(parts.isLan),
+    awaited: () =>
+      [...docker.view().containers.values()]
+        .filter(
+          (c) => (c.state === 'starting' || c.state === 'running') && !hasSandbox(c) && isOnLan(parts, c.id),
+        )
+        .map((c) => ({ ...c, isEnforced: () => parts.policyOf(c).mode === 'enforce' })),
+    joiners: () =>
+      [...docker.view().containers.values()]
+        .filter((c) => hasSandbox(c) && c.networkMode !== 'host' && c.sharesWith === undefined)
+        .map((c) => ({
+          id: c.id,
+          path: c.privileges?.sandboxKey ?? '',
+          isEnforced: () => parts.policyOf(c).mode === 'enforce',
+        })),
+    askAgain: (network) =>
+      void docker
+        .inspectNetwork(network)
+        .catch((e: unknown) =>
+          log.debug({ network, err: String(e) }, 'a new namespace stays closed until Docker answers'),
+        ),
+    onClaim: (id, path) => namespaces.service.claimed(id, path),
+    onRepair: parts.onRepair,
+    log,
+  });
+}
+
+const everywhere = ({ address, port }: Place, host: ReadonlySet<string>): LanInput['closed'] =>
+  [...(address === undefined ? host : [address])].map((a) => ({ address: a, port }));
+
+function lanKernel({ shape, state, denials }: LanParts): LanKernel<Flow> {
+  return {
+    close: closeLan,
+    lay: (path, program) => layLan(exec, path, program),
+    look: (path) => lookLan(exec, path),
+    generation: generationIn,
+    remove: removeLan,
+    put: putLanMember,
+    take: takeLanMember,
+    ends: lanEnds,
+    flows: (namespace) => new Conntrack({ namespace }),
+    follow: (namespace, container) =>
+      new DeniedLog({ group: shape.logGroup, namespace }, (packet) => {
+        const member = state()?.members.get(container);
+        if (member) denials.packet({ ...packet, mark: identityMark(shape.marks, member.identity) });
+      }),
+  };
+}

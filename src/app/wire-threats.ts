@@ -1,0 +1,71 @@
+import type { Config } from '../config/config.js';
+import type { DnsService } from '../dns/service.js';
+import type { Enforcer, InForce } from '../enforce/pass.js';
+import type { Reconciler } from '../enforce/reconciler.js';
+import type { Bars } from '../kernel/flow-blocklist.js';
+import type { KernelAdapter } from '../kernel/kernel.js';
+import type { Flow } from '../kernel/netlink/conntrack-codec.js';
+import type { ThreatLook } from '../policy/threat.js';
+import type { Logger } from '../ports.js';
+import type { Shape } from '../ruleset/state.js';
+import { Threats } from '../threats/active-threats.js';
+
+/** Parts of the engine, some of which are made later than this. */
+export interface ThreatParts {
+  readonly shape: Shape;
+  readonly kernel: KernelAdapter;
+  readonly bars: Bars;
+  readonly dns: DnsService;
+  readonly enforcer: Enforcer<Flow>;
+  readonly reconciler: Reconciler;
+  readonly state: InForce | undefined;
+  lastRepair: string | null;
+}
+const RELEARN_MS = 10_000;
+const SLICE_MS = 5;
+
+export function makeThreats(engine: ThreatParts, { threats }: Config, log: Logger): Threats<Flow> {
+  const { shape, kernel } = engine;
+  return new Threats<Flow>({
+    prefix: shape.prefix,
+    identityMask: shape.marks.identity,
+    maxEntries: threats.maxEntries,
+    kernel: kernel.bulk,
+    barrier: engine.bars,
+    flows: kernel.flows,
+    state: () => engine.state,
+    relearn: async (look) => {
+      const told = await toldBad(engine.dns, look);
+      if (told.size === 0 || !engine.state) return;
+      engine.enforcer.recheck(told);
+      await engine.reconciler.inForce(RELEARN_MS);
+    },
+    onRepaired: () => {
+      engine.lastRepair = new Date().toISOString();
+    },
+    log,
+  });
+}
+
+/** Containers that were told a name which is bad now, or an address. */
+async function toldBad({ ledger }: DnsService, look: ThreatLook): Promise<ReadonlySet<string>> {
+  const known = new Map<string, boolean>();
+  const isBad = (text: string, hit: (text: string) => unknown): boolean => {
+    const bad = known.get(text) ?? hit(text) !== undefined;
+    known.set(text, bad);
+    return bad;
+  };
+  const found = new Set<string>();
+  let sliceEnds = performance.now() + SLICE_MS;
+  for (const { container, name, address } of ledger.snapshot()) {
+    if (
+      !found.has(container) &&
+      (isBad(name, (n) => look.blockedName(n)) || isBad(address, (a) => look.blockedAddress(a)))
+    )
+      found.add(container);
+    if (performance.now() < sliceEnds) continue;
+    await new Promise<void>((resume) => setImmediate(resume));
+    sliceEnds = performance.now() + SLICE_MS;
+  }
+  return found;
+}

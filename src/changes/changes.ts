@@ -1,0 +1,219 @@
+import { type ListParser, listFromObject } from '../policy/list-parse.js';
+import type { Grant, List, Mode } from '../policy/policy.js';
+import type { ListView, Logger, Store, UnwrittenChange } from '../ports.js';
+import { type AuditSink, Committer, type Enforcer } from './commit.js';
+import { type ContainerChangeOptions, ContainerChanges } from './container-changes.js';
+import { EmergencyChanges } from './emergency-changes.js';
+import { NextMoment } from './expiry.js';
+import { type ListChangeOptions, ListChanges } from './list-changes.js';
+import { ChangesState, type CurrentChanges } from './stored-state.js';
+import { type TokenChangeOptions, TokenChanges } from './token-changes.js';
+import { TransferChanges } from './transfer-changes.js';
+import type { UnwrittenChanges } from './unwritten-changes.js';
+
+export interface ChangesOptions
+  extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,
+    Pick<ContainerChangeOptions, 'find' | 'now'> {
+  readonly store: Store;
+  readonly audit: AuditSink;
+  readonly enforcer: Enforcer;
+  readonly log: Logger;
+  /** Tokens of the configuration. */
+  readonly tokens?: TokenChangeOptions['configured'];
+  /** This host's name in a fleet. */
+  readonly node?: string;
+  /** Monotonic ms, as of performance.now: what lasts a time ends by it too. */
+  readonly monotonic?: () => number;
+  /** Reads lists; left out: where they are, however large. */
+  readonly parseList?: ListParser;
+  /** What `current()` gives has changed (by the API, another instance or time): compile again. */
+  onChange(): void;
+}
+
+const parseHere: ListParser = async (name, source, body) => listFromObject(name, source, body);
+
+/** After a write that failed at an expiry (disk full) it is tried again; the grant itself counts no longer. */
+const RETRY_MS = 60_000;
+
+/**
+ * Lists, grants and modes as the API changes them (spec 7): validated, durable, audited, in force or undone.
+ * The changing methods throw RefusedError.
+ */
+export class Changes {
+  readonly #o: ChangesOptions;
+  readonly #state: ChangesState;
+  readonly #lists: ListChanges;
+  readonly #containers: ContainerChanges;
+  readonly emergency: EmergencyChanges;
+  readonly tokens: TokenChanges;
+  readonly transfer: TransferChanges;
+  readonly #unwritten: UnwrittenChanges;
+  readonly #moment: NextMoment;
+  readonly #watch: Disposable;
+
+  private constructor(options: ChangesOptions, state: ChangesState) {
+    this.#o = options;
+    this.#state = state;
+    const { store, audit, enforcer, log } = options;
+    const parse = options.parseList ?? parseHere;
+    state.onLate = () => this.#changed();
+    const committer = new Committer({ store, audit, enforcer, log, state, onChange: () => this.#changed() });
+    this.#unwritten = committer.unwritten;
+    this.#lists = new ListChanges({
+      state,
+      committer,
+      parse,
+      folderLists: () => options.folderLists(),
+      usedBy: (list) => options.usedBy(list),
+    });
+    this.#containers = new ContainerChanges({
+      state,
+      committer,
+      find: (idOrName) => options.find(idOrName),
+      now: () => options.now(),
+      node: options.node,
+    });
+    this.emergency = new EmergencyChanges({
+      state,
+      committer,
+      holder: (idOrName) => this.#containers.holder(idOrName),
+      now: () => options.now(),
+      node: options.node,
+    });
+    this.tokens = new TokenChanges({
+      state,
+      committer,
+      configured: options.tokens ?? [],
+      now: () => options.now(),
+    });
+    this.transfer = new TransferChanges({
+      state,
+      committer,
+      parse,
+      folderLists: () => options.folderLists(),
+      now: () => options.now(),
+    });
+    this.#moment = new NextMoment(
+      () => options.now(),
+      () => void this.#due(),
+      () => state.hasEnded(options.now()),
+    );
+    this.#watch = store.watch((item) => {
+      if (state.apply(item.key, item.value, item.revision)) this.#changed();
+    });
+  }
+
+  /** Loads what the store holds and drops what is over. `onChange` may come from here on. */
+  static async open(options: ChangesOptions): Promise<Changes> {
+    const monotonic = options.monotonic ?? (() => performance.now());
+    const state = new ChangesState(options.log, monotonic, options.parseList ?? parseHere);
+    await state.load(options.store);
+    const changes = new Changes(options, state);
+    await changes.#due();
+    return changes;
+  }
+
+  /** What the store holds now, without grants and pauses whose time is over. Entries with `expires` are the compiler's to judge. */
+  current(): CurrentChanges {
+    return this.#state.current(this.#o.now());
+  }
+
+  /** To be called whenever the folder's lists have changed: their entries may expire, too. */
+  rearm(): void {
+    const grants = [...this.#state.grants.values()].map((g) => g.value.expires);
+    const lists: readonly List[] = [
+      ...[...this.#state.lists.values()].map((s) => s.list),
+      ...this.#o.folderLists(),
+    ];
+    const entries = lists.flatMap(expiriesOf);
+    const pauses = [...this.#state.pauses.values()].map((p) => p.value.expires);
+    this.#moment.arm([...grants, ...pauses, ...entries]);
+  }
+
+  /** Timed grants and pauses die with their container: call it when containers are destroyed, and after the first full list. */
+  async forget(isGone: (containerId: string) => boolean): Promise<void> {
+    try {
+      await this.#containers.drop(isGone);
+      await this.emergency.drop(isGone);
+    } catch (e) {
+      this.#o.log.warn(
+        { err: e },
+        'grants and pauses that are over stay in the store for now (they allow nothing)',
+      );
+      this.#moment.again(RETRY_MS);
+    }
+  }
+
+  /** What is in force and could not be stored. */
+  unwritten(): readonly UnwrittenChange[] {
+    return this.#unwritten.list();
+  }
+
+  /** The store's revision of a key; 0: it does not hold it. */
+  revisionOf(key: string): number {
+    return this.#state.revisionOf(key);
+  }
+
+  close(): void {
+    this.#unwritten.close();
+    this.#moment.stop();
+    this.#watch[Symbol.dispose]();
+  }
+
+  lists(): readonly ListView[] {
+    return this.#lists.lists();
+  }
+
+  list(name: string): ListView {
+    return this.#lists.list(name);
+  }
+
+  putList(name: string, body: unknown, ifMatch: number | undefined, who: string): Promise<ListView> {
+    return this.#lists.put(name, body, ifMatch, who);
+  }
+
+  deleteList(name: string, ifMatch: number | undefined, who: string): Promise<void> {
+    return this.#lists.delete(name, ifMatch, who);
+  }
+
+  addEntry(list: string, entry: unknown, ifMatch: number | undefined, who: string): Promise<ListView> {
+    return this.#lists.addEntry(list, entry, ifMatch, who);
+  }
+
+  removeEntry(list: string, canonical: string, ifMatch: number | undefined, who: string): Promise<ListView> {
+    return this.#lists.removeEntry(list, canonical, ifMatch, who);
+  }
+
+  grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant> {
+    return this.#containers.grant(idOrName, entry, forMs, who);
+  }
+
+  revokeGrant(idOrName: string, grantId: string, who: string): Promise<void> {
+    return this.#containers.revokeGrant(idOrName, grantId, who);
+  }
+
+  setMode(idOrName: string, mode: Mode | 'auto', who: string): Promise<void> {
+    return this.#containers.setMode(idOrName, mode, who);
+  }
+
+  #changed(): void {
+    this.rearm();
+    this.#o.onChange();
+  }
+
+  /** A moment has come: what it ends counts no longer, whether or not the store can be written. */
+  async #due(): Promise<void> {
+    this.#changed();
+    await this.forget(() => false);
+  }
+}
+
+/** Lists are values: what was read off one is read once. */
+const expiries = new WeakMap<List, readonly string[]>();
+function expiriesOf(list: List): readonly string[] {
+  const known = expiries.get(list);
+  if (known) return known;
+  const ends = list.allow.flatMap((entry) => (entry.kind === 'dest' ? (entry.expires ?? []) : []));
+  expiries.set(list, ends);
+  return ends;
+}

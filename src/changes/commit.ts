@@ -1,0 +1,281 @@
+import { type Logger, RefusedError, type Store } from '../ports.js';
+import { type Outcome, recordOf } from './change-record.js';
+import { refuse } from './refuse.js';
+import type { ChangesState } from './stored-state.js';
+import { UnwrittenChanges } from './unwritten-changes.js';
+
+/** Where each change is recorded. Records are only ever added: one whose change was not made is followed by another. */
+export interface AuditSink {
+  record(record: {
+    readonly who: string;
+    readonly action: string;
+    readonly target: string;
+    readonly before: unknown;
+    readonly after: unknown;
+    readonly outcome: Outcome;
+  }): Promise<void>;
+}
+/** Resolves when the kernel holds all that was changed before the call; rejects after `ms`. */
+export interface Enforcer {
+  inForce(ms: number): Promise<void>;
+}
+/** One key's change. `before` and `after` undefined: absent. */
+export interface KeyChange {
+  readonly key: string;
+  readonly before: unknown;
+  readonly after: unknown;
+  /** What the audit shows of them, where that is less. */
+  readonly recorded?: { readonly before: unknown; readonly after: unknown };
+  readonly who: string;
+  readonly action: string;
+  readonly target: string;
+}
+interface CommitOptions {
+  readonly store: Store;
+  readonly state: ChangesState;
+  readonly audit: AuditSink;
+  readonly enforcer: Enforcer;
+  readonly log: Logger;
+  onChange(): void;
+}
+
+/** Spec 7: a change is in force within this time, or undone. */
+const IN_FORCE_MS = 5000;
+
+/** Makes a change durable, waits until it is in force, and takes it back when it is not. */
+export class Committer {
+  readonly #options: CommitOptions;
+  readonly #tails = new Map<string, Promise<unknown>>();
+  readonly unwritten: UnwrittenChanges;
+
+  constructor(options: CommitOptions) {
+    this.#options = options;
+    const { store, state, audit, log } = options;
+    const serial = <T>(key: string, work: () => Promise<T>): Promise<T> => this.serial(key, work);
+    this.unwritten = new UnwrittenChanges({ store, state, audit, log, serial });
+  }
+
+  /** Runs one after the other per key: an undo never meets a later change of the same key. */
+  serial<T>(key: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#tails.get(key) ?? Promise.resolve();
+    const run = before.then(work, work);
+    const tail = run.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#tails.set(key, tail);
+    void tail.then(() => {
+      if (this.#tails.get(key) === tail) this.#tails.delete(key);
+    });
+    return run;
+  }
+
+  /** Throws RefusedError: precondition (somebody else was first), not-in-force (store or kernel; undone). */
+  async commit(change: KeyChange): Promise<void> {
+    const revision = await this.#writeWithAudit(change);
+    this.#options.onChange();
+    try {
+      await this.#options.enforcer.inForce(IN_FORCE_MS);
+    } catch (e) {
+      await this.#undo(change, revision, e);
+    }
+  }
+
+  /**
+   * For emergencies and for what only tightens: a store that cannot write does not keep it from being in force. It is held in
+   * memory then, and `unwritten` says so. Throws as `commit` does, but for that.
+   */
+  async commitUrgent(change: KeyChange, now: number): Promise<void> {
+    const { isRecorded, revision } = await this.#writeOrHold(change, now);
+    this.#options.onChange();
+    try {
+      await this.#options.enforcer.inForce(IN_FORCE_MS);
+    } catch (e) {
+      if (revision !== undefined) await this.#undo(change, revision, e);
+      this.unwritten.takeBack(change);
+      this.#options.onChange();
+      if (isRecorded) await this.#correct(change, 'undone');
+      refuse(
+        'not-in-force',
+        `not in force, and undone: ${String(e)}`,
+        'look at drawbridge status and doctor, then try again',
+      );
+    }
+  }
+
+  /** Whether the audit has its record: a disk may be full for the store alone, or for both. `revision` undefined: it is held. */
+  async #writeOrHold(
+    change: KeyChange,
+    now: number,
+  ): Promise<{ readonly isRecorded: boolean; readonly revision?: number }> {
+    const seen = this.#options.state.revisionOf(change.key);
+    let isRecorded = false;
+    try {
+      await this.#options.audit.record(recordOf(change, 'done'));
+      isRecorded = true;
+      return { isRecorded, revision: await this.#put(change.key, change.after, seen) };
+    } catch (e) {
+      const refused = refusalOf(e);
+      if (refused.refusal.kind !== 'not-in-force') {
+        if (isRecorded) await this.#correct(change, 'refused');
+        throw refused;
+      }
+      this.unwritten.hold(change, {
+        seen,
+        why: refused.message,
+        now: new Date(now).toISOString(),
+        isRecorded,
+      });
+    }
+    return { isRecorded };
+  }
+
+  /** All of them, or none: in force with one pass, else all taken back. Throws as `commit` does. */
+  commitAll(changes: readonly KeyChange[]): Promise<void> {
+    const keys = changes.map((change) => change.key).sort();
+    // Planned before their turn came: what has changed meanwhile was not seen.
+    const planned = new Map(keys.map((key) => [key, this.#options.state.revisionOf(key)]));
+    const work = async (): Promise<void> => {
+      const moved = keys.find((key) => this.#options.state.revisionOf(key) !== planned.get(key));
+      if (moved !== undefined) refuse('precondition', `${moved} was changed meanwhile`, 'do it again');
+      await this.#commitAll(changes);
+    };
+    return keys.reduceRight((inner, key) => () => this.serial(key, inner), work)();
+  }
+
+  async #commitAll(changes: readonly KeyChange[]): Promise<void> {
+    const written = await Promise.allSettled(changes.map((change) => this.#writeWithAudit(change)));
+    const failed = written.find((w) => w.status === 'rejected');
+    const done = changes.flatMap((change, i) => {
+      const result = written[i];
+      return result?.status === 'fulfilled' ? [{ change, revision: result.value }] : [];
+    });
+    this.#options.onChange();
+    try {
+      if (failed) throw failed.reason;
+      await this.#options.enforcer.inForce(IN_FORCE_MS);
+    } catch (e) {
+      const undone = await Promise.allSettled(
+        done.map(({ change, revision }) => this.#undo(change, revision, e)),
+      );
+      // Each says that it was undone; what says that it was not matters more, and why it began most.
+      const stuck = undone.find(
+        (u) => u.status === 'rejected' && /did not take it back/.test(String(u.reason)),
+      );
+      throw stuck?.status === 'rejected' ? stuck.reason : refusalOf(e);
+    }
+  }
+
+  /** For what no rule of the kernel's depends on: in force as soon as it is stored. Throws as `commit` does. */
+  async store(change: KeyChange): Promise<void> {
+    await this.#writeWithAudit(change);
+    this.#options.onChange();
+  }
+
+  /**
+   * Takes away what no longer counts (expired grants), without waiting for the kernel. Another host may have been first:
+   * then its own word of that is on its way.
+   */
+  async tidy(change: KeyChange): Promise<void> {
+    try {
+      await this.#writeWithAudit(change);
+    } catch (e) {
+      if (!(e instanceof RefusedError && e.refusal.kind === 'precondition')) throw e;
+    }
+    this.#options.onChange();
+  }
+
+  /**
+   * The record first: no change without one, not even when the process ends in between. Resolves with the revision of the
+   * key. What another host stores while the record is written was not seen by this change: then it is refused.
+   */
+  async #writeWithAudit(change: KeyChange): Promise<number> {
+    const seen = this.#options.state.revisionOf(change.key);
+    try {
+      await this.#options.audit.record(recordOf(change, 'done'));
+    } catch (e) {
+      throw refusalOf(e);
+    }
+    try {
+      return await this.#put(change.key, change.after, seen);
+    } catch (e) {
+      await this.#correct(change, isUnsure(e) ? 'unknown' : 'refused');
+      throw refusalOf(e);
+    }
+  }
+
+  /** Resolves with the revision that the key has now; 0: it is gone. */
+  async #put(key: string, value: unknown, ifRevision: number): Promise<number> {
+    const { store, state } = this.#options;
+    let revision = 0;
+    if (value !== undefined) {
+      revision = await store.put(key, value, { ifRevision });
+      state.apply(key, value, revision);
+    } else if (await store.delete(key, { ifRevision })) {
+      state.apply(key, undefined, Number.MAX_SAFE_INTEGER);
+    }
+    await this.unwritten.stored(key);
+    return revision;
+  }
+
+  /** `revision` is the revision of the key after the change. A later change of the key by another host is kept. */
+  async #undo(change: KeyChange, revision: number, cause: unknown): Promise<never> {
+    const { audit, log } = this.#options;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    try {
+      await this.#put(change.key, change.before, revision);
+      this.#options.onChange();
+      await audit.record(recordOf(change, 'undone'));
+    } catch (e) {
+      if (e instanceof RefusedError && e.refusal.kind === 'precondition')
+        return refuse(
+          'not-in-force',
+          `not in force: ${why}; it is not undone, because ${change.target} was changed again meanwhile`,
+          'look at what is stored now, and at drawbridge status',
+        );
+      log.error({ err: e, key: change.key }, 'a change that is not in force could not be taken back');
+      refuse(
+        'not-in-force',
+        `not in force: ${why}; and the store did not take it back: ${e instanceof Error ? e.message : String(e)}`,
+        'mend the store (drawbridge status says how it is), look at what is stored, and make the change again',
+      );
+    }
+    return refuse(
+      'not-in-force',
+      `not in force, and undone: ${why}`,
+      'look at drawbridge status and doctor, then try again',
+    );
+  }
+
+  async #correct(change: KeyChange, outcome: Outcome): Promise<void> {
+    await this.#options.audit.record(recordOf(change, outcome)).catch((e: unknown) => {
+      this.#options.log.error(
+        { err: e, key: change.key, outcome },
+        'the audit says that this change was made: the record that corrects it cannot be written',
+      );
+    });
+  }
+}
+
+function refusalOf(e: unknown): RefusedError {
+  if (e instanceof RefusedError) return e;
+  const why = e instanceof Error ? e.message : String(e);
+  if (isUnsure(e))
+    return new RefusedError({
+      kind: 'not-in-force',
+      detail: `nobody knows whether the change was stored: ${why}`,
+      remedy:
+        'look at what is there when the store answers again, and make the change again if it is missing',
+    });
+  const detail = `the change was not stored: ${why}`;
+  if (isTooLarge(e))
+    return new RefusedError({ kind: 'too-large', detail, remedy: 'send less; split a list into several' });
+  return new RefusedError({ kind: 'not-in-force', detail, remedy: 'mend the store, then try again' });
+}
+
+/** A shared store took the write and did not confirm it (StoreError `unknown`). */
+const isUnsure = (e: unknown): boolean => hasCode(e, 'unknown');
+/** The store takes no value of that size (StoreError `value`). */
+const isTooLarge = (e: unknown): boolean => hasCode(e, 'value');
+
+const hasCode = (e: unknown, code: string): boolean => e instanceof Error && 'code' in e && e.code === code;

@@ -1,0 +1,279 @@
+import type { InForce } from '../enforce/pass.js';
+import type { Said } from '../enforce/policies.js';
+import type { Exec } from '../kernel/exec.js';
+import { formatRecord, readStoreRecord, type StoreRecord, writeStoreRecord } from '../kernel/store-record.js';
+import type { ContainerFacts } from '../policy/container.js';
+import type { Mode, Policy } from '../policy/policy.js';
+import { type Logger, RefusedError, type Store } from '../ports.js';
+import type { RevisionOf } from './store-doubt.js';
+import {
+  absentUnderDoubt,
+  DOUBT_REMEDY,
+  type Doubt,
+  doubtOf,
+  grantsUnderDoubt,
+  isNewer,
+  listsUnderDoubt,
+  pausesUnderDoubt,
+  underDoubt,
+} from './store-doubt.js';
+
+export interface StoreTrustOptions {
+  readonly store: Pick<Store, 'identity' | 'revision' | 'health'>;
+  /** The embedded store is whole once it is open; Redis may answer later. */
+  readonly isShared: boolean;
+  readonly run: Exec;
+  readonly prefix: string;
+  /** Prefixes of earlier starts, whose record counts where the own prefix has none. */
+  readonly former: readonly string[];
+  readonly log: Logger;
+  /** Modes in force now, by container, without those of pauses; undefined before the first pass. */
+  readonly modes: () => ReadonlyMap<string, Mode> | undefined;
+  readonly onChange: () => void;
+  /** ms since the epoch. */
+  readonly now: () => number;
+}
+
+/** How each container is held now; a pause is no mode. */
+export const modesInForce = ({ members }: Pick<InForce, 'members'>): ReadonlyMap<string, Mode> =>
+  new Map(
+    [...members.values()].flatMap((m) => (m.policy.modeFrom === 'pause' ? [] : [[m.id, m.policy.mode]])),
+  );
+
+/** So long (ms) changes of the store are gathered before the kernel's record follows. */
+const GATHER_MS = 50;
+const NOT_READ = 'the kernel’s record of the store cannot be read (it is damaged, or of a newer version)';
+
+function saidUnderDoubt(said: Said, doubt: Doubt, of: RevisionOf): Said {
+  const lists = listsUnderDoubt(said.lists, doubt, of);
+  return {
+    ...said,
+    lists,
+    absent: new Map([...said.absent, ...absentUnderDoubt(said.lists, lists, doubt)]),
+    grants: grantsUnderDoubt(said.grants, doubt, of),
+    pauses: pausesUnderDoubt(said.pauses, doubt, of),
+    lockdown: said.lockdown ?? doubt.lockdown,
+  };
+}
+
+/**
+ * Compares the store with what the kernel remembers of it, and keeps that up to date. While they do not fit, policies get
+ * no looser than the kernel held them, until a person accepts the store.
+ */
+export class StoreTrust {
+  readonly #o: StoreTrustOptions;
+  #record: StoreRecord | undefined;
+  #doubt: Doubt | undefined;
+  /** The store has been seen whole: it is not compared by its revision again. */
+  #isSettled = false;
+  #taken: ReadonlyMap<string, Mode> | undefined;
+  #flags = { isLockdown: false, isPaused: false };
+  #written = '';
+  #timer: NodeJS.Timeout | undefined;
+  #running: Promise<void> = Promise.resolve();
+  #isClosed = false;
+  #hasFailed = false;
+
+  private constructor(options: StoreTrustOptions, record: StoreRecord | 'unreadable' | undefined) {
+    this.#o = options;
+    this.#record = record === 'unreadable' ? undefined : record;
+    if (this.#record) this.#flags = { isLockdown: this.#record.isLockdown, isPaused: this.#record.isPaused };
+    if (record === 'unreadable') this.#raise(NOT_READ);
+    this.#compare();
+  }
+
+  static async open(options: StoreTrustOptions): Promise<StoreTrust> {
+    for (const prefix of [options.prefix, ...options.former]) {
+      const record = await readStoreRecord(options.run, prefix);
+      if (record !== undefined) return new StoreTrust(options, record);
+    }
+    return new StoreTrust(options, undefined);
+  }
+
+  get doubt(): Doubt | undefined {
+    return this.#doubt;
+  }
+
+  /** What the rules of an earlier run say, before the first pass. */
+  takeOver(modes: ReadonlyMap<string, Mode>): void {
+    this.#taken = modes;
+    if (this.#doubt) this.#doubt = { ...this.#doubt, modes: this.#believed(modes) };
+  }
+
+  /** What people have said, as far as it is believed. Called by every pass. */
+  said(said: Said, of: RevisionOf): Said {
+    this.#compare();
+    const doubt = this.#doubt;
+    const believed = doubt ? saidUnderDoubt(said, doubt, of) : said;
+    this.#note({ isLockdown: believed.lockdown !== undefined, isPaused: believed.pauses.length > 0 });
+    return believed;
+  }
+
+  /** Whether what the store holds under this key counts: a token that was revoked is in an old backup again. */
+  believes(key: string, of: RevisionOf): boolean {
+    return this.#doubt === undefined || isNewer(this.#doubt, key, of);
+  }
+
+  policy(policy: Policy, facts: ContainerFacts, of: RevisionOf): Policy {
+    return this.#doubt ? underDoubt(policy, this.#doubt, facts, of) : policy;
+  }
+
+  /** True: a lockdown that only the kernel knew has been on. */
+  endLockdown(): boolean {
+    if (!this.#doubt?.lockdown) return false;
+    this.#doubt = { ...this.#doubt, lockdown: undefined };
+    this.#o.onChange();
+    return true;
+  }
+
+  /** Throws RefusedError when nothing is in doubt, or when the store does not answer. */
+  checkAcceptable(): void {
+    if (!this.#doubt)
+      throw new RefusedError({
+        kind: 'conflict',
+        detail: 'the store is the one that this host enforces by: there is nothing to accept',
+        remedy: 'nothing to do; see drawbridge status',
+      });
+    if (this.#o.store.identity() === '')
+      throw new RefusedError({
+        kind: 'conflict',
+        detail: 'the store does not answer: what would be accepted is not known',
+        remedy: 'wait until drawbridge status shows the store as ok',
+      });
+  }
+
+  /** What the kernel remembers. */
+  get known(): { readonly id: string; readonly revision: number } | undefined {
+    return this.#record && { id: this.#record.id, revision: this.#record.revision };
+  }
+
+  /** A person takes the store as it is. */
+  async accept(): Promise<void> {
+    const { store, onChange, log } = this.#o;
+    this.checkAcceptable();
+    this.#doubt = undefined;
+    this.#isSettled = true;
+    this.#record = undefined;
+    log.warn({ revision: store.revision() }, 'the store was accepted as it is');
+    onChange();
+    await this.#write();
+  }
+
+  /** The store has changed: the record follows. */
+  changed(): void {
+    if (this.#isClosed) return;
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      void this.#write();
+    }, GATHER_MS);
+  }
+
+  /** What the kernel remembered was removed: it is written again. */
+  rewrite(): void {
+    this.#written = '';
+    this.changed();
+  }
+
+  /** Nothing is written any more, as before a teardown. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
+    await this.#running;
+  }
+
+  #compare(): void {
+    const { store, isShared } = this.#o;
+    const record = this.#record;
+    const now = { id: store.identity(), revision: store.revision() };
+    if (!record || this.#hasSettled(now.id, record.id)) return;
+    const reason = doubtOf(now, record);
+    const isWhole = now.id !== '' && (!isShared || store.health().ok);
+    this.#isSettled ||= isWhole;
+    if (reason === undefined) this.#clear();
+    else if (this.#doubt?.reason !== reason) this.#raise(reason);
+    if (this.#doubt && isWhole && this.#doubt.revision === undefined) this.#settle(now);
+  }
+
+  /** Once it was seen whole only another identity counts: its own new writes make any revision grow. */
+  #hasSettled(id: string, known: string): boolean {
+    return this.#isSettled && (id === known || this.#doubt !== undefined);
+  }
+
+  #settle(now: { readonly id: string; readonly revision: number }): void {
+    const { found } = this.#record ?? {};
+    const isSame = found?.id === now.id && found.revision <= now.revision;
+    const at = isSame ? found : now;
+    if (this.#doubt) this.#doubt = { ...this.#doubt, revision: at.revision };
+    if (this.#record) this.#record = { ...this.#record, found: at };
+    this.changed();
+  }
+
+  #raise(reason: string): void {
+    const { log, now, modes } = this.#o;
+    const since = new Date(now()).toISOString();
+    const wasLockedDown = this.#record?.isLockdown === true;
+    const lockdown = wasLockedDown
+      ? { since, by: 'the kernel, where it was in force when the store was lost' }
+      : undefined;
+    this.#doubt = {
+      reason,
+      since,
+      revision: undefined,
+      modes: this.#believed(this.#taken ?? modes() ?? new Map()),
+      lockdown,
+    };
+    log.error(
+      { lockdown: wasLockedDown },
+      `${reason}: nothing gets looser until a person decides: ${DOUBT_REMEDY}`,
+    );
+  }
+
+  /** With a pause in force an observed container may have been an enforced one. */
+  #believed(modes: ReadonlyMap<string, Mode>): ReadonlyMap<string, Mode> {
+    return this.#record?.isPaused === true ? new Map() : modes;
+  }
+
+  #clear(): void {
+    if (!this.#doubt) return;
+    this.#doubt = undefined;
+    this.#o.log.info({}, 'the store is the one that this host enforced by: it is believed again');
+  }
+
+  #note(flags: { readonly isLockdown: boolean; readonly isPaused: boolean }): void {
+    if (flags.isLockdown === this.#flags.isLockdown && flags.isPaused === this.#flags.isPaused) return;
+    this.#flags = flags;
+    this.changed();
+  }
+
+  #write(): Promise<void> {
+    this.#running = this.#running.then(() => this.#writeOnce());
+    return this.#running;
+  }
+
+  /** Never rejects. */
+  async #writeOnce(): Promise<void> {
+    const { store, run, prefix, log } = this.#o;
+    const id = store.identity();
+    const isUnknown = id === '' || (this.#doubt && !this.#record);
+    if (this.#isClosed || isUnknown) return;
+    const base = this.#doubt && this.#record ? this.#record : { id, revision: store.revision() };
+    // A pause that is not honoured hides what the kernel held, as before.
+    const isPaused = this.#flags.isPaused || (this.#doubt !== undefined && this.#record?.isPaused === true);
+    const record: StoreRecord = { ...base, isLockdown: this.#flags.isLockdown, isPaused };
+    const text = formatRecord(record);
+    if (text === this.#written) return;
+    try {
+      await writeStoreRecord(run, prefix, record);
+      this.#written = text;
+      this.#record = record;
+      this.#hasFailed = false;
+    } catch (e) {
+      if (!this.#hasFailed)
+        log.warn(
+          { err: String(e) },
+          'cannot note the store’s revision in the kernel: a store that vanishes is not noticed',
+        );
+      this.#hasFailed = true;
+    }
+  }
+}

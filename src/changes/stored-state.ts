@@ -1,0 +1,248 @@
+import { setImmediate as turn } from 'node:timers/promises';
+import { isRecord } from '../lib/json.js';
+import type { Parsed } from '../lib/problem.js';
+import { isWithin } from '../lib/size.js';
+import type { Emergency, Lockdown, Pause } from '../policy/emergency.js';
+import { type ListParser, listFromObject } from '../policy/list-parse.js';
+import type { Grant, List, Mode } from '../policy/policy.js';
+import { isToken, type Token } from '../policy/token.js';
+import type { Logger, Store } from '../ports.js';
+import { Deadlines } from './deadlines.js';
+
+/**
+ * What the API changed, as the store holds it (keys: list/NAME, grant/ID, mode/OWNER, pause/OWNER, lockdown/all,
+ * token/NAME, sync/OWNER).
+ */
+export interface CurrentChanges extends Emergency {
+  readonly lists: ReadonlyMap<string, List & { readonly revision: number }>;
+  /** Without those whose time is over. */
+  readonly grants: readonly Grant[];
+  readonly modes: ReadonlyMap<string, Mode>;
+}
+
+/** A list's body: the fields of the YAML file, as they were given. */
+export interface ListBody {
+  readonly allow: readonly unknown[];
+  readonly [field: string]: unknown;
+}
+export interface StoredList {
+  readonly list: List & { readonly revision: number };
+  readonly body: ListBody;
+}
+
+export const listKey = (name: string): string => `list/${name}`;
+export const grantKey = (id: string): string => `grant/${id}`;
+export const modeKey = (owner: string): string => `mode/${owner}`;
+export const pauseKey = (owner: string): string => `pause/${owner}`;
+export const tokenKey = (name: string): string => `token/${name}`;
+export const syncKey = (owner: string): string => `sync/${owner}`;
+export const LOCKDOWN_KEY = 'lockdown/all';
+
+const KINDS = ['list', 'grant', 'mode', 'pause', 'lockdown', 'token', 'sync'] as const;
+type Kind = (typeof KINDS)[number];
+
+interface Revised<T> {
+  readonly value: T;
+  readonly revision: number;
+}
+
+/** The store's content in memory, parsed. Older or equal revisions of a key are ignored: they are our own echo. */
+export class ChangesState {
+  readonly lists = new Map<string, StoredList>();
+  readonly grants = new Map<string, Revised<Grant>>();
+  readonly modes = new Map<string, Revised<Mode>>();
+  readonly pauses = new Map<string, Revised<Pause>>();
+  readonly tokens = new Map<string, Revised<Token>>();
+  /** By owner: the lists that `sync` made. */
+  readonly synced = new Map<string, Revised<readonly string[]>>();
+  lockdown: Lockdown | undefined;
+  readonly deadlines: Deadlines;
+  /** Called when a large list that came from the store has been read. */
+  onLate: () => void = () => undefined;
+  /** Revision of each key that the store holds, unreadable ones too. */
+  readonly #revisions = new Map<string, number>();
+  /** Bodies that have been read, with the list that each is. */
+  readonly #parsed = new WeakMap<object, Parsed<List>>();
+  /** By key: the revision that is being read. */
+  readonly #reading = new Map<string, number>();
+  readonly #log: Logger;
+  readonly #parse: ListParser;
+
+  /** `monotonic`: ms, as of performance.now. `parse` reads large lists elsewhere than on the event loop. */
+  constructor(log: Logger, monotonic: () => number, parse: ListParser) {
+    this.#log = log;
+    this.#parse = parse;
+    this.deadlines = new Deadlines(monotonic);
+  }
+
+  async load(store: Store): Promise<void> {
+    for (const kind of KINDS) {
+      for (const item of await store.list(`${kind}/`)) {
+        if (kind === 'list') await this.#prepare(partsOf(item.key).name, item.value);
+        this.apply(item.key, item.value, item.revision);
+      }
+    }
+  }
+
+  /** The list of a body, read before the body is stored: it is not read again when it is applied. */
+  remember(body: object, list: List): void {
+    this.#parsed.set(body, { ok: true, value: list });
+  }
+
+  /**
+   * True: something changed. `value` undefined: the key is gone. A large list that was not read here (another host made it)
+   * is read first: until then the version before it stays, and `onLate` says when it has changed.
+   */
+  apply(key: string, value: unknown, revision: number): boolean {
+    if (revision <= this.revisionOf(key)) return false;
+    const { kind, name } = partsOf(key);
+    if (!kind) return false;
+    if (kind === 'list' && isUnread(value, this.#parsed)) {
+      void this.#applyLate(key, name, value, revision);
+      return false;
+    }
+    this.#reading.delete(key);
+    const known = this.#revisions.delete(key);
+    this.#forget(kind, name);
+    if (value === undefined) return known;
+    this.#revisions.set(key, revision);
+    this.#set(kind, name, value, revision);
+    return true;
+  }
+
+  /** Applies what the store does not hold; the revision stays that of the stored value, which a later write must name. */
+  override(key: string, value: unknown): void {
+    const { kind, name } = partsOf(key);
+    if (!kind) return;
+    const revision = this.revisionOf(key);
+    this.#forget(kind, name);
+    if (value !== undefined) this.#set(kind, name, value, revision);
+  }
+
+  async #applyLate(key: string, name: string, value: object, revision: number): Promise<void> {
+    if (revision <= (this.#reading.get(key) ?? 0)) return;
+    this.#reading.set(key, revision);
+    // A change of our own is reported here a moment before it is applied by what made it.
+    await turn();
+    if (this.#reading.get(key) !== revision) return;
+    await this.#prepare(name, value);
+    // What came meanwhile is newer, or the key is gone.
+    if (this.#reading.get(key) !== revision) return;
+    if (this.apply(key, value, revision)) this.onLate();
+  }
+
+  async #prepare(name: string, body: unknown): Promise<void> {
+    if (isRecord(body)) this.#parsed.set(body, await this.#parse(name, 'store', body));
+  }
+
+  /** `now`: ms since the epoch. */
+  current(now: number): CurrentChanges {
+    const inForce = (key: string, span: Grant | Pause): boolean => this.deadlines.isInForce(key, span, now);
+    return {
+      lists: new Map([...this.lists].map(([name, stored]) => [name, stored.list])),
+      grants: [...this.grants.values()].map((g) => g.value).filter((g) => inForce(grantKey(g.id), g)),
+      modes: new Map([...this.modes].map(([owner, mode]) => [owner, mode.value])),
+      pauses: [...this.pauses.values()].map((p) => p.value).filter((p) => inForce(pauseKey(p.owner), p)),
+      lockdown: this.lockdown,
+    };
+  }
+
+  /** Some grant or pause has ended, and has not been taken out yet. */
+  hasEnded(now: number): boolean {
+    const ended = (key: string, span: Grant | Pause): boolean => this.deadlines.isOver(key, span, now);
+    return (
+      [...this.grants.values()].some((g) => ended(grantKey(g.value.id), g.value)) ||
+      [...this.pauses.values()].some((p) => ended(pauseKey(p.value.owner), p.value))
+    );
+  }
+
+  /** 0: the store does not hold the key. */
+  revisionOf(key: string): number {
+    return this.#revisions.get(key) ?? 0;
+  }
+
+  #forget(kind: Kind, name: string): void {
+    this.deadlines.forget(`${kind}/${name}`);
+    if (kind === 'lockdown') this.lockdown = undefined;
+    else this.#mapOf(kind).delete(name);
+  }
+
+  #mapOf(kind: Exclude<Kind, 'lockdown'>): Map<string, unknown> {
+    const { lists, grants, modes, pauses, tokens, synced } = this;
+    return { list: lists, grant: grants, mode: modes, pause: pauses, token: tokens, sync: synced }[kind];
+  }
+
+  /** What this version cannot read is left out (it allows nothing) and said. */
+  #set(kind: Kind, name: string, value: unknown, revision: number): void {
+    if (kind === 'list') this.#setList(name, value, revision);
+    else if (kind === 'grant' && isGrant(value)) this.grants.set(name, { value, revision });
+    else if (kind === 'mode' && isModeRecord(value)) this.modes.set(name, { value: value.mode, revision });
+    else if (kind === 'pause' && isPause(value)) this.pauses.set(name, { value, revision });
+    else if (kind === 'lockdown') this.lockdown = lockdownOf(value);
+    else if (kind === 'token' && isToken(value)) this.tokens.set(name, { value, revision });
+    else if (kind === 'sync' && isSynced(value)) this.synced.set(name, { value: value.lists, revision });
+    else
+      this.#log.error(
+        { key: `${kind}/${name}` },
+        'the store holds a value that this version cannot read; left out',
+      );
+  }
+
+  #setList(name: string, value: unknown, revision: number): void {
+    const parsed = (isRecord(value) && this.#parsed.get(value)) || listFromObject(name, 'store', value);
+    if (parsed.ok && isListBody(value)) {
+      this.lists.set(name, { list: { ...parsed.value, revision }, body: value });
+    } else {
+      const problems = parsed.ok ? [] : parsed.problems;
+      this.#log.error(
+        { list: name, problems },
+        'a stored list does not parse; it allows nothing until it is written again',
+      );
+    }
+  }
+}
+
+function partsOf(key: string): { readonly kind: Kind | undefined; readonly name: string } {
+  const slash = key.indexOf('/');
+  const word = key.slice(0, slash);
+  return { kind: KINDS.find((kind) => kind === word), name: key.slice(slash + 1) };
+}
+
+/** Some hundred entries are read where they are. */
+const SMALL_CHARACTERS = 12_000;
+
+function isUnread(value: unknown, parsed: WeakMap<object, unknown>): value is object {
+  return isRecord(value) && !parsed.has(value) && !isWithin(value, SMALL_CHARACTERS);
+}
+
+function isListBody(value: unknown): value is ListBody {
+  return isRecord(value) && Array.isArray(value.allow);
+}
+
+function isGrant(value: unknown): value is Grant {
+  return (
+    isRecord(value) && ['id', 'entry', 'owner', 'created'].every((field) => typeof value[field] === 'string')
+  );
+}
+
+function isModeRecord(value: unknown): value is { readonly mode: Mode } {
+  return isRecord(value) && (value.mode === 'enforce' || value.mode === 'observe' || value.mode === 'off');
+}
+
+function isSynced(value: unknown): value is { readonly lists: readonly string[] } {
+  return isRecord(value) && Array.isArray(value.lists) && value.lists.every((l) => typeof l === 'string');
+}
+
+function isPause(value: unknown): value is Pause {
+  return (
+    isRecord(value) &&
+    ['owner', 'created', 'expires', 'by'].every((field) => typeof value[field] === 'string') &&
+    [value.created, value.expires].every((time) => !Number.isNaN(Date.parse(String(time))))
+  );
+}
+
+/** A lockdown that cannot be read is one all the same: it only tightens. */
+function lockdownOf(value: unknown): Lockdown {
+  const { since, by } = isRecord(value) ? value : {};
+  return { since: typeof since === 'string' ? since : '', by: typeof by === 'string' ? by : 'unknown' };
+}

@@ -1,0 +1,236 @@
+import { randomBytes } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+import { escapePointer } from '../lib/json.js';
+import type { Problem } from '../lib/problem.js';
+import { cyclicLists } from '../policy/list-graph.js';
+import type { ListParser } from '../policy/list-parse.js';
+import type { Grant, List } from '../policy/policy.js';
+import type { PlannedChange } from '../ports.js';
+import type { Committer, KeyChange } from './commit.js';
+import { type Everything, everythingFromObject, listsFromObject } from './export-document.js';
+import { refuse, refuseInvalid } from './refuse.js';
+import { type ChangesState, grantKey, listKey, modeKey, syncKey, tokenKey } from './stored-state.js';
+
+export interface TransferOptions {
+  readonly state: ChangesState;
+  readonly committer: Committer;
+  readonly parse: ListParser;
+  /** The lists of the folder in force. */
+  folderLists(): readonly List[];
+  /** ms since the epoch. */
+  now(): number;
+}
+export interface ImportOptions {
+  /** What the document does not have goes. */
+  readonly replace: boolean;
+  /** Nothing is changed. */
+  readonly dryRun: boolean;
+}
+export interface SyncOptions {
+  /** Lists of the store that somebody else made are taken over, instead of refused. */
+  readonly adopt: boolean;
+  readonly dryRun: boolean;
+}
+type Change = Omit<KeyChange, 'who' | 'action' | 'target'> & {
+  readonly kind: PlannedChange['kind'];
+  readonly name: string;
+};
+
+/** Many things at once: all in force, or none. */
+export class TransferChanges {
+  readonly #o: TransferOptions;
+
+  constructor(options: TransferOptions) {
+    this.#o = options;
+  }
+
+  /** The document that `import` reads: everything but what belongs to single containers. */
+  export(): Readonly<Record<string, unknown>> {
+    const { lists, modes, grants, tokens } = this.#o.state;
+    const open = [...grants.values()].map((g) => g.value).filter(isOpenEnded);
+    return {
+      lists: sorted([...lists].map(([name, stored]) => [name, stored.body])),
+      modes: sorted([...modes].map(([owner, mode]) => [owner, mode.value])),
+      grants: open.map(({ owner, entry }) => ({ owner, entry })).sort(byText),
+      tokens: [...tokens.values()].map((t) => t.value).sort(byText),
+    };
+  }
+
+  async import(document: unknown, options: ImportOptions, who: string): Promise<readonly PlannedChange[]> {
+    const parsed = await everythingFromObject(document, this.#o.parse);
+    if (!parsed.ok) return refuseInvalid(parsed.problems);
+    const plan = [
+      ...this.#lists(parsed.value, options.replace ? [...this.#o.state.lists.keys()] : [], '/lists'),
+      ...this.#modes(parsed.value, options.replace),
+      ...this.#grants(parsed.value, options.replace),
+      ...this.#tokens(parsed.value, options.replace),
+    ];
+    return this.#make(plan, options.dryRun, 'import', who);
+  }
+
+  /** The store's lists of this owner become these: others' are left alone. */
+  async sync(
+    owner: string,
+    bodies: Readonly<Record<string, unknown>>,
+    options: SyncOptions,
+    who: string,
+  ): Promise<readonly PlannedChange[]> {
+    const parsed = await listsFromObject(bodies, '/lists', this.#o.parse);
+    if (!parsed.ok) return refuseInvalid(parsed.problems);
+    return this.#o.committer.serial(`transfer/${owner}`, async () => {
+      const { synced } = this.#o.state;
+      const owned = synced.get(owner)?.value ?? [];
+      const names = [...parsed.value.lists.keys()].sort();
+      if (!options.adopt) this.#refuseOthers(names.filter((name) => !owned.includes(name)));
+      const plan = this.#lists(parsed.value, owned, '/lists');
+      const after = names.length > 0 ? { lists: names } : undefined;
+      const before = synced.has(owner) ? { lists: owned } : undefined;
+      const ledger: Change = { kind: 'sync', name: owner, key: syncKey(owner), before, after };
+      return this.#make([...plan, ...changed([ledger])], options.dryRun, 'sync', who);
+    });
+  }
+
+  #refuseOthers(names: readonly string[]): void {
+    const taken = names.filter((name) => this.#o.state.lists.has(name));
+    if (taken.length === 0) return;
+    refuse(
+      'conflict',
+      `${taken.join(', ')} ${taken.length === 1 ? 'is in the store, and was' : 'are in the store, and were'} made by somebody else`,
+      'rename the files, delete those lists, or take them over with --adopt',
+    );
+  }
+
+  /** `leaving`: names that go when they are not among the new ones. */
+  #lists(wanted: Pick<Everything, 'lists' | 'read'>, leaving: readonly string[], pointer: string): Change[] {
+    const { lists } = this.#o.state;
+    const gone = leaving.filter((name) => !wanted.lists.has(name) && lists.has(name));
+    this.#refuseFolder([...wanted.lists.keys()], pointer);
+    for (const [name, body] of wanted.lists) {
+      const read = wanted.read.get(name);
+      if (read) this.#o.state.remember(body, read);
+    }
+    this.#refuseCycles(wanted.read, gone, pointer);
+    const change = (name: string, after: unknown): Change => ({
+      kind: 'list',
+      name,
+      key: listKey(name),
+      before: lists.get(name)?.body,
+      after,
+    });
+    return changed([
+      ...[...wanted.lists].map(([name, body]) => change(name, body)),
+      ...gone.map((name) => change(name, undefined)),
+    ]);
+  }
+
+  #refuseFolder(names: readonly string[], pointer: string): void {
+    const { state, folderLists } = this.#o;
+    const files = folderLists().filter((list) => names.includes(list.name) && !state.lists.has(list.name));
+    if (files.length > 0)
+      refuseInvalid(
+        files.map(({ name, file }) => ({
+          detail: `the list ${name} is a file of this host (${file ?? 'in the allowlists folder'})`,
+          remedy: 'move the file away, or leave the list out',
+          pointer: `${pointer}/${escapePointer(name)}`,
+        })),
+      );
+  }
+
+  #refuseCycles(fresh: ReadonlyMap<string, List>, gone: readonly string[], pointer: string): void {
+    const all = new Map(this.#o.folderLists().map((list) => [list.name, list]));
+    for (const [name, stored] of this.#o.state.lists) if (!gone.includes(name)) all.set(name, stored.list);
+    for (const [name, list] of fresh) all.set(name, list);
+    const problems = cyclicLists(all)
+      .filter((name) => fresh.has(name))
+      .map((name): Problem => {
+        const remedy = 'take one of its list: entries out';
+        return {
+          detail: `the list ${name} would include itself`,
+          remedy,
+          pointer: `${pointer}/${escapePointer(name)}`,
+        };
+      });
+    if (problems.length > 0) refuseInvalid(problems);
+  }
+
+  #modes({ modes }: Everything, replace: boolean): Change[] {
+    const known = this.#o.state.modes;
+    const gone = replace ? [...known.keys()].filter((owner) => !modes.has(owner)) : [];
+    return changed(
+      [...modes.keys(), ...gone].map((owner) => {
+        const [before, after] = [known.get(owner)?.value, modes.get(owner)].map((mode) => mode && { mode });
+        return { kind: 'mode', name: owner, key: modeKey(owner), before, after };
+      }),
+    );
+  }
+
+  #grants({ grants }: Everything, replace: boolean): Change[] {
+    const known = [...this.#o.state.grants.values()].map((g) => g.value).filter(isOpenEnded);
+    const have = new Set(known.map(grantText));
+    const wanted = new Map(grants.map((grant) => [grantText(grant), grant]));
+    const fresh = [...wanted].filter(([text]) => !have.has(text)).map(([, grant]) => this.#newGrant(grant));
+    const gone = replace ? known.filter((grant) => !wanted.has(grantText(grant))) : [];
+    const change = (grant: Grant, before: unknown, after: unknown): Change => ({
+      kind: 'grant',
+      name: `${grant.owner} ${grant.entry}`,
+      key: grantKey(grant.id),
+      before,
+      after,
+    });
+    return [...fresh.map((g) => change(g, undefined, g)), ...gone.map((g) => change(g, g, undefined))];
+  }
+
+  #newGrant({ owner, entry }: Everything['grants'][number]): Grant {
+    return {
+      id: randomBytes(6).toString('hex'),
+      entry,
+      owner,
+      created: new Date(this.#o.now()).toISOString(),
+    };
+  }
+
+  #tokens({ tokens }: Everything, replace: boolean): Change[] {
+    const known = this.#o.state.tokens;
+    const wanted = new Map(tokens.map((token) => [token.name, token]));
+    const gone = replace ? [...known.keys()].filter((name) => !wanted.has(name)) : [];
+    return changed(
+      [...wanted.keys(), ...gone].map((name) => {
+        const [before, after] = [known.get(name)?.value, wanted.get(name)];
+        const recorded = { before: before && { role: before.role }, after: after && { role: after.role } };
+        return { kind: 'token', name, key: tokenKey(name), before, after, recorded };
+      }),
+    );
+  }
+
+  async #make(
+    plan: readonly Change[],
+    dryRun: boolean,
+    action: string,
+    who: string,
+  ): Promise<readonly PlannedChange[]> {
+    if (!dryRun && plan.length > 0) {
+      await this.#o.committer.commitAll(
+        plan.map(({ kind, name, ...change }) => ({
+          ...change,
+          who,
+          action: `${kind}.${action}`,
+          target: name,
+        })),
+      );
+    }
+    return plan.filter(({ kind }) => kind !== 'sync').map(planned);
+  }
+}
+
+const grantText = ({ owner, entry }: Everything['grants'][number]): string => JSON.stringify([owner, entry]);
+const isOpenEnded = (grant: Grant): boolean => grant.expires === undefined && !grant.owner.startsWith('id:');
+const changed = (plan: readonly Change[]): Change[] =>
+  plan.filter(({ before, after }) => !isDeepStrictEqual(before, after));
+const sorted = (rows: readonly (readonly [string, unknown])[]): Readonly<Record<string, unknown>> =>
+  Object.fromEntries([...rows].sort(([a], [b]) => (a < b ? -1 : 1)));
+const byText = (a: object, b: object): number => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1);
+
+function planned({ kind, name, before, after }: Change): PlannedChange {
+  const action = after === undefined ? 'delete' : before === undefined ? 'create' : 'update';
+  return { action, kind, name };
+}

@@ -1,0 +1,229 @@
+import type { ContainerFacts, ToldMount } from '../policy/container.js';
+import type { Finding } from '../policy/finding.js';
+import { holds, isWithin, type Location } from '../kernel/mount-info.js';
+import type { OwnPlaces, Place } from './coverage-places.js';
+import { canonical, textual, toldOf } from './coverage-sockets.js';
+
+/** Something of the host that is mounted into a container. */
+export interface Mounted {
+  readonly destination: string;
+  /** The host's own path to it, without symbolic links, as far as one is known. */
+  readonly path: string;
+  readonly location: Location;
+  /** "DEVICE:INODE"; undefined: not looked at. */
+  readonly inode?: string;
+  readonly isReadOnly: boolean;
+  /** Type of the file system; empty: not known. */
+  readonly type: string;
+}
+/** A place that exists on this host. */
+export interface HostPlace extends Place {
+  readonly location: Location;
+  readonly inode?: string;
+}
+/** What the kernel shows of one container's mounts, and what of the host it is compared with. */
+export interface MountFacts {
+  readonly mounted: readonly Mounted[];
+  readonly places: readonly HostPlace[];
+  readonly dataRoot: Location | undefined;
+}
+/** unread: not yet; else why they cannot be read. */
+export type MountsKnown = MountFacts | { readonly failure: string } | 'unread';
+
+const SHOWN = 3;
+/** Writable, each of them is a lever of the kernel itself. */
+const KERNEL_FILES = new Set([
+  'proc',
+  'sysfs',
+  'cgroup',
+  'cgroup2',
+  'debugfs',
+  'tracefs',
+  'bpf',
+  'configfs',
+  'securityfs',
+]);
+const FUSE = /^fuse(blk)?($|\.)/;
+
+/** What is mounted from the host and opens a way past the rules. */
+export function mountFindings(
+  c: Pick<ContainerFacts, 'id' | 'privileges' | 'networkMode' | 'sharesWith'>,
+  own: OwnPlaces,
+  known: MountsKnown | undefined,
+): Finding[] {
+  const told = toldOf(c.privileges);
+  if (known === undefined) return evaluate(c, textual(told, own), told);
+  if (known === 'unread') return [...evaluate(c, textual(told, own), told), UNREAD];
+  if ('failure' in known) return [...evaluate(c, textual(told, own), told), unreadable(known.failure)];
+  return evaluate(c, known, told);
+}
+
+function evaluate(
+  c: Pick<ContainerFacts, 'id' | 'networkMode' | 'sharesWith'>,
+  { mounted, places, dataRoot }: MountFacts,
+  told: readonly ToldMount[],
+): Finding[] {
+  const foreign = mounted.filter((m) => !isOwn(m.location, dataRoot, c));
+  const found = foreign.flatMap((m) => {
+    const shown = shownAs(m, told);
+    return [
+      ...connects(m, shown, places),
+      ...writes(m, shown, places),
+      ...kernelFiles(m, shown, c, places),
+      ...unknown(m, shown),
+    ];
+  });
+  return found.filter((f, i) => found.findIndex((g) => g.code === f.code && g.detail === f.detail) === i);
+}
+
+/**
+ * Docker's data root has volumes and the files that Docker makes for each container: only those are the container's. One
+ * that shares a network has the other's hosts, hostname and resolv.conf.
+ */
+function isOwn(
+  at: Location,
+  root: Location | undefined,
+  { id, sharesWith }: Pick<ContainerFacts, 'id' | 'sharesWith'>,
+): boolean {
+  if (!root || !holds(root, at)) return false;
+  const rest = at.path.slice(root.path === '/' ? 0 : root.path.length);
+  const [, owner] =
+    /^\/containers\/([0-9a-f]{64})\/(hostname|hosts|resolv\.conf|mounts\/.*)$/.exec(rest) ?? [];
+  return (
+    (owner !== undefined && (owner === id || owner === sharesWith)) ||
+    /^\/volumes\/[^/]+\/_data(\/|$)/.test(rest) ||
+    /^\/plugins\/[^/]+\/propagated-mount(\/|$)/.test(rest)
+  );
+}
+
+/** As the operator wrote it, with what it leads to where that is another path. */
+function shownAs(m: Mounted, told: readonly ToldMount[]): string {
+  const from = told
+    .filter((t) => isWithin(t.destination, m.destination))
+    .sort((a, b) => b.destination.length - a.destination.length)[0];
+  if (!from) return m.path;
+  const source = from.type === 'volume' ? `volume ${from.name}` : canonical(from.source);
+  const rest = m.destination.slice(from.destination.length);
+  return `${source}${rest}` === m.path || source === m.path ? m.path : `${source}${rest} (${m.path})`;
+}
+
+function connects(m: Mounted, shown: string, places: readonly HostPlace[]): Finding[] {
+  return places
+    .filter((p) => p.by === 'connect')
+    .filter(
+      (p) => holds(m.location, p.location) || (p.isDeep && holds(p.location, m.location)) || isSame(m, p),
+    )
+    .map(({ code, state, what, meaning, path, location }) => {
+      const isItself = shown === path || (shown === m.path && location.path === m.location.path);
+      return {
+        code,
+        state,
+        detail: `the container can reach ${what}${isItself ? '' : ` through its mount of ${shown}`}: ${meaning}`,
+        remedy: isItself
+          ? `do not mount ${shown} into the container`
+          : `do not mount ${shown} into the container, or mount a smaller part of it`,
+      };
+    });
+}
+
+/** A hard link has another path. */
+const isSame = (m: Mounted, p: HostPlace): boolean => m.inode !== undefined && m.inode === p.inode;
+
+function writes(m: Mounted, shown: string, places: readonly HostPlace[]): Finding[] {
+  if (m.isReadOnly) return [];
+  const hit = places
+    .filter((p) => p.by === 'write')
+    .filter(
+      (p) => holds(m.location, p.location) || (p.isDeep && holds(p.location, m.location)) || isSame(m, p),
+    );
+  return [...new Set(hit.map((p) => p.code))].flatMap((code) => {
+    const same = hit.filter((p) => p.code === code);
+    return code === 'host-files'
+      ? [hostFiles(m, shown, same)]
+      : same.slice(0, 1).map((p) => keptFiles(p, shown));
+  });
+}
+
+function hostFiles(m: Mounted, shown: string, hit: readonly HostPlace[]): Finding {
+  const inside = hit.filter((p) => p.location.path !== m.location.path && holds(m.location, p.location));
+  const names = inside.slice(0, SHOWN).map((p) => p.path);
+  const more = inside.length > SHOWN ? ` and ${inside.length - SHOWN} more` : '';
+  const what = names.length > 0 ? `, with ${names.join(', ')}${more}` : '';
+  return {
+    code: 'host-files',
+    state: 'partial',
+    detail: `the container can write ${shown} of the host${what}: it controls what the host runs from there`,
+    remedy: `mount ${shown} read-only, or mount a smaller part of it`,
+  };
+}
+
+const keptFiles = (p: HostPlace, shown: string): Finding => ({
+  code: p.code,
+  state: p.state,
+  detail: `the container can write ${shown}, and ${p.path} is where ${p.what}: ${p.meaning}`,
+  remedy: `do not mount ${shown} into the container, or mount it read-only`,
+});
+
+/** Each has a file system of its own, below the host's /proc and /sys. */
+function kernelFiles(
+  m: Mounted,
+  shown: string,
+  c: Pick<ContainerFacts, 'networkMode'>,
+  places: readonly HostPlace[],
+): Finding[] {
+  // The proc file system of another PID namespace is another file system.
+  const host = places.find((p) => p.path === '/proc')?.location;
+  if (m.type === 'proc' && host && holds(m.location, host))
+    return [
+      {
+        code: 'host-proc',
+        state: 'partial',
+        detail: `the container sees the processes of the host (its mount of ${shown}): their environment and files, as far as its user may read them`,
+        remedy: `do not mount ${shown} into the container`,
+      },
+    ];
+  if (m.isReadOnly || !KERNEL_FILES.has(m.type) || m.type === 'proc') return [];
+  const leaves = c.networkMode === 'host' && m.type.startsWith('cgroup');
+  if (leaves)
+    return [
+      {
+        code: 'cgroup-files',
+        state: 'unenforced',
+        detail: `the container can write ${shown}: in the host network it is identified by its cgroup, and it can move its processes to another one`,
+        remedy: `mount ${shown} read-only`,
+      },
+    ];
+  return [
+    {
+      code: 'host-files',
+      state: 'partial',
+      detail: `the container can write ${shown} of the host (${m.type}): it can change settings of the kernel, and may take over the host by them`,
+      remedy: `mount ${shown} read-only, or mount a smaller part of it`,
+    },
+  ];
+}
+
+/** Which files a FUSE daemon shows is the daemon's to say. */
+function unknown(m: Mounted, shown: string): Finding[] {
+  if (!FUSE.test(m.type)) return [];
+  return [
+    {
+      code: 'unknown-mount',
+      state: 'enforced',
+      detail: `its mount of ${shown} is a ${m.type} file system: Drawbridge cannot know which files it shows`,
+      remedy: 'make sure that it shows no files that the host runs or reads its settings from',
+    },
+  ];
+}
+
+const UNREAD: Finding = {
+  code: 'mounts-unread',
+  state: 'partial',
+  detail: 'the mounts of the container have not been read yet',
+  remedy: 'check again in a moment',
+};
+const unreadable = (why: string): Finding => ({
+  ...UNREAD,
+  detail: `the mounts of the container cannot be read (${why}): symbolic links and volumes are not followed`,
+  remedy: 'run Drawbridge in the PID namespace of the host (pid: host)',
+});

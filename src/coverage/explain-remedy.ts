@@ -1,0 +1,75 @@
+import type { DestEntry } from '../policy/entry.js';
+import { parseAddress } from '../lib/ip.js';
+import { metadataIn, metadataName } from './metadata.js';
+import { BROKEN_LABEL } from '../policy/policy.js';
+import type { ExplainInput } from './explain.js';
+import { addressOf, isDnsPort, wanted } from './explain-packet.js';
+
+/** What to do about a denial. Each text is complete: what cannot be permitted says so. */
+export interface Remedy {
+  readonly remedy: string;
+  /** How to permit it for good, where that is possible. */
+  readonly lasting: string | null;
+  /** What permitting it would open beyond the destination. */
+  readonly warning: string | null;
+}
+const FOR = '1h';
+
+const only = (remedy: string, warning: string | null = null): Remedy => ({ remedy, lasting: null, warning });
+
+/** @param address where the denied packet goes, as far as it is known */
+export function remedyOf(input: ExplainInput, address = addressOf(input.dest)): Remedy {
+  const { dest, member, name } = input;
+  if (member.policy.notes.some((note) => note.code === BROKEN_LABEL))
+    return only(
+      `correct the label that does not parse (drawbridge inspect ${name}) and recreate the container: until then no entry and no grant counts`,
+    );
+  const metadata = metadataOf(dest, address);
+  if (metadata !== undefined)
+    return only(
+      'leave it denied; give the container credentials of its own instead',
+      `this is ${metadata}: a container that reaches it can take the credentials and the role of the host. No command is offered here on purpose; an entry for it must be written by hand`,
+    );
+  const isHost = address !== undefined && input.judge.isHost(address);
+  if (isDnsPort(dest)) return dnsRemedy(input, isHost);
+  return permit(name, isHost ? hostEntry(dest) : input.to);
+}
+
+function metadataOf({ target }: DestEntry, address: string | undefined): string | undefined {
+  if (target.kind === 'name') {
+    const named = metadataName(target.name);
+    if (named !== undefined) return named;
+  }
+  if (target.kind === 'address') return metadataIn(target.range);
+  const at = address === undefined ? undefined : parseAddress(address);
+  return at && metadataIn({ family: at.family, lo: at.value, hi: at.value });
+}
+
+/** Port 53 reaches Drawbridge, unless an address entry with dns=direct covers it. */
+function dnsRemedy({ dest, name, to }: ExplainInput, isHost: boolean): Remedy {
+  if (dest.target.kind !== 'address' || isHost)
+    return only(
+      'this cannot be permitted: port 53 of an enforced container always reaches Drawbridge, which answers for the names of its policy. Only an entry with the address of a resolver outside this host leads past it, as in "192.0.2.53:53/udp dns=direct"',
+    );
+  const entry = dest.flags.includes('dns=direct') ? to : `${to} dns=direct`;
+  return {
+    ...permit(name, entry),
+    warning:
+      'Drawbridge does not see the queries that go there directly: names that the policy denies get an answer, and data can leave in queries. Without this entry the container has DNS through Drawbridge already',
+  };
+}
+
+function hostEntry(dest: DestEntry): string {
+  const { proto, port } = wanted(dest);
+  if (proto === 'icmp') return 'host/icmp';
+  return proto === 'tcp' ? `host:${port}` : `host:${port}/${proto}`;
+}
+
+const permit = (name: string, entry: string): Remedy => ({
+  remedy: `drawbridge allow ${name} ${quoted(entry)} --for ${FOR}`,
+  lasting: `label drawbridge.allow: ${quoted(entry)} on the container (compose: labels of the service), or an entry in one of its lists`,
+  warning: null,
+});
+
+/** A shell would split at a blank, and a "*" may be replaced. */
+const quoted = (entry: string): string => (/[\s*]/.test(entry) ? `"${entry}"` : entry);

@@ -1,0 +1,284 @@
+import { CLOSED_WHY } from '../ruleset/reserved-ports.js';
+import type { Member } from '../ruleset/state.js';
+import type { TracePacket, TraceResult } from '../ruleset/trace.js';
+import type { Lockdown, Pause } from '../policy/emergency.js';
+import type { DestEntry, PortRange } from '../policy/entry.js';
+import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
+import type { NameMatch } from '../lib/dns-name.js';
+import type { EntrySource, PolicyEntry } from '../policy/policy.js';
+import type { ThreatLook } from '../policy/threat.js';
+import type { ExplainView, NameDecision } from '../ports.js';
+import { addressOf, isDnsPort, packetTo, wanted } from './explain-packet.js';
+import { type Remedy, remedyOf } from './explain-remedy.js';
+import { threatView } from './explain-threat.js';
+import type { Judge } from '../ruleset/policy-evaluator.js';
+
+export interface ExplainInput {
+  readonly member: Member;
+  readonly name: string;
+  readonly to: string;
+  readonly dest: DestEntry;
+  readonly judge: Judge;
+  /** The same under mode enforce, for a member that is observed. */
+  readonly enforced?: { readonly member: Member; readonly judge: Judge };
+  readonly threats: ThreatLook;
+  readonly decide: (name: string) => NameDecision;
+  /** Addresses that the container was told for names that fit, and that it may still use. */
+  readonly told: (names: NameTarget) => readonly string[];
+  readonly hostAddress: string | undefined;
+  readonly neighbours: (name: string) => readonly string[];
+  /** That of all containers, and the pause that holds longest for this one. */
+  readonly emergency?: { readonly lockdown?: Lockdown | undefined; readonly pause?: Pause | undefined };
+}
+
+type NameTarget = { readonly match: NameMatch; readonly name: string };
+export type View = Omit<ExplainView, 'container' | 'to' | 'feed' | 'lasting' | 'warning' | 'coverage'> &
+  Partial<Pick<ExplainView, 'feed' | 'lasting' | 'warning'>>;
+
+const NOTHING_MORE = { feed: null, lasting: null, warning: null, coverage: null } as const;
+
+/** What becomes of a new connection, by the rules as they stand, the entry that decides, and what to do about it. */
+export function explain(input: ExplainInput): ExplainView {
+  const view =
+    closedView(input) ??
+    threatView(input) ??
+    lockedView(input) ??
+    spentView(input) ??
+    (input.member.policy.mode === 'off' ? offView() : byMode(input));
+  return { container: input.name, to: input.to, ...NOTHING_MORE, ...view };
+}
+
+/** An observed container passes; what enforce would do is evaluated by the rules that enforce would install now. */
+function byMode(input: ExplainInput): View {
+  const { enforced } = input;
+  if (!enforced) return byTarget(input);
+  const as = { ...input, ...enforced };
+  const view = spentView(as) ?? byTarget(as);
+  const { trace } = byTarget(input);
+  if (view.verdict !== 'deny') return { ...view, trace };
+  const reason = `${passing(input)} ${view.reason}`;
+  return { ...view, verdict: 'allow', reason, trace };
+}
+
+/** In whatever mode: Drawbridge's own ports. */
+function closedView(input: ExplainInput): View | undefined {
+  const { target } = input.dest;
+  const address = target.kind === 'host' ? input.hostAddress : addressOf(input.dest);
+  const packet = address === undefined ? undefined : packetTo(input, address);
+  if (!packet) return undefined;
+  const { steps } = input.judge.judge(packet);
+  if (!steps.some((s) => s.rule.why?.includes(CLOSED_WHY))) return undefined;
+  const reason = "it is Drawbridge's own, its API or its Redis: no container reaches it";
+  return { ...nothing(reason), trace: steps.map((s) => s.text) };
+}
+
+/** Whatever its entries say: they are not in force, and none that is added would be. */
+function lockedView(input: ExplainInput): View | undefined {
+  const { policy } = input.member;
+  if (policy.modeFrom !== 'lockdown') return undefined;
+  const { since, by } = input.emergency?.lockdown ?? {};
+  const when = since === undefined ? '' : ` since ${since} by ${by}`;
+  const address = addressOf(input.dest);
+  const packet = address === undefined ? undefined : packetTo(input, address);
+  const trace = packet ? input.judge.judge(packet).steps.map((s) => s.text) : [];
+  return {
+    ...nothing(`a lockdown is on${when}: no container reaches anything, whatever its entries`),
+    remedy:
+      'drawbridge lockdown --off ends it for all containers; an entry or a grant has no effect until then',
+    trace,
+  };
+}
+
+/** Whatever its entries say. */
+function spentView(input: ExplainInput): View | undefined {
+  const { policy, limits } = input.member;
+  if (policy.mode !== 'enforce' || !limits?.quota?.spent) return undefined;
+  const address = addressOf(input.dest);
+  const packet = address === undefined ? undefined : packetTo(input, address);
+  const trace = packet ? input.judge.judge(packet).steps.map((s) => s.text) : [];
+  return { ...nothing(limits.quota.reached), remedy: MORE_QUOTA, trace };
+}
+const MORE_QUOTA = 'wait, or give it a larger quota in drawbridge.limit and recreate it';
+
+const offView = (): View => ({
+  verdict: 'allow',
+  reason: 'the container is in mode off: only threats are blocked',
+  entry: null,
+  list: null,
+  remedy: null,
+  trace: [],
+});
+
+function byTarget(input: ExplainInput): View {
+  const target = input.dest.target;
+  if (isAnsweredHere(input)) return denied(input, DNS_HERE, []);
+  switch (target.kind) {
+    case 'name':
+      return byName(input, target.name);
+    case 'address':
+      return byAddress(input, formatAddress(target.range.family, target.range.lo));
+    case 'host':
+      return input.hostAddress ? byAddress(input, input.hostAddress) : nothing('the host has no address');
+    case 'container': {
+      const address = input.neighbours(target.name)[0];
+      return address
+        ? byAddress(input, address)
+        : nothing(`no container ${target.name} on a network both share`);
+    }
+    case 'any':
+      return nothing('"any" is not a destination: name an address or a name');
+  }
+}
+
+const DNS_HERE = 'port 53 goes to Drawbridge only';
+
+/** nat redirects port 53 of enforced containers before any rule for a name or for the host is reached. */
+function isAnsweredHere({ dest, member, judge }: ExplainInput): boolean {
+  if (member.policy.mode !== 'enforce' || !isDnsPort(dest)) return false;
+  const address = addressOf(dest);
+  return (
+    dest.target.kind === 'name' ||
+    dest.target.kind === 'host' ||
+    (address !== undefined && judge.isHost(address))
+  );
+}
+
+const nothing = (reason: string): View => ({
+  verdict: 'deny',
+  reason,
+  entry: null,
+  list: null,
+  remedy: null,
+  trace: [],
+});
+
+/** First the question to DNS, then the rules for an address that was told. */
+function byName(input: ExplainInput, name: string): View {
+  const decision = input.decide(name);
+  if (!decision.allow)
+    return denied(
+      input,
+      `no entry allows the name ${name}: DNS answers NXDOMAIN, and the query is not forwarded`,
+      [],
+    );
+  const told = input.told({ match: 'exact', name })[0];
+  if (told !== undefined) return byAddress(input, told, decision.entries);
+  const { proto, port } = wanted(input.dest);
+  const serving = decision.entries.find((e) => permitsPort(input.member, e, proto, port));
+  if (!serving) return denied(input, `${name} is permitted, but not on ${proto}/${port}`, []);
+  return allowed(
+    serving,
+    `${name} is permitted. It has not been resolved yet; its addresses are permitted when it is (by address only)`,
+    [],
+  );
+}
+
+function permitsPort(member: Member, entry: PolicyEntry, proto: TracePacket['proto'], port: number): boolean {
+  const classes = member.classes.filter((c) =>
+    c.names.some((n) => n.entry.canonical === entry.entry.canonical),
+  );
+  return classes.some(
+    (c) =>
+      c.proto === proto &&
+      (c.ports.length === 0 || c.ports.some((p: PortRange) => port >= p.lo && port <= p.hi)),
+  );
+}
+
+function byAddress(input: ExplainInput, address: string, told?: readonly PolicyEntry[]): View {
+  const packet = packetTo(input, address);
+  if (!packet) return nothing(`${address} is not an address`);
+  const result = input.judge.judge(packet);
+  const steps = result.steps.map((s) => s.text);
+  if (!input.judge.permits(packet)) return denied(input, deniedBy(result, packet), steps, address);
+  const entry = decidingEntry(input, result, packet.dst, told ?? []);
+  if (!entry)
+    return {
+      verdict: 'allow',
+      reason: passReason(result),
+      entry: null,
+      list: null,
+      remedy: null,
+      trace: steps,
+    };
+  return allowed(
+    entry,
+    told
+      ? `the name resolved to ${address}; checked by address only, so that other sites there are reached, too`
+      : 'an entry permits it',
+    steps,
+  );
+}
+
+/** A rule stands for all entries of its ports: the one that leads to this address. */
+function decidingEntry(
+  input: ExplainInput,
+  result: TraceResult,
+  address: string,
+  told: readonly PolicyEntry[],
+): PolicyEntry | undefined {
+  const why = new Set(result.steps.flatMap((s) => s.rule.why ?? []));
+  const value = parseAddress(address);
+  const leading = input.member.classes.flatMap((c) => [
+    ...c.statics.filter((s) => value !== undefined && rangeHas(s.range, value)).map((s) => s.entry),
+    ...c.host,
+    ...c.names.filter((n) => isTold(input, n, address)),
+    ...c.any,
+  ]);
+  return [...told, ...leading].find((e) => why.has(e.entry.canonical));
+}
+
+function isTold(input: ExplainInput, { entry }: PolicyEntry, address: string): boolean {
+  return entry.target.kind === 'name' && input.told(entry.target).includes(address);
+}
+
+const passing = ({ name, member, emergency }: ExplainInput): string =>
+  member.policy.modeFrom === 'pause'
+    ? `${pausedUntil(emergency?.pause)}: it passes; without the pause it is denied:`
+    : `it is allowed only while ${name} is in mode observe; enforce would deny it:`;
+
+const pausedUntil = (pause: Pause | undefined): string =>
+  `the container is paused${pause ? ` until ${pause.expires} by ${pause.by}` : ''}`;
+
+function passReason(result: TraceResult): string {
+  if (result.steps.some((s) => s.rule.why?.includes('eastWest')))
+    return 'containers of its compose project reach each other (eastWest)';
+  return 'it is answered by Drawbridge itself';
+}
+
+const deniedBy = (result: TraceResult, packet: TracePacket): string =>
+  result.steps.some((s) => s.rule.why?.includes('dns'))
+    ? DNS_HERE
+    : `no entry permits ${packet.dst} on ${packet.proto}${packet.dport === undefined ? '' : `/${packet.dport}`}`;
+
+function allowed(pe: PolicyEntry, reason: string, trace: readonly string[]): View {
+  return {
+    verdict: 'allow',
+    reason: `${reason} (${sourceText(pe.source)})`,
+    entry: pe.entry.canonical,
+    list: listOf(pe.source),
+    remedy: null,
+    trace,
+  };
+}
+
+function denied(input: ExplainInput, reason: string, trace: readonly string[], address?: string): View {
+  const { remedy, lasting, warning }: Remedy = remedyOf(input, address);
+  return {
+    verdict: 'deny',
+    reason,
+    entry: null,
+    list: null,
+    remedy,
+    lasting,
+    warning,
+    trace,
+  };
+}
+
+export function sourceText(s: EntrySource): string {
+  if (s.from === 'label') return 'its label drawbridge.allow';
+  if (s.from === 'grant') return `grant ${s.grant}`;
+  if (s.from === 'claim') return `list ${s.list}, which claims it`;
+  return s.from === 'baseline' ? `list ${s.list}, which every container has` : `list ${s.list}`;
+}
+const listOf = (s: EntrySource): string | null => ('list' in s ? s.list : null);

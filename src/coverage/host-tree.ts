@@ -1,0 +1,132 @@
+import type { Stats } from 'node:fs';
+import { lstat, readdir, readFile, readlink } from 'node:fs/promises';
+import { joined, MountTable, parseMountInfo } from '../kernel/mount-info.js';
+
+export interface FoundPath {
+  /** As it was asked for, with `*` replaced. */
+  readonly asked: string;
+  /** Without symbolic links, as far as they could be read. */
+  readonly path: string;
+  /** Undefined: it lies behind a file system that may not answer, or the host's files cannot be read from here. */
+  readonly stat: Stats | undefined;
+}
+const MOST_LINKS = 40;
+const MOST_MATCHES = 200;
+const MOST_NODES = 500;
+const DEEPEST = 3;
+/** File systems whose server or daemon may not answer: a system call on them could block for ever. */
+const MAY_HANG =
+  /^(nfs4?|cifs|smb3?|smbfs|ceph|9p|virtiofs|glusterfs|lustre|afs|beegfs|gpfs|ocfs2|gfs2|davfs|coda|autofs|fuse(\..*)?|fuseblk)$/;
+
+const mountsOf = async (pid: string): Promise<MountTable> =>
+  new MountTable(parseMountInfo(await readFile(`/proc/${pid}/mountinfo`, 'utf8')));
+
+/** The files of the host (of process 1), read without ever waiting for a network file system or a FUSE daemon. */
+export class HostTree {
+  readonly mounts: MountTable;
+  /** Of this process, where its files are not the host's (in a container). */
+  readonly own: MountTable | undefined;
+  /** Prefix of every path; undefined: files cannot be read (a container without SYS_PTRACE), mounts can. */
+  readonly #prefix: string | undefined;
+
+  /** @param prefix a folder that stands for the host's root */
+  constructor(mounts: MountTable, prefix: string | undefined, own?: MountTable) {
+    this.mounts = mounts;
+    this.own = own;
+    this.#prefix = prefix;
+  }
+
+  /** Rejects when the mounts of process 1 cannot be read. */
+  static async read(): Promise<HostTree> {
+    const [first, own] = await Promise.all([mountsOf('1'), mountsOf('self')]);
+    const isOpen = await lstat('/proc/1/root/proc').then(
+      () => true,
+      () => false, // EACCES: a container without SYS_PTRACE
+    );
+    const [a, b] = [first.mountOf('/'), own.mountOf('/')];
+    const isHosts = a?.device === b?.device && a?.root === b?.root;
+    const apart = isHosts ? undefined : own;
+    if (isOpen) return new HostTree(first, '/proc/1/root', apart);
+    return isHosts ? new HostTree(own, '') : new HostTree(first, undefined, apart);
+  }
+
+  get isReadable(): boolean {
+    return this.#prefix !== undefined;
+  }
+
+  /**
+   * What exists of a path or pattern; `*` stands for one whole component. Where files cannot be read, a path is answered
+   * as it is, and a pattern by nothing.
+   */
+  async find(pattern: string): Promise<FoundPath[]> {
+    const star = pattern.indexOf('/*');
+    if (star < 0) return this.#one(pattern);
+    if (this.#prefix === undefined) return [];
+    const [folder, rest] = [pattern.slice(0, star), pattern.slice(star + 2)];
+    const names = await this.#names(folder);
+    const found = await Promise.all(names.map((name) => this.find(`${folder}/${name}${rest}`)));
+    return found.flat();
+  }
+
+  /** Device nodes at the path, or below it where it is a folder (as `--device FOLDER` gives them). */
+  async devices(path: string, depth = 0): Promise<FoundPath[]> {
+    const [found] = await this.find(path);
+    if (!found?.stat?.isDirectory() || depth >= DEEPEST) return found ? [found] : [];
+    const below: FoundPath[] = [];
+    for (const name of await this.#names(found.path)) {
+      if (below.length >= MOST_NODES) break;
+      below.push(...(await this.devices(`${found.path}/${name}`, depth + 1)));
+    }
+    return below.filter((f) => f.stat?.isBlockDevice() || f.stat?.isCharacterDevice());
+  }
+
+  async #one(asked: string): Promise<FoundPath[]> {
+    if (this.#prefix === undefined)
+      return [{ asked, path: asked.replace(/^\/var\/run(?=\/|$)/, '/run'), stat: undefined }];
+    const found = await this.#resolve(asked);
+    return found ? [{ asked, ...found }] : [];
+  }
+
+  async #names(folder: string): Promise<string[]> {
+    const at = await this.#resolve(folder);
+    if (!at?.stat?.isDirectory()) return [];
+    const names = await readdir(`${this.#prefix}${at.path}`).catch(() => []); // gone meanwhile
+    return names.slice(0, MOST_MATCHES);
+  }
+
+  /** Undefined: it does not exist. Absolute links lead from the host's root, not from ours. */
+  async #resolve(path: string): Promise<Omit<FoundPath, 'asked'> | undefined> {
+    let todo = path.split('/').filter((c) => c !== '' && c !== '.');
+    let at = '/';
+    let stat: Stats | undefined;
+    for (let links = 0; todo.length > 0; ) {
+      const [name = '', ...rest] = todo;
+      todo = rest;
+      if (name === '..') {
+        at = at.slice(0, at.lastIndexOf('/')) || '/';
+        stat = undefined;
+        continue;
+      }
+      const next = joined(at, name);
+      if (this.#mayHang(next)) return { path: joined(next, rest.join('/')), stat: undefined };
+      stat = await lstat(`${this.#prefix}${next}`).catch(() => undefined); // ENOENT, ENOTDIR
+      if (!stat) return undefined;
+      if (!stat.isSymbolicLink()) {
+        at = next;
+        continue;
+      }
+      links += 1;
+      const target =
+        links > MOST_LINKS ? undefined : await readlink(`${this.#prefix}${next}`).catch(() => undefined);
+      if (target === undefined) return undefined;
+      if (target.startsWith('/')) at = '/';
+      todo = [...target.split('/').filter((c) => c !== '' && c !== '.'), ...todo];
+    }
+    return { path: at, stat: stat ?? (await lstat(`${this.#prefix}${at}`).catch(() => undefined)) };
+  }
+
+  #mayHang(path: string): boolean {
+    const m = this.mounts.mountOf(path);
+    return m !== undefined && m.point !== '/' && MAY_HANG.test(m.type);
+  }
+}

@@ -1,0 +1,152 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { execRoots } from '../kernel/exec-roots.js';
+import { FolderFollower, type FollowOptions, POLLING } from '../kernel/follow-folder.js';
+import type { ContainerFacts } from '../policy/container.js';
+import type { Logger } from '../ports.js';
+import { type Complain, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
+
+const USUAL = '/var/run/docker/netns';
+const fileOf = (state: string): string => join(state, 'sandbox-folders.json');
+
+/** Folders where Docker keeps its containers' network namespaces; noted, so that a teardown without the service finds them. */
+export class SandboxFolders {
+  readonly polling: Polling;
+  readonly #state: string;
+  readonly #log: Pick<Logger, 'warn'>;
+  readonly #folders: Set<string>;
+  readonly #watchers = new Map<string, FolderFollower>();
+  /** Above folders that Docker has yet to make. */
+  readonly #above = new Map<string, FolderFollower>();
+  #onNew: ((path: string) => void) | undefined;
+  #onFolder: (folder: string) => void = () => undefined;
+
+  constructor(state: string, log: Pick<Logger, 'warn'>) {
+    this.#state = state;
+    this.#log = log;
+    this.polling = new Polling(log);
+    this.#folders = new Set(readFolders(state, (o, message) => log.warn(o, message)));
+  }
+
+  /** Notes the folder of a sandbox's path. */
+  note(path: string): void {
+    this.#noteFolder(dirname(path));
+  }
+
+  /** Notes the folders of the dockerd processes behind this unix socket, which may not have started a container yet. */
+  async noteEngines(socket: string): Promise<void> {
+    for (const root of await execRoots(socket)) this.#noteFolder(join(root, 'netns'));
+  }
+
+  #noteFolder(folder: string): void {
+    if (this.#folders.has(folder)) return;
+    this.#folders.add(folder);
+    try {
+      writeStateFile(fileOf(this.#state), [{ version: VERSION }, ...this.#folders]);
+    } catch (e) {
+      this.#log.warn(
+        { err: String(e), folder },
+        'cannot note the folder of network namespaces: drawbridge teardown without the service does not find it',
+      );
+    }
+    this.renew();
+  }
+
+  /** The folders of all sandboxes that Docker tells of. */
+  noteAll(containers: Iterable<ContainerFacts>): void {
+    for (const c of containers) if (c.privileges?.sandboxKey) this.note(c.privileges.sandboxKey);
+  }
+
+  /** Tells of every sandbox from its making on (of its end, too), some 90 ms before the container's first instruction. */
+  follow(onNew: (path: string) => void, onFolder: (folder: string) => void): Disposable {
+    this.#onNew = onNew;
+    this.#onFolder = onFolder;
+    this.renew();
+    return {
+      [Symbol.dispose]: () => {
+        this.#onNew = undefined;
+        for (const watchers of [this.#watchers, this.#above]) {
+          for (const w of watchers.values()) w[Symbol.dispose]();
+          watchers.clear();
+        }
+      },
+    };
+  }
+
+  /** Looks for folders that were not there yet: Docker makes its own with its first container. */
+  renew(): void {
+    for (const folder of this.#folders) {
+      if (!this.#onNew || this.#watchers.has(folder)) continue;
+      if (existsSync(folder)) this.#begin(folder);
+      else this.#watchAbove(folder);
+    }
+  }
+
+  /** What is in a folder that we waited for is as new as itself. */
+  #begin(folder: string): void {
+    const isAwaited = this.#above.has(folder);
+    this.#above.get(folder)?.[Symbol.dispose]();
+    this.#above.delete(folder);
+    this.#watch(folder);
+    for (const name of isAwaited ? readdirSync(folder) : []) this.#onNew?.(join(folder, name));
+  }
+
+  /** The first container after a boot is the one that Docker makes the folder for. */
+  #watchAbove(folder: string): void {
+    let above = dirname(folder);
+    while (!existsSync(above)) above = dirname(above);
+    this.#above.get(folder)?.[Symbol.dispose]();
+    this.#above.set(folder, this.#follower(above, { onEntry: () => this.renew(), onGone: () => undefined }));
+    if (existsSync(folder)) this.#begin(folder);
+  }
+
+  #watch(folder: string): void {
+    this.#onFolder(folder);
+    const watcher = this.#follower(folder, {
+      onEntry: (name) => this.#onNew?.(join(folder, name)),
+      onGone: () => this.#watchers.delete(folder), // `renew` finds the next one
+    });
+    this.#watchers.set(folder, watcher);
+  }
+
+  #follower(folder: string, options: Omit<FollowOptions, 'onPolling'>): FolderFollower {
+    return new FolderFollower(folder, { ...options, onPolling: (is) => this.polling.note(folder, is) });
+  }
+
+  [Symbol.iterator](): Iterator<string> {
+    return this.#folders.values();
+  }
+}
+
+/** Folders that nothing watches: they are polled, which is said once. */
+export class Polling {
+  readonly #log: Pick<Logger, 'warn'>;
+  readonly #folders = new Set<string>();
+  #isSaid = false;
+
+  constructor(log: Pick<Logger, 'warn'>) {
+    this.#log = log;
+  }
+
+  get isOn(): boolean {
+    return this.#folders.size > 0;
+  }
+
+  /** `by`: the thread that follows the folder. */
+  note(folder: string, isPolling: boolean, by = 'main'): void {
+    if (!isPolling) this.#folders.delete(`${by} ${folder}`);
+    else this.#folders.add(`${by} ${folder}`);
+    if (!isPolling || this.#isSaid) return;
+    this.#isSaid = true;
+    this.#log.warn({ folder }, POLLING);
+  }
+}
+
+/** An array of texts; its first element has the version, and older versions pass over it. */
+const VERSION = 1;
+
+/** Docker's usual place, and what else was noted. */
+export function readFolders(state: string, complain?: Complain): readonly string[] {
+  const noted = readStateFile(fileOf(state), { version: VERSION, parse: textsOf }, complain) ?? [];
+  return [...new Set([USUAL, ...noted])];
+}

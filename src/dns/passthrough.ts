@@ -1,0 +1,159 @@
+/** Containers that are not enforced: nothing is denied, what enforce would deny is told, answers are written down. */
+import { hitText } from '../policy/threat.js';
+import type { DnsPolicy, NameEvent, OriginalDestination } from '../ports.js';
+import { followChain } from './cname-chain.js';
+import type { ParsedQuery, Query } from './codec.js';
+import { decide, decideLocal, decideThreat, type OwnAnswer } from './decide.js';
+import type { Limits } from './limits.js';
+import type { Learn } from './recorder.js';
+import { relay, relayToAny } from './relay.js';
+import { encodeFor, replyFor } from './reply.js';
+import { type Ask, awaitMs } from './request.js';
+import { parseServer, type Resolvers, type Server } from './resolvers.js';
+import type { ThreatWatch } from './threat-watch.js';
+import { type, typeName } from './types.js';
+import { readAnswer } from './upstream-query.js';
+import { isPlainName } from './wire-name.js';
+
+export interface ObservedOptions {
+  readonly policy: DnsPolicy;
+  readonly original: OriginalDestination;
+  readonly resolvers: Resolvers;
+  readonly learn: Learn;
+  readonly watch: ThreatWatch;
+  /** What each asker may have asked of resolvers. */
+  readonly shares: Limits;
+  isOwn(address: string, port: number): boolean;
+  onEvent(event: NameEvent): void;
+}
+
+export class Observed {
+  readonly #o: ObservedOptions;
+
+  constructor(options: ObservedOptions) {
+    this.#o = options;
+  }
+
+  /** The answer of the resolver that was asked, unchanged; undefined: none came. */
+  async answer(ask: Ask, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
+    const { shares } = this.#o;
+    if (!shares.enter(container, performance.now())) return undefined;
+    return this.#answer(ask, container, parsed).finally(() => shares.leave(container));
+  }
+
+  async #answer(ask: Ask, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
+    const query = parsed.ok ? parsed.query : undefined;
+    const asked = this.#asked(ask);
+    const { policy } = this.#o;
+    // The query was for Docker's embedded resolver, which has the names of neighbours before the Docker API reports them.
+    if (query !== undefined && asked === undefined && decideLocal(policy, container, query) === undefined)
+      await policy.awaitNetworks(container, awaitMs);
+    const threat = query && this.#threat(container, query);
+    if (query !== undefined && threat !== undefined) return encodeFor(ask, query, replyFor(query, threat));
+    if (query !== undefined) this.#wouldDeny(container, query);
+    if (asked !== undefined && this.#isThreat(container, query, asked)) return undefined;
+    if (asked !== undefined) return this.#relayed(ask, container, query, asked);
+    if (query === undefined) return parsed.ok ? undefined : parsed.reply;
+    const local = decideLocal(policy, container, query);
+    if (local !== undefined) return encodeFor(ask, query, replyFor(query, local));
+    const answer = await relayToAny(this.#o.resolvers.route(query.name).servers, ask.message, ask.transport);
+    return answer && this.#checked(ask, container, query, answer, true);
+  }
+
+  /** Threats are denied in mode observe, too; in mode off DNS is nobody's to touch. */
+  #threat(container: string, query: Query): OwnAnswer | undefined {
+    if (this.#o.policy.mode(container) !== 'observe') return undefined;
+    this.#o.watch.name(container, query);
+    const threat = decideThreat(this.#o.policy, query.name);
+    if (threat?.kind === 'deny') this.#event(container, query, 'threat', threat.reason);
+    return threat;
+  }
+
+  /** The resolver itself is one: we must not ask for the container what the rules keep it from. */
+  #isThreat(container: string, query: Query | undefined, { address }: Server): boolean {
+    const hit = this.#o.policy.threats.blockedAddress(address);
+    if (hit && query) this.#event(container, query, 'threat', `its resolver ${address}: ${hitText(hit)}`);
+    return hit !== undefined;
+  }
+
+  /** The answer as it came, unless it leads to a bad name. Addresses in it are the rules' to deny. */
+  #checked(ask: Ask, container: string, query: Query, answer: Buffer, trusted: boolean): Buffer {
+    const records = readAnswer(answer)?.answers ?? [];
+    const alias =
+      this.#o.policy.mode(container) === 'observe' ? this.#o.watch.badAlias(query, records) : undefined;
+    if (alias !== undefined) {
+      this.#event(container, query, 'threat', alias.reason);
+      return encodeFor(ask, query, replyFor(query, alias));
+    }
+    this.#learn(container, query, answer, trusted);
+    return answer;
+  }
+
+  #event(
+    container: string,
+    { name, type: asked }: Query,
+    verdict: NameEvent['verdict'],
+    reason: string,
+  ): void {
+    this.#o.onEvent({ container, name, type: typeName(asked), verdict, reason });
+  }
+
+  /**
+   * An enforced container that may ask this resolver itself (dns=direct), whose port was unknown when nat redirected its
+   * flow: the answer of the resolver that it meant. `own`: it meant another, or this one.
+   */
+  async direct(ask: Ask, container: string): Promise<Buffer | undefined | 'own'> {
+    const isDirect = this.#o.policy.directResolvers(container);
+    const meant = isDirect && this.#asked(ask);
+    if (!meant || !isDirect({ ...meant, proto: ask.transport })) return 'own';
+    if (this.#isThreat(container, undefined, meant)) return undefined;
+    return relay(meant, ask.message, ask.transport);
+  }
+
+  /** The resolver that the container addressed, unless that was this one. A loopback one is the host's own, asked in host mode. */
+  #asked(ask: Ask): Server | undefined {
+    if (ask.container !== undefined) return undefined;
+    const { client, server } = ask;
+    const original = this.#o.original.lookup({
+      proto: ask.transport,
+      client: client.address,
+      clientPort: client.port,
+      server: server.address,
+      serverPort: server.port,
+    });
+    if (original === undefined || this.#o.isOwn(original.address, original.port)) return undefined;
+    const at = parseServer(original.address);
+    return at && { ...at, port: original.port, key: `${at.address}#${original.port}` };
+  }
+
+  async #relayed(
+    ask: Ask,
+    container: string,
+    query: Query | undefined,
+    to: Server,
+  ): Promise<Buffer | undefined> {
+    const answer = await relay(to, ask.message, ask.transport);
+    if (answer === undefined || query === undefined) return answer;
+    return this.#checked(ask, container, query, answer, this.#o.resolvers.isTrusted(to.address, to.port));
+  }
+
+  #learn(container: string, query: Query, bytes: Buffer, trusted: boolean): void {
+    if (this.#o.policy.mode(container) !== 'observe' || !isPlainName(query.name)) return;
+    if (query.type !== type.A && query.type !== type.AAAA) return;
+    const answer = readAnswer(bytes);
+    if (answer === undefined) return;
+    this.#o.learn.observe(
+      container,
+      query.name,
+      followChain(query.name, query.type, answer.answers).records,
+      trusted,
+    );
+  }
+
+  #wouldDeny(container: string, query: Query): void {
+    if (this.#o.policy.mode(container) !== 'observe') return;
+    const action = decide(this.#o.policy, container, query);
+    if (action.kind !== 'deny' || !action.counted) return;
+    this.#event(container, query, 'would-deny', `enforce would deny it: ${action.reason}`);
+  }
+}

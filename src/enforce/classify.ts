@@ -1,0 +1,124 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { DockerView } from '../policy/container.js';
+import type { HostLink, Logger } from '../ports.js';
+import type { InForce } from './pass.js';
+
+export interface ClassifyOptions {
+  /** A view from a full list that is begun after the call. */
+  readonly refresh: () => Promise<DockerView>;
+  readonly inForce: (ms: number) => Promise<void>;
+  readonly state: () => InForce | undefined;
+  /** Ports whose packets wait now. */
+  readonly waiting: () => ReadonlySet<number>;
+  readonly setUnattributed: (port: number) => void;
+  /** The clock of `isAwaited`. */
+  readonly now: () => number;
+  readonly log: Logger;
+}
+/** A pass that is late is waited for: another list would only make it later. */
+const PASS_MS = 10_000;
+/** A list of many containers keeps Docker busy: as long as it takes, the next one waits, but no longer than this. */
+const MOST_REST_MS = 1_000;
+/** A list that is this quick needs no rest. */
+const QUICK_MS = 50;
+
+class PassError extends Error {}
+
+/**
+ * Finds out who stands behind ports whose packets are held. A port is nobody's only when a list begun after a packet of
+ * its own knows no container for it (Docker makes a port before it says whose it is), when no container starts or joins
+ * a network, and when it has not been a container's before, nor leads to the namespace of one.
+ */
+export class Classifier {
+  readonly #o: ClassifyOptions;
+  #running = false;
+  #again = false;
+  /** When the newest run began that has been answered in full, or that Docker has refused to answer. */
+  #answered = Number.NEGATIVE_INFINITY;
+
+  constructor(options: ClassifyOptions) {
+    this.#o = options;
+  }
+
+  /** One at a time; a call while one runs makes another that begins after it. */
+  request(): void {
+    if (this.#running) {
+      this.#again = true;
+      return;
+    }
+    this.#running = true;
+    void this.#run();
+  }
+
+  /**
+   * A packet that came then waits for something: no list begun after it has been answered and brought into force, or a
+   * container is still starting.
+   */
+  isAwaited(since: number): boolean {
+    return this.#answered <= since;
+  }
+
+  async #run(): Promise<void> {
+    do {
+      this.#again = false;
+      const began = this.#o.now();
+      const isAnswered = await this.#once().catch((e: unknown) => this.#failed(e));
+      if (isAnswered) this.#answered = began;
+      const took = this.#o.now() - began;
+      if (this.#again && took > QUICK_MS) await delay(Math.min(took, MOST_REST_MS));
+    } while (this.#again);
+    this.#running = false;
+  }
+
+  /** An engine that refuses owes no answer; a pass that is late does. */
+  #failed(e: unknown): boolean {
+    this.#o.log.warn(
+      { err: e instanceof Error ? e.message : String(e) },
+      'held packets stay held: the port cannot be classified now',
+    );
+    return !(e instanceof PassError);
+  }
+
+  async #inForce(): Promise<void> {
+    await this.#o.inForce(PASS_MS).catch((e: unknown) => {
+      throw new PassError(e instanceof Error ? e.message : String(e));
+    });
+  }
+
+  /** True: everything that could show a waiting packet's owner has been answered. */
+  async #once(): Promise<boolean> {
+    const waiting = this.#o.waiting();
+    const view = await this.#o.refresh();
+    await this.#inForce();
+    const state = this.#o.state();
+    if (!state || view.starting.size > 0 || state.view.starting.size > 0) return false;
+    const strangers = state.ports.unbound.filter(
+      (p) => waiting.has(p.index) && !isContainers(p, state) && !this.#isAwaited(state, view, p.master),
+    );
+    if (strangers.length === 0) return true;
+    for (const p of strangers) this.#o.setUnattributed(p.index);
+    this.#o.log.info(
+      { ports: strangers.map((p) => p.name) },
+      'these ports belong to no container: treated as unattributed',
+    );
+    await this.#inForce();
+    return true;
+  }
+
+  /** Some endpoint of that bridge has no port yet: this port may be its. */
+  #isAwaited(state: InForce, listed: DockerView, master: number | undefined): boolean {
+    const bridge = [...state.ports.bridges.values()].find((b) => b.link.index === master);
+    if (!bridge) return true;
+    const bound = new Set(
+      [...state.ports.bindings.values()]
+        .filter((b) => b.networkId === bridge.network.id)
+        .map((b) => b.container),
+    );
+    return [...listed.containers.values(), ...state.view.containers.values()].some(
+      (c) => c.endpoints.some((e) => e.networkId === bridge.network.id) && !bound.has(c.id),
+    );
+  }
+}
+
+const isContainers = (port: HostLink, { containers, ports }: InForce): boolean =>
+  containers.has(port.index) || (port.netnsId !== undefined && ports.namespaces.has(port.netnsId));

@@ -1,0 +1,64 @@
+import type { FlowFacts, FlowTable } from '../kernel/delete-flows.js';
+import { identityMark, type Marks } from '../ruleset/marks.js';
+import type { Cgroup, Member } from '../ruleset/state.js';
+
+export interface ZonesOptions<F extends FlowFacts> {
+  readonly marks: Marks;
+  readonly flows: FlowTable<F>;
+  /** Asks for a pass in so many ms, for this reason. */
+  readonly lookAgain: (reason: string, ms: number) => void;
+}
+const TCP = 6;
+const SCTP = 132;
+const AGAIN_MS = 30_000;
+const objectsOf = (m: Member): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
+const REASON = 'zones for datagrams';
+
+/**
+ * Which containers in the host's network have their datagrams in a zone of conntrack: those that were held from their
+ * first instruction, and others once no stream of theirs goes on outside of it, whose port would change.
+ */
+export class Zones<F extends FlowFacts> {
+  readonly #o: ZonesOptions<F>;
+  /** Cgroups (objects). */
+  #own: ReadonlySet<string> = new Set();
+  /** Of those that have streams outside. */
+  #busy: ReadonlySet<string> = new Set();
+  /** Paths of those whose rule an earlier run has laid. */
+  #standing: ReadonlySet<string> = new Set();
+
+  constructor(options: ZonesOptions<F>) {
+    this.#o = options;
+  }
+
+  takeOver(paths: ReadonlySet<string>): void {
+    this.#standing = paths;
+  }
+
+  /** `isLate`: its rules came after it had begun. */
+  has(cgroups: readonly Cgroup[], isLate: boolean): boolean {
+    return !isLate || cgroups.every((c) => this.#own.has(c.object) || this.#standing.has(c.path));
+  }
+
+  /** Members whose rules came late, once their flows bear their marks. `reasons`: of this pass. */
+  async look(late: readonly Member[], reasons: readonly string[]): Promise<void> {
+    const isDue = reasons.includes(REASON);
+    const ready = late.filter((m) => m.host?.zoned);
+    const others = late.filter((m) => !m.host?.zoned);
+    const asked = others.filter((m) => isDue || objectsOf(m).some((o) => !this.#busy.has(o)));
+    const free: Member[] = [];
+    for (const m of asked) if (!(await this.#streams(m))) free.push(m);
+    this.#own = new Set([...ready, ...free].flatMap(objectsOf));
+    this.#busy = new Set(others.filter((m) => !free.includes(m)).flatMap(objectsOf));
+    if (free.length > 0) this.#o.lookAgain(REASON, 0);
+    if (this.#busy.size > 0) this.#o.lookAgain(REASON, AGAIN_MS);
+  }
+
+  /** conntrack calls it assured: both sides have sent for more than two seconds (nf_conntrack_proto_udp.c). */
+  async #streams(m: Member): Promise<boolean> {
+    const { marks, flows } = this.#o;
+    const mark = { value: identityMark(marks, m.identity), mask: marks.identity };
+    const found = await Promise.all(([4, 6] as const).map((family) => flows.flows(family, { mark })));
+    return found.flat().some((f) => f.proto !== TCP && f.proto !== SCTP && f.status?.assured === true);
+  }
+}

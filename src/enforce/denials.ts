@@ -1,0 +1,157 @@
+import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
+import type { DenialEvent, NameEvent } from '../ports.js';
+import type { Marks } from '../ruleset/marks.js';
+import type { Tallies } from './tallies.js';
+
+/** A packet that a rule logged. */
+export interface LoggedFacts {
+  readonly prefix: string;
+  readonly mark: number;
+  readonly proto: string;
+  readonly src: string;
+  readonly dst: string;
+  readonly dport: number;
+}
+export interface DenialsOptions {
+  readonly marks: Marks;
+  readonly containerOf: (identity: number, src: string) => string | undefined;
+  readonly namesOf: (container: string, address: string) => readonly string[];
+  readonly threats: ThreatLook;
+  /** Why a rule of a limit denied it, by what its prefix ends with. */
+  readonly limitReason: (container: string, what: string) => string | undefined;
+  /** Mode enforce would let the container reach this neighbour. */
+  readonly mayReach: (container: string, packet: LoggedFacts) => boolean;
+  /** A packet passed, and a name was answered, only because the container is observed. */
+  readonly onPassed: (e: DenialEvent) => void;
+  readonly onAsked: (container: string, name: string) => void;
+  readonly tallies: Pick<Tallies, 'add' | 'total' | 'retain'>;
+  readonly now: () => number;
+}
+
+/** Words of rules that only tell. */
+const PASSED: readonly string[] = ['would', 'near', 'seen'];
+/** Observed, to a neighbour past FORWARD: the bridge table logs it whether or not an entry permits it. */
+const NEAR = 'near';
+const KEPT_PER_CONTAINER = 200;
+const MAX_CONTAINERS = 2_000;
+/** A resolver sends the questions of a pair within milliseconds; musl and busybox one after the other. */
+const PAIR_MS = 2_000;
+const MAX_PAIRS = 4_096;
+/** The kernel holds it of an earlier run, or of a version that has just been replaced. */
+const UNTOLD = 'a threat feed lists it';
+
+/** What was denied lately, bounded for each container, and how often. Each is joined with the name that was told for it. */
+export class Denials {
+  readonly #o: DenialsOptions;
+  readonly #kept = new Map<string, DenialEvent[]>();
+  /** Names denied a moment ago, with the types that were asked for. */
+  readonly #asked = new Map<string, { readonly time: number; readonly types: Set<string> }>();
+  readonly #listeners = new Set<(e: DenialEvent) => void>();
+
+  constructor(options: DenialsOptions) {
+    this.#o = options;
+  }
+
+  packet(p: LoggedFacts): void {
+    const { marks } = this.#o;
+    const identity = (p.mark & marks.identity) >>> marks.shift;
+    const word = p.prefix.slice(p.prefix.lastIndexOf(':') + 1);
+    const isIn = identity === 0 && (word === 'threat' || word === 'seen');
+    const container = this.#o.containerOf(identity, isIn ? p.dst : p.src);
+    if (container === undefined) return;
+    if (word === NEAR && this.#o.mayReach(container, p)) return;
+    const address = isIn ? p.src : p.dst;
+    if (word === 'threat') this.#o.tallies.add(container, 'threats', 1);
+    const event: DenialEvent = {
+      time: new Date(this.#o.now()).toISOString(),
+      container,
+      verdict: word === 'threat' ? word : PASSED.includes(word) ? 'would-deny' : 'deny',
+      proto: p.proto,
+      address,
+      port: p.dport,
+      name: this.#o.namesOf(container, address)[0] ?? null,
+      reason: this.#o.limitReason(container, word) ?? this.#reason(word, address, isIn),
+    };
+    if (word === 'would' || word === NEAR) this.#o.onPassed(event);
+    this.#add(event);
+  }
+
+  #reason(word: string, address: string, isIn: boolean): string {
+    const { threats } = this.#o;
+    const from = isIn ? 'from outside: ' : '';
+    const text = (hit: ThreatHit | undefined): string => `${from}${hit ? hitText(hit) : UNTOLD}`;
+    if (word === 'threat')
+      return text(isIn ? threats.blockedSource(address) : threats.blockedAddress(address));
+    if (word === 'seen') {
+      const hit = isIn ? threats.observedSource(address) : threats.observedAddress(address);
+      return `${text(hit)}, action observe: it passed`;
+    }
+    return PASSED.includes(word) ? 'no entry permits it (observed, so it passed)' : 'no entry permits it';
+  }
+
+  name(e: NameEvent): void {
+    if (e.verdict === 'allow') return;
+    if (this.#isSecondOfPair(e)) return;
+    if (e.verdict === 'would-deny') this.#o.onAsked(e.container, e.name);
+    if (e.verdict === 'deny' || e.verdict === 'threat') this.#o.tallies.add(e.container, 'names', 1);
+    this.#add({
+      time: new Date(this.#o.now()).toISOString(),
+      container: e.container,
+      verdict: e.verdict === 'error' ? 'deny' : e.verdict,
+      proto: 'dns',
+      address: '',
+      port: 53,
+      name: e.name,
+      reason: e.reason,
+    });
+  }
+
+  /** Resolvers ask for A and AAAA together: one lookup of a program is one event, whose types are asked once each. */
+  #isSecondOfPair(e: NameEvent): boolean {
+    const now = this.#o.now();
+    const key = `${e.container} ${e.name} ${e.verdict} ${e.reason}`;
+    const known = this.#asked.get(key);
+    if (known && now - known.time < PAIR_MS && known.time <= now && !known.types.has(e.type)) {
+      known.types.add(e.type);
+      return true;
+    }
+    this.#asked.delete(key);
+    this.#asked.set(key, { time: now, types: new Set([e.type]) });
+    if (this.#asked.size > MAX_PAIRS) this.#asked.delete(this.#asked.keys().next().value ?? '');
+    return false;
+  }
+
+  /** Packets to and from threats, as far as they were logged: the kernel counts them for all containers together. */
+  threatsDenied(container: string): number {
+    return this.#o.tallies.total(container, 'threats');
+  }
+
+  namesDenied(container: string): number {
+    return this.#o.tallies.total(container, 'names');
+  }
+
+  /** Newest first. */
+  recent(container: string | undefined, limit: number): DenialEvent[] {
+    const all = container === undefined ? [...this.#kept.values()].flat() : (this.#kept.get(container) ?? []);
+    return [...all].sort((a, b) => (a.time < b.time ? 1 : -1)).slice(0, limit);
+  }
+
+  onEvent(listener: (e: DenialEvent) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
+  }
+
+  retain(containers: ReadonlySet<string>): void {
+    for (const id of this.#kept.keys()) if (!containers.has(id)) this.#kept.delete(id);
+    this.#o.tallies.retain(containers);
+  }
+
+  #add(e: DenialEvent): void {
+    const events = this.#kept.get(e.container) ?? [];
+    if (!this.#kept.has(e.container) && this.#kept.size >= MAX_CONTAINERS) return;
+    events.push(e);
+    if (events.length > KEPT_PER_CONTAINER) events.splice(0, events.length - KEPT_PER_CONTAINER);
+    this.#kept.set(e.container, events);
+    for (const listener of this.#listeners) listener(e);
+  }
+}

@@ -1,0 +1,160 @@
+import { formatAddress, parseAddress } from '../lib/ip.js';
+import type { ContainerFacts, DockerView } from '../policy/container.js';
+import { parseEntry } from '../policy/entry-parse.js';
+import { addressesOn, neighboursOn, resolveContainer } from '../policy/neighbours.js';
+import { COMPOSE_SERVICE, ownLabel } from '../policy/own-labels.js';
+import { ownerKey } from '../policy/owner.js';
+import type { Sighting } from './recorded.js';
+
+/** Where a packet of a container went: after DNAT, as the rules see it. */
+export interface Sent {
+  readonly address: string;
+  readonly port: number;
+  readonly proto: string;
+  /** As the container resolved it, the most recent first. */
+  readonly names: readonly string[];
+}
+export interface Surroundings {
+  readonly view: DockerView;
+  readonly self: ContainerFacts;
+  /** An address of the host, as the container reaches it. */
+  readonly isHost: (address: string) => boolean;
+  /** A name must not lead there unless its entry says `private`. */
+  readonly isPrivate: (address: string) => boolean;
+}
+
+/** The destination of a packet as a person would name it in an entry. */
+export function destinationOf(sent: Sent, around: Surroundings): Sighting {
+  return (
+    atHost(sent, around) ?? atNeighbour(sent, around) ?? behindHost(sent, around) ?? elsewhere(sent, around)
+  );
+}
+
+/** The entry for a name that leads to the host, to a neighbour or to another private address. */
+export const privateName = (name: string): string | null => entryOf(name, 0, 'tcp', ' private');
+
+/** A name that was asked for and not connected to, as far as it is known. */
+export const askedName = (name: string): Sighting => ({
+  entry: entryOf(name, 0, 'tcp'),
+  kind: 'name',
+  name,
+  resolved: name,
+  address: '',
+  port: 0,
+  proto: 'dns',
+});
+
+function atHost(sent: Sent, { view, self, isHost }: Surroundings): Sighting | undefined {
+  if (!isHost(sent.address)) return undefined;
+  const by = publisher(view, sent, (p) => p.port === sent.port && fits(p.address, sent.address));
+  return {
+    entry: entryOf('host', sent.port, sent.proto),
+    kind: by === undefined || by.container.id === self.id ? 'host' : 'published',
+    name: by?.container.name ?? null,
+    ...placeOf(sent),
+  };
+}
+
+/** Names as Docker writes them: none, or all of a family. */
+const fits = (published: string, address: string): boolean =>
+  ['', '0.0.0.0', '::', address].includes(published);
+
+function atNeighbour(sent: Sent, { view, self }: Surroundings): Sighting | undefined {
+  for (const { networkId } of self.endpoints)
+    for (const c of neighboursOn(view, self, networkId))
+      if (addressesOn(c, networkId).includes(sent.address)) {
+        const name = neighbourName(view, self, c);
+        return {
+          entry: entryOf(`container:${name}`, sent.port, sent.proto),
+          kind: 'neighbour',
+          name,
+          ...placeOf(sent),
+        };
+      }
+  return undefined;
+}
+
+/** The compose service, which survives recreation, unless a container of another service answers to that name as well. */
+function neighbourName(view: DockerView, self: ContainerFacts, c: ContainerFacts): string {
+  const service = ownLabel(c, COMPOSE_SERVICE);
+  if (service === undefined) return c.name;
+  const own = new Set(
+    [...view.containers.values()]
+      .filter((other) => ownerKey(other) === ownerKey(c))
+      .flatMap((other) => other.endpoints.flatMap((e) => addressesOn(other, e.networkId))),
+  );
+  const named = resolveContainer(view, self, service).map((r) => formatAddress(r.family, r.lo));
+  return named.every((address) => own.has(address)) ? service : c.name;
+}
+
+/** A container on another network: it was reached by a port of the host that Docker forwards there. */
+function behindHost(sent: Sent, { view }: Surroundings): Sighting | undefined {
+  const by = publisher(
+    view,
+    sent,
+    (p, c) => p.containerPort === sent.port && c.endpoints.some((e) => isAt(e, sent.address)),
+  );
+  if (by === undefined) return undefined;
+  return {
+    entry: entryOf('host', by.port, sent.proto),
+    kind: 'published',
+    name: by.container.name,
+    ...placeOf(sent),
+  };
+}
+
+const isAt = (e: ContainerFacts['endpoints'][number], address: string): boolean =>
+  e.ip4 === address || e.ip6 === address;
+
+interface Published {
+  readonly container: ContainerFacts;
+  readonly address: string;
+  readonly port: number;
+  readonly containerPort: number;
+}
+function publisher(
+  view: DockerView,
+  { proto }: Sent,
+  wanted: (p: Published, c: ContainerFacts) => boolean,
+): Published | undefined {
+  for (const container of view.containers.values())
+    for (const p of container.published)
+      for (const { address, port } of p.proto === proto ? (p.hosts ?? []) : []) {
+        const found = { container, address, port, containerPort: p.containerPort };
+        if (wanted(found, container)) return found;
+      }
+  return undefined;
+}
+
+/** Ports that the entry of a name stands for without saying so. */
+const WEB: readonly number[] = [80, 443];
+function elsewhere(sent: Sent, { isPrivate }: Surroundings): Sighting {
+  const [name] = sent.names;
+  const { address, port, proto } = sent;
+  const isWeb = proto === 'tcp' && WEB.includes(port);
+  const flags = isPrivate(address) ? ' private' : '';
+  const named = name === undefined ? null : entryOf(name, isWeb ? 0 : port, proto, flags);
+  if (name !== undefined && named !== null) return { entry: named, kind: 'name', name, ...placeOf(sent) };
+  const text = parseAddress(address)?.family === 6 && port > 0 ? `[${address}]` : address;
+  return { entry: entryOf(text, port, proto), kind: 'address', name: null, ...placeOf(sent) };
+}
+
+const placeOf = ({
+  address,
+  port,
+  proto,
+  names,
+}: Sent): Pick<Sighting, 'resolved' | 'address' | 'port' | 'proto'> => ({
+  resolved: names[0] ?? null,
+  address,
+  port,
+  proto,
+});
+
+/** Canonical; null: such a destination has no entry. */
+function entryOf(target: string, port: number, proto: string, flags = ''): string | null {
+  const word = /^\d+$/.test(proto) ? `ip-${proto}` : proto;
+  const suffix = proto === 'tcp' ? '' : `/${word}`;
+  const parsed = parseEntry(`${target}${port > 0 ? `:${port}` : ''}${suffix}${flags}`);
+  return parsed.ok ? parsed.value.canonical : null;
+}

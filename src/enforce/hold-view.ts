@@ -1,0 +1,19 @@
+import type { InKernel } from './packet-hold.js';
+import type { InForce } from './pass.js';
+
+/** What `Hold` asks of the state in force. */
+export function inKernel(state: InForce | undefined): InKernel | undefined {
+  if (!state) return undefined;
+  return {
+    ports: state.ports,
+    unattributed: state.unattributed,
+    unattributedMode: state.input.unattributedMode,
+    identityOf: (container) => {
+      const m = state.members.get(container);
+      return m && { identity: m.identity, mode: m.policy.mode };
+    },
+    veths: state.veths,
+    listBegan: state.view.listBegan,
+    isUnknownStarting: [...state.view.starting].some((id) => !state.view.containers.has(id)),
+  };
+}

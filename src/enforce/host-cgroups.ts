@@ -1,0 +1,210 @@
+import type { ContainerFacts, DockerView } from '../policy/container.js';
+import type { Cgroup, HostNet } from '../ruleset/state.js';
+
+/** The unified cgroup hierarchy as this room needs it. Paths have no slash before them. */
+export interface CgroupPort {
+  readonly isKnown: boolean;
+  of(pid: number | 'self'): string | undefined;
+  at(path: string): Cgroup | undefined;
+  inside(path: string): { readonly children: readonly string[]; readonly hasProcesses: boolean } | undefined;
+  make(path: string): boolean;
+}
+/** Parents of containers' cgroups: what must be known before the next container starts, so it outlives us. */
+export interface Parents {
+  readonly known: readonly string[];
+  /** Of those, the ones that we made. */
+  readonly made: readonly string[];
+}
+export interface HostSendersOptions {
+  readonly cgroups: CgroupPort;
+  readonly parents: Parents;
+  readonly onParents: (p: Parents) => void;
+  /** A rule on a container's own cgroup may stand in every table: not with iptables-legacy, see `#gates`. */
+  readonly singles: () => boolean;
+  /** The kernel can give datagrams zones of conntrack. */
+  readonly zones: () => boolean;
+}
+/** Who sends in the host's network, at one moment. */
+export interface HostSenders {
+  readonly net: HostNet;
+  /** By id of the namespace's owner: its cgroup, and those of containers that share its namespace. */
+  readonly cgroups: ReadonlyMap<string, readonly Cgroup[]>;
+  /** By id: not held from the first instruction, as its parent is shared with the host's own processes, or was not known. */
+  readonly late: ReadonlyMap<string, 'shared' | 'unseen'>;
+  /** By id: its packets meet no rule of ours, and why. */
+  readonly open: ReadonlyMap<string, string>;
+}
+
+const CONTAINER = /^(docker-)?[0-9a-f]{64}(\.scope)?$/;
+/** Where BuildKit in dockerd puts its steps (moby builder-next, buildkit oci.GenerateSpec). */
+const BUILDS = 'buildkit';
+const MAX_DEPTH = 6;
+const names = (id: string): readonly string[] => [id, `docker-${id}.scope`];
+const isBelow = (path: string, parent: string): boolean => path.startsWith(`${parent}/`);
+const isGated = (c: Cgroup, gates: readonly Cgroup[]): boolean =>
+  gates.some((g) => g.path === c.path || isBelow(c.path, g.path));
+
+/** Finds the cgroups of containers in the host's network, and the parents by which they are held before they are known. */
+export class HostSenderTable {
+  readonly #o: HostSendersOptions;
+  readonly #parents: Set<string>;
+  readonly #made: Set<string>;
+  /** Where each process that Docker named is: it does not change. */
+  #placed = new Map<string, string | undefined>();
+  /** Objects that stood below a gate when they were first seen, or did not. */
+  #heldAtStart = new Map<string, boolean>();
+  /** Paths of the gates that stand in the kernel. */
+  #standing: ReadonlySet<string> = new Set();
+
+  constructor(options: HostSendersOptions) {
+    this.#o = options;
+    this.#parents = new Set(options.parents.known);
+    this.#made = new Set(options.parents.made);
+  }
+
+  /** Containers will be put below this cgroup. */
+  expect(parent: string): void {
+    if (this.#parents.has(parent)) return;
+    this.#parents.add(parent);
+    this.#tell();
+  }
+
+  /** These gates stand in the kernel now. */
+  standing(gates: readonly Pick<Cgroup, 'path'>[]): void {
+    this.#standing = new Set(gates.map((g) => g.path));
+  }
+
+  look(view: DockerView): HostSenders {
+    const before = this.#gates().filter((g) => this.#standing.has(g.path));
+    this.#learn(view);
+    this.#ensure();
+    const owners = [...view.containers.values()].filter((c) => c.networkMode === 'host');
+    const cgroups = new Map(owners.map((c) => [c.id, this.#cgroupsOf(c, view)] as const));
+    const parents = this.#gates();
+    const singles = this.#singles([...cgroups.values()].flat(), parents);
+    const gates = [...parents, ...singles];
+    this.#remember([...cgroups.values()].flat(), before);
+    const held = new Map(
+      [...cgroups].filter(([, own]) => own.length > 0 && own.every((c) => isGated(c, gates))),
+    );
+    return {
+      net: { gates, exempt: this.#own(gates), builds: this.#builds(parents), zones: this.#o.zones() },
+      cgroups: held,
+      late: new Map([...held].flatMap(([id, own]) => this.#lateness(id, own, parents))),
+      open: new Map(
+        owners.filter((c) => isUp(c) && !held.has(c.id)).map((c) => [c.id, this.#whyOpen(cgroups.get(c.id))]),
+      ),
+    };
+  }
+
+  #lateness(
+    id: string,
+    own: readonly Cgroup[],
+    parents: readonly Cgroup[],
+  ): (readonly [string, 'shared' | 'unseen'])[] {
+    if (own.some((c) => !isGated(c, parents))) return [[id, 'shared']];
+    return own.every((c) => this.#heldAtStart.get(c.object)) ? [] : [[id, 'unseen']];
+  }
+
+  #whyOpen(own: readonly Cgroup[] | undefined): string {
+    if (!this.#o.cgroups.isKnown)
+      return 'this host has no unified cgroup hierarchy (cgroup v2), or Drawbridge sees only a part of it (run Drawbridge with --cgroupns=host)';
+    if (!own || own.length === 0) return 'its cgroup was not found';
+    return 'Docker put it into a cgroup that also has processes of the host, where iptables-legacy cannot match it';
+  }
+
+  #cgroupsOf(owner: ContainerFacts, view: DockerView): Cgroup[] {
+    const sharing = [...view.containers.values()].filter((c) => c.sharesWith === owner.id);
+    return [owner, ...sharing].flatMap((c) => this.#cgroupOf(c) ?? []);
+  }
+
+  /** By its process when Docker has told it; before that by its name below a known parent. */
+  #cgroupOf(c: ContainerFacts): Cgroup | undefined {
+    const paths = [
+      this.#placed.get(placeKey(c)) ?? [],
+      ...[...this.#parents].flatMap((p) => names(c.id).map((n) => `${p}/${n}`)),
+    ];
+    for (const path of paths.flat()) {
+      const found = this.#o.cgroups.at(path);
+      if (found) return found;
+    }
+    return undefined;
+  }
+
+  /** Every container's process tells where the engine puts them, whatever its network. */
+  #learn(view: DockerView): void {
+    const placed = new Map<string, string | undefined>();
+    const count = this.#parents.size;
+    for (const c of view.containers.values()) {
+      if (!c.privileges?.pid || !isUp(c)) continue;
+      const key = placeKey(c);
+      const path = this.#placed.has(key) ? this.#placed.get(key) : this.#place(c.id, c.privileges.pid);
+      placed.set(key, path);
+      const parent = path?.slice(0, path.lastIndexOf('/'));
+      if (parent) this.#parents.add(parent);
+    }
+    this.#placed = placed;
+    if (this.#parents.size > count) this.#tell();
+  }
+
+  /** Up to the part that bears the container's id: below it are its own. */
+  #place(id: string, pid: number): string | undefined {
+    const parts = this.#o.cgroups.of(pid)?.split('/') ?? [];
+    const at = parts.findIndex((p) => p.includes(id));
+    return at < 1 ? undefined : parts.slice(0, at + 1).join('/');
+  }
+
+  /** A parent that nobody has made yet: the first container below it is held only if it stands. */
+  #ensure(): void {
+    const made = [...this.#parents].filter((p) => !isSlice(p) && this.#o.cgroups.make(p));
+    for (const parent of made) this.#made.add(parent);
+    if (made.length > 0) this.#tell();
+  }
+
+  /** Parents that are Docker's alone, the outermost ones. */
+  #gates(): Cgroup[] {
+    const found = [...this.#parents]
+      .filter((p) => this.#isAlone(p))
+      .flatMap((p) => this.#o.cgroups.at(p) ?? []);
+    return found.filter((g) => !found.some((other) => isBelow(g.path, other.path)));
+  }
+
+  /** Nothing runs in it but containers, and build steps; folders between are nobody's. */
+  #isAlone(parent: string, depth = MAX_DEPTH): boolean {
+    const inside = this.#o.cgroups.inside(parent);
+    if (parent === '' || !inside || inside.hasProcesses || depth === 0) return false;
+    return inside.children.every(
+      (c) => CONTAINER.test(c) || c === BUILDS || this.#isAlone(`${parent}/${c}`, depth - 1),
+    );
+  }
+
+  /** Containers whose parent they share with the host's own processes. */
+  #singles(all: readonly Cgroup[], parents: readonly Cgroup[]): Cgroup[] {
+    if (!this.#o.singles()) return [];
+    return all.filter((c) => !parents.some((p) => isBelow(c.path, p.path)));
+  }
+
+  #builds(parents: readonly Cgroup[]): Cgroup[] {
+    return parents.flatMap((p) => this.#o.cgroups.at(`${p.path}/${BUILDS}`) ?? []);
+  }
+
+  #own(gates: readonly Cgroup[]): Cgroup[] {
+    const path = this.#o.cgroups.of('self');
+    const own = path === undefined ? undefined : this.#o.cgroups.at(path);
+    return own && isGated(own, gates) ? [own] : [];
+  }
+
+  #remember(all: readonly Cgroup[], gates: readonly Cgroup[]): void {
+    const held = (c: Cgroup): boolean => this.#heldAtStart.get(c.object) ?? isGated(c, gates);
+    this.#heldAtStart = new Map(all.map((c) => [c.object, held(c)]));
+  }
+
+  #tell(): void {
+    this.#o.onParents({ known: [...this.#parents], made: [...this.#made] });
+  }
+}
+
+const isUp = (c: ContainerFacts): boolean => c.state === 'running' || c.state === 'paused';
+const placeKey = (c: ContainerFacts): string => `${c.id} ${c.privileges?.pid ?? 0}`;
+/** systemd makes and removes its slices itself. */
+const isSlice = (path: string): boolean => path.split('/').some((p) => p.endsWith('.slice'));

@@ -1,0 +1,83 @@
+import type { FlowFacts } from '../kernel/delete-flows.js';
+import type { KernelPort, LearnedPort } from '../kernel/kernel-port.js';
+import { shortId, shortIdIn } from '../ruleset/naming.js';
+import type { DesiredState, Member, SetDesired } from '../ruleset/state.js';
+import type { InForce } from './pass.js';
+
+const secondsLeft = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
+
+type Members = InForce['members'];
+const owners = new WeakMap<Members, ReadonlyMap<string, string>>();
+/** The member that a set belongs to; undefined: none of this state. */
+export function ownerOf(state: Pick<InForce, 'members' | 'input'>, set: string): string | undefined {
+  const { members, input } = state;
+  const byShortId = owners.get(members) ?? new Map([...members.keys()].map((id) => [shortId(id), id]));
+  owners.set(members, byShortId);
+  return byShortId.get(shortIdIn(input.shape.prefix, set));
+}
+
+const timed = new WeakMap<DesiredState, ReadonlyMap<string, readonly SetDesired[]>>();
+/** Learned sets of one member. */
+function learnedSets(state: InForce, id: string): readonly SetDesired[] {
+  const known = timed.get(state.desired) ?? learnedByOwner(state);
+  timed.set(state.desired, known);
+  return known.get(id) ?? [];
+}
+function learnedByOwner(state: InForce): ReadonlyMap<string, readonly SetDesired[]> {
+  const byOwner = new Map<string, SetDesired[]>();
+  for (const set of state.desired.sets.values()) {
+    const owner = set.timed && !set.isShown ? ownerOf(state, set.name) : undefined;
+    if (owner !== undefined) byOwner.set(owner, [...(byOwner.get(owner) ?? []), set]);
+  }
+  return byOwner;
+}
+
+/** Fills learned sets that were made anew from what the ledger still holds. */
+export async function refillSets<F extends FlowFacts>(
+  kernel: KernelPort<F>,
+  learned: LearnedPort,
+  state: InForce,
+  sets: readonly string[],
+  now: number,
+): Promise<void> {
+  if (sets.length === 0) return;
+  const fresh = new Set(sets);
+  for (const member of state.members.values())
+    for (const [set, addresses] of learned.wanted(member.id)) {
+      if (!fresh.has(set)) continue;
+      for (const [address, until] of addresses)
+        if (until > now) await kernel.add(set, address, secondsLeft(until, now));
+    }
+}
+
+/** Members that end within this may be gone already. */
+const SOON_MS = 2_000;
+
+/**
+ * After a change of policy: members that no name justifies any more go, those that are newly justified come. True: some
+ * were missing that the ledger has had for longer than this took.
+ */
+export async function syncLearned<F extends FlowFacts>(
+  kernel: KernelPort<F>,
+  learned: LearnedPort,
+  state: InForce,
+  member: Member,
+  now: number,
+): Promise<boolean> {
+  let isMissed = false;
+  for (const set of learnedSets(state, member.id)) {
+    const stood = learned.wanted(member.id).get(set.name);
+    const have = await kernel.members(set.name);
+    // Asked after the kernel: the ledger knows an address before the kernel does, so none that comes now is taken for stale.
+    const want = learned.wanted(member.id).get(set.name) ?? new Map<string, number>();
+    for (const address of have?.keys() ?? [])
+      if ((want.get(address) ?? 0) <= now) await kernel.remove(set.name, address);
+    for (const [address, until] of want) {
+      const left = have?.get(address);
+      const seconds = secondsLeft(until, now);
+      if (until > now && (left === undefined || left < seconds)) await kernel.add(set.name, address, seconds);
+      isMissed ||= left === undefined && have !== undefined && (stood?.get(address) ?? 0) > now + SOON_MS;
+    }
+  }
+  return isMissed;
+}

@@ -1,0 +1,290 @@
+import type { FlowFacts } from '../kernel/delete-flows.js';
+import type { LearnedPort } from '../kernel/kernel-port.js';
+import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
+import type { EastWest } from '../policy/neighbours.js';
+import type { Mode, Policy, PolicyEntry } from '../policy/policy.js';
+import type { Logger } from '../ports.js';
+import { compile } from '../ruleset/compile.js';
+import { keptMember } from '../ruleset/kept-member.js';
+import { Judge } from '../ruleset/policy-evaluator.js';
+import type { Place } from '../ruleset/reserved-ports.js';
+import type { DesiredInput, DesiredState, Member, MemberLimits, Port, Shape } from '../ruleset/state.js';
+import { unattributedMember } from '../ruleset/unattributed.js';
+import type { Threats } from '../threats/active-threats.js';
+import type { PortMap } from './bindings.js';
+import { Zones } from './conntrack-zones.js';
+import type { HostSenders, HostSenderTable } from './host-cgroups.js';
+import { Identities } from './identities.js';
+import { ownerOf, refillSets, syncLearned } from './learned-sets.js';
+import { EXPECTED_MS, Newcomers } from './newcomers.js';
+import { PortBook, type PortBookOptions } from './port-table.js';
+import { disown } from './purge-reused-identity.js';
+import type { Pass } from './reconciler.js';
+import { addressesIn, modesIn, takeOver } from './restore-from-kernel.js';
+import { Revocation } from './revocation.js';
+import { desiredInput } from './ruleset-input.js';
+
+export interface EnforcerOptions<F extends FlowFacts> extends PortBookOptions<F> {
+  readonly shape: Shape;
+  readonly view: () => DockerView;
+  readonly policyOf: (c: ContainerFacts) => Policy;
+  readonly limitsOf: (c: ContainerFacts, policy: Policy) => MemberLimits | undefined;
+  readonly eastWest: EastWest;
+  readonly hosts: Pick<HostSenderTable, 'look' | 'standing'>;
+  /** Before the rules that lead to it: what a member needs to stand (its resolver). */
+  readonly beforeRules: (input: DesiredInput) => Promise<void>;
+  readonly isLan: (n: NetworkFacts) => boolean;
+  /** Closed to every container. */
+  readonly closed: () => readonly Place[];
+  readonly unattributed: () => { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
+  readonly learned: LearnedPort;
+  readonly threats: Pick<Threats<F>, 'has' | 'repair'>;
+  readonly log: Logger;
+  readonly now: () => number;
+  /** Asks for a pass in so many ms, for this reason. */
+  readonly lookAgain: (reason: string, ms: number) => void;
+  /** What the kernel enforced and observed before the first pass, by container. */
+  readonly onTakeOver: (modes: ReadonlyMap<string, Mode>) => void;
+  /** As soon as the rules stand: what was told to whom is judged by them from now on. */
+  readonly onStanding: (state: InForce) => void;
+  /** Once the rules of this namespace stand: those inside containers' own. */
+  readonly inside: (state: InForce) => Promise<void>;
+  /** After each pass, before anything waits on it. */
+  readonly onApplied: (state: InForce) => void;
+}
+
+/** What stands in the kernel since the last pass that held. */
+export interface InForce {
+  readonly view: DockerView;
+  readonly ports: PortMap;
+  readonly input: DesiredInput;
+  readonly hosts: HostSenders;
+  readonly desired: DesiredState;
+  readonly members: ReadonlyMap<string, Member>;
+  readonly veths: readonly number[];
+  readonly unattributed: ReadonlySet<number>;
+  /** Ports that are, or have been, a container's: they are never proven to be nobody's. */
+  readonly containers: ReadonlySet<number>;
+  readonly judge: Judge;
+  readonly repaired: boolean;
+}
+
+const LINGER_MS = 2_000;
+type Lingering = ReadonlyMap<string, { readonly member: Member; readonly until: number }>;
+/** So long a port counts as new: others that start meanwhile share the pass that completes them. */
+const NEW_MS = 100;
+
+/** One pass: gather, compile, apply, then end what is no longer permitted. */
+export class Enforcer<F extends FlowFacts> {
+  readonly #o: EnforcerOptions<F>;
+  readonly #identities: Identities;
+  readonly #ports: PortBook<F>;
+  #state: InForce | undefined;
+  readonly #newcomers = new Newcomers();
+  readonly #revocation: Revocation<F>;
+  readonly #zones: Zones<F>;
+  /** Members to be looked at as if their policy were another. */
+  #again: ReadonlySet<string> = new Set();
+  /** By ifindex: until when a port counts as new (`performance.now`). */
+  readonly #newUntil = new Map<number, number>();
+  /** Members whose container went, until when they stay: their removal shares a pass with others'. */
+  #lingering: Lingering = new Map();
+
+  constructor(options: EnforcerOptions<F>) {
+    this.#o = options;
+    this.#identities = new Identities(options.shape.marks.maxIdentity);
+    this.#ports = new PortBook(options);
+    this.#revocation = new Revocation(options);
+    const { shape, kernel, lookAgain } = options;
+    this.#zones = new Zones({ marks: shape.marks, flows: kernel.flows, lookAgain });
+  }
+
+  get state(): InForce | undefined {
+    return this.#state;
+  }
+
+  /** This port is proven to belong to no container. */
+  setUnattributed(port: number): void {
+    this.#ports.setUnattributed(port);
+  }
+
+  async pass(pass: Pass): Promise<void> {
+    const { kernel } = this.#o;
+    if (pass.resync) kernel.invalidate();
+    this.#revocation.due(pass.reasons);
+    const owed = this.#again;
+    const said = this.#o.view();
+    if (!this.#state && !(await this.#takeOver(said))) return;
+    const { ports, veths, view } = await this.#ports.look(said);
+    const hosts = this.#o.hosts.look(view);
+    const input = this.#withDeparted(this.#input(view, ports, hosts));
+    const again = this.#hasNewSurroundings(input) ? new Set(input.members.map((m) => m.id)) : owed;
+    const desired = compile(input);
+    await this.#o.beforeRules(input);
+    const numbered = input.members.filter((m) => this.#identities.born.has(m.identity));
+    await disown(kernel, this.#o.shape, numbered);
+    this.#identities.settle(numbered.map((m) => m.identity));
+    const applied = await kernel.apply(desired, () => this.#ports.purge(ports));
+    if (applied.repaired) this.#revocation.distrust();
+    const repaired = this.#revocation.owed;
+    this.#o.hosts.standing(hosts.net.gates);
+    const known = this.#state && this.#ports.bindings;
+    const newlyHeld = this.#ports.newlyHeld(input.members);
+    this.#ports.settle(ports, desired.bridge.strict);
+    const settled = this.#settle({ view, ports, veths, input, hosts, desired, repaired });
+    this.#o.onStanding(settled);
+    const state = await this.#learn(settled, applied.refill, pass.resync, again);
+    await this.#o.inside(state);
+    this.#o.onApplied(state);
+    if (input.members.some((m) => m.ports.some((p) => p.isNew)))
+      this.#o.lookAgain('ports that were new', NEW_MS);
+    await this.#revocation.run(state, { known, again, newlyHeld });
+    const late = input.members.filter((m) => hosts.late.has(m.id));
+    if (hosts.net.zones) await this.#zones.look(late, pass.reasons);
+    if (this.#again === owed) this.#again = new Set();
+    const lost = applied.refill.filter((name) => desired.sets.get(name)?.isThreats);
+    if (!known || repaired || lost.length > 0) this.#o.threats.repair(lost, !known);
+    if (applied.changed)
+      this.#o.log.debug({ reasons: pass.reasons, members: input.members.length }, 'applied');
+  }
+
+  /** What these were told has become bad: the next pass takes it from them. */
+  recheck(members: ReadonlySet<string>): void {
+    this.#again = new Set([...this.#again, ...members]);
+  }
+
+  /** The closed places or the inside ranges have changed: flows and learned addresses of all containers are checked again. */
+  #hasNewSurroundings(input: DesiredInput): boolean {
+    const key = ({ inside = [], closed = [] }: DesiredInput): string =>
+      JSON.stringify([inside.map((r) => `${r.lo}-${r.hi}`), closed]);
+    return this.#state !== undefined && key(input) !== key(this.#state.input);
+  }
+
+  /** What the next pass would want. It changes nothing of what a pass decides by: anyone may ask for a plan, at any rate. */
+  async wanted(): Promise<DesiredState> {
+    const { ports, view } = await this.#ports.look(this.#o.view());
+    const input = this.#input(view, ports, this.#o.hosts.look(view));
+    return compile(withLingering(input, this.#departed(input.members)));
+  }
+
+  /** False: Docker has not spoken yet, and the state of an earlier run stands: it is the best that is known. */
+  async #takeOver(view: DockerView): Promise<boolean> {
+    const standing = await this.#o.kernel.standing();
+    const { bridge, hostMarks } = standing;
+    const isFurnished = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
+    if (view.listings === 0 && isFurnished) return false;
+    this.#o.hosts.standing(standing.hostGates);
+    this.#zones.takeOver(standing.hostZones);
+    const bindings = takeOver(standing, view, this.#o.shape.marks, this.#identities);
+    this.#o.onTakeOver(modesIn(standing, bindings, this.#o.shape.marks));
+    this.#ports.takeOver(bindings, bridge.strict, isFurnished ? addressesIn(bridge) : undefined);
+    return true;
+  }
+
+  #input(view: DockerView, ports: PortMap, hosts: HostSenders): DesiredInput {
+    const now = this.#o.now();
+    const newcomers = this.#newcomers.of(view, now);
+    if (newcomers.size > 0) this.#o.lookAgain('containers that did not start', EXPECTED_MS);
+    const input = desiredInput({
+      view,
+      ports,
+      hosts,
+      zones: this.#zones,
+      identities: this.#identities,
+      policyOf: this.#o.policyOf,
+      limitsOf: this.#o.limitsOf,
+      eastWest: this.#o.eastWest,
+      isLan: this.#o.isLan,
+      shape: this.#o.shape,
+      unattributed: [...this.#ports.unattributed],
+      unattributedPolicy: this.#o.unattributed(),
+      newcomers,
+      now,
+    });
+    for (const [port, until] of this.#newUntil) if (until <= performance.now()) this.#newUntil.delete(port);
+    const present = input.members.map((m) => ({ ...m, ports: m.ports.map((p) => this.#withAge(p)) }));
+    const members = present.map((m) => keptMember(this.#state?.members.get(m.id), m));
+    return { ...input, members, closed: this.#o.closed() };
+  }
+
+  /**
+   * The first packets of a port wait for its pass, and those of ports that are bound right behind it for the next: what needs
+   * a run of iptables-restore for its addresses comes later.
+   */
+  #withAge(p: Port): Port {
+    const now = performance.now();
+    const known = this.#ports.bindings.get(p.ifindex);
+    if (known?.ip4 !== p.ip4 || known?.ip6 !== p.ip6) this.#newUntil.set(p.ifindex, now + NEW_MS);
+    return (this.#newUntil.get(p.ifindex) ?? now) > now ? { ...p, isNew: true } : p;
+  }
+
+  /** With the members whose container went a moment ago. */
+  #withDeparted(input: DesiredInput): DesiredInput {
+    this.#lingering = this.#departed(input.members);
+    if (this.#lingering.size > 0) this.#o.lookAgain('departed members', LINGER_MS);
+    return withLingering(input, this.#lingering);
+  }
+
+  /**
+   * A port that is gone sends nothing, and no other gets its elements: what is left of a member permits nothing for a while
+   * (its identity rests longer than that).
+   */
+  #departed(present: readonly Member[]): Lingering {
+    const now = this.#o.now();
+    const here = new Set(present.map((m) => m.id));
+    const gone = [...(this.#state?.input.members ?? [])]
+      .filter((m) => !this.#lingering.has(m.id))
+      .map((m) => [m.id, { member: withoutCgroups(m), until: now + LINGER_MS }] as const);
+    return new Map([...this.#lingering, ...gone].filter(([id, l]) => !here.has(id) && l.until > now));
+  }
+
+  #settle(found: Omit<InForce, 'members' | 'judge' | 'unattributed' | 'containers'>): InForce {
+    const { shape, kernel } = this.#o;
+    const judge = new Judge(
+      shape,
+      found.desired,
+      (set, address) => this.#learnedHas(set, address),
+      kernel.hostAddresses(),
+    );
+    const everyone = [...found.input.members, unattributedMember(found.input)];
+    const members = new Map(everyone.map((m) => [m.id, m]));
+    const { containers } = this.#ports;
+    const unattributed = new Set(this.#ports.unattributed);
+    this.#state = { ...found, members, unattributed, containers, judge };
+    return this.#state;
+  }
+
+  #learnedHas(set: string, address: string): boolean {
+    if (this.#state?.desired.sets.get(set)?.isThreats) return this.#o.threats.has(set, address);
+    const owner = this.#state && ownerOf(this.#state, set);
+    return owner !== undefined && this.#o.learned.has(owner, set, address);
+  }
+
+  /** Learned sets as the ledger has them; what somebody took out of them counts as repaired, too. */
+  async #learn(
+    state: InForce,
+    refill: readonly string[],
+    all: boolean,
+    again: ReadonlySet<string>,
+  ): Promise<InForce> {
+    const { kernel, learned, now } = this.#o;
+    let isLost = false;
+    await refillSets(kernel, learned, state, refill, now());
+    for (const m of state.members.values()) {
+      const isNew = again.has(m.id) || this.#revocation.isNew(m);
+      if (!all && !isNew) continue;
+      const missed = await syncLearned(kernel, learned, state, m, now());
+      isLost ||= missed && !isNew;
+    }
+    if (isLost) this.#state = { ...state, repaired: true };
+    return this.#state ?? state;
+  }
+}
+
+const withLingering = (input: DesiredInput, lingering: Lingering): DesiredInput => ({
+  ...input,
+  members: [...input.members, ...[...lingering.values()].map((l) => l.member)],
+});
+
+/** A cgroup that has ended would make the rules fail. */
+const withoutCgroups = (m: Member): Member => (m.host ? { ...m, host: { cgroups: [] } } : m);

@@ -1,0 +1,120 @@
+import { cutBoth, cutFlows, type FlowFacts } from '../kernel/delete-flows.js';
+import type { Bars } from '../kernel/flow-blocklist.js';
+import type { KernelPort } from '../kernel/kernel-port.js';
+import type { DockerView, NetworkFacts } from '../policy/container.js';
+import type { Member, Port } from '../ruleset/state.js';
+import { addressesOf, type Binding, bindPorts, type PortMap } from './bindings.js';
+import { DepartedEndpoints } from './departed-endpoints.js';
+import type { ForeignPorts } from './foreign-bridges.js';
+
+export interface PortBookOptions<F extends FlowFacts> {
+  readonly kernel: KernelPort<F>;
+  readonly bars: Bars;
+  readonly isManaged: (n: NetworkFacts) => boolean;
+  readonly foreign: ForeignPorts;
+  /** The clock of `DockerView.listBegan` (ms, monotonic). */
+  readonly clock?: () => number;
+}
+
+/** Whose each port is since the last pass, and what is known of the others. */
+export class PortBook<F extends FlowFacts> {
+  readonly #o: PortBookOptions<F>;
+  #bindings: ReadonlyMap<number, Binding> = new Map();
+  #unattributed = new Set<number>();
+  #containers: ReadonlySet<number> = new Set();
+  /** Ports of enforced containers. */
+  #strict: ReadonlySet<number> = new Set();
+  readonly #departed: DepartedEndpoints;
+  /** Addresses that an earlier run had bound, for containers that Docker no longer has. */
+  #left: ReadonlySet<string> = new Set();
+  /** Rules have stood before: whatever flow leads to a port that is bound now was an earlier holder's. */
+  #hasStood = false;
+
+  constructor(options: PortBookOptions<F>) {
+    this.#o = options;
+    this.#departed = new DepartedEndpoints(options.clock ?? (() => performance.now()));
+  }
+
+  get bindings(): ReadonlyMap<number, Binding> {
+    return this.#bindings;
+  }
+  /** Proven to belong to no container. */
+  get unattributed(): ReadonlySet<number> {
+    return this.#unattributed;
+  }
+  /** Are, or have been, a container's. */
+  get containers(): ReadonlySet<number> {
+    return this.#containers;
+  }
+
+  setUnattributed(port: number): void {
+    this.#unattributed.add(port);
+  }
+
+  /** `left`: addresses of containers that went in between; undefined: the kernel held no rules of an earlier run. */
+  takeOver(
+    bindings: ReadonlyMap<number, Binding>,
+    strict: ReadonlySet<number>,
+    left: ReadonlySet<string> | undefined,
+  ): void {
+    this.#bindings = bindings;
+    this.#strict = strict;
+    this.#hasStood = left !== undefined;
+    this.#left = left ?? new Set();
+  }
+
+  /** `view`: without the endpoints whose veth has gone since Docker was asked for them. */
+  async look(
+    view: DockerView,
+  ): Promise<{ readonly ports: PortMap; readonly veths: readonly number[]; readonly view: DockerView }> {
+    const { kernel, isManaged, foreign } = this.#o;
+    const links = await kernel.links(new Set(this.#bindings.keys()));
+    const ports = bindPorts(view, links, this.#bindings, isManaged, foreign.unproven(view, links, isManaged));
+    const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
+    this.#containers = new Set(
+      veths.filter((v) => ports.bindings.has(v) || this.#bindings.has(v) || this.#containers.has(v)),
+    );
+    this.#unattributed = new Set(
+      [...this.#unattributed].filter((p) => ports.unbound.some((u) => u.index === p)),
+    );
+    return { ports, veths, view: this.#departed.without(view, this.#bindings, ports.bindings) };
+  }
+
+  /**
+   * A port that gets its identity now must not inherit flows of an earlier holder of its addresses: neither those that
+   * it opened nor those that it answered. Who opens one to the new holder now is in its handshake, or asks again. Flows of
+   * a container that has gone end at once: who takes its address next may be no container at all.
+   */
+  async purge(ports: PortMap): Promise<void> {
+    const { bars, kernel } = this.#o;
+    const { flows } = kernel;
+    const isSame = (a: Binding, b: Binding | undefined): boolean => a.container === b?.container;
+    const now = [...ports.bindings.values()];
+    const fresh = new Set(now.filter((b) => !isSame(b, this.#bindings.get(b.ifindex))).flatMap(addressesOf));
+    if (!this.#hasStood) {
+      await cutFlows(flows, 'orig', fresh, { keep: () => false, bar: async () => undefined });
+      return;
+    }
+    const stays = new Set(now.flatMap(addressesOf));
+    const before = [...this.#bindings.values()].flatMap(addressesOf);
+    const left = [...before, ...this.#left].filter((a) => !stays.has(a));
+    await bars.lift(fresh);
+    await cutBoth(flows, new Set([...fresh, ...left]), (f) => f.tcp?.handshake === true);
+  }
+
+  /** Who is enforced by these rules and was free to speak by those that stand. */
+  newlyHeld(members: readonly Member[]): ReadonlySet<string> {
+    const wasFree = ({ ifindex }: Port): boolean =>
+      !this.#strict.has(ifindex) && (!this.#hasStood || this.#bindings.has(ifindex));
+    const held = members.filter((m) => m.policy.mode === 'enforce' && m.ports.some(wasFree));
+    return new Set(held.map((m) => m.id));
+  }
+
+  /** These rules stand. */
+  settle(ports: PortMap, strict: ReadonlySet<number>): void {
+    this.#bindings = ports.bindings;
+    this.#strict = strict;
+    this.#hasStood = true;
+    this.#left = new Set();
+  }
+}

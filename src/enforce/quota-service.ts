@@ -1,0 +1,164 @@
+import { join } from 'node:path';
+import type { Exec } from '../kernel/exec.js';
+import { readQuotas } from '../kernel/quota-counters.js';
+import { isRecord } from '../lib/json.js';
+import type { ContainerFacts } from '../policy/container.js';
+import type { Policy } from '../policy/policy.js';
+import type { Logger } from '../ports.js';
+import type { Member, MemberLimits } from '../ruleset/state.js';
+import { replaceFile } from '../store/files.js';
+import { readStateFile } from '../store/state-file.js';
+import type { InForce } from './pass.js';
+import { QuotaLedger } from './quota-ledger.js';
+
+export interface QuotasOptions {
+  /** The folder that outlives a restart. */
+  readonly folder: string;
+  readonly run: Exec;
+  readonly state: () => InForce | undefined;
+  /** Asks for a pass. */
+  readonly trigger: (reason: string) => void;
+  readonly log: Logger;
+  readonly now: () => number;
+}
+const TICK_MS = 1_000;
+/** What grows between two savings, at most so much, is forgotten when the host loses its power. */
+const SAVE_MS = 5_000;
+const SAVE_SHARE = 0.01;
+
+/**
+ * Quotas of containers: the kernel counts and stops, here it is said what stands, and what was used is kept on disk. A
+ * quota belongs to the container's name: a successor (compose recreates, Docker restarts) goes on with what is left.
+ */
+export class Quotas implements AsyncDisposable {
+  readonly #o: QuotasOptions;
+  readonly #file: string;
+  readonly #ledger: QuotaLedger;
+  #dirty = false;
+  #savedAt = 0;
+  /** Of the members' quotas, as last kept. */
+  #kept: ReadonlyMap<string, number> = new Map();
+  #stopped = false;
+  #timer: NodeJS.Timeout | undefined;
+  #running: Promise<void> = Promise.resolve();
+
+  constructor(options: QuotasOptions) {
+    this.#o = options;
+    this.#file = join(options.folder, 'quotas.json');
+    this.#ledger = new QuotaLedger(readUsed(this.#file, options.log));
+  }
+
+  /** What a container may use, as it is now. */
+  readonly limitsOf = (c: ContainerFacts, { limits }: Policy): MemberLimits | undefined => {
+    if (!limits) return undefined;
+    const { rateBitsPerSecond: bits, connections, quota } = limits;
+    return {
+      ...(bits === undefined ? {} : { bytesPerSecond: Math.max(1, Math.round(bits / 8)) }),
+      ...(connections === undefined ? {} : { connections }),
+      ...(quota ? { quota: this.#ledger.of(c.name, quota, this.#o.now()) } : {}),
+    };
+  };
+
+  /** What was used, newer than the member says. */
+  usedOf(m: Member): number {
+    return m.limits?.quota ? this.#ledger.used(m.limits.quota.name) : 0;
+  }
+
+  /** Before the first pass: counters that a crash has left know more than the disk. */
+  async prepare(): Promise<void> {
+    try {
+      await this.#read();
+    } catch (e) {
+      this.#o.log.debug({ err: String(e) }, 'no counters of quotas stand yet');
+    }
+  }
+
+  /** After the first pass. */
+  begin(): void {
+    this.#running = this.#tick();
+  }
+
+  async #tick(): Promise<void> {
+    try {
+      await this.#look();
+    } catch (e) {
+      this.#o.log.warn(
+        { err: e instanceof Error ? e.message : String(e) },
+        'quotas could not be read or kept',
+      );
+    }
+    if (!this.#stopped) this.#timer = setTimeout(() => (this.#running = this.#tick()), TICK_MS);
+  }
+
+  async #look(): Promise<void> {
+    const members = [...(this.#o.state()?.members.values() ?? [])].filter((m) => m.limits?.quota);
+    if (members.length === 0 && this.#kept.size === 0) return;
+    if (members.length > 0) await this.#read();
+    const turned = members.filter((m) => this.#hasTurned(m));
+    if (turned.length > 0) this.#o.trigger('a quota is reached, or begins anew');
+    const since = this.#o.now() - this.#savedAt;
+    if (turned.length > 0 || since >= SAVE_MS || since < 0 || this.#hasGrown(members)) await this.#save();
+  }
+
+  async #read(): Promise<void> {
+    for (const [name, used] of await readQuotas(this.#o.run))
+      this.#dirty = this.#ledger.count(name, used) || this.#dirty;
+  }
+
+  /** By more than may be lost; or somebody came or went. */
+  #hasGrown(members: readonly Member[]): boolean {
+    const quotas = members.flatMap((m) => m.limits?.quota ?? []);
+    const used = new Map(quotas.map((q) => [q.name, this.#ledger.used(q.name)]));
+    const grown = quotas.some(
+      (q) => (used.get(q.name) ?? 0) - (this.#kept.get(q.name) ?? 0) > q.bytes * SAVE_SHARE,
+    );
+    const others = used.size !== this.#kept.size || [...used.keys()].some((name) => !this.#kept.has(name));
+    if (grown || others) this.#kept = used;
+    return grown || others;
+  }
+
+  /** It is spent, or its period is over, otherwise than the kernel was told. */
+  #hasTurned({ id, policy, limits }: Member): boolean {
+    const before = limits?.quota;
+    const container = this.#o.state()?.view.containers.get(id);
+    if (!policy.limits?.quota || !before || !container) return false;
+    const now = this.#ledger.of(container.name, policy.limits.quota, this.#o.now());
+    const turned = now.name !== before.name || now.spent !== before.spent;
+    if (turned && now.spent) this.#o.log.warn({ container: container.name }, now.reached);
+    return turned;
+  }
+
+  async #save(): Promise<void> {
+    this.#savedAt = this.#o.now();
+    if (!this.#dirty) return;
+    const used = Object.fromEntries(this.#ledger.snapshot(this.#o.now()));
+    await replaceFile(this.#file, [Buffer.from(JSON.stringify({ version: VERSION, used }))]);
+    this.#dirty = false;
+  }
+
+  /** Reads and keeps what was used, for the last time; before the counters are taken down. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#running;
+    await this.#tick();
+    await this.#save();
+  }
+}
+
+const VERSION = 1;
+
+/** Where the file cannot be read, the kernel's own counts hold. */
+export function readUsed(file: string, log: Pick<Logger, 'error'>): ReadonlyMap<string, number> {
+  const parse = (content: unknown): ReadonlyMap<string, number> | undefined => {
+    if (!isRecord(content) || !isRecord(content.used)) return undefined;
+    const numbers = Object.entries(content.used).filter((e): e is [string, number] =>
+      Number.isSafeInteger(e[1]),
+    );
+    return new Map(numbers);
+  };
+  const complain = (o: object, message: string): void =>
+    log.error(o, `${message}; what was used of quotas is known only as far as the kernel has counted it`);
+  return readStateFile(file, { version: VERSION, parse }, complain) ?? new Map();
+}

@@ -1,0 +1,215 @@
+import type { DestinationKind, RecordingGap } from './preview-types.js';
+
+/** A destination of one owner that enforce would have denied when it was used. Times are ms since the epoch. */
+export interface RecordedRow {
+  /** The entry that permits it; null: no entry can. */
+  readonly entry: string | null;
+  readonly kind: DestinationKind;
+  readonly name: string | null;
+  /** As which the container resolved the address, whatever the kind; null: it is not known. */
+  readonly resolved: string | null;
+  /** Empty where a name was only resolved. */
+  readonly address: string;
+  readonly port: number;
+  /** dns: a name that was only resolved. */
+  readonly proto: string;
+  readonly first: number;
+  readonly last: number;
+  readonly count: number;
+}
+export type Sighting = Omit<RecordedRow, 'first' | 'last' | 'count'>;
+
+/** What is kept of one owner. Rows are in the order of their last sighting. */
+interface OwnerRecord {
+  since: number;
+  /** The last time at which it was known to be recorded. */
+  seen: number;
+  /** It runs, or may run, without being recorded since `seen`. */
+  pause: string | undefined;
+  gaps: { readonly from: number; readonly to: number; readonly reason: string }[];
+  dropped: number;
+  readonly rows: Map<string, RecordedRow>;
+}
+/** The record as it is written to disk. */
+export interface RecordedState {
+  readonly at: number;
+  readonly owners: Readonly<Record<string, OwnerState>>;
+}
+interface OwnerState {
+  readonly since: number;
+  readonly seen: number;
+  readonly pause?: string;
+  readonly gaps: OwnerRecord['gaps'];
+  readonly dropped: number;
+  readonly rows: readonly RecordedRow[];
+}
+export interface RecordedPeriod {
+  /** Undefined: it is not recorded now. */
+  readonly since: number | undefined;
+  readonly gaps: readonly RecordingGap[];
+}
+
+const DAY_MS = 86_400_000;
+export const KEPT_MS = 30 * DAY_MS;
+export const MAX_ROWS_OF_ONE = 500;
+const MAX_ROWS = 20_000;
+const MAX_OWNERS = 2_000;
+const MAX_GAPS = 20;
+export const SERVICE_AWAY = 'the service was not running';
+export const NOT_OBSERVED = 'it was not observed';
+
+/**
+ * What observed containers did that mode enforce would deny: destinations by owner, with first, last and count. Bounded; what
+ * does not fit is counted. Permitted flows are not recorded.
+ */
+export class RecordedFlows {
+  readonly #now: () => number;
+  /** In the order in which they were last recorded. */
+  readonly #owners = new Map<string, OwnerRecord>();
+  #rows = 0;
+  #version = 0;
+
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  /** Another number after every change that is worth keeping. */
+  get version(): number {
+    return this.#version;
+  }
+
+  add(owner: string, sighting: Sighting): void {
+    const record = this.#owners.get(owner);
+    if (!record) return;
+    const now = this.#now();
+    const key = keyOf(sighting);
+    const known = record.rows.get(key);
+    record.rows.delete(key);
+    record.rows.set(key, {
+      ...sighting,
+      first: known?.first ?? now,
+      last: now,
+      count: (known?.count ?? 0) + 1,
+    });
+    if (!known) this.#rows += 1;
+    if (record.rows.size > MAX_ROWS_OF_ONE) this.#evict(record);
+    if (this.#rows > MAX_ROWS) this.#evict(this.#largest());
+    this.#version += 1;
+  }
+
+  /** Connections of this owner that could not be recorded. */
+  drop(owner: string, count: number): void {
+    const record = this.#owners.get(owner);
+    if (!record || count <= 0) return;
+    record.dropped += count;
+    this.#version += 1;
+  }
+
+  /** To be called after every pass: owners whose containers are recorded now, and those that run without. */
+  watch(observed: ReadonlySet<string>, others: ReadonlySet<string>): void {
+    const now = this.#now();
+    for (const owner of observed) this.#begin(owner, now);
+    for (const owner of others) {
+      const record = this.#owners.get(owner);
+      if (record && !observed.has(owner) && record.pause === undefined) {
+        record.pause = NOT_OBSERVED;
+        this.#version += 1;
+      }
+    }
+  }
+
+  /** Most recent first. */
+  rows(owner: string): readonly RecordedRow[] {
+    return [...(this.#owners.get(owner)?.rows.values() ?? [])].reverse();
+  }
+
+  dropped(owner: string): number {
+    return this.#owners.get(owner)?.dropped ?? 0;
+  }
+
+  period(owner: string): RecordedPeriod {
+    const record = this.#owners.get(owner);
+    if (!record) return { since: undefined, gaps: [] };
+    const open =
+      record.pause === undefined ? [] : [{ from: record.seen, to: this.#now(), reason: record.pause }];
+    const since = record.pause === undefined ? (record.gaps.at(-1)?.to ?? record.since) : undefined;
+    return {
+      since,
+      gaps: [...record.gaps, ...open].map((g) => ({ ...g, from: text(g.from), to: text(g.to) })),
+    };
+  }
+
+  snapshot(): RecordedState {
+    const now = this.#now();
+    this.#expire(now);
+    return {
+      at: now,
+      owners: Object.fromEntries(
+        [...this.#owners].map(([owner, { rows, pause, ...r }]) => [
+          owner,
+          { ...r, ...(pause === undefined ? {} : { pause }), rows: [...rows.values()] },
+        ]),
+      ),
+    };
+  }
+
+  /** What an earlier run has written: nothing was recorded since. */
+  restore(state: RecordedState): void {
+    for (const [owner, kept] of Object.entries(state.owners)) {
+      const rows = new Map(kept.rows.slice(-MAX_ROWS_OF_ONE).map((r) => [keyOf(r), r] as const));
+      const { since, seen, gaps, dropped, pause } = kept;
+      this.#owners.set(owner, { since, seen, gaps: [...gaps], dropped, rows, pause: pause ?? SERVICE_AWAY });
+      this.#rows += rows.size;
+    }
+    this.#expire(this.#now());
+  }
+
+  #begin(owner: string, now: number): void {
+    const record = this.#owners.get(owner);
+    if (!record) {
+      if (this.#owners.size >= MAX_OWNERS) this.#forget([...this.#owners.keys()][0] ?? '');
+      const rows = new Map<string, RecordedRow>();
+      this.#owners.set(owner, { since: now, seen: now, pause: undefined, gaps: [], dropped: 0, rows });
+      this.#version += 1;
+      return;
+    }
+    if (record.pause !== undefined) {
+      record.gaps = [...record.gaps, { from: record.seen, to: now, reason: record.pause }].slice(-MAX_GAPS);
+      record.pause = undefined;
+      this.#version += 1;
+    }
+    record.seen = now;
+  }
+
+  /** The row that was not seen for longest goes. */
+  #evict(record: OwnerRecord | undefined): void {
+    const oldest = record?.rows.entries().next().value;
+    if (!record || !oldest) return;
+    record.rows.delete(oldest[0]);
+    record.dropped += oldest[1].count;
+    this.#rows -= 1;
+  }
+
+  #largest(): OwnerRecord | undefined {
+    return [...this.#owners.values()].reduce((a, b) => (b.rows.size > a.rows.size ? b : a));
+  }
+
+  #forget(owner: string): void {
+    this.#rows -= this.#owners.get(owner)?.rows.size ?? 0;
+    this.#owners.delete(owner);
+  }
+
+  #expire(now: number): void {
+    for (const [owner, record] of [...this.#owners]) {
+      for (const [key, row] of record.rows)
+        if (row.last < now - KEPT_MS && record.rows.delete(key)) this.#rows -= 1;
+      record.gaps = record.gaps.filter((g) => g.to > now - KEPT_MS);
+      if (record.rows.size === 0 && record.seen < now - KEPT_MS) this.#forget(owner);
+    }
+  }
+}
+
+/** One row for an entry: a name on 80 and 443, from whatever address, is one destination. */
+const keyOf = ({ entry, address, port, proto }: Sighting): string =>
+  `${proto === 'dns' ? 'dns ' : ''}${entry ?? `${address} ${port}/${proto}`}`;
+const text = (ms: number): string => new Date(ms).toISOString();

@@ -1,0 +1,230 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Config } from '../config/config.js';
+import { nat64Ranges } from '../lib/embedded-ipv4.js';
+import { parseAddress, privateRangeOf, rangeHas } from '../lib/ip.js';
+import type { ContainerFacts } from '../policy/container.js';
+import { ownerKey } from '../policy/owner.js';
+import type { DenialEvent, Logger } from '../ports.js';
+import type { Member } from '../ruleset/state.js';
+import { replaceFile } from '../store/files.js';
+import { askedName, destinationOf, type Sent } from './destination.js';
+import type { InForce } from './pass.js';
+import { RecordedFlows, type RecordedPeriod, type RecordedRow, type Sighting } from './recorded.js';
+import { parseRecord } from './recorded-file.js';
+import { Tallies } from './tallies.js';
+
+export interface RecordingOptions {
+  /** The folder that outlives a restart. */
+  readonly folder: string;
+  readonly state: () => InForce | undefined;
+  /** As the container of this id has resolved it, the most recent first. */
+  readonly namesOf: (container: string, address: string) => readonly string[];
+  readonly hostAddresses: () => ReadonlySet<string>;
+  readonly isPrivate: (address: string) => boolean;
+  /** Packets that the kernel logged and that did not arrive, in all. */
+  readonly lost: () => number;
+  readonly log: Logger;
+  readonly now: () => number;
+}
+const TICK_MS = 1_000;
+/** What was recorded between two savings is forgotten when the host loses its power. */
+const SAVE_MS = 5_000;
+/** So late at most the file says that recording went on. */
+const ALIVE_MS = 60_000;
+const DNS_PORT = 53;
+
+/** What observed containers do that enforce would deny, kept in the state folder. */
+export class Recording implements AsyncDisposable {
+  readonly flows: RecordedFlows;
+  readonly tallies = new Tallies();
+  readonly #o: RecordingOptions;
+  readonly #file: string;
+  #savedAt = 0;
+  #saved = '';
+  #lost = 0;
+  #isWarned = false;
+  #stopped = false;
+  #timer: NodeJS.Timeout | undefined;
+  #saving: Promise<void> = Promise.resolve();
+
+  constructor(options: RecordingOptions) {
+    this.#o = options;
+    this.#file = join(options.folder, 'observed.json');
+    this.flows = new RecordedFlows(options.now);
+    const kept = readRecord(this.#file, options.log);
+    if (kept.record) this.flows.restore(kept.record);
+    if (kept.tallies) this.tallies.restore(kept.tallies);
+  }
+
+  begin(): void {
+    this.#lost = this.#o.lost();
+    this.#tick();
+  }
+
+  /** Counters of a container's rules, as they were read now. */
+  counted(id: string, counts: Readonly<Record<'allowed' | 'denied' | 'unrecorded', number>>): void {
+    this.tallies.read(id, 'allowed', counts.allowed);
+    this.tallies.read(id, 'denied', counts.denied);
+    const grown = this.tallies.read(id, 'unrecorded', counts.unrecorded);
+    const facts = this.#find(id)?.facts;
+    if (facts) this.flows.drop(ownerKey(facts), grown);
+  }
+
+  /** The container was observed, so it passed. */
+  passed({ container, address, port, proto }: DenialEvent): void {
+    const found = this.#find(container);
+    // port 53 of an enforced container leads to Drawbridge, which answers what is permitted
+    if (!found || (port === DNS_PORT && (proto === 'udp' || proto === 'tcp'))) return;
+    this.#add(found, this.describe(found.member, found.facts, { address, port, proto }));
+  }
+
+  /** A name that enforce would not answer. */
+  asked(container: string, name: string): void {
+    const found = this.#find(container);
+    if (found) this.#add(found, askedName(name));
+  }
+
+  /** The destination as an entry would name it. */
+  describe(member: Member, self: ContainerFacts, sent: Omit<Sent, 'names'>): Sighting {
+    const { namesOf, hostAddresses, isPrivate, state } = this.#o;
+    const isHost = (a: string): boolean =>
+      hostAddresses().has(a) || (member.host !== undefined && (a.startsWith('127.') || a === '::1'));
+    const view = state()?.view ?? { containers: new Map(), networks: new Map() };
+    const around = { view: view as InForce['view'], self, isHost, isPrivate };
+    return destinationOf({ ...sent, names: namesOf(self.id, sent.address) }, around);
+  }
+
+  rows(owner: string): readonly RecordedRow[] {
+    return this.flows.rows(owner);
+  }
+
+  period(owner: string): RecordedPeriod {
+    this.#watch();
+    return this.flows.period(owner);
+  }
+
+  #find(id: string): { readonly member: Member; readonly facts: ContainerFacts } | undefined {
+    const state = this.#o.state();
+    const member = state?.members.get(id);
+    const facts = state?.view.containers.get(id);
+    return member && facts ? { member, facts } : undefined;
+  }
+
+  #add({ facts }: { readonly facts: ContainerFacts }, sighting: Sighting): void {
+    const owner = ownerKey(facts);
+    this.flows.watch(new Set([owner]), new Set());
+    this.flows.add(owner, sighting);
+  }
+
+  #watch(): void {
+    const state = this.#o.state();
+    if (!state) return;
+    const observed = new Set<string>();
+    const others = new Set<string>();
+    for (const c of state.view.containers.values()) {
+      if (c.state === 'exited' || c.state === 'created' || c.sharesWith !== undefined) continue;
+      const isRecorded = state.members.get(c.id)?.policy.mode === 'observe';
+      (isRecorded ? observed : others).add(ownerKey(c));
+    }
+    this.flows.watch(observed, others);
+    const lost = this.#o.lost();
+    // nothing shows of which container they were
+    if (lost > this.#lost) for (const owner of observed) this.flows.drop(owner, lost - this.#lost);
+    this.#lost = lost;
+  }
+
+  #tick(): void {
+    this.#watch();
+    const since = this.#o.now() - this.#savedAt;
+    const isNew = this.#version() !== this.#saved;
+    if ((isNew && since >= SAVE_MS) || since >= ALIVE_MS || since < 0)
+      this.#saving = this.#saving.then(() => this.#save());
+    if (!this.#stopped) this.#timer = setTimeout(() => this.#tick(), TICK_MS);
+  }
+
+  #version(): string {
+    return `${this.flows.version} ${this.tallies.version}`;
+  }
+
+  /** Memory keeps what the disk does not take. */
+  async #save(): Promise<void> {
+    this.#savedAt = this.#o.now();
+    const saved = this.#version();
+    const tallies = this.tallies.snapshot();
+    try {
+      const text = JSON.stringify({ version: 1, ...this.flows.snapshot(), tallies });
+      await replaceFile(this.#file, [Buffer.from(text)]);
+      this.#saved = saved;
+      this.#isWarned = false;
+    } catch (e) {
+      if (!this.#isWarned)
+        this.#o.log.warn(
+          { file: this.#file, err: String(e) },
+          'the record of observed containers cannot be written: it is kept in memory until it can',
+        );
+      this.#isWarned = true;
+    }
+  }
+
+  /** The last save says until when was recorded. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    this.#watch();
+    await this.#saving;
+    await this.#save();
+  }
+}
+
+/** Parts of the engine, some of which are made later than this. */
+interface RecordingParts {
+  readonly state: InForce | undefined;
+  readonly kernel: { hostAddresses(): ReadonlySet<string> };
+  readonly dns: { namesFor(container: string, address: string): readonly string[] };
+}
+
+export function makeRecording(
+  engine: RecordingParts,
+  { config, lost, log }: { readonly config: Config; readonly lost: () => number; readonly log: Logger },
+): Recording {
+  const nat64 = nat64Ranges(config.networks.nat64);
+  const isPrivate = (address: string): boolean => {
+    const parsed = parseAddress(address);
+    const inside = engine.state?.input.inside ?? [];
+    if (!parsed) return false;
+    return privateRangeOf(parsed, nat64) !== undefined || inside.some((r) => rangeHas(r, parsed));
+  };
+  return new Recording({
+    folder: config.state,
+    state: () => engine.state,
+    namesOf: (container, address) => engine.dns.namesFor(container, address),
+    hostAddresses: () => engine.kernel.hostAddresses(),
+    isPrivate,
+    lost,
+    log,
+    now: Date.now,
+  });
+}
+
+/** Undefined: there is none, or none that can be used. Recording begins again then, and the preview says since when. */
+function readRecord(file: string, log: Logger): ReturnType<typeof parseRecord> {
+  try {
+    const parsed = parseRecord(readFileSync(file, 'utf8'));
+    const { problem } = parsed;
+    if (problem !== undefined)
+      log.error(
+        { file, err: problem },
+        'the record of observed containers cannot be used: it begins again now',
+      );
+    return parsed;
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code !== 'ENOENT')
+      log.error(
+        { file, err: String(e) },
+        'the record of observed containers cannot be read: it begins again now',
+      );
+    return {};
+  }
+}

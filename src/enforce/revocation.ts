@@ -1,0 +1,205 @@
+import { cutFlows, cutMarked, type Ended, type FlowFacts } from '../kernel/delete-flows.js';
+import type { Bars } from '../kernel/flow-blocklist.js';
+import type { KernelPort } from '../kernel/kernel-port.js';
+import type { Logger } from '../ports.js';
+import { markOf } from '../ruleset/bridge.js';
+import { identityMark } from '../ruleset/marks.js';
+import type { Member, Shape } from '../ruleset/state.js';
+import { addressesOf, type Binding } from './bindings.js';
+import { Looks } from './delayed-recheck.js';
+import type { InForce } from './pass.js';
+import { endTurned } from './reversed-flows.js';
+import { sortUnmarked } from './unmarked-flows.js';
+
+export interface RevocationOptions<F extends FlowFacts> {
+  readonly shape: Shape;
+  readonly kernel: KernelPort<F>;
+  readonly bars: Bars;
+  readonly log: Logger;
+  /** Asks for a pass in so many ms, for this reason. */
+  readonly lookAgain: (reason: string, ms: number) => void;
+}
+/**
+ * How long packets of a flow that was cut may still come from the other side (s). A TCP connection that nobody has told
+ * may be silent for days; new ones are not barred.
+ */
+const BAR_SECONDS = { tcp: 7 * 86_400, others: 120 };
+/** In a set of members. */
+const EVERYONE = '*';
+
+/** What a run has to know of the last pass and of this one. */
+interface Since {
+  /** Ports whose holders are known from before. */
+  readonly known: ReadonlyMap<number, Binding> | undefined;
+  /** Members that count as changed. */
+  readonly again: ReadonlySet<string>;
+  /** Enforced now, and free to speak until now. */
+  readonly newlyHeld: ReadonlySet<string>;
+}
+
+/** Ends flows that no entry permits any more. */
+export class Revocation<F extends FlowFacts> {
+  readonly #o: RevocationOptions<F>;
+  /** What each member's policy was when its flows were last looked at. */
+  #signatures: ReadonlyMap<string, string> = new Map();
+  /** Cgroups (objects) whose earlier flows have been looked for. */
+  #adopted: ReadonlySet<string> = new Set();
+  /** Rules were missing. */
+  readonly #tampered: Looks;
+  readonly #newlyHeld: Looks;
+
+  constructor(options: RevocationOptions<F>) {
+    this.#o = options;
+    this.#tampered = new Looks('flows after a repair', options.lookAgain);
+    this.#newlyHeld = new Looks('flows of the newly enforced', options.lookAgain);
+  }
+
+  /** Something had been tampered with: flows of all are looked at, however many passes it takes, and once more a little later. */
+  distrust(): void {
+    this.#tampered.owe([EVERYONE]);
+  }
+  get owed(): boolean {
+    return this.#tampered.owed;
+  }
+
+  /** Why the next run is asked for. */
+  due(reasons: readonly string[]): void {
+    this.#tampered.due(reasons);
+    this.#newlyHeld.due(reasons);
+  }
+
+  /** Its policy is another than it was at the last run, or it was not there. */
+  isNew(m: Member): boolean {
+    return this.#signatures.get(m.id) !== signatureOf(m);
+  }
+
+  /**
+   * Flows of members whose policy is another than it was; of all, when something had been tampered with. Those that
+   * began in this pass have none: their ports were purged, a sender in the host's network had no mark before.
+   */
+  async run(state: InForce, { known, again, newlyHeld }: Since): Promise<void> {
+    const isFresh = (m: Member): boolean =>
+      known !== undefined &&
+      (m.host ? !this.#signatures.has(m.id) : !m.ports.some((p) => known.has(p.ifindex)));
+    const members = [...state.members.values()];
+    const all = this.#tampered.now().has(EVERYONE);
+    this.#newlyHeld.owe(newlyHeld);
+    const held = this.#newlyHeld.now();
+    const changed = members.filter((m) => all || again.has(m.id) || (this.isNew(m) && !isFresh(m)));
+    await this.#cut(state, changed);
+    const doubted = members.filter((m) => all || held.has(m.id));
+    if (doubted.length > 0) this.#tell(await endTurned(this.#o, state, doubted));
+    await this.#adopt(
+      state,
+      members.filter((m) => state.hosts.late.has(m.id)),
+    );
+    this.#signatures = new Map(members.map((m) => [m.id, signatureOf(m)]));
+    this.#tampered.held();
+    this.#newlyHeld.held();
+  }
+
+  async #cut(state: InForce, members: readonly Member[]): Promise<void> {
+    this.#tell([...(await this.#cutPorts(state, members)), ...(await this.#cutHosts(state, members))]);
+  }
+
+  #tell(ended: readonly Ended<F>[]): void {
+    if (ended.length === 0) return;
+    const containers = [...new Set(ended.map((e) => e.owner))];
+    this.#o.log.info({ containers, flows: ended.length }, 'flows ended: no entry permits them now');
+  }
+
+  /** Senders in the host's network that had no rule when they began: their flows are found by their sockets, once. */
+  async #adopt(state: InForce, late: readonly Member[]): Promise<void> {
+    const { kernel } = this.#o;
+    const objectsOf = (m: Member): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
+    const strange = late.filter((m) => objectsOf(m).some((o) => !this.#adopted.has(o)));
+    this.#adopted = new Set(late.flatMap(objectsOf));
+    if (strange.length === 0) return;
+    const flows = (await Promise.all(([4, 6] as const).map((f) => kernel.flows.flows(f, {})))).flat();
+    for (const m of strange) await this.#adoptOne(state, m, flows);
+  }
+
+  async #adoptOne(state: InForce, m: Member, flows: readonly F[]): Promise<void> {
+    const { kernel, log } = this.#o;
+    const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
+      log.warn({ container: m.id, err: String(e) }, 'what it opened before it was held cannot be told');
+      return [];
+    });
+    const { kept, doomed } = sortUnmarked(state, m, sockets, flows);
+    for (const f of kept) this.#writeMark(f, m);
+    if (doomed.length === 0) return;
+    await this.#bar(doomed);
+    for (const f of doomed) kernel.flows.delete(f);
+    log.info(
+      { containers: [m.id], flows: doomed.length },
+      'flows ended that began before their rules stood: no entry permits them',
+    );
+  }
+
+  /** A flow of the host's network that goes on: whose it is, and whether that is enforced, which its mode may just have changed. */
+  #writeMark(flow: F, { identity, policy }: Member): void {
+    const { marks } = this.#o.shape;
+    const mask = (marks.identity | marks.enforced) >>> 0;
+    const mark = (markOf(marks, identity, policy.mode) & mask) >>> 0;
+    if ((flow.mark & mask) >>> 0 !== mark) this.#o.kernel.flows.mark(flow, mark, mask);
+  }
+
+  /** By source address. */
+  async #cutPorts(state: InForce, members: readonly Member[]): Promise<Ended<F>[]> {
+    const owners = new Map(members.flatMap((m) => m.ports.flatMap(addressesOf).map((a) => [a, m] as const)));
+    const keep = (f: F): boolean => {
+      const owner = owners.get(f.orig.src);
+      return owner === undefined || state.judge.keeps(owner, f);
+    };
+    const cut = await cutFlows(this.#o.kernel.flows, 'orig', new Set(owners.keys()), {
+      keep,
+      bar: this.#bar,
+    });
+    return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
+  }
+
+  /** Senders in the host's network share its addresses: by the mark that their first packet gave the connection. */
+  async #cutHosts(state: InForce, members: readonly Member[]): Promise<Ended<F>[]> {
+    const { marks } = this.#o.shape;
+    const owners = new Map(
+      members.filter((m) => m.host).map((m) => [identityMark(marks, m.identity), m] as const),
+    );
+    const ownerOf = (f: F): Member | undefined => owners.get((f.mark & marks.identity) >>> 0);
+    const keep = (f: F): boolean => {
+      const owner = ownerOf(f);
+      if (owner === undefined) return true;
+      if (!state.judge.keeps(owner, f)) return false;
+      this.#writeMark(f, owner);
+      return true;
+    };
+    const how = { keep, bar: this.#bar };
+    const cut = await cutMarked(this.#o.kernel.flows, [...owners.keys()], marks.identity, how);
+    return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
+  }
+
+  readonly #bar = (cut: readonly F[]): Promise<void> => this.#o.bars.bar(cut, BAR_SECONDS);
+}
+
+const signatures = new WeakMap<Member, string>();
+/** Everything of a member that decides what it may open. */
+export function signatureOf(m: Member): string {
+  const known = signatures.get(m) ?? signatureFor(m);
+  signatures.set(m, known);
+  return known;
+}
+function signatureFor(m: Member): string {
+  return JSON.stringify([
+    m.policy.mode,
+    m.limits?.quota?.spent ?? false,
+    [...m.families],
+    m.policy.mode === 'enforce' ? m.neighbours : [],
+    m.ports.map((p) => [p.ifindex, p.ip4, p.ip6]),
+    m.classes.map((c) => [
+      c.key,
+      c.names.map((n) => n.entry.canonical),
+      c.any.length > 0,
+      c.host.length > 0,
+      c.statics.map((s) => `${s.range.lo}-${s.range.hi}`),
+    ]),
+  ]);
+}

@@ -1,0 +1,112 @@
+import type { InForce } from '../enforce/pass.js';
+import type { Family } from '../lib/ip.js';
+import { type Reading, SharedRead, type Turns } from '../lib/shared-read.js';
+import { containerChain, errorsChain, hostChain, limitChain } from '../ruleset/naming.js';
+import { chainHashes, type Rule } from '../ruleset/rules.js';
+import { type ChainCounts, readCounters } from './counters.js';
+import { asReader, type Exec } from './exec.js';
+
+export interface MemberCounts {
+  /** New flows that an entry permitted, and that none did. */
+  readonly allowed: number;
+  readonly denied: number;
+  /** By canonical entry: new flows through the rules that it shares with others of its ports. */
+  readonly byEntry: ReadonlyMap<string, number>;
+}
+type Latest = readonly (readonly [Family, ChainCounts])[];
+const MAX_AGE_MS = 1_000;
+const NONE: MemberCounts = { allowed: 0, denied: 0, byEntry: new Map() };
+
+/** New flows by container, from the counters of the rules. Both families together. */
+export class Counts {
+  readonly #prefix: string;
+  readonly #read: SharedRead<Latest>;
+  readonly #hashes = new WeakMap<readonly Rule[], readonly string[]>();
+  #latest: Reading<Latest> = { value: [], at: 0 };
+
+  constructor(run: Exec, prefix: string, turns: Turns) {
+    this.#prefix = prefix;
+    const read = (f: Family) => readCounters(asReader(run), prefix, f);
+    this.#read = new SharedRead({
+      read: async () => [
+        [4, await read(4)],
+        [6, await read(6)],
+      ],
+      maxAgeMs: MAX_AGE_MS,
+      gapMs: MAX_AGE_MS,
+      turns,
+    });
+  }
+
+  /** When the counters that are shown were read (ms since the epoch); 0: not yet. */
+  get at(): number {
+    return this.#latest.at;
+  }
+
+  /**
+   * Reads the counters, unless they were read within the last second: one reading for all who ask meanwhile.
+   * `mayBeOld`: while many wait for it, those that were read last will do; `at` is their time.
+   */
+  async refresh(mayBeOld = false): Promise<void> {
+    this.#latest = await (mayBeOld ? this.#read.getInCrowd() : this.#read.get());
+  }
+
+  of(id: string, state: InForce): MemberCounts {
+    const chain = containerChain(this.#prefix, id);
+    let { allowed, denied } = NONE;
+    const byEntry = new Map<string, number>();
+    const errors = errorsChain(this.#prefix, id);
+    for (const [family, counts] of this.#latest.value) {
+      for (const [rule, packets] of this.#counted(state, family, chain, counts)) {
+        // an ICMP error opens no flow
+        if (rule.then.k !== 'goto' || rule.then.chain === errors) continue;
+        if (isPermit(rule.then.chain, this.#prefix, id)) allowed += packets;
+        else denied += packets;
+        for (const entry of rule.why ?? []) byEntry.set(entry, (byEntry.get(entry) ?? 0) + packets);
+      }
+      const limits = this.#counted(state, family, limitChain(this.#prefix, id), counts);
+      const over = limits.reduce((sum, [rule, packets]) => sum + (this.#refuses(rule) ? packets : 0), 0);
+      allowed -= over;
+      denied += over;
+    }
+    return { allowed, denied, byEntry };
+  }
+
+  /** New flows of an observed container that passed without being logged: more of them in a second than the log takes. */
+  unrecorded(id: string, state: InForce): number {
+    const chains = [containerChain(this.#prefix, id), hostChain(this.#prefix, id)];
+    let passed = 0;
+    for (const [family, counts] of this.#latest.value)
+      for (const [rule, packets] of chains.flatMap((c) => this.#counted(state, family, c, counts))) {
+        if (rule.then.k === 'nflog') passed -= packets;
+        else if (rule.then.k === 'goto' && rule.then.chain === `${this.#prefix}-OBSERVE`) passed += packets;
+      }
+    return Math.max(0, passed);
+  }
+
+  /** What an entry permits is refused all the same while too many connections are open. */
+  #refuses(rule: Rule): boolean {
+    return rule.then.k === 'goto' && rule.then.chain === `${this.#prefix}-MANY`;
+  }
+
+  /** Rules of a chain with what they have counted. Those that were laid after the counters were read have no count yet. */
+  #counted(
+    state: InForce,
+    family: Family,
+    chain: string,
+    counts: ChainCounts,
+  ): readonly (readonly [Rule, number])[] {
+    const rules = filterChain(state, family, chain);
+    const packets = counts.get(chain);
+    if (!packets) return [];
+    const hashes = this.#hashes.get(rules) ?? chainHashes(rules, family);
+    this.#hashes.set(rules, hashes);
+    return rules.map((rule, i) => [rule, packets.get(hashes[i] ?? '') ?? 0] as const);
+  }
+}
+
+const isPermit = (chain: string, prefix: string, id: string): boolean =>
+  [`${prefix}-OK`, `${prefix}-BOUND`, limitChain(prefix, id)].includes(chain);
+
+const filterChain = (state: InForce, family: Family, chain: string): readonly Rule[] =>
+  state.desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains.get(chain) ?? [];

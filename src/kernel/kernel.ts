@@ -1,0 +1,251 @@
+import type { HostLink, Logger, SocketEnds } from '../ports.js';
+import { type ForwardingInput, forwardingOf } from '../ruleset/forwarding.js';
+import { namesFor } from '../ruleset/naming.js';
+import { neighbourRoutes } from '../ruleset/neighbour-routes.js';
+import { LAN_KINDS } from '../ruleset/netns-program.js';
+import type { BridgeDesired, DesiredInput, DesiredState, Shape } from '../ruleset/state.js';
+import { type Plan, runStep } from './apply.js';
+import { Cgroups } from './cgroups.js';
+import { type Applied, Dataplane } from './dataplane.js';
+import { asReader, type Exec } from './exec.js';
+import { withFastElements } from './fast-elements.js';
+import { withFastSets } from './fast-sets.js';
+import { Forwarding } from './forwarding.js';
+import { HostAddresses } from './host-addresses.js';
+import { type HostSaid, hostSaid } from './host-marks.js';
+import { LinkCache } from './link-cache.js';
+import { NeighbourRouting } from './neighbour-routing.js';
+import { Addresses } from './netlink/addresses.js';
+import { BridgePorts } from './netlink/bridge-ports.js';
+import { Bridges } from './netlink/bridges.js';
+import { Conntrack } from './netlink/conntrack.js';
+import { KernelSets } from './netlink/ipset.js';
+import { BulkSets } from './netlink/ipset-bulk.js';
+import { Links } from './netlink/links.js';
+import { NftElements } from './netlink/nft-elements.js';
+import { PolicyRoutes } from './netlink/policy-routes.js';
+import { RouteMonitor } from './netlink/route-monitor.js';
+import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
+import { socketsIn } from './sockets.js';
+import { canZone } from './zones.js';
+
+/** How long observed containers ask us in vain after a crash, at most. */
+const HEARTBEAT_SECONDS = 3;
+const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
+
+/** `port`: the link's index. */
+export type LinkNews = (
+  what: 'veth' | 'link' | 'link state' | 'lan link' | 'link gone' | 'links overran' | 'routing',
+  port?: number,
+) => void;
+
+const newsOf = ({ kind }: { readonly kind?: string }, isNew: boolean): 'veth' | 'link' | 'link state' =>
+  !isNew ? 'link state' : kind === 'veth' ? 'veth' : 'link';
+
+/** The kernel of this network namespace behind one face, for the control room. */
+export class KernelAdapter implements AsyncDisposable {
+  readonly #shape: Shape;
+  readonly #run: Exec;
+  readonly #plane: Dataplane;
+  readonly linkTable = new Links();
+  readonly addressTable = new Addresses();
+  readonly sets = new KernelSets();
+  readonly #elements = new NftElements();
+  readonly flows: Conntrack;
+  readonly bulk = new BulkSets();
+  readonly cgroups = new Cgroups();
+  readonly own: HostAddresses;
+  /** Datagrams can be given zones of conntrack. */
+  hasZones = false;
+  readonly #ports = new BridgePorts();
+  readonly forwarding: Forwarding;
+  readonly #policyRoutes = new PolicyRoutes();
+  readonly #routing = new NeighbourRouting(this.#policyRoutes);
+  readonly #cache = new LinkCache(this.linkTable);
+  #monitor: RouteMonitor | undefined;
+
+  constructor(shape: Shape, run: Exec, log: Pick<Logger, 'warn'>) {
+    this.forwarding = new Forwarding(this.#ports, log);
+    this.#shape = shape;
+    this.flows = new Conntrack({ ended: shape.marks.ended });
+    this.#run = run;
+    const hasCgroup = (path: string): boolean => this.cgroups.at(path) !== undefined;
+    this.#plane = new Dataplane(
+      withFastElements(withFastSets(run, this.sets), this.#elements),
+      shape,
+      (name) => this.#cache.indexOf(name),
+      hasCgroup,
+    );
+    this.own = new HostAddresses(() => this.addressTable.list());
+  }
+
+  /** Follows links and addresses from here on; puts our DNS addresses on lo. */
+  async prepare(changed: LinkNews): Promise<void> {
+    this.#monitor = this.#follow(changed);
+    this.addressTable.add('lo', `${this.#shape.dns.v4}/32`);
+    this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
+    await this.cgroups.askNft(this.#run);
+    this.hasZones = await canZone(this.#run);
+    await this.own.refresh();
+    const links = await this.links(new Set());
+    using bridges = new Bridges();
+    for (const l of links) if (l.kind === 'bridge') bridges.release(l.index);
+  }
+
+  #follow(changed: LinkNews): RouteMonitor {
+    return new RouteMonitor({
+      onLink: (l) => {
+        if (this.#cache.masterOf(l.index)?.master !== l.master) this.forwarding.moved(l.index);
+        if (this.#routing.linkChanged(l.index, l.up)) this.#reroute(changed);
+        const isNew = this.#cache.put(l);
+        if (LAN_KINDS.some((kind) => kind === l.kind)) changed('lan link', l.index);
+        else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined)
+          changed(newsOf(l, isNew), l.index);
+      },
+      onLinkGone: (l) => {
+        this.#cache.gone(l);
+        if (l.kind === 'veth') changed('link gone');
+      },
+      onAddress: (a) => {
+        this.own.put(a);
+        if (this.#routing.isUsed) changed('routing');
+      },
+      onAddressGone: (a) => {
+        this.own.gone(a);
+        // With the last address of a link the kernel removes every route by it (net/ipv4/fib_frontend.c, fib_disable_ip).
+        if (this.#routing.isUsed) this.#reroute(changed);
+      },
+      onRuleGone: (rule) => {
+        if (this.#routing.isWanted(rule)) this.#reroute(changed);
+      },
+      onOverrun: () => {
+        this.#cache.mistrust();
+        this.own.refresh().then(
+          () => changed('links overran'),
+          () => changed('links overran'),
+        );
+      },
+    });
+  }
+
+  #reroute(changed: LinkNews): void {
+    this.#routing.invalidate();
+    changed('routing');
+  }
+
+  links(known: ReadonlySet<number>): Promise<readonly HostLink[]> {
+    return this.#cache.all(known);
+  }
+
+  /** Our id for the namespace at a veth's far end; undefined: it is here, or unknown. */
+  namespaceBehind(port: number): number | undefined {
+    return this.#cache.namespaceBehind(port);
+  }
+
+  /** A veth that is on a bridge. */
+  isBridgedVeth(index: number): boolean {
+    return this.#cache.isBridgedVeth(index);
+  }
+
+  /** What stands in the kernel, of any run of ours; nothing where marks meant something else. */
+  async standing(): Promise<{ readonly bridge: BridgeDesired } & HostSaid> {
+    const { bridge, tables } = await this.#plane.read();
+    const isOurs = hasOurLayout(this.#shape, bridge);
+    const elements = isOurs ? bridge.elements : EMPTY_BRIDGE;
+    const said = hostSaid(isOurs ? tables.get(4) : undefined, namesFor(this.#shape.prefix));
+    return { bridge: elements, ...said };
+  }
+  apply(desired: DesiredState, beforeBinding: () => Promise<void>): Promise<Applied> {
+    return this.#plane.apply(desired, beforeBinding);
+  }
+  plan(desired: DesiredState): Promise<Plan> {
+    return this.#plane.plan(desired);
+  }
+  /** The same for readers of the API: by processes that wait for those of the passes. */
+  planForReaders(desired: DesiredState): Promise<Plan> {
+    return this.#plane.plan(desired, asReader(this.#run));
+  }
+  invalidate(): void {
+    this.#plane.invalidate();
+    this.forwarding.invalidate();
+    this.#routing.invalidate();
+  }
+
+  /** The ways to neighbours on bridges without an address, before any rule lets them speak. Rejects with NetlinkError. */
+  routeNeighbours(bridges: DesiredInput['bridges']): Promise<void> {
+    return this.#routing.add(neighbourRoutes(bridges, this.own.subnets));
+  }
+  /** Those that are no longer wanted, after the rules have changed. Rejects with NetlinkError. */
+  removeSurplusRoutes(): Promise<void> {
+    return this.#routing.removeSurplus();
+  }
+  /** Whether another process has changed the rules that lead to them. */
+  isRoutingChanged(): Promise<boolean> {
+    return this.#routing.isChanged();
+  }
+
+  /** What bridges know of these veths without learning it, from here on; next to the passes. */
+  holdVeths(
+    veths: Pick<ForwardingInput, 'others' | 'isEnforced'> & {
+      readonly bound: readonly { readonly index: number; readonly mac: string }[];
+    },
+  ): void {
+    const bound = veths.bound.map((v) => ({ ...v, ...this.#cache.masterOf(v.index) }));
+    this.forwarding.want(forwardingOf({ ...veths, bound, own: this.#cache.macs() }));
+  }
+
+  async members(set: string): Promise<ReadonlyMap<string, number> | undefined> {
+    const members = await this.sets.members(set);
+    return members && new Map(members.map((m) => [m.address, m.timeout ?? 0]));
+  }
+  add(set: string, address: string, seconds: number): Promise<void> {
+    return this.sets.add(set, address, seconds);
+  }
+  remove(set: string, address: string): Promise<void> {
+    return this.sets.remove(set, address);
+  }
+  async addCut(set: string, members: readonly string[], seconds: number): Promise<void> {
+    const input = members.map((m) => `add ${set} ${m} timeout ${seconds} -exist\n`).join('');
+    await runStep(this.#run, { tool: 'ipset', script: input });
+  }
+  async removeCut(set: string, members: readonly string[]): Promise<void> {
+    const input = members.map((m) => `del ${set} ${m} -exist\n`).join('');
+    await runStep(this.#run, { tool: 'ipset', script: input });
+  }
+  sockets(cgroups: readonly string[]): Promise<readonly SocketEnds[]> {
+    return socketsIn(this.#run, cgroups);
+  }
+  hostAddresses(): ReadonlySet<string> {
+    return this.own.all;
+  }
+
+  /** We live: members that cover everything, for a few seconds more. Observed containers' DNS comes to us while they stand. */
+  async heartbeat(): Promise<void> {
+    for (const family of [4, 6] as const)
+      for (const half of HALVES[family])
+        await this.sets.add(`${this.#shape.prefix}-alive${family}`, half, HEARTBEAT_SECONDS);
+  }
+
+  /** We end: the next name of an observed container is asked where it was asked before us. */
+  async lapse(): Promise<void> {
+    for (const family of [4, 6] as const) {
+      const set = `${this.#shape.prefix}-alive${family}`;
+      if ((await this.sets.members(set)) === undefined) continue; // torn down
+      for (const half of HALVES[family]) await this.sets.remove(set, half);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#monitor?.close();
+    this.linkTable.close();
+    this.addressTable.close();
+    this.forwarding.close();
+    await this.forwarding.settled();
+    this.#ports.close();
+    this.#policyRoutes.close();
+    this.sets.close();
+    this.#elements.close();
+    this.flows.close();
+    this.bulk.close();
+  }
+}

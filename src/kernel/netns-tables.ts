@@ -1,0 +1,166 @@
+/** Rules inside the namespaces of containers on macvlan and ipvlan networks: laid, looked at, taken away. */
+import { createHash } from 'node:crypto';
+import { ANNOUNCEMENT, LAN_KINDS, LAN_TABLE } from '../ruleset/netns-program.js';
+import { type Exec, must } from './exec.js';
+import { addressBytes } from './netlink/address.js';
+import { Addresses } from './netlink/addresses.js';
+import { isRefusal } from './netlink/errors.js';
+import { Links } from './netlink/links.js';
+import {
+  addElement,
+  askGeneration,
+  batchBegin,
+  batchEnd,
+  deleteElement,
+  deleteTable,
+  generationOf,
+  HOOK,
+  icmpv6Message,
+  leavesThrough,
+  newChain,
+  newRule,
+  newTable,
+  verdict,
+} from './netlink/nft-codec.js';
+import type { Link } from './netlink/route-codec.js';
+import { NetlinkSocket, type Outgoing } from './netlink/socket.js';
+
+/** One end of a macvlan or ipvlan link inside a namespace. */
+export interface LanEnd {
+  readonly device: string;
+  readonly mac: string;
+  readonly addresses: readonly string[];
+}
+
+const PRIORITY = 10;
+const BASE = [
+  { name: 'output', type: 'filter', hook: HOOK.output, priority: PRIORITY },
+  { name: 'forward', type: 'filter', hook: HOOK.forward, priority: PRIORITY },
+] as const;
+
+/**
+ * Nothing leaves through a macvlan or ipvlan link of this namespace until somebody says what may; a table that stands
+ * already stays. Docker's announcements of addresses do leave. Over netlink: before a container's first instruction there is no time to run a program. Throws NetlinkError.
+ */
+export function closeLan(namespace: string): void {
+  const { type, hopLimit, to, bytes } = ANNOUNCEMENT;
+  const rules = BASE.flatMap((chain) => [
+    newChain(LAN_TABLE, chain),
+    ...(chain.name === 'output'
+      ? [newRule(LAN_TABLE, chain.name, icmpv6Message(type, hopLimit, keyOf(to), bytes), verdict('accept'))]
+      : []),
+    ...LAN_KINDS.map((kind) => newRule(LAN_TABLE, chain.name, leavesThrough(kind), verdict('drop'))),
+  ]);
+  try {
+    transact(namespace, 'close', [newTable(LAN_TABLE, 'only'), ...rules]);
+  } catch (e) {
+    if (!isRefusal(e, 'EEXIST')) throw e;
+  }
+}
+
+const inside = (run: Exec, namespace: string, argv: readonly string[], input?: string): Promise<string> =>
+  must(run, 'nsenter', [`--net=${namespace}`, '--', ...argv], input === undefined ? {} : { input });
+
+/** Runs a program of nft there: all of it, or nothing. Rejects with the tool's words. */
+export async function layLan(run: Exec, namespace: string, program: string): Promise<void> {
+  await inside(run, namespace, ['nft', '-f', '-'], program);
+}
+
+/** Equal while nobody has changed what stands there, learned members apart; undefined: a table is gone. */
+export async function lookLan(run: Exec, namespace: string): Promise<string | undefined> {
+  const root: unknown = JSON.parse(await inside(run, namespace, ['nft', '-j', '-s', 'list', 'ruleset']));
+  const items = (root as { nftables?: readonly Item[] }).nftables ?? [];
+  const ours = items.flatMap(oursOf);
+  if (ours.length === 0) return undefined;
+  return createHash('sha256').update(JSON.stringify(ours)).digest('base64url');
+}
+
+type Item = Readonly<Record<string, Part>>;
+interface Part {
+  readonly name?: string;
+  readonly table?: string;
+  readonly handle?: number;
+  readonly flags?: unknown;
+  readonly elem?: unknown;
+}
+function oursOf(item: Item): Item[] {
+  const [[kind, part] = []] = Object.entries(item);
+  if (kind === undefined || part === undefined) return [];
+  if ((kind === 'table' ? part.name : part.table) !== LAN_TABLE) return [];
+  const { handle: _, elem, ...rest } = part;
+  const isTimed = JSON.stringify(part.flags ?? []).includes('timeout');
+  return [{ [kind]: elem === undefined || isTimed ? rest : { ...rest, elem } }];
+}
+
+/** Counts every change of any table of that namespace. Throws NetlinkError. */
+export function generationIn(namespace: string): number | undefined {
+  using socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
+  const [answer] = socket.request(`look at the tables in ${namespace}`, askGeneration());
+  return answer && generationOf(answer.body);
+}
+
+/** False: there were none. Throws NetlinkError. */
+export function removeLan(namespace: string): boolean {
+  const gone = [deleteTable(LAN_TABLE), deleteTable(LAN_TABLE, 'netdev')].map((message) => {
+    try {
+      transact(namespace, 'remove', [message]);
+      return true;
+    } catch (e) {
+      if (isRefusal(e, 'ENOENT')) return false;
+      throw e;
+    }
+  });
+  return gone.includes(true);
+}
+
+/** Gives a member of a learned set this time-out, whether it is there or not. Throws NetlinkError. */
+export function putLanMember(namespace: string, set: string, address: string, seconds: number): void {
+  const key = keyOf(address);
+  const add = addElement(LAN_TABLE, set, key, seconds * 1000);
+  // before Linux 6.12 a member keeps the time-out that it came with
+  transact(namespace, `add ${address} to ${set}`, [add, deleteElement(LAN_TABLE, set, key), add]);
+}
+
+/** One that is not there is no error. Throws NetlinkError. */
+export function takeLanMember(namespace: string, set: string, address: string): void {
+  try {
+    transact(namespace, `remove ${address} from ${set}`, [deleteElement(LAN_TABLE, set, keyOf(address))]);
+  } catch (e) {
+    if (!isRefusal(e, 'ENOENT')) throw e;
+  }
+}
+
+function keyOf(address: string): Buffer {
+  const bytes = addressBytes(address);
+  if (!bytes) throw new TypeError(`${address} is not an address`);
+  return bytes;
+}
+
+/**
+ * Names of the macvlan and ipvlan links there that are up. Docker renames a link while it is down, and since Linux 6.16 a hook
+ * by the earlier name ends with it (net/netfilter/nft_chain_filter.c, nf_tables_netdev_event). Rejects as `lanEnds` does.
+ */
+export async function linksAt(namespace: string): Promise<readonly string[]> {
+  using links = new Links({ namespace });
+  const isLan = (l: Link): boolean => l.up && LAN_KINDS.some((k) => k === l.kind);
+  return (await links.list()).filter(isLan).map((l) => l.name);
+}
+
+/** The macvlan and ipvlan links there. Rejects with NetlinkError, or when the path leads to no namespace. */
+export async function lanEnds(namespace: string): Promise<readonly LanEnd[]> {
+  using links = new Links({ namespace });
+  using addresses = new Addresses({ namespace });
+  const [all, local] = await Promise.all([links.list(), addresses.list()]);
+  return all
+    .filter((l) => LAN_KINDS.some((kind) => kind === l.kind))
+    .map((l) => ({
+      device: l.name,
+      mac: l.mac ?? '',
+      addresses: local.filter((a) => a.index === l.index).map((a) => a.address),
+    }));
+}
+
+function transact(namespace: string, what: string, messages: readonly Outgoing[]): void {
+  using socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
+  socket.transaction(`${what} in ${namespace}`, [batchBegin(), ...messages, batchEnd()]);
+}

@@ -1,0 +1,124 @@
+import type { Family } from '../lib/ip.js';
+import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge.js';
+import { type Exec, must } from './exec.js';
+import { parseSetNames, parseSetSave, type SavedSet, type SetNames } from './ipset-text.js';
+import { parseSave, type SavedTables } from './iptables-text.js';
+import { type IndexOf, type ParsedBridge, parseBridge, parseProgram } from './nft-parse.js';
+import type { ObservedProgram } from './nft-program.js';
+import { EMPTY_BRIDGE, type ObservedBridge } from './nft-text.js';
+
+/** What of ours, and around ours, the kernel holds. */
+export interface Observed {
+  readonly tables: ReadonlyMap<Family, SavedTables>;
+  /** Those of threats without members. */
+  readonly sets: ReadonlyMap<string, SavedSet>;
+  readonly bridge: ObservedBridge;
+  readonly backstop: ObservedProgram;
+}
+const SAVE: Readonly<Record<Family, string>> = { 4: 'iptables-save', 6: 'ip6tables-save' };
+export const RESTORE: Readonly<Record<Family, string>> = { 4: 'iptables-restore', 6: 'ip6tables-restore' };
+
+/** Reads everything. Any tool that fails fails the whole: a half view would be taken for the truth. */
+export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Promise<Observed> {
+  const [v4, v6, sets, nft] = await Promise.all([
+    savedRules(run, 4, []),
+    savedRules(run, 6, []),
+    observeSets(run, prefix),
+    observeNft(run, indexOf),
+  ]);
+  return {
+    tables: new Map([
+      [4, parseSave(v4, prefix)],
+      [6, parseSave(v6, prefix)],
+    ]),
+    sets,
+    ...nft,
+  };
+}
+
+/**
+ * What iptables-save prints of one family. It asks for the names of sets after it has read the rules: a set that a pass
+ * destroys in between makes it fail, and it is run again. Rejects with KernelError.
+ */
+export async function savedRules(run: Exec, family: Family, args: readonly string[]): Promise<string> {
+  for (let n = 1; ; n++) {
+    try {
+      return await must(run, SAVE[family], args);
+    } catch (e) {
+      if (n === READINGS || !SET_INDEX_IS_GONE.test(String(e))) throw e;
+    }
+  }
+}
+const SET_INDEX_IS_GONE = /Set with index \d+ in kernel doesn't exist/;
+/** So often in a row a reading may meet a change; a host with many short-lived containers has one a second. */
+const READINGS = 5;
+
+export const setNames = async (run: Exec, prefix: string): Promise<SetNames> =>
+  parseSetNames(await must(run, 'ipset', ['list', '-terse']), prefix);
+
+/**
+ * Ours alone, and a million addresses of threats by their sets' names: "restore" takes "save NAME". A pass may destroy a
+ * set between the listing and its turn: then both are repeated.
+ */
+async function observeSets(run: Exec, prefix: string): Promise<Observed['sets']> {
+  for (let n = 1; ; n++) {
+    const { plain, threats } = await setNames(run, prefix);
+    const input = plain.map((name) => `save ${name}\n`).join('');
+    const { code, stdout, stderr } = input === '' ? NO_SETS : await run('ipset', ['restore'], { input });
+    if (code === 0) return new Map([...parseSetSave(stdout, prefix), ...threats]);
+    if (n === READINGS || !SET_IS_GONE.test(stderr))
+      throw new Error(`ipset restore: ${stderr.trim() || `exit ${code}`}`);
+  }
+}
+const NO_SETS = { code: 0, stdout: '', stderr: '' };
+const SET_IS_GONE = /The set with the given name does not exist/;
+
+/** Another process may delete a table between the listing of tables and its turn: then both are repeated. */
+async function observeNft(
+  run: Exec,
+  indexOf: IndexOf,
+): Promise<{ bridge: ObservedBridge; backstop: ObservedProgram }> {
+  for (let n = 1; ; n++) {
+    try {
+      return await listNft(run, indexOf);
+    } catch (e) {
+      if (n === READINGS || !(e instanceof Error && TABLE_IS_GONE.test(e.message))) throw e;
+    }
+  }
+}
+const TABLE_IS_GONE = /^nft -j list table .*: Error: No such file or directory/;
+
+async function listNft(
+  run: Exec,
+  indexOf: IndexOf,
+): Promise<{ bridge: ObservedBridge; backstop: ObservedProgram }> {
+  const tables = (await must(run, 'nft', ['list', 'tables'])).split('\n');
+  const list = async (table: string): Promise<string | undefined> =>
+    tables.includes(`table ${table}`)
+      ? must(run, 'nft', ['-j', 'list', 'table', ...table.split(' ')])
+      : undefined;
+  const [bridge, backstop] = await Promise.all([
+    observeBridge(() => list(`bridge ${BRIDGE_TABLE}`), indexOf),
+    list(BACKSTOP_TABLE),
+  ]);
+  return { bridge, backstop: backstop ? parseProgram(backstop) : ABSENT };
+}
+
+/** Lists again while interfaces vanish between nft's listing and our reading of it. */
+async function observeBridge(
+  list: () => Promise<string | undefined>,
+  indexOf: IndexOf,
+): Promise<ObservedBridge> {
+  let read: ParsedBridge | undefined;
+  for (let n = 0; n < READINGS; n++) {
+    const json = await list();
+    if (json === undefined) return { ...ABSENT, elements: EMPTY_BRIDGE };
+    read = parseBridge(json, indexOf);
+    if (!read.isStale) break;
+  }
+  const { exists, rules, elements } = read as ParsedBridge;
+  return { exists, rules, elements };
+}
+
+const ABSENT: ObservedProgram = { exists: false, rules: [] };

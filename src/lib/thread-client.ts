@@ -1,0 +1,85 @@
+/** A worker thread as asynchronous calls. It starts with the first call, and again should it end. */
+import type { ResourceLimits, Worker } from 'node:worker_threads';
+import type { ThreadReply, ThreadRequest } from './thread-messages.js';
+import { startThread } from './thread-start.js';
+
+interface Waiting {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+export interface ThreadOptions {
+  /** URL of the thread's module, ending in ".js". */
+  readonly script: URL;
+  /** What the thread is, for messages: "the thread for …". */
+  readonly name: string;
+  readonly limits?: ResourceLimits;
+}
+
+/** `Jobs`: kind → what goes in, what comes out. */
+export class ThreadClient<
+  Jobs extends { readonly [K in keyof Jobs]: { readonly in: unknown; readonly out: unknown } },
+> implements AsyncDisposable
+{
+  readonly #options: ThreadOptions;
+  #worker: Worker | undefined;
+  #next = 1;
+  readonly #waiting = new Map<number, Waiting>();
+
+  constructor(options: ThreadOptions) {
+    this.#options = options;
+  }
+
+  /** Rejects when the job fails or the thread ends. */
+  run<K extends keyof Jobs & string>(kind: K, job: Jobs[K]['in']): Promise<Jobs[K]['out']> {
+    const worker = this.#running();
+    const id = this.#next++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve: (value) => resolve(value as Jobs[K]['out']), reject });
+      worker.ref();
+      worker.postMessage({ id, kind, job } satisfies ThreadRequest);
+    });
+  }
+
+  /** Ends the thread; what still waits is rejected. The next call starts another. */
+  async close(why = 'was closed'): Promise<void> {
+    const worker = this.#worker;
+    this.#fail(new Error(`${this.#options.name} ${why}`));
+    await worker?.terminate();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #running(): Worker {
+    if (this.#worker) return this.#worker;
+    const worker = startThread(this.#options.script, this.#options.limits);
+    worker.on('message', (reply: ThreadReply) => this.#reply(worker, reply));
+    worker.on('error', (error) =>
+      this.#ended(worker, error instanceof Error ? error : new Error(String(error))),
+    );
+    worker.on('exit', () => this.#ended(worker, new Error(`${this.#options.name} ended`)));
+    this.#worker = worker;
+    return worker;
+  }
+
+  #reply(worker: Worker, reply: ThreadReply): void {
+    const waiting = this.#waiting.get(reply.id);
+    this.#waiting.delete(reply.id);
+    // An idle thread must not keep the process alive.
+    if (this.#waiting.size === 0) worker.unref();
+    if (reply.ok) waiting?.resolve(reply.value);
+    else waiting?.reject(new Error(reply.error));
+  }
+
+  /** A thread that was closed reports its end later, when another may run already. */
+  #ended(worker: Worker, error: Error): void {
+    if (this.#worker === worker) this.#fail(error);
+  }
+
+  #fail(error: Error): void {
+    this.#worker = undefined;
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+  }
+}

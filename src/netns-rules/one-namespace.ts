@@ -1,0 +1,237 @@
+import type { FlowFacts, FlowTable } from '../kernel/delete-flows.js';
+import type { Logger } from '../ports.js';
+import {
+  LAN_FLOW,
+  type LanInput,
+  lanFramesProgram,
+  lanKey,
+  lanLearnedSets,
+  lanProgram,
+} from '../ruleset/netns-program.js';
+import type { LanPlace } from '../ruleset/state.js';
+
+/** One end of a macvlan or ipvlan link inside a namespace. */
+export interface LanEnd {
+  readonly device: string;
+  readonly mac: string;
+  readonly addresses: readonly string[];
+}
+/** Rules inside namespaces, by path; made of the kernel room's parts at the composition root. */
+export interface LanKernel<F extends FlowFacts> {
+  /** Nothing leaves until something is laid; what stands already stays. */
+  close(path: string): void;
+  lay(path: string, program: string): Promise<void>;
+  /** Equal while nobody has changed what stands; undefined: it is gone. */
+  look(path: string): Promise<string | undefined>;
+  /** Another number after every change of any table there. */
+  generation(path: string): number | undefined;
+  remove(path: string): boolean;
+  put(path: string, set: string, address: string, seconds: number): void;
+  take(path: string, set: string, address: string): void;
+  ends(path: string): Promise<readonly LanEnd[]>;
+  flows(path: string): FlowTable<F> & Disposable;
+  /** Tells of what is denied there. */
+  follow(path: string, container: string): Disposable;
+}
+export interface LanWant<F> {
+  readonly input: LanInput;
+  readonly place: LanPlace;
+  /** Set → address → until (ms), as the ledger has them now. */
+  readonly learned: () => ReadonlyMap<string, ReadonlyMap<string, number>>;
+  /** The policy lets this flow go on. */
+  readonly keeps: (flow: F) => boolean;
+}
+type Learned = Map<string, Map<string, number>>;
+
+/** One namespace on macvlan or ipvlan: what stands in it, and how it comes to what is wanted. */
+export class LanNamespace<F extends FlowFacts> implements Disposable {
+  readonly path: string;
+  readonly #kernel: LanKernel<F>;
+  readonly #log: Logger;
+  readonly #container: string;
+  #laid:
+    | { readonly key: string; readonly frames: string; readonly place: string; readonly devices: number }
+    | undefined;
+  #seen: { readonly generation: number | undefined; readonly print: string | undefined } | undefined;
+  #learned: Learned = new Map();
+  #denials: Disposable | undefined;
+  #bringing: Promise<void> = Promise.resolve();
+  /** Why its rules do not stand. */
+  failure: string | undefined = 'they are being installed';
+  /** Why packet sockets are not held; undefined: they are. */
+  frames: string | undefined;
+
+  constructor(path: string, container: string, kernel: LanKernel<F>, log: Logger) {
+    this.path = path;
+    this.#container = container;
+    this.#kernel = kernel;
+    this.#log = log;
+  }
+
+  /** Resolves with whether rules were laid anew. One call at a time. */
+  bring(want: LanWant<F>): Promise<boolean> {
+    const done = this.#bring(want);
+    this.#bringing = done.then(
+      () => undefined,
+      () => undefined, // `failure` has the reason
+    );
+    return done;
+  }
+
+  /** Resolves when the rules here know the address; at once where none stand that could use it. */
+  async put(set: string, address: string, seconds: number): Promise<void> {
+    await this.#bringing;
+    if (this.#learned.has(set)) this.#put(set, address, Date.now() + seconds * 1000);
+  }
+
+  async take(set: string, address: string): Promise<void> {
+    await this.#bringing;
+    if (this.#learned.get(set)?.has(address)) this.#take(set, address);
+  }
+
+  /** Somebody has changed what we laid: the next `bring` lays it anew. */
+  async isTampered(): Promise<boolean> {
+    await this.#bringing;
+    const seen = this.#seen;
+    if (!seen) return false;
+    const generation = this.#kernel.generation(this.path);
+    if (generation === seen.generation) return false;
+    const print = await this.#kernel.look(this.path);
+    if (this.#seen !== seen) return false; // our own change came between
+    if (print === seen.print) this.#seen = { generation, print };
+    else this.#laid = undefined;
+    return this.#laid === undefined;
+  }
+
+  /** What stands there stays. */
+  [Symbol.dispose](): void {
+    this.#denials?.[Symbol.dispose]();
+  }
+
+  async #bring(want: LanWant<F>): Promise<boolean> {
+    try {
+      const isNew = !(this.failure === undefined && this.#isSame(want)) && (await this.#renew(want));
+      const isLess = this.#sync(want.learned());
+      if (isNew || isLess) await this.#cut(want.keeps);
+      this.failure = undefined;
+      return isNew;
+    } catch (e) {
+      this.failure = e instanceof Error ? e.message : String(e);
+      throw e;
+    }
+  }
+
+  /** By what is asked for alone: links are looked at only where that is another. */
+  #isSame({ input, place }: LanWant<F>): boolean {
+    const laid = this.#laid;
+    if (laid === undefined || laid.devices < place.links) return false;
+    return laid.place === place.addresses.join() && laid.key === lanKey(input);
+  }
+
+  async #renew(want: LanWant<F>): Promise<boolean> {
+    const ends = await this.#kernel.ends(this.path);
+    const frames = lanFramesProgram(
+      ends.map((e) => e.device),
+      ends.flatMap((e) => e.addresses),
+    );
+    const { input, place } = want;
+    const laid = { key: lanKey(input), frames, place: place.addresses.join(), devices: ends.length };
+    const isNew = this.#laid?.key !== laid.key || this.#laid.frames !== frames;
+    if (isNew) await this.#lay(want, frames);
+    this.#laid = laid;
+    return isNew;
+  }
+
+  async #lay(want: LanWant<F>, frames: string): Promise<void> {
+    this.#denials ??= this.#kernel.follow(this.path, this.#container);
+    const sets = lanLearnedSets(want.input);
+    const now = Date.now();
+    const learned: Learned = new Map();
+    for (const set of sets) {
+      const good = [...(want.learned().get(set) ?? [])].filter(([, until]) => until > now);
+      learned.set(set, new Map(good));
+    }
+    const seconds = new Map(
+      [...learned].map(
+        ([set, members]) => [set, new Map([...members].map(([a, u]) => [a, left(u, now)]))] as const,
+      ),
+    );
+    await this.#kernel.lay(this.path, lanProgram(want.input, seconds));
+    this.#learned = learned;
+    await this.#layFrames(frames);
+    const generation = this.#kernel.generation(this.path);
+    this.#seen = { generation, print: await this.#kernel.look(this.path) };
+  }
+
+  /** Kernels before 5.16 have no place for it. */
+  async #layFrames(program: string): Promise<void> {
+    this.frames = await this.#kernel.lay(this.path, program).then(
+      () => undefined,
+      (e: unknown) => (e instanceof Error ? e.message : String(e)),
+    );
+    if (this.frames !== undefined)
+      this.#log.warn(
+        { container: this.#container, err: this.frames },
+        'packet sockets of the container are not filtered: start it with --cap-drop NET_RAW',
+      );
+  }
+
+  /** True: something that was permitted is no longer. */
+  #sync(wanted: ReadonlyMap<string, ReadonlyMap<string, number>>): boolean {
+    const now = Date.now();
+    let isLess = false;
+    for (const [set, have] of this.#learned) {
+      const want = wanted.get(set) ?? new Map<string, number>();
+      for (const [address, until] of [...have]) {
+        if ((want.get(address) ?? 0) > now) continue;
+        isLess ||= until > now;
+        this.#take(set, address);
+      }
+      for (const [address, until] of want)
+        if (until > now && (have.get(address) ?? 0) < until) this.#put(set, address, until);
+    }
+    return isLess;
+  }
+
+  #put(set: string, address: string, until: number): void {
+    this.#write(() => this.#kernel.put(this.path, set, address, left(until, Date.now())));
+    this.#learned.get(set)?.set(address, until);
+  }
+
+  #take(set: string, address: string): void {
+    this.#write(() => this.#kernel.take(this.path, set, address));
+    this.#learned.get(set)?.delete(address);
+  }
+
+  /** Our own change is no tampering. */
+  #write(change: () => void): void {
+    const before = this.#kernel.generation(this.path);
+    change();
+    if (this.#seen && before === this.#seen.generation)
+      this.#seen = { ...this.#seen, generation: this.#kernel.generation(this.path) };
+  }
+
+  /**
+   * Ends what nothing permits any more. Its entries stay, marked: a flow that is only deleted is made anew by the other
+   * side's next packet, in its direction.
+   */
+  async #cut(keeps: (flow: F) => boolean): Promise<void> {
+    using table = this.#kernel.flows(this.path);
+    const flows = (await Promise.all(([4, 6] as const).map((f) => table.flows(f, {})))).flat();
+    const doomed = flows.filter((f) => isOutward(f) && !keeps(f));
+    for (const flow of doomed) table.mark(flow, LAN_FLOW.ended, LAN_FLOW.ended);
+    if (doomed.length > 0)
+      this.#log.info(
+        { containers: [this.#container], flows: doomed.length },
+        'flows ended inside its namespace: no entry permits them now',
+      );
+  }
+}
+
+const left = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
+
+/** What it opened, and what went on before anybody counted who opened it, to somewhere else than itself. */
+function isOutward(f: FlowFacts): boolean {
+  if ((f.mark & (LAN_FLOW.inbound | LAN_FLOW.ended)) !== 0) return false;
+  return ![f.orig.dst, f.reply.src].some((a) => a.startsWith('127.') || a === '::1' || a === f.orig.src);
+}

@@ -1,0 +1,58 @@
+import { Audit } from '../changes/audit.js';
+import type { Config } from '../config/config.js';
+import { nodeName } from '../config/node.js';
+import type { Logger } from '../ports.js';
+import { openStore } from '../store/open.js';
+import { feedSpecs } from '../threats/configured-feeds.js';
+import { FeedsRunner } from '../threats/runner.js';
+import { syncAudited } from '../threats/sync-audited.js';
+import { feedView } from '../threats/view.js';
+import type { FeedSync, SyncHow } from '../threats/view-types.js';
+import { feedTools } from '../threats/wiring.js';
+
+export interface AloneOptions {
+  readonly config: Config;
+  /** Undefined: all. */
+  readonly name: string | undefined;
+  readonly how: SyncHow;
+  readonly who: string;
+  readonly log: Logger;
+}
+
+/**
+ * Feeds fetched without the service, as it would do it itself: same store, same lease, same guards. A service that
+ * shares the store takes over what is published at once; the one of this host finds it at its next start.
+ */
+export async function syncFeedsAlone({ config, name, how, who, log }: AloneOptions): Promise<FeedSync[]> {
+  const shared = await openStore(config, log);
+  const tools = feedTools(config, shared, log);
+  const runner = new FeedsRunner(feedSpecs(config), {
+    ...tools.ports,
+    onVersion: async () => undefined,
+    onState: () => undefined,
+  });
+  try {
+    const { store, kind } = shared;
+    const [dir, node] = [config.state, nodeName(config)];
+    await using audit = await Audit.open({ dir, store, kind, now: Date.now, node, log });
+    await runner.restore();
+    const feeds = name === undefined ? runner.feeds : [runner.named(name)];
+    const done: FeedSync[] = [];
+    for (const feed of feeds) {
+      await feed.refresh();
+      const attempt = async (): Promise<FeedSync> => {
+        const { outcome, state } = await feed.sync(how);
+        const { version } = state;
+        const data = version ?? undefined;
+        const view = { spec: feed.spec, state, due: undefined, data, leftOut: undefined, spared: [] };
+        return { outcome, feed: feedView(view) };
+      };
+      done.push(await syncAudited(audit, feed.spec.name, how, who, attempt));
+    }
+    return done;
+  } finally {
+    await runner[Symbol.asyncDispose]();
+    await tools[Symbol.asyncDispose]();
+    await shared.store.close();
+  }
+}

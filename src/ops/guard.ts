@@ -1,0 +1,136 @@
+import { mkdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Config } from '../config/config.js';
+import { DockerWatch } from '../docker/watch.js';
+import { HostSenderTable } from '../enforce/host-cgroups.js';
+import { readParents } from '../enforce/host-mode.js';
+import { Cgroups } from '../kernel/cgroups.js';
+import { exec } from '../kernel/exec.js';
+import { Links } from '../kernel/netlink/links.js';
+import type { Link } from '../kernel/netlink/route-codec.js';
+import { canZone } from '../kernel/zones.js';
+import type { DockerView } from '../policy/container.js';
+import type { Logger } from '../ports.js';
+import { closedBase } from '../ruleset/base.js';
+import { compile } from '../ruleset/compile.js';
+import { shapeOf } from '../ruleset/kernel-config.js';
+import type { HostNet } from '../ruleset/state.js';
+import { layBase } from './guard-kernel.js';
+import { noteFound } from './teardown.js';
+
+export interface GuardOutcome {
+  /** stands: rules of Drawbridge were installed already, and were left as they are. */
+  readonly outcome: 'laid' | 'stands';
+  /** Ports of other tools that were left alone, by name. */
+  readonly exempt: readonly string[];
+  /** What could not be noted in the state folder: the base is installed all the same. */
+  readonly notes?: readonly string[];
+}
+export interface GuardOptions {
+  /** So long (ms) Docker is waited for, to say which bridges are its own. */
+  readonly askMs?: number;
+  /** How packets of unknown veths are held while no service runs: the guard is closed whatever the configuration says. */
+  readonly failure?: Config['failure'];
+}
+const ASK_MS = 3_000;
+/** As Docker names its bridges by itself; others are known only when Docker can be asked. */
+const DOCKERS = /^(docker0|docker_gwbridge|br-[0-9a-f]{12})$/;
+const NO_VIEW: DockerView = {
+  containers: new Map(),
+  networks: new Map(),
+  listings: 0,
+  listBegan: 0,
+  starting: new Set(),
+  attached: new Set(),
+  connected: false,
+};
+
+/** Boot-time default-deny: the closed base without any container, laid without the service and without Docker. */
+export async function layGuard(config: Config, options: GuardOptions = {}): Promise<GuardOutcome> {
+  const { askMs = ASK_MS, failure = 'closed' } = options;
+  const notes = await noteBefore(config);
+  const links = await allLinks();
+  const exempt = exemptPorts(links, await dockerBridges(config, askMs));
+  const shape = { ...shapeOf(config), failure };
+  const base = {
+    ...closedBase(
+      shape,
+      exempt.map((l) => l.index),
+    ),
+    hostNet: await hostNet(config),
+  };
+  const indexes = new Map(links.map((l) => [l.name, l.index]));
+  const outcome = await layBase(exec, shape, compile(base), (name) => indexes.get(name));
+  return { outcome, exempt: exempt.map((l) => l.name), ...(notes.length > 0 && { notes }) };
+}
+
+/** What teardown needs to know is noted where that is possible: a state folder that is read-only must not leave the host open. */
+async function noteBefore(config: Config): Promise<string[]> {
+  try {
+    mkdirSync(config.state, { recursive: true, mode: 0o700 });
+    await noteFound(config);
+    return [];
+  } catch (e) {
+    if (!isOfTheSystem(e)) throw e;
+    return [
+      `cannot note in ${config.state} what was installed before Drawbridge (${e.message}): ` +
+        'drawbridge teardown may leave empty base chains of iptables behind',
+    ];
+  }
+}
+
+const isOfTheSystem = (e: unknown): e is NodeJS.ErrnoException => e instanceof Error && 'syscall' in e;
+
+async function allLinks(): Promise<readonly Link[]> {
+  const table = new Links();
+  try {
+    return await table.list();
+  } finally {
+    table.close();
+  }
+}
+
+/** Of veths that stand now, those on a bridge that is not Docker's; without Docker's word its names must do. */
+function exemptPorts(links: readonly Link[], bridges: ReadonlySet<string> | undefined): Link[] {
+  const isDockers = (name: string): boolean => bridges?.has(name) ?? DOCKERS.test(name);
+  const masters = new Map(links.map((l) => [l.index, l.name]));
+  return links.filter((l) => {
+    const master = l.kind === 'veth' && l.master ? masters.get(l.master) : undefined;
+    return master !== undefined && !isDockers(master);
+  });
+}
+
+/** Names of Docker's bridges; undefined: it does not answer, as before its start. */
+async function dockerBridges(config: Config, askMs: number): Promise<ReadonlySet<string> | undefined> {
+  const docker = new DockerWatch({ socket: config.docker.socket, log: SILENT, now: () => performance.now() });
+  try {
+    const late = sleep(askMs, undefined, { ref: false });
+    const view = await Promise.race([docker.refresh(), late]).catch(() => undefined);
+    return view && new Set([...view.networks.values()].flatMap((n) => n.bridge ?? []));
+  } finally {
+    await docker.close();
+  }
+}
+
+/** Containers in the host's network, where their parents are known from an earlier run. */
+async function hostNet(config: Config): Promise<HostNet> {
+  const parents = readParents(config.state);
+  const cgroups = new Cgroups();
+  await cgroups.askNft(exec);
+  const zones = await canZone(exec);
+  const table = new HostSenderTable({
+    cgroups,
+    parents,
+    onParents: () => undefined,
+    singles: () => false,
+    zones: () => zones,
+  });
+  return table.look(NO_VIEW).net;
+}
+
+const SILENT: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};

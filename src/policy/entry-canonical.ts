@@ -1,0 +1,78 @@
+import { isPublicSuffix } from '../lib/dns-name.js';
+import { formatRange } from '../lib/ip-range.js';
+import type { DestEntry, Flag, PortRange, Proto, Target } from './entry.js';
+import { isWide, widestPrefix } from './entry-address.js';
+import { refuse } from './entry-fault.js';
+import { checkPorts, formatPorts, orderFlags } from './entry-ports.js';
+
+const PREFIX = { exact: '', below: '*.', both: '.' } as const;
+
+/** A target as it stands in an entry, without brackets. */
+export function formatTarget(target: Target): string {
+  switch (target.kind) {
+    case 'address':
+      return formatRange(target.range);
+    case 'name':
+      return `${PREFIX[target.match]}${target.name}`;
+    case 'container':
+      return `container:${target.name}`;
+    default:
+      return target.kind;
+  }
+}
+
+type Unsealed = Pick<DestEntry, 'target' | 'ports' | 'flags' | 'comment' | 'expires'> & {
+  readonly proto?: Proto | undefined;
+};
+
+function canonicalText(
+  target: Target,
+  ports: readonly PortRange[],
+  proto: Proto | undefined,
+  flags: readonly Flag[],
+): string {
+  const bare = formatTarget(target);
+  const bracketed = ports.length > 0 && target.kind === 'address' && target.range.family === 6;
+  const dest = bracketed ? `[${bare}]` : bare;
+  const portText = ports.length > 0 ? `:${formatPorts(ports)}` : '';
+  return [`${dest}${portText}${proto ? `/${proto}` : ''}`, ...flags].join(' ');
+}
+
+function guardBroad(target: Target): void {
+  const text = formatTarget(target);
+  if (target.kind === 'address' && isWide(target.range))
+    refuse(
+      `${text} is wider than /${widestPrefix(target.range.family)}`,
+      `narrow it, or write "${text} broad"`,
+    );
+  if (target.kind === 'name' && target.match !== 'exact' && isPublicSuffix(target.name))
+    refuse(
+      `${text} covers a public suffix: anyone can register names below ${target.name}`,
+      `name the domains you mean, or write "${text} broad"`,
+    );
+}
+
+/** Checks what the parts mean together and gives the entry its canonical text. Throws EntryFault. */
+export function sealEntry(parts: Unsealed): DestEntry {
+  const { target, ports, comment, expires } = parts;
+  checkPorts(target.kind === 'name', ports, parts.proto, 0);
+  const flags = orderFlags(parts.flags);
+  if (!flags.includes('broad')) guardBroad(target);
+  if (flags.includes('dns=direct') && target.kind === 'name')
+    refuse(
+      'dns=direct needs the resolver’s address',
+      'write the address, such as 192.0.2.53:53/udp dns=direct',
+    );
+  // Ports without a protocol are tcp: one canonical text for both ways to say it.
+  const proto = parts.proto === 'tcp' && ports.length > 0 ? undefined : parts.proto;
+  return {
+    kind: 'dest',
+    canonical: canonicalText(target, ports, proto, flags),
+    target,
+    ports,
+    ...(proto && { proto }),
+    flags,
+    ...(comment !== undefined && { comment }),
+    ...(expires !== undefined && { expires }),
+  };
+}

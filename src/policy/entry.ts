@@ -1,0 +1,36 @@
+import type { Range } from '../lib/ip-range.js';
+
+export type Proto = 'tcp' | 'udp' | 'tcp+udp' | 'icmp' | 'sctp' | 'gre' | 'esp' | `ip-${number}`;
+export interface PortRange {
+  readonly lo: number;
+  readonly hi: number;
+}
+export type Target =
+  | { readonly kind: 'address'; readonly range: Range }
+  /** exact: the name itself; below: one or more labels below it ("*.x"); both: ".x". name is A-labels, lower case, no trailing dot. */
+  | { readonly kind: 'name'; readonly match: 'exact' | 'below' | 'both'; readonly name: string }
+  | { readonly kind: 'container'; readonly name: string }
+  | { readonly kind: 'host' }
+  | { readonly kind: 'any' };
+export type Flag = 'private' | 'broad' | 'tls=off' | 'quic=deny' | 'dns=direct';
+
+/** One destination of a policy (spec 2). `canonical` identifies it: two entries with the same canonical text are the same. */
+export interface DestEntry {
+  readonly kind: 'dest';
+  readonly canonical: string;
+  readonly target: Target;
+  /** Empty: the default of its kind (address, container, host, any: all of tcp, udp and icmp echo; name: 80/tcp, 443/tcp). */
+  readonly ports: readonly PortRange[];
+  /** Undefined: tcp where ports are given, else the default of its kind. */
+  readonly proto?: Proto;
+  readonly flags: readonly Flag[];
+  readonly comment?: string;
+  /** RFC 3339 UTC. */
+  readonly expires?: string;
+}
+export interface ListRef {
+  readonly kind: 'list';
+  readonly canonical: string;
+  readonly list: string;
+}
+export type Entry = DestEntry | ListRef;

@@ -1,0 +1,167 @@
+/** drawbridge.* labels: what the container's own say, and how far the image's may count (spec: labels). */
+
+import { matchesAny } from '../lib/glob.js';
+import type { Parsed, Problem } from '../lib/problem.js';
+import { parseDuration } from '../lib/units.js';
+import type { ContainerFacts } from './container.js';
+import type { Entry } from './entry.js';
+import { isListName, parseEntries } from './entry-parse.js';
+import { type Limits, parseLimits } from './limits.js';
+import { isOwnLabel } from './own-labels.js';
+import { BROKEN_LABEL, type Mode, type PolicyNote } from './policy.js';
+
+export type LabelFacts = Pick<ContainerFacts, 'labels' | 'imageLabels' | 'image' | 'imageId'>;
+
+/** What the labels ask for. */
+export interface LabelIntent {
+  /** From the container's own labels alone: an image's add nothing. */
+  readonly allow: readonly Entry[];
+  readonly lists: readonly string[];
+  /** The container's own mode; the image's only when it is `enforce`. */
+  readonly mode?: Mode;
+  readonly limits?: Limits;
+  readonly askMs?: number;
+  /** Some allow or lists label stands there, the image's included: it enforces. */
+  readonly hasEntries: boolean;
+  /** Some drawbridge label is unknown or does not parse: enforced with an empty policy. */
+  readonly broken: boolean;
+  /** For coverage: what is broken or ignored, and what to do. */
+  readonly notes: readonly PolicyNote[];
+}
+
+/** What one label says, once it has parsed. */
+type Said = Partial<Pick<LabelIntent, 'allow' | 'lists' | 'mode' | 'limits' | 'askMs'>>;
+
+const PREFIX = 'drawbridge.';
+const MODES: readonly string[] = ['enforce', 'observe', 'off'];
+
+const refuse = (detail: string, remedy: string): Parsed<never> => ({
+  ok: false,
+  problems: [{ detail, remedy }],
+});
+
+function parseMode(text: string): Parsed<Mode> {
+  const word = text.trim();
+  return MODES.includes(word)
+    ? { ok: true, value: word as Mode }
+    : refuse(`"${text}" is not a mode`, 'write enforce, observe or off');
+}
+
+function parseListNames(text: string): Parsed<readonly string[]> {
+  const names = text.split(/[\s,]+/).filter((name) => name !== '');
+  const bad = names.filter((name) => !isListName(name));
+  if (bad.length === 0) return { ok: true, value: names };
+  const problems = bad.map((name) => ({
+    detail: `"${name}" is not a list name`,
+    remedy: name.startsWith('list:')
+      ? `write ${name.slice('list:'.length)}`
+      : 'write names of lists, separated by commas',
+  }));
+  return { ok: false, problems };
+}
+
+const said = <T>(parsed: Parsed<T>, make: (value: T) => Said): Parsed<Said> =>
+  parsed.ok ? { ok: true, value: make(parsed.value) } : parsed;
+
+const readLists = (text: string): Parsed<Said> => said(parseListNames(text), (lists) => ({ lists }));
+
+const KEYS: ReadonlyMap<string, (text: string) => Parsed<Said>> = new Map([
+  ['allow', (text) => said(parseEntries(text), (allow) => ({ allow }))],
+  ['lists', readLists],
+  ['list', readLists],
+  ['mode', (text) => said(parseMode(text), (mode) => ({ mode }))],
+  ['limit', (text) => said(parseLimits(text), (limits) => ({ limits }))],
+  ['ask', (text) => said(parseDuration(text.trim()), (askMs) => ({ askMs }))],
+]);
+const ADDS: readonly string[] = ['allow', 'lists', 'list'];
+
+interface Label {
+  readonly key: string;
+  readonly text: string;
+  readonly fromImage: boolean;
+  readonly parsed: Parsed<Said>;
+}
+
+function unknownLabel(key: string): Parsed<never> {
+  const known = [...KEYS.keys()].map((name) => PREFIX + name).join(', ');
+  return refuse(`${PREFIX}${key} is unknown`, `labels are ${known}`);
+}
+
+export const isTrustedImage = (facts: LabelFacts, trustImages: readonly string[]): boolean =>
+  matchesAny(trustImages, facts.image);
+
+/** Some thousand entries. An image's label may be megabytes, which would be read again at every look. */
+const MAX_LABEL = 65_536;
+
+const tooLong = (key: string): Parsed<never> =>
+  refuse(
+    `${PREFIX}${key} is longer than ${MAX_LABEL} characters`,
+    'put the entries in a list, and name it in drawbridge.lists',
+  );
+
+function readLabel(facts: LabelFacts, name: string, trusted: boolean): Label {
+  const key = name.slice(PREFIX.length);
+  const text = facts.labels[name] ?? '';
+  const parsed = text.length > MAX_LABEL ? tooLong(key) : (KEYS.get(key)?.(text) ?? unknownLabel(key));
+  return { key, text, fromImage: !trusted && !isOwnLabel(facts, name), parsed };
+}
+
+/** Notes of one label, of all, and characters of one: an image's labels are anybody's text, and may be megabytes. */
+const MAX_NOTES = 10;
+const MAX_ALL_NOTES = 100;
+const MAX_TEXT = 200;
+
+/** Text of a label as a terminal may show it: cut, and without control characters. */
+export function tame(text: string): string {
+  const plain = text.replace(/[\p{Cc}\p{Cf}]/gu, '\ufffd');
+  return plain.length > MAX_TEXT ? `${plain.slice(0, MAX_TEXT)}…` : plain;
+}
+
+function brokenNotes(label: Label): readonly PolicyNote[] {
+  if (label.parsed.ok) return [];
+  return label.parsed.problems.slice(0, MAX_NOTES).map(({ detail, remedy, ...place }) => ({
+    ...place,
+    code: BROKEN_LABEL,
+    detail: `label ${PREFIX}${tame(label.key)}: ${tame(detail)}; nothing is allowed until the label is corrected`,
+    remedy: tame(remedy),
+  }));
+}
+
+const tightens = (label: Label): boolean => label.key === 'mode' && label.text.trim() === 'enforce';
+
+function ignoredNote(label: Label): Problem {
+  const effect = ADDS.includes(label.key) ? 'enables enforcement, and adds no entry' : 'is ignored';
+  return {
+    detail: `label ${PREFIX}${label.key}=${tame(label.text)} comes with the image: it ${effect}`,
+    remedy: 'set another value on the container, or name the image in labels.trustImages',
+  };
+}
+
+const UNKNOWN_IMAGE: Problem = {
+  detail: "the image's own labels are not known yet: until then drawbridge labels add no entries",
+  remedy: 'wait; if this remains, check that Docker can still inspect the image',
+};
+
+function imageNotes(facts: LabelFacts, labels: readonly Label[]): readonly Problem[] {
+  const ignored = labels.filter((label) => label.parsed.ok && !tightens(label));
+  if (ignored.length === 0) return [];
+  return facts.imageLabels ? ignored.map(ignoredNote) : [UNKNOWN_IMAGE];
+}
+
+/** Reads all drawbridge.* labels of a container. Never throws; what does not parse is `broken` and told in `notes`. */
+export function readLabels(facts: LabelFacts, trustImages: readonly string[]): LabelIntent {
+  const trusted = isTrustedImage(facts, trustImages);
+  const names = Object.keys(facts.labels).filter((name) => name.startsWith(PREFIX));
+  const labels = names.sort().map((name) => readLabel(facts, name, trusted));
+  const counted = labels.filter((label) => !label.fromImage || tightens(label));
+  const heard = counted.flatMap((label) => (label.parsed.ok ? [label.parsed.value] : []));
+  const images = labels.filter((label) => label.fromImage);
+  return {
+    ...Object.assign({}, ...heard),
+    allow: heard.flatMap(({ allow }) => allow ?? []),
+    lists: heard.flatMap(({ lists }) => lists ?? []),
+    hasEntries: labels.some((label) => ADDS.includes(label.key)),
+    broken: labels.some((label) => !label.parsed.ok),
+    notes: [...labels.flatMap(brokenNotes), ...imageNotes(facts, images)].slice(0, MAX_ALL_NOTES),
+  };
+}

@@ -1,0 +1,131 @@
+import type { Range } from '../lib/ip.js';
+import { parseAddress } from '../lib/ip.js';
+import type { ContainerFacts, DockerView, NetworkFacts } from './container.js';
+import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel, STACK_NAMESPACE } from './own-labels.js';
+
+const projectOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE_PROJECT);
+const serviceOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE_SERVICE);
+
+/** What a network's eastWest says: every neighbour, by policy, or (undefined) the default. */
+export type EastWest = (network: NetworkFacts) => 'allow' | 'policy' | undefined;
+
+/** Addresses and networks that a container may reach among its neighbours whatever its entries say. */
+export function freeNeighbours(view: DockerView, self: ContainerFacts, eastWest: EastWest): string[] {
+  const free = new Set<string>();
+  for (const endpoint of self.endpoints) {
+    const network = view.networks.get(endpoint.networkId);
+    if (!network) continue;
+    const rule = eastWest(network);
+    if (rule === 'allow') for (const subnet of network.subnets) free.add(subnet);
+    if (rule === undefined) for (const address of projectPeers(view, self, network.id)) free.add(address);
+  }
+  return [...free].sort();
+}
+
+function projectPeers(view: DockerView, self: ContainerFacts, networkId: string): string[] {
+  const project = projectOf(self);
+  if (project === undefined) return [];
+  return neighboursOn(view, self, networkId)
+    .filter((c) => projectOf(c) === project)
+    .flatMap((c) => addressesOn(c, networkId));
+}
+
+export const neighboursOn = (view: DockerView, self: ContainerFacts, networkId: string): ContainerFacts[] =>
+  (byNetwork(view).get(networkId) ?? []).filter((c) => c.id !== self.id);
+
+/** By the view's own map: each pass asks for the neighbours of every container. */
+const indexes = new WeakMap<DockerView['containers'], ReadonlyMap<string, readonly ContainerFacts[]>>();
+function byNetwork({ containers }: DockerView): ReadonlyMap<string, readonly ContainerFacts[]> {
+  const known = indexes.get(containers);
+  if (known) return known;
+  const index = new Map<string, ContainerFacts[]>();
+  for (const c of containers.values())
+    for (const id of new Set(c.endpoints.map((e) => e.networkId))) {
+      const found = index.get(id) ?? [];
+      found.push(c);
+      index.set(id, found);
+    }
+  indexes.set(containers, index);
+  return index;
+}
+
+export const addressesOn = (c: ContainerFacts, networkId: string): string[] =>
+  c.endpoints
+    .filter((e) => e.networkId === networkId)
+    .flatMap((e) => [e.ip4, e.ip6].filter((a) => a !== undefined));
+
+/** `container:NAME` for one asker: containers of that name or compose service on a network both share. */
+export function resolveContainer(view: DockerView, self: ContainerFacts, name: string): Range[] {
+  return self.endpoints
+    .flatMap((e) =>
+      neighboursOn(view, self, e.networkId)
+        .filter((c) => answersTo(c, name))
+        .flatMap((c) => addressesOn(c, e.networkId)),
+    )
+    .flatMap(single);
+}
+
+const answersTo = (c: ContainerFacts, name: string): boolean => c.name === name || serviceOf(c) === name;
+
+function single(address: string): Range[] {
+  const parsed = parseAddress(address);
+  return parsed ? [{ family: parsed.family, lo: parsed.value, hi: parsed.value }] : [];
+}
+
+/** Addresses of the neighbours that a container knows by this name (its networks' DNS names), as Docker's resolver would say. */
+export function localName(view: DockerView, self: ContainerFacts, name: string): string[] | undefined {
+  const wanted = name.toLowerCase();
+  const containers = self.endpoints.flatMap((e) =>
+    [...view.containers.values()].flatMap((c) =>
+      c.endpoints
+        .filter((x) => x.networkId === e.networkId && knownAs(view, c, x.networkId, x.dnsNames, wanted))
+        .flatMap((x) => [x.ip4, x.ip6].filter((a) => a !== undefined)),
+    ),
+  );
+  const found = containers.length > 0 ? containers : serviceName(view, self, wanted);
+  return found.length > 0 ? [...new Set(found)] : undefined;
+}
+
+/** Of a swarm: its services on networks that both share; those of its own stack by their short name, too. */
+function serviceName(view: DockerView, self: ContainerFacts, wanted: string): string[] {
+  const stack = ownLabel(self, STACK_NAMESPACE)?.toLowerCase();
+  const inStack = wanted.replace(/^(tasks\.)?/, (tasks) => `${tasks}${stack}_`);
+  return self.endpoints.flatMap((e) => {
+    const services = view.networks.get(e.networkId)?.services ?? {};
+    const named = (name: string): readonly string[] =>
+      Object.hasOwn(services, name) ? (services[name] ?? []) : [];
+    const own = named(wanted);
+    return own.length > 0 || stack === undefined ? own : named(inStack);
+  });
+}
+
+/** Docker resolves a compose service by a network alias. Until inspect has returned it, use the label, if it has no dot. */
+function aliasAhead(c: ContainerFacts): string | undefined {
+  const isInspected = (c.privileges?.pid ?? 0) !== 0;
+  const service = isInspected ? undefined : serviceOf(c);
+  return service?.includes('.') ? undefined : service;
+}
+
+/** The default bridge has no names (as with Docker); elsewhere name, aliases, short id and "NAME.NETWORK" work. */
+function knownAs(
+  view: DockerView,
+  c: ContainerFacts,
+  networkId: string,
+  dnsNames: readonly string[],
+  wanted: string,
+): boolean {
+  const network = view.networks.get(networkId);
+  if (!network || network.name === 'bridge') return false;
+  const names = [c.name, c.id.slice(0, 12), aliasAhead(c), ...dnsNames]
+    .filter((n) => n !== undefined)
+    .map((n) => n.toLowerCase());
+  return names.includes(wanted) || names.some((n) => wanted === `${n}.${network.name.toLowerCase()}`);
+}
+
+/** The name of the neighbour that holds an address. */
+export function localAddress(view: DockerView, self: ContainerFacts, address: string): string | undefined {
+  for (const e of self.endpoints)
+    for (const c of view.containers.values())
+      if (addressesOn(c, e.networkId).includes(address)) return c.name;
+  return undefined;
+}

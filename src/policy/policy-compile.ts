@@ -1,0 +1,178 @@
+/** A container's policy from its labels, lists, claims, baseline and grants (spec: precedence). Pure. */
+
+import type { Problem } from '../lib/problem.js';
+import type { ContainerFacts, NetworkFacts } from './container.js';
+import { parseEntry } from './entry-parse.js';
+import { type LabelIntent, readLabels, tame } from './labels.js';
+import { ignoredLabels } from './own-labels.js';
+import { ownerIsCertain, ownerKey, ownerKeys } from './owner.js';
+import type { EntrySource, Grant, List, Mode, Policy } from './policy.js';
+import { addsEntries, byStrictness, type Claim, claimsOf, strictestClaim } from './policy-claims.js';
+import { Gathering } from './policy-entries.js';
+
+export interface PolicyInput {
+  readonly facts: ContainerFacts;
+  readonly networks: ReadonlyMap<string, NetworkFacts>;
+  readonly lists: ReadonlyMap<string, List>;
+  /** Lists that have a file and are not in force, with the reason. */
+  readonly absent?: ReadonlyMap<string, Problem>;
+  readonly settings: {
+    readonly default: Mode;
+    readonly baseline: readonly string[];
+    readonly trustImages: readonly string[];
+    /** This host's name, for lists of some hosts only. */
+    readonly node?: string;
+  };
+  /** Modes set by API or CLI, by owner key. */
+  readonly modes: ReadonlyMap<string, Mode>;
+  /** All grants; those of others are left out here. */
+  readonly grants: readonly Grant[];
+  /** Milliseconds since the epoch: what has expired by then is dropped. */
+  readonly now: number;
+}
+
+type ModeChoice = Pick<Policy, 'mode' | 'modeFrom'>;
+
+const apiMode = ({ facts, modes }: PolicyInput): Mode | undefined =>
+  ownerIsCertain(facts) ? modes.get(ownerKey(facts)) : undefined;
+
+/** A mode set for any owner that the labels name applies if it is stricter. Only the certain owner's mode can loosen. */
+function chooseMode(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): ModeChoice {
+  const own = chooseOwnMode(input, intent, claims);
+  const [strictest] = ownerKeys(input.facts)
+    .flatMap((key) => input.modes.get(key) ?? [])
+    .sort(byStrictness);
+  if (strictest === undefined || byStrictness(own.mode, strictest) <= 0) return own;
+  return { mode: strictest, modeFrom: 'api' };
+}
+
+function chooseOwnMode(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): ModeChoice {
+  const api = apiMode(input);
+  if (api) return { mode: api, modeFrom: 'api' };
+  if (intent.broken) return { mode: 'enforce', modeFrom: 'broken label' };
+  if (intent.mode) return { mode: intent.mode, modeFrom: 'label' };
+  const claim = strictestClaim(claims);
+  if (claim) return { mode: claim.mode, modeFrom: `claim:${claim.list}` };
+  if (intent.hasEntries) return { mode: 'enforce', modeFrom: 'has entries' };
+  return { mode: input.settings.default, modeFrom: 'default' };
+}
+
+const fromList = (list: string): EntrySource => ({ from: 'list', list });
+const fromClaim = (list: string): EntrySource => ({ from: 'claim', list });
+const fromBaseline = (list: string): EntrySource => ({ from: 'baseline', list });
+
+/** Grants in force for the container: its own timed ones, and its owner's when the owner is certain. */
+function grantsOf({ facts, grants, now }: PolicyInput): readonly Grant[] {
+  const owners = [`id:${facts.id}`, ...(ownerIsCertain(facts) ? [ownerKey(facts)] : [])];
+  return grants.filter(
+    ({ owner, expires }) => owners.includes(owner) && (expires === undefined || Date.parse(expires) > now),
+  );
+}
+
+function addGrant(gathering: Gathering, grant: Grant): void {
+  const parsed = parseEntry(grant.entry);
+  const source: EntrySource = { from: 'grant', grant: grant.id };
+  if (parsed.ok) gathering.addEntry(parsed.value, source, () => source);
+  else
+    gathering.notes.push(
+      ...parsed.problems.map((p) => ({
+        detail: `grant ${grant.id} adds nothing: ${p.detail}`,
+        remedy: p.remedy,
+      })),
+    );
+}
+
+function gather(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): Gathering {
+  const gathering = new Gathering(input.lists, input.now, input.settings.node, input.absent);
+  if (intent.broken) return gathering;
+  for (const entry of intent.allow) gathering.addEntry(entry, { from: 'label' }, fromList);
+  for (const name of intent.lists) gathering.addList(name, fromList);
+  for (const claim of claims) if (addsEntries(claim)) gathering.addList(claim.list.name, fromClaim);
+  for (const name of input.settings.baseline) gathering.addList(name, fromBaseline);
+  for (const grant of grantsOf(input)) addGrant(gathering, grant);
+  return gathering;
+}
+
+function claimNotes(claims: readonly Claim[]): readonly Problem[] {
+  return claims
+    .filter(({ byImage }) => byImage)
+    .map(({ list }) => ({
+      detail: `list "${list.name}" claims this container by labels that came with the image: it adds no entry`,
+      remedy: 'set the label on the container, or name the image in labels.trustImages',
+    }));
+}
+
+/** Notes on compose and stack labels that come with the image and have no effect. */
+function ownerNotes(facts: ContainerFacts): readonly Problem[] {
+  const ignored = ignoredLabels(facts).map((key) => `${key}=${tame(facts.labels[key] ?? '')}`);
+  if (ignored.length === 0) return [];
+  const labels = `${ignored.length === 1 ? 'label' : 'labels'} ${ignored.join(', ')}`;
+  if (!facts.imageLabels)
+    return [
+      {
+        detail: `it is not known yet whether ${labels} came with the image: until then they can only make the policy stricter`,
+        remedy: 'wait; if this remains, check that Docker can still inspect the image',
+      },
+    ];
+  return [
+    {
+      detail: `${labels} came with the image, not from docker compose or docker stack: they give the container no neighbours, names, grants or list entries, and a mode set for that service applies only if it is stricter`,
+      remedy: 'create the container with docker compose up --force-recreate, or set other values on it',
+    },
+  ];
+}
+
+/** Labels that are valid and have no effect must be reported. */
+function unheld(intent: LabelIntent, mode: Mode): readonly Problem[] {
+  const ask = {
+    detail: 'label drawbridge.ask has no effect in this version',
+    remedy: 'do not rely on it yet',
+  };
+  const limit = {
+    detail: `its drawbridge.limit is not enforced: in mode ${mode} only threats are denied`,
+    remedy:
+      'enforce the container (drawbridge mode CONTAINER enforce, or a label drawbridge.allow or drawbridge.lists)',
+  };
+  return [
+    ...(intent.limits && mode !== 'enforce' ? [limit] : []),
+    ...(intent.askMs === undefined ? [] : [ask]),
+  ];
+}
+
+/**
+ * The policy of one container. A broken drawbridge label leaves nothing allowed, grants included, and enforces unless
+ * API or CLI set a mode. Members of a shared namespace (network mode container:X) are the caller's to leave out.
+ */
+export function compilePolicy(input: PolicyInput): Policy {
+  const { facts, networks, lists, settings } = input;
+  const intent = readLabels(facts, settings.trustImages);
+  const claims = claimsOf(facts, networks, lists, settings);
+  const gathering = gather(input, intent, claims);
+  const choice = chooseMode(input, intent, claims);
+  return {
+    ...choice,
+    entries: gathering.entries,
+    lists: [...gathering.lists],
+    ...(intent.limits ? { limits: intent.limits } : {}),
+    notes: [
+      ...intent.notes,
+      ...ownerNotes(facts),
+      ...claimNotes(claims),
+      ...gathering.notes,
+      ...unheld(intent, choice.mode),
+    ],
+  };
+}
+
+/** The policy of what is no container (`unattributed`): its mode, and the entries of its lists. */
+export function compileUnattributed(
+  settings: { readonly mode: Mode; readonly lists: readonly string[]; readonly node?: string },
+  lists: ReadonlyMap<string, List>,
+  now: number,
+  absent?: ReadonlyMap<string, Problem>,
+): Policy {
+  const gathering = new Gathering(lists, now, settings.node, absent);
+  for (const name of settings.lists) gathering.addList(name, fromList);
+  const { entries, notes } = gathering;
+  return { mode: settings.mode, modeFrom: 'unattributed', entries, lists: [...gathering.lists], notes };
+}

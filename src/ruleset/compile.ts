@@ -1,0 +1,204 @@
+import { nat64Ranges } from '../lib/embedded-ipv4.js';
+import type { Family } from '../lib/ip.js';
+import { anyNetworks } from '../lib/ip.js';
+import { compileBridge, enforcedAddresses } from './bridge.js';
+import { bridgeChains } from './bridge-chains.js';
+import { backstopChain, constantChains, inputChain, preroutingChain } from './constant-chains.js';
+import { dispatchTree, leafOf, leavesOf, observedHostTree } from './dispatch.js';
+import { hostBackstop, hostFilter, hostMangle, hostNat } from './host-net.js';
+import { hostRaw } from './host-zones.js';
+import { boundChains } from './limit-chains.js';
+import { identityMark, UNATTRIBUTED } from './marks.js';
+import { partsOf } from './member-parts.js';
+import { containerChain as chainName, hostChain, type Names, namesFor, sharedSet } from './naming.js';
+import { type Rule, rule } from './rules.js';
+import type { DesiredInput, DesiredState, Hook, Member, SetDesired, TableDesired } from './state.js';
+import { threatBackstop, threatChains, threatSets } from './threat-rules.js';
+import { unattributedMember } from './unattributed.js';
+
+const FAMILIES: readonly Family[] = [4, 6];
+
+/** What the kernel should hold for this input. Pure; equal inputs give equal states. */
+export function compile(input: DesiredInput): DesiredState {
+  const names = namesFor(input.shape.prefix);
+  const everyone = [...input.members, unattributedMember(input)];
+  const sets = [...sharedSets(input, names), ...everyone.flatMap((m) => partsOf(m, input.shape).sets)];
+  return {
+    sets: new Map(sets.map((s) => [s.name, s])),
+    tables: FAMILIES.flatMap((f) => [
+      filterTable(input, everyone, names, f),
+      natTable(input, everyone, names, f),
+      securityTable(input, names, f),
+      mangleTable(input, names, f),
+      ...(input.hostNet.zones ? [rawTable(input, names, f)] : []),
+    ]),
+    bridge: compileBridge(input),
+    hostNet: input.hostNet,
+  };
+}
+
+function filterTable(
+  input: DesiredInput,
+  members: readonly Member[],
+  names: Names,
+  family: Family,
+): TableDesired {
+  const known = members.filter((m) => m.identity !== UNATTRIBUTED && m.families.has(family));
+  const fallback = members.find((m) => m.identity === UNATTRIBUTED);
+  const leaves = leavesOf(known, names, fallback ? leafOf(fallback, names) : names.no);
+  const dispatch = dispatchTree(leaves, input.shape.marks, names);
+  const present = fallback ? [...known, fallback] : known;
+  const partsHere = present.map((m) => partsOf(m, input.shape));
+  const hosts = hostChains(present, (m) => partsOf(m, input.shape).host, names);
+  const jumps = hostJumps(input, present, hosts, names);
+  const observed = present.filter((m) => m.policy.mode === 'observe');
+  const observedHosts = hostChains(observed, (m) => partsOf(m, input.shape).observedHost, names);
+  const observedLeaves = new Map(observed.map((m) => [m.identity, hostChain(names.prefix, m.id)] as const));
+  const chains = new Map<string, readonly Rule[]>([
+    ...present
+      .filter((m) => leafOf(m, names) === chainName(names.prefix, m.id))
+      .map((m) => [chainName(names.prefix, m.id), partsOf(m, input.shape).families[family].chain] as const),
+    ...hosts,
+    ...observedHosts,
+    ...observedHostTree(observedLeaves, input.shape.marks, names),
+    ...partsHere.flatMap((p) => [...p.families[family].errors]),
+    ...partsHere.flatMap((p) => [...p.limits]),
+    ...boundChains(input.shape, names),
+    ...dispatch,
+    ...constantChains(input, names, family),
+    ...threatChains(input.shape, names, family),
+    ...bridgeChains(input, names, family),
+    ...hostFilter(input, names, family, jumps),
+    [names.input, inputChain(input, names, family, jumps)],
+  ]);
+  const hooks = [
+    hook('filter', 'DOCKER-USER', names.forward),
+    hook('filter', 'INPUT', names.input),
+    hook('filter', 'OUTPUT', names.output),
+  ];
+  return { family, table: 'filter', chains, hooks };
+}
+
+function hostChains(
+  members: readonly Member[],
+  rulesOf: (m: Member) => readonly Rule[] | undefined,
+  names: Names,
+): Map<string, readonly Rule[]> {
+  const chains = new Map<string, readonly Rule[]>();
+  for (const m of members) {
+    const rules = rulesOf(m);
+    if (rules) chains.set(hostChain(names.prefix, m.id), rules);
+  }
+  return chains;
+}
+
+function hostJumps(
+  input: DesiredInput,
+  members: readonly Member[],
+  hosts: ReadonlyMap<string, unknown>,
+  names: Names,
+): Rule[] {
+  const { marks } = input.shape;
+  return members
+    .filter((m) => hosts.has(hostChain(names.prefix, m.id)))
+    .map((m) =>
+      rule([{ k: 'mark', value: identityMark(marks, m.identity), mask: marks.identity }], {
+        k: 'goto',
+        chain: hostChain(names.prefix, m.id),
+      }),
+    );
+}
+
+function natTable(
+  input: DesiredInput,
+  members: readonly Member[],
+  names: Names,
+  family: Family,
+): TableDesired {
+  const direct = members.flatMap((m) => partsOf(m, input.shape).families[family].direct);
+  const chains = new Map([
+    [names.prerouting, preroutingChain(input.shape, names, family, direct)],
+    ...hostNat(input, names, family, direct),
+  ]);
+  const hooks = [hook('nat', 'PREROUTING', names.prerouting), hook('nat', 'OUTPUT', names.hostDns)];
+  return { family, table: 'nat', chains, hooks };
+}
+
+function securityTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+  const chains = new Map([
+    ...bridgeChains(input, names, family),
+    [names.backstop, backstopChain(input.shape, names, family, 'forward')],
+    [names.backstopInput, backstopChain(input.shape, names, family, 'host')],
+    ...hostBackstop(input, names),
+    ...threatBackstop(input.shape, names, family),
+  ]);
+  const hooks = [
+    hook('security', 'FORWARD', names.backstop),
+    hook('security', 'INPUT', names.backstopInput),
+    hook('security', 'OUTPUT', names.backstopOutput),
+  ];
+  return { family, table: 'security', chains, hooks };
+}
+
+/** Last: a sender is named when its chains stand. A cgroup that ends meanwhile fails this table alone. */
+function mangleTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+  const hooks = [hook('mangle', 'OUTPUT', names.hostMark)];
+  return { family, table: 'mangle', chains: hostMangle(input, names, family), hooks };
+}
+
+function rawTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+  const hooks = [hook('raw', 'OUTPUT', names.hostRaw)];
+  return { family, table: 'raw', chains: hostRaw(input, names), hooks };
+}
+
+const hook = (table: Hook['table'], chain: string, target: string): Hook => ({
+  table,
+  chain,
+  rule: rule([], { k: 'jump', chain: target }),
+});
+
+function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
+  const { enf4, enf6 } = enforcedAddresses(input.members);
+  return FAMILIES.flatMap((family) => {
+    const set = (
+      what: Parameters<typeof sharedSet>[1],
+      type: SetDesired['type'],
+      timed: boolean,
+      members: readonly string[] = [],
+    ): SetDesired => ({
+      name: sharedSet(names.prefix, what, family),
+      type,
+      family,
+      timed,
+      members,
+    });
+    return [
+      set('enf', 'hash:ip', false, [...(family === 4 ? enf4 : enf6)]),
+      set('own', 'hash:ip', false, ownAddresses(input.members, family)),
+      set('net', 'hash:net', false, subnets(input, family)),
+      ...threatSets(names.prefix, family),
+      set('pub', 'hash:ip,port', false, publishedPairs(input.members, family)),
+      set('any', 'hash:net', false, anyNetworks(input.inside ?? [], family, nat64Ranges(input.shape.nat64))),
+      set('alive', 'hash:net', true),
+      { ...set('cut', 'hash:ip,port,ip', true), evicts: true },
+    ];
+  });
+}
+
+const ownAddresses = (members: readonly Member[], family: Family): string[] => [
+  ...new Set(members.flatMap((m) => m.ports.flatMap((p) => (family === 4 ? p.ip4 : p.ip6) ?? []))),
+];
+
+const subnets = ({ bridges }: DesiredInput, family: Family): string[] => [
+  ...new Set(bridges.flatMap((b) => b.subnets ?? []).filter((s) => s.includes(':') === (family === 6))),
+];
+
+function publishedPairs(members: readonly Member[], family: Family): string[] {
+  const pairs = members.flatMap((m) =>
+    m.ports.flatMap((p) => {
+      const address = family === 4 ? p.ip4 : p.ip6;
+      return address ? m.published.map((x) => `${address},${x.proto}:${x.port}`) : [];
+    }),
+  );
+  return [...new Set(pairs)];
+}

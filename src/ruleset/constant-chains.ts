@@ -1,0 +1,301 @@
+import type { Family } from '../lib/ip.js';
+import { gate } from './host-net.js';
+import { errorChain, foreignErrors, RELATED_ERROR } from './icmp-errors.js';
+import { namesBound } from './limit-chains.js';
+import { identityMark, UNATTRIBUTED } from './marks.js';
+import { type Names, sharedSet } from './naming.js';
+import { denyChain, logRule } from './refusal.js';
+import { closedAtHost, closedBehindHost, type Place } from './reserved-ports.js';
+import { type IcmpType, type Match, type Rule, rule } from './rules.js';
+import { sentHere } from './sent-here.js';
+import type { DesiredInput, HostNet, Shape } from './state.js';
+import { forgedToHost } from './threat-rules.js';
+
+type Chains = Map<string, Rule[]>;
+export const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
+const NEW: Match = { k: 'ct', states: ['NEW'] };
+export const ND: readonly IcmpType[] = [
+  'router-solicitation',
+  'neighbour-solicitation',
+  'neighbour-advertisement',
+];
+/** Packets a second and source that may wait in the hold queue; of a port, the bridge table lets no more of them by. */
+const HOLD_LIMIT = { perSecond: 200, burst: 400 };
+
+/** The chains of `filter` that do not depend on any container. */
+export function constantChains(
+  { shape, hostNet, closed = [] }: Pick<DesiredInput, 'shape' | 'hostNet' | 'closed'>,
+  names: Names,
+  family: Family,
+): Chains {
+  return new Map([
+    [names.forward, forwardChain(shape, names, family)],
+    [names.ended, endedChain(shape, names, family)],
+    [names.opening, openingChain(shape, names, closed, family)],
+    [names.toManaged, toManagedChain(names, family)],
+    [names.cut, cutChain(names, family)],
+    [names.middle, middleChain(shape, names, family)],
+    [names.near, nearChain(shape, names, family)],
+    // a refusal would go to the forged source
+    [names.forged, [logRule(shape, names, 'log', 'deny'), rule([], { k: 'drop' })]],
+    [names.hold, holdChain(shape, names, family)],
+    [names.error, errorChain(names, family)],
+    [names.ok, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'return' })]],
+    [names.no, denyChain(shape, names)],
+    [names.observe, [rule([], { k: 'goto', chain: names.ok })]],
+    [
+      names.dnsOk,
+      [namesBound(names), rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'accept' })],
+    ],
+    [names.output, outputChain(names, family, hostNet)],
+  ]);
+}
+
+/** Bytes that an echo request of an enforced container may carry; ping sends 56, Windows 32. Later ones of a flow as well. */
+const ECHO_PAYLOAD = 128;
+const ECHO_HEADERS = { 4: 20 + 8, 6: 40 + 8 } as const;
+const bigEcho = (shape: Shape, names: Names, family: Family): Rule =>
+  rule(
+    [
+      { k: 'proto', proto: 'icmp' },
+      { k: 'icmpType', type: 'echo-request' },
+      { k: 'longer', than: ECHO_HEADERS[family] + ECHO_PAYLOAD },
+      { k: 'mark', value: shape.marks.enforced, mask: shape.marks.enforced },
+    ],
+    { k: 'goto', chain: names.no },
+  );
+
+/**
+ * A packet that waited while its flow was ended, which was an earlier holder's: it keeps that flow, and would pass as
+ * established.
+ */
+const onEndedFlow = ({ marks }: Shape): readonly Match[] => [
+  { k: 'mark', value: marks.held, mask: marks.held },
+  { k: 'connmark', value: marks.ended, mask: marks.ended },
+];
+
+/** Unknown ports before established: a new container must not ride on flows that an earlier holder of its address left. */
+function forwardChain(shape: Shape, names: Names, family: Family): Rule[] {
+  const { marks } = shape;
+  return [
+    rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
+    rule(onEndedFlow(shape), { k: 'goto', chain: names.ended }),
+    bigEcho(shape, names, family),
+    rule([ESTABLISHED], { k: 'return' }),
+    rule([], { k: 'goto', chain: names.opening }),
+  ];
+}
+
+/**
+ * The policy applies to these packets as to the first packet of a flow. ICMP errors are dropped: the flow that they quote
+ * belonged to another container.
+ */
+const endedChain = (shape: Shape, names: Names, family: Family): Rule[] => [
+  bigEcho(shape, names, family),
+  rule([ESTABLISHED], { k: 'goto', chain: names.opening }),
+  rule([], { k: 'drop' }),
+];
+
+function openingChain(shape: Shape, names: Names, closed: readonly Place[], family: Family): Rule[] {
+  const { marks } = shape;
+  return [
+    foreignErrors(shape, names),
+    rule([], { k: 'jump', chain: names.threat }),
+    rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
+    ...closedBehindHost(closed, names, family),
+    rule([{ k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' }], {
+      k: 'jump',
+      chain: names.near,
+    }),
+    rule([], { k: 'goto', chain: names.dispatch }),
+  ];
+}
+
+/**
+ * From elsewhere to an enforced container only what was DNATed, or opens a connection to a port it publishes:
+ * without masquerade the other side's next packet would re-create a flow that was cut.
+ */
+function toManagedChain(names: Names, family: Family): Rule[] {
+  const set = (what: 'enf' | 'pub'): string => sharedSet(names.prefix, what, family);
+  const published: Match = { k: 'set', set: set('pub'), dir: 'dst,dst' };
+  return [
+    rule([], { k: 'jump', chain: names.from }),
+    rule([{ k: 'ct', states: ['DNAT'], not: true }], { k: 'jump', chain: names.cut }),
+    rule([{ k: 'set', set: set('enf'), dir: 'dst', not: true }], { k: 'return' }),
+    ...neighbourDiscovery(family),
+    // what a helper of conntrack expects is DNATed too: a container could have it expect anybody
+    rule([{ k: 'ct', states: ['RELATED'] }], { k: 'drop' }),
+    rule([{ k: 'ct', states: ['DNAT'] }], { k: 'return' }),
+    rule([{ k: 'proto', proto: 'tcp' }, { k: 'syn' }, published], { k: 'return' }),
+    rule([{ k: 'proto', proto: 'udp' }, published], { k: 'return' }),
+    rule([], { k: 'drop' }),
+  ];
+}
+
+const TCP_MIDDLE: readonly Match[] = [
+  { k: 'proto', proto: 'tcp' },
+  { k: 'syn', not: true },
+];
+
+/**
+ * The other side of a flow that was cut, whoever it is (a neighbour, the host, the internet): its next packet would make
+ * the flow anew, and as its own. What opens a TCP connection is another matter.
+ */
+function cutChain(names: Names, family: Family): Rule[] {
+  const pair: Match = { k: 'set', set: sharedSet(names.prefix, 'cut', family), dir: 'dst,dst,src' };
+  return [
+    rule([...TCP_MIDDLE, pair], { k: 'drop' }),
+    rule([{ k: 'proto', proto: 'tcp', not: true }, pair], { k: 'drop' }),
+  ];
+}
+
+/**
+ * From neighbours and the host, who may open connections to an enforced container: nothing tells who began one whose middle
+ * comes first (neighbours of one bridge spoke past conntrack until the container was enforced). They begin anew.
+ */
+function middleChain(shape: Shape, names: Names, family: Family): Rule[] {
+  const enforced: Match = { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' };
+  const refuse = shape.deny === 'drop' ? ({ k: 'drop' } as const) : ({ k: 'reject', tcp: true } as const);
+  return [rule([...TCP_MIDDLE, enforced], refuse), rule([], { k: 'jump', chain: names.cut })];
+}
+
+/**
+ * An enforced container hears its neighbours only from addresses that are bound to a container: what it answers is an
+ * established flow, so that a forged source would lead its answers anywhere. The addresses of unattributed senders are not
+ * known: those of managed networks.
+ */
+function nearChain(shape: Shape, names: Names, family: Family): Rule[] {
+  const { marks } = shape;
+  const from = (what: 'own' | 'net'): Match => ({
+    k: 'set',
+    set: sharedSet(names.prefix, what, family),
+    dir: 'src',
+    not: true,
+  });
+  const unattributed = { k: 'mark', value: identityMark(marks, UNATTRIBUTED), mask: marks.identity } as const;
+  return [
+    rule([from('own'), { ...unattributed, not: true }], { k: 'goto', chain: names.forged }),
+    rule([from('own'), from('net')], { k: 'goto', chain: names.forged }),
+    rule([], { k: 'jump', chain: names.middle }),
+  ];
+}
+
+/** With br_netfilter what neighbours say to one another comes here; a router passes none on (RFC 4861 6.1, hop limit). */
+const neighbourDiscovery = (family: Family): Rule[] =>
+  family === 4
+    ? []
+    : ND.map((type) =>
+        rule(
+          [
+            { k: 'proto', proto: 'icmp' },
+            { k: 'icmpType', type },
+          ],
+          { k: 'return' },
+        ),
+      );
+
+/** Nobody listening, a full queue, a second visit: all drop. No --queue-bypass. */
+function holdChain(shape: Shape, names: Names, family: Family): Rule[] {
+  const { marks } = shape;
+  const hold: Rule[] = [
+    rule([{ k: 'mark', value: marks.held, mask: marks.held }], { k: 'drop' }),
+    rule([{ k: 'limit', name: `${names.prefix}-hold`, ...HOLD_LIMIT }], {
+      k: 'queue',
+      queue: shape.holdQueue,
+    }),
+    rule([], { k: 'drop' }),
+  ];
+  if (shape.failure === 'closed') return hold;
+  const dead: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src', not: true };
+  return [rule([dead], { k: 'goto', chain: names.ok }), ...hold];
+}
+
+/** Neighbours of an enforced container are reached through the host: it must not be told the short way. */
+const outputChain = (names: Names, family: Family, hostNet: HostNet): Rule[] => [
+  rule([NEW], { k: 'jump', chain: names.middle }),
+  rule(
+    [
+      { k: 'proto', proto: 'icmp' },
+      { k: 'icmpType', type: 'redirect' },
+      { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' },
+    ],
+    { k: 'drop' },
+  ),
+  ...gate(hostNet, names.hostOut),
+];
+
+/** From a container to the host itself. `hosts` are the jumps to the chains of containers that have host entries. */
+export function inputChain(
+  { shape, closed = [] }: Pick<DesiredInput, 'shape' | 'closed'>,
+  names: Names,
+  family: Family,
+  hosts: readonly Rule[],
+): Rule[] {
+  const { marks } = shape;
+  const dns = family === 4 ? shape.dns.v4 : shape.dns.v6;
+  const ours: Match = { k: 'dst', address: dns };
+  const ports: Match = { k: 'dports', ports: [{ lo: shape.dns.port, hi: shape.dns.port }] };
+  return [
+    // what the host says to itself was judged as it left, marks included
+    rule([{ k: 'in', device: 'lo' }], { k: 'return' }),
+    rule([NEW], { k: 'jump', chain: names.cut }),
+    rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
+    ...neighbourDiscovery(family),
+    rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
+    rule(onEndedFlow(shape), { k: 'drop' }),
+    forgedToHost(names, family),
+    rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
+    rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),
+    rule([ESTABLISHED], { k: 'return' }),
+    rule([{ k: 'mark', value: 0, mask: marks.enforced }, ...RELATED_ERROR], { k: 'return' }),
+    // the container's own chain knows whose flow an error is about
+    rule(RELATED_ERROR, { k: 'goto', chain: names.dispatch }),
+    rule([ours], { k: 'goto', chain: names.no }),
+    ...closedAtHost(closed, names, family),
+    rule([{ k: 'mark', value: marks.redirect, mask: (marks.redirect | marks.enforced) >>> 0 }], {
+      k: 'goto',
+      chain: names.observedHost,
+    }),
+    rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
+    ...hosts,
+    rule([], { k: 'goto', chain: names.no }),
+  ];
+}
+
+/** Port 53 to our own resolver: enforced always, observed only while we are alive (the heartbeat's members expire). */
+export function preroutingChain(shape: Shape, names: Names, family: Family, direct: readonly Rule[]): Rule[] {
+  const { marks, dns } = shape;
+  const target = { k: 'dnat', address: family === 4 ? dns.v4 : dns.v6, port: dns.port } as const;
+  const enforced: Match = { k: 'mark', value: marks.enforced, mask: marks.enforced };
+  const observed: Match = { k: 'mark', value: marks.redirect, mask: marks.redirect };
+  const alive: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src' };
+  const port53 = (proto: 'udp' | 'tcp'): Match[] => [
+    { k: 'proto', proto },
+    { k: 'dports', ports: [{ lo: 53, hi: 53 }] },
+  ];
+  return [
+    rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'return' }),
+    sentHere(shape),
+    ...direct,
+    ...(['udp', 'tcp'] as const).map((p) => rule([...port53(p), enforced], target)),
+    ...(['udp', 'tcp'] as const).map((p) => rule([...port53(p), observed, alive], target)),
+  ];
+}
+
+/**
+ * Runs after filter, whatever others accepted or flushed there: an enforced port's new packet that we did not permit goes
+ * nowhere, nor does any of a port that nobody knows, or a new one that misses its mark.
+ */
+export function backstopChain(shape: Shape, names: Names, family: Family, to: 'forward' | 'host'): Rule[] {
+  const { marks } = shape;
+  const unjudged = (bit: number) => ({ k: 'mark', value: bit, mask: (bit | marks.judged) >>> 0 }) as const;
+  return [
+    ...(to === 'host' ? neighbourDiscovery(family) : []),
+    rule([unjudged(marks.unknown)], { k: 'drop' }),
+    rule([ESTABLISHED], { k: 'return' }),
+    ...(to === 'host' ? [] : [foreignErrors(shape, names), rule([], { k: 'jump', chain: names.threat })]),
+    rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
+    ...(to === 'host' ? [forgedToHost(names, family)] : []),
+    rule([unjudged(marks.enforced)], { k: 'drop' }),
+  ];
+}

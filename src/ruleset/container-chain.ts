@@ -1,0 +1,151 @@
+import { TUNNELS } from '../lib/embedded-ipv4.js';
+import type { Family } from '../lib/ip.js';
+import type { PortRange } from '../policy/entry.js';
+import type { ClassPlan } from './classes.js';
+import { familiesOf } from './classes.js';
+import { ownErrors } from './icmp-errors.js';
+import { permitChain, QUOTA_WHY } from './limit-chains.js';
+import { classSet, type Names, sharedSet } from './naming.js';
+import { unpermitted } from './refusal.js';
+import { type Match, multiportParts, type Rule, rule } from './rules.js';
+import type { Member, Shape } from './state.js';
+
+const DNS_PORT = [{ lo: 53, hi: 53 }];
+const NEIGHBOURS = 'neighbours';
+export const neighbourSet = (prefix: string, id: string, family: Family): string =>
+  classSet(prefix, id, NEIGHBOURS, family, 'static');
+
+/** What one container may open through FORWARD. Entered and left by goto: its permits and denials end the walk. */
+export function containerChain(member: Member, family: Family, names: Names, shape: Shape): Rule[] {
+  const permits = permitsOf(member, family, names, shape);
+  if (member.policy.mode === 'off') return [rule([], { k: 'goto', chain: names.ok })];
+  if (member.policy.mode === 'observe')
+    return [...permits, ...ownErrors(member, names), ...unpermitted(member, names, shape)];
+  if (member.limits?.quota?.spent) return spent(names);
+  return [
+    ...directPermits(member, family, names, shape),
+    ...dnsDenials(names),
+    ...permits,
+    ...ownErrors(member, names),
+    ...unpermitted(member, names, shape),
+  ];
+}
+
+const spent = (names: Names): Rule[] => [rule([], { k: 'goto', chain: names.quota }, [QUOTA_WHY])];
+
+/** Address entries with dns=direct: the only way to another resolver. */
+function directPermits(member: Member, family: Family, names: Names, shape: Shape): Rule[] {
+  return member.classes.filter((c) => c.direct).flatMap((c) => classRules(member, c, family, names, shape));
+}
+
+/** Port 53 that nat did not bring to us goes nowhere. */
+const dnsDenials = (names: Names): Rule[] =>
+  (['udp', 'tcp'] as const).map((proto) =>
+    rule(
+      [
+        { k: 'proto', proto },
+        { k: 'dports', ports: DNS_PORT },
+      ],
+      { k: 'goto', chain: names.no },
+      ['dns'],
+    ),
+  );
+
+function permitsOf(member: Member, family: Family, names: Names, shape: Shape): Rule[] {
+  const classes = member.classes
+    .filter((c) => !c.direct)
+    .flatMap((c) => classRules(member, c, family, names, shape));
+  if (!hasFamily(member.neighbours, family)) return classes;
+  const set = neighbourSet(names.prefix, member.id, family);
+  const chain = permitChain(member, names);
+  return [...classes, rule([{ k: 'set', set, dir: 'dst' }], { k: 'goto', chain }, ['eastWest'])];
+}
+
+/** At most three rules a class and family (static, learned, any); of an observed container also what is only shown. */
+function classRules(member: Member, c: ClassPlan, family: Family, names: Names, { marks }: Shape): Rule[] {
+  const { prefix } = names;
+  const rules: Rule[] = [];
+  const chain = permitChain(member, names);
+  const permit = (match: Match, why: readonly string[], ...more: readonly Match[]): void => {
+    for (const head of classMatches(c))
+      rules.push(rule([...head, match, ...more], { k: 'goto', chain }, why));
+  };
+  if (familiesOf(c.statics).has(family))
+    permit(
+      { k: 'set', set: classSet(prefix, member.id, c.key, family, 'static'), dir: 'dst' },
+      entriesOf(c.statics.map((s) => s.entry)),
+    );
+  const learned = member.policy.mode === 'observe' ? (['learned', 'shown'] as const) : (['learned'] as const);
+  if (c.names.length > 0)
+    for (const kind of learned)
+      permit(
+        { k: 'set', set: classSet(prefix, member.id, c.key, family, kind), dir: 'dst' },
+        entriesOf(c.names),
+      );
+  if (c.host.length > 0 && (c.proto === 'tcp' || c.proto === 'udp'))
+    for (const port of c.ports.length > 0 ? c.ports : EVERY_PORT)
+      rules.push(publishedRule(c.proto, { port, here: marks.here }, chain, entriesOf(c.host)));
+  if (c.any.length > 0)
+    permit(
+      { k: 'set', set: sharedSet(prefix, 'any', family), dir: 'dst' },
+      entriesOf(c.any),
+      ...(family === 6 ? [NO_ISATAP] : []),
+    );
+  return rules;
+}
+
+/** Such an address carries an IPv4 address, which may be private, in any network. */
+const NO_ISATAP: Match = { k: 'within', end: 'dst', net: TUNNELS.ISATAP, not: true };
+const EVERY_PORT = [{ lo: 1, hi: 65_535 }];
+/**
+ * A port that the host publishes for another container: evaluated as the host's, wherever DNAT leads. A DNAT rule of another
+ * program for an address that is not the host's matches no `host:` entry.
+ */
+const publishedRule = (
+  proto: 'tcp' | 'udp',
+  sent: { readonly port: PortRange; readonly here: number },
+  chain: string,
+  why: readonly string[],
+): Rule =>
+  rule(
+    [
+      { k: 'proto', proto },
+      { k: 'sentTo', ...sent },
+    ],
+    { k: 'goto', chain },
+    why,
+  );
+
+/** Protocol and ports of a class; several when its ports do not fit one multiport. */
+export function classMatches(c: Pick<ClassPlan, 'proto' | 'ports'>): Match[][] {
+  const proto: Match = { k: 'proto', proto: c.proto };
+  if (c.proto === 'icmp') return [[proto, { k: 'icmpType', type: 'echo-request' }]];
+  if (c.ports.length === 0) return [[proto]];
+  return multiportParts(c.ports).map((ports) => [proto, { k: 'dports', ports }]);
+}
+
+/** What one enforced container may open on the host itself (`host:` entries); undefined: nothing. */
+export function hostChainRules(member: Member, names: Names): Rule[] | undefined {
+  if (member.policy.mode !== 'enforce' || !member.classes.some((c) => c.host.length > 0)) return undefined;
+  if (member.limits?.quota?.spent) return spent(names);
+  return [...hostPermits(member, names), rule([], { k: 'goto', chain: names.no })];
+}
+
+/** What an observed container opens on the host: all of it passes, and what no `host:` entry permits is logged first. */
+export const observedHostRules = (member: Member, names: Names, shape: Shape): Rule[] | undefined =>
+  member.policy.mode === 'observe'
+    ? [...hostPermits(member, names), ...unpermitted(member, names, shape)]
+    : undefined;
+
+function hostPermits(member: Member, names: Names): Rule[] {
+  const chain = permitChain(member, names);
+  return member.classes
+    .filter((c) => c.host.length > 0)
+    .flatMap((c) => classMatches(c).map((when) => rule(when, { k: 'goto', chain }, entriesOf(c.host))));
+}
+
+const entriesOf = (entries: readonly { readonly entry: { readonly canonical: string } }[]): string[] => [
+  ...new Set(entries.map((e) => e.entry.canonical)),
+];
+export const hasFamily = (addresses: readonly string[], family: Family): boolean =>
+  addresses.some((a) => a.includes(':') === (family === 6));

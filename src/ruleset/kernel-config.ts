@@ -1,0 +1,29 @@
+import type { Config } from '../config/config.js';
+import { TUNNEL_NAMES, TUNNELS, type Tunnel } from '../lib/embedded-ipv4.js';
+import { layoutMarks } from './marks.js';
+import type { Shape } from './state.js';
+
+/** Link-local and unique-local: reachable from any container by its default route, from nowhere else. */
+export const DNS_ADDRESSES = { v4: '169.254.53.53', v6: 'fd64:7262:7264::53', port: 5359 } as const;
+
+/** Where feeds may list IPv4 addresses, what carries one and cannot be compared is closed, but for exceptions. */
+function closedTunnels({ feeds, catalogue, exceptions }: Config['threats']): readonly Tunnel[] {
+  if (feeds.length === 0 && !catalogue) return [];
+  return TUNNEL_NAMES.filter((name) => !exceptions.some(({ to }) => to === TUNNELS[name]));
+}
+
+/** The instance's constants from its configuration. Throws RangeError for a mask that is too small. */
+export function shapeOf(config: Config): Shape {
+  const [holdQueue = 53] = config.kernel.queues;
+  return {
+    prefix: config.kernel.prefix,
+    marks: layoutMarks(config.kernel.markMask),
+    holdQueue,
+    logGroup: holdQueue,
+    dns: DNS_ADDRESSES,
+    deny: config.deny,
+    failure: config.failure,
+    nat64: config.networks.nat64,
+    tunnels: closedTunnels(config.threats),
+  };
+}

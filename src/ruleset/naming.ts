@@ -1,0 +1,183 @@
+import { createHash } from 'node:crypto';
+import type { Family } from '../lib/ip.js';
+import type { Direction, ThreatAction } from '../policy/threat.js';
+
+/** Names of what we own in the kernel. Chains have at most 28 characters, sets 31 (uapi xt_entry, IPSET_MAXNAMELEN). */
+export interface Names {
+  readonly prefix: string;
+  readonly forward: string;
+  readonly input: string;
+  readonly output: string;
+  readonly ok: string;
+  /** ICMP errors of an enforced container about its own flows. */
+  readonly error: string;
+  readonly no: string;
+  readonly threat: string;
+  readonly threatIn: string;
+  readonly threatNo: string;
+  /** Packets of containers from a source that may be forged. */
+  readonly threatForged: string;
+  readonly threatDrop: string;
+  readonly threatSeen: string;
+  readonly hold: string;
+  /** For held packets of a flow that Drawbridge deleted while they were in the queue. */
+  readonly ended: string;
+  /** What opens a flow. */
+  readonly opening: string;
+  readonly toManaged: string;
+  /** What would make a flow anew that was cut; from neighbours and the host also what is the middle of any. */
+  readonly cut: string;
+  readonly middle: string;
+  /** From neighbours to an enforced container. */
+  readonly near: string;
+  readonly forged: string;
+  readonly from: string;
+  readonly unmarked: string;
+  readonly dispatch: string;
+  readonly observe: string;
+  /** New connections of observed containers to the host, by identity. Its end is a return: it denies nothing. */
+  readonly observedHost: string;
+  /** Permits through what bounds a container; and refusals: of a flood, of too many connections, of a spent quota. */
+  readonly bound: string;
+  readonly flood: string;
+  readonly many: string;
+  readonly quota: string;
+  readonly dnsOk: string;
+  readonly prerouting: string;
+  readonly backstop: string;
+  readonly backstopInput: string;
+  /** Of containers in the host's network, in the order of the tables: raw, mangle, nat, filter, security. */
+  readonly hostRaw: string;
+  readonly hostZone: string;
+  readonly hostMark: string;
+  readonly hostOwn: string;
+  readonly hostWho: string;
+  readonly hostHold: string;
+  readonly hostDns: string;
+  readonly hostDnsFor: string;
+  readonly hostOut: string;
+  readonly hostLo: string;
+  readonly hostLost: string;
+  readonly backstopOutput: string;
+  readonly backstopHost: string;
+}
+
+export function namesFor(prefix: string): Names {
+  const n = (s: string): string => `${prefix}-${s}`;
+  return {
+    prefix,
+    forward: n('FORWARD'),
+    input: n('INPUT'),
+    output: n('OUTPUT'),
+    ok: n('OK'),
+    error: n('ERROR'),
+    no: n('NO'),
+    threat: n('THREAT'),
+    threatIn: n('THREAT-IN'),
+    threatNo: n('THREAT-NO'),
+    threatForged: n('THREAT-FORGED'),
+    threatDrop: n('THREAT-DROP'),
+    threatSeen: n('THREAT-SEEN'),
+    hold: n('HOLD'),
+    ended: n('ENDED'),
+    opening: n('OPEN'),
+    toManaged: n('TO'),
+    cut: n('CUT'),
+    middle: n('MIDDLE'),
+    near: n('NEAR'),
+    forged: n('FORGED'),
+    from: n('FROM'),
+    unmarked: n('UNMARKED'),
+    dispatch: n('D'),
+    observe: n('OBSERVE'),
+    observedHost: n('W'),
+    bound: n('BOUND'),
+    flood: n('FLOOD'),
+    many: n('MANY'),
+    quota: n('QUOTA'),
+    dnsOk: n('DNS'),
+    prerouting: n('PREROUTING'),
+    backstop: n('BACKSTOP'),
+    backstopInput: n('BACKSTOP-IN'),
+    hostRaw: n('HN-RAW'),
+    hostZone: n('HN-ZONE'),
+    hostMark: n('HN-MARK'),
+    hostOwn: n('HN-OWN'),
+    hostWho: n('HN-WHO'),
+    hostHold: n('HN-HOLD'),
+    hostDns: n('HN-DNS'),
+    hostDnsFor: n('HN-DNS-FOR'),
+    hostOut: n('HN-OUT'),
+    hostLo: n('HN-LO'),
+    hostLost: n('HN-LOST'),
+    backstopOutput: n('BACKSTOP-OUT'),
+    backstopHost: n('BACKSTOP-HN'),
+  };
+}
+
+const SHORT_ID = 12;
+export const shortId = (id: string): string => id.slice(0, SHORT_ID);
+export const containerChain = (prefix: string, id: string): string => `${prefix}-c-${shortId(id)}`;
+/** Permits for ICMP errors of one container about its own flows. */
+export const errorsChain = (prefix: string, id: string): string => `${prefix}-e-${shortId(id)}`;
+export const limitChain = (prefix: string, id: string): string => `${prefix}-l-${shortId(id)}`;
+export const hostChain = (prefix: string, id: string): string => `${prefix}-h-${shortId(id)}`;
+
+const CLASS_HASH = 6;
+/** shown: of an observed container, addresses from resolvers that are not ours. No rule of an enforced one asks for it. */
+export type SetKind = 'static' | 'learned' | 'shown';
+const KIND_SUFFIX: Readonly<Record<SetKind, string>> = { static: 'n', learned: 'l', shown: 'o' };
+export function classSet(
+  prefix: string,
+  id: string,
+  classKey: string,
+  family: Family,
+  kind: SetKind,
+): string {
+  return `${prefix}-${shortId(id)}-${classHash(classKey)}${family}${KIND_SUFFIX[kind]}`;
+}
+/** A dash, the hash, family and kind. */
+const CLASS_SUFFIX = CLASS_HASH + 3;
+/** The short id in the name of a container's set; of another set it is the short id of no container. */
+export const shortIdIn = (prefix: string, set: string): string => set.slice(prefix.length + 1, -CLASS_SUFFIX);
+
+const MAX_HASHES = 4_096;
+const hashes = new Map<string, string>();
+function classHash(classKey: string): string {
+  const known =
+    hashes.get(classKey) ?? createHash('sha256').update(classKey).digest('hex').slice(0, CLASS_HASH);
+  if (hashes.size >= MAX_HASHES) hashes.clear();
+  hashes.set(classKey, known);
+  return known;
+}
+/** Sets that are not a container's. */
+export const sharedSet = (
+  prefix: string,
+  what: 'enf' | 'own' | 'net' | 'pub' | 'alive' | 'any' | 'cut',
+  family: Family,
+): string => `${prefix}-${what}${family}`;
+
+/** Keeps the store's identity and revision: no rule names it. */
+export const recordSet = (prefix: string): string => `${prefix}-record`;
+
+/** Single addresses and networks need sets of their own kinds. */
+export const THREAT_KINDS = ['ip', 'net'] as const;
+export type ThreatKind = (typeof THREAT_KINDS)[number];
+const WAYS: Readonly<Record<Direction, string>> = { both: '', outbound: 'out-', inbound: 'in-' };
+/** What feeds of a direction list: threats, and what is only watched (action observe). */
+export const threatSet = (
+  prefix: string,
+  action: ThreatAction,
+  direction: Direction,
+  kind: ThreatKind,
+  family: Family,
+): string => `${prefix}-${action === 'block' ? 'threat' : 'watch'}-${WAYS[direction]}${kind}${family}`;
+const FRESH = '-new';
+/** Where the next contents of a threat set are put together. */
+export const freshSet = (set: string): string => `${set}${FRESH}`;
+/** big: a set of threats. fresh: what one is made of, or was left of a run that ended. */
+export function threatSetKind(prefix: string, name: string): 'big' | 'fresh' | undefined {
+  if (!name.startsWith(`${prefix}-`)) return undefined;
+  const found = /^(?:threat|watch)-(?:out-|in-)?(?:ip|net)[46](-new)?$/.exec(name.slice(prefix.length + 1));
+  return found ? (found[1] === FRESH ? 'fresh' : 'big') : undefined;
+}

@@ -1,0 +1,66 @@
+import { parseSubnet, type Range } from '../lib/ip.js';
+import type { Bridge } from './state.js';
+
+/** An address of the host, and how long the prefix of its subnet is. */
+export interface HostSubnet {
+  /** Of the interface. */
+  readonly index: number;
+  readonly address: string;
+  readonly prefix: number;
+}
+
+/** A policy routing rule (ip rule) between the addresses of one subnet. */
+export interface NeighbourRule {
+  /**
+   * forwarded: packets that the bridge has lifted. reset: the TCP resets by which the host refuses them, and reverse-path
+   * checks. icmp: the host's ICMP errors to containers. missing: `forwarded` once more, behind it, for the time without a route.
+   */
+  readonly kind: 'forwarded' | 'reset' | 'icmp' | 'missing';
+  readonly bridge: string;
+  readonly subnet: string;
+}
+export interface NeighbourRoute {
+  /** Of the bridge. */
+  readonly index: number;
+  readonly subnet: string;
+}
+export interface NeighbourRoutes {
+  readonly rules: readonly NeighbourRule[];
+  readonly routes: readonly NeighbourRoute[];
+}
+
+/**
+ * The way back to neighbours on bridges without an IPv4 address. Their packets are lifted to the host's IP layer, and its main
+ * table has no route to their subnet: without these rules they would leave by the default route. Only packets between two
+ * addresses of the subnet that come from the bridge itself, and what the host says about them, take these routes. They stay
+ * where an administrator gives the bridge an address of the subnet: the main table's route is lost with that address, also
+ * while the service is away, and `missing` drops the packets then. Where another interface has an address in the subnet, the host's own
+ * packets stay with that interface; where two bridges have the same subnet, nothing passes on either.
+ */
+export function neighbourRoutes(
+  bridges: readonly Bridge[],
+  hostSubnets: readonly HostSubnet[],
+): NeighbourRoutes {
+  const local = hostSubnets.flatMap(({ index, address, prefix }) => {
+    const range = parseSubnet(`${address}/${prefix}`);
+    return range ? [{ index, range }] : [];
+  });
+  const wanted = bridges.flatMap(({ name: bridge, withoutGateway }) =>
+    (withoutGateway?.subnets ?? []).flatMap((subnet) => {
+      const range = parseSubnet(subnet);
+      return range && withoutGateway ? [{ bridge, index: withoutGateway.ifindex, subnet, range }] : [];
+    }),
+  );
+  const unique = wanted.filter((w) => !wanted.some((o) => o.index !== w.index && overlap(o.range, w.range)));
+  return {
+    rules: wanted.flatMap(({ bridge, index, subnet, range }) => {
+      const rule = (kind: NeighbourRule['kind']): NeighbourRule => ({ kind, bridge, subnet });
+      if (!unique.some((u) => u.index === index && u.subnet === subnet)) return [rule('missing')];
+      const isHosts = local.some((l) => l.index !== index && overlap(l.range, range));
+      return [rule('missing'), rule('forwarded'), ...(isHosts ? [] : [rule('reset'), rule('icmp')])];
+    }),
+    routes: unique.map(({ index, subnet }) => ({ index, subnet })),
+  };
+}
+
+const overlap = (a: Range, b: Range): boolean => a.family === b.family && a.lo <= b.hi && b.lo <= a.hi;

@@ -1,0 +1,135 @@
+import { type FlowFacts, isDns, opening } from '../kernel/delete-flows.js';
+import type { Family } from '../lib/ip.js';
+import { markOf } from './bridge.js';
+import { hostResolver, isHostResolver } from './host-net.js';
+import { membershipOf } from './membership.js';
+import { type Names, namesFor } from './naming.js';
+import { CLOSED_WHY } from './reserved-ports.js';
+import type { Rule } from './rules.js';
+import type { DesiredState, Member, Shape, TableName } from './state.js';
+import { type HasMember, type TracePacket, type TraceResult, trace } from './trace.js';
+
+type Chains = ReadonlyMap<Family, ReadonlyMap<string, readonly Rule[]>>;
+const chainsOf = (desired: DesiredState, table: TableName): Chains =>
+  new Map(desired.tables.filter((t) => t.table === table).map((t) => [t.family, t.chains]));
+
+const TCP = 6;
+
+function closedPorts(filter: Chains, names: Names): ReadonlySet<number> {
+  const rules = [...filter.values()].flatMap((chains) =>
+    [names.opening, names.input].flatMap((name) => chains.get(name) ?? []),
+  );
+  const matches = rules.filter((r) => r.why?.includes(CLOSED_WHY)).flatMap((r) => r.when);
+  const ranges = matches.flatMap((m) => (m.k === 'dports' ? m.ports : m.k === 'sentTo' ? [m.port] : []));
+  return new Set(ranges.map((range) => range.lo));
+}
+
+/** Judges packets and flows by the rules as they are rendered: what `explain` says and what a revocation ends. */
+export class Judge {
+  readonly #shape: Shape;
+  readonly #has: HasMember;
+  readonly #filter: Chains;
+  readonly #mangle: Chains;
+  readonly #hostAddresses: ReadonlySet<string>;
+  /** Ports of the rules for Drawbridge's own: most flows need no look at them. */
+  readonly #closedPorts: ReadonlySet<number>;
+
+  constructor(
+    shape: Shape,
+    desired: DesiredState,
+    learned: (set: string, address: string) => boolean,
+    hostAddresses: ReadonlySet<string>,
+  ) {
+    this.#shape = shape;
+    this.#has = membershipOf(desired, learned);
+    this.#filter = chainsOf(desired, 'filter');
+    this.#mangle = chainsOf(desired, 'mangle');
+    this.#hostAddresses = hostAddresses;
+    this.#closedPorts = closedPorts(this.#filter, namesFor(shape.prefix));
+  }
+
+  markOf(member: Member): number {
+    return markOf(this.#shape.marks, member.identity, member.policy.mode);
+  }
+
+  /** What a packet of this member has beside its ends: its mark, or where it is sent on the host itself. */
+  sentBy(member: Member, packet: Omit<TracePacket, 'mark'>): TracePacket {
+    const marked = { ...packet, mark: this.markOf(member) };
+    if (!member.host) return marked;
+    const cgroup = member.host.cgroups[0]?.path ?? '';
+    return { ...marked, cgroup, toHost: this.#isLocal(packet.dst) };
+  }
+
+  judge(packet: TracePacket): TraceResult {
+    const names = namesFor(this.#shape.prefix);
+    if (packet.cgroup !== undefined) return this.#fromHost(packet, names);
+    const start = this.#hostAddresses.has(packet.dst) ? names.input : names.forward;
+    return trace(this.#filter.get(packet.family) ?? new Map(), start, packet, this.#has);
+  }
+
+  /** `mangle` says who sends, `filter` judges. */
+  #fromHost(packet: TracePacket, names: Names): TraceResult {
+    const walk = (chains: Chains, start: string, mark: number): TraceResult =>
+      trace(chains.get(packet.family) ?? new Map(), start, { ...packet, mark }, this.#has);
+    const named = walk(this.#mangle, names.hostMark, packet.mark);
+    if (named.verdict !== 'return') return named;
+    const judged = walk(this.#filter, names.output, named.mark);
+    return { ...judged, steps: [...named.steps, ...judged.steps] };
+  }
+
+  /** An address of the host itself: only host: entries lead there. */
+  isHost(address: string): boolean {
+    return this.#hostAddresses.has(address);
+  }
+
+  #isLocal(address: string): boolean {
+    if (address === '::1' || address.startsWith('127.') || isHostResolver(address)) return true;
+    return this.#hostAddresses.has(address);
+  }
+
+  /** A permit: judged where it is enforced, or nothing against it where not. */
+  permits(packet: TracePacket): boolean {
+    const result = this.judge(packet);
+    if (result.verdict === 'accept') return true;
+    const enforced = (packet.mark & this.#shape.marks.enforced) !== 0;
+    return result.verdict === 'return' && (!enforced || (result.mark & this.#shape.marks.judged) !== 0);
+  }
+
+  /** Whether a flow that a member opened may go on. Its DNS flows go where nat sends them now, so old ones end. */
+  keeps(member: Member, flow: FlowFacts): boolean {
+    if (this.#isClosed(member, flow)) return false;
+    const atOurs = this.#isAtOurs(member, flow);
+    if (member.host && member.policy.mode !== 'enforce') return !(isDns(flow) && atOurs);
+    if (isDns(flow) && member.policy.mode !== 'off' && !atOurs && !this.#hasDirect(member)) return false;
+    if (isDns(flow) && member.policy.mode === 'off' && atOurs) return false;
+    if (atOurs || member.policy.mode !== 'enforce') return true;
+    return this.permits(this.#opening(member, flow));
+  }
+
+  #opening(member: Member, flow: FlowFacts): TracePacket {
+    return this.sentBy(member, { ...opening(flow), sentHere: this.#isLocal(flow.orig.dst) });
+  }
+
+  /** It leads to Drawbridge's own API or Redis, which no mode permits. */
+  #isClosed(member: Member, flow: FlowFacts): boolean {
+    const ports = [flow.orig.dport, flow.reply.sport];
+    if (flow.proto !== TCP || !ports.some((p) => p !== undefined && this.#closedPorts.has(p))) return false;
+    const { steps } = this.judge(this.#opening(member, flow));
+    return steps.some((s) => s.rule.why?.includes(CLOSED_WHY));
+  }
+
+  /** Whether the packet that would open this flow now, from outside to a container, would pass. */
+  admits(flow: FlowFacts): boolean {
+    return this.judge({ ...opening(flow), mark: 0 }).verdict === 'return';
+  }
+
+  #isAtOurs(member: Member, flow: FlowFacts): boolean {
+    const { dns } = this.#shape;
+    if (member.host) return flow.reply.src === hostResolver(member.identity, flow.family);
+    return flow.reply.src === dns.v4 || flow.reply.src === dns.v6;
+  }
+
+  #hasDirect(member: Member): boolean {
+    return member.policy.mode === 'enforce' && member.classes.some((c) => c.direct);
+  }
+}

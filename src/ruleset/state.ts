@@ -1,0 +1,225 @@
+import type { Tunnel } from '../lib/embedded-ipv4.js';
+import type { Family, Range } from '../lib/ip.js';
+import type { Policy } from '../policy/policy.js';
+import type { ClassPlan } from './classes.js';
+import type { Marks } from './marks.js';
+import type { Place } from './reserved-ports.js';
+import type { Rule } from './rules.js';
+
+/** Constants of one instance. */
+export interface Shape {
+  readonly prefix: string;
+  readonly marks: Marks;
+  readonly holdQueue: number;
+  readonly logGroup: number;
+  /** The dedicated addresses on lo where our DNS listens, and its port. */
+  readonly dns: { readonly v4: string; readonly v6: string; readonly port: number };
+  readonly deny: 'reject' | 'drop';
+  readonly failure: 'closed' | 'open';
+  /** Prefixes of NAT64 translators beside the well-known one. */
+  readonly nat64?: readonly string[];
+  /** Closed to every container, since there are threat feeds. */
+  readonly tunnels?: readonly Tunnel[];
+}
+
+/** A port of a managed bridge that belongs to a container. */
+export interface Port {
+  readonly ifindex: number;
+  readonly mac: string;
+  readonly ip4?: string;
+  readonly ip6?: string;
+  readonly bridge: string;
+  /** Bound a moment ago. Rules that only permit, and that need its addresses, come with a later pass: nothing waits for them. */
+  readonly isNew?: true;
+}
+
+/** A network namespace that has an identity: a container with those that share its namespace. */
+export interface Member {
+  /** Full id of the namespace's owner. */
+  readonly id: string;
+  readonly identity: number;
+  readonly policy: Policy;
+  readonly classes: readonly ClassPlan[];
+  /** Families in which it has addresses: a container without IPv6 needs no IPv6 rules. */
+  readonly families: ReadonlySet<Family>;
+  /** Neighbours that eastWest lets it reach with every protocol. */
+  readonly neighbours: readonly string[];
+  readonly ports: readonly Port[];
+  readonly published: readonly { readonly proto: 'tcp' | 'udp' | 'sctp'; readonly port: number }[];
+  /** What it may use, from its label; held while it is enforced. */
+  readonly limits?: MemberLimits;
+  /** It is on macvlan or ipvlan networks that are managed, too: rules inside its own namespace say the same there. */
+  readonly lan?: LanPlace;
+  /** It lives in the host's network, in these cgroups: its own, and those of containers that share its namespace. */
+  readonly host?: HostPlace;
+}
+export interface HostPlace {
+  readonly cgroups: readonly Cgroup[];
+  /** Its datagrams have a zone of conntrack to themselves. False: it has streams outside of it, which would be torn. */
+  readonly zoned?: boolean;
+}
+
+export interface MemberLimits {
+  /** Of all its ports together, what it sends. */
+  readonly bytesPerSecond?: number;
+  /** Open at one time. */
+  readonly connections?: number;
+  readonly quota?: MemberQuota;
+}
+/** What it may send and receive within the period that is now. */
+export interface MemberQuota {
+  /** Of the kernel's counter: owner and period. */
+  readonly name: string;
+  readonly bytes: number;
+  /** Where counting begins when the kernel has no counter of this name. */
+  readonly used: number;
+  /** Nothing more passes until the period ends (ms since the epoch). */
+  readonly spent: boolean;
+  readonly until: number;
+  /** In words, once it is. */
+  readonly reached: string;
+}
+export interface LanPlace {
+  /** How many it is on. */
+  readonly links: number;
+  /** Its own addresses there, as Docker knows them. */
+  readonly addresses: readonly string[];
+  /** IPv6 networks of those links. */
+  readonly links6: readonly string[];
+}
+
+/** A cgroup of the unified hierarchy. */
+export interface Cgroup {
+  /** From the root of the hierarchy, without a slash before it. */
+  readonly path: string;
+  /** The kernel's number for the object that stands there now. */
+  readonly object: string;
+  /** As nft names it: from /sys/fs/cgroup. Undefined: nft, or the kernel, cannot ask for it. */
+  readonly nft?: string;
+}
+/** What tells senders in the host's network apart. */
+export interface HostNet {
+  /** Whose packets are judged at all: parents that are Docker's alone; single cgroups where Docker has no such parent. */
+  readonly gates: readonly Cgroup[];
+  /** Below a gate and not judged: Drawbridge's own. */
+  readonly exempt: readonly Cgroup[];
+  /** Below a gate and no container's: build steps. */
+  readonly builds: readonly Cgroup[];
+  /** The kernel can give each container's datagrams a zone of conntrack. */
+  readonly zones?: boolean;
+}
+
+export interface Bridge {
+  readonly name: string;
+  readonly mac: string;
+  /** ifindexes of all veths on it. */
+  readonly ports: readonly number[];
+  /** Canonical networks of its addresses. */
+  readonly subnets?: readonly string[];
+  /** IPv4 subnets in which Docker gives the bridge no address. */
+  readonly withoutGateway?: { readonly ifindex: number; readonly subnets: readonly string[] };
+  /** It has ports that are no veths: others than containers send through it, too. */
+  readonly mixed?: boolean;
+}
+
+/** No container is looked for in the host's network. */
+export const NO_HOST_NET: HostNet = { gates: [], exempt: [], builds: [] };
+
+export interface DesiredInput {
+  readonly shape: Shape;
+  readonly members: readonly Member[];
+  readonly bridges: readonly Bridge[];
+  /** veths that no managed network owns. */
+  readonly exempt: readonly number[];
+  /** veths on managed bridges that are proven to belong to no container. */
+  readonly unattributed: readonly number[];
+  readonly unattributedMode: 'enforce' | 'observe' | 'off';
+  readonly unattributedClasses: readonly ClassPlan[];
+  readonly hostNet: HostNet;
+  /** Closed to every container; none when left out. */
+  readonly closed?: readonly Place[];
+  /** Public address space that Docker networks use: `any` does not stand for it. None when left out. */
+  readonly inside?: readonly Range[];
+}
+
+export interface SetDesired {
+  readonly name: string;
+  readonly type: 'hash:ip' | 'hash:net' | 'hash:ip,port' | 'hash:ip,port,ip';
+  readonly family: Family;
+  /** Members may have time-outs (learned sets): contents belong to the ledger, not to us. */
+  readonly timed: boolean;
+  /** Contents of a set that is not timed. */
+  readonly members: readonly string[];
+  /** Contents come and go by their time-outs alone: nothing is permitted by them. */
+  readonly isShown?: true;
+  /** A full set takes a new member in the place of any other. */
+  readonly evicts?: true;
+  /** Contents belong to the threat feeds, not to us: here it only has to stand. */
+  readonly isThreats?: true;
+}
+
+export interface Hook {
+  readonly table: TableName;
+  /** The chain of somebody else where our rule stands first. */
+  readonly chain: string;
+  readonly rule: Rule;
+}
+export type TableName = 'raw' | 'filter' | 'nat' | 'security' | 'mangle';
+export interface TableDesired {
+  readonly family: Family;
+  readonly table: TableName;
+  /** In an order in which every chain is declared before a rule jumps to it (iptables-restore declares all first anyhow). */
+  readonly chains: ReadonlyMap<string, readonly Rule[]>;
+  readonly hooks: readonly Hook[];
+}
+
+/** Elements of the bridge table, as nft writes them. */
+export interface BridgeDesired {
+  readonly id4: ReadonlyMap<string, number>;
+  readonly id6: ReadonlyMap<string, number>;
+  readonly loose: ReadonlyMap<number, number>;
+  /** veths of unattributed senders while their mode is enforce. */
+  readonly nameless: ReadonlyMap<number, number>;
+  /** Networks of managed bridges; empty without such veths. */
+  readonly net4: ReadonlySet<string>;
+  readonly net6: ReadonlySet<string>;
+  readonly up: ReadonlyMap<number, string>;
+  readonly strict: ReadonlySet<number>;
+  /** MACs of strict ports. */
+  readonly macs: ReadonlySet<string>;
+  /** "IFINDEX . ADDRESS": the IPv6 link-local address that Linux derives from the MAC (RFC 4291 appendix A). */
+  readonly ll6: ReadonlySet<string>;
+  readonly exempt: ReadonlySet<number>;
+  /** "IFINDEX . MAC": each veth's own bridge. */
+  readonly bridgemac: ReadonlySet<string>;
+  readonly enf4: ReadonlySet<string>;
+  readonly enf6: ReadonlySet<string>;
+  /** "ADDRESS . PORT" of containers that are Drawbridge's own. */
+  readonly closed4: ReadonlySet<string>;
+  readonly closed6: ReadonlySet<string>;
+  /** Addresses that are bound to a veth, whatever the policy behind it. */
+  readonly own4: ReadonlySet<string>;
+  readonly own6: ReadonlySet<string>;
+  /** "MARK . GROUP . PORT": multicast that an entry names. */
+  readonly mcast4: ReadonlySet<string>;
+  readonly mcast6: ReadonlySet<string>;
+  /** Bytes a second of each named limit. */
+  readonly limits: ReadonlyMap<string, number>;
+  /** Bytes of each named quota, and what was used of it before the kernel counts. */
+  readonly allowances: ReadonlyMap<string, Allowance>;
+  /** Ports to named limits, and to named quotas. */
+  readonly rates: ReadonlyMap<number, string>;
+  readonly quotas: ReadonlyMap<number, string>;
+}
+export interface Allowance {
+  readonly bytes: number;
+  readonly used: number;
+}
+
+export interface DesiredState {
+  readonly sets: ReadonlyMap<string, SetDesired>;
+  readonly tables: readonly TableDesired[];
+  readonly bridge: BridgeDesired;
+  /** For the backstop that no iptables command reaches. */
+  readonly hostNet: HostNet;
+}

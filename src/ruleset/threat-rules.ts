@@ -1,0 +1,120 @@
+import { TUNNELS } from '../lib/embedded-ipv4.js';
+import type { Family } from '../lib/ip.js';
+import { DIRECTIONS, type FlowEnd, JUDGING, type ThreatAction } from '../policy/threat.js';
+import { type Names, sharedSet, THREAT_KINDS, type ThreatKind, threatSet } from './naming.js';
+import { logRule, refusal } from './refusal.js';
+import { type Match, type Rule, rule, type Target } from './rules.js';
+import type { SetDesired, Shape } from './state.js';
+
+/** What `explain` knows the rules of threats by. */
+export const THREAT_WHY = 'threat';
+
+const TYPES: Readonly<Record<ThreatKind, SetDesired['type']>> = { ip: 'hash:ip', net: 'hash:net' };
+const ACTIONS: readonly ThreatAction[] = ['block', 'observe'];
+
+export const threatSets = (prefix: string, family: Family): SetDesired[] =>
+  ACTIONS.flatMap((action) =>
+    DIRECTIONS.flatMap((direction) =>
+      THREAT_KINDS.map((kind) => ({
+        name: threatSet(prefix, action, direction, kind, family),
+        type: TYPES[kind],
+        family,
+        timed: false,
+        members: [],
+        isThreats: true as const,
+      })),
+    ),
+  );
+
+/**
+ * For packets that open a flow, whatever the policy: what a container sends is judged by its destination, what somebody
+ * else sends to a container by its source. A container that is not enforced may forge a listed source: then the answer
+ * would go to the threat, as part of an established flow. What no feed lists returns.
+ */
+export const threatChains = (shape: Shape, names: Names, family: Family): Map<string, Rule[]> =>
+  new Map([
+    ...lookups(shape, names, family, (action) =>
+      action === 'block' ? { k: 'goto', chain: names.threatNo } : { k: 'goto', chain: names.threatSeen },
+    ),
+    [names.threatForged, forgedSources(shape, names, family, { k: 'goto', chain: names.threatDrop })],
+    // an answer would go to the listed address
+    [names.threatDrop, [logRule(shape, names, 'thr', 'threat'), rule([], { k: 'drop' })]],
+    [names.threatNo, [logRule(shape, names, 'thr', 'threat'), ...refusal(shape, `${names.prefix}-thrr`)]],
+    [names.threatSeen, [logRule(shape, names, 'see', 'seen')]],
+  ]);
+
+/** In `security`, behind what others accepted or flushed. REJECT is not to be had there. */
+export const threatBackstop = (shape: Shape, names: Names, family: Family): Map<string, Rule[]> =>
+  new Map([
+    ...lookups(shape, names, family, (action) => (action === 'block' ? ({ k: 'drop' } as const) : undefined)),
+    [names.threatForged, forgedSources(shape, names, family, { k: 'drop' })],
+  ]);
+
+/** A source that no endpoint of a container has: it may be forged. Asked for packets that come through a container's veth. */
+const foreignSource = (names: Names, family: Family): Match => ({
+  k: 'set',
+  set: sharedSet(names.prefix, 'own', family),
+  dir: 'src',
+  not: true,
+});
+
+/** For new packets of a container to the host, whose services would answer. */
+export const forgedToHost = (names: Names, family: Family): Rule =>
+  rule([{ k: 'ct', states: ['NEW'] }, foreignSource(names, family)], {
+    k: 'jump',
+    chain: names.threatForged,
+  });
+
+/** Feeds of every direction: the answer would go there. */
+const forgedSources = (shape: Shape, names: Names, family: Family, then: Target): Rule[] => [
+  ...tunnels(shape, family, 'src', then),
+  ...DIRECTIONS.flatMap((direction) =>
+    THREAT_KINDS.map((kind) => {
+      const set = threatSet(names.prefix, 'block', direction, kind, family);
+      return rule([{ k: 'set', set, dir: 'src' }], then, [THREAT_WHY]);
+    }),
+  ),
+];
+
+/** Where feeds list IPv4 addresses, no address of a tunnel is told from a listed one: sets know prefixes only. */
+const tunnels = ({ tunnels: closed = [] }: Shape, family: Family, end: FlowEnd, then: Target): Rule[] =>
+  family === 4
+    ? []
+    : closed.map((name) => rule([{ k: 'within', end, net: TUNNELS[name] }], then, [THREAT_WHY]));
+
+function lookups(
+  shape: Shape,
+  names: Names,
+  family: Family,
+  then: (action: ThreatAction) => Target | undefined,
+): [string, Rule[]][] {
+  const look = (dir: FlowEnd): Rule[] =>
+    ACTIONS.flatMap((action) => {
+      const target = then(action);
+      if (!target) return [];
+      return JUDGING[dir].flatMap((direction) =>
+        THREAT_KINDS.map((kind) => {
+          const set = threatSet(names.prefix, action, direction, kind, family);
+          return rule([{ k: 'set', set, dir }], target, [THREAT_WHY]);
+        }),
+      );
+    });
+  const block = then('block');
+  const stranger: Match = { k: 'mark', value: 0, mask: shape.marks.identity };
+  const own = sharedSet(names.prefix, 'own', family);
+  return [
+    [
+      names.threat,
+      [
+        rule([stranger], { k: 'goto', chain: names.threatIn }),
+        rule([foreignSource(names, family)], { k: 'jump', chain: names.threatForged }),
+        ...(block ? tunnels(shape, family, 'dst', block) : []),
+        ...look('dst'),
+      ],
+    ],
+    [
+      names.threatIn,
+      [rule([{ k: 'set', set: own, dir: 'dst', not: true }], { k: 'return' }), ...look('src')],
+    ],
+  ];
+}

@@ -1,0 +1,197 @@
+import {
+  columnCount,
+  DIRECTIONS,
+  type DirectedColumns,
+  type Direction,
+  noColumns,
+  type SetColumns,
+  type ThreatAction,
+  type ThreatMembers,
+} from '../policy/threat.js';
+import { freshSet, THREAT_KINDS, type ThreatKind, threatSet } from '../ruleset/naming.js';
+import { familyOf, holderOf, isSame, moving } from './set-columns.js';
+
+/** Big sets of the kernel: every call has happened when it returns, or throws. */
+export interface BigSets {
+  create(set: {
+    readonly name: string;
+    readonly type: 'hash:ip' | 'hash:net';
+    readonly words: 1 | 4;
+    readonly hashSize: number;
+    readonly maxElements: number;
+  }): void;
+  fill(set: string, type: 'hash:ip' | 'hash:net', columns: SetColumns): Promise<void>;
+  header(set: string): Promise<{ readonly entries: number } | undefined>;
+  /** Puts one set in the other's place, whose contents are under its name then; false: there was no other. */
+  exchange(fresh: string, set: string): boolean;
+  /** False: there was none. */
+  destroy(set: string): boolean;
+}
+export interface ThreatSetsOptions {
+  readonly prefix: string;
+  readonly kernel: BigSets;
+  readonly maxEntries: number;
+}
+
+interface Part {
+  readonly set: string;
+  readonly action: ThreatAction;
+  readonly direction: Direction;
+  readonly kind: ThreatKind;
+  readonly columns: SetColumns;
+  readonly count: number;
+}
+const FAMILIES = ['v4', 'v6'] as const;
+const MIN_BUCKETS = 64;
+const TYPES = { ip: 'hash:ip', net: 'hash:net' } as const;
+/** A bucket takes twelve: with two on average the kernel needs not grow the table while it is filled. */
+const PER_BUCKET = 2;
+const bucketsFor = (count: number): number =>
+  Math.max(MIN_BUCKETS, 2 ** Math.ceil(Math.log2(Math.max(count, 1) / PER_BUCKET)));
+
+const none = { v4: noColumns(1), v6: noColumns(4) };
+const nowhere: DirectedColumns = { both: none, outbound: none, inbound: none };
+export const NO_MEMBERS: ThreatMembers = { block: nowhere, observe: nowhere };
+const ACTIONS = ['block', 'observe'] as const;
+
+/** The sets of threats: a fresh one is filled, counted, and only then takes the place of the one that rules look into. */
+export class ThreatSets {
+  readonly #o: ThreatSetsOptions;
+  /** Undefined: what an earlier run left stands. */
+  #members: ThreatMembers | undefined;
+  #translated = 0;
+
+  constructor(options: ThreatSetsOptions) {
+    this.#o = options;
+  }
+
+  get members(): ThreatMembers | undefined {
+    return this.#members;
+  }
+
+  get entries(): number {
+    const all = this.#parts(this.#members ?? NO_MEMBERS).reduce((sum, p) => sum + p.count, 0);
+    return all - this.#translated;
+  }
+
+  /** Whether the set of that name holds the address. */
+  has(set: string, address: string): boolean {
+    const part = this.#parts(this.#members ?? NO_MEMBERS).find((p) => p.set === set);
+    return part !== undefined && holderOf(part.columns, address) === part.kind;
+  }
+
+  /** Resolves when the kernel holds exactly these; else throws, and all that stood before stands. */
+  async load(members: ThreatMembers, translated = 0): Promise<void> {
+    const parts = this.#parts(members);
+    const total = parts.reduce((sum, p) => sum + p.count, 0) - translated;
+    if (total > this.#o.maxEntries)
+      throw new Error(
+        `feeds come to ${total} addresses and networks, threats.maxEntries is ${this.#o.maxEntries}: raise it, or leave a feed out`,
+      );
+    await this.#replace(await this.#changed(parts));
+    this.#members = members;
+    this.#translated = translated;
+  }
+
+  /** Sets that do not hold what was loaded, by what the kernel says of them. */
+  lost(entries: ReadonlyMap<string, number>): readonly string[] {
+    if (!this.#members) return [];
+    return this.#parts(this.#members)
+      .filter((p) => entries.get(p.set) !== p.count)
+      .map((p) => p.set);
+  }
+
+  /** Fills these again, with what was loaded. */
+  async refill(sets: readonly string[]): Promise<void> {
+    if (this.#members) await this.#replace(this.#parts(this.#members).filter((p) => sets.includes(p.set)));
+  }
+
+  #parts(members: ThreatMembers): Part[] {
+    return ACTIONS.flatMap((action) =>
+      DIRECTIONS.flatMap((direction) =>
+        FAMILIES.flatMap((key) =>
+          THREAT_KINDS.map((kind) => {
+            const columns = members[action][direction][key];
+            const set = threatSet(this.#o.prefix, action, direction, kind, familyOf(columns.words));
+            const nets = columns.prefixes.length;
+            const count = kind === 'net' ? nets : columnCount(columns) - nets;
+            return { set, action, direction, kind, columns, count };
+          }),
+        ),
+      ),
+    );
+  }
+
+  /** What is not in the kernel as it is already. */
+  async #changed(parts: readonly Part[]): Promise<Part[]> {
+    const changed: Part[] = [];
+    for (const part of parts) {
+      const before = this.#members && this.#columnsOf(this.#members, part);
+      const stands =
+        before !== undefined &&
+        isSame(before, part.columns, part.kind) &&
+        (await this.#o.kernel.header(part.set))?.entries === part.count;
+      if (!stands) changed.push(part);
+    }
+    return changed;
+  }
+
+  #columnsOf(members: ThreatMembers, { action, direction, columns }: Part): SetColumns {
+    return members[action][direction][columns.words === 1 ? 'v4' : 'v6'];
+  }
+
+  async #replace(parts: readonly Part[]): Promise<void> {
+    const { kernel } = this.#o;
+    // Networks first.
+    const ordered = (['net', 'ip'] as const).flatMap((kind) => parts.filter((part) => part.kind === kind));
+    try {
+      for (const part of ordered) await this.#make(part);
+      for (const [i, part] of ordered.entries()) await this.#bridge(part, ordered.slice(0, i));
+      this.#exchange(ordered);
+    } finally {
+      for (const part of parts) kernel.destroy(freshSet(part.set));
+    }
+  }
+
+  async #make({ set, kind, columns, count }: Part): Promise<void> {
+    const { kernel, maxEntries } = this.#o;
+    const name = freshSet(set);
+    kernel.destroy(name); // of a run that ended in the middle
+    kernel.create({
+      name,
+      type: TYPES[kind],
+      words: columns.words,
+      hashSize: bucketsFor(count),
+      maxElements: Math.max(maxEntries, count, 1),
+    });
+    await kernel.fill(name, TYPES[kind], columns);
+    const held = (await kernel.header(name))?.entries ?? 0;
+    if (held !== count) throw new Error(`set ${name} holds ${held} members and should hold ${count}`);
+  }
+
+  /**
+   * What moves to this set from one that is exchanged earlier stands in both before that, so that it is never left out.
+   * What moves from a later one stands there still.
+   */
+  async #bridge(to: Part, earlier: readonly Part[]): Promise<void> {
+    const before = this.#members;
+    if (!before || to.action !== 'block') return;
+    const { words } = to.columns;
+    for (const from of earlier.filter((p) => p.action === 'block' && p.columns.words === words)) {
+      const left = { columns: this.#columnsOf(before, from), kind: from.kind };
+      const moved = moving(to, this.#columnsOf(before, to), left);
+      if (columnCount(moved) > 0) await this.#o.kernel.fill(to.set, TYPES[to.kind], moved);
+    }
+  }
+
+  #exchange(parts: readonly Part[]): void {
+    const { kernel } = this.#o;
+    const done: Part[] = [];
+    try {
+      for (const part of parts) if (kernel.exchange(freshSet(part.set), part.set)) done.push(part);
+    } catch (error) {
+      for (const part of done.reverse()) kernel.exchange(freshSet(part.set), part.set);
+      throw error;
+    }
+  }
+}

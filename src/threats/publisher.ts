@@ -1,0 +1,195 @@
+import type { Range } from '../lib/ip-range.js';
+import { SerialPass } from '../lib/serial-runner.js';
+import type { ThreatAction, ThreatPublisher } from '../policy/threat.js';
+import type { Logger } from '../ports.js';
+import type { FeedData } from './feed-data.js';
+import type { FeedSpec } from './feed-spec.js';
+import { ThreatIndex } from './matcher.js';
+import { beyondSpecial, type NeverBlock, neverBlockKey } from './protected-space.js';
+import {
+  columnsOf,
+  type HeldFeed,
+  judgesNames,
+  lookIn,
+  NOTHING,
+  type Subtraction,
+  type United,
+  uniteFeeds,
+} from './union.js';
+import type { ThreatWorker } from './worker-client.js';
+
+export interface ThreatForceOptions {
+  /** threats.maxEntries: so many may all feeds together have. */
+  readonly maxEntries: number;
+  /** Prefixes of NAT64 translators. */
+  readonly nat64: readonly Range[];
+  readonly merge: ThreatWorker['merge'];
+  readonly publisher: ThreatPublisher;
+  readonly log: Logger;
+}
+
+interface Held extends HeldFeed {
+  readonly spec: FeedSpec;
+  /** Members of kernel sets that it comes to alone (a range may be dozens), and names; or its entries, if they are more. */
+  readonly size: number;
+}
+
+/** The versions of all feeds as one: united, never-block space taken out, and handed to what enforces. */
+export class ThreatForce implements AsyncDisposable {
+  readonly #o: ThreatForceOptions;
+  readonly #held = new Map<string, Held>();
+  /** Versions that would not fit; they are taken in as soon as there is room. */
+  readonly #waiting = new Map<string, Held>();
+  readonly #indexes: Readonly<Record<ThreatAction, ThreatIndex>>;
+  readonly #pass: SerialPass;
+  readonly #told = new Set<string>();
+  #never: NeverBlock = { ranges: [], names: [] };
+  #united: United = NOTHING;
+  #begun = false;
+
+  constructor(options: ThreatForceOptions) {
+    this.#o = options;
+    this.#indexes = { block: new ThreatIndex(options.nat64), observe: new ThreatIndex(options.nat64) };
+    this.#pass = new SerialPass({
+      pass: () => this.#publish(),
+      log: options.log,
+      trouble: 'the threats are not in force as they should be: the version before stays',
+      over: 'the threats are in force',
+    });
+  }
+
+  /** From now on every change is published; the first time what there is, nothing included. */
+  begin(): Promise<void> {
+    this.#begun = true;
+    return this.#pass.run();
+  }
+
+  /** Resolves when the feed's version is in force; rejects when it is not yet (that is tried again by itself). */
+  async put(spec: FeedSpec, data: FeedData): Promise<void> {
+    const alone = await this.#o.merge({ feeds: [columnsOf(data)], protect: [] });
+    const size = Math.max(alone.entries + data.counts.names, data.counts.entries);
+    this.#waiting.set(spec.name, { spec, data, size });
+    this.#takeIn();
+    await this.#changed();
+  }
+
+  /** What no feed may block from now on. */
+  async protect(never: NeverBlock): Promise<void> {
+    for (const index of Object.values(this.#indexes)) index.protect(never.ranges, never.names);
+    const before = neverBlockKey(this.#never);
+    this.#never = beyondSpecial(never);
+    if (neverBlockKey(this.#never) !== before) await this.#changed();
+  }
+
+  /** Why the newest versions are not in force; '': they are. */
+  get trouble(): string {
+    return this.#pass.trouble;
+  }
+
+  /** Members of kernel sets, and names. */
+  get entries(): number {
+    return this.#united.entries + this.#names;
+  }
+
+  get count(): number {
+    return this.#held.size;
+  }
+
+  held(feed: string): FeedData | undefined {
+    return this.#held.get(feed)?.data;
+  }
+
+  /** Why the feed's newest version is left out here; undefined: it is not. */
+  leftOut(feed: string): string | undefined {
+    const waiting = this.#waiting.get(feed);
+    if (!waiting) return undefined;
+    return `its ${waiting.size} members and names would make more than threats.maxEntries, ${this.#o.maxEntries}, of all feeds together`;
+  }
+
+  subtracted(feed: string): readonly Subtraction[] {
+    return this.#united.subtracted.filter((one) => one.feed === feed);
+  }
+
+  index(action: ThreatAction): ThreatIndex {
+    return this.#indexes[action];
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pass.stop();
+  }
+
+  get #names(): number {
+    const naming = [...this.#held.values()].filter(({ spec }) => judgesNames(spec));
+    return naming.reduce((sum, { data }) => sum + data.counts.names, 0);
+  }
+
+  /** A version that is smaller than the one before may make room for another that waits. */
+  #takeIn(): void {
+    let fitting = this.#fitting();
+    for (; fitting; fitting = this.#fitting()) this.#take(...fitting);
+    for (const name of this.#waiting.keys()) this.#tell(name);
+  }
+
+  #fitting(): [string, Held] | undefined {
+    return [...this.#waiting].find(([name, { size }]) => {
+      const others = [...this.#held.values()].filter(({ spec }) => spec.name !== name);
+      const sum = others.reduce((all, other) => all + other.size, size);
+      return sum <= this.#o.maxEntries;
+    });
+  }
+
+  #take(name: string, held: Held): void {
+    this.#waiting.delete(name);
+    this.#held.set(name, held);
+    this.#indexes[held.spec.action].put(held.data);
+  }
+
+  #tell(feed: string): void {
+    const why = this.leftOut(feed) ?? '';
+    this.#once(`${feed}: ${why}`, () =>
+      this.#o.log.error(
+        { feed, why, remedy: 'raise threats.maxEntries if this host has the memory, or leave out a feed' },
+        'a version of a feed does not fit: the one before stays in force',
+      ),
+    );
+  }
+
+  #changed(): Promise<void> {
+    return this.#begun ? this.#pass.run() : Promise.resolve();
+  }
+
+  /** Members and look-ups are of one moment: what comes meanwhile is the next pass's. */
+  async #publish(): Promise<void> {
+    const held = [...this.#held.values()];
+    const look = lookIn(this.#indexes, held);
+    const names = this.#names;
+    const united = await uniteFeeds(held, this.#never.ranges, (job) =>
+      this.#o.merge({ ...job, nat64: this.#o.nat64 }),
+    );
+    await this.#o.publisher.publish({
+      look,
+      members: united.members,
+      translated: united.translated,
+      feeds: held.length,
+      names,
+    });
+    this.#united = united;
+    for (const one of united.subtracted) this.#tellSpared(one);
+  }
+
+  /** Bogons are in many lists on purpose; what is our own there is worth a word. */
+  #tellSpared({ feed, label, line, listed }: Subtraction): void {
+    if (label === SPECIAL) return;
+    this.#once(`${feed}: ${label}`, () =>
+      this.#o.log.warn({ feed, listed, line, label }, 'a feed lists what no feed may block: it is spared'),
+    );
+  }
+
+  #once(what: string, say: () => void): void {
+    if (this.#told.has(what)) return;
+    this.#told.add(what);
+    say();
+  }
+}
+
+const SPECIAL = 'special-use space';

@@ -1,0 +1,51 @@
+import type { Logger, SharedStore } from '../ports.js';
+import type { FeedState } from './schedule.js';
+
+const EVERY_MS = 3_600_000;
+/** Nobody has tried the feed for so long: it is in no configuration any more. */
+const FORGOTTEN_MS = 30 * 24 * 3_600_000;
+const STATES = 'threats/feed/';
+
+/** Takes out of the shared store what nobody needs: snapshots that no state names, states of feeds long gone. */
+export class Orphans implements Disposable {
+  readonly #shared: SharedStore;
+  readonly #ours: () => readonly string[];
+  readonly #log: Logger;
+  #timer: NodeJS.Timeout | undefined;
+  #suspects: ReadonlySet<string> = new Set();
+
+  /** @param ours keys of the states of this host's feeds. */
+  constructor(shared: SharedStore, ours: () => readonly string[], log: Logger) {
+    this.#shared = shared;
+    this.#ours = ours;
+    this.#log = log;
+  }
+
+  start(): void {
+    this.#timer = setInterval(
+      () =>
+        void this.sweep(Date.now()).catch((e: unknown) =>
+          this.#log.debug({ err: String(e) }, 'the store cannot be tidied now'),
+        ),
+      EVERY_MS,
+    ).unref();
+  }
+
+  /** A snapshot is written before the state that names it: only what two sweeps find unnamed goes. */
+  async sweep(now: number): Promise<void> {
+    const { store, blobs } = this.#shared;
+    const states = await store.list<FeedState>(STATES);
+    const ours = new Set(this.#ours());
+    for (const { key, value, revision } of states)
+      if (!ours.has(key) && (value.attempted ?? now) < now - FORGOTTEN_MS)
+        await store.delete(key, { ifRevision: revision });
+    const named = new Set(states.flatMap(({ value }) => value.version?.blob ?? []));
+    const unnamed = (await blobs.blobs()).filter((hash) => !named.has(hash));
+    for (const hash of unnamed) if (this.#suspects.has(hash)) await blobs.deleteBlob(hash);
+    this.#suspects = new Set(unnamed);
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+}

@@ -1,0 +1,137 @@
+/** Judges an update before anything else sees it. Pure: same body, same limits, same verdict. */
+import { formatRange } from '../lib/ip-range.js';
+import { addressBits, rangeAt, sizeAt } from './address-columns.js';
+import type { Collector } from './collect.js';
+import type { FeedCounts } from './feed-data.js';
+import type { Guards, UpdateRefusal } from './guards.js';
+import { addressCount, mergeSorted, subtract } from './range-algebra.js';
+import { countOf, type ListedRanges, type Ranges } from './ranges.js';
+import { specialUse } from './special-use-ranges.js';
+
+export interface Candidate {
+  readonly found: Collector;
+  readonly v4: ListedRanges;
+  readonly v6: ListedRanges;
+  readonly counts: FeedCounts;
+}
+
+const percent = (share: number): string => `${Math.round(share * 1000) / 10}%`;
+
+function badLines({ found }: Candidate, guards: Guards): UpdateRefusal | undefined {
+  const bad = found.bad.count;
+  const ratio = bad === 0 ? 0 : bad / (bad + found.entries);
+  const [first] = found.bad.samples;
+  if (ratio <= guards.maxBadRatio || !first) return undefined;
+  return {
+    code: 'bad-lines',
+    reason: `${bad} of ${bad + found.entries} lines are malformed (${percent(ratio)}, and ${percent(guards.maxBadRatio)} is the limit): first "${first.text}": ${first.reason}`,
+    remedy:
+      'look at the body: it may be an error page or another format; name the format, or raise maxBadRatio',
+    line: first.line,
+  };
+}
+
+function tooFew({ counts }: Candidate, guards: Guards): UpdateRefusal | undefined {
+  if (counts.entries >= guards.minEntries) return undefined;
+  const other = counts.unsupported > 0 ? `, and ${counts.unsupported} of kinds that cannot be blocked` : '';
+  return {
+    code: 'too-few',
+    reason: `the list has ${counts.entries} entries${other}; ${guards.minEntries} is the least`,
+    remedy: 'if the list may be this short, lower minEntries',
+  };
+}
+
+function tooMany({ counts }: Candidate, guards: Guards): UpdateRefusal | undefined {
+  if (counts.entries <= guards.maxEntries) return undefined;
+  return {
+    code: 'too-many',
+    reason: `the list has ${counts.entries} entries; ${guards.maxEntries} is the limit`,
+    remedy: 'raise maxEntries if this host has the memory, or choose a smaller list',
+  };
+}
+
+/** The first range wider than the floor that is not wholly of special use. */
+function wideRange(list: ListedRanges, widest: number): UpdateRefusal | undefined {
+  const { lo, hi, line, words } = list;
+  const most = 2 ** (addressBits(words) - widest);
+  for (let i = 0; i < countOf(list); i++) {
+    if (sizeAt(lo, hi, i, words) <= most) continue;
+    const range: Ranges = {
+      words,
+      lo: lo.slice(i * words, (i + 1) * words),
+      hi: hi.slice(i * words, (i + 1) * words),
+    };
+    if (countOf(subtract(range, specialUse(words))) === 0) continue;
+    return {
+      code: 'too-wide',
+      reason: `${formatRange(rangeAt(lo, hi, i, words))} is wider than /${widest}`,
+      remedy: 'tell the list’s maintainers; if it is meant, lower widest4 or widest6 for this feed',
+      line: line[i] as number,
+    };
+  }
+  return undefined;
+}
+
+const tooWide = ({ v4, v6 }: Candidate, guards: Guards): UpdateRefusal | undefined =>
+  wideRange(v4, guards.widest4) ?? wideRange(v6, guards.widest6);
+
+function space(list: ListedRanges, most: number): UpdateRefusal | undefined {
+  const covered = addressCount(subtract(mergeSorted(list), specialUse(list.words)));
+  if (covered <= most) return undefined;
+  return {
+    code: 'too-much-space',
+    reason: `the list covers ${covered} IPv${list.words === 1 ? 4 : 6} addresses outside special-use space; ${most} is the limit`,
+    remedy: 'if it is meant, raise maxAddresses4 or maxAddresses6 for this feed',
+  };
+}
+
+const tooMuchSpace = ({ v4, v6 }: Candidate, guards: Guards): UpdateRefusal | undefined =>
+  space(v4, guards.maxAddresses4) ?? space(v6, guards.maxAddresses6);
+
+function shrink(counts: FeedCounts, before: FeedCounts, guards: Guards): UpdateRefusal | undefined {
+  const gone = before.entries - counts.entries;
+  if (gone <= guards.shrinkSlack || gone <= before.entries * guards.maxShrink) return undefined;
+  return {
+    code: 'shrink',
+    reason: `the list fell from ${before.entries} to ${counts.entries} entries, by more than ${percent(guards.maxShrink)}`,
+    remedy: 'if the maintainers meant it, accept this update once, or raise maxShrink',
+  };
+}
+
+function growth(counts: FeedCounts, before: FeedCounts, guards: Guards): UpdateRefusal | undefined {
+  if (counts.entries <= before.entries * guards.maxGrowth + guards.growthSlack) return undefined;
+  return {
+    code: 'growth',
+    reason: `the list grew from ${before.entries} to ${counts.entries} entries, to more than ${guards.maxGrowth} times`,
+    remedy: 'if the maintainers meant it, accept this update once, or raise maxGrowth',
+  };
+}
+
+/** No person's word lifts these: they are changed as limits of the feed, on purpose. */
+const ALWAYS = [tooMany, tooWide, tooMuchSpace] as const;
+const UNLESS_ACCEPTED = [badLines, tooFew] as const;
+
+/**
+ * Why the update may not come into force; undefined: it may.
+ * @param before counts of the version in force, if any.
+ * @param accept a person has looked and takes it as it is.
+ */
+export function judge(
+  candidate: Candidate,
+  guards: Guards,
+  before: FeedCounts | undefined,
+  accept: boolean,
+): UpdateRefusal | undefined {
+  if (candidate.found.fault !== undefined)
+    return {
+      code: 'cut',
+      reason: candidate.found.fault,
+      remedy: 'the next fetch may bring it whole; if it stays so, tell the list’s maintainers',
+    };
+  for (const rule of accept ? ALWAYS : [...UNLESS_ACCEPTED, ...ALWAYS]) {
+    const refusal = rule(candidate, guards);
+    if (refusal) return refusal;
+  }
+  if (accept || !before) return undefined;
+  return shrink(candidate.counts, before, guards) ?? growth(candidate.counts, before, guards);
+}

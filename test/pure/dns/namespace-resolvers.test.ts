@@ -1,0 +1,337 @@
+/** Whose resolver a namespace that was furnished ahead becomes: nobody's question may wait in it for long. */
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Prepared } from '../../../src/dns/namespace-prepared.js';
+import { NamespaceDns } from '../../../src/dns/namespace-resolvers.js';
+import type { InForce } from '../../../src/enforce/pass.js';
+import type { Logger } from '../../../src/ports.js';
+
+const silent: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
+const WHO = 'c1';
+
+type Options = ConstructorParameters<typeof NamespaceDns>[0];
+function furnisher(behind: Record<number, string>, inspected?: string, more: Partial<Options> = {}) {
+  const answers: string[] = [];
+  const passed: string[] = [];
+  const detached: string[] = [];
+  const prepared = (path: string): Prepared => ({
+    claim: () => {
+      answers.push(path);
+      return { [Symbol.dispose]: () => void answers.splice(answers.indexOf(path), 1) };
+    },
+    passOn: async () => {
+      passed.push(path);
+      return { [Symbol.dispose]: () => void passed.splice(passed.indexOf(path), 1) };
+    },
+    drop: () => undefined,
+  });
+  const dns = new NamespaceDns({
+    embedded: () => true,
+    needs: async () => false,
+    always: () => false,
+    onAttached: () => undefined,
+    isSettled: () => true,
+    pathOf: () => inspected,
+    pathBehind: (port) => behind[port],
+    answers: () => true,
+    exists: () => true,
+    hasEnded: () => false,
+    isMade: () => true,
+    ownerOf: () => undefined,
+    answeredBy: () => 'us',
+    hasOwnResolvers: () => false,
+    prepare: async (path) => prepared(path),
+    onHabit: () => undefined,
+    detach: async (path) => void detached.push(path),
+    log: silent,
+    ...more,
+  });
+  return {
+    dns,
+    answers,
+    passed,
+    detached,
+    appeared: (path: string) => dns.appeared(path, () => prepared(path)),
+  };
+}
+const state = {
+  members: new Map([[WHO, { policy: { mode: 'enforce' } }]]),
+  view: { containers: new Map() },
+} as unknown as InForce;
+
+it('a container that is started again is answered in its new namespace', async () => {
+  const { dns, appeared, answers } = furnisher({ 1: '/a', 2: '/b' });
+  appeared('/a');
+  dns.arrived(WHO, 1);
+  await vi.waitFor(() => expect(answers).toEqual(['/a']));
+  appeared('/b');
+  dns.arrived(WHO, 2);
+  await vi.waitFor(() => expect(answers).toEqual(['/b']));
+});
+
+it('a second port into the same namespace changes nothing', async () => {
+  const { dns, appeared, answers, detached } = furnisher({ 1: '/a', 2: '/a' });
+  appeared('/a');
+  dns.arrived(WHO, 1);
+  await vi.waitFor(() => expect(answers).toEqual(['/a']));
+  dns.arrived(WHO, 2);
+  dns.applied(state);
+  await dns.close();
+  expect(detached).toEqual([]);
+});
+
+it('what was furnished ahead is claimed by the pass that knows whose it is, needed or not', async () => {
+  const { dns, appeared, answers } = furnisher({}, '/a');
+  appeared('/a');
+  dns.applied(state);
+  await vi.waitFor(() => expect(answers).toEqual(['/a']));
+});
+
+it('a namespace that has gone with its container is no warning; one that stays away is one warning', async () => {
+  const warnings: string[] = [];
+  const dns = new NamespaceDns({
+    embedded: () => true,
+    needs: async () => true,
+    always: () => true,
+    onAttached: () => undefined,
+    isSettled: () => true,
+    pathOf: () => '/gone',
+    pathBehind: () => '/gone',
+    answers: () => true,
+    exists: () => true,
+    hasEnded: () => false,
+    isMade: () => true,
+    ownerOf: () => undefined,
+    answeredBy: () => 'us',
+    hasOwnResolvers: () => false,
+    onHabit: () => undefined,
+    prepare: async (path) =>
+      Promise.reject(Object.assign(new Error(`ENOENT: no such file, open ${path}`), { code: 'ENOENT' })),
+    detach: async () => undefined,
+    log: { ...silent, warn: (_, text) => void warnings.push(text ?? '') },
+  });
+  const counts: number[] = [];
+  for (let n = 0; n < 4; n++) {
+    dns.applied(state);
+    await dns.whole(10);
+    counts.push(warnings.length);
+  }
+  await dns.close();
+  expect([counts[0], counts.at(-1)]).toEqual([0, 1]);
+});
+
+describe('a namespace whose container', () => {
+  it('is not known yet keeps its questions, and is answered once it is known', async () => {
+    let by: 'us' | 'Docker' | undefined;
+    let owner: string | undefined;
+    const { dns, appeared, answers, passed } = furnisher({}, undefined, {
+      answeredBy: () => by,
+      ownerOf: () => owner,
+    });
+    appeared('/a');
+    dns.reported();
+    owner = WHO;
+    dns.reported();
+    await dns.whole(20);
+    expect([answers, passed]).toEqual([[], []]);
+    by = 'us';
+    dns.reported();
+    await vi.waitFor(() => expect(answers).toEqual(['/a']));
+    expect(passed).toEqual([]);
+  });
+
+  it.each(['its port', 'what is in it', 'inspect'])(
+    'asks Docker is left to Docker: told by %s',
+    async (told) => {
+      let owner: string | undefined;
+      const { dns, appeared, answers, passed } = furnisher({ 1: '/a' }, undefined, {
+        answeredBy: () => 'Docker',
+        ownerOf: () => owner,
+      });
+      appeared('/a');
+      if (told === 'its port') dns.arrived(WHO, 1);
+      else if (told === 'inspect') owner = WHO;
+      else dns.claimed(WHO, '/a');
+      dns.reported();
+      await vi.waitFor(() => expect(passed).toEqual(['/a']));
+      expect(answers).toEqual([]);
+      await dns.close();
+      expect(passed).toEqual([]);
+    },
+  );
+
+  it('asked Docker and is enforced now is answered by us alone', async () => {
+    let by: 'us' | 'Docker' = 'Docker';
+    const { dns, appeared, answers, passed } = furnisher({ 1: '/a' }, '/a', {
+      answeredBy: () => by,
+      needs: async () => true,
+    });
+    appeared('/a');
+    dns.arrived(WHO, 1);
+    await vi.waitFor(() => expect(passed).toEqual(['/a']));
+    by = 'us';
+    dns.applied(state);
+    await vi.waitFor(() => expect(answers).toEqual(['/a']));
+    expect(passed).toEqual([]);
+  });
+
+  it('has gone has no sockets of ours any more', async () => {
+    let isMade = true;
+    const { dns, appeared, passed } = furnisher({ 1: '/a' }, undefined, {
+      answeredBy: () => 'Docker',
+      isMade: () => isMade,
+    });
+    appeared('/a');
+    dns.arrived(WHO, 1);
+    await vi.waitFor(() => expect(passed).toEqual(['/a']));
+    isMade = false;
+    dns.applied({ ...state, members: new Map() });
+    await vi.waitFor(() => expect(passed).toEqual([]));
+  });
+});
+
+it.each(['us', 'Docker'] as const)(
+  'a container that has exited keeps no socket of ours: answered by %s',
+  async (by) => {
+    let ended = false;
+    const { dns, appeared, answers, passed } = furnisher({ 1: '/a' }, undefined, {
+      answeredBy: () => by,
+      hasEnded: () => ended,
+    });
+    appeared('/a');
+    dns.arrived(WHO, 1);
+    await vi.waitFor(() => expect([...answers, ...passed]).toEqual(['/a']));
+    ended = true;
+    dns.applied({ ...state, members: new Map() });
+    await vi.waitFor(() => expect([...answers, ...passed]).toEqual([]));
+  },
+);
+
+it('a container that has exited by a late report, and is in the kernel, keeps its resolver', async () => {
+  const { dns, appeared, answers, detached } = furnisher({ 1: '/a' }, undefined, { hasEnded: () => true });
+  appeared('/a');
+  dns.arrived(WHO, 1);
+  await vi.waitFor(() => expect(answers).toEqual(['/a']));
+  dns.applied(state);
+  await dns.whole(20);
+  expect(answers).toEqual(['/a']);
+  dns.applied({ ...state, members: new Map() }); // of a pass that began before its start: its names get no answer
+  await vi.waitFor(() => expect(answers).toEqual([]));
+  expect(detached).toEqual([]);
+});
+
+describe('a new namespace in which Docker was asked before our rules', () => {
+  it.each(['first', 'last'] as const)(
+    "is its container's, and said, whichever is known %s",
+    async (order) => {
+      const warn = vi.fn();
+      let isMade = true;
+      const { dns, appeared } = furnisher({ 1: '/a' }, '/a', {
+        isMade: () => isMade,
+        log: { ...silent, warn },
+      });
+      appeared('/a');
+      expect(dns.status(WHO)).toBe('none');
+      if (order === 'first') dns.askedBefore('/a');
+      expect(warn).not.toHaveBeenCalled(); // whose it is, is not known: Docker may be the one to ask
+      dns.arrived(WHO, 1);
+      await vi.waitFor(() => expect(dns.status(WHO)).not.toBe('none'));
+      if (order === 'last') {
+        expect(dns.status(WHO)).toBe('attached');
+        dns.askedBefore('/a');
+      }
+      expect(dns.status(WHO)).toBe('late');
+      expect(warn.mock.calls).toEqual([[{ container: WHO }, expect.stringMatching(/before our resolver/)]]);
+      isMade = false;
+      dns.applied(state);
+      await vi.waitFor(() => expect(dns.status(WHO)).toBe('attached'));
+      await dns.close();
+    },
+  );
+});
+
+describe('whether namespaces are furnished ahead', () => {
+  it.each([true, false])(
+    'is shown by containers without resolvers of their own: has some: %s',
+    async (own) => {
+      const said: boolean[] = [];
+      const { dns } = furnisher({}, '/a', {
+        needs: async () => false,
+        hasOwnResolvers: () => own,
+        onHabit: (furnish) => void said.push(furnish),
+      });
+      dns.applied(state);
+      await dns.whole(20);
+      expect(said).toEqual(own ? [] : [false]);
+    },
+  );
+});
+
+it('a namespace whose rules cannot be taken out is left to Docker with the next report', async () => {
+  let tries = 0;
+  const { dns, passed } = furnisher({}, undefined, { answeredBy: () => 'Docker', ownerOf: () => WHO });
+  dns.appeared('/a', () => ({
+    claim: () => ({ [Symbol.dispose]: () => undefined }),
+    passOn: async () => {
+      if (++tries === 1) throw new Error('busy');
+      passed.push('/a');
+      return { [Symbol.dispose]: () => undefined };
+    },
+    drop: () => undefined,
+  }));
+  await vi.waitFor(() => expect(tries).toBe(1));
+  expect(passed).toEqual([]);
+  await vi.waitFor(() => {
+    dns.reported();
+    expect(passed).toEqual(['/a']);
+  });
+  await dns.close();
+});
+
+describe('a namespace that is no container’s', () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  it('is left to Docker after ten seconds, and kept while Docker does not answer', async () => {
+    let answers = false;
+    const { appeared, passed } = furnisher({}, undefined, { answers: () => answers });
+    appeared('/a');
+    await vi.advanceTimersByTimeAsync(25_000);
+    expect(passed).toEqual([]);
+    answers = true;
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(passed).toEqual(['/a']);
+  });
+});
+
+it('200 passes while a namespace is slow to prepare: their states are not kept, and the last one wins', async () => {
+  let release: () => void = () => undefined;
+  const slow = new Promise<void>((done) => {
+    release = done;
+  });
+  let syncs = 0;
+  const { dns, answers } = furnisher({}, '/a', {
+    embedded: () => {
+      syncs += 1; // once for each member of the state that is worked on
+      return true;
+    },
+    needs: async () => {
+      await slow;
+      return true;
+    },
+  });
+  const other = {
+    ...state,
+    members: new Map([['c2', { policy: { mode: 'enforce' } }]]),
+  } as unknown as InForce;
+  for (let n = 0; n < 200; n++) dns.applied(other);
+  dns.applied(state);
+  release();
+  await vi.waitFor(() => expect(answers).toContain('/a'));
+  await dns.close();
+  expect(syncs).toBeLessThan(10);
+});

@@ -1,0 +1,131 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { NamesPolicy } from '../../../src/dns/policy.js';
+import type { InForce } from '../../../src/enforce/pass.js';
+import { parseCidr, type Range } from '../../../src/lib/ip.js';
+import { NO_THREATS } from '../../../src/policy/threat.js';
+import type { Member } from '../../../src/ruleset/state.js';
+import { input, member } from '../ruleset/sample.js';
+
+const INSIDE = [parseCidr('45.45.0.0/24') as Range];
+
+/** The policy for these members, as a pass that applied them leaves it. */
+function policyOf(...members: Member[]): NamesPolicy {
+  const policy = new NamesPolicy({
+    prefix: 'DB',
+    hostAddresses: () => new Set(),
+    searchDomains: () => [],
+    threats: NO_THREATS,
+    view: () => ({ starting: new Set(), attached: new Set() }),
+  });
+  const state: Pick<InForce, 'members' | 'ports' | 'input'> = {
+    members: new Map(members.map((m) => [m.id, m])),
+    ports: {
+      bindings: new Map(),
+      bridges: new Map(),
+      exempt: [],
+      unbound: [],
+      outdated: new Set(),
+      namespaces: new Set(),
+    },
+    input: { ...input(...members), inside: INSIDE },
+  };
+  policy.applied(state as InForce);
+  return policy;
+}
+
+describe('resolvers that a container may ask itself (dns=direct)', () => {
+  const m = member(2, '10.0.0.53:53/udp dns=direct, 10.0.0.54:53,853/tcp dns=direct, 10.0.0.99:53/udp');
+  const direct = policyOf(m).directResolvers(m.id);
+
+  it.each([
+    ['10.0.0.53', 53, 'udp', true],
+    ['10.0.0.53', 53, 'tcp', false],
+    ['10.0.0.53', 54, 'udp', false],
+    ['10.0.0.54', 853, 'tcp', true],
+    ['10.0.0.54', 853, 'udp', false],
+    ['10.0.0.55', 53, 'udp', false],
+    ['10.0.0.99', 53, 'udp', false],
+  ] as const)('%s, port %i over %s: %s', (address, port, proto, isDirect) => {
+    expect(direct?.({ address, port, proto })).toBe(isDirect);
+  });
+
+  it('are none without such an entry, whatever else is permitted there', () => {
+    const other = member(3, '10.0.0.53:53/udp');
+    expect(policyOf(other).directResolvers(other.id)).toBeUndefined();
+  });
+});
+
+describe('where answers go', () => {
+  it('to the sets of the classes that name it; of an observed container, also to sets that permit nothing', () => {
+    const [held, watched] = [member(2, 'a.example:80'), member(3, 'a.example:80', 'observe')];
+    const policy = policyOf(held, watched);
+    expect(policy.decide(held.id, 'a.example')).toMatchObject({ allow: true, sets: [{}] });
+    expect(policy.decide(held.id, 'a.example').shown).toBeUndefined();
+    const { sets, shown = [] } = policy.decide(watched.id, 'a.example');
+    expect([sets.length, shown.length]).toEqual([1, 1]);
+    expect([sets[0]?.v4, sets[0]?.v6]).not.toContain(shown[0]?.v4);
+    expect(policy.decide(held.id, 'b.example').allow).toBe(false);
+  });
+
+  it('knows the public space of Docker networks', () => {
+    expect(policyOf(member(2, '')).inside()).toEqual(INSIDE);
+  });
+});
+
+describe('a question of a container whose networks are not known', () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+  const WHO = 'c'.repeat(64);
+  function waiting() {
+    const live = { starting: new Set<string>(), attached: new Set<string>() };
+    const policy = new NamesPolicy({
+      prefix: 'DB',
+      hostAddresses: () => new Set(),
+      searchDomains: () => [],
+      threats: NO_THREATS,
+      view: () => live,
+    });
+    const apply = (): void =>
+      policy.applied({
+        view: { attached: new Set(live.attached) },
+        members: new Map(),
+        ports: { bindings: new Map() },
+      } as unknown as InForce);
+    apply();
+    let answer: boolean | undefined;
+    void policy.awaitNetworks(WHO, 2_000).then((known) => {
+      answer = known;
+    });
+    return { live, apply, answer: () => answer, wait: (ms: number) => vi.advanceTimersByTimeAsync(ms) };
+  }
+
+  it('waits two seconds, when Docker says nothing of it', async () => {
+    const q = waiting();
+    await q.wait(1_900);
+    expect(q.answer()).toBeUndefined();
+    await q.wait(200);
+    expect(q.answer()).toBe(false);
+  });
+
+  it('waits while it starts, and while the pass is late that brings its networks, until they are known', async () => {
+    const q = waiting();
+    q.live.starting.add(WHO);
+    await q.wait(4_000);
+    q.live.starting.clear();
+    q.live.attached.add(WHO);
+    await q.wait(4_000);
+    expect(q.answer()).toBeUndefined();
+    q.apply();
+    await q.wait(0);
+    expect(q.answer()).toBe(true);
+  });
+
+  it('waits ten seconds at most', async () => {
+    const q = waiting();
+    q.live.starting.add(WHO);
+    await q.wait(9_900);
+    expect(q.answer()).toBeUndefined();
+    await q.wait(300);
+    expect(q.answer()).toBe(false);
+  });
+});

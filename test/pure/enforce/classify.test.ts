@@ -1,0 +1,165 @@
+import { describe, expect, it } from 'vitest';
+import { Classifier } from '../../../src/enforce/classify.js';
+import type { InForce } from '../../../src/enforce/pass.js';
+import type { DockerView } from '../../../src/policy/container.js';
+
+const quiet = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
+const BRIDGE = { link: { index: 1 }, network: { id: 'n' } };
+const veth = (index: number, netnsId: number) => ({ index, name: `veth${index}`, master: 1, netnsId });
+const viewOf = (starting: readonly string[] = [], shown: readonly string[] = []): DockerView =>
+  ({
+    containers: new Map(shown.map((id) => [id, { id, endpoints: [{ networkId: 'n' }] }])),
+    starting: new Set(starting),
+    attached: new Set(),
+  }) as unknown as DockerView;
+
+interface World {
+  readonly waiting?: readonly number[];
+  readonly starting?: readonly string[];
+  /** Ports that have been a container's. */
+  readonly were?: readonly number[];
+  /** Namespaces behind bound ports. */
+  readonly namespaces?: readonly number[];
+  /** Containers that Docker shows on the bridge's network; those that have a veth. */
+  readonly shown?: readonly string[];
+  readonly listedOnly?: readonly string[];
+  readonly bound?: readonly string[];
+  /** The bridge of the veths is a managed one. */
+  readonly isManaged?: boolean;
+  /** What happens while the list is under way. */
+  readonly meanwhile?: () => void;
+}
+/** Ports 7 and 8 stand on a managed bridge and belong to nobody that is known. */
+async function judged(w: World): Promise<number[]> {
+  const state = {
+    view: viewOf(w.starting, w.shown),
+    ports: {
+      unbound: [veth(7, 70), veth(8, 80)],
+      bindings: new Map((w.bound ?? []).map((container, i) => [20 + i, { container, networkId: 'n' }])),
+      bridges: new Map(w.isManaged === false ? [] : [['br', BRIDGE]]),
+      namespaces: new Set(w.namespaces),
+    },
+    containers: new Set(w.were),
+  } as unknown as InForce;
+  const strangers: number[] = [];
+  let passes = 0;
+  const classifier = new Classifier({
+    refresh: async () => {
+      w.meanwhile?.();
+      return viewOf(w.starting, [...(w.shown ?? []), ...(w.listedOnly ?? [])]);
+    },
+    inForce: async () => void passes++,
+    state: () => state,
+    waiting: () => new Set(w.waiting ?? [7]),
+    setUnattributed: (port) => strangers.push(port),
+    now: () => performance.now(),
+    log: quiet,
+  });
+  classifier.request();
+  await expect.poll(() => passes).toBeGreaterThan(0);
+  await new Promise(setImmediate);
+  return strangers;
+}
+
+it('a port whose own packet waited before the list was begun, and that nobody is known for, is nobody’s', async () => {
+  expect(await judged({})).toEqual([7]);
+  expect(await judged({ waiting: [7, 8] })).toEqual([7, 8]);
+});
+
+it('Docker makes a port before it says whose it is: without a packet of its own nothing is said of it', async () => {
+  expect(await judged({ waiting: [] })).toEqual([]);
+  expect(await judged({ waiting: [9] })).toEqual([]);
+});
+
+it('nobody is nobody while a container starts or joins', async () => {
+  expect(await judged({ starting: ['c'] })).toEqual([]);
+});
+
+it('a port that has been a container’s never is, nor one that leads to the namespace of one', async () => {
+  expect(await judged({ were: [7] })).toEqual([]);
+  expect(await judged({ namespaces: [70] })).toEqual([]);
+  expect(await judged({ namespaces: [71], were: [8] })).toEqual([7]);
+});
+
+it('packets that come while the list is under way count for the next one', async () => {
+  const waiting: number[] = [7];
+  expect(await judged({ waiting, meanwhile: () => waiting.push(8) })).toEqual([7]);
+});
+
+it('while a container of the bridge has no veth yet, none there is nobody’s: it may be that one’s', async () => {
+  expect(await judged({ shown: ['c'] })).toEqual([]);
+  expect(await judged({ listedOnly: ['c'] })).toEqual([]);
+  expect(await judged({ shown: ['c', 'd'], bound: ['c'] })).toEqual([]);
+  expect(await judged({ shown: ['c'], bound: ['c'] })).toEqual([7]);
+});
+
+it('a veth on a bridge of which nothing is known any more is not nobody’s', async () => {
+  expect(await judged({ isManaged: false })).toEqual([]);
+});
+
+describe('what a packet waits for', () => {
+  const classifierOf = (
+    more: Partial<ConstructorParameters<typeof Classifier>[0]>,
+    starting: readonly string[] = [],
+  ) => {
+    let now = 0;
+    const classifier = new Classifier({
+      refresh: async () => viewOf(starting),
+      inForce: async () => undefined,
+      state: () =>
+        ({
+          view: viewOf(starting),
+          ports: { unbound: [], bindings: new Map(), bridges: new Map(), namespaces: new Set() },
+          containers: new Set(),
+        }) as unknown as InForce,
+      waiting: () => new Set([7]),
+      setUnattributed: () => undefined,
+      now: () => (now += 1),
+      log: quiet,
+      ...more,
+    });
+    return classifier;
+  };
+  const settled = (): Promise<void> => new Promise((done) => setTimeout(done, 10));
+
+  it('nothing, once a list begun after it has been answered and is in force', async () => {
+    const c = classifierOf({});
+    expect(c.isAwaited(0)).toBe(true);
+    c.request();
+    await settled();
+    expect([c.isAwaited(0), c.isAwaited(1)]).toEqual([false, true]);
+  });
+
+  it('the list, the pass, and containers that start', async () => {
+    const never = new Promise<never>(() => undefined);
+    const late = async (): Promise<void> => {
+      throw new Error('not in force within 10000 ms');
+    };
+    for (const c of [
+      classifierOf({ refresh: () => never }),
+      classifierOf({ inForce: () => never }),
+      classifierOf({ inForce: late }),
+      classifierOf({}, ['c']),
+    ]) {
+      c.request();
+      await settled();
+      expect(c.isAwaited(0)).toBe(true);
+    }
+  });
+
+  it('nothing from an engine that refuses', async () => {
+    const c = classifierOf({
+      refresh: async () => {
+        throw new Error('connect ECONNREFUSED');
+      },
+    });
+    c.request();
+    await settled();
+    expect(c.isAwaited(0)).toBe(false);
+  });
+});

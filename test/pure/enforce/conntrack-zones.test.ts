@@ -1,0 +1,78 @@
+/** Whose datagrams get a zone of conntrack, and when. */
+import { expect, it } from 'vitest';
+import { Zones } from '../../../src/enforce/conntrack-zones.js';
+import { Identities } from '../../../src/enforce/identities.js';
+import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
+import type { Cgroup, Member } from '../../../src/ruleset/state.js';
+import { member, shape } from '../ruleset/sample.js';
+
+const cgroup = (object: string): Cgroup => ({ path: `docker/${object}`, object });
+const late = (identity: number, object: string, zones: Zones<FlowFacts>): Member => ({
+  ...member(identity, '', 'enforce', []),
+  host: { cgroups: [cgroup(object)], zoned: zones.has([cgroup(object)], true) },
+});
+
+function lab() {
+  const flows: FlowFacts[] = [];
+  const asked: [string, number][] = [];
+  const zones = new Zones<FlowFacts>({
+    marks: shape.marks,
+    flows: {
+      flows: async (family, { mark }) =>
+        flows.filter((f) => f.family === family && (f.mark & (mark?.mask ?? 0)) >>> 0 === mark?.value),
+      flowsAmong: async () => [],
+      delete: () => true,
+      mark: () => true,
+    },
+    lookAgain: (reason, ms) => void asked.push([reason, ms]),
+  });
+  return { flows, asked, zones };
+}
+const flow = (mark: number, assured: boolean, proto = 17): FlowFacts => {
+  const ends = { src: '192.0.2.2', dst: '93.184.40.1', sport: 40_000, dport: 7 };
+  return {
+    family: 4,
+    proto,
+    mark,
+    status: { assured },
+    orig: ends,
+    reply: { ...ends, src: ends.dst, dst: ends.src },
+  };
+};
+
+it('held from its first instruction: at once', () => {
+  expect(lab().zones.has([cgroup('a')], false)).toBe(true);
+});
+
+it('late: once no stream of its own goes on outside', async () => {
+  const { flows, asked, zones } = lab();
+  flows.push(flow(2, true), flow(3, false), flow(3, true, 6), flow(4, true));
+  const both = (): Member[] => [late(2, 'a', zones), late(3, 'b', zones)];
+  expect(both().map((m) => m.host?.zoned)).toEqual([false, false]);
+  await zones.look(both(), []);
+  expect(both().map((m) => m.host?.zoned)).toEqual([false, true]);
+  expect(asked.map(([, ms]) => ms)).toEqual([0, 30_000]);
+  const reason = asked[0]?.[0] as string;
+  flows.length = 0;
+  await zones.look(both(), ['something else']);
+  expect(both().map((m) => m.host?.zoned)).toEqual([false, true]);
+  await zones.look(both(), [reason]);
+  expect(both().map((m) => m.host?.zoned)).toEqual([true, true]);
+});
+
+it('after a restart: as its rule stands', () => {
+  const { zones } = lab();
+  zones.takeOver(new Set(['docker/a']));
+  expect([zones.has([cgroup('a')], true), zones.has([cgroup('b')], true)]).toEqual([true, false]);
+});
+
+it('a number counts as given anew until what bore it has ended', () => {
+  const numbers = new Identities(100);
+  numbers.adopt('standing', 2);
+  expect(numbers.assign('standing', 0)).toBe(2);
+  expect([...numbers.born]).toEqual([]);
+  expect(numbers.assign('new', 0)).toBe(3);
+  expect([...numbers.born]).toEqual([3]);
+  numbers.settle([3]);
+  expect([...numbers.born]).toEqual([]);
+});

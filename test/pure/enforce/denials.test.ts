@@ -1,0 +1,98 @@
+/** What becomes of a logged packet and of a denied name. */
+import { describe, expect, it } from 'vitest';
+import { Denials } from '../../../src/enforce/denials.js';
+import { Tallies } from '../../../src/enforce/tallies.js';
+import type { ThreatLook } from '../../../src/policy/threat.js';
+import type { DenialEvent, NameEvent } from '../../../src/ports.js';
+import { planClasses } from '../../../src/ruleset/classes.js';
+import { mayReach } from '../../../src/ruleset/reach.js';
+import { entriesOf, member, shape } from '../ruleset/sample.js';
+
+const NO_THREATS = new Proxy({} as ThreatLook, { get: () => () => undefined });
+function make(reaches = false) {
+  const clock = { now: 1_000_000 };
+  const passed: DenialEvent[] = [];
+  const asked: string[] = [];
+  const tallies = new Tallies();
+  const denials = new Denials({
+    marks: shape.marks,
+    containerOf: () => 'c',
+    namesOf: () => [],
+    threats: NO_THREATS,
+    limitReason: () => undefined,
+    mayReach: () => reaches,
+    onPassed: (e) => passed.push(e),
+    onAsked: (_, name) => asked.push(name),
+    tallies,
+    now: () => clock.now,
+  });
+  const ask = (type: string, more: Partial<NameEvent> = {}): void =>
+    denials.name({ container: 'c', name: 'a.org', type, verdict: 'deny', reason: 'no entry', ...more });
+  const packet = (word: string): void =>
+    denials.packet({
+      prefix: `DB:${word}`,
+      mark: 2,
+      proto: 'tcp',
+      src: '172.18.0.2',
+      dst: '172.18.0.3',
+      dport: 22,
+    });
+  return { clock, denials, passed, asked, ask, packet };
+}
+
+describe('a denied name', () => {
+  it('counts once for A and AAAA together, and again when it is looked up again', () => {
+    const { clock, denials, ask } = make();
+    for (const type of ['A', 'AAAA']) ask(type);
+    expect(denials.namesDenied('c')).toBe(1);
+    for (const type of ['AAAA', 'A']) ask(type);
+    expect(denials.namesDenied('c')).toBe(2);
+    clock.now += 60_000;
+    ask('AAAA');
+    expect(denials.namesDenied('c')).toBe(3);
+    expect(denials.recent('c', 10)).toHaveLength(3);
+  });
+
+  it('of an observed container is handed on, and counts as no denial', () => {
+    const { denials, asked, ask } = make();
+    for (const type of ['A', 'AAAA']) ask(type, { verdict: 'would-deny' });
+    expect([asked, denials.namesDenied('c')]).toEqual([['a.org'], 0]);
+  });
+});
+
+describe('a packet of an observed container', () => {
+  it('is would-deny, and handed on', () => {
+    const { denials, passed, packet } = make();
+    packet('would');
+    packet('near');
+    packet('deny');
+    expect(passed.map((e) => e.verdict)).toEqual(['would-deny', 'would-deny']);
+    expect(denials.recent('c', 10)).toHaveLength(3);
+  });
+
+  it('to a neighbour that enforce lets it reach is nothing', () => {
+    const { denials, passed, packet } = make(true);
+    packet('near');
+    expect([passed, denials.recent('c', 10)]).toEqual([[], []]);
+  });
+});
+
+it('mayReach is what the chain says of neighbours: eastWest, networks, entries by port and protocol', () => {
+  const classes = planClasses(entriesOf('container:db:5432, 172.18.5.0/24:9000/udp'), () => [
+    { family: 4, lo: 0xac120009n, hi: 0xac120009n },
+  ]);
+  const m = { ...member(2, ''), classes, neighbours: ['172.18.0.7', '172.19.0.0/16'] };
+  const reaches = (dst: string, proto: string, dport: number): boolean => mayReach(m, { dst, proto, dport });
+  expect([
+    reaches('172.18.0.7', 'udp', 1),
+    reaches('172.19.3.3', 'icmp', 0),
+    reaches('172.18.0.9', 'tcp', 5432),
+    reaches('172.18.5.1', 'udp', 9000),
+  ]).toEqual([true, true, true, true]);
+  expect([
+    reaches('172.18.0.8', 'tcp', 1),
+    reaches('172.18.0.9', 'udp', 5432),
+    reaches('172.18.0.9', 'tcp', 5433),
+    reaches('172.18.5.1', 'tcp', 9000),
+  ]).toEqual([false, false, false, false]);
+});

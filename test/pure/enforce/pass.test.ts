@@ -1,0 +1,190 @@
+/** One pass after the other, with a kernel that takes everything: what a pass decides by, and what it does not work out again. */
+import { expect, it } from 'vitest';
+import { ForeignPorts } from '../../../src/enforce/foreign-bridges.js';
+import type { HostSenders } from '../../../src/enforce/host-cgroups.js';
+import { Enforcer } from '../../../src/enforce/pass.js';
+import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
+import { Bars } from '../../../src/kernel/flow-blocklist.js';
+import type { KernelPort } from '../../../src/kernel/kernel-port.js';
+import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
+import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
+import type { HostLink } from '../../../src/ports.js';
+import { type DesiredState, NO_HOST_NET } from '../../../src/ruleset/state.js';
+import { entriesOf, shape } from '../ruleset/sample.js';
+
+const nothing = (): void => undefined;
+const NETWORK: NetworkFacts = {
+  id: 'n',
+  name: 'web',
+  driver: 'bridge',
+  scope: 'local',
+  bridge: 'br-web',
+  internal: false,
+  ipv6: false,
+  subnets: ['172.18.0.0/16'],
+  gateways: ['172.18.0.1'],
+  labels: {},
+  options: {},
+};
+const BRIDGE: HostLink = { index: 3, name: 'br-web', kind: 'bridge', mac: '02:42:00:00:00:01', since: 0 };
+const idOf = (n: number): string => `${n}`.padStart(12, '0').padEnd(64, 'c');
+const macOf = (n: number): string =>
+  `02:42:ac:12:${(n >> 8).toString(16).padStart(2, '0')}:${(n & 255).toString(16).padStart(2, '0')}`;
+const containerOf = (n: number): ContainerFacts => ({
+  id: idOf(n),
+  name: `c${n}`,
+  image: 'busybox',
+  imageId: 'i',
+  labels: {},
+  imageLabels: {},
+  state: 'running',
+  networkMode: 'web',
+  endpoints: [
+    { networkId: 'n', mac: macOf(n), ip4: `172.18.${n >> 8}.${n & 255}`, dnsNames: [], askedAt: 10 },
+  ],
+  published: [],
+});
+const vethOf = (n: number): HostLink => ({
+  index: 100 + n,
+  name: `veth${n}`,
+  kind: 'veth',
+  mac: '',
+  since: 1,
+  master: BRIDGE.index,
+  peerMac: macOf(n),
+});
+
+function house() {
+  let now = 1_000_000;
+  let present: readonly number[] = [];
+  let allow = 'a.example:80';
+  const applied: DesiredState[] = [];
+  const changed = new Map<number, Partial<ContainerFacts>>();
+  let starting: ReadonlySet<string> = new Set();
+  const view = (): DockerView => ({
+    containers: new Map(present.map((n) => [idOf(n), { ...containerOf(n), ...changed.get(n) }])),
+    networks: new Map([[NETWORK.id, NETWORK]]),
+    listings: 1,
+    listBegan: 0,
+    starting,
+    attached: new Set(present.map(idOf)),
+    connected: true,
+  });
+  const kernel = {
+    links: async () => [BRIDGE, ...present.map(vethOf)],
+    standing: async () => ({
+      bridge: EMPTY_BRIDGE,
+      hostMarks: new Map(),
+      hostGates: [],
+      hostZones: new Set(),
+    }),
+    apply: async (desired: DesiredState, before: () => Promise<void>) => {
+      await before();
+      applied.push(desired);
+      return { changed: true, refill: [], repaired: false };
+    },
+    invalidate: nothing,
+    flows: { flows: async () => [], flowsAmong: async () => [], delete: () => true, mark: () => true },
+    sockets: async () => [],
+    members: async () => new Map(),
+    add: async () => undefined,
+    remove: async () => undefined,
+    addCut: async () => undefined,
+    removeCut: async () => undefined,
+    hostAddresses: () => new Set<string>(),
+  } as unknown as KernelPort;
+  const hosts: HostSenders = { net: NO_HOST_NET, cgroups: new Map(), late: new Map(), open: new Map() };
+  const enforcer = new Enforcer<FlowFacts>({
+    shape,
+    kernel,
+    bars: new Bars(kernel, shape.prefix, () => now),
+    threats: { has: () => false, repair: nothing },
+    view,
+    policyOf: () => ({ mode: 'enforce', modeFrom: 'label', entries: entriesOf(allow), lists: [], notes: [] }),
+    limitsOf: () => undefined,
+    eastWest: () => undefined,
+    isManaged: () => true,
+    isLan: () => false,
+    foreign: new ForeignPorts(nothing),
+    hosts: { look: () => hosts, standing: nothing },
+    beforeRules: async () => undefined,
+    closed: () => [],
+    unattributed: () => ({ mode: 'observe', entries: [] }),
+    learned: { wanted: () => new Map(), has: () => false },
+    log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
+    now: () => now,
+    lookAgain: nothing,
+    onStanding: nothing,
+    inside: async () => undefined,
+    onTakeOver: nothing,
+    onApplied: nothing,
+  });
+  const pass = async (...numbers: number[]): Promise<DesiredState> => {
+    present = numbers;
+    await enforcer.pass({ reasons: [], resync: false });
+    return applied.at(-1) as DesiredState;
+  };
+  return {
+    enforcer,
+    pass,
+    passes: (ms: number) => {
+      now += ms;
+    },
+    permits: (entries: string) => {
+      allow = entries;
+    },
+    becomes: (n: number, facts: Partial<ContainerFacts>, isStarting: boolean) => {
+      changed.set(n, facts);
+      starting = new Set(isStarting ? [idOf(n)] : []);
+    },
+  };
+}
+const hasChain = (state: DesiredState, n: number): boolean =>
+  state.tables.some((t) => t.chains.has(`DB-c-${idOf(n).slice(0, 12)}`));
+const chainOf = (state: DesiredState, n: number): unknown =>
+  state.tables[0]?.chains.get(`DB-c-${idOf(n).slice(0, 12)}`);
+
+it('rules of a container that went are removed after two seconds, however often a plan is asked for', async () => {
+  const { enforcer, pass, passes } = house();
+  await pass(1, 2);
+  expect(hasChain(await pass(1), 2)).toBe(true);
+  for (let n = 0; n < 10; n++) {
+    passes(250);
+    const wanted = await enforcer.wanted();
+    expect(hasChain(wanted, 2)).toBe(n < 7);
+  }
+  expect(hasChain(await pass(1), 2)).toBe(false);
+  expect(hasChain(await enforcer.wanted(), 2)).toBe(false);
+});
+
+it('a pass for one container more keeps what was rendered for the others', async () => {
+  const { pass, permits } = house();
+  await pass(1, 2);
+  await new Promise((done) => setTimeout(done, 120)); // their ports are new for 100 ms
+  const before = await pass(1, 2);
+  const after = await pass(1, 2, 3);
+  for (const n of [1, 2]) {
+    expect(chainOf(after, n)).toBeDefined();
+    expect(chainOf(after, n)).toBe(chainOf(before, n));
+  }
+  permits('b.example:80, 192.0.2.1:443');
+  const changed = await pass(1, 2, 3);
+  for (const n of [1, 2, 3]) expect(chainOf(changed, n)).not.toEqual(chainOf(after, n));
+});
+
+it('a container in the host network keeps its number when it is created, listed as created, and started', async () => {
+  const { enforcer, pass, becomes } = house();
+  const host = { networkMode: 'host', endpoints: [] };
+  const numbers: (number | undefined)[] = [];
+  for (const [state, isStarting] of [
+    ['created', true],
+    ['created', false],
+    ['running', true],
+  ] as const) {
+    becomes(7, { ...host, state }, isStarting);
+    await pass(7);
+    numbers.push(enforcer.state?.members.get(idOf(7))?.identity);
+  }
+  expect(numbers[0]).toBeDefined();
+  expect(new Set(numbers).size).toBe(1);
+});

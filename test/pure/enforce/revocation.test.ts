@@ -1,0 +1,230 @@
+/** Which flows are looked at, and when again: after a repair none that was opened in the hole may stay. */
+import { expect, it } from 'vitest';
+import type { Binding } from '../../../src/enforce/bindings.js';
+import type { InForce } from '../../../src/enforce/pass.js';
+import { Revocation } from '../../../src/enforce/revocation.js';
+import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
+import { Bars } from '../../../src/kernel/flow-blocklist.js';
+import type { KernelPort } from '../../../src/kernel/kernel-port.js';
+import type { Member } from '../../../src/ruleset/state.js';
+import { input, member, shape } from '../ruleset/sample.js';
+
+const nothing = (): void => undefined;
+const SOURCE = '10.0.0.2';
+const NEIGHBOUR = '10.0.0.3';
+/** The member may reach it. */
+const FRIEND = '10.0.0.4';
+const flow = (sport: number): FlowFacts => ({
+  family: 4,
+  proto: 17,
+  mark: 0,
+  orig: { src: SOURCE, dst: '192.0.2.1', sport, dport: 5000 },
+  reply: { src: '192.0.2.1', dst: SOURCE, sport: 5000, dport: sport },
+});
+
+function revoker() {
+  const table = new Set<FlowFacts>();
+  const due: string[] = [];
+  const barred: string[] = [];
+  let broken = false;
+  let isFull = false;
+  const kernel = {
+    flows: {
+      flows: async (family: 4 | 6) => {
+        if (broken) throw new Error('no answer');
+        return family === 4 ? [...table] : [];
+      },
+      flowsAmong: async () => {
+        if (broken) throw new Error('no answer');
+        return [...table];
+      },
+      delete: (f: FlowFacts) => table.delete(f),
+      mark: () => true,
+    },
+    addCut: async (_: string, members: readonly string[]) => {
+      if (isFull) throw new Error('full');
+      barred.push(...members);
+    },
+    hostAddresses: () => new Set(['10.0.0.1']),
+    sockets: async () => [],
+  } as unknown as KernelPort;
+  const revocation = new Revocation({
+    shape,
+    kernel,
+    log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
+    bars: new Bars(kernel, shape.prefix, () => 0),
+    lookAgain: (reason) => void due.push(reason),
+  });
+  const port = { mac: '02:00:00:00:00:01', bridge: 'br-test' };
+  const m = member(1, '', 'enforce', [{ ...port, ifindex: 7, ip4: SOURCE }]);
+  const free = [NEIGHBOUR, FRIEND].map((ip4, i) =>
+    member(2 + i, '', 'off', [{ ...port, ifindex: 8 + i, ip4 }]),
+  );
+  const state = {
+    members: new Map([m, ...free].map((x) => [x.id, x])),
+    input: input(m),
+    hosts: { late: new Set() },
+    judge: {
+      keeps: (by: Member, f: FlowFacts) => by !== m || f.orig.dst === FRIEND,
+      admits: (f: FlowFacts) => f.orig.dport === 80,
+    },
+  } as unknown as InForce;
+  const known = new Map([[7, {}]]) as unknown as ReadonlyMap<number, Binding>;
+  return {
+    table,
+    id: m.id,
+    due,
+    barred,
+    revocation,
+    fills: () => {
+      isFull = true;
+    },
+    breaks: (is: boolean) => {
+      broken = is;
+    },
+    run: (newlyHeld: ReadonlySet<string> = new Set()) =>
+      revocation.run(state, { known, again: new Set(), newlyHeld }),
+  };
+}
+
+it('flows of a policy that stays are looked at once', async () => {
+  const { run, table, due } = revoker();
+  table.add(flow(1));
+  await run();
+  expect(table.size).toBe(0);
+  table.add(flow(2));
+  await run();
+  expect(table.size).toBe(1);
+  expect(due).toEqual([]);
+});
+
+it('a flow that a packet on its way creates again while it is deleted is deleted, too', async () => {
+  const { run, table } = revoker();
+  const remove = table.delete.bind(table);
+  let packetsOnTheirWay = 1;
+  table.delete = (f) => {
+    const was = remove(f);
+    if (packetsOnTheirWay-- > 0) table.add(flow(1));
+    return was;
+  };
+  table.add(flow(1));
+  await run();
+  expect(packetsOnTheirWay).toBe(-1);
+  expect(table.size).toBe(0);
+});
+
+it('after a repair all are looked at, and once more a little later, for what was on its way', async () => {
+  const { run, table, due, revocation } = revoker();
+  await run();
+  revocation.distrust();
+  table.add(flow(1));
+  await run();
+  expect(table.size).toBe(0);
+  expect(due).toHaveLength(1);
+  table.add(flow(2));
+  revocation.due(['something else']);
+  await run();
+  expect(table.size).toBe(1);
+  revocation.due(due);
+  await run();
+  expect(table.size).toBe(0);
+  table.add(flow(3));
+  await run();
+  expect(table.size).toBe(1);
+  expect(due).toHaveLength(1);
+});
+
+it('a look that fails is owed until one holds', async () => {
+  const { run, table, due, revocation, breaks } = revoker();
+  await run();
+  revocation.distrust();
+  table.add(flow(1));
+  breaks(true);
+  await expect(run()).rejects.toThrow('no answer');
+  expect(revocation.owed).toBe(true);
+  breaks(false);
+  await run();
+  expect([table.size, revocation.owed, due.length]).toEqual([0, false, 1]);
+  breaks(true);
+  revocation.due(due);
+  await expect(run()).rejects.toThrow('no answer');
+  table.add(flow(2));
+  breaks(false);
+  await run();
+  expect(table.size).toBe(0);
+});
+
+it('an answer that opened a flow while no rule stood: it ends, unless it may be opened from either side', async () => {
+  const { table, revocation, run, barred } = revoker();
+  const inbound = (src: string, dport: number, tcp?: FlowFacts['tcp']): FlowFacts => ({
+    family: 4,
+    proto: tcp === undefined ? 17 : 6,
+    mark: 0,
+    orig: { src, dst: SOURCE, sport: 5000, dport },
+    reply: { src: SOURCE, dst: src, sport: dport, dport: 5000 },
+    ...(tcp === undefined ? {} : { tcp }),
+  });
+  const seen = { handshake: false, pickedUp: false };
+  const middle = { handshake: false, pickedUp: true };
+  const ends = [
+    inbound('192.0.2.1', 40_000),
+    inbound('192.0.2.1', 40_000, seen),
+    inbound('10.0.0.1', 40_000),
+    inbound('10.0.0.1', 40_001, middle),
+    inbound(NEIGHBOUR, 40_000),
+    inbound(NEIGHBOUR, 40_001, middle),
+  ];
+  const stays = [
+    inbound('192.0.2.1', 80),
+    inbound('10.0.0.1', 40_000, seen),
+    inbound(NEIGHBOUR, 40_000, seen),
+    inbound(FRIEND, 40_000),
+    inbound(FRIEND, 40_000, middle),
+  ];
+  await run();
+  for (const f of [...ends, ...stays]) table.add(f);
+  await run();
+  expect(table.size).toBe(ends.length + stays.length); // nothing was tampered with
+  revocation.distrust();
+  await run();
+  expect([...table]).toEqual(stays);
+  expect(barred).toContain(`${SOURCE},6:40001,${NEIGHBOUR}`);
+  expect(barred).toContain(`${SOURCE},17:40000,10.0.0.1`);
+});
+
+it('what an answer opened while a container was not enforced ends when it is, and once more a little later', async () => {
+  const { table, revocation, run, due, id } = revoker();
+  const answer: FlowFacts = { ...flow(1), orig: flow(1).reply, reply: flow(1).orig };
+  await run();
+  table.add(answer);
+  await run();
+  expect(table.size).toBe(1);
+  await run(new Set([id]));
+  expect(table.size).toBe(0);
+  table.add(answer);
+  await run();
+  expect(table.size).toBe(1);
+  revocation.due(due);
+  await run();
+  expect(table.size).toBe(0);
+  expect(due).toHaveLength(1);
+});
+
+it('flows end although their stragglers cannot be barred, and the failure is told', async () => {
+  const { table, run, fills } = revoker();
+  table.add(flow(1));
+  fills();
+  await expect(run()).rejects.toThrow('full');
+  expect(table.size).toBe(0);
+});
+
+it('a flow that the other side knows by another port is barred by that one, too', async () => {
+  const members: string[] = [];
+  const addCut = async (_: string, added: readonly string[]): Promise<void> => void members.push(...added);
+  const bars = new Bars({ addCut, removeCut: async () => undefined }, shape.prefix, () => 0);
+  const own = flow(4000);
+  const masqueraded = { ...own, reply: { ...own.reply, dst: '198.51.100.1', dport: 6000 } };
+  await bars.bar([own, { ...own, reply: { ...own.reply, dport: 5001 } }, masqueraded], { tcp: 9, others: 9 });
+  const [to, from] = [`${SOURCE},17`, own.reply.src];
+  expect(members).toEqual([4000, 4000, 5001, 4000].map((port) => `${to}:${port},${from}`));
+});

@@ -1,0 +1,58 @@
+/** What would make a flow anew that was cut: from neighbours, the host and elsewhere. */
+import { describe, expect, it } from 'vitest';
+import { markOf } from '../../../src/ruleset/bridge.js';
+import { compile } from '../../../src/ruleset/compile.js';
+import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
+import { input, member, shape } from './sample.js';
+
+const enforced = member(1, '192.0.2.1');
+const free = member(2, '', 'observe');
+const desired = compile(input(enforced, free));
+const addressOf = (m: typeof free, family: 4 | 6): string => m.ports[0]?.[`ip${family}`] ?? '';
+
+describe.each([4, 6] as const)('IPv%i', (family) => {
+  const filter = desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains ?? new Map();
+  const verdict = (chain: string, more: Partial<TracePacket>): string => {
+    const packet: TracePacket = {
+      family,
+      mark: 0,
+      proto: 'tcp',
+      src: addressOf(free, family),
+      dst: addressOf(enforced, family),
+      dport: 40_000,
+      states: ['NEW'],
+      ...more,
+    };
+    const isCut = (set: string): boolean => set === `DB-cut${family}`;
+    const isEnforced = (set: string): boolean =>
+      set === `DB-enf${family}` && packet.dst === addressOf(enforced, family);
+    const isOwn = (set: string): boolean =>
+      set === `DB-own${family}` && packet.src === addressOf(free, family);
+    return trace(filter, chain, packet, (set) => isCut(set) || isEnforced(set) || isOwn(set)).verdict;
+  };
+  const mark = markOf(shape.marks, free.identity, 'observe');
+
+  it.each([
+    ['a neighbour', 'DB-FORWARD', mark],
+    ['the host', 'DB-OUTPUT', 0],
+  ])('%s: no segment and no datagram of such a flow, but a new connection', (_, chain, from) => {
+    expect(verdict(chain, { mark: from })).toBe('reject');
+    expect(verdict(chain, { mark: from, proto: 'udp' })).toBe('drop');
+    expect(verdict(chain, { mark: from, syn: true })).toBe('return');
+    expect(verdict(chain, { mark: from, states: ['ESTABLISHED'] })).toBe('return');
+  });
+
+  it('from elsewhere, to whomever: a threat that only feeds of destinations list may not come back', () => {
+    const packet = { src: family === 4 ? '192.0.2.9' : '2001:db8::9', dst: addressOf(free, family) };
+    expect(verdict('DB-FORWARD', packet)).toBe('drop');
+    expect(verdict('DB-FORWARD', { ...packet, proto: 'udp' })).toBe('drop');
+    expect(verdict('DB-FORWARD', { ...packet, syn: true })).toBe('return');
+  });
+
+  it('to a socket of the host’s network', () => {
+    const dst = family === 4 ? '192.0.2.250' : '2001:db8::250';
+    expect(verdict('DB-INPUT', { dst })).toBe('drop');
+    expect(verdict('DB-INPUT', { dst, proto: 'udp' })).toBe('drop');
+    expect(verdict('DB-INPUT', { dst, syn: true })).toBe('return');
+  });
+});

@@ -1,0 +1,73 @@
+import { isDest, parseEntries } from '../../../src/policy/entry-parse.js';
+import type { Mode, PolicyEntry } from '../../../src/policy/policy.js';
+import { planClasses } from '../../../src/ruleset/classes.js';
+import { layoutMarks } from '../../../src/ruleset/marks.js';
+import {
+  type DesiredInput,
+  type Member,
+  NO_HOST_NET,
+  type Port,
+  type Shape,
+} from '../../../src/ruleset/state.js';
+
+export const shape: Shape = {
+  prefix: 'DB',
+  marks: layoutMarks(0x7f003fff),
+  holdQueue: 53,
+  logGroup: 53,
+  dns: { v4: '169.254.53.53', v6: 'fd64:6272:6467::53', port: 5353 },
+  deny: 'reject',
+  failure: 'closed',
+};
+
+export function entriesOf(text: string): PolicyEntry[] {
+  const parsed = parseEntries(text);
+  if (!parsed.ok) throw new Error(JSON.stringify(parsed.problems));
+  return parsed.value.filter(isDest).map((entry) => ({ entry, source: { from: 'label' } }));
+}
+
+export function member(
+  identity: number,
+  allow: string,
+  mode: Mode = 'enforce',
+  ports?: readonly Port[],
+): Member {
+  const entries = entriesOf(allow);
+  return {
+    id: identity.toString(16).padStart(12, '0').padEnd(64, 'a'),
+    identity,
+    policy: { mode, modeFrom: 'label', entries, lists: [], notes: [] },
+    classes: planClasses(entries, () => []),
+    families: new Set([4, 6] as const),
+    neighbours: [],
+    ports: ports ?? [
+      {
+        ifindex: 100 + identity,
+        mac: `02:42:ac:12:${(identity >> 8).toString(16).padStart(2, '0')}:${(identity & 255).toString(16).padStart(2, '0')}`,
+        ip4: `172.18.${identity >> 8}.${identity & 255}`,
+        ip6: `fd00:18::${identity.toString(16)}`,
+        bridge: 'br-test',
+      },
+    ],
+    published: [],
+  };
+}
+
+export function input(...members: Member[]): DesiredInput {
+  return {
+    shape,
+    members,
+    bridges: [
+      {
+        name: 'br-test',
+        mac: '02:42:aa:bb:cc:dd',
+        ports: members.flatMap((m) => m.ports.map((p) => p.ifindex)),
+      },
+    ],
+    exempt: [],
+    unattributed: [],
+    unattributedMode: 'observe',
+    unattributedClasses: [],
+    hostNet: NO_HOST_NET,
+  };
+}
