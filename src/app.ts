@@ -32,6 +32,7 @@ import { exec, outOfDescriptors } from './kernel/exec.js';
 import { ToolProcess } from './kernel/tool-process.js';
 import { Ending } from './lib/disposal.js';
 import { Faults } from './lib/faults.js';
+import type { Logger } from './lib/logger.js';
 import type { Problem } from './lib/problem.js';
 import { Turns } from './lib/shared-read.js';
 import { VERSION } from './lib/version.js';
@@ -39,9 +40,9 @@ import { layClosedFirst, stayClosed } from './ops/closed-base.js';
 import { formerPrefixes, leavePrefix, teardownKernel } from './ops/teardown.js';
 import type { NetworkFacts } from './policy/container.js';
 import type { List } from './policy/policy.js';
-import type { Logger, SharedStore } from './ports.js';
 import { closedCause } from './store/closed-cause.js';
 import { openStore } from './store/open.js';
+import type { SharedStore } from './store/store.js';
 import { Feeds } from './threats/service.js';
 
 /** After these a container may be known no more. */

@@ -1,5 +1,5 @@
 import type { Grant } from '../policy/policy.js';
-import type { ContainerView } from '../ports.js';
+import type { ContainerView } from './container-views.js';
 import type { GrantBody } from './schemas.js';
 
 export function grantBody(grant: Grant): GrantBody {

@@ -1,42 +1,37 @@
 import type { Engine } from '../app/engine.js';
 import type { Audit } from '../changes/audit.js';
+import type { AuditView } from '../changes/audit-types.js';
 import type { Changes } from '../changes/changes.js';
 import { census } from '../changes/container-counts.js';
 import { findContainer } from '../changes/find-container.js';
 import type { Fleet } from '../changes/fleet.js';
 import type { NodeView } from '../changes/fleet-types.js';
+import type { ListView } from '../changes/list-changes.js';
 import { recordTeardown } from '../changes/own-audit.js';
 import { DOUBT_REMEDY } from '../changes/store-doubt.js';
 import type { StoreTrust } from '../changes/store-trust.js';
+import type { UnwrittenChange } from '../changes/unwritten-changes.js';
+import type { ExplainView } from '../coverage/explain-types.js';
 import { previewView } from '../coverage/preview.js';
-import { scanView } from '../coverage/scan.js';
+import { type ScanView, scanView } from '../coverage/scan.js';
+import type { DenialEvent } from '../enforce/denials.js';
 import type { Said } from '../enforce/policies.js';
 import type { PreviewView } from '../enforce/preview-types.js';
 import type { Readiness } from '../enforce/readiness.js';
 import type { Counts } from '../kernel/counts.js';
+import { RefusedError } from '../lib/refusal.js';
 import { SharedRead, type Turns, yieldTo } from '../lib/shared-read.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Lockdown, Pause } from '../policy/emergency.js';
 import type { Grant, Mode } from '../policy/policy.js';
 import type { Role, Token } from '../policy/token.js';
-import {
-  type AuditView,
-  type ContainerView,
-  type Controller,
-  type DenialEvent,
-  type ExplainView,
-  type ListView,
-  RefusedError,
-  type ScanView,
-  type SharedStore,
-  type StatusView,
-  type Store,
-  type UnwrittenChange,
-} from '../ports.js';
 import { UNATTRIBUTED_ID } from '../ruleset/unattributed.js';
+import type { SharedStore, Store } from '../store/store.js';
 import type { Feeds } from '../threats/service.js';
 import { syncAudited } from '../threats/sync-audited.js';
 import type { FeedSync, FeedView, SyncHow, ThreatView } from '../threats/view-types.js';
+import type { ContainerView, StatusView } from './container-views.js';
+import type { Controller } from './context.js';
 import { Paced } from './paced.js';
 import { containerView, explainView } from './views.js';
 

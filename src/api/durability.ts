@@ -1,4 +1,4 @@
-import type { Controller } from '../ports.js';
+import type { Controller } from './context.js';
 import type { Durability } from './schemas.js';
 
 /** Whether the change of a key is stored; of "pause/", every pause's. */

@@ -1,5 +1,5 @@
+import type { ListView } from '../changes/list-changes.js';
 import type { DestEntry, Entry, Flag } from '../policy/entry.js';
-import type { ListView } from '../ports.js';
 import type { ListBody } from './schemas.js';
 
 type Item = ListBody['allow'][number];

@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { FastifyInstance } from 'fastify';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { trustSocket } from './auth.js';
 import { onClientError } from './client-error.js';
 import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './connections.js';

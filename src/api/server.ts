@@ -1,11 +1,11 @@
 import swagger from '@fastify/swagger';
 import fastify, { type FastifyInstance } from 'fastify';
-import type { Controller, Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { Admission } from './admission.js';
 import { type Authenticate, type GuardOptions, guard } from './auth.js';
 import { onClientError } from './client-error.js';
 import { CHECK_MS, TIMES } from './connections.js';
-import type { Context } from './context.js';
+import type { Context, Controller } from './context.js';
 import { Methods } from './methods.js';
 import { errorHandler, notFound, TooManyError } from './problems.js';
 import { auditRoutes } from './routes/audit.js';

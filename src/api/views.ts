@@ -2,10 +2,12 @@ import type { Engine } from '../app/engine.js';
 import { allFindings } from '../coverage/coverage.js';
 import { coverageInput } from '../coverage/coverage-input.js';
 import { explain, sourceText } from '../coverage/explain.js';
+import type { ExplainView } from '../coverage/explain-types.js';
 import type { InForce } from '../enforce/pass.js';
 import type { Said } from '../enforce/policies.js';
 import type { Counts, MemberCounts } from '../kernel/counts.js';
 import { formatAddress } from '../lib/ip.js';
+import { RefusedError } from '../lib/refusal.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { type Emergency, pauseOf } from '../policy/emergency.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
@@ -15,15 +17,9 @@ import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel } from '../policy/own-labels
 import { ownerKey } from '../policy/owner.js';
 import type { Grant, Policy, PolicyEntry } from '../policy/policy.js';
 import { limitsText } from '../policy/quota.js';
-import {
-  type ContainerView,
-  type EntryView,
-  type ExplainView,
-  type QuotaView,
-  RefusedError,
-} from '../ports.js';
 import { type AsEnforced, asEnforced } from '../ruleset/as-enforced.js';
 import type { DesiredState, Member } from '../ruleset/state.js';
+import type { ContainerView, EntryView, QuotaView } from './container-views.js';
 
 export interface ViewParts {
   readonly engine: Engine;

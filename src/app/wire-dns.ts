@@ -4,11 +4,13 @@ import type { Config } from '../config/config.js';
 import { NamesPolicy } from '../dns/policy.js';
 import { SearchDomains } from '../dns/search-domains.js';
 import { DnsService } from '../dns/service.js';
+import type { NameEvent } from '../dns/types.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter } from '../kernel/kernel.js';
+import type { SetWriter } from '../kernel/set-writer.js';
 import { nat64Ranges } from '../lib/embedded-ipv4.js';
+import type { Logger } from '../lib/logger.js';
 import type { ThreatLook } from '../policy/threat.js';
-import type { Logger, NameEvent, SetWriter } from '../ports.js';
 
 export interface NamesOptions {
   readonly config: Config;

@@ -17,11 +17,11 @@ import {
   removeLan,
   takeLanMember,
 } from '../kernel/netns-tables.js';
+import type { Logger } from '../lib/logger.js';
 import { LanRules } from '../netns-rules/netns-rules.js';
 import type { LanKernel } from '../netns-rules/one-namespace.js';
 import type { ContainerFacts, NetworkFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
-import type { Logger } from '../ports.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { LanInput } from '../ruleset/netns-program.js';
 import type { Place } from '../ruleset/reserved-ports.js';

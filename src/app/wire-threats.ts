@@ -5,8 +5,8 @@ import type { Reconciler } from '../enforce/reconciler.js';
 import type { Bars } from '../kernel/flow-blocklist.js';
 import type { KernelAdapter } from '../kernel/kernel.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
+import type { Logger } from '../lib/logger.js';
 import type { ThreatLook } from '../policy/threat.js';
-import type { Logger } from '../ports.js';
 import type { Shape } from '../ruleset/state.js';
 import { Threats } from '../threats/active-threats.js';
 

@@ -1,4 +1,6 @@
-import type { AuditView, Logger, Store } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
+import type { Store } from '../store/store.js';
+import type { AuditView } from './audit-types.js';
 
 const PREFIX = 'audit/';
 /** Of all hosts together: the files of each host hold more. */

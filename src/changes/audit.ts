@@ -1,9 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import type { AuditView, Logger, Store } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
+import type { Store } from '../store/store.js';
 import { difference } from './audit-difference.js';
 import { AuditFile } from './audit-file.js';
 import { moveOldRecords } from './audit-migration.js';
 import { SharedRecords } from './audit-shared.js';
+import type { AuditView } from './audit-types.js';
 
 /** Who changed what: one record a change (spec 7). */
 export interface AuditRecord {

@@ -1,15 +1,16 @@
+import type { Logger } from '../lib/logger.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
 import type { Grant, List, Mode } from '../policy/policy.js';
-import type { ListView, Logger, Store, UnwrittenChange } from '../ports.js';
+import type { Store } from '../store/store.js';
 import { type AuditSink, Committer, type Enforcer } from './commit.js';
 import { type ContainerChangeOptions, ContainerChanges } from './container-changes.js';
 import { EmergencyChanges } from './emergency-changes.js';
 import { NextMoment } from './expiry.js';
-import { type ListChangeOptions, ListChanges } from './list-changes.js';
+import { type ListChangeOptions, ListChanges, type ListView } from './list-changes.js';
 import { ChangesState, type CurrentChanges } from './stored-state.js';
 import { type TokenChangeOptions, TokenChanges } from './token-changes.js';
 import { TransferChanges } from './transfer-changes.js';
-import type { UnwrittenChanges } from './unwritten-changes.js';
+import type { UnwrittenChange, UnwrittenChanges } from './unwritten-changes.js';
 
 export interface ChangesOptions
   extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,

@@ -1,4 +1,6 @@
-import { type Logger, RefusedError, type Store } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
+import { RefusedError } from '../lib/refusal.js';
+import type { Store } from '../store/store.js';
 import { type Outcome, recordOf } from './change-record.js';
 import { refuse } from './refuse.js';
 import type { ChangesState } from './stored-state.js';

@@ -1,5 +1,5 @@
+import type { ContainerView, CoverageCounts, StatusView } from '../api/container-views.js';
 import { BROKEN_LABEL, MISSING_LIST } from '../policy/policy.js';
-import type { ContainerView, CoverageCounts, StatusView } from '../ports.js';
 import type { NodeRecord } from './fleet-types.js';
 
 type Counted = Pick<ContainerView, 'mode' | 'coverage' | 'findings'>;

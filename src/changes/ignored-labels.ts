@@ -1,7 +1,7 @@
+import type { Logger } from '../lib/logger.js';
 import type { DockerView } from '../policy/container.js';
 import { tame } from '../policy/labels.js';
 import { ignoredLabels } from '../policy/own-labels.js';
-import type { Logger } from '../ports.js';
 import type { Audit } from './audit.js';
 
 /** Labels of images are untrusted: they must not displace the records of changes. */

@@ -4,7 +4,6 @@ import { parseEntries } from '../policy/entry-parse.js';
 import { cyclicLists } from '../policy/list-graph.js';
 import type { ListParser } from '../policy/list-parse.js';
 import type { List } from '../policy/policy.js';
-import type { ListView } from '../ports.js';
 import type { Committer } from './commit.js';
 import { refuse, refuseInvalid } from './refuse.js';
 import { type ChangesState, type ListBody, listKey, type StoredList } from './stored-state.js';
@@ -204,3 +203,8 @@ function without(
 }
 
 const MOST_SHOWN = 50;
+
+export interface ListView extends List {
+  readonly revision: number;
+  readonly usedBy: readonly string[];
+}

@@ -2,10 +2,11 @@ import type { InForce } from '../enforce/pass.js';
 import type { Said } from '../enforce/policies.js';
 import type { Exec } from '../kernel/exec.js';
 import { formatRecord, readStoreRecord, type StoreRecord, writeStoreRecord } from '../kernel/store-record.js';
+import type { Logger } from '../lib/logger.js';
+import { RefusedError } from '../lib/refusal.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Mode, Policy } from '../policy/policy.js';
-import { type Logger, RefusedError, type Store } from '../ports.js';
-import type { RevisionOf } from './store-doubt.js';
+import type { Store } from '../store/store.js';
 import {
   absentUnderDoubt,
   DOUBT_REMEDY,
@@ -15,6 +16,7 @@ import {
   isNewer,
   listsUnderDoubt,
   pausesUnderDoubt,
+  type RevisionOf,
   underDoubt,
 } from './store-doubt.js';
 

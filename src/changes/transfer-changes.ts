@@ -5,7 +5,6 @@ import type { Problem } from '../lib/problem.js';
 import { cyclicLists } from '../policy/list-graph.js';
 import type { ListParser } from '../policy/list-parse.js';
 import type { Grant, List } from '../policy/policy.js';
-import type { PlannedChange } from '../ports.js';
 import type { Committer, KeyChange } from './commit.js';
 import { type Everything, everythingFromObject, listsFromObject } from './export-document.js';
 import { refuse, refuseInvalid } from './refuse.js';
@@ -233,4 +232,12 @@ const byText = (a: object, b: object): number => (JSON.stringify(a) < JSON.strin
 function planned({ kind, name, before, after }: Change): PlannedChange {
   const action = after === undefined ? 'delete' : before === undefined ? 'create' : 'update';
   return { action, kind, name };
+}
+
+/** One of many changes that are made together. */
+export interface PlannedChange {
+  readonly action: 'create' | 'update' | 'delete';
+  readonly kind: 'list' | 'mode' | 'grant' | 'token' | 'sync';
+  /** The list, the owner (and entry of a grant), or the token. */
+  readonly name: string;
 }

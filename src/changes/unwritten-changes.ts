@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { Logger, Store, UnwrittenChange } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
+import type { Store } from '../store/store.js';
 import { recordOf } from './change-record.js';
 import type { AuditSink, KeyChange } from './commit.js';
 import type { ChangesState } from './stored-state.js';
@@ -156,3 +157,15 @@ const HELD =
 const LOST = 'the service ends with a change that was in force and could not be stored: it is lost';
 const noteOf = (why: string): string =>
   `in force, but not stored (${why}): until it is, a restart of the service brings back what is stored`;
+
+/** A change that is in force and could not be stored. */
+export interface UnwrittenChange {
+  /** The store's key: lockdown/all, pause/OWNER, grant/ID, list/NAME. */
+  readonly key: string;
+  readonly action: string;
+  readonly target: string;
+  /** RFC 3339 UTC */
+  readonly since: string;
+  /** Why, and what that means, as a person reads it. */
+  readonly note: string;
+}

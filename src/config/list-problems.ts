@@ -1,5 +1,5 @@
+import type { Logger } from '../lib/logger.js';
 import type { Problem } from '../lib/problem.js';
-import type { Logger } from '../ports.js';
 
 /** Of one file; the rest is shown by `drawbridge check`. */
 const MOST_OF_FILE = 10;

@@ -10,7 +10,7 @@ import { readHostFacts } from './read-host-facts.js';
 import { existsOnHost } from '../kernel/host-files.js';
 import type { EngineFacts, HostFacts } from './host-facts.js';
 import { readRedisUrl } from '../config/redis-url.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { MountWatch } from './mount-watch.js';
 
 export interface HostWatchOptions {

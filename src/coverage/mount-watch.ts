@@ -8,7 +8,7 @@ import { readUnixSockets } from './engine-sockets.js';
 import { type FoundPath, HostTree } from './host-tree.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { isWithin, type Location, type Mount, parseMountInfo } from '../kernel/mount-info.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 
 export interface MountWatchOptions {
   readonly own: OwnPlaces;

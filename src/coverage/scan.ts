@@ -2,9 +2,9 @@ import { allFindings } from './coverage.js';
 import { hostFindings } from './coverage-host.js';
 import { practicesOf } from './practices.js';
 import type { ContainerFacts } from '../policy/container.js';
-import type { ScanFinding, ScanView } from '../ports.js';
 import { coverageInput } from './coverage-input.js';
 import type { Engine } from '../app/engine.js';
+import type { Finding } from '../policy/finding.js';
 
 /** What was found about each container and, when all are asked for, about the host. */
 export function scanView(
@@ -30,4 +30,15 @@ function containerScan(engine: Engine, c: ContainerFacts, ofHost: ReadonlySet<st
     .map((f): ScanFinding => ({ ...f, kind: 'coverage' }));
   const practices = practicesOf(c).map((p): ScanFinding => ({ ...p, state: 'enforced', kind: 'practice' }));
   return { container: c.name, image: c.image, findings: [...coverage, ...practices] };
+}
+
+export interface ScanFinding extends Finding {
+  readonly kind: 'coverage' | 'practice' | 'host';
+}
+
+/** What `scan` found about one container; container null: about the host. */
+export interface ScanView {
+  readonly container: string | null;
+  readonly image: string | null;
+  readonly findings: readonly ScanFinding[];
 }

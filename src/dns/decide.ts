@@ -1,9 +1,8 @@
 /** What to do with a question: pure, given who asks and what the policy says. */
 import { hitText } from '../policy/threat.js';
-import type { DnsPolicy, NameDecision } from '../ports.js';
 import { familyOf, reverseAddress } from './address.js';
 import type { Query } from './codec.js';
-import { classIn, rcode, type } from './types.js';
+import { classIn, type DnsPolicy, type NameDecision, rcode, type } from './types.js';
 import { isPlainName, isWithin } from './wire-name.js';
 
 export type Action =

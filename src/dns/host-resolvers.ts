@@ -1,5 +1,5 @@
 import type { Addresses } from '../kernel/netlink/addresses.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { hostResolver } from '../ruleset/host-net.js';
 import type { DesiredInput, Member } from '../ruleset/state.js';
 import type { DnsService } from './service.js';

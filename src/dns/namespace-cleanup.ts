@@ -1,5 +1,5 @@
+import type { Logger } from '../lib/logger.js';
 import type { DockerView } from '../policy/container.js';
-import type { Logger } from '../ports.js';
 
 export interface ClearedOptions {
   /** Path of the container's namespace; undefined while it has none. */

@@ -9,9 +9,9 @@ import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js'
 import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { closeResolver, type ResolverSockets } from '../kernel/resolver-sockets.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
+import type { Logger } from '../lib/logger.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
-import type { Logger } from '../ports.js';
 import type { Prepared } from './namespace-prepared.js';
 import { NamespaceDns } from './namespace-resolvers.js';
 import type { SandboxFolders } from './netns-paths.js';

@@ -1,6 +1,7 @@
 /** Containers that are not enforced: nothing is denied, what enforce would deny is told, answers are written down. */
+
+import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import { hitText } from '../policy/threat.js';
-import type { DnsPolicy, NameEvent, OriginalDestination } from '../ports.js';
 import { followChain } from './cname-chain.js';
 import type { ParsedQuery, Query } from './codec.js';
 import { decide, decideLocal, decideThreat, type OwnAnswer } from './decide.js';
@@ -11,7 +12,7 @@ import { encodeFor, replyFor } from './reply.js';
 import { type Ask, awaitMs } from './request.js';
 import { parseServer, type Resolvers, type Server } from './resolvers.js';
 import type { ThreatWatch } from './threat-watch.js';
-import { type, typeName } from './types.js';
+import { type DnsPolicy, type NameEvent, type, typeName } from './types.js';
 import { readAnswer } from './upstream-query.js';
 import { isPlainName } from './wire-name.js';
 

@@ -1,5 +1,6 @@
 /** A query's way, one concern a step: who asks → mode → local names → policy → upstream → rebinding → kernel → answer. */
-import type { DnsPolicy, Logger, NameDecision, NameEvent } from '../ports.js';
+
+import type { Logger } from '../lib/logger.js';
 import { noData, parseQuery, type Query, type Reply, serverFailure } from './codec.js';
 import { decide } from './decide.js';
 import type { Observed } from './passthrough.js';
@@ -10,7 +11,15 @@ import { encodeFor, replyFor } from './reply.js';
 import { type Ask, awaitMs } from './request.js';
 import { stripServiceParams } from './svcb.js';
 import type { ThreatWatch } from './threat-watch.js';
-import { extendedError, rcode, type, typeName } from './types.js';
+import {
+  type DnsPolicy,
+  extendedError,
+  type NameDecision,
+  type NameEvent,
+  rcode,
+  type,
+  typeName,
+} from './types.js';
 import type { Answer, Upstream } from './upstream.js';
 import type { ResourceRecord } from './wire.js';
 

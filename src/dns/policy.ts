@@ -6,11 +6,11 @@ import type { DockerView } from '../policy/container.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
 import type { ThreatLook } from '../policy/threat.js';
-import type { DnsPolicy, LearnSets, NameDecision } from '../ports.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import { classSet } from '../ruleset/naming.js';
 import type { Member } from '../ruleset/state.js';
 import { UNATTRIBUTED_ID } from '../ruleset/unattributed.js';
+import type { DnsPolicy, LearnSets, NameDecision } from './types.js';
 
 const DENIED: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
 

@@ -1,10 +1,13 @@
 /** From an answer to the kernel: ledger, journal, then every set of the name, acknowledged. */
-import type { DnsPolicy, LearnSets, Logger, NameDecision, SetWriter } from '../ports.js';
+
+import type { SetWriter } from '../kernel/set-writer.js';
+import type { Logger } from '../lib/logger.js';
 import { familyOf, recordAddress } from './address.js';
 import type { Journal } from './journal.js';
 import type { Fact, Ledger, SetsOf } from './ledger.js';
 import { refusedAnswer } from './rebinding.js';
 import type { Resolvers } from './resolvers.js';
+import type { DnsPolicy, LearnSets, NameDecision } from './types.js';
 import type { ResourceRecord } from './wire.js';
 
 export interface LearnOptions {

@@ -1,7 +1,7 @@
 /** Which servers are asked for a name: zones by longest suffix, else the configured ones, else the host's resolv.conf. */
 import { readFileSync, statSync } from 'node:fs';
 import { parseAddress } from '../lib/ip.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { isWithin } from './wire-name.js';
 
 export interface Server {

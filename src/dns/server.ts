@@ -3,7 +3,7 @@ import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dg
 import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { familyOf } from './address.js';
 import { Turns } from './fair-queue.js';
 import { type AskerLimits, Limits } from './limits.js';

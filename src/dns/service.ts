@@ -1,6 +1,9 @@
 /** The room put together. */
+
+import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
+import type { SetWriter } from '../kernel/set-writer.js';
 import { nameMatches } from '../lib/dns-name.js';
-import type { DnsPolicy, Logger, NameEvent, OriginalDestination, SetWriter } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { Journal } from './journal.js';
 import { type Fact, Ledger, type SetsOf } from './ledger.js';
 import { type AskerLimits, Limits, upstreamShare } from './limits.js';
@@ -10,6 +13,7 @@ import { Learn } from './recorder.js';
 import { type ResolverOptions, Resolvers } from './resolvers.js';
 import { DnsServer, type NamespaceSockets } from './server.js';
 import { ThreatWatch } from './threat-watch.js';
+import type { DnsPolicy, NameEvent } from './types.js';
 import { Upstream } from './upstream.js';
 
 export interface DnsConfig {

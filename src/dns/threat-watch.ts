@@ -1,10 +1,9 @@
 /** Names of threats where the question alone does not tell, and those that are only watched. */
 import { hitText } from '../policy/threat.js';
-import type { DnsPolicy, NameEvent } from '../ports.js';
 import { followChain } from './cname-chain.js';
 import type { Query } from './codec.js';
 import { decideThreat, type OwnAnswer } from './decide.js';
-import { typeName } from './types.js';
+import { type DnsPolicy, type NameEvent, typeName } from './types.js';
 import type { ResourceRecord } from './wire.js';
 
 type Denial = Extract<OwnAnswer, { readonly kind: 'deny' }>;

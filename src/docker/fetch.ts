@@ -1,7 +1,7 @@
 /** Asks the engine for what the state wants, and puts the answers where they belong. */
 
 import { eachOf, KeyedRunner } from '../lib/async.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { isLocal, isOverlay, type Want } from './endpoints.js';
 import { DockerError, type Engine } from './engine.js';
 import { type Listed, readContainers, readImageLabels, readInspect } from './inspect.js';

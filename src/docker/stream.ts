@@ -1,7 +1,7 @@
 /** The event stream's lives: opens it, opens it again when it breaks off or goes silent, waits while Docker is away. */
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import type { Engine } from './engine.js';
 import { LineCutter } from './events.js';
 

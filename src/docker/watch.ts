@@ -5,8 +5,8 @@
  */
 
 import { Coalescer } from '../lib/async.js';
+import type { Logger } from '../lib/logger.js';
 import type { DockerView } from '../policy/container.js';
-import type { Logger } from '../ports.js';
 import { type DaemonFacts, readDaemon } from './daemon.js';
 import { Engine } from './engine.js';
 import { readEvent } from './events.js';

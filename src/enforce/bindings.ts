@@ -1,5 +1,5 @@
+import type { HostLink } from '../kernel/link-cache.js';
 import type { ContainerFacts, DockerView, Endpoint, NetworkFacts } from '../policy/container.js';
-import type { HostLink } from '../ports.js';
 
 /** A veth of a managed bridge that is known to be a container's. */
 export interface Binding {

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { HostLink } from '../kernel/link-cache.js';
+import type { Logger } from '../lib/logger.js';
 import type { DockerView } from '../policy/container.js';
-import type { HostLink, Logger } from '../ports.js';
 import type { InForce } from './pass.js';
 
 export interface ClassifyOptions {

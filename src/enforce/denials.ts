@@ -1,5 +1,6 @@
+import type { NameEvent } from '../dns/types.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
-import type { DenialEvent, NameEvent } from '../ports.js';
+import type { Verdict } from '../policy/verdict.js';
 import type { Marks } from '../ruleset/marks.js';
 import type { Tallies } from './tallies.js';
 
@@ -154,4 +155,15 @@ export class Denials {
     this.#kept.set(e.container, events);
     for (const listener of this.#listeners) listener(e);
   }
+}
+
+export interface DenialEvent {
+  readonly time: string;
+  readonly container: string;
+  readonly verdict: Verdict | 'would-deny';
+  readonly proto: string;
+  readonly address: string;
+  readonly port: number;
+  readonly name: string | null;
+  readonly reason: string;
 }

@@ -1,7 +1,7 @@
 import type { DnsService } from '../dns/service.js';
 import type { KernelAdapter } from '../kernel/kernel.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import type { Threats } from '../threats/active-threats.js';
 import { ownerOf } from './learned-sets.js';
 import type { InForce } from './pass.js';

@@ -1,5 +1,5 @@
 import type { DockerWatch } from '../docker/watch.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import type { Shape } from '../ruleset/state.js';
 import { Classifier } from './classify.js';
 import type { Denials } from './denials.js';

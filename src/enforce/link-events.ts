@@ -2,7 +2,7 @@ import type { NamespaceDns } from '../dns/namespace-resolvers.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter, LinkNews as LinkListener } from '../kernel/kernel.js';
 import { Coalescer, KeyedRunner } from '../lib/async.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { bindPorts } from './bindings.js';
 import { NewVeths } from './new-veths.js';
 import type { InForce } from './pass.js';

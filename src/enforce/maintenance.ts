@@ -5,7 +5,7 @@ import type { KernelAdapter } from '../kernel/kernel.js';
 import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import { LegacyTables } from '../kernel/netlink/legacy-tables.js';
 import { RulesMonitor } from '../kernel/rules-monitor.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { recordSet } from '../ruleset/naming.js';
 import type { DesiredState, Shape } from '../ruleset/state.js';
 import type { Threats } from '../threats/active-threats.js';

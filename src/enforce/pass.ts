@@ -1,9 +1,9 @@
 import type { FlowFacts } from '../kernel/delete-flows.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
+import type { Logger } from '../lib/logger.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
 import type { EastWest } from '../policy/neighbours.js';
 import type { Mode, Policy, PolicyEntry } from '../policy/policy.js';
-import type { Logger } from '../ports.js';
 import { compile } from '../ruleset/compile.js';
 import { keptMember } from '../ruleset/kept-member.js';
 import { Judge } from '../ruleset/policy-evaluator.js';

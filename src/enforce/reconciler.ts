@@ -1,4 +1,4 @@
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 
 export interface Pass {
   readonly reasons: readonly string[];

@@ -1,8 +1,8 @@
 import type { Config } from '../config/config.js';
 import { parseAddress } from '../lib/ip.js';
 import type { ContainerFacts, PublishedPort } from '../policy/container.js';
-import type { Endpoint } from '../ports.js';
 import type { Place } from '../ruleset/reserved-ports.js';
+import type { Endpoint } from '../store/store.js';
 
 const EVERYWHERE = ['', '0.0.0.0', '::'];
 const isLoopback = (address: string): boolean => address === '::1' || address.startsWith('127.');

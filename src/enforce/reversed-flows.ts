@@ -1,7 +1,7 @@
 import { cutFlows, type Ended, type FlowFacts, mayBeTurned, turned } from '../kernel/delete-flows.js';
 import type { Bars } from '../kernel/flow-blocklist.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import type { Member } from '../ruleset/state.js';
 import { addressesOf } from './bindings.js';
 import type { InForce } from './pass.js';

@@ -1,7 +1,7 @@
 import { cutFlows, cutMarked, type Ended, type FlowFacts } from '../kernel/delete-flows.js';
 import type { Bars } from '../kernel/flow-blocklist.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { markOf } from '../ruleset/bridge.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { Member, Shape } from '../ruleset/state.js';

@@ -1,5 +1,5 @@
 import type { FlowFacts } from '../kernel/delete-flows.js';
-import type { SocketEnds } from '../ports.js';
+import type { SocketEnds } from '../kernel/sockets.js';
 import type { Member } from '../ruleset/state.js';
 import type { InForce } from './pass.js';
 

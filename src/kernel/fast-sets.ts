@@ -1,5 +1,5 @@
-import type { SetWriter } from '../ports.js';
 import type { Exec } from './exec.js';
+import type { SetWriter } from './set-writer.js';
 
 /** More members than this are written faster by one run of ipset. */
 const MOST = 64;

@@ -1,6 +1,7 @@
-import type { HostLink, SocketEnds } from '../ports.js';
 import type { BridgeDesired, DesiredState } from '../ruleset/state.js';
 import type { FlowFacts, FlowTable } from './delete-flows.js';
+import type { HostLink } from './link-cache.js';
+import type { SocketEnds } from './sockets.js';
 
 export interface Standing {
   readonly bridge: BridgeDesired;

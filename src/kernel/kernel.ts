@@ -1,4 +1,4 @@
-import type { HostLink, Logger, SocketEnds } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { type ForwardingInput, forwardingOf } from '../ruleset/forwarding.js';
 import { namesFor } from '../ruleset/naming.js';
 import { neighbourRoutes } from '../ruleset/neighbour-routes.js';
@@ -13,7 +13,7 @@ import { withFastSets } from './fast-sets.js';
 import { Forwarding } from './forwarding.js';
 import { HostAddresses } from './host-addresses.js';
 import { type HostSaid, hostSaid } from './host-marks.js';
-import { LinkCache } from './link-cache.js';
+import { type HostLink, LinkCache } from './link-cache.js';
 import { NeighbourRouting } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
 import { BridgePorts } from './netlink/bridge-ports.js';
@@ -26,7 +26,7 @@ import { NftElements } from './netlink/nft-elements.js';
 import { PolicyRoutes } from './netlink/policy-routes.js';
 import { RouteMonitor } from './netlink/route-monitor.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
-import { socketsIn } from './sockets.js';
+import { type SocketEnds, socketsIn } from './sockets.js';
 import { canZone } from './zones.js';
 
 /** How long observed containers ask us in vain after a crash, at most. */

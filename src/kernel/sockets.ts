@@ -1,4 +1,3 @@
-import type { SocketEnds } from '../ports.js';
 import { type Exec, must } from './exec.js';
 
 /** As ss(8) prints an end: address, scope and port. */
@@ -43,4 +42,15 @@ function endOf(text: string): { readonly address?: string; readonly port?: numbe
     ...(EVERYWHERE.has(address) ? {} : { address }),
     ...(port === '*' ? {} : { port: Number(port) }),
   };
+}
+
+/** A socket of the host's network namespace that may send. */
+export interface SocketEnds {
+  /** IANA protocol number. */
+  readonly proto: 6 | 17;
+  /** Its own end; without an address: any of the host. */
+  readonly address?: string;
+  readonly port: number;
+  /** Absent: it is connected to nobody. */
+  readonly peer?: { readonly address: string; readonly port: number };
 }

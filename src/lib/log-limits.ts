@@ -1,5 +1,5 @@
 /** A log in which no message floods: containers, clients, network peers and Docker can cause most of them. */
-import type { Logger } from '../ports.js';
+import type { Logger } from './logger.js';
 
 /** Of one message: so many lines at once, then one in `everyMs`. */
 interface Allowance {

@@ -1,7 +1,7 @@
 import { type DestinationStream, pino, stdSerializers } from 'pino';
-import type { Logger } from '../ports.js';
 import { limitedLog } from './log-limits.js';
 import { standardErrorOutput } from './log-output.js';
+import type { Logger } from './logger.js';
 
 export interface LogConfig {
   readonly level: string;

@@ -1,4 +1,4 @@
-import type { Logger } from '../ports.js';
+import type { Logger } from './logger.js';
 
 export interface SerialPassOptions {
   readonly pass: () => Promise<void>;

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Logger } from '../lib/logger.js';
 import type { Endpoint } from '../policy/container.js';
-import type { Logger } from '../ports.js';
 import type { LanEnd } from './one-namespace.js';
 
 type Awaited = readonly {

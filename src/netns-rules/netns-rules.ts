@@ -1,9 +1,9 @@
 import type { InForce } from '../enforce/pass.js';
 import type { FlowFacts } from '../kernel/delete-flows.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
+import type { SetWriter } from '../kernel/set-writer.js';
 import { Newest } from '../lib/newest.js';
 import type { ContainerFacts } from '../policy/container.js';
-import type { SetWriter } from '../ports.js';
 import { LAN_KINDS, type LanInput, lanClosedProgram } from '../ruleset/netns-program.js';
 import type { Member } from '../ruleset/state.js';
 import { LanClaims, type LanClaimsOptions } from './namespace-owners.js';

@@ -1,5 +1,5 @@
 import type { FlowFacts, FlowTable } from '../kernel/delete-flows.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import {
   LAN_FLOW,
   type LanInput,

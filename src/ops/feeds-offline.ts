@@ -1,7 +1,7 @@
 import { Audit } from '../changes/audit.js';
 import type { Config } from '../config/config.js';
 import { nodeName } from '../config/node.js';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { openStore } from '../store/open.js';
 import { feedSpecs } from '../threats/configured-feeds.js';
 import { FeedsRunner } from '../threats/runner.js';

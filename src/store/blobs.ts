@@ -3,9 +3,9 @@ import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzip, gzip } from 'node:zlib';
-import type { BlobStore } from '../ports.js';
 import { StoreError } from './errors.js';
 import { readOrUndefined, replaceFile } from './files.js';
+import type { BlobStore } from './store.js';
 
 const zip = promisify(gzip);
 const unzip = promisify(gunzip);

@@ -1,4 +1,4 @@
-import { RefusedError } from '../ports.js';
+import { RefusedError } from '../lib/refusal.js';
 import type { Change } from './frames.js';
 
 /** A write that waits for its group commit. */

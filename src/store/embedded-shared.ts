@@ -1,7 +1,8 @@
 import { join } from 'node:path';
-import { type Beats, type Fence, type Leases, RefusedError, type SharedStore, type Store } from '../ports.js';
+import { RefusedError } from '../lib/refusal.js';
 import { FileBlobs } from './blobs.js';
 import { type EmbeddedOptions, openEmbeddedStore } from './embedded.js';
+import type { Beats, Fence, Leases, SharedStore, Store } from './store.js';
 
 /** The embedded store with what hosts share elsewhere: here one process is the whole fleet. Throws as it does. */
 export async function openStoreAlone(options: EmbeddedOptions): Promise<SharedStore> {

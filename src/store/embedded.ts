@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
-import type { Logger, Store, StoreItem } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { judge, type Write } from './compare-and-set.js';
 import { corruptError, StoreError } from './errors.js';
 import { preparedFile } from './files.js';
@@ -9,6 +9,7 @@ import { applyChange, IDENTITY, identityIn, logFile, replay, snapshotFile } from
 import { type FolderLock, lockFolder } from './lock.js';
 import { LogFile, readLog } from './log-file.js';
 import { readSnapshot, type Stored, writeSnapshot } from './snapshot.js';
+import type { Store, StoreItem } from './store.js';
 import { isReserved, jsonOf } from './value.js';
 
 type Watcher = Parameters<Store['watch']>[0];

@@ -1,8 +1,9 @@
 import type { Config } from '../config/config.js';
 import { isRecord } from '../lib/json.js';
-import type { Logger, SharedStore } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { openStoreAlone } from './embedded-shared.js';
 import { openRedisStore } from './redis.js';
+import type { SharedStore } from './store.js';
 
 /** The store of the configuration: embedded, or on Redis with its last good in `state`. */
 export function openStore(config: Config, log: Logger): Promise<SharedStore> {

@@ -1,7 +1,7 @@
-import type { BlobStore } from '../ports.js';
 import { type FileBlobs, packed, unpacked } from './blobs.js';
 import { StoreError } from './errors.js';
 import { isRefusal, type RedisLink } from './redis-link.js';
+import type { BlobStore } from './store.js';
 
 /** Blobs in Redis, with a copy at this host: what was read once is there without Redis. */
 export class RedisBlobs implements BlobStore {

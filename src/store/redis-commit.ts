@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import type { Fence } from '../ports.js';
-import { RefusedError } from '../ports.js';
+import { RefusedError } from '../lib/refusal.js';
 import { staleError } from './compare-and-set.js';
 import { StoreError } from './errors.js';
 import { isRefusal, type RedisLink } from './redis-link.js';
 import { COMMIT } from './redis-scripts.js';
+import type { Fence } from './store.js';
 
 /** One write of a batch. */
 export interface RedisWrite {

@@ -1,13 +1,14 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { Redis } from 'ioredis';
-import type { Endpoint, Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { StoreError } from './errors.js';
 import { checkDurability, type Durability } from './redis-durability.js';
 import { MasterWatch } from './redis-master-watch.js';
 import { optionsOf } from './redis-options.js';
 import type { RedisKey, Script } from './redis-scripts.js';
 import type { RedisTarget } from './redis-url.js';
+import type { Endpoint } from './store.js';
 
 const CONFIRM_MS = 4_000;
 

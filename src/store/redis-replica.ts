@@ -1,6 +1,6 @@
 import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Logger } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { errorCode, StoreError } from './errors.js';
 import type { Change } from './frames.js';
 import { applyChange } from './layout.js';

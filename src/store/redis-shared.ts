@@ -1,6 +1,6 @@
-import type { Beats, Fence, Leases } from '../ports.js';
 import type { RedisLink } from './redis-link.js';
 import { BEAT, LEASE } from './redis-scripts.js';
+import type { Beats, Fence, Leases } from './store.js';
 
 /** Leases by Redis's own clock. Throws StoreError `away`, or Redis's error. */
 export class RedisLeases implements Leases {

@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import type { Logger, PutOptions, Store, StoreItem } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { staleError } from './compare-and-set.js';
 import { StoreError } from './errors.js';
 import type { Change } from './frames.js';
@@ -10,6 +10,7 @@ import type { Replica } from './redis-replica.js';
 import { Sync } from './redis-sync.js';
 import type { RedisTarget } from './redis-url.js';
 import { Writer } from './redis-writer.js';
+import type { PutOptions, Store, StoreItem } from './store.js';
 import { jsonOf } from './value.js';
 
 type Watcher = Parameters<Store['watch']>[0];

@@ -1,4 +1,4 @@
-import { RefusedError } from '../ports.js';
+import { RefusedError } from '../lib/refusal.js';
 import { StoreError } from './errors.js';
 import { commit, type RedisWrite } from './redis-commit.js';
 import type { RedisLink } from './redis-link.js';

@@ -1,6 +1,6 @@
 import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Logger, SharedStore, Store } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
 import { FileBlobs } from './blobs.js';
 import { StoreError } from './errors.js';
 import { type FolderLock, lockFolder } from './lock.js';
@@ -10,6 +10,7 @@ import { Replica } from './redis-replica.js';
 import { RedisBeats, RedisLeases } from './redis-shared.js';
 import { RedisStore, type RedisStoreParts } from './redis-store.js';
 import { parseRedisUrl } from './redis-url.js';
+import type { SharedStore, Store } from './store.js';
 
 export interface RedisOpenOptions extends Pick<RedisStoreParts, 'isLocal'> {
   /** redis://, rediss:// or redis+sentinel:// */

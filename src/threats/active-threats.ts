@@ -2,6 +2,7 @@ import type { InForce } from '../enforce/pass.js';
 import type { FlowFacts, FlowTable } from '../kernel/delete-flows.js';
 import type { Bars } from '../kernel/flow-blocklist.js';
 import type { Family } from '../lib/ip.js';
+import type { Logger } from '../lib/logger.js';
 import {
   type FlowEnd,
   NO_THREATS,
@@ -10,7 +11,6 @@ import {
   type ThreatPublisher,
   type ThreatVersion,
 } from '../policy/threat.js';
-import type { Logger } from '../ports.js';
 import { type Added, type Doom, endThreatFlows } from './end-flows.js';
 import { type BigSets, NO_MEMBERS, ThreatSets } from './kernel-sets.js';
 import { type Addition, addition, judging } from './set-columns.js';

@@ -1,7 +1,7 @@
 import type { Range } from '../lib/ip-range.js';
+import type { Logger } from '../lib/logger.js';
 import { SerialPass } from '../lib/serial-runner.js';
 import type { ThreatAction, ThreatPublisher } from '../policy/threat.js';
-import type { Logger } from '../ports.js';
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
 import { ThreatIndex } from './matcher.js';

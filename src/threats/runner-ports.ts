@@ -1,5 +1,7 @@
 /** What keeping feeds current needs, and how an attempt ends. */
-import type { Leases, Logger, Store } from '../ports.js';
+
+import type { Logger } from '../lib/logger.js';
+import type { Leases, Store } from '../store/store.js';
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
 import type { FeedState } from './schedule.js';

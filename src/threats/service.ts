@@ -4,10 +4,12 @@ import { parseResolvConf } from '../dns/resolvers.js';
 import { canonicalName } from '../lib/dns-name.js';
 import { nat64Ranges } from '../lib/embedded-ipv4.js';
 import { parseAddress } from '../lib/ip.js';
+import type { Logger } from '../lib/logger.js';
+import { RefusedError } from '../lib/refusal.js';
 import { upkeep } from '../lib/repeat.js';
 import type { ThreatPublisher } from '../policy/threat.js';
-import { type Logger, RefusedError, type SharedStore } from '../ports.js';
 import { StoreError } from '../store/errors.js';
+import type { SharedStore } from '../store/store.js';
 import { feedSpecs } from './configured-feeds.js';
 import type { FeedRunner } from './feed-runner.js';
 import {

@@ -1,4 +1,5 @@
-import type { Logger, SharedStore } from '../ports.js';
+import type { Logger } from '../lib/logger.js';
+import type { SharedStore } from '../store/store.js';
 import type { FeedState } from './schedule.js';
 
 const EVERY_MS = 3_600_000;

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
-import type { Logger, SharedStore } from '../ports.js';
-
+import type { Logger } from '../lib/logger.js';
+import type { SharedStore } from '../store/store.js';
 import { fetchFeed } from './fetch.js';
 import type { RunnerPorts, SharedSnapshots } from './runner-ports.js';
 import { WELL_KNOWN } from './shared-ranges.js';

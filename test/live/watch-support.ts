@@ -1,8 +1,8 @@
 /** The watch of Docker as tests open it, and what `docker inspect` says in its words. */
 import { expect } from 'vitest';
 import { DockerWatch } from '../../src/docker/watch.js';
+import type { Logger } from '../../src/lib/logger.js';
 import type { ContainerFacts, DockerView } from '../../src/policy/container.js';
-import type { Logger } from '../../src/ports.js';
 import type { Lab } from '../lab/lab.js';
 
 export const warnings: string[] = [];

@@ -1,8 +1,7 @@
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyReply } from 'fastify';
-import type { Controller } from '../../ports.js';
 import { containerBody } from '../container-body.js';
-import type { Context } from '../context.js';
+import type { Context, Controller } from '../context.js';
 import { Collection, ContainerSchema } from '../schemas.js';
 import { SharedBody } from '../shared-body.js';
 

@@ -1,7 +1,6 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { parseDuration } from '../../lib/units.js';
-import type { Controller } from '../../ports.js';
-import { type Context, whoIs } from '../context.js';
+import { type Context, type Controller, whoIs } from '../context.js';
 import { durabilityOf } from '../durability.js';
 import { BadRequestError } from '../problems.js';
 import {

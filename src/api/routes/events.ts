@@ -1,7 +1,6 @@
 import { PassThrough } from 'node:stream';
 import { type Static, Type } from '@sinclair/typebox';
-import type { Controller } from '../../ports.js';
-import type { Context } from '../context.js';
+import type { Context, Controller } from '../context.js';
 
 const Query = Type.Object(
   { container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })) },

@@ -1,6 +1,6 @@
 import { type Static, Type } from '@sinclair/typebox';
+import type { DenialEvent } from '../../enforce/denials.js';
 import { parseTime } from '../../lib/units.js';
-import type { DenialEvent } from '../../ports.js';
 import type { Context } from '../context.js';
 import { BadRequestError, badRequest } from '../problems.js';
 import { Collection } from '../schemas.js';

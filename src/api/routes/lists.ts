@@ -1,6 +1,6 @@
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyReply } from 'fastify';
-import type { ListView } from '../../ports.js';
+import type { ListView } from '../../changes/list-changes.js';
 import { type Context, whoIs } from '../context.js';
 import { etagOf, guardedRevision } from '../etag.js';
 import { listBody } from '../list-body.js';

@@ -1,5 +1,5 @@
 import { type Static, Type } from '@sinclair/typebox';
-import type { ScanView } from '../../ports.js';
+import type { ScanView } from '../../coverage/scan.js';
 import type { Context } from '../context.js';
 import { Collection, ScanSchema } from '../schemas.js';
 import { SharedBody } from '../shared-body.js';

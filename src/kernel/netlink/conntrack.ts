@@ -1,6 +1,5 @@
 /** Flows of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
 import { existsSync, readFileSync } from 'node:fs';
-import type { OriginalDestination } from '../../ports.js';
 import { AF_INET, addressBytes } from './address.js';
 import { netfilterBody } from './codec.js';
 import {
@@ -163,4 +162,15 @@ export class Conntrack implements OriginalDestination, Disposable {
 
 function badAddress(operation: string): NetlinkError {
   return new NetlinkError(operation, EINVAL, { reason: 'not an address of the family asked for' });
+}
+
+/** The destination a redirected packet had before our redirect, from conntrack; undefined when gone. */
+export interface OriginalDestination {
+  lookup(q: {
+    readonly proto: 'udp' | 'tcp';
+    readonly client: string;
+    readonly clientPort: number;
+    readonly server: string;
+    readonly serverPort: number;
+  }): { readonly address: string; readonly port: number } | undefined;
 }

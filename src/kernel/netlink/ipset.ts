@@ -1,7 +1,6 @@
 /** Members and listings of kernel sets over netlink; making and destroying sets is the apply step's. */
-import type { SetWriter } from '../../ports.js';
-import type { ErrorDetail } from './errors.js';
-import { isRefusal, NetlinkError } from './errors.js';
+import type { SetWriter } from '../set-writer.js';
+import { type ErrorDetail, isRefusal, NetlinkError } from './errors.js';
 import {
   decodeHeader,
   decodeMembers,

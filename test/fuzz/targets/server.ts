@@ -14,12 +14,11 @@ import { Learn } from '../../../src/dns/recorder.js';
 import { Resolvers } from '../../../src/dns/resolvers.js';
 import { serveStream } from '../../../src/dns/stream.js';
 import { ThreatWatch } from '../../../src/dns/threat-watch.js';
-import { rcode } from '../../../src/dns/types.js';
+import { type DnsPolicy, rcode } from '../../../src/dns/types.js';
 import type { Answer, Upstream } from '../../../src/dns/upstream.js';
 import { type Question, readAnswer } from '../../../src/dns/upstream-query.js';
 import { decodeMessage, flag } from '../../../src/dns/wire.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
-import type { DnsPolicy } from '../../../src/ports.js';
 import { must, mustEqual, type Target } from '../target.js';
 import { answers, dnsWords, queries } from './dns.js';
 

@@ -3,16 +3,12 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DnsConfig, DnsService } from '../../../src/dns/service.js';
+import type { DnsPolicy, NameDecision, NameEvent } from '../../../src/dns/types.js';
+import type { OriginalDestination } from '../../../src/kernel/netlink/conntrack.js';
+import type { SetWriter } from '../../../src/kernel/set-writer.js';
 import type { Range } from '../../../src/lib/ip.js';
 import type { Mode } from '../../../src/policy/policy.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';
-import type {
-  DnsPolicy,
-  NameDecision,
-  NameEvent,
-  OriginalDestination,
-  SetWriter,
-} from '../../../src/ports.js';
 
 /** Exactly these, and names below them. */
 function lookOf(listed: ReadonlyMap<string, 'block' | 'observe'>): ThreatLook {

@@ -1,8 +1,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Logger, SharedStore } from '../../../src/ports.js';
+import type { Logger } from '../../../src/lib/logger.js';
 import { openRedisStore } from '../../../src/store/redis.js';
+import type { SharedStore } from '../../../src/store/store.js';
 
 export interface Said {
   readonly level: 'info' | 'warn' | 'error';

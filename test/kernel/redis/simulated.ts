@@ -1,9 +1,10 @@
 /** A host of a fleet whose kernel is not there: its store, its feeds and what applies them are the real ones. */
 import { readConfig } from '../../../src/config/config.js';
 import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
+import type { Logger } from '../../../src/lib/logger.js';
 import type { SetColumns } from '../../../src/policy/threat.js';
-import type { Logger, SharedStore } from '../../../src/ports.js';
 import { freshSet } from '../../../src/ruleset/naming.js';
+import type { SharedStore } from '../../../src/store/store.js';
 import { Threats } from '../../../src/threats/active-threats.js';
 import type { BigSets } from '../../../src/threats/kernel-sets.js';
 import { Feeds } from '../../../src/threats/service.js';

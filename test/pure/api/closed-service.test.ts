@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { ClosedService, type Service } from '../../../src/api/closed-service.js';
 import { readConfig } from '../../../src/config/config.js';
-import type { SharedStore } from '../../../src/ports.js';
 import { closedCause } from '../../../src/store/closed-cause.js';
 import { StoreError } from '../../../src/store/errors.js';
+import type { SharedStore } from '../../../src/store/store.js';
 
 const nothing = (): void => undefined;
 const log = { debug: nothing, info: nothing, warn: nothing, error: nothing };

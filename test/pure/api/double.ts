@@ -1,20 +1,18 @@
+import type { ContainerView } from '../../../src/api/container-views.js';
+import type { Controller } from '../../../src/api/context.js';
+import type { AuditView } from '../../../src/changes/audit-types.js';
 import type { NodeView } from '../../../src/changes/fleet-types.js';
+import type { ListView } from '../../../src/changes/list-changes.js';
+import type { PlannedChange } from '../../../src/changes/transfer-changes.js';
+import type { UnwrittenChange } from '../../../src/changes/unwritten-changes.js';
+import type { ScanView } from '../../../src/coverage/scan.js';
+import type { DenialEvent } from '../../../src/enforce/denials.js';
 import type { PreviewView } from '../../../src/enforce/preview-types.js';
+import { RefusedError } from '../../../src/lib/refusal.js';
 import type { Lockdown, Pause } from '../../../src/policy/emergency.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { Grant, List } from '../../../src/policy/policy.js';
 import type { Role, Token } from '../../../src/policy/token.js';
-import {
-  type AuditView,
-  type ContainerView,
-  type Controller,
-  type DenialEvent,
-  type ListView,
-  type PlannedChange,
-  RefusedError,
-  type ScanView,
-  type UnwrittenChange,
-} from '../../../src/ports.js';
 import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/threats/view-types.js';
 
 /** A controller in memory, for the API and the commands: what it was asked stands in `calls`. */

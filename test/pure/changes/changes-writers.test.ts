@@ -5,9 +5,11 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
+import type { Logger } from '../../../src/lib/logger.js';
+import { RefusedError } from '../../../src/lib/refusal.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
-import { type Logger, RefusedError, type Store } from '../../../src/ports.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import type { Store } from '../../../src/store/store.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const WEB: ContainerFacts = {

@@ -7,11 +7,13 @@ import { Changes } from '../../../src/changes/changes.js';
 import { Deadlines } from '../../../src/changes/deadlines.js';
 import { NextMoment } from '../../../src/changes/expiry.js';
 import { findContainer } from '../../../src/changes/find-container.js';
+import type { Logger } from '../../../src/lib/logger.js';
+import { RefusedError } from '../../../src/lib/refusal.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 import { pauseOf, underEmergency } from '../../../src/policy/emergency.js';
 import type { Policy } from '../../../src/policy/policy.js';
-import { type Logger, RefusedError, type Store } from '../../../src/ports.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import type { Store } from '../../../src/store/store.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const ID = 'a'.repeat(64);

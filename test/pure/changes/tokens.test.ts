@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
-import { RefusedError, type Store } from '../../../src/ports.js';
+import { RefusedError } from '../../../src/lib/refusal.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import type { Store } from '../../../src/store/store.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 const HOUR = 3_600_000;

@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
+import { RefusedError } from '../../../src/lib/refusal.js';
 import type { List } from '../../../src/policy/policy.js';
-import { RefusedError, type Store } from '../../../src/ports.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import type { Store } from '../../../src/store/store.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

@@ -6,10 +6,12 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
 import { findContainer } from '../../../src/changes/find-container.js';
+import type { Logger } from '../../../src/lib/logger.js';
+import { RefusedError } from '../../../src/lib/refusal.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
-import { type Logger, RefusedError, type Store } from '../../../src/ports.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
 import { StoreError } from '../../../src/store/errors.js';
+import type { Store } from '../../../src/store/store.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const ID = 'a'.repeat(64);

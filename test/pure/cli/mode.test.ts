@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import type { ContainerView } from '../../../src/ports.js';
+import type { ContainerView } from '../../../src/api/container-views.js';
 import { Bench } from './bench.js';
 
 let bench: Bench;

@@ -1,8 +1,9 @@
 /** What a person sees on a terminal: widths, times, counts, empty tables, unknown commands. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { ContainerView } from '../../../src/api/container-views.js';
 import { relativeTime, remainingTime, sizeText } from '../../../src/cli/text.js';
+import { RefusedError } from '../../../src/lib/refusal.js';
 import type { Finding } from '../../../src/policy/finding.js';
-import { type ContainerView, RefusedError } from '../../../src/ports.js';
 import { denial } from '../api/double.js';
 import { Bench } from './bench.js';
 

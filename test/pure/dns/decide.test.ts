@@ -4,12 +4,11 @@ import { followChain } from '../../../src/dns/cname-chain.js';
 import type { Query } from '../../../src/dns/codec.js';
 import { decide } from '../../../src/dns/decide.js';
 import { refusedAnswer } from '../../../src/dns/rebinding.js';
-import { classIn, rcode, type } from '../../../src/dns/types.js';
+import { classIn, type NameDecision, rcode, type } from '../../../src/dns/types.js';
 import type { ResourceRecord } from '../../../src/dns/wire.js';
 import { nameToWire } from '../../../src/dns/wire-name.js';
 import { parseCidr, publicRanges, type Range } from '../../../src/lib/ip.js';
 import { NO_THREATS, type ThreatHit } from '../../../src/policy/threat.js';
-import type { NameDecision } from '../../../src/ports.js';
 
 const HIT: ThreatHit = {
   feed: 'f',

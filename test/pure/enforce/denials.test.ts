@@ -1,9 +1,9 @@
 /** What becomes of a logged packet and of a denied name. */
 import { describe, expect, it } from 'vitest';
-import { Denials } from '../../../src/enforce/denials.js';
+import type { NameEvent } from '../../../src/dns/types.js';
+import { type DenialEvent, Denials } from '../../../src/enforce/denials.js';
 import { Tallies } from '../../../src/enforce/tallies.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';
-import type { DenialEvent, NameEvent } from '../../../src/ports.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import { mayReach } from '../../../src/ruleset/reach.js';
 import { entriesOf, member, shape } from '../ruleset/sample.js';

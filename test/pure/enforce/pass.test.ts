@@ -6,9 +6,9 @@ import { Enforcer } from '../../../src/enforce/pass.js';
 import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
 import { Bars } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
+import type { HostLink } from '../../../src/kernel/link-cache.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
-import type { HostLink } from '../../../src/ports.js';
 import { type DesiredState, NO_HOST_NET } from '../../../src/ruleset/state.js';
 import { entriesOf, shape } from '../ruleset/sample.js';
 

@@ -6,7 +6,7 @@ import { isFrom, sortUnmarked } from '../../../src/enforce/unmarked-flows.js';
 import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
 import { Bars } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
-import type { SocketEnds } from '../../../src/ports.js';
+import type { SocketEnds } from '../../../src/kernel/sockets.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
 import type { Member } from '../../../src/ruleset/state.js';
 import { input, member, shape } from '../ruleset/sample.js';

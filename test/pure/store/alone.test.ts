@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import type { SharedStore } from '../../../src/ports.js';
 import { hashOf } from '../../../src/store/blobs.js';
 import { openStoreAlone } from '../../../src/store/embedded-shared.js';
+import type { SharedStore } from '../../../src/store/store.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

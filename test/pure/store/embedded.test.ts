@@ -12,9 +12,11 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { type Logger, RefusedError, type Store } from '../../../src/ports.js';
+import type { Logger } from '../../../src/lib/logger.js';
+import { RefusedError } from '../../../src/lib/refusal.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
 import { encodeChanges, encodeFrame } from '../../../src/store/frames.js';
+import type { Store } from '../../../src/store/store.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import type { Store } from '../../../src/ports.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
 import { readFrames } from '../../../src/store/frame-file.js';
 import { readSnapshot, type Stored, writeSnapshot } from '../../../src/store/snapshot.js';
+import type { Store } from '../../../src/store/store.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

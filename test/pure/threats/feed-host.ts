@@ -2,9 +2,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readConfig } from '../../../src/config/config.js';
+import type { Logger } from '../../../src/lib/logger.js';
 import { columnCount, type ThreatVersion } from '../../../src/policy/threat.js';
-import type { Logger, SharedStore } from '../../../src/ports.js';
 import { openStoreAlone } from '../../../src/store/embedded-shared.js';
+import type { SharedStore } from '../../../src/store/store.js';
 import type { NeverBlockFacts } from '../../../src/threats/protected-space.js';
 import { Feeds } from '../../../src/threats/service.js';
 

@@ -2,8 +2,8 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { RefusedError } from '../../../src/lib/refusal.js';
 import { columnCount, type Direction } from '../../../src/policy/threat.js';
-import { RefusedError } from '../../../src/ports.js';
 import { FeedHost } from './feed-host.js';
 import { FeedServer } from './feed-server.js';
 import { haveReal, realFeed } from './shape.js';
