@@ -3,6 +3,7 @@ import { createServer, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { FastifyInstance } from 'fastify';
+import { openListener, UNIX } from '../config/api-listener.js';
 import type { Logger } from '../lib/logger.js';
 import { trustSocket } from './auth.js';
 import { onClientError } from './client-error.js';
@@ -22,7 +23,6 @@ export interface ListenOptions {
   readonly tokens: number;
   readonly log: Pick<Logger, 'warn'>;
 }
-const UNIX = 'unix:';
 /** root and its group; root alone. */
 const [GROUP, ROOT] = [0o660, 0o600];
 
@@ -55,16 +55,6 @@ export async function listen(server: FastifyInstance, options: ListenOptions): P
       { cause: e },
     );
   }
-}
-
-/** What is wrong with a TCP listener that other hosts reach; undefined: nothing. */
-export function openListener(address: string): { detail: string; remedy: string } | undefined {
-  const [, host = ''] = /^\[?(.*?)\]?:\d+$/.exec(address) ?? [];
-  if (address.startsWith(UNIX) || /^(127\.|localhost$|::1$|::ffff:127\.)/.test(host)) return undefined;
-  return {
-    detail: `api.listen: ${address} is reached from other hosts, and tokens cross the network as they are`,
-    remedy: 'listen on 127.0.0.1 behind a proxy that ends TLS, or reach it through a VPN or SSH tunnel only',
-  };
 }
 
 /** Throws for a TCP address without a token: whoever reached it would rule the firewall. */

@@ -2,9 +2,9 @@ import type { NamesPolicy } from '../dns/policy.js';
 import type { DnsService } from '../dns/service.js';
 import { Denials } from '../enforce/denials.js';
 import { limitReason } from '../enforce/limit-reasons.js';
-import type { InForce } from '../enforce/pass.js';
 import type { Recording } from '../enforce/recording.js';
 import type { ThreatLook } from '../policy/threat.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import { mayReach } from '../ruleset/reach.js';
 import type { Shape } from '../ruleset/state.js';
 

@@ -4,15 +4,14 @@ import type { SandboxFolders } from '../dns/netns-paths.js';
 import type { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { DeniedLog } from '../enforce/packet-io.js';
-import type { InForce } from '../enforce/pass.js';
 import type { Policies } from '../enforce/policies.js';
 import type { KernelAdapter } from '../kernel/kernel.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
-import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
 import type { SetWriter } from '../kernel/set-writer.js';
 import type { Logger } from '../lib/logger.js';
 import type { LanRules } from '../netns-rules/netns-rules.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import type { Place } from '../ruleset/reserved-ports.js';
 import type { Shape } from '../ruleset/state.js';
 import { makeLan } from './wire-lan.js';
@@ -30,7 +29,7 @@ interface InsideParts {
 }
 interface Inside {
   readonly namespaceDns: NamespaceDns;
-  readonly lan: LanRules<Flow>;
+  readonly lan: LanRules;
   readonly furnished: MadeNamespaceDns['furnished'];
   readonly askedBefore: NamespaceDns['askedBefore'];
 }
@@ -64,7 +63,7 @@ export function makeInside(
     onAttached,
     log,
   });
-  const lan: LanRules<Flow> = makeLan({
+  const lan: LanRules = makeLan({
     shape,
     docker,
     denials,

@@ -2,11 +2,9 @@ import { hasSandbox, isOnLan, type MadeNamespaceDns } from '../dns/namespace-soc
 import type { DockerWatch } from '../docker/watch.js';
 import type { Denials } from '../enforce/denials.js';
 import { DeniedLog } from '../enforce/packet-io.js';
-import type { InForce } from '../enforce/pass.js';
 import { exec } from '../kernel/exec.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
 import { Conntrack } from '../kernel/netlink/conntrack.js';
-import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import {
   closeLan,
   generationIn,
@@ -22,6 +20,7 @@ import { LanRules } from '../netns-rules/netns-rules.js';
 import type { LanKernel } from '../netns-rules/one-namespace.js';
 import type { ContainerFacts, NetworkFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { LanInput } from '../ruleset/netns-program.js';
 import type { Place } from '../ruleset/reserved-ports.js';
@@ -42,9 +41,9 @@ export interface LanParts {
   readonly log: Logger;
 }
 
-export function makeLan(parts: LanParts): LanRules<Flow> {
+export function makeLan(parts: LanParts): LanRules {
   const { docker, namespaces, learned, log } = parts;
-  return new LanRules<Flow>({
+  return new LanRules({
     kernel: lanKernel(parts),
     learned,
     pathOf: namespaces.pathOf,
@@ -80,7 +79,7 @@ export function makeLan(parts: LanParts): LanRules<Flow> {
 const everywhere = ({ address, port }: Place, host: ReadonlySet<string>): LanInput['closed'] =>
   [...(address === undefined ? host : [address])].map((a) => ({ address: a, port }));
 
-function lanKernel({ shape, state, denials }: LanParts): LanKernel<Flow> {
+function lanKernel({ shape, state, denials }: LanParts): LanKernel {
   return {
     close: closeLan,
     lay: (path, program) => layLan(exec, path, program),

@@ -1,15 +1,15 @@
 import type { NamesPolicy } from '../dns/policy.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { HostMode } from '../enforce/host-mode.js';
-import { Enforcer, type EnforcerOptions, type InForce } from '../enforce/pass.js';
+import { Enforcer, type EnforcerOptions } from '../enforce/pass.js';
 import type { Policies } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quota-service.js';
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { KernelAdapter } from '../kernel/kernel.js';
-import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import type { LanRules } from '../netns-rules/netns-rules.js';
+import type { InForce } from '../ruleset/applied-state.js';
 
-type Options = EnforcerOptions<Flow>;
+type Options = EnforcerOptions;
 
 /** On a bridge with other ports than veths, one that belongs to no container may be an uplink with many MACs behind it. */
 function vethsOf({ ports, desired }: InForce): Parameters<KernelAdapter['holdVeths']>[0] {
@@ -30,16 +30,16 @@ interface EnforcerParts extends Pick<Options, 'shape' | 'threats' | 'bars'> {
   readonly quotas: Quotas;
   readonly hostMode: HostMode;
   readonly reconciler: Reconciler;
-  readonly lan: LanRules<Flow>;
+  readonly lan: LanRules;
   readonly names: NamesPolicy;
 }
 
 export function makeEnforcer(
   engine: EnforcerParts,
   more: Pick<Options, 'foreign' | 'closed' | 'learned' | 'onTakeOver' | 'onApplied' | 'log'>,
-): Enforcer<Flow> {
+): Enforcer {
   const { shape, kernel, docker, policies, quotas, hostMode, threats, bars } = engine;
-  return new Enforcer<Flow>({
+  return new Enforcer({
     ...more,
     shape,
     kernel,

@@ -1,12 +1,12 @@
 import type { Config } from '../config/config.js';
 import type { DnsService } from '../dns/service.js';
-import type { Enforcer, InForce } from '../enforce/pass.js';
+import type { Enforcer } from '../enforce/pass.js';
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { Bars } from '../kernel/flow-blocklist.js';
 import type { KernelAdapter } from '../kernel/kernel.js';
-import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import type { Logger } from '../lib/logger.js';
 import type { ThreatLook } from '../policy/threat.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import type { Shape } from '../ruleset/state.js';
 import { Threats } from '../threats/active-threats.js';
 
@@ -16,7 +16,7 @@ export interface ThreatParts {
   readonly kernel: KernelAdapter;
   readonly bars: Bars;
   readonly dns: DnsService;
-  readonly enforcer: Enforcer<Flow>;
+  readonly enforcer: Enforcer;
   readonly reconciler: Reconciler;
   readonly state: InForce | undefined;
   lastRepair: string | null;
@@ -24,9 +24,9 @@ export interface ThreatParts {
 const RELEARN_MS = 10_000;
 const SLICE_MS = 5;
 
-export function makeThreats(engine: ThreatParts, { threats }: Config, log: Logger): Threats<Flow> {
+export function makeThreats(engine: ThreatParts, { threats }: Config, log: Logger): Threats {
   const { shape, kernel } = engine;
-  return new Threats<Flow>({
+  return new Threats({
     prefix: shape.prefix,
     identityMask: shape.marks.identity,
     maxEntries: threats.maxEntries,

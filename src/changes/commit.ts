@@ -1,36 +1,14 @@
 import type { Logger } from '../lib/logger.js';
 import { RefusedError } from '../lib/refusal.js';
 import type { Store } from '../store/store.js';
-import { type Outcome, recordOf } from './change-record.js';
+import { type AuditSink, type KeyChange, type Outcome, recordOf } from './change-record.js';
 import { refuse } from './refuse.js';
 import type { ChangesState } from './stored-state.js';
 import { UnwrittenChanges } from './unwritten-changes.js';
 
-/** Where each change is recorded. Records are only ever added: one whose change was not made is followed by another. */
-export interface AuditSink {
-  record(record: {
-    readonly who: string;
-    readonly action: string;
-    readonly target: string;
-    readonly before: unknown;
-    readonly after: unknown;
-    readonly outcome: Outcome;
-  }): Promise<void>;
-}
 /** Resolves when the kernel holds all that was changed before the call; rejects after `ms`. */
 export interface Enforcer {
   inForce(ms: number): Promise<void>;
-}
-/** One key's change. `before` and `after` undefined: absent. */
-export interface KeyChange {
-  readonly key: string;
-  readonly before: unknown;
-  readonly after: unknown;
-  /** What the audit shows of them, where that is less. */
-  readonly recorded?: { readonly before: unknown; readonly after: unknown };
-  readonly who: string;
-  readonly action: string;
-  readonly target: string;
 }
 interface CommitOptions {
   readonly store: Store;

@@ -1,6 +1,7 @@
 import type { ContainerFacts } from '../policy/container.js';
 import { type Lockdown, PAUSE_ALL, type Pause } from '../policy/emergency.js';
-import type { Committer, KeyChange } from './commit.js';
+import type { KeyChange } from './change-record.js';
+import type { Committer } from './commit.js';
 import { isOurs } from './node-filter.js';
 import { refuse, refuseInvalid } from './refuse.js';
 import { type ChangesState, LOCKDOWN_KEY, pauseKey } from './stored-state.js';

@@ -1,7 +1,5 @@
 /** The hosts that share a store, as each tells of itself. Pure. */
-import { matchesAny } from '../lib/glob.js';
 import { isRecord } from '../lib/json.js';
-import type { List } from '../policy/policy.js';
 
 /** What a host says of itself with each sign of life. */
 export interface NodeRecord {
@@ -61,7 +59,3 @@ export function nodeView(node: string, record: NodeRecord, ageMs: number, now: n
   const state = ageMs > STALE_MS ? 'stale' : record.inSync ? 'ok' : 'out of sync';
   return { node, ...told, fullyEnforced, lastSeen: new Date(now - ageMs).toISOString(), state };
 }
-
-/** Whether a list counts at this host: its `hosts` has a glob that fits, or it has none. */
-export const isForHost = ({ hosts }: Pick<List, 'hosts'>, node: string | undefined): boolean =>
-  hosts === undefined || (node !== undefined && matchesAny(hosts, node));

@@ -1,4 +1,3 @@
-import type { InForce } from '../enforce/pass.js';
 import type { Said } from '../enforce/policies.js';
 import type { Exec } from '../kernel/exec.js';
 import { formatRecord, readStoreRecord, type StoreRecord, writeStoreRecord } from '../kernel/store-record.js';
@@ -6,6 +5,7 @@ import type { Logger } from '../lib/logger.js';
 import { RefusedError } from '../lib/refusal.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Mode, Policy } from '../policy/policy.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import type { Store } from '../store/store.js';
 import {
   absentUnderDoubt,

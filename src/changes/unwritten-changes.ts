@@ -1,8 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from '../lib/logger.js';
 import type { Store } from '../store/store.js';
-import { recordOf } from './change-record.js';
-import type { AuditSink, KeyChange } from './commit.js';
+import { type AuditSink, type KeyChange, recordOf } from './change-record.js';
 import type { ChangesState } from './stored-state.js';
 
 export interface UnwrittenOptions {

@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { AuditVerdict } from '../changes/audit-verdict.js';
 import type { Config } from '../config/config.js';
+import type { ServiceManager } from '../ops/service-manager.js';
 import type { Recoverable, StoreInspection } from '../store/inspection-types.js';
 
 interface Out {
@@ -64,13 +65,6 @@ export interface RunningService {
   readonly done: Promise<void>;
   /** What has not moved for so long that only a new process helps; undefined while all is well. */
   stuck(): string | undefined;
-}
-/** Where systemd started this process (Type=notify). */
-export interface ServiceManager {
-  /** It ends the process when it hears nothing for so long; undefined: never. */
-  readonly watchdogMs: number | undefined;
-  /** VARIABLE=VALUE lines of sd_notify(3). Throws when they cannot be sent. */
-  notify(state: string): void;
 }
 
 /** All that the commands need of the world around them; main.ts gives the real ones. */

@@ -1,4 +1,5 @@
-import type { Log, RunningService, ServiceManager } from './host.js';
+import type { ServiceManager } from '../ops/service-manager.js';
+import type { Log, RunningService } from './host.js';
 
 /** For so long the service may be starting again, after a SIGHUP. */
 const RELOAD_MS = 120_000;

@@ -10,8 +10,8 @@ import { parseYaml } from '../lib/yaml.js';
 import { withDefaults } from './defaults.js';
 import { type FeedConfig, resolveFeed } from './feeds.js';
 import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Texts } from './overlay.js';
-import { ConfigSchema } from './schema.js';
-import { type RawConfig, semanticProblems } from './semantics.js';
+import { ConfigSchema, type RawConfig } from './schema.js';
+import { semanticProblems } from './semantics.js';
 
 /** The file's keys; durations in milliseconds, sizes in bytes, zone names canonical. */
 export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {

@@ -3,7 +3,7 @@
 import type { Problem } from '../lib/problem.js';
 import { feedProblems } from '../policy/feed.js';
 import type { Direction } from '../policy/threat.js';
-import type { RawConfig } from './semantics.js';
+import type { RawConfig } from './schema.js';
 
 type RawFeed = RawConfig['threats']['feeds'][number];
 

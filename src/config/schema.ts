@@ -1,5 +1,5 @@
 /** The whole configuration file (spec: configuration), with every default: one definition for checks and for editors. */
-import { Type } from '@sinclair/typebox';
+import { type Static, Type } from '@sinclair/typebox';
 import { closed, duration, Glob, ListName, list, path, size, words } from '../lib/schema-parts.js';
 import { FeedSchema } from './schema-feed.js';
 
@@ -197,3 +197,5 @@ export const ConfigSchema = Type.Object(
   },
   { ...closed, description: 'the configuration of Drawbridge' },
 );
+
+export type RawConfig = Static<typeof ConfigSchema>;

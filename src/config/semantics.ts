@@ -1,6 +1,5 @@
 /** What a schema cannot say of a configuration: names, addresses, and keys that depend on one another. */
 import { normalize } from 'node:path';
-import type { Static } from '@sinclair/typebox';
 import { canonicalName } from '../lib/dns-name.js';
 import { NAT64_BITS } from '../lib/embedded-ipv4.js';
 import { parseAddress, parseCidr } from '../lib/ip.js';
@@ -12,9 +11,7 @@ import { MASK_NEEDS, splitMask } from '../policy/mark-mask.js';
 import { isTokenName, tokenFault } from '../policy/token.js';
 import { feedFaults } from './feeds.js';
 import { readRedisUrl } from './redis-url.js';
-import type { ConfigSchema } from './schema.js';
-
-export type RawConfig = Static<typeof ConfigSchema>;
+import type { RawConfig } from './schema.js';
 
 interface HostPort {
   readonly address: string;

@@ -1,7 +1,7 @@
 import type { ContainerFacts } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
 import type { Mode } from '../policy/policy.js';
-import type { HostSenders } from '../enforce/host-cgroups.js';
+import type { HostSenders } from '../ruleset/state.js';
 
 /** Facts about a container in the host network. */
 export interface HostNetworkFacts {

@@ -1,32 +1,9 @@
 import type { ContainerFacts, ToldMount } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
 import { holds, isWithin, type Location } from '../kernel/mount-info.js';
-import type { OwnPlaces, Place } from './coverage-places.js';
+import type { HostPlace, Mounted, MountFacts, OwnPlaces } from './coverage-places.js';
 import { canonical, textual, toldOf } from './coverage-sockets.js';
 
-/** Something of the host that is mounted into a container. */
-export interface Mounted {
-  readonly destination: string;
-  /** The host's own path to it, without symbolic links, as far as one is known. */
-  readonly path: string;
-  readonly location: Location;
-  /** "DEVICE:INODE"; undefined: not looked at. */
-  readonly inode?: string;
-  readonly isReadOnly: boolean;
-  /** Type of the file system; empty: not known. */
-  readonly type: string;
-}
-/** A place that exists on this host. */
-export interface HostPlace extends Place {
-  readonly location: Location;
-  readonly inode?: string;
-}
-/** What the kernel shows of one container's mounts, and what of the host it is compared with. */
-export interface MountFacts {
-  readonly mounted: readonly Mounted[];
-  readonly places: readonly HostPlace[];
-  readonly dataRoot: Location | undefined;
-}
 /** unread: not yet; else why they cannot be read. */
 export type MountsKnown = MountFacts | { readonly failure: string } | 'unread';
 

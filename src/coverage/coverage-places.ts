@@ -1,4 +1,5 @@
 import type { Finding } from '../policy/finding.js';
+import type { Location } from '../kernel/mount-info.js';
 
 /** Places of this host that the configuration names. */
 export interface OwnPlaces {
@@ -172,3 +173,29 @@ const storeSocket = (path: string): Place => ({
   code: 'store-socket',
   what: "the socket of Drawbridge's store",
 });
+
+/** What the kernel shows of one container's mounts, and what of the host it is compared with. */
+export interface MountFacts {
+  readonly mounted: readonly Mounted[];
+  readonly places: readonly HostPlace[];
+  readonly dataRoot: Location | undefined;
+}
+
+/** Something of the host that is mounted into a container. */
+export interface Mounted {
+  readonly destination: string;
+  /** The host's own path to it, without symbolic links, as far as one is known. */
+  readonly path: string;
+  readonly location: Location;
+  /** "DEVICE:INODE"; undefined: not looked at. */
+  readonly inode?: string;
+  readonly isReadOnly: boolean;
+  /** Type of the file system; empty: not known. */
+  readonly type: string;
+}
+
+/** A place that exists on this host. */
+export interface HostPlace extends Place {
+  readonly location: Location;
+  readonly inode?: string;
+}

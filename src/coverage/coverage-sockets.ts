@@ -1,7 +1,6 @@
 import type { ContainerFacts, ToldMount } from '../policy/container.js';
 import type { Location } from '../kernel/mount-info.js';
-import type { MountFacts } from './coverage-mounts.js';
-import { type OwnPlaces, placesOf } from './coverage-places.js';
+import { type MountFacts, type OwnPlaces, placesOf } from './coverage-places.js';
 
 /** Sockets of programs that few hosts have: only where they exist. */
 const RARE = /^\/var\/(lib|snap)\//;

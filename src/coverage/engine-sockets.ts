@@ -1,4 +1,5 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
+import { listeningSockets } from '../kernel/sockets.js';
 
 /** Programs through whose sockets containers are started. The kernel keeps 15 characters of a name. */
 const ENGINES = new Set([
@@ -14,18 +15,6 @@ const ENGINES = new Set([
   'kubelet',
 ]);
 const ENGINE_NAME = /\/(docker|containerd|podman|crio|cri-dockerd|buildkitd)[\w.-]*\.(sock|ttrpc)$/;
-/** __SO_ACCEPTCON */
-const LISTENING = '00010000';
-
-/** Paths of listening unix sockets, by inode of the socket, from /proc/net/unix. */
-export function listeningSockets(text: string): ReadonlyMap<string, string> {
-  const lines = text.split('\n').map((line) => line.trim().split(/\s+/));
-  return new Map(
-    lines.flatMap(([, , , flags, , , inode, path]) =>
-      flags === LISTENING && inode && path?.startsWith('/') ? [[inode, path] as const] : [],
-    ),
-  );
-}
 
 export interface UnixSockets {
   /** Paths on which any process listens, with /run for /var/run. */

@@ -1,7 +1,7 @@
 import type { TracePacket } from '../ruleset/trace.js';
 import type { DestEntry } from '../policy/entry.js';
 import { type Address, formatAddress, parseAddress } from '../lib/ip.js';
-import type { ExplainInput } from './explain.js';
+import type { ExplainInput } from './explain-types.js';
 
 const DEFAULT_PORT = 443;
 const DNS_PORT = 53;

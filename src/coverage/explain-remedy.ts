@@ -2,7 +2,7 @@ import type { DestEntry } from '../policy/entry.js';
 import { parseAddress } from '../lib/ip.js';
 import { metadataIn, metadataName } from './metadata.js';
 import { BROKEN_LABEL } from '../policy/policy.js';
-import type { ExplainInput } from './explain.js';
+import type { ExplainInput } from './explain-types.js';
 import { addressOf, isDnsPort, wanted } from './explain-packet.js';
 
 /** What to do about a denial. Each text is complete: what cannot be permitted says so. */

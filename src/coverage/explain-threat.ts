@@ -1,8 +1,8 @@
 import { THREAT_WHY } from '../ruleset/threat-rules.js';
-import { TUNNELS, tunnelOf } from '../lib/embedded-ipv4.js';
+import { tunnelOf, TUNNELS } from '../lib/embedded-ipv4.js';
 import { parseAddress } from '../lib/ip.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
-import type { ExplainInput, View } from './explain.js';
+import type { ExplainInput, View } from './explain-types.js';
 import { addressOf, packetTo } from './explain-packet.js';
 
 /** In whatever mode: names that a feed lists (in mode off DNS is left alone), and addresses, told ones included. */

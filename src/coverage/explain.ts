@@ -1,40 +1,14 @@
 import { CLOSED_WHY } from '../ruleset/reserved-ports.js';
 import type { Member } from '../ruleset/state.js';
 import type { TracePacket, TraceResult } from '../ruleset/trace.js';
-import type { Lockdown, Pause } from '../policy/emergency.js';
-import type { DestEntry, PortRange } from '../policy/entry.js';
+import type { Pause } from '../policy/emergency.js';
+import type { PortRange } from '../policy/entry.js';
 import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
-import type { NameMatch } from '../lib/dns-name.js';
 import type { EntrySource, PolicyEntry } from '../policy/policy.js';
-import type { ThreatLook } from '../policy/threat.js';
-import type { NameDecision } from '../dns/types.js';
-import type { ExplainView } from './explain-types.js';
+import type { ExplainInput, ExplainView, View } from './explain-types.js';
 import { addressOf, isDnsPort, packetTo, wanted } from './explain-packet.js';
 import { type Remedy, remedyOf } from './explain-remedy.js';
 import { threatView } from './explain-threat.js';
-import type { Judge } from '../ruleset/policy-evaluator.js';
-
-export interface ExplainInput {
-  readonly member: Member;
-  readonly name: string;
-  readonly to: string;
-  readonly dest: DestEntry;
-  readonly judge: Judge;
-  /** The same under mode enforce, for a member that is observed. */
-  readonly enforced?: { readonly member: Member; readonly judge: Judge };
-  readonly threats: ThreatLook;
-  readonly decide: (name: string) => NameDecision;
-  /** Addresses that the container was told for names that fit, and that it may still use. */
-  readonly told: (names: NameTarget) => readonly string[];
-  readonly hostAddress: string | undefined;
-  readonly neighbours: (name: string) => readonly string[];
-  /** That of all containers, and the pause that holds longest for this one. */
-  readonly emergency?: { readonly lockdown?: Lockdown | undefined; readonly pause?: Pause | undefined };
-}
-
-type NameTarget = { readonly match: NameMatch; readonly name: string };
-export type View = Omit<ExplainView, 'container' | 'to' | 'feed' | 'lasting' | 'warning' | 'coverage'> &
-  Partial<Pick<ExplainView, 'feed' | 'lasting' | 'warning'>>;
 
 const NOTHING_MORE = { feed: null, lasting: null, warning: null, coverage: null } as const;
 

@@ -22,13 +22,3 @@ export interface HostFacts {
   /** The host's resolvers, as /etc/resolv.conf names them. */
   readonly resolvers: readonly string[];
 }
-
-/** What the engine says of itself that bears on coverage. */
-export interface EngineFacts {
-  /** Such as "nftables" or "iptables+firewalld"; undefined: the engine does not say (before 28). */
-  readonly firewallBackend?: string;
-  /** Where it keeps containers, images and volumes. */
-  readonly dataRoot?: string;
-  /** Such as `28.5.2+dfsg4`. */
-  readonly version?: string;
-}

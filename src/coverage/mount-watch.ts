@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { type DeviceFacts, type DeviceNode, givenPaths } from './coverage-devices.js';
-import type { HostPlace, Mounted, MountsKnown } from './coverage-mounts.js';
-import { type OwnPlaces, type Place, placesOf } from './coverage-places.js';
+import type { MountsKnown } from './coverage-mounts.js';
+import { type HostPlace, type Mounted, type OwnPlaces, type Place, placesOf } from './coverage-places.js';
 import { toldOf } from './coverage-sockets.js';
 import { majorOf, minorOf, parseDevices } from './devices.js';
 import { readUnixSockets } from './engine-sockets.js';

@@ -2,7 +2,7 @@ import type { TracePacket } from '../ruleset/trace.js';
 import { parseAddress } from '../lib/ip.js';
 import type { PreviewDestination, PreviewFlow } from '../enforce/preview-types.js';
 import type { AsEnforced } from '../ruleset/as-enforced.js';
-import type { FlowFacts } from '../kernel/delete-flows.js';
+import type { Flow } from '../ruleset/flow.js';
 import { privateName, type Sent } from '../enforce/destination.js';
 import type { RecordedRow, Sighting } from '../enforce/recorded.js';
 
@@ -83,7 +83,7 @@ const DNS_PORT = 53;
 
 /** Connections that are open now, that the member opened, and that enforce would end. */
 export function endedFlows(
-  flows: readonly FlowFacts[],
+  flows: readonly Flow[],
   enforced: AsEnforced,
   describe: (sent: Pick<Sent, 'address' | 'port' | 'proto'>) => Sighting,
   passesAgain: (sighting: Sighting) => boolean,

@@ -1,8 +1,8 @@
 import { asEnforced } from '../ruleset/as-enforced.js';
-import type { FlowFacts } from '../kernel/delete-flows.js';
-import type { InForce } from '../enforce/pass.js';
+import type { Flow } from '../ruleset/flow.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import { resolveContainer } from '../policy/neighbours.js';
-import { endedFlows, type PreviewInput, passes, wouldDeny } from './preview-evaluate.js';
+import { endedFlows, passes, type PreviewInput, wouldDeny } from './preview-evaluate.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { DesiredState, Member } from '../ruleset/state.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv.js';
@@ -93,7 +93,7 @@ function previewInput(engine: Engine, state: InForce, member: Member, facts: Con
 }
 
 /** By its addresses, or by its mark where it shares those of the host. Neighbours of one bridge speak past conntrack. */
-async function openFlows({ kernel, shape }: Engine, member: Member): Promise<readonly FlowFacts[]> {
+async function openFlows({ kernel, shape }: Engine, member: Member): Promise<readonly Flow[]> {
   const { marks } = shape;
   const own = member.ports.flatMap((p) => [p.ip4, p.ip6].filter((a) => a !== undefined));
   const filters = member.host

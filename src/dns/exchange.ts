@@ -1,9 +1,9 @@
 /** One packet to one server and its answer back: UDP from a fresh random port each time, or TCP. */
 import type { RemoteInfo, Socket } from 'node:dgram';
 import { connect } from 'node:net';
+import type { Server } from '../lib/dns-server-address.js';
 import { familyOf } from './address.js';
 import { openQuerySocket } from './query-port.js';
-import type { Server } from './resolvers.js';
 import { matchAnswer } from './upstream-query.js';
 
 export type Outcome =

@@ -1,5 +1,5 @@
-import type { InForce } from '../enforce/pass.js';
 import { Newest } from '../lib/newest.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import { Cleared, type ClearedOptions } from './namespace-cleanup.js';
 import { Ahead, type AheadOptions, type Prepared } from './namespace-prepared.js';
 

@@ -2,16 +2,20 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv.js';
 import type { DockerWatch } from '../docker/watch.js';
-import { startNetwork } from '../enforce/newcomers.js';
-import type { InForce } from '../enforce/pass.js';
 import type { KernelAdapter } from '../kernel/kernel.js';
 import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js';
 import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { closeResolver, type ResolverSockets } from '../kernel/resolver-sockets.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
 import type { Logger } from '../lib/logger.js';
-import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
+import {
+  type ContainerFacts,
+  type DockerView,
+  type NetworkFacts,
+  startNetwork,
+} from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import type { Prepared } from './namespace-prepared.js';
 import { NamespaceDns } from './namespace-resolvers.js';
 import type { SandboxFolders } from './netns-paths.js';

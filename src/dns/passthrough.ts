@@ -1,6 +1,7 @@
 /** Containers that are not enforced: nothing is denied, what enforce would deny is told, answers are written down. */
 
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
+import { parseServer, type Server } from '../lib/dns-server-address.js';
 import { hitText } from '../policy/threat.js';
 import { followChain } from './cname-chain.js';
 import type { ParsedQuery, Query } from './codec.js';
@@ -10,7 +11,7 @@ import type { Learn } from './recorder.js';
 import { relay, relayToAny } from './relay.js';
 import { encodeFor, replyFor } from './reply.js';
 import { type Ask, awaitMs } from './request.js';
-import { parseServer, type Resolvers, type Server } from './resolvers.js';
+import type { Resolvers } from './resolvers.js';
 import type { ThreatWatch } from './threat-watch.js';
 import { type DnsPolicy, type NameEvent, type, typeName } from './types.js';
 import { readAnswer } from './upstream-query.js';

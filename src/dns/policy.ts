@@ -1,11 +1,10 @@
-import { LATEST_MS } from '../enforce/packet-hold.js';
-import type { InForce } from '../enforce/pass.js';
 import { nameMatches } from '../lib/dns-name.js';
 import { parseAddress, type Range, rangeHas } from '../lib/ip.js';
 import type { DockerView } from '../policy/container.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
 import type { ThreatLook } from '../policy/threat.js';
+import { type InForce, LATEST_MS } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import { classSet } from '../ruleset/naming.js';
 import type { Member } from '../ruleset/state.js';

@@ -1,6 +1,7 @@
 /** One question put to a list of servers until one answers: time-outs, TCP, servers that lack EDNS or echo no case. */
+
+import type { Server } from '../lib/dns-server-address.js';
 import { exchangeTcp, exchangeUdp, type Outcome } from './exchange.js';
-import type { Server } from './resolvers.js';
 import { rcode } from './types.js';
 import { buildQuery, type Question, readAnswer } from './upstream-query.js';
 import { flag, type Message } from './wire.js';

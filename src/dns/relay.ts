@@ -1,8 +1,8 @@
 /** Observed containers: the query goes as it is to the resolver that was asked, the answer comes back as it is. */
 import { randomInt } from 'node:crypto';
 import { createSocket, type Socket } from 'node:dgram';
+import type { Server } from '../lib/dns-server-address.js';
 import { exchangeTcp, exchangeUdp, type Outcome } from './exchange.js';
-import type { Server } from './resolvers.js';
 
 /** As long as common stub resolvers wait (resolv.conf(5), timeout). */
 const relayMs = 5000;

@@ -3,13 +3,13 @@ import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dg
 import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
+import type { Server } from '../lib/dns-server-address.js';
 import type { Logger } from '../lib/logger.js';
 import { familyOf } from './address.js';
 import { Turns } from './fair-queue.js';
 import { type AskerLimits, Limits } from './limits.js';
 import { relayFrom } from './relay.js';
 import type { Ask } from './request.js';
-import type { Server } from './resolvers.js';
 import { serveStream } from './stream.js';
 
 export interface ServerOptions {

@@ -1,7 +1,7 @@
-import type { InForce } from '../enforce/pass.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
-import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import type { Logger } from '../lib/logger.js';
+import type { InForce } from '../ruleset/applied-state.js';
+import type { Flow } from '../ruleset/flow.js';
 import type { Marks } from '../ruleset/marks.js';
 import type { DnsService } from './service.js';
 

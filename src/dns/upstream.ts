@@ -1,9 +1,11 @@
 /** Resolution: cache, collapse of equal questions, servers by zone, and CNAME chains that an upstream leaves open. */
+
+import type { Server } from '../lib/dns-server-address.js';
 import { Cache } from './cache.js';
 import { type Chain, followChain, maxChain } from './cname-chain.js';
 import type { Limits } from './limits.js';
 import { NoAnswerError, ServersAsked } from './query-servers.js';
-import type { Resolvers, Route, Server } from './resolvers.js';
+import type { Resolvers, Route } from './resolvers.js';
 import { rcode, type } from './types.js';
 import type { Question } from './upstream-query.js';
 import { flag, type Message, type ResourceRecord } from './wire.js';

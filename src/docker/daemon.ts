@@ -1,5 +1,4 @@
 /** What the engine says of itself (`GET /info`, `GET /version`). Pure. */
-import type { EngineFacts } from '../coverage/host-facts.js';
 import { asRecord, flagAt, recordAt, textAt, textsAt } from './json.js';
 
 export interface DaemonFacts {
@@ -47,4 +46,14 @@ export function readDaemon(info: unknown, version: unknown): DaemonFacts {
     ipv4Forwarding: flagAt(i, 'IPv4Forwarding'),
     swarm: textAt(recordAt(i, 'Swarm'), 'LocalNodeState') === 'active',
   };
+}
+
+/** What the engine says of itself that bears on coverage. */
+export interface EngineFacts {
+  /** Such as "nftables" or "iptables+firewalld"; undefined: the engine does not say (before 28). */
+  readonly firewallBackend?: string;
+  /** Where it keeps containers, images and volumes. */
+  readonly dataRoot?: string;
+  /** Such as `28.5.2+dfsg4`. */
+  readonly version?: string;
 }

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { HostLink } from '../kernel/link-cache.js';
 import type { Logger } from '../lib/logger.js';
 import type { DockerView } from '../policy/container.js';
-import type { InForce } from './pass.js';
+import type { InForce } from '../ruleset/applied-state.js';
+import type { HostLink } from '../ruleset/bindings.js';
 
 export interface ClassifyOptions {
   /** A view from a full list that is begun after the call. */

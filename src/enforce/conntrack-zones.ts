@@ -1,10 +1,10 @@
-import type { FlowFacts, FlowTable } from '../kernel/delete-flows.js';
+import type { FlowTable } from '../kernel/delete-flows.js';
 import { identityMark, type Marks } from '../ruleset/marks.js';
 import type { Cgroup, Member } from '../ruleset/state.js';
 
-export interface ZonesOptions<F extends FlowFacts> {
+export interface ZonesOptions {
   readonly marks: Marks;
-  readonly flows: FlowTable<F>;
+  readonly flows: FlowTable;
   /** Asks for a pass in so many ms, for this reason. */
   readonly lookAgain: (reason: string, ms: number) => void;
 }
@@ -18,8 +18,8 @@ const REASON = 'zones for datagrams';
  * Which containers in the host's network have their datagrams in a zone of conntrack: those that were held from their
  * first instruction, and others once no stream of theirs goes on outside of it, whose port would change.
  */
-export class Zones<F extends FlowFacts> {
-  readonly #o: ZonesOptions<F>;
+export class Zones {
+  readonly #o: ZonesOptions;
   /** Cgroups (objects). */
   #own: ReadonlySet<string> = new Set();
   /** Of those that have streams outside. */
@@ -27,7 +27,7 @@ export class Zones<F extends FlowFacts> {
   /** Paths of those whose rule an earlier run has laid. */
   #standing: ReadonlySet<string> = new Set();
 
-  constructor(options: ZonesOptions<F>) {
+  constructor(options: ZonesOptions) {
     this.#o = options;
   }
 

@@ -1,5 +1,5 @@
 import type { ContainerFacts, DockerView } from '../policy/container.js';
-import type { Binding } from './bindings.js';
+import type { Binding } from '../ruleset/bindings.js';
 
 type Bindings = ReadonlyMap<number, Binding>;
 

@@ -1,10 +1,9 @@
 import type { DnsService } from '../dns/service.js';
 import type { KernelAdapter } from '../kernel/kernel.js';
-import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import type { Logger } from '../lib/logger.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import type { Threats } from '../threats/active-threats.js';
 import { ownerOf } from './learned-sets.js';
-import type { InForce } from './pass.js';
 
 export interface PulseOptions {
   readonly kernel: KernelAdapter;
@@ -17,7 +16,7 @@ export interface PulseOptions {
   /** The set that remembers the store, and what to do when another process has emptied or destroyed it. */
   readonly record: string;
   readonly recordLost: () => void;
-  readonly threats: Pick<Threats<Flow>, 'resting' | 'lost' | 'repair'>;
+  readonly threats: Pick<Threats, 'resting' | 'lost' | 'repair'>;
   readonly dns: DnsService;
   /** Where no monitor tells of changed rules: something that differs when they have changed. */
   readonly tables?: () => string;

@@ -1,5 +1,5 @@
+import type { InForce } from '../ruleset/applied-state.js';
 import type { InKernel } from './packet-hold.js';
-import type { InForce } from './pass.js';
 
 /** What `Hold` asks of the state in force. */
 export function inKernel(state: InForce | undefined): InKernel | undefined {

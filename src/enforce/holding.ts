@@ -1,12 +1,12 @@
 import type { DockerWatch } from '../docker/watch.js';
 import type { Logger } from '../lib/logger.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import type { Shape } from '../ruleset/state.js';
 import { Classifier } from './classify.js';
 import type { Denials } from './denials.js';
 import { inKernel } from './hold-view.js';
 import { Hold } from './packet-hold.js';
 import { Packets } from './packet-io.js';
-import type { InForce } from './pass.js';
 import type { Reconciler } from './reconciler.js';
 
 export interface HoldingOptions {

@@ -1,5 +1,5 @@
 import type { ContainerFacts, DockerView } from '../policy/container.js';
-import type { Cgroup, HostNet } from '../ruleset/state.js';
+import type { Cgroup, HostSenders } from '../ruleset/state.js';
 
 /** The unified cgroup hierarchy as this room needs it. Paths have no slash before them. */
 export interface CgroupPort {
@@ -23,16 +23,6 @@ export interface HostSendersOptions {
   readonly singles: () => boolean;
   /** The kernel can give datagrams zones of conntrack. */
   readonly zones: () => boolean;
-}
-/** Who sends in the host's network, at one moment. */
-export interface HostSenders {
-  readonly net: HostNet;
-  /** By id of the namespace's owner: its cgroup, and those of containers that share its namespace. */
-  readonly cgroups: ReadonlyMap<string, readonly Cgroup[]>;
-  /** By id: not held from the first instruction, as its parent is shared with the host's own processes, or was not known. */
-  readonly late: ReadonlyMap<string, 'shared' | 'unseen'>;
-  /** By id: its packets meet no rule of ours, and why. */
-  readonly open: ReadonlyMap<string, string>;
 }
 
 const CONTAINER = /^(docker-)?[0-9a-f]{64}(\.scope)?$/;

@@ -1,8 +1,7 @@
-import type { FlowFacts } from '../kernel/delete-flows.js';
 import type { KernelPort, LearnedPort } from '../kernel/kernel-port.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import { shortId, shortIdIn } from '../ruleset/naming.js';
 import type { DesiredState, Member, SetDesired } from '../ruleset/state.js';
-import type { InForce } from './pass.js';
 
 const secondsLeft = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
 
@@ -33,8 +32,8 @@ function learnedByOwner(state: InForce): ReadonlyMap<string, readonly SetDesired
 }
 
 /** Fills learned sets that were made anew from what the ledger still holds. */
-export async function refillSets<F extends FlowFacts>(
-  kernel: KernelPort<F>,
+export async function refillSets(
+  kernel: KernelPort,
   learned: LearnedPort,
   state: InForce,
   sets: readonly string[],
@@ -57,8 +56,8 @@ const SOON_MS = 2_000;
  * After a change of policy: members that no name justifies any more go, those that are newly justified come. True: some
  * were missing that the ledger has had for longer than this took.
  */
-export async function syncLearned<F extends FlowFacts>(
-  kernel: KernelPort<F>,
+export async function syncLearned(
+  kernel: KernelPort,
   learned: LearnedPort,
   state: InForce,
   member: Member,

@@ -3,9 +3,9 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { KernelAdapter, LinkNews as LinkListener } from '../kernel/kernel.js';
 import { Coalescer, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../lib/logger.js';
-import { bindPorts } from './bindings.js';
+import type { InForce } from '../ruleset/applied-state.js';
+import { bindPorts } from './bind-veths.js';
 import { NewVeths } from './new-veths.js';
-import type { InForce } from './pass.js';
 import type { Policies } from './policies.js';
 import type { Reconciler } from './reconciler.js';
 

@@ -2,23 +2,22 @@ import type { HostWatch } from '../coverage/host-watch.js';
 import type { DnsService } from '../dns/service.js';
 import { InUse } from '../dns/ttl-extender.js';
 import type { KernelAdapter } from '../kernel/kernel.js';
-import type { Flow } from '../kernel/netlink/conntrack-codec.js';
 import { LegacyTables } from '../kernel/netlink/legacy-tables.js';
 import { RulesMonitor } from '../kernel/rules-monitor.js';
 import type { Logger } from '../lib/logger.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import { recordSet } from '../ruleset/naming.js';
 import type { DesiredState, Shape } from '../ruleset/state.js';
 import type { Threats } from '../threats/active-threats.js';
 import { Drift } from './drift.js';
 import { Pulse } from './heartbeat.js';
-import type { InForce } from './pass.js';
 import type { Reconciler } from './reconciler.js';
 
 export interface UpkeepOptions {
   readonly shape: Shape;
   readonly kernel: KernelAdapter;
   readonly dns: DnsService;
-  readonly threats: Threats<Flow>;
+  readonly threats: Threats;
   readonly reconciler: Reconciler;
   readonly hostWatch: HostWatch;
   readonly state: () => InForce | undefined;

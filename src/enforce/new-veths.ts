@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { HostLink } from '../kernel/link-cache.js';
 import type { Logger } from '../lib/logger.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
+import type { HostLink } from '../ruleset/bindings.js';
 
 export interface NewVethsOptions {
   readonly links: () => Promise<readonly HostLink[]>;

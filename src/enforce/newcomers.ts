@@ -1,5 +1,5 @@
 import type { Family } from '../lib/ip.js';
-import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
+import { type ContainerFacts, type DockerView, startNetwork } from '../policy/container.js';
 
 /** How long a container that was created is expected to start. `docker compose up` starts some seconds after it creates. */
 export const EXPECTED_MS = 30_000;
@@ -21,12 +21,6 @@ export class Newcomers {
       if (c.state === 'created' && !this.#since.has(c.id)) this.#since.set(c.id, now);
     return new Set([...this.#since].filter(([, at]) => at + EXPECTED_MS > now).map(([id]) => id));
   }
-}
-
-/** The network that a container's network mode names; undefined for the host's, another container's and none. */
-export function startNetwork(c: ContainerFacts, networks: DockerView['networks']): NetworkFacts | undefined {
-  const name = c.networkMode === 'default' ? 'bridge' : c.networkMode;
-  return networks.get(name) ?? [...networks.values()].find((n) => n.name === name);
 }
 
 /** Families of the addresses that a container will get on its network; empty: that network is not among `managed`. */

@@ -1,8 +1,9 @@
 import { networkOf, parseAddress, parseCidr, rangeHas } from '../lib/ip.js';
 import type { Mode } from '../policy/policy.js';
+import { LATEST_MS } from '../ruleset/applied-state.js';
+import type { Binding, PortMap } from '../ruleset/bindings.js';
 import { markOf } from '../ruleset/bridge.js';
 import { type Marks, UNATTRIBUTED } from '../ruleset/marks.js';
-import type { Binding, PortMap } from './bindings.js';
 
 /** A packet of a port that the bridge table did not know, or of a cgroup that `mangle` did not know. */
 export interface HeldPacket {
@@ -40,8 +41,6 @@ export interface HoldOptions {
 
 /** A packet that belongs to no container once everything has been answered is denied after this. */
 const DEADLINE_MS = 2_000;
-/** While an answer is outstanding: Docker needs seconds for each of many containers that start together. */
-export const LATEST_MS = 10_000;
 /** Of one sender, older than DEADLINE_MS: a container's first packets are few, and others need the room. */
 const LATE_OF_ONE = 64;
 const SWEEP_MS = 250;

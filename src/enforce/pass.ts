@@ -1,19 +1,27 @@
-import type { FlowFacts } from '../kernel/delete-flows.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
 import type { Logger } from '../lib/logger.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
 import type { EastWest } from '../policy/neighbours.js';
 import type { Mode, Policy, PolicyEntry } from '../policy/policy.js';
+import type { InForce } from '../ruleset/applied-state.js';
+import type { PortMap } from '../ruleset/bindings.js';
 import { compile } from '../ruleset/compile.js';
 import { keptMember } from '../ruleset/kept-member.js';
 import { Judge } from '../ruleset/policy-evaluator.js';
 import type { Place } from '../ruleset/reserved-ports.js';
-import type { DesiredInput, DesiredState, Member, MemberLimits, Port, Shape } from '../ruleset/state.js';
+import type {
+  DesiredInput,
+  DesiredState,
+  HostSenders,
+  Member,
+  MemberLimits,
+  Port,
+  Shape,
+} from '../ruleset/state.js';
 import { unattributedMember } from '../ruleset/unattributed.js';
 import type { Threats } from '../threats/active-threats.js';
-import type { PortMap } from './bindings.js';
 import { Zones } from './conntrack-zones.js';
-import type { HostSenders, HostSenderTable } from './host-cgroups.js';
+import type { HostSenderTable } from './host-cgroups.js';
 import { Identities } from './identities.js';
 import { ownerOf, refillSets, syncLearned } from './learned-sets.js';
 import { EXPECTED_MS, Newcomers } from './newcomers.js';
@@ -24,7 +32,7 @@ import { addressesIn, modesIn, takeOver } from './restore-from-kernel.js';
 import { Revocation } from './revocation.js';
 import { desiredInput } from './ruleset-input.js';
 
-export interface EnforcerOptions<F extends FlowFacts> extends PortBookOptions<F> {
+export interface EnforcerOptions extends PortBookOptions {
   readonly shape: Shape;
   readonly view: () => DockerView;
   readonly policyOf: (c: ContainerFacts) => Policy;
@@ -38,7 +46,7 @@ export interface EnforcerOptions<F extends FlowFacts> extends PortBookOptions<F>
   readonly closed: () => readonly Place[];
   readonly unattributed: () => { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
   readonly learned: LearnedPort;
-  readonly threats: Pick<Threats<F>, 'has' | 'repair'>;
+  readonly threats: Pick<Threats, 'has' | 'repair'>;
   readonly log: Logger;
   readonly now: () => number;
   /** Asks for a pass in so many ms, for this reason. */
@@ -53,36 +61,20 @@ export interface EnforcerOptions<F extends FlowFacts> extends PortBookOptions<F>
   readonly onApplied: (state: InForce) => void;
 }
 
-/** What stands in the kernel since the last pass that held. */
-export interface InForce {
-  readonly view: DockerView;
-  readonly ports: PortMap;
-  readonly input: DesiredInput;
-  readonly hosts: HostSenders;
-  readonly desired: DesiredState;
-  readonly members: ReadonlyMap<string, Member>;
-  readonly veths: readonly number[];
-  readonly unattributed: ReadonlySet<number>;
-  /** Ports that are, or have been, a container's: they are never proven to be nobody's. */
-  readonly containers: ReadonlySet<number>;
-  readonly judge: Judge;
-  readonly repaired: boolean;
-}
-
 const LINGER_MS = 2_000;
 type Lingering = ReadonlyMap<string, { readonly member: Member; readonly until: number }>;
 /** So long a port counts as new: others that start meanwhile share the pass that completes them. */
 const NEW_MS = 100;
 
 /** One pass: gather, compile, apply, then end what is no longer permitted. */
-export class Enforcer<F extends FlowFacts> {
-  readonly #o: EnforcerOptions<F>;
+export class Enforcer {
+  readonly #o: EnforcerOptions;
   readonly #identities: Identities;
-  readonly #ports: PortBook<F>;
+  readonly #ports: PortBook;
   #state: InForce | undefined;
   readonly #newcomers = new Newcomers();
-  readonly #revocation: Revocation<F>;
-  readonly #zones: Zones<F>;
+  readonly #revocation: Revocation;
+  readonly #zones: Zones;
   /** Members to be looked at as if their policy were another. */
   #again: ReadonlySet<string> = new Set();
   /** By ifindex: until when a port counts as new (`performance.now`). */
@@ -90,7 +82,7 @@ export class Enforcer<F extends FlowFacts> {
   /** Members whose container went, until when they stay: their removal shares a pass with others'. */
   #lingering: Lingering = new Map();
 
-  constructor(options: EnforcerOptions<F>) {
+  constructor(options: EnforcerOptions) {
     this.#o = options;
     this.#identities = new Identities(options.shape.marks.maxIdentity);
     this.#ports = new PortBook(options);

@@ -1,14 +1,15 @@
-import { cutBoth, cutFlows, type FlowFacts } from '../kernel/delete-flows.js';
+import { cutBoth, cutFlows } from '../kernel/delete-flows.js';
 import type { Bars } from '../kernel/flow-blocklist.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
+import type { Binding, PortMap } from '../ruleset/bindings.js';
 import type { Member, Port } from '../ruleset/state.js';
-import { addressesOf, type Binding, bindPorts, type PortMap } from './bindings.js';
+import { addressesOf, bindPorts } from './bind-veths.js';
 import { DepartedEndpoints } from './departed-endpoints.js';
 import type { ForeignPorts } from './foreign-bridges.js';
 
-export interface PortBookOptions<F extends FlowFacts> {
-  readonly kernel: KernelPort<F>;
+export interface PortBookOptions {
+  readonly kernel: KernelPort;
   readonly bars: Bars;
   readonly isManaged: (n: NetworkFacts) => boolean;
   readonly foreign: ForeignPorts;
@@ -17,8 +18,8 @@ export interface PortBookOptions<F extends FlowFacts> {
 }
 
 /** Whose each port is since the last pass, and what is known of the others. */
-export class PortBook<F extends FlowFacts> {
-  readonly #o: PortBookOptions<F>;
+export class PortBook {
+  readonly #o: PortBookOptions;
   #bindings: ReadonlyMap<number, Binding> = new Map();
   #unattributed = new Set<number>();
   #containers: ReadonlySet<number> = new Set();
@@ -30,7 +31,7 @@ export class PortBook<F extends FlowFacts> {
   /** Rules have stood before: whatever flow leads to a port that is bound now was an earlier holder's. */
   #hasStood = false;
 
-  constructor(options: PortBookOptions<F>) {
+  constructor(options: PortBookOptions) {
     this.#o = options;
     this.#departed = new DepartedEndpoints(options.clock ?? (() => performance.now()));
   }

@@ -1,5 +1,6 @@
-import { cutMarked, type FlowFacts } from '../kernel/delete-flows.js';
+import { cutMarked } from '../kernel/delete-flows.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
+import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { Member, Shape } from '../ruleset/state.js';
 
@@ -7,13 +8,14 @@ import type { Member, Shape } from '../ruleset/state.js';
  * Whoever gets a number in the host's network must not inherit the flows that bear it from somebody before: they end. What
  * is only forwarded bears none of ours: a mark there is somebody else's. `members`: whose number is new.
  */
-export async function disown<F extends FlowFacts>(
-  kernel: KernelPort<F>,
+export async function disown(
+  kernel: KernelPort,
   { marks }: Shape,
   members: readonly Member[],
 ): Promise<void> {
   const theirs = members.filter((m) => m.host).map((m) => identityMark(marks, m.identity));
   const hosts = kernel.hostAddresses();
-  const keep = ({ orig: { src } }: F): boolean => src !== '::1' && !src.startsWith('127.') && !hosts.has(src);
+  const keep = ({ orig: { src } }: Flow): boolean =>
+    src !== '::1' && !src.startsWith('127.') && !hosts.has(src);
   await cutMarked(kernel.flows, theirs, marks.identity, { keep, bar: async () => undefined });
 }

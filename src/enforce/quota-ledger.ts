@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Limits } from '../policy/limits.js';
-import { HOUR_MS, periodAt, quotaText, untilText } from '../policy/quota.js';
+import { HOUR_MS, type Limits, periodAt, quotaText, untilText } from '../policy/limits.js';
 import type { MemberQuota } from '../ruleset/state.js';
 
 type Quota = NonNullable<Limits['quota']>;

@@ -5,10 +5,10 @@ import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/logger.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import type { Member, MemberLimits } from '../ruleset/state.js';
 import { replaceFile } from '../store/files.js';
 import { readStateFile } from '../store/state-file.js';
-import type { InForce } from './pass.js';
 import { QuotaLedger } from './quota-ledger.js';
 
 export interface QuotasOptions {

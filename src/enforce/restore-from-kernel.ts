@@ -1,9 +1,8 @@
 import type { Standing } from '../kernel/kernel-port.js';
 import type { DockerView } from '../policy/container.js';
 import type { Mode } from '../policy/policy.js';
-import type { Marks } from '../ruleset/marks.js';
-import { UNATTRIBUTED } from '../ruleset/marks.js';
-import type { Binding } from './bindings.js';
+import type { Binding } from '../ruleset/bindings.js';
+import { type Marks, UNATTRIBUTED } from '../ruleset/marks.js';
 import type { Identities } from './identities.js';
 
 /**

@@ -1,14 +1,15 @@
-import { cutFlows, type Ended, type FlowFacts, mayBeTurned, turned } from '../kernel/delete-flows.js';
+import { cutFlows, type Ended } from '../kernel/delete-flows.js';
 import type { Bars } from '../kernel/flow-blocklist.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
 import type { Logger } from '../lib/logger.js';
+import type { InForce } from '../ruleset/applied-state.js';
+import { type Flow, mayBeTurned, turned } from '../ruleset/flow.js';
 import type { Member } from '../ruleset/state.js';
-import { addressesOf } from './bindings.js';
-import type { InForce } from './pass.js';
+import { addressesOf } from './bind-veths.js';
 import { isFrom } from './unmarked-flows.js';
 
-interface Options<F extends FlowFacts> {
-  readonly kernel: KernelPort<F>;
+interface Options {
+  readonly kernel: KernelPort;
   readonly bars: Bars;
   readonly log: Logger;
 }
@@ -21,30 +22,30 @@ const BAR_SECONDS = { tcp: 7 * 86_400, others: 2 };
  * that their members may not have begun. Who opened one really opens it again: by its next datagram a little later, by its
  * next TCP connection (of those only the ones are doubted whose beginning nobody saw).
  */
-export async function endTurned<F extends FlowFacts>(
-  o: Options<F>,
+export async function endTurned(
+  o: Options,
   state: InForce,
   members: readonly Member[],
-): Promise<readonly Ended<F>[]> {
-  const bar = (flows: readonly F[]): Promise<void> => o.bars.bar(flows.map(turned), BAR_SECONDS);
+): Promise<readonly Ended[]> {
+  const bar = (flows: readonly Flow[]): Promise<void> => o.bars.bar(flows.map(turned), BAR_SECONDS);
   return [...(await ofPorts(o, state, members, bar)), ...(await ofHosts(o, state, members, bar))];
 }
 
-type Bar<F> = (flows: readonly F[]) => Promise<void>;
+type Bar = (flows: readonly Flow[]) => Promise<void>;
 
 /** By the address they are for. The internet opens none to a container but what was DNATed, or comes to what is published. */
-async function ofPorts<F extends FlowFacts>(
-  { kernel }: Options<F>,
+async function ofPorts(
+  { kernel }: Options,
   state: InForce,
   members: readonly Member[],
-  bar: Bar<F>,
-): Promise<readonly Ended<F>[]> {
+  bar: Bar,
+): Promise<readonly Ended[]> {
   const holders = (of: Iterable<Member>): ReadonlyMap<string, Member> =>
     new Map([...of].flatMap((m) => m.ports.flatMap(addressesOf).map((a) => [a, m] as const)));
   const owners = holders(members);
   const everyone = holders(state.members.values());
   const hosts = kernel.hostAddresses();
-  const keep = (f: F): boolean => {
+  const keep = (f: Flow): boolean => {
     const owner = owners.get(f.reply.src);
     if (owner === undefined || f.orig.dst !== f.reply.src) return true;
     if (!everyone.has(f.orig.src) && !hosts.has(f.orig.src)) return state.judge.admits(f);
@@ -55,17 +56,17 @@ async function ofPorts<F extends FlowFacts>(
 }
 
 /** In the host's network: by the sockets that they are for. */
-async function ofHosts<F extends FlowFacts>(
-  { kernel, log }: Options<F>,
+async function ofHosts(
+  { kernel, log }: Options,
   state: InForce,
   members: readonly Member[],
-  bar: Bar<F>,
-): Promise<readonly Ended<F>[]> {
+  bar: Bar,
+): Promise<readonly Ended[]> {
   const enforced = members.filter((m) => m.host?.cgroups.length && m.policy.mode === 'enforce');
   if (enforced.length === 0) return [];
   const flows = (await Promise.all(([4, 6] as const).map((f) => kernel.flows.flows(f, {})))).flat();
   const doubted = flows.filter(mayBeTurned);
-  const ended: Ended<F>[] = [];
+  const ended: Ended[] = [];
   for (const m of enforced) {
     const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
       log.warn(

@@ -1,19 +1,21 @@
-import { cutFlows, cutMarked, type Ended, type FlowFacts } from '../kernel/delete-flows.js';
+import { cutFlows, cutMarked, type Ended } from '../kernel/delete-flows.js';
 import type { Bars } from '../kernel/flow-blocklist.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
 import type { Logger } from '../lib/logger.js';
+import type { InForce } from '../ruleset/applied-state.js';
+import type { Binding } from '../ruleset/bindings.js';
 import { markOf } from '../ruleset/bridge.js';
+import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { Member, Shape } from '../ruleset/state.js';
-import { addressesOf, type Binding } from './bindings.js';
+import { addressesOf } from './bind-veths.js';
 import { Looks } from './delayed-recheck.js';
-import type { InForce } from './pass.js';
 import { endTurned } from './reversed-flows.js';
 import { sortUnmarked } from './unmarked-flows.js';
 
-export interface RevocationOptions<F extends FlowFacts> {
+export interface RevocationOptions {
   readonly shape: Shape;
-  readonly kernel: KernelPort<F>;
+  readonly kernel: KernelPort;
   readonly bars: Bars;
   readonly log: Logger;
   /** Asks for a pass in so many ms, for this reason. */
@@ -38,8 +40,8 @@ interface Since {
 }
 
 /** Ends flows that no entry permits any more. */
-export class Revocation<F extends FlowFacts> {
-  readonly #o: RevocationOptions<F>;
+export class Revocation {
+  readonly #o: RevocationOptions;
   /** What each member's policy was when its flows were last looked at. */
   #signatures: ReadonlyMap<string, string> = new Map();
   /** Cgroups (objects) whose earlier flows have been looked for. */
@@ -48,7 +50,7 @@ export class Revocation<F extends FlowFacts> {
   readonly #tampered: Looks;
   readonly #newlyHeld: Looks;
 
-  constructor(options: RevocationOptions<F>) {
+  constructor(options: RevocationOptions) {
     this.#o = options;
     this.#tampered = new Looks('flows after a repair', options.lookAgain);
     this.#newlyHeld = new Looks('flows of the newly enforced', options.lookAgain);
@@ -102,7 +104,7 @@ export class Revocation<F extends FlowFacts> {
     this.#tell([...(await this.#cutPorts(state, members)), ...(await this.#cutHosts(state, members))]);
   }
 
-  #tell(ended: readonly Ended<F>[]): void {
+  #tell(ended: readonly Ended[]): void {
     if (ended.length === 0) return;
     const containers = [...new Set(ended.map((e) => e.owner))];
     this.#o.log.info({ containers, flows: ended.length }, 'flows ended: no entry permits them now');
@@ -119,7 +121,7 @@ export class Revocation<F extends FlowFacts> {
     for (const m of strange) await this.#adoptOne(state, m, flows);
   }
 
-  async #adoptOne(state: InForce, m: Member, flows: readonly F[]): Promise<void> {
+  async #adoptOne(state: InForce, m: Member, flows: readonly Flow[]): Promise<void> {
     const { kernel, log } = this.#o;
     const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
       log.warn({ container: m.id, err: String(e) }, 'what it opened before it was held cannot be told');
@@ -137,7 +139,7 @@ export class Revocation<F extends FlowFacts> {
   }
 
   /** A flow of the host's network that goes on: whose it is, and whether that is enforced, which its mode may just have changed. */
-  #writeMark(flow: F, { identity, policy }: Member): void {
+  #writeMark(flow: Flow, { identity, policy }: Member): void {
     const { marks } = this.#o.shape;
     const mask = (marks.identity | marks.enforced) >>> 0;
     const mark = (markOf(marks, identity, policy.mode) & mask) >>> 0;
@@ -145,9 +147,9 @@ export class Revocation<F extends FlowFacts> {
   }
 
   /** By source address. */
-  async #cutPorts(state: InForce, members: readonly Member[]): Promise<Ended<F>[]> {
+  async #cutPorts(state: InForce, members: readonly Member[]): Promise<Ended[]> {
     const owners = new Map(members.flatMap((m) => m.ports.flatMap(addressesOf).map((a) => [a, m] as const)));
-    const keep = (f: F): boolean => {
+    const keep = (f: Flow): boolean => {
       const owner = owners.get(f.orig.src);
       return owner === undefined || state.judge.keeps(owner, f);
     };
@@ -159,13 +161,13 @@ export class Revocation<F extends FlowFacts> {
   }
 
   /** Senders in the host's network share its addresses: by the mark that their first packet gave the connection. */
-  async #cutHosts(state: InForce, members: readonly Member[]): Promise<Ended<F>[]> {
+  async #cutHosts(state: InForce, members: readonly Member[]): Promise<Ended[]> {
     const { marks } = this.#o.shape;
     const owners = new Map(
       members.filter((m) => m.host).map((m) => [identityMark(marks, m.identity), m] as const),
     );
-    const ownerOf = (f: F): Member | undefined => owners.get((f.mark & marks.identity) >>> 0);
-    const keep = (f: F): boolean => {
+    const ownerOf = (f: Flow): Member | undefined => owners.get((f.mark & marks.identity) >>> 0);
+    const keep = (f: Flow): boolean => {
       const owner = ownerOf(f);
       if (owner === undefined) return true;
       if (!state.judge.keeps(owner, f)) return false;
@@ -177,7 +179,7 @@ export class Revocation<F extends FlowFacts> {
     return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
   }
 
-  readonly #bar = (cut: readonly F[]): Promise<void> => this.#o.bars.bar(cut, BAR_SECONDS);
+  readonly #bar = (cut: readonly Flow[]): Promise<void> => this.#o.bars.bar(cut, BAR_SECONDS);
 }
 
 const signatures = new WeakMap<Member, string>();

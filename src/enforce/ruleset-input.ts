@@ -4,20 +4,20 @@ import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/contain
 import { subnetsWithoutGateway } from '../policy/gateways.js';
 import { type EastWest, freeNeighbours, resolveContainer } from '../policy/neighbours.js';
 import type { Mode, Policy, PolicyEntry } from '../policy/policy.js';
+import type { Binding, PortMap } from '../ruleset/bindings.js';
 import { planClasses } from '../ruleset/classes.js';
 import type {
   Bridge,
   Cgroup,
   DesiredInput,
   HostPlace,
+  HostSenders,
   LanPlace,
   Member,
   MemberLimits,
   Port,
   Shape,
 } from '../ruleset/state.js';
-import type { Binding, PortMap } from './bindings.js';
-import type { HostSenders } from './host-cgroups.js';
 import type { Identities } from './identities.js';
 import { expectedFamilies } from './newcomers.js';
 

@@ -1,28 +1,28 @@
-import type { FlowFacts } from '../kernel/delete-flows.js';
 import type { SocketEnds } from '../kernel/sockets.js';
+import type { InForce } from '../ruleset/applied-state.js';
+import type { Flow } from '../ruleset/flow.js';
 import type { Member } from '../ruleset/state.js';
-import type { InForce } from './pass.js';
 
 /** Flows of one member that began before its rule stood, and so bear no mark. */
-interface Unmarked<F> {
-  readonly kept: readonly F[];
-  readonly doomed: readonly F[];
+interface Unmarked {
+  readonly kept: readonly Flow[];
+  readonly doomed: readonly Flow[];
 }
 
 /** By its sockets: what it opened to where it sends. What others opened to it is not its egress. */
-export function sortUnmarked<F extends FlowFacts>(
+export function sortUnmarked(
   state: InForce,
   member: Member,
   sockets: readonly SocketEnds[],
-  flows: readonly F[],
-): Unmarked<F> {
+  flows: readonly Flow[],
+): Unmarked {
   const own = flows.filter((f) => sockets.some((s) => isFrom(f, s)));
-  const keeps = (f: F): boolean => state.judge.keeps(member, f);
+  const keeps = (f: Flow): boolean => state.judge.keeps(member, f);
   return { kept: own.filter(keeps), doomed: own.filter((f) => !keeps(f)) };
 }
 
 /** A UDP socket without a peer may have sent anywhere. */
-export function isFrom(f: FlowFacts, s: SocketEnds): boolean {
+export function isFrom(f: Flow, s: SocketEnds): boolean {
   if (f.proto !== s.proto || f.orig.sport !== s.port) return false;
   if (s.address !== undefined && s.address !== f.orig.src) return false;
   return s.peer === undefined || (s.peer.address === f.orig.dst && s.peer.port === f.orig.dport);

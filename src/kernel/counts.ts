@@ -1,6 +1,6 @@
-import type { InForce } from '../enforce/pass.js';
 import type { Family } from '../lib/ip.js';
 import { type Reading, SharedRead, type Turns } from '../lib/shared-read.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import { containerChain, errorsChain, hostChain, limitChain } from '../ruleset/naming.js';
 import { chainHashes, type Rule } from '../ruleset/rules.js';
 import { type ChainCounts, readCounters } from './counters.js';

@@ -1,6 +1,6 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { listeningSockets } from '../coverage/engine-sockets.js';
+import { listeningSockets } from './sockets.js';
 
 const DEFAULT_CONFIG = '/etc/docker/daemon.json';
 const DEFAULT_ROOT = '/var/run/docker';

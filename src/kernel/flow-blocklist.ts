@@ -1,5 +1,5 @@
+import type { Flow } from '../ruleset/flow.js';
 import { sharedSet } from '../ruleset/naming.js';
-import type { FlowFacts } from './delete-flows.js';
 import type { KernelPort } from './kernel-port.js';
 
 /** How long packets of a flow that was cut may still come from the other side (s). */
@@ -38,13 +38,13 @@ export class Bars {
   }
 
   /** For so long the other side's packets cannot make these flows anew. */
-  async bar(flows: readonly FlowFacts[], { tcp, others }: BarTimes): Promise<void> {
+  async bar(flows: readonly Flow[], { tcp, others }: BarTimes): Promise<void> {
     const now = this.#now();
     this.#others = this.#others.filter((b) => b.until > now);
     for (const family of [4, 6] as const) {
       const fit = flows.filter((f) => f.family === family && !UNBARRED.includes(f.proto));
       const set = sharedSet(this.#prefix, 'cut', family);
-      const barred = (part: readonly FlowFacts[], seconds: number): Barred[] =>
+      const barred = (part: readonly Flow[], seconds: number): Barred[] =>
         part.flatMap((f) =>
           membersOf(f).map((member) => ({ set, member, ends: endsOf(f), until: now + seconds * 1000 })),
         );
@@ -79,9 +79,9 @@ const textOf = (b: Barred): string => b.member;
  * As the set's hash:ip,port,ip has it: to whom, by which protocol and to which port, from whom. In the host's network the
  * other side may know the flow by a port that NAT gave it: whoever sent it can take that one, too.
  */
-function membersOf({ proto, orig, reply }: FlowFacts): string[] {
+function membersOf({ proto, orig, reply }: Flow): string[] {
   const known = reply.dst === orig.src ? (reply.dport ?? orig.sport) : orig.sport;
   const ports = WITH_PORTS.includes(proto) ? [orig.sport ?? 0, known ?? 0] : [0];
   return [...new Set(ports)].map((port) => `${orig.src},${proto}:${port},${reply.src}`);
 }
-const endsOf = (f: FlowFacts): string[] => [f.orig.src, f.reply.src];
+const endsOf = (f: Flow): string[] => [f.orig.src, f.reply.src];

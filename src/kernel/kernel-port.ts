@@ -1,6 +1,6 @@
+import type { HostLink } from '../ruleset/bindings.js';
 import type { BridgeDesired, DesiredState } from '../ruleset/state.js';
-import type { FlowFacts, FlowTable } from './delete-flows.js';
-import type { HostLink } from './link-cache.js';
+import type { FlowTable } from './delete-flows.js';
 import type { SocketEnds } from './sockets.js';
 
 export interface Standing {
@@ -12,7 +12,7 @@ export interface Standing {
   readonly hostZones: ReadonlySet<string>;
 }
 /** The kernel as the control room uses it; made of the kernel room's parts at the composition root. */
-export interface KernelPort<F extends FlowFacts = FlowFacts> {
+export interface KernelPort {
   links(known: ReadonlySet<number>): Promise<readonly HostLink[]>;
   /** For taking over after a restart: elements of the bridge table as they stand, and the mark of each cgroup. */
   standing(): Promise<Standing>;
@@ -23,7 +23,7 @@ export interface KernelPort<F extends FlowFacts = FlowFacts> {
   ): Promise<{ readonly changed: boolean; readonly refill: readonly string[]; readonly repaired: boolean }>;
   /** Somebody may have changed something: the next apply looks first. */
   invalidate(): void;
-  readonly flows: FlowTable<F>;
+  readonly flows: FlowTable;
   /** TCP and UDP sockets of the host that were made in these cgroups (paths). */
   sockets(cgroups: readonly string[]): Promise<readonly SocketEnds[]>;
   /** Members of a learned set with the seconds they have left; undefined: no such set. */

@@ -1,4 +1,5 @@
 import type { Logger } from '../lib/logger.js';
+import type { HostLink } from '../ruleset/bindings.js';
 import { type ForwardingInput, forwardingOf } from '../ruleset/forwarding.js';
 import { namesFor } from '../ruleset/naming.js';
 import { neighbourRoutes } from '../ruleset/neighbour-routes.js';
@@ -13,7 +14,7 @@ import { withFastSets } from './fast-sets.js';
 import { Forwarding } from './forwarding.js';
 import { HostAddresses } from './host-addresses.js';
 import { type HostSaid, hostSaid } from './host-marks.js';
-import { type HostLink, LinkCache } from './link-cache.js';
+import { LinkCache } from './link-cache.js';
 import { NeighbourRouting } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
 import { BridgePorts } from './netlink/bridge-ports.js';

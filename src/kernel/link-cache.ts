@@ -1,3 +1,4 @@
+import type { HostLink } from '../ruleset/bindings.js';
 import type { Link } from './netlink/route-codec.js';
 
 /** What bindings and rules depend on. */
@@ -136,20 +137,4 @@ export class LinkCache {
     if (mac) this.#peerMacs.set(veth.index, mac);
     return mac;
   }
-}
-
-/** A network interface of the host (RTM_GETLINK). */
-export interface HostLink {
-  readonly index: number;
-  readonly name: string;
-  /** IFLA_INFO_KIND: "veth", "bridge", ""… */
-  readonly kind: string;
-  readonly master?: number;
-  /** Since when it is known with this master (ms, monotonic): only what is asked later can tell whose it is. */
-  readonly since: number;
-  readonly mac: string;
-  /** MAC of a veth's other end, wherever that is now. */
-  readonly peerMac?: string;
-  /** Our id for the namespace of the other end; undefined: this one. */
-  readonly netnsId?: number;
 }

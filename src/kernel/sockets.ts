@@ -54,3 +54,16 @@ export interface SocketEnds {
   /** Absent: it is connected to nobody. */
   readonly peer?: { readonly address: string; readonly port: number };
 }
+
+/** Paths of listening unix sockets, by inode of the socket, from /proc/net/unix. */
+export function listeningSockets(text: string): ReadonlyMap<string, string> {
+  const lines = text.split('\n').map((line) => line.trim().split(/\s+/));
+  return new Map(
+    lines.flatMap(([, , , flags, , , inode, path]) =>
+      flags === LISTENING && inode && path?.startsWith('/') ? [[inode, path] as const] : [],
+    ),
+  );
+}
+
+/** __SO_ACCEPTCON */
+const LISTENING = '00010000';

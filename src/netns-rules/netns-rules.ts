@@ -1,16 +1,15 @@
-import type { InForce } from '../enforce/pass.js';
-import type { FlowFacts } from '../kernel/delete-flows.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
 import type { SetWriter } from '../kernel/set-writer.js';
 import { Newest } from '../lib/newest.js';
 import type { ContainerFacts } from '../policy/container.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import { LAN_KINDS, type LanInput, lanClosedProgram } from '../ruleset/netns-program.js';
 import type { Member } from '../ruleset/state.js';
 import { LanClaims, type LanClaimsOptions } from './namespace-owners.js';
 import { type LanKernel, LanNamespace } from './one-namespace.js';
 
-export interface LanOptions<F extends FlowFacts> extends LanClaimsOptions {
-  readonly kernel: LanKernel<F>;
+export interface LanOptions extends LanClaimsOptions {
+  readonly kernel: LanKernel;
   readonly learned: LearnedPort;
   /** From inspect; undefined while it is not known. */
   readonly pathOf: (container: string) => string | undefined;
@@ -37,9 +36,9 @@ const AT_ONCE = 8;
 const BEAT_MS = 500;
 
 /** Containers on macvlan and ipvlan networks: rules inside their own namespaces, from before their first instruction. */
-export class LanRules<F extends FlowFacts> implements SetWriter, AsyncDisposable {
-  readonly #o: LanOptions<F>;
-  readonly #spaces = new Map<string, LanNamespace<F>>();
+export class LanRules implements SetWriter, AsyncDisposable {
+  readonly #o: LanOptions;
+  readonly #spaces = new Map<string, LanNamespace>();
   readonly #claims: LanClaims;
   /** Containers in whose namespace nothing of ours stands. */
   readonly #clear = new Set<string>();
@@ -54,7 +53,7 @@ export class LanRules<F extends FlowFacts> implements SetWriter, AsyncDisposable
   #timer: NodeJS.Timeout | undefined;
   #ended = false;
 
-  constructor(options: LanOptions<F>) {
+  constructor(options: LanOptions) {
     this.#o = options;
     this.#claims = new LanClaims({
       ...options,
@@ -115,7 +114,7 @@ export class LanRules<F extends FlowFacts> implements SetWriter, AsyncDisposable
   async remove(set: string, address: string): Promise<void> {
     await this.#ownerOf(set)?.take(set, address);
   }
-  #ownerOf(set: string): LanNamespace<F> | undefined {
+  #ownerOf(set: string): LanNamespace | undefined {
     return [...this.#spaces].find(([id]) => set.includes(id.slice(0, 12)))?.[1];
   }
 
@@ -188,7 +187,7 @@ export class LanRules<F extends FlowFacts> implements SetWriter, AsyncDisposable
   }
 
   /** It was enforced there, and is no longer; or its namespace is gone. */
-  async #leave(state: InForce, id: string, space: LanNamespace<F>): Promise<void> {
+  async #leave(state: InForce, id: string, space: LanNamespace): Promise<void> {
     this.#spaces.delete(id);
     space[Symbol.dispose]();
     if (!isUp(state, id) || this.#pathOf(id) !== space.path) return;

@@ -1,5 +1,6 @@
-import type { FlowFacts, FlowTable } from '../kernel/delete-flows.js';
+import type { FlowTable } from '../kernel/delete-flows.js';
 import type { Logger } from '../lib/logger.js';
+import type { Flow } from '../ruleset/flow.js';
 import {
   LAN_FLOW,
   type LanInput,
@@ -17,7 +18,7 @@ export interface LanEnd {
   readonly addresses: readonly string[];
 }
 /** Rules inside namespaces, by path; made of the kernel room's parts at the composition root. */
-export interface LanKernel<F extends FlowFacts> {
+export interface LanKernel {
   /** Nothing leaves until something is laid; what stands already stays. */
   close(path: string): void;
   lay(path: string, program: string): Promise<void>;
@@ -29,24 +30,24 @@ export interface LanKernel<F extends FlowFacts> {
   put(path: string, set: string, address: string, seconds: number): void;
   take(path: string, set: string, address: string): void;
   ends(path: string): Promise<readonly LanEnd[]>;
-  flows(path: string): FlowTable<F> & Disposable;
+  flows(path: string): FlowTable & Disposable;
   /** Tells of what is denied there. */
   follow(path: string, container: string): Disposable;
 }
-export interface LanWant<F> {
+export interface LanWant {
   readonly input: LanInput;
   readonly place: LanPlace;
   /** Set → address → until (ms), as the ledger has them now. */
   readonly learned: () => ReadonlyMap<string, ReadonlyMap<string, number>>;
   /** The policy lets this flow go on. */
-  readonly keeps: (flow: F) => boolean;
+  readonly keeps: (flow: Flow) => boolean;
 }
 type Learned = Map<string, Map<string, number>>;
 
 /** One namespace on macvlan or ipvlan: what stands in it, and how it comes to what is wanted. */
-export class LanNamespace<F extends FlowFacts> implements Disposable {
+export class LanNamespace implements Disposable {
   readonly path: string;
-  readonly #kernel: LanKernel<F>;
+  readonly #kernel: LanKernel;
   readonly #log: Logger;
   readonly #container: string;
   #laid:
@@ -61,7 +62,7 @@ export class LanNamespace<F extends FlowFacts> implements Disposable {
   /** Why packet sockets are not held; undefined: they are. */
   frames: string | undefined;
 
-  constructor(path: string, container: string, kernel: LanKernel<F>, log: Logger) {
+  constructor(path: string, container: string, kernel: LanKernel, log: Logger) {
     this.path = path;
     this.#container = container;
     this.#kernel = kernel;
@@ -69,7 +70,7 @@ export class LanNamespace<F extends FlowFacts> implements Disposable {
   }
 
   /** Resolves with whether rules were laid anew. One call at a time. */
-  bring(want: LanWant<F>): Promise<boolean> {
+  bring(want: LanWant): Promise<boolean> {
     const done = this.#bring(want);
     this.#bringing = done.then(
       () => undefined,
@@ -108,7 +109,7 @@ export class LanNamespace<F extends FlowFacts> implements Disposable {
     this.#denials?.[Symbol.dispose]();
   }
 
-  async #bring(want: LanWant<F>): Promise<boolean> {
+  async #bring(want: LanWant): Promise<boolean> {
     try {
       const isNew = !(this.failure === undefined && this.#isSame(want)) && (await this.#renew(want));
       const isLess = this.#sync(want.learned());
@@ -122,13 +123,13 @@ export class LanNamespace<F extends FlowFacts> implements Disposable {
   }
 
   /** By what is asked for alone: links are looked at only where that is another. */
-  #isSame({ input, place }: LanWant<F>): boolean {
+  #isSame({ input, place }: LanWant): boolean {
     const laid = this.#laid;
     if (laid === undefined || laid.devices < place.links) return false;
     return laid.place === place.addresses.join() && laid.key === lanKey(input);
   }
 
-  async #renew(want: LanWant<F>): Promise<boolean> {
+  async #renew(want: LanWant): Promise<boolean> {
     const ends = await this.#kernel.ends(this.path);
     const frames = lanFramesProgram(
       ends.map((e) => e.device),
@@ -142,7 +143,7 @@ export class LanNamespace<F extends FlowFacts> implements Disposable {
     return isNew;
   }
 
-  async #lay(want: LanWant<F>, frames: string): Promise<void> {
+  async #lay(want: LanWant, frames: string): Promise<void> {
     this.#denials ??= this.#kernel.follow(this.path, this.#container);
     const sets = lanLearnedSets(want.input);
     const now = Date.now();
@@ -215,7 +216,7 @@ export class LanNamespace<F extends FlowFacts> implements Disposable {
    * Ends what nothing permits any more. Its entries stay, marked: a flow that is only deleted is made anew by the other
    * side's next packet, in its direction.
    */
-  async #cut(keeps: (flow: F) => boolean): Promise<void> {
+  async #cut(keeps: (flow: Flow) => boolean): Promise<void> {
     using table = this.#kernel.flows(this.path);
     const flows = (await Promise.all(([4, 6] as const).map((f) => table.flows(f, {})))).flat();
     const doomed = flows.filter((f) => isOutward(f) && !keeps(f));
@@ -231,7 +232,7 @@ export class LanNamespace<F extends FlowFacts> implements Disposable {
 const left = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
 
 /** What it opened, and what went on before anybody counted who opened it, to somewhere else than itself. */
-function isOutward(f: FlowFacts): boolean {
+function isOutward(f: Flow): boolean {
   if ((f.mark & (LAN_FLOW.inbound | LAN_FLOW.ended)) !== 0) return false;
   return ![f.orig.dst, f.reply.src].some((a) => a.startsWith('127.') || a === '::1' || a === f.orig.src);
 }

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { openListener } from '../api/listen.js';
+import { openListener } from '../config/api-listener.js';
 import type { Config } from '../config/config.js';
 import { hostFindings } from '../coverage/coverage-host.js';
 import { namesRemedy } from '../coverage/coverage-names.js';

@@ -1,11 +1,11 @@
 import { Audit } from '../changes/audit.js';
+import { syncAudited } from '../changes/sync-audited.js';
 import type { Config } from '../config/config.js';
 import { nodeName } from '../config/node.js';
 import type { Logger } from '../lib/logger.js';
 import { openStore } from '../store/open.js';
 import { feedSpecs } from '../threats/configured-feeds.js';
 import { FeedsRunner } from '../threats/runner.js';
-import { syncAudited } from '../threats/sync-audited.js';
 import { feedView } from '../threats/view.js';
 import type { FeedSync, SyncHow } from '../threats/view-types.js';
 import { feedTools } from '../threats/wiring.js';

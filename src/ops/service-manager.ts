@@ -1,5 +1,4 @@
 /** The service manager's socket (sd_notify(3), sd_watchdog_enabled(3)). */
-import type { ServiceManager } from '../cli/host.js';
 import { sendToUnix } from '../kernel/netlink/unix-datagram.js';
 
 /** @param env NOTIFY_SOCKET and the watchdog's variables are taken out of it: programs that are run must not have them. */
@@ -11,4 +10,12 @@ export function serviceManager(env: NodeJS.ProcessEnv, pid: number): ServiceMana
     watchdogMs: isWatched ? Number(period) / 1000 : undefined,
     notify: (state) => sendToUnix(path, state),
   };
+}
+
+/** Where systemd started this process (Type=notify). */
+export interface ServiceManager {
+  /** It ends the process when it hears nothing for so long; undefined: never. */
+  readonly watchdogMs: number | undefined;
+  /** VARIABLE=VALUE lines of sd_notify(3). Throws when they cannot be sent. */
+  notify(state: string): void;
 }

@@ -115,3 +115,9 @@ export interface DockerView {
   /** False while Docker is away; the last view stays. */
   readonly connected: boolean;
 }
+
+/** The network that a container's network mode names; undefined for the host's, another container's and none. */
+export function startNetwork(c: ContainerFacts, networks: DockerView['networks']): NetworkFacts | undefined {
+  const name = c.networkMode === 'default' ? 'bridge' : c.networkMode;
+  return networks.get(name) ?? [...networks.values()].find((n) => n.name === name);
+}

@@ -1,3 +1,4 @@
+import { matchesAny } from '../lib/glob.js';
 import { isDest } from './entry-parse.js';
 import type { List } from './policy.js';
 
@@ -68,3 +69,7 @@ export function cyclicLists(lists: ReadonlyMap<string, List>): readonly string[]
   const { cyclic } = new Components(lists);
   return [...lists.keys()].filter((name) => cyclic.has(name));
 }
+
+/** Whether a list counts at this host: its `hosts` has a glob that fits, or it has none. */
+export const isForHost = ({ hosts }: Pick<List, 'hosts'>, node: string | undefined): boolean =>
+  hosts === undefined || (node !== undefined && matchesAny(hosts, node));

@@ -1,7 +1,7 @@
-import { isForHost } from '../changes/fleet-types.js';
 import { glob } from '../lib/glob.js';
 import type { ContainerFacts, NetworkFacts } from './container.js';
 import { isTrustedImage } from './labels.js';
+import { isForHost } from './list-graph.js';
 import { isOwnLabel } from './own-labels.js';
 import type { List, ListMatch, Mode } from './policy.js';
 

@@ -1,7 +1,7 @@
-import { isForHost } from '../changes/fleet-types.js';
 import type { Problem } from '../lib/problem.js';
 import type { Entry } from './entry.js';
 import { isDest } from './entry-parse.js';
+import { isForHost } from './list-graph.js';
 import { type EntrySource, type List, MISSING_LIST, type PolicyEntry, type PolicyNote } from './policy.js';
 
 /** Gathers the entries of one policy: lists unfolded, expired ones dropped, missing lists noted. */

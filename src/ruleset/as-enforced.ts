@@ -1,4 +1,4 @@
-import type { InForce } from '../enforce/pass.js';
+import type { InForce } from './applied-state.js';
 import { compile } from './compile.js';
 import { Judge } from './policy-evaluator.js';
 import type { DesiredState, Member, Shape } from './state.js';

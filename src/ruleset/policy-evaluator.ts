@@ -1,6 +1,6 @@
-import { type FlowFacts, isDns, opening } from '../kernel/delete-flows.js';
 import type { Family } from '../lib/ip.js';
 import { markOf } from './bridge.js';
+import { type Flow, isDns, opening } from './flow.js';
 import { hostResolver, isHostResolver } from './host-net.js';
 import { membershipOf } from './membership.js';
 import { type Names, namesFor } from './naming.js';
@@ -96,7 +96,7 @@ export class Judge {
   }
 
   /** Whether a flow that a member opened may go on. Its DNS flows go where nat sends them now, so old ones end. */
-  keeps(member: Member, flow: FlowFacts): boolean {
+  keeps(member: Member, flow: Flow): boolean {
     if (this.#isClosed(member, flow)) return false;
     const atOurs = this.#isAtOurs(member, flow);
     if (member.host && member.policy.mode !== 'enforce') return !(isDns(flow) && atOurs);
@@ -106,12 +106,12 @@ export class Judge {
     return this.permits(this.#opening(member, flow));
   }
 
-  #opening(member: Member, flow: FlowFacts): TracePacket {
+  #opening(member: Member, flow: Flow): TracePacket {
     return this.sentBy(member, { ...opening(flow), sentHere: this.#isLocal(flow.orig.dst) });
   }
 
   /** It leads to Drawbridge's own API or Redis, which no mode permits. */
-  #isClosed(member: Member, flow: FlowFacts): boolean {
+  #isClosed(member: Member, flow: Flow): boolean {
     const ports = [flow.orig.dport, flow.reply.sport];
     if (flow.proto !== TCP || !ports.some((p) => p !== undefined && this.#closedPorts.has(p))) return false;
     const { steps } = this.judge(this.#opening(member, flow));
@@ -119,11 +119,11 @@ export class Judge {
   }
 
   /** Whether the packet that would open this flow now, from outside to a container, would pass. */
-  admits(flow: FlowFacts): boolean {
+  admits(flow: Flow): boolean {
     return this.judge({ ...opening(flow), mark: 0 }).verdict === 'return';
   }
 
-  #isAtOurs(member: Member, flow: FlowFacts): boolean {
+  #isAtOurs(member: Member, flow: Flow): boolean {
     const { dns } = this.#shape;
     if (member.host) return flow.reply.src === hostResolver(member.identity, flow.family);
     return flow.reply.src === dns.v4 || flow.reply.src === dns.v6;

@@ -223,3 +223,14 @@ export interface DesiredState {
   /** For the backstop that no iptables command reaches. */
   readonly hostNet: HostNet;
 }
+
+/** Who sends in the host's network, at one moment. */
+export interface HostSenders {
+  readonly net: HostNet;
+  /** By id of the namespace's owner: its cgroup, and those of containers that share its namespace. */
+  readonly cgroups: ReadonlyMap<string, readonly Cgroup[]>;
+  /** By id: not held from the first instruction, as its parent is shared with the host's own processes, or was not known. */
+  readonly late: ReadonlyMap<string, 'shared' | 'unseen'>;
+  /** By id: its packets meet no rule of ours, and why. */
+  readonly open: ReadonlyMap<string, string>;
+}

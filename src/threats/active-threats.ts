@@ -1,5 +1,4 @@
-import type { InForce } from '../enforce/pass.js';
-import type { FlowFacts, FlowTable } from '../kernel/delete-flows.js';
+import type { FlowTable } from '../kernel/delete-flows.js';
 import type { Bars } from '../kernel/flow-blocklist.js';
 import type { Family } from '../lib/ip.js';
 import type { Logger } from '../lib/logger.js';
@@ -11,17 +10,18 @@ import {
   type ThreatPublisher,
   type ThreatVersion,
 } from '../policy/threat.js';
+import type { InForce } from '../ruleset/applied-state.js';
 import { type Added, type Doom, endThreatFlows } from './end-flows.js';
 import { type BigSets, NO_MEMBERS, ThreatSets } from './kernel-sets.js';
 import { type Addition, addition, judging } from './set-columns.js';
 
-export interface ThreatsOptions<F extends FlowFacts> {
+export interface ThreatsOptions {
   readonly prefix: string;
   readonly identityMask: number;
   readonly maxEntries: number;
   readonly kernel: BigSets;
   readonly barrier: Pick<Bars, 'bar'>;
-  readonly flows: FlowTable<F>;
+  readonly flows: FlowTable;
   /** Undefined before the first pass. */
   readonly state: () => InForce | undefined;
   /** Resolves when what containers were told of names that are bad now is permitted no more. */
@@ -41,8 +41,8 @@ const BAR_SECONDS = 86_400;
 const TOLD = 20;
 
 /** What the feeds say, in force: kernel sets, look-ups for DNS and `explain`, and the end of flows to what has become bad. */
-export class Threats<F extends FlowFacts> implements ThreatPublisher {
-  readonly #o: ThreatsOptions<F>;
+export class Threats implements ThreatPublisher {
+  readonly #o: ThreatsOptions;
   readonly #sets: ThreatSets;
   #version: ThreatVersion | undefined;
   #last: Promise<unknown> = Promise.resolve();
@@ -54,7 +54,7 @@ export class Threats<F extends FlowFacts> implements ThreatPublisher {
   #asked = false;
   #retryAt = 0;
 
-  constructor(options: ThreatsOptions<F>) {
+  constructor(options: ThreatsOptions) {
     this.#o = options;
     this.#sets = new ThreatSets(options);
   }

@@ -1,7 +1,8 @@
-import type { InForce } from '../enforce/pass.js';
-import type { FlowFacts, FlowTable } from '../kernel/delete-flows.js';
+import type { FlowTable } from '../kernel/delete-flows.js';
 import { parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import type { DirectedColumns, FlowEnd } from '../policy/threat.js';
+import type { InForce } from '../ruleset/applied-state.js';
+import type { Flow } from '../ruleset/flow.js';
 import { type Addition, holderOf, judging, octetsTest } from './set-columns.js';
 
 /** What decides which flows end. */
@@ -10,7 +11,7 @@ export interface Doom {
   readonly members: DirectedColumns;
   readonly identityMask: number;
   /** Keeps what the other side sends from making a flow anew that ended. */
-  readonly bar: (flows: readonly FlowFacts[]) => Promise<void>;
+  readonly bar: (flows: readonly Flow[]) => Promise<void>;
 }
 /** What is bad now and was not, as a destination and as a source. */
 export type Added = Readonly<Record<FlowEnd, Addition>>;
@@ -26,8 +27,8 @@ function isOurs({ ports }: InForce): (address: string) => boolean {
   };
 }
 
-interface Found<F> {
-  readonly flow: F;
+interface Found {
+  readonly flow: Flow;
   /** The threat's address. */
   readonly end: string;
   /** Of a sender in the host's network, who has no address of its own: its first packet marked the flow. */
@@ -35,10 +36,7 @@ interface Found<F> {
 }
 
 /** Flows that a container opened to a threat, and those that a threat opened to a container. */
-function doomed<F extends FlowFacts>(
-  flows: readonly F[],
-  { state, members, identityMask }: Doom,
-): Found<F>[] {
+function doomed(flows: readonly Flow[], { state, members, identityMask }: Doom): Found[] {
   const ours = isOurs(state);
   const isBad = (end: FlowEnd, family: 4 | 6, address: string): boolean =>
     judging(members, end, family).some((columns) => holderOf(columns, address) !== undefined);
@@ -59,19 +57,19 @@ const FILTERS = {
 const ENDS = ['dst', 'src'] as const;
 
 /** Flows of a family to or from what was added; the kernel finds those of a few addresses itself. */
-async function flowsOf<F extends FlowFacts>(
-  table: FlowTable<F>,
+async function flowsOf(
+  table: FlowTable,
   family: 4 | 6,
   added: Added,
   all: DirectedColumns,
-): Promise<readonly F[]> {
+): Promise<readonly Flow[]> {
   if (ENDS.some((end) => added[end] === 'many')) {
     const tests = ENDS.filter((end) => added[end] !== 'none').flatMap((end) =>
       judging(all, end, family).map(octetsTest),
     );
     return table.flows(family, {}, (octets, at) => tests.some((test) => test(octets, at)));
   }
-  const found: F[] = [];
+  const found: Flow[] = [];
   for (const end of ENDS)
     for (const address of typeof added[end] === 'string' ? [] : added[end])
       found.push(...(await table.flows(family, FILTERS[end](address))));
@@ -82,8 +80,8 @@ async function flowsOf<F extends FlowFacts>(
  * Ends them, and once more what was on its way when the rules changed. On bridges nothing re-creates them: each side's
  * next packet opens a flow, and is judged. What comes to the host itself is the host's, so that is barred. Gives the ends.
  */
-export async function endThreatFlows<F extends FlowFacts>(
-  table: FlowTable<F>,
+export async function endThreatFlows(
+  table: FlowTable,
   doom: Doom,
   family: 4 | 6,
   added: Added,

@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os';
 import type { Config } from '../config/config.js';
-import { parseServer } from '../dns/resolvers.js';
+import { parseServer } from '../lib/dns-server-address.js';
 import { parseAddress } from '../lib/ip.js';
 import { parseSubnet, type Range, rangeOf } from '../lib/ip-range.js';
 import type { NetworkFacts } from '../policy/container.js';

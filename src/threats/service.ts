@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.js';
-import { parseResolvConf } from '../dns/resolvers.js';
 import { canonicalName } from '../lib/dns-name.js';
+import { parseResolvConf } from '../lib/dns-server-address.js';
 import { nat64Ranges } from '../lib/embedded-ipv4.js';
 import { parseAddress } from '../lib/ip.js';
 import type { Logger } from '../lib/logger.js';

@@ -1,7 +1,9 @@
 /** Members of the cut set as the kernel takes them, of every protocol. */
+
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import type { FlowFacts } from '../../src/kernel/delete-flows.js';
 import { Bars } from '../../src/kernel/flow-blocklist.js';
+import type { Flow } from '../../src/ruleset/flow.js';
+import { BARE_FLOW } from '../pure/bare-flow.js';
 import { makeNamespace, type Namespace } from './netlink/lab.js';
 
 let ns: Namespace;
@@ -20,10 +22,10 @@ beforeEach(() => {
 afterEach(() => ns[Symbol.dispose]());
 
 const ENDS = { 4: ['192.0.2.1', '192.0.2.2'], 6: ['2001:db8::1', '2001:db8::2'] } as const;
-const flow = (family: 4 | 6, proto: number, sport?: number): FlowFacts => {
+const flow = (family: 4 | 6, proto: number, sport?: number): Flow => {
   const [src, dst] = ENDS[family];
   const port = sport === undefined ? {} : { sport };
-  return { family, proto, mark: 0, orig: { src, dst, ...port }, reply: { src: dst, dst: src } };
+  return { ...BARE_FLOW, family, proto, mark: 0, orig: { src, dst, ...port }, reply: { src: dst, dst: src } };
 };
 const size = (set: string): number =>
   Number(/entries: (\d+)/.exec(ns.run('ipset', 'list', '-terse', set))?.[1]);

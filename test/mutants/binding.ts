@@ -1,7 +1,7 @@
 /** Whose a veth is while Docker is late or silent, and what becomes of what its predecessor left. */
 import type { Mutant } from './mutant.js';
 
-const BINDINGS = 'src/enforce/bindings.ts';
+const BINDINGS = 'src/enforce/bind-veths.ts';
 const DEPARTED = 'src/enforce/departed-endpoints.ts';
 const HOLD = 'src/enforce/packet-hold.ts';
 const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });

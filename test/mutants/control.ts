@@ -136,22 +136,22 @@ export const CONTROL: readonly Mutant[] = [
   {
     id: 'bind-ambiguous',
     what: 'a veth is bound by a MAC that two endpoints have',
-    file: 'src/enforce/bindings.ts',
+    file: 'src/enforce/bind-veths.ts',
     from: 'fitting.length === 1 && rivals.length === 1 && only && isProven',
     to: 'only && isProven',
     killedBy: {
-      file: 'test/pure/enforce/bindings.test.ts',
+      file: 'test/pure/enforce/bind-veths.test.ts',
       test: 'is not bound by a MAC that two free containers or two free veths have',
     },
   },
   {
     id: 'bind-late',
     what: 'a veth is bound by what Docker was asked before it appeared',
-    file: 'src/enforce/bindings.ts',
+    file: 'src/enforce/bind-veths.ts',
     from: ' && isProven(candidate, only)',
     to: '',
     killedBy: {
-      file: 'test/pure/enforce/bindings.test.ts',
+      file: 'test/pure/enforce/bind-veths.test.ts',
       test: 'is not bound by what was asked for before',
     },
   },

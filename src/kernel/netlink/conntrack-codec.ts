@@ -1,4 +1,6 @@
 /** Messages of connection tracking (include/uapi/linux/netfilter/nfnetlink_conntrack.h), pure. */
+
+import type { Flow, Tuple } from '../../ruleset/flow.js';
 import { AF_INET6, addressBytes, addressText } from './address.js';
 import { type Attributes, type Decoded, parseAttributes, readU8, readU16be, readU32be } from './codec.js';
 
@@ -37,38 +39,6 @@ const STATUS = {
   srcNat: 1 << 4,
   dstNat: 1 << 5,
 } as const;
-
-interface Tuple {
-  readonly src: string;
-  readonly dst: string;
-  /** Ports of tcp, udp, sctp, …; absent otherwise. */
-  readonly sport?: number;
-  readonly dport?: number;
-  readonly icmpId?: number;
-}
-export interface Flow {
-  readonly family: 4 | 6;
-  /** IANA protocol number. */
-  readonly proto: number;
-  /** As the first packet came. */
-  readonly orig: Tuple;
-  /** As the answer comes: src is the true destination, after DNAT. */
-  readonly reply: Tuple;
-  readonly mark: number;
-  readonly status: { readonly [S in keyof typeof STATUS]: boolean };
-  /** Of TCP. handshake: SYN_SENT or SYN_RECV. pickedUp: conntrack saw its middle first. */
-  readonly tcp?: { readonly handshake: boolean; readonly pickedUp: boolean };
-  /** Seconds until it expires; absent for flows in hardware or being torn down. */
-  readonly timeout?: number;
-  /**
-   * The kernel's identity of the flow, from its place in memory and its addresses (nf_ct_get_id): a successor usually has
-   * another, but one that is made at once may get the same place and so the same id.
-   */
-  readonly id?: number;
-  readonly zone: number;
-  /** Content of CTA_TUPLE_ORIG, for the exact delete. */
-  readonly rawTuple: Buffer;
-}
 
 /** Which flows: everything given must match. `orig.src` is who opened the flow. */
 export interface FlowFilter {

@@ -1,7 +1,9 @@
 /** Bodies of the requests to connection tracking, pure. */
+
+import type { Flow } from '../../ruleset/flow.js';
 import { AF_INET, AF_INET6, addressBytes } from './address.js';
 import { attribute, nested, netfilterBody, u8, u16be, u32be, u32le } from './codec.js';
-import { CTA, DIRECTIONS, ENDS, type Flow, type FlowFilter, IP, PROTO, TUPLE } from './conntrack-codec.js';
+import { CTA, DIRECTIONS, ENDS, type FlowFilter, IP, PROTO, TUPLE } from './conntrack-codec.js';
 
 const FILTER = { orig: 1, reply: 2 } as const;
 /** CTA_FILTER_F_CTA_IP_SRC and _DST of net/netfilter/nf_internals.h. */

@@ -1,15 +1,9 @@
 /** Flows of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
 import { existsSync, readFileSync } from 'node:fs';
+import type { Flow } from '../../ruleset/flow.js';
 import { AF_INET, addressBytes } from './address.js';
 import { netfilterBody } from './codec.js';
-import {
-  CONNTRACK_MESSAGE,
-  decodeFlow,
-  type Flow,
-  type FlowFilter,
-  matches,
-  telltale,
-} from './conntrack-codec.js';
+import { CONNTRACK_MESSAGE, decodeFlow, type FlowFilter, matches, telltale } from './conntrack-codec.js';
 import { type AddressTest, mayFit } from './conntrack-ends.js';
 import { dumpBody, getByReplyBody, markBody, removeBody } from './conntrack-requests.js';
 import { isRefusal, NetlinkError } from './errors.js';
@@ -20,7 +14,7 @@ const AF_UNSPEC = 0;
 const EINVAL = 22;
 const PROTOCOL_NUMBER = { tcp: 6, udp: 17 } as const;
 
-export class Conntrack implements OriginalDestination, Disposable {
+export class Conntrack implements Disposable {
   readonly #requests: NetlinkSocket;
   readonly #dumps: NetlinkSocket;
   readonly #ended: number;
@@ -117,7 +111,13 @@ export class Conntrack implements OriginalDestination, Disposable {
    * Where a packet from client to server (our redirected end) was sent before DNAT; the server itself when there was no
    * redirect; undefined when no such flow is known (any more). Throws NetlinkError.
    */
-  lookup(q: Parameters<OriginalDestination['lookup']>[0]): ReturnType<OriginalDestination['lookup']> {
+  lookup(q: {
+    readonly proto: 'udp' | 'tcp';
+    readonly client: string;
+    readonly clientPort: number;
+    readonly server: string;
+    readonly serverPort: number;
+  }): { readonly address: string; readonly port: number } | undefined {
     const operation = `look up flow ${q.client}:${q.clientPort} to ${q.server}:${q.serverPort}`;
     const body = getByReplyBody({
       proto: PROTOCOL_NUMBER[q.proto],
@@ -164,13 +164,5 @@ function badAddress(operation: string): NetlinkError {
   return new NetlinkError(operation, EINVAL, { reason: 'not an address of the family asked for' });
 }
 
-/** The destination a redirected packet had before our redirect, from conntrack; undefined when gone. */
-export interface OriginalDestination {
-  lookup(q: {
-    readonly proto: 'udp' | 'tcp';
-    readonly client: string;
-    readonly clientPort: number;
-    readonly server: string;
-    readonly serverPort: number;
-  }): { readonly address: string; readonly port: number } | undefined;
-}
+/** The destination a redirected packet had before our redirect. */
+export type OriginalDestination = Pick<Conntrack, 'lookup'>;

@@ -1,6 +1,5 @@
 /** A host of a fleet whose kernel is not there: its store, its feeds and what applies them are the real ones. */
 import { readConfig } from '../../../src/config/config.js';
-import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
 import type { Logger } from '../../../src/lib/logger.js';
 import type { SetColumns } from '../../../src/policy/threat.js';
 import { freshSet } from '../../../src/ruleset/naming.js';
@@ -65,7 +64,7 @@ export class SimulatedHost implements AsyncDisposable {
     const say = (o: object, message?: string): void => void this.said.push(`${message} ${JSON.stringify(o)}`);
     const log: Logger = { debug: () => undefined, info: () => undefined, warn: say, error: say };
     this.#sets = new Sets(() => this.#look());
-    const publisher = new Threats<FlowFacts>({
+    const publisher = new Threats({
       prefix: 'DB',
       identityMask: 0x7f00_0000,
       maxEntries: 10_000,

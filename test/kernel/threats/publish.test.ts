@@ -1,7 +1,6 @@
 /** A version of the feeds comes into force: real sets, in a namespace of their own; a million members; what goes wrong. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Dataplane } from '../../../src/kernel/dataplane.js';
-import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
@@ -73,7 +72,7 @@ function threatsOf(
   maxEntries = 2_000_000,
 ) {
   const repaired: number[] = [];
-  const threats = new Threats<FlowFacts>({
+  const threats = new Threats({
     prefix: 'DB',
     identityMask: shape.marks.identity,
     maxEntries,

@@ -1,10 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { type CoverageInput, coverageFindings, coverageOf } from '../../../src/coverage/coverage.js';
+import { coverageFindings, type CoverageInput, coverageOf } from '../../../src/coverage/coverage.js';
 import type { LanFacts } from '../../../src/coverage/coverage-netns.js';
 import { subnetsWithoutGateway } from '../../../src/policy/gateways.js';
-import type { HostSenders } from '../../../src/enforce/host-cgroups.js';
+import { type HostSenders, NO_HOST_NET } from '../../../src/ruleset/state.js';
 import { practicesOf } from '../../../src/coverage/practices.js';
-import { NO_HOST_NET } from '../../../src/ruleset/state.js';
 import type { ContainerFacts, ContainerPractices, NetworkFacts } from '../../../src/policy/container.js';
 import { parseEntry } from '../../../src/policy/entry-parse.js';
 import type { HostFacts } from '../../../src/coverage/host-facts.js';

@@ -1,12 +1,12 @@
 /** A remedy that is printed is true: applied as it stands, the destination is allowed; else it says that it cannot be. */
 import { describe, expect, it } from 'vitest';
-import { explain, type ExplainInput } from '../../../src/coverage/explain.js';
+import { explain } from '../../../src/coverage/explain.js';
+import type { ExplainInput, ExplainView } from '../../../src/coverage/explain-types.js';
 import { Judge } from '../../../src/ruleset/policy-evaluator.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { isDest, parseEntry } from '../../../src/policy/entry-parse.js';
 import { nameMatches } from '../../../src/lib/dns-name.js';
 import { BROKEN_LABEL, type Mode, type PolicyNote } from '../../../src/policy/policy.js';
-import type { ExplainView } from '../../../src/coverage/explain-types.js';
 import { input, member, shape } from '../ruleset/sample.js';
 
 const HOST = new Set(['192.0.2.2', '2001:db8::2', '172.18.0.254']);

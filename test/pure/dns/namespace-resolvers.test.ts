@@ -2,8 +2,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Prepared } from '../../../src/dns/namespace-prepared.js';
 import { NamespaceDns } from '../../../src/dns/namespace-resolvers.js';
-import type { InForce } from '../../../src/enforce/pass.js';
 import type { Logger } from '../../../src/lib/logger.js';
+import type { InForce } from '../../../src/ruleset/applied-state.js';
 
 const silent: Logger = {
   debug: () => undefined,

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { NamesPolicy } from '../../../src/dns/policy.js';
-import type { InForce } from '../../../src/enforce/pass.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
+import type { InForce } from '../../../src/ruleset/applied-state.js';
 import type { Member } from '../../../src/ruleset/state.js';
 import { input, member } from '../ruleset/sample.js';
 

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Cache } from '../../../src/dns/cache.js';
 import { Limits } from '../../../src/dns/limits.js';
-import { parseResolvConf, parseServer, Resolvers } from '../../../src/dns/resolvers.js';
+import { Resolvers } from '../../../src/dns/resolvers.js';
+import { parseResolvConf, parseServer } from '../../../src/lib/dns-server-address.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { Classifier } from '../../../src/enforce/classify.js';
-import type { InForce } from '../../../src/enforce/pass.js';
 import type { DockerView } from '../../../src/policy/container.js';
+import type { InForce } from '../../../src/ruleset/applied-state.js';
 
 const quiet = {
   debug: () => undefined,

@@ -1,24 +1,26 @@
 /** Whose datagrams get a zone of conntrack, and when. */
+
 import { expect, it } from 'vitest';
 import { Zones } from '../../../src/enforce/conntrack-zones.js';
 import { Identities } from '../../../src/enforce/identities.js';
-import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
+import type { Flow } from '../../../src/ruleset/flow.js';
 import type { Cgroup, Member } from '../../../src/ruleset/state.js';
+import { BARE_FLOW } from '../bare-flow.js';
 import { member, shape } from '../ruleset/sample.js';
 
 const cgroup = (object: string): Cgroup => ({ path: `docker/${object}`, object });
-const late = (identity: number, object: string, zones: Zones<FlowFacts>): Member => ({
+const late = (identity: number, object: string, zones: Zones): Member => ({
   ...member(identity, '', 'enforce', []),
   host: { cgroups: [cgroup(object)], zoned: zones.has([cgroup(object)], true) },
 });
 
 function lab() {
-  const flows: FlowFacts[] = [];
+  const flows: Flow[] = [];
   const asked: [string, number][] = [];
-  const zones = new Zones<FlowFacts>({
+  const zones = new Zones({
     marks: shape.marks,
     flows: {
-      flows: async (family, { mark }) =>
+      flows: async (family, { mark } = {}) =>
         flows.filter((f) => f.family === family && (f.mark & (mark?.mask ?? 0)) >>> 0 === mark?.value),
       flowsAmong: async () => [],
       delete: () => true,
@@ -28,13 +30,14 @@ function lab() {
   });
   return { flows, asked, zones };
 }
-const flow = (mark: number, assured: boolean, proto = 17): FlowFacts => {
+const flow = (mark: number, assured: boolean, proto = 17): Flow => {
   const ends = { src: '192.0.2.2', dst: '93.184.40.1', sport: 40_000, dport: 7 };
   return {
+    ...BARE_FLOW,
     family: 4,
     proto,
     mark,
-    status: { assured },
+    status: { ...BARE_FLOW.status, assured },
     orig: ends,
     reply: { ...ends, src: ends.dst, dst: ends.src },
   };

@@ -1,8 +1,8 @@
 /** An endpoint whose veth has gone counts for nothing until Docker has been asked again. */
 import { expect, it } from 'vitest';
-import type { Binding } from '../../../src/enforce/bindings.js';
 import { DepartedEndpoints } from '../../../src/enforce/departed-endpoints.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
+import type { Binding } from '../../../src/ruleset/bindings.js';
 
 const viewOf = (askedAt: number): DockerView =>
   ({

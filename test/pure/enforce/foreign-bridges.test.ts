@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { bindPorts } from '../../../src/enforce/bindings.js';
+import { bindPorts } from '../../../src/enforce/bind-veths.js';
 import { ForeignPorts } from '../../../src/enforce/foreign-bridges.js';
-import type { HostLink } from '../../../src/kernel/link-cache.js';
 import type { DockerView, NetworkFacts } from '../../../src/policy/container.js';
+import type { HostLink } from '../../../src/ruleset/bindings.js';
 
 const link = (index: number, name: string, kind: string, master?: number, since = 100): HostLink => ({
   index,

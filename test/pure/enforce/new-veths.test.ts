@@ -1,8 +1,8 @@
 /** A veth without a container: Docker is asked for the members of its network until it has one. */
 import { expect, it } from 'vitest';
 import { NewVeths } from '../../../src/enforce/new-veths.js';
-import type { HostLink } from '../../../src/kernel/link-cache.js';
 import type { DockerView, NetworkFacts } from '../../../src/policy/container.js';
+import type { HostLink } from '../../../src/ruleset/bindings.js';
 
 const link = (index: number, name: string, kind: string, master?: number): HostLink => ({
   index,

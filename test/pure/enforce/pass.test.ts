@@ -1,15 +1,13 @@
 /** One pass after the other, with a kernel that takes everything: what a pass decides by, and what it does not work out again. */
 import { expect, it } from 'vitest';
 import { ForeignPorts } from '../../../src/enforce/foreign-bridges.js';
-import type { HostSenders } from '../../../src/enforce/host-cgroups.js';
 import { Enforcer } from '../../../src/enforce/pass.js';
-import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
 import { Bars } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
-import type { HostLink } from '../../../src/kernel/link-cache.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
-import { type DesiredState, NO_HOST_NET } from '../../../src/ruleset/state.js';
+import type { HostLink } from '../../../src/ruleset/bindings.js';
+import { type DesiredState, type HostSenders, NO_HOST_NET } from '../../../src/ruleset/state.js';
 import { entriesOf, shape } from '../ruleset/sample.js';
 
 const nothing = (): void => undefined;
@@ -94,7 +92,7 @@ function house() {
     hostAddresses: () => new Set<string>(),
   } as unknown as KernelPort;
   const hosts: HostSenders = { net: NO_HOST_NET, cgroups: new Map(), late: new Map(), open: new Map() };
-  const enforcer = new Enforcer<FlowFacts>({
+  const enforcer = new Enforcer({
     shape,
     kernel,
     bars: new Bars(kernel, shape.prefix, () => now),

@@ -1,15 +1,18 @@
 /** A port that becomes somebody's: what is left of an earlier holder of its addresses ends. */
+
 import { expect, it } from 'vitest';
-import type { Binding } from '../../../src/enforce/bindings.js';
 import { PortBook } from '../../../src/enforce/port-table.js';
-import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
 import { Bars } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
+import type { Binding } from '../../../src/ruleset/bindings.js';
+import type { Flow } from '../../../src/ruleset/flow.js';
+import { BARE_FLOW } from '../bare-flow.js';
 import { member } from '../ruleset/sample.js';
 
 const OURS = '10.0.0.2';
 const OTHER = '10.0.0.9';
-const flow = (src: string, dst: string, more: Partial<FlowFacts> = {}): FlowFacts => ({
+const flow = (src: string, dst: string, more: Partial<Flow> = {}): Flow => ({
+  ...BARE_FLOW,
   family: 4,
   proto: 17,
   mark: 0,
@@ -23,13 +26,13 @@ const DNATED = {
 };
 
 function book() {
-  const table = new Set<FlowFacts>();
+  const table = new Set<Flow>();
   const barred = new Set<string>();
   const kernel = {
     flows: {
       flows: async (family: 4 | 6) => (family === 4 ? [...table] : []),
       flowsAmong: async () => [...table],
-      delete: (f: FlowFacts) => table.delete(f),
+      delete: (f: Flow) => table.delete(f),
     },
     addCut: async (_: string, members: readonly string[]) => void members.map((m) => barred.add(m)),
     removeCut: async (_: string, members: readonly string[]) => void members.map((m) => barred.delete(m)),
@@ -66,8 +69,8 @@ it('what it opened and what it answered, but no handshake that has just begun', 
 });
 
 it('what a container leaves behind ends when its veth goes, before or after a restart', async () => {
-  const nothing = { bindings: new Map() } as unknown as Parameters<PortBook<FlowFacts>['purge']>[0];
-  const after = async (begin: (b: ReturnType<typeof book>) => void): Promise<readonly FlowFacts[]> => {
+  const nothing = { bindings: new Map() } as unknown as Parameters<PortBook['purge']>[0];
+  const after = async (begin: (b: ReturnType<typeof book>) => void): Promise<readonly Flow[]> => {
     const b = book();
     begin(b);
     for (const f of [from, to, published, elsewhere]) b.table.add(f);

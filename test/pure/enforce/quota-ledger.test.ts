@@ -1,8 +1,15 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { QuotaLedger } from '../../../src/enforce/quota-ledger.js';
-import { parseLimits } from '../../../src/policy/limits.js';
-import { DAY_MS, HOUR_MS, limitsText, periodAt, untilText, WEEK_MS } from '../../../src/policy/quota.js';
+import {
+  DAY_MS,
+  HOUR_MS,
+  limitsText,
+  parseLimits,
+  periodAt,
+  untilText,
+  WEEK_MS,
+} from '../../../src/policy/limits.js';
 
 const QUOTA = { bytes: 5e9, periodMs: DAY_MS };
 const NOON = Date.parse('2026-03-04T12:00:00Z');

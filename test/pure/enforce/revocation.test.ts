@@ -1,12 +1,14 @@
 /** Which flows are looked at, and when again: after a repair none that was opened in the hole may stay. */
+
 import { expect, it } from 'vitest';
-import type { Binding } from '../../../src/enforce/bindings.js';
-import type { InForce } from '../../../src/enforce/pass.js';
 import { Revocation } from '../../../src/enforce/revocation.js';
-import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
 import { Bars } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
+import type { InForce } from '../../../src/ruleset/applied-state.js';
+import type { Binding } from '../../../src/ruleset/bindings.js';
+import type { Flow } from '../../../src/ruleset/flow.js';
 import type { Member } from '../../../src/ruleset/state.js';
+import { BARE_FLOW } from '../bare-flow.js';
 import { input, member, shape } from '../ruleset/sample.js';
 
 const nothing = (): void => undefined;
@@ -14,7 +16,8 @@ const SOURCE = '10.0.0.2';
 const NEIGHBOUR = '10.0.0.3';
 /** The member may reach it. */
 const FRIEND = '10.0.0.4';
-const flow = (sport: number): FlowFacts => ({
+const flow = (sport: number): Flow => ({
+  ...BARE_FLOW,
   family: 4,
   proto: 17,
   mark: 0,
@@ -23,7 +26,7 @@ const flow = (sport: number): FlowFacts => ({
 });
 
 function revoker() {
-  const table = new Set<FlowFacts>();
+  const table = new Set<Flow>();
   const due: string[] = [];
   const barred: string[] = [];
   let broken = false;
@@ -38,7 +41,7 @@ function revoker() {
         if (broken) throw new Error('no answer');
         return [...table];
       },
-      delete: (f: FlowFacts) => table.delete(f),
+      delete: (f: Flow) => table.delete(f),
       mark: () => true,
     },
     addCut: async (_: string, members: readonly string[]) => {
@@ -65,8 +68,8 @@ function revoker() {
     input: input(m),
     hosts: { late: new Set() },
     judge: {
-      keeps: (by: Member, f: FlowFacts) => by !== m || f.orig.dst === FRIEND,
-      admits: (f: FlowFacts) => f.orig.dport === 80,
+      keeps: (by: Member, f: Flow) => by !== m || f.orig.dst === FRIEND,
+      admits: (f: Flow) => f.orig.dport === 80,
     },
   } as unknown as InForce;
   const known = new Map([[7, {}]]) as unknown as ReadonlyMap<number, Binding>;
@@ -156,7 +159,8 @@ it('a look that fails is owed until one holds', async () => {
 
 it('an answer that opened a flow while no rule stood: it ends, unless it may be opened from either side', async () => {
   const { table, revocation, run, barred } = revoker();
-  const inbound = (src: string, dport: number, tcp?: FlowFacts['tcp']): FlowFacts => ({
+  const inbound = (src: string, dport: number, tcp?: Flow['tcp']): Flow => ({
+    ...BARE_FLOW,
     family: 4,
     proto: tcp === undefined ? 17 : 6,
     mark: 0,
@@ -194,7 +198,7 @@ it('an answer that opened a flow while no rule stood: it ends, unless it may be 
 
 it('what an answer opened while a container was not enforced ends when it is, and once more a little later', async () => {
   const { table, revocation, run, due, id } = revoker();
-  const answer: FlowFacts = { ...flow(1), orig: flow(1).reply, reply: flow(1).orig };
+  const answer: Flow = { ...flow(1), orig: flow(1).reply, reply: flow(1).orig };
   await run();
   table.add(answer);
   await run();

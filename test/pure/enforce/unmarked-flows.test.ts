@@ -1,20 +1,23 @@
 /** Flows that a container of the host's network had opened before its rules were installed: sorted by its sockets. */
+
 import { expect, it } from 'vitest';
-import type { InForce } from '../../../src/enforce/pass.js';
 import { Revocation } from '../../../src/enforce/revocation.js';
 import { isFrom, sortUnmarked } from '../../../src/enforce/unmarked-flows.js';
-import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
 import { Bars } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
 import type { SocketEnds } from '../../../src/kernel/sockets.js';
+import type { InForce } from '../../../src/ruleset/applied-state.js';
+import type { Flow } from '../../../src/ruleset/flow.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
 import type { Member } from '../../../src/ruleset/state.js';
+import { BARE_FLOW } from '../bare-flow.js';
 import { input, member, shape } from '../ruleset/sample.js';
 
 const HOST = '198.51.100.1';
 const GOOD = '192.0.2.1';
 const BAD = '192.0.2.66';
-const to = (dst: string, sport: number, proto = 6): FlowFacts => ({
+const to = (dst: string, sport: number, proto = 6): Flow => ({
+  ...BARE_FLOW,
   family: 4,
   proto,
   mark: 0,
@@ -27,7 +30,7 @@ const connected = (dst: string, port: number): SocketEnds => ({
   port,
   peer: { address: dst, port: 443 },
 });
-const judge = { keeps: (_: Member, f: FlowFacts) => f.orig.dst === GOOD };
+const judge = { keeps: (_: Member, f: Flow) => f.orig.dst === GOOD };
 const m: Member = {
   ...member(1, GOOD, 'enforce', []),
   host: { cgroups: [{ path: 'docker/x', object: 'o1', nft: undefined }] },
@@ -55,14 +58,14 @@ it('a socket has opened a flow only by its own protocol, port, address and peer'
 it('the first run deletes and blocks the forbidden ones, and marks the others, by sockets of its cgroups', async () => {
   const [good, bad] = [to(GOOD, 40_001), to(BAD, 40_002)];
   const table = new Set([good, bad]);
-  const marked: FlowFacts[] = [];
+  const marked: Flow[] = [];
   const blocked: string[] = [];
   const kernel = {
     flows: {
       flows: async (family: 4 | 6) => (family === 4 ? [...table] : []),
       flowsAmong: async () => [...table],
-      delete: (f: FlowFacts) => table.delete(f),
-      mark: (f: FlowFacts, value: number) => {
+      delete: (f: Flow) => table.delete(f),
+      mark: (f: Flow, value: number) => {
         if (value === (identityMark(shape.marks, m.identity) | shape.marks.enforced) >>> 0) marked.push(f);
         return true;
       },

@@ -1,10 +1,14 @@
 /** Flows of a new container's addresses: whatever an earlier holder left ends before the veth has an identity. */
+
 import { describe, expect, it } from 'vitest';
-import { cutBoth, type FlowFacts, type FlowTable } from '../../../src/kernel/delete-flows.js';
+import { cutBoth, type FlowTable } from '../../../src/kernel/delete-flows.js';
+import type { Flow } from '../../../src/ruleset/flow.js';
+import { BARE_FLOW } from '../bare-flow.js';
 
 const OWN = '172.18.0.2';
 const OWN6 = 'fd00:18::2';
-const flow = (src: string, dst: string, answers = dst): FlowFacts => ({
+const flow = (src: string, dst: string, answers = dst): Flow => ({
+  ...BARE_FLOW,
   family: src.includes(':') ? 6 : 4,
   proto: 17,
   mark: 0,
@@ -21,8 +25,8 @@ function tableOf(count: number | undefined) {
   const asked: string[] = [];
   /** Packets on their way that create a flow again. */
   const again = [OPENED[0]];
-  const table: FlowTable<FlowFacts> = {
-    flows: async (family, filter) => {
+  const table: FlowTable = {
+    flows: async (family, filter = {}) => {
       asked.push('filtered');
       return [...flows].filter(
         (f) =>

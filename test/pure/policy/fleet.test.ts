@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest';
 import { AppliedRevision } from '../../../src/changes/applied-revision.js';
-import { isForHost, nodeRecord, nodeView, STALE_MS } from '../../../src/changes/fleet-types.js';
+import { nodeRecord, nodeView, STALE_MS } from '../../../src/changes/fleet-types.js';
+import { isForHost } from '../../../src/policy/list-graph.js';
 
 const record = {
   version: '0.1.0',

@@ -1,14 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import { closedPlaces } from '../../../src/enforce/reserved-ports.js';
-import type { FlowFacts } from '../../../src/kernel/delete-flows.js';
 import type { PublishedPort } from '../../../src/policy/container.js';
 import { markOf } from '../../../src/ruleset/bridge.js';
 import { compile } from '../../../src/ruleset/compile.js';
+import type { Flow } from '../../../src/ruleset/flow.js';
 import { membershipOf } from '../../../src/ruleset/membership.js';
 import { Judge } from '../../../src/ruleset/policy-evaluator.js';
 import type { Place } from '../../../src/ruleset/reserved-ports.js';
 import type { DesiredInput } from '../../../src/ruleset/state.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
+import { BARE_FLOW } from '../bare-flow.js';
 import { input, member, shape } from './sample.js';
 
 const MODES = ['enforce', 'observe', 'off'] as const;
@@ -108,7 +109,8 @@ describe.each([4, 6] as const)('flows that stand to what is closed, IPv%i', (fam
   const [src, inside, address] =
     family === 4 ? ['172.18.0.2', '172.19.0.5', '192.0.2.2'] : ['fd00:18::2', 'fd00:19::5', '2001:db8::2'];
   const places: readonly Place[] = [{ port: 7070 }, { address: inside, port: 6379, container: 'r' }];
-  const flow = (dst: string, dport: number, to = dst, port = dport, proto = 6): FlowFacts => ({
+  const flow = (dst: string, dport: number, to = dst, port = dport, proto = 6): Flow => ({
+    ...BARE_FLOW,
     family,
     proto,
     mark: 0,
@@ -119,7 +121,7 @@ describe.each([4, 6] as const)('flows that stand to what is closed, IPv%i', (fam
     const from = world(mode, places);
     const [m] = from.members;
     const judge = new Judge(shape, compile(from), () => false, new Set([address]));
-    const keeps = (f: FlowFacts): boolean => m !== undefined && judge.keeps(m, f);
+    const keeps = (f: Flow): boolean => m !== undefined && judge.keeps(m, f);
     expect(keeps(flow(address, 7070))).toBe(false);
     expect(keeps(flow(inside, 6379))).toBe(false);
     expect(keeps(flow(address, 7070, inside, 80))).toBe(false);

@@ -6,6 +6,7 @@ import { classSet } from '../../../src/ruleset/naming.js';
 import { Judge } from '../../../src/ruleset/policy-evaluator.js';
 import type { Member } from '../../../src/ruleset/state.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
+import { BARE_FLOW } from '../bare-flow.js';
 import { entriesOf, input, member, shape } from './sample.js';
 
 const HOST = new Set(['172.18.0.1', '192.0.2.2']);
@@ -237,6 +238,7 @@ describe.each([4, 6] as const)('a `host:` entry and DNAT, IPv%i', (family) => {
   const [inside, own, foreign] =
     family === 4 ? ['172.19.0.5', '192.0.2.2', '203.0.113.9'] : ['fd00:19::5', 'fd00::2', '2001:db8::9'];
   const flow = (to: string, proto: number) => ({
+    ...BARE_FLOW,
     family,
     proto,
     mark: 0,

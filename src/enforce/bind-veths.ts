@@ -1,37 +1,5 @@
-import type { HostLink } from '../kernel/link-cache.js';
 import type { ContainerFacts, DockerView, Endpoint, NetworkFacts } from '../policy/container.js';
-
-/** A veth of a managed bridge that is known to be a container's. */
-export interface Binding {
-  readonly ifindex: number;
-  readonly container: string;
-  readonly bridge: string;
-  readonly networkId: string;
-  readonly mac: string;
-  readonly ip4?: string;
-  readonly ip6?: string;
-}
-export interface PortMap {
-  readonly bindings: ReadonlyMap<number, Binding>;
-  /** veths on managed bridges that belong to nobody yet. */
-  readonly unbound: readonly HostLink[];
-  /** Our ids of the namespaces behind bound ports. */
-  readonly namespaces: ReadonlySet<number>;
-  /** veths that stand on no managed bridge. */
-  readonly exempt: readonly number[];
-  /** Networks that may have the container of an unbound veth, asked for before the veth appeared: they must be asked again. */
-  readonly outdated: ReadonlySet<string>;
-  /** Managed bridges by interface name. */
-  readonly bridges: ReadonlyMap<string, ManagedBridge>;
-}
-interface ManagedBridge {
-  readonly link: HostLink;
-  readonly network: NetworkFacts;
-  /** Its veths. */
-  readonly ports: readonly number[];
-  /** Something else than a veth stands on it, too. */
-  readonly mixed: boolean;
-}
+import type { Binding, HostLink, ManagedBridge, PortMap } from '../ruleset/bindings.js';
 
 interface Candidate {
   readonly container: ContainerFacts;

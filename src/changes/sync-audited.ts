@@ -1,5 +1,5 @@
-import type { Audit } from '../changes/audit.js';
-import type { FeedSync, SyncHow } from './view-types.js';
+import type { FeedSync, SyncHow } from '../threats/view-types.js';
+import type { Audit } from './audit.js';
 
 /** A person's attempt at a feed, and the record of it: what it brought, and whether the guards were set aside. */
 export async function syncAudited(

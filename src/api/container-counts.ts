@@ -1,6 +1,6 @@
-import type { ContainerView, CoverageCounts, StatusView } from '../api/container-views.js';
+import type { NodeRecord } from '../changes/fleet-types.js';
 import { BROKEN_LABEL, MISSING_LIST } from '../policy/policy.js';
-import type { NodeRecord } from './fleet-types.js';
+import type { ContainerView, CoverageCounts, StatusView } from './container-views.js';
 
 type Counted = Pick<ContainerView, 'mode' | 'coverage' | 'findings'>;
 

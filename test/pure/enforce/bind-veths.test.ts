@@ -1,8 +1,8 @@
 /** Which veth is bound to which container: only by what Docker said after the veth appeared, and never by a guess. */
 import { describe, expect, it } from 'vitest';
-import { type Binding, bindPorts } from '../../../src/enforce/bindings.js';
-import type { HostLink } from '../../../src/kernel/link-cache.js';
+import { bindPorts } from '../../../src/enforce/bind-veths.js';
 import type { ContainerFacts, DockerView, Endpoint, NetworkFacts } from '../../../src/policy/container.js';
+import type { Binding, HostLink } from '../../../src/ruleset/bindings.js';
 
 const MAC = '02:42:ac:1e:00:07';
 const OTHER_MAC = '02:42:ac:1e:00:08';

@@ -1,0 +1,69 @@
+import type { TracePacket } from './trace.js';
+
+export interface Tuple {
+  readonly src: string;
+  readonly dst: string;
+  /** Ports of tcp, udp, sctp, …; absent otherwise. */
+  readonly sport?: number;
+  readonly dport?: number;
+  readonly icmpId?: number;
+}
+
+export interface Flow {
+  readonly family: 4 | 6;
+  /** IANA protocol number. */
+  readonly proto: number;
+  /** As the first packet came. */
+  readonly orig: Tuple;
+  /** As the answer comes: src is the true destination, after DNAT. */
+  readonly reply: Tuple;
+  readonly mark: number;
+  readonly status: { readonly [S in 'seenReply' | 'assured' | 'confirmed' | 'srcNat' | 'dstNat']: boolean };
+  /** Of TCP. handshake: SYN_SENT or SYN_RECV. pickedUp: conntrack saw its middle first. */
+  readonly tcp?: { readonly handshake: boolean; readonly pickedUp: boolean };
+  /** Seconds until it expires; absent for flows in hardware or being torn down. */
+  readonly timeout?: number;
+  /**
+   * The kernel's identity of the flow, from its place in memory and its addresses (nf_ct_get_id): a successor usually has
+   * another, but one that is made at once may get the same place and so the same id.
+   */
+  readonly id?: number;
+  readonly zone: number;
+  /** Content of CTA_TUPLE_ORIG, for the exact delete. */
+  readonly rawTuple: Buffer;
+}
+
+const PROTO: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = {
+  1: 'icmp',
+  6: 'tcp',
+  17: 'udp',
+  58: 'icmp',
+};
+
+const DNS_PORT = 53;
+
+/** The packet that would open this flow now: its true destination is where answers come from. */
+export function opening(flow: Flow): Omit<TracePacket, 'mark'> {
+  const proto = PROTO[flow.proto] ?? flow.proto;
+  return {
+    family: flow.family,
+    proto,
+    src: flow.orig.src,
+    dst: flow.reply.src,
+    states: flow.orig.dst === flow.reply.src ? ['NEW'] : ['NEW', 'DNAT'],
+    syn: true,
+    ...(flow.orig.dst === flow.reply.src || flow.orig.dport === undefined ? {} : { sentTo: flow.orig.dport }),
+    ...(proto === 'icmp' ? { echo: true } : {}),
+    ...(flow.reply.sport === undefined ? {} : { dport: flow.reply.sport }),
+  };
+}
+
+/** The same as if who answers had opened it. */
+export const turned = (flow: Flow): Flow => ({ ...flow, orig: flow.reply, reply: flow.orig });
+
+const TCP = 6;
+
+/** Where an answer makes a flow, who answers seems to have opened it; a handshake shows who did. */
+export const mayBeTurned = (flow: Flow): boolean => flow.proto !== TCP || flow.tcp?.pickedUp === true;
+
+export const isDns = (flow: Flow): boolean => flow.orig.dport === DNS_PORT;
