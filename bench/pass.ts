@@ -9,8 +9,8 @@ import { expectedAfter } from '../src/kernel/expected.js';
 import { EMPTY_BRIDGE } from '../src/kernel/nft-text.js';
 import type { Observed } from '../src/kernel/read-rules.js';
 import { compile } from '../src/ruleset/compile.js';
-import { keptMember } from '../src/ruleset/kept-member.js';
-import type { Member } from '../src/ruleset/state.js';
+import { keepSubject } from '../src/ruleset/kept-member.js';
+import type { Subject } from '../src/ruleset/state.js';
 import { input, member, shape } from '../test/pure/ruleset/sample.js';
 import { compare, report } from './harness.js';
 
@@ -26,15 +26,15 @@ const NOTHING: Observed = {
 };
 
 /** Made again in each pass, as the members of a pass are. */
-const members = (n: number): Member[] =>
+const members = (n: number): Subject[] =>
   Array.from({ length: n }, (_, i) => member(i + 2, `api-${i}.example:443, 192.0.2.${i % 250}:80, any:22`));
 
 class Passes {
-  #kept = new Map<string, Member>();
+  #kept = new Map<string, Subject>();
   #observed = NOTHING;
 
-  pass(now: readonly Member[], keeps: boolean): void {
-    const chosen = keeps ? now.map((m) => keptMember(this.#kept.get(m.id), m)) : now;
+  pass(now: readonly Subject[], keeps: boolean): void {
+    const chosen = keeps ? now.map((m) => keepSubject(this.#kept.get(m.id), m)) : now;
     this.#kept = new Map(chosen.map((m) => [m.id, m]));
     const desired = compile(input(...chosen));
     planSteps(shape, desired, this.#observed);

@@ -26,11 +26,11 @@ import { ListProblems } from './config/list-problems.js';
 import { ListReader } from './config/list-reader.js';
 import { localSocketOf } from './config/local-socket.js';
 import { nodeName } from './config/node.js';
-import type { Said } from './enforce/policies.js';
+import type { Overrides } from './enforce/policies.js';
 import { Counts } from './kernel/counts.js';
 import { exec, outOfDescriptors } from './kernel/exec.js';
 import { ToolProcess } from './kernel/tool-process.js';
-import { Ending } from './lib/disposal.js';
+import { DisposalStack } from './lib/disposal.js';
 import { Faults } from './lib/faults.js';
 import type { Logger } from './lib/logger.js';
 import type { Problem } from './lib/problem.js';
@@ -60,7 +60,7 @@ export interface RunOptions {
  * rejects when it cannot enforce for another reason. Either way nothing new passes.
  */
 export async function runService({ config, log, former }: RunOptions): Promise<Service> {
-  hurry(log);
+  raisePriority(log);
   if (config.failure === 'open') log.warn({ failure: 'open' }, FAILURE_OPEN);
   await layClosedFirst(config, log);
   const open = (): Promise<SharedStore> => openStore(config, log);
@@ -89,7 +89,7 @@ async function startWhole(
   shared: SharedStore,
   former: Config | undefined,
 ): Promise<Service> {
-  const parts = new Ending();
+  const parts = new DisposalStack();
   try {
     return await start(config, log, shared, parts, former);
   } catch (e) {
@@ -106,7 +106,7 @@ const FAILURE_OPEN =
 const NICE = -10;
 const AUTOGROUP = '/proc/self/autogroup';
 /** Containers' first packets wait for us: we and the tools we run go before them. */
-function hurry(log: Logger): void {
+function raisePriority(log: Logger): void {
   try {
     setPriority(NICE);
     // Where the kernel groups the processes of a session (sched(7), autogroup), the group has a nice value of its own.
@@ -120,7 +120,7 @@ async function start(
   config: Config,
   log: Logger,
   shared: SharedStore,
-  parts: Ending,
+  parts: DisposalStack,
   replaced: Config | undefined,
 ): Promise<Service> {
   const { store } = shared;
@@ -134,14 +134,14 @@ async function start(
   parts.add(() => reader[Symbol.asyncDispose]());
   const listProblems = new ListProblems(log);
   const lists = await watchFolder(config.allowlists, reader, (s) => {
-    listProblems.report([...s.problems, ...clashes(s.lists, changes)]);
+    listProblems.report([...s.problems, ...nameConflicts(s.lists, changes)]);
     changes?.rearm();
     engine.reconciler.trigger('lists folder');
   });
   parts.add(async () => lists[Symbol.asyncDispose]());
   listProblems.report(lists.state.problems);
   const revisionOf = (key: string): number => changes?.revisionOf(key) ?? 0;
-  const said = (): Said => {
+  const said = (): Overrides => {
     applied.read();
     return trust.said(saidBy(lists.state, changes), revisionOf);
   };
@@ -203,7 +203,7 @@ async function start(
   });
   const opened = changes;
   parts.add(async () => opened.close());
-  listProblems.report([...lists.state.problems, ...clashes(lists.state.lists, changes)]);
+  listProblems.report([...lists.state.problems, ...nameConflicts(lists.state.lists, changes)]);
   refuseWithoutTokens(config.api.listen, changes.tokens.count);
   await threatsFirst(feeds, log);
   await engine.start();
@@ -292,7 +292,7 @@ async function start(
   const localSocket = localSocketOf(config);
   await listen(server, { address: config.api.listen, localSocket, tokens: opened.tokens.count, log });
   const { ready, reason } = controller.ready();
-  const facts = { api: config.api.listen, containers: engine.state?.members.size ?? 0 };
+  const facts = { api: config.api.listen, containers: engine.state?.subjects.size ?? 0 };
   if (ready) log.info(facts, `ready: ${reason}`);
   else log.warn(facts, `not ready yet: ${reason}`);
   return { stop, done, stuck: () => stuckPass(engine.reconciler.passMs) };
@@ -318,7 +318,7 @@ async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {
 }
 
 /** Store lists and folder lists by name. A file that takes a store list's name is refused (see `complain`). */
-function saidBy(folder: FolderState, changes: Changes | undefined): Said {
+function saidBy(folder: FolderState, changes: Changes | undefined): Overrides {
   const now = changes?.current();
   return {
     lists: new Map([...folder.lists, ...(now?.lists ?? [])]),
@@ -340,12 +340,12 @@ function hostOf(
 }
 
 const usersOf = (engine: Engine, list: string): string[] =>
-  [...(engine.state?.members.values() ?? [])]
+  [...(engine.state?.subjects.values() ?? [])]
     .filter((m) => m.policy.lists.includes(list))
     .map((m) => engine.docker.view().containers.get(m.id)?.name ?? m.id);
 
 /** The store's list stays in force: a file must not change what the API has promised. */
-function clashes(folder: ReadonlyMap<string, List>, changes: Changes | undefined): Problem[] {
+function nameConflicts(folder: ReadonlyMap<string, List>, changes: Changes | undefined): Problem[] {
   const stored = changes?.current().lists ?? new Map();
   return [...folder.values()]
     .filter((l) => stored.has(l.name))

@@ -15,7 +15,7 @@ import type { ExplainView } from '../coverage/explain-types.js';
 import { previewView } from '../coverage/preview.js';
 import { type ScanView, scanView } from '../coverage/scan.js';
 import type { DenialEvent } from '../enforce/denials.js';
-import type { Said } from '../enforce/policies.js';
+import type { Overrides } from '../enforce/policies.js';
 import type { PreviewView } from '../enforce/preview-types.js';
 import type { Readiness } from '../enforce/readiness.js';
 import type { Counts } from '../kernel/counts.js';
@@ -49,7 +49,7 @@ export interface ControllerParts {
   readonly fault: () => string | undefined;
   /** The revision of the store that is in force. */
   readonly inForce: () => number;
-  readonly said: () => Said;
+  readonly said: () => Overrides;
   readonly version: string;
   readonly node: string;
   readonly trust: StoreTrust;
@@ -89,7 +89,7 @@ export class ServiceController implements Controller {
     const before = counts.at;
     await counts.refresh(mayBeOld);
     const { state } = engine;
-    for (const id of counts.at === before ? [] : (state?.members.keys() ?? []))
+    for (const id of counts.at === before ? [] : (state?.subjects.keys() ?? []))
       if (state && id !== UNATTRIBUTED_ID)
         engine.recording.counted(id, {
           ...counts.of(id, state),

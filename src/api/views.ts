@@ -3,7 +3,7 @@ import { allFindings } from '../coverage/coverage.js';
 import { coverageInput } from '../coverage/coverage-input.js';
 import { explain, sourceText } from '../coverage/explain.js';
 import type { ExplainView } from '../coverage/explain-types.js';
-import type { Said } from '../enforce/policies.js';
+import type { Overrides } from '../enforce/policies.js';
 import type { Counts, MemberCounts } from '../kernel/counts.js';
 import { formatAddress } from '../lib/ip.js';
 import { RefusedError } from '../lib/refusal.js';
@@ -16,22 +16,22 @@ import { addressesOn, resolveContainer } from '../policy/neighbours.js';
 import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel } from '../policy/own-labels.js';
 import { ownerKey } from '../policy/owner.js';
 import type { Grant, Policy, PolicyEntry } from '../policy/policy.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { type AsEnforced, asEnforced } from '../ruleset/as-enforced.js';
-import type { DesiredState, Member } from '../ruleset/state.js';
+import type { DesiredState, Subject } from '../ruleset/state.js';
 import type { ContainerView, EntryView, QuotaView } from './container-views.js';
 
 export interface ViewParts {
   readonly engine: Engine;
   readonly counts: Counts;
-  readonly said: () => Said;
+  readonly said: () => Overrides;
 }
 
 /** A container as the API shows it. */
 export function containerView({ engine, counts, said }: ViewParts, c: ContainerFacts): ContainerView {
   const { state } = engine;
   const holder = c.sharesWith ? (engine.docker.view().containers.get(c.sharesWith) ?? c) : c;
-  const policy = state?.members.get(holder.id)?.policy ?? engine.policies.policyOf(holder);
+  const policy = state?.subjects.get(holder.id)?.policy ?? engine.policies.policyOf(holder);
   const count: MemberCounts = state
     ? counts.of(holder.id, state)
     : { allowed: 0, denied: 0, byEntry: new Map() };
@@ -72,7 +72,7 @@ function composeOf(c: ContainerFacts): ContainerView['compose'] {
 }
 
 function quotaView(engine: Engine, id: string): QuotaView | null {
-  const m = engine.state?.members.get(id);
+  const m = engine.state?.subjects.get(id);
   const quota = m?.limits?.quota;
   if (!m || !quota) return null;
   const { bytes, spent: reached } = quota;
@@ -115,7 +115,7 @@ export function explainView(engine: Engine, said: Emergency, c: ContainerFacts, 
     });
   const { state } = engine;
   const id = c.sharesWith ?? c.id;
-  const member = state?.members.get(id);
+  const member = state?.subjects.get(id);
   if (!isDest(parsed.value))
     throw new RefusedError({
       kind: 'invalid',
@@ -137,12 +137,12 @@ export function explainView(engine: Engine, said: Emergency, c: ContainerFacts, 
     name: c.name,
     to,
     dest: parsed.value,
-    judge: state.judge,
+    judge: state.evaluator,
     threats: engine.threats.look,
     decide: (name) => engine.names.decide(id, name),
     told: (names) => engine.dns.addressesFor(id, names),
     emergency: { lockdown: said.lockdown, pause: pauseOf(said, id) },
-    hostAddress: member.host ? LOOPBACK : hostAddress(state, member.ports[0]?.bridge),
+    hostAddress: member.host ? LOOPBACK : hostAddress(state, member.veths[0]?.bridge),
     neighbours: (name) =>
       self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
   });
@@ -160,7 +160,7 @@ function gapsOf(engine: Engine, c: ContainerFacts, policy: Policy): string | nul
 }
 
 /** As it would be evaluated in mode enforce now. */
-function enforcedMember(engine: Engine, state: InForce, member: Member): AsEnforced {
+function enforcedMember(engine: Engine, state: AppliedState, member: Subject): AsEnforced {
   const { dns, threats, kernel, shape } = engine;
   const learned = (desired: DesiredState, set: string, address: string): boolean =>
     desired.sets.get(set)?.isThreats ? threats.has(set, address) : dns.isMember(member.id, set, address);
@@ -168,7 +168,7 @@ function enforcedMember(engine: Engine, state: InForce, member: Member): AsEnfor
 }
 
 /** The gateway: the host's address that the container knows. */
-function hostAddress(state: InForce, bridge: string | undefined): string | undefined {
-  const network = bridge === undefined ? undefined : state.ports.bridges.get(bridge)?.network;
+function hostAddress(state: AppliedState, bridge: string | undefined): string | undefined {
+  const network = bridge === undefined ? undefined : state.vethMap.bridges.get(bridge)?.network;
   return network?.gateways[0];
 }

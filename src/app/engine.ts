@@ -10,29 +10,29 @@ import type { Denials } from '../enforce/denials.js';
 import { ForeignPorts } from '../enforce/foreign-bridges.js';
 import { Holding } from '../enforce/holding.js';
 import { HostMode } from '../enforce/host-mode.js';
-import { LinkNews } from '../enforce/link-events.js';
-import { dispose, Upkeep } from '../enforce/maintenance.js';
-import type { Enforcer } from '../enforce/pass.js';
-import { Policies, type Said } from '../enforce/policies.js';
+import { LinkEvents } from '../enforce/link-events.js';
+import { dispose, Maintenance } from '../enforce/maintenance.js';
+import type { EnforcementPass } from '../enforce/pass.js';
+import { type Overrides, Policies } from '../enforce/policies.js';
 import { Quotas } from '../enforce/quota-service.js';
 import { type Readiness, readiness } from '../enforce/readiness.js';
 import { Reconciler } from '../enforce/reconciler.js';
 import { makeRecording, type Recording } from '../enforce/recording.js';
 import { closedPlaces } from '../enforce/reserved-ports.js';
 import { exec } from '../kernel/exec.js';
-import { Bars } from '../kernel/flow-blocklist.js';
+import { FlowBlocklist } from '../kernel/flow-blocklist.js';
 import { POLLING } from '../kernel/follow-folder.js';
-import { KernelAdapter } from '../kernel/kernel.js';
+import { Kernel } from '../kernel/kernel.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
 import { Sandboxes } from '../kernel/sandboxes.js';
 import type { Logger } from '../lib/logger.js';
-import type { LanRules } from '../netns-rules/netns-rules.js';
+import type { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Mode, Policy } from '../policy/policy.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { shapeOf } from '../ruleset/kernel-config.js';
-import type { Place } from '../ruleset/reserved-ports.js';
-import type { Shape } from '../ruleset/state.js';
+import type { ReservedPort } from '../ruleset/reserved-ports.js';
+import type { KernelConfig } from '../ruleset/state.js';
 import { UNATTRIBUTED_ID } from '../ruleset/unattributed.js';
 import type { Endpoint } from '../store/store.js';
 import type { Threats } from '../threats/active-threats.js';
@@ -44,7 +44,7 @@ import { makeThreats } from './wire-threats.js';
 
 export interface EngineOptions {
   readonly config: Config;
-  readonly said: () => Said;
+  readonly said: () => Overrides;
   /** Where the store's servers are, for those at this host. */
   readonly storeServers: () => readonly Endpoint[];
   readonly log: Logger;
@@ -60,8 +60,8 @@ export interface EngineOptions {
 
 /** Everything that enforces, wired: Docker and links in, kernel and DNS out. */
 export class Engine {
-  readonly shape: Shape;
-  readonly kernel: KernelAdapter;
+  readonly shape: KernelConfig;
+  readonly kernel: Kernel;
   readonly docker: DockerWatch;
   readonly policies: Policies;
   readonly quotas: Quotas;
@@ -69,13 +69,13 @@ export class Engine {
   readonly dns: DnsService;
   readonly recording: Recording;
   readonly denials: Denials;
-  readonly bars: Bars;
+  readonly bars: FlowBlocklist;
   readonly threats: Threats;
-  readonly enforcer: Enforcer;
+  readonly enforcer: EnforcementPass;
   readonly hostMode: HostMode;
   readonly reconciler: Reconciler;
   readonly namespaceDns: NamespaceDns;
-  readonly lan: LanRules;
+  readonly lan: NetnsRules;
   readonly hostWatch: HostWatch;
   lastRepair: string | null = null;
   readonly #folders: SandboxFolders;
@@ -85,17 +85,17 @@ export class Engine {
   readonly #search: SearchDomains;
   readonly #open: (Disposable | AsyncDisposable)[] = [];
   readonly #sandboxes: Sandboxes;
-  readonly #upkeep: Upkeep;
-  readonly #links: LinkNews;
+  readonly #upkeep: Maintenance;
+  readonly #links: LinkEvents;
   readonly #holding: Holding;
 
   constructor(options: EngineOptions) {
     const { config, log } = options;
     this.#o = options;
     this.shape = shapeOf(config);
-    this.kernel = new KernelAdapter(this.shape, exec, log);
+    this.kernel = new Kernel(this.shape, exec, log);
     this.docker = new DockerWatch({ socket: config.docker.socket, log, now: () => performance.now() });
-    this.bars = new Bars(this.kernel, this.shape.prefix, Date.now);
+    this.bars = new FlowBlocklist(this.kernel, this.shape.prefix, Date.now);
     this.threats = makeThreats(this, config, log);
     this.policies = new Policies({
       config,
@@ -176,7 +176,7 @@ export class Engine {
     this.namespaceDns = inside.namespaceDns;
     this.lan = inside.lan;
     this.hostWatch = new HostWatch({ config, docker: this.docker, state: () => this.state, log });
-    this.#upkeep = new Upkeep({
+    this.#upkeep = new Maintenance({
       shape: this.shape,
       kernel: this.kernel,
       dns: this.dns,
@@ -189,7 +189,7 @@ export class Engine {
       isLegacy: () => this.hostMode.isLegacy,
       log,
     });
-    this.#links = new LinkNews({
+    this.#links = new LinkEvents({
       kernel: this.kernel,
       docker: this.docker,
       policies: this.policies,
@@ -206,7 +206,7 @@ export class Engine {
     return this.#folders.polling.isOn ? POLLING : undefined;
   }
 
-  get state(): InForce | undefined {
+  get state(): AppliedState | undefined {
     return this.enforcer.state;
   }
 
@@ -325,7 +325,7 @@ export class Engine {
     );
   }
 
-  readonly #closed = (): readonly Place[] =>
+  readonly #closed = (): readonly ReservedPort[] =>
     closedPlaces(this.#o.config, this.#o.storeServers(), {
       hostAddresses: this.kernel.hostAddresses(),
       containers: this.docker.view().containers.values(),
@@ -342,13 +342,13 @@ export class Engine {
     this.#o.onRecordLost?.();
   }
 
-  #applied(state: InForce): void {
+  #applied(state: AppliedState): void {
     if (state.repaired) {
       this.lastRepair = new Date().toISOString();
       this.#o.log.warn({}, 'rules of ours were missing or changed: repaired');
     }
     this.#holding.settle();
-    this.#links.askAgain(state.ports.outdated);
+    this.#links.askAgain(state.vethMap.outdated);
     this.#folders.noteAll(state.view.containers.values());
     this.namespaceDns.applied(state);
     this.#search.refresh(state.view.containers.keys());

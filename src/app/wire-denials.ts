@@ -4,14 +4,14 @@ import { Denials } from '../enforce/denials.js';
 import { limitReason } from '../enforce/limit-reasons.js';
 import type { Recording } from '../enforce/recording.js';
 import type { ThreatLook } from '../policy/threat.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { mayReach } from '../ruleset/reach.js';
-import type { Shape } from '../ruleset/state.js';
+import type { KernelConfig } from '../ruleset/state.js';
 
 /** Parts of the engine, some of which are made later than this. */
 export interface DenialParts {
-  readonly shape: Shape;
-  readonly state: InForce | undefined;
+  readonly shape: KernelConfig;
+  readonly state: AppliedState | undefined;
   readonly names: NamesPolicy;
   readonly dns: DnsService;
   readonly threats: { readonly look: ThreatLook };
@@ -22,13 +22,13 @@ export const makeDenials = (engine: DenialParts): Denials =>
   new Denials({
     marks: engine.shape.marks,
     containerOf: (identity, src) =>
-      [...(engine.state?.members.values() ?? [])].find((m) => m.identity === identity)?.id ??
+      [...(engine.state?.subjects.values() ?? [])].find((m) => m.identity === identity)?.id ??
       engine.names.whoIs(src),
     namesOf: (container, address) => engine.dns.namesFor(container, address),
     threats: engine.threats.look,
-    limitReason: (container, what) => limitReason(what, engine.state?.members.get(container)),
+    limitReason: (container, what) => limitReason(what, engine.state?.subjects.get(container)),
     mayReach: (container, packet) => {
-      const member = engine.state?.members.get(container);
+      const member = engine.state?.subjects.get(container);
       return member !== undefined && mayReach(member, packet);
     },
     onPassed: (e) => engine.recording.passed(e),

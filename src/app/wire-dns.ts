@@ -6,7 +6,7 @@ import { SearchDomains } from '../dns/search-domains.js';
 import { DnsService } from '../dns/service.js';
 import type { NameEvent } from '../dns/types.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { KernelAdapter } from '../kernel/kernel.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { SetWriter } from '../kernel/set-writer.js';
 import { nat64Ranges } from '../lib/embedded-ipv4.js';
 import type { Logger } from '../lib/logger.js';
@@ -16,7 +16,7 @@ export interface NamesOptions {
   readonly config: Config;
   /** Of the kernel's own names. */
   readonly prefix: string;
-  readonly kernel: KernelAdapter;
+  readonly kernel: Kernel;
   readonly sets: SetWriter;
   readonly docker: DockerWatch;
   readonly log: Logger;

@@ -5,31 +5,31 @@ import type { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { DeniedLog } from '../enforce/packet-io.js';
 import type { Policies } from '../enforce/policies.js';
-import type { KernelAdapter } from '../kernel/kernel.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
 import type { SetWriter } from '../kernel/set-writer.js';
 import type { Logger } from '../lib/logger.js';
-import type { LanRules } from '../netns-rules/netns-rules.js';
-import type { InForce } from '../ruleset/applied-state.js';
-import type { Place } from '../ruleset/reserved-ports.js';
-import type { Shape } from '../ruleset/state.js';
+import type { NetnsRules } from '../netns-rules/netns-rules.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import type { ReservedPort } from '../ruleset/reserved-ports.js';
+import type { KernelConfig } from '../ruleset/state.js';
 import { makeLan } from './wire-lan.js';
 
 /** Parts of the engine, some of which are made later than this. */
 interface InsideParts {
-  readonly shape: Shape;
-  readonly kernel: KernelAdapter;
+  readonly shape: KernelConfig;
+  readonly kernel: Kernel;
   readonly dns: DnsService;
   readonly docker: DockerWatch;
   readonly policies: Policies;
   readonly denials: { packet: ConstructorParameters<typeof DeniedLog>[1] };
-  readonly state: InForce | undefined;
+  readonly state: AppliedState | undefined;
   lastRepair: string | null;
 }
 interface Inside {
   readonly namespaceDns: NamespaceDns;
-  readonly lan: LanRules;
+  readonly lan: NetnsRules;
   readonly furnished: MadeNamespaceDns['furnished'];
   readonly askedBefore: NamespaceDns['askedBefore'];
 }
@@ -41,14 +41,14 @@ export function makeInside(
     readonly folders: SandboxFolders;
     readonly sandboxes: Sandboxes;
     readonly learned: LearnedPort;
-    readonly closed: () => readonly Place[];
+    readonly closed: () => readonly ReservedPort[];
     readonly log: Logger;
   },
 ): Inside {
   const { kernel, docker, dns, denials, shape } = engine;
   const { policyOf, isManaged, isLan } = engine.policies;
   const { folders, sandboxes, learned, closed, log } = more;
-  const state = (): InForce | undefined => engine.state;
+  const state = (): AppliedState | undefined => engine.state;
   const onAttached = (): void => void lan.applied();
   const namespaces = makeNamespaceDns({
     kernel,
@@ -63,7 +63,7 @@ export function makeInside(
     onAttached,
     log,
   });
-  const lan: LanRules = makeLan({
+  const lan: NetnsRules = makeLan({
     shape,
     docker,
     denials,

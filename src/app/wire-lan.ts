@@ -16,24 +16,24 @@ import {
   takeLanMember,
 } from '../kernel/netns-tables.js';
 import type { Logger } from '../lib/logger.js';
-import { LanRules } from '../netns-rules/netns-rules.js';
+import { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { LanKernel } from '../netns-rules/one-namespace.js';
 import type { ContainerFacts, NetworkFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { LanInput } from '../ruleset/netns-program.js';
-import type { Place } from '../ruleset/reserved-ports.js';
-import type { Shape } from '../ruleset/state.js';
+import type { ReservedPort } from '../ruleset/reserved-ports.js';
+import type { KernelConfig } from '../ruleset/state.js';
 
 export interface LanParts {
-  readonly shape: Shape;
+  readonly shape: KernelConfig;
   readonly docker: DockerWatch;
   readonly denials: Pick<Denials, 'packet'>;
   readonly learned: LearnedPort;
   readonly namespaces: MadeNamespaceDns;
-  readonly state: () => InForce | undefined;
-  readonly closed: () => readonly Place[];
+  readonly state: () => AppliedState | undefined;
+  readonly closed: () => readonly ReservedPort[];
   readonly hostAddresses: () => ReadonlySet<string>;
   readonly policyOf: (facts: ContainerFacts) => Policy;
   readonly isLan: (network: NetworkFacts) => boolean;
@@ -41,9 +41,9 @@ export interface LanParts {
   readonly log: Logger;
 }
 
-export function makeLan(parts: LanParts): LanRules {
+export function makeLan(parts: LanParts): NetnsRules {
   const { docker, namespaces, learned, log } = parts;
-  return new LanRules({
+  return new NetnsRules({
     kernel: lanKernel(parts),
     learned,
     pathOf: namespaces.pathOf,
@@ -76,7 +76,7 @@ export function makeLan(parts: LanParts): LanRules {
   });
 }
 
-const everywhere = ({ address, port }: Place, host: ReadonlySet<string>): LanInput['closed'] =>
+const everywhere = ({ address, port }: ReservedPort, host: ReadonlySet<string>): LanInput['closed'] =>
   [...(address === undefined ? host : [address])].map((a) => ({ address: a, port }));
 
 function lanKernel({ shape, state, denials }: LanParts): LanKernel {
@@ -92,7 +92,7 @@ function lanKernel({ shape, state, denials }: LanParts): LanKernel {
     flows: (namespace) => new Conntrack({ namespace }),
     follow: (namespace, container) =>
       new DeniedLog({ group: shape.logGroup, namespace }, (packet) => {
-        const member = state()?.members.get(container);
+        const member = state()?.subjects.get(container);
         if (member) denials.packet({ ...packet, mark: identityMark(shape.marks, member.identity) });
       }),
   };

@@ -1,18 +1,18 @@
 import type { NamesPolicy } from '../dns/policy.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { HostMode } from '../enforce/host-mode.js';
-import { Enforcer, type EnforcerOptions } from '../enforce/pass.js';
+import { EnforcementPass, type EnforcerOptions } from '../enforce/pass.js';
 import type { Policies } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quota-service.js';
 import type { Reconciler } from '../enforce/reconciler.js';
-import type { KernelAdapter } from '../kernel/kernel.js';
-import type { LanRules } from '../netns-rules/netns-rules.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { Kernel } from '../kernel/kernel.js';
+import type { NetnsRules } from '../netns-rules/netns-rules.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 
 type Options = EnforcerOptions;
 
 /** On a bridge with other ports than veths, one that belongs to no container may be an uplink with many MACs behind it. */
-function vethsOf({ ports, desired }: InForce): Parameters<KernelAdapter['holdVeths']>[0] {
+function vethsOf({ vethMap: ports, desired }: AppliedState): Parameters<Kernel['holdVeths']>[0] {
   const mixed = new Set([...ports.bridges.values()].flatMap((b) => (b.mixed ? b.link.index : [])));
   return {
     bound: [...ports.bindings.values()].map(({ ifindex: index, mac }) => ({ index, mac })),
@@ -24,22 +24,22 @@ function vethsOf({ ports, desired }: InForce): Parameters<KernelAdapter['holdVet
 }
 /** Parts of the engine, some of which are made later than this. */
 interface EnforcerParts extends Pick<Options, 'shape' | 'threats' | 'bars'> {
-  readonly kernel: KernelAdapter;
+  readonly kernel: Kernel;
   readonly docker: DockerWatch;
   readonly policies: Policies;
   readonly quotas: Quotas;
   readonly hostMode: HostMode;
   readonly reconciler: Reconciler;
-  readonly lan: LanRules;
+  readonly lan: NetnsRules;
   readonly names: NamesPolicy;
 }
 
 export function makeEnforcer(
   engine: EnforcerParts,
   more: Pick<Options, 'foreign' | 'closed' | 'learned' | 'onTakeOver' | 'onApplied' | 'log'>,
-): Enforcer {
+): EnforcementPass {
   const { shape, kernel, docker, policies, quotas, hostMode, threats, bars } = engine;
-  return new Enforcer({
+  return new EnforcementPass({
     ...more,
     shape,
     kernel,

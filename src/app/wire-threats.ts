@@ -1,24 +1,24 @@
 import type { Config } from '../config/config.js';
 import type { DnsService } from '../dns/service.js';
-import type { Enforcer } from '../enforce/pass.js';
+import type { EnforcementPass } from '../enforce/pass.js';
 import type { Reconciler } from '../enforce/reconciler.js';
-import type { Bars } from '../kernel/flow-blocklist.js';
-import type { KernelAdapter } from '../kernel/kernel.js';
+import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/logger.js';
 import type { ThreatLook } from '../policy/threat.js';
-import type { InForce } from '../ruleset/applied-state.js';
-import type { Shape } from '../ruleset/state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import type { KernelConfig } from '../ruleset/state.js';
 import { Threats } from '../threats/active-threats.js';
 
 /** Parts of the engine, some of which are made later than this. */
 export interface ThreatParts {
-  readonly shape: Shape;
-  readonly kernel: KernelAdapter;
-  readonly bars: Bars;
+  readonly shape: KernelConfig;
+  readonly kernel: Kernel;
+  readonly bars: FlowBlocklist;
   readonly dns: DnsService;
-  readonly enforcer: Enforcer;
+  readonly enforcer: EnforcementPass;
   readonly reconciler: Reconciler;
-  readonly state: InForce | undefined;
+  readonly state: AppliedState | undefined;
   lastRepair: string | null;
 }
 const RELEARN_MS = 10_000;
@@ -35,7 +35,7 @@ export function makeThreats(engine: ThreatParts, { threats }: Config, log: Logge
     flows: kernel.flows,
     state: () => engine.state,
     relearn: async (look) => {
-      const told = await toldBad(engine.dns, look);
+      const told = await containersToRecheck(engine.dns, look);
       if (told.size === 0 || !engine.state) return;
       engine.enforcer.recheck(told);
       await engine.reconciler.inForce(RELEARN_MS);
@@ -48,7 +48,7 @@ export function makeThreats(engine: ThreatParts, { threats }: Config, log: Logge
 }
 
 /** Containers that were told a name which is bad now, or an address. */
-async function toldBad({ ledger }: DnsService, look: ThreatLook): Promise<ReadonlySet<string>> {
+async function containersToRecheck({ ledger }: DnsService, look: ThreatLook): Promise<ReadonlySet<string>> {
   const known = new Map<string, boolean>();
   const isBad = (text: string, hit: (text: string) => unknown): boolean => {
     const bad = known.get(text) ?? hit(text) !== undefined;

@@ -1,11 +1,11 @@
-import type { Said } from '../enforce/policies.js';
+import type { Overrides } from '../enforce/policies.js';
 import type { Exec } from '../kernel/exec.js';
 import { formatRecord, readStoreRecord, type StoreRecord, writeStoreRecord } from '../kernel/store-record.js';
 import type { Logger } from '../lib/logger.js';
 import { RefusedError } from '../lib/refusal.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Mode, Policy } from '../policy/policy.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Store } from '../store/store.js';
 import {
   absentUnderDoubt,
@@ -37,7 +37,9 @@ export interface StoreTrustOptions {
 }
 
 /** How each container is held now; a pause is no mode. */
-export const modesInForce = ({ members }: Pick<InForce, 'members'>): ReadonlyMap<string, Mode> =>
+export const modesInForce = ({
+  subjects: members,
+}: Pick<AppliedState, 'subjects'>): ReadonlyMap<string, Mode> =>
   new Map(
     [...members.values()].flatMap((m) => (m.policy.modeFrom === 'pause' ? [] : [[m.id, m.policy.mode]])),
   );
@@ -46,7 +48,7 @@ export const modesInForce = ({ members }: Pick<InForce, 'members'>): ReadonlyMap
 const GATHER_MS = 50;
 const NOT_READ = 'the kernel’s record of the store cannot be read (it is damaged, or of a newer version)';
 
-function saidUnderDoubt(said: Said, doubt: Doubt, of: RevisionOf): Said {
+function saidUnderDoubt(said: Overrides, doubt: Doubt, of: RevisionOf): Overrides {
   const lists = listsUnderDoubt(said.lists, doubt, of);
   return {
     ...said,
@@ -103,7 +105,7 @@ export class StoreTrust {
   }
 
   /** What people have said, as far as it is believed. Called by every pass. */
-  said(said: Said, of: RevisionOf): Said {
+  said(said: Overrides, of: RevisionOf): Overrides {
     this.#compare();
     const doubt = this.#doubt;
     const believed = doubt ? saidUnderDoubt(said, doubt, of) : said;

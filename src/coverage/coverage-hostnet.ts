@@ -1,12 +1,12 @@
 import type { ContainerFacts } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
 import type { Mode } from '../policy/policy.js';
-import type { HostSenders } from '../ruleset/state.js';
+import type { HostCgroups } from '../ruleset/state.js';
 
 /** Facts about a container in the host network. */
 export interface HostNetworkFacts {
   /** Undefined: the cgroups have not been read yet. */
-  readonly senders: HostSenders | undefined;
+  readonly senders: HostCgroups | undefined;
   readonly mode: Mode;
   /** Why Drawbridge's resolver does not serve the container; undefined: it does. */
   readonly noResolver: string | undefined;

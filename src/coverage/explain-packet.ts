@@ -14,7 +14,7 @@ export function packetTo(input: ExplainInput, address: string): TracePacket | un
   const parsed: Address | undefined = parseAddress(address);
   if (!parsed) return undefined;
   const { proto, port } = wanted(input.dest);
-  const own = input.member.ports[0];
+  const own = input.member.veths[0];
   return input.judge.sentBy(input.member, {
     family: parsed.family,
     proto,

@@ -16,7 +16,7 @@ export function threatView(input: ExplainInput): View | undefined {
   const address =
     target.kind === 'name' ? input.told({ match: 'exact', name: target.name })[0] : addressOf(input.dest);
   const packet = address === undefined ? undefined : packetTo(input, address);
-  const steps = packet ? input.judge.judge(packet).steps : [];
+  const steps = packet ? input.judge.evaluate(packet).steps : [];
   const isRefused = steps.some((s) => s.rule.why?.includes(THREAT_WHY));
   if (!isRefused || address === undefined) return undefined;
   const hit = threats.blockedAddress(address);

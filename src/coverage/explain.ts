@@ -1,5 +1,5 @@
 import { CLOSED_WHY } from '../ruleset/reserved-ports.js';
-import type { Member } from '../ruleset/state.js';
+import type { Subject } from '../ruleset/state.js';
 import type { TracePacket, TraceResult } from '../ruleset/trace.js';
 import type { Pause } from '../policy/emergency.js';
 import type { PortRange } from '../policy/entry.js';
@@ -41,7 +41,7 @@ function closedView(input: ExplainInput): View | undefined {
   const address = target.kind === 'host' ? input.hostAddress : addressOf(input.dest);
   const packet = address === undefined ? undefined : packetTo(input, address);
   if (!packet) return undefined;
-  const { steps } = input.judge.judge(packet);
+  const { steps } = input.judge.evaluate(packet);
   if (!steps.some((s) => s.rule.why?.includes(CLOSED_WHY))) return undefined;
   const reason = "it is Drawbridge's own, its API or its Redis: no container reaches it";
   return { ...nothing(reason), trace: steps.map((s) => s.text) };
@@ -55,7 +55,7 @@ function lockedView(input: ExplainInput): View | undefined {
   const when = since === undefined ? '' : ` since ${since} by ${by}`;
   const address = addressOf(input.dest);
   const packet = address === undefined ? undefined : packetTo(input, address);
-  const trace = packet ? input.judge.judge(packet).steps.map((s) => s.text) : [];
+  const trace = packet ? input.judge.evaluate(packet).steps.map((s) => s.text) : [];
   return {
     ...nothing(`a lockdown is on${when}: no container reaches anything, whatever its entries`),
     remedy:
@@ -70,7 +70,7 @@ function spentView(input: ExplainInput): View | undefined {
   if (policy.mode !== 'enforce' || !limits?.quota?.spent) return undefined;
   const address = addressOf(input.dest);
   const packet = address === undefined ? undefined : packetTo(input, address);
-  const trace = packet ? input.judge.judge(packet).steps.map((s) => s.text) : [];
+  const trace = packet ? input.judge.evaluate(packet).steps.map((s) => s.text) : [];
   return { ...nothing(limits.quota.reached), remedy: MORE_QUOTA, trace };
 }
 const MORE_QUOTA = 'wait, or give it a larger quota in drawbridge.limit and recreate it';
@@ -148,7 +148,7 @@ function byName(input: ExplainInput, name: string): View {
   );
 }
 
-function permitsPort(member: Member, entry: PolicyEntry, proto: TracePacket['proto'], port: number): boolean {
+function permitsPort(member: Subject, entry: PolicyEntry, proto: TracePacket['proto'], port: number): boolean {
   const classes = member.classes.filter((c) =>
     c.names.some((n) => n.entry.canonical === entry.entry.canonical),
   );
@@ -162,7 +162,7 @@ function permitsPort(member: Member, entry: PolicyEntry, proto: TracePacket['pro
 function byAddress(input: ExplainInput, address: string, told?: readonly PolicyEntry[]): View {
   const packet = packetTo(input, address);
   if (!packet) return nothing(`${address} is not an address`);
-  const result = input.judge.judge(packet);
+  const result = input.judge.evaluate(packet);
   const steps = result.steps.map((s) => s.text);
   if (!input.judge.permits(packet)) return denied(input, deniedBy(result, packet), steps, address);
   const entry = decidingEntry(input, result, packet.dst, told ?? []);

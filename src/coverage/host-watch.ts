@@ -2,7 +2,7 @@ import type { Config } from '../config/config.js';
 import { localSocketOf } from '../config/local-socket.js';
 import { hostFindings } from './coverage-host.js';
 import type { OwnPlaces } from './coverage-places.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { engineFacts, type EngineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
@@ -16,7 +16,7 @@ import { MountWatch } from './mount-watch.js';
 export interface HostWatchOptions {
   readonly config: Config;
   readonly docker: DockerWatch;
-  readonly state: () => InForce | undefined;
+  readonly state: () => AppliedState | undefined;
   readonly log: Logger;
 }
 const EVERY_MS = 60_000;
@@ -61,7 +61,7 @@ export class HostWatch implements AsyncDisposable {
 
   /** Ids of the networks whose bridge is held. */
   get managed(): ReadonlySet<string> {
-    return new Set([...(this.#o.state()?.ports.bridges.values() ?? [])].map((b) => b.network.id));
+    return new Set([...(this.#o.state()?.vethMap.bridges.values() ?? [])].map((b) => b.network.id));
   }
 
   /** Looks now, and from now on. */
@@ -89,7 +89,7 @@ export class HostWatch implements AsyncDisposable {
   /** What cannot be read stays as it was last known. Docker's answer is not waited for: it may hang. */
   async #look(): Promise<void> {
     void this.#askDocker();
-    const bridges = new Set(this.#o.state()?.ports.bridges.keys());
+    const bridges = new Set(this.#o.state()?.vethMap.bridges.keys());
     try {
       this.host = await readHostFacts(exec, this.#o.config.kernel.prefix, bridges);
     } catch (e) {

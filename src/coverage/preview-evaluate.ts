@@ -49,7 +49,7 @@ function permits(
 ): boolean {
   const packet = packetOf(row);
   if (!packet) return false;
-  const own = member.ports[0];
+  const own = member.veths[0];
   const src = (packet.family === 4 ? own?.ip4 : own?.ip6) ?? '';
   return judge.permits(judge.sentBy(member, { ...packet, src }));
 }

@@ -1,10 +1,10 @@
 import { asEnforced } from '../ruleset/as-enforced.js';
 import type { Flow } from '../ruleset/flow.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { resolveContainer } from '../policy/neighbours.js';
 import { endedFlows, passes, type PreviewInput, wouldDeny } from './preview-evaluate.js';
 import { identityMark } from '../ruleset/marks.js';
-import type { DesiredState, Member } from '../ruleset/state.js';
+import type { DesiredState, Subject } from '../ruleset/state.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { formatAddress } from '../lib/ip.js';
@@ -22,7 +22,7 @@ export async function previewView(
   const { state, recording } = engine;
   const facts = (c.sharesWith && engine.docker.view().containers.get(c.sharesWith)) || c;
   const owner = ownerKey(facts);
-  const member = state?.members.get(facts.id);
+  const member = state?.subjects.get(facts.id);
   const mode = member?.policy.mode ?? engine.policies.policyOf(facts).mode;
   const { since, gaps } = recording.period(owner);
   const isRecorded = mode === 'observe' && member !== undefined;
@@ -45,8 +45,8 @@ const NOTHING: Pick<PreviewView, 'destinations' | 'flows'> = { destinations: [],
 
 async function denied(
   engine: Engine,
-  state: InForce,
-  member: Member,
+  state: AppliedState,
+  member: Subject,
   facts: ContainerFacts,
 ): Promise<Pick<PreviewView, 'destinations' | 'flows'>> {
   if (member.policy.mode === 'enforce') return NOTHING;
@@ -63,7 +63,7 @@ async function denied(
   };
 }
 
-function previewInput(engine: Engine, state: InForce, member: Member, facts: ContainerFacts): PreviewInput {
+function previewInput(engine: Engine, state: AppliedState, member: Subject, facts: ContainerFacts): PreviewInput {
   const { dns, threats, names } = engine;
   let assumed: { readonly address: string; readonly sets: ReadonlySet<string> } | undefined;
   const learned = (desired: DesiredState, set: string, address: string): boolean => {
@@ -93,9 +93,9 @@ function previewInput(engine: Engine, state: InForce, member: Member, facts: Con
 }
 
 /** By its addresses, or by its mark where it shares those of the host. Neighbours of one bridge speak past conntrack. */
-async function openFlows({ kernel, shape }: Engine, member: Member): Promise<readonly Flow[]> {
+async function openFlows({ kernel, shape }: Engine, member: Subject): Promise<readonly Flow[]> {
   const { marks } = shape;
-  const own = member.ports.flatMap((p) => [p.ip4, p.ip6].filter((a) => a !== undefined));
+  const own = member.veths.flatMap((p) => [p.ip4, p.ip6].filter((a) => a !== undefined));
   const filters = member.host
     ? ([4, 6] as const).map((family) => ({
         family,
@@ -112,7 +112,7 @@ async function openFlows({ kernel, shape }: Engine, member: Member): Promise<rea
 async function notRecorded(
   engine: Engine,
   facts: ContainerFacts,
-  member: Member | undefined,
+  member: Subject | undefined,
 ): Promise<readonly string[]> {
   const { networks } = engine.docker.view();
   const on = facts.endpoints.flatMap((e) => networks.get(e.networkId) ?? []);
@@ -135,7 +135,7 @@ async function notRecorded(
   ];
 }
 
-async function namesNotSeen(engine: Engine, facts: ContainerFacts, member: Member): Promise<string[]> {
+async function namesNotSeen(engine: Engine, facts: ContainerFacts, member: Subject): Promise<string[]> {
   if (member.host)
     return [
       'names that it resolves are not recorded, because it is in the network of the host: destinations are listed by address',

@@ -1,7 +1,7 @@
 import type { Addresses } from '../kernel/netlink/addresses.js';
 import type { Logger } from '../lib/logger.js';
 import { hostResolver } from '../ruleset/host-net.js';
-import type { DesiredInput, Member } from '../ruleset/state.js';
+import type { DesiredInput, Subject } from '../ruleset/state.js';
 import type { DnsService } from './service.js';
 
 export interface HostResolversOptions {
@@ -29,7 +29,7 @@ export class HostResolvers implements Disposable {
   /** Opens what is missing, closes what is over. What cannot be opened is said; its names get no answer. */
   async sync(input: DesiredInput): Promise<void> {
     const wanted = new Map(
-      input.members.filter((m) => m.host && m.policy.mode === 'enforce').map((m) => [m.id, m]),
+      input.subjects.filter((m) => m.host && m.policy.mode === 'enforce').map((m) => [m.id, m]),
     );
     for (const [id, open] of this.#open)
       if (wanted.get(id)?.identity !== open.identity) this.#close(id, open);
@@ -43,7 +43,7 @@ export class HostResolvers implements Disposable {
     this.#open.clear();
   }
 
-  async #listen(id: string, { identity }: Member): Promise<void> {
+  async #listen(id: string, { identity }: Subject): Promise<void> {
     const sockets: Disposable[] = [];
     try {
       this.#o.addresses.add('lo', `${hostResolver(identity, 6)}/128`);

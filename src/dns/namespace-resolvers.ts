@@ -1,5 +1,5 @@
 import { Newest } from '../lib/newest.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { Cleared, type ClearedOptions } from './namespace-cleanup.js';
 import { Ahead, type AheadOptions, type Prepared } from './namespace-prepared.js';
 
@@ -64,14 +64,14 @@ export class NamespaceDns {
   /** By path: Docker's resolver was asked there before our rules were laid. */
   readonly #askedBefore = new Set<string>();
   readonly #clear: Cleared;
-  #state: InForce | undefined;
+  #state: AppliedState | undefined;
   /**
    * Whether a new network namespace is prepared before the Docker API reports its container. The value follows the last
    * container without resolvers of its own, because the engine gives the next container the same resolvers.
    */
   #habit = true;
   readonly #waiting: (() => void)[] = [];
-  readonly #syncs = new Newest<InForce>((state) =>
+  readonly #syncs = new Newest<AppliedState>((state) =>
     this.#sync(state).catch((e: unknown) =>
       this.#o.log.error(
         { err: String(e) },
@@ -114,7 +114,7 @@ export class NamespaceDns {
   }
 
   /** After every pass. Only the newest state is kept; errors are kept for coverage and tried again with the next pass. */
-  applied(state: InForce): void {
+  applied(state: AppliedState): void {
     this.#state = state;
     void this.#syncs.run(state);
   }
@@ -250,7 +250,7 @@ export class NamespaceDns {
     await Promise.all([...this.#attaching.values()].map((begun) => begun.done));
   }
 
-  async #sync(state: InForce): Promise<void> {
+  async #sync(state: AppliedState): Promise<void> {
     this.reported();
     for (const [path, { owner }] of this.#passed)
       if (!this.#o.isMade(path) || (owner !== undefined && this.#isOver(state, owner)))
@@ -258,9 +258,9 @@ export class NamespaceDns {
     for (const path of this.#askedBefore) if (!this.#o.isMade(path)) this.#askedBefore.delete(path);
     await this.#settled();
     for (const [id, held] of this.#attached) if (this.#isStale(state, id, held.path)) await this.#drop(id);
-    for (const id of this.#failed.keys()) if (!state.members.has(id)) this.#failed.delete(id);
-    for (const id of this.#missing.keys()) if (!state.members.has(id)) this.#missing.delete(id);
-    const missing = [...state.members.keys()].filter((id) => this.#wants(state, id));
+    for (const id of this.#failed.keys()) if (!state.subjects.has(id)) this.#failed.delete(id);
+    for (const id of this.#missing.keys()) if (!state.subjects.has(id)) this.#missing.delete(id);
+    const missing = [...state.subjects.keys()].filter((id) => this.#wants(state, id));
     for (let i = 0; i < missing.length; i += AT_ONCE)
       await Promise.all(missing.slice(i, i + AT_ONCE).map((id) => this.#attachIfNeeded(id)));
     for (const [id, held] of this.#attached)
@@ -281,7 +281,7 @@ export class NamespaceDns {
     });
   }
 
-  #isWhole({ view }: InForce): boolean {
+  #isWhole({ view }: AppliedState): boolean {
     return [...view.containers.values()].every(
       (c) =>
         c.state !== 'running' ||
@@ -298,14 +298,14 @@ export class NamespaceDns {
     return by === undefined || (by === 'us' && (this.#o.always(id) || (await this.#needs(id))));
   }
 
-  #wants(state: InForce | undefined, id: string): boolean {
-    const member = state?.members.get(id);
+  #wants(state: AppliedState | undefined, id: string): boolean {
+    const member = state?.subjects.get(id);
     return member?.policy.mode === 'enforce' && !member.host && this.#o.embedded(id);
   }
 
   /** What was attached ahead of the pass that knows it is not. */
-  #isStale(state: InForce, id: string, path: string): boolean {
-    const member = state.members.get(id);
+  #isStale(state: AppliedState, id: string, path: string): boolean {
+    const member = state.subjects.get(id);
     const now = this.#o.pathOf(id);
     return (
       this.#isOver(state, id) ||
@@ -315,8 +315,8 @@ export class NamespaceDns {
   }
 
   /** What has exited by a report that is late, and is in the kernel, has been started again. */
-  #isOver(state: InForce, id: string): boolean {
-    return !this.#o.exists(id) || (this.#o.hasEnded(id) && !state.members.has(id));
+  #isOver(state: AppliedState, id: string): boolean {
+    return !this.#o.exists(id) || (this.#o.hasEnded(id) && !state.subjects.has(id));
   }
 
   async #drop(id: string): Promise<void> {

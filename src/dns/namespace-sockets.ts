@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { KernelAdapter } from '../kernel/kernel.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js';
 import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { closeResolver, type ResolverSockets } from '../kernel/resolver-sockets.js';
@@ -15,7 +15,7 @@ import {
   startNetwork,
 } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Prepared } from './namespace-prepared.js';
 import { NamespaceDns } from './namespace-resolvers.js';
 import type { SandboxFolders } from './netns-paths.js';
@@ -26,9 +26,9 @@ const CLIENT = { family: 4, address: '127.0.0.1', port: 0 } as const;
 
 /** Finds and furnishes containers' network namespaces. */
 class Namespaces {
-  readonly #kernel: KernelAdapter;
+  readonly #kernel: Kernel;
   readonly #dns: DnsService;
-  readonly #state: () => InForce | undefined;
+  readonly #state: () => AppliedState | undefined;
   readonly #folders: SandboxFolders;
   readonly #sandboxes: NamespaceDnsParts['sandboxes'];
   /** Where our resolver answers, by path. */
@@ -47,7 +47,9 @@ class Namespaces {
     const state = this.#state();
     const key = state?.view.containers.get(container)?.privileges?.sandboxKey;
     if (key) return key;
-    const port = [...(state?.ports.bindings.values() ?? [])].find((b) => b.container === container)?.ifindex;
+    const port = [...(state?.vethMap.bindings.values() ?? [])].find(
+      (b) => b.container === container,
+    )?.ifindex;
     return port === undefined ? undefined : this.pathBehind(port);
   };
 
@@ -109,10 +111,10 @@ function filesIn(folder: string): string[] {
 }
 
 export interface NamespaceDnsParts {
-  readonly kernel: KernelAdapter;
+  readonly kernel: Kernel;
   readonly dns: DnsService;
   readonly docker: DockerWatch;
-  readonly state: () => InForce | undefined;
+  readonly state: () => AppliedState | undefined;
   readonly folders: SandboxFolders;
   readonly sandboxes: Pick<Sandboxes, 'furnish' | 'forget' | 'arm'>;
   readonly policyOf: (facts: ContainerFacts) => Policy;

@@ -4,10 +4,10 @@ import type { DockerView } from '../policy/container.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
 import type { ThreatLook } from '../policy/threat.js';
-import { type InForce, LATEST_MS } from '../ruleset/applied-state.js';
+import { type AppliedState, LATEST_MS } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import { classSet } from '../ruleset/naming.js';
-import type { Member } from '../ruleset/state.js';
+import type { Subject } from '../ruleset/state.js';
 import { UNATTRIBUTED_ID } from '../ruleset/unattributed.js';
 import type { DnsPolicy, LearnSets, NameDecision } from './types.js';
 
@@ -28,7 +28,7 @@ const AGAIN_MS = 100;
 /** What DNS may answer, by the policy that stands in the kernel: a name never opens before its set exists. */
 export class NamesPolicy implements DnsPolicy {
   readonly #o: NamesPolicyOptions;
-  #state: InForce | undefined;
+  #state: AppliedState | undefined;
   #byAddress = new Map<string, string>();
   readonly #waiting = new Set<() => void>();
   /** Sources of ports that are no container's, by address. */
@@ -41,10 +41,10 @@ export class NamesPolicy implements DnsPolicy {
     this.threats = options.threats;
   }
 
-  applied(state: InForce): void {
+  applied(state: AppliedState): void {
     this.#state = state;
     this.#byAddress = new Map(
-      [...state.ports.bindings.values()].flatMap((b) =>
+      [...state.vethMap.bindings.values()].flatMap((b) =>
         [b.ip4, b.ip6].filter((a) => a !== undefined).map((a) => [a, b.container] as const),
       ),
     );
@@ -73,7 +73,7 @@ export class NamesPolicy implements DnsPolicy {
   }
 
   async awaitContainer(container: string, ms: number): Promise<boolean> {
-    const look = (): Member | undefined => this.#state?.members.get(container);
+    const look = (): Subject | undefined => this.#state?.subjects.get(container);
     return (await this.#until(look, ms, () => this.#isLate(container))) !== undefined;
   }
 
@@ -117,11 +117,11 @@ export class NamesPolicy implements DnsPolicy {
   }
 
   mode(container: string): Mode {
-    return this.#state?.members.get(container)?.policy.mode ?? 'enforce';
+    return this.#state?.subjects.get(container)?.policy.mode ?? 'enforce';
   }
 
   decide(container: string, name: string): NameDecision {
-    const member = this.#state?.members.get(container);
+    const member = this.#state?.subjects.get(container);
     if (!member || this.threats.blockedName(name)) return DENIED;
     if (member.limits?.quota?.spent && member.policy.mode === 'enforce')
       return { ...DENIED, reason: member.limits.quota.reached };
@@ -144,7 +144,7 @@ export class NamesPolicy implements DnsPolicy {
 
   coversAddress(container: string, address: string): boolean {
     const value = parseAddress(address);
-    const member = this.#state?.members.get(container);
+    const member = this.#state?.subjects.get(container);
     return (
       value !== undefined &&
       (member?.classes ?? []).some((c) => c.statics.some((s) => rangeHas(s.range, value)))
@@ -152,7 +152,7 @@ export class NamesPolicy implements DnsPolicy {
   }
 
   directResolvers(container: string): ((at: Resolver) => boolean) | undefined {
-    const direct = this.#state?.members.get(container)?.classes.filter((c) => c.direct) ?? [];
+    const direct = this.#state?.subjects.get(container)?.classes.filter((c) => c.direct) ?? [];
     return direct.length === 0 ? undefined : (at) => direct.some((c) => leadsTo(c, at));
   }
 
@@ -182,7 +182,7 @@ export class NamesPolicy implements DnsPolicy {
     return this.#o.searchDomains(container);
   }
 
-  #sets(member: Member, key: string, kind: 'learned' | 'shown'): LearnSets {
+  #sets(member: Subject, key: string, kind: 'learned' | 'shown'): LearnSets {
     const set = (family: 4 | 6): string => classSet(this.#o.prefix, member.id, key, family, kind);
     return { v4: set(4), v6: set(6) };
   }

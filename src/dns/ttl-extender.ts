@@ -1,6 +1,6 @@
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import type { Logger } from '../lib/logger.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import type { Marks } from '../ruleset/marks.js';
 import type { DnsService } from './service.js';
@@ -9,7 +9,7 @@ export interface InUseOptions {
   readonly dns: DnsService;
   readonly flows: Conntrack;
   readonly marks: Marks;
-  readonly state: () => InForce | undefined;
+  readonly state: () => AppliedState | undefined;
   readonly log: Logger;
 }
 const EVERY_MS = 20_000;
@@ -17,7 +17,7 @@ const AHEAD_MS = 60_000;
 const EXTENSION_MS = 120_000;
 
 /** Addresses whose time runs out stay permitted while the container has a live flow to them. */
-export class InUse implements AsyncDisposable {
+export class TtlExtender implements AsyncDisposable {
   readonly #o: InUseOptions;
   readonly #timer: NodeJS.Timeout;
   #running: Promise<void> = Promise.resolve();
@@ -44,7 +44,7 @@ export class InUse implements AsyncDisposable {
   async #busy(): Promise<ReadonlySet<string>> {
     const { flows, state } = this.#o;
     const owners = new Map<string, string>();
-    for (const b of state()?.ports.bindings.values() ?? [])
+    for (const b of state()?.vethMap.bindings.values() ?? [])
       for (const a of [b.ip4, b.ip6]) if (a !== undefined) owners.set(a, b.container);
     const all = [...(await flows.flows(4)), ...(await flows.flows(6))];
     const hosted = this.#hosted();
@@ -55,7 +55,7 @@ export class InUse implements AsyncDisposable {
 
   /** Containers in the host's network, by the identity that marks their flows. */
   #hosted(): ReadonlyMap<number, string> {
-    const members = [...(this.#o.state()?.members.values() ?? [])];
+    const members = [...(this.#o.state()?.subjects.values() ?? [])];
     return new Map(members.filter((m) => m.host).map((m) => [m.identity, m.id]));
   }
 

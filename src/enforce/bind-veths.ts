@@ -1,5 +1,5 @@
 import type { ContainerFacts, DockerView, Endpoint, NetworkFacts } from '../policy/container.js';
-import type { Binding, HostLink, ManagedBridge, PortMap } from '../ruleset/bindings.js';
+import type { Binding, HostLink, ManagedBridge, VethMap } from '../ruleset/bindings.js';
 
 interface Candidate {
   readonly container: ContainerFacts;
@@ -19,7 +19,7 @@ export function bindPorts(
   before: ReadonlyMap<number, Binding>,
   isManaged: (n: NetworkFacts) => boolean,
   unproven: ReadonlySet<number> = new Set(),
-): PortMap {
+): VethMap {
   const bridges = managedBridges(view, links, isManaged);
   const masters = new Map([...bridges.values()].map((b) => [b.link.index, b] as const));
   const veths = links.filter((l) => l.kind === 'veth');
@@ -59,7 +59,7 @@ function managedBridges(
   view: DockerView,
   links: readonly HostLink[],
   isManaged: (n: NetworkFacts) => boolean,
-): PortMap['bridges'] {
+): VethMap['bridges'] {
   const byName = new Map(links.filter((l) => l.kind === 'bridge').map((l) => [l.name, l]));
   const byMaster = grouped(links, (l) => l.master);
   const bridges = new Map<string, ManagedBridge>();

@@ -1,14 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '../lib/logger.js';
 import type { DockerView } from '../policy/container.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { HostLink } from '../ruleset/bindings.js';
 
 export interface ClassifyOptions {
   /** A view from a full list that is begun after the call. */
   readonly refresh: () => Promise<DockerView>;
   readonly inForce: (ms: number) => Promise<void>;
-  readonly state: () => InForce | undefined;
+  readonly state: () => AppliedState | undefined;
   /** Ports whose packets wait now. */
   readonly waiting: () => ReadonlySet<number>;
   readonly setUnattributed: (port: number) => void;
@@ -93,7 +93,7 @@ export class Classifier {
     await this.#inForce();
     const state = this.#o.state();
     if (!state || view.starting.size > 0 || state.view.starting.size > 0) return false;
-    const strangers = state.ports.unbound.filter(
+    const strangers = state.vethMap.unbound.filter(
       (p) => waiting.has(p.index) && !isContainers(p, state) && !this.#isAwaited(state, view, p.master),
     );
     if (strangers.length === 0) return true;
@@ -107,11 +107,11 @@ export class Classifier {
   }
 
   /** Some endpoint of that bridge has no port yet: this port may be its. */
-  #isAwaited(state: InForce, listed: DockerView, master: number | undefined): boolean {
-    const bridge = [...state.ports.bridges.values()].find((b) => b.link.index === master);
+  #isAwaited(state: AppliedState, listed: DockerView, master: number | undefined): boolean {
+    const bridge = [...state.vethMap.bridges.values()].find((b) => b.link.index === master);
     if (!bridge) return true;
     const bound = new Set(
-      [...state.ports.bindings.values()]
+      [...state.vethMap.bindings.values()]
         .filter((b) => b.networkId === bridge.network.id)
         .map((b) => b.container),
     );
@@ -121,5 +121,5 @@ export class Classifier {
   }
 }
 
-const isContainers = (port: HostLink, { containers, ports }: InForce): boolean =>
+const isContainers = (port: HostLink, { containers, vethMap: ports }: AppliedState): boolean =>
   containers.has(port.index) || (port.netnsId !== undefined && ports.namespaces.has(port.netnsId));

@@ -1,6 +1,6 @@
 import type { FlowTable } from '../kernel/delete-flows.js';
 import { identityMark, type Marks } from '../ruleset/marks.js';
-import type { Cgroup, Member } from '../ruleset/state.js';
+import type { Cgroup, Subject } from '../ruleset/state.js';
 
 export interface ZonesOptions {
   readonly marks: Marks;
@@ -11,14 +11,14 @@ export interface ZonesOptions {
 const TCP = 6;
 const SCTP = 132;
 const AGAIN_MS = 30_000;
-const objectsOf = (m: Member): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
+const objectsOf = (m: Subject): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
 const REASON = 'zones for datagrams';
 
 /**
  * Which containers in the host's network have their datagrams in a zone of conntrack: those that were held from their
  * first instruction, and others once no stream of theirs goes on outside of it, whose port would change.
  */
-export class Zones {
+export class ConntrackZones {
   readonly #o: ZonesOptions;
   /** Cgroups (objects). */
   #own: ReadonlySet<string> = new Set();
@@ -41,12 +41,12 @@ export class Zones {
   }
 
   /** Members whose rules came late, once their flows bear their marks. `reasons`: of this pass. */
-  async look(late: readonly Member[], reasons: readonly string[]): Promise<void> {
+  async look(late: readonly Subject[], reasons: readonly string[]): Promise<void> {
     const isDue = reasons.includes(REASON);
     const ready = late.filter((m) => m.host?.zoned);
     const others = late.filter((m) => !m.host?.zoned);
     const asked = others.filter((m) => isDue || objectsOf(m).some((o) => !this.#busy.has(o)));
-    const free: Member[] = [];
+    const free: Subject[] = [];
     for (const m of asked) if (!(await this.#streams(m))) free.push(m);
     this.#own = new Set([...ready, ...free].flatMap(objectsOf));
     this.#busy = new Set(others.filter((m) => !free.includes(m)).flatMap(objectsOf));
@@ -55,7 +55,7 @@ export class Zones {
   }
 
   /** conntrack calls it assured: both sides have sent for more than two seconds (nf_conntrack_proto_udp.c). */
-  async #streams(m: Member): Promise<boolean> {
+  async #streams(m: Subject): Promise<boolean> {
     const { marks, flows } = this.#o;
     const mark = { value: identityMark(marks, m.identity), mask: marks.identity };
     const found = await Promise.all(([4, 6] as const).map((family) => flows.flows(family, { mark })));

@@ -2,7 +2,7 @@
 const LATE_MS = 500;
 
 /** What has to be looked at until a look has held, and once more a little later, for what was on its way. */
-export class Looks {
+export class DelayedRecheck {
   readonly #reason: string;
   readonly #lookAgain: (reason: string, ms: number) => void;
   #owed: ReadonlySet<string> = new Set();

@@ -1,13 +1,13 @@
 import type { DnsService } from '../dns/service.js';
-import type { KernelAdapter } from '../kernel/kernel.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/logger.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Threats } from '../threats/active-threats.js';
 import { ownerOf } from './learned-sets.js';
 
 export interface PulseOptions {
-  readonly kernel: KernelAdapter;
-  readonly state: () => InForce | undefined;
+  readonly kernel: Kernel;
+  readonly state: () => AppliedState | undefined;
   readonly tampered: (what: string) => void;
   /** What only a pass can see, since only the ledger knows: a learned set was emptied. */
   readonly emptied: (what: string) => void;
@@ -30,7 +30,7 @@ const PURGE_BEATS = 150;
 const SOON_MS = 2_000;
 
 /** The heartbeat that observed containers' DNS lives by, and the look at sets, which nothing announces. */
-export class Pulse implements AsyncDisposable {
+export class Heartbeat implements AsyncDisposable {
   readonly #o: PulseOptions;
   #beats = 0;
   #tables: string | undefined;
@@ -101,7 +101,7 @@ export class Pulse implements AsyncDisposable {
   }
 
   /** A learned set whose container was told addresses that are still good for a while. */
-  #shouldHold(state: InForce, set: string): boolean {
+  #shouldHold(state: AppliedState, set: string): boolean {
     const owner = ownerOf(state, set);
     const wanted = owner === undefined ? undefined : this.#o.dns.members(owner).get(set);
     const soon = Date.now() + SOON_MS;
@@ -112,6 +112,6 @@ export class Pulse implements AsyncDisposable {
     this.#stopped = true;
     clearTimeout(this.#timer);
     await this.#running;
-    await this.#o.kernel.lapse();
+    await this.#o.kernel.expireHeartbeat();
   }
 }

@@ -1,15 +1,15 @@
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { InKernel } from './packet-hold.js';
 
 /** What `Hold` asks of the state in force. */
-export function inKernel(state: InForce | undefined): InKernel | undefined {
+export function inKernel(state: AppliedState | undefined): InKernel | undefined {
   if (!state) return undefined;
   return {
-    ports: state.ports,
+    ports: state.vethMap,
     unattributed: state.unattributed,
     unattributedMode: state.input.unattributedMode,
     identityOf: (container) => {
-      const m = state.members.get(container);
+      const m = state.subjects.get(container);
       return m && { identity: m.identity, mode: m.policy.mode };
     },
     veths: state.veths,

@@ -1,20 +1,20 @@
 import type { DockerWatch } from '../docker/watch.js';
 import type { Logger } from '../lib/logger.js';
-import type { InForce } from '../ruleset/applied-state.js';
-import type { Shape } from '../ruleset/state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import type { KernelConfig } from '../ruleset/state.js';
 import { Classifier } from './classify.js';
 import type { Denials } from './denials.js';
 import { inKernel } from './hold-view.js';
-import { Hold } from './packet-hold.js';
+import { PacketHold } from './packet-hold.js';
 import { Packets } from './packet-io.js';
 import type { Reconciler } from './reconciler.js';
 
 export interface HoldingOptions {
-  readonly shape: Shape;
+  readonly shape: KernelConfig;
   readonly docker: DockerWatch;
   readonly reconciler: Reconciler;
   readonly denials: Denials;
-  readonly state: () => InForce | undefined;
+  readonly state: () => AppliedState | undefined;
   readonly setUnattributed: (port: number) => void;
   /** A sender of an unattributed port was let through: its address is no container's. */
   readonly onUnattributed: (src: string) => void;
@@ -23,7 +23,7 @@ export interface HoldingOptions {
 
 /** Packets of unknown ports: held, classified, repeated or dropped; and the denied ones, told. */
 export class Holding implements Disposable {
-  readonly #hold: Hold;
+  readonly #hold: PacketHold;
   readonly #o: HoldingOptions;
   #packets: Packets | undefined;
 
@@ -39,7 +39,7 @@ export class Holding implements Disposable {
       now: () => performance.now(),
       log,
     });
-    this.#hold = new Hold({
+    this.#hold = new PacketHold({
       isAwaited: (since) => classifier.isAwaited(since),
       marks: options.shape.marks,
       verdict: (id, verdict, mark) => this.#packets?.verdict(id, verdict, mark),

@@ -1,5 +1,5 @@
 import type { ContainerFacts, DockerView } from '../policy/container.js';
-import type { Cgroup, HostSenders } from '../ruleset/state.js';
+import type { Cgroup, HostCgroups } from '../ruleset/state.js';
 
 /** The unified cgroup hierarchy as this room needs it. Paths have no slash before them. */
 export interface CgroupPort {
@@ -35,7 +35,7 @@ const isGated = (c: Cgroup, gates: readonly Cgroup[]): boolean =>
   gates.some((g) => g.path === c.path || isBelow(c.path, g.path));
 
 /** Finds the cgroups of containers in the host's network, and the parents by which they are held before they are known. */
-export class HostSenderTable {
+export class HostCgroupTable {
   readonly #o: HostSendersOptions;
   readonly #parents: Set<string>;
   readonly #made: Set<string>;
@@ -64,7 +64,7 @@ export class HostSenderTable {
     this.#standing = new Set(gates.map((g) => g.path));
   }
 
-  look(view: DockerView): HostSenders {
+  look(view: DockerView): HostCgroups {
     const before = this.#gates().filter((g) => this.#standing.has(g.path));
     this.#learn(view);
     this.#ensure();

@@ -5,16 +5,16 @@ import { HostResolvers } from '../dns/host-resolvers.js';
 import type { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
-import type { KernelAdapter } from '../kernel/kernel.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/logger.js';
 import { type Complain, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
-import { HostSenderTable, type Parents } from './host-cgroups.js';
+import { HostCgroupTable, type Parents } from './host-cgroups.js';
 
 export interface HostModeOptions {
   /** The state folder. */
   readonly folder: string;
-  readonly kernel: KernelAdapter;
+  readonly kernel: Kernel;
   readonly dns: DnsService;
   readonly docker: DockerWatch;
   readonly port: number;
@@ -27,7 +27,7 @@ const DEFAULT_PARENT = 'docker';
 
 /** What containers in the host's network need: their cgroups found, their names asked. */
 export class HostMode implements Disposable {
-  readonly senders: HostSenderTable;
+  readonly senders: HostCgroupTable;
   readonly resolvers: HostResolvers;
   readonly #o: HostModeOptions;
   /** Id of the container that we run in ourselves, if we do: its cgroup bears it, with either driver. */
@@ -39,7 +39,7 @@ export class HostMode implements Disposable {
     const { folder, kernel, dns, port, log } = options;
     this.#o = options;
     this.self = /(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])/.exec(kernel.cgroups.of('self') ?? '')?.[0];
-    this.senders = new HostSenderTable({
+    this.senders = new HostCgroupTable({
       cgroups: kernel.cgroups,
       parents: readParents(folder, (o, message) => log.warn(o, message)),
       onParents: (p) => this.#keep(p),

@@ -1,15 +1,15 @@
 import type { KernelPort, LearnedPort } from '../kernel/kernel-port.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { shortId, shortIdIn } from '../ruleset/naming.js';
-import type { DesiredState, Member, SetDesired } from '../ruleset/state.js';
+import type { DesiredState, SetDesired, Subject } from '../ruleset/state.js';
 
 const secondsLeft = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
 
-type Members = InForce['members'];
+type Members = AppliedState['subjects'];
 const owners = new WeakMap<Members, ReadonlyMap<string, string>>();
 /** The member that a set belongs to; undefined: none of this state. */
-export function ownerOf(state: Pick<InForce, 'members' | 'input'>, set: string): string | undefined {
-  const { members, input } = state;
+export function ownerOf(state: Pick<AppliedState, 'subjects' | 'input'>, set: string): string | undefined {
+  const { subjects: members, input } = state;
   const byShortId = owners.get(members) ?? new Map([...members.keys()].map((id) => [shortId(id), id]));
   owners.set(members, byShortId);
   return byShortId.get(shortIdIn(input.shape.prefix, set));
@@ -17,12 +17,12 @@ export function ownerOf(state: Pick<InForce, 'members' | 'input'>, set: string):
 
 const timed = new WeakMap<DesiredState, ReadonlyMap<string, readonly SetDesired[]>>();
 /** Learned sets of one member. */
-function learnedSets(state: InForce, id: string): readonly SetDesired[] {
+function learnedSets(state: AppliedState, id: string): readonly SetDesired[] {
   const known = timed.get(state.desired) ?? learnedByOwner(state);
   timed.set(state.desired, known);
   return known.get(id) ?? [];
 }
-function learnedByOwner(state: InForce): ReadonlyMap<string, readonly SetDesired[]> {
+function learnedByOwner(state: AppliedState): ReadonlyMap<string, readonly SetDesired[]> {
   const byOwner = new Map<string, SetDesired[]>();
   for (const set of state.desired.sets.values()) {
     const owner = set.timed && !set.isShown ? ownerOf(state, set.name) : undefined;
@@ -35,13 +35,13 @@ function learnedByOwner(state: InForce): ReadonlyMap<string, readonly SetDesired
 export async function refillSets(
   kernel: KernelPort,
   learned: LearnedPort,
-  state: InForce,
+  state: AppliedState,
   sets: readonly string[],
   now: number,
 ): Promise<void> {
   if (sets.length === 0) return;
   const fresh = new Set(sets);
-  for (const member of state.members.values())
+  for (const member of state.subjects.values())
     for (const [set, addresses] of learned.wanted(member.id)) {
       if (!fresh.has(set)) continue;
       for (const [address, until] of addresses)
@@ -59,8 +59,8 @@ const SOON_MS = 2_000;
 export async function syncLearned(
   kernel: KernelPort,
   learned: LearnedPort,
-  state: InForce,
-  member: Member,
+  state: AppliedState,
+  member: Subject,
   now: number,
 ): Promise<boolean> {
   let isMissed = false;

@@ -1,8 +1,8 @@
 import { BOUNDS } from '../ruleset/limit-chains.js';
-import type { Member } from '../ruleset/state.js';
+import type { Subject } from '../ruleset/state.js';
 
 /** What a rule's log prefix ends with, in words. */
-export function limitReason(what: string, member: Pick<Member, 'limits'> | undefined): string | undefined {
+export function limitReason(what: string, member: Pick<Subject, 'limits'> | undefined): string | undefined {
   const limits = member?.limits;
   if (what === 'connections') return `limit connections=${limits?.connections ?? '?'} reached`;
   if (what === 'quota') return limits?.quota?.reached ?? 'its quota is reached';

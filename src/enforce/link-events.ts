@@ -1,23 +1,23 @@
 import type { NamespaceDns } from '../dns/namespace-resolvers.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { KernelAdapter, LinkNews as LinkListener } from '../kernel/kernel.js';
+import type { Kernel, LinkNews as LinkListener } from '../kernel/kernel.js';
 import { Coalescer, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../lib/logger.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { bindPorts } from './bind-veths.js';
 import { NewVeths } from './new-veths.js';
 import type { Policies } from './policies.js';
 import type { Reconciler } from './reconciler.js';
 
 export interface LinkNewsOptions {
-  readonly kernel: KernelAdapter;
+  readonly kernel: Kernel;
   readonly docker: DockerWatch;
   readonly policies: Policies;
   readonly reconciler: Reconciler;
   readonly namespaceDns: NamespaceDns;
   /** A macvlan or ipvlan link. */
   readonly onLanLink: () => void;
-  readonly state: () => InForce | undefined;
+  readonly state: () => AppliedState | undefined;
   readonly log: Logger;
 }
 
@@ -34,7 +34,7 @@ const VETH_MS = 150;
 const AT_ONCE = 8;
 
 /** What the kernel announces of links, and what follows from it. */
-export class LinkNews {
+export class LinkEvents {
   readonly #o: LinkNewsOptions;
   readonly #newVeths: NewVeths;
   /** Veths whose containers are known, whether the next pass has bound them or not. */
@@ -49,11 +49,11 @@ export class LinkNews {
     this.#o = options;
     const { kernel, docker, policies, state, log } = options;
     this.#newVeths = new NewVeths({
-      links: () => kernel.links(new Set(state()?.ports.bindings.keys())),
+      links: () => kernel.links(new Set(state()?.vethMap.bindings.keys())),
       view: () => docker.view(),
       isManaged: policies.isManaged,
       ask: (id) => this.#ask(id),
-      isBound: (veth) => this.#known.has(veth) || state()?.ports.bindings.has(veth) === true,
+      isBound: (veth) => this.#known.has(veth) || state()?.vethMap.bindings.has(veth) === true,
       log,
       now: () => performance.now(),
     });
@@ -72,7 +72,7 @@ export class LinkNews {
     if (what !== 'link gone' && port !== undefined) this.#announced(port);
     const isIn = port !== undefined && kernel.namespaceBehind(port) !== undefined;
     const state = this.#o.state();
-    if (isIn && state && !state.ports.bindings.has(port))
+    if (isIn && state && !state.vethMap.bindings.has(port))
       this.#portArrived(port).catch((e: unknown) =>
         this.#o.log.warn({ err: String(e) }, 'a new veth stays closed until the next pass'),
       );
@@ -81,7 +81,7 @@ export class LinkNews {
   /** Announcements come for bridges and for each change of a veth: only a veth that has a bridge but no container matters. */
   #announced(port: number): void {
     const state = this.#o.state();
-    if (!state || state.ports.bindings.has(port) || !this.#o.kernel.isBridgedVeth(port)) return;
+    if (!state || state.vethMap.bindings.has(port) || !this.#o.kernel.isBridgedVeth(port)) return;
     this.#newVeths.appeared(port);
   }
 
@@ -109,7 +109,7 @@ export class LinkNews {
    */
   async #bind(): Promise<ReadonlySet<string>> {
     const { kernel, docker, policies, namespaceDns, reconciler } = this.#o;
-    const before = this.#o.state()?.ports.bindings ?? new Map();
+    const before = this.#o.state()?.vethMap.bindings ?? new Map();
     const links = await kernel.links(new Set(before.keys()));
     const { bindings, outdated } = bindPorts(docker.view(), links, before, policies.isManaged);
     const present = new Set(links.map((l) => l.index));

@@ -1,26 +1,26 @@
 import type { HostWatch } from '../coverage/host-watch.js';
 import type { DnsService } from '../dns/service.js';
-import { InUse } from '../dns/ttl-extender.js';
-import type { KernelAdapter } from '../kernel/kernel.js';
+import { TtlExtender } from '../dns/ttl-extender.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { LegacyTables } from '../kernel/netlink/legacy-tables.js';
 import { RulesMonitor } from '../kernel/rules-monitor.js';
 import type { Logger } from '../lib/logger.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { recordSet } from '../ruleset/naming.js';
-import type { DesiredState, Shape } from '../ruleset/state.js';
+import type { DesiredState, KernelConfig } from '../ruleset/state.js';
 import type { Threats } from '../threats/active-threats.js';
 import { Drift } from './drift.js';
-import { Pulse } from './heartbeat.js';
+import { Heartbeat } from './heartbeat.js';
 import type { Reconciler } from './reconciler.js';
 
 export interface UpkeepOptions {
-  readonly shape: Shape;
-  readonly kernel: KernelAdapter;
+  readonly shape: KernelConfig;
+  readonly kernel: Kernel;
   readonly dns: DnsService;
   readonly threats: Threats;
   readonly reconciler: Reconciler;
   readonly hostWatch: HostWatch;
-  readonly state: () => InForce | undefined;
+  readonly state: () => AppliedState | undefined;
   /** What the next pass would want. */
   readonly wanted: () => Promise<DesiredState>;
   /** Another process has emptied or destroyed the set that remembers the store. */
@@ -31,7 +31,7 @@ export interface UpkeepOptions {
 }
 
 /** What keeps the kernel as the last pass left it: looks for what others changed, and the heartbeat. */
-export class Upkeep implements AsyncDisposable {
+export class Maintenance implements AsyncDisposable {
   readonly #o: UpkeepOptions;
   readonly #drift: Drift;
   readonly #open: (Disposable | AsyncDisposable)[] = [];
@@ -60,7 +60,7 @@ export class Upkeep implements AsyncDisposable {
     this.#open.push(hostWatch);
     this.#open.push(new RulesMonitor(shape.prefix, (what) => this.#changedByOthers(what), log));
     this.#open.push(
-      new Pulse({
+      new Heartbeat({
         kernel,
         state,
         tampered: (what) => this.#tampered(what),
@@ -74,7 +74,7 @@ export class Upkeep implements AsyncDisposable {
         ...this.#legacyTables(),
       }),
     );
-    this.#open.push(new InUse({ dns, flows: kernel.flows, marks: shape.marks, state, log }));
+    this.#open.push(new TtlExtender({ dns, flows: kernel.flows, marks: shape.marks, state, log }));
   }
 
   /** When the kernel was last found to hold what it should (ms, monotonic). */

@@ -1,7 +1,7 @@
 import { networkOf, parseAddress, parseCidr, rangeHas } from '../lib/ip.js';
 import type { Mode } from '../policy/policy.js';
 import { LATEST_MS } from '../ruleset/applied-state.js';
-import type { Binding, PortMap } from '../ruleset/bindings.js';
+import type { Binding, VethMap } from '../ruleset/bindings.js';
 import { markOf } from '../ruleset/bridge.js';
 import { type Marks, UNATTRIBUTED } from '../ruleset/marks.js';
 
@@ -15,7 +15,7 @@ export interface HeldPacket {
 }
 /** What stands in the kernel now. */
 export interface InKernel {
-  readonly ports: PortMap;
+  readonly ports: VethMap;
   readonly unattributed: ReadonlySet<number>;
   readonly unattributedMode: Mode;
   readonly identityOf: (container: string) => { readonly identity: number; readonly mode: Mode } | undefined;
@@ -53,7 +53,7 @@ const MAX_WAITING_OF_ONE = 1_024;
 const HOST = -1;
 
 /** Packets of unknown ports wait here until somebody is proven to stand behind the port; then they are repeated once. */
-export class Hold {
+export class PacketHold {
   readonly #o: HoldOptions;
   readonly #waiting = new Map<number, { packet: HeldPacket; since: number }>();
   /** Number of waiting packets by the bits of the port that their marks carry, or HOST. */
@@ -202,7 +202,7 @@ export class Hold {
 }
 
 /** As in the bridge table: no address of a container, and none outside of managed networks. */
-function mayBeUnattributed(src: string, { bindings, bridges }: PortMap): boolean {
+function mayBeUnattributed(src: string, { bindings, bridges }: VethMap): boolean {
   const address = parseAddress(src);
   const isBound = [...bindings.values()].some((b) => b.ip4 === src || b.ip6 === src);
   if (address === undefined || isBound) return false;

@@ -11,7 +11,7 @@ import { compilePolicy, compileUnattributed } from '../policy/policy-compile.js'
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 
 /** What people have said: lists of the folder and the store, grants, modes, pauses, lockdown. */
-export interface Said extends Emergency {
+export interface Overrides extends Emergency {
   readonly lists: ReadonlyMap<string, List>;
   /** Lists that have a file and are not in force, with the reason. */
   readonly absent: ReadonlyMap<string, Problem>;
@@ -21,7 +21,7 @@ export interface Said extends Emergency {
 
 export interface PolicyOptions {
   readonly config: Config;
-  readonly said: () => Said;
+  readonly said: () => Overrides;
   readonly view: () => DockerView;
   /** The last word on a container's policy. */
   readonly temper: (policy: Policy, facts: ContainerFacts) => Policy;
@@ -31,7 +31,7 @@ export interface PolicyOptions {
 export class Policies {
   readonly #config: Config;
   readonly #node: string;
-  readonly #said: () => Said;
+  readonly #said: () => Overrides;
   readonly #view: () => DockerView;
   readonly #manage: (n: NetworkFacts) => boolean;
   readonly #eastWest: readonly (readonly [(s: string) => boolean, 'allow' | 'policy'])[];
@@ -70,7 +70,11 @@ export class Policies {
     return this.#temper(underEmergency(this.#compile(facts, said, modes), said, facts.id), facts).mode;
   };
 
-  #compile(facts: ContainerFacts, { lists, absent, grants }: Said, modes: ReadonlyMap<string, Mode>): Policy {
+  #compile(
+    facts: ContainerFacts,
+    { lists, absent, grants }: Overrides,
+    modes: ReadonlyMap<string, Mode>,
+  ): Policy {
     const { labels, baseline } = this.#config;
     return compilePolicy({
       facts,

@@ -1,16 +1,16 @@
-import { cutBoth, cutFlows } from '../kernel/delete-flows.js';
-import type { Bars } from '../kernel/flow-blocklist.js';
+import { deleteFlows, deleteFlowsOfAddresses } from '../kernel/delete-flows.js';
+import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
-import type { Binding, PortMap } from '../ruleset/bindings.js';
-import type { Member, Port } from '../ruleset/state.js';
+import type { Binding, VethMap } from '../ruleset/bindings.js';
+import type { Subject, Veth } from '../ruleset/state.js';
 import { addressesOf, bindPorts } from './bind-veths.js';
 import { DepartedEndpoints } from './departed-endpoints.js';
 import type { ForeignPorts } from './foreign-bridges.js';
 
-export interface PortBookOptions {
+export interface VethTableOptions {
   readonly kernel: KernelPort;
-  readonly bars: Bars;
+  readonly bars: FlowBlocklist;
   readonly isManaged: (n: NetworkFacts) => boolean;
   readonly foreign: ForeignPorts;
   /** The clock of `DockerView.listBegan` (ms, monotonic). */
@@ -18,8 +18,8 @@ export interface PortBookOptions {
 }
 
 /** Whose each port is since the last pass, and what is known of the others. */
-export class PortBook {
-  readonly #o: PortBookOptions;
+export class VethTable {
+  readonly #o: VethTableOptions;
   #bindings: ReadonlyMap<number, Binding> = new Map();
   #unattributed = new Set<number>();
   #containers: ReadonlySet<number> = new Set();
@@ -31,7 +31,7 @@ export class PortBook {
   /** Rules have stood before: whatever flow leads to a port that is bound now was an earlier holder's. */
   #hasStood = false;
 
-  constructor(options: PortBookOptions) {
+  constructor(options: VethTableOptions) {
     this.#o = options;
     this.#departed = new DepartedEndpoints(options.clock ?? (() => performance.now()));
   }
@@ -67,7 +67,7 @@ export class PortBook {
   /** `view`: without the endpoints whose veth has gone since Docker was asked for them. */
   async look(
     view: DockerView,
-  ): Promise<{ readonly ports: PortMap; readonly veths: readonly number[]; readonly view: DockerView }> {
+  ): Promise<{ readonly ports: VethMap; readonly veths: readonly number[]; readonly view: DockerView }> {
     const { kernel, isManaged, foreign } = this.#o;
     const links = await kernel.links(new Set(this.#bindings.keys()));
     const ports = bindPorts(view, links, this.#bindings, isManaged, foreign.unproven(view, links, isManaged));
@@ -86,33 +86,33 @@ export class PortBook {
    * it opened nor those that it answered. Who opens one to the new holder now is in its handshake, or asks again. Flows of
    * a container that has gone end at once: who takes its address next may be no container at all.
    */
-  async purge(ports: PortMap): Promise<void> {
+  async purge(ports: VethMap): Promise<void> {
     const { bars, kernel } = this.#o;
     const { flows } = kernel;
     const isSame = (a: Binding, b: Binding | undefined): boolean => a.container === b?.container;
     const now = [...ports.bindings.values()];
     const fresh = new Set(now.filter((b) => !isSame(b, this.#bindings.get(b.ifindex))).flatMap(addressesOf));
     if (!this.#hasStood) {
-      await cutFlows(flows, 'orig', fresh, { keep: () => false, bar: async () => undefined });
+      await deleteFlows(flows, 'orig', fresh, { keep: () => false, bar: async () => undefined });
       return;
     }
     const stays = new Set(now.flatMap(addressesOf));
     const before = [...this.#bindings.values()].flatMap(addressesOf);
     const left = [...before, ...this.#left].filter((a) => !stays.has(a));
     await bars.lift(fresh);
-    await cutBoth(flows, new Set([...fresh, ...left]), (f) => f.tcp?.handshake === true);
+    await deleteFlowsOfAddresses(flows, new Set([...fresh, ...left]), (f) => f.tcp?.handshake === true);
   }
 
   /** Who is enforced by these rules and was free to speak by those that stand. */
-  newlyHeld(members: readonly Member[]): ReadonlySet<string> {
-    const wasFree = ({ ifindex }: Port): boolean =>
+  newlyHeld(members: readonly Subject[]): ReadonlySet<string> {
+    const wasFree = ({ ifindex }: Veth): boolean =>
       !this.#strict.has(ifindex) && (!this.#hasStood || this.#bindings.has(ifindex));
-    const held = members.filter((m) => m.policy.mode === 'enforce' && m.ports.some(wasFree));
+    const held = members.filter((m) => m.policy.mode === 'enforce' && m.veths.some(wasFree));
     return new Set(held.map((m) => m.id));
   }
 
   /** These rules stand. */
-  settle(ports: PortMap, strict: ReadonlySet<number>): void {
+  settle(ports: VethMap, strict: ReadonlySet<number>): void {
     this.#bindings = ports.bindings;
     this.#strict = strict;
     this.#hasStood = true;

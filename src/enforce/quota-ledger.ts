@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { HOUR_MS, type Limits, periodAt, quotaText, untilText } from '../policy/limits.js';
-import type { MemberQuota } from '../ruleset/state.js';
+import type { SubjectQuota } from '../ruleset/state.js';
 
 type Quota = NonNullable<Limits['quota']>;
 const HASH = 12;
@@ -24,7 +24,7 @@ export class QuotaLedger {
   }
 
   /** `owner`: the container's name, which its successor has. */
-  of(owner: string, quota: Quota, now: number): MemberQuota {
+  of(owner: string, quota: Quota, now: number): SubjectQuota {
     const { start, end } = periodAt(now, quota.periodMs);
     const name = counterName(owner, quota.periodMs, start);
     const used = this.#used.get(name) ?? 0;

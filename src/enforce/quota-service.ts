@@ -5,8 +5,8 @@ import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/logger.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
-import type { InForce } from '../ruleset/applied-state.js';
-import type { Member, MemberLimits } from '../ruleset/state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import type { Subject, SubjectLimits } from '../ruleset/state.js';
 import { replaceFile } from '../store/files.js';
 import { readStateFile } from '../store/state-file.js';
 import { QuotaLedger } from './quota-ledger.js';
@@ -15,7 +15,7 @@ export interface QuotasOptions {
   /** The folder that outlives a restart. */
   readonly folder: string;
   readonly run: Exec;
-  readonly state: () => InForce | undefined;
+  readonly state: () => AppliedState | undefined;
   /** Asks for a pass. */
   readonly trigger: (reason: string) => void;
   readonly log: Logger;
@@ -49,7 +49,7 @@ export class Quotas implements AsyncDisposable {
   }
 
   /** What a container may use, as it is now. */
-  readonly limitsOf = (c: ContainerFacts, { limits }: Policy): MemberLimits | undefined => {
+  readonly limitsOf = (c: ContainerFacts, { limits }: Policy): SubjectLimits | undefined => {
     if (!limits) return undefined;
     const { rateBitsPerSecond: bits, connections, quota } = limits;
     return {
@@ -60,7 +60,7 @@ export class Quotas implements AsyncDisposable {
   };
 
   /** What was used, newer than the member says. */
-  usedOf(m: Member): number {
+  usedOf(m: Subject): number {
     return m.limits?.quota ? this.#ledger.used(m.limits.quota.name) : 0;
   }
 
@@ -91,7 +91,7 @@ export class Quotas implements AsyncDisposable {
   }
 
   async #look(): Promise<void> {
-    const members = [...(this.#o.state()?.members.values() ?? [])].filter((m) => m.limits?.quota);
+    const members = [...(this.#o.state()?.subjects.values() ?? [])].filter((m) => m.limits?.quota);
     if (members.length === 0 && this.#kept.size === 0) return;
     if (members.length > 0) await this.#read();
     const turned = members.filter((m) => this.#hasTurned(m));
@@ -106,7 +106,7 @@ export class Quotas implements AsyncDisposable {
   }
 
   /** By more than may be lost; or somebody came or went. */
-  #hasGrown(members: readonly Member[]): boolean {
+  #hasGrown(members: readonly Subject[]): boolean {
     const quotas = members.flatMap((m) => m.limits?.quota ?? []);
     const used = new Map(quotas.map((q) => [q.name, this.#ledger.used(q.name)]));
     const grown = quotas.some(
@@ -118,7 +118,7 @@ export class Quotas implements AsyncDisposable {
   }
 
   /** It is spent, or its period is over, otherwise than the kernel was told. */
-  #hasTurned({ id, policy, limits }: Member): boolean {
+  #hasTurned({ id, policy, limits }: Subject): boolean {
     const before = limits?.quota;
     const container = this.#o.state()?.view.containers.get(id);
     if (!policy.limits?.quota || !before || !container) return false;

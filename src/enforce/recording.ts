@@ -6,8 +6,8 @@ import { parseAddress, privateRangeOf, rangeHas } from '../lib/ip.js';
 import type { Logger } from '../lib/logger.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { ownerKey } from '../policy/owner.js';
-import type { InForce } from '../ruleset/applied-state.js';
-import type { Member } from '../ruleset/state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import type { Subject } from '../ruleset/state.js';
 import { replaceFile } from '../store/files.js';
 import type { DenialEvent } from './denials.js';
 import { askedName, destinationOf, type Sent } from './destination.js';
@@ -18,7 +18,7 @@ import { Tallies } from './tallies.js';
 export interface RecordingOptions {
   /** The folder that outlives a restart. */
   readonly folder: string;
-  readonly state: () => InForce | undefined;
+  readonly state: () => AppliedState | undefined;
   /** As the container of this id has resolved it, the most recent first. */
   readonly namesOf: (container: string, address: string) => readonly string[];
   readonly hostAddresses: () => ReadonlySet<string>;
@@ -87,12 +87,12 @@ export class Recording implements AsyncDisposable {
   }
 
   /** The destination as an entry would name it. */
-  describe(member: Member, self: ContainerFacts, sent: Omit<Sent, 'names'>): Sighting {
+  describe(member: Subject, self: ContainerFacts, sent: Omit<Sent, 'names'>): Sighting {
     const { namesOf, hostAddresses, isPrivate, state } = this.#o;
     const isHost = (a: string): boolean =>
       hostAddresses().has(a) || (member.host !== undefined && (a.startsWith('127.') || a === '::1'));
     const view = state()?.view ?? { containers: new Map(), networks: new Map() };
-    const around = { view: view as InForce['view'], self, isHost, isPrivate };
+    const around = { view: view as AppliedState['view'], self, isHost, isPrivate };
     return destinationOf({ ...sent, names: namesOf(self.id, sent.address) }, around);
   }
 
@@ -105,9 +105,9 @@ export class Recording implements AsyncDisposable {
     return this.flows.period(owner);
   }
 
-  #find(id: string): { readonly member: Member; readonly facts: ContainerFacts } | undefined {
+  #find(id: string): { readonly member: Subject; readonly facts: ContainerFacts } | undefined {
     const state = this.#o.state();
-    const member = state?.members.get(id);
+    const member = state?.subjects.get(id);
     const facts = state?.view.containers.get(id);
     return member && facts ? { member, facts } : undefined;
   }
@@ -125,7 +125,7 @@ export class Recording implements AsyncDisposable {
     const others = new Set<string>();
     for (const c of state.view.containers.values()) {
       if (c.state === 'exited' || c.state === 'created' || c.sharesWith !== undefined) continue;
-      const isRecorded = state.members.get(c.id)?.policy.mode === 'observe';
+      const isRecorded = state.subjects.get(c.id)?.policy.mode === 'observe';
       (isRecorded ? observed : others).add(ownerKey(c));
     }
     this.flows.watch(observed, others);
@@ -181,7 +181,7 @@ export class Recording implements AsyncDisposable {
 
 /** Parts of the engine, some of which are made later than this. */
 interface RecordingParts {
-  readonly state: InForce | undefined;
+  readonly state: AppliedState | undefined;
   readonly kernel: { hostAddresses(): ReadonlySet<string> };
   readonly dns: { namesFor(container: string, address: string): readonly string[] };
 }

@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.js';
 import { parseAddress } from '../lib/ip.js';
 import type { ContainerFacts, PublishedPort } from '../policy/container.js';
-import type { Place } from '../ruleset/reserved-ports.js';
+import type { ReservedPort } from '../ruleset/reserved-ports.js';
 import type { Endpoint } from '../store/store.js';
 
 const EVERYWHERE = ['', '0.0.0.0', '::'];
@@ -23,7 +23,7 @@ export function closedPlaces(
   { api }: Pick<Config, 'api'>,
   redis: readonly Endpoint[],
   { hostAddresses, containers }: Around,
-): readonly Place[] {
+): readonly ReservedPort[] {
   const servers = redis.map(({ address, port }) => ({ address: plain(address), port }));
   const local = servers.filter(({ address }) => isLoopback(address) || hostAddresses.has(address));
   const ports = [...new Set(local.map(({ port }) => port))].sort((a, b) => a - b);
@@ -36,7 +36,7 @@ const addressesOf = ({ endpoints }: Container): string[] =>
   endpoints.flatMap((e) => [e.ip4, e.ip6].filter((a) => a !== undefined));
 
 /** The container's own addresses and port, where one of its published ports is a server's. */
-function behind(c: Container, servers: readonly Endpoint[]): Place[] {
+function behind(c: Container, servers: readonly Endpoint[]): ReservedPort[] {
   return c.published
     .filter((p) => p.proto === 'tcp' && servers.some((server) => leadsTo(p, server)))
     .flatMap((p) => addressesOf(c).map((address) => ({ address, port: p.containerPort, container: c.id })));
@@ -46,19 +46,19 @@ const leadsTo = ({ hosts = [] }: PublishedPort, { address, port }: Endpoint): bo
   hosts.some((h) => h.port === port && (EVERYWHERE.includes(h.address) || h.address === address));
 
 /** The same, where a server is named by an address of the container itself. */
-function inside(c: Container, servers: readonly Endpoint[]): Place[] {
+function inside(c: Container, servers: readonly Endpoint[]): ReservedPort[] {
   const own = addressesOf(c);
   const ports = servers.filter(({ address }) => own.includes(canonical(address))).map(({ port }) => port);
   return ports.flatMap((port) => own.map((address) => ({ address, port, container: c.id })));
 }
 const canonical = (address: string): string => parseAddress(address)?.text ?? address;
 
-const unique = (places: readonly Place[]): Place[] =>
+const unique = (places: readonly ReservedPort[]): ReservedPort[] =>
   [...new Map(places.map((p) => [`${p.address} ${p.port}`, p])).values()].sort((a, b) =>
     `${a.address} ${a.port}` < `${b.address} ${b.port}` ? -1 : 1,
   );
 
-function listener(listen: string): Place[] {
+function listener(listen: string): ReservedPort[] {
   if (listen.startsWith('unix:')) return [];
   const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(listen) ?? [];
   const address = host === 'localhost' ? '127.0.0.1' : host;

@@ -1,4 +1,4 @@
-import type { Standing } from '../kernel/kernel-port.js';
+import type { KernelSnapshot } from '../kernel/kernel-port.js';
 import type { DockerView } from '../policy/container.js';
 import type { Mode } from '../policy/policy.js';
 import type { Binding } from '../ruleset/bindings.js';
@@ -9,8 +9,8 @@ import type { Identities } from './identities.js';
  * After a restart: who the kernel says stands behind each port. Taken over as it is, numbers included, so that no packet
  * meets another's chain while the first pass runs.
  */
-export function takeOver(
-  { bridge, hostMarks }: Standing,
+export function restoreBindings(
+  { bridge, hostMarks }: KernelSnapshot,
   view: DockerView,
   marks: Marks,
   identities: Identities,
@@ -34,7 +34,7 @@ export function takeOver(
  * without a veth or cgroup there are missing.
  */
 export function modesIn(
-  { bridge, hostMarks }: Standing,
+  { bridge, hostMarks }: KernelSnapshot,
   bindings: ReadonlyMap<number, Pick<Binding, 'container'>>,
   marks: Marks,
 ): ReadonlyMap<string, Mode> {
@@ -54,7 +54,7 @@ function modeOf(marks: Marks, mark: number): Mode {
 }
 
 /** Every address that the bridge table binds to a veth. */
-export const addressesIn = ({ id4, id6 }: Standing['bridge']): ReadonlySet<string> =>
+export const addressesIn = ({ id4, id6 }: KernelSnapshot['bridge']): ReadonlySet<string> =>
   new Set([...id4.keys(), ...id6.keys()].flatMap((key) => key.split(' . ').slice(2)));
 
 /** A cgroup bears the id of its container, which may live in another's namespace. */

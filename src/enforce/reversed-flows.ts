@@ -1,16 +1,16 @@
-import { cutFlows, type Ended } from '../kernel/delete-flows.js';
-import type { Bars } from '../kernel/flow-blocklist.js';
+import { type DeletedFlow, deleteFlows } from '../kernel/delete-flows.js';
+import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
 import type { Logger } from '../lib/logger.js';
-import type { InForce } from '../ruleset/applied-state.js';
-import { type Flow, mayBeTurned, turned } from '../ruleset/flow.js';
-import type { Member } from '../ruleset/state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import { type Flow, mayBeReversed, reversed } from '../ruleset/flow.js';
+import type { Subject } from '../ruleset/state.js';
 import { addressesOf } from './bind-veths.js';
 import { isFrom } from './unmarked-flows.js';
 
 interface Options {
   readonly kernel: KernelPort;
-  readonly bars: Bars;
+  readonly bars: FlowBlocklist;
   readonly log: Logger;
 }
 
@@ -22,12 +22,12 @@ const BAR_SECONDS = { tcp: 7 * 86_400, others: 2 };
  * that their members may not have begun. Who opened one really opens it again: by its next datagram a little later, by its
  * next TCP connection (of those only the ones are doubted whose beginning nobody saw).
  */
-export async function endTurned(
+export async function deleteReversedFlows(
   o: Options,
-  state: InForce,
-  members: readonly Member[],
-): Promise<readonly Ended[]> {
-  const bar = (flows: readonly Flow[]): Promise<void> => o.bars.bar(flows.map(turned), BAR_SECONDS);
+  state: AppliedState,
+  members: readonly Subject[],
+): Promise<readonly DeletedFlow[]> {
+  const bar = (flows: readonly Flow[]): Promise<void> => o.bars.block(flows.map(reversed), BAR_SECONDS);
   return [...(await ofPorts(o, state, members, bar)), ...(await ofHosts(o, state, members, bar))];
 }
 
@@ -36,37 +36,37 @@ type Bar = (flows: readonly Flow[]) => Promise<void>;
 /** By the address they are for. The internet opens none to a container but what was DNATed, or comes to what is published. */
 async function ofPorts(
   { kernel }: Options,
-  state: InForce,
-  members: readonly Member[],
+  state: AppliedState,
+  members: readonly Subject[],
   bar: Bar,
-): Promise<readonly Ended[]> {
-  const holders = (of: Iterable<Member>): ReadonlyMap<string, Member> =>
-    new Map([...of].flatMap((m) => m.ports.flatMap(addressesOf).map((a) => [a, m] as const)));
+): Promise<readonly DeletedFlow[]> {
+  const holders = (of: Iterable<Subject>): ReadonlyMap<string, Subject> =>
+    new Map([...of].flatMap((m) => m.veths.flatMap(addressesOf).map((a) => [a, m] as const)));
   const owners = holders(members);
-  const everyone = holders(state.members.values());
+  const everyone = holders(state.subjects.values());
   const hosts = kernel.hostAddresses();
   const keep = (f: Flow): boolean => {
     const owner = owners.get(f.reply.src);
     if (owner === undefined || f.orig.dst !== f.reply.src) return true;
-    if (!everyone.has(f.orig.src) && !hosts.has(f.orig.src)) return state.judge.admits(f);
-    return !mayBeTurned(f) || state.judge.keeps(owner, turned(f));
+    if (!everyone.has(f.orig.src) && !hosts.has(f.orig.src)) return state.evaluator.admits(f);
+    return !mayBeReversed(f) || state.evaluator.keeps(owner, reversed(f));
   };
-  const cut = await cutFlows(kernel.flows, 'reply', new Set(owners.keys()), { keep, bar });
+  const cut = await deleteFlows(kernel.flows, 'reply', new Set(owners.keys()), { keep, bar });
   return cut.map((flow) => ({ flow, owner: owners.get(flow.reply.src)?.id ?? '' }));
 }
 
 /** In the host's network: by the sockets that they are for. */
 async function ofHosts(
   { kernel, log }: Options,
-  state: InForce,
-  members: readonly Member[],
+  state: AppliedState,
+  members: readonly Subject[],
   bar: Bar,
-): Promise<readonly Ended[]> {
+): Promise<readonly DeletedFlow[]> {
   const enforced = members.filter((m) => m.host?.cgroups.length && m.policy.mode === 'enforce');
   if (enforced.length === 0) return [];
   const flows = (await Promise.all(([4, 6] as const).map((f) => kernel.flows.flows(f, {})))).flat();
-  const doubted = flows.filter(mayBeTurned);
-  const ended: Ended[] = [];
+  const doubted = flows.filter(mayBeReversed);
+  const ended: DeletedFlow[] = [];
   for (const m of enforced) {
     const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
       log.warn(
@@ -76,7 +76,7 @@ async function ofHosts(
       return [];
     });
     const doomed = doubted.filter(
-      (f) => sockets.some((s) => isFrom(turned(f), s)) && !state.judge.keeps(m, turned(f)),
+      (f) => sockets.some((s) => isFrom(reversed(f), s)) && !state.evaluator.keeps(m, reversed(f)),
     );
     await bar(doomed);
     for (const flow of doomed) if (kernel.flows.delete(flow)) ended.push({ flow, owner: m.id });

@@ -1,22 +1,22 @@
-import { cutFlows, cutMarked, type Ended } from '../kernel/delete-flows.js';
-import type { Bars } from '../kernel/flow-blocklist.js';
+import { type DeletedFlow, deleteFlows, deleteMarkedFlows } from '../kernel/delete-flows.js';
+import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
 import type { Logger } from '../lib/logger.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Binding } from '../ruleset/bindings.js';
 import { markOf } from '../ruleset/bridge.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
-import type { Member, Shape } from '../ruleset/state.js';
+import type { KernelConfig, Subject } from '../ruleset/state.js';
 import { addressesOf } from './bind-veths.js';
-import { Looks } from './delayed-recheck.js';
-import { endTurned } from './reversed-flows.js';
-import { sortUnmarked } from './unmarked-flows.js';
+import { DelayedRecheck } from './delayed-recheck.js';
+import { deleteReversedFlows } from './reversed-flows.js';
+import { sortUnmarkedFlows } from './unmarked-flows.js';
 
 export interface RevocationOptions {
-  readonly shape: Shape;
+  readonly shape: KernelConfig;
   readonly kernel: KernelPort;
-  readonly bars: Bars;
+  readonly bars: FlowBlocklist;
   readonly log: Logger;
   /** Asks for a pass in so many ms, for this reason. */
   readonly lookAgain: (reason: string, ms: number) => void;
@@ -47,13 +47,13 @@ export class Revocation {
   /** Cgroups (objects) whose earlier flows have been looked for. */
   #adopted: ReadonlySet<string> = new Set();
   /** Rules were missing. */
-  readonly #tampered: Looks;
-  readonly #newlyHeld: Looks;
+  readonly #tampered: DelayedRecheck;
+  readonly #newlyHeld: DelayedRecheck;
 
   constructor(options: RevocationOptions) {
     this.#o = options;
-    this.#tampered = new Looks('flows after a repair', options.lookAgain);
-    this.#newlyHeld = new Looks('flows of the newly enforced', options.lookAgain);
+    this.#tampered = new DelayedRecheck('flows after a repair', options.lookAgain);
+    this.#newlyHeld = new DelayedRecheck('flows of the newly enforced', options.lookAgain);
   }
 
   /** Something had been tampered with: flows of all are looked at, however many passes it takes, and once more a little later. */
@@ -71,7 +71,7 @@ export class Revocation {
   }
 
   /** Its policy is another than it was at the last run, or it was not there. */
-  isNew(m: Member): boolean {
+  isNew(m: Subject): boolean {
     return this.#signatures.get(m.id) !== signatureOf(m);
   }
 
@@ -79,18 +79,18 @@ export class Revocation {
    * Flows of members whose policy is another than it was; of all, when something had been tampered with. Those that
    * began in this pass have none: their ports were purged, a sender in the host's network had no mark before.
    */
-  async run(state: InForce, { known, again, newlyHeld }: Since): Promise<void> {
-    const isFresh = (m: Member): boolean =>
+  async run(state: AppliedState, { known, again, newlyHeld }: Since): Promise<void> {
+    const isFresh = (m: Subject): boolean =>
       known !== undefined &&
-      (m.host ? !this.#signatures.has(m.id) : !m.ports.some((p) => known.has(p.ifindex)));
-    const members = [...state.members.values()];
+      (m.host ? !this.#signatures.has(m.id) : !m.veths.some((p) => known.has(p.ifindex)));
+    const members = [...state.subjects.values()];
     const all = this.#tampered.now().has(EVERYONE);
     this.#newlyHeld.owe(newlyHeld);
     const held = this.#newlyHeld.now();
     const changed = members.filter((m) => all || again.has(m.id) || (this.isNew(m) && !isFresh(m)));
     await this.#cut(state, changed);
     const doubted = members.filter((m) => all || held.has(m.id));
-    if (doubted.length > 0) this.#tell(await endTurned(this.#o, state, doubted));
+    if (doubted.length > 0) this.#tell(await deleteReversedFlows(this.#o, state, doubted));
     await this.#adopt(
       state,
       members.filter((m) => state.hosts.late.has(m.id)),
@@ -100,20 +100,20 @@ export class Revocation {
     this.#newlyHeld.held();
   }
 
-  async #cut(state: InForce, members: readonly Member[]): Promise<void> {
+  async #cut(state: AppliedState, members: readonly Subject[]): Promise<void> {
     this.#tell([...(await this.#cutPorts(state, members)), ...(await this.#cutHosts(state, members))]);
   }
 
-  #tell(ended: readonly Ended[]): void {
+  #tell(ended: readonly DeletedFlow[]): void {
     if (ended.length === 0) return;
     const containers = [...new Set(ended.map((e) => e.owner))];
     this.#o.log.info({ containers, flows: ended.length }, 'flows ended: no entry permits them now');
   }
 
   /** Senders in the host's network that had no rule when they began: their flows are found by their sockets, once. */
-  async #adopt(state: InForce, late: readonly Member[]): Promise<void> {
+  async #adopt(state: AppliedState, late: readonly Subject[]): Promise<void> {
     const { kernel } = this.#o;
-    const objectsOf = (m: Member): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
+    const objectsOf = (m: Subject): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
     const strange = late.filter((m) => objectsOf(m).some((o) => !this.#adopted.has(o)));
     this.#adopted = new Set(late.flatMap(objectsOf));
     if (strange.length === 0) return;
@@ -121,13 +121,13 @@ export class Revocation {
     for (const m of strange) await this.#adoptOne(state, m, flows);
   }
 
-  async #adoptOne(state: InForce, m: Member, flows: readonly Flow[]): Promise<void> {
+  async #adoptOne(state: AppliedState, m: Subject, flows: readonly Flow[]): Promise<void> {
     const { kernel, log } = this.#o;
     const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
       log.warn({ container: m.id, err: String(e) }, 'what it opened before it was held cannot be told');
       return [];
     });
-    const { kept, doomed } = sortUnmarked(state, m, sockets, flows);
+    const { kept, doomed } = sortUnmarkedFlows(state, m, sockets, flows);
     for (const f of kept) this.#writeMark(f, m);
     if (doomed.length === 0) return;
     await this.#bar(doomed);
@@ -139,7 +139,7 @@ export class Revocation {
   }
 
   /** A flow of the host's network that goes on: whose it is, and whether that is enforced, which its mode may just have changed. */
-  #writeMark(flow: Flow, { identity, policy }: Member): void {
+  #writeMark(flow: Flow, { identity, policy }: Subject): void {
     const { marks } = this.#o.shape;
     const mask = (marks.identity | marks.enforced) >>> 0;
     const mark = (markOf(marks, identity, policy.mode) & mask) >>> 0;
@@ -147,13 +147,13 @@ export class Revocation {
   }
 
   /** By source address. */
-  async #cutPorts(state: InForce, members: readonly Member[]): Promise<Ended[]> {
-    const owners = new Map(members.flatMap((m) => m.ports.flatMap(addressesOf).map((a) => [a, m] as const)));
+  async #cutPorts(state: AppliedState, members: readonly Subject[]): Promise<DeletedFlow[]> {
+    const owners = new Map(members.flatMap((m) => m.veths.flatMap(addressesOf).map((a) => [a, m] as const)));
     const keep = (f: Flow): boolean => {
       const owner = owners.get(f.orig.src);
-      return owner === undefined || state.judge.keeps(owner, f);
+      return owner === undefined || state.evaluator.keeps(owner, f);
     };
-    const cut = await cutFlows(this.#o.kernel.flows, 'orig', new Set(owners.keys()), {
+    const cut = await deleteFlows(this.#o.kernel.flows, 'orig', new Set(owners.keys()), {
       keep,
       bar: this.#bar,
     });
@@ -161,41 +161,41 @@ export class Revocation {
   }
 
   /** Senders in the host's network share its addresses: by the mark that their first packet gave the connection. */
-  async #cutHosts(state: InForce, members: readonly Member[]): Promise<Ended[]> {
+  async #cutHosts(state: AppliedState, members: readonly Subject[]): Promise<DeletedFlow[]> {
     const { marks } = this.#o.shape;
     const owners = new Map(
       members.filter((m) => m.host).map((m) => [identityMark(marks, m.identity), m] as const),
     );
-    const ownerOf = (f: Flow): Member | undefined => owners.get((f.mark & marks.identity) >>> 0);
+    const ownerOf = (f: Flow): Subject | undefined => owners.get((f.mark & marks.identity) >>> 0);
     const keep = (f: Flow): boolean => {
       const owner = ownerOf(f);
       if (owner === undefined) return true;
-      if (!state.judge.keeps(owner, f)) return false;
+      if (!state.evaluator.keeps(owner, f)) return false;
       this.#writeMark(f, owner);
       return true;
     };
     const how = { keep, bar: this.#bar };
-    const cut = await cutMarked(this.#o.kernel.flows, [...owners.keys()], marks.identity, how);
+    const cut = await deleteMarkedFlows(this.#o.kernel.flows, [...owners.keys()], marks.identity, how);
     return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
   }
 
-  readonly #bar = (cut: readonly Flow[]): Promise<void> => this.#o.bars.bar(cut, BAR_SECONDS);
+  readonly #bar = (cut: readonly Flow[]): Promise<void> => this.#o.bars.block(cut, BAR_SECONDS);
 }
 
-const signatures = new WeakMap<Member, string>();
+const signatures = new WeakMap<Subject, string>();
 /** Everything of a member that decides what it may open. */
-export function signatureOf(m: Member): string {
+export function signatureOf(m: Subject): string {
   const known = signatures.get(m) ?? signatureFor(m);
   signatures.set(m, known);
   return known;
 }
-function signatureFor(m: Member): string {
+function signatureFor(m: Subject): string {
   return JSON.stringify([
     m.policy.mode,
     m.limits?.quota?.spent ?? false,
     [...m.families],
     m.policy.mode === 'enforce' ? m.neighbours : [],
-    m.ports.map((p) => [p.ifindex, p.ip4, p.ip6]),
+    m.veths.map((p) => [p.ifindex, p.ip4, p.ip6]),
     m.classes.map((c) => [
       c.key,
       c.names.map((n) => n.entry.canonical),

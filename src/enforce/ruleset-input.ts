@@ -4,36 +4,36 @@ import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/contain
 import { subnetsWithoutGateway } from '../policy/gateways.js';
 import { type EastWest, freeNeighbours, resolveContainer } from '../policy/neighbours.js';
 import type { Mode, Policy, PolicyEntry } from '../policy/policy.js';
-import type { Binding, PortMap } from '../ruleset/bindings.js';
+import type { Binding, VethMap } from '../ruleset/bindings.js';
 import { planClasses } from '../ruleset/classes.js';
 import type {
   Bridge,
   Cgroup,
   DesiredInput,
+  HostCgroups,
   HostPlace,
-  HostSenders,
-  LanPlace,
-  Member,
-  MemberLimits,
-  Port,
-  Shape,
+  KernelConfig,
+  NetnsPlace,
+  Subject,
+  SubjectLimits,
+  Veth,
 } from '../ruleset/state.js';
 import type { Identities } from './identities.js';
 import { expectedFamilies } from './newcomers.js';
 
 export interface WorldInput {
   readonly view: DockerView;
-  readonly ports: PortMap;
+  readonly ports: VethMap;
   readonly identities: Identities;
   readonly policyOf: (c: ContainerFacts) => Policy;
-  readonly limitsOf: (c: ContainerFacts, policy: Policy) => MemberLimits | undefined;
+  readonly limitsOf: (c: ContainerFacts, policy: Policy) => SubjectLimits | undefined;
   readonly eastWest: EastWest;
   /** Held by rules inside the namespaces of its containers. */
   readonly isLan: (n: NetworkFacts) => boolean;
-  readonly shape: Shape;
+  readonly shape: KernelConfig;
   readonly unattributed: readonly number[];
   readonly unattributedPolicy: { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
-  readonly hosts: HostSenders;
+  readonly hosts: HostCgroups;
   readonly zones: { has(cgroups: readonly Cgroup[], isLate: boolean): boolean };
   /** Created a short while ago, and expected to start. */
   readonly newcomers: ReadonlySet<string>;
@@ -41,16 +41,16 @@ export interface WorldInput {
 }
 
 /** What the kernel should know, from what Docker, the links and the lists say. */
-export function desiredInput(w: WorldInput): DesiredInput {
+export function rulesetInput(w: WorldInput): DesiredInput {
   const members = membersOf(w);
   return {
     shape: w.shape,
-    members,
+    subjects: members,
     bridges: [...w.ports.bridges].map(
       ([name, b]): Bridge => ({
         name,
         mac: b.link.mac,
-        ports: b.ports,
+        veths: b.ports,
         subnets: b.network.subnets.flatMap((s) => networkOf(s)?.text ?? []),
         withoutGateway: { ifindex: b.link.index, subnets: subnetsWithoutGateway(b.network) },
         mixed: b.mixed,
@@ -72,7 +72,7 @@ const publicSubnets = (networks: Iterable<NetworkFacts>, nat64: readonly Range[]
   );
 
 /** Containers with a namespace of their own and a place on a managed network. Their chains stand before their ports do. */
-function membersOf(w: WorldInput): Member[] {
+function membersOf(w: WorldInput): Subject[] {
   const bound = new Map<string, Binding[]>();
   for (const b of w.ports.bindings.values()) bound.set(b.container, [...(bound.get(b.container) ?? []), b]);
   const managed = new Set([...w.ports.bridges.values()].map((b) => b.network.id));
@@ -93,7 +93,7 @@ const isComing = (c: ContainerFacts, managed: ReadonlySet<string>): boolean =>
   c.state !== 'exited' && c.endpoints.some((e) => managed.has(e.networkId) && (e.ip4 ?? e.ip6) !== undefined);
 
 /** Undefined: it is on no such network now. */
-function lanPlace(w: Pick<WorldInput, 'view' | 'isLan'>, c: ContainerFacts): LanPlace | undefined {
+function lanPlace(w: Pick<WorldInput, 'view' | 'isLan'>, c: ContainerFacts): NetnsPlace | undefined {
   if (c.state === 'exited' || c.state === 'created' || c.sharesWith !== undefined) return undefined;
   const on = c.endpoints.flatMap((endpoint) => {
     const network = w.view.networks.get(endpoint.networkId);
@@ -116,7 +116,7 @@ function memberOf(
   c: ContainerFacts,
   bindings: readonly Binding[],
   managed: ReadonlySet<string>,
-): Member {
+): Subject {
   const policy = w.policyOf(c);
   const limits = w.limitsOf(c, policy);
   const lan = lanPlace(w, c);
@@ -126,7 +126,7 @@ function memberOf(
     policy,
     classes: planClasses(policy.entries, (name) => resolveContainer(w.view, c, name)),
     neighbours: freeNeighbours(w.view, c, w.eastWest),
-    ports: bindings.map(portOf),
+    veths: bindings.map(portOf),
     families: familiesOf(w, c, managed),
     published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),
     ...(limits ? { limits } : {}),
@@ -152,7 +152,7 @@ function familiesOf(w: WorldInput, c: ContainerFacts, managed: ReadonlySet<strin
   return families;
 }
 
-const portOf = (b: Binding): Port => ({
+const portOf = (b: Binding): Veth => ({
   ifindex: b.ifindex,
   mac: b.mac,
   bridge: b.bridge,

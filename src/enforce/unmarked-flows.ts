@@ -1,23 +1,23 @@
 import type { SocketEnds } from '../kernel/sockets.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Flow } from '../ruleset/flow.js';
-import type { Member } from '../ruleset/state.js';
+import type { Subject } from '../ruleset/state.js';
 
 /** Flows of one member that began before its rule stood, and so bear no mark. */
-interface Unmarked {
+interface UnmarkedFlows {
   readonly kept: readonly Flow[];
   readonly doomed: readonly Flow[];
 }
 
 /** By its sockets: what it opened to where it sends. What others opened to it is not its egress. */
-export function sortUnmarked(
-  state: InForce,
-  member: Member,
+export function sortUnmarkedFlows(
+  state: AppliedState,
+  member: Subject,
   sockets: readonly SocketEnds[],
   flows: readonly Flow[],
-): Unmarked {
+): UnmarkedFlows {
   const own = flows.filter((f) => sockets.some((s) => isFrom(f, s)));
-  const keeps = (f: Flow): boolean => state.judge.keeps(member, f);
+  const keeps = (f: Flow): boolean => state.evaluator.keeps(member, f);
   return { kept: own.filter(keeps), doomed: own.filter((f) => !keeps(f)) };
 }
 

@@ -1,6 +1,6 @@
 import type { Family } from '../lib/ip.js';
 import { backstopProgram } from '../ruleset/backstop-table.js';
-import type { DesiredState, Shape, TableName } from '../ruleset/state.js';
+import type { DesiredState, KernelConfig, TableName } from '../ruleset/state.js';
 import { diffFamily } from './diff-tables.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
@@ -24,7 +24,7 @@ export interface Plan {
 }
 
 /** Tighten first, loosen last: marks of another layout → members out → sets in → rules → ports to identities → sets that nothing uses. */
-export function planSteps(shape: Shape, desired: DesiredState, observed: Observed): Plan {
+export function planSteps(shape: KernelConfig, desired: DesiredState, observed: Observed): Plan {
   const sets = diffSets(desired.sets, observed.sets);
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
   const backstop = programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop);
@@ -33,7 +33,7 @@ export function planSteps(shape: Shape, desired: DesiredState, observed: Observe
   const stages = [
     ...barring,
     tables.flatMap((t) => t.plain),
-    ...MORTAL.map((name) => tables.flatMap((t) => t.mortal.get(name) ?? [])),
+    ...TABLES_WITH_CGROUPS.map((name) => tables.flatMap((t) => t.mortal.get(name) ?? [])),
     nftStep(backstop),
     nftStep(bridge),
     ipsetStep(sets.destroy),
@@ -42,7 +42,7 @@ export function planSteps(shape: Shape, desired: DesiredState, observed: Observe
 }
 
 /** Marks of another layout would be read as other containers': nothing passes while they are exchanged. */
-function closing(shape: Shape, { bridge }: Observed): Step[] {
+function closing(shape: KernelConfig, { bridge }: Observed): Step[] {
   if (bridge.rules.length === 0 || hasOurLayout(shape, bridge)) return [];
   return [{ tool: 'nft', script: closingScript() }];
 }
@@ -56,7 +56,7 @@ const FAMILIES = [4, 6] as const;
  * In the order in which a sender's rules may come: it is named when the others stand; and then its datagrams leave `raw`,
  * one by one. Held in `mangle`, each would have a flow of its own, and perhaps a port.
  */
-const MORTAL: readonly TableName[] = ['filter', 'nat', 'security', 'mangle', 'raw'];
+const TABLES_WITH_CGROUPS: readonly TableName[] = ['filter', 'nat', 'security', 'mangle', 'raw'];
 const CGROUP = / --path (\S+) /;
 
 interface TableSteps {
@@ -111,7 +111,7 @@ export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {
   return whole.every(Boolean);
 }
 
-const isLiving = (line: string, hasCgroup: (path: string) => boolean): boolean => {
+const cgroupExists = (line: string, hasCgroup: (path: string) => boolean): boolean => {
   const path = CGROUP.exec(line)?.[1] ?? nftCgroup(line);
   return path === undefined || hasCgroup(path);
 };
@@ -132,7 +132,7 @@ async function runMortal(run: Exec, step: Step, hasCgroup: (path: string) => boo
     } catch (e) {
       const living = script
         .split('\n')
-        .filter((l) => isLiving(l, hasCgroup))
+        .filter((l) => cgroupExists(l, hasCgroup))
         .join('\n');
       if (n === TRIES || living === script) throw e;
       script = living;

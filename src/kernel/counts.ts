@@ -1,6 +1,6 @@
 import type { Family } from '../lib/ip.js';
 import { type Reading, SharedRead, type Turns } from '../lib/shared-read.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { containerChain, errorsChain, hostChain, limitChain } from '../ruleset/naming.js';
 import { chainHashes, type Rule } from '../ruleset/rules.js';
 import { type ChainCounts, readCounters } from './counters.js';
@@ -51,7 +51,7 @@ export class Counts {
     this.#latest = await (mayBeOld ? this.#read.getInCrowd() : this.#read.get());
   }
 
-  of(id: string, state: InForce): MemberCounts {
+  of(id: string, state: AppliedState): MemberCounts {
     const chain = containerChain(this.#prefix, id);
     let { allowed, denied } = NONE;
     const byEntry = new Map<string, number>();
@@ -73,7 +73,7 @@ export class Counts {
   }
 
   /** New flows of an observed container that passed without being logged: more of them in a second than the log takes. */
-  unrecorded(id: string, state: InForce): number {
+  unrecorded(id: string, state: AppliedState): number {
     const chains = [containerChain(this.#prefix, id), hostChain(this.#prefix, id)];
     let passed = 0;
     for (const [family, counts] of this.#latest.value)
@@ -91,7 +91,7 @@ export class Counts {
 
   /** Rules of a chain with what they have counted. Those that were laid after the counters were read have no count yet. */
   #counted(
-    state: InForce,
+    state: AppliedState,
     family: Family,
     chain: string,
     counts: ChainCounts,
@@ -108,5 +108,5 @@ export class Counts {
 const isPermit = (chain: string, prefix: string, id: string): boolean =>
   [`${prefix}-OK`, `${prefix}-BOUND`, limitChain(prefix, id)].includes(chain);
 
-const filterChain = (state: InForce, family: Family, chain: string): readonly Rule[] =>
+const filterChain = (state: AppliedState, family: Family, chain: string): readonly Rule[] =>
   state.desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains.get(chain) ?? [];

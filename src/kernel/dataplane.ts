@@ -1,4 +1,4 @@
-import type { DesiredState, Shape } from '../ruleset/state.js';
+import type { DesiredState, KernelConfig } from '../ruleset/state.js';
 import { applyPlan, type Plan, planSteps } from './apply.js';
 import type { Exec } from './exec.js';
 import { expectedAfter } from './expected.js';
@@ -18,7 +18,7 @@ const NOTHING = JSON.stringify([]);
 /** The kernel as one value: applies a desired state by the difference to what is known to stand there. */
 export class Dataplane {
   readonly #run: Exec;
-  readonly #shape: Shape;
+  readonly #shape: KernelConfig;
   readonly #indexOf: IndexOf;
   readonly #hasCgroup: (path: string) => boolean;
   /** Undefined: unknown, so that it must be read first. */
@@ -30,7 +30,12 @@ export class Dataplane {
   /** Sets that were made, and whose making nobody has been told of: the apply failed behind it. */
   readonly #made = new Set<string>();
 
-  constructor(run: Exec, shape: Shape, indexOf: IndexOf, hasCgroup: (path: string) => boolean = () => true) {
+  constructor(
+    run: Exec,
+    shape: KernelConfig,
+    indexOf: IndexOf,
+    hasCgroup: (path: string) => boolean = () => true,
+  ) {
     this.#run = run;
     this.#shape = shape;
     this.#indexOf = indexOf;

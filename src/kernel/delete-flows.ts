@@ -24,11 +24,11 @@ async function flowsOf(
 }
 
 /** A flow that ended, and whose it was. */
-export interface Ended {
+export interface DeletedFlow {
   readonly flow: Flow;
   readonly owner: string;
 }
-interface Cut {
+interface DeletionRules {
   /** Flows that may go on. */
   readonly keep: (flow: Flow) => boolean;
   /** Before they end: bars what is on its way, which would make each anew from the other side. */
@@ -39,11 +39,11 @@ interface Cut {
  * Ends the flows that were opened from these addresses (orig), or that others have opened to them, DNATed ones too (reply),
  * and that `keep` does not want; once more for packets that were on their way. Resolves with what was ended in the first round.
  */
-export function cutFlows(
+export function deleteFlows(
   table: FlowTable,
   way: 'orig' | 'reply',
   addresses: ReadonlySet<string>,
-  how: Cut,
+  how: DeletionRules,
 ): Promise<readonly Flow[]> {
   return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsOf(table, way, addresses), how);
 }
@@ -55,7 +55,7 @@ const FEW_FLOWS = 10_000;
  * Delete the flows that were opened from these addresses and, unless `keep` wants them, those that others have opened to
  * them. The first packet of a new container waits for this: a walk of an empty table takes milliseconds.
  */
-export async function cutBoth(
+export async function deleteFlowsOfAddresses(
   table: FlowTable,
   addresses: ReadonlySet<string>,
   keep: (flow: Flow) => boolean,
@@ -70,11 +70,11 @@ export async function cutBoth(
 }
 
 /** The same for flows that bear one of these marks: those of containers in the host's network. */
-export function cutMarked(
+export function deleteMarkedFlows(
   table: FlowTable,
   marks: readonly number[],
   mask: number,
-  how: Cut,
+  how: DeletionRules,
 ): Promise<readonly Flow[]> {
   const marked = async (): Promise<Flow[]> => {
     const filter = marks.length === 1 ? { mark: { value: marks[0] as number, mask } } : {};
@@ -87,7 +87,7 @@ export function cutMarked(
 async function cut(
   table: FlowTable,
   find: () => Promise<Flow[]>,
-  { keep, bar }: Cut,
+  { keep, bar }: DeletionRules,
 ): Promise<readonly Flow[]> {
   const round = async (): Promise<Flow[]> => {
     const doomed = (await find()).filter((f) => !keep(f));

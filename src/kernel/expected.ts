@@ -2,7 +2,7 @@ import type { Family } from '../lib/ip.js';
 import { backstopProgram } from '../ruleset/backstop-table.js';
 import { bridgeProgram } from '../ruleset/bridge.js';
 import { chainHashes } from '../ruleset/rules.js';
-import type { DesiredState, Shape, TableDesired } from '../ruleset/state.js';
+import type { DesiredState, KernelConfig, TableDesired } from '../ruleset/state.js';
 import { placeOf } from './diff-tables.js';
 import { savedSet } from './ipset-text.js';
 import { type SavedRule, type SavedTable, type SavedTables, savedChain } from './iptables-text.js';
@@ -10,7 +10,7 @@ import { programTags } from './nft-program.js';
 import type { Observed } from './read-rules.js';
 
 /** What the kernel holds after a plan has run without error: spares reading it back after every change. */
-export function expectedAfter(shape: Shape, desired: DesiredState, before: Observed): Observed {
+export function expectedAfter(shape: KernelConfig, desired: DesiredState, before: Observed): Observed {
   return {
     tables: new Map(([4, 6] as const).map((f) => [f, tablesAfter(f, desired, before, shape.prefix)])),
     sets: new Map([...desired.sets].map(([name, s]) => [name, savedSet(s)])),

@@ -23,7 +23,7 @@ interface Barred {
 }
 
 /** Pairs of ends between which nothing opens a flow for a time. */
-export class Bars {
+export class FlowBlocklist {
   readonly #kernel: Pick<KernelPort, 'addCut' | 'removeCut'>;
   readonly #prefix: string;
   readonly #now: () => number;
@@ -38,7 +38,7 @@ export class Bars {
   }
 
   /** For so long the other side's packets cannot make these flows anew. */
-  async bar(flows: readonly Flow[], { tcp, others }: BarTimes): Promise<void> {
+  async block(flows: readonly Flow[], { tcp, others }: BarTimes): Promise<void> {
     const now = this.#now();
     this.#others = this.#others.filter((b) => b.until > now);
     for (const family of [4, 6] as const) {

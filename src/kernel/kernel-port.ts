@@ -3,7 +3,7 @@ import type { BridgeDesired, DesiredState } from '../ruleset/state.js';
 import type { FlowTable } from './delete-flows.js';
 import type { SocketEnds } from './sockets.js';
 
-export interface Standing {
+export interface KernelSnapshot {
   readonly bridge: BridgeDesired;
   /** By path. */
   readonly hostMarks: ReadonlyMap<string, number>;
@@ -15,7 +15,7 @@ export interface Standing {
 export interface KernelPort {
   links(known: ReadonlySet<number>): Promise<readonly HostLink[]>;
   /** For taking over after a restart: elements of the bridge table as they stand, and the mark of each cgroup. */
-  standing(): Promise<Standing>;
+  standing(): Promise<KernelSnapshot>;
   /** `beforeBinding` runs beside the rules and ends before any port gets its identity. */
   apply(
     desired: DesiredState,

@@ -4,7 +4,7 @@ import { type ForwardingInput, forwardingOf } from '../ruleset/forwarding.js';
 import { namesFor } from '../ruleset/naming.js';
 import { neighbourRoutes } from '../ruleset/neighbour-routes.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
-import type { BridgeDesired, DesiredInput, DesiredState, Shape } from '../ruleset/state.js';
+import type { BridgeDesired, DesiredInput, DesiredState, KernelConfig } from '../ruleset/state.js';
 import { type Plan, runStep } from './apply.js';
 import { Cgroups } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
@@ -44,8 +44,8 @@ const newsOf = ({ kind }: { readonly kind?: string }, isNew: boolean): 'veth' | 
   !isNew ? 'link state' : kind === 'veth' ? 'veth' : 'link';
 
 /** The kernel of this network namespace behind one face, for the control room. */
-export class KernelAdapter implements AsyncDisposable {
-  readonly #shape: Shape;
+export class Kernel implements AsyncDisposable {
+  readonly #shape: KernelConfig;
   readonly #run: Exec;
   readonly #plane: Dataplane;
   readonly linkTable = new Links();
@@ -65,7 +65,7 @@ export class KernelAdapter implements AsyncDisposable {
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
 
-  constructor(shape: Shape, run: Exec, log: Pick<Logger, 'warn'>) {
+  constructor(shape: KernelConfig, run: Exec, log: Pick<Logger, 'warn'>) {
     this.forwarding = new Forwarding(this.#ports, log);
     this.#shape = shape;
     this.flows = new Conntrack({ ended: shape.marks.ended });
@@ -228,7 +228,7 @@ export class KernelAdapter implements AsyncDisposable {
   }
 
   /** We end: the next name of an observed container is asked where it was asked before us. */
-  async lapse(): Promise<void> {
+  async expireHeartbeat(): Promise<void> {
     for (const family of [4, 6] as const) {
       const set = `${this.#shape.prefix}-alive${family}`;
       if ((await this.sets.members(set)) === undefined) continue; // torn down

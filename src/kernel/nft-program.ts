@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { NftProgram } from '../ruleset/nft-program.js';
-import type { Shape } from '../ruleset/state.js';
+import type { KernelConfig } from '../ruleset/state.js';
 
 /** A table as it stands: its rules' tags in order. */
 export interface ObservedProgram {
@@ -10,25 +10,25 @@ export interface ObservedProgram {
 const TAG_LENGTH = 12;
 
 /** "CHAIN TAG:PLACE" of every rule of a program, as its comments tell it back. */
-export function programTags(shape: Shape, program: NftProgram): string[] {
+export function programTags(shape: KernelConfig, program: NftProgram): string[] {
   const tag = tagOf(shape, program);
   return [...program.rules].flatMap(([chain, all]) => all.map((_, n) => ruleTag(chain, `${tag}:${n}`)));
 }
 export const ruleTag = (chain: string, comment: string): string => `${chain} ${comment}`;
 
 /** "LAYOUT-HASH": how marks are laid out, and the program itself. */
-function tagOf(shape: Shape, { declarations, rules, objects = [] }: NftProgram): string {
+function tagOf(shape: KernelConfig, { declarations, rules, objects = [] }: NftProgram): string {
   const hash = createHash('sha256')
     .update([declarations, ...[...rules].flat(2), ...objects].join('\n'))
     .digest('hex')
     .slice(0, TAG_LENGTH);
   return `${layoutOf(shape)}-${hash}`;
 }
-export const layoutOf = (shape: Shape): string => shape.marks.all.toString(16);
+export const layoutOf = (shape: KernelConfig): string => shape.marks.all.toString(16);
 
 /** The nft text that loads a program over whatever stands of it: what is missing is declared, every chain emptied and filled
  *  again; empty when it stands already. */
-export function programScript(shape: Shape, program: NftProgram, observed: ObservedProgram): string {
+export function programScript(shape: KernelConfig, program: NftProgram, observed: ObservedProgram): string {
   if (byChain(observed.rules).join() === byChain(programTags(shape, program)).join()) return '';
   const tag = tagOf(shape, program);
   const table = (body: string): string => `table ${program.table} {${body}\n}\n`;

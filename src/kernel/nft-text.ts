@@ -1,6 +1,6 @@
 import { BRIDGE_TABLE, bridgeProgram } from '../ruleset/bridge.js';
 import { hex } from '../ruleset/marks.js';
-import type { BridgeDesired, Shape } from '../ruleset/state.js';
+import type { BridgeDesired, KernelConfig } from '../ruleset/state.js';
 import { diffObjects, quoted } from './nft-objects.js';
 import { layoutOf, lines, type ObservedProgram, programScript } from './nft-program.js';
 
@@ -53,7 +53,7 @@ const SETS = [
   'net6',
 ] as const;
 /** The marks that stand in the table mean what ours do. False too when nobody can tell; rules of others do not count. */
-export function hasOurLayout(shape: Shape, { rules }: ObservedBridge): boolean {
+export function hasOurLayout(shape: KernelConfig, { rules }: ObservedBridge): boolean {
   const layouts = rules.flatMap((r) => / ([0-9a-f]+)-[0-9a-f]+:\d+$/.exec(r)?.[1] ?? []);
   return layouts.length > 0 && layouts.every((l) => l === layoutOf(shape));
 }
@@ -66,7 +66,7 @@ export const closingScript = (): string =>
   ]);
 
 /** The nft file that takes the table from observed to desired, one transaction; base chains are never removed. */
-export function bridgeScript(shape: Shape, desired: BridgeDesired, observed: ObservedBridge): string {
+export function bridgeScript(shape: KernelConfig, desired: BridgeDesired, observed: ObservedBridge): string {
   const program = bridgeProgram(shape);
   const load = programScript(shape, program, observed);
   const gone: string[] = [];

@@ -1,5 +1,5 @@
 /** Ends parts in the reverse order of their making; each gets its chance. */
-export class Ending {
+export class DisposalStack {
   readonly #ends: (() => Promise<void>)[] = [];
   add(end: () => Promise<void>): void {
     this.#ends.push(end);

@@ -7,7 +7,7 @@ const AGAIN_MS = 60_000;
  * The work of a timer that repeats, so that what it throws ends nothing: it is logged (once a minute while it is the same),
  * and the next turn tries again. `what` says what is not done meanwhile.
  */
-export function upkeep(
+export function repeatSafely(
   log: ErrorLog,
   what: string,
   work: () => unknown,

@@ -11,7 +11,7 @@ export interface SerialPassOptions {
 const RETRY_MS = { first: 1_000, most: 60_000 };
 
 /** One pass at a time; whoever asks while one runs gets the next, together. One that fails is tried again by itself. */
-export class SerialPass {
+export class SerialRunner {
   readonly #o: SerialPassOptions;
   #running: Promise<void> = Promise.resolve();
   #next: Promise<void> | undefined;

@@ -2,11 +2,11 @@ import type { LearnedPort } from '../kernel/kernel-port.js';
 import type { SetWriter } from '../kernel/set-writer.js';
 import { Newest } from '../lib/newest.js';
 import type { ContainerFacts } from '../policy/container.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { LAN_KINDS, type LanInput, lanClosedProgram } from '../ruleset/netns-program.js';
-import type { Member } from '../ruleset/state.js';
+import type { Subject } from '../ruleset/state.js';
 import { LanClaims, type LanClaimsOptions } from './namespace-owners.js';
-import { type LanKernel, LanNamespace } from './one-namespace.js';
+import { type LanKernel, NamespaceRules } from './one-namespace.js';
 
 export interface LanOptions extends LanClaimsOptions {
   readonly kernel: LanKernel;
@@ -36,16 +36,16 @@ const AT_ONCE = 8;
 const BEAT_MS = 500;
 
 /** Containers on macvlan and ipvlan networks: rules inside their own namespaces, from before their first instruction. */
-export class LanRules implements SetWriter, AsyncDisposable {
+export class NetnsRules implements SetWriter, AsyncDisposable {
   readonly #o: LanOptions;
-  readonly #spaces = new Map<string, LanNamespace>();
+  readonly #spaces = new Map<string, NamespaceRules>();
   readonly #claims: LanClaims;
   /** Containers in whose namespace nothing of ours stands. */
   readonly #clear = new Set<string>();
   /** Namespaces that were closed before it was known whether anything would leave there. */
   readonly #closed = new Map<string, string>();
-  #state: InForce | undefined;
-  readonly #syncs = new Newest<InForce>((state) =>
+  #state: AppliedState | undefined;
+  readonly #syncs = new Newest<AppliedState>((state) =>
     this.#sync(state).catch((e: unknown) =>
       this.#o.log.error({ err: String(e) }, 'the rules inside network namespaces were not updated'),
     ),
@@ -114,7 +114,7 @@ export class LanRules implements SetWriter, AsyncDisposable {
   async remove(set: string, address: string): Promise<void> {
     await this.#ownerOf(set)?.take(set, address);
   }
-  #ownerOf(set: string): LanNamespace | undefined {
+  #ownerOf(set: string): NamespaceRules | undefined {
     return [...this.#spaces].find(([id]) => set.includes(id.slice(0, 12)))?.[1];
   }
 
@@ -138,12 +138,12 @@ export class LanRules implements SetWriter, AsyncDisposable {
     return this.#claims.pathOf(id) ?? this.#o.pathOf(id);
   }
 
-  async #sync(state: InForce): Promise<void> {
+  async #sync(state: AppliedState): Promise<void> {
     const { containers } = state.view;
     this.#claims.retain((id) => isUp(state, id));
     for (const known of [this.#clear, this.#closed])
       for (const id of known.keys()) if (!isUp(state, id)) known.delete(id);
-    const wanted = [...state.members.values()].filter((m) => isWanted(state, m));
+    const wanted = [...state.subjects.values()].filter((m) => isWanted(state, m));
     const ids = new Set(wanted.map((m) => m.id));
     for (const [id, space] of this.#spaces)
       if (!ids.has(id) || this.#pathOf(id) !== space.path) await this.#leave(state, id, space);
@@ -152,12 +152,12 @@ export class LanRules implements SetWriter, AsyncDisposable {
     for (const c of containers.values()) if (!ids.has(c.id) && isNear(state, c)) this.#clearOne(state, c.id);
   }
 
-  async #bring(state: InForce, member: Member): Promise<void> {
+  async #bring(state: AppliedState, member: Subject): Promise<void> {
     const { id, lan } = member;
     const path = this.#pathOf(id);
     if (path === undefined || lan === undefined) return;
     const { kernel, learned, log } = this.#o;
-    const space = this.#spaces.get(id) ?? new LanNamespace(path, id, kernel, log);
+    const space = this.#spaces.get(id) ?? new NamespaceRules(path, id, kernel, log);
     this.#spaces.set(id, space);
     this.#clear.delete(id);
     const input = {
@@ -174,7 +174,7 @@ export class LanRules implements SetWriter, AsyncDisposable {
         input,
         place: lan,
         learned: () => learned.wanted(id),
-        keeps: (flow) => state.judge.keeps(member, flow),
+        keeps: (flow) => state.evaluator.keeps(member, flow),
       })
       .catch(() => {
         this.#claims.forget(id); // perhaps of its former namespace: inspect will tell
@@ -187,11 +187,11 @@ export class LanRules implements SetWriter, AsyncDisposable {
   }
 
   /** It was enforced there, and is no longer; or its namespace is gone. */
-  async #leave(state: InForce, id: string, space: LanNamespace): Promise<void> {
+  async #leave(state: AppliedState, id: string, space: NamespaceRules): Promise<void> {
     this.#spaces.delete(id);
     space[Symbol.dispose]();
     if (!isUp(state, id) || this.#pathOf(id) !== space.path) return;
-    const mode = state.members.get(id)?.policy.mode;
+    const mode = state.subjects.get(id)?.policy.mode;
     if (mode === undefined || mode === 'enforce') await this.#closeAgain(id, space.path);
     else this.#remove(id, space.path);
   }
@@ -207,7 +207,7 @@ export class LanRules implements SetWriter, AsyncDisposable {
   }
 
   /** What an earlier service left, or what was closed before it was known for whom. */
-  #clearOne(state: InForce, id: string): void {
+  #clearOne(state: AppliedState, id: string): void {
     const path = isUp(state, id) && !this.#clear.has(id) ? this.#o.pathOf(id) : undefined;
     if (path !== undefined && this.#remove(id, path)) this.#clear.add(id);
   }
@@ -239,12 +239,12 @@ export class LanRules implements SetWriter, AsyncDisposable {
   }
 }
 
-const isUp = (state: InForce, id: string): boolean => {
+const isUp = (state: AppliedState, id: string): boolean => {
   const c = state.view.containers.get(id);
   return c !== undefined && c.state !== 'exited' && c.state !== 'created';
 };
 /** On a network where what we laid would matter, managed or not. */
-const isNear = ({ view }: InForce, c: ContainerFacts): boolean =>
+const isNear = ({ view }: AppliedState, c: ContainerFacts): boolean =>
   c.endpoints.some((e) => LAN_KINDS.some((kind) => kind === view.networks.get(e.networkId)?.driver));
-const isWanted = (state: InForce, m: Member): boolean =>
+const isWanted = (state: AppliedState, m: Subject): boolean =>
   m.lan !== undefined && m.policy.mode === 'enforce' && isUp(state, m.id);

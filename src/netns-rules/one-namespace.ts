@@ -9,7 +9,7 @@ import {
   lanLearnedSets,
   lanProgram,
 } from '../ruleset/netns-program.js';
-import type { LanPlace } from '../ruleset/state.js';
+import type { NetnsPlace } from '../ruleset/state.js';
 
 /** One end of a macvlan or ipvlan link inside a namespace. */
 export interface LanEnd {
@@ -36,7 +36,7 @@ export interface LanKernel {
 }
 export interface LanWant {
   readonly input: LanInput;
-  readonly place: LanPlace;
+  readonly place: NetnsPlace;
   /** Set → address → until (ms), as the ledger has them now. */
   readonly learned: () => ReadonlyMap<string, ReadonlyMap<string, number>>;
   /** The policy lets this flow go on. */
@@ -45,7 +45,7 @@ export interface LanWant {
 type Learned = Map<string, Map<string, number>>;
 
 /** One namespace on macvlan or ipvlan: what stands in it, and how it comes to what is wanted. */
-export class LanNamespace implements Disposable {
+export class NamespaceRules implements Disposable {
   readonly path: string;
   readonly #kernel: LanKernel;
   readonly #log: Logger;

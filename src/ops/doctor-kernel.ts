@@ -8,7 +8,7 @@ import { canZone } from '../kernel/zones.js';
 import { closedBase } from '../ruleset/base.js';
 import { compile } from '../ruleset/compile.js';
 import { hex } from '../ruleset/marks.js';
-import type { Shape } from '../ruleset/state.js';
+import type { KernelConfig } from '../ruleset/state.js';
 import { type Arrival, selfTest, wrongArrivals } from './self-test.js';
 
 /** One thing that this host must, or should, be able to do. */
@@ -30,7 +30,7 @@ const TOOLS: readonly (readonly [string, readonly string[], string])[] = [
 ];
 
 /** Everything about the kernel and its tools. Touches nothing of the host: what is tried is tried in a namespace made for it. */
-export async function checkKernel(run: Exec, shape: Shape): Promise<DoctorCheck[]> {
+export async function checkKernel(run: Exec, shape: KernelConfig): Promise<DoctorCheck[]> {
   const tools = await Promise.all(TOOLS.map((t) => checkTool(run, ...t)));
   const root = checkRoot();
   if (!root.ok || tools.some((t) => !t.ok)) return [root, ...tools];
@@ -73,7 +73,7 @@ async function checkTool(
 }
 
 /** Our rules, sets and bridge table, laid for real in a namespace of their own. */
-async function checkRules(run: Exec, shape: Shape): Promise<DoctorCheck> {
+async function checkRules(run: Exec, shape: KernelConfig): Promise<DoctorCheck> {
   const name = `drawbridge-doctor-${process.pid}`;
   const inside: Exec = (file, args, options) =>
     run('nsenter', [`--net=/run/netns/${name}`, '--', file, ...args], options);
@@ -96,7 +96,7 @@ async function checkRules(run: Exec, shape: Shape): Promise<DoctorCheck> {
 }
 
 /** Enforcement itself, not the look of rules: packets are sent, and what arrives is counted. */
-async function checkEnforcement(run: Exec, shape: Shape): Promise<DoctorCheck> {
+async function checkEnforcement(run: Exec, shape: KernelConfig): Promise<DoctorCheck> {
   const base = { name: 'enforcement', level: 'error' } as const;
   try {
     const wrong = wrongArrivals(await selfTest(run, shape));
@@ -143,7 +143,7 @@ async function checkZones(run: Exec): Promise<DoctorCheck> {
 }
 
 /** Binding tells; a service that runs has them already, which is as good. */
-function checkQueue(shape: Shape): DoctorCheck {
+function checkQueue(shape: KernelConfig): DoctorCheck {
   const base = { name: 'packet queue and log', level: 'error' } as const;
   try {
     new PacketQueue({ queue: shape.holdQueue }, () => undefined).close();
@@ -169,7 +169,7 @@ function checkQueue(shape: Shape): DoctorCheck {
 }
 
 /** Marks of others that share bits with ours: ip rules, and rules that set or match them. */
-async function checkMarks(run: Exec, shape: Shape): Promise<DoctorCheck[]> {
+async function checkMarks(run: Exec, shape: KernelConfig): Promise<DoctorCheck[]> {
   const rules = await run('ip', ['rule', 'show']);
   const clashes = [...rules.stdout.matchAll(/fwmark (0x[0-9a-f]+)(?:\/(0x[0-9a-f]+))?/g)]
     .filter(([, value, mask]) => (Number(mask ?? value) & shape.marks.all) !== 0)

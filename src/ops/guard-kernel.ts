@@ -4,12 +4,12 @@ import type { SavedTable } from '../kernel/iptables-text.js';
 import type { IndexOf } from '../kernel/nft-parse.js';
 import type { Observed } from '../kernel/read-rules.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge.js';
-import type { DesiredState, Shape } from '../ruleset/state.js';
+import type { DesiredState, KernelConfig } from '../ruleset/state.js';
 
 /** Lays `base` unless ours stands already, whatever it is: then nothing is touched. Throws KernelError. */
 export async function layBase(
   run: Exec,
-  shape: Shape,
+  shape: KernelConfig,
   base: DesiredState,
   indexOf: IndexOf,
 ): Promise<'laid' | 'stands'> {

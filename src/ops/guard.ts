@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import { DockerWatch } from '../docker/watch.js';
-import { HostSenderTable } from '../enforce/host-cgroups.js';
+import { HostCgroupTable } from '../enforce/host-cgroups.js';
 import { readParents } from '../enforce/host-mode.js';
 import { Cgroups } from '../kernel/cgroups.js';
 import { exec } from '../kernel/exec.js';
@@ -118,7 +118,7 @@ async function hostNet(config: Config): Promise<HostNet> {
   const cgroups = new Cgroups();
   await cgroups.askNft(exec);
   const zones = await canZone(exec);
-  const table = new HostSenderTable({
+  const table = new HostCgroupTable({
     cgroups,
     parents,
     onParents: () => undefined,

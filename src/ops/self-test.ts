@@ -8,7 +8,7 @@ import { isDest, parseEntry } from '../policy/entry-parse.js';
 import { closedBase } from '../ruleset/base.js';
 import { planClasses } from '../ruleset/classes.js';
 import { compile } from '../ruleset/compile.js';
-import type { DesiredInput, Member, Shape } from '../ruleset/state.js';
+import type { DesiredInput, KernelConfig, Subject } from '../ruleset/state.js';
 import { PLACES, SelfTestStage } from './self-test-stage.js';
 
 /** What arrived of what was sent, in one phase and family. */
@@ -38,7 +38,7 @@ const QUIET_MS = 200;
  * what came through: first without rules, then with its policy, then as a port that nobody knows. Throws when the
  * stage or the rules cannot be made.
  */
-export async function selfTest(run: Exec, shape: Shape): Promise<readonly Arrival[]> {
+export async function selfTest(run: Exec, shape: KernelConfig): Promise<readonly Arrival[]> {
   await using stage = new SelfTestStage(run);
   await stage.build();
   const links = await stage.links();
@@ -56,16 +56,16 @@ type Links = Awaited<ReturnType<SelfTestStage['links']>>;
 /** The uplink plays the net: it is no container's. */
 const exemptOf = (links: Links): number[] => [links.get('net0')?.ifindex ?? 0];
 
-function enforced(shape: Shape, member: Member, links: Links, bridge: string): DesiredInput {
-  const ports = member.ports.map((p) => p.ifindex);
+function enforced(shape: KernelConfig, member: Subject, links: Links, bridge: string): DesiredInput {
+  const ports = member.veths.map((p) => p.ifindex);
   return {
     ...closedBase(shape, exemptOf(links)),
-    members: [member],
-    bridges: [{ name: bridge, mac: links.get(bridge)?.address ?? '', ports }],
+    subjects: [member],
+    bridges: [{ name: bridge, mac: links.get(bridge)?.address ?? '', veths: ports }],
   };
 }
 
-async function memberOf(stage: SelfTestStage, links: Links): Promise<Member> {
+async function memberOf(stage: SelfTestStage, links: Links): Promise<Subject> {
   const entries = ([4, 6] as const).flatMap((f) => {
     const parsed = parseEntry(f === 4 ? PLACES[f].permitted : `[${PLACES[f].permitted}]`);
     return parsed.ok && isDest(parsed.value)
@@ -86,7 +86,7 @@ async function memberOf(stage: SelfTestStage, links: Links): Promise<Member> {
     classes: planClasses(entries, () => []),
     families: new Set([4, 6]),
     neighbours: [],
-    ports: [port],
+    veths: [port],
     published: [],
   };
 }

@@ -1,21 +1,21 @@
 import type { DockerView } from '../policy/container.js';
-import type { PortMap } from './bindings.js';
-import type { Judge } from './policy-evaluator.js';
-import type { DesiredInput, DesiredState, HostSenders, Member } from './state.js';
+import type { VethMap } from './bindings.js';
+import type { PolicyEvaluator } from './policy-evaluator.js';
+import type { DesiredInput, DesiredState, HostCgroups, Subject } from './state.js';
 
 /** What stands in the kernel since the last pass that held. */
-export interface InForce {
+export interface AppliedState {
   readonly view: DockerView;
-  readonly ports: PortMap;
+  readonly vethMap: VethMap;
   readonly input: DesiredInput;
-  readonly hosts: HostSenders;
+  readonly hosts: HostCgroups;
   readonly desired: DesiredState;
-  readonly members: ReadonlyMap<string, Member>;
+  readonly subjects: ReadonlyMap<string, Subject>;
   readonly veths: readonly number[];
   readonly unattributed: ReadonlySet<number>;
   /** Ports that are, or have been, a container's: they are never proven to be nobody's. */
   readonly containers: ReadonlySet<number>;
-  readonly judge: Judge;
+  readonly evaluator: PolicyEvaluator;
   readonly repaired: boolean;
 }
 

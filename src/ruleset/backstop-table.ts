@@ -1,6 +1,6 @@
 import { hex, type Marks } from './marks.js';
 import type { NftProgram } from './nft-program.js';
-import type { Cgroup, HostNet, Shape } from './state.js';
+import type { Cgroup, HostNet, KernelConfig } from './state.js';
 
 export const BACKSTOP_TABLE = 'inet drawbridge_backstop';
 
@@ -8,7 +8,7 @@ export const BACKSTOP_TABLE = 'inet drawbridge_backstop';
  * What the `security` chains say of marked packets, once more in a table that no iptables command reaches: whoever flushes
  * every table of iptables (a firewalld reload with its iptables backend, a full iptables-restore) leaves it standing.
  */
-export function backstopProgram({ marks }: Shape, hostNet: HostNet): NftProgram {
+export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftProgram {
   return {
     table: BACKSTOP_TABLE,
     // behind `security` (50), before conntrack confirms

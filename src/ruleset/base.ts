@@ -1,9 +1,9 @@
-import { type DesiredInput, NO_HOST_NET, type Shape } from './state.js';
+import { type DesiredInput, type KernelConfig, NO_HOST_NET } from './state.js';
 
 /** What stands when nothing is known: no container, every port held. `exempt`: veths that are not Docker's. */
-export const closedBase = (shape: Shape, exempt: readonly number[] = []): DesiredInput => ({
+export const closedBase = (shape: KernelConfig, exempt: readonly number[] = []): DesiredInput => ({
   shape,
-  members: [],
+  subjects: [],
   bridges: [],
   exempt,
   unattributed: [],

@@ -27,7 +27,7 @@ export interface Binding {
   readonly ip6?: string;
 }
 
-export interface PortMap {
+export interface VethMap {
   readonly bindings: ReadonlyMap<number, Binding>;
   /** veths on managed bridges that belong to nobody yet. */
   readonly unbound: readonly HostLink[];

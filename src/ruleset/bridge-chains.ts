@@ -2,7 +2,7 @@ import type { Family } from '../lib/ip.js';
 import { ESTABLISHED, ND } from './constant-chains.js';
 import { type Names, sharedSet } from './naming.js';
 import { type Match, type Rule, rule } from './rules.js';
-import type { DesiredInput, Shape } from './state.js';
+import type { DesiredInput, KernelConfig } from './state.js';
 
 /** What iptables takes as one interface, by its name alone: a final "+" would stand for many. */
 const PLAIN_NAME = /^[\w.@-]{1,15}$/;
@@ -26,7 +26,7 @@ export function bridgeChains(
   ]);
 }
 
-function unmarkedChain(shape: Shape, names: Names, family: Family): Rule[] {
+function unmarkedChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const dead: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src', not: true };
   return [
     ...(family === 4 ? HOST_ECHO : LINK_SCOPE),

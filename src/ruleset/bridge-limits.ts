@@ -1,4 +1,4 @@
-import type { Allowance, BridgeDesired, Member } from './state.js';
+import type { Allowance, BridgeDesired, Subject } from './state.js';
 
 const SHORT_ID = 12;
 /** A limit of the kernel cannot be changed: another rate is another name. */
@@ -11,7 +11,7 @@ const limitName = (id: string, bytesPerSecond: number): string =>
  * one object. What is spent is counted no more: the member's chain refuses it, so that it is told.
  */
 export function portLimits(
-  members: readonly Member[],
+  members: readonly Subject[],
 ): Pick<BridgeDesired, 'limits' | 'allowances' | 'rates' | 'quotas'> {
   const limits = new Map<string, number>();
   const allowances = new Map<string, Allowance>();
@@ -21,10 +21,10 @@ export function portLimits(
     const isEnforced = m.policy.mode === 'enforce';
     const rate = isEnforced ? m.limits?.bytesPerSecond : undefined;
     const quota = m.limits?.quota;
-    if (m.ports.length === 0) continue;
+    if (m.veths.length === 0) continue;
     if (rate !== undefined) limits.set(limitName(m.id, rate), rate);
     if (quota) allowances.set(quota.name, { bytes: quota.bytes, used: quota.used });
-    for (const { ifindex } of m.ports) {
+    for (const { ifindex } of m.veths) {
       if (rate !== undefined) rates.set(ifindex, limitName(m.id, rate));
       if (quota && !(isEnforced && quota.spent)) quotas.set(ifindex, quota.name);
     }

@@ -1,5 +1,5 @@
 import { hex } from './marks.js';
-import type { Shape } from './state.js';
+import type { KernelConfig } from './state.js';
 
 /**
  * Neighbours of one bridge that are not enforced speak past FORWARD. What observed ones open to each other is logged here, once
@@ -33,7 +33,7 @@ export const meetingChains = ({
   marks,
   prefix,
   logGroup,
-}: Shape): (readonly [string, readonly string[]])[] => {
+}: KernelConfig): (readonly [string, readonly string[]])[] => {
   const log = `log prefix "${prefix}:near" group ${logGroup} snaplen 128`;
   const isObserved = `meta mark & ${hex(marks.redirect)} == ${hex(marks.redirect)}`;
   const chain = (ip: 'ip' | 'ip6', icmp: string, set: string): string[] => {

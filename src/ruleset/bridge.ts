@@ -7,10 +7,10 @@ import { hex, identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import { NAMELESS, NAMELESS_DECLARATIONS, namelessSets } from './nameless.js';
 import type { NftProgram } from './nft-program.js';
 import { closedElements } from './reserved-ports.js';
-import type { BridgeDesired, DesiredInput, Member, Shape } from './state.js';
+import type { BridgeDesired, DesiredInput, KernelConfig, Subject } from './state.js';
 
 /** The mark of a container's packets: who, and how its policy is held. */
-export function markOf(marks: Marks, identity: number, mode: Member['policy']['mode']): number {
+export function markOf(marks: Marks, identity: number, mode: Subject['policy']['mode']): number {
   const flag = mode === 'enforce' ? marks.enforced : mode === 'observe' ? marks.redirect : 0;
   return (identityMark(marks, identity) | flag) >>> 0;
 }
@@ -25,12 +25,12 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
   const strict = new Set<number>();
   const macs = new Set<string>();
   const ll6 = new Set<string>();
-  const up = new Map(input.bridges.flatMap((b) => b.ports.map((p) => [p, b.mac] as const)));
+  const up = new Map(input.bridges.flatMap((b) => b.veths.map((p) => [p, b.mac] as const)));
   const own4 = new Set<string>();
   const own6 = new Set<string>();
-  for (const m of input.members) {
+  for (const m of input.subjects) {
     const mark = markOf(marks, m.identity, m.policy.mode);
-    for (const p of m.ports) {
+    for (const p of m.veths) {
       if (p.ip4) own4.add(p.ip4);
       if (p.ip6) own6.add(p.ip6);
       if (p.ip4) id4.set(`${p.ifindex} . ${p.mac} . ${p.ip4}`, mark);
@@ -57,13 +57,13 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
     exempt: new Set(input.exempt),
     up,
     ...multicast(input),
-    bridgemac: new Set(input.bridges.flatMap((b) => b.ports.map((p) => `${p} . ${b.mac}`))),
-    ...enforcedAddresses(input.members, (ifindex) => up.has(ifindex)),
+    bridgemac: new Set(input.bridges.flatMap((b) => b.veths.map((p) => `${p} . ${b.mac}`))),
+    ...enforcedAddresses(input.subjects, (ifindex) => up.has(ifindex)),
     closed4: closedElements(input.closed ?? [], 4),
     closed6: closedElements(input.closed ?? [], 6),
     own4,
     own6,
-    ...portLimits(input.members),
+    ...portLimits(input.subjects),
   };
 }
 
@@ -71,7 +71,7 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
 function multicast(input: DesiredInput): { mcast4: ReadonlySet<string>; mcast6: ReadonlySet<string> } {
   const mcast4 = new Set<string>();
   const mcast6 = new Set<string>();
-  for (const m of input.members.filter((x) => x.policy.mode === 'enforce')) {
+  for (const m of input.subjects.filter((x) => x.policy.mode === 'enforce')) {
     const mark = markOf(input.shape.marks, m.identity, 'enforce');
     for (const c of m.classes.filter((x) => x.proto === 'udp'))
       for (const { range } of c.statics.filter((s) => isGroup(s.range)))
@@ -94,7 +94,7 @@ const singlePorts = (ports: readonly PortRange[]): number[] =>
 
 /** Addresses of enforced containers' veths; `isPresent` leaves out veths that are gone, whose address a successor may have. */
 export function enforcedAddresses(
-  members: readonly Member[],
+  members: readonly Subject[],
   isPresent: (ifindex: number) => boolean = () => true,
 ): {
   enf4: ReadonlySet<string>;
@@ -102,7 +102,7 @@ export function enforcedAddresses(
 } {
   const ports = members
     .filter((m) => m.policy.mode === 'enforce')
-    .flatMap((m) => m.ports.filter((p) => isPresent(p.ifindex)));
+    .flatMap((m) => m.veths.filter((p) => isPresent(p.ifindex)));
   return {
     enf4: new Set(ports.flatMap((p) => (p.ip4 ? [p.ip4] : []))),
     enf6: new Set(ports.flatMap((p) => (p.ip6 ? [p.ip6] : []))),
@@ -146,7 +146,7 @@ const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
  * The rules of `table bridge`: one prerouting chain that turns a port into a mark and lifts what passes between
  * neighbours into the host's FORWARD, where the one policy is. Loaded once; afterwards only elements change.
  */
-export function bridgeProgram(shape: Shape): NftProgram {
+export function bridgeProgram(shape: KernelConfig): NftProgram {
   const { marks } = shape;
   const E = hex(marks.enforced);
   const U = hex(marks.unknown);

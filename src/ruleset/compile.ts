@@ -12,16 +12,16 @@ import { identityMark, UNATTRIBUTED } from './marks.js';
 import { partsOf } from './member-parts.js';
 import { containerChain as chainName, hostChain, type Names, namesFor, sharedSet } from './naming.js';
 import { type Rule, rule } from './rules.js';
-import type { DesiredInput, DesiredState, Hook, Member, SetDesired, TableDesired } from './state.js';
+import type { DesiredInput, DesiredState, Hook, SetDesired, Subject, TableDesired } from './state.js';
 import { threatBackstop, threatChains, threatSets } from './threat-rules.js';
-import { unattributedMember } from './unattributed.js';
+import { unattributedSubject } from './unattributed.js';
 
 const FAMILIES: readonly Family[] = [4, 6];
 
 /** What the kernel should hold for this input. Pure; equal inputs give equal states. */
 export function compile(input: DesiredInput): DesiredState {
   const names = namesFor(input.shape.prefix);
-  const everyone = [...input.members, unattributedMember(input)];
+  const everyone = [...input.subjects, unattributedSubject(input)];
   const sets = [...sharedSets(input, names), ...everyone.flatMap((m) => partsOf(m, input.shape).sets)];
   return {
     sets: new Map(sets.map((s) => [s.name, s])),
@@ -39,7 +39,7 @@ export function compile(input: DesiredInput): DesiredState {
 
 function filterTable(
   input: DesiredInput,
-  members: readonly Member[],
+  members: readonly Subject[],
   names: Names,
   family: Family,
 ): TableDesired {
@@ -80,8 +80,8 @@ function filterTable(
 }
 
 function hostChains(
-  members: readonly Member[],
-  rulesOf: (m: Member) => readonly Rule[] | undefined,
+  members: readonly Subject[],
+  rulesOf: (m: Subject) => readonly Rule[] | undefined,
   names: Names,
 ): Map<string, readonly Rule[]> {
   const chains = new Map<string, readonly Rule[]>();
@@ -94,7 +94,7 @@ function hostChains(
 
 function hostJumps(
   input: DesiredInput,
-  members: readonly Member[],
+  members: readonly Subject[],
   hosts: ReadonlyMap<string, unknown>,
   names: Names,
 ): Rule[] {
@@ -111,7 +111,7 @@ function hostJumps(
 
 function natTable(
   input: DesiredInput,
-  members: readonly Member[],
+  members: readonly Subject[],
   names: Names,
   family: Family,
 ): TableDesired {
@@ -158,7 +158,7 @@ const hook = (table: Hook['table'], chain: string, target: string): Hook => ({
 });
 
 function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
-  const { enf4, enf6 } = enforcedAddresses(input.members);
+  const { enf4, enf6 } = enforcedAddresses(input.subjects);
   return FAMILIES.flatMap((family) => {
     const set = (
       what: Parameters<typeof sharedSet>[1],
@@ -174,10 +174,10 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
     });
     return [
       set('enf', 'hash:ip', false, [...(family === 4 ? enf4 : enf6)]),
-      set('own', 'hash:ip', false, ownAddresses(input.members, family)),
+      set('own', 'hash:ip', false, ownAddresses(input.subjects, family)),
       set('net', 'hash:net', false, subnets(input, family)),
       ...threatSets(names.prefix, family),
-      set('pub', 'hash:ip,port', false, publishedPairs(input.members, family)),
+      set('pub', 'hash:ip,port', false, publishedPairs(input.subjects, family)),
       set('any', 'hash:net', false, anyNetworks(input.inside ?? [], family, nat64Ranges(input.shape.nat64))),
       set('alive', 'hash:net', true),
       { ...set('cut', 'hash:ip,port,ip', true), evicts: true },
@@ -185,17 +185,17 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
   });
 }
 
-const ownAddresses = (members: readonly Member[], family: Family): string[] => [
-  ...new Set(members.flatMap((m) => m.ports.flatMap((p) => (family === 4 ? p.ip4 : p.ip6) ?? []))),
+const ownAddresses = (members: readonly Subject[], family: Family): string[] => [
+  ...new Set(members.flatMap((m) => m.veths.flatMap((p) => (family === 4 ? p.ip4 : p.ip6) ?? []))),
 ];
 
 const subnets = ({ bridges }: DesiredInput, family: Family): string[] => [
   ...new Set(bridges.flatMap((b) => b.subnets ?? []).filter((s) => s.includes(':') === (family === 6))),
 ];
 
-function publishedPairs(members: readonly Member[], family: Family): string[] {
+function publishedPairs(members: readonly Subject[], family: Family): string[] {
   const pairs = members.flatMap((m) =>
-    m.ports.flatMap((p) => {
+    m.veths.flatMap((p) => {
       const address = family === 4 ? p.ip4 : p.ip6;
       return address ? m.published.map((x) => `${address},${x.proto}:${x.port}`) : [];
     }),

@@ -5,10 +5,10 @@ import { namesBound } from './limit-chains.js';
 import { identityMark, UNATTRIBUTED } from './marks.js';
 import { type Names, sharedSet } from './naming.js';
 import { denyChain, logRule } from './refusal.js';
-import { closedAtHost, closedBehindHost, type Place } from './reserved-ports.js';
+import { closedAtHost, closedBehindHost, type ReservedPort } from './reserved-ports.js';
 import { type IcmpType, type Match, type Rule, rule } from './rules.js';
 import { sentHere } from './sent-here.js';
-import type { DesiredInput, HostNet, Shape } from './state.js';
+import type { DesiredInput, HostNet, KernelConfig } from './state.js';
 import { forgedToHost } from './threat-rules.js';
 
 type Chains = Map<string, Rule[]>;
@@ -54,7 +54,7 @@ export function constantChains(
 /** Bytes that an echo request of an enforced container may carry; ping sends 56, Windows 32. Later ones of a flow as well. */
 const ECHO_PAYLOAD = 128;
 const ECHO_HEADERS = { 4: 20 + 8, 6: 40 + 8 } as const;
-const bigEcho = (shape: Shape, names: Names, family: Family): Rule =>
+const bigEcho = (shape: KernelConfig, names: Names, family: Family): Rule =>
   rule(
     [
       { k: 'proto', proto: 'icmp' },
@@ -69,13 +69,13 @@ const bigEcho = (shape: Shape, names: Names, family: Family): Rule =>
  * A packet that waited while its flow was ended, which was an earlier holder's: it keeps that flow, and would pass as
  * established.
  */
-const onEndedFlow = ({ marks }: Shape): readonly Match[] => [
+const onEndedFlow = ({ marks }: KernelConfig): readonly Match[] => [
   { k: 'mark', value: marks.held, mask: marks.held },
   { k: 'connmark', value: marks.ended, mask: marks.ended },
 ];
 
 /** Unknown ports before established: a new container must not ride on flows that an earlier holder of its address left. */
-function forwardChain(shape: Shape, names: Names, family: Family): Rule[] {
+function forwardChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const { marks } = shape;
   return [
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
@@ -90,13 +90,18 @@ function forwardChain(shape: Shape, names: Names, family: Family): Rule[] {
  * The policy applies to these packets as to the first packet of a flow. ICMP errors are dropped: the flow that they quote
  * belonged to another container.
  */
-const endedChain = (shape: Shape, names: Names, family: Family): Rule[] => [
+const endedChain = (shape: KernelConfig, names: Names, family: Family): Rule[] => [
   bigEcho(shape, names, family),
   rule([ESTABLISHED], { k: 'goto', chain: names.opening }),
   rule([], { k: 'drop' }),
 ];
 
-function openingChain(shape: Shape, names: Names, closed: readonly Place[], family: Family): Rule[] {
+function openingChain(
+  shape: KernelConfig,
+  names: Names,
+  closed: readonly ReservedPort[],
+  family: Family,
+): Rule[] {
   const { marks } = shape;
   return [
     foreignErrors(shape, names),
@@ -153,7 +158,7 @@ function cutChain(names: Names, family: Family): Rule[] {
  * From neighbours and the host, who may open connections to an enforced container: nothing tells who began one whose middle
  * comes first (neighbours of one bridge spoke past conntrack until the container was enforced). They begin anew.
  */
-function middleChain(shape: Shape, names: Names, family: Family): Rule[] {
+function middleChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const enforced: Match = { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' };
   const refuse = shape.deny === 'drop' ? ({ k: 'drop' } as const) : ({ k: 'reject', tcp: true } as const);
   return [rule([...TCP_MIDDLE, enforced], refuse), rule([], { k: 'jump', chain: names.cut })];
@@ -164,7 +169,7 @@ function middleChain(shape: Shape, names: Names, family: Family): Rule[] {
  * established flow, so that a forged source would lead its answers anywhere. The addresses of unattributed senders are not
  * known: those of managed networks.
  */
-function nearChain(shape: Shape, names: Names, family: Family): Rule[] {
+function nearChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const { marks } = shape;
   const from = (what: 'own' | 'net'): Match => ({
     k: 'set',
@@ -195,7 +200,7 @@ const neighbourDiscovery = (family: Family): Rule[] =>
       );
 
 /** Nobody listening, a full queue, a second visit: all drop. No --queue-bypass. */
-function holdChain(shape: Shape, names: Names, family: Family): Rule[] {
+function holdChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const { marks } = shape;
   const hold: Rule[] = [
     rule([{ k: 'mark', value: marks.held, mask: marks.held }], { k: 'drop' }),
@@ -263,7 +268,12 @@ export function inputChain(
 }
 
 /** Port 53 to our own resolver: enforced always, observed only while we are alive (the heartbeat's members expire). */
-export function preroutingChain(shape: Shape, names: Names, family: Family, direct: readonly Rule[]): Rule[] {
+export function preroutingChain(
+  shape: KernelConfig,
+  names: Names,
+  family: Family,
+  direct: readonly Rule[],
+): Rule[] {
   const { marks, dns } = shape;
   const target = { k: 'dnat', address: family === 4 ? dns.v4 : dns.v6, port: dns.port } as const;
   const enforced: Match = { k: 'mark', value: marks.enforced, mask: marks.enforced };
@@ -286,7 +296,12 @@ export function preroutingChain(shape: Shape, names: Names, family: Family, dire
  * Runs after filter, whatever others accepted or flushed there: an enforced port's new packet that we did not permit goes
  * nowhere, nor does any of a port that nobody knows, or a new one that misses its mark.
  */
-export function backstopChain(shape: Shape, names: Names, family: Family, to: 'forward' | 'host'): Rule[] {
+export function backstopChain(
+  shape: KernelConfig,
+  names: Names,
+  family: Family,
+  to: 'forward' | 'host',
+): Rule[] {
   const { marks } = shape;
   const unjudged = (bit: number) => ({ k: 'mark', value: bit, mask: (bit | marks.judged) >>> 0 }) as const;
   return [

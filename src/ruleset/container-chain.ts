@@ -8,7 +8,7 @@ import { permitChain, QUOTA_WHY } from './limit-chains.js';
 import { classSet, type Names, sharedSet } from './naming.js';
 import { unpermitted } from './refusal.js';
 import { type Match, multiportParts, type Rule, rule } from './rules.js';
-import type { Member, Shape } from './state.js';
+import type { KernelConfig, Subject } from './state.js';
 
 const DNS_PORT = [{ lo: 53, hi: 53 }];
 const NEIGHBOURS = 'neighbours';
@@ -16,7 +16,7 @@ export const neighbourSet = (prefix: string, id: string, family: Family): string
   classSet(prefix, id, NEIGHBOURS, family, 'static');
 
 /** What one container may open through FORWARD. Entered and left by goto: its permits and denials end the walk. */
-export function containerChain(member: Member, family: Family, names: Names, shape: Shape): Rule[] {
+export function containerChain(member: Subject, family: Family, names: Names, shape: KernelConfig): Rule[] {
   const permits = permitsOf(member, family, names, shape);
   if (member.policy.mode === 'off') return [rule([], { k: 'goto', chain: names.ok })];
   if (member.policy.mode === 'observe')
@@ -34,7 +34,7 @@ export function containerChain(member: Member, family: Family, names: Names, sha
 const spent = (names: Names): Rule[] => [rule([], { k: 'goto', chain: names.quota }, [QUOTA_WHY])];
 
 /** Address entries with dns=direct: the only way to another resolver. */
-function directPermits(member: Member, family: Family, names: Names, shape: Shape): Rule[] {
+function directPermits(member: Subject, family: Family, names: Names, shape: KernelConfig): Rule[] {
   return member.classes.filter((c) => c.direct).flatMap((c) => classRules(member, c, family, names, shape));
 }
 
@@ -51,7 +51,7 @@ const dnsDenials = (names: Names): Rule[] =>
     ),
   );
 
-function permitsOf(member: Member, family: Family, names: Names, shape: Shape): Rule[] {
+function permitsOf(member: Subject, family: Family, names: Names, shape: KernelConfig): Rule[] {
   const classes = member.classes
     .filter((c) => !c.direct)
     .flatMap((c) => classRules(member, c, family, names, shape));
@@ -62,7 +62,13 @@ function permitsOf(member: Member, family: Family, names: Names, shape: Shape): 
 }
 
 /** At most three rules a class and family (static, learned, any); of an observed container also what is only shown. */
-function classRules(member: Member, c: ClassPlan, family: Family, names: Names, { marks }: Shape): Rule[] {
+function classRules(
+  member: Subject,
+  c: ClassPlan,
+  family: Family,
+  names: Names,
+  { marks }: KernelConfig,
+): Rule[] {
   const { prefix } = names;
   const rules: Rule[] = [];
   const chain = permitChain(member, names);
@@ -125,19 +131,19 @@ export function classMatches(c: Pick<ClassPlan, 'proto' | 'ports'>): Match[][] {
 }
 
 /** What one enforced container may open on the host itself (`host:` entries); undefined: nothing. */
-export function hostChainRules(member: Member, names: Names): Rule[] | undefined {
+export function hostChainRules(member: Subject, names: Names): Rule[] | undefined {
   if (member.policy.mode !== 'enforce' || !member.classes.some((c) => c.host.length > 0)) return undefined;
   if (member.limits?.quota?.spent) return spent(names);
   return [...hostPermits(member, names), rule([], { k: 'goto', chain: names.no })];
 }
 
 /** What an observed container opens on the host: all of it passes, and what no `host:` entry permits is logged first. */
-export const observedHostRules = (member: Member, names: Names, shape: Shape): Rule[] | undefined =>
+export const observedHostRules = (member: Subject, names: Names, shape: KernelConfig): Rule[] | undefined =>
   member.policy.mode === 'observe'
     ? [...hostPermits(member, names), ...unpermitted(member, names, shape)]
     : undefined;
 
-function hostPermits(member: Member, names: Names): Rule[] {
+function hostPermits(member: Subject, names: Names): Rule[] {
   const chain = permitChain(member, names);
   return member.classes
     .filter((c) => c.host.length > 0)

@@ -1,7 +1,7 @@
 import { identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import { containerChain, type Names } from './naming.js';
 import { type Rule, rule } from './rules.js';
-import type { Member } from './state.js';
+import type { Subject } from './state.js';
 
 const FANOUT_BITS = 4;
 
@@ -73,7 +73,7 @@ function bySlot(
 
 /** Where each identity goes. Containers that are off share a chain. */
 export function leavesOf(
-  members: readonly Member[],
+  members: readonly Subject[],
   names: Names,
   unattributed: string,
 ): Map<number, string> {
@@ -82,7 +82,7 @@ export function leavesOf(
   return leaves;
 }
 
-export function leafOf(m: Pick<Member, 'policy' | 'id'>, names: Names): string {
+export function leafOf(m: Pick<Subject, 'policy' | 'id'>, names: Names): string {
   if (m.policy.mode === 'off') return names.ok;
   return containerChain(names.prefix, m.id);
 }

@@ -59,11 +59,11 @@ export function opening(flow: Flow): Omit<TracePacket, 'mark'> {
 }
 
 /** The same as if who answers had opened it. */
-export const turned = (flow: Flow): Flow => ({ ...flow, orig: flow.reply, reply: flow.orig });
+export const reversed = (flow: Flow): Flow => ({ ...flow, orig: flow.reply, reply: flow.orig });
 
 const TCP = 6;
 
 /** Where an answer makes a flow, who answers seems to have opened it; a handshake shows who did. */
-export const mayBeTurned = (flow: Flow): boolean => flow.proto !== TCP || flow.tcp?.pickedUp === true;
+export const mayBeReversed = (flow: Flow): boolean => flow.proto !== TCP || flow.tcp?.pickedUp === true;
 
 export const isDns = (flow: Flow): boolean => flow.orig.dport === DNS_PORT;

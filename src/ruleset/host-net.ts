@@ -5,7 +5,7 @@ import { hostChain, type Names, sharedSet } from './naming.js';
 import { closedAtHost, closedBehindHost } from './reserved-ports.js';
 import { type Match, type Rule, rule } from './rules.js';
 import { sentHere } from './sent-here.js';
-import type { Cgroup, DesiredInput, HostNet, Member, Shape } from './state.js';
+import type { Cgroup, DesiredInput, HostNet, KernelConfig, Subject } from './state.js';
 
 /**
  * Containers in the host's network. No port tells them from the host's own processes; the cgroup of their sockets does.
@@ -30,13 +30,13 @@ export function hostResolver(identity: number, family: Family): string {
 export const isHostResolver = (address: string): boolean => address.startsWith('fd64:7262:7264:53:');
 
 export const inCgroup = (c: Cgroup): Match => ({ k: 'cgroup', path: c.path, object: c.object });
-export const cgroupsOf = (m: Member): readonly Cgroup[] => m.host?.cgroups ?? [];
-const isIdentified = (shape: Shape, m: Member): Match => ({
+export const cgroupsOf = (m: Subject): readonly Cgroup[] => m.host?.cgroups ?? [];
+const isIdentified = (shape: KernelConfig, m: Subject): Match => ({
   k: 'mark',
   value: identityMark(shape.marks, m.identity),
   mask: shape.marks.identity,
 });
-const nobody = (shape: Shape): Match => ({ k: 'mark', value: 0, mask: shape.marks.identity });
+const nobody = (shape: KernelConfig): Match => ({ k: 'mark', value: 0, mask: shape.marks.identity });
 const dead = (names: Names, family: Family): Match => ({
   k: 'set',
   set: sharedSet(names.prefix, 'alive', family),
@@ -71,7 +71,7 @@ export function hostMangle(input: DesiredInput, names: Names, family: Family): M
       names.hostWho,
       [
         ...input.hostNet.builds.map((c) => write(c, markOf(marks, UNATTRIBUTED, input.unattributedMode))),
-        ...input.members.flatMap((m) =>
+        ...input.subjects.flatMap((m) =>
           cgroupsOf(m).map((c) => write(c, markOf(marks, m.identity, m.policy.mode))),
         ),
         rule([nobody(input.shape)], { k: 'goto', chain: names.hostHold }),
@@ -97,14 +97,14 @@ function hostOwn(input: DesiredInput, names: Names): Rule[] {
     ...ANSWERS,
     rule([], { k: 'setMark', value: 0, mask: (marks.all & ~marks.held) >>> 0 }),
     rule([{ k: 'ct', states: ['ESTABLISHED'], not: true }], { k: 'goto', chain: names.hostWho }),
-    ...input.members.flatMap((m) => cgroupsOf(m).map((c) => own(c, m.identity))),
+    ...input.subjects.flatMap((m) => cgroupsOf(m).map((c) => own(c, m.identity))),
     ...input.hostNet.builds.map((c) => own(c, UNATTRIBUTED)),
     rule([], { k: 'goto', chain: names.hostWho }),
   ];
 }
 
 /** In `filter` and `security`: what stands and `mangle` named nobody for. Without `mangle`, not what the host opened. */
-const stands = (shape: Shape): Rule =>
+const stands = (shape: KernelConfig): Rule =>
   rule(
     [
       { k: 'ct', states: ['ESTABLISHED'] },
@@ -115,7 +115,7 @@ const stands = (shape: Shape): Rule =>
   );
 
 /** As for ports: nobody listening, a full queue, a second visit all drop. */
-function hostHold(shape: Shape, names: Names, family: Family): Rule[] {
+function hostHold(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const { marks } = shape;
   return [
     ...(shape.failure === 'open' ? [rule([dead(names, family)], { k: 'return' })] : []),
@@ -132,7 +132,7 @@ export function hostNat(
   family: Family,
   direct: readonly Rule[],
 ): Map<string, Rule[]> {
-  const enforced = input.members.filter((m) => m.host && m.policy.mode === 'enforce');
+  const enforced = input.subjects.filter((m) => m.host && m.policy.mode === 'enforce');
   const redirects = enforced.flatMap((m) =>
     (['udp', 'tcp'] as const).map((proto) =>
       rule([isIdentified(input.shape, m), { k: 'proto', proto }, { k: 'dports', ports: DNS_PORT }], {
@@ -185,7 +185,7 @@ export function hostFilter(
 function loopback(input: DesiredInput, names: Names, family: Family, hosts: readonly Rule[]): Rule[] {
   const { shape } = input;
   const ports: Match = { k: 'dports', ports: [{ lo: shape.dns.port, hi: shape.dns.port }] };
-  const enforced = input.members.filter((m) => m.host && m.policy.mode === 'enforce');
+  const enforced = input.subjects.filter((m) => m.host && m.policy.mode === 'enforce');
   const own = enforced.flatMap((m) =>
     (['udp', 'tcp'] as const).map((proto) =>
       rule(
@@ -212,7 +212,7 @@ function loopback(input: DesiredInput, names: Names, family: Family, hosts: read
 
 /** Observed containers of the host's network: what they open on the host passes, and is logged where enforce would deny it. */
 const observedHere = (input: DesiredInput, names: Names, family: Family): Rule[] =>
-  input.members
+  input.subjects
     .filter((m) => m.host && m.policy.mode === 'observe' && m.families.has(family))
     .map((m) => rule([isIdentified(input.shape, m)], { k: 'goto', chain: hostChain(names.prefix, m.id) }));
 

@@ -2,7 +2,7 @@ import { cgroupsOf, gate, HOLD_LIMIT, inCgroup } from './host-net.js';
 import { UNATTRIBUTED } from './marks.js';
 import type { Names } from './naming.js';
 import { type Rule, rule } from './rules.js';
-import type { DesiredInput, Member, Shape } from './state.js';
+import type { DesiredInput, KernelConfig, Subject } from './state.js';
 
 /**
  * Containers in the host's network have its addresses, and the connection table keeps a datagram's flow for up to two
@@ -24,14 +24,14 @@ export function hostRaw(input: DesiredInput, names: Names): Map<string, Rule[]> 
       names.hostZone,
       [
         ...input.hostNet.builds.map((c) => rule([inCgroup(c)], { k: 'zone', zone: UNATTRIBUTED })),
-        ...input.members.flatMap(zoneRules),
+        ...input.subjects.flatMap(zoneRules),
         ...hold(input.shape, names),
       ],
     ],
   ]);
 }
 
-const zoneRules = (m: Member): Rule[] =>
+const zoneRules = (m: Subject): Rule[] =>
   cgroupsOf(m).map((c) =>
     rule(
       [inCgroup(c)],
@@ -43,7 +43,7 @@ const zoneRules = (m: Member): Rule[] =>
  * Who is not known yet waits here, so that its first datagram has the zone of its second. `mangle` decides what may go
  * out: with nobody listening, or above the limit, it is asked at once.
  */
-function hold(shape: Shape, names: Names): Rule[] {
+function hold(shape: KernelConfig, names: Names): Rule[] {
   const { held } = shape.marks;
   return [
     // a packet without any flow, or template of one, is in this state

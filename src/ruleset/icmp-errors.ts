@@ -2,7 +2,7 @@ import type { Family } from '../lib/ip.js';
 import { errorsChain, type Names } from './naming.js';
 import { unpermitted } from './refusal.js';
 import { type Match, type Rule, rule } from './rules.js';
-import type { Member, Shape } from './state.js';
+import type { KernelConfig, Subject } from './state.js';
 
 /**
  * An ICMP error that quotes a packet of a conntrack entry. The kernel asks only whether the error goes to one end of that
@@ -20,7 +20,7 @@ export const LONGEST_ERROR: Readonly<Record<Family, number>> = { 4: 576, 6: 1280
 export const ERROR_RATE = { perSecond: 50, burst: 100 };
 
 /** Errors of routers and other hosts, which have no identity mark, pass; those of a managed bridge without one do not. */
-export const foreignErrors = (shape: Shape, names: Names): Rule =>
+export const foreignErrors = (shape: KernelConfig, names: Names): Rule =>
   rule([{ k: 'mark', value: 0, mask: shape.marks.identity }, ...RELATED_ERROR], {
     k: 'goto',
     chain: names.from,
@@ -30,21 +30,21 @@ export const foreignErrors = (shape: Shape, names: Names): Rule =>
  * Where the member's ICMP errors are permitted: in a chain of their own, because its rules name addresses, which come and
  * go, and rules that are laid again count from zero.
  */
-export const ownErrors = (member: Member, names: Names): Rule[] =>
+export const ownErrors = (member: Subject, names: Names): Rule[] =>
   hasErrors(member) ? [rule(RELATED_ERROR, { k: 'goto', chain: errorsChain(names.prefix, member.id) })] : [];
 
 /** Before it has an address, too: its first packet would wait for these rules. */
-const hasErrors = ({ policy, host }: Member): boolean => policy.mode !== 'off' && host === undefined;
+const hasErrors = ({ policy, host }: Subject): boolean => policy.mode !== 'off' && host === undefined;
 
 /**
  * Those chains, by name: permits for ICMP errors about a flow that has one of the member's addresses as an end, before or
  * after NAT. New ports have none yet. Entered and left by goto.
  */
 export function ownErrorChains(
-  members: readonly Member[],
+  members: readonly Subject[],
   family: Family,
   names: Names,
-  shape: Shape,
+  shape: KernelConfig,
 ): Map<string, readonly Rule[]> {
   return new Map(
     members
@@ -56,9 +56,9 @@ export function ownErrorChains(
   );
 }
 
-function errorPermits(member: Member, family: Family, names: Names): Rule[] {
+function errorPermits(member: Subject, family: Family, names: Names): Rule[] {
   const chain = member.policy.mode === 'enforce' ? names.error : names.ok;
-  const bound = member.ports.filter((p) => !p.isNew);
+  const bound = member.veths.filter((p) => !p.isNew);
   const own = new Set(bound.flatMap((p) => (family === 4 ? p.ip4 : p.ip6) ?? []));
   return [...own].flatMap((address) =>
     (['orig', 'reply'] as const).map((direction) =>

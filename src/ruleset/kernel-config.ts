@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.js';
 import { TUNNEL_NAMES, TUNNELS, type Tunnel } from '../lib/embedded-ipv4.js';
 import { layoutMarks } from './marks.js';
-import type { Shape } from './state.js';
+import type { KernelConfig } from './state.js';
 
 /** Link-local and unique-local: reachable from any container by its default route, from nowhere else. */
 export const DNS_ADDRESSES = { v4: '169.254.53.53', v6: 'fd64:7262:7264::53', port: 5359 } as const;
@@ -13,7 +13,7 @@ function closedTunnels({ feeds, catalogue, exceptions }: Config['threats']): rea
 }
 
 /** The instance's constants from its configuration. Throws RangeError for a mask that is too small. */
-export function shapeOf(config: Config): Shape {
+export function shapeOf(config: Config): KernelConfig {
   const [holdQueue = 53] = config.kernel.queues;
   return {
     prefix: config.kernel.prefix,

@@ -1,7 +1,7 @@
 import { limitChain, type Names } from './naming.js';
 import { denyChain } from './refusal.js';
 import { type Rule, rule } from './rules.js';
-import type { Member, Shape } from './state.js';
+import type { KernelConfig, Subject } from './state.js';
 
 /**
  * New connections of one enforced container, by its address, which the bridge table vouches for: a second, and open at
@@ -16,7 +16,7 @@ const NAMES_BOUND = { perSecond: 1_000, burst: 4_000 } as const;
 export const QUOTA_WHY = 'quota';
 
 /** Where a permit of this member leads: through what bounds it. Senders of the host's network share its addresses. */
-export function permitChain(m: Pick<Member, 'id' | 'policy' | 'limits' | 'host'>, names: Names): string {
+export function permitChain(m: Pick<Subject, 'id' | 'policy' | 'limits' | 'host'>, names: Names): string {
   if (m.policy.mode !== 'enforce') return names.ok;
   if (m.limits?.connections !== undefined) return limitChain(names.prefix, m.id);
   return m.host ? names.ok : names.bound;
@@ -26,7 +26,7 @@ export function permitChain(m: Pick<Member, 'id' | 'policy' | 'limits' | 'host'>
  * A member's own bound on open connections. A chain of its own: its count is the rule's, and a change of the policy must
  * not begin it anew. Each family counts for itself.
  */
-function limitChainRules(m: Member, names: Names): Rule[] | undefined {
+function limitChainRules(m: Subject, names: Names): Rule[] | undefined {
   const most = m.limits?.connections;
   if (m.policy.mode !== 'enforce' || most === undefined) return undefined;
   return [
@@ -36,7 +36,7 @@ function limitChainRules(m: Member, names: Names): Rule[] | undefined {
 }
 
 /** Shared by all: the bounds, and refusals that say why. */
-export function boundChains(shape: Shape, names: Names): Map<string, Rule[]> {
+export function boundChains(shape: KernelConfig, names: Names): Map<string, Rule[]> {
   const { newPerSecond: perSecond, burst, open: above } = BOUNDS;
   return new Map([
     [
@@ -67,7 +67,7 @@ export const namesBound = (names: Names): Rule =>
   );
 
 /** Limit chains of these members. */
-export function limitChains(members: readonly Member[], names: Names): Map<string, Rule[]> {
+export function limitChains(members: readonly Subject[], names: Names): Map<string, Rule[]> {
   const chains = new Map<string, Rule[]>();
   for (const m of members) {
     const rules = limitChainRules(m, names);

@@ -13,7 +13,7 @@ import { limitChains } from './limit-chains.js';
 import { identityMark } from './marks.js';
 import { classSet, type Names, namesFor } from './naming.js';
 import { type Rule, rule } from './rules.js';
-import type { Member, SetDesired, Shape } from './state.js';
+import type { KernelConfig, SetDesired, Subject } from './state.js';
 
 type Chains = ReadonlyMap<string, readonly Rule[]>;
 /** What the kernel holds for one member alone. */
@@ -36,18 +36,18 @@ interface FamilyParts {
 
 const FAMILIES: readonly Family[] = [4, 6];
 /** By objects that nothing changes: what is made depends on these two alone. */
-const known = new WeakMap<Shape, WeakMap<Member, MemberParts>>();
+const known = new WeakMap<KernelConfig, WeakMap<Subject, MemberParts>>();
 
 /** Rendered once for each member object. Equal members that are two objects are rendered twice. */
-export function partsOf(member: Member, shape: Shape): MemberParts {
-  const ofShape = known.get(shape) ?? new WeakMap<Member, MemberParts>();
+export function partsOf(member: Subject, shape: KernelConfig): MemberParts {
+  const ofShape = known.get(shape) ?? new WeakMap<Subject, MemberParts>();
   known.set(shape, ofShape);
   const parts = ofShape.get(member) ?? makeParts(member, shape);
   ofShape.set(member, parts);
   return parts;
 }
 
-function makeParts(member: Member, shape: Shape): MemberParts {
+function makeParts(member: Subject, shape: KernelConfig): MemberParts {
   const names = namesFor(shape.prefix);
   const ofFamily = (family: Family): FamilyParts => ({
     chain: containerChain(member, family, names, shape),
@@ -64,7 +64,7 @@ function makeParts(member: Member, shape: Shape): MemberParts {
 }
 
 /** dns=direct entries keep their own resolver: nat leaves them alone, the container's chain judges them. */
-function directReturns(m: Member, family: Family, names: Names, { marks }: Shape): Rule[] {
+function directReturns(m: Subject, family: Family, names: Names, { marks }: KernelConfig): Rule[] {
   if (m.policy.mode !== 'enforce') return [];
   const who = { k: 'mark', value: identityMark(marks, m.identity), mask: marks.identity } as const;
   return m.classes
@@ -83,7 +83,7 @@ function directReturns(m: Member, family: Family, names: Names, { marks }: Shape
     );
 }
 
-function memberSets(m: Member, names: Names): SetDesired[] {
+function memberSets(m: Subject, names: Names): SetDesired[] {
   if (m.policy.mode === 'off') return [];
   const sets = m.classes.flatMap((c) => FAMILIES.flatMap((f) => classSets(m, c, names, f)));
   const neighbours = FAMILIES.filter((f) => hasFamily(m.neighbours, f)).map((family) => ({
@@ -96,7 +96,7 @@ function memberSets(m: Member, names: Names): SetDesired[] {
   return [...sets, ...neighbours];
 }
 
-function classSets(m: Member, c: ClassPlan, names: Names, family: Family): SetDesired[] {
+function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetDesired[] {
   const sets: SetDesired[] = [];
   const statics = c.statics.filter((s) => s.range.family === family);
   if (statics.length > 0)

@@ -5,9 +5,9 @@ import { classMatches, containerChain } from './container-chain.js';
 import { ERROR_RATE, LONGEST_ERROR } from './icmp-errors.js';
 import { permitChain } from './limit-chains.js';
 import { classSet, errorsChain, namesFor } from './naming.js';
-import type { Place } from './reserved-ports.js';
+import type { ReservedPort } from './reserved-ports.js';
 import type { Match, Rule } from './rules.js';
-import type { Member, SetDesired, Shape } from './state.js';
+import type { KernelConfig, SetDesired, Subject } from './state.js';
 
 export const LAN_TABLE = 'drawbridge_lan';
 /** Drivers of Docker, and kinds of their links: what leaves there passes the host by. */
@@ -25,12 +25,12 @@ const ECHO = { 4: 20 + 8 + 128, 6: 40 + 8 + 128 } as const;
 const LONGEST = { report: 376, neighbour: 104 } as const;
 
 export interface LanInput {
-  readonly shape: Shape;
-  readonly member: Member;
+  readonly shape: KernelConfig;
+  readonly member: Subject;
   /** As they are desired on the host: the same names and contents hold inside. */
   readonly sets: ReadonlyMap<string, SetDesired>;
   /** TCP ports of Drawbridge's own, at addresses of the host or of a container. */
-  readonly closed: readonly Required<Pick<Place, 'address' | 'port'>>[];
+  readonly closed: readonly Required<Pick<ReservedPort, 'address' | 'port'>>[];
   /** Where our resolver answers inside, at 127.0.0.11; undefined: nowhere, and no name is asked. */
   readonly resolver: number | undefined;
   /** IPv6 networks that it is on. */
@@ -230,7 +230,7 @@ function judge(input: LanInput, rules: Rules): string[] {
   ];
 }
 
-function denied({ deny, logGroup, prefix }: Shape): string[] {
+function denied({ deny, logGroup, prefix }: KernelConfig): string[] {
   const refusal = [
     'meta l4proto tcp reject with tcp reset',
     'limit rate 50/second burst 100 packets reject with icmpx admin-prohibited',

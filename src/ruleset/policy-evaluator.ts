@@ -6,7 +6,7 @@ import { membershipOf } from './membership.js';
 import { type Names, namesFor } from './naming.js';
 import { CLOSED_WHY } from './reserved-ports.js';
 import type { Rule } from './rules.js';
-import type { DesiredState, Member, Shape, TableName } from './state.js';
+import type { DesiredState, KernelConfig, Subject, TableName } from './state.js';
 import { type HasMember, type TracePacket, type TraceResult, trace } from './trace.js';
 
 type Chains = ReadonlyMap<Family, ReadonlyMap<string, readonly Rule[]>>;
@@ -25,8 +25,8 @@ function closedPorts(filter: Chains, names: Names): ReadonlySet<number> {
 }
 
 /** Judges packets and flows by the rules as they are rendered: what `explain` says and what a revocation ends. */
-export class Judge {
-  readonly #shape: Shape;
+export class PolicyEvaluator {
+  readonly #shape: KernelConfig;
   readonly #has: HasMember;
   readonly #filter: Chains;
   readonly #mangle: Chains;
@@ -35,7 +35,7 @@ export class Judge {
   readonly #closedPorts: ReadonlySet<number>;
 
   constructor(
-    shape: Shape,
+    shape: KernelConfig,
     desired: DesiredState,
     learned: (set: string, address: string) => boolean,
     hostAddresses: ReadonlySet<string>,
@@ -48,19 +48,19 @@ export class Judge {
     this.#closedPorts = closedPorts(this.#filter, namesFor(shape.prefix));
   }
 
-  markOf(member: Member): number {
+  markOf(member: Subject): number {
     return markOf(this.#shape.marks, member.identity, member.policy.mode);
   }
 
   /** What a packet of this member has beside its ends: its mark, or where it is sent on the host itself. */
-  sentBy(member: Member, packet: Omit<TracePacket, 'mark'>): TracePacket {
+  sentBy(member: Subject, packet: Omit<TracePacket, 'mark'>): TracePacket {
     const marked = { ...packet, mark: this.markOf(member) };
     if (!member.host) return marked;
     const cgroup = member.host.cgroups[0]?.path ?? '';
     return { ...marked, cgroup, toHost: this.#isLocal(packet.dst) };
   }
 
-  judge(packet: TracePacket): TraceResult {
+  evaluate(packet: TracePacket): TraceResult {
     const names = namesFor(this.#shape.prefix);
     if (packet.cgroup !== undefined) return this.#fromHost(packet, names);
     const start = this.#hostAddresses.has(packet.dst) ? names.input : names.forward;
@@ -89,14 +89,14 @@ export class Judge {
 
   /** A permit: judged where it is enforced, or nothing against it where not. */
   permits(packet: TracePacket): boolean {
-    const result = this.judge(packet);
+    const result = this.evaluate(packet);
     if (result.verdict === 'accept') return true;
     const enforced = (packet.mark & this.#shape.marks.enforced) !== 0;
     return result.verdict === 'return' && (!enforced || (result.mark & this.#shape.marks.judged) !== 0);
   }
 
   /** Whether a flow that a member opened may go on. Its DNS flows go where nat sends them now, so old ones end. */
-  keeps(member: Member, flow: Flow): boolean {
+  keeps(member: Subject, flow: Flow): boolean {
     if (this.#isClosed(member, flow)) return false;
     const atOurs = this.#isAtOurs(member, flow);
     if (member.host && member.policy.mode !== 'enforce') return !(isDns(flow) && atOurs);
@@ -106,30 +106,30 @@ export class Judge {
     return this.permits(this.#opening(member, flow));
   }
 
-  #opening(member: Member, flow: Flow): TracePacket {
+  #opening(member: Subject, flow: Flow): TracePacket {
     return this.sentBy(member, { ...opening(flow), sentHere: this.#isLocal(flow.orig.dst) });
   }
 
   /** It leads to Drawbridge's own API or Redis, which no mode permits. */
-  #isClosed(member: Member, flow: Flow): boolean {
+  #isClosed(member: Subject, flow: Flow): boolean {
     const ports = [flow.orig.dport, flow.reply.sport];
     if (flow.proto !== TCP || !ports.some((p) => p !== undefined && this.#closedPorts.has(p))) return false;
-    const { steps } = this.judge(this.#opening(member, flow));
+    const { steps } = this.evaluate(this.#opening(member, flow));
     return steps.some((s) => s.rule.why?.includes(CLOSED_WHY));
   }
 
   /** Whether the packet that would open this flow now, from outside to a container, would pass. */
   admits(flow: Flow): boolean {
-    return this.judge({ ...opening(flow), mark: 0 }).verdict === 'return';
+    return this.evaluate({ ...opening(flow), mark: 0 }).verdict === 'return';
   }
 
-  #isAtOurs(member: Member, flow: Flow): boolean {
+  #isAtOurs(member: Subject, flow: Flow): boolean {
     const { dns } = this.#shape;
     if (member.host) return flow.reply.src === hostResolver(member.identity, flow.family);
     return flow.reply.src === dns.v4 || flow.reply.src === dns.v6;
   }
 
-  #hasDirect(member: Member): boolean {
+  #hasDirect(member: Subject): boolean {
     return member.policy.mode === 'enforce' && member.classes.some((c) => c.direct);
   }
 }

@@ -1,12 +1,12 @@
 import { parseAddress, parseCidr, rangeHas } from '../lib/ip.js';
-import type { Member } from './state.js';
+import type { Subject } from './state.js';
 
 /**
  * Whether mode enforce would let a member reach a neighbour: what its chain says of static destinations. The bridge table logs
  * new flows between observed neighbours without asking for their policies.
  */
 export function mayReach(
-  member: Pick<Member, 'neighbours' | 'classes'>,
+  member: Pick<Subject, 'neighbours' | 'classes'>,
   packet: { readonly dst: string; readonly proto: string; readonly dport: number },
 ): boolean {
   const to = parseAddress(packet.dst);

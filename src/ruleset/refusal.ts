@@ -1,6 +1,6 @@
 import type { Names } from './naming.js';
 import { type Rule, rule } from './rules.js';
-import type { Member, Shape } from './state.js';
+import type { KernelConfig, Subject } from './state.js';
 
 /** Packets a second and source that may be logged, or be answered with an ICMP error. */
 const LOG_LIMIT = { perSecond: 20, burst: 60 };
@@ -9,7 +9,7 @@ const REJECT_LIMIT = { perSecond: 50, burst: 100 };
 /** What a logged packet's prefix says of it, behind ours and a colon. */
 export type LogWord = 'deny' | 'would' | 'threat' | 'seen' | 'flood' | 'connections' | 'quota';
 
-export const logRule = (shape: Shape, names: Names, limit: string, word: LogWord): Rule =>
+export const logRule = (shape: KernelConfig, names: Names, limit: string, word: LogWord): Rule =>
   rule([{ k: 'limit', name: `${names.prefix}-${limit}`, ...LOG_LIMIT }], {
     k: 'nflog',
     group: shape.logGroup,
@@ -17,7 +17,7 @@ export const logRule = (shape: Shape, names: Names, limit: string, word: LogWord
   });
 
 /** TCP by a reset, the rest by ICMP errors within a limit: the client hears it at once. */
-export function refusal(shape: Shape, limit: string): Rule[] {
+export function refusal(shape: KernelConfig, limit: string): Rule[] {
   if (shape.deny === 'drop') return [rule([], { k: 'drop' })];
   return [
     rule([{ k: 'proto', proto: 'tcp' }], { k: 'reject', tcp: true }),
@@ -27,19 +27,23 @@ export function refusal(shape: Shape, limit: string): Rule[] {
 }
 
 /** What nobody permits, or what a limit refuses: logged with its reason, and answered. */
-export const denyChain = (shape: Shape, names: Names, word: LogWord = 'deny'): Rule[] => [
+export const denyChain = (shape: KernelConfig, names: Names, word: LogWord = 'deny'): Rule[] => [
   logRule(shape, names, 'log', word),
   ...refusal(shape, `${names.prefix}-rej`),
 ];
 
 /** The end of a member's own chains: a packet that no rule of them permits. */
-export const unpermitted = ({ policy }: Pick<Member, 'policy'>, names: Names, shape: Shape): Rule[] =>
+export const unpermitted = (
+  { policy }: Pick<Subject, 'policy'>,
+  names: Names,
+  shape: KernelConfig,
+): Rule[] =>
   policy.mode === 'observe'
     ? [observedLog(shape, names), rule([], { k: 'goto', chain: names.observe })]
     : [rule([], { k: 'goto', chain: names.no })];
 
 /** In the container's own chain: an observed container may forge its addresses, so its share goes by its port. */
-const observedLog = (shape: Shape, names: Names): Rule =>
+const observedLog = (shape: KernelConfig, names: Names): Rule =>
   rule([{ k: 'paced', ...LOG_LIMIT }], {
     k: 'nflog',
     group: shape.logGroup,

@@ -5,7 +5,7 @@ import { type Match, type Rule, rule } from './rules.js';
  * A TCP port that is Drawbridge's own: its API, its Redis, on this host or in a container of it. No container reaches it,
  * whatever its mode and its entries.
  */
-export interface Place {
+export interface ReservedPort {
   /** Undefined: at every address of the host. */
   readonly address?: string;
   readonly port: number;
@@ -17,14 +17,14 @@ export interface Place {
 export const CLOSED_WHY = 'drawbridge';
 
 const TCP: Match = { k: 'proto', proto: 'tcp' };
-const portOf = ({ port }: Place): Match => ({ k: 'dports', ports: [{ lo: port, hi: port }] });
-const isOf = (place: Place, family: number): boolean =>
+const portOf = ({ port }: ReservedPort): Match => ({ k: 'dports', ports: [{ lo: port, hi: port }] });
+const isOf = (place: ReservedPort, family: number): boolean =>
   place.address === undefined || place.address.includes(':') === (family === 6);
-const at = ({ address }: Place): Match[] => (address === undefined ? [] : [{ k: 'dst', address }]);
+const at = ({ address }: ReservedPort): Match[] => (address === undefined ? [] : [{ k: 'dst', address }]);
 
 /** For packets that arrive at the host, and (`first`: how that is told) for those that stay on it. */
 export const closedAtHost = (
-  places: readonly Place[],
+  places: readonly ReservedPort[],
   names: Names,
   family: number,
   first: readonly Match[] = [],
@@ -36,7 +36,7 @@ export const closedAtHost = (
     );
 
 /** For forwarded packets: to a container that is such a place, at its own address, or by DNAT from a published port. */
-export const closedBehindHost = (places: readonly Place[], names: Names, family: number): Rule[] =>
+export const closedBehindHost = (places: readonly ReservedPort[], names: Names, family: number): Rule[] =>
   places.flatMap((place) => {
     const refuse = (when: readonly Match[]): Rule[] => [
       rule(when, { k: 'goto', chain: names.no }, [CLOSED_WHY]),
@@ -48,7 +48,7 @@ export const closedBehindHost = (places: readonly Place[], names: Names, family:
   });
 
 /** "ADDRESS . PORT" of containers, for the bridge table: neighbours of one bridge reach them past FORWARD. */
-export const closedElements = (places: readonly Place[], family: number): ReadonlySet<string> =>
+export const closedElements = (places: readonly ReservedPort[], family: number): ReadonlySet<string> =>
   new Set(
     places
       .filter((place) => place.container !== undefined && isOf(place, family))

@@ -3,11 +3,11 @@ import type { Family, Range } from '../lib/ip.js';
 import type { Policy } from '../policy/policy.js';
 import type { ClassPlan } from './classes.js';
 import type { Marks } from './marks.js';
-import type { Place } from './reserved-ports.js';
+import type { ReservedPort } from './reserved-ports.js';
 import type { Rule } from './rules.js';
 
 /** Constants of one instance. */
-export interface Shape {
+export interface KernelConfig {
   readonly prefix: string;
   readonly marks: Marks;
   readonly holdQueue: number;
@@ -23,7 +23,7 @@ export interface Shape {
 }
 
 /** A port of a managed bridge that belongs to a container. */
-export interface Port {
+export interface Veth {
   readonly ifindex: number;
   readonly mac: string;
   readonly ip4?: string;
@@ -34,7 +34,7 @@ export interface Port {
 }
 
 /** A network namespace that has an identity: a container with those that share its namespace. */
-export interface Member {
+export interface Subject {
   /** Full id of the namespace's owner. */
   readonly id: string;
   readonly identity: number;
@@ -44,12 +44,12 @@ export interface Member {
   readonly families: ReadonlySet<Family>;
   /** Neighbours that eastWest lets it reach with every protocol. */
   readonly neighbours: readonly string[];
-  readonly ports: readonly Port[];
+  readonly veths: readonly Veth[];
   readonly published: readonly { readonly proto: 'tcp' | 'udp' | 'sctp'; readonly port: number }[];
   /** What it may use, from its label; held while it is enforced. */
-  readonly limits?: MemberLimits;
+  readonly limits?: SubjectLimits;
   /** It is on macvlan or ipvlan networks that are managed, too: rules inside its own namespace say the same there. */
-  readonly lan?: LanPlace;
+  readonly lan?: NetnsPlace;
   /** It lives in the host's network, in these cgroups: its own, and those of containers that share its namespace. */
   readonly host?: HostPlace;
 }
@@ -59,15 +59,15 @@ export interface HostPlace {
   readonly zoned?: boolean;
 }
 
-export interface MemberLimits {
+export interface SubjectLimits {
   /** Of all its ports together, what it sends. */
   readonly bytesPerSecond?: number;
   /** Open at one time. */
   readonly connections?: number;
-  readonly quota?: MemberQuota;
+  readonly quota?: SubjectQuota;
 }
 /** What it may send and receive within the period that is now. */
-export interface MemberQuota {
+export interface SubjectQuota {
   /** Of the kernel's counter: owner and period. */
   readonly name: string;
   readonly bytes: number;
@@ -79,7 +79,7 @@ export interface MemberQuota {
   /** In words, once it is. */
   readonly reached: string;
 }
-export interface LanPlace {
+export interface NetnsPlace {
   /** How many it is on. */
   readonly links: number;
   /** Its own addresses there, as Docker knows them. */
@@ -113,7 +113,7 @@ export interface Bridge {
   readonly name: string;
   readonly mac: string;
   /** ifindexes of all veths on it. */
-  readonly ports: readonly number[];
+  readonly veths: readonly number[];
   /** Canonical networks of its addresses. */
   readonly subnets?: readonly string[];
   /** IPv4 subnets in which Docker gives the bridge no address. */
@@ -126,8 +126,8 @@ export interface Bridge {
 export const NO_HOST_NET: HostNet = { gates: [], exempt: [], builds: [] };
 
 export interface DesiredInput {
-  readonly shape: Shape;
-  readonly members: readonly Member[];
+  readonly shape: KernelConfig;
+  readonly subjects: readonly Subject[];
   readonly bridges: readonly Bridge[];
   /** veths that no managed network owns. */
   readonly exempt: readonly number[];
@@ -137,7 +137,7 @@ export interface DesiredInput {
   readonly unattributedClasses: readonly ClassPlan[];
   readonly hostNet: HostNet;
   /** Closed to every container; none when left out. */
-  readonly closed?: readonly Place[];
+  readonly closed?: readonly ReservedPort[];
   /** Public address space that Docker networks use: `any` does not stand for it. None when left out. */
   readonly inside?: readonly Range[];
 }
@@ -225,7 +225,7 @@ export interface DesiredState {
 }
 
 /** Who sends in the host's network, at one moment. */
-export interface HostSenders {
+export interface HostCgroups {
   readonly net: HostNet;
   /** By id of the namespace's owner: its cgroup, and those of containers that share its namespace. */
   readonly cgroups: ReadonlyMap<string, readonly Cgroup[]>;

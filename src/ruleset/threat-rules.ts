@@ -4,7 +4,7 @@ import { DIRECTIONS, type FlowEnd, JUDGING, type ThreatAction } from '../policy/
 import { type Names, sharedSet, THREAT_KINDS, type ThreatKind, threatSet } from './naming.js';
 import { logRule, refusal } from './refusal.js';
 import { type Match, type Rule, rule, type Target } from './rules.js';
-import type { SetDesired, Shape } from './state.js';
+import type { KernelConfig, SetDesired } from './state.js';
 
 /** What `explain` knows the rules of threats by. */
 export const THREAT_WHY = 'threat';
@@ -31,7 +31,7 @@ export const threatSets = (prefix: string, family: Family): SetDesired[] =>
  * else sends to a container by its source. A container that is not enforced may forge a listed source: then the answer
  * would go to the threat, as part of an established flow. What no feed lists returns.
  */
-export const threatChains = (shape: Shape, names: Names, family: Family): Map<string, Rule[]> =>
+export const threatChains = (shape: KernelConfig, names: Names, family: Family): Map<string, Rule[]> =>
   new Map([
     ...lookups(shape, names, family, (action) =>
       action === 'block' ? { k: 'goto', chain: names.threatNo } : { k: 'goto', chain: names.threatSeen },
@@ -44,7 +44,7 @@ export const threatChains = (shape: Shape, names: Names, family: Family): Map<st
   ]);
 
 /** In `security`, behind what others accepted or flushed. REJECT is not to be had there. */
-export const threatBackstop = (shape: Shape, names: Names, family: Family): Map<string, Rule[]> =>
+export const threatBackstop = (shape: KernelConfig, names: Names, family: Family): Map<string, Rule[]> =>
   new Map([
     ...lookups(shape, names, family, (action) => (action === 'block' ? ({ k: 'drop' } as const) : undefined)),
     [names.threatForged, forgedSources(shape, names, family, { k: 'drop' })],
@@ -66,7 +66,7 @@ export const forgedToHost = (names: Names, family: Family): Rule =>
   });
 
 /** Feeds of every direction: the answer would go there. */
-const forgedSources = (shape: Shape, names: Names, family: Family, then: Target): Rule[] => [
+const forgedSources = (shape: KernelConfig, names: Names, family: Family, then: Target): Rule[] => [
   ...tunnels(shape, family, 'src', then),
   ...DIRECTIONS.flatMap((direction) =>
     THREAT_KINDS.map((kind) => {
@@ -77,13 +77,18 @@ const forgedSources = (shape: Shape, names: Names, family: Family, then: Target)
 ];
 
 /** Where feeds list IPv4 addresses, no address of a tunnel is told from a listed one: sets know prefixes only. */
-const tunnels = ({ tunnels: closed = [] }: Shape, family: Family, end: FlowEnd, then: Target): Rule[] =>
+const tunnels = (
+  { tunnels: closed = [] }: KernelConfig,
+  family: Family,
+  end: FlowEnd,
+  then: Target,
+): Rule[] =>
   family === 4
     ? []
     : closed.map((name) => rule([{ k: 'within', end, net: TUNNELS[name] }], then, [THREAT_WHY]));
 
 function lookups(
-  shape: Shape,
+  shape: KernelConfig,
   names: Names,
   family: Family,
   then: (action: ThreatAction) => Target | undefined,

@@ -1,13 +1,13 @@
 import { UNATTRIBUTED } from './marks.js';
-import type { DesiredInput, Member } from './state.js';
+import type { DesiredInput, Subject } from './state.js';
 
 /** Stands for a container's id wherever one is meant: no id is so short. */
 export const UNATTRIBUTED_ID = 'unattributed';
 
 /** Forwarded sources that are no container share one identity, one chain, and what they are told of names. */
-export function unattributedMember(
+export function unattributedSubject(
   input: Pick<DesiredInput, 'unattributedMode' | 'unattributedClasses'>,
-): Member {
+): Subject {
   return {
     id: UNATTRIBUTED_ID,
     identity: UNATTRIBUTED,
@@ -15,7 +15,7 @@ export function unattributedMember(
     classes: input.unattributedClasses,
     families: new Set([4, 6] as const),
     neighbours: [],
-    ports: [],
+    veths: [],
     published: [],
   };
 }

@@ -7,9 +7,9 @@ import { planReunion, type Reunion, type Survey } from './redis-resync-plan.js';
 import { SEED, SURVEY } from './redis-scripts.js';
 
 /** Why a replica cannot simply follow (see PULL). */
-export type Parting = 'empty' | 'other' | 'behind' | 'diverged';
+export type DivergenceKind = 'empty' | 'other' | 'behind' | 'diverged';
 
-interface Meeting {
+interface ResyncContext {
   readonly link: RedisLink;
   readonly replica: Replica;
   readonly log: Logger;
@@ -17,7 +17,7 @@ interface Meeting {
 const FIELDS_AT_ONCE = 200;
 
 /** Brings the replica and Redis together. Undefined: Redis moved meanwhile, ask again. */
-export async function reunite(meeting: Meeting, parting: Parting): Promise<Step | undefined> {
+export async function reunite(meeting: ResyncContext, parting: DivergenceKind): Promise<Step | undefined> {
   if (parting === 'empty') return seed(meeting);
   const { link, replica, log } = meeting;
   const { id, revision } = replica.position;
@@ -32,7 +32,7 @@ export async function reunite(meeting: Meeting, parting: Parting): Promise<Step 
 }
 
 /** A Redis without a store gets the last good of the first host that comes; without one the first write makes it. */
-async function seed({ link, replica, log }: Meeting): Promise<undefined> {
+async function seed({ link, replica, log }: ResyncContext): Promise<undefined> {
   const { id, revision, nonce } = replica.position;
   if (id === '') return;
   const session = await link.mayWrite();
@@ -58,7 +58,7 @@ const pairAt = (flat: readonly string[], i: number): [string, number] => [flat[i
 
 /** The writes that the reunion needs; none where Redis is ahead in everything. */
 async function settled(
-  { link, replica }: Meeting,
+  { link, replica }: ResyncContext,
   survey: Survey,
   plan: Reunion,
 ): Promise<Committed | undefined> {
@@ -82,7 +82,7 @@ const write = (op: RedisWrite['op'], key: string, json = ''): RedisWrite => ({
 });
 
 async function joined(
-  { link, replica }: Meeting,
+  { link, replica }: ResyncContext,
   survey: Survey,
   plan: Reunion,
   done: Committed,
@@ -127,7 +127,7 @@ async function values(link: RedisLink, wanted: ReadonlyMap<string, number>): Pro
 }
 
 /** Only what people would miss is worth a line. */
-function said(log: Logger, parting: Parting, { restore, remove, touch, drop }: Reunion): void {
+function said(log: Logger, parting: DivergenceKind, { restore, remove, touch, drop }: Reunion): void {
   if (parting === 'behind') return;
   const why =
     parting === 'other'

@@ -2,7 +2,7 @@ import type { Logger } from '../lib/logger.js';
 import type { Change } from './frames.js';
 import type { RedisLink } from './redis-link.js';
 import type { Mark, Replica, Step } from './redis-replica.js';
-import { type Parting, reunite } from './redis-resync.js';
+import { type DivergenceKind, reunite } from './redis-resync.js';
 import { PULL } from './redis-scripts.js';
 
 export interface SyncOptions {
@@ -114,7 +114,7 @@ export class Sync {
     if (word === 'delta') {
       await this.#took(deltaOf(id, rest), (step) => replica.follow(step));
     } else {
-      const step = await reunite({ link, replica, log }, word as Parting);
+      const step = await reunite({ link, replica, log }, word as DivergenceKind);
       if (step) await this.#took(step, (s) => replica.leap(s));
     }
     return true;

@@ -1,5 +1,5 @@
 import type { FlowTable } from '../kernel/delete-flows.js';
-import type { Bars } from '../kernel/flow-blocklist.js';
+import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
 import type { Family } from '../lib/ip.js';
 import type { Logger } from '../lib/logger.js';
 import {
@@ -10,8 +10,8 @@ import {
   type ThreatPublisher,
   type ThreatVersion,
 } from '../policy/threat.js';
-import type { InForce } from '../ruleset/applied-state.js';
-import { type Added, type Doom, endThreatFlows } from './end-flows.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import { type Added, type DeletionContext, endThreatFlows } from './end-flows.js';
 import { type BigSets, NO_MEMBERS, ThreatSets } from './kernel-sets.js';
 import { type Addition, addition, judging } from './set-columns.js';
 
@@ -20,10 +20,10 @@ export interface ThreatsOptions {
   readonly identityMask: number;
   readonly maxEntries: number;
   readonly kernel: BigSets;
-  readonly barrier: Pick<Bars, 'bar'>;
+  readonly barrier: Pick<FlowBlocklist, 'block'>;
   readonly flows: FlowTable;
   /** Undefined before the first pass. */
-  readonly state: () => InForce | undefined;
+  readonly state: () => AppliedState | undefined;
   /** Resolves when what containers were told of names that are bad now is permitted no more. */
   readonly relearn: (look: ThreatLook) => Promise<void>;
   /** Sets were lost, and are as they should be again. */
@@ -175,8 +175,9 @@ export class Threats implements ThreatPublisher {
     const members = this.#sets.members;
     if (!state || !members) return;
     const { barrier, identityMask } = this.#o;
-    const bar: Doom['bar'] = (flows) => barrier.bar(flows, { tcp: BAR_SECONDS, others: BAR_SECONDS });
-    const doom: Doom = { state, members: members.block, identityMask, bar };
+    const bar: DeletionContext['bar'] = (flows) =>
+      barrier.block(flows, { tcp: BAR_SECONDS, others: BAR_SECONDS });
+    const doom: DeletionContext = { state, members: members.block, identityMask, bar };
     const ended: string[] = [];
     for (const family of [4, 6] as const) {
       const fresh: Added = { dst: added('dst', family), src: added('src', family) };

@@ -1,13 +1,13 @@
 import type { FlowTable } from '../kernel/delete-flows.js';
 import { parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import type { DirectedColumns, FlowEnd } from '../policy/threat.js';
-import type { InForce } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { type Addition, holderOf, judging, octetsTest } from './set-columns.js';
 
 /** What decides which flows end. */
-export interface Doom {
-  readonly state: InForce;
+export interface DeletionContext {
+  readonly state: AppliedState;
   readonly members: DirectedColumns;
   readonly identityMask: number;
   /** Keeps what the other side sends from making a flow anew that ended. */
@@ -17,7 +17,7 @@ export interface Doom {
 export type Added = Readonly<Record<FlowEnd, Addition>>;
 
 /** Addresses of managed networks: containers', and those of build steps. */
-function isOurs({ ports }: InForce): (address: string) => boolean {
+function isOurs({ vethMap: ports }: AppliedState): (address: string) => boolean {
   const ranges: Range[] = [...ports.bridges.values()].flatMap((b) =>
     b.network.subnets.flatMap((s) => parseCidr(s) ?? []),
   );
@@ -36,7 +36,7 @@ interface Found {
 }
 
 /** Flows that a container opened to a threat, and those that a threat opened to a container. */
-function doomed(flows: readonly Flow[], { state, members, identityMask }: Doom): Found[] {
+function doomed(flows: readonly Flow[], { state, members, identityMask }: DeletionContext): Found[] {
   const ours = isOurs(state);
   const isBad = (end: FlowEnd, family: 4 | 6, address: string): boolean =>
     judging(members, end, family).some((columns) => holderOf(columns, address) !== undefined);
@@ -82,7 +82,7 @@ async function flowsOf(
  */
 export async function endThreatFlows(
   table: FlowTable,
-  doom: Doom,
+  doom: DeletionContext,
   family: 4 | 6,
   added: Added,
 ): Promise<readonly string[]> {

@@ -52,7 +52,7 @@ const NO_REPORT: LoadReport = {
 };
 
 /** Withholds public suffixes and dates all names. */
-function dressNames(names: NameTable, before: FeedData | undefined, now: number): Tally {
+function annotateNames(names: NameTable, before: FeedData | undefined, now: number): Tally {
   const suffixes = new Tally();
   const old = before && NameTable.from(before.names);
   for (let i = 0; i < names.size; i++) {
@@ -93,7 +93,7 @@ function accepted(job: LoadJob, format: FormatName, found: Collector): LoadOutco
   const report = { ...NO_REPORT, format, ...samplesOf(found) };
   const refusal = judge({ found, v4, v6, counts }, guards, before?.counts, job.accept);
   if (refusal) return { ok: false, refusal, report };
-  const suffixes = dressNames(found.names, before, now);
+  const suffixes = annotateNames(found.names, before, now);
   const [known4, known6] = [judgeKnown(v4, known), judgeKnown(v6, known)];
   const data: FeedData = {
     feed: job.feed,

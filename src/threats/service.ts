@@ -6,7 +6,7 @@ import { nat64Ranges } from '../lib/embedded-ipv4.js';
 import { parseAddress } from '../lib/ip.js';
 import type { Logger } from '../lib/logger.js';
 import { RefusedError } from '../lib/refusal.js';
-import { upkeep } from '../lib/repeat.js';
+import { repeatSafely } from '../lib/repeat.js';
 import type { ThreatPublisher } from '../policy/threat.js';
 import { StoreError } from '../store/errors.js';
 import type { SharedStore } from '../store/store.js';
@@ -68,7 +68,7 @@ export class Feeds implements AsyncDisposable {
   constructor(options: FeedsOptions) {
     const { config, shared, publisher, log, worker } = options;
     this.#o = options;
-    this.#lookSafely = upkeep(log, UNSEEN, () => this.#look());
+    this.#lookSafely = repeatSafely(log, UNSEEN, () => this.#look());
     this.#tools = feedTools(config, shared, log, worker);
     this.#force = new ThreatForce({
       maxEntries: config.threats.maxEntries,
@@ -122,7 +122,7 @@ export class Feeds implements AsyncDisposable {
   async sync(name: string, how: SyncHow): Promise<FeedSync> {
     const feed = this.#runner.named(name);
     await this.#starting;
-    const { outcome } = await feed.sync(how).catch(awayText);
+    const { outcome } = await feed.sync(how).catch(toRefusal);
     const { trouble } = this.#force;
     if (outcome === 'attempted' && trouble !== '') {
       const remedy = 'what was in force before stays so; it is tried again by itself';
@@ -246,7 +246,7 @@ export class Feeds implements AsyncDisposable {
   }
 }
 
-function awayText(e: unknown): never {
+function toRefusal(e: unknown): never {
   if (!(e instanceof StoreError)) throw e;
   const remedy = 'what was in force stays so; try again when the store answers';
   throw new RefusedError({ kind: 'not-in-force', detail: e.message, remedy });

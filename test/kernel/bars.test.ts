@@ -1,13 +1,13 @@
 /** Members of the cut set as the kernel takes them, of every protocol. */
 
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { Bars } from '../../src/kernel/flow-blocklist.js';
+import { FlowBlocklist } from '../../src/kernel/flow-blocklist.js';
 import type { Flow } from '../../src/ruleset/flow.js';
 import { BARE_FLOW } from '../pure/bare-flow.js';
 import { makeNamespace, type Namespace } from './netlink/lab.js';
 
 let ns: Namespace;
-let bars: Bars;
+let bars: FlowBlocklist;
 beforeEach(() => {
   ns = makeNamespace('bars');
   for (const [set, family] of [
@@ -17,7 +17,11 @@ beforeEach(() => {
     ns.run('ipset', 'create', set, 'hash:ip,port,ip', 'family', family, 'timeout', '0', 'forceadd');
   const change = (verb: string, tail: string) => async (set: string, members: readonly string[]) =>
     void ns.feed(members.map((m) => `${verb} ${set} ${m}${tail} -exist\n`).join(''), 'ipset', 'restore');
-  bars = new Bars({ addCut: change('add', ' timeout 60'), removeCut: change('del', '') }, 'DB', () => 0);
+  bars = new FlowBlocklist(
+    { addCut: change('add', ' timeout 60'), removeCut: change('del', '') },
+    'DB',
+    () => 0,
+  );
 });
 afterEach(() => ns[Symbol.dispose]());
 
@@ -35,12 +39,12 @@ test.each([[4], [6]] as const)('IPv%i', async (family) => {
   const [src, dst] = ENDS[family];
   const flows = [flow(family, 6, 1), flow(family, 17, 2), flow(family, 132, 3), flow(family, 33, 4)];
   const icmp = flow(family, family === 4 ? 1 : 58);
-  await bars.bar([...flows, flow(family, 47), flow(family, 50), icmp], { tcp: 60, others: 60 });
+  await bars.block([...flows, flow(family, 47), flow(family, 50), icmp], { tcp: 60, others: 60 });
   expect(size(set)).toBe(6);
   for (const m of ['tcp:1', 'udp:2', 'sctp:3', 'gre:0', 'esp:0', '33:0'])
     ns.run('ipset', 'test', set, `${src},${m},${dst}`);
   const all = Array.from({ length: 256 }, (_, proto) => flow(family, proto));
-  await bars.bar(all, { tcp: 60, others: 60 }); // a flow of whatever protocol fails nobody's cut
+  await bars.block(all, { tcp: 60, others: 60 }); // a flow of whatever protocol fails nobody's cut
   await bars.lift(new Set([dst]));
   expect(size(set)).toBe(2);
 });

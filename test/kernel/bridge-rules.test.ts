@@ -7,7 +7,7 @@ import { PacketQueue } from '../../src/kernel/netlink/queue.js';
 import { markOf } from '../../src/ruleset/bridge.js';
 import { linkLocal } from '../../src/ruleset/bridge-neighbours.js';
 import { compile } from '../../src/ruleset/compile.js';
-import type { Port } from '../../src/ruleset/state.js';
+import type { Veth } from '../../src/ruleset/state.js';
 import {
   address,
   arp,
@@ -66,7 +66,7 @@ beforeAll(async () => {
     veths: VETHS,
     marker: { by: 'free', at: ['br0', 'own', 'victim', 'seen', 'fresh', 'build'] },
   });
-  const port = (n: Name): Port => ({ ...VETHS[n], ifindex: host.indexOf(n) });
+  const port = (n: Name): Veth => ({ ...VETHS[n], ifindex: host.indexOf(n) });
   const members = [
     member(2, ENTRIES, 'enforce', [port('own')]),
     member(3, '', 'enforce', [port('victim')]),
@@ -81,10 +81,10 @@ beforeAll(async () => {
       {
         name: 'br0',
         mac: BRIDGE,
-        ports: known.map(host.indexOf),
+        veths: known.map(host.indexOf),
         subnets: ['172.18.0.0/16', 'fd00:18::/64'],
       },
-      { name: 'br1', mac: OTHER_BRIDGE, ports: [host.indexOf('far')], subnets: [] },
+      { name: 'br1', mac: OTHER_BRIDGE, veths: [host.indexOf('far')], subnets: [] },
     ],
     unattributed: [host.indexOf('build')],
     unattributedMode: 'enforce',

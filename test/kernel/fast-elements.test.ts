@@ -44,9 +44,9 @@ function states(): readonly DesiredInput[] {
   ];
   const base = input();
   const busy = (from: typeof members, unattributed: readonly number[]): DesiredInput => {
-    const ports = [...from.flatMap((m) => m.ports.map((p) => p.ifindex)), ...unattributed];
+    const ports = [...from.flatMap((m) => m.veths.map((p) => p.ifindex)), ...unattributed];
     const bridges = base.bridges.map((b) => ({ ...b, ports }));
-    return { ...base, members: from, bridges, unattributed, exempt: [901] };
+    return { ...base, subjects: from, bridges, unattributed, exempt: [901] };
   };
   return [
     busy(members, [900]),
@@ -74,7 +74,7 @@ it('comes to the same table, and to what is desired, without a run of nft', asyn
     expect(words(table)).toEqual(words(listed(slow)));
     const { bridge } = await observe(fast.exec, 'DB', none);
     expect(bridge.elements).toEqual(desired.bridge);
-    expect(table !== empty).toBe(state.members.length > 0);
+    expect(table !== empty).toBe(state.subjects.length > 0);
   }
   expect(ran).toHaveLength(2);
 });

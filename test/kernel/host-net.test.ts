@@ -11,7 +11,7 @@ import { observe } from '../../src/kernel/read-rules.js';
 import { teardownRules } from '../../src/ops/teardown-kernel.js';
 import { compile } from '../../src/ruleset/compile.js';
 import { namesFor } from '../../src/ruleset/naming.js';
-import type { Cgroup, DesiredInput, Member } from '../../src/ruleset/state.js';
+import type { Cgroup, DesiredInput, Subject } from '../../src/ruleset/state.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
 
@@ -35,11 +35,11 @@ afterEach(() => {
 });
 
 const standing = (path: string): Cgroup => cgroups.at(path) ?? { path, object: 'gone' };
-const hosted = (n: number, allow: string, mode: Member['policy']['mode'] = 'enforce'): Member => ({
+const hosted = (n: number, allow: string, mode: Subject['policy']['mode'] = 'enforce'): Subject => ({
   ...member(n, allow, mode, []),
   host: { cgroups: [standing(pathOf(n))], zoned: true },
 });
-const world = (...members: Member[]): DesiredInput => ({
+const world = (...members: Subject[]): DesiredInput => ({
   ...input(...members),
   hostNet: { gates: [standing(PARENT)], exempt: [], builds: [], zones: true },
 });

@@ -19,7 +19,7 @@ import {
   lanKey,
   lanProgram,
 } from '../../src/ruleset/netns-program.js';
-import type { Member } from '../../src/ruleset/state.js';
+import type { Subject } from '../../src/ruleset/state.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
 
@@ -45,8 +45,8 @@ afterEach(() => {
   far[Symbol.dispose]();
 });
 
-const onLan = (allow: string): Member => member(1, allow, 'enforce', []);
-function inputFor(m: Member, more: Partial<LanInput> = {}): LanInput {
+const onLan = (allow: string): Subject => member(1, allow, 'enforce', []);
+function inputFor(m: Subject, more: Partial<LanInput> = {}): LanInput {
   const { sets } = compile(input(m));
   return { shape, member: m, sets, closed: [], resolver: 20_053, links6: ['fd09::/64'], ...more };
 }

@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import { compile } from '../../src/ruleset/compile.js';
-import type { DesiredInput, DesiredState, Port } from '../../src/ruleset/state.js';
+import type { DesiredInput, DesiredState, Veth } from '../../src/ruleset/state.js';
 import { type Bytes, ether, etherTypeOf, ip, udp } from '../attacks/wire.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { type Host, makeHost } from './frames.js';
@@ -37,7 +37,7 @@ beforeAll(() => {
     for (const address of [ip4, ip6])
       host.ns.run('ip', 'neigh', 'add', address, 'lladdr', mac, 'dev', 'br0', 'nud', 'permanent');
   host.ns.run('sysctl', '-qw', 'net.ipv4.icmp_ratelimit=0', 'net.ipv6.icmp.ratelimit=0');
-  const port = (n: keyof typeof VETHS): Port => ({ ...VETHS[n], ifindex: host.indexOf(n) });
+  const port = (n: keyof typeof VETHS): Veth => ({ ...VETHS[n], ifindex: host.indexOf(n) });
   const members = [
     member(2, `${OUTSIDE.ip4}:80/udp, [${OUTSIDE.ip6}]:80/udp`, 'enforce', [port('own')]),
     member(4, '', 'observe', [port('observed')]),
@@ -49,7 +49,7 @@ beforeAll(() => {
       {
         name: 'br0',
         mac: BRIDGE,
-        ports: (['own', 'observed', 'free'] as const).map(host.indexOf),
+        veths: (['own', 'observed', 'free'] as const).map(host.indexOf),
         subnets: ['172.18.0.0/16', 'fd00:18::/64'],
       },
     ],

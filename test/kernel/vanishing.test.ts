@@ -9,7 +9,7 @@ import { observe } from '../../src/kernel/read-rules.js';
 import { BACKSTOP_TABLE } from '../../src/ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../../src/ruleset/bridge.js';
 import { compile } from '../../src/ruleset/compile.js';
-import type { DesiredState, Port } from '../../src/ruleset/state.js';
+import type { DesiredState, Veth } from '../../src/ruleset/state.js';
 import { waitFor } from '../lab/process.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
@@ -54,14 +54,14 @@ async function removeGroup(group: 1 | 2): Promise<void> {
   const first = `host${group - 1}`;
   await waitFor('the end of the veths', () => cache.indexOf(first) === undefined);
 }
-const portOf = (name: string, n: number): Port => ({
+const portOf = (name: string, n: number): Veth => ({
   ifindex: cache.indexOf(name) ?? 0,
   mac: `02:42:ac:12:00:${n.toString(16).padStart(2, '0')}`,
   ip4: `172.18.0.${n}`,
   ip6: `fd00:18::${n.toString(16)}`,
   bridge: 'br-test',
 });
-const withPorts = (ports: readonly Port[]): DesiredState =>
+const withPorts = (ports: readonly Veth[]): DesiredState =>
   compile(input(member(2, '10.1.0.0/16:5432', 'enforce', ports)));
 
 it(`${ROUNDS * AT_ONCE} veths vanish between listing, reading and applying: no apply fails, and nothing of them is left`, async () => {

@@ -82,7 +82,7 @@ export const BINDING: readonly Mutant[] = [
     file: BINDINGS,
     from: 'endpoint.askedAt > veth.since',
     to: 'endpoint.askedAt >= veth.since',
-    killedBy: pure('enforce/bindings', DOCKER_LATE),
+    killedBy: pure('enforce/bind-veths', DOCKER_LATE),
   },
   {
     id: 'bind-never-asked',
@@ -90,7 +90,7 @@ export const BINDING: readonly Mutant[] = [
     file: BINDINGS,
     from: 'endpoint.askedAt !== undefined && endpoint.askedAt > veth.since',
     to: '!((endpoint.askedAt ?? Number.POSITIVE_INFINITY) <= veth.since)',
-    killedBy: pure('enforce/bindings', DOCKER_LATE),
+    killedBy: pure('enforce/bind-veths', DOCKER_LATE),
   },
   {
     id: 'bind-other-mac',
@@ -98,7 +98,7 @@ export const BINDING: readonly Mutant[] = [
     file: BINDINGS,
     from: 'find((c) => c.endpoint.mac === old.mac)',
     to: 'at(0)',
-    killedBy: pure('enforce/bindings', 'ends with its endpoint, and when the endpoint has another MAC'),
+    killedBy: pure('enforce/bind-veths', 'ends with its endpoint, and when the endpoint has another MAC'),
   },
   {
     id: 'bind-exempt-unproven',

@@ -180,7 +180,7 @@ export const COVERAGE: readonly Mutant[] = [
   {
     id: 'coverage-listening',
     what: 'sockets on which nobody listens count as those of an engine',
-    file: 'src/coverage/engine-sockets.ts',
+    file: 'src/kernel/sockets.ts',
     from: 'flags === LISTENING && inode',
     to: 'inode',
     killedBy: by('listening sockets are read from /proc/net/unix'),

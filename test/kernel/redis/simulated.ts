@@ -69,7 +69,7 @@ export class SimulatedHost implements AsyncDisposable {
       identityMask: 0x7f00_0000,
       maxEntries: 10_000,
       kernel: this.#sets,
-      barrier: { bar: async () => undefined },
+      barrier: { block: async () => undefined },
       flows: { flows: async () => [], flowsAmong: async () => [], delete: () => false, mark: () => false },
       state: () => undefined,
       relearn: async () => undefined,

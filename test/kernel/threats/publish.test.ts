@@ -77,7 +77,7 @@ function threatsOf(
     identityMask: shape.marks.identity,
     maxEntries,
     kernel,
-    barrier: { bar: async () => undefined },
+    barrier: { block: async () => undefined },
     flows: { flows: async () => [], flowsAmong: async () => [], delete: () => false, mark: () => false },
     state: () => undefined,
     relearn: async () => undefined,

@@ -1,13 +1,13 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { StoreTrust } from '../../../src/changes/store-trust.js';
-import type { Said } from '../../../src/enforce/policies.js';
+import type { Overrides } from '../../../src/enforce/policies.js';
 import type { Exec } from '../../../src/kernel/exec.js';
 import { formatRecord, parseRecord, type StoreRecord } from '../../../src/kernel/store-record.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 import type { Grant, List, Mode, Policy } from '../../../src/policy/policy.js';
 
 const nothing = (): void => undefined;
-const said = (over: Partial<Said> = {}): Said => ({
+const said = (over: Partial<Overrides> = {}): Overrides => ({
   lists: new Map(),
   absent: new Map(),
   grants: [],

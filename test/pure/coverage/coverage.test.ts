@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { coverageFindings, type CoverageInput, coverageOf } from '../../../src/coverage/coverage.js';
 import type { LanFacts } from '../../../src/coverage/coverage-netns.js';
 import { subnetsWithoutGateway } from '../../../src/policy/gateways.js';
-import { type HostSenders, NO_HOST_NET } from '../../../src/ruleset/state.js';
+import { type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/state.js';
 import { practicesOf } from '../../../src/coverage/practices.js';
 import type { ContainerFacts, ContainerPractices, NetworkFacts } from '../../../src/policy/container.js';
 import { parseEntry } from '../../../src/policy/entry-parse.js';
@@ -79,7 +79,7 @@ const policy = (...entries: string[]): Policy => ({
   lists: [],
   notes: [],
 });
-const senders = (more: Partial<HostSenders> = {}): HostSenders => ({
+const senders = (more: Partial<HostCgroups> = {}): HostCgroups => ({
   net: NO_HOST_NET,
   cgroups: new Map(),
   late: new Map(),
@@ -328,7 +328,7 @@ describe('networks', () => {
   it('the host network: held by cgroup; raw frames, late starts and power over the host’s rules are said', () => {
     const privileges = { ...PLAIN, capDrop: ['NET_RAW'] };
     const c = container({ networkMode: 'host', endpoints: [], privileges });
-    const at = (more: Partial<HostSenders>) => ({
+    const at = (more: Partial<HostCgroups>) => ({
       hostNetwork: { senders: senders(more), mode: 'enforce' as const, noResolver: undefined },
     });
     expect(coverageOf(input(c)).state).toBe('enforced');

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { explain } from '../../../src/coverage/explain.js';
 import type { ExplainInput, ExplainView } from '../../../src/coverage/explain-types.js';
-import { Judge } from '../../../src/ruleset/policy-evaluator.js';
+import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { isDest, parseEntry } from '../../../src/policy/entry-parse.js';
 import { nameMatches } from '../../../src/lib/dns-name.js';
@@ -28,7 +28,7 @@ function explained(allow: string, to: string, mode: Mode = 'enforce', notes: Pol
   if (!parsed.ok || !isDest(parsed.value)) throw new Error(to);
   const named = (name: string) =>
     m.policy.entries.filter(({ entry: { target } }) => target.kind === 'name' && nameMatches(target, name));
-  const judgeOf = (by: typeof m) => new Judge(shape, compile(input(by)), () => false, HOST);
+  const judgeOf = (by: typeof m) => new PolicyEvaluator(shape, compile(input(by)), () => false, HOST);
   const enforced = { ...m, policy: { ...m.policy, mode: 'enforce' as const } };
   const questions: ExplainInput = {
     member: m,

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Prepared } from '../../../src/dns/namespace-prepared.js';
 import { NamespaceDns } from '../../../src/dns/namespace-resolvers.js';
 import type { Logger } from '../../../src/lib/logger.js';
-import type { InForce } from '../../../src/ruleset/applied-state.js';
+import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 
 const silent: Logger = {
   debug: () => undefined,
@@ -61,7 +61,7 @@ function furnisher(behind: Record<number, string>, inspected?: string, more: Par
 const state = {
   members: new Map([[WHO, { policy: { mode: 'enforce' } }]]),
   view: { containers: new Map() },
-} as unknown as InForce;
+} as unknown as AppliedState;
 
 it('a container that is started again is answered in its new namespace', async () => {
   const { dns, appeared, answers } = furnisher({ 1: '/a', 2: '/b' });
@@ -189,7 +189,7 @@ describe('a namespace whose container', () => {
     dns.arrived(WHO, 1);
     await vi.waitFor(() => expect(passed).toEqual(['/a']));
     isMade = false;
-    dns.applied({ ...state, members: new Map() });
+    dns.applied({ ...state, subjects: new Map() });
     await vi.waitFor(() => expect(passed).toEqual([]));
   });
 });
@@ -206,7 +206,7 @@ it.each(['us', 'Docker'] as const)(
     dns.arrived(WHO, 1);
     await vi.waitFor(() => expect([...answers, ...passed]).toEqual(['/a']));
     ended = true;
-    dns.applied({ ...state, members: new Map() });
+    dns.applied({ ...state, subjects: new Map() });
     await vi.waitFor(() => expect([...answers, ...passed]).toEqual([]));
   },
 );
@@ -219,7 +219,7 @@ it('a container that has exited by a late report, and is in the kernel, keeps it
   dns.applied(state);
   await dns.whole(20);
   expect(answers).toEqual(['/a']);
-  dns.applied({ ...state, members: new Map() }); // of a pass that began before its start: its names get no answer
+  dns.applied({ ...state, subjects: new Map() }); // of a pass that began before its start: its names get no answer
   await vi.waitFor(() => expect(answers).toEqual([]));
   expect(detached).toEqual([]);
 });
@@ -327,7 +327,7 @@ it('200 passes while a namespace is slow to prepare: their states are not kept, 
   const other = {
     ...state,
     members: new Map([['c2', { policy: { mode: 'enforce' } }]]),
-  } as unknown as InForce;
+  } as unknown as AppliedState;
   for (let n = 0; n < 200; n++) dns.applied(other);
   dns.applied(state);
   release();

@@ -2,14 +2,14 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { NamesPolicy } from '../../../src/dns/policy.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
-import type { InForce } from '../../../src/ruleset/applied-state.js';
-import type { Member } from '../../../src/ruleset/state.js';
+import type { AppliedState } from '../../../src/ruleset/applied-state.js';
+import type { Subject } from '../../../src/ruleset/state.js';
 import { input, member } from '../ruleset/sample.js';
 
 const INSIDE = [parseCidr('45.45.0.0/24') as Range];
 
 /** The policy for these members, as a pass that applied them leaves it. */
-function policyOf(...members: Member[]): NamesPolicy {
+function policyOf(...members: Subject[]): NamesPolicy {
   const policy = new NamesPolicy({
     prefix: 'DB',
     hostAddresses: () => new Set(),
@@ -17,9 +17,9 @@ function policyOf(...members: Member[]): NamesPolicy {
     threats: NO_THREATS,
     view: () => ({ starting: new Set(), attached: new Set() }),
   });
-  const state: Pick<InForce, 'members' | 'ports' | 'input'> = {
-    members: new Map(members.map((m) => [m.id, m])),
-    ports: {
+  const state: Pick<AppliedState, 'subjects' | 'vethMap' | 'input'> = {
+    subjects: new Map(members.map((m) => [m.id, m])),
+    vethMap: {
       bindings: new Map(),
       bridges: new Map(),
       exempt: [],
@@ -29,7 +29,7 @@ function policyOf(...members: Member[]): NamesPolicy {
     },
     input: { ...input(...members), inside: INSIDE },
   };
-  policy.applied(state as InForce);
+  policy.applied(state as AppliedState);
   return policy;
 }
 
@@ -90,7 +90,7 @@ describe('a question of a container whose networks are not known', () => {
         view: { attached: new Set(live.attached) },
         members: new Map(),
         ports: { bindings: new Map() },
-      } as unknown as InForce);
+      } as unknown as AppliedState);
     apply();
     let answer: boolean | undefined;
     void policy.awaitNetworks(WHO, 2_000).then((known) => {

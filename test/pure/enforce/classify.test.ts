@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { Classifier } from '../../../src/enforce/classify.js';
 import type { DockerView } from '../../../src/policy/container.js';
-import type { InForce } from '../../../src/ruleset/applied-state.js';
+import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 
 const quiet = {
   debug: () => undefined,
@@ -45,7 +45,7 @@ async function judged(w: World): Promise<number[]> {
       namespaces: new Set(w.namespaces),
     },
     containers: new Set(w.were),
-  } as unknown as InForce;
+  } as unknown as AppliedState;
   const strangers: number[] = [];
   let passes = 0;
   const classifier = new Classifier({
@@ -116,7 +116,7 @@ describe('what a packet waits for', () => {
           view: viewOf(starting),
           ports: { unbound: [], bindings: new Map(), bridges: new Map(), namespaces: new Set() },
           containers: new Set(),
-        }) as unknown as InForce,
+        }) as unknown as AppliedState,
       waiting: () => new Set([7]),
       setUnattributed: () => undefined,
       now: () => (now += 1),

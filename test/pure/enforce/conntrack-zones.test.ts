@@ -1,15 +1,15 @@
 /** Whose datagrams get a zone of conntrack, and when. */
 
 import { expect, it } from 'vitest';
-import { Zones } from '../../../src/enforce/conntrack-zones.js';
+import { ConntrackZones } from '../../../src/enforce/conntrack-zones.js';
 import { Identities } from '../../../src/enforce/identities.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
-import type { Cgroup, Member } from '../../../src/ruleset/state.js';
+import type { Cgroup, Subject } from '../../../src/ruleset/state.js';
 import { BARE_FLOW } from '../bare-flow.js';
 import { member, shape } from '../ruleset/sample.js';
 
 const cgroup = (object: string): Cgroup => ({ path: `docker/${object}`, object });
-const late = (identity: number, object: string, zones: Zones): Member => ({
+const late = (identity: number, object: string, zones: ConntrackZones): Subject => ({
   ...member(identity, '', 'enforce', []),
   host: { cgroups: [cgroup(object)], zoned: zones.has([cgroup(object)], true) },
 });
@@ -17,7 +17,7 @@ const late = (identity: number, object: string, zones: Zones): Member => ({
 function lab() {
   const flows: Flow[] = [];
   const asked: [string, number][] = [];
-  const zones = new Zones({
+  const zones = new ConntrackZones({
     marks: shape.marks,
     flows: {
       flows: async (family, { mark } = {}) =>
@@ -50,7 +50,7 @@ it('held from its first instruction: at once', () => {
 it('late: once no stream of its own goes on outside', async () => {
   const { flows, asked, zones } = lab();
   flows.push(flow(2, true), flow(3, false), flow(3, true, 6), flow(4, true));
-  const both = (): Member[] => [late(2, 'a', zones), late(3, 'b', zones)];
+  const both = (): Subject[] => [late(2, 'a', zones), late(3, 'b', zones)];
   expect(both().map((m) => m.host?.zoned)).toEqual([false, false]);
   await zones.look(both(), []);
   expect(both().map((m) => m.host?.zoned)).toEqual([false, true]);

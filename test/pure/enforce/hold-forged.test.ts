@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { Hold, type InKernel } from '../../../src/enforce/packet-hold.js';
+import { type InKernel, PacketHold } from '../../../src/enforce/packet-hold.js';
 import type { Mode } from '../../../src/policy/policy.js';
 import { layoutMarks } from '../../../src/ruleset/marks.js';
 
@@ -34,7 +34,7 @@ function verdictOf(mode: Mode, src: string): readonly string[] {
     isUnknownStarting: false,
   };
   const verdicts: string[] = [];
-  const hold = new Hold({
+  const hold = new PacketHold({
     marks: MARKS,
     verdict: (_, verdict) => verdicts.push(verdict),
     state: () => state,

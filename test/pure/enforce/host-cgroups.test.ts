@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type CgroupPort, HostSenderTable, type Parents } from '../../../src/enforce/host-cgroups.js';
+import { type CgroupPort, HostCgroupTable, type Parents } from '../../../src/enforce/host-cgroups.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 
 const ID = (n: number): string => n.toString(16).padStart(64, '0');
@@ -81,7 +81,7 @@ const viewOf = (...containers: ContainerFacts[]): DockerView => ({
 });
 function table(tree: Tree, known: readonly string[] = [], singles = true) {
   const told: Parents[] = [];
-  const senders = new HostSenderTable({
+  const senders = new HostCgroupTable({
     cgroups: tree,
     parents: { known, made: [] },
     onParents: (p) => told.push(p),

@@ -1,6 +1,6 @@
 /** Packets of veths that nobody has classified: who they are taken for, and when. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { type HeldPacket, Hold, type InKernel } from '../../../src/enforce/packet-hold.js';
+import { type HeldPacket, type InKernel, PacketHold } from '../../../src/enforce/packet-hold.js';
 import type { NetworkFacts } from '../../../src/policy/container.js';
 import type { Mode } from '../../../src/policy/policy.js';
 import { markOf } from '../../../src/ruleset/bridge.js';
@@ -60,7 +60,7 @@ function holding(world: World) {
   const verdicts: [number, string, number?][] = [];
   const strangers: string[] = [];
   let asked = 0;
-  const hold = new Hold({
+  const hold = new PacketHold({
     marks,
     verdict: (id, verdict, mark) => verdicts.push(mark === undefined ? [id, verdict] : [id, verdict, mark]),
     state: () => stateOf(w),

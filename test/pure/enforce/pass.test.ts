@@ -1,13 +1,13 @@
 /** One pass after the other, with a kernel that takes everything: what a pass decides by, and what it does not work out again. */
 import { expect, it } from 'vitest';
 import { ForeignPorts } from '../../../src/enforce/foreign-bridges.js';
-import { Enforcer } from '../../../src/enforce/pass.js';
-import { Bars } from '../../../src/kernel/flow-blocklist.js';
+import { EnforcementPass } from '../../../src/enforce/pass.js';
+import { FlowBlocklist } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
 import type { HostLink } from '../../../src/ruleset/bindings.js';
-import { type DesiredState, type HostSenders, NO_HOST_NET } from '../../../src/ruleset/state.js';
+import { type DesiredState, type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/state.js';
 import { entriesOf, shape } from '../ruleset/sample.js';
 
 const nothing = (): void => undefined;
@@ -91,11 +91,11 @@ function house() {
     removeCut: async () => undefined,
     hostAddresses: () => new Set<string>(),
   } as unknown as KernelPort;
-  const hosts: HostSenders = { net: NO_HOST_NET, cgroups: new Map(), late: new Map(), open: new Map() };
-  const enforcer = new Enforcer({
+  const hosts: HostCgroups = { net: NO_HOST_NET, cgroups: new Map(), late: new Map(), open: new Map() };
+  const enforcer = new EnforcementPass({
     shape,
     kernel,
-    bars: new Bars(kernel, shape.prefix, () => now),
+    bars: new FlowBlocklist(kernel, shape.prefix, () => now),
     threats: { has: () => false, repair: nothing },
     view,
     policyOf: () => ({ mode: 'enforce', modeFrom: 'label', entries: entriesOf(allow), lists: [], notes: [] }),
@@ -181,7 +181,7 @@ it('a container in the host network keeps its number when it is created, listed 
   ] as const) {
     becomes(7, { ...host, state }, isStarting);
     await pass(7);
-    numbers.push(enforcer.state?.members.get(idOf(7))?.identity);
+    numbers.push(enforcer.state?.subjects.get(idOf(7))?.identity);
   }
   expect(numbers[0]).toBeDefined();
   expect(new Set(numbers).size).toBe(1);

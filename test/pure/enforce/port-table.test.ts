@@ -1,8 +1,8 @@
 /** A port that becomes somebody's: what is left of an earlier holder of its addresses ends. */
 
 import { expect, it } from 'vitest';
-import { PortBook } from '../../../src/enforce/port-table.js';
-import { Bars } from '../../../src/kernel/flow-blocklist.js';
+import { VethTable } from '../../../src/enforce/port-table.js';
+import { FlowBlocklist } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
 import type { Binding } from '../../../src/ruleset/bindings.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
@@ -37,8 +37,8 @@ function book() {
     addCut: async (_: string, members: readonly string[]) => void members.map((m) => barred.add(m)),
     removeCut: async (_: string, members: readonly string[]) => void members.map((m) => barred.delete(m)),
   } as unknown as KernelPort;
-  const bars = new Bars(kernel, 'DB', () => 0);
-  const ports = new PortBook({
+  const bars = new FlowBlocklist(kernel, 'DB', () => 0);
+  const ports = new VethTable({
     kernel,
     bars,
     isManaged: () => true,
@@ -69,7 +69,7 @@ it('what it opened and what it answered, but no handshake that has just begun', 
 });
 
 it('what a container leaves behind ends when its veth goes, before or after a restart', async () => {
-  const nothing = { bindings: new Map() } as unknown as Parameters<PortBook['purge']>[0];
+  const nothing = { bindings: new Map() } as unknown as Parameters<VethTable['purge']>[0];
   const after = async (begin: (b: ReturnType<typeof book>) => void): Promise<readonly Flow[]> => {
     const b = book();
     begin(b);
@@ -113,7 +113,7 @@ it('who comes to an address may speak with whom the one before it may not; a TCP
   ports.takeOver(new Map(), new Set(), new Set());
   const tcp = flow(OURS, OTHER, { proto: 6 });
   const tunnel = flow(OURS, OTHER, { proto: 47 });
-  await bars.bar([from, to, elsewhere, tcp, tunnel], { tcp: 100, others: 100 });
+  await bars.block([from, to, elsewhere, tcp, tunnel], { tcp: 100, others: 100 });
   expect(barred.size).toBe(5);
   await ports.purge(map);
   expect([...barred].sort()).toEqual([`${OURS},6:1,${OTHER}`, `${OTHER},17:1,10.0.0.8`]);

@@ -1,8 +1,8 @@
 /** After a restart: what the kernel says of veths and identities, and whom it is still true of. */
 import { expect, it } from 'vitest';
 import { Identities } from '../../../src/enforce/identities.js';
-import { takeOver } from '../../../src/enforce/restore-from-kernel.js';
-import type { Standing } from '../../../src/kernel/kernel-port.js';
+import { restoreBindings } from '../../../src/enforce/restore-from-kernel.js';
+import type { KernelSnapshot } from '../../../src/kernel/kernel-port.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 import { identityMark, layoutMarks, UNATTRIBUTED } from '../../../src/ruleset/marks.js';
 
@@ -20,16 +20,21 @@ const viewOf = (...all: ContainerFacts[]): DockerView =>
 const standing = (
   id4: readonly (readonly [string, number])[],
   hostMarks: readonly (readonly [string, number])[] = [],
-): Standing =>
+): KernelSnapshot =>
   ({
     bridge: { id4: new Map(id4), id6: new Map() },
     hostMarks: new Map(hostMarks),
-  }) as unknown as Standing;
+  }) as unknown as KernelSnapshot;
 const mark = (n: number): number => (identityMark(marks, n) | marks.enforced) >>> 0;
 
 it('a veth stays its container’s, with the identity that the kernel knows', () => {
   const ids = new Identities(100);
-  const bindings = takeOver(standing([[`7 . ${MAC} . 172.30.0.7`, mark(5)]]), viewOf(c('a')), marks, ids);
+  const bindings = restoreBindings(
+    standing([[`7 . ${MAC} . 172.30.0.7`, mark(5)]]),
+    viewOf(c('a')),
+    marks,
+    ids,
+  );
   expect(bindings).toEqual(
     new Map([
       [
@@ -52,7 +57,7 @@ it('a veth stays its container’s, with the identity that the kernel knows', ()
 it('nobody is taken for the container by its MAC or its address alone', () => {
   for (const key of [`7 . ${MAC} . 172.30.0.8`, '7 . 02:42:ac:1e:00:08 . 172.30.0.7']) {
     const ids = new Identities(100);
-    expect(takeOver(standing([[key, mark(5)]]), viewOf(c('a')), marks, ids).size).toBe(0);
+    expect(restoreBindings(standing([[key, mark(5)]]), viewOf(c('a')), marks, ids).size).toBe(0);
     expect(ids.of('a')).toBeUndefined();
   }
 });
@@ -60,14 +65,14 @@ it('nobody is taken for the container by its MAC or its address alone', () => {
 it('what belonged to no container, or to one that has gone, is not taken over', () => {
   const ids = new Identities(100);
   const key = `7 . ${MAC} . 172.30.0.7`;
-  expect(takeOver(standing([[key, mark(UNATTRIBUTED)]]), viewOf(c('a')), marks, ids).size).toBe(0);
-  expect(takeOver(standing([[key, mark(5)]]), viewOf(), marks, ids).size).toBe(0);
+  expect(restoreBindings(standing([[key, mark(UNATTRIBUTED)]]), viewOf(c('a')), marks, ids).size).toBe(0);
+  expect(restoreBindings(standing([[key, mark(5)]]), viewOf(), marks, ids).size).toBe(0);
 });
 
 it('in the host’s network the cgroup’s own container keeps its identity, or whose namespace it shares', () => {
   const ids = new Identities(100);
   const path = `docker/${HOST}`;
-  takeOver(
+  restoreBindings(
     standing([], [[path, mark(9)]]),
     viewOf(c(HOST, { endpoints: [], sharesWith: 'owner' })),
     marks,
@@ -75,6 +80,6 @@ it('in the host’s network the cgroup’s own container keeps its identity, or 
   );
   expect([ids.of(HOST), ids.of('owner')]).toEqual([undefined, 9]);
   const none = new Identities(100);
-  takeOver(standing([], [[path, mark(9)]]), viewOf(), marks, none);
+  restoreBindings(standing([], [[path, mark(9)]]), viewOf(), marks, none);
   expect(none.of(HOST)).toBeUndefined();
 });

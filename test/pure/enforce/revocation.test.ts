@@ -2,12 +2,12 @@
 
 import { expect, it } from 'vitest';
 import { Revocation } from '../../../src/enforce/revocation.js';
-import { Bars } from '../../../src/kernel/flow-blocklist.js';
+import { FlowBlocklist } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
-import type { InForce } from '../../../src/ruleset/applied-state.js';
+import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import type { Binding } from '../../../src/ruleset/bindings.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
-import type { Member } from '../../../src/ruleset/state.js';
+import type { Subject } from '../../../src/ruleset/state.js';
 import { BARE_FLOW } from '../bare-flow.js';
 import { input, member, shape } from '../ruleset/sample.js';
 
@@ -55,7 +55,7 @@ function revoker() {
     shape,
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
-    bars: new Bars(kernel, shape.prefix, () => 0),
+    bars: new FlowBlocklist(kernel, shape.prefix, () => 0),
     lookAgain: (reason) => void due.push(reason),
   });
   const port = { mac: '02:00:00:00:00:01', bridge: 'br-test' };
@@ -68,10 +68,10 @@ function revoker() {
     input: input(m),
     hosts: { late: new Set() },
     judge: {
-      keeps: (by: Member, f: Flow) => by !== m || f.orig.dst === FRIEND,
+      keeps: (by: Subject, f: Flow) => by !== m || f.orig.dst === FRIEND,
       admits: (f: Flow) => f.orig.dport === 80,
     },
-  } as unknown as InForce;
+  } as unknown as AppliedState;
   const known = new Map([[7, {}]]) as unknown as ReadonlyMap<number, Binding>;
   return {
     table,
@@ -225,10 +225,13 @@ it('flows end although their stragglers cannot be barred, and the failure is tol
 it('a flow that the other side knows by another port is barred by that one, too', async () => {
   const members: string[] = [];
   const addCut = async (_: string, added: readonly string[]): Promise<void> => void members.push(...added);
-  const bars = new Bars({ addCut, removeCut: async () => undefined }, shape.prefix, () => 0);
+  const bars = new FlowBlocklist({ addCut, removeCut: async () => undefined }, shape.prefix, () => 0);
   const own = flow(4000);
   const masqueraded = { ...own, reply: { ...own.reply, dst: '198.51.100.1', dport: 6000 } };
-  await bars.bar([own, { ...own, reply: { ...own.reply, dport: 5001 } }, masqueraded], { tcp: 9, others: 9 });
+  await bars.block([own, { ...own, reply: { ...own.reply, dport: 5001 } }, masqueraded], {
+    tcp: 9,
+    others: 9,
+  });
   const [to, from] = [`${SOURCE},17`, own.reply.src];
   expect(members).toEqual([4000, 4000, 5001, 4000].map((port) => `${to}:${port},${from}`));
 });

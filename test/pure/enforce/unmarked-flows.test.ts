@@ -2,14 +2,14 @@
 
 import { expect, it } from 'vitest';
 import { Revocation } from '../../../src/enforce/revocation.js';
-import { isFrom, sortUnmarked } from '../../../src/enforce/unmarked-flows.js';
-import { Bars } from '../../../src/kernel/flow-blocklist.js';
+import { isFrom, sortUnmarkedFlows } from '../../../src/enforce/unmarked-flows.js';
+import { FlowBlocklist } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
 import type { SocketEnds } from '../../../src/kernel/sockets.js';
-import type { InForce } from '../../../src/ruleset/applied-state.js';
+import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
-import type { Member } from '../../../src/ruleset/state.js';
+import type { Subject } from '../../../src/ruleset/state.js';
 import { BARE_FLOW } from '../bare-flow.js';
 import { input, member, shape } from '../ruleset/sample.js';
 
@@ -30,16 +30,16 @@ const connected = (dst: string, port: number): SocketEnds => ({
   port,
   peer: { address: dst, port: 443 },
 });
-const judge = { keeps: (_: Member, f: Flow) => f.orig.dst === GOOD };
-const m: Member = {
+const judge = { keeps: (_: Subject, f: Flow) => f.orig.dst === GOOD };
+const m: Subject = {
   ...member(1, GOOD, 'enforce', []),
   host: { cgroups: [{ path: 'docker/x', object: 'o1', nft: undefined }] },
-} as unknown as Member;
+} as unknown as Subject;
 
 it('what no entry permits is deleted, what is permitted is marked, what others opened is neither', () => {
   const [good, bad, foreign] = [to(GOOD, 40_001), to(BAD, 40_002), to(BAD, 40_003)];
   const sockets = [connected(GOOD, 40_001), connected(BAD, 40_002)];
-  const sorted = sortUnmarked({ judge } as unknown as InForce, m, sockets, [good, bad, foreign]);
+  const sorted = sortUnmarkedFlows({ judge } as unknown as AppliedState, m, sockets, [good, bad, foreign]);
   expect(sorted).toEqual({ kept: [good], doomed: [bad] });
 });
 
@@ -80,7 +80,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     shape,
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
-    bars: new Bars(kernel, shape.prefix, () => 0),
+    bars: new FlowBlocklist(kernel, shape.prefix, () => 0),
     lookAgain: nothing,
   });
   const state = {
@@ -88,7 +88,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     input: input(m),
     hosts: { late: new Set([m.id]) },
     judge,
-  } as unknown as InForce;
+  } as unknown as AppliedState;
   await revocation.run(state, { known: new Map(), again: new Set(), newlyHeld: new Set() });
   expect([...table]).toEqual([good]);
   expect(marked).toEqual([good]);

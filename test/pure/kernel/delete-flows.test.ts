@@ -1,7 +1,7 @@
 /** Flows of a new container's addresses: whatever an earlier holder left ends before the veth has an identity. */
 
 import { describe, expect, it } from 'vitest';
-import { cutBoth, type FlowTable } from '../../../src/kernel/delete-flows.js';
+import { deleteFlowsOfAddresses, type FlowTable } from '../../../src/kernel/delete-flows.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
 import { BARE_FLOW } from '../bare-flow.js';
 
@@ -58,20 +58,20 @@ describe.each([
 ] as const)('a table of %s flows', (count, way) => {
   it('what was opened from an address ends, twice; what was opened to it unless it may go on', async () => {
     const { table, flows, asked } = tableOf(count);
-    await cutBoth(table, new Set([OWN, OWN6]), (f) => f === TO_IT[1]);
+    await deleteFlowsOfAddresses(table, new Set([OWN, OWN6]), (f) => f === TO_IT[1]);
     expect([...flows]).toEqual([TO_IT[1], ...OTHERS]);
     expect(asked()).toEqual(new Set([way]));
   });
 
   it('what it opened itself never goes on, whatever may', async () => {
     const { table, flows } = tableOf(count);
-    await cutBoth(table, new Set([OWN, OWN6]), () => true);
+    await deleteFlowsOfAddresses(table, new Set([OWN, OWN6]), () => true);
     expect([...flows]).toEqual([...TO_IT, ...OTHERS]);
   });
 
   it('nothing is asked without an address', async () => {
     const { table, flows, asked } = tableOf(count);
-    await cutBoth(table, new Set(), () => false);
+    await deleteFlowsOfAddresses(table, new Set(), () => false);
     expect([flows.size, asked().size]).toEqual([6, 0]);
   });
 });

@@ -3,24 +3,24 @@ import { expect, it } from 'vitest';
 import { signatureOf } from '../../../src/enforce/revocation.js';
 import type { Mode } from '../../../src/policy/policy.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
-import type { Member } from '../../../src/ruleset/state.js';
+import type { Subject } from '../../../src/ruleset/state.js';
 import { entriesOf, member } from '../ruleset/sample.js';
 
 /** Of the same ports and protocol as all that is taken away: their class stays. */
 const KEPT = '192.0.2.1:443';
-const having = (m: Member, more: Partial<Member>): Member => ({ ...m, ...more });
+const having = (m: Subject, more: Partial<Subject>): Subject => ({ ...m, ...more });
 const whole = having(member(1, ''), { neighbours: ['10.0.0.3'] });
-const withEntries = (text: string): Member =>
+const withEntries = (text: string): Subject =>
   having(whole, {
     classes: planClasses(entriesOf(text), () => [{ family: 4, lo: 10n, hi: 10n }]),
   });
-const mode = (to: Mode): Member => having(whole, { policy: { ...whole.policy, mode: to } });
-const quota = (spent: boolean): Member =>
+const mode = (to: Mode): Subject => having(whole, { policy: { ...whole.policy, mode: to } });
+const quota = (spent: boolean): Subject =>
   having(whole, {
     limits: { quota: { name: 'q', bytes: 1, used: 0, spent, until: 0, reached: '' } },
   });
 
-it.each<[string, Member, Member]>([
+it.each<[string, Subject, Subject]>([
   ['a name', withEntries(`${KEPT}, a.org:443`), withEntries(KEPT)],
   ['an address', withEntries(`${KEPT}, 192.0.2.2:443`), withEntries(KEPT)],
   ['the end of a range', withEntries('10.0.0.1-10.0.0.9:443'), withEntries('10.0.0.1-10.0.0.8:443')],
@@ -34,8 +34,8 @@ it.each<[string, Member, Member]>([
   ['freedom', mode('observe'), mode('enforce')],
   ['the rest of its quota', quota(false), quota(true)],
   ['a family', whole, having(whole, { families: new Set([4] as const) })],
-  ['an address of its own', whole, having(whole, { ports: whole.ports.map(({ ip6: _, ...p }) => p) })],
-  ['a veth', whole, having(whole, { ports: [] })],
+  ['an address of its own', whole, having(whole, { veths: whole.veths.map(({ ip6: _, ...p }) => p) })],
+  ['a veth', whole, having(whole, { veths: [] })],
 ])('%s', (_, before, after) => {
   expect(signatureOf(after)).not.toBe(signatureOf(before));
 });

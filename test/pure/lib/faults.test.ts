@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { expect, it, vi } from 'vitest';
 import { Faults } from '../../../src/lib/faults.js';
-import { upkeep } from '../../../src/lib/repeat.js';
+import { repeatSafely } from '../../../src/lib/repeat.js';
 
 function made() {
   const said: string[] = [];
@@ -57,7 +57,7 @@ it('the work of a timer may throw: it is said once a minute, and the next turn t
   let now = 0;
   let runs = 0;
   const log = { error: (facts: object) => void said.push(facts) };
-  const work = upkeep(
+  const work = repeatSafely(
     log,
     'not done',
     () => {

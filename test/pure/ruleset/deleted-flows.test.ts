@@ -8,7 +8,7 @@ import { input, member, shape } from './sample.js';
 const enforced = member(1, '192.0.2.1');
 const free = member(2, '', 'observe');
 const desired = compile(input(enforced, free));
-const addressOf = (m: typeof free, family: 4 | 6): string => m.ports[0]?.[`ip${family}`] ?? '';
+const addressOf = (m: typeof free, family: 4 | 6): string => m.veths[0]?.[`ip${family}`] ?? '';
 
 describe.each([4, 6] as const)('IPv%i', (family) => {
   const filter = desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains ?? new Map();

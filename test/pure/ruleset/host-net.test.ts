@@ -4,9 +4,9 @@ import { compile } from '../../../src/ruleset/compile.js';
 import { hostResolver, isHostResolver } from '../../../src/ruleset/host-net.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
 import { namesFor } from '../../../src/ruleset/naming.js';
-import { Judge } from '../../../src/ruleset/policy-evaluator.js';
+import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
 import { chainHashes, rule } from '../../../src/ruleset/rules.js';
-import type { DesiredInput, HostNet, Member, TableName } from '../../../src/ruleset/state.js';
+import type { DesiredInput, HostNet, Subject, TableName } from '../../../src/ruleset/state.js';
 import { type TracePacket, type TraceResult, trace } from '../../../src/ruleset/trace.js';
 import { input, member, shape } from './sample.js';
 
@@ -20,13 +20,13 @@ const NET: HostNet = {
   builds: [{ path: `${PARENT}/buildkit`, object: '8' }],
 };
 const cgroupOf = (identity: number): string => `${PARENT}/${identity}`;
-const hosted = (identity: number, allow: string, mode: Member['policy']['mode'] = 'enforce'): Member => ({
+const hosted = (identity: number, allow: string, mode: Subject['policy']['mode'] = 'enforce'): Subject => ({
   ...member(identity, allow, mode, []),
   host: { cgroups: [{ path: cgroupOf(identity), object: `${identity}00` }] },
 });
-const world = (...members: Member[]): DesiredInput => ({ ...input(...members), hostNet: NET });
-const judgeOf = (...members: Member[]): Judge =>
-  new Judge(shape, compile(world(...members)), () => false, HOST);
+const world = (...members: Subject[]): DesiredInput => ({ ...input(...members), hostNet: NET });
+const judgeOf = (...members: Subject[]): PolicyEvaluator =>
+  new PolicyEvaluator(shape, compile(world(...members)), () => false, HOST);
 
 const packet = (dst: string, proto: 'tcp' | 'udp' | 'icmp', dport?: number): Omit<TracePacket, 'mark'> => ({
   family: dst.includes(':') ? 6 : 4,
@@ -56,7 +56,8 @@ function walk(
 describe('a container in the host network', () => {
   const m = hosted(2, '10.1.0.0/16:5432, [2001:db8::/32]:443, any:443, host:22, 192.0.2.9/icmp');
   const judge = judgeOf(m, hosted(3, 'host'), hosted(4, '', 'observe'));
-  const permits = (who: Member, p: Omit<TracePacket, 'mark'>): boolean => judge.permits(judge.sentBy(who, p));
+  const permits = (who: Subject, p: Omit<TracePacket, 'mark'>): boolean =>
+    judge.permits(judge.sentBy(who, p));
 
   it.each<[string, 'tcp' | 'udp' | 'icmp', number | undefined, boolean]>([
     ['10.1.2.3', 'tcp', 5432, true],
@@ -94,9 +95,9 @@ describe('a container in the host network', () => {
   it('Drawbridge’s own ports are nobody’s, in any mode, by whatever way', () => {
     const closed = [{ port: 7070 }, { address: '127.0.0.1', port: 6379 }];
     const all = [hosted(3, 'host, 172.18.0.9'), hosted(4, '', 'observe'), hosted(5, '', 'off')];
-    const strict = new Judge(shape, compile({ ...world(...all), closed }), () => false, HOST);
-    const verdict = (m: Member, p: Omit<TracePacket, 'mark'>): string =>
-      strict.judge(strict.sentBy(m, p)).verdict;
+    const strict = new PolicyEvaluator(shape, compile({ ...world(...all), closed }), () => false, HOST);
+    const verdict = (m: Subject, p: Omit<TracePacket, 'mark'>): string =>
+      strict.evaluate(strict.sentBy(m, p)).verdict;
     for (const m of all) {
       expect(verdict(m, packet('127.0.0.1', 'tcp', 7070))).toBe('reject');
       expect(verdict(m, packet('192.0.2.2', 'tcp', 7070))).toBe('reject');
@@ -134,7 +135,7 @@ describe('a container in the host network', () => {
 });
 
 describe('zones of datagrams', () => {
-  const zoned = (identity: number): Member => {
+  const zoned = (identity: number): Subject => {
     const m = hosted(identity, '');
     return { ...m, host: { cgroups: m.host?.cgroups ?? [], zoned: true } };
   };

@@ -5,7 +5,7 @@ import { markOf } from '../../../src/ruleset/bridge.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { membershipOf } from '../../../src/ruleset/membership.js';
 import { containerChain, threatSet } from '../../../src/ruleset/naming.js';
-import { type DesiredInput, type Member, NO_HOST_NET, type TableName } from '../../../src/ruleset/state.js';
+import { type DesiredInput, NO_HOST_NET, type Subject, type TableName } from '../../../src/ruleset/state.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
 import { input, member, shape } from './sample.js';
 
@@ -20,7 +20,7 @@ const listed = (set: string, address: string): boolean =>
   FAMILIES.some((f) => set === threatSet('DB', 'block', 'both', 'ip', f) && address === BAD[f]);
 
 const sender = (mode: Mode) => member(2, '10.1.0.0/16', mode);
-const own = (family: Family): string => sender('enforce').ports[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '';
+const own = (family: Family): string => sender('enforce').veths[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '';
 /** An error of the container to the internet, about the flow with these sources. */
 const error = (family: Family, mode: Mode, orig: string, reply: string): TracePacket => ({
   family,
@@ -91,7 +91,7 @@ describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
 
   it('a new port has no permit for them yet, and its container all others', () => {
     const m = sender('enforce');
-    const fresh = input({ ...m, ports: m.ports.map((p) => ({ ...p, isNew: true as const })) });
+    const fresh = input({ ...m, veths: m.veths.map((p) => ({ ...p, isNew: true as const })) });
     for (const packet of aboutOwn) {
       expect(through(packet, 'DB-FORWARD', 'filter', fresh).verdict).toBe('reject');
       expect(through(packet).verdict).toBe('return');
@@ -102,16 +102,16 @@ describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
 
   it.each(['enforce', 'observe'] as const)('addresses change no rule that counts, in mode %s', (mode) => {
     const m = sender(mode);
-    const rules = (ports: Member['ports']) => {
-      const tables = compile(input({ ...m, ports })).tables;
+    const rules = (ports: Subject['veths']) => {
+      const tables = compile(input({ ...m, veths: ports })).tables;
       const filter = tables.find((t) => t.table === 'filter' && t.family === family);
       return filter?.chains.get(containerChain('DB', m.id));
     };
-    const bound = rules(m.ports);
+    const bound = rules(m.veths);
     expect(bound?.length).toBeGreaterThan(1);
     expect(rules([])).toEqual(bound);
-    expect(rules(m.ports.map((p) => ({ ...p, isNew: true as const })))).toEqual(bound);
-    expect(rules(m.ports.map((p) => ({ ...p, ip4: '10.1.0.99', ip6: 'fd00:10::99' })))).toEqual(bound);
+    expect(rules(m.veths.map((p) => ({ ...p, isNew: true as const })))).toEqual(bound);
+    expect(rules(m.veths.map((p) => ({ ...p, ip4: '10.1.0.99', ip6: 'fd00:10::99' })))).toEqual(bound);
   });
 
   it('those of routers come in to containers; without a mark none leaves a managed bridge', () => {

@@ -8,9 +8,9 @@ import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import type { Observed } from '../../../src/kernel/read-rules.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import { compile } from '../../../src/ruleset/compile.js';
-import { keptMember } from '../../../src/ruleset/kept-member.js';
+import { keepSubject } from '../../../src/ruleset/kept-member.js';
 import { chainHashes, rule } from '../../../src/ruleset/rules.js';
-import type { DesiredInput, DesiredState, Member } from '../../../src/ruleset/state.js';
+import type { DesiredInput, DesiredState, Subject } from '../../../src/ruleset/state.js';
 import { entriesOf, input, member, shape } from './sample.js';
 
 const ENTRIES = [
@@ -52,9 +52,9 @@ const change = fc.record({
 });
 type Change = typeof change extends fc.Arbitrary<infer T> ? T : never;
 
-function memberBy(id: string, c: Change): Member {
+function memberBy(id: string, c: Change): Subject {
   const entries = entriesOf(c.entries.join(', '));
-  const { ports } = member(9, '');
+  const { veths: ports } = member(9, '');
   const bound = ports.map((p) => ({ ...p, ip4: c.address, ...(c.isNew ? { isNew: true as const } : {}) }));
   return {
     ...member(9, ''),
@@ -64,13 +64,13 @@ function memberBy(id: string, c: Change): Member {
     classes: planClasses(entries, () => []),
     neighbours: c.neighbours,
     families: new Set(c.families),
-    ports: c.isBound && c.cgroup === undefined ? bound : [],
+    veths: c.isBound && c.cgroup === undefined ? bound : [],
     published: c.published.map((port) => ({ proto: 'tcp' as const, port })),
     ...(c.limits ? { limits: c.limits } : {}),
     ...(c.cgroup ? { host: { cgroups: [{ path: `docker/${id}`, object: c.cgroup }] } } : {}),
   };
 }
-const stateOf = (m: Member): DesiredInput => input(m, member(20, 'c.example:443'));
+const stateOf = (m: Subject): DesiredInput => input(m, member(20, 'c.example:443'));
 const ID = 'f'.repeat(64);
 
 /** As text: maps and sets in their order, numbers of any size. */
@@ -92,11 +92,11 @@ describe('what is kept of members', () => {
   it('renders as if nothing had been kept, whatever changes from pass to pass', () => {
     fc.assert(
       fc.property(fc.array(change, { minLength: 2, maxLength: 6 }), (changes) => {
-        let kept: Member | undefined;
+        let kept: Subject | undefined;
         let observed = NOTHING;
         for (const c of changes) {
           const made = memberBy(ID, c);
-          kept = keptMember(kept, made);
+          kept = keepSubject(kept, made);
           const state = compile(stateOf(kept));
           const fresh = compile(structuredClone(stateOf(made)));
           expect(told(state)).toBe(told(fresh));
@@ -117,7 +117,7 @@ describe('what is kept of members', () => {
   it('keeps the rules of a member that has not changed', () => {
     const c = fc.sample(change, 1)[0] as Change;
     const first = memberBy(ID, { ...c, mode: 'enforce', families: [4, 6], cgroup: undefined });
-    const kept = keptMember(first, structuredClone(first));
+    const kept = keepSubject(first, structuredClone(first));
     expect(kept).toBe(first);
     const chains = [first, kept].map(
       (m) => compile(stateOf(m)).tables[0]?.chains.get(`DB-c-${ID.slice(0, 12)}`) ?? [],

@@ -2,22 +2,22 @@ import { describe, expect, it } from 'vitest';
 import { bridgeScript, EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import { portLimits } from '../../../src/ruleset/bridge-limits.js';
 import { compile } from '../../../src/ruleset/compile.js';
-import { Judge } from '../../../src/ruleset/policy-evaluator.js';
+import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
 import { renderRule } from '../../../src/ruleset/rules.js';
-import type { DesiredState, Member, MemberLimits } from '../../../src/ruleset/state.js';
+import type { DesiredState, Subject, SubjectLimits } from '../../../src/ruleset/state.js';
 import { input, member, shape } from './sample.js';
 
 const HOST = new Set(['172.18.0.1']);
-const quota = (spent: boolean): MemberLimits => ({
+const quota = (spent: boolean): SubjectLimits => ({
   quota: { name: 'q-00-24-1', bytes: 100, used: spent ? 100 : 7, spent, until: 0, reached: 'reached' },
 });
-const with_ = (m: Member, limits: MemberLimits): Member => ({ ...m, limits });
+const with_ = (m: Subject, limits: SubjectLimits): Subject => ({ ...m, limits });
 const chain = (d: DesiredState, name: string): string[] =>
   (d.tables.find((t) => t.family === 4 && t.table === 'filter')?.chains.get(name) ?? []).map((r) =>
     renderRule(r, 4),
   );
-function permits(m: Member, dst: string): boolean {
-  const judge = new Judge(shape, compile(input(m)), () => false, HOST);
+function permits(m: Subject, dst: string): boolean {
+  const judge = new PolicyEvaluator(shape, compile(input(m)), () => false, HOST);
   const packet = {
     family: 4,
     proto: 'tcp',
@@ -64,9 +64,9 @@ describe('limits in the rules', () => {
 
 describe('limits at the port', () => {
   it('all ports of a container share one rate and one quota', () => {
-    const [port] = member(7, '').ports;
+    const [port] = member(7, '').veths;
     const two = port ? [port, { ...port, ifindex: 999 }] : [];
-    const m = with_({ ...member(7, ''), ports: two }, { bytesPerSecond: 1000, ...quota(false) });
+    const m = with_({ ...member(7, ''), veths: two }, { bytesPerSecond: 1000, ...quota(false) });
     const { limits, rates, quotas, allowances } = portLimits([m]);
     expect([limits.size, allowances.size]).toEqual([1, 1]);
     expect([new Set(rates.values()).size, [...rates.keys()]]).toEqual([1, [107, 999]]);

@@ -5,7 +5,7 @@ import type { Bridge } from '../../../src/ruleset/state.js';
 const bridge = (name: string, ifindex: number, ...subnets: string[]): Bridge => ({
   name,
   mac: '02:00:00:00:00:01',
-  ports: [],
+  veths: [],
   withoutGateway: { ifindex, subnets },
 });
 const summary = (bridges: readonly Bridge[], host: readonly HostSubnet[] = []) => {

@@ -7,10 +7,10 @@ import {
   lanLearnedSets,
   lanProgram,
 } from '../../../src/ruleset/netns-program.js';
-import type { Member } from '../../../src/ruleset/state.js';
+import type { Subject } from '../../../src/ruleset/state.js';
 import { input, member, shape } from './sample.js';
 
-const of = (m: Member, more: Partial<LanInput> = {}): LanInput => ({
+const of = (m: Subject, more: Partial<LanInput> = {}): LanInput => ({
   shape,
   member: m,
   sets: compile(input(m)).sets,
@@ -19,12 +19,12 @@ const of = (m: Member, more: Partial<LanInput> = {}): LanInput => ({
   links6: [],
   ...more,
 });
-const enforced = (allow: string): Member => member(1, allow, 'enforce', []);
-const linesOf = (m: Member, more?: Partial<LanInput>): string[] =>
+const enforced = (allow: string): Subject => member(1, allow, 'enforce', []);
+const linesOf = (m: Subject, more?: Partial<LanInput>): string[] =>
   lanProgram(of(m, more), new Map())
     .split('\n')
     .map((l) => l.trim());
-const permits = (m: Member): string[] =>
+const permits = (m: Subject): string[] =>
   linesOf(m).filter((l) => l.startsWith('meta nfproto') && l.endsWith('or 2 accept'));
 
 describe('the program for a namespace', () => {

@@ -4,8 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { asEnforced } from '../../../src/ruleset/as-enforced.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { hostResolver } from '../../../src/ruleset/host-net.js';
-import { Judge } from '../../../src/ruleset/policy-evaluator.js';
-import type { DesiredInput, Member } from '../../../src/ruleset/state.js';
+import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
+import type { DesiredInput, Subject } from '../../../src/ruleset/state.js';
 import type { TracePacket } from '../../../src/ruleset/trace.js';
 import { entriesOf, input, member, shape } from './sample.js';
 
@@ -26,13 +26,14 @@ const DESTINATIONS = [...HOST, NEIGHBOUR, '10.1.2.3', '192.0.2.9', '93.184.1.1',
 const PORTS = [22, 80, 443, 5432, 6379, 8005, 8125, 9100];
 const never = (): boolean => false;
 
-const judgeOf = (given: DesiredInput): Judge => new Judge(shape, compile(given), never, HOST);
-function packetOf(m: Member, dst: string, proto: 'tcp' | 'udp' | 'icmp', port: number) {
+const judgeOf = (given: DesiredInput): PolicyEvaluator =>
+  new PolicyEvaluator(shape, compile(given), never, HOST);
+function packetOf(m: Subject, dst: string, proto: 'tcp' | 'udp' | 'icmp', port: number) {
   const family = dst.includes(':') ? (6 as const) : (4 as const);
   const packet: Omit<TracePacket, 'mark'> = {
     family,
     proto,
-    src: (family === 4 ? m.ports[0]?.ip4 : m.ports[0]?.ip6) ?? '',
+    src: (family === 4 ? m.veths[0]?.ip4 : m.veths[0]?.ip6) ?? '',
     dst,
     states: ['NEW'],
     syn: proto === 'tcp',
@@ -40,9 +41,9 @@ function packetOf(m: Member, dst: string, proto: 'tcp' | 'udp' | 'icmp', port: n
   };
   return packet;
 }
-const isLogged = (judge: Judge, m: Member, packet: Omit<TracePacket, 'mark'>): boolean =>
+const isLogged = (judge: PolicyEvaluator, m: Subject, packet: Omit<TracePacket, 'mark'>): boolean =>
   judge
-    .judge(judge.sentBy(m, packet))
+    .evaluate(judge.sentBy(m, packet))
     .steps.some(({ rule: { then } }) => then.k === 'nflog' && then.prefix === 'DB:would');
 
 describe('an observed container', () => {
@@ -61,7 +62,7 @@ describe('an observed container', () => {
         packets,
         (entries, identity, { dst, proto, port, hasNeighbour, isHostNet }) => {
           const cgroups = [{ path: 'docker/abc', object: '7' }];
-          const m: Member = {
+          const m: Subject = {
             ...member(identity, entries.join('\n'), 'observe', isHostNet ? [] : undefined),
             neighbours: hasNeighbour ? [NEIGHBOUR] : [],
             ...(isHostNet ? { host: { cgroups } } : {}),
@@ -83,14 +84,14 @@ describe('an observed container', () => {
   });
 
   it('reaches a service of the host in a family that its rules do not have', () => {
-    const m: Member = { ...member(2, '', 'observe'), families: new Set([4] as const) };
+    const m: Subject = { ...member(2, '', 'observe'), families: new Set([4] as const) };
     const judge = judgeOf(input(m));
     expect(judge.permits(judge.sentBy(m, packetOf(m, 'fd00:18::ffff', 'tcp', 9100)))).toBe(true);
   });
 
   it('of the host network is logged on loopback, and not where Drawbridge answers names', () => {
     const cgroups = [{ path: 'docker/abc', object: '7' }];
-    const m: Member = { ...member(3, '', 'observe', []), host: { cgroups } };
+    const m: Subject = { ...member(3, '', 'observe', []), host: { cgroups } };
     const hostNet = { gates: [{ path: 'docker', object: '1' }], exempt: [], builds: [] };
     const judge = judgeOf({ ...input(m), hostNet });
     expect(isLogged(judge, m, packetOf(m, '127.0.0.1', 'tcp', 9100))).toBe(true);
@@ -98,7 +99,7 @@ describe('an observed container', () => {
   });
 
   it('has the policy of mode enforce evaluated with its entries and neighbours', () => {
-    const m: Member = { ...member(2, 'host:9100', 'observe'), neighbours: [NEIGHBOUR] };
+    const m: Subject = { ...member(2, 'host:9100', 'observe'), neighbours: [NEIGHBOUR] };
     const { judge, member: as } = asEnforced({ input: input(m) }, m, {
       shape,
       hostAddresses: HOST,

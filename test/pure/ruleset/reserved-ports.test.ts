@@ -5,8 +5,8 @@ import { markOf } from '../../../src/ruleset/bridge.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
 import { membershipOf } from '../../../src/ruleset/membership.js';
-import { Judge } from '../../../src/ruleset/policy-evaluator.js';
-import type { Place } from '../../../src/ruleset/reserved-ports.js';
+import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
+import type { ReservedPort } from '../../../src/ruleset/reserved-ports.js';
 import type { DesiredInput } from '../../../src/ruleset/state.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
 import { BARE_FLOW } from '../bare-flow.js';
@@ -17,11 +17,11 @@ const HOST = '172.18.0.1';
 const CGROUP = { path: 'docker/abc', object: '17' };
 
 /** A container that may reach the whole host, by the letter of its entries. */
-function world(mode: (typeof MODES)[number], closed: readonly Place[]): DesiredInput {
+function world(mode: (typeof MODES)[number], closed: readonly ReservedPort[]): DesiredInput {
   return { ...input(member(2, `host:1-65535, ${HOST}:1-65535, any:1-65535`, mode)), closed };
 }
 function verdict(from: DesiredInput, chain: string, change: Partial<TracePacket>): string {
-  const [m] = from.members;
+  const [m] = from.subjects;
   const desired = compile(from);
   const found = desired.tables.find((t) => t.table === 'filter' && t.family === (change.family ?? 4));
   const packet: TracePacket = {
@@ -86,7 +86,7 @@ describe.each(MODES)('from a container in mode %s', (mode) => {
     expect([...bridge.closed4, ...bridge.closed6]).toEqual([`${address} . 6379`]);
     const hosted: DesiredInput = {
       ...inside,
-      members: inside.members.map((m) => ({ ...m, ports: [], host: { cgroups: [CGROUP] } })),
+      subjects: inside.subjects.map((m) => ({ ...m, ports: [], host: { cgroups: [CGROUP] } })),
       hostNet: { gates: [{ path: 'docker', object: '9' }], exempt: [], builds: [] },
     };
     expect(verdict(hosted, 'DB-OUTPUT', { ...packet, cgroup: CGROUP.path })).toBe('reject');
@@ -95,7 +95,7 @@ describe.each(MODES)('from a container in mode %s', (mode) => {
   it('in the host network, on loopback too', () => {
     const inHost: DesiredInput = {
       ...everywhere,
-      members: everywhere.members.map((m) => ({ ...m, ports: [], host: { cgroups: [CGROUP] } })),
+      subjects: everywhere.subjects.map((m) => ({ ...m, ports: [], host: { cgroups: [CGROUP] } })),
       hostNet: { gates: [{ path: 'docker', object: '9' }], exempt: [], builds: [] },
     };
     const sent = { cgroup: CGROUP.path, toHost: true, dst: '127.0.0.1' };
@@ -108,7 +108,7 @@ describe.each(MODES)('from a container in mode %s', (mode) => {
 describe.each([4, 6] as const)('flows that stand to what is closed, IPv%i', (family) => {
   const [src, inside, address] =
     family === 4 ? ['172.18.0.2', '172.19.0.5', '192.0.2.2'] : ['fd00:18::2', 'fd00:19::5', '2001:db8::2'];
-  const places: readonly Place[] = [{ port: 7070 }, { address: inside, port: 6379, container: 'r' }];
+  const places: readonly ReservedPort[] = [{ port: 7070 }, { address: inside, port: 6379, container: 'r' }];
   const flow = (dst: string, dport: number, to = dst, port = dport, proto = 6): Flow => ({
     ...BARE_FLOW,
     family,
@@ -119,8 +119,8 @@ describe.each([4, 6] as const)('flows that stand to what is closed, IPv%i', (fam
   });
   it.each(MODES)('end in mode %s, and no others', (mode) => {
     const from = world(mode, places);
-    const [m] = from.members;
-    const judge = new Judge(shape, compile(from), () => false, new Set([address]));
+    const [m] = from.subjects;
+    const judge = new PolicyEvaluator(shape, compile(from), () => false, new Set([address]));
     const keeps = (f: Flow): boolean => m !== undefined && judge.keeps(m, f);
     expect(keeps(flow(address, 7070))).toBe(false);
     expect(keeps(flow(inside, 6379))).toBe(false);

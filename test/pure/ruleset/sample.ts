@@ -4,13 +4,13 @@ import { planClasses } from '../../../src/ruleset/classes.js';
 import { layoutMarks } from '../../../src/ruleset/marks.js';
 import {
   type DesiredInput,
-  type Member,
+  type KernelConfig,
   NO_HOST_NET,
-  type Port,
-  type Shape,
+  type Subject,
+  type Veth,
 } from '../../../src/ruleset/state.js';
 
-export const shape: Shape = {
+export const shape: KernelConfig = {
   prefix: 'DB',
   marks: layoutMarks(0x7f003fff),
   holdQueue: 53,
@@ -30,8 +30,8 @@ export function member(
   identity: number,
   allow: string,
   mode: Mode = 'enforce',
-  ports?: readonly Port[],
-): Member {
+  ports?: readonly Veth[],
+): Subject {
   const entries = entriesOf(allow);
   return {
     id: identity.toString(16).padStart(12, '0').padEnd(64, 'a'),
@@ -40,7 +40,7 @@ export function member(
     classes: planClasses(entries, () => []),
     families: new Set([4, 6] as const),
     neighbours: [],
-    ports: ports ?? [
+    veths: ports ?? [
       {
         ifindex: 100 + identity,
         mac: `02:42:ac:12:${(identity >> 8).toString(16).padStart(2, '0')}:${(identity & 255).toString(16).padStart(2, '0')}`,
@@ -53,15 +53,15 @@ export function member(
   };
 }
 
-export function input(...members: Member[]): DesiredInput {
+export function input(...members: Subject[]): DesiredInput {
   return {
     shape,
-    members,
+    subjects: members,
     bridges: [
       {
         name: 'br-test',
         mac: '02:42:aa:bb:cc:dd',
-        ports: members.flatMap((m) => m.ports.map((p) => p.ifindex)),
+        veths: members.flatMap((m) => m.veths.map((p) => p.ifindex)),
       },
     ],
     exempt: [],

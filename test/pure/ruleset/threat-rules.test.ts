@@ -6,8 +6,8 @@ import { compile } from '../../../src/ruleset/compile.js';
 import { identityMark, UNATTRIBUTED } from '../../../src/ruleset/marks.js';
 import { membershipOf } from '../../../src/ruleset/membership.js';
 import { threatSet } from '../../../src/ruleset/naming.js';
-import { Judge } from '../../../src/ruleset/policy-evaluator.js';
-import type { Member, TableName } from '../../../src/ruleset/state.js';
+import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
+import type { Subject, TableName } from '../../../src/ruleset/state.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
 import { input, member, shape } from './sample.js';
 
@@ -29,32 +29,32 @@ const ALL = 'any:1-65535/tcp+udp, any:1-65535/tcp';
 function world(mode: Mode) {
   const m = { ...member(2, ALL, mode), published: [{ proto: 'tcp' as const, port: 80 }] };
   const desired = compile(input(m));
-  return { m, desired, judge: new Judge(shape, desired, held, new Set()) };
+  return { m, desired, judge: new PolicyEvaluator(shape, desired, held, new Set()) };
 }
-function out(m: Member, dst: string, more: Partial<TracePacket> = {}): TracePacket {
+function out(m: Subject, dst: string, more: Partial<TracePacket> = {}): TracePacket {
   const family = dst.includes(':') ? 6 : 4;
-  const src = (family === 4 ? m.ports[0]?.ip4 : m.ports[0]?.ip6) ?? '';
+  const src = (family === 4 ? m.veths[0]?.ip4 : m.veths[0]?.ip6) ?? '';
   return { family, mark: 0, proto: 'tcp', src, dst, dport: 443, states: ['NEW'], syn: true, ...more };
 }
-const inward = (m: Member, src: string, more: Partial<TracePacket> = {}): TracePacket => {
+const inward = (m: Subject, src: string, more: Partial<TracePacket> = {}): TracePacket => {
   const p = out(m, src, { dport: 80, states: ['NEW', 'DNAT'], ...more });
   return { ...p, src: p.dst, dst: p.src };
 };
 
 describe.each(MODES)('threats beat the policy of a container in mode %s', (mode) => {
   const { m, desired, judge } = world(mode);
-  const sent = (p: TracePacket) => judge.judge({ ...p, mark: judge.markOf(m) });
+  const sent = (p: TracePacket) => judge.evaluate({ ...p, mark: judge.markOf(m) });
 
   it.each(['192.0.2.66', '192.0.2.200', '2001:db8::66'])('%s is refused, both ways', (bad) => {
     for (const proto of ['tcp', 'udp', 'icmp', 47] as const)
       expect(sent(out(m, bad, { proto })).verdict).toBe('reject');
-    expect(judge.judge(inward(m, bad)).verdict).toBe('reject');
+    expect(judge.evaluate(inward(m, bad)).verdict).toBe('reject');
     expect(sent(out(m, bad)).steps.some((s) => s.text.includes('--nflog-prefix DB:threat'))).toBe(true);
   });
 
   it('its neighbours in address space are not, and what is only watched is logged and passes', () => {
     expect(sent(out(m, '192.0.2.67')).verdict).toBe('return');
-    expect(judge.judge(inward(m, '192.0.2.67')).verdict).toBe('return');
+    expect(judge.evaluate(inward(m, '192.0.2.67')).verdict).toBe('return');
     const seen = sent(out(m, '192.0.2.77'));
     expect(seen.verdict).toBe('return');
     expect(seen.steps.some((s) => s.text.includes('--nflog-prefix DB:seen'))).toBe(true);
@@ -65,11 +65,11 @@ describe.each(MODES)('threats beat the policy of a container in mode %s', (mode)
     ['192.0.2.88', '192.0.2.99'],
     ['2001:db8::88', '2001:db8::99'],
   ])('%s, of an outbound feed, may come in, and %s, of an inbound one, is reached', (destination, source) => {
-    expect([sent(out(m, destination)).verdict, judge.judge(inward(m, destination)).verdict]).toEqual([
+    expect([sent(out(m, destination)).verdict, judge.evaluate(inward(m, destination)).verdict]).toEqual([
       'reject',
       'return',
     ]);
-    expect([sent(out(m, source)).verdict, judge.judge(inward(m, source)).verdict]).toEqual([
+    expect([sent(out(m, source)).verdict, judge.evaluate(inward(m, source)).verdict]).toEqual([
       'return',
       'reject',
     ]);
@@ -78,7 +78,7 @@ describe.each(MODES)('threats beat the policy of a container in mode %s', (mode)
   it('what an inbound feed only watches is logged as it comes in, and not on the way out', () => {
     const isSeen = (steps: readonly { readonly text: string }[]): boolean =>
       steps.some((s) => s.text.includes('--nflog-prefix DB:seen'));
-    const [came, went] = [judge.judge(inward(m, '192.0.2.55')), sent(out(m, '192.0.2.55'))];
+    const [came, went] = [judge.evaluate(inward(m, '192.0.2.55')), sent(out(m, '192.0.2.55'))];
     expect([came.verdict, isSeen(came.steps), went.verdict, isSeen(went.steps)]).toEqual([
       'return',
       true,
@@ -119,7 +119,7 @@ describe.each([4, 6] as const)('a forged source, IPv%i', (family) => {
   };
   const desired = compile(from);
   const has = membershipOf(desired, held);
-  const addressOf = (n: number): string => base.members[n]?.ports[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '';
+  const addressOf = (n: number): string => base.subjects[n]?.veths[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '';
   const send = (table: TableName, chain: string, src: string, dst: string, mark: number) =>
     trace(
       desired.tables.find((t) => t.family === family && t.table === table)?.chains ?? new Map(),
@@ -197,7 +197,7 @@ describe('tunnels that carry IPv4', () => {
       family: 6,
       mark: markOf(shape.marks, 2, 'observe'),
       proto: 'udp',
-      src: base.members[0]?.ports[0]?.ip6 ?? '',
+      src: base.subjects[0]?.veths[0]?.ip6 ?? '',
       dst: '2600:9000::1',
       dport: 80,
       states: ['NEW'],
@@ -238,11 +238,11 @@ describe('what is no container', () => {
     syn: true,
   });
   it('is left alone: other tools’ bridges, the host’s own routing', () => {
-    expect(judge.judge(strange('10.200.0.2', '192.0.2.66')).verdict).toBe('return');
-    expect(judge.judge(strange('192.0.2.66', '10.200.0.2')).verdict).toBe('return');
+    expect(judge.evaluate(strange('10.200.0.2', '192.0.2.66')).verdict).toBe('return');
+    expect(judge.evaluate(strange('192.0.2.66', '10.200.0.2')).verdict).toBe('return');
   });
   it('but for build steps and other unattributed senders', () => {
     const mark = (1 << shape.marks.shift) >>> 0;
-    expect(judge.judge({ ...strange('172.18.0.9', '192.0.2.66'), mark }).verdict).toBe('reject');
+    expect(judge.evaluate({ ...strange('172.18.0.9', '192.0.2.66'), mark }).verdict).toBe('reject');
   });
 });

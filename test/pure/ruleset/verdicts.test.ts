@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { formatAddress, parseAddress, parseCidr, privateRangeOf, rangeHas } from '../../../src/lib/ip.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { classSet } from '../../../src/ruleset/naming.js';
-import { Judge } from '../../../src/ruleset/policy-evaluator.js';
-import type { Member } from '../../../src/ruleset/state.js';
+import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
+import type { Subject } from '../../../src/ruleset/state.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
 import { BARE_FLOW } from '../bare-flow.js';
 import { entriesOf, input, member, shape } from './sample.js';
@@ -12,10 +12,10 @@ import { entriesOf, input, member, shape } from './sample.js';
 const HOST = new Set(['172.18.0.1', '192.0.2.2']);
 
 function judgeOf(
-  members: readonly Member[],
+  members: readonly Subject[],
   learned: ReadonlyMap<string, ReadonlySet<string>> = new Map(),
-): Judge {
-  return new Judge(
+): PolicyEvaluator {
+  return new PolicyEvaluator(
     shape,
     compile(input(...members)),
     (set, address) => learned.get(set)?.has(address) ?? false,
@@ -23,13 +23,13 @@ function judgeOf(
   );
 }
 
-function packet(m: Member, dst: string, proto: TracePacket['proto'], dport?: number): TracePacket {
+function packet(m: Subject, dst: string, proto: TracePacket['proto'], dport?: number): TracePacket {
   const family = dst.includes(':') ? 6 : 4;
   return {
     family,
     mark: 0,
     proto,
-    src: (family === 4 ? m.ports[0]?.ip4 : m.ports[0]?.ip6) ?? '',
+    src: (family === 4 ? m.veths[0]?.ip4 : m.veths[0]?.ip6) ?? '',
     dst,
     states: ['NEW'],
     syn: proto === 'tcp',
@@ -37,10 +37,11 @@ function packet(m: Member, dst: string, proto: TracePacket['proto'], dport?: num
     ...(proto === 'icmp' ? { echo: true } : {}),
   };
 }
-const permits = (j: Judge, m: Member, p: TracePacket): boolean => j.permits({ ...p, mark: j.markOf(m) });
+const permits = (j: PolicyEvaluator, m: Subject, p: TracePacket): boolean =>
+  j.permits({ ...p, mark: j.markOf(m) });
 
 /** What the entries say, read off the specification and not off the rules. */
-function oracle(m: Member, p: TracePacket): boolean {
+function oracle(m: Subject, p: TracePacket): boolean {
   const value = parseAddress(p.dst);
   if (!value) return false;
   return m.policy.entries.some(({ entry }) => {
@@ -56,7 +57,7 @@ function oracle(m: Member, p: TracePacket): boolean {
   });
 }
 
-function portsPermit(entry: Member['policy']['entries'][number]['entry'], p: TracePacket): boolean {
+function portsPermit(entry: Subject['policy']['entries'][number]['entry'], p: TracePacket): boolean {
   const inPorts =
     entry.ports.length === 0 ||
     entry.ports.some((r) => p.dport !== undefined && p.dport >= r.lo && p.dport <= r.hi);
@@ -143,7 +144,7 @@ describe('the rendered rules say what the entries say', () => {
     const m = member(2, 'any:443');
     const at = (inside: readonly string[], dst: string): boolean => {
       const ranges = inside.flatMap((text) => parseCidr(text) ?? []);
-      const j = new Judge(shape, compile({ ...input(m), inside: ranges }), () => false, HOST);
+      const j = new PolicyEvaluator(shape, compile({ ...input(m), inside: ranges }), () => false, HOST);
       return permits(j, m, packet(m, dst, 'tcp', 443));
     };
     const networks = ['45.45.0.0/24', '2606:4700:77::/64'];
@@ -157,23 +158,23 @@ describe('the rendered rules say what the entries say', () => {
     const j = judgeOf([m]);
     const { marks } = shape;
     const p = packet(m, '93.184.1.1', 'tcp', 443);
-    expect(j.judge({ ...p, mark: marks.enforced | 77 }).verdict).toBe('reject');
-    expect(j.judge({ ...p, mark: (marks.enforced | marks.unknown | 5) >>> 0 }).verdict).toBe('queue');
-    expect(j.judge({ ...p, mark: (marks.enforced | marks.unknown | marks.held | 5) >>> 0 }).verdict).toBe(
+    expect(j.evaluate({ ...p, mark: marks.enforced | 77 }).verdict).toBe('reject');
+    expect(j.evaluate({ ...p, mark: (marks.enforced | marks.unknown | 5) >>> 0 }).verdict).toBe('queue');
+    expect(j.evaluate({ ...p, mark: (marks.enforced | marks.unknown | marks.held | 5) >>> 0 }).verdict).toBe(
       'drop',
     );
     expect(
-      j.judge({ ...p, mark: (marks.enforced | marks.unknown) >>> 0, states: ['ESTABLISHED'] }).verdict,
+      j.evaluate({ ...p, mark: (marks.enforced | marks.unknown) >>> 0, states: ['ESTABLISHED'] }).verdict,
     ).toBe('queue');
   });
 
   describe('held while its flow was ended', () => {
     const { marks } = shape;
-    const verdict = (m: Member, more: Partial<TracePacket> = {}) => {
+    const verdict = (m: Subject, more: Partial<TracePacket> = {}) => {
       const j = judgeOf([m]);
       const mark = (j.markOf(m) | marks.held) >>> 0;
       const p = packet(m, '93.184.1.1', 'udp', 443);
-      return j.judge({ ...p, mark, connmark: marks.ended, states: ['ESTABLISHED'], ...more }).verdict;
+      return j.evaluate({ ...p, mark, connmark: marks.ended, states: ['ESTABLISHED'], ...more }).verdict;
     };
     const permitted = member(2, '93.184.1.1:443/udp, host:443/udp');
     const denied = member(2, '');
@@ -200,16 +201,16 @@ describe('the rendered rules say what the entries say', () => {
       mark: 0,
       proto: 'tcp',
       src: '93.184.1.1',
-      dst: m.ports[0]?.ip4 ?? '',
+      dst: m.veths[0]?.ip4 ?? '',
       dport: 80,
       states: ['NEW'],
       syn: true,
     };
-    expect(j.judge(inward).verdict).toBe('return');
-    expect(j.judge({ ...inward, syn: false }).verdict).toBe('drop');
-    expect(j.judge({ ...inward, dport: 81 }).verdict).toBe('drop');
-    expect(j.judge({ ...inward, dport: 81, states: ['NEW', 'DNAT'] }).verdict).toBe('return');
-    expect(j.judge({ ...inward, dst: '172.18.9.9' }).verdict).toBe('return');
+    expect(j.evaluate(inward).verdict).toBe('return');
+    expect(j.evaluate({ ...inward, syn: false }).verdict).toBe('drop');
+    expect(j.evaluate({ ...inward, dport: 81 }).verdict).toBe('drop');
+    expect(j.evaluate({ ...inward, dport: 81, states: ['NEW', 'DNAT'] }).verdict).toBe('return');
+    expect(j.evaluate({ ...inward, dst: '172.18.9.9' }).verdict).toBe('return');
   });
 });
 
@@ -223,12 +224,16 @@ it.each(['tcp', 'udp'] as const)('a published %s port opens no port of another p
         mark: 0,
         proto: sent,
         src: family === 4 ? '93.184.1.1' : '2600:9000::1',
-        dst: m.ports[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '',
+        dst: m.veths[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '',
         dport: 80,
         states: ['NEW'],
         syn: sent === 'tcp',
       };
-      expect([family, sent, j.judge(p).verdict]).toEqual([family, sent, sent === proto ? 'return' : 'drop']);
+      expect([family, sent, j.evaluate(p).verdict]).toEqual([
+        family,
+        sent,
+        sent === proto ? 'return' : 'drop',
+      ]);
     }
 });
 
@@ -242,10 +247,10 @@ describe.each([4, 6] as const)('a `host:` entry and DNAT, IPv%i', (family) => {
     family,
     proto,
     mark: 0,
-    orig: { src: m.ports[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '', dst: to, sport: 4000, dport: 8080 },
+    orig: { src: m.veths[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '', dst: to, sport: 4000, dport: 8080 },
     reply: { src: inside, dst: '', sport: 80, dport: 4000 },
   });
-  const at = new Judge(shape, compile(input(m)), () => false, new Set([own]));
+  const at = new PolicyEvaluator(shape, compile(input(m)), () => false, new Set([own]));
 
   it('permits what was sent to the host, and no address that somebody maps', () => {
     for (const proto of ['tcp', 'udp'] as const) {
@@ -283,7 +288,7 @@ describe('the dispatch tree', () => {
         const j = judgeOf(members);
         for (const m of members) {
           const own = `10.0.${m.identity >> 8}.${m.identity & 255}`;
-          const result = j.judge({ ...packet(m, own, 'tcp', 80), mark: j.markOf(m) });
+          const result = j.evaluate({ ...packet(m, own, 'tcp', 80), mark: j.markOf(m) });
           expect(result.mark & shape.marks.judged).not.toBe(0);
           expect(result.steps.length).toBeLessThan(12);
           const foreign = members.find((x) => x !== m);
