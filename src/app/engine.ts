@@ -25,6 +25,7 @@ import { POLLING } from '../kernel/follow-folder.js';
 import { Kernel } from '../kernel/kernel.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
 import { Sandboxes } from '../kernel/sandboxes.js';
+import { Current } from '../lib/current.js';
 import type { Logger } from '../lib/logger.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -60,6 +61,8 @@ export interface EngineOptions {
 
 /** Everything that enforces, wired: Docker and links in, kernel and DNS out. */
 export class Engine {
+  /** What the last pass has installed: every part that needs it reads it here. */
+  readonly applied = new Current<AppliedState>();
   readonly shape: KernelConfig;
   readonly kernel: Kernel;
   readonly docker: DockerWatch;
@@ -207,7 +210,7 @@ export class Engine {
   }
 
   get state(): AppliedState | undefined {
-    return this.enforcer.state;
+    return this.applied.value;
   }
 
   /** As /readyz says it. */

@@ -23,7 +23,7 @@ function vethsOf({ vethMap: ports, desired }: AppliedState): Parameters<Kernel['
   };
 }
 /** Parts of the engine, some of which are made later than this. */
-interface EnforcerParts extends Pick<Options, 'shape' | 'threats' | 'bars'> {
+interface EnforcerParts extends Pick<Options, 'applied' | 'shape' | 'threats' | 'bars'> {
   readonly kernel: Kernel;
   readonly docker: DockerWatch;
   readonly policies: Policies;
@@ -41,6 +41,7 @@ export function makeEnforcer(
   const { shape, kernel, docker, policies, quotas, hostMode, threats, bars } = engine;
   return new EnforcementPass({
     ...more,
+    applied: engine.applied,
     shape,
     kernel,
     bars,

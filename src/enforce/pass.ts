@@ -1,4 +1,5 @@
 import type { LearnedPort } from '../kernel/kernel-port.js';
+import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/logger.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
 import type { EastWest } from '../policy/neighbours.js';
@@ -34,6 +35,8 @@ import { rulesetInput } from './ruleset-input.js';
 
 export interface EnforcerOptions extends VethTableOptions {
   readonly shape: KernelConfig;
+  /** Set by each pass; a pass reads there what the one before left. */
+  readonly applied: Current<AppliedState>;
   readonly view: () => DockerView;
   readonly policyOf: (c: ContainerFacts) => Policy;
   readonly limitsOf: (c: ContainerFacts, policy: Policy) => SubjectLimits | undefined;
@@ -71,7 +74,6 @@ export class EnforcementPass {
   readonly #o: EnforcerOptions;
   readonly #identities: Identities;
   readonly #ports: VethTable;
-  #state: AppliedState | undefined;
   readonly #newcomers = new Newcomers();
   readonly #revocation: Revocation;
   readonly #zones: ConntrackZones;
@@ -91,10 +93,6 @@ export class EnforcementPass {
     this.#zones = new ConntrackZones({ marks: shape.marks, flows: kernel.flows, lookAgain });
   }
 
-  get state(): AppliedState | undefined {
-    return this.#state;
-  }
-
   /** This port is proven to belong to no container. */
   setUnattributed(port: number): void {
     this.#ports.setUnattributed(port);
@@ -106,7 +104,7 @@ export class EnforcementPass {
     this.#revocation.due(pass.reasons);
     const owed = this.#again;
     const said = this.#o.view();
-    if (!this.#state && !(await this.#takeOver(said))) return;
+    if (!this.#o.applied.value && !(await this.#takeOver(said))) return;
     const { ports, veths, view } = await this.#ports.look(said);
     const hosts = this.#o.hosts.look(view);
     const input = this.#withDeparted(this.#input(view, ports, hosts));
@@ -120,7 +118,7 @@ export class EnforcementPass {
     if (applied.repaired) this.#revocation.distrust();
     const repaired = this.#revocation.owed;
     this.#o.hosts.standing(hosts.net.gates);
-    const known = this.#state && this.#ports.bindings;
+    const known = this.#o.applied.value && this.#ports.bindings;
     const newlyHeld = this.#ports.newlyHeld(input.subjects);
     this.#ports.settle(ports, desired.bridge.strict);
     const settled = this.#settle({ view, vethMap: ports, veths, input, hosts, desired, repaired });
@@ -149,7 +147,7 @@ export class EnforcementPass {
   #hasNewSurroundings(input: DesiredInput): boolean {
     const key = ({ inside = [], closed = [] }: DesiredInput): string =>
       JSON.stringify([inside.map((r) => `${r.lo}-${r.hi}`), closed]);
-    return this.#state !== undefined && key(input) !== key(this.#state.input);
+    return this.#o.applied.value !== undefined && key(input) !== key(this.#o.applied.value.input);
   }
 
   /** What the next pass would want. It changes nothing of what a pass decides by: anyone may ask for a plan, at any rate. */
@@ -195,7 +193,7 @@ export class EnforcementPass {
     });
     for (const [port, until] of this.#newUntil) if (until <= performance.now()) this.#newUntil.delete(port);
     const present = input.subjects.map((m) => ({ ...m, ports: m.veths.map((p) => this.#withAge(p)) }));
-    const members = present.map((m) => keepSubject(this.#state?.subjects.get(m.id), m));
+    const members = present.map((m) => keepSubject(this.#o.applied.value?.subjects.get(m.id), m));
     return { ...input, subjects: members, closed: this.#o.closed() };
   }
 
@@ -224,7 +222,7 @@ export class EnforcementPass {
   #departed(present: readonly Subject[]): Lingering {
     const now = this.#o.now();
     const here = new Set(present.map((m) => m.id));
-    const gone = [...(this.#state?.input.subjects ?? [])]
+    const gone = [...(this.#o.applied.value?.input.subjects ?? [])]
       .filter((m) => !this.#lingering.has(m.id))
       .map((m) => [m.id, { member: withoutCgroups(m), until: now + LINGER_MS }] as const);
     return new Map([...this.#lingering, ...gone].filter(([id, l]) => !here.has(id) && l.until > now));
@@ -242,13 +240,14 @@ export class EnforcementPass {
     const members = new Map(everyone.map((m) => [m.id, m]));
     const { containers } = this.#ports;
     const unattributed = new Set(this.#ports.unattributed);
-    this.#state = { ...found, subjects: members, unattributed, containers, evaluator: judge };
-    return this.#state;
+    const state = { ...found, subjects: members, unattributed, containers, evaluator: judge };
+    this.#o.applied.set(state);
+    return state;
   }
 
   #learnedHas(set: string, address: string): boolean {
-    if (this.#state?.desired.sets.get(set)?.isThreats) return this.#o.threats.has(set, address);
-    const owner = this.#state && ownerOf(this.#state, set);
+    if (this.#o.applied.value?.desired.sets.get(set)?.isThreats) return this.#o.threats.has(set, address);
+    const owner = this.#o.applied.value && ownerOf(this.#o.applied.value, set);
     return owner !== undefined && this.#o.learned.has(owner, set, address);
   }
 
@@ -268,8 +267,8 @@ export class EnforcementPass {
       const missed = await syncLearned(kernel, learned, state, m, now());
       isLost ||= missed && !isNew;
     }
-    if (isLost) this.#state = { ...state, repaired: true };
-    return this.#state ?? state;
+    if (isLost) this.#o.applied.set({ ...state, repaired: true });
+    return this.#o.applied.value ?? state;
   }
 }
 

@@ -1,11 +1,14 @@
 /** One pass after the other, with a kernel that takes everything: what a pass decides by, and what it does not work out again. */
+
 import { expect, it } from 'vitest';
 import { ForeignPorts } from '../../../src/enforce/foreign-bridges.js';
 import { EnforcementPass } from '../../../src/enforce/pass.js';
 import { FlowBlocklist } from '../../../src/kernel/flow-blocklist.js';
 import type { KernelPort } from '../../../src/kernel/kernel-port.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
+import { Current } from '../../../src/lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
+import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import type { HostLink } from '../../../src/ruleset/bindings.js';
 import { type DesiredState, type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/state.js';
 import { entriesOf, shape } from '../ruleset/sample.js';
@@ -92,7 +95,9 @@ function house() {
     hostAddresses: () => new Set<string>(),
   } as unknown as KernelPort;
   const hosts: HostCgroups = { net: NO_HOST_NET, cgroups: new Map(), late: new Map(), open: new Map() };
+  const current = new Current<AppliedState>();
   const enforcer = new EnforcementPass({
+    applied: current,
     shape,
     kernel,
     bars: new FlowBlocklist(kernel, shape.prefix, () => now),
@@ -123,6 +128,7 @@ function house() {
     return applied.at(-1) as DesiredState;
   };
   return {
+    current,
     enforcer,
     pass,
     passes: (ms: number) => {
@@ -171,7 +177,7 @@ it('a pass for one container more keeps what was rendered for the others', async
 });
 
 it('a container in the host network keeps its number when it is created, listed as created, and started', async () => {
-  const { enforcer, pass, becomes } = house();
+  const { current, pass, becomes } = house();
   const host = { networkMode: 'host', endpoints: [] };
   const numbers: (number | undefined)[] = [];
   for (const [state, isStarting] of [
@@ -181,7 +187,7 @@ it('a container in the host network keeps its number when it is created, listed 
   ] as const) {
     becomes(7, { ...host, state }, isStarting);
     await pass(7);
-    numbers.push(enforcer.state?.subjects.get(idOf(7))?.identity);
+    numbers.push(current.value?.subjects.get(idOf(7))?.identity);
   }
   expect(numbers[0]).toBeDefined();
   expect(new Set(numbers).size).toBe(1);
