@@ -59,7 +59,7 @@ function furnisher(behind: Record<number, string>, inspected?: string, more: Par
   };
 }
 const state = {
-  members: new Map([[WHO, { policy: { mode: 'enforce' } }]]),
+  subjects: new Map([[WHO, { policy: { mode: 'enforce' } }]]),
   view: { containers: new Map() },
 } as unknown as AppliedState;
 
@@ -326,7 +326,7 @@ it('200 passes while a namespace is slow to prepare: their states are not kept, 
   });
   const other = {
     ...state,
-    members: new Map([['c2', { policy: { mode: 'enforce' } }]]),
+    subjects: new Map([['c2', { policy: { mode: 'enforce' } }]]),
   } as unknown as AppliedState;
   for (let n = 0; n < 200; n++) dns.applied(other);
   dns.applied(state);

@@ -88,8 +88,8 @@ describe('a question of a container whose networks are not known', () => {
     const apply = (): void =>
       policy.applied({
         view: { attached: new Set(live.attached) },
-        members: new Map(),
-        ports: { bindings: new Map() },
+        subjects: new Map(),
+        vethMap: { bindings: new Map() },
       } as unknown as AppliedState);
     apply();
     let answer: boolean | undefined;

@@ -38,7 +38,7 @@ interface World {
 async function judged(w: World): Promise<number[]> {
   const state = {
     view: viewOf(w.starting, w.shown),
-    ports: {
+    vethMap: {
       unbound: [veth(7, 70), veth(8, 80)],
       bindings: new Map((w.bound ?? []).map((container, i) => [20 + i, { container, networkId: 'n' }])),
       bridges: new Map(w.isManaged === false ? [] : [['br', BRIDGE]]),
@@ -114,7 +114,7 @@ describe('what a packet waits for', () => {
       state: () =>
         ({
           view: viewOf(starting),
-          ports: { unbound: [], bindings: new Map(), bridges: new Map(), namespaces: new Set() },
+          vethMap: { unbound: [], bindings: new Map(), bridges: new Map(), namespaces: new Set() },
           containers: new Set(),
         }) as unknown as AppliedState,
       waiting: () => new Set([7]),

@@ -64,10 +64,10 @@ function revoker() {
     member(2 + i, '', 'off', [{ ...port, ifindex: 8 + i, ip4 }]),
   );
   const state = {
-    members: new Map([m, ...free].map((x) => [x.id, x])),
+    subjects: new Map([m, ...free].map((x) => [x.id, x])),
     input: input(m),
     hosts: { late: new Set() },
-    judge: {
+    evaluator: {
       keeps: (by: Subject, f: Flow) => by !== m || f.orig.dst === FRIEND,
       admits: (f: Flow) => f.orig.dport === 80,
     },

@@ -39,7 +39,7 @@ const m: Subject = {
 it('what no entry permits is deleted, what is permitted is marked, what others opened is neither', () => {
   const [good, bad, foreign] = [to(GOOD, 40_001), to(BAD, 40_002), to(BAD, 40_003)];
   const sockets = [connected(GOOD, 40_001), connected(BAD, 40_002)];
-  const sorted = sortUnmarkedFlows({ judge } as unknown as AppliedState, m, sockets, [good, bad, foreign]);
+  const sorted = sortUnmarkedFlows({ evaluator: judge } as unknown as AppliedState, m, sockets, [good, bad, foreign]);
   expect(sorted).toEqual({ kept: [good], doomed: [bad] });
 });
 
@@ -84,10 +84,10 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     lookAgain: nothing,
   });
   const state = {
-    members: new Map([[m.id, m]]),
+    subjects: new Map([[m.id, m]]),
     input: input(m),
     hosts: { late: new Set([m.id]) },
-    judge,
+    evaluator: judge,
   } as unknown as AppliedState;
   await revocation.run(state, { known: new Map(), again: new Set(), newlyHeld: new Set() });
   expect([...table]).toEqual([good]);
