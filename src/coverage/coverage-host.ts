@@ -1,6 +1,6 @@
+import type { EngineFacts } from '../docker/daemon.js';
 import type { Finding } from '../policy/finding.js';
 import type { ForeignAccept, HostFacts } from './host-facts.js';
-import type { EngineFacts } from '../docker/daemon.js';
 
 export interface HostInput {
   /** Undefined: the host has not been checked yet. */

@@ -1,10 +1,10 @@
-import type { CoverageInput } from './coverage.js';
-import { networkFindings } from './coverage-networks.js';
-import type { PidPeer } from './coverage-pid.js';
+import type { Engine } from '../app/engine.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { worstOf } from '../policy/finding.js';
 import type { Policy } from '../policy/policy.js';
-import type { Engine } from '../app/engine.js';
+import type { CoverageInput } from './coverage.js';
+import { networkFindings } from './coverage-networks.js';
+import type { PidPeer } from './coverage-pid.js';
 
 /** All that is known about a container's coverage now. */
 export function coverageInput(engine: Engine, c: ContainerFacts, policy: Policy): CoverageInput {

@@ -1,6 +1,6 @@
+import { holds, isWithin, type Location } from '../kernel/mount-info.js';
 import type { ContainerFacts, ToldMount } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
-import { holds, isWithin, type Location } from '../kernel/mount-info.js';
 import type { HostPlace, Mounted, MountFacts, OwnPlaces } from './coverage-places.js';
 import { canonical, textual, toldOf } from './coverage-sockets.js';
 

@@ -1,7 +1,7 @@
+import type { LanStatus } from '../netns-rules/netns-rules.js';
 import type { ContainerFacts, NetworkFacts } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
 import type { Mode } from '../policy/policy.js';
-import type { LanStatus } from '../netns-rules/netns-rules.js';
 
 /** Facts about a container on macvlan or ipvlan networks. */
 export interface LanFacts {

@@ -1,8 +1,8 @@
 import type { ContainerFacts, NetworkFacts } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
+import { isWithoutGateway } from '../policy/gateways.js';
 import { type HostNetworkFacts, hostNetworkFindings } from './coverage-hostnet.js';
 import { type LanFacts, lanFindings } from './coverage-netns.js';
-import { isWithoutGateway } from '../policy/gateways.js';
 
 export interface NetworkPlace {
   /** The container whose namespace it lives in: itself, unless it shares another's. */

@@ -1,5 +1,5 @@
-import type { Finding } from '../policy/finding.js';
 import type { Location } from '../kernel/mount-info.js';
+import type { Finding } from '../policy/finding.js';
 
 /** Places of this host that the configuration names. */
 export interface OwnPlaces {

@@ -1,8 +1,8 @@
+import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { DestEntry } from '../policy/entry.js';
 import type { Finding } from '../policy/finding.js';
 import type { Policy } from '../policy/policy.js';
-import { privateRangeOf } from '../lib/special-use.js';
 
 const PROXY_VARIABLE = /^((https?|ftp|all|socks)_proxy|socks_server)$/i;
 /** Squid, HTTP, Privoxy, tinyproxy, SOCKS, Tor. */

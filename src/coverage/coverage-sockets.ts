@@ -1,5 +1,5 @@
-import type { ContainerFacts, ToldMount } from '../policy/container.js';
 import type { Location } from '../kernel/mount-info.js';
+import type { ContainerFacts, ToldMount } from '../policy/container.js';
 import { type MountFacts, type OwnPlaces, placesOf } from './coverage-places.js';
 
 /** Sockets of programs that few hosts have: only where they exist. */

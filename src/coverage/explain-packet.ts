@@ -1,6 +1,6 @@
-import type { TracePacket } from '../ruleset/trace.js';
-import type { DestEntry } from '../policy/entry.js';
 import { type Address, formatAddress, parseAddress } from '../lib/ip.js';
+import type { DestEntry } from '../policy/entry.js';
+import type { TracePacket } from '../ruleset/trace.js';
 import type { ExplainInput } from './explain-types.js';
 
 const DEFAULT_PORT = 443;

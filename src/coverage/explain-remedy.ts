@@ -1,9 +1,9 @@
-import type { DestEntry } from '../policy/entry.js';
 import { parseAddress } from '../lib/ip.js';
-import { metadataIn, metadataName } from './metadata.js';
+import type { DestEntry } from '../policy/entry.js';
 import { BROKEN_LABEL } from '../policy/policy.js';
-import type { ExplainInput } from './explain-types.js';
 import { addressOf, isDnsPort, wanted } from './explain-packet.js';
+import type { ExplainInput } from './explain-types.js';
+import { metadataIn, metadataName } from './metadata.js';
 
 /** What to do about a denial. Each text is complete: what cannot be permitted says so. */
 export interface Remedy {

@@ -1,9 +1,9 @@
-import { THREAT_WHY } from '../ruleset/threat-rules.js';
-import { tunnelOf, TUNNELS } from '../lib/embedded-ipv4.js';
+import { TUNNELS, tunnelOf } from '../lib/embedded-ipv4.js';
 import { parseAddress } from '../lib/ip.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
-import type { ExplainInput, View } from './explain-types.js';
+import { THREAT_WHY } from '../ruleset/threat-rules.js';
 import { addressOf, packetTo } from './explain-packet.js';
+import type { ExplainInput, View } from './explain-types.js';
 
 /** In whatever mode: names that a feed lists (in mode off DNS is left alone), and addresses, told ones included. */
 export function threatView(input: ExplainInput): View | undefined {

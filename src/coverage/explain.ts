@@ -1,14 +1,14 @@
+import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
+import type { Pause } from '../policy/emergency.js';
+import type { PortRange } from '../policy/entry.js';
+import type { EntrySource, PolicyEntry } from '../policy/policy.js';
 import { CLOSED_WHY } from '../ruleset/reserved-ports.js';
 import type { Subject } from '../ruleset/state.js';
 import type { TracePacket, TraceResult } from '../ruleset/trace.js';
-import type { Pause } from '../policy/emergency.js';
-import type { PortRange } from '../policy/entry.js';
-import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
-import type { EntrySource, PolicyEntry } from '../policy/policy.js';
-import type { ExplainInput, ExplainView, View } from './explain-types.js';
 import { addressOf, isDnsPort, packetTo, wanted } from './explain-packet.js';
 import { type Remedy, remedyOf } from './explain-remedy.js';
 import { threatView } from './explain-threat.js';
+import type { ExplainInput, ExplainView, View } from './explain-types.js';
 
 const NOTHING_MORE = { feed: null, lasting: null, warning: null, coverage: null } as const;
 
@@ -148,7 +148,12 @@ function byName(input: ExplainInput, name: string): View {
   );
 }
 
-function permitsPort(member: Subject, entry: PolicyEntry, proto: TracePacket['proto'], port: number): boolean {
+function permitsPort(
+  member: Subject,
+  entry: PolicyEntry,
+  proto: TracePacket['proto'],
+  port: number,
+): boolean {
   const classes = member.classes.filter((c) =>
     c.names.some((n) => n.entry.canonical === entry.entry.canonical),
   );

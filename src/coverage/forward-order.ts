@@ -1,8 +1,8 @@
 /** What in the chain FORWARD accepts before our rules have spoken. Pure. */
 
-import type { ForeignAccept } from './host-facts.js';
-import type { Family } from '../lib/ip.js';
 import type { SavedRule, SavedTable } from '../kernel/iptables-text.js';
+import type { Family } from '../lib/ip.js';
+import type { ForeignAccept } from './host-facts.js';
 
 /** Chains jump to chains; iptables refuses loops, and nobody nests deeper. */
 const MAX_DEPTH = 16;

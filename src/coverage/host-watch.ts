@@ -1,17 +1,17 @@
 import type { Config } from '../config/config.js';
 import { localSocketOf } from '../config/local-socket.js';
-import { hostFindings } from './coverage-host.js';
-import type { OwnPlaces } from './coverage-places.js';
-import type { AppliedState } from '../ruleset/applied-state.js';
-import { engineFacts, type EngineFacts } from '../docker/daemon.js';
+import { readRedisUrl } from '../config/redis-url.js';
+import { type EngineFacts, engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
-import { readHostFacts } from './read-host-facts.js';
 import { existsOnHost } from '../kernel/host-files.js';
-import type { HostFacts } from './host-facts.js';
-import { readRedisUrl } from '../config/redis-url.js';
 import type { Logger } from '../lib/logger.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import { hostFindings } from './coverage-host.js';
+import type { OwnPlaces } from './coverage-places.js';
+import type { HostFacts } from './host-facts.js';
 import { MountWatch } from './mount-watch.js';
+import { readHostFacts } from './read-host-facts.js';
 
 export interface HostWatchOptions {
   readonly config: Config;

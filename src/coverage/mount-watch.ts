@@ -1,4 +1,7 @@
 import { readFile } from 'node:fs/promises';
+import { isWithin, type Location, type Mount, parseMountInfo } from '../kernel/mount-info.js';
+import type { Logger } from '../lib/logger.js';
+import type { ContainerFacts } from '../policy/container.js';
 import { type DeviceFacts, type DeviceNode, givenPaths } from './coverage-devices.js';
 import type { MountsKnown } from './coverage-mounts.js';
 import { type HostPlace, type Mounted, type OwnPlaces, type Place, placesOf } from './coverage-places.js';
@@ -6,9 +9,6 @@ import { toldOf } from './coverage-sockets.js';
 import { majorOf, minorOf, parseDevices } from './devices.js';
 import { readUnixSockets } from './engine-sockets.js';
 import { type FoundPath, HostTree } from './host-tree.js';
-import type { ContainerFacts } from '../policy/container.js';
-import { isWithin, type Location, type Mount, parseMountInfo } from '../kernel/mount-info.js';
-import type { Logger } from '../lib/logger.js';
 
 export interface MountWatchOptions {
   readonly own: OwnPlaces;

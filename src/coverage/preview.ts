@@ -1,17 +1,17 @@
-import { asEnforced } from '../ruleset/as-enforced.js';
-import type { Flow } from '../ruleset/flow.js';
-import type { AppliedState } from '../ruleset/applied-state.js';
-import { resolveContainer } from '../policy/neighbours.js';
-import { endedFlows, passes, type PreviewInput, wouldDeny } from './preview-evaluate.js';
-import { identityMark } from '../ruleset/marks.js';
-import type { DesiredState, Subject } from '../ruleset/state.js';
+import type { Engine } from '../app/engine.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv.js';
-import type { ContainerFacts } from '../policy/container.js';
+import type { PreviewView } from '../enforce/preview-types.js';
 import { formatAddress } from '../lib/ip.js';
+import type { ContainerFacts } from '../policy/container.js';
+import { resolveContainer } from '../policy/neighbours.js';
 import { ownerKey } from '../policy/owner.js';
 import type { Mode } from '../policy/policy.js';
-import type { PreviewView } from '../enforce/preview-types.js';
-import type { Engine } from '../app/engine.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import { asEnforced } from '../ruleset/as-enforced.js';
+import type { Flow } from '../ruleset/flow.js';
+import { identityMark } from '../ruleset/marks.js';
+import type { DesiredState, Subject } from '../ruleset/state.js';
+import { endedFlows, type PreviewInput, passes, wouldDeny } from './preview-evaluate.js';
 
 /** What mode enforce would deny a container now: destinations that were recorded, and connections that are open. */
 export async function previewView(
@@ -63,7 +63,12 @@ async function denied(
   };
 }
 
-function previewInput(engine: Engine, state: AppliedState, member: Subject, facts: ContainerFacts): PreviewInput {
+function previewInput(
+  engine: Engine,
+  state: AppliedState,
+  member: Subject,
+  facts: ContainerFacts,
+): PreviewInput {
   const { dns, threats, names } = engine;
   let assumed: { readonly address: string; readonly sets: ReadonlySet<string> } | undefined;
   const learned = (desired: DesiredState, set: string, address: string): boolean => {

@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
-import type { HostFacts } from './host-facts.js';
 import { type Exec, must } from '../kernel/exec.js';
-import { acceptsAhead } from './forward-order.js';
 import { parseSave, type SavedTable } from '../kernel/iptables-text.js';
 import { savedRules } from '../kernel/read-rules.js';
+import { acceptsAhead } from './forward-order.js';
+import type { HostFacts } from './host-facts.js';
 
 /** A file's text; undefined when there is none. */
 type ReadText = (path: string) => string | undefined;

@@ -1,10 +1,10 @@
+import type { Engine } from '../app/engine.js';
+import type { ContainerFacts } from '../policy/container.js';
+import type { Finding } from '../policy/finding.js';
 import { allFindings } from './coverage.js';
 import { hostFindings } from './coverage-host.js';
-import { practicesOf } from './practices.js';
-import type { ContainerFacts } from '../policy/container.js';
 import { coverageInput } from './coverage-input.js';
-import type { Engine } from '../app/engine.js';
-import type { Finding } from '../policy/finding.js';
+import { practicesOf } from './practices.js';
 
 /** What was found about each container and, when all are asked for, about the host. */
 export function scanView(

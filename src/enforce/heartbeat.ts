@@ -2,8 +2,8 @@ import type { DnsService } from '../dns/service.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/logger.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import type { SetDesired } from '../ruleset/state.js';
 import type { Threats } from '../threats/active-threats.js';
-import { ownerOf } from './learned-sets.js';
 
 export interface PulseOptions {
   readonly kernel: Kernel;
@@ -81,7 +81,7 @@ export class Heartbeat implements AsyncDisposable {
       if (entries === undefined) return this.#o.tampered(`set ${set.name} is gone`);
       if (!set.timed && entries < set.members.length)
         return this.#o.tampered(`set ${set.name} has lost members`);
-      if (set.timed && entries === 0 && this.#shouldHold(state, set.name))
+      if (set.timed && entries === 0 && this.#shouldHold(set))
         return this.#o.emptied(`set ${set.name} has lost its members`);
     }
   }
@@ -101,9 +101,8 @@ export class Heartbeat implements AsyncDisposable {
   }
 
   /** A learned set whose container was told addresses that are still good for a while. */
-  #shouldHold(state: AppliedState, set: string): boolean {
-    const owner = ownerOf(state, set);
-    const wanted = owner === undefined ? undefined : this.#o.dns.members(owner).get(set);
+  #shouldHold({ name, owner }: SetDesired): boolean {
+    const wanted = owner === undefined ? undefined : this.#o.dns.members(owner).get(name);
     const soon = Date.now() + SOON_MS;
     return [...(wanted?.values() ?? [])].some((until) => until > soon);
   }

@@ -1,19 +1,8 @@
 import type { KernelPort, LearnedPort } from '../kernel/kernel-port.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { shortId, shortIdIn } from '../ruleset/naming.js';
 import type { DesiredState, SetDesired, Subject } from '../ruleset/state.js';
 
 const secondsLeft = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
-
-type Members = AppliedState['subjects'];
-const owners = new WeakMap<Members, ReadonlyMap<string, string>>();
-/** The member that a set belongs to; undefined: none of this state. */
-export function ownerOf(state: Pick<AppliedState, 'subjects' | 'input'>, set: string): string | undefined {
-  const { subjects: members, input } = state;
-  const byShortId = owners.get(members) ?? new Map([...members.keys()].map((id) => [shortId(id), id]));
-  owners.set(members, byShortId);
-  return byShortId.get(shortIdIn(input.shape.prefix, set));
-}
 
 const timed = new WeakMap<DesiredState, ReadonlyMap<string, readonly SetDesired[]>>();
 /** Learned sets of one member. */
@@ -25,8 +14,9 @@ function learnedSets(state: AppliedState, id: string): readonly SetDesired[] {
 function learnedByOwner(state: AppliedState): ReadonlyMap<string, readonly SetDesired[]> {
   const byOwner = new Map<string, SetDesired[]>();
   for (const set of state.desired.sets.values()) {
-    const owner = set.timed && !set.isShown ? ownerOf(state, set.name) : undefined;
-    if (owner !== undefined) byOwner.set(owner, [...(byOwner.get(owner) ?? []), set]);
+    const { owner } = set;
+    if (set.timed && !set.isShown && owner !== undefined)
+      byOwner.set(owner, [...(byOwner.get(owner) ?? []), set]);
   }
   return byOwner;
 }

@@ -24,7 +24,7 @@ import type { Threats } from '../threats/active-threats.js';
 import { ConntrackZones } from './conntrack-zones.js';
 import type { HostCgroupTable } from './host-cgroups.js';
 import { Identities } from './identities.js';
-import { ownerOf, refillSets, syncLearned } from './learned-sets.js';
+import { refillSets, syncLearned } from './learned-sets.js';
 import { EXPECTED_MS, Newcomers } from './newcomers.js';
 import { VethTable, type VethTableOptions } from './port-table.js';
 import { purgeReusedIdentities } from './purge-reused-identity.js';
@@ -192,7 +192,7 @@ export class EnforcementPass {
       now,
     });
     for (const [port, until] of this.#newUntil) if (until <= performance.now()) this.#newUntil.delete(port);
-    const present = input.subjects.map((m) => ({ ...m, ports: m.veths.map((p) => this.#withAge(p)) }));
+    const present = input.subjects.map((m) => ({ ...m, veths: m.veths.map((p) => this.#withAge(p)) }));
     const members = present.map((m) => keepSubject(this.#o.applied.value?.subjects.get(m.id), m));
     return { ...input, subjects: members, closed: this.#o.closed() };
   }
@@ -246,8 +246,8 @@ export class EnforcementPass {
   }
 
   #learnedHas(set: string, address: string): boolean {
-    if (this.#o.applied.value?.desired.sets.get(set)?.isThreats) return this.#o.threats.has(set, address);
-    const owner = this.#o.applied.value && ownerOf(this.#o.applied.value, set);
+    const { isThreats, owner } = this.#o.applied.value?.desired.sets.get(set) ?? {};
+    if (isThreats) return this.#o.threats.has(set, address);
     return owner !== undefined && this.#o.learned.has(owner, set, address);
   }
 

@@ -115,7 +115,9 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
     await this.#ownerOf(set)?.take(set, address);
   }
   #ownerOf(set: string): NamespaceRules | undefined {
-    return [...this.#spaces].find(([id]) => set.includes(id.slice(0, 12)))?.[1];
+    const owner = this.#state?.desired.sets.get(set)?.owner;
+    if (owner !== undefined) return this.#spaces.get(owner);
+    return [...this.#spaces.values()].find((space) => space.hasLearnedSet(set));
   }
 
   /** Takes our rules out of every namespace (teardown). */

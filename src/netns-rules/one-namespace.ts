@@ -79,6 +79,10 @@ export class NamespaceRules implements Disposable {
     return done;
   }
 
+  hasLearnedSet(set: string): boolean {
+    return this.#learned.has(set);
+  }
+
   /** Resolves when the rules here know the address; at once where none stand that could use it. */
   async put(set: string, address: string, seconds: number): Promise<void> {
     await this.#bringing;

@@ -88,6 +88,7 @@ function memberSets(m: Subject, names: Names): SetDesired[] {
   const sets = m.classes.flatMap((c) => FAMILIES.flatMap((f) => classSets(m, c, names, f)));
   const neighbours = FAMILIES.filter((f) => hasFamily(m.neighbours, f)).map((family) => ({
     name: neighbourSet(names.prefix, m.id, family),
+    owner: m.id,
     type: 'hash:net' as const,
     family,
     timed: false,
@@ -102,6 +103,7 @@ function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetD
   if (statics.length > 0)
     sets.push({
       name: classSet(names.prefix, m.id, c.key, family, 'static'),
+      owner: m.id,
       type: 'hash:net',
       family,
       timed: false,
@@ -109,6 +111,7 @@ function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetD
     });
   const timed = (kind: 'learned' | 'shown'): SetDesired => ({
     name: classSet(names.prefix, m.id, c.key, family, kind),
+    owner: m.id,
     type: 'hash:ip',
     family,
     timed: true,

@@ -136,10 +136,6 @@ export function classSet(
 ): string {
   return `${prefix}-${shortId(id)}-${classHash(classKey)}${family}${KIND_SUFFIX[kind]}`;
 }
-/** A dash, the hash, family and kind. */
-const CLASS_SUFFIX = CLASS_HASH + 3;
-/** The short id in the name of a container's set; of another set it is the short id of no container. */
-export const shortIdIn = (prefix: string, set: string): string => set.slice(prefix.length + 1, -CLASS_SUFFIX);
 
 const MAX_HASHES = 4_096;
 const hashes = new Map<string, string>();

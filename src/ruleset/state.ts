@@ -144,6 +144,8 @@ export interface DesiredInput {
 
 export interface SetDesired {
   readonly name: string;
+  /** Id of the subject whose policy fills the set. Absent for sets that all subjects share and for threat sets. */
+  readonly owner?: string;
   readonly type: 'hash:ip' | 'hash:net' | 'hash:ip,port' | 'hash:ip,port,ip';
   readonly family: Family;
   /** Members may have time-outs (learned sets): contents belong to the ledger, not to us. */

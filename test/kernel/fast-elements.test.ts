@@ -45,7 +45,7 @@ function states(): readonly DesiredInput[] {
   const base = input();
   const busy = (from: typeof members, unattributed: readonly number[]): DesiredInput => {
     const ports = [...from.flatMap((m) => m.veths.map((p) => p.ifindex)), ...unattributed];
-    const bridges = base.bridges.map((b) => ({ ...b, ports }));
+    const bridges = base.bridges.map((b) => ({ ...b, veths: ports }));
     return { ...base, subjects: from, bridges, unattributed, exempt: [901] };
   };
   return [

@@ -1,13 +1,18 @@
 import { describe, expect, it } from 'vitest';
 import { deviceFindings } from '../../../src/coverage/coverage-devices.js';
 import { mountFindings } from '../../../src/coverage/coverage-mounts.js';
-import { type HostPlace, type MountFacts, type OwnPlaces, placesOf } from '../../../src/coverage/coverage-places.js';
 import { pidFindings } from '../../../src/coverage/coverage-pid.js';
+import {
+  type HostPlace,
+  type MountFacts,
+  type OwnPlaces,
+  placesOf,
+} from '../../../src/coverage/coverage-places.js';
 import { majorOf, minorOf, parseDevices } from '../../../src/coverage/devices.js';
+import { holds, MountTable, parseMountInfo } from '../../../src/kernel/mount-info.js';
 import { listeningSockets } from '../../../src/kernel/sockets.js';
 import type { ContainerFacts, ToldMount } from '../../../src/policy/container.js';
 import type { Finding } from '../../../src/policy/finding.js';
-import { holds, MountTable, parseMountInfo } from '../../../src/kernel/mount-info.js';
 
 const ID = 'a'.repeat(64);
 const OWN: OwnPlaces = {

@@ -1,13 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { coverageFindings, type CoverageInput, coverageOf } from '../../../src/coverage/coverage.js';
+import { type CoverageInput, coverageFindings, coverageOf } from '../../../src/coverage/coverage.js';
 import type { LanFacts } from '../../../src/coverage/coverage-netns.js';
-import { subnetsWithoutGateway } from '../../../src/policy/gateways.js';
-import { type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/state.js';
+import type { HostFacts } from '../../../src/coverage/host-facts.js';
 import { practicesOf } from '../../../src/coverage/practices.js';
 import type { ContainerFacts, ContainerPractices, NetworkFacts } from '../../../src/policy/container.js';
 import { parseEntry } from '../../../src/policy/entry-parse.js';
-import type { HostFacts } from '../../../src/coverage/host-facts.js';
+import { subnetsWithoutGateway } from '../../../src/policy/gateways.js';
 import type { Policy, PolicyEntry } from '../../../src/policy/policy.js';
+import { type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/state.js';
 
 type Privileges = NonNullable<ContainerFacts['privileges']>;
 

@@ -2,11 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import { explain } from '../../../src/coverage/explain.js';
 import type { ExplainInput, ExplainView } from '../../../src/coverage/explain-types.js';
-import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
-import { compile } from '../../../src/ruleset/compile.js';
-import { isDest, parseEntry } from '../../../src/policy/entry-parse.js';
 import { nameMatches } from '../../../src/lib/dns-name.js';
+import { isDest, parseEntry } from '../../../src/policy/entry-parse.js';
 import { BROKEN_LABEL, type Mode, type PolicyNote } from '../../../src/policy/policy.js';
+import { compile } from '../../../src/ruleset/compile.js';
+import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
 import { input, member, shape } from '../ruleset/sample.js';
 
 const HOST = new Set(['192.0.2.2', '2001:db8::2', '172.18.0.254']);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { hostFindings } from '../../../src/coverage/coverage-host.js';
-import type { Exec } from '../../../src/kernel/exec.js';
 import { readHostFacts } from '../../../src/coverage/read-host-facts.js';
+import type { Exec } from '../../../src/kernel/exec.js';
 
 const DOCKER = [
   '*filter',

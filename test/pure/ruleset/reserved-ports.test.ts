@@ -86,7 +86,7 @@ describe.each(MODES)('from a container in mode %s', (mode) => {
     expect([...bridge.closed4, ...bridge.closed6]).toEqual([`${address} . 6379`]);
     const hosted: DesiredInput = {
       ...inside,
-      subjects: inside.subjects.map((m) => ({ ...m, ports: [], host: { cgroups: [CGROUP] } })),
+      subjects: inside.subjects.map((m) => ({ ...m, veths: [], host: { cgroups: [CGROUP] } })),
       hostNet: { gates: [{ path: 'docker', object: '9' }], exempt: [], builds: [] },
     };
     expect(verdict(hosted, 'DB-OUTPUT', { ...packet, cgroup: CGROUP.path })).toBe('reject');
@@ -95,7 +95,7 @@ describe.each(MODES)('from a container in mode %s', (mode) => {
   it('in the host network, on loopback too', () => {
     const inHost: DesiredInput = {
       ...everywhere,
-      subjects: everywhere.subjects.map((m) => ({ ...m, ports: [], host: { cgroups: [CGROUP] } })),
+      subjects: everywhere.subjects.map((m) => ({ ...m, veths: [], host: { cgroups: [CGROUP] } })),
       hostNet: { gates: [{ path: 'docker', object: '9' }], exempt: [], builds: [] },
     };
     const sent = { cgroup: CGROUP.path, toHost: true, dst: '127.0.0.1' };
