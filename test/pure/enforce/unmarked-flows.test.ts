@@ -39,7 +39,11 @@ const m: Subject = {
 it('what no entry permits is deleted, what is permitted is marked, what others opened is neither', () => {
   const [good, bad, foreign] = [to(GOOD, 40_001), to(BAD, 40_002), to(BAD, 40_003)];
   const sockets = [connected(GOOD, 40_001), connected(BAD, 40_002)];
-  const sorted = sortUnmarkedFlows({ evaluator: judge } as unknown as AppliedState, m, sockets, [good, bad, foreign]);
+  const sorted = sortUnmarkedFlows({ evaluator: judge } as unknown as AppliedState, m, sockets, [
+    good,
+    bad,
+    foreign,
+  ]);
   expect(sorted).toEqual({ kept: [good], doomed: [bad] });
 });
 
