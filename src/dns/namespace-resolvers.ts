@@ -1,4 +1,4 @@
-import { Newest } from '../lib/newest.js';
+import { Newest } from '../lib/async.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { Cleared, type ClearedOptions } from './namespace-cleanup.js';
 import { Ahead, type AheadOptions, type Prepared } from './namespace-prepared.js';

@@ -1,20 +1,81 @@
-/** Small schedulers: each answer is begun after it was asked for, and many who ask share one. */
+/**
+ * Helpers that order asynchronous work. Which one to use:
+ *
+ * | the work | helper |
+ * | --- | --- |
+ * | different tasks, all of which must run, one at a time in the order of the calls | `Serial` |
+ * | the same, one queue for each key | `KeyedSerial` |
+ * | one task; calls during a run share one further run that starts after them | `Coalescer` |
+ * | the same, and a failed run is repeated without a call | `RetryingRunner` |
+ * | one task that needs a value; during a run only the newest value is kept | `Newest` |
+ * | one task for each of many keys, at most N at a time, no result | `KeyedRunner` |
+ * | one task for each item of a list, at most N at a time | `eachOf` |
+ * | one task every N ms, the pause starting when the run before has ended | `Periodic` |
+ * | a task of a timer that may throw | `repeatSafely` |
+ *
+ * Reads that many API clients share, with a bound on their share of the time, are in shared-read.ts.
+ */
+import type { Logger } from './logger.js';
 
-/** Runs one task at a time; a call while it runs shares the next run, which begins after the call. */
+const ignore = (): void => undefined;
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** Runs tasks one at a time, in the order of the calls. A task that fails does not stop the next one. */
+export class Serial {
+  #tail: Promise<void> = Promise.resolve();
+
+  /** Resolves and rejects as the task does. The task starts in a later microtask, never within the call. */
+  run<T>(task: () => Promise<T> | T): Promise<T> {
+    const result = this.#tail.then(task);
+    this.#tail = result.then(ignore, ignore); // the caller handles the error of `result`
+    return result;
+  }
+
+  /** Resolves when every task of the calls so far has ended. Never rejects. */
+  settled(): Promise<void> {
+    return this.#tail;
+  }
+}
+
+/** One `Serial` for each key; an idle key takes no memory. */
+export class KeyedSerial {
+  readonly #tails = new Map<string, Promise<void>>();
+
+  run<T>(key: string, task: () => Promise<T> | T): Promise<T> {
+    const result = (this.#tails.get(key) ?? Promise.resolve()).then(task);
+    const tail = result.then(ignore, ignore); // the caller handles the error of `result`
+    this.#tails.set(key, tail);
+    void tail.then(() => {
+      if (this.#tails.get(key) === tail) this.#tails.delete(key);
+    });
+    return result;
+  }
+}
+
+/** Runs one task at a time; calls during a run share the next run, which starts after them. */
 export class Coalescer<T> {
   readonly #task: () => Promise<T>;
   #running: Promise<T> | undefined;
   #next: Promise<T> | undefined;
+
   constructor(task: () => Promise<T>) {
     this.#task = task;
   }
+
+  /** Resolves and rejects as a run does that started after this call. An idle runner starts within the call. */
   run(): Promise<T> {
     if (this.#next) return this.#next;
     if (!this.#running) return this.#begin();
-    const begin = () => this.#begin();
+    const begin = (): Promise<T> => this.#begin();
     this.#next = this.#running.then(begin, begin);
     return this.#next;
   }
+
+  /** Resolves when no run is active or waiting. Never rejects. */
+  async settled(): Promise<void> {
+    while (this.#running) await (this.#next ?? this.#running).catch(ignore); // the callers of `run` handle the error
+  }
+
   #begin(): Promise<T> {
     this.#next = undefined;
     const run = this.#task().finally(() => {
@@ -25,29 +86,139 @@ export class Coalescer<T> {
   }
 }
 
-/** Runs a task a key, each key once at a time and at most `width` keys at once; a key asked for while it runs, runs again. */
+/**
+ * Runs one task at a time. Of the values that arrive during a run, only the newest is kept and used for the next run: a
+ * value can be a whole state, so that a queue of them would grow without a bound while the task is slow.
+ */
+export class Newest<T> {
+  readonly #task: (value: T) => Promise<void>;
+  #running: Promise<void> | undefined;
+  #next: { value: T; done: Promise<void> } | undefined;
+
+  constructor(task: (value: T) => Promise<void>) {
+    this.#task = task;
+  }
+
+  /** Resolves and rejects as a run does that started after this call, with this value or a newer one. */
+  run(value: T): Promise<void> {
+    if (this.#next) {
+      this.#next.value = value;
+      return this.#next.done;
+    }
+    if (!this.#running) return this.#begin(value);
+    const begin = (): Promise<void> => this.#begin(next.value);
+    const next = { value, done: this.#running.then(begin, begin) };
+    this.#next = next;
+    return next.done;
+  }
+
+  /** Resolves when no run is active or waiting. Never rejects. */
+  async settled(): Promise<void> {
+    while (this.#running) await (this.#next?.done ?? this.#running).catch(ignore); // the callers of `run` handle the error
+  }
+
+  #begin(value: T): Promise<void> {
+    this.#next = undefined;
+    const run = this.#task(value).finally(() => {
+      if (this.#running === run) this.#running = undefined;
+    });
+    this.#running = run;
+    return run;
+  }
+}
+
+export interface RetryingRunnerOptions {
+  readonly task: () => Promise<void>;
+  readonly log: Logger;
+  /** Logged once when runs begin to fail with the same message, and when a run succeeds after that. */
+  readonly messages: { readonly failed: string; readonly recovered: string };
+}
+const RETRY_MS = { first: 1_000, most: 60_000 };
+
+/** Runs one task at a time; calls during a run share the next run. A failed run is repeated after 1 s, then 2 s, up to 60 s. */
+export class RetryingRunner {
+  readonly #o: RetryingRunnerOptions;
+  #running: Promise<void> = Promise.resolve();
+  #next: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #wait = RETRY_MS.first;
+  #stopped = false;
+  /** The message of the last run's error; '' after a run that succeeded. */
+  failure = '';
+
+  constructor(options: RetryingRunnerOptions) {
+    this.#o = options;
+  }
+
+  /** Resolves and rejects as a run does that started after this call. */
+  run(): Promise<void> {
+    this.#next ??= this.#running.then(() => {
+      this.#next = undefined;
+      return this.#once();
+    });
+    const wanted = this.#next;
+    this.#running = wanted.catch(ignore);
+    return wanted;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#running;
+  }
+
+  async #once(): Promise<void> {
+    clearTimeout(this.#timer);
+    if (this.#stopped) return;
+    try {
+      await this.#o.task();
+    } catch (e) {
+      this.#failed(e);
+      throw e;
+    }
+    if (this.failure !== '') this.#o.log.info({}, this.#o.messages.recovered);
+    this.failure = '';
+    this.#wait = RETRY_MS.first;
+  }
+
+  #failed(e: unknown): void {
+    const message = messageOf(e);
+    if (this.#stopped) return;
+    if (this.failure !== message) this.#o.log.error({ err: e }, this.#o.messages.failed);
+    this.failure = message;
+    this.#timer = setTimeout(() => void this.run().catch(ignore), this.#wait).unref();
+    this.#wait = Math.min(this.#wait * 2, RETRY_MS.most);
+  }
+}
+
+/** Runs one task for each key: at most one run of a key at a time, at most `width` in all. A key requested during its run runs again. */
 export class KeyedRunner {
   readonly #task: (key: string) => Promise<void>;
   readonly #width: number;
   readonly #waiting = new Set<string>();
   readonly #running = new Set<string>();
+
   constructor(width: number, task: (key: string) => Promise<void>) {
     this.#width = width;
     this.#task = task;
   }
+
   request(key: string): void {
     this.#waiting.add(key);
     this.#pump();
   }
+
   clear(): void {
     this.#waiting.clear();
   }
+
   #pump(): void {
     for (const key of this.#waiting) {
       if (this.#running.size >= this.#width) return;
       if (!this.#running.has(key)) this.#start(key);
     }
   }
+
   #start(key: string): void {
     this.#waiting.delete(key);
     this.#running.add(key);
@@ -58,7 +229,7 @@ export class KeyedRunner {
   }
 }
 
-/** Applies `task` to all items, at most `width` at once. */
+/** Runs `task` for each item, at most `width` at a time. */
 export async function eachOf<T>(
   items: readonly T[],
   width: number,
@@ -69,4 +240,63 @@ export async function eachOf<T>(
     for (const item of queue) await task(item);
   };
   await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker));
+}
+
+/** Runs a task again and again, each run `ms` after the end of the one before. The task must not reject. */
+export class Periodic implements AsyncDisposable {
+  readonly #task: () => Promise<void>;
+  readonly #ms: number;
+  #running: Promise<void> = Promise.resolve();
+  #timer: NodeJS.Timeout | undefined;
+  #stopped = false;
+
+  constructor(ms: number, task: () => Promise<void>) {
+    this.#ms = ms;
+    this.#task = task;
+  }
+
+  /** Starts the first run at once. Call it once. */
+  start(): void {
+    this.#running = this.#run();
+  }
+
+  /** Starts no further run, and waits for the active one. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    await this.#task();
+    if (!this.#stopped) this.#timer = setTimeout(() => this.start(), this.#ms);
+  }
+}
+
+interface ErrorLog {
+  error(facts: object, message: string): void;
+}
+const SAME_ERROR_MS = 60_000;
+
+/**
+ * Wraps the task of a repeating timer so that an error does not end the process: it is logged (once a minute while it is
+ * the same), and the next tick tries again. `message` says what is not done meanwhile.
+ */
+export function repeatSafely(
+  log: ErrorLog,
+  message: string,
+  task: () => unknown,
+  now: () => number = () => performance.now(),
+): () => Promise<void> {
+  let last = { error: '', at: Number.NEGATIVE_INFINITY };
+  return async () => {
+    try {
+      await task();
+    } catch (e) {
+      const error = messageOf(e);
+      if (error === last.error && now() - last.at < SAME_ERROR_MS) return;
+      last = { error, at: now() };
+      log.error({ err: error }, message);
+    }
+  };
 }

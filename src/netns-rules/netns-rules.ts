@@ -1,6 +1,6 @@
 import type { LearnedPort } from '../kernel/kernel-port.js';
 import type { SetWriter } from '../kernel/set-writer.js';
-import { Newest } from '../lib/newest.js';
+import { Newest } from '../lib/async.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { LAN_KINDS, type LanInput, lanClosedProgram } from '../ruleset/netns-program.js';

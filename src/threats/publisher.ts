@@ -1,6 +1,6 @@
+import { RetryingRunner } from '../lib/async.js';
 import type { Range } from '../lib/ip-range.js';
 import type { Logger } from '../lib/logger.js';
-import { SerialRunner } from '../lib/serial-runner.js';
 import type { ThreatAction, ThreatPublisher } from '../policy/threat.js';
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
@@ -41,7 +41,7 @@ export class ThreatForce implements AsyncDisposable {
   /** Versions that would not fit; they are taken in as soon as there is room. */
   readonly #waiting = new Map<string, Held>();
   readonly #indexes: Readonly<Record<ThreatAction, ThreatIndex>>;
-  readonly #pass: SerialRunner;
+  readonly #pass: RetryingRunner;
   readonly #told = new Set<string>();
   #never: NeverBlock = { ranges: [], names: [] };
   #united: United = NOTHING;
@@ -50,11 +50,13 @@ export class ThreatForce implements AsyncDisposable {
   constructor(options: ThreatForceOptions) {
     this.#o = options;
     this.#indexes = { block: new ThreatIndex(options.nat64), observe: new ThreatIndex(options.nat64) };
-    this.#pass = new SerialRunner({
-      pass: () => this.#publish(),
+    this.#pass = new RetryingRunner({
+      task: () => this.#publish(),
       log: options.log,
-      trouble: 'the threats are not in force as they should be: the version before stays',
-      over: 'the threats are in force',
+      messages: {
+        failed: 'the threats are not in force as they should be: the version before stays',
+        recovered: 'the threats are in force',
+      },
     });
   }
 
@@ -83,7 +85,7 @@ export class ThreatForce implements AsyncDisposable {
 
   /** Why the newest versions are not in force; '': they are. */
   get trouble(): string {
-    return this.#pass.trouble;
+    return this.#pass.failure;
   }
 
   /** Members of kernel sets, and names. */

@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.js';
+import { repeatSafely } from '../lib/async.js';
 import { canonicalName } from '../lib/dns-name.js';
 import { parseResolvConf } from '../lib/dns-server-address.js';
 import { nat64Ranges } from '../lib/embedded-ipv4.js';
 import { parseAddress } from '../lib/ip.js';
 import type { Logger } from '../lib/logger.js';
 import { RefusedError } from '../lib/refusal.js';
-import { repeatSafely } from '../lib/repeat.js';
 import type { ThreatPublisher } from '../policy/threat.js';
 import { StoreError } from '../store/errors.js';
 import type { SharedStore } from '../store/store.js';

@@ -1,11 +1,30 @@
-import { describe, expect, it } from 'vitest';
-import { Coalescer, eachOf, KeyedRunner } from '../../../src/lib/async.js';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { describe, expect, it, vi } from 'vitest';
+import {
+  Coalescer,
+  eachOf,
+  KeyedRunner,
+  KeyedSerial,
+  Newest,
+  Periodic,
+  RetryingRunner,
+  repeatSafely,
+  Serial,
+} from '../../../src/lib/async.js';
 
-/** A task whose runs end when told. */
+function collectGarbage(): void {
+  setFlagsFromString('--expose-gc');
+  (runInNewContext('gc') as () => void)();
+}
+/** A task whose runs end when they are opened. */
 function gate() {
   const open: (() => void)[] = [];
   return {
     open,
+    openAll: (): void => {
+      for (const end of open.splice(0)) end();
+    },
     wait: (): Promise<void> => new Promise((resolve) => open.push(resolve)),
   };
 }
@@ -81,4 +100,205 @@ it('eachOf does all, never more than its width at once', async () => {
   });
   expect(done).toEqual([1, 2, 3, 4, 5]);
   expect(most).toBe(2);
+});
+
+describe('Serial', () => {
+  it('runs tasks one at a time in the order of the calls, also after one that failed', async () => {
+    const serial = new Serial();
+    const log: string[] = [];
+    const task = (name: string) => async (): Promise<string> => {
+      log.push(`begin ${name}`);
+      await turn();
+      log.push(`end ${name}`);
+      if (name === 'b') throw new Error('b failed');
+      return name;
+    };
+    const [a, b, c] = ['a', 'b', 'c'].map((name) => serial.run(task(name)));
+    expect(log).toEqual([]);
+    await expect(b).rejects.toThrow('b failed');
+    expect([await a, await c]).toEqual(['a', 'c']);
+    expect(log).toEqual(['a', 'b', 'c'].flatMap((name) => [`begin ${name}`, `end ${name}`]));
+  });
+  it('settled waits for what is queued, and does not reject', async () => {
+    const serial = new Serial();
+    let isDone = false;
+    const failed = serial.run(() => Promise.reject(new Error('no')));
+    void serial.run(turn).then(() => (isDone = true));
+    await Promise.allSettled([failed, serial.settled()]);
+    await turn();
+    expect(isDone).toBe(true);
+    await serial.settled();
+  });
+});
+
+describe('KeyedSerial', () => {
+  it('orders the tasks of one key only', async () => {
+    const g = gate();
+    const begun: string[] = [];
+    const serial = new KeyedSerial();
+    const run = (key: string, name: string): Promise<string> =>
+      serial.run(key, async () => {
+        begun.push(name);
+        await g.wait();
+        return name;
+      });
+    const all = Promise.all([run('x', 'x1'), run('x', 'x2'), run('y', 'y1')]);
+    await turn();
+    expect(begun).toEqual(['x1', 'y1']);
+    g.openAll();
+    await turn();
+    expect(begun).toEqual(['x1', 'y1', 'x2']);
+    g.openAll();
+    expect(await all).toEqual(['x1', 'x2', 'y1']);
+  });
+});
+
+describe('RetryingRunner', () => {
+  it('repeats a failed run by itself; the same failure is logged once', async () => {
+    vi.useFakeTimers();
+    try {
+      const lines: string[] = [];
+      const note = (_: object, message = ''): void => void lines.push(message);
+      let runs = 0;
+      const runner = new RetryingRunner({
+        task: () => (++runs < 3 ? Promise.reject(new Error('full')) : Promise.resolve()),
+        log: { debug: note, info: note, warn: note, error: note },
+        messages: { failed: 'not done', recovered: 'done again' },
+      });
+      await expect(runner.run()).rejects.toThrow('full');
+      expect(runner.failure).toBe('full');
+      await vi.advanceTimersByTimeAsync(1_000);
+      expect(runs).toBe(2);
+      await vi.advanceTimersByTimeAsync(2_000);
+      expect([runs, runner.failure]).toEqual([3, '']);
+      expect(lines).toEqual(['not done', 'done again']);
+      await runner.stop();
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+});
+
+describe('Periodic', () => {
+  it('pauses between runs, and disposal waits for the active one', async () => {
+    const g = gate();
+    let runs = 0;
+    const periodic = new Periodic(1, () => {
+      runs += 1;
+      return g.wait();
+    });
+    periodic.start();
+    await new Promise((done) => setTimeout(done, 10));
+    expect(runs).toBe(1);
+    g.openAll();
+    await vi.waitFor(() => expect(runs).toBe(2));
+    let isDisposed = false;
+    const disposed = periodic[Symbol.asyncDispose]().then(() => (isDisposed = true));
+    await turn();
+    expect(isDisposed).toBe(false);
+    g.openAll();
+    await disposed;
+    await new Promise((done) => setTimeout(done, 10));
+    expect(runs).toBe(2);
+  });
+});
+
+describe('Newest', () => {
+  it('200 states that arrive while one is worked on: two are kept, and the last is worked on', async () => {
+    const { wait, openAll: open } = gate();
+    const worked: number[] = [];
+    const newest = new Newest<{ n: number }>(async ({ n }) => {
+      worked.push(n);
+      await wait();
+    });
+    const refs: WeakRef<object>[] = [];
+    const run = (n: number): Promise<void> => {
+      const state = { n, large: new Array(1000).fill(n) };
+      refs.push(new WeakRef(state));
+      return newest.run(state);
+    };
+    const first = run(0);
+    const others = Array.from({ length: 200 }, (_, n) => run(n + 1));
+    await turn(); // a WeakRef keeps its target until the job that made it ends
+    await vi.waitFor(() => {
+      collectGarbage();
+      expect(refs.filter((r) => r.deref() !== undefined).length).toBeLessThanOrEqual(2);
+    });
+    open();
+    await first;
+    await turn();
+    open();
+    await Promise.all(others);
+    expect(worked).toEqual([0, 200]);
+  });
+
+  it('a call while one runs resolves after a run that began later', async () => {
+    const { wait, openAll: open } = gate();
+    let begun = 0;
+    const newest = new Newest<string>(async () => {
+      begun += 1;
+      await wait();
+    });
+    const first = newest.run('a');
+    let isDone = false;
+    const second = newest.run('b').then(() => {
+      isDone = true;
+    });
+    open();
+    await first;
+    await turn();
+    expect([begun, isDone]).toEqual([2, false]);
+    open();
+    await second;
+  });
+
+  it('a run that fails fails for its own callers, and the next one begins', async () => {
+    const worked: string[] = [];
+    const newest = new Newest<string>(async (value) => {
+      await turn();
+      worked.push(value);
+      if (value === 'bad') throw new Error('bad');
+    });
+    const bad = newest.run('bad');
+    const good = newest.run('good');
+    await expect(bad).rejects.toThrow('bad');
+    await good;
+    await newest.settled();
+    expect(worked).toEqual(['bad', 'good']);
+  });
+
+  it('settled waits for what waits, too', async () => {
+    const worked: string[] = [];
+    const newest = new Newest<string>(async (value) => {
+      await turn();
+      worked.push(value);
+    });
+    void newest.run('a');
+    void newest.run('b');
+    await newest.settled();
+    expect(worked).toEqual(['a', 'b']);
+  });
+});
+
+it('the work of a timer may throw: it is said once a minute, and the next turn tries again', async () => {
+  const said: unknown[] = [];
+  let now = 0;
+  let runs = 0;
+  const log = { error: (facts: object) => void said.push(facts) };
+  const work = repeatSafely(
+    log,
+    'not done',
+    () => {
+      runs += 1;
+      if (runs < 5) throw new Error('A system error occurred');
+    },
+    () => now,
+  );
+  for (let i = 0; i < 3; i++) await work();
+  expect(said).toEqual([{ err: 'A system error occurred' }]);
+  now = 60_001;
+  await work();
+  expect(said).toHaveLength(2);
+  await work();
+  expect(runs).toBe(5);
 });

@@ -1,7 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { expect, it, vi } from 'vitest';
 import { Faults } from '../../../src/lib/faults.js';
-import { repeatSafely } from '../../../src/lib/repeat.js';
 
 function made() {
   const said: string[] = [];
@@ -50,27 +49,4 @@ it('what nothing catches arrives, a rejection and a throw, until it is let go', 
   expect(exits).toEqual([1, 1]);
   watch[Symbol.dispose]();
   expect(process.listenerCount('uncaughtException') + process.listenerCount('unhandledRejection')).toBe(0);
-});
-
-it('the work of a timer may throw: it is said once a minute, and the next turn tries again', async () => {
-  const said: unknown[] = [];
-  let now = 0;
-  let runs = 0;
-  const log = { error: (facts: object) => void said.push(facts) };
-  const work = repeatSafely(
-    log,
-    'not done',
-    () => {
-      runs += 1;
-      if (runs < 5) throw system();
-    },
-    () => now,
-  );
-  for (let i = 0; i < 3; i++) await work();
-  expect(said).toEqual([{ err: 'A system error occurred' }]);
-  now = 60_001;
-  await work();
-  expect(said).toHaveLength(2);
-  await work();
-  expect(runs).toBe(5);
 });
