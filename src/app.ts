@@ -26,6 +26,7 @@ import { ListProblems } from './config/list-problems.js';
 import { ListReader } from './config/list-reader.js';
 import { localSocketOf } from './config/local-socket.js';
 import { nodeName } from './config/node.js';
+import { mayRemoveContainers } from './docker/events.js';
 import type { Overrides } from './enforce/policies.js';
 import { Counts } from './kernel/counts.js';
 import { exec, outOfDescriptors } from './kernel/exec.js';
@@ -44,9 +45,6 @@ import { closedCause } from './store/closed-cause.js';
 import { openStore } from './store/open.js';
 import type { SharedStore } from './store/store.js';
 import { Feeds } from './threats/service.js';
-
-/** After these a container may be known no more. */
-const GONE = /^(container destroy|list|connected)/;
 
 export interface RunOptions {
   readonly config: Config;
@@ -173,9 +171,9 @@ async function start(
   const feeds = new Feeds({ config, shared, publisher: engine.threats, host: () => hostOf(engine), log });
   parts.add(() => feeds[Symbol.asyncDispose]());
   feeds.begin();
-  engine.docker.onChange((view, reason) => {
+  engine.docker.onChange((view, change) => {
     feeds.hostChanged();
-    if (GONE.test(reason)) void changes?.forget((id) => !view.containers.has(id));
+    if (mayRemoveContainers(change)) void changes?.forget((id) => !view.containers.has(id));
   });
   const { kind } = shared;
   const audit = await Audit.open({ dir: config.state, store, kind, now: Date.now, node, log });

@@ -5,6 +5,7 @@ import { SandboxFolders } from '../dns/netns-paths.js';
 import type { NamesPolicy } from '../dns/policy.js';
 import type { SearchDomains } from '../dns/search-domains.js';
 import type { DnsService } from '../dns/service.js';
+import { describeChange } from '../docker/events.js';
 import { DockerWatch } from '../docker/watch.js';
 import type { Denials } from '../enforce/denials.js';
 import { ForeignPorts } from '../enforce/foreign-bridges.js';
@@ -244,12 +245,12 @@ export class Engine {
       this.#sandboxes,
     );
     let isAway = false; // then new networks of that kind are not reported either
-    this.docker.onChange((view, reason) => {
-      if (reason === 'connected') void this.#learnFolders();
-      isAway = reason === 'disconnected' || (isAway && !view.connected);
+    this.docker.onChange((view, change) => {
+      if (change.kind === 'connected') void this.#learnFolders();
+      isAway = change.kind === 'disconnected' || (isAway && !view.connected);
       this.#sandboxes.arm({ close: isAway || [...view.networks.values()].some(this.policies.isLan) });
       this.namespaceDns.reported();
-      this.reconciler.trigger(`docker: ${reason}`);
+      this.reconciler.trigger(`docker: ${describeChange(change)}`);
       if (view.connected)
         for (const id of this.dns.ledger.containers())
           if (!view.containers.has(id) && id !== UNATTRIBUTED_ID) this.dns.forget(id);

@@ -29,6 +29,34 @@ export type DockerEvent =
     }
   | { readonly kind: 'network'; readonly action: 'create' | 'destroy'; readonly network: string };
 
+/** Why the view has changed: the connection, an event, or an answer of the engine to a request for `id`. */
+export type ViewChange =
+  | { readonly kind: 'connected' | 'disconnected' | 'list' }
+  | { readonly kind: 'event'; readonly event: DockerEvent }
+  | {
+      readonly kind: 'inspect';
+      readonly object: 'container' | 'network' | 'services' | 'image';
+      readonly id: string;
+    };
+
+/** The change as one text for logs, such as `container start 0123456789ab`. */
+export function describeChange(change: ViewChange): string {
+  if (change.kind === 'event') {
+    const { event } = change;
+    const id = event.kind === 'network' ? event.network : event.id;
+    return `${event.kind === 'container' ? 'container' : 'network'} ${event.action} ${id.slice(0, 12)}`;
+  }
+  if (change.kind !== 'inspect') return change.kind;
+  const { object, id } = change;
+  return `${object === 'container' ? 'inspect' : object} ${id.slice(0, object === 'image' ? 19 : 12)}`;
+}
+
+/** Whether the view may have lost a container by this change. */
+export function mayRemoveContainers(change: ViewChange): boolean {
+  if (change.kind === 'event') return change.event.kind === 'container' && change.event.action === 'destroy';
+  return change.kind === 'list' || change.kind === 'connected';
+}
+
 const CONTAINER_ACTIONS: ReadonlySet<string> = new Set<ContainerAction>([
   'create',
   'start',

@@ -4,6 +4,7 @@ import { eachOf, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../lib/logger.js';
 import { isLocal, isOverlay, type Want } from './endpoints.js';
 import { DockerError, type Engine } from './engine.js';
+import type { ViewChange } from './events.js';
 import { type Listed, readContainers, readImageLabels, readInspect } from './inspect.js';
 import type { Notes } from './labels.js';
 import { type InspectedNetwork, readNetwork, readNetworks } from './networks.js';
@@ -16,7 +17,7 @@ export interface FetcherParts {
   readonly log: Logger;
   readonly now: () => number;
   /** Takes each answer's outcome. */
-  readonly publish: (outcome: Outcome, reason: string) => void;
+  readonly publish: (outcome: Outcome, change: ViewChange) => void;
   /** Called when the engine goes on refusing what is needed: the connection is to be begun anew. */
   readonly giveUp: () => void;
 }
@@ -92,10 +93,10 @@ export class Fetcher {
 
   async network(id: string): Promise<InspectedNetwork | undefined> {
     const { inspected, ...outcome } = await this.#member(id);
-    this.#parts.publish(outcome, `network ${id.slice(0, 12)}`);
+    this.#parts.publish(outcome, { kind: 'inspect', object: 'network', id });
     if (inspected && isOverlay(inspected.network)) {
       const changed = await this.#services(inspected.network.id);
-      this.#parts.publish({ changed, wants: [] }, `services ${id.slice(0, 12)}`);
+      this.#parts.publish({ changed, wants: [] }, { kind: 'inspect', object: 'services', id });
     }
     return inspected;
   }
@@ -128,7 +129,7 @@ export class Fetcher {
     await this.#request(async (begun, notes, askedAt) => {
       const listed = needed(readContainers(await engine.containers(ids), notes), 'container list');
       await this.#knowImages(listed);
-      publish(state.list(listed, new Set(ids), begun, now(), askedAt), 'list');
+      publish(state.list(listed, new Set(ids), begun, now(), askedAt), { kind: 'list' });
     }).catch((error: unknown) => {
       for (const id of ids) this.#toList.add(id);
       throw error;
@@ -143,7 +144,7 @@ export class Fetcher {
         json === undefined
           ? state.absent(id, begun)
           : state.inspected(needed(readInspect(json), `container ${id}`), begun, now());
-      publish(outcome, `inspect ${id.slice(0, 12)}`);
+      publish(outcome, { kind: 'inspect', object: 'container', id });
     });
   }
 
@@ -181,7 +182,7 @@ export class Fetcher {
     this.#images.set(id, labels);
     const oldest = this.#images.keys().next();
     if (this.#images.size > MAX_IMAGES && !oldest.done) this.#images.delete(oldest.value);
-    this.#parts.publish({ changed: true, wants: [] }, `image ${id.slice(0, 19)}`);
+    this.#parts.publish({ changed: true, wants: [] }, { kind: 'inspect', object: 'image', id });
   }
 
   /** Remembers when the request was begun, and logs what of its answer could not be read. */

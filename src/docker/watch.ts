@@ -9,7 +9,7 @@ import type { Logger } from '../lib/logger.js';
 import type { DockerView } from '../policy/container.js';
 import { type DaemonFacts, readDaemon } from './daemon.js';
 import { Engine } from './engine.js';
-import { readEvent } from './events.js';
+import { describeChange, readEvent, type ViewChange } from './events.js';
 import { Fetcher } from './fetch.js';
 import type { InspectedNetwork } from './networks.js';
 import type { ResolverFacts } from './resolv.js';
@@ -27,8 +27,7 @@ export interface WatchOptions {
   /** How often a full list checks the events (ms); default 30 s. */
   readonly resyncMs?: number;
 }
-/** `reason` names what came: `container start ID`, `list`, `network ID`, `connected` … */
-export type ViewListener = (view: DockerView, reason: string) => void;
+export type ViewListener = (view: DockerView, change: ViewChange) => void;
 
 const RESYNC_MS = 30_000;
 /** A healthy engine answers within milliseconds, an inspect of a container that starts within 200. */
@@ -55,7 +54,7 @@ export class DockerWatch implements AsyncDisposable {
       state: this.#state,
       log,
       now,
-      publish: (outcome, reason) => this.#take(outcome, reason),
+      publish: (outcome, change) => this.#take(outcome, change),
       giveUp: () => this.#stream.restart(),
     });
     this.#lists = new Coalescer(() => this.#list());
@@ -148,18 +147,13 @@ export class DockerWatch implements AsyncDisposable {
       this.#lists.run().catch(() => this.#stream.restart());
       return;
     }
-    const about = event.kind === 'network' ? event.network : event.id;
-    const kind = event.kind === 'container' ? 'container' : 'network';
-    this.#take(
-      this.#state.event(event, this.#options.now()),
-      `${kind} ${event.action} ${about.slice(0, 12)}`,
-    );
+    this.#take(this.#state.event(event, this.#options.now()), { kind: 'event', event });
   }
 
-  #take(outcome: Outcome, reason: string): void {
+  #take(outcome: Outcome, change: ViewChange): void {
     // Requests first: a listener may take long.
     this.#fetcher.want(outcome.wants);
-    if (outcome.changed) this.#publish(reason);
+    if (outcome.changed) this.#publish(change);
     else this.#view = this.#derive(); // nothing is new, but it was true until later than was known
   }
 
@@ -168,14 +162,14 @@ export class DockerWatch implements AsyncDisposable {
     const changed = await this.#fetcher.everything();
     this.#meta = { ...this.#meta, listings: this.#meta.listings + 1, listBegan: began };
     this.#view = this.#derive();
-    if (changed) this.#publish('list');
+    if (changed) this.#publish({ kind: 'list' });
   }
 
   #disconnected(): void {
     this.#fetcher.clear();
     if (!this.#meta.connected) return;
     this.#meta.connected = false;
-    this.#publish('disconnected');
+    this.#publish({ kind: 'disconnected' });
   }
 
   async #connected(): Promise<void> {
@@ -183,7 +177,7 @@ export class DockerWatch implements AsyncDisposable {
     this.#rootDir = '';
     await this.#lists.run();
     this.#meta.connected = true;
-    this.#publish('connected');
+    this.#publish({ kind: 'connected' });
   }
 
   /** A full list; true when it shows what an event always tells, and no event has come. */
@@ -198,13 +192,16 @@ export class DockerWatch implements AsyncDisposable {
     return viewOf(this.#state, this.#fetcher.imageLabels, this.#meta);
   }
 
-  #publish(reason: string): void {
+  #publish(change: ViewChange): void {
     this.#view = this.#derive();
     for (const listener of this.#listeners) {
       try {
-        listener(this.#view, reason);
+        listener(this.#view, change);
       } catch (error) {
-        this.#options.log.error({ err: error, reason }, 'a listener of the Docker view failed');
+        this.#options.log.error(
+          { err: error, reason: describeChange(change) },
+          'a listener of the Docker view failed',
+        );
       }
     }
   }

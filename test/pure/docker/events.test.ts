@@ -1,6 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { LineCutter, readEvent } from '../../../src/docker/events.js';
+import {
+  describeChange,
+  LineCutter,
+  mayRemoveContainers,
+  readEvent,
+  type ViewChange,
+} from '../../../src/docker/events.js';
 import { ID } from './samples.js';
 
 const line = (Type: string, Action: string, ID: string, Attributes: object = {}): string =>
@@ -94,5 +100,52 @@ describe('lines', () => {
     for (let i = 0; i < 16_000; i++) cutter.push(chunk);
     expect(cutter.push(Buffer.from('\n'))[0]).toHaveLength(16_000_000);
     expect(performance.now() - began).toBeLessThan(10_000);
+  });
+});
+
+describe('the reason of a new view', () => {
+  const container = (action: 'start' | 'destroy'): ViewChange => ({
+    kind: 'event',
+    event: { kind: 'container', action, id: ID('a') },
+  });
+  const network = (action: 'create' | 'destroy'): ViewChange => ({
+    kind: 'event',
+    event: { kind: 'network', action, network: ID('f') },
+  });
+  const attach: ViewChange = {
+    kind: 'event',
+    event: { kind: 'attach', action: 'connect', network: ID('f'), id: ID('a') },
+  };
+  const inspect = (object: 'container' | 'network' | 'services' | 'image', id: string): ViewChange => ({
+    kind: 'inspect',
+    object,
+    id,
+  });
+  const short = (digit: string): string => ID(digit).slice(0, 12);
+
+  it('is one text for logs', () => {
+    expect(describeChange({ kind: 'connected' })).toBe('connected');
+    expect(describeChange({ kind: 'list' })).toBe('list');
+    expect(describeChange(container('start'))).toBe(`container start ${short('a')}`);
+    expect(describeChange(network('destroy'))).toBe(`network destroy ${short('f')}`);
+    expect(describeChange(attach)).toBe(`network connect ${short('a')}`);
+    expect(describeChange(inspect('container', ID('a')))).toBe(`inspect ${short('a')}`);
+    expect(describeChange(inspect('network', ID('f')))).toBe(`network ${short('f')}`);
+    expect(describeChange(inspect('services', ID('f')))).toBe(`services ${short('f')}`);
+    expect(describeChange(inspect('image', `sha256:${ID('b')}`))).toBe(`image sha256:${short('b')}`);
+  });
+
+  it('shows whether a container may be gone', () => {
+    for (const change of [{ kind: 'connected' }, { kind: 'list' }, container('destroy')] as const)
+      expect(mayRemoveContainers(change)).toBe(true);
+    for (const change of [
+      { kind: 'disconnected' } as const,
+      container('start'),
+      network('destroy'),
+      attach,
+      inspect('container', ID('a')),
+      inspect('network', ID('f')),
+    ])
+      expect(mayRemoveContainers(change)).toBe(false);
   });
 });
