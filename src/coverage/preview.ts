@@ -1,6 +1,12 @@
-import type { Engine } from '../app/engine.js';
+import type { NamesPolicy } from '../dns/policy.js';
+import type { DnsService } from '../dns/service.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { Policies } from '../enforce/policies.js';
 import type { PreviewView } from '../enforce/preview-types.js';
+import type { Recording } from '../enforce/recording.js';
+import type { Kernel } from '../kernel/kernel.js';
+import type { Current } from '../lib/current.js';
 import { formatAddress } from '../lib/ip.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { resolveContainer } from '../policy/neighbours.js';
@@ -10,24 +16,39 @@ import type { AppliedState } from '../ruleset/applied-state.js';
 import { asEnforced } from '../ruleset/as-enforced.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
-import type { DesiredState, Subject } from '../ruleset/state.js';
+import type { DesiredState, KernelConfig, Subject } from '../ruleset/state.js';
+import type { Threats } from '../threats/active-threats.js';
 import { endedFlows, type PreviewInput, passes, wouldDeny } from './preview-evaluate.js';
+
+/** The parts of the service that a preview reads. */
+export interface PreviewParts {
+  readonly applied: Current<AppliedState>;
+  readonly shape: KernelConfig;
+  readonly kernel: Kernel;
+  readonly docker: DockerWatch;
+  readonly policies: Policies;
+  readonly names: NamesPolicy;
+  readonly dns: DnsService;
+  readonly threats: Threats;
+  readonly recording: Recording;
+}
 
 /** What mode enforce would deny a container now: destinations that were recorded, and connections that are open. */
 export async function previewView(
-  engine: Engine,
+  parts: PreviewParts,
   c: ContainerFacts,
   wanted: Mode | 'auto',
 ): Promise<PreviewView> {
-  const { state, recording } = engine;
-  const facts = (c.sharesWith && engine.docker.view().containers.get(c.sharesWith)) || c;
+  const state = parts.applied.value;
+  const { recording } = parts;
+  const facts = (c.sharesWith && parts.docker.view().containers.get(c.sharesWith)) || c;
   const owner = ownerKey(facts);
   const member = state?.subjects.get(facts.id);
-  const mode = member?.policy.mode ?? engine.policies.policyOf(facts).mode;
+  const mode = member?.policy.mode ?? parts.policies.policyOf(facts).mode;
   const { since, gaps } = recording.period(owner);
   const isRecorded = mode === 'observe' && member !== undefined;
-  const to = wanted === 'auto' ? engine.policies.autoModeOf(facts) : wanted;
-  const found = state && member && to === 'enforce' ? await denied(engine, state, member, facts) : NOTHING;
+  const to = wanted === 'auto' ? parts.policies.autoModeOf(facts) : wanted;
+  const found = state && member && to === 'enforce' ? await denied(parts, state, member, facts) : NOTHING;
   return {
     container: c.name,
     owner,
@@ -36,7 +57,7 @@ export async function previewView(
     recordingSince: isRecorded && since !== undefined ? new Date(since).toISOString() : null,
     gaps,
     dropped: recording.flows.dropped(owner),
-    notRecorded: await notRecorded(engine, facts, member),
+    notRecorded: await notRecorded(parts, facts, member),
     ...found,
   };
 }
@@ -44,32 +65,32 @@ export async function previewView(
 const NOTHING: Pick<PreviewView, 'destinations' | 'flows'> = { destinations: [], flows: [] };
 
 async function denied(
-  engine: Engine,
+  parts: PreviewParts,
   state: AppliedState,
   member: Subject,
   facts: ContainerFacts,
 ): Promise<Pick<PreviewView, 'destinations' | 'flows'>> {
   if (member.policy.mode === 'enforce') return NOTHING;
-  const input = previewInput(engine, state, member, facts);
-  const flows = await openFlows(engine, member);
+  const input = previewInput(parts, state, member, facts);
+  const flows = await openFlows(parts, member);
   return {
     destinations: wouldDeny(input),
     flows: endedFlows(
       flows,
       input.enforced,
-      (sent) => engine.recording.describe(member, facts, sent),
+      (sent) => parts.recording.describe(member, facts, sent),
       (sighting) => passes(input, sighting),
     ),
   };
 }
 
 function previewInput(
-  engine: Engine,
+  parts: PreviewParts,
   state: AppliedState,
   member: Subject,
   facts: ContainerFacts,
 ): PreviewInput {
-  const { dns, threats, names } = engine;
+  const { dns, threats, names } = parts;
   let assumed: { readonly address: string; readonly sets: ReadonlySet<string> } | undefined;
   const learned = (desired: DesiredState, set: string, address: string): boolean => {
     if (desired.sets.get(set)?.isThreats) return threats.has(set, address);
@@ -77,10 +98,10 @@ function previewInput(
     return dns.isMember(member.id, set, address);
   };
   return {
-    rows: engine.recording.rows(ownerKey(facts)),
+    rows: parts.recording.rows(ownerKey(facts)),
     enforced: asEnforced(state, member, {
-      shape: engine.shape,
-      hostAddresses: engine.kernel.hostAddresses(),
+      shape: parts.shape,
+      hostAddresses: parts.kernel.hostAddresses(),
       learned,
     }),
     answers: (name) => names.decide(member.id, name).allow,
@@ -98,7 +119,7 @@ function previewInput(
 }
 
 /** By its addresses, or by its mark where it shares those of the host. Neighbours of one bridge speak past conntrack. */
-async function openFlows({ kernel, shape }: Engine, member: Subject): Promise<readonly Flow[]> {
+async function openFlows({ kernel, shape }: PreviewParts, member: Subject): Promise<readonly Flow[]> {
   const { marks } = shape;
   const own = member.veths.flatMap((p) => [p.ip4, p.ip6].filter((a) => a !== undefined));
   const filters = member.host
@@ -115,16 +136,16 @@ async function openFlows({ kernel, shape }: Engine, member: Subject): Promise<re
 
 /** What cannot be recorded of this container, as sentences. */
 async function notRecorded(
-  engine: Engine,
+  parts: PreviewParts,
   facts: ContainerFacts,
   member: Subject | undefined,
 ): Promise<readonly string[]> {
-  const { networks } = engine.docker.view();
+  const { networks } = parts.docker.view();
   const on = facts.endpoints.flatMap((e) => networks.get(e.networkId) ?? []);
   const unseen = on
-    .filter((n) => !engine.policies.isManaged(n))
+    .filter((n) => !parts.policies.isManaged(n))
     .map((n) =>
-      engine.policies.isLan(n)
+      parts.policies.isLan(n)
         ? `traffic on the network ${n.name} is not recorded: it is ${n.driver}, whose traffic does not pass the host`
         : `traffic on the network ${n.name} is not recorded: it is not managed`,
     );
@@ -132,7 +153,7 @@ async function notRecorded(
     return [...unseen, 'no traffic of this container is recorded: it is on no managed network now'];
   if (member.policy.mode === 'enforce') return ['it is enforced: what is denied is in its flows'];
   if (member.policy.mode === 'off') return ['no traffic of this container is recorded in mode off'];
-  const names = await namesNotSeen(engine, facts, member);
+  const names = await namesNotSeen(parts, facts, member);
   return [
     ...unseen,
     ...names,
@@ -140,13 +161,13 @@ async function notRecorded(
   ];
 }
 
-async function namesNotSeen(engine: Engine, facts: ContainerFacts, member: Subject): Promise<string[]> {
+async function namesNotSeen(parts: PreviewParts, facts: ContainerFacts, member: Subject): Promise<string[]> {
   if (member.host)
     return [
       'names that it resolves are not recorded, because it is in the network of the host: destinations are listed by address',
     ];
   if (hasReachableResolvers(facts.privileges?.dns ?? [])) return [];
-  const resolver = await engine.docker.resolver(facts.id).catch(() => undefined);
+  const resolver = await parts.docker.resolver(facts.id).catch(() => undefined);
   if (resolver && !needsNamespaceDns(resolver)) return [];
   return [
     'names that it resolves may not be recorded, because Docker asks resolvers for it from the host: such destinations are listed by address. With "dns: [ADDRESS OF YOUR RESOLVER]" on its compose service, and recreated, names are recorded',
