@@ -119,7 +119,7 @@ attackSuite(
     {
       id: 'answers-mapped',
       title: 'a private IPv4 address written as IPv6 (::ffff:…) in an AAAA answer',
-      stoppedBy: 'IPv4-mapped addresses are never told',
+      stoppedBy: 'IPv4-mapped addresses are never returned',
       ...lying({
         rule: (a) => ({ AAAA: [`::ffff:${inside(a)}`] }),
         aim: (a) => `::ffff:${inside(a)}`,
@@ -175,7 +175,7 @@ attackSuite(
     },
     {
       id: 'answers-entry-ports',
-      title: "a name's ports on an address whose own entry has others",
+      title: 'a name’s ports on an address that has an entry of its own with other ports',
       stoppedBy: 'an address entry lets a private answer pass, and opens its own ports alone',
       families: BOTH,
       attack: async (a) => {
@@ -205,7 +205,7 @@ attackSuite(
     },
     {
       id: 'answers-told-another',
-      title: 'an address that another container was told for a name that both may ask',
+      title: 'an address that DNS returned to another container, for a name that both may resolve',
       stoppedBy: 'each container has its own learned addresses',
       families: BOTH,
       attack: async (a) => {
@@ -218,7 +218,7 @@ attackSuite(
     {
       id: 'answers-before-enforced',
       title: 'an address from a resolver of its own, asked while it was observed, once it is enforced',
-      stoppedBy: 'answers of other resolvers than ours are recorded for names, and permit nothing',
+      stoppedBy: 'answers of other resolvers are recorded only to show names, and permit nothing',
       families: BOTH,
       attack: async (a) => {
         await a.lab.dns.set({ [name(a)]: pointing(a, a.target) });
@@ -266,7 +266,7 @@ attackSuite(
       id: 'answers-shared-address',
       title: 'another site on the address of a permitted name',
       stoppedBy: '-',
-      notStopped: 'a name’s addresses are permitted, whoever else is served there',
+      notStopped: 'a name’s addresses are permitted, with every other site that is served there',
       families: BOTH,
       attack: async (a) => {
         await a.lab.dns.set({ [name(a)]: pointing(a, a.target) });

@@ -8,7 +8,7 @@ const OURS = 'tunnel.test';
 const MAY = 'may.attack.test';
 const BOTH: readonly Family[] = ['v4', 'v6'];
 const ASKED_OF_NONE = 'a name without an entry is answered here, no upstream is asked';
-const MADE_ANEW = 'the question to the upstream is made anew: name, type and nothing else';
+const MADE_ANEW = 'the query to the upstream is created from the name and the type alone';
 const REDIRECT = 'port 53 is redirected to our resolver, whatever address was asked';
 const CHAIN = "the container's chain: no entry for that address and port";
 
@@ -130,7 +130,7 @@ attackSuite(
     {
       id: 'dns-case',
       title: 'data in the case of the letters of a permitted name',
-      stoppedBy: 'the case that goes upstream is drawn anew (0x20)',
+      stoppedBy: 'the letter case of each upstream query is random (0x20)',
       families: BOTH,
       attack: (a) => ask(a, { name: inCase(a) }),
       reached: async (a) => (await a.lab.dns.queries()).some((q) => q.asked === inCase(a)),
@@ -236,7 +236,7 @@ attackSuite(
       title: 'data in names below a permitted wildcard',
       stoppedBy: '-',
       notStopped:
-        'whoever runs the permitted zone reads the names that are asked below it: permit exact names',
+        'the operator of the permitted zone sees every name that is queried below it: permit exact names',
       ...shaped((a) => ({ name: `${a.tag}.${MAY}` })),
     },
   ],

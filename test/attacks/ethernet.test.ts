@@ -143,7 +143,7 @@ attackSuite('Ethernet', { attacker: raw(), prepare }, [
   {
     id: 'fragments-overlap',
     title: 'fragments that overwrite one another, to a neighbour',
-    stoppedBy: 'fragments are put together before they are judged; those that overlap are dropped',
+    stoppedBy: 'fragments are reassembled before the rules evaluate them; overlapping fragments are dropped',
     ...toNeighbour((s, a) => {
       const e = { src: s.own.ip4, dst: s.neighbour.ip4 };
       const [harmless, secret] = [

@@ -20,11 +20,11 @@ import {
 } from './wire.js';
 
 const BOTH: readonly Family[] = ['v4', 'v6'];
-const CHAIN = "the container's chain: the protocol behind the headers is what is judged";
+const CHAIN = "the container's chain: the rules evaluate the protocol behind the extension headers";
 const NO_OPTIONS = 'packets of enforced ports with IP options are dropped';
 const NO_EXTENSIONS = 'packets of enforced ports with extension headers are dropped';
 const OWN_RESOLVER = "the flow is with Drawbridge's own resolver";
-const WHOLE = 'fragments are put together before they are judged, or dropped';
+const WHOLE = 'fragments are reassembled before the rules evaluate them, or dropped';
 const UDP = 17;
 const TCP = 6;
 const datagram = (e: Ends, a: Attempt, size = 0): Bytes => udp(e, 4000, 4001, a.tag.padEnd(size, '.'));

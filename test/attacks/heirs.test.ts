@@ -27,10 +27,10 @@ const heirs = shownHere({
 const sameFlow = shownHere({
   id: 'heir-on-held-flow',
   title:
-    'the same from the port of its predecessor, on whose flow the datagrams are that waited until its policy was there',
+    'the same from the source port of its predecessor: the datagrams that wait for its policy are on the predecessor’s flow',
   families: ['v4', 'v6'],
   stoppedBy:
-    'the flows of a container end when its veth goes; a held packet on a flow that was ended is judged as one that opens a flow',
+    'the flows of a container are deleted with its veth; a queued packet of a deleted flow is evaluated as the first packet of a new flow',
 });
 const ignored = shownHere({
   id: 'heir-of-ignored-bridge',
@@ -52,7 +52,7 @@ const lan = shownHere({
 });
 const frames = shownHere({
   id: 'heir-on-macvlan-frames',
-  title: 'a packet socket on macvlan, in a container that Docker has not yet told of',
+  title: 'a packet socket on macvlan, in a container that Docker has not reported yet',
   families: ['v4', 'v6'],
   stoppedBy: 'a new namespace is closed at its device, too, but for ARP',
 });

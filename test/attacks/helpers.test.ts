@@ -64,7 +64,7 @@ attackSuite(
   [
     {
       id: 'helper-ftp',
-      title: 'an FTP server, named by the attacker itself, that tells of a data port',
+      title: 'an FTP server, run by the attacker, that announces a data port',
       stoppedBy: EXPECTED,
       families: ['v4', 'v6'],
       attack: async (a) => {
@@ -87,7 +87,7 @@ attackSuite(
     },
     {
       id: 'helper-irc',
-      title: 'an IRC client that offers a file: anybody may come and fetch it',
+      title: 'an IRC client that offers a file, which makes the helper expect a connection from any address',
       stoppedBy: EXPECTED,
       families: ['v4'],
       attack: async (a) => {

@@ -19,7 +19,7 @@ import { type Bytes, type Ends, fragments, ICMP, icmp, ip, tcp, u16, u32, udp } 
 
 const BOTH: readonly Family[] = ['v4', 'v6'];
 const CHAIN = "the container's chain: echo requests to addresses that an entry names, no other ICMP";
-const OF_NO_FLOW = 'an error passes only about a flow that stands, to where that flow goes';
+const OF_NO_FLOW = 'an ICMP error passes only about an existing flow, towards the other end of that flow';
 const OWN_FLOW = "an ICMP error passes only about a flow that has the container's own address as an end";
 const ERROR_BOUND = 'ICMP errors about own flows are bounded: 576 bytes (IPv6: 1280), 50 a second';
 const BOUND = 'an echo request of an enforced container carries 128 bytes at most';
@@ -120,7 +120,7 @@ attackSuite(
     },
     {
       id: 'icmp-echo-reply',
-      title: 'data in echo replies that nobody asked for',
+      title: 'data in echo replies without a request',
       stoppedBy: CHAIN,
       ...message({ v4: [0], v6: [129] }, u16(0x4242, 1)),
     },
@@ -168,7 +168,7 @@ attackSuite(
     { id: 'icmp-redirect', title: 'redirects', stoppedBy: OF_NO_FLOW, ...error({ v4: [5, 1], v6: [137] }) },
     {
       id: 'icmp-unknown',
-      title: 'types that nobody has given a meaning',
+      title: 'unassigned ICMP types',
       stoppedBy: CHAIN,
       ...message({ v4: [200], v6: [200] }),
     },
@@ -192,7 +192,7 @@ attackSuite(
     },
     {
       id: 'nd-routed',
-      title: 'messages of neighbour discovery that say they were routed',
+      title: 'neighbour discovery messages with a hop limit below 255, as if routed',
       stoppedBy: CHAIN,
       ...message({ v6: [133] }),
     },
@@ -222,7 +222,7 @@ attackSuite(
     },
     {
       id: 'icmp-live-flow',
-      title: 'an error about a flow that stands, sent elsewhere',
+      title: 'an error about an existing flow, sent to another address',
       stoppedBy: OF_NO_FLOW,
       families: BOTH,
       attack: async (a) => {

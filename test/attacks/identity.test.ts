@@ -22,7 +22,7 @@ const MARKS = [
 ];
 const MARKED = join(import.meta.dirname, 'programs', 'marked.mjs');
 const OWN_NAMESPACE = 'a mark ends at the border of its namespace: the host marks by port';
-const FIRST = 'each port is known, or held, before its first packet';
+const FIRST = 'each veth is bound before its first packet, or the packet is queued';
 const IMAGE = 'labels of the image may only tighten';
 
 let neighbour: Container;
@@ -106,7 +106,7 @@ attackSuite(
   [
     {
       id: 'mark-socket',
-      title: 'a mark set on the socket (SO_MARK), from a namespace that is shared with whoever may',
+      title: 'a mark set on the socket (SO_MARK) by a privileged container that shares the namespace',
       stoppedBy: OWN_NAMESPACE,
       families: BOTH,
       attack: async (a) => {
@@ -158,8 +158,9 @@ attackSuite(
     },
     {
       id: 'shared-namespace',
-      title: 'from another container in the same namespace (container:…) whose labels say off',
-      stoppedBy: "the namespace has its owner's policy; labels of those who join are not applied",
+      title: 'from another container in the same namespace (container:…) with the label mode=off',
+      stoppedBy:
+        "the namespace has its owner's policy; labels of the containers that join it are not applied",
       ...alone((a) => ({ network: `container:${a.attacker.id}`, labels: { 'drawbridge.mode': 'off' } })),
     },
     {
@@ -188,7 +189,7 @@ attackSuite(
     {
       id: 'heir',
       title: 'the address and the MAC of a container that was permitted, right after it',
-      stoppedBy: 'a port loses what it stood for before anybody else gets it',
+      stoppedBy: 'the binding of a veth is removed before its address is bound again',
       ...alone(async (a) => {
         const n = (a.side === 'held' ? 40 : 20) + (a.family === 'v4' ? 0 : 1);
         const args = [
@@ -213,7 +214,7 @@ attackSuite(
     },
     {
       id: 'image-mode',
-      title: 'an image that says mode=off of itself',
+      title: 'an image with the label mode=off',
       stoppedBy: IMAGE,
       ...alone((a) => ({ image: 'says-off:1', labels: { ...ALLOW, ...modeOf(a, 'observe') } })),
     },
@@ -236,13 +237,13 @@ attackSuite(
     },
     {
       id: 'label-wide',
-      title: 'a policy of everything (0.0.0.0/0, ::/0) that nobody meant',
+      title: 'a policy of everything (0.0.0.0/0, ::/0), written by mistake',
       stoppedBy: 'networks wider than /8 and /16 need the flag `broad`',
       ...alone((a) => ({ labels: said(a, '0.0.0.0/0:7000/udp, [::/0]:7000/udp') })),
     },
     {
       id: 'label-suffix',
-      title: 'a wildcard of a public suffix (*.co.uk) that nobody meant',
+      title: 'a wildcard of a public suffix (*.co.uk) written by mistake',
       stoppedBy: 'wildcards of public suffixes need the flag `broad`',
       families: BOTH,
       attack: async (a) => {

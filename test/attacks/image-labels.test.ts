@@ -131,20 +131,20 @@ attackSuite(
   [
     {
       id: 'image-project',
-      title: 'to a member of a compose project, from an image whose labels say that it is one, too',
+      title: 'to a member of a compose project, from an image whose labels claim the same project',
       stoppedBy: OWN_ID,
       ...nextDoor(() => db, { image: 'joins:1', labels: ALLOW }),
     },
     {
       id: 'image-project-target',
       title:
-        "from a member of a compose project to an accomplice whose image's labels say that it is one, too",
+        'from a member of a compose project to an accomplice whose image’s labels claim the same project',
       stoppedBy: OWN_ID,
       ...nextDoor(() => mate, { labels: { ...compose('app'), ...ALLOW } }),
     },
     {
       id: 'image-target',
-      title: 'to an accomplice whose image says that it is the service of a container: entry',
+      title: 'to an accomplice whose image’s labels claim the service of a container: entry',
       stoppedBy: OWN_ID,
       ...nextDoor(() => store, { labels: { 'drawbridge.allow': `container:store:${PORT}/udp` } }),
     },
@@ -159,27 +159,28 @@ attackSuite(
     {
       id: 'image-leaves-mode',
       title:
-        'an image that says it is the service whose mode was set to enforce, as docker compose build does',
+        'an image whose labels claim a service that was set to mode enforce, as docker compose build writes them',
       stoppedBy: 'a mode counts for every owner that the labels name where it is stricter',
       ...abroad({ image: 'joins:1' }),
     },
     {
       id: 'image-grant',
-      title: 'the grants of a service, by an image that says it is that service',
+      title: 'the grants of a service, by an image whose labels claim that service',
       stoppedBy: OWN_ID,
       ...abroad({ image: 'graceful:1', labels: ALLOW }),
     },
     {
       id: 'image-claim',
-      title: 'the entries of a list that claims a compose project, by an image that says it is of it',
+      title:
+        'the entries of a list that claims a compose project, by an image whose labels claim to be part of it',
       stoppedBy: OWN_ID,
       ...abroad({ image: 'claimed:1' }),
     },
     {
       id: 'image-stack',
       title:
-        'the entries of lists that claim a stack or a service of a swarm, by an image that says it is of it',
-      stoppedBy: 'such labels count for tasks alone, whose random id no image can know',
+        'the entries of lists that claim a stack or a service of a swarm, by an image whose labels claim to be part of it',
+      stoppedBy: 'such labels count only with the random id of a task, which no image can know',
       ...abroad({ image: 'stacked:1' }),
     },
   ],

@@ -143,14 +143,14 @@ attackSuite(
     {
       id: 'v6-mapped-socket',
       title: 'a forbidden IPv4 address through an IPv6 socket (::ffff:a.b.c.d)',
-      stoppedBy: 'what is sent is IPv4, and judged as that',
+      stoppedBy: 'the packet is IPv4, and is evaluated as IPv4',
       families: ['v4'],
       attack: (a) => a.attacker.probe('udp', `::ffff:${a.target}`, 5000, a.tag, '--timeout', 300),
       reached: (a) => seen(a),
     },
     {
       id: 'v6-beside-v4',
-      title: 'the IPv6 address of a host whose IPv4 address is permitted',
+      title: 'the IPv6 address of a host that is permitted by its IPv4 address',
       stoppedBy: BY_FAMILY,
       families: ['v6'],
       attack: (a) => a.attacker.probe('tcp', a.target, 80, '--timeout', 1000),

@@ -32,7 +32,7 @@ const shown = shownHere({
   title: 'the service killed at every step of applying a change: a list, a start, a stop, a repair',
   families: ['v4', 'v6'],
   stoppedBy:
-    'tighten first, loosen last; what stands is closed at every step, and found again at the next start',
+    'tighten first, loosen last; the installed rules are closed after every step, and the next start continues from them',
 });
 
 let lab: Lab;

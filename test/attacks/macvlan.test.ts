@@ -238,7 +238,7 @@ attackSuite(
       title: 'a frame, by an AF_XDP socket',
       stoppedBy: 'nothing in its namespace sees it',
       notStopped:
-        'AF_XDP hands its frames to the device itself, past every hook of its namespace; it takes NET_RAW, and coverage says `partial` until that is dropped',
+        'AF_XDP hands its frames to the device itself, past every hook of its namespace; it takes NET_RAW, and coverage is `partial` until that capability is dropped',
       families: BOTH,
       attack: async (a) => program(a, 'xdp.mjs', 'eth0', (await frame(a)).toString('hex')),
       reached: out,

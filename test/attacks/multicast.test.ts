@@ -20,7 +20,7 @@ import {
 } from './wire.js';
 
 const NO_GROUPS = 'an enforced port sends to no group and no broadcast, but where an entry names it';
-const BY_POLICY = 'what is sent to one MAC is judged by the policy, whatever address it says';
+const BY_POLICY = 'a frame to a unicast MAC is evaluated by the policy, whatever its IP destination is';
 const UDP = 17;
 
 let neighbour: Container;

@@ -23,7 +23,7 @@ const ALLOW = [
   `container:free:${PROXY}, container:bound:${PROXY}`,
 ].join(', ');
 const HOST_ENTRY = 'INPUT: the host is reached by `host:` entries only, whichever of its addresses is asked';
-const ORIGINAL = 'judged by the address and port that were asked, and by where they lead';
+const ORIGINAL = 'evaluated by the original address and port, and by those after DNAT';
 const CHAIN = "the container's chain: no entry for that address and port";
 
 type How = Pick<Technique, 'families' | 'attack' | 'reached'>;
@@ -143,7 +143,7 @@ attackSuite('relays', { attacker: { labels: { 'drawbridge.allow': ALLOW } }, pre
     id: 'relay-proxy',
     title: 'a proxy in a permitted neighbour that is not enforced',
     stoppedBy: '-',
-    notStopped: 'whoever is permitted and relays decides where it goes: enforce the neighbour as well',
+    notStopped: 'a permitted relay decides where the traffic goes: enforce the neighbour as well',
     ...through((a) => addressOf(free, a.family)),
   },
   {
@@ -245,7 +245,7 @@ attackSuite('relays', { attacker: { labels: { 'drawbridge.allow': ALLOW } }, pre
   },
   {
     id: 'host-port-foreign-dnat',
-    title: "the port of a `host:` entry, at another address that somebody's DNAT rule leads elsewhere",
+    title: 'the port of a `host:` entry, at another address with a DNAT rule to elsewhere',
     stoppedBy: 'a `host:` entry permits what was sent to an address of the host, before DNAT',
     families: BOTH,
     attack: async (a) => {
@@ -269,7 +269,7 @@ attackSuite('relays', { attacker: { labels: { 'drawbridge.allow': ALLOW } }, pre
   {
     id: 'metadata-spelled',
     title: 'the metadata service in decimal, octal, hexadecimal and mapped spelling',
-    stoppedBy: 'a packet has one spelling: its address is judged',
+    stoppedBy: 'a packet has one spelling: the rules evaluate its address',
     ...web(
       '169.254.169.254',
       ['2852039166', '0251.0376.0251.0376', '0xA9FEA9FE', '169.16689662', '[::ffff:169.254.169.254]'],

@@ -18,7 +18,7 @@ const shown = shownHere({
   title: 'the next container on an address and MAC, with Docker’s events late, shuffled and lost',
   families: ['v4', 'v6'],
   stoppedBy:
-    'a port that nobody has classified is held until a container list begun after its packet has spoken',
+    'packets of an unclassified veth are queued until a container list that was requested after them has been applied',
 });
 
 const joined = shownHere({
@@ -27,7 +27,7 @@ const joined = shownHere({
     'sending all the time while it joins and leaves networks, with Docker’s events late, shuffled and lost',
   families: ['v4', 'v6'],
   stoppedBy:
-    'a port is nobody’s only if it was never a container’s, does not lead to the namespace of one, and nothing contradicts the list',
+    'a veth counts as unattributed only if it never belonged to a container, does not lead to the namespace of one, and no event contradicts the list',
 });
 
 let lab: Lab;

@@ -13,7 +13,7 @@ const CUT_MS = 1_000;
 const WATCH_MS = 4_000;
 const BOTH = ['v4', 'v6'] as const;
 const CUT =
-  'flows that nothing permits now are taken out of conntrack; a packet of none is judged as a new one';
+  'flows that are no longer permitted are deleted from conntrack; a packet without a flow is evaluated as new';
 const shown = [
   shownHere({
     id: 'revoked-client',
@@ -25,7 +25,8 @@ const shown = [
     id: 'revoked-server',
     title: 'the same, the other end sends, on a network without masquerade',
     families: BOTH,
-    stoppedBy: 'what comes from outside to an enforced container opens no flow, and cut pairs stay barred',
+    stoppedBy:
+      'packets from outside open no flow to an enforced container, and deleted 5-tuples stay blocked',
   }),
 ];
 

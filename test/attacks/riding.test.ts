@@ -96,7 +96,7 @@ const unanswered: Technique = {
   id: 'ride-host-unanswered',
   title: 'again and again on a question of the host’s that is not answered yet, until it is',
   families: BOTH,
-  stoppedBy: 'who comes to a flow later leaves no mark of its own on it',
+  stoppedBy: 'a later sender on a flow does not change the flow’s mark',
   attack: async (a) => {
     const common = { server: RESOLVER[a.family], localPort: portOf(a) };
     await byHost(a, 'dns.mjs', JSON.stringify({ ...common, name: SLOW, wait: 100 }));
@@ -109,7 +109,7 @@ const unanswered: Technique = {
 const befores = new Map<string, number>();
 const onConnection: Technique = {
   id: 'ride-host-tcp',
-  title: 'a SYN on a connection whose process of the host vanished without a word',
+  title: 'a SYN on a connection of a host process that ended without a FIN',
   families: BOTH,
   stoppedBy: IDENTITY,
   attack: async (a) => {

@@ -18,7 +18,8 @@ const shown = shownHere({
   id: 'legacy-split',
   title: 'both iptables loaded: Docker uses legacy, the command `iptables` of the service is the nft one',
   families: ['v4', 'v6'],
-  stoppedBy: 'a packet meets the hooks of both; ours stand in FORWARD where there is no DOCKER-USER',
+  stoppedBy:
+    'a packet meets the hooks of both; Drawbridge’s rules are installed in FORWARD where there is no DOCKER-USER',
 });
 
 let lab: Lab;

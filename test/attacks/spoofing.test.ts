@@ -175,7 +175,7 @@ attackSuite('lies to neighbours', { attacker: raw(), prepare }, [
   },
   {
     id: 'nd-link-local',
-    title: 'the same for a link-local address that is not mine: of the victim, of nobody',
+    title: 'the same for a link-local address that is not its own: the victim’s, or an unused one',
     stoppedBy: NOT_ITS_OWN,
     ...exactly6((s) =>
       [linkLocal(s.victim.mac), 'fe80::77'].flatMap((src) => [
@@ -330,7 +330,7 @@ attackSuite('lies to neighbours', { attacker: raw(), prepare }, [
   },
   {
     id: 'address-forged',
-    title: "other source addresses: nobody's, the host's, loopback, link-local",
+    title: 'other source addresses: unused, the host’s, loopback, link-local',
     stoppedBy: POLICY,
     ...toNeighbour((s, a) =>
       ['192.0.2.77', s.gateway4, '127.0.0.1', '0.0.0.0', 'fe80::77', '::1', '::'].map((src) => {

@@ -6,7 +6,7 @@ import { type Bytes, bytes, type Ends, ip, type Segment, tcp, u8, u16, udp } fro
 
 const BOTH: readonly Family[] = ['v4', 'v6'];
 const CHAIN = "the container's chain: no entry for that address and port";
-const NO_FLOW = 'a packet of no known flow is judged as a new one';
+const NO_FLOW = 'a packet without a known flow is evaluated as new';
 const TCP = 6;
 const UDP = 17;
 const portOf = (a: Attempt): number => (a.side === 'control' ? 4301 : 4302);
@@ -73,7 +73,7 @@ attackSuite('TCP and UDP', { attacker: raw() }, [
   },
   {
     id: 'tcp-syn-ack',
-    title: 'a SYN-ACK that nobody waits for',
+    title: 'a SYN-ACK without a SYN',
     stoppedBy: NO_FLOW,
     ...segments({ flags: 'SA', ack: 1 }),
   },
@@ -122,7 +122,7 @@ attackSuite('TCP and UDP', { attacker: raw() }, [
   },
   {
     id: 'udp-short',
-    title: 'a datagram that is longer than it says',
+    title: 'a datagram that is longer than its length field',
     stoppedBy: CHAIN,
     ...toTarget(BOTH, (e, a) => [ip(e, UDP, bytes(udp(e, 4200, 4201, ''), a.tag))]),
   },

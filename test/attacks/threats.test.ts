@@ -141,7 +141,8 @@ attackSuite(
     },
     {
       id: 'forged-to-enforced',
-      title: 'an answer of an enforced neighbour to any address, in whose name an observed one asks it',
+      title:
+        'an answer of an enforced neighbour to any address, which an observed container forges as its source',
       stoppedBy: NEIGHBOURS,
       ...forged(neighbour('enforced'), unlisted),
     },

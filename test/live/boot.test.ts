@@ -16,7 +16,7 @@ sleep 1000000`;
 
 const shown = shownHere({
   id: 'boot',
-  title: 'a container that Docker starts at boot, before it answers anybody',
+  title: 'a container that Docker starts at boot, before its API answers',
   families: ['v4'],
   stoppedBy: 'the default-deny rules are installed before Docker does',
 });

@@ -43,20 +43,22 @@ const shown = {
     id: 'kill-random',
     title: 'the service killed at random moments during changes of every kind',
     families: BOTH,
-    stoppedBy: 'what stands in the kernel is closed at every moment, and found again at the next start',
+    stoppedBy: 'the rules in the kernel are closed at every moment, and the next start continues from them',
   }),
   frozen: shownHere({
     id: 'service-frozen',
-    title: 'the service frozen (SIGSTOP) while others flush what holds, and containers start',
+    title: 'the service frozen (SIGSTOP) while other processes flush its rules, and containers start',
     families: BOTH,
-    stoppedBy: 'held packets wait in a queue that nobody reads; a second layer holds what was flushed',
+    stoppedBy:
+      'queued packets stay in the queue while the service does not read it; a second layer replaces the flushed rules',
   }),
   exhausted: shownHere({
     id: 'service-no-descriptors',
     title:
       'the service without file descriptors, taken by connections without a token, while containers start',
     families: BOTH,
-    stoppedBy: 'rules stay, new veths get nothing, and the service lives on and says that it is not ready',
+    stoppedBy:
+      'rules stay, new veths get nothing, and the service continues and reports that it is not ready',
   }),
 };
 

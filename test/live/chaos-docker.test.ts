@@ -21,7 +21,7 @@ const shown = shownHere({
   id: 'docker-restart',
   title: 'Docker stopped, killed and started again, with and without live-restore',
   families: ['v4', 'v6'],
-  stoppedBy: 'rules and sets are ours, not Docker’s: they stand while it is away',
+  stoppedBy: 'rules and sets are Drawbridge’s, not Docker’s: they stay installed while Docker is away',
 });
 
 describe.each([false, true])('live-restore %s', (liveRestore) => {

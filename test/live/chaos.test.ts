@@ -31,19 +31,19 @@ const BOTH = ['v4', 'v6'] as const;
 const shown = {
   unhooked: shownHere({
     id: 'docker-user-unhooked',
-    title: 'DOCKER-USER stands, but nothing jumps to it any more',
+    title: 'DOCKER-USER exists, but no rule jumps to it any more',
     families: BOTH,
     stoppedBy: 'our jump moves to FORWARD; the backstops hold meanwhile',
   }),
   others: shownHere({
     id: 'flush-docker-user',
-    title: 'chains flushed in which others stand too (DOCKER-USER, all of filter, security)',
+    title: 'shared chains flushed (DOCKER-USER, all of filter, security)',
     families: BOTH,
     stoppedBy: HELD_BY,
   }),
   own: shownHere({
     id: 'flush-own-chains',
-    title: 'chains of ours emptied, one by one',
+    title: 'Drawbridge’s chains emptied, one by one',
     families: BOTH,
     stoppedBy: HELD_BY,
   }),
@@ -63,7 +63,7 @@ const shown = {
     id: 'docker-rearranges',
     title: 'networks created and removed, while Docker rearranges its rules each time',
     families: BOTH,
-    stoppedBy: 'a second rule in `security FORWARD` wants what our own rules have judged',
+    stoppedBy: 'a second rule in `security FORWARD` drops packets without the mark of an evaluated packet',
   }),
   reload: shownHere({
     id: 'reload-all-tables',
@@ -219,7 +219,7 @@ describe('under a permanent attack', () => {
     }
   });
 
-  it('chains of ours emptied, one by one', async () => {
+  it('Drawbridge’s chains emptied, one by one', async () => {
     const { ours } = await readKernel(lab);
     const chains = ownChains(ours);
     expect(chains.length).toBeGreaterThan(15);

@@ -22,7 +22,7 @@ const shown = shownHere({
   id: 'service-crashed',
   title: 'while the service has ended or crashed, in the first instruction of a new container',
   families: ['v4', 'v6'],
-  stoppedBy: '`failure: closed`: what nobody has classified stays in a queue that nobody reads',
+  stoppedBy: '`failure: closed`: unclassified packets stay in the queue, which no process reads',
 });
 
 let lab: Lab;

@@ -29,7 +29,7 @@ const shown = shownHere({
   title: "in the host's network namespace, from the first instruction",
   families: ['v4', 'v6'],
   stoppedBy:
-    'the cgroup of the socket tells the container from the host; a rule on the parent of all holds new ones',
+    'the cgroup of the socket distinguishes the container from the host; a rule on the parent cgroup queues packets of new containers',
 });
 const reloaded = shownHere({
   id: 'host-network-reload',
@@ -41,7 +41,7 @@ const renumbered = shownHere({
   id: 'host-network-number',
   title: "in the host's network namespace, with the number and the port of a container that was there before",
   families: ['v4', 'v6'],
-  stoppedBy: 'who gets a number finds no flow of whoever had it before: they are deleted first',
+  stoppedBy: 'flows that carry a reused identity are deleted before it is assigned',
 });
 const extended = shownHere({
   id: 'host-network-extensions',

@@ -21,17 +21,17 @@ const READY_MS = 90_000;
 const STREAM = { direction: 'out', dst: '93.184.1.1', dport: 19 } as const;
 
 const BOTH = ['v4', 'v6'] as const;
-const STANDS = 'nothing is taken away before what replaces it stands';
+const STANDS = 'nothing is removed before its replacement is installed';
 const shown = {
   stopped: shownHere({
     id: 'service-stopped',
     title: 'while the service is stopped, by a new container too',
     families: BOTH,
-    stoppedBy: 'what nobody has classified is held by a queue that nobody reads',
+    stoppedBy: 'unclassified packets stay in the queue, which no process reads',
   }),
   reloaded: shownHere({
     id: 'service-reloaded',
-    title: 'while the configuration is read anew',
+    title: 'while the configuration is reloaded',
     families: BOTH,
     stoppedBy: STANDS,
   }),
@@ -45,7 +45,7 @@ const shown = {
     id: 'disk-full',
     title: 'while the disk of its state is full',
     families: BOTH,
-    stoppedBy: 'what cannot be kept is not acknowledged, and the kernel keeps what stands',
+    stoppedBy: 'a change that cannot be stored is not acknowledged, and the kernel keeps its rules',
   }),
 };
 

@@ -56,13 +56,13 @@ const shown = {
     id: 'macvlan-start',
     title: 'on a macvlan network, in the first instruction of a container, several starting at once',
     families: ['v4'],
-    stoppedBy: 'its namespace is closed when Docker makes it, before it is known whose it is',
+    stoppedBy: 'its namespace is closed when Docker creates it, before its container is known',
   }),
   join: shownHere({
     id: 'macvlan-join',
     title: 'a container that sends all the time joins a macvlan network while it runs',
     families: ['v4'],
-    stoppedBy: 'when the link is made, the namespaces of all who might join are closed to it',
+    stoppedBy: 'when the link is created, the namespaces of all containers that might join are closed to it',
   }),
 };
 

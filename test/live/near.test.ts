@@ -43,13 +43,13 @@ const shown = {
     id: 'near-after-flush',
     title: 'a flow that an answer of a neighbour or the host opens after all rules were flushed',
     families: ['v4', 'v6'],
-    stoppedBy: 'a flow whose beginning nobody saw is judged both ways',
+    stoppedBy: 'a flow that conntrack picked up mid-stream is evaluated in both directions',
   }),
   heir: shownHere({
     id: 'near-next-answers',
-    title: 'the next container on an address goes on answering whoever had spoken to the one before',
+    title: 'the next container on an address continues to answer the clients of the one before',
     families: ['v4', 'v6'],
-    stoppedBy: 'flows from and to an address end before it is somebody’s',
+    stoppedBy: 'flows from and to an address are deleted before it is bound to a container',
   }),
 };
 

@@ -10,7 +10,7 @@ const COUNT = Number(process.env.RACES ?? 20);
 const TIMEOUT_MS = Math.max(300_000, 2_500 * COUNT);
 
 const V4 = ['v4'] as const;
-const HELD = 'ports that nobody has classified are held, then repeated once or dropped';
+const HELD = 'packets of unclassified veths are queued, then repeated once or dropped';
 const shown = {
   start: shownHere({
     id: 'start-race',

@@ -21,9 +21,10 @@ const WATCH_MS = 4_000;
 const shown = shownHere({
   id: 'established-after-revoke',
   title:
-    'a flow that stood when its permission was taken away, in both directions, and its pick-up by stragglers',
+    'a flow that existed when its permission was revoked, in both directions, and its re-creation by late packets',
   families: ['v4', 'v6'],
-  stoppedBy: 'flows that nothing permits are deleted; their pairs stay cut for as long as stragglers come',
+  stoppedBy:
+    'flows that are not permitted are deleted; their 5-tuples stay blocked while late packets arrive',
 });
 
 let lab: Lab;

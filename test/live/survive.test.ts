@@ -15,7 +15,7 @@ const shown = shownHere({
   id: 'service-away',
   title: 'the service stopped or crashed: new connections of a container that it knew',
   families: ['v4', 'v6'],
-  stoppedBy: 'rules and sets stand without it, and close by themselves',
+  stoppedBy: 'rules and sets stay installed without it, and are closed by themselves',
 });
 
 describe.each(['direct', 'loopback'] as const)('names asked the %s way', (dns) => {
