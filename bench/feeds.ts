@@ -11,15 +11,21 @@ import { parseArgs } from 'node:util';
 import { BulkSets } from '../src/kernel/netlink/ipset-bulk.js';
 import type { ThreatMembers } from '../src/policy/threat.js';
 import type { FeedData } from '../src/threats/feed-data.js';
-import { DEFAULT_GUARDS } from '../src/threats/guards.js';
+import { parseBody } from '../src/threats/formats/parse-body.js';
 import { loadFeed } from '../src/threats/ingest.js';
-import { NO_MEMBERS, ThreatSets } from '../src/threats/kernel-sets.js';
-import { ThreatIndex } from '../src/threats/matcher.js';
-import { type MergeResult, mergeFeeds } from '../src/threats/merge.js';
-import { parseBody } from '../src/threats/parse.js';
+import {
+  type MergeResult,
+  memberCount,
+  mergeFeeds,
+  netTexts,
+  singleTexts,
+  toMembers,
+} from '../src/threats/merge.js';
 import { unite } from '../src/threats/range-algebra.js';
-import { memberCount, netTexts, singleTexts, toMembers } from '../src/threats/range-cidrs.js';
 import { WELL_KNOWN } from '../src/threats/shared-ranges.js';
+import { ThreatIndex } from '../src/threats/threat-index.js';
+import { NO_MEMBERS, ThreatSets } from '../src/threats/threat-sets.js';
+import { DEFAULT_GUARDS } from '../src/threats/update-guards.js';
 import { compare, report, type Side } from './harness.js';
 
 const { values } = parseArgs({

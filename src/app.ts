@@ -44,7 +44,7 @@ import type { List } from './policy/policy.js';
 import { closedCause } from './store/closed-cause.js';
 import { openStore } from './store/open.js';
 import type { SharedStore } from './store/store.js';
-import { Feeds } from './threats/service.js';
+import { Feeds } from './threats/feed-service.js';
 
 export interface RunOptions {
   readonly config: Config;

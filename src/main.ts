@@ -42,7 +42,7 @@ const host: Host = {
   },
   verifyAudit: async ({ state }, hash) =>
     (await import('./changes/audit-verify.js')).verifyAudit(state, hash),
-  catalogue: async () => (await import('./threats/catalogue.js')).CATALOGUE,
+  catalogue: async () => (await import('./threats/feed-catalogue.js')).CATALOGUE,
   onSignal: (signals, handler) => {
     for (const signal of signals) process.on(signal, handler);
     return {

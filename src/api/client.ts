@@ -1,7 +1,7 @@
 import { type IncomingMessage, request } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { SyncHow } from '../threats/view-types.js';
+import type { SyncHow } from '../threats/feed-view.js';
 import type {
   AuditBody,
   ClosedStatus,

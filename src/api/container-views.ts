@@ -3,7 +3,7 @@ import type { Lockdown } from '../policy/emergency.js';
 import type { Finding } from '../policy/finding.js';
 import type { Grant, Mode } from '../policy/policy.js';
 import type { Coverage } from '../policy/verdict.js';
-import type { ThreatsStatus } from '../threats/view-types.js';
+import type { ThreatsStatus } from '../threats/feed-view.js';
 
 /** Views that the API shows (spec 7). */
 export interface EntryView {

@@ -11,7 +11,7 @@ import type { PreviewView } from '../enforce/preview-types.js';
 import type { Lockdown, Pause } from '../policy/emergency.js';
 import type { Grant, Mode } from '../policy/policy.js';
 import type { Role, Token } from '../policy/token.js';
-import type { FeedSync, FeedView, SyncHow, ThreatView } from '../threats/view-types.js';
+import type { FeedSync, FeedView, SyncHow, ThreatView } from '../threats/feed-view.js';
 import type { ContainerView, StatusView } from './container-views.js';
 
 /** What every file of routes gets. */

@@ -1,4 +1,4 @@
-import type { FeedSync, SyncHow } from '../threats/view-types.js';
+import type { FeedSync, SyncHow } from '../threats/feed-view.js';
 import type { Audit } from './audit.js';
 
 /** A person's attempt at a feed, and the record of it: what it brought, and whether the guards were set aside. */

@@ -5,9 +5,8 @@ import { nodeName } from '../config/node.js';
 import type { Logger } from '../lib/logger.js';
 import { openStore } from '../store/open.js';
 import { feedSpecs } from '../threats/configured-feeds.js';
+import { type FeedSync, feedView, type SyncHow } from '../threats/feed-view.js';
 import { FeedsRunner } from '../threats/runner.js';
-import { feedView } from '../threats/view.js';
-import type { FeedSync, SyncHow } from '../threats/view-types.js';
 import { feedTools } from '../threats/wiring.js';
 
 export interface AloneOptions {

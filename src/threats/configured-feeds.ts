@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.js';
 import { nodeName } from '../config/node.js';
 import { matchesAny } from '../lib/glob.js';
-import { CATALOGUE, settingsFor } from './catalogue.js';
+import { CATALOGUE, settingsFor } from './feed-catalogue.js';
 import { type FeedSpec, feedSpec } from './feed-spec.js';
 
 type Told = Pick<Config, 'threats' | 'node'>;

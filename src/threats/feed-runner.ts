@@ -2,6 +2,7 @@
 import type { Fence } from '../store/store.js';
 import type { FeedData } from './feed-data.js';
 import { type FeedSpec, sourceOf } from './feed-spec.js';
+import { type UpdateResult, updateFeed } from './feed-update.js';
 import type { RunnerPorts, SyncOptions, SyncResult } from './runner-ports.js';
 import {
   allowedAt,
@@ -11,7 +12,6 @@ import {
   NEW_STATE,
   nextAttempt,
 } from './schedule.js';
-import { type UpdateResult, updateFeed } from './update.js';
 
 const LEASE_MARGIN_MS = 120_000;
 const BUSY_RETRY_MS = 30_000;

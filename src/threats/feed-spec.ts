@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto';
 import type { Direction } from '../policy/threat.js';
 import type { FetchSpec } from './fetch-types.js';
-import type { FormatOptions } from './formats/options.js';
-import { DEFAULT_GUARDS, type Guards } from './guards.js';
+import type { FormatOptions } from './formats/collector.js';
+import { DEFAULT_GUARDS, type Guards } from './update-guards.js';
 
 export interface FeedSpec extends FetchSpec {
   readonly name: string;
@@ -57,4 +57,9 @@ export function sourceOf({ url, format, options }: Pick<FeedSpec, 'url' | 'forma
     .update(JSON.stringify([url, format, sorted]))
     .digest('hex')
     .slice(0, 16);
+}
+
+/** A URL as a message or the API may show it: credentials may be in front of its host, or in its query. */
+export function shownUrl(url: URL): string {
+  return `${url.protocol}//${url.host}${url.pathname}${url.search === '' ? '' : '?…'}`;
 }

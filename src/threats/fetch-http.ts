@@ -1,10 +1,10 @@
 /** GET with redirects, validators and secrets, where each step is checked anew. */
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
+import { shownUrl } from './feed-spec.js';
 import { readBody, retryAfterMs } from './fetch-body.js';
 import { sendHop } from './fetch-hop.js';
 import { FetchFault, type FetchOutcome, type FetchSpec, type Validators } from './fetch-types.js';
-import { shownUrl } from './shown-url.js';
 
 const MAX_REDIRECTS = 5;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);

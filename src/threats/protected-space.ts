@@ -7,9 +7,9 @@ import { parseSubnet, type Range, rangeOf } from '../lib/ip-range.js';
 import type { NetworkFacts } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import type { Endpoint } from '../store/store.js';
-import type { ProtectedName } from './matcher.js';
 import type { ProtectedRange } from './merge.js';
-import { SPECIAL_RANGES } from './special-use-ranges.js';
+import { SPECIAL_RANGES } from './range-algebra.js';
+import type { ProtectedName } from './threat-index.js';
 
 /** What no feed may take from the containers, as it is now. */
 export interface NeverBlock {

@@ -2,9 +2,98 @@
  * Sets of addresses as disjoint ranges: ascending, and no two adjacent. `unite` makes them, the others want and keep them.
  */
 
-import { compareAt, copyAt, decrement, increment, sizeAt, type WordCount } from './address-columns.js';
-import { sortRanges } from './range-sort.js';
-import { countOf, emptyRanges, type Ranges } from './ranges.js';
+import { parseAddress, parseV6 } from '../lib/ip-address.js';
+import { networkAround, type Range } from '../lib/ip-range.js';
+import { NOT_ANY_V4, NOT_ANY_V6 } from '../lib/special-use.js';
+import {
+  compareAt,
+  copyAt,
+  countOf,
+  decrement,
+  emptyRanges,
+  fromModel,
+  increment,
+  type Ranges,
+  sizeAt,
+  type WordCount,
+} from './ranges.js';
+
+/** Special-use space (see lib/special-use) as ranges: no feed blocks any of it, and no limit counts it. */
+
+/** Finding addresses and overlaps in sorted ranges. */
+
+/** Radix sort of ranges: linear, and the same for both families. */
+
+const DIGIT_BITS = 11;
+const BUCKETS = 1 << DIGIT_BITS;
+const SHIFTS = [0, DIGIT_BITS, 2 * DIGIT_BITS];
+
+interface Key {
+  readonly column: Uint32Array;
+  readonly words: number;
+  readonly word: number;
+  /** All bits for descending order. */
+  readonly flip: number;
+}
+
+/** Where each bucket begins; undefined: all keys share one digit, so this pass would change nothing. */
+function bucketStarts(key: Key, shift: number, count: number): Uint32Array | undefined {
+  const { column, words, word, flip } = key;
+  const starts = new Uint32Array(BUCKETS + 1);
+  for (let i = 0; i < count; i++) {
+    const digit = (((column[i * words + word] as number) ^ flip) >>> shift) & (BUCKETS - 1);
+    starts[digit + 1] = (starts[digit + 1] as number) + 1;
+  }
+  if (starts.includes(count)) return undefined;
+  for (let bucket = 1; bucket <= BUCKETS; bucket++)
+    starts[bucket] = (starts[bucket] as number) + (starts[bucket - 1] as number);
+  return starts;
+}
+
+/** One stable pass over the permutation; false: skipped. */
+function pass(key: Key, shift: number, from: Uint32Array, to: Uint32Array): boolean {
+  const starts = bucketStarts(key, shift, from.length);
+  if (!starts) return false;
+  const { column, words, word, flip } = key;
+  for (let k = 0; k < from.length; k++) {
+    const i = from[k] as number;
+    const digit = (((column[i * words + word] as number) ^ flip) >>> shift) & (BUCKETS - 1);
+    const at = starts[digit] as number;
+    starts[digit] = at + 1;
+    to[at] = i;
+  }
+  return true;
+}
+
+function keysOf({ words, lo, hi }: Ranges): readonly Key[] {
+  const down = Array.from({ length: words }, (_, i) => words - 1 - i);
+  const wide = lo.some((value, i) => value !== hi[i]);
+  const first = wide ? down.map((word) => ({ column: hi, words, word, flip: 0xffff_ffff })) : [];
+  return [...first, ...down.map((word) => ({ column: lo, words, word, flip: 0 }))];
+}
+
+/** The order by `lo`, then widest first, then as they came. */
+export function sortedOrder(ranges: Ranges): Uint32Array {
+  let from = Uint32Array.from({ length: countOf(ranges) }, (_, i) => i);
+  let to = new Uint32Array(from.length);
+  for (const key of keysOf(ranges))
+    for (const shift of SHIFTS) if (pass(key, shift, from, to)) [from, to] = [to, from];
+  return from;
+}
+
+/** The addresses that `order` names, in that order. */
+export function reorder(column: Uint32Array, order: Uint32Array, words: number): Uint32Array {
+  const out = new Uint32Array(order.length * words);
+  for (let k = 0; k < order.length; k++)
+    for (let w = 0; w < words; w++) out[k * words + w] = column[(order[k] as number) * words + w] as number;
+  return out;
+}
+
+export function sortRanges(ranges: Ranges): Ranges {
+  const order = sortedOrder(ranges);
+  const { words, lo, hi } = ranges;
+  return { words, lo: reorder(lo, order, words), hi: reorder(hi, order, words) };
+}
 
 function concat(parts: readonly Ranges[], words: WordCount): Ranges {
   const total = parts.reduce((sum, part) => sum + part.lo.length, 0);
@@ -120,3 +209,64 @@ export function addressCount(ranges: Ranges): number {
   for (let i = 0; i < countOf(ranges); i++) total += sizeAt(ranges.lo, ranges.hi, i, ranges.words);
   return total;
 }
+
+/** How many ranges begin at or before address `i` of `column`. */
+function beginBy(ranges: Ranges, column: Uint32Array, i: number): number {
+  let low = 0;
+  let high = countOf(ranges);
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (compareAt(ranges.lo, middle, column, i, ranges.words) <= 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** The address (words) lies in one of the disjoint ranges. */
+export function contains(ranges: Ranges, address: Uint32Array): boolean {
+  const at = beginBy(ranges, address, 0) - 1;
+  return at >= 0 && compareAt(ranges.hi, at, address, 0, ranges.words) >= 0;
+}
+
+/** `reach[i]`: which of the ranges up to `i` ends last. Bounds the walk where ranges nest. */
+export function reachOf(ranges: Ranges): Uint32Array {
+  const reach = new Uint32Array(countOf(ranges));
+  for (let i = 1; i < reach.length; i++) {
+    const best = reach[i - 1] as number;
+    reach[i] = compareAt(ranges.hi, i, ranges.hi, best, ranges.words) > 0 ? i : best;
+  }
+  return reach;
+}
+
+/** Ranges that overlap lo…hi (words), those that begin last first: the most specific one leads for a single address. */
+export function* overlaps(
+  ranges: Ranges,
+  reach: Uint32Array,
+  lo: Uint32Array,
+  hi: Uint32Array,
+): Generator<number> {
+  const words: WordCount = ranges.words;
+  for (let i = beginBy(ranges, hi, 0) - 1; i >= 0; i--) {
+    if (compareAt(ranges.hi, reach[i] as number, lo, 0, words) < 0) return;
+    if (compareAt(ranges.hi, i, lo, 0, words) >= 0) yield i;
+  }
+}
+
+/** The table's own texts, among them ::ffff:0:0/96, which is no entry that a person may write. */
+function network(text: string): Range {
+  const [base = '', length] = text.split('/');
+  const v4 = parseAddress(base);
+  return v4?.family === 4
+    ? networkAround(4, v4.value, Number(length))
+    : networkAround(6, parseV6(base) ?? 0n, Number(length));
+}
+
+export const SPECIAL_RANGES: readonly Range[] = [...NOT_ANY_V4, ...NOT_ANY_V6].map(network);
+
+const special: Readonly<Record<WordCount, Ranges>> = {
+  1: unite([fromModel(SPECIAL_RANGES, 1)], 1),
+  4: unite([fromModel(SPECIAL_RANGES, 4)], 4),
+};
+
+/** Disjoint. */
+export const specialUse = (words: WordCount): Ranges => special[words];

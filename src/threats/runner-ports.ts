@@ -4,9 +4,9 @@ import type { Logger } from '../lib/logger.js';
 import type { Leases, Store } from '../store/store.js';
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
+import type { UpdateTools } from './feed-update.js';
 import type { FeedState } from './schedule.js';
-import type { SnapshotStore } from './snapshot-files.js';
-import type { UpdateTools } from './update.js';
+import type { SnapshotStore } from './snapshot-store.js';
 
 /** Snapshots that hosts share, by the SHA-256 of their octets. */
 export interface SharedSnapshots {

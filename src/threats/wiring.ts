@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import type { Config } from '../config/config.js';
 import type { Logger } from '../lib/logger.js';
 import type { SharedStore } from '../store/store.js';
+import { ThreatWorker } from './feed-worker-client.js';
 import { fetchFeed } from './fetch.js';
 import type { RunnerPorts, SharedSnapshots } from './runner-ports.js';
 import { WELL_KNOWN } from './shared-ranges.js';
-import { fileSnapshots } from './snapshot-files.js';
-import { ThreatWorker } from './worker-client.js';
+import { fileSnapshots } from './snapshot-store.js';
 
 export interface FeedTools extends AsyncDisposable {
   readonly worker: ThreatWorker;

@@ -212,7 +212,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'carried-threats',
     what: 'listed IPv4 addresses behind translators are no threats',
-    file: 'src/threats/translated.ts',
+    file: 'src/threats/merge.ts',
     from: 'if (nat64.length === 0 || countOf(v4) === 0) return v6;',
     to: 'if (nat64.length >= 0 || countOf(v4) === 0) return v6;',
     killedBy: pure('threats/load', 'lists IPv4 behind translators, too'),

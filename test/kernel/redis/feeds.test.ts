@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { openStoreAlone } from '../../../src/store/embedded-shared.js';
 import { openRedisStore } from '../../../src/store/redis.js';
-import { Orphans } from '../../../src/threats/snapshot-gc.js';
+import { Orphans } from '../../../src/threats/snapshot-store.js';
 import { program } from '../../lab/drawbridge.js';
 import { FeedHost } from '../../pure/threats/feed-host.js';
 import { FeedServer } from '../../pure/threats/feed-server.js';

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { ThreatWorker } from '../../../src/threats/worker-client.js';
+import { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
 import { Host } from './hosts.js';
 import { freePort, RedisServer, until } from './server.js';
 import { SimulatedHost } from './simulated.js';

@@ -5,10 +5,10 @@ import type { SetColumns } from '../../../src/policy/threat.js';
 import { freshSet } from '../../../src/ruleset/naming.js';
 import type { SharedStore } from '../../../src/store/store.js';
 import { Threats } from '../../../src/threats/active-threats.js';
-import type { BigSets } from '../../../src/threats/kernel-sets.js';
-import { Feeds } from '../../../src/threats/service.js';
+import { Feeds } from '../../../src/threats/feed-service.js';
+import type { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
 import { holderOf } from '../../../src/threats/set-columns.js';
-import type { ThreatWorker } from '../../../src/threats/worker-client.js';
+import type { BigSets } from '../../../src/threats/threat-sets.js';
 
 /** What the kernel would hold, by the calls that it gets. */
 class Sets implements BigSets {

@@ -13,10 +13,10 @@ import {
 } from '../../../src/policy/threat.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { Threats } from '../../../src/threats/active-threats.js';
-import { NO_MEMBERS, type ThreatSets } from '../../../src/threats/kernel-sets.js';
+import { toMembers } from '../../../src/threats/merge.js';
 import { unite } from '../../../src/threats/range-algebra.js';
-import { toMembers } from '../../../src/threats/range-cidrs.js';
 import { fromModel } from '../../../src/threats/ranges.js';
+import { NO_MEMBERS, type ThreatSets } from '../../../src/threats/threat-sets.js';
 import { waitFor } from '../../lab/process.js';
 import { input, member, shape } from '../../pure/ruleset/sample.js';
 import { quiet } from '../dns/house.js';

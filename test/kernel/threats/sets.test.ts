@@ -1,8 +1,13 @@
 /** What feeds become is what the kernel takes: real sets, in a namespace of their own. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { parseCidr, type Range } from '../../../src/lib/ip-range.js';
-import { type MergeResult, mergeFeeds } from '../../../src/threats/merge.js';
-import { type Members, netTexts, singleTexts } from '../../../src/threats/range-cidrs.js';
+import {
+  type Members,
+  type MergeResult,
+  mergeFeeds,
+  netTexts,
+  singleTexts,
+} from '../../../src/threats/merge.js';
 import { haveReal, load, realFeed } from '../../pure/threats/shape.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 

@@ -13,7 +13,7 @@ import type { Lockdown, Pause } from '../../../src/policy/emergency.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { Grant, List } from '../../../src/policy/policy.js';
 import type { Role, Token } from '../../../src/policy/token.js';
-import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/threats/view-types.js';
+import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/threats/feed-view.js';
 
 /** A controller in memory, for the API and the commands: what it was asked stands in `calls`. */
 export class MemoryController implements Controller {

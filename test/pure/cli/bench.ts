@@ -8,7 +8,7 @@ import { buildServer } from '../../../src/api/server.js';
 import { verifyAudit } from '../../../src/changes/audit-verify.js';
 import type { Host } from '../../../src/cli/host.js';
 import { runCli } from '../../../src/cli/program.js';
-import { CATALOGUE } from '../../../src/threats/catalogue.js';
+import { CATALOGUE } from '../../../src/threats/feed-catalogue.js';
 import { MemoryController } from '../api/double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { readConfig } from '../../../src/config/config.js';
 import { RefusedError } from '../../../src/lib/refusal.js';
-import { CATALOGUE } from '../../../src/threats/catalogue.js';
+import { CATALOGUE } from '../../../src/threats/feed-catalogue.js';
 import { feed } from '../api/double.js';
 import { Bench, type Ran } from './bench.js';
 

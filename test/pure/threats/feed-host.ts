@@ -6,8 +6,8 @@ import type { Logger } from '../../../src/lib/logger.js';
 import { columnCount, type ThreatVersion } from '../../../src/policy/threat.js';
 import { openStoreAlone } from '../../../src/store/embedded-shared.js';
 import type { SharedStore } from '../../../src/store/store.js';
+import { Feeds } from '../../../src/threats/feed-service.js';
 import type { NeverBlockFacts } from '../../../src/threats/protected-space.js';
-import { Feeds } from '../../../src/threats/service.js';
 
 type Facts = Pick<NeverBlockFacts, 'hostAddresses' | 'networks'>;
 

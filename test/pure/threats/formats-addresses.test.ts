@@ -2,9 +2,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parseAddress } from '../../../src/lib/ip-address.js';
-import { Collector } from '../../../src/threats/collect.js';
-import { parserFor } from '../../../src/threats/formats/formats.js';
-import { scanV4, scanV6, stop } from '../../../src/threats/formats/ip-octets.js';
+import { Collector } from '../../../src/threats/formats/collector.js';
+import { scanV4, scanV6, stop } from '../../../src/threats/formats/listed-values.js';
+import { parserFor } from '../../../src/threats/formats/parse-body.js';
 import { NOW, parsed, ranges4 } from './shape.js';
 
 describe('netset', () => {

@@ -2,8 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FEED_FORMATS } from '../../../src/policy/feed.js';
-import { formatNamed } from '../../../src/threats/formats/formats.js';
-import { parseBody } from '../../../src/threats/parse.js';
+import { formatNamed, parseBody } from '../../../src/threats/formats/parse-body.js';
 import { load, NOW } from './shape.js';
 
 describe('detection', () => {

@@ -1,7 +1,7 @@
 /** Lists of names, in all the ways in which resolvers and browsers are told of them. */
 import { describe, expect, it } from 'vitest';
-import type { Collector } from '../../../src/threats/collect.js';
-import { ALLOW, BELOW, SELF } from '../../../src/threats/names.js';
+import type { Collector } from '../../../src/threats/formats/collector.js';
+import { ALLOW, BELOW, SELF } from '../../../src/threats/name-table.js';
 import { names, parsed, ranges4 } from './shape.js';
 
 const both = SELF | BELOW;

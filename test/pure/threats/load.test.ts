@@ -2,12 +2,21 @@
 import { describe, expect, it } from 'vitest';
 import { nat64Ranges } from '../../../src/lib/embedded-ipv4.js';
 import { formatRange, parseCidr, type Range } from '../../../src/lib/ip-range.js';
-import type { FeedData } from '../../../src/threats/feed-data.js';
-import { ThreatIndex } from '../../../src/threats/matcher.js';
-import { type MergeResult, mergeFeeds, type ProtectedRange } from '../../../src/threats/merge.js';
-import { netTexts, singleTexts } from '../../../src/threats/range-cidrs.js';
+import {
+  decodeSnapshot,
+  encodeSnapshot,
+  type FeedData,
+  SnapshotError,
+} from '../../../src/threats/feed-data.js';
+import {
+  type MergeResult,
+  mergeFeeds,
+  netTexts,
+  type ProtectedRange,
+  singleTexts,
+} from '../../../src/threats/merge.js';
 import { WELL_KNOWN } from '../../../src/threats/shared-ranges.js';
-import { decodeSnapshot, encodeSnapshot, SnapshotError } from '../../../src/threats/snapshot.js';
+import { ThreatIndex } from '../../../src/threats/threat-index.js';
 import { type LoadExtras, load, NOW } from './shape.js';
 
 /** Many single addresses, as a feed lists them. */

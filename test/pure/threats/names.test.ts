@@ -1,7 +1,7 @@
 /** The name table against a map of strings, and what a million names cost. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { BELOW, NameTable, SELF } from '../../../src/threats/names.js';
+import { BELOW, NameTable, SELF } from '../../../src/threats/name-table.js';
 
 const label = fc.constantFrom('a', 'b', 'ab', 'xn--x', 'evil');
 const name = fc.array(label, { minLength: 1, maxLength: 5 }).map((labels) => labels.join('.'));

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { readConfig } from '../../../src/config/config.js';
 import { formatRange } from '../../../src/lib/ip.js';
+import { alertOf } from '../../../src/threats/feed-view.js';
 import { beyondSpecial, neverBlock } from '../../../src/threats/protected-space.js';
-import { alertOf } from '../../../src/threats/view.js';
 import { feed } from '../api/double.js';
 
 const config = (text: string) => {

@@ -1,14 +1,20 @@
 /** Sorted, united, subtracted and split ranges against sets of numbers. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Range } from '../../../src/lib/ip-range.js';
-import { parseCidr } from '../../../src/lib/ip-range.js';
-import type { WordCount } from '../../../src/threats/address-columns.js';
-import { addressCount, intersect, mergeSorted, subtract, unite } from '../../../src/threats/range-algebra.js';
-import { memberCount, netTexts, singleTexts, toMembers } from '../../../src/threats/range-cidrs.js';
-import { contains, overlaps, reachOf } from '../../../src/threats/range-search.js';
-import { sortRanges } from '../../../src/threats/range-sort.js';
-import { countOf, fromModel, type Ranges, toModel } from '../../../src/threats/ranges.js';
+import { parseCidr, type Range } from '../../../src/lib/ip-range.js';
+import { memberCount, netTexts, singleTexts, toMembers } from '../../../src/threats/merge.js';
+import {
+  addressCount,
+  contains,
+  intersect,
+  mergeSorted,
+  overlaps,
+  reachOf,
+  sortRanges,
+  subtract,
+  unite,
+} from '../../../src/threats/range-algebra.js';
+import { countOf, fromModel, type Ranges, toModel, type WordCount } from '../../../src/threats/ranges.js';
 
 /** Small worlds at the edges of words and of the space, where carries and overflows live. */
 const BASES: Readonly<Record<WordCount, readonly bigint[]>> = {

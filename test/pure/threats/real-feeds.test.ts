@@ -2,9 +2,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { formatRange, parseCidr } from '../../../src/lib/ip-range.js';
-import { mergeFeeds } from '../../../src/threats/merge.js';
+import { mergeFeeds, netTexts, singleTexts, toMembers } from '../../../src/threats/merge.js';
 import { mergeSorted } from '../../../src/threats/range-algebra.js';
-import { netTexts, singleTexts, toMembers } from '../../../src/threats/range-cidrs.js';
 import { WELL_KNOWN } from '../../../src/threats/shared-ranges.js';
 import { byAddress, clean, hasIprange, oracle } from './iprange.js';
 import { haveReal, load, realFeed } from './shape.js';

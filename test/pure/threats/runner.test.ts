@@ -12,13 +12,13 @@ import { openStoreAlone } from '../../../src/store/embedded-shared.js';
 import type { SharedStore } from '../../../src/store/store.js';
 import type { FeedData } from '../../../src/threats/feed-data.js';
 import { type FeedSettings, feedSpec } from '../../../src/threats/feed-spec.js';
+import { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
 import { fetchFeed } from '../../../src/threats/fetch.js';
 import { FeedsRunner } from '../../../src/threats/runner.js';
 import type { FeedState } from '../../../src/threats/schedule.js';
 import { WELL_KNOWN } from '../../../src/threats/shared-ranges.js';
-import { fileSnapshots } from '../../../src/threats/snapshot-files.js';
+import { fileSnapshots } from '../../../src/threats/snapshot-store.js';
 import { sharedSnapshots } from '../../../src/threats/wiring.js';
-import { ThreatWorker } from '../../../src/threats/worker-client.js';
 
 const list = (count: number): string =>
   Array.from({ length: count }, (_, i) => `198.51.${i >> 8}.${i & 255}`).join('\n');

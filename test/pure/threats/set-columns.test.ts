@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { formatAddress, type Range } from '../../../src/lib/ip.js';
 import type { SetColumns } from '../../../src/policy/threat.js';
+import { toMembers } from '../../../src/threats/merge.js';
 import { unite } from '../../../src/threats/range-algebra.js';
-import { toMembers } from '../../../src/threats/range-cidrs.js';
 import { fromModel } from '../../../src/threats/ranges.js';
 import { addition, holderOf, isSame, moving, octetsTest } from '../../../src/threats/set-columns.js';
 

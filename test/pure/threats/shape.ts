@@ -1,11 +1,11 @@
 /** Feed files for tests: real ones where they lie beside the project, made ones of the same shape elsewhere. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Collector } from '../../../src/threats/collect.js';
-import { DEFAULT_GUARDS, type Guards } from '../../../src/threats/guards.js';
+import type { Collector } from '../../../src/threats/formats/collector.js';
+import { parseBody } from '../../../src/threats/formats/parse-body.js';
 import { type LoadJob, type LoadOutcome, loadFeed } from '../../../src/threats/ingest.js';
-import { parseBody } from '../../../src/threats/parse.js';
 import { WELL_KNOWN } from '../../../src/threats/shared-ranges.js';
+import { DEFAULT_GUARDS, type Guards } from '../../../src/threats/update-guards.js';
 
 const FOLDER = join(process.cwd(), '..', 'shared', 'feeds');
 export const haveReal = existsSync(FOLDER);

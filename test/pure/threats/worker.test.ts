@@ -2,7 +2,7 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { feedProblems } from '../../../src/policy/feed.js';
 import { type FeedSettings, feedSpec } from '../../../src/threats/feed-spec.js';
-import { ThreatWorker } from '../../../src/threats/worker-client.js';
+import { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
 
 const worker = new ThreatWorker();
 afterAll(() => worker.close());

@@ -1,11 +1,11 @@
 /** One attempt at a feed: fetch, judge, keep. The version in force changes only when all of it succeeded. */
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
+import type { LoadReply } from './feed-worker-jobs.js';
 import type { FetchOutcome, FetchSpec, Validators } from './fetch-types.js';
 import type { LoadJob } from './ingest.js';
 import type { FeedState } from './schedule.js';
 import type { KnownRange } from './shared-ranges.js';
-import type { LoadReply } from './worker-protocol.js';
 
 export interface UpdateTools {
   readonly fetch: (spec: FetchSpec, validators: Validators) => Promise<FetchOutcome>;

@@ -13,6 +13,16 @@ import type { SharedStore } from '../store/store.js';
 import { feedSpecs } from './configured-feeds.js';
 import type { FeedRunner } from './feed-runner.js';
 import {
+  alertOf,
+  type FeedSync,
+  type FeedView,
+  feedView,
+  type SyncHow,
+  type ThreatsStatus,
+  type ThreatView,
+} from './feed-view.js';
+import type { ThreatWorker } from './feed-worker-client.js';
+import {
   bridgedRanges,
   interfaceAddresses,
   type NeverBlock,
@@ -20,15 +30,11 @@ import {
   neverBlock,
   neverBlockKey,
 } from './protected-space.js';
-import { ThreatForce } from './publisher.js';
+import { judgesNames, ThreatForce } from './publisher.js';
 import { FeedsRunner } from './runner.js';
 import { type FeedState, NEW_STATE } from './schedule.js';
-import { Orphans } from './snapshot-gc.js';
-import { judgesNames } from './union.js';
-import { alertOf, feedView } from './view.js';
-import type { FeedSync, FeedView, SyncHow, ThreatsStatus, ThreatView } from './view-types.js';
+import { Orphans } from './snapshot-store.js';
 import { type FeedTools, feedTools } from './wiring.js';
-import type { ThreatWorker } from './worker-client.js';
 
 export interface FeedsOptions {
   readonly config: Config;

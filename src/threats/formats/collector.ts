@@ -1,6 +1,6 @@
 /** Where parsers put what they read, and what they could not. */
-import { NameTable } from './names.js';
-import { RangeBuilder } from './ranges.js';
+import { NameTable } from '../name-table.js';
+import { RangeBuilder } from '../ranges.js';
 
 /** One line that did not make it. */
 export interface Sample {
@@ -53,4 +53,26 @@ export class Collector {
   skip(text: string, reason: string): void {
     this.skipped.add(this.line, text, reason);
   }
+}
+
+/** What a person may say about a feed's format. */
+export interface FormatOptions {
+  /** csv: the column's name, or its number from 1. ndjson: the field. Default: found by well-known names. */
+  readonly column?: string | number;
+  /** csv: one character. Default: a comma. */
+  readonly delimiter?: string;
+  /** ipsum: the fewest lists that must agree. Default 3. */
+  readonly minScore?: number;
+  /** Names stand for all below them too. Default: as the format itself means it. */
+  readonly subdomains?: boolean;
+  /** zip: the file within. Default: the only one. */
+  readonly member?: string;
+  /** What counts as expired; milliseconds since the epoch. */
+  readonly now: number;
+}
+
+/** Reads a body as it comes; `end` once after the last chunk. Neither throws for anything in the body. */
+export interface BodyParser {
+  push(chunk: Uint8Array): void;
+  end(): void;
 }

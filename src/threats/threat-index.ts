@@ -5,13 +5,11 @@ import { carriedV4, nat64Ranges } from '../lib/embedded-ipv4.js';
 import { type Address, type Family, formatAddress, parseAddress } from '../lib/ip-address.js';
 import { formatRange, type Range } from '../lib/ip-range.js';
 import type { ThreatHit } from '../policy/threat.js';
-import { rangeAt, wordsOf, writeAddress } from './address-columns.js';
 import type { FeedData, FeedInfo } from './feed-data.js';
 import type { ProtectedRange } from './merge.js';
-import { ALLOW, BELOW, NameTable, SELF, WITHHELD } from './names.js';
-import { contains, overlaps, reachOf } from './range-search.js';
-import type { ListedRanges, Ranges } from './ranges.js';
-import { SPECIAL_RANGES } from './special-use-ranges.js';
+import { ALLOW, BELOW, NameTable, SELF, WITHHELD } from './name-table.js';
+import { contains, overlaps, reachOf, SPECIAL_RANGES } from './range-algebra.js';
+import { type ListedRanges, type Ranges, rangeAt, wordsOf, writeAddress } from './ranges.js';
 
 /** Names that no feed may block: exceptions, the API's and Redis's own. */
 export interface ProtectedName {

@@ -1,9 +1,12 @@
+/** Tab-separated lists with fixed columns: DShield's block list, and ipsum's scores. */
+import { formatAddress } from '../../lib/ip-address.js';
+import { parseCidr } from '../../lib/ip-range.js';
+import { BELOW, SELF } from '../name-table.js';
+import type { BodyParser, Collector, FormatOptions } from './collector.js';
+import { textLines } from './line-lists.js';
+import { addRangeText, nameOf, takeValue } from './listed-values.js';
+
 /** Comma-separated lists (RFC 4180, one record a line) with one column that matters: Feodo Tracker, ThreatFox and like. */
-import type { Collector } from '../collect.js';
-import { BELOW, SELF } from '../names.js';
-import { type BodyParser, textLines } from './lines.js';
-import type { FormatOptions } from './options.js';
-import { nameOf, takeValue } from './value.js';
 
 /** In order of preference; compared in lower case, blanks and dashes as underscores. */
 const VALUE_COLUMNS = [
@@ -153,3 +156,44 @@ export const csv = (into: Collector, options: FormatOptions): BodyParser => {
   const reader = new CsvReader(options);
   return textLines((text) => reader.line(text, into), into);
 };
+
+const isHashComment = (text: string): boolean => text.startsWith('#');
+
+/** "start TAB end TAB prefix length TAB …": the three must say the same. */
+function dshieldLine(text: string, into: Collector): void {
+  if (isHashComment(text) || /^start\tend\t/i.test(text)) return;
+  const [start = '', end = '', length = ''] = text.split('\t').map((cell) => cell.trim());
+  const range = parseCidr(`${start}/${length}`);
+  if (!range) into.refuse(text, 'no network in the first three columns');
+  else if (formatAddress(range.family, range.hi) !== end)
+    into.refuse(text, `the network ${start}/${length} does not end at ${end}`);
+  else {
+    addRangeText(`${start}/${length}`, into);
+    into.entries += 1;
+  }
+}
+
+export const dshield = (into: Collector): BodyParser => textLines(dshieldLine, into);
+
+const SCORED = /^(\S+)\s+(\d{1,9})$/;
+const DEFAULT_SCORE = 3;
+
+/** "address TAB number of lists that have it". */
+function ipsumLine(text: string, into: Collector, minScore: number): void {
+  if (isHashComment(text)) return;
+  const [, address = '', score = ''] = SCORED.exec(text) ?? [];
+  if (address === '') {
+    into.refuse(text, 'no address and score');
+    return;
+  }
+  if (Number(score) < minScore) {
+    into.skip(text, `below the score ${minScore}`);
+    return;
+  }
+  const fault = addRangeText(address, into);
+  if (fault === '') into.entries += 1;
+  else into.refuse(text, fault);
+}
+
+export const ipsum = (into: Collector, options: FormatOptions): BodyParser =>
+  textLines((text) => ipsumLine(text, into, options.minScore ?? DEFAULT_SCORE), into);

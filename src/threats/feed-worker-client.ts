@@ -1,13 +1,13 @@
 /** The worker thread for feeds as a few asynchronous calls. */
 import { ThreadClient } from '../lib/thread-client.js';
 import type { FeedData } from './feed-data.js';
+import type { LoadReply, WorkerJobs } from './feed-worker-jobs.js';
 import type { LoadJob } from './ingest.js';
 import type { MergeJob, MergeResult } from './merge.js';
-import type { LoadReply, WorkerJobs } from './worker-protocol.js';
 
 export class ThreatWorker implements AsyncDisposable {
   readonly #thread = new ThreadClient<WorkerJobs>({
-    script: new URL('./worker.js', import.meta.url),
+    script: new URL('./feed-worker.js', import.meta.url),
     name: 'the thread for threat feeds',
   });
 

@@ -1,9 +1,8 @@
 /** What the worker thread does, and its messages; all plain data. */
 import type { ThreadRequest, ThreadResult } from '../lib/thread-messages.js';
-import { buffersOf, type FeedData } from './feed-data.js';
+import { buffersOf, decodeSnapshot, encodeSnapshot, type FeedData } from './feed-data.js';
 import { type LoadJob, type LoadOutcome, loadFeed } from './ingest.js';
 import { type MergeJob, type MergeResult, mergeFeeds } from './merge.js';
-import { decodeSnapshot, encodeSnapshot } from './snapshot.js';
 
 /** A load's outcome, and what to keep on disk when it is accepted. */
 export interface LoadReply {

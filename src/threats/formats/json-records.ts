@@ -1,0 +1,217 @@
+/** One JSON object a line, as Spamhaus publishes DROP: a metadata object, anywhere, says how many records there are. */
+import { type Fields, isRecord, shown } from '../../lib/json.js';
+import type { BodyParser, Collector, FormatOptions } from './collector.js';
+import { textLines } from './line-lists.js';
+import { addRangeText, takeValue } from './listed-values.js';
+
+/** The answer of a CrowdSec LAPI to GET /v1/decisions/stream?startup=true: all decisions in force. */
+
+/** MISP: events, attribute searches, and warninglists (which say what is never to be blocked). */
+
+/** Bodies that are one JSON document: read whole, then walked. */
+
+const VALUE_FIELDS = ['cidr', 'ip', 'address', 'indicator', 'ioc_value', 'domain', 'hostname', 'value'];
+
+/** What stands on the line; undefined: no JSON. */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}
+
+class NdjsonReader implements BodyParser {
+  readonly #into: Collector;
+  readonly #lines: BodyParser;
+  readonly #field: string | undefined;
+  readonly #needsCount: boolean;
+  #records = 0;
+  #promised: unknown;
+  #metadata = 0;
+
+  constructor(into: Collector, options: FormatOptions, needsCount: boolean) {
+    this.#into = into;
+    this.#field = typeof options.column === 'string' ? options.column : undefined;
+    this.#needsCount = needsCount;
+    this.#lines = textLines((text) => this.#line(text), into);
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#lines.push(chunk);
+  }
+
+  end(): void {
+    this.#lines.end();
+    if (this.#metadata > 1) this.#into.fault = 'there is more than one metadata line: two lists in one body';
+    else if (this.#metadata === 0 && this.#needsCount)
+      this.#into.fault = 'the metadata line with the record count is missing: the body was cut';
+    else if (this.#metadata === 1 && this.#promised !== this.#records)
+      this.#into.fault = `its metadata promises ${shown(this.#promised)} records, and there are ${this.#records}`;
+  }
+
+  #line(text: string): void {
+    const value = parseJson(text);
+    if (!isRecord(value)) this.#into.refuse(text, 'no JSON object');
+    else if (value.type === 'metadata') {
+      this.#metadata += 1;
+      this.#promised = value.records;
+    } else this.#record(value, text);
+  }
+
+  #record(record: Fields, text: string): void {
+    this.#records += 1;
+    const field = this.#field ?? VALUE_FIELDS.find((name) => typeof record[name] === 'string');
+    const value = field === undefined ? undefined : record[field];
+    if ('asn' in record && !('cidr' in record)) this.#into.cannot(text, 'an AS number, not an address');
+    else if (typeof value === 'string') takeValue(value, this.#into);
+    else this.#into.refuse(text, 'no field with an address or a name');
+  }
+}
+
+export const ndjson = (into: Collector, options: FormatOptions): BodyParser =>
+  new NdjsonReader(into, options, false);
+export const spamhaus = (into: Collector, options: FormatOptions): BodyParser =>
+  new NdjsonReader(into, options, true);
+
+/** V8 holds no longer string than 2^29 octets; a document this big is no feed. */
+const MAX_DOCUMENT = 256 * 2 ** 20;
+
+type DocumentWalk = (document: unknown, into: Collector) => void;
+
+class JsonDocument implements BodyParser {
+  readonly #walk: DocumentWalk;
+  readonly #into: Collector;
+  #chunks: Uint8Array[] = [];
+  #size = 0;
+
+  constructor(walk: DocumentWalk, into: Collector) {
+    this.#walk = walk;
+    this.#into = into;
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#size += chunk.length;
+    if (this.#size <= MAX_DOCUMENT) this.#chunks.push(chunk);
+  }
+
+  end(): void {
+    if (this.#size > MAX_DOCUMENT) {
+      this.#into.fault = `a JSON document of more than ${MAX_DOCUMENT / 2 ** 20} MiB`;
+      return;
+    }
+    const text = Buffer.concat(this.#chunks)
+      .toString('utf8')
+      .replace(/^\ufeff/, '');
+    this.#chunks = [];
+    const document = parseJson(text);
+    if (document === undefined) this.#into.fault = 'no whole JSON document: the body was cut, or is none';
+    else this.#walk(document, this.#into);
+  }
+}
+
+export const jsonDocument = (walk: DocumentWalk, into: Collector): BodyParser => new JsonDocument(walk, into);
+
+const asList = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
+
+/** What may stand within a node, in the order in which it is read. */
+function within({ Object: objects, Event, response }: Fields): readonly unknown[] {
+  return [...asList(objects), ...asNodes(Event), ...asNodes(response)];
+}
+
+const asNodes = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : [value]);
+
+/** All attributes of an event, its objects' own included, or of a search's answer. Documents may be deep: no recursion. */
+function* attributes(document: unknown): Generator<Fields> {
+  const open = [...asNodes(document)].reverse();
+  for (let node = open.pop(); node !== undefined || open.length > 0; node = open.pop()) {
+    if (!isRecord(node)) continue;
+    for (const attribute of asList(node.Attribute)) if (isRecord(attribute)) yield attribute;
+    for (const inner of [...within(node)].reverse()) open.push(inner);
+  }
+}
+
+/** The part of an attribute's value that is for us, by its type; undefined: nothing is. */
+function destinationOf(type: string, value: string): string | undefined {
+  switch (type) {
+    case 'ip-src':
+    case 'ip-dst':
+    case 'domain':
+    case 'hostname':
+      return value;
+    case 'ip-src|port':
+    case 'ip-dst|port':
+    case 'hostname|port':
+    case 'domain|ip':
+      // domain|ip: never the address, which is often a shared host's.
+      return value.split('|')[0];
+    default:
+      return undefined;
+  }
+}
+
+function takeAttribute(attribute: Fields, into: Collector): void {
+  into.line += 1;
+  const { type, value } = attribute;
+  if (typeof type !== 'string' || typeof value !== 'string') {
+    into.refuse(`${shown(type)} ${shown(value)}`, 'no attribute with type and value');
+    return;
+  }
+  const text = `${type} ${value}`;
+  const wanted = destinationOf(type, value);
+  if (wanted === undefined) into.cannot(text, `attributes of type ${type} name no address and no domain`);
+  else if (attribute.deleted === true) into.skip(text, 'deleted');
+  else if (attribute.to_ids === false) into.skip(text, 'not meant for detection (to_ids)');
+  else takeValue(wanted, into);
+}
+
+function warninglist(list: readonly unknown[], into: Collector): void {
+  for (const item of list) {
+    into.line += 1;
+    if (typeof item === 'string') takeValue(item.replace(/^\./, ''), into);
+    else into.refuse(shown(item), 'no text');
+  }
+}
+
+function walkMisp(document: unknown, into: Collector): void {
+  if (isRecord(document) && Array.isArray(document.list)) warninglist(document.list, into);
+  else for (const attribute of attributes(document)) takeAttribute(attribute, into);
+}
+
+export const misp = (into: Collector): BodyParser => jsonDocument(walkMisp, into);
+
+/** The agent's durations ("3h59m49.9s", Go's time.Duration): a leading minus is one that has run out. */
+const isOver = (decision: Fields): boolean =>
+  typeof decision.duration === 'string' && decision.duration.startsWith('-');
+
+function takeDecision(decision: unknown, into: Collector): void {
+  into.line += 1;
+  if (!isRecord(decision) || typeof decision.value !== 'string') {
+    into.refuse(shown(decision), 'no decision with a value');
+    return;
+  }
+  const { scope, type, value } = decision;
+  const said = typeof scope === 'string' ? scope : shown(scope);
+  const what = `${said} ${value}`;
+  if (!/^(?:ip|range)$/i.test(said)) into.cannot(what, `decisions on ${said} name no address`);
+  else if (type !== 'ban') into.cannot(what, `a decision of type ${shown(type)} blocks nothing`);
+  else if (isOver(decision)) into.skip(what, 'expired');
+  else takeAddress(value, into);
+}
+
+function takeAddress(value: string, into: Collector): void {
+  const fault = addRangeText(value, into);
+  if (fault === '') into.entries += 1;
+  else into.refuse(value, fault);
+}
+
+function walkDecisions(document: unknown, into: Collector): void {
+  if (!isRecord(document) || !('new' in document)) {
+    into.fault = 'no "new": not the answer of /v1/decisions/stream';
+    return;
+  }
+  // The API writes null for "none".
+  for (const decision of Array.isArray(document.new) ? document.new : []) takeDecision(decision, into);
+}
+
+export const crowdsec = (into: Collector): BodyParser => jsonDocument(walkDecisions, into);
