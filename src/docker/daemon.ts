@@ -1,5 +1,5 @@
 /** What the engine says of itself (`GET /info`, `GET /version`). Pure. */
-import { asRecord, flagAt, recordAt, textAt, textsAt } from './json.js';
+import { asRecord, flagAt, recordAt, textAt, textsAt } from '../lib/json.js';
 
 export interface DaemonFacts {
   /** Such as `26.1.5+dfsg1`; empty when the engine does not say. */

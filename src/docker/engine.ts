@@ -1,7 +1,6 @@
 /** The Engine API over its unix socket: the only user of dockerode. Answers are unknown JSON; reading it is elsewhere. */
 import { addAbortSignal, type Readable } from 'node:stream';
 import Docker from 'dockerode';
-import { EVENT_FILTERS } from './events.js';
 
 const REQUEST_TIMEOUT_MS = 10_000;
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
@@ -25,7 +24,7 @@ function statusOf(cause: unknown): number | undefined {
   return typeof status === 'number' ? status : undefined;
 }
 
-export class Engine {
+export class DockerApi {
   readonly #socket: string;
   readonly #docker: Docker;
   readonly #maxBytes: number;
@@ -128,3 +127,20 @@ async function textOf(answer: Readable, maxBytes: number): Promise<string> {
   }
   return Buffer.concat(chunks).toString();
 }
+
+/** Events asked of the engine; exec, health, attach and the like would only be noise. */
+export const EVENT_FILTERS = {
+  type: ['container', 'network'],
+  event: [
+    'create',
+    'start',
+    'die',
+    'destroy',
+    'pause',
+    'unpause',
+    'rename',
+    'connect',
+    'disconnect',
+    'remove',
+  ],
+};

@@ -2,17 +2,16 @@
 
 import { eachOf, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../lib/logger.js';
-import { isLocal, isOverlay, type Want } from './endpoints.js';
-import { DockerError, type Engine } from './engine.js';
+import { type DockerApi, DockerError } from './engine.js';
 import type { ViewChange } from './events.js';
 import { type Listed, readContainers, readImageLabels, readInspect } from './inspect.js';
-import type { Notes } from './labels.js';
-import { type InspectedNetwork, readNetwork, readNetworks } from './networks.js';
-import { readServices } from './services.js';
+import type { Notes } from './json.js';
+import { type InspectedNetwork, readNetwork, readNetworks, readServices } from './networks.js';
 import type { DockerState, Outcome } from './state.js';
+import { isLocal, isOverlay, type Want } from './tracked.js';
 
 export interface FetcherParts {
-  readonly engine: Engine;
+  readonly engine: DockerApi;
   readonly state: DockerState;
   readonly log: Logger;
   readonly now: () => number;

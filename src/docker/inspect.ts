@@ -2,6 +2,18 @@
  * Docker Engine API JSON → facts. Pure; no shape is trusted: what is malformed becomes a closed default and a line in
  * `notes`, never an exception. Shapes: Docker Engine API v1.41–v1.52 (docs.docker.com/reference/api/engine).
  */
+
+import {
+  asRecord,
+  countAt,
+  flagAt,
+  type Json,
+  listAt,
+  recordAt,
+  textAt,
+  textMap,
+  textsAt,
+} from '../lib/json.js';
 import type {
   ContainerFacts,
   ContainerPractices,
@@ -9,22 +21,9 @@ import type {
   PublishedPort,
   ToldMount,
 } from '../policy/container.js';
-import {
-  asRecord,
-  canonicalIp,
-  canonicalMac,
-  countAt,
-  flagAt,
-  isFullId,
-  type Json,
-  listAt,
-  recordAt,
-  textAt,
-  textMap,
-  textsAt,
-} from './json.js';
-import { labelsOf, type Notes } from './labels.js';
-import { practicesOf } from './practices.js';
+import { canonicalIp, canonicalMac, isFullId, labelsOf, type Notes } from './json.js';
+
+/** What `scan` looks at, from `GET /containers/ID/json`. Pure. */
 
 /** What a container's line in `GET /containers/json` says. */
 export interface Listed {
@@ -263,4 +262,38 @@ export function readImageLabels(json: unknown): Readonly<Record<string, string>>
   if (labels === undefined || labels === null) return {};
   const record = asRecord(labels);
   return record && Object.values(record).every((v) => typeof v === 'string') ? textMap(record) : undefined;
+}
+
+const EVERYWHERE = new Set(['', '0.0.0.0', '::']);
+
+function practicesOf(item: Json): ContainerPractices {
+  const config = recordAt(item, 'Config');
+  const host = recordAt(item, 'HostConfig');
+  return {
+    user: textAt(config, 'User'),
+    envNames: [...new Set(textsAt(config, 'Env').flatMap(nameOfSet))].sort(),
+    memoryLimit: countAt(host, 'Memory'),
+    // -1 and null are no limit, too; countAt makes both 0.
+    pidsLimit: countAt(host, 'PidsLimit'),
+    openPorts: openPorts(item, host),
+  };
+}
+
+/** The name of `NAME=value`; none when the value is empty. */
+function nameOfSet(pair: string): string[] {
+  const at = pair.indexOf('=');
+  return at > 0 && at < pair.length - 1 ? [pair.slice(0, at)] : [];
+}
+
+/** NetworkSettings.Ports tells what is bound while it runs, HostConfig.PortBindings what it asked for. */
+function openPorts(item: Json, host: Json): readonly string[] {
+  const bound = recordAt(recordAt(item, 'NetworkSettings'), 'Ports');
+  const ports = Object.keys(bound).length > 0 ? bound : recordAt(host, 'PortBindings');
+  const open = Object.keys(ports).flatMap((key) =>
+    listAt(ports, key)
+      .map(asRecord)
+      .filter((b) => EVERYWHERE.has(textAt(b, 'HostIp')))
+      .map((b) => `${textAt(b, 'HostPort') || '(any)'}->${key}`),
+  );
+  return [...new Set(open)].sort();
 }

@@ -1,51 +1,6 @@
 /** Readers for JSON whose shape is not trusted: each gives a usable value or says that there is none. Pure. */
 import { isIP, isIPv6 } from 'node:net';
-
-export type Json = Readonly<Record<string, unknown>>;
-
-export function asRecord(value: unknown): Json | undefined {
-  const plain =
-    typeof value === 'object' && value !== null && !Array.isArray(value) && !Buffer.isBuffer(value);
-  return plain ? (value as Json) : undefined;
-}
-
-/** The record under `key`; an empty one when it is missing or something else. */
-export function recordAt(record: Json | undefined, key: string): Json {
-  return asRecord(record?.[key]) ?? {};
-}
-
-export function listAt(record: Json | undefined, key: string): readonly unknown[] {
-  const value = record?.[key];
-  return Array.isArray(value) ? value : [];
-}
-
-export function textAt(record: Json | undefined, key: string): string {
-  const value = record?.[key];
-  return typeof value === 'string' ? value : '';
-}
-
-export function flagAt(record: Json | undefined, key: string): boolean {
-  return record?.[key] === true;
-}
-
-/** A whole number ≥ 0, else 0. */
-export function countAt(record: Json | undefined, key: string): number {
-  const value = record?.[key];
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : 0;
-}
-
-export function textsAt(record: Json | undefined, key: string): readonly string[] {
-  return listAt(record, key).filter((v): v is string => typeof v === 'string');
-}
-
-/** String values only. A prototype-free record, so that a key named `__proto__` or `constructor` is a key like any other. */
-export function textMap(value: unknown): Readonly<Record<string, string>> {
-  const out: Record<string, string> = Object.create(null);
-  for (const [key, text] of Object.entries(asRecord(value) ?? {})) {
-    if (typeof text === 'string') out[key] = text;
-  }
-  return out;
-}
+import { asRecord, textMap } from '../lib/json.js';
 
 /** A full container, network or image-config id: 64 hex digits. */
 export function isFullId(text: string): boolean {
@@ -74,4 +29,21 @@ export function canonicalCidr(text: string): string | undefined {
   return ip !== undefined && /^\d{1,3}$/.test(length) && Number(length) <= max
     ? `${ip}/${Number(length)}`
     : undefined;
+}
+
+/** Something that Docker said and that could not be read: for the log. */
+export type Notes = string[];
+
+/**
+ * Stands in for labels that cannot be read. It is an unknown `drawbridge.*` key, and so enforces with an empty policy:
+ * a container whose labels are unreadable must not pass as one without labels.
+ */
+export const UNREADABLE_LABELS: Readonly<Record<string, string>> = { 'drawbridge.unreadable': 'docker' };
+
+export function labelsOf(value: unknown, where: string, notes: Notes): Readonly<Record<string, string>> {
+  if (value === undefined || value === null) return {};
+  const record = asRecord(value);
+  if (record && Object.values(record).every((v) => typeof v === 'string')) return textMap(record);
+  notes.push(`${where}: labels are not a map of texts; treated as broken labels`);
+  return UNREADABLE_LABELS;
 }

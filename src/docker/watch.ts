@@ -8,15 +8,12 @@ import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/logger.js';
 import type { DockerView } from '../policy/container.js';
 import { type DaemonFacts, readDaemon } from './daemon.js';
-import { Engine } from './engine.js';
-import { describeChange, readEvent, type ViewChange } from './events.js';
+import { DockerApi } from './engine.js';
+import { describeChange, EventStream, readEvent, type ViewChange } from './events.js';
 import { Fetcher } from './fetch.js';
 import type { InspectedNetwork } from './networks.js';
-import type { ResolverFacts } from './resolv.js';
-import { readResolver } from './resolv-file.js';
-import { DockerState, type Outcome } from './state.js';
-import { EventStream } from './stream.js';
-import { namespaceOwner, viewOf } from './view.js';
+import { type ResolverFacts, readResolver } from './resolv.js';
+import { DockerState, namespaceOwner, type Outcome, viewOf } from './state.js';
 
 export interface WatchOptions {
   /** Path of the engine's unix socket. */
@@ -35,7 +32,7 @@ const SILENT_MS = 2_000;
 
 export class DockerWatch implements AsyncDisposable {
   readonly #options: WatchOptions;
-  readonly #engine: Engine;
+  readonly #engine: DockerApi;
   readonly #state = new DockerState();
   readonly #fetcher: Fetcher;
   readonly #lists: Coalescer<void>;
@@ -47,7 +44,7 @@ export class DockerWatch implements AsyncDisposable {
 
   constructor(options: WatchOptions) {
     this.#options = options;
-    this.#engine = new Engine(options.socket);
+    this.#engine = new DockerApi(options.socket);
     const { log, now } = options;
     this.#fetcher = new Fetcher({
       engine: this.#engine,

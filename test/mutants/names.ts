@@ -140,7 +140,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'unnamed-is-settled',
     what: 'a container whose name is not known yet does not count as starting',
-    file: 'src/docker/view.ts',
+    file: 'src/docker/state.ts',
     from: ' || !isKnown(t);',
     to: ';',
     killedBy: pure('docker/state', 'one that runs when the service begins counts as starting until then'),

@@ -5,7 +5,7 @@ import { createServer, type RequestListener, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { DockerError, Engine } from '../../../src/docker/engine.js';
+import { DockerApi, DockerError } from '../../../src/docker/engine.js';
 
 let dir: string;
 let server: Server | undefined;
@@ -19,11 +19,11 @@ afterEach(async () => {
   rmSync(dir, { recursive: true });
 });
 
-async function engine(answer: RequestListener, maxAnswerBytes?: number): Promise<Engine> {
+async function engine(answer: RequestListener, maxAnswerBytes?: number): Promise<DockerApi> {
   const socket = join(dir, 'docker.sock');
   server = createServer(answer);
   await new Promise<void>((done) => server?.listen(socket, done));
-  return new Engine(socket, maxAnswerBytes);
+  return new DockerApi(socket, maxAnswerBytes);
 }
 const failure = async (asked: Promise<unknown>): Promise<DockerError> => {
   const error = await asked.then(
@@ -110,7 +110,7 @@ it('events are a stream that its signal ends; a refused one is a failure', async
 });
 
 it('an engine that is not there is a failure', async () => {
-  expect((await failure(new Engine(join(dir, 'none.sock')).info())).message).toContain('ENOENT');
+  expect((await failure(new DockerApi(join(dir, 'none.sock')).info())).message).toContain('ENOENT');
 });
 
 it('an answer is read up to a limit', async () => {

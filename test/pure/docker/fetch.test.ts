@@ -1,8 +1,7 @@
 import { expect, it } from 'vitest';
-import type { Engine } from '../../../src/docker/engine.js';
+import type { DockerApi } from '../../../src/docker/engine.js';
 import { Fetcher } from '../../../src/docker/fetch.js';
-import { DockerState } from '../../../src/docker/state.js';
-import { viewOf } from '../../../src/docker/view.js';
+import { DockerState, viewOf } from '../../../src/docker/state.js';
 import { ID, listItem } from './samples.js';
 
 const A = ID('a');
@@ -23,7 +22,7 @@ function slow() {
       }),
     image: async () => ({ Config: { Labels: {} } }),
   };
-  return { asked, engine: engine as unknown as Engine };
+  return { asked, engine: engine as unknown as DockerApi };
 }
 function parts() {
   const state = new DockerState();

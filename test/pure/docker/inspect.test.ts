@@ -2,8 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readDaemon } from '../../../src/docker/daemon.js';
 import { readContainers, readImageLabels, readInspect } from '../../../src/docker/inspect.js';
-import { canonicalCidr, canonicalIp, canonicalMac } from '../../../src/docker/json.js';
-import { UNREADABLE_LABELS } from '../../../src/docker/labels.js';
+import { canonicalCidr, canonicalIp, canonicalMac, UNREADABLE_LABELS } from '../../../src/docker/json.js';
 import { readNetwork, readNetworks } from '../../../src/docker/networks.js';
 import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 

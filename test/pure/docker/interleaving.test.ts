@@ -4,8 +4,7 @@ import { expect, it } from 'vitest';
 import type { DockerEvent } from '../../../src/docker/events.js';
 import { readContainers, readInspect } from '../../../src/docker/inspect.js';
 import { readNetwork } from '../../../src/docker/networks.js';
-import { DockerState, type Outcome } from '../../../src/docker/state.js';
-import { viewOf } from '../../../src/docker/view.js';
+import { DockerState, type Outcome, viewOf } from '../../../src/docker/state.js';
 import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 
 const NETWORKS = ['e', 'f'].map(ID);

@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { readInspect } from '../../../src/docker/inspect.js';
-import { readNetwork, readNetworks } from '../../../src/docker/networks.js';
-import { readServices } from '../../../src/docker/services.js';
+import { readNetwork, readNetworks, readServices } from '../../../src/docker/networks.js';
 import { DockerState } from '../../../src/docker/state.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
 import { localName } from '../../../src/policy/neighbours.js';

@@ -2,8 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { hasSandbox } from '../../../src/dns/namespace-sockets.js';
 import { readContainers, readInspect } from '../../../src/docker/inspect.js';
 import { readNetwork } from '../../../src/docker/networks.js';
-import { DockerState } from '../../../src/docker/state.js';
-import { viewOf } from '../../../src/docker/view.js';
+import { DockerState, viewOf } from '../../../src/docker/state.js';
 import type { DockerView } from '../../../src/policy/container.js';
 import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 
