@@ -26,7 +26,7 @@ import { ListProblems } from './config/list-problems.js';
 import { ListReader } from './config/list-reader.js';
 import { localSocketOf } from './config/local-socket.js';
 import { nodeName } from './config/node.js';
-import { mayRemoveContainers } from './docker/events.js';
+import { mayRemoveContainers } from './docker/docker-events.js';
 import type { Overrides } from './enforce/policies.js';
 import { Counts } from './kernel/counts.js';
 import { exec, outOfDescriptors } from './kernel/exec.js';

@@ -5,7 +5,7 @@ import { SandboxFolders } from '../dns/netns-paths.js';
 import type { NamesPolicy } from '../dns/policy.js';
 import type { SearchDomains } from '../dns/search-domains.js';
 import type { DnsService } from '../dns/service.js';
-import { describeChange } from '../docker/events.js';
+import { describeChange } from '../docker/docker-events.js';
 import { DockerWatch } from '../docker/watch.js';
 import type { Denials } from '../enforce/denials.js';
 import { ForeignPorts } from '../enforce/foreign-bridges.js';

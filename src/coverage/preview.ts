@@ -1,6 +1,6 @@
 import type { NamesPolicy } from '../dns/policy.js';
 import type { DnsService } from '../dns/service.js';
-import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv.js';
+import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Policies } from '../enforce/policies.js';
 import type { PreviewView } from '../enforce/preview-types.js';

@@ -8,12 +8,12 @@ import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/logger.js';
 import type { DockerView } from '../policy/container.js';
 import { type DaemonFacts, readDaemon } from './daemon.js';
-import { DockerApi } from './engine.js';
-import { describeChange, EventStream, readEvent, type ViewChange } from './events.js';
-import { Fetcher } from './fetch.js';
-import type { InspectedNetwork } from './networks.js';
-import { type ResolverFacts, readResolver } from './resolv.js';
-import { DockerState, namespaceOwner, type Outcome, viewOf } from './state.js';
+import { DockerApi } from './docker-api.js';
+import { describeChange, EventStream, readEvent, type ViewChange } from './docker-events.js';
+import { Fetcher } from './docker-fetch.js';
+import { DockerState, namespaceOwner, type Outcome, viewOf } from './docker-state.js';
+import type { InspectedNetwork } from './read-networks.js';
+import { type ResolverFacts, readResolver } from './resolv-conf.js';
 
 export interface WatchOptions {
   /** Path of the engine's unix socket. */

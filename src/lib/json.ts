@@ -1,4 +1,4 @@
-/** Small questions about values that came from YAML or JSON. */
+/** Readers for values that came from YAML or JSON, whose shape is not trusted. */
 import { clipped } from './problem.js';
 
 export type Fields = Readonly<Record<string, unknown>>;
@@ -24,42 +24,36 @@ export const UNKNOWN_KEY = 'unknown key';
 export const shownKey = (key: string): string =>
   /^[A-Za-z0-9_][\w.*/-]{0,62}$/.test(key) ? key : `(${key.length} characters)`;
 
-/** Labels as Docker shows them, and notes on what it said that could not be read. Pure. */
-
-export type Json = Readonly<Record<string, unknown>>;
-
-export function asRecord(value: unknown): Json | undefined {
-  const plain =
-    typeof value === 'object' && value !== null && !Array.isArray(value) && !Buffer.isBuffer(value);
-  return plain ? (value as Json) : undefined;
-}
+/** The value as a record; undefined for lists, buffers and everything else. The readers below trust no shape. */
+export const asRecord = (value: unknown): Fields | undefined =>
+  isRecord(value) && !Buffer.isBuffer(value) ? value : undefined;
 
 /** The record under `key`; an empty one when it is missing or something else. */
-export function recordAt(record: Json | undefined, key: string): Json {
+export function recordAt(record: Fields | undefined, key: string): Fields {
   return asRecord(record?.[key]) ?? {};
 }
 
-export function listAt(record: Json | undefined, key: string): readonly unknown[] {
+export function listAt(record: Fields | undefined, key: string): readonly unknown[] {
   const value = record?.[key];
   return Array.isArray(value) ? value : [];
 }
 
-export function textAt(record: Json | undefined, key: string): string {
+export function textAt(record: Fields | undefined, key: string): string {
   const value = record?.[key];
   return typeof value === 'string' ? value : '';
 }
 
-export function flagAt(record: Json | undefined, key: string): boolean {
+export function flagAt(record: Fields | undefined, key: string): boolean {
   return record?.[key] === true;
 }
 
 /** A whole number ≥ 0, else 0. */
-export function countAt(record: Json | undefined, key: string): number {
+export function countAt(record: Fields | undefined, key: string): number {
   const value = record?.[key];
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : 0;
 }
 
-export function textsAt(record: Json | undefined, key: string): readonly string[] {
+export function textsAt(record: Fields | undefined, key: string): readonly string[] {
   return listAt(record, key).filter((v): v is string => typeof v === 'string');
 }
 

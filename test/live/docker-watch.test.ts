@@ -4,7 +4,7 @@ import { createConnection, createServer, type Server, type Socket } from 'node:n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { needsNamespaceDns } from '../../src/docker/resolv.js';
+import { needsNamespaceDns } from '../../src/docker/resolv-conf.js';
 import { DockerWatch } from '../../src/docker/watch.js';
 import type { DockerView } from '../../src/policy/container.js';
 import { Lab } from '../lab/lab.js';

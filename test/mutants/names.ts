@@ -121,29 +121,32 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'claim-by-name-late',
     what: 'a name is taken only from a list that is newer than the start',
-    file: 'src/docker/tracked.ts',
+    file: 'src/docker/tracked-container.ts',
     from: 't.nameSeq <= begun && listed.name',
     to: 't.stateSeq <= begun && listed.name',
     killedBy: pure(
-      'docker/state',
+      'docker/docker-state',
       'a list that is older than the start event returns the name, by which a list of entries may claim it',
     ),
   },
   {
     id: 'claim-by-former-name',
     what: 'one of the two names that a list returns during a rename is taken for the name',
-    file: 'src/docker/inspect.ts',
+    file: 'src/docker/read-containers.ts',
     from: 'own.length > 1 ? undefined : ',
     to: '',
-    killedBy: pure('docker/state', 'it keeps the former name until an inspect returns the new one'),
+    killedBy: pure('docker/docker-state', 'it keeps the former name until an inspect returns the new one'),
   },
   {
     id: 'unnamed-is-settled',
     what: 'a container whose name is not known yet does not count as starting',
-    file: 'src/docker/state.ts',
+    file: 'src/docker/docker-state.ts',
     from: ' || !isKnown(t);',
     to: ';',
-    killedBy: pure('docker/state', 'one that runs when the service begins counts as starting until then'),
+    killedBy: pure(
+      'docker/docker-state',
+      'one that runs when the service begins counts as starting until then',
+    ),
   },
   {
     id: 'routes-own-address',

@@ -1,9 +1,9 @@
 /** What the Docker engine says: lists, inspects, the event stream. */
-import { LineCutter, readEvent } from '../../../src/docker/events.js';
-import { readContainers, readImageLabels, readInspect } from '../../../src/docker/inspect.js';
-import { isFullId } from '../../../src/docker/json.js';
-import { readNetwork, readNetworks } from '../../../src/docker/networks.js';
-import { resolverFacts } from '../../../src/docker/resolv.js';
+import { LineCutter, readEvent } from '../../../src/docker/docker-events.js';
+import { isFullId } from '../../../src/docker/docker-values.js';
+import { readContainers, readImageLabels, readInspect } from '../../../src/docker/read-containers.js';
+import { readNetwork, readNetworks } from '../../../src/docker/read-networks.js';
+import { resolverFacts } from '../../../src/docker/resolv-conf.js';
 import { asRecord } from '../../../src/lib/json.js';
 import { readLabels } from '../../../src/policy/labels.js';
 import { containerInspect, ID, listItem, networkInspect } from '../../pure/docker/samples.js';

@@ -1,10 +1,10 @@
 /** Any order of events and answers ends in what the engine holds: a small engine, with answers as late as they like. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import type { DockerEvent } from '../../../src/docker/events.js';
-import { readContainers, readInspect } from '../../../src/docker/inspect.js';
-import { readNetwork } from '../../../src/docker/networks.js';
-import { DockerState, type Outcome, viewOf } from '../../../src/docker/state.js';
+import type { DockerEvent } from '../../../src/docker/docker-events.js';
+import { DockerState, type Outcome, viewOf } from '../../../src/docker/docker-state.js';
+import { readContainers, readInspect } from '../../../src/docker/read-containers.js';
+import { readNetwork } from '../../../src/docker/read-networks.js';
 import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 
 const NETWORKS = ['e', 'f'].map(ID);

@@ -5,7 +5,7 @@ import { createServer, type RequestListener, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { DockerApi, DockerError } from '../../../src/docker/engine.js';
+import { DockerApi, DockerError } from '../../../src/docker/docker-api.js';
 
 let dir: string;
 let server: Server | undefined;
@@ -124,7 +124,7 @@ it('an answer is read up to a limit', async () => {
 
 it('no code of what dockerode has for SSH, gRPC or archives is loaded with it', () => {
   const script = `
-    const { Engine } = await import('./src/docker/engine.ts');
+    const { Engine } = await import('./src/docker/docker-api.ts');
     new Engine('/nonexistent.sock');
     const { createRequire } = await import('node:module');
     console.log(JSON.stringify(Object.keys(createRequire(import.meta.url).cache)));`;

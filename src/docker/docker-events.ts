@@ -4,8 +4,8 @@ import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asRecord, recordAt, textAt } from '../lib/json.js';
 import type { Logger } from '../lib/logger.js';
-import type { DockerApi } from './engine.js';
-import { isFullId } from './json.js';
+import type { DockerApi } from './docker-api.js';
+import { isFullId } from './docker-values.js';
 
 /** The event stream's lives: opens it, opens it again when it breaks off or goes silent, waits while Docker is away. */
 

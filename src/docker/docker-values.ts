@@ -1,4 +1,4 @@
-/** Readers for JSON whose shape is not trusted: each gives a usable value or says that there is none. Pure. */
+/** Ids, addresses and labels as the Docker API writes them, each validated and in canonical form. Pure. */
 import { isIP, isIPv6 } from 'node:net';
 import { asRecord, textMap } from '../lib/json.js';
 

@@ -1,8 +1,8 @@
 /** `GET /networks` and `GET /networks/ID` → facts. Pure; what is malformed is left out and noted. */
 
-import { asRecord, flagAt, type Json, listAt, recordAt, textAt, textMap } from '../lib/json.js';
+import { asRecord, type Fields, flagAt, listAt, recordAt, textAt, textMap } from '../lib/json.js';
 import type { Endpoint, NetworkFacts } from '../policy/container.js';
-import { canonicalCidr, canonicalIp, canonicalMac, isFullId, labelsOf, type Notes } from './json.js';
+import { canonicalCidr, canonicalIp, canonicalMac, isFullId, labelsOf, type Notes } from './docker-values.js';
 
 /** Names that a swarm's overlay knows, from `GET /networks/ID?verbose=true`. Pure. */
 
@@ -17,7 +17,7 @@ function bridgeOf(id: string, driver: string, options: Readonly<Record<string, s
   return options['com.docker.network.bridge.name'] || `br-${id.slice(0, 12)}`;
 }
 
-function networkFacts(item: Json, id: string, notes: Notes): NetworkFacts {
+function networkFacts(item: Fields, id: string, notes: Notes): NetworkFacts {
   const driver = textAt(item, 'Driver');
   const options = textMap(item.Options);
   const bridge = bridgeOf(id, driver, options);
@@ -91,7 +91,7 @@ export function readServices(json: unknown): NonNullable<NetworkFacts['services'
     const item = asRecord(value) ?? {};
     const tasks = listAt(item, 'Tasks')
       .map(asRecord)
-      .filter((t): t is Json => t !== undefined);
+      .filter((t): t is Fields => t !== undefined);
     for (const t of tasks) add(textAt(t, 'Name'), addressOf(t, 'EndpointIP'));
     const ofTasks = tasks.flatMap((t) => addressOf(t, 'EndpointIP'));
     const virtual = addressOf(item, 'VIP');
@@ -102,7 +102,7 @@ export function readServices(json: unknown): NonNullable<NetworkFacts['services'
   return Object.fromEntries([...names].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-function addressOf(item: Json, key: string): string[] {
+function addressOf(item: Fields, key: string): string[] {
   const address = canonicalIp(textAt(item, key));
   return address === undefined ? [] : [address];
 }

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
-import type { DockerApi } from '../../../src/docker/engine.js';
-import { Fetcher } from '../../../src/docker/fetch.js';
-import { DockerState, viewOf } from '../../../src/docker/state.js';
+import type { DockerApi } from '../../../src/docker/docker-api.js';
+import { Fetcher } from '../../../src/docker/docker-fetch.js';
+import { DockerState, viewOf } from '../../../src/docker/docker-state.js';
 import { ID, listItem } from './samples.js';
 
 const A = ID('a');

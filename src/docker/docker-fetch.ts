@@ -2,13 +2,13 @@
 
 import { eachOf, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../lib/logger.js';
-import { type DockerApi, DockerError } from './engine.js';
-import type { ViewChange } from './events.js';
-import { type Listed, readContainers, readImageLabels, readInspect } from './inspect.js';
-import type { Notes } from './json.js';
-import { type InspectedNetwork, readNetwork, readNetworks, readServices } from './networks.js';
-import type { DockerState, Outcome } from './state.js';
-import { isLocal, isOverlay, type Want } from './tracked.js';
+import { type DockerApi, DockerError } from './docker-api.js';
+import type { ViewChange } from './docker-events.js';
+import type { DockerState, Outcome } from './docker-state.js';
+import type { Notes } from './docker-values.js';
+import { type Listed, readContainers, readImageLabels, readInspect } from './read-containers.js';
+import { type InspectedNetwork, readNetwork, readNetworks, readServices } from './read-networks.js';
+import { isLocal, isOverlay, type Want } from './tracked-container.js';
 
 export interface FetcherParts {
   readonly engine: DockerApi;

@@ -1,6 +1,6 @@
 /** One container as the watch knows it, and the rules by which news replaces it. Pure, no clock of its own. */
 import type { ContainerFacts, Endpoint, NetworkFacts, PublishedPort } from '../policy/container.js';
-import type { Inspected, Listed } from './inspect.js';
+import type { Inspected, Listed } from './read-containers.js';
 
 /** A container's endpoints: who may say what of them. Pure. */
 

@@ -6,8 +6,8 @@
 import {
   asRecord,
   countAt,
+  type Fields,
   flagAt,
-  type Json,
   listAt,
   recordAt,
   textAt,
@@ -21,7 +21,7 @@ import type {
   PublishedPort,
   ToldMount,
 } from '../policy/container.js';
-import { canonicalIp, canonicalMac, isFullId, labelsOf, type Notes } from './json.js';
+import { canonicalIp, canonicalMac, isFullId, labelsOf, type Notes } from './docker-values.js';
 
 /** What `scan` looks at, from `GET /containers/ID/json`. Pure. */
 
@@ -122,7 +122,7 @@ function listedPorts(values: readonly unknown[]): readonly PublishedPort[] {
 }
 
 /** Keys such as `80/tcp`; a key with no bindings is only exposed. */
-function boundPorts(map: Json): readonly PublishedPort[] {
+function boundPorts(map: Fields): readonly PublishedPort[] {
   return Object.keys(map).flatMap((key) => {
     const [port = '', proto = 'tcp'] = key.split('/');
     const bindings = listAt(map, key);
@@ -169,13 +169,13 @@ export function readContainers(json: unknown, notes: Notes): readonly Listed[] |
 }
 
 /** Engines before 25 (API 1.44) have no DNSNames: there they are the name, the aliases and the short id. */
-function dnsNamesOf(settings: Json, name: string): readonly string[] {
+function dnsNamesOf(settings: Fields, name: string): readonly string[] {
   if ('DNSNames' in settings) return textsAt(settings, 'DNSNames');
   const aliases = textsAt(settings, 'Aliases');
   return aliases.length > 0 ? [...new Set([name, ...aliases])] : [];
 }
 
-function dnsNamesByNetwork(networks: Json, name: string): ReadonlyMap<string, readonly string[]> {
+function dnsNamesByNetwork(networks: Fields, name: string): ReadonlyMap<string, readonly string[]> {
   const out = new Map<string, readonly string[]>();
   for (const value of Object.values(networks)) {
     const settings = asRecord(value);
@@ -186,7 +186,7 @@ function dnsNamesByNetwork(networks: Json, name: string): ReadonlyMap<string, re
 }
 
 /** `source:destination[:mode]`, from HostConfig.Binds and from Mounts of type bind (`--mount` shows only there). */
-function bindsOf(item: Json, host: Json): readonly string[] {
+function bindsOf(item: Fields, host: Fields): readonly string[] {
   const mounts = listAt(item, 'Mounts')
     .map(asRecord)
     .filter((m) => textAt(m, 'Type') === 'bind')
@@ -194,7 +194,7 @@ function bindsOf(item: Json, host: Json): readonly string[] {
   return [...new Set([...textsAt(host, 'Binds'), ...mounts])];
 }
 
-function mountsOf(item: Json): readonly ToldMount[] {
+function mountsOf(item: Fields): readonly ToldMount[] {
   return listAt(item, 'Mounts')
     .map(asRecord)
     .map((m) => ({
@@ -208,12 +208,12 @@ function mountsOf(item: Json): readonly ToldMount[] {
 }
 
 /** Both lists are empty: the engine was told so. A privileged container has none, which is said of it anyway. */
-const hasOpenSystemPaths = (host: Json): boolean =>
+const hasOpenSystemPaths = (host: Fields): boolean =>
   ['MaskedPaths', 'ReadonlyPaths'].every((key) => Array.isArray(host[key]) && listAt(host, key).length === 0);
 
 const capability = (name: string): string => name.toUpperCase().replace(/^CAP_/, '');
 
-function privilegesOf(item: Json): Inspected['privileges'] {
+function privilegesOf(item: Fields): Inspected['privileges'] {
   const host = recordAt(item, 'HostConfig');
   const devices = listAt(host, 'Devices').map((d) => textAt(asRecord(d), 'PathOnHost'));
   return {
@@ -266,7 +266,7 @@ export function readImageLabels(json: unknown): Readonly<Record<string, string>>
 
 const EVERYWHERE = new Set(['', '0.0.0.0', '::']);
 
-function practicesOf(item: Json): ContainerPractices {
+function practicesOf(item: Fields): ContainerPractices {
   const config = recordAt(item, 'Config');
   const host = recordAt(item, 'HostConfig');
   return {
@@ -286,7 +286,7 @@ function nameOfSet(pair: string): string[] {
 }
 
 /** NetworkSettings.Ports tells what is bound while it runs, HostConfig.PortBindings what it asked for. */
-function openPorts(item: Json, host: Json): readonly string[] {
+function openPorts(item: Fields, host: Fields): readonly string[] {
   const bound = recordAt(recordAt(item, 'NetworkSettings'), 'Ports');
   const ports = Object.keys(bound).length > 0 ? bound : recordAt(host, 'PortBindings');
   const open = Object.keys(ports).flatMap((key) =>

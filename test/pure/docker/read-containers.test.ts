@@ -1,9 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readDaemon } from '../../../src/docker/daemon.js';
-import { readContainers, readImageLabels, readInspect } from '../../../src/docker/inspect.js';
-import { canonicalCidr, canonicalIp, canonicalMac, UNREADABLE_LABELS } from '../../../src/docker/json.js';
-import { readNetwork, readNetworks } from '../../../src/docker/networks.js';
+import {
+  canonicalCidr,
+  canonicalIp,
+  canonicalMac,
+  UNREADABLE_LABELS,
+} from '../../../src/docker/docker-values.js';
+import { readContainers, readImageLabels, readInspect } from '../../../src/docker/read-containers.js';
+import { readNetwork, readNetworks } from '../../../src/docker/read-networks.js';
 import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 
 describe('container list', () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { readInspect } from '../../../src/docker/inspect.js';
-import { readNetwork, readNetworks, readServices } from '../../../src/docker/networks.js';
-import { DockerState } from '../../../src/docker/state.js';
+import { DockerState } from '../../../src/docker/docker-state.js';
+import { readInspect } from '../../../src/docker/read-containers.js';
+import { readNetwork, readNetworks, readServices } from '../../../src/docker/read-networks.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
 import { localName } from '../../../src/policy/neighbours.js';
 import { containerInspect, ID, networkInspect } from './samples.js';

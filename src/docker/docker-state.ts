@@ -1,9 +1,9 @@
 /** All that Docker has said, from events, lists and inspects in whatever order they arrive. Pure: time is passed in. */
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
-import type { ContainerAction, DockerEvent } from './events.js';
-import type { Inspected, Listed } from './inspect.js';
-import { isFullId } from './json.js';
-import type { InspectedNetwork } from './networks.js';
+import type { ContainerAction, DockerEvent } from './docker-events.js';
+import { isFullId } from './docker-values.js';
+import type { Inspected, Listed } from './read-containers.js';
+import type { InspectedNetwork } from './read-networks.js';
 import {
   abandon,
   clearEndpoints,
@@ -19,7 +19,7 @@ import {
   takeListedEndpoints,
   takeMember,
   type Want,
-} from './tracked.js';
+} from './tracked-container.js';
 
 /** The state, as everybody else sees it. Pure. */
 

@@ -6,7 +6,7 @@ import {
   mayRemoveContainers,
   readEvent,
   type ViewChange,
-} from '../../../src/docker/events.js';
+} from '../../../src/docker/docker-events.js';
 import { ID } from './samples.js';
 
 const line = (Type: string, Action: string, ID: string, Attributes: object = {}): string =>
