@@ -8,7 +8,7 @@ import { nodeName } from '../config/node.js';
 import type { Logger } from '../lib/logger.js';
 import { RefusedError } from '../lib/refusal.js';
 import { VERSION } from '../lib/version.js';
-import { type ClosedCause, closedCause } from '../store/closed-cause.js';
+import { type ClosedCause, closedCause } from '../store/errors.js';
 import type { SharedStore } from '../store/store.js';
 import { buildClosedServer, textOf } from './closed-server.js';
 import { listen } from './listen.js';

@@ -1,16 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import type { Logger } from '../lib/logger.js';
-import { judge, type Write } from './compare-and-set.js';
 import { corruptError, StoreError } from './errors.js';
 import { preparedFile } from './files.js';
-import type { Change } from './frames.js';
+import type { Change } from './frame-file.js';
 import { applyChange, IDENTITY, identityIn, logFile, replay, snapshotFile } from './layout.js';
 import { type FolderLock, lockFolder } from './lock.js';
 import { LogFile, readLog } from './log-file.js';
 import { readSnapshot, type Stored, writeSnapshot } from './snapshot.js';
 import type { Store, StoreItem } from './store.js';
-import { isReserved, jsonOf } from './value.js';
+import { isReserved, jsonOf, staleError } from './value.js';
 
 type Watcher = Parameters<Store['watch']>[0];
 
@@ -250,4 +249,46 @@ function newIdentity(): Write {
   const json = JSON.stringify(randomBytes(IDENTITY_BYTES).toString('hex'));
   const ignore = (): void => undefined;
   return { key: IDENTITY, json, ifRevision: 0, resolve: ignore, reject: ignore };
+}
+
+/** A write that waits for its group commit. */
+interface Write {
+  readonly key: string;
+  /** Undefined: delete. */
+  readonly json: string | undefined;
+  /** Compare-and-set; 0: only when the key does not exist. */
+  readonly ifRevision: number | undefined;
+  /** Undefined: a delete that found nothing. */
+  resolve(revision: number | undefined): void;
+  reject(e: unknown): void;
+}
+
+interface Judged {
+  readonly accepted: readonly { readonly write: Write; readonly revision: number | undefined }[];
+  readonly changes: readonly Change[];
+}
+
+/** Compare-and-set in order, each write seeing those before it in the batch; the failed ones are rejected here. */
+function judge(
+  batch: readonly Write[],
+  items: ReadonlyMap<string, { readonly revision: number }>,
+  revision: number,
+): Judged {
+  const pending = new Map<string, number>();
+  const accepted: { write: Write; revision: number | undefined }[] = [];
+  const changes: Change[] = [];
+  for (const write of batch) {
+    const current = pending.get(write.key) ?? items.get(write.key)?.revision ?? 0;
+    if (write.ifRevision !== undefined && write.ifRevision !== current) {
+      write.reject(staleError(write.key, write.ifRevision, current));
+    } else if (write.json === undefined && current === 0) {
+      accepted.push({ write, revision: undefined });
+    } else {
+      const next = revision + changes.length + 1;
+      pending.set(write.key, write.json === undefined ? 0 : next);
+      changes.push({ revision: next, key: write.key, json: write.json });
+      accepted.push({ write, revision: next });
+    }
+  }
+  return { accepted, changes };
 }

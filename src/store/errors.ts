@@ -40,3 +40,43 @@ export function newerError(file: string, found: string, known: string): StoreErr
       'the upgrade',
   );
 }
+
+/** Why the service runs closed, and what a person does about it. */
+export interface ClosedCause {
+  readonly reason: string;
+  readonly remedy: string;
+}
+
+const STORE_REMEDY =
+  'drawbridge store check shows what can be read; then put back a backup of the state folder, or run ' +
+  'drawbridge store restore --previous, or drawbridge store start-empty';
+const NEWER_REMEDY =
+  'run the version of drawbridge that wrote it, or put back a backup from before the upgrade, or run drawbridge store start-empty';
+
+/** What a person mends while the service waits. A path that is no folder, or a wrong URL, is a fault of the configuration instead. */
+const OF_THE_SYSTEM: Readonly<Record<string, string>> = {
+  EROFS: 'mount its file system writable (a file system with errors is mounted read-only: see dmesg)',
+  EACCES: 'give root the right to write there',
+  EPERM: 'give root the right to write there (lsattr shows an immutable flag)',
+  ENOSPC: 'free some space on its file system',
+  EDQUOT: 'free some space in its quota',
+  EIO: 'its disk fails: see dmesg',
+  EMFILE: 'raise the limit of open files of the service (LimitNOFILE in its unit)',
+  ENFILE: 'raise the limit of open files of the host (sysctl fs.file-max)',
+};
+
+/** Undefined: the store cannot be opened for a reason that ends the start (it is in use, or the configuration is wrong). */
+export function closedCause(e: unknown): ClosedCause | undefined {
+  if (e instanceof StoreError) return ofTheStore(e);
+  if (!(e instanceof Error) || !('code' in e) || typeof e.code !== 'string') return undefined;
+  const remedy = OF_THE_SYSTEM[e.code];
+  return remedy === undefined ? undefined : { reason: `the state cannot be opened: ${e.message}`, remedy };
+}
+
+function ofTheStore({ code, message }: StoreError): ClosedCause | undefined {
+  const reason = message.split('. ')[0] ?? message;
+  if (code === 'corrupt') return { reason, remedy: STORE_REMEDY };
+  if (code === 'newer') return { reason, remedy: NEWER_REMEDY };
+  if (code === 'write') return { reason, remedy: 'make the state folder writable, with space left' };
+  return undefined;
+}

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { corruptError } from './errors.js';
-import type { Change } from './frames.js';
+import type { Change } from './frame-file.js';
 import type { Stored } from './snapshot.js';
 
 /** Where the embedded store is in the state folder, and how its files make a whole. */

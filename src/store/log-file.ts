@@ -2,8 +2,16 @@ import { type FileHandle, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { corruptError, writeError } from './errors.js';
 import { HEADER, preparedFile, prepareFile, replaceFile, syncFolder, writeAll } from './files.js';
-import { type FramesEnd, readFrames } from './frame-file.js';
-import { type Change, decodeBase, decodeChanges, encodeBase, encodeChanges, encodeFrame } from './frames.js';
+import {
+  type Change,
+  decodeBase,
+  decodeChanges,
+  encodeBase,
+  encodeChanges,
+  encodeFrame,
+  type FramesEnd,
+  readFrames,
+} from './frame-file.js';
 
 export interface LoadedLog {
   /** The revision of the snapshot that this log continues. */

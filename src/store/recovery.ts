@@ -2,12 +2,35 @@ import { link, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errorCode, StoreError } from './errors.js';
 import { HEADER, placeFile, prepareFile, syncFolder } from './files.js';
-import { encodeBase, encodeFrame } from './frames.js';
-import type { Recoverable, StoreInspection } from './inspection-types.js';
+import { encodeBase, encodeFrame } from './frame-file.js';
 import { identityIn, logFile, replay, snapshotFile } from './layout.js';
 import { lockFolder } from './lock.js';
 import { type ScannedLog, scanLog } from './log-file.js';
 import { previousOf, readSnapshot, type Snapshot, type Stored, writeSnapshot } from './snapshot.js';
+
+/** What one way of reading the store's files gives. */
+export interface Recoverable {
+  /** current: the snapshot and its log. previous: the snapshot before, its log, and the current log if that continues it. */
+  readonly source: 'current' | 'previous';
+  readonly identity: string;
+  readonly revision: number;
+  readonly items: number;
+  /** Every record that may have been acknowledged was read: nothing is lost. */
+  readonly isComplete: boolean;
+  /** What was not read, and why; empty when complete. */
+  readonly missing: readonly string[];
+}
+
+export interface StoreInspection {
+  /** The store opens as it is. */
+  readonly isGood: boolean;
+  /** A file of a newer version: neither restore nor empty is the remedy, the newer version is. */
+  readonly isNewer: boolean;
+  /** Best first: complete ones, then those of the highest revision. None: nothing can be read. */
+  readonly recoverable: readonly Recoverable[];
+  /** What is wrong, in sentences that name the file. */
+  readonly problems: readonly string[];
+}
 
 interface Reading extends Recoverable {
   readonly content: ReadonlyMap<string, Stored>;

@@ -1,8 +1,7 @@
 import { Redis } from 'ioredis';
 import { StoreError } from './errors.js';
-import { checkDurability, type Durability, infoOf } from './redis-durability.js';
-import { optionsOf } from './redis-options.js';
-import { parseRedisUrl, type RedisTarget } from './redis-url.js';
+import { checkDurability, type Durability, infoOf } from './redis-link.js';
+import { optionsOf, parseRedisUrl, type RedisTarget } from './redis-url.js';
 
 /** One thing that Redis must, or should, be. */
 export interface RedisCheck {

@@ -3,11 +3,8 @@ import { TLSSocket } from 'node:tls';
 import { Redis } from 'ioredis';
 import type { Logger } from '../lib/logger.js';
 import { StoreError } from './errors.js';
-import { checkDurability, type Durability } from './redis-durability.js';
-import { MasterWatch } from './redis-master-watch.js';
-import { optionsOf } from './redis-options.js';
 import type { RedisKey, Script } from './redis-scripts.js';
-import type { RedisTarget } from './redis-url.js';
+import { type Options, optionsOf, type RedisTarget } from './redis-url.js';
 import type { Endpoint } from './store.js';
 
 const CONFIRM_MS = 4_000;
@@ -250,3 +247,113 @@ function giveUp(redis: Redis): void {
 
 /** Redis itself refused: nothing was done. Anything else may have happened after the command was on its way. */
 export const isRefusal = (e: unknown): e is Error => e instanceof Error && e.name === 'ReplyError';
+
+/** So often (ms) a Sentinel is asked, half of it by chance. */
+const EVERY_MS = 10_000;
+
+/**
+ * Notices that Sentinel has named another master while the old one still answers here: a host that only reads would stay
+ * with it for as long as they are cut off from one another.
+ */
+class MasterWatch implements Disposable {
+  readonly #target: RedisTarget;
+  readonly #onMoved: () => void;
+  #timer: NodeJS.Timeout | undefined;
+  /** Which Sentinel is asked: the same one for as long as it answers. */
+  #asked = 0;
+  #told: string | undefined;
+  #closed = false;
+
+  constructor(target: RedisTarget, onMoved: () => void) {
+    this.#target = target;
+    this.#onMoved = onMoved;
+    if (target.sentinel) this.#later();
+  }
+
+  [Symbol.dispose](): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+  }
+
+  #later(): void {
+    if (this.#closed) return;
+    this.#timer = setTimeout(() => void this.#look(), EVERY_MS / 2 + (Math.random() * EVERY_MS) / 2);
+  }
+
+  async #look(): Promise<void> {
+    const told = await this.#ask();
+    if (told === undefined) this.#asked++;
+    else if (this.#told !== undefined && told !== this.#told && !this.#closed) this.#onMoved();
+    this.#told = told ?? this.#told;
+    this.#later();
+  }
+
+  /** The master's address as the Sentinel tells it; undefined: no answer. */
+  async #ask(): Promise<string | undefined> {
+    const redis = new Redis({
+      ...optionsOf(sentinelOf(this.#target.options, this.#asked)),
+      retryStrategy: null,
+    });
+    // Whoever asks next asks another.
+    redis.on('error', () => undefined);
+    try {
+      await redis.connect();
+      const address = await redis.call(
+        'SENTINEL',
+        'get-master-addr-by-name',
+        this.#target.options.name ?? '',
+      );
+      return Array.isArray(address) ? address.join(' ') : undefined;
+    } catch {
+      return undefined;
+    } finally {
+      redis.disconnect();
+    }
+  }
+}
+
+function sentinelOf(
+  { sentinels = [], sentinelUsername, sentinelPassword, sentinelTLS }: Options,
+  n: number,
+): Options {
+  const { host = '', port = 0 } = sentinels[n % sentinels.length] ?? {};
+  return {
+    host,
+    port,
+    ...(sentinelUsername !== undefined && { username: sentinelUsername }),
+    ...(sentinelPassword !== undefined && { password: sentinelPassword }),
+    ...(sentinelTLS && { tls: sentinelTLS }),
+  };
+}
+
+/** Whether Redis keeps what it acknowledges. */
+export interface Durability {
+  /** WAITAOF (Redis 7.2, Valkey): it tells when a write is on disk, whatever appendfsync says. */
+  readonly canWaitForDisk: boolean;
+  /** Why nothing may be written to it, with the remedy; undefined: it may. */
+  readonly refusal: string | undefined;
+}
+
+/** INFO as a map; empty where an ACL forbids it. */
+export async function infoOf(redis: Redis, section: string): Promise<ReadonlyMap<string, string>> {
+  const text = await redis.info(section).catch((e: Error) => {
+    if (/^NOPERM/.test(e.message)) return '';
+    throw e;
+  });
+  return new Map([...text.matchAll(/^(\w+):(.*?)\r?$/gm)].map(([, key = '', value = '']) => [key, value]));
+}
+
+export async function checkDurability(redis: Redis): Promise<Durability> {
+  const [persistence, waitaof] = await Promise.all([infoOf(redis, 'persistence'), knows(redis, 'waitaof')]);
+  const off = persistence.get('aof_enabled') === '0';
+  return { canWaitForDisk: waitaof, refusal: off ? AOF_OFF : undefined };
+}
+
+const AOF_OFF =
+  'has no append-only file: it would lose acknowledged changes when it ends, so none is made. ' +
+  'Turn it on: redis-cli CONFIG SET appendonly yes, and appendonly yes in redis.conf';
+
+async function knows(redis: Redis, command: string): Promise<boolean> {
+  const [found] = (await redis.call('COMMAND', 'INFO', command).catch(() => [null])) as unknown[];
+  return found !== null && found !== undefined;
+}

@@ -1,8 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { corruptError, StoreError } from './errors.js';
 import { HEADER, linkOver, placeFile, preparedFile, prepareFile } from './files.js';
-import { readFrames } from './frame-file.js';
-import { type Change, changeText, decodeChanges, encodeFrame, parseJson } from './frames.js';
+import { type Change, changeText, decodeChanges, encodeFrame, parseJson, readFrames } from './frame-file.js';
 
 export interface Stored {
   readonly json: string;

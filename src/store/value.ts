@@ -1,3 +1,4 @@
+import { RefusedError } from '../lib/refusal.js';
 import { StoreError } from './errors.js';
 
 const MAX_KEY = 1024;
@@ -39,4 +40,12 @@ function depthOf(json: string): number {
     else if (!inText && (code | CURLY) === CLOSING) depth--;
   }
   return deepest;
+}
+
+export function staleError(key: string, expected: number, current: number): RefusedError {
+  return new RefusedError({
+    kind: 'precondition',
+    detail: `${key} is at revision ${current}, not ${expected}: it was changed meanwhile`,
+    remedy: 'read it again, apply your change to what it is now, and write that',
+  });
 }

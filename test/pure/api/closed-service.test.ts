@@ -5,8 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { ClosedService, type Service } from '../../../src/api/closed-service.js';
 import { readConfig } from '../../../src/config/config.js';
-import { closedCause } from '../../../src/store/closed-cause.js';
-import { StoreError } from '../../../src/store/errors.js';
+import { closedCause, StoreError } from '../../../src/store/errors.js';
 import type { SharedStore } from '../../../src/store/store.js';
 
 const nothing = (): void => undefined;

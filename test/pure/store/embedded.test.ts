@@ -15,7 +15,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Logger } from '../../../src/lib/logger.js';
 import { RefusedError } from '../../../src/lib/refusal.js';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import { encodeChanges, encodeFrame } from '../../../src/store/frames.js';
+import { encodeChanges, encodeFrame } from '../../../src/store/frame-file.js';
 import type { Store } from '../../../src/store/store.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };

@@ -1,6 +1,6 @@
 /** What the end of a log is: an unfinished write, which was never acknowledged, or damage. */
 import { expect, it } from 'vitest';
-import { encodeChanges, encodeFrame, tailKind } from '../../../src/store/frames.js';
+import { encodeChanges, encodeFrame, tailKind } from '../../../src/store/frame-file.js';
 
 const frame = (length: number): Buffer =>
   encodeFrame(encodeChanges([{ revision: 6, key: 'k5', json: JSON.stringify('y'.repeat(length)) }]));

@@ -8,7 +8,7 @@ import { readFolders } from '../../../src/dns/netns-paths.js';
 import { readParents } from '../../../src/enforce/host-mode.js';
 import { readUsed } from '../../../src/enforce/quota-service.js';
 import { foundBefore } from '../../../src/ops/teardown.js';
-import { LocalChanges } from '../../../src/store/redis-local.js';
+import { LocalChanges } from '../../../src/store/redis-replica.js';
 import { writeStateFile } from '../../../src/store/state-file.js';
 
 let dir: string;
