@@ -3,13 +3,20 @@ import { mkdir, rm } from 'node:fs/promises';
 import type { Logger } from '../lib/logger.js';
 import { corruptError, StoreError } from './errors.js';
 import { preparedFile } from './files.js';
-import type { Change } from './frame-file.js';
-import { applyChange, IDENTITY, identityIn, logFile, replay, snapshotFile } from './layout.js';
 import { type FolderLock, lockFolder } from './lock.js';
-import { LogFile, readLog } from './log-file.js';
-import { readSnapshot, type Stored, writeSnapshot } from './snapshot.js';
+import { LogFile, logFile, readLog, replay, snapshotFile } from './log-file.js';
+import { readSnapshot, writeSnapshot } from './snapshot.js';
 import type { Store, StoreItem } from './store.js';
-import { isReserved, jsonOf, staleError } from './value.js';
+import {
+  applyChange,
+  type Change,
+  IDENTITY,
+  identityIn,
+  isReserved,
+  jsonOf,
+  type Stored,
+  staleError,
+} from './value.js';
 
 type Watcher = Parameters<Store['watch']>[0];
 

@@ -2,6 +2,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { errorCode } from './errors.js';
 import { checkHeader, HEADER } from './files.js';
+import type { Change } from './value.js';
 
 /**
  * Frames of the store's files: magic "DBF1", payload length (u32 LE), CRC-32 of length and payload (u32 LE), payload.
@@ -13,11 +14,6 @@ const FRAME_HEAD = 12;
 const MAX_PAYLOAD = 256 * 1024 * 1024;
 /** The unit in which a disk writes: what a power loss leaves unwritten begins at a multiple of it. */
 const SECTOR = 512;
-
-/** One change: [revision, key, value as JSON] or [revision, key] for a deletion. */
-export type Change =
-  | { readonly revision: number; readonly key: string; readonly json: string }
-  | { readonly revision: number; readonly key: string; readonly json: undefined };
 
 /** Throws RangeError for a payload that no reader would accept. */
 export function encodeFrame(payload: string): Buffer {

@@ -1,9 +1,8 @@
 import { type FileHandle, open, rename } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { corruptError, writeError } from './errors.js';
 import { HEADER, preparedFile, prepareFile, replaceFile, syncFolder, writeAll } from './files.js';
 import {
-  type Change,
   decodeBase,
   decodeChanges,
   encodeBase,
@@ -12,6 +11,7 @@ import {
   type FramesEnd,
   readFrames,
 } from './frame-file.js';
+import { applyChange, type Change, type Stored } from './value.js';
 
 export interface LoadedLog {
   /** The revision of the snapshot that this log continues. */
@@ -175,4 +175,25 @@ async function cutTail(path: string, handle: FileHandle, loaded: LoadedLog): Pro
   );
   await handle.truncate(loaded.goodLength);
   return kept;
+}
+
+/** Where the embedded store is in the state folder, and how its files make a whole. */
+export const snapshotFile = (dir: string): string => join(dir, 'store.snapshot');
+export const logFile = (dir: string): string => join(dir, 'store.log');
+
+/** Records that the snapshot already holds are skipped; the others must follow it without a gap. */
+export function replay(
+  path: string,
+  items: Map<string, Stored>,
+  base: number,
+  changes: readonly Change[],
+): number {
+  let revision = base;
+  for (const c of changes) {
+    if (c.revision <= base) continue;
+    if (c.revision !== revision + 1) throw corruptError(path, 0, `revision ${revision + 1} is missing`);
+    revision = c.revision;
+    applyChange(items, c);
+  }
+  return revision;
 }

@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { errorCode, StoreError } from './errors.js';
 import { HEADER, placeFile, prepareFile, syncFolder } from './files.js';
 import { encodeBase, encodeFrame } from './frame-file.js';
-import { identityIn, logFile, replay, snapshotFile } from './layout.js';
 import { lockFolder } from './lock.js';
-import { type ScannedLog, scanLog } from './log-file.js';
-import { previousOf, readSnapshot, type Snapshot, type Stored, writeSnapshot } from './snapshot.js';
+import { logFile, replay, type ScannedLog, scanLog, snapshotFile } from './log-file.js';
+import { previousOf, readSnapshot, type Snapshot, writeSnapshot } from './snapshot.js';
+import { identityIn, type Stored } from './value.js';
 
 /** What one way of reading the store's files gives. */
 export interface Recoverable {

@@ -4,10 +4,10 @@ import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/logger.js';
 import { corruptError, errorCode, newerError, StoreError, writeError } from './errors.js';
 import { replaceFile } from './files.js';
-import { type Change, parseJson } from './frame-file.js';
-import { applyChange } from './layout.js';
+import { parseJson } from './frame-file.js';
 import { LogFile, readLog } from './log-file.js';
-import { readSnapshot, type Stored, writeSnapshot } from './snapshot.js';
+import { readSnapshot, writeSnapshot } from './snapshot.js';
+import { applyChange, type Change, type Stored } from './value.js';
 
 /** A batch of the store's past: the nonce that its writer gave it, and the revision after it. */
 export type Mark = readonly [nonce: string, revision: number];

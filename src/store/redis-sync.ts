@@ -1,10 +1,9 @@
 import type { Logger } from '../lib/logger.js';
-import type { Change } from './frame-file.js';
 import { type Committed, commit, type RedisWrite } from './redis-commit.js';
 import type { RedisLink } from './redis-link.js';
 import type { Mark, Replica, Step } from './redis-replica.js';
 import { PULL, SEED, SURVEY } from './redis-scripts.js';
-import type { Stored } from './snapshot.js';
+import type { Change, Stored } from './value.js';
 
 export interface SyncOptions {
   readonly link: RedisLink;

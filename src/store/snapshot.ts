@@ -1,12 +1,8 @@
 import { rm } from 'node:fs/promises';
 import { corruptError, StoreError } from './errors.js';
 import { HEADER, linkOver, placeFile, preparedFile, prepareFile } from './files.js';
-import { type Change, changeText, decodeChanges, encodeFrame, parseJson, readFrames } from './frame-file.js';
-
-export interface Stored {
-  readonly json: string;
-  readonly revision: number;
-}
+import { changeText, decodeChanges, encodeFrame, parseJson, readFrames } from './frame-file.js';
+import type { Change, Stored } from './value.js';
 
 export interface Snapshot {
   readonly items: Map<string, Stored>;

@@ -49,3 +49,27 @@ export function staleError(key: string, expected: number, current: number): Refu
     remedy: 'read it again, apply your change to what it is now, and write that',
   });
 }
+
+/** One change: [revision, key, value as JSON] or [revision, key] for a deletion. */
+export type Change =
+  | { readonly revision: number; readonly key: string; readonly json: string }
+  | { readonly revision: number; readonly key: string; readonly json: undefined };
+
+export interface Stored {
+  readonly json: string;
+  readonly revision: number;
+}
+
+/** Holds the store's identity. An older version keeps it as it keeps every item. */
+export const IDENTITY = '\u0000identity';
+
+/** '' for a store that has none yet. */
+export function identityIn(items: ReadonlyMap<string, Stored>): string {
+  const item = items.get(IDENTITY);
+  return item ? JSON.parse(item.json) : '';
+}
+
+export function applyChange(items: Map<string, Stored>, c: Change): void {
+  if (c.json === undefined) items.delete(c.key);
+  else items.set(c.key, { json: c.json, revision: c.revision });
+}

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from '../../../src/lib/logger.js';
-import { openRedisStore } from '../../../src/store/redis.js';
+import { openRedisStore } from '../../../src/store/open.js';
 import type { SharedStore } from '../../../src/store/store.js';
 
 export interface Said {

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { planReunion } from '../../../src/store/redis-sync.js';
 import { parseRedisUrl } from '../../../src/store/redis-url.js';
-import type { Stored } from '../../../src/store/snapshot.js';
+import type { Stored } from '../../../src/store/value.js';
 
 describe('store.redis', () => {
   it.each([

@@ -6,8 +6,9 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { openEmbeddedStore } from '../../../src/store/embedded.js';
 import { readFrames } from '../../../src/store/frame-file.js';
-import { readSnapshot, type Stored, writeSnapshot } from '../../../src/store/snapshot.js';
+import { readSnapshot, writeSnapshot } from '../../../src/store/snapshot.js';
 import type { Store } from '../../../src/store/store.js';
+import type { Stored } from '../../../src/store/value.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;
