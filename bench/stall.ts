@@ -12,7 +12,7 @@ import { Changes } from '../src/changes/changes.js';
 import { watchFolder } from '../src/config/folder.js';
 import { ListReader } from '../src/config/list-reader.js';
 import type { Logger } from '../src/lib/logger.js';
-import { openEmbeddedStore } from '../src/store/embedded.js';
+import { openEmbeddedStore } from '../src/store/embedded-store.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const base = await mkdtemp(join(tmpdir(), 'drawbridge-stall-'));

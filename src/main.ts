@@ -28,9 +28,10 @@ const host: Host = {
   runDoctor: async (config) => (await import('./ops/doctor.js')).runDoctor(config),
   layGuard: async (config) => (await import('./ops/guard.js')).layGuard(config),
   layClosed: async (config, log) => (await import('./ops/closed-base.js')).stayClosed(config, log),
-  inspectStore: async (state) => (await import('./store/recovery.js')).inspectStore(state),
-  restoreStore: async (state, source) => (await import('./store/recovery.js')).restoreStore(state, source),
-  beginEmptyStore: async (state) => (await import('./store/recovery.js')).beginEmpty(state),
+  inspectStore: async (state) => (await import('./store/store-recovery.js')).inspectStore(state),
+  restoreStore: async (state, source) =>
+    (await import('./store/store-recovery.js')).restoreStore(state, source),
+  beginEmptyStore: async (state) => (await import('./store/store-recovery.js')).beginEmpty(state),
   recordAlone: async (config, record) =>
     (await import('./changes/record-alone.js')).recordAlone(config, { ...record, who: localUser() }),
   teardownKernel: async (config) => (await import('./ops/teardown.js')).teardownKernel(config),

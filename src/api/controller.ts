@@ -26,7 +26,7 @@ import type { Lockdown, Pause } from '../policy/emergency.js';
 import type { Grant, Mode } from '../policy/policy.js';
 import type { Role, Token } from '../policy/token.js';
 import { UNATTRIBUTED_ID } from '../ruleset/unattributed.js';
-import type { SharedStore, Store } from '../store/store.js';
+import type { SharedStore, Store } from '../store/store-interface.js';
 import type { Feeds } from '../threats/feed-service.js';
 import type { FeedSync, FeedView, SyncHow, ThreatView } from '../threats/feed-view.js';
 import { census } from './container-counts.js';

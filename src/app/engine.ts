@@ -36,7 +36,7 @@ import { shapeOf } from '../ruleset/kernel-config.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';
 import type { KernelConfig } from '../ruleset/state.js';
 import { UNATTRIBUTED_ID } from '../ruleset/unattributed.js';
-import type { Endpoint } from '../store/store.js';
+import type { Endpoint } from '../store/store-interface.js';
 import type { Threats } from '../threats/active-threats.js';
 import { makeDenials } from './wire-denials.js';
 import { makeNames } from './wire-dns.js';

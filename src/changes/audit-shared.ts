@@ -1,5 +1,5 @@
 import type { Logger } from '../lib/logger.js';
-import type { Store } from '../store/store.js';
+import type { Store } from '../store/store-interface.js';
 import type { AuditView } from './audit-types.js';
 
 const PREFIX = 'audit/';

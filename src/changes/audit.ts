@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Logger } from '../lib/logger.js';
-import type { Store } from '../store/store.js';
+import type { Store } from '../store/store-interface.js';
 import { difference } from './audit-difference.js';
 import { AuditFile } from './audit-file.js';
 import { moveOldRecords } from './audit-migration.js';

@@ -1,7 +1,7 @@
 import type { Logger } from '../lib/logger.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
 import type { Grant, List, Mode } from '../policy/policy.js';
-import type { Store } from '../store/store.js';
+import type { Store } from '../store/store-interface.js';
 import type { AuditSink } from './change-record.js';
 import { Committer, type Enforcer } from './commit.js';
 import { type ContainerChangeOptions, ContainerChanges } from './container-changes.js';

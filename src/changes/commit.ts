@@ -1,6 +1,6 @@
 import type { Logger } from '../lib/logger.js';
 import { RefusedError } from '../lib/refusal.js';
-import type { Store } from '../store/store.js';
+import type { Store } from '../store/store-interface.js';
 import { type AuditSink, type KeyChange, type Outcome, recordOf } from './change-record.js';
 import { refuse } from './refuse.js';
 import type { ChangesState } from './stored-state.js';

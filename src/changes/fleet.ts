@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from '../lib/logger.js';
-import type { Beats } from '../store/store.js';
+import type { Beats } from '../store/store-interface.js';
 import { BEAT_MS, type NodeRecord, type NodeView, nodeRecord, nodeView } from './fleet-types.js';
 
 export interface FleetOptions {

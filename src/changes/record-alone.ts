@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.js';
 import { nodeName } from '../config/node.js';
-import { StoreError } from '../store/errors.js';
-import { lockFolder } from '../store/lock.js';
+import { lockFolder } from '../store/folder-lock.js';
+import { StoreError } from '../store/store-error.js';
 import { AuditFile } from './audit-file.js';
 
 /** A change that is made while the service does not have the audit open. */

@@ -6,7 +6,7 @@ import { RefusedError } from '../lib/refusal.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Mode, Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Store } from '../store/store.js';
+import type { Store } from '../store/store-interface.js';
 import {
   absentUnderDoubt,
   DOUBT_REMEDY,

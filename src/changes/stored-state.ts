@@ -7,7 +7,7 @@ import type { Emergency, Lockdown, Pause } from '../policy/emergency.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
 import type { Grant, List, Mode } from '../policy/policy.js';
 import { isToken, type Token } from '../policy/token.js';
-import type { Store } from '../store/store.js';
+import type { Store } from '../store/store-interface.js';
 import { Deadlines } from './deadlines.js';
 
 /**

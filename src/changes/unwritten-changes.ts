@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from '../lib/logger.js';
-import type { Store } from '../store/store.js';
+import type { Store } from '../store/store-interface.js';
 import { type AuditSink, type KeyChange, recordOf } from './change-record.js';
 import type { ChangesState } from './stored-state.js';
 

@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream';
 import type { AuditVerdict } from '../changes/audit-verdict.js';
 import type { Config } from '../config/config.js';
 import type { ServiceManager } from '../ops/service-manager.js';
-import type { Recoverable, StoreInspection } from '../store/recovery.js';
+import type { Recoverable, StoreInspection } from '../store/store-recovery.js';
 
 interface Out {
   write(text: string): unknown;

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { Config } from '../config/config.js';
-import type { StoreInspection } from '../store/recovery.js';
+import type { StoreInspection } from '../store/store-recovery.js';
 import type { Registry, Session } from './command.js';
 import { fail } from './failure.js';
 import type { AloneRecord } from './host.js';

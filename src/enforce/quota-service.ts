@@ -7,7 +7,7 @@ import type { ContainerFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject, SubjectLimits } from '../ruleset/state.js';
-import { replaceFile } from '../store/files.js';
+import { replaceFile } from '../store/durable-file.js';
 import { readStateFile } from '../store/state-file.js';
 import { QuotaLedger } from './quota-ledger.js';
 

@@ -2,7 +2,7 @@ import type { Config } from '../config/config.js';
 import { parseAddress } from '../lib/ip.js';
 import type { ContainerFacts, PublishedPort } from '../policy/container.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';
-import type { Endpoint } from '../store/store.js';
+import type { Endpoint } from '../store/store-interface.js';
 
 const EVERYWHERE = ['', '0.0.0.0', '::'];
 const isLoopback = (address: string): boolean => address === '::1' || address.startsWith('127.');

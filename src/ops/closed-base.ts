@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.js';
 import { exec } from '../kernel/exec.js';
 import type { Logger } from '../lib/logger.js';
-import { lockHolder } from '../store/lock.js';
+import { lockHolder } from '../store/folder-lock.js';
 import { layGuard } from './guard.js';
 import { hasBridgeTable } from './guard-kernel.js';
 import { isServed } from './teardown.js';

@@ -3,10 +3,10 @@ import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzip, gzip } from 'node:zlib';
-import { StoreError } from './errors.js';
-import { readOrUndefined, replaceFile } from './files.js';
+import { readOrUndefined, replaceFile } from './durable-file.js';
 import { isRefusal, type RedisLink } from './redis-link.js';
-import type { BlobStore } from './store.js';
+import { StoreError } from './store-error.js';
+import type { BlobStore } from './store-interface.js';
 
 const zip = promisify(gzip);
 const unzip = promisify(gunzip);

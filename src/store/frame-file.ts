@@ -1,8 +1,8 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
-import { errorCode } from './errors.js';
-import { checkHeader, HEADER } from './files.js';
-import type { Change } from './value.js';
+import { checkHeader, HEADER } from './durable-file.js';
+import { errorCode } from './store-error.js';
+import type { Change } from './stored-item.js';
 
 /**
  * Frames of the store's files: magic "DBF1", payload length (u32 LE), CRC-32 of length and payload (u32 LE), payload.

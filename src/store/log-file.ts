@@ -1,7 +1,6 @@
 import { type FileHandle, open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { corruptError, writeError } from './errors.js';
-import { HEADER, preparedFile, prepareFile, replaceFile, syncFolder, writeAll } from './files.js';
+import { HEADER, preparedFile, prepareFile, replaceFile, syncFolder, writeAll } from './durable-file.js';
 import {
   decodeBase,
   decodeChanges,
@@ -11,7 +10,8 @@ import {
   type FramesEnd,
   readFrames,
 } from './frame-file.js';
-import { applyChange, type Change, type Stored } from './value.js';
+import { corruptError, writeError } from './store-error.js';
+import { applyChange, type Change, type Stored } from './stored-item.js';
 
 export interface LoadedLog {
   /** The revision of the snapshot that this log continues. */

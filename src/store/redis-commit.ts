@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { RefusedError } from '../lib/refusal.js';
-import { StoreError } from './errors.js';
 import { isRefusal, type RedisLink } from './redis-link.js';
 import { COMMIT } from './redis-scripts.js';
-import type { Fence } from './store.js';
-import { staleError } from './value.js';
+import { StoreError } from './store-error.js';
+import type { Fence } from './store-interface.js';
+import { staleError } from './stored-item.js';
 
 /** One write of a batch. */
 export interface RedisWrite {

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis';
-import { StoreError } from './errors.js';
 import { checkDurability, type Durability, infoOf } from './redis-link.js';
-import { optionsOf, parseRedisUrl, type RedisTarget } from './redis-url.js';
+import { optionsOf, parseRedisUrl, type RedisTarget } from './redis-target.js';
+import { StoreError } from './store-error.js';
 
 /** One thing that Redis must, or should, be. */
 export interface RedisCheck {

@@ -2,10 +2,10 @@ import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { Redis } from 'ioredis';
 import type { Logger } from '../lib/logger.js';
-import { StoreError } from './errors.js';
 import type { RedisKey, Script } from './redis-scripts.js';
-import { type Options, optionsOf, type RedisTarget } from './redis-url.js';
-import type { Endpoint } from './store.js';
+import { type Options, optionsOf, type RedisTarget } from './redis-target.js';
+import { StoreError } from './store-error.js';
+import type { Endpoint } from './store-interface.js';
 
 const CONFIRM_MS = 4_000;
 

@@ -2,12 +2,12 @@ import { mkdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/logger.js';
-import { corruptError, errorCode, newerError, StoreError, writeError } from './errors.js';
-import { replaceFile } from './files.js';
+import { replaceFile } from './durable-file.js';
 import { parseJson } from './frame-file.js';
 import { LogFile, readLog } from './log-file.js';
-import { readSnapshot, writeSnapshot } from './snapshot.js';
-import { applyChange, type Change, type Stored } from './value.js';
+import { readSnapshot, writeSnapshot } from './snapshot-file.js';
+import { corruptError, errorCode, newerError, StoreError, writeError } from './store-error.js';
+import { applyChange, type Change, type Stored } from './stored-item.js';
 
 /** A batch of the store's past: the nonce that its writer gave it, and the revision after it. */
 export type Mark = readonly [nonce: string, revision: number];

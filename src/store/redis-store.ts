@@ -1,13 +1,13 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Logger } from '../lib/logger.js';
-import { StoreError } from './errors.js';
 import { type RedisWrite, Writer } from './redis-commit.js';
 import { RedisLink } from './redis-link.js';
 import type { LocalChanges, Replica } from './redis-replica.js';
 import { Sync } from './redis-sync.js';
-import type { RedisTarget } from './redis-url.js';
-import type { PutOptions, Store, StoreItem } from './store.js';
-import { type Change, jsonOf, staleError } from './value.js';
+import type { RedisTarget } from './redis-target.js';
+import { StoreError } from './store-error.js';
+import type { PutOptions, Store, StoreItem } from './store-interface.js';
+import { type Change, jsonOf, staleError } from './stored-item.js';
 
 type Watcher = Parameters<Store['watch']>[0];
 

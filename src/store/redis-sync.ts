@@ -3,7 +3,7 @@ import { type Committed, commit, type RedisWrite } from './redis-commit.js';
 import type { RedisLink } from './redis-link.js';
 import type { Mark, Replica, Step } from './redis-replica.js';
 import { PULL, SEED, SURVEY } from './redis-scripts.js';
-import type { Change, Stored } from './value.js';
+import type { Change, Stored } from './stored-item.js';
 
 export interface SyncOptions {
   readonly link: RedisLink;

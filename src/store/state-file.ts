@@ -1,6 +1,6 @@
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { isRecord } from '../lib/json.js';
-import { errorCode } from './errors.js';
+import { errorCode } from './store-error.js';
 
 /** Small files of the state folder: JSON with a version, written whole, and read whatever is in them. */
 interface StateFormat<T> {

@@ -1,5 +1,5 @@
 /** One feed kept current: its own clock, one host of a fleet at a time, the last good version across restarts. */
-import type { Fence } from '../store/store.js';
+import type { Fence } from '../store/store-interface.js';
 import type { FeedData } from './feed-data.js';
 import { type FeedSpec, sourceOf } from './feed-spec.js';
 import { type UpdateResult, updateFeed } from './feed-update.js';

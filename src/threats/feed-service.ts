@@ -8,8 +8,8 @@ import { parseAddress } from '../lib/ip.js';
 import type { Logger } from '../lib/logger.js';
 import { RefusedError } from '../lib/refusal.js';
 import type { ThreatPublisher } from '../policy/threat.js';
-import { StoreError } from '../store/errors.js';
-import type { SharedStore } from '../store/store.js';
+import { StoreError } from '../store/store-error.js';
+import type { SharedStore } from '../store/store-interface.js';
 import { feedSpecs } from './configured-feeds.js';
 import type { FeedRunner } from './feed-runner.js';
 import {

@@ -6,7 +6,7 @@ import { parseAddress } from '../lib/ip.js';
 import { parseSubnet, type Range, rangeOf } from '../lib/ip-range.js';
 import type { NetworkFacts } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
-import type { Endpoint } from '../store/store.js';
+import type { Endpoint } from '../store/store-interface.js';
 import type { ProtectedRange } from './merge.js';
 import { SPECIAL_RANGES } from './range-algebra.js';
 import type { ProtectedName } from './threat-index.js';

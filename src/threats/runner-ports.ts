@@ -1,7 +1,7 @@
 /** What keeping feeds current needs, and how an attempt ends. */
 
 import type { Logger } from '../lib/logger.js';
-import type { Leases, Store } from '../store/store.js';
+import type { Leases, Store } from '../store/store-interface.js';
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
 import type { UpdateTools } from './feed-update.js';

@@ -2,7 +2,7 @@
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Logger } from '../lib/logger.js';
-import type { SharedStore } from '../store/store.js';
+import type { SharedStore } from '../store/store-interface.js';
 import type { FeedState } from './schedule.js';
 
 export interface SnapshotStore {

@@ -71,21 +71,21 @@ export const OUTSIDE: readonly Mutant[] = [
     from: '      await writeAll(this.#handle, frame, this.#length);\n      await this.#handle.datasync();\n',
     to: '      await writeAll(this.#handle, frame, this.#length);\n      void this.#handle.datasync();\n',
     killedBy: {
-      file: 'test/pure/store/embedded.test.ts',
+      file: 'test/pure/store/embedded-store.test.ts',
       test: 'a write is acknowledged, shown and told only when its bytes are written and synced',
     },
   },
   {
     id: 'store-log-first',
     what: 'compaction replaces the log before the snapshot is synced',
-    file: 'src/store/embedded.ts',
+    file: 'src/store/embedded-store.ts',
     from: `      const { snapshotPath, log } = this.#disk;
       const bytes = await writeSnapshot(`,
     to: `      const { snapshotPath, log } = this.#disk;
       await log.restart(this.#revision);
       const bytes = await writeSnapshot(`,
     killedBy: {
-      file: 'test/pure/store/embedded.test.ts',
+      file: 'test/pure/store/embedded-store.test.ts',
       test: 'the log is replaced only when the snapshot and its name are synced',
     },
   },

@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { openRedisStore, openStoreAlone } from '../../../src/store/open.js';
+import { openRedisStore, openStoreAlone } from '../../../src/store/shared-store.js';
 import { Orphans } from '../../../src/threats/snapshot-store.js';
 import { program } from '../../lab/drawbridge.js';
 import { FeedHost } from '../../pure/threats/feed-host.js';

@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from '../../../src/lib/logger.js';
-import { openRedisStore } from '../../../src/store/open.js';
-import type { SharedStore } from '../../../src/store/store.js';
+import { openRedisStore } from '../../../src/store/shared-store.js';
+import type { SharedStore } from '../../../src/store/store-interface.js';
 
 export interface Said {
   readonly level: 'info' | 'warn' | 'error';

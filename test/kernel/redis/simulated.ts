@@ -3,7 +3,7 @@ import { readConfig } from '../../../src/config/config.js';
 import type { Logger } from '../../../src/lib/logger.js';
 import type { SetColumns } from '../../../src/policy/threat.js';
 import { freshSet } from '../../../src/ruleset/naming.js';
-import type { SharedStore } from '../../../src/store/store.js';
+import type { SharedStore } from '../../../src/store/store-interface.js';
 import { Threats } from '../../../src/threats/active-threats.js';
 import { Feeds } from '../../../src/threats/feed-service.js';
 import type { ThreatWorker } from '../../../src/threats/feed-worker-client.js';

@@ -3,7 +3,7 @@ import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
 import { RefusedError } from '../../../src/lib/refusal.js';
 import { hashOf } from '../../../src/store/blobs.js';
-import { StoreError } from '../../../src/store/errors.js';
+import { StoreError } from '../../../src/store/store-error.js';
 import { Host } from './hosts.js';
 import { freePort, RedisServer, until } from './server.js';
 

@@ -5,8 +5,8 @@
  */
 import { createInterface } from 'node:readline';
 import { setTimeout as wait } from 'node:timers/promises';
-import { StoreError } from '../../../src/store/errors.js';
-import { openRedisStore } from '../../../src/store/open.js';
+import { openRedisStore } from '../../../src/store/shared-store.js';
+import { StoreError } from '../../../src/store/store-error.js';
 
 const [url = '', dir = '', name = '', lanes = '4'] = process.argv.slice(2);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);

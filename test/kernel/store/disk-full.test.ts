@@ -3,8 +3,8 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import type { Store } from '../../../src/store/store.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import type { Store } from '../../../src/store/store-interface.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 let base: string;

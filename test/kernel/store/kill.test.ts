@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 const ROUNDS = 25;

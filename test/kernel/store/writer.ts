@@ -1,5 +1,5 @@
 /** Child of the kill test: writes with many in flight, prints each key once it is acknowledged. */
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 
 const [dir = '', round = '0'] = process.argv.slice(2);
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };

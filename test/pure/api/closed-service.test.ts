@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { ClosedService, type Service } from '../../../src/api/closed-service.js';
 import { readConfig } from '../../../src/config/config.js';
-import { closedCause, StoreError } from '../../../src/store/errors.js';
-import type { SharedStore } from '../../../src/store/store.js';
+import { closedCause, StoreError } from '../../../src/store/store-error.js';
+import type { SharedStore } from '../../../src/store/store-interface.js';
 
 const nothing = (): void => undefined;
 const log = { debug: nothing, info: nothing, warn: nothing, error: nothing };

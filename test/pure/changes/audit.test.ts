@@ -15,8 +15,8 @@ import { Audit, type AuditOptions } from '../../../src/changes/audit.js';
 import { difference } from '../../../src/changes/audit-difference.js';
 import { verifyAudit } from '../../../src/changes/audit-verify.js';
 import type { Logger } from '../../../src/lib/logger.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import type { Store } from '../../../src/store/store.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import type { Store } from '../../../src/store/store-interface.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

@@ -8,8 +8,8 @@ import { Changes } from '../../../src/changes/changes.js';
 import type { Logger } from '../../../src/lib/logger.js';
 import { RefusedError } from '../../../src/lib/refusal.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import type { Store } from '../../../src/store/store.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import type { Store } from '../../../src/store/store-interface.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const WEB: ContainerFacts = {

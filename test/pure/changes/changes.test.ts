@@ -10,9 +10,9 @@ import { RefusedError } from '../../../src/lib/refusal.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { List } from '../../../src/policy/policy.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import { StoreError } from '../../../src/store/errors.js';
-import type { Store } from '../../../src/store/store.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import { StoreError } from '../../../src/store/store-error.js';
+import type { Store } from '../../../src/store/store-interface.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const facts = (id: string, name: string, more: Partial<ContainerFacts> = {}): ContainerFacts => ({

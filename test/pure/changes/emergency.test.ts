@@ -12,8 +12,8 @@ import { RefusedError } from '../../../src/lib/refusal.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 import { pauseOf, underEmergency } from '../../../src/policy/emergency.js';
 import type { Policy } from '../../../src/policy/policy.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import type { Store } from '../../../src/store/store.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import type { Store } from '../../../src/store/store-interface.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const ID = 'a'.repeat(64);

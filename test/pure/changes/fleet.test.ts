@@ -1,6 +1,6 @@
 import { afterEach, expect, it } from 'vitest';
 import { Fleet } from '../../../src/changes/fleet.js';
-import type { Beats } from '../../../src/store/store.js';
+import type { Beats } from '../../../src/store/store-interface.js';
 
 const own = {
   version: '0.1.0',

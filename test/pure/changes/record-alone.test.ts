@@ -7,8 +7,8 @@ import { Audit } from '../../../src/changes/audit.js';
 import { verifyAudit } from '../../../src/changes/audit-verify.js';
 import { recordAlone } from '../../../src/changes/record-alone.js';
 import type { Logger } from '../../../src/lib/logger.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import { lockFolder } from '../../../src/store/lock.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import { lockFolder } from '../../../src/store/folder-lock.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const RECORD = { who: 'local:root (says: ann)', action: 'teardown', after: null, outcome: 'done' } as const;

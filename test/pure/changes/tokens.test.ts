@@ -5,8 +5,8 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
 import { RefusedError } from '../../../src/lib/refusal.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import type { Store } from '../../../src/store/store.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import type { Store } from '../../../src/store/store-interface.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 const HOUR = 3_600_000;

@@ -6,8 +6,8 @@ import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
 import { RefusedError } from '../../../src/lib/refusal.js';
 import type { List } from '../../../src/policy/policy.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import type { Store } from '../../../src/store/store.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import type { Store } from '../../../src/store/store-interface.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

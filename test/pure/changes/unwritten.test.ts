@@ -9,9 +9,9 @@ import { findContainer } from '../../../src/changes/find-container.js';
 import type { Logger } from '../../../src/lib/logger.js';
 import { RefusedError } from '../../../src/lib/refusal.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import { StoreError } from '../../../src/store/errors.js';
-import type { Store } from '../../../src/store/store.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import { StoreError } from '../../../src/store/store-error.js';
+import type { Store } from '../../../src/store/store-interface.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const ID = 'a'.repeat(64);

@@ -2,7 +2,7 @@ import { appendFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/pro
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import { Bench } from './bench.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

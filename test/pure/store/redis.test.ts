@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { planReunion } from '../../../src/store/redis-sync.js';
-import { parseRedisUrl } from '../../../src/store/redis-url.js';
-import type { Stored } from '../../../src/store/value.js';
+import { parseRedisUrl } from '../../../src/store/redis-target.js';
+import type { Stored } from '../../../src/store/stored-item.js';
 
 describe('store.redis', () => {
   it.each([

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { readConfig } from '../../../src/config/config.js';
 import type { Logger } from '../../../src/lib/logger.js';
 import { columnCount, type ThreatVersion } from '../../../src/policy/threat.js';
-import { openStoreAlone } from '../../../src/store/open.js';
-import type { SharedStore } from '../../../src/store/store.js';
+import { openStoreAlone } from '../../../src/store/shared-store.js';
+import type { SharedStore } from '../../../src/store/store-interface.js';
 import { Feeds } from '../../../src/threats/feed-service.js';
 import type { NeverBlockFacts } from '../../../src/threats/protected-space.js';
 

@@ -8,8 +8,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import type { Logger } from '../../../src/lib/logger.js';
 import { RefusedError } from '../../../src/lib/refusal.js';
 import { feedProblems } from '../../../src/policy/feed.js';
-import { openStoreAlone } from '../../../src/store/open.js';
-import type { SharedStore } from '../../../src/store/store.js';
+import { openStoreAlone } from '../../../src/store/shared-store.js';
+import type { SharedStore } from '../../../src/store/store-interface.js';
 import type { FeedData } from '../../../src/threats/feed-data.js';
 import { type FeedSettings, feedSpec } from '../../../src/threats/feed-spec.js';
 import { ThreatWorker } from '../../../src/threats/feed-worker-client.js';

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { constants, type FileHandle, link, open, stat, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
-import { errorCode, StoreError } from './errors.js';
+import { errorCode, StoreError } from './store-error.js';
 
 /**
  * Exclusive hold of a folder: a listening unix socket named `lock` in it. The kernel closes the socket with its process,

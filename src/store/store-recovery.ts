@@ -1,12 +1,12 @@
 import { link, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errorCode, StoreError } from './errors.js';
-import { HEADER, placeFile, prepareFile, syncFolder } from './files.js';
+import { HEADER, placeFile, prepareFile, syncFolder } from './durable-file.js';
+import { lockFolder } from './folder-lock.js';
 import { encodeBase, encodeFrame } from './frame-file.js';
-import { lockFolder } from './lock.js';
 import { logFile, replay, type ScannedLog, scanLog, snapshotFile } from './log-file.js';
-import { previousOf, readSnapshot, type Snapshot, writeSnapshot } from './snapshot.js';
-import { identityIn, type Stored } from './value.js';
+import { previousOf, readSnapshot, type Snapshot, writeSnapshot } from './snapshot-file.js';
+import { errorCode, StoreError } from './store-error.js';
+import { identityIn, type Stored } from './stored-item.js';
 
 /** What one way of reading the store's files gives. */
 export interface Recoverable {

@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import type { RedisOptions } from 'ioredis';
 import { type RedisUrl, readRedisUrl } from '../config/redis-url.js';
-import { StoreError } from './errors.js';
-import type { Endpoint } from './store.js';
+import { StoreError } from './store-error.js';
+import type { Endpoint } from './store-interface.js';
 
 /** ioredis' own types refuse its `replyMapping` where that is left open. */
 export type Options = Omit<RedisOptions, 'replyMapping'>;

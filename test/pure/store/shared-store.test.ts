@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { hashOf } from '../../../src/store/blobs.js';
-import { openStoreAlone } from '../../../src/store/open.js';
-import type { SharedStore } from '../../../src/store/store.js';
+import { openStoreAlone } from '../../../src/store/shared-store.js';
+import type { SharedStore } from '../../../src/store/store-interface.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

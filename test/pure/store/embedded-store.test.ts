@@ -14,9 +14,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Logger } from '../../../src/lib/logger.js';
 import { RefusedError } from '../../../src/lib/refusal.js';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import { encodeChanges, encodeFrame } from '../../../src/store/frame-file.js';
-import type { Store } from '../../../src/store/store.js';
+import type { Store } from '../../../src/store/store-interface.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

@@ -1,8 +1,8 @@
 import { rm } from 'node:fs/promises';
-import { corruptError, StoreError } from './errors.js';
-import { HEADER, linkOver, placeFile, preparedFile, prepareFile } from './files.js';
+import { HEADER, linkOver, placeFile, preparedFile, prepareFile } from './durable-file.js';
 import { changeText, decodeChanges, encodeFrame, parseJson, readFrames } from './frame-file.js';
-import type { Change, Stored } from './value.js';
+import { corruptError, StoreError } from './store-error.js';
+import type { Change, Stored } from './stored-item.js';
 
 export interface Snapshot {
   readonly items: Map<string, Stored>;

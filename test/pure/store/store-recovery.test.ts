@@ -3,8 +3,8 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
-import { beginEmpty, inspectStore, restoreStore } from '../../../src/store/recovery.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import { beginEmpty, inspectStore, restoreStore } from '../../../src/store/store-recovery.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

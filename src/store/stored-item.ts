@@ -1,5 +1,5 @@
 import { RefusedError } from '../lib/refusal.js';
-import { StoreError } from './errors.js';
+import { StoreError } from './store-error.js';
 
 const MAX_KEY = 1024;
 const MAX_VALUE = 16 * 1024 * 1024;

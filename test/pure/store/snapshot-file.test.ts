@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { openEmbeddedStore } from '../../../src/store/embedded.js';
+import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import { readFrames } from '../../../src/store/frame-file.js';
-import { readSnapshot, writeSnapshot } from '../../../src/store/snapshot.js';
-import type { Store } from '../../../src/store/store.js';
-import type { Stored } from '../../../src/store/value.js';
+import { readSnapshot, writeSnapshot } from '../../../src/store/snapshot-file.js';
+import type { Store } from '../../../src/store/store-interface.js';
+import type { Stored } from '../../../src/store/stored-item.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;

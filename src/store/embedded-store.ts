@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import type { Logger } from '../lib/logger.js';
-import { corruptError, StoreError } from './errors.js';
-import { preparedFile } from './files.js';
-import { type FolderLock, lockFolder } from './lock.js';
+import { preparedFile } from './durable-file.js';
+import { type FolderLock, lockFolder } from './folder-lock.js';
 import { LogFile, logFile, readLog, replay, snapshotFile } from './log-file.js';
-import { readSnapshot, writeSnapshot } from './snapshot.js';
-import type { Store, StoreItem } from './store.js';
+import { readSnapshot, writeSnapshot } from './snapshot-file.js';
+import { corruptError, StoreError } from './store-error.js';
+import type { Store, StoreItem } from './store-interface.js';
 import {
   applyChange,
   type Change,
@@ -16,7 +16,7 @@ import {
   jsonOf,
   type Stored,
   staleError,
-} from './value.js';
+} from './stored-item.js';
 
 type Watcher = Parameters<Store['watch']>[0];
 

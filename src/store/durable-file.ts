@@ -1,6 +1,6 @@
 import { type FileHandle, link, open, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { corruptError, errorCode, newerError } from './errors.js';
+import { corruptError, errorCode, newerError } from './store-error.js';
 
 /** The first bytes of each file of the store: its format and version. */
 export const HEADER = Buffer.from('DBSTORE1', 'latin1');

@@ -5,15 +5,15 @@ import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/logger.js';
 import { RefusedError } from '../lib/refusal.js';
 import { FileBlobs, RedisBlobs } from './blobs.js';
-import { type EmbeddedOptions, openEmbeddedStore } from './embedded.js';
-import { StoreError } from './errors.js';
-import { type FolderLock, lockFolder } from './lock.js';
+import { type EmbeddedOptions, openEmbeddedStore } from './embedded-store.js';
+import { type FolderLock, lockFolder } from './folder-lock.js';
 import type { RedisLink } from './redis-link.js';
 import { LocalChanges, Replica } from './redis-replica.js';
 import { BEAT, LEASE } from './redis-scripts.js';
 import { RedisStore, type RedisStoreParts } from './redis-store.js';
-import { parseRedisUrl } from './redis-url.js';
-import type { Beats, Fence, Leases, SharedStore, Store } from './store.js';
+import { parseRedisUrl } from './redis-target.js';
+import { StoreError } from './store-error.js';
+import type { Beats, Fence, Leases, SharedStore, Store } from './store-interface.js';
 
 /** The store of the configuration: embedded, or on Redis with its last good in `state`. */
 export function openStore(config: Config, log: Logger): Promise<SharedStore> {
