@@ -41,8 +41,8 @@ import { layClosedFirst, stayClosed } from './ops/closed-base.js';
 import { formerPrefixes, leavePrefix, teardownKernel } from './ops/teardown.js';
 import type { NetworkFacts } from './policy/container.js';
 import type { List } from './policy/policy.js';
-import { closedCause } from './store/store-error.js';
 import { openStore } from './store/shared-store.js';
+import { closedCause } from './store/store-error.js';
 import type { SharedStore } from './store/store-interface.js';
 import { Feeds } from './threats/feed-service.js';
 
