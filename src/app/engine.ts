@@ -37,7 +37,7 @@ import type { ReservedPort } from '../ruleset/reserved-ports.js';
 import type { KernelConfig } from '../ruleset/state.js';
 import { UNATTRIBUTED_ID } from '../ruleset/unattributed.js';
 import type { Endpoint } from '../store/store-interface.js';
-import type { Threats } from '../threats/active-threats.js';
+import type { ActiveThreats } from '../threats/active-threats.js';
 import { makeDenials } from './wire-denials.js';
 import { makeNames } from './wire-dns.js';
 import { alsoInside, makeInside } from './wire-inside.js';
@@ -74,7 +74,7 @@ export class Engine {
   readonly recording: Recording;
   readonly denials: Denials;
   readonly bars: FlowBlocklist;
-  readonly threats: Threats;
+  readonly threats: ActiveThreats;
   readonly enforcer: EnforcementPass;
   readonly hostMode: HostMode;
   readonly reconciler: Reconciler;

@@ -8,7 +8,7 @@ import type { Logger } from '../lib/logger.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig } from '../ruleset/state.js';
-import { Threats } from '../threats/active-threats.js';
+import { ActiveThreats } from '../threats/active-threats.js';
 
 /** Parts of the engine, some of which are made later than this. */
 export interface ThreatParts {
@@ -24,9 +24,9 @@ export interface ThreatParts {
 const RELEARN_MS = 10_000;
 const SLICE_MS = 5;
 
-export function makeThreats(engine: ThreatParts, { threats }: Config, log: Logger): Threats {
+export function makeThreats(engine: ThreatParts, { threats }: Config, log: Logger): ActiveThreats {
   const { shape, kernel } = engine;
-  return new Threats({
+  return new ActiveThreats({
     prefix: shape.prefix,
     identityMask: shape.marks.identity,
     maxEntries: threats.maxEntries,

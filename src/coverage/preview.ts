@@ -17,7 +17,7 @@ import { asEnforced } from '../ruleset/as-enforced.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { DesiredState, KernelConfig, Subject } from '../ruleset/state.js';
-import type { Threats } from '../threats/active-threats.js';
+import type { ActiveThreats } from '../threats/active-threats.js';
 import { endedFlows, type PreviewInput, passes, wouldDeny } from './preview-evaluate.js';
 
 /** The parts of the service that a preview reads. */
@@ -29,7 +29,7 @@ export interface PreviewParts {
   readonly policies: Policies;
   readonly names: NamesPolicy;
   readonly dns: DnsService;
-  readonly threats: Threats;
+  readonly threats: ActiveThreats;
   readonly recording: Recording;
 }
 

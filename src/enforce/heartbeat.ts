@@ -3,7 +3,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/logger.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { SetDesired } from '../ruleset/state.js';
-import type { Threats } from '../threats/active-threats.js';
+import type { ActiveThreats } from '../threats/active-threats.js';
 
 export interface PulseOptions {
   readonly kernel: Kernel;
@@ -16,7 +16,7 @@ export interface PulseOptions {
   /** The set that remembers the store, and what to do when another process has emptied or destroyed it. */
   readonly record: string;
   readonly recordLost: () => void;
-  readonly threats: Pick<Threats, 'resting' | 'lost' | 'repair'>;
+  readonly threats: Pick<ActiveThreats, 'resting' | 'lost' | 'repair'>;
   readonly dns: DnsService;
   /** Where no monitor tells of changed rules: something that differs when they have changed. */
   readonly tables?: () => string;

@@ -8,7 +8,7 @@ import type { Logger } from '../lib/logger.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { recordSet } from '../ruleset/naming.js';
 import type { DesiredState, KernelConfig } from '../ruleset/state.js';
-import type { Threats } from '../threats/active-threats.js';
+import type { ActiveThreats } from '../threats/active-threats.js';
 import { Drift } from './drift.js';
 import { Heartbeat } from './heartbeat.js';
 import type { Reconciler } from './reconciler.js';
@@ -17,7 +17,7 @@ export interface UpkeepOptions {
   readonly shape: KernelConfig;
   readonly kernel: Kernel;
   readonly dns: DnsService;
-  readonly threats: Threats;
+  readonly threats: ActiveThreats;
   readonly reconciler: Reconciler;
   readonly hostWatch: HostWatch;
   readonly state: () => AppliedState | undefined;

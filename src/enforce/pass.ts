@@ -20,7 +20,7 @@ import type {
   Veth,
 } from '../ruleset/state.js';
 import { unattributedSubject } from '../ruleset/unattributed.js';
-import type { Threats } from '../threats/active-threats.js';
+import type { ActiveThreats } from '../threats/active-threats.js';
 import { ConntrackZones } from './conntrack-zones.js';
 import type { HostCgroupTable } from './host-cgroups.js';
 import { Identities } from './identities.js';
@@ -49,7 +49,7 @@ export interface EnforcerOptions extends VethTableOptions {
   readonly closed: () => readonly ReservedPort[];
   readonly unattributed: () => { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
   readonly learned: LearnedPort;
-  readonly threats: Pick<Threats, 'has' | 'repair'>;
+  readonly threats: Pick<ActiveThreats, 'has' | 'repair'>;
   readonly log: Logger;
   readonly now: () => number;
   /** Asks for a pass in so many ms, for this reason. */

@@ -20,7 +20,7 @@ export const DIRECTIONS: readonly Direction[] = ['both', 'outbound', 'inbound'];
 /** The end of a new flow that is looked up: where a container goes, or who comes to one. */
 export type FlowEnd = 'dst' | 'src';
 /** The feeds that judge it. */
-export const JUDGING: Readonly<Record<FlowEnd, readonly Direction[]>> = {
+export const DIRECTIONS_BY_END: Readonly<Record<FlowEnd, readonly Direction[]>> = {
   dst: ['both', 'outbound'],
   src: ['both', 'inbound'],
 };

@@ -1,6 +1,6 @@
 import { TUNNELS } from '../lib/embedded-ipv4.js';
 import type { Family } from '../lib/ip.js';
-import { DIRECTIONS, type FlowEnd, JUDGING, type ThreatAction } from '../policy/threat.js';
+import { DIRECTIONS, DIRECTIONS_BY_END, type FlowEnd, type ThreatAction } from '../policy/threat.js';
 import { type Names, sharedSet, THREAT_KINDS, type ThreatKind, threatSet } from './naming.js';
 import { logRule, refusal } from './refusal.js';
 import { type Match, type Rule, rule, type Target } from './rules.js';
@@ -97,7 +97,7 @@ function lookups(
     ACTIONS.flatMap((action) => {
       const target = then(action);
       if (!target) return [];
-      return JUDGING[dir].flatMap((direction) =>
+      return DIRECTIONS_BY_END[dir].flatMap((direction) =>
         THREAT_KINDS.map((kind) => {
           const set = threatSet(names.prefix, action, direction, kind, family);
           return rule([{ k: 'set', set, dir }], target, [THREAT_WHY]);

@@ -13,7 +13,7 @@ import {
 } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Flow } from '../ruleset/flow.js';
-import { type Addition, addition, holderOf, judging, octetsTest } from './set-columns.js';
+import { type Addition, addition, columnsFor, kindOf, octetsTest } from './set-columns.js';
 import { type BigSets, NO_MEMBERS, ThreatSets } from './threat-sets.js';
 
 /** What decides which flows end. */
@@ -28,7 +28,7 @@ interface DeletionContext {
 type Added = Readonly<Record<FlowEnd, Addition>>;
 
 /** Addresses of managed networks: containers', and those of build steps. */
-function isOurs({ vethMap: ports }: AppliedState): (address: string) => boolean {
+function managedAddressTest({ vethMap: ports }: AppliedState): (address: string) => boolean {
   const ranges: Range[] = [...ports.bridges.values()].flatMap((b) =>
     b.network.subnets.flatMap((s) => parseCidr(s) ?? []),
   );
@@ -47,10 +47,10 @@ interface Found {
 }
 
 /** Flows that a container opened to a threat, and those that a threat opened to a container. */
-function doomed(flows: readonly Flow[], { state, members, identityMask }: DeletionContext): Found[] {
-  const ours = isOurs(state);
+function threatFlows(flows: readonly Flow[], { state, members, identityMask }: DeletionContext): Found[] {
+  const ours = managedAddressTest(state);
   const isBad = (end: FlowEnd, family: 4 | 6, address: string): boolean =>
-    judging(members, end, family).some((columns) => holderOf(columns, address) !== undefined);
+    columnsFor(members, end, family).some((columns) => kindOf(columns, address) !== undefined);
   return flows.flatMap((flow) => {
     const { family, orig, reply, mark } = flow;
     const isHosted = (mark & identityMask) !== 0;
@@ -76,7 +76,7 @@ async function flowsOf(
 ): Promise<readonly Flow[]> {
   if (ENDS.some((end) => added[end] === 'many')) {
     const tests = ENDS.filter((end) => added[end] !== 'none').flatMap((end) =>
-      judging(all, end, family).map(octetsTest),
+      columnsFor(all, end, family).map(octetsTest),
     );
     return table.flows(family, {}, (octets, at) => tests.some((test) => test(octets, at)));
   }
@@ -91,7 +91,7 @@ async function flowsOf(
  * Ends them, and once more what was on its way when the rules changed. On bridges nothing re-creates them: each side's
  * next packet opens a flow, and is judged. What comes to the host itself is the host's, so that is barred. Gives the ends.
  */
-async function endThreatFlows(
+async function deleteThreatFlows(
   table: FlowTable,
   doom: DeletionContext,
   family: 4 | 6,
@@ -99,7 +99,7 @@ async function endThreatFlows(
 ): Promise<readonly string[]> {
   const ended: string[] = [];
   for (let round = 0; round < 2; round++) {
-    const found = doomed(await flowsOf(table, family, added, doom.members), doom);
+    const found = threatFlows(await flowsOf(table, family, added, doom.members), doom);
     if (found.length === 0) break;
     await doom.bar(found.filter((f) => f.isHosted).map((f) => f.flow));
     for (const { flow, end } of found) if (table.delete(flow)) ended.push(end);
@@ -107,7 +107,7 @@ async function endThreatFlows(
   return ended;
 }
 
-export interface ThreatsOptions {
+export interface ActiveThreatsOptions {
   readonly prefix: string;
   readonly identityMask: number;
   readonly maxEntries: number;
@@ -128,13 +128,13 @@ export interface ThreatsOptions {
 const FEW = 3;
 const RETRY_MS = 5_000;
 /** Stragglers of senders in the host's network: no rule judges by source what comes to the host. */
-const BAR_SECONDS = 86_400;
+const BLOCK_SECONDS = 86_400;
 /** Places that one line of the log names. */
-const TOLD = 20;
+const MAX_LOGGED = 20;
 
 /** What the feeds say, in force: kernel sets, look-ups for DNS and `explain`, and the end of flows to what has become bad. */
-export class Threats implements ThreatPublisher {
-  readonly #o: ThreatsOptions;
+export class ActiveThreats implements ThreatPublisher {
+  readonly #o: ActiveThreatsOptions;
   readonly #sets: ThreatSets;
   #version: ThreatVersion | undefined;
   #last: Promise<unknown> = Promise.resolve();
@@ -146,7 +146,7 @@ export class Threats implements ThreatPublisher {
   #asked = false;
   #retryAt = 0;
 
-  constructor(options: ThreatsOptions) {
+  constructor(options: ActiveThreatsOptions) {
     this.#o = options;
     this.#sets = new ThreatSets(options);
   }
@@ -256,7 +256,7 @@ export class Threats implements ThreatPublisher {
     this.#version = version;
     const after = version.members.block;
     await this.#cut((end, family) =>
-      addition(judging(before, end, family), judging(after, end, family), FEW),
+      addition(columnsFor(before, end, family), columnsFor(after, end, family), FEW),
     );
     await this.#o.relearn(version.look);
     this.#o.log.info(this.status(), 'threat feeds in force');
@@ -268,15 +268,17 @@ export class Threats implements ThreatPublisher {
     if (!state || !members) return;
     const { barrier, identityMask } = this.#o;
     const bar: DeletionContext['bar'] = (flows) =>
-      barrier.block(flows, { tcp: BAR_SECONDS, others: BAR_SECONDS });
+      barrier.block(flows, { tcp: BLOCK_SECONDS, others: BLOCK_SECONDS });
     const doom: DeletionContext = { state, members: members.block, identityMask, bar };
     const ended: string[] = [];
     for (const family of [4, 6] as const) {
       const fresh: Added = { dst: added('dst', family), src: added('src', family) };
-      ended.push(...(await endThreatFlows(this.#o.flows, doom, family, fresh)));
+      ended.push(...(await deleteThreatFlows(this.#o.flows, doom, family, fresh)));
     }
     if (ended.length === 0) return;
-    const places = [...new Set(ended)].slice(0, TOLD).map((address) => `${address} ${this.#whose(address)}`);
+    const places = [...new Set(ended)]
+      .slice(0, MAX_LOGGED)
+      .map((address) => `${address} ${this.#whose(address)}`);
     this.#o.log.warn({ flows: ended.length, to: places }, 'flows ended: threats');
   }
 

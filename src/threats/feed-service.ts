@@ -25,15 +25,15 @@ import type { ThreatWorker } from './feed-worker-client.js';
 import {
   bridgedRanges,
   interfaceAddresses,
-  type NeverBlock,
-  type NeverBlockFacts,
-  neverBlock,
-  neverBlockKey,
+  type ProtectedSpace,
+  type ProtectedSpaceFacts,
+  protectedSpace,
+  protectedSpaceKey,
 } from './protected-space.js';
-import { judgesNames, ThreatForce } from './publisher.js';
+import { appliesToNames, FeedPublisher } from './publisher.js';
 import { FeedsRunner } from './runner.js';
 import { type FeedState, NEW_STATE } from './schedule.js';
-import { Orphans } from './snapshot-store.js';
+import { SnapshotCleanup } from './snapshot-store.js';
 import { type FeedTools, feedTools } from './wiring.js';
 
 export interface FeedsOptions {
@@ -41,7 +41,7 @@ export interface FeedsOptions {
   readonly shared: SharedStore;
   readonly publisher: ThreatPublisher;
   /** What is known of this host by links and Docker; undefined: not yet. */
-  readonly host: () => Pick<NeverBlockFacts, 'hostAddresses' | 'networks'> | undefined;
+  readonly host: () => Pick<ProtectedSpaceFacts, 'hostAddresses' | 'networks'> | undefined;
   readonly log: Logger;
   /** A thread that is used by others, too, and closed by them; undefined: one of its own. */
   readonly worker?: ThreatWorker;
@@ -56,9 +56,9 @@ const LOOK_MS = 1_000;
 export class Feeds implements AsyncDisposable {
   readonly #o: FeedsOptions;
   readonly #tools: FeedTools;
-  readonly #force: ThreatForce;
+  readonly #force: FeedPublisher;
   readonly #runner: FeedsRunner;
-  readonly #orphans: Orphans;
+  readonly #orphans: SnapshotCleanup;
   readonly #states = new Map<string, FeedState>();
   readonly #shared = new Set<string>();
   #protected = '';
@@ -76,7 +76,7 @@ export class Feeds implements AsyncDisposable {
     this.#o = options;
     this.#lookSafely = repeatSafely(log, UNSEEN, () => this.#look());
     this.#tools = feedTools(config, shared, log, worker);
-    this.#force = new ThreatForce({
+    this.#force = new FeedPublisher({
       maxEntries: config.threats.maxEntries,
       nat64: nat64Ranges(config.networks.nat64),
       merge: (job) => this.#tools.worker.merge(job),
@@ -89,7 +89,7 @@ export class Feeds implements AsyncDisposable {
       onVersion: (spec, data) => this.#force.put(spec, data).catch(() => undefined),
       onState: ({ name }, state) => this.#note(name, state),
     });
-    this.#orphans = new Orphans(shared, () => this.#runner.feeds.map(({ key }) => key), log);
+    this.#orphans = new SnapshotCleanup(shared, () => this.#runner.feeds.map(({ key }) => key), log);
   }
 
   /** Begins with what this host has on its disk; the rest comes by itself. */
@@ -152,7 +152,7 @@ export class Feeds implements AsyncDisposable {
           action,
           direction: spec.direction,
           since: new Date(since).toISOString(),
-          spared: spared ?? (address || judgesNames(spec) ? null : NO_NAMES),
+          spared: spared ?? (address || appliesToNames(spec) ? null : NO_NAMES),
         };
       });
     });
@@ -185,7 +185,7 @@ export class Feeds implements AsyncDisposable {
       spec: feed.spec,
       state: this.#states.get(name) ?? NEW_STATE,
       due: feed.due,
-      data: this.#force.held(name),
+      data: this.#force.version(name),
       leftOut: this.#force.leftOut(name),
       spared: this.#force.subtracted(name),
     });
@@ -219,17 +219,17 @@ export class Feeds implements AsyncDisposable {
 
   #look(): void {
     const never = this.#never();
-    const key = neverBlockKey(never);
+    const key = protectedSpaceKey(never);
     if (key === this.#protected) return;
     this.#protected = key;
     // It says itself what is wrong, and tries again.
     void this.#force.protect(never).catch(() => undefined);
   }
 
-  #never(): NeverBlock {
+  #never(): ProtectedSpace {
     const { config, shared, host } = this.#o;
     const known = host();
-    const never = neverBlock({
+    const never = protectedSpace({
       config,
       hostAddresses: known?.hostAddresses ?? interfaceAddresses(),
       networks: known?.networks ?? [],

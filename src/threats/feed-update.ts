@@ -5,12 +5,12 @@ import type { LoadReply } from './feed-worker-jobs.js';
 import type { FetchOutcome, FetchSpec, Validators } from './fetch-types.js';
 import type { LoadJob } from './ingest.js';
 import type { FeedState } from './schedule.js';
-import type { KnownRange } from './shared-ranges.js';
+import type { SharedRange } from './shared-ranges.js';
 
 export interface UpdateTools {
   readonly fetch: (spec: FetchSpec, validators: Validators) => Promise<FetchOutcome>;
   readonly load: (job: LoadJob) => Promise<LoadReply>;
-  readonly known: () => readonly KnownRange[];
+  readonly known: () => readonly SharedRange[];
   readonly now: () => number;
 }
 
@@ -62,7 +62,7 @@ function jobFor({ spec, before, accept }: UpdateInput, body: Uint8Array, tools: 
   };
 }
 
-async function judged(
+async function loadBody(
   input: UpdateInput,
   attempted: number,
   fetched: Extract<FetchOutcome, { kind: 'body' }>,
@@ -92,7 +92,7 @@ export async function updateFeed(input: UpdateInput, tools: UpdateTools): Promis
   const fetched = await tools.fetch(spec, isWhole && !accept ? state.validators : {});
   switch (fetched.kind) {
     case 'body':
-      return judged(input, attempted, fetched, tools);
+      return loadBody(input, attempted, fetched, tools);
     case 'unchanged':
       return { state: { ...state, ...fine(attempted, tools.now()) } };
     case 'later': {

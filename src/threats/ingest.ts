@@ -7,8 +7,8 @@ import { countsItems, type FormatName, type ParseOptions, parseBody } from './fo
 import { BELOW, NameTable, SELF } from './name-table.js';
 import { addressCount, mergeSorted, reorder, sortedOrder } from './range-algebra.js';
 import { compareAt, countOf, type ListedRanges, type Ranges } from './ranges.js';
-import { byLabel, judgeKnown, type KnownOverlap, type KnownRange } from './shared-ranges.js';
-import { type Guards, judge, type UpdateRefusal } from './update-guards.js';
+import { byLabel, checkSharedRanges, type SharedOverlap, type SharedRange } from './shared-ranges.js';
+import { checkUpdate, type Guards, type UpdateRefusal } from './update-guards.js';
 
 /** From ranges as they came to the sorted list of different ones, with their age. */
 
@@ -65,7 +65,7 @@ export interface LoadJob {
   /** The version in force. */
   readonly before?: FeedData;
   /** Ranges that many share; WELL_KNOWN, and what the operator adds. */
-  readonly known: readonly KnownRange[];
+  readonly known: readonly SharedRange[];
   /** A person has seen the refusal and takes the update as it is. */
   readonly accept: boolean;
 }
@@ -76,7 +76,7 @@ export interface LoadReport {
   readonly bad: readonly Sample[];
   readonly unsupported: readonly Sample[];
   readonly skipped: readonly Sample[];
-  readonly known: readonly KnownOverlap[];
+  readonly known: readonly SharedOverlap[];
   /** Names that are public suffixes: listed, never blocked. */
   readonly suffixes: { readonly count: number; readonly samples: readonly Sample[] };
 }
@@ -134,10 +134,10 @@ function accepted(job: LoadJob, format: FormatName, found: Collector): LoadOutco
   const v6 = listRanges(found.v6.take(), before?.v6, now);
   const counts = countAll(found, v4, v6);
   const report = { ...NO_REPORT, format, ...samplesOf(found) };
-  const refusal = judge({ found, v4, v6, counts }, guards, before?.counts, job.accept);
+  const refusal = checkUpdate({ found, v4, v6, counts }, guards, before?.counts, job.accept);
   if (refusal) return { ok: false, refusal, report };
   const suffixes = annotateNames(found.names, before, now);
-  const [known4, known6] = [judgeKnown(v4, known), judgeKnown(v6, known)];
+  const [known4, known6] = [checkSharedRanges(v4, known), checkSharedRanges(v6, known)];
   const data: FeedData = {
     feed: job.feed,
     format,

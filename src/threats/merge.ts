@@ -60,7 +60,7 @@ function withTranslated(v6: Ranges, v4: Ranges, nat64: readonly Range[], never: 
 
 /** Disjoint ranges as the fewest members of kernel sets: hash:ip for single addresses, hash:net for the rest. */
 
-export type Members = SetColumns;
+export type SetMembers = SetColumns;
 
 /** Addresses that grow by doubling. */
 class Addresses {
@@ -108,7 +108,7 @@ function widest(from: Uint32Array, hi: Uint32Array, i: number, last: Uint32Array
 }
 
 /** `ranges` disjoint. */
-export function toMembers(ranges: Ranges): Members {
+export function toMembers(ranges: Ranges): SetMembers {
   const { words, lo, hi } = ranges;
   const singles = new Addresses(words, countOf(ranges));
   const nets = new Addresses(words, 16);
@@ -140,13 +140,13 @@ const addressText = (column: Uint32Array, i: number, words: WordCount): string =
   words === 1 ? formatV4(column[i] as number) : formatAddress(familyOf(words), readAddress(column, i, words));
 
 /** Texts for `ipset restore`, such as "192.0.2.7". */
-export function* singleTexts(members: Members): Generator<string> {
+export function* singleTexts(members: SetMembers): Generator<string> {
   for (let i = 0; i < members.singles.length / members.words; i++)
     yield addressText(members.singles, i, members.words);
 }
 
 /** Texts such as "192.0.2.0/24". */
-export function* netTexts(members: Members): Generator<string> {
+export function* netTexts(members: SetMembers): Generator<string> {
   for (const [i, prefix] of members.prefixes.entries())
     yield `${addressText(members.nets, i, members.words)}/${prefix}`;
 }
@@ -178,7 +178,7 @@ interface Subtraction {
 
 interface MergedFamily {
   /** For hash:ip and hash:net sets. */
-  readonly members: Members;
+  readonly members: SetMembers;
   /** The same addresses, disjoint, for `contains`. */
   readonly ranges: Ranges;
   readonly addresses: number;

@@ -12,12 +12,12 @@ import { SPECIAL_RANGES } from './range-algebra.js';
 import type { ProtectedName } from './threat-index.js';
 
 /** What no feed may take from the containers, as it is now. */
-export interface NeverBlock {
+export interface ProtectedSpace {
   readonly ranges: readonly ProtectedRange[];
   readonly names: readonly ProtectedName[];
 }
 
-export interface NeverBlockFacts {
+export interface ProtectedSpaceFacts {
   readonly config: Pick<Config, 'dns' | 'api' | 'threats'>;
   readonly hostAddresses: Iterable<string>;
   readonly networks: Iterable<Pick<NetworkFacts, 'name' | 'subnets' | 'gateways'>>;
@@ -41,7 +41,7 @@ function network({ name, subnets, gateways }: Pick<NetworkFacts, 'name' | 'subne
   return [...ranges.map((range) => ({ label, range })), ...gateways.flatMap((text) => address(label, text))];
 }
 
-function resolvers({ config, hostResolvers }: NeverBlockFacts): ProtectedRange[] {
+function resolvers({ config, hostResolvers }: ProtectedSpaceFacts): ProtectedRange[] {
   const { upstreams, zones } = config.dns;
   const all = [...upstreams, ...Object.values(zones).flatMap((zone) => zone.upstreams), ...hostResolvers];
   return all.flatMap((text) => address('a resolver in use', parseServer(text)?.address ?? ''));
@@ -52,7 +52,7 @@ function listener(listen: string): ProtectedRange[] {
   return listen.startsWith('unix:') ? [] : address("the API's listener", host);
 }
 
-function exceptions({ exceptions: all }: Config['threats']): NeverBlock {
+function exceptions({ exceptions: all }: Config['threats']): ProtectedSpace {
   const ranges: ProtectedRange[] = [];
   const names: ProtectedName[] = [];
   for (const { to, reason } of all) {
@@ -66,7 +66,7 @@ function exceptions({ exceptions: all }: Config['threats']): NeverBlock {
 }
 
 /** A person's exceptions speak first, so that reports name their reason. */
-export function neverBlock(facts: NeverBlockFacts): NeverBlock {
+export function protectedSpace(facts: ProtectedSpaceFacts): ProtectedSpace {
   const { config, hostAddresses, networks, servers } = facts;
   const said = exceptions(config.threats);
   const ranges = [
@@ -90,13 +90,13 @@ const within = ({ family, lo, hi }: Range, outer: Range): boolean =>
   outer.family === family && outer.lo <= lo && hi <= outer.hi;
 
 /** Without what special-use space covers, which no feed blocks anyway: links come and go with every container. */
-export const beyondSpecial = ({ ranges, names }: NeverBlock): NeverBlock => ({
+export const withoutSpecialUse = ({ ranges, names }: ProtectedSpace): ProtectedSpace => ({
   ranges: ranges.filter(({ range }) => !SPECIAL_RANGES.some((special) => within(range, special))),
   names,
 });
 
 /** The same protection has the same text. */
-export const neverBlockKey = ({ ranges, names }: NeverBlock): string =>
+export const protectedSpaceKey = ({ ranges, names }: ProtectedSpace): string =>
   JSON.stringify([ranges.map(({ label, range: { lo, hi } }) => [label, `${lo}-${hi}`]).sort(), names]);
 
 /** Of all interfaces, while the kernel does not announce them yet: with many veths this takes long (os.networkInterfaces). */

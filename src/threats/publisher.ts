@@ -4,9 +4,9 @@ import type { Logger } from '../lib/logger.js';
 import {
   columnCount,
   DIRECTIONS,
+  DIRECTIONS_BY_END,
   type Direction,
   type FamilyColumns,
-  JUDGING,
   noColumns,
   type ThreatAction,
   type ThreatLook,
@@ -17,13 +17,13 @@ import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
 import type { ThreatWorker } from './feed-worker-client.js';
 import type { MergeJob, MergeResult, ProtectedRange } from './merge.js';
-import { beyondSpecial, type NeverBlock, neverBlockKey } from './protected-space.js';
+import { type ProtectedSpace, protectedSpaceKey, withoutSpecialUse } from './protected-space.js';
 import { ThreatIndex } from './threat-index.js';
 
 /** The versions of all feeds, united for each action and direction: what the kernel should hold, and who judges what. */
 
 /** A feed's version in force here. */
-interface HeldFeed {
+interface LoadedFeed {
   readonly spec: Pick<FeedSpec, 'name' | 'action' | 'direction'>;
   readonly data: FeedData;
 }
@@ -51,7 +51,7 @@ const NOTHING: United = {
 
 /** Jobs are made of what there is when this is called; what no feed is for costs nothing. */
 async function uniteFeeds(
-  feeds: readonly HeldFeed[],
+  feeds: readonly LoadedFeed[],
   protect: readonly ProtectedRange[],
   merge: (job: MergeJob) => Promise<MergeResult>,
 ): Promise<United> {
@@ -74,17 +74,17 @@ async function uniteFeeds(
 
 const of =
   (action: ThreatAction, direction: Direction) =>
-  ({ spec }: HeldFeed): boolean =>
+  ({ spec }: LoadedFeed): boolean =>
     spec.action === action && spec.direction === direction;
 
 /** Names are where somebody goes: who comes in has none. */
-export const judgesNames = ({ direction }: Pick<FeedSpec, 'direction'>): boolean =>
-  JUDGING.dst.includes(direction);
+export const appliesToNames = ({ direction }: Pick<FeedSpec, 'direction'>): boolean =>
+  DIRECTIONS_BY_END.dst.includes(direction);
 
 /** Look-ups in what the indexes hold now; later changes do not show. */
-function lookIn(
+function lookupsOf(
   indexes: Readonly<Record<ThreatAction, ThreatIndex>>,
-  feeds: readonly HeldFeed[],
+  feeds: readonly LoadedFeed[],
 ): ThreatLook {
   const copy = (action: ThreatAction, directions: readonly Direction[]): ThreatIndex => {
     const names = new Set(
@@ -92,8 +92,11 @@ function lookIn(
     );
     return indexes[action].copy((feed) => names.has(feed));
   };
-  const [block, observe] = [copy('block', JUDGING.dst), copy('observe', JUDGING.dst)];
-  const [blockFrom, observeFrom] = [copy('block', JUDGING.src), copy('observe', JUDGING.src)];
+  const [block, observe] = [copy('block', DIRECTIONS_BY_END.dst), copy('observe', DIRECTIONS_BY_END.dst)];
+  const [blockFrom, observeFrom] = [
+    copy('block', DIRECTIONS_BY_END.src),
+    copy('observe', DIRECTIONS_BY_END.src),
+  ];
   return {
     blockedName: (name) => block.blockedName(name),
     observedName: (name) => observe.blockedName(name),
@@ -112,7 +115,7 @@ const columnsOf = ({ feed, v4, v6, withheld4, withheld6 }: FeedData): MergeJob['
   withheld6,
 });
 
-export interface ThreatForceOptions {
+export interface FeedPublisherOptions {
   /** threats.maxEntries: so many may all feeds together have. */
   readonly maxEntries: number;
   /** Prefixes of NAT64 translators. */
@@ -122,26 +125,26 @@ export interface ThreatForceOptions {
   readonly log: Logger;
 }
 
-interface Held extends HeldFeed {
+interface SizedFeed extends LoadedFeed {
   readonly spec: FeedSpec;
   /** Members of kernel sets that it comes to alone (a range may be dozens), and names; or its entries, if they are more. */
   readonly size: number;
 }
 
 /** The versions of all feeds as one: united, never-block space taken out, and handed to what enforces. */
-export class ThreatForce implements AsyncDisposable {
-  readonly #o: ThreatForceOptions;
-  readonly #held = new Map<string, Held>();
+export class FeedPublisher implements AsyncDisposable {
+  readonly #o: FeedPublisherOptions;
+  readonly #held = new Map<string, SizedFeed>();
   /** Versions that would not fit; they are taken in as soon as there is room. */
-  readonly #waiting = new Map<string, Held>();
+  readonly #waiting = new Map<string, SizedFeed>();
   readonly #indexes: Readonly<Record<ThreatAction, ThreatIndex>>;
   readonly #pass: RetryingRunner;
   readonly #told = new Set<string>();
-  #never: NeverBlock = { ranges: [], names: [] };
+  #never: ProtectedSpace = { ranges: [], names: [] };
   #united: United = NOTHING;
   #begun = false;
 
-  constructor(options: ThreatForceOptions) {
+  constructor(options: FeedPublisherOptions) {
     this.#o = options;
     this.#indexes = { block: new ThreatIndex(options.nat64), observe: new ThreatIndex(options.nat64) };
     this.#pass = new RetryingRunner({
@@ -170,11 +173,11 @@ export class ThreatForce implements AsyncDisposable {
   }
 
   /** What no feed may block from now on. */
-  async protect(never: NeverBlock): Promise<void> {
+  async protect(never: ProtectedSpace): Promise<void> {
     for (const index of Object.values(this.#indexes)) index.protect(never.ranges, never.names);
-    const before = neverBlockKey(this.#never);
-    this.#never = beyondSpecial(never);
-    if (neverBlockKey(this.#never) !== before) await this.#changed();
+    const before = protectedSpaceKey(this.#never);
+    this.#never = withoutSpecialUse(never);
+    if (protectedSpaceKey(this.#never) !== before) await this.#changed();
   }
 
   /** Why the newest versions are not in force; '': they are. */
@@ -191,7 +194,7 @@ export class ThreatForce implements AsyncDisposable {
     return this.#held.size;
   }
 
-  held(feed: string): FeedData | undefined {
+  version(feed: string): FeedData | undefined {
     return this.#held.get(feed)?.data;
   }
 
@@ -215,7 +218,7 @@ export class ThreatForce implements AsyncDisposable {
   }
 
   get #names(): number {
-    const naming = [...this.#held.values()].filter(({ spec }) => judgesNames(spec));
+    const naming = [...this.#held.values()].filter(({ spec }) => appliesToNames(spec));
     return naming.reduce((sum, { data }) => sum + data.counts.names, 0);
   }
 
@@ -226,7 +229,7 @@ export class ThreatForce implements AsyncDisposable {
     for (const name of this.#waiting.keys()) this.#tell(name);
   }
 
-  #fitting(): [string, Held] | undefined {
+  #fitting(): [string, SizedFeed] | undefined {
     return [...this.#waiting].find(([name, { size }]) => {
       const others = [...this.#held.values()].filter(({ spec }) => spec.name !== name);
       const sum = others.reduce((all, other) => all + other.size, size);
@@ -234,7 +237,7 @@ export class ThreatForce implements AsyncDisposable {
     });
   }
 
-  #take(name: string, held: Held): void {
+  #take(name: string, held: SizedFeed): void {
     this.#waiting.delete(name);
     this.#held.set(name, held);
     this.#indexes[held.spec.action].put(held.data);
@@ -257,7 +260,7 @@ export class ThreatForce implements AsyncDisposable {
   /** Members and look-ups are of one moment: what comes meanwhile is the next pass's. */
   async #publish(): Promise<void> {
     const held = [...this.#held.values()];
-    const look = lookIn(this.#indexes, held);
+    const look = lookupsOf(this.#indexes, held);
     const names = this.#names;
     const united = await uniteFeeds(held, this.#never.ranges, (job) =>
       this.#o.merge({ ...job, nat64: this.#o.nat64 }),

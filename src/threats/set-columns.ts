@@ -1,7 +1,13 @@
 /** What is in columns of members, and what one version adds to another. Pure. */
 import type { Family } from '../lib/ip.js';
 import { parseAddress } from '../lib/ip.js';
-import { type DirectedColumns, type FlowEnd, JUDGING, noColumns, type SetColumns } from '../policy/threat.js';
+import {
+  DIRECTIONS_BY_END,
+  type DirectedColumns,
+  type FlowEnd,
+  noColumns,
+  type SetColumns,
+} from '../policy/threat.js';
 
 const V4 = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/;
 
@@ -49,7 +55,7 @@ function hasNet(columns: SetColumns, of: Uint32Array, j: number): boolean {
 }
 
 /** The kind of set that holds the address. */
-export function holderOf(columns: SetColumns, text: string): 'ip' | 'net' | undefined {
+export function kindOf(columns: SetColumns, text: string): 'ip' | 'net' | undefined {
   const address = wordsOf(text, columns.words);
   if (!address) return undefined;
   if (hasSingle(columns, address, 0)) return 'ip';
@@ -75,11 +81,11 @@ export const isSame = (a: SetColumns, b: SetColumns, kind: 'ip' | 'net'): boolea
 };
 
 /** What one set holds: the single addresses of columns, or their networks. */
-export interface Held {
+export interface SetContent {
   readonly columns: SetColumns;
   readonly kind: 'ip' | 'net';
 }
-const sizeOf = ({ columns, kind }: Held): number =>
+const sizeOf = ({ columns, kind }: SetContent): number =>
   kind === 'net' ? columns.prefixes.length : columns.singles.length / columns.words;
 
 /** Network `i` has address `j` of `other` in it. */
@@ -92,7 +98,7 @@ function isIn({ nets, prefixes, words }: SetColumns, i: number, other: Uint32Arr
 }
 
 /** Network `i` of `columns` and what `by` holds have an address in common. */
-function meets(columns: SetColumns, i: number, by: Held): boolean {
+function meets(columns: SetColumns, i: number, by: SetContent): boolean {
   const column = by.kind === 'net' ? by.columns.nets : by.columns.singles;
   const next = lastUpTo(column, columns.nets, i, columns.words) + 1;
   const at = next - 1;
@@ -105,7 +111,11 @@ function meets(columns: SetColumns, i: number, by: Held): boolean {
  * Of what a set will hold (`after`) what another has held so far, whole or in part: it moves, and must be in both for a
  * moment. What the set has held already (`before`) is left out.
  */
-export function moving({ columns: after, kind }: Held, before: SetColumns, from: Held): SetColumns {
+export function moving(
+  { columns: after, kind }: SetContent,
+  before: SetColumns,
+  from: SetContent,
+): SetColumns {
   const { words } = after;
   const isNets = kind === 'net';
   const column = isNets ? after.nets : after.singles;
@@ -128,7 +138,7 @@ export function moving({ columns: after, kind }: Held, before: SetColumns, from:
     : { words, singles: picked, nets: none, prefixes: new Uint8Array(0) };
 }
 
-const holds = ({ columns, kind }: Held, of: Uint32Array, j: number): boolean =>
+const holds = ({ columns, kind }: SetContent, of: Uint32Array, j: number): boolean =>
   kind === 'net' ? hasNet(columns, of, j) : hasSingle(columns, of, j);
 
 function holdsNet(columns: SetColumns, after: SetColumns, i: number): boolean {
@@ -138,8 +148,8 @@ function holdsNet(columns: SetColumns, after: SetColumns, i: number): boolean {
 }
 
 /** The columns of one family that judge an end of flows. */
-export const judging = (all: DirectedColumns, end: FlowEnd, family: Family): readonly SetColumns[] =>
-  JUDGING[end].map((direction) => all[direction][family === 4 ? 'v4' : 'v6']);
+export const columnsFor = (all: DirectedColumns, end: FlowEnd, family: Family): readonly SetColumns[] =>
+  DIRECTIONS_BY_END[end].map((direction) => all[direction][family === 4 ? 'v4' : 'v6']);
 
 const textOf = (column: Uint32Array, i: number): string =>
   [24, 16, 8, 0].map((shift) => ((column[i] as number) >>> shift) & 255).join('.');

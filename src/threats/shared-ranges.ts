@@ -17,7 +17,7 @@ import {
 
 /** What a feed says of addresses that many share: who lists all of a CDN takes down everybody behind it. */
 
-export interface KnownRange {
+export interface SharedRange {
   /** Whose it is, for reports. */
   readonly label: string;
   readonly range: Range;
@@ -115,18 +115,19 @@ const PUBLISHED: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
-function known(label: string, text: string): KnownRange {
+function known(label: string, text: string): SharedRange {
   const range = parseCidr(text);
   if (!range) throw new Error(`well-known ranges: ${text} is not a network`);
   return { label, range, rule: 'withhold' };
 }
 
-export const WELL_KNOWN: readonly KnownRange[] = Object.entries({ ...PUBLISHED, ...CLOUD_NETWORKS }).flatMap(
-  ([label, networks]) => networks.map((text) => known(label, text)),
-);
+export const SHARED_RANGES: readonly SharedRange[] = Object.entries({
+  ...PUBLISHED,
+  ...CLOUD_NETWORKS,
+}).flatMap(([label, networks]) => networks.map((text) => known(label, text)));
 
 /** How a feed meets the ranges of one label. */
-export interface KnownOverlap {
+export interface SharedOverlap {
   readonly label: string;
   /** Lines that name the whole of a published range, or are wide and mostly of one: not blocked there. */
   readonly withheld: number;
@@ -138,7 +139,7 @@ export interface KnownOverlap {
 interface Sorted {
   readonly ranges: Ranges;
   readonly reach: Uint32Array;
-  readonly of: readonly KnownRange[];
+  readonly of: readonly SharedRange[];
 }
 
 /** A line this wide is no customer's: /16 in v4, /32 in v6 (what registries allocate to providers). */
@@ -146,7 +147,7 @@ const WIDE: Readonly<Record<WordCount, number>> = { 1: 2 ** 16, 4: 2 ** 96 };
 const MOSTLY = 0.5;
 const MAX_SAMPLES = 5;
 
-function sortKnown(known: readonly KnownRange[], words: WordCount): Sorted {
+function sortKnown(known: readonly SharedRange[], words: WordCount): Sorted {
   const mine = known.filter(({ range }) => wordsOf(range.family) === words);
   const raw = fromModel(
     mine.map(({ range }) => range),
@@ -154,7 +155,7 @@ function sortKnown(known: readonly KnownRange[], words: WordCount): Sorted {
   );
   const order = sortedOrder(raw);
   const ranges = { words, lo: reorder(raw.lo, order, words), hi: reorder(raw.hi, order, words) };
-  return { ranges, reach: reachOf(ranges), of: Array.from(order, (index) => mine[index] as KnownRange) };
+  return { ranges, reach: reachOf(ranges), of: Array.from(order, (index) => mine[index] as SharedRange) };
 }
 
 const oneRange = (ranges: Ranges, i: number): Ranges => {
@@ -163,7 +164,7 @@ const oneRange = (ranges: Ranges, i: number): Ranges => {
   return { words, lo: lo.slice(start, end), hi: hi.slice(start, end) };
 };
 
-class Judge {
+class SharedRangeCheck {
   readonly #list: ListedRanges;
   readonly #known: Sorted;
   readonly #overlaps = new Map<string, { withheld: number; inside: number; samples: Sample[] }>();
@@ -174,7 +175,7 @@ class Judge {
     this.#known = known;
   }
 
-  run(): { withheld: Ranges; overlaps: readonly KnownOverlap[] } {
+  run(): { withheld: Ranges; overlaps: readonly SharedOverlap[] } {
     const { lo, hi, words } = this.#list;
     const { ranges, reach } = this.#known;
     if (countOf(ranges) > 0)
@@ -235,8 +236,8 @@ class Judge {
 }
 
 /** One for each label, of both families. */
-export function byLabel(overlaps: readonly KnownOverlap[]): readonly KnownOverlap[] {
-  const sums = new Map<string, KnownOverlap>();
+export function byLabel(overlaps: readonly SharedOverlap[]): readonly SharedOverlap[] {
+  const sums = new Map<string, SharedOverlap>();
   for (const one of overlaps) {
     const sum = sums.get(one.label);
     sums.set(one.label, {
@@ -250,8 +251,8 @@ export function byLabel(overlaps: readonly KnownOverlap[]): readonly KnownOverla
 }
 
 /** What of `list` is withheld (disjoint), and how it meets the known ranges. */
-export const judgeKnown = (
+export const checkSharedRanges = (
   list: ListedRanges,
-  known: readonly KnownRange[],
-): { readonly withheld: Ranges; readonly overlaps: readonly KnownOverlap[] } =>
-  new Judge(list, sortKnown(known, list.words)).run();
+  known: readonly SharedRange[],
+): { readonly withheld: Ranges; readonly overlaps: readonly SharedOverlap[] } =>
+  new SharedRangeCheck(list, sortKnown(known, list.words)).run();

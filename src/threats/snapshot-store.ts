@@ -63,7 +63,7 @@ const FORGOTTEN_MS = 30 * 24 * 3_600_000;
 const STATES = 'threats/feed/';
 
 /** Takes out of the shared store what nobody needs: snapshots that no state names, states of feeds long gone. */
-export class Orphans implements Disposable {
+export class SnapshotCleanup implements Disposable {
   readonly #shared: SharedStore;
   readonly #ours: () => readonly string[];
   readonly #log: Logger;

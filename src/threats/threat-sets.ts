@@ -9,7 +9,7 @@ import {
   type ThreatMembers,
 } from '../policy/threat.js';
 import { freshSet, THREAT_KINDS, type ThreatKind, threatSet } from '../ruleset/naming.js';
-import { familyOf, holderOf, isSame, moving } from './set-columns.js';
+import { familyOf, isSame, kindOf, moving } from './set-columns.js';
 
 /** Big sets of the kernel: every call has happened when it returns, or throws. */
 export interface BigSets {
@@ -77,7 +77,7 @@ export class ThreatSets {
   /** Whether the set of that name holds the address. */
   has(set: string, address: string): boolean {
     const part = this.#parts(this.#members ?? NO_MEMBERS).find((p) => p.set === set);
-    return part !== undefined && holderOf(part.columns, address) === part.kind;
+    return part !== undefined && kindOf(part.columns, address) === part.kind;
   }
 
   /** Resolves when the kernel holds exactly these; else throws, and all that stood before stands. */

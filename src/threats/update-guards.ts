@@ -171,7 +171,7 @@ const UNLESS_ACCEPTED = [badLines, tooFew] as const;
  * @param before counts of the version in force, if any.
  * @param accept a person has looked and takes it as it is.
  */
-export function judge(
+export function checkUpdate(
   candidate: Candidate,
   guards: Guards,
   before: FeedCounts | undefined,

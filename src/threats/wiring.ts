@@ -6,7 +6,7 @@ import type { SharedStore } from '../store/store-interface.js';
 import { ThreatWorker } from './feed-worker-client.js';
 import { fetchFeed } from './fetch.js';
 import type { RunnerPorts, SharedSnapshots } from './runner-ports.js';
-import { WELL_KNOWN } from './shared-ranges.js';
+import { SHARED_RANGES } from './shared-ranges.js';
 import { fileSnapshots } from './snapshot-store.js';
 
 export interface FeedTools extends AsyncDisposable {
@@ -32,7 +32,7 @@ export function feedTools(
       fetch: fetchFeed,
       load: (job) => worker.load(job),
       open: (snapshot) => worker.open(snapshot),
-      known: () => WELL_KNOWN,
+      known: () => SHARED_RANGES,
       now: Date.now,
       random: Math.random,
       log,

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { openRedisStore, openStoreAlone } from '../../../src/store/shared-store.js';
-import { Orphans } from '../../../src/threats/snapshot-store.js';
+import { SnapshotCleanup } from '../../../src/threats/snapshot-store.js';
 import { program } from '../../lab/drawbridge.js';
 import { FeedHost } from '../../pure/threats/feed-host.js';
 import { FeedServer } from '../../pure/threats/feed-server.js';
@@ -128,7 +128,7 @@ describe('hosts of one Redis', () => {
     await one.shared.blobs.putBlob(hash, stray);
     const old = { attempted: Date.now() - 40 * 86_400_000, version: null };
     await one.shared.store.put('threats/feed/gone/0', old);
-    using orphans = new Orphans(one.shared, () => ['threats/feed/x'], { ...console });
+    using orphans = new SnapshotCleanup(one.shared, () => ['threats/feed/x'], { ...console });
     await orphans.sweep(Date.now());
     expect(await redis.ask('HLEN', '{drawbridge}:blobs')).toBe(2);
     await orphans.sweep(Date.now());

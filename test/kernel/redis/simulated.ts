@@ -4,10 +4,10 @@ import type { Logger } from '../../../src/lib/logger.js';
 import type { SetColumns } from '../../../src/policy/threat.js';
 import { freshSet } from '../../../src/ruleset/naming.js';
 import type { SharedStore } from '../../../src/store/store-interface.js';
-import { Threats } from '../../../src/threats/active-threats.js';
+import { ActiveThreats } from '../../../src/threats/active-threats.js';
 import { Feeds } from '../../../src/threats/feed-service.js';
 import type { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
-import { holderOf } from '../../../src/threats/set-columns.js';
+import { kindOf } from '../../../src/threats/set-columns.js';
 import type { BigSets } from '../../../src/threats/threat-sets.js';
 
 /** What the kernel would hold, by the calls that it gets. */
@@ -47,7 +47,7 @@ class Sets implements BigSets {
   has(address: string): boolean {
     return [...this.#sets].some(
       ([name, { kind, columns }]) =>
-        !name.endsWith(freshSet('')) && columns !== undefined && holderOf(columns, address) === kind,
+        !name.endsWith(freshSet('')) && columns !== undefined && kindOf(columns, address) === kind,
     );
   }
 }
@@ -64,7 +64,7 @@ export class SimulatedHost implements AsyncDisposable {
     const say = (o: object, message?: string): void => void this.said.push(`${message} ${JSON.stringify(o)}`);
     const log: Logger = { debug: () => undefined, info: () => undefined, warn: say, error: say };
     this.#sets = new Sets(() => this.#look());
-    const publisher = new Threats({
+    const publisher = new ActiveThreats({
       prefix: 'DB',
       identityMask: 0x7f00_0000,
       maxEntries: 10_000,

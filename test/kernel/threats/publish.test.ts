@@ -12,7 +12,7 @@ import {
   type ThreatMembers,
 } from '../../../src/policy/threat.js';
 import { compile } from '../../../src/ruleset/compile.js';
-import { Threats } from '../../../src/threats/active-threats.js';
+import { ActiveThreats } from '../../../src/threats/active-threats.js';
 import { toMembers } from '../../../src/threats/merge.js';
 import { unite } from '../../../src/threats/range-algebra.js';
 import { fromModel } from '../../../src/threats/ranges.js';
@@ -72,7 +72,7 @@ function threatsOf(
   maxEntries = 2_000_000,
 ) {
   const repaired: number[] = [];
-  const threats = new Threats({
+  const threats = new ActiveThreats({
     prefix: 'DB',
     identityMask: shape.marks.identity,
     maxEntries,

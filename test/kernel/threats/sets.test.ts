@@ -2,10 +2,10 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { parseCidr, type Range } from '../../../src/lib/ip-range.js';
 import {
-  type Members,
   type MergeResult,
   mergeFeeds,
   netTexts,
+  type SetMembers,
   singleTexts,
 } from '../../../src/threats/merge.js';
 import { haveReal, load, realFeed } from '../../pure/threats/shape.js';
@@ -17,7 +17,7 @@ beforeEach(() => {
 });
 afterEach(() => ns[Symbol.dispose]());
 
-function fill(members: Members, family: 'inet' | 'inet6', set: string): string {
+function fill(members: SetMembers, family: 'inet' | 'inet6', set: string): string {
   const options = `family ${family} maxelem 2000000`;
   const out = [`create ${set}-ip hash:ip ${options}`, `create ${set}-net hash:net ${options}`];
   for (const text of singleTexts(members)) out.push(`add ${set}-ip ${text}`);

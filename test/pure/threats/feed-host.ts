@@ -7,9 +7,9 @@ import { columnCount, type ThreatVersion } from '../../../src/policy/threat.js';
 import { openStoreAlone } from '../../../src/store/shared-store.js';
 import type { SharedStore } from '../../../src/store/store-interface.js';
 import { Feeds } from '../../../src/threats/feed-service.js';
-import type { NeverBlockFacts } from '../../../src/threats/protected-space.js';
+import type { ProtectedSpaceFacts } from '../../../src/threats/protected-space.js';
 
-type Facts = Pick<NeverBlockFacts, 'hostAddresses' | 'networks'>;
+type Facts = Pick<ProtectedSpaceFacts, 'hostAddresses' | 'networks'>;
 
 /** The feeds of one host, from its configuration to what would go into the kernel. */
 export class FeedHost {

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { readConfig } from '../../../src/config/config.js';
 import { formatRange } from '../../../src/lib/ip.js';
 import { alertOf } from '../../../src/threats/feed-view.js';
-import { beyondSpecial, neverBlock } from '../../../src/threats/protected-space.js';
+import { protectedSpace, withoutSpecialUse } from '../../../src/threats/protected-space.js';
 import { feed } from '../api/double.js';
 
 const config = (text: string) => {
@@ -14,7 +14,7 @@ const nothing = { config: config(''), hostAddresses: [], networks: [], hostResol
 
 describe('what no feed may block', () => {
   it('is whatever this host lives by, in whatever way it is written', () => {
-    const { ranges, names } = neverBlock({
+    const { ranges, names } = protectedSpace({
       config: config(
         'dns: { upstreams: ["[2001:db8::53]:5353"], zones: { corp: { upstreams: [203.0.113.53] } } }\n' +
           'api: { listen: "[2001:db8::7]:7070" }\n' +
@@ -52,7 +52,7 @@ describe('what no feed may block', () => {
   it('is nothing new where special-use space covers it: a container’s start changes nothing', () => {
     const hostAddresses = ['10.0.0.2', 'fe80::42', 'fd00::1', '127.0.0.1', '198.51.100.2'];
     const networks = [{ name: 'web', subnets: ['172.18.0.0/16'], gateways: ['172.18.0.1'] }];
-    const { ranges } = beyondSpecial(neverBlock({ ...nothing, hostAddresses, networks }));
+    const { ranges } = withoutSpecialUse(protectedSpace({ ...nothing, hostAddresses, networks }));
     expect(ranges.map(({ range }) => formatRange(range))).toEqual(['198.51.100.2']);
   });
 });

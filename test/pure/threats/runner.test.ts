@@ -16,7 +16,7 @@ import { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
 import { fetchFeed } from '../../../src/threats/fetch.js';
 import { FeedsRunner } from '../../../src/threats/runner.js';
 import type { FeedState } from '../../../src/threats/schedule.js';
-import { WELL_KNOWN } from '../../../src/threats/shared-ranges.js';
+import { SHARED_RANGES } from '../../../src/threats/shared-ranges.js';
 import { fileSnapshots } from '../../../src/threats/snapshot-store.js';
 import { sharedSnapshots } from '../../../src/threats/wiring.js';
 
@@ -88,7 +88,7 @@ function host(owner = 'a', settings: Partial<FeedSettings> = {}, isShared = true
     fetch: fetchFeed,
     load: (job) => worker.load(job),
     open: (octets) => worker.open(octets),
-    known: () => WELL_KNOWN,
+    known: () => SHARED_RANGES,
     now: () => clock,
     random: () => 0,
     log,

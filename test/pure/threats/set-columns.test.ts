@@ -5,7 +5,7 @@ import type { SetColumns } from '../../../src/policy/threat.js';
 import { toMembers } from '../../../src/threats/merge.js';
 import { unite } from '../../../src/threats/range-algebra.js';
 import { fromModel } from '../../../src/threats/ranges.js';
-import { addition, holderOf, isSame, moving, octetsTest } from '../../../src/threats/set-columns.js';
+import { addition, isSame, kindOf, moving, octetsTest } from '../../../src/threats/set-columns.js';
 
 const BASE = { 4: 0xc633_6400n, 6: 0x2001_0db8n << 96n } as const;
 const columns = (family: 4 | 6, ranges: readonly (readonly [number, number])[]) => {
@@ -34,7 +34,7 @@ describe.each([4, 6] as const)('members of IPv%i', (family) => {
       fc.property(someRanges, fc.nat(250), (ranges, n) => {
         const isIn = ranges.some(([lo, length]) => n >= lo && n <= lo + length);
         const held = columns(family, ranges);
-        expect(holderOf(held, textOf(family, n)) !== undefined).toBe(isIn);
+        expect(kindOf(held, textOf(family, n)) !== undefined).toBe(isIn);
         expect(octetsTest(held)(octetsOf(family, n), 3)).toBe(isIn);
       }),
     );
@@ -46,13 +46,13 @@ describe.each([4, 6] as const)('members of IPv%i', (family) => {
         const [a, b] = [columns(family, before), columns(family, after)];
         const added = addition([a], [b], 3);
         const fresh = Array.from({ length: 250 }, (_, n) => textOf(family, n)).filter(
-          (t) => holderOf(b, t) && !holderOf(a, t),
+          (t) => kindOf(b, t) && !kindOf(a, t),
         );
         if (fresh.length > 0 && added !== 'many') for (const t of fresh) expect(added).toContain(t);
         expect(isSame(a, a, 'ip') && isSame(b, b, 'net')).toBe(true);
         const moved = moving({ columns: b, kind: 'ip' }, a, { columns: a, kind: 'net' });
         const expected = Array.from({ length: 250 }, (_, n) => textOf(family, n)).filter(
-          (t) => holderOf(b, t) === 'ip' && holderOf(a, t) === 'net',
+          (t) => kindOf(b, t) === 'ip' && kindOf(a, t) === 'net',
         );
         expect(moved.singles.length / a.words).toBe(expected.length);
       }),
@@ -71,11 +71,11 @@ describe.each([4, 6] as const)('members of IPv%i', (family) => {
         const moved = moving({ columns: will, kind: to }, was, { columns: left, kind: from });
         for (let n = 0; n < 250; n++) {
           const text = textOf(family, n);
-          const isMoved = holderOf(moved, text) !== undefined;
-          const leaves = holderOf(left, text) === from && holderOf(will, text) === to;
-          const needed = leaves && holderOf(was, text) === undefined;
+          const isMoved = kindOf(moved, text) !== undefined;
+          const leaves = kindOf(left, text) === from && kindOf(will, text) === to;
+          const needed = leaves && kindOf(was, text) === undefined;
           if (needed) expect([text, isMoved]).toEqual([text, true]);
-          if (isMoved) expect([text, holderOf(will, text)]).toEqual([text, to]);
+          if (isMoved) expect([text, kindOf(will, text)]).toEqual([text, to]);
         }
       }),
       { numRuns: 300 },
@@ -93,6 +93,6 @@ describe.each([4, 6] as const)('members of IPv%i', (family) => {
   it('text of the other family, or that is no address, is in none', () => {
     const all = columns(family, [[0, 200]]);
     for (const text of [textOf(family === 4 ? 6 : 4, 1), '', 'x', '300.1.2', '::zz'])
-      expect(holderOf(all, text)).toBeUndefined();
+      expect(kindOf(all, text)).toBeUndefined();
   });
 });
