@@ -11,7 +11,7 @@ import { Audit } from '../src/changes/audit.js';
 import { Changes } from '../src/changes/changes.js';
 import { watchFolder } from '../src/config/folder.js';
 import { ListReader } from '../src/config/list-reader.js';
-import type { Logger } from '../src/lib/logger.js';
+import type { Logger } from '../src/lib/log.js';
 import { openEmbeddedStore } from '../src/store/embedded-store.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };

@@ -1,6 +1,6 @@
 import fastify, { type FastifyInstance } from 'fastify';
-import type { Logger } from '../lib/logger.js';
-import { RefusedError } from '../lib/refusal.js';
+import type { Logger } from '../lib/log.js';
+import { RefusedError } from '../lib/problem.js';
 import { type GuardOptions, guard } from './auth.js';
 import { whoIs } from './context.js';
 import { errorHandler } from './problems.js';

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { sourceOf } from './source.js';
 
 /** Times of one connection, in ms: the head of a request, a whole request, and between two. */

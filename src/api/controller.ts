@@ -19,7 +19,7 @@ import type { Overrides } from '../enforce/policies.js';
 import type { PreviewView } from '../enforce/preview-types.js';
 import type { Readiness } from '../enforce/readiness.js';
 import type { Counts } from '../kernel/counts.js';
-import { RefusedError } from '../lib/refusal.js';
+import { RefusedError } from '../lib/problem.js';
 import { SharedRead, type Turns, yieldTo } from '../lib/shared-read.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Lockdown, Pause } from '../policy/emergency.js';

@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { openListener, UNIX } from '../config/api-listener.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { trustSocket } from './auth.js';
 import { onClientError } from './client-error.js';
 import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './connections.js';

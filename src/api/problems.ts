@@ -1,7 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { Logger } from '../lib/logger.js';
-import type { Problem } from '../lib/problem.js';
-import { type Refusal, RefusedError } from '../lib/refusal.js';
+import type { Logger } from '../lib/log.js';
+import { type Problem, type Refusal, RefusedError } from '../lib/problem.js';
 import type { Role } from '../policy/token.js';
 import type { Methods } from './methods.js';
 import type { ProblemDocument } from './schemas.js';

@@ -1,6 +1,6 @@
 /** The shapes of feeds and threats in the API. */
 import { type Static, Type } from '@sinclair/typebox';
-import { Count, closed, Nullable, Text, Time, Words } from '../lib/schema-words.js';
+import { Count, closedObject as closed, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 
 const Lines = Type.Object(
   {

@@ -1,6 +1,6 @@
 /** The shapes of export, import and sync, of hosts that share a store, and of tokens in the API. */
 import { type Static, Type } from '@sinclair/typebox';
-import { Count, closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-words.js';
+import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
 import { ListSchema } from '../policy/list-schema.js';
 import { ROLES } from '../policy/token.js';

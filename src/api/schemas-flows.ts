@@ -1,6 +1,6 @@
 /** The shapes of denied flows and of the preview of mode enforce in the API. */
 import { type Static, Type } from '@sinclair/typebox';
-import { Count, closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-words.js';
+import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 
 export const FlowSchema = Type.Object(
   {

@@ -1,6 +1,6 @@
 /** The shapes of the API (spec 7): one definition for validation, OpenAPI and the client's types. */
 import { type Static, type TSchema, Type } from '@sinclair/typebox';
-import { Count, closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-words.js';
+import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
 import { EntryObjectSchema, ListSchema } from '../policy/list-schema.js';
 

@@ -1,6 +1,6 @@
 import swagger from '@fastify/swagger';
 import fastify, { type FastifyInstance } from 'fastify';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { Admission } from './admission.js';
 import { type Authenticate, type GuardOptions, guard } from './auth.js';
 import { onClientError } from './client-error.js';

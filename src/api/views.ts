@@ -6,7 +6,7 @@ import type { ExplainView } from '../coverage/explain-types.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Counts, MemberCounts } from '../kernel/counts.js';
 import { formatAddress } from '../lib/ip.js';
-import { RefusedError } from '../lib/refusal.js';
+import { RefusedError } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { type Emergency, pauseOf } from '../policy/emergency.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';

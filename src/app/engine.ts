@@ -27,7 +27,7 @@ import { Kernel } from '../kernel/kernel.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
 import { Sandboxes } from '../kernel/sandboxes.js';
 import { Current } from '../lib/current.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Mode, Policy } from '../policy/policy.js';

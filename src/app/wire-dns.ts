@@ -8,8 +8,8 @@ import type { NameEvent } from '../dns/types.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { SetWriter } from '../kernel/set-writer.js';
-import { nat64Ranges } from '../lib/embedded-ipv4.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
+import { nat64Ranges } from '../lib/special-use.js';
 import type { ThreatLook } from '../policy/threat.js';
 
 export interface NamesOptions {

@@ -9,7 +9,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { LearnedPort } from '../kernel/kernel-port.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
 import type { SetWriter } from '../kernel/set-writer.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';

@@ -15,7 +15,7 @@ import {
   removeLan,
   takeLanMember,
 } from '../kernel/netns-tables.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { LanKernel } from '../netns-rules/one-namespace.js';
 import type { ContainerFacts, NetworkFacts } from '../policy/container.js';

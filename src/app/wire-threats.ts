@@ -4,7 +4,7 @@ import type { EnforcementPass } from '../enforce/pass.js';
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig } from '../ruleset/state.js';

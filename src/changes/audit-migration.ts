@@ -1,5 +1,5 @@
 import { isRecord } from '../lib/json.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Store } from '../store/store-interface.js';
 import { difference } from './audit-difference.js';
 import type { AuditFile } from './audit-file.js';

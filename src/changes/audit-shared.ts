@@ -1,4 +1,4 @@
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Store } from '../store/store-interface.js';
 import type { AuditView } from './audit-types.js';
 

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Store } from '../store/store-interface.js';
 import { difference } from './audit-difference.js';
 import { AuditFile } from './audit-file.js';

@@ -1,5 +1,5 @@
-import type { Logger } from '../lib/logger.js';
-import { RefusedError } from '../lib/refusal.js';
+import type { Logger } from '../lib/log.js';
+import { RefusedError } from '../lib/problem.js';
 import type { Store } from '../store/store-interface.js';
 import { type AuditSink, type KeyChange, type Outcome, recordOf } from './change-record.js';
 import { refuse } from './refuse.js';

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Beats } from '../store/store-interface.js';
 import { BEAT_MS, type NodeRecord, type NodeView, nodeRecord, nodeView } from './fleet-types.js';
 

@@ -1,4 +1,4 @@
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
 import { tame } from '../policy/labels.js';
 import { ignoredLabels } from '../policy/own-labels.js';

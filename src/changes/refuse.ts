@@ -1,5 +1,4 @@
-import type { Problem } from '../lib/problem.js';
-import { type Refusal, RefusedError } from '../lib/refusal.js';
+import { type Problem, type Refusal, RefusedError } from '../lib/problem.js';
 
 /** Throws the refusal that the API turns into a problem document. */
 export function refuse(kind: Exclude<Refusal['kind'], 'invalid'>, detail: string, remedy: string): never {

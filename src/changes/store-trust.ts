@@ -1,8 +1,8 @@
 import type { Overrides } from '../enforce/policies.js';
 import type { Exec } from '../kernel/exec.js';
 import { formatRecord, readStoreRecord, type StoreRecord, writeStoreRecord } from '../kernel/store-record.js';
-import type { Logger } from '../lib/logger.js';
-import { RefusedError } from '../lib/refusal.js';
+import type { Logger } from '../lib/log.js';
+import { RefusedError } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Mode, Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

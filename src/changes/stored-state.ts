@@ -1,8 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
-import { isRecord } from '../lib/json.js';
-import type { Logger } from '../lib/logger.js';
+import { isRecord, isWithin } from '../lib/json.js';
+import type { Logger } from '../lib/log.js';
 import type { Parsed } from '../lib/problem.js';
-import { isWithin } from '../lib/size.js';
 import type { Emergency, Lockdown, Pause } from '../policy/emergency.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
 import type { Grant, List, Mode } from '../policy/policy.js';

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Store } from '../store/store-interface.js';
 import { type AuditSink, type KeyChange, recordOf } from './change-record.js';
 import type { ChangesState } from './stored-state.js';

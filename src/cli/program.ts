@@ -1,5 +1,5 @@
 import { Command, CommanderError } from 'commander';
-import { nearest } from '../lib/nearest.js';
+import { nearest } from '../lib/problem.js';
 import { COMMANDS } from './catalogue.js';
 import { Registry } from './command.js';
 import { CommandFailure, failureOf, problemText } from './failure.js';

@@ -1,7 +1,7 @@
 /** What the thread that reads lists does, and its messages; all plain data. */
 
 import type { Parsed, Problem } from '../lib/problem.js';
-import type { ThreadRequest, ThreadResult } from '../lib/thread-messages.js';
+import type { ThreadRequest, ThreadResult } from '../lib/thread.js';
 import type { Entry } from '../policy/entry.js';
 import { listFromObject } from '../policy/list-parse.js';
 import type { List } from '../policy/policy.js';

@@ -1,4 +1,4 @@
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Problem } from '../lib/problem.js';
 
 /** Of one file; the rest is shown by `drawbridge check`. */

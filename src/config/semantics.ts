@@ -1,10 +1,10 @@
 /** What a schema cannot say of a configuration: names, addresses, and keys that depend on one another. */
 import { normalize } from 'node:path';
 import { canonicalName } from '../lib/dns-name.js';
-import { NAT64_BITS } from '../lib/embedded-ipv4.js';
 import { parseAddress, parseCidr } from '../lib/ip.js';
 import { escapePointer } from '../lib/json.js';
 import type { Problem } from '../lib/problem.js';
+import { NAT64_BITS } from '../lib/special-use.js';
 import { parseDuration } from '../lib/units.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { MASK_NEEDS, splitMask } from '../policy/mark-mask.js';

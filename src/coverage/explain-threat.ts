@@ -1,5 +1,5 @@
-import { TUNNELS, tunnelOf } from '../lib/embedded-ipv4.js';
 import { parseAddress } from '../lib/ip.js';
+import { TUNNELS, tunnelOf } from '../lib/special-use.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
 import { THREAT_WHY } from '../ruleset/threat-rules.js';
 import { addressOf, packetTo } from './explain-packet.js';

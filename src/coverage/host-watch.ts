@@ -5,7 +5,7 @@ import { type EngineFacts, engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import { existsOnHost } from '../kernel/host-files.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { hostFindings } from './coverage-host.js';
 import type { OwnPlaces } from './coverage-places.js';

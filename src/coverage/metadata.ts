@@ -1,5 +1,5 @@
-import { carriedV4 } from '../lib/embedded-ipv4.js';
 import { type Family, parseAddress } from '../lib/ip-address.js';
+import { carriedV4 } from '../lib/special-use.js';
 
 /** Instance metadata and credential services of clouds: whoever reaches them can act as the host, or as its role. */
 const ADDRESSES: readonly (readonly [address: string, what: string])[] = [

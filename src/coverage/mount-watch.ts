@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { isWithin, type Location, type Mount, parseMountInfo } from '../kernel/mount-info.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { type DeviceFacts, type DeviceNode, givenPaths } from './coverage-devices.js';
 import type { MountsKnown } from './coverage-mounts.js';

@@ -1,5 +1,5 @@
 import type { Addresses } from '../kernel/netlink/addresses.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { hostResolver } from '../ruleset/host-net.js';
 import type { DesiredInput, Subject } from '../ruleset/state.js';
 import type { DnsService } from './service.js';

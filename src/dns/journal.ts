@@ -5,7 +5,7 @@
  */
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Fact } from './ledger.js';
 
 type Line =

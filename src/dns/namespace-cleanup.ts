@@ -1,4 +1,4 @@
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
 
 export interface ClearedOptions {

@@ -7,7 +7,7 @@ import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js'
 import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { closeResolver, type ResolverSockets } from '../kernel/resolver-sockets.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import {
   type ContainerFacts,
   type DockerView,

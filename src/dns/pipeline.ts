@@ -1,6 +1,6 @@
 /** A query's way, one concern a step: who asks → mode → local names → policy → upstream → rebinding → kernel → answer. */
 
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { noData, parseQuery, type Query, type Reply, serverFailure } from './codec.js';
 import { decide } from './decide.js';
 import type { Observed } from './passthrough.js';

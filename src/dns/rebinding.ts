@@ -2,9 +2,9 @@
  * DNS rebinding: a public name that answers with an address inside lets its owner aim the container at this network.
  * Such answers are refused unless somebody said that they are meant (spec 2).
  */
-import { carriedV4 } from '../lib/embedded-ipv4.js';
+
 import { type Address, formatAddress, formatRange, parseAddress, type Range, rangeHas } from '../lib/ip.js';
-import { privateRangeOf } from '../lib/special-use.js';
+import { carriedV4, privateRangeOf } from '../lib/special-use.js';
 import { hitText, type ThreatLook } from '../policy/threat.js';
 import { recordAddress } from './address.js';
 import { type } from './types.js';

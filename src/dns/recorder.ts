@@ -1,7 +1,7 @@
 /** From an answer to the kernel: ledger, journal, then every set of the name, acknowledged. */
 
 import type { SetWriter } from '../kernel/set-writer.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { familyOf, recordAddress } from './address.js';
 import type { Journal } from './journal.js';
 import type { Fact, Ledger, SetsOf } from './ledger.js';

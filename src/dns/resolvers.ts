@@ -1,7 +1,7 @@
 /** Which servers are asked for a name: zones by longest suffix, else the configured ones, else the host's resolv.conf. */
 import { readFileSync, statSync } from 'node:fs';
 import { parseResolvConf, parseServer, type Server } from '../lib/dns-server-address.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { isWithin } from './wire-name.js';
 
 export interface ResolverOptions {

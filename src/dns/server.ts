@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { familyOf } from './address.js';
 import { Turns } from './fair-queue.js';
 import { type AskerLimits, Limits } from './limits.js';

@@ -3,7 +3,7 @@
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import type { SetWriter } from '../kernel/set-writer.js';
 import { nameMatches } from '../lib/dns-name.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { Journal } from './journal.js';
 import { type Fact, Ledger, type SetsOf } from './ledger.js';
 import { type AskerLimits, Limits, upstreamShare } from './limits.js';

@@ -1,5 +1,5 @@
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import type { Marks } from '../ruleset/marks.js';

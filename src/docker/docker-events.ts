@@ -3,7 +3,7 @@
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asRecord, recordAt, textAt } from '../lib/json.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { DockerApi } from './docker-api.js';
 import { isFullId } from './docker-values.js';
 

@@ -1,7 +1,7 @@
 /** Asks the engine for what the state wants, and puts the answers where they belong. */
 
 import { eachOf, KeyedRunner } from '../lib/async.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { type DockerApi, DockerError } from './docker-api.js';
 import type { ViewChange } from './docker-events.js';
 import type { DockerState, Outcome } from './docker-state.js';

@@ -5,7 +5,7 @@
  */
 
 import { Coalescer } from '../lib/async.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
 import { type DaemonFacts, readDaemon } from './daemon.js';
 import { DockerApi } from './docker-api.js';

@@ -1,4 +1,4 @@
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 
 export interface DriftOptions {
   /** How many steps the kernel needs to hold what it should, by a fresh look. */

@@ -1,6 +1,6 @@
 import type { DnsService } from '../dns/service.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { SetDesired } from '../ruleset/state.js';
 import type { ActiveThreats } from '../threats/active-threats.js';

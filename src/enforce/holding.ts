@@ -1,5 +1,5 @@
 import type { DockerWatch } from '../docker/watch.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig } from '../ruleset/state.js';
 import { Classifier } from './classify.js';

@@ -7,7 +7,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { isRecord } from '../lib/json.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { type Complain, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 import { HostCgroupTable, type Parents } from './host-cgroups.js';
 

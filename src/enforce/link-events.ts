@@ -2,7 +2,7 @@ import type { NamespaceDns } from '../dns/namespace-resolvers.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel, LinkNews as LinkListener } from '../kernel/kernel.js';
 import { Coalescer, KeyedRunner } from '../lib/async.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { bindPorts } from './bind-veths.js';
 import { NewVeths } from './new-veths.js';

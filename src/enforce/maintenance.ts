@@ -4,7 +4,7 @@ import { TtlExtender } from '../dns/ttl-extender.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { LegacyTables } from '../kernel/netlink/legacy-tables.js';
 import { RulesMonitor } from '../kernel/rules-monitor.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { recordSet } from '../ruleset/naming.js';
 import type { DesiredState, KernelConfig } from '../ruleset/state.js';

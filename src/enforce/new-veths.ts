@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
 import type { HostLink } from '../ruleset/bindings.js';
 

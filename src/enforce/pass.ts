@@ -1,6 +1,6 @@
 import type { LearnedPort } from '../kernel/kernel-port.js';
 import type { Current } from '../lib/current.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
 import type { EastWest } from '../policy/neighbours.js';
 import type { Mode, Policy, PolicyEntry } from '../policy/policy.js';

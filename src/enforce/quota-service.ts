@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import type { Exec } from '../kernel/exec.js';
 import { readQuotas } from '../kernel/quota-counters.js';
 import { isRecord } from '../lib/json.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

@@ -1,4 +1,4 @@
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 
 export interface Pass {
   readonly reasons: readonly string[];

@@ -1,7 +1,7 @@
 import { type DeletedFlow, deleteFlows } from '../kernel/delete-flows.js';
 import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { type Flow, mayBeReversed, reversed } from '../ruleset/flow.js';
 import type { Subject } from '../ruleset/state.js';

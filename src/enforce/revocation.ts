@@ -1,7 +1,7 @@
 import { type DeletedFlow, deleteFlows, deleteMarkedFlows } from '../kernel/delete-flows.js';
 import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
 import type { KernelPort } from '../kernel/kernel-port.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Binding } from '../ruleset/bindings.js';
 import { markOf } from '../ruleset/bridge.js';

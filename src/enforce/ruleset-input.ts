@@ -1,5 +1,5 @@
-import { nat64Ranges } from '../lib/embedded-ipv4.js';
 import { type Family, networkOf, parseSubnet, publicRanges, type Range } from '../lib/ip.js';
+import { nat64Ranges } from '../lib/special-use.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
 import { subnetsWithoutGateway } from '../policy/gateways.js';
 import { type EastWest, freeNeighbours, resolveContainer } from '../policy/neighbours.js';

@@ -1,4 +1,4 @@
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { HeldVeth } from '../ruleset/forwarding.js';
 import type { BridgePort, StickyEntry } from './netlink/bridge-codec.js';
 import type { PortChange } from './netlink/bridge-ports.js';

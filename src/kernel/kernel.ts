@@ -1,4 +1,4 @@
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { HostLink } from '../ruleset/bindings.js';
 import { type ForwardingInput, forwardingOf } from '../ruleset/forwarding.js';
 import { namesFor } from '../ruleset/naming.js';

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { follow, isOurs } from './exec.js';
 
 const RESTART_MS = 1_000;

@@ -1,5 +1,5 @@
 import type { Worker } from 'node:worker_threads';
-import { startThread } from '../lib/thread-start.js';
+import { startThread } from '../lib/thread.js';
 import type { ResolverSockets } from './resolver-sockets.js';
 
 /** What is done with each new sandbox. */

@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { execaNode } from 'execa';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import {
   type ExecOptions,
   type ExecResult,

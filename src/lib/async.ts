@@ -15,7 +15,7 @@
  *
  * Reads that many API clients share, with a bound on their share of the time, are in shared-read.ts.
  */
-import type { Logger } from './logger.js';
+import type { Logger } from './log.js';
 
 const ignore = (): void => undefined;
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
@@ -299,4 +299,17 @@ export function repeatSafely(
       log.error({ err: error }, message);
     }
   };
+}
+
+/** Ends parts in the reverse order of their making; each gets its chance. */
+export class DisposalStack {
+  readonly #ends: (() => Promise<void>)[] = [];
+  add(end: () => Promise<void>): void {
+    this.#ends.push(end);
+  }
+  async end(): Promise<void> {
+    const errors: unknown[] = [];
+    for (const end of this.#ends.splice(0).reverse()) await end().catch((e: unknown) => errors.push(e));
+    if (errors.length > 0) throw new AggregateError(errors, 'not everything ended cleanly');
+  }
 }

@@ -1,4 +1,4 @@
-import type { Logger } from './logger.js';
+import type { Logger } from './log.js';
 
 /** Errors that say that this host has run out of something: no fault of the program, and over when others give it back. */
 const EXHAUSTED: ReadonlySet<unknown> = new Set([

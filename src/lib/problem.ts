@@ -27,3 +27,40 @@ const MAX_SHOWN = 80;
 /** A text of a user in a message: a long one is cut, so that no message carries whole lines of what was read. */
 export const clipped = (text: string, length = MAX_SHOWN): string =>
   text.length > length ? `${text.slice(0, length)}…` : text;
+
+/** Refusals that the API turns into problem details. */
+export type Refusal =
+  | { readonly kind: 'not-found'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'conflict'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'precondition'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'invalid'; readonly problems: readonly Problem[] }
+  | { readonly kind: 'too-large'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'read-only'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'not-in-force'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'closed'; readonly detail: string; readonly remedy: string };
+
+export class RefusedError extends Error {
+  readonly refusal: Refusal;
+  constructor(refusal: Refusal) {
+    super('detail' in refusal ? refusal.detail : refusal.problems.map((p) => p.detail).join('; '));
+    this.refusal = refusal;
+  }
+}
+
+/** Edits (insert, delete, replace) between two words, for "did you mean". */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (const [i, char] of [...a].entries()) {
+    const next = [i + 1];
+    for (let j = 0; j < b.length; j++)
+      next.push(Math.min((row[j] ?? 0) + (char === b[j] ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
+
+export function nearest(key: string, known: readonly string[]): string | undefined {
+  const ranked = known.map((name) => ({ name, edits: distance(key.toLowerCase(), name.toLowerCase()) }));
+  const best = ranked.sort((a, b) => a.edits - b.edits)[0];
+  return best && best.edits <= 2 && key.length < 60 ? best.name : undefined;
+}

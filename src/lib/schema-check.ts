@@ -3,8 +3,7 @@ import type { TSchema } from '@sinclair/typebox';
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors';
 import { Value } from '@sinclair/typebox/value';
 import { shown, shownKey, UNKNOWN_KEY, unescapePointer } from './json.js';
-import { nearest } from './nearest.js';
-import type { Problem } from './problem.js';
+import { nearest, type Problem } from './problem.js';
 
 /** More than a person mends in one go; keeps a hostile file from filling memory with problems. */
 const MAX_PROBLEMS = 200;

@@ -2,6 +2,8 @@
 import { type TSchema, type TUnion, Type } from '@sinclair/typebox';
 import { DURATION_PATTERN, SIZE_PATTERN } from './units.js';
 
+/** Parts that the API's schemas are made of. */
+
 export const closed = { additionalProperties: false, default: {} } as const;
 
 export const words = <const T extends readonly string[]>(
@@ -32,3 +34,12 @@ export const ListName = Type.String({
   description: 'the name of a list',
   examples: ['npm'],
 });
+
+export const closedObject = { additionalProperties: false } as const;
+export const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+export const Text = (description: string) => Type.String({ description });
+export const Time = Type.String({ description: 'RFC 3339, UTC', examples: ['2030-12-31T23:59:59Z'] });
+export const Count = Type.Integer({ minimum: 0 });
+export const Words = <const T extends readonly string[]>(words: T) =>
+  Type.Union(words.map((w) => Type.Literal(w as T[number])));
+export const Mode = Words(['enforce', 'observe', 'off']);

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Endpoint } from '../policy/container.js';
 import type { LanEnd } from './one-namespace.js';
 

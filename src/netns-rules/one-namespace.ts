@@ -1,5 +1,5 @@
 import type { FlowTable } from '../kernel/delete-flows.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Flow } from '../ruleset/flow.js';
 import {
   LAN_FLOW,

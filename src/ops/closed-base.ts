@@ -1,6 +1,6 @@
 import type { Config } from '../config/config.js';
 import { exec } from '../kernel/exec.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { lockHolder } from '../store/folder-lock.js';
 import { layGuard } from './guard.js';
 import { hasBridgeTable } from './guard-kernel.js';

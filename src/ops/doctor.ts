@@ -8,7 +8,7 @@ import { readHostFacts } from '../coverage/read-host-facts.js';
 import { type DaemonFacts, engineFacts } from '../docker/daemon.js';
 import { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Finding } from '../policy/finding.js';
 import { shapeOf } from '../ruleset/kernel-config.js';
 import { checkRedis } from '../store/redis-doctor.js';

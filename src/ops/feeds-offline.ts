@@ -2,7 +2,7 @@ import { Audit } from '../changes/audit.js';
 import { syncAudited } from '../changes/sync-audited.js';
 import type { Config } from '../config/config.js';
 import { nodeName } from '../config/node.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { openStore } from '../store/shared-store.js';
 import { feedSpecs } from '../threats/configured-feeds.js';
 import { type FeedSync, feedView, type SyncHow } from '../threats/feed-view.js';

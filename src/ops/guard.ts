@@ -9,7 +9,7 @@ import { exec } from '../kernel/exec.js';
 import { Links } from '../kernel/netlink/links.js';
 import type { Link } from '../kernel/netlink/route-codec.js';
 import { canZone } from '../kernel/zones.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
 import { closedBase } from '../ruleset/base.js';
 import { compile } from '../ruleset/compile.js';

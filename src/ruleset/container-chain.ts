@@ -1,8 +1,7 @@
-import { TUNNELS } from '../lib/embedded-ipv4.js';
 import type { Family } from '../lib/ip.js';
+import { TUNNELS } from '../lib/special-use.js';
 import type { PortRange } from '../policy/entry.js';
-import type { ClassPlan } from './classes.js';
-import { familiesOf } from './classes.js';
+import { type ClassPlan, familiesOf } from './classes.js';
 import { ownErrors } from './icmp-errors.js';
 import { permitChain, QUOTA_WHY } from './limit-chains.js';
 import { classSet, type Names, sharedSet } from './naming.js';

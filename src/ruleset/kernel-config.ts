@@ -1,5 +1,5 @@
 import type { Config } from '../config/config.js';
-import { TUNNEL_NAMES, TUNNELS, type Tunnel } from '../lib/embedded-ipv4.js';
+import { TUNNEL_NAMES, TUNNELS, type Tunnel } from '../lib/special-use.js';
 import { layoutMarks } from './marks.js';
 import type { KernelConfig } from './state.js';
 

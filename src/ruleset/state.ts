@@ -1,5 +1,5 @@
-import type { Tunnel } from '../lib/embedded-ipv4.js';
 import type { Family, Range } from '../lib/ip.js';
+import type { Tunnel } from '../lib/special-use.js';
 import type { Policy } from '../policy/policy.js';
 import type { ClassPlan } from './classes.js';
 import type { Marks } from './marks.js';

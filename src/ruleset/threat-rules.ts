@@ -1,5 +1,5 @@
-import { TUNNELS } from '../lib/embedded-ipv4.js';
 import type { Family } from '../lib/ip.js';
+import { TUNNELS } from '../lib/special-use.js';
 import { DIRECTIONS, DIRECTIONS_BY_END, type FlowEnd, type ThreatAction } from '../policy/threat.js';
 import { type Names, sharedSet, THREAT_KINDS, type ThreatKind, threatSet } from './naming.js';
 import { logRule, refusal } from './refusal.js';

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { RefusedError } from '../lib/refusal.js';
+import { RefusedError } from '../lib/problem.js';
 import { isRefusal, type RedisLink } from './redis-link.js';
 import { COMMIT } from './redis-scripts.js';
 import { StoreError } from './store-error.js';

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { Redis } from 'ioredis';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { RedisKey, Script } from './redis-scripts.js';
 import { type Options, optionsOf, type RedisTarget } from './redis-target.js';
 import { StoreError } from './store-error.js';

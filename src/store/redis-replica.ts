@@ -1,7 +1,7 @@
 import { mkdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isRecord } from '../lib/json.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { replaceFile } from './durable-file.js';
 import { parseJson } from './frame-file.js';
 import { LogFile, readLog } from './log-file.js';

@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { type RedisWrite, Writer } from './redis-commit.js';
 import { RedisLink } from './redis-link.js';
 import type { LocalChanges, Replica } from './redis-replica.js';

@@ -1,4 +1,4 @@
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import { type Committed, commit, type RedisWrite } from './redis-commit.js';
 import type { RedisLink } from './redis-link.js';
 import type { Mark, Replica, Step } from './redis-replica.js';

@@ -1,4 +1,4 @@
-import { RefusedError } from '../lib/refusal.js';
+import { RefusedError } from '../lib/problem.js';
 import { StoreError } from './store-error.js';
 
 const MAX_KEY = 1024;

@@ -1,5 +1,5 @@
 /** The worker thread for feeds as a few asynchronous calls. */
-import { ThreadClient } from '../lib/thread-client.js';
+import { ThreadClient } from '../lib/thread.js';
 import type { FeedData } from './feed-data.js';
 import type { LoadReply, WorkerJobs } from './feed-worker-jobs.js';
 import type { LoadJob } from './ingest.js';

@@ -1,5 +1,5 @@
 /** What the worker thread does, and its messages; all plain data. */
-import type { ThreadRequest, ThreadResult } from '../lib/thread-messages.js';
+import type { ThreadRequest, ThreadResult } from '../lib/thread.js';
 import { buffersOf, decodeSnapshot, encodeSnapshot, type FeedData } from './feed-data.js';
 import { type LoadJob, type LoadOutcome, loadFeed } from './ingest.js';
 import { type MergeJob, type MergeResult, mergeFeeds } from './merge.js';

@@ -1,6 +1,6 @@
 import { RetryingRunner } from '../lib/async.js';
 import type { Range } from '../lib/ip-range.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import {
   columnCount,
   DIRECTIONS,

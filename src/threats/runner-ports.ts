@@ -1,6 +1,6 @@
 /** What keeping feeds current needs, and how an attempt ends. */
 
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { Leases, Store } from '../store/store-interface.js';
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';

@@ -1,5 +1,5 @@
 /** All feeds of this host, by name. */
-import { RefusedError } from '../lib/refusal.js';
+import { RefusedError } from '../lib/problem.js';
 import { FeedRunner } from './feed-runner.js';
 import type { FeedSpec } from './feed-spec.js';
 import type { RunnerPorts, SyncOptions, SyncResult } from './runner-ports.js';

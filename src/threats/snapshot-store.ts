@@ -1,7 +1,7 @@
 /** The last good version of each feed on this host's disk. */
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { SharedStore } from '../store/store-interface.js';
 import type { FeedState } from './schedule.js';
 

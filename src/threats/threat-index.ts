@@ -1,9 +1,9 @@
 /** Who lists this address or name, since when, in which line, and does it count: for DNS, TLS and `threats check`. */
 
 import { type NameMatch, nameMatches } from '../lib/dns-name.js';
-import { carriedV4, nat64Ranges } from '../lib/embedded-ipv4.js';
 import { type Address, type Family, formatAddress, parseAddress } from '../lib/ip-address.js';
 import { formatRange, type Range } from '../lib/ip-range.js';
+import { carriedV4, nat64Ranges } from '../lib/special-use.js';
 import type { ThreatHit } from '../policy/threat.js';
 import type { FeedData, FeedInfo } from './feed-data.js';
 import type { ProtectedRange } from './merge.js';

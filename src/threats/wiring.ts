@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
-import type { Logger } from '../lib/logger.js';
+import type { Logger } from '../lib/log.js';
 import type { SharedStore } from '../store/store-interface.js';
 import { ThreatWorker } from './feed-worker-client.js';
 import { fetchFeed } from './fetch.js';

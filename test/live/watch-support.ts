@@ -1,7 +1,7 @@
 /** The watch of Docker as tests open it, and what `docker inspect` says in its words. */
 import { expect } from 'vitest';
 import { DockerWatch } from '../../src/docker/watch.js';
-import type { Logger } from '../../src/lib/logger.js';
+import type { Logger } from '../../src/lib/log.js';
 import type { ContainerFacts, DockerView } from '../../src/policy/container.js';
 import type { Lab } from '../lab/lab.js';
 

@@ -3,7 +3,7 @@ import type { Mutant } from './mutant.js';
 
 const NEIGHBOURS = 'src/policy/neighbours.ts';
 const OWNER = 'src/policy/owner.ts';
-const EMBEDDED = 'src/lib/embedded-ipv4.ts';
+const EMBEDDED = 'src/lib/special-use.ts';
 const REBINDING = 'src/dns/rebinding.ts';
 const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
 
@@ -14,7 +14,7 @@ export const NAMES: readonly Mutant[] = [
     file: 'src/lib/dns-name.ts',
     from: 'domainToASCII(unicode) === label',
     to: 'true',
-    killedBy: pure('lib/idna-versions', 'no character that needs it'),
+    killedBy: pure('lib/dns-name-idna', 'no character that needs it'),
   },
   {
     id: 'image-project',
@@ -186,7 +186,7 @@ export const NAMES: readonly Mutant[] = [
     file: EMBEDDED,
     from,
     to: '',
-    killedBy: pure('lib/embedded-ipv4', 'IPv4 addresses inside IPv6 addresses'),
+    killedBy: pure('lib/special-use', 'IPv4 addresses inside IPv6 addresses'),
   })),
   {
     id: 'carried-isatap',
@@ -194,7 +194,7 @@ export const NAMES: readonly Mutant[] = [
     file: EMBEDDED,
     from: "=== 0x5efen ? 'ISATAP' : undefined",
     to: "=== 0x5efdn ? 'ISATAP' : undefined",
-    killedBy: pure('lib/embedded-ipv4', 'IPv4 addresses inside IPv6 addresses'),
+    killedBy: pure('lib/special-use', 'IPv4 addresses inside IPv6 addresses'),
   },
   {
     id: 'carried-teredo-client',
@@ -202,7 +202,7 @@ export const NAMES: readonly Mutant[] = [
     file: EMBEDDED,
     from: 'return [wordAt(value, 64n), wordAt(value, 0n) ^ WORD];',
     to: 'return [wordAt(value, 64n)];',
-    killedBy: pure('lib/embedded-ipv4', 'IPv4 addresses inside IPv6 addresses'),
+    killedBy: pure('lib/special-use', 'IPv4 addresses inside IPv6 addresses'),
   },
   {
     id: 'carried-nat64',
@@ -210,7 +210,7 @@ export const NAMES: readonly Mutant[] = [
     file: EMBEDDED,
     from: ' || nat64.some((range) => rangeHas(range, { family: 6, value }))',
     to: '',
-    killedBy: pure('lib/embedded-ipv4', 'IPv4 addresses inside IPv6 addresses'),
+    killedBy: pure('lib/special-use', 'IPv4 addresses inside IPv6 addresses'),
   },
   {
     id: 'carried-threats',

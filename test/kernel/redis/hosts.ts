@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Logger } from '../../../src/lib/logger.js';
+import type { Logger } from '../../../src/lib/log.js';
 import { openRedisStore } from '../../../src/store/shared-store.js';
 import type { SharedStore } from '../../../src/store/store-interface.js';
 

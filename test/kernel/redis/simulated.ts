@@ -1,6 +1,6 @@
 /** A host of a fleet whose kernel is not there: its store, its feeds and what applies them are the real ones. */
 import { readConfig } from '../../../src/config/config.js';
-import type { Logger } from '../../../src/lib/logger.js';
+import type { Logger } from '../../../src/lib/log.js';
 import type { SetColumns } from '../../../src/policy/threat.js';
 import { freshSet } from '../../../src/ruleset/naming.js';
 import type { SharedStore } from '../../../src/store/store-interface.js';

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
-import { RefusedError } from '../../../src/lib/refusal.js';
+import { RefusedError } from '../../../src/lib/problem.js';
 import { hashOf } from '../../../src/store/blobs.js';
 import { StoreError } from '../../../src/store/store-error.js';
 import { Host } from './hosts.js';

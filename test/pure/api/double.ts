@@ -8,7 +8,7 @@ import type { UnwrittenChange } from '../../../src/changes/unwritten-changes.js'
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { DenialEvent } from '../../../src/enforce/denials.js';
 import type { PreviewView } from '../../../src/enforce/preview-types.js';
-import { RefusedError } from '../../../src/lib/refusal.js';
+import { RefusedError } from '../../../src/lib/problem.js';
 import type { Lockdown, Pause } from '../../../src/policy/emergency.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { Grant, List } from '../../../src/policy/policy.js';

@@ -5,8 +5,8 @@ import * as schemas from '../../../src/api/schemas.js';
 import * as feedSchemas from '../../../src/api/schemas-feeds.js';
 import { FlowSchema } from '../../../src/api/schemas-flows.js';
 import { buildServer } from '../../../src/api/server.js';
-import type { Logger } from '../../../src/lib/logger.js';
-import { RefusedError } from '../../../src/lib/refusal.js';
+import type { Logger } from '../../../src/lib/log.js';
+import { RefusedError } from '../../../src/lib/problem.js';
 import { schemaProblems } from '../../../src/lib/schema-check.js';
 import { denial, MemoryController } from './double.js';
 

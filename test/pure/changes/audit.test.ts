@@ -14,7 +14,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Audit, type AuditOptions } from '../../../src/changes/audit.js';
 import { difference } from '../../../src/changes/audit-difference.js';
 import { verifyAudit } from '../../../src/changes/audit-verify.js';
-import type { Logger } from '../../../src/lib/logger.js';
+import type { Logger } from '../../../src/lib/log.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import type { Store } from '../../../src/store/store-interface.js';
 

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { verifyAudit } from '../../../src/changes/audit-verify.js';
 import { recordAlone } from '../../../src/changes/record-alone.js';
-import type { Logger } from '../../../src/lib/logger.js';
+import type { Logger } from '../../../src/lib/log.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import { lockFolder } from '../../../src/store/folder-lock.js';
 

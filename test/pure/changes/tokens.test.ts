@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
-import { RefusedError } from '../../../src/lib/refusal.js';
+import { RefusedError } from '../../../src/lib/problem.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import type { Store } from '../../../src/store/store-interface.js';
 

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { readConfig } from '../../../src/config/config.js';
-import { RefusedError } from '../../../src/lib/refusal.js';
+import { RefusedError } from '../../../src/lib/problem.js';
 import { CATALOGUE } from '../../../src/threats/feed-catalogue.js';
 import { feed } from '../api/double.js';
 import { Bench, type Ran } from './bench.js';

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { ContainerView } from '../../../src/api/container-views.js';
 import { relativeTime, remainingTime, sizeText } from '../../../src/cli/text.js';
-import { RefusedError } from '../../../src/lib/refusal.js';
+import { RefusedError } from '../../../src/lib/problem.js';
 import type { Finding } from '../../../src/policy/finding.js';
 import { denial } from '../api/double.js';
 import { Bench } from './bench.js';

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Prepared } from '../../../src/dns/namespace-prepared.js';
 import { NamespaceDns } from '../../../src/dns/namespace-resolvers.js';
-import type { Logger } from '../../../src/lib/logger.js';
+import type { Logger } from '../../../src/lib/log.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 
 const silent: Logger = {

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, expect, it, vi } from 'vitest';
 import { asReader, exec, isOurs } from '../../../src/kernel/exec.js';
 import { ToolProcess } from '../../../src/kernel/tool-process.js';
-import type { Logger } from '../../../src/lib/logger.js';
+import type { Logger } from '../../../src/lib/log.js';
 import { alive } from '../../lab/process.js';
 
 const warn = vi.fn();

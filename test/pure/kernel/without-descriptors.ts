@@ -3,7 +3,7 @@ import { closeSync, openSync } from 'node:fs';
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { exec, follow } from '../../../src/kernel/exec.js';
 import { ToolProcess } from '../../../src/kernel/tool-process.js';
-import type { Logger } from '../../../src/lib/logger.js';
+import type { Logger } from '../../../src/lib/log.js';
 
 const uncaught: string[] = [];
 process.on('uncaughtException', (e) => uncaught.push(e.message));

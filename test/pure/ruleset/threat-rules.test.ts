@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { TUNNEL_NAMES, type Tunnel } from '../../../src/lib/embedded-ipv4.js';
+import { TUNNEL_NAMES, type Tunnel } from '../../../src/lib/special-use.js';
 import type { Mode } from '../../../src/policy/policy.js';
 import { markOf } from '../../../src/ruleset/bridge.js';
 import { compile } from '../../../src/ruleset/compile.js';

@@ -12,8 +12,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import type { Logger } from '../../../src/lib/logger.js';
-import { RefusedError } from '../../../src/lib/refusal.js';
+import type { Logger } from '../../../src/lib/log.js';
+import { RefusedError } from '../../../src/lib/problem.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import { encodeChanges, encodeFrame } from '../../../src/store/frame-file.js';
 import type { Store } from '../../../src/store/store-interface.js';

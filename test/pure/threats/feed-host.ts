@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readConfig } from '../../../src/config/config.js';
-import type { Logger } from '../../../src/lib/logger.js';
+import type { Logger } from '../../../src/lib/log.js';
 import { columnCount, type ThreatVersion } from '../../../src/policy/threat.js';
 import { openStoreAlone } from '../../../src/store/shared-store.js';
 import type { SharedStore } from '../../../src/store/store-interface.js';

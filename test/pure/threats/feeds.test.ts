@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { RefusedError } from '../../../src/lib/refusal.js';
+import { RefusedError } from '../../../src/lib/problem.js';
 import { columnCount, type Direction } from '../../../src/policy/threat.js';
 import { FeedHost } from './feed-host.js';
 import { FeedServer } from './feed-server.js';

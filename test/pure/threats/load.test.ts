@@ -1,7 +1,7 @@
 /** What an update may and may not do to the version in force. */
 import { describe, expect, it } from 'vitest';
-import { nat64Ranges } from '../../../src/lib/embedded-ipv4.js';
 import { formatRange, parseCidr, type Range } from '../../../src/lib/ip-range.js';
+import { nat64Ranges } from '../../../src/lib/special-use.js';
 import {
   decodeSnapshot,
   encodeSnapshot,

@@ -2,8 +2,7 @@
 import { createHash } from 'node:crypto';
 import { domainToASCII } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { canonicalName } from '../../../src/lib/dns-name.js';
-import { decodePunycode } from '../../../src/lib/punycode.js';
+import { canonicalName, decodePunycode } from '../../../src/lib/dns-name.js';
 
 const answerTo = (text: string): string => {
   const name = canonicalName(text);
@@ -51,7 +50,7 @@ function* aLabels(count: number): Generator<string> {
 }
 
 // Computed on Node 20.20, 22.23 and 24.21 alike. Another value means that this release answers differently: find the code
-// points, and add them to idna-versions.ts. Do not replace the value.
+// points, and add them to dns-name.ts. Do not replace the value.
 describe('names have one answer on every release of Node', () => {
   it('for each code point', () => {
     expect(digest(everyCodePoint())).toBe('3395d72482dbf92fd62b4fee1cae560b01d4e78fae9666df905f0202e4b932cb');

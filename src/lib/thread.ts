@@ -1,7 +1,21 @@
 /** A worker thread as asynchronous calls. It starts with the first call, and again should it end. */
-import type { ResourceLimits, Worker } from 'node:worker_threads';
-import type { ThreadReply, ThreadRequest } from './thread-messages.js';
-import { startThread } from './thread-start.js';
+import { parentPort, type ResourceLimits, Worker } from 'node:worker_threads';
+
+/** What a thread and its client send to each other; all plain data. */
+export interface ThreadRequest {
+  readonly id: number;
+  readonly kind: string;
+  readonly job: unknown;
+}
+export type ThreadReply =
+  | { readonly id: number; readonly ok: true; readonly value: unknown }
+  | { readonly id: number; readonly ok: false; readonly error: string };
+
+/** A result, with the buffers that are moved instead of copied. */
+export interface ThreadResult {
+  readonly value: unknown;
+  readonly transfer?: readonly ArrayBuffer[];
+}
 
 interface Waiting {
   readonly resolve: (value: unknown) => void;
@@ -82,4 +96,31 @@ export class ThreadClient<
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }
+}
+
+/** Starts a thread from a module of this program, compiled or from sources. `script`: its URL, ending in ".js". */
+export function startThread(script: URL, resourceLimits: ResourceLimits = {}): Worker {
+  if (!import.meta.url.endsWith('.ts')) return new Worker(script, { resourceLimits });
+  // From sources: threads do not inherit the TypeScript loader.
+  const url = JSON.stringify(script.href.replace(/js$/, 'ts'));
+  return new Worker(`import('tsx/esm/api').then(({ register }) => { register(); return import(${url}); })`, {
+    eval: true,
+    resourceLimits,
+  });
+}
+
+/** Answers the requests of a ThreadClient, in a worker thread. What `run` throws becomes the error of the reply. */
+export function serveThread(run: (request: ThreadRequest) => ThreadResult | Promise<ThreadResult>): void {
+  const port = parentPort;
+  if (!port) throw new Error('this module runs in a worker thread only');
+  const answer = async (request: ThreadRequest): Promise<void> => {
+    try {
+      const { value, transfer = [] } = await run(request);
+      port.postMessage({ id: request.id, ok: true, value } satisfies ThreadReply, [...transfer]);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      port.postMessage({ id: request.id, ok: false, error: message } satisfies ThreadReply);
+    }
+  };
+  port.on('message', (request: ThreadRequest) => void answer(request));
 }

@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { carriedV4, nat64Ranges, tunnelOf } from '../../../src/lib/embedded-ipv4.js';
 import {
   anyNetworks,
   formatAddress,
@@ -9,6 +8,7 @@ import {
   rangeHas,
 } from '../../../src/lib/ip.js';
 import { parseV6 } from '../../../src/lib/ip-address.js';
+import { carriedV4, nat64Ranges, tunnelOf } from '../../../src/lib/special-use.js';
 
 const SITE = '2001:db8:64::/96';
 const nat64 = nat64Ranges([SITE, 'fd00:64::/96']);

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { limitedLog } from '../../../src/lib/log-limits.js';
+import { limitedLog } from '../../../src/lib/log.js';
 
 type Line = readonly [level: string, fields: object, message: string | undefined];
 const lines: Line[] = [];
