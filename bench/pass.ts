@@ -5,7 +5,7 @@
  */
 import { parseArgs } from 'node:util';
 import { planSteps } from '../src/kernel/apply.js';
-import { expectedAfter } from '../src/kernel/expected.js';
+import { expectedAfter } from '../src/kernel/dataplane.js';
 import { EMPTY_BRIDGE } from '../src/kernel/nft-text.js';
 import type { Observed } from '../src/kernel/read-rules.js';
 import { compile } from '../src/ruleset/compile.js';

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { peerUser } from '../kernel/netlink/peer.js';
+import { peerUser } from '../kernel/netlink/unix-sockets.js';
 
 /** Who is at the other end of a unix socket: a name of /etc/passwd, or "uid-N". Undefined: the kernel does not say. */
 export function peerOf(socket: Socket): { readonly uid: number; readonly name: string } | undefined {

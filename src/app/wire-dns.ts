@@ -7,7 +7,7 @@ import { DnsService } from '../dns/service.js';
 import type { NameEvent } from '../dns/types.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { SetWriter } from '../kernel/set-writer.js';
+import type { SetWriter } from '../kernel/netlink/ipset.js';
 import type { Logger } from '../lib/log.js';
 import { nat64Ranges } from '../lib/special-use.js';
 import type { ThreatLook } from '../policy/threat.js';

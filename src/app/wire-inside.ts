@@ -3,12 +3,12 @@ import { type MadeNamespaceDns, makeNamespaceDns } from '../dns/namespace-socket
 import type { SandboxFolders } from '../dns/netns-paths.js';
 import type { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
+import type { LearnedPort } from '../enforce/learned-sets.js';
 import type { DeniedLog } from '../enforce/packet-io.js';
 import type { Policies } from '../enforce/policies.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { LearnedPort } from '../kernel/kernel-port.js';
+import type { SetWriter } from '../kernel/netlink/ipset.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
-import type { SetWriter } from '../kernel/set-writer.js';
 import type { Logger } from '../lib/log.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

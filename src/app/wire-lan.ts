@@ -1,9 +1,9 @@
 import { hasSandbox, isOnLan, type MadeNamespaceDns } from '../dns/namespace-sockets.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Denials } from '../enforce/denials.js';
+import type { LearnedPort } from '../enforce/learned-sets.js';
 import { DeniedLog } from '../enforce/packet-io.js';
 import { exec } from '../kernel/exec.js';
-import type { LearnedPort } from '../kernel/kernel-port.js';
 import { Conntrack } from '../kernel/netlink/conntrack.js';
 import {
   closeLan,

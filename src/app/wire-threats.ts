@@ -2,7 +2,7 @@ import type { Config } from '../config/config.js';
 import type { DnsService } from '../dns/service.js';
 import type { EnforcementPass } from '../enforce/pass.js';
 import type { Reconciler } from '../enforce/reconciler.js';
-import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
+import type { FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
 import type { ThreatLook } from '../policy/threat.js';

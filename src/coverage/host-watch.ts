@@ -1,10 +1,10 @@
+import { lstatSync } from 'node:fs';
 import type { Config } from '../config/config.js';
 import { localSocketOf } from '../config/local-socket.js';
 import { readRedisUrl } from '../config/redis-url.js';
 import { type EngineFacts, engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
-import { existsOnHost } from '../kernel/host-files.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { hostFindings } from './coverage-host.js';
@@ -116,3 +116,19 @@ export class HostWatch implements AsyncDisposable {
     await this.#running;
   }
 }
+
+/** The root of process 1, which a container without SYS_PTRACE cannot enter. */
+const ROOT = '/proc/1/root';
+
+/** Whether a path without symbolic links in it exists on the host; undefined: the host's files cannot be read from here. */
+const existsOnHost = (path: string): boolean | undefined =>
+  isThere(`${ROOT}/proc`) ? isThere(`${ROOT}${path}`) : undefined;
+
+const isThere = (path: string): boolean => {
+  try {
+    lstatSync(path);
+    return true;
+  } catch {
+    return false; // ENOENT, or EACCES
+  }
+};

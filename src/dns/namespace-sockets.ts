@@ -4,8 +4,7 @@ import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js';
-import { removeResolverRules } from '../kernel/resolver-rules.js';
-import { closeResolver, type ResolverSockets } from '../kernel/resolver-sockets.js';
+import { closeResolver, type ResolverSockets, removeResolverRules } from '../kernel/resolver-rules.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
 import type { Logger } from '../lib/log.js';
 import {

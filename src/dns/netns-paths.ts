@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { execRoots } from '../kernel/exec-roots.js';
 import { FolderFollower, type FollowOptions, POLLING } from '../kernel/follow-folder.js';
+import { execRoots } from '../kernel/sockets.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { type Complain, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';

@@ -1,6 +1,6 @@
 /** From an answer to the kernel: ledger, journal, then every set of the name, acknowledged. */
 
-import type { SetWriter } from '../kernel/set-writer.js';
+import type { SetWriter } from '../kernel/netlink/ipset.js';
 import type { Logger } from '../lib/log.js';
 import { familyOf, recordAddress } from './address.js';
 import type { Journal } from './journal.js';

@@ -1,7 +1,7 @@
 /** The room put together. */
 
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
-import type { SetWriter } from '../kernel/set-writer.js';
+import type { SetWriter } from '../kernel/netlink/ipset.js';
 import { nameMatches } from '../lib/dns-name.js';
 import type { Logger } from '../lib/log.js';
 import { Journal } from './journal.js';

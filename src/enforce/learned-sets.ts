@@ -1,4 +1,4 @@
-import type { KernelPort, LearnedPort } from '../kernel/kernel-port.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState, SetDesired, Subject } from '../ruleset/state.js';
 
@@ -23,7 +23,7 @@ function learnedByOwner(state: AppliedState): ReadonlyMap<string, readonly SetDe
 
 /** Fills learned sets that were made anew from what the ledger still holds. */
 export async function refillSets(
-  kernel: KernelPort,
+  kernel: Kernel,
   learned: LearnedPort,
   state: AppliedState,
   sets: readonly string[],
@@ -47,7 +47,7 @@ const SOON_MS = 2_000;
  * were missing that the ledger has had for longer than this took.
  */
 export async function syncLearned(
-  kernel: KernelPort,
+  kernel: Kernel,
   learned: LearnedPort,
   state: AppliedState,
   member: Subject,
@@ -69,4 +69,10 @@ export async function syncLearned(
     }
   }
   return isMissed;
+}
+
+/** The ledger as the control room uses it: what the learned sets of a container should hold, until when (ms). */
+export interface LearnedPort {
+  wanted(container: string): ReadonlyMap<string, ReadonlyMap<string, number>>;
+  has(container: string, set: string, address: string): boolean;
 }

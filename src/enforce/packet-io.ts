@@ -1,6 +1,6 @@
-import { PacketLog, type PacketLogOptions } from '../kernel/netlink/log.js';
-import { parsePacket } from '../kernel/netlink/packet.js';
-import { PacketQueue } from '../kernel/netlink/queue.js';
+import { parsePacket } from '../kernel/netlink/packet-header.js';
+import { PacketLog, type PacketLogOptions } from '../kernel/netlink/packet-log.js';
+import { PacketQueue } from '../kernel/netlink/packet-queue.js';
 import type { Denials } from './denials.js';
 import type { HeldPacket } from './packet-hold.js';
 

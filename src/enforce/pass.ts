@@ -1,4 +1,3 @@
-import type { LearnedPort } from '../kernel/kernel-port.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
@@ -24,7 +23,7 @@ import type { ActiveThreats } from '../threats/active-threats.js';
 import { ConntrackZones } from './conntrack-zones.js';
 import type { HostCgroupTable } from './host-cgroups.js';
 import { Identities } from './identities.js';
-import { refillSets, syncLearned } from './learned-sets.js';
+import { type LearnedPort, refillSets, syncLearned } from './learned-sets.js';
 import { EXPECTED_MS, Newcomers } from './newcomers.js';
 import { VethTable, type VethTableOptions } from './port-table.js';
 import { purgeReusedIdentities } from './purge-reused-identity.js';

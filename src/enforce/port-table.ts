@@ -1,6 +1,5 @@
-import { deleteFlows, deleteFlowsOfAddresses } from '../kernel/delete-flows.js';
-import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
-import type { KernelPort } from '../kernel/kernel-port.js';
+import { deleteFlows, deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
 import type { Binding, VethMap } from '../ruleset/bindings.js';
 import type { Subject, Veth } from '../ruleset/state.js';
@@ -9,7 +8,7 @@ import { DepartedEndpoints } from './departed-endpoints.js';
 import type { ForeignPorts } from './foreign-bridges.js';
 
 export interface VethTableOptions {
-  readonly kernel: KernelPort;
+  readonly kernel: Kernel;
   readonly bars: FlowBlocklist;
   readonly isManaged: (n: NetworkFacts) => boolean;
   readonly foreign: ForeignPorts;

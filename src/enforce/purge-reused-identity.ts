@@ -1,5 +1,5 @@
 import { deleteMarkedFlows } from '../kernel/delete-flows.js';
-import type { KernelPort } from '../kernel/kernel-port.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { KernelConfig, Subject } from '../ruleset/state.js';
@@ -9,7 +9,7 @@ import type { KernelConfig, Subject } from '../ruleset/state.js';
  * is only forwarded bears none of ours: a mark there is somebody else's. `members`: whose number is new.
  */
 export async function purgeReusedIdentities(
-  kernel: KernelPort,
+  kernel: Kernel,
   { marks }: KernelConfig,
   members: readonly Subject[],
 ): Promise<void> {

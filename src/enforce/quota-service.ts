@@ -1,6 +1,6 @@
 import { join } from 'node:path';
+import { readQuotas } from '../kernel/counts.js';
 import type { Exec } from '../kernel/exec.js';
-import { readQuotas } from '../kernel/quota-counters.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';

@@ -1,4 +1,4 @@
-import type { KernelSnapshot } from '../kernel/kernel-port.js';
+import type { KernelSnapshot } from '../kernel/read-rules.js';
 import type { DockerView } from '../policy/container.js';
 import type { Mode } from '../policy/policy.js';
 import type { Binding } from '../ruleset/bindings.js';

@@ -1,6 +1,5 @@
-import { type DeletedFlow, deleteFlows } from '../kernel/delete-flows.js';
-import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
-import type { KernelPort } from '../kernel/kernel-port.js';
+import { type DeletedFlow, deleteFlows, type FlowBlocklist } from '../kernel/delete-flows.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { type Flow, mayBeReversed, reversed } from '../ruleset/flow.js';
@@ -9,7 +8,7 @@ import { addressesOf } from './bind-veths.js';
 import { isFrom } from './unmarked-flows.js';
 
 interface Options {
-  readonly kernel: KernelPort;
+  readonly kernel: Kernel;
   readonly bars: FlowBlocklist;
   readonly log: Logger;
 }

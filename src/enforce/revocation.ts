@@ -1,6 +1,10 @@
-import { type DeletedFlow, deleteFlows, deleteMarkedFlows } from '../kernel/delete-flows.js';
-import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
-import type { KernelPort } from '../kernel/kernel-port.js';
+import {
+  type DeletedFlow,
+  deleteFlows,
+  deleteMarkedFlows,
+  type FlowBlocklist,
+} from '../kernel/delete-flows.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Binding } from '../ruleset/bindings.js';
@@ -15,7 +19,7 @@ import { sortUnmarkedFlows } from './unmarked-flows.js';
 
 export interface RevocationOptions {
   readonly shape: KernelConfig;
-  readonly kernel: KernelPort;
+  readonly kernel: Kernel;
   readonly bars: FlowBlocklist;
   readonly log: Logger;
   /** Asks for a pass in so many ms, for this reason. */

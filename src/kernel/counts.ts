@@ -1,10 +1,13 @@
 import type { Family } from '../lib/ip.js';
 import { type Reading, SharedRead, type Turns } from '../lib/shared-read.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge.js';
 import { containerChain, errorsChain, hostChain, limitChain } from '../ruleset/naming.js';
 import { chainHashes, type Rule } from '../ruleset/rules.js';
-import { type ChainCounts, readCounters } from './counters.js';
-import { asReader, type Exec } from './exec.js';
+import { asReader, type Exec, must } from './exec.js';
+import { ownHash } from './iptables-text.js';
+import { itemsOf, parseObjects } from './nft-parse.js';
+import { savedRules } from './read-rules.js';
 
 export interface MemberCounts {
   /** New flows that an entry permitted, and that none did. */
@@ -110,3 +113,32 @@ const isPermit = (chain: string, prefix: string, id: string): boolean =>
 
 const filterChain = (state: AppliedState, family: Family, chain: string): readonly Rule[] =>
   state.desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains.get(chain) ?? [];
+
+/**
+ * Packets that each rule of containers' own chains has seen, of one family: chain → hash of the rule (ruleset/rules
+ * `chainHashes`) → packets. Each is the first of its flow.
+ */
+type ChainCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
+
+/** Reads the counters of the kernel. Rejects with KernelError when `iptables-save` fails. */
+export async function readCounters(run: Exec, prefix: string, family: Family): Promise<ChainCounts> {
+  const text = await savedRules(run, family, ['-c', '-t', 'filter']);
+  const ours = [`${prefix}-c-`, `${prefix}-l-`, `${prefix}-h-`];
+  const counts = new Map<string, Map<string, number>>();
+  for (const line of text.split('\n')) {
+    const [, packets, chain] = /^\[(\d+):\d+\] -A (\S+)/.exec(line) ?? [];
+    if (!packets || !chain || !ours.some((start) => chain.startsWith(start))) continue;
+    const hash = ownHash(line, prefix);
+    if (hash === undefined) continue;
+    const rules = counts.get(chain) ?? new Map<string, number>();
+    rules.set(hash, Number(packets));
+    counts.set(chain, rules);
+  }
+  return counts;
+}
+
+/** Bytes that the kernel has counted for each quota of ours. */
+export async function readQuotas(run: Exec): Promise<ReadonlyMap<string, number>> {
+  const json = await must(run, 'nft', ['-j', 'list', 'quotas', 'table', 'bridge', BRIDGE_TABLE]);
+  return new Map([...parseObjects(itemsOf(json)).allowances].map(([name, q]) => [name, q.used]));
+}

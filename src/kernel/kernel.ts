@@ -4,31 +4,23 @@ import { type ForwardingInput, forwardingOf } from '../ruleset/forwarding.js';
 import { namesFor } from '../ruleset/naming.js';
 import { neighbourRoutes } from '../ruleset/neighbour-routes.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
-import type { BridgeDesired, DesiredInput, DesiredState, KernelConfig } from '../ruleset/state.js';
-import { type Plan, runStep } from './apply.js';
-import { Cgroups } from './cgroups.js';
+import type { DesiredInput, DesiredState, KernelConfig } from '../ruleset/state.js';
+import { type Plan, runStep, withFastElements, withFastSets } from './apply.js';
+import { BridgePorts, Forwarding } from './bridge-forwarding.js';
+import { Cgroups, canZone } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
-import { withFastElements } from './fast-elements.js';
-import { withFastSets } from './fast-sets.js';
-import { Forwarding } from './forwarding.js';
-import { HostAddresses } from './host-addresses.js';
-import { type HostSaid, hostSaid } from './host-marks.js';
-import { LinkCache } from './link-cache.js';
-import { NeighbourRouting } from './neighbour-routing.js';
+import { HostAddresses, LinkCache, RouteMonitor } from './host-links.js';
+import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
-import { BridgePorts } from './netlink/bridge-ports.js';
-import { Bridges } from './netlink/bridges.js';
 import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
 import { BulkSets } from './netlink/ipset-bulk.js';
-import { Links } from './netlink/links.js';
-import { NftElements } from './netlink/nft-elements.js';
-import { PolicyRoutes } from './netlink/policy-routes.js';
-import { RouteMonitor } from './netlink/route-monitor.js';
+import { Bridges, Links } from './netlink/links.js';
+import { NftElements } from './netlink/nft-codec.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
+import { type KernelSnapshot, readHostNetworkRules } from './read-rules.js';
 import { type SocketEnds, socketsIn } from './sockets.js';
-import { canZone } from './zones.js';
 
 /** How long observed containers ask us in vain after a crash, at most. */
 const HEARTBEAT_SECONDS = 3;
@@ -149,12 +141,15 @@ export class Kernel implements AsyncDisposable {
   }
 
   /** What stands in the kernel, of any run of ours; nothing where marks meant something else. */
-  async standing(): Promise<{ readonly bridge: BridgeDesired } & HostSaid> {
+  async standing(): Promise<KernelSnapshot> {
     const { bridge, tables } = await this.#plane.read();
     const isOurs = hasOurLayout(this.#shape, bridge);
     const elements = isOurs ? bridge.elements : EMPTY_BRIDGE;
-    const said = hostSaid(isOurs ? tables.get(4) : undefined, namesFor(this.#shape.prefix));
-    return { bridge: elements, ...said };
+    const hostNetwork = readHostNetworkRules(
+      isOurs ? tables.get(4) : undefined,
+      namesFor(this.#shape.prefix),
+    );
+    return { bridge: elements, ...hostNetwork };
   }
   apply(desired: DesiredState, beforeBinding: () => Promise<void>): Promise<Applied> {
     return this.#plane.apply(desired, beforeBinding);

@@ -2,10 +2,11 @@
 import { createHash } from 'node:crypto';
 import { ANNOUNCEMENT, LAN_KINDS, LAN_TABLE } from '../ruleset/netns-program.js';
 import { type Exec, must } from './exec.js';
-import { addressBytes } from './netlink/address.js';
 import { Addresses } from './netlink/addresses.js';
-import { isRefusal } from './netlink/errors.js';
-import { Links } from './netlink/links.js';
+import { type Link, Links } from './netlink/links.js';
+import { addressBytes } from './netlink/netlink-codec.js';
+import { isRefusal } from './netlink/netlink-error.js';
+import { NetlinkSocket, type Outgoing } from './netlink/netlink-socket.js';
 import {
   addElement,
   askGeneration,
@@ -22,8 +23,6 @@ import {
   newTable,
   verdict,
 } from './netlink/nft-codec.js';
-import type { Link } from './netlink/route-codec.js';
-import { NetlinkSocket, type Outgoing } from './netlink/socket.js';
 
 /** One end of a macvlan or ipvlan link inside a namespace. */
 export interface LanEnd {

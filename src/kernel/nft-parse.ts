@@ -1,7 +1,5 @@
-import type { BridgeDesired } from '../ruleset/state.js';
-import { parseObjects } from './nft-objects.js';
-import { type ObservedProgram, ruleTag } from './nft-program.js';
-import type { ObservedBridge } from './nft-text.js';
+import type { Allowance, BridgeDesired } from '../ruleset/state.js';
+import { type ObservedBridge, type ObservedProgram, ruleTag } from './nft-text.js';
 
 interface JsonObject {
   readonly [key: string]: unknown;
@@ -34,7 +32,7 @@ export function parseBridge(json: string, indexOf: IndexOf): ParsedBridge {
   return { ...parseProgram(json), elements: { ...present, ...parseObjects(itemsOf(json)) }, isStale };
 }
 
-type Elements = Omit<BridgeDesired, 'limits' | 'allowances'>;
+type Elements = Omit<BridgeDesired, keyof NamedObjects>;
 
 /** An interface without an index must not be written back: nft would refuse it, and with it all of the change. */
 function withoutUnknown(all: Elements): Elements {
@@ -124,3 +122,37 @@ function portIndex(v: unknown, indexOf: IndexOf): number {
   if (typeof v === 'number') return v;
   return indexOf(String(v)) ?? Number(v);
 }
+
+/** Named limits and quotas of the bridge table, without the elements that use them. */
+type NamedObjects = Pick<BridgeDesired, 'limits' | 'allowances'>;
+interface NftObject {
+  readonly name?: unknown;
+  readonly rate?: unknown;
+  readonly rate_unit?: unknown;
+  readonly bytes?: unknown;
+  readonly used?: unknown;
+}
+/** nft prints a rate in the greatest unit that divides it (nftables, src/datatype.c, get_rate). */
+const BYTES_IN_UNIT: Readonly<Record<string, number>> = {
+  bytes: 1,
+  kbytes: 2 ** 10,
+  mbytes: 2 ** 20,
+  gbytes: 2 ** 30,
+};
+
+/** Reads limits (bytes a second) and quotas from the items of `nft -j list`. */
+export function parseObjects(items: readonly { readonly [kind: string]: unknown }[]): NamedObjects {
+  const named = (kind: 'limit' | 'quota'): NftObject[] =>
+    items.flatMap((i) => (typeof i[kind] === 'object' && i[kind] !== null ? [i[kind] as NftObject] : []));
+  return {
+    limits: new Map(named('limit').map((l): readonly [string, number] => [String(l.name), rateOf(l)])),
+    allowances: new Map(
+      named('quota').map((q): readonly [string, Allowance] => [
+        String(q.name),
+        { bytes: Number(q.bytes), used: Number(q.used ?? 0) },
+      ]),
+    ),
+  };
+}
+const rateOf = (limit: NftObject): number =>
+  Number(limit.rate) * (BYTES_IN_UNIT[String(limit.rate_unit ?? 'bytes')] ?? Number.NaN);

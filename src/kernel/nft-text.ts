@@ -1,8 +1,54 @@
+import { createHash } from 'node:crypto';
 import { BRIDGE_TABLE, bridgeProgram } from '../ruleset/bridge.js';
 import { hex } from '../ruleset/marks.js';
+import type { NftProgram } from '../ruleset/nft-program.js';
 import type { BridgeDesired, KernelConfig } from '../ruleset/state.js';
-import { diffObjects, quoted } from './nft-objects.js';
-import { layoutOf, lines, type ObservedProgram, programScript } from './nft-program.js';
+
+/** A table as it stands: its rules' tags in order. */
+export interface ObservedProgram {
+  readonly exists: boolean;
+  readonly rules: readonly string[];
+}
+const TAG_LENGTH = 12;
+
+/** "CHAIN TAG:PLACE" of every rule of a program, as its comments tell it back. */
+export function programTags(shape: KernelConfig, program: NftProgram): string[] {
+  const tag = tagOf(shape, program);
+  return [...program.rules].flatMap(([chain, all]) => all.map((_, n) => ruleTag(chain, `${tag}:${n}`)));
+}
+export const ruleTag = (chain: string, comment: string): string => `${chain} ${comment}`;
+
+/** "LAYOUT-HASH": how marks are laid out, and the program itself. */
+function tagOf(shape: KernelConfig, { declarations, rules, objects = [] }: NftProgram): string {
+  const hash = createHash('sha256')
+    .update([declarations, ...[...rules].flat(2), ...objects].join('\n'))
+    .digest('hex')
+    .slice(0, TAG_LENGTH);
+  return `${layoutOf(shape)}-${hash}`;
+}
+const layoutOf = (shape: KernelConfig): string => shape.marks.all.toString(16);
+
+/** The nft text that loads a program over whatever stands of it: what is missing is declared, every chain emptied and filled
+ *  again; empty when it stands already. */
+export function programScript(shape: KernelConfig, program: NftProgram, observed: ObservedProgram): string {
+  if (byChain(observed.rules).join() === byChain(programTags(shape, program)).join()) return '';
+  const tag = tagOf(shape, program);
+  const table = (body: string): string => `table ${program.table} {${body}\n}\n`;
+  const flush = [...program.rules.keys()].map((chain) => `flush chain ${program.table} ${chain}`);
+  const filled = [...program.rules].map(
+    ([chain, all]) => `
+  chain ${chain} {${all.map((r, n) => `\n    ${r} comment "${tag}:${n}"`).join('')}\n  }`,
+  );
+  return `${table(program.declarations)}${lines(flush)}${table(filled.join(''))}`;
+}
+
+/** Chains have no order among themselves, their rules have. By code units: the locale of the process must not matter. */
+const byChain = (tags: readonly string[]): string[] =>
+  [...tags].sort((a, b) => order(chainOf(a), chainOf(b)));
+const order = (a: string, b: string): number => (a < b ? -1 : Number(a > b));
+const chainOf = (tag: string): string => tag.slice(0, tag.indexOf(' '));
+
+const lines = (l: readonly string[]): string => (l.length === 0 ? '' : `${l.join('\n')}\n`);
 
 /** The bridge table as it stands: its rules' tags in order, and the elements, keyed as we write them. */
 export interface ObservedBridge extends ObservedProgram {
@@ -107,3 +153,35 @@ const value = (v: string | number, name: string): string =>
   typeof v === 'number' ? hex(v) : name === 'up' ? v : quoted(v);
 const element = (verb: 'add' | 'delete', name: string, members: readonly (string | number)[]): string =>
   `${verb} element bridge ${BRIDGE_TABLE} ${name} { ${members.join(', ')} }`;
+
+type Objects = Pick<BridgeDesired, 'limits' | 'allowances'>;
+
+/** As an element of a map names an object. */
+const quoted = (name: string): string => `"${name}"`;
+
+/**
+ * Named limits and quotas: those that come must stand before elements lead to them, and elements must be gone before
+ * those that go. A quota keeps what it has counted when its size changes.
+ */
+function diffObjects(want: Objects, have: Objects): { added: string[]; gone: string[] } {
+  const limits = [...want.limits].filter(([name]) => !have.limits.has(name));
+  const quotas = [...want.allowances].filter(([name, q]) => have.allowances.get(name)?.bytes !== q.bytes);
+  return {
+    added: [
+      ...limits.map(([name, rate]) => `add limit ${place(name)} { ${rateText(rate)} }`),
+      ...quotas.map(([name, q]) => `add quota ${place(name)} { over ${q.bytes} bytes used ${q.used} bytes }`),
+    ],
+    gone: [
+      ...absent(have.limits, want.limits).map((name) => `delete limit ${place(name)}`),
+      ...absent(have.allowances, want.allowances).map((name) => `delete quota ${place(name)}`),
+    ],
+  };
+}
+
+const place = (name: string): string => `bridge ${BRIDGE_TABLE} ${name}`;
+const absent = (from: ReadonlyMap<string, unknown>, of: ReadonlyMap<string, unknown>): string[] =>
+  [...from.keys()].filter((name) => !of.has(name));
+
+/** The kernel lets a second's worth gather, and `burst` beside it: room for the largest segments (GSO). */
+const rateText = (bytesPerSecond: number): string =>
+  `rate over ${bytesPerSecond} bytes/second burst 65536 bytes`;

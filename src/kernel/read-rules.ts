@@ -1,12 +1,13 @@
 import type { Family } from '../lib/ip.js';
 import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge.js';
+import type { Names } from '../ruleset/naming.js';
+import type { BridgeDesired } from '../ruleset/state.js';
 import { type Exec, must } from './exec.js';
 import { parseSetNames, parseSetSave, type SavedSet, type SetNames } from './ipset-text.js';
 import { parseSave, type SavedTables } from './iptables-text.js';
 import { type IndexOf, type ParsedBridge, parseBridge, parseProgram } from './nft-parse.js';
-import type { ObservedProgram } from './nft-program.js';
-import { EMPTY_BRIDGE, type ObservedBridge } from './nft-text.js';
+import { EMPTY_BRIDGE, type ObservedBridge, type ObservedProgram } from './nft-text.js';
 
 /** What of ours, and around ours, the kernel holds. */
 export interface Observed {
@@ -122,3 +123,35 @@ async function observeBridge(
 }
 
 const ABSENT: ObservedProgram = { exists: false, rules: [] };
+
+/** State of earlier passes that the kernel still holds: it is read when the service starts. */
+export interface KernelSnapshot extends HostNetworkRules {
+  readonly bridge: BridgeDesired;
+}
+
+/** What the installed rules contain about the cgroups of containers in the host's network. */
+interface HostNetworkRules {
+  /** Identity mark by cgroup path. */
+  readonly hostMarks: ReadonlyMap<string, number>;
+  /** Cgroups whose packets are led to the chain that marks containers of the host's network. */
+  readonly hostGates: readonly { readonly path: string }[];
+  /** Paths of cgroups whose datagrams have a conntrack zone. */
+  readonly hostZones: ReadonlySet<string>;
+}
+
+/** Reads marks, gates and conntrack zones of cgroups from the rules in `mangle` and `raw`. */
+export function readHostNetworkRules(tables: SavedTables | undefined, names: Names): HostNetworkRules {
+  const mangle = tables?.get('mangle');
+  const marks = new Map<string, number>();
+  for (const { text } of mangle?.get(names.hostWho) ?? []) {
+    const [, path, mark] = /--path "?([^" ]+)"? .*--set-x?mark (0x[0-9a-f]+)/.exec(text) ?? [];
+    if (path !== undefined) marks.set(path, Number(mark));
+  }
+  const gates = (mangle?.get(names.hostMark) ?? [])
+    .filter((r) => r.text.includes(`-g ${names.hostOwn}`))
+    .flatMap((r) => /--path "?([^" ]+)"?/.exec(r.text)?.[1] ?? []);
+  const zoned = (tables?.get('raw')?.get(names.hostZone) ?? [])
+    .filter((r) => r.text.includes('--zone-orig'))
+    .flatMap((r) => /--path "?([^" ]+)"?/.exec(r.text)?.[1] ?? []);
+  return { hostMarks: marks, hostGates: gates.map((path) => ({ path })), hostZones: new Set(zoned) };
+}

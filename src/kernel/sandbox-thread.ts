@@ -13,7 +13,7 @@ import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
 import { exec } from './exec.js';
 import { FolderFollower } from './follow-folder.js';
 import { closeLan, layLan, linksAt } from './netns-tables.js';
-import { furnishResolver, type ResolverSockets, wasAskedBefore } from './resolver-sockets.js';
+import { furnishResolver, type ResolverSockets, wasAskedBefore } from './resolver-rules.js';
 import type { SandboxReport, SandboxRequest } from './sandboxes.js';
 
 const port = parentPort;

@@ -1,6 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { startThread } from '../lib/thread.js';
-import type { ResolverSockets } from './resolver-sockets.js';
+import type { ResolverSockets } from './resolver-rules.js';
 
 /** What is done with each new sandbox. */
 export interface SandboxArms {

@@ -1,5 +1,5 @@
-import type { LearnedPort } from '../kernel/kernel-port.js';
-import type { SetWriter } from '../kernel/set-writer.js';
+import type { LearnedPort } from '../enforce/learned-sets.js';
+import type { SetWriter } from '../kernel/netlink/ipset.js';
 import { Newest } from '../lib/async.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

@@ -1,10 +1,9 @@
 import { readFileSync } from 'node:fs';
-import { Cgroups } from '../kernel/cgroups.js';
+import { Cgroups, canZone } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, must } from '../kernel/exec.js';
-import { PacketLog } from '../kernel/netlink/log.js';
-import { PacketQueue } from '../kernel/netlink/queue.js';
-import { canZone } from '../kernel/zones.js';
+import { PacketLog } from '../kernel/netlink/packet-log.js';
+import { PacketQueue } from '../kernel/netlink/packet-queue.js';
 import { closedBase } from '../ruleset/base.js';
 import { compile } from '../ruleset/compile.js';
 import { hex } from '../ruleset/marks.js';

@@ -1,6 +1,5 @@
-import { removalEdits } from '../kernel/diff-tables.js';
 import { type Exec, must } from '../kernel/exec.js';
-import { restoreScript } from '../kernel/iptables-text.js';
+import { removalEdits, restoreScript } from '../kernel/iptables-text.js';
 import { type Observed, observe, RESTORE, setNames } from '../kernel/read-rules.js';
 import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge.js';

@@ -1,5 +1,4 @@
-import type { FlowTable } from '../kernel/delete-flows.js';
-import type { FlowBlocklist } from '../kernel/flow-blocklist.js';
+import type { FlowBlocklist, FlowTable } from '../kernel/delete-flows.js';
 import { type Family, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import {

@@ -1,7 +1,7 @@
 /** Members of the cut set as the kernel takes them, of every protocol. */
 
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { FlowBlocklist } from '../../src/kernel/flow-blocklist.js';
+import { FlowBlocklist } from '../../src/kernel/delete-flows.js';
 import type { Flow } from '../../src/ruleset/flow.js';
 import { BARE_FLOW } from '../pure/bare-flow.js';
 import { makeNamespace, type Namespace } from './netlink/lab.js';

@@ -1,9 +1,9 @@
 /** The rules of the bridge table, each by the frames that it is for: what an enforced container may send, and to where. */
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Dataplane } from '../../src/kernel/dataplane.js';
-import { PacketLog } from '../../src/kernel/netlink/log.js';
-import { parsePacket } from '../../src/kernel/netlink/packet.js';
-import { PacketQueue } from '../../src/kernel/netlink/queue.js';
+import { parsePacket } from '../../src/kernel/netlink/packet-header.js';
+import { PacketLog } from '../../src/kernel/netlink/packet-log.js';
+import { PacketQueue } from '../../src/kernel/netlink/packet-queue.js';
 import { markOf } from '../../src/ruleset/bridge.js';
 import { linkLocal } from '../../src/ruleset/bridge-neighbours.js';
 import { compile } from '../../src/ruleset/compile.js';

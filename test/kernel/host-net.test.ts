@@ -5,9 +5,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { planSteps } from '../../src/kernel/apply.js';
 import { Cgroups } from '../../src/kernel/cgroups.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
-import { hostSaid } from '../../src/kernel/host-marks.js';
 import { Conntrack } from '../../src/kernel/netlink/conntrack.js';
-import { observe } from '../../src/kernel/read-rules.js';
+import { observe, readHostNetworkRules } from '../../src/kernel/read-rules.js';
 import { teardownRules } from '../../src/ops/teardown-kernel.js';
 import { compile } from '../../src/ruleset/compile.js';
 import { namesFor } from '../../src/ruleset/naming.js';
@@ -69,7 +68,7 @@ describe('the kernel tells senders in the host network by their cgroups', () => 
     expect((await plane.apply(first)).changed).toBe(true);
     expect(await missing(first)).toEqual([]);
     const saved = (await observe(ns.exec, 'DB', none)).tables.get(4);
-    expect(hostSaid(saved, namesFor('DB'))).toEqual({
+    expect(readHostNetworkRules(saved, namesFor('DB'))).toEqual({
       hostMarks: new Map([[pathOf(2), 0x20000002]]),
       hostGates: [{ path: PARENT }],
       hostZones: new Set([pathOf(2)]),

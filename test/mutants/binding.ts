@@ -142,7 +142,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'links-since',
     what: 'a veth that went while announcements were lost keeps its date',
-    file: 'src/kernel/link-cache.ts',
+    file: 'src/kernel/host-links.ts',
     from: '    this.#since.delete(link.index);\n',
     to: '',
     killedBy: {
@@ -242,7 +242,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'fast-sets-refused',
     what: 'a member that netlink refuses is forgotten',
-    file: 'src/kernel/fast-sets.ts',
+    file: 'src/kernel/apply.ts',
     from: '    return false; // the caller runs ipset',
     to: '    return true; // the caller runs ipset',
     killedBy: { file: 'test/pure/kernel/fast-sets.test.ts', test: 'asks ipset for what netlink refuses' },
@@ -250,7 +250,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'forwarding-vanished',
     what: 'a veth that vanishes fails the change of forwarding tables',
-    file: 'src/kernel/netlink/bridge-ports.ts',
+    file: 'src/kernel/bridge-forwarding.ts',
     from: "new Set(['ENODEV', 'ENOENT', 'ENOTSUP'])",
     to: "new Set(['ENODEV', 'ENOENT'])",
     killedBy: {
@@ -262,7 +262,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'forwarding-learns',
     what: 'a bridge learns MACs from frames of a container',
-    file: 'src/kernel/forwarding.ts',
+    file: 'src/kernel/bridge-forwarding.ts',
     from: 'settings: { learning: false, flood: next.flood }',
     to: 'settings: { learning: true, flood: next.flood }',
     killedBy: {
@@ -274,7 +274,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'forwarding-moves',
     what: 'an entry of the forwarding table moves to the veth that sends with its MAC',
-    file: 'src/kernel/netlink/bridge-codec.ts',
+    file: 'src/kernel/bridge-forwarding.ts',
     from: 'NTF_MASTER | NTF_STICKY, 10',
     to: 'NTF_MASTER, 10',
     killedBy: {

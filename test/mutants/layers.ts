@@ -395,7 +395,7 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'jump-not-first',
     what: 'our jump may stand behind the rules of others',
-    file: 'src/kernel/diff-tables.ts',
+    file: 'src/kernel/iptables-text.ts',
     from: 'rules[0]?.hash === hashOf(hook, desired.family)',
     to: 'ours[0]?.hash === hashOf(hook, desired.family)',
     killedBy: {

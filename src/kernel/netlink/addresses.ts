@@ -1,16 +1,18 @@
 /** Local addresses of one network namespace over rtnetlink. */
 
-import { FLAG } from './codec.js';
-import { isRefusal, NetlinkError } from './errors.js';
-import { Links } from './links.js';
+import { Links, ROUTE_MESSAGE } from './links.js';
 import {
-  addressBody,
-  addressDumpBody,
-  decodeAddress,
-  type LocalAddress,
-  ROUTE_MESSAGE,
-} from './route-codec.js';
-import { NetlinkSocket } from './socket.js';
+  AF_INET,
+  AF_INET6,
+  addressBytes,
+  addressText,
+  attribute,
+  type Decoded,
+  FLAG,
+  parseAttributes,
+} from './netlink-codec.js';
+import { isRefusal, NetlinkError } from './netlink-error.js';
+import { NetlinkSocket } from './netlink-socket.js';
 
 const EINVAL = 22;
 const ENODEV = 19;
@@ -76,4 +78,66 @@ export class Addresses implements Disposable {
       throw error;
     }
   }
+}
+
+const ADDRESS = { address: 1, local: 2 } as const;
+
+const IFA_F_NODAD = 2;
+
+const IFADDRMSG = 8;
+
+export interface LocalAddress {
+  readonly index: number;
+  readonly family: 4 | 6;
+  readonly address: string;
+  readonly prefix: number;
+  /** rtnetlink scope: 0 global, 200 site, 253 link, 254 host. */
+  readonly scope: number;
+}
+
+/** All addresses of both families. */
+export function addressDumpBody(): Buffer {
+  return Buffer.alloc(IFADDRMSG);
+}
+
+const RT_SCOPE_HOST = 254;
+
+/** One address of an interface, for adding or removing; undefined when `cidr` is not ADDRESS/PREFIX. */
+export function addressBody(index: number, cidr: string): Buffer | undefined {
+  const [host = '', prefix = '', ...rest] = cidr.split('/');
+  const bytes = addressBytes(host);
+  if (
+    bytes === undefined ||
+    rest.length > 0 ||
+    !/^\d{1,3}$/.test(prefix) ||
+    Number(prefix) > bytes.length * 8
+  ) {
+    return undefined;
+  }
+  const header = Buffer.alloc(IFADDRMSG);
+  header.writeUInt8(bytes.length === 4 ? AF_INET : AF_INET6, 0);
+  header.writeUInt8(Number(prefix), 1);
+  header.writeUInt8(bytes.length === 4 ? 0 : IFA_F_NODAD, 2); // usable at once
+  // IPv4 as `ip` does for loopback: nothing takes it for its source, MASQUERADE on lo least of all
+  header.writeUInt8(bytes.length === 4 ? RT_SCOPE_HOST : 0, 3);
+  header.writeUInt32LE(index, 4);
+  return Buffer.concat([header, attribute(ADDRESS.local, bytes), attribute(ADDRESS.address, bytes)]);
+}
+
+export function decodeAddress(body: Buffer): Decoded<LocalAddress> {
+  const attributes = parseAttributes(body, IFADDRMSG);
+  // of a point-to-point link, "address" is the other end
+  const address = addressText(attributes.get(ADDRESS.local) ?? attributes.get(ADDRESS.address));
+  if (body.length < IFADDRMSG || address === undefined)
+    return { ok: false, error: 'an address entry without address' };
+  return {
+    ok: true,
+    value: {
+      index: body.readUInt32LE(4),
+      family: body[0] === AF_INET6 ? 6 : 4,
+      address,
+      prefix: body.readUInt8(1),
+      scope: body.readUInt8(3),
+    },
+  };
 }

@@ -1,13 +1,37 @@
 /** Flows of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
 import { existsSync, readFileSync } from 'node:fs';
 import type { Flow } from '../../ruleset/flow.js';
-import { AF_INET, addressBytes } from './address.js';
-import { netfilterBody } from './codec.js';
-import { CONNTRACK_MESSAGE, decodeFlow, type FlowFilter, matches, telltale } from './conntrack-codec.js';
-import { type AddressTest, mayFit } from './conntrack-ends.js';
-import { dumpBody, getByReplyBody, markBody, removeBody } from './conntrack-requests.js';
-import { isRefusal, NetlinkError } from './errors.js';
-import { NetlinkSocket } from './socket.js';
+import {
+  type AddressTest,
+  CONNTRACK_MESSAGE,
+  CTA,
+  DIRECTIONS,
+  decodeFlow,
+  ENDS,
+  type FlowFilter,
+  IP,
+  matches,
+  mayFit,
+  PROTO,
+  TUPLE,
+  telltale,
+} from './conntrack-codec.js';
+import {
+  AF_INET,
+  AF_INET6,
+  addressBytes,
+  attribute,
+  nested,
+  netfilterBody,
+  u8,
+  u16be,
+  u32be,
+  u32le,
+} from './netlink-codec.js';
+import { isRefusal, NetlinkError } from './netlink-error.js';
+import { NetlinkSocket } from './netlink-socket.js';
+
+/** Bodies of the requests to connection tracking, pure. */
 
 const COUNT = '/proc/sys/net/netfilter/nf_conntrack_count';
 const AF_UNSPEC = 0;
@@ -166,3 +190,85 @@ function badAddress(operation: string): NetlinkError {
 
 /** The destination a redirected packet had before our redirect. */
 export type OriginalDestination = Pick<Conntrack, 'lookup'>;
+
+const FILTER = { orig: 1, reply: 2 } as const;
+/** CTA_FILTER_F_CTA_IP_SRC and _DST of net/netfilter/nf_internals.h. */
+const FILTER_FLAG = { src: 1, dst: 2 } as const;
+
+/** Dump request; `inKernel` adds the filter for the kernel (Linux >= 5.8). Undefined: a filter text is no address. */
+export function dumpBody(family: 4 | 6, filter: FlowFilter, inKernel: boolean): Buffer | undefined {
+  const parts: Buffer[] = [];
+  const flags = { orig: 0, reply: 0 };
+  for (const direction of DIRECTIONS) {
+    const wanted = filter[direction] ?? {};
+    const ip = addressAttributes(family, wanted);
+    if (ip === undefined) return undefined;
+    if (ip.length === 0) continue;
+    parts.push(nested(CTA[direction], nested(TUPLE.ip, ...ip)));
+    for (const end of ENDS) if (wanted[end] !== undefined) flags[direction] |= FILTER_FLAG[end];
+  }
+  const common = netfilterBody(family === 4 ? AF_INET : AF_INET6, 0, ...markAttributes(filter));
+  if (!inKernel || parts.length === 0) return common;
+  const wants = [attribute(FILTER.orig, u32le(flags.orig)), attribute(FILTER.reply, u32le(flags.reply))];
+  return Buffer.concat([common, ...parts, nested(CTA.filter, ...wants)]);
+}
+
+/** Every kernel filters by mark. */
+const markAttributes = ({ mark }: FlowFilter): Buffer[] =>
+  mark ? [attribute(CTA.mark, u32be(mark.value)), attribute(CTA.markMask, u32be(mark.mask))] : [];
+
+function addressAttributes(
+  family: 4 | 6,
+  wanted: { readonly src?: string; readonly dst?: string },
+): Buffer[] | undefined {
+  const out: Buffer[] = [];
+  for (const end of ENDS) {
+    const text = wanted[end];
+    if (text === undefined) continue;
+    const bytes = addressBytes(text);
+    if (bytes === undefined || bytes.length !== (family === 4 ? 4 : 16)) return undefined;
+    out.push(attribute(IP[`v${family}${end}`], bytes));
+  }
+  return out;
+}
+
+/** Exact delete: this tuple in this zone and, where known, with this id. */
+export function removeBody(flow: Flow): Buffer {
+  const parts = [nested(CTA.orig, flow.rawTuple)];
+  if (flow.zone !== 0) parts.push(attribute(CTA.zone, u16be(flow.zone)));
+  if (flow.id !== undefined) parts.push(attribute(CTA.id, u32be(flow.id)));
+  return netfilterBody(flow.family === 4 ? AF_INET : AF_INET6, 0, ...parts);
+}
+
+/** Writes the mask's bits of this flow's mark. */
+export function markBody(flow: Flow, value: number, mask: number): Buffer {
+  const parts = [nested(CTA.orig, flow.rawTuple)];
+  if (flow.zone !== 0) parts.push(attribute(CTA.zone, u16be(flow.zone)));
+  parts.push(attribute(CTA.mark, u32be(value)), attribute(CTA.markMask, u32be(mask)));
+  return netfilterBody(flow.family === 4 ? AF_INET : AF_INET6, 0, ...parts);
+}
+
+interface Endpoints {
+  readonly proto: number;
+  readonly src: string;
+  readonly sport: number;
+  readonly dst: string;
+  readonly dport: number;
+}
+/** Request for the flow whose answers go from `src` to `dst`; undefined when these are no addresses of one family. */
+export function getByReplyBody(reply: Endpoints): Buffer | undefined {
+  const family = addressBytes(reply.src)?.length === 4 ? 4 : 6;
+  const ip = addressAttributes(family, reply);
+  if (ip === undefined) return undefined;
+  const proto = nested(
+    TUPLE.proto,
+    attribute(PROTO.number, u8(reply.proto)),
+    attribute(PROTO.sport, u16be(reply.sport)),
+    attribute(PROTO.dport, u16be(reply.dport)),
+  );
+  return netfilterBody(
+    family === 4 ? AF_INET : AF_INET6,
+    0,
+    nested(CTA.reply, nested(TUPLE.ip, ...ip), proto),
+  );
+}

@@ -1,17 +1,139 @@
 /** Big sets of one network namespace: made, filled in slices, exchanged. Nothing but netlink, and no text of members. */
 import type { SetColumns } from '../../policy/threat.js';
-import { FLAG } from './codec.js';
-import { isRefusal, NetlinkError } from './errors.js';
+import { decodeHeader, IPSET_COMMAND, listBody, type SetHeader } from './ipset.js';
 import {
-  addBodies,
-  type BigSet,
-  BULK_COMMAND,
-  createBody,
-  destroyBody,
-  pairBody,
-} from './ipset-bulk-codec.js';
-import { decodeHeader, IPSET_COMMAND, listBody, type SetHeader } from './ipset-codec.js';
-import { NetlinkSocket } from './socket.js';
+  AF_INET,
+  AF_INET6,
+  attribute,
+  cString,
+  FLAG,
+  nested,
+  netfilterBody,
+  networkOrder,
+  u8,
+  u32be,
+} from './netlink-codec.js';
+import { isRefusal, NetlinkError } from './netlink-error.js';
+import { NetlinkSocket } from './netlink-socket.js';
+
+/** Messages that make, fill and exchange big sets (include/uapi/linux/netfilter/ipset/ip_set.h), pure. */
+
+const SUBSYSTEM = 6;
+const BULK_COMMAND = {
+  create: (SUBSYSTEM << 8) | 2,
+  destroy: (SUBSYSTEM << 8) | 3,
+  rename: (SUBSYSTEM << 8) | 5,
+  swap: (SUBSYSTEM << 8) | 6,
+} as const;
+const PROTOCOL_VERSION = 7;
+/** Every kernel that has the type knows its first revision, and nothing newer is needed. */
+const REVISION = 0;
+const COMMAND = {
+  protocol: 1,
+  set: 2,
+  type: 3,
+  otherSet: 3,
+  revision: 4,
+  family: 5,
+  data: 7,
+  members: 8,
+  line: 9,
+};
+const DATA = { ip: 1, cidr: 3, hashSize: 18, maxElements: 19 };
+const IP = { 1: 1, 4: 2 } as const;
+const NESTED = 0x8000;
+const NETWORK_ORDER = 0x4000;
+/** A nested attribute's length has 16 bits. */
+const MAX_MEMBERS_LENGTH = 60_000;
+
+interface BigSet {
+  readonly name: string;
+  readonly type: 'hash:ip' | 'hash:net';
+  readonly words: 1 | 4;
+  /** Buckets: a power of two. */
+  readonly hashSize: number;
+  readonly maxElements: number;
+}
+const family = (words: 1 | 4): number => (words === 1 ? AF_INET : AF_INET6);
+const version = (): Buffer => attribute(COMMAND.protocol, u8(PROTOCOL_VERSION));
+const named = (set: string): Buffer => attribute(COMMAND.set, cString(set));
+
+function createBody({ name, type, words, hashSize, maxElements }: BigSet): Buffer {
+  return netfilterBody(
+    family(words),
+    0,
+    version(),
+    named(name),
+    attribute(COMMAND.type, cString(type)),
+    attribute(COMMAND.revision, u8(REVISION)),
+    attribute(COMMAND.family, u8(family(words))),
+    nested(
+      COMMAND.data,
+      networkOrder(DATA.hashSize, u32be(hashSize)),
+      networkOrder(DATA.maxElements, u32be(maxElements)),
+    ),
+  );
+}
+
+const destroyBody = (set: string): Buffer => netfilterBody(AF_INET, 0, version(), named(set));
+/** Of a swap and of a rename. */
+const pairBody = (from: string, to: string): Buffer =>
+  netfilterBody(AF_INET, 0, version(), named(from), attribute(COMMAND.otherSet, cString(to)));
+
+/** Writes one member: its attributes are always as long. */
+class MemberWriter {
+  readonly size: number;
+  readonly #words: 1 | 4;
+  readonly #hasPrefix: boolean;
+
+  constructor(words: 1 | 4, hasPrefix: boolean) {
+    this.#words = words;
+    this.#hasPrefix = hasPrefix;
+    this.size = 12 + 4 * words + (hasPrefix ? 8 : 0);
+  }
+
+  put(out: Buffer, at: number, column: Uint32Array, i: number, prefix: number): void {
+    const octets = 4 * this.#words;
+    out.writeUInt16LE(this.size, at);
+    out.writeUInt16LE(COMMAND.data | NESTED, at + 2);
+    out.writeUInt16LE(8 + octets, at + 4);
+    out.writeUInt16LE(DATA.ip | NESTED, at + 6);
+    out.writeUInt16LE(4 + octets, at + 8);
+    out.writeUInt16LE(IP[this.#words] | NETWORK_ORDER, at + 10);
+    for (let w = 0; w < this.#words; w++)
+      out.writeUInt32BE(column[i * this.#words + w] as number, at + 12 + 4 * w);
+    if (!this.#hasPrefix) return;
+    out.writeUInt32LE(5 | (DATA.cidr << 16), at + 12 + octets);
+    out.writeUInt32LE(prefix, at + 16 + octets);
+  }
+}
+
+/** Bodies of add commands, thousands of members each; a body is valid until the next is asked for. */
+function* addBodies(set: string, kind: BigSet['type'], columns: SetColumns): Generator<Buffer> {
+  const isNet = kind === 'hash:net';
+  const column = isNet ? columns.nets : columns.singles;
+  const count = column.length / columns.words;
+  const writer = new MemberWriter(columns.words, isNet);
+  const head = netfilterBody(
+    family(columns.words),
+    0,
+    version(),
+    named(set),
+    attribute(COMMAND.line, u32be(0)),
+    attribute(COMMAND.members | NESTED, Buffer.alloc(0)),
+  );
+  const perBody = Math.floor(MAX_MEMBERS_LENGTH / writer.size);
+  const out = Buffer.alloc(head.length + Math.min(perBody, count) * writer.size);
+  head.copy(out);
+  for (let from = 0; from < count; from += perBody) {
+    const to = Math.min(from + perBody, count);
+    for (let i = from; i < to; i++)
+      writer.put(out, head.length + (i - from) * writer.size, column, i, columns.prefixes[i] ?? 0);
+    const length = (to - from) * writer.size;
+    out.writeUInt16LE(4 + length, head.length - 4);
+    yield out.subarray(0, head.length + length);
+  }
+}
 
 const SLICE_MS = 5;
 /** IPSET_ERR_EXIST_SETNAME2: there is no second set. */

@@ -1,17 +1,143 @@
 /** Members and listings of kernel sets over netlink; making and destroying sets is the apply step's. */
-import type { SetWriter } from '../set-writer.js';
-import { type ErrorDetail, isRefusal, NetlinkError } from './errors.js';
 import {
-  decodeHeader,
-  decodeMembers,
-  IPSET_COMMAND,
-  listBody,
-  MAX_TIMEOUT,
-  memberBody,
-  type SetHeader,
-  type SetMember,
-} from './ipset-codec.js';
-import { NetlinkSocket } from './socket.js';
+  AF_INET,
+  AF_INET6,
+  type Attributes,
+  addressBytes,
+  addressText,
+  attribute,
+  cString,
+  type Decoded,
+  listAttributes,
+  nested,
+  netfilterBody,
+  networkOrder,
+  parseAttributes,
+  readCString,
+  readU8,
+  readU32be,
+  u8,
+  u32be,
+} from './netlink-codec.js';
+import { type ErrorDetail, isRefusal, NetlinkError } from './netlink-error.js';
+import { NetlinkSocket } from './netlink-socket.js';
+
+/** Messages of ipset (include/uapi/linux/netfilter/ipset/ip_set.h, protocol 7), pure. */
+
+const SUBSYSTEM = 6;
+export const IPSET_COMMAND = {
+  list: (SUBSYSTEM << 8) | 7,
+  add: (SUBSYSTEM << 8) | 9,
+  remove: (SUBSYSTEM << 8) | 10,
+  header: (SUBSYSTEM << 8) | 12,
+} as const;
+const PROTOCOL_VERSION = 7;
+const FLAG_LIST_HEADER = 1 << 2;
+const FLAG_NOMATCH = 1 << 2;
+/** Longest time-out the kernel keeps, in seconds. */
+const MAX_TIMEOUT = 2_147_483;
+
+/** Attributes of a command, of its data, and of an address. */
+const COMMAND = { protocol: 1, set: 2, type: 3, family: 5, flags: 6, data: 7, members: 8 } as const;
+const DATA = { ip: 1, cidr: 3, timeout: 6, flags: 8, maxElements: 19, elements: 24, references: 25 } as const;
+const IP = { v4: 1, v6: 2 } as const;
+
+export interface SetHeader {
+  readonly name: string;
+  /** Such as hash:ip. */
+  readonly type: string;
+  readonly family: 4 | 6;
+  /** Members now; expired ones may still be counted. */
+  readonly entries: number;
+  /** Rules and list sets that use it. */
+  readonly references: number;
+  readonly maxEntries?: number;
+  /** Default time-out in seconds; undefined: made without time-outs. */
+  readonly timeout?: number;
+}
+interface SetMember {
+  readonly address: string;
+  /** Prefix length; undefined: a single address. */
+  readonly prefix?: number;
+  /** Seconds left; 0: stays for good; undefined: the set has no time-outs. */
+  readonly timeout?: number;
+  /** An exception within a hash:net set. */
+  readonly nomatch: boolean;
+}
+
+/** Body of an add or remove; undefined when `address` is neither an address nor ADDRESS/PREFIX. Time-out in seconds. */
+export function memberBody(set: string, address: string, timeout?: number): Buffer | undefined {
+  const [host = '', prefix, ...rest] = address.split('/');
+  const bytes = addressBytes(host);
+  if (bytes === undefined || rest.length > 0 || !isPrefix(prefix, bytes.length * 8)) return undefined;
+  const ip = nested(DATA.ip, networkOrder(bytes.length === 4 ? IP.v4 : IP.v6, bytes));
+  const parts = [ip];
+  if (prefix !== undefined) parts.push(attribute(DATA.cidr, u8(Number(prefix))));
+  if (timeout !== undefined) parts.push(networkOrder(DATA.timeout, u32be(timeout)));
+  return netfilterBody(
+    bytes.length === 4 ? AF_INET : AF_INET6,
+    0,
+    ...naming(set),
+    nested(COMMAND.data, ...parts),
+  );
+}
+
+function isPrefix(text: string | undefined, bits: number): boolean {
+  return text === undefined || (/^\d{1,3}$/.test(text) && Number(text) <= bits);
+}
+
+/** Body of a listing: one set with its members, its header alone, or the headers of all sets. */
+export function listBody(set?: string, headerOnly = set === undefined): Buffer {
+  const which = set === undefined ? [version()] : naming(set);
+  const how = headerOnly ? [networkOrder(COMMAND.flags, u32be(FLAG_LIST_HEADER))] : [];
+  return netfilterBody(AF_INET, 0, ...which, ...how);
+}
+
+const version = (): Buffer => attribute(COMMAND.protocol, u8(PROTOCOL_VERSION));
+const naming = (set: string): readonly Buffer[] => [version(), attribute(COMMAND.set, cString(set))];
+
+const optional = <K extends string>(key: K, value: number | undefined): { [P in K]?: number } =>
+  value === undefined ? {} : ({ [key]: value } as { [P in K]: number });
+
+/** One set's header out of a listing's message. */
+export function decodeHeader(body: Buffer): Decoded<SetHeader> {
+  const command = parseAttributes(body, 4);
+  const name = readCString(command.get(COMMAND.set));
+  const type = readCString(command.get(COMMAND.type));
+  if (name === undefined || type === undefined) return { ok: false, error: 'a set without name or type' };
+  const data = parseAttributes(command.get(COMMAND.data));
+  return {
+    ok: true,
+    value: {
+      name,
+      type,
+      family: readU8(command.get(COMMAND.family)) === AF_INET6 ? 6 : 4,
+      entries: readU32be(data.get(DATA.elements)) ?? 0,
+      references: readU32be(data.get(DATA.references)) ?? 0,
+      ...optional('maxEntries', readU32be(data.get(DATA.maxElements))),
+      ...optional('timeout', readU32be(data.get(DATA.timeout))),
+    },
+  };
+}
+
+/** The members in one message of a listing (a set's members come in several); entries without an address are left out. */
+export function decodeMembers(body: Buffer): readonly SetMember[] {
+  const members = parseAttributes(body, 4).get(COMMAND.members);
+  if (members === undefined) return [];
+  return listAttributes(members).flatMap(({ data }) => decodeMember(parseAttributes(data)) ?? []);
+}
+
+function decodeMember(data: Attributes): SetMember | undefined {
+  const ip = parseAttributes(data.get(DATA.ip));
+  const address = addressText(ip.get(IP.v4) ?? ip.get(IP.v6));
+  if (address === undefined) return undefined;
+  return {
+    address,
+    nomatch: ((readU32be(data.get(DATA.flags)) ?? 0) & FLAG_NOMATCH) !== 0,
+    ...optional('prefix', readU8(data.get(DATA.cidr))),
+    ...optional('timeout', readU32be(data.get(DATA.timeout))),
+  };
+}
 
 const ENOENT = 2;
 const EINVAL = 22;
@@ -39,7 +165,7 @@ function explained(error: unknown): unknown {
 }
 
 /** The sets of one network namespace. */
-export class KernelSets implements SetWriter, Disposable {
+export class KernelSets implements Disposable {
   readonly #requests: NetlinkSocket;
   readonly #dumps: NetlinkSocket;
 
@@ -138,3 +264,6 @@ export class KernelSets implements SetWriter, Disposable {
     }
   }
 }
+
+/** Adds and removes members of sets; resolves when the kernel has acknowledged. Time-outs in seconds (0: none). */
+export type SetWriter = Pick<KernelSets, 'add' | 'remove'>;

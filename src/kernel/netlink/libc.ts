@@ -1,7 +1,7 @@
 /** The C library's calls that Node does not offer, each declared once. All are synchronous and never block, but for sendLater. */
 import { endianness } from 'node:os';
 import koffi from 'koffi';
-import { NetlinkError } from './errors.js';
+import { NetlinkError } from './netlink-error.js';
 
 // Messages are built and read as little endian; refuse a host where they would mean something else.
 if (endianness() !== 'LE') {

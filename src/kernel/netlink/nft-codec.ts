@@ -11,8 +11,10 @@ import {
   u16be,
   u32be,
   u32le,
-} from './codec.js';
-import type { Outgoing } from './socket.js';
+} from './netlink-codec.js';
+import { NetlinkSocket, type Outgoing } from './netlink-socket.js';
+
+/** Elements of sets and maps of nf_tables over netlink; the tables themselves are the apply step's. */
 
 const SUBSYSTEM = 10;
 const MESSAGE = {
@@ -236,3 +238,37 @@ export const newRule = (table: string, chain: string, ...parts: readonly Express
 const batch = (type: number): Outgoing => ({ type, body: netfilterBody(0, SUBSYSTEM) });
 export const batchBegin = (): Outgoing => batch(BATCH.begin);
 export const batchEnd = (): Outgoing => batch(BATCH.end);
+
+export interface ElementChange {
+  readonly verb: 'add' | 'delete';
+  readonly set: string;
+  readonly elements: readonly RawElement[];
+}
+
+/** The sets of nf_tables of one network namespace. */
+export class NftElements implements Disposable {
+  readonly #socket: NetlinkSocket;
+
+  constructor(options: { readonly namespace?: string | number } = {}) {
+    this.#socket = new NetlinkSocket({ protocol: 'netfilter', ...options });
+  }
+
+  /** Changes of a table of the family bridge, all or none, in their order. Throws NetlinkError with the first refusal. */
+  change(table: string, changes: readonly ElementChange[]): void {
+    const messages = changes.map(({ verb, set, elements }) =>
+      changeElements(verb, { family: 'bridge', table, set }, elements),
+    );
+    this.#socket.transaction(`change elements of table bridge ${table}`, [
+      batchBegin(),
+      ...messages,
+      batchEnd(),
+    ]);
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

@@ -1,6 +1,13 @@
 /** What the kernel says over netlink, and the headers of packets that it hands over. */
-import { addressBytes, addressText } from '../../../src/kernel/netlink/address.js';
+
+import { addressBody, decodeAddress } from '../../../src/kernel/netlink/addresses.js';
+import { markBody, removeBody } from '../../../src/kernel/netlink/conntrack.js';
+import { decodeFlow, matches } from '../../../src/kernel/netlink/conntrack-codec.js';
+import { decodeHeader, decodeMembers, memberBody } from '../../../src/kernel/netlink/ipset.js';
+import { decodeLink, decodeNamespaceId } from '../../../src/kernel/netlink/links.js';
 import {
+  addressBytes,
+  addressText,
   attribute,
   encodeMessage,
   nested,
@@ -10,23 +17,14 @@ import {
   readCString,
   readMac,
   u32be,
-} from '../../../src/kernel/netlink/codec.js';
-import { decodeFlow, matches } from '../../../src/kernel/netlink/conntrack-codec.js';
-import { markBody, removeBody } from '../../../src/kernel/netlink/conntrack-requests.js';
-import { decodeHeader, decodeMembers, memberBody } from '../../../src/kernel/netlink/ipset-codec.js';
-import { decodeLoggedPacket } from '../../../src/kernel/netlink/log-codec.js';
-import { parsePacket } from '../../../src/kernel/netlink/packet.js';
+} from '../../../src/kernel/netlink/netlink-codec.js';
+import { parsePacket } from '../../../src/kernel/netlink/packet-header.js';
+import { decodeLoggedPacket } from '../../../src/kernel/netlink/packet-log.js';
 import {
   decodeQueuedPacket,
   parseQueueCounters,
   verdictBody,
-} from '../../../src/kernel/netlink/queue-codec.js';
-import {
-  addressBody,
-  decodeAddress,
-  decodeLink,
-  decodeNamespaceId,
-} from '../../../src/kernel/netlink/route-codec.js';
+} from '../../../src/kernel/netlink/packet-queue.js';
 import { parseProgram } from '../../../src/kernel/nft-parse.js';
 import { parseAddress } from '../../../src/lib/ip.js';
 import { parsedJson } from '../json.js';

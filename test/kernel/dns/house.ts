@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { type DnsConfig, DnsService } from '../../../src/dns/service.js';
 import type { DnsPolicy, NameDecision, NameEvent } from '../../../src/dns/types.js';
 import type { OriginalDestination } from '../../../src/kernel/netlink/conntrack.js';
-import type { SetWriter } from '../../../src/kernel/set-writer.js';
+import type { SetWriter } from '../../../src/kernel/netlink/ipset.js';
 import type { Range } from '../../../src/lib/ip.js';
 import type { Mode } from '../../../src/policy/policy.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';

@@ -2,8 +2,11 @@ import { execFile, spawn } from 'node:child_process';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tcpListenFd, udpSocketFd } from '../../../src/kernel/netlink/namespace.js';
-import { layResolverRules, removeResolverRules } from '../../../src/kernel/resolver-rules.js';
-import { furnishResolver } from '../../../src/kernel/resolver-sockets.js';
+import {
+  furnishResolver,
+  layResolverRules,
+  removeResolverRules,
+} from '../../../src/kernel/resolver-rules.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 import { Authority, a } from './authority.js';
 import { queryFor } from './client.js';

@@ -1,8 +1,6 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { Forwarding, releaseVeths } from '../../../src/kernel/forwarding.js';
-import { BridgePorts } from '../../../src/kernel/netlink/bridge-ports.js';
-import { Bridges } from '../../../src/kernel/netlink/bridges.js';
-import { Links } from '../../../src/kernel/netlink/links.js';
+import { BridgePorts, Forwarding, releaseVeths } from '../../../src/kernel/bridge-forwarding.js';
+import { Bridges, Links } from '../../../src/kernel/netlink/links.js';
 import { forwardingOf } from '../../../src/ruleset/forwarding.js';
 import { makeNamespace, type Namespace } from './lab.js';
 

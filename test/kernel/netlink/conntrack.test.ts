@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { addressBytes } from '../../../src/kernel/netlink/address.js';
 import { Conntrack } from '../../../src/kernel/netlink/conntrack.js';
+import { addressBytes } from '../../../src/kernel/netlink/netlink-codec.js';
 import { join, makeNamespace, type Namespace, until } from './lab.js';
 import { udpIn } from './udp.js';
 

@@ -1,10 +1,9 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { Addresses } from '../../../src/kernel/netlink/addresses.js';
-import { Links } from '../../../src/kernel/netlink/links.js';
-import type { Link, LocalAddress } from '../../../src/kernel/netlink/route-codec.js';
-import { RouteMonitor } from '../../../src/kernel/netlink/route-monitor.js';
+import { RouteMonitor } from '../../../src/kernel/host-links.js';
+import { Addresses, type LocalAddress } from '../../../src/kernel/netlink/addresses.js';
+import { type Link, Links } from '../../../src/kernel/netlink/links.js';
 import { join, makeNamespace, type Namespace, until } from './lab.js';
 
 let host: Namespace;

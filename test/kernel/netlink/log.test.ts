@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { PacketLog } from '../../../src/kernel/netlink/log.js';
-import type { LoggedPacket } from '../../../src/kernel/netlink/log-codec.js';
-import { parsePacket } from '../../../src/kernel/netlink/packet.js';
+import { parsePacket } from '../../../src/kernel/netlink/packet-header.js';
+import { type LoggedPacket, PacketLog } from '../../../src/kernel/netlink/packet-log.js';
 import { join, makeNamespace, type Namespace, until } from './lab.js';
 import { udpIn } from './udp.js';
 

@@ -2,9 +2,8 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { Conntrack } from '../../../src/kernel/netlink/conntrack.js';
-import { parsePacket } from '../../../src/kernel/netlink/packet.js';
-import { PacketQueue } from '../../../src/kernel/netlink/queue.js';
-import type { QueuedPacket } from '../../../src/kernel/netlink/queue-codec.js';
+import { parsePacket } from '../../../src/kernel/netlink/packet-header.js';
+import { PacketQueue, type QueuedPacket } from '../../../src/kernel/netlink/packet-queue.js';
 import { join, makeNamespace, type Namespace, until } from './lab.js';
 import { udpIn } from './udp.js';
 

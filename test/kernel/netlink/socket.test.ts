@@ -1,12 +1,8 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { bindBody, QUEUE_MESSAGE } from '../../../src/kernel/netlink/queue-codec.js';
-import {
-  addressBody,
-  linkByIndexBody,
-  linkDumpBody,
-  ROUTE_MESSAGE,
-} from '../../../src/kernel/netlink/route-codec.js';
-import { NetlinkSocket } from '../../../src/kernel/netlink/socket.js';
+import { addressBody } from '../../../src/kernel/netlink/addresses.js';
+import { linkByIndexBody, linkDumpBody, ROUTE_MESSAGE } from '../../../src/kernel/netlink/links.js';
+import { NetlinkSocket } from '../../../src/kernel/netlink/netlink-socket.js';
+import { bindBody, QUEUE_MESSAGE } from '../../../src/kernel/netlink/packet-queue.js';
 import { makeNamespace, type Namespace, until } from './lab.js';
 import { udpIn } from './udp.js';
 

@@ -3,8 +3,8 @@
 import { expect, it } from 'vitest';
 import { ForeignPorts } from '../../../src/enforce/foreign-bridges.js';
 import { EnforcementPass } from '../../../src/enforce/pass.js';
-import { FlowBlocklist } from '../../../src/kernel/flow-blocklist.js';
-import type { KernelPort } from '../../../src/kernel/kernel-port.js';
+import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
+import type { Kernel } from '../../../src/kernel/kernel.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import { Current } from '../../../src/lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
@@ -93,7 +93,7 @@ function house() {
     addCut: async () => undefined,
     removeCut: async () => undefined,
     hostAddresses: () => new Set<string>(),
-  } as unknown as KernelPort;
+  } as unknown as Kernel;
   const hosts: HostCgroups = { net: NO_HOST_NET, cgroups: new Map(), late: new Map(), open: new Map() };
   const current = new Current<AppliedState>();
   const enforcer = new EnforcementPass({

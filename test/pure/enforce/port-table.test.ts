@@ -2,8 +2,8 @@
 
 import { expect, it } from 'vitest';
 import { VethTable } from '../../../src/enforce/port-table.js';
-import { FlowBlocklist } from '../../../src/kernel/flow-blocklist.js';
-import type { KernelPort } from '../../../src/kernel/kernel-port.js';
+import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
+import type { Kernel } from '../../../src/kernel/kernel.js';
 import type { Binding } from '../../../src/ruleset/bindings.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
 import { BARE_FLOW } from '../bare-flow.js';
@@ -36,7 +36,7 @@ function book() {
     },
     addCut: async (_: string, members: readonly string[]) => void members.map((m) => barred.add(m)),
     removeCut: async (_: string, members: readonly string[]) => void members.map((m) => barred.delete(m)),
-  } as unknown as KernelPort;
+  } as unknown as Kernel;
   const bars = new FlowBlocklist(kernel, 'DB', () => 0);
   const ports = new VethTable({
     kernel,

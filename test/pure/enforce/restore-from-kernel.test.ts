@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest';
 import { Identities } from '../../../src/enforce/identities.js';
 import { restoreBindings } from '../../../src/enforce/restore-from-kernel.js';
-import type { KernelSnapshot } from '../../../src/kernel/kernel-port.js';
+import type { KernelSnapshot } from '../../../src/kernel/read-rules.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 import { identityMark, layoutMarks, UNATTRIBUTED } from '../../../src/ruleset/marks.js';
 

@@ -2,8 +2,8 @@
 
 import { expect, it } from 'vitest';
 import { Revocation } from '../../../src/enforce/revocation.js';
-import { FlowBlocklist } from '../../../src/kernel/flow-blocklist.js';
-import type { KernelPort } from '../../../src/kernel/kernel-port.js';
+import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
+import type { Kernel } from '../../../src/kernel/kernel.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import type { Binding } from '../../../src/ruleset/bindings.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
@@ -50,7 +50,7 @@ function revoker() {
     },
     hostAddresses: () => new Set(['10.0.0.1']),
     sockets: async () => [],
-  } as unknown as KernelPort;
+  } as unknown as Kernel;
   const revocation = new Revocation({
     shape,
     kernel,

@@ -3,8 +3,8 @@
 import { expect, it } from 'vitest';
 import { Revocation } from '../../../src/enforce/revocation.js';
 import { isFrom, sortUnmarkedFlows } from '../../../src/enforce/unmarked-flows.js';
-import { FlowBlocklist } from '../../../src/kernel/flow-blocklist.js';
-import type { KernelPort } from '../../../src/kernel/kernel-port.js';
+import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
+import type { Kernel } from '../../../src/kernel/kernel.js';
 import type { SocketEnds } from '../../../src/kernel/sockets.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
@@ -78,7 +78,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     hostAddresses: () => new Set([HOST]),
     sockets: async (paths: readonly string[]) =>
       paths.includes('docker/x') ? [connected(GOOD, 40_001), connected(BAD, 40_002)] : [],
-  } as unknown as KernelPort;
+  } as unknown as Kernel;
   const nothing = (): void => undefined;
   const revocation = new Revocation({
     shape,

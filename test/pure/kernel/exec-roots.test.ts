@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { configuredRoot, optionOf } from '../../../src/kernel/exec-roots.js';
+import { configuredRoot, optionOf } from '../../../src/kernel/sockets.js';
 
 describe('exec root of dockerd', () => {
   it.each([

@@ -1,6 +1,5 @@
 import { expect, it } from 'vitest';
-import { Forwarding } from '../../../src/kernel/forwarding.js';
-import type { PortChange } from '../../../src/kernel/netlink/bridge-ports.js';
+import { Forwarding, type PortChange } from '../../../src/kernel/bridge-forwarding.js';
 
 const turns = (n: number): Promise<void> =>
   n === 0 ? Promise.resolve() : Promise.resolve().then(() => turns(n - 1));

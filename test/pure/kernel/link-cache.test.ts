@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { LinkCache } from '../../../src/kernel/link-cache.js';
-import type { Link } from '../../../src/kernel/netlink/route-codec.js';
+import { LinkCache } from '../../../src/kernel/host-links.js';
+import type { Link } from '../../../src/kernel/netlink/links.js';
 
 const veth = (index: number, peerIndex: number, mac: string, extra: Partial<Link> = {}): Link => ({
   index,

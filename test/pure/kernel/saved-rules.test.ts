@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { readCounters } from '../../../src/kernel/counters.js';
+import { readCounters } from '../../../src/kernel/counts.js';
 import type { Exec } from '../../../src/kernel/exec.js';
 
 const GONE = "ip6tables-save v1.8.11 (nf_tables): Set with index 65 in kernel doesn't exist.";

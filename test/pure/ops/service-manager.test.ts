@@ -8,7 +8,7 @@ import {
   openSocket,
   receiveDatagram,
 } from '../../../src/kernel/netlink/libc.js';
-import { sendToUnix, unixAddress } from '../../../src/kernel/netlink/unix-datagram.js';
+import { sendToUnix, unixAddress } from '../../../src/kernel/netlink/unix-sockets.js';
 import { serviceManager } from '../../../src/ops/service-manager.js';
 
 let dir: string;

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { signatureOf } from '../../../src/enforce/revocation.js';
 import { planSteps } from '../../../src/kernel/apply.js';
-import { expectedAfter } from '../../../src/kernel/expected.js';
+import { expectedAfter } from '../../../src/kernel/dataplane.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import type { Observed } from '../../../src/kernel/read-rules.js';
 import { planClasses } from '../../../src/ruleset/classes.js';

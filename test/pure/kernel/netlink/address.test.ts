@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { addressBytes, addressText } from '../../../../src/kernel/netlink/address.js';
+import { addressBytes, addressText } from '../../../../src/kernel/netlink/netlink-codec.js';
 
 test.each([
   ['2001:0DB8:0:0:0:0:2:1', '2001:db8::2:1'],

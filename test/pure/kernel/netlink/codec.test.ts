@@ -15,7 +15,7 @@ import {
   readMac,
   readU32be,
   u32be,
-} from '../../../../src/kernel/netlink/codec.js';
+} from '../../../../src/kernel/netlink/netlink-codec.js';
 
 const bytes = (max: number) => fc.uint8Array({ maxLength: max }).map((a) => Buffer.from(a));
 

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { attribute, nested } from '../../../../src/kernel/netlink/codec.js';
+import { addressBody, decodeAddress } from '../../../../src/kernel/netlink/addresses.js';
+import { dumpBody, getByReplyBody, removeBody } from '../../../../src/kernel/netlink/conntrack.js';
 import {
   CTA,
   decodeFlow,
@@ -9,17 +10,12 @@ import {
   PROTO,
   TUPLE,
 } from '../../../../src/kernel/netlink/conntrack-codec.js';
-import { dumpBody, getByReplyBody, removeBody } from '../../../../src/kernel/netlink/conntrack-requests.js';
-import { decodeHeader, decodeMembers, memberBody } from '../../../../src/kernel/netlink/ipset-codec.js';
-import { decodeLoggedPacket } from '../../../../src/kernel/netlink/log-codec.js';
-import { parsePacket } from '../../../../src/kernel/netlink/packet.js';
-import { decodeQueuedPacket, parseQueueCounters } from '../../../../src/kernel/netlink/queue-codec.js';
-import {
-  addressBody,
-  decodeAddress,
-  decodeLink,
-  decodeNamespaceId,
-} from '../../../../src/kernel/netlink/route-codec.js';
+import { decodeHeader, decodeMembers, memberBody } from '../../../../src/kernel/netlink/ipset.js';
+import { decodeLink, decodeNamespaceId } from '../../../../src/kernel/netlink/links.js';
+import { attribute, nested } from '../../../../src/kernel/netlink/netlink-codec.js';
+import { parsePacket } from '../../../../src/kernel/netlink/packet-header.js';
+import { decodeLoggedPacket } from '../../../../src/kernel/netlink/packet-log.js';
+import { decodeQueuedPacket, parseQueueCounters } from '../../../../src/kernel/netlink/packet-queue.js';
 
 const raw = fc.uint8Array({ maxLength: 120 }).map((a) => Buffer.from(a));
 /** A header of any length and attributes that are well formed but mean nothing, three deep. */

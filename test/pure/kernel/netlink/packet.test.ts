@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { parsePacket } from '../../../../src/kernel/netlink/packet.js';
+import { parsePacket } from '../../../../src/kernel/netlink/packet-header.js';
 
 const hex = (...parts: string[]): Buffer => Buffer.from(parts.join('').replaceAll(' ', ''), 'hex');
 const V4 = (protocol: string, fragment = '0000', ihl = '45') =>

@@ -1,6 +1,5 @@
 /** Headers of a captured packet (RFC 791, RFC 8200), pure; never throws on what it reads. */
-import { addressText } from './address.js';
-import type { Decoded } from './codec.js';
+import { addressText, type Decoded } from './netlink-codec.js';
 
 export interface PacketHeader {
   readonly family: 4 | 6;

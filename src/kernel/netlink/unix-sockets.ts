@@ -1,6 +1,7 @@
 /** Datagrams over unix sockets, which Node does not have: systemd hears of its services by them. */
-import { NetlinkError } from './errors.js';
-import { closeDescriptor, connectSocket, openSocket, sendDatagram } from './libc.js';
+
+import { closeDescriptor, connectSocket, openSocket, readSocketOption, sendDatagram } from './libc.js';
+import { NetlinkError } from './netlink-error.js';
 
 const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
@@ -26,4 +27,14 @@ export function sendToUnix(path: string, text: string): void {
   } finally {
     closeDescriptor(fd);
   }
+}
+
+const [SOL_SOCKET, SO_PEERCRED] = [1, 17];
+
+/** The user id of the process that connected to a unix socket, as the kernel noted it then; undefined: it is no such socket. */
+export function peerUser(fd: number): number | undefined {
+  const credentials = Buffer.alloc(12); // struct ucred: pid, uid, gid
+  return readSocketOption(fd, SOL_SOCKET, SO_PEERCRED, credentials) === 0
+    ? credentials.readUInt32LE(4)
+    : undefined;
 }

@@ -1,14 +1,5 @@
 /** One netlink socket: acknowledged requests (synchronous, 6 µs), dumps (in slices), unsolicited messages. */
-import {
-  type Acknowledgement,
-  encodeMessage,
-  FLAG,
-  MESSAGE,
-  type NetlinkMessage,
-  parseAcknowledgement,
-  parseMessages,
-} from './codec.js';
-import { NetlinkError } from './errors.js';
+
 import {
   closeDescriptor,
   receiveDatagram,
@@ -17,7 +8,17 @@ import {
   type Watch,
   watchReadable,
 } from './libc.js';
-import { type NetlinkOptions, openNetlink } from './open.js';
+import { type NetlinkOptions, openNetlink } from './namespace.js';
+import {
+  type Acknowledgement,
+  encodeMessage,
+  FLAG,
+  MESSAGE,
+  type NetlinkMessage,
+  parseAcknowledgement,
+  parseMessages,
+} from './netlink-codec.js';
+import { NetlinkError } from './netlink-error.js';
 
 const EAGAIN = 11;
 const EINTR = 4;

@@ -1,5 +1,80 @@
 import type { HostLink } from '../ruleset/bindings.js';
-import type { Link } from './netlink/route-codec.js';
+import type { HostSubnet, NeighbourRule } from '../ruleset/neighbour-routes.js';
+import { decodeRule, RULE_MESSAGE } from './neighbour-routing.js';
+import { decodeAddress, type LocalAddress } from './netlink/addresses.js';
+import { decodeLink, type Link, ROUTE_MESSAGE } from './netlink/links.js';
+import type { NetlinkMessage } from './netlink/netlink-codec.js';
+import { NetlinkSocket } from './netlink/netlink-socket.js';
+
+/** Changes of links, local addresses and policy routing rules as the kernel announces them. */
+
+/** enum rtnetlink_groups. */
+const GROUP = { link: 1, ipv4Address: 5, ipv4Rule: 8, ipv6Address: 9 } as const;
+
+interface RouteListener {
+  /** A link is new or has changed. */
+  onLink?(link: Link): void;
+  onLinkGone?(link: Link): void;
+  onAddress?(address: LocalAddress): void;
+  onAddressGone?(address: LocalAddress): void;
+  /** A policy routing rule of Drawbridge's was removed. */
+  onRuleGone?(rule: NeighbourRule): void;
+  /** Announcements were lost: list links and addresses anew. */
+  onOverrun(): void;
+}
+
+/**
+ * Listens from the moment of its making: make it first, then list. A veth moved away is announced as gone, also when it
+ * only leaves this namespace.
+ */
+export class RouteMonitor implements Disposable {
+  readonly #socket: NetlinkSocket;
+  readonly #listener: RouteListener;
+
+  constructor(
+    listener: RouteListener,
+    options: { readonly namespace?: string | number; readonly receiveBuffer?: number } = {},
+  ) {
+    this.#listener = listener;
+    const groups = [GROUP.link, GROUP.ipv4Address, GROUP.ipv6Address, GROUP.ipv4Rule];
+    this.#socket = new NetlinkSocket({ protocol: 'route', groups, ...options });
+    this.#socket.listen({
+      onMessage: (message) => this.#receive(message),
+      onOverrun: () => listener.onOverrun(),
+      onMalformed: () => listener.onOverrun(), // something was said that we did not understand
+    });
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #receive({ type, body }: NetlinkMessage): void {
+    if (type === ROUTE_MESSAGE.newLink || type === ROUTE_MESSAGE.delLink) {
+      const link = decodeLink(body);
+      if (!link.ok || isBridgePortNews(body)) return;
+      if (type === ROUTE_MESSAGE.newLink) this.#listener.onLink?.(link.value);
+      else this.#listener.onLinkGone?.(link.value);
+    } else if (type === ROUTE_MESSAGE.newAddress || type === ROUTE_MESSAGE.delAddress) {
+      const address = decodeAddress(body);
+      if (!address.ok) return;
+      if (type === ROUTE_MESSAGE.newAddress) this.#listener.onAddress?.(address.value);
+      else this.#listener.onAddressGone?.(address.value);
+    } else if (type === RULE_MESSAGE.deleteRule) {
+      const rule = decodeRule(body);
+      if (rule) this.#listener.onRuleGone?.(rule);
+    }
+  }
+}
+
+const AF_BRIDGE = 7;
+/** A bridge announces its ports' state in the link group too, as "gone" when a port only leaves the bridge. */
+function isBridgePortNews(body: Buffer): boolean {
+  return body[0] === AF_BRIDGE;
+}
 
 /** What bindings and rules depend on. */
 const identityOf = (l: Link): string =>
@@ -136,5 +211,44 @@ export class LinkCache {
     const mac = this.#source.getLinkInNamespace(veth.linkNamespaceId, veth.peerIndex)?.mac;
     if (mac) this.#peerMacs.set(veth.index, mac);
     return mac;
+  }
+}
+
+/** The host's own addresses, all interfaces, kept by the kernel's announcements. */
+export class HostAddresses {
+  readonly #list: () => Promise<readonly LocalAddress[]>;
+  /** By address, and by interface the length of its prefix. */
+  readonly #held = new Map<string, Map<number, number>>();
+
+  constructor(list: () => Promise<readonly LocalAddress[]>) {
+    this.#list = list;
+  }
+
+  get all(): ReadonlySet<string> {
+    return new Set(this.#held.keys());
+  }
+
+  /** With the interfaces that have them. */
+  get subnets(): readonly HostSubnet[] {
+    return [...this.#held].flatMap(([address, links]) =>
+      [...links].map(([index, prefix]) => ({ index, address, prefix })),
+    );
+  }
+
+  put(a: LocalAddress): void {
+    this.#held.set(a.address, (this.#held.get(a.address) ?? new Map()).set(a.index, a.prefix));
+  }
+
+  gone(a: LocalAddress): void {
+    const links = this.#held.get(a.address);
+    links?.delete(a.index);
+    if (links?.size === 0) this.#held.delete(a.address);
+  }
+
+  /** At the start, and when announcements were lost. */
+  async refresh(): Promise<void> {
+    const addresses = await this.#list();
+    this.#held.clear();
+    for (const a of addresses) this.put(a);
   }
 }

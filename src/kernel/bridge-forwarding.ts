@@ -1,0 +1,310 @@
+import type { Logger } from '../lib/log.js';
+import type { HeldVeth } from '../ruleset/forwarding.js';
+import {
+  type Acknowledgement,
+  attribute,
+  FLAG,
+  nested,
+  parseAttributes,
+  readMac,
+  readU8,
+  readU32le,
+  u8,
+} from './netlink/netlink-codec.js';
+import { NetlinkError } from './netlink/netlink-error.js';
+import { NetlinkSocket, type Outgoing } from './netlink/netlink-socket.js';
+
+/** Ports and static entries of bridges, over rtnetlink. */
+
+/** Messages about the ports and the forwarding table of bridges (if_bridge.h, if_link.h, neighbour.h), pure. */
+
+const BRIDGE_MESSAGE = {
+  setLink: 19,
+  getLink: 18,
+  newEntry: 28,
+  deleteEntry: 29,
+  getEntry: 30,
+} as const;
+const AF_BRIDGE = 7;
+const IFINFOMSG = 16;
+const NDMSG = 12;
+const LINK = { master: 10, portInfo: 12 } as const;
+/** IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_FLUSH. */
+const PORT = { learning: 8, flood: 9, flush: 24 } as const;
+const ENTRY = { mac: 2, master: 9 } as const;
+const NUD_NOARP = 0x40;
+const NTF_MASTER = 0x04;
+const NTF_STICKY = 0x40;
+
+/** What a veth does on its bridge. */
+interface PortSettings {
+  /** The bridge learns from the Ethernet source of its frames. */
+  readonly learning: boolean;
+  /** It gets frames to MACs that the bridge does not know. */
+  readonly flood: boolean;
+}
+interface BridgePort extends PortSettings {
+  readonly index: number;
+  readonly master: number;
+}
+/** A static entry of the forwarding table that no frame moves to another port (NTF_STICKY, Linux >= 4.20). */
+interface StickyEntry {
+  readonly index: number;
+  readonly master: number;
+  readonly mac: string;
+}
+
+function portDumpBody(): Buffer {
+  const header = Buffer.alloc(IFINFOMSG);
+  header.writeUInt8(AF_BRIDGE, 0);
+  return header;
+}
+/** Undefined: the bridge itself, or no answer about a port. */
+function decodePort(body: Buffer): BridgePort | undefined {
+  const attributes = parseAttributes(body, IFINFOMSG);
+  const port = parseAttributes(attributes.get(LINK.portInfo));
+  const index = body.length < IFINFOMSG ? 0 : body.readInt32LE(4);
+  const master = readU32le(attributes.get(LINK.master));
+  const learning = readU8(port.get(PORT.learning));
+  if (body[0] !== AF_BRIDGE || !master || master === index || learning === undefined) return undefined;
+  return { index, master, learning: learning !== 0, flood: readU8(port.get(PORT.flood)) !== 0 };
+}
+/** Also deletes what the bridge has learned from the port. */
+function portBody(index: number, { learning, flood }: PortSettings): Buffer {
+  const header = portDumpBody();
+  header.writeInt32LE(index, 4);
+  const settings = [attribute(PORT.learning, u8(learning ? 1 : 0)), attribute(PORT.flood, u8(flood ? 1 : 0))];
+  return Buffer.concat([header, nested(LINK.portInfo, ...settings, attribute(PORT.flush, Buffer.alloc(0)))]);
+}
+
+function entryDumpBody(): Buffer {
+  const header = Buffer.alloc(NDMSG);
+  header.writeUInt8(AF_BRIDGE, 0);
+  return header;
+}
+/** Undefined: an entry of another kind. */
+function decodeEntry(body: Buffer): StickyEntry | undefined {
+  if (body.length < NDMSG || body[0] !== AF_BRIDGE) return undefined;
+  const isSticky = (body.readUInt8(10) & NTF_STICKY) !== 0 && body.readUInt16LE(8) === NUD_NOARP;
+  const attributes = parseAttributes(body, NDMSG);
+  const mac = readMac(attributes.get(ENTRY.mac));
+  const master = readU32le(attributes.get(ENTRY.master));
+  if (!isSticky || mac === undefined || !master) return undefined;
+  return { index: body.readInt32LE(4), master, mac };
+}
+function entryBody(index: number, mac: string): Buffer {
+  const header = entryDumpBody();
+  header.writeInt32LE(index, 4);
+  header.writeUInt16LE(NUD_NOARP, 8);
+  header.writeUInt8(NTF_MASTER | NTF_STICKY, 10);
+  return Buffer.concat([header, attribute(ENTRY.mac, Buffer.from(mac.replaceAll(':', ''), 'hex'))]);
+}
+
+const REPLACE = 0x100;
+/** Acknowledgements of so many fit any receive buffer. */
+const BATCH = 64;
+/** The veth, its place on the bridge (EOPNOTSUPP, which libuv calls ENOTSUP) or the entry has gone meanwhile. */
+const GONE = new Set(['ENODEV', 'ENOENT', 'ENOTSUP']);
+
+export type PortChange =
+  | { readonly kind: 'set'; readonly index: number; readonly settings: PortSettings }
+  | { readonly kind: 'add' | 'delete'; readonly index: number; readonly mac: string };
+
+export class BridgePorts implements Disposable {
+  readonly #changes: NetlinkSocket;
+  readonly #dumps: NetlinkSocket;
+
+  constructor(options: { readonly namespace?: string | number } = {}) {
+    this.#changes = new NetlinkSocket({ protocol: 'route', ...options });
+    this.#dumps = new NetlinkSocket({ protocol: 'route', ...options });
+  }
+
+  /** Ports of all bridges. Rejects with NetlinkError. */
+  ports(): Promise<readonly BridgePort[]> {
+    const out = { type: BRIDGE_MESSAGE.getLink, body: portDumpBody() };
+    return this.#dumps.dump('list ports of bridges', out, (m) => decodePort(m.body));
+  }
+
+  /** Static entries that no frame moves. Rejects with NetlinkError. */
+  entries(): Promise<readonly StickyEntry[]> {
+    const out = { type: BRIDGE_MESSAGE.getEntry, body: entryDumpBody() };
+    return this.#dumps.dump('list forwarding tables', out, (m) => decodeEntry(m.body));
+  }
+
+  /**
+   * Resolves with those that could not be made because their veth or entry has gone. Rejects with the first other refusal,
+   * once all were tried (NetlinkError).
+   */
+  async change(changes: readonly PortChange[]): Promise<readonly PortChange[]> {
+    const refused: { readonly change: PortChange; readonly error: NetlinkError }[] = [];
+    for (let i = 0; i < changes.length; i += BATCH) {
+      const some = changes.slice(i, i + BATCH);
+      const acks = await this.#changes.requestLater('change ports of bridges', some.map(outgoing));
+      some.forEach((change, n) => {
+        const ack = acks[n];
+        if (ack && ack.errno !== 0) refused.push({ change, error: refusal(change, ack) });
+      });
+    }
+    const other = refused.find((r) => !GONE.has(r.error.code));
+    if (other) throw other.error;
+    return refused.map((r) => r.change);
+  }
+
+  close(): void {
+    this.#changes.close();
+    this.#dumps.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+const refusal = ({ kind, index }: PortChange, { errno, text }: Acknowledgement): NetlinkError =>
+  new NetlinkError(
+    `${kind} port ${index} of a bridge`,
+    errno,
+    text === undefined ? {} : { kernelText: text },
+  );
+
+function outgoing(change: PortChange): Outgoing {
+  if (change.kind === 'set')
+    return { type: BRIDGE_MESSAGE.setLink, body: portBody(change.index, change.settings) };
+  const body = entryBody(change.index, change.mac);
+  if (change.kind === 'delete') return { type: BRIDGE_MESSAGE.deleteEntry, body };
+  return { type: BRIDGE_MESSAGE.newEntry, flags: FLAG.create | REPLACE, body };
+}
+
+/** The ports of the kernel's bridges. */
+export interface PortTable {
+  ports(): Promise<readonly BridgePort[]>;
+  entries(): Promise<readonly StickyEntry[]>;
+  change(changes: readonly PortChange[]): Promise<readonly PortChange[]>;
+}
+type Held = ReadonlyMap<number, HeldVeth>;
+
+const RETRY_MS = 1_000;
+
+/**
+ * Keeps the forwarding tables of bridges as desired: next to the passes, because rtnetlink waits for a lock that Docker holds
+ * while it starts containers, and no packet waits for these entries.
+ */
+export class Forwarding {
+  readonly #table: PortTable;
+  readonly #log: Pick<Logger, 'warn'>;
+  #wanted: Held = new Map();
+  /** What the kernel holds. */
+  #held = new Map<number, HeldVeth>();
+  /** The kernel must be read first. */
+  #unknown = true;
+  /** Veths that may have left their bridge and come back without settings. */
+  readonly #moved = new Set<number>();
+  #running: Promise<void> | undefined;
+  #again = false;
+  #timer: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(table: PortTable, log: Pick<Logger, 'warn'>) {
+    this.#table = table;
+    this.#log = log;
+  }
+
+  /** These veths, and no others, have settings of ours. */
+  want(veths: Held): void {
+    this.#wanted = veths;
+    this.#wake();
+  }
+  /** Another process may have changed something: read the kernel before the next change. */
+  invalidate(): void {
+    this.#unknown = true;
+  }
+  /** A veth has got another master, or none. */
+  moved(index: number): void {
+    this.#moved.add(index);
+  }
+  /** Resolves when nothing is under way. */
+  async settled(): Promise<void> {
+    await this.#running;
+  }
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+  }
+
+  #wake(): void {
+    this.#again = true;
+    if (this.#closed) return;
+    this.#running ??= this.#run();
+  }
+
+  async #run(): Promise<void> {
+    while (this.#again && !this.#closed) {
+      this.#again = false;
+      try {
+        await this.#once(this.#wanted);
+      } catch (e) {
+        this.#unknown = true;
+        this.#failed(e instanceof Error ? e.message : String(e));
+      }
+    }
+    // here, and not behind the promise: what is wanted in between would be forgotten
+    this.#running = undefined;
+  }
+
+  #failed(error: string): void {
+    if (this.#closed) return;
+    this.#log.warn({ err: error }, 'bridges may still learn MACs from frames of containers: will try again');
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#wake(), RETRY_MS);
+    this.#timer.unref();
+  }
+
+  async #once(wanted: Held): Promise<void> {
+    if (this.#unknown) {
+      this.#unknown = false;
+      this.#held = heldVeths(await this.#table.ports(), await this.#table.entries());
+    }
+    for (const index of this.#moved) this.#held.delete(index);
+    this.#moved.clear();
+    const changes = portChanges(wanted, this.#held);
+    if (changes.length === 0) return;
+    const left = new Set((await this.#table.change(changes)).map((c) => c.index));
+    this.#held = new Map([...wanted].filter(([index]) => !left.has(index)));
+  }
+}
+
+/** Veths with an entry like ours. */
+function heldVeths(ports: readonly BridgePort[], entries: readonly StickyEntry[]): Map<number, HeldVeth> {
+  const settings = new Map(ports.map((p) => [p.index, p]));
+  return new Map(
+    entries.flatMap(({ index, mac }) => {
+      const port = settings.get(index);
+      return port ? [[index, { master: port.master, mac, flood: port.flood, learning: port.learning }]] : [];
+    }),
+  );
+}
+
+/** Entries come before the end of learning, so that the bridge knows a veth at any time. */
+function portChanges(wanted: Held, held: Held): PortChange[] {
+  const changes: PortChange[] = [];
+  for (const [index, now] of held) {
+    const next = wanted.get(index);
+    if (next?.mac !== now.mac || next.master !== now.master)
+      changes.push({ kind: 'delete', index, mac: now.mac });
+    if (!next) changes.push({ kind: 'set', index, settings: { learning: true, flood: true } });
+  }
+  for (const [index, next] of wanted) {
+    const now = held.get(index);
+    const isKnown = now?.mac === next.mac && now.master === next.master;
+    if (isKnown && now.flood === next.flood && now.learning !== true) continue;
+    if (!isKnown) changes.push({ kind: 'add', index, mac: next.mac });
+    changes.push({ kind: 'set', index, settings: { learning: false, flood: next.flood } });
+  }
+  return changes;
+}
+
+/** Bridges learn again, and forget our entries. Resolves with the veths. */
+export async function releaseVeths(table: PortTable): Promise<readonly number[]> {
+  const held = heldVeths(await table.ports(), await table.entries());
+  await table.change(portChanges(new Map(), held));
+  return [...held.keys()];
+}
