@@ -30,7 +30,7 @@ const changes = await Changes.open({
     now: Date.now,
     log: quiet,
   }),
-  enforcer: { inForce: async () => {} },
+  reconciler: { inForce: async () => {} },
   log: quiet,
   parseList: reader.body,
   folderLists: () => [...watching.state.lists.values()],
@@ -76,17 +76,21 @@ const names = (count: number, domain = 'example.org'): string[] =>
 const yaml = (entries: readonly string[]): string => `allow:\n${entries.map((e) => `  - ${e}\n`).join('')}`;
 
 await measure('PUT of a text of 4 MB, one entry repeated', () =>
-  changes.putList('text', { allow: ['a.example.org,'.repeat(285_000)] }, undefined, 'bench'),
+  changes.lists.put('text', { allow: ['a.example.org,'.repeat(285_000)] }, undefined, 'bench'),
 );
 await measure('PUT of 200,000 duplicates', () =>
-  changes.putList('twice', { allow: new Array(200_000).fill('a.example.org') }, undefined, 'bench'),
+  changes.lists.put('twice', { allow: new Array(200_000).fill('a.example.org') }, undefined, 'bench'),
 );
 await measure('PUT of 10,000 entries', () =>
-  changes.putList('many', { allow: names(10_000) }, undefined, 'bench'),
+  changes.lists.put('many', { allow: names(10_000) }, undefined, 'bench'),
 );
-await measure('one entry more', () => changes.addEntry('many', 'one.example.net', undefined, 'bench'));
-await measure('one entry less', () => changes.removeEntry('many', 'one.example.net', undefined, 'bench'));
-await measure('PUT of 100 entries', () => changes.putList('few', { allow: names(100) }, undefined, 'bench'));
+await measure('one entry more', () => changes.lists.addEntry('many', 'one.example.net', undefined, 'bench'));
+await measure('one entry less', () =>
+  changes.lists.removeEntry('many', 'one.example.net', undefined, 'bench'),
+);
+await measure('PUT of 100 entries', () =>
+  changes.lists.put('few', { allow: names(100) }, undefined, 'bench'),
+);
 await measure('a file of 50,000 entries', () => saved('large.yaml', yaml(names(50_000))));
 await measure('then a file of one entry', () => saved('small.yaml', yaml(['a.example.org'])));
 await measure('a file of 4 MB that is no list', () => saved('text.yaml', 'nonsense: [{ \n'.repeat(250_000)));
@@ -100,7 +104,7 @@ await measure('2,000 files', async () => {
 await sleep(1_500);
 await measure('then a file of one entry', () => saved('small.yaml', yaml(['b.example.org'])));
 await measure('then PUT of 100 entries', () =>
-  changes.putList('few', { allow: names(100, 'example.com') }, undefined, 'bench'),
+  changes.lists.put('few', { allow: names(100, 'example.com') }, undefined, 'bench'),
 );
 
 changes.close();

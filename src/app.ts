@@ -2,11 +2,11 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ClosedService, type Service } from './api/closed-service.js';
-import { nodeCensus } from './api/container-counts.js';
-import { ServiceController } from './api/controller.js';
+import type { Context } from './api/context.js';
 import { listen, refuseWithoutTokens } from './api/listen.js';
 import { peerOf } from './api/local-peers.js';
 import { buildServer } from './api/server.js';
+import { nodeCensus, Views } from './api/views.js';
 import { Engine } from './app/engine.js';
 import { AppliedRevision } from './changes/applied-revision.js';
 import { Audit } from './changes/audit.js';
@@ -29,7 +29,7 @@ import { nodeName } from './config/node.js';
 import { mayRemoveContainers } from './docker/docker-events.js';
 import type { Overrides } from './enforce/policies.js';
 import { Counts } from './kernel/counts.js';
-import { exec, outOfDescriptors } from './kernel/exec.js';
+import { exec, } from './kernel/exec.js';
 import { ToolProcess } from './kernel/tool-process.js';
 import { DisposalStack } from './lib/async.js';
 import { Faults } from './lib/faults.js';
@@ -185,7 +185,7 @@ async function start(
   changes = await Changes.open({
     store,
     audit,
-    enforcer: engine.reconciler,
+    reconciler: engine.reconciler,
     log,
     node,
     tokens: config.api.tokens,
@@ -234,43 +234,72 @@ async function start(
     own: () => ({
       version: VERSION,
       revision: applied.value,
-      inSync: controller.ready().ready && store.health().ok,
-      ...nodeCensus(controller.containers()),
+      inSync: views.ready().ready && store.health().ok,
+      ...nodeCensus(views.containers()),
     }),
     log,
   });
   parts.add(async () => fleet[Symbol.asyncDispose]());
-  const controller: ServiceController = new ServiceController({
-    engine,
+  const { kernel, dns, names, threats, docker, policies, quotas, recording, denials } = engine;
+  const { reconciler, enforcer, namespaceDns, hostMode, hostWatch, lan, shape } = engine;
+  const views: Views = new Views({
+    node,
+    changes: opened,
+    store,
+    storeKind: shared.kind,
+    trust,
+    fleet,
+    feeds,
+    faults,
+    appliedRevision: applied,
+    overrides: said,
+    health: engine,
+    counts,
+    turns,
+    applied: engine.applied,
+    shape,
+    kernel,
+    dns,
+    names,
+    threats,
+    docker,
+    policies,
+    quotas,
+    recording,
+    denials,
+    reconciler,
+    enforcer,
+    namespaceDns,
+    hostMode,
+    hostWatch,
+    lan,
+  });
+  const context: Context = {
+    node,
     changes: opened,
     audit,
     store,
-    storeKind: shared.kind,
-    beats: shared.beats,
-    fleet,
-    counts,
-    fault: () => faults.pending ?? outOfDescriptors(),
-    inForce: () => applied.value,
-    feeds,
-    said,
-    version: VERSION,
-    node,
     trust,
-    turns,
+    fleet,
+    feeds,
+    docker,
+    denials,
+    reconciler,
+    views,
     teardown: async () => {
       await trust.close();
-      await engine.reconciler.stop();
-      await engine.threats.close();
-      await engine.quotas[Symbol.asyncDispose]();
+      await reconciler.stop();
+      await threats.close();
+      await quotas[Symbol.asyncDispose]();
       await engine.leaveNamespaces();
       await teardownKernel(config);
       setImmediate(() => void stop());
     },
-  });
+  };
   // counters of rules that are laid again begin at zero: what they counted until then is kept
   const reading = setInterval(
     () =>
-      void controller
+      void views
         .refreshCounts()
         .catch((e: unknown) => log.debug({ err: String(e) }, 'counters could not be read')),
     COUNTS_MS,
@@ -285,11 +314,11 @@ async function start(
   const failed = new FailedLogins(audit, log, Date.now);
   parts.add(async () => failed[Symbol.dispose]());
   const onRefused = failed.seen;
-  const server = await buildServer({ controller, log, version: VERSION, authenticate, peerOf, onRefused });
+  const server = await buildServer({ context, log, version: VERSION, authenticate, peerOf, onRefused });
   parts.add(() => server.close());
   const localSocket = localSocketOf(config);
   await listen(server, { address: config.api.listen, localSocket, tokens: opened.tokens.count, log });
-  const { ready, reason } = controller.ready();
+  const { ready, reason } = views.ready();
   const facts = { api: config.api.listen, containers: engine.state?.subjects.size ?? 0 };
   if (ready) log.info(facts, `ready: ${reason}`);
   else log.warn(facts, `not ready yet: ${reason}`);

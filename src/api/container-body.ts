@@ -1,11 +1,189 @@
-import type { Grant } from '../policy/policy.js';
-import type { ContainerView } from './container-views.js';
-import type { GrantBody } from './schemas.js';
+import { allFindings } from '../coverage/coverage.js';
+import { type CoverageParts, coverageInput } from '../coverage/coverage-input.js';
+import { explain, sourceText } from '../coverage/explain.js';
+import type { ExplainView } from '../coverage/explain-types.js';
+import type { PreviewParts } from '../coverage/preview.js';
+import type { Denials } from '../enforce/denials.js';
+import type { Overrides } from '../enforce/policies.js';
+import type { Quotas } from '../enforce/quota-service.js';
+import type { Counts, MemberCounts } from '../kernel/counts.js';
+import { formatAddress } from '../lib/ip.js';
+import { RefusedError } from '../lib/problem.js';
+import type { ContainerFacts } from '../policy/container.js';
+import { type Emergency, pauseOf } from '../policy/emergency.js';
+import { isDest, parseEntry } from '../policy/entry-parse.js';
+import { findingText, worstOf } from '../policy/finding.js';
+import { limitsText } from '../policy/limits.js';
+import { addressesOn, resolveContainer } from '../policy/neighbours.js';
+import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel } from '../policy/own-labels.js';
+import { ownerKey } from '../policy/owner.js';
+import type { Grant, Policy, PolicyEntry } from '../policy/policy.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import { type AsEnforced, asEnforced } from '../ruleset/as-enforced.js';
+import type { DesiredState, Subject } from '../ruleset/state.js';
+import type { ContainerBody, GrantBody } from './schemas.js';
 
-export function grantBody(grant: Grant): GrantBody {
-  return { ...grant, expires: grant.expires ?? null };
+/** The parts of the service from which the view of a container is computed. */
+export interface ContainerParts extends CoverageParts, PreviewParts {
+  readonly counts: Counts;
+  readonly denials: Denials;
+  readonly quotas: Quotas;
 }
 
-export function containerBody(view: ContainerView) {
-  return { ...view, grants: view.grants.map(grantBody) };
+export const grantBody = (grant: Grant): GrantBody => ({ ...grant, expires: grant.expires ?? null });
+
+/** A container as the API shows it. */
+export function containerBody(parts: ContainerParts, overrides: Overrides, c: ContainerFacts): ContainerBody {
+  const state = parts.applied.value;
+  const holder = c.sharesWith ? (parts.docker.view().containers.get(c.sharesWith) ?? c) : c;
+  const policy = state?.subjects.get(holder.id)?.policy ?? parts.policies.policyOf(holder);
+  const count: MemberCounts = state
+    ? parts.counts.of(holder.id, state)
+    : { allowed: 0, denied: 0, byEntry: new Map() };
+  const findings = allFindings(coverageInput(parts, c, policy));
+  return {
+    id: c.id,
+    name: c.name,
+    image: c.image,
+    mode: policy.mode,
+    modeFrom: policy.modeFrom,
+    coverage: { state: worstOf(findings), reasons: findings.map(findingText) },
+    findings,
+    compose: composeOf(c),
+    addresses: c.endpoints.flatMap((e) => addressesOn(c, e.networkId)),
+    lists: policy.lists,
+    entries: policy.entries.map((e) => entryView(parts, holder.id, e, count)),
+    grants: grantsOf(overrides.grants, holder).map(grantBody),
+    pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(overrides, holder.id)?.expires ?? null) : null,
+    limits: policy.limits ? limitsText(policy.limits) : null,
+    quota: quotaView(parts, holder.id),
+    ...totals(parts, holder.id),
+  };
+}
+
+/** Over changes of its rules and restarts, as far as they were read. */
+function totals(
+  { recording: { tallies }, denials }: ContainerParts,
+  id: string,
+): Pick<ContainerBody, 'allowed' | 'denied'> {
+  const denied = tallies.total(id, 'denied') + denials.namesDenied(id) + denials.threatsDenied(id);
+  return { allowed: tallies.total(id, 'allowed'), denied };
+}
+
+/** Labels that come with the image do not count: an image could take the name of another service. */
+function composeOf(c: ContainerFacts): ContainerBody['compose'] {
+  const [project, service] = [ownLabel(c, COMPOSE_PROJECT), ownLabel(c, COMPOSE_SERVICE)];
+  return project && service ? { project, service } : null;
+}
+
+function quotaView(parts: ContainerParts, id: string): ContainerBody['quota'] {
+  const m = parts.applied.value?.subjects.get(id);
+  const quota = m?.limits?.quota;
+  if (!m || !quota) return null;
+  const { bytes, spent: reached } = quota;
+  return { bytes, used: parts.quotas.usedOf(m), reached, until: new Date(quota.until).toISOString() };
+}
+
+const grantsOf = (grants: readonly Grant[], c: ContainerFacts): Grant[] =>
+  grants.filter((g) => g.owner === ownerKey(c) || g.owner === `id:${c.id}`);
+
+function entryView(
+  parts: ContainerParts,
+  id: string,
+  pe: PolicyEntry,
+  count: MemberCounts,
+): ContainerBody['entries'][number] {
+  return {
+    entry: pe.entry.canonical,
+    from: sourceText(pe.source),
+    addresses: addressesOf(parts, id, pe),
+    packets: count.byEntry.get(pe.entry.canonical) ?? 0,
+    bytes: 0,
+  };
+}
+
+/** What an entry stands for now: learned addresses of a name, neighbours of a container entry. */
+function addressesOf(parts: ContainerParts, id: string, pe: PolicyEntry): readonly string[] {
+  const target = pe.entry.target;
+  const state = parts.applied.value;
+  const self = state?.view.containers.get(id);
+  if (target.kind === 'container' && state && self)
+    return resolveContainer(state.view, self, target.name).map((r) => formatAddress(r.family, r.lo));
+  if (target.kind !== 'name') return [];
+  return parts.dns.addressesFor(id, target);
+}
+
+/** In the host's network the host is reached there as anywhere. */
+const LOOPBACK = '127.0.0.1';
+
+export function explainBody(
+  parts: ContainerParts,
+  emergency: Emergency,
+  c: ContainerFacts,
+  to: string,
+): ExplainView {
+  const parsed = parseEntry(to);
+  if (!parsed.ok)
+    throw new RefusedError({
+      kind: 'invalid',
+      problems: parsed.problems.map((p) => ({ ...p, pointer: '/to' })),
+    });
+  const state = parts.applied.value;
+  const id = c.sharesWith ?? c.id;
+  const member = state?.subjects.get(id);
+  if (!isDest(parsed.value))
+    throw new RefusedError({
+      kind: 'invalid',
+      problems: [
+        { detail: `${to} is a list, not a destination`, remedy: 'name an address or a name', pointer: '/to' },
+      ],
+    });
+  if (!state || !member)
+    throw new RefusedError({
+      kind: 'conflict',
+      detail: `${c.name} has no place on a managed network now: there is nothing to explain`,
+      remedy: 'start it, or see its coverage in drawbridge ps',
+    });
+  const self = state.view.containers.get(id);
+  const enforced = member.policy.mode === 'observe' ? enforcedMember(parts, state, member) : undefined;
+  const view = explain({
+    member,
+    ...(enforced ? { enforced } : {}),
+    name: c.name,
+    to,
+    dest: parsed.value,
+    judge: state.evaluator,
+    threats: parts.threats.look,
+    decide: (name) => parts.names.decide(id, name),
+    told: (names) => parts.dns.addressesFor(id, names),
+    emergency: { lockdown: emergency.lockdown, pause: pauseOf(emergency, id) },
+    hostAddress: member.host ? LOOPBACK : hostAddress(state, member.veths[0]?.bridge),
+    neighbours: (name) =>
+      self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
+  });
+  return view.verdict === 'allow' ? view : { ...view, coverage: gapsOf(parts, c, member.policy) };
+}
+
+/** Why what is denied may be reached all the same. */
+function gapsOf(parts: ContainerParts, c: ContainerFacts, policy: Policy): string | null {
+  const findings = allFindings(coverageInput(parts, c, policy));
+  const gaps = findings.filter((f) => f.state !== 'enforced');
+  const [worst] = gaps;
+  if (!worst) return null;
+  const more = gaps.length > 1 ? `, and ${gaps.length - 1} more (drawbridge inspect ${c.name})` : '';
+  return `coverage of ${c.name} is ${worst.state}: ${worst.detail}${more}`;
+}
+
+/** As it would be evaluated in mode enforce now. */
+function enforcedMember(parts: ContainerParts, state: AppliedState, member: Subject): AsEnforced {
+  const { dns, threats, kernel, shape } = parts;
+  const learned = (desired: DesiredState, set: string, address: string): boolean =>
+    desired.sets.get(set)?.isThreats ? threats.has(set, address) : dns.isMember(member.id, set, address);
+  return asEnforced(state, member, { shape, hostAddresses: kernel.hostAddresses(), learned });
+}
+
+/** The gateway: the host's address that the container knows. */
+function hostAddress(state: AppliedState, bridge: string | undefined): string | undefined {
+  const network = bridge === undefined ? undefined : state.vethMap.bridges.get(bridge)?.network;
+  return network?.gateways[0];
 }

@@ -1,6 +1,7 @@
 /** The shapes of feeds and threats in the API. */
-import { type Static, Type } from '@sinclair/typebox';
+import { Type } from '@sinclair/typebox';
 import { Count, closedObject as closed, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
+import type { View } from './schemas.js';
 
 const Lines = Type.Object(
   {
@@ -43,7 +44,7 @@ export const FeedSchema = Type.Object(
   },
   closed,
 );
-export type FeedBody = Static<typeof FeedSchema>;
+export type FeedBody = View<typeof FeedSchema>;
 
 export const FeedSyncRequestSchema = Type.Object(
   {
@@ -58,7 +59,7 @@ export const FeedSyncSchema = Type.Object(
   { outcome: Words(['attempted', 'not-due', 'too-soon', 'busy']), feed: FeedSchema },
   closed,
 );
-export type FeedSyncBody = Static<typeof FeedSyncSchema>;
+export type FeedSyncBody = View<typeof FeedSyncSchema>;
 
 export const ThreatSchema = Type.Object(
   {
@@ -83,4 +84,4 @@ export const ThreatSchema = Type.Object(
   },
   closed,
 );
-export type ThreatBody = Static<typeof ThreatSchema>;
+export type ThreatBody = View<typeof ThreatSchema>;

@@ -1,9 +1,10 @@
 /** The shapes of export, import and sync, of hosts that share a store, and of tokens in the API. */
-import { type Static, Type } from '@sinclair/typebox';
+import { Type } from '@sinclair/typebox';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
 import { ListSchema } from '../policy/list-schema.js';
 import { ROLES } from '../policy/token.js';
+import type { View } from './schemas.js';
 
 export const ExportSchema = Type.Object(
   {
@@ -14,7 +15,7 @@ export const ExportSchema = Type.Object(
   },
   closed,
 );
-export type ExportBody = Static<typeof ExportSchema>;
+export type ExportBody = View<typeof ExportSchema>;
 export const SyncRequestSchema = Type.Object(
   { lists: Type.Record(Type.String(), Type.Unknown(), { description: 'bodies of lists, by name' }) },
   closed,
@@ -36,7 +37,7 @@ export const PlanSchema = Type.Object(
   },
   closed,
 );
-export type PlanBody = Static<typeof PlanSchema>;
+export type PlanBody = View<typeof PlanSchema>;
 
 export const NodeSchema = Type.Object(
   {
@@ -60,7 +61,7 @@ export const NodeSchema = Type.Object(
   },
   closed,
 );
-export type NodeBody = Static<typeof NodeSchema>;
+export type NodeBody = View<typeof NodeSchema>;
 
 const RoleSchema = Words(ROLES);
 export const TokenSchema = Type.Object(
@@ -74,12 +75,12 @@ export const TokenSchema = Type.Object(
   },
   closed,
 );
-export type TokenBody = Static<typeof TokenSchema>;
+export type TokenBody = View<typeof TokenSchema>;
 export const NewTokenSchema = Type.Object(
   { ...TokenSchema.properties, token: Text('the secret, shown this once') },
   closed,
 );
-export type NewToken = Static<typeof NewTokenSchema>;
+export type NewToken = View<typeof NewTokenSchema>;
 export const TokenRequestSchema = Type.Object(
   {
     name: Type.String({ minLength: 1, description: 'who holds it', examples: ['ci'] }),

@@ -1,6 +1,7 @@
 /** The shapes of denied flows and of the preview of mode enforce in the API. */
-import { type Static, Type } from '@sinclair/typebox';
+import { Type } from '@sinclair/typebox';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
+import type { View } from './schemas.js';
 
 export const FlowSchema = Type.Object(
   {
@@ -15,7 +16,7 @@ export const FlowSchema = Type.Object(
   },
   closed,
 );
-export type Flow = Static<typeof FlowSchema>;
+export type Flow = View<typeof FlowSchema>;
 
 const KINDS = ['name', 'address', 'neighbour', 'host', 'published'] as const;
 const Entry = Nullable(Text('the entry that permits it, ready to paste; null: no entry can'));
@@ -66,4 +67,4 @@ export const PreviewSchema = Type.Object(
   },
   closed,
 );
-export type PreviewBody = Static<typeof PreviewSchema>;
+export type PreviewBody = View<typeof PreviewSchema>;

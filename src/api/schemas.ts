@@ -6,6 +6,10 @@ import { EntryObjectSchema, ListSchema } from '../policy/list-schema.js';
 
 const Verdict = Words(['allow', 'deny', 'threat']);
 
+type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T;
+/** The type of values that fit a schema. */
+export type View<S extends TSchema> = DeepReadonly<Static<S>>;
+
 /** A page of a collection; `next` is null on the last. */
 export const Collection = <T extends TSchema>(item: T) =>
   Type.Object({ items: Type.Array(item), next: Nullable(Type.String()) }, closed);
@@ -32,7 +36,7 @@ export const ProblemSchema = Type.Object(
   },
   { ...closed, description: 'problem details (RFC 9457)' },
 );
-export type ProblemDocument = Static<typeof ProblemSchema>;
+export type ProblemDocument = View<typeof ProblemSchema>;
 
 /** Whether a change outlives a restart of the service. */
 const DURABILITY = {
@@ -40,7 +44,7 @@ const DURABILITY = {
   note: Nullable(Text('why it is not stored, and what that means')),
 };
 export const DurabilitySchema = Type.Object(DURABILITY, closed);
-export type Durability = Static<typeof DurabilitySchema>;
+export type Durability = View<typeof DurabilitySchema>;
 
 export const PauseSchema = Type.Object(
   {
@@ -53,7 +57,7 @@ export const PauseSchema = Type.Object(
   },
   closed,
 );
-export type PauseBody = Static<typeof PauseSchema>;
+export type PauseBody = View<typeof PauseSchema>;
 
 const LockdownFacts = Type.Object({ since: Time, by: Type.String() }, closed);
 
@@ -123,7 +127,7 @@ export const StatusSchema = Type.Object(
   },
   closed,
 );
-export type Status = Static<typeof StatusSchema>;
+export type Status = View<typeof StatusSchema>;
 
 /** Status of a service that runs closed: what it would count is not known. */
 const ClosedStatusSchema = Type.Object(
@@ -134,7 +138,7 @@ const ClosedStatusSchema = Type.Object(
   },
   closed,
 );
-export type ClosedStatus = Static<typeof ClosedStatusSchema>;
+export type ClosedStatus = View<typeof ClosedStatusSchema>;
 
 export const GrantSchema = Type.Object(
   {
@@ -147,7 +151,7 @@ export const GrantSchema = Type.Object(
   },
   closed,
 );
-export type GrantBody = Static<typeof GrantSchema>;
+export type GrantBody = View<typeof GrantSchema>;
 
 const FindingSchema = Type.Object(
   {
@@ -202,7 +206,7 @@ export const ContainerSchema = Type.Object(
   },
   closed,
 );
-export type ContainerBody = Static<typeof ContainerSchema>;
+export type ContainerBody = View<typeof ContainerSchema>;
 
 export const GrantRequestSchema = Type.Object(
   {
@@ -228,7 +232,7 @@ export const LockdownSchema = Type.Object(
   { on: Type.Boolean(), since: Nullable(Time), by: Nullable(Type.String()), ...DURABILITY },
   closed,
 );
-export type LockdownBody = Static<typeof LockdownSchema>;
+export type LockdownBody = View<typeof LockdownSchema>;
 
 export const AuditSchema = Type.Object(
   {
@@ -253,7 +257,7 @@ export const AuditSchema = Type.Object(
   },
   closed,
 );
-export type AuditBody = Static<typeof AuditSchema>;
+export type AuditBody = View<typeof AuditSchema>;
 
 /** PUT of a list: the YAML's fields. */
 export { ListSchema as ListRequestSchema };
@@ -278,7 +282,7 @@ export const ListBodySchema = Type.Object(
   },
   closed,
 );
-export type ListBody = Static<typeof ListBodySchema>;
+export type ListBody = View<typeof ListBodySchema>;
 
 export const ExplainSchema = Type.Object(
   {
@@ -297,7 +301,7 @@ export const ExplainSchema = Type.Object(
   },
   closed,
 );
-export type Explain = Static<typeof ExplainSchema>;
+export type Explain = View<typeof ExplainSchema>;
 
 export const ScanSchema = Type.Object(
   {
@@ -318,7 +322,7 @@ export const ScanSchema = Type.Object(
   },
   closed,
 );
-export type ScanBody = Static<typeof ScanSchema>;
+export type ScanBody = View<typeof ScanSchema>;
 
 export const ReadySchema = Type.Object({ ready: Type.Boolean(), reason: Type.String() }, closed);
 export const HealthSchema = Type.Object({ ok: Type.Boolean() }, closed);

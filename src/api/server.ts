@@ -5,35 +5,34 @@ import { Admission } from './admission.js';
 import { type Authenticate, type GuardOptions, guard } from './auth.js';
 import { onClientError } from './client-error.js';
 import { CHECK_MS, TIMES } from './connections.js';
-import type { Context, Controller } from './context.js';
+import { containerRoutes, emergencyRoutes, grantRoutes, modeRoutes } from './container-routes.js';
+import type { Context } from './context.js';
+import { entryRoutes, listRoutes, transferRoutes } from './list-routes.js';
 import { Methods } from './methods.js';
 import { errorHandler, notFound, TooManyError } from './problems.js';
-import { auditRoutes } from './routes/audit.js';
-import { containerRoutes } from './routes/containers.js';
-import { docsRoutes } from './routes/docs.js';
-import { emergencyRoutes } from './routes/emergency.js';
-import { entryRoutes } from './routes/entries.js';
-import { eventRoutes } from './routes/events.js';
-import { explainRoutes } from './routes/explain.js';
-import { feedRoutes } from './routes/feeds.js';
-import { flowRoutes } from './routes/flows.js';
-import { grantRoutes } from './routes/grants.js';
-import { healthRoutes } from './routes/health.js';
-import { listRoutes } from './routes/lists.js';
-import { modeRoutes } from './routes/mode.js';
-import { nodeRoutes } from './routes/nodes.js';
-import { planRoutes } from './routes/plan.js';
-import { scanRoutes } from './routes/scan.js';
-import { statusRoutes } from './routes/status.js';
-import { storeRoutes } from './routes/store.js';
-import { teardownRoutes } from './routes/teardown.js';
-import { tokenRoutes } from './routes/tokens.js';
-import { transferRoutes } from './routes/transfer.js';
+import { closeQuery, refuseUnreadBodies, validate } from './requests.js';
 import { ProblemSchema } from './schemas.js';
-import { closeQuery, refuseUnreadBodies, validate } from './validate.js';
+import {
+  auditRoutes,
+  docsRoutes,
+  healthRoutes,
+  nodeRoutes,
+  statusRoutes,
+  storeRoutes,
+  teardownRoutes,
+  tokenRoutes,
+} from './service-routes.js';
+import {
+  eventRoutes,
+  explainRoutes,
+  feedRoutes,
+  flowRoutes,
+  planRoutes,
+  scanRoutes,
+} from './traffic-routes.js';
 
 export interface ApiOptions {
-  readonly controller: Controller;
+  readonly context: Context;
   readonly log: Logger;
   readonly version: string;
   /** Left out: only the unix socket is let in. */
@@ -56,7 +55,7 @@ const PROBLEM_RESPONSE = {
   content: { 'application/problem+json': { schema: ProblemSchema } },
 };
 
-const ROUTES: readonly ((context: Context) => void)[] = [
+const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] = [
   statusRoutes,
   containerRoutes,
   grantRoutes,
@@ -82,7 +81,7 @@ const ROUTES: readonly ((context: Context) => void)[] = [
 
 /** The API of spec 7, not yet listening (see listen.ts). */
 export async function buildServer(options: ApiOptions): Promise<FastifyInstance> {
-  const { controller, log, version } = options;
+  const { context, log, version } = options;
   const server = fastify({
     logger: false,
     bodyLimit: BODY_LIMIT,
@@ -120,7 +119,7 @@ export async function buildServer(options: ApiOptions): Promise<FastifyInstance>
       closeQuery(route);
       if (schema) schema.response = { ...(schema.response as object | undefined), default: PROBLEM_RESPONSE };
     });
-    for (const routes of ROUTES) routes({ server: scope, controller });
+    for (const routes of ROUTES) routes(scope, context);
   });
   await server.ready();
   return server;

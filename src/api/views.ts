@@ -1,174 +1,280 @@
-import type { Engine } from '../app/engine.js';
-import { allFindings } from '../coverage/coverage.js';
-import { coverageInput } from '../coverage/coverage-input.js';
-import { explain, sourceText } from '../coverage/explain.js';
+import type { AppliedRevision } from '../changes/applied-revision.js';
+import type { Changes } from '../changes/changes.js';
+import { findContainer } from '../changes/find-container.js';
+import type { Fleet } from '../changes/fleet.js';
+import type { NodeRecord } from '../changes/fleet-types.js';
+import { DOUBT_REMEDY } from '../changes/store-doubt.js';
+import type { StoreTrust } from '../changes/store-trust.js';
 import type { ExplainView } from '../coverage/explain-types.js';
+import { previewView } from '../coverage/preview.js';
+import { type ScanView, scanView } from '../coverage/scan.js';
+import type { EnforcementPass } from '../enforce/pass.js';
 import type { Overrides } from '../enforce/policies.js';
-import type { Counts, MemberCounts } from '../kernel/counts.js';
-import { formatAddress } from '../lib/ip.js';
-import { RefusedError } from '../lib/problem.js';
+import type { PreviewView } from '../enforce/preview-types.js';
+import type { Readiness } from '../enforce/readiness.js';
+import type { Reconciler } from '../enforce/reconciler.js';
+import { outOfDescriptors } from '../kernel/exec.js';
+import type { Faults } from '../lib/faults.js';
+import { SharedRead, type Turns, yieldTo } from '../lib/shared-read.js';
+import { VERSION } from '../lib/version.js';
 import type { ContainerFacts } from '../policy/container.js';
-import { type Emergency, pauseOf } from '../policy/emergency.js';
-import { isDest, parseEntry } from '../policy/entry-parse.js';
-import { findingText, worstOf } from '../policy/finding.js';
-import { limitsText } from '../policy/limits.js';
-import { addressesOn, resolveContainer } from '../policy/neighbours.js';
-import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel } from '../policy/own-labels.js';
-import { ownerKey } from '../policy/owner.js';
-import type { Grant, Policy, PolicyEntry } from '../policy/policy.js';
-import type { AppliedState } from '../ruleset/applied-state.js';
-import { type AsEnforced, asEnforced } from '../ruleset/as-enforced.js';
-import type { DesiredState, Subject } from '../ruleset/state.js';
-import type { ContainerView, EntryView, QuotaView } from './container-views.js';
+import type { Lockdown } from '../policy/emergency.js';
+import { BROKEN_LABEL, MISSING_LIST, type Mode } from '../policy/policy.js';
+import { UNATTRIBUTED_ID } from '../ruleset/unattributed.js';
+import type { SharedStore, Store } from '../store/store-interface.js';
+import type { Feeds } from '../threats/feed-service.js';
+import { type ContainerParts, containerBody, explainBody } from './container-body.js';
+import type { ContainerBody, Status } from './schemas.js';
 
-export interface ViewParts {
-  readonly engine: Engine;
-  readonly counts: Counts;
-  readonly said: () => Overrides;
+/** The parts of the service from which the views are computed. */
+export interface ViewParts extends ContainerParts {
+  readonly node: string;
+  readonly changes: Changes;
+  readonly store: Store;
+  readonly storeKind: SharedStore['kind'];
+  readonly trust: StoreTrust;
+  readonly fleet: Fleet;
+  readonly feeds: Feeds;
+  readonly faults: Faults;
+  readonly appliedRevision: AppliedRevision;
+  readonly reconciler: Reconciler;
+  readonly enforcer: EnforcementPass;
+  readonly overrides: () => Overrides;
+  readonly health: {
+    readonly readiness: Readiness;
+    /** What works less well than it should on this host; undefined when nothing does. */
+    readonly degraded: string | undefined;
+    readonly lastRepair: string | null;
+  };
+  /** Readings of the kernel on behalf of clients take turns. */
+  readonly turns: Turns;
 }
 
-/** A container as the API shows it. */
-export function containerView({ engine, counts, said }: ViewParts, c: ContainerFacts): ContainerView {
-  const { state } = engine;
-  const holder = c.sharesWith ? (engine.docker.view().containers.get(c.sharesWith) ?? c) : c;
-  const policy = state?.subjects.get(holder.id)?.policy ?? engine.policies.policyOf(holder);
-  const count: MemberCounts = state
-    ? counts.of(holder.id, state)
-    : { allowed: 0, denied: 0, byEntry: new Map() };
-  const findings = allFindings(coverageInput(engine, c, policy));
+/** At least this time passes between the starts of two plans that are made for clients. */
+const PLAN_GAP_MS = 100;
+const PLAN_TRIES = 3;
+
+/** What the API shows of the service: status, containers, findings, explanations, previews and the plan. */
+export class Views {
+  readonly #p: ViewParts;
+  readonly #containers: Paced<readonly ContainerBody[]>;
+  readonly #scans: Paced<readonly ScanView[]>;
+  readonly #plan: SharedRead<readonly string[]>;
+
+  constructor(parts: ViewParts) {
+    this.#p = parts;
+    this.#containers = new Paced(() =>
+      this.#running().map((c) => containerBody(parts, parts.overrides(), c)),
+    );
+    this.#scans = new Paced(() => scanView(parts, this.#running(), true));
+    this.#plan = new SharedRead({
+      read: () => this.#readPlan(),
+      maxAgeMs: 0,
+      gapMs: PLAN_GAP_MS,
+      turns: parts.turns,
+    });
+  }
+
+  /**
+   * Read the counters that the views show, unless they were read within the last second, and return when they were read.
+   * With `mayBeOld` the previous reading is enough while many clients wait for the next one.
+   */
+  async refreshCounts(mayBeOld = false): Promise<number> {
+    const { counts, applied, recording } = this.#p;
+    const before = counts.at;
+    await counts.refresh(mayBeOld);
+    const state = applied.value;
+    for (const id of counts.at === before ? [] : (state?.subjects.keys() ?? []))
+      if (state && id !== UNATTRIBUTED_ID)
+        recording.counted(id, { ...counts.of(id, state), unrecorded: counts.unrecorded(id, state) });
+    return counts.at;
+  }
+
+  status(): Status {
+    const { node, store, storeKind, fleet, feeds, changes, reconciler, applied, health } = this.#p;
+    const all = this.containers();
+    const { ok, detail } = store.health();
+    return {
+      version: VERSION,
+      node,
+      ...census(all),
+      paused: all.filter((c) => c.modeFrom === 'pause').length,
+      lockdown: this.lockdown() ?? null,
+      threats: feeds.status(),
+      kernel: {
+        inSync: reconciler.inSync && applied.value !== undefined,
+        ...this.ready(),
+        lastRepair: health.lastRepair,
+      },
+      store: { kind: storeKind, ok, detail, unwritten: changes.unwritten.list() },
+      fleet: { nodes: fleet.nodes.length, stale: fleet.stale },
+      warnings: [this.#doubt(), health.degraded].filter((w) => w !== undefined),
+    };
+  }
+
+  /** The answer of /readyz. A resource that ran out counts until the kernel has been read again. */
+  ready(): Readiness {
+    const { health, faults } = this.#p;
+    const pending = health.readiness.ready ? (faults.pending ?? outOfDescriptors()) : undefined;
+    if (pending !== undefined) return { ready: false, reason: pending };
+    const { ready, reason } = health.readiness;
+    const doubt = ready ? this.#doubt() : undefined;
+    return { ready, reason: doubt === undefined ? reason : `${reason}; ${doubt}` };
+  }
+
+  lockdown(): Lockdown | undefined {
+    return this.#p.overrides().lockdown;
+  }
+
+  /** The same array until something that it shows has changed, and for one second at most. */
+  containers(): readonly ContainerBody[] {
+    return this.#containers.get(...this.#key());
+  }
+
+  container(idOrName: string): ContainerBody {
+    return containerBody(this.#p, this.#p.overrides(), this.#find(idOrName));
+  }
+
+  /** `idOrName` undefined: all containers that run, and the host. */
+  scan(idOrName: string | undefined): readonly ScanView[] {
+    return idOrName === undefined
+      ? this.#scans.get(...this.#key())
+      : scanView(this.#p, [this.#find(idOrName)], false);
+  }
+
+  explain(idOrName: string, to: string): ExplainView {
+    return explainBody(this.#p, this.#p.overrides(), this.#find(idOrName), to);
+  }
+
+  /** What this mode would deny the container. Nothing is changed. */
+  async preview(idOrName: string, to: Mode | 'auto'): Promise<PreviewView> {
+    const found = this.#find(idOrName);
+    await this.refreshCounts();
+    return previewView(this.#p, found, to);
+  }
+
+  async plan(): Promise<readonly string[]> {
+    return (await this.#plan.get()).value;
+  }
+
+  /** Read the plan again if a pass ran meanwhile: it would show changes that the pass is already making. */
+  async #readPlan(): Promise<readonly string[]> {
+    const { reconciler, kernel, enforcer } = this.#p;
+    for (let n = 1; ; n++) {
+      const before = reconciler.resting;
+      const plan = await kernel.planForReaders(await enforcer.wanted());
+      const isOvertaken = before === undefined || reconciler.resting !== before;
+      if (n === PLAN_TRIES || !isOvertaken)
+        return plan.stages.flat().flatMap((step) => [`# ${step.tool}`, ...step.script.trimEnd().split('\n')]);
+      await yieldTo(() => reconciler.resting === undefined);
+    }
+  }
+
+  /** The reason and the remedy while the store is in doubt. */
+  #doubt(): string | undefined {
+    const { doubt } = this.#p.trust;
+    return doubt && `${doubt.reason}: nothing gets looser until a person decides: ${DOUBT_REMEDY}`;
+  }
+
+  /** The values that a change through the API moves, and the other values that the views depend on. */
+  #key(): [readonly unknown[], readonly unknown[]] {
+    const { store, appliedRevision, applied, docker, counts } = this.#p;
+    return [
+      [store.revision(), appliedRevision.value],
+      [applied.value, docker.view(), counts.at],
+    ];
+  }
+
+  #running(): ContainerFacts[] {
+    return [...this.#p.docker.view().containers.values()]
+      .filter((c) => c.state !== 'exited' && c.state !== 'created')
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  #find(idOrName: string): ContainerFacts {
+    return findContainer(this.#p.docker.view().containers.values(), idOrName);
+  }
+}
+
+const MAX_AGE_MS = 1_000;
+/** While no change was made through the API, at most one tenth of the time is spent on computing a view. */
+const SHARE = 10;
+
+type Key = readonly unknown[];
+const isSame = (a: Key, b: Key): boolean => a.every((part, i) => part === b[i]);
+
+/**
+ * A computed value that many clients share. It is computed again at once when a value of `changed` is another one. When a
+ * value of `moved` is another one, it is computed again as often as its cost allows, and after one second at the latest,
+ * because DNS queries and held packets wait on the same event loop.
+ */
+export class Paced<T> {
+  readonly #compute: () => T;
+  readonly #now: () => number;
+  #last:
+    | {
+        readonly value: T;
+        readonly changed: Key;
+        readonly moved: Key;
+        readonly at: number;
+        readonly tookMs: number;
+      }
+    | undefined;
+
+  constructor(compute: () => T, now: () => number = () => performance.now()) {
+    this.#compute = compute;
+    this.#now = now;
+  }
+
+  get(changed: Key, moved: Key): T {
+    const last = this.#last;
+    if (last && isSame(changed, last.changed)) {
+      const age = this.#now() - last.at;
+      const pause = Math.min(last.tookMs * SHARE, MAX_AGE_MS);
+      if (age < (isSame(moved, last.moved) ? MAX_AGE_MS : pause)) return last.value;
+    }
+    const begun = this.#now();
+    const value = this.#compute();
+    const at = this.#now();
+    this.#last = { value, changed, moved, at, tookMs: at - begun };
+    return value;
+  }
+}
+
+type Counted = Pick<ContainerBody, 'mode' | 'coverage' | 'findings'>;
+
+/** Containers by mode, and the coverage of those in mode enforce. */
+export function census(
+  all: readonly Counted[],
+): Pick<
+  Status,
+  'containers' | 'enforced' | 'observed' | 'off' | 'coverage' | 'labelErrors' | 'missingLists'
+> {
+  const inMode = (mode: Counted['mode']): Counted[] => all.filter((c) => c.mode === mode);
+  const having = (code: string): number => all.filter((c) => c.findings.some((f) => f.code === code)).length;
+  const enforced = inMode('enforce');
   return {
-    id: c.id,
-    name: c.name,
-    image: c.image,
-    mode: policy.mode,
-    modeFrom: policy.modeFrom,
-    coverage: { state: worstOf(findings), reasons: findings.map(findingText) },
-    findings,
-    compose: composeOf(c),
-    addresses: c.endpoints.flatMap((e) => addressesOn(c, e.networkId)),
-    lists: policy.lists,
-    entries: policy.entries.map((e) => entryView(engine, holder.id, e, count)),
-    grants: grantsOf(said().grants, holder),
-    pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(said(), holder.id)?.expires ?? null) : null,
-    limits: policy.limits ? limitsText(policy.limits) : null,
-    quota: quotaView(engine, holder.id),
-    ...totals(engine, holder.id),
+    containers: all.length,
+    enforced: enforced.length,
+    observed: inMode('observe').length,
+    off: inMode('off').length,
+    coverage: coverageCounts(enforced),
+    labelErrors: having(BROKEN_LABEL),
+    missingLists: having(MISSING_LIST),
   };
 }
 
-/** Over changes of its rules and restarts, as far as they were read. */
-function totals(
-  { recording: { tallies }, denials }: Engine,
-  id: string,
-): Pick<ContainerView, 'allowed' | 'denied'> {
-  const denied = tallies.total(id, 'denied') + denials.namesDenied(id) + denials.threatsDenied(id);
-  return { allowed: tallies.total(id, 'allowed'), denied };
+/** What a host reports of its containers: `partial` and `unenforced` count the containers of every mode. */
+export function nodeCensus(
+  all: readonly Counted[],
+): Pick<NodeRecord, 'containers' | 'enforced' | 'fullyEnforced' | 'observed' | 'partial' | 'unenforced'> {
+  const { containers, enforced, observed, coverage } = census(all);
+  const { partial, unenforced } = coverageCounts(all);
+  return { containers, enforced, fullyEnforced: coverage.enforced, observed, partial, unenforced };
 }
 
-/** Labels that come with the image do not count: an image could take the name of another service. */
-function composeOf(c: ContainerFacts): ContainerView['compose'] {
-  const [project, service] = [ownLabel(c, COMPOSE_PROJECT), ownLabel(c, COMPOSE_SERVICE)];
-  return project && service ? { project, service } : null;
-}
-
-function quotaView(engine: Engine, id: string): QuotaView | null {
-  const m = engine.state?.subjects.get(id);
-  const quota = m?.limits?.quota;
-  if (!m || !quota) return null;
-  const { bytes, spent: reached } = quota;
-  return { bytes, used: engine.quotas.usedOf(m), reached, until: new Date(quota.until).toISOString() };
-}
-
-const grantsOf = (grants: readonly Grant[], c: ContainerFacts): Grant[] =>
-  grants.filter((g) => g.owner === ownerKey(c) || g.owner === `id:${c.id}`);
-
-function entryView(engine: Engine, id: string, pe: PolicyEntry, count: MemberCounts): EntryView {
-  return {
-    entry: pe.entry.canonical,
-    from: sourceText(pe.source),
-    addresses: addressesOf(engine, id, pe),
-    packets: count.byEntry.get(pe.entry.canonical) ?? 0,
-    bytes: 0,
-  };
-}
-
-/** What an entry stands for now: learned addresses of a name, neighbours of a container entry. */
-function addressesOf(engine: Engine, id: string, pe: PolicyEntry): readonly string[] {
-  const target = pe.entry.target;
-  const { state } = engine;
-  const self = state?.view.containers.get(id);
-  if (target.kind === 'container' && state && self)
-    return resolveContainer(state.view, self, target.name).map((r) => formatAddress(r.family, r.lo));
-  if (target.kind !== 'name') return [];
-  return engine.dns.addressesFor(id, target);
-}
-
-/** In the host's network the host is reached there as anywhere. */
-const LOOPBACK = '127.0.0.1';
-
-export function explainView(engine: Engine, said: Emergency, c: ContainerFacts, to: string): ExplainView {
-  const parsed = parseEntry(to);
-  if (!parsed.ok)
-    throw new RefusedError({
-      kind: 'invalid',
-      problems: parsed.problems.map((p) => ({ ...p, pointer: '/to' })),
-    });
-  const { state } = engine;
-  const id = c.sharesWith ?? c.id;
-  const member = state?.subjects.get(id);
-  if (!isDest(parsed.value))
-    throw new RefusedError({
-      kind: 'invalid',
-      problems: [
-        { detail: `${to} is a list, not a destination`, remedy: 'name an address or a name', pointer: '/to' },
-      ],
-    });
-  if (!state || !member)
-    throw new RefusedError({
-      kind: 'conflict',
-      detail: `${c.name} has no place on a managed network now: there is nothing to explain`,
-      remedy: 'start it, or see its coverage in drawbridge ps',
-    });
-  const self = state.view.containers.get(id);
-  const enforced = member.policy.mode === 'observe' ? enforcedMember(engine, state, member) : undefined;
-  const view = explain({
-    member,
-    ...(enforced ? { enforced } : {}),
-    name: c.name,
-    to,
-    dest: parsed.value,
-    judge: state.evaluator,
-    threats: engine.threats.look,
-    decide: (name) => engine.names.decide(id, name),
-    told: (names) => engine.dns.addressesFor(id, names),
-    emergency: { lockdown: said.lockdown, pause: pauseOf(said, id) },
-    hostAddress: member.host ? LOOPBACK : hostAddress(state, member.veths[0]?.bridge),
-    neighbours: (name) =>
-      self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
-  });
-  return view.verdict === 'allow' ? view : { ...view, coverage: gapsOf(engine, c, member.policy) };
-}
-
-/** Why what is denied may be reached all the same. */
-function gapsOf(engine: Engine, c: ContainerFacts, policy: Policy): string | null {
-  const findings = allFindings(coverageInput(engine, c, policy));
-  const gaps = findings.filter((f) => f.state !== 'enforced');
-  const [worst] = gaps;
-  if (!worst) return null;
-  const more = gaps.length > 1 ? `, and ${gaps.length - 1} more (drawbridge inspect ${c.name})` : '';
-  return `coverage of ${c.name} is ${worst.state}: ${worst.detail}${more}`;
-}
-
-/** As it would be evaluated in mode enforce now. */
-function enforcedMember(engine: Engine, state: AppliedState, member: Subject): AsEnforced {
-  const { dns, threats, kernel, shape } = engine;
-  const learned = (desired: DesiredState, set: string, address: string): boolean =>
-    desired.sets.get(set)?.isThreats ? threats.has(set, address) : dns.isMember(member.id, set, address);
-  return asEnforced(state, member, { shape, hostAddresses: kernel.hostAddresses(), learned });
-}
-
-/** The gateway: the host's address that the container knows. */
-function hostAddress(state: AppliedState, bridge: string | undefined): string | undefined {
-  const network = bridge === undefined ? undefined : state.vethMap.bridges.get(bridge)?.network;
-  return network?.gateways[0];
+function coverageCounts(of: readonly Counted[]): Status['coverage'] {
+  const count = (state: Counted['coverage']['state']): number =>
+    of.filter((c) => c.coverage.state === state).length;
+  return { enforced: count('enforced'), partial: count('partial'), unenforced: count('unenforced') };
 }

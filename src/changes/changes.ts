@@ -1,24 +1,25 @@
+import type { Reconciler } from '../enforce/reconciler.js';
 import type { Logger } from '../lib/log.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
-import type { Grant, List, Mode } from '../policy/policy.js';
+import type { List } from '../policy/policy.js';
 import type { Store } from '../store/store-interface.js';
 import type { AuditSink } from './change-record.js';
-import { Committer, type Enforcer } from './commit.js';
+import { Committer } from './commit.js';
 import { type ContainerChangeOptions, ContainerChanges } from './container-changes.js';
 import { EmergencyChanges } from './emergency-changes.js';
 import { NextMoment } from './expiry.js';
-import { type ListChangeOptions, ListChanges, type ListView } from './list-changes.js';
+import { type ListChangeOptions, ListChanges } from './list-changes.js';
 import { ChangesState, type CurrentChanges } from './stored-state.js';
 import { type TokenChangeOptions, TokenChanges } from './token-changes.js';
 import { TransferChanges } from './transfer-changes.js';
-import type { UnwrittenChange, UnwrittenChanges } from './unwritten-changes.js';
+import type { UnwrittenChanges } from './unwritten-changes.js';
 
 export interface ChangesOptions
   extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,
     Pick<ContainerChangeOptions, 'find' | 'now'> {
   readonly store: Store;
   readonly audit: AuditSink;
-  readonly enforcer: Enforcer;
+  readonly reconciler: Pick<Reconciler, 'inForce'>;
   readonly log: Logger;
   /** Tokens of the configuration. */
   readonly tokens?: TokenChangeOptions['configured'];
@@ -44,31 +45,39 @@ const RETRY_MS = 60_000;
 export class Changes {
   readonly #o: ChangesOptions;
   readonly #state: ChangesState;
-  readonly #lists: ListChanges;
-  readonly #containers: ContainerChanges;
+  readonly lists: ListChanges;
+  readonly containers: ContainerChanges;
   readonly emergency: EmergencyChanges;
   readonly tokens: TokenChanges;
   readonly transfer: TransferChanges;
-  readonly #unwritten: UnwrittenChanges;
+  /** What is in force and could not be stored. */
+  readonly unwritten: UnwrittenChanges;
   readonly #moment: NextMoment;
   readonly #watch: Disposable;
 
   private constructor(options: ChangesOptions, state: ChangesState) {
     this.#o = options;
     this.#state = state;
-    const { store, audit, enforcer, log } = options;
+    const { store, audit, reconciler, log } = options;
     const parse = options.parseList ?? parseHere;
     state.onLate = () => this.#changed();
-    const committer = new Committer({ store, audit, enforcer, log, state, onChange: () => this.#changed() });
-    this.#unwritten = committer.unwritten;
-    this.#lists = new ListChanges({
+    const committer = new Committer({
+      store,
+      audit,
+      reconciler,
+      log,
+      state,
+      onChange: () => this.#changed(),
+    });
+    this.unwritten = committer.unwritten;
+    this.lists = new ListChanges({
       state,
       committer,
       parse,
       folderLists: () => options.folderLists(),
       usedBy: (list) => options.usedBy(list),
     });
-    this.#containers = new ContainerChanges({
+    this.containers = new ContainerChanges({
       state,
       committer,
       find: (idOrName) => options.find(idOrName),
@@ -78,7 +87,7 @@ export class Changes {
     this.emergency = new EmergencyChanges({
       state,
       committer,
-      holder: (idOrName) => this.#containers.holder(idOrName),
+      holder: (idOrName) => this.containers.holder(idOrName),
       now: () => options.now(),
       node: options.node,
     });
@@ -135,7 +144,7 @@ export class Changes {
   /** Timed grants and pauses die with their container: call it when containers are destroyed, and after the first full list. */
   async forget(isGone: (containerId: string) => boolean): Promise<void> {
     try {
-      await this.#containers.drop(isGone);
+      await this.containers.drop(isGone);
       await this.emergency.drop(isGone);
     } catch (e) {
       this.#o.log.warn(
@@ -146,56 +155,15 @@ export class Changes {
     }
   }
 
-  /** What is in force and could not be stored. */
-  unwritten(): readonly UnwrittenChange[] {
-    return this.#unwritten.list();
-  }
-
   /** The store's revision of a key; 0: it does not hold it. */
   revisionOf(key: string): number {
     return this.#state.revisionOf(key);
   }
 
   close(): void {
-    this.#unwritten.close();
+    this.unwritten.close();
     this.#moment.stop();
     this.#watch[Symbol.dispose]();
-  }
-
-  lists(): readonly ListView[] {
-    return this.#lists.lists();
-  }
-
-  list(name: string): ListView {
-    return this.#lists.list(name);
-  }
-
-  putList(name: string, body: unknown, ifMatch: number | undefined, who: string): Promise<ListView> {
-    return this.#lists.put(name, body, ifMatch, who);
-  }
-
-  deleteList(name: string, ifMatch: number | undefined, who: string): Promise<void> {
-    return this.#lists.delete(name, ifMatch, who);
-  }
-
-  addEntry(list: string, entry: unknown, ifMatch: number | undefined, who: string): Promise<ListView> {
-    return this.#lists.addEntry(list, entry, ifMatch, who);
-  }
-
-  removeEntry(list: string, canonical: string, ifMatch: number | undefined, who: string): Promise<ListView> {
-    return this.#lists.removeEntry(list, canonical, ifMatch, who);
-  }
-
-  grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant> {
-    return this.#containers.grant(idOrName, entry, forMs, who);
-  }
-
-  revokeGrant(idOrName: string, grantId: string, who: string): Promise<void> {
-    return this.#containers.revokeGrant(idOrName, grantId, who);
-  }
-
-  setMode(idOrName: string, mode: Mode | 'auto', who: string): Promise<void> {
-    return this.#containers.setMode(idOrName, mode, who);
   }
 
   #changed(): void {

@@ -1,3 +1,4 @@
+import type { Reconciler } from '../enforce/reconciler.js';
 import type { Logger } from '../lib/log.js';
 import { RefusedError } from '../lib/problem.js';
 import type { Store } from '../store/store-interface.js';
@@ -6,15 +7,11 @@ import { refuse } from './refuse.js';
 import type { ChangesState } from './stored-state.js';
 import { UnwrittenChanges } from './unwritten-changes.js';
 
-/** Resolves when the kernel holds all that was changed before the call; rejects after `ms`. */
-export interface Enforcer {
-  inForce(ms: number): Promise<void>;
-}
 interface CommitOptions {
   readonly store: Store;
   readonly state: ChangesState;
   readonly audit: AuditSink;
-  readonly enforcer: Enforcer;
+  readonly reconciler: Pick<Reconciler, 'inForce'>;
   readonly log: Logger;
   onChange(): void;
 }
@@ -55,7 +52,7 @@ export class Committer {
     const revision = await this.#writeWithAudit(change);
     this.#options.onChange();
     try {
-      await this.#options.enforcer.inForce(IN_FORCE_MS);
+      await this.#options.reconciler.inForce(IN_FORCE_MS);
     } catch (e) {
       await this.#undo(change, revision, e);
     }
@@ -69,7 +66,7 @@ export class Committer {
     const { isRecorded, revision } = await this.#writeOrHold(change, now);
     this.#options.onChange();
     try {
-      await this.#options.enforcer.inForce(IN_FORCE_MS);
+      await this.#options.reconciler.inForce(IN_FORCE_MS);
     } catch (e) {
       if (revision !== undefined) await this.#undo(change, revision, e);
       this.unwritten.takeBack(change);
@@ -133,7 +130,7 @@ export class Committer {
     this.#options.onChange();
     try {
       if (failed) throw failed.reason;
-      await this.#options.enforcer.inForce(IN_FORCE_MS);
+      await this.#options.reconciler.inForce(IN_FORCE_MS);
     } catch (e) {
       const undone = await Promise.allSettled(
         done.map(({ change, revision }) => this.#undo(change, revision, e)),

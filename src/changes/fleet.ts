@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Logger } from '../lib/log.js';
 import type { Beats } from '../store/store-interface.js';
 import { BEAT_MS, type NodeRecord, type NodeView, nodeRecord, nodeView } from './fleet-types.js';
+import { refuse } from './refuse.js';
 
 export interface FleetOptions {
   readonly node: string;
@@ -53,6 +54,14 @@ export class Fleet implements AsyncDisposable {
       return known ? [nodeView(node, known, ageMs, now)] : [];
     });
     return this.#nodes;
+  }
+
+  /** Remove a host from the store, and return how it was seen last. Throws RefusedError (not-found). */
+  async forget(name: string): Promise<NodeView | null> {
+    const last = this.#nodes.find((n) => n.node === name) ?? null;
+    if (!(await this.#o.beats.forget(name)))
+      refuse('not-found', `there is no host ${name}`, 'see drawbridge nodes');
+    return last;
   }
 
   async #look(): Promise<void> {

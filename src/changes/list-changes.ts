@@ -26,7 +26,7 @@ export class ListChanges {
     this.#o = options;
   }
 
-  lists(): readonly ListView[] {
+  all(): readonly ListView[] {
     const stored = [...this.#o.state.lists.values()].map((s) => s.list);
     const folder = this.#o.folderLists().filter((list) => !this.#o.state.lists.has(list.name));
     return [...stored, ...folder.map((list) => ({ ...list, revision: 0 }))]
@@ -34,7 +34,7 @@ export class ListChanges {
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  list(name: string): ListView {
+  get(name: string): ListView {
     const stored = this.#o.state.lists.get(name)?.list;
     const list = stored ?? this.#folderList(name);
     if (!list) return this.#unknown(name);
@@ -117,7 +117,7 @@ export class ListChanges {
     const change = { key: listKey(name), before, after: body, who, action, target: name };
     if (action === 'entry.remove') await this.#o.committer.commitUrgent(change, Date.now());
     else await this.#o.committer.commit(change);
-    return this.list(name);
+    return this.get(name);
   }
 
   #stored(name: string): StoredList {
@@ -158,7 +158,7 @@ export class ListChanges {
   }
 
   #refuseCycle(list: List): void {
-    const lists = new Map<string, List>(this.lists().map((l) => [l.name, l]));
+    const lists = new Map<string, List>(this.all().map((l) => [l.name, l]));
     if (!cyclicLists(lists.set(list.name, list)).includes(list.name)) return;
     const refs = list.allow.flatMap((entry) => (entry.kind === 'list' ? [entry.canonical] : []));
     const detail = `the list ${list.name} would include itself`;
@@ -166,7 +166,7 @@ export class ListChanges {
   }
 
   #unknown(name: string): never {
-    const names = this.lists().map((list) => list.name);
+    const names = this.all().map((list) => list.name);
     return refuse(
       'not-found',
       `there is no list ${name}`,

@@ -5,7 +5,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-import-role',
     what: 'a write token replaces all lists, modes and grants',
-    file: 'src/api/routes/transfer.ts',
+    file: 'src/api/list-routes.ts',
     from: "config: { role: 'admin' as const }, bodyLimit",
     to: "config: { role: 'write' as const }, bodyLimit",
     killedBy: { file: 'test/pure/api/roles.test.ts', test: 'and nobody less' },
@@ -13,7 +13,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-export-role',
     what: 'a read token gets all lists, modes and grants',
-    file: 'src/api/routes/transfer.ts',
+    file: 'src/api/list-routes.ts',
     from: "schema: all, config: { role: 'admin', cost",
     to: "schema: all, config: { role: 'read', cost",
     killedBy: { file: 'test/pure/api/roles.test.ts', test: 'GET /v1/export takes admin and nobody less' },
@@ -21,7 +21,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-forget-role',
     what: 'a write token forgets a host',
-    file: 'src/api/routes/nodes.ts',
+    file: 'src/api/service-routes.ts',
     from: "schema: forget, config: { role: 'admin' }",
     to: "schema: forget, config: { role: 'write' }",
     killedBy: {
@@ -32,7 +32,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-emergency-role',
     what: 'a write token pauses everything and lifts the lockdown',
-    file: 'src/api/routes/emergency.ts',
+    file: 'src/api/container-routes.ts',
     from: "role: 'admin'",
     to: "role: 'write'",
     killedBy: { file: 'test/pure/api/roles.test.ts', test: 'takes admin and nobody less' },
@@ -40,17 +40,17 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-tokens-role',
     what: 'a write token makes tokens of admins',
-    file: 'src/api/routes/tokens.ts',
-    from: "role: 'admin'",
-    to: "role: 'write'",
+    file: 'src/api/service-routes.ts',
+    from: 'schema: create, config: ADMIN',
+    to: "schema: create, config: { role: 'write' }",
     killedBy: { file: 'test/pure/api/roles.test.ts', test: 'POST /v1/tokens takes admin and nobody less' },
   },
   {
     id: 'api-teardown-role',
     what: 'a write token takes all rules away',
-    file: 'src/api/routes/teardown.ts',
-    from: "role: 'admin'",
-    to: "role: 'write'",
+    file: 'src/api/service-routes.ts',
+    from: "teardown', { schema, config: { role: 'admin' } }",
+    to: "teardown', { schema, config: { role: 'write' } }",
     killedBy: { file: 'test/pure/api/roles.test.ts', test: 'POST /v1/teardown takes admin and nobody less' },
   },
   {
@@ -136,7 +136,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-query',
     what: 'import?dryRun=1 imports',
-    file: 'src/api/validate.ts',
+    file: 'src/api/requests.ts',
     from: "part.httpPart === 'body' ? () => true : validate(part)",
     to: '(part.httpPart, () => true)',
     killedBy: { file: 'test/pure/api/queries.test.ts', test: 'import?dryRun=1 imports nothing' },

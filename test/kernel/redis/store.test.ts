@@ -127,7 +127,7 @@ describe('one store for all hosts', () => {
       Changes.open({
         store: of.store,
         audit: await Audit.open({ dir: of.dir, store: of.store, kind: 'redis', now: Date.now, log: quiet }),
-        enforcer: { inForce: async () => undefined },
+        reconciler: { inForce: async () => undefined },
         log: quiet,
         folderLists: () => [],
         usedBy: () => [],
@@ -138,18 +138,18 @@ describe('one store for all hosts', () => {
         onChange: () => undefined,
       });
     const both = [await open(a), await open(b)];
-    let { revision } = await (both[0] as Changes).putList('ci', { allow: ['start.org'] }, undefined, 'ann');
+    let { revision } = await (both[0] as Changes).lists.put('ci', { allow: ['start.org'] }, undefined, 'ann');
     for (let i = 0; i < 10; i++) {
       await until('both to know it', () =>
         both.every((c) => c.current().lists.get('ci')?.revision === revision),
       );
       const tries = await Promise.allSettled(
-        both.map((c, n) => c.putList('ci', { allow: [`${i}-${n}.org`] }, revision, `host${n}`)),
+        both.map((c, n) => c.lists.put('ci', { allow: [`${i}-${n}.org`] }, revision, `host${n}`)),
       );
       const lost = tries.flatMap((t) => (t.status === 'rejected' ? [kindOf(t.reason)] : []));
       expect(lost).toEqual(['precondition']);
       const winner = tries.findIndex((t) => t.status === 'fulfilled');
-      revision = both[winner]?.list('ci').revision ?? 0;
+      revision = both[winner]?.lists.get('ci').revision ?? 0;
       const written = await (winner === 0 ? a : b).store.get<{ allow: string[] }>('list/ci');
       expect(written).toMatchObject({ revision, value: { allow: [`${i}-${winner}.org`] } });
     }

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { census, nodeCensus } from '../../../src/api/container-counts.js';
+import { census, nodeCensus } from '../../../src/api/views.js';
 import type { Finding } from '../../../src/policy/finding.js';
 import type { Mode } from '../../../src/policy/policy.js';
 

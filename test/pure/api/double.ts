@@ -1,22 +1,37 @@
-import type { ContainerView } from '../../../src/api/container-views.js';
-import type { Controller } from '../../../src/api/context.js';
+import { grantBody } from '../../../src/api/container-body.js';
+import type { Context } from '../../../src/api/context.js';
+import type { ContainerBody, Status } from '../../../src/api/schemas.js';
+import type { Views } from '../../../src/api/views.js';
+import type { Audit } from '../../../src/changes/audit.js';
 import type { AuditView } from '../../../src/changes/audit-types.js';
+import type { Changes } from '../../../src/changes/changes.js';
+import type { ContainerChanges } from '../../../src/changes/container-changes.js';
+import type { EmergencyChanges } from '../../../src/changes/emergency-changes.js';
+import type { Fleet } from '../../../src/changes/fleet.js';
 import type { NodeView } from '../../../src/changes/fleet-types.js';
-import type { ListView } from '../../../src/changes/list-changes.js';
-import type { PlannedChange } from '../../../src/changes/transfer-changes.js';
-import type { UnwrittenChange } from '../../../src/changes/unwritten-changes.js';
+import type { ListChanges, ListView } from '../../../src/changes/list-changes.js';
+import type { StoreTrust } from '../../../src/changes/store-trust.js';
+import type { TokenChanges } from '../../../src/changes/token-changes.js';
+import type { PlannedChange, TransferChanges } from '../../../src/changes/transfer-changes.js';
+import type { UnwrittenChange, UnwrittenChanges } from '../../../src/changes/unwritten-changes.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
-import type { DenialEvent } from '../../../src/enforce/denials.js';
+import type { DenialEvent, Denials } from '../../../src/enforce/denials.js';
 import type { PreviewView } from '../../../src/enforce/preview-types.js';
+import type { Reconciler } from '../../../src/enforce/reconciler.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import type { Lockdown, Pause } from '../../../src/policy/emergency.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { Grant, List } from '../../../src/policy/policy.js';
 import type { Role, Token } from '../../../src/policy/token.js';
+import type { Store } from '../../../src/store/store-interface.js';
+import type { Feeds } from '../../../src/threats/feed-service.js';
 import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/threats/feed-view.js';
 
-/** A controller in memory, for the API and the commands: what it was asked stands in `calls`. */
-export class MemoryController implements Controller {
+/** The public members of a class: a double of it needs no private ones. */
+type Public<T> = { [K in keyof T]: T[K] };
+
+/** A service in memory, for the API and the commands. `calls` has every change that was made through `context`. */
+export class MemoryService {
   readonly calls: unknown[][] = [];
   readonly store = new Map<string, ListView>();
   readonly listeners = new Set<(e: DenialEvent) => void>();
@@ -35,7 +50,7 @@ export class MemoryController implements Controller {
   unwrittenNow: UnwrittenChange[] = [];
   audited: AuditView[] = [];
   scanned: ScanView[] = [];
-  mode: ContainerView['mode'] = 'observe';
+  mode: ContainerBody['mode'] = 'observe';
   wouldDeny: PreviewView['destinations'] = [];
   alerts: string[] = [];
   warnings: string[] = [];
@@ -46,7 +61,7 @@ export class MemoryController implements Controller {
   constructor() {
     this.#put('npm', { allow: ['registry.npmjs.org', '*.npmjs.org'] }, 'folder');
   }
-  status() {
+  status(): Status {
     return {
       version: '0.1.0',
       node: 'host1',
@@ -75,7 +90,7 @@ export class MemoryController implements Controller {
   containers() {
     return [this.container('web')];
   }
-  async preview(idOrName: string, to: ContainerView['mode'] | 'auto'): Promise<PreviewView> {
+  async preview(idOrName: string, to: ContainerBody['mode'] | 'auto'): Promise<PreviewView> {
     const { name, mode } = this.container(idOrName);
     const recordingSince = mode === 'observe' ? '2026-07-01T07:02:00.000Z' : null;
     return {
@@ -91,7 +106,7 @@ export class MemoryController implements Controller {
       flows: [],
     };
   }
-  container(idOrName: string): ContainerView {
+  container(idOrName: string): ContainerBody {
     if (idOrName !== 'web' && idOrName !== 'abc123') {
       throw new RefusedError({
         kind: 'not-found',
@@ -119,7 +134,7 @@ export class MemoryController implements Controller {
       addresses: ['172.17.0.2'],
       lists: ['npm'],
       entries: [entry, listed],
-      grants: this.grants,
+      grants: this.grants.map(grantBody),
       pausedUntil: null,
       limits: null,
       quota: null,
@@ -145,7 +160,7 @@ export class MemoryController implements Controller {
     this.#call('revokeGrant', idOrName, grantId, who);
     this.grants = this.grants.filter((g) => g.id !== grantId);
   }
-  async setMode(idOrName: string, mode: ContainerView['mode'] | 'auto', who: string): Promise<ContainerView> {
+  async setMode(idOrName: string, mode: ContainerBody['mode'] | 'auto', who: string): Promise<ContainerBody> {
     this.#call('setMode', idOrName, mode, who);
     this.mode = mode === 'auto' ? 'observe' : mode;
     return this.container(idOrName);
@@ -191,8 +206,8 @@ export class MemoryController implements Controller {
   feeds(): readonly FeedView[] {
     return this.feedsKnown;
   }
-  async syncFeed(name: string, how: SyncHow, who: string): Promise<FeedSync> {
-    this.#call('syncFeed', name, how, who);
+  async syncFeed(name: string, how: SyncHow): Promise<FeedSync> {
+    this.#call('syncFeed', name, how);
     const found = this.feedsKnown.find((one) => one.name === name);
     if (found) return { outcome: 'attempted', feed: found };
     throw new RefusedError({
@@ -207,9 +222,6 @@ export class MemoryController implements Controller {
   }
   async nodes() {
     return this.nodesSeen;
-  }
-  async forgetNode(name: string, who: string): Promise<void> {
-    this.calls.push(['forgetNode', name, who]);
   }
   tokens() {
     return this.tokensMade;
@@ -288,25 +300,108 @@ export class MemoryController implements Controller {
   async plan(): Promise<readonly string[]> {
     return this.planned;
   }
-  denials(
-    idOrName: string | undefined,
-    limit: number,
-    isWanted: (e: DenialEvent) => boolean = () => true,
-  ): readonly DenialEvent[] {
-    if (idOrName !== undefined) this.container(idOrName);
-    return this.denied.filter(isWanted).slice(0, limit);
-  }
-  async acceptStore(who: string) {
-    this.accepted.push(who);
-    return this.status();
-  }
-  async teardown(who: string): Promise<void> {
-    this.#call('teardown', who);
+  async teardown(): Promise<void> {
     this.tornDown++;
   }
   onEvent(listener: (e: DenialEvent) => void): Disposable {
     this.listeners.add(listener);
     return { [Symbol.dispose]: () => void this.listeners.delete(listener) };
+  }
+
+  /** The parts that the routes use. They call the methods of this object, so that a test can replace one. */
+  get context(): Context {
+    const views = {
+      refreshCounts: () => this.refreshCounts(),
+      status: () => this.status(),
+      ready: () => this.ready(),
+      lockdown: () => this.lockdown(),
+      containers: () => this.containers(),
+      container: (idOrName) => this.container(idOrName),
+      scan: (idOrName) => this.scan(idOrName),
+      explain: (idOrName, to) => this.explain(idOrName, to),
+      preview: (idOrName, to) => this.preview(idOrName, to),
+      plan: () => this.plan(),
+    } satisfies Public<Views>;
+    const parts: Partial<Record<keyof Context, unknown>> = {
+      node: 'host1',
+      views,
+      changes: this.#changes,
+      audit: this.#audit,
+      docker: { view: () => ({ containers: new Map(this.containers().map((c) => [c.id, c])) }) },
+      denials: {
+        recent: () => this.denied,
+        onEvent: (listener) => this.onEvent(listener),
+      } satisfies Partial<Public<Denials>>,
+      feeds: {
+        views: () => this.feedsKnown,
+        sync: (name, how) => this.syncFeed(name, how),
+        check: (query) => this.threat(query),
+      } satisfies Partial<Public<Feeds>>,
+      fleet: {
+        refresh: async () => this.nodesSeen,
+        forget: async () => null,
+      } satisfies Partial<Public<Fleet>>,
+      store: { identity: () => 'of-the-tests', revision: () => this.revision } satisfies Partial<Store>,
+      trust: {
+        doubt: undefined,
+        known: undefined,
+        checkAcceptable: () => undefined,
+        accept: async () => undefined,
+      } satisfies Partial<Public<StoreTrust>>,
+      reconciler: { inForce: async () => undefined } satisfies Partial<Public<Reconciler>>,
+      teardown: () => this.teardown(),
+    };
+    return parts as unknown as Context;
+  }
+
+  get #changes(): Partial<Record<keyof Changes, unknown>> {
+    return {
+      lists: {
+        all: () => this.lists(),
+        get: (name) => this.list(name),
+        put: (name, body, ifMatch, who) => this.putList(name, body, ifMatch, who),
+        delete: (name, ifMatch, who) => this.deleteList(name, ifMatch, who),
+        addEntry: (name, entry, ifMatch, who) => this.addEntry(name, entry, ifMatch, who),
+        removeEntry: (name, entry, ifMatch, who) => this.removeEntry(name, entry, ifMatch, who),
+      } satisfies Public<ListChanges>,
+      containers: {
+        grant: (idOrName, entry, forMs, who) => this.grant(idOrName, entry, forMs, who),
+        revokeGrant: (idOrName, id, who) => this.revokeGrant(idOrName, id, who),
+        setMode: async (idOrName, mode, who) => void (await this.setMode(idOrName, mode, who)),
+      } satisfies Partial<Public<ContainerChanges>>,
+      emergency: {
+        pause: (idOrName, forMs, who) => this.pause(idOrName, forMs, who),
+        endPause: (idOrName, who) => this.endPause(idOrName, who),
+        setLockdown: (on, who) => this.setLockdown(on, who),
+      } satisfies Partial<Public<EmergencyChanges>>,
+      tokens: {
+        list: () => this.tokens(),
+        create: (name, role, forMs, who) => this.createToken(name, role, forMs, who),
+        revoke: (name, who) => this.revokeToken(name, who),
+      } satisfies Partial<Public<TokenChanges>>,
+      transfer: {
+        export: () => this.exportAll(),
+        import: (document, how, who) => this.importAll(document, how, who),
+        sync: (owner, bodies, how, who) => this.syncLists(owner, bodies, how, who),
+      } satisfies Public<TransferChanges>,
+      unwritten: { list: () => this.unwritten() } satisfies Partial<Public<UnwrittenChanges>>,
+    };
+  }
+
+  /** The author of some changes is only in their records. */
+  get #audit() {
+    return {
+      page: (limit, cursor) => this.audit(limit, cursor),
+      record: async ({ action, target, who }) => {
+        if (action === 'store.accept') this.accepted.push(who);
+        else if (action === 'node.forget') this.calls.push(['forgetNode', target, who]);
+        else this.calls.at(-1)?.push(who);
+      },
+      recordOrWait: async ({ action, who }) => {
+        this.#call(action, who);
+        return true;
+      },
+    } satisfies Partial<Public<Audit>>;
   }
 
   #call(...call: unknown[]): void {

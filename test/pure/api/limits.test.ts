@@ -10,11 +10,11 @@ import { ApiClient } from '../../../src/api/client.js';
 import { boundConnections, connectionBound, descriptorLimit } from '../../../src/api/connections.js';
 import { listen } from '../../../src/api/listen.js';
 import { buildServer } from '../../../src/api/server.js';
-import { MemoryController } from './double.js';
+import { MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;
-let controller: MemoryController;
+let controller: MemoryService;
 let server: FastifyInstance;
 let port: number;
 let local: ApiClient;
@@ -22,14 +22,14 @@ let sockets: Socket[];
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'drawbridge-limits-'));
-  controller = new MemoryController();
+  controller = new MemoryService();
   sockets = [];
   const roles = ['read', 'write', 'admin'] as const;
   const authenticate = (secret: string) => {
     const role = roles.find((r) => secret.startsWith(`secret-of-${r}`));
     return role && { name: secret, role };
   };
-  server = await buildServer({ controller, log, version: '0.1.0', authenticate });
+  server = await buildServer({ context: controller.context, log, version: '0.1.0', authenticate });
   const localSocket = join(dir, 'api.sock');
   await listen(server, { address: '127.0.0.1:0', localSocket, tokens: 1, log });
   const address = server.server.address();

@@ -7,13 +7,13 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ApiClient, ApiError, UnreachableError } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
 import { buildServer } from '../../../src/api/server.js';
-import { denial, MemoryController } from './double.js';
+import { denial, MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;
 let path: string;
 let servers: FastifyInstance[];
-const controller = new MemoryController();
+const controller = new MemoryService();
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'drawbridge-api-'));
@@ -26,7 +26,7 @@ afterEach(async () => {
 });
 
 async function make(): Promise<FastifyInstance> {
-  const server = await buildServer({ controller, log, version: '0.1.0' });
+  const server = await buildServer({ context: controller.context, log, version: '0.1.0' });
   servers.push(server);
   return server;
 }
@@ -75,7 +75,7 @@ async function tcp(): Promise<number> {
     const role = roles.find((r) => `secret-of-${r}` === secret);
     return role && { name: role, role };
   };
-  const server = await buildServer({ controller, log, version: '0.1.0', authenticate });
+  const server = await buildServer({ context: controller.context, log, version: '0.1.0', authenticate });
   servers.push(server);
   await listen(server, { address: '127.0.0.1:0', localSocket: path, tokens: 1, log });
   const address = server.server.address();

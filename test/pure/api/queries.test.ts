@@ -7,11 +7,11 @@ import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { listen } from '../../../src/api/listen.js';
 import { buildServer } from '../../../src/api/server.js';
-import { MemoryController } from './double.js';
+import { MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;
-let controller: MemoryController;
+let controller: MemoryService;
 let server: FastifyInstance;
 let socketPath: string;
 /** Every operation of the OpenAPI document. */
@@ -19,8 +19,8 @@ let routes: readonly (readonly [method: string, path: string])[];
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'drawbridge-queries-'));
-  controller = new MemoryController();
-  server = await buildServer({ controller, log, version: '0.1.0' });
+  controller = new MemoryService();
+  server = await buildServer({ context: controller.context, log, version: '0.1.0' });
   socketPath = join(dir, 'api.sock');
   await listen(server, { address: `unix:${socketPath}`, localSocket: socketPath, tokens: 0, log });
   routes = Object.entries(server.swagger().paths ?? {}).flatMap(([path, methods]) =>

@@ -6,7 +6,7 @@ import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { listen } from '../../../src/api/listen.js';
 import { buildServer } from '../../../src/api/server.js';
-import { MemoryController } from './double.js';
+import { MemoryService } from './double.js';
 
 const ROLES = ['read', 'write', 'admin'] as const;
 type Needs = (typeof ROLES)[number] | 'anyone';
@@ -65,7 +65,7 @@ beforeAll(async () => {
     const role = ROLES.find((r) => `secret-of-${r}` === secret);
     return role && { name: role, role };
   };
-  server = await buildServer({ controller: new MemoryController(), log, version: '0', authenticate });
+  server = await buildServer({ context: new MemoryService().context, log, version: '0', authenticate });
   await listen(server, { address: '127.0.0.1:0', localSocket, tokens: 1, log });
   const address = server.server.address();
   port = typeof address === 'object' && address !== null ? address.port : 0;

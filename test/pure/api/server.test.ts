@@ -8,16 +8,16 @@ import { buildServer } from '../../../src/api/server.js';
 import type { Logger } from '../../../src/lib/log.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import { schemaProblems } from '../../../src/lib/schema-check.js';
-import { denial, MemoryController } from './double.js';
+import { denial, MemoryService } from './double.js';
 
 const errors: object[] = [];
 const log: Logger = { debug() {}, info() {}, warn() {}, error: (o) => void errors.push(o) };
-let controller: MemoryController;
+let controller: MemoryService;
 let server: FastifyInstance;
 
 beforeEach(async () => {
-  controller = new MemoryController();
-  server = await buildServer({ controller, log, version: '0.1.0', authenticate });
+  controller = new MemoryService();
+  server = await buildServer({ context: controller.context, log, version: '0.1.0', authenticate });
 });
 afterEach(() => server.close());
 

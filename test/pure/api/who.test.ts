@@ -12,15 +12,15 @@ import { peerOf, userNames } from '../../../src/api/local-peers.js';
 import { buildServer } from '../../../src/api/server.js';
 import { FailedLogins } from '../../../src/changes/failed-logins.js';
 import { changedKeys, recordStart, recordTeardown } from '../../../src/changes/own-audit.js';
-import { MemoryController } from './double.js';
+import { MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;
 let server: FastifyInstance | undefined;
-let controller: MemoryController;
+let controller: MemoryService;
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'drawbridge-who-'));
-  controller = new MemoryController();
+  controller = new MemoryService();
 });
 afterEach(async () => {
   vi.useRealTimers();
@@ -30,7 +30,7 @@ afterEach(async () => {
 
 async function said(user: string, of: (socket: Socket) => Peer | undefined): Promise<unknown> {
   const socket = join(dir, 'api.sock');
-  server = await buildServer({ controller, log, version: '0', peerOf: of });
+  server = await buildServer({ context: controller.context, log, version: '0', peerOf: of });
   await listen(server, { address: `unix:${socket}`, localSocket: socket, tokens: 0, log });
   await new ApiClient({ socket, user }).setLockdown(true);
   await server.close();
@@ -65,7 +65,7 @@ it('requests that are refused for their token are seen with their address, and t
   const authenticate = (secret: string) =>
     secret === 'r' ? { name: 'r', role: 'read' as const } : undefined;
   server = await buildServer({
-    controller,
+    context: controller.context,
     log,
     version: '0',
     authenticate,

@@ -65,7 +65,7 @@ async function open(of: Store, state: string): Promise<Changes> {
         await audit.record(record);
       },
     },
-    enforcer: { inForce: () => inForce() },
+    reconciler: { inForce: () => inForce() },
     log: quiet,
     folderLists: () => [],
     usedBy: () => [],
@@ -102,27 +102,27 @@ const allowed = async (name: string): Promise<unknown> =>
   (await store.get<{ allow: unknown }>(`list/${name}`))?.value.allow;
 
 it('a list that has lost an entry elsewhere does not get it back by a change that had not seen that', async () => {
-  await a.putList('ci', { allow: ['a.org', 'revoked.org'] }, undefined, 'ann');
+  await a.lists.put('ci', { allow: ['a.org', 'revoked.org'] }, undefined, 'ann');
   deliver();
-  await a.removeEntry('ci', 'revoked.org', undefined, 'ann');
-  expect(await kindOf(b.addEntry('ci', 'c.org', undefined, 'bob'))).toBe('precondition');
-  expect(await kindOf(b.putList('ci', { allow: ['revoked.org'] }, undefined, 'bob'))).toBe('precondition');
-  expect(await kindOf(b.deleteList('ci', undefined, 'bob'))).toBe('precondition');
+  await a.lists.removeEntry('ci', 'revoked.org', undefined, 'ann');
+  expect(await kindOf(b.lists.addEntry('ci', 'c.org', undefined, 'bob'))).toBe('precondition');
+  expect(await kindOf(b.lists.put('ci', { allow: ['revoked.org'] }, undefined, 'bob'))).toBe('precondition');
+  expect(await kindOf(b.lists.delete('ci', undefined, 'bob'))).toBe('precondition');
   expect(await allowed('ci')).toEqual(['a.org']);
   deliver();
-  expect(await kindOf(b.addEntry('ci', 'c.org', undefined, 'bob'))).toBe('done');
+  expect(await kindOf(b.lists.addEntry('ci', 'c.org', undefined, 'bob'))).toBe('done');
   expect(await allowed('ci')).toEqual(['a.org', 'c.org']);
 });
 
 it('a change for a revision that another host replaces while the record is written is refused', async () => {
-  const { revision } = await a.putList('ci', { allow: ['start.org'] }, undefined, 'ann');
+  const { revision } = await a.lists.put('ci', { allow: ['start.org'] }, undefined, 'ann');
   deliver();
   recording = async () => {
     recording = async () => {};
-    await a.putList('ci', { allow: ['a.org'] }, revision, 'ann');
+    await a.lists.put('ci', { allow: ['a.org'] }, revision, 'ann');
     deliver();
   };
-  const late = b.putList('ci', { allow: ['b.org'] }, revision, 'bob');
+  const late = b.lists.put('ci', { allow: ['b.org'] }, revision, 'bob');
   await expect(late).rejects.toMatchObject({ refusal: { kind: 'precondition' } });
   expect((await store.get('list/ci'))?.value).toEqual({ allow: ['a.org'] });
   const { items } = (await audits[1]?.page(1, undefined)) ?? {};
@@ -130,42 +130,42 @@ it('a change for a revision that another host replaces while the record is writt
 });
 
 it('a change that is not in force is not undone over what another host has made of it since', async () => {
-  const { revision } = await a.putList('ci', { allow: ['start.org'] }, undefined, 'ann');
+  const { revision } = await a.lists.put('ci', { allow: ['start.org'] }, undefined, 'ann');
   deliver();
   inForce = async () => {
     inForce = async () => {};
     deliver();
-    await a.putList('ci', { allow: ['a.org'] }, undefined, 'ann');
+    await a.lists.put('ci', { allow: ['a.org'] }, undefined, 'ann');
     deliver();
     throw new Error('no pass in time');
   };
-  await expect(b.putList('ci', { allow: ['b.org'] }, revision, 'bob')).rejects.toThrow(
+  await expect(b.lists.put('ci', { allow: ['b.org'] }, revision, 'bob')).rejects.toThrow(
     /not undone, because ci was changed again/,
   );
   expect((await store.get('list/ci'))?.value).toEqual({ allow: ['a.org'] });
 });
 
 it('a mode, a pause, a grant and the lockdown likewise', async () => {
-  await b.setMode('web', 'observe', 'bob');
-  await a.setMode('web', 'enforce', 'ann');
-  expect(await kindOf(b.setMode('web', 'off', 'bob'))).toBe('precondition');
+  await b.containers.setMode('web', 'observe', 'bob');
+  await a.containers.setMode('web', 'enforce', 'ann');
+  expect(await kindOf(b.containers.setMode('web', 'off', 'bob'))).toBe('precondition');
   expect((await store.get('mode/name:web'))?.value).toEqual({ mode: 'enforce' });
   await a.emergency.setLockdown(true, 'ann');
   await a.emergency.setLockdown(false, 'ann');
   deliver();
   await a.emergency.setLockdown(true, 'ann');
   expect(await kindOf(b.emergency.setLockdown(true, 'bob'))).toBe('precondition');
-  const { id } = await a.grant('web', 'a.org', undefined, 'ann');
+  const { id } = await a.containers.grant('web', 'a.org', undefined, 'ann');
   deliver();
-  await a.revokeGrant('web', id, 'ann');
-  expect(await kindOf(b.revokeGrant('web', id, 'bob'))).not.toBe('not-in-force');
+  await a.containers.revokeGrant('web', id, 'ann');
+  expect(await kindOf(b.containers.revokeGrant('web', id, 'bob'))).not.toBe('not-in-force');
   expect(await store.get(`grant/${id}`)).toBeUndefined();
 });
 
 it('an import that had not seen what another host wrote changes nothing', async () => {
-  await a.putList('ci', { allow: ['a.org', 'revoked.org'] }, undefined, 'ann');
+  await a.lists.put('ci', { allow: ['a.org', 'revoked.org'] }, undefined, 'ann');
   deliver();
-  await a.removeEntry('ci', 'revoked.org', undefined, 'ann');
+  await a.lists.removeEntry('ci', 'revoked.org', undefined, 'ann');
   const document = { lists: { ci: { allow: ['revoked.org'] }, other: { allow: ['b.org'] } } };
   const how = { replace: false, dryRun: false };
   expect(await kindOf(b.transfer.import(document, how, 'bob'))).toBe('precondition');
@@ -174,13 +174,13 @@ it('an import that had not seen what another host wrote changes nothing', async 
 });
 
 it('an import that waited behind another change of the same host sees that it is outdated', async () => {
-  await a.putList('ci', { allow: ['a.org', 'revoked.org'] }, undefined, 'ann');
+  await a.lists.put('ci', { allow: ['a.org', 'revoked.org'] }, undefined, 'ann');
   let release: () => void = () => undefined;
   const gate = new Promise<void>((resolve) => {
     release = resolve;
   });
   inForce = () => gate;
-  const first = a.putList('ci', { allow: ['a.org'] }, undefined, 'ann');
+  const first = a.lists.put('ci', { allow: ['a.org'] }, undefined, 'ann');
   const document = { lists: { ci: { allow: ['revoked.org'] } } };
   const second = kindOf(a.transfer.import(document, { replace: false, dryRun: false }, 'bob'));
   release();
@@ -190,18 +190,18 @@ it('an import that waited behind another change of the same host sees that it is
 });
 
 it('and one that another host was ahead of while it waited, too', async () => {
-  await a.putList('ci', { allow: ['a.org', 'revoked.org'] }, undefined, 'ann');
+  await a.lists.put('ci', { allow: ['a.org', 'revoked.org'] }, undefined, 'ann');
   deliver();
   let release: () => void = () => undefined;
   const gate = new Promise<void>((resolve) => {
     release = resolve;
   });
   inForce = () => gate;
-  const held = b.setMode('web', 'enforce', 'bob');
+  const held = b.containers.setMode('web', 'enforce', 'bob');
   const document = { lists: { ci: { allow: ['revoked.org'] } }, modes: { 'name:web': 'observe' } };
   const second = kindOf(b.transfer.import(document, { replace: false, dryRun: false }, 'bob'));
   inForce = async () => {};
-  await a.removeEntry('ci', 'revoked.org', undefined, 'ann');
+  await a.lists.removeEntry('ci', 'revoked.org', undefined, 'ann');
   deliver();
   release();
   await held;

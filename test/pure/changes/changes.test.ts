@@ -58,7 +58,7 @@ async function open(): Promise<Changes> {
   return Changes.open({
     store,
     audit,
-    enforcer: { inForce: () => inForce() },
+    reconciler: { inForce: () => inForce() },
     log: quiet,
     folderLists: () => [folder('npm', ['registry.npmjs.org'])],
     usedBy: (list) => (list === 'npm' ? ['web'] : []),
@@ -102,30 +102,30 @@ const audits = async () => (await audit.page(999, undefined)).items.toReversed()
 describe('lists', () => {
   it('one that the store does not take for its size is too large, not out of force', async () => {
     vi.spyOn(store, 'put').mockRejectedValueOnce(new StoreError('value', 'store value of list/x is larger'));
-    expect(await refusal(changes.putList('x', { allow: ['a.org'] }, undefined, 'ann'))).toMatchObject({
+    expect(await refusal(changes.lists.put('x', { allow: ['a.org'] }, undefined, 'ann'))).toMatchObject({
       kind: 'too-large',
       remedy: expect.stringContaining('split'),
     });
   });
 
   it('puts, shows, guards by revision, adds, removes and deletes, each audited', async () => {
-    const made = await changes.putList('ci', { description: 'CI', allow: ['a.org, b.org'] }, 0, 'ann');
+    const made = await changes.lists.put('ci', { description: 'CI', allow: ['a.org, b.org'] }, 0, 'ann');
     expect(made).toMatchObject({ name: 'ci', source: 'store', description: 'CI', usedBy: [] });
     expect(made.revision).toBeGreaterThan(0);
-    expect(await refusal(changes.putList('ci', { allow: [] }, 0, 'ann'))).toMatchObject({
+    expect(await refusal(changes.lists.put('ci', { allow: [] }, 0, 'ann'))).toMatchObject({
       kind: 'precondition',
     });
-    const added = await changes.addEntry('ci', { to: '*.c.org', comment: 'why' }, made.revision, 'ann');
+    const added = await changes.lists.addEntry('ci', { to: '*.c.org', comment: 'why' }, made.revision, 'ann');
     expect(added.allow.map((e) => e.canonical)).toEqual(['a.org', 'b.org', '*.c.org']);
-    expect(await refusal(changes.addEntry('ci', 'A.org', undefined, 'ann'))).toMatchObject({
+    expect(await refusal(changes.lists.addEntry('ci', 'A.org', undefined, 'ann'))).toMatchObject({
       kind: 'conflict',
     });
-    const left = await changes.removeEntry('ci', 'a.org', added.revision, 'bob');
+    const left = await changes.lists.removeEntry('ci', 'a.org', added.revision, 'bob');
     expect(left.allow.map((e) => e.canonical)).toEqual(['b.org', '*.c.org']);
-    expect(await refusal(changes.removeEntry('ci', 'x.org', undefined, 'bob'))).toMatchObject({
+    expect(await refusal(changes.lists.removeEntry('ci', 'x.org', undefined, 'bob'))).toMatchObject({
       kind: 'not-found',
     });
-    await changes.deleteList('ci', left.revision, 'bob');
+    await changes.lists.delete('ci', left.revision, 'bob');
     expect(changes.current().lists.size).toBe(0);
     expect((await audits()).map((a) => [a.who, a.action, a.outcome])).toEqual([
       ['ann', 'list.put', 'done'],
@@ -136,8 +136,8 @@ describe('lists', () => {
   });
 
   it('makes no second of one name, and says how to replace it', async () => {
-    await changes.putList('ci', { allow: ['a.org'] }, undefined, 'ann');
-    expect(await refusal(changes.putList('ci', { allow: [] }, 0, 'ann'))).toMatchObject({
+    await changes.lists.put('ci', { allow: ['a.org'] }, undefined, 'ann');
+    expect(await refusal(changes.lists.put('ci', { allow: [] }, 0, 'ann'))).toMatchObject({
       kind: 'precondition',
       detail: expect.stringMatching(/there is a list ci already/),
       remedy: expect.stringMatching(/--replace/),
@@ -146,7 +146,7 @@ describe('lists', () => {
 
   it('gives every problem with its pointer and remedy', async () => {
     const bad = await refusal(
-      changes.putList(
+      changes.lists.put(
         'ci',
         { alow: [], allow: ['a.org', 'https://b.org', { to: '10.1.2.3/16' }] },
         undefined,
@@ -160,28 +160,28 @@ describe('lists', () => {
   });
 
   it('leaves folder lists to their files', async () => {
-    expect(changes.list('npm')).toMatchObject({ source: 'folder', revision: 0, usedBy: ['web'] });
-    const no = await refusal(changes.putList('npm', { allow: [] }, undefined, 'ann'));
+    expect(changes.lists.get('npm')).toMatchObject({ source: 'folder', revision: 0, usedBy: ['web'] });
+    const no = await refusal(changes.lists.put('npm', { allow: [] }, undefined, 'ann'));
     expect(no).toMatchObject({
       kind: 'read-only',
       remedy: expect.stringContaining('/etc/drawbridge/allowlists/npm.yaml'),
     });
-    expect(await refusal(changes.addEntry('npm', 'a.org', undefined, 'ann'))).toMatchObject({
+    expect(await refusal(changes.lists.addEntry('npm', 'a.org', undefined, 'ann'))).toMatchObject({
       kind: 'read-only',
     });
-    expect(await refusal(changes.deleteList('npm', undefined, 'ann'))).toMatchObject({ kind: 'read-only' });
+    expect(await refusal(changes.lists.delete('npm', undefined, 'ann'))).toMatchObject({ kind: 'read-only' });
   });
 
   it('refuses circles, over the folder too', async () => {
-    await changes.putList('a', { allow: ['list:b'] }, undefined, 'ann');
-    await changes.putList('b', { allow: ['list:npm'] }, undefined, 'ann');
-    expect(await refusal(changes.addEntry('b', 'list:a', undefined, 'ann'))).toMatchObject({
+    await changes.lists.put('a', { allow: ['list:b'] }, undefined, 'ann');
+    await changes.lists.put('b', { allow: ['list:npm'] }, undefined, 'ann');
+    expect(await refusal(changes.lists.addEntry('b', 'list:a', undefined, 'ann'))).toMatchObject({
       kind: 'invalid',
     });
   });
 
   it('survives a restart', async () => {
-    const { revision } = await changes.putList(
+    const { revision } = await changes.lists.put(
       'ci',
       { mode: 'enforce', allow: [{ to: 'a.org', ports: 443 }] },
       undefined,
@@ -189,20 +189,20 @@ describe('lists', () => {
     );
     changes.close();
     changes = await open();
-    expect(changes.list('ci')).toMatchObject({ revision, mode: 'enforce' });
+    expect(changes.lists.get('ci')).toMatchObject({ revision, mode: 'enforce' });
   });
 });
 
 describe('in force or undone', () => {
   it('takes back what is not in force in time, and says so', async () => {
-    const before = await changes.putList('ci', { allow: ['a.org'] }, undefined, 'ann');
+    const before = await changes.lists.put('ci', { allow: ['a.org'] }, undefined, 'ann');
     inForce = () => Promise.reject(new Error('the kernel did not answer'));
     const works = [
-      changes.addEntry('ci', 'b.org', undefined, 'ann'),
-      changes.deleteList('ci', undefined, 'ann'),
-      changes.putList('new', { allow: [] }, undefined, 'ann'),
-      changes.grant('db', 'a.org', undefined, 'ann'),
-      changes.setMode('db', 'off', 'ann'),
+      changes.lists.addEntry('ci', 'b.org', undefined, 'ann'),
+      changes.lists.delete('ci', undefined, 'ann'),
+      changes.lists.put('new', { allow: [] }, undefined, 'ann'),
+      changes.containers.grant('db', 'a.org', undefined, 'ann'),
+      changes.containers.setMode('db', 'off', 'ann'),
     ];
     const detail = expect.stringContaining('the kernel did not answer');
     for (const no of await Promise.all(works.map(refusal))) {
@@ -217,15 +217,15 @@ describe('in force or undone', () => {
   });
 
   it('keeps changes of one list apart while one waits to be undone', async () => {
-    await changes.putList('ci', { allow: ['a.org'] }, undefined, 'ann');
+    await changes.lists.put('ci', { allow: ['a.org'] }, undefined, 'ann');
     let fail: (e: Error) => void = () => {};
     inForce = () =>
       new Promise((_, reject) => {
         fail = reject;
       });
-    const first = refusal(changes.addEntry('ci', 'bad.org', undefined, 'ann'));
-    await vi.waitFor(() => expect(changes.list('ci').allow).toHaveLength(2));
-    const second = changes.addEntry('ci', 'good.org', undefined, 'ann');
+    const first = refusal(changes.lists.addEntry('ci', 'bad.org', undefined, 'ann'));
+    await vi.waitFor(() => expect(changes.lists.get('ci').allow).toHaveLength(2));
+    const second = changes.lists.addEntry('ci', 'good.org', undefined, 'ann');
     inForce = async () => {};
     fail(new Error('late'));
     await first;
@@ -234,7 +234,7 @@ describe('in force or undone', () => {
 
   it('tells a change that the store refused', async () => {
     await store.close();
-    expect(await refusal(changes.grant('db', 'a.org', undefined, 'ann'))).toMatchObject({
+    expect(await refusal(changes.containers.grant('db', 'a.org', undefined, 'ann'))).toMatchObject({
       kind: 'not-in-force',
       detail: expect.stringContaining('closed'),
     });
@@ -244,21 +244,23 @@ describe('in force or undone', () => {
 
 describe('grants and modes', () => {
   it('belong to the compose service or the name; a second same grant is the first', async () => {
-    const grant = await changes.grant('web', 'A.org:443/tcp', undefined, 'ann');
+    const grant = await changes.containers.grant('web', 'A.org:443/tcp', undefined, 'ann');
     expect(grant).toMatchObject({ entry: 'a.org:443', owner: 'compose:shop/web' });
-    expect(await changes.grant('aaaa1', 'a.org:443', undefined, 'ann')).toEqual(grant);
-    expect(await refusal(changes.revokeGrant('db', grant.id, 'ann'))).toMatchObject({ kind: 'not-found' });
-    await changes.revokeGrant('web', grant.id, 'ann');
+    expect(await changes.containers.grant('aaaa1', 'a.org:443', undefined, 'ann')).toEqual(grant);
+    expect(await refusal(changes.containers.revokeGrant('db', grant.id, 'ann'))).toMatchObject({
+      kind: 'not-found',
+    });
+    await changes.containers.revokeGrant('web', grant.id, 'ann');
     expect(changes.current().grants).toEqual([]);
-    await changes.setMode('web', 'observe', 'ann');
+    await changes.containers.setMode('web', 'observe', 'ann');
     expect([...changes.current().modes]).toEqual([['compose:shop/web', 'observe']]);
-    await changes.setMode('web', 'auto', 'ann');
+    await changes.containers.setMode('web', 'auto', 'ann');
     expect(changes.current().modes.size).toBe(0);
   });
 
   it('end at their time, in the store too, with a compile', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
-    const grant = await changes.grant('web', 'a.org', 600_000, 'ann');
+    const grant = await changes.containers.grant('web', 'a.org', 600_000, 'ann');
     expect(grant).toMatchObject({ owner: `id:${containers[0]?.id}`, expires: '2030-01-01T00:10:00.000Z' });
     const before = compiled;
     now += 600_000;
@@ -271,33 +273,37 @@ describe('grants and modes', () => {
   });
 
   it('of a time die with the container, open-ended ones stay', async () => {
-    await changes.grant('web', 'a.org', 600_000, 'ann');
-    const open = await changes.grant('web', 'b.org', undefined, 'ann');
+    await changes.containers.grant('web', 'a.org', 600_000, 'ann');
+    const open = await changes.containers.grant('web', 'b.org', undefined, 'ann');
     await changes.forget((id) => id === containers[0]?.id);
     expect(changes.current().grants).toEqual([open]);
   });
 
   it('are refused for members of a shared namespace, unknown and ambiguous containers, and bad entries', async () => {
-    expect(await refusal(changes.grant('side', 'a.org', undefined, 'ann'))).toMatchObject({
+    expect(await refusal(changes.containers.grant('side', 'a.org', undefined, 'ann'))).toMatchObject({
       kind: 'conflict',
     });
-    expect(await refusal(changes.grant('nobody', 'a.org', undefined, 'ann'))).toMatchObject({
+    expect(await refusal(changes.containers.grant('nobody', 'a.org', undefined, 'ann'))).toMatchObject({
       kind: 'not-found',
     });
-    expect(await refusal(changes.setMode('aaaa', 'off', 'ann'))).toMatchObject({ kind: 'conflict' });
-    expect(await refusal(changes.grant('db', 'https://a.org', undefined, 'ann'))).toMatchObject({
+    expect(await refusal(changes.containers.setMode('aaaa', 'off', 'ann'))).toMatchObject({
+      kind: 'conflict',
+    });
+    expect(await refusal(changes.containers.grant('db', 'https://a.org', undefined, 'ann'))).toMatchObject({
       kind: 'invalid',
     });
-    expect(await refusal(changes.grant('db', 'a.org', 1, 'ann'))).toMatchObject({ kind: 'invalid' });
+    expect(await refusal(changes.containers.grant('db', 'a.org', 1, 'ann'))).toMatchObject({
+      kind: 'invalid',
+    });
   });
 });
 
 describe('audit', () => {
   it('holds what differs of a list, whatever its size, and is not kept in the store', async () => {
     const allow = Array.from({ length: 3000 }, (_, i) => `n${i}.org`);
-    await changes.putList('ci', { allow }, undefined, 'ann');
-    await changes.addEntry('ci', 'one.org', undefined, 'ann');
-    await changes.removeEntry('ci', 'n7.org', undefined, 'ann');
+    await changes.lists.put('ci', { allow }, undefined, 'ann');
+    await changes.lists.addEntry('ci', 'one.org', undefined, 'ann');
+    await changes.lists.removeEntry('ci', 'n7.org', undefined, 'ann');
     const [made, added, removed] = await audits();
     expect(JSON.stringify(made).length).toBeLessThan(4000);
     expect(added).toMatchObject({ before: { allow: [] }, after: { allow: ['one.org'] } });
@@ -307,9 +313,9 @@ describe('audit', () => {
   });
 
   it('says of a change that the store did not take that it was refused', async () => {
-    await changes.putList('ci', { allow: [] }, undefined, 'ann');
+    await changes.lists.put('ci', { allow: [] }, undefined, 'ann');
     vi.spyOn(store, 'put').mockRejectedValueOnce(new Error('no disk'));
-    expect(await refusal(changes.addEntry('ci', 'a.org', undefined, 'ann'))).toMatchObject({
+    expect(await refusal(changes.lists.addEntry('ci', 'a.org', undefined, 'ann'))).toMatchObject({
       kind: 'not-in-force',
     });
     expect((await audits()).map((a) => [a.action, a.outcome])).toEqual([
@@ -322,7 +328,7 @@ describe('audit', () => {
   it('a change whose record cannot be written is not made', async () => {
     vi.spyOn(audit, 'record').mockRejectedValue(new Error('cannot write the audit: the disk is full'));
     const put = vi.spyOn(store, 'put');
-    const no = await refusal(changes.putList('ci', { allow: [] }, undefined, 'ann'));
+    const no = await refusal(changes.lists.put('ci', { allow: [] }, undefined, 'ann'));
     expect(no).toMatchObject({ kind: 'not-in-force', detail: expect.stringContaining('the disk is full') });
     expect(put).not.toHaveBeenCalled();
     expect(changes.current().lists.size).toBe(0);
@@ -339,7 +345,7 @@ describe('audit', () => {
       order.push('stored');
       return put(...args);
     });
-    await changes.setMode('db', 'off', 'ann');
+    await changes.containers.setMode('db', 'off', 'ann');
     expect(order).toEqual(['recorded', 'stored']);
   });
 });
@@ -357,24 +363,24 @@ describe('a mode that counts by more than one owner', () => {
     ['auto', {}],
   ] as const)('%s takes the stricter one of the name away with it, audited', async (mode, expected) => {
     await left();
-    await changes.setMode('web', mode, 'ann');
+    await changes.containers.setMode('web', mode, 'ann');
     expect(modes()).toEqual(expected);
     const targets = (await audits()).map((i) => i.target);
     expect(targets).toContain('name:web (web)');
   });
   it('enforce leaves it', async () => {
     await left();
-    await changes.setMode('web', 'enforce', 'ann');
+    await changes.containers.setMode('web', 'enforce', 'ann');
     expect(modes()).toEqual({ 'name:web': 'enforce', 'compose:shop/web': 'enforce' });
   });
   it("that of a service which only the image names is that service's", async () => {
-    await changes.setMode('web', 'enforce', 'ann');
-    expect(await refusal(changes.setMode('posing', 'off', 'ann'))).toMatchObject({
+    await changes.containers.setMode('web', 'enforce', 'ann');
+    expect(await refusal(changes.containers.setMode('posing', 'off', 'ann'))).toMatchObject({
       kind: 'conflict',
       detail: expect.stringContaining('compose:shop/web'),
     });
-    await changes.setMode('posing', 'enforce', 'ann');
-    await changes.setMode('posing', 'auto', 'ann');
+    await changes.containers.setMode('posing', 'enforce', 'ann');
+    await changes.containers.setMode('posing', 'auto', 'ann');
     expect(modes()).toEqual({ 'compose:shop/web': 'enforce' });
   });
 });

@@ -48,7 +48,7 @@ async function open(): Promise<void> {
   changes = await Changes.open({
     store,
     audit,
-    enforcer: { inForce: () => inForce() },
+    reconciler: { inForce: () => inForce() },
     log: quiet,
     folderLists: () => [],
     usedBy: () => [],

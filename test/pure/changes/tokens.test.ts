@@ -22,7 +22,7 @@ async function open(): Promise<void> {
   changes = await Changes.open({
     store,
     audit,
-    enforcer: { inForce: () => Promise.reject(new Error('tokens need no kernel')) },
+    reconciler: { inForce: () => Promise.reject(new Error('tokens need no kernel')) },
     log,
     tokens: [
       { name: 'plain', role: 'read', token: 'a-token-of-the-file' },

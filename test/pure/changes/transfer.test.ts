@@ -26,7 +26,7 @@ beforeEach(async () => {
   changes = await Changes.open({
     store,
     audit,
-    enforcer: { inForce: () => inForce() },
+    reconciler: { inForce: () => inForce() },
     log,
     folderLists: () => folder,
     usedBy: () => [],
@@ -56,7 +56,7 @@ const DOCUMENT = {
 };
 const EVERYTHING = { replace: true, dryRun: false };
 const kindOf = (e: unknown): string => (e instanceof RefusedError ? e.refusal.kind : String(e));
-const names = () => changes.lists().map((l) => l.name);
+const names = () => changes.lists.all().map((l) => l.name);
 const lines = (plan: readonly { action: string; kind: string; name: string }[]) =>
   plan.map((c) => `${c.action} ${c.kind} ${c.name}`).sort();
 
@@ -152,7 +152,7 @@ describe('sync', () => {
   const allow = (...entries: string[]) => ({ allow: entries });
 
   it('adds, changes and deletes what it made, and leaves the rest alone', async () => {
-    await changes.putList('mine', allow('m.org'), undefined, 'x');
+    await changes.lists.put('mine', allow('m.org'), undefined, 'x');
     expect(
       lines(await changes.transfer.sync('git', { a: allow('a.org'), b: allow('b.org') }, how, 'x')),
     ).toEqual(['create list a', 'create list b']);
@@ -177,7 +177,7 @@ describe('sync', () => {
     await changes.transfer.sync('two', { b: allow('b.org') }, how, 'x');
     await changes.transfer.sync('one', {}, how, 'x');
     expect(names()).toEqual(['b']);
-    await changes.putList('mine', allow('m.org'), undefined, 'x');
+    await changes.lists.put('mine', allow('m.org'), undefined, 'x');
     await changes.transfer.sync('one', { mine: allow('m.org') }, { ...how, adopt: true }, 'x');
     await changes.transfer.sync('one', {}, how, 'x');
     expect(names()).toEqual(['b']);
@@ -185,7 +185,7 @@ describe('sync', () => {
 
   it('a list that somebody deleted meanwhile comes back; a dry run tells and changes nothing', async () => {
     await changes.transfer.sync('git', { a: allow('a.org') }, how, 'x');
-    await changes.deleteList('a', undefined, 'x');
+    await changes.lists.delete('a', undefined, 'x');
     expect(
       lines(await changes.transfer.sync('git', { a: allow('a.org') }, { ...how, dryRun: true }, 'x')),
     ).toEqual(['create list a']);

@@ -59,7 +59,7 @@ async function open(): Promise<void> {
   changes = await Changes.open({
     store,
     audit,
-    enforcer: { inForce: () => inForce() },
+    reconciler: { inForce: () => inForce() },
     log: quiet,
     folderLists: () => [],
     usedBy: () => [],
@@ -73,7 +73,7 @@ async function restart(): Promise<void> {
   await store.close();
   await open();
 }
-const written = () => vi.waitFor(() => expect(changes.unwritten()).toEqual([]), { timeout: 10_000 });
+const written = () => vi.waitFor(() => expect(changes.unwritten.list()).toEqual([]), { timeout: 10_000 });
 const actions = async () => (await audit.page(50, undefined)).items.map((r) => `${r.who} ${r.action}`);
 
 beforeEach(async () => {
@@ -92,7 +92,7 @@ it('a lockdown is in force on a full disk, says so, and is stored and recorded a
   isFull = true;
   expect(await changes.emergency.setLockdown(true, 'ann')).toMatchObject({ by: 'ann' });
   expect(changes.current().lockdown).toMatchObject({ by: 'ann' });
-  expect(changes.unwritten()).toMatchObject([
+  expect(changes.unwritten.list()).toMatchObject([
     {
       key: 'lockdown/all',
       action: 'lockdown.on',
@@ -136,38 +136,38 @@ it('the end of a lockdown and of a pause, too; what came and went is only record
 });
 
 it('what tightens is in force; what loosens is refused', async () => {
-  const grant = await changes.grant('web', 'a.example.org', undefined, 'ann');
-  await changes.putList('ci', { allow: ['a.example.org', 'b.example.org'] }, undefined, 'ann');
+  const grant = await changes.containers.grant('web', 'a.example.org', undefined, 'ann');
+  await changes.lists.put('ci', { allow: ['a.example.org', 'b.example.org'] }, undefined, 'ann');
   isFull = true;
-  await changes.revokeGrant('web', grant.id, 'ben');
-  expect((await changes.removeEntry('ci', 'a.example.org', undefined, 'ben')).allow).toHaveLength(1);
+  await changes.containers.revokeGrant('web', grant.id, 'ben');
+  expect((await changes.lists.removeEntry('ci', 'a.example.org', undefined, 'ben')).allow).toHaveLength(1);
   expect(changes.current().grants).toEqual([]);
-  expect(changes.unwritten().map((u) => u.action)).toEqual(['grant.remove', 'entry.remove']);
+  expect(changes.unwritten.list().map((u) => u.action)).toEqual(['grant.remove', 'entry.remove']);
   for (const work of [
-    () => changes.grant('web', 'c.example.org', undefined, 'ben'),
-    () => changes.addEntry('ci', 'c.example.org', undefined, 'ben'),
-    () => changes.putList('other', { allow: [] }, undefined, 'ben'),
-    () => changes.deleteList('ci', undefined, 'ben'),
-    () => changes.setMode('web', 'off', 'ben'),
+    () => changes.containers.grant('web', 'c.example.org', undefined, 'ben'),
+    () => changes.lists.addEntry('ci', 'c.example.org', undefined, 'ben'),
+    () => changes.lists.put('other', { allow: [] }, undefined, 'ben'),
+    () => changes.lists.delete('ci', undefined, 'ben'),
+    () => changes.containers.setMode('web', 'off', 'ben'),
   ])
     await expect(work()).rejects.toThrow(RefusedError);
-  expect(changes.list('ci').allow.map((e) => e.canonical)).toEqual(['b.example.org']);
+  expect(changes.lists.get('ci').allow.map((e) => e.canonical)).toEqual(['b.example.org']);
   isFull = false;
   await written();
   await restart();
-  expect(changes.list('ci').allow.map((e) => e.canonical)).toEqual(['b.example.org']);
+  expect(changes.lists.get('ci').allow.map((e) => e.canonical)).toEqual(['b.example.org']);
   expect(changes.current().grants).toEqual([]);
 });
 
 it('a later change of the same key that is stored brings the first with it', async () => {
-  await changes.putList('ci', { allow: ['a.example.org', 'b.example.org'] }, undefined, 'ann');
+  await changes.lists.put('ci', { allow: ['a.example.org', 'b.example.org'] }, undefined, 'ann');
   isFull = true;
-  await changes.removeEntry('ci', 'a.example.org', undefined, 'ben');
+  await changes.lists.removeEntry('ci', 'a.example.org', undefined, 'ben');
   isFull = false;
-  await changes.addEntry('ci', 'c.example.org', undefined, 'cat');
-  expect(changes.unwritten()).toEqual([]);
+  await changes.lists.addEntry('ci', 'c.example.org', undefined, 'cat');
+  expect(changes.unwritten.list()).toEqual([]);
   await restart();
-  expect(changes.list('ci').allow.map((e) => e.canonical)).toEqual(['b.example.org', 'c.example.org']);
+  expect(changes.lists.get('ci').allow.map((e) => e.canonical)).toEqual(['b.example.org', 'c.example.org']);
   expect((await actions()).slice(0, 2).sort()).toEqual(['ben entry.remove', 'cat entry.add']);
 });
 
@@ -178,14 +178,16 @@ it('what does not come into force in the kernel is taken back', async () => {
   };
   await expect(changes.emergency.setLockdown(true, 'ann')).rejects.toThrow(/not in force, and undone/);
   expect(changes.current().lockdown).toBeUndefined();
-  expect(changes.unwritten()).toEqual([]);
+  expect(changes.unwritten.list()).toEqual([]);
 });
 
 it('a store that refuses for another reason is believed', async () => {
-  const grant = await changes.grant('web', 'a.example.org', undefined, 'ann');
+  const grant = await changes.containers.grant('web', 'a.example.org', undefined, 'ann');
   vi.spyOn(store, 'delete').mockRejectedValue(
     new RefusedError({ kind: 'precondition', detail: 'another host was first', remedy: 'read it again' }),
   );
-  await expect(changes.revokeGrant('web', grant.id, 'ben')).rejects.toThrow(/another host was first/);
-  expect(changes.unwritten()).toEqual([]);
+  await expect(changes.containers.revokeGrant('web', grant.id, 'ben')).rejects.toThrow(
+    /another host was first/,
+  );
+  expect(changes.unwritten.list()).toEqual([]);
 });

@@ -9,7 +9,7 @@ import { verifyAudit } from '../../../src/changes/audit-verify.js';
 import type { Host } from '../../../src/cli/host.js';
 import { runCli } from '../../../src/cli/program.js';
 import { CATALOGUE } from '../../../src/threats/feed-catalogue.js';
-import { MemoryController } from '../api/double.js';
+import { MemoryService } from '../api/double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -22,7 +22,7 @@ export interface Ran {
 /** The commands against a real API on a real unix socket, whose controller is in memory. */
 export class Bench {
   readonly dir: string;
-  readonly controller = new MemoryController();
+  readonly controller = new MemoryService();
   host: Partial<Host> = {};
   #server: FastifyInstance | undefined;
 
@@ -46,7 +46,7 @@ export class Bench {
 
   async serve(): Promise<void> {
     const peerOf = () => ({ uid: 1000, name: 'ann' });
-    this.#server = await buildServer({ controller: this.controller, log, version: '0.1.0', peerOf });
+    this.#server = await buildServer({ context: this.controller.context, log, version: '0.1.0', peerOf });
     await listen(this.#server, { address: `unix:${this.socket}`, localSocket: this.socket, tokens: 0, log });
   }
   async stopServing(): Promise<void> {

@@ -452,7 +452,7 @@ describe('usage', () => {
 it('teardown through the service waits until it has ended', async () => {
   const teardown = bench.controller.teardown.bind(bench.controller);
   bench.controller.teardown = async () => {
-    await teardown('local:ann');
+    await teardown();
     setImmediate(() => void bench.stopServing());
   };
   expect(await ok('teardown')).toContain('nothing is enforced now');

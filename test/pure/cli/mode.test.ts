@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import type { ContainerView } from '../../../src/api/container-views.js';
+import type { ContainerBody } from '../../../src/api/schemas.js';
 import { Bench } from './bench.js';
 
 let bench: Bench;
@@ -16,10 +16,10 @@ const answering = (text: string): void => {
 const modesSet = (): unknown[] => bench.controller.calls.filter(([what]) => what === 'setMode');
 
 /** More containers than the one of the controller, of compose services. */
-function running(...all: (Partial<ContainerView> & { readonly name: string })[]): void {
+function running(...all: (Partial<ContainerBody> & { readonly name: string })[]): void {
   const one = bench.controller.container('web');
-  const views = all.map((more, i): ContainerView => ({ ...one, id: `id${i}`, ...more }));
-  const find = (text: string): ContainerView | undefined =>
+  const views = all.map((more, i): ContainerBody => ({ ...one, id: `id${i}`, ...more }));
+  const find = (text: string): ContainerBody | undefined =>
     views.find((c) => c.name === text || c.id === text);
   const missing = bench.controller.container.bind(bench.controller);
   bench.controller.containers = () => views;
@@ -119,8 +119,8 @@ it('teardown asks on a terminal only, and not with --yes', async () => {
   expect((await bench.run('teardown')).code).toBe(1);
   expect(bench.controller.tornDown).toBe(0);
   const teardown = bench.controller.teardown.bind(bench.controller);
-  bench.controller.teardown = async (who) => {
-    await teardown(who);
+  bench.controller.teardown = async () => {
+    await teardown();
     setImmediate(() => void bench.stopServing());
   };
   expect((await bench.run('teardown', '--yes')).code).toBe(0);

@@ -1,6 +1,6 @@
 /** What a person sees on a terminal: widths, times, counts, empty tables, unknown commands. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { ContainerView } from '../../../src/api/container-views.js';
+import type { ContainerBody } from '../../../src/api/schemas.js';
 import { relativeTime, remainingTime, sizeText } from '../../../src/cli/text.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import type { Finding } from '../../../src/policy/finding.js';
@@ -21,12 +21,12 @@ const finding = (code: string, state: Finding['state'], detail = LONG): Finding 
   detail,
   remedy: 'do this',
 });
-function shown(more: Partial<ContainerView>): void {
+function shown(more: Partial<ContainerBody>): void {
   const view = { ...bench.controller.container('web'), ...more };
   bench.controller.containers = () => [view];
   bench.controller.container = () => view;
 }
-const WEAK: Partial<ContainerView> = {
+const WEAK: Partial<ContainerBody> = {
   coverage: { state: 'unenforced', reasons: [LONG, LONG, LONG, LONG] },
   findings: [
     finding('privileged', 'unenforced'),

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
-import { Paced } from '../../../src/api/paced.js';
+import { Paced } from '../../../src/api/views.js';
 import { SharedRead, Turns } from '../../../src/lib/shared-read.js';
 
 /** A reading that takes `ms`, and counts how often it was made and how many were under way at once. */

@@ -1,0 +1,206 @@
+import { type Static, Type } from '@sinclair/typebox';
+import type { FastifyInstance, FastifyReply } from 'fastify';
+import { grantBody } from './container-body.js';
+import { type Context, durabilityOf, whoIs } from './context.js';
+import { bringIntoForce, durationMs, SharedBody } from './requests.js';
+import {
+  Collection,
+  type ContainerBody,
+  ContainerSchema,
+  DurabilitySchema,
+  GrantRequestSchema,
+  GrantSchema,
+  LockdownRequestSchema,
+  LockdownSchema,
+  ModeRequestSchema,
+  PauseRequestSchema,
+  PauseSchema,
+} from './schemas.js';
+import { PreviewSchema } from './schemas-flows.js';
+
+export const ContainerParams = Type.Object({
+  container: Type.String({ description: 'id, name or id prefix' }),
+});
+
+export function containerRoutes(server: FastifyInstance, ctx: Context): void {
+  const all = { summary: 'All containers', response: { 200: Collection(ContainerSchema) } };
+  const bodies = new SharedBody((body: ContainerBody) => body);
+  server.get('/v1/containers', { schema: all, config: { cost: 2 } }, async (_request, reply) => {
+    await counted(ctx, reply);
+    return bodies.send(reply, ctx.views.containers());
+  });
+  const one = { summary: 'One container', params: ContainerParams, response: { 200: ContainerSchema } };
+  server.get<{ Params: Static<typeof ContainerParams> }>(
+    '/v1/containers/:container',
+    { schema: one },
+    async (request, reply) => {
+      await counted(ctx, reply);
+      return ctx.views.container(request.params.container);
+    },
+  );
+}
+
+/** The header says when the counters of the answer were read. */
+async function counted(ctx: Context, reply: FastifyReply): Promise<void> {
+  reply.header('drawbridge-as-of', new Date(await ctx.views.refreshCounts(true)).toISOString());
+}
+
+const GrantParams = Type.Object({
+  ...ContainerParams.properties,
+  grant: Type.String({ description: 'id of the grant' }),
+});
+
+export function grantRoutes(server: FastifyInstance, ctx: Context): void {
+  const add = {
+    summary: 'Allow one more destination, for a time or without end',
+    params: ContainerParams,
+    body: GrantRequestSchema,
+    response: { 201: GrantSchema },
+  };
+  server.post<{ Params: Static<typeof ContainerParams>; Body: Static<typeof GrantRequestSchema> }>(
+    '/v1/containers/:container/grants',
+    { schema: add },
+    async (request, reply) => {
+      const { entry, for: duration } = request.body;
+      const grant = await ctx.changes.containers.grant(
+        request.params.container,
+        entry,
+        duration === undefined ? undefined : durationMs(duration),
+        whoIs(request),
+      );
+      return reply.code(201).send(grantBody(grant));
+    },
+  );
+  const remove = {
+    summary: 'Take a grant back',
+    params: GrantParams,
+    response: { 200: DurabilitySchema, 204: Type.Null() },
+  };
+  server.delete<{ Params: Static<typeof GrantParams> }>(
+    '/v1/containers/:container/grants/:grant',
+    { schema: remove },
+    async (request, reply) => {
+      await ctx.changes.containers.revokeGrant(
+        request.params.container,
+        request.params.grant,
+        whoIs(request),
+      );
+      const end = durabilityOf(ctx, `grant/${request.params.grant}`);
+      return end.durable ? reply.code(204).send() : reply.send(end);
+    },
+  );
+}
+
+const ModeQuery = Type.Object(
+  {
+    dryRun: Type.Optional(
+      Type.Union([Type.Literal('true'), Type.Literal('false')], {
+        description: 'change nothing, and answer what the mode would deny',
+        examples: ['true'],
+      }),
+    ),
+  },
+  { additionalProperties: false },
+);
+
+export function modeRoutes(server: FastifyInstance, ctx: Context): void {
+  const schema = {
+    summary: 'Set the mode; auto: labels, claims and the default decide again',
+    params: ContainerParams,
+    querystring: ModeQuery,
+    body: ModeRequestSchema,
+    response: { 200: Type.Union([ContainerSchema, PreviewSchema]) },
+  };
+  server.put<{
+    Params: Static<typeof ContainerParams>;
+    Querystring: Static<typeof ModeQuery>;
+    Body: Static<typeof ModeRequestSchema>;
+  }>('/v1/containers/:container/mode', { schema }, async (request) => {
+    const { container } = request.params;
+    if (request.query.dryRun === 'true') return ctx.views.preview(container, request.body.mode);
+    await ctx.changes.containers.setMode(container, request.body.mode, whoIs(request));
+    return ctx.views.container(container);
+  });
+  const preview = {
+    summary: 'What mode enforce would deny, by what was recorded while it was observed; changes nothing',
+    params: ContainerParams,
+    response: { 200: PreviewSchema },
+  };
+  server.get<{ Params: Static<typeof ContainerParams> }>(
+    '/v1/containers/:container/preview',
+    { schema: preview },
+    (request) => ctx.views.preview(request.params.container, 'enforce'),
+  );
+}
+
+const ADMIN = { role: 'admin' } as const;
+type PauseBody = Static<typeof PauseRequestSchema>;
+
+/** Pauses of one container and of all, and the lockdown: what touches all is an admin's. */
+export function emergencyRoutes(server: FastifyInstance, ctx: Context): void {
+  pauseRoutes(server, ctx, '/v1/containers/:container/pause', 'Do not enforce this container for a time');
+  pauseRoutes(server, ctx, '/v1/pause', 'Enforce no container for a time');
+  lockdownRoutes(server, ctx);
+}
+
+function pauseRoutes(server: FastifyInstance, ctx: Context, url: string, summary: string): void {
+  const isOfOne = url.includes(':container');
+  const params = isOfOne ? { params: ContainerParams } : {};
+  const config = isOfOne ? {} : ADMIN;
+  const begin = { summary, ...params, body: PauseRequestSchema, response: { 201: PauseSchema } };
+  server.post<{ Params: Partial<Static<typeof ContainerParams>>; Body: PauseBody }>(
+    url,
+    { schema: begin, config },
+    async (request, reply) => {
+      const forMs = durationMs(request.body.for);
+      const pause = await ctx.changes.emergency.pause(request.params.container, forMs, whoIs(request));
+      return reply.code(201).send({ ...pause, ...durabilityOf(ctx, `pause/${pause.owner}`) });
+    },
+  );
+  const response = { 200: DurabilitySchema, 204: Type.Null() };
+  const end = { summary: `End it: ${summary}`, ...params, response };
+  server.delete<{ Params: Partial<Static<typeof ContainerParams>> }>(
+    url,
+    { schema: end, config },
+    async (request, reply) => {
+      await ctx.changes.emergency.endPause(request.params.container, whoIs(request));
+      const end = durabilityOf(ctx, 'pause/');
+      return end.durable ? reply.code(204).send() : reply.send(end);
+    },
+  );
+}
+
+function lockdownRoutes(server: FastifyInstance, ctx: Context): void {
+  const response = { 200: LockdownSchema };
+  const get = { summary: 'Whether every container has an empty policy now', response };
+  server.get('/v1/lockdown', { schema: get }, () => lockdownBody(ctx));
+  const put = {
+    summary: 'Give every container an empty policy, or end that',
+    body: LockdownRequestSchema,
+    response,
+  };
+  server.put<{ Body: Static<typeof LockdownRequestSchema> }>(
+    '/v1/lockdown',
+    { schema: put, config: ADMIN },
+    async (request) => {
+      await setLockdown(ctx, request.body.on, whoIs(request));
+      return lockdownBody(ctx);
+    },
+  );
+}
+
+function lockdownBody(ctx: Context): Static<typeof LockdownSchema> {
+  const { since = null, by = null } = ctx.views.lockdown() ?? {};
+  return { on: since !== null, since, by, ...durabilityOf(ctx, 'lockdown/') };
+}
+
+/** End a lockdown that only the kernel remembers as well, while the store is in doubt. */
+async function setLockdown(ctx: Context, on: boolean, who: string): Promise<void> {
+  const { audit, trust, changes, reconciler } = ctx;
+  const before = trust.doubt?.lockdown;
+  await changes.emergency.setLockdown(on, who);
+  if (on || !before) return;
+  await audit.record({ who, action: 'lockdown.off', target: 'all', before, after: null, outcome: 'done' });
+  trust.endLockdown();
+  await bringIntoForce(reconciler);
+}

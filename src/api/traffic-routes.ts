@@ -1,0 +1,230 @@
+import { PassThrough } from 'node:stream';
+import { type Static, Type } from '@sinclair/typebox';
+import type { FastifyInstance } from 'fastify';
+import { findContainer } from '../changes/find-container.js';
+import { syncAudited } from '../changes/sync-audited.js';
+import type { ScanView } from '../coverage/scan.js';
+import type { DenialEvent } from '../enforce/denials.js';
+import { parseTime } from '../lib/units.js';
+import { mayAct } from '../policy/token.js';
+import { type Context, whoIs } from './context.js';
+import { BadRequestError, badRequest, ForbiddenError } from './problems.js';
+import { SharedBody } from './requests.js';
+import { Collection, ExplainSchema, ScanSchema } from './schemas.js';
+import { FeedSchema, FeedSyncRequestSchema, FeedSyncSchema, ThreatSchema } from './schemas-feeds.js';
+import { FlowSchema } from './schemas-flows.js';
+
+const FlowQuery = Type.Object(
+  {
+    container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })),
+    verdict: Type.Optional(
+      Type.String({
+        pattern: '^(denied|deny|threat|would-deny|allow)$',
+        description: 'denied (all three), deny, threat or would-deny',
+        examples: ['denied'],
+      }),
+    ),
+    since: Type.Optional(Type.String({ description: 'RFC 3339, UTC', examples: ['2030-12-31T23:59:59Z'] })),
+    limit: Type.Optional(
+      Type.String({ pattern: '^[1-9]\\d{0,3}$', description: '1 to 9999', examples: ['100'] }),
+    ),
+  },
+  { additionalProperties: false },
+);
+type FlowQuery = Static<typeof FlowQuery>;
+
+const DEFAULT_LIMIT = 100;
+
+export function flowRoutes(server: FastifyInstance, ctx: Context): void {
+  const schema = {
+    summary: 'What was denied, newest first (this version keeps denials only)',
+    querystring: FlowQuery,
+    response: { 200: Collection(FlowSchema) },
+  };
+  server.get<{ Querystring: FlowQuery }>('/v1/flows', { schema, config: { cost: 5 } }, ({ query }) => {
+    const wanted = filterOf(query);
+    const items = recentDenials(ctx, query.container, Number(query.limit ?? DEFAULT_LIMIT), wanted);
+    return { items, next: null };
+  });
+}
+
+function filterOf({ verdict = 'denied', since }: FlowQuery): (flow: DenialEvent) => boolean {
+  if (verdict === 'allow') badRequest('allowed flows are not kept in this version', 'ask for verdict=denied');
+  const from = since === undefined ? Number.NEGATIVE_INFINITY : timeOf(since);
+  return (flow) => (verdict === 'denied' || flow.verdict === verdict) && Date.parse(flow.time) >= from;
+}
+
+function timeOf(since: string): number {
+  const parsed = parseTime(since);
+  if (parsed.ok) return parsed.value;
+  throw new BadRequestError(parsed.problems.map((p) => ({ ...p, pointer: '/since' })));
+}
+
+/** The filter of a request chooses among this many of the newest denials of all containers. */
+const MOST_DENIALS = 10_000;
+
+function recentDenials(
+  ctx: Context,
+  idOrName: string | undefined,
+  limit: number,
+  isWanted: (e: DenialEvent) => boolean,
+): readonly DenialEvent[] {
+  const { containers } = ctx.docker.view();
+  const id = idOrName === undefined ? undefined : findContainer(containers.values(), idOrName).id;
+  const wanted = ctx.denials.recent(id, MOST_DENIALS).filter(isWanted);
+  return wanted.slice(0, limit).map((e) => withName(ctx, e));
+}
+
+/** Events carry the id of the container; the API shows its name. */
+const withName = ({ docker }: Context, e: DenialEvent): DenialEvent => ({
+  ...e,
+  container: docker.view().containers.get(e.container)?.name ?? e.container,
+});
+
+const EventQuery = Type.Object(
+  { container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })) },
+  { additionalProperties: false },
+);
+/** A reader that is this far behind misses events, and is told how many. */
+const MAX_BEHIND = 1024 * 1024;
+const HEARTBEAT_MS = 15_000;
+const STREAM = {
+  description: 'server-sent events, until the client closes the connection',
+  content: { 'text/event-stream': { schema: Type.String() } },
+};
+
+export function eventRoutes(server: FastifyInstance, ctx: Context): void {
+  const schema = {
+    summary:
+      'Denials as they come: server-sent events "flow", data as in GET /v1/flows; "missed" with a count',
+    querystring: EventQuery,
+    response: { 200: STREAM },
+  };
+  // HEAD would begin a stream that is never read.
+  const options = { schema, exposeHeadRoute: false, config: { isStream: true } };
+  server.get<{ Querystring: Static<typeof EventQuery> }>('/v1/events', options, (request, reply) => {
+    const { container } = request.query;
+    const only = container === undefined ? undefined : ctx.views.container(container);
+    const names = only && [only.id, only.name];
+    const stream = eventStream(ctx, (name) => !names || names.includes(name));
+    request.raw.socket.once('close', () => stream.destroy());
+    return reply.type('text/event-stream').header('cache-control', 'no-store').send(stream);
+  });
+}
+
+function eventStream(ctx: Context, wanted: (container: string) => boolean): PassThrough {
+  const stream = new PassThrough();
+  let missed = 0;
+  const send = (event: string, data: unknown) =>
+    stream.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+  const listening = ctx.denials.onEvent((event) => {
+    const flow = withName(ctx, event);
+    if (!wanted(flow.container)) return;
+    if (stream.writableLength + stream.readableLength > MAX_BEHIND) {
+      missed++;
+      return;
+    }
+    if (missed > 0) send('missed', { missed });
+    missed = 0;
+    send('flow', flow);
+  });
+  const heartbeat = setInterval(() => stream.write(': still here\n\n'), HEARTBEAT_MS).unref();
+  stream.on('close', () => {
+    clearInterval(heartbeat);
+    listening[Symbol.dispose]();
+  });
+  stream.write(': drawbridge events\n\n');
+  return stream;
+}
+
+const ExplainQuery = Type.Object(
+  {
+    container: Type.String({ minLength: 1, description: 'id or name', examples: ['web'] }),
+    to: Type.String({ minLength: 1, description: 'a destination', examples: ['api.example.com:443'] }),
+  },
+  { additionalProperties: false },
+);
+
+export function explainRoutes(server: FastifyInstance, ctx: Context): void {
+  const schema = {
+    summary: 'What happens to a connection, which entry or feed decides, and the remedy',
+    querystring: ExplainQuery,
+    response: { 200: ExplainSchema },
+  };
+  server.get<{ Querystring: Static<typeof ExplainQuery> }>(
+    '/v1/explain',
+    { schema, config: { cost: 2 } },
+    ({ query }) => ctx.views.explain(query.container, query.to),
+  );
+}
+
+export function planRoutes(server: FastifyInstance, ctx: Context): void {
+  const schema = {
+    summary: 'What would be changed in the kernel now, a line each; empty: it holds what it should',
+    response: { 200: Collection(Type.String()) },
+  };
+  server.get('/v1/plan', { schema, config: { cost: 5 } }, async () => ({
+    items: await ctx.views.plan(),
+    next: null,
+  }));
+}
+
+const ScanQuery = Type.Object(
+  { container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })) },
+  { additionalProperties: false },
+);
+
+export function scanRoutes(server: FastifyInstance, ctx: Context): void {
+  const schema = {
+    summary: 'Practices that matter to egress, and what cannot be held; container null: the host',
+    querystring: ScanQuery,
+    response: { 200: Collection(ScanSchema) },
+  };
+  const bodies = new SharedBody((view: ScanView) => view);
+  server.get<{ Querystring: Static<typeof ScanQuery> }>(
+    '/v1/scan',
+    { schema, config: { cost: 2 } },
+    ({ query }, reply) => bodies.send(reply, ctx.views.scan(query.container)),
+  );
+}
+
+const FeedParams = Type.Object({ name: Type.String() });
+const ThreatParams = Type.Object({ target: Type.String({ description: 'an address or a name' }) });
+
+export function feedRoutes(server: FastifyInstance, ctx: Context): void {
+  const all = {
+    summary: 'The feeds of threats: what each has in force here, and what is wrong with it',
+    response: { 200: Collection(FeedSchema) },
+  };
+  server.get('/v1/feeds', { schema: all }, () => ({ items: ctx.feeds.views(), next: null }));
+
+  const sync = {
+    summary: 'Try a feed now; what it brings is in force in the answer',
+    params: FeedParams,
+    body: Type.Union([FeedSyncRequestSchema, Type.Null()]),
+    response: { 200: FeedSyncSchema },
+  };
+  server.post<{ Params: Static<typeof FeedParams>; Body: Static<typeof FeedSyncRequestSchema> | null }>(
+    '/v1/feeds/:name/sync',
+    { schema: sync },
+    async (request) => {
+      const { accept = false, onlyDue = false } = request.body ?? {};
+      // Who sets the guards aside speaks for every container of every host.
+      if (accept && !mayAct(request.identity.role, 'admin'))
+        throw new ForbiddenError(request.identity, 'admin');
+      const { name } = request.params;
+      return syncAudited(ctx.audit, name, { accept, onlyDue }, whoIs(request), () =>
+        ctx.feeds.sync(name, { accept, onlyDue }),
+      );
+    },
+  );
+
+  const check = {
+    summary: 'Which feeds list an address or a name, since when, in which line, and whether it counts',
+    params: ThreatParams,
+    response: { 200: ThreatSchema },
+  };
+  server.get<{ Params: Static<typeof ThreatParams> }>('/v1/threats/:target', { schema: check }, (request) =>
+    ctx.feeds.check(request.params.target),
+  );
+}
