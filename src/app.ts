@@ -29,7 +29,7 @@ import { nodeName } from './config/node.js';
 import { mayRemoveContainers } from './docker/docker-events.js';
 import type { Overrides } from './enforce/policies.js';
 import { Counts } from './kernel/counts.js';
-import { exec, } from './kernel/exec.js';
+import { exec } from './kernel/exec.js';
 import { ToolProcess } from './kernel/tool-process.js';
 import { DisposalStack } from './lib/async.js';
 import { Faults } from './lib/faults.js';
