@@ -134,7 +134,7 @@ async function start(
   const lists = await watchFolder(config.allowlists, reader, (s) => {
     listProblems.report([...s.problems, ...nameConflicts(s.lists, changes)]);
     changes?.rearm();
-    engine.reconciler.trigger('lists folder');
+    engine.reconciler.trigger({ kind: 'lists folder' });
   });
   parts.add(async () => lists[Symbol.asyncDispose]());
   listProblems.report(lists.state.problems);
@@ -162,7 +162,7 @@ async function start(
     former: formerPrefixes(config),
     log,
     modes: () => engine.state && modesInForce(engine.state),
-    onChange: () => engine.reconciler.trigger('the store in doubt'),
+    onChange: () => engine.reconciler.trigger({ kind: 'store' }),
     now: Date.now,
   });
   parts.add(() => trust.close());
@@ -196,7 +196,7 @@ async function start(
     now: Date.now,
     onChange: () => {
       applied.changed();
-      engine.reconciler.trigger('changes');
+      engine.reconciler.trigger({ kind: 'changes' });
     },
   });
   const opened = changes;
@@ -217,7 +217,7 @@ async function start(
   };
   const faults = new Faults({
     resync: () => {
-      engine.reconciler.trigger('a resource had run out', true);
+      engine.reconciler.trigger({ kind: 'resource' }, true);
       return engine.reconciler.inForce(RESYNC_MS);
     },
     exit: (code) => process.exit(code),

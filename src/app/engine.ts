@@ -5,7 +5,6 @@ import { SandboxFolders } from '../dns/netns-paths.js';
 import type { NamesPolicy } from '../dns/policy.js';
 import type { SearchDomains } from '../dns/search-domains.js';
 import type { DnsService } from '../dns/service.js';
-import { describeChange } from '../docker/docker-events.js';
 import { DockerWatch } from '../docker/watch.js';
 import type { Denials } from '../enforce/denials.js';
 import { ForeignPorts } from '../enforce/foreign-bridges.js';
@@ -111,7 +110,7 @@ export class Engine {
       folder: config.state,
       run: exec,
       state: () => this.state,
-      trigger: (reason) => this.reconciler.trigger(reason),
+      trigger: (trigger) => this.reconciler.trigger(trigger),
       log,
       now: Date.now,
     });
@@ -141,12 +140,11 @@ export class Engine {
     this.enforcer = makeEnforcer(this, {
       foreign: this.#foreign,
       closed: this.#closed,
-      learned: this.#learned,
-      onTakeOver: (modes) => options.onTakeOver?.(modes),
-      onApplied: (state) => this.#applied(state),
       log,
     });
-    this.reconciler = new Reconciler({ pass: (p) => this.enforcer.pass(p), log });
+    this.enforcer.restored.subscribe((modes) => options.onTakeOver?.(modes));
+    this.enforcer.installed.subscribe((state) => this.#applied(state));
+    this.reconciler = new Reconciler({ pass: this.enforcer, log });
     this.#holding = new Holding({
       shape: this.shape,
       docker: this.docker,
@@ -250,7 +248,7 @@ export class Engine {
       isAway = change.kind === 'disconnected' || (isAway && !view.connected);
       this.#sandboxes.arm({ close: isAway || [...view.networks.values()].some(this.policies.isLan) });
       this.namespaceDns.reported();
-      this.reconciler.trigger(`docker: ${describeChange(change)}`);
+      this.reconciler.trigger({ kind: 'docker', change });
       if (view.connected)
         for (const id of this.dns.ledger.containers())
           if (!view.containers.has(id) && id !== UNATTRIBUTED_ID) this.dns.forget(id);
@@ -262,7 +260,7 @@ export class Engine {
     await this.hostMode.prepare();
     await this.quotas.prepare();
     this.#open.push(this.hostMode);
-    this.reconciler.trigger('start', true);
+    this.reconciler.trigger({ kind: 'start' }, true);
     this.reconciler.begin();
     await this.reconciler.inForce(30_000);
     await this.namespaceDns.whole(NAMESPACES_MS);
@@ -323,7 +321,7 @@ export class Engine {
 
   #relist(): void {
     this.docker.refresh().then(
-      () => this.reconciler.trigger('a port on a strange bridge'),
+      () => this.reconciler.trigger({ kind: 'unknown bridge' }),
       (e: unknown) =>
         this.#o.log.warn({ err: String(e) }, 'a port on a strange bridge stays closed until Docker answers'),
     );

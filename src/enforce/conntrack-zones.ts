@@ -1,18 +1,16 @@
 import type { FlowTable } from '../kernel/delete-flows.js';
 import { identityMark, type Marks } from '../ruleset/marks.js';
 import type { Cgroup, Subject } from '../ruleset/state.js';
+import { isDue, type Pass } from './pass-trigger.js';
 
 export interface ZonesOptions {
   readonly marks: Marks;
   readonly flows: FlowTable;
-  /** Asks for a pass in so many ms, for this reason. */
-  readonly lookAgain: (reason: string, ms: number) => void;
 }
 const TCP = 6;
 const SCTP = 132;
 const AGAIN_MS = 30_000;
 const objectsOf = (m: Subject): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
-const REASON = 'zones for datagrams';
 
 /**
  * Which containers in the host's network have their datagrams in a zone of conntrack: those that were held from their
@@ -40,22 +38,25 @@ export class ConntrackZones {
     return !isLate || cgroups.every((c) => this.#own.has(c.object) || this.#standing.has(c.path));
   }
 
-  /** Members whose rules came late, once their flows bear their marks. `reasons`: of this pass. */
-  async look(late: readonly Subject[], reasons: readonly string[]): Promise<void> {
-    const isDue = reasons.includes(REASON);
+  /** Check the subjects whose rules came late. Call it once their flows carry their marks. */
+  async check(
+    late: readonly Subject[],
+    { triggers, later }: Pick<Pass, 'triggers' | 'later'>,
+  ): Promise<void> {
+    const isRecheck = isDue(triggers, 'zones');
     const ready = late.filter((m) => m.host?.zoned);
     const others = late.filter((m) => !m.host?.zoned);
-    const asked = others.filter((m) => isDue || objectsOf(m).some((o) => !this.#busy.has(o)));
+    const asked = others.filter((m) => isRecheck || objectsOf(m).some((o) => !this.#busy.has(o)));
     const free: Subject[] = [];
-    for (const m of asked) if (!(await this.#streams(m))) free.push(m);
+    for (const m of asked) if (!(await this.#hasStreams(m))) free.push(m);
     this.#own = new Set([...ready, ...free].flatMap(objectsOf));
     this.#busy = new Set(others.filter((m) => !free.includes(m)).flatMap(objectsOf));
-    if (free.length > 0) this.#o.lookAgain(REASON, 0);
-    if (this.#busy.size > 0) this.#o.lookAgain(REASON, AGAIN_MS);
+    if (free.length > 0) later({ kind: 'zones' }, 0);
+    if (this.#busy.size > 0) later({ kind: 'zones' }, AGAIN_MS);
   }
 
   /** conntrack calls it assured: both sides have sent for more than two seconds (nf_conntrack_proto_udp.c). */
-  async #streams(m: Subject): Promise<boolean> {
+  async #hasStreams(m: Subject): Promise<boolean> {
     const { marks, flows } = this.#o;
     const mark = { value: identityMark(marks, m.identity), mask: marks.identity };
     const found = await Promise.all(([4, 6] as const).map((family) => flows.flows(family, { mark })));

@@ -1,18 +1,20 @@
-/** A packet that had passed before the rules stood can be noted in conntrack's table after the first look (ms). */
+import { type DelayedTrigger, isDue, type Pass } from './pass-trigger.js';
+
+/** conntrack can list a flow only after the first check, when its packet had passed before the rules were installed (ms). */
 const LATE_MS = 500;
 
-/** What has to be looked at until a look has held, and once more a little later, for what was on its way. */
+type RecheckKind = Extract<DelayedTrigger['kind'], `recheck ${string}`>;
+
+/** Ids that are checked until a check has succeeded, and once more a little later, for packets that were on their way. */
 export class DelayedRecheck {
-  readonly #reason: string;
-  readonly #lookAgain: (reason: string, ms: number) => void;
+  readonly #kind: RecheckKind;
   #owed: ReadonlySet<string> = new Set();
   #late: ReadonlySet<string> = new Set();
   #isLate = false;
 
-  /** `reason`: why a second look is asked for. */
-  constructor(reason: string, lookAgain: (reason: string, ms: number) => void) {
-    this.#reason = reason;
-    this.#lookAgain = lookAgain;
+  /** `kind`: the trigger of the pass that checks once more. */
+  constructor(kind: RecheckKind) {
+    this.#kind = kind;
   }
 
   owe(ids: Iterable<string>): void {
@@ -22,18 +24,19 @@ export class DelayedRecheck {
     return this.#owed.size > 0;
   }
 
-  /** Why the next look comes. */
-  due(reasons: readonly string[]): void {
-    this.#isLate ||= reasons.includes(this.#reason);
+  /** Note why this pass comes. It counts until a check has succeeded. */
+  note({ triggers }: Pick<Pass, 'triggers'>): void {
+    this.#isLate ||= isDue(triggers, this.#kind);
   }
 
-  now(): ReadonlySet<string> {
+  due(): ReadonlySet<string> {
     return new Set([...this.#owed, ...(this.#isLate ? this.#late : [])]);
   }
 
-  held(): void {
+  /** The check of the due ids has succeeded. */
+  succeeded({ later }: Pick<Pass, 'later'>): void {
     this.#late = new Set([...this.#owed, ...(this.#isLate ? [] : this.#late)]);
-    if (this.owed) this.#lookAgain(this.#reason, LATE_MS);
+    if (this.owed) later({ kind: this.#kind }, LATE_MS);
     this.#owed = new Set();
     this.#isLate = false;
   }

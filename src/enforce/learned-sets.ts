@@ -1,3 +1,4 @@
+import type { DnsService } from '../dns/service.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState, SetDesired, Subject } from '../ruleset/state.js';
@@ -23,8 +24,8 @@ function learnedByOwner(state: AppliedState): ReadonlyMap<string, readonly SetDe
 
 /** Fills learned sets that were made anew from what the ledger still holds. */
 export async function refillSets(
-  kernel: Kernel,
-  learned: LearnedPort,
+  kernel: Pick<Kernel, 'members' | 'add' | 'remove'>,
+  dns: Pick<DnsService, 'members'>,
   state: AppliedState,
   sets: readonly string[],
   now: number,
@@ -32,7 +33,7 @@ export async function refillSets(
   if (sets.length === 0) return;
   const fresh = new Set(sets);
   for (const member of state.subjects.values())
-    for (const [set, addresses] of learned.wanted(member.id)) {
+    for (const [set, addresses] of dns.members(member.id)) {
       if (!fresh.has(set)) continue;
       for (const [address, until] of addresses)
         if (until > now) await kernel.add(set, address, secondsLeft(until, now));
@@ -47,18 +48,18 @@ const SOON_MS = 2_000;
  * were missing that the ledger has had for longer than this took.
  */
 export async function syncLearned(
-  kernel: Kernel,
-  learned: LearnedPort,
+  kernel: Pick<Kernel, 'members' | 'add' | 'remove'>,
+  dns: Pick<DnsService, 'members'>,
   state: AppliedState,
   member: Subject,
   now: number,
 ): Promise<boolean> {
   let isMissed = false;
   for (const set of learnedSets(state, member.id)) {
-    const stood = learned.wanted(member.id).get(set.name);
+    const stood = dns.members(member.id).get(set.name);
     const have = await kernel.members(set.name);
     // Asked after the kernel: the ledger knows an address before the kernel does, so none that comes now is taken for stale.
-    const want = learned.wanted(member.id).get(set.name) ?? new Map<string, number>();
+    const want = dns.members(member.id).get(set.name) ?? new Map<string, number>();
     for (const address of have?.keys() ?? [])
       if ((want.get(address) ?? 0) <= now) await kernel.remove(set.name, address);
     for (const [address, until] of want) {

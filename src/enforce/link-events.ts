@@ -21,14 +21,11 @@ export interface LinkNewsOptions {
   readonly log: Logger;
 }
 
-/** Several come together; what is gone has time. */
-const LINK_MS = 40;
-const GONE_MS = 500;
 /**
- * Docker is asked about a new veth as soon as it is on a bridge. A pass before the answer has nothing to bind, and would
- * delay the one that has.
+ * How long a pass for an event of a link waits: several come together, and what is gone has time. Docker is asked about a
+ * new veth as soon as it is on a bridge; a pass before the answer has nothing to bind, and would delay the one that has.
  */
-const VETH_MS = 150;
+const WAIT_MS = { link: 40, veth: 150, 'link gone': 500 } as const;
 
 /** How many networks are asked side by side. */
 const AT_ONCE = 8;
@@ -65,10 +62,8 @@ export class LinkEvents {
       return;
     }
     const { reconciler, kernel } = this.#o;
-    if (what === 'links overran' || what === 'routing') reconciler.trigger(what);
-    else if (what === 'link gone') reconciler.later(what, GONE_MS);
-    else if (what === 'veth') reconciler.later(what, VETH_MS);
-    else if (what === 'link') reconciler.later(what, LINK_MS);
+    if (what === 'links overran' || what === 'routing') reconciler.trigger({ kind: 'link', event: what });
+    else if (what !== 'link state') reconciler.later({ kind: 'link', event: what }, WAIT_MS[what]);
     if (what !== 'link gone' && port !== undefined) this.#announced(port);
     const isIn = port !== undefined && kernel.namespaceBehind(port) !== undefined;
     const state = this.#o.state();
@@ -119,8 +114,7 @@ export class LinkEvents {
       if (owner !== undefined || !present.has(port)) this.#arrived.delete(port);
     }
     this.#known = new Set(bindings.keys());
-    if ([...bindings.keys()].some((port) => !before.has(port)))
-      reconciler.trigger('veths of known containers');
+    if ([...bindings.keys()].some((port) => !before.has(port))) reconciler.trigger({ kind: 'bound veths' });
     return outdated;
   }
 

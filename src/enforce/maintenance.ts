@@ -96,7 +96,7 @@ export class Maintenance implements AsyncDisposable {
   }
 
   #repair(what: string): void {
-    this.#o.reconciler.trigger(`changed by others: ${what}`, true);
+    this.#o.reconciler.trigger({ kind: 'tampering', what }, true);
   }
 
   #legacyTables(): { tables?: () => string } {

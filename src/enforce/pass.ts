@@ -1,280 +1,373 @@
-import type { Current } from '../lib/current.js';
+import type { HostResolvers } from '../dns/host-resolvers.js';
+import type { NamesPolicy } from '../dns/policy.js';
+import type { DnsService } from '../dns/service.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { Applied } from '../kernel/dataplane.js';
+import type { FlowBlocklist } from '../kernel/delete-flows.js';
+import type { Kernel } from '../kernel/kernel.js';
+import { Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
-import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
-import type { EastWest } from '../policy/neighbours.js';
-import type { Mode, Policy, PolicyEntry } from '../policy/policy.js';
+import type { DockerView } from '../policy/container.js';
+import type { Mode } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { VethMap } from '../ruleset/bindings.js';
+import type { Binding } from '../ruleset/bindings.js';
 import { compile } from '../ruleset/compile.js';
-import { keepSubject } from '../ruleset/kept-member.js';
 import { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
-import type { ReservedPort } from '../ruleset/reserved-ports.js';
-import type {
-  DesiredInput,
-  DesiredState,
-  HostCgroups,
-  KernelConfig,
-  Subject,
-  SubjectLimits,
-  Veth,
-} from '../ruleset/state.js';
+import type { DesiredInput, DesiredState, KernelConfig, Subject } from '../ruleset/state.js';
 import { unattributedSubject } from '../ruleset/unattributed.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import { ConntrackZones } from './conntrack-zones.js';
 import type { HostCgroupTable } from './host-cgroups.js';
 import { Identities } from './identities.js';
-import { type LearnedPort, refillSets, syncLearned } from './learned-sets.js';
-import { EXPECTED_MS, Newcomers } from './newcomers.js';
+import { refillSets, syncLearned } from './learned-sets.js';
+import { describeTrigger, type Pass } from './pass-trigger.js';
+import type { Policies } from './policies.js';
 import { VethTable, type VethTableOptions } from './port-table.js';
 import { purgeReusedIdentities } from './purge-reused-identity.js';
-import type { Pass } from './reconciler.js';
 import { addressesIn, modesIn, restoreBindings } from './restore-from-kernel.js';
 import { Revocation } from './revocation.js';
-import { rulesetInput } from './ruleset-input.js';
+import { type Found, InputBuilder, type InputParts, NEW_MS } from './ruleset-input.js';
 
-export interface EnforcerOptions extends VethTableOptions {
+export interface PassParts
+  extends Pick<InputParts, 'applied' | 'quotas' | 'closed' | 'now'>,
+    Pick<VethTableOptions, 'foreign' | 'clock'> {
   readonly shape: KernelConfig;
-  /** Set by each pass; a pass reads there what the one before left. */
-  readonly applied: Current<AppliedState>;
-  readonly view: () => DockerView;
-  readonly policyOf: (c: ContainerFacts) => Policy;
-  readonly limitsOf: (c: ContainerFacts, policy: Policy) => SubjectLimits | undefined;
-  readonly eastWest: EastWest;
-  readonly hosts: Pick<HostCgroupTable, 'look' | 'standing'>;
-  /** Before the rules that lead to it: what a member needs to stand (its resolver). */
-  readonly beforeRules: (input: DesiredInput) => Promise<void>;
-  readonly isLan: (n: NetworkFacts) => boolean;
-  /** Closed to every container. */
-  readonly closed: () => readonly ReservedPort[];
-  readonly unattributed: () => { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
-  readonly learned: LearnedPort;
+  readonly kernel: Kernel;
+  readonly bars: FlowBlocklist;
+  readonly docker: Pick<DockerWatch, 'view'>;
+  readonly policies: Pick<Policies, 'policyOf' | 'eastWest' | 'isManaged' | 'isLan' | 'unattributed'>;
+  readonly hostMode: {
+    readonly senders: Pick<HostCgroupTable, 'look' | 'standing'>;
+    readonly resolvers: Pick<HostResolvers, 'sync'>;
+  };
+  readonly names: Pick<NamesPolicy, 'applied'>;
+  readonly dns: Pick<DnsService, 'members' | 'isMember'>;
   readonly threats: Pick<ActiveThreats, 'has' | 'repair'>;
+  /** Installs the rules inside the network namespaces of macvlan and ipvlan containers. */
+  readonly installInNamespaces: (state: AppliedState) => Promise<void>;
   readonly log: Logger;
-  readonly now: () => number;
-  /** Asks for a pass in so many ms, for this reason. */
-  readonly lookAgain: (reason: string, ms: number) => void;
-  /** What the kernel enforced and observed before the first pass, by container. */
-  readonly onTakeOver: (modes: ReadonlyMap<string, Mode>) => void;
-  /** As soon as the rules stand: what was told to whom is judged by them from now on. */
-  readonly onStanding: (state: AppliedState) => void;
-  /** Once the rules of this namespace stand: those inside containers' own. */
-  readonly inside: (state: AppliedState) => Promise<void>;
-  /** After each pass, before anything waits on it. */
-  readonly onApplied: (state: AppliedState) => void;
 }
 
-const LINGER_MS = 2_000;
-type Lingering = ReadonlyMap<string, { readonly member: Subject; readonly until: number }>;
-/** So long a port counts as new: others that start meanwhile share the pass that completes them. */
-const NEW_MS = 100;
+/** One step of a pass. */
+interface PassStep {
+  readonly name: string;
+  /** Why the step comes at this place. */
+  readonly why: string;
+  /** A step that returns a promise ends before the next one begins; one that does not runs together with the next one. */
+  readonly run: (at: Progress) => Promise<void> | undefined;
+}
 
-/** One pass: gather, compile, apply, then end what is no longer permitted. */
+/** What the steps of one pass have found so far. */
+class Progress {
+  readonly pass: Pass;
+  /** Docker's view when the pass began: older than the links, so that no veth is bound by facts from before it appeared. */
+  readonly docker: DockerView;
+  /** Containers that count as changed although their policy is the same. */
+  readonly recheck: ReadonlySet<string>;
+  /** No further step runs. */
+  isOver = false;
+  found!: Found & { readonly veths: readonly number[] };
+  input!: DesiredInput;
+  desired!: DesiredState;
+  again!: ReadonlySet<string>;
+  applied!: Applied;
+  /** Bindings of the pass before; undefined in the first one. */
+  known: ReadonlyMap<number, Binding> | undefined;
+  newlyHeld!: ReadonlySet<string>;
+  /** Rules were missing, in this pass or in one since the last recheck that succeeded. */
+  repaired!: boolean;
+  state!: AppliedState;
+
+  constructor(pass: Pass, docker: DockerView, recheck: ReadonlySet<string>) {
+    this.pass = pass;
+    this.docker = docker;
+    this.recheck = recheck;
+  }
+}
+
+/**
+ * One pass over the rules: gather, compile, apply, then delete the flows that are no longer permitted. What a step throws
+ * ends the pass; the reconciler repeats it after a fresh reading of the kernel.
+ */
 export class EnforcementPass {
-  readonly #o: EnforcerOptions;
+  /** What the rules of an earlier run enforce and observe, by container. Emitted before the first rules are computed. */
+  readonly restored = new Signal<ReadonlyMap<string, Mode>>();
+  /** The rules, the sets and the rules in namespaces are in the kernel. */
+  readonly installed = new Signal<AppliedState>();
+  readonly #o: PassParts;
   readonly #identities: Identities;
-  readonly #ports: VethTable;
-  readonly #newcomers = new Newcomers();
+  readonly #veths: VethTable;
+  readonly #input: InputBuilder;
   readonly #revocation: Revocation;
   readonly #zones: ConntrackZones;
-  /** Members to be looked at as if their policy were another. */
-  #again: ReadonlySet<string> = new Set();
-  /** By ifindex: until when a port counts as new (`performance.now`). */
-  readonly #newUntil = new Map<number, number>();
-  /** Members whose container went, until when they stay: their removal shares a pass with others'. */
-  #lingering: Lingering = new Map();
+  #recheck: ReadonlySet<string> = new Set();
 
-  constructor(options: EnforcerOptions) {
-    this.#o = options;
-    this.#identities = new Identities(options.shape.marks.maxIdentity);
-    this.#ports = new VethTable(options);
-    this.#revocation = new Revocation(options);
-    const { shape, kernel, lookAgain } = options;
-    this.#zones = new ConntrackZones({ marks: shape.marks, flows: kernel.flows, lookAgain });
+  constructor(parts: PassParts) {
+    const { shape, kernel, policies } = parts;
+    this.#o = parts;
+    this.#identities = new Identities(shape.marks.maxIdentity);
+    this.#veths = new VethTable({ ...parts, isManaged: policies.isManaged });
+    this.#revocation = new Revocation(parts);
+    this.#zones = new ConntrackZones({ marks: shape.marks, flows: kernel.flows });
+    this.#input = new InputBuilder({
+      ...parts,
+      identities: this.#identities,
+      zones: this.#zones,
+      vethTable: this.#veths,
+    });
   }
 
-  /** This port is proven to belong to no container. */
-  setUnattributed(port: number): void {
-    this.#ports.setUnattributed(port);
+  /** The order of a pass. Each place in it was found by a leak or by a test: move no step without the attack tests. */
+  readonly #steps: readonly PassStep[] = [
+    {
+      name: 'note why the pass comes',
+      why: 'A resynchronisation must reach the first reading of the kernel, and a recheck that is due must stay due if any later step fails.',
+      run: ({ pass }) => {
+        if (pass.resync) this.#o.kernel.invalidate();
+        this.#revocation.note(pass);
+      },
+    },
+    {
+      name: 'restore from the kernel',
+      why: 'Rules of an earlier run still pass packets: the first pass takes over their identities before any identity is assigned, so that no packet meets the chain of another container. While Docker has not answered, those rules stay, and the pass ends here.',
+      run: (at) => (this.#o.applied.value ? undefined : this.#restore(at)),
+    },
+    {
+      name: 'gather and compile',
+      why: 'The links are read after the view of Docker was taken. Everything from the links to the desired state is one value: nothing of it may change while the pass waits for the kernel.',
+      run: (at) => this.#gather(at),
+    },
+    {
+      name: 'prepare routes and resolvers',
+      why: 'The rules of the next steps let a container speak to its neighbours, and lead its DNS queries to a resolver: both must work before the rules do.',
+      run: ({ input }) => this.#prepare(input),
+    },
+    {
+      name: 'purge reused identities',
+      why: 'Conntrack entries that carry a reused identity mark pass by the rules of its new holder: they are deleted before the rules know the identity.',
+      run: ({ input }) => this.#purgeIdentities(input),
+    },
+    {
+      name: 'apply',
+      why: 'Rules tighten first and loosen last. Flows of earlier holders of an address are deleted next to the rules, and before the bridge table binds the veth to the address.',
+      run: (at) => this.#apply(at),
+    },
+    {
+      name: 'owe a recheck after a repair',
+      why: 'While rules were missing any flow can have been opened. This is noted at once, and for all passes until a recheck has succeeded.',
+      run: ({ applied }) => {
+        if (applied.repaired) this.#revocation.distrust();
+      },
+    },
+    {
+      name: 'publish the state',
+      why: 'From here on held packets, DNS and the API decide by the rules that the kernel has. Nothing may be awaited between the rules and this. Newly enforced containers are found by the bindings of the pass before.',
+      run: (at) => {
+        this.#publish(at);
+      },
+    },
+    {
+      name: 'publish to DNS',
+      why: 'The ledger answers by it what learned sets should hold: filled by the policy of the pass before, the sets would lose resolved addresses until the next query.',
+      run: ({ state }) => {
+        this.#o.names.applied(state);
+      },
+    },
+    {
+      name: 'fill learned sets',
+      why: 'A set exists only after its rules were applied. Sets that were created in this pass are empty, and those of a changed policy may permit too much.',
+      run: (at) => this.#learn(at),
+    },
+    {
+      name: 'hold bridges and routes to this state',
+      why: 'The bridge may forget how to reach a veth, and a route may go, only after the rules no longer need them.',
+      run: ({ state }) => {
+        this.#o.kernel.holdVeths(vethsOf(state));
+        return this.#o.kernel.removeSurplusRoutes();
+      },
+    },
+    {
+      name: 'install rules in namespaces',
+      why: 'They copy the learned sets. Whoever waits for the pass waits for them too.',
+      run: ({ state }) => this.#o.installInNamespaces(state),
+    },
+    {
+      name: 'announce the state',
+      why: 'Held packets and waiting resolvers go on now: the deletion of flows takes long on a busy host, and nothing that they do depends on it.',
+      run: ({ state }) => {
+        this.installed.emit(state);
+      },
+    },
+    {
+      name: 'complete new veths later',
+      why: 'Rules that only permit, and need a run of iptables-restore, are left out for new veths: another pass adds them, and veths that follow within that time share it.',
+      run: ({ input, pass }) => {
+        if (input.subjects.some((m) => m.veths.some((p) => p.isNew)))
+          pass.later({ kind: 'new veths' }, NEW_MS);
+      },
+    },
+    {
+      name: 'delete flows that are no longer permitted',
+      why: 'Only after the rules and the sets are in the kernel: before that the next packet would create the flow again.',
+      run: ({ state, known, again, newlyHeld, pass }) =>
+        this.#revocation.run(state, { known, again, newlyHeld, later: pass.later }),
+    },
+    {
+      name: 'check conntrack zones',
+      why: 'The streams of a host-network container are found by their marks, which the step before has written into flows that began before the rules.',
+      run: ({ input, found: { hosts }, pass }) => {
+        const late = input.subjects.filter((m) => hosts.late.has(m.id));
+        return hosts.net.zones ? this.#zones.check(late, pass) : undefined;
+      },
+    },
+    {
+      name: 'end the requested recheck',
+      why: 'Every step that can fail has succeeded. What was requested while the pass ran is left for the next one.',
+      run: ({ recheck }) => {
+        if (this.#recheck === recheck) this.#recheck = new Set();
+      },
+    },
+    {
+      name: 'repair threat sets',
+      why: 'They can have a million members: filling them runs next to the passes and is not awaited, so that no first packet waits for it. After a repair it also deletes the flows to threats that were opened meanwhile.',
+      run: ({ applied: { refill }, desired, known, repaired }) => {
+        const lost = refill.filter((name) => desired.sets.get(name)?.isThreats);
+        if (!known || repaired || lost.length > 0) this.#o.threats.repair(lost, !known);
+      },
+    },
+  ];
+
+  async run(pass: Pass): Promise<void> {
+    const at = new Progress(pass, this.#o.docker.view(), this.#recheck);
+    for (const step of this.#steps) {
+      const ends = step.run(at);
+      if (ends) await ends;
+      if (at.isOver) return;
+    }
+    const { applied, input } = at;
+    const reasons = pass.triggers.map(describeTrigger);
+    if (applied.changed) this.#o.log.debug({ reasons, members: input.subjects.length }, 'applied');
   }
 
-  async pass(pass: Pass): Promise<void> {
-    const { kernel } = this.#o;
-    if (pass.resync) kernel.invalidate();
-    this.#revocation.due(pass.reasons);
-    const owed = this.#again;
-    const said = this.#o.view();
-    if (!this.#o.applied.value && !(await this.#takeOver(said))) return;
-    const { ports, veths, view } = await this.#ports.look(said);
-    const hosts = this.#o.hosts.look(view);
-    const input = this.#withDeparted(this.#input(view, ports, hosts));
-    const again = this.#hasNewSurroundings(input) ? new Set(input.subjects.map((m) => m.id)) : owed;
-    const desired = compile(input);
-    await this.#o.beforeRules(input);
-    const numbered = input.subjects.filter((m) => this.#identities.born.has(m.identity));
-    await purgeReusedIdentities(kernel, this.#o.shape, numbered);
-    this.#identities.settle(numbered.map((m) => m.identity));
-    const applied = await kernel.apply(desired, () => this.#ports.purge(ports));
-    if (applied.repaired) this.#revocation.distrust();
-    const repaired = this.#revocation.owed;
-    this.#o.hosts.standing(hosts.net.gates);
-    const known = this.#o.applied.value && this.#ports.bindings;
-    const newlyHeld = this.#ports.newlyHeld(input.subjects);
-    this.#ports.settle(ports, desired.bridge.strict);
-    const settled = this.#settle({ view, vethMap: ports, veths, input, hosts, desired, repaired });
-    this.#o.onStanding(settled);
-    const state = await this.#learn(settled, applied.refill, pass.resync, again);
-    await this.#o.inside(state);
-    this.#o.onApplied(state);
-    if (input.subjects.some((m) => m.veths.some((p) => p.isNew)))
-      this.#o.lookAgain('ports that were new', NEW_MS);
-    await this.#revocation.run(state, { known, again, newlyHeld });
-    const late = input.subjects.filter((m) => hosts.late.has(m.id));
-    if (hosts.net.zones) await this.#zones.look(late, pass.reasons);
-    if (this.#again === owed) this.#again = new Set();
-    const lost = applied.refill.filter((name) => desired.sets.get(name)?.isThreats);
-    if (!known || repaired || lost.length > 0) this.#o.threats.repair(lost, !known);
-    if (applied.changed)
-      this.#o.log.debug({ reasons: pass.reasons, members: input.subjects.length }, 'applied');
+  /** The veth with this ifindex is proven to belong to no container. */
+  setUnattributed(ifindex: number): void {
+    this.#veths.setUnattributed(ifindex);
   }
 
-  /** What these were told has become bad: the next pass takes it from them. */
-  recheck(members: ReadonlySet<string>): void {
-    this.#again = new Set([...this.#again, ...members]);
+  /** A name or an address that these containers resolved is listed by a threat feed now: the next pass takes it from them. */
+  recheck(containers: ReadonlySet<string>): void {
+    this.#recheck = new Set([...this.#recheck, ...containers]);
   }
 
-  /** The closed places or the inside ranges have changed: flows and learned addresses of all containers are checked again. */
+  /** What the next pass would want. It changes nothing of what a pass decides by: anyone may ask for a plan, at any rate. */
+  async wanted(): Promise<DesiredState> {
+    const { ports, view } = await this.#veths.look(this.#o.docker.view());
+    const hosts = this.#o.hostMode.senders.look(view);
+    return compile(this.#input.preview({ view, vethMap: ports, hosts }));
+  }
+
+  async #restore(at: Progress): Promise<void> {
+    const { kernel, hostMode, shape } = this.#o;
+    const snapshot = await kernel.standing();
+    const { bridge, hostMarks } = snapshot;
+    const hasRules = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
+    at.isOver = at.docker.listings === 0 && hasRules;
+    if (at.isOver) return;
+    hostMode.senders.standing(snapshot.hostGates);
+    this.#zones.takeOver(snapshot.hostZones);
+    const bindings = restoreBindings(snapshot, at.docker, shape.marks, this.#identities);
+    this.restored.emit(modesIn(snapshot, bindings, shape.marks));
+    this.#veths.takeOver(bindings, bridge.strict, hasRules ? addressesIn(bridge) : undefined);
+  }
+
+  async #gather(at: Progress): Promise<void> {
+    const { ports: vethMap, veths, view } = await this.#veths.look(at.docker);
+    const hosts = this.#o.hostMode.senders.look(view);
+    at.found = { view, vethMap, veths, hosts };
+    at.input = this.#input.build(at.found, at.pass.later);
+    const hasNew = this.#hasNewSurroundings(at.input);
+    at.again = hasNew ? new Set(at.input.subjects.map((m) => m.id)) : at.recheck;
+    at.desired = compile(at.input);
+  }
+
+  /** The closed ports or the inside ranges have changed: flows and learned addresses of all containers are checked again. */
   #hasNewSurroundings(input: DesiredInput): boolean {
     const key = ({ inside = [], closed = [] }: DesiredInput): string =>
       JSON.stringify([inside.map((r) => `${r.lo}-${r.hi}`), closed]);
     return this.#o.applied.value !== undefined && key(input) !== key(this.#o.applied.value.input);
   }
 
-  /** What the next pass would want. It changes nothing of what a pass decides by: anyone may ask for a plan, at any rate. */
-  async wanted(): Promise<DesiredState> {
-    const { ports, view } = await this.#ports.look(this.#o.view());
-    const input = this.#input(view, ports, this.#o.hosts.look(view));
-    return compile(withLingering(input, this.#departed(input.subjects)));
+  async #prepare(input: DesiredInput): Promise<void> {
+    await this.#o.kernel.routeNeighbours(input.bridges);
+    await this.#o.hostMode.resolvers.sync(input);
   }
 
-  /** False: Docker has not spoken yet, and the state of an earlier run stands: it is the best that is known. */
-  async #takeOver(view: DockerView): Promise<boolean> {
-    const standing = await this.#o.kernel.standing();
-    const { bridge, hostMarks } = standing;
-    const isFurnished = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
-    if (view.listings === 0 && isFurnished) return false;
-    this.#o.hosts.standing(standing.hostGates);
-    this.#zones.takeOver(standing.hostZones);
-    const bindings = restoreBindings(standing, view, this.#o.shape.marks, this.#identities);
-    this.#o.onTakeOver(modesIn(standing, bindings, this.#o.shape.marks));
-    this.#ports.takeOver(bindings, bridge.strict, isFurnished ? addressesIn(bridge) : undefined);
-    return true;
+  async #purgeIdentities({ subjects }: DesiredInput): Promise<void> {
+    const born = subjects.filter((m) => this.#identities.born.has(m.identity));
+    await purgeReusedIdentities(this.#o.kernel, this.#o.shape, born);
+    this.#identities.settle(born.map((m) => m.identity));
   }
 
-  #input(view: DockerView, ports: VethMap, hosts: HostCgroups): DesiredInput {
-    const now = this.#o.now();
-    const newcomers = this.#newcomers.of(view, now);
-    if (newcomers.size > 0) this.#o.lookAgain('containers that did not start', EXPECTED_MS);
-    const input = rulesetInput({
-      view,
-      ports,
-      hosts,
-      zones: this.#zones,
-      identities: this.#identities,
-      policyOf: this.#o.policyOf,
-      limitsOf: this.#o.limitsOf,
-      eastWest: this.#o.eastWest,
-      isLan: this.#o.isLan,
-      shape: this.#o.shape,
-      unattributed: [...this.#ports.unattributed],
-      unattributedPolicy: this.#o.unattributed(),
-      newcomers,
-      now,
-    });
-    for (const [port, until] of this.#newUntil) if (until <= performance.now()) this.#newUntil.delete(port);
-    const present = input.subjects.map((m) => ({ ...m, veths: m.veths.map((p) => this.#withAge(p)) }));
-    const members = present.map((m) => keepSubject(this.#o.applied.value?.subjects.get(m.id), m));
-    return { ...input, subjects: members, closed: this.#o.closed() };
+  async #apply(at: Progress): Promise<void> {
+    at.applied = await this.#o.kernel.apply(at.desired, () => this.#veths.purge(at.found.vethMap));
   }
 
-  /**
-   * The first packets of a port wait for its pass, and those of ports that are bound right behind it for the next: what needs
-   * a run of iptables-restore for its addresses comes later.
-   */
-  #withAge(p: Veth): Veth {
-    const now = performance.now();
-    const known = this.#ports.bindings.get(p.ifindex);
-    if (known?.ip4 !== p.ip4 || known?.ip6 !== p.ip6) this.#newUntil.set(p.ifindex, now + NEW_MS);
-    return (this.#newUntil.get(p.ifindex) ?? now) > now ? { ...p, isNew: true } : p;
-  }
-
-  /** With the members whose container went a moment ago. */
-  #withDeparted(input: DesiredInput): DesiredInput {
-    this.#lingering = this.#departed(input.subjects);
-    if (this.#lingering.size > 0) this.#o.lookAgain('departed members', LINGER_MS);
-    return withLingering(input, this.#lingering);
-  }
-
-  /**
-   * A port that is gone sends nothing, and no other gets its elements: what is left of a member permits nothing for a while
-   * (its identity rests longer than that).
-   */
-  #departed(present: readonly Subject[]): Lingering {
-    const now = this.#o.now();
-    const here = new Set(present.map((m) => m.id));
-    const gone = [...(this.#o.applied.value?.input.subjects ?? [])]
-      .filter((m) => !this.#lingering.has(m.id))
-      .map((m) => [m.id, { member: withoutCgroups(m), until: now + LINGER_MS }] as const);
-    return new Map([...this.#lingering, ...gone].filter(([id, l]) => !here.has(id) && l.until > now));
-  }
-
-  #settle(found: Omit<AppliedState, 'subjects' | 'evaluator' | 'unattributed' | 'containers'>): AppliedState {
-    const { shape, kernel } = this.#o;
-    const judge = new PolicyEvaluator(
-      shape,
-      found.desired,
-      (set, address) => this.#learnedHas(set, address),
-      kernel.hostAddresses(),
-    );
-    const everyone = [...found.input.subjects, unattributedSubject(found.input)];
-    const members = new Map(everyone.map((m) => [m.id, m]));
-    const { containers } = this.#ports;
-    const unattributed = new Set(this.#ports.unattributed);
-    const state = { ...found, subjects: members, unattributed, containers, evaluator: judge };
-    this.#o.applied.set(state);
-    return state;
+  #publish(at: Progress): void {
+    const { input, desired, found } = at;
+    this.#o.hostMode.senders.standing(found.hosts.net.gates);
+    at.repaired = this.#revocation.owed;
+    at.known = this.#o.applied.value && this.#veths.bindings;
+    at.newlyHeld = this.#veths.newlyHeld(input.subjects);
+    this.#veths.settle(found.vethMap, desired.bridge.strict);
+    const everyone: readonly Subject[] = [...input.subjects, unattributedSubject(input)];
+    at.state = {
+      ...found,
+      input,
+      desired,
+      repaired: at.repaired,
+      subjects: new Map(everyone.map((m) => [m.id, m])),
+      unattributed: new Set(this.#veths.unattributed),
+      containers: this.#veths.containers,
+      evaluator: new PolicyEvaluator(
+        this.#o.shape,
+        desired,
+        (set, address) => this.#learnedHas(set, address),
+        this.#o.kernel.hostAddresses(),
+      ),
+    };
+    this.#o.applied.set(at.state);
   }
 
   #learnedHas(set: string, address: string): boolean {
     const { isThreats, owner } = this.#o.applied.value?.desired.sets.get(set) ?? {};
     if (isThreats) return this.#o.threats.has(set, address);
-    return owner !== undefined && this.#o.learned.has(owner, set, address);
+    return owner !== undefined && this.#o.dns.isMember(owner, set, address);
   }
 
-  /** Learned sets as the ledger has them; what somebody took out of them counts as repaired, too. */
-  async #learn(
-    state: AppliedState,
-    refill: readonly string[],
-    all: boolean,
-    again: ReadonlySet<string>,
-  ): Promise<AppliedState> {
-    const { kernel, learned, now } = this.#o;
+  /** Fill learned sets as the ledger has them. Members that another process removed count as a repair. */
+  async #learn(at: Progress): Promise<void> {
+    const { kernel, dns, now, applied } = this.#o;
     let isLost = false;
-    await refillSets(kernel, learned, state, refill, now());
-    for (const m of state.subjects.values()) {
-      const isNew = again.has(m.id) || this.#revocation.isNew(m);
-      if (!all && !isNew) continue;
-      const missed = await syncLearned(kernel, learned, state, m, now());
+    await refillSets(kernel, dns, at.state, at.applied.refill, now());
+    for (const m of at.state.subjects.values()) {
+      const isNew = at.again.has(m.id) || this.#revocation.isNew(m);
+      if (!at.pass.resync && !isNew) continue;
+      const missed = await syncLearned(kernel, dns, at.state, m, now());
       isLost ||= missed && !isNew;
     }
-    if (isLost) this.#o.applied.set({ ...state, repaired: true });
-    return this.#o.applied.value ?? state;
+    if (isLost) applied.set({ ...at.state, repaired: true });
+    at.state = applied.value ?? at.state;
   }
 }
 
-const withLingering = (input: DesiredInput, lingering: Lingering): DesiredInput => ({
-  ...input,
-  subjects: [...input.subjects, ...[...lingering.values()].map((l) => l.member)],
-});
-
-/** A cgroup that has ended would make the rules fail. */
-const withoutCgroups = (m: Subject): Subject => (m.host ? { ...m, host: { cgroups: [] } } : m);
+/** On a bridge with other ports than veths, a veth of no container may be an uplink with many MACs behind it. */
+function vethsOf({ vethMap, desired }: AppliedState): Parameters<Kernel['holdVeths']>[0] {
+  const mixed = new Set([...vethMap.bridges.values()].flatMap((b) => (b.mixed ? b.link.index : [])));
+  return {
+    bound: [...vethMap.bindings.values()].map(({ ifindex: index, mac }) => ({ index, mac })),
+    others: vethMap.unbound.flatMap(({ index, master, peerMac: mac }) =>
+      mac === undefined || master === undefined || mixed.has(master) ? [] : [{ index, master, mac }],
+    ),
+    isEnforced: (ifindex) => desired.bridge.strict.has(ifindex),
+  };
+}

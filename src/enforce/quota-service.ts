@@ -9,6 +9,7 @@ import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject, SubjectLimits } from '../ruleset/state.js';
 import { replaceFile } from '../store/durable-file.js';
 import { readStateFile } from '../store/state-file.js';
+import type { PassTrigger } from './pass-trigger.js';
 import { QuotaLedger } from './quota-ledger.js';
 
 export interface QuotasOptions {
@@ -17,7 +18,7 @@ export interface QuotasOptions {
   readonly run: Exec;
   readonly state: () => AppliedState | undefined;
   /** Asks for a pass. */
-  readonly trigger: (reason: string) => void;
+  readonly trigger: (trigger: PassTrigger) => void;
   readonly log: Logger;
   readonly now: () => number;
 }
@@ -95,7 +96,7 @@ export class Quotas implements AsyncDisposable {
     if (members.length === 0 && this.#kept.size === 0) return;
     if (members.length > 0) await this.#read();
     const turned = members.filter((m) => this.#hasTurned(m));
-    if (turned.length > 0) this.#o.trigger('a quota is reached, or begins anew');
+    if (turned.length > 0) this.#o.trigger({ kind: 'quota' });
     const since = this.#o.now() - this.#savedAt;
     if (turned.length > 0 || since >= SAVE_MS || since < 0 || this.#hasGrown(members)) await this.#save();
   }

@@ -1,12 +1,9 @@
 import type { Logger } from '../lib/log.js';
+import type { EnforcementPass } from './pass.js';
+import { type DelayedTrigger, describeTrigger, type PassTrigger } from './pass-trigger.js';
 
-export interface Pass {
-  readonly reasons: readonly string[];
-  /** Read the kernel afresh before this pass. */
-  readonly resync: boolean;
-}
 export interface ReconcilerOptions {
-  readonly pass: (pass: Pass) => Promise<void>;
+  readonly pass: Pick<EnforcementPass, 'run'>;
   readonly log: Logger;
 }
 /** A change that no pass has brought into force yet. */
@@ -20,17 +17,18 @@ interface Waiter {
   reject(e: Error): void;
 }
 
-/** Of those that only say why; a reason of `later` is always kept, because what is due is found by it. */
-const MAX_REASONS = 64;
-const OTHERS = 'others';
+/** The pass decides nothing by triggers beyond so many; those of `later` are always kept, because a recheck is due by them. */
+const MAX_TRIGGERS = 64;
+const OTHERS: PassTrigger = { kind: 'others' };
+const RETRY: PassTrigger = { kind: 'retry' };
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 5_000;
 
 /** One pass at a time; what comes meanwhile is one more pass. A failed pass is repeated, after a fresh look, until it holds. */
 export class Reconciler {
   readonly #options: ReconcilerOptions;
-  /** Why the next pass is wanted, each reason once. */
-  readonly #reasons = new Set<string>();
+  /** Why the next pass is wanted, by text: each trigger once. */
+  readonly #triggers = new Map<string, PassTrigger>();
   #resync = true;
   #waiters: Waiter[] = [];
   #begun = false;
@@ -47,8 +45,6 @@ export class Reconciler {
   #next: Waiting | undefined;
   #heldAt: number | undefined;
   #idle: (() => void)[] = [];
-  /** Reasons that `later` has given: a fixed few. */
-  readonly #owed = new Set<string>();
   readonly #delayed = new Map<string, NodeJS.Timeout>();
 
   constructor(options: ReconcilerOptions) {
@@ -79,23 +75,27 @@ export class Reconciler {
     return this.#lastError;
   }
 
-  trigger(reason: string, resync = false): void {
+  trigger(trigger: PassTrigger, resync = false): void {
     if (this.#stopped) return;
-    this.#add(reason);
-    this.#next ??= { since: performance.now(), reason };
-    this.#resync ||= resync;
-    if (this.#begun && !this.#running) this.#wake();
+    // Triggers name containers: while a pass hangs, there can be any number of them.
+    this.#keep(this.#triggers.size < MAX_TRIGGERS ? trigger : OTHERS);
+    this.#request(trigger, resync);
   }
 
-  /** Reasons name containers: while a pass hangs, there can be any number of them. */
-  #add(reason: string): void {
-    this.#reasons.add(this.#reasons.size < MAX_REASONS || this.#owed.has(reason) ? reason : OTHERS);
+  #keep(trigger: PassTrigger): void {
+    this.#triggers.set(describeTrigger(trigger), trigger);
+  }
+
+  #request(trigger: PassTrigger, resync: boolean): void {
+    this.#next ??= { since: performance.now(), reason: describeTrigger(trigger) };
+    this.#resync ||= resync;
+    if (this.#begun && !this.#running) this.#wake();
   }
 
   /** Until then nothing is applied: before Docker has been asked, every container would seem to be gone. */
   begin(): void {
     this.#begun = true;
-    if (this.#reasons.size > 0 && !this.#stopped) this.#wake();
+    if (this.#triggers.size > 0 && !this.#stopped) this.#wake();
   }
 
   #wake(): void {
@@ -105,15 +105,17 @@ export class Reconciler {
   }
 
   /** For what can wait, so that it shares a pass with what usually comes right behind it. */
-  later(reason: string, ms: number): void {
-    if (this.#stopped || this.#delayed.has(reason)) return;
+  readonly later = (trigger: DelayedTrigger, ms: number): void => {
+    const key = describeTrigger(trigger);
+    if (this.#stopped || this.#delayed.has(key)) return;
     const fire = (): void => {
-      this.#delayed.delete(reason);
-      this.#owed.add(reason);
-      this.trigger(reason);
+      this.#delayed.delete(key);
+      if (this.#stopped) return;
+      this.#keep(trigger);
+      this.#request(trigger, false);
     };
-    this.#delayed.set(reason, setTimeout(fire, ms));
-  }
+    this.#delayed.set(key, setTimeout(fire, ms));
+  };
 
   /** Resolves when a pass that began after this call has held; rejects after `ms`, with the reason if there is one. */
   inForce(ms: number): Promise<void> {
@@ -136,7 +138,7 @@ export class Reconciler {
         },
       };
       this.#waiters.push(waiter);
-      this.trigger('a change waits to be in force');
+      this.trigger({ kind: 'waiter' });
     });
   }
 
@@ -149,7 +151,7 @@ export class Reconciler {
   }
 
   async #loop(): Promise<void> {
-    while (this.#reasons.size > 0 && !this.#stopped) {
+    while (this.#triggers.size > 0 && !this.#stopped) {
       if (!(await this.#once())) break;
     }
     this.#running = false;
@@ -157,8 +159,8 @@ export class Reconciler {
   }
 
   async #once(): Promise<boolean> {
-    const reasons = [...this.#reasons];
-    this.#reasons.clear();
+    const triggers = [...this.#triggers.values()];
+    this.#triggers.clear();
     const waiters = this.#waiters.splice(0);
     const resync = this.#resync;
     this.#resync = false;
@@ -167,7 +169,7 @@ export class Reconciler {
     this.#next = undefined;
     this.#passSince = performance.now();
     try {
-      await this.#options.pass({ reasons, resync });
+      await this.#options.pass.run({ triggers, resync, later: this.later });
       this.#failures = 0;
       this.#due = undefined;
       this.#heldAt = performance.now();
@@ -176,23 +178,23 @@ export class Reconciler {
       return true;
     } catch (e) {
       this.#waiters.unshift(...waiters);
-      this.#failed(e instanceof Error ? e : new Error(String(e)), reasons);
+      this.#failed(e instanceof Error ? e : new Error(String(e)), triggers);
       return false;
     } finally {
       this.#passSince = undefined;
     }
   }
 
-  #failed(error: Error, reasons: readonly string[]): void {
+  #failed(error: Error, triggers: readonly PassTrigger[]): void {
     this.#lastError = error;
     this.#failures += 1;
     this.#resync = true;
     const wait = Math.min(FIRST_RETRY_MS * 2 ** Math.min(this.#failures - 1, 10), LAST_RETRY_MS);
     this.#options.log.error(
-      { err: error.message, reasons, retryMs: wait },
+      { err: error.message, reasons: triggers.map(describeTrigger), retryMs: wait },
       'the kernel does not hold the desired state yet',
     );
-    this.#reasons.add('retry');
+    this.#keep(RETRY);
     if (this.#stopped) return;
     this.#timer = setTimeout(() => {
       this.#running = true;

@@ -14,6 +14,7 @@ import { identityMark } from '../ruleset/marks.js';
 import type { KernelConfig, Subject } from '../ruleset/state.js';
 import { addressesOf } from './bind-veths.js';
 import { DelayedRecheck } from './delayed-recheck.js';
+import type { Pass } from './pass-trigger.js';
 import { deleteReversedFlows } from './reversed-flows.js';
 import { sortUnmarkedFlows } from './unmarked-flows.js';
 
@@ -22,8 +23,6 @@ export interface RevocationOptions {
   readonly kernel: Kernel;
   readonly bars: FlowBlocklist;
   readonly log: Logger;
-  /** Asks for a pass in so many ms, for this reason. */
-  readonly lookAgain: (reason: string, ms: number) => void;
 }
 /**
  * How long packets of a flow that was cut may still come from the other side (s). A TCP connection that nobody has told
@@ -34,7 +33,7 @@ const BAR_SECONDS = { tcp: 7 * 86_400, others: 120 };
 const EVERYONE = '*';
 
 /** What a run has to know of the last pass and of this one. */
-interface Since {
+interface Since extends Pick<Pass, 'later'> {
   /** Ports whose holders are known from before. */
   readonly known: ReadonlyMap<number, Binding> | undefined;
   /** Members that count as changed. */
@@ -51,13 +50,11 @@ export class Revocation {
   /** Cgroups (objects) whose earlier flows have been looked for. */
   #adopted: ReadonlySet<string> = new Set();
   /** Rules were missing. */
-  readonly #tampered: DelayedRecheck;
-  readonly #newlyHeld: DelayedRecheck;
+  readonly #tampered = new DelayedRecheck('recheck after repair');
+  readonly #newlyEnforced = new DelayedRecheck('recheck newly enforced');
 
   constructor(options: RevocationOptions) {
     this.#o = options;
-    this.#tampered = new DelayedRecheck('flows after a repair', options.lookAgain);
-    this.#newlyHeld = new DelayedRecheck('flows of the newly enforced', options.lookAgain);
   }
 
   /** Something had been tampered with: flows of all are looked at, however many passes it takes, and once more a little later. */
@@ -68,10 +65,10 @@ export class Revocation {
     return this.#tampered.owed;
   }
 
-  /** Why the next run is asked for. */
-  due(reasons: readonly string[]): void {
-    this.#tampered.due(reasons);
-    this.#newlyHeld.due(reasons);
+  /** Note why this pass comes. */
+  note(pass: Pick<Pass, 'triggers'>): void {
+    this.#tampered.note(pass);
+    this.#newlyEnforced.note(pass);
   }
 
   /** Its policy is another than it was at the last run, or it was not there. */
@@ -83,14 +80,14 @@ export class Revocation {
    * Flows of members whose policy is another than it was; of all, when something had been tampered with. Those that
    * began in this pass have none: their ports were purged, a sender in the host's network had no mark before.
    */
-  async run(state: AppliedState, { known, again, newlyHeld }: Since): Promise<void> {
+  async run(state: AppliedState, { known, again, newlyHeld, later }: Since): Promise<void> {
     const isFresh = (m: Subject): boolean =>
       known !== undefined &&
       (m.host ? !this.#signatures.has(m.id) : !m.veths.some((p) => known.has(p.ifindex)));
     const members = [...state.subjects.values()];
-    const all = this.#tampered.now().has(EVERYONE);
-    this.#newlyHeld.owe(newlyHeld);
-    const held = this.#newlyHeld.now();
+    const all = this.#tampered.due().has(EVERYONE);
+    this.#newlyEnforced.owe(newlyHeld);
+    const held = this.#newlyEnforced.due();
     const changed = members.filter((m) => all || again.has(m.id) || (this.isNew(m) && !isFresh(m)));
     await this.#cut(state, changed);
     const doubted = members.filter((m) => all || held.has(m.id));
@@ -100,8 +97,8 @@ export class Revocation {
       members.filter((m) => state.hosts.late.has(m.id)),
     );
     this.#signatures = new Map(members.map((m) => [m.id, signatureOf(m)]));
-    this.#tampered.held();
-    this.#newlyHeld.held();
+    this.#tampered.succeeded({ later });
+    this.#newlyEnforced.succeeded({ later });
   }
 
   async #cut(state: AppliedState, members: readonly Subject[]): Promise<void> {

@@ -1,52 +1,143 @@
+import type { Current } from '../lib/current.js';
 import { type Family, networkOf, parseSubnet, publicRanges, type Range } from '../lib/ip.js';
 import { nat64Ranges } from '../lib/special-use.js';
-import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
+import {
+  type ContainerFacts,
+  type DockerView,
+  type NetworkFacts,
+  startNetwork,
+} from '../policy/container.js';
 import { subnetsWithoutGateway } from '../policy/gateways.js';
-import { type EastWest, freeNeighbours, resolveContainer } from '../policy/neighbours.js';
-import type { Mode, Policy, PolicyEntry } from '../policy/policy.js';
+import { freeNeighbours, resolveContainer } from '../policy/neighbours.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Binding, VethMap } from '../ruleset/bindings.js';
 import { planClasses } from '../ruleset/classes.js';
+import { keepSubject } from '../ruleset/kept-member.js';
+import type { ReservedPort } from '../ruleset/reserved-ports.js';
 import type {
   Bridge,
-  Cgroup,
   DesiredInput,
   HostCgroups,
   HostPlace,
   KernelConfig,
   NetnsPlace,
   Subject,
-  SubjectLimits,
   Veth,
 } from '../ruleset/state.js';
+import type { ConntrackZones } from './conntrack-zones.js';
 import type { Identities } from './identities.js';
-import { expectedFamilies } from './newcomers.js';
+import type { RequestLater } from './pass-trigger.js';
+import type { Policies } from './policies.js';
+import type { VethTable } from './port-table.js';
+import type { Quotas } from './quota-service.js';
 
-export interface WorldInput {
-  readonly view: DockerView;
-  readonly ports: VethMap;
-  readonly identities: Identities;
-  readonly policyOf: (c: ContainerFacts) => Policy;
-  readonly limitsOf: (c: ContainerFacts, policy: Policy) => SubjectLimits | undefined;
-  readonly eastWest: EastWest;
-  /** Held by rules inside the namespaces of its containers. */
-  readonly isLan: (n: NetworkFacts) => boolean;
+export interface InputParts {
   readonly shape: KernelConfig;
-  readonly unattributed: readonly number[];
-  readonly unattributedPolicy: { readonly mode: Mode; readonly entries: readonly PolicyEntry[] };
+  readonly applied: Current<AppliedState>;
+  readonly policies: Pick<Policies, 'policyOf' | 'eastWest' | 'isLan' | 'unattributed'>;
+  readonly quotas: Pick<Quotas, 'limitsOf'>;
+  /** Ports that no container may reach. */
+  readonly closed: () => readonly ReservedPort[];
+  readonly identities: Identities;
+  readonly zones: Pick<ConntrackZones, 'has'>;
+  readonly vethTable: Pick<VethTable, 'bindings' | 'unattributed'>;
+  readonly now: () => number;
+}
+/** What a pass has found: the view of Docker, the veths and the cgroups of containers in the host's network. */
+export interface Found {
+  readonly view: DockerView;
+  readonly vethMap: VethMap;
   readonly hosts: HostCgroups;
-  readonly zones: { has(cgroups: readonly Cgroup[], isLate: boolean): boolean };
+}
+interface World extends Omit<InputParts, 'now'>, Found {
   /** Created a short while ago, and expected to start. */
   readonly newcomers: ReadonlySet<string>;
   readonly now: number;
 }
 
+/** How long the rules of a departed container stay, so that their removal shares a pass with others'. */
+const LINGER_MS = 2_000;
+type Departed = ReadonlyMap<string, { readonly subject: Subject; readonly until: number }>;
+/** How long a veth counts as new: others that start meanwhile share the pass that completes them. */
+export const NEW_MS = 100;
+
+/** Builds the input of the ruleset, and keeps of the passes before what it depends on: newcomers, new veths, departed containers. */
+export class InputBuilder {
+  readonly #o: InputParts;
+  readonly #newcomers = new Newcomers();
+  /** By ifindex: until when a veth counts as new (`performance.now`). */
+  readonly #newUntil = new Map<number, number>();
+  #departed: Departed = new Map();
+
+  constructor(parts: InputParts) {
+    this.#o = parts;
+  }
+
+  /** The input of this pass. Requests later passes for what will change by time alone. */
+  build(found: Found, later: RequestLater): DesiredInput {
+    const input = this.#present(found, later);
+    this.#departed = this.#departedNow(input.subjects);
+    if (this.#departed.size > 0) later({ kind: 'departed' }, LINGER_MS);
+    return withDeparted(input, this.#departed);
+  }
+
+  /** What `build` would return now. It changes nothing that a pass decides by: any client may request a plan, at any rate. */
+  preview(found: Found): DesiredInput {
+    const input = this.#present(found, () => undefined);
+    return withDeparted(input, this.#departedNow(input.subjects));
+  }
+
+  #present(found: Found, later: RequestLater): DesiredInput {
+    const now = this.#o.now();
+    const newcomers = this.#newcomers.of(found.view, now);
+    if (newcomers.size > 0) later({ kind: 'newcomers' }, EXPECTED_MS);
+    const input = rulesetInput({ ...this.#o, ...found, newcomers, now });
+    for (const [veth, until] of this.#newUntil) if (until <= performance.now()) this.#newUntil.delete(veth);
+    const present = input.subjects.map((m) => ({ ...m, veths: m.veths.map((p) => this.#withAge(p)) }));
+    const subjects = present.map((m) => keepSubject(this.#o.applied.value?.subjects.get(m.id), m));
+    return { ...input, subjects, closed: this.#o.closed() };
+  }
+
+  /**
+   * The first packets of a veth wait for its pass, and those of veths that are bound right behind it for the next: what needs
+   * a run of iptables-restore for its addresses comes later.
+   */
+  #withAge(p: Veth): Veth {
+    const now = performance.now();
+    const known = this.#o.vethTable.bindings.get(p.ifindex);
+    if (known?.ip4 !== p.ip4 || known?.ip6 !== p.ip6) this.#newUntil.set(p.ifindex, now + NEW_MS);
+    return (this.#newUntil.get(p.ifindex) ?? now) > now ? { ...p, isNew: true } : p;
+  }
+
+  /**
+   * A veth that is gone sends nothing, and no other gets its elements: what is left of a container permits nothing for a while
+   * (its identity rests longer than that).
+   */
+  #departedNow(present: readonly Subject[]): Departed {
+    const now = this.#o.now();
+    const here = new Set(present.map((m) => m.id));
+    const gone = [...(this.#o.applied.value?.input.subjects ?? [])]
+      .filter((m) => !this.#departed.has(m.id))
+      .map((m) => [m.id, { subject: withoutCgroups(m), until: now + LINGER_MS }] as const);
+    return new Map([...this.#departed, ...gone].filter(([id, d]) => !here.has(id) && d.until > now));
+  }
+}
+
+const withDeparted = (input: DesiredInput, departed: Departed): DesiredInput => ({
+  ...input,
+  subjects: [...input.subjects, ...[...departed.values()].map((d) => d.subject)],
+});
+
+/** A cgroup that has ended would make the rules fail. */
+const withoutCgroups = (m: Subject): Subject => (m.host ? { ...m, host: { cgroups: [] } } : m);
+
 /** What the kernel should know, from what Docker, the links and the lists say. */
-export function rulesetInput(w: WorldInput): DesiredInput {
-  const members = membersOf(w);
+function rulesetInput(w: World): DesiredInput {
+  const { mode, entries } = w.policies.unattributed();
   return {
     shape: w.shape,
-    subjects: members,
-    bridges: [...w.ports.bridges].map(
+    subjects: subjectsOf(w),
+    bridges: [...w.vethMap.bridges].map(
       ([name, b]): Bridge => ({
         name,
         mac: b.link.mac,
@@ -56,10 +147,10 @@ export function rulesetInput(w: WorldInput): DesiredInput {
         mixed: b.mixed,
       }),
     ),
-    exempt: w.ports.exempt,
-    unattributed: w.unattributed,
-    unattributedMode: w.unattributedPolicy.mode,
-    unattributedClasses: planClasses(w.unattributedPolicy.entries, () => []),
+    exempt: w.vethMap.exempt,
+    unattributed: [...w.vethTable.unattributed],
+    unattributedMode: mode,
+    unattributedClasses: planClasses(entries, () => []),
     hostNet: w.hosts.net,
     inside: publicSubnets(w.view.networks.values(), nat64Ranges(w.shape.nat64)),
   };
@@ -72,10 +163,10 @@ const publicSubnets = (networks: Iterable<NetworkFacts>, nat64: readonly Range[]
   );
 
 /** Containers with a namespace of their own and a place on a managed network. Their chains stand before their ports do. */
-function membersOf(w: WorldInput): Subject[] {
+function subjectsOf(w: World): Subject[] {
   const bound = new Map<string, Binding[]>();
-  for (const b of w.ports.bindings.values()) bound.set(b.container, [...(bound.get(b.container) ?? []), b]);
-  const managed = new Set([...w.ports.bridges.values()].map((b) => b.network.id));
+  for (const b of w.vethMap.bindings.values()) bound.set(b.container, [...(bound.get(b.container) ?? []), b]);
+  const managed = new Set([...w.vethMap.bridges.values()].map((b) => b.network.id));
   const present = [...w.view.containers.values()].filter(
     (c) =>
       bound.has(c.id) ||
@@ -86,18 +177,18 @@ function membersOf(w: WorldInput): Subject[] {
       isComingToHost(c, w),
   );
   w.identities.retain(new Set(present.map((c) => c.id)), w.now);
-  return present.map((c) => memberOf(w, c, bound.get(c.id) ?? [], managed));
+  return present.map((c) => subjectOf(w, c, bound.get(c.id) ?? [], managed));
 }
 
 const isComing = (c: ContainerFacts, managed: ReadonlySet<string>): boolean =>
   c.state !== 'exited' && c.endpoints.some((e) => managed.has(e.networkId) && (e.ip4 ?? e.ip6) !== undefined);
 
 /** Undefined: it is on no such network now. */
-function lanPlace(w: Pick<WorldInput, 'view' | 'isLan'>, c: ContainerFacts): NetnsPlace | undefined {
+function lanPlace(w: Pick<World, 'view' | 'policies'>, c: ContainerFacts): NetnsPlace | undefined {
   if (c.state === 'exited' || c.state === 'created' || c.sharesWith !== undefined) return undefined;
   const on = c.endpoints.flatMap((endpoint) => {
     const network = w.view.networks.get(endpoint.networkId);
-    return network && w.isLan(network) ? [{ endpoint, network }] : [];
+    return network && w.policies.isLan(network) ? [{ endpoint, network }] : [];
   });
   if (on.length === 0) return undefined;
   return {
@@ -108,24 +199,24 @@ function lanPlace(w: Pick<WorldInput, 'view' | 'isLan'>, c: ContainerFacts): Net
 }
 
 /** Between its creation and its start it keeps its place, and so its number. */
-const isComingToHost = (c: ContainerFacts, w: WorldInput): boolean =>
+const isComingToHost = (c: ContainerFacts, w: World): boolean =>
   c.networkMode === 'host' && (w.view.starting.has(c.id) || w.newcomers.has(c.id));
 
-function memberOf(
-  w: WorldInput,
+function subjectOf(
+  w: World,
   c: ContainerFacts,
   bindings: readonly Binding[],
   managed: ReadonlySet<string>,
 ): Subject {
-  const policy = w.policyOf(c);
-  const limits = w.limitsOf(c, policy);
+  const policy = w.policies.policyOf(c);
+  const limits = w.quotas.limitsOf(c, policy);
   const lan = lanPlace(w, c);
   return {
     id: c.id,
     identity: w.identities.assign(c.id, w.now),
     policy,
     classes: planClasses(policy.entries, (name) => resolveContainer(w.view, c, name)),
-    neighbours: freeNeighbours(w.view, c, w.eastWest),
+    neighbours: freeNeighbours(w.view, c, w.policies.eastWest),
     veths: bindings.map(portOf),
     families: familiesOf(w, c, managed),
     published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),
@@ -135,13 +226,13 @@ function memberOf(
   };
 }
 
-function hostPlace({ hosts, zones }: WorldInput, id: string): HostPlace {
+function hostPlace({ hosts, zones }: World, id: string): HostPlace {
   const cgroups = hosts.cgroups.get(id) ?? [];
   return { cgroups, zoned: zones.has(cgroups, hosts.late.has(id)) };
 }
 
 const BOTH: ReadonlySet<Family> = new Set([4, 6] as const);
-function familiesOf(w: WorldInput, c: ContainerFacts, managed: ReadonlySet<string>): ReadonlySet<Family> {
+function familiesOf(w: World, c: ContainerFacts, managed: ReadonlySet<string>): ReadonlySet<Family> {
   if (c.networkMode === 'host') return BOTH;
   if (c.endpoints.length === 0) return expectedFamilies(c, w.view.networks, managed);
   const families = new Set<Family>();
@@ -159,3 +250,36 @@ const portOf = (b: Binding): Veth => ({
   ...(b.ip4 ? { ip4: b.ip4 } : {}),
   ...(b.ip6 ? { ip6: b.ip6 } : {}),
 });
+
+/** How long a container that was created is expected to start. `docker compose up` starts some seconds after it creates. */
+export const EXPECTED_MS = 30_000;
+
+/**
+ * Containers that Docker has created and not started yet. Their chains and sets are made before they start: Docker 28
+ * attaches a network only after the container's process exists, so that too little time is left for them between the veth
+ * and the first packet.
+ */
+export class Newcomers {
+  /** By container: when it was first seen in state "created" (ms since the epoch). */
+  readonly #since = new Map<string, number>();
+
+  /** Those first seen at most `EXPECTED_MS` before `now`. */
+  of(view: DockerView, now: number): ReadonlySet<string> {
+    for (const id of this.#since.keys())
+      if (view.containers.get(id)?.state !== 'created') this.#since.delete(id);
+    for (const c of view.containers.values())
+      if (c.state === 'created' && !this.#since.has(c.id)) this.#since.set(c.id, now);
+    return new Set([...this.#since].filter(([, at]) => at + EXPECTED_MS > now).map(([id]) => id));
+  }
+}
+
+/** Families of the addresses that a container will get on its network; empty: that network is not among `managed`. */
+export function expectedFamilies(
+  c: ContainerFacts,
+  networks: DockerView['networks'],
+  managed: ReadonlySet<string>,
+): ReadonlySet<Family> {
+  const network = startNetwork(c, networks);
+  if (network === undefined || !managed.has(network.id)) return new Set();
+  return new Set(network.subnets.map((s): Family => (s.includes(':') ? 6 : 4)));
+}

@@ -19,3 +19,19 @@ export class Current<T> {
     return { [Symbol.dispose]: () => this.#listeners.delete(listener) };
   }
 }
+
+/** An event of one kind that one part emits and others subscribe to. */
+export class Signal<T> {
+  readonly #listeners = new Set<(value: T) => void>();
+
+  /** Call the listeners, in the order in which they subscribed. What a listener throws is thrown here. */
+  emit(value: T): void {
+    for (const listener of this.#listeners) listener(value);
+  }
+
+  /** Call `listener` with each later event. Dispose the result to end the subscription. */
+  subscribe(listener: (value: T) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => this.#listeners.delete(listener) };
+  }
+}

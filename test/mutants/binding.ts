@@ -234,10 +234,13 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'newcomers-forever',
     what: 'a container that is never started keeps its rules for ever',
-    file: 'src/enforce/newcomers.ts',
+    file: 'src/enforce/ruleset-input.ts',
     from: 'at + EXPECTED_MS > now',
     to: 'at + EXPECTED_MS > 0',
-    killedBy: pure('enforce/newcomers', 'is expected for a while, and no longer once it runs or has gone'),
+    killedBy: pure(
+      'enforce/ruleset-input',
+      'is expected for a while, and no longer once it runs or has gone',
+    ),
   },
   {
     id: 'fast-sets-refused',

@@ -3,6 +3,7 @@
 import { expect, it } from 'vitest';
 import { ConntrackZones } from '../../../src/enforce/conntrack-zones.js';
 import { Identities } from '../../../src/enforce/identities.js';
+import type { DelayedTrigger, PassTrigger } from '../../../src/enforce/pass-trigger.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
 import type { Cgroup, Subject } from '../../../src/ruleset/state.js';
 import { BARE_FLOW } from '../bare-flow.js';
@@ -16,7 +17,7 @@ const late = (identity: number, object: string, zones: ConntrackZones): Subject 
 
 function lab() {
   const flows: Flow[] = [];
-  const asked: [string, number][] = [];
+  const asked: [DelayedTrigger, number][] = [];
   const zones = new ConntrackZones({
     marks: shape.marks,
     flows: {
@@ -26,9 +27,10 @@ function lab() {
       delete: () => true,
       mark: () => true,
     },
-    lookAgain: (reason, ms) => void asked.push([reason, ms]),
   });
-  return { flows, asked, zones };
+  const check = (late: readonly Subject[], triggers: readonly PassTrigger[]): Promise<void> =>
+    zones.check(late, { triggers, later: (trigger, ms) => void asked.push([trigger, ms]) });
+  return { flows, asked, zones, check };
 }
 const flow = (mark: number, assured: boolean, proto = 17): Flow => {
   const ends = { src: '192.0.2.2', dst: '93.184.40.1', sport: 40_000, dport: 7 };
@@ -48,18 +50,18 @@ it('held from its first instruction: at once', () => {
 });
 
 it('late: once no stream of its own goes on outside', async () => {
-  const { flows, asked, zones } = lab();
+  const { flows, asked, zones, check } = lab();
   flows.push(flow(2, true), flow(3, false), flow(3, true, 6), flow(4, true));
   const both = (): Subject[] => [late(2, 'a', zones), late(3, 'b', zones)];
   expect(both().map((m) => m.host?.zoned)).toEqual([false, false]);
-  await zones.look(both(), []);
+  await check(both(), []);
   expect(both().map((m) => m.host?.zoned)).toEqual([false, true]);
   expect(asked.map(([, ms]) => ms)).toEqual([0, 30_000]);
-  const reason = asked[0]?.[0] as string;
+  const trigger = asked[0]?.[0] as DelayedTrigger;
   flows.length = 0;
-  await zones.look(both(), ['something else']);
+  await check(both(), [{ kind: 'changes' }]);
   expect(both().map((m) => m.host?.zoned)).toEqual([false, true]);
-  await zones.look(both(), [reason]);
+  await check(both(), [trigger]);
   expect(both().map((m) => m.host?.zoned)).toEqual([true, true]);
 });
 

@@ -93,6 +93,9 @@ function house() {
     addCut: async () => undefined,
     removeCut: async () => undefined,
     hostAddresses: () => new Set<string>(),
+    routeNeighbours: async () => undefined,
+    holdVeths: nothing,
+    removeSurplusRoutes: async () => undefined,
   } as unknown as Kernel;
   const hosts: HostCgroups = { net: NO_HOST_NET, cgroups: new Map(), late: new Map(), open: new Map() };
   const current = new Current<AppliedState>();
@@ -102,29 +105,36 @@ function house() {
     kernel,
     bars: new FlowBlocklist(kernel, shape.prefix, () => now),
     threats: { has: () => false, repair: nothing },
-    view,
-    policyOf: () => ({ mode: 'enforce', modeFrom: 'label', entries: entriesOf(allow), lists: [], notes: [] }),
-    limitsOf: () => undefined,
-    eastWest: () => undefined,
-    isManaged: () => true,
-    isLan: () => false,
+    docker: { view },
+    policies: {
+      policyOf: () => ({
+        mode: 'enforce',
+        modeFrom: 'label',
+        entries: entriesOf(allow),
+        lists: [],
+        notes: [],
+      }),
+      eastWest: () => undefined,
+      isManaged: () => true,
+      isLan: () => false,
+      unattributed: () => ({ mode: 'observe', modeFrom: 'default', entries: [], lists: [], notes: [] }),
+    },
+    quotas: { limitsOf: () => undefined },
     foreign: new ForeignPorts(nothing),
-    hosts: { look: () => hosts, standing: nothing },
-    beforeRules: async () => undefined,
+    hostMode: {
+      senders: { look: () => hosts, standing: nothing },
+      resolvers: { sync: async () => undefined },
+    },
+    names: { applied: nothing },
     closed: () => [],
-    unattributed: () => ({ mode: 'observe', entries: [] }),
-    learned: { wanted: () => new Map(), has: () => false },
+    dns: { members: () => new Map(), isMember: () => false },
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     now: () => now,
-    lookAgain: nothing,
-    onStanding: nothing,
-    inside: async () => undefined,
-    onTakeOver: nothing,
-    onApplied: nothing,
+    installInNamespaces: async () => undefined,
   });
   const pass = async (...numbers: number[]): Promise<DesiredState> => {
     present = numbers;
-    await enforcer.pass({ reasons: [], resync: false });
+    await enforcer.run({ triggers: [], resync: false, later: nothing });
     return applied.at(-1) as DesiredState;
   };
   return {

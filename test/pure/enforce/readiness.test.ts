@@ -1,5 +1,6 @@
 /** What /readyz says of passes that wait, fail or hang. */
 import { describe, expect, it } from 'vitest';
+import { describeTrigger, type PassTrigger } from '../../../src/enforce/pass-trigger.js';
 import { CHECKED_MS, type ReadyFacts, readiness, WAITING_MS } from '../../../src/enforce/readiness.js';
 import { Reconciler } from '../../../src/enforce/reconciler.js';
 
@@ -49,14 +50,17 @@ describe('not ready, with the reason', () => {
   });
 });
 
+const tampering = (what: string): PassTrigger => ({ kind: 'tampering', what });
 describe('a change waits', () => {
   function reconciler() {
     let end: (error?: Error) => void = nothing;
     const r = new Reconciler({
-      pass: () =>
-        new Promise<void>((resolve, reject) => {
-          end = (error) => (error ? reject(error) : resolve());
-        }),
+      pass: {
+        run: () =>
+          new Promise<void>((resolve, reject) => {
+            end = (error) => (error ? reject(error) : resolve());
+          }),
+      },
       log,
     });
     r.begin();
@@ -67,15 +71,15 @@ describe('a change waits', () => {
   it('from its trigger until the pass has held that began after it', async () => {
     const { r, turn, end } = reconciler();
     expect(r.waiting).toBeUndefined();
-    r.trigger('one');
+    r.trigger(tampering('one'));
     await turn();
-    expect(r.waiting?.reason).toBe('one');
-    r.trigger('two');
-    r.trigger('three');
-    expect(r.waiting?.reason).toBe('one');
+    expect(r.waiting?.reason).toBe(describeTrigger(tampering('one')));
+    r.trigger(tampering('two'));
+    r.trigger(tampering('three'));
+    expect(r.waiting?.reason).toBe(describeTrigger(tampering('one')));
     end();
     await turn();
-    expect(r.waiting?.reason).toBe('two');
+    expect(r.waiting?.reason).toBe(describeTrigger(tampering('two')));
     end();
     await turn();
     expect([r.waiting, r.heldAt === undefined]).toEqual([undefined, false]);
@@ -83,13 +87,13 @@ describe('a change waits', () => {
 
   it('through passes that fail, since its own trigger', async () => {
     const { r, turn, end } = reconciler();
-    r.trigger('one');
+    r.trigger(tampering('one'));
     await turn();
     const since = r.waiting?.since;
-    r.trigger('two');
+    r.trigger(tampering('two'));
     end(new Error('no'));
     await turn();
-    expect(r.waiting).toEqual({ since, reason: 'one' });
+    expect(r.waiting).toEqual({ since, reason: describeTrigger(tampering('one')) });
     await r.stop();
   });
 });

@@ -1,4 +1,5 @@
 import { describe, expect, it, vi } from 'vitest';
+import type { PassTrigger } from '../../../src/enforce/pass-trigger.js';
 import { Reconciler } from '../../../src/enforce/reconciler.js';
 
 const nothing = (): void => undefined;
@@ -18,24 +19,26 @@ const turn = (): Promise<void> => new Promise((done) => setImmediate(done));
 describe('Reconciler', () => {
   it('keeps a few of the reasons that come while a pass hangs, and all that something is due by', async () => {
     const { wait, open } = gate();
-    const passes: (readonly string[])[] = [];
+    const passes: (readonly PassTrigger[])[] = [];
     const reconciler = new Reconciler({
-      pass: async ({ reasons }) => {
-        passes.push(reasons);
-        await wait();
+      pass: {
+        run: async ({ triggers }) => {
+          passes.push(triggers);
+          await wait();
+        },
       },
       log,
     });
-    reconciler.trigger('start');
+    reconciler.trigger({ kind: 'start' });
     reconciler.begin();
     await turn();
-    for (let n = 0; n < 10_000; n++) reconciler.trigger(`docker: container start ${n}`);
-    reconciler.later('departed members', 1);
+    for (let n = 0; n < 10_000; n++) reconciler.trigger({ kind: 'tampering', what: `set ${n}` });
+    reconciler.later({ kind: 'departed' }, 1);
     await new Promise((done) => setTimeout(done, 20));
     open();
     await vi.waitFor(() => expect(passes).toHaveLength(2));
     expect(passes[1]?.length).toBeLessThan(100);
-    expect(passes[1]).toContain('departed members');
+    expect(passes[1]).toContainEqual({ kind: 'departed' });
     open();
     await reconciler.stop();
   });

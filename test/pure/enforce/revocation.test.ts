@@ -1,6 +1,7 @@
 /** Which flows are looked at, and when again: after a repair none that was opened in the hole may stay. */
 
 import { expect, it } from 'vitest';
+import type { DelayedTrigger } from '../../../src/enforce/pass-trigger.js';
 import { Revocation } from '../../../src/enforce/revocation.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
@@ -27,7 +28,7 @@ const flow = (sport: number): Flow => ({
 
 function revoker() {
   const table = new Set<Flow>();
-  const due: string[] = [];
+  const due: DelayedTrigger[] = [];
   const barred: string[] = [];
   let broken = false;
   let isFull = false;
@@ -56,7 +57,6 @@ function revoker() {
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     bars: new FlowBlocklist(kernel, shape.prefix, () => 0),
-    lookAgain: (reason) => void due.push(reason),
   });
   const port = { mac: '02:00:00:00:00:01', bridge: 'br-test' };
   const m = member(1, '', 'enforce', [{ ...port, ifindex: 7, ip4: SOURCE }]);
@@ -86,7 +86,12 @@ function revoker() {
       broken = is;
     },
     run: (newlyHeld: ReadonlySet<string> = new Set()) =>
-      revocation.run(state, { known, again: new Set(), newlyHeld }),
+      revocation.run(state, {
+        known,
+        again: new Set(),
+        newlyHeld,
+        later: (trigger) => void due.push(trigger),
+      }),
   };
 }
 
@@ -125,10 +130,10 @@ it('after a repair all are looked at, and once more a little later, for what was
   expect(table.size).toBe(0);
   expect(due).toHaveLength(1);
   table.add(flow(2));
-  revocation.due(['something else']);
+  revocation.note({ triggers: [{ kind: 'changes' }] });
   await run();
   expect(table.size).toBe(1);
-  revocation.due(due);
+  revocation.note({ triggers: due });
   await run();
   expect(table.size).toBe(0);
   table.add(flow(3));
@@ -149,7 +154,7 @@ it('a look that fails is owed until one holds', async () => {
   await run();
   expect([table.size, revocation.owed, due.length]).toEqual([0, false, 1]);
   breaks(true);
-  revocation.due(due);
+  revocation.note({ triggers: due });
   await expect(run()).rejects.toThrow('no answer');
   table.add(flow(2));
   breaks(false);
@@ -208,7 +213,7 @@ it('what an answer opened while a container was not enforced ends when it is, an
   table.add(answer);
   await run();
   expect(table.size).toBe(1);
-  revocation.due(due);
+  revocation.note({ triggers: due });
   await run();
   expect(table.size).toBe(0);
   expect(due).toHaveLength(1);

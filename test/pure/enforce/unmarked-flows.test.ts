@@ -85,7 +85,6 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     bars: new FlowBlocklist(kernel, shape.prefix, () => 0),
-    lookAgain: nothing,
   });
   const state = {
     subjects: new Map([[m.id, m]]),
@@ -93,7 +92,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     hosts: { late: new Set([m.id]) },
     evaluator: judge,
   } as unknown as AppliedState;
-  await revocation.run(state, { known: new Map(), again: new Set(), newlyHeld: new Set() });
+  await revocation.run(state, { known: new Map(), again: new Set(), newlyHeld: new Set(), later: nothing });
   expect([...table]).toEqual([good]);
   expect(marked).toEqual([good]);
   expect(blocked).toEqual([`${HOST},6:40002,${BAD}`]);

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { EXPECTED_MS, expectedFamilies, Newcomers } from '../../../src/enforce/newcomers.js';
+import { EXPECTED_MS, expectedFamilies, Newcomers } from '../../../src/enforce/ruleset-input.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
 
 const container = (id: string, state: string, networkMode = 'bridge') =>
