@@ -1,4 +1,4 @@
-import { type Family, parseAddress } from '../lib/ip-address.js';
+import { type Family, parseAddress } from '../lib/ip.js';
 import { carriedV4 } from '../lib/special-use.js';
 
 /** Instance metadata and credential services of clouds: whoever reaches them can act as the host, or as its role. */

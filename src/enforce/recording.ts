@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
-import { parseAddress, privateRangeOf, rangeHas } from '../lib/ip.js';
+import { parseAddress, rangeHas } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
-import { nat64Ranges } from '../lib/special-use.js';
+import { nat64Ranges, privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { ownerKey } from '../policy/owner.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

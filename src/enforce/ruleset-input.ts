@@ -1,6 +1,6 @@
 import type { Current } from '../lib/current.js';
-import { type Family, networkOf, parseSubnet, publicRanges, type Range } from '../lib/ip.js';
-import { nat64Ranges } from '../lib/special-use.js';
+import { type Family, networkOf, parseSubnet, type Range } from '../lib/ip.js';
+import { nat64Ranges, publicRanges } from '../lib/special-use.js';
 import {
   type ContainerFacts,
   type DockerView,

@@ -1,7 +1,7 @@
 /** Names in one form everywhere: A-labels, lower case, no trailing dot. */
 import { domainToASCII } from 'node:url';
 import { getPublicSuffix, parse } from 'tldts';
-import { parseAddress } from './ip-address.js';
+import { parseAddress } from './ip.js';
 import type { Parsed } from './problem.js';
 
 /**

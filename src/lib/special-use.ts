@@ -1,5 +1,13 @@
-import { type Family, parseV6 } from './ip-address.js';
-import { formatRange, networkAround, parseCidr, type Range, rangeHas, rangeToCidrs } from './ip-range.js';
+import {
+  type Family,
+  formatRange,
+  networkAround,
+  parseCidr,
+  parseV6,
+  type Range,
+  rangeHas,
+  rangeToCidrs,
+} from './ip.js';
 
 /** IPv4 addresses that an IPv6 address carries: what is sent there may come out at the IPv4 address. */
 

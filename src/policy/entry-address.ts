@@ -5,11 +5,15 @@ import {
   bits,
   type Family,
   formatAddress,
+  formatRange,
   isMapped,
+  networkAround,
   parseAddress,
+  parsePrefix,
   parseV6,
-} from '../lib/ip-address.js';
-import { formatRange, networkAround, parsePrefix, type Range, rangeOf } from '../lib/ip-range.js';
+  type Range,
+  rangeOf,
+} from '../lib/ip.js';
 import { refuse } from './entry-fault.js';
 
 /** The parts of `v4 [ "/" len | "-" v4 ]`, or the same of v6. */

@@ -1,5 +1,5 @@
 import { isPublicSuffix } from '../lib/dns-name.js';
-import { formatRange } from '../lib/ip-range.js';
+import { formatRange } from '../lib/ip.js';
 import type { DestEntry, Flag, PortRange, Proto, Target } from './entry.js';
 import { isWide, widestPrefix } from './entry-address.js';
 import { refuse } from './entry-fault.js';

@@ -1,4 +1,4 @@
-import type { Range } from '../lib/ip-range.js';
+import type { Range } from '../lib/ip.js';
 
 export type Proto = 'tcp' | 'udp' | 'tcp+udp' | 'icmp' | 'sctp' | 'gre' | 'esp' | `ip-${number}`;
 export interface PortRange {

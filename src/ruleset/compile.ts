@@ -1,5 +1,5 @@
-import { anyNetworks, type Family } from '../lib/ip.js';
-import { nat64Ranges } from '../lib/special-use.js';
+import type { Family } from '../lib/ip.js';
+import { anyNetworks, nat64Ranges } from '../lib/special-use.js';
 import { compileBridge, enforcedAddresses } from './bridge.js';
 import { bridgeChains } from './bridge-chains.js';
 import { backstopChain, constantChains, inputChain, preroutingChain } from './constant-chains.js';

@@ -1,8 +1,7 @@
 /** Keeps fetches out of private space: a feed's server must not choose what this host talks to (SSRF). */
 import { lookup as resolve } from 'node:dns';
 import { isIP, type LookupFunction } from 'node:net';
-import { parseAddress } from '../lib/ip-address.js';
-import { parseCidr, type Range, rangeHas } from '../lib/ip-range.js';
+import { parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import { privateRangeOf } from '../lib/special-use.js';
 import { FetchFault } from './fetch-types.js';
 

@@ -1,7 +1,6 @@
 /** Accepted feeds to what the kernel should hold: united, never-block space taken out, in the fewest members. */
 
-import { formatAddress } from '../lib/ip-address.js';
-import { formatRange, type Range } from '../lib/ip-range.js';
+import { formatAddress, formatRange, type Range } from '../lib/ip.js';
 import { columnCount, type SetColumns } from '../policy/threat.js';
 import type { FeedData } from './feed-data.js';
 import {

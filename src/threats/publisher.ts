@@ -1,5 +1,5 @@
 import { RetryingRunner } from '../lib/async.js';
-import type { Range } from '../lib/ip-range.js';
+import type { Range } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import {
   columnCount,

@@ -2,8 +2,7 @@
  * Sets of addresses as disjoint ranges: ascending, and no two adjacent. `unite` makes them, the others want and keep them.
  */
 
-import { parseAddress, parseV6 } from '../lib/ip-address.js';
-import { networkAround, type Range } from '../lib/ip-range.js';
+import { networkAround, parseAddress, parseV6, type Range } from '../lib/ip.js';
 import { NOT_ANY_V4, NOT_ANY_V6 } from '../lib/special-use.js';
 import {
   compareAt,

@@ -1,7 +1,6 @@
 /** Many ranges in columns, so that a million of them cost megabytes and travel between threads without a copy. */
 
-import { bits, type Family } from '../lib/ip-address.js';
-import type { Range } from '../lib/ip-range.js';
+import { bits, type Family, type Range } from '../lib/ip.js';
 
 /** Addresses as 32-bit words, most significant first: one word a v4 address, four a v6 address. */
 

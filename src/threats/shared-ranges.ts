@@ -1,5 +1,5 @@
 /** Addresses that a feed must not take down as a whole: public resolvers, CDNs, and the large networks of clouds. */
-import { formatRange, parseCidr, type Range } from '../lib/ip-range.js';
+import { formatRange, parseCidr, type Range } from '../lib/ip.js';
 import { CLOUD_NETWORKS } from './clouds.js';
 import type { Sample } from './formats/collector.js';
 import { addressCount, intersect, overlaps, reachOf, reorder, sortedOrder, unite } from './range-algebra.js';

@@ -1,8 +1,14 @@
 /** Who lists this address or name, since when, in which line, and does it count: for DNS, TLS and `threats check`. */
 
 import { type NameMatch, nameMatches } from '../lib/dns-name.js';
-import { type Address, type Family, formatAddress, parseAddress } from '../lib/ip-address.js';
-import { formatRange, type Range } from '../lib/ip-range.js';
+import {
+  type Address,
+  type Family,
+  formatAddress,
+  formatRange,
+  parseAddress,
+  type Range,
+} from '../lib/ip.js';
 import { carriedV4, nat64Ranges } from '../lib/special-use.js';
 import type { ThreatHit } from '../policy/threat.js';
 import type { FeedData, FeedInfo } from './feed-data.js';

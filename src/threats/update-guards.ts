@@ -1,5 +1,5 @@
 /** Judges an update before anything else sees it. Pure: same body, same limits, same verdict. */
-import { formatRange } from '../lib/ip-range.js';
+import { formatRange } from '../lib/ip.js';
 import type { FeedCounts } from './feed-data.js';
 import type { Collector } from './formats/collector.js';
 import { addressCount, mergeSorted, specialUse, subtract } from './range-algebra.js';

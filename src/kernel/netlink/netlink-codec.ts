@@ -1,5 +1,5 @@
 import { isIPv4 } from 'node:net';
-import { formatAddress, parseV6 } from '../../lib/ip-address.js';
+import { formatAddress, parseV6 } from '../../lib/ip.js';
 
 /** Addresses between bytes in network order and canonical text, pure. */
 /** Netlink's wire format (RFC 3549, include/uapi/linux/netlink.h), pure. Never throws on what it reads. */

@@ -1,6 +1,5 @@
 /** Tab-separated lists with fixed columns: DShield's block list, and ipsum's scores. */
-import { formatAddress } from '../../lib/ip-address.js';
-import { parseCidr } from '../../lib/ip-range.js';
+import { formatAddress, parseCidr } from '../../lib/ip.js';
 import { BELOW, SELF } from '../name-table.js';
 import type { BodyParser, Collector, FormatOptions } from './collector.js';
 import { textLines } from './line-lists.js';

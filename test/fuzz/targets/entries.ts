@@ -1,7 +1,7 @@
 /** Entries as text. */
 
 import { isPublicSuffix } from '../../../src/lib/dns-name.js';
-import { rangeToCidrs } from '../../../src/lib/ip-range.js';
+import { rangeToCidrs } from '../../../src/lib/ip.js';
 import type { Problem } from '../../../src/lib/problem.js';
 import type { DestEntry, Entry } from '../../../src/policy/entry.js';
 import { isWide } from '../../../src/policy/entry-address.js';

@@ -1,6 +1,6 @@
 /** What feeds become is what the kernel takes: real sets, in a namespace of their own. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { parseCidr, type Range } from '../../../src/lib/ip-range.js';
+import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import {
   type MergeResult,
   mergeFeeds,

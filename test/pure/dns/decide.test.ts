@@ -7,7 +7,8 @@ import { refusedAnswer } from '../../../src/dns/rebinding.js';
 import { classIn, type NameDecision, rcode, type } from '../../../src/dns/types.js';
 import type { ResourceRecord } from '../../../src/dns/wire.js';
 import { nameToWire } from '../../../src/dns/wire-name.js';
-import { parseCidr, publicRanges, type Range } from '../../../src/lib/ip.js';
+import { parseCidr, type Range } from '../../../src/lib/ip.js';
+import { publicRanges } from '../../../src/lib/special-use.js';
 import { NO_THREATS, type ThreatHit } from '../../../src/policy/threat.js';
 
 const HIT: ThreatHit = {

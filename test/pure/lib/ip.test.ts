@@ -2,19 +2,16 @@ import fc from 'fast-check';
 import IPCIDR from 'ip-cidr';
 import { describe, expect, it } from 'vitest';
 import {
-  ANY_V4,
-  anyNetworks,
   type Family,
   formatAddress,
   formatRange,
   parseAddress,
   parseCidr,
-  privateRangeOf,
-  publicRanges,
   type Range,
   rangeHas,
   rangeToCidrs,
 } from '../../../src/lib/ip.js';
+import { ANY_V4, anyNetworks, privateRangeOf, publicRanges } from '../../../src/lib/special-use.js';
 
 const v4 = fc.bigInt({ min: 0n, max: 2n ** 32n - 1n });
 const v6 = fc.bigInt({ min: 0n, max: 2n ** 128n - 1n }).filter((value) => value >> 32n !== 0xffffn);

@@ -1,14 +1,12 @@
 import { describe, expect, it } from 'vitest';
+import { formatAddress, parseAddress, parseCidr, parseV6, rangeHas } from '../../../src/lib/ip.js';
 import {
   anyNetworks,
-  formatAddress,
-  parseAddress,
-  parseCidr,
+  carriedV4,
+  nat64Ranges,
   privateRangeOf,
-  rangeHas,
-} from '../../../src/lib/ip.js';
-import { parseV6 } from '../../../src/lib/ip-address.js';
-import { carriedV4, nat64Ranges, tunnelOf } from '../../../src/lib/special-use.js';
+  tunnelOf,
+} from '../../../src/lib/special-use.js';
 
 const SITE = '2001:db8:64::/96';
 const nat64 = nat64Ranges([SITE, 'fd00:64::/96']);

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { formatAddress, parseAddress, parseCidr, privateRangeOf, rangeHas } from '../../../src/lib/ip.js';
+import { formatAddress, parseAddress, parseCidr, rangeHas } from '../../../src/lib/ip.js';
+import { privateRangeOf } from '../../../src/lib/special-use.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { classSet } from '../../../src/ruleset/naming.js';
 import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';

@@ -1,7 +1,7 @@
 /** Lists of addresses: the lines that they are made of, and those that must not be taken. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseAddress } from '../../../src/lib/ip-address.js';
+import { parseAddress } from '../../../src/lib/ip.js';
 import { Collector } from '../../../src/threats/formats/collector.js';
 import { scanV4, scanV6, stop } from '../../../src/threats/formats/listed-values.js';
 import { parserFor } from '../../../src/threats/formats/parse-body.js';

@@ -1,6 +1,6 @@
 /** What an update may and may not do to the version in force. */
 import { describe, expect, it } from 'vitest';
-import { formatRange, parseCidr, type Range } from '../../../src/lib/ip-range.js';
+import { formatRange, parseCidr, type Range } from '../../../src/lib/ip.js';
 import { nat64Ranges } from '../../../src/lib/special-use.js';
 import {
   decodeSnapshot,

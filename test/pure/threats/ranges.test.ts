@@ -1,7 +1,7 @@
 /** Sorted, united, subtracted and split ranges against sets of numbers. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseCidr, type Range } from '../../../src/lib/ip-range.js';
+import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import { memberCount, netTexts, singleTexts, toMembers } from '../../../src/threats/merge.js';
 import {
   addressCount,

@@ -1,7 +1,7 @@
 /** Every real file loads or is refused for its reason, with the counts that an independent tool gives. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { formatRange, parseCidr } from '../../../src/lib/ip-range.js';
+import { formatRange, parseCidr } from '../../../src/lib/ip.js';
 import { mergeFeeds, netTexts, singleTexts, toMembers } from '../../../src/threats/merge.js';
 import { mergeSorted } from '../../../src/threats/range-algebra.js';
 import { SHARED_RANGES } from '../../../src/threats/shared-ranges.js';
