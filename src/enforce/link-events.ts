@@ -1,6 +1,7 @@
 import type { NamespaceDns } from '../dns/namespace-resolvers.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { Kernel, LinkNews as LinkListener } from '../kernel/kernel.js';
+import type { LinkNews as LinkListener } from '../kernel/host-links.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { Coalescer, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

@@ -1,3 +1,4 @@
+import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import type { HeldVeth } from '../ruleset/forwarding.js';
 import {
@@ -174,12 +175,7 @@ function outgoing(change: PortChange): Outgoing {
   return { type: BRIDGE_MESSAGE.newEntry, flags: FLAG.create | REPLACE, body };
 }
 
-/** The ports of the kernel's bridges. */
-export interface PortTable {
-  ports(): Promise<readonly BridgePort[]>;
-  entries(): Promise<readonly StickyEntry[]>;
-  change(changes: readonly PortChange[]): Promise<readonly PortChange[]>;
-}
+type PortTable = Pick<BridgePorts, 'ports' | 'entries' | 'change'>;
 type Held = ReadonlyMap<number, HeldVeth>;
 
 const RETRY_MS = 1_000;
@@ -198,8 +194,7 @@ export class Forwarding {
   #unknown = true;
   /** Veths that may have left their bridge and come back without settings. */
   readonly #moved = new Set<number>();
-  #running: Promise<void> | undefined;
-  #again = false;
+  readonly #runs = new Coalescer(() => this.#run());
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -221,9 +216,9 @@ export class Forwarding {
   moved(index: number): void {
     this.#moved.add(index);
   }
-  /** Resolves when nothing is under way. */
-  async settled(): Promise<void> {
-    await this.#running;
+  /** Resolves when no change is active or waiting. */
+  settled(): Promise<void> {
+    return this.#runs.settled();
   }
   close(): void {
     this.#closed = true;
@@ -231,23 +226,18 @@ export class Forwarding {
   }
 
   #wake(): void {
-    this.#again = true;
-    if (this.#closed) return;
-    this.#running ??= this.#run();
+    if (!this.#closed) void this.#runs.run();
   }
 
+  /** Never rejects. */
   async #run(): Promise<void> {
-    while (this.#again && !this.#closed) {
-      this.#again = false;
-      try {
-        await this.#once(this.#wanted);
-      } catch (e) {
-        this.#unknown = true;
-        this.#failed(e instanceof Error ? e.message : String(e));
-      }
+    if (this.#closed) return;
+    try {
+      await this.#once(this.#wanted);
+    } catch (e) {
+      this.#unknown = true;
+      this.#failed(e instanceof Error ? e.message : String(e));
     }
-    // here, and not behind the promise: what is wanted in between would be forgotten
-    this.#running = undefined;
   }
 
   #failed(error: string): void {

@@ -1,12 +1,11 @@
+/** The links and addresses of the host, kept up to date by rtnetlink notifications. */
 import type { HostLink } from '../ruleset/bindings.js';
 import type { HostSubnet, NeighbourRule } from '../ruleset/neighbour-routes.js';
 import { decodeRule, RULE_MESSAGE } from './neighbour-routing.js';
-import { decodeAddress, type LocalAddress } from './netlink/addresses.js';
-import { decodeLink, type Link, ROUTE_MESSAGE } from './netlink/links.js';
+import { type Addresses, decodeAddress, type LocalAddress } from './netlink/addresses.js';
+import { decodeLink, type Link, type Links, ROUTE_MESSAGE } from './netlink/links.js';
 import type { NetlinkMessage } from './netlink/netlink-codec.js';
 import { NetlinkSocket } from './netlink/netlink-socket.js';
-
-/** Changes of links, local addresses and policy routing rules as the kernel announces them. */
 
 /** enum rtnetlink_groups. */
 const GROUP = { link: 1, ipv4Address: 5, ipv4Rule: 8, ipv6Address: 9 } as const;
@@ -80,11 +79,7 @@ function isBridgePortNews(body: Buffer): boolean {
 const identityOf = (l: Link): string =>
   [l.name, l.kind, l.mac, l.master, l.linkNamespaceId, l.peerIndex].join(' ');
 
-/** What the cache asks the kernel when events alone do not tell. */
-export interface LinkSource {
-  list(): Promise<readonly Link[]>;
-  getLinkInNamespace(namespaceId: number, index: number): Link | undefined;
-}
+type LinkSource = Pick<Links, 'list' | 'getLinkInNamespace'>;
 
 /**
  * The host's links, kept by the kernel's announcements: asking for them takes the lock that every start of a container
@@ -216,12 +211,12 @@ export class LinkCache {
 
 /** The host's own addresses, all interfaces, kept by the kernel's announcements. */
 export class HostAddresses {
-  readonly #list: () => Promise<readonly LocalAddress[]>;
+  readonly #table: Pick<Addresses, 'list'>;
   /** By address, and by interface the length of its prefix. */
   readonly #held = new Map<string, Map<number, number>>();
 
-  constructor(list: () => Promise<readonly LocalAddress[]>) {
-    this.#list = list;
+  constructor(table: Pick<Addresses, 'list'>) {
+    this.#table = table;
   }
 
   get all(): ReadonlySet<string> {
@@ -247,8 +242,14 @@ export class HostAddresses {
 
   /** At the start, and when announcements were lost. */
   async refresh(): Promise<void> {
-    const addresses = await this.#list();
+    const addresses = await this.#table.list();
     this.#held.clear();
     for (const a of addresses) this.put(a);
   }
 }
+
+/** `port`: the link's index. */
+export type LinkNews = (
+  what: 'veth' | 'link' | 'link state' | 'lan link' | 'link gone' | 'links overran' | 'routing',
+  port?: number,
+) => void;

@@ -10,7 +10,7 @@ import { BridgePorts, Forwarding } from './bridge-forwarding.js';
 import { Cgroups, canZone } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
-import { HostAddresses, LinkCache, RouteMonitor } from './host-links.js';
+import { HostAddresses, LinkCache, type LinkNews, RouteMonitor } from './host-links.js';
 import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
@@ -25,12 +25,6 @@ import { type SocketEnds, socketsIn } from './sockets.js';
 /** How long observed containers ask us in vain after a crash, at most. */
 const HEARTBEAT_SECONDS = 3;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
-
-/** `port`: the link's index. */
-export type LinkNews = (
-  what: 'veth' | 'link' | 'link state' | 'lan link' | 'link gone' | 'links overran' | 'routing',
-  port?: number,
-) => void;
 
 const newsOf = ({ kind }: { readonly kind?: string }, isNew: boolean): 'veth' | 'link' | 'link state' =>
   !isNew ? 'link state' : kind === 'veth' ? 'veth' : 'link';
@@ -47,7 +41,7 @@ export class Kernel implements AsyncDisposable {
   readonly flows: Conntrack;
   readonly bulk = new BulkSets();
   readonly cgroups = new Cgroups();
-  readonly own: HostAddresses;
+  readonly own = new HostAddresses(this.addressTable);
   /** Datagrams can be given zones of conntrack. */
   hasZones = false;
   readonly #ports = new BridgePorts();
@@ -69,7 +63,6 @@ export class Kernel implements AsyncDisposable {
       (name) => this.#cache.indexOf(name),
       hasCgroup,
     );
-    this.own = new HostAddresses(() => this.addressTable.list());
   }
 
   /** Follows links and addresses from here on; puts our DNS addresses on lo. */

@@ -215,15 +215,10 @@ export class PolicyRoutes implements Disposable {
   }
 }
 
-/** The kernel's policy routing rules and the table that they lead to. */
-export interface RoutingTable {
-  rules(): Promise<readonly NeighbourRule[]>;
-  routes(): Promise<readonly NeighbourRoute[]>;
-  addRules(rules: readonly NeighbourRule[]): Promise<void>;
-  removeRules(rules: readonly NeighbourRule[]): Promise<void>;
-  setRoutes(routes: readonly NeighbourRoute[]): Promise<boolean>;
-  removeRoutes(routes: readonly NeighbourRoute[]): Promise<void>;
-}
+type RoutingTable = Pick<
+  PolicyRoutes,
+  'rules' | 'routes' | 'addRules' | 'removeRules' | 'setRoutes' | 'removeRoutes'
+>;
 
 /** Installed, and no longer wanted. */
 type Surplus = NeighbourRoutes;

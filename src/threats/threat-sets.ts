@@ -1,3 +1,4 @@
+import type { BulkSets } from '../kernel/netlink/ipset-bulk.js';
 import {
   columnCount,
   DIRECTIONS,
@@ -11,22 +12,8 @@ import {
 import { freshSet, THREAT_KINDS, type ThreatKind, threatSet } from '../ruleset/naming.js';
 import { familyOf, isSame, kindOf, moving } from './set-columns.js';
 
-/** Big sets of the kernel: every call has happened when it returns, or throws. */
-export interface BigSets {
-  create(set: {
-    readonly name: string;
-    readonly type: 'hash:ip' | 'hash:net';
-    readonly words: 1 | 4;
-    readonly hashSize: number;
-    readonly maxElements: number;
-  }): void;
-  fill(set: string, type: 'hash:ip' | 'hash:net', columns: SetColumns): Promise<void>;
-  header(set: string): Promise<{ readonly entries: number } | undefined>;
-  /** Puts one set in the other's place, whose contents are under its name then; false: there was no other. */
-  exchange(fresh: string, set: string): boolean;
-  /** False: there was none. */
-  destroy(set: string): boolean;
-}
+/** Large sets of the kernel, as far as threats use them. */
+export type BigSets = Pick<BulkSets, 'create' | 'fill' | 'header' | 'exchange' | 'destroy'>;
 export interface ThreatSetsOptions {
   readonly prefix: string;
   readonly kernel: BigSets;

@@ -1,5 +1,6 @@
 /** One netlink socket: acknowledged requests (synchronous, 6 µs), dumps (in slices), unsolicited messages. */
 
+import { Serial } from '../../lib/async.js';
 import {
   closeDescriptor,
   receiveDatagram,
@@ -55,7 +56,7 @@ export class NetlinkSocket implements Disposable {
   readonly #buffer: Buffer;
   #sequence = 0;
   #open = true;
-  #dumps: Promise<void> = Promise.resolve();
+  readonly #dumps = new Serial();
   #dumping = false;
   #watch: Watch | undefined;
   /** Unsolicited messages that came while a request waited for its answer. */
@@ -170,12 +171,7 @@ export class NetlinkSocket implements Disposable {
     out: Outgoing,
     decode: (message: NetlinkMessage) => T | undefined,
   ): Promise<T[]> {
-    const result = this.#dumps.then(() => this.#consistentDump(operation, out, decode));
-    this.#dumps = result.then(
-      () => undefined,
-      () => undefined, // the caller has it from `result`; here only the order counts
-    );
-    return result;
+    return this.#dumps.run(() => this.#consistentDump(operation, out, decode));
   }
 
   /** Starts delivery of unsolicited messages; at most `batch` datagrams in one turn of the event loop. */

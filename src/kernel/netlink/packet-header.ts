@@ -1,5 +1,5 @@
 /** Headers of a captured packet (RFC 791, RFC 8200), pure; never throws on what it reads. */
-import { addressText, type Decoded } from './netlink-codec.js';
+import { AF_INET, AF_INET6, addressText, type Decoded, readMac, readU16be } from './netlink-codec.js';
 
 export interface PacketHeader {
   readonly family: 4 | 6;
@@ -112,4 +112,16 @@ function withUpper(p: Buffer, network: Network): Decoded<PacketHeader> {
     return { ok: true, value: { ...network, icmpType: p.readUInt8(at), icmpCode: p.readUInt8(at + 1) } };
   }
   return { ok: true, value: network };
+}
+
+/** 4 or 6 of nfgenmsg's family; undefined for others (bridge, arp). */
+export function familyNumber(family: number | undefined): 4 | 6 | undefined {
+  if (family === AF_INET) return 4;
+  return family === AF_INET6 ? 6 : undefined;
+}
+
+/** struct nfqnl_msg_packet_hw, the same in nfnetlink_log. */
+export function decodeHardwareAddress(data: Buffer | undefined): string | undefined {
+  const length = readU16be(data) ?? 0;
+  return length <= 8 ? readMac(data?.subarray(4, 4 + length)) : undefined;
 }

@@ -12,7 +12,7 @@ import {
 } from './netlink-codec.js';
 import { isRefusal, NetlinkError } from './netlink-error.js';
 import { NetlinkSocket } from './netlink-socket.js';
-import { decodeHardwareAddress, familyNumber } from './packet-queue.js';
+import { decodeHardwareAddress, familyNumber } from './packet-header.js';
 
 /** Messages of NFLOG (include/uapi/linux/netfilter/nfnetlink_log.h), pure. */
 

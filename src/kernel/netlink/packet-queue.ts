@@ -9,13 +9,12 @@ import {
   netfilterBody,
   parseAcknowledgement,
   parseAttributes,
-  readMac,
-  readU16be,
   readU32be,
   u32be,
 } from './netlink-codec.js';
 import { isRefusal, NetlinkError } from './netlink-error.js';
 import { NetlinkSocket } from './netlink-socket.js';
+import { decodeHardwareAddress, familyNumber } from './packet-header.js';
 
 /** Messages of NFQUEUE (include/uapi/linux/netfilter/nfnetlink_queue.h), pure. */
 
@@ -25,8 +24,6 @@ export const QUEUE_MESSAGE = {
   verdict: (SUBSYSTEM << 8) | 1,
   config: (SUBSYSTEM << 8) | 2,
 } as const;
-const AF_INET = 2;
-const AF_INET6 = 10;
 
 const PACKET = {
   header: 1,
@@ -99,18 +96,6 @@ export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
       gso: (number(PACKET.skbInfo) & SKB_GSO) !== 0,
     },
   };
-}
-
-/** 4 or 6 of nfgenmsg's family; undefined for others (bridge, arp). */
-export function familyNumber(family: number | undefined): 4 | 6 | undefined {
-  if (family === AF_INET) return 4;
-  return family === AF_INET6 ? 6 : undefined;
-}
-
-/** struct nfqnl_msg_packet_hw, the same in nfnetlink_log. */
-export function decodeHardwareAddress(data: Buffer | undefined): string | undefined {
-  const length = readU16be(data) ?? 0;
-  return length <= 8 ? readMac(data?.subarray(4, 4 + length)) : undefined;
 }
 
 /**

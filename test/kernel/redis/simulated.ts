@@ -25,11 +25,17 @@ class Sets implements BigSets {
     const held = this.#sets.get(set);
     if (held) held.columns = columns;
   }
-  async header(set: string): Promise<{ entries: number } | undefined> {
+  async header(set: string): ReturnType<BigSets['header']> {
     const held = this.#sets.get(set);
     if (!held) return undefined;
     const { singles, prefixes, words } = held.columns ?? { singles: [], prefixes: [], words: 1 };
-    return { entries: held.kind === 'ip' ? singles.length / words : prefixes.length };
+    return {
+      name: set,
+      type: `hash:${held.kind}`,
+      family: words === 1 ? 4 : 6,
+      entries: held.kind === 'ip' ? singles.length / words : prefixes.length,
+      references: 0,
+    };
   }
   exchange(fresh: string, set: string): boolean {
     const [next, before] = [this.#sets.get(fresh), this.#sets.get(set)];
