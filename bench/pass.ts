@@ -9,8 +9,7 @@ import { expectedAfter } from '../src/kernel/dataplane.js';
 import { EMPTY_BRIDGE } from '../src/kernel/nft-text.js';
 import type { Observed } from '../src/kernel/read-rules.js';
 import { compile } from '../src/ruleset/compile.js';
-import { keepSubject } from '../src/ruleset/kept-member.js';
-import type { Subject } from '../src/ruleset/state.js';
+import { keepSubject, type Subject } from '../src/ruleset/desired-state.js';
 import { input, member, shape } from '../test/pure/ruleset/sample.js';
 import { compare, report } from './harness.js';
 

@@ -19,8 +19,8 @@ import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel } from '../policy/own-labels
 import { ownerKey } from '../policy/owner.js';
 import type { Grant, Policy, PolicyEntry } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { type AsEnforced, asEnforced } from '../ruleset/as-enforced.js';
-import type { DesiredState, Subject } from '../ruleset/state.js';
+import type { DesiredState, Subject } from '../ruleset/desired-state.js';
+import { type AsEnforced, asEnforced } from '../ruleset/policy-evaluator.js';
 import type { ContainerBody, GrantBody } from './schemas.js';
 
 /** The parts of the service from which the view of a container is computed. */

@@ -20,7 +20,7 @@ import { VERSION } from '../lib/version.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Lockdown } from '../policy/emergency.js';
 import { BROKEN_LABEL, MISSING_LIST, type Mode } from '../policy/policy.js';
-import { UNATTRIBUTED_ID } from '../ruleset/unattributed.js';
+import { UNATTRIBUTED_ID } from '../ruleset/desired-state.js';
 import type { SharedStore, Store } from '../store/store-interface.js';
 import type { Feeds } from '../threats/feed-service.js';
 import { type ContainerParts, containerBody, explainBody } from './container-body.js';

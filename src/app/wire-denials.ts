@@ -5,8 +5,8 @@ import { limitReason } from '../enforce/limit-reasons.js';
 import type { Recording } from '../enforce/recording.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { mayReach } from '../ruleset/reach.js';
-import type { KernelConfig } from '../ruleset/state.js';
+import type { KernelConfig } from '../ruleset/desired-state.js';
+import { mayReach } from '../ruleset/policy-evaluator.js';
 
 /** Parts of the engine, some of which are made later than this. */
 export interface DenialParts {

@@ -12,8 +12,8 @@ import type { Sandboxes } from '../kernel/sandboxes.js';
 import type { Logger } from '../lib/log.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import type { KernelConfig } from '../ruleset/desired-state.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';
-import type { KernelConfig } from '../ruleset/state.js';
 import { makeLan } from './wire-lan.js';
 
 /** Parts of the engine, some of which are made later than this. */

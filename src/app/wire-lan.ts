@@ -21,10 +21,10 @@ import type { LanKernel } from '../netns-rules/one-namespace.js';
 import type { ContainerFacts, NetworkFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import type { KernelConfig } from '../ruleset/desired-state.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { LanInput } from '../ruleset/netns-program.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';
-import type { KernelConfig } from '../ruleset/state.js';
 
 export interface LanParts {
   readonly shape: KernelConfig;

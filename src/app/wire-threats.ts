@@ -7,7 +7,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { KernelConfig } from '../ruleset/state.js';
+import type { KernelConfig } from '../ruleset/desired-state.js';
 import { ActiveThreats } from '../threats/active-threats.js';
 
 /** Parts of the engine, some of which are made later than this. */

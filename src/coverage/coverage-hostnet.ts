@@ -1,7 +1,7 @@
 import type { ContainerFacts } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
 import type { Mode } from '../policy/policy.js';
-import type { HostCgroups } from '../ruleset/state.js';
+import type { HostCgroups } from '../ruleset/desired-state.js';
 
 /** Facts about a container in the host network. */
 export interface HostNetworkFacts {

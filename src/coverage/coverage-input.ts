@@ -8,7 +8,7 @@ import type { ContainerFacts } from '../policy/container.js';
 import { worstOf } from '../policy/finding.js';
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { KernelConfig } from '../ruleset/state.js';
+import type { KernelConfig } from '../ruleset/desired-state.js';
 import type { CoverageInput } from './coverage.js';
 import { networkFindings } from './coverage-networks.js';
 import type { PidPeer } from './coverage-pid.js';

@@ -4,8 +4,8 @@ import type { Lockdown, Pause } from '../policy/emergency.js';
 import type { DestEntry } from '../policy/entry.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { Verdict } from '../policy/verdict.js';
+import type { Subject } from '../ruleset/desired-state.js';
 import type { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
-import type { Subject } from '../ruleset/state.js';
 
 export interface ExplainView {
   readonly container: string;

@@ -2,8 +2,8 @@ import { privateName, type Sent } from '../enforce/destination.js';
 import type { PreviewDestination, PreviewFlow } from '../enforce/preview-types.js';
 import type { RecordedRow, Sighting } from '../enforce/recorded.js';
 import { parseAddress } from '../lib/ip.js';
-import type { AsEnforced } from '../ruleset/as-enforced.js';
 import type { Flow } from '../ruleset/flow.js';
+import type { AsEnforced } from '../ruleset/policy-evaluator.js';
 import type { TracePacket } from '../ruleset/trace.js';
 
 export interface PreviewInput {

@@ -13,10 +13,10 @@ import { resolveContainer } from '../policy/neighbours.js';
 import { ownerKey } from '../policy/owner.js';
 import type { Mode } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { asEnforced } from '../ruleset/as-enforced.js';
+import type { DesiredState, KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
-import type { DesiredState, KernelConfig, Subject } from '../ruleset/state.js';
+import { asEnforced } from '../ruleset/policy-evaluator.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import { endedFlows, type PreviewInput, passes, wouldDeny } from './preview-evaluate.js';
 

@@ -1,7 +1,7 @@
 import type { Addresses } from '../kernel/netlink/addresses.js';
 import type { Logger } from '../lib/log.js';
+import type { DesiredInput, Subject } from '../ruleset/desired-state.js';
 import { hostResolver } from '../ruleset/host-net.js';
-import type { DesiredInput, Subject } from '../ruleset/state.js';
 import type { DnsService } from './service.js';
 
 export interface HostResolversOptions {

@@ -6,9 +6,8 @@ import type { Mode, PolicyEntry } from '../policy/policy.js';
 import type { ThreatLook } from '../policy/threat.js';
 import { type AppliedState, LATEST_MS } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
+import { type Subject, UNATTRIBUTED_ID } from '../ruleset/desired-state.js';
 import { classSet } from '../ruleset/naming.js';
-import type { Subject } from '../ruleset/state.js';
-import { UNATTRIBUTED_ID } from '../ruleset/unattributed.js';
 import type { DnsPolicy, LearnSets, NameDecision } from './types.js';
 
 const DENIED: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };

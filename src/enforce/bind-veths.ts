@@ -1,5 +1,5 @@
 import type { ContainerFacts, DockerView, Endpoint, NetworkFacts } from '../policy/container.js';
-import type { Binding, HostLink, ManagedBridge, VethMap } from '../ruleset/bindings.js';
+import type { Binding, HostLink, ManagedBridge, VethMap } from '../ruleset/applied-state.js';
 
 interface Candidate {
   readonly container: ContainerFacts;

@@ -1,8 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
-import type { AppliedState } from '../ruleset/applied-state.js';
-import type { HostLink } from '../ruleset/bindings.js';
+import type { AppliedState, HostLink } from '../ruleset/applied-state.js';
 
 export interface ClassifyOptions {
   /** A view from a full list that is begun after the call. */

@@ -1,6 +1,6 @@
 import type { FlowTable } from '../kernel/delete-flows.js';
+import type { Cgroup, Subject } from '../ruleset/desired-state.js';
 import { identityMark, type Marks } from '../ruleset/marks.js';
-import type { Cgroup, Subject } from '../ruleset/state.js';
 import { isDue, type Pass } from './pass-trigger.js';
 
 export interface ZonesOptions {

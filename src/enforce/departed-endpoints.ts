@@ -1,5 +1,5 @@
 import type { ContainerFacts, DockerView } from '../policy/container.js';
-import type { Binding } from '../ruleset/bindings.js';
+import type { Binding } from '../ruleset/applied-state.js';
 
 type Bindings = ReadonlyMap<number, Binding>;
 

@@ -1,5 +1,5 @@
 import type { DockerView, NetworkFacts } from '../policy/container.js';
-import type { HostLink } from '../ruleset/bindings.js';
+import type { HostLink } from '../ruleset/applied-state.js';
 
 /**
  * Which veths are proven to be on bridges that Drawbridge does not manage. A name proves nothing, Docker makes

@@ -2,7 +2,7 @@ import type { DnsService } from '../dns/service.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { SetDesired } from '../ruleset/state.js';
+import type { SetDesired } from '../ruleset/desired-state.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 
 export interface PulseOptions {

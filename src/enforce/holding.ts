@@ -1,7 +1,7 @@
 import type { DockerWatch } from '../docker/watch.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { KernelConfig } from '../ruleset/state.js';
+import type { KernelConfig } from '../ruleset/desired-state.js';
 import { Classifier } from './classify.js';
 import type { Denials } from './denials.js';
 import { inKernel } from './hold-view.js';

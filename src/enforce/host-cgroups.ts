@@ -1,5 +1,5 @@
 import type { ContainerFacts, DockerView } from '../policy/container.js';
-import type { Cgroup, HostCgroups } from '../ruleset/state.js';
+import type { Cgroup, HostCgroups } from '../ruleset/desired-state.js';
 
 /** The unified cgroup hierarchy as this room needs it. Paths have no slash before them. */
 export interface CgroupPort {

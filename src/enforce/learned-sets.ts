@@ -1,7 +1,7 @@
 import type { DnsService } from '../dns/service.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { DesiredState, SetDesired, Subject } from '../ruleset/state.js';
+import type { DesiredState, SetDesired, Subject } from '../ruleset/desired-state.js';
 
 const secondsLeft = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
 

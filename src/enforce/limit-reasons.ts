@@ -1,5 +1,5 @@
-import { BOUNDS } from '../ruleset/limit-chains.js';
-import type { Subject } from '../ruleset/state.js';
+import type { Subject } from '../ruleset/desired-state.js';
+import { BOUNDS } from '../ruleset/verdict-chains.js';
 
 /** What a rule's log prefix ends with, in words. */
 export function limitReason(what: string, member: Pick<Subject, 'limits'> | undefined): string | undefined {

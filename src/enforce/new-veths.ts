@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '../lib/log.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
-import type { HostLink } from '../ruleset/bindings.js';
+import type { HostLink } from '../ruleset/applied-state.js';
 
 export interface NewVethsOptions {
   readonly links: () => Promise<readonly HostLink[]>;

@@ -1,9 +1,7 @@
 import { networkOf, parseAddress, parseCidr, rangeHas } from '../lib/ip.js';
 import type { Mode } from '../policy/policy.js';
-import { LATEST_MS } from '../ruleset/applied-state.js';
-import type { Binding, VethMap } from '../ruleset/bindings.js';
-import { markOf } from '../ruleset/bridge.js';
-import { type Marks, UNATTRIBUTED } from '../ruleset/marks.js';
+import { type Binding, LATEST_MS, type VethMap } from '../ruleset/applied-state.js';
+import { type Marks, markOf, UNATTRIBUTED } from '../ruleset/marks.js';
 
 /** A packet of a port that the bridge table did not know, or of a cgroup that `mangle` did not know. */
 export interface HeldPacket {

@@ -9,12 +9,16 @@ import { Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
 import type { Mode } from '../policy/policy.js';
-import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Binding } from '../ruleset/bindings.js';
+import type { AppliedState, Binding } from '../ruleset/applied-state.js';
 import { compile } from '../ruleset/compile.js';
+import {
+  type DesiredInput,
+  type DesiredState,
+  type KernelConfig,
+  type Subject,
+  unattributedSubject,
+} from '../ruleset/desired-state.js';
 import { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
-import type { DesiredInput, DesiredState, KernelConfig, Subject } from '../ruleset/state.js';
-import { unattributedSubject } from '../ruleset/unattributed.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import { ConntrackZones } from './conntrack-zones.js';
 import type { HostCgroupTable } from './host-cgroups.js';

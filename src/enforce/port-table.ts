@@ -1,8 +1,8 @@
 import { deleteFlows, deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
-import type { Binding, VethMap } from '../ruleset/bindings.js';
-import type { Subject, Veth } from '../ruleset/state.js';
+import type { Binding, VethMap } from '../ruleset/applied-state.js';
+import type { Subject, Veth } from '../ruleset/desired-state.js';
 import { addressesOf, bindPorts } from './bind-veths.js';
 import { DepartedEndpoints } from './departed-endpoints.js';
 import type { ForeignPorts } from './foreign-bridges.js';

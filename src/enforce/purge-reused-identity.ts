@@ -1,8 +1,8 @@
 import { deleteMarkedFlows } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
+import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
-import type { KernelConfig, Subject } from '../ruleset/state.js';
 
 /**
  * Whoever gets a number in the host's network must not inherit the flows that bear it from somebody before: they end. What

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { HOUR_MS, type Limits, periodAt, quotaText, untilText } from '../policy/limits.js';
-import type { SubjectQuota } from '../ruleset/state.js';
+import type { SubjectQuota } from '../ruleset/desired-state.js';
 
 type Quota = NonNullable<Limits['quota']>;
 const HASH = 12;

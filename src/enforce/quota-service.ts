@@ -6,7 +6,7 @@ import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Subject, SubjectLimits } from '../ruleset/state.js';
+import type { Subject, SubjectLimits } from '../ruleset/desired-state.js';
 import { replaceFile } from '../store/durable-file.js';
 import { readStateFile } from '../store/state-file.js';
 import type { PassTrigger } from './pass-trigger.js';

@@ -7,7 +7,7 @@ import { nat64Ranges, privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { ownerKey } from '../policy/owner.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Subject } from '../ruleset/state.js';
+import type { Subject } from '../ruleset/desired-state.js';
 import { replaceFile } from '../store/durable-file.js';
 import type { DenialEvent } from './denials.js';
 import { askedName, destinationOf, type Sent } from './destination.js';

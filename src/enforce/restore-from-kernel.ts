@@ -1,7 +1,7 @@
 import type { KernelSnapshot } from '../kernel/read-rules.js';
 import type { DockerView } from '../policy/container.js';
 import type { Mode } from '../policy/policy.js';
-import type { Binding } from '../ruleset/bindings.js';
+import type { Binding } from '../ruleset/applied-state.js';
 import { type Marks, UNATTRIBUTED } from '../ruleset/marks.js';
 import type { Identities } from './identities.js';
 

@@ -2,8 +2,8 @@ import { type DeletedFlow, deleteFlows, type FlowBlocklist } from '../kernel/del
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import type { Subject } from '../ruleset/desired-state.js';
 import { type Flow, mayBeReversed, reversed } from '../ruleset/flow.js';
-import type { Subject } from '../ruleset/state.js';
 import { addressesOf } from './bind-veths.js';
 import { isFrom } from './unmarked-flows.js';
 

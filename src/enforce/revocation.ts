@@ -6,12 +6,10 @@ import {
 } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
-import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Binding } from '../ruleset/bindings.js';
-import { markOf } from '../ruleset/bridge.js';
+import type { AppliedState, Binding } from '../ruleset/applied-state.js';
+import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
-import { identityMark } from '../ruleset/marks.js';
-import type { KernelConfig, Subject } from '../ruleset/state.js';
+import { identityMark, markOf } from '../ruleset/marks.js';
 import { addressesOf } from './bind-veths.js';
 import { DelayedRecheck } from './delayed-recheck.js';
 import type { Pass } from './pass-trigger.js';

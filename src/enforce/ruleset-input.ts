@@ -9,21 +9,20 @@ import {
 } from '../policy/container.js';
 import { subnetsWithoutGateway } from '../policy/gateways.js';
 import { freeNeighbours, resolveContainer } from '../policy/neighbours.js';
-import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Binding, VethMap } from '../ruleset/bindings.js';
+import type { AppliedState, Binding, VethMap } from '../ruleset/applied-state.js';
 import { planClasses } from '../ruleset/classes.js';
-import { keepSubject } from '../ruleset/kept-member.js';
+import {
+  type Bridge,
+  type DesiredInput,
+  type HostCgroups,
+  type HostPlace,
+  type KernelConfig,
+  keepSubject,
+  type NetnsPlace,
+  type Subject,
+  type Veth,
+} from '../ruleset/desired-state.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';
-import type {
-  Bridge,
-  DesiredInput,
-  HostCgroups,
-  HostPlace,
-  KernelConfig,
-  NetnsPlace,
-  Subject,
-  Veth,
-} from '../ruleset/state.js';
 import type { ConntrackZones } from './conntrack-zones.js';
 import type { Identities } from './identities.js';
 import type { RequestLater } from './pass-trigger.js';

@@ -1,7 +1,7 @@
 import type { SocketEnds } from '../kernel/sockets.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import type { Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
-import type { Subject } from '../ruleset/state.js';
 
 /** Flows of one member that began before its rule stood, and so bear no mark. */
 interface UnmarkedFlows {

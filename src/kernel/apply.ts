@@ -1,7 +1,7 @@
 import type { Family } from '../lib/ip.js';
 import { backstopProgram } from '../ruleset/backstop-table.js';
-import { BRIDGE_TABLE } from '../ruleset/bridge.js';
-import type { DesiredState, KernelConfig, TableName } from '../ruleset/state.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
+import type { DesiredState, KernelConfig, TableName } from '../ruleset/desired-state.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
 import { diffFamily, restoreScript, type TableEdit } from './iptables-text.js';

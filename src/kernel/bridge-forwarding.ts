@@ -1,6 +1,6 @@
 import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
-import type { HeldVeth } from '../ruleset/forwarding.js';
+import type { HeldVeth } from '../ruleset/bridge-forwarding.js';
 import {
   type Acknowledgement,
   attribute,

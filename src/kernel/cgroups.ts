@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Cgroup } from '../ruleset/state.js';
+import type { Cgroup } from '../ruleset/desired-state.js';
 import type { Exec } from './exec.js';
 import { RESTORE } from './read-rules.js';
 

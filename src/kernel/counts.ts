@@ -1,7 +1,7 @@
 import type { Family } from '../lib/ip.js';
 import { type Reading, SharedRead, type Turns } from '../lib/shared-read.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { BRIDGE_TABLE } from '../ruleset/bridge.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import { containerChain, errorsChain, hostChain, limitChain } from '../ruleset/naming.js';
 import { chainHashes, type Rule } from '../ruleset/rules.js';
 import { asReader, type Exec, must } from './exec.js';

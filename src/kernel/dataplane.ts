@@ -1,8 +1,8 @@
 import type { Family } from '../lib/ip.js';
 import { backstopProgram } from '../ruleset/backstop-table.js';
-import { bridgeProgram } from '../ruleset/bridge.js';
+import { bridgeProgram } from '../ruleset/bridge-table.js';
+import type { DesiredState, KernelConfig, TableDesired } from '../ruleset/desired-state.js';
 import { chainHashes } from '../ruleset/rules.js';
-import type { DesiredState, KernelConfig, TableDesired } from '../ruleset/state.js';
 import { applyPlan, type Plan, planSteps } from './apply.js';
 import type { Exec } from './exec.js';
 import { savedSet } from './ipset-text.js';

@@ -1,6 +1,5 @@
-/** The links and addresses of the host, kept up to date by rtnetlink notifications. */
-import type { HostLink } from '../ruleset/bindings.js';
-import type { HostSubnet, NeighbourRule } from '../ruleset/neighbour-routes.js';
+import type { HostLink } from '../ruleset/applied-state.js';
+import type { HostSubnet, NeighbourRule } from '../ruleset/bridge-forwarding.js';
 import { decodeRule, RULE_MESSAGE } from './neighbour-routing.js';
 import { type Addresses, decodeAddress, type LocalAddress } from './netlink/addresses.js';
 import { decodeLink, type Link, type Links, ROUTE_MESSAGE } from './netlink/links.js';

@@ -1,6 +1,6 @@
 import type { Family } from '../lib/ip.js';
+import type { SetDesired } from '../ruleset/desired-state.js';
 import { recordSet, threatSetKind } from '../ruleset/naming.js';
-import type { SetDesired } from '../ruleset/state.js';
 
 export interface SavedSet {
   readonly type: string;

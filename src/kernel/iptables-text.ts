@@ -1,6 +1,6 @@
 import type { Family } from '../lib/ip.js';
+import type { Hook, TableDesired, TableName } from '../ruleset/desired-state.js';
 import { chainHashes, type Rule, renderRule } from '../ruleset/rules.js';
-import type { Hook, TableDesired, TableName } from '../ruleset/state.js';
 
 /** A rule as `iptables-save` printed it. */
 export interface SavedRule {

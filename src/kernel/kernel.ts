@@ -1,10 +1,9 @@
 import type { Logger } from '../lib/log.js';
-import type { HostLink } from '../ruleset/bindings.js';
-import { type ForwardingInput, forwardingOf } from '../ruleset/forwarding.js';
+import type { HostLink } from '../ruleset/applied-state.js';
+import { type ForwardingInput, forwardingOf, neighbourRoutes } from '../ruleset/bridge-forwarding.js';
+import type { DesiredInput, DesiredState, KernelConfig } from '../ruleset/desired-state.js';
 import { namesFor } from '../ruleset/naming.js';
-import { neighbourRoutes } from '../ruleset/neighbour-routes.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
-import type { DesiredInput, DesiredState, KernelConfig } from '../ruleset/state.js';
 import { type Plan, runStep, withFastElements, withFastSets } from './apply.js';
 import { BridgePorts, Forwarding } from './bridge-forwarding.js';
 import { Cgroups, canZone } from './cgroups.js';

@@ -1,4 +1,4 @@
-import type { NeighbourRoute, NeighbourRoutes, NeighbourRule } from '../ruleset/neighbour-routes.js';
+import type { NeighbourRoute, NeighbourRoutes, NeighbourRule } from '../ruleset/bridge-forwarding.js';
 import {
   AF_INET,
   addressBytes,

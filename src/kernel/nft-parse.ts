@@ -1,4 +1,4 @@
-import type { Allowance, BridgeDesired } from '../ruleset/state.js';
+import type { Allowance, BridgeDesired } from '../ruleset/desired-state.js';
 import { type ObservedBridge, type ObservedProgram, ruleTag } from './nft-text.js';
 
 interface JsonObject {

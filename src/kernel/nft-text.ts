@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
-import { BRIDGE_TABLE, bridgeProgram } from '../ruleset/bridge.js';
+import { BRIDGE_TABLE, bridgeProgram } from '../ruleset/bridge-table.js';
+import type { BridgeDesired, KernelConfig, NftProgram } from '../ruleset/desired-state.js';
 import { hex } from '../ruleset/marks.js';
-import type { NftProgram } from '../ruleset/nft-program.js';
-import type { BridgeDesired, KernelConfig } from '../ruleset/state.js';
 
 /** A table as it stands: its rules' tags in order. */
 export interface ObservedProgram {

@@ -1,8 +1,8 @@
 import type { Family } from '../lib/ip.js';
 import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
-import { BRIDGE_TABLE } from '../ruleset/bridge.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
+import type { BridgeDesired } from '../ruleset/desired-state.js';
 import type { Names } from '../ruleset/naming.js';
-import type { BridgeDesired } from '../ruleset/state.js';
 import { type Exec, must } from './exec.js';
 import { parseSetNames, parseSetSave, type SavedSet, type SetNames } from './ipset-text.js';
 import { parseSave, type SavedTables } from './iptables-text.js';

@@ -3,8 +3,8 @@ import type { SetWriter } from '../kernel/netlink/ipset.js';
 import { Newest } from '../lib/async.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import type { Subject } from '../ruleset/desired-state.js';
 import { LAN_KINDS, type LanInput, lanClosedProgram } from '../ruleset/netns-program.js';
-import type { Subject } from '../ruleset/state.js';
 import { LanClaims, type LanClaimsOptions } from './namespace-owners.js';
 import { type LanKernel, NamespaceRules } from './one-namespace.js';
 

@@ -1,5 +1,6 @@
 import type { FlowTable } from '../kernel/delete-flows.js';
 import type { Logger } from '../lib/log.js';
+import type { NetnsPlace } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import {
   LAN_FLOW,
@@ -9,7 +10,6 @@ import {
   lanLearnedSets,
   lanProgram,
 } from '../ruleset/netns-program.js';
-import type { NetnsPlace } from '../ruleset/state.js';
 
 /** One end of a macvlan or ipvlan link inside a namespace. */
 export interface LanEnd {

@@ -4,10 +4,9 @@ import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, must } from '../kernel/exec.js';
 import { PacketLog } from '../kernel/netlink/packet-log.js';
 import { PacketQueue } from '../kernel/netlink/packet-queue.js';
-import { closedBase } from '../ruleset/base.js';
 import { compile } from '../ruleset/compile.js';
+import { closedBase, type KernelConfig } from '../ruleset/desired-state.js';
 import { hex } from '../ruleset/marks.js';
-import type { KernelConfig } from '../ruleset/state.js';
 import { type Arrival, selfTest, wrongArrivals } from './self-test.js';
 
 /** One thing that this host must, or should, be able to do. */

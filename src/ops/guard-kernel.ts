@@ -3,8 +3,8 @@ import { type Exec, must } from '../kernel/exec.js';
 import type { SavedTable } from '../kernel/iptables-text.js';
 import type { IndexOf } from '../kernel/nft-parse.js';
 import type { Observed } from '../kernel/read-rules.js';
-import { BRIDGE_TABLE } from '../ruleset/bridge.js';
-import type { DesiredState, KernelConfig } from '../ruleset/state.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
+import type { DesiredState, KernelConfig } from '../ruleset/desired-state.js';
 
 /** Lays `base` unless ours stands already, whatever it is: then nothing is touched. Throws KernelError. */
 export async function layBase(

@@ -9,10 +9,9 @@ import { exec } from '../kernel/exec.js';
 import { type Link, Links } from '../kernel/netlink/links.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
-import { closedBase } from '../ruleset/base.js';
 import { compile } from '../ruleset/compile.js';
+import { closedBase, type HostNet } from '../ruleset/desired-state.js';
 import { shapeOf } from '../ruleset/kernel-config.js';
-import type { HostNet } from '../ruleset/state.js';
 import { layBase } from './guard-kernel.js';
 import { noteFound } from './teardown.js';
 

@@ -5,10 +5,9 @@ import type { Exec } from '../kernel/exec.js';
 import { udpSocketFd } from '../kernel/netlink/namespace.js';
 import type { Family } from '../lib/ip.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
-import { closedBase } from '../ruleset/base.js';
 import { planClasses } from '../ruleset/classes.js';
 import { compile } from '../ruleset/compile.js';
-import type { DesiredInput, KernelConfig, Subject } from '../ruleset/state.js';
+import { closedBase, type DesiredInput, type KernelConfig, type Subject } from '../ruleset/desired-state.js';
 import { PLACES, SelfTestStage } from './self-test-stage.js';
 
 /** What arrived of what was sent, in one phase and family. */

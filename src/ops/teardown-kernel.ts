@@ -2,7 +2,7 @@ import { type Exec, must } from '../kernel/exec.js';
 import { removalEdits, restoreScript } from '../kernel/iptables-text.js';
 import { type Observed, observe, RESTORE, setNames } from '../kernel/read-rules.js';
 import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
-import { BRIDGE_TABLE } from '../ruleset/bridge.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import { type Found, leftovers, readChains } from './preexisting-chains.js';
 
 const BUILTIN = new Set(['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING']);

@@ -1,6 +1,5 @@
+import type { Cgroup, HostNet, KernelConfig, NftProgram } from './desired-state.js';
 import { hex, type Marks } from './marks.js';
-import type { NftProgram } from './nft-program.js';
-import type { Cgroup, HostNet, KernelConfig } from './state.js';
 
 export const BACKSTOP_TABLE = 'inet drawbridge_backstop';
 

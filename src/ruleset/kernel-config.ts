@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.js';
 import { TUNNEL_NAMES, TUNNELS, type Tunnel } from '../lib/special-use.js';
+import type { KernelConfig } from './desired-state.js';
 import { layoutMarks } from './marks.js';
-import type { KernelConfig } from './state.js';
 
 /** Link-local and unique-local: reachable from any container by its default route, from nowhere else. */
 export const DNS_ADDRESSES = { v4: '169.254.53.53', v6: 'fd64:7262:7264::53', port: 5359 } as const;

@@ -1,4 +1,5 @@
 import { MASK_NEEDS, splitMask } from '../policy/mark-mask.js';
+import type { Mode } from '../policy/policy.js';
 
 /** How the bits of `kernel.markMask` are used. All values are masks or values in place, ready for `--mark value/mask`. */
 export interface Marks {
@@ -65,3 +66,9 @@ export function identityMark(marks: Marks, identity: number): number {
 
 export const hex = (n: number): string => `0x${n.toString(16)}`;
 const bit = (n: number): number => 2 ** n;
+
+/** The mark of a container's packets: who, and how its policy is held. */
+export function markOf(marks: Marks, identity: number, mode: Mode): number {
+  const flag = mode === 'enforce' ? marks.enforced : mode === 'observe' ? marks.redirect : 0;
+  return (identityMark(marks, identity) | flag) >>> 0;
+}

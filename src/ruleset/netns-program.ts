@@ -1,13 +1,12 @@
 /** What stands inside the namespace of a container on a macvlan or ipvlan network, as a program for nft. Pure. */
 import { createHash } from 'node:crypto';
 import type { Family } from '../lib/ip.js';
-import { classMatches, containerChain } from './container-chain.js';
-import { ERROR_RATE, LONGEST_ERROR } from './icmp-errors.js';
-import { permitChain } from './limit-chains.js';
+import { classMatches, containerChain } from './container-chains.js';
+import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
 import { classSet, errorsChain, namesFor } from './naming.js';
 import type { ReservedPort } from './reserved-ports.js';
 import type { Match, Rule } from './rules.js';
-import type { KernelConfig, SetDesired, Subject } from './state.js';
+import { ERROR_RATE, LONGEST_ERROR, permitChain } from './verdict-chains.js';
 
 export const LAN_TABLE = 'drawbridge_lan';
 /** Drivers of Docker, and kinds of their links: what leaves there passes the host by. */

@@ -1,13 +1,46 @@
-import type { Family } from '../lib/ip.js';
-import { markOf } from './bridge.js';
+import { type Family, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import { compile } from './compile.js';
+import type { DesiredInput, DesiredState, KernelConfig, Subject, TableName } from './desired-state.js';
 import { type Flow, isDns, opening } from './flow.js';
 import { hostResolver, isHostResolver } from './host-net.js';
-import { membershipOf } from './membership.js';
+import { markOf } from './marks.js';
 import { type Names, namesFor } from './naming.js';
 import { CLOSED_WHY } from './reserved-ports.js';
 import type { Rule } from './rules.js';
-import type { DesiredState, KernelConfig, Subject, TableName } from './state.js';
 import { type HasMember, type TracePacket, type TraceResult, trace } from './trace.js';
+
+/** Learned members are the ledger's to know, those of threat sets the feeds'. */
+type LearnedHas = (set: string, address: string) => boolean;
+
+/** Membership as the kernel would answer: static sets from the desired state, timed ones from the ledger. */
+export function membershipOf(desired: DesiredState, learned: LearnedHas): HasMember {
+  return (name, dir, packet) => {
+    const set = desired.sets.get(name);
+    if (!set) return false;
+    if (dir.includes(',')) return !set.timed && set.members.includes(pairOf(dir, packet));
+    const address = dir === 'src' ? packet.src : packet.dst;
+    if (set.timed || set.isThreats) return learned(name, address);
+    if (set.type === 'hash:ip') return set.members.includes(address);
+    const value = parseAddress(address);
+    return value !== undefined && rangesOf(set.members).some((r) => rangeHas(r, value));
+  };
+}
+
+const pairOf = (dir: string, p: TracePacket): string =>
+  dir === 'dst,dst' ? `${p.dst},${p.proto}:${p.dport ?? 0}` : `${p.dst},${p.proto}:${p.dport ?? 0},${p.src}`;
+
+/** By the list itself: those of constant sets are parsed once. */
+const parsed = new WeakMap<readonly string[], readonly Range[]>();
+function rangesOf(members: readonly string[]): readonly Range[] {
+  const known = parsed.get(members) ?? members.flatMap(rangeOfMember);
+  parsed.set(members, known);
+  return known;
+}
+
+function rangeOfMember(text: string): Range[] {
+  const cidr = parseCidr(text.includes('/') ? text : `${text}/${text.includes(':') ? 128 : 32}`);
+  return cidr ? [cidr] : [];
+}
 
 type Chains = ReadonlyMap<Family, ReadonlyMap<string, readonly Rule[]>>;
 const chainsOf = (desired: DesiredState, table: TableName): Chains =>
@@ -132,4 +165,56 @@ export class PolicyEvaluator {
   #hasDirect(member: Subject): boolean {
     return member.policy.mode === 'enforce' && member.classes.some((c) => c.direct);
   }
+}
+
+/** A member as it would be in mode enforce now, and the rules that would evaluate it. */
+export interface AsEnforced {
+  readonly member: Subject;
+  readonly desired: DesiredState;
+  readonly judge: PolicyEvaluator;
+}
+interface Parts {
+  readonly shape: KernelConfig;
+  readonly hostAddresses: ReadonlySet<string>;
+  /** Members of learned sets and of threat sets. */
+  readonly learned: (desired: DesiredState, set: string, address: string) => boolean;
+}
+
+/**
+ * Compile the rules of one member in mode enforce with its entries, neighbours, limits and closed places as they are now.
+ * Other members are left out: no rule about them decides what this one may open.
+ */
+export function asEnforced(
+  state: { readonly input: DesiredInput },
+  member: Subject,
+  parts: Parts,
+): AsEnforced {
+  const enforced: Subject = { ...member, policy: { ...member.policy, mode: 'enforce' } };
+  const desired = compile({ ...state.input, subjects: [enforced] });
+  const { shape, hostAddresses, learned } = parts;
+  const has = (set: string, address: string): boolean => learned(desired, set, address);
+  return { member: enforced, desired, judge: new PolicyEvaluator(shape, desired, has, hostAddresses) };
+}
+
+/**
+ * Whether mode enforce would let a member reach a neighbour: what its chain says of static destinations. The bridge table logs
+ * new flows between observed neighbours without asking for their policies.
+ */
+export function mayReach(
+  member: Pick<Subject, 'neighbours' | 'classes'>,
+  packet: { readonly dst: string; readonly proto: string; readonly dport: number },
+): boolean {
+  const to = parseAddress(packet.dst);
+  if (!to) return false;
+  const isFree = member.neighbours.some((text) => {
+    const range = text.includes('/') ? parseCidr(text) : undefined;
+    return range ? rangeHas(range, to) : text === to.text;
+  });
+  if (isFree) return true;
+  return member.classes.some(
+    (c) =>
+      String(c.proto) === packet.proto &&
+      (c.ports.length === 0 || c.ports.some((p) => p.lo <= packet.dport && packet.dport <= p.hi)) &&
+      c.statics.some((s) => rangeHas(s.range, to)),
+  );
 }

@@ -1,3 +1,4 @@
+import type { Marks } from './marks.js';
 import type { Names } from './naming.js';
 import { type Match, type Rule, rule } from './rules.js';
 
@@ -54,3 +55,7 @@ export const closedElements = (places: readonly ReservedPort[], family: number):
       .filter((place) => place.container !== undefined && isOf(place, family))
       .map(({ address, port }) => `${address} . ${port}`),
   );
+
+/** In `nat`, ahead of any DNAT: the flow keeps that it was sent to the host, for `host:` entries (held packets, too). */
+export const sentHere = ({ marks }: { readonly marks: Marks }): Rule =>
+  rule([{ k: 'toHost' }], { k: 'connMark', bits: marks.here });

@@ -1,10 +1,10 @@
 import type { Family } from '../lib/ip.js';
 import { TUNNELS } from '../lib/special-use.js';
 import { DIRECTIONS, DIRECTIONS_BY_END, type FlowEnd, type ThreatAction } from '../policy/threat.js';
+import type { KernelConfig, SetDesired } from './desired-state.js';
 import { type Names, sharedSet, THREAT_KINDS, type ThreatKind, threatSet } from './naming.js';
-import { logRule, refusal } from './refusal.js';
 import { type Match, type Rule, rule, type Target } from './rules.js';
-import type { KernelConfig, SetDesired } from './state.js';
+import { logRule, refusal } from './verdict-chains.js';
 
 /** What `explain` knows the rules of threats by. */
 export const THREAT_WHY = 'threat';

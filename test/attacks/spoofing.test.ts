@@ -1,5 +1,5 @@
 /** Lies to the neighbours: about who holds an address, who is the router, and who speaks. */
-import { linkLocal } from '../../src/ruleset/bridge-neighbours.js';
+import { linkLocal } from '../../src/ruleset/bridge-elements.js';
 import type { Container } from '../lab/container.js';
 import type { Lab } from '../lab/lab.js';
 import { bridge, endCapture, exactly, exactly6, over6, type Scene, toNeighbour, udpTo } from './layer2.js';

@@ -4,10 +4,10 @@ import { Dataplane } from '../../src/kernel/dataplane.js';
 import { parsePacket } from '../../src/kernel/netlink/packet-header.js';
 import { PacketLog } from '../../src/kernel/netlink/packet-log.js';
 import { PacketQueue } from '../../src/kernel/netlink/packet-queue.js';
-import { markOf } from '../../src/ruleset/bridge.js';
-import { linkLocal } from '../../src/ruleset/bridge-neighbours.js';
+import { linkLocal } from '../../src/ruleset/bridge-elements.js';
 import { compile } from '../../src/ruleset/compile.js';
-import type { Veth } from '../../src/ruleset/state.js';
+import type { Veth } from '../../src/ruleset/desired-state.js';
+import { markOf } from '../../src/ruleset/marks.js';
 import {
   address,
   arp,

@@ -8,7 +8,7 @@ import { u32le } from '../../src/kernel/netlink/netlink-codec.js';
 import { NftElements } from '../../src/kernel/netlink/nft-codec.js';
 import { observe } from '../../src/kernel/read-rules.js';
 import { compile } from '../../src/ruleset/compile.js';
-import type { DesiredInput } from '../../src/ruleset/state.js';
+import type { DesiredInput } from '../../src/ruleset/desired-state.js';
 import { waitFor } from '../lab/process.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';

@@ -9,8 +9,8 @@ import { Conntrack } from '../../src/kernel/netlink/conntrack.js';
 import { observe, readHostNetworkRules } from '../../src/kernel/read-rules.js';
 import { teardownRules } from '../../src/ops/teardown-kernel.js';
 import { compile } from '../../src/ruleset/compile.js';
+import type { Cgroup, DesiredInput, Subject } from '../../src/ruleset/desired-state.js';
 import { namesFor } from '../../src/ruleset/naming.js';
-import type { Cgroup, DesiredInput, Subject } from '../../src/ruleset/state.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
 

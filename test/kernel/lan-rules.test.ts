@@ -11,6 +11,7 @@ import {
   takeLanMember,
 } from '../../src/kernel/netns-tables.js';
 import { compile } from '../../src/ruleset/compile.js';
+import type { Subject } from '../../src/ruleset/desired-state.js';
 import {
   type LanInput,
   lanClosedFramesProgram,
@@ -19,7 +20,6 @@ import {
   lanKey,
   lanProgram,
 } from '../../src/ruleset/netns-program.js';
-import type { Subject } from '../../src/ruleset/state.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
 

@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import { compile } from '../../src/ruleset/compile.js';
-import type { DesiredInput, DesiredState, Veth } from '../../src/ruleset/state.js';
+import type { DesiredInput, DesiredState, Veth } from '../../src/ruleset/desired-state.js';
 import { type Bytes, ether, etherTypeOf, ip, udp } from '../attacks/wire.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { type Host, makeHost } from './frames.js';

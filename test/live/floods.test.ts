@@ -1,6 +1,6 @@
 /** One container floods; another's permitted connections, names and denials go on. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { BOUNDS } from '../../src/ruleset/limit-chains.js';
+import { BOUNDS } from '../../src/ruleset/verdict-chains.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';

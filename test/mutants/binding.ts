@@ -289,7 +289,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'forwarding-floods',
     what: 'an enforced veth gets frames to MACs that the bridge does not know',
-    file: 'src/ruleset/forwarding.ts',
+    file: 'src/ruleset/bridge-forwarding.ts',
     from: 'flood: !isEnforced(index)',
     to: 'flood: true',
     killedBy: {
@@ -300,7 +300,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'forwarding-own-mac',
     what: 'a container takes the MAC of its bridge in the forwarding table',
-    file: 'src/ruleset/forwarding.ts',
+    file: 'src/ruleset/bridge-forwarding.ts',
     from: ' || own.has(mac)',
     to: '',
     killedBy: {

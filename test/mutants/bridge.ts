@@ -1,8 +1,8 @@
 /** Packets between neighbours, of unknown and unattributed veths, and to where an entry leads. */
 import type { Mutant } from './mutant.js';
 
-const FILE = 'src/ruleset/bridge.ts';
-const BUILDS = 'src/ruleset/nameless.ts';
+const FILE = 'src/ruleset/bridge-table.ts';
+const BUILDS = 'src/ruleset/bridge-table.ts';
 const by = (test: string) => ({ file: 'test/kernel/bridge-rules.test.ts', test, only: true });
 const OWN = 'of an enforced veth: from its own MAC and addresses';
 const rule = (text: string): string => `          '${text}',\n`;
@@ -174,7 +174,7 @@ export const BRIDGE: readonly Mutant[] = [
   {
     id: 'observed-neighbour-dropped',
     what: 'what is logged between observed neighbours is dropped',
-    file: 'src/ruleset/bridge-observed.ts',
+    file: 'src/ruleset/bridge-table.ts',
     from: '{ ${opened} } ${log} accept`',
     to: '{ ${opened} } ${log} drop`',
     killedBy: {

@@ -84,7 +84,7 @@ export const CONTROL: readonly Mutant[] = [
   {
     id: 'kept-member-by-mode',
     what: 'a member keeps the rules of its former entries while its mode stays',
-    file: 'src/ruleset/kept-member.ts',
+    file: 'src/ruleset/desired-state.ts',
     from: 'isDeepStrictEqual(known, member)',
     to: 'known.policy.mode === member.policy.mode && isDeepStrictEqual(known.ports, member.ports)',
     killedBy: {

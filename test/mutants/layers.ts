@@ -4,7 +4,7 @@ import type { Mutant } from './mutant.js';
 const RULES = 'src/ruleset/constant-chains.ts';
 const NFT = 'src/ruleset/backstop-table.ts';
 const THREATS = 'src/ruleset/threat-rules.ts';
-const ERRORS = 'src/ruleset/icmp-errors.ts';
+const ERRORS = 'src/ruleset/verdict-chains.ts';
 const layers = (test: string) => ({ file: 'test/kernel/layers.test.ts', test, only: true });
 const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
 const UNPERMITTED = "    rule([unjudged(marks.enforced)], { k: 'drop' }),\n";
@@ -18,7 +18,7 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'layer-filter',
     what: 'filter permits what no entry permits',
-    file: 'src/ruleset/container-chain.ts',
+    file: 'src/ruleset/container-chains.ts',
     from: '    ...ownErrors(member, names),\n    ...unpermitted(member, names, shape),',
     to: "    ...ownErrors(member, names),\n    rule([], { k: 'goto', chain: names.ok }),",
     killedBy: layers('filter alone drops what no entry permits'),
@@ -127,9 +127,9 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'layer-from',
     what: 'what comes from a managed bridge without a mark passes',
-    file: 'src/ruleset/bridge-chains.ts',
-    from: "    rule([], { k: 'drop' }),\n  ];\n}",
-    to: '  ];\n}',
+    file: 'src/ruleset/constant-chains.ts',
+    from: "? [rule([dead], { k: 'return' })] : []),\n    rule([], { k: 'drop' }),\n  ];\n}",
+    to: "? [rule([dead], { k: 'return' })] : []),\n  ];\n}",
     killedBy: pure('ruleset/unmarked', 'drops a new IPv4 packet of a managed bridge that has no mark'),
   },
   {
@@ -281,7 +281,7 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'any-isatap',
     what: '"any" means private addresses inside ISATAP addresses',
-    file: 'src/ruleset/container-chain.ts',
+    file: 'src/ruleset/container-chains.ts',
     from: '...(family === 6 ? [NO_ISATAP] : []),',
     to: '',
     killedBy: pure('ruleset/threat-rules', '"any" never means an ISATAP address'),
@@ -297,7 +297,7 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'multicast-network',
     what: 'an entry for a multicast network opens its first group',
-    file: 'src/ruleset/bridge.ts',
+    file: 'src/ruleset/bridge-elements.ts',
     from: '  range.lo === range.hi && MULTICAST',
     to: '  MULTICAST',
     killedBy: pure('ruleset/icmp-errors', 'an entry for a network of multicast opens no group'),
@@ -305,12 +305,12 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'here-rule',
     what: 'a host: entry opens what others map from that port at any address',
-    file: 'src/ruleset/container-chain.ts',
+    file: 'src/ruleset/container-chains.ts',
     from: '{ port, here: marks.here }',
     to: '{ port }',
     also: [
       {
-        file: 'src/ruleset/container-chain.ts',
+        file: 'src/ruleset/container-chains.ts',
         from: 'sent: { readonly port: PortRange; readonly here: number }',
         to: 'sent: { readonly port: PortRange; readonly here?: number }',
       },
@@ -323,7 +323,7 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'here-mark',
     what: 'every flow counts as sent to the host',
-    file: 'src/ruleset/sent-here.ts',
+    file: 'src/ruleset/reserved-ports.ts',
     from: "rule([{ k: 'toHost' }],",
     to: 'rule([],',
     killedBy: pure('ruleset/verdicts', 'a flow is marked as sent to the host by its first destination'),

@@ -151,7 +151,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'routes-own-address',
     what: 'routes between neighbours go when the bridge is given an address',
-    file: 'src/ruleset/neighbour-routes.ts',
+    file: 'src/ruleset/bridge-forwarding.ts',
     from: 'l.index !== index && overlap',
     to: 'overlap',
     killedBy: pure('ruleset/neighbour-routes', 'an address of the bridge itself changes nothing'),

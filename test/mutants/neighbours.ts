@@ -1,8 +1,8 @@
 /** ARP and neighbour discovery. */
 import type { Mutant } from './mutant.js';
 
-const FILE = 'src/ruleset/bridge-neighbours.ts';
-const BUILDS = 'src/ruleset/nameless.ts';
+const FILE = 'src/ruleset/bridge-table.ts';
+const BUILDS = 'src/ruleset/bridge-table.ts';
 const by = (test: string) => ({ file: 'test/kernel/bridge-rules.test.ts', test, only: true });
 const ARP = by('ARP of an enforced veth');
 const ARP_OTHERS = by('ARP of others: no address');
@@ -18,8 +18,8 @@ export const NEIGHBOURS: readonly Mutant[] = [
     id: 'arp-owner',
     what: 'ARP about the addresses of others passes',
     file: FILE,
-    from: line('iif @strict drop'),
-    to: line('iif @strict accept'),
+    from: `${line('iif @strict drop')}${line('arp saddr ip @enf4 drop')}`,
+    to: `${line('iif @strict accept')}${line('arp saddr ip @enf4 drop')}`,
     killedBy: ARP,
   },
   {

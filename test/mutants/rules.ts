@@ -40,7 +40,7 @@ export const RULES: readonly Mutant[] = [
   {
     id: 'observed-host-denied',
     what: 'an observed container is refused services of the host in a family in which it has no address yet',
-    file: 'src/ruleset/dispatch.ts',
+    file: 'src/ruleset/compile.ts',
     from: 'maskTree(leaves, marks, names.observedHost, [])',
     to: "maskTree(leaves, marks, names.observedHost, [rule([], { k: 'goto', chain: names.no })])",
     killedBy: observed('in a family that its rules do not have'),

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { BridgePorts, Forwarding, releaseVeths } from '../../../src/kernel/bridge-forwarding.js';
 import { Bridges, Links } from '../../../src/kernel/netlink/links.js';
-import { forwardingOf } from '../../../src/ruleset/forwarding.js';
+import { forwardingOf } from '../../../src/ruleset/bridge-forwarding.js';
 import { makeNamespace, type Namespace } from './lab.js';
 
 const MAC = '02:42:ac:11:00:02';

@@ -7,7 +7,7 @@ import type { ContainerFacts, ContainerPractices, NetworkFacts } from '../../../
 import { parseEntry } from '../../../src/policy/entry-parse.js';
 import { subnetsWithoutGateway } from '../../../src/policy/gateways.js';
 import type { Policy, PolicyEntry } from '../../../src/policy/policy.js';
-import { type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/state.js';
+import { type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/desired-state.js';
 
 type Privileges = NonNullable<ContainerFacts['privileges']>;
 

@@ -3,7 +3,7 @@ import { NamesPolicy } from '../../../src/dns/policy.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
-import type { Subject } from '../../../src/ruleset/state.js';
+import type { Subject } from '../../../src/ruleset/desired-state.js';
 import { input, member } from '../ruleset/sample.js';
 
 const INSIDE = [parseCidr('45.45.0.0/24') as Range];

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { bindPorts } from '../../../src/enforce/bind-veths.js';
 import type { ContainerFacts, DockerView, Endpoint, NetworkFacts } from '../../../src/policy/container.js';
-import type { Binding, HostLink } from '../../../src/ruleset/bindings.js';
+import type { Binding, HostLink } from '../../../src/ruleset/applied-state.js';
 
 const MAC = '02:42:ac:1e:00:07';
 const OTHER_MAC = '02:42:ac:1e:00:08';

@@ -4,8 +4,8 @@ import { expect, it } from 'vitest';
 import { ConntrackZones } from '../../../src/enforce/conntrack-zones.js';
 import { Identities } from '../../../src/enforce/identities.js';
 import type { DelayedTrigger, PassTrigger } from '../../../src/enforce/pass-trigger.js';
+import type { Cgroup, Subject } from '../../../src/ruleset/desired-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
-import type { Cgroup, Subject } from '../../../src/ruleset/state.js';
 import { BARE_FLOW } from '../bare-flow.js';
 import { member, shape } from '../ruleset/sample.js';
 

@@ -5,7 +5,7 @@ import { type DenialEvent, Denials } from '../../../src/enforce/denials.js';
 import { Tallies } from '../../../src/enforce/tallies.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
-import { mayReach } from '../../../src/ruleset/reach.js';
+import { mayReach } from '../../../src/ruleset/policy-evaluator.js';
 import { entriesOf, member, shape } from '../ruleset/sample.js';
 
 const NO_THREATS = new Proxy({} as ThreatLook, { get: () => () => undefined });

@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest';
 import { DepartedEndpoints } from '../../../src/enforce/departed-endpoints.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
-import type { Binding } from '../../../src/ruleset/bindings.js';
+import type { Binding } from '../../../src/ruleset/applied-state.js';
 
 const viewOf = (askedAt: number): DockerView =>
   ({

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { bindPorts } from '../../../src/enforce/bind-veths.js';
 import { ForeignPorts } from '../../../src/enforce/foreign-bridges.js';
 import type { DockerView, NetworkFacts } from '../../../src/policy/container.js';
-import type { HostLink } from '../../../src/ruleset/bindings.js';
+import type { HostLink } from '../../../src/ruleset/applied-state.js';
 
 const link = (index: number, name: string, kind: string, master?: number, since = 100): HostLink => ({
   index,

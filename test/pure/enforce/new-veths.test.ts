@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest';
 import { NewVeths } from '../../../src/enforce/new-veths.js';
 import type { DockerView, NetworkFacts } from '../../../src/policy/container.js';
-import type { HostLink } from '../../../src/ruleset/bindings.js';
+import type { HostLink } from '../../../src/ruleset/applied-state.js';
 
 const link = (index: number, name: string, kind: string, master?: number): HostLink => ({
   index,

@@ -3,8 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type HeldPacket, type InKernel, PacketHold } from '../../../src/enforce/packet-hold.js';
 import type { NetworkFacts } from '../../../src/policy/container.js';
 import type { Mode } from '../../../src/policy/policy.js';
-import { markOf } from '../../../src/ruleset/bridge.js';
-import { layoutMarks, UNATTRIBUTED } from '../../../src/ruleset/marks.js';
+import { layoutMarks, markOf, UNATTRIBUTED } from '../../../src/ruleset/marks.js';
 
 const marks = layoutMarks(0xffff0000);
 const OWN = '172.30.0.7';

@@ -8,9 +8,8 @@ import type { Kernel } from '../../../src/kernel/kernel.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import { Current } from '../../../src/lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
-import type { AppliedState } from '../../../src/ruleset/applied-state.js';
-import type { HostLink } from '../../../src/ruleset/bindings.js';
-import { type DesiredState, type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/state.js';
+import type { AppliedState, HostLink } from '../../../src/ruleset/applied-state.js';
+import { type DesiredState, type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/desired-state.js';
 import { entriesOf, shape } from '../ruleset/sample.js';
 
 const nothing = (): void => undefined;

@@ -4,7 +4,7 @@ import { expect, it } from 'vitest';
 import { VethTable } from '../../../src/enforce/port-table.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
-import type { Binding } from '../../../src/ruleset/bindings.js';
+import type { Binding } from '../../../src/ruleset/applied-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
 import { BARE_FLOW } from '../bare-flow.js';
 import { member } from '../ruleset/sample.js';

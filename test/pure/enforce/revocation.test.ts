@@ -5,10 +5,9 @@ import type { DelayedTrigger } from '../../../src/enforce/pass-trigger.js';
 import { Revocation } from '../../../src/enforce/revocation.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
-import type { AppliedState } from '../../../src/ruleset/applied-state.js';
-import type { Binding } from '../../../src/ruleset/bindings.js';
+import type { AppliedState, Binding } from '../../../src/ruleset/applied-state.js';
+import type { Subject } from '../../../src/ruleset/desired-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
-import type { Subject } from '../../../src/ruleset/state.js';
 import { BARE_FLOW } from '../bare-flow.js';
 import { input, member, shape } from '../ruleset/sample.js';
 

@@ -7,9 +7,9 @@ import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
 import type { SocketEnds } from '../../../src/kernel/sockets.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
+import type { Subject } from '../../../src/ruleset/desired-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
-import type { Subject } from '../../../src/ruleset/state.js';
 import { BARE_FLOW } from '../bare-flow.js';
 import { input, member, shape } from '../ruleset/sample.js';
 

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { signatureOf } from '../../../src/enforce/revocation.js';
 import type { Mode } from '../../../src/policy/policy.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
-import type { Subject } from '../../../src/ruleset/state.js';
+import type { Subject } from '../../../src/ruleset/desired-state.js';
 import { entriesOf, member } from '../ruleset/sample.js';
 
 /** Of the same ports and protocol as all that is taken away: their class stays. */

@@ -1,7 +1,7 @@
 /** What would make a flow anew that was cut: from neighbours, the host and elsewhere. */
 import { describe, expect, it } from 'vitest';
-import { markOf } from '../../../src/ruleset/bridge.js';
 import { compile } from '../../../src/ruleset/compile.js';
+import { markOf } from '../../../src/ruleset/marks.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
 import { input, member, shape } from './sample.js';
 

@@ -1,12 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { formatAddress, parseAddress } from '../../../src/lib/ip.js';
 import { compile } from '../../../src/ruleset/compile.js';
+import type { DesiredInput, HostNet, Subject, TableName } from '../../../src/ruleset/desired-state.js';
 import { hostResolver, isHostResolver } from '../../../src/ruleset/host-net.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
 import { namesFor } from '../../../src/ruleset/naming.js';
 import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
 import { chainHashes, rule } from '../../../src/ruleset/rules.js';
-import type { DesiredInput, HostNet, Subject, TableName } from '../../../src/ruleset/state.js';
 import { type TracePacket, type TraceResult, trace } from '../../../src/ruleset/trace.js';
 import { input, member, shape } from './sample.js';
 

@@ -1,11 +1,16 @@
 import { describe, expect, it } from 'vitest';
 import type { Mode } from '../../../src/policy/policy.js';
 import { backstopProgram } from '../../../src/ruleset/backstop-table.js';
-import { markOf } from '../../../src/ruleset/bridge.js';
 import { compile } from '../../../src/ruleset/compile.js';
-import { membershipOf } from '../../../src/ruleset/membership.js';
+import {
+  type DesiredInput,
+  NO_HOST_NET,
+  type Subject,
+  type TableName,
+} from '../../../src/ruleset/desired-state.js';
+import { markOf } from '../../../src/ruleset/marks.js';
 import { containerChain, threatSet } from '../../../src/ruleset/naming.js';
-import { type DesiredInput, NO_HOST_NET, type Subject, type TableName } from '../../../src/ruleset/state.js';
+import { membershipOf } from '../../../src/ruleset/policy-evaluator.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
 import { input, member, shape } from './sample.js';
 

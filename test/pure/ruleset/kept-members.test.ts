@@ -8,9 +8,13 @@ import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import type { Observed } from '../../../src/kernel/read-rules.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import { compile } from '../../../src/ruleset/compile.js';
-import { keepSubject } from '../../../src/ruleset/kept-member.js';
+import {
+  type DesiredInput,
+  type DesiredState,
+  keepSubject,
+  type Subject,
+} from '../../../src/ruleset/desired-state.js';
 import { chainHashes, rule } from '../../../src/ruleset/rules.js';
-import type { DesiredInput, DesiredState, Subject } from '../../../src/ruleset/state.js';
 import { entriesOf, input, member, shape } from './sample.js';
 
 const ENTRIES = [

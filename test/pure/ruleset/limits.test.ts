@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { bridgeScript, EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
-import { portLimits } from '../../../src/ruleset/bridge-limits.js';
+import { portLimits } from '../../../src/ruleset/bridge-elements.js';
 import { compile } from '../../../src/ruleset/compile.js';
+import type { DesiredState, Subject, SubjectLimits } from '../../../src/ruleset/desired-state.js';
 import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
 import { renderRule } from '../../../src/ruleset/rules.js';
-import type { DesiredState, Subject, SubjectLimits } from '../../../src/ruleset/state.js';
 import { input, member, shape } from './sample.js';
 
 const HOST = new Set(['172.18.0.1']);

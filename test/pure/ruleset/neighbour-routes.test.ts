@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
-import { type HostSubnet, neighbourRoutes } from '../../../src/ruleset/neighbour-routes.js';
-import type { Bridge } from '../../../src/ruleset/state.js';
+import { type HostSubnet, neighbourRoutes } from '../../../src/ruleset/bridge-forwarding.js';
+import type { Bridge } from '../../../src/ruleset/desired-state.js';
 
 const bridge = (name: string, ifindex: number, ...subnets: string[]): Bridge => ({
   name,

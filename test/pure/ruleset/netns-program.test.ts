@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { compile } from '../../../src/ruleset/compile.js';
+import type { Subject } from '../../../src/ruleset/desired-state.js';
 import {
   type LanInput,
   lanFramesProgram,
@@ -7,7 +8,6 @@ import {
   lanLearnedSets,
   lanProgram,
 } from '../../../src/ruleset/netns-program.js';
-import type { Subject } from '../../../src/ruleset/state.js';
 import { input, member, shape } from './sample.js';
 
 const of = (m: Subject, more: Partial<LanInput> = {}): LanInput => ({

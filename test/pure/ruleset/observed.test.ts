@@ -1,11 +1,10 @@
 /** What observed containers open passes, and is logged exactly where mode enforce would deny it. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { asEnforced } from '../../../src/ruleset/as-enforced.js';
 import { compile } from '../../../src/ruleset/compile.js';
+import type { DesiredInput, Subject } from '../../../src/ruleset/desired-state.js';
 import { hostResolver } from '../../../src/ruleset/host-net.js';
-import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
-import type { DesiredInput, Subject } from '../../../src/ruleset/state.js';
+import { asEnforced, PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
 import type { TracePacket } from '../../../src/ruleset/trace.js';
 import { entriesOf, input, member, shape } from './sample.js';
 

@@ -1,13 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { closedPlaces } from '../../../src/enforce/reserved-ports.js';
 import type { PublishedPort } from '../../../src/policy/container.js';
-import { markOf } from '../../../src/ruleset/bridge.js';
 import { compile } from '../../../src/ruleset/compile.js';
+import type { DesiredInput } from '../../../src/ruleset/desired-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
-import { membershipOf } from '../../../src/ruleset/membership.js';
-import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
+import { markOf } from '../../../src/ruleset/marks.js';
+import { membershipOf, PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
 import type { ReservedPort } from '../../../src/ruleset/reserved-ports.js';
-import type { DesiredInput } from '../../../src/ruleset/state.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
 import { BARE_FLOW } from '../bare-flow.js';
 import { input, member, shape } from './sample.js';

@@ -1,14 +1,14 @@
 import { isDest, parseEntries } from '../../../src/policy/entry-parse.js';
 import type { Mode, PolicyEntry } from '../../../src/policy/policy.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
-import { layoutMarks } from '../../../src/ruleset/marks.js';
 import {
   type DesiredInput,
   type KernelConfig,
   NO_HOST_NET,
   type Subject,
   type Veth,
-} from '../../../src/ruleset/state.js';
+} from '../../../src/ruleset/desired-state.js';
+import { layoutMarks } from '../../../src/ruleset/marks.js';
 
 export const shape: KernelConfig = {
   prefix: 'DB',

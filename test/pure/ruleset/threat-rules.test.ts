@@ -1,13 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { TUNNEL_NAMES, type Tunnel } from '../../../src/lib/special-use.js';
 import type { Mode } from '../../../src/policy/policy.js';
-import { markOf } from '../../../src/ruleset/bridge.js';
 import { compile } from '../../../src/ruleset/compile.js';
-import { identityMark, UNATTRIBUTED } from '../../../src/ruleset/marks.js';
-import { membershipOf } from '../../../src/ruleset/membership.js';
+import type { Subject, TableName } from '../../../src/ruleset/desired-state.js';
+import { identityMark, markOf, UNATTRIBUTED } from '../../../src/ruleset/marks.js';
 import { threatSet } from '../../../src/ruleset/naming.js';
-import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
-import type { Subject, TableName } from '../../../src/ruleset/state.js';
+import { membershipOf, PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
 import { input, member, shape } from './sample.js';
 

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { markOf } from '../../../src/ruleset/bridge.js';
 import { compile } from '../../../src/ruleset/compile.js';
-import { membershipOf } from '../../../src/ruleset/membership.js';
-import type { Bridge, DesiredInput, TableName } from '../../../src/ruleset/state.js';
+import type { Bridge, DesiredInput, TableName } from '../../../src/ruleset/desired-state.js';
+import { markOf } from '../../../src/ruleset/marks.js';
+import { membershipOf } from '../../../src/ruleset/policy-evaluator.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
 import { input, member, shape } from './sample.js';
 

@@ -1,10 +1,22 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Family, Range } from '../lib/ip.js';
 import type { Tunnel } from '../lib/special-use.js';
 import type { Policy } from '../policy/policy.js';
 import type { ClassPlan } from './classes.js';
-import type { Marks } from './marks.js';
+import { type Marks, UNATTRIBUTED } from './marks.js';
 import type { ReservedPort } from './reserved-ports.js';
 import type { Rule } from './rules.js';
+
+/** An nft table of ours, beside its elements. */
+export interface NftProgram {
+  /** As nft names it: "bridge drawbridge". */
+  readonly table: string;
+  /** Maps, sets, and chains without their rules. */
+  readonly declarations: string;
+  readonly rules: ReadonlyMap<string, readonly string[]>;
+  /** What the kernel holds for the text of the rules: another object of the same name makes another program. */
+  readonly objects?: readonly string[];
+}
 
 /** Constants of one instance. */
 export interface KernelConfig {
@@ -235,4 +247,43 @@ export interface HostCgroups {
   readonly late: ReadonlyMap<string, 'shared' | 'unseen'>;
   /** By id: its packets meet no rule of ours, and why. */
   readonly open: ReadonlyMap<string, string>;
+}
+
+/** What stands when nothing is known: no container, every port held. `exempt`: veths that are not Docker's. */
+export const closedBase = (shape: KernelConfig, exempt: readonly number[] = []): DesiredInput => ({
+  shape,
+  subjects: [],
+  bridges: [],
+  exempt,
+  unattributed: [],
+  unattributedMode: 'enforce',
+  unattributedClasses: [],
+  hostNet: NO_HOST_NET,
+});
+
+/**
+ * The member of the last pass, where this one equals it in everything: rules, sets and signatures are kept by the member
+ * object, so that a pass renders only what has changed. One difference anywhere, and all of the member is rendered again.
+ */
+export function keepSubject(known: Subject | undefined, member: Subject): Subject {
+  return known !== undefined && isDeepStrictEqual(known, member) ? known : member;
+}
+
+/** Stands for a container's id wherever one is meant: no id is so short. */
+export const UNATTRIBUTED_ID = 'unattributed';
+
+/** Forwarded sources that are no container share one identity, one chain, and what they are told of names. */
+export function unattributedSubject(
+  input: Pick<DesiredInput, 'unattributedMode' | 'unattributedClasses'>,
+): Subject {
+  return {
+    id: UNATTRIBUTED_ID,
+    identity: UNATTRIBUTED,
+    policy: { mode: input.unattributedMode, modeFrom: 'unattributed', entries: [], lists: [], notes: [] },
+    classes: input.unattributedClasses,
+    families: new Set([4, 6] as const),
+    neighbours: [],
+    veths: [],
+    published: [],
+  };
 }

@@ -1,0 +1,172 @@
+import { type Family, formatAddress, networkOf, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import type { PortRange } from '../policy/entry.js';
+import type { Allowance, BridgeDesired, DesiredInput, Subject } from './desired-state.js';
+import { markOf, UNATTRIBUTED } from './marks.js';
+import { closedElements } from './reserved-ports.js';
+
+/** Elements of the bridge table for these members and bridges. */
+export function compileBridge(input: DesiredInput): BridgeDesired {
+  const { marks } = input.shape;
+  const id4 = new Map<string, number>();
+  const id6 = new Map<string, number>();
+  const loose = new Map<number, number>();
+  const nameless = new Map<number, number>();
+  const strict = new Set<number>();
+  const macs = new Set<string>();
+  const ll6 = new Set<string>();
+  const up = new Map(input.bridges.flatMap((b) => b.veths.map((p) => [p, b.mac] as const)));
+  const own4 = new Set<string>();
+  const own6 = new Set<string>();
+  for (const m of input.subjects) {
+    const mark = markOf(marks, m.identity, m.policy.mode);
+    for (const p of m.veths) {
+      if (p.ip4) own4.add(p.ip4);
+      if (p.ip6) own6.add(p.ip6);
+      if (p.ip4) id4.set(`${p.ifindex} . ${p.mac} . ${p.ip4}`, mark);
+      if (p.ip6) id6.set(`${p.ifindex} . ${p.mac} . ${p.ip6}`, mark);
+      ll6.add(`${p.ifindex} . ${linkLocal(p.mac)}`);
+      if (m.policy.mode === 'enforce') {
+        strict.add(p.ifindex);
+        macs.add(`${p.ifindex} . ${p.mac}`);
+      } else loose.set(p.ifindex, mark);
+    }
+  }
+  const unattributed = input.unattributedMode === 'enforce' ? nameless : loose;
+  for (const port of input.unattributed)
+    unattributed.set(port, markOf(marks, UNATTRIBUTED, input.unattributedMode));
+  return {
+    id4,
+    id6,
+    loose,
+    nameless,
+    ...namelessSets(input),
+    strict,
+    macs,
+    ll6,
+    exempt: new Set(input.exempt),
+    up,
+    ...multicast(input),
+    bridgemac: new Set(input.bridges.flatMap((b) => b.veths.map((p) => `${p} . ${b.mac}`))),
+    ...enforcedAddresses(input.subjects, (ifindex) => up.has(ifindex)),
+    closed4: closedElements(input.closed ?? [], 4),
+    closed6: closedElements(input.closed ?? [], 6),
+    own4,
+    own6,
+    ...portLimits(input.subjects),
+  };
+}
+
+/** Groups on the local network that an enforced container may send to: entries of one multicast address and UDP ports. */
+function multicast(input: DesiredInput): { mcast4: ReadonlySet<string>; mcast6: ReadonlySet<string> } {
+  const mcast4 = new Set<string>();
+  const mcast6 = new Set<string>();
+  for (const m of input.subjects.filter((x) => x.policy.mode === 'enforce')) {
+    const mark = markOf(input.shape.marks, m.identity, 'enforce');
+    for (const c of m.classes.filter((x) => x.proto === 'udp'))
+      for (const { range } of c.statics.filter((s) => isGroup(s.range)))
+        for (const port of singlePorts(c.ports))
+          (range.family === 4 ? mcast4 : mcast6).add(
+            `${mark} . ${formatAddress(range.family, range.lo)} . ${port}`,
+          );
+  }
+  return { mcast4, mcast6 };
+}
+
+const MULTICAST: readonly Range[] = [parseCidr('224.0.0.0/4'), parseCidr('ff00::/8')].filter(
+  (r) => r !== undefined,
+);
+
+const isGroup = (range: Range): boolean =>
+  range.lo === range.hi && MULTICAST.some((m) => rangeHas(m, { family: range.family, value: range.lo }));
+
+const MAX_PORTS = 64;
+
+const singlePorts = (ports: readonly PortRange[]): number[] =>
+  ports.flatMap((p) => Array.from({ length: p.hi - p.lo + 1 }, (_, i) => p.lo + i)).slice(0, MAX_PORTS);
+
+/** Addresses of enforced containers' veths; `isPresent` leaves out veths that are gone, whose address a successor may have. */
+export function enforcedAddresses(
+  members: readonly Subject[],
+  isPresent: (ifindex: number) => boolean = () => true,
+): {
+  enf4: ReadonlySet<string>;
+  enf6: ReadonlySet<string>;
+} {
+  const ports = members
+    .filter((m) => m.policy.mode === 'enforce')
+    .flatMap((m) => m.veths.filter((p) => isPresent(p.ifindex)));
+  return {
+    enf4: new Set(ports.flatMap((p) => (p.ip4 ? [p.ip4] : []))),
+    enf6: new Set(ports.flatMap((p) => (p.ip6 ? [p.ip6] : []))),
+  };
+}
+
+const SHORT_ID = 12;
+
+/** A limit of the kernel cannot be changed: another rate is another name. */
+const limitName = (id: string, bytesPerSecond: number): string =>
+  `r-${id.slice(0, SHORT_ID)}-${bytesPerSecond}`;
+
+/**
+ * What ports may send in a second, and send and receive in a period. Objects of the bridge table hold and count them: for
+ * established flows too, without a rule for each container, whether the service runs or not. Ports of one member share
+ * one object. What is spent is counted no more: the member's chain refuses it, so that it is told.
+ */
+export function portLimits(
+  members: readonly Subject[],
+): Pick<BridgeDesired, 'limits' | 'allowances' | 'rates' | 'quotas'> {
+  const limits = new Map<string, number>();
+  const allowances = new Map<string, Allowance>();
+  const rates = new Map<number, string>();
+  const quotas = new Map<number, string>();
+  for (const m of members) {
+    const isEnforced = m.policy.mode === 'enforce';
+    const rate = isEnforced ? m.limits?.bytesPerSecond : undefined;
+    const quota = m.limits?.quota;
+    if (m.veths.length === 0) continue;
+    if (rate !== undefined) limits.set(limitName(m.id, rate), rate);
+    if (quota) allowances.set(quota.name, { bytes: quota.bytes, used: quota.used });
+    for (const { ifindex } of m.veths) {
+      if (rate !== undefined) rates.set(ifindex, limitName(m.id, rate));
+      if (quota && !(isEnforced && quota.spent)) quotas.set(ifindex, quota.name);
+    }
+  }
+  return { limits, allowances, rates, quotas };
+}
+
+/** RFC 4291 appendix A: the MAC with fffe in its middle and the universal bit inverted. */
+export function linkLocal(mac: string): string {
+  const bytes = mac.split(':').map((b) => Number.parseInt(b, 16));
+  const [first = 0, ...rest] = bytes;
+  const id = [first ^ 2, ...rest.slice(0, 2), 0xff, 0xfe, ...rest.slice(2)];
+  return formatAddress(
+    6,
+    id.reduce((sum, b) => (sum << 8n) | BigInt(b), 0xfe80n << 48n),
+  );
+}
+
+export function namelessSets(
+  input: Pick<DesiredInput, 'unattributed' | 'unattributedMode' | 'bridges'>,
+): Pick<BridgeDesired, 'net4' | 'net6'> {
+  const isUsed = input.unattributedMode === 'enforce' && input.unattributed.length > 0;
+  const subnets = isUsed ? input.bridges.flatMap((b) => b.subnets ?? []) : [];
+  return {
+    net4: outermost(subnets, 4),
+    net6: outermost(subnets, 6),
+  };
+}
+
+/** nft refuses a network inside another one. A network of one address has no length in its listing. */
+function outermost(subnets: readonly string[], family: Family): ReadonlySet<string> {
+  const nets = subnets.flatMap((s) => networkOf(s) ?? []).filter((n) => n.family === family);
+  const bits = family === 4 ? 32 : 128;
+  const isInside = (inner: (typeof nets)[number]): boolean =>
+    nets.some(
+      (n) =>
+        n.prefix < inner.prefix &&
+        n.base >> BigInt(bits - n.prefix) === inner.base >> BigInt(bits - n.prefix),
+    );
+  return new Set(
+    nets.filter((n) => !isInside(n)).map((n) => (n.prefix === bits ? n.text.replace(/\/.*/, '') : n.text)),
+  );
+}

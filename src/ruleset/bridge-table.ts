@@ -1,0 +1,353 @@
+import type { Family } from '../lib/ip.js';
+import type { KernelConfig, NftProgram } from './desired-state.js';
+import { hex, type Marks } from './marks.js';
+
+/**
+ * veths of unattributed senders (build steps) while their mode is enforce. No facts say which addresses are theirs, and
+ * their policy goes by the veth. Without a bound they could use a container's address, and so go on with its flows: such a
+ * veth keeps the first address that it speaks from, and none that is bound to a container or outside of managed networks.
+ */
+
+/** Longer than a build step is silent. */
+const KEPT = 'size 65535; flags dynamic,timeout; timeout 1d;';
+const NAMELESS_DECLARATIONS = `
+  map nameless { typeof meta iif : meta mark; }
+  set net4 { typeof ip saddr; flags interval; }
+  set net6 { typeof ip6 saddr; flags interval; }
+  set spoke4 { typeof meta iif; ${KEPT} }
+  set spoke6 { typeof meta iif; ${KEPT} }
+  set said4 { typeof meta iif . ip saddr; ${KEPT} }
+  set said6 { typeof meta iif . ip6 saddr; ${KEPT} }`;
+
+const first = (ip: 'ip' | 'ip6', n: Family): readonly string[] => {
+  const keep = `update @spoke${n} { iif } update @said${n} { iif . ${ip} saddr } goto lift`;
+  return [
+    `${ip} saddr @own${n} drop`,
+    `${ip} saddr != @net${n} drop`,
+    `iif . ${ip} saddr @said${n} ${keep}`,
+    `iif @spoke${n} drop`,
+    keep,
+  ];
+};
+const NAMELESS: readonly (readonly [string, readonly string[]])[] = [
+  [
+    'nameless',
+    [
+      'ether type ip goto nameless4',
+      'ether type ip6 goto nameless6',
+      'arp saddr ip @own4 drop',
+      'ether type arp goto senders',
+      'drop',
+    ],
+  ],
+  ['nameless4', first('ip', 4)],
+  ['nameless6', first('ip6', 6)],
+];
+/** In chain discovery: what speaks for a container's address. */
+const NAMELESS_DISCOVERY: readonly string[] = [
+  'ip6 saddr @own6 meta mark set iif map @nameless drop',
+  'icmpv6 type 136 icmpv6 taddr @own6 meta mark set iif map @nameless drop',
+];
+
+/**
+ * ARP and neighbour discovery (RFC 826, RFC 4861) of veths. The veth of an enforced container sends them from its own MAC,
+ * about its own addresses and in the length of an honest message. Other veths may not claim an address of an enforced
+ * container, and what they claim beyond their own addresses is rate-limited: the neighbour table of the host is one for all
+ * links (net.ipv4.neigh.default.gc_thresh3: 1,024 entries) and removes no entry that is younger than five seconds.
+ */
+const NEIGHBOUR_DECLARATIONS = `
+  set ll6 { typeof meta iif . ip6 saddr; }
+  set claiming { typeof meta iif; size 65535; flags dynamic,timeout; timeout 10s; }
+  chain senders { }
+  chain discovery { }
+  chain claims { }`;
+
+/** Entries of the neighbour table that a veth may make beyond its own addresses. */
+const CLAIMING = 'update @claiming { iif limit rate over 10/second burst 50 packets } drop';
+
+const ARP_LENGTH = 28;
+
+const SENDERS: readonly string[] = [
+  'iif @strict iif . ether saddr != @macs drop',
+  `iif @strict meta length > ${ARP_LENGTH} drop`,
+  'iif @strict arp operation != { request, reply } drop',
+  'meta mark set iif . arp saddr ether . arp saddr ip map @id4 meta mark set 0 accept',
+  'iif @strict arp saddr ip 0.0.0.0 iif . arp saddr ether @macs accept', // an address probe (RFC 5227)
+  'iif @strict drop',
+  'arp saddr ip @enf4 drop',
+  CLAIMING,
+  'accept',
+];
+
+/** Lengths with the IPv6 header: no option, or one of eight bytes. */
+const SOLICITS_ROUTER = '{ 48, 56 }';
+const DISCOVERS = '{ 64, 72 }';
+/** Type and length of an option: source and target link-layer address (RFC 4861 4.6.1), nonce (RFC 3971 5.3.2). */
+const OPTION = { source: '0x0101', target: '0x0201', nonce: '0x0e01' } as const;
+/**
+ * nft compares no two fields of a packet. The link-layer address of the option is written over the Ethernet source, and the
+ * frame is dropped unless that is then still the MAC of its veth.
+ */
+const takeAddress = (bit: number): string => `@ll,48,48 set @th,${bit},48`;
+
+const OWN_SOURCE =
+  'icmpv6 type { 133, 135 } meta mark set iif . ether saddr . ip6 saddr map @id6 meta mark set 0 accept';
+const OWN_TARGET =
+  'icmpv6 type 136 meta mark set iif . ether saddr . icmpv6 taddr map @id6 meta mark set 0 accept';
+const OWN_LINK_LOCAL: readonly string[] = [
+  'icmpv6 type { 133, 135 } iif . ip6 saddr @ll6 accept',
+  'icmpv6 type 136 iif . icmpv6 taddr @ll6 accept',
+];
+
+/**
+ * Solicitations and advertisements. Probes of a known neighbour come from the link-local address (net/ipv6/ndisc.c,
+ * ndisc_send_ns): the one that Linux derives from the MAC is the veth's own. A router solicitation updates the host's
+ * neighbour table as a neighbour solicitation does, and so obeys the same rules.
+ */
+const DISCOVERY_CHAINS: readonly (readonly [string, readonly string[]])[] = [
+  [
+    'discovery',
+    [
+      'iif != @strict goto claims',
+      'iif . ether saddr != @macs drop',
+      'ip6 nexthdr != 58 drop',
+      `icmpv6 type 133 meta length != ${SOLICITS_ROUTER} drop`,
+      `icmpv6 type { 135, 136 } meta length != ${DISCOVERS} drop`,
+      `icmpv6 type 133 meta length 56 @th,64,16 != ${OPTION.source} drop`,
+      `icmpv6 type 135 meta length 72 @th,192,16 != { ${OPTION.source}, ${OPTION.nonce} } drop`,
+      `icmpv6 type 136 meta length 72 @th,192,16 != ${OPTION.target} drop`,
+      `icmpv6 type 133 meta length 56 ${takeAddress(80)}`,
+      `icmpv6 type 135 meta length 72 @th,192,16 ${OPTION.source} ${takeAddress(208)}`,
+      `icmpv6 type 136 meta length 72 ${takeAddress(208)}`,
+      'iif . ether saddr != @macs drop',
+      OWN_SOURCE,
+      OWN_TARGET,
+      ...OWN_LINK_LOCAL,
+      'icmpv6 type { 133, 135 } ip6 saddr :: accept',
+      'drop',
+    ],
+  ],
+  [
+    'claims',
+    [
+      OWN_SOURCE,
+      OWN_TARGET,
+      ...OWN_LINK_LOCAL,
+      ...NAMELESS_DISCOVERY,
+      'icmpv6 type { 133, 135 } ip6 saddr @enf6 drop',
+      'icmpv6 type 136 icmpv6 taddr @enf6 drop',
+      CLAIMING,
+      'accept',
+    ],
+  ],
+];
+
+/**
+ * Neighbours of one bridge that are not enforced speak past FORWARD. What observed ones open to each other is logged here, once
+ * a minute for a source, a destination and a port; nothing is dropped. Connection tracking of bridges is not used for it: it
+ * would track every frame of the host. An element of `met` stands for the flows that its source opens, so that an answer is
+ * known by the element of the other side.
+ */
+const SECONDS = 60;
+const OBSERVED_DECLARATIONS = `
+  set met4 { typeof ip saddr . ip daddr . meta l4proto . th dport; size 65535; flags dynamic,timeout; timeout ${SECONDS}s; }
+  set met6 { typeof ip6 saddr . ip6 daddr . meta l4proto . th dport; size 65535; flags dynamic,timeout; timeout ${SECONDS}s; }
+  set meeting { typeof meta iif; size 65535; flags dynamic,timeout; timeout 10s; }
+  chain met4 { }
+  chain met6 { }`;
+
+/** Above the ports that Linux gives to clients (net.ipv4.ip_local_port_range). */
+const EPHEMERAL = 32_768;
+/** As for packets that pass FORWARD, by veth. */
+const RATE = 'limit rate over 20/second burst 60 packets';
+
+/** At the end of `lift`: what is left goes to a neighbour that is not enforced. */
+const MEETS: readonly string[] = [
+  'tcp flags & (syn | ack) != syn accept',
+  `udp sport < ${EPHEMERAL} udp dport >= ${EPHEMERAL} accept`,
+  'ether type ip ip daddr @own4 goto met4',
+  'ether type ip6 ip6 daddr @own6 goto met6',
+  'accept',
+];
+
+const meetingChains = ({
+  marks,
+  prefix,
+  logGroup,
+}: KernelConfig): (readonly [string, readonly string[]])[] => {
+  const log = `log prefix "${prefix}:near" group ${logGroup} snaplen 128`;
+  const isObserved = `meta mark & ${hex(marks.redirect)} == ${hex(marks.redirect)}`;
+  const chain = (ip: 'ip' | 'ip6', icmp: string, set: string): string[] => {
+    const opened = `${ip} saddr . ${ip} daddr . meta l4proto . th dport`;
+    return [
+      `meta l4proto { tcp, udp } ${opened} @${set} accept`,
+      `meta l4proto { tcp, udp } ${ip} daddr . ${ip} saddr . meta l4proto . th sport @${set} accept`,
+      `update @meeting { iif ${RATE} } accept`,
+      `${isObserved} meta l4proto { tcp, udp } add @${set} { ${opened} } ${log} accept`,
+      `meta l4proto { tcp, udp } add @${set} { ${opened} } accept`,
+      `${isObserved} ${icmp} type echo-request ${log}`,
+      'accept',
+    ];
+  };
+  return [
+    ['met4', chain('ip', 'icmp', 'met4')],
+    ['met6', chain('ip6', 'icmpv6', 'met6')],
+  ];
+};
+
+const LIMIT_DECLARATIONS = `
+  map rates { type iface_index : limit; }
+  map quotas { type iface_index : quota; }
+  set asking { typeof meta iif; size 65535; flags dynamic,timeout; timeout 10s; }
+  set holding { typeof meta iif; size 65535; flags dynamic,timeout; timeout 10s; }
+  chain delivered { type filter hook postrouting priority 300; policy accept; }`;
+
+/** Packets a second and port, whatever addresses they bear: to resolvers, and of ports that nobody has classified. */
+const ASKING = 'limit rate over 2000/second burst 1000 packets';
+const HOLDING = 'limit rate over 200/second burst 400 packets';
+
+/** For every port that is not another's. An observed port's bytes count, and none are dropped. */
+const SENDING: readonly string[] = [
+  'quota name iif map @quotas iif @strict drop',
+  'limit name iif map @rates drop',
+  `meta l4proto { tcp, udp } th dport 53 update @asking { iif ${ASKING} } drop`,
+];
+const HOLDING_BOUND = `update @holding { iif ${HOLDING} } drop`;
+const DELIVERED: readonly string[] = ['quota name oif map @quotas oif @strict drop'];
+
+export const BRIDGE_TABLE = 'drawbridge';
+
+const DECLARATIONS = `
+  map id4 { typeof meta iif . ether saddr . ip saddr : meta mark; }
+  map id6 { typeof meta iif . ether saddr . ip6 saddr : meta mark; }
+  map loose { typeof meta iif : meta mark; }${NAMELESS_DECLARATIONS}
+  map up { typeof meta iif : ether daddr; }
+  set strict { typeof meta iif; }
+  set macs { typeof meta iif . ether saddr; }
+  set exempt { typeof meta iif; }
+  set bridgemac { typeof meta iif . ether daddr; }
+  set enf4 { typeof ip daddr; }
+  set enf6 { typeof ip6 daddr; }
+  set closed4 { typeof ip daddr . tcp dport; }
+  set closed6 { typeof ip6 daddr . tcp dport; }
+  set own4 { typeof ip daddr; }
+  set own6 { typeof ip6 daddr; }
+  set mcast4 { typeof meta mark . ip daddr . udp dport; }
+  set mcast6 { typeof meta mark . ip6 daddr . udp dport; }${LIMIT_DECLARATIONS}${NEIGHBOUR_DECLARATIONS}${OBSERVED_DECLARATIONS}
+  chain membership { }
+  chain nameless { }
+  chain nameless4 { }
+  chain nameless6 { }
+  chain route { }
+  chain lift { }
+  chain ports { type filter hook prerouting priority -300; policy accept; }
+  chain bridged { type filter hook forward priority 100; policy accept; }`;
+
+/** A listener report of sixteen groups is the longest that Linux sends. */
+const LONGEST_REPORT = 376;
+
+const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
+
+/**
+ * The rules of `table bridge`: one prerouting chain that turns a port into a mark and lifts what passes between
+ * neighbours into the host's FORWARD, where the one policy is. Loaded once; afterwards only elements change.
+ */
+export function bridgeProgram(shape: KernelConfig): NftProgram {
+  const { marks } = shape;
+  const E = hex(marks.enforced);
+  const U = hex(marks.unknown);
+  const R = hex((marks.enforced | marks.held) >>> 0);
+  return {
+    table: `bridge ${BRIDGE_TABLE}`,
+    declarations: DECLARATIONS,
+    rules: new Map([
+      ['senders', SENDERS],
+      ...DISCOVERY_CHAINS,
+      [
+        'membership',
+        [
+          `iif @strict meta length > ${LONGEST_REPORT} drop`,
+          'iif . ether saddr @macs accept',
+          'iif @strict drop',
+          'accept',
+        ],
+      ],
+      // A veth newer than the last pass has no element yet: what it sends to the bridge is held, and `bridged` drops the rest.
+      [
+        'route',
+        [
+          'ether daddr set iif map @up meta pkttype set host accept',
+          `meta mark & ${U} == ${U} accept`,
+          'drop',
+        ],
+      ],
+      // Behind br_netfilter (priority 0), where the hold may have exchanged the mark.
+      // A packet that was held was not lifted: only a neighbour may be its destination, whose own veth `delivered` demands.
+      [
+        'bridged',
+        [
+          `meta mark & ${hex((marks.unknown | marks.judged) >>> 0)} == ${U} drop`,
+          `meta mark & ${R} != ${R} accept`,
+          'ether type ip ip daddr != @own4 drop',
+          'ether type ip6 ip6 daddr != @own6 drop',
+        ],
+      ],
+      [
+        'lift',
+        [
+          `${GROUP} meta mark & ${E} == 0 accept`,
+          'ether type ip meta mark . ip daddr . udp dport @mcast4 accept',
+          'ether type ip6 meta mark . ip6 daddr . udp dport @mcast6 accept',
+          `${GROUP} drop`,
+          'iif . ether daddr @bridgemac accept',
+          `meta mark & ${E} == ${E} goto route`,
+          'ether type ip ip daddr @enf4 goto route',
+          'ether type ip6 ip6 daddr @enf6 goto route',
+          // neighbours that are not enforced speak past FORWARD: Drawbridge's own is closed to them here
+          'ether type ip ip daddr . tcp dport @closed4 drop',
+          'ether type ip6 ip6 daddr . tcp dport @closed6 drop',
+          ...MEETS,
+        ],
+      ],
+      ...meetingChains(shape),
+      ...NAMELESS,
+      ['ports', portRules(marks)],
+      ['delivered', [...DELIVERED, ...delivery(E)]],
+    ]),
+  };
+}
+
+/**
+ * An entry permits a container, and the rules know its address: what an enforced container sends to an address that is
+ * bound to a veth leaves by that veth only. The next holder of the address gets nothing of it before its own veth is
+ * bound, whether the service runs or not. The mark is not read any more: a veth clears it.
+ */
+const delivery = (E: string): string[] => [
+  `meta mark & ${E} == 0 accept`,
+  'ether type ip ip daddr != @own4 accept',
+  'ether type ip6 ip6 daddr != @own6 accept',
+  'ether type ip meta mark set oif . ether daddr . ip daddr map @id4 accept',
+  'ether type ip6 meta mark set oif . ether daddr . ip6 daddr map @id6 accept',
+  'ether type { ip, ip6 } drop',
+];
+
+function portRules(marks: Marks): string[] {
+  const unknownBase = hex((marks.unknown | marks.enforced) >>> 0);
+  const ifindex = `iif & ${hex(marks.ifindexMask)}${marks.shift > 0 ? ` << ${marks.shift}` : ''}`;
+  return [
+    'meta iifkind != "veth" accept',
+    'iif @exempt accept',
+    ...SENDING,
+    'ether type ip6 ip6 hoplimit 255 icmpv6 type { 133, 135, 136 } goto discovery',
+    'ether type ip6 ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } goto membership',
+    'ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift',
+    'ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto lift',
+    'meta mark set iif map @nameless goto nameless',
+    'ether type arp goto senders',
+    'meta mark set iif map @loose goto lift',
+    'iif @strict drop',
+    HOLDING_BOUND,
+    `ether type { ip, ip6 } meta mark set ${ifindex} | ${unknownBase} goto lift`,
+    'drop',
+  ];
+}

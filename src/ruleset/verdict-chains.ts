@@ -1,0 +1,195 @@
+import type { Family } from '../lib/ip.js';
+import type { KernelConfig, Subject } from './desired-state.js';
+import { errorsChain, limitChain, type Names } from './naming.js';
+import { type Match, type Rule, rule } from './rules.js';
+
+/** Packets a second and source that may be logged, or be answered with an ICMP error. */
+const LOG_LIMIT = { perSecond: 20, burst: 60 };
+const REJECT_LIMIT = { perSecond: 50, burst: 100 };
+
+/** What a logged packet's prefix says of it, behind ours and a colon. */
+type LogWord = 'deny' | 'would' | 'threat' | 'seen' | 'flood' | 'connections' | 'quota';
+
+export const logRule = (shape: KernelConfig, names: Names, limit: string, word: LogWord): Rule =>
+  rule([{ k: 'limit', name: `${names.prefix}-${limit}`, ...LOG_LIMIT }], {
+    k: 'nflog',
+    group: shape.logGroup,
+    prefix: `${names.prefix}:${word}`,
+  });
+
+/** TCP by a reset, the rest by ICMP errors within a limit: the client hears it at once. */
+export function refusal(shape: KernelConfig, limit: string): Rule[] {
+  if (shape.deny === 'drop') return [rule([], { k: 'drop' })];
+  return [
+    rule([{ k: 'proto', proto: 'tcp' }], { k: 'reject', tcp: true }),
+    rule([{ k: 'limit', name: limit, ...REJECT_LIMIT }], { k: 'reject', tcp: false }),
+    rule([], { k: 'drop' }),
+  ];
+}
+
+/** What nobody permits, or what a limit refuses: logged with its reason, and answered. */
+export const denyChain = (shape: KernelConfig, names: Names, word: LogWord = 'deny'): Rule[] => [
+  logRule(shape, names, 'log', word),
+  ...refusal(shape, `${names.prefix}-rej`),
+];
+
+/** The end of a member's own chains: a packet that no rule of them permits. */
+export const unpermitted = (
+  { policy }: Pick<Subject, 'policy'>,
+  names: Names,
+  shape: KernelConfig,
+): Rule[] =>
+  policy.mode === 'observe'
+    ? [observedLog(shape, names), rule([], { k: 'goto', chain: names.observe })]
+    : [rule([], { k: 'goto', chain: names.no })];
+
+/** In the container's own chain: an observed container may forge its addresses, so its share goes by its port. */
+const observedLog = (shape: KernelConfig, names: Names): Rule =>
+  rule([{ k: 'paced', ...LOG_LIMIT }], {
+    k: 'nflog',
+    group: shape.logGroup,
+    prefix: `${names.prefix}:would`,
+  });
+
+/**
+ * New connections of one enforced container, by its address, which the bridge table vouches for: a second, and open at
+ * one time. What is closed rests two minutes in the connection table: 1,000 a second fill less than half of its usual
+ * 262,144 places. Half-open and open ones are bounded by their number.
+ */
+export const BOUNDS = { newPerSecond: 1_000, burst: 16_000, open: 16_384 } as const;
+/** Flows of questions rest half a minute in the connection table. */
+const NAMES_BOUND = { perSecond: 1_000, burst: 4_000 } as const;
+
+/** What `explain` knows a spent quota by. */
+export const QUOTA_WHY = 'quota';
+
+/** Where a permit of this member leads: through what bounds it. Senders of the host's network share its addresses. */
+export function permitChain(m: Pick<Subject, 'id' | 'policy' | 'limits' | 'host'>, names: Names): string {
+  if (m.policy.mode !== 'enforce') return names.ok;
+  if (m.limits?.connections !== undefined) return limitChain(names.prefix, m.id);
+  return m.host ? names.ok : names.bound;
+}
+
+/**
+ * A member's own bound on open connections. A chain of its own: its count is the rule's, and a change of the policy must
+ * not begin it anew. Each family counts for itself.
+ */
+function limitChainRules(m: Subject, names: Names): Rule[] | undefined {
+  const most = m.limits?.connections;
+  if (m.policy.mode !== 'enforce' || most === undefined) return undefined;
+  return [
+    rule([{ k: 'connections', above: most, of: 'rule' }], { k: 'goto', chain: names.many }),
+    rule([], { k: 'goto', chain: m.host ? names.ok : names.bound }),
+  ];
+}
+
+/** Shared by all: the bounds, and refusals that say why. */
+export function boundChains(shape: KernelConfig, names: Names): Map<string, Rule[]> {
+  const { newPerSecond: perSecond, burst, open: above } = BOUNDS;
+  return new Map([
+    [
+      names.bound,
+      [
+        rule([{ k: 'above', name: `${names.prefix}-new`, perSecond, burst }], {
+          k: 'goto',
+          chain: names.flood,
+        }),
+        rule([{ k: 'connections', above, of: 'address' }], { k: 'goto', chain: names.flood }),
+        rule([], { k: 'goto', chain: names.ok }),
+      ],
+    ],
+    [names.flood, denyChain(shape, names, 'flood')],
+    [names.many, denyChain(shape, names, 'connections')],
+    [names.quota, denyChain(shape, names, 'quota')],
+  ]);
+}
+
+/** Before a question is let in. */
+export const namesBound = (names: Names): Rule =>
+  rule(
+    [
+      { k: 'ct', states: ['NEW'] },
+      { k: 'above', name: `${names.prefix}-ask`, ...NAMES_BOUND },
+    ],
+    { k: 'drop' },
+  );
+
+/** Limit chains of these members. */
+export function limitChains(members: readonly Subject[], names: Names): Map<string, Rule[]> {
+  const chains = new Map<string, Rule[]>();
+  for (const m of members) {
+    const rules = limitChainRules(m, names);
+    if (rules) chains.set(limitChain(names.prefix, m.id), rules);
+  }
+  return chains;
+}
+
+/**
+ * An ICMP error that quotes a packet of a conntrack entry. The kernel asks only whether the error goes to one end of that
+ * entry (nf_conntrack_inet_error), not whether its sender is the other end: any process that knows the 5-tuple of any
+ * flow of the host can make a packet RELATED.
+ */
+export const RELATED_ERROR: readonly Match[] = [
+  { k: 'proto', proto: 'icmp' },
+  { k: 'ct', states: ['RELATED'] },
+];
+
+/** What Linux sends at most: RFC 1812 4.3.2.3, RFC 4443 2.4 (c). */
+export const LONGEST_ERROR: Readonly<Record<Family, number>> = { 4: 576, 6: 1280 };
+/** Packets a second and source address. Linux itself sends one a second to each destination, after a burst of six. */
+export const ERROR_RATE = { perSecond: 50, burst: 100 };
+
+/** Errors of routers and other hosts, which have no identity mark, pass; those of a managed bridge without one do not. */
+export const foreignErrors = (shape: KernelConfig, names: Names): Rule =>
+  rule([{ k: 'mark', value: 0, mask: shape.marks.identity }, ...RELATED_ERROR], {
+    k: 'goto',
+    chain: names.from,
+  });
+
+/**
+ * Where the member's ICMP errors are permitted: in a chain of their own, because its rules name addresses, which come and
+ * go, and rules that are laid again count from zero.
+ */
+export const ownErrors = (member: Subject, names: Names): Rule[] =>
+  hasErrors(member) ? [rule(RELATED_ERROR, { k: 'goto', chain: errorsChain(names.prefix, member.id) })] : [];
+
+/** Before it has an address, too: its first packet would wait for these rules. */
+const hasErrors = ({ policy, host }: Subject): boolean => policy.mode !== 'off' && host === undefined;
+
+/**
+ * Those chains, by name: permits for ICMP errors about a flow that has one of the member's addresses as an end, before or
+ * after NAT. New ports have none yet. Entered and left by goto.
+ */
+export function ownErrorChains(
+  members: readonly Subject[],
+  family: Family,
+  names: Names,
+  shape: KernelConfig,
+): Map<string, readonly Rule[]> {
+  return new Map(
+    members
+      .filter(hasErrors)
+      .map((m) => [
+        errorsChain(names.prefix, m.id),
+        [...errorPermits(m, family, names), ...unpermitted(m, names, shape)],
+      ]),
+  );
+}
+
+function errorPermits(member: Subject, family: Family, names: Names): Rule[] {
+  const chain = member.policy.mode === 'enforce' ? names.error : names.ok;
+  const bound = member.veths.filter((p) => !p.isNew);
+  const own = new Set(bound.flatMap((p) => (family === 4 ? p.ip4 : p.ip6) ?? []));
+  return [...own].flatMap((address) =>
+    (['orig', 'reply'] as const).map((direction) =>
+      rule([{ k: 'flowSource', direction, address }], { k: 'goto', chain }),
+    ),
+  );
+}
+
+/** Bound the length and the rate of ICMP errors that an enforced container sends about its own flows. */
+export const errorChain = (names: Names, family: Family): Rule[] => [
+  rule([{ k: 'longer', than: LONGEST_ERROR[family] }], { k: 'goto', chain: names.no }),
+  rule([{ k: 'above', name: `${names.prefix}-err`, ...ERROR_RATE }], { k: 'goto', chain: names.no }),
+  rule([], { k: 'goto', chain: names.ok }),
+];
