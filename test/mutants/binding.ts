@@ -146,7 +146,7 @@ export const BINDING: readonly Mutant[] = [
     from: '    this.#since.delete(link.index);\n',
     to: '',
     killedBy: {
-      file: 'test/pure/kernel/link-cache.test.ts',
+      file: 'test/pure/kernel/host-links.test.ts',
       test: 'says since when a link is known with its master',
     },
   },
@@ -248,7 +248,7 @@ export const BINDING: readonly Mutant[] = [
     file: 'src/kernel/apply.ts',
     from: '    return false; // the caller runs ipset',
     to: '    return true; // the caller runs ipset',
-    killedBy: { file: 'test/pure/kernel/fast-sets.test.ts', test: 'asks ipset for what netlink refuses' },
+    killedBy: { file: 'test/pure/kernel/apply.test.ts', test: 'asks ipset for what netlink refuses' },
   },
   {
     id: 'forwarding-vanished',

@@ -27,7 +27,7 @@ export const CONTROL: readonly Mutant[] = [
     file: 'src/enforce/revocation.ts',
     from: '      c.host.length > 0,\n',
     to: '',
-    killedBy: { file: 'test/pure/kernel/signature.test.ts', test: 'the host' },
+    killedBy: { file: 'test/pure/enforce/signature.test.ts', test: 'the host' },
   },
   {
     id: 'signature-neighbours',
@@ -35,7 +35,7 @@ export const CONTROL: readonly Mutant[] = [
     file: 'src/enforce/revocation.ts',
     from: "    m.policy.mode === 'enforce' ? m.neighbours : [],\n",
     to: '',
-    killedBy: { file: 'test/pure/kernel/signature.test.ts', test: 'the neighbours of its project' },
+    killedBy: { file: 'test/pure/enforce/signature.test.ts', test: 'the neighbours of its project' },
   },
   {
     id: 'classify-awaited',

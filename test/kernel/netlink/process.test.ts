@@ -35,7 +35,7 @@ test('with no way back to its namespace the process ends at once', () => {
 
 test('a listener that throws ends the process as any uncaught error does', () => {
   const { status, output } = run(`
-    const { RouteMonitor } = await import('${SOURCE}route-monitor.ts');
+    const { RouteMonitor } = await import('${SOURCE}../host-links.ts');
     const { Addresses } = await import('${SOURCE}addresses.ts');
     new RouteMonitor({ onOverrun: () => {}, onAddress: () => { throw new Error('from the listener'); } }, { namespace: path });
     new Addresses({ namespace: path }).add('lo', '203.0.113.9/32');
@@ -48,7 +48,7 @@ test('a listener that throws ends the process as any uncaught error does', () =>
 
 test('an open listener alone does not keep the process', () => {
   const { status, output } = run(`
-    const { RouteMonitor } = await import('${SOURCE}route-monitor.ts');
+    const { RouteMonitor } = await import('${SOURCE}../host-links.ts');
     new RouteMonitor({ onOverrun: () => {} }, { namespace: path });
     console.log('done');
   `);
