@@ -5,7 +5,7 @@ import type { ExplainView } from '../coverage/explain-types.js';
 import type { PreviewParts } from '../coverage/preview.js';
 import type { Denials } from '../enforce/denials.js';
 import type { Overrides } from '../enforce/policies.js';
-import type { Quotas } from '../enforce/quota-service.js';
+import type { Quotas } from '../enforce/quotas.js';
 import type { Counts, MemberCounts } from '../kernel/counts.js';
 import { formatAddress } from '../lib/ip.js';
 import { RefusedError } from '../lib/problem.js';

@@ -1,7 +1,6 @@
 import type { NamesPolicy } from '../dns/policy.js';
 import type { DnsService } from '../dns/service.js';
-import { Denials } from '../enforce/denials.js';
-import { limitReason } from '../enforce/limit-reasons.js';
+import { Denials, limitReason } from '../enforce/denials.js';
 import type { Recording } from '../enforce/recording.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

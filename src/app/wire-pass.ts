@@ -1,10 +1,10 @@
 import type { NamesPolicy } from '../dns/policy.js';
 import type { DnsService } from '../dns/service.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { HostMode } from '../enforce/host-mode.js';
+import type { HostMode } from '../enforce/host-cgroups.js';
 import { EnforcementPass, type PassParts } from '../enforce/pass.js';
 import type { Policies } from '../enforce/policies.js';
-import type { Quotas } from '../enforce/quota-service.js';
+import type { Quotas } from '../enforce/quotas.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
 

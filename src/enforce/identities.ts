@@ -1,4 +1,8 @@
-import { UNATTRIBUTED } from '../ruleset/marks.js';
+import type { KernelSnapshot } from '../kernel/read-rules.js';
+import type { DockerView } from '../policy/container.js';
+import type { Mode } from '../policy/policy.js';
+import type { Binding } from '../ruleset/applied-state.js';
+import { type Marks, UNATTRIBUTED } from '../ruleset/marks.js';
 
 const QUARANTINE_MS = 30_000;
 
@@ -63,4 +67,78 @@ export class Identities {
       if (!this.#used.has(n) && !this.#resting.has(n)) return n;
     throw new RangeError(`all ${this.#max} container identities are taken: give kernel.markMask more bits`);
   }
+}
+
+/**
+ * After a restart: who the kernel says stands behind each port. Taken over as it is, numbers included, so that no packet
+ * meets another's chain while the first pass runs.
+ */
+export function restoreBindings(
+  { bridge, hostMarks }: KernelSnapshot,
+  view: DockerView,
+  marks: Marks,
+  identities: Identities,
+): Map<number, Binding> {
+  const bindings = new Map<number, Binding>();
+  for (const [path, mark] of hostMarks)
+    adoptHost(path, (mark & marks.identity) >>> marks.shift, view, identities);
+  for (const [key, mark] of [...bridge.id4, ...bridge.id6]) {
+    const [port = '', mac = '', address = ''] = key.split(' . ');
+    const found = holderOf(view, mac, address);
+    const identity = (mark & marks.identity) >>> marks.shift;
+    if (!found || identity <= UNATTRIBUTED) continue;
+    identities.adopt(found.container, identity);
+    bindings.set(Number(port), { ...found, ifindex: Number(port) });
+  }
+  return bindings;
+}
+
+/**
+ * How the rules that are installed hold each container: one of its veths that is enforced counts for all. Containers
+ * without a veth or cgroup there are missing.
+ */
+export function modesIn(
+  { bridge, hostMarks }: KernelSnapshot,
+  bindings: ReadonlyMap<number, Pick<Binding, 'container'>>,
+  marks: Marks,
+): ReadonlyMap<string, Mode> {
+  const modes = new Map<string, Mode>();
+  const note = (id: string | undefined, mark: number): void => {
+    if (id !== undefined && modes.get(id) !== 'enforce') modes.set(id, modeOf(marks, mark));
+  };
+  for (const [key, mark] of [...bridge.id4, ...bridge.id6])
+    note(bindings.get(Number(key.split(' . ')[0]))?.container, mark);
+  for (const [path, mark] of hostMarks) note(/[0-9a-f]{64}/.exec(path)?.[0], mark);
+  return modes;
+}
+
+function modeOf(marks: Marks, mark: number): Mode {
+  if ((mark & marks.enforced) !== 0) return 'enforce';
+  return (mark & marks.redirect) !== 0 ? 'observe' : 'off';
+}
+
+/** Every address that the bridge table binds to a veth. */
+export const addressesIn = ({ id4, id6 }: KernelSnapshot['bridge']): ReadonlySet<string> =>
+  new Set([...id4.keys(), ...id6.keys()].flatMap((key) => key.split(' . ').slice(2)));
+
+/** A cgroup bears the id of its container, which may live in another's namespace. */
+function adoptHost(path: string, identity: number, view: DockerView, identities: Identities): void {
+  const id = /[0-9a-f]{64}/.exec(path)?.[0] ?? '';
+  const c = view.containers.get(id);
+  if (c && identity > UNATTRIBUTED) identities.adopt(c.sharesWith ?? id, identity);
+}
+
+function holderOf(view: DockerView, mac: string, address: string): Omit<Binding, 'ifindex'> | undefined {
+  for (const c of view.containers.values())
+    for (const e of c.endpoints)
+      if (e.mac === mac && (e.ip4 === address || e.ip6 === address))
+        return {
+          container: c.id,
+          bridge: '',
+          networkId: e.networkId,
+          mac,
+          ...(e.ip4 ? { ip4: e.ip4 } : {}),
+          ...(e.ip6 ? { ip6: e.ip6 } : {}),
+        };
+  return undefined;
 }

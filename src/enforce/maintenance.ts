@@ -5,11 +5,9 @@ import type { Kernel } from '../kernel/kernel.js';
 import { LegacyTables, RulesMonitor } from '../kernel/rules-monitor.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { DesiredState, KernelConfig } from '../ruleset/desired-state.js';
+import type { DesiredState, KernelConfig, SetDesired } from '../ruleset/desired-state.js';
 import { recordSet } from '../ruleset/naming.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
-import { Drift } from './drift.js';
-import { Heartbeat } from './heartbeat.js';
 import type { Reconciler } from './reconciler.js';
 
 export interface UpkeepOptions {
@@ -115,4 +113,190 @@ export class Maintenance implements AsyncDisposable {
 export async function dispose(part: Disposable | AsyncDisposable): Promise<void> {
   if (Symbol.asyncDispose in part) await part[Symbol.asyncDispose]();
   else part[Symbol.dispose]();
+}
+
+interface DriftOptions {
+  /** How many steps the kernel needs to hold what it should, by a fresh look. */
+  readonly look: () => Promise<number>;
+  /** Passes begun so far; undefined while one runs. */
+  readonly resting: () => number | undefined;
+  readonly repair: (what: string) => void;
+  readonly log: Logger;
+}
+
+/** Docker takes DOCKER-USER out and puts it back at every network: one look for all of it. */
+const SETTLE_MS = 150;
+/** A look that a pass has overtaken says nothing; after so many the pass itself looks. */
+const TRIES = 3;
+
+/** Looks beside the passes whether others changed what is ours, so that nobody's first packet waits for the look. */
+class Drift {
+  readonly #o: DriftOptions;
+  #timer: NodeJS.Timeout | undefined;
+  #looking = false;
+  #again = false;
+  #tries = 0;
+  #what = '';
+  #checkedAt: number | undefined;
+
+  constructor(options: DriftOptions) {
+    this.#o = options;
+  }
+
+  /** When a comparison began that has found nothing to do (ms, monotonic). */
+  get checkedAt(): number | undefined {
+    return this.#checkedAt;
+  }
+
+  suspect(what: string): void {
+    this.#what ||= what;
+    this.#again = this.#looking;
+    if (!this.#looking) this.#timer ??= setTimeout(() => void this.#look(), SETTLE_MS);
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+  }
+
+  async #look(): Promise<void> {
+    this.#timer = undefined;
+    this.#looking = true;
+    this.#again = false;
+    const before = this.#o.resting();
+    const began = performance.now();
+    const steps = await this.#o.look().catch((e: unknown) => {
+      this.#o.log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a look at the kernel failed');
+      return 1;
+    });
+    this.#looking = false;
+    if (steps === 0) this.#checkedAt = began;
+    const overtaken = before === undefined || this.#o.resting() !== before;
+    this.#judge(steps, overtaken);
+  }
+
+  #judge(steps: number, overtaken: boolean): void {
+    const what = this.#what;
+    if (steps > 0 && (!overtaken || ++this.#tries >= TRIES)) {
+      this.#done();
+      this.#o.repair(what);
+    } else if (steps > 0 || this.#again) {
+      this.#timer = setTimeout(() => void this.#look(), SETTLE_MS);
+    } else this.#done();
+  }
+
+  #done(): void {
+    this.#tries = 0;
+    this.#what = '';
+    if (this.#again) this.#timer = setTimeout(() => void this.#look(), SETTLE_MS);
+  }
+}
+
+interface PulseOptions {
+  readonly kernel: Kernel;
+  readonly state: () => AppliedState | undefined;
+  readonly tampered: (what: string) => void;
+  /** What only a pass can see, since only the ledger knows: a learned set was emptied. */
+  readonly emptied: (what: string) => void;
+  /** Passes begun so far; undefined while one runs. */
+  readonly resting: () => number | undefined;
+  /** The set that remembers the store, and what to do when another process has emptied or destroyed it. */
+  readonly record: string;
+  readonly recordLost: () => void;
+  readonly threats: Pick<ActiveThreats, 'resting' | 'lost' | 'repair'>;
+  readonly dns: DnsService;
+  /** Where no monitor tells of changed rules: something that differs when they have changed. */
+  readonly tables?: () => string;
+  readonly log: Logger;
+}
+const BEAT_MS = 400;
+/** A whole look at rules that nobody announced to have changed, every so many beats. */
+const FULL_LOOK_BEATS = 50;
+const PURGE_BEATS = 150;
+/** Members that end within this may be gone already. */
+const SOON_MS = 2_000;
+
+/** The heartbeat that observed containers' DNS lives by, and the look at sets, which nothing announces. */
+class Heartbeat implements AsyncDisposable {
+  readonly #o: PulseOptions;
+  #beats = 0;
+  #tables: string | undefined;
+  #hasRecord = false;
+  #stopped = false;
+  #timer: NodeJS.Timeout | undefined;
+  #running: Promise<void>;
+
+  constructor(options: PulseOptions) {
+    this.#o = options;
+    this.#running = this.#beat();
+  }
+
+  async #beat(): Promise<void> {
+    try {
+      await this.#o.kernel.heartbeat();
+      if (this.#beats % FULL_LOOK_BEATS === FULL_LOOK_BEATS - 1) this.#o.tampered('periodic look');
+      else await this.#lookAtSets();
+      this.#lookAtTables();
+      if (this.#beats % PURGE_BEATS === 0) this.#o.dns.purge();
+    } catch (e) {
+      this.#o.log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a look at the kernel failed');
+      this.#o.tampered('sets could not be read');
+    }
+    this.#beats += 1;
+    if (!this.#stopped) this.#timer = setTimeout(() => (this.#running = this.#beat()), BEAT_MS);
+  }
+
+  /** Our own changes count too: a look costs little. */
+  #lookAtTables(): void {
+    const now = this.#o.tables?.();
+    if (now !== this.#tables && this.#tables !== undefined) this.#o.tampered('tables of iptables-legacy');
+    this.#tables = now;
+  }
+
+  /** A set that is gone or has lost members: somebody destroyed or flushed it. */
+  async #lookAtSets(): Promise<void> {
+    const before = this.#o.resting();
+    if (before === undefined) return;
+    const loads = this.#o.threats.resting;
+    const headers = new Map((await this.#o.kernel.sets.headers()).map((h) => [h.name, h.entries]));
+    this.#lookAtThreats(headers, loads);
+    this.#lookAtRecord(headers);
+    const state = this.#o.state();
+    if (!state || this.#o.resting() !== before) return; // our own changes are no tampering
+    for (const set of state.desired.sets.values()) {
+      const entries = headers.get(set.name);
+      if (entries === undefined) return this.#o.tampered(`set ${set.name} is gone`);
+      if (!set.timed && entries < set.members.length)
+        return this.#o.tampered(`set ${set.name} has lost members`);
+      if (set.timed && entries === 0 && this.#shouldHold(set))
+        return this.#o.emptied(`set ${set.name} has lost its members`);
+    }
+  }
+
+  /** It is written some time after the start, and never removed by us but in a teardown. */
+  #lookAtRecord(headers: ReadonlyMap<string, number>): void {
+    const isThere = (headers.get(this.#o.record) ?? 0) > 0;
+    if (this.#hasRecord && !isThere) this.#o.recordLost();
+    this.#hasRecord = isThere;
+  }
+
+  #lookAtThreats(entries: ReadonlyMap<string, number>, loads: number | undefined): void {
+    const { threats } = this.#o;
+    if (loads === undefined || threats.resting !== loads) return;
+    const lost = threats.lost(entries).filter((set) => entries.has(set)); // one that is gone is a pass's to make
+    if (lost.length > 0) threats.repair(lost);
+  }
+
+  /** A learned set whose container was told addresses that are still good for a while. */
+  #shouldHold({ name, owner }: SetDesired): boolean {
+    const wanted = owner === undefined ? undefined : this.#o.dns.members(owner).get(name);
+    const soon = Date.now() + SOON_MS;
+    return [...(wanted?.values() ?? [])].some((until) => until > soon);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#running;
+    await this.#o.kernel.expireHeartbeat();
+  }
 }

@@ -21,16 +21,15 @@ import {
 import { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import { ConntrackZones } from './conntrack-zones.js';
+import { purgeReusedIdentities } from './earlier-flows.js';
 import type { HostCgroupTable } from './host-cgroups.js';
-import { Identities } from './identities.js';
+import { addressesIn, Identities, modesIn, restoreBindings } from './identities.js';
 import { refillSets, syncLearned } from './learned-sets.js';
 import { describeTrigger, type Pass } from './pass-trigger.js';
 import type { Policies } from './policies.js';
-import { VethTable, type VethTableOptions } from './port-table.js';
-import { purgeReusedIdentities } from './purge-reused-identity.js';
-import { addressesIn, modesIn, restoreBindings } from './restore-from-kernel.js';
 import { Revocation } from './revocation.js';
 import { type Found, InputBuilder, type InputParts, NEW_MS } from './ruleset-input.js';
+import { VethTable, type VethTableOptions } from './veth-table.js';
 
 export interface PassParts
   extends Pick<InputParts, 'applied' | 'quotas' | 'closed' | 'now'>,

@@ -11,10 +11,50 @@ import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark, markOf } from '../ruleset/marks.js';
 import { addressesOf } from './bind-veths.js';
-import { DelayedRecheck } from './delayed-recheck.js';
-import type { Pass } from './pass-trigger.js';
-import { deleteReversedFlows } from './reversed-flows.js';
-import { sortUnmarkedFlows } from './unmarked-flows.js';
+import { deleteReversedFlows, sortUnmarkedFlows } from './earlier-flows.js';
+import { type DelayedTrigger, isDue, type Pass } from './pass-trigger.js';
+
+/** conntrack can list a flow only after the first check, when its packet had passed before the rules were installed (ms). */
+const LATE_MS = 500;
+
+type RecheckKind = Extract<DelayedTrigger['kind'], `recheck ${string}`>;
+
+/** Ids that are checked until a check has succeeded, and once more a little later, for packets that were on their way. */
+class DelayedRecheck {
+  readonly #kind: RecheckKind;
+  #owed: ReadonlySet<string> = new Set();
+  #late: ReadonlySet<string> = new Set();
+  #isLate = false;
+
+  /** `kind`: the trigger of the pass that checks once more. */
+  constructor(kind: RecheckKind) {
+    this.#kind = kind;
+  }
+
+  owe(ids: Iterable<string>): void {
+    this.#owed = new Set([...this.#owed, ...ids]);
+  }
+  get owed(): boolean {
+    return this.#owed.size > 0;
+  }
+
+  /** Note why this pass comes. It counts until a check has succeeded. */
+  note({ triggers }: Pick<Pass, 'triggers'>): void {
+    this.#isLate ||= isDue(triggers, this.#kind);
+  }
+
+  due(): ReadonlySet<string> {
+    return new Set([...this.#owed, ...(this.#isLate ? this.#late : [])]);
+  }
+
+  /** The check of the due ids has succeeded. */
+  succeeded({ later }: Pick<Pass, 'later'>): void {
+    this.#late = new Set([...this.#owed, ...(this.#isLate ? [] : this.#late)]);
+    if (this.owed) later({ kind: this.#kind }, LATE_MS);
+    this.#owed = new Set();
+    this.#isLate = false;
+  }
+}
 
 export interface RevocationOptions {
   readonly shape: KernelConfig;

@@ -27,8 +27,8 @@ import type { ConntrackZones } from './conntrack-zones.js';
 import type { Identities } from './identities.js';
 import type { RequestLater } from './pass-trigger.js';
 import type { Policies } from './policies.js';
-import type { VethTable } from './port-table.js';
-import type { Quotas } from './quota-service.js';
+import type { Quotas } from './quotas.js';
+import type { VethTable } from './veth-table.js';
 
 export interface InputParts {
   readonly shape: KernelConfig;

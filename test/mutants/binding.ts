@@ -2,7 +2,7 @@
 import type { Mutant } from './mutant.js';
 
 const BINDINGS = 'src/enforce/bind-veths.ts';
-const DEPARTED = 'src/enforce/departed-endpoints.ts';
+const DEPARTED = 'src/enforce/veth-table.ts';
 const HOLD = 'src/enforce/packet-hold.ts';
 const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
 const DOCKER_LATE = 'is not bound by what was asked for before, in the same moment';
@@ -25,7 +25,7 @@ export const BINDING: readonly Mutant[] = [
     file: 'src/ruleset/constant-chains.ts',
     from: "    rule(onEndedFlow(shape), { k: 'goto', chain: names.ended }),\n",
     to: '',
-    also: [{ file: 'src/enforce/port-table.ts', from: 'new Set([...fresh, ...left])', to: 'fresh' }],
+    also: [{ file: 'src/enforce/veth-table.ts', from: 'new Set([...fresh, ...left])', to: 'fresh' }],
     killedBy: { file: 'test/attacks/heirs.test.ts', test: 'answers are 1.5 s late' },
   },
   {
@@ -55,18 +55,18 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'departed-flows-stay',
     what: 'the flows of a container that has gone stay',
-    file: 'src/enforce/port-table.ts',
+    file: 'src/enforce/veth-table.ts',
     from: 'new Set([...fresh, ...left])',
     to: 'fresh',
-    killedBy: pure('enforce/port-table', 'what a container leaves behind ends when its veth goes'),
+    killedBy: pure('enforce/veth-table', 'what a container leaves behind ends when its veth goes'),
   },
   {
     id: 'departed-before-restart',
     what: 'the flows of a container that went while the service was away stay',
-    file: 'src/enforce/port-table.ts',
+    file: 'src/enforce/veth-table.ts',
     from: '[...before, ...this.#left]',
     to: 'before',
-    killedBy: pure('enforce/port-table', 'what a container leaves behind ends when its veth goes'),
+    killedBy: pure('enforce/veth-table', 'what a container leaves behind ends when its veth goes'),
   },
   {
     id: 'purge-before-bars',
@@ -114,7 +114,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'exempt-ignored-late',
     what: 'a veth on the bridge of an ignored network is exempt by old news',
-    file: 'src/enforce/foreign-bridges.ts',
+    file: 'src/enforce/veth-table.ts',
     from: 'network ? (network.askedAt ?? Number.NEGATIVE_INFINITY) : view.listBegan',
     to: 'network ? Number.POSITIVE_INFINITY : view.listBegan',
     killedBy: pure(
@@ -223,7 +223,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'new-veths-ignored',
     what: 'Docker is not asked again about a veth without a container',
-    file: 'src/enforce/new-veths.ts',
+    file: 'src/enforce/link-events.ts',
     from: 'while (this.#open.size > 0) {',
     to: 'for (let once = 0; once < 1 && this.#open.size > 0; once++) {',
     killedBy: {

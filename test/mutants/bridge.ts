@@ -107,7 +107,7 @@ export const BRIDGE: readonly Mutant[] = [
     to: '];',
     also: [
       {
-        file: 'src/enforce/departed-endpoints.ts',
+        file: 'src/enforce/veth-table.ts',
         from: 'return this.#gone.size === 0 ? view : this.#strip(view);',
         to: 'return view;',
       },

@@ -16,10 +16,10 @@ export const CONTROL: readonly Mutant[] = [
   {
     id: 'adopt-keeps-forbidden',
     what: 'what a container of the host network opened before its rules goes on although no entry permits it',
-    file: 'src/enforce/unmarked-flows.ts',
+    file: 'src/enforce/earlier-flows.ts',
     from: 'doomed: own.filter((f) => !keeps(f))',
     to: 'doomed: []',
-    killedBy: { file: 'test/pure/enforce/unmarked-flows.test.ts', test: 'what no entry permits is deleted' },
+    killedBy: { file: 'test/pure/enforce/earlier-flows.test.ts', test: 'what no entry permits is deleted' },
   },
   {
     id: 'signature-host',

@@ -355,7 +355,7 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'closed-places',
     what: 'a container behind a published port of the store is not found',
-    file: 'src/enforce/reserved-ports.ts',
+    file: 'src/enforce/policies.ts',
     from: '...behind(c, local), ',
     to: '',
     killedBy: pure('ruleset/reserved-ports', 'behind a published port'),
@@ -363,7 +363,7 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'closed-inside',
     what: 'a store that is named by the address of its container is not closed',
-    file: 'src/enforce/reserved-ports.ts',
+    file: 'src/enforce/policies.ts',
     from: ', ...inside(c, servers)',
     to: '',
     killedBy: pure('ruleset/reserved-ports', 'named by its own address, at all of its addresses'),

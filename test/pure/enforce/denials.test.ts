@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { NameEvent } from '../../../src/dns/types.js';
 import { type DenialEvent, Denials } from '../../../src/enforce/denials.js';
-import { Tallies } from '../../../src/enforce/tallies.js';
+import { Tallies } from '../../../src/enforce/recorded.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import { mayReach } from '../../../src/ruleset/policy-evaluator.js';

@@ -1,6 +1,6 @@
 /** An endpoint whose veth has gone counts for nothing until Docker has been asked again. */
 import { expect, it } from 'vitest';
-import { DepartedEndpoints } from '../../../src/enforce/departed-endpoints.js';
+import { DepartedEndpoints } from '../../../src/enforce/veth-table.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 import type { Binding } from '../../../src/ruleset/applied-state.js';
 

@@ -1,6 +1,6 @@
 /** A veth without a container: Docker is asked for the members of its network until it has one. */
 import { expect, it } from 'vitest';
-import { NewVeths } from '../../../src/enforce/new-veths.js';
+import { NewVeths } from '../../../src/enforce/link-events.js';
 import type { DockerView, NetworkFacts } from '../../../src/policy/container.js';
 import type { HostLink } from '../../../src/ruleset/applied-state.js';
 

@@ -1,8 +1,8 @@
 /** One pass after the other, with a kernel that takes everything: what a pass decides by, and what it does not work out again. */
 
 import { expect, it } from 'vitest';
-import { ForeignPorts } from '../../../src/enforce/foreign-bridges.js';
 import { EnforcementPass } from '../../../src/enforce/pass.js';
+import { ForeignPorts } from '../../../src/enforce/veth-table.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';

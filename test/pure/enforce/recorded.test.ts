@@ -7,9 +7,9 @@ import {
   RecordedFlows,
   SERVICE_AWAY,
   type Sighting,
+  Tallies,
 } from '../../../src/enforce/recorded.js';
-import { parseRecord } from '../../../src/enforce/recorded-file.js';
-import { Tallies } from '../../../src/enforce/tallies.js';
+import { parseRecord } from '../../../src/enforce/recording.js';
 
 const OWNER = 'compose:shop/web';
 const NOBODY: ReadonlySet<string> = new Set();

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { closedPlaces } from '../../../src/enforce/reserved-ports.js';
+import { closedPlaces } from '../../../src/enforce/policies.js';
 import type { PublishedPort } from '../../../src/policy/container.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import type { DesiredInput } from '../../../src/ruleset/desired-state.js';

@@ -1,8 +1,8 @@
 /** Flows that a container of the host's network had opened before its rules were installed: sorted by its sockets. */
 
 import { expect, it } from 'vitest';
+import { isFrom, sortUnmarkedFlows } from '../../../src/enforce/earlier-flows.js';
 import { Revocation } from '../../../src/enforce/revocation.js';
-import { isFrom, sortUnmarkedFlows } from '../../../src/enforce/unmarked-flows.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
 import type { SocketEnds } from '../../../src/kernel/sockets.js';

@@ -1,7 +1,6 @@
 /** After a restart: what the kernel says of veths and identities, and whom it is still true of. */
 import { expect, it } from 'vitest';
-import { Identities } from '../../../src/enforce/identities.js';
-import { restoreBindings } from '../../../src/enforce/restore-from-kernel.js';
+import { Identities, restoreBindings } from '../../../src/enforce/identities.js';
 import type { KernelSnapshot } from '../../../src/kernel/read-rules.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 import { identityMark, layoutMarks, UNATTRIBUTED } from '../../../src/ruleset/marks.js';

@@ -1,7 +1,7 @@
 /** A port that becomes somebody's: what is left of an earlier holder of its addresses ends. */
 
 import { expect, it } from 'vitest';
-import { VethTable } from '../../../src/enforce/port-table.js';
+import { VethTable } from '../../../src/enforce/veth-table.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
 import type { Binding } from '../../../src/ruleset/applied-state.js';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { QuotaLedger } from '../../../src/enforce/quota-ledger.js';
+import { QuotaLedger } from '../../../src/enforce/quotas.js';
 import {
   DAY_MS,
   HOUR_MS,

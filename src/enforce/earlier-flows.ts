@@ -1,11 +1,17 @@
-import { type DeletedFlow, deleteFlows, type FlowBlocklist } from '../kernel/delete-flows.js';
+import {
+  type DeletedFlow,
+  deleteFlows,
+  deleteMarkedFlows,
+  type FlowBlocklist,
+} from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
+import type { SocketEnds } from '../kernel/sockets.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Subject } from '../ruleset/desired-state.js';
+import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { type Flow, mayBeReversed, reversed } from '../ruleset/flow.js';
+import { identityMark } from '../ruleset/marks.js';
 import { addressesOf } from './bind-veths.js';
-import { isFrom } from './unmarked-flows.js';
 
 interface Options {
   readonly kernel: Kernel;
@@ -81,4 +87,45 @@ async function ofHosts(
     for (const flow of doomed) if (kernel.flows.delete(flow)) ended.push({ flow, owner: m.id });
   }
   return ended;
+}
+
+/** Flows of one member that began before its rule stood, and so bear no mark. */
+interface UnmarkedFlows {
+  readonly kept: readonly Flow[];
+  readonly doomed: readonly Flow[];
+}
+
+/** By its sockets: what it opened to where it sends. What others opened to it is not its egress. */
+export function sortUnmarkedFlows(
+  state: AppliedState,
+  member: Subject,
+  sockets: readonly SocketEnds[],
+  flows: readonly Flow[],
+): UnmarkedFlows {
+  const own = flows.filter((f) => sockets.some((s) => isFrom(f, s)));
+  const keeps = (f: Flow): boolean => state.evaluator.keeps(member, f);
+  return { kept: own.filter(keeps), doomed: own.filter((f) => !keeps(f)) };
+}
+
+/** A UDP socket without a peer may have sent anywhere. */
+export function isFrom(f: Flow, s: SocketEnds): boolean {
+  if (f.proto !== s.proto || f.orig.sport !== s.port) return false;
+  if (s.address !== undefined && s.address !== f.orig.src) return false;
+  return s.peer === undefined || (s.peer.address === f.orig.dst && s.peer.port === f.orig.dport);
+}
+
+/**
+ * Whoever gets a number in the host's network must not inherit the flows that bear it from somebody before: they end. What
+ * is only forwarded bears none of ours: a mark there is somebody else's. `members`: whose number is new.
+ */
+export async function purgeReusedIdentities(
+  kernel: Kernel,
+  { marks }: KernelConfig,
+  members: readonly Subject[],
+): Promise<void> {
+  const theirs = members.filter((m) => m.host).map((m) => identityMark(marks, m.identity));
+  const hosts = kernel.hostAddresses();
+  const keep = ({ orig: { src } }: Flow): boolean =>
+    src !== '::1' && !src.startsWith('127.') && !hosts.has(src);
+  await deleteMarkedFlows(kernel.flows, theirs, marks.identity, { keep, bar: async () => undefined });
 }

@@ -1,11 +1,9 @@
 import { deleteFlows, deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { DockerView, NetworkFacts } from '../policy/container.js';
-import type { Binding, VethMap } from '../ruleset/applied-state.js';
+import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
+import type { Binding, HostLink, VethMap } from '../ruleset/applied-state.js';
 import type { Subject, Veth } from '../ruleset/desired-state.js';
 import { addressesOf, bindPorts } from './bind-veths.js';
-import { DepartedEndpoints } from './departed-endpoints.js';
-import type { ForeignPorts } from './foreign-bridges.js';
 
 export interface VethTableOptions {
   readonly kernel: Kernel;
@@ -116,5 +114,90 @@ export class VethTable {
     this.#strict = strict;
     this.#hasStood = true;
     this.#left = new Set();
+  }
+}
+
+type Bindings = ReadonlyMap<number, Binding>;
+
+const keyOf = (container: string, networkId: string): string => `${container} ${networkId}`;
+
+/**
+ * Endpoints of deleted veths. Docker can assign their addresses to another container before Drawbridge receives the event:
+ * until Docker has answered a new request, no entry for the container leads to them and no name resolves to them.
+ */
+export class DepartedEndpoints {
+  readonly #clock: () => number;
+  /** When the veth was found gone (ms, monotonic), by container and network. */
+  readonly #gone = new Map<string, number>();
+
+  constructor(clock: () => number) {
+    this.#clock = clock;
+  }
+
+  /** The view without them. */
+  without(view: DockerView, before: Bindings, now: Bindings): DockerView {
+    const bound = new Set([...now.values()].map((b) => keyOf(b.container, b.networkId)));
+    for (const b of before.values()) {
+      const key = keyOf(b.container, b.networkId);
+      if (!bound.has(key) && !this.#gone.has(key)) this.#gone.set(key, this.#clock());
+    }
+    for (const key of this.#gone.keys()) if (bound.has(key)) this.#gone.delete(key);
+    return this.#gone.size === 0 ? view : this.#strip(view);
+  }
+
+  #strip(view: DockerView): DockerView {
+    const left = new Set<string>();
+    const containers = new Map<string, ContainerFacts>();
+    for (const [id, c] of view.containers) {
+      const endpoints = c.endpoints.filter((e) => {
+        const key = keyOf(id, e.networkId);
+        const at = this.#gone.get(key);
+        const isGone = at !== undefined && (e.askedAt ?? Number.NEGATIVE_INFINITY) <= at;
+        if (isGone) left.add(key);
+        return !isGone;
+      });
+      containers.set(id, endpoints.length === c.endpoints.length ? c : { ...c, endpoints });
+    }
+    for (const key of this.#gone.keys()) if (!left.has(key)) this.#gone.delete(key);
+    return { ...view, containers };
+  }
+}
+
+/**
+ * Which veths are proven to be on bridges that Drawbridge does not manage. A name proves nothing, Docker makes
+ * docker_gwbridge without an event, and a bridge can pass from one network to the next. But Docker knows a network before
+ * it puts the first veth on its bridge: a veth is proven when the bridge's network, or a full list without such a network,
+ * was asked for after the veth appeared there.
+ */
+export class ForeignPorts {
+  readonly #onStrange: () => void;
+  /** Unproven veths that were reported, by ifindex: since when they are on their bridge. */
+  #seen: ReadonlyMap<number, number> = new Map();
+
+  /** `onStrange`: a veth is unproven for the first time; a list begun from now on will tell. */
+  constructor(onStrange: () => void) {
+    this.#onStrange = onStrange;
+  }
+
+  /** ifindexes of veths that may be on a managed bridge all the same: they are not exempt. */
+  unproven(
+    view: DockerView,
+    links: readonly HostLink[],
+    isManaged: (n: NetworkFacts) => boolean,
+  ): ReadonlySet<number> {
+    const networks = new Map([...view.networks.values()].map((n) => [n.bridge, n]));
+    const bridges = new Map(links.filter((l) => l.kind === 'bridge').map((l) => [l.index, l.name]));
+    const unproven = new Map<number, number>();
+    for (const { kind, index, master, since } of links) {
+      const bridge = kind === 'veth' && master !== undefined ? bridges.get(master) : undefined;
+      const network = networks.get(bridge);
+      if (bridge === undefined || (network && isManaged(network))) continue;
+      const askedAt = network ? (network.askedAt ?? Number.NEGATIVE_INFINITY) : view.listBegan;
+      if (askedAt <= since) unproven.set(index, since);
+    }
+    const before = this.#seen;
+    this.#seen = unproven;
+    if ([...unproven].some(([index, since]) => before.get(index) !== since)) this.#onStrange();
+    return new Set(unproven.keys());
   }
 }
