@@ -1,10 +1,10 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { peerOf } from './api/auth.js';
 import { ClosedService, type Service } from './api/closed-service.js';
 import type { Context } from './api/context.js';
 import { listen, refuseWithoutTokens } from './api/listen.js';
-import { peerOf } from './api/local-peers.js';
 import { buildServer } from './api/server.js';
 import { nodeCensus, Views } from './api/views.js';
 import { Engine } from './app/engine.js';

@@ -1,7 +1,8 @@
+import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { peerUser } from '../kernel/netlink/unix-sockets.js';
 import { mayAct, type Role } from '../policy/token.js';
-import { BadTokens } from './bad-tokens.js';
 import { ForbiddenError, TooManyError, UnauthorizedError } from './problems.js';
 
 /** Who asks, and what they may. */
@@ -96,4 +97,85 @@ function localUser(peer: Peer | undefined, claim: unknown): string {
   if (peer && peer.uid !== 0) return own;
   const name = typeof claim === 'string' ? claim.replace(/[^\w.@-]/g, '').slice(0, 64) : '';
   return name === '' || name === peer?.name ? own : `${own} (says: ${name})`;
+}
+
+const V6_GROUPS = 4;
+
+/** Returns the key that requests of a client are counted by: the /64 of an IPv6 address (RFC 4291 2.5.4), or the IPv4 address. */
+export function sourceOf(address: string): string {
+  const plain = address.replace(/^::ffff:(?=\d+\.)/, '');
+  if (!plain.includes(':')) return plain;
+  const [head = '', tail] = plain.split('::');
+  const groups = head === '' ? [] : head.split(':');
+  const behind = tail === undefined || tail === '' ? [] : tail.split(':');
+  const zeros =
+    tail === undefined ? [] : Array.from({ length: 8 - groups.length - behind.length }, () => '0');
+  return [...groups, ...zeros, ...behind].slice(0, V6_GROUPS).join(':');
+}
+
+/** Wrong tokens that an address may send in a row; then one more each `EACH_MS`. */
+const BURST = 10;
+const EACH_MS = 6_000;
+const MOST_ADDRESSES = 10_000;
+
+/** Addresses that sent wrong tokens, and how long they are not listened to: a leaky bucket each (time in ms). */
+export class BadTokens {
+  readonly #now: () => number;
+  /** When the bucket of an address is empty again; the oldest are first. */
+  readonly #emptyAt = new Map<string, number>();
+
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  /** 0: it may try. */
+  waitMs(address: string): number {
+    const full = (this.#emptyAt.get(sourceOf(address)) ?? 0) - this.#now();
+    return Math.max(0, full - (BURST - 1) * EACH_MS);
+  }
+
+  seen(address: string): void {
+    const source = sourceOf(address);
+    const emptyAt = Math.max(this.#emptyAt.get(source) ?? 0, this.#now()) + EACH_MS;
+    this.#emptyAt.delete(source);
+    this.#emptyAt.set(source, emptyAt);
+    if (this.#emptyAt.size <= MOST_ADDRESSES) return;
+    for (const oldest of this.#emptyAt.keys()) {
+      this.#emptyAt.delete(oldest);
+      return;
+    }
+  }
+}
+
+/** Who is at the other end of a unix socket: a name of /etc/passwd, or "uid-N". Undefined: the kernel does not say. */
+export function peerOf(socket: Socket): { readonly uid: number; readonly name: string } | undefined {
+  const fd = descriptorOf(socket);
+  const uid = fd === undefined ? undefined : peerUser(fd);
+  return uid === undefined ? undefined : { uid, name: userNames(passwd()).get(uid) ?? `uid-${uid}` };
+}
+
+/** passwd(5); the first name of a number counts. Names that would not be one word are left out. */
+export function userNames(text: string): ReadonlyMap<number, string> {
+  const names = new Map<number, string>();
+  for (const line of text.split('\n')) {
+    const [name = '', , uid = ''] = line.split(':');
+    if (/^[\w.@-]{1,64}$/.test(name) && /^\d+$/.test(uid) && !names.has(Number(uid)))
+      names.set(Number(uid), name);
+  }
+  return names;
+}
+
+function passwd(): string {
+  try {
+    return readFileSync('/etc/passwd', 'utf8');
+  } catch {
+    return ''; // a container without one: numbers must do
+  }
+}
+
+/** Node keeps the descriptor in the handle of the socket, and has no other way to it. */
+function descriptorOf(socket: Socket): number | undefined {
+  const handle: unknown = '_handle' in socket ? socket._handle : undefined;
+  const fd = typeof handle === 'object' && handle !== null && 'fd' in handle ? handle.fd : undefined;
+  return typeof fd === 'number' && fd >= 0 ? fd : undefined;
 }

@@ -16,9 +16,8 @@ import type {
   ScanBody,
   Status,
 } from './schemas.js';
-import type { FeedBody, FeedSyncBody, ThreatBody } from './schemas-feeds.js';
 import type { ExportBody, NewToken, NodeBody, PlanBody, TokenBody } from './schemas-fleet.js';
-import type { Flow, PreviewBody } from './schemas-flows.js';
+import type { FeedBody, FeedSyncBody, Flow, PreviewBody, ThreatBody } from './schemas-traffic.js';
 
 /** The service answered with a problem. */
 export class ApiError extends Error {

@@ -1,6 +1,6 @@
 import { access, constants, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { FastifyInstance } from 'fastify';
+import fastify, { type FastifyInstance } from 'fastify';
 import { configuredTokens, holderOf } from '../changes/token-changes.js';
 import type { Config } from '../config/config.js';
 import { localSocketOf } from '../config/local-socket.js';
@@ -10,9 +10,11 @@ import { RefusedError } from '../lib/problem.js';
 import { VERSION } from '../lib/version.js';
 import { type ClosedCause, closedCause } from '../store/store-error.js';
 import type { SharedStore } from '../store/store-interface.js';
-import { buildClosedServer, textOf } from './closed-server.js';
+import { type GuardOptions, guard, peerOf } from './auth.js';
+import { whoIs } from './context.js';
 import { listen } from './listen.js';
-import { peerOf } from './local-peers.js';
+import { errorHandler } from './problems.js';
+import type { ClosedStatus } from './schemas.js';
 
 export interface Service {
   stop(): Promise<void>;
@@ -204,3 +206,44 @@ async function fileStamp(file: string): Promise<string> {
     return `${file} ${String(e)}`;
   }
 }
+
+interface ClosedServerOptions extends GuardOptions {
+  readonly status: () => ClosedStatus;
+  readonly teardown: (who: string) => Promise<void>;
+  readonly log: Logger;
+}
+const BODY_LIMIT = 64 * 1024;
+const REQUEST_TIMEOUT_MS = 10_000;
+
+/** The API of a service that runs closed: it says why and what to do, and refuses everything but a teardown. Not yet listening. */
+async function buildClosedServer(options: ClosedServerOptions): Promise<FastifyInstance> {
+  const { status, teardown, log } = options;
+  const server = fastify({
+    logger: false,
+    bodyLimit: BODY_LIMIT,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    forceCloseConnections: true,
+    frameworkErrors: errorHandler(log),
+  });
+  server.setErrorHandler(errorHandler(log));
+  guard(server, options);
+  const anyone = { config: { role: 'anyone' } } as const;
+  server.get('/healthz', anyone, () => ({ ok: true }));
+  server.get('/readyz', anyone, (_request, reply) =>
+    reply.code(503).send({ ready: false, reason: textOf(status().closed) }),
+  );
+  server.get('/v1/status', () => status());
+  server.post('/v1/teardown', { config: { role: 'admin' } }, async (request, reply) => {
+    await teardown(whoIs(request));
+    return reply.code(204).send();
+  });
+  server.setNotFoundHandler(() => {
+    const { reason, remedy } = status().closed;
+    throw new RefusedError({ kind: 'closed', detail: `the service runs closed: ${reason}`, remedy });
+  });
+  await server.ready();
+  return server;
+}
+
+const textOf = ({ reason, remedy }: Pick<ClosedStatus['closed'], 'reason' | 'remedy'>): string =>
+  `closed: nothing new passes until this is mended: ${reason}: ${remedy}`;

@@ -16,7 +16,7 @@ import {
   PauseRequestSchema,
   PauseSchema,
 } from './schemas.js';
-import { PreviewSchema } from './schemas-flows.js';
+import { PreviewSchema } from './schemas-traffic.js';
 
 export const ContainerParams = Type.Object({
   container: Type.String({ description: 'id, name or id prefix' }),

@@ -6,8 +6,8 @@ import type { FastifyInstance } from 'fastify';
 import { openListener, UNIX } from '../config/api-listener.js';
 import type { Logger } from '../lib/log.js';
 import { trustSocket } from './auth.js';
-import { onClientError } from './client-error.js';
-import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './connections.js';
+import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './client-limits.js';
+import { onClientError } from './problems.js';
 
 /** The API cannot listen where the configuration says; the message says why and what to do. */
 class ListenError extends Error {

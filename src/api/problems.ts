@@ -1,8 +1,8 @@
+import type { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from '../lib/log.js';
 import { type Problem, type Refusal, RefusedError } from '../lib/problem.js';
 import type { Role } from '../policy/token.js';
-import type { Methods } from './methods.js';
 import type { ProblemDocument } from './schemas.js';
 
 /** A request that is wrong in itself, before the controller is asked. */
@@ -138,4 +138,68 @@ function frameworkProblem(error: unknown): [keyof typeof KINDS, readonly Problem
   if (typeof status === 'number' && status < 500)
     return ['bad-request', [{ detail, remedy: 'see /docs for what is expected' }]];
   return ['internal', [{ detail, remedy: "look into the service's log, and report it with what you did" }]];
+}
+
+/** Which methods each path has: a wrong one is told apart from a wrong path (RFC 9110 15.5.6). */
+export class Methods {
+  readonly #routes: { readonly fits: RegExp; readonly method: string }[] = [];
+
+  /** `url` as the router has it: parameters are ":name", the rest of a path "*". */
+  note(url: string, methods: string | readonly string[]): void {
+    const pattern = url
+      .split('/')
+      .map((part) => (part.startsWith(':') ? '[^/]+' : part === '*' ? '.*' : literal(part)))
+      .join('/');
+    const fits = new RegExp(`^${pattern}$`);
+    for (const method of [methods].flat()) this.#routes.push({ fits, method });
+  }
+
+  /** In order; none: there is no such path. */
+  of(path: string): readonly string[] {
+    return [...new Set(this.#routes.filter((r) => r.fits.test(path)).map((r) => r.method))].sort();
+  }
+}
+
+const literal = (text: string): string => text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&');
+
+interface Fault {
+  readonly kind: keyof typeof KINDS;
+  readonly detail: string;
+  readonly remedy: string;
+}
+const FAULTS: Readonly<Record<string, Fault>> = {
+  ERR_HTTP_REQUEST_TIMEOUT: {
+    kind: 'timeout',
+    detail: 'the request did not come within 60 s, or its head within 10 s',
+    remedy: 'send it at once',
+  },
+  HPE_HEADER_OVERFLOW: {
+    kind: 'header-too-large',
+    detail: 'the head of the request has more than 16 KiB',
+    remedy: 'send fewer and shorter header fields, and a shorter path',
+  },
+};
+const faultOf = ({ code = '', message }: NodeJS.ErrnoException): Fault =>
+  FAULTS[code] ?? {
+    kind: 'bad-request',
+    detail: `the request is not HTTP/1.1 as RFC 9112 has it: ${message}`,
+    remedy: 'send one that is; over TLS only through a proxy that ends it',
+  };
+
+/** A fault of the connection, which no route has seen: answered as problem details (RFC 9457), and closed. */
+export function onClientError(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const { kind, detail, remedy } = faultOf(error);
+  const document = problemDocument(kind, [{ detail, remedy }]);
+  const body = JSON.stringify(document);
+  const head = [
+    `HTTP/1.1 ${document.status} ${document.title}`,
+    'content-type: application/problem+json',
+    `content-length: ${Buffer.byteLength(body)}`,
+    'connection: close',
+  ];
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
 }

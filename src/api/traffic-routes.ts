@@ -11,8 +11,13 @@ import { type Context, whoIs } from './context.js';
 import { BadRequestError, badRequest, ForbiddenError } from './problems.js';
 import { SharedBody } from './requests.js';
 import { Collection, ExplainSchema, ScanSchema } from './schemas.js';
-import { FeedSchema, FeedSyncRequestSchema, FeedSyncSchema, ThreatSchema } from './schemas-feeds.js';
-import { FlowSchema } from './schemas-flows.js';
+import {
+  FeedSchema,
+  FeedSyncRequestSchema,
+  FeedSyncSchema,
+  FlowSchema,
+  ThreatSchema,
+} from './schemas-traffic.js';
 
 const FlowQuery = Type.Object(
   {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { FeedBody } from '../api/schemas-feeds.js';
+import type { FeedBody } from '../api/schemas-traffic.js';
 import type { Registry, Session } from './command.js';
 import { isNotRunning, wrongUsage } from './failure.js';
 import { catalogueCommand } from './feeds-catalogue.js';

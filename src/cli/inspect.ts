@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { ContainerBody } from '../api/schemas.js';
-import type { Flow } from '../api/schemas-flows.js';
+import type { Flow } from '../api/schemas-traffic.js';
 import type { Registry } from './command.js';
 import { withContainer } from './containers.js';
 import { modeReason } from './mode.js';

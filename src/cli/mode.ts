@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { ApiClient } from '../api/client.js';
 import type { ContainerBody } from '../api/schemas.js';
-import type { PreviewBody } from '../api/schemas-flows.js';
+import type { PreviewBody } from '../api/schemas-traffic.js';
 import { consents, mustBeAskable } from './ask.js';
 import type { Registry, Session } from './command.js';
 import { containersOf, containersOfProject } from './containers.js';

@@ -1,4 +1,4 @@
-import type { PreviewBody } from '../api/schemas-flows.js';
+import type { PreviewBody } from '../api/schemas-traffic.js';
 import type { Output } from './output.js';
 import { counted } from './text.js';
 

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { ThreatBody } from '../api/schemas-feeds.js';
+import type { ThreatBody } from '../api/schemas-traffic.js';
 import type { Registry } from './command.js';
 import type { Output } from './output.js';
 import { counted } from './text.js';

@@ -1,6 +1,6 @@
 /** A newcomer enforces a compose project by its preview: it lists what enforce denies, and nothing that passes. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { PreviewBody } from '../../src/api/schemas-flows.js';
+import type { PreviewBody } from '../../src/api/schemas-traffic.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';

@@ -56,7 +56,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-tokens-v6',
     what: 'wrong tokens count for one IPv6 address, not for its /64',
-    file: 'src/api/source.ts',
+    file: 'src/api/auth.ts',
     from: '.slice(0, V6_GROUPS)',
     to: '',
     killedBy: {
@@ -114,7 +114,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-rates',
     what: 'a token may ask the API for as much as it likes',
-    file: 'src/api/budgets.ts',
+    file: 'src/api/client-limits.ts',
     from: 'if (wait > 0) return wait;',
     to: 'if (wait > Number.MAX_VALUE) return wait;',
     killedBy: {
@@ -125,7 +125,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-silent-connections',
     what: 'connections that say nothing keep clients with a token out of the API',
-    file: 'src/api/connections.ts',
+    file: 'src/api/client-limits.ts',
     from: '    for (const oldest of open.unproven) {',
     to: '    for (const oldest of [] as Socket[]) {',
     killedBy: {

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { BadTokens } from '../../../src/api/bad-tokens.js';
+import { BadTokens } from '../../../src/api/auth.js';
 
 const TRIES = 10;
 const EACH_MS = 6_000;

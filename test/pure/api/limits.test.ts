@@ -5,9 +5,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { AtOnce, Buckets } from '../../../src/api/budgets.js';
 import { ApiClient } from '../../../src/api/client.js';
-import { boundConnections, connectionBound, descriptorLimit } from '../../../src/api/connections.js';
+import {
+  AtOnce,
+  Buckets,
+  boundConnections,
+  connectionBound,
+  descriptorLimit,
+} from '../../../src/api/client-limits.js';
 import { listen } from '../../../src/api/listen.js';
 import { buildServer } from '../../../src/api/server.js';
 import { MemoryService } from './double.js';
