@@ -11,12 +11,16 @@ import { Engine } from './app/engine.js';
 import { AppliedRevision } from './changes/applied-revision.js';
 import { Audit } from './changes/audit.js';
 import { Changes } from './changes/changes.js';
-import { FailedLogins } from './changes/failed-logins.js';
-import { findContainer } from './changes/find-container.js';
+import { findContainer } from './changes/container-changes.js';
 import { Fleet } from './changes/fleet.js';
-import { IgnoredLabels } from './changes/ignored-labels.js';
-import { changedKeys, recordStart, recordStop } from './changes/own-audit.js';
-import { recordAlone } from './changes/record-alone.js';
+import {
+  changedKeys,
+  FailedLogins,
+  IgnoredLabels,
+  recordAlone,
+  recordStart,
+  recordStop,
+} from './changes/service-records.js';
 import { modesInForce, StoreTrust } from './changes/store-trust.js';
 import { tokenKey } from './changes/stored-state.js';
 import type { Config } from './config/config.js';

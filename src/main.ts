@@ -33,7 +33,7 @@ const host: Host = {
     (await import('./store/store-recovery.js')).restoreStore(state, source),
   beginEmptyStore: async (state) => (await import('./store/store-recovery.js')).beginEmpty(state),
   recordAlone: async (config, record) =>
-    (await import('./changes/record-alone.js')).recordAlone(config, { ...record, who: localUser() }),
+    (await import('./changes/service-records.js')).recordAlone(config, { ...record, who: localUser() }),
   teardownKernel: async (config) => (await import('./ops/teardown.js')).teardownKernel(config),
   isServed: async (config) => (await import('./ops/teardown.js')).isServed(config),
   syncFeeds: async (config, { name, accept, onlyDue }) => {

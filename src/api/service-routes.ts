@@ -1,6 +1,6 @@
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
-import { recordTeardown } from '../changes/own-audit.js';
+import { recordTeardown } from '../changes/service-records.js';
 import { isRecord } from '../lib/json.js';
 import type { Token } from '../policy/token.js';
 import { type Context, whoIs } from './context.js';

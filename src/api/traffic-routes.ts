@@ -1,8 +1,8 @@
 import { PassThrough } from 'node:stream';
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
-import { findContainer } from '../changes/find-container.js';
-import { syncAudited } from '../changes/sync-audited.js';
+import { findContainer } from '../changes/container-changes.js';
+import { syncAudited } from '../changes/service-records.js';
 import type { ScanView } from '../coverage/scan.js';
 import type { DenialEvent } from '../enforce/denials.js';
 import { parseTime } from '../lib/units.js';

@@ -1,10 +1,8 @@
 import type { AppliedRevision } from '../changes/applied-revision.js';
 import type { Changes } from '../changes/changes.js';
-import { findContainer } from '../changes/find-container.js';
-import type { Fleet } from '../changes/fleet.js';
-import type { NodeRecord } from '../changes/fleet-types.js';
-import { DOUBT_REMEDY } from '../changes/store-doubt.js';
-import type { StoreTrust } from '../changes/store-trust.js';
+import { findContainer } from '../changes/container-changes.js';
+import type { Fleet, NodeRecord } from '../changes/fleet.js';
+import { DOUBT_REMEDY, type StoreTrust } from '../changes/store-trust.js';
 import type { ExplainView } from '../coverage/explain-types.js';
 import { previewView } from '../coverage/preview.js';
 import { type ScanView, scanView } from '../coverage/scan.js';

@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto';
+import { type FileHandle, open, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { isRecord } from '../lib/json.js';
 
 /** What the first line of the first file continues. */
@@ -56,4 +58,88 @@ export function headerOf(line: Line | undefined): FileHeader | undefined {
 
 function hashOf(previous: string, body: string): string {
   return createHash('sha256').update(`${previous}\n${body}`).digest('hex');
+}
+
+/** audit-NNNNNNNNNNNN.log: the number of its first record. */
+const NAME = /^audit-(\d{12})\.log$/;
+export const segmentName = (first: number): string => `audit-${String(first).padStart(12, '0')}.log`;
+export const firstOf = (name: string): number => Number(NAME.exec(name)?.[1] ?? 0);
+
+/** Oldest first; a folder that is not there has none. */
+export async function segmentsOf(dir: string): Promise<readonly string[]> {
+  const names = await readdir(dir).catch((e: NodeJS.ErrnoException) => {
+    if (e.code === 'ENOENT') return [];
+    throw e;
+  });
+  return names.filter((name) => NAME.test(name)).sort();
+}
+
+/** Where a file's chain ends, as far as it is whole. */
+interface SegmentEnd {
+  readonly hash: string;
+  /** Number of the last record that is in the file, whole or not; 0: none. */
+  readonly last: number;
+  /** Bytes up to the end of the last whole line. */
+  readonly goodLength: number;
+  /** What follows is no unfinished write: the file must not be written any more. */
+  readonly isDamaged: boolean;
+}
+
+/** Reads one file from its beginning. It is never much larger than its share of the budget. */
+export async function readEnd(dir: string, name: string): Promise<SegmentEnd> {
+  const file = await open(join(dir, name), 'r');
+  try {
+    return endOf(await file.readFile(), firstOf(name));
+  } finally {
+    await file.close();
+  }
+}
+
+function endOf(bytes: Buffer, first: number): SegmentEnd {
+  let [at, hash, last] = [0, GENESIS, first - 1];
+  for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, at)) {
+    const line = parseLine(bytes.toString('utf8', at, end));
+    const header = at === 0 ? headerOf(line) : undefined;
+    const previous = header?.previous ?? hash;
+    if (!line || !follows(previous, line) || (header && header.drawbridgeAudit > AUDIT_FORMAT)) {
+      return { hash: line?.hash ?? hash, last: last + linesIn(bytes, at), goodLength: at, isDamaged: true };
+    }
+    hash = line.hash;
+    if (!header) last++;
+    at = end + 1;
+  }
+  return { hash, last, goodLength: at, isDamaged: false };
+}
+
+function linesIn(bytes: Buffer, from: number): number {
+  let lines = 0;
+  for (let at = bytes.indexOf(10, from); at >= 0; at = bytes.indexOf(10, at + 1)) lines++;
+  return lines;
+}
+
+interface Located {
+  /** Where the line begins. */
+  readonly offset: number;
+  readonly text: string;
+}
+const BLOCK = 64 * 1024;
+
+/** Whole lines that begin before `end`, last first. The header is one of them. */
+export async function* linesBackwards(file: FileHandle, end: number): AsyncGenerator<Located> {
+  let rest = Buffer.alloc(0);
+  let at = end;
+  while (at > 0) {
+    const start = Math.max(0, at - BLOCK);
+    const block = Buffer.alloc(at - start);
+    const { bytesRead } = await file.read(block, 0, block.length, start);
+    rest = Buffer.concat([block.subarray(0, bytesRead), rest]);
+    at = start;
+    for (;;) {
+      const feed = rest.length < 2 ? -1 : rest.lastIndexOf(10, rest.length - 2);
+      if (feed < 0) break;
+      yield { offset: at + feed + 1, text: rest.toString('utf8', feed + 1, rest.length - 1) };
+      rest = rest.subarray(0, feed + 1);
+    }
+  }
+  if (rest.length > 1) yield { offset: 0, text: rest.toString('utf8', 0, rest.length - 1) };
 }

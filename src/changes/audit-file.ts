@@ -1,7 +1,17 @@
 import { type FileHandle, open, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AUDIT_FORMAT, GENESIS, headerOf, parseLine, seal } from './audit-chain.js';
-import { firstOf, linesBackwards, readEnd, segmentName, segmentsOf } from './audit-segments.js';
+import {
+  AUDIT_FORMAT,
+  firstOf,
+  GENESIS,
+  headerOf,
+  linesBackwards,
+  parseLine,
+  readEnd,
+  seal,
+  segmentName,
+  segmentsOf,
+} from './audit-chain.js';
 
 type Content = Readonly<Record<string, unknown>>;
 

@@ -1,11 +1,36 @@
 import { randomBytes } from 'node:crypto';
+import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import type { Store } from '../store/store-interface.js';
-import { difference } from './audit-difference.js';
 import { AuditFile } from './audit-file.js';
-import { moveOldRecords } from './audit-migration.js';
-import { SharedRecords } from './audit-shared.js';
-import type { AuditView } from './audit-types.js';
+import { difference } from './change-record.js';
+
+/** One change, as it was recorded: `before` and `after` null where there was nothing. */
+export interface AuditView {
+  /** RFC 3339 UTC */
+  readonly time: string;
+  /** The host that made the change. */
+  readonly node?: string;
+  readonly who: string;
+  readonly action: string;
+  readonly target: string;
+  readonly before: unknown;
+  readonly after: unknown;
+  /**
+   * undone: not in force in time, and taken back. refused: recorded as done, but the store did not take it. unknown: the
+   * store may hold it, and did not say so.
+   */
+  readonly outcome: 'done' | 'undone' | 'refused' | 'unknown';
+  /** Number of the record in the files of its host, and the hash of its line; absent where it is a copy of the store. */
+  readonly n?: number;
+  readonly hash?: string;
+  /** Of the whole values, where `before` and `after` show less: what differs, or the beginning. */
+  readonly sha256?: { readonly before: string | null; readonly after: string | null };
+  /** It was made when the disk was full, and written when there was space. */
+  readonly late?: boolean;
+  /** It was moved here from the store, where an older version kept it under this key. */
+  readonly from?: string;
+}
 
 /** Who changed what: one record a change (spec 7). */
 export interface AuditRecord {
@@ -180,4 +205,107 @@ export class Audit implements AsyncDisposable {
       this.#settle().catch(() => this.#tryLater());
     }, RETRY_MS).unref();
   }
+}
+
+const PREFIX = 'audit/';
+/** Of all hosts together: the files of each host hold more. */
+const KEEP = 2_000;
+
+/** Copies of the newest records of all hosts, in the store that they share. */
+class SharedRecords {
+  readonly #store: Store;
+  readonly #writer: string;
+  readonly #log: Logger;
+  #sequence = 0;
+  readonly #pending = new Set<Promise<void>>();
+
+  constructor(store: Store, writer: string, log: Logger) {
+    this.#store = store;
+    this.#writer = writer;
+    this.#log = log;
+  }
+
+  /** Drops what an older version kept beyond the bound. */
+  open(): Promise<void> {
+    return this.#prune();
+  }
+
+  /** The evidence is durable already: a copy that cannot be written is missed by other hosts, and said in the log. */
+  put(content: { readonly time: string }): void {
+    this.#sequence = (this.#sequence + 1) % 1_000_000;
+    const key = `${PREFIX}${content.time}-${String(this.#sequence).padStart(6, '0')}-${this.#writer}`;
+    const work = this.#store
+      .put(key, content)
+      .then(() => this.#prune())
+      .catch((err: unknown) => {
+        this.#log.warn(
+          { err, key },
+          'other hosts do not see this audit record: it is in the files of this host only',
+        );
+      })
+      .finally(() => this.#pending.delete(work));
+    this.#pending.add(work);
+  }
+
+  async settled(): Promise<void> {
+    await Promise.all(this.#pending);
+  }
+
+  async page(
+    limit: number,
+    cursor: string | undefined,
+  ): Promise<{ readonly items: readonly AuditView[]; readonly next: string | undefined }> {
+    await this.settled();
+    const all = await this.#store.keys(PREFIX);
+    const older = cursor === undefined ? all : all.filter((k) => k < PREFIX + cursor);
+    const keys = older.slice(-limit).reverse();
+    const found = await Promise.all(keys.map((key) => this.#store.get<AuditView>(key)));
+    const items = found.flatMap((item) => (item ? [item.value] : []));
+    const last = keys.at(-1);
+    return { items, next: last && older.length > keys.length ? last.slice(PREFIX.length) : undefined };
+  }
+
+  async #prune(): Promise<void> {
+    const keys = await this.#store.keys(PREFIX);
+    const surplus = keys.slice(0, Math.max(0, keys.length - KEEP));
+    await Promise.all(surplus.map((key) => this.#store.delete(key)));
+  }
+}
+
+const OLD_PREFIX = 'audit/';
+const AT_ONCE = 50;
+
+/**
+ * Records that an older version kept in the store move to the files, oldest first, and leave the store only when they are
+ * durable there. After a crash in between, or on a full disk, the rest moves at the next start; at most one group of
+ * records is then in the files twice (each carries `from`, its key in the store).
+ */
+async function moveOldRecords(store: Store, file: AuditFile, log: Logger): Promise<void> {
+  const keys = await store.keys(OLD_PREFIX);
+  try {
+    for (let i = 0; i < keys.length; i += AT_ONCE) await moveGroup(store, file, keys.slice(i, i + AT_ONCE));
+  } catch (err) {
+    log.warn(
+      { err },
+      'audit records of an older version stay in the store for now: they move at the next start',
+    );
+    return;
+  }
+  if (keys.length > 0)
+    log.info({ records: keys.length }, 'audit records of an older version are in the files of the audit now');
+}
+
+async function moveGroup(store: Store, file: AuditFile, keys: readonly string[]): Promise<void> {
+  const moved = keys.map(async (key) => {
+    const item = await store.get(key);
+    if (item) await file.append(contentOf(key, item.value));
+  });
+  await Promise.all(moved);
+  await Promise.all(keys.map((key) => store.delete(key)));
+}
+
+function contentOf(key: string, value: unknown): Readonly<Record<string, unknown>> {
+  const record = isRecord(value) ? value : {};
+  const { before = null, after = null, ...rest } = record;
+  return { ...rest, ...difference(before, after), from: key.slice(OLD_PREFIX.length) };
 }

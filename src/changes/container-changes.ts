@@ -6,9 +6,8 @@ import type { Grant, Mode } from '../policy/policy.js';
 import { byStrictness } from '../policy/policy-claims.js';
 import type { KeyChange } from './change-record.js';
 import type { Committer } from './commit.js';
-import { isOurs } from './node-filter.js';
 import { refuse, refuseInvalid } from './refuse.js';
-import { type ChangesState, grantKey, modeKey } from './stored-state.js';
+import { type ChangesState, grantKey, isOurs, modeKey } from './stored-state.js';
 
 export interface ContainerChangeOptions {
   readonly state: ChangesState;
@@ -177,4 +176,30 @@ function checkDuration(forMs: number | undefined): void {
     remedy: 'write it like 10m; leave it out for no end',
   };
   refuseInvalid([{ ...problem, pointer: '/for' }]);
+}
+
+/** Docker's short id has 12 digits; fewer than this many are too likely to be a name. */
+const SHORTEST_PREFIX = 4;
+
+/**
+ * The container of this id, name, or id prefix, in Docker's own order. Throws RefusedError: not-found, or conflict when
+ * a prefix fits several.
+ */
+export function findContainer(containers: Iterable<ContainerFacts>, idOrName: string): ContainerFacts {
+  const all = [...containers];
+  const exact = all.find((c) => c.id === idOrName) ?? all.find((c) => c.name === idOrName.replace(/^\//, ''));
+  if (exact) return exact;
+  const isPrefix = idOrName.length >= SHORTEST_PREFIX && /^[0-9a-f]+$/.test(idOrName);
+  const hits = isPrefix ? all.filter((c) => c.id.startsWith(idOrName)) : [];
+  if (hits.length > 1) {
+    refuse(
+      'conflict',
+      `${idOrName} fits ${hits.map((c) => c.name).join(', ')}`,
+      'give more digits, or the name',
+    );
+  }
+  return (
+    hits[0] ??
+    refuse('not-found', `there is no container ${idOrName}`, 'see drawbridge ps for those that are known')
+  );
 }

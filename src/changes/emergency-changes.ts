@@ -2,9 +2,8 @@ import type { ContainerFacts } from '../policy/container.js';
 import { type Lockdown, PAUSE_ALL, type Pause } from '../policy/emergency.js';
 import type { KeyChange } from './change-record.js';
 import type { Committer } from './commit.js';
-import { isOurs } from './node-filter.js';
 import { refuse, refuseInvalid } from './refuse.js';
-import { type ChangesState, LOCKDOWN_KEY, pauseKey } from './stored-state.js';
+import { type ChangesState, isOurs, LOCKDOWN_KEY, pauseKey } from './stored-state.js';
 
 export interface EmergencyOptions {
   readonly state: ChangesState;

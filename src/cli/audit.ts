@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { AuditBody } from '../api/schemas.js';
-import type { AuditVerdict } from '../changes/audit-verdict.js';
+import type { AuditVerdict } from '../changes/audit-verify.js';
 import { isRecord } from '../lib/json.js';
 import type { Registry } from './command.js';
 import { wrongUsage } from './failure.js';

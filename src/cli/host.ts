@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import type { AuditVerdict } from '../changes/audit-verdict.js';
+import type { AuditVerdict } from '../changes/audit-verify.js';
 import type { Config } from '../config/config.js';
 import type { ServiceManager } from '../ops/service-manager.js';
 import type { Recoverable, StoreInspection } from '../store/store-recovery.js';

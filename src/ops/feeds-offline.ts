@@ -1,5 +1,5 @@
 import { Audit } from '../changes/audit.js';
-import { syncAudited } from '../changes/sync-audited.js';
+import { syncAudited } from '../changes/service-records.js';
 import type { Config } from '../config/config.js';
 import { nodeName } from '../config/node.js';
 import type { Logger } from '../lib/log.js';

@@ -39,7 +39,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-unknown-container',
     what: 'a container that the kernel did not know is observed after the state vanished',
-    file: 'src/changes/store-doubt.ts',
+    file: 'src/changes/store-trust.ts',
     from: "doubt.modes.get(facts.id) ?? 'enforce'",
     to: "doubt.modes.get(facts.id) ?? 'off'",
     killedBy: { file: DOUBT, test: 'a container that the kernel did not know is enforced' },
@@ -47,7 +47,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-old-decision',
     what: 'a mode from before the state vanished counts as a decision made since',
-    file: 'src/changes/store-doubt.ts',
+    file: 'src/changes/store-trust.ts',
     from: 'revision !== undefined && of(key) > revision',
     to: 'revision !== undefined',
     killedBy: { file: DOUBT, test: 'a mode that a person has set since counts, one from before does not' },
@@ -55,7 +55,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-old-entries',
     what: 'lists of an old backup permit what was revoked since',
-    file: 'src/changes/store-doubt.ts',
+    file: 'src/changes/store-trust.ts',
     from: "l.source !== 'store' || isNewer(doubt, listKey(name), of)",
     to: 'true',
     killedBy: { file: TRUST, test: 'entries and tokens of an old backup count only' },
@@ -63,7 +63,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'doubt-revision',
     what: 'an old backup of the state loosens what was tightened since',
-    file: 'src/changes/store-doubt.ts',
+    file: 'src/changes/store-trust.ts',
     from: '  if (now.revision < known.revision)\n',
     to: '  if (now.revision < 0)\n',
     killedBy: { file: DOUBT, test: 'an older state of it' },

@@ -9,8 +9,12 @@ import { type Peer, peerOf, userNames } from '../../../src/api/auth.js';
 import { ApiClient } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
 import { buildServer } from '../../../src/api/server.js';
-import { FailedLogins } from '../../../src/changes/failed-logins.js';
-import { changedKeys, recordStart, recordTeardown } from '../../../src/changes/own-audit.js';
+import {
+  changedKeys,
+  FailedLogins,
+  recordStart,
+  recordTeardown,
+} from '../../../src/changes/service-records.js';
 import { MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
-import { findContainer } from '../../../src/changes/find-container.js';
+import { findContainer } from '../../../src/changes/container-changes.js';
 import type { Logger } from '../../../src/lib/log.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { IgnoredLabels } from '../../../src/changes/ignored-labels.js';
+import { IgnoredLabels } from '../../../src/changes/service-records.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { verifyAudit } from '../../../src/changes/audit-verify.js';
-import { recordAlone } from '../../../src/changes/record-alone.js';
+import { recordAlone } from '../../../src/changes/service-records.js';
 import type { Logger } from '../../../src/lib/log.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import { lockFolder } from '../../../src/store/folder-lock.js';

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { type Doubt, doubtOf, pausesUnderDoubt, underDoubt } from '../../../src/changes/store-doubt.js';
+import { type Doubt, doubtOf, pausesUnderDoubt, underDoubt } from '../../../src/changes/store-trust.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 import type { Mode, Policy } from '../../../src/policy/policy.js';
 

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { AppliedRevision } from '../../../src/changes/applied-revision.js';
-import { nodeRecord, nodeView, STALE_MS } from '../../../src/changes/fleet-types.js';
+import { nodeRecord, nodeView, STALE_MS } from '../../../src/changes/fleet.js';
 import { isForHost } from '../../../src/policy/list-graph.js';
 
 const record = {

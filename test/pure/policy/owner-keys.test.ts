@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { everythingFromObject } from '../../../src/changes/export-document.js';
+import { everythingFromObject } from '../../../src/changes/transfer-changes.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 
 const read = (document: unknown) =>
