@@ -26,18 +26,6 @@ export interface KeyChange {
   readonly target: string;
 }
 
-/** Where each change is recorded. Records are only ever added: one whose change was not made is followed by another. */
-export interface AuditSink {
-  record(record: {
-    readonly who: string;
-    readonly action: string;
-    readonly target: string;
-    readonly before: unknown;
-    readonly after: unknown;
-    readonly outcome: Outcome;
-  }): Promise<void>;
-}
-
 /** What a record shows of a change. */
 interface Difference {
   readonly before: unknown;

@@ -3,10 +3,9 @@ import type { Logger } from '../lib/log.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
 import type { List } from '../policy/policy.js';
 import type { Store } from '../store/store-interface.js';
-import type { AuditSink } from './change-record.js';
+import type { Audit } from './audit.js';
 import { Committer } from './commit.js';
-import { type ContainerChangeOptions, ContainerChanges } from './container-changes.js';
-import { EmergencyChanges } from './emergency-changes.js';
+import { type ContainerChangeOptions, ContainerChanges, EmergencyChanges } from './container-changes.js';
 import { type ListChangeOptions, ListChanges } from './list-changes.js';
 import { ChangesState, type CurrentChanges } from './stored-state.js';
 import { type TokenChangeOptions, TokenChanges } from './token-changes.js';
@@ -17,7 +16,7 @@ export interface ChangesOptions
   extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,
     Pick<ContainerChangeOptions, 'find' | 'now'> {
   readonly store: Store;
-  readonly audit: AuditSink;
+  readonly audit: Pick<Audit, 'record'>;
   readonly reconciler: Pick<Reconciler, 'inForce'>;
   readonly log: Logger;
   /** Tokens of the configuration. */

@@ -1,16 +1,16 @@
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { Logger } from '../lib/log.js';
-import { RefusedError } from '../lib/problem.js';
+import { RefusedError, refuse } from '../lib/problem.js';
 import type { Store } from '../store/store-interface.js';
-import { type AuditSink, type KeyChange, type Outcome, recordOf } from './change-record.js';
-import { refuse } from './refuse.js';
+import type { Audit } from './audit.js';
+import { type KeyChange, type Outcome, recordOf } from './change-record.js';
 import type { ChangesState } from './stored-state.js';
 import { UnwrittenChanges } from './unwritten-changes.js';
 
 interface CommitOptions {
   readonly store: Store;
   readonly state: ChangesState;
-  readonly audit: AuditSink;
+  readonly audit: Pick<Audit, 'record'>;
   readonly reconciler: Pick<Reconciler, 'inForce'>;
   readonly log: Logger;
   onChange(): void;

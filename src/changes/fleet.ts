@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
+import { refuse } from '../lib/problem.js';
 import type { Beats } from '../store/store-interface.js';
-import { refuse } from './refuse.js';
 
 /** The hosts that share a store, as each tells of itself. Pure. */
 

@@ -1,3 +1,4 @@
+import { refuse, refuseInvalid } from '../lib/problem.js';
 import type { Entry } from '../policy/entry.js';
 import { entryFromObject } from '../policy/entry-object.js';
 import { parseEntries } from '../policy/entry-parse.js';
@@ -5,7 +6,6 @@ import { cyclicLists } from '../policy/list-graph.js';
 import type { ListParser } from '../policy/list-parse.js';
 import type { List } from '../policy/policy.js';
 import type { Committer } from './commit.js';
-import { refuse, refuseInvalid } from './refuse.js';
 import { type ChangesState, type ListBody, listKey, type StoredList } from './stored-state.js';
 
 export interface ListChangeOptions {

@@ -1,7 +1,7 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { refuse, refuseInvalid } from '../lib/problem.js';
 import { HASHED, isTokenName, type Role, type Token } from '../policy/token.js';
 import type { Committer } from './commit.js';
-import { refuse, refuseInvalid } from './refuse.js';
 import { type ChangesState, tokenKey } from './stored-state.js';
 
 export interface TokenChangeOptions {

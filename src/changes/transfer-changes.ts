@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { type Static, Type } from '@sinclair/typebox';
 import { escapePointer, isRecord, shown } from '../lib/json.js';
-import type { Parsed, Problem } from '../lib/problem.js';
+import { type Parsed, type Problem, refuse, refuseInvalid } from '../lib/problem.js';
 import { schemaProblems } from '../lib/schema-check.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { cyclicLists } from '../policy/list-graph.js';
@@ -12,7 +12,6 @@ import type { Grant, List, Mode } from '../policy/policy.js';
 import { isTokenName, ROLES, type Token } from '../policy/token.js';
 import type { KeyChange } from './change-record.js';
 import type { Committer } from './commit.js';
-import { refuse, refuseInvalid } from './refuse.js';
 import { type ChangesState, grantKey, listKey, modeKey, syncKey, tokenKey } from './stored-state.js';
 
 /** All that the API has changed, as one document: what `export` writes and `import` reads. Pure. */

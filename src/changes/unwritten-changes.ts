@@ -1,13 +1,14 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from '../lib/log.js';
 import type { Store } from '../store/store-interface.js';
-import { type AuditSink, type KeyChange, recordOf } from './change-record.js';
+import type { Audit } from './audit.js';
+import { type KeyChange, recordOf } from './change-record.js';
 import type { ChangesState } from './stored-state.js';
 
 export interface UnwrittenOptions {
   readonly store: Store;
   readonly state: ChangesState;
-  readonly audit: AuditSink;
+  readonly audit: Pick<Audit, 'record'>;
   readonly log: Logger;
   /** Runs the work when no other change of this key is under way. */
   serial<T>(key: string, work: () => Promise<T>): Promise<T>;

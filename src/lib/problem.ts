@@ -64,3 +64,12 @@ export function nearest(key: string, known: readonly string[]): string | undefin
   const best = ranked.sort((a, b) => a.edits - b.edits)[0];
   return best && best.edits <= 2 && key.length < 60 ? best.name : undefined;
 }
+
+/** Throws the refusal that the API turns into a problem document. */
+export function refuse(kind: Exclude<Refusal['kind'], 'invalid'>, detail: string, remedy: string): never {
+  throw new RefusedError({ kind, detail, remedy });
+}
+
+export function refuseInvalid(problems: readonly Problem[]): never {
+  throw new RefusedError({ kind: 'invalid', problems });
+}
