@@ -1,7 +1,6 @@
-import { allFindings } from '../coverage/coverage.js';
-import { type CoverageParts, coverageInput } from '../coverage/coverage-input.js';
+import { allFindings, type CoverageParts, coverageInput } from '../coverage/coverage.js';
 import { explain, sourceText } from '../coverage/explain.js';
-import type { ExplainView } from '../coverage/explain-types.js';
+import type { ExplainView } from '../coverage/explain-request.js';
 import type { PreviewParts } from '../coverage/preview.js';
 import type { Denials } from '../enforce/denials.js';
 import type { Overrides } from '../enforce/policies.js';

@@ -3,7 +3,7 @@ import type { Changes } from '../changes/changes.js';
 import { findContainer } from '../changes/container-changes.js';
 import type { Fleet, NodeRecord } from '../changes/fleet.js';
 import { DOUBT_REMEDY, type StoreTrust } from '../changes/store-trust.js';
-import type { ExplainView } from '../coverage/explain-types.js';
+import type { ExplainView } from '../coverage/explain-request.js';
 import { previewView } from '../coverage/preview.js';
 import { type ScanView, scanView } from '../coverage/scan.js';
 import type { EnforcementPass } from '../enforce/pass.js';

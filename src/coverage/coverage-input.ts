@@ -10,8 +10,6 @@ import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig } from '../ruleset/desired-state.js';
 import type { CoverageInput } from './coverage.js';
-import { networkFindings } from './coverage-networks.js';
-import type { PidPeer } from './coverage-pid.js';
 import type { HostWatch } from './host-watch.js';
 
 /** The parts of the service from which the coverage of a container is computed. */

@@ -1,4 +1,10 @@
+import { readFileSync } from 'node:fs';
+import { type Exec, must } from '../kernel/exec.js';
+import { parseSave, type SavedRule, type SavedTable } from '../kernel/iptables-text.js';
+import { savedRules } from '../kernel/read-rules.js';
 import type { Family } from '../lib/ip.js';
+
+/** What in the chain FORWARD accepts before our rules have spoken. Pure. */
 
 /** A rule of somebody else that accepts forwarded packets before ours see them. */
 export interface ForeignAccept {
@@ -21,4 +27,131 @@ export interface HostFacts {
   readonly ufw: boolean;
   /** The host's resolvers, as /etc/resolv.conf names them. */
   readonly resolvers: readonly string[];
+}
+
+/** A file's text; undefined when there is none. */
+type ReadText = (path: string) => string | undefined;
+
+/**
+ * Looks at this host (this network namespace): kernel switches, whose rules stand where, which firewall runs. Asks no
+ * service manager. Throws KernelError when the rules cannot be read.
+ */
+export async function readHostFacts(
+  run: Exec,
+  prefix: string,
+  bridges: ReadonlySet<string>,
+  readText: ReadText = textOf,
+): Promise<HostFacts> {
+  const [v4, v6, tables] = await Promise.all([
+    savedRules(run, 4, ['-t', 'filter']),
+    savedRules(run, 6, ['-t', 'filter']),
+    must(run, 'nft', ['list', 'tables']),
+  ]);
+  const [filter4, filter6] = [v4, v6].map((text) => parseSave(text, prefix).get('filter') ?? new Map());
+  return {
+    ...switches(readText),
+    ...rulesOf(filter4 ?? new Map(), filter6 ?? new Map(), bridges),
+    firewalld: /^table \w+ firewalld$/m.test(tables) || hasChain(filter4, /^FWD[IO]_|^FORWARD_direct$/),
+    ufw: hasChain(filter4, /^ufw-/),
+    resolvers: resolversOf(readText('/etc/resolv.conf') ?? ''),
+  };
+}
+
+function rulesOf(
+  v4: SavedTable,
+  v6: SavedTable,
+  bridges: ReadonlySet<string>,
+): Pick<HostFacts, 'dockerUser' | 'foreignAccepts'> {
+  const jumped = (filter: SavedTable): boolean =>
+    filter.has('DOCKER-USER') &&
+    (filter.get('FORWARD') ?? []).some((r) => /(^| )-j DOCKER-USER$/.test(r.text));
+  return {
+    dockerUser: { v4: jumped(v4), v6: jumped(v6) },
+    foreignAccepts: [...acceptsAhead(v4, 4, bridges), ...acceptsAhead(v6, 6, bridges)],
+  };
+}
+
+function switches(readText: ReadText): Pick<HostFacts, 'forwarding' | 'bridgeNf'> {
+  const isOn = (path: string): boolean => readText(`/proc/sys/net/${path}`)?.trim() === '1';
+  const loaded = readText('/proc/sys/net/bridge/bridge-nf-call-iptables') !== undefined;
+  return {
+    forwarding: { v4: isOn('ipv4/ip_forward'), v6: isOn('ipv6/conf/all/forwarding') },
+    ...(loaded
+      ? {
+          bridgeNf: {
+            v4: isOn('bridge/bridge-nf-call-iptables'),
+            v6: isOn('bridge/bridge-nf-call-ip6tables'),
+          },
+        }
+      : {}),
+  };
+}
+
+const hasChain = (filter: SavedTable | undefined, name: RegExp): boolean =>
+  [...(filter?.keys() ?? [])].some((chain) => name.test(chain));
+
+const resolversOf = (text: string): string[] =>
+  [...text.matchAll(/^\s*nameserver\s+(\S+)/gm)].map((m) => m[1] ?? '');
+
+function textOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined; // the switch does not exist: its module is not loaded
+  }
+}
+
+/** Chains jump to chains; iptables refuses loops, and nobody nests deeper. */
+const MAX_DEPTH = 16;
+
+/**
+ * Rules that accept new packets from a managed bridge ahead of our jump. `bridges`: names of the managed ones. Where our
+ * jump does not stand (yet), it is thought where it will be put: at the head of DOCKER-USER, else of FORWARD.
+ */
+function acceptsAhead(
+  filter: SavedTable,
+  family: Family,
+  bridges: ReadonlySet<string>,
+): readonly ForeignAccept[] {
+  const found: ForeignAccept[] = [];
+  const stands = ['FORWARD', 'DOCKER-USER'].some((c) => filter.get(c)?.some(isOurJump));
+  if (!stands && !filter.has('DOCKER-USER')) return [];
+  const isPlace = (rule: SavedRule): boolean =>
+    stands ? isOurJump(rule) : /(^| )-j DOCKER-USER$/.test(rule.text);
+  walk(filter, isPlace, 'FORWARD', MAX_DEPTH, (chain, rule) => {
+    if (concerns(rule, bridges)) found.push({ family, chain, rule });
+  });
+  return found;
+}
+
+/** False: our place was met, what follows comes after us. */
+function walk(
+  filter: SavedTable,
+  isPlace: (rule: SavedRule) => boolean,
+  chain: string,
+  depth: number,
+  onAccept: (chain: string, rule: string) => void,
+): boolean {
+  for (const rule of filter.get(chain) ?? []) {
+    if (isPlace(rule)) return false;
+    const target = /(?:^| )-[jg] (\S+)/.exec(rule.text)?.[1];
+    if (target === 'ACCEPT') onAccept(chain, rule.text);
+    else if (target !== undefined && filter.has(target) && depth > 0) {
+      if (!walk(filter, isPlace, target, depth - 1, onAccept)) return false;
+    }
+  }
+  return true;
+}
+
+const isOurJump = (rule: SavedRule): boolean => rule.hash !== undefined;
+
+/** New packets, and an input interface that may be a managed bridge. */
+function concerns(rule: string, bridges: ReadonlySet<string>): boolean {
+  const states = /--(?:ctstate|state) (\S+)/.exec(rule)?.[1]?.split(',');
+  if (states && !/! --(?:ctstate|state)/.test(rule) && !states.includes('NEW')) return false;
+  const [, not, name] = /(?:^| )(! )?-i (\S+)/.exec(rule) ?? [];
+  if (name === undefined) return true;
+  const fits = (bridge: string): boolean =>
+    name.endsWith('+') ? bridge.startsWith(name.slice(0, -1)) : bridge === name;
+  return [...bridges].some((b) => (not === undefined ? fits(b) : !fits(b)));
 }

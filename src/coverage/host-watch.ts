@@ -1,17 +1,28 @@
 import { lstatSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import type { Config } from '../config/config.js';
 import { localSocketOf } from '../config/local-socket.js';
 import { readRedisUrl } from '../config/redis-url.js';
 import { type EngineFacts, engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
+import { isWithin, type Location, type Mount, parseMountInfo } from '../kernel/mount-info.js';
 import type { Logger } from '../lib/log.js';
+import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { hostFindings } from './coverage-host.js';
-import type { OwnPlaces } from './coverage-places.js';
-import type { HostFacts } from './host-facts.js';
-import { MountWatch } from './mount-watch.js';
-import { readHostFacts } from './read-host-facts.js';
+import {
+  type DeviceFacts,
+  type DeviceNode,
+  givenPaths,
+  majorOf,
+  minorOf,
+  parseDevices,
+} from './device-findings.js';
+import { type HostFacts, readHostFacts } from './host-facts.js';
+import { hostFindings } from './host-findings.js';
+import { type FoundPath, HostTree, readUnixSockets } from './host-tree.js';
+import { type MountsKnown, toldOf } from './mount-findings.js';
+import { type HostPlace, type Mounted, type OwnPlaces, type Place, placesOf } from './sensitive-places.js';
 
 export interface HostWatchOptions {
   readonly config: Config;
@@ -132,3 +143,207 @@ const isThere = (path: string): boolean => {
     return false; // ENOENT, or EACCES
   }
 };
+
+interface MountWatchOptions {
+  readonly own: OwnPlaces;
+  /** Running containers. */
+  readonly containers: () => Iterable<ContainerFacts>;
+  /** Docker's data root; undefined: Docker has not told it. */
+  readonly dataRoot: () => string | undefined;
+  readonly log: Logger;
+}
+interface Host {
+  /** When it was read (ms, monotonic), and for which data root. */
+  readonly at: number;
+  readonly told: string | undefined;
+  readonly tree: HostTree;
+  readonly places: readonly HostPlace[];
+  readonly dataRoot: Location | undefined;
+  readonly drivers: DeviceFacts['drivers'];
+}
+interface Read {
+  readonly pid: number;
+  readonly mounts: MountsKnown;
+  readonly devices: readonly DeviceNode[];
+}
+const NO_DEVICES: DeviceFacts = { drivers: undefined, nodes: [] };
+const SOONEST_MS = 30_000;
+/** What every container gets from its runtime, unless Docker lists a mount there. */
+const DEFAULTS = /^\/($|(proc|sys|dev)(\/|$))/;
+
+/** With SYS_ADMIN a container can make as many as the kernel lets it: it must not keep this process busy. */
+const MOST_MOUNTS = 2_000;
+
+/**
+ * What is mounted into each container, from /proc/PID/mountinfo: the kernel's own word, whatever links, volume options or
+ * plugins led there. The places that it is compared with are looked up on the host anew each time.
+ */
+class MountWatch {
+  readonly #o: MountWatchOptions;
+  readonly #read = new Map<string, Read>();
+  #host: Host | undefined;
+  #failure: string | undefined;
+  #running: Promise<void> | undefined;
+  #again: 'new' | 'all' | undefined;
+
+  constructor(options: MountWatchOptions) {
+    this.#o = options;
+  }
+
+  /** Of a container that does not run there is nothing to read: what Docker lists is compared as it is written. */
+  mountsOf(c: ContainerFacts): MountsKnown | undefined {
+    const pid = c.privileges?.pid ?? 0;
+    if (pid === 0) return undefined;
+    const read = this.#read.get(c.id);
+    return read?.pid === pid
+      ? read.mounts
+      : this.#failure === undefined
+        ? 'unread'
+        : { failure: this.#failure };
+  }
+
+  devicesOf(c: ContainerFacts): DeviceFacts {
+    if (!this.#host) return NO_DEVICES;
+    return { drivers: this.#host.drivers, nodes: this.#read.get(c.id)?.devices ?? [] };
+  }
+
+  /** Reads what is new, or (all) everything again; one at a time. Never rejects. */
+  refresh(which: 'new' | 'all'): Promise<void> {
+    if (this.#again !== 'all') this.#again = which;
+    this.#running ??= this.#run();
+    return this.#running;
+  }
+
+  async #run(): Promise<void> {
+    while (this.#again) {
+      const which = this.#again === 'all' && this.#isOld() ? 'all' : 'new';
+      this.#again = undefined;
+      try {
+        if (which === 'all' || !this.#host) this.#host = await this.#readHost();
+        this.#failure = undefined;
+        await this.#containers(this.#host, which);
+      } catch (e) {
+        this.#failure = String(e);
+        this.#o.log.warn(
+          { err: String(e) },
+          'cannot read the mounts of this host: coverage compares paths as they are written',
+        );
+      }
+    }
+    // here, and not behind the promise: what is asked for in between would be forgotten
+    this.#running = undefined;
+  }
+
+  /** Rules of others can change every moment: mounts are not read again each time. */
+  #isOld(): boolean {
+    return (
+      !this.#host || this.#host.told !== this.#o.dataRoot() || performance.now() - this.#host.at > SOONEST_MS
+    );
+  }
+
+  async #containers(host: Host, which: 'new' | 'all'): Promise<void> {
+    const up = [...this.#o.containers()].filter((c) => (c.privileges?.pid ?? 0) > 0);
+    for (const id of this.#read.keys()) if (!up.some((c) => c.id === id)) this.#read.delete(id);
+    for (const c of up) {
+      const pid = c.privileges?.pid ?? 0;
+      if (which === 'new' && this.#read.get(c.id)?.pid === pid) continue;
+      this.#read.set(c.id, {
+        pid,
+        mounts: await mountsOf(c, pid, host),
+        devices: await nodesOf(c, host.tree),
+      });
+    }
+  }
+
+  async #readHost(): Promise<Host> {
+    const tree = await HostTree.read();
+    const [sockets, devices] = await Promise.all([readUnixSockets(), readFile('/proc/devices', 'utf8')]);
+    const dataRoot = this.#o.dataRoot();
+    const wanted = placesOf(this.#o.own, { dataRoot: dataRoot ?? '', sockets: sockets.engines });
+    const places: HostPlace[] = [];
+    for (const place of wanted)
+      for (const found of await tree.find(place.path)) {
+        const location = tree.mounts.locate(found.path);
+        const fits = place.by === 'write' || place.isDeep || isSocket(found, sockets.listening);
+        if (location && fits)
+          places.push({ ...place, path: shownPath(found, place.by), location, ...inodeOf(found) });
+      }
+    places.push(...ownPlaces(wanted, this.#o.own, tree));
+    const [root] = dataRoot === undefined ? [] : await tree.find(dataRoot);
+    return {
+      at: performance.now(),
+      told: dataRoot,
+      tree,
+      places,
+      dataRoot: root && tree.mounts.locate(root.path),
+      drivers: parseDevices(devices),
+    };
+  }
+}
+
+/** In a container the paths of the configuration are the container's: what is mounted there is of the host. */
+function ownPlaces(wanted: readonly Place[], own: OwnPlaces, tree: HostTree): HostPlace[] {
+  const paths = new Set(Object.values(own));
+  return wanted.flatMap((place) => {
+    const location = paths.has(place.path) ? tree.own?.locate(place.path) : undefined;
+    return location ? [{ ...place, location }] : [];
+  });
+}
+
+/** By the file where it can be looked at, else by who listens there. */
+const isSocket = ({ stat, path }: FoundPath, listening: ReadonlySet<string>): boolean =>
+  stat ? stat.isSocket() : listening.has(path);
+
+/** Sockets by the path that they really have; folders as everybody knows them. */
+const shownPath = (f: FoundPath, by: HostPlace['by']): string => (by === 'connect' ? f.path : f.asked);
+
+const inodeOf = ({ stat }: Pick<FoundPath, 'stat'>): { inode?: string } =>
+  stat ? { inode: `${stat.dev}:${stat.ino}` } : {};
+
+async function mountsOf(
+  c: ContainerFacts,
+  pid: number,
+  { tree, places, dataRoot }: Host,
+): Promise<MountsKnown> {
+  let text: string;
+  try {
+    text = await readFile(`/proc/${pid}/mountinfo`, 'utf8');
+  } catch (e) {
+    return { failure: e instanceof Error && 'code' in e ? String(e.code) : String(e) };
+  }
+  const told = toldOf(c.privileges).map((t) => t.destination);
+  const given = parseMountInfo(text).filter(
+    (m) => !DEFAULTS.test(m.point) || told.some((d) => isWithin(d, m.point)),
+  );
+  if (given.length > MOST_MOUNTS) return { failure: `it has more than ${MOST_MOUNTS} mounts` };
+  const mounted: Mounted[] = [];
+  for (const m of given) mounted.push(await mountedOf(m, tree));
+  return { mounted, places, dataRoot };
+}
+
+async function mountedOf(m: Mount, tree: HostTree): Promise<Mounted> {
+  const location = { device: m.device, path: m.root };
+  const path = tree.mounts.pathOf(location);
+  const [found] = path === undefined || !tree.isReadable ? [] : await tree.find(path);
+  return {
+    destination: m.point,
+    path: path ?? `${m.root} of ${m.type} ${m.device}`,
+    location,
+    // The path could lead elsewhere meanwhile: then it is another file system's, or another path.
+    ...(found?.path === path ? inodeOf(found ?? { stat: undefined }) : {}),
+    isReadOnly: m.isReadOnly,
+    type: m.type,
+  };
+}
+
+async function nodesOf(c: ContainerFacts, tree: HostTree): Promise<DeviceNode[]> {
+  const nodes: DeviceNode[] = [];
+  if (!tree.isReadable) return nodes;
+  for (const given of c.privileges ? givenPaths(c.privileges) : [])
+    for (const { path, stat } of await tree.devices(given)) {
+      if (!stat || !(stat.isBlockDevice() || stat.isCharacterDevice())) continue;
+      const kind = stat.isBlockDevice() ? 'block' : 'char';
+      nodes.push({ given, path, kind, major: majorOf(stat.rdev), minor: minorOf(stat.rdev) });
+    }
+  return nodes;
+}

@@ -2,12 +2,14 @@ import type { NamesPolicy } from '../dns/policy.js';
 import type { DnsService } from '../dns/service.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
+import { privateName, type Sent } from '../enforce/destination.js';
 import type { Policies } from '../enforce/policies.js';
-import type { PreviewView } from '../enforce/preview-types.js';
+import type { PreviewDestination, PreviewFlow, PreviewView } from '../enforce/preview-types.js';
+import type { RecordedRow, Sighting } from '../enforce/recorded.js';
 import type { Recording } from '../enforce/recording.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Current } from '../lib/current.js';
-import { formatAddress } from '../lib/ip.js';
+import { formatAddress, parseAddress } from '../lib/ip.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { resolveContainer } from '../policy/neighbours.js';
 import { ownerKey } from '../policy/owner.js';
@@ -16,9 +18,9 @@ import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState, KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
-import { asEnforced } from '../ruleset/policy-evaluator.js';
+import { type AsEnforced, asEnforced } from '../ruleset/policy-evaluator.js';
+import type { TracePacket } from '../ruleset/trace.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
-import { endedFlows, type PreviewInput, passes, wouldDeny } from './preview-evaluate.js';
 
 /** The parts of the service that a preview reads. */
 export interface PreviewParts {
@@ -172,4 +174,95 @@ async function namesNotSeen(parts: PreviewParts, facts: ContainerFacts, member: 
   return [
     'names that it resolves may not be recorded, because Docker asks resolvers for it from the host: such destinations are listed by address. With "dns: [ADDRESS OF YOUR RESOLVER]" on its compose service, and recreated, names are recorded',
   ];
+}
+
+interface PreviewInput {
+  readonly rows: readonly RecordedRow[];
+  readonly enforced: AsEnforced;
+  /** Whether enforce would answer the name. */
+  readonly answers: (name: string) => boolean;
+  /** Evaluates as if the name had just been resolved to the address through Drawbridge. */
+  readonly assuming: <T>(name: string, address: string, evaluate: () => T) => T;
+  /** Addresses of the neighbours of this name now. */
+  readonly neighbours: (name: string) => readonly string[];
+}
+
+/** Recorded destinations that the rules and entries of now would deny. */
+function wouldDeny(input: PreviewInput): readonly PreviewDestination[] {
+  const denied = input.rows.filter((row) => !passes(input, row));
+  return denied.flatMap((row) => {
+    if (row.proto !== 'dns') return [shown(row)];
+    const used = input.rows.filter((r) => r.proto !== 'dns' && r.resolved === row.name);
+    if (used.some((r) => r.kind === 'name')) return [];
+    // a name of one label that was not connected to: a container that Docker did not have just then
+    if (row.entry === null && used.length === 0) return [];
+    return [shown(used.length > 0 ? { ...row, entry: privateName(row.name ?? '') } : row)];
+  });
+}
+
+/** Whether enforce would let this pass. */
+function passes(input: PreviewInput, row: Sighting): boolean {
+  const { name, address, resolved } = row;
+  if (row.proto === 'dns') return name !== null && input.answers(name);
+  if (row.kind === 'neighbour' && name !== null) {
+    const now = input.neighbours(name);
+    return (now.length > 0 ? now : [address]).some((a) => permits(input.enforced, { ...row, address: a }));
+  }
+  if (row.kind !== 'name' || resolved === null) return permits(input.enforced, row);
+  return input.answers(resolved) && input.assuming(resolved, address, () => permits(input.enforced, row));
+}
+
+/** A new connection of the member under enforce. */
+function permits(
+  { member, judge }: AsEnforced,
+  row: Pick<Sighting, 'address' | 'port' | 'proto' | 'entry' | 'kind'>,
+): boolean {
+  const packet = packetOf(row);
+  if (!packet) return false;
+  const own = member.veths[0];
+  const src = (packet.family === 4 ? own?.ip4 : own?.ip6) ?? '';
+  return judge.permits(judge.sentBy(member, { ...packet, src }));
+}
+
+function packetOf(row: Pick<Sighting, 'address' | 'port' | 'proto' | 'entry' | 'kind'>) {
+  const { address, port, proto, entry, kind } = row;
+  const parsed = parseAddress(address);
+  if (!parsed) return undefined;
+  const published = kind === 'published' ? Number(/:(\d+)/.exec(entry ?? '')?.[1] ?? Number.NaN) : Number.NaN;
+  const packet: Omit<TracePacket, 'mark' | 'src'> = {
+    family: parsed.family,
+    proto: proto === 'tcp' || proto === 'udp' || proto === 'icmp' ? proto : Number(proto),
+    dst: address,
+    states: Number.isNaN(published) ? ['NEW'] : ['NEW', 'DNAT'],
+    syn: proto === 'tcp',
+    ...(Number.isNaN(published) ? {} : { sentTo: published, sentHere: true }),
+    ...(proto === 'icmp' ? { echo: true } : port > 0 ? { dport: port } : {}),
+  };
+  return packet;
+}
+
+const shown = ({ resolved: _, first, last, ...row }: RecordedRow): PreviewDestination => ({
+  ...row,
+  first: new Date(first).toISOString(),
+  last: new Date(last).toISOString(),
+  verdict: 'would-deny',
+});
+
+const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
+const DNS_PORT = 53;
+
+/** Connections that are open now, that the member opened, and that enforce would end. */
+function endedFlows(
+  flows: readonly Flow[],
+  enforced: AsEnforced,
+  describe: (sent: Pick<Sent, 'address' | 'port' | 'proto'>) => Sighting,
+  passesAgain: (sighting: Sighting) => boolean,
+): readonly PreviewFlow[] {
+  const ended = flows.filter((f) => f.orig.dport !== DNS_PORT && !enforced.judge.keeps(enforced.member, f));
+  return ended.map((f) => {
+    const proto = PROTO[f.proto] ?? String(f.proto);
+    const sighting = describe({ address: f.reply.src, port: f.reply.sport ?? 0, proto });
+    const { address, port, name, entry } = sighting;
+    return { proto, address, port, name, entry, passesAgain: passesAgain(sighting) };
+  });
 }

@@ -2,8 +2,7 @@ import type { Config } from '../config/config.js';
 import { exec } from '../kernel/exec.js';
 import type { Logger } from '../lib/log.js';
 import { lockHolder } from '../store/folder-lock.js';
-import { layGuard } from './guard.js';
-import { hasBridgeTable } from './guard-kernel.js';
+import { hasBridgeTable, layGuard } from './guard.js';
 import { isServed } from './teardown.js';
 
 /** Docker may hang: the base must not wait for it any longer. */

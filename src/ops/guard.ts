@@ -4,14 +4,18 @@ import type { Config } from '../config/config.js';
 import { DockerWatch } from '../docker/watch.js';
 import { HostCgroupTable, readParents } from '../enforce/host-cgroups.js';
 import { Cgroups, canZone } from '../kernel/cgroups.js';
-import { exec } from '../kernel/exec.js';
+import { Dataplane } from '../kernel/dataplane.js';
+import { type Exec, exec, must } from '../kernel/exec.js';
+import type { SavedTable } from '../kernel/iptables-text.js';
 import { type Link, Links } from '../kernel/netlink/links.js';
+import type { IndexOf } from '../kernel/nft-parse.js';
+import type { Observed } from '../kernel/read-rules.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import { compile } from '../ruleset/compile.js';
-import { closedBase, type HostNet } from '../ruleset/desired-state.js';
+import { closedBase, type DesiredState, type HostNet, type KernelConfig } from '../ruleset/desired-state.js';
 import { shapeOf } from '../ruleset/kernel-config.js';
-import { layBase } from './guard-kernel.js';
 import { noteFound } from './teardown.js';
 
 export interface GuardOutcome {
@@ -130,3 +134,34 @@ const SILENT: Logger = {
   warn: () => undefined,
   error: () => undefined,
 };
+
+/** Lays `base` unless ours stands already, whatever it is: then nothing is touched. Throws KernelError. */
+async function layBase(
+  run: Exec,
+  shape: KernelConfig,
+  base: DesiredState,
+  indexOf: IndexOf,
+): Promise<'laid' | 'stands'> {
+  const plane = new Dataplane(run, shape, indexOf);
+  if (stands(base, await plane.read())) return 'stands';
+  await plane.apply(base);
+  return 'laid';
+}
+
+/** Every hook has a jump of ours and the bridge table has a program: the service's last state, or a guard's. */
+function stands(base: DesiredState, observed: Observed): boolean {
+  if (!observed.bridge.exists || observed.bridge.rules.length === 0) return false;
+  return base.tables.every(({ family, table, hooks }) => {
+    const saved: SavedTable = observed.tables.get(family)?.get(table) ?? new Map();
+    // Docker puts its own jumps before ours when it starts: then the security table holds until the service is there.
+    return hooks.every((h) =>
+      [h.chain, 'FORWARD'].some((c) => saved.get(c)?.some((r) => r.hash !== undefined)),
+    );
+  });
+}
+
+/** Some state of Drawbridge is installed in this network namespace, under any prefix: the bridge table has none. */
+export async function hasBridgeTable(run: Exec): Promise<boolean> {
+  const tables = await must(run, 'nft', ['list', 'tables']);
+  return tables.split('\n').includes(`table bridge ${BRIDGE_TABLE}`);
+}

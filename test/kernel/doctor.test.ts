@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type Exec, exec } from '../../src/kernel/exec.js';
-import { checkKernel } from '../../src/ops/doctor-kernel.js';
+import { checkKernel } from '../../src/ops/doctor.js';
 import { selfTest, wrongArrivals } from '../../src/ops/self-test.js';
 import { BACKSTOP_TABLE } from '../../src/ruleset/backstop-table.js';
 import { shape } from '../pure/ruleset/sample.js';

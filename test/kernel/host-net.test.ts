@@ -7,7 +7,7 @@ import { Cgroups } from '../../src/kernel/cgroups.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import { Conntrack } from '../../src/kernel/netlink/conntrack.js';
 import { observe, readHostNetworkRules } from '../../src/kernel/read-rules.js';
-import { teardownRules } from '../../src/ops/teardown-kernel.js';
+import { teardownRules } from '../../src/ops/teardown.js';
 import { compile } from '../../src/ruleset/compile.js';
 import type { Cgroup, DesiredInput, Subject } from '../../src/ruleset/desired-state.js';
 import { namesFor } from '../../src/ruleset/naming.js';

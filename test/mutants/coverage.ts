@@ -1,9 +1,9 @@
 /** What coverage says of mounts, devices and shared namespaces: each of its readers. */
 import type { Mutant } from './mutant.js';
 
-const MOUNTS = 'src/coverage/coverage-mounts.ts';
-const DEVICES = 'src/coverage/coverage-devices.ts';
-const PLACES = 'src/coverage/coverage-places.ts';
+const MOUNTS = 'src/coverage/mount-findings.ts';
+const DEVICES = 'src/coverage/device-findings.ts';
+const PLACES = 'src/coverage/sensitive-places.ts';
 const by = (test: string) => ({ file: 'test/pure/coverage/coverage-mounts.test.ts', test });
 const mounted = by('mounts, by file system and path in it');
 
@@ -164,7 +164,7 @@ export const COVERAGE: readonly Mutant[] = [
   {
     id: 'coverage-pid',
     what: 'a shared PID namespace with a container that is not enforced is not said',
-    file: 'src/coverage/coverage-pid.ts',
+    file: 'src/coverage/container-findings.ts',
     from: "p.mode !== 'enforce' || p.network === 'unenforced'",
     to: "p.network === 'unenforced'",
     killedBy: by('a shared PID namespace is as good as the worst in it'),
@@ -172,7 +172,7 @@ export const COVERAGE: readonly Mutant[] = [
   {
     id: 'coverage-pid-network',
     what: 'nor with one that is not held on its network',
-    file: 'src/coverage/coverage-pid.ts',
+    file: 'src/coverage/container-findings.ts',
     from: "p.mode !== 'enforce' || p.network === 'unenforced'",
     to: "p.mode !== 'enforce'",
     killedBy: by('a shared PID namespace is as good as the worst in it'),

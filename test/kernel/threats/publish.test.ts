@@ -4,7 +4,7 @@ import { Dataplane } from '../../../src/kernel/dataplane.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
-import { teardownRules } from '../../../src/ops/teardown-kernel.js';
+import { teardownRules } from '../../../src/ops/teardown.js';
 import {
   type Direction,
   NO_THREATS,

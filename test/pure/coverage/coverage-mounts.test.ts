@@ -1,14 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { deviceFindings } from '../../../src/coverage/coverage-devices.js';
-import { mountFindings } from '../../../src/coverage/coverage-mounts.js';
-import { pidFindings } from '../../../src/coverage/coverage-pid.js';
+import { pidFindings } from '../../../src/coverage/container-findings.js';
+import { deviceFindings, majorOf, minorOf, parseDevices } from '../../../src/coverage/device-findings.js';
+import { mountFindings } from '../../../src/coverage/mount-findings.js';
 import {
   type HostPlace,
   type MountFacts,
   type OwnPlaces,
   placesOf,
-} from '../../../src/coverage/coverage-places.js';
-import { majorOf, minorOf, parseDevices } from '../../../src/coverage/devices.js';
+} from '../../../src/coverage/sensitive-places.js';
 import { holds, MountTable, parseMountInfo } from '../../../src/kernel/mount-info.js';
 import { listeningSockets } from '../../../src/kernel/sockets.js';
 import type { ContainerFacts, ToldMount } from '../../../src/policy/container.js';

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { type CoverageInput, coverageFindings, coverageOf } from '../../../src/coverage/coverage.js';
-import type { LanFacts } from '../../../src/coverage/coverage-netns.js';
 import type { HostFacts } from '../../../src/coverage/host-facts.js';
-import { practicesOf } from '../../../src/coverage/practices.js';
+import type { LanFacts } from '../../../src/coverage/network-findings.js';
+import { practicesOf } from '../../../src/coverage/scan.js';
 import type { ContainerFacts, ContainerPractices, NetworkFacts } from '../../../src/policy/container.js';
 import { parseEntry } from '../../../src/policy/entry-parse.js';
 import { subnetsWithoutGateway } from '../../../src/policy/gateways.js';

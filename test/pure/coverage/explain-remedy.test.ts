@@ -1,7 +1,7 @@
 /** A remedy that is printed is true: applied as it stands, the destination is allowed; else it says that it cannot be. */
 import { describe, expect, it } from 'vitest';
 import { explain } from '../../../src/coverage/explain.js';
-import type { ExplainInput, ExplainView } from '../../../src/coverage/explain-types.js';
+import type { ExplainInput, ExplainView } from '../../../src/coverage/explain-request.js';
 import { nameMatches } from '../../../src/lib/dns-name.js';
 import { isDest, parseEntry } from '../../../src/policy/entry-parse.js';
 import { BROKEN_LABEL, type Mode, type PolicyNote } from '../../../src/policy/policy.js';

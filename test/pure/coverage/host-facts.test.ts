@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { hostFindings } from '../../../src/coverage/coverage-host.js';
-import { readHostFacts } from '../../../src/coverage/read-host-facts.js';
+import { readHostFacts } from '../../../src/coverage/host-facts.js';
+import { hostFindings } from '../../../src/coverage/host-findings.js';
 import type { Exec } from '../../../src/kernel/exec.js';
 
 const DOCKER = [

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { hostFindings } from '../../../src/coverage/coverage-host.js';
+import { hostFindings } from '../../../src/coverage/host-findings.js';
 import { engineFacts, readDaemon } from '../../../src/docker/daemon.js';
 import { checkListener, hostChecks } from '../../../src/ops/doctor.js';
 
