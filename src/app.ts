@@ -41,7 +41,7 @@ import type { Logger } from './lib/log.js';
 import type { Problem } from './lib/problem.js';
 import { Turns } from './lib/shared-read.js';
 import { VERSION } from './lib/version.js';
-import { layClosedFirst, stayClosed } from './ops/closed-base.js';
+import { layClosedFirst, stayClosed } from './ops/guard.js';
 import { formerPrefixes, leavePrefix, teardownKernel } from './ops/teardown.js';
 import type { NetworkFacts } from './policy/container.js';
 import type { List } from './policy/policy.js';

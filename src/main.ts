@@ -27,7 +27,7 @@ const host: Host = {
   createLog: (config) => createLog(config),
   runDoctor: async (config) => (await import('./ops/doctor.js')).runDoctor(config),
   layGuard: async (config) => (await import('./ops/guard.js')).layGuard(config),
-  layClosed: async (config, log) => (await import('./ops/closed-base.js')).stayClosed(config, log),
+  layClosed: async (config, log) => (await import('./ops/guard.js')).stayClosed(config, log),
   inspectStore: async (state) => (await import('./store/store-recovery.js')).inspectStore(state),
   restoreStore: async (state, source) =>
     (await import('./store/store-recovery.js')).restoreStore(state, source),

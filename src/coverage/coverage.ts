@@ -1,6 +1,6 @@
 import type { NamespaceDns } from '../dns/namespace-resolvers.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { HostMode } from '../enforce/host-mode.js';
+import type { HostMode } from '../enforce/host-cgroups.js';
 import type { Policies } from '../enforce/policies.js';
 import type { Current } from '../lib/current.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
