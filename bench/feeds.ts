@@ -141,7 +141,7 @@ try {
     return { ...NO_MEMBERS, block: { ...NO_MEMBERS.block, both: { v4: v4.members, v6: v6.members } } };
   };
   const load = (members: ThreatMembers): Promise<void> =>
-    new ThreatSets({ prefix: 'DB', kernel: bulk, maxEntries: 2 ** 21 }).load(members);
+    new ThreatSets({ prefix: 'DB', kernel: { bulk }, maxEntries: 2 ** 21 }).load(members);
   const refresh: Side = {
     name: 'merge, fill, count, exchange',
     measure: () => seconds(() => load(merge())),

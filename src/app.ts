@@ -43,7 +43,6 @@ import { Turns } from './lib/shared-read.js';
 import { VERSION } from './lib/version.js';
 import { layClosedFirst, stayClosed } from './ops/guard.js';
 import { formerPrefixes, leavePrefix, teardownKernel } from './ops/teardown.js';
-import type { NetworkFacts } from './policy/container.js';
 import type { List } from './policy/policy.js';
 import { openStore } from './store/shared-store.js';
 import { closedCause } from './store/store-error.js';
@@ -172,7 +171,8 @@ async function start(
   parts.add(() => trust.close());
   const changed = store.watch(() => trust.changed());
   parts.add(async () => changed[Symbol.dispose]());
-  const feeds = new Feeds({ config, shared, publisher: engine.threats, host: () => hostOf(engine), log });
+  const { kernel, dns, names, threats, docker, policies, quotas, recording, denials } = engine;
+  const feeds = new Feeds({ config, shared, threats, docker, kernel, log });
   parts.add(() => feeds[Symbol.asyncDispose]());
   feeds.begin();
   engine.docker.onChange((view, change) => {
@@ -244,7 +244,6 @@ async function start(
     log,
   });
   parts.add(async () => fleet[Symbol.asyncDispose]());
-  const { kernel, dns, names, threats, docker, policies, quotas, recording, denials } = engine;
   const { reconciler, enforcer, namespaceDns, hostMode, hostWatch, lan, shape } = engine;
   const views: Views = new Views({
     node,
@@ -359,15 +358,6 @@ function saidBy(folder: FolderState, changes: Changes | undefined): Overrides {
     pauses: now?.pauses ?? [],
     lockdown: now?.lockdown,
   };
-}
-
-/** Undefined until links and Docker have been listened to. */
-function hostOf(
-  engine: Engine,
-): { hostAddresses: ReadonlySet<string>; networks: NetworkFacts[] } | undefined {
-  const view = engine.docker.view();
-  if (view.listings === 0) return undefined;
-  return { hostAddresses: engine.kernel.hostAddresses(), networks: [...view.networks.values()] };
 }
 
 const usersOf = (engine: Engine, list: string): string[] =>

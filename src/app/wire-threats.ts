@@ -4,6 +4,7 @@ import type { EnforcementPass } from '../enforce/pass.js';
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
+import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -18,7 +19,7 @@ export interface ThreatParts {
   readonly dns: DnsService;
   readonly enforcer: EnforcementPass;
   readonly reconciler: Reconciler;
-  readonly state: AppliedState | undefined;
+  readonly applied: Current<AppliedState>;
   lastRepair: string | null;
 }
 const RELEARN_MS = 10_000;
@@ -30,13 +31,12 @@ export function makeThreats(engine: ThreatParts, { threats }: Config, log: Logge
     prefix: shape.prefix,
     identityMask: shape.marks.identity,
     maxEntries: threats.maxEntries,
-    kernel: kernel.bulk,
-    barrier: engine.bars,
-    flows: kernel.flows,
-    state: () => engine.state,
-    relearn: async (look) => {
+    kernel,
+    blocklist: engine.bars,
+    applied: engine.applied,
+    recheckAnswers: async (look) => {
       const told = await containersToRecheck(engine.dns, look);
-      if (told.size === 0 || !engine.state) return;
+      if (told.size === 0 || !engine.applied.value) return;
       engine.enforcer.recheck(told);
       await engine.reconciler.inForce(RELEARN_MS);
     },

@@ -4,10 +4,10 @@ import type { Config } from '../config/config.js';
 import { nodeName } from '../config/node.js';
 import type { Logger } from '../lib/log.js';
 import { openStore } from '../store/shared-store.js';
-import { feedSpecs } from '../threats/configured-feeds.js';
+import { feedSpecs } from '../threats/feed-spec.js';
 import { type FeedSync, feedView, type SyncHow } from '../threats/feed-view.js';
-import { FeedsRunner } from '../threats/runner.js';
-import { feedTools } from '../threats/wiring.js';
+import { ThreatWorker } from '../threats/feed-worker-client.js';
+import { FeedsRunner, runnerOptions } from '../threats/feeds-runner.js';
 
 export interface AloneOptions {
   readonly config: Config;
@@ -24,9 +24,9 @@ export interface AloneOptions {
  */
 export async function syncFeedsAlone({ config, name, how, who, log }: AloneOptions): Promise<FeedSync[]> {
   const shared = await openStore(config, log);
-  const tools = feedTools(config, shared, log);
+  const worker = new ThreatWorker();
   const runner = new FeedsRunner(feedSpecs(config), {
-    ...tools.ports,
+    ...runnerOptions(config, shared, worker, log),
     onVersion: async () => undefined,
     onState: () => undefined,
   });
@@ -51,7 +51,7 @@ export async function syncFeedsAlone({ config, name, how, who, log }: AloneOptio
     return done;
   } finally {
     await runner[Symbol.asyncDispose]();
-    await tools[Symbol.asyncDispose]();
+    await worker.close();
     await shared.store.close();
   }
 }

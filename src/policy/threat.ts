@@ -71,17 +71,6 @@ export interface ThreatVersion {
   readonly names: number;
 }
 
-/** What takes a version over and enforces it. */
-export interface ThreatPublisher {
-  /**
-   * Resolves when the kernel holds exactly these members and flows to newly bad addresses are gone. Rejects when it does
-   * not: then the version before stays in force, whole. One at a time: calls queue up. May be called before the engine
-   * has started: then names and addresses are bad from the first packet on. Until it is first called, what an earlier
-   * run left in the kernel stays there.
-   */
-  publish(version: ThreatVersion): Promise<void>;
-}
-
 export const NO_THREATS: ThreatLook = {
   blockedName: () => undefined,
   observedName: () => undefined,

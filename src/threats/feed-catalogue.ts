@@ -1,10 +1,9 @@
 /**
- * Public feeds that are worth knowing. Drawbridge judges where containers go, so feeds of destinations (command and
- * control, malware hosts, hijacked networks) are recommended; feeds of attackers judge who comes in.
- * Licences as their makers stated them in 2025–2026; whoever turns a feed on accepts its terms.
+ * A catalogue of public feeds. Drawbridge controls where containers connect to, so feeds of destinations (command and
+ * control, malware hosts, hijacked networks) are recommended; feeds of attackers apply to incoming connections.
+ * Licences as their makers stated them in 2025–2026; a user who turns a feed on accepts its terms.
  */
 import type { Direction } from '../policy/threat.js';
-import type { FeedSettings } from './feed-spec.js';
 
 export interface CatalogueFeed {
   readonly name: string;
@@ -17,11 +16,11 @@ export interface CatalogueFeed {
   /** SPDX identifier, or the terms in words. */
   readonly licence: string;
   readonly terms: string;
-  /** Good against what containers reach out to. */
+  /** Useful against connections that containers open. */
   readonly recommended: boolean;
-  /** On when nothing else is said: only where the terms ask nothing of the user, commercial or not. */
+  /** On by default: only feeds whose terms ask nothing of the user, commercial or not. */
   readonly enabled: boolean;
-  /** An empty list is no fault of it. */
+  /** The list may be empty. */
   readonly mayBeEmpty?: boolean;
 }
 
@@ -172,16 +171,3 @@ export const CATALOGUE: readonly CatalogueFeed[] = [
     enabled: false,
   },
 ];
-
-const HOUR_MS = 3_600_000;
-
-/** Of an entry of the catalogue, what a configuration would say. */
-export const settingsFor = (entry: CatalogueFeed): FeedSettings => ({
-  name: entry.name,
-  url: entry.url,
-  format: entry.format,
-  direction: entry.direction,
-  everyMs: entry.everyHours * HOUR_MS,
-  minIntervalMs: Math.min(entry.everyHours, 1) * HOUR_MS,
-  ...(entry.mayBeEmpty === true && { guards: { minEntries: 0 } }),
-});

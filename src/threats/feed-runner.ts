@@ -1,9 +1,12 @@
-/** One feed kept current: its own clock, one host of a fleet at a time, the last good version across restarts. */
-import type { Fence } from '../store/store-interface.js';
+/** Keeps one feed current: its own timer, a lease so that one host of a fleet fetches at a time, the last good version. */
+import { Serial } from '../lib/async.js';
+import type { Logger } from '../lib/log.js';
+import type { BlobStore, Fence, Leases, Store } from '../store/store-interface.js';
 import type { FeedData } from './feed-data.js';
 import { type FeedSpec, sourceOf } from './feed-spec.js';
 import { type UpdateResult, updateFeed } from './feed-update.js';
-import type { RunnerPorts, SyncOptions, SyncResult } from './runner-ports.js';
+import type { FeedSync, SyncHow } from './feed-view.js';
+import type { ThreatWorker } from './feed-worker-client.js';
 import {
   allowedAt,
   type FeedState,
@@ -12,23 +15,45 @@ import {
   NEW_STATE,
   nextAttempt,
 } from './schedule.js';
+import { type SnapshotFiles, STATE_PREFIX, shareSnapshot } from './snapshot-store.js';
+
+export interface FeedRunnerOptions {
+  readonly store: Store;
+  readonly leases: Leases;
+  /** Snapshots that the hosts of a shared store exchange; undefined without a shared store. */
+  readonly blobs: BlobStore | undefined;
+  /** The last good versions on this host's disk. */
+  readonly snapshots: SnapshotFiles;
+  readonly worker: Pick<ThreatWorker, 'load' | 'open'>;
+  readonly log: Logger;
+  readonly now: () => number;
+  /** 0 to 1. */
+  readonly random: () => number;
+  /** Called with each version that is to be used, also with the last good one at the start. Awaited before the next attempt. */
+  readonly onVersion: (spec: FeedSpec, data: FeedData) => Promise<void>;
+  /** Called with each new state of the feed, whichever host has written it. */
+  readonly onState: (spec: FeedSpec, state: FeedState) => void;
+}
+
+export interface SyncResult {
+  readonly outcome: FeedSync['outcome'];
+  readonly state: FeedState;
+}
 
 const LEASE_MARGIN_MS = 120_000;
 const BUSY_RETRY_MS = 30_000;
-/** A published version that could not be had yet is asked for again after. */
+/** Time until a published version whose snapshot could not be read is tried again. */
 const ADOPT_RETRY_MS = 2_000;
 /** setTimeout's own limit is 2^31-1. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-const STATES = 'threats/feed/';
-
-/** Where a feed's state is kept. */
-const stateKey = (spec: FeedSpec): string => `${STATES}${spec.name}/${sourceOf(spec)}`;
+/** The store key of a feed's state. */
+const stateKey = (spec: FeedSpec): string => `${STATE_PREFIX}${spec.name}/${sourceOf(spec)}`;
 
 export class FeedRunner {
   readonly spec: FeedSpec;
   readonly key: string;
-  readonly #ports: RunnerPorts;
+  readonly #o: FeedRunnerOptions;
   #data: FeedData | undefined;
   #blob: string | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -36,35 +61,34 @@ export class FeedRunner {
   #retry: NodeJS.Timeout | undefined;
   #stopped = false;
   #trouble = '';
-  /** Attempts, the schedule's and a person's, one after the other. */
-  #last: Promise<unknown> = Promise.resolve();
+  /** Attempts of the schedule and of users, one after the other. */
+  readonly #attempts = new Serial();
 
-  constructor(spec: FeedSpec, ports: RunnerPorts) {
+  constructor(spec: FeedSpec, options: FeedRunnerOptions) {
     this.spec = spec;
     this.key = stateKey(spec);
-    this.#ports = ports;
+    this.#o = options;
   }
 
-  /** When the schedule tries next; undefined: it does not run. */
+  /** When the schedule makes the next attempt; undefined before `plan`. */
   get due(): number | undefined {
     return this.#due;
   }
 
-  /** Brings the last good version of this host into force. A damaged one is told, and had anew. */
+  /** Use the last good version of this host's disk. A damaged snapshot is logged, and the version fetched again. */
   async restore(): Promise<void> {
     const { state } = await this.#item();
-    const snapshot = await this.#ports.snapshots.read(this.spec.name).catch((e: unknown) => this.#unread(e));
-    const data = snapshot && (await this.#ports.open(snapshot).catch((e: unknown) => this.#unread(e)));
-    this.#ports.onState(this.spec, state);
-    if (data)
-      await this.#inForce(data, state.version && isVersion(state.version, data) ? state.version : null);
+    const snapshot = await this.#o.snapshots.read(this.spec.name).catch((e: unknown) => this.#unread(e));
+    const data = snapshot && (await this.#o.worker.open(snapshot).catch((e: unknown) => this.#unread(e)));
+    this.#o.onState(this.spec, state);
+    if (data) await this.#use(data, state.version && isVersion(state.version, data) ? state.version : null);
   }
 
-  /** Takes over a version that another host has published, if there is a newer one, and its word of the feed. */
+  /** Read the feed's state from the store, and use the version that another host has published, if it is newer. */
   refresh(): Promise<void> {
-    return this.#serial(async () => {
+    return this.#attempts.run(async () => {
       const { state } = await this.#item();
-      this.#ports.onState(this.spec, state);
+      this.#o.onState(this.spec, state);
       await this.#adoptNewer(state);
       if (this.#due !== undefined) await this.plan();
     });
@@ -74,31 +98,25 @@ export class FeedRunner {
     return (await this.#item()).state;
   }
 
-  sync(options: SyncOptions): Promise<SyncResult> {
-    return this.#serial(() => this.#attempt(options));
+  sync(how: Partial<SyncHow>): Promise<SyncResult> {
+    return this.#attempts.run(() => this.#attempt(how));
   }
 
-  /** Plans the next attempt from the stored state. */
+  /** Plan the next attempt from the stored state. */
   async plan(): Promise<void> {
-    this.#arm(this.#dueAt(await this.state(), this.#ports.random()));
+    this.#arm(this.#dueAt(await this.state(), this.#o.random()));
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
     clearTimeout(this.#retry);
-    await this.#last;
+    await this.#attempts.settled();
   }
 
-  #serial<T>(work: () => Promise<T>): Promise<T> {
-    const run = this.#last.then(work);
-    this.#last = run.catch(() => undefined);
-    return run;
-  }
-
-  /** A version that is nowhere to be had is fetched anew as soon as the server's terms allow. */
+  /** A version whose data this host cannot get is fetched again as soon as the server's terms allow. */
   #dueAt(state: FeedState, random: number): number {
-    const now = this.#ports.now();
+    const now = this.#o.now();
     const missing = state.version !== null && !isVersion(state.version, this.#data);
     return missing && state.failures === 0
       ? Math.max(allowedAt(state, this.spec), now)
@@ -109,39 +127,36 @@ export class FeedRunner {
     if (this.#stopped) return;
     clearTimeout(this.#timer);
     this.#due = due;
-    const wait = Math.min(Math.max(due - this.#ports.now(), 0), MAX_TIMER_MS);
+    const wait = Math.min(Math.max(due - this.#o.now(), 0), MAX_TIMER_MS);
     this.#timer = setTimeout(() => void this.#scheduled(), wait).unref();
   }
 
   async #item(): Promise<{ readonly state: FeedState; readonly revision: number }> {
-    const item = await this.#ports.store.get<FeedState>(this.key);
+    const item = await this.#o.store.get<FeedState>(this.key);
     return { state: item?.value ?? NEW_STATE, revision: item?.revision ?? 0 };
   }
 
   #unread(error: unknown): undefined {
-    this.#ports.log.error(
-      { feed: this.spec.name, err: error },
-      'the last good version of a feed cannot be read',
-    );
+    this.#o.log.error({ feed: this.spec.name, err: error }, 'the last good version of a feed cannot be read');
     return undefined;
   }
 
-  /** The version in force stays until the newer one is whole in hand. */
+  /** The version in use stays until the newer one is read completely. */
   async #adoptNewer({ version }: FeedState): Promise<void> {
-    const { shared, open, log } = this.#ports;
+    const { blobs, worker, log } = this.#o;
     clearTimeout(this.#retry);
-    if (!version?.blob || !shared || isVersion(version, this.#data)) return;
+    if (!version?.blob || !blobs || isVersion(version, this.#data)) return;
     try {
-      const snapshot = await shared.get(version.blob);
+      const snapshot = await blobs.getBlob(version.blob);
       if (!snapshot) throw new Error('its snapshot is not in the store any more');
-      const data = await open(snapshot);
-      await this.#keep(snapshot);
-      await this.#inForce(data, version);
+      const data = await worker.open(snapshot);
+      await this.#writeFile(snapshot);
+      await this.#use(data, version);
     } catch (error) {
-      this.#say(error, () =>
+      this.#logOnce(error, () =>
         log.warn(
           { feed: this.spec.name, err: String(error) },
-          'a version that another host has published cannot be had yet: the last good one stays in force',
+          'a version that another host has published cannot be read yet: the last good one stays in force',
         ),
       );
       if (!this.#stopped)
@@ -149,24 +164,26 @@ export class FeedRunner {
     }
   }
 
-  async #inForce(data: FeedData, version: FeedVersion | null): Promise<void> {
-    const { shared, onVersion, log } = this.#ports;
+  async #use(data: FeedData, version: FeedVersion | null): Promise<void> {
+    const { blobs, onVersion, log } = this.#o;
     const old = this.#blob;
     this.#data = data;
     this.#blob = version?.blob;
     this.#trouble = '';
     await onVersion(this.spec, data);
     if (old === undefined || old === this.#blob) return;
-    // What nobody needs any more; should it stay, it only takes room.
-    await shared?.drop(old).catch((e: unknown) => log.debug({ err: String(e) }, 'an old snapshot stays'));
+    // No host needs the old snapshot any more; if it cannot be deleted, it only takes space.
+    await blobs
+      ?.deleteBlob(old)
+      .catch((e: unknown) => log.debug({ err: String(e) }, 'an old feed snapshot stays in the store'));
   }
 
-  /** A disk that is full must not keep a new version out of force. */
-  async #keep(snapshot: Uint8Array): Promise<void> {
+  /** A full disk must not prevent the use of a new version. */
+  async #writeFile(snapshot: Uint8Array): Promise<void> {
     try {
-      await this.#ports.snapshots.write(this.spec.name, snapshot);
+      await this.#o.snapshots.write(this.spec.name, snapshot);
     } catch (error) {
-      this.#ports.log.error(
+      this.#o.log.error(
         { feed: this.spec.name, err: error },
         'a new version of a feed is in force, and cannot be kept on disk: a restart brings the one before',
       );
@@ -177,60 +194,65 @@ export class FeedRunner {
     try {
       const { outcome } = await this.sync({ onlyDue: true });
       this.#trouble = '';
-      if (outcome === 'busy') this.#arm(this.#ports.now() + BUSY_RETRY_MS);
+      if (outcome === 'busy') this.#arm(this.#o.now() + BUSY_RETRY_MS);
       else await this.plan();
     } catch (error) {
-      this.#say(error, () =>
-        this.#ports.log.error({ feed: this.spec.name, err: error }, 'an attempt at a feed broke off'),
+      this.#logOnce(error, () =>
+        this.#o.log.error({ feed: this.spec.name, err: error }, 'an attempt at a feed broke off'),
       );
-      this.#arm(this.#ports.now() + BUSY_RETRY_MS);
+      this.#arm(this.#o.now() + BUSY_RETRY_MS);
     }
   }
 
-  /** Once for each trouble, not at every retry. */
-  #say(error: unknown, say: () => void): void {
-    if (this.#trouble !== String(error)) say();
+  /** Each trouble is logged once, not at every retry. */
+  #logOnce(error: unknown, log: () => void): void {
+    if (this.#trouble !== String(error)) log();
     this.#trouble = String(error);
   }
 
-  async #attempt(options: SyncOptions): Promise<SyncResult> {
-    const { leases, log } = this.#ports;
+  async #attempt(how: Partial<SyncHow>): Promise<SyncResult> {
+    const { leases, log } = this.#o;
     const fence = await leases.acquire(this.key, this.spec.timeoutMs + LEASE_MARGIN_MS);
     if (!fence) return { outcome: 'busy', state: await this.state() };
     try {
-      return await this.#withLease(options, fence);
+      return await this.#withLease(how, fence);
     } finally {
-      // One that cannot be given back ends by itself.
-      await leases.release(fence).catch((e: unknown) => log.debug({ err: String(e) }, 'a lease runs out'));
+      // A lease that cannot be released expires.
+      await leases
+        .release(fence)
+        .catch((e: unknown) =>
+          log.debug({ err: String(e) }, 'cannot release the lease of a feed: it expires'),
+        );
     }
   }
 
-  /** The state is read under the lease (another host may just have been here) and written only if it is still that. */
-  async #withLease({ accept = false, onlyDue = false }: SyncOptions, fence: Fence): Promise<SyncResult> {
-    const { now, onState } = this.#ports;
+  /** The state is read under the lease (another host may have changed it just before) and written only if it is still the same. */
+  async #withLease({ accept = false, onlyDue = false }: Partial<SyncHow>, fence: Fence): Promise<SyncResult> {
+    const { now, onState, worker } = this.#o;
     const { state, revision } = await this.#item();
     await this.#adoptNewer(state);
     if (onlyDue && this.#dueAt(state, 0) > now()) return { outcome: 'not-due', state };
     if (!accept && allowedAt(state, this.spec) > now()) return { outcome: 'too-soon', state };
     const isWhole = state.version !== null && isVersion(state.version, this.#data);
-    // Of another source, what came before says nothing of this one's size.
+    // The size of a version from another source is no measure for the size of this one.
     const before = state.version === null ? undefined : this.#data;
-    const result = await updateFeed({ spec: this.spec, state, before, isWhole, accept }, this.#ports);
+    const { spec } = this;
+    const result = await updateFeed({ spec, state, before, isWhole, accept, worker, now });
     const published = await this.#publish(result, revision, fence);
-    onState(this.spec, published);
+    onState(spec, published);
     return { outcome: 'attempted', state: published };
   }
 
-  /** Snapshot, then state, then disk and force: whoever sees the state finds the snapshot. */
+  /** Write the snapshot, then the state, then the file, then use the data: a host that reads the state finds the snapshot. */
   async #publish({ state, next }: UpdateResult, revision: number, fence: Fence): Promise<FeedState> {
-    const { store, shared } = this.#ports;
-    const blob = next && (await shared?.put(next.snapshot));
+    const { store, blobs } = this.#o;
+    const blob = next && blobs && (await shareSnapshot(blobs, next.snapshot));
     const version = state.version && blob !== undefined ? { ...state.version, blob } : state.version;
     const published = { ...state, version };
     await store.put(this.key, published, { ifRevision: revision, fence });
     if (!next) return published;
-    await this.#keep(next.snapshot);
-    await this.#inForce(next.data, version);
+    await this.#writeFile(next.snapshot);
+    await this.#use(next.data, version);
     return published;
   }
 }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { repeatSafely } from '../lib/async.js';
 import { canonicalName } from '../lib/dns-name.js';
 import { parseResolvConf } from '../lib/dns-server-address.js';
@@ -7,11 +8,12 @@ import { parseAddress } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { RefusedError } from '../lib/problem.js';
 import { nat64Ranges } from '../lib/special-use.js';
-import type { ThreatPublisher } from '../policy/threat.js';
+import type { DockerView } from '../policy/container.js';
 import { StoreError } from '../store/store-error.js';
 import type { SharedStore } from '../store/store-interface.js';
-import { feedSpecs } from './configured-feeds.js';
+import type { ActiveThreats } from './active-threats.js';
 import type { FeedRunner } from './feed-runner.js';
+import { feedSpecs } from './feed-spec.js';
 import {
   alertOf,
   type FeedSync,
@@ -21,101 +23,105 @@ import {
   type ThreatsStatus,
   type ThreatView,
 } from './feed-view.js';
-import type { ThreatWorker } from './feed-worker-client.js';
+import { ThreatWorker } from './feed-worker-client.js';
+import { FeedsRunner, runnerOptions } from './feeds-runner.js';
 import {
   bridgedRanges,
   interfaceAddresses,
+  type ListedNetwork,
   type ProtectedSpace,
-  type ProtectedSpaceFacts,
   protectedSpace,
   protectedSpaceKey,
 } from './protected-space.js';
 import { appliesToNames, FeedPublisher } from './publisher.js';
-import { FeedsRunner } from './runner.js';
 import { type FeedState, NEW_STATE } from './schedule.js';
 import { SnapshotCleanup } from './snapshot-store.js';
-import { type FeedTools, feedTools } from './wiring.js';
 
 export interface FeedsOptions {
   readonly config: Config;
   readonly shared: SharedStore;
-  readonly publisher: ThreatPublisher;
-  /** What is known of this host by links and Docker; undefined: not yet. */
-  readonly host: () => Pick<ProtectedSpaceFacts, 'hostAddresses' | 'networks'> | undefined;
+  readonly threats: Pick<ActiveThreats, 'publish'>;
+  readonly docker: {
+    view(): Pick<DockerView, 'listings'> & { readonly networks: ReadonlyMap<string, ListedNetwork> };
+  };
+  readonly kernel: Pick<Kernel, 'hostAddresses'>;
   readonly log: Logger;
-  /** A thread that is used by others, too, and closed by them; undefined: one of its own. */
+  /** A thread that the caller shares with others and closes; without it, this makes one. */
   readonly worker?: ThreatWorker;
 }
 
-const UNSEEN = 'the addresses of this host cannot be read: feeds spare those that were known before';
-const NO_NAMES = 'its feed is of direction inbound: who comes in has an address, and no name';
-/** Addresses and resolvers of this host are looked at so often; Docker's networks also when they change. */
-const LOOK_MS = 1_000;
+const NO_ADDRESSES = 'the addresses of this host cannot be read: feeds spare those that were known before';
+const NO_NAMES = 'its feed has the direction inbound: incoming connections have an address and no name';
+/** Interval at which addresses and resolvers of this host are read; Docker's networks are also read when they change. */
+const CHECK_MS = 1_000;
 
-/** The feeds of this host: fetched, judged, united, and in force. Never in the way of the service's start. */
+/** The feeds of this host: fetched, checked, merged and published. They never delay the start of the service. */
 export class Feeds implements AsyncDisposable {
   readonly #o: FeedsOptions;
-  readonly #tools: FeedTools;
-  readonly #force: FeedPublisher;
+  readonly #worker: ThreatWorker;
+  readonly #publisher: FeedPublisher;
   readonly #runner: FeedsRunner;
-  readonly #orphans: SnapshotCleanup;
+  readonly #cleanup: SnapshotCleanup;
   readonly #states = new Map<string, FeedState>();
-  readonly #shared = new Set<string>();
+  /** Feeds and labels of shared ranges that were logged. */
+  readonly #loggedShared = new Set<string>();
   #protected = '';
   #networks = '';
-  /** Listing interfaces takes descriptors, of which none may be left. */
-  readonly #lookSafely: () => Promise<void>;
+  /** Safely: listing interfaces needs file descriptors, of which the process may have none left. */
+  readonly #checkHost: () => Promise<void>;
   #timer: NodeJS.Timeout | undefined;
   #starting: Promise<void> = Promise.resolve();
   #isRestored: () => void = () => undefined;
-  /** What this host has on its disk is in force, or cannot be. */
+  /** Resolves when the versions of this host's disk are in force, or cannot be. */
   readonly restored = new Promise<void>((done) => (this.#isRestored = done));
 
   constructor(options: FeedsOptions) {
-    const { config, shared, publisher, log, worker } = options;
+    const { config, shared, threats, log, worker } = options;
     this.#o = options;
-    this.#lookSafely = repeatSafely(log, UNSEEN, () => this.#look());
-    this.#tools = feedTools(config, shared, log, worker);
-    this.#force = new FeedPublisher({
+    this.#checkHost = repeatSafely(log, NO_ADDRESSES, () => this.#protect());
+    this.#worker = worker ?? new ThreatWorker();
+    this.#publisher = new FeedPublisher({
       maxEntries: config.threats.maxEntries,
       nat64: nat64Ranges(config.networks.nat64),
-      merge: (job) => this.#tools.worker.merge(job),
-      publisher,
+      worker: this.#worker,
+      threats,
       log,
     });
     this.#runner = new FeedsRunner(feedSpecs(config), {
-      ...this.#tools.ports,
-      // A version that cannot be put in force now is tried again, and told, by itself: the feed itself is well.
-      onVersion: (spec, data) => this.#force.put(spec, data).catch(() => undefined),
-      onState: ({ name }, state) => this.#note(name, state),
+      ...runnerOptions(config, shared, this.#worker, log),
+      // A version that cannot be published now is retried and logged by the publisher: the feed itself has not failed.
+      onVersion: (spec, data) => this.#publisher.put(spec, data).catch(() => undefined),
+      onState: ({ name }, state) => this.#stateChanged(name, state),
     });
-    this.#orphans = new SnapshotCleanup(shared, () => this.#runner.feeds.map(({ key }) => key), log);
+    const keys = this.#runner.feeds.map(({ key }) => key);
+    this.#cleanup = new SnapshotCleanup(shared, keys, log);
   }
 
-  /** Begins with what this host has on its disk; the rest comes by itself. */
+  /** Start with the versions on this host's disk. Does not wait. */
   begin(): void {
-    void this.#lookSafely();
-    this.#timer = setInterval(() => void this.#lookSafely(), LOOK_MS).unref();
+    void this.#checkHost();
+    this.#timer = setInterval(() => void this.#checkHost(), CHECK_MS).unref();
     this.#starting = this.#start()
       .catch((e: unknown) => this.#o.log.error({ err: e }, 'the feeds of threats cannot be started'))
       .finally(this.#isRestored);
   }
 
-  /** The Docker view has changed. Of it only the networks are what no feed may block: containers come and go all the time. */
+  /** To be called when the Docker view changes. Only a change of networks matters: containers change all the time. */
   hostChanged(): void {
-    const networks = [...(this.#o.host()?.networks ?? [])];
+    const view = this.#o.docker.view();
+    const networks = view.listings === 0 ? [] : [...view.networks.values()];
     const key = JSON.stringify(networks.map(({ name, subnets, gateways }) => [name, subnets, gateways]));
     if (key === this.#networks) return;
     this.#networks = key;
-    void this.#lookSafely();
+    void this.#checkHost();
   }
 
   status(): ThreatsStatus {
-    const trouble = this.#force.trouble;
+    const trouble = this.#publisher.trouble;
     const alerts = this.views().flatMap((feed) => alertOf(feed, Date.now()) ?? []);
     return {
-      entries: this.#force.entries,
-      feeds: this.#force.count,
+      entries: this.#publisher.entries,
+      feeds: this.#publisher.count,
       alerts: trouble === '' ? alerts : [`not in force: ${trouble}`, ...alerts],
     };
   }
@@ -129,10 +135,10 @@ export class Feeds implements AsyncDisposable {
     const feed = this.#runner.named(name);
     await this.#starting;
     const { outcome } = await feed.sync(how).catch(toRefusal);
-    const { trouble } = this.#force;
+    const { trouble } = this.#publisher;
     if (outcome === 'attempted' && trouble !== '') {
-      const remedy = 'what was in force before stays so; it is tried again by itself';
-      const detail = `the feed was tried, and what it brought is not in force yet: ${trouble}`;
+      const remedy = 'the version before stays in force; this is retried automatically';
+      const detail = `the feed was fetched, and its version is not in force yet: ${trouble}`;
       throw new RefusedError({ kind: 'not-in-force', detail, remedy });
     }
     return { outcome, feed: this.#view(feed) };
@@ -143,7 +149,7 @@ export class Feeds implements AsyncDisposable {
     const address = parseAddress(query);
     const target = address?.text ?? nameOf(query);
     const hits = (['block', 'observe'] as const).flatMap((action) => {
-      const index = this.#force.index(action);
+      const index = this.#publisher.index(action);
       const found = address ? index.address(target) : index.name(target);
       return found.map(({ since, spared, ...hit }) => {
         const { spec } = this.#runner.named(hit.feed);
@@ -163,20 +169,20 @@ export class Feeds implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
-    this.#orphans[Symbol.dispose]();
+    this.#cleanup[Symbol.dispose]();
     await this.#runner[Symbol.asyncDispose]();
-    await this.#force[Symbol.asyncDispose]();
-    await this.#tools[Symbol.asyncDispose]();
+    await this.#publisher[Symbol.asyncDispose]();
+    if (!this.#o.worker) await this.#worker.close();
     await this.#starting;
   }
 
   async #start(): Promise<void> {
     await this.#runner.restore();
-    // It says itself what is wrong, and tries again.
-    await this.#force.begin().catch(() => undefined);
+    // The publisher logs a failure, and tries again.
+    await this.#publisher.begin().catch(() => undefined);
     this.#isRestored();
     await this.#runner.start();
-    if (this.#o.shared.kind === 'redis') this.#orphans.start();
+    if (this.#o.shared.kind === 'redis') this.#cleanup.start();
   }
 
   #view(feed: FeedRunner): FeedView {
@@ -185,62 +191,64 @@ export class Feeds implements AsyncDisposable {
       spec: feed.spec,
       state: this.#states.get(name) ?? NEW_STATE,
       due: feed.due,
-      data: this.#force.version(name),
-      leftOut: this.#force.leftOut(name),
-      spared: this.#force.subtracted(name),
+      data: this.#publisher.version(name),
+      leftOut: this.#publisher.leftOut(name),
+      spared: this.#publisher.subtracted(name),
     });
   }
 
-  /** An alert once, when a feed turns bad or is bad in another way, and a word when it is well again. */
-  #note(feed: string, state: FeedState): void {
+  /** Log once when a feed fails or fails for another reason, and when it succeeds after that. */
+  #stateChanged(feed: string, state: FeedState): void {
     const before = this.#states.get(feed) ?? NEW_STATE;
     this.#states.set(feed, state);
-    this.#noteShared(feed, state);
+    this.#logShared(feed, state);
     const { status, reason, remedy } = state;
     if (status === before.status && reason === before.reason) return;
     if (status === 'refused' || status === 'failed')
       this.#o.log.warn(
         { feed, status, reason, remedy },
-        'a feed brought nothing: its last good version stays in force',
+        'no new version of a feed: its last good version stays in force',
       );
     if (status === 'current' && before.failures > 0) this.#o.log.info({ feed }, 'a feed is well again');
   }
 
-  /** Once for each that is shared: small parts of it are what feeds are for, and only counted. */
-  #noteShared(feed: string, { report }: FeedState): void {
+  /** Log each shared network once for each feed. Small parts of one are what feeds are for: they are only counted. */
+  #logShared(feed: string, { report }: FeedState): void {
     for (const { label, withheld, samples } of report?.known ?? []) {
       const key = `${feed} ${label}`;
-      if (withheld === 0 || this.#shared.has(key)) continue;
-      this.#shared.add(key);
+      if (withheld === 0 || this.#loggedShared.has(key)) continue;
+      this.#loggedShared.add(key);
       const facts = { feed, label, lines: withheld, first: samples[0] };
-      this.#o.log.warn(facts, 'a feed lists whole networks that many share: they do not count');
+      this.#o.log.warn(facts, 'a feed lists whole networks that many share: they are not blocked');
     }
   }
 
-  #look(): void {
-    const never = this.#never();
-    const key = protectedSpaceKey(never);
+  #protect(): void {
+    const space = this.#protectedSpace();
+    const key = protectedSpaceKey(space);
     if (key === this.#protected) return;
     this.#protected = key;
-    // It says itself what is wrong, and tries again.
-    void this.#force.protect(never).catch(() => undefined);
+    // The publisher logs a failure, and tries again.
+    void this.#publisher.protect(space).catch(() => undefined);
   }
 
-  #never(): ProtectedSpace {
-    const { config, shared, host } = this.#o;
-    const known = host();
-    const never = protectedSpace({
+  /** Until Docker has listed its networks, the interfaces of this host show its addresses and the networks of bridges. */
+  #protectedSpace(): ProtectedSpace {
+    const { config, shared, docker, kernel } = this.#o;
+    const view = docker.view();
+    const isListed = view.listings > 0;
+    const space = protectedSpace({
       config,
-      hostAddresses: known?.hostAddresses ?? interfaceAddresses(),
-      networks: known?.networks ?? [],
+      hostAddresses: isListed ? kernel.hostAddresses() : interfaceAddresses(),
+      networks: isListed ? view.networks.values() : [],
       hostResolvers: this.#hostResolvers(),
       servers: shared.servers(),
     });
-    return known ? never : { ...never, ranges: [...never.ranges, ...bridgedRanges()] };
+    return isListed ? space : { ...space, ranges: [...space.ranges, ...bridgedRanges()] };
   }
 
   #resolvers: readonly string[] = [];
-  /** As they were last known, while the file is being replaced. */
+  /** While the file is being replaced, the resolvers that were read last. */
   #hostResolvers(): readonly string[] {
     try {
       const text = readFileSync('/etc/resolv.conf', 'utf8');
@@ -254,7 +262,7 @@ export class Feeds implements AsyncDisposable {
 
 function toRefusal(e: unknown): never {
   if (!(e instanceof StoreError)) throw e;
-  const remedy = 'what was in force stays so; try again when the store answers';
+  const remedy = 'the version before stays in force; try again when the store answers';
   throw new RefusedError({ kind: 'not-in-force', detail: e.message, remedy });
 }
 

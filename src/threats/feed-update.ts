@@ -1,28 +1,24 @@
-/** One attempt at a feed: fetch, judge, keep. The version in force changes only when all of it succeeded. */
+/** One attempt at a feed: fetch, parse in the worker, check. The state has a new version only when all of it succeeded. */
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
-import type { LoadReply } from './feed-worker-jobs.js';
-import type { FetchOutcome, FetchSpec, Validators } from './fetch-types.js';
+import type { ThreatWorker } from './feed-worker-client.js';
+import { fetchFeed } from './fetch.js';
+import type { FetchOutcome } from './fetch-http.js';
 import type { LoadJob } from './ingest.js';
 import type { FeedState } from './schedule.js';
-import type { SharedRange } from './shared-ranges.js';
-
-export interface UpdateTools {
-  readonly fetch: (spec: FetchSpec, validators: Validators) => Promise<FetchOutcome>;
-  readonly load: (job: LoadJob) => Promise<LoadReply>;
-  readonly known: () => readonly SharedRange[];
-  readonly now: () => number;
-}
+import { SHARED_RANGES } from './shared-ranges.js';
 
 export interface UpdateInput {
   readonly spec: FeedSpec;
   readonly state: FeedState;
-  /** The version in force here. */
+  /** The version in use on this host. */
   readonly before: FeedData | undefined;
-  /** The state's version is in hand: the server may say that it is unchanged. */
+  /** Whether this host has the data of the state's version, so that the server may answer that it is unchanged. */
   readonly isWhole: boolean;
-  /** A person takes the next version as it is, whatever its size and bad lines. */
+  /** A user accepts the next version whatever its size and its malformed lines. */
   readonly accept: boolean;
+  readonly worker: Pick<ThreatWorker, 'load'>;
+  readonly now: () => number;
 }
 
 export interface UpdateResult {
@@ -49,15 +45,15 @@ const fine = (attempted: number, confirmed: number) =>
     notBefore: null,
   }) as const;
 
-function jobFor({ spec, before, accept }: UpdateInput, body: Uint8Array, tools: UpdateTools): LoadJob {
+function jobFor({ spec, before, accept, now }: UpdateInput, body: Uint8Array): LoadJob {
   const { format, options, guards, maxUnpacked } = spec;
   return {
     feed: spec.name,
     body,
-    parse: { ...options, format, maxSize: maxUnpacked, now: tools.now() },
+    parse: { ...options, format, maxSize: maxUnpacked, now: now() },
     guards,
     ...(before && { before }),
-    known: tools.known(),
+    known: SHARED_RANGES,
     accept,
   };
 }
@@ -66,9 +62,8 @@ async function loadBody(
   input: UpdateInput,
   attempted: number,
   fetched: Extract<FetchOutcome, { kind: 'body' }>,
-  tools: UpdateTools,
 ): Promise<UpdateResult> {
-  const { outcome, snapshot } = await tools.load(jobFor(input, fetched.body, tools));
+  const { outcome, snapshot } = await input.worker.load(jobFor(input, fetched.body));
   const { report } = outcome;
   if (!outcome.ok || !snapshot) {
     const refusal = outcome.ok ? undefined : outcome.refusal;
@@ -80,23 +75,23 @@ async function loadBody(
   const { data } = outcome;
   const { bodySha256, loadedAt, counts } = data;
   const version = { bodySha256, loadedAt, counts };
-  const state = { ...fine(attempted, tools.now()), validators: fetched.validators, version, report };
+  const state = { ...fine(attempted, input.now()), validators: fetched.validators, version, report };
   return { state, next: { data, snapshot } };
 }
 
-/** Rejects only when the thread fails: then nothing has changed. */
-export async function updateFeed(input: UpdateInput, tools: UpdateTools): Promise<UpdateResult> {
-  const { spec, state, isWhole, accept } = input;
-  const attempted = tools.now();
-  // Without the version in hand, "unchanged" would be no answer; to accept, the body is needed.
-  const fetched = await tools.fetch(spec, isWhole && !accept ? state.validators : {});
+/** Rejects only when the worker thread fails; nothing has changed then. */
+export async function updateFeed(input: UpdateInput): Promise<UpdateResult> {
+  const { spec, state, isWhole, accept, now } = input;
+  const attempted = now();
+  // Without the data of the version, "unchanged" would be no answer; to accept a version, its body is needed.
+  const fetched = await fetchFeed(spec, isWhole && !accept ? state.validators : {});
   switch (fetched.kind) {
     case 'body':
-      return loadBody(input, attempted, fetched, tools);
+      return loadBody(input, attempted, fetched);
     case 'unchanged':
-      return { state: { ...state, ...fine(attempted, tools.now()) } };
+      return { state: { ...state, ...fine(attempted, now()) } };
     case 'later': {
-      const notBefore = tools.now() + fetched.afterMs;
+      const notBefore = now() + fetched.afterMs;
       const remedy = 'the server asks for it; nothing is to be done';
       return failed(state, attempted, { status: 'later', reason: fetched.reason, remedy, notBefore });
     }

@@ -1,7 +1,7 @@
-/** The worker thread for feeds as a few asynchronous calls. */
+/** The worker thread for feeds as asynchronous calls. */
 import { ThreadClient } from '../lib/thread.js';
 import type { FeedData } from './feed-data.js';
-import type { LoadReply, WorkerJobs } from './feed-worker-jobs.js';
+import type { LoadReply, WorkerJobs } from './feed-worker.js';
 import type { LoadJob } from './ingest.js';
 import type { MergeJob, MergeResult } from './merge.js';
 
@@ -11,22 +11,22 @@ export class ThreatWorker implements AsyncDisposable {
     name: 'the thread for threat feeds',
   });
 
-  /** Parses, judges and encodes one body. Rejects only when the thread itself fails. */
+  /** Parse, check and encode one body. Rejects only when the thread itself fails. */
   load(job: LoadJob): Promise<LoadReply> {
     return this.#thread.run('load', job);
   }
 
-  /** Unites accepted feeds into kernel members. */
+  /** Merge accepted feeds into members of kernel sets. */
   merge(job: MergeJob): Promise<MergeResult> {
     return this.#thread.run('merge', job);
   }
 
-  /** Reads a snapshot; rejects when it is damaged. */
+  /** Read a snapshot; rejects when it is damaged. */
   open(snapshot: Uint8Array): Promise<FeedData> {
     return this.#thread.run('open', snapshot);
   }
 
-  /** Ends the thread; what still waits is rejected. */
+  /** End the thread; waiting calls are rejected. */
   close(): Promise<void> {
     return this.#thread.close();
   }

@@ -1,3 +1,4 @@
+/** Protected space: what no feed may block, whatever it lists. */
 import { readdirSync } from 'node:fs';
 import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os';
 import type { Config } from '../config/config.js';
@@ -10,7 +11,9 @@ import type { ProtectedRange } from './merge.js';
 import { SPECIAL_RANGES } from './range-algebra.js';
 import type { ProtectedName } from './threat-index.js';
 
-/** What no feed may take from the containers, as it is now. */
+export type ListedNetwork = Pick<NetworkFacts, 'name' | 'subnets' | 'gateways'>;
+
+/** Addresses and names that no feed may block, as they are now. */
 export interface ProtectedSpace {
   readonly ranges: readonly ProtectedRange[];
   readonly names: readonly ProtectedName[];
@@ -19,14 +22,14 @@ export interface ProtectedSpace {
 export interface ProtectedSpaceFacts {
   readonly config: Pick<Config, 'dns' | 'api' | 'threats'>;
   readonly hostAddresses: Iterable<string>;
-  readonly networks: Iterable<Pick<NetworkFacts, 'name' | 'subnets' | 'gateways'>>;
-  /** Of the host's resolv.conf. */
+  readonly networks: Iterable<ListedNetwork>;
+  /** The resolvers of the host's resolv.conf. */
   readonly hostResolvers: readonly string[];
-  /** Where the store's servers are. */
+  /** The servers of the store. */
   readonly servers: readonly Endpoint[];
 }
 
-/** A v4 address as a v6 socket shows it, and the zone of a link-local one. */
+/** Remove the prefix of v4-mapped v6 addresses and the zone of link-local addresses. */
 const plain = (address: string): string => address.replace(/^::ffff:(?=\d+\.)/, '').replace(/%.*$/, '');
 
 function address(label: string, text: string): ProtectedRange[] {
@@ -34,7 +37,7 @@ function address(label: string, text: string): ProtectedRange[] {
   return parsed ? [{ label, range: rangeOf(parsed) }] : [];
 }
 
-function network({ name, subnets, gateways }: Pick<NetworkFacts, 'name' | 'subnets' | 'gateways'>) {
+function network({ name, subnets, gateways }: ListedNetwork) {
   const label = `Docker's network ${name}`;
   const ranges = subnets.flatMap((text) => parseSubnet(text) ?? []);
   return [...ranges.map((range) => ({ label, range })), ...gateways.flatMap((text) => address(label, text))];
@@ -64,12 +67,12 @@ function exceptions({ exceptions: all }: Config['threats']): ProtectedSpace {
   return { ranges, names };
 }
 
-/** A person's exceptions speak first, so that reports name their reason. */
+/** The configured exceptions come first, so that reports name their reason. */
 export function protectedSpace(facts: ProtectedSpaceFacts): ProtectedSpace {
   const { config, hostAddresses, networks, servers } = facts;
-  const said = exceptions(config.threats);
+  const configured = exceptions(config.threats);
   const ranges = [
-    ...said.ranges,
+    ...configured.ranges,
     ...[...hostAddresses].flatMap((text) => address("this host's own address", text)),
     ...[...networks].flatMap(network),
     ...resolvers(facts),
@@ -82,26 +85,26 @@ export function protectedSpace(facts: ProtectedSpaceFacts): ProtectedSpace {
     name: name.toLowerCase(),
     match: 'exact' as const,
   }));
-  return { ranges, names: [...said.names, ...named] };
+  return { ranges, names: [...configured.names, ...named] };
 }
 
 const within = ({ family, lo, hi }: Range, outer: Range): boolean =>
   outer.family === family && outer.lo <= lo && hi <= outer.hi;
 
-/** Without what special-use space covers, which no feed blocks anyway: links come and go with every container. */
+/** The protected space without special-use space, which no feed blocks anyway: links change with every container. */
 export const withoutSpecialUse = ({ ranges, names }: ProtectedSpace): ProtectedSpace => ({
   ranges: ranges.filter(({ range }) => !SPECIAL_RANGES.some((special) => within(range, special))),
   names,
 });
 
-/** The same protection has the same text. */
+/** A text that is the same for the same protected space. */
 export const protectedSpaceKey = ({ ranges, names }: ProtectedSpace): string =>
   JSON.stringify([ranges.map(({ label, range: { lo, hi } }) => [label, `${lo}-${hi}`]).sort(), names]);
 
-/** Of all interfaces, while the kernel does not announce them yet: with many veths this takes long (os.networkInterfaces). */
+/** Addresses of all interfaces, for the time before netlink reports them: with many veths os.networkInterfaces takes long. */
 export const interfaceAddresses = (): readonly string[] => interfaces().map(({ address }) => address);
 
-/** Networks of bridges, which are Docker's, as long as Docker has not spoken. */
+/** Networks of bridges, which are Docker's, for the time before Docker has listed its networks. */
 export const bridgedRanges = (): readonly ProtectedRange[] =>
   interfaces()
     .filter(({ name }) => isBridge(name))
@@ -122,6 +125,6 @@ function isBridge(name: string): boolean {
   try {
     return readdirSync(`/sys/class/net/${name}`).includes('bridge');
   } catch {
-    return false; // the link has gone meanwhile
+    return false; // the link was removed meanwhile
   }
 }

@@ -1,3 +1,4 @@
+/** Merges the versions of all feeds, without protected space, and publishes them: members for the kernel, lookups for DNS. */
 import { RetryingRunner } from '../lib/async.js';
 import type { Range } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
@@ -7,55 +8,49 @@ import {
   DIRECTIONS_BY_END,
   type Direction,
   type FamilyColumns,
-  noColumns,
   type ThreatAction,
   type ThreatLook,
   type ThreatMembers,
-  type ThreatPublisher,
 } from '../policy/threat.js';
+import type { ActiveThreats } from './active-threats.js';
 import type { FeedData } from './feed-data.js';
 import type { FeedSpec } from './feed-spec.js';
 import type { ThreatWorker } from './feed-worker-client.js';
 import type { MergeJob, MergeResult, ProtectedRange } from './merge.js';
 import { type ProtectedSpace, protectedSpaceKey, withoutSpecialUse } from './protected-space.js';
 import { ThreatIndex } from './threat-index.js';
+import { NO_MEMBERS } from './threat-sets.js';
 
-/** The versions of all feeds, united for each action and direction: what the kernel should hold, and who judges what. */
-
-/** A feed's version in force here. */
+/** A feed with the version that this host uses. */
 interface LoadedFeed {
   readonly spec: Pick<FeedSpec, 'name' | 'action' | 'direction'>;
   readonly data: FeedData;
 }
 type Subtraction = MergeResult['subtracted'][number];
 
-interface United {
+interface MergedFeeds {
   readonly members: ThreatMembers;
-  /** Members of all sets, those behind translators apart. */
+  /** Members of all sets, without those behind translators. */
   readonly entries: number;
-  /** Members that repeat what is listed of IPv4, behind translators. */
+  /** Members that repeat listed IPv4 addresses behind translators. */
   readonly translated: number;
-  /** What is listed and no feed may block. */
+  /** Listed addresses that no feed may block. */
   readonly subtracted: readonly Subtraction[];
 }
 
 const ACTIONS: readonly ThreatAction[] = ['block', 'observe'];
-const NONE: FamilyColumns = { v4: noColumns(1), v6: noColumns(4) };
-const nowhere = { both: NONE, outbound: NONE, inbound: NONE };
-const NOTHING: United = {
-  members: { block: nowhere, observe: nowhere },
-  entries: 0,
-  translated: 0,
-  subtracted: [],
-};
+const NOTHING: MergedFeeds = { members: NO_MEMBERS, entries: 0, translated: 0, subtracted: [] };
 
-/** Jobs are made of what there is when this is called; what no feed is for costs nothing. */
-async function uniteFeeds(
+/** Merge the feeds of each action and direction. The feeds are those of the moment of the call. */
+async function mergeAll(
   feeds: readonly LoadedFeed[],
   protect: readonly ProtectedRange[],
   merge: (job: MergeJob) => Promise<MergeResult>,
-): Promise<United> {
-  const members = { block: { ...nowhere }, observe: { ...nowhere } };
+): Promise<MergedFeeds> {
+  const members: Record<ThreatAction, Record<Direction, FamilyColumns>> = {
+    block: { ...NO_MEMBERS.block },
+    observe: { ...NO_MEMBERS.observe },
+  };
   const subtracted: Subtraction[] = [];
   let translated = 0;
   const jobs = ACTIONS.flatMap((action) =>
@@ -77,11 +72,11 @@ const of =
   ({ spec }: LoadedFeed): boolean =>
     spec.action === action && spec.direction === direction;
 
-/** Names are where somebody goes: who comes in has none. */
+/** Names are destinations: an incoming connection has a source address and no name. */
 export const appliesToNames = ({ direction }: Pick<FeedSpec, 'direction'>): boolean =>
   DIRECTIONS_BY_END.dst.includes(direction);
 
-/** Look-ups in what the indexes hold now; later changes do not show. */
+/** Lookups in the present contents of the indexes; later changes of the indexes do not change them. */
 function lookupsOf(
   indexes: Readonly<Record<ThreatAction, ThreatIndex>>,
   feeds: readonly LoadedFeed[],
@@ -116,33 +111,32 @@ const columnsOf = ({ feed, v4, v6, withheld4, withheld6 }: FeedData): MergeJob['
 });
 
 export interface FeedPublisherOptions {
-  /** threats.maxEntries: so many may all feeds together have. */
+  /** threats.maxEntries: the limit of all feeds together. */
   readonly maxEntries: number;
   /** Prefixes of NAT64 translators. */
   readonly nat64: readonly Range[];
-  readonly merge: ThreatWorker['merge'];
-  readonly publisher: ThreatPublisher;
+  readonly worker: Pick<ThreatWorker, 'merge'>;
+  readonly threats: Pick<ActiveThreats, 'publish'>;
   readonly log: Logger;
 }
 
 interface SizedFeed extends LoadedFeed {
   readonly spec: FeedSpec;
-  /** Members of kernel sets that it comes to alone (a range may be dozens), and names; or its entries, if they are more. */
+  /** Members of kernel sets of this feed alone (one range may need dozens) and names; or its entries, if they are more. */
   readonly size: number;
 }
 
-/** The versions of all feeds as one: united, never-block space taken out, and handed to what enforces. */
 export class FeedPublisher implements AsyncDisposable {
   readonly #o: FeedPublisherOptions;
-  readonly #held = new Map<string, SizedFeed>();
-  /** Versions that would not fit; they are taken in as soon as there is room. */
+  readonly #used = new Map<string, SizedFeed>();
+  /** Versions that exceed the limit; they are used as soon as there is room. */
   readonly #waiting = new Map<string, SizedFeed>();
   readonly #indexes: Readonly<Record<ThreatAction, ThreatIndex>>;
   readonly #pass: RetryingRunner;
-  readonly #told = new Set<string>();
-  #never: ProtectedSpace = { ranges: [], names: [] };
-  #united: United = NOTHING;
-  #begun = false;
+  readonly #logged = new Set<string>();
+  #space: ProtectedSpace = { ranges: [], names: [] };
+  #merged: MergedFeeds = NOTHING;
+  #isStarted = false;
 
   constructor(options: FeedPublisherOptions) {
     this.#o = options;
@@ -151,54 +145,54 @@ export class FeedPublisher implements AsyncDisposable {
       task: () => this.#publish(),
       log: options.log,
       messages: {
-        failed: 'the threats are not in force as they should be: the version before stays',
+        failed: 'the new version of the threat feeds is not in force: the version before stays',
         recovered: 'the threats are in force',
       },
     });
   }
 
-  /** From now on every change is published; the first time what there is, nothing included. */
+  /** Publish the present versions (even none), and each change from now on. */
   begin(): Promise<void> {
-    this.#begun = true;
+    this.#isStarted = true;
     return this.#pass.run();
   }
 
-  /** Resolves when the feed's version is in force; rejects when it is not yet (that is tried again by itself). */
+  /** Resolves when the feed's version is in force; rejects when it is not yet (this is retried automatically). */
   async put(spec: FeedSpec, data: FeedData): Promise<void> {
-    const alone = await this.#o.merge({ feeds: [columnsOf(data)], protect: [] });
+    const alone = await this.#o.worker.merge({ feeds: [columnsOf(data)], protect: [] });
     const size = Math.max(alone.entries + data.counts.names, data.counts.entries);
     this.#waiting.set(spec.name, { spec, data, size });
-    this.#takeIn();
+    this.#useWaiting();
     await this.#changed();
   }
 
-  /** What no feed may block from now on. */
-  async protect(never: ProtectedSpace): Promise<void> {
-    for (const index of Object.values(this.#indexes)) index.protect(never.ranges, never.names);
-    const before = protectedSpaceKey(this.#never);
-    this.#never = withoutSpecialUse(never);
-    if (protectedSpaceKey(this.#never) !== before) await this.#changed();
+  /** Replace the space that no feed may block. */
+  async protect(space: ProtectedSpace): Promise<void> {
+    for (const index of Object.values(this.#indexes)) index.protect(space.ranges, space.names);
+    const before = protectedSpaceKey(this.#space);
+    this.#space = withoutSpecialUse(space);
+    if (protectedSpaceKey(this.#space) !== before) await this.#changed();
   }
 
-  /** Why the newest versions are not in force; '': they are. */
+  /** Why the newest versions are not in force; '' when they are. */
   get trouble(): string {
     return this.#pass.failure;
   }
 
   /** Members of kernel sets, and names. */
   get entries(): number {
-    return this.#united.entries + this.#names;
+    return this.#merged.entries + this.#names;
   }
 
   get count(): number {
-    return this.#held.size;
+    return this.#used.size;
   }
 
   version(feed: string): FeedData | undefined {
-    return this.#held.get(feed)?.data;
+    return this.#used.get(feed)?.data;
   }
 
-  /** Why the feed's newest version is left out here; undefined: it is not. */
+  /** Why the feed's newest version is left out on this host; undefined when it is not. */
   leftOut(feed: string): string | undefined {
     const waiting = this.#waiting.get(feed);
     if (!waiting) return undefined;
@@ -206,7 +200,7 @@ export class FeedPublisher implements AsyncDisposable {
   }
 
   subtracted(feed: string): readonly Subtraction[] {
-    return this.#united.subtracted.filter((one) => one.feed === feed);
+    return this.#merged.subtracted.filter((one) => one.feed === feed);
   }
 
   index(action: ThreatAction): ThreatIndex {
@@ -218,32 +212,32 @@ export class FeedPublisher implements AsyncDisposable {
   }
 
   get #names(): number {
-    const naming = [...this.#held.values()].filter(({ spec }) => appliesToNames(spec));
+    const naming = [...this.#used.values()].filter(({ spec }) => appliesToNames(spec));
     return naming.reduce((sum, { data }) => sum + data.counts.names, 0);
   }
 
-  /** A version that is smaller than the one before may make room for another that waits. */
-  #takeIn(): void {
+  /** A version that is smaller than the one before may make room for another feed's waiting version. */
+  #useWaiting(): void {
     let fitting = this.#fitting();
-    for (; fitting; fitting = this.#fitting()) this.#take(...fitting);
-    for (const name of this.#waiting.keys()) this.#tell(name);
+    for (; fitting; fitting = this.#fitting()) this.#use(...fitting);
+    for (const name of this.#waiting.keys()) this.#logLeftOut(name);
   }
 
   #fitting(): [string, SizedFeed] | undefined {
     return [...this.#waiting].find(([name, { size }]) => {
-      const others = [...this.#held.values()].filter(({ spec }) => spec.name !== name);
+      const others = [...this.#used.values()].filter(({ spec }) => spec.name !== name);
       const sum = others.reduce((all, other) => all + other.size, size);
       return sum <= this.#o.maxEntries;
     });
   }
 
-  #take(name: string, held: SizedFeed): void {
+  #use(name: string, feed: SizedFeed): void {
     this.#waiting.delete(name);
-    this.#held.set(name, held);
-    this.#indexes[held.spec.action].put(held.data);
+    this.#used.set(name, feed);
+    this.#indexes[feed.spec.action].put(feed.data);
   }
 
-  #tell(feed: string): void {
+  #logLeftOut(feed: string): void {
     const why = this.leftOut(feed) ?? '';
     this.#once(`${feed}: ${why}`, () =>
       this.#o.log.error(
@@ -254,40 +248,40 @@ export class FeedPublisher implements AsyncDisposable {
   }
 
   #changed(): Promise<void> {
-    return this.#begun ? this.#pass.run() : Promise.resolve();
+    return this.#isStarted ? this.#pass.run() : Promise.resolve();
   }
 
-  /** Members and look-ups are of one moment: what comes meanwhile is the next pass's. */
+  /** Members and lookups are of the same moment; versions that arrive during this are published by the next run. */
   async #publish(): Promise<void> {
-    const held = [...this.#held.values()];
-    const look = lookupsOf(this.#indexes, held);
+    const used = [...this.#used.values()];
+    const look = lookupsOf(this.#indexes, used);
     const names = this.#names;
-    const united = await uniteFeeds(held, this.#never.ranges, (job) =>
-      this.#o.merge({ ...job, nat64: this.#o.nat64 }),
+    const merged = await mergeAll(used, this.#space.ranges, (job) =>
+      this.#o.worker.merge({ ...job, nat64: this.#o.nat64 }),
     );
-    await this.#o.publisher.publish({
+    await this.#o.threats.publish({
       look,
-      members: united.members,
-      translated: united.translated,
-      feeds: held.length,
+      members: merged.members,
+      translated: merged.translated,
+      feeds: used.length,
       names,
     });
-    this.#united = united;
-    for (const one of united.subtracted) this.#tellSpared(one);
+    this.#merged = merged;
+    for (const one of merged.subtracted) this.#logSpared(one);
   }
 
-  /** Bogons are in many lists on purpose; what is our own there is worth a word. */
-  #tellSpared({ feed, label, line, listed }: Subtraction): void {
+  /** Many feeds list special-use space on purpose; only other protected space is logged. */
+  #logSpared({ feed, label, line, listed }: Subtraction): void {
     if (label === SPECIAL) return;
     this.#once(`${feed}: ${label}`, () =>
       this.#o.log.warn({ feed, listed, line, label }, 'a feed lists what no feed may block: it is spared'),
     );
   }
 
-  #once(what: string, say: () => void): void {
-    if (this.#told.has(what)) return;
-    this.#told.add(what);
-    say();
+  #once(what: string, log: () => void): void {
+    if (this.#logged.has(what)) return;
+    this.#logged.add(what);
+    log();
   }
 }
 

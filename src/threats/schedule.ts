@@ -1,29 +1,29 @@
-/** When to fetch next. Pure: the state is what the store holds, so a restart forgets nothing. */
+/** When a feed is fetched next. Pure: the state is what the store has, so that a restart loses nothing. */
 
 import type { FeedCounts } from './feed-data.js';
-import type { Validators } from './fetch-types.js';
+import type { Validators } from './fetch-http.js';
 import type { LoadReport } from './ingest.js';
 
 type FeedStatus = 'never' | 'current' | 'refused' | 'failed' | 'later';
 
-/** What is known of a feed between fetches; plain data, kept in the store. Times in milliseconds since the epoch. */
+/** The state of a feed between fetches; plain data, kept in the store. Times in milliseconds since the epoch. */
 export interface FeedState {
   readonly status: FeedStatus;
-  /** Why the last attempt brought nothing, and what to do. */
+  /** Why the last attempt gave no new version, and what to do. */
   readonly reason: string | null;
   readonly remedy: string | null;
   /** Begin of the last attempt. */
   readonly attempted: number | null;
-  /** When the version in force was last known to be the server's own. */
+  /** When the version in use was last known to be the server's current one. */
   readonly confirmed: number | null;
-  /** Attempts in a row that brought nothing. */
+  /** Attempts in a row that failed. */
   readonly failures: number;
-  /** The server asked to be left alone until then. */
+  /** The server asked for no request before this time (Retry-After). */
   readonly notBefore: number | null;
-  /** Of the version in force. */
+  /** Validators of the version in use. */
   readonly validators: Validators;
   readonly version: FeedVersion | null;
-  /** What came of the lines of the last body, taken or refused. */
+  /** How the lines of the last body were counted, whether the body was accepted or refused. */
   readonly report: LoadReport | null;
 }
 
@@ -31,11 +31,11 @@ export interface FeedVersion {
   readonly bodySha256: string;
   readonly loadedAt: number;
   readonly counts: FeedCounts;
-  /** Hash of its snapshot in the shared store; absent where there is none. */
+  /** Hash of its snapshot in the shared store; absent without a shared store. */
   readonly blob?: string;
 }
 
-/** The data are this version and no other. */
+/** Whether the data are exactly this version. */
 export const isVersion = (
   version: Pick<FeedVersion, 'bodySha256' | 'loadedAt'>,
   data: Pick<FeedVersion, 'bodySha256' | 'loadedAt'> | undefined,
@@ -64,12 +64,12 @@ const BACKOFF_MS = 60_000;
 const JITTER = 0.1;
 const BACKOFF_JITTER = 0.5;
 
-/** A wait after attempts that failed: doubling from a minute up to the feed's own interval. */
+/** The wait after failed attempts: it doubles from a minute up to the feed's own interval. */
 const backoff = (failures: number, everyMs: number): number =>
   Math.min(everyMs, BACKOFF_MS * 2 ** Math.min(failures - 1, 20));
 
 /**
- * The earliest moment that the server's terms allow, whoever asks.
+ * The earliest time that the server's terms allow, for the schedule and for a user's request alike.
  * @returns milliseconds since the epoch; 0: at once.
  */
 export function allowedAt(state: FeedState, { minIntervalMs }: Intervals): number {
@@ -78,7 +78,8 @@ export function allowedAt(state: FeedState, { minIntervalMs }: Intervals): numbe
 }
 
 /**
- * When the schedule wants the next attempt: later by up to 10% (50% after failures), so that hosts do not march in step.
+ * When the schedule makes the next attempt: later by up to 10 % (50 % after failures), so that many hosts do not fetch at
+ * the same time.
  * @param random 0 to 1.
  */
 export function nextAttempt(state: FeedState, intervals: Intervals, now: number, random: number): number {
@@ -86,7 +87,7 @@ export function nextAttempt(state: FeedState, intervals: Intervals, now: number,
   const failed = state.failures > 0;
   const wait = failed ? backoff(state.failures, intervals.everyMs) : intervals.everyMs;
   const jitter = 1 + random * (failed ? BACKOFF_JITTER : JITTER);
-  // A clock that was set back must not silence a feed: an attempt in the future counts as now.
+  // A clock that was set back must not stop a feed: an attempt in the future counts as one at `now`.
   const from = Math.min(state.attempted, now);
   return Math.max(from + wait * jitter, allowedAt({ ...state, attempted: from }, intervals));
 }

@@ -1,6 +1,5 @@
 /** What is in columns of members, and what one version adds to another. Pure. */
-import type { Family } from '../lib/ip.js';
-import { parseAddress } from '../lib/ip.js';
+import { type Family, parseAddress } from '../lib/ip.js';
 import {
   DIRECTIONS_BY_END,
   type DirectedColumns,

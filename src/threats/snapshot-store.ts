@@ -1,16 +1,13 @@
-/** The last good version of each feed on this host's disk. */
+/** Where snapshots of feed versions are kept: files of this host, and blobs that the hosts of a shared store exchange. */
+import { createHash } from 'node:crypto';
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Logger } from '../lib/log.js';
-import type { SharedStore } from '../store/store-interface.js';
+import type { BlobStore, SharedStore } from '../store/store-interface.js';
 import type { FeedState } from './schedule.js';
 
-export interface SnapshotStore {
-  /** Undefined: there is none. */
-  read(feed: string): Promise<Uint8Array | undefined>;
-  /** Resolves when durable; a crash leaves the old one or the new one. */
-  write(feed: string, snapshot: Uint8Array): Promise<void>;
-}
+/** Prefix of the store keys of feed states. */
+export const STATE_PREFIX = 'threats/feed/';
 
 const SAFE_NAME = /^[a-z0-9][a-z0-9._-]{0,100}$/i;
 
@@ -34,46 +31,61 @@ async function writeDurably(path: string, octets: Uint8Array): Promise<void> {
   await sync(dirname(path));
 }
 
-/** Files NAME.dbfeed in `dir`, which is made when missing. */
-export function fileSnapshots(dir: string): SnapshotStore {
-  const pathOf = (feed: string): string => {
+/** The last good version of each feed on this host's disk: files NAME.dbfeed in a folder, which is made when missing. */
+export class SnapshotFiles {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** Returns undefined when there is no file for the feed. */
+  async read(feed: string): Promise<Uint8Array | undefined> {
+    const path = this.#pathOf(feed);
+    try {
+      return await readFile(path);
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Resolves when the file is durable. After a crash the file has the old contents or the new contents. */
+  async write(feed: string, snapshot: Uint8Array): Promise<void> {
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    await writeDurably(this.#pathOf(feed), snapshot);
+  }
+
+  #pathOf(feed: string): string {
     if (!SAFE_NAME.test(feed))
       throw new Error(`"${feed}" is not a name for a feed: letters, digits, ".", "_", "-"`);
-    return join(dir, `${feed}.dbfeed`);
-  };
-  return {
-    async read(feed) {
-      try {
-        return await readFile(pathOf(feed));
-      } catch (error) {
-        if (isMissing(error)) return undefined;
-        throw error;
-      }
-    },
-    async write(feed, snapshot) {
-      await mkdir(dir, { recursive: true, mode: 0o700 });
-      await writeDurably(pathOf(feed), snapshot);
-    },
-  };
+    return join(this.#folder, `${feed}.dbfeed`);
+  }
 }
 
-const EVERY_MS = 3_600_000;
-/** Nobody has tried the feed for so long: it is in no configuration any more. */
-const FORGOTTEN_MS = 30 * 24 * 3_600_000;
-const STATES = 'threats/feed/';
+/** Store a snapshot for the other hosts, under the SHA-256 of its octets. Resolves with that hash when it is durable. */
+export async function shareSnapshot(blobs: BlobStore, snapshot: Uint8Array): Promise<string> {
+  const hash = createHash('sha256').update(snapshot).digest('hex');
+  await blobs.putBlob(hash, snapshot);
+  return hash;
+}
 
-/** Takes out of the shared store what nobody needs: snapshots that no state names, states of feeds long gone. */
+const SWEEP_MS = 3_600_000;
+/** The state of a feed is deleted when no host has tried the feed for this time: no configuration has it any more. */
+const FORGOTTEN_MS = 30 * 24 * 3_600_000;
+
+/** Deletes from the shared store snapshots that no state refers to, and states of feeds that were removed long ago. */
 export class SnapshotCleanup implements Disposable {
   readonly #shared: SharedStore;
-  readonly #ours: () => readonly string[];
+  readonly #configured: readonly string[];
   readonly #log: Logger;
   #timer: NodeJS.Timeout | undefined;
   #suspects: ReadonlySet<string> = new Set();
 
-  /** @param ours keys of the states of this host's feeds. */
-  constructor(shared: SharedStore, ours: () => readonly string[], log: Logger) {
+  /** @param configured keys of the states of the feeds that this host has in its configuration. */
+  constructor(shared: SharedStore, configured: readonly string[], log: Logger) {
     this.#shared = shared;
-    this.#ours = ours;
+    this.#configured = configured;
     this.#log = log;
   }
 
@@ -81,19 +93,18 @@ export class SnapshotCleanup implements Disposable {
     this.#timer = setInterval(
       () =>
         void this.sweep(Date.now()).catch((e: unknown) =>
-          this.#log.debug({ err: String(e) }, 'the store cannot be tidied now'),
+          this.#log.debug({ err: String(e) }, 'cannot delete unused feed snapshots from the store now'),
         ),
-      EVERY_MS,
+      SWEEP_MS,
     ).unref();
   }
 
-  /** A snapshot is written before the state that names it: only what two sweeps find unnamed goes. */
+  /** A snapshot is written before the state that refers to it: it is deleted when two sweeps find no reference. */
   async sweep(now: number): Promise<void> {
     const { store, blobs } = this.#shared;
-    const states = await store.list<FeedState>(STATES);
-    const ours = new Set(this.#ours());
+    const states = await store.list<FeedState>(STATE_PREFIX);
     for (const { key, value, revision } of states)
-      if (!ours.has(key) && (value.attempted ?? now) < now - FORGOTTEN_MS)
+      if (!this.#configured.includes(key) && (value.attempted ?? now) < now - FORGOTTEN_MS)
         await store.delete(key, { ifRevision: revision });
     const named = new Set(states.flatMap(({ value }) => value.version?.blob ?? []));
     const unnamed = (await blobs.blobs()).filter((hash) => !named.has(hash));

@@ -12,11 +12,11 @@ import {
 import { freshSet, THREAT_KINDS, type ThreatKind, threatSet } from '../ruleset/naming.js';
 import { familyOf, isSame, kindOf, moving } from './set-columns.js';
 
-/** Large sets of the kernel, as far as threats use them. */
-export type BigSets = Pick<BulkSets, 'create' | 'fill' | 'header' | 'exchange' | 'destroy'>;
+/** The kernel calls for large sets. Each call has taken effect when it returns, or throws. */
+export type KernelSetWriter = Pick<BulkSets, 'create' | 'fill' | 'header' | 'exchange' | 'destroy'>;
 export interface ThreatSetsOptions {
   readonly prefix: string;
-  readonly kernel: BigSets;
+  readonly kernel: { readonly bulk: KernelSetWriter };
   readonly maxEntries: number;
 }
 
@@ -31,7 +31,7 @@ interface Part {
 const FAMILIES = ['v4', 'v6'] as const;
 const MIN_BUCKETS = 64;
 const TYPES = { ip: 'hash:ip', net: 'hash:net' } as const;
-/** A bucket takes twelve: with two on average the kernel needs not grow the table while it is filled. */
+/** A bucket has room for twelve members: with two on average the kernel need not grow the table while it is filled. */
 const PER_BUCKET = 2;
 const bucketsFor = (count: number): number =>
   Math.max(MIN_BUCKETS, 2 ** Math.ceil(Math.log2(Math.max(count, 1) / PER_BUCKET)));
@@ -41,10 +41,10 @@ const nowhere: DirectedColumns = { both: none, outbound: none, inbound: none };
 export const NO_MEMBERS: ThreatMembers = { block: nowhere, observe: nowhere };
 const ACTIONS = ['block', 'observe'] as const;
 
-/** The sets of threats: a fresh one is filled, counted, and only then takes the place of the one that rules look into. */
+/** The kernel sets of threats. A fresh set is filled and counted before it is exchanged with the set that the rules match. */
 export class ThreatSets {
   readonly #o: ThreatSetsOptions;
-  /** Undefined: what an earlier run left stands. */
+  /** Undefined while the sets still have the members of a previous run. */
   #members: ThreatMembers | undefined;
   #translated = 0;
 
@@ -61,13 +61,13 @@ export class ThreatSets {
     return all - this.#translated;
   }
 
-  /** Whether the set of that name holds the address. */
+  /** Whether the set of that name contains the address. */
   has(set: string, address: string): boolean {
     const part = this.#parts(this.#members ?? NO_MEMBERS).find((p) => p.set === set);
     return part !== undefined && kindOf(part.columns, address) === part.kind;
   }
 
-  /** Resolves when the kernel holds exactly these; else throws, and all that stood before stands. */
+  /** Resolves when the kernel sets have exactly these members. Rejects when not: then all sets keep their old members. */
   async load(members: ThreatMembers, translated = 0): Promise<void> {
     const parts = this.#parts(members);
     const total = parts.reduce((sum, p) => sum + p.count, 0) - translated;
@@ -80,7 +80,7 @@ export class ThreatSets {
     this.#translated = translated;
   }
 
-  /** Sets that do not hold what was loaded, by what the kernel says of them. */
+  /** Sets whose number of entries, as the kernel reports it, differs from what was loaded. */
   lost(entries: ReadonlyMap<string, number>): readonly string[] {
     if (!this.#members) return [];
     return this.#parts(this.#members)
@@ -88,7 +88,7 @@ export class ThreatSets {
       .map((p) => p.set);
   }
 
-  /** Fills these again, with what was loaded. */
+  /** Fill these sets again with the loaded members. */
   async refill(sets: readonly string[]): Promise<void> {
     if (this.#members) await this.#replace(this.#parts(this.#members).filter((p) => sets.includes(p.set)));
   }
@@ -109,16 +109,16 @@ export class ThreatSets {
     );
   }
 
-  /** What is not in the kernel as it is already. */
+  /** Parts that differ from the kernel's sets. */
   async #changed(parts: readonly Part[]): Promise<Part[]> {
     const changed: Part[] = [];
     for (const part of parts) {
       const before = this.#members && this.#columnsOf(this.#members, part);
-      const stands =
+      const isLoaded =
         before !== undefined &&
         isSame(before, part.columns, part.kind) &&
-        (await this.#o.kernel.header(part.set))?.entries === part.count;
-      if (!stands) changed.push(part);
+        (await this.#o.kernel.bulk.header(part.set))?.entries === part.count;
+      if (!isLoaded) changed.push(part);
     }
     return changed;
   }
@@ -128,7 +128,7 @@ export class ThreatSets {
   }
 
   async #replace(parts: readonly Part[]): Promise<void> {
-    const { kernel } = this.#o;
+    const { bulk } = this.#o.kernel;
     // Networks first.
     const ordered = (['net', 'ip'] as const).flatMap((kind) => parts.filter((part) => part.kind === kind));
     try {
@@ -136,48 +136,49 @@ export class ThreatSets {
       for (const [i, part] of ordered.entries()) await this.#bridge(part, ordered.slice(0, i));
       this.#exchange(ordered);
     } finally {
-      for (const part of parts) kernel.destroy(freshSet(part.set));
+      for (const part of parts) bulk.destroy(freshSet(part.set));
     }
   }
 
   async #make({ set, kind, columns, count }: Part): Promise<void> {
-    const { kernel, maxEntries } = this.#o;
+    const { maxEntries } = this.#o;
+    const { bulk } = this.#o.kernel;
     const name = freshSet(set);
-    kernel.destroy(name); // of a run that ended in the middle
-    kernel.create({
+    bulk.destroy(name); // left by a run that ended in the middle
+    bulk.create({
       name,
       type: TYPES[kind],
       words: columns.words,
       hashSize: bucketsFor(count),
       maxElements: Math.max(maxEntries, count, 1),
     });
-    await kernel.fill(name, TYPES[kind], columns);
-    const held = (await kernel.header(name))?.entries ?? 0;
-    if (held !== count) throw new Error(`set ${name} holds ${held} members and should hold ${count}`);
+    await bulk.fill(name, TYPES[kind], columns);
+    const entries = (await bulk.header(name))?.entries ?? 0;
+    if (entries !== count) throw new Error(`set ${name} has ${entries} members and should have ${count}`);
   }
 
   /**
-   * What moves to this set from one that is exchanged earlier stands in both before that, so that it is never left out.
-   * What moves from a later one stands there still.
+   * Members that move to this set from one that is exchanged earlier are added to this set before the exchange, so that
+   * they are never missing. Members that move from a set that is exchanged later are still in that set.
    */
   async #bridge(to: Part, earlier: readonly Part[]): Promise<void> {
     const before = this.#members;
     if (!before || to.action !== 'block') return;
     const { words } = to.columns;
     for (const from of earlier.filter((p) => p.action === 'block' && p.columns.words === words)) {
-      const left = { columns: this.#columnsOf(before, from), kind: from.kind };
-      const moved = moving(to, this.#columnsOf(before, to), left);
-      if (columnCount(moved) > 0) await this.#o.kernel.fill(to.set, TYPES[to.kind], moved);
+      const source = { columns: this.#columnsOf(before, from), kind: from.kind };
+      const moved = moving(to, this.#columnsOf(before, to), source);
+      if (columnCount(moved) > 0) await this.#o.kernel.bulk.fill(to.set, TYPES[to.kind], moved);
     }
   }
 
   #exchange(parts: readonly Part[]): void {
-    const { kernel } = this.#o;
+    const { bulk } = this.#o.kernel;
     const done: Part[] = [];
     try {
-      for (const part of parts) if (kernel.exchange(freshSet(part.set), part.set)) done.push(part);
+      for (const part of parts) if (bulk.exchange(freshSet(part.set), part.set)) done.push(part);
     } catch (error) {
-      for (const part of done.reverse()) kernel.exchange(freshSet(part.set), part.set);
+      for (const part of done.reverse()) bulk.exchange(freshSet(part.set), part.set);
       throw error;
     }
   }

@@ -117,7 +117,7 @@ describe('hosts of one Redis', () => {
     const late = await host();
     await until('it has it all the same', () => late.blocks('198.51.100.7'));
     expect(requests).toBe(2);
-    expect(late.told(/cannot be had yet/)).toBe(1);
+    expect(late.told(/cannot be read yet/)).toBe(1);
   });
 
   it('tidy up what nobody names, in the second look', async () => {
@@ -128,7 +128,7 @@ describe('hosts of one Redis', () => {
     await one.shared.blobs.putBlob(hash, stray);
     const old = { attempted: Date.now() - 40 * 86_400_000, version: null };
     await one.shared.store.put('threats/feed/gone/0', old);
-    using orphans = new SnapshotCleanup(one.shared, () => ['threats/feed/x'], { ...console });
+    using orphans = new SnapshotCleanup(one.shared, ['threats/feed/x'], { ...console });
     await orphans.sweep(Date.now());
     expect(await redis.ask('HLEN', '{drawbridge}:blobs')).toBe(2);
     await orphans.sweep(Date.now());

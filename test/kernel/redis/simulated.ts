@@ -1,5 +1,6 @@
 /** A host of a fleet whose kernel is not there: its store, its feeds and what applies them are the real ones. */
 import { readConfig } from '../../../src/config/config.js';
+import { Current } from '../../../src/lib/current.js';
 import type { Logger } from '../../../src/lib/log.js';
 import type { SetColumns } from '../../../src/policy/threat.js';
 import { freshSet } from '../../../src/ruleset/naming.js';
@@ -8,24 +9,24 @@ import { ActiveThreats } from '../../../src/threats/active-threats.js';
 import { Feeds } from '../../../src/threats/feed-service.js';
 import type { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
 import { kindOf } from '../../../src/threats/set-columns.js';
-import type { BigSets } from '../../../src/threats/threat-sets.js';
+import type { KernelSetWriter } from '../../../src/threats/threat-sets.js';
 
 /** What the kernel would hold, by the calls that it gets. */
-class Sets implements BigSets {
+class Sets implements KernelSetWriter {
   readonly #sets = new Map<string, { readonly kind: 'ip' | 'net'; columns?: SetColumns }>();
   readonly #changed: () => void;
 
   constructor(changed: () => void) {
     this.#changed = changed;
   }
-  create({ name, type }: Parameters<BigSets['create']>[0]): void {
+  create({ name, type }: Parameters<KernelSetWriter['create']>[0]): void {
     this.#sets.set(name, { kind: type === 'hash:ip' ? 'ip' : 'net' });
   }
   async fill(set: string, _: string, columns: SetColumns): Promise<void> {
     const held = this.#sets.get(set);
     if (held) held.columns = columns;
   }
-  async header(set: string): ReturnType<BigSets['header']> {
+  async header(set: string): ReturnType<KernelSetWriter['header']> {
     const held = this.#sets.get(set);
     if (!held) return undefined;
     const { singles, prefixes, words } = held.columns ?? { singles: [], prefixes: [], words: 1 };
@@ -70,20 +71,23 @@ export class SimulatedHost implements AsyncDisposable {
     const say = (o: object, message?: string): void => void this.said.push(`${message} ${JSON.stringify(o)}`);
     const log: Logger = { debug: () => undefined, info: () => undefined, warn: say, error: say };
     this.#sets = new Sets(() => this.#look());
-    const publisher = new ActiveThreats({
+    const threats = new ActiveThreats({
       prefix: 'DB',
       identityMask: 0x7f00_0000,
       maxEntries: 10_000,
-      kernel: this.#sets,
-      barrier: { block: async () => undefined },
-      flows: { flows: async () => [], flowsAmong: async () => [], delete: () => false, mark: () => false },
-      state: () => undefined,
-      relearn: async () => undefined,
+      kernel: {
+        bulk: this.#sets,
+        flows: { flows: async () => [], flowsAmong: async () => [], delete: () => false, mark: () => false },
+      },
+      blocklist: { block: async () => undefined },
+      applied: new Current(),
+      recheckAnswers: async () => undefined,
       onRepaired: () => undefined,
       log,
     });
-    const host = () => ({ hostAddresses: [], networks: [] });
-    this.feeds = new Feeds({ config: read.value, shared, publisher, host, log, worker });
+    const docker = { view: () => ({ listings: 1, networks: new Map() }) };
+    const kernel = { hostAddresses: () => new Set<string>() };
+    this.feeds = new Feeds({ config: read.value, shared, threats, docker, kernel, log, worker });
   }
 
   /** When the kernel would hold it (ms since the epoch). */

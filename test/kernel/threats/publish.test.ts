@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Dataplane } from '../../../src/kernel/dataplane.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
+import { Current } from '../../../src/lib/current.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import { teardownRules } from '../../../src/ops/teardown.js';
 import {
@@ -16,7 +17,7 @@ import { ActiveThreats } from '../../../src/threats/active-threats.js';
 import { toMembers } from '../../../src/threats/merge.js';
 import { unite } from '../../../src/threats/range-algebra.js';
 import { fromModel } from '../../../src/threats/ranges.js';
-import { NO_MEMBERS, type ThreatSets } from '../../../src/threats/threat-sets.js';
+import { type KernelSetWriter, NO_MEMBERS } from '../../../src/threats/threat-sets.js';
 import { waitFor } from '../../lab/process.js';
 import { input, member, shape } from '../../pure/ruleset/sample.js';
 import { quiet } from '../dns/house.js';
@@ -66,21 +67,24 @@ const has = (set: string, address: string): boolean => {
   }
 };
 
+const NO_FLOWS = {
+  flows: async () => [],
+  flowsAmong: async () => [],
+  delete: () => false,
+  mark: () => false,
+};
+
 /** A host without flows: what becomes of those is tried in the lab. */
-function threatsOf(
-  kernel: ConstructorParameters<typeof ThreatSets>[0]['kernel'] = bulk,
-  maxEntries = 2_000_000,
-) {
+function threatsOf(kernel: KernelSetWriter = bulk, maxEntries = 2_000_000) {
   const repaired: number[] = [];
   const threats = new ActiveThreats({
     prefix: 'DB',
     identityMask: shape.marks.identity,
     maxEntries,
-    kernel,
-    barrier: { block: async () => undefined },
-    flows: { flows: async () => [], flowsAmong: async () => [], delete: () => false, mark: () => false },
-    state: () => undefined,
-    relearn: async () => undefined,
+    kernel: { bulk: kernel, flows: NO_FLOWS },
+    blocklist: { block: async () => undefined },
+    applied: new Current(),
+    recheckAnswers: async () => undefined,
     onRepaired: () => void repaired.push(Date.now()),
     retryMs: 200,
     log: quiet,
@@ -250,7 +254,7 @@ describe('what goes wrong leaves the version before in force', () => {
     const { publish, threats } = threatsOf(robbed);
     await publish(GOOD);
     isStealing = true;
-    await expect(publish(BAD)).rejects.toThrow(/holds 1 members and should hold 2/);
+    await expect(publish(BAD)).rejects.toThrow(/has 1 members and should have 2/);
     stands();
     expect(threats.has('DB-threat-ip4', '192.0.2.1')).toBe(true);
     isStealing = false;

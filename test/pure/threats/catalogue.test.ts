@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { FEED_FORMATS, feedProblems } from '../../../src/policy/feed.js';
-import { CATALOGUE, settingsFor } from '../../../src/threats/feed-catalogue.js';
-import { feedSpec } from '../../../src/threats/feed-spec.js';
+import { CATALOGUE } from '../../../src/threats/feed-catalogue.js';
+import { feedSpec, settingsFor } from '../../../src/threats/feed-spec.js';
 
 const page = readFileSync('docs/feeds.md', 'utf8');
 

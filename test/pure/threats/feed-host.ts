@@ -39,8 +39,9 @@ export class FeedHost {
     this.#feeds = new Feeds({
       config: read.value,
       shared: this.#shared,
-      publisher: { publish: async (version) => this.#publish(version) },
-      host: () => this.facts,
+      threats: { publish: async (version) => this.#publish(version) },
+      docker: { view: () => this.#view() },
+      kernel: { hostAddresses: () => new Set(this.facts?.hostAddresses) },
       log,
     });
     this.#feeds.begin();
@@ -93,6 +94,11 @@ export class FeedHost {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
     rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  #view() {
+    const networks = [...(this.facts?.networks ?? [])].map((network) => [network.name, network] as const);
+    return { listings: this.facts ? 1 : 0, networks: new Map(networks) };
   }
 
   #publish(version: ThreatVersion): void {

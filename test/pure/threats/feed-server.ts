@@ -3,8 +3,9 @@ import { randomBytes } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { gzipSync } from 'node:zlib';
+import type { FetchSpec } from '../../../src/threats/feed-spec.js';
 import { fetchFeed } from '../../../src/threats/fetch.js';
-import type { FetchOutcome, FetchSpec, Validators } from '../../../src/threats/fetch-types.js';
+import type { FetchOutcome, Validators } from '../../../src/threats/fetch-http.js';
 
 export const LIST = '192.0.2.7\n198.51.100.0/24\n';
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
@@ -22,6 +23,9 @@ const defaultAnswers: Readonly<Record<string, Answer>> = {
   '/cut': (_, response) => {
     response.writeHead(200, { 'content-length': '1000' });
     response.write(LIST, () => response.destroy());
+  },
+  '/reset': ({ socket }) => {
+    socket.write(`HTTP/1.1 200 OK\r\n\r\n${LIST}`, () => setTimeout(() => socket.resetAndDestroy(), 50));
   },
   '/cut-gzip': (_, response) => {
     response.writeHead(200, { 'content-encoding': 'gzip' }).end(gzipSync(randomBytes(500)).subarray(0, 100));

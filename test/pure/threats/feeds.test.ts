@@ -112,10 +112,10 @@ describe('a feed that breaks', () => {
         expect.stringMatching(/^feed: failed: .*; in force is what was good \d+ m?s ago$|^feed: failed/),
       ],
     });
-    const warned = host.told(/brought nothing/);
+    const warned = host.told(/no new version of a feed/);
     await host.sync('feed', false);
     await host.sync('feed', false);
-    expect(host.told(/brought nothing/)).toBe(warned + 1);
+    expect(host.told(/no new version of a feed/)).toBe(warned + 1);
     body = GOOD;
     expect((await host.sync('feed', false)).feed.status).toBe('current');
     expect([host.feeds.status().alerts, host.told(/well again/)]).toEqual([[], 1]);
@@ -206,7 +206,7 @@ describe('what is in force', () => {
     await expect(host.sync('feed')).rejects.toThrow(/is not in force yet: the kernel says no/);
     expect(host.published).toEqual([]);
     expect(host.feeds.status().alerts[0]).toBe('not in force: the kernel says no');
-    expect(host.told(/not in force as they should be/)).toBe(1);
+    expect(host.told(/new version of the threat feeds is not in force/)).toBe(1);
     host.failure = undefined;
     await soon(() => host.blocks(BAD)).toBe(true);
     expect([host.feeds.status().alerts, host.told(/the threats are in force/)]).toEqual([[], 1]);
@@ -300,7 +300,7 @@ describe('what is in force', () => {
     });
     expect(host.feeds.check('evil.example')).toMatchObject({
       verdict: 'none',
-      hits: [{ spared: expect.stringMatching(/inbound: who comes in/) }],
+      hits: [{ spared: expect.stringMatching(/inbound: incoming connections/) }],
     });
     // What is in both ways is counted in each: neither set depends on the other.
     server.answers['/out'] = (_, response) => response.end(`192.0.2.200\n${BAD}\n`);

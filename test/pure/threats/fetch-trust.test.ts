@@ -5,8 +5,7 @@ import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { checkLiteral } from '../../../src/threats/fetch-guard.js';
-import { FetchFault } from '../../../src/threats/fetch-types.js';
+import { checkLiteral, FetchFault } from '../../../src/threats/fetch-http.js';
 import { FeedServer, LIST, text } from './feed-server.js';
 
 const server = new FeedServer();
@@ -108,6 +107,14 @@ describe('a proxy', () => {
     expect(text(await get(`${server.base}/ok`, through))).toBe(LIST);
     expect(lines).toEqual([`GET ${server.base}/ok Basic ${Buffer.from('user:pa ss').toString('base64')}`]);
     expect(text(await get(`${server.base}/ok`, { ...through, allowPrivate: false }))).toMatch(/private/);
+  });
+
+  it('that never answers ends at the time-out', async () => {
+    const silent = createServer();
+    silent.on('connect', () => undefined);
+    const through = { proxy: `http://127.0.0.1:${await server.listen(silent)}`, timeoutMs: 300 };
+    for (const url of [server.base, server.base.replace('http:', 'https:')])
+      expect(text(await get(`${url}/ok`, through))).toBe('failed: no whole answer within 0.3 s');
   });
 
   it('tunnels https, and its refusal is told', async () => {

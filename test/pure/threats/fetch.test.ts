@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { retryAfterMs } from '../../../src/threats/fetch-body.js';
+import { retryAfterMs } from '../../../src/threats/fetch-http.js';
 import { FeedServer, LIST, text } from './feed-server.js';
 
 const server = new FeedServer();
@@ -35,6 +35,7 @@ describe('what servers answer', () => {
     ['/304', /status 304/],
     ['/down', /status 503/],
     ['/cut', /the body was cut/],
+    ['/reset', /the body was cut/],
     ['/cut-gzip', /unexpected end of file/],
     ['/endless', /bigger than 1000000 octets/],
     ['/big', /bigger than 1000000 octets/],

@@ -13,12 +13,9 @@ import type { SharedStore } from '../../../src/store/store-interface.js';
 import type { FeedData } from '../../../src/threats/feed-data.js';
 import { type FeedSettings, feedSpec } from '../../../src/threats/feed-spec.js';
 import { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
-import { fetchFeed } from '../../../src/threats/fetch.js';
-import { FeedsRunner } from '../../../src/threats/runner.js';
+import { FeedsRunner } from '../../../src/threats/feeds-runner.js';
 import type { FeedState } from '../../../src/threats/schedule.js';
-import { SHARED_RANGES } from '../../../src/threats/shared-ranges.js';
-import { fileSnapshots } from '../../../src/threats/snapshot-store.js';
-import { sharedSnapshots } from '../../../src/threats/wiring.js';
+import { SnapshotFiles } from '../../../src/threats/snapshot-store.js';
 
 const list = (count: number): string =>
   Array.from({ length: count }, (_, i) => `198.51.${i >> 8}.${i & 255}`).join('\n');
@@ -83,12 +80,9 @@ function host(owner = 'a', settings: Partial<FeedSettings> = {}, isShared = true
   const runner = new FeedsRunner([spec], {
     store: store.store,
     leases: store.leases,
-    shared: isShared ? sharedSnapshots(store) : undefined,
-    snapshots: fileSnapshots(join(dir, owner)),
-    fetch: fetchFeed,
-    load: (job) => worker.load(job),
-    open: (octets) => worker.open(octets),
-    known: () => SHARED_RANGES,
+    blobs: isShared ? store.blobs : undefined,
+    snapshots: new SnapshotFiles(join(dir, owner)),
+    worker,
     now: () => clock,
     random: () => 0,
     log,
