@@ -124,8 +124,8 @@ it('an answer is read up to a limit', async () => {
 
 it('no code of what dockerode has for SSH, gRPC or archives is loaded with it', () => {
   const script = `
-    const { Engine } = await import('./src/docker/docker-api.ts');
-    new Engine('/nonexistent.sock');
+    const { DockerApi } = await import('./src/docker/docker-api.ts');
+    new DockerApi('/nonexistent.sock');
     const { createRequire } = await import('node:module');
     console.log(JSON.stringify(Object.keys(createRequire(import.meta.url).cache)));`;
   const argv = ['--import', 'tsx', '--input-type=module', '-e', script];
