@@ -1,10 +1,8 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
-import { NamesPolicy } from '../dns/policy.js';
-import { SearchDomains } from '../dns/search-domains.js';
+import { type NameEvent, NamesPolicy, SearchDomains } from '../dns/policy.js';
 import { DnsService } from '../dns/service.js';
-import type { NameEvent } from '../dns/types.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';

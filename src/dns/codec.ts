@@ -1,8 +1,16 @@
 /** Queries as clients send them, and the replies that are made here rather than fetched. */
 import { classIn, extendedError, rcode, type } from './types.js';
-import { decodeMessage, type Edns, flag, headerBytes, type Message, type ResourceRecord } from './wire.js';
-import { encodeMessage } from './wire-encode.js';
-import { nameToWire, WireError } from './wire-name.js';
+import {
+  decodeMessage,
+  type Edns,
+  encodeMessage,
+  flag,
+  headerBytes,
+  type Message,
+  nameToWire,
+  type ResourceRecord,
+  WireError,
+} from './wire-name.js';
 
 export interface Query {
   readonly id: number;
@@ -162,4 +170,25 @@ export function noData(query: Query, text?: string): Reply {
 /** We could not find out; the client may try again. */
 export function serverFailure(code: number, text: string): Reply {
   return { rcode: rcode.SERVFAIL, extendedError: { code, text } };
+}
+
+/** One query as the server received it. */
+export interface Ask {
+  readonly message: Buffer;
+  readonly transport: 'udp' | 'tcp';
+  readonly client: { readonly address: string; readonly port: number };
+  /** Our end. */
+  readonly server: { readonly address: string; readonly port: number };
+  /** The container in whose namespace the socket stands: then the socket says who asks. */
+  readonly container?: string;
+}
+
+/** How long an asker, or its networks, may take to become known, ms (spec 8.1). */
+export const awaitMs = 2000;
+
+const tcpLimit = 65_535;
+
+/** The bytes of a reply, cut to what the client takes over its transport. */
+export function encodeFor(ask: Ask, query: Query, reply: Reply): Buffer {
+  return encodeReply(query, reply, ask.transport === 'udp' ? udpLimit(query) : tcpLimit);
 }

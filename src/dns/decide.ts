@@ -1,9 +1,22 @@
 /** What to do with a question: pure, given who asks and what the policy says. */
 import { hitText } from '../policy/threat.js';
-import { familyOf, reverseAddress } from './address.js';
-import type { Query } from './codec.js';
-import { classIn, type DnsPolicy, type NameDecision, rcode, type } from './types.js';
-import { isPlainName, isWithin } from './wire-name.js';
+import { denied, noData, type Query, type Reply } from './codec.js';
+import type { DnsPolicy, NameDecision, NameEvent } from './policy.js';
+import { followChain } from './rebinding.js';
+import { classIn, extendedError, rcode, type, typeName } from './types.js';
+import {
+  addressRecord,
+  familyOf,
+  isPlainName,
+  isWithin,
+  nameToWire,
+  type ResourceRecord,
+  reverseAddress,
+} from './wire-name.js';
+
+/** Replies that are made here, and their size. */
+
+/** Names of threats where the question alone does not tell, and those that are only watched. */
 
 export type Action =
   /** Answer from here; addresses of the asked family only, none: NODATA. */
@@ -93,4 +106,58 @@ export function decide(policy: Policy, container: string, query: Query): Action 
   const decision = policy.decide(container, query.name);
   if (decision.allow) return { kind: 'forward', decision };
   return deny(policy, container, query.name, decision.reason ?? withoutEntry(query.name));
+}
+
+type Denial = Extract<OwnAnswer, { readonly kind: 'deny' }>;
+
+interface ThreatWatchOptions {
+  readonly policy: Pick<DnsPolicy, 'threats'>;
+  onEvent(event: NameEvent): void;
+}
+
+export class ThreatWatch {
+  readonly #o: ThreatWatchOptions;
+
+  constructor(options: ThreatWatchOptions) {
+    this.#o = options;
+  }
+
+  /** Counts a name that a feed with action observe lists; nothing else comes of it. */
+  name(container: string, { name, type }: Query): void {
+    const hit = this.#o.policy.threats.observedName(name);
+    if (hit === undefined) return;
+    const reason = `${hitText(hit)}, action observe: it passed`;
+    this.#o.onEvent({ container, name, type: typeName(type), verdict: 'would-deny', reason });
+  }
+
+  /** The name leads to a bad one: it is answered like that. */
+  badAlias(query: Query, records: readonly ResourceRecord[]): Denial | undefined {
+    for (const alias of followChain(query.name, query.type, records).names.slice(1)) {
+      const denial = decideThreat(this.#o.policy, alias);
+      if (denial?.kind === 'deny') return { ...denial, reason: `it leads to ${alias}: ${denial.reason}` };
+    }
+    return undefined;
+  }
+}
+
+/** Neighbours come and go: seconds. */
+const localTtl = 5;
+
+/** What every action but asking upstream comes to. */
+export function replyFor(query: Query, action: OwnAnswer): Reply {
+  switch (action.kind) {
+    case 'deny':
+      return denied(query, action.reason);
+    case 'refuse':
+      return { rcode: action.rcode, extendedError: { code: extendedError.PROHIBITED, text: action.reason } };
+    case 'pointer': {
+      const data = nameToWire(action.name);
+      const record = { name: query.asked, type: type.PTR, class: classIn, ttl: localTtl, data };
+      return { rcode: rcode.NOERROR, authoritative: true, answers: [record] };
+    }
+    case 'addresses': {
+      const answers = action.addresses.flatMap((a) => addressRecord(query.asked, a, localTtl) ?? []);
+      return answers.length === 0 ? noData(query) : { rcode: rcode.NOERROR, authoritative: true, answers };
+    }
+  }
 }

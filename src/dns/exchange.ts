@@ -1,10 +1,31 @@
 /** One packet to one server and its answer back: UDP from a fresh random port each time, or TCP. */
-import type { RemoteInfo, Socket } from 'node:dgram';
+
+import { randomBytes, randomInt } from 'node:crypto';
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
+import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
-import { familyOf } from './address.js';
-import { openQuerySocket } from './query-port.js';
-import { matchAnswer } from './upstream-query.js';
+import { classIn, rcode } from './types.js';
+import {
+  decodeMessage,
+  encodeMessage,
+  familyOf,
+  flag,
+  headerBytes,
+  type Message,
+  readName,
+  WireError,
+} from './wire-name.js';
+
+/** Observed containers: the query goes as it is to the resolver that was asked, the answer comes back as it is. */
+
+/** Queries that we send, and the check that an answer belongs to one of them. */
+
+/**
+ * Source ports of our own questions. They lie below those that the kernel gives to sockets (ip_local_port_range): a container
+ * in the host's network has the host's address, and a socket of its that got the port of a question of ours would find the
+ * flow established in the connection table.
+ */
 
 export type Outcome =
   | { readonly kind: 'answer'; readonly answer: Buffer }
@@ -95,4 +116,200 @@ export function exchangeTcp(server: Server, packet: Buffer, ms: number): Promise
       else finish({ kind: 'unreachable', detail: 'answer to another question' });
     });
   });
+}
+
+const LOWEST = 10_240;
+/** Fewer ports than this would be guessed too easily (RFC 5452 4.5): then the kernel chooses. */
+const FEWEST = 8_192;
+const TRIES = 8;
+
+/** First port that the kernel gives by itself in this network namespace. */
+function firstEphemeral(): number {
+  try {
+    return Number(/^\d+/.exec(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8'))?.[0] ?? 0);
+  } catch {
+    return 0; // the kernel does not say: it chooses
+  }
+}
+const end = firstEphemeral();
+const isWide = end - LOWEST >= FEWEST;
+
+function bind(family: 4 | 6, port: number): Promise<Socket> {
+  const socket = createSocket(family === 4 ? { type: 'udp4' } : { type: 'udp6', ipv6Only: true });
+  return new Promise((resolve, reject) => {
+    socket.once('error', (error) => {
+      socket.close();
+      reject(error);
+    });
+    socket.bind({ port, exclusive: true }, () => {
+      socket.removeAllListeners('error');
+      resolve(socket);
+    });
+  });
+}
+
+/** A UDP socket at a random port that nobody has. Rejects with the system's error. */
+async function openQuerySocket(family: 4 | 6): Promise<Socket> {
+  for (let n = 0; isWide && n < TRIES; n++) {
+    try {
+      return await bind(family, randomInt(LOWEST, end));
+    } catch (e) {
+      if ((e as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw e;
+    }
+  }
+  return bind(family, 0);
+}
+
+export interface Question {
+  /** Lower case. */
+  readonly name: string;
+  readonly type: number;
+  readonly dnssecOk: boolean;
+  readonly checkingDisabled: boolean;
+  readonly authenticData: boolean;
+}
+interface Outgoing {
+  readonly packet: Buffer;
+  readonly id: number;
+}
+/** `case`: all fits but the letters' case (draft-vixie-dnsext-dns0x20): forged, or a server that does not echo it. */
+type Match = 'ours' | 'case' | 'foreign';
+
+const udpSize = 1232;
+
+/** Random case on the letters of a name: bits that a blind forger has to guess. */
+function mixCase(name: string): string {
+  const bits = randomBytes(32);
+  return name.replace(/[a-z]/g, (c, i: number) =>
+    (bits[(i >> 3) & 31] ?? 0) & (1 << (i & 7)) ? c.toUpperCase() : c,
+  );
+}
+
+/** Builds a query with a random id. Nothing of the client's own options (ECS, cookies) is carried over. */
+export function buildQuery(
+  q: Question,
+  options: { readonly mixedCase: boolean; readonly edns: boolean },
+): Outgoing {
+  const id = randomInt(0x10000);
+  const message: Message = {
+    id,
+    flags: flag.RD | (q.checkingDisabled ? flag.CD : 0) | (q.authenticData ? flag.AD : 0),
+    questions: [{ name: options.mixedCase ? mixCase(q.name) : q.name, type: q.type, class: classIn }],
+    answers: [],
+    authorities: [],
+    additionals: [],
+  };
+  const edns = {
+    size: udpSize,
+    version: 0,
+    dnssecOk: q.dnssecOk,
+    extendedRcode: 0,
+    options: Buffer.alloc(0),
+  };
+  return { id, packet: encodeMessage(options.edns ? { ...message, edns } : message) };
+}
+
+function questionOf(packet: Buffer): { name: string; rest: Buffer } {
+  const { name, next } = readName(packet, headerBytes);
+  return { name, rest: packet.subarray(next, next + 4) };
+}
+
+/** Compares id and question of an answer with what was sent; the source was checked by the caller. */
+export function matchAnswer(sent: Buffer, answer: Buffer): Match {
+  if (answer.length < headerBytes || answer.readUInt16BE(0) !== sent.readUInt16BE(0)) return 'foreign';
+  if ((answer.readUInt16BE(2) & flag.QR) === 0) return 'foreign';
+  // Servers that understand nothing of a query may leave the question out.
+  if (answer.readUInt16BE(4) === 0) return isBareRefusal(answer) ? 'ours' : 'foreign';
+  try {
+    const ours = questionOf(sent);
+    const theirs = questionOf(answer);
+    if (!ours.rest.equals(theirs.rest)) return 'foreign';
+    if (ours.name === theirs.name) return 'ours';
+    return ours.name.toLowerCase() === theirs.name.toLowerCase() ? 'case' : 'foreign';
+  } catch (error) {
+    if (error instanceof WireError) return 'foreign';
+    throw error;
+  }
+}
+
+function isBareRefusal(answer: Buffer): boolean {
+  const code = answer.readUInt16BE(2) & 0x0f;
+  return code === rcode.FORMERR || code === rcode.NOTIMP || code === rcode.SERVFAIL || code === rcode.REFUSED;
+}
+
+/** The answer decoded; undefined: malformed. */
+export function readAnswer(answer: Buffer): Message | undefined {
+  try {
+    return decodeMessage(answer);
+  } catch (error) {
+    if (error instanceof WireError) return undefined;
+    throw error;
+  }
+}
+
+/** As long as common stub resolvers wait (resolv.conf(5), timeout). */
+const relayMs = 5000;
+/** Each takes a socket; beyond this, queries are lost as on a busy line. */
+const maxRelays = 1000;
+let relays = 0;
+
+/**
+ * The server's answer, bytes unchanged but for the id, which is random on the way out. Undefined: none came; the client
+ * finds out by its own time-out, as it would have without us.
+ */
+export async function relay(
+  server: Server,
+  query: Buffer,
+  transport: 'udp' | 'tcp',
+): Promise<Buffer | undefined> {
+  return relayed(query, (out) => (transport === 'udp' ? exchangeUdp : exchangeTcp)(server, out, relayMs));
+}
+
+/** The same by UDP, from the network namespace in which `openFd` opens a bound socket. */
+export async function relayFrom(
+  openFd: () => number,
+  server: Server,
+  query: Buffer,
+): Promise<Buffer | undefined> {
+  return relayed(query, (out) => exchangeUdp(server, out, relayMs, () => socketOf(openFd())));
+}
+
+function socketOf(fd: number): Promise<Socket> {
+  const socket = createSocket('udp4');
+  return new Promise((resolve, reject) => {
+    socket.once('error', reject);
+    socket.bind({ fd }, () => {
+      socket.removeAllListeners('error');
+      resolve(socket);
+    });
+  });
+}
+
+async function relayed(
+  query: Buffer,
+  exchange: (out: Buffer) => Promise<Outcome>,
+): Promise<Buffer | undefined> {
+  if (relays >= maxRelays || query.length < 2) return undefined;
+  const out = Buffer.from(query);
+  out.writeUInt16BE(randomInt(0x10000), 0);
+  relays++;
+  const outcome = await exchange(out).finally(() => relays--);
+  // A resolver that does not echo the letters' case is the client's to judge.
+  if (outcome.kind !== 'answer' && outcome.kind !== 'case') return undefined;
+  const answer = Buffer.from(outcome.answer);
+  query.copy(answer, 0, 0, 2);
+  return answer;
+}
+
+/** The same over several servers, the first that answers. */
+export async function relayToAny(
+  servers: readonly Server[],
+  query: Buffer,
+  transport: 'udp' | 'tcp',
+): Promise<Buffer | undefined> {
+  for (const server of servers.slice(0, 3)) {
+    const answer = await relay(server, query, transport);
+    if (answer !== undefined) return answer;
+  }
+  return undefined;
 }

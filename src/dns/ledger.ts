@@ -1,7 +1,7 @@
 /** Who was told what, until when: the one source of learned set members and of names for addresses. Pure; ms. */
 
-import { familyOf } from './address.js';
-import type { LearnSets } from './types.js';
+import type { LearnSets } from './policy.js';
+import { familyOf } from './wire-name.js';
 
 export interface Fact {
   readonly container: string;

@@ -1,7 +1,12 @@
 import { Newest } from '../lib/async.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { Cleared, type ClearedOptions } from './namespace-cleanup.js';
-import { Ahead, type AheadOptions, type Prepared } from './namespace-prepared.js';
+import {
+  Ahead,
+  type AheadOptions,
+  Cleared,
+  type ClearedOptions,
+  type Prepared,
+} from './namespace-sockets.js';
 
 export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   /** The container may have Docker's embedded resolver at all. */

@@ -3,18 +3,15 @@
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import { parseServer, type Server } from '../lib/dns-server-address.js';
 import { hitText } from '../policy/threat.js';
-import { followChain } from './cname-chain.js';
-import type { ParsedQuery, Query } from './codec.js';
-import { decide, decideLocal, decideThreat, type OwnAnswer } from './decide.js';
+import { type Ask, awaitMs, encodeFor, type ParsedQuery, type Query } from './codec.js';
+import { decide, decideLocal, decideThreat, type OwnAnswer, replyFor, type ThreatWatch } from './decide.js';
+import { readAnswer, relay, relayToAny } from './exchange.js';
 import type { Limits } from './limits.js';
+import type { DnsPolicy, NameEvent } from './policy.js';
+import { followChain } from './rebinding.js';
 import type { Learn } from './recorder.js';
-import { relay, relayToAny } from './relay.js';
-import { encodeFor, replyFor } from './reply.js';
-import { type Ask, awaitMs } from './request.js';
 import type { Resolvers } from './resolvers.js';
-import type { ThreatWatch } from './threat-watch.js';
-import { type DnsPolicy, type NameEvent, type, typeName } from './types.js';
-import { readAnswer } from './upstream-query.js';
+import { type, typeName } from './types.js';
 import { isPlainName } from './wire-name.js';
 
 export interface ObservedOptions {

@@ -1,27 +1,24 @@
 /** A query's way, one concern a step: who asks → mode → local names → policy → upstream → rebinding → kernel → answer. */
 
 import type { Logger } from '../lib/log.js';
-import { noData, parseQuery, type Query, type Reply, serverFailure } from './codec.js';
-import { decide } from './decide.js';
-import type { Observed } from './passthrough.js';
-import { NoAnswerError } from './query-servers.js';
-import { filterAnswers } from './rebinding.js';
-import type { Learn } from './recorder.js';
-import { encodeFor, replyFor } from './reply.js';
-import { type Ask, awaitMs } from './request.js';
-import { stripServiceParams } from './svcb.js';
-import type { ThreatWatch } from './threat-watch.js';
 import {
-  type DnsPolicy,
-  extendedError,
-  type NameDecision,
-  type NameEvent,
-  rcode,
-  type,
-  typeName,
-} from './types.js';
-import type { Answer, Upstream } from './upstream.js';
-import type { ResourceRecord } from './wire.js';
+  type Ask,
+  awaitMs,
+  encodeFor,
+  noData,
+  parseQuery,
+  type Query,
+  type Reply,
+  serverFailure,
+} from './codec.js';
+import { decide, replyFor, type ThreatWatch } from './decide.js';
+import type { Observed } from './passthrough.js';
+import type { DnsPolicy, NameDecision, NameEvent } from './policy.js';
+import { filterAnswers, stripServiceParams } from './rebinding.js';
+import type { Learn } from './recorder.js';
+import { extendedError, rcode, type, typeName } from './types.js';
+import { type Answer, NoAnswerError, type Upstream } from './upstream.js';
+import type { ResourceRecord } from './wire-name.js';
 
 export interface PipelineOptions {
   readonly policy: DnsPolicy;

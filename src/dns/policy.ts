@@ -4,11 +4,11 @@ import type { DockerView } from '../policy/container.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
 import type { ThreatLook } from '../policy/threat.js';
+import type { Verdict } from '../policy/verdict.js';
 import { type AppliedState, LATEST_MS } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import { type Subject, UNATTRIBUTED_ID } from '../ruleset/desired-state.js';
 import { classSet } from '../ruleset/naming.js';
-import type { DnsPolicy, LearnSets, NameDecision } from './types.js';
 
 const DENIED: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
 
@@ -213,4 +213,101 @@ function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
       ? p.entry.target.name.length + (p.entry.target.match === 'exact' ? 1000 : 0)
       : 0;
   return weight(b) - weight(a);
+}
+
+/** The two sets (one a family) that hold the learned addresses of one port class of one container. */
+export interface LearnSets {
+  readonly v4: string;
+  readonly v6: string;
+}
+
+export interface NameDecision {
+  readonly allow: boolean;
+  /** Why not, when it is not for want of an entry. */
+  readonly reason?: string;
+  /** The entries that allow it, most specific first. */
+  readonly entries: readonly PolicyEntry[];
+  /** Where answers go; empty when not allowed. */
+  readonly sets: readonly LearnSets[];
+  /** Of an observed container: sets for addresses from other resolvers than ours. They permit nothing once it is enforced. */
+  readonly shown?: readonly LearnSets[];
+  /** Answers in private space are good (entry flag; zones and address entries are judged by `privateAllowed`). */
+  readonly allowPrivate: boolean;
+}
+
+/** What DNS asks of the rest: who asks, what they may ask. Container keys are full ids of the namespace's owner. */
+export interface DnsPolicy {
+  /** The container that holds this source address now; undefined: nobody known. */
+  whoIs(address: string): string | undefined;
+  /** The same, waiting until it is known; undefined after `ms`. */
+  awaitAsker(address: string, ms: number): Promise<string | undefined>;
+  /** Waits until the container's policy stands in the kernel; false after `ms`. */
+  awaitContainer(container: string, ms: number): Promise<boolean>;
+  /** Waits until all networks of the container are known, and so the names of its neighbours; false after `ms`. */
+  awaitNetworks(container: string, ms: number): Promise<boolean>;
+  mode(container: string): Mode;
+  decide(container: string, name: string): NameDecision;
+  /** An address entry of this container covers the address (then a private answer is no rebinding). */
+  coversAddress(container: string, address: string): boolean;
+  /** Tells resolvers that the container may ask itself (dns=direct); undefined: it may none. */
+  directResolvers(
+    container: string,
+  ):
+    | ((at: { readonly address: string; readonly port: number; readonly proto: 'udp' | 'tcp' }) => boolean)
+    | undefined;
+  /** Names of the neighbours on the container's networks: addresses, or undefined when it is no such name. */
+  localName(container: string, name: string): readonly string[] | undefined;
+  /** The reverse: name of a neighbour's address. */
+  localAddress(container: string, address: string): string | undefined;
+  /** Addresses of the host itself, any interface. */
+  hostAddresses(): ReadonlySet<string>;
+  /** Public address space that Docker networks use: answers with such an address are rebinding, too. */
+  inside(): readonly Range[];
+  /** Prefixes of NAT64 translators; the well-known one alone when left out. */
+  readonly nat64?: readonly Range[] | undefined;
+  /** Search domains in force for the container (its resolv.conf), lower case. */
+  searchDomains(container: string): readonly string[];
+  /** What no container may reach, and what is only watched. */
+  readonly threats: ThreatLook;
+}
+
+/** Told of each name denied or allowed, for counts and the event stream. */
+export interface NameEvent {
+  readonly container: string;
+  readonly name: string;
+  readonly type: string;
+  /** would-deny: observed only, enforce would have denied it. */
+  readonly verdict: Verdict | 'would-deny' | 'error';
+  readonly reason: string;
+}
+
+/** Search domains of containers, read once each from the file that Docker wrote; empty until then. */
+export class SearchDomains {
+  readonly #read: (container: string) => Promise<{ readonly search: readonly string[] }>;
+  readonly #known = new Map<string, readonly string[]>();
+
+  constructor(read: (container: string) => Promise<{ readonly search: readonly string[] }>) {
+    this.#read = read;
+  }
+
+  of(container: string): readonly string[] {
+    return this.#known.get(container) ?? [];
+  }
+
+  refresh(containers: Iterable<string>): void {
+    const now = new Set(containers);
+    for (const id of this.#known.keys()) if (!now.has(id)) this.#known.delete(id);
+    for (const id of now) if (!this.#known.has(id)) void this.#fetch(id);
+  }
+
+  async #fetch(id: string): Promise<void> {
+    this.#known.set(id, []);
+    // Unreadable: no suffix is known, so that more is counted as denied, and nothing is permitted by it.
+    const search = await this.#read(id).then(
+      (r) => r.search,
+      () => undefined,
+    );
+    if (search === undefined || search.length === 0) this.#known.delete(id);
+    else this.#known.set(id, search);
+  }
 }

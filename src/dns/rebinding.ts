@@ -6,9 +6,12 @@
 import { type Address, formatAddress, formatRange, parseAddress, type Range, rangeHas } from '../lib/ip.js';
 import { carriedV4, privateRangeOf } from '../lib/special-use.js';
 import { hitText, type ThreatLook } from '../policy/threat.js';
-import { recordAddress } from './address.js';
-import { type } from './types.js';
-import type { ResourceRecord } from './wire.js';
+import { classIn, type } from './types.js';
+import { isWithin, type ResourceRecord, readName, recordAddress } from './wire-name.js';
+
+/** Service binding records (RFC 9460). */
+
+/** Which records of an answer belong to the question: the asked name's CNAME chain and its end, nothing else. */
 
 export interface RebindingRules {
   /** The entry or the zone says that answers in private space are good. */
@@ -85,4 +88,101 @@ export function filterAnswers(records: readonly ResourceRecord[], rules: Rebindi
     return why === undefined;
   });
   return { records: kept, refused };
+}
+
+/** Names in one chain; real ones have two or three. */
+export const maxChain = 16;
+
+export interface Chain {
+  /** Records to keep, as they stood. */
+  readonly records: readonly ResourceRecord[];
+  /** The last name of the chain, lower case. */
+  readonly end: string;
+  /** A record of the asked type stands at the end. */
+  readonly complete: boolean;
+  /** The chain bites its tail or is too long: no answer can come of it. */
+  readonly broken: boolean;
+  /** Names of the chain, asked name first. */
+  readonly names: readonly string[];
+}
+
+/** The name inside rdata that is a name and nothing else (CNAME, DNAME, PTR), lower case. */
+function dataName(record: ResourceRecord): string {
+  return readName(record.data, 0).name.toLowerCase();
+}
+
+function aliases(answers: readonly ResourceRecord[]): Map<string, string> {
+  const map = new Map<string, string>();
+  for (const r of answers) {
+    if (r.type === type.CNAME && !map.has(r.name.toLowerCase())) map.set(r.name.toLowerCase(), dataName(r));
+  }
+  return map;
+}
+
+function walk(name: string, answers: readonly ResourceRecord[]): { names: string[]; broken: boolean } {
+  const next = aliases(answers);
+  const names = [name];
+  for (let at = next.get(name); at !== undefined; at = next.get(at)) {
+    if (names.includes(at) || names.length >= maxChain) return { names, broken: true };
+    names.push(at);
+  }
+  return { names, broken: false };
+}
+
+/** Follows the chain of `name` (lower case) within `answers`. */
+export function followChain(name: string, asked: number, answers: readonly ResourceRecord[]): Chain {
+  const ours = answers.filter((r) => r.class === classIn);
+  const follow = asked !== type.CNAME && asked !== type.ANY;
+  const { names, broken } = follow ? walk(name, ours) : { names: [name], broken: false };
+  const known = new Set(names);
+  const end = names[names.length - 1] ?? name;
+  const records = ours.filter((r) => {
+    const owner = r.name.toLowerCase();
+    if (r.type === type.DNAME && asked !== type.DNAME)
+      return names.some((n) => n !== owner && isWithin(n, owner));
+    if (r.type === asked) return owner === end;
+    return known.has(owner) && (asked === type.ANY || r.type === type.CNAME || r.type === type.RRSIG);
+  });
+  const complete = records.some(
+    (r) => r.name.toLowerCase() === end && (r.type === asked || asked === type.ANY),
+  );
+  return { records, end, complete, broken, names };
+}
+
+/**
+ * Keys that are taken out: ech (5) hides the name from the TLS check; address hints (4, 6) are addresses that nobody
+ * asked for and no set holds, and clients without hints ask A and AAAA (RFC 9460 7.3).
+ */
+const stripped = new Set([4, 5, 6]);
+const mandatory = 0;
+
+function* params(data: Buffer, start: number): Generator<{ key: number; whole: Buffer; value: Buffer }> {
+  for (let at = start; at < data.length; ) {
+    const end = at + 4 + data.readUInt16BE(at + 2);
+    if (end > data.length) throw new RangeError('SvcParam cut short');
+    yield { key: data.readUInt16BE(at), whole: data.subarray(at, end), value: data.subarray(at + 4, end) };
+    at = end;
+  }
+}
+
+/** True when the record says that clients must understand a key that we take out: then it is useless without. */
+function needsStripped(value: Buffer): boolean {
+  for (let at = 0; at + 2 <= value.length; at += 2) if (stripped.has(value.readUInt16BE(at))) return true;
+  return false;
+}
+
+/** HTTPS or SVCB rdata without ECH and address hints; undefined: the record has to go (malformed, or they are mandatory). */
+export function stripServiceParams(data: Buffer): Buffer | undefined {
+  try {
+    const { next } = readName(data, 2);
+    const kept = [data.subarray(0, next)];
+    for (const { key, whole, value } of params(data, next)) {
+      if (key === mandatory && needsStripped(value)) return undefined;
+      if (!stripped.has(key)) kept.push(whole);
+    }
+    return Buffer.concat(kept);
+  } catch {
+    // Malformed in any way: closed by default.
+    return undefined;
+  }
 }

@@ -2,13 +2,12 @@
 
 import type { SetWriter } from '../kernel/netlink/ipset.js';
 import type { Logger } from '../lib/log.js';
-import { familyOf, recordAddress } from './address.js';
 import type { Journal } from './journal.js';
 import type { Fact, Ledger, SetsOf } from './ledger.js';
+import type { DnsPolicy, LearnSets, NameDecision } from './policy.js';
 import { refusedAnswer } from './rebinding.js';
 import type { Resolvers } from './resolvers.js';
-import type { DnsPolicy, LearnSets, NameDecision } from './types.js';
-import type { ResourceRecord } from './wire.js';
+import { familyOf, type ResourceRecord, recordAddress } from './wire-name.js';
 
 export interface LearnOptions {
   readonly policy: DnsPolicy;

@@ -4,16 +4,16 @@ import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';
 import { nameMatches } from '../lib/dns-name.js';
 import type { Logger } from '../lib/log.js';
+import { ThreatWatch } from './decide.js';
 import { Journal } from './journal.js';
 import { type Fact, Ledger, type SetsOf } from './ledger.js';
 import { type AskerLimits, Limits, upstreamShare } from './limits.js';
 import { Observed } from './passthrough.js';
 import { Pipeline } from './pipeline.js';
+import type { DnsPolicy, NameEvent } from './policy.js';
 import { Learn } from './recorder.js';
 import { type ResolverOptions, Resolvers } from './resolvers.js';
 import { DnsServer, type NamespaceSockets } from './server.js';
-import { ThreatWatch } from './threat-watch.js';
-import type { DnsPolicy, NameEvent } from './types.js';
 import { Upstream } from './upstream.js';
 
 export interface DnsConfig {

@@ -255,7 +255,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'answer-other-type',
     what: 'an answer to another question is taken for ours',
-    file: 'src/dns/upstream-query.ts',
+    file: 'src/dns/exchange.ts',
     from: "    if (!ours.rest.equals(theirs.rest)) return 'foreign';\n",
     to: '',
     killedBy: pure('dns/upstream-query', 'not with another type'),
@@ -263,7 +263,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'answer-other-id',
     what: 'an answer with another id is taken for ours',
-    file: 'src/dns/upstream-query.ts',
+    file: 'src/dns/exchange.ts',
     from: 'answer.readUInt16BE(0) !== sent.readUInt16BE(0)',
     to: 'answer.length < 0',
     killedBy: pure('dns/upstream-query', 'not with another id'),
@@ -271,7 +271,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'answer-strangers',
     what: 'records of names that were not asked for are taken',
-    file: 'src/dns/cname-chain.ts',
+    file: 'src/dns/rebinding.ts',
     from: 'if (r.type === asked) return owner === end;',
     to: 'if (r.type === asked) return true;',
     killedBy: pure(
@@ -282,7 +282,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'answer-dname',
     what: 'a DNAME of another name is taken',
-    file: 'src/dns/cname-chain.ts',
+    file: 'src/dns/rebinding.ts',
     from: 'return names.some((n) => n !== owner && isWithin(n, owner));',
     to: 'return true;',
     killedBy: pure('dns/decide', 'take a DNAME only where it owns a part of the chain'),

@@ -1,12 +1,17 @@
 /** DNS messages: what clients send, and what upstream resolvers answer. */
 import { encode } from 'dns-packet';
-import { followChain, maxChain } from '../../../src/dns/cname-chain.js';
 import { denied, encodeReply, noData, parseQuery, serverFailure, udpLimit } from '../../../src/dns/codec.js';
-import { stripServiceParams } from '../../../src/dns/svcb.js';
-import { matchAnswer, readAnswer } from '../../../src/dns/upstream-query.js';
-import { decodeMessage, flag, type Message } from '../../../src/dns/wire.js';
-import { encodeMessage } from '../../../src/dns/wire-encode.js';
-import { nameToWire, readName, WireError } from '../../../src/dns/wire-name.js';
+import { matchAnswer, readAnswer } from '../../../src/dns/exchange.js';
+import { followChain, maxChain, stripServiceParams } from '../../../src/dns/rebinding.js';
+import {
+  decodeMessage,
+  encodeMessage,
+  flag,
+  type Message,
+  nameToWire,
+  readName,
+  WireError,
+} from '../../../src/dns/wire-name.js';
 import type { Random } from '../random.js';
 import { bytes, must, mustEqual, type Target } from '../target.js';
 

@@ -1,12 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { reverseAddress } from '../../../src/dns/address.js';
-import { followChain } from '../../../src/dns/cname-chain.js';
 import type { Query } from '../../../src/dns/codec.js';
 import { decide } from '../../../src/dns/decide.js';
-import { refusedAnswer } from '../../../src/dns/rebinding.js';
-import { classIn, type NameDecision, rcode, type } from '../../../src/dns/types.js';
-import type { ResourceRecord } from '../../../src/dns/wire.js';
-import { nameToWire } from '../../../src/dns/wire-name.js';
+import type { NameDecision } from '../../../src/dns/policy.js';
+import { followChain, refusedAnswer } from '../../../src/dns/rebinding.js';
+import { classIn, rcode, type } from '../../../src/dns/types.js';
+import { nameToWire, type ResourceRecord, reverseAddress } from '../../../src/dns/wire-name.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import { publicRanges } from '../../../src/lib/special-use.js';
 import { NO_THREATS, type ThreatHit } from '../../../src/policy/threat.js';

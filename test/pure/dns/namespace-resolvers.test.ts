@@ -1,7 +1,7 @@
 /** Whose resolver a namespace that was furnished ahead becomes: nobody's question may wait in it for long. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import type { Prepared } from '../../../src/dns/namespace-prepared.js';
 import { NamespaceDns } from '../../../src/dns/namespace-resolvers.js';
+import type { Prepared } from '../../../src/dns/namespace-sockets.js';
 import type { Logger } from '../../../src/lib/log.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 

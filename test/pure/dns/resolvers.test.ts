@@ -2,9 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Cache } from '../../../src/dns/cache.js';
 import { Limits } from '../../../src/dns/limits.js';
 import { Resolvers } from '../../../src/dns/resolvers.js';
+import { Cache } from '../../../src/dns/upstream.js';
 import { parseResolvConf, parseServer } from '../../../src/lib/dns-server-address.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

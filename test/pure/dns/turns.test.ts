@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { Turns } from '../../../src/dns/fair-queue.js';
+import { FairQueue as Turns } from '../../../src/dns/limits.js';
 
 it('one question of an asker waits behind one of each other, not behind all', async () => {
   const turns = new Turns();

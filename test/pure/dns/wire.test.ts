@@ -2,9 +2,16 @@ import { type Answer, decode, encode } from 'dns-packet';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parseQuery } from '../../../src/dns/codec.js';
-import { decodeMessage, flag } from '../../../src/dns/wire.js';
-import { encodeMessage } from '../../../src/dns/wire-encode.js';
-import { isPlainName, isWithin, nameToWire, readName, WireError } from '../../../src/dns/wire-name.js';
+import {
+  decodeMessage,
+  encodeMessage,
+  flag,
+  isPlainName,
+  isWithin,
+  nameToWire,
+  readName,
+  WireError,
+} from '../../../src/dns/wire-name.js';
 
 const answers: Answer[] = [
   { type: 'CNAME', name: 'www.example.com', ttl: 300, data: 'edge.example.net' },
