@@ -1,9 +1,9 @@
 import type { Config } from '../config/config.js';
 import { HostWatch } from '../coverage/host-watch.js';
-import type { NamespaceDns } from '../dns/namespace-resolvers.js';
-import { SandboxFolders } from '../dns/netns-paths.js';
-import type { NamesPolicy, SearchDomains } from '../dns/policy.js';
-import type { DnsService } from '../dns/service.js';
+import type { DnsService } from '../dns/dns-service.js';
+import type { NamesPolicy, SearchDomains } from '../dns/names-policy.js';
+import type { NamespaceDns } from '../dns/namespace-dns.js';
+import { SandboxFolders } from '../dns/sandbox-folders.js';
 import { DockerWatch } from '../docker/watch.js';
 import type { Denials } from '../enforce/denials.js';
 import { Holding } from '../enforce/holding.js';

@@ -1,5 +1,5 @@
-import type { NamesPolicy } from '../dns/policy.js';
-import type { DnsService } from '../dns/service.js';
+import type { DnsService } from '../dns/dns-service.js';
+import type { NamesPolicy } from '../dns/names-policy.js';
 import { Denials, limitReason } from '../enforce/denials.js';
 import type { Recording } from '../enforce/recording.js';
 import type { ThreatLook } from '../policy/threat.js';

@@ -1,8 +1,8 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
-import { type NameEvent, NamesPolicy, SearchDomains } from '../dns/policy.js';
-import { DnsService } from '../dns/service.js';
+import { DnsService } from '../dns/dns-service.js';
+import { type NameEvent, NamesPolicy, SearchDomains } from '../dns/names-policy.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';

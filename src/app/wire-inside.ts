@@ -1,7 +1,7 @@
-import type { NamespaceDns } from '../dns/namespace-resolvers.js';
-import { type MadeNamespaceDns, makeNamespaceDns } from '../dns/namespace-sockets.js';
-import type { SandboxFolders } from '../dns/netns-paths.js';
-import type { DnsService } from '../dns/service.js';
+import { type MadeNamespaceDns, makeNamespaceDns } from '../dns/container-namespaces.js';
+import type { DnsService } from '../dns/dns-service.js';
+import type { NamespaceDns } from '../dns/namespace-dns.js';
+import type { SandboxFolders } from '../dns/sandbox-folders.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { LearnedPort } from '../enforce/learned-sets.js';
 import type { DeniedLog } from '../enforce/packet-io.js';

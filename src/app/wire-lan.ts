@@ -1,4 +1,4 @@
-import { hasSandbox, isOnLan, type MadeNamespaceDns } from '../dns/namespace-sockets.js';
+import { hasSandbox, isOnLan, type MadeNamespaceDns } from '../dns/container-namespaces.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Denials } from '../enforce/denials.js';
 import type { LearnedPort } from '../enforce/learned-sets.js';

@@ -1,5 +1,5 @@
-import type { NamesPolicy } from '../dns/policy.js';
-import type { DnsService } from '../dns/service.js';
+import type { DnsService } from '../dns/dns-service.js';
+import type { NamesPolicy } from '../dns/names-policy.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { HostMode } from '../enforce/host-cgroups.js';
 import { EnforcementPass, type PassParts } from '../enforce/pass.js';

@@ -1,5 +1,5 @@
 import type { Config } from '../config/config.js';
-import type { DnsService } from '../dns/service.js';
+import type { DnsService } from '../dns/dns-service.js';
 import type { EnforcementPass } from '../enforce/pass.js';
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { FlowBlocklist } from '../kernel/delete-flows.js';

@@ -1,4 +1,4 @@
-import type { NamespaceDns } from '../dns/namespace-resolvers.js';
+import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { HostMode } from '../enforce/host-cgroups.js';
 import type { Policies } from '../enforce/policies.js';

@@ -1,4 +1,4 @@
-import type { NameDecision } from '../dns/policy.js';
+import type { NameDecision } from '../dns/names-policy.js';
 import type { NameMatch } from '../lib/dns-name.js';
 import { type Address, formatAddress, parseAddress } from '../lib/ip.js';
 import type { Lockdown, Pause } from '../policy/emergency.js';

@@ -1,5 +1,5 @@
-import type { NamesPolicy } from '../dns/policy.js';
-import type { DnsService } from '../dns/service.js';
+import type { DnsService } from '../dns/dns-service.js';
+import type { NamesPolicy } from '../dns/names-policy.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { privateName, type Sent } from '../enforce/destination.js';

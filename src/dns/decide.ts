@@ -1,9 +1,9 @@
 /** What to do with a question: pure, given who asks and what the policy says. */
 import { hitText } from '../policy/threat.js';
-import { denied, noData, type Query, type Reply } from './codec.js';
-import type { DnsPolicy, NameDecision, NameEvent } from './policy.js';
-import { followChain } from './rebinding.js';
-import { classIn, extendedError, rcode, type, typeName } from './types.js';
+import { followChain } from './answer-filter.js';
+import { denied, noData, type Query, type Reply } from './client-query.js';
+import { classIn, extendedError, rcode, type, typeName } from './dns-constants.js';
+import type { DnsPolicy, NameDecision, NameEvent } from './names-policy.js';
 import {
   addressRecord,
   familyOf,
@@ -12,7 +12,7 @@ import {
   nameToWire,
   type ResourceRecord,
   reverseAddress,
-} from './wire-name.js';
+} from './wire.js';
 
 /** Replies that are made here, and their size. */
 
@@ -33,7 +33,7 @@ export type Action =
   | { readonly kind: 'refuse'; readonly rcode: number; readonly reason: string };
 
 /** Everything that is answered without an upstream. */
-export type OwnAnswer = Exclude<Action, { readonly kind: 'forward' }>;
+export type LocalAnswer = Exclude<Action, { readonly kind: 'forward' }>;
 
 type Policy = Pick<DnsPolicy, 'decide' | 'localName' | 'localAddress' | 'searchDomains' | 'threats'>;
 
@@ -50,7 +50,7 @@ function forFamily(addresses: readonly string[], asked: number): readonly string
 }
 
 /** Answers that need no upstream: loopback and neighbours (RFC 6761 6.3). */
-export function decideLocal(policy: Policy, container: string, query: Query): OwnAnswer | undefined {
+export function decideLocal(policy: Policy, container: string, query: Query): LocalAnswer | undefined {
   if (query.class !== classIn) return undefined;
   if (isWithin(query.name, 'localhost'))
     return { kind: 'addresses', addresses: forFamily(loopback, query.type) };
@@ -73,12 +73,12 @@ function isSearchAttempt(policy: Policy, container: string, name: string): boole
   });
 }
 
-function deny(policy: Policy, container: string, name: string, reason: string): OwnAnswer {
+function deny(policy: Policy, container: string, name: string, reason: string): LocalAnswer {
   return { kind: 'deny', verdict: 'deny', reason, counted: !isSearchAttempt(policy, container, name) };
 }
 
 /** A name that no container may reach, whatever its entries and its mode. */
-export function decideThreat({ threats }: Pick<DnsPolicy, 'threats'>, name: string): OwnAnswer | undefined {
+export function decideThreat({ threats }: Pick<DnsPolicy, 'threats'>, name: string): LocalAnswer | undefined {
   const hit = threats.blockedName(name);
   return hit && { kind: 'deny', verdict: 'threat', reason: hitText(hit), counted: true };
 }
@@ -108,14 +108,14 @@ export function decide(policy: Policy, container: string, query: Query): Action 
   return deny(policy, container, query.name, decision.reason ?? withoutEntry(query.name));
 }
 
-type Denial = Extract<OwnAnswer, { readonly kind: 'deny' }>;
+type Denial = Extract<LocalAnswer, { readonly kind: 'deny' }>;
 
 interface ThreatWatchOptions {
   readonly policy: Pick<DnsPolicy, 'threats'>;
   onEvent(event: NameEvent): void;
 }
 
-export class ThreatWatch {
+export class ThreatNames {
   readonly #o: ThreatWatchOptions;
 
   constructor(options: ThreatWatchOptions) {
@@ -144,7 +144,7 @@ export class ThreatWatch {
 const localTtl = 5;
 
 /** What every action but asking upstream comes to. */
-export function replyFor(query: Query, action: OwnAnswer): Reply {
+export function replyFor(query: Query, action: LocalAnswer): Reply {
   switch (action.kind) {
     case 'deny':
       return denied(query, action.reason);

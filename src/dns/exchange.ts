@@ -5,7 +5,7 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
-import { classIn, rcode } from './types.js';
+import { classIn, rcode } from './dns-constants.js';
 import {
   decodeMessage,
   encodeMessage,
@@ -15,7 +15,7 @@ import {
   type Message,
   readName,
   WireError,
-} from './wire-name.js';
+} from './wire.js';
 
 /** Observed containers: the query goes as it is to the resolver that was asked, the answer comes back as it is. */
 

@@ -2,7 +2,7 @@ import type { Addresses } from '../kernel/netlink/addresses.js';
 import type { Logger } from '../lib/log.js';
 import type { DesiredInput, Subject } from '../ruleset/desired-state.js';
 import { hostResolver } from '../ruleset/host-net.js';
-import type { DnsService } from './service.js';
+import type { DnsService } from './dns-service.js';
 
 export interface HostResolversOptions {
   readonly dns: DnsService;

@@ -1,7 +1,7 @@
 /** Who was told what, until when: the one source of learned set members and of names for addresses. Pure; ms. */
 
-import type { LearnSets } from './policy.js';
-import { familyOf } from './wire-name.js';
+import type { LearnSets } from './names-policy.js';
+import { familyOf } from './wire.js';
 
 export interface Fact {
   readonly container: string;
@@ -13,11 +13,11 @@ export interface Fact {
   /** The address is shown under this name until then; never before `until`. */
   readonly shownUntil: number;
 }
-export interface Limits {
+export interface LedgerBounds {
   readonly perName: number;
   readonly perContainer: number;
 }
-const defaultLimits: Limits = { perName: 1000, perContainer: 20_000 };
+const defaultLimits: LedgerBounds = { perName: 1000, perContainer: 20_000 };
 
 /** The sets that hold `address` when it was told for `name`, as the policy stands now; empty: no longer justified. */
 export type SetsOf = (name: string, address: string) => readonly LearnSets[];
@@ -26,7 +26,7 @@ interface Validity {
   until: number;
   shownUntil: number;
 }
-interface Told {
+interface ContainerFacts {
   readonly names: Map<string, Map<string, Validity>>;
   readonly addresses: Map<string, Set<string>>;
   count: number;
@@ -42,10 +42,10 @@ export interface Recorded {
 const setName = (sets: LearnSets, address: string): string => (familyOf(address) === 4 ? sets.v4 : sets.v6);
 
 export class Ledger {
-  readonly #told = new Map<string, Told>();
-  readonly #limits: Limits;
+  readonly #told = new Map<string, ContainerFacts>();
+  readonly #limits: LedgerBounds;
 
-  constructor(limits: Limits = defaultLimits) {
+  constructor(limits: LedgerBounds = defaultLimits) {
     this.#limits = limits;
   }
 
@@ -66,7 +66,7 @@ export class Ledger {
     return { fact: { ...fact, ...known }, grown };
   }
 
-  #of(container: string): Told {
+  #of(container: string): ContainerFacts {
     let told = this.#told.get(container);
     if (told === undefined) {
       told = { names: new Map(), addresses: new Map(), count: 0 };
@@ -75,7 +75,7 @@ export class Ledger {
     return told;
   }
 
-  #insert(told: Told, fact: Fact): void {
+  #insert(told: ContainerFacts, fact: Fact): void {
     const addresses = told.names.get(fact.name) ?? new Map<string, Validity>();
     told.names.set(
       fact.name,
@@ -86,7 +86,7 @@ export class Ledger {
     told.count++;
   }
 
-  #drop(told: Told, name: string, address: string): void {
+  #drop(told: ContainerFacts, name: string, address: string): void {
     const addresses = told.names.get(name);
     if (!addresses?.delete(address)) return;
     told.count--;
@@ -97,7 +97,7 @@ export class Ledger {
   }
 
   /** Room for one more fact: what ends soonest goes. A full container gives up a tenth, so that this stays rare. */
-  #makeRoom(container: string, told: Told, name: string, now: number): Fact[] {
+  #makeRoom(container: string, told: ContainerFacts, name: string, now: number): Fact[] {
     const ofName = told.names.get(name);
     const victims: Fact[] = [];
     if (ofName !== undefined && ofName.size >= this.#limits.perName) {
@@ -214,7 +214,7 @@ function* factsOfName(
     yield { container, name, address, until: v.until, shownUntil: v.shownUntil };
 }
 
-function* facts(container: string, told: Told): Generator<Fact> {
+function* facts(container: string, told: ContainerFacts): Generator<Fact> {
   for (const [name, addresses] of told.names) yield* factsOfName(container, name, addresses);
 }
 

@@ -3,44 +3,44 @@
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import { parseServer, type Server } from '../lib/dns-server-address.js';
 import { hitText } from '../policy/threat.js';
-import { type Ask, awaitMs, encodeFor, type ParsedQuery, type Query } from './codec.js';
-import { decide, decideLocal, decideThreat, type OwnAnswer, replyFor, type ThreatWatch } from './decide.js';
+import { followChain } from './answer-filter.js';
+import type { ClientLimits } from './client-limits.js';
+import { awaitMs, type ClientRequest, encodeFor, type ParsedQuery, type Query } from './client-query.js';
+import { decide, decideLocal, decideThreat, type LocalAnswer, replyFor, type ThreatNames } from './decide.js';
+import { type, typeName } from './dns-constants.js';
 import { readAnswer, relay, relayToAny } from './exchange.js';
-import type { Limits } from './limits.js';
-import type { DnsPolicy, NameEvent } from './policy.js';
-import { followChain } from './rebinding.js';
-import type { Learn } from './recorder.js';
+import type { DnsPolicy, NameEvent } from './names-policy.js';
+import type { Recorder } from './recorder.js';
 import type { Resolvers } from './resolvers.js';
-import { type, typeName } from './types.js';
-import { isPlainName } from './wire-name.js';
+import { isPlainName } from './wire.js';
 
-export interface ObservedOptions {
+export interface PassthroughOptions {
   readonly policy: DnsPolicy;
   readonly original: OriginalDestination;
   readonly resolvers: Resolvers;
-  readonly learn: Learn;
-  readonly watch: ThreatWatch;
+  readonly learn: Recorder;
+  readonly watch: ThreatNames;
   /** What each asker may have asked of resolvers. */
-  readonly shares: Limits;
+  readonly shares: ClientLimits;
   isOwn(address: string, port: number): boolean;
   onEvent(event: NameEvent): void;
 }
 
-export class Observed {
-  readonly #o: ObservedOptions;
+export class Passthrough {
+  readonly #o: PassthroughOptions;
 
-  constructor(options: ObservedOptions) {
+  constructor(options: PassthroughOptions) {
     this.#o = options;
   }
 
   /** The answer of the resolver that was asked, unchanged; undefined: none came. */
-  async answer(ask: Ask, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
+  async answer(ask: ClientRequest, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
     const { shares } = this.#o;
     if (!shares.enter(container, performance.now())) return undefined;
     return this.#answer(ask, container, parsed).finally(() => shares.leave(container));
   }
 
-  async #answer(ask: Ask, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
+  async #answer(ask: ClientRequest, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
     const query = parsed.ok ? parsed.query : undefined;
     const asked = this.#asked(ask);
     const { policy } = this.#o;
@@ -60,7 +60,7 @@ export class Observed {
   }
 
   /** Threats are denied in mode observe, too; in mode off DNS is nobody's to touch. */
-  #threat(container: string, query: Query): OwnAnswer | undefined {
+  #threat(container: string, query: Query): LocalAnswer | undefined {
     if (this.#o.policy.mode(container) !== 'observe') return undefined;
     this.#o.watch.name(container, query);
     const threat = decideThreat(this.#o.policy, query.name);
@@ -76,7 +76,7 @@ export class Observed {
   }
 
   /** The answer as it came, unless it leads to a bad name. Addresses in it are the rules' to deny. */
-  #checked(ask: Ask, container: string, query: Query, answer: Buffer, trusted: boolean): Buffer {
+  #checked(ask: ClientRequest, container: string, query: Query, answer: Buffer, trusted: boolean): Buffer {
     const records = readAnswer(answer)?.answers ?? [];
     const alias =
       this.#o.policy.mode(container) === 'observe' ? this.#o.watch.badAlias(query, records) : undefined;
@@ -101,7 +101,7 @@ export class Observed {
    * An enforced container that may ask this resolver itself (dns=direct), whose port was unknown when nat redirected its
    * flow: the answer of the resolver that it meant. `own`: it meant another, or this one.
    */
-  async direct(ask: Ask, container: string): Promise<Buffer | undefined | 'own'> {
+  async direct(ask: ClientRequest, container: string): Promise<Buffer | undefined | 'own'> {
     const isDirect = this.#o.policy.directResolvers(container);
     const meant = isDirect && this.#asked(ask);
     if (!meant || !isDirect({ ...meant, proto: ask.transport })) return 'own';
@@ -110,7 +110,7 @@ export class Observed {
   }
 
   /** The resolver that the container addressed, unless that was this one. A loopback one is the host's own, asked in host mode. */
-  #asked(ask: Ask): Server | undefined {
+  #asked(ask: ClientRequest): Server | undefined {
     if (ask.container !== undefined) return undefined;
     const { client, server } = ask;
     const original = this.#o.original.lookup({
@@ -126,7 +126,7 @@ export class Observed {
   }
 
   async #relayed(
-    ask: Ask,
+    ask: ClientRequest,
     container: string,
     query: Query | undefined,
     to: Server,

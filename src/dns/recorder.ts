@@ -2,14 +2,14 @@
 
 import type { SetWriter } from '../kernel/netlink/ipset.js';
 import type { Logger } from '../lib/log.js';
+import { refusedAnswer } from './answer-filter.js';
 import type { Journal } from './journal.js';
 import type { Fact, Ledger, SetsOf } from './ledger.js';
-import type { DnsPolicy, LearnSets, NameDecision } from './policy.js';
-import { refusedAnswer } from './rebinding.js';
+import type { DnsPolicy, LearnSets, NameDecision } from './names-policy.js';
 import type { Resolvers } from './resolvers.js';
-import { familyOf, type ResourceRecord, recordAddress } from './wire-name.js';
+import { familyOf, type ResourceRecord, recordAddress } from './wire.js';
 
-export interface LearnOptions {
+export interface RecorderOptions {
   readonly policy: DnsPolicy;
   readonly resolvers: Resolvers;
   readonly ledger: Ledger;
@@ -26,13 +26,13 @@ export interface LearnOptions {
 /** ipset's largest time-out, seconds (ip_set_timeout.h, IPSET_MAX_TIMEOUT). */
 const maxTimeout = 2_147_483;
 
-interface Told {
+interface Resolved {
   readonly address: string;
   readonly ttl: number;
 }
 
 /** Distinct addresses of an answer, each with its shortest TTL. */
-function addressesOf(records: readonly ResourceRecord[]): readonly Told[] {
+function addressesOf(records: readonly ResourceRecord[]): readonly Resolved[] {
   const shortest = new Map<string, number>();
   for (const record of records) {
     const address = recordAddress(record);
@@ -42,10 +42,10 @@ function addressesOf(records: readonly ResourceRecord[]): readonly Told[] {
   return [...shortest].map(([address, ttl]) => ({ address, ttl }));
 }
 
-export class Learn {
-  readonly #o: LearnOptions;
+export class Recorder {
+  readonly #o: RecorderOptions;
 
-  constructor(options: LearnOptions) {
+  constructor(options: RecorderOptions) {
     this.#o = options;
   }
 
@@ -120,7 +120,7 @@ export class Learn {
     await this.#insert(container, address, this.setsOf(container));
   }
 
-  #record(container: string, name: string, told: readonly Told[], trusted: boolean): readonly Fact[] {
+  #record(container: string, name: string, told: readonly Resolved[], trusted: boolean): readonly Fact[] {
     const now = this.#o.now();
     const results = told.map(({ address, ttl }) => {
       const shownUntil = this.#until(ttl, now);

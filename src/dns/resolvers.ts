@@ -2,7 +2,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { parseResolvConf, parseServer, type Server } from '../lib/dns-server-address.js';
 import type { Logger } from '../lib/log.js';
-import { isWithin } from './wire-name.js';
+import { isWithin } from './wire.js';
 
 export interface ResolverOptions {
   /** "ip", "ip:port", "[v6]:port"; empty: the host's. */

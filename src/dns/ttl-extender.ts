@@ -3,9 +3,9 @@ import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import type { Marks } from '../ruleset/marks.js';
-import type { DnsService } from './service.js';
+import type { DnsService } from './dns-service.js';
 
-export interface InUseOptions {
+export interface TtlExtenderOptions {
   readonly dns: DnsService;
   readonly flows: Conntrack;
   readonly marks: Marks;
@@ -18,20 +18,20 @@ const EXTENSION_MS = 120_000;
 
 /** Addresses whose time runs out stay permitted while the container has a live flow to them. */
 export class TtlExtender implements AsyncDisposable {
-  readonly #o: InUseOptions;
+  readonly #o: TtlExtenderOptions;
   readonly #timer: NodeJS.Timeout;
   #running: Promise<void> = Promise.resolve();
 
-  constructor(options: InUseOptions) {
+  constructor(options: TtlExtenderOptions) {
     this.#o = options;
     this.#timer = setInterval(() => {
-      this.#running = this.look().catch((e: unknown) =>
+      this.#running = this.extendInUse().catch((e: unknown) =>
         options.log.warn({ err: String(e) }, 'cannot tell which addresses are in use'),
       );
     }, EVERY_MS);
   }
 
-  async look(): Promise<void> {
+  async extendInUse(): Promise<void> {
     const facts = this.#o.dns.expiring(AHEAD_MS);
     if (facts.length === 0) return;
     const busy = await this.#busy();

@@ -1,12 +1,12 @@
 /** Resolution: cache, collapse of equal questions, servers by zone, and CNAME chains that an upstream leaves open. */
 
 import type { Server } from '../lib/dns-server-address.js';
+import { type Chain, followChain, maxChain } from './answer-filter.js';
+import type { ClientLimits } from './client-limits.js';
+import { rcode, type } from './dns-constants.js';
 import { buildQuery, exchangeTcp, exchangeUdp, type Outcome, type Question, readAnswer } from './exchange.js';
-import type { Limits } from './limits.js';
-import { type Chain, followChain, maxChain } from './rebinding.js';
 import type { Resolvers, Route } from './resolvers.js';
-import { rcode, type } from './types.js';
-import { flag, type Message, type ResourceRecord } from './wire-name.js';
+import { flag, type Message, type ResourceRecord } from './wire.js';
 
 /** One question put to a list of servers until one answers: time-outs, TCP, servers that lack EDNS or echo no case. */
 
@@ -26,7 +26,7 @@ export interface UpstreamOptions {
   /** Names that are asked of nobody, also where another leads to them: the chain ends there. */
   readonly stopsAt: (name: string) => boolean;
   /** What each asker may have asked of resolvers. */
-  readonly shares: Limits;
+  readonly shares: ClientLimits;
 }
 /** The answer of one exchange, and its chain. */
 interface Link extends Answer {
@@ -42,7 +42,7 @@ const maxInFlight = 2000;
 export class Upstream {
   readonly #options: UpstreamOptions;
   readonly #cache: Cache<Kept>;
-  readonly #asked = new ServersAsked();
+  readonly #asked = new UpstreamServers();
   readonly #inFlight = new Map<string, Promise<Link>>();
 
   constructor(options: UpstreamOptions) {
@@ -173,7 +173,7 @@ const avoidMs = 10_000;
 
 export class NoAnswerError extends Error {}
 
-class ServersAsked {
+class UpstreamServers {
   readonly #quirks = new Map<string, Quirks>();
 
   /** Throws NoAnswerError, naming every server and what came of it. */

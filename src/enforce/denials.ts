@@ -1,4 +1,4 @@
-import type { NameEvent } from '../dns/policy.js';
+import type { NameEvent } from '../dns/names-policy.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
 import type { Verdict } from '../policy/verdict.js';
 import type { Subject } from '../ruleset/desired-state.js';

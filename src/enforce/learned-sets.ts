@@ -1,4 +1,4 @@
-import type { DnsService } from '../dns/service.js';
+import type { DnsService } from '../dns/dns-service.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState, SetDesired, Subject } from '../ruleset/desired-state.js';

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { NamespaceDns } from '../dns/namespace-resolvers.js';
+import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { LinkNews as LinkListener } from '../kernel/host-links.js';
 import type { Kernel } from '../kernel/kernel.js';

@@ -1,5 +1,5 @@
 import type { HostWatch } from '../coverage/host-watch.js';
-import type { DnsService } from '../dns/service.js';
+import type { DnsService } from '../dns/dns-service.js';
 import { TtlExtender } from '../dns/ttl-extender.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { LegacyTables, RulesMonitor } from '../kernel/rules-monitor.js';

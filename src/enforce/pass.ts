@@ -1,6 +1,6 @@
+import type { DnsService } from '../dns/dns-service.js';
 import type { HostResolvers } from '../dns/host-resolvers.js';
-import type { NamesPolicy } from '../dns/policy.js';
-import type { DnsService } from '../dns/service.js';
+import type { NamesPolicy } from '../dns/names-policy.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Applied } from '../kernel/dataplane.js';
 import type { FlowBlocklist } from '../kernel/delete-flows.js';

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
-import { readFolders } from '../dns/netns-paths.js';
+import { readFolders } from '../dns/sandbox-folders.js';
 import { readParents } from '../enforce/host-cgroups.js';
 import { BridgePorts, releaseVeths } from '../kernel/bridge-forwarding.js';
 import { Cgroups } from '../kernel/cgroups.js';

@@ -38,7 +38,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'names-ahead-docker',
     what: 'questions of an observed container wait that were asked before Docker has reported it',
-    file: 'src/dns/namespace-sockets.ts',
+    file: 'src/dns/container-namespaces.ts',
     from: "return isCertain || attached.has(id) ? 'Docker' : undefined;",
     to: 'return isCertain && attached.has(id) ? undefined : undefined;',
     killedBy: {
@@ -49,7 +49,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'names-own-resolvers',
     what: 'after a container with resolvers of its own, the first names of the next one are asked by Docker',
-    file: 'src/dns/namespace-resolvers.ts',
+    file: 'src/dns/namespace-dns.ts',
     from: ' || this.#o.hasOwnResolvers(id)) return;',
     to: ') return;',
     killedBy: {
@@ -60,18 +60,18 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'names-passed',
     what: 'a container that asked Docker and is enforced now goes on asking Docker by its old socket',
-    file: 'src/dns/namespace-resolvers.ts',
+    file: 'src/dns/namespace-dns.ts',
     from: '      await this.#endPassing(path); // a flow that leads there would go on being answered by Docker\n',
     to: '',
     killedBy: {
-      file: 'test/pure/dns/namespace-resolvers.test.ts',
+      file: 'test/pure/dns/namespace-dns.test.ts',
       test: 'asked Docker and is enforced now is answered by us alone',
     },
   },
   {
     id: 'names-unknown-networks',
     what: 'the name of a neighbour is denied before the networks of its asker are known',
-    file: 'src/dns/pipeline.ts',
+    file: 'src/dns/query-pipeline.ts',
     from: "if (action.kind === 'deny' && action.verdict === 'deny') {",
     to: "if (action.kind === 'deny' && action.reason === '') {",
     killedBy: { file: 'test/live/late-names.test.ts', test: 'of neighbours are found: mode enforce' },

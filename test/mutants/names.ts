@@ -4,7 +4,7 @@ import type { Mutant } from './mutant.js';
 const NEIGHBOURS = 'src/policy/neighbours.ts';
 const OWNER = 'src/policy/owner.ts';
 const EMBEDDED = 'src/lib/special-use.ts';
-const REBINDING = 'src/dns/rebinding.ts';
+const REBINDING = 'src/dns/answer-filter.ts';
 const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
 
 export const NAMES: readonly Mutant[] = [
@@ -258,7 +258,7 @@ export const NAMES: readonly Mutant[] = [
     file: 'src/dns/exchange.ts',
     from: "    if (!ours.rest.equals(theirs.rest)) return 'foreign';\n",
     to: '',
-    killedBy: pure('dns/upstream-query', 'not with another type'),
+    killedBy: pure('dns/exchange', 'not with another type'),
   },
   {
     id: 'answer-other-id',
@@ -266,12 +266,12 @@ export const NAMES: readonly Mutant[] = [
     file: 'src/dns/exchange.ts',
     from: 'answer.readUInt16BE(0) !== sent.readUInt16BE(0)',
     to: 'answer.length < 0',
-    killedBy: pure('dns/upstream-query', 'not with another id'),
+    killedBy: pure('dns/exchange', 'not with another id'),
   },
   {
     id: 'answer-strangers',
     what: 'records of names that were not asked for are taken',
-    file: 'src/dns/rebinding.ts',
+    file: 'src/dns/answer-filter.ts',
     from: 'if (r.type === asked) return owner === end;',
     to: 'if (r.type === asked) return true;',
     killedBy: pure(
@@ -282,7 +282,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'answer-dname',
     what: 'a DNAME of another name is taken',
-    file: 'src/dns/rebinding.ts',
+    file: 'src/dns/answer-filter.ts',
     from: 'return names.some((n) => n !== owner && isWithin(n, owner));',
     to: 'return true;',
     killedBy: pure('dns/decide', 'take a DNAME only where it owns a part of the chain'),

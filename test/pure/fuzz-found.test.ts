@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { EMPTY_FOLDER, nextFolder } from '../../src/config/list-files.js';
 import { parseListFile } from '../../src/config/lists.js';
-import { decodeMessage, WireError } from '../../src/dns/wire-name.js';
+import { decodeMessage, WireError } from '../../src/dns/wire.js';
 import { parseEntries } from '../../src/policy/entry-parse.js';
 import { readLabels } from '../../src/policy/labels.js';
 import { listFromObject } from '../../src/policy/list-parse.js';

@@ -1,8 +1,15 @@
 /** DNS messages: what clients send, and what upstream resolvers answer. */
 import { encode } from 'dns-packet';
-import { denied, encodeReply, noData, parseQuery, serverFailure, udpLimit } from '../../../src/dns/codec.js';
+import { followChain, maxChain, stripServiceParams } from '../../../src/dns/answer-filter.js';
+import {
+  denied,
+  encodeReply,
+  noData,
+  parseQuery,
+  serverFailure,
+  udpLimit,
+} from '../../../src/dns/client-query.js';
 import { matchAnswer, readAnswer } from '../../../src/dns/exchange.js';
-import { followChain, maxChain, stripServiceParams } from '../../../src/dns/rebinding.js';
 import {
   decodeMessage,
   encodeMessage,
@@ -11,7 +18,7 @@ import {
   nameToWire,
   readName,
   WireError,
-} from '../../../src/dns/wire-name.js';
+} from '../../../src/dns/wire.js';
 import type { Random } from '../random.js';
 import { bytes, must, mustEqual, type Target } from '../target.js';
 

@@ -1,5 +1,5 @@
 /** Domain names: as people write them, and on the wire. */
-import { isPlainName, nameToWire, readName, WireError } from '../../../src/dns/wire-name.js';
+import { isPlainName, nameToWire, readName, WireError } from '../../../src/dns/wire.js';
 import { canonicalName, isPublicSuffix, nameMatches } from '../../../src/lib/dns-name.js';
 import type { Random } from '../random.js';
 import { bytes, must, mustEqual, type Target } from '../target.js';

@@ -2,21 +2,21 @@
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
-import { parseQuery, udpLimit } from '../../../src/dns/codec.js';
-import { ThreatWatch } from '../../../src/dns/decide.js';
+import { followChain } from '../../../src/dns/answer-filter.js';
+import { parseQuery, udpLimit } from '../../../src/dns/client-query.js';
+import { ThreatNames } from '../../../src/dns/decide.js';
+import { rcode } from '../../../src/dns/dns-constants.js';
+import { serveStream } from '../../../src/dns/dns-server.js';
 import { type Question, readAnswer } from '../../../src/dns/exchange.js';
 import type { Journal } from '../../../src/dns/journal.js';
 import { Ledger } from '../../../src/dns/ledger.js';
-import type { Observed } from '../../../src/dns/passthrough.js';
-import { Pipeline } from '../../../src/dns/pipeline.js';
-import type { DnsPolicy } from '../../../src/dns/policy.js';
-import { followChain } from '../../../src/dns/rebinding.js';
-import { Learn } from '../../../src/dns/recorder.js';
+import type { DnsPolicy } from '../../../src/dns/names-policy.js';
+import type { Passthrough } from '../../../src/dns/passthrough.js';
+import { QueryPipeline } from '../../../src/dns/query-pipeline.js';
+import { Recorder } from '../../../src/dns/recorder.js';
 import { Resolvers } from '../../../src/dns/resolvers.js';
-import { serveStream } from '../../../src/dns/server.js';
-import { rcode } from '../../../src/dns/types.js';
 import { type Answer, NoAnswerError, type Upstream } from '../../../src/dns/upstream.js';
-import { decodeMessage, flag, recordAddress } from '../../../src/dns/wire-name.js';
+import { decodeMessage, flag, recordAddress } from '../../../src/dns/wire.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
 import { must, mustEqual, type Target } from '../target.js';
 import { answers, dnsWords, queries } from './dns.js';
@@ -62,7 +62,7 @@ class Trial {
     const failures: unknown[] = [];
     const log = { ...quiet, error: (told: object) => void failures.push(told) };
     const resolvers = new Resolvers({ upstreams: ['192.0.2.1'], zones: {}, isOwn: () => false, log });
-    const learn = new Learn({
+    const learn = new Recorder({
       policy,
       resolvers,
       ledger: new Ledger(),
@@ -78,10 +78,10 @@ class Trial {
       now: () => 0,
     });
     const upstream = { resolve: async (q: Question) => this.#resolve(q) } as unknown as Upstream;
-    const observed = { direct: async () => 'own' } as unknown as Observed;
-    const watch = new ThreatWatch({ policy, onEvent: () => {} });
+    const observed = { direct: async () => 'own' } as unknown as Passthrough;
+    const watch = new ThreatNames({ policy, onEvent: () => {} });
     const parts = { policy, upstream, learn, observed, watch, log };
-    const pipeline = new Pipeline({ ...parts, maxTtl: 60, onEvent: () => {} });
+    const pipeline = new QueryPipeline({ ...parts, maxTtl: 60, onEvent: () => {} });
     const client = { address: '172.18.0.2', port: 4000 };
     const reply = await pipeline.handle({ message, transport, client, server: { address: '::1', port: 53 } });
     mustEqual(failures, [], 'a query failed inside');

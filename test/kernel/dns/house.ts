@@ -2,8 +2,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { DnsPolicy, NameDecision, NameEvent } from '../../../src/dns/policy.js';
-import { type DnsConfig, DnsService } from '../../../src/dns/service.js';
+import { type DnsConfig, DnsService } from '../../../src/dns/dns-service.js';
+import type { DnsPolicy, NameDecision, NameEvent } from '../../../src/dns/names-policy.js';
 import type { OriginalDestination } from '../../../src/kernel/netlink/conntrack.js';
 import type { SetWriter } from '../../../src/kernel/netlink/ipset.js';
 import type { Range } from '../../../src/lib/ip.js';

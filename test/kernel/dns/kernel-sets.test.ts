@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { DnsService } from '../../../src/dns/service.js';
+import { DnsService } from '../../../src/dns/dns-service.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 import { Authority, a, aaaa, freePair } from './authority.js';

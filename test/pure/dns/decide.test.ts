@@ -1,12 +1,14 @@
 import { describe, expect, it } from 'vitest';
-import type { Query } from '../../../src/dns/codec.js';
+import { followChain, refusedAnswer } from '../../../src/dns/answer-filter.js';
+import type { Query } from '../../../src/dns/client-query.js';
 import { decide } from '../../../src/dns/decide.js';
-import type { NameDecision } from '../../../src/dns/policy.js';
-import { followChain, refusedAnswer } from '../../../src/dns/rebinding.js';
-import { classIn, rcode, type } from '../../../src/dns/types.js';
-import { nameToWire, type ResourceRecord, reverseAddress } from '../../../src/dns/wire-name.js';
+
+import { classIn, rcode, type } from '../../../src/dns/dns-constants.js';
+import type { NameDecision } from '../../../src/dns/names-policy.js';
+import { nameToWire, type ResourceRecord, reverseAddress } from '../../../src/dns/wire.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import { publicRanges } from '../../../src/lib/special-use.js';
+
 import { NO_THREATS, type ThreatHit } from '../../../src/policy/threat.js';
 
 const HIT: ThreatHit = {

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Limits } from '../../../src/dns/limits.js';
+import { ClientLimits } from '../../../src/dns/client-limits.js';
 import { Resolvers } from '../../../src/dns/resolvers.js';
 import { Cache } from '../../../src/dns/upstream.js';
 import { parseResolvConf, parseServer } from '../../../src/lib/dns-server-address.js';
@@ -100,13 +100,13 @@ describe('cache', () => {
 
 describe('limits', () => {
   it('hold each asker to its own share', () => {
-    const limits = new Limits({ rate: 10, burst: 2, inFlight: 10 });
+    const limits = new ClientLimits({ rate: 10, burst: 2, inFlight: 10 });
     expect([limits.enter('a', 0), limits.enter('a', 0), limits.enter('a', 0)]).toEqual([true, true, false]);
     expect(limits.enter('b', 0)).toBe(true);
     expect(limits.enter('a', 100)).toBe(true);
   });
   it('bound what is in flight', () => {
-    const limits = new Limits({ rate: 1000, burst: 1000, inFlight: 1 });
+    const limits = new ClientLimits({ rate: 1000, burst: 1000, inFlight: 1 });
     expect([limits.enter('a', 0), limits.enter('a', 0)]).toEqual([true, false]);
     limits.leave('a');
     expect(limits.enter('a', 0)).toBe(true);

@@ -1,7 +1,7 @@
 import { type Answer, decode, encode } from 'dns-packet';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseQuery } from '../../../src/dns/codec.js';
+import { parseQuery } from '../../../src/dns/client-query.js';
 import {
   decodeMessage,
   encodeMessage,
@@ -11,7 +11,7 @@ import {
   nameToWire,
   readName,
   WireError,
-} from '../../../src/dns/wire-name.js';
+} from '../../../src/dns/wire.js';
 
 const answers: Answer[] = [
   { type: 'CNAME', name: 'www.example.com', ttl: 300, data: 'edge.example.net' },

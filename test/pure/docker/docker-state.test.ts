@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { hasSandbox } from '../../../src/dns/namespace-sockets.js';
+import { hasSandbox } from '../../../src/dns/container-namespaces.js';
 import { DockerState, viewOf } from '../../../src/docker/docker-state.js';
 import { readContainers, readInspect } from '../../../src/docker/read-containers.js';
 import { readNetwork } from '../../../src/docker/read-networks.js';

@@ -1,6 +1,6 @@
 /** What becomes of a logged packet and of a denied name. */
 import { describe, expect, it } from 'vitest';
-import type { NameEvent } from '../../../src/dns/policy.js';
+import type { NameEvent } from '../../../src/dns/names-policy.js';
 import { type DenialEvent, Denials } from '../../../src/enforce/denials.js';
 import { Tallies } from '../../../src/enforce/recorded.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';

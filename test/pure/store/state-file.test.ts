@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Journal } from '../../../src/dns/journal.js';
-import { readFolders } from '../../../src/dns/netns-paths.js';
+import { readFolders } from '../../../src/dns/sandbox-folders.js';
 import { readParents } from '../../../src/enforce/host-cgroups.js';
 import { readUsed } from '../../../src/enforce/quotas.js';
 import { foundBefore } from '../../../src/ops/teardown.js';

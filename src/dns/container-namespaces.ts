@@ -15,9 +15,9 @@ import {
 } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { NamespaceDns } from './namespace-resolvers.js';
-import type { SandboxFolders } from './netns-paths.js';
-import type { DnsService } from './service.js';
+import type { DnsService } from './dns-service.js';
+import { NamespaceDns } from './namespace-dns.js';
+import type { SandboxFolders } from './sandbox-folders.js';
 
 /** A socket that asks Docker's resolver from inside. */
 const CLIENT = { family: 4, address: '127.0.0.1', port: 0 } as const;
@@ -66,11 +66,11 @@ class Namespaces {
     return undefined;
   }
 
-  readonly prepare = async (path: string): Promise<Prepared> =>
+  readonly prepare = async (path: string): Promise<PreparedNamespace> =>
     this.prepared(path, await this.#sandboxes.furnish(path));
 
   /** Questions wait in the sockets until it is known whose they are. */
-  prepared(path: string, sockets: ResolverSockets): Prepared {
+  prepared(path: string, sockets: ResolverSockets): PreparedNamespace {
     const { port } = sockets;
     this.#folders.note(path);
     this.ports.set(path, port);
@@ -219,7 +219,7 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
 }
 
 /** A namespace in which questions for Docker's resolver wait in sockets of ours until its container is known. */
-export interface Prepared {
+export interface PreparedNamespace {
   /** Answers from here on, as this container's resolver; disposing closes the sockets. */
   claim(container: string): Disposable;
   /**
@@ -230,7 +230,7 @@ export interface Prepared {
   /** Closes the sockets; the rules stay. */
   drop(): void;
 }
-export interface AheadOptions {
+export interface UnclaimedNamespacesOptions {
   /** Takes the rules out again. */
   readonly detach: (path: string) => Promise<void>;
   /** Docker answers, and has listed its containers since `began` (ms, monotonic): one of them would be known by now. */
@@ -240,12 +240,12 @@ export interface AheadOptions {
 const UNCLAIMED_MS = 10_000;
 
 /** Network namespaces that were prepared before the Docker API reported their containers. */
-export class Ahead {
-  readonly #o: AheadOptions;
+export class UnclaimedNamespaces {
+  readonly #o: UnclaimedNamespacesOptions;
   readonly #onUnclaimed: (path: string) => void;
-  readonly #prepared = new Map<string, { readonly prepared: Prepared; timer: NodeJS.Timeout }>();
+  readonly #prepared = new Map<string, { readonly prepared: PreparedNamespace; timer: NodeJS.Timeout }>();
 
-  constructor(options: AheadOptions, onUnclaimed: (path: string) => void) {
+  constructor(options: UnclaimedNamespacesOptions, onUnclaimed: (path: string) => void) {
     this.#o = options;
     this.#onUnclaimed = onUnclaimed;
   }
@@ -257,7 +257,7 @@ export class Ahead {
     return [...this.#prepared.keys()];
   }
 
-  begin(path: string, prepared: Prepared): void {
+  begin(path: string, prepared: PreparedNamespace): void {
     this.#prepared.set(path, { prepared, timer: this.#timer(path, performance.now()) });
   }
 
@@ -270,7 +270,7 @@ export class Ahead {
   }
 
   /** Its container is known. */
-  take(path: string): Prepared | undefined {
+  take(path: string): PreparedNamespace | undefined {
     const found = this.#prepared.get(path);
     clearTimeout(found?.timer);
     this.#prepared.delete(path);
@@ -288,7 +288,7 @@ export class Ahead {
   }
 }
 
-export interface ClearedOptions {
+export interface CleanedNamespacesOptions {
   /** Path of the container's namespace; undefined while it has none. */
   readonly pathOf: (container: string) => string | undefined;
   /** Takes what leads to a resolver of ours out of a namespace. */
@@ -302,11 +302,11 @@ const AT_ONCE = 8;
  * Containers whose namespace holds nothing of an earlier service: its sockets died with it, and rules that it left where
  * none of ours are wanted would lead every question to nobody.
  */
-export class Cleared {
-  readonly #o: ClearedOptions;
+export class CleanedNamespaces {
+  readonly #o: CleanedNamespacesOptions;
   readonly #ids = new Set<string>();
 
-  constructor(options: ClearedOptions) {
+  constructor(options: CleanedNamespacesOptions) {
     this.#o = options;
   }
 

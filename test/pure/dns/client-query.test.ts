@@ -1,7 +1,14 @@
 import { type DecodedPacket, decode, encode, type OptAnswer } from 'dns-packet';
 import { describe, expect, it } from 'vitest';
-import { denied, encodeReply, noData, parseQuery, type Query, udpLimit } from '../../../src/dns/codec.js';
-import { stripServiceParams } from '../../../src/dns/rebinding.js';
+import { stripServiceParams } from '../../../src/dns/answer-filter.js';
+import {
+  denied,
+  encodeReply,
+  noData,
+  parseQuery,
+  type Query,
+  udpLimit,
+} from '../../../src/dns/client-query.js';
 
 /** The types of dns-packet lack the response code and options it does not know. */
 type Decoded = DecodedPacket & { rcode: string };

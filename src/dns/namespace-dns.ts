@@ -1,14 +1,14 @@
 import { Newest } from '../lib/async.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import {
-  Ahead,
-  type AheadOptions,
-  Cleared,
-  type ClearedOptions,
-  type Prepared,
-} from './namespace-sockets.js';
+  CleanedNamespaces,
+  type CleanedNamespacesOptions,
+  type PreparedNamespace,
+  UnclaimedNamespaces,
+  type UnclaimedNamespacesOptions,
+} from './container-namespaces.js';
 
-export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
+export interface NamespaceDnsOptions extends UnclaimedNamespacesOptions, CleanedNamespacesOptions {
   /** The container may have Docker's embedded resolver at all. */
   readonly embedded: (container: string) => boolean;
   /** Whether Docker's resolver would ask for this container from the host's namespace; true while nobody can tell. */
@@ -18,7 +18,7 @@ export interface NamespaceDnsOptions extends AheadOptions, ClearedOptions {
   /** Whatever Docker asks: it is on a network where nothing else brings its questions to us. */
   readonly always: (container: string) => boolean;
   /** Opens our sockets inside and lays the rules that lead to them. */
-  readonly prepare: (path: string) => Promise<Prepared>;
+  readonly prepare: (path: string) => Promise<PreparedNamespace>;
   /** Sets whether a new network namespace is prepared before the Docker API reports its container. */
   readonly onHabit: (isAhead: boolean) => void;
   /** Our resolver answers inside from now on. */
@@ -60,7 +60,7 @@ export class NamespaceDns {
   readonly #failed = new Map<string, string>();
   /** By container: how often its namespace was not there. The file goes with a container, whose end Docker reports later. */
   readonly #missing = new Map<string, number>();
-  readonly #ahead: Ahead;
+  readonly #ahead: UnclaimedNamespaces;
   /** By path: sockets of ours that pass questions on to Docker. */
   readonly #passed = new Map<
     string,
@@ -68,7 +68,7 @@ export class NamespaceDns {
   >();
   /** By path: Docker's resolver was asked there before our rules were laid. */
   readonly #askedBefore = new Set<string>();
-  readonly #clear: Cleared;
+  readonly #clear: CleanedNamespaces;
   #state: AppliedState | undefined;
   /**
    * Whether a new network namespace is prepared before the Docker API reports its container. The value follows the last
@@ -88,8 +88,8 @@ export class NamespaceDns {
 
   constructor(options: NamespaceDnsOptions) {
     this.#o = options;
-    this.#ahead = new Ahead(options, (path) => void this.#passOn(path));
-    this.#clear = new Cleared(options);
+    this.#ahead = new UnclaimedNamespaces(options, (path) => void this.#passOn(path));
+    this.#clear = new CleanedNamespaces(options);
   }
 
   /** Whether our resolver is in its namespace; 'late': Docker was asked (or may have been) before our rules were there. */
@@ -201,7 +201,7 @@ export class NamespaceDns {
    * The network namespace of a container has been made and furnished, and it is not known of which one: from the arrival of
    * its port there may be too little time. Its questions wait until it is known whose it is.
    */
-  appeared(path: string, prepare: () => Prepared): void {
+  appeared(path: string, prepare: () => PreparedNamespace): void {
     if (this.#ahead.has(path) || this.#isTaken(path)) return;
     this.#ahead.begin(path, prepare());
     if (this.#ended) void this.#ahead.end();

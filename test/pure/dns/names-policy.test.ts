@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { NamesPolicy } from '../../../src/dns/policy.js';
+import { NamesPolicy } from '../../../src/dns/names-policy.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';

@@ -1,5 +1,5 @@
 /** Queries as clients send them, and the replies that are made here rather than fetched. */
-import { classIn, extendedError, rcode, type } from './types.js';
+import { classIn, extendedError, rcode, type } from './dns-constants.js';
 import {
   decodeMessage,
   type Edns,
@@ -10,7 +10,7 @@ import {
   nameToWire,
   type ResourceRecord,
   WireError,
-} from './wire-name.js';
+} from './wire.js';
 
 export interface Query {
   readonly id: number;
@@ -173,7 +173,7 @@ export function serverFailure(code: number, text: string): Reply {
 }
 
 /** One query as the server received it. */
-export interface Ask {
+export interface ClientRequest {
   readonly message: Buffer;
   readonly transport: 'udp' | 'tcp';
   readonly client: { readonly address: string; readonly port: number };
@@ -189,6 +189,6 @@ export const awaitMs = 2000;
 const tcpLimit = 65_535;
 
 /** The bytes of a reply, cut to what the client takes over its transport. */
-export function encodeFor(ask: Ask, query: Query, reply: Reply): Buffer {
+export function encodeFor(ask: ClientRequest, query: Query, reply: Reply): Buffer {
   return encodeReply(query, reply, ask.transport === 'udp' ? udpLimit(query) : tcpLimit);
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { classIn, type } from '../../../src/dns/dns-constants.js';
 import { buildQuery, matchAnswer } from '../../../src/dns/exchange.js';
-import { classIn, type } from '../../../src/dns/types.js';
 
 const QR = 0x8000;
 const HEADER = 12;

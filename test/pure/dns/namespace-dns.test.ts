@@ -1,7 +1,7 @@
 /** Whose resolver a namespace that was furnished ahead becomes: nobody's question may wait in it for long. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { NamespaceDns } from '../../../src/dns/namespace-resolvers.js';
-import type { Prepared } from '../../../src/dns/namespace-sockets.js';
+import type { PreparedNamespace } from '../../../src/dns/container-namespaces.js';
+import { NamespaceDns } from '../../../src/dns/namespace-dns.js';
 import type { Logger } from '../../../src/lib/log.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 
@@ -18,7 +18,7 @@ function furnisher(behind: Record<number, string>, inspected?: string, more: Par
   const answers: string[] = [];
   const passed: string[] = [];
   const detached: string[] = [];
-  const prepared = (path: string): Prepared => ({
+  const prepared = (path: string): PreparedNamespace => ({
     claim: () => {
       answers.push(path);
       return { [Symbol.dispose]: () => void answers.splice(answers.indexOf(path), 1) };

@@ -1,31 +1,31 @@
 /** A query's way, one concern a step: who asks → mode → local names → policy → upstream → rebinding → kernel → answer. */
 
 import type { Logger } from '../lib/log.js';
+import { filterAnswers, stripServiceParams } from './answer-filter.js';
 import {
-  type Ask,
   awaitMs,
+  type ClientRequest,
   encodeFor,
   noData,
   parseQuery,
   type Query,
   type Reply,
   serverFailure,
-} from './codec.js';
-import { decide, replyFor, type ThreatWatch } from './decide.js';
-import type { Observed } from './passthrough.js';
-import type { DnsPolicy, NameDecision, NameEvent } from './policy.js';
-import { filterAnswers, stripServiceParams } from './rebinding.js';
-import type { Learn } from './recorder.js';
-import { extendedError, rcode, type, typeName } from './types.js';
+} from './client-query.js';
+import { decide, replyFor, type ThreatNames } from './decide.js';
+import { extendedError, rcode, type, typeName } from './dns-constants.js';
+import type { DnsPolicy, NameDecision, NameEvent } from './names-policy.js';
+import type { Passthrough } from './passthrough.js';
+import type { Recorder } from './recorder.js';
 import { type Answer, NoAnswerError, type Upstream } from './upstream.js';
-import type { ResourceRecord } from './wire-name.js';
+import type { ResourceRecord } from './wire.js';
 
-export interface PipelineOptions {
+export interface QueryPipelineOptions {
   readonly policy: DnsPolicy;
   readonly upstream: Upstream;
-  readonly learn: Learn;
-  readonly observed: Observed;
-  readonly watch: ThreatWatch;
+  readonly learn: Recorder;
+  readonly observed: Passthrough;
+  readonly watch: ThreatNames;
   readonly log: Logger;
   /** Longest TTL told to clients, seconds. */
   readonly maxTtl: number;
@@ -34,16 +34,16 @@ export interface PipelineOptions {
 /** Askers nobody knows that wait at once: forged addresses could name any number of them. */
 const maxStrangers = 4096;
 
-export class Pipeline {
-  readonly #o: PipelineOptions;
+export class QueryPipeline {
+  readonly #o: QueryPipelineOptions;
   #strangers = 0;
 
-  constructor(options: PipelineOptions) {
+  constructor(options: QueryPipelineOptions) {
     this.#o = options;
   }
 
   /** The bytes to send back; undefined: nothing. Never rejects. */
-  async handle(ask: Ask): Promise<Buffer | undefined> {
+  async handle(ask: ClientRequest): Promise<Buffer | undefined> {
     try {
       return await this.#handle(ask);
     } catch (error) {
@@ -54,7 +54,7 @@ export class Pipeline {
     }
   }
 
-  async #handle(ask: Ask): Promise<Buffer | undefined> {
+  async #handle(ask: ClientRequest): Promise<Buffer | undefined> {
     const parsed = parseQuery(ask.message);
     if (!parsed.ok && parsed.reply === undefined) return undefined;
     const container = await this.#asker(ask);
@@ -67,7 +67,7 @@ export class Pipeline {
     return encodeFor(ask, parsed.query, reply);
   }
 
-  async #asker(ask: Ask): Promise<string | undefined> {
+  async #asker(ask: ClientRequest): Promise<string | undefined> {
     const { policy } = this.#o;
     if (ask.container !== undefined)
       return (await policy.awaitContainer(ask.container, awaitMs)) ? ask.container : undefined;

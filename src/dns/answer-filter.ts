@@ -6,8 +6,8 @@
 import { type Address, formatAddress, formatRange, parseAddress, type Range, rangeHas } from '../lib/ip.js';
 import { carriedV4, privateRangeOf } from '../lib/special-use.js';
 import { hitText, type ThreatLook } from '../policy/threat.js';
-import { classIn, type } from './types.js';
-import { isWithin, type ResourceRecord, readName, recordAddress } from './wire-name.js';
+import { classIn, type } from './dns-constants.js';
+import { isWithin, type ResourceRecord, readName, recordAddress } from './wire.js';
 
 /** Service binding records (RFC 9460). */
 

@@ -5,17 +5,17 @@ import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
 import type { Logger } from '../lib/log.js';
-import type { Ask } from './codec.js';
+import { ClientLimits, type RateLimits, FairQueue as Turns } from './client-limits.js';
+import type { ClientRequest } from './client-query.js';
 import { relayFrom } from './exchange.js';
-import { type AskerLimits, Limits, FairQueue as Turns } from './limits.js';
-import { familyOf } from './wire-name.js';
+import { familyOf } from './wire.js';
 
 /** DNS over one TCP connection (RFC 7766): length-prefixed messages, pipelined, answered as they are ready. */
 
 export interface ServerOptions {
-  handle(ask: Ask): Promise<Buffer | undefined>;
+  handle(ask: ClientRequest): Promise<Buffer | undefined>;
   readonly log: Logger;
-  readonly limits?: AskerLimits;
+  readonly limits?: RateLimits;
   /** TCP connections open at once for one asker. */
   readonly connections?: number;
 }
@@ -41,14 +41,14 @@ const backlog = 512;
 
 export class DnsServer {
   readonly #options: ServerOptions;
-  readonly #limits: Limits;
+  readonly #limits: ClientLimits;
   readonly #turns = new Turns();
   readonly #connections = new Map<string, number>();
   readonly #open = new Set<() => void>();
 
   constructor(options: ServerOptions) {
     this.#options = options;
-    this.#limits = new Limits(options.limits);
+    this.#limits = new ClientLimits(options.limits);
   }
 
   /**
@@ -206,7 +206,7 @@ export class DnsServer {
   }
 
   /** Beyond its share an asker gets nothing: it asks again, and the others are served. */
-  async #ask(ask: Ask): Promise<Buffer | undefined> {
+  async #ask(ask: ClientRequest): Promise<Buffer | undefined> {
     const asker = ask.container ?? ask.client.address;
     if (!this.#limits.enter(asker, performance.now())) return undefined;
     try {
@@ -218,7 +218,7 @@ export class DnsServer {
   }
 }
 
-function askAt(place: Place): Pick<Ask, 'server' | 'container'> {
+function askAt(place: Place): Pick<ClientRequest, 'server' | 'container'> {
   return place.container === undefined
     ? { server: place.local }
     : { server: place.local, container: place.container };

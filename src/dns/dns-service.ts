@@ -4,16 +4,16 @@ import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';
 import { nameMatches } from '../lib/dns-name.js';
 import type { Logger } from '../lib/log.js';
-import { ThreatWatch } from './decide.js';
+import { ClientLimits, type RateLimits, upstreamShare } from './client-limits.js';
+import { ThreatNames } from './decide.js';
+import { DnsServer, type NamespaceSockets } from './dns-server.js';
 import { Journal } from './journal.js';
 import { type Fact, Ledger, type SetsOf } from './ledger.js';
-import { type AskerLimits, Limits, upstreamShare } from './limits.js';
-import { Observed } from './passthrough.js';
-import { Pipeline } from './pipeline.js';
-import type { DnsPolicy, NameEvent } from './policy.js';
-import { Learn } from './recorder.js';
+import type { DnsPolicy, NameEvent } from './names-policy.js';
+import { Passthrough } from './passthrough.js';
+import { QueryPipeline } from './query-pipeline.js';
+import { Recorder } from './recorder.js';
 import { type ResolverOptions, Resolvers } from './resolvers.js';
-import { DnsServer, type NamespaceSockets } from './server.js';
 import { Upstream } from './upstream.js';
 
 export interface DnsConfig {
@@ -25,7 +25,7 @@ export interface DnsConfig {
   readonly grace: number;
   readonly resolvConf?: string;
   readonly cacheBytes?: number;
-  readonly limits?: AskerLimits;
+  readonly limits?: RateLimits;
 }
 export interface DnsDeps {
   readonly config: DnsConfig;
@@ -45,7 +45,7 @@ type NameTarget = Parameters<typeof nameMatches>[0];
 export class DnsService {
   readonly ledger = new Ledger();
   readonly #journal: Journal;
-  readonly #learn: Learn;
+  readonly #learn: Recorder;
   readonly #server: DnsServer;
   readonly #now: () => number;
   readonly #own = new Set<string>();
@@ -60,7 +60,7 @@ export class DnsService {
     this.#journal = new Journal({ path: deps.journal, log });
     const { minTtl, maxTtl, grace } = config;
     const { ledger } = this;
-    this.#learn = new Learn({
+    this.#learn = new Recorder({
       policy,
       resolvers,
       ledger,
@@ -72,7 +72,7 @@ export class DnsService {
       grace,
       now,
     });
-    const shares = new Limits(upstreamShare);
+    const shares = new ClientLimits(upstreamShare);
     const upstream = new Upstream({
       ...config,
       resolvers,
@@ -80,9 +80,9 @@ export class DnsService {
       stopsAt: (name) => policy.threats.blockedName(name) !== undefined,
     });
     const learn = this.#learn;
-    const watch = new ThreatWatch({ policy, onEvent });
-    const observed = new Observed({ policy, original, resolvers, learn, watch, shares, isOwn, onEvent });
-    const pipeline = new Pipeline({ policy, upstream, learn, observed, watch, log, maxTtl, onEvent });
+    const watch = new ThreatNames({ policy, onEvent });
+    const observed = new Passthrough({ policy, original, resolvers, learn, watch, shares, isOwn, onEvent });
+    const pipeline = new QueryPipeline({ policy, upstream, learn, observed, watch, log, maxTtl, onEvent });
     this.#server = new DnsServer({ ...config, handle: (ask) => pipeline.handle(ask), log });
     this.#journal.open(
       () => ledger.snapshot(),

@@ -1,5 +1,5 @@
 import { type Family, formatAddress, parseAddress } from '../lib/ip.js';
-import { classIn, type NameLayout, nameLayout, type } from './types.js';
+import { classIn, type NameLayout, nameLayout, type } from './dns-constants.js';
 
 /** Addresses inside records. */
 

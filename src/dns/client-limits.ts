@@ -4,7 +4,7 @@ interface Bucket {
   at: number;
   inFlight: number;
 }
-export interface AskerLimits {
+export interface RateLimits {
   /** Queries a second, sustained and at once. */
   readonly rate: number;
   readonly burst: number;
@@ -14,16 +14,16 @@ export interface AskerLimits {
  * Questions to other resolvers, those that the cache answers or that others ask already not counted. Public resolvers
  * turn a host away that asks some thousand a second: one container must not bring that on all.
  */
-export const upstreamShare: AskerLimits = { rate: 300, burst: 1500, inFlight: 128 };
-const defaultAskerLimits: AskerLimits = { rate: 2000, burst: 4000, inFlight: 256 };
+export const upstreamShare: RateLimits = { rate: 300, burst: 1500, inFlight: 128 };
+const defaultAskerLimits: RateLimits = { rate: 2000, burst: 4000, inFlight: 256 };
 /** Askers remembered; forged sources could name any number of them. */
 const maxAskers = 8192;
 
-export class Limits {
+export class ClientLimits {
   readonly #buckets = new Map<string, Bucket>();
-  readonly #limits: AskerLimits;
+  readonly #limits: RateLimits;
 
-  constructor(limits: AskerLimits = defaultAskerLimits) {
+  constructor(limits: RateLimits = defaultAskerLimits) {
     this.#limits = limits;
   }
 
