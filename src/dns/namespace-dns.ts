@@ -6,7 +6,7 @@ import {
   type PreparedNamespace,
   UnclaimedNamespaces,
   type UnclaimedNamespacesOptions,
-} from './container-namespaces.js';
+} from './unclaimed-namespaces.js';
 
 export interface NamespaceDnsOptions extends UnclaimedNamespacesOptions, CleanedNamespacesOptions {
   /** The container may have Docker's embedded resolver at all. */
