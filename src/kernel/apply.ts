@@ -12,7 +12,7 @@ import type { ElementChange, NftElements, RawElement } from './netlink/nft-codec
 import { bridgeScript, closingScript, hasOurLayout, programScript } from './nft-text.js';
 import { type Observed, RESTORE } from './read-rules.js';
 
-/** One run of one kernel tool with its input: a plan is a list of these, and can be printed. */
+/** One run of one kernel tool with its input. A plan is a list of these, and can be printed. */
 export interface Step {
   readonly tool: 'ipset' | 'iptables-restore' | 'ip6tables-restore' | 'nft';
   readonly script: string;
@@ -20,7 +20,10 @@ export interface Step {
 export interface Plan {
   /** Stages run one after the other; the steps of a stage side by side. */
   readonly stages: readonly (readonly Step[])[];
-  /** So many of the stages put addresses into the sets that keep others from opening flows to them. */
+  /**
+   * The number of stages at the start that add addresses to the sets which keep other endpoints from opening flows to
+   * them.
+   */
   readonly barring: number;
   /** Timed sets that are new and empty. */
   readonly refill: readonly string[];
@@ -56,15 +59,21 @@ const ipsetStep = (script: string): Step[] => (script ? [{ tool: 'ipset', script
 
 const FAMILIES = [4, 6] as const;
 /**
- * In the order in which a sender's rules may come: it is named when the others stand; and then its datagrams leave `raw`,
- * one by one. Held in `mangle`, each would have a flow of its own, and perhaps a port.
+ * The order in which the rules of a sender may be added. `mangle` assigns the mark, so that it comes after the tables
+ * that
+ * act on the mark. `raw` assigns the conntrack zone and comes last: it lets the datagrams of a socket pass one by one.
+ * If they
+ * were queued in `mangle`, each would get a flow of its own, and perhaps a NAT port of its own.
  */
 const TABLES_WITH_CGROUPS: readonly TableName[] = ['filter', 'nat', 'security', 'mangle', 'raw'];
 const CGROUP = / --path (\S+) /;
 
 interface TableSteps {
   readonly plain: readonly Step[];
-  /** Tables where rules name cgroups, each on its own: one that has just ended fails its table, and must fail no other. */
+  /**
+   * Tables with rules that name cgroups, one step each: the rule of a removed cgroup fails its table, but no other
+   * table.
+   */
   readonly mortal: ReadonlyMap<TableName, Step>;
 }
 
@@ -85,8 +94,9 @@ function tableSteps(family: Family, desired: DesiredState, observed: Observed, p
 
 export interface ApplyOptions {
   /**
-   * Ends flows of earlier holders: begins when the sets bar new ones, since one that another opens in between would stay,
-   * and ends before the bridge table changes.
+   * Deletes the flows of earlier owners of an address. It starts when the sets block new flows, because a flow that
+   * another
+   * endpoint opens in between would persist, and it ends before the bridge table changes.
    */
   readonly beforeBinding?: () => Promise<void>;
   /** Whether a cgroup that a rule names is there. */
@@ -94,8 +104,9 @@ export interface ApplyOptions {
 }
 
 /**
- * Runs a plan. The first failure stops it and is thrown; what has run stays, and the next pass goes on from what it reads.
- * False: rules were left out, as their cgroups had ended meanwhile.
+ * Runs a plan. The first failure stops it and is thrown. Completed steps persist, and the next pass continues from what
+ * it
+ * reads. Returns false when rules were left out because their cgroups were removed during the run.
  */
 export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {}): Promise<boolean> {
   const { beforeBinding = async () => undefined, hasCgroup = () => true } = options;
@@ -118,14 +129,16 @@ const cgroupExists = (line: string, hasCgroup: (path: string) => boolean): boole
   const path = CGROUP.exec(line)?.[1] ?? nftCgroup(line);
   return path === undefined || hasCgroup(path);
 };
-/** nft names it from another root, and says how deep it lies below that of the hierarchy. */
+/** nft names a cgroup from another root, and gives its depth below the root of the hierarchy. */
 function nftCgroup(line: string): string | undefined {
   const [, level, path] = / socket cgroupv2 level (\d+) "([^"]+)" /.exec(line) ?? [];
   return path?.split('/').slice(-Number(level)).join('/');
 }
 
 const TRIES = 5;
-/** Containers end at any time, those that crash at once over and over: their rules must not keep out those of others. */
+/**
+ * Containers exit at any time, and crash loops do so continuously: their rules must not keep out the rules of others.
+ */
 async function runMortal(run: Exec, step: Step, hasCgroup: (path: string) => boolean): Promise<boolean> {
   let script = step.script;
   for (let n = 1; ; n++) {
@@ -155,9 +168,10 @@ const MOST_MEMBERS = 64;
 const MEMBER_CHANGE = /^(add|del) (\S+) ([0-9a-f.:]+(?:\/\d+)?) -exist$/;
 
 /**
- * An Exec that runs `ipset restore` over netlink where the input only adds or removes a few addresses: 6 µs each, where a
- * process takes milliseconds, and the first packet of a new container waits for it. What netlink refuses ipset is asked for
- * again: adding and removing with `-exist` can be repeated, and the message names the line.
+ * An Exec that runs `ipset restore` over netlink if the input only adds or removes a few addresses: 6 µs each, where a
+ * process takes milliseconds, and the first packet of a new container waits for it. If netlink refuses a change, ipset
+ * runs
+ * with the same input: adding and removing with `-exist` can be repeated, and the message of ipset names the line.
  */
 export function withFastSets(run: Exec, sets: SetWriter): Exec {
   return async (file, args, options) => {
@@ -173,7 +187,7 @@ interface MemberChange {
   readonly set: string;
   readonly member: string;
 }
-/** Undefined: the input has other lines, or too many. */
+/** Returns undefined when the input has other lines, or too many. */
 function memberChanges(input: string): readonly MemberChange[] | undefined {
   const lines = input.split('\n').filter((line) => line !== '');
   if (lines.length === 0 || lines.length > MOST_MEMBERS) return undefined;
@@ -190,7 +204,7 @@ async function addedOrRemoved(changes: readonly MemberChange[], sets: SetWriter)
       await (verb === 'add' ? sets.add(set, member, 0) : sets.remove(set, member));
     return true;
   } catch {
-    return false; // the caller runs ipset, which succeeds or says why not
+    return false; // The caller runs ipset, which succeeds or reports the reason.
   }
 }
 
@@ -199,7 +213,7 @@ interface Layout {
   readonly key: readonly Field[];
   readonly data?: Field;
 }
-/** Sets and maps of the bridge table that change when a container comes or goes, as ruleset/bridge declares them. */
+/** Sets and maps of the bridge table that change when a container starts or stops, as ruleset/bridge declares them. */
 const LAYOUTS: Readonly<Record<string, Layout>> = {
   id4: { key: ['iif', 'mac', 'ip'], data: 'mark' },
   id6: { key: ['iif', 'mac', 'ip'], data: 'mark' },
@@ -243,7 +257,7 @@ function written(changes: readonly ElementChange[], elements: Pick<NftElements, 
   }
 }
 
-/** Undefined: the input has other lines, other sets, or too many elements. */
+/** Returns undefined when the input has other lines, other sets, or too many elements. */
 function changesOf(input: string): readonly ElementChange[] | undefined {
   const lines = input.split('\n').filter((line) => line !== '');
   const changes = lines.map(changeOf).filter((c) => c !== undefined);

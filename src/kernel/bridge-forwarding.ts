@@ -37,7 +37,7 @@ const NUD_NOARP = 0x40;
 const NTF_MASTER = 0x04;
 const NTF_STICKY = 0x40;
 
-/** What a veth does on its bridge. */
+/** Settings of a veth on its bridge. */
 interface PortSettings {
   /** The bridge learns from the Ethernet source of its frames. */
   readonly learning: boolean;
@@ -60,7 +60,7 @@ function portDumpBody(): Buffer {
   header.writeUInt8(AF_BRIDGE, 0);
   return header;
 }
-/** Undefined: the bridge itself, or no answer about a port. */
+/** Returns undefined for the bridge itself, and for a message that is not about a port. */
 function decodePort(body: Buffer): BridgePort | undefined {
   const attributes = parseAttributes(body, IFINFOMSG);
   const port = parseAttributes(attributes.get(LINK.portInfo));
@@ -83,7 +83,7 @@ function entryDumpBody(): Buffer {
   header.writeUInt8(AF_BRIDGE, 0);
   return header;
 }
-/** Undefined: an entry of another kind. */
+/** Returns undefined for an entry of another kind. */
 function decodeEntry(body: Buffer): StickyEntry | undefined {
   if (body.length < NDMSG || body[0] !== AF_BRIDGE) return undefined;
   const isSticky = (body.readUInt8(10) & NTF_STICKY) !== 0 && body.readUInt16LE(8) === NUD_NOARP;
@@ -104,7 +104,7 @@ function entryBody(index: number, mac: string): Buffer {
 const REPLACE = 0x100;
 /** Acknowledgements of so many fit any receive buffer. */
 const BATCH = 64;
-/** The veth, its place on the bridge (EOPNOTSUPP, which libuv calls ENOTSUP) or the entry has gone meanwhile. */
+/** The veth, its attachment to the bridge (EOPNOTSUPP, which libuv calls ENOTSUP) or the entry no longer exists. */
 const GONE = new Set(['ENODEV', 'ENOENT', 'ENOTSUP']);
 
 export type PortChange =
@@ -133,8 +133,8 @@ export class BridgePorts implements Disposable {
   }
 
   /**
-   * Resolves with those that could not be made because their veth or entry has gone. Rejects with the first other refusal,
-   * once all were tried (NetlinkError).
+   * Resolves with the changes that failed because the veth or the entry no longer exists. Rejects with the first other
+   * refusal after all changes were tried (NetlinkError).
    */
   async change(changes: readonly PortChange[]): Promise<readonly PortChange[]> {
     const refused: { readonly change: PortChange; readonly error: NetlinkError }[] = [];
@@ -181,18 +181,19 @@ type Held = ReadonlyMap<number, HeldVeth>;
 const RETRY_MS = 1_000;
 
 /**
- * Keeps the forwarding tables of bridges as desired: next to the passes, because rtnetlink waits for a lock that Docker holds
- * while it starts containers, and no packet waits for these entries.
+ * Keeps the forwarding tables of bridges in the desired state. It runs in parallel to the passes, because rtnetlink
+ * waits for
+ * a lock that Docker keeps while it starts containers, and no packet waits for these entries.
  */
 export class Forwarding {
   readonly #table: PortTable;
   readonly #log: Pick<Logger, 'warn'>;
   #wanted: Held = new Map();
-  /** What the kernel holds. */
+  /** The settings in the kernel, as far as they are known. */
   #held = new Map<number, HeldVeth>();
   /** The kernel must be read first. */
   #unknown = true;
-  /** Veths that may have left their bridge and come back without settings. */
+  /** Veths that may have left their bridge, in which case their settings were reset. */
   readonly #moved = new Set<number>();
   readonly #runs = new Coalescer(() => this.#run());
   #timer: NodeJS.Timeout | undefined;
@@ -203,7 +204,7 @@ export class Forwarding {
     this.#log = log;
   }
 
-  /** These veths, and no others, have settings of ours. */
+  /** Apply these settings, and remove the settings of all other veths. */
   want(veths: Held): void {
     this.#wanted = veths;
     this.#wake();
@@ -262,7 +263,7 @@ export class Forwarding {
   }
 }
 
-/** Veths with an entry like ours. */
+/** Veths with an entry of the kind that Drawbridge adds. */
 function heldVeths(ports: readonly BridgePort[], entries: readonly StickyEntry[]): Map<number, HeldVeth> {
   const settings = new Map(ports.map((p) => [p.index, p]));
   return new Map(
@@ -273,7 +274,7 @@ function heldVeths(ports: readonly BridgePort[], entries: readonly StickyEntry[]
   );
 }
 
-/** Entries come before the end of learning, so that the bridge knows a veth at any time. */
+/** An entry is added before learning is switched off, so that the bridge knows the MAC of a veth at any time. */
 function portChanges(wanted: Held, held: Held): PortChange[] {
   const changes: PortChange[] = [];
   for (const [index, now] of held) {

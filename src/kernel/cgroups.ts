@@ -4,20 +4,25 @@ import type { Cgroup } from '../ruleset/desired-state.js';
 import type { Exec } from './exec.js';
 import { RESTORE } from './read-rules.js';
 
-/** What iptables' cgroup match takes as it is (xt_cgroup: 512 bytes with the final NUL), and iptables-restore without quotes. */
+/**
+ * Paths that the cgroup match of iptables accepts (xt_cgroup: 512 bytes with the final NUL), and iptables-restore
+ * without quotes.
+ */
 const PATH = /^[\w.:@+\\/-]{1,511}$/;
 
-/** Where nft looks for the names of cgroups (nftables, src/socket.c and datatype cgroupsv2). */
+/** The folder in which nft resolves the names of cgroups (nftables, src/socket.c and datatype cgroupsv2). */
 const NFT_ROOT = '/sys/fs/cgroup';
 
 /**
- * The unified cgroup hierarchy, also where it stands beside the older ones. Paths are from its root, without a slash before
- * them. Asked from within a cgroup namespace of its own it says nothing: its paths would not be the kernel's.
+ * The unified cgroup hierarchy, also where the older hierarchies are mounted as well. Paths are relative to its root,
+ * without a
+ * leading slash. Within a cgroup namespace of its own the class returns nothing: the paths there differ from those of
+ * the kernel.
  */
 export class Cgroups {
-  /** Undefined: there is no unified hierarchy, or we see only a part of it. */
+  /** Undefined when there is no unified hierarchy, or when only a part of it is visible. */
   readonly #root: string | undefined;
-  /** nft and the kernel can ask for the cgroup of a socket. */
+  /** nft and the kernel support matching the cgroup of a socket. */
   #isInNft = false;
 
   constructor(mountInfo = readFileSync('/proc/self/mountinfo', 'utf8')) {
@@ -43,7 +48,9 @@ export class Cgroups {
     return name.startsWith(`${NFT_ROOT}/`) ? name.slice(NFT_ROOT.length + 1) : undefined;
   }
 
-  /** Where a process is now; undefined: it ended, or lies outside of what we see. */
+  /**
+   * The cgroup of a process now. Undefined when the process has exited, or when its cgroup is outside the visible part.
+   */
   of(pid: number | 'self'): string | undefined {
     const path = /^0::\/(.*)$/m.exec(textOf(`/proc/${pid}/cgroup`) ?? '')?.[1];
     return path === undefined || path.startsWith('..') ? undefined : path;
@@ -58,7 +65,7 @@ export class Cgroups {
     return { path, object: String(stats.ino), ...(nft === undefined ? {} : { nft }) };
   }
 
-  /** Cgroups in it, and whether processes are in it themselves; undefined: there is none. */
+  /** Child cgroups, and whether processes are in the cgroup itself. Undefined when there is no such cgroup. */
   inside(path: string): { readonly children: readonly string[]; readonly hasProcesses: boolean } | undefined {
     if (this.#root === undefined) return undefined;
     const folder = this.folder(path);
@@ -72,7 +79,7 @@ export class Cgroups {
     return join(this.#root ?? '', path);
   }
 
-  /** Makes an empty cgroup; false: it was there, or cannot be made. */
+  /** Makes an empty cgroup. Returns false when it exists already or cannot be made. */
   make(path: string): boolean {
     if (this.#root === undefined || !PATH.test(path)) return false;
     return succeeds(() => mkdirSync(this.folder(path)));
@@ -98,7 +105,7 @@ function textOf(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8');
   } catch {
-    return undefined; // the process or the cgroup has ended
+    return undefined; // The process has exited, or the cgroup was removed.
   }
 }
 
@@ -108,7 +115,7 @@ function foldersIn(path: string): string[] {
       .filter((e) => e.isDirectory())
       .map((e) => e.name);
   } catch {
-    return []; // it has ended since
+    return []; // The cgroup was removed in the meantime.
   }
 }
 
@@ -117,15 +124,16 @@ function succeeds(action: () => void): boolean {
     action();
     return true;
   } catch {
-    return false; // the caller is told; nothing depends on it
+    return false; // The return value reports it, and nothing depends on it.
   }
 }
 
 const TRY = '*raw\n-A OUTPUT -j CT --zone-orig 1\nCOMMIT\n';
 
 /**
- * Whether `raw` takes rules that give a packet a zone of conntrack (xt_CT): tried without laying them. Not with
- * iptables-legacy: it replaces whole tables, so that the rule of a cgroup that has ended would keep Docker out of its own.
+ * Whether `raw` accepts rules that assign a conntrack zone (xt_CT), tried with `--test`. Returns false for
+ * iptables-legacy:
+ * it replaces whole tables, so that the rule of a removed cgroup would keep Docker from changing its own rules.
  */
 export async function canZone(run: Exec): Promise<boolean> {
   if ((await run('iptables', ['--version'])).stdout.includes('legacy')) return false;

@@ -13,7 +13,9 @@ export interface MemberCounts {
   /** New flows that an entry permitted, and that none did. */
   readonly allowed: number;
   readonly denied: number;
-  /** By canonical entry: new flows through the rules that it shares with others of its ports. */
+  /**
+   * New flows by canonical entry. Entries that share a port class share their rules, so that each of them has the sum.
+   */
   readonly byEntry: ReadonlyMap<string, number>;
 }
 type Latest = readonly (readonly [Family, ChainCounts])[];
@@ -47,8 +49,9 @@ export class Counts {
   }
 
   /**
-   * Reads the counters, unless they were read within the last second: one reading for all who ask meanwhile.
-   * `mayBeOld`: while many wait for it, those that were read last will do; `at` is their time.
+   * Reads the counters unless they were read within the last second. Concurrent callers share one reading. With
+   * `mayBeOld`,
+   * the last reading is enough while many callers wait for a new one; `at` is its time.
    */
   async refresh(mayBeOld = false): Promise<void> {
     this.#latest = await (mayBeOld ? this.#read.getInCrowd() : this.#read.get());
@@ -87,12 +90,12 @@ export class Counts {
     return Math.max(0, passed);
   }
 
-  /** What an entry permits is refused all the same while too many connections are open. */
+  /** A flow that an entry permits is refused while too many connections are open. */
   #refuses(rule: Rule): boolean {
     return rule.then.k === 'goto' && rule.then.chain === `${this.#prefix}-MANY`;
   }
 
-  /** Rules of a chain with what they have counted. Those that were laid after the counters were read have no count yet. */
+  /** Rules of a chain with their counters. Rules that were added after the counters were read have a count of 0. */
   #counted(
     state: AppliedState,
     family: Family,
@@ -137,7 +140,7 @@ export async function readCounters(run: Exec, prefix: string, family: Family): P
   return counts;
 }
 
-/** Bytes that the kernel has counted for each quota of ours. */
+/** Bytes that the kernel has counted for each quota of Drawbridge. */
 export async function readQuotas(run: Exec): Promise<ReadonlyMap<string, number>> {
   const json = await must(run, 'nft', ['-j', 'list', 'quotas', 'table', 'bridge', BRIDGE_TABLE]);
   return new Map([...parseObjects(itemsOf(json)).allowances].map(([name, q]) => [name, q.used]));

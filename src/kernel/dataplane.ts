@@ -13,27 +13,27 @@ import { type Observed, observe } from './read-rules.js';
 
 export interface Applied {
   readonly changed: boolean;
-  /** Sets that were made since the last apply that held: their members are the ledger's and the feeds' to add. */
+  /** Sets created since the last successful apply: the ledger and the feeds must add their members again. */
   readonly refill: readonly string[];
-  /** The kernel had been read afresh, and somebody had changed what was last applied. */
+  /** The kernel was read before this apply, and another process had changed what was last applied. */
   readonly repaired: boolean;
 }
 
 const NOTHING = JSON.stringify([]);
 
-/** The kernel as one value: applies a desired state by the difference to what is known to stand there. */
+/** Applies a desired state by its difference to the known state of the kernel. */
 export class Dataplane {
   readonly #run: Exec;
   readonly #shape: KernelConfig;
   readonly #indexOf: IndexOf;
   readonly #hasCgroup: (path: string) => boolean;
-  /** Undefined: unknown, so that it must be read first. */
+  /** The known state of the kernel. Undefined when it must be read first. */
   #observed: Observed | undefined;
-  /** What was last applied, and the steps that could not be taken of it: rules of cgroups that had ended. */
+  /** The last applied state, and the steps that had to be left out because the cgroups of their rules were removed. */
   #last: { readonly desired: DesiredState; readonly left: string } | undefined;
-  /** Somebody had changed it, and no apply has held since. */
+  /** Another process changed the rules, and no apply has succeeded since. */
   #tampered = false;
-  /** Sets that were made, and whose making nobody has been told of: the apply failed behind it. */
+  /** Sets that were created by an apply that failed later, so that its caller was not told to fill them. */
   readonly #made = new Set<string>();
 
   constructor(
@@ -48,7 +48,7 @@ export class Dataplane {
     this.#hasCgroup = hasCgroup;
   }
 
-  /** Somebody may have changed something: read everything before the next apply. */
+  /** Another process may have changed something: the next apply reads the kernel first. */
   invalidate(): void {
     this.#observed = undefined;
   }
@@ -58,12 +58,12 @@ export class Dataplane {
     return this.#observed;
   }
 
-  /** What would change, from a fresh look; nothing is touched. */
+  /** The steps of an apply, computed from the current state of the kernel. Nothing is changed. */
   async plan(desired: DesiredState, run: Exec = this.#run): Promise<Plan> {
     return planSteps(this.#shape, desired, await observe(run, this.#shape.prefix, this.#indexOf));
   }
 
-  /** On failure the next call reads the kernel again and goes on from there. */
+  /** After a failure, the next call reads the kernel again and continues from its state. */
   async apply(
     desired: DesiredState,
     beforeBinding: () => Promise<void> = async () => undefined,
@@ -95,7 +95,7 @@ export class Dataplane {
   }
 }
 
-/** What the kernel holds after a plan has run without error: spares reading it back after every change. */
+/** Predicts the state of the kernel after a plan has run without error. This saves reading it after every change. */
 export function expectedAfter(shape: KernelConfig, desired: DesiredState, before: Observed): Observed {
   return {
     tables: new Map(([4, 6] as const).map((f) => [f, tablesAfter(f, desired, before, shape.prefix)])),

@@ -3,11 +3,11 @@ import { sharedSet } from '../ruleset/naming.js';
 import type { Kernel } from './kernel.js';
 import type { Conntrack } from './netlink/conntrack.js';
 
-/** What reads and deletes the flows of one network namespace. */
+/** The conntrack table of one network namespace. */
 export type FlowTable = Pick<Conntrack, 'flows' | 'flowsAmong' | 'delete' | 'mark'> &
   Partial<Pick<Conntrack, 'count'>>;
 
-/** Above this many addresses one walk of the table is cheaper than a filtered dump for each. */
+/** For more addresses than this, one walk of the table is cheaper than a filtered dump for each address. */
 const FEW = 3;
 
 /** Flows that were opened from, or are answered by, one of these addresses. */
@@ -25,7 +25,7 @@ async function flowsOf(
   return found.filter((f) => addresses.has(f[way].src));
 }
 
-/** A flow that ended, and whose it was. */
+/** A deleted flow, and the container that it belonged to. */
 export interface DeletedFlow {
   readonly flow: Flow;
   readonly owner: string;
@@ -33,13 +33,16 @@ export interface DeletedFlow {
 interface DeletionRules {
   /** Flows that may go on. */
   readonly keep: (flow: Flow) => boolean;
-  /** Before they end: bars what is on its way, which would make each anew from the other side. */
+  /** Called before flows are deleted: blocks packets in flight, which would re-create a flow from the other side. */
   readonly bar: (flows: readonly Flow[]) => Promise<void>;
 }
 
 /**
- * Ends the flows that were opened from these addresses (orig), or that others have opened to them, DNATed ones too (reply),
- * and that `keep` does not want; once more for packets that were on their way. Resolves with what was ended in the first round.
+ * Deletes the flows that these addresses opened (orig), or that other endpoints opened to them, with and without DNAT
+ * (reply),
+ * except those that `keep` permits. A second round deletes what packets in flight have re-created. Resolves with the
+ * flows of
+ * the first round.
  */
 export function deleteFlows(
   table: FlowTable,
@@ -50,7 +53,7 @@ export function deleteFlows(
   return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsOf(table, way, addresses), how);
 }
 
-/** Up to this many flows one walk of the table without a filter is faster than four with one. */
+/** For up to this many flows, one walk of the table without a filter is faster than four with a filter. */
 const FEW_FLOWS = 10_000;
 
 /**
@@ -71,7 +74,7 @@ export async function deleteFlowsOfAddresses(
   await cut(table, both, { keep: (f) => !addresses.has(f.orig.src) && keep(f), bar: async () => undefined });
 }
 
-/** The same for flows that bear one of these marks: those of containers in the host's network. */
+/** Deletes the flows that carry one of these marks: those of containers in the host's network. */
 export function deleteMarkedFlows(
   table: FlowTable,
   marks: readonly number[],
@@ -105,32 +108,35 @@ async function cut(
   return ended;
 }
 
-/** How long packets of a flow that was cut may still come from the other side (s). */
+/** How long (s) packets of a deleted flow may still arrive from the other side. */
 interface BarTimes {
   readonly tcp: number;
-  /** Of other protocols nothing tells a question from an answer. */
+  /** For protocols other than TCP, a reply cannot be distinguished from a request. */
   readonly others: number;
 }
 const TCP = 6;
-/** ipset takes none of these with a port of 0: hop-by-hop options, and ICMP, whose answers make no flow. */
+/** ipset does not accept a port of 0 for these: hop-by-hop options, and ICMP, whose replies create no flow. */
 const UNBARRED: readonly number[] = [0, 1, 58];
-/** Of the other protocols ipset takes 0 for the port (ip_set_getport.c, get_port). */
+/** Of the other protocols, ipset uses 0 as the port (ip_set_getport.c, get_port). */
 const WITH_PORTS: readonly number[] = [TCP, 17, 132, 136];
 
 interface Barred {
   readonly set: string;
   readonly member: string;
-  /** Addresses of both ends. */
+  /** Addresses of both endpoints. */
   readonly ends: readonly string[];
   readonly until: number;
 }
 
-/** Pairs of ends between which nothing opens a flow for a time. */
+/** A timed ipset of pairs of endpoints that must not open a flow to each other. */
 export class FlowBlocklist {
   readonly #kernel: Pick<Kernel, 'addCut' | 'removeCut'>;
   readonly #prefix: string;
   readonly #now: () => number;
-  /** Who comes to an address later may use the same ports. New TCP connections are not barred. */
+  /**
+   * Blocks of protocols other than TCP. The next owner of an address may use the same ports; new TCP connections are
+   * not blocked.
+   */
   #others: readonly Barred[] = [];
 
   /** `now`: ms. */
@@ -140,7 +146,7 @@ export class FlowBlocklist {
     this.#now = now;
   }
 
-  /** For so long the other side's packets cannot make these flows anew. */
+  /** Keeps packets of the other side from re-creating these flows for this long. */
   async block(flows: readonly Flow[], { tcp, others }: BarTimes): Promise<void> {
     const now = this.#now();
     this.#others = this.#others.filter((b) => b.until > now);
@@ -165,7 +171,7 @@ export class FlowBlocklist {
     }
   }
 
-  /** These addresses are somebody else's now, and may speak with everybody anew. */
+  /** Lifts the blocks of these addresses, which have a new owner. */
   async lift(addresses: ReadonlySet<string>): Promise<void> {
     const over = this.#others.filter((b) => b.ends.some((end) => addresses.has(end)));
     this.#others = this.#others.filter((b) => !over.includes(b));
@@ -179,8 +185,10 @@ export class FlowBlocklist {
 
 const textOf = (b: Barred): string => b.member;
 /**
- * As the set's hash:ip,port,ip has it: to whom, by which protocol and to which port, from whom. In the host's network the
- * other side may know the flow by a port that NAT gave it: whoever sent it can take that one, too.
+ * Members in the form of the set's hash:ip,port,ip: destination, protocol and destination port, source. In the host's
+ * network, the other side may see the flow with a source port that NAT has assigned. The sender may bind that port as
+ * well, so
+ * that it gets a member of its own.
  */
 function membersOf({ proto, orig, reply }: Flow): string[] {
   const known = reply.dst === orig.src ? (reply.dport ?? orig.sport) : orig.sport;

@@ -24,7 +24,10 @@ const MAX_OUTPUT = 256 * 1024 * 1024;
 /** pids of our own children. */
 const children = new Set<number>();
 const REMEMBERED = 512;
-/** `nft monitor` names the process behind each change: this one, which speaks netlink itself, or a program that it ran. */
+/**
+ * `nft monitor` reports the process of each change: this one, which speaks netlink itself, or a program that it has
+ * started.
+ */
 export const isOurs = (pid: number): boolean => pid === process.pid || children.has(pid);
 
 function remember(pid: number): void {
@@ -34,15 +37,16 @@ function remember(pid: number): void {
 }
 
 /**
- * Ends a program whose result no caller waits for any more: it might still write rules that are older than those of the next
- * pass. What it writes until it has ended counts as the change of another process, which causes a repair.
+ * Kills a program whose result no caller waits for any more: it might still write rules that are older than those of
+ * the next
+ * pass. Changes that it makes until it exits count as those of another process, which causes a repair.
  */
 export function endForeign(pid: number): void {
   children.delete(pid);
   try {
     process.kill(pid, 'SIGKILL');
   } catch (e) {
-    if ((e as NodeJS.ErrnoException).code !== 'ESRCH') throw e; // ESRCH: it has ended
+    if ((e as NodeJS.ErrnoException).code !== 'ESRCH') throw e; // ESRCH: it has exited
   }
 }
 
@@ -58,7 +62,7 @@ const OUT_OF: Readonly<Record<string, string>> = {
   ENFILE: 'this host has no file descriptor left (ENFILE): raise the sysctl fs.file-max',
 };
 
-/** Says why this process can open no file now; undefined: it can. */
+/** The reason why this process cannot open a file now. Returns undefined when it can. */
 export function outOfDescriptors(): string | undefined {
   try {
     closeSync(openSync('/dev/null', 'r'));
@@ -69,9 +73,11 @@ export function outOfDescriptors(): string | undefined {
 }
 
 /**
- * Starts a program. Without a free descriptor, `spawn` of Node gives a child without streams, and the cause by an `error`
- * event in the next tick. execa reads the streams first and throws a TypeError. It has not listened to the event by then,
- * which would be an uncaught exception: one of a hundred after which the service ends (lib/faults.ts).
+ * Starts a program. Without a free descriptor, `spawn` of Node returns a child without streams, and reports the cause
+ * by an
+ * `error` event in the next tick. execa reads the streams first and throws a TypeError. It does not listen to the event
+ * by
+ * then, which would be an uncaught exception: one of a hundred after which the service ends (lib/faults.ts).
  */
 export async function started<T extends { readonly pid?: number | undefined }>(
   file: string,
@@ -119,7 +125,7 @@ export async function execHere(
   return { code: result.exitCode, stdout: String(result.stdout ?? ''), stderr: String(result.stderr ?? '') };
 }
 
-/** What starts programs instead of this process; undefined: nothing. */
+/** Starts programs instead of this process. Undefined when this process starts them itself. */
 let runner:
   | ((
       file: string,
@@ -128,7 +134,7 @@ let runner:
       onStarted: (pid: number) => void,
     ) => Promise<ExecResult>)
   | undefined;
-/** From now on `exec` runs programs in this way; undefined: as children of this process. */
+/** Makes `exec` run programs in this way. With undefined, they run as children of this process. */
 export function runThrough(other: typeof runner): void {
   runner = other;
 }
@@ -144,20 +150,22 @@ function lower(pid: number, nice: number): void {
     setPriority(pid, nice);
     writeFileSync(`/proc/${pid}/autogroup`, String(nice));
   } catch {
-    // It has ended already, or the kernel has no autogroups.
+    // It has exited already, or the kernel has no autogroups.
   }
 }
 
 const NICE_OF_READERS = 10;
 /** Longer than for the tools of passes: on a busy host, a process of this priority gets little processor time. */
 const TIMEOUT_OF_READERS_MS = 60_000;
-/** For what readers of the API ask: its processes wait for those of the passes, which have the service's priority. */
+/**
+ * An Exec for readers of the API: its processes yield to those of the passes, which have the priority of the service.
+ */
 export const asReader =
   (run: Exec): Exec =>
   (file, args, options) =>
     run(file, args, { timeoutMs: TIMEOUT_OF_READERS_MS, ...options, nice: NICE_OF_READERS });
 
-/** A kernel tool refused: which, with what, and its own words. */
+/** A kernel tool failed. The message has the command, and the tool's error output. */
 class KernelError extends Error {
   readonly tool: string;
   constructor(tool: string, args: readonly string[], words: string) {
@@ -178,7 +186,10 @@ export async function must(
   return result.stdout;
 }
 
-/** Starts a long-lived program and hands over its lines; ends when `signal` aborts. Resolves with its end. */
+/**
+ * Starts a long-lived program and passes on its lines. It stops when `signal` aborts. Resolves with the reason of its
+ * end.
+ */
 export async function follow(
   file: string,
   args: readonly string[],

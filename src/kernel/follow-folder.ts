@@ -3,27 +3,27 @@ import { type FSWatcher, readdirSync, statSync, watch } from 'node:fs';
 export interface FollowOptions {
   /** Called with the name of every entry that appears in the folder or leaves it. */
   readonly onEntry: (name: string) => void;
-  /** The folder itself is gone: it is followed no longer. */
+  /** The folder itself was removed: it is not followed any longer. */
   readonly onGone: () => void;
   /** The folder is polled from now on, or watched again. */
   readonly onPolling: (isPolling: boolean) => void;
-  /** So often (ms) the folder is read while the kernel cannot watch it. */
+  /** Interval (ms) at which the folder is read while the kernel cannot watch it. */
   readonly pollMs?: number;
-  /** As of node:fs. */
+  /** The function of node:fs, or a double. */
   readonly watch?: typeof watch;
-  /** So often (ms) it is tried to watch a folder that is polled. */
+  /** Interval (ms) at which watching a polled folder is tried again. */
   readonly retryMs?: number;
 }
 
 /** The kernel has no inotify instance (or no watch) left for this user, or no file descriptor for one. */
 const EXHAUSTED = new Set(['EMFILE', 'ENFILE', 'ENOSPC', 'ENOMEM']);
-/** A container's first instruction comes some 90 ms after its entry appeared. */
+/** The first instruction of a container runs some 90 ms after its entry has appeared. */
 const POLL_MS = 5;
 /** The kernel stamps a folder with the time of its last tick: until this has passed, another entry may have the same stamp. */
 const TICK_MS = 20;
 const RETRY_MS = 10_000;
 
-/** What to do about it, with the sysctl; for the log and the status. */
+/** The remedy with the sysctl, for the log and the status. */
 export const POLLING =
   'no inotify instance is left for this user: folders are polled instead of watched, which costs some CPU; ' +
   'raise the sysctl fs.inotify.max_user_instances (and fs.inotify.max_user_watches), as in ' +
@@ -57,7 +57,7 @@ export class FolderFollower implements Disposable {
     this.#watcher?.close();
   }
 
-  /** False: inotify is exhausted. */
+  /** Returns false when inotify is exhausted. */
   #watch(): boolean {
     this.#retryAt = performance.now() + (this.#o.retryMs ?? RETRY_MS);
     try {

@@ -17,13 +17,14 @@ interface RouteListener {
   onAddressGone?(address: LocalAddress): void;
   /** A policy routing rule of Drawbridge's was removed. */
   onRuleGone?(rule: NeighbourRule): void;
-  /** Announcements were lost: list links and addresses anew. */
+  /** Notifications were lost: links and addresses must be listed again. */
   onOverrun(): void;
 }
 
 /**
- * Listens from the moment of its making: make it first, then list. A veth moved away is announced as gone, also when it
- * only leaves this namespace.
+ * Listens from its construction on: construct it first, then list. A veth that moves to another namespace is reported
+ * as
+ * removed.
  */
 export class RouteMonitor implements Disposable {
   readonly #socket: NetlinkSocket;
@@ -39,7 +40,7 @@ export class RouteMonitor implements Disposable {
     this.#socket.listen({
       onMessage: (message) => this.#receive(message),
       onOverrun: () => listener.onOverrun(),
-      onMalformed: () => listener.onOverrun(), // something was said that we did not understand
+      onMalformed: () => listener.onOverrun(), // a message that cannot be decoded counts as lost
     });
   }
 
@@ -69,26 +70,31 @@ export class RouteMonitor implements Disposable {
 }
 
 const AF_BRIDGE = 7;
-/** A bridge announces its ports' state in the link group too, as "gone" when a port only leaves the bridge. */
+/**
+ * A bridge reports the state of its ports in the link group as well, and as removed when a port only leaves the bridge.
+ */
 function isBridgePortNews(body: Buffer): boolean {
   return body[0] === AF_BRIDGE;
 }
 
-/** What bindings and rules depend on. */
+/** The properties that bindings and rules depend on. */
 const identityOf = (l: Link): string =>
   [l.name, l.kind, l.mac, l.master, l.linkNamespaceId, l.peerIndex].join(' ');
 
 type LinkSource = Pick<Links, 'list' | 'getLinkInNamespace'>;
 
 /**
- * The host's links, kept by the kernel's announcements: asking for them takes the lock that every start of a container
- * holds for long. The MAC at a veth's far end is noted while both ends are here, and asked for once Docker has moved one away.
+ * The host's links, kept up to date by notifications: listing them takes the RTNL lock, which Docker keeps for long
+ * during every
+ * start of a container. The MAC of a veth's peer is recorded while both ends are in this namespace, and requested after
+ * Docker
+ * has moved one of them.
  */
 export class LinkCache {
   readonly #source: LinkSource;
   #links = new Map<number, Link>();
   readonly #peerMacs = new Map<number, string>();
-  /** By ifindex: since when the link is known with its present master (ms, monotonic). */
+  /** By ifindex: the time (ms, monotonic) at which the link was first seen with its present master. */
   readonly #since = new Map<number, { readonly master: number | undefined; readonly at: number }>();
   readonly #now: () => number;
   #complete = false;
@@ -100,17 +106,17 @@ export class LinkCache {
     this.#now = now;
   }
 
-  /** Announcements were lost, or none have come yet: the next `all` lists anew. */
+  /** Notifications were lost, or none have arrived yet: the next `all` lists the links again. */
   mistrust(): void {
     this.#complete = false;
   }
 
-  /** True: it is new, or is another link than before in more than its state. */
+  /** Returns true when the link is new, or differs from the known link in more than its state. */
   put(link: Link): boolean {
     const known = this.#links.get(link.index);
     this.#links.set(link.index, link);
     this.#date(link);
-    // Docker gives the far end its MAC once it is inside: what was noted before then is another
+    // Docker assigns the MAC of the peer once it is inside the namespace: a MAC recorded before is outdated.
     if (link.linkNamespaceId !== undefined) this.#peerMacs.delete(link.index);
     if (link.kind === 'veth') this.#pair(link);
     return known === undefined || identityOf(known) !== identityOf(link);
@@ -123,7 +129,7 @@ export class LinkCache {
     this.#peerMacs.delete(link.index);
   }
 
-  /** All links; the far MAC of veths whose port is in `bound` is not asked for any more. */
+  /** All links. The peer MAC of veths whose index is in `bound` is not requested any more. */
   async all(bound: ReadonlySet<number>): Promise<readonly HostLink[]> {
     if (!this.#complete) await this.#list();
     return [...this.#links.values()].map((l) => this.#hostLink(l, bound));
@@ -155,7 +161,7 @@ export class LinkCache {
   }
 
   async #list(): Promise<void> {
-    this.#complete = true; // first: what is announced while the list comes is newer than the list
+    this.#complete = true; // First: a notification that arrives during the listing is newer than the list.
     const gone = new Set<number>();
     this.#goneWhileListed = gone;
     const links = await this.#source.list();
@@ -168,13 +174,13 @@ export class LinkCache {
     for (const l of this.#links.values()) if (l.kind === 'veth') this.#pair(l);
   }
 
-  /** A veth that changes its bridge is as good as new: what was asked before says nothing about it. */
+  /** A veth that changes its bridge counts as new: facts that were requested before say nothing about it. */
   #date({ index, master }: Link): void {
     const known = this.#since.get(index);
     if (known === undefined || known.master !== master) this.#since.set(index, { master, at: this.#now() });
   }
 
-  /** Both ends here: each tells the other's MAC. */
+  /** While both ends are in this namespace, the MAC of each is the peer MAC of the other. */
   #pair(link: Link): void {
     if (link.linkNamespaceId !== undefined || link.peerIndex === undefined) return;
     const peer = this.#links.get(link.peerIndex);
@@ -197,7 +203,7 @@ export class LinkCache {
     };
   }
 
-  /** Found running at our start, or announced too late: asked for once. */
+  /** For a veth that existed when the service started, or was reported too late, the MAC is requested once. */
   #peerMac(veth: Link): string | undefined {
     const noted = this.#peerMacs.get(veth.index);
     if (noted !== undefined || veth.linkNamespaceId === undefined || veth.peerIndex === undefined)
@@ -208,10 +214,10 @@ export class LinkCache {
   }
 }
 
-/** The host's own addresses, all interfaces, kept by the kernel's announcements. */
+/** The host's own addresses on all interfaces, kept up to date by notifications. */
 export class HostAddresses {
   readonly #table: Pick<Addresses, 'list'>;
-  /** By address, and by interface the length of its prefix. */
+  /** By address and interface: the prefix length. */
   readonly #held = new Map<string, Map<number, number>>();
 
   constructor(table: Pick<Addresses, 'list'>) {
@@ -222,7 +228,7 @@ export class HostAddresses {
     return new Set(this.#held.keys());
   }
 
-  /** With the interfaces that have them. */
+  /** All addresses with their interfaces. */
   get subnets(): readonly HostSubnet[] {
     return [...this.#held].flatMap(([address, links]) =>
       [...links].map(([index, prefix]) => ({ index, address, prefix })),
@@ -239,7 +245,7 @@ export class HostAddresses {
     if (links?.size === 0) this.#held.delete(a.address);
   }
 
-  /** At the start, and when announcements were lost. */
+  /** Called at the start, and after notifications were lost. */
   async refresh(): Promise<void> {
     const addresses = await this.#table.list();
     this.#held.clear();
