@@ -11,11 +11,11 @@ export interface SavedSet {
 
 const MAX_MEMBERS = 65_536;
 
-/** Names of our sets, and those of threats, of which nobody wants the members as text. */
+/** Names of Drawbridge's sets. Sets of threats are listed with their headers only: they can have a million members. */
 export interface SetNames {
   readonly plain: readonly string[];
   readonly threats: ReadonlyMap<string, SavedSet>;
-  /** Where a set of threats was being put together. */
+  /** Sets of threats that were being filled, and have not replaced another one. */
   readonly fresh: readonly string[];
   /** The set that keeps the store's identity: passes leave it alone. */
   readonly record: readonly string[];
@@ -93,7 +93,7 @@ export interface SetScripts {
   readonly refill: readonly string[];
 }
 
-/** What the sets need. Contents of timed sets and of threats are left alone. */
+/** The commands that the sets need. Members of timed sets and of threats are not compared. */
 export function diffSets(
   desired: ReadonlyMap<string, SetDesired>,
   observed: ReadonlyMap<string, SavedSet>,
@@ -105,7 +105,7 @@ export function diffSets(
     const have = observed.get(want.name);
     if (have === saved.get(want) && have !== undefined) continue;
     if (!isFit(want, have)) {
-      // A set of another kind under our name makes this fail, and say so: nobody's set is overwritten.
+      // A set of another kind under this name makes the command fail with a message: no foreign set is overwritten.
       loosen.push(createSet(want), ...want.members.map((m) => `add ${want.name} ${bareMember(m)} -exist`));
       if (want.timed || want.isThreats) refill.push(want.name);
     } else if (have && !want.timed && !want.isThreats) {

@@ -6,7 +6,7 @@ import { chainHashes, type Rule, renderRule } from '../ruleset/rules.js';
 export interface SavedRule {
   /** Without "-A CHAIN ". */
   readonly text: string;
-  /** Our hash, when the rule is ours. */
+  /** The hash in the comment of a Drawbridge rule. Undefined for rules of other programs. */
   readonly hash: string | undefined;
 }
 export type SavedTable = ReadonlyMap<string, readonly SavedRule[]>;
@@ -35,7 +35,7 @@ function readRule(table: Map<string, SavedRule[]>, line: string, prefix: string)
   table.set(chain, rules);
 }
 
-/** The hash in the comment of a saved rule; undefined: the rule is not ours. */
+/** The hash in the comment of a saved rule. Returns undefined for rules of other programs. */
 export function ownHash(text: string, prefix: string): string | undefined {
   const match = / ?--comment "?([^" ]+)"?/.exec(text);
   const comment = match?.[1];
@@ -46,7 +46,7 @@ const saved: Readonly<Record<Family, WeakMap<readonly Rule[], readonly SavedRule
   4: new WeakMap(),
   6: new WeakMap(),
 };
-/** A chain of ours as it is known to be installed: the same object for the same rules. */
+/** A chain in the state after it was written: the same object for the same rules. */
 export function savedChain(rules: readonly Rule[], family: Family): readonly SavedRule[] {
   const known =
     saved[family].get(rules) ?? chainHashes(rules, family).map((hash): SavedRule => ({ text: '', hash }));
@@ -76,7 +76,10 @@ export interface TableEdit {
   readonly remove: readonly string[];
 }
 
-/** One transaction a table. `:CHAIN -` creates or flushes; stale chains are emptied first, so that they can go. */
+/**
+ * One transaction for each table. `:CHAIN -` creates or flushes a chain. Stale chains are flushed first, so that they
+ * can be deleted.
+ */
 export function restoreScript(edits: readonly TableEdit[]): string {
   return edits.map(tableScript).join('');
 }
@@ -90,7 +93,7 @@ function tableScript(edit: TableEdit): string {
 export const isEmptyEdit = (e: TableEdit): boolean =>
   e.refill.size === 0 && e.commands.length === 0 && e.remove.length === 0;
 
-/** What one family's tables need so that they hold what is desired. Empty: nothing to do. */
+/** The edits that take the tables of one family from observed to desired. Empty when there is no difference. */
 export function diffFamily(
   desired: readonly TableDesired[],
   observed: SavedTables,
@@ -121,7 +124,9 @@ function isCurrent(
   return observed?.length === wanted.length && wanted.every((r, i) => r.hash === observed[i]?.hash);
 }
 
-/** Our jumps: at the head of their chains, once; deleted by whole text wherever else they stand. */
+/**
+ * Drawbridge's jumps: each is installed once, at the head of its chain. Other copies are deleted by their whole text.
+ */
 function hookCommands(desired: TableDesired, observed: SavedTable, prefix: string): string[] {
   const wanted = new Map(desired.hooks.map((h) => [placeOf(h, observed), h]));
   const commands: string[] = [];
@@ -149,7 +154,7 @@ const hashOf = (hook: Hook, family: Family): string => chainHashes([hook.rule], 
 const insertion = (chain: string, hook: Hook, family: Family, prefix: string): string =>
   `-I ${chain} 1 ${withComment(renderRule(hook.rule, family), prefix, hashOf(hook, family))}`;
 
-/** What remains to be undone: every chain and jump of ours, in any table. */
+/** The edits that remove every chain and jump of Drawbridge from any table. */
 export function removalEdits(observed: SavedTables, prefix: string): TableEdit[] {
   return [...observed]
     .map(([table, chains]) => {

@@ -21,14 +21,14 @@ import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
 import { type KernelSnapshot, readHostNetworkRules } from './read-rules.js';
 import { type SocketEnds, socketsIn } from './sockets.js';
 
-/** How long observed containers ask us in vain after a crash, at most. */
+/** The longest time for which DNS queries of observed containers get no reply after a crash. */
 const HEARTBEAT_SECONDS = 3;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
 
 const newsOf = ({ kind }: { readonly kind?: string }, isNew: boolean): 'veth' | 'link' | 'link state' =>
   !isNew ? 'link state' : kind === 'veth' ? 'veth' : 'link';
 
-/** The kernel of this network namespace behind one face, for the control room. */
+/** The kernel of this network namespace: the classes that read and write its tables, sets, links, routes and flows. */
 export class Kernel implements AsyncDisposable {
   readonly #shape: KernelConfig;
   readonly #run: Exec;
@@ -41,7 +41,7 @@ export class Kernel implements AsyncDisposable {
   readonly bulk = new BulkSets();
   readonly cgroups = new Cgroups();
   readonly own = new HostAddresses(this.addressTable);
-  /** Datagrams can be given zones of conntrack. */
+  /** The kernel and iptables support conntrack zones for datagrams. */
   hasZones = false;
   readonly #ports = new BridgePorts();
   readonly forwarding: Forwarding;
@@ -97,7 +97,8 @@ export class Kernel implements AsyncDisposable {
       },
       onAddressGone: (a) => {
         this.own.gone(a);
-        // With the last address of a link the kernel removes every route by it (net/ipv4/fib_frontend.c, fib_disable_ip).
+        // When a link loses its last address, the kernel removes every route through it (net/ipv4/fib_frontend.c,
+        // fib_disable_ip).
         if (this.#routing.isUsed) this.#reroute(changed);
       },
       onRuleGone: (rule) => {
@@ -122,7 +123,7 @@ export class Kernel implements AsyncDisposable {
     return this.#cache.all(known);
   }
 
-  /** Our id for the namespace at a veth's far end; undefined: it is here, or unknown. */
+  /** The netns id of the namespace of a veth's peer. Undefined when the peer is in this namespace, or unknown. */
   namespaceBehind(port: number): number | undefined {
     return this.#cache.namespaceBehind(port);
   }
@@ -132,7 +133,7 @@ export class Kernel implements AsyncDisposable {
     return this.#cache.isBridgedVeth(index);
   }
 
-  /** What stands in the kernel, of any run of ours; nothing where marks meant something else. */
+  /** The state that earlier runs left in the kernel. It is empty if marks had another layout then. */
   async standing(): Promise<KernelSnapshot> {
     const { bridge, tables } = await this.#plane.read();
     const isOurs = hasOurLayout(this.#shape, bridge);
@@ -149,7 +150,7 @@ export class Kernel implements AsyncDisposable {
   plan(desired: DesiredState): Promise<Plan> {
     return this.#plane.plan(desired);
   }
-  /** The same for readers of the API: by processes that wait for those of the passes. */
+  /** As `plan`, for readers of the API: its processes yield to those of the passes. */
   planForReaders(desired: DesiredState): Promise<Plan> {
     return this.#plane.plan(desired, asReader(this.#run));
   }
@@ -172,7 +173,7 @@ export class Kernel implements AsyncDisposable {
     return this.#routing.isChanged();
   }
 
-  /** What bridges know of these veths without learning it, from here on; next to the passes. */
+  /** Sets the static entries that bridges have for these veths. The changes are made in parallel to the passes. */
   holdVeths(
     veths: Pick<ForwardingInput, 'others' | 'isEnforced'> & {
       readonly bound: readonly { readonly index: number; readonly mac: string }[];
@@ -207,14 +208,21 @@ export class Kernel implements AsyncDisposable {
     return this.own.all;
   }
 
-  /** We live: members that cover everything, for a few seconds more. Observed containers' DNS comes to us while they stand. */
+  /**
+   * Refreshes the heartbeat set for a few seconds. Its members cover every address. DNS queries of observed containers
+   * are
+   * redirected to Drawbridge while they exist.
+   */
   async heartbeat(): Promise<void> {
     for (const family of [4, 6] as const)
       for (const half of HALVES[family])
         await this.sets.add(`${this.#shape.prefix}-alive${family}`, half, HEARTBEAT_SECONDS);
   }
 
-  /** We end: the next name of an observed container is asked where it was asked before us. */
+  /**
+   * Empties the heartbeat set when the service stops: from then on, queries of observed containers go to their original
+   * resolvers.
+   */
   async expireHeartbeat(): Promise<void> {
     for (const family of [4, 6] as const) {
       const set = `${this.#shape.prefix}-alive${family}`;

@@ -48,11 +48,14 @@ export class MountTable {
 
   constructor(mounts: readonly Mount[]) {
     this.mounts = mounts;
-    // Of mounts stacked at one point the last one is visible.
+    // of mounts that are stacked at one point, the last one is visible
     this.#byPoint = new Map(mounts.map((m) => [m.point, m]));
   }
 
-  /** @param path absolute, without symbolic links. Undefined: the table is empty. */
+  /**
+   * The mount that a path is on. Undefined when the table is empty.
+   * @param path absolute, without symbolic links.
+   */
   mountOf(path: string): Mount | undefined {
     for (let at = path; ; at = at.slice(0, at.lastIndexOf('/')) || '/') {
       const found = this.#byPoint.get(at);
@@ -66,7 +69,7 @@ export class MountTable {
     return m && { device: m.device, path: joined(m.root, path.slice(m.point === '/' ? 0 : m.point.length)) };
   }
 
-  /** A path that leads to the location; undefined: its file system is not mounted here, or another part of it. */
+  /** A path that leads to the location. Undefined when its file system, or this part of it, is not mounted here. */
   pathOf(at: Location): string | undefined {
     const fitting = this.mounts
       .filter((m) => m.device === at.device && isWithin(m.root, at.path))

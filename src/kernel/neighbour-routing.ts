@@ -31,7 +31,10 @@ export const RULE_MESSAGE = {
 /** Drawbridge's own table of routes, and its number as the origin ("proto") of rules and routes. */
 const ROUTE_TABLE = 0xdb01;
 const ORIGIN = 0xdb;
-/** Behind `local` (0), before the rules of others: a rule of a VPN that takes everything would take these packets, too. */
+/**
+ * The rules come after `local` (0) and before those of other programs: a VPN's rule for all packets would match these
+ * packets, too.
+ */
 const PRIORITY = { routed: 41, missing: 42 } as const;
 
 const HEADER = 12;
@@ -75,11 +78,11 @@ function ruleBody({ kind, bridge, subnet }: NeighbourRule): Buffer {
   ]);
 }
 
-/** What the kernel matches by, as text. */
+/** The fields that the kernel matches by, as text. */
 const ruleKey = ({ kind, bridge, subnet }: NeighbourRule): string =>
   `${kind} ${kind === 'forwarded' || kind === 'missing' ? bridge : LOOPBACK} ${subnet}`;
 
-/** A rule of Drawbridge's; undefined: of another origin. */
+/** Decodes a rule of Drawbridge. Returns undefined for rules of another origin. */
 export function decodeRule(body: Buffer): NeighbourRule | undefined {
   if (body.length < HEADER || body[0] !== AF_INET) return undefined;
   const attributes = parseAttributes(body, HEADER);
@@ -122,7 +125,7 @@ function routeDumpBody(): Buffer {
   header.writeUInt8(AF_INET, 0);
   return Buffer.concat([header, attribute(ROUTE.table, u32le(ROUTE_TABLE))]);
 }
-/** Undefined: no route of Drawbridge's. */
+/** Returns undefined for routes that are not Drawbridge's. */
 function decodeRoute(body: Buffer): NeighbourRoute | undefined {
   if (body.length < HEADER || body[0] !== AF_INET || body[5] !== ORIGIN) return undefined;
   const attributes = parseAttributes(body, HEADER);
@@ -181,7 +184,7 @@ export class PolicyRoutes implements Disposable {
     await this.#send('remove policy routing rules', outs, ['ENOENT']);
   }
 
-  /** False: a bridge is down or has gone meanwhile. Rejects with NetlinkError. */
+  /** Resolves with false when a bridge is down or does not exist any more. Rejects with NetlinkError. */
   setRoutes(routes: readonly NeighbourRoute[]): Promise<boolean> {
     const flags = FLAG.create | REPLACE;
     const outs = routes.map((r) => ({ type: RULE_MESSAGE.newRoute, flags, body: routeBody(r) }));
@@ -202,7 +205,7 @@ export class PolicyRoutes implements Disposable {
     this.close();
   }
 
-  /** False: the kernel has refused some with one of `expected`. */
+  /** Resolves with false when the kernel has refused a change with one of the `expected` codes. */
   async #send(operation: string, outs: readonly Outgoing[], expected: readonly string[]): Promise<boolean> {
     const refused: NetlinkError[] = [];
     for (let i = 0; i < outs.length; i += BATCH)
@@ -231,11 +234,11 @@ const NONE: NeighbourRoutes = { rules: [], routes: [] };
 export class NeighbourRouting {
   readonly #table: RoutingTable;
   #wanted = NONE;
-  /** What is installed, as text; undefined: the kernel must be read first. */
+  /** The installed rules and routes as text. Undefined when the kernel must be read first. */
   #installed: string | undefined;
-  /** Counts invalidations: one that comes during a change must not be lost. */
+  /** Counts invalidations, so that one during a change is not lost. */
   #invalidations = 0;
-  /** What is installed and no longer wanted. */
+  /** Rules and routes that are installed and no longer wanted. */
   #surplus: Surplus = NONE;
   /** Bridges that are down: the kernel removes their routes. */
   readonly #down = new Set<number>();
@@ -244,7 +247,7 @@ export class NeighbourRouting {
     this.#table = table;
   }
 
-  /** False on hosts without such bridges. */
+  /** False on hosts without bridges of this kind. */
   get isUsed(): boolean {
     return this.#wanted.rules.length > 0;
   }
@@ -259,7 +262,7 @@ export class NeighbourRouting {
     return this.#wanted.rules.some((r) => ruleKey(r) === ruleKey(rule));
   }
 
-  /** True: a bridge is up again, and its routes are missing. */
+  /** Returns true when a bridge is up again and its routes are missing. */
   linkChanged(index: number, up: boolean): boolean {
     if (up) return this.#down.delete(index);
     if (this.#wanted.routes.some((r) => r.index === index)) this.#down.add(index);
@@ -286,7 +289,7 @@ export class NeighbourRouting {
     this.#surplus = NONE;
   }
 
-  /** Whether the kernel holds something else than was applied. Rejects with NetlinkError. */
+  /** Whether the rules or routes in the kernel differ from the wanted ones. Rejects with NetlinkError. */
   async isChanged(): Promise<boolean> {
     if (!this.isUsed) return false;
     const d = await difference(this.#table, this.#wanted);
@@ -311,7 +314,7 @@ function without<T>(these: readonly T[], those: readonly T[], keyOf: (one: T) =>
   return these.filter((one) => !keys.has(keyOf(one)));
 }
 
-/** The rules that drop what has no route come first, and the rules that lead to a route after it. */
+/** Adds the rules that drop unrouted packets first, then the routes, then the rules that use the routes. */
 async function add(
   table: RoutingTable,
   wanted: NeighbourRoutes,

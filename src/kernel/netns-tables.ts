@@ -1,4 +1,4 @@
-/** Rules inside the namespaces of containers on macvlan and ipvlan networks: laid, looked at, taken away. */
+/** Rules inside the network namespaces of containers on macvlan and ipvlan networks: write, read and remove them. */
 import { createHash } from 'node:crypto';
 import { ANNOUNCEMENT, LAN_KINDS, LAN_TABLE } from '../ruleset/netns-program.js';
 import { type Exec, must } from './exec.js';
@@ -24,7 +24,7 @@ import {
   verdict,
 } from './netlink/nft-codec.js';
 
-/** One end of a macvlan or ipvlan link inside a namespace. */
+/** The container's end of a macvlan or ipvlan link. */
 export interface LanEnd {
   readonly device: string;
   readonly mac: string;
@@ -38,8 +38,10 @@ const BASE = [
 ] as const;
 
 /**
- * Nothing leaves through a macvlan or ipvlan link of this namespace until somebody says what may; a table that stands
- * already stays. Docker's announcements of addresses do leave. Over netlink: before a container's first instruction there is no time to run a program. Throws NetlinkError.
+ * Drops every packet that leaves through a macvlan or ipvlan link of this namespace, except Docker's announcements of
+ * addresses.
+ * An existing table is left as it is. Uses netlink: there is no time to run a program before the container's first
+ * instruction. Throws NetlinkError.
  */
 export function closeLan(namespace: string): void {
   const { type, hopLimit, to, bytes } = ANNOUNCEMENT;
@@ -60,12 +62,12 @@ export function closeLan(namespace: string): void {
 const inside = (run: Exec, namespace: string, argv: readonly string[], input?: string): Promise<string> =>
   must(run, 'nsenter', [`--net=${namespace}`, '--', ...argv], input === undefined ? {} : { input });
 
-/** Runs a program of nft there: all of it, or nothing. Rejects with the tool's words. */
+/** Applies an nft program in that namespace, as one transaction. Rejects with the error output of nft. */
 export async function layLan(run: Exec, namespace: string, program: string): Promise<void> {
   await inside(run, namespace, ['nft', '-f', '-'], program);
 }
 
-/** Equal while nobody has changed what stands there, learned members apart; undefined: a table is gone. */
+/** A hash of the tables in that namespace without their learned members. Undefined when a table is missing. */
 export async function lookLan(run: Exec, namespace: string): Promise<string | undefined> {
   const root: unknown = JSON.parse(await inside(run, namespace, ['nft', '-j', '-s', 'list', 'ruleset']));
   const items = (root as { nftables?: readonly Item[] }).nftables ?? [];
@@ -98,7 +100,7 @@ export function generationIn(namespace: string): number | undefined {
   return answer && generationOf(answer.body);
 }
 
-/** False: there were none. Throws NetlinkError. */
+/** Returns false when there was no table. Throws NetlinkError. */
 export function removeLan(namespace: string): boolean {
   const gone = [deleteTable(LAN_TABLE), deleteTable(LAN_TABLE, 'netdev')].map((message) => {
     try {
@@ -112,15 +114,15 @@ export function removeLan(namespace: string): boolean {
   return gone.includes(true);
 }
 
-/** Gives a member of a learned set this time-out, whether it is there or not. Throws NetlinkError. */
+/** Adds a member to a learned set, or sets the time-out of an existing member. Throws NetlinkError. */
 export function putLanMember(namespace: string, set: string, address: string, seconds: number): void {
   const key = keyOf(address);
   const add = addElement(LAN_TABLE, set, key, seconds * 1000);
-  // before Linux 6.12 a member keeps the time-out that it came with
+  // before Linux 6.12, a second add does not change the time-out of a member
   transact(namespace, `add ${address} to ${set}`, [add, deleteElement(LAN_TABLE, set, key), add]);
 }
 
-/** One that is not there is no error. Throws NetlinkError. */
+/** Removes a member; a missing member is no error. Throws NetlinkError. */
 export function takeLanMember(namespace: string, set: string, address: string): void {
   try {
     transact(namespace, `remove ${address} from ${set}`, [deleteElement(LAN_TABLE, set, keyOf(address))]);
@@ -136,8 +138,11 @@ function keyOf(address: string): Buffer {
 }
 
 /**
- * Names of the macvlan and ipvlan links there that are up. Docker renames a link while it is down, and since Linux 6.16 a hook
- * by the earlier name ends with it (net/netfilter/nft_chain_filter.c, nf_tables_netdev_event). Rejects as `lanEnds` does.
+ * Names of the macvlan and ipvlan links in that namespace that are up. Docker renames a link while it is down, and
+ * since
+ * Linux 6.16 this removes a hook on the earlier name (net/netfilter/nft_chain_filter.c, nf_tables_netdev_event).
+ * Rejects as
+ * `lanEnds` does.
  */
 export async function linksAt(namespace: string): Promise<readonly string[]> {
   using links = new Links({ namespace });
@@ -145,7 +150,7 @@ export async function linksAt(namespace: string): Promise<readonly string[]> {
   return (await links.list()).filter(isLan).map((l) => l.name);
 }
 
-/** The macvlan and ipvlan links there. Rejects with NetlinkError, or when the path leads to no namespace. */
+/** The macvlan and ipvlan links in that namespace. Rejects with NetlinkError, or when the path is not a namespace. */
 export async function lanEnds(namespace: string): Promise<readonly LanEnd[]> {
   using links = new Links({ namespace });
   using addresses = new Addresses({ namespace });

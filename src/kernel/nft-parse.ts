@@ -10,7 +10,10 @@ const isObject = (v: unknown): v is JsonObject => typeof v === 'object' && v !==
 export type IndexOf = (ifname: string) => number | undefined;
 
 export interface ParsedBridge extends ObservedBridge {
-  /** An element names an interface that has gone since: it is left out, and another listing shows its index instead. */
+  /**
+   * An element names an interface that was removed since. The element is left out; another listing has its index
+   * instead.
+   */
   readonly isStale: boolean;
 }
 
@@ -117,7 +120,11 @@ function groupKey(key: unknown): string {
   return `${Number(parts[0])} . ${String(parts[1])} . ${String(parts[2])}`;
 }
 
-/** nft prints an interface by its name, and by its index once it has gone. NaN: it went after nft had printed its name. */
+/**
+ * nft prints an interface by its name, and by its index once it was removed. Returns NaN when it was removed after nft
+ * had
+ * printed its name.
+ */
 function portIndex(v: unknown, indexOf: IndexOf): number {
   if (typeof v === 'number') return v;
   return indexOf(String(v)) ?? Number(v);

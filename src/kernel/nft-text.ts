@@ -3,21 +3,21 @@ import { BRIDGE_TABLE, bridgeProgram } from '../ruleset/bridge-table.js';
 import type { BridgeDesired, KernelConfig, NftProgram } from '../ruleset/desired-state.js';
 import { hex } from '../ruleset/marks.js';
 
-/** A table as it stands: its rules' tags in order. */
+/** An nft table as it was read: the tags of its rules in order. */
 export interface ObservedProgram {
   readonly exists: boolean;
   readonly rules: readonly string[];
 }
 const TAG_LENGTH = 12;
 
-/** "CHAIN TAG:PLACE" of every rule of a program, as its comments tell it back. */
+/** "CHAIN TAG:PLACE" of every rule of a program, as read from the comments of its rules. */
 export function programTags(shape: KernelConfig, program: NftProgram): string[] {
   const tag = tagOf(shape, program);
   return [...program.rules].flatMap(([chain, all]) => all.map((_, n) => ruleTag(chain, `${tag}:${n}`)));
 }
 export const ruleTag = (chain: string, comment: string): string => `${chain} ${comment}`;
 
-/** "LAYOUT-HASH": how marks are laid out, and the program itself. */
+/** "LAYOUT-HASH": the layout of marks, and a hash of the program. */
 function tagOf(shape: KernelConfig, { declarations, rules, objects = [] }: NftProgram): string {
   const hash = createHash('sha256')
     .update([declarations, ...[...rules].flat(2), ...objects].join('\n'))
@@ -27,8 +27,11 @@ function tagOf(shape: KernelConfig, { declarations, rules, objects = [] }: NftPr
 }
 const layoutOf = (shape: KernelConfig): string => shape.marks.all.toString(16);
 
-/** The nft text that loads a program over whatever stands of it: what is missing is declared, every chain emptied and filled
- *  again; empty when it stands already. */
+/**
+ * The nft text that loads a program into an existing table: it declares missing chains, then flushes and fills every
+ * chain.
+ * Empty when the table has this program already.
+ */
 export function programScript(shape: KernelConfig, program: NftProgram, observed: ObservedProgram): string {
   if (byChain(observed.rules).join() === byChain(programTags(shape, program)).join()) return '';
   const tag = tagOf(shape, program);
@@ -49,7 +52,9 @@ const chainOf = (tag: string): string => tag.slice(0, tag.indexOf(' '));
 
 const lines = (l: readonly string[]): string => (l.length === 0 ? '' : `${l.join('\n')}\n`);
 
-/** The bridge table as it stands: its rules' tags in order, and the elements, keyed as we write them. */
+/**
+ * The bridge table as it was read: the tags of its rules in order, and the elements, keyed as Drawbridge writes them.
+ */
 export interface ObservedBridge extends ObservedProgram {
   readonly elements: BridgeDesired;
 }
@@ -97,7 +102,10 @@ const SETS = [
   'net4',
   'net6',
 ] as const;
-/** The marks that stand in the table mean what ours do. False too when nobody can tell; rules of others do not count. */
+/**
+ * Whether the marks in the table have the layout of this configuration. False when no rule has a tag; rules of other
+ * programs do not count.
+ */
 export function hasOurLayout(shape: KernelConfig, { rules }: ObservedBridge): boolean {
   const layouts = rules.flatMap((r) => / ([0-9a-f]+)-[0-9a-f]+:\d+$/.exec(r)?.[1] ?? []);
   return layouts.length > 0 && layouts.every((l) => l === layoutOf(shape));
@@ -155,12 +163,12 @@ const element = (verb: 'add' | 'delete', name: string, members: readonly (string
 
 type Objects = Pick<BridgeDesired, 'limits' | 'allowances'>;
 
-/** As an element of a map names an object. */
+/** The name of an object, as an element of a map refers to it. */
 const quoted = (name: string): string => `"${name}"`;
 
 /**
- * Named limits and quotas: those that come must stand before elements lead to them, and elements must be gone before
- * those that go. A quota keeps what it has counted when its size changes.
+ * The edits of named limits and quotas. New ones must exist before elements refer to them, and elements must be removed
+ * before objects. A quota keeps its counter when its size changes.
  */
 function diffObjects(want: Objects, have: Objects): { added: string[]; gone: string[] } {
   const limits = [...want.limits].filter(([name]) => !have.limits.has(name));
@@ -181,6 +189,9 @@ const place = (name: string): string => `bridge ${BRIDGE_TABLE} ${name}`;
 const absent = (from: ReadonlyMap<string, unknown>, of: ReadonlyMap<string, unknown>): string[] =>
   [...from.keys()].filter((name) => !of.has(name));
 
-/** The kernel lets a second's worth gather, and `burst` beside it: room for the largest segments (GSO). */
+/**
+ * The kernel lets the bytes of one second accumulate, and `burst` in addition, which must fit the largest segments
+ * (GSO).
+ */
 const rateText = (bytesPerSecond: number): string =>
   `rate over ${bytesPerSecond} bytes/second burst 65536 bytes`;

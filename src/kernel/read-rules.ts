@@ -9,7 +9,7 @@ import { parseSave, type SavedTables } from './iptables-text.js';
 import { type IndexOf, type ParsedBridge, parseBridge, parseProgram } from './nft-parse.js';
 import { EMPTY_BRIDGE, type ObservedBridge, type ObservedProgram } from './nft-text.js';
 
-/** What of ours, and around ours, the kernel holds. */
+/** The rules and sets in the kernel: those of Drawbridge, and the chains of other programs. */
 export interface Observed {
   readonly tables: ReadonlyMap<Family, SavedTables>;
   /** Those of threats without members. */
@@ -39,8 +39,9 @@ export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Prom
 }
 
 /**
- * What iptables-save prints of one family. It asks for the names of sets after it has read the rules: a set that a pass
- * destroys in between makes it fail, and it is run again. Rejects with KernelError.
+ * The output of iptables-save for one family. iptables-save requests the names of sets after it has read the rules: it
+ * fails
+ * if a pass destroys a set in between, and is run again. Rejects with KernelError.
  */
 export async function savedRules(run: Exec, family: Family, args: readonly string[]): Promise<string> {
   for (let n = 1; ; n++) {
@@ -52,15 +53,16 @@ export async function savedRules(run: Exec, family: Family, args: readonly strin
   }
 }
 const SET_INDEX_IS_GONE = /Set with index \d+ in kernel doesn't exist/;
-/** So often in a row a reading may meet a change; a host with many short-lived containers has one a second. */
+/** Attempts of one read. A host with many short-lived containers changes a set about once a second. */
 const READINGS = 5;
 
 export const setNames = async (run: Exec, prefix: string): Promise<SetNames> =>
   parseSetNames(await must(run, 'ipset', ['list', '-terse']), prefix);
 
 /**
- * Ours alone, and a million addresses of threats by their sets' names: "restore" takes "save NAME". A pass may destroy a
- * set between the listing and its turn: then both are repeated.
+ * Reads Drawbridge's sets. Sets of threats are read by name only, since they can have a million members: "restore"
+ * accepts
+ * "save NAME". A pass may destroy a set between the listing and its turn: then both are repeated.
  */
 async function observeSets(run: Exec, prefix: string): Promise<Observed['sets']> {
   for (let n = 1; ; n++) {
@@ -133,7 +135,7 @@ export interface KernelSnapshot extends HostNetworkRules {
 interface HostNetworkRules {
   /** Identity mark by cgroup path. */
   readonly hostMarks: ReadonlyMap<string, number>;
-  /** Cgroups whose packets are led to the chain that marks containers of the host's network. */
+  /** Cgroups with a jump to the chain that marks containers of the host's network. */
   readonly hostGates: readonly { readonly path: string }[];
   /** Paths of cgroups whose datagrams have a conntrack zone. */
   readonly hostZones: ReadonlySet<string>;

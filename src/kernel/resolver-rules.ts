@@ -1,6 +1,8 @@
 /**
- * What stands inside a container's own network namespace, where Docker's embedded resolver asks upstream from the
- * host and nobody there could tell who asked. Written over netlink: a container's start leaves no time to run a program.
+ * Rules and sockets inside a container's own network namespace. Docker's embedded resolver forwards queries from the
+ * host's
+ * namespace, where the container that sent them cannot be identified. The rules are written over netlink, because a
+ * container's start leaves no time to run a program.
  */
 
 import { closeSync, readFileSync } from 'node:fs';
@@ -65,8 +67,9 @@ export function layResolverRules(namespace: string, port: number): void {
 }
 
 /**
- * False: there were none. Rejects with NetlinkError. From another thread: it takes 6 to 20 ms, as the kernel waits until no
- * packet passes the chains any more.
+ * Resolves with false when there were no rules. Rejects with NetlinkError. The removal runs in another thread: it takes
+ * 6 to
+ * 20 ms, since the kernel waits until no packet is in the chains.
  */
 export async function removeResolverRules(namespace: string): Promise<boolean> {
   using socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
@@ -125,13 +128,14 @@ const RESOLVER = '127.0.0.11';
 const TRIES = 8;
 const POLL_MS = 2;
 const PORTS = { from: 20_000, count: 40_000 } as const;
-/** Of a sandbox that is being made: its file is not mounted yet, or its loopback is still down. */
+/** Errors of a sandbox that is being created: its file is not mounted yet, or its loopback is still down. */
 const NOT_YET = new Set(['EINVAL', 'EADDRNOTAVAIL']);
 const MADE_WITHIN_MS = 1_000;
 
 /**
- * Opens sockets and lays the rules that lead to them. The port is random: a container cannot have it beforehand. Rejects with
- * NetlinkError or the error of opening the namespace.
+ * Opens sockets and installs the rules that redirect queries to them. The port is random, so that the container cannot
+ * bind it
+ * first. Rejects with NetlinkError or the error of opening the namespace.
  */
 export async function furnishResolver(namespace: string): Promise<ResolverSockets> {
   const sockets = await openSockets(namespace);
@@ -144,13 +148,16 @@ export async function furnishResolver(namespace: string): Promise<ResolverSocket
   }
 }
 
-/** Of the network namespace of the thread that reads it (net/netfilter/nf_conntrack_standalone.c). */
+/** The number of flows in the network namespace of the reading thread (net/netfilter/nf_conntrack_standalone.c). */
 const FLOWS = '/proc/sys/net/netfilter/nf_conntrack_count';
 
 /**
- * Whether Docker's resolver was asked in this namespace before the rules were laid: a flow to it leads to a port that is not
- * ours. To be called right after `furnishResolver`. In a new namespace the count of its flows is mostly 0, so that the
- * connection table, in which the flows of all namespaces are (43 ms beside 100,000), is not read. Rejects with NetlinkError.
+ * Whether the container sent a query to Docker's resolver before the rules were installed: then a flow to the resolver
+ * leads to
+ * another port than `port`. Call it right after `prepareResolver`. A new namespace mostly has no flows: the conntrack
+ * table,
+ * which has the flows of all namespaces (43 ms with 100,000), is read only if the count is not 0. Rejects with
+ * NetlinkError.
  */
 export async function wasAskedBefore(namespace: string, port: number): Promise<boolean> {
   if (withNamespace(namespace, () => readFileSync(FLOWS, 'latin1')).trim() === '0') return false;
