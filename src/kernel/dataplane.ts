@@ -33,7 +33,7 @@ export class Dataplane {
   #last: { readonly desired: DesiredState; readonly left: string } | undefined;
   /** Another process changed the rules, and no apply has succeeded since. */
   #tampered = false;
-  /** Sets that were created by an apply that failed later, so that its caller was not told to fill them. */
+  /** Sets that were created by an apply that failed later, so that its caller does not know that they must be filled. */
   readonly #made = new Set<string>();
 
   constructor(

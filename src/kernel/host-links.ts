@@ -174,7 +174,7 @@ export class LinkCache {
     for (const l of this.#links.values()) if (l.kind === 'veth') this.#pair(l);
   }
 
-  /** A veth that changes its bridge counts as new: facts that were requested before say nothing about it. */
+  /** A veth that changes its bridge counts as new: facts that were requested before do not apply to it. */
   #date({ index, master }: Link): void {
     const known = this.#since.get(index);
     if (known === undefined || known.master !== master) this.#since.set(index, { master, at: this.#now() });

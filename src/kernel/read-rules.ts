@@ -126,7 +126,7 @@ async function observeBridge(
 
 const ABSENT: ObservedProgram = { exists: false, rules: [] };
 
-/** State of earlier passes that the kernel still holds: it is read when the service starts. */
+/** State of earlier passes in the kernel, read when the service starts. */
 export interface KernelSnapshot extends HostNetworkRules {
   readonly bridge: BridgeDesired;
 }

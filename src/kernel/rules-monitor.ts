@@ -5,7 +5,10 @@ import { closeDescriptor, openSocket, readSocketOption } from './netlink/libc.js
 
 const RESTART_MS = 1_000;
 
-/** By table of iptables: chains of others that have a jump of ours at their head, and FORWARD, which leads to DOCKER-USER. */
+/**
+ * By iptables table: foreign chains with a Drawbridge jump at their head, and FORWARD, which contains the jump to
+ * DOCKER-USER.
+ */
 const HOOKED: Readonly<Record<string, readonly string[]>> = {
   filter: ['DOCKER-USER', 'FORWARD', 'INPUT', 'OUTPUT'],
   nat: ['PREROUTING', 'OUTPUT'],
@@ -27,8 +30,9 @@ export function concerns(line: string, prefix: string): boolean {
 }
 
 /**
- * Calls back when another process has changed rules that concern us, as soon as the kernel says so. Sees what goes
- * through nf_tables (iptables-nft, firewalld, nft); the periodic look finds the rest.
+ * Calls back as soon as the kernel reports that another process has changed rules that concern Drawbridge. It sees
+ * changes
+ * through nf_tables (iptables-nft, firewalld, nft); the periodic check finds the others.
  */
 export class RulesMonitor implements AsyncDisposable {
   readonly #stop = new AbortController();
@@ -57,7 +61,7 @@ export class RulesMonitor implements AsyncDisposable {
     }
   }
 
-  /** Changes come first, then the generation with the process that made them. */
+  /** nft prints the changes first, then the generation with the process that made them. */
   #line(line: string, prefix: string, onForeign: (what: string) => void): void {
     const generation = /^# new generation \d+ by process (\d+) \((.*)\)$/.exec(line);
     if (!generation) {
@@ -90,13 +94,18 @@ const INFO_LENGTH = 84;
 const TABLES = ['filter', 'nat', 'security', 'mangle'] as const;
 
 /**
- * Sizes and offsets of the tables of iptables-legacy, which tells nobody when they change. Ask only where legacy is in
- * use: asking makes the kernel load its modules.
+ * Sizes and offsets of the tables of iptables-legacy, which sends no notifications of changes. Use it only where legacy
+ * is
+ * in use: the request makes the kernel load the modules of legacy.
  */
 export class LegacyTables implements Disposable {
   readonly #sockets = FAMILIES.map((f) => ({ ...f, fd: openSocket(f.domain, SOCK_RAW, IPPROTO_RAW) }));
 
-  /** Differs when rules were added, removed, or moved between chains; not when one was exchanged for its like. */
+  /**
+   * The text differs when rules were added, removed, or moved between chains, but not when a rule was replaced by one
+   * of the
+   * same size.
+   */
   fingerprint(): string {
     return this.#sockets.flatMap((s) => TABLES.map((table) => infoOf(s.fd, s.level, table))).join();
   }

@@ -1,8 +1,11 @@
 /**
- * The thread that prepares sandboxes, the network namespaces of containers, as soon as Docker has made them: it closes them to
- * what would leave through macvlan and ipvlan links, and leads questions for Docker's resolver to sockets of ours. It does
- * nothing else: some 90 ms are left before a container's first instruction, and the main thread may be busier than that (with
- * four test labs on two cores it took up to 340 ms to notice a new sandbox). It goes before every other thread of the host.
+ * The thread that prepares sandboxes, the network namespaces of containers, as soon as Docker has made them: it drops
+ * packets
+ * that would leave through macvlan and ipvlan links, and redirects queries for Docker's resolver to Drawbridge's
+ * sockets. It has
+ * no other work: some 90 ms are left before a container's first instruction, and the main thread may be busy for longer
+ * (with
+ * four test labs on two cores it took up to 340 ms to notice a new sandbox). It has the highest priority of the host.
  */
 import { existsSync } from 'node:fs';
 import { setPriority } from 'node:os';
@@ -24,7 +27,7 @@ const URGENT = -20;
 try {
   setPriority(URGENT);
 } catch {
-  // The service has said at its start that it may not raise its priority.
+  // The service has logged at its start that it may not raise its priority.
 }
 
 const POLL_MS = 1;
@@ -49,7 +52,7 @@ function furnish(path: string): Promise<ResolverSockets> {
   return made;
 }
 
-/** What the kernel refuses once, it may accept the next time: without our rules Docker answers the container. */
+/** A refusal of the kernel may be temporary. Without Drawbridge's rules, Docker's resolver replies to the container. */
 async function untilFurnished(path: string): Promise<ResolverSockets> {
   const end = performance.now() + MADE_WITHIN_MS;
   for (let pause = POLL_MS; ; pause *= 2) {
@@ -90,7 +93,7 @@ async function reportEarlierQuestions(path: string, port: number): Promise<void>
   try {
     if (await wasAskedBefore(path, port)) report({ path, askedBefore: true });
   } catch (e) {
-    // It cannot be excluded, unless the namespace has gone.
+    // a query cannot be excluded, unless the namespace was removed
     if (existsSync(path)) report({ path, askedBefore: true, ...failed(e) });
   }
 }
@@ -101,15 +104,17 @@ async function close(path: string): Promise<void> {
       closeLan(path);
       return closeFrames(path);
     } catch (e) {
-      if ((e as NodeJS.ErrnoException).code === 'ENOENT') return; // it was the file's end that was told
+      if ((e as NodeJS.ErrnoException).code === 'ENOENT') return; // the file was removed: the event was about its end
     }
   }
 }
 
 /**
- * What packet sockets send passes no hook of IP, and a table at the device takes a device. It fails for good where the namespace
- * has gone, has been opened or is evaluated by its own rules since; before Linux 5.16 there is no such hook, and the table with
- * the container's rules reports it.
+ * Packets of packet sockets pass no IP hook, and a table at the device needs the name of a device. This fails for good
+ * when
+ * the namespace was removed, was opened, or has rules of its own by now. Linux before 5.16 has no such hook, which the
+ * table with
+ * the container's rules reports.
  */
 async function closeFrames(path: string): Promise<void> {
   let pause = LINK_POLL_MS.first;

@@ -2,11 +2,11 @@ import type { Worker } from 'node:worker_threads';
 import { startThread } from '../lib/thread.js';
 import type { ResolverSockets } from './resolver-rules.js';
 
-/** What is done with each new sandbox. */
+/** The preparations of each new sandbox. */
 export interface SandboxArms {
   /** It is closed to what would leave through macvlan and ipvlan links. */
   readonly close: boolean;
-  /** Questions for Docker's resolver are led to sockets of ours. */
+  /** Queries for Docker's resolver are redirected to Drawbridge's sockets. */
   readonly furnish: boolean;
 }
 export interface SandboxRequest {
@@ -17,23 +17,33 @@ export interface SandboxRequest {
   /** The sockets in this sandbox are closed. */
   readonly forget?: string;
 }
-/** With an id it answers a request, else the sandbox is new; with `isPolling` it is about a folder. */
+/**
+ * A report with an id answers a request, and one with `isPolling` is about a folder. Any other is about a new sandbox.
+ */
 export interface SandboxReport {
   readonly path: string;
   /** The folder is polled from now on, or watched again. */
   readonly isPolling?: boolean;
-  /** Docker's resolver was asked in it before our rules were laid; with `error` this could not be found out. */
+  /**
+   * The container sent a query to Docker's resolver before the redirect was installed; with `error`, this is unknown.
+   */
   readonly askedBefore?: boolean;
   readonly id?: number;
   readonly sockets?: ResolverSockets;
   readonly error?: { readonly message: string; readonly code: string | undefined };
 }
 export interface SandboxesOptions {
-  /** A new sandbox has been furnished. A request for the same sandbox, made before this, is answered with the same sockets. */
+  /**
+   * The redirect in a new sandbox is installed. A request for the same sandbox, made before this, gets the same
+   * sockets.
+   */
   readonly onFurnished: (path: string, sockets: ResolverSockets) => void;
-  /** A new sandbox could not be furnished: mostly it has gone already. */
+  /** The redirect in a new sandbox could not be installed: mostly the sandbox was removed in the meantime. */
   readonly onUnfurnished: (path: string, error: Error) => void;
-  /** Docker's resolver was asked, or may have been, in a new sandbox before our rules were laid. */
+  /**
+   * The container of a new sandbox sent, or may have sent, a query to Docker's resolver before the redirect was
+   * installed.
+   */
   readonly onAskedBefore: (path: string, error: Error | undefined) => void;
   /** The thread polls this folder from now on, or watches it again. */
   readonly onPolling: (folder: string, isPolling: boolean) => void;
@@ -46,8 +56,9 @@ interface Waiting {
 }
 
 /**
- * A thread that prepares sandboxes. It starts with the first thing that is to be done, and again should it die. It alone lays
- * resolver rules, so that two never lead to different sockets in one sandbox.
+ * Owns the thread that prepares sandboxes. The thread starts with the first request, and again if it dies. It alone
+ * installs
+ * resolver rules, so that the rules in one sandbox never redirect to two different sockets.
  */
 export class Sandboxes implements AsyncDisposable {
   readonly #o: SandboxesOptions;
@@ -79,7 +90,10 @@ export class Sandboxes implements AsyncDisposable {
     return this.#armed.close || this.#armed.furnish;
   }
 
-  /** Opens sockets in a sandbox and lays the rules that lead to them. Rejects with the code of the system where it has one. */
+  /**
+   * Opens sockets in a sandbox and installs the redirect to them. Rejects with the error code of the system, if there
+   * is one.
+   */
   furnish(path: string): Promise<ResolverSockets> {
     if (this.#ended) return Promise.reject(new Error('the service ends'));
     if (!this.#worker) this.#start();

@@ -2,15 +2,16 @@ import { readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Exec, must } from './exec.js';
 
-/** As ss(8) prints an end: address, scope and port. */
+/** An endpoint as ss(8) prints it: address, scope and port. */
 const END = /^(?:\[([0-9a-f:.]+)\]|([0-9.]+|\*))(?:%\S+?)?:(\d+|\*)$/;
 const PROTO: Readonly<Record<string, SocketEnds['proto']>> = { tcp: 6, udp: 17 };
 const EVERYWHERE = new Set(['*', '0.0.0.0', '::']);
 const MAPPED = '::ffff:';
 
 /**
- * TCP and UDP sockets of this network namespace that were made in one of these cgroups (paths) or below. Listening ones
- * are left out. Throws KernelError when ss cannot tell (iproute2 before 5.9).
+ * TCP and UDP sockets of this network namespace that were created in one of these cgroups (paths) or below. Listening
+ * sockets
+ * are left out. Throws KernelError when ss does not print cgroups (iproute2 before 5.9).
  */
 export async function socketsIn(run: Exec, cgroups: readonly string[]): Promise<readonly SocketEnds[]> {
   const text = await must(run, 'ss', ['-H', '-n', '-t', '-u', '-a', '-O', '--cgroup']);
@@ -50,10 +51,10 @@ function endOf(text: string): { readonly address?: string; readonly port?: numbe
 export interface SocketEnds {
   /** IANA protocol number. */
   readonly proto: 6 | 17;
-  /** Its own end; without an address: any of the host. */
+  /** The local address. Absent for a socket that is bound to every address of the host. */
   readonly address?: string;
   readonly port: number;
-  /** Absent: it is connected to nobody. */
+  /** Absent for an unconnected socket. */
   readonly peer?: { readonly address: string; readonly port: number };
 }
 
@@ -74,10 +75,13 @@ const DEFAULT_CONFIG = '/etc/docker/daemon.json';
 const DEFAULT_ROOT = '/var/run/docker';
 
 /**
- * Exec roots of the dockerd processes that listen on this unix socket; of all dockerd processes in this network namespace
- * where none of them holds it (a proxy listens there). From their arguments and configuration files: before the first
- * container, no answer of the API contains the exec root. A process that ends meanwhile or may not be read (another PID
- * namespace, no SYS_PTRACE) is left out.
+ * Exec roots of the dockerd processes that listen on this unix socket, or of all dockerd processes in this network
+ * namespace
+ * if another program listens on it (a proxy). They are read from arguments and configuration files: before the first
+ * container
+ * is created, no response of the API contains the exec root. A process that exits in the meantime or may not be read
+ * (another
+ * PID namespace, no SYS_PTRACE) is left out.
  */
 export async function execRoots(socket: string): Promise<readonly string[]> {
   const engines = await dockerdPids();
@@ -130,7 +134,7 @@ async function execRootOf(pid: string): Promise<string | undefined> {
   return absolute(configuredRoot(text) ?? DEFAULT_ROOT);
 }
 
-/** From the text of a daemon.json; undefined: it names none. */
+/** Parses the text of a daemon.json. Returns undefined when it has no exec root. */
 export function configuredRoot(text: string): string | undefined {
   try {
     const config: unknown = JSON.parse(text);

@@ -18,24 +18,24 @@ export interface ToolRequest {
   readonly args: readonly string[];
   readonly options: ExecOptions;
 }
-/** Of the process itself: it takes requests from now on. */
+/** The process accepts requests from now on. */
 export interface ToolsReady {
   readonly ready: true;
 }
-/** Of one request: it has started, has ended, or could not be run to its end. */
+/** State of one request: the tool has started, has exited, or could not be run to its end. */
 export type ToolReport =
   | { readonly id: number; readonly pid: number }
   | { readonly id: number; readonly result: ExecResult }
   | { readonly id: number; readonly failure: string };
 
 const RESTART_MS = 1_000;
-/** It ends a tool that takes too long. When it has not done so for this long, it does not work itself. */
+/** The process kills a tool that takes too long. If it has not done so for this much longer, it hangs itself. */
 const GRACE_MS = 10_000;
 const LOOK_AGAIN_MS = 100;
 
 interface Waiting {
   readonly onStarted: (pid: number) => void;
-  /** Of the program, once it has started. */
+  /** Of the tool, once it has started. */
   pid?: number;
   readonly resolve: (result: ExecResult) => void;
   readonly reject: (error: Error) => void;
@@ -74,7 +74,7 @@ export class ToolProcess implements AsyncDisposable {
           stdin: 'ignore',
           stdout: 'ignore',
           stderr: 'inherit',
-          cleanup: false, // it ends by itself, once what it runs has ended
+          cleanup: false, // it exits by itself, once its tools have exited
         }),
       );
       this.#child = child;
@@ -113,7 +113,7 @@ export class ToolProcess implements AsyncDisposable {
     const child = this.#child;
     if (!child?.connected) return execHere(file, args, options, onStarted);
     const id = ++this.#requests;
-    // After a pause of the service itself, what has come meanwhile is read first.
+    // After a pause of the service itself, the messages that have arrived are read first.
     const kill = () =>
       setTimeout(() => this.#waiting.has(id) && child.kill('SIGKILL'), LOOK_AGAIN_MS).unref();
     const stuck = setTimeout(kill, (options.timeoutMs ?? TIMEOUT_MS) + this.#graceMs);
@@ -126,9 +126,9 @@ export class ToolProcess implements AsyncDisposable {
     }).finally(() => clearTimeout(stuck));
   };
 
-  /** What it ran is ended, and may have done its work or not: its caller must read the kernel again. */
+  /** Its tools are killed. Their work may be done or not, so that the callers must read the kernel again. */
   #lost(why: string): void {
-    if (!this.#ended) runThrough(undefined); // after its end another one may be in use
+    if (!this.#ended) runThrough(undefined); // after the end of this object, another one may be in use
     this.#child = undefined;
     for (const { pid } of this.#waiting.values()) if (pid !== undefined) endForeign(pid);
     for (const { reject } of this.#waiting.values())

@@ -1,6 +1,8 @@
 /**
- * The program of the process that starts kernel tools for the service (see tool-process.ts). When the service has ended it starts
- * no more tools, and ends once those that run have ended. The service alone acts on the signals of a terminal.
+ * The program of the process that starts kernel tools for the service (see tool-process.ts). When the service has
+ * exited it
+ * starts no more tools, and exits once the running tools have exited. Only the service acts on the signals of a
+ * terminal.
  */
 import { execHere } from './exec.js';
 import type { ToolReport, ToolRequest, ToolsReady } from './tool-process.js';
@@ -10,7 +12,7 @@ if (!send) throw new Error('kernel/tool-runner is started by the service only');
 
 const service = process.ppid;
 const running = new Set<number>();
-/** When the service has ended meanwhile, no process waits for it. */
+/** Nothing is sent once the service has exited. */
 const tell = (what: ToolReport | ToolsReady): void => {
   if (process.connected) send(what, undefined, undefined, () => undefined);
 };
@@ -19,7 +21,7 @@ const endWhenIdle = (): void => {
 };
 
 process.on('message', ({ id, file, args, options }: ToolRequest) => {
-  if (process.ppid !== service) return; // sent before the service ended: the next one must not meet these rules
+  if (process.ppid !== service) return; // the request is of an earlier service, whose rules must not be mixed with those of the next one
   running.add(id);
   execHere(file, args, options, (pid) => tell({ id, pid }))
     .then(

@@ -102,7 +102,7 @@ export function addressDumpBody(): Buffer {
 
 const RT_SCOPE_HOST = 254;
 
-/** One address of an interface, for adding or removing; undefined when `cidr` is not ADDRESS/PREFIX. */
+/** One address of an interface, for adding or removing. Returns undefined when `cidr` is not ADDRESS/PREFIX. */
 export function addressBody(index: number, cidr: string): Buffer | undefined {
   const [host = '', prefix = '', ...rest] = cidr.split('/');
   const bytes = addressBytes(host);
@@ -126,7 +126,7 @@ export function addressBody(index: number, cidr: string): Buffer | undefined {
 
 export function decodeAddress(body: Buffer): Decoded<LocalAddress> {
   const attributes = parseAttributes(body, IFADDRMSG);
-  // of a point-to-point link, "address" is the other end
+  // on a point-to-point link, "address" is the peer's address
   const address = addressText(attributes.get(ADDRESS.local) ?? attributes.get(ADDRESS.address));
   if (body.length < IFADDRMSG || address === undefined)
     return { ok: false, error: 'an address entry without address' };

@@ -13,7 +13,7 @@ import {
   readU32be,
 } from './netlink-codec.js';
 
-/** The ends of a flow, read off its message. Pure. */
+/** Decodes conntrack entries. Pure. */
 
 const SUBSYSTEM = 1;
 export const CONNTRACK_MESSAGE = {
@@ -40,7 +40,7 @@ export const PROTO = { number: 1, sport: 2, dport: 3, icmpId: 4, icmpv6Id: 7 } a
 const PROTOINFO = { tcp: 1, tcpState: 1, tcpFlagsOrig: 4, tcpFlagsReply: 5 } as const;
 /** enum tcp_conntrack: a handshake that is under way. */
 const HANDSHAKE = { first: 1, last: 2 } as const;
-/** IP_CT_TCP_FLAG_BE_LIBERAL: set in both ways on a connection whose first packet was no SYN (tcp_new). */
+/** IP_CT_TCP_FLAG_BE_LIBERAL: set in both directions of a connection whose first packet was no SYN (tcp_new). */
 const LIBERAL = 8;
 /** enum ip_conntrack_status. */
 const STATUS = {
@@ -51,7 +51,7 @@ const STATUS = {
   dstNat: 1 << 5,
 } as const;
 
-/** Which flows: everything given must match. `orig.src` is who opened the flow. */
+/** A filter of flows. All given fields must match. `orig.src` is the endpoint that opened the flow. */
 export interface FlowFilter {
   /** Value and mask of the connection's mark. */
   readonly mark?: { readonly value: number; readonly mask: number };
@@ -136,7 +136,7 @@ function given<K extends string>(key: K, value: number | undefined): { [P in K]?
   return value === undefined ? undefined : ({ [key]: value } as { [P in K]: number });
 }
 
-/** True when the flow has all that the filter names. */
+/** Returns true when the flow matches all fields of the filter. */
 export function matches(flow: Flow, filter: FlowFilter): boolean {
   const { mark } = filter;
   if (mark && (flow.mark & mark.mask) >>> 0 !== mark.value) return false;
@@ -166,8 +166,10 @@ const SRC_AT = 12;
 const SOURCES = { 4: IP.v4src, 6: IP.v6src } as const;
 
 /**
- * Whether who opened the flow fits, or who answers, without decoding the rest: ten times cheaper. True when the message is
- * not laid out as ctnetlink_fill_info does it (original tuple, then reply): then it must be decoded.
+ * Tests the endpoints that opened and answered the flow without decoding the rest, which is ten times cheaper. Returns
+ * true
+ * when the message does not have the layout of ctnetlink_fill_info (original tuple, then reply): then it must be
+ * decoded.
  */
 export function mayFit(body: Buffer, family: 4 | 6, test: AddressTest): boolean {
   const orig = 4;

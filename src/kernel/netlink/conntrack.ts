@@ -44,8 +44,9 @@ export class Conntrack implements Disposable {
   readonly #ended: number;
 
   /**
-   * `ended`: bits of the connection's mark that `delete` sets first. A packet in a queue keeps its flow when the table loses
-   * it, and counts as ESTABLISHED still; by these bits the rules know it. 0: none.
+   * `ended`: bits of the connmark that `delete` sets first; 0 for none. A packet in a queue keeps its conntrack entry
+   * after the
+   * entry was deleted, and still counts as ESTABLISHED: the rules recognise it by these bits.
    */
   constructor(options: { readonly namespace?: string | number; readonly ended?: number } = {}) {
     const { ended = 0, ...place } = options;
@@ -55,10 +56,12 @@ export class Conntrack implements Disposable {
   }
 
   /**
-   * The flows of a family that match the filter. IPv4 is filtered in the kernel where it can (Linux >= 5.8: 43 ms beside
-   * 100,000 flows). IPv6 is filtered here: the kernel compares IPv6 addresses the wrong way round and returns all other
-   * flows (ctnetlink_filter_match_tuple, still so in 6.18). Rejects with NetlinkError, EINVAL for an address of the
-   * wrong family. `among`: only flows of which an address fits, who opened it or who answers.
+   * The flows of one family that match the filter. The kernel filters IPv4 where it can (Linux >= 5.8: 43 ms with
+   * 100,000
+   * flows). IPv6 is filtered here: the kernel compares IPv6 addresses with inverted meaning and returns all other flows
+   * (ctnetlink_filter_match_tuple, still so in 6.18). Rejects with NetlinkError, with EINVAL for an address of the
+   * wrong
+   * family. `among`: a test that the address of one of the two endpoints must pass.
    */
   async flows(family: 4 | 6, filter: FlowFilter = {}, among?: AddressTest): Promise<readonly Flow[]> {
     if (family === 6) return this.#dump(family, filter, false, among);
@@ -71,8 +74,9 @@ export class Conntrack implements Disposable {
   }
 
   /**
-   * The flows of both families that one of these addresses opened or answers, by one unfiltered walk of the table: 0.2 s
-   * beside 100,000 other flows, of which only the addresses are read (1.1 s when all are decoded).
+   * The flows of both families that one of these addresses opened or answers, found by one unfiltered walk of the
+   * table: 0.2 s
+   * with 100,000 other flows, of which only the addresses are read (1.1 s when all are decoded).
    */
   flowsAmong(addresses: ReadonlySet<string>): Promise<readonly Flow[]> {
     const octetsOf = (size: number): ReadonlySet<string> =>
@@ -95,14 +99,15 @@ export class Conntrack implements Disposable {
     );
   }
 
-  /** How many flows there are, of both families; undefined: the kernel does not say. */
+  /** The number of flows of both families. Undefined when the kernel does not report it. */
   count(): number | undefined {
     return existsSync(COUNT) ? Number(readFileSync(COUNT, 'utf8')) : undefined;
   }
 
   /**
-   * Deletes exactly this flow (4.5 µs, twice that with `ended`): same ends, zone and, where known, id. False: it was gone already, or another has
-   * its place. Throws NetlinkError.
+   * Deletes exactly this flow (4.5 µs, twice that with `ended`): same endpoints, zone and, if known, id. Returns false
+   * when it was
+   * deleted already, or another flow has replaced it. Throws NetlinkError.
    */
   delete(flow: Flow): boolean {
     const operation = `delete flow ${flow.orig.src} to ${flow.orig.dst}`;
@@ -116,7 +121,10 @@ export class Conntrack implements Disposable {
     }
   }
 
-  /** Writes the mask's bits of the flow's mark. False: it is gone. Throws NetlinkError. */
+  /**
+   * Writes the bits of the mask in the flow's connmark. Returns false when the flow does not exist any more. Throws
+   * NetlinkError.
+   */
   mark(flow: Flow, value: number, mask: number): boolean {
     const operation = `mark flow ${flow.orig.src} to ${flow.orig.dst}`;
     try {
@@ -132,8 +140,9 @@ export class Conntrack implements Disposable {
   }
 
   /**
-   * Where a packet from client to server (our redirected end) was sent before DNAT; the server itself when there was no
-   * redirect; undefined when no such flow is known (any more). Throws NetlinkError.
+   * The destination of a packet from client to server before DNAT, where the server is the endpoint of a redirect. This
+   * is the
+   * server itself if there was no redirect. Returns undefined when there is no such flow. Throws NetlinkError.
    */
   lookup(q: {
     readonly proto: 'udp' | 'tcp';
@@ -195,7 +204,10 @@ const FILTER = { orig: 1, reply: 2 } as const;
 /** CTA_FILTER_F_CTA_IP_SRC and _DST of net/netfilter/nf_internals.h. */
 const FILTER_FLAG = { src: 1, dst: 2 } as const;
 
-/** Dump request; `inKernel` adds the filter for the kernel (Linux >= 5.8). Undefined: a filter text is no address. */
+/**
+ * Dump request. `inKernel` adds the filter for the kernel (Linux >= 5.8). Returns undefined when a filter text is no
+ * address.
+ */
 export function dumpBody(family: 4 | 6, filter: FlowFilter, inKernel: boolean): Buffer | undefined {
   const parts: Buffer[] = [];
   const flags = { orig: 0, reply: 0 };
@@ -255,7 +267,10 @@ interface Endpoints {
   readonly dst: string;
   readonly dport: number;
 }
-/** Request for the flow whose answers go from `src` to `dst`; undefined when these are no addresses of one family. */
+/**
+ * Request for the flow whose replies go from `src` to `dst`. Returns undefined when these are not addresses of one
+ * family.
+ */
 export function getByReplyBody(reply: Endpoints): Buffer | undefined {
   const family = addressBytes(reply.src)?.length === 4 ? 4 : 6;
   const ip = addressAttributes(family, reply);

@@ -1,4 +1,6 @@
-/** Big sets of one network namespace: made, filled in slices, exchanged. Nothing but netlink, and no text of members. */
+/**
+ * Large sets of one network namespace: created, filled in slices, and swapped over netlink, without members as text.
+ */
 import type { SetColumns } from '../../policy/threat.js';
 import { decodeHeader, IPSET_COMMAND, listBody, type SetHeader } from './ipset.js';
 import {
@@ -76,7 +78,7 @@ function createBody({ name, type, words, hashSize, maxElements }: BigSet): Buffe
 }
 
 const destroyBody = (set: string): Buffer => netfilterBody(AF_INET, 0, version(), named(set));
-/** Of a swap and of a rename. */
+/** The body of a swap and of a rename. */
 const pairBody = (from: string, to: string): Buffer =>
   netfilterBody(AF_INET, 0, version(), named(from), attribute(COMMAND.otherSet, cString(to)));
 
@@ -108,7 +110,7 @@ class MemberWriter {
   }
 }
 
-/** Bodies of add commands, thousands of members each; a body is valid until the next is asked for. */
+/** Bodies of add commands with thousands of members each. A body is valid until the next one is requested. */
 function* addBodies(set: string, kind: BigSet['type'], columns: SetColumns): Generator<Buffer> {
   const isNet = kind === 'hash:net';
   const column = isNet ? columns.nets : columns.singles;
@@ -148,7 +150,7 @@ export class BulkSets implements Disposable {
     this.#dumps = new NetlinkSocket({ protocol: 'netfilter', ...options });
   }
 
-  /** Throws NetlinkError when one of that name stands. */
+  /** Throws NetlinkError when a set of that name exists. */
   create(set: BigSet): void {
     this.#do(`make set ${set.name}`, BULK_COMMAND.create, createBody(set), FLAG.create | FLAG.exclusive);
   }
@@ -164,7 +166,7 @@ export class BulkSets implements Disposable {
     }
   }
 
-  /** Undefined: there is no such set. */
+  /** Returns undefined when there is no such set. */
   async header(set: string): Promise<SetHeader | undefined> {
     const out = { type: IPSET_COMMAND.list, body: listBody(set, true) };
     try {
@@ -180,8 +182,9 @@ export class BulkSets implements Disposable {
   }
 
   /**
-   * What rules see under `set` is the fresh one's from now on, and what was there is under the fresh one's name. False:
-   * there was none of that name, so that there is no fresh one any more.
+   * Swaps the contents of two sets: rules then see the members of `fresh` under the name `set`, and `fresh` has the
+   * former
+   * members. Returns false when there was no set of that name: then `fresh` was renamed, and does not exist any more.
    */
   exchange(fresh: string, set: string): boolean {
     if (this.#swap(fresh, set)) return true;
@@ -189,7 +192,7 @@ export class BulkSets implements Disposable {
       this.#do(`rename set ${fresh} to ${set}`, BULK_COMMAND.rename, pairBody(fresh, set));
       return false;
     } catch (error) {
-      if (this.#swap(fresh, set)) return true; // somebody has made it meanwhile
+      if (this.#swap(fresh, set)) return true; // another process has created it in the meantime
       throw error;
     }
   }
@@ -204,7 +207,7 @@ export class BulkSets implements Disposable {
     }
   }
 
-  /** False: there was none. */
+  /** Returns false when there was no such set. */
   destroy(set: string): boolean {
     try {
       this.#do(`destroy set ${set}`, BULK_COMMAND.destroy, destroyBody(set));

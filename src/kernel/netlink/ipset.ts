@@ -44,7 +44,7 @@ const IP = { v4: 1, v6: 2 } as const;
 
 export interface SetHeader {
   readonly name: string;
-  /** Such as hash:ip. */
+  /** For example hash:ip. */
   readonly type: string;
   readonly family: 4 | 6;
   /** Members now; expired ones may still be counted. */
@@ -52,14 +52,14 @@ export interface SetHeader {
   /** Rules and list sets that use it. */
   readonly references: number;
   readonly maxEntries?: number;
-  /** Default time-out in seconds; undefined: made without time-outs. */
+  /** Default time-out in seconds. Undefined for a set without time-outs. */
   readonly timeout?: number;
 }
 interface SetMember {
   readonly address: string;
-  /** Prefix length; undefined: a single address. */
+  /** Prefix length. Undefined for a single address. */
   readonly prefix?: number;
-  /** Seconds left; 0: stays for good; undefined: the set has no time-outs. */
+  /** Remaining seconds. 0 for a permanent member; undefined in a set without time-outs. */
   readonly timeout?: number;
   /** An exception within a hash:net set. */
   readonly nomatch: boolean;
@@ -99,7 +99,7 @@ const naming = (set: string): readonly Buffer[] => [version(), attribute(COMMAND
 const optional = <K extends string>(key: K, value: number | undefined): { [P in K]?: number } =>
   value === undefined ? {} : ({ [key]: value } as { [P in K]: number });
 
-/** One set's header out of a listing's message. */
+/** The header of one set, from a message of a listing. */
 export function decodeHeader(body: Buffer): Decoded<SetHeader> {
   const command = parseAttributes(body, 4);
   const name = readCString(command.get(COMMAND.set));
@@ -120,7 +120,10 @@ export function decodeHeader(body: Buffer): Decoded<SetHeader> {
   };
 }
 
-/** The members in one message of a listing (a set's members come in several); entries without an address are left out. */
+/**
+ * The members in one message of a listing (a large set takes several messages). Entries without an address are left
+ * out.
+ */
 export function decodeMembers(body: Buffer): readonly SetMember[] {
   const members = parseAttributes(body, 4).get(COMMAND.members);
   if (members === undefined) return [];
@@ -175,9 +178,11 @@ export class KernelSets implements Disposable {
   }
 
   /**
-   * Adds ADDRESS or ADDRESS/PREFIX, or gives a member that exists the new time-out. Seconds, rounded up, at most
-   * 2,147,483; 0: for good, in sets with and without time-outs. Rejects with NetlinkError: ENOENT unknown set, "full",
-   * wrong family; with RangeError for a bad time-out.
+   * Adds ADDRESS or ADDRESS/PREFIX, or changes the time-out of an existing member. Seconds are rounded up, at most
+   * 2,147,483;
+   * with 0 the member is permanent, in sets with and without time-outs. Rejects with NetlinkError (ENOENT for an
+   * unknown set, a
+   * full set, the wrong family), and with RangeError for a bad time-out.
    */
   async add(set: string, address: string, timeoutSeconds: number): Promise<void> {
     if (!(timeoutSeconds >= 0))
@@ -234,7 +239,10 @@ export class KernelSets implements Disposable {
     }
   }
 
-  /** The kernel calls an address of the other family a protocol error: ask which family the set has, to say it. */
+  /**
+   * The kernel reports an address of the other family as a protocol error. Requests the set's family for a better
+   * message.
+   */
   #wrongFamily(error: unknown, set: string, address: string): NetlinkError | undefined {
     if (!(error instanceof NetlinkError) || error.errno !== ERROR.protocol) return undefined;
     const [answer] = this.#requests.request(error.operation, {

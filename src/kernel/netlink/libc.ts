@@ -88,7 +88,7 @@ export function setSocketOption(fd: number, level: number, name: number, value: 
   if (errno !== 0) throw new NetlinkError(`set socket option ${what}`, errno);
 }
 
-/** Reads an option into `into`, whose content is part of the question; returns the error number, 0 when all went well. */
+/** Reads an option into `into`, whose content is part of the request. Returns the error number, or 0. */
 export function readSocketOption(fd: number, level: number, name: number, into: Buffer): number {
   const length = Buffer.alloc(4);
   length.writeUInt32LE(into.length);
@@ -101,7 +101,10 @@ export function sendDatagram(fd: number, data: Buffer): number {
 }
 
 const asyncSend = libc.func('long send(int, const void *, size_t, int)');
-/** Sends one datagram from a thread of libuv's pool: rtnetlink takes its lock inside send(), and Docker holds that for long. */
+/**
+ * Sends one datagram from a thread of libuv's pool: rtnetlink takes the RTNL lock inside send(), and Docker keeps it
+ * for long.
+ */
 export function sendLater(fd: number, data: Buffer): Promise<boolean> {
   return new Promise((resolve, reject) => {
     asyncSend.async(fd, data, data.length, 0, (error: Error | null, sent: number) =>
@@ -117,11 +120,11 @@ export function receiveDatagram(fd: number, into: Buffer): number {
 }
 
 export interface Watch {
-  /** Goes on after an error of the socket, on which libuv stops watching. */
+  /** Continues after an error of the socket, on which libuv stops watching. */
   rearm(): void;
   stop(): void;
 }
-/** koffi ends a watch whose handle is garbage: hold them until they are stopped. */
+/** koffi ends a watch whose handle is garbage-collected: these references keep them until they are stopped. */
 const live = new Set<Watch>();
 
 /** Calls back whenever `fd` is readable, on the event loop; the watch alone does not keep the process alive. */

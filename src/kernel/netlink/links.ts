@@ -72,7 +72,7 @@ export interface Link {
 export function linkDumpBody(): Buffer {
   return Buffer.concat([Buffer.alloc(IFINFOMSG), attribute(LINK.extensionMask, u32le(SKIP_STATISTICS))]);
 }
-/** One link by index, in another namespace when its number is given (IFLA_TARGET_NETNSID, Linux >= 4.16). */
+/** One link by index, in another namespace when its netns id is given (IFLA_TARGET_NETNSID, Linux >= 4.16). */
 export function linkByIndexBody(index: number, namespaceId?: number): Buffer {
   const header = Buffer.alloc(IFINFOMSG);
   header.writeInt32LE(index, 4);
@@ -104,14 +104,14 @@ export function decodeLink(body: Buffer): Decoded<Link> {
   };
 }
 
-/** How a bridge learns MACs. Undefined: the kernel has no such setting. */
+/** How a bridge learns MACs. A field is undefined when the kernel has no such setting. */
 interface Learning {
-  /** How many at most, 0: any number. */
+  /** The largest number of learned MACs; 0 for no bound. */
   readonly bound?: number;
   /** From frames to 01-80-C2-00-00-0X too, which it does not pass on. */
   readonly linkLocal?: boolean;
 }
-/** Undefined: no bridge. */
+/** Returns undefined when the link is no bridge. */
 function decodeLearning(body: Buffer): Learning | undefined {
   const info = parseAttributes(parseAttributes(body, IFINFOMSG).get(LINK.info));
   if (readCString(info.get(INFO_KIND)) !== 'bridge') return undefined;
@@ -140,18 +140,18 @@ function given<K extends string, V>(key: K, value: V | undefined): { [P in K]?: 
   return value === undefined ? {} : ({ [key]: value } as { [P in K]: V });
 }
 
-/** Asks for the number of a namespace, named by a process or an open descriptor. */
+/** Request for the netns id of a namespace, which is given by a process or an open descriptor. */
 function namespaceIdBody(of: { readonly pid: number } | { readonly fd: number }): Buffer {
   const named = 'pid' in of ? attribute(NAMESPACE.pid, u32le(of.pid)) : attribute(NAMESPACE.fd, u32le(of.fd));
   return Buffer.concat([Buffer.alloc(RTGENMSG), named]);
 }
-/** The number; undefined when the kernel has given this namespace none. */
+/** The netns id. Undefined when the kernel has assigned none. */
 export function decodeNamespaceId(body: Buffer): number | undefined {
   const id = readI32le(parseAttributes(body, RTGENMSG).get(NAMESPACE.id));
   return id === undefined || id < 0 ? undefined : id;
 }
 
-/** What a bridge learns from the frames of its ports, over rtnetlink. */
+/** The links of a network namespace, and the learning settings of its bridges, over rtnetlink. */
 
 /** The links of one network namespace. */
 export class Links implements Disposable {
@@ -175,28 +175,32 @@ export class Links implements Disposable {
     );
   }
 
-  /** One link by its name; undefined: none. Throws NetlinkError. */
+  /** One link by its name. Returns undefined when there is none. Throws NetlinkError. */
   byName(name: string): Link | undefined {
     return this.#one(`find link ${name}`, linkByNameBody(name));
   }
 
-  /** One link by its index; undefined: none. Throws NetlinkError. */
+  /** One link by its index. Returns undefined when there is none. Throws NetlinkError. */
   byIndex(index: number): Link | undefined {
     return this.#one(`find link ${index}`, linkByIndexBody(index));
   }
 
   /**
-   * A link in another namespace without entering it: `namespaceId` as this namespace numbers it (`linkNamespaceId` of a
-   * veth's host end, with `peerIndex` as index). Undefined: no such link or namespace (any more). Throws NetlinkError.
+   * A link in another namespace, without entering it. `namespaceId` is the netns id of that namespace in this one (the
+   * `linkNamespaceId` of a veth's host end, with `peerIndex` as index). Returns undefined when the link or namespace
+   * does not
+   * exist any more. Throws NetlinkError.
    */
   getLinkInNamespace(namespaceId: number, index: number): Link | undefined {
     return this.#one(`find link ${index} in namespace ${namespaceId}`, linkByIndexBody(index, namespaceId));
   }
 
   /**
-   * The number that this namespace has given to the one of a process or path (such as /proc/PID/ns/net). Undefined: it
-   * has none (then none of our veths leads there), or the process or path is gone. Gives no number itself. Throws
-   * NetlinkError.
+   * The netns id that this namespace has assigned to that of a process or path (such as /proc/PID/ns/net). Returns
+   * undefined
+   * when it has none (then no veth connects the two), or when the process or path does not exist any more. It does not
+   * assign
+   * an id. Throws NetlinkError.
    */
   namespaceId(of: { readonly pid: number } | { readonly path: string }): number | undefined {
     if ('pid' in of) return this.#namespaceId(`find the namespace of process ${of.pid}`, of);
@@ -252,7 +256,7 @@ function openIfThere(path: string): number | undefined {
   }
 }
 
-/** An earlier version bounded what a bridge learns to this number: where it is found, it is ours to take away. */
+/** An earlier version limited the number of MACs that a bridge learns to this value, which identifies its settings. */
 const FORMER_BOUND = 2_053;
 const UNBOUND = 0;
 
@@ -277,7 +281,7 @@ export class Bridges implements Disposable {
     this.close();
   }
 
-  /** False: nothing to change, or the bridge is gone. */
+  /** Returns false when there is nothing to change, or when the bridge was removed. */
   #change(index: number, wanted: (now: Learning) => Learning): boolean {
     try {
       const read = { type: ROUTE_MESSAGE.getLink, body: linkByIndexBody(index) };
@@ -289,7 +293,7 @@ export class Bridges implements Disposable {
       this.#requests.request(`change how bridge ${index} learns`, write);
       return true;
     } catch (error) {
-      if (isRefusal(error, 'ENODEV')) return false; // it went meanwhile
+      if (isRefusal(error, 'ENODEV')) return false; // the bridge was removed in the meantime
       throw error;
     }
   }

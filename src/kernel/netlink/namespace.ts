@@ -33,9 +33,12 @@ export function isNamespaceMounted(path: string): boolean {
 
 /**
  * Runs `fn` with the calling thread inside a network namespace: a path such as /proc/PID/ns/net or /run/netns/NAME, or
- * an open descriptor of one. `fn` must be synchronous; sockets it opens stay in that namespace for good. Throws
- * NetlinkError or the error of opening the path when the namespace cannot be entered. When the way back fails, the
- * process ends at once: it would go on in the wrong namespace.
+ * an
+ * open descriptor of one. `fn` must be synchronous; the sockets that it opens remain in that namespace. Throws
+ * NetlinkError, or
+ * the error of opening the path, when the namespace cannot be entered. If the thread cannot return to its own
+ * namespace, the
+ * process exits at once, because it would continue in the wrong one.
  */
 export function withNamespace<T>(namespace: string | number, fn: () => T): T {
   const own = openSync(OWN_NAMESPACE, 'r');
@@ -51,7 +54,7 @@ export function withNamespace<T>(namespace: string | number, fn: () => T): T {
   }
 }
 
-/** As withNamespace, or right here when no namespace is given. */
+/** As withNamespace, or in the current namespace when none is given. */
 export function inNamespace<T>(namespace: string | number | undefined, fn: () => T): T {
   return namespace === undefined ? fn() : withNamespace(namespace, fn);
 }

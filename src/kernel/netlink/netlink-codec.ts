@@ -12,7 +12,7 @@ export interface NetlinkMessage {
   readonly type: number;
   readonly flags: number;
   readonly sequence: number;
-  /** What follows the nlmsghdr: a view into the received bytes, valid until the next receive. */
+  /** The bytes after the nlmsghdr: a view into the received data, valid until the next receive. */
   readonly body: Buffer;
 }
 export interface Attribute {
@@ -98,7 +98,7 @@ export function netfilterBody(family: number, resource: number, ...attributes: r
 
 export interface MessageList {
   readonly messages: readonly NetlinkMessage[];
-  /** Set when the bytes end in something that is no message; what came before it stands. */
+  /** Set when the data ends in bytes that are no message. The messages before them are valid. */
   readonly malformed?: string;
 }
 /** Splits one datagram into messages. */
@@ -173,10 +173,10 @@ export function readMac(b: Field): string | undefined {
 export interface Acknowledgement {
   /** Positive error number, 0: success. */
   readonly errno: number;
-  /** The kernel's own words (extended ack). */
+  /** The text of the extended ack. */
   readonly text?: string;
 }
-/** Reads NLMSG_ERROR and NLMSG_DONE: the error and, where given, the extended ack's text. */
+/** Reads NLMSG_ERROR and NLMSG_DONE: the error number and the text of the extended ack, if there is one. */
 export function parseAcknowledgement(message: NetlinkMessage): Acknowledgement {
   const code = readI32le(message.body) ?? 0;
   const errno = Math.abs(code);
@@ -187,7 +187,7 @@ export function parseAcknowledgement(message: NetlinkMessage): Acknowledgement {
   return text === undefined ? { errno } : { errno, text };
 }
 
-/** Behind the error number stands the header of the request, and its body too unless the kernel capped it. */
+/** The error number is followed by the header of the request, and by its body unless the kernel has capped it. */
 function extendedAckOffset(message: NetlinkMessage): number {
   if (message.type === MESSAGE.done) return 4;
   const quoted = readU32le(message.body.subarray(4)) ?? MESSAGE_HEADER;

@@ -1,11 +1,11 @@
 import { getSystemErrorMap } from 'node:util';
 
 export interface ErrorDetail {
-  /** What the kernel said in words (extended ack), where it did. */
+  /** The text of the kernel's extended ack, if there is one. */
   readonly kernelText?: string;
-  /** Replaces the system's own words for the error number. */
+  /** Replaces the system's text for the error number. */
   readonly reason?: string;
-  /** What the reader can do about it. */
+  /** The remedy that the message suggests. */
   readonly remedy?: string;
 }
 
@@ -16,12 +16,15 @@ const REMEDIES: Readonly<Record<string, string>> = {
   EPROTONOSUPPORT: 'This kernel lacks this netlink family: load nfnetlink or use another kernel.',
 };
 
-/** Symbolic name (ENOENT) and words of a positive error number; unknown numbers stand for themselves. */
+/** The symbolic name (ENOENT) and the text of a positive error number. An unknown number gets a name such as E999. */
 function nameOf(errno: number): readonly [string, string] {
   return getSystemErrorMap().get(-errno) ?? [`E${errno}`, `error ${errno}`];
 }
 
-/** A refusal by the kernel: says which operation, why, and what to do. `code` is the symbolic name, such as ENOENT. */
+/**
+ * A refusal by the kernel. The message has the operation, the reason and the remedy. `code` is the symbolic name, such
+ * as ENOENT.
+ */
 export class NetlinkError extends Error {
   readonly errno: number;
   readonly code: string;
@@ -39,7 +42,7 @@ export class NetlinkError extends Error {
   }
 }
 
-/** True when `error` is the kernel's refusal with one of these symbolic names (libuv's: EOPNOTSUPP is ENOTSUP). */
+/** Whether `error` is a refusal by the kernel with one of these symbolic names (libuv's: EOPNOTSUPP is ENOTSUP). */
 export function isRefusal(error: unknown, ...codes: readonly string[]): error is NetlinkError {
   return error instanceof NetlinkError && codes.includes(error.code);
 }

@@ -1,4 +1,4 @@
-/** One netlink socket: acknowledged requests (synchronous, 6 µs), dumps (in slices), unsolicited messages. */
+/** One netlink socket: acknowledged requests (synchronous, 6 µs), dumps (in slices), notifications. */
 
 import { Serial } from '../../lib/async.js';
 import {
@@ -45,7 +45,7 @@ interface Batch {
 export interface Listener {
   /** The message's body is valid during the call only. */
   onMessage(message: NetlinkMessage): void;
-  /** The kernel dropped messages: what was derived from them must be read anew. */
+  /** The kernel dropped messages: state that was derived from them must be read again. */
   onOverrun(): void;
   /** Bytes that are no netlink message. */
   onMalformed(error: string): void;
@@ -59,7 +59,7 @@ export class NetlinkSocket implements Disposable {
   readonly #dumps = new Serial();
   #dumping = false;
   #watch: Watch | undefined;
-  /** Unsolicited messages that came while a request waited for its answer. */
+  /** Notifications that arrived while a request waited for its acknowledgement. */
   #early: NetlinkMessage[] = [];
 
   constructor(options: NetlinkOptions) {
@@ -73,8 +73,9 @@ export class NetlinkSocket implements Disposable {
   }
 
   /**
-   * One acknowledged request, answered before it returns: netlink handles a request inside send(). Returns the answers
-   * before the acknowledgement (a GET's object). Throws NetlinkError with the kernel's refusal.
+   * One acknowledged request. netlink handles it inside send(), so that the acknowledgement is read before this
+   * returns. Returns
+   * the messages before the acknowledgement (the object of a GET). Throws NetlinkError when the kernel refuses it.
    */
   request(operation: string, out: Outgoing): readonly NetlinkMessage[] {
     if (this.#dumping) throw new Error(`${operation}: this netlink socket is busy with a dump, use another`);
@@ -86,9 +87,11 @@ export class NetlinkSocket implements Disposable {
   }
 
   /**
-   * Messages in one send: nfnetlink's batches, of which all stand or none (its first and last message are the batch's
-   * own marks, which nobody acknowledges). Throws NetlinkError with the first refusal, and when a message has no
-   * acknowledgement. Reads all answers, so that a refused batch leaves none for the next.
+   * Messages in one send: a batch of nfnetlink, of which all or none are applied. Its first and last message mark the
+   * batch
+   * and get no acknowledgement. Throws NetlinkError with the first refusal, and when a message has no acknowledgement.
+   * It reads all
+   * replies, so that a refused batch leaves none for the next one.
    */
   transaction(operation: string, outs: readonly Outgoing[]): void {
     const batch = this.#batch(outs);
@@ -97,7 +100,10 @@ export class NetlinkSocket implements Disposable {
     this.#mustBeApplied(operation, batch);
   }
 
-  /** The same from another thread: for transactions that wait for a grace period of the kernel. Rejects as that throws. */
+  /**
+   * As `transaction`, from another thread: for transactions that wait for an RCU grace period. Rejects with the same
+   * errors.
+   */
   async transactionLater(operation: string, outs: readonly Outgoing[]): Promise<void> {
     const batch = this.#batch(outs);
     if (!(await sendLater(this.#fd, batch.bytes)))
@@ -139,8 +145,9 @@ export class NetlinkSocket implements Disposable {
   }
 
   /**
-   * Acknowledged requests in one send, from another thread: for those that wait for a lock of the kernel. Resolves with what
-   * the kernel says to each, in their order. One call at a time, on a socket that does nothing else.
+   * Acknowledged requests in one send, from another thread: for requests that wait for a lock of the kernel. Resolves
+   * with the
+   * acknowledgements in order. Only one call at a time, on a socket without other requests.
    */
   async requestLater(operation: string, outs: readonly Outgoing[]): Promise<readonly Acknowledgement[]> {
     const first = this.#sequence + 1;
@@ -162,9 +169,11 @@ export class NetlinkSocket implements Disposable {
   }
 
   /**
-   * A whole dump, decoded message by message as it comes (`decode` returns undefined to leave one out; it must copy what
-   * it keeps). Works in slices of 5 ms so that the event loop breathes; dumps of one socket queue up. A dump that the
-   * kernel marks as interrupted by a change starts over. Rejects with NetlinkError.
+   * A whole dump. Each message is decoded as it arrives; `decode` returns undefined to leave one out, and must copy the
+   * data that
+   * it keeps. It works in slices of 5 ms, to let other tasks run between them; dumps of one socket run one after the
+   * other. A
+   * dump that the kernel marks as interrupted by a change is repeated. Rejects with NetlinkError.
    */
   dump<T>(
     operation: string,
@@ -199,7 +208,7 @@ export class NetlinkSocket implements Disposable {
 
   #transmit(operation: string, out: Outgoing, flags: number): number {
     if (!this.#open) throw new NetlinkError(operation, EBADF, { reason: 'the netlink socket is closed' });
-    this.#sequence = (this.#sequence + 1) >>> 0 || 1; // 0 marks what the kernel sends unasked
+    this.#sequence = (this.#sequence + 1) >>> 0 || 1; // 0 marks notifications
     const bytes = encodeMessage(out.type, (out.flags ?? 0) | flags, this.#sequence, out.body);
     const errno = sendDatagram(this.#fd, bytes);
     if (errno !== 0) throw new NetlinkError(operation, errno);
@@ -244,7 +253,7 @@ export class NetlinkSocket implements Disposable {
     throw new NetlinkError(operation, EAGAIN, { reason, remedy: 'Try again.' });
   }
 
-  /** False: interrupted by a change, to be done again. */
+  /** Returns false when a change has interrupted the dump, which must be repeated. */
   async #dumpOnce<T>(
     operation: string,
     out: Outgoing,

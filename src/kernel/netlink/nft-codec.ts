@@ -48,7 +48,7 @@ const DNAT = 1;
 
 export const PROTO = { tcp: 6, udp: 17 } as const;
 export const HOOK = { input: 1, forward: 2, output: 3 } as const;
-/** One expression of a rule; a rule goes on to the next only where the one before it holds. */
+/** One expression of a rule. A rule is evaluated up to the first expression that does not match. */
 type Expression = readonly Buffer[];
 
 const expression = (name: string, ...data: readonly Buffer[]): Buffer =>
@@ -99,7 +99,7 @@ export const icmpv6Message = (
   ...payload(PAYLOAD.transport, 0, u8(type)),
 ];
 export const protocol = (number: number): Expression => meta(META.l4proto, u8(number));
-/** Where TCP and UDP both have it. */
+/** The offset is the same for TCP and UDP. */
 export const destinationPort = (port: number): Expression => payload(PAYLOAD.transport, 2, u16be(port));
 export const notFrom = (ifindex: number): Expression => meta(META.iif, u32le(ifindex), true);
 /** It leaves through a device of this kind: "macvlan", "ipvlan" … */
@@ -154,7 +154,10 @@ export const newTable = (name: string, only?: 'only'): Outgoing =>
 export const deleteTable = (name: string, family: Family = 'inet'): Outgoing =>
   messageOf(family, MESSAGE.delTable, 0, attribute(1, cString(name)));
 
-/** One member of a set; `timeoutMs` undefined: for good. One that is there keeps its time-out before Linux 6.12. */
+/**
+ * One member of a set, without a time-out when `timeoutMs` is undefined. Before Linux 6.12, an existing member keeps
+ * its time-out.
+ */
 export const addElement = (
   table: string,
   set: string,
@@ -206,7 +209,7 @@ function element(
   );
 }
 
-/** Asks for the number of the last change of any table in this namespace. */
+/** Request for the generation of the ruleset in this namespace, which changes with every change of a table. */
 export const askGeneration = (): Outgoing => message(MESSAGE.generation, 0);
 export const generationOf = (body: Buffer): number | undefined => readU32be(parseAttributes(body, 4).get(1));
 

@@ -6,7 +6,7 @@ export interface PacketHeader {
   /** Canonical text (RFC 5952 for v6). */
   readonly src: string;
   readonly dst: string;
-  /** IANA number of the upper protocol, behind any IPv6 extension headers. */
+  /** IANA number of the upper protocol, after any IPv6 extension headers. */
   readonly protocol: number;
   /** Set for tcp, udp, udplite, sctp and dccp, when captured. */
   readonly sport?: number;
@@ -17,7 +17,7 @@ export interface PacketHeader {
   readonly tcpFlags?: number;
   /** not a fragment · its first, with the upper header · a later one, without ports */
   readonly fragment: 'none' | 'first' | 'later';
-  /** Where the upper protocol's header begins in the payload; beyond its end when it was not captured. */
+  /** Offset of the upper protocol's header in the payload. It is beyond the end when the header was not captured. */
   readonly upperOffset: number;
 }
 
@@ -26,7 +26,9 @@ const ICMP = 1;
 const ICMPV6 = 58;
 const WITH_PORTS: ReadonlySet<number> = new Set([TCP, 17, 33, 132, 136]);
 
-/** Reads a packet from its IP header on. An error: not IP, or cut before the end of its IP headers. */
+/**
+ * Reads a packet from its IP header on. Returns an error when it is not IP, or ends before the end of its IP headers.
+ */
 export function parsePacket(payload: Buffer): Decoded<PacketHeader> {
   const version = (payload[0] ?? 0) >> 4;
   if (version === 4) return parseIpv4(payload);

@@ -38,7 +38,7 @@ const COPY_PACKET = 2;
 const FLAG_SEQUENCE = 1;
 
 export interface LoggedPacket {
-  /** As the rule gives it (`--nflog-prefix`). */
+  /** The prefix of the rule (`--nflog-prefix`). */
   readonly prefix: string;
   readonly family: 4 | 6 | undefined;
   readonly mark: number;
@@ -115,11 +115,11 @@ function bindLogBody(binding: LogBinding): Buffer {
 }
 
 export interface PacketLogOptions {
-  /** As in `-j NFLOG --nflog-group`. */
+  /** The group of `-j NFLOG --nflog-group`. */
   readonly group: number;
   /** Bytes of each packet to copy; default 128: all headers. */
   readonly copyRange?: number;
-  /** Path or descriptor of the network namespace whose group it is. */
+  /** Path or descriptor of the network namespace of the group. */
   readonly namespace?: string | number;
 }
 export interface LogStats {

@@ -1,4 +1,7 @@
-/** NFQUEUE: packets wait in the kernel for our verdict. Nobody listening, a full queue or buffer: the kernel drops. */
+/**
+ * NFQUEUE: packets wait in the kernel for a verdict. The kernel drops them without a listener, or when the queue or
+ * buffer is full.
+ */
 import { readFileSync } from 'node:fs';
 import { inNamespace } from './namespace.js';
 import {
@@ -99,8 +102,9 @@ export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
 }
 
 /**
- * One message that binds and configures, so that no packet comes in between: packets are copied up to `copyRange` bytes,
- * GSO packets come whole (without it the kernel segments them first), a full queue drops.
+ * One message that binds and configures the queue, so that no packet arrives in between: packets are copied up to
+ * `copyRange`
+ * bytes, GSO packets arrive whole (otherwise the kernel segments them first), and a full queue drops.
  */
 export function bindBody(queue: number, copyRange: number, maxLength: number): Buffer {
   const params = Buffer.alloc(5);
@@ -150,7 +154,7 @@ export interface PacketQueueOptions {
   readonly copyRange?: number;
   /** Packets that may wait at once; default 4096. What exceeds it is dropped. */
   readonly maxLength?: number;
-  /** Path or descriptor of the network namespace whose queue it is. */
+  /** Path or descriptor of the network namespace of the queue. */
   readonly namespace?: string;
 }
 export interface QueueStats extends QueueCounters {
@@ -186,8 +190,9 @@ export class PacketQueue implements Disposable {
   }
 
   /**
-   * Decides on a packet, with a new mark if given. `repeat` runs the packet through the hook again from its start, now
-   * with the mark; `accept` skips all rules behind ours: the hold room never uses it.
+   * Decides on a packet, with a new mark if one is given. `repeat` runs the packet through the hook again from its
+   * start, with the
+   * new mark. `accept` skips all later rules, so that the packet hold never uses it.
    */
   verdict(id: number, verdict: keyof typeof VERDICT, mark?: number): void {
     const body = verdictBody(this.#options.queue, id, verdict, mark);

@@ -5,7 +5,7 @@ import { NetlinkError } from './netlink-error.js';
 
 const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
-/** sizeof(sun_path), with the zero at its end. */
+/** sizeof(sun_path), including the final zero byte. */
 const MAX_PATH = 108;
 
 /** struct sockaddr_un; a path that begins with "@" is a name in the abstract namespace. */
@@ -31,7 +31,10 @@ export function sendToUnix(path: string, text: string): void {
 
 const [SOL_SOCKET, SO_PEERCRED] = [1, 17];
 
-/** The user id of the process that connected to a unix socket, as the kernel noted it then; undefined: it is no such socket. */
+/**
+ * The user id of the process that connected to a unix socket, recorded by the kernel at that time. Undefined for other
+ * sockets.
+ */
 export function peerUser(fd: number): number | undefined {
   const credentials = Buffer.alloc(12); // struct ucred: pid, uid, gid
   return readSocketOption(fd, SOL_SOCKET, SO_PEERCRED, credentials) === 0
