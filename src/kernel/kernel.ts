@@ -5,7 +5,7 @@ import type { DesiredInput, DesiredState, KernelConfig } from '../ruleset/desire
 import { namesFor } from '../ruleset/naming.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 import { type Plan, runStep, withFastElements, withFastSets } from './apply.js';
-import { BridgePorts, Forwarding } from './bridge-forwarding.js';
+import { BridgePorts, Forwarding } from './bridge-fdb.js';
 import { Cgroups, canZone } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';

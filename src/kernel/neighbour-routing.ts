@@ -1,3 +1,4 @@
+/** IPv4 policy routing rules and routes between neighbours (fib_rules.h, rtnetlink.h): read, changed and kept over rtnetlink. */
 import type { NeighbourRoute, NeighbourRoutes, NeighbourRule } from '../ruleset/bridge-forwarding.js';
 import {
   AF_INET,
@@ -15,10 +16,6 @@ import {
 } from './netlink/netlink-codec.js';
 import { isRefusal, NetlinkError } from './netlink/netlink-error.js';
 import { NetlinkSocket, type Outgoing } from './netlink/netlink-socket.js';
-
-/** Rules and routes between neighbours, over rtnetlink. */
-
-/** IPv4 policy routing rules and routes between neighbours (fib_rules.h, rtnetlink.h), pure. */
 
 export const RULE_MESSAGE = {
   newRoute: 24,

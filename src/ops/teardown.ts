@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Config } from '../config/config.js';
 import { readFolders } from '../dns/sandbox-folders.js';
 import { readParents } from '../enforce/host-cgroups.js';
-import { BridgePorts, releaseVeths } from '../kernel/bridge-forwarding.js';
+import { BridgePorts, releaseVeths } from '../kernel/bridge-fdb.js';
 import { Cgroups } from '../kernel/cgroups.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
 import { removalEdits, restoreScript } from '../kernel/iptables-text.js';

@@ -253,7 +253,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'forwarding-vanished',
     what: 'a veth that vanishes fails the change of forwarding tables',
-    file: 'src/kernel/bridge-forwarding.ts',
+    file: 'src/kernel/bridge-fdb.ts',
     from: "new Set(['ENODEV', 'ENOENT', 'ENOTSUP'])",
     to: "new Set(['ENODEV', 'ENOENT'])",
     killedBy: {
@@ -265,7 +265,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'forwarding-learns',
     what: 'a bridge learns MACs from frames of a container',
-    file: 'src/kernel/bridge-forwarding.ts',
+    file: 'src/kernel/bridge-fdb.ts',
     from: 'settings: { learning: false, flood: next.flood }',
     to: 'settings: { learning: true, flood: next.flood }',
     killedBy: {
@@ -277,7 +277,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'forwarding-moves',
     what: 'an entry of the forwarding table moves to the veth that sends with its MAC',
-    file: 'src/kernel/bridge-forwarding.ts',
+    file: 'src/kernel/bridge-fdb.ts',
     from: 'NTF_MASTER | NTF_STICKY, 10',
     to: 'NTF_MASTER, 10',
     killedBy: {

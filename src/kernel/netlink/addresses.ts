@@ -1,5 +1,4 @@
 /** Local addresses of one network namespace over rtnetlink. */
-
 import { Links, ROUTE_MESSAGE } from './links.js';
 import {
   AF_INET,

@@ -1,5 +1,4 @@
-/** Messages of connection tracking (include/uapi/linux/netfilter/nfnetlink_conntrack.h), pure. */
-
+/** Decodes conntrack entries (include/uapi/linux/netfilter/nfnetlink_conntrack.h). Pure. */
 import type { Flow, Tuple } from '../../ruleset/flow.js';
 import {
   AF_INET6,
@@ -12,8 +11,6 @@ import {
   readU16be,
   readU32be,
 } from './netlink-codec.js';
-
-/** Decodes conntrack entries. Pure. */
 
 const SUBSYSTEM = 1;
 export const CONNTRACK_MESSAGE = {

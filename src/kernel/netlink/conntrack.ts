@@ -1,4 +1,4 @@
-/** Flows of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
+/** The conntrack table of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
 import { existsSync, readFileSync } from 'node:fs';
 import type { Flow } from '../../ruleset/flow.js';
 import {
@@ -30,8 +30,6 @@ import {
 } from './netlink-codec.js';
 import { isRefusal, NetlinkError } from './netlink-error.js';
 import { NetlinkSocket } from './netlink-socket.js';
-
-/** Bodies of the requests to connection tracking, pure. */
 
 const COUNT = '/proc/sys/net/netfilter/nf_conntrack_count';
 const AF_UNSPEC = 0;

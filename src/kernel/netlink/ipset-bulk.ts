@@ -1,6 +1,4 @@
-/**
- * Large sets of one network namespace: created, filled in slices, and swapped over netlink, without members as text.
- */
+/** Large ipsets: created, filled in slices, and swapped over netlink, without members as text. */
 import type { SetColumns } from '../../policy/threat.js';
 import { decodeHeader, IPSET_COMMAND, listBody, type SetHeader } from './ipset.js';
 import {
@@ -17,8 +15,6 @@ import {
 } from './netlink-codec.js';
 import { isRefusal, NetlinkError } from './netlink-error.js';
 import { NetlinkSocket } from './netlink-socket.js';
-
-/** Messages that make, fill and exchange big sets (include/uapi/linux/netfilter/ipset/ip_set.h), pure. */
 
 const SUBSYSTEM = 6;
 const BULK_COMMAND = {

@@ -1,4 +1,7 @@
-/** Members and listings of kernel sets over netlink; making and destroying sets is the apply step's. */
+/**
+ * Members and listings of ipsets over netlink (include/uapi/linux/netfilter/ipset/ip_set.h, protocol 7). The apply step
+ * creates and destroys the sets.
+ */
 import {
   AF_INET,
   AF_INET6,
@@ -21,8 +24,6 @@ import {
 } from './netlink-codec.js';
 import { type ErrorDetail, isRefusal, NetlinkError } from './netlink-error.js';
 import { NetlinkSocket } from './netlink-socket.js';
-
-/** Messages of ipset (include/uapi/linux/netfilter/ipset/ip_set.h, protocol 7), pure. */
 
 const SUBSYSTEM = 6;
 export const IPSET_COMMAND = {

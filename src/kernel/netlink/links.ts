@@ -1,4 +1,7 @@
-/** Links and namespaces' numbers over rtnetlink. */
+/**
+ * The links of a network namespace, the netns ids of others, and the learning settings of bridges, over rtnetlink
+ * (include/uapi/linux/rtnetlink.h, if_link.h, net_namespace.h).
+ */
 import { closeSync, openSync } from 'node:fs';
 import {
   attribute,
@@ -14,8 +17,6 @@ import {
 } from './netlink-codec.js';
 import { isRefusal } from './netlink-error.js';
 import { NetlinkSocket, type Outgoing } from './netlink-socket.js';
-
-/** Messages of rtnetlink (include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, net_namespace.h), pure. */
 
 export const ROUTE_MESSAGE = {
   newLink: 16,
@@ -150,8 +151,6 @@ export function decodeNamespaceId(body: Buffer): number | undefined {
   const id = readI32le(parseAttributes(body, RTGENMSG).get(NAMESPACE.id));
   return id === undefined || id < 0 ? undefined : id;
 }
-
-/** The links of a network namespace, and the learning settings of its bridges, over rtnetlink. */
 
 /** The links of one network namespace. */
 export class Links implements Disposable {

@@ -1,8 +1,6 @@
+/** The wire format of netlink (RFC 3549, include/uapi/linux/netlink.h) and of addresses. Pure; malformed data never throws. */
 import { isIPv4 } from 'node:net';
 import { formatAddress, parseV6 } from '../../lib/ip.js';
-
-/** Addresses between bytes in network order and canonical text, pure. */
-/** Netlink's wire format (RFC 3549, include/uapi/linux/netlink.h), pure. Never throws on what it reads. */
 
 export type Decoded<T> =
   | { readonly ok: true; readonly value: T }

@@ -1,4 +1,7 @@
-/** Messages of nf_tables (include/uapi/linux/netfilter/nf_tables.h): as much as a few rules need, pure. */
+/**
+ * Messages of nf_tables (include/uapi/linux/netfilter/nf_tables.h), as far as a few rules need them, and the class that
+ * changes elements of sets and maps. The tables themselves are written by the apply step.
+ */
 import {
   attribute,
   cString,
@@ -13,8 +16,6 @@ import {
   u32le,
 } from './netlink-codec.js';
 import { NetlinkSocket, type Outgoing } from './netlink-socket.js';
-
-/** Elements of sets and maps of nf_tables over netlink; the tables themselves are the apply step's. */
 
 const SUBSYSTEM = 10;
 const MESSAGE = {

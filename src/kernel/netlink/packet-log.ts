@@ -1,4 +1,7 @@
-/** NFLOG: copies of the packets that rules log, in order, with every loss counted. */
+/**
+ * NFLOG (include/uapi/linux/netfilter/nfnetlink_log.h): copies of the packets that rules log, in order, with every loss
+ * counted.
+ */
 import {
   attribute,
   type Decoded,
@@ -13,8 +16,6 @@ import {
 import { isRefusal, NetlinkError } from './netlink-error.js';
 import { NetlinkSocket } from './netlink-socket.js';
 import { decodeHardwareAddress, familyNumber } from './packet-header.js';
-
-/** Messages of NFLOG (include/uapi/linux/netfilter/nfnetlink_log.h), pure. */
 
 const SUBSYSTEM = 4;
 const LOG_MESSAGE = { packet: SUBSYSTEM << 8, config: (SUBSYSTEM << 8) | 1 } as const;

@@ -1,6 +1,6 @@
 /**
- * NFQUEUE: packets wait in the kernel for a verdict. The kernel drops them without a listener, or when the queue or
- * buffer is full.
+ * NFQUEUE (include/uapi/linux/netfilter/nfnetlink_queue.h): packets wait in the kernel for a verdict. The kernel drops
+ * them without a listener, or when the queue or buffer is full.
  */
 import { readFileSync } from 'node:fs';
 import { inNamespace } from './namespace.js';
@@ -18,8 +18,6 @@ import {
 import { isRefusal, NetlinkError } from './netlink-error.js';
 import { NetlinkSocket } from './netlink-socket.js';
 import { decodeHardwareAddress, familyNumber } from './packet-header.js';
-
-/** Messages of NFQUEUE (include/uapi/linux/netfilter/nfnetlink_queue.h), pure. */
 
 const SUBSYSTEM = 3;
 export const QUEUE_MESSAGE = {

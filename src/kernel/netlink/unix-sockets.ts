@@ -1,5 +1,4 @@
-/** Datagrams over unix sockets, which Node does not have: systemd hears of its services by them. */
-
+/** Unix sockets as far as Node lacks them: datagrams, which notify systemd, and the credentials of a peer. */
 import { closeDescriptor, connectSocket, openSocket, readSocketOption, sendDatagram } from './libc.js';
 import { NetlinkError } from './netlink-error.js';
 

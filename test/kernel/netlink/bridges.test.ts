@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { BridgePorts, Forwarding, releaseVeths } from '../../../src/kernel/bridge-forwarding.js';
+import { BridgePorts, Forwarding, releaseVeths } from '../../../src/kernel/bridge-fdb.js';
 import { Bridges, Links } from '../../../src/kernel/netlink/links.js';
 import { forwardingOf } from '../../../src/ruleset/bridge-forwarding.js';
 import { makeNamespace, type Namespace } from './lab.js';

@@ -1,3 +1,4 @@
+/** Ports and forwarding tables of bridges (if_bridge.h, if_link.h, neighbour.h): read, changed and kept over rtnetlink. */
 import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import type { HeldVeth } from '../ruleset/bridge-forwarding.js';
@@ -14,10 +15,6 @@ import {
 } from './netlink/netlink-codec.js';
 import { NetlinkError } from './netlink/netlink-error.js';
 import { NetlinkSocket, type Outgoing } from './netlink/netlink-socket.js';
-
-/** Ports and static entries of bridges, over rtnetlink. */
-
-/** Messages about the ports and the forwarding table of bridges (if_bridge.h, if_link.h, neighbour.h), pure. */
 
 const BRIDGE_MESSAGE = {
   setLink: 19,

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { Forwarding, type PortChange } from '../../../src/kernel/bridge-forwarding.js';
+import { Forwarding, type PortChange } from '../../../src/kernel/bridge-fdb.js';
 
 const turns = (n: number): Promise<void> =>
   n === 0 ? Promise.resolve() : Promise.resolve().then(() => turns(n - 1));
