@@ -204,7 +204,7 @@ async function addedOrRemoved(changes: readonly MemberChange[], sets: SetWriter)
       await (verb === 'add' ? sets.add(set, member, 0) : sets.remove(set, member));
     return true;
   } catch {
-    return false; // The caller runs ipset, which succeeds or reports the reason.
+    return false; // the caller runs ipset, which succeeds or reports the reason
   }
 }
 
