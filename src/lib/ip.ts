@@ -1,4 +1,10 @@
-/** Addresses are carried as canonical text (RFC 5952 for v6) at the edges and as bigint inside ranges. */
+/**
+ * IP addresses and networks: the one reader of their texts (of the configuration, labels, the API, Docker, the kernel), and
+ * the arithmetic on them. Addresses are canonical text (RFC 5952 for IPv6) between modules, and bigint inside ranges.
+ * Feeds of a million lines have a scanner of their own (threats/formats).
+ */
+import IPCIDR from 'ip-cidr';
+
 export type Family = 4 | 6;
 export interface Address {
   readonly family: Family;
@@ -7,54 +13,50 @@ export interface Address {
   readonly text: string;
 }
 
-const V4 = /^(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/;
-const GROUP = /^[0-9a-f]{1,4}$/i;
-/** ::ffff:0:0/96, a v4 address in v6 clothes (RFC 4291 2.5.5.2): two texts for one destination, so never parsed. */
+/** ip-cidr refuses leading zeros, but takes other things that these two patterns keep from it: zones, prefix lengths, spaces. */
+const V4 = /^\d{1,3}(?:\.\d{1,3}){3}$/;
+const V6 = /^[\da-f:]{2,39}$/i;
+/** RFC 4291 2.2, form 3: the last 32 bits as dotted decimal. ip-cidr would return some of these as the IPv4 address alone. */
+const DOTTED_END = /^([\da-f:]+:)(\d{1,3}(?:\.\d{1,3}){3})$/i;
+/** ::ffff:0:0/96 (RFC 4291 2.5.5.2): a second text for an IPv4 destination, so no address here. */
 const MAPPED_PREFIX = 0xffffn;
 
 export const bits = (family: Family): number => (family === 4 ? 32 : 128);
 
-function parseV4(text: string): number | undefined {
-  const match = V4.exec(text);
-  if (!match) return undefined;
-  const octets = match.slice(1).map(Number);
-  if (octets.some((octet) => octet > 255)) return undefined;
-  return octets.reduce((value, octet) => value * 256 + octet, 0);
-}
+/** The family of a text that is an address or a network. */
+export const familyOf = (text: string): Family => (text.includes(':') ? 6 : 4);
 
-/** The 16-bit groups of one side of "::"; `last`: the address ends here, so a dotted quad may. */
-function groupsOf(side: string, last: boolean): number[] | undefined {
-  if (side === '') return [];
-  const parts = side.split(':');
-  const groups: number[] = [];
-  for (const [index, part] of parts.entries()) {
-    const quad = last && index === parts.length - 1 && part.includes('.') ? parseV4(part) : undefined;
-    if (quad !== undefined) groups.push(Math.floor(quad / 65536), quad % 65536);
-    else if (GROUP.test(part)) groups.push(Number.parseInt(part, 16));
-    else return undefined;
+/** The numbers between the separators: four octets, or eight groups. Returns undefined when ip-cidr cannot read the text. */
+function partsOf(text: string, radix: 10 | 16): readonly number[] | undefined {
+  try {
+    return IPCIDR.createAddress(text).parsedAddress.map((part) => Number.parseInt(part, radix));
+  } catch {
+    return undefined;
   }
-  return groups;
 }
 
-function expand(text: string): number[] | undefined {
-  const sides = text.split('::');
-  if (sides.length > 2) return undefined;
-  const head = groupsOf(sides[0] ?? '', sides.length === 1);
-  if (!head || sides.length === 1) return head;
-  const tail = groupsOf(sides[1] ?? '', true);
-  if (!tail || head.length + tail.length > 7) return undefined;
-  return [...head, ...new Array<number>(8 - head.length - tail.length).fill(0), ...tail];
+function parseV4(text: string): bigint | undefined {
+  const octets = V4.test(text) ? partsOf(text, 10) : undefined;
+  return octets && BigInt(octets.reduce((value, octet) => value * 256 + octet, 0));
 }
 
-/** RFC 4291 text to its value, v4-mapped forms included; undefined: no v6 address (a zone is none). */
+/** The value of an IPv6 address (RFC 4291), also of an IPv4-mapped one. Returns undefined for anything else; a zone is refused. */
 export function parseV6(text: string): bigint | undefined {
-  if (text.length > 45 || !text.includes(':')) return undefined;
-  const groups = expand(text);
-  if (groups?.length !== 8) return undefined;
-  return groups.reduce((value, group) => (value << 16n) | BigInt(group), 0n);
+  if (!text.includes(':')) return undefined;
+  if (text.includes('.')) return withDottedEnd(text);
+  const groups = V6.test(text) ? partsOf(text, 16) : undefined;
+  return groups?.reduce((value, group) => (value << 16n) | BigInt(group), 0n);
 }
 
-export const isMapped = (value: bigint): boolean => value >> 32n === MAPPED_PREFIX;
+function withDottedEnd(text: string): bigint | undefined {
+  const [, head = '', quad = ''] = DOTTED_END.exec(text) ?? [];
+  const value = parseV4(quad);
+  return value === undefined
+    ? undefined
+    : parseV6(`${head}${(value >> 16n).toString(16)}:${(value & 0xffffn).toString(16)}`);
+}
+
+const isMapped = (value: bigint): boolean => value >> 32n === MAPPED_PREFIX;
 
 const formatV4 = (value: bigint): string =>
   [24n, 16n, 8n, 0n].map((shift) => String((value >> shift) & 255n)).join('.');
@@ -83,16 +85,52 @@ function formatV6(value: bigint): string {
 export const formatAddress = (family: Family, value: bigint): string =>
   family === 4 ? formatV4(value) : formatV6(value);
 
+/** Addresses of rules, containers and flows repeat: each is read once. */
+const recent = new Map<string, Address>();
+const MAX_RECENT = 4096;
+
 /**
- * Strict address: v4 as four decimal octets without leading zeros, v6 as RFC 4291 without zone and outside
- * ::ffff:0:0/96. Undefined: anything else; never throws.
+ * Reads an address: IPv4 as four decimal octets without leading zeros, IPv6 as in RFC 4291 without zone and outside
+ * ::ffff:0:0/96. Returns undefined for anything else; never throws.
  */
 export function parseAddress(text: string): Address | undefined {
+  const known = recent.get(text);
+  if (known) return known;
+  const address = read(text);
+  if (!address) return undefined;
+  if (recent.size >= MAX_RECENT) recent.clear();
+  recent.set(text, address);
+  return address;
+}
+
+function read(text: string): Address | undefined {
   const v4 = parseV4(text);
-  if (v4 !== undefined) return { family: 4, value: BigInt(v4), text };
+  if (v4 !== undefined) return { family: 4, value: v4, text };
   const v6 = parseV6(text);
-  if (v6 === undefined || isMapped(v6)) return undefined;
-  return { family: 6, value: v6, text: formatV6(v6) };
+  return v6 === undefined || isMapped(v6) ? undefined : { family: 6, value: v6, text: formatV6(v6) };
+}
+
+/** The IPv4 address in an IPv4-mapped IPv6 address, in any of its forms; undefined when the text is none. */
+export function mappedV4(text: string): string | undefined {
+  const value = parseV6(text);
+  return value !== undefined && isMapped(value) ? formatV4(value & 0xffff_ffffn) : undefined;
+}
+
+/** The address of a peer without the prefix with which an IPv6 socket shows an IPv4 peer ("::ffff:192.0.2.1"). */
+export const withoutMapping = (text: string): string => text.replace(/^::ffff:(?=\d+\.)/, '');
+
+export interface HostPort {
+  readonly host: string;
+  /** As it is written, at most five digits; undefined when there is none. */
+  readonly port: string | undefined;
+  readonly isBracketed: boolean;
+}
+
+/** Splits "HOST", "HOST:PORT", "[HOST]" and "[HOST]:PORT". A bare IPv6 address is none of these: it could end in a port. */
+export function splitHostPort(text: string): HostPort | undefined {
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:[\]]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
+  const host = bracketed ?? plain;
+  return host === undefined ? undefined : { host, port, isBracketed: bracketed !== undefined };
 }
 
 /** `lo` to `hi`, both within. */
