@@ -23,13 +23,12 @@ import {
 } from './changes/service-records.js';
 import { modesInForce, StoreTrust } from './changes/store-trust.js';
 import { tokenKey } from './changes/stored-state.js';
-import type { Config } from './config/config.js';
+import { localSocketOf } from './config/api-listener.js';
+import { type Config, nodeName } from './config/config.js';
 import { watchFolder } from './config/folder.js';
 import type { FolderState } from './config/list-files.js';
 import { ListProblems } from './config/list-problems.js';
 import { ListReader } from './config/list-reader.js';
-import { localSocketOf } from './config/local-socket.js';
-import { nodeName } from './config/node.js';
 import { mayRemoveContainers } from './docker/docker-events.js';
 import type { Overrides } from './enforce/policies.js';
 import { Counts } from './kernel/counts.js';

@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { FastifyInstance } from 'fastify';
-import { openListener, UNIX } from '../config/api-listener.js';
+import { openListener, tcpListener, UNIX } from '../config/api-listener.js';
 import type { Logger } from '../lib/log.js';
 import { trustSocket } from './auth.js';
 import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './client-limits.js';
@@ -45,9 +45,8 @@ export async function listen(server: FastifyInstance, options: ListenOptions): P
   const second = await beside(server, localSocket);
   boundConnections(second, bound('unix'), log);
   boundConnections(server.server, bound('tcp'), log);
-  const [, host = '', port] = /^\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
   try {
-    await server.listen({ host, port: Number(port) });
+    await server.listen({ ...tcpListener(address) });
   } catch (e) {
     end(second);
     throw new ListenError(

@@ -1,5 +1,4 @@
-import type { Config } from '../config/config.js';
-import { nodeName } from '../config/node.js';
+import { type Config, nodeName } from '../config/config.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { VERSION } from '../lib/version.js';

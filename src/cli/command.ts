@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
 import { ApiClient } from '../api/client.js';
+import { localSocketOf } from '../config/api-listener.js';
 import type { Config } from '../config/config.js';
 import { lenientConfig } from '../config/lenient.js';
 import { loadConfig } from '../config/load.js';
-import { localSocketOf } from '../config/local-socket.js';
 import { CommandFailure } from './failure.js';
 import type { Host } from './host.js';
 import { Output } from './output.js';

@@ -1,4 +1,5 @@
 /** The configuration in force, from its sources: flag > environment > file > default. Pure; load reads the sources. */
+import { hostname } from 'node:os';
 import type { TSchema } from '@sinclair/typebox';
 import { Value } from '@sinclair/typebox/value';
 import { canonicalName } from '../lib/dns-name.js';
@@ -25,6 +26,9 @@ export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {
   };
   readonly flows: { readonly keepMs: number; readonly maxSizeBytes: number };
 }
+
+/** The name of this host in a fleet. */
+export const nodeName = ({ node }: Pick<Config, 'node'>): string => node || hostname();
 
 export interface ConfigSources {
   /** Absent: no file, which is fine. */

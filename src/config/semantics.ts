@@ -1,7 +1,8 @@
 /** What a schema cannot say of a configuration: names, addresses, and keys that depend on one another. */
 import { normalize } from 'node:path';
 import { canonicalName } from '../lib/dns-name.js';
-import { parseAddress, parseCidr } from '../lib/ip.js';
+import { parseServer } from '../lib/dns-server-address.js';
+import { parseCidr } from '../lib/ip.js';
 import { escapePointer } from '../lib/json.js';
 import type { Problem } from '../lib/problem.js';
 import { NAT64_BITS } from '../lib/special-use.js';
@@ -9,29 +10,17 @@ import { parseDuration } from '../lib/units.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { MASK_NEEDS, splitMask } from '../policy/mark-mask.js';
 import { isTokenName, tokenFault } from '../policy/token.js';
+import { UNIX } from './api-listener.js';
 import { feedFaults } from './feeds.js';
 import { readRedisUrl } from './redis-url.js';
 import type { RawConfig } from './schema.js';
 
-interface HostPort {
-  readonly address: string;
-  readonly port: number;
-}
-
-/** "10.0.0.53", "10.0.0.53:5353", "2001:db8::53", "[2001:db8::53]:53"; undefined when it is none of them. */
-function parseHostPort(text: string, defaultPort: number): HostPort | undefined {
-  const whole = parseAddress(text);
-  if (whole) return { address: whole.text, port: defaultPort };
-  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]+))(?::([1-9]\d{0,4}))?$/.exec(text) ?? [];
-  const address = parseAddress(bracketed ?? plain ?? '');
-  const number = port === undefined ? defaultPort : Number(port);
-  const familyFits = address?.family === (bracketed === undefined ? 4 : 6);
-  return address && familyFits && number <= 65535 ? { address: address.text, port: number } : undefined;
-}
+/** A zone names an interface of this host, which a configuration for a fleet cannot. */
+const isUpstream = (text: string): boolean => parseServer(text)?.address.includes('%') === false;
 
 function upstreams(list: readonly string[], pointer: string): readonly Problem[] {
   return list.flatMap((text, index) =>
-    parseHostPort(text, 53)
+    isUpstream(text)
       ? []
       : [
           {
@@ -106,10 +95,10 @@ function translators({ networks }: RawConfig): readonly Problem[] {
 }
 
 function listen({ api }: RawConfig): readonly Problem[] {
-  if (api.listen.startsWith('unix:')) return [];
+  if (api.listen.startsWith(UNIX)) return [];
   const pointer = '/api/listen';
   const problems: Problem[] = [];
-  if (!parseHostPort(api.listen.replace(/^localhost:/, '127.0.0.1:'), 0))
+  if (!parseServer(api.listen.replace(/^localhost:/, '127.0.0.1:')))
     problems.push({
       detail: `"${api.listen}" is not an address and port`,
       remedy: 'write 127.0.0.1:7070 or unix:/path',

@@ -1,5 +1,5 @@
 /** Ids, addresses and labels as the Docker API writes them, each validated and in canonical form. Pure. */
-import { isIP, isIPv6 } from 'node:net';
+import { parseAddress } from '../lib/ip.js';
 import { asRecord, textMap } from '../lib/json.js';
 
 /** A full container, network or image-config id: 64 hex digits. */
@@ -15,10 +15,7 @@ export function canonicalMac(text: string): string | undefined {
 
 /** Canonical text (RFC 5952 for v6) of an address that may carry a prefix length; undefined when it is no address. */
 export function canonicalIp(text: string): string | undefined {
-  const address = text.split('/', 1)[0] ?? '';
-  if (!isIPv6(address)) return isIP(address) === 4 ? address : undefined;
-  // The URL standard's serializer compresses as RFC 5952 does; a zone is no part of an address.
-  return address.includes('%') ? undefined : new URL(`http://[${address}]/`).hostname.slice(1, -1);
+  return parseAddress(text.split('/', 1)[0] ?? '')?.text;
 }
 
 /** Canonical CIDR text; undefined when it is none. Host bits stay as they are (Docker shows networks). */

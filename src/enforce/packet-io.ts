@@ -1,6 +1,7 @@
 import { parsePacket } from '../kernel/netlink/packet-header.js';
 import { PacketLog, type PacketLogOptions } from '../kernel/netlink/packet-log.js';
 import { PacketQueue } from '../kernel/netlink/packet-queue.js';
+import { PROTOCOL_NAMES } from '../lib/ip.js';
 import type { Denials } from './denials.js';
 import type { HeldPacket } from './packet-hold.js';
 
@@ -15,7 +16,6 @@ export interface PacketsOptions {
 
 /** NF_INET_LOCAL_OUT */
 const LOCAL_OUT = 3;
-const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
 
 /** Packets that rules of a network namespace have denied. */
 export class DeniedLog implements Disposable {
@@ -26,7 +26,7 @@ export class DeniedLog implements Disposable {
       const header = parsePacket(p.payload);
       if (!header.ok) return;
       const { src, dst, protocol, dport = 0 } = header.value;
-      const proto = PROTO[protocol] ?? String(protocol);
+      const proto = PROTOCOL_NAMES[protocol] ?? String(protocol);
       denied({ prefix: p.prefix, mark: p.mark, proto, src, dst, dport });
     });
   }

@@ -1,5 +1,4 @@
-import type { Config } from '../config/config.js';
-import { nodeName } from '../config/node.js';
+import { type Config, nodeName } from '../config/config.js';
 import { glob, matchesAny } from '../lib/glob.js';
 import { parseAddress } from '../lib/ip.js';
 import type { Problem } from '../lib/problem.js';

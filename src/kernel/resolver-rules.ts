@@ -7,6 +7,7 @@
 
 import { closeSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { Conntrack } from './netlink/conntrack.js';
 import { tcpListenFd, udpSocketFd, withNamespace } from './netlink/namespace.js';
 import { NetlinkError } from './netlink/netlink-error.js';
@@ -24,7 +25,6 @@ import {
   newRule,
   newTable,
   notFrom,
-  PROTO,
   protocol,
   rejectIpv4,
   rejectTcp,
@@ -38,7 +38,7 @@ import {
 const EMBEDDED = '127.0.0.11';
 const TABLE = 'drawbridge';
 const LOOPBACK = 1;
-const PROTOCOLS = [PROTO.udp, PROTO.tcp];
+const PROTOCOLS = [PROTOCOL_NUMBERS.udp, PROTOCOL_NUMBERS.tcp];
 /** Before iptables' nat OUTPUT (NF_IP_PRI_NAT_DST, -100). */
 const AHEAD_OF_DOCKER = -110;
 const NAT = { name: 'resolver_nat', type: 'nat', hook: HOOK.output, priority: AHEAD_OF_DOCKER } as const;
@@ -99,7 +99,7 @@ function content(port: number): Outgoing[] {
       newRule(TABLE, NAT.name, ...to, protocol(p), destinationPort(53), dnatIpv4(EMBEDDED, port)),
     ),
     ...ours(OUT.name),
-    newRule(TABLE, OUT.name, ...to, protocol(PROTO.tcp), rejectTcp()),
+    newRule(TABLE, OUT.name, ...to, protocol(PROTOCOL_NUMBERS.tcp), rejectTcp()),
     newRule(TABLE, OUT.name, ...to, rejectIpv4()),
     newRule(TABLE, IN.name, notFrom(LOOPBACK), ...to, verdict('drop')),
     ...ours(IN.name),

@@ -1,12 +1,12 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { PROTOCOL_NUMBERS, withoutMapping } from '../lib/ip.js';
 import { type Exec, must } from './exec.js';
 
 /** An endpoint as ss(8) prints it: address, scope and port. */
 const END = /^(?:\[([0-9a-f:.]+)\]|([0-9.]+|\*))(?:%\S+?)?:(\d+|\*)$/;
-const PROTO: Readonly<Record<string, SocketEnds['proto']>> = { tcp: 6, udp: 17 };
+const PROTO: Readonly<Record<string, SocketEnds['proto']>> = PROTOCOL_NUMBERS;
 const EVERYWHERE = new Set(['*', '0.0.0.0', '::']);
-const MAPPED = '::ffff:';
 
 /**
  * TCP and UDP sockets of this network namespace that were created in one of these cgroups (paths) or below. Listening
@@ -40,7 +40,7 @@ function endOf(text: string): { readonly address?: string; readonly port?: numbe
   const [, v6, v4, port] = END.exec(text) ?? [];
   const said = v6 ?? v4;
   if (said === undefined) return undefined;
-  const address = said.startsWith(MAPPED) && said.includes('.') ? said.slice(MAPPED.length) : said;
+  const address = withoutMapping(said);
   return {
     ...(EVERYWHERE.has(address) ? {} : { address }),
     ...(port === '*' ? {} : { port: Number(port) }),

@@ -26,6 +26,16 @@ export const bits = (family: Family): number => (family === 4 ? 32 : 128);
 /** The family of a text that is an address or a network. */
 export const familyOf = (text: string): Family => (text.includes(':') ? 6 : 4);
 
+/** IANA protocol numbers of the protocols with ports. */
+export const PROTOCOL_NUMBERS = { tcp: 6, udp: 17 } as const;
+/** Names of protocol numbers; ICMP and ICMPv6 have one name. */
+export const PROTOCOL_NAMES: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = {
+  1: 'icmp',
+  6: 'tcp',
+  17: 'udp',
+  58: 'icmp',
+};
+
 /** The numbers between the separators: four octets, or eight groups. Returns undefined when ip-cidr cannot read the text. */
 function partsOf(text: string, radix: 10 | 16): readonly number[] | undefined {
   try {
@@ -212,13 +222,10 @@ export function rangeToCidrs(range: Range): readonly Cidr[] {
   return cidrs;
 }
 
-/** The network that holds an address: host bits are cleared, as Docker repeats a subnet in the way it was given. */
+/** The network of a subnet as Docker writes it: host bits are cleared. */
 export function networkOf(text: string): Cidr | undefined {
-  const [base = '', length = ''] = text.split('/');
-  const address = parseAddress(base);
-  const prefix = address && parsePrefix(length, address.family);
-  if (!address || prefix === undefined) return undefined;
-  return rangeToCidrs(networkAround(address.family, address.value, prefix))[0];
+  const range = parseSubnet(text);
+  return range && rangeToCidrs(range)[0];
 }
 
 /** Prefix length when the range is exactly one network, else undefined. */

@@ -1,7 +1,6 @@
 import { Audit } from '../changes/audit.js';
 import { syncAudited } from '../changes/service-records.js';
-import type { Config } from '../config/config.js';
-import { nodeName } from '../config/node.js';
+import { type Config, nodeName } from '../config/config.js';
 import type { Logger } from '../lib/log.js';
 import { openStore } from '../store/shared-store.js';
 import { feedSpecs } from '../threats/feed-spec.js';

@@ -6,11 +6,10 @@ import {
   type Family,
   formatAddress,
   formatRange,
-  isMapped,
+  mappedV4,
   networkAround,
   parseAddress,
   parsePrefix,
-  parseV6,
   type Range,
   rangeOf,
 } from '../lib/ip.js';
@@ -51,14 +50,10 @@ function refuseV6(text: string, at: number): never {
   if (bare !== text) return refuse(`"${text}" has a zone`, `write ${bare}`, at);
   if (parseAddress(text)?.family === 4)
     return refuse(`"${text}" is IPv4`, `write ${text} without brackets`, at);
-  const value = parseV6(text);
-  if (value === undefined || !isMapped(value))
+  const v4 = mappedV4(text);
+  if (v4 === undefined)
     return refuse(`"${text}" is not an IPv6 address`, 'write it as in RFC 4291, such as 2001:db8::1', at);
-  return refuse(
-    `"${text}" is an IPv4 address in the form of an IPv6 address`,
-    `write ${formatAddress(4, value & 0xffff_ffffn)}`,
-    at,
-  );
+  return refuse(`"${text}" is an IPv4 address in the form of an IPv6 address`, `write ${v4}`, at);
 }
 
 function address(text: string, family: Family, at: number): Address {

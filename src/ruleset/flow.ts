@@ -1,3 +1,4 @@
+import { PROTOCOL_NAMES } from '../lib/ip.js';
 import type { TracePacket } from './trace.js';
 
 export interface Tuple {
@@ -33,18 +34,11 @@ export interface Flow {
   readonly rawTuple: Buffer;
 }
 
-const PROTO: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = {
-  1: 'icmp',
-  6: 'tcp',
-  17: 'udp',
-  58: 'icmp',
-};
-
 const DNS_PORT = 53;
 
 /** The packet that would open this flow now: its true destination is where answers come from. */
 export function opening(flow: Flow): Omit<TracePacket, 'mark'> {
-  const proto = PROTO[flow.proto] ?? flow.proto;
+  const proto = PROTOCOL_NAMES[flow.proto] ?? flow.proto;
   return {
     family: flow.family,
     proto,

@@ -1,7 +1,6 @@
 /** A feed as it is configured, with every default filled in. */
 import { createHash } from 'node:crypto';
-import type { Config } from '../config/config.js';
-import { nodeName } from '../config/node.js';
+import { type Config, nodeName } from '../config/config.js';
 import { matchesAny } from '../lib/glob.js';
 import type { Direction } from '../policy/threat.js';
 import { CATALOGUE, type CatalogueFeed } from './feed-catalogue.js';

@@ -1,5 +1,6 @@
 /** The conntrack table of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
 import { existsSync, readFileSync } from 'node:fs';
+import { PROTOCOL_NUMBERS } from '../../lib/ip.js';
 import type { Flow } from '../../ruleset/flow.js';
 import {
   type AddressTest,
@@ -34,7 +35,6 @@ import { NetlinkSocket } from './netlink-socket.js';
 const COUNT = '/proc/sys/net/netfilter/nf_conntrack_count';
 const AF_UNSPEC = 0;
 const EINVAL = 22;
-const PROTOCOL_NUMBER = { tcp: 6, udp: 17 } as const;
 
 export class Conntrack implements Disposable {
   readonly #requests: NetlinkSocket;
@@ -151,7 +151,7 @@ export class Conntrack implements Disposable {
   }): { readonly address: string; readonly port: number } | undefined {
     const operation = `look up flow ${q.client}:${q.clientPort} to ${q.server}:${q.serverPort}`;
     const body = getByReplyBody({
-      proto: PROTOCOL_NUMBER[q.proto],
+      proto: PROTOCOL_NUMBERS[q.proto],
       src: q.server,
       sport: q.serverPort,
       dst: q.client,

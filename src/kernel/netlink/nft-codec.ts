@@ -47,7 +47,6 @@ const PORT_UNREACHABLE = 3;
 const VERDICT = { drop: 0, accept: 1 } as const;
 const DNAT = 1;
 
-export const PROTO = { tcp: 6, udp: 17 } as const;
 export const HOOK = { input: 1, forward: 2, output: 3 } as const;
 /** One expression of a rule. A rule is evaluated up to the first expression that does not match. */
 type Expression = readonly Buffer[];
