@@ -9,12 +9,12 @@ import type { Policies } from '../enforce/policies.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
+import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
-import type { NetnsRules } from '../netns-rules/netns-rules.js';
+import { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig } from '../ruleset/desired-state.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';
-import { makeLan } from './wire-lan.js';
 
 /** Parts of the engine, some of which are made later than this. */
 interface InsideParts {
@@ -24,6 +24,7 @@ interface InsideParts {
   readonly docker: DockerWatch;
   readonly policies: Policies;
   readonly denials: { packet: ConstructorParameters<typeof DeniedLog>[1] };
+  readonly applied: Current<AppliedState>;
   readonly state: AppliedState | undefined;
   lastRepair: string | null;
 }
@@ -63,17 +64,16 @@ export function makeInside(
     onAttached,
     log,
   });
-  const lan: NetnsRules = makeLan({
+  const lan: NetnsRules = new NetnsRules({
     shape,
+    applied: engine.applied,
+    kernel,
     docker,
+    policies: engine.policies,
     denials,
     learned,
     namespaces,
-    state,
     closed,
-    hostAddresses: () => kernel.hostAddresses(),
-    policyOf,
-    isLan,
     onRepair: () => {
       engine.lastRepair = new Date().toISOString();
     },

@@ -17,7 +17,6 @@ import {
 } from '../kernel/netns-tables.js';
 import type { Logger } from '../lib/log.js';
 import { NetnsRules } from '../netns-rules/netns-rules.js';
-import type { LanKernel } from '../netns-rules/one-namespace.js';
 import type { ContainerFacts, NetworkFacts } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

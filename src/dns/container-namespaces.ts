@@ -169,7 +169,10 @@ function ownerOf({ docker }: NamespaceDnsParts, path: string): string | undefine
 export const hasSandbox = (c: ContainerFacts): boolean =>
   (c.state === 'running' || c.state === 'paused') && (c.privileges?.sandboxKey ?? '') !== '';
 
-export function isOnLan({ docker, isLan }: Pick<NamespaceDnsParts, 'docker' | 'isLan'>, id: string): boolean {
+export function isOnLan(
+  { docker, isLan }: Pick<NamespaceDnsParts, 'isLan'> & { readonly docker: Pick<DockerWatch, 'view'> },
+  id: string,
+): boolean {
   const { containers, networks } = docker.view();
   const on = containers.get(id)?.endpoints.map((e) => networks.get(e.networkId)) ?? [];
   return on.some((network) => network !== undefined && isLan(network));

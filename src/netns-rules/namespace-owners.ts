@@ -1,49 +1,48 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { hasSandbox, isOnLan } from '../dns/namespace-sockets.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { Policies } from '../enforce/policies.js';
+import { closeLan, type LanEnd, lanEnds, removeLan } from '../kernel/netns-tables.js';
 import type { Logger } from '../lib/log.js';
-import type { Endpoint } from '../policy/container.js';
-import type { LanEnd } from './one-namespace.js';
+import type { ContainerFacts, Endpoint } from '../policy/container.js';
 
-type Awaited = readonly {
-  readonly id: string;
-  readonly endpoints: readonly Endpoint[];
-  readonly isEnforced: () => boolean;
-}[];
-export interface LanClaimsOptions {
-  readonly kernel: {
-    /** Nothing leaves until something is laid; what stands already stays. */
-    close(path: string): void;
-    remove(path: string): boolean;
-    ends(path: string): Promise<readonly LanEnd[]>;
-  };
-  /** There is a macvlan or ipvlan network to be held. */
-  readonly isNeeded: () => boolean;
-  /** On a macvlan or ipvlan network, about to get a namespace. */
-  readonly awaited: () => Awaited;
-  /** Asks for this network once more: what is known of it is older than a namespace. */
-  readonly askAgain: (networkId: string) => void;
-  /** A namespace has been told by the addresses in it. */
+export interface NamespaceOwnersOptions {
+  readonly docker: Pick<DockerWatch, 'view' | 'inspectNetwork'>;
+  readonly policies: Pick<Policies, 'policyOf' | 'isLan'>;
+  /** A new namespace was attributed to this container. */
   readonly onClaim: (container: string, path: string) => void;
   readonly log: Logger;
+  readonly tables?: NamespaceTables;
 }
+/** The functions of the kernel module that attribution uses. Tests replace them. */
+export interface NamespaceTables {
+  readonly close: typeof closeLan;
+  readonly remove: typeof removeLan;
+  readonly ends: typeof lanEnds;
+}
+const TABLES: NamespaceTables = { close: closeLan, remove: removeLan, ends: lanEnds };
 
 const POLL_MS = 5;
-/** While no container is awaited. */
+/** The polling interval while no container is about to get a namespace. */
 const IDLE_MS = 20;
-/** A sandbox's file is mounted within milliseconds; its link comes some 50 ms later. */
+/** The file of a sandbox is mounted within milliseconds; its link appears some 50 ms later. */
 const CLAIM_MS = 5_000;
 
 /**
- * Namespaces that Docker has just made: closed at once, then told by the addresses that appear in them, some 80 ms before
- * the container's first instruction. Inspect would tell 160 ms after it.
+ * Attributes network namespaces that Docker has just created to containers. A new namespace is closed at once and attributed by
+ * the addresses that appear in it, some 80 ms before the first instruction of the container. Docker's inspect returns the
+ * namespace only 160 ms after that instruction.
  */
-export class LanClaims {
-  readonly #o: LanClaimsOptions;
+export class NamespaceOwners {
+  readonly #o: NamespaceOwnersOptions;
+  readonly #tables: NamespaceTables;
   readonly #paths = new Map<string, string>();
   readonly #running = new Set<string>();
   #ended = false;
 
-  constructor(options: LanClaimsOptions) {
+  constructor(options: NamespaceOwnersOptions) {
     this.#o = options;
+    this.#tables = options.tables ?? TABLES;
   }
 
   pathOf(container: string): string | undefined {
@@ -60,18 +59,45 @@ export class LanClaims {
   }
 
   /**
-   * It is not said for whom: closed where it may be one of those that are awaited. Engine 28 reports the endpoint of a
-   * container some 100 ms after its namespace, Engine 26 before it.
+   * Attribute a new namespace. It is closed if an enforced container may get it. Engine 28 reports the endpoint of a container
+   * some 100 ms after its namespace, Engine 26 before it.
    */
   appeared(path: string): void {
-    if (this.#running.has(path) || !this.#o.isNeeded()) return;
+    if (this.#running.has(path) || !this.#hasLan()) return;
     this.#running.add(path);
     void this.#claim(path).finally(() => this.#running.delete(path));
   }
 
+  /** True if Docker has a managed macvlan or ipvlan network. */
+  #hasLan(): boolean {
+    return [...this.#o.docker.view().networks.values()].some(this.#o.policies.isLan);
+  }
+
+  /** Containers on a managed macvlan or ipvlan network that are about to get a namespace. */
+  #awaited(): readonly ContainerFacts[] {
+    const { docker, policies } = this.#o;
+    const lan = { docker, isLan: policies.isLan };
+    return [...docker.view().containers.values()].filter(
+      (c) => (c.state === 'starting' || c.state === 'running') && !hasSandbox(c) && isOnLan(lan, c.id),
+    );
+  }
+
+  #isEnforced(c: ContainerFacts): boolean {
+    return this.#o.policies.policyOf(c).mode === 'enforce';
+  }
+
+  /** Inspect a network again, because the last answer of Docker is older than the namespace. */
+  #askAgain(network: string): void {
+    this.#o.docker
+      .inspectNetwork(network)
+      .catch((e: unknown) =>
+        this.#o.log.debug({ network, err: String(e) }, 'a new namespace stays closed until Docker answers'),
+      );
+  }
+
   /**
-   * Only what Docker was asked for after the namespace appeared says whose its addresses are: until then they may be those
-   * of a container that has gone.
+   * Only an answer that Docker gave after the namespace appeared proves which container has its addresses: an older one may
+   * name a container that has ended.
    */
   async #claim(path: string): Promise<void> {
     const appeared = performance.now();
@@ -79,22 +105,22 @@ export class LanClaims {
     const asked = new Set<string>();
     let isClosed = false;
     while (!this.#ended && performance.now() < end) {
-      const awaited = this.#o.awaited();
+      const awaited = this.#awaited();
       if (awaited.length === 0) {
-        isClosed = true; // by the thread; closed again here, a namespace that has been opened meanwhile would stay closed
+        isClosed = true; // the thread closed it; closing it here again would close a namespace that has been opened meanwhile
         await delay(IDLE_MS);
         continue;
       }
       try {
-        if (!isClosed && awaited.some((c) => c.isEnforced())) this.#o.kernel.close(path);
+        if (!isClosed && awaited.some((c) => this.#isEnforced(c))) this.#tables.close(path);
         isClosed = true;
-        const found = ownerOf(await this.#o.kernel.ends(path), awaited, appeared);
-        if (found?.isProven) return this.#told(found.owner, path);
-        if (found && !asked.has(found.networkId)) this.#o.askAgain(found.networkId);
+        const found = ownerOf(await this.#tables.ends(path), awaited, appeared);
+        if (found?.isProven) return this.#attribute(found.owner, path);
+        if (found && !asked.has(found.networkId)) this.#askAgain(found.networkId);
         if (found) asked.add(found.networkId);
       } catch (e) {
         const { code } = e as NodeJS.ErrnoException;
-        if (code === 'ENOENT') return; // it was the file's end that was told
+        if (code === 'ENOENT') return; // the namespace has ended
         if (code !== 'EINVAL')
           this.#o.log.debug({ path, err: String(e) }, 'a new namespace cannot be closed yet');
       }
@@ -102,8 +128,9 @@ export class LanClaims {
     }
   }
 
-  #told({ id: container, isEnforced }: Awaited[number], path: string): void {
-    if (!isEnforced()) return void this.#o.kernel.remove(path);
+  #attribute(owner: ContainerFacts, path: string): void {
+    const { id: container } = owner;
+    if (!this.#isEnforced(owner)) return void this.#tables.remove(path);
     this.#o.log.debug(
       { container, path },
       'the network namespace of the container was identified by its addresses, and closed',
@@ -114,14 +141,18 @@ export class LanClaims {
 }
 
 interface Found {
-  readonly owner: Awaited[number];
+  readonly owner: ContainerFacts;
   readonly networkId: string;
   /** Docker was asked for the endpoint after the namespace appeared. */
   readonly isProven: boolean;
 }
 
-/** Whose link this is: its address, and its MAC where the network has such, are one awaited container's. */
-function ownerOf(ends: readonly LanEnd[], awaited: Awaited, appeared: number): Found | undefined {
+/** Find the container that has an address of these links, and their MAC address where the network has one. */
+function ownerOf(
+  ends: readonly LanEnd[],
+  awaited: readonly ContainerFacts[],
+  appeared: number,
+): Found | undefined {
   const fits = (e: Endpoint): boolean =>
     ends.some(
       (end) =>

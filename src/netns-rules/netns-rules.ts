@@ -1,29 +1,39 @@
+import { hasSandbox, type MadeNamespaceDns } from '../dns/namespace-sockets.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { Denials } from '../enforce/denials.js';
 import type { LearnedPort } from '../enforce/learned-sets.js';
+import { DeniedLog } from '../enforce/packet-io.js';
+import type { Policies } from '../enforce/policies.js';
+import { exec } from '../kernel/exec.js';
+import type { Kernel } from '../kernel/kernel.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';
+import { closeLan, layLan, removeLan } from '../kernel/netns-tables.js';
 import { Newest } from '../lib/async.js';
+import type { Current } from '../lib/current.js';
+import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Subject } from '../ruleset/desired-state.js';
+import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
+import { identityMark } from '../ruleset/marks.js';
 import { LAN_KINDS, type LanInput, lanClosedProgram } from '../ruleset/netns-program.js';
-import { LanClaims, type LanClaimsOptions } from './namespace-owners.js';
-import { type LanKernel, NamespaceRules } from './one-namespace.js';
+import type { ReservedPort } from '../ruleset/reserved-ports.js';
+import { NamespaceOwners } from './namespace-owners.js';
+import { NamespaceRules } from './one-namespace.js';
 
-export interface LanOptions extends LanClaimsOptions {
-  readonly kernel: LanKernel;
+export interface NetnsRulesOptions {
+  readonly shape: KernelConfig;
+  readonly applied: Current<AppliedState>;
+  readonly kernel: Pick<Kernel, 'hostAddresses'>;
+  readonly docker: DockerWatch;
+  readonly policies: Policies;
+  readonly denials: Pick<Denials, 'packet'>;
   readonly learned: LearnedPort;
-  /** From inspect; undefined while it is not known. */
-  readonly pathOf: (container: string) => string | undefined;
-  /** Where our resolver answers inside. */
-  readonly resolverAt: (path: string) => number | undefined;
-  readonly closed: () => LanInput['closed'];
-  /** Running, and somewhere else than on such a network: they may join one. */
-  readonly joiners: () => readonly {
-    readonly id: string;
-    readonly path: string;
-    readonly isEnforced: () => boolean;
-  }[];
-  /** Somebody had changed what stands inside; it stands again. */
-  readonly onRepair: (container: string) => void;
+  readonly namespaces: MadeNamespaceDns;
+  /** Ports of Drawbridge itself, which no container may reach. */
+  readonly closed: () => readonly ReservedPort[];
+  /** Another process had changed the rules inside a namespace; they are installed again. */
+  readonly onRepair: () => void;
+  readonly log: Logger;
 }
 export interface LanStatus {
   /** Why its rules do not stand; undefined: they do. */
@@ -37,14 +47,13 @@ const BEAT_MS = 500;
 
 /** Containers on macvlan and ipvlan networks: rules inside their own namespaces, from before their first instruction. */
 export class NetnsRules implements SetWriter, AsyncDisposable {
-  readonly #o: LanOptions;
+  readonly #o: NetnsRulesOptions;
   readonly #spaces = new Map<string, NamespaceRules>();
-  readonly #claims: LanClaims;
+  readonly #claims: NamespaceOwners;
   /** Containers in whose namespace nothing of ours stands. */
   readonly #clear = new Set<string>();
   /** Namespaces that were closed before it was known whether anything would leave there. */
   readonly #closed = new Map<string, string>();
-  #state: AppliedState | undefined;
   readonly #syncs = new Newest<AppliedState>((state) =>
     this.#sync(state).catch((e: unknown) =>
       this.#o.log.error({ err: String(e) }, 'the rules inside network namespaces were not updated'),
@@ -53,12 +62,12 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
   #timer: NodeJS.Timeout | undefined;
   #ended = false;
 
-  constructor(options: LanOptions) {
+  constructor(options: NetnsRulesOptions) {
     this.#o = options;
-    this.#claims = new LanClaims({
+    this.#claims = new NamespaceOwners({
       ...options,
       onClaim: (container, path) => {
-        options.onClaim(container, path);
+        options.namespaces.service.claimed(container, path);
         void this.applied();
       },
     });
@@ -73,8 +82,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
    * After every pass, and whenever something else has changed that rules inside depend on. Resolves when the rules inside
    * are those of this state or of a newer one.
    */
-  applied(state = this.#state): Promise<void> {
-    this.#state = state;
+  applied(state = this.#o.applied.value): Promise<void> {
     return this.#ended || !state ? this.#syncs.settled() : this.#syncs.run(state);
   }
 
@@ -93,10 +101,13 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
    * would leave there, until it is known who has joined.
    */
   linkMade(): void {
-    for (const { id, path, isEnforced } of this.#ended ? [] : this.#o.joiners()) {
-      if (this.#closed.get(id) === path || this.#spaces.has(id) || !isEnforced()) continue;
+    for (const c of this.#ended ? [] : this.#joiners()) {
+      const { id } = c;
+      const path = c.privileges?.sandboxKey ?? '';
+      const isEnforced = this.#o.policies.policyOf(c).mode === 'enforce';
+      if (this.#closed.get(id) === path || this.#spaces.has(id) || !isEnforced) continue;
       try {
-        this.#o.kernel.close(path);
+        closeLan(path);
         this.#closed.set(id, path);
         this.#clear.delete(id);
       } catch (e) {
@@ -108,6 +119,13 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
     }
   }
 
+  /** Containers that run with a network namespace of their own, and may join such a network. */
+  #joiners(): readonly ContainerFacts[] {
+    return [...this.#o.docker.view().containers.values()].filter(
+      (c) => hasSandbox(c) && c.networkMode !== 'host' && c.sharesWith === undefined,
+    );
+  }
+
   async add(set: string, address: string, timeoutSeconds: number): Promise<void> {
     await this.#ownerOf(set)?.put(set, address, timeoutSeconds);
   }
@@ -115,7 +133,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
     await this.#ownerOf(set)?.take(set, address);
   }
   #ownerOf(set: string): NamespaceRules | undefined {
-    const owner = this.#state?.desired.sets.get(set)?.owner;
+    const owner = this.#o.applied.value?.desired.sets.get(set)?.owner;
     if (owner !== undefined) return this.#spaces.get(owner);
     return [...this.#spaces.values()].find((space) => space.hasLearnedSet(set));
   }
@@ -137,7 +155,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
   }
 
   #pathOf(id: string): string | undefined {
-    return this.#claims.pathOf(id) ?? this.#o.pathOf(id);
+    return this.#claims.pathOf(id) ?? this.#o.namespaces.pathOf(id);
   }
 
   async #sync(state: AppliedState): Promise<void> {
@@ -154,20 +172,42 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
     for (const c of containers.values()) if (!ids.has(c.id) && isNear(state, c)) this.#clearOne(state, c.id);
   }
 
+  /** Read denied packets from the NFLOG group of a namespace. They carry no mark there: they get the mark of the container. */
+  #follow(namespace: string, container: string): Disposable {
+    const { shape, applied, denials } = this.#o;
+    return new DeniedLog({ group: shape.logGroup, namespace }, (packet) => {
+      const subject = applied.value?.subjects.get(container);
+      if (subject) denials.packet({ ...packet, mark: identityMark(shape.marks, subject.identity) });
+    });
+  }
+
+  /** A port without an address is reserved at every address of the host. */
+  #closedPorts(): LanInput['closed'] {
+    return this.#o
+      .closed()
+      .flatMap(({ address, port }) =>
+        [...(address === undefined ? this.#o.kernel.hostAddresses() : [address])].map((a) => ({
+          address: a,
+          port,
+        })),
+      );
+  }
+
   async #bring(state: AppliedState, member: Subject): Promise<void> {
     const { id, lan } = member;
     const path = this.#pathOf(id);
     if (path === undefined || lan === undefined) return;
-    const { kernel, learned, log } = this.#o;
-    const space = this.#spaces.get(id) ?? new NamespaceRules(path, id, kernel, log);
+    const { learned, log } = this.#o;
+    const space =
+      this.#spaces.get(id) ?? new NamespaceRules(path, id, (namespace) => this.#follow(namespace, id), log);
     this.#spaces.set(id, space);
     this.#clear.delete(id);
     const input = {
       shape: state.input.shape,
       member,
       sets: state.desired.sets,
-      closed: this.#o.closed(),
-      resolver: this.#o.resolverAt(path),
+      closed: this.#closedPorts(),
+      resolver: this.#o.namespaces.resolverAt(path),
       links6: lan.links6,
     };
     const before = space.failure;
@@ -201,7 +241,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
   /** By now it may have joined another. */
   async #closeAgain(id: string, path: string): Promise<void> {
     try {
-      await this.#o.kernel.lay(path, lanClosedProgram());
+      await layLan(exec, path, lanClosedProgram());
       this.#closed.set(id, path);
     } catch (e) {
       this.#o.log.debug({ container: id, err: String(e) }, 'rules in a namespace stay: it is probably gone');
@@ -210,14 +250,14 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
 
   /** What an earlier service left, or what was closed before it was known for whom. */
   #clearOne(state: AppliedState, id: string): void {
-    const path = isUp(state, id) && !this.#clear.has(id) ? this.#o.pathOf(id) : undefined;
+    const path = isUp(state, id) && !this.#clear.has(id) ? this.#o.namespaces.pathOf(id) : undefined;
     if (path !== undefined && this.#remove(id, path)) this.#clear.add(id);
   }
 
   /** False: it could not be looked at. */
   #remove(id: string, path: string): boolean {
     try {
-      this.#o.kernel.remove(path);
+      removeLan(path);
       this.#closed.delete(id);
       return true;
     } catch (e) {
@@ -235,7 +275,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
         'the rules inside the network namespace of the container were missing or changed: installed again',
       );
       await this.applied();
-      this.#o.onRepair(id);
+      this.#o.onRepair();
     }
     if (!this.#ended) this.begin();
   }

@@ -1,4 +1,13 @@
-import type { FlowTable } from '../kernel/delete-flows.js';
+import { exec } from '../kernel/exec.js';
+import { Conntrack } from '../kernel/netlink/conntrack.js';
+import {
+  generationIn,
+  lanEnds,
+  layLan,
+  lookLan,
+  putLanMember,
+  takeLanMember,
+} from '../kernel/netns-tables.js';
 import type { Logger } from '../lib/log.js';
 import type { NetnsPlace } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
@@ -11,29 +20,6 @@ import {
   lanProgram,
 } from '../ruleset/netns-program.js';
 
-/** One end of a macvlan or ipvlan link inside a namespace. */
-export interface LanEnd {
-  readonly device: string;
-  readonly mac: string;
-  readonly addresses: readonly string[];
-}
-/** Rules inside namespaces, by path; made of the kernel room's parts at the composition root. */
-export interface LanKernel {
-  /** Nothing leaves until something is laid; what stands already stays. */
-  close(path: string): void;
-  lay(path: string, program: string): Promise<void>;
-  /** Equal while nobody has changed what stands; undefined: it is gone. */
-  look(path: string): Promise<string | undefined>;
-  /** Another number after every change of any table there. */
-  generation(path: string): number | undefined;
-  remove(path: string): boolean;
-  put(path: string, set: string, address: string, seconds: number): void;
-  take(path: string, set: string, address: string): void;
-  ends(path: string): Promise<readonly LanEnd[]>;
-  flows(path: string): FlowTable & Disposable;
-  /** Tells of what is denied there. */
-  follow(path: string, container: string): Disposable;
-}
 export interface LanWant {
   readonly input: LanInput;
   readonly place: NetnsPlace;
@@ -47,7 +33,7 @@ type Learned = Map<string, Map<string, number>>;
 /** One namespace on macvlan or ipvlan: what stands in it, and how it comes to what is wanted. */
 export class NamespaceRules implements Disposable {
   readonly path: string;
-  readonly #kernel: LanKernel;
+  readonly #follow: (path: string) => Disposable;
   readonly #log: Logger;
   readonly #container: string;
   #laid:
@@ -62,10 +48,11 @@ export class NamespaceRules implements Disposable {
   /** Why packet sockets are not held; undefined: they are. */
   frames: string | undefined;
 
-  constructor(path: string, container: string, kernel: LanKernel, log: Logger) {
+  /** @param follow reads the log of denied packets in the namespace */
+  constructor(path: string, container: string, follow: (path: string) => Disposable, log: Logger) {
     this.path = path;
     this.#container = container;
-    this.#kernel = kernel;
+    this.#follow = follow;
     this.#log = log;
   }
 
@@ -99,9 +86,9 @@ export class NamespaceRules implements Disposable {
     await this.#bringing;
     const seen = this.#seen;
     if (!seen) return false;
-    const generation = this.#kernel.generation(this.path);
+    const generation = generationIn(this.path);
     if (generation === seen.generation) return false;
-    const print = await this.#kernel.look(this.path);
+    const print = await lookLan(exec, this.path);
     if (this.#seen !== seen) return false; // our own change came between
     if (print === seen.print) this.#seen = { generation, print };
     else this.#laid = undefined;
@@ -134,7 +121,7 @@ export class NamespaceRules implements Disposable {
   }
 
   async #renew(want: LanWant): Promise<boolean> {
-    const ends = await this.#kernel.ends(this.path);
+    const ends = await lanEnds(this.path);
     const frames = lanFramesProgram(
       ends.map((e) => e.device),
       ends.flatMap((e) => e.addresses),
@@ -148,7 +135,7 @@ export class NamespaceRules implements Disposable {
   }
 
   async #lay(want: LanWant, frames: string): Promise<void> {
-    this.#denials ??= this.#kernel.follow(this.path, this.#container);
+    this.#denials ??= this.#follow(this.path);
     const sets = lanLearnedSets(want.input);
     const now = Date.now();
     const learned: Learned = new Map();
@@ -161,16 +148,16 @@ export class NamespaceRules implements Disposable {
         ([set, members]) => [set, new Map([...members].map(([a, u]) => [a, left(u, now)]))] as const,
       ),
     );
-    await this.#kernel.lay(this.path, lanProgram(want.input, seconds));
+    await layLan(exec, this.path, lanProgram(want.input, seconds));
     this.#learned = learned;
     await this.#layFrames(frames);
-    const generation = this.#kernel.generation(this.path);
-    this.#seen = { generation, print: await this.#kernel.look(this.path) };
+    const generation = generationIn(this.path);
+    this.#seen = { generation, print: await lookLan(exec, this.path) };
   }
 
   /** Kernels before 5.16 have no place for it. */
   async #layFrames(program: string): Promise<void> {
-    this.frames = await this.#kernel.lay(this.path, program).then(
+    this.frames = await layLan(exec, this.path, program).then(
       () => undefined,
       (e: unknown) => (e instanceof Error ? e.message : String(e)),
     );
@@ -199,21 +186,21 @@ export class NamespaceRules implements Disposable {
   }
 
   #put(set: string, address: string, until: number): void {
-    this.#write(() => this.#kernel.put(this.path, set, address, left(until, Date.now())));
+    this.#write(() => putLanMember(this.path, set, address, left(until, Date.now())));
     this.#learned.get(set)?.set(address, until);
   }
 
   #take(set: string, address: string): void {
-    this.#write(() => this.#kernel.take(this.path, set, address));
+    this.#write(() => takeLanMember(this.path, set, address));
     this.#learned.get(set)?.delete(address);
   }
 
   /** Our own change is no tampering. */
   #write(change: () => void): void {
-    const before = this.#kernel.generation(this.path);
+    const before = generationIn(this.path);
     change();
     if (this.#seen && before === this.#seen.generation)
-      this.#seen = { ...this.#seen, generation: this.#kernel.generation(this.path) };
+      this.#seen = { ...this.#seen, generation: generationIn(this.path) };
   }
 
   /**
@@ -221,7 +208,7 @@ export class NamespaceRules implements Disposable {
    * side's next packet, in its direction.
    */
   async #cut(keeps: (flow: Flow) => boolean): Promise<void> {
-    using table = this.#kernel.flows(this.path);
+    using table = new Conntrack({ namespace: this.path });
     const flows = (await Promise.all(([4, 6] as const).map((f) => table.flows(f, {})))).flat();
     const doomed = flows.filter((f) => isOutward(f) && !keeps(f));
     for (const flow of doomed) table.mark(flow, LAN_FLOW.ended, LAN_FLOW.ended);

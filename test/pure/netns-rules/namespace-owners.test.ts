@@ -1,6 +1,7 @@
 /** Whose a new namespace is: only by what Docker was asked for after it appeared. */
 import { expect, it } from 'vitest';
-import { LanClaims, type LanClaimsOptions } from '../../../src/netns-rules/namespace-owners.js';
+import { NamespaceOwners, type NamespaceOwnersOptions } from '../../../src/netns-rules/namespace-owners.js';
+import type { ContainerFacts } from '../../../src/policy/container.js';
 
 const ADDRESS = '10.66.0.7';
 const quiet = {
@@ -9,31 +10,47 @@ const quiet = {
   warn: () => undefined,
   error: () => undefined,
 };
-type Awaited = ReturnType<LanClaimsOptions['awaited']>;
-const awaited = (id: string, askedAt: number, isEnforced: boolean): Awaited[number] => ({
-  id,
-  endpoints: [{ networkId: 'n', mac: '', ip4: ADDRESS, dnsNames: [], askedAt }],
-  isEnforced: () => isEnforced,
+interface Awaited {
+  readonly facts: ContainerFacts;
+  readonly isEnforced: boolean;
+}
+const awaited = (id: string, askedAt: number, isEnforced: boolean): Awaited => ({
+  facts: {
+    id,
+    state: 'starting',
+    endpoints: [{ networkId: 'n', mac: '', ip4: ADDRESS, dnsNames: [], askedAt }],
+  } as unknown as ContainerFacts,
+  isEnforced,
 });
 
-function claiming(first: Awaited, isNeeded = true) {
+function claiming(first: readonly Awaited[], isNeeded = true) {
   let all = first;
   const done: string[] = [];
   const asked: string[] = [];
-  const claims = new LanClaims({
-    kernel: {
+  const view = () => ({
+    networks: new Map([['n', { driver: 'macvlan' }]]),
+    containers: new Map(all.map(({ facts }) => [facts.id, facts])),
+  });
+  const claims = new NamespaceOwners({
+    tables: {
       close: () => void done.push('closed'),
       remove: () => done.push('opened') > 0,
       ends: async () => [{ mac: '', addresses: [ADDRESS] } as never],
     },
-    isNeeded: () => isNeeded,
-    awaited: () => all,
-    askAgain: (network) => void asked.push(network),
+    docker: {
+      view: view as unknown as NamespaceOwnersOptions['docker']['view'],
+      inspectNetwork: async (network) => void asked.push(network),
+    },
+    policies: {
+      isLan: () => isNeeded,
+      policyOf: (c) =>
+        ({ mode: all.some((a) => a.facts === c && a.isEnforced) ? 'enforce' : 'observe' }) as never,
+    },
     onClaim: (container) => void done.push(`claimed by ${container}`),
     log: quiet,
   });
   claims.appeared('/sandbox');
-  return { claims, done, asked, set: (next: Awaited) => (all = next) };
+  return { claims, done, asked, set: (next: readonly Awaited[]) => (all = next) };
 }
 const settled = () => new Promise((done) => setTimeout(done, 40));
 
