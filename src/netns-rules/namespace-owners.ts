@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { hasSandbox, isOnLan } from '../dns/namespace-sockets.js';
+import { hasSandbox, isOnLan } from '../dns/container-namespaces.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Policies } from '../enforce/policies.js';
 import { closeLan, type LanEnd, lanEnds, removeLan } from '../kernel/netns-tables.js';

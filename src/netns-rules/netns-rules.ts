@@ -1,4 +1,4 @@
-import { hasSandbox, type MadeNamespaceDns } from '../dns/namespace-sockets.js';
+import { hasSandbox, type MadeNamespaceDns } from '../dns/container-namespaces.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Denials } from '../enforce/denials.js';
 import type { LearnedPort } from '../enforce/learned-sets.js';
@@ -183,14 +183,12 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
 
   /** A port without an address is reserved at every address of the host. */
   #closedPorts(): LanInput['closed'] {
-    return this.#o
-      .closed()
-      .flatMap(({ address, port }) =>
-        [...(address === undefined ? this.#o.kernel.hostAddresses() : [address])].map((a) => ({
-          address: a,
-          port,
-        })),
-      );
+    return this.#o.closed().flatMap(({ address, port }) =>
+      [...(address === undefined ? this.#o.kernel.hostAddresses() : [address])].map((a) => ({
+        address: a,
+        port,
+      })),
+    );
   }
 
   async #bring(state: AppliedState, member: Subject): Promise<void> {
