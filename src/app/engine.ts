@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.js';
 import { HostWatch } from '../coverage/host-watch.js';
 import type { DnsService } from '../dns/dns-service.js';
-import type { NamesPolicy, SearchDomains } from '../dns/names-policy.js';
+import type { NamesPolicy } from '../dns/names-policy.js';
 import type { NamespaceDns } from '../dns/namespace-dns.js';
 import { SandboxFolders } from '../dns/sandbox-folders.js';
 import { DockerWatch } from '../docker/watch.js';
@@ -82,7 +82,6 @@ export class Engine {
   readonly #o: EngineOptions;
   /** A veth on a bridge that no network has: asked about at once. */
   readonly #foreign = new ForeignPorts(() => this.#relist());
-  readonly #search: SearchDomains;
   readonly #open: (Disposable | AsyncDisposable)[] = [];
   readonly #sandboxes: Sandboxes;
   readonly #upkeep: Maintenance;
@@ -123,7 +122,6 @@ export class Engine {
     });
     this.names = names.policy;
     this.dns = names.dns;
-    this.#search = names.search;
     this.recording = makeRecording(this, { config, lost: () => this.#holding.lost, log });
     this.denials = makeDenials(this);
     this.hostMode = new HostMode({
@@ -149,7 +147,7 @@ export class Engine {
       denials: this.denials,
       state: () => this.state,
       setUnattributed: (port) => this.enforcer.setUnattributed(port),
-      onUnattributed: (src) => this.names.stranger(src),
+      onUnattributed: (src) => this.names.unattributedSender(src),
       log,
     });
     this.#folders = new SandboxFolders(config.state, log);
@@ -350,7 +348,7 @@ export class Engine {
     this.#links.askAgain(state.vethMap.outdated);
     this.#folders.noteAll(state.view.containers.values());
     this.namespaceDns.applied(state);
-    this.#search.refresh(state.view.containers.keys());
+    this.names.refreshSearchDomains(state.view.containers.keys());
     this.#o.onApplied?.();
     this.denials.retain(new Set(state.view.containers.keys()));
   }

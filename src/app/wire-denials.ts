@@ -22,7 +22,7 @@ export const makeDenials = (engine: DenialParts): Denials =>
     marks: engine.shape.marks,
     containerOf: (identity, src) =>
       [...(engine.state?.subjects.values() ?? [])].find((m) => m.identity === identity)?.id ??
-      engine.names.whoIs(src),
+      engine.names.containerAt(src),
     namesOf: (container, address) => engine.dns.namesFor(container, address),
     threats: engine.threats.look,
     limitReason: (container, what) => limitReason(what, engine.state?.subjects.get(container)),

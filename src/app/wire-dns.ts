@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
 import { DnsService } from '../dns/dns-service.js';
-import { type NameEvent, NamesPolicy, SearchDomains } from '../dns/names-policy.js';
+import { type NameEvent, NamesPolicy } from '../dns/names-policy.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';
@@ -24,19 +24,16 @@ export interface NamesOptions {
 export interface Names {
   readonly policy: NamesPolicy;
   readonly dns: DnsService;
-  readonly search: SearchDomains;
 }
 
 /** The DNS server, who may ask it what, and where its ledger is kept. */
 export function makeNames(o: NamesOptions): Names {
-  const search = new SearchDomains((id) => o.docker.resolver(id));
   const policy = new NamesPolicy({
     prefix: o.prefix,
-    hostAddresses: () => o.kernel.hostAddresses(),
-    searchDomains: (id) => search.of(id),
+    kernel: o.kernel,
     threats: o.threats,
     nat64: nat64Ranges(o.config.networks.nat64),
-    view: () => o.docker.view(),
+    docker: o.docker,
   });
   const { dns, state } = o.config;
   mkdirSync(state, { recursive: true, mode: 0o700 });
@@ -55,5 +52,5 @@ export function makeNames(o: NamesOptions): Names {
     journal: join(state, 'names.journal'),
     onEvent: o.onEvent,
   });
-  return { policy, dns: service, search };
+  return { policy, dns: service };
 }

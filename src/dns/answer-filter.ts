@@ -16,7 +16,7 @@ import { isWithin, type ResourceRecord, readName, recordAddress } from './wire.j
 export interface RebindingRules {
   /** The entry or the zone says that answers in private space are good. */
   readonly allowPrivate: boolean;
-  /** An address entry of the asker covers it. */
+  /** An address entry of the client covers it. */
   covers(address: string): boolean;
   readonly hostAddresses: ReadonlySet<string>;
   /** Public address space that Docker networks use. */

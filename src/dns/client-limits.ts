@@ -1,4 +1,4 @@
-/** Bounds for each asker, so that a flood of one leaves room for the others. */
+/** Bounds for each client, so that a flood of one leaves room for the others. */
 interface Bucket {
   tokens: number;
   at: number;
@@ -15,21 +15,21 @@ export interface RateLimits {
  * turn a host away that asks some thousand a second: one container must not bring that on all.
  */
 export const upstreamShare: RateLimits = { rate: 300, burst: 1500, inFlight: 128 };
-const defaultAskerLimits: RateLimits = { rate: 2000, burst: 4000, inFlight: 256 };
+const defaultClientLimits: RateLimits = { rate: 2000, burst: 4000, inFlight: 256 };
 /** Askers remembered; forged sources could name any number of them. */
-const maxAskers = 8192;
+const maxClients = 8192;
 
 export class ClientLimits {
   readonly #buckets = new Map<string, Bucket>();
   readonly #limits: RateLimits;
 
-  constructor(limits: RateLimits = defaultAskerLimits) {
+  constructor(limits: RateLimits = defaultClientLimits) {
     this.#limits = limits;
   }
 
-  /** Takes a place for one query; false: the asker has had its share. Every true needs one `leave`. */
-  enter(asker: string, now: number): boolean {
-    const bucket = this.#bucket(asker, now);
+  /** Takes a place for one query; false: the client has had its share. Every true needs one `leave`. */
+  enter(client: string, now: number): boolean {
+    const bucket = this.#bucket(client, now);
     bucket.tokens = Math.min(
       this.#limits.burst,
       bucket.tokens + ((now - bucket.at) / 1000) * this.#limits.rate,
@@ -41,25 +41,25 @@ export class ClientLimits {
     return true;
   }
 
-  leave(asker: string): void {
-    const bucket = this.#buckets.get(asker);
+  leave(client: string): void {
+    const bucket = this.#buckets.get(client);
     if (bucket !== undefined && bucket.inFlight > 0) bucket.inFlight -= 1;
   }
 
-  #bucket(asker: string, now: number): Bucket {
-    const known = this.#buckets.get(asker);
+  #bucket(client: string, now: number): Bucket {
+    const known = this.#buckets.get(client);
     if (known !== undefined) return known;
-    if (this.#buckets.size >= maxAskers) this.#evict();
+    if (this.#buckets.size >= maxClients) this.#evict();
     const fresh = { tokens: this.#limits.burst, at: now, inFlight: 0 };
-    this.#buckets.set(asker, fresh);
+    this.#buckets.set(client, fresh);
     return fresh;
   }
 
   /** The longest known without anything in flight goes. */
   #evict(): void {
-    for (const [asker, bucket] of this.#buckets) {
+    for (const [client, bucket] of this.#buckets) {
       if (bucket.inFlight > 0) continue;
-      this.#buckets.delete(asker);
+      this.#buckets.delete(client);
       return;
     }
   }
@@ -74,12 +74,12 @@ export class FairQueue {
   readonly #waiting = new Map<string, (() => void)[]>();
   #isRunning = false;
 
-  /** Resolves when it is the asker's turn. How many may wait is the caller's to bound. */
-  take(asker: string): Promise<void> {
+  /** Resolves when it is the client's turn. How many may wait is the caller's to bound. */
+  take(client: string): Promise<void> {
     return new Promise((resolve) => {
-      const mine = this.#waiting.get(asker);
+      const mine = this.#waiting.get(client);
       if (mine) mine.push(resolve);
-      else this.#waiting.set(asker, [resolve]);
+      else this.#waiting.set(client, [resolve]);
       this.#next();
     });
   }
@@ -89,16 +89,16 @@ export class FairQueue {
     this.#isRunning = true;
     setImmediate(() => {
       this.#isRunning = false;
-      for (const [asker, mine] of [...this.#waiting].slice(0, perLook)) this.#one(asker, mine);
+      for (const [client, mine] of [...this.#waiting].slice(0, perLook)) this.#one(client, mine);
       this.#next();
     });
   }
 
   /** Who has more goes to the end (a Map keeps the order in which keys came). */
-  #one(asker: string, mine: (() => void)[]): void {
+  #one(client: string, mine: (() => void)[]): void {
     const go = mine.shift();
-    this.#waiting.delete(asker);
-    if (mine.length > 0) this.#waiting.set(asker, mine);
+    this.#waiting.delete(client);
+    if (mine.length > 0) this.#waiting.set(client, mine);
     go?.();
   }
 }

@@ -183,12 +183,12 @@ export interface ClientRequest {
   readonly container?: string;
 }
 
-/** How long an asker, or its networks, may take to become known, ms (spec 8.1). */
+/** How long an client, or its networks, may take to become known, ms (spec 8.1). */
 export const awaitMs = 2000;
 
 const tcpLimit = 65_535;
 
 /** The bytes of a reply, cut to what the client takes over its transport. */
-export function encodeFor(ask: ClientRequest, query: Query, reply: Reply): Buffer {
-  return encodeReply(query, reply, ask.transport === 'udp' ? udpLimit(query) : tcpLimit);
+export function encodeFor(request: ClientRequest, query: Query, reply: Reply): Buffer {
+  return encodeReply(query, reply, request.transport === 'udp' ? udpLimit(query) : tcpLimit);
 }

@@ -2,8 +2,8 @@
 import { hitText } from '../policy/threat.js';
 import { followChain } from './answer-filter.js';
 import { denied, noData, type Query, type Reply } from './client-query.js';
-import { classIn, extendedError, rcode, type, typeName } from './dns-constants.js';
-import type { DnsPolicy, NameDecision, NameEvent } from './names-policy.js';
+import { classIn, extendedError, rcode, type } from './dns-constants.js';
+import type { NameDecision, QueryPolicy } from './names-policy.js';
 import {
   addressRecord,
   familyOf,
@@ -35,7 +35,7 @@ export type Action =
 /** Everything that is answered without an upstream. */
 export type LocalAnswer = Exclude<Action, { readonly kind: 'forward' }>;
 
-type Policy = Pick<DnsPolicy, 'decide' | 'localName' | 'localAddress' | 'searchDomains' | 'threats'>;
+type Policy = Pick<QueryPolicy, 'decide' | 'localName' | 'localAddress' | 'searchDomains' | 'threats'>;
 
 /** Names that would lead around this resolver: encrypted resolvers (RFC 9462), and Firefox's canary for them. */
 const detours = ['resolver.arpa', 'use-application-dns.net'];
@@ -62,7 +62,7 @@ export function decideLocal(policy: Policy, container: string, query: Query): Lo
 }
 
 /**
- * The name is an allowed or local name with one of the asker's search suffixes: its resolver tries "api.github.com.lan"
+ * The name is an allowed or local name with one of the client's search suffixes: its resolver tries "api.github.com.lan"
  * before or after "api.github.com", and nobody wants that counted as a denial.
  */
 function isSearchAttempt(policy: Policy, container: string, name: string): boolean {
@@ -78,7 +78,10 @@ function deny(policy: Policy, container: string, name: string, reason: string): 
 }
 
 /** A name that no container may reach, whatever its entries and its mode. */
-export function decideThreat({ threats }: Pick<DnsPolicy, 'threats'>, name: string): LocalAnswer | undefined {
+export function decideThreat(
+  { threats }: Pick<QueryPolicy, 'threats'>,
+  name: string,
+): LocalAnswer | undefined {
   const hit = threats.blockedName(name);
   return hit && { kind: 'deny', verdict: 'threat', reason: hitText(hit), counted: true };
 }
@@ -110,34 +113,23 @@ export function decide(policy: Policy, container: string, query: Query): Action 
 
 type Denial = Extract<LocalAnswer, { readonly kind: 'deny' }>;
 
-interface ThreatWatchOptions {
-  readonly policy: Pick<DnsPolicy, 'threats'>;
-  onEvent(event: NameEvent): void;
+/** Why a name is reported that a feed with action observe lists; the name is answered all the same. */
+export function observedThreat({ threats }: Pick<QueryPolicy, 'threats'>, name: string): string | undefined {
+  const hit = threats.observedName(name);
+  return hit && `${hitText(hit)}, action observe: it passed`;
 }
 
-export class ThreatNames {
-  readonly #o: ThreatWatchOptions;
-
-  constructor(options: ThreatWatchOptions) {
-    this.#o = options;
+/** The denial of an answer whose CNAME chain leads to a name that a feed blocks. */
+export function threatAlias(
+  policy: Pick<QueryPolicy, 'threats'>,
+  query: Query,
+  records: readonly ResourceRecord[],
+): Denial | undefined {
+  for (const alias of followChain(query.name, query.type, records).names.slice(1)) {
+    const denial = decideThreat(policy, alias);
+    if (denial?.kind === 'deny') return { ...denial, reason: `it leads to ${alias}: ${denial.reason}` };
   }
-
-  /** Counts a name that a feed with action observe lists; nothing else comes of it. */
-  name(container: string, { name, type }: Query): void {
-    const hit = this.#o.policy.threats.observedName(name);
-    if (hit === undefined) return;
-    const reason = `${hitText(hit)}, action observe: it passed`;
-    this.#o.onEvent({ container, name, type: typeName(type), verdict: 'would-deny', reason });
-  }
-
-  /** The name leads to a bad one: it is answered like that. */
-  badAlias(query: Query, records: readonly ResourceRecord[]): Denial | undefined {
-    for (const alias of followChain(query.name, query.type, records).names.slice(1)) {
-      const denial = decideThreat(this.#o.policy, alias);
-      if (denial?.kind === 'deny') return { ...denial, reason: `it leads to ${alias}: ${denial.reason}` };
-    }
-    return undefined;
-  }
+  return undefined;
 }
 
 /** Neighbours come and go: seconds. */

@@ -5,18 +5,19 @@ import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
 import type { Logger } from '../lib/log.js';
-import { ClientLimits, type RateLimits, FairQueue as Turns } from './client-limits.js';
+import { ClientLimits, FairQueue, type RateLimits } from './client-limits.js';
 import type { ClientRequest } from './client-query.js';
 import { relayFrom } from './exchange.js';
+import type { QueryPipeline } from './query-pipeline.js';
 import { familyOf } from './wire.js';
 
 /** DNS over one TCP connection (RFC 7766): length-prefixed messages, pipelined, answered as they are ready. */
 
 export interface ServerOptions {
-  handle(ask: ClientRequest): Promise<Buffer | undefined>;
+  readonly pipeline: QueryPipeline;
   readonly log: Logger;
   readonly limits?: RateLimits;
-  /** TCP connections open at once for one asker. */
+  /** TCP connections open at once for one key. */
   readonly connections?: number;
 }
 interface Endpoint {
@@ -42,7 +43,7 @@ const backlog = 512;
 export class DnsServer {
   readonly #options: ServerOptions;
   readonly #limits: ClientLimits;
-  readonly #turns = new Turns();
+  readonly #queue = new FairQueue();
   readonly #connections = new Map<string, number>();
   readonly #open = new Set<() => void>();
 
@@ -161,7 +162,7 @@ export class DnsServer {
 
   async #datagram(socket: UdpSocket, place: Place, message: Buffer, from: RemoteInfo): Promise<void> {
     const client = { address: from.address, port: from.port };
-    const answer = await this.#ask({ ...askAt(place), message, transport: 'udp', client });
+    const answer = await this.#answer({ ...addressedTo(place), message, transport: 'udp', client });
     if (answer !== undefined) this.#send(socket, answer, from);
   }
 
@@ -187,38 +188,40 @@ export class DnsServer {
     // Half open: a client may end its side and still wait for its answers.
     return createServer({ allowHalfOpen: true }, (socket) => {
       const client = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 };
-      const asker = place.container ?? client.address;
-      const count = (this.#connections.get(asker) ?? 0) + 1;
+      const key = place.container ?? client.address;
+      const count = (this.#connections.get(key) ?? 0) + 1;
       if (count > (this.#options.connections ?? 64)) {
         socket.destroy();
         return;
       }
-      this.#connections.set(asker, count);
-      socket.once('close', () => this.#disconnected(asker));
-      serveStream(socket, (message) => this.#ask({ ...askAt(place), message, transport: 'tcp', client }));
+      this.#connections.set(key, count);
+      socket.once('close', () => this.#disconnected(key));
+      serveStream(socket, (message) =>
+        this.#answer({ ...addressedTo(place), message, transport: 'tcp', client }),
+      );
     });
   }
 
-  #disconnected(asker: string): void {
-    const left = (this.#connections.get(asker) ?? 1) - 1;
-    if (left > 0) this.#connections.set(asker, left);
-    else this.#connections.delete(asker);
+  #disconnected(key: string): void {
+    const left = (this.#connections.get(key) ?? 1) - 1;
+    if (left > 0) this.#connections.set(key, left);
+    else this.#connections.delete(key);
   }
 
-  /** Beyond its share an asker gets nothing: it asks again, and the others are served. */
-  async #ask(ask: ClientRequest): Promise<Buffer | undefined> {
-    const asker = ask.container ?? ask.client.address;
-    if (!this.#limits.enter(asker, performance.now())) return undefined;
+  /** Beyond its share an key gets nothing: it asks again, and the others are served. */
+  async #answer(request: ClientRequest): Promise<Buffer | undefined> {
+    const client = request.container ?? request.client.address;
+    if (!this.#limits.enter(client, performance.now())) return undefined;
     try {
-      await this.#turns.take(asker);
-      return await this.#options.handle(ask);
+      await this.#queue.take(client);
+      return await this.#options.pipeline.handle(request);
     } finally {
-      this.#limits.leave(asker);
+      this.#limits.leave(client);
     }
   }
 }
 
-function askAt(place: Place): Pick<ClientRequest, 'server' | 'container'> {
+function addressedTo(place: Place): Pick<ClientRequest, 'server' | 'container'> {
   return place.container === undefined
     ? { server: place.local }
     : { server: place.local, container: place.container };

@@ -5,11 +5,10 @@ import type { SetWriter } from '../kernel/netlink/ipset.js';
 import { nameMatches } from '../lib/dns-name.js';
 import type { Logger } from '../lib/log.js';
 import { ClientLimits, type RateLimits, upstreamShare } from './client-limits.js';
-import { ThreatNames } from './decide.js';
 import { DnsServer, type NamespaceSockets } from './dns-server.js';
 import { Journal } from './journal.js';
 import { type Fact, Ledger, type SetsOf } from './ledger.js';
-import type { DnsPolicy, NameEvent } from './names-policy.js';
+import type { NameEvent, QueryPolicy } from './names-policy.js';
 import { Passthrough } from './passthrough.js';
 import { QueryPipeline } from './query-pipeline.js';
 import { Recorder } from './recorder.js';
@@ -29,7 +28,7 @@ export interface DnsConfig {
 }
 export interface DnsDeps {
   readonly config: DnsConfig;
-  readonly policy: DnsPolicy;
+  readonly policy: QueryPolicy;
   readonly sets: SetWriter;
   readonly original: OriginalDestination;
   readonly log: Logger;
@@ -45,7 +44,7 @@ type NameTarget = Parameters<typeof nameMatches>[0];
 export class DnsService {
   readonly ledger = new Ledger();
   readonly #journal: Journal;
-  readonly #learn: Recorder;
+  readonly #recorder: Recorder;
   readonly #server: DnsServer;
   readonly #now: () => number;
   readonly #own = new Set<string>();
@@ -60,7 +59,7 @@ export class DnsService {
     this.#journal = new Journal({ path: deps.journal, log });
     const { minTtl, maxTtl, grace } = config;
     const { ledger } = this;
-    this.#learn = new Recorder({
+    this.#recorder = new Recorder({
       policy,
       resolvers,
       ledger,
@@ -79,11 +78,18 @@ export class DnsService {
       shares,
       stopsAt: (name) => policy.threats.blockedName(name) !== undefined,
     });
-    const learn = this.#learn;
-    const watch = new ThreatNames({ policy, onEvent });
-    const observed = new Passthrough({ policy, original, resolvers, learn, watch, shares, isOwn, onEvent });
-    const pipeline = new QueryPipeline({ policy, upstream, learn, observed, watch, log, maxTtl, onEvent });
-    this.#server = new DnsServer({ ...config, handle: (ask) => pipeline.handle(ask), log });
+    const recorder = this.#recorder;
+    const passthrough = new Passthrough({
+      policy,
+      original,
+      resolvers,
+      recorder,
+      shares,
+      isOwn,
+      onEvent,
+    });
+    const pipeline = new QueryPipeline({ policy, upstream, recorder, passthrough, log, maxTtl, onEvent });
+    this.#server = new DnsServer({ ...config, pipeline, log });
     this.#journal.open(
       () => ledger.snapshot(),
       (facts) => ledger.restore(facts, now()),
@@ -117,7 +123,7 @@ export class DnsService {
   }
 
   setsOf(container: string): SetsOf {
-    return this.#learn.setsOf(container);
+    return this.#recorder.setsOf(container);
   }
 
   /** Addresses that the container may use now because it was told them for this name, or names below it. */
@@ -137,7 +143,7 @@ export class DnsService {
 
   /** A live flow uses the address: it stays permitted until `until` (ms) at least, in ledger, journal and kernel. */
   extend(container: string, address: string, until: number): Promise<void> {
-    return this.#learn.extend(container, address, until);
+    return this.#recorder.extend(container, address, until);
   }
 
   /** The container is gone for good. */

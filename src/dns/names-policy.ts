@@ -1,6 +1,9 @@
+/** Who may resolve which name: the part of the applied policy that the DNS server needs. */
+
+import type { DockerWatch } from '../docker/watch.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { nameMatches } from '../lib/dns-name.js';
 import { parseAddress, type Range, rangeHas } from '../lib/ip.js';
-import type { DockerView } from '../policy/container.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
 import type { ThreatLook } from '../policy/threat.js';
@@ -10,36 +13,72 @@ import type { ClassPlan } from '../ruleset/classes.js';
 import { type Subject, UNATTRIBUTED_ID } from '../ruleset/desired-state.js';
 import { classSet } from '../ruleset/naming.js';
 
+/** The two sets (one a family) that hold the learned addresses of one port class of one container. */
+export interface LearnSets {
+  readonly v4: string;
+  readonly v6: string;
+}
+
+export interface NameDecision {
+  readonly allow: boolean;
+  /** Why the name is denied, unless the reason is that no entry matches. */
+  readonly reason?: string;
+  /** The entries that allow it, most specific first. */
+  readonly entries: readonly PolicyEntry[];
+  /** The sets that take the addresses of the answer; empty when the name is denied. */
+  readonly sets: readonly LearnSets[];
+  /** For an observed container: sets for addresses from other resolvers. They permit nothing once the container is enforced. */
+  readonly shown?: readonly LearnSets[];
+  /** The entry has the flag `private`: answers in private address space are permitted. */
+  readonly allowPrivate: boolean;
+}
+
+/** One decision about a name, for counts and the event stream. */
+export interface NameEvent {
+  readonly container: string;
+  readonly name: string;
+  readonly type: string;
+  /** `would-deny`: the container is observed; mode enforce would have denied the name. */
+  readonly verdict: Verdict | 'would-deny' | 'error';
+  readonly reason: string;
+}
+
 const DENIED: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
 
 export interface NamesPolicyOptions {
   readonly prefix: string;
-  readonly hostAddresses: () => ReadonlySet<string>;
-  readonly searchDomains: (container: string) => readonly string[];
+  readonly kernel: Pick<Kernel, 'hostAddresses'>;
   readonly threats: ThreatLook;
   readonly nat64?: readonly Range[];
-  /** What Docker has reported until now; the passes bring it into force later. */
-  readonly view: () => Pick<DockerView, 'starting' | 'attached'>;
+  /** Its view is ahead of the applied state, which the next pass brings up to date. */
+  readonly docker: Pick<DockerWatch, 'view' | 'resolver'>;
 }
-/** While Docker or a pass is late, what waits for it is asked about so often. */
+/** While Docker or a pass is late, queries that wait for it check again at this interval. */
 const AGAIN_MS = 100;
 
-/** What DNS may answer, by the policy that stands in the kernel: a name never opens before its set exists. */
-export class NamesPolicy implements DnsPolicy {
+/**
+ * Decides what the DNS server may answer. It follows the state of the last pass that has been applied to the kernel: a name
+ * is never allowed before its set exists. Container keys are full ids of the owner of the network namespace.
+ */
+export class NamesPolicy {
   readonly #o: NamesPolicyOptions;
   #state: AppliedState | undefined;
   #byAddress = new Map<string, string>();
   readonly #waiting = new Set<() => void>();
-  /** Sources of ports that are no container's, by address. */
-  readonly #strangers = new Map<string, number>();
+  /** Source addresses behind veths that belong to no container. */
+  readonly #unattributed = new Set<string>();
+  readonly #search: SearchDomains;
 
+  /** The names and addresses that no container may reach, and those that are only reported. */
   readonly threats: ThreatLook;
 
   constructor(options: NamesPolicyOptions) {
     this.#o = options;
     this.threats = options.threats;
+    this.#search = new SearchDomains(options.docker);
   }
 
+  /** Take the state of a pass, and wake the queries that wait for it. */
   applied(state: AppliedState): void {
     this.#state = state;
     this.#byAddress = new Map(
@@ -50,50 +89,54 @@ export class NamesPolicy implements DnsPolicy {
     for (const wake of [...this.#waiting]) wake();
   }
 
-  /** An unattributed or unmanaged sender was let through the hold. */
-  stranger(address: string): void {
-    if (this.#strangers.size > MAX_STRANGERS) this.#strangers.clear();
-    this.#strangers.set(address, Date.now());
+  /** The packet hold has released a packet of an unattributed or unmanaged sender. */
+  unattributedSender(address: string): void {
+    if (this.#unattributed.size > MAX_UNATTRIBUTED) this.#unattributed.clear();
+    this.#unattributed.add(address);
     for (const wake of [...this.#waiting]) wake();
   }
 
-  whoIs(address: string): string | undefined {
+  /** The container that has this source address now; undefined when none is known. */
+  containerAt(address: string): string | undefined {
     const known = this.#byAddress.get(address);
     if (known !== undefined) return known;
-    return this.#strangers.has(address) ? UNATTRIBUTED_ID : undefined;
+    return this.#unattributed.has(address) ? UNATTRIBUTED_ID : undefined;
   }
 
-  awaitAsker(address: string, ms: number): Promise<string | undefined> {
+  /** Wait until `containerAt` knows a container; undefined after `ms`. */
+  awaitClient(address: string, ms: number): Promise<string | undefined> {
     return this.#until(
-      () => this.whoIs(address),
+      () => this.containerAt(address),
       ms,
-      () => this.#o.view().starting.size > 0,
+      () => this.#o.docker.view().starting.size > 0,
     );
   }
 
+  /** Wait until the policy of the container is applied; false after `ms`. */
   async awaitContainer(container: string, ms: number): Promise<boolean> {
-    const look = (): Subject | undefined => this.#state?.subjects.get(container);
-    return (await this.#until(look, ms, () => this.#isLate(container))) !== undefined;
+    const subject = (): Subject | undefined => this.#state?.subjects.get(container);
+    return (await this.#until(subject, ms, () => this.#isLate(container))) !== undefined;
   }
 
+  /** Wait until all networks of the container are known, and so the names of its neighbours; false after `ms`. */
   async awaitNetworks(container: string, ms: number): Promise<boolean> {
     if (container === UNATTRIBUTED_ID) return true;
     const isKnown = (): true | undefined => this.#state?.view.attached.has(container) || undefined;
     return (await this.#until(isKnown, ms, () => this.#isLate(container))) ?? false;
   }
 
-  /** Docker has reported its start and not its networks yet, or what Docker has reported is not in force yet. */
+  /** Docker has reported the start of the container but not its networks yet, or its networks are not applied yet. */
   #isLate(container: string): boolean {
-    const { starting, attached } = this.#o.view();
+    const { starting, attached } = this.#o.docker.view();
     return (
       starting.has(container) ||
       attached.has(container) !== (this.#state?.view.attached.has(container) ?? false)
     );
   }
 
-  /** `isLate`: the answer is still on its way after `ms`. Then it is waited for as long as a held packet is. */
-  #until<T>(look: () => T | undefined, ms: number, isLate: () => boolean): Promise<T | undefined> {
-    const known = look();
+  /** Wait for a value. While `isLate` after `ms`, go on waiting as long as a held packet waits. */
+  #until<T>(read: () => T | undefined, ms: number, isLate: () => boolean): Promise<T | undefined> {
+    const known = read();
     if (known !== undefined) return Promise.resolve(known);
     return new Promise((resolve) => {
       const end = (found: T | undefined): void => {
@@ -108,7 +151,7 @@ export class NamesPolicy implements DnsPolicy {
       };
       let timer = setTimeout(expire, ms);
       const wake = (): void => {
-        const found = look();
+        const found = read();
         if (found !== undefined) end(found);
       };
       this.#waiting.add(wake);
@@ -141,6 +184,7 @@ export class NamesPolicy implements DnsPolicy {
     };
   }
 
+  /** An address entry of this container covers the address: then an answer with it is no rebinding, even in private space. */
   coversAddress(container: string, address: string): boolean {
     const value = parseAddress(address);
     const member = this.#state?.subjects.get(container);
@@ -150,35 +194,47 @@ export class NamesPolicy implements DnsPolicy {
     );
   }
 
+  /** Returns a test for the resolvers that the container may query itself (dns=direct); undefined when there are none. */
   directResolvers(container: string): ((at: Resolver) => boolean) | undefined {
     const direct = this.#state?.subjects.get(container)?.classes.filter((c) => c.direct) ?? [];
     return direct.length === 0 ? undefined : (at) => direct.some((c) => leadsTo(c, at));
   }
 
+  /** Addresses of a neighbour with this name on the container's networks; undefined when no neighbour has it. */
   localName(container: string, name: string): readonly string[] | undefined {
     const self = this.#state?.view.containers.get(container);
     return self && this.#state ? localName(this.#state.view, self, name) : undefined;
   }
 
+  /** Name of the neighbour that has this address. */
   localAddress(container: string, address: string): string | undefined {
     const self = this.#state?.view.containers.get(container);
     return self && this.#state ? localAddress(this.#state.view, self, address) : undefined;
   }
 
+  /** Prefixes of NAT64 translators; undefined for the well-known prefix alone. */
   get nat64(): readonly Range[] | undefined {
     return this.#o.nat64;
   }
 
+  /** Addresses of all interfaces of the host. */
   hostAddresses(): ReadonlySet<string> {
-    return this.#o.hostAddresses();
+    return this.#o.kernel.hostAddresses();
   }
 
+  /** Public address space that Docker networks use: an answer with such an address counts as rebinding, too. */
   inside(): readonly Range[] {
     return this.#state?.input.inside ?? [];
   }
 
+  /** Search domains of the container's resolv.conf, lower case. */
   searchDomains(container: string): readonly string[] {
-    return this.#o.searchDomains(container);
+    return this.#search.of(container);
+  }
+
+  /** Read the search domains of new containers, and forget those of containers that are gone. */
+  refreshSearchDomains(containers: Iterable<string>): void {
+    this.#search.refresh(containers);
   }
 
   #sets(member: Subject, key: string, kind: 'learned' | 'shown'): LearnSets {
@@ -187,7 +243,14 @@ export class NamesPolicy implements DnsPolicy {
   }
 }
 
-type Resolver = Parameters<NonNullable<ReturnType<DnsPolicy['directResolvers']>>>[0];
+/** What the steps of a query ask of the policy. */
+export type QueryPolicy = Omit<NamesPolicy, 'applied' | 'unattributedSender' | 'refreshSearchDomains'>;
+
+interface Resolver {
+  readonly address: string;
+  readonly port: number;
+  readonly proto: 'udp' | 'tcp';
+}
 function leadsTo(c: ClassPlan, { address, port, proto }: Resolver): boolean {
   const value = parseAddress(address);
   const fits =
@@ -195,7 +258,7 @@ function leadsTo(c: ClassPlan, { address, port, proto }: Resolver): boolean {
   return fits && value !== undefined && c.statics.some((s) => rangeHas(s.range, value));
 }
 
-const MAX_STRANGERS = 4_096;
+const MAX_UNATTRIBUTED = 4_096;
 
 function entryMatches(pe: PolicyEntry, name: string): boolean {
   const target = pe.entry.target;
@@ -206,7 +269,7 @@ const unique = (entries: readonly PolicyEntry[]): PolicyEntry[] => [
   ...new Map(entries.map((e) => [e.entry.canonical, e])).values(),
 ];
 
-/** Exact before wildcard, longer before shorter. */
+/** Order exact names before wildcards, and longer names before shorter ones. */
 function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
   const weight = (p: PolicyEntry): number =>
     p.entry.target.kind === 'name'
@@ -215,79 +278,13 @@ function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
   return weight(b) - weight(a);
 }
 
-/** The two sets (one a family) that hold the learned addresses of one port class of one container. */
-export interface LearnSets {
-  readonly v4: string;
-  readonly v6: string;
-}
-
-export interface NameDecision {
-  readonly allow: boolean;
-  /** Why not, when it is not for want of an entry. */
-  readonly reason?: string;
-  /** The entries that allow it, most specific first. */
-  readonly entries: readonly PolicyEntry[];
-  /** Where answers go; empty when not allowed. */
-  readonly sets: readonly LearnSets[];
-  /** Of an observed container: sets for addresses from other resolvers than ours. They permit nothing once it is enforced. */
-  readonly shown?: readonly LearnSets[];
-  /** Answers in private space are good (entry flag; zones and address entries are judged by `privateAllowed`). */
-  readonly allowPrivate: boolean;
-}
-
-/** What DNS asks of the rest: who asks, what they may ask. Container keys are full ids of the namespace's owner. */
-export interface DnsPolicy {
-  /** The container that holds this source address now; undefined: nobody known. */
-  whoIs(address: string): string | undefined;
-  /** The same, waiting until it is known; undefined after `ms`. */
-  awaitAsker(address: string, ms: number): Promise<string | undefined>;
-  /** Waits until the container's policy stands in the kernel; false after `ms`. */
-  awaitContainer(container: string, ms: number): Promise<boolean>;
-  /** Waits until all networks of the container are known, and so the names of its neighbours; false after `ms`. */
-  awaitNetworks(container: string, ms: number): Promise<boolean>;
-  mode(container: string): Mode;
-  decide(container: string, name: string): NameDecision;
-  /** An address entry of this container covers the address (then a private answer is no rebinding). */
-  coversAddress(container: string, address: string): boolean;
-  /** Tells resolvers that the container may ask itself (dns=direct); undefined: it may none. */
-  directResolvers(
-    container: string,
-  ):
-    | ((at: { readonly address: string; readonly port: number; readonly proto: 'udp' | 'tcp' }) => boolean)
-    | undefined;
-  /** Names of the neighbours on the container's networks: addresses, or undefined when it is no such name. */
-  localName(container: string, name: string): readonly string[] | undefined;
-  /** The reverse: name of a neighbour's address. */
-  localAddress(container: string, address: string): string | undefined;
-  /** Addresses of the host itself, any interface. */
-  hostAddresses(): ReadonlySet<string>;
-  /** Public address space that Docker networks use: answers with such an address are rebinding, too. */
-  inside(): readonly Range[];
-  /** Prefixes of NAT64 translators; the well-known one alone when left out. */
-  readonly nat64?: readonly Range[] | undefined;
-  /** Search domains in force for the container (its resolv.conf), lower case. */
-  searchDomains(container: string): readonly string[];
-  /** What no container may reach, and what is only watched. */
-  readonly threats: ThreatLook;
-}
-
-/** Told of each name denied or allowed, for counts and the event stream. */
-export interface NameEvent {
-  readonly container: string;
-  readonly name: string;
-  readonly type: string;
-  /** would-deny: observed only, enforce would have denied it. */
-  readonly verdict: Verdict | 'would-deny' | 'error';
-  readonly reason: string;
-}
-
-/** Search domains of containers, read once each from the file that Docker wrote; empty until then. */
-export class SearchDomains {
-  readonly #read: (container: string) => Promise<{ readonly search: readonly string[] }>;
+/** Search domains of containers, each read once from the resolv.conf that Docker wrote; empty until it is read. */
+class SearchDomains {
+  readonly #docker: Pick<DockerWatch, 'resolver'>;
   readonly #known = new Map<string, readonly string[]>();
 
-  constructor(read: (container: string) => Promise<{ readonly search: readonly string[] }>) {
-    this.#read = read;
+  constructor(docker: Pick<DockerWatch, 'resolver'>) {
+    this.#docker = docker;
   }
 
   of(container: string): readonly string[] {
@@ -302,8 +299,8 @@ export class SearchDomains {
 
   async #fetch(id: string): Promise<void> {
     this.#known.set(id, []);
-    // Unreadable: no suffix is known, so that more is counted as denied, and nothing is permitted by it.
-    const search = await this.#read(id).then(
+    // When the file cannot be read, no suffix is known: more names count as denied, and none is permitted by that.
+    const search = await this.#docker.resolver(id).then(
       (r) => r.search,
       () => undefined,
     );

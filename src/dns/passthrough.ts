@@ -6,20 +6,27 @@ import { hitText } from '../policy/threat.js';
 import { followChain } from './answer-filter.js';
 import type { ClientLimits } from './client-limits.js';
 import { awaitMs, type ClientRequest, encodeFor, type ParsedQuery, type Query } from './client-query.js';
-import { decide, decideLocal, decideThreat, type LocalAnswer, replyFor, type ThreatNames } from './decide.js';
+import {
+  decide,
+  decideLocal,
+  decideThreat,
+  type LocalAnswer,
+  observedThreat,
+  replyFor,
+  threatAlias,
+} from './decide.js';
 import { type, typeName } from './dns-constants.js';
 import { readAnswer, relay, relayToAny } from './exchange.js';
-import type { DnsPolicy, NameEvent } from './names-policy.js';
+import type { NameEvent, QueryPolicy } from './names-policy.js';
 import type { Recorder } from './recorder.js';
 import type { Resolvers } from './resolvers.js';
 import { isPlainName } from './wire.js';
 
 export interface PassthroughOptions {
-  readonly policy: DnsPolicy;
+  readonly policy: QueryPolicy;
   readonly original: OriginalDestination;
   readonly resolvers: Resolvers;
-  readonly learn: Recorder;
-  readonly watch: ThreatNames;
+  readonly recorder: Recorder;
   /** What each asker may have asked of resolvers. */
   readonly shares: ClientLimits;
   isOwn(address: string, port: number): boolean;
@@ -33,36 +40,42 @@ export class Passthrough {
     this.#o = options;
   }
 
-  /** The answer of the resolver that was asked, unchanged; undefined: none came. */
-  async answer(ask: ClientRequest, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
+  /** The answer of the resolver that was intended, unchanged; undefined: none came. */
+  async answer(request: ClientRequest, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
     const { shares } = this.#o;
     if (!shares.enter(container, performance.now())) return undefined;
-    return this.#answer(ask, container, parsed).finally(() => shares.leave(container));
+    return this.#answer(request, container, parsed).finally(() => shares.leave(container));
   }
 
-  async #answer(ask: ClientRequest, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
+  async #answer(request: ClientRequest, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
     const query = parsed.ok ? parsed.query : undefined;
-    const asked = this.#asked(ask);
+    const intended = this.#intended(request);
     const { policy } = this.#o;
     // The query was for Docker's embedded resolver, which has the names of neighbours before the Docker API reports them.
-    if (query !== undefined && asked === undefined && decideLocal(policy, container, query) === undefined)
+    if (query !== undefined && intended === undefined && decideLocal(policy, container, query) === undefined)
       await policy.awaitNetworks(container, awaitMs);
     const threat = query && this.#threat(container, query);
-    if (query !== undefined && threat !== undefined) return encodeFor(ask, query, replyFor(query, threat));
+    if (query !== undefined && threat !== undefined)
+      return encodeFor(request, query, replyFor(query, threat));
     if (query !== undefined) this.#wouldDeny(container, query);
-    if (asked !== undefined && this.#isThreat(container, query, asked)) return undefined;
-    if (asked !== undefined) return this.#relayed(ask, container, query, asked);
+    if (intended !== undefined && this.#isThreat(container, query, intended)) return undefined;
+    if (intended !== undefined) return this.#relayed(request, container, query, intended);
     if (query === undefined) return parsed.ok ? undefined : parsed.reply;
     const local = decideLocal(policy, container, query);
-    if (local !== undefined) return encodeFor(ask, query, replyFor(query, local));
-    const answer = await relayToAny(this.#o.resolvers.route(query.name).servers, ask.message, ask.transport);
-    return answer && this.#checked(ask, container, query, answer, true);
+    if (local !== undefined) return encodeFor(request, query, replyFor(query, local));
+    const answer = await relayToAny(
+      this.#o.resolvers.route(query.name).servers,
+      request.message,
+      request.transport,
+    );
+    return answer && this.#checked(request, container, query, answer, true);
   }
 
   /** Threats are denied in mode observe, too; in mode off DNS is nobody's to touch. */
   #threat(container: string, query: Query): LocalAnswer | undefined {
     if (this.#o.policy.mode(container) !== 'observe') return undefined;
-    this.#o.watch.name(container, query);
+    const seen = observedThreat(this.#o.policy, query.name);
+    if (seen !== undefined) this.#event(container, query, 'would-deny', seen);
     const threat = decideThreat(this.#o.policy, query.name);
     if (threat?.kind === 'deny') this.#event(container, query, 'threat', threat.reason);
     return threat;
@@ -76,13 +89,19 @@ export class Passthrough {
   }
 
   /** The answer as it came, unless it leads to a bad name. Addresses in it are the rules' to deny. */
-  #checked(ask: ClientRequest, container: string, query: Query, answer: Buffer, trusted: boolean): Buffer {
+  #checked(
+    request: ClientRequest,
+    container: string,
+    query: Query,
+    answer: Buffer,
+    trusted: boolean,
+  ): Buffer {
     const records = readAnswer(answer)?.answers ?? [];
     const alias =
-      this.#o.policy.mode(container) === 'observe' ? this.#o.watch.badAlias(query, records) : undefined;
+      this.#o.policy.mode(container) === 'observe' ? threatAlias(this.#o.policy, query, records) : undefined;
     if (alias !== undefined) {
       this.#event(container, query, 'threat', alias.reason);
-      return encodeFor(ask, query, replyFor(query, alias));
+      return encodeFor(request, query, replyFor(query, alias));
     }
     this.#learn(container, query, answer, trusted);
     return answer;
@@ -101,20 +120,20 @@ export class Passthrough {
    * An enforced container that may ask this resolver itself (dns=direct), whose port was unknown when nat redirected its
    * flow: the answer of the resolver that it meant. `own`: it meant another, or this one.
    */
-  async direct(ask: ClientRequest, container: string): Promise<Buffer | undefined | 'own'> {
+  async direct(request: ClientRequest, container: string): Promise<Buffer | undefined | 'own'> {
     const isDirect = this.#o.policy.directResolvers(container);
-    const meant = isDirect && this.#asked(ask);
-    if (!meant || !isDirect({ ...meant, proto: ask.transport })) return 'own';
+    const meant = isDirect && this.#intended(request);
+    if (!meant || !isDirect({ ...meant, proto: request.transport })) return 'own';
     if (this.#isThreat(container, undefined, meant)) return undefined;
-    return relay(meant, ask.message, ask.transport);
+    return relay(meant, request.message, request.transport);
   }
 
   /** The resolver that the container addressed, unless that was this one. A loopback one is the host's own, asked in host mode. */
-  #asked(ask: ClientRequest): Server | undefined {
-    if (ask.container !== undefined) return undefined;
-    const { client, server } = ask;
+  #intended(request: ClientRequest): Server | undefined {
+    if (request.container !== undefined) return undefined;
+    const { client, server } = request;
     const original = this.#o.original.lookup({
-      proto: ask.transport,
+      proto: request.transport,
       client: client.address,
       clientPort: client.port,
       server: server.address,
@@ -126,14 +145,14 @@ export class Passthrough {
   }
 
   async #relayed(
-    ask: ClientRequest,
+    request: ClientRequest,
     container: string,
     query: Query | undefined,
     to: Server,
   ): Promise<Buffer | undefined> {
-    const answer = await relay(to, ask.message, ask.transport);
+    const answer = await relay(to, request.message, request.transport);
     if (answer === undefined || query === undefined) return answer;
-    return this.#checked(ask, container, query, answer, this.#o.resolvers.isTrusted(to.address, to.port));
+    return this.#checked(request, container, query, answer, this.#o.resolvers.isTrusted(to.address, to.port));
   }
 
   #learn(container: string, query: Query, bytes: Buffer, trusted: boolean): void {
@@ -141,7 +160,7 @@ export class Passthrough {
     if (query.type !== type.A && query.type !== type.AAAA) return;
     const answer = readAnswer(bytes);
     if (answer === undefined) return;
-    this.#o.learn.observe(
+    this.#o.recorder.observe(
       container,
       query.name,
       followChain(query.name, query.type, answer.answers).records,

@@ -12,84 +12,85 @@ import {
   type Reply,
   serverFailure,
 } from './client-query.js';
-import { decide, replyFor, type ThreatNames } from './decide.js';
+import { decide, observedThreat, replyFor, threatAlias } from './decide.js';
 import { extendedError, rcode, type, typeName } from './dns-constants.js';
-import type { DnsPolicy, NameDecision, NameEvent } from './names-policy.js';
+import type { NameDecision, NameEvent, QueryPolicy } from './names-policy.js';
 import type { Passthrough } from './passthrough.js';
 import type { Recorder } from './recorder.js';
 import { type Answer, NoAnswerError, type Upstream } from './upstream.js';
 import type { ResourceRecord } from './wire.js';
 
 export interface QueryPipelineOptions {
-  readonly policy: DnsPolicy;
+  readonly policy: QueryPolicy;
   readonly upstream: Upstream;
-  readonly learn: Recorder;
-  readonly observed: Passthrough;
-  readonly watch: ThreatNames;
+  readonly recorder: Recorder;
+  readonly passthrough: Passthrough;
   readonly log: Logger;
   /** Longest TTL told to clients, seconds. */
   readonly maxTtl: number;
   onEvent(event: NameEvent): void;
 }
 /** Askers nobody knows that wait at once: forged addresses could name any number of them. */
-const maxStrangers = 4096;
+const maxWaitingClients = 4096;
 
 export class QueryPipeline {
   readonly #o: QueryPipelineOptions;
-  #strangers = 0;
+  #waitingClients = 0;
 
   constructor(options: QueryPipelineOptions) {
     this.#o = options;
   }
 
   /** The bytes to send back; undefined: nothing. Never rejects. */
-  async handle(ask: ClientRequest): Promise<Buffer | undefined> {
+  async handle(request: ClientRequest): Promise<Buffer | undefined> {
     try {
-      return await this.#handle(ask);
+      return await this.#handle(request);
     } catch (error) {
-      this.#o.log.error({ err: error, client: ask.client }, 'dns: query failed');
-      const parsed = parseQuery(ask.message);
+      this.#o.log.error({ err: error, client: request.client }, 'dns: query failed');
+      const parsed = parseQuery(request.message);
       if (!parsed.ok) return parsed.reply;
-      return encodeFor(ask, parsed.query, serverFailure(extendedError.OTHER, 'internal error'));
+      return encodeFor(request, parsed.query, serverFailure(extendedError.OTHER, 'internal error'));
     }
   }
 
-  async #handle(ask: ClientRequest): Promise<Buffer | undefined> {
-    const parsed = parseQuery(ask.message);
+  async #handle(request: ClientRequest): Promise<Buffer | undefined> {
+    const parsed = parseQuery(request.message);
     if (!parsed.ok && parsed.reply === undefined) return undefined;
-    const container = await this.#asker(ask);
+    const container = await this.#containerOf(request);
     const observed = container !== undefined && this.#o.policy.mode(container) !== 'enforce';
-    if (observed) return this.#o.observed.answer(ask, container, parsed);
-    const direct = container === undefined ? 'own' : await this.#o.observed.direct(ask, container);
+    if (observed) return this.#o.passthrough.answer(request, container, parsed);
+    const direct = container === undefined ? 'own' : await this.#o.passthrough.direct(request, container);
     if (direct !== 'own') return direct;
     if (!parsed.ok) return parsed.reply;
-    const reply = container === undefined ? unknownAsker : await this.#enforced(container, parsed.query);
-    return encodeFor(ask, parsed.query, reply);
+    const reply = container === undefined ? unknownClient : await this.#enforced(container, parsed.query);
+    return encodeFor(request, parsed.query, reply);
   }
 
-  async #asker(ask: ClientRequest): Promise<string | undefined> {
+  async #containerOf(request: ClientRequest): Promise<string | undefined> {
     const { policy } = this.#o;
-    if (ask.container !== undefined)
-      return (await policy.awaitContainer(ask.container, awaitMs)) ? ask.container : undefined;
-    return policy.whoIs(ask.client.address) ?? (await this.#stranger(ask.client.address));
+    if (request.container !== undefined)
+      return (await policy.awaitContainer(request.container, awaitMs)) ? request.container : undefined;
+    return policy.containerAt(request.client.address) ?? (await this.#awaitClient(request.client.address));
   }
 
-  async #stranger(address: string): Promise<string | undefined> {
-    if (this.#strangers >= maxStrangers) return undefined;
-    this.#strangers += 1;
+  async #awaitClient(address: string): Promise<string | undefined> {
+    if (this.#waitingClients >= maxWaitingClients) return undefined;
+    this.#waitingClients += 1;
     try {
-      return await this.#o.policy.awaitAsker(address, awaitMs);
+      return await this.#o.policy.awaitClient(address, awaitMs);
     } finally {
-      this.#strangers -= 1;
+      this.#waitingClients -= 1;
     }
   }
 
   async #enforced(container: string, query: Query): Promise<Reply> {
     let action = decide(this.#o.policy, container, query);
-    this.#o.watch.name(container, query);
+    const seen = observedThreat(this.#o.policy, query.name);
+    if (seen !== undefined) this.#event(container, query, 'would-deny', seen);
     if (action.kind === 'deny' && action.verdict === 'deny') {
       // The name can belong to a neighbour on a network that the Docker API has not reported yet.
-      if (!(await this.#o.policy.awaitNetworks(container, awaitMs))) return this.#late(container, query);
+      if (!(await this.#o.policy.awaitNetworks(container, awaitMs)))
+        return this.#networksUnknown(container, query);
       action = decide(this.#o.policy, container, query);
     }
     if (action.kind === 'forward') return this.#forward(container, query);
@@ -98,7 +99,7 @@ export class QueryPipeline {
     return replyFor(query, action);
   }
 
-  #late(container: string, query: Query): Reply {
+  #networksUnknown(container: string, query: Query): Reply {
     const reason = 'Docker has not told yet which networks the container is on';
     this.#event(container, query, 'error', reason);
     return serverFailure(extendedError.NOT_READY, reason);
@@ -119,21 +120,21 @@ export class QueryPipeline {
     // The policy may have changed while we waited.
     const now = decide(this.#o.policy, container, query);
     if (now.kind !== 'forward') return replyFor(query, now);
-    return this.#tell(container, query, answer, now.decision);
+    return this.#answer(container, query, answer, now.decision);
   }
 
-  async #tell(container: string, query: Query, answer: Answer, decision: NameDecision): Promise<Reply> {
-    const alias = this.#o.watch.badAlias(query, answer.records);
+  async #answer(container: string, query: Query, answer: Answer, decision: NameDecision): Promise<Reply> {
+    const alias = threatAlias(this.#o.policy, query, answer.records);
     if (alias !== undefined) {
       this.#event(container, query, 'threat', alias.reason);
       return replyFor(query, alias);
     }
-    const rules = this.#o.learn.rules(container, query.name, decision);
+    const rules = this.#o.recorder.rules(container, query.name, decision);
     const { records, refused } = filterAnswers(answer.records.flatMap(stripEch), rules);
     for (const [reason, verdict] of new Map(refused.map((r) => [r.reason, r.verdict])))
       this.#event(container, query, verdict, reason);
     try {
-      await this.#o.learn.permit(container, query.name, records);
+      await this.#o.recorder.permit(container, query.name, records);
     } catch (error) {
       const detail = (error as Error).message;
       this.#event(container, query, 'error', `the kernel did not take the addresses: ${detail}`);
@@ -164,7 +165,7 @@ export class QueryPipeline {
   }
 }
 
-const unknownAsker = serverFailure(extendedError.NOT_READY, 'no container is known at this address');
+const unknownClient = serverFailure(extendedError.NOT_READY, 'no container is known at this address');
 
 /** Without ECH, so that the TLS check can see the name. */
 function stripEch(record: ResourceRecord): ResourceRecord[] {

@@ -5,12 +5,12 @@ import type { Logger } from '../lib/log.js';
 import { refusedAnswer } from './answer-filter.js';
 import type { Journal } from './journal.js';
 import type { Fact, Ledger, SetsOf } from './ledger.js';
-import type { DnsPolicy, LearnSets, NameDecision } from './names-policy.js';
+import type { LearnSets, NameDecision, QueryPolicy } from './names-policy.js';
 import type { Resolvers } from './resolvers.js';
 import { familyOf, type ResourceRecord, recordAddress } from './wire.js';
 
 export interface RecorderOptions {
-  readonly policy: DnsPolicy;
+  readonly policy: QueryPolicy;
   readonly resolvers: Resolvers;
   readonly ledger: Ledger;
   readonly journal: Journal;

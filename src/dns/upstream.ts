@@ -25,7 +25,7 @@ export interface UpstreamOptions {
   readonly maxTtl: number;
   /** Names that are asked of nobody, also where another leads to them: the chain ends there. */
   readonly stopsAt: (name: string) => boolean;
-  /** What each asker may have asked of resolvers. */
+  /** What each client may have asked of resolvers. */
   readonly shares: ClientLimits;
 }
 /** The answer of one exchange, and its chain. */
@@ -51,13 +51,13 @@ export class Upstream {
   }
 
   /** Throws NoAnswerError when nobody answers, or the chain of names has no end. */
-  async resolve(q: Question, asker: string): Promise<Answer> {
+  async resolve(q: Question, client: string): Promise<Answer> {
     const records: ResourceRecord[] = [];
     const seen = new Set<string>();
     let authentic = true;
     let name = q.name;
     for (let hop = 0; hop < maxChain; hop++) {
-      const link = await this.#link({ ...q, name }, q.name, asker);
+      const link = await this.#link({ ...q, name }, q.name, client);
       records.push(...link.records);
       authentic &&= link.authentic;
       if (link.chain.broken || link.chain.names.some((n) => seen.has(n)) || seen.size > maxChain) break;
@@ -69,7 +69,7 @@ export class Upstream {
     throw new NoAnswerError(`the CNAME chain of ${q.name} is a loop or longer than ${maxChain}`);
   }
 
-  #link(q: Question, asked: string, asker: string): Promise<Link> {
+  #link(q: Question, asked: string, client: string): Promise<Link> {
     const route = this.#route(q.name, asked);
     const key = keyOf(q, route);
     const kept = this.#cache.get(key, performance.now());
@@ -80,10 +80,10 @@ export class Upstream {
       return Promise.reject(new NoAnswerError(`${maxInFlight} questions are waiting for upstreams already`));
     }
     const { shares } = this.#options;
-    if (!shares.enter(asker, performance.now()))
+    if (!shares.enter(client, performance.now()))
       return Promise.reject(new NoAnswerError('the container has asked its share of questions to resolvers'));
     const started = this.#fetch(q, route.servers, key).finally(() => {
-      shares.leave(asker);
+      shares.leave(client);
       this.#inFlight.delete(key);
     });
     this.#inFlight.set(key, started);

@@ -4,13 +4,12 @@ import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { followChain } from '../../../src/dns/answer-filter.js';
 import { parseQuery, udpLimit } from '../../../src/dns/client-query.js';
-import { ThreatNames } from '../../../src/dns/decide.js';
 import { rcode } from '../../../src/dns/dns-constants.js';
 import { serveStream } from '../../../src/dns/dns-server.js';
 import { type Question, readAnswer } from '../../../src/dns/exchange.js';
 import type { Journal } from '../../../src/dns/journal.js';
 import { Ledger } from '../../../src/dns/ledger.js';
-import type { DnsPolicy } from '../../../src/dns/names-policy.js';
+import type { QueryPolicy } from '../../../src/dns/names-policy.js';
 import type { Passthrough } from '../../../src/dns/passthrough.js';
 import { QueryPipeline } from '../../../src/dns/query-pipeline.js';
 import { Recorder } from '../../../src/dns/recorder.js';
@@ -26,9 +25,9 @@ const MARK = Buffer.from('\0DB>');
 const ALLOWED = new Set(['www.example.com', 'api.example.com', '_x._tcp.example.com']);
 const LOCAL = '10.1.0.5';
 
-const policy: DnsPolicy = {
-  whoIs: () => 'c',
-  awaitAsker: async () => 'c',
+const policy: QueryPolicy = {
+  containerAt: () => 'c',
+  awaitClient: async () => 'c',
   awaitContainer: async () => true,
   awaitNetworks: async () => true,
   mode: () => 'enforce',
@@ -46,6 +45,7 @@ const policy: DnsPolicy = {
   inside: () => [],
   searchDomains: () => ['lan', 'example.com'],
   threats: NO_THREATS,
+  nat64: undefined,
 };
 const quiet = { debug() {}, info() {}, warn() {} };
 
@@ -62,7 +62,7 @@ class Trial {
     const failures: unknown[] = [];
     const log = { ...quiet, error: (told: object) => void failures.push(told) };
     const resolvers = new Resolvers({ upstreams: ['192.0.2.1'], zones: {}, isOwn: () => false, log });
-    const learn = new Recorder({
+    const recorder = new Recorder({
       policy,
       resolvers,
       ledger: new Ledger(),
@@ -78,9 +78,8 @@ class Trial {
       now: () => 0,
     });
     const upstream = { resolve: async (q: Question) => this.#resolve(q) } as unknown as Upstream;
-    const observed = { direct: async () => 'own' } as unknown as Passthrough;
-    const watch = new ThreatNames({ policy, onEvent: () => {} });
-    const parts = { policy, upstream, learn, observed, watch, log };
+    const passthrough = { direct: async () => 'own' } as unknown as Passthrough;
+    const parts = { policy, upstream, recorder, passthrough, log };
     const pipeline = new QueryPipeline({ ...parts, maxTtl: 60, onEvent: () => {} });
     const client = { address: '172.18.0.2', port: 4000 };
     const reply = await pipeline.handle({ message, transport, client, server: { address: '::1', port: 53 } });

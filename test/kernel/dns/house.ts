@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DnsConfig, DnsService } from '../../../src/dns/dns-service.js';
-import type { DnsPolicy, NameDecision, NameEvent } from '../../../src/dns/names-policy.js';
+import type { NameDecision, NameEvent, QueryPolicy } from '../../../src/dns/names-policy.js';
 import type { OriginalDestination } from '../../../src/kernel/netlink/conntrack.js';
 import type { SetWriter } from '../../../src/kernel/netlink/ipset.js';
 import type { Range } from '../../../src/lib/ip.js';
@@ -31,7 +31,7 @@ function lookOf(listed: ReadonlyMap<string, 'block' | 'observe'>): ThreatLook {
 export const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** Containers are named after their source address: 127.9.0.1 is "127.9.0.1". */
-class TestPolicy implements DnsPolicy {
+class TestPolicy implements QueryPolicy {
   readonly modes = new Map<string, Mode>();
   readonly allowed = new Map<string, Partial<NameDecision>>();
   readonly covered = new Set<string>();
@@ -47,14 +47,15 @@ class TestPolicy implements DnsPolicy {
   /** Names and addresses that a feed lists, with its action. */
   readonly listed = new Map<string, 'block' | 'observe'>();
   readonly threats = lookOf(this.listed);
+  readonly nat64 = undefined;
 
-  whoIs(address: string): string | undefined {
+  containerAt(address: string): string | undefined {
     return this.unknown.has(address) ? undefined : address;
   }
-  async awaitAsker(address: string, ms: number): Promise<string | undefined> {
+  async awaitClient(address: string, ms: number): Promise<string | undefined> {
     const end = performance.now() + ms;
     while (this.unknown.has(address) && performance.now() < end) await new Promise((r) => setTimeout(r, 20));
-    return this.whoIs(address);
+    return this.containerAt(address);
   }
   async awaitContainer(): Promise<boolean> {
     return true;

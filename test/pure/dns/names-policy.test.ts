@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { NamesPolicy } from '../../../src/dns/names-policy.js';
+import type { DockerWatch } from '../../../src/docker/watch.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
+import type { DockerView } from '../../../src/policy/container.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import type { Subject } from '../../../src/ruleset/desired-state.js';
@@ -8,14 +10,21 @@ import { input, member } from '../ruleset/sample.js';
 
 const INSIDE = [parseCidr('45.45.0.0/24') as Range];
 
+/** Docker as it has reported itself until now. */
+const dockerOf = (
+  view: Pick<DockerView, 'starting' | 'attached'>,
+): Pick<DockerWatch, 'view' | 'resolver'> => ({
+  view: () => view as DockerView,
+  resolver: () => Promise.reject(new Error('no resolv.conf')),
+});
+
 /** The policy for these members, as a pass that applied them leaves it. */
 function policyOf(...members: Subject[]): NamesPolicy {
   const policy = new NamesPolicy({
     prefix: 'DB',
-    hostAddresses: () => new Set(),
-    searchDomains: () => [],
+    kernel: { hostAddresses: () => new Set() },
     threats: NO_THREATS,
-    view: () => ({ starting: new Set(), attached: new Set() }),
+    docker: dockerOf({ starting: new Set(), attached: new Set() }),
   });
   const state: Pick<AppliedState, 'subjects' | 'vethMap' | 'input'> = {
     subjects: new Map(members.map((m) => [m.id, m])),
@@ -80,10 +89,9 @@ describe('a question of a container whose networks are not known', () => {
     const live = { starting: new Set<string>(), attached: new Set<string>() };
     const policy = new NamesPolicy({
       prefix: 'DB',
-      hostAddresses: () => new Set(),
-      searchDomains: () => [],
+      kernel: { hostAddresses: () => new Set() },
       threats: NO_THREATS,
-      view: () => live,
+      docker: dockerOf(live),
     });
     const apply = (): void =>
       policy.applied({
