@@ -1,7 +1,7 @@
 /**
- * The ledger on disk: JSON lines, appended with a plain write before the kernel is told, so that a killed process
- * leaves nothing in the kernel that is not written down. No fsync: the page cache outlives the process, and the kernel's
- * sets do not outlive a power cut either. Compacted by a new file and rename.
+ * The ledger of DNS answers on disk: JSON lines, appended with a plain write before the kernel sets are changed, so that a
+ * killed process leaves no address in the kernel that is not in the journal. There is no fsync: the page cache outlives the
+ * process, and the kernel sets do not survive a power failure either. A compaction writes a new file and renames it.
  */
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -14,14 +14,14 @@ type Line =
 
 export interface JournalOptions {
   readonly path: string;
-  /** Compacts when the file has more bytes than this and twice what the last compaction left. */
+  /** The journal is compacted when it has more bytes than this and more than twice its size after the last compaction. */
   readonly maxBytes?: number;
-  /** How long to leave a failing disk alone, ms. */
+  /** The pause after a failed write, in ms. */
   readonly retryMs?: number;
   readonly log: Logger;
 }
 const defaultRetryMs = 5000;
-/** Of the lines. The first one carries it, in a form that older versions pass over: no container has an empty name. */
+/** The version of the format. The first line contains it in a form that older versions ignore: no container has an empty name. */
 const VERSION = 1;
 
 export class Journal {
@@ -30,7 +30,7 @@ export class Journal {
   #closed = false;
   #bytes = 0;
   #floor = 0;
-  /** Since when writing fails, and the system's words; undefined: it works. */
+  /** When writing began to fail, and the message of the system; undefined while it works. */
   #failure: { readonly since: number; readonly detail: string } | undefined;
   #live: () => Iterable<Fact> = () => [];
 
@@ -39,8 +39,8 @@ export class Journal {
   }
 
   /**
-   * Reads what was written, last state of each fact last; then starts a fresh file. Lines that cannot be read (a torn
-   * last one after a crash) are skipped and told. `live` gives the facts that a compaction keeps.
+   * Reads the facts, the newest state of each fact last, and then starts a new file. Unreadable lines (a torn last line
+   * after a crash) are skipped and logged. `live` returns the facts that a compaction keeps.
    */
   open(live: () => Iterable<Fact>, restore: (facts: readonly Fact[]) => void): void {
     mkdirSync(dirname(this.#options.path), { recursive: true, mode: 0o700 });
@@ -59,26 +59,29 @@ export class Journal {
     }
     const { facts, bad, version } = replay(text);
     if (version > VERSION) {
-      // Kept: the compaction that follows would destroy it.
+      // Rename the file, because the compaction that follows would destroy it.
       const kept = `${this.#options.path}.newer`;
       this.#attempt(() => renameSync(this.#options.path, kept));
       this.#options.log.warn(
         { path: this.#options.path, version, known: VERSION, kept },
-        'journal: written by a newer version of Drawbridge: it is not used, names are learned again',
+        'the DNS journal was written by a newer version of Drawbridge: it is not used, names are learned again',
       );
       return [];
     }
     if (bad > 0)
-      this.#options.log.warn({ path: this.#options.path, lines: bad }, 'journal: unreadable lines skipped');
+      this.#options.log.warn(
+        { path: this.#options.path, lines: bad },
+        'unreadable lines of the DNS journal were skipped',
+      );
     return facts;
   }
 
-  /** Writes facts, which the ledger holds already, down before anybody acts on them. On a full disk DNS goes on: the kernel still has them. */
+  /** Writes facts that the ledger contains, before the kernel sets are changed. On a full disk DNS continues: the kernel still gets the addresses. */
   append(facts: readonly Fact[]): void {
     if (facts.length > 0) this.#write(facts.map(lineOf).join(''));
   }
 
-  /** To be called after the ledger has forgotten it too. */
+  /** Call it after the ledger has forgotten the container, because a compaction writes the facts of the ledger. */
   forget(container: string): void {
     this.#write(`${JSON.stringify({ forget: container })}\n`);
   }
@@ -98,7 +101,7 @@ export class Journal {
       Date.now() - this.#failure.since < (this.#options.retryMs ?? defaultRetryMs)
     )
       return;
-    // After a failure the file may end in half a line and lacks what came since: begin it anew.
+    // After a failure the file may end in half a line and lacks the facts since then: write a new one.
     const renew = this.#failure !== undefined || this.#fd === undefined;
     this.#attempt(() => {
       if (renew || this.#bytes > Math.max(this.#options.maxBytes ?? 16_777_216, 2 * this.#floor))
@@ -111,14 +114,14 @@ export class Journal {
     try {
       step();
       if (this.#failure !== undefined)
-        this.#options.log.info({ path: this.#options.path }, 'journal writes again');
+        this.#options.log.info({ path: this.#options.path }, 'the DNS journal can be written again');
       this.#failure = undefined;
     } catch (error) {
       const detail = (error as Error).message;
       if (this.#failure === undefined) {
         this.#options.log.error(
           { path: this.#options.path, detail },
-          'journal cannot be written: a restart would forget',
+          'the DNS journal cannot be written: after a restart, names since now must be resolved again',
         );
       }
       this.#failure = { since: Date.now(), detail };
@@ -129,7 +132,7 @@ export class Journal {
     if (this.#fd !== undefined) this.#bytes += writeAll(this.#fd, text);
   }
 
-  /** Writes all live facts to a new file and puts it in the old one's place. */
+  /** Writes all live facts to a new file that replaces the old one. */
   #compact(): void {
     const { path } = this.#options;
     const fd = openSync(`${path}.new`, 'w', 0o600);
@@ -147,7 +150,7 @@ export class Journal {
     this.#floor = this.#bytes;
   }
 
-  /** Nothing is written after. */
+  /** Ends writing for good. */
   close(): void {
     this.#closed = true;
     this.#release();
@@ -194,12 +197,12 @@ function parseLine(line: string): Line | undefined {
     const texts = typeof c === 'string' && typeof n === 'string' && typeof a === 'string';
     return texts && typeof u === 'number' && typeof s === 'number' ? { c, n, a, u, s } : undefined;
   } catch {
-    // Counted by the caller.
+    // The caller counts it.
     return undefined;
   }
 }
 
-/** Facts in the order they were written, without those of containers forgotten later. */
+/** Returns the facts in the order of writing, without those of containers that were forgotten later. */
 export function replay(text: string): {
   readonly facts: readonly Fact[];
   readonly bad: number;

@@ -4,7 +4,7 @@ import { FolderFollower, type FollowOptions, POLLING } from '../kernel/follow-fo
 import { execRoots } from '../kernel/sockets.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
-import { type Complain, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
+import { type ReportProblem, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 
 const USUAL = '/var/run/docker/netns';
 const fileOf = (state: string): string => join(state, 'sandbox-folders.json');
@@ -146,7 +146,7 @@ export class Polling {
 const VERSION = 1;
 
 /** Docker's usual place, and what else was noted. */
-export function readFolders(state: string, complain?: Complain): readonly string[] {
+export function readFolders(state: string, complain?: ReportProblem): readonly string[] {
   const noted = readStateFile(fileOf(state), { version: VERSION, parse: textsOf }, complain) ?? [];
   return [...new Set([USUAL, ...noted])];
 }

@@ -15,20 +15,20 @@ const SUFFIX = '.gz';
 
 export const hashOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
-/** gzip (RFC 1952) of bytes that have this hash. Throws StoreError `value` for another. */
+/** Compresses bytes (gzip, RFC 1952). Throws StoreError `value` when they have another hash. */
 export async function packed(hash: string, bytes: Uint8Array): Promise<Buffer> {
   if (hashOf(bytes) !== hash)
     throw new StoreError('value', `blob ${hash}: the bytes have another SHA-256, ${hashOf(bytes)}`);
   return zip(bytes);
 }
 
-/** Undefined: damaged, or of another hash. */
+/** Decompresses a blob. Returns undefined when it is damaged or has another hash. */
 export async function unpacked(hash: string, zipped: Buffer): Promise<Buffer | undefined> {
   const bytes = await unzip(zipped).catch(() => undefined);
   return bytes && hashOf(bytes) === hash ? bytes : undefined;
 }
 
-/** Blobs as files SHA-256.gz in a folder. A file that is damaged counts as absent. */
+/** Blobs as files SHA-256.gz in a folder. A damaged file counts as absent. */
 export class FileBlobs implements BlobStore {
   readonly #dir: string;
 
@@ -66,7 +66,7 @@ export class FileBlobs implements BlobStore {
   }
 }
 
-/** Blobs in Redis, with a copy at this host: what was read once is there without Redis. */
+/** Blobs in Redis. Each blob that was read is also kept at this host, for when Redis is away. */
 export class RedisBlobs implements BlobStore {
   readonly #link: RedisLink;
   readonly #copies: FileBlobs;

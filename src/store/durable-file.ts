@@ -2,15 +2,15 @@ import { type FileHandle, link, open, readFile, rename, rm, unlink } from 'node:
 import { dirname } from 'node:path';
 import { corruptError, errorCode, newerError } from './store-error.js';
 
-/** The first bytes of each file of the store: its format and version. */
+/** The first bytes of each store file: format and version. */
 export const HEADER = Buffer.from('DBSTORE1', 'latin1');
 
-/** Throws StoreError `newer` for a format that a later version introduced, `corrupt` for what is no file of the store. */
+/** Throws StoreError `newer` for the format of a later version, `corrupt` for a file that is not a store file. */
 export function checkHeader(path: string, found: Buffer): void {
   if (found.equals(HEADER)) return;
   const text = found.toString('latin1');
   if (/^DBSTORE[2-9]$/.test(text)) throw newerError(path, text, HEADER.toString('latin1'));
-  throw corruptError(path, 0, 'it does not begin as a file of the store does');
+  throw corruptError(path, 0, 'it does not begin with the header of a store file');
 }
 
 export async function readOrUndefined(path: string): Promise<Buffer | undefined> {
@@ -31,14 +31,14 @@ export async function syncFolder(dir: string): Promise<void> {
   }
 }
 
-/** Whole new content under an old name: written beside, made durable, renamed; on failure the old file stays. Bytes. */
+/** Replaces the content of a file: writes PATH.tmp, syncs it and renames it. On failure the old file stays. Returns the bytes. */
 export async function replaceFile(path: string, chunks: Iterable<Buffer>): Promise<number> {
   const bytes = await prepareFile(path, chunks);
   await placeFile(path);
   return bytes;
 }
 
-/** The new content of a file, durable, in PATH.tmp. Bytes. */
+/** Writes the new content of a file to PATH.tmp and syncs it. Returns the bytes. */
 export async function prepareFile(path: string, chunks: Iterable<Buffer>): Promise<number> {
   let bytes = 0;
   const tmp = preparedFile(path);
@@ -60,13 +60,13 @@ export async function prepareFile(path: string, chunks: Iterable<Buffer>): Promi
 
 export const preparedFile = (path: string): string => `${path}.tmp`;
 
-/** Gives the prepared content its name; resolves when that is durable. */
+/** Renames the prepared content to its path. Resolves when the rename is durable. */
 export async function placeFile(path: string): Promise<void> {
   await rename(preparedFile(path), path);
   await syncFolder(dirname(path));
 }
 
-/** A second name for a file; what had that name before is gone. False: there is no such file. */
+/** Gives a file a second name, which replaces a file of that name. Returns false when the file does not exist. */
 export async function linkOver(path: string, second: string): Promise<boolean> {
   const tmp = `${second}.tmp`;
   await rm(tmp, { force: true });
@@ -77,12 +77,12 @@ export async function linkOver(path: string, second: string): Promise<boolean> {
     throw e;
   }
   await rename(tmp, second);
-  // rename(2) does nothing when both names lead to the same file already.
+  // rename(2) does nothing when both names are links to the same file.
   await rm(tmp, { force: true });
   return true;
 }
 
-/** write(2) may write less than asked (near a full disk): goes on until all is written or it fails. */
+/** Repeats write(2) until all bytes are written: near a full disk it may write fewer than requested. */
 export async function writeAll(handle: FileHandle, data: Buffer, position: number | null): Promise<void> {
   for (let done = 0; done < data.length; ) {
     const at = position === null ? null : position + done;

@@ -3,13 +3,15 @@ import { mkdir, rm } from 'node:fs/promises';
 import type { Logger } from '../lib/log.js';
 import { preparedFile } from './durable-file.js';
 import { type FolderLock, lockFolder } from './folder-lock.js';
+import { GroupCommit } from './group-commit.js';
 import { LogFile, logFile, readLog, replay, snapshotFile } from './log-file.js';
 import { readSnapshot, writeSnapshot } from './snapshot-file.js';
 import { corruptError, StoreError } from './store-error.js';
-import type { Store, StoreItem } from './store-interface.js';
+import type { Fence, Leases, PutOptions, Store, StoreItem } from './store-interface.js';
 import {
   applyChange,
   type Change,
+  fenceError,
   IDENTITY,
   identityIn,
   isReserved,
@@ -21,23 +23,23 @@ import {
 type Watcher = Parameters<Store['watch']>[0];
 
 export interface EmbeddedOptions {
-  /** The folder; made (0700) when missing. One process at a time. */
+  /** The folder of the store; created (0700) when missing. One process at a time. */
   readonly dir: string;
   readonly log: Logger;
-  /** Bytes of log before it is compacted into a snapshot. */
+  /** Size of the log in bytes above which it is compacted into a snapshot. */
   readonly compactAt?: number;
 }
 
 const IDENTITY_BYTES = 16;
-const MAX_BATCH = 1000;
-const MAX_BATCH_CHARACTERS = 16 * 1024 * 1024;
+/** A batch is one frame of the log: these limits keep it readable. */
+const BATCH_LIMITS = { writes: 1000, characters: 16 * 1024 * 1024 };
 const COMPACT_AT = 4 * 1024 * 1024;
 
 /**
- * Opens the embedded store of spec 5 (`state`). Throws StoreError: `locked` (another instance), `corrupt` (a record
- * before the end is damaged; nothing is touched), `write`.
+ * Opens the embedded store in the state folder (`state:` in the configuration). Throws StoreError: `locked` (another
+ * instance uses the folder), `corrupt` (a record before the end is damaged; no file is changed), `newer`, `write`.
  */
-export async function openEmbeddedStore(options: EmbeddedOptions): Promise<Store> {
+export async function openEmbeddedStore(options: EmbeddedOptions): Promise<EmbeddedStore> {
   await mkdir(options.dir, { recursive: true, mode: 0o700 });
   const lock = await lockFolder(options.dir);
   try {
@@ -48,7 +50,7 @@ export async function openEmbeddedStore(options: EmbeddedOptions): Promise<Store
   }
 }
 
-async function load(options: EmbeddedOptions, lock: FolderLock): Promise<Store> {
+async function load(options: EmbeddedOptions, lock: FolderLock): Promise<EmbeddedStore> {
   const snapshotPath = snapshotFile(options.dir);
   const logPath = logFile(options.dir);
   const { items, revision: base } = await readSnapshot(snapshotPath);
@@ -67,7 +69,7 @@ async function load(options: EmbeddedOptions, lock: FolderLock): Promise<Store> 
   if (loaded.tornBytes > 0) {
     options.log.warn(
       { file: logPath, bytes: loaded.tornBytes, keptIn: log.hasKeptTail ? `${logPath}.torn` : null },
-      'cut an unfinished write off the store: it was never acknowledged',
+      'removed an unfinished write from the end of the store log: it was never acknowledged',
     );
   }
   return EmbeddedStore.begin(options, { lock, log, snapshotPath, items, revision });
@@ -81,14 +83,15 @@ interface Opened {
   readonly revision: number;
 }
 
-class EmbeddedStore implements Store {
+/** The store in files of the state folder: all items are in memory, each write is in the log before it is acknowledged. */
+export class EmbeddedStore implements Store {
+  readonly leases = new LocalLeases();
   readonly #options: EmbeddedOptions;
   readonly #disk: Opened;
   readonly #items: Map<string, Stored>;
   readonly #watchers = new Set<Watcher>();
+  readonly #writes = new GroupCommit<Write>(BATCH_LIMITS, (batch) => this.#commitAndCompact(batch));
   #revision: number;
-  #queue: Write[] = [];
-  #flushing: Promise<void> | undefined;
   #closed = false;
   #failure = '';
   #compactAt: number;
@@ -101,7 +104,7 @@ class EmbeddedStore implements Store {
     this.#compactAt = options.compactAt ?? COMPACT_AT;
   }
 
-  /** A store without an identity gets one; on a full disk with the first write that succeeds. */
+  /** Creates the identity of a store that has none; on a full disk the first write that succeeds does it. */
   static async begin(options: EmbeddedOptions, disk: Opened): Promise<EmbeddedStore> {
     const store = new EmbeddedStore(options, disk);
     if (store.identity() === '') await store.#commit([]);
@@ -124,8 +127,9 @@ class EmbeddedStore implements Store {
     return [...this.#items.keys()].filter((key) => key.startsWith(prefix) && !isReserved(key)).sort();
   }
 
-  async put<T>(key: string, value: T, options?: { readonly ifRevision?: number }): Promise<number> {
-    const revision = await this.#enqueue(key, jsonOf(key, value), options?.ifRevision);
+  async put<T>(key: string, value: T, options: PutOptions = {}): Promise<number> {
+    if (options.fence) this.leases.check(key, options.fence);
+    const revision = await this.#enqueue(key, jsonOf(key, value), options.ifRevision);
     return revision ?? this.#revision;
   }
 
@@ -156,7 +160,7 @@ class EmbeddedStore implements Store {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#flushing;
+    await this.#writes.settled();
     await this.#disk.log.close();
     await this.#disk.lock.release();
   }
@@ -172,35 +176,18 @@ class EmbeddedStore implements Store {
   ): Promise<number | undefined> {
     if (this.#closed) return Promise.reject(new StoreError('closed', 'the store is closed'));
     return new Promise((resolve, reject) => {
-      this.#queue.push({ key, json, ifRevision, resolve, reject });
-      this.#flushing ??= this.#flush();
+      this.#writes.add({ key, json, ifRevision, resolve, reject });
     });
   }
 
-  /** Group commit: whatever came while the last batch was made durable goes into the next. */
-  async #flush(): Promise<void> {
-    await Promise.resolve();
-    while (this.#queue.length > 0) {
-      await this.#commit(this.#nextBatch());
-      if (this.#disk.log.length > this.#compactAt) await this.#compact();
-    }
-    // In one step with the look at the empty queue: a write that came between would wait for ever.
-    this.#flushing = undefined;
+  async #commitAndCompact(batch: readonly Write[]): Promise<void> {
+    await this.#commit(batch);
+    if (this.#disk.log.length > this.#compactAt) await this.#compact();
   }
 
-  /** A batch is one frame of the log: it is bounded, so that it can be read back. */
-  #nextBatch(): Write[] {
-    let characters = 0;
-    const over = this.#queue.findIndex((write, i) => {
-      characters += write.json?.length ?? 0;
-      return i > 0 && (i >= MAX_BATCH || characters > MAX_BATCH_CHARACTERS);
-    });
-    return this.#queue.splice(0, over < 0 ? this.#queue.length : over);
-  }
-
-  async #commit(asked: readonly Write[]): Promise<void> {
-    const batch = this.#items.has(IDENTITY) ? asked : [newIdentity(), ...asked];
-    const { accepted, changes } = judge(batch, this.#items, this.#revision);
+  async #commit(requested: readonly Write[]): Promise<void> {
+    const batch = this.#items.has(IDENTITY) ? requested : [newIdentity(), ...requested];
+    const { accepted, changes } = compareAndSet(batch, this.#items, this.#revision);
     if (accepted.length === 0) return;
     try {
       if (changes.length > 0) {
@@ -216,10 +203,10 @@ class EmbeddedStore implements Store {
     this.#revision += changes.length;
     for (const c of changes) applyChange(this.#items, c);
     for (const { write, revision } of accepted) write.resolve(revision);
-    for (const c of changes) this.#tell(c);
+    for (const c of changes) this.#notify(c);
   }
 
-  #tell(c: Change): void {
+  #notify(c: Change): void {
     if (isReserved(c.key)) return;
     const value: unknown = c.json === undefined ? undefined : JSON.parse(c.json);
     for (const watcher of this.#watchers) {
@@ -231,7 +218,7 @@ class EmbeddedStore implements Store {
     }
   }
 
-  /** A compaction that fails (disk full) loses nothing: the log goes on growing and it is tried again later. */
+  /** When a compaction fails (full disk), nothing is lost: the log keeps growing and the compaction is repeated later. */
   async #compact(): Promise<void> {
     const base = this.#options.compactAt ?? COMPACT_AT;
     try {
@@ -245,42 +232,42 @@ class EmbeddedStore implements Store {
       this.#compactAt = this.#disk.log.length + base;
       this.#options.log.warn(
         { err: e, file: this.#disk.snapshotPath },
-        'cannot compact the store; trying again later',
+        'cannot compact the store log; it keeps growing and the compaction is repeated later',
       );
     }
   }
 }
 
-/** A failure is reported by the write that it shares its batch with, and the next batch tries it again. */
+/** A write that waits for its group commit. */
+interface Write {
+  readonly key: string;
+  /** Undefined for a deletion. */
+  readonly json: string | undefined;
+  /** Compare-and-set; 0: only when the key does not exist. */
+  readonly ifRevision: number | undefined;
+  /** Called with undefined for a deletion of a key that does not exist. */
+  resolve(revision: number | undefined): void;
+  reject(e: unknown): void;
+}
+
+/** If the commit fails, only the other writes of its batch report it; the next batch tries again. */
 function newIdentity(): Write {
   const json = JSON.stringify(randomBytes(IDENTITY_BYTES).toString('hex'));
   const ignore = (): void => undefined;
   return { key: IDENTITY, json, ifRevision: 0, resolve: ignore, reject: ignore };
 }
 
-/** A write that waits for its group commit. */
-interface Write {
-  readonly key: string;
-  /** Undefined: delete. */
-  readonly json: string | undefined;
-  /** Compare-and-set; 0: only when the key does not exist. */
-  readonly ifRevision: number | undefined;
-  /** Undefined: a delete that found nothing. */
-  resolve(revision: number | undefined): void;
-  reject(e: unknown): void;
-}
-
-interface Judged {
+interface Evaluated {
   readonly accepted: readonly { readonly write: Write; readonly revision: number | undefined }[];
   readonly changes: readonly Change[];
 }
 
-/** Compare-and-set in order, each write seeing those before it in the batch; the failed ones are rejected here. */
-function judge(
+/** Compare-and-set in order; each write sees the ones before it in the batch. Writes that fail are rejected here. */
+function compareAndSet(
   batch: readonly Write[],
   items: ReadonlyMap<string, { readonly revision: number }>,
   revision: number,
-): Judged {
+): Evaluated {
   const pending = new Map<string, number>();
   const accepted: { write: Write; revision: number | undefined }[] = [];
   const changes: Change[] = [];
@@ -298,4 +285,41 @@ function judge(
     }
   }
   return { accepted, changes };
+}
+
+/** Leases in memory: the lock of the folder excludes other processes, so leases need not outlive this one. */
+class LocalLeases implements Leases {
+  readonly #leases = new Map<string, { readonly token: number; readonly until: number }>();
+  #token = 0;
+
+  async acquire(lease: string, ttlMs: number): Promise<Fence | undefined> {
+    if (this.#active(lease)) return undefined;
+    const token = ++this.#token;
+    this.#leases.set(lease, { token, until: performance.now() + ttlMs });
+    return { lease, token };
+  }
+
+  async renew(fence: Fence, ttlMs: number): Promise<boolean> {
+    if (!this.#isValid(fence)) return false;
+    this.#leases.set(fence.lease, { token: fence.token, until: performance.now() + ttlMs });
+    return true;
+  }
+
+  async release(fence: Fence): Promise<void> {
+    if (this.#isValid(fence)) this.#leases.delete(fence.lease);
+  }
+
+  /** Throws RefusedError when the lease has expired or has another token. */
+  check(key: string, fence: Fence): void {
+    if (!this.#isValid(fence)) throw fenceError(key, fence);
+  }
+
+  #isValid({ lease, token }: Fence): boolean {
+    return this.#active(lease)?.token === token;
+  }
+
+  #active(lease: string) {
+    const found = this.#leases.get(lease);
+    return found && found.until > performance.now() ? found : undefined;
+  }
 }

@@ -5,12 +5,12 @@ import { join } from 'node:path';
 import { errorCode, StoreError } from './store-error.js';
 
 /**
- * Exclusive hold of a folder: a listening unix socket named `lock` in it. The kernel closes the socket with its process,
- * kill -9 and reboot included, so a lock that refuses connections is stale; this also holds across pid and network
- * namespaces, where a pid says nothing.
+ * Exclusive use of a folder: a listening unix socket named `lock` in it. The kernel closes the socket when its process
+ * ends, also after kill -9 and a reboot, so a socket that refuses connections is stale. This works across pid and network
+ * namespaces, where a pid identifies nothing.
  */
 export interface FolderLock {
-  /** Throws when the lock on disk is no longer ours: somebody removed it, and another instance may be writing. */
+  /** Throws when the lock file was removed or replaced: another instance may be writing. */
   verify(): Promise<void>;
   release(): Promise<void>;
 }
@@ -29,7 +29,7 @@ export async function lockFolder(dir: string): Promise<FolderLock> {
   }
 }
 
-/** The process that holds the folder now, in its own words; undefined: none, or there is no such folder. Changes nothing. */
+/** Returns the description that the lock owner sends, or undefined when the folder is not locked or does not exist. Changes nothing. */
 export async function lockHolder(dir: string): Promise<string | undefined> {
   let handle: FileHandle;
   try {
@@ -48,7 +48,7 @@ export async function lockHolder(dir: string): Promise<string | undefined> {
 async function acquire(dir: string, handle: FileHandle): Promise<FolderLock> {
   const own = `${NAME}.${randomBytes(6).toString('hex')}`;
   const server = await listen(viaHandle(handle, own));
-  const mine = await identity(join(dir, own));
+  const ownId = await identity(join(dir, own));
   try {
     await place(dir, handle, own);
   } catch (e) {
@@ -57,18 +57,18 @@ async function acquire(dir: string, handle: FileHandle): Promise<FolderLock> {
   } finally {
     await unlink(join(dir, own)).catch(ignoreMissing);
   }
-  return held(dir, handle, server, mine);
+  return lockOf(dir, handle, server, ownId);
 }
 
-/** Links our socket in as the lock. A stale one is removed first, by one process at a time (`lock.takeover`). */
+/** Links the own socket as the lock. A stale lock is removed first, by one process at a time (`lock.takeover`). */
 async function place(dir: string, handle: FileHandle, own: string): Promise<void> {
-  const [mine, lock, takeover] = [join(dir, own), join(dir, NAME), join(dir, TAKEOVER)];
+  const [ownPath, lock, takeover] = [join(dir, own), join(dir, NAME), join(dir, TAKEOVER)];
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    if (await tryLink(mine, lock)) return;
+    if (await tryLink(ownPath, lock)) return;
     await refuseIfAlive(dir, handle, NAME);
-    if (await tryLink(mine, takeover)) {
+    if (await tryLink(ownPath, takeover)) {
       try {
-        // Looked at again: only now nobody else can replace it before it is removed.
+        // Check again: only with `lock.takeover` can no other process replace the lock before it is removed.
         await refuseIfAlive(dir, handle, NAME);
         await unlink(lock).catch(ignoreMissing);
       } finally {
@@ -87,18 +87,18 @@ async function refuseIfAlive(dir: string, handle: FileHandle, name: string): Pro
   if (holder !== undefined) throw lockedError(dir, holder);
 }
 
-function held(dir: string, handle: FileHandle, server: Server, mine: string | undefined): FolderLock {
+function lockOf(dir: string, handle: FileHandle, server: Server, ownId: string | undefined): FolderLock {
   const path = join(dir, NAME);
   return {
     verify: async () => {
-      if (mine !== undefined && (await identity(path)) === mine) return;
+      if (ownId !== undefined && (await identity(path)) === ownId) return;
       throw new StoreError(
         'locked',
         `${path} is no longer this process's lock. Restart the service, and let no two instances share ${dir}`,
       );
     },
     release: async () => {
-      if ((await identity(path)) === mine) await unlink(path);
+      if ((await identity(path)) === ownId) await unlink(path);
       await closeServer(server);
       await handle.close();
     },
@@ -113,7 +113,7 @@ function lockedError(dir: string, holder: string): StoreError {
   );
 }
 
-/** The path through an open folder: sun_path holds 107 bytes, a folder's own path may be longer. */
+/** A path through an open folder: sun_path has 107 bytes, and the path of the folder may be longer. */
 function viaHandle(handle: FileHandle, name: string): string {
   return `/proc/self/fd/${handle.fd}/${name}`;
 }
@@ -128,20 +128,20 @@ function listen(path: string): Promise<Server> {
   });
 }
 
-/** Who holds the lock: its own words, or a guess when it accepts but does not speak; undefined: nobody (stale). */
+/** Returns the description of the lock owner, a general one when it accepts but sends nothing, or undefined for a stale lock. */
 function probe(path: string): Promise<string | undefined> {
   return new Promise((resolve, reject) => {
-    let said = '';
+    let text = '';
     const socket = connect(path).setTimeout(500);
     const done = (holder: string | undefined) => {
       socket.destroy();
       resolve(holder);
     };
     socket.on('data', (d) => {
-      said = (said + d.toString()).slice(0, 64);
+      text = (text + d.toString()).slice(0, 64);
     });
-    socket.on('end', () => done(said || 'another process'));
-    socket.on('timeout', () => done(said || 'another process, which does not answer'));
+    socket.on('end', () => done(text || 'another process'));
+    socket.on('timeout', () => done(text || 'another process, which does not answer'));
     socket.on('error', (e) => {
       const code = errorCode(e);
       if (code === 'ECONNREFUSED' || code === 'ENOENT') done(undefined);
@@ -161,7 +161,7 @@ async function tryLink(from: string, to: string): Promise<boolean> {
   }
 }
 
-/** Inode and mtime together: an inode's number alone is used again. */
+/** Identifies a file by inode and mtime, because inode numbers are reused. */
 async function identity(path: string): Promise<string | undefined> {
   try {
     const s = await stat(path, { bigint: true });

@@ -6,16 +6,16 @@ import type { Change } from './stored-item.js';
 
 /**
  * Frames of the store's files: magic "DBF1", payload length (u32 LE), CRC-32 of length and payload (u32 LE), payload.
- * One frame is one group commit: it is valid whole or not at all, and the next one is written only after it is durable.
+ * One frame is one group commit: it is valid completely or not at all, and the next one is written only after it is durable.
  */
 const MAGIC = Buffer.from('DBF1', 'latin1');
 const FRAME_HEAD = 12;
 /** No frame that was ever written is larger. */
 const MAX_PAYLOAD = 256 * 1024 * 1024;
-/** The unit in which a disk writes: what a power loss leaves unwritten begins at a multiple of it. */
+/** The unit in which a disk writes: the part that a power loss leaves unwritten begins at a multiple of it. */
 const SECTOR = 512;
 
-/** Throws RangeError for a payload that no reader would accept. */
+/** Throws RangeError for a payload that is too large for readers. */
 export function encodeFrame(payload: string): Buffer {
   const body = Buffer.from(payload, 'utf8');
   if (body.length > MAX_PAYLOAD)
@@ -27,7 +27,7 @@ export function encodeFrame(payload: string): Buffer {
   return Buffer.concat([head, body]);
 }
 
-/** The payload length that the head of a frame says; undefined: it is no head. */
+/** Returns the payload length in the head of a frame, or undefined when the bytes are not a head. */
 function payloadLength(head: Buffer): number | undefined {
   if (head.length < FRAME_HEAD || !head.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
   const length = head.readUInt32LE(4);
@@ -37,10 +37,10 @@ function payloadLength(head: Buffer): number | undefined {
 const isIntact = (head: Buffer, body: Buffer): boolean => head.readUInt32LE(8) === checksum(body);
 
 /**
- * What the bytes after the last valid frame are. `torn`: a write that did not finish, and so was never acknowledged: the
- * file is short of what the frame's head says, or ends in sectors of zeros (after a power loss the file system may know
- * the new length, but not the content). `corrupt`: anything else, above all a frame of the right length with another
- * checksum: it may have been acknowledged. `offset`: where in the file these bytes begin.
+ * Classifies the bytes after the last valid frame. `torn` is a write that did not finish, and so was never acknowledged:
+ * the file is shorter than the head of the frame requires, or ends in sectors of zeros (after a power loss the file system
+ * may have the new length without the content). `corrupt` is anything else, especially a frame of the right length with a
+ * wrong checksum, which may have been acknowledged. `offset` is the position of these bytes in the file.
  */
 export function tailKind(rest: Buffer, offset: number): 'torn' | 'corrupt' {
   return !hasFrame(rest) && isUnfinished(rest, offset) ? 'torn' : 'corrupt';
@@ -53,12 +53,12 @@ function isUnfinished(rest: Buffer, offset: number): boolean {
   if (written < FRAME_HEAD) return true;
   const whole = FRAME_HEAD + rest.readUInt32LE(4);
   if (written < rest.length) return rest.length <= whole;
-  // A complete frame with a damaged length looks short, too: its checksum fits the length that it has.
+  // A complete frame with a damaged length is too short as well, but its checksum matches the length that it has.
   const body = rest.subarray(FRAME_HEAD);
   return rest.length < whole && !isIntact(rest, body);
 }
 
-/** Bytes up to the sectors of zeros that end the file. Only a frame's head holds zeros of its own. */
+/** Returns the length without the sectors of zeros at the end of the file. Only the head of a frame contains zeros. */
 function writtenLength(rest: Buffer, offset: number): number {
   let zeros = rest.length;
   while (zeros > 0 && rest[zeros - 1] === 0) zeros--;
@@ -82,7 +82,7 @@ export function encodeChanges(changes: readonly Change[]): string {
   return `[${changes.map(changeText).join(',')}]`;
 }
 
-/** The changes of one payload; undefined when it is no such thing. */
+/** Returns the changes of one payload, or undefined when it is not a list of changes. */
 export function decodeChanges(payload: Buffer): readonly Change[] | undefined {
   const rows = parseJson(payload);
   if (!Array.isArray(rows)) return undefined;
@@ -90,7 +90,7 @@ export function decodeChanges(payload: Buffer): readonly Change[] | undefined {
   return changes.every((c) => c !== undefined) ? changes : undefined;
 }
 
-/** The first payload of a log that continues a snapshot: the snapshot's revision. */
+/** The first payload of a log that continues a snapshot: the revision of the snapshot. */
 export function encodeBase(revision: number): string {
   return JSON.stringify({ base: revision });
 }
@@ -115,7 +115,7 @@ export function parseJson(payload: Buffer): unknown {
   try {
     return JSON.parse(payload.toString('utf8'));
   } catch {
-    return undefined; // the caller reports the file as damaged
+    return undefined; // The caller reports the file as damaged.
   }
 }
 
@@ -127,15 +127,15 @@ function checksum(body: Buffer): number {
 
 /** How a file of frames ends. */
 export interface FramesEnd {
-  /** Bytes up to the end of the last valid frame; 0: not even the file's header is whole. */
+  /** Bytes up to the end of the last valid frame; 0 when even the header of the file is incomplete. */
   readonly goodLength: number;
   readonly length: number;
-  /** What follows it: nothing, an unfinished last frame, or damage. */
+  /** The bytes after it: none, an unfinished last frame, or damage. */
   readonly tail: 'none' | 'torn' | 'corrupt';
 }
 
 /**
- * Reads a file of frames one by one, so that no more than one frame is in memory. Undefined: there is no file.
+ * Reads a file frame by frame, so that only one frame is in memory. Returns undefined when there is no file.
  * Throws StoreError `newer`, or `corrupt` when it does not begin as a file of the store.
  */
 export async function readFrames(
@@ -167,7 +167,7 @@ async function readAll(
     at += FRAME_HEAD + next.length;
   }
   if (at === length) return { goodLength: at, length, tail: 'none' };
-  // No unfinished frame is longer than the longest one.
+  // An unfinished frame is not longer than the longest possible frame.
   if (length - at > FRAME_HEAD + MAX_PAYLOAD) return { goodLength: at, length, tail: 'corrupt' };
   return { goodLength: at, length, tail: tailKind(await bytesAt(file, at, length - at), at) };
 }
@@ -192,7 +192,7 @@ async function bytesAt(file: FileHandle, position: number, length: number): Prom
   return bytes.subarray(0, done);
 }
 
-/** The header is durable before anything is acknowledged: shorter, or zeros, it was never finished. */
+/** The header is durable before the first acknowledgement, so a shorter one, or one of zeros, was never finished. */
 const isUnfinishedHeader = (found: Buffer): boolean =>
   (found.length < HEADER.length && HEADER.subarray(0, found.length).equals(found)) ||
   found.every((byte) => byte === 0);

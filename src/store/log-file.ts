@@ -18,25 +18,25 @@ export interface LoadedLog {
   readonly base: number;
   readonly changes: readonly Change[];
   readonly goodLength: number;
-  /** Bytes of an unfinished last frame, never acknowledged; 0 for none. */
+  /** Bytes of an unfinished last frame, which was never acknowledged; 0 for none. */
   readonly tornBytes: number;
-  /** The file, or its header, is not there yet. */
+  /** The file does not exist, or has no complete header. */
   readonly isNew: boolean;
 }
 
 export interface ScannedLog extends LoadedLog {
-  /** What follows the last valid record is damaged. */
+  /** The bytes after the last valid record are damaged. */
   readonly damaged: boolean;
 }
 
-/** Reads the whole log; throws StoreError `corrupt` when anything but its unfinished end is damaged, or `newer`. */
+/** Reads the whole log. Throws StoreError `corrupt` for any damage except an unfinished last frame, or `newer`. */
 export async function readLog(path: string): Promise<LoadedLog> {
   const log = await scanLog(path);
   if (log.damaged) throw corruptError(path, log.goodLength, 'a record does not match its checksum');
   return log;
 }
 
-/** The log up to its first damage. Changes nothing. Throws StoreError `corrupt` for what is no log, or `newer`. */
+/** Reads the log up to its first damage, and changes nothing. Throws StoreError `corrupt` when the file is not a log, or `newer`. */
 export async function scanLog(path: string): Promise<ScannedLog> {
   let base: number | undefined;
   let count = 0;
@@ -66,10 +66,10 @@ function changesOf(path: string, at: number, payload: Buffer): readonly Change[]
   return decoded;
 }
 
-/** The open end of the log. One append at a time (the caller's duty). */
+/** A log open for appending. The caller makes one append at a time. */
 export class LogFile {
   readonly path: string;
-  /** The torn tail that was cut is in PATH.torn; false also when there was none. */
+  /** True when a torn tail was removed and saved in PATH.torn. */
   readonly hasKeptTail: boolean;
   #handle: FileHandle;
   #length: number;
@@ -83,13 +83,13 @@ export class LogFile {
     this.#length = length;
   }
 
-  /** Opens for appending after `goodLength`; a torn tail is cut, and kept (`.torn`) where the disk has space for it. */
+  /** Opens the log for appending after `goodLength`. A torn tail is removed, and saved as PATH.torn if the disk has space. */
   static async open(path: string, loaded: LoadedLog): Promise<LogFile> {
     const handle = await open(path, loaded.isNew ? 'w+' : 'r+', 0o600);
     let hasKeptTail = false;
     try {
       if (loaded.isNew) await writeAll(handle, HEADER, 0);
-      else if (loaded.tornBytes > 0) hasKeptTail = await cutTail(path, handle, loaded);
+      else if (loaded.tornBytes > 0) hasKeptTail = await removeTail(path, handle, loaded);
       await handle.sync();
       await syncFolder(dirname(path));
     } catch (e) {
@@ -103,26 +103,26 @@ export class LogFile {
     return this.#length;
   }
 
-  /** Resolves when durable. On failure throws StoreError `write`; what was half written is cut off again. */
+  /** Resolves when the changes are durable. On failure throws StoreError `write` and truncates a partial frame. */
   async append(changes: readonly Change[]): Promise<void> {
     try {
       const frame = encodeFrame(encodeChanges(changes));
       await this.#syncName();
-      if (this.#dirtyTail) await this.#cut(this.#length);
+      if (this.#dirtyTail) await this.#truncate(this.#length);
       this.#dirtyTail = true;
       await writeAll(this.#handle, frame, this.#length);
       await this.#handle.datasync();
       this.#length += frame.length;
       this.#dirtyTail = false;
     } catch (e) {
-      await this.#cutQuietly();
+      await this.#truncateQuietly();
       throw writeError(this.path, e);
     }
   }
 
   /**
-   * Begins a new file under the same name: a snapshot of this revision holds all records now. The file so far is not
-   * changed, so that it can be kept under another name. On failure it stays the log.
+   * Replaces the log with a new file, after a snapshot of this revision contains all records. The old file is not
+   * changed, so that a second name of it stays readable. On failure the old file stays the log.
    */
   async restart(revision: number): Promise<void> {
     const frame = encodeFrame(encodeBase(revision));
@@ -143,7 +143,7 @@ export class LogFile {
     await this.#syncName();
   }
 
-  /** Until the folder is durable a power loss brings back the former log: nothing may be acknowledged before. */
+  /** A power loss before the folder is synced brings back the old log, so nothing may be acknowledged before. */
   async #syncName(): Promise<void> {
     if (!this.#isNameDurable) await syncFolder(dirname(this.path));
     this.#isNameDurable = true;
@@ -153,20 +153,20 @@ export class LogFile {
     return this.#handle.close();
   }
 
-  async #cut(length: number): Promise<void> {
+  async #truncate(length: number): Promise<void> {
     await this.#handle.truncate(length);
     await this.#handle.datasync();
     this.#dirtyTail = false;
   }
 
-  /** A cut that fails leaves `#dirtyTail` set: the next append tries it again before it writes. */
-  async #cutQuietly(): Promise<void> {
-    await this.#cut(this.#length).catch(() => undefined);
+  /** A truncation that fails leaves `#dirtyTail` set: the next append repeats it before it writes. */
+  async #truncateQuietly(): Promise<void> {
+    await this.#truncate(this.#length).catch(() => undefined);
   }
 }
 
-/** True: the tail is kept. It was never acknowledged: a full disk must not keep the store from opening. */
-async function cutTail(path: string, handle: FileHandle, loaded: LoadedLog): Promise<boolean> {
+/** Returns true when the tail was saved. It was never acknowledged, so that a full disk must not prevent the start. */
+async function removeTail(path: string, handle: FileHandle, loaded: LoadedLog): Promise<boolean> {
   const torn = Buffer.alloc(loaded.tornBytes);
   await handle.read(torn, 0, torn.length, loaded.goodLength);
   const kept = await replaceFile(`${path}.torn`, [torn]).then(
@@ -177,11 +177,11 @@ async function cutTail(path: string, handle: FileHandle, loaded: LoadedLog): Pro
   return kept;
 }
 
-/** Where the embedded store is in the state folder, and how its files make a whole. */
+/** The files of the embedded store in the state folder. */
 export const snapshotFile = (dir: string): string => join(dir, 'store.snapshot');
 export const logFile = (dir: string): string => join(dir, 'store.log');
 
-/** Records that the snapshot already holds are skipped; the others must follow it without a gap. */
+/** Applies the records to the items of a snapshot of revision `base`. Older records are skipped, the others must have no gap. */
 export function replay(
   path: string,
   items: Map<string, Stored>,

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { RefusedError } from '../lib/problem.js';
+import { GroupCommit } from './group-commit.js';
 import { isRefusal, type RedisLink } from './redis-link.js';
 import { COMMIT } from './redis-scripts.js';
 import { StoreError } from './store-error.js';
 import type { Fence } from './store-interface.js';
-import { staleError } from './stored-item.js';
+import { fenceError, staleError } from './stored-item.js';
 
 /** One write of a batch. */
 export interface RedisWrite {
@@ -18,23 +19,23 @@ export interface Committed {
   readonly id: string;
   readonly revision: number;
   readonly nonce: string;
-  /** For each write its revision; undefined: a deletion that found nothing; or why it was refused. */
+  /** The result of each write: its revision, undefined for a deletion of a missing key, or the refusal. */
   readonly verdicts: readonly (number | undefined | RefusedError)[];
 }
 interface Expectation {
-  /** The nonce of the last batch; nothing is done when it is another. */
+  /** The nonce of the last batch in Redis; when another batch came after it, nothing is written. */
   readonly tip: string;
-  /** Revisions of this batch are above it. */
+  /** Revisions of this batch are greater than this one. */
   readonly above: number;
 }
 
-/** The nonce of a new batch. */
+/** Returns a random nonce for a new batch. */
 const newNonce = (): string => randomBytes(9).toString('base64url');
 const NEW_ID_BYTES = 12;
 
 /**
- * One batch, whole or not at all, and confirmed. Undefined: the store has moved on from `expected.tip`.
- * Throws StoreError `away`, `write` (refused; nothing done) or `unknown`.
+ * Writes one batch, all of it or nothing, and waits until it is durable. Returns undefined when `expected.tip` is no
+ * longer the last batch. Throws StoreError `away`, `write` (refused, nothing was changed) or `unknown`.
  */
 export async function commit(
   link: RedisLink,
@@ -44,7 +45,7 @@ export async function commit(
   const session = await link.mayWrite();
   const nonce = newNonce();
   const head = [link.channel, nonce, expected?.tip ?? '*', randomBytes(NEW_ID_BYTES).toString('hex')];
-  const reply = await sent(link, [
+  const reply = await send(link, [
     ...head,
     expected ? String(expected.above) : '',
     ...writes.flatMap(argumentsOf),
@@ -60,18 +61,18 @@ export async function commit(
   };
 }
 
-async function sent(link: RedisLink, args: readonly string[]): Promise<unknown[]> {
+async function send(link: RedisLink, args: readonly string[]): Promise<unknown[]> {
   try {
     return (await link.write(COMMIT, args)) as unknown[];
   } catch (e) {
     throw isRefusal(e)
       ? refusal(link, e)
-      : link.unknown(`did not say so (${e instanceof Error ? e.message : e})`, e);
+      : link.unknown(`did not confirm it (${e instanceof Error ? e.message : e})`, e);
   }
 }
 
 function refusal(link: RedisLink, e: Error): StoreError {
-  const remedy = REMEDIES.find(([pattern]) => pattern.test(e.message))?.[1] ?? 'look into its log';
+  const remedy = REMEDIES.find(([pattern]) => pattern.test(e.message))?.[1] ?? 'see its log';
   return new StoreError(
     'write',
     `Redis at ${link.target.shown} refused the change: ${e.message}. Nothing was changed; ${remedy}`,
@@ -97,60 +98,37 @@ function verdictOf(write: RedisWrite, verdict: string): number | undefined | Ref
   if (word === 'ok') return Number(revision);
   if (word === 'none') return undefined;
   if (word === 'stale') return staleError(write.key, write.ifRevision ?? 0, Number(revision));
-  return new RefusedError({
-    kind: 'conflict',
-    detail: `${write.key}: the lease ${write.fence?.lease} is no longer held with token ${write.fence?.token}`,
-    remedy: 'another host does it now: let it',
-  });
+  return fenceError(write.key, write.fence ?? { lease: '', token: 0 });
 }
 
 interface Waiting extends RedisWrite {
-  /** Undefined: a deletion that found nothing. */
+  /** Called with undefined for a deletion of a key that does not exist. */
   resolve(revision: number | undefined): void;
   reject(e: unknown): void;
 }
-const MOST_WRITES = 200;
-const MOST_CHARACTERS = 16 * 1024 * 1024;
+const BATCH_LIMITS = { writes: 200, characters: 16 * 1024 * 1024 };
 
-/** Group commit: what comes while a batch is being confirmed goes into the next. A batch is whole or not at all. */
-export class Writer {
+/** Group commit to Redis: writes that arrive while a batch is being confirmed form the next batch. */
+export class RedisWriter {
   readonly #link: RedisLink;
-  #queue: Waiting[] = [];
-  #flushing: Promise<void> | undefined;
+  readonly #writes = new GroupCommit<Waiting>(BATCH_LIMITS, (batch) => this.#commit(batch));
   #closed = false;
 
   constructor(link: RedisLink) {
     this.#link = link;
   }
 
-  /** Resolves with the revision once Redis keeps it. Throws StoreError and RefusedError as `commit` does. */
+  /** Resolves to the revision when the write is durable in Redis. Throws StoreError and RefusedError as `commit` does. */
   write(write: RedisWrite): Promise<number | undefined> {
     if (this.#closed) return Promise.reject(new StoreError('closed', 'the store is closed'));
     return new Promise((resolve, reject) => {
-      this.#queue.push({ ...write, resolve, reject });
-      this.#flushing ??= this.#flush();
+      this.#writes.add({ ...write, resolve, reject });
     });
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#flushing;
-  }
-
-  async #flush(): Promise<void> {
-    await Promise.resolve();
-    while (this.#queue.length > 0) await this.#commit(this.#nextBatch());
-    // In one step with the look at the empty queue: a write that came between would wait for ever.
-    this.#flushing = undefined;
-  }
-
-  #nextBatch(): Waiting[] {
-    let characters = 0;
-    const over = this.#queue.findIndex((write, i) => {
-      characters += write.json.length;
-      return i > 0 && (i >= MOST_WRITES || characters > MOST_CHARACTERS);
-    });
-    return this.#queue.splice(0, over < 0 ? this.#queue.length : over);
+    await this.#writes.settled();
   }
 
   async #commit(batch: readonly Waiting[]): Promise<void> {

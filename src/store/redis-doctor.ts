@@ -3,7 +3,7 @@ import { checkDurability, type Durability, infoOf } from './redis-link.js';
 import { optionsOf, parseRedisUrl, type RedisTarget } from './redis-target.js';
 import { StoreError } from './store-error.js';
 
-/** One thing that Redis must, or should, be. */
+/** The result of one check of the Redis server. */
 export interface RedisCheck {
   readonly name: string;
   readonly ok: boolean;
@@ -16,22 +16,22 @@ interface Found {
   readonly target: RedisTarget;
   readonly info: Info;
   readonly durability: Durability;
-  /** Undefined: an ACL keeps CONFIG GET from us. */
+  /** Undefined when an ACL forbids CONFIG GET. */
   readonly appendfsync: string | undefined;
 }
 
-/** Does the Redis of this URL keep what it is given? Changes nothing there. */
+/** Checks whether the Redis of this URL is reachable and keeps acknowledged writes. Changes nothing there. */
 export async function checkRedis(url: string): Promise<RedisCheck[]> {
   try {
     const target = parseRedisUrl(url);
-    return await asked(target);
+    return await checkServer(target);
   } catch (e) {
     if (!(e instanceof StoreError)) throw e;
     return [failed('redis', e.message, 'correct store.redis')];
   }
 }
 
-async function asked(target: RedisTarget): Promise<RedisCheck[]> {
+async function checkServer(target: RedisTarget): Promise<RedisCheck[]> {
   const redis = new Redis({
     ...optionsOf(target.options),
     retryStrategy: null,
@@ -46,9 +46,10 @@ async function asked(target: RedisTarget): Promise<RedisCheck[]> {
     const found = await facts(redis, target);
     return [answers(found), appendOnly(found), fsync(found), eviction(found), replication(found)].flat();
   } catch (e) {
-    const said = why || (e instanceof Error ? e.message : String(e));
-    const remedy = 'start it, or correct store.redis; until then the last good holds and changes are refused';
-    return [failed('redis', `Redis does not answer at ${target.shown}: ${said}`, remedy)];
+    const reason = why || (e instanceof Error ? e.message : String(e));
+    const remedy =
+      'start it, or correct store.redis; until then the last good copy is in use and changes are refused';
+    return [failed('redis', `Redis does not answer at ${target.shown}: ${reason}`, remedy)];
   } finally {
     redis.disconnect();
   }
@@ -82,36 +83,32 @@ function appendOnly({ durability, info }: Found): RedisCheck {
     );
   if (info.get('aof_last_write_status') === 'err')
     return failed(name, 'the last write to it failed', 'see the log of Redis; its disk may be full');
-  return passed(name, info.has('aof_enabled') ? 'it is on' : 'cannot be asked (INFO is not permitted)');
+  return passed(name, info.has('aof_enabled') ? 'it is on' : 'unknown (INFO is not permitted)');
 }
 
 function fsync({ appendfsync, durability }: Found): RedisCheck {
   const name = 'redis appendfsync';
   const slow = durability.canWaitForDisk
     ? 'a change is acknowledged once it is on disk, which takes up to two seconds'
-    : 'a change of the last second may be lost when the machine ends (this Redis cannot tell when it is on disk)';
+    : 'a change of the last second may be lost when the machine ends (this Redis has no WAITAOF, so Drawbridge cannot wait for its disk)';
   const always = 'redis-cli CONFIG SET appendfsync always';
-  if (appendfsync === 'always') return passed(name, 'always: what is acknowledged is on disk');
+  if (appendfsync === 'always') return passed(name, 'always: acknowledged changes are on disk');
   if (appendfsync === 'everysec') return warned(name, `everysec: ${slow}`, always);
   if (appendfsync === undefined)
-    return warned(name, 'cannot be asked (CONFIG is not permitted)', 'check that it is always');
-  return failed(name, `${appendfsync}: nobody knows when a change is on disk`, always);
+    return warned(name, 'unknown (CONFIG is not permitted)', 'check that it is always');
+  return failed(name, `${appendfsync}: it is unknown when a change is on disk`, always);
 }
 
 function eviction({ info }: Found): RedisCheck {
   const name = 'redis memory';
   const policy = info.get('maxmemory_policy');
   if (policy === undefined)
-    return warned(
-      name,
-      'cannot be asked (INFO is not permitted)',
-      'check that maxmemory-policy is noeviction',
-    );
+    return warned(name, 'unknown (INFO is not permitted)', 'check that maxmemory-policy is noeviction');
   if (policy === 'noeviction' || info.get('maxmemory') === '0')
     return passed(name, policy === 'noeviction' ? 'noeviction' : `${policy}, without a limit`);
   return failed(
     name,
-    `${policy}: when memory is short, Redis throws away lists`,
+    `${policy}: when memory is short, Redis deletes lists`,
     'redis-cli CONFIG SET maxmemory-policy noeviction',
   );
 }
@@ -125,7 +122,7 @@ function replication({ target, info }: Found): RedisCheck[] {
     ];
   const connected = Number(info.get('connected_slaves') ?? 0);
   if (target.replicas === 0) return [];
-  const detail = `${connected} follow, ${target.replicas} must have a change before it counts`;
+  const detail = `${connected} are connected, ${target.replicas} must confirm a change`;
   if (connected >= target.replicas) return [passed(name, detail)];
   return [failed(name, detail, 'start them, or lower ?replicas= in store.redis')];
 }

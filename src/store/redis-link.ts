@@ -13,15 +13,15 @@ const NEVER = 'not connected yet';
 
 type Argument = string | number | Buffer;
 
-/** What a write and its confirmation share: one connection. */
+/** Identifies the connection on which a write was sent: the confirmation must use the same one. */
 export interface WriteSession {
   readonly connection: number;
   readonly canWaitForDisk: boolean;
 }
 
 /**
- * The connections to Redis: one reads, one writes (it waits for the disk), one listens for wakes. They come back by
- * themselves; nothing is queued while they are away, and nothing is ever sent twice.
+ * The connections to Redis: one for reads, one for writes (it waits for the disk), one for wake messages. They reconnect
+ * by themselves. While they are down, no command is queued, and no command is ever sent twice.
  */
 export class RedisLink {
   readonly target: RedisTarget;
@@ -31,14 +31,14 @@ export class RedisLink {
   readonly #listener: Redis;
   readonly #master: MasterWatch;
   #durability: Promise<Durability> | undefined;
-  /** Which connection of the writer this is. */
+  /** Counts the connections of the writer. */
   #connection = 0;
   #lastError = NEVER;
-  /** Since when the writer has no connection; undefined: it has one. */
+  /** When the writer lost its connection; undefined while it is connected. */
   #writerLostAt: number | undefined = Date.now();
   #closed = false;
 
-  /** `onWake`: somebody wrote, or a connection came or went. */
+  /** `onWake` is called when another host wrote, or when a connection was opened or closed. */
   constructor(target: RedisTarget, log: Logger, onWake: () => void) {
     this.target = target;
     this.#log = log;
@@ -67,16 +67,16 @@ export class RedisLink {
     );
     this.#listener.on('message', onWake);
     this.#master = new MasterWatch(target, () => {
-      for (const redis of [this.#reader, this.#writer, this.#listener]) giveUp(redis);
+      for (const redis of [this.#reader, this.#writer, this.#listener]) abandon(redis);
     });
   }
 
-  /** Begins; resolves at once, the connections come when they can. */
+  /** Starts connecting and returns at once. */
   open(): void {
     for (const redis of [this.#reader, this.#writer, this.#listener]) redis.connect().catch(() => undefined);
   }
 
-  /** Those that the URL names by address, and the one that the reader is connected to. */
+  /** The servers that the URL names by address, and the one that the reader is connected to. */
   servers(): readonly Endpoint[] {
     const { remoteAddress, remotePort } = (this.#reader.stream as Partial<Socket> | undefined) ?? {};
     const connected =
@@ -109,7 +109,7 @@ export class RedisLink {
   write(script: Script, args: readonly Argument[]): Promise<unknown> {
     return this.#run(this.#writer, script, args);
   }
-  /** Values of fields of one of our hashes. */
+  /** Returns the values of fields of a hash. */
   fields(key: RedisKey, fields: readonly string[]): Promise<(string | null)[]> {
     return this.#guard(this.#reader, () => this.#reader.hmget(this.#key(key), ...fields));
   }
@@ -126,7 +126,7 @@ export class RedisLink {
     return this.#guard(this.#writer, () => this.#writer.hdel(this.#key(key), field));
   }
 
-  /** Throws StoreError: `away`, or `write` when Redis does not keep what it is given. Before anything is sent. */
+  /** Checks before a write is sent that Redis is durable. Throws StoreError `away`, or `write` when it has no append-only file. */
   async mayWrite(): Promise<WriteSession> {
     if (!this.canWrite) throw this.away();
     const connection = this.#connection;
@@ -141,14 +141,14 @@ export class RedisLink {
   }
 
   /**
-   * Everything written so far in this session is on Redis's disk, and at as many replicas as asked for.
+   * Waits until all writes of this session are on the disk of Redis, and at the configured number of replicas.
    * Throws StoreError `unknown`.
    */
   async confirm(session: WriteSession): Promise<void> {
     try {
       await this.#confirm(session);
     } catch (e) {
-      // An append-only file can be turned off, a master be one no longer: looked at again before the next write.
+      // The append-only file may have been turned off, or the master demoted: check again before the next write.
       this.#durability = undefined;
       throw e instanceof StoreError
         ? e
@@ -163,17 +163,17 @@ export class RedisLink {
       failures.push('its disk');
     if (replicas > 0 && Number(await this.#wait('WAIT', replicas)) < replicas)
       failures.push(`${replicas} of its replicas`);
-    // Redis waits for the writes of the connection that asks: another one has none.
+    // WAIT and WAITAOF cover only writes of their own connection: after a reconnect they would confirm nothing.
     if (connection !== this.#connection) throw this.unknown('closed the connection before it confirmed it');
     if (failures.length === 0) return;
-    giveUp(this.#writer);
+    abandon(this.#writer);
     throw this.unknown(`${failures.join(' and ')} did not confirm it within ${CONFIRM_MS / 1000} s`);
   }
 
   away(cause?: unknown): StoreError {
     const why = cause instanceof Error ? cause.message : this.#lastError;
     const detail = `Redis at ${this.target.shown} does not answer (${why}): nothing was changed`;
-    return new StoreError('away', `${detail}. Try again when it is back; drawbridge status tells`, cause);
+    return new StoreError('away', `${detail}. Try again when it is back; see drawbridge status`, cause);
   }
 
   unknown(why: string, cause?: unknown): StoreError {
@@ -211,17 +211,17 @@ export class RedisLink {
     });
   }
 
-  /** A connection that does not answer is given up: behind a dead link TCP would go on trying for minutes. */
+  /** Abandons a connection whose command timed out: over a dead link TCP would retransmit for minutes. */
   async #guard<T>(redis: Redis, work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (e) {
-      if (e instanceof Error && e.message === 'Command timed out' && !this.#closed) giveUp(redis);
+      if (e instanceof Error && e.message === 'Command timed out' && !this.#closed) abandon(redis);
       throw e;
     }
   }
 
-  /** A server that ends closes without an error; what came before says more. */
+  /** A server that shuts down closes without an error. An earlier connection error is more specific and stays. */
   #ended(): void {
     if (this.#lastError === NEVER || this.canRead) this.#lastError = 'it closed the connection';
   }
@@ -234,40 +234,40 @@ export class RedisLink {
 }
 
 /**
- * Ends a connection with all that is on its way, and makes another. A socket that is merely closed goes on sending what it
- * holds: a change that was given up would come to Redis when the network does, and put itself in a newer one's place.
+ * Resets a connection and opens another one. A socket that is only closed still sends its buffered data: an abandoned
+ * change would reach Redis when the network recovers, and overwrite a newer one.
  */
-function giveUp(redis: Redis): void {
+function abandon(redis: Redis): void {
   const stream = redis.stream as Partial<Socket> | undefined;
-  // Node cannot reset TLS; a unix socket has no network between
+  // Node cannot reset a TLS connection; a unix socket has no network that could delay data.
   const isTcp = stream?.remotePort !== undefined && !(stream instanceof TLSSocket);
   if (isTcp && stream.resetAndDestroy !== undefined) stream.resetAndDestroy();
   else redis.disconnect(true);
 }
 
-/** Redis itself refused: nothing was done. Anything else may have happened after the command was on its way. */
+/** True when Redis refused the command, so that nothing was changed. After other errors the command may have been executed. */
 export const isRefusal = (e: unknown): e is Error => e instanceof Error && e.name === 'ReplyError';
 
-/** So often (ms) a Sentinel is asked, half of it by chance. */
+/** The interval between queries to a Sentinel, half of it random. */
 const EVERY_MS = 10_000;
 
 /**
- * Notices that Sentinel has named another master while the old one still answers here: a host that only reads would stay
- * with it for as long as they are cut off from one another.
+ * Detects that Sentinel has elected another master while the old one still answers this host. In a network partition a
+ * host that only reads would otherwise stay connected to the old master.
  */
 class MasterWatch implements Disposable {
   readonly #target: RedisTarget;
   readonly #onMoved: () => void;
   #timer: NodeJS.Timeout | undefined;
-  /** Which Sentinel is asked: the same one for as long as it answers. */
-  #asked = 0;
-  #told: string | undefined;
+  /** The index of the Sentinel to query: the same one as long as it answers. */
+  #index = 0;
+  #master: string | undefined;
   #closed = false;
 
   constructor(target: RedisTarget, onMoved: () => void) {
     this.#target = target;
     this.#onMoved = onMoved;
-    if (target.sentinel) this.#later();
+    if (target.sentinel) this.#schedule();
   }
 
   [Symbol.dispose](): void {
@@ -275,26 +275,26 @@ class MasterWatch implements Disposable {
     clearTimeout(this.#timer);
   }
 
-  #later(): void {
+  #schedule(): void {
     if (this.#closed) return;
-    this.#timer = setTimeout(() => void this.#look(), EVERY_MS / 2 + (Math.random() * EVERY_MS) / 2);
+    this.#timer = setTimeout(() => void this.#check(), EVERY_MS / 2 + (Math.random() * EVERY_MS) / 2);
   }
 
-  async #look(): Promise<void> {
-    const told = await this.#ask();
-    if (told === undefined) this.#asked++;
-    else if (this.#told !== undefined && told !== this.#told && !this.#closed) this.#onMoved();
-    this.#told = told ?? this.#told;
-    this.#later();
+  async #check(): Promise<void> {
+    const master = await this.#querySentinel();
+    if (master === undefined) this.#index++;
+    else if (this.#master !== undefined && master !== this.#master && !this.#closed) this.#onMoved();
+    this.#master = master ?? this.#master;
+    this.#schedule();
   }
 
-  /** The master's address as the Sentinel tells it; undefined: no answer. */
-  async #ask(): Promise<string | undefined> {
+  /** Returns the address of the master, or undefined when the Sentinel does not answer. */
+  async #querySentinel(): Promise<string | undefined> {
     const redis = new Redis({
-      ...optionsOf(sentinelOf(this.#target.options, this.#asked)),
+      ...optionsOf(sentinelOf(this.#target.options, this.#index)),
       retryStrategy: null,
     });
-    // Whoever asks next asks another.
+    // The error ends `connect` too, and the next check uses another Sentinel.
     redis.on('error', () => undefined);
     try {
       await redis.connect();
@@ -326,15 +326,15 @@ function sentinelOf(
   };
 }
 
-/** Whether Redis keeps what it acknowledges. */
+/** How far a Redis server guarantees that acknowledged writes survive a crash. */
 export interface Durability {
-  /** WAITAOF (Redis 7.2, Valkey): it tells when a write is on disk, whatever appendfsync says. */
+  /** WAITAOF (Redis 7.2, Valkey) waits until a write is on disk, whatever appendfsync is. */
   readonly canWaitForDisk: boolean;
-  /** Why nothing may be written to it, with the remedy; undefined: it may. */
+  /** Why no change may be written to this Redis, with the remedy; undefined when changes may be written. */
   readonly refusal: string | undefined;
 }
 
-/** INFO as a map; empty where an ACL forbids it. */
+/** Returns a section of INFO as a map, empty when an ACL forbids the command. */
 export async function infoOf(redis: Redis, section: string): Promise<ReadonlyMap<string, string>> {
   const text = await redis.info(section).catch((e: Error) => {
     if (/^NOPERM/.test(e.message)) return '';
@@ -344,7 +344,10 @@ export async function infoOf(redis: Redis, section: string): Promise<ReadonlyMap
 }
 
 export async function checkDurability(redis: Redis): Promise<Durability> {
-  const [persistence, waitaof] = await Promise.all([infoOf(redis, 'persistence'), knows(redis, 'waitaof')]);
+  const [persistence, waitaof] = await Promise.all([
+    infoOf(redis, 'persistence'),
+    isKnownCommand(redis, 'waitaof'),
+  ]);
   const off = persistence.get('aof_enabled') === '0';
   return { canWaitForDisk: waitaof, refusal: off ? AOF_OFF : undefined };
 }
@@ -353,7 +356,7 @@ const AOF_OFF =
   'has no append-only file: it would lose acknowledged changes when it ends, so none is made. ' +
   'Turn it on: redis-cli CONFIG SET appendonly yes, and appendonly yes in redis.conf';
 
-async function knows(redis: Redis, command: string): Promise<boolean> {
+async function isKnownCommand(redis: Redis, command: string): Promise<boolean> {
   const [found] = (await redis.call('COMMAND', 'INFO', command).catch(() => [null])) as unknown[];
   return found !== null && found !== undefined;
 }

@@ -1,5 +1,6 @@
 import { mkdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Serial } from '../lib/async.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { replaceFile } from './durable-file.js';
@@ -9,10 +10,10 @@ import { readSnapshot, writeSnapshot } from './snapshot-file.js';
 import { corruptError, errorCode, newerError, StoreError, writeError } from './store-error.js';
 import { applyChange, type Change, type Stored } from './stored-item.js';
 
-/** A batch of the store's past: the nonce that its writer gave it, and the revision after it. */
+/** A batch in the history of the store: the random nonce of its writer, and the revision after it. */
 export type Mark = readonly [nonce: string, revision: number];
 
-/** Where in the store's past a replica stands. `id` and `nonce` empty, revision 0: nowhere yet. */
+/** The point in the history of the store that a replica has reached. A new replica has revision 0 and an empty `id` and `nonce`. */
 export interface Position {
   readonly id: string;
   readonly revision: number;
@@ -20,11 +21,11 @@ export interface Position {
 }
 export interface Step extends Position {
   readonly changes: readonly Change[];
-  /** Batches since the last step, newest first. */
+  /** The batches since the last step, newest first. */
   readonly marks: readonly Mark[];
 }
 
-/** A key that no store key can be: it carries id, nonce and marks through log and snapshot. */
+/** A reserved key under which log and snapshot keep id, nonce and marks. */
 const META = '\u0000position';
 const KEEP_MARKS = 1000;
 const COMPACT_AT = 4 * 1024 * 1024;
@@ -44,8 +45,8 @@ interface Opened {
 }
 
 /**
- * The last good of a shared store at this host, in memory and on disk. Redis has the truth: files that are damaged are
- * moved aside, and a full disk only means that the files stay behind until there is space.
+ * The last good copy of a shared store at this host, in memory and on disk. Redis is authoritative: damaged files are
+ * moved aside, and on a full disk the files only lag behind memory until there is space.
  */
 export class Replica {
   readonly items: Map<string, Stored>;
@@ -54,7 +55,7 @@ export class Replica {
   readonly #file: LogFile;
   #position: Position;
   #marks: readonly Mark[];
-  /** The files do not hold the last steps: the next one writes everything. */
+  /** The files lack the last steps: the next step writes everything. */
   #behind = false;
   #compactAt = COMPACT_AT;
 
@@ -76,7 +77,7 @@ export class Replica {
       if (!(e instanceof StoreError) || (e.code !== 'corrupt' && e.code !== 'newer')) throw e;
       log.error(
         { err: e },
-        'the last good copy of the store cannot be read: moved aside (.damaged), and read from Redis again',
+        'the last good copy of the store cannot be read: it was moved aside (.damaged) and is read from Redis again',
       );
       for (const file of [snapshot, path]) await rename(file, `${file}.damaged`).catch(ignoreMissing);
       return new Replica(await load(snapshot, path), log);
@@ -92,7 +93,7 @@ export class Replica {
     return this.#marks;
   }
 
-  /** A step of the same past; resolves when it is on disk, or is known not to be. */
+  /** Applies a step that continues the history. Resolves when it is on disk, or when writing it has failed. */
   async follow(step: Step): Promise<void> {
     this.#take(step);
     const { id, revision, nonce, marks, changes } = step;
@@ -106,7 +107,7 @@ export class Replica {
     }
   }
 
-  /** A step to another past: `marks` are all that are known of it, and the files are written anew. */
+  /** Applies a step to a different history: its `marks` replace all earlier ones, and the files are rewritten. */
   async leap(step: Step): Promise<void> {
     this.#marks = [];
     this.#take(step);
@@ -141,7 +142,7 @@ export class Replica {
     if (!this.#behind)
       this.#log.warn(
         { err: e },
-        'the last good copy of the store cannot be written: without Redis a restart would bring back an older one',
+        'the last good copy of the store cannot be written: a restart while Redis is away would use an older copy',
       );
     this.#behind = true;
   }
@@ -150,48 +151,48 @@ export class Replica {
 async function load(snapshotPath: string, logPath: string): Promise<Opened> {
   const { items, revision: base } = await readSnapshot(snapshotPath);
   const loaded = await readLog(logPath);
-  const meta = [metaOf(items.get(META)?.json)];
+  const steps = [metaOf(items.get(META)?.json)];
   items.delete(META);
-  // A log of another base was to be emptied when the snapshot had been written: the snapshot holds it all.
+  // A log with another base was about to be restarted after a snapshot: the snapshot contains all of its changes.
   for (const c of loaded.base === base ? loaded.changes : []) {
-    if (c.key === META) meta.push(metaOf(c.json));
+    if (c.key === META) steps.push(metaOf(c.json));
     else applyChange(items, c);
   }
   const file = await LogFile.open(logPath, loaded);
   if (loaded.base !== base) await file.restart(base);
-  return { snapshotPath, file, items, meta: joined(meta) };
+  return { snapshotPath, file, items, meta: joined(steps) };
 }
 
-const NOWHERE: Meta = { id: '', revision: 0, nonce: '', marks: [] };
+const START: Meta = { id: '', revision: 0, nonce: '', marks: [] };
 
 function metaOf(json: string | undefined): Meta {
-  return json === undefined ? NOWHERE : (JSON.parse(json) as Meta);
+  return json === undefined ? START : (JSON.parse(json) as Meta);
 }
 
-/** The last position, and the newest marks of all. */
+/** The position of the last step with the newest marks of all steps. */
 function joined(steps: readonly Meta[]): Meta {
   const marks = steps.toReversed().flatMap((step) => step.marks);
-  return { ...(steps.at(-1) ?? NOWHERE), marks: marks.slice(0, KEEP_MARKS) };
+  return { ...(steps.at(-1) ?? START), marks: marks.slice(0, KEEP_MARKS) };
 }
 
 function ignoreMissing(e: unknown): void {
   if (errorCode(e) !== 'ENOENT') throw e;
 }
 
-/** More than this is no short absence any more. */
-const MOST = 2000;
-/** Local revisions lie between two of Redis's: 2^20 of them behind each. */
-const PART = 2 ** -20;
+/** Changes that may wait for Redis at once. */
+const MOST_WAITING = 2000;
+/** Local revisions lie between two revisions of Redis, up to 2^20 after each one. */
+const LOCAL_STEP = 2 ** -20;
 
 /**
- * Changes that were made while Redis was away and concern this host alone, until Redis has them too. On disk before they
- * are acknowledged.
+ * Changes that concern this host alone and were made while Redis was away, until they are in Redis. They are on disk
+ * before they are acknowledged.
  */
 export class LocalChanges {
   readonly #file: string;
   readonly #changes: Map<string, Change>;
   #last: number;
-  #tail: Promise<unknown> = Promise.resolve();
+  readonly #saves = new Serial();
 
   private constructor(file: string, changes: readonly Change[]) {
     this.#file = file;
@@ -199,8 +200,23 @@ export class LocalChanges {
     this.#last = Math.max(0, ...changes.map((c) => c.revision));
   }
 
-  /** Throws StoreError `corrupt`. */
-  static async open(file: string): Promise<LocalChanges> {
+  /** Opens the file; one that cannot be read is moved aside (FILE.damaged), and the changes in it do not reach Redis. */
+  static async open(file: string, log: Logger): Promise<LocalChanges> {
+    try {
+      return await LocalChanges.read(file);
+    } catch (e) {
+      if (!(e instanceof StoreError) || (e.code !== 'corrupt' && e.code !== 'newer')) throw e;
+      log.error(
+        { err: e, aside: `${file}.damaged` },
+        'the changes of this host that waited for Redis cannot be read: the file was moved aside',
+      );
+      await rename(file, `${file}.damaged`);
+      return LocalChanges.read(file);
+    }
+  }
+
+  /** Throws StoreError `corrupt` or `newer`. */
+  static async read(file: string): Promise<LocalChanges> {
     const text = await readFile(file, 'utf8').catch((e: unknown) => {
       if (errorCode(e) === 'ENOENT') return '[]';
       throw e;
@@ -218,22 +234,22 @@ export class LocalChanges {
     return [...this.#changes.values()];
   }
 
-  /** `behind`: the newest revision that anybody was told. Resolves when durable; throws StoreError `write`. */
-  async keep(key: string, json: string | undefined, behind: number): Promise<Change> {
-    if (this.#changes.size >= MOST && !this.#changes.has(key))
+  /** `after` is the newest revision of Redis that was reported. Resolves when the change is durable. Throws StoreError `write`. */
+  async keep(key: string, json: string | undefined, after: number): Promise<Change> {
+    if (this.#changes.size >= MOST_WAITING && !this.#changes.has(key))
       throw new StoreError(
         'write',
-        `${MOST} changes of this host wait for Redis already: ${key} is refused until it is back`,
+        `${MOST_WAITING} changes of this host wait for Redis already: ${key} is refused until it is back`,
       );
     const before = this.#changes.get(key);
-    this.#last = Math.max(this.#last, behind) + PART;
+    this.#last = Math.max(this.#last, after) + LOCAL_STEP;
     const change: Change = { key, revision: this.#last, json };
     this.#changes.set(key, change);
     await this.#save(() => this.#putBack(change, before));
     return change;
   }
 
-  /** Forgets the change, if it is still this one. */
+  /** Forgets the change, unless a newer one of the same key has replaced it. */
   async drop(change: Change): Promise<void> {
     if (this.#changes.get(change.key) !== change) return;
     this.#changes.delete(change.key);
@@ -248,10 +264,8 @@ export class LocalChanges {
   }
 
   async #save(undo: () => void): Promise<void> {
-    const saved = this.#tail.then(() => replaceFile(this.#file, [Buffer.from(this.#text())]));
-    this.#tail = saved.catch(() => undefined);
     try {
-      await saved;
+      await this.#saves.run(() => replaceFile(this.#file, [Buffer.from(this.#text())]));
     } catch (e) {
       undo();
       throw writeError(this.#file, e);
@@ -263,14 +277,14 @@ export class LocalChanges {
   }
 }
 
-/** An array of rows is format 1; a later one is an object with its version. */
+/** Format 1 is an array of rows; later formats are objects with a version. */
 function changesOf(file: string, text: string): Change[] {
   const content = parseJson(Buffer.from(text));
   if (isRecord(content) && typeof content.version === 'number')
     throw newerError(file, String(content.version), '1');
   const changes = Array.isArray(content) ? content.map(changeOf) : [undefined];
   if (changes.every((c) => c !== undefined)) return changes;
-  throw corruptError(file, 0, 'it does not hold changes');
+  throw corruptError(file, 0, 'it is not a list of changes');
 }
 
 function changeOf(row: unknown): Change | undefined {

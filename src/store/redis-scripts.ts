@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
 
 /**
- * What stands in Redis, all under one prefix:
- *   meta    hash: id (of this store, for ever), revision, tip (nonce of the last batch), floor (newest forgotten deletion),
+ * The keys of the store in Redis, all under one prefix:
+ *   meta    hash: id (permanent id of this store), revision, tip (nonce of the last batch), floor (newest forgotten deletion),
  *           token (of the last lease)
  *   items   hash: key → JSON             index  sorted set: key → revision
  *   gone    sorted set: deleted key → revision of its deletion; the oldest beyond KEEP are forgotten
- *   marks   sorted set: nonce of a batch → revision after it; the last KEEP: by it a host tells its own past from another
+ *   marks   sorted set: nonce of a batch → revision after it; the last KEEP. A host compares its history with them
  *   leases  hash: lease → "TOKEN UNTIL-MS"   nodes  hash: node → "MS JSON"   blobs  hash: SHA-256 → bytes
  */
 const KEYS = ['meta', 'items', 'index', 'gone', 'marks', 'leases', 'nodes', 'blobs'] as const;
@@ -24,14 +24,14 @@ function script(keys: readonly RedisKey[], body: string): Script {
   return { lua, keys, sha: createHash('sha1').update(lua).digest('hex') };
 }
 
-/** Revisions are doubles in Lua: exact up to 2^53, but tostring() would write 1e+15. */
+/** Revisions are doubles in Lua: exact up to 2^53, but tostring() would format them as 1e+15. */
 const TEXT = `local function text(n) return string.format('%.17g', n) end
 local function clock() local t = redis.call('TIME'); return t[1] * 1000 + math.floor(t[2] / 1000) end
 `;
 
 /**
- * The one writer. ARGV: channel, nonce of this batch, tip it expects ("*": any), id of the store if it is new, revision
- * to lift above ("" for none); then for each write: op (put, delete, touch), key, expected revision ("" for any),
+ * Commits a batch. ARGV: channel, nonce of this batch, expected tip ("*": any), id for a new store, revision that the new
+ * ones must exceed ("" for none); then for each write: op (put, delete, touch), key, expected revision ("" for any),
  * fence ("" or "LEASE TOKEN"), JSON. Reply: "moved" alone when the tip is another; else id, revision, and a list with for
  * each write "ok REV", "none", "stale REV" or "fenced".
  */
@@ -93,8 +93,8 @@ return {redis.call('HGET', meta, 'id') or '', text(revision), verdicts}
 );
 
 /**
- * What came since. ARGV: id, revision and nonce that the host holds, most rows, most marks. Reply: a word, then
- *   same · empty · other (another store's id) · behind (too old to tell) · diverged (this past is not Redis's), or
+ * Returns the changes since a position. ARGV: id, revision and nonce of the host, most rows, most marks. Reply: a word
+ *   same · empty · other (another store's id) · behind (too old for a delta) · diverged (not in the history of Redis), or
  *   delta: revision, nonce, [nonce, revision…] of the batches between, [key, revision, JSON or nil…] by revision.
  * A delta ends with a whole batch.
  */
@@ -138,8 +138,8 @@ return {'delta', text(revision), tip, between, reply}
 );
 
 /**
- * All keys with their revisions. ARGV: marks of the host, newest first, as nonce, revision … Reply: id, revision, tip,
- * newest of these marks that Redis knows too ("0": none), [key, revision…].
+ * Returns all keys with their revisions. ARGV: marks of the host, newest first, as nonce, revision … Reply: id, revision,
+ * tip, revision of the newest mark that Redis has too ("0": none), [key, revision…].
  */
 export const SURVEY = script(
   ['meta', 'index', 'marks'],
@@ -155,7 +155,7 @@ return {now[1] or '', now[2] or '0', now[3] or '', common, redis.call('ZRANGE', 
 );
 
 /**
- * A whole store into a Redis that has none. ARGV: id, revision, nonce, number of marks, then nonce and revision of each,
+ * Writes a whole store into a Redis that has none. ARGV: id, revision, nonce, number of marks, then nonce and revision of each,
  * then key, revision and JSON of each item. Reply: 1, or 0 when there is a store already.
  */
 export const SEED = script(
@@ -193,7 +193,7 @@ return op == 'acquire' and tonumber(token) or 1
 `,
 );
 
-/** ARGV: none → [node, "AGE-MS JSON"…]; node, JSON → its beat is kept. */
+/** ARGV: none → [node, "AGE-MS JSON"…]; node, JSON → stores its heartbeat. */
 export const BEAT = script(
   ['nodes'],
   `${TEXT}

@@ -1,6 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Logger } from '../lib/log.js';
-import { type RedisWrite, Writer } from './redis-commit.js';
+import type { FolderLock } from './folder-lock.js';
+import { type RedisWrite, RedisWriter } from './redis-commit.js';
 import { RedisLink } from './redis-link.js';
 import type { LocalChanges, Replica } from './redis-replica.js';
 import { Sync } from './redis-sync.js';
@@ -15,48 +16,52 @@ export interface RedisStoreParts {
   readonly target: RedisTarget;
   readonly replica: Replica;
   readonly local: LocalChanges;
+  /** Released when the store is closed. */
+  readonly lock: FolderLock;
   readonly log: Logger;
   /**
-   * This change concerns this host alone, and may wait here while Redis is away. Of a deletion `value` is what is
-   * deleted.
+   * Returns true when the change concerns this host alone, so that it may wait here while Redis is away. For a deletion
+   * `value` is the deleted value.
    */
   isLocal(key: string, value: unknown): boolean;
 }
 
-/** A write has been acknowledged by Redis; so long its echo is waited for, so that what is read next shows it. */
+/** How often `open` checks whether the replica has caught up. */
+const OPEN_POLL_MS = 20;
+/** After Redis has acknowledged a write, wait up to this time for the replica to contain it, so that the next read shows it. */
 const ECHO_MS = 3_000;
 
-/** The Store on Redis: reads come from the last good at this host, writes from Redis's word. */
+/** The store on Redis: reads are served from the local replica, writes are acknowledged by Redis. */
 export class RedisStore implements Store {
   readonly link: RedisLink;
   readonly #p: RedisStoreParts;
   readonly #sync: Sync;
-  readonly #writer: Writer;
+  readonly #writer: RedisWriter;
   readonly #watchers = new Set<Watcher>();
-  #handing: Promise<void> | undefined;
+  #handingOver: Promise<void> | undefined;
   #closed = false;
 
   constructor(parts: RedisStoreParts) {
     this.#p = parts;
     const { target, replica, log } = parts;
     this.link = new RedisLink(target, log, () => this.#sync.wake());
-    this.#writer = new Writer(this.link);
+    this.#writer = new RedisWriter(this.link);
     this.#sync = new Sync({
       link: this.link,
       replica,
       log,
-      tell: (changes) => this.#tell(changes.filter((c) => !this.#isHidden(c.key))),
+      onChanges: (changes) => this.#notify(changes.filter((c) => !this.#isHidden(c.key))),
       caughtUp: () => this.#handOver(),
     });
   }
 
-  /** Connects; resolves when in step with Redis, or after `ms` without it. True: in step. */
+  /** Connects. Resolves to true when the replica has caught up with Redis, to false after `ms`. */
   async open(ms: number): Promise<boolean> {
     this.link.open();
     const end = Date.now() + ms;
     while (this.#sync.failure && Date.now() < end) {
       this.#sync.wake();
-      await wait(LOOK_MS);
+      await wait(OPEN_POLL_MS);
     }
     return this.#sync.failure === undefined;
   }
@@ -110,7 +115,7 @@ export class RedisStore implements Store {
     return this.#p.replica.position.revision;
   }
 
-  /** Redis has it: all hosts of a store see the same. */
+  /** The id that is stored in Redis; all hosts of a store see the same one. */
   identity(): string {
     return this.#p.replica.position.id;
   }
@@ -121,11 +126,11 @@ export class RedisStore implements Store {
     const waiting = local.size > 0 ? `; ${local.size} changes of this host wait for it` : '';
     const at = `revision ${this.revision()}`;
     if (!failure && this.link.canWrite) return { ok: true, detail: `${target.shown} at ${at}${waiting}` };
-    // The reader and the writer notice a dead link one after the other.
+    // The reading and the writing connection notice a dead link at different times; report the earlier one.
     const now = Date.now();
     const since = new Date(Math.min(failure?.since ?? now, this.link.writerLostAt ?? now)).toISOString();
     const why = failure?.why || this.link.lastError;
-    const detail = `${target.shown} does not answer since ${since} (${why}): the last good, ${at}, holds${waiting}`;
+    const detail = `${target.shown} does not answer since ${since} (${why}): the last good copy, ${at}, is in use${waiting}`;
     return { ok: false, detail };
   }
 
@@ -135,8 +140,9 @@ export class RedisStore implements Store {
     await this.#writer.close();
     this.link.close();
     await this.#sync.stop();
-    await this.#handing;
+    await this.#handingOver;
     await this.#p.replica.close();
+    await this.#p.lock.release();
   }
 
   #item(key: string): { readonly json: string; readonly revision: number } | undefined {
@@ -158,42 +164,42 @@ export class RedisStore implements Store {
     }
   }
 
-  /** Redis gets it when it is back. */
+  /** Keeps the change at this host until Redis is back. */
   async #keep({ op, key, json, ifRevision }: RedisWrite): Promise<number | undefined> {
     const { local, replica } = this.#p;
     const current = this.#item(key)?.revision ?? 0;
     if (ifRevision !== undefined && ifRevision !== current) throw staleError(key, ifRevision, current);
     if (op === 'delete' && current === 0) return undefined;
     const change = await local.keep(key, op === 'delete' ? undefined : json, replica.position.revision);
-    this.#tell([change]);
+    this.#notify([change]);
     this.#handOver();
     return change.revision;
   }
 
-  /** A deletion that waits here hides what Redis still has. */
+  /** True for a key whose deletion waits here: changes from Redis must not show it again. */
   #isHidden(key: string): boolean {
     const local = this.#p.local.get(key);
     return local !== undefined && local.json === undefined;
   }
 
-  /** What waited here goes to Redis; it is read from here until its echo has come, so that nothing flaps. */
+  /** Sends the waiting changes to Redis. Reads use them until the replica contains them, so that values do not flap. */
   #handOver(): void {
     if (this.#p.local.size === 0 || !this.link.canWrite || this.#sync.failure || this.#closed) return;
-    this.#handing ??= this.#handAll().finally(() => {
-      this.#handing = undefined;
+    this.#handingOver ??= this.#handOverAll().finally(() => {
+      this.#handingOver = undefined;
     });
   }
 
-  async #handAll(): Promise<void> {
+  async #handOverAll(): Promise<void> {
     const { local, log } = this.#p;
-    const handed = await Promise.allSettled(local.all().map((change) => this.#hand(change)));
-    const failed = handed.find((h) => h.status === 'rejected');
+    const results = await Promise.allSettled(local.all().map((change) => this.#handOverOne(change)));
+    const failed = results.find((r) => r.status === 'rejected');
     if (failed)
       log.warn({ err: failed.reason, waiting: local.size }, 'changes of this host still wait for Redis');
-    else log.info({ changes: handed.length }, 'what was changed here while Redis was away is in Redis now');
+    else log.info({ changes: results.length }, 'changes made while Redis was away are in Redis now');
   }
 
-  async #hand(change: Change): Promise<void> {
+  async #handOverOne(change: Change): Promise<void> {
     const { key, json } = change;
     const op = json === undefined ? 'delete' : 'put';
     const revision = await this.#writer.write({
@@ -207,7 +213,7 @@ export class RedisStore implements Store {
     await this.#p.local.drop(change);
   }
 
-  #tell(changes: readonly Change[]): void {
+  #notify(changes: readonly Change[]): void {
     for (const { key, revision, json } of changes) {
       const value: unknown = json === undefined ? undefined : JSON.parse(json);
       for (const watcher of this.#watchers) {
@@ -220,5 +226,3 @@ export class RedisStore implements Store {
     }
   }
 }
-
-const LOOK_MS = 20;

@@ -1,3 +1,4 @@
+import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import { type Committed, commit, type RedisWrite } from './redis-commit.js';
 import type { RedisLink } from './redis-link.js';
@@ -9,9 +10,9 @@ export interface SyncOptions {
   readonly link: RedisLink;
   readonly replica: Replica;
   readonly log: Logger;
-  /** Already in the replica's memory; in the order of their revisions. */
-  tell(changes: readonly Change[]): void;
-  /** The replica holds what Redis held a moment ago. */
+  /** Called with changes that the replica contains in memory, in the order of their revisions. */
+  onChanges(changes: readonly Change[]): void;
+  /** Called when the replica has caught up with Redis. */
   caughtUp(): void;
 }
 interface Waiter {
@@ -19,41 +20,38 @@ interface Waiter {
   done(reached: boolean): void;
 }
 
-/** Wakes come at once; what they miss is found by a look so often (ms), half of it by chance. */
+/** A wake message starts a poll at once. Changes without one are found by a poll at this interval, half of it random. */
 const POLL_MS = 1_000;
 const ROWS = 400;
 const MARKS = 1000;
-/** Steps of one look: more come with the next. */
+/** The largest number of steps in one poll; the next poll continues. */
 const MOST_STEPS = 1000;
 
-/** Follows Redis into the replica, one look at a time. */
+/** Applies the changes in Redis to the replica, one poll at a time. */
 export class Sync {
   readonly #o: SyncOptions;
   readonly #waiters = new Set<Waiter>();
-  #looking: Promise<void> | undefined;
-  #again = false;
+  readonly #polls = new Coalescer(() => this.#pollAndSchedule());
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
-  /** Undefined: in step. */
+  /** Undefined while the last poll succeeded. */
   #failure: { readonly since: number; readonly why: string } | undefined = { since: Date.now(), why: '' };
 
   constructor(options: SyncOptions) {
     this.#o = options;
   }
 
-  /** Undefined: the last look succeeded. */
+  /** Why the last poll failed, and since when polls fail; undefined after a poll that succeeded. */
   get failure(): { readonly since: number; readonly why: string } | undefined {
     return this.#failure;
   }
 
-  /** Looks now; while a look is under way, once more after it. */
+  /** Polls now; during a poll, once more after it. */
   readonly wake = (): void => {
-    if (this.#stopped) return;
-    this.#again = true;
-    this.#looking ??= this.#run();
+    if (!this.#stopped) void this.#polls.run();
   };
 
-  /** Resolves true once the replica holds this revision, false after `ms`. */
+  /** Resolves to true when the replica has reached this revision, to false after `ms`. */
   reached(revision: number, ms: number): Promise<boolean> {
     if (this.#o.replica.position.revision >= revision) return Promise.resolve(true);
     this.wake();
@@ -75,34 +73,32 @@ export class Sync {
     this.#stopped = true;
     clearTimeout(this.#timer);
     for (const waiter of [...this.#waiters]) waiter.done(false);
-    await this.#looking;
+    await this.#polls.settled();
   }
 
-  async #run(): Promise<void> {
+  /** Does not reject. */
+  async #pollAndSchedule(): Promise<void> {
     clearTimeout(this.#timer);
-    while (this.#again && !this.#stopped) {
-      this.#again = false;
-      try {
-        await this.#look();
-        this.#failure = undefined;
-        this.#o.caughtUp();
-      } catch (e) {
-        const why = e instanceof Error ? e.message : String(e);
-        this.#failure = { since: this.#failure?.since ?? Date.now(), why };
-      }
+    if (this.#stopped) return;
+    try {
+      await this.#poll();
+      this.#failure = undefined;
+      this.#o.caughtUp();
+    } catch (e) {
+      const why = e instanceof Error ? e.message : String(e);
+      this.#failure = { since: this.#failure?.since ?? Date.now(), why };
     }
-    this.#looking = undefined;
     if (!this.#stopped) this.#timer = setTimeout(this.wake, POLL_MS / 2 + (Math.random() * POLL_MS) / 2);
   }
 
-  /** Until nothing is new. */
-  async #look(): Promise<void> {
+  /** Applies steps until Redis has no newer ones. */
+  async #poll(): Promise<void> {
     const { link } = this.#o;
     if (!link.canRead) throw new Error(link.lastError);
     for (let steps = 0; steps < MOST_STEPS; steps++) if (!(await this.#step())) return;
   }
 
-  /** True: there may be more. */
+  /** Returns true when there may be more steps. */
   async #step(): Promise<boolean> {
     const { link, replica, log } = this.#o;
     const { id, revision, nonce } = replica.position;
@@ -112,18 +108,18 @@ export class Sync {
     ];
     if (word === 'same' || (word === 'empty' && id === '')) return false;
     if (word === 'delta') {
-      await this.#took(deltaOf(id, rest), (step) => replica.follow(step));
+      await this.#apply(deltaOf(id, rest), (step) => replica.follow(step));
     } else {
-      const step = await reunite({ link, replica, log }, word as DivergenceKind);
-      if (step) await this.#took(step, (s) => replica.leap(s));
+      const step = await resync({ link, replica, log }, word as DivergenceKind);
+      if (step) await this.#apply(step, (s) => replica.leap(s));
     }
     return true;
   }
 
-  /** Told before it is on disk here: Redis has it, and nobody waits for this disk. */
-  async #took(step: Step, take: (step: Step) => Promise<void>): Promise<void> {
+  /** Reports the changes before they are on the disk of this host: they are durable in Redis already. */
+  async #apply(step: Step, take: (step: Step) => Promise<void>): Promise<void> {
     const saved = take(step);
-    this.#o.tell(step.changes);
+    this.#o.onChanges(step.changes);
     for (const waiter of [...this.#waiters]) if (waiter.revision <= step.revision) waiter.done(true);
     await saved;
   }
@@ -142,7 +138,7 @@ function deltaOf(id: string, reply: readonly unknown[]): Step {
 const marksOf = (flat: readonly string[]): Mark[] =>
   Array.from({ length: flat.length / 2 }, (_, i): Mark => [flat[2 * i] ?? '', Number(flat[2 * i + 1])]);
 
-/** Why a replica cannot simply follow (see PULL). */
+/** Why a replica cannot continue with a delta (see PULL). */
 type DivergenceKind = 'empty' | 'other' | 'behind' | 'diverged';
 
 interface ResyncContext {
@@ -152,22 +148,22 @@ interface ResyncContext {
 }
 const FIELDS_AT_ONCE = 200;
 
-/** Brings the replica and Redis together. Undefined: Redis moved meanwhile, ask again. */
-async function reunite(meeting: ResyncContext, parting: DivergenceKind): Promise<Step | undefined> {
-  if (parting === 'empty') return seed(meeting);
-  const { link, replica, log } = meeting;
+/** Makes the replica and Redis agree again. Returns undefined when Redis was changed meanwhile: poll again. */
+async function resync(context: ResyncContext, kind: DivergenceKind): Promise<Step | undefined> {
+  if (kind === 'empty') return seed(context);
+  const { link, replica, log } = context;
   const { id, revision } = replica.position;
-  const survey = await surveyed(link, replica.marks);
+  const survey = await takeSurvey(link, replica.marks);
   const same = survey.id === id;
-  const common = parting === 'behind' ? revision : survey.common;
+  const common = kind === 'behind' ? revision : survey.common;
   const agreed = { ...survey, common: same ? common : 0 };
-  const plan = planReunion(replica.items, agreed, same && parting === 'diverged' && common > 0);
-  if (revision > 0) said(log, parting, plan);
-  const done = await settled(meeting, agreed, plan);
-  return done && joined(meeting, agreed, plan, done);
+  const plan = planResync(replica.items, agreed, same && kind === 'diverged' && common > 0);
+  if (revision > 0) logPlan(log, kind, plan);
+  const done = await writeDifferences(context, agreed, plan);
+  return done && stepAfter(context, agreed, plan, done);
 }
 
-/** A Redis without a store gets the last good of the first host that comes; without one the first write makes it. */
+/** A Redis without a store gets the local copy of the first host that connects. Without a copy the first write creates the store. */
 async function seed({ link, replica, log }: ResyncContext): Promise<undefined> {
   const { id, revision, nonce } = replica.position;
   if (id === '') return;
@@ -179,11 +175,11 @@ async function seed({ link, replica, log }: ResyncContext): Promise<undefined> {
   if (done === 1)
     log.warn(
       { items: replica.items.size, revision },
-      'Redis was empty: it has the last good of this host now',
+      'Redis was empty: the last good copy of this host was written to it',
     );
 }
 
-async function surveyed(link: RedisLink, marks: readonly Mark[]): Promise<Survey> {
+async function takeSurvey(link: RedisLink, marks: readonly Mark[]): Promise<Survey> {
   const reply = await link.read(SURVEY, marks.flat());
   const [id, revision, nonce, common, flat] = reply as [string, string, string, string, string[]];
   const pairs = Array.from({ length: flat.length / 2 }, (_, i) => pairAt(flat, 2 * i));
@@ -192,11 +188,11 @@ async function surveyed(link: RedisLink, marks: readonly Mark[]): Promise<Survey
 
 const pairAt = (flat: readonly string[], i: number): [string, number] => [flat[i] ?? '', Number(flat[i + 1])];
 
-/** The writes that the reunion needs; none where Redis is ahead in everything. */
-async function settled(
+/** Writes to Redis what the plan restores, removes and touches; nothing when Redis is ahead in every key. */
+async function writeDifferences(
   { link, replica }: ResyncContext,
   survey: Survey,
-  plan: Reunion,
+  plan: ResyncPlan,
 ): Promise<Committed | undefined> {
   const writes = [
     ...plan.restore.map((key) => write('put', key, replica.items.get(key)?.json ?? 'null')),
@@ -217,10 +213,10 @@ const write = (op: RedisWrite['op'], key: string, json = ''): RedisWrite => ({
   fence: undefined,
 });
 
-async function joined(
+async function stepAfter(
   { link, replica }: ResyncContext,
   survey: Survey,
-  plan: Reunion,
+  plan: ResyncPlan,
   done: Committed,
 ): Promise<Step> {
   const fresh = new Map<string, number>(plan.adopt.map((key) => [key, survey.index.get(key) ?? 0]));
@@ -247,7 +243,7 @@ function revisionOf({ verdicts, revision }: Committed, i: number): number {
   return typeof verdict === 'number' ? verdict : revision;
 }
 
-/** What has gone meanwhile is left out: the next step tells. */
+/** Reads the values of these keys. A key that was deleted meanwhile is left out: the next step contains its deletion. */
 async function values(link: RedisLink, wanted: ReadonlyMap<string, number>): Promise<Change[]> {
   const keys = [...wanted.keys()];
   const changes: Change[] = [];
@@ -262,51 +258,51 @@ async function values(link: RedisLink, wanted: ReadonlyMap<string, number>): Pro
   return changes;
 }
 
-/** Only what people would miss is worth a line. */
-function said(log: Logger, parting: DivergenceKind, { restore, remove, touch, drop }: Reunion): void {
-  if (parting === 'behind') return;
+/** A replica that was only too old is not worth a log line. */
+function logPlan(log: Logger, kind: DivergenceKind, { restore, remove, touch, drop }: ResyncPlan): void {
+  if (kind === 'behind') return;
   const why =
-    parting === 'other'
-      ? 'store.redis holds another store than the last good one here: it is taken over'
-      : 'Redis and this host have parted ways (a failover, or a crash without its last writes): brought together';
+    kind === 'other'
+      ? 'store.redis has a different store from the local copy: the local copy was replaced'
+      : 'Redis history diverged from the local replica (a failover, or a crash that lost writes): resynchronised';
   log.warn({ restored: [...restore, ...remove], overruled: touch, dropped: drop }, why);
 }
 
-/** What a survey of Redis told. */
+/** The state of Redis, compared with the marks of a replica. */
 interface Survey {
   readonly id: string;
   readonly revision: number;
   readonly nonce: string;
-  /** The revision up to which Redis and this host have the same past; 0: none of it. */
+  /** The revision up to which Redis and this host have the same history; 0 when they have none in common. */
   readonly common: number;
   /** Every key in Redis and its revision. */
   readonly index: ReadonlyMap<string, number>;
 }
 
-/** How a replica and Redis come together again. */
-interface Reunion {
-  /** Written again: Redis has lost them. */
+/** The keys of each kind of difference between a replica and Redis, by what is done about it. */
+interface ResyncPlan {
+  /** Written to Redis again, because Redis lost the writes. */
   readonly restore: readonly string[];
-  /** Deleted again: Redis has lost the deletion. */
+  /** Deleted in Redis again, because Redis lost the deletions. */
   readonly remove: readonly string[];
-  /** To be given a newer revision in Redis: what this host told of them was newer, and is not to be. */
+  /** Given a newer revision in Redis, because this host has reported a greater revision for a value that is now dropped. */
   readonly touch: readonly string[];
-  /** To be read from Redis. */
+  /** Read from Redis. */
   readonly adopt: readonly string[];
-  /** Gone here, because Redis does not have them. */
+  /** Removed from the replica, because Redis does not have them. */
   readonly drop: readonly string[];
 }
 
 /**
- * After a failover or a crash Redis may have gone back in time, or on without this host. Both agree up to
- * `survey.common`; with `hasLost`, what only this host saw change since is restored, and what changed in Redis since
- * stands. Without it Redis is right in everything.
+ * After a failover or a crash, Redis may have lost writes that this host has seen, or have writes that it has not seen.
+ * Both have the same history up to `survey.common`. With `hasLost`, changes after it that only this host has are
+ * restored, and changes after it in Redis are kept. Without it, Redis is right for every key.
  */
-export function planReunion(
+export function planResync(
   items: ReadonlyMap<string, Stored>,
   { common, index }: Survey,
   hasLost: boolean,
-): Reunion {
+): ResyncPlan {
   const plan = {
     restore: [] as string[],
     remove: [] as string[],

@@ -5,24 +5,24 @@ import { type RedisUrl, readRedisUrl } from '../config/redis-url.js';
 import { StoreError } from './store-error.js';
 import type { Endpoint } from './store-interface.js';
 
-/** ioredis' own types refuse its `replyMapping` where that is left open. */
+/** Options without `replyMapping`, which the types of ioredis reject when it may be absent. */
 export type Options = Omit<RedisOptions, 'replyMapping'>;
 
-/** Where Redis is and how it is spoken to, from `store.redis`. */
+/** The address and connection options of Redis, from `store.redis`. */
 export interface RedisTarget {
   readonly options: Options;
-  /** Every key of ours begins with it, in braces: one slot of a cluster. */
+  /** Prefix of every key, in braces, so that all keys are in one slot of a cluster. */
   readonly prefix: string;
-  /** Replicas that must have a write before it counts. */
+  /** The number of replicas that must confirm a write. */
   readonly replicas: number;
   readonly sentinel: boolean;
-  /** Servers that the URL names by their address, Sentinels among them. */
+  /** Servers, including Sentinels, that the URL names by their address. */
   readonly named: readonly Endpoint[];
-  /** For messages: without user and password. */
+  /** The URL for messages, without user and password. */
   readonly shown: string;
 }
 
-/** Throws StoreError `value` with what is wrong. The file of `ca` is read here. */
+/** Parses the URL and reads the file of `ca`. Throws StoreError `value` that lists the problems. */
 export function parseRedisUrl(text: string): RedisTarget {
   const parsed = readRedisUrl(text);
   if (!parsed.ok)
@@ -70,17 +70,17 @@ function tlsOf(file: string | undefined): { ca?: Buffer } {
     throw new StoreError(
       'value',
       `store.redis: the certificate of ca=${file} cannot be read (${e instanceof Error ? e.message : e}). ` +
-        'Name a file that is there and may be read',
+        'Name an existing, readable file',
     );
   }
 }
 
-/** Longer than Redis is given to confirm a write. */
+/** Longer than the time that Redis has to confirm a write. */
 const COMMAND_MS = 6_000;
 const CONNECT_MS = 2_000;
 const LAST_RETRY_MS = 2_000;
 
-/** How a connection behaves: it fails at once while it is away, never sends twice, and comes back by itself. */
+/** Options of each connection: commands fail at once while it is down, none is sent twice, and it reconnects by itself. */
 export function optionsOf(place: Options): Options {
   return {
     ...place,
@@ -102,7 +102,7 @@ export function optionsOf(place: Options): Options {
 
 const FIRST_RETRY_MS = 50;
 const DOUBLINGS = 6;
-/** Half of it by chance: a fleet must not come back in one instant. */
+/** Half of the delay is random, so that the hosts of a fleet do not reconnect in the same instant. */
 function retryMs(attempt: number): number {
   const most = Math.min(FIRST_RETRY_MS * 2 ** Math.min(attempt, DOUBLINGS), LAST_RETRY_MS);
   return most / 2 + (Math.random() * most) / 2;

@@ -6,29 +6,29 @@ import type { Change, Stored } from './stored-item.js';
 
 export interface Snapshot {
   readonly items: Map<string, Stored>;
-  /** The store's revision when it was taken. */
+  /** The revision of the store when the snapshot was taken. */
   readonly revision: number;
 }
 
-/** A frame is closed when it has so many characters: a larger value has a frame of its own. */
+/** The size at which a frame is complete; a larger value gets a frame of its own. */
 const FRAME_CHARACTERS = 1024 * 1024;
 
-/** Reads a snapshot; none: empty at revision 0. A snapshot is renamed in only when whole, so any damage is refused. */
+/** Reads a snapshot; without a file it is empty at revision 0. Any damage is refused, because only complete snapshots get this name. */
 export async function readSnapshot(path: string): Promise<Snapshot> {
   const items = new Map<string, Stored>();
   const end = await readItems(path, (c) => items.set(c.key, c));
   if (!end) return { items, revision: 0 };
   if (items.size !== end.items)
-    throw corruptError(path, end.length, `it holds ${items.size} of ${end.items} items`);
+    throw corruptError(path, end.length, `it has ${items.size} of ${end.items} items`);
   return { items, revision: end.revision };
 }
 
 export interface WriteOptions {
-  /** The snapshot before and the log that continues it get a second name, by which both can be read. */
+  /** Keeps the previous snapshot and the log that continues it under a second name (`.previous`). */
   readonly keepPrevious?: { readonly log: string };
 }
 
-/** Written, read back and compared, and only then given its name. Bytes. Throws what the disk says, or StoreError. */
+/** Writes a snapshot, reads it back, compares it, and then renames it to `path`. Returns its bytes. Throws the error of the disk, or StoreError. */
 export async function writeSnapshot(
   path: string,
   items: ReadonlyMap<string, Stored>,
@@ -49,13 +49,13 @@ export async function writeSnapshot(
 
 export const previousOf = (path: string): string => `${path}.previous`;
 
-/** In this order: a log that continues a later snapshot than the one at hand is recognised by its base. */
+/** The log comes first: after a crash between the two, the base of the log shows that it continues a newer snapshot. */
 async function keep(snapshot: string, log: string): Promise<void> {
   await linkOver(log, previousOf(log));
   if (!(await linkOver(snapshot, previousOf(snapshot)))) await rm(previousOf(snapshot), { force: true });
 }
 
-/** Reads the file as a start would, one frame at a time, and compares it with what it is to hold. */
+/** Reads the file as the start does, one frame at a time, and compares it with the items. */
 async function verify(path: string, items: ReadonlyMap<string, Stored>, revision: number): Promise<void> {
   let same = 0;
   const end = await readItems(path, (c) => {
@@ -65,7 +65,7 @@ async function verify(path: string, items: ReadonlyMap<string, Stored>, revision
   if (same === items.size && end?.items === same && end.revision === revision) return;
   throw new StoreError(
     'write',
-    `${path} does not hold what was written: ${same} of ${items.size} items at revision ${end?.revision}, not ${revision}. ` +
+    `${path} does not contain what was written: ${same} of ${items.size} items at revision ${end?.revision}, not ${revision}. ` +
       'The log is kept; check the disk',
   );
 }
@@ -95,7 +95,7 @@ interface SnapshotEnd {
 }
 type Item = Extract<Change, { readonly json: string }>;
 
-/** The last frame is the end, and every other one holds items. Undefined: there is no file. */
+/** Reads all items; the last frame is the end record. Returns undefined when there is no file. */
 async function readItems(path: string, onItem: (item: Item) => void): Promise<SnapshotEnd | undefined> {
   let last: Buffer | undefined;
   const read = await readFrames(path, (payload) => {

@@ -2,29 +2,30 @@ import { closeSync, fsyncSync, openSync, readFileSync, renameSync, statSync, wri
 import { isRecord } from '../lib/json.js';
 import { errorCode } from './store-error.js';
 
-/** Small files of the state folder: JSON with a version, written whole, and read whatever is in them. */
+/** A small file of the state folder: JSON with a version, always replaced as a whole. */
 interface StateFormat<T> {
-  /** Of what this version writes; a file without one is of version 1. */
+  /** The version that this program writes; a file without one is version 1. */
   readonly version: number;
-  /** What the content says; undefined: it is not what any version wrote. */
+  /** Returns the value, or undefined when no version wrote this content. */
   parse(content: unknown): T | undefined;
 }
-export type Complain = (o: object, message: string) => void;
+export type ReportProblem = (o: object, message: string) => void;
 
-/** For commands that have no log. */
-const onStderr: Complain = (o, message) => void process.stderr.write(`${message}: ${JSON.stringify(o)}\n`);
+/** The default for commands, which have no log. */
+const onStderr: ReportProblem = (o, message) =>
+  void process.stderr.write(`${message}: ${JSON.stringify(o)}\n`);
 
-/** No file of this kind is nearly as large. */
+/** Far larger than any file of this kind. */
 const MOST_BYTES = 16 * 1024 * 1024;
 
 /**
- * Undefined: there is no such file, or it cannot be used. Then it is set aside (PATH.damaged, PATH.newer), so that the next
- * write does not destroy it, and `complain` says so; the caller goes on as if there had been none.
+ * Returns undefined when the file does not exist or cannot be used. A file that cannot be used is renamed (PATH.damaged,
+ * PATH.newer), so that the next write does not destroy it, and reported; the caller continues as without a file.
  */
 export function readStateFile<T>(
   path: string,
   format: StateFormat<T>,
-  complain: Complain = onStderr,
+  report: ReportProblem = onStderr,
 ): T | undefined {
   let why: string;
   try {
@@ -32,7 +33,7 @@ export function readStateFile<T>(
     const version = versionOf(content);
     if (version > format.version) {
       const aside = setAside(path, 'newer');
-      complain(
+      report(
         { file: path, version, known: format.version, aside },
         'a state file was written by a newer version of Drawbridge: it is not used',
       );
@@ -40,19 +41,19 @@ export function readStateFile<T>(
     }
     const value = format.parse(content);
     if (value !== undefined) return value;
-    why = 'it does not hold what such a file holds';
+    why = 'its content has another structure';
   } catch (e) {
     if (errorCode(e) === 'ENOENT') return undefined;
     why = e instanceof Error ? e.message : String(e);
   }
-  complain(
+  report(
     { file: path, why, aside: setAside(path, 'damaged') },
     'a state file cannot be read: it is not used',
   );
   return undefined;
 }
 
-/** Whole and durable, or as it was before. */
+/** Replaces the file durably; on failure the old one stays. */
 export function writeStateFile(path: string, content: unknown): void {
   const tmp = `${path}.tmp`;
   const file = openSync(tmp, 'w', 0o600);
@@ -71,23 +72,23 @@ function contentOf(path: string): unknown {
   return JSON.parse(readFileSync(path, 'utf8'));
 }
 
-/** `version` of an object; of an array that of its first element, which older versions pass over. */
+/** The `version` of an object, or of the first element of an array, which older versions ignore. */
 function versionOf(content: unknown): number {
   const head: unknown = Array.isArray(content) ? content[0] : content;
   return isRecord(head) && typeof head.version === 'number' ? head.version : 1;
 }
 
-/** Null: it stays where it is (a read-only file system). */
+/** Returns null when the file stays where it is (on a read-only file system). */
 function setAside(path: string, how: 'damaged' | 'newer'): string | null {
   const to = `${path}.${how}`;
   try {
     renameSync(path, to);
     return to;
   } catch {
-    return null; // the caller's complaint says that there is no copy
+    return null; // The caller reports that there is no copy.
   }
 }
 
-/** Texts of an array; what else is in it is left out. Undefined: it is no array. */
+/** Returns the strings of an array without its other elements, or undefined when the value is not an array. */
 export const textsOf = (value: unknown): readonly string[] | undefined =>
   Array.isArray(value) ? value.filter((item) => typeof item === 'string') : undefined;

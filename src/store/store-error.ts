@@ -1,6 +1,7 @@
 /**
- * What went wrong with the store, with the remedy in the text. `newer`: written by a newer version. `away`: the shared store does not answer, nothing was
- * written. `unknown`: it took the write and did not confirm it, so it may hold it.
+ * An error of the store; the message ends with the remedy. `newer`: a file was written by a newer version. `away`: the shared
+ * store does not answer and nothing was written. `unknown`: the shared store received the write and did not confirm it, so
+ * that it may be stored.
  */
 export class StoreError extends Error {
   readonly code: 'locked' | 'corrupt' | 'newer' | 'write' | 'value' | 'closed' | 'away' | 'unknown';
@@ -41,7 +42,7 @@ export function newerError(file: string, found: string, known: string): StoreErr
   );
 }
 
-/** Why the service runs closed, and what a person does about it. */
+/** Why the service runs closed, and what the operator can do about it. */
 export interface ClosedCause {
   readonly reason: string;
   readonly remedy: string;
@@ -53,7 +54,7 @@ const STORE_REMEDY =
 const NEWER_REMEDY =
   'run the version of drawbridge that wrote it, or put back a backup from before the upgrade, or run drawbridge store start-empty';
 
-/** What a person mends while the service waits. A path that is no folder, or a wrong URL, is a fault of the configuration instead. */
+/** Errors that the operator can repair while the service waits. A path that is not a folder, or a wrong URL, is an error of the configuration. */
 const OF_THE_SYSTEM: Readonly<Record<string, string>> = {
   EROFS: 'mount its file system writable (a file system with errors is mounted read-only: see dmesg)',
   EACCES: 'give root the right to write there',
@@ -65,7 +66,7 @@ const OF_THE_SYSTEM: Readonly<Record<string, string>> = {
   ENFILE: 'raise the limit of open files of the host (sysctl fs.file-max)',
 };
 
-/** Undefined: the store cannot be opened for a reason that ends the start (it is in use, or the configuration is wrong). */
+/** Returns undefined for an error that must end the start (the store is in use, or the configuration is wrong). */
 export function closedCause(e: unknown): ClosedCause | undefined {
   if (e instanceof StoreError) return ofTheStore(e);
   if (!(e instanceof Error) || !('code' in e) || typeof e.code !== 'string') return undefined;

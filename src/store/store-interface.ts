@@ -1,28 +1,28 @@
 export interface StoreItem<T = unknown> {
   readonly key: string;
   readonly value: T;
-  /** Grows with every write of the whole store; 0 means "does not exist" in `ifRevision`. */
+  /** The revision of the store after this item was written; 0 means "does not exist" in `ifRevision`. */
   readonly revision: number;
 }
 
-/** Durable key/value with revisions and compare-and-set; `put` and `delete` resolve when durable. */
+/** A durable key/value store with revisions and compare-and-set; `put` and `delete` resolve when the change is durable. */
 export interface Store {
   get<T>(key: string): Promise<StoreItem<T> | undefined>;
   list<T>(prefix: string): Promise<readonly StoreItem<T>[]>;
-  /** In order; values are not read. */
+  /** Sorted; the values are not read. */
   keys(prefix: string): Promise<readonly string[]>;
   put<T>(key: string, value: T, options?: PutOptions): Promise<number>;
   delete(key: string, options?: { readonly ifRevision?: number }): Promise<boolean>;
-  /** Called for every change, our own included, with its revision; value undefined: deleted. */
+  /** Called for every change, also the ones of this process, with its revision; `value` is undefined after a deletion. */
   watch(
     onChange: (item: { readonly key: string; readonly revision: number; readonly value: unknown }) => void,
   ): Disposable;
   health(): { readonly ok: boolean; readonly detail: string };
-  /** The newest revision that reads show. */
+  /** The newest revision that is visible to reads. */
   revision(): number;
   /**
-   * The random id that the store was given when it was made, and keeps for ever: another id is another store. '' while
-   * none is known to be durable (the disk was full when the store was first opened, or Redis has not answered yet).
+   * The permanent random id of the store, generated when it was created: a different id means a different store. '' while
+   * no durable id is known (the disk was full when the store was first opened, or Redis has not answered yet).
    */
   identity(): string;
   close(): Promise<void>;
@@ -30,57 +30,57 @@ export interface Store {
 
 export interface PutOptions {
   readonly ifRevision?: number;
-  /** Refused (conflict) unless this lease is still held with this token. */
+  /** The write is refused (conflict) unless this lease is still valid with this token. */
   readonly fence?: Fence;
 }
 
-/** A lease that was won: the token grows with every winner, so that a late one can be told and refused. */
+/** An acquired lease. The token grows with every acquisition, so that writes of an expired lease are refused. */
 export interface Fence {
   readonly lease: string;
   readonly token: number;
 }
 
-/** One holder at a time among all hosts of a store, by the store's own clock. */
+/** Leases that one host of a store can own at a time, by the clock of the store. */
 export interface Leases {
-  /** Undefined: somebody holds it. */
+  /** Returns undefined while another owner has the lease. */
   acquire(lease: string, ttlMs: number): Promise<Fence | undefined>;
-  /** False: it was lost. */
+  /** Returns false when the lease has expired or was acquired by another owner. */
   renew(fence: Fence, ttlMs: number): Promise<boolean>;
   release(fence: Fence): Promise<void>;
 }
 
-/** Immutable contents by the SHA-256 of their bytes (64 hex digits), kept compressed. */
+/** Immutable contents by the SHA-256 of their bytes (64 hex digits), stored compressed. */
 export interface BlobStore {
   /** Resolves when durable. Throws StoreError `value` when the hash is not that of the bytes. */
   putBlob(hash: string, bytes: Uint8Array): Promise<void>;
-  /** Undefined: there is none. What does not fit its hash any more is never given. */
+  /** Returns undefined when there is no such blob, or when its content no longer matches the hash. */
   getBlob(hash: string): Promise<Uint8Array | undefined>;
   deleteBlob(hash: string): Promise<void>;
   blobs(): Promise<readonly string[]>;
 }
 
-/** Signs of life of the hosts of a store; they are no part of its revisions. */
+/** Heartbeats of the hosts of a store. They do not change its revision. */
 export interface Beats {
   beat(node: string, record: unknown): Promise<void>;
-  /** `ageMs`: since its last beat, by the store's clock. */
+  /** `ageMs` is the time since the last heartbeat of the host, by the clock of the store. */
   beats(): Promise<readonly { readonly node: string; readonly record: unknown; readonly ageMs: number }[]>;
-  /** False: there was none. */
+  /** Returns false when the host has no heartbeat. */
   forget(node: string): Promise<boolean>;
 }
 
-/** Where a TCP service is. */
+/** The address of a TCP service. */
 export interface Endpoint {
   readonly address: string;
   readonly port: number;
 }
 
-/** The store with all that hosts share through it. */
+/** The store and everything else that hosts share through it. */
 export interface SharedStore {
   readonly kind: 'embedded' | 'redis';
   readonly store: Store;
   readonly blobs: BlobStore;
   readonly leases: Leases;
   readonly beats: Beats;
-  /** Where the store's servers are, as far as it is known now; none for the embedded store. */
+  /** The servers of the store that are known now; empty for the embedded store. */
   servers(): readonly Endpoint[];
 }

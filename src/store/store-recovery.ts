@@ -8,50 +8,51 @@ import { previousOf, readSnapshot, type Snapshot, writeSnapshot } from './snapsh
 import { errorCode, StoreError } from './store-error.js';
 import { identityIn, type Stored } from './stored-item.js';
 
-/** What one way of reading the store's files gives. */
+/** The result of one way to read the files of the store. */
 export interface Recoverable {
-  /** current: the snapshot and its log. previous: the snapshot before, its log, and the current log if that continues it. */
+  /** current: the snapshot and its log. previous: the previous snapshot, its log, and the current log if that continues it. */
   readonly source: 'current' | 'previous';
   readonly identity: string;
   readonly revision: number;
   readonly items: number;
-  /** Every record that may have been acknowledged was read: nothing is lost. */
+  /** True when every record that may have been acknowledged was read, so that nothing is lost. */
   readonly isComplete: boolean;
-  /** What was not read, and why; empty when complete. */
+  /** Describes each part that was not read, and why; empty when complete. */
   readonly missing: readonly string[];
 }
 
 export interface StoreInspection {
-  /** The store opens as it is. */
+  /** True when the store opens as it is. */
   readonly isGood: boolean;
-  /** A file of a newer version: neither restore nor empty is the remedy, the newer version is. */
+  /** True when a newer version wrote a file: the remedy is that version, not to restore or to start empty. */
   readonly isNewer: boolean;
-  /** Best first: complete ones, then those of the highest revision. None: nothing can be read. */
+  /** Complete ones first, then by revision; empty when nothing can be read. */
   readonly recoverable: readonly Recoverable[];
-  /** What is wrong, in sentences that name the file. */
+  /** Each problem in a sentence that names the file. */
   readonly problems: readonly string[];
 }
 
 interface Reading extends Recoverable {
   readonly content: ReadonlyMap<string, Stored>;
+  readonly isNewer: boolean;
 }
 
-/** What can be read of an embedded store in this folder. Changes nothing, and needs no lock. */
+/** Reports what can be read of the embedded store in this folder. Changes nothing, and needs no lock. */
 export async function inspectStore(dir: string): Promise<StoreInspection> {
   const readings = await readAll(dir);
   const current = readings.find((r) => r.source === 'current');
   const problems = [...new Set(readings.flatMap((r) => r.missing))];
   return {
     isGood: current?.isComplete === true && current.revision > 0,
-    isNewer: problems.some((p) => /written by a newer version/.test(p)),
-    recoverable: ranked(readings).map(({ content: _, ...shown }) => shown),
+    isNewer: readings.some((r) => r.isNewer),
+    recoverable: ranked(readings).map(({ content: _content, isNewer: _isNewer, ...shown }) => shown),
     problems: current?.isComplete ? [] : problems,
   };
 }
 
 /**
- * Makes a store of what can be read from that source. The files that are there are set aside (NAME.damaged-TIME) and
- * named in the result. Throws StoreError: `locked` (a service uses the folder), `corrupt` (nothing can be read).
+ * Writes a store from the items that can be read from that source. The existing files are set aside (NAME.damaged-TIME)
+ * and listed in the result. Throws StoreError: `locked` (a service uses the folder), `corrupt` (nothing can be read).
  */
 export async function restoreStore(
   dir: string,
@@ -61,14 +62,14 @@ export async function restoreStore(
   return locked(dir, async () => {
     const reading = ranked(await readAll(dir)).find((r) => r.source === source);
     if (!reading) throw new StoreError('corrupt', `nothing can be read from the ${source} files of ${dir}`);
-    const { content, ...restored } = reading;
+    const { content, isNewer: _, ...restored } = reading;
     const target = join(dir, 'store.recovered');
-    // Whole and durable before anything is moved: a full disk leaves everything as it is.
+    // The new files are complete and durable before anything is moved: a full disk leaves everything as it is.
     await writeSnapshot(target, content, restored.revision);
     await prepareFile(logFile(dir), [HEADER, encodeFrame(encodeBase(restored.revision))]);
     const names = await filesOf(dir);
     const setAside = await Promise.all(names.map((name) => secondName(dir, name, now)));
-    // A crash from here on leaves a snapshot with a log that does not continue it, or the whole.
+    // After a crash from here on, the log does not continue the snapshot (which the start refuses), or all is done.
     await rename(target, snapshotFile(dir));
     await placeFile(logFile(dir));
     const others = names.filter((name) => name !== 'store.log' && name !== 'store.snapshot');
@@ -105,7 +106,7 @@ const asideOf = (dir: string, name: string, now: Date): string =>
 
 async function setFilesAside(dir: string, now: Date): Promise<readonly string[]> {
   const moved: string[] = [];
-  // The log last: it does not open without the snapshot that it continues.
+  // The log is last: without the snapshot that it continues, it does not open.
   for (const name of [...(await filesOf(dir))].sort().reverse()) {
     const to = asideOf(dir, name, now);
     await rename(join(dir, name), to);
@@ -128,37 +129,41 @@ function ranked(readings: readonly Reading[]): readonly Reading[] {
 async function readCurrent(dir: string): Promise<Reading | undefined> {
   const snapshot = await attempt(() => readSnapshot(snapshotFile(dir)));
   const log = await attempt(() => scanLog(logFile(dir)));
-  const missing = [...faultsOf(snapshot), ...logFaults(logFile(dir), log)];
-  if (!snapshot.value) return reading('current', { items: new Map(), revision: 0 }, [], missing);
-  if (log.value?.isNew && snapshot.value.revision > 0) missing.push(`${logFile(dir)} is missing or empty`);
-  return reading('current', snapshot.value, [log.value], missing);
+  const faults = [...faultsOf(snapshot), ...logFaults(logFile(dir), log)];
+  if (!snapshot.value) return reading('current', { items: new Map(), revision: 0 }, [], faults);
+  if (log.value?.isNew && snapshot.value.revision > 0) faults.push(missingLog(dir));
+  return reading('current', snapshot.value, [log.value], faults);
 }
 
 async function readPrevious(dir: string): Promise<Reading | undefined> {
-  const [snapshotPath, former] = [previousOf(snapshotFile(dir)), previousOf(logFile(dir))];
+  const [snapshotPath, previousLog] = [previousOf(snapshotFile(dir)), previousOf(logFile(dir))];
   const snapshot = await attempt(() => readSnapshot(snapshotPath));
-  const log = await attempt(() => scanLog(former));
-  const now = await attempt(() => scanLog(logFile(dir)));
+  const log = await attempt(() => scanLog(previousLog));
+  const currentLog = await attempt(() => scanLog(logFile(dir)));
   if (!snapshot.value || log.value?.isNew) return undefined;
-  const missing = [...faultsOf(snapshot), ...logFaults(former, log), ...logFaults(logFile(dir), now)];
-  if (now.value?.isNew) missing.push(`${logFile(dir)} is missing or empty`);
-  return reading('previous', snapshot.value, [log.value, now.value], missing);
+  const faults = [
+    ...faultsOf(snapshot),
+    ...logFaults(previousLog, log),
+    ...logFaults(logFile(dir), currentLog),
+  ];
+  if (currentLog.value?.isNew) faults.push(missingLog(dir));
+  return reading('previous', snapshot.value, [log.value, currentLog.value], faults);
 }
 
-/** Applies one log after the other, as far as each continues what was reached. */
+/** Applies one log after the other, as long as each continues the revision that was reached. */
 function reading(
   source: Reading['source'],
   { items, revision: base }: Snapshot,
   logs: readonly (ScannedLog | undefined)[],
-  faults: readonly string[],
+  faults: readonly Fault[],
 ): Reading {
   let content: Map<string, Stored> = items;
-  const missing = [...faults];
+  const missing = faults.map(({ text }) => text);
   let revision = base;
   for (const log of logs) {
     if (!log) continue;
     if (log.base > revision) {
-      missing.push(`records between revision ${revision} and ${log.base} are in no file that can be read`);
+      missing.push(`records between revision ${revision} and ${log.base} are in no readable file`);
       break;
     }
     const reached = new Map(content);
@@ -172,32 +177,44 @@ function reading(
     content = reached;
   }
   const isComplete = missing.length === 0;
+  const isNewer = faults.some((fault) => fault.isNewer);
   const identity = identityIn(content);
-  return { source, identity, revision, items: content.size, isComplete, missing, content };
+  return { source, identity, revision, items: content.size, isComplete, missing, content, isNewer };
+}
+
+/** Why a file, or a part of it, cannot be read. */
+interface Fault {
+  readonly text: string;
+  readonly isNewer: boolean;
 }
 
 interface Attempt<T> {
   readonly value?: T;
-  readonly fault?: string;
+  readonly fault?: Fault;
 }
+
+const missingLog = (dir: string): Fault => ({
+  text: `${logFile(dir)} is missing or empty`,
+  isNewer: false,
+});
 
 async function attempt<T>(read: () => Promise<T>): Promise<Attempt<T>> {
   try {
     return { value: await read() };
   } catch (e) {
     if (!(e instanceof StoreError) && errorCode(e) === undefined) throw e;
-    return { fault: e instanceof Error ? e.message : String(e) };
+    const text = e instanceof Error ? e.message : String(e);
+    return { fault: { text, isNewer: e instanceof StoreError && e.code === 'newer' } };
   }
 }
 
-const faultsOf = ({ fault }: Attempt<unknown>): string[] => (fault === undefined ? [] : [fault]);
+const faultsOf = ({ fault }: Attempt<unknown>): Fault[] => (fault === undefined ? [] : [fault]);
 
-function logFaults(path: string, log: Attempt<ScannedLog>): string[] {
+function logFaults(path: string, log: Attempt<ScannedLog>): Fault[] {
   const { value } = log;
   if (!value?.damaged) return faultsOf(log);
-  return [
-    `${path} is damaged at byte ${value.goodLength}: what follows revision ${lastOf(value)} was not read`,
-  ];
+  const text = `${path} is damaged at byte ${value.goodLength}: changes after revision ${lastOf(value)} were not read`;
+  return [{ text, isNewer: false }];
 }
 
 const lastOf = (log: ScannedLog): number => log.changes.at(-1)?.revision ?? log.base;

@@ -1,15 +1,41 @@
 import { RefusedError } from '../lib/problem.js';
 import { StoreError } from './store-error.js';
+import type { Fence } from './store-interface.js';
 
 const MAX_KEY = 1024;
 const MAX_VALUE = 16 * 1024 * 1024;
-/** Parsing and writing JSON use the stack for each level: what one call takes another may not. */
+/** JSON.parse and JSON.stringify use stack for each level, so that the one may fail where the other succeeds. */
 const MAX_DEPTH = 500;
 
-/** Keys of the store itself (its identity, the position of a replica) begin with NUL: readers do not see them. */
+/** An item in memory. */
+export interface Stored {
+  readonly json: string;
+  readonly revision: number;
+}
+
+/** One change: a new value as JSON, or a deletion. */
+export type Change =
+  | { readonly revision: number; readonly key: string; readonly json: string }
+  | { readonly revision: number; readonly key: string; readonly json: undefined };
+
+export function applyChange(items: Map<string, Stored>, c: Change): void {
+  if (c.json === undefined) items.delete(c.key);
+  else items.set(c.key, { json: c.json, revision: c.revision });
+}
+
+/** The key of the store's identity. Versions that do not know it keep it like any other item. */
+export const IDENTITY = '\u0000identity';
+
+/** Returns '' for a store that has no identity yet. */
+export function identityIn(items: ReadonlyMap<string, Stored>): string {
+  const item = items.get(IDENTITY);
+  return item ? JSON.parse(item.json) : '';
+}
+
+/** Internal keys of the store (its identity, the position of a replica) begin with NUL and are hidden from readers. */
 export const isReserved = (key: string): boolean => key.startsWith('\u0000');
 
-/** The JSON of a value that may stand under this key. Throws StoreError `value`. */
+/** Returns the JSON of a value that may be stored under this key. Throws StoreError `value`. */
 export function jsonOf(key: string, value: unknown): string {
   const json: string | undefined = JSON.stringify(value);
   if (key === '' || key.length > MAX_KEY)
@@ -29,7 +55,7 @@ const [QUOTE, BACKSLASH] = [0x22, 0x5c];
 const CURLY = 0x20;
 const [OPENING, CLOSING] = [0x7b, 0x7d];
 
-/** Arrays and objects inside each other. */
+/** Nesting depth of arrays and objects. */
 function depthOf(json: string): number {
   let [depth, deepest, inText] = [0, 0, false];
   for (let i = 0; i < json.length; i++) {
@@ -42,6 +68,7 @@ function depthOf(json: string): number {
   return deepest;
 }
 
+/** The refusal of a write whose `ifRevision` is not the current revision of the key. */
 export function staleError(key: string, expected: number, current: number): RefusedError {
   return new RefusedError({
     kind: 'precondition',
@@ -50,26 +77,11 @@ export function staleError(key: string, expected: number, current: number): Refu
   });
 }
 
-/** One change: [revision, key, value as JSON] or [revision, key] for a deletion. */
-export type Change =
-  | { readonly revision: number; readonly key: string; readonly json: string }
-  | { readonly revision: number; readonly key: string; readonly json: undefined };
-
-export interface Stored {
-  readonly json: string;
-  readonly revision: number;
-}
-
-/** Holds the store's identity. An older version keeps it as it keeps every item. */
-export const IDENTITY = '\u0000identity';
-
-/** '' for a store that has none yet. */
-export function identityIn(items: ReadonlyMap<string, Stored>): string {
-  const item = items.get(IDENTITY);
-  return item ? JSON.parse(item.json) : '';
-}
-
-export function applyChange(items: Map<string, Stored>, c: Change): void {
-  if (c.json === undefined) items.delete(c.key);
-  else items.set(c.key, { json: c.json, revision: c.revision });
+/** The refusal of a write whose lease has expired or was acquired by another writer. */
+export function fenceError(key: string, { lease, token }: Fence): RefusedError {
+  return new RefusedError({
+    kind: 'conflict',
+    detail: `${key}: the lease ${lease} is no longer valid with token ${token}`,
+    remedy: 'another writer has the lease now: leave the change to it',
+  });
 }

@@ -62,7 +62,7 @@ it('replicas that must confirm and are not there; a replica itself; nobody; a wr
   }
   await redis.kill();
   expect(await failing()).toEqual([
-    expect.stringMatching(/does not answer at .*ECONNREFUSED.*the last good holds/),
+    expect.stringMatching(/does not answer at .*ECONNREFUSED.*the last good copy is in use/),
   ]);
   expect(await failing('redis://a,b')).toEqual([expect.stringMatching(/several hosts/)]);
 });

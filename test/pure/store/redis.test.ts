@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { planReunion } from '../../../src/store/redis-sync.js';
+import { planResync } from '../../../src/store/redis-sync.js';
 import { parseRedisUrl } from '../../../src/store/redis-target.js';
 import type { Stored } from '../../../src/store/stored-item.js';
 
@@ -104,7 +104,7 @@ describe('the reunion of a host and Redis', () => {
         const survey = { id: 'x', nonce: 'n', revision: common + there.length, common };
         const index = new Map([...redis].map(([key, item]) => [key, item.revision]));
         const hasLost = common > 0;
-        const plan = planReunion(local, { ...survey, index }, hasLost);
+        const plan = planResync(local, { ...survey, index }, hasLost);
         const [final, mine] = [new Map(redis), new Map(local)];
         for (const key of plan.restore) final.set(key, { json: local.get(key)?.json ?? '', revision: 99 });
         for (const key of plan.remove) final.delete(key);
@@ -131,7 +131,7 @@ describe('the reunion of a host and Redis', () => {
         const [local, redis] = [played(new Map(), 0, here, 'l'), played(new Map(), 0, there, 'r')];
         const index = new Map([...redis].map(([key, item]) => [key, item.revision]));
         const survey = { id: 'x', nonce: 'n', revision: there.length, common: 0, index };
-        const plan = planReunion(local, survey, known);
+        const plan = planResync(local, survey, known);
         for (const key of plan.adopt) expect(index.get(key)).toBeGreaterThan(local.get(key)?.revision ?? 0);
       }),
     );

@@ -49,7 +49,7 @@ it('a lease has one holder, and what it guards is refused to who lost it', async
   const next = await leases.acquire('feed', 10_000);
   expect(next?.token).toBeGreaterThan(won.token);
   expect(await leases.renew(won, 20)).toBe(false);
-  await expect(store.put('k', 2, { fence: won })).rejects.toThrow(/no longer held/);
+  await expect(store.put('k', 2, { fence: won })).rejects.toThrow(/no longer valid with token/);
   await leases.release(won);
   expect(await leases.acquire('feed', 30)).toBeUndefined();
   if (next) await leases.release(next);
@@ -62,7 +62,7 @@ it('a lease that is over guards nothing, though nobody has taken it', async () =
   if (!won) throw new Error('the lease was free');
   await store.put('k', 1, { fence: won });
   await wait(30);
-  await expect(store.put('k', 2, { fence: won })).rejects.toThrow(/no longer held/);
+  await expect(store.put('k', 2, { fence: won })).rejects.toThrow(/no longer valid with token/);
   expect(await leases.renew(won, 1000)).toBe(false);
   expect((await store.get('k'))?.value).toBe(1);
 });

@@ -150,10 +150,10 @@ describe('redis/local.json', () => {
   const path = (): string => join(dir, 'local.json');
   it.each(GARBAGE)('with %s is called damaged', async (_what, content) => {
     await writeFile(path(), content);
-    await expect(LocalChanges.open(path())).rejects.toMatchObject({ code: 'corrupt' });
+    await expect(LocalChanges.read(path())).rejects.toMatchObject({ code: 'corrupt' });
   });
   it('of a newer version is called that', async () => {
     await writeFile(path(), '{"version":2}');
-    await expect(LocalChanges.open(path())).rejects.toMatchObject({ code: 'newer' });
+    await expect(LocalChanges.read(path())).rejects.toMatchObject({ code: 'newer' });
   });
 });
