@@ -263,7 +263,7 @@ function logPlan(log: Logger, kind: DivergenceKind, { restore, remove, touch, dr
   if (kind === 'behind') return;
   const why =
     kind === 'other'
-      ? 'store.redis has a different store from the local copy: the local copy was replaced'
+      ? 'store.redis is another store than that of the local copy: the local copy was replaced'
       : 'Redis history diverged from the local replica (a failover, or a crash that lost writes): resynchronised';
   log.warn({ restored: [...restore, ...remove], overruled: touch, dropped: drop }, why);
 }
