@@ -4,9 +4,17 @@ import type { Logger } from '../lib/log.js';
 import { preparedFile } from './durable-file.js';
 import { type FolderLock, lockFolder } from './folder-lock.js';
 import { GroupCommit } from './group-commit.js';
-import { LogFile, logFile, readLog, replay, snapshotFile } from './log-file.js';
-import { readSnapshot, writeSnapshot } from './snapshot-file.js';
+import { preparedFile } from './state-file.js';
 import { corruptError, StoreError } from './store-error.js';
+import {
+  LogFile,
+  logFile,
+  readLog,
+  readSnapshot,
+  replay,
+  snapshotFile,
+  writeSnapshot,
+} from './store-files.js';
 import type { Fence, Leases, PutOptions, Store, StoreItem } from './store-interface.js';
 import {
   applyChange,

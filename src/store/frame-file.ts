@@ -1,7 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
-import { checkHeader, HEADER } from './durable-file.js';
-import { errorCode } from './store-error.js';
+import { corruptError, errorCode, newerError } from './store-error.js';
 import type { Change } from './stored-item.js';
 
 /**
@@ -204,4 +203,15 @@ async function openOrUndefined(path: string): Promise<FileHandle | undefined> {
     if (errorCode(e) === 'ENOENT') return undefined;
     throw e;
   }
+}
+
+/** The first bytes of each store file: format and version. */
+export const HEADER = Buffer.from('DBSTORE1', 'latin1');
+
+/** Throws StoreError `newer` for the format of a later version, `corrupt` for a file that is not a store file. */
+export function checkHeader(path: string, found: Buffer): void {
+  if (found.equals(HEADER)) return;
+  const text = found.toString('latin1');
+  if (/^DBSTORE[2-9]$/.test(text)) throw newerError(path, text, HEADER.toString('latin1'));
+  throw corruptError(path, 0, 'it does not begin with the header of a store file');
 }

@@ -5,9 +5,9 @@ import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { replaceFile } from './durable-file.js';
 import { parseJson } from './frame-file.js';
-import { LogFile, readLog } from './log-file.js';
-import { readSnapshot, writeSnapshot } from './snapshot-file.js';
+import { replaceFile } from './state-file.js';
 import { corruptError, errorCode, newerError, StoreError, writeError } from './store-error.js';
+import { LogFile, readLog, readSnapshot, writeSnapshot } from './store-files.js';
 import { applyChange, type Change, type Stored } from './stored-item.js';
 
 /** A batch in the history of the store: the random nonce of its writer, and the revision after it. */

@@ -1,11 +1,20 @@
 import { link, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HEADER, placeFile, prepareFile, syncFolder } from './durable-file.js';
 import { lockFolder } from './folder-lock.js';
-import { encodeBase, encodeFrame } from './frame-file.js';
-import { logFile, replay, type ScannedLog, scanLog, snapshotFile } from './log-file.js';
-import { previousOf, readSnapshot, type Snapshot, writeSnapshot } from './snapshot-file.js';
+import { encodeBase, encodeFrame, HEADER } from './frame-file.js';
+import { placeFile, prepareFile, syncFolder } from './state-file.js';
 import { errorCode, StoreError } from './store-error.js';
+import {
+  logFile,
+  previousOf,
+  readSnapshot,
+  replay,
+  type ScannedLog,
+  type Snapshot,
+  scanLog,
+  snapshotFile,
+  writeSnapshot,
+} from './store-files.js';
 import { identityIn, type Stored } from './stored-item.js';
 
 /** The result of one way to read the files of the store. */

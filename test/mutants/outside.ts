@@ -67,7 +67,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'store-before-sync',
     what: 'the store acknowledges before its data is synced',
-    file: 'src/store/log-file.ts',
+    file: 'src/store/store-files.ts',
     from: '      await writeAll(this.#handle, frame, this.#length);\n      await this.#handle.datasync();\n',
     to: '      await writeAll(this.#handle, frame, this.#length);\n      void this.#handle.datasync();\n',
     killedBy: {

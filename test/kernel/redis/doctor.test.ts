@@ -45,7 +45,7 @@ it('one that would lose something is told, with the remedy', async () => {
 
 it('replicas that must confirm and are not there; a replica itself; nobody; a wrong URL', async () => {
   expect(await failing(`${redis.url}?replicas=1`)).toEqual([
-    expect.stringMatching(/replicas: 0 follow, 1 must have/),
+    expect.stringMatching(/replicas: 0 are connected, 1 must confirm/),
   ]);
   const replica = await new RedisServer({
     port: await freePort(),

@@ -228,7 +228,7 @@ describe('without Redis', () => {
     a.told.length = 0;
     await redis.start();
     await until('b has it', async () => (await b.all()).has('grant/here-new'));
-    await until('a has handed it over', () => a.said.some((s) => /is in Redis now/.test(s.msg ?? '')));
+    await until('a has handed it over', () => a.said.some((s) => /are in Redis now/.test(s.msg ?? '')));
     expect(await a.all()).toEqual(here);
     expect(await b.all()).toEqual(here);
     expect(a.told.filter((t) => t.key === 'grant/here-new').every((t) => t.value !== undefined)).toBe(true);

@@ -3,8 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { hashOf } from '../../../src/store/blobs.js';
-import { openStoreAlone } from '../../../src/store/shared-store.js';
+import { hashOf, openStoreAlone } from '../../../src/store/shared-store.js';
 import type { SharedStore } from '../../../src/store/store-interface.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import { readFrames } from '../../../src/store/frame-file.js';
-import { readSnapshot, writeSnapshot } from '../../../src/store/snapshot-file.js';
+import { readSnapshot, writeSnapshot } from '../../../src/store/store-files.js';
 import type { Store } from '../../../src/store/store-interface.js';
 import type { Stored } from '../../../src/store/stored-item.js';
 
