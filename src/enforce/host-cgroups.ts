@@ -10,7 +10,7 @@ import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import type { Cgroup, HostCgroups } from '../ruleset/desired-state.js';
-import { type Complain, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
+import { type ReportProblem, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 
 /** The unified cgroup hierarchy as this room needs it. Paths have no slash before them. */
 export interface CgroupPort {
@@ -283,7 +283,7 @@ const parentsFile = (folder: string): string => join(folder, 'cgroup-parents.jso
 const PARENTS_VERSION = 1;
 
 /** Parents as they were last known with this state folder; they are learned again where the file cannot be read. */
-export function readParents(folder: string, complain?: Complain): Parents {
+export function readParents(folder: string, complain?: ReportProblem): Parents {
   const parse = (content: unknown): Parents | undefined => {
     const { known = [], made = [] } = isRecord(content) ? content : { known: null };
     const [all, ours] = [textsOf(known), textsOf(made)];

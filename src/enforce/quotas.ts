@@ -9,8 +9,7 @@ import { HOUR_MS, type Limits, periodAt, quotaText, untilText } from '../policy/
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject, SubjectLimits, SubjectQuota } from '../ruleset/desired-state.js';
-import { replaceFile } from '../store/durable-file.js';
-import { readStateFile } from '../store/state-file.js';
+import { readStateFile, replaceFile } from '../store/state-file.js';
 import type { PassTrigger } from './pass-trigger.js';
 
 type Quota = NonNullable<Limits['quota']>;

@@ -8,7 +8,7 @@ import type { ContainerFacts } from '../policy/container.js';
 import { ownerKey } from '../policy/owner.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject } from '../ruleset/desired-state.js';
-import { replaceFile } from '../store/durable-file.js';
+import { replaceFile } from '../store/state-file.js';
 import type { DenialEvent } from './denials.js';
 import { askedName, destinationOf, type Sent } from './destination.js';
 import {

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import type { Logger } from '../lib/log.js';
-import { preparedFile } from './durable-file.js';
 import { type FolderLock, lockFolder } from './folder-lock.js';
 import { GroupCommit } from './group-commit.js';
 import { preparedFile } from './state-file.js';

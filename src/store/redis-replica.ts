@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { Serial } from '../lib/async.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
-import { replaceFile } from './durable-file.js';
 import { parseJson } from './frame-file.js';
 import { replaceFile } from './state-file.js';
 import { corruptError, errorCode, newerError, StoreError, writeError } from './store-error.js';

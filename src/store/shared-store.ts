@@ -6,7 +6,6 @@ import { gunzip, gzip } from 'node:zlib';
 import type { Config } from '../config/config.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
-import { FileBlobs, RedisBlobs } from './blobs.js';
 import { type EmbeddedOptions, openEmbeddedStore } from './embedded-store.js';
 import { lockFolder } from './folder-lock.js';
 import { isRefusal, type RedisLink } from './redis-link.js';

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
 import { RefusedError } from '../../../src/lib/problem.js';
-import { hashOf } from '../../../src/store/blobs.js';
+import { hashOf } from '../../../src/store/shared-store.js';
 import { StoreError } from '../../../src/store/store-error.js';
 import { Host } from './hosts.js';
 import { freePort, RedisServer, until } from './server.js';
