@@ -15,7 +15,7 @@ import { addName, addRange, addValue, takeValue } from './listed-values.js';
 /** Addresses, networks and ranges, one a line, with comments: FireHOL netsets, Spamhaus DROP text, most lists. */
 
 /** A line stands in `octets` from `start` to before `end`, without its line feed. */
-export type OctetLine = (octets: Buffer, start: number, end: number, into: Collector) => void;
+type OctetLine = (octets: Buffer, start: number, end: number, into: Collector) => void;
 export type TextLine = (text: string, into: Collector) => void;
 
 /** No list has longer ones; a body without line feeds must not fill memory. */
@@ -78,7 +78,7 @@ class Lines implements BodyParser {
   }
 }
 
-export const octetLines = (read: OctetLine, into: Collector): BodyParser => new Lines(read, into);
+const octetLines = (read: OctetLine, into: Collector): BodyParser => new Lines(read, into);
 
 /** Lines as trimmed text; empty ones are left out. */
 export const textLines = (read: TextLine, into: Collector): BodyParser =>
@@ -124,7 +124,7 @@ function netsetLine(octets: Buffer, start: number, end: number, into: Collector)
 export const netset = (into: Collector): BodyParser => octetLines(netsetLine, into);
 
 /** What stands before a comment. "#", ";", "//" and "!" begin one at the line's start, the first three behind a blank too. */
-export function uncomment(text: string): string {
+function uncomment(text: string): string {
   if (/^(?:[#;!]|\/\/)/.test(text)) return '';
   // One blank, not a run of them: a long run would be walked once for each of its blanks.
   const comment = text.search(/\s(?:[#;]|\/\/)/);

@@ -138,7 +138,7 @@ function detectNdjson(head: string): Detected | undefined {
 }
 
 /** @param head the body's first 64 KiB or so, as text. */
-export function detect(head: string): Detected {
+function detect(head: string): Detected {
   const text = head.replace(/^\ufeff/, '');
   const start = text.trimStart();
   if (start === '') return unknown('the body is empty');
