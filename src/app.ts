@@ -1,11 +1,11 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { buildServer } from './api/api-server.js';
 import { peerOf } from './api/auth.js';
 import { ClosedService, type Service } from './api/closed-service.js';
 import type { Context } from './api/context.js';
 import { listen, refuseWithoutTokens } from './api/listen.js';
-import { buildServer } from './api/server.js';
 import { nodeCensus, Views } from './api/views.js';
 import { Engine } from './app/engine.js';
 import { AppliedRevision } from './changes/applied-revision.js';

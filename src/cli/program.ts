@@ -1,6 +1,5 @@
 import { Command, CommanderError } from 'commander';
 import { nearest } from '../lib/problem.js';
-import { COMMANDS } from './catalogue.js';
 import { Registry } from './command.js';
 import { CommandFailure, failureOf, problemText } from './failure.js';
 import type { Host } from './host.js';
@@ -71,3 +70,72 @@ function report(failure: CommandFailure, asJson: boolean, host: Host): number {
   host.stderr.write(`${text}\n`);
   return failure.exitCode;
 }
+
+type Register = (program: Command, registry: Registry) => void;
+interface Listed {
+  readonly name: string;
+  readonly group: string;
+  /** Each command is loaded only when it runs, or for the whole help. */
+  readonly load: () => Promise<Register>;
+}
+
+const DAILY = 'Daily:';
+const POLICIES = 'Policies and feeds:';
+const INSPECTION = 'Inspection:';
+const SERVICE = 'Service:';
+
+/** Importing a group loads its commands and nothing that only other groups need. */
+const inspect = () => import('./inspect-commands.js');
+const access = () => import('./access-commands.js');
+const list = () => import('./list-commands.js');
+const store = () => import('./store-commands.js');
+const feed = () => import('./feed-commands.js');
+const admin = () => import('./admin-commands.js');
+const service = () => import('./service-commands.js');
+
+/** Every command, in the order of the help. */
+const COMMANDS: readonly Listed[] = [
+  { name: 'status', group: DAILY, load: async () => (await inspect()).statusCommand },
+  { name: 'ps', group: DAILY, load: async () => (await inspect()).psCommand },
+  { name: 'inspect', group: DAILY, load: async () => (await inspect()).inspectCommand },
+  { name: 'explain', group: DAILY, load: async () => (await inspect()).explainCommand },
+  { name: 'allow', group: DAILY, load: async () => (await access()).allowCommand },
+  { name: 'revoke', group: DAILY, load: async () => (await access()).revokeCommand },
+  { name: 'mode', group: DAILY, load: async () => (await access()).modeCommand },
+  { name: 'pause', group: DAILY, load: async () => (await admin()).pauseCommand },
+  {
+    name: 'lockdown',
+    group: DAILY,
+    load: async () => (await admin()).lockdownCommand,
+  },
+  { name: 'lists', group: POLICIES, load: async () => (await list()).listsCommand },
+  { name: 'check', group: POLICIES, load: async () => (await list()).checkCommand },
+  { name: 'sync', group: POLICIES, load: async () => (await list()).syncCommand },
+  { name: 'export', group: POLICIES, load: async () => (await store()).exportCommand },
+  { name: 'import', group: POLICIES, load: async () => (await store()).importCommand },
+  { name: 'feeds', group: POLICIES, load: async () => (await feed()).feedsCommand },
+  { name: 'threats', group: POLICIES, load: async () => (await feed()).threatsCommand },
+  { name: 'scan', group: INSPECTION, load: async () => (await inspect()).scanCommand },
+  { name: 'audit', group: INSPECTION, load: async () => (await admin()).auditCommand },
+  { name: 'plan', group: INSPECTION, load: async () => (await inspect()).planCommand },
+  { name: 'nodes', group: INSPECTION, load: async () => (await admin()).nodesCommand },
+  {
+    name: 'doctor',
+    group: INSPECTION,
+    load: async () => (await service()).doctorCommand,
+  },
+  { name: 'run', group: SERVICE, load: async () => (await service()).runCommand },
+  { name: 'guard', group: SERVICE, load: async () => (await service()).guardCommand },
+  { name: 'tokens', group: SERVICE, load: async () => (await admin()).tokensCommand },
+  { name: 'store', group: SERVICE, load: async () => (await store()).storeCommand },
+  {
+    name: 'teardown',
+    group: SERVICE,
+    load: async () => (await service()).teardownCommand,
+  },
+  {
+    name: 'version',
+    group: SERVICE,
+    load: async () => (await inspect()).versionCommand,
+  },
+];

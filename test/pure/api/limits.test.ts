@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { buildServer } from '../../../src/api/api-server.js';
 import { ApiClient } from '../../../src/api/client.js';
 import {
   AtOnce,
@@ -14,7 +15,6 @@ import {
   descriptorLimit,
 } from '../../../src/api/client-limits.js';
 import { listen } from '../../../src/api/listen.js';
-import { buildServer } from '../../../src/api/server.js';
 import { MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { buildServer } from '../../../src/api/api-server.js';
 import { ApiClient, ApiError, UnreachableError } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
-import { buildServer } from '../../../src/api/server.js';
 import { denial, MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { buildServer } from '../../../src/api/api-server.js';
 import { listen } from '../../../src/api/listen.js';
-import { buildServer } from '../../../src/api/server.js';
 import { MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

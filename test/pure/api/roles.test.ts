@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { buildServer } from '../../../src/api/api-server.js';
 import { listen } from '../../../src/api/listen.js';
-import { buildServer } from '../../../src/api/server.js';
 import { MemoryService } from './double.js';
 
 const ROLES = ['read', 'write', 'admin'] as const;

@@ -1,10 +1,10 @@
 import type { TSchema } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { buildServer } from '../../../src/api/api-server.js';
 import * as schemas from '../../../src/api/schemas.js';
 import * as feedSchemas from '../../../src/api/schemas-traffic.js';
 import { FlowSchema } from '../../../src/api/schemas-traffic.js';
-import { buildServer } from '../../../src/api/server.js';
 import type { Logger } from '../../../src/lib/log.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import { schemaProblems } from '../../../src/lib/schema-check.js';

@@ -5,10 +5,10 @@ import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { buildServer } from '../../../src/api/api-server.js';
 import { type Peer, peerOf, userNames } from '../../../src/api/auth.js';
 import { ApiClient } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
-import { buildServer } from '../../../src/api/server.js';
 import {
   changedKeys,
   FailedLogins,

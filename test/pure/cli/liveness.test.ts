@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { RunningService } from '../../../src/cli/host.js';
-import { Liveness } from '../../../src/cli/liveness.js';
+import { Liveness } from '../../../src/cli/service-commands.js';
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());

@@ -1,7 +1,7 @@
 /** What a person sees on a terminal: widths, times, counts, empty tables, unknown commands. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { ContainerBody } from '../../../src/api/schemas.js';
-import { relativeTime, remainingTime, sizeText } from '../../../src/cli/text.js';
+import { relativeTime, remainingTime, sizeText } from '../../../src/cli/output.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import type { Finding } from '../../../src/policy/finding.js';
 import { denial } from '../api/double.js';

@@ -1,0 +1,320 @@
+import type { Command } from 'commander';
+import type { ApiClient } from '../api/client.js';
+import type { ContainerBody, GrantBody } from '../api/schemas.js';
+import type { PreviewBody } from '../api/schemas-traffic.js';
+import type { Problem } from '../lib/problem.js';
+import { parseDuration } from '../lib/units.js';
+import { consents, mustBeAskable, type Registry, type Session } from './command.js';
+import { containersOf, containersOfProject, entriesOf, withContainer } from './command-arguments.js';
+import { CommandFailure, failureOf, wrongUsage } from './failure.js';
+import { counted, type Output } from './output.js';
+
+const MODES = ['enforce', 'observe', 'off', 'auto'] as const;
+
+interface Options {
+  readonly project?: string;
+  readonly dryRun?: true;
+  readonly yes?: true;
+}
+interface Wanted {
+  /** Undefined: those of the project. */
+  readonly container: string | undefined;
+  readonly mode: string;
+}
+
+export function modeCommand(program: Command, registry: Registry): void {
+  const command = registry.add<[string[]], Options>(program, {
+    usage: 'mode <container-and-mode...>',
+    summary:
+      'set the mode of a container, a compose service, a glob or a project: enforce, observe, off, or auto (labels and lists decide)',
+    options: [
+      ['--project <name>', 'all running containers of this compose project'],
+      ['--dry-run', 'print what enforce would block, and change nothing'],
+      ['--yes', 'do not ask before enforcing'],
+    ],
+    examples: [
+      'mode web enforce',
+      'mode web enforce --dry-run',
+      "mode 'shop-*' enforce --yes",
+      'mode --project shop enforce',
+      'mode web auto',
+    ],
+    run: async (session, [words], options) => setMode(session, wantedOf(words, options), options),
+  });
+  command.usage('[options] <container> <mode>');
+}
+
+function wantedOf(words: readonly string[], { project }: Options): Wanted {
+  const [first, second, ...more] = words;
+  const wanted =
+    project === undefined ? { container: first, mode: second } : { container: undefined, mode: first };
+  const isWhole = project === undefined ? second !== undefined && more.length === 0 : second === undefined;
+  if (!isWhole || wanted.mode === undefined)
+    return wrongUsage(
+      'mode needs a container and a mode, or --project and a mode',
+      'write drawbridge mode web enforce, or drawbridge mode --project shop enforce',
+    );
+  if (!MODES.some((mode) => mode === wanted.mode))
+    return wrongUsage(`invalid mode "${wanted.mode}"`, `write one of ${MODES.join(', ')}`);
+  return { container: wanted.container, mode: wanted.mode };
+}
+
+async function setMode(session: Session, { container, mode }: Wanted, options: Options): Promise<number> {
+  const command = `mode ${container ?? `--project ${options.project}`} ${mode}`;
+  const [dryRun, yes] = [options.dryRun === true, options.yes === true];
+  if (mode === 'enforce' && !dryRun) mustBeAskable(session, { yes, command });
+  const client = await session.client();
+  const targets =
+    container === undefined
+      ? await containersOfProject(client, options.project ?? '')
+      : await containersOf(client, container);
+  const previews = mode === 'enforce' ? await previewsOf(session, client, targets) : [];
+  if (dryRun) return showDryRun(session, targets, mode, previews);
+  const isNew = mode === 'enforce' && targets.some((c) => c.mode !== 'enforce');
+  const names = targets.length === 1 ? targets[0]?.name : counted(targets.length, 'container');
+  if (isNew && !(await consents(session, { yes, command, question: `Enforce ${names}?` }))) return 1;
+  const done = await changed(session, client, targets, mode);
+  const results = done.map((c) => result(c, previews));
+  // A name gives one object, a glob or a project a list.
+  session.out.show(isOne(container, results) ? results[0] : results, () => undefined);
+  return 0;
+}
+
+const isOne = (container: string | undefined, results: readonly unknown[]): boolean =>
+  container !== undefined && !/[*?]/.test(container) && results.length === 1;
+
+async function previewsOf(
+  { out }: Session,
+  client: ApiClient,
+  targets: readonly ContainerBody[],
+): Promise<readonly PreviewBody[]> {
+  const previews: PreviewBody[] = [];
+  for (const { id, mode } of targets) if (mode !== 'enforce') previews.push(await client.preview(id));
+  if (!out.isJson) for (const preview of previews) printPreview(out, preview);
+  return previews;
+}
+
+function showDryRun(
+  { out }: Session,
+  targets: readonly ContainerBody[],
+  mode: string,
+  previews: readonly PreviewBody[],
+): number {
+  const results = targets.map((c) => ({ ...result(c, previews), wanted: mode, dryRun: true }));
+  out.show(results.length === 1 ? results[0] : results, () => {
+    for (const c of targets) out.line(`${c.name}: ${c.mode} now, would be set to ${mode}`);
+    out.note('nothing was changed');
+  });
+  return 0;
+}
+
+function result({ name, mode, modeFrom }: ContainerBody, previews: readonly PreviewBody[]) {
+  const preview = previews.find((p) => p.container === name);
+  return { container: name, mode, modeFrom, wouldCut: preview?.destinations ?? [], preview };
+}
+
+/** One after the other: a failure says which were changed before it. */
+async function changed(
+  { out }: Session,
+  client: ApiClient,
+  targets: readonly ContainerBody[],
+  mode: string,
+): Promise<readonly ContainerBody[]> {
+  const done: ContainerBody[] = [];
+  for (const { id } of targets) {
+    try {
+      const now = await client.setMode(id, mode);
+      done.push(now);
+      if (!out.isJson) out.line(`${now.name}: ${now.mode} (${modeReason(now.modeFrom)})`);
+    } catch (e) {
+      if (done.length === 0) throw e;
+      const before = {
+        detail: `${done.map((c) => c.name).join(', ')} ${done.length === 1 ? 'was' : 'were'} changed before this failed`,
+        remedy: 'give the command again when the fault is mended; what is changed already stays so',
+      };
+      throw new CommandFailure([...failureOf(e).problems, before]);
+    }
+  }
+  return done;
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  api: 'set by a person or the API',
+  label: 'label drawbridge.mode',
+  default: 'default of the configuration',
+  pause: 'paused',
+  lockdown: 'lockdown',
+  'broken label': 'a drawbridge label does not parse',
+  'has entries': 'it has a drawbridge.allow or drawbridge.lists label',
+};
+
+/** Why the mode is what it is, from `modeFrom` of the API. */
+export function modeReason(modeFrom: string): string {
+  const claim = /^claim:(.*)$/.exec(modeFrom)?.[1];
+  return claim === undefined ? (REASONS[modeFrom] ?? modeFrom) : `list ${claim}, which claims it`;
+}
+
+type Destination = PreviewBody['destinations'][number];
+
+/** What enforcing one container blocks, since when that is recorded, and what is not known. */
+function printPreview(out: Output, preview: PreviewBody): void {
+  const { container, destinations, flows, notRecorded, gaps, dropped } = preview;
+  out.prose(`${container}: ${opening(out, preview)}`);
+  if (destinations.length > 0)
+    out.table(
+      ['TO PERMIT IT', 'DESTINATION', 'TIMES', 'LAST'],
+      destinations.map((d) => [d.entry ?? 'no entry can', destination(d), String(d.count), out.time(d.last)]),
+    );
+  if (flows.length > 0) out.prose(`  it closes ${openFlows(preview)}`);
+  for (const g of gaps)
+    out.prose(`  not recorded from ${out.time(g.from)} to ${out.time(g.to)}: ${g.reason}`);
+  if (dropped > 0)
+    out.prose(`  ${counted(dropped, 'connection was', 'connections were')} not recorded: too many at once`);
+  for (const sentence of notRecorded) out.prose(`  ${sentence}`);
+}
+
+function opening(out: Output, { recordingSince, destinations }: PreviewBody): string {
+  const since =
+    recordingSince === null
+      ? 'its traffic is not recorded now'
+      : `recorded without interruption since ${out.time(recordingSince)}`;
+  if (destinations.length > 0)
+    return `enforcing blocks ${counted(destinations.length, 'destination')} that it used (${since}):`;
+  return recordingSince === null
+    ? `what enforcing blocks is not known: ${since}`
+    : `nothing that enforcing blocks was recorded (${since})`;
+}
+
+const MOST_FLOWS = 5;
+
+function openFlows({ flows }: PreviewBody): string {
+  const shown = flows.slice(0, MOST_FLOWS).map((f) => f.entry ?? destination(f));
+  const more = flows.length > MOST_FLOWS ? ` and ${flows.length - MOST_FLOWS} more` : '';
+  return `${counted(flows.length, 'open connection')} (to ${shown.join(', ')}${more})`;
+}
+
+function destination({
+  name,
+  address,
+  port,
+  proto,
+}: Pick<Destination, 'name' | 'address' | 'port' | 'proto'>): string {
+  if (proto === 'dns') return `${name ?? ''} (only resolved)`.trim();
+  const host = address.includes(':') ? `[${address}]` : address;
+  const place = port > 0 ? `${host}:${port}/${proto}` : `${host}/${proto}`;
+  return name === null ? place : `${name} (${place})`;
+}
+
+export function allowCommand(program: Command, registry: Registry): void {
+  registry.add<[string, string[]], { for?: string }>(program, {
+    usage: 'allow <container> <entry...>',
+    summary: 'allow a container more destinations, for a time or until revoked',
+    options: [['--for <duration>', 'how long, as in 10m; such a grant also ends with the container']],
+    examples: [
+      'allow web api.github.com',
+      'allow web pypi.org files.pythonhosted.org --for 10m',
+      "allow db '10.1.0.0/16:5432'",
+    ],
+    run: async (session, [container, texts], options) => {
+      const entries = entriesOf(texts);
+      checkDuration(options.for);
+      const client = await session.client();
+      const granted = await withContainer(client, container, async (name) => {
+        const grants: GrantBody[] = [];
+        for (const entry of entries) grants.push(await client.grant(name, entry.canonical, options.for));
+        return { name, grants };
+      });
+      session.out.show(granted.grants, () => {
+        for (const grant of granted.grants) session.out.line(line(session.out, granted.name, grant));
+      });
+      return 0;
+    },
+  });
+}
+
+function checkDuration(text: string | undefined): void {
+  const parsed = text === undefined ? undefined : parseDuration(text);
+  const problem = parsed && !parsed.ok ? parsed.problems[0] : undefined;
+  if (problem) wrongUsage(`--for: ${problem.detail}`, problem.remedy);
+}
+
+function line(out: Output, container: string, grant: GrantBody): string {
+  const until = grant.expires === null ? 'until it is revoked' : out.until(grant.expires);
+  return `${container} may reach ${grant.entry} ${until} (grant ${grant.id})`;
+}
+
+export function revokeCommand(program: Command, registry: Registry): void {
+  registry.add<[string, string[]]>(program, {
+    usage: 'revoke <container> <entry...>',
+    summary: 'take grants back; names the file or label to edit when it is not a grant',
+    examples: ['revoke web api.github.com'],
+    run: async (session, [name, texts]) => {
+      const client = await session.client();
+      const container = await withContainer(client, name, (found) => client.container(found));
+      const revoked: string[] = [];
+      const problems: Problem[] = [];
+      const notes: string[] = [];
+      for (const { canonical } of entriesOf(texts)) {
+        const grants = container.grants.filter((grant) => grant.entry === canonical);
+        for (const grant of grants) {
+          const { note } = await client.revokeGrant(container.id, grant.id);
+          if (note !== null) notes.push(note);
+        }
+        if (grants.length > 0) revoked.push(canonical);
+        problems.push(...(await remaining(client, container, canonical, grants.length > 0)));
+      }
+      session.out.show({ revoked, remaining: problems, notes }, () => {
+        for (const entry of revoked) session.out.line(`${container.name}: grant of ${entry} revoked`);
+        for (const note of new Set(notes)) session.out.line(`NOT STORED: ${note}`);
+      });
+      if (problems.length > 0) throw new CommandFailure(problems);
+      return 0;
+    },
+  });
+}
+
+/** Where else the entry comes from, and what to edit to take it away. */
+async function remaining(
+  client: ApiClient,
+  container: ContainerBody,
+  canonical: string,
+  wasGranted: boolean,
+): Promise<readonly Problem[]> {
+  const others = container.entries.filter((e) => e.entry === canonical && !e.from.startsWith('grant '));
+  const problems = others.map(async ({ from }): Promise<Problem> => {
+    const list = /^list ([^\s,]+)/.exec(from)?.[1];
+    const remedy =
+      list === undefined ? labelRemedy(container, canonical) : await listRemedy(client, list, canonical);
+    return {
+      detail: `${container.name} may ${wasGranted ? 'still ' : ''}reach ${canonical} by ${from}`,
+      remedy,
+    };
+  });
+  if (others.length > 0 || wasGranted) return Promise.all(problems);
+  if (container.modeFrom === 'lockdown')
+    return [
+      {
+        detail: `a lockdown is on: no entry of ${container.name} is in force, and which it has is not shown meanwhile`,
+        remedy:
+          'nothing needs to be revoked to stop its traffic now; see drawbridge explain, or end the lockdown with drawbridge lockdown --off and try again',
+      },
+    ];
+  const has = container.entries.map((e) => e.entry).join(', ');
+  return [
+    {
+      detail: `${container.name} has no entry ${canonical}`,
+      remedy: has === '' ? 'it has no entries: its policy permits nothing' : `it has: ${has}`,
+    },
+  ];
+}
+
+async function listRemedy(client: ApiClient, name: string, canonical: string): Promise<string> {
+  const list = await client.list(name);
+  if (list.source === 'store')
+    return `drawbridge lists remove ${name} '${canonical}' (for all that have the list)`;
+  return `edit ${list.file ?? `the file of ${name}`}, or take the list from the container`;
+}
+
+function labelRemedy(container: ContainerBody, canonical: string): string {
+  return `take ${canonical} out of the label drawbridge.allow of ${container.name}, where it is run or in its compose file, and recreate it`;
+}
