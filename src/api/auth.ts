@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { peerUser } from '../kernel/netlink/unix-sockets.js';
+import { withoutMapping } from '../lib/ip.js';
 import { mayAct, type Role } from '../policy/token.js';
 import { ForbiddenError, TooManyError, UnauthorizedError } from './problems.js';
 
@@ -103,7 +104,7 @@ const V6_GROUPS = 4;
 
 /** Returns the key that requests of a client are counted by: the /64 of an IPv6 address (RFC 4291 2.5.4), or the IPv4 address. */
 export function sourceOf(address: string): string {
-  const plain = address.replace(/^::ffff:(?=\d+\.)/, '');
+  const plain = withoutMapping(address);
   if (!plain.includes(':')) return plain;
   const [head = '', tail] = plain.split('::');
   const groups = head === '' ? [] : head.split(':');

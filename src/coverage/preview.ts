@@ -9,7 +9,7 @@ import type { RecordedRow, Sighting } from '../enforce/recorded.js';
 import type { Recording } from '../enforce/recording.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Current } from '../lib/current.js';
-import { formatAddress, parseAddress } from '../lib/ip.js';
+import { formatAddress, PROTOCOL_NAMES, parseAddress } from '../lib/ip.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { resolveContainer } from '../policy/neighbours.js';
 import { ownerKey } from '../policy/owner.js';
@@ -248,7 +248,6 @@ const shown = ({ resolved: _, first, last, ...row }: RecordedRow): PreviewDestin
   verdict: 'would-deny',
 });
 
-const PROTO: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmp' };
 const DNS_PORT = 53;
 
 /** Connections that are open now, that the member opened, and that enforce would end. */
@@ -260,7 +259,7 @@ function endedFlows(
 ): readonly PreviewFlow[] {
   const ended = flows.filter((f) => f.orig.dport !== DNS_PORT && !enforced.judge.keeps(enforced.member, f));
   return ended.map((f) => {
-    const proto = PROTO[f.proto] ?? String(f.proto);
+    const proto = PROTOCOL_NAMES[f.proto] ?? String(f.proto);
     const sighting = describe({ address: f.reply.src, port: f.reply.sport ?? 0, proto });
     const { address, port, name, entry } = sighting;
     return { proto, address, port, name, entry, passesAgain: passesAgain(sighting) };

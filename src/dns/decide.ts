@@ -1,4 +1,5 @@
 /** What to do with a question: pure, given who asks and what the policy says. */
+import { familyOf } from '../lib/ip.js';
 import { hitText } from '../policy/threat.js';
 import { followChain } from './answer-filter.js';
 import { denied, noData, type Query, type Reply } from './client-query.js';
@@ -6,7 +7,6 @@ import { classIn, extendedError, rcode, type } from './dns-constants.js';
 import type { NameDecision, QueryPolicy } from './names-policy.js';
 import {
   addressRecord,
-  familyOf,
   isPlainName,
   isWithin,
   nameToWire,

@@ -1,15 +1,16 @@
 /** Sockets that containers reach: UDP and TCP, on addresses of the host or inside a container's own namespace. */
+
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
+import { familyOf } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { ClientLimits, FairQueue, type RateLimits } from './client-limits.js';
 import type { ClientRequest } from './client-query.js';
 import { relayFrom } from './exchange.js';
 import type { QueryPipeline } from './query-pipeline.js';
-import { familyOf } from './wire.js';
 
 /** DNS over one TCP connection (RFC 7766): length-prefixed messages, pipelined, answered as they are ready. */
 

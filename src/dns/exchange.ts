@@ -5,11 +5,11 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
+import { familyOf } from '../lib/ip.js';
 import { classIn, rcode } from './dns-constants.js';
 import {
   decodeMessage,
   encodeMessage,
-  familyOf,
   flag,
   headerBytes,
   type Message,

@@ -1,7 +1,7 @@
 /** Who was told what, until when: the one source of learned set members and of names for addresses. Pure; ms. */
 
+import { familyOf } from '../lib/ip.js';
 import type { LearnSets } from './names-policy.js';
-import { familyOf } from './wire.js';
 
 export interface Fact {
   readonly container: string;

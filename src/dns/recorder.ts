@@ -1,13 +1,14 @@
 /** From an answer to the kernel: ledger, journal, then every set of the name, acknowledged. */
 
 import type { SetWriter } from '../kernel/netlink/ipset.js';
+import { familyOf } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { refusedAnswer } from './answer-filter.js';
 import type { Journal } from './journal.js';
 import type { Fact, Ledger, SetsOf } from './ledger.js';
 import type { LearnSets, NameDecision, QueryPolicy } from './names-policy.js';
 import type { Resolvers } from './resolvers.js';
-import { familyOf, type ResourceRecord, recordAddress } from './wire.js';
+import { type ResourceRecord, recordAddress } from './wire.js';
 
 export interface RecorderOptions {
   readonly policy: QueryPolicy;

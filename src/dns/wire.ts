@@ -1,4 +1,4 @@
-import { type Family, formatAddress, parseAddress } from '../lib/ip.js';
+import { formatAddress, parseAddress } from '../lib/ip.js';
 import { classIn, type NameLayout, nameLayout, type } from './dns-constants.js';
 
 /** Addresses inside records. */
@@ -342,8 +342,6 @@ export function decodeMessage(msg: Buffer): Message {
   };
   return cursor.edns === undefined ? base : { ...base, edns: cursor.edns };
 }
-
-export const familyOf = (address: string): Family => (address.includes(':') ? 6 : 4);
 
 /** Canonical text of an A or AAAA record; undefined: another type, or rdata of a wrong length. */
 export function recordAddress(record: ResourceRecord): string | undefined {

@@ -1,6 +1,7 @@
+import { tcpListener } from '../config/api-listener.js';
 import { type Config, nodeName } from '../config/config.js';
 import { glob, matchesAny } from '../lib/glob.js';
-import { parseAddress } from '../lib/ip.js';
+import { parseAddress, withoutMapping } from '../lib/ip.js';
 import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, DockerView, NetworkFacts, PublishedPort } from '../policy/container.js';
 import { type Emergency, lockedDown, underEmergency } from '../policy/emergency.js';
@@ -105,8 +106,6 @@ export class Policies {
 
 const EVERYWHERE = ['', '0.0.0.0', '::'];
 const isLoopback = (address: string): boolean => address === '::1' || address.startsWith('127.');
-/** A v4 address as a v6 socket shows it. */
-const plain = (address: string): string => address.replace(/^::ffff:(?=\d+\.)/, '');
 
 interface Around {
   readonly hostAddresses: ReadonlySet<string>;
@@ -123,7 +122,7 @@ export function closedPlaces(
   redis: readonly Endpoint[],
   { hostAddresses, containers }: Around,
 ): readonly ReservedPort[] {
-  const servers = redis.map(({ address, port }) => ({ address: plain(address), port }));
+  const servers = redis.map(({ address, port }) => ({ address: withoutMapping(address), port }));
   const local = servers.filter(({ address }) => isLoopback(address) || hostAddresses.has(address));
   const ports = [...new Set(local.map(({ port }) => port))].sort((a, b) => a - b);
   const own = [...containers].flatMap((c) => [...behind(c, local), ...inside(c, servers)]);
@@ -158,8 +157,8 @@ const unique = (places: readonly ReservedPort[]): ReservedPort[] =>
   );
 
 function listener(listen: string): ReservedPort[] {
-  if (listen.startsWith('unix:')) return [];
-  const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(listen) ?? [];
-  const address = host === 'localhost' ? '127.0.0.1' : host;
-  return [{ port: Number(port), ...(EVERYWHERE.includes(address) ? {} : { address }) }];
+  const tcp = tcpListener(listen);
+  if (!tcp) return [];
+  const address = tcp.host === 'localhost' ? '127.0.0.1' : tcp.host;
+  return [{ port: tcp.port, ...(EVERYWHERE.includes(address) ? {} : { address }) }];
 }

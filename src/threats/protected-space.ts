@@ -1,9 +1,11 @@
 /** Protected space: what no feed may block, whatever it lists. */
+
 import { readdirSync } from 'node:fs';
 import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os';
+import { tcpListener } from '../config/api-listener.js';
 import type { Config } from '../config/config.js';
 import { parseServer } from '../lib/dns-server-address.js';
-import { parseAddress, parseSubnet, type Range, rangeOf } from '../lib/ip.js';
+import { parseAddress, parseSubnet, type Range, rangeOf, withoutMapping } from '../lib/ip.js';
 import type { NetworkFacts } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import type { Endpoint } from '../store/store-interface.js';
@@ -30,7 +32,7 @@ export interface ProtectedSpaceFacts {
 }
 
 /** Remove the prefix of v4-mapped v6 addresses and the zone of link-local addresses. */
-const plain = (address: string): string => address.replace(/^::ffff:(?=\d+\.)/, '').replace(/%.*$/, '');
+const plain = (address: string): string => withoutMapping(address).replace(/%.*$/, '');
 
 function address(label: string, text: string): ProtectedRange[] {
   const parsed = parseAddress(plain(text));
@@ -50,8 +52,8 @@ function resolvers({ config, hostResolvers }: ProtectedSpaceFacts): ProtectedRan
 }
 
 function listener(listen: string): ProtectedRange[] {
-  const [, host = ''] = /^\[?(.*?)\]?:\d+$/.exec(listen) ?? [];
-  return listen.startsWith('unix:') ? [] : address("the API's listener", host);
+  const tcp = tcpListener(listen);
+  return tcp ? address("the API's listener", tcp.host) : [];
 }
 
 function exceptions({ exceptions: all }: Config['threats']): ProtectedSpace {
