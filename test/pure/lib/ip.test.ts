@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import fc from 'fast-check';
 import IPCIDR from 'ip-cidr';
 import { describe, expect, it } from 'vitest';
@@ -5,11 +6,13 @@ import {
   type Family,
   formatAddress,
   formatRange,
+  mappedV4,
   parseAddress,
   parseCidr,
   type Range,
   rangeHas,
   rangeToCidrs,
+  splitHostPort,
 } from '../../../src/lib/ip.js';
 import { ANY_V4, anyNetworks, privateRangeOf, publicRanges } from '../../../src/lib/special-use.js';
 
@@ -74,6 +77,57 @@ describe('addresses', () => {
       }),
     );
   });
+
+  it('accepts what inet_pton(3) accepts, but no zone, and an IPv4-mapped address as such only', () => {
+    const quad = fc
+      .array(fc.oneof(fc.nat(300).map(String), fc.constantFrom('00', '01', '255', '')), {
+        minLength: 3,
+        maxLength: 5,
+      })
+      .map((octets) => octets.join('.'));
+    const group = fc.oneof(
+      fc.nat(0xfffff).map((value) => value.toString(16)),
+      fc.constantFrom('0', 'ffff', 'FFFF', '00000', '0001', 'g', ''),
+    );
+    const groups = fc.array(group, { minLength: 1, maxLength: 9 }).map((all) => all.join(':'));
+    const short = fc.tuple(groups, groups).map((sides) => sides.join('::'));
+    const dotted = fc.tuple(fc.oneof(groups, short), quad).map((parts) => parts.join(':'));
+    const mapped = quad.map((text) => `::ffff:${text}`);
+    const written = fc.oneof(quad, groups, short, dotted, mapped, fc.ipV4(), fc.ipV6());
+    const spoilt = fc
+      .tuple(written, fc.constantFrom('', '', '%eth0', '%', ' ', '/64', ']', '.'))
+      .map((parts) => parts.join(''));
+    fc.assert(
+      fc.property(spoilt, (text) => {
+        const isAddress = isIP(text) !== 0 && !text.includes('%');
+        expect((parseAddress(text)?.text ?? mappedV4(text)) !== undefined).toBe(isAddress);
+        if (isIP(text) === 6 && isAddress && mappedV4(text) === undefined)
+          expect(`[${parseAddress(text)?.text}]`).toBe(new URL(`http://[${text}]/`).hostname);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it.each<[string, string, string | undefined]>([
+    ['10.0.0.1', '10.0.0.1', undefined],
+    ['10.0.0.1:53', '10.0.0.1', '53'],
+    ['localhost:7070', 'localhost', '7070'],
+    ['[2001:db8::1]', '2001:db8::1', undefined],
+    ['[fe80::1%eth0]:53', 'fe80::1%eth0', '53'],
+  ])('%s has a host and a port', (text, host, port) =>
+    expect(splitHostPort(text)).toMatchObject({ host, port }),
+  );
+  it.each([
+    '2001:db8::1',
+    '[::1',
+    '::1]:53',
+    '[::1]53',
+    '10.0.0.1:',
+    ':53',
+    '10.0.0.1:x',
+    '10.0.0.1:100000',
+    '',
+  ])('%j is no host and port', (text) => expect(splitHostPort(text)).toBeUndefined());
 
   it('never throws', () => {
     const near = fc.string({ unit: fc.constantFrom(...'0123456789abcdef:./%-') });
