@@ -152,10 +152,10 @@ export class Engine {
     });
     this.#folders = new SandboxFolders(config.state, log);
     this.#sandboxes = new Sandboxes({
-      onFurnished: (path, sockets) => inside.furnished(path, sockets),
-      onUnfurnished: (path, e) =>
+      onPrepared: (path, sockets) => inside.furnished(path, sockets),
+      onPrepareFailed: (path, e) =>
         log.debug({ path, err: e.message }, 'a new network namespace could not be prepared'),
-      onAskedBefore: (path, e) => inside.askedBefore(path, e),
+      onQueriedBefore: (path, e) => inside.askedBefore(path, e),
       onPolling: (folder, isPolling) => this.#folders.polling.note(folder, isPolling, 'thread'),
       onFailure: (e) =>
         log.error(
@@ -229,7 +229,7 @@ export class Engine {
     const { v4, v6, port } = this.shape.dns;
     this.#open.push(await this.dns.listen(v4, port), await this.dns.listen(v6, port));
     await this.#learnFolders();
-    this.#sandboxes.arm({ furnish: true });
+    this.#sandboxes.arm({ prepare: true });
     this.#open.push(
       this.#folders.follow(
         (path) => this.lan.appeared(path),

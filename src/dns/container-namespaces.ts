@@ -68,7 +68,7 @@ class Namespaces {
   }
 
   readonly prepare = async (path: string): Promise<PreparedNamespace> =>
-    this.prepared(path, await this.#sandboxes.furnish(path));
+    this.prepared(path, await this.#sandboxes.prepare(path));
 
   /** Questions wait in the sockets until it is known whose they are. */
   prepared(path: string, sockets: ResolverSockets): PreparedNamespace {
@@ -115,7 +115,7 @@ export interface NamespaceDnsParts {
   readonly docker: DockerWatch;
   readonly state: () => AppliedState | undefined;
   readonly folders: SandboxFolders;
-  readonly sandboxes: Pick<Sandboxes, 'furnish' | 'forget' | 'arm'>;
+  readonly sandboxes: Pick<Sandboxes, 'prepare' | 'forget' | 'arm'>;
   readonly policyOf: (facts: ContainerFacts) => Policy;
   readonly isManaged: (network: NetworkFacts) => boolean;
   /** Held inside: a macvlan or ipvlan network. */
@@ -196,7 +196,7 @@ export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
     hasOwnResolvers: (id) => ownResolvers(id).length > 0,
     always: (id) => isOnLan(parts, id),
     onAttached: parts.onAttached,
-    onHabit: (furnish) => parts.sandboxes.arm({ furnish }),
+    onHabit: (furnish) => parts.sandboxes.arm({ prepare: furnish }),
     embedded: (id) => mayBeEmbedded(docker, id),
     needs: async (id) =>
       !hasReachableResolvers(ownResolvers(id)) && needsNamespaceDns(await docker.resolver(id)),

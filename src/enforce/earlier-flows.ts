@@ -56,7 +56,7 @@ async function ofPorts(
     if (!everyone.has(f.orig.src) && !hosts.has(f.orig.src)) return state.evaluator.admits(f);
     return !mayBeReversed(f) || state.evaluator.keeps(owner, reversed(f));
   };
-  const cut = await deleteFlows(kernel.flows, 'reply', new Set(owners.keys()), { keep, bar });
+  const cut = await deleteFlows(kernel.flows, 'reply', new Set(owners.keys()), { keep, block: bar });
   return cut.map((flow) => ({ flow, owner: owners.get(flow.reply.src)?.id ?? '' }));
 }
 
@@ -127,5 +127,5 @@ export async function purgeReusedIdentities(
   const hosts = kernel.hostAddresses();
   const keep = ({ orig: { src } }: Flow): boolean =>
     src !== '::1' && !src.startsWith('127.') && !hosts.has(src);
-  await deleteMarkedFlows(kernel.flows, theirs, marks.identity, { keep, bar: async () => undefined });
+  await deleteMarkedFlows(kernel.flows, theirs, marks.identity, { keep, block: async () => undefined });
 }

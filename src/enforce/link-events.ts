@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { LinkNews as LinkListener } from '../kernel/host-links.js';
+import type { LinkChangeListener as LinkListener } from '../kernel/host-links.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { Coalescer, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';

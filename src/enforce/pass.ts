@@ -185,7 +185,7 @@ export class EnforcementPass {
       name: 'hold bridges and routes to this state',
       why: 'The bridge may forget how to reach a veth, and a route may go, only after the rules no longer need them.',
       run: ({ state }) => {
-        this.#o.kernel.holdVeths(vethsOf(state));
+        this.#o.kernel.setStaticEntries(vethsOf(state));
         return this.#o.kernel.removeSurplusRoutes();
       },
     },
@@ -271,7 +271,7 @@ export class EnforcementPass {
 
   async #restore(at: Progress): Promise<void> {
     const { kernel, hostMode, shape } = this.#o;
-    const snapshot = await kernel.standing();
+    const snapshot = await kernel.readSnapshot();
     const { bridge, hostMarks } = snapshot;
     const hasRules = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
     at.isOver = at.docker.listings === 0 && hasRules;
@@ -364,7 +364,7 @@ export class EnforcementPass {
 }
 
 /** On a bridge with other ports than veths, a veth of no container may be an uplink with many MACs behind it. */
-function vethsOf({ vethMap, desired }: AppliedState): Parameters<Kernel['holdVeths']>[0] {
+function vethsOf({ vethMap, desired }: AppliedState): Parameters<Kernel['setStaticEntries']>[0] {
   const mixed = new Set([...vethMap.bridges.values()].flatMap((b) => (b.mixed ? b.link.index : [])));
   return {
     bound: [...vethMap.bindings.values()].map(({ ifindex: index, mac }) => ({ index, mac })),

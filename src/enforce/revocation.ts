@@ -194,7 +194,7 @@ export class Revocation {
     };
     const cut = await deleteFlows(this.#o.kernel.flows, 'orig', new Set(owners.keys()), {
       keep,
-      bar: this.#bar,
+      block: this.#bar,
     });
     return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
   }
@@ -213,7 +213,7 @@ export class Revocation {
       this.#writeMark(f, owner);
       return true;
     };
-    const how = { keep, bar: this.#bar };
+    const how = { keep, block: this.#bar };
     const cut = await deleteMarkedFlows(this.#o.kernel.flows, [...owners.keys()], marks.identity, how);
     return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
   }

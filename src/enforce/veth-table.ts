@@ -90,7 +90,7 @@ export class VethTable {
     const now = [...ports.bindings.values()];
     const fresh = new Set(now.filter((b) => !isSame(b, this.#bindings.get(b.ifindex))).flatMap(addressesOf));
     if (!this.#hasStood) {
-      await deleteFlows(flows, 'orig', fresh, { keep: () => false, bar: async () => undefined });
+      await deleteFlows(flows, 'orig', fresh, { keep: () => false, block: async () => undefined });
       return;
     }
     const stays = new Set(now.flatMap(addressesOf));

@@ -24,7 +24,7 @@ export interface Plan {
    * The number of stages at the start that add addresses to the sets which keep other endpoints from opening flows to
    * them.
    */
-  readonly barring: number;
+  readonly blockingStages: number;
   /** Timed sets that are new and empty. */
   readonly refill: readonly string[];
 }
@@ -35,20 +35,20 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
   const backstop = programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop);
   const bridge = bridgeScript(shape, desired.bridge, observed.bridge);
-  const barring = [closing(shape, observed), ipsetStep(sets.tighten + sets.loosen)].filter(isSome);
+  const blocking = [closingSteps(shape, observed), ipsetStep(sets.tighten + sets.loosen)].filter(isSome);
   const stages = [
-    ...barring,
+    ...blocking,
     tables.flatMap((t) => t.plain),
-    ...TABLES_WITH_CGROUPS.map((name) => tables.flatMap((t) => t.mortal.get(name) ?? [])),
+    ...TABLES_WITH_CGROUPS.map((name) => tables.flatMap((t) => t.withCgroups.get(name) ?? [])),
     nftStep(backstop),
     nftStep(bridge),
     ipsetStep(sets.destroy),
   ];
-  return { stages: stages.filter(isSome), barring: barring.length, refill: sets.refill };
+  return { stages: stages.filter(isSome), blockingStages: blocking.length, refill: sets.refill };
 }
 
 /** Marks of another layout would be read as other containers': nothing passes while they are exchanged. */
-function closing(shape: KernelConfig, { bridge }: Observed): Step[] {
+function closingSteps(shape: KernelConfig, { bridge }: Observed): Step[] {
   if (bridge.rules.length === 0 || hasOurLayout(shape, bridge)) return [];
   return [{ tool: 'nft', script: closingScript() }];
 }
@@ -74,7 +74,7 @@ interface TableSteps {
    * Tables with rules that name cgroups, one step each: the rule of a removed cgroup fails its table, but no other
    * table.
    */
-  readonly mortal: ReadonlyMap<TableName, Step>;
+  readonly withCgroups: ReadonlyMap<TableName, Step>;
 }
 
 function tableSteps(family: Family, desired: DesiredState, observed: Observed, prefix: string): TableSteps {
@@ -88,7 +88,7 @@ function tableSteps(family: Family, desired: DesiredState, observed: Observed, p
   const plain = edits.filter((e) => !isMortal(e));
   return {
     plain: plain.length === 0 ? [] : [step(plain)],
-    mortal: new Map(edits.filter(isMortal).map((e) => [e.table, step([e])])),
+    withCgroups: new Map(edits.filter(isMortal).map((e) => [e.table, step([e])])),
   };
 }
 
@@ -112,12 +112,12 @@ export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {
   const { beforeBinding = async () => undefined, hasCgroup = () => true } = options;
   const whole: boolean[] = [];
   const runStage = async (stage: readonly Step[]): Promise<void> => {
-    whole.push(...(await Promise.all(stage.map((step) => runMortal(run, step, hasCgroup)))));
+    whole.push(...(await Promise.all(stage.map((step) => runWithoutRemovedCgroups(run, step, hasCgroup)))));
   };
-  for (const stage of plan.stages.slice(0, plan.barring)) await runStage(stage);
+  for (const stage of plan.stages.slice(0, plan.blockingStages)) await runStage(stage);
   const ready = beforeBinding();
   ready.catch(() => undefined); // awaited below, unless a stage's own error is thrown first
-  for (const stage of plan.stages.slice(plan.barring)) {
+  for (const stage of plan.stages.slice(plan.blockingStages)) {
     if (stage.some((s) => s.tool === 'nft')) await ready;
     await runStage(stage);
   }
@@ -125,7 +125,7 @@ export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {
   return whole.every(Boolean);
 }
 
-const cgroupExists = (line: string, hasCgroup: (path: string) => boolean): boolean => {
+const hasExistingCgroup = (line: string, hasCgroup: (path: string) => boolean): boolean => {
   const path = CGROUP.exec(line)?.[1] ?? nftCgroup(line);
   return path === undefined || hasCgroup(path);
 };
@@ -139,7 +139,11 @@ const TRIES = 5;
 /**
  * Containers exit at any time, and crash loops do so continuously: their rules must not keep out the rules of others.
  */
-async function runMortal(run: Exec, step: Step, hasCgroup: (path: string) => boolean): Promise<boolean> {
+async function runWithoutRemovedCgroups(
+  run: Exec,
+  step: Step,
+  hasCgroup: (path: string) => boolean,
+): Promise<boolean> {
   let script = step.script;
   for (let n = 1; ; n++) {
     try {
@@ -148,7 +152,7 @@ async function runMortal(run: Exec, step: Step, hasCgroup: (path: string) => boo
     } catch (e) {
       const living = script
         .split('\n')
-        .filter((l) => cgroupExists(l, hasCgroup))
+        .filter((l) => hasExistingCgroup(l, hasCgroup))
         .join('\n');
       if (n === TRIES || living === script) throw e;
       script = living;

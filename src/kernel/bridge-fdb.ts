@@ -182,7 +182,7 @@ const RETRY_MS = 1_000;
  * waits for
  * a lock that Docker keeps while it starts containers, and no packet waits for these entries.
  */
-export class Forwarding {
+export class BridgeFdb {
   readonly #table: PortTable;
   readonly #log: Pick<Logger, 'warn'>;
   #wanted: Held = new Map();
@@ -202,7 +202,7 @@ export class Forwarding {
   }
 
   /** Apply these settings, and remove the settings of all other veths. */
-  want(veths: Held): void {
+  apply(veths: Held): void {
     this.#wanted = veths;
     this.#wake();
   }
@@ -249,7 +249,7 @@ export class Forwarding {
   async #once(wanted: Held): Promise<void> {
     if (this.#unknown) {
       this.#unknown = false;
-      this.#held = heldVeths(await this.#table.ports(), await this.#table.entries());
+      this.#held = configuredVeths(await this.#table.ports(), await this.#table.entries());
     }
     for (const index of this.#moved) this.#held.delete(index);
     this.#moved.clear();
@@ -261,7 +261,10 @@ export class Forwarding {
 }
 
 /** Veths with an entry of the kind that Drawbridge adds. */
-function heldVeths(ports: readonly BridgePort[], entries: readonly StickyEntry[]): Map<number, HeldVeth> {
+function configuredVeths(
+  ports: readonly BridgePort[],
+  entries: readonly StickyEntry[],
+): Map<number, HeldVeth> {
   const settings = new Map(ports.map((p) => [p.index, p]));
   return new Map(
     entries.flatMap(({ index, mac }) => {
@@ -292,7 +295,7 @@ function portChanges(wanted: Held, held: Held): PortChange[] {
 
 /** Bridges learn again, and forget our entries. Resolves with the veths. */
 export async function releaseVeths(table: PortTable): Promise<readonly number[]> {
-  const held = heldVeths(await table.ports(), await table.entries());
+  const held = configuredVeths(await table.ports(), await table.entries());
   await table.change(portChanges(new Map(), held));
   return [...held.keys()];
 }

@@ -34,7 +34,7 @@ interface DeletionRules {
   /** Flows that may go on. */
   readonly keep: (flow: Flow) => boolean;
   /** Called before flows are deleted: blocks packets in flight, which would re-create a flow from the other side. */
-  readonly bar: (flows: readonly Flow[]) => Promise<void>;
+  readonly block: (flows: readonly Flow[]) => Promise<void>;
 }
 
 /**
@@ -50,7 +50,9 @@ export function deleteFlows(
   addresses: ReadonlySet<string>,
   how: DeletionRules,
 ): Promise<readonly Flow[]> {
-  return addresses.size === 0 ? Promise.resolve([]) : cut(table, () => flowsOf(table, way, addresses), how);
+  return addresses.size === 0
+    ? Promise.resolve([])
+    : deleteInTwoRounds(table, () => flowsOf(table, way, addresses), how);
 }
 
 /** For up to this many flows, one walk of the table without a filter is faster than four with a filter. */
@@ -71,7 +73,10 @@ export async function deleteFlowsOfAddresses(
     if (isSmall || addresses.size > FEW) return [...(await table.flowsAmong(addresses))];
     return [...(await flowsOf(table, 'orig', addresses)), ...(await flowsOf(table, 'reply', addresses))];
   };
-  await cut(table, both, { keep: (f) => !addresses.has(f.orig.src) && keep(f), bar: async () => undefined });
+  await deleteInTwoRounds(table, both, {
+    keep: (f) => !addresses.has(f.orig.src) && keep(f),
+    block: async () => undefined,
+  });
 }
 
 /** Deletes the flows that carry one of these marks: those of containers in the host's network. */
@@ -86,13 +91,13 @@ export function deleteMarkedFlows(
     const found = await Promise.all(([4, 6] as const).map((family) => table.flows(family, filter)));
     return found.flat().filter((f) => marks.includes((f.mark & mask) >>> 0));
   };
-  return marks.length === 0 ? Promise.resolve([]) : cut(table, marked, how);
+  return marks.length === 0 ? Promise.resolve([]) : deleteInTwoRounds(table, marked, how);
 }
 
-async function cut(
+async function deleteInTwoRounds(
   table: FlowTable,
   find: () => Promise<Flow[]>,
-  { keep, bar }: DeletionRules,
+  { keep, block: bar }: DeletionRules,
 ): Promise<readonly Flow[]> {
   const round = async (): Promise<Flow[]> => {
     const doomed = (await find()).filter((f) => !keep(f));
@@ -109,18 +114,18 @@ async function cut(
 }
 
 /** How long (s) packets of a deleted flow may still arrive from the other side. */
-interface BarTimes {
+interface BlockTimes {
   readonly tcp: number;
   /** For protocols other than TCP, a reply cannot be distinguished from a request. */
   readonly others: number;
 }
 const TCP = 6;
 /** ipset does not accept a port of 0 for these: hop-by-hop options, and ICMP, whose replies create no flow. */
-const UNBARRED: readonly number[] = [0, 1, 58];
+const NOT_BLOCKABLE: readonly number[] = [0, 1, 58];
 /** Of the other protocols, ipset uses 0 as the port (ip_set_getport.c, get_port). */
 const WITH_PORTS: readonly number[] = [TCP, 17, 132, 136];
 
-interface Barred {
+interface Block {
   readonly set: string;
   readonly member: string;
   /** Addresses of both endpoints. */
@@ -130,30 +135,34 @@ interface Barred {
 
 /** A timed ipset of pairs of endpoints that must not open a flow to each other. */
 export class FlowBlocklist {
-  readonly #kernel: Pick<Kernel, 'addCut' | 'removeCut'>;
+  readonly #kernel: Pick<Kernel, 'addToBlocklist' | 'removeFromBlocklist'>;
   readonly #prefix: string;
   readonly #now: () => number;
   /**
    * Blocks of protocols other than TCP. The next owner of an address may use the same ports; new TCP connections are
    * not blocked.
    */
-  #others: readonly Barred[] = [];
+  #others: readonly Block[] = [];
 
   /** `now`: ms. */
-  constructor(kernel: Pick<Kernel, 'addCut' | 'removeCut'>, prefix: string, now: () => number) {
+  constructor(
+    kernel: Pick<Kernel, 'addToBlocklist' | 'removeFromBlocklist'>,
+    prefix: string,
+    now: () => number,
+  ) {
     this.#kernel = kernel;
     this.#prefix = prefix;
     this.#now = now;
   }
 
   /** Keeps packets of the other side from re-creating these flows for this long. */
-  async block(flows: readonly Flow[], { tcp, others }: BarTimes): Promise<void> {
+  async block(flows: readonly Flow[], { tcp, others }: BlockTimes): Promise<void> {
     const now = this.#now();
     this.#others = this.#others.filter((b) => b.until > now);
     for (const family of [4, 6] as const) {
-      const fit = flows.filter((f) => f.family === family && !UNBARRED.includes(f.proto));
+      const fit = flows.filter((f) => f.family === family && !NOT_BLOCKABLE.includes(f.proto));
       const set = sharedSet(this.#prefix, 'cut', family);
-      const barred = (part: readonly Flow[], seconds: number): Barred[] =>
+      const barred = (part: readonly Flow[], seconds: number): Block[] =>
         part.flatMap((f) =>
           membersOf(f).map((member) => ({ set, member, ends: endsOf(f), until: now + seconds * 1000 })),
         );
@@ -166,8 +175,8 @@ export class FlowBlocklist {
         others,
       );
       this.#others = [...this.#others, ...rest];
-      if (connections.length > 0) await this.#kernel.addCut(set, connections.map(textOf), tcp);
-      if (rest.length > 0) await this.#kernel.addCut(set, rest.map(textOf), others);
+      if (connections.length > 0) await this.#kernel.addToBlocklist(set, connections.map(textOf), tcp);
+      if (rest.length > 0) await this.#kernel.addToBlocklist(set, rest.map(textOf), others);
     }
   }
 
@@ -176,14 +185,14 @@ export class FlowBlocklist {
     const over = this.#others.filter((b) => b.ends.some((end) => addresses.has(end)));
     this.#others = this.#others.filter((b) => !over.includes(b));
     for (const set of new Set(over.map((b) => b.set)))
-      await this.#kernel.removeCut(
+      await this.#kernel.removeFromBlocklist(
         set,
         over.filter((b) => b.set === set).map((b) => b.member),
       );
   }
 }
 
-const textOf = (b: Barred): string => b.member;
+const textOf = (b: Block): string => b.member;
 /**
  * Members in the form of the set's hash:ip,port,ip: destination, protocol and destination port, source. In the host's
  * network, the other side may see the flow with a source port that NAT has assigned. The sender may bind that port as

@@ -28,7 +28,7 @@ const REMEMBERED = 512;
  * `nft monitor` reports the process of each change: this one, which speaks netlink itself, or a program that it has
  * started.
  */
-export const isOurs = (pid: number): boolean => pid === process.pid || children.has(pid);
+export const isOwnProcess = (pid: number): boolean => pid === process.pid || children.has(pid);
 
 function remember(pid: number): void {
   children.add(pid);
@@ -41,7 +41,7 @@ function remember(pid: number): void {
  * the next
  * pass. Changes that it makes until it exits count as those of another process, which causes a repair.
  */
-export function endForeign(pid: number): void {
+export function killAbandoned(pid: number): void {
   children.delete(pid);
   try {
     process.kill(pid, 'SIGKILL');
@@ -79,7 +79,7 @@ export function outOfDescriptors(): string | undefined {
  * by
  * then, which would be an uncaught exception: one of a hundred after which the service ends (lib/faults.ts).
  */
-export async function started<T extends { readonly pid?: number | undefined }>(
+export async function startProcess<T extends { readonly pid?: number | undefined }>(
   file: string,
   args: readonly string[],
   start: () => T,
@@ -104,7 +104,7 @@ export async function execHere(
   options: ExecOptions = {},
   onStarted: (pid: number) => void = () => undefined,
 ): Promise<ExecResult> {
-  const { child } = await started(file, args, () =>
+  const { child } = await startProcess(file, args, () =>
     execa(file, [...args], {
       reject: false,
       stripFinalNewline: false,
@@ -196,7 +196,7 @@ export async function follow(
   onLine: (line: string) => void,
   signal: AbortSignal,
 ): Promise<string> {
-  const { child } = await started(file, args, () =>
+  const { child } = await startProcess(file, args, () =>
     execa(file, [...args], {
       reject: false,
       stdin: 'ignore',

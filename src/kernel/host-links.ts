@@ -107,7 +107,7 @@ export class LinkCache {
   }
 
   /** Notifications were lost, or none have arrived yet: the next `all` lists the links again. */
-  mistrust(): void {
+  invalidate(): void {
     this.#complete = false;
   }
 
@@ -122,7 +122,7 @@ export class LinkCache {
     return known === undefined || identityOf(known) !== identityOf(link);
   }
 
-  gone(link: Link): void {
+  remove(link: Link): void {
     this.#links.delete(link.index);
     this.#since.delete(link.index);
     this.#goneWhileListed?.add(link.index);
@@ -254,7 +254,7 @@ export class HostAddresses {
 }
 
 /** `port`: the link's index. */
-export type LinkNews = (
+export type LinkChangeListener = (
   what: 'veth' | 'link' | 'link state' | 'lan link' | 'link gone' | 'links overran' | 'routing',
   port?: number,
 ) => void;

@@ -5,11 +5,11 @@ import type { DesiredInput, DesiredState, KernelConfig } from '../ruleset/desire
 import { namesFor } from '../ruleset/naming.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 import { type Plan, runStep, withFastElements, withFastSets } from './apply.js';
-import { BridgePorts, Forwarding } from './bridge-fdb.js';
+import { BridgeFdb, BridgePorts } from './bridge-fdb.js';
 import { Cgroups, canZone } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
-import { HostAddresses, LinkCache, type LinkNews, RouteMonitor } from './host-links.js';
+import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
 import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
@@ -25,7 +25,7 @@ import { type SocketEnds, socketsIn } from './sockets.js';
 const HEARTBEAT_SECONDS = 3;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
 
-const newsOf = ({ kind }: { readonly kind?: string }, isNew: boolean): 'veth' | 'link' | 'link state' =>
+const linkChange = ({ kind }: { readonly kind?: string }, isNew: boolean): 'veth' | 'link' | 'link state' =>
   !isNew ? 'link state' : kind === 'veth' ? 'veth' : 'link';
 
 /** The kernel of this network namespace: the classes that read and write its tables, sets, links, routes and flows. */
@@ -44,14 +44,14 @@ export class Kernel implements AsyncDisposable {
   /** The kernel and iptables support conntrack zones for datagrams. */
   hasZones = false;
   readonly #ports = new BridgePorts();
-  readonly forwarding: Forwarding;
+  readonly forwarding: BridgeFdb;
   readonly #policyRoutes = new PolicyRoutes();
   readonly #routing = new NeighbourRouting(this.#policyRoutes);
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
 
   constructor(shape: KernelConfig, run: Exec, log: Pick<Logger, 'warn'>) {
-    this.forwarding = new Forwarding(this.#ports, log);
+    this.forwarding = new BridgeFdb(this.#ports, log);
     this.#shape = shape;
     this.flows = new Conntrack({ ended: shape.marks.ended });
     this.#run = run;
@@ -65,7 +65,7 @@ export class Kernel implements AsyncDisposable {
   }
 
   /** Follows links and addresses from here on; puts our DNS addresses on lo. */
-  async prepare(changed: LinkNews): Promise<void> {
+  async prepare(changed: LinkChangeListener): Promise<void> {
     this.#monitor = this.#follow(changed);
     this.addressTable.add('lo', `${this.#shape.dns.v4}/32`);
     this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
@@ -77,7 +77,7 @@ export class Kernel implements AsyncDisposable {
     for (const l of links) if (l.kind === 'bridge') bridges.release(l.index);
   }
 
-  #follow(changed: LinkNews): RouteMonitor {
+  #follow(changed: LinkChangeListener): RouteMonitor {
     return new RouteMonitor({
       onLink: (l) => {
         if (this.#cache.masterOf(l.index)?.master !== l.master) this.forwarding.moved(l.index);
@@ -85,10 +85,10 @@ export class Kernel implements AsyncDisposable {
         const isNew = this.#cache.put(l);
         if (LAN_KINDS.some((kind) => kind === l.kind)) changed('lan link', l.index);
         else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined)
-          changed(newsOf(l, isNew), l.index);
+          changed(linkChange(l, isNew), l.index);
       },
       onLinkGone: (l) => {
-        this.#cache.gone(l);
+        this.#cache.remove(l);
         if (l.kind === 'veth') changed('link gone');
       },
       onAddress: (a) => {
@@ -105,7 +105,7 @@ export class Kernel implements AsyncDisposable {
         if (this.#routing.isWanted(rule)) this.#reroute(changed);
       },
       onOverrun: () => {
-        this.#cache.mistrust();
+        this.#cache.invalidate();
         this.own.refresh().then(
           () => changed('links overran'),
           () => changed('links overran'),
@@ -114,7 +114,7 @@ export class Kernel implements AsyncDisposable {
     });
   }
 
-  #reroute(changed: LinkNews): void {
+  #reroute(changed: LinkChangeListener): void {
     this.#routing.invalidate();
     changed('routing');
   }
@@ -134,7 +134,7 @@ export class Kernel implements AsyncDisposable {
   }
 
   /** The state that earlier runs left in the kernel. It is empty if marks had another layout then. */
-  async standing(): Promise<KernelSnapshot> {
+  async readSnapshot(): Promise<KernelSnapshot> {
     const { bridge, tables } = await this.#plane.read();
     const isOurs = hasOurLayout(this.#shape, bridge);
     const elements = isOurs ? bridge.elements : EMPTY_BRIDGE;
@@ -174,13 +174,13 @@ export class Kernel implements AsyncDisposable {
   }
 
   /** Sets the static entries that bridges have for these veths. The changes are made in parallel to the passes. */
-  holdVeths(
+  setStaticEntries(
     veths: Pick<ForwardingInput, 'others' | 'isEnforced'> & {
       readonly bound: readonly { readonly index: number; readonly mac: string }[];
     },
   ): void {
     const bound = veths.bound.map((v) => ({ ...v, ...this.#cache.masterOf(v.index) }));
-    this.forwarding.want(forwardingOf({ ...veths, bound, own: this.#cache.macs() }));
+    this.forwarding.apply(forwardingOf({ ...veths, bound, own: this.#cache.macs() }));
   }
 
   async members(set: string): Promise<ReadonlyMap<string, number> | undefined> {
@@ -193,11 +193,11 @@ export class Kernel implements AsyncDisposable {
   remove(set: string, address: string): Promise<void> {
     return this.sets.remove(set, address);
   }
-  async addCut(set: string, members: readonly string[], seconds: number): Promise<void> {
+  async addToBlocklist(set: string, members: readonly string[], seconds: number): Promise<void> {
     const input = members.map((m) => `add ${set} ${m} timeout ${seconds} -exist\n`).join('');
     await runStep(this.#run, { tool: 'ipset', script: input });
   }
-  async removeCut(set: string, members: readonly string[]): Promise<void> {
+  async removeFromBlocklist(set: string, members: readonly string[]): Promise<void> {
     const input = members.map((m) => `del ${set} ${m} -exist\n`).join('');
     await runStep(this.#run, { tool: 'ipset', script: input });
   }

@@ -63,12 +63,12 @@ const inside = (run: Exec, namespace: string, argv: readonly string[], input?: s
   must(run, 'nsenter', [`--net=${namespace}`, '--', ...argv], input === undefined ? {} : { input });
 
 /** Applies an nft program in that namespace, as one transaction. Rejects with the error output of nft. */
-export async function layLan(run: Exec, namespace: string, program: string): Promise<void> {
+export async function applyLanProgram(run: Exec, namespace: string, program: string): Promise<void> {
   await inside(run, namespace, ['nft', '-f', '-'], program);
 }
 
 /** A hash of the tables in that namespace without their learned members. Undefined when a table is missing. */
-export async function lookLan(run: Exec, namespace: string): Promise<string | undefined> {
+export async function lanFingerprint(run: Exec, namespace: string): Promise<string | undefined> {
   const root: unknown = JSON.parse(await inside(run, namespace, ['nft', '-j', '-s', 'list', 'ruleset']));
   const items = (root as { nftables?: readonly Item[] }).nftables ?? [];
   const ours = items.flatMap(oursOf);
@@ -123,7 +123,7 @@ export function putLanMember(namespace: string, set: string, address: string, se
 }
 
 /** Removes a member; a missing member is no error. Throws NetlinkError. */
-export function takeLanMember(namespace: string, set: string, address: string): void {
+export function removeLanMember(namespace: string, set: string, address: string): void {
   try {
     transact(namespace, `remove ${address} from ${set}`, [deleteElement(LAN_TABLE, set, keyOf(address))]);
   } catch (e) {

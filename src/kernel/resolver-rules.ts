@@ -55,7 +55,7 @@ const IN = { name: 'resolver_in', type: 'filter', hook: HOOK.input, priority: 0 
  * - input: a packet socket on lo passes no output hook (the kernel drops that as martian unless route_localnet is set).
  * - source 127.0.0.11 is refused: no client has it, and as a "reply" to it a forged packet would reach Docker's port.
  */
-export function layResolverRules(namespace: string, port: number): void {
+export function installResolverRules(namespace: string, port: number): void {
   const lay = (...before: readonly Outgoing[]): void =>
     transact(namespace, 'lay resolver rules', [...before, ...content(port)]);
   try {
@@ -137,10 +137,10 @@ const MADE_WITHIN_MS = 1_000;
  * bind it
  * first. Rejects with NetlinkError or the error of opening the namespace.
  */
-export async function furnishResolver(namespace: string): Promise<ResolverSockets> {
+export async function prepareResolver(namespace: string): Promise<ResolverSockets> {
   const sockets = await openSockets(namespace);
   try {
-    layResolverRules(namespace, sockets.port);
+    installResolverRules(namespace, sockets.port);
     return sockets;
   } catch (e) {
     closeResolver(sockets);
@@ -159,7 +159,7 @@ const FLOWS = '/proc/sys/net/netfilter/nf_conntrack_count';
  * which has the flows of all namespaces (43 ms with 100,000), is read only if the count is not 0. Rejects with
  * NetlinkError.
  */
-export async function wasAskedBefore(namespace: string, port: number): Promise<boolean> {
+export async function wasQueriedBefore(namespace: string, port: number): Promise<boolean> {
   if (withNamespace(namespace, () => readFileSync(FLOWS, 'latin1')).trim() === '0') return false;
   using conntrack = new Conntrack({ namespace });
   const flows = await conntrack.flows(4, { orig: { dst: RESOLVER } });

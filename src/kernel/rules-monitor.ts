@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '../lib/log.js';
-import { follow, isOurs } from './exec.js';
+import { follow, isOwnProcess } from './exec.js';
 import { closeDescriptor, openSocket, readSocketOption } from './netlink/libc.js';
 
 const RESTART_MS = 1_000;
@@ -70,7 +70,8 @@ export class RulesMonitor implements AsyncDisposable {
     }
     const touched = this.#touched;
     this.#touched = undefined;
-    if (touched !== undefined && !isOurs(Number(generation[1]))) onForeign(`${generation[2]}: ${touched}`);
+    if (touched !== undefined && !isOwnProcess(Number(generation[1])))
+      onForeign(`${generation[2]}: ${touched}`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -15,8 +15,8 @@ import { parentPort } from 'node:worker_threads';
 import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
 import { exec } from './exec.js';
 import { FolderFollower } from './follow-folder.js';
-import { closeLan, layLan, linksAt } from './netns-tables.js';
-import { furnishResolver, type ResolverSockets, wasAskedBefore } from './resolver-rules.js';
+import { applyLanProgram, closeLan, linksAt } from './netns-tables.js';
+import { prepareResolver, type ResolverSockets, wasQueriedBefore } from './resolver-rules.js';
 import type { SandboxReport, SandboxRequest } from './sandboxes.js';
 
 const port = parentPort;
@@ -39,25 +39,25 @@ const LINK_POLL_MS = { first: 4, growth: 1.1, most: 25 };
 /** Reading links that change, or a command of nft, may fail once. */
 const MOST_FAILURES = 5;
 const watched = new Map<string, FolderFollower>();
-let armed = { close: false, furnish: false };
+let armed = { close: false, prepare: false };
 /** By path of the sandbox: the sockets in it, until the main thread has closed them. */
-const furnishing = new Map<string, Promise<ResolverSockets>>();
+const prepared = new Map<string, Promise<ResolverSockets>>();
 
-function furnish(path: string): Promise<ResolverSockets> {
-  const begun = furnishing.get(path);
+function prepare(path: string): Promise<ResolverSockets> {
+  const begun = prepared.get(path);
   if (begun) return begun;
-  const made = untilFurnished(path);
-  furnishing.set(path, made);
-  made.catch(() => furnishing.delete(path));
+  const made = untilPrepared(path);
+  prepared.set(path, made);
+  made.catch(() => prepared.delete(path));
   return made;
 }
 
 /** A refusal of the kernel may be temporary. Without Drawbridge's rules, Docker's resolver replies to the container. */
-async function untilFurnished(path: string): Promise<ResolverSockets> {
+async function untilPrepared(path: string): Promise<ResolverSockets> {
   const end = performance.now() + MADE_WITHIN_MS;
   for (let pause = POLL_MS; ; pause *= 2) {
     try {
-      return await furnishResolver(path);
+      return await prepareResolver(path);
     } catch (e) {
       if (performance.now() + pause > end || !existsSync(path)) throw e;
     }
@@ -78,9 +78,9 @@ const isOfContainer = (path: string): boolean => /^[0-9a-f]{12}$/.test(basename(
 
 function appeared(path: string): void {
   if (armed.close) void close(path);
-  if (!existsSync(path)) furnishing.delete(path);
-  else if (armed.furnish && isOfContainer(path))
-    furnish(path).then(
+  if (!existsSync(path)) prepared.delete(path);
+  else if (armed.prepare && isOfContainer(path))
+    prepare(path).then(
       (sockets) => {
         report({ path, sockets });
         void reportEarlierQuestions(path, sockets.port);
@@ -91,10 +91,10 @@ function appeared(path: string): void {
 
 async function reportEarlierQuestions(path: string, port: number): Promise<void> {
   try {
-    if (await wasAskedBefore(path, port)) report({ path, askedBefore: true });
+    if (await wasQueriedBefore(path, port)) report({ path, queriedBefore: true });
   } catch (e) {
     // a query cannot be excluded, unless the namespace was removed
-    if (existsSync(path)) report({ path, askedBefore: true, ...failed(e) });
+    if (existsSync(path)) report({ path, queriedBefore: true, ...failed(e) });
   }
 }
 
@@ -122,7 +122,7 @@ async function closeFrames(path: string): Promise<void> {
   for (const end = performance.now() + LINKED_WITHIN_MS; performance.now() < end; await delay(pause)) {
     try {
       const devices = await linksAt(path);
-      if (devices.length > 0) return await layLan(exec, path, lanClosedFramesProgram(devices));
+      if (devices.length > 0) return await applyLanProgram(exec, path, lanClosedFramesProgram(devices));
     } catch {
       if (++failures === MOST_FAILURES) return;
     }
@@ -140,12 +140,12 @@ function follow(folder: string): void {
   watched.set(folder, follower);
 }
 
-port.on('message', ({ folder, arm, furnish: wanted, forget }: SandboxRequest) => {
+port.on('message', ({ folder, arm, prepare: wanted, forget }: SandboxRequest) => {
   if (folder !== undefined) follow(folder);
   if (arm !== undefined) armed = arm;
-  if (forget !== undefined) furnishing.delete(forget);
+  if (forget !== undefined) prepared.delete(forget);
   if (wanted !== undefined)
-    furnish(wanted.path).then(
+    prepare(wanted.path).then(
       (sockets) => report({ ...wanted, sockets }),
       (e: unknown) => report({ ...wanted, ...failed(e) }),
     );

@@ -7,13 +7,13 @@ export interface SandboxArms {
   /** It is closed to what would leave through macvlan and ipvlan links. */
   readonly close: boolean;
   /** Queries for Docker's resolver are redirected to Drawbridge's sockets. */
-  readonly furnish: boolean;
+  readonly prepare: boolean;
 }
 export interface SandboxRequest {
   /** To be watched from now on. */
   readonly folder?: string;
   readonly arm?: SandboxArms;
-  readonly furnish?: { readonly path: string; readonly id: number };
+  readonly prepare?: { readonly path: string; readonly id: number };
   /** The sockets in this sandbox are closed. */
   readonly forget?: string;
 }
@@ -27,7 +27,7 @@ export interface SandboxReport {
   /**
    * The container sent a query to Docker's resolver before the redirect was installed; with `error`, this is unknown.
    */
-  readonly askedBefore?: boolean;
+  readonly queriedBefore?: boolean;
   readonly id?: number;
   readonly sockets?: ResolverSockets;
   readonly error?: { readonly message: string; readonly code: string | undefined };
@@ -37,14 +37,14 @@ export interface SandboxesOptions {
    * The redirect in a new sandbox is installed. A request for the same sandbox, made before this, gets the same
    * sockets.
    */
-  readonly onFurnished: (path: string, sockets: ResolverSockets) => void;
+  readonly onPrepared: (path: string, sockets: ResolverSockets) => void;
   /** The redirect in a new sandbox could not be installed: mostly the sandbox was removed in the meantime. */
-  readonly onUnfurnished: (path: string, error: Error) => void;
+  readonly onPrepareFailed: (path: string, error: Error) => void;
   /**
    * The container of a new sandbox sent, or may have sent, a query to Docker's resolver before the redirect was
    * installed.
    */
-  readonly onAskedBefore: (path: string, error: Error | undefined) => void;
+  readonly onQueriedBefore: (path: string, error: Error | undefined) => void;
   /** The thread polls this folder from now on, or watches it again. */
   readonly onPolling: (folder: string, isPolling: boolean) => void;
   /** The thread has died; it starts again. */
@@ -65,7 +65,7 @@ export class Sandboxes implements AsyncDisposable {
   readonly #folders = new Set<string>();
   readonly #waiting = new Map<number, Waiting>();
   #worker: Worker | undefined;
-  #armed: SandboxArms = { close: false, furnish: false };
+  #armed: SandboxArms = { close: false, prepare: false };
   #requests = 0;
   #ended = false;
 
@@ -80,27 +80,27 @@ export class Sandboxes implements AsyncDisposable {
 
   arm(arms: Partial<SandboxArms>): void {
     const arm = { ...this.#armed, ...arms };
-    if (this.#ended || (arm.close === this.#armed.close && arm.furnish === this.#armed.furnish)) return;
+    if (this.#ended || (arm.close === this.#armed.close && arm.prepare === this.#armed.prepare)) return;
     this.#armed = arm;
     if (this.#isNeeded && !this.#worker) this.#start();
     else this.#worker?.postMessage({ arm } satisfies SandboxRequest);
   }
 
   get #isNeeded(): boolean {
-    return this.#armed.close || this.#armed.furnish;
+    return this.#armed.close || this.#armed.prepare;
   }
 
   /**
    * Opens sockets in a sandbox and installs the redirect to them. Rejects with the error code of the system, if there
    * is one.
    */
-  furnish(path: string): Promise<ResolverSockets> {
+  prepare(path: string): Promise<ResolverSockets> {
     if (this.#ended) return Promise.reject(new Error('the service ends'));
     if (!this.#worker) this.#start();
     const id = ++this.#requests;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      this.#worker?.postMessage({ furnish: { path, id } } satisfies SandboxRequest);
+      this.#worker?.postMessage({ prepare: { path, id } } satisfies SandboxRequest);
     });
   }
 
@@ -139,20 +139,20 @@ export class Sandboxes implements AsyncDisposable {
     worker.postMessage({ arm: this.#armed } satisfies SandboxRequest);
   }
 
-  #take({ path, id, sockets, error, isPolling, askedBefore }: SandboxReport): void {
+  #take({ path, id, sockets, error, isPolling, queriedBefore }: SandboxReport): void {
     if (isPolling !== undefined) {
       this.#o.onPolling(path, isPolling);
       return;
     }
     const failure = error && Object.assign(new Error(error.message), error.code && { code: error.code });
-    if (askedBefore) {
-      this.#o.onAskedBefore(path, failure);
+    if (queriedBefore) {
+      this.#o.onQueriedBefore(path, failure);
       return;
     }
     const waiting = id === undefined ? undefined : this.#waiting.get(id);
     if (id !== undefined) this.#waiting.delete(id);
-    if (sockets) (waiting?.resolve ?? ((s) => this.#o.onFurnished(path, s)))(sockets);
-    else if (failure) (waiting?.reject ?? ((e) => this.#o.onUnfurnished(path, e)))(failure);
+    if (sockets) (waiting?.resolve ?? ((s) => this.#o.onPrepared(path, s)))(sockets);
+    else if (failure) (waiting?.reject ?? ((e) => this.#o.onPrepareFailed(path, e)))(failure);
   }
 
   #rejectAll(error: Error): void {

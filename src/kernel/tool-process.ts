@@ -5,10 +5,10 @@ import type { Logger } from '../lib/log.js';
 import {
   type ExecOptions,
   type ExecResult,
-  endForeign,
   execHere,
+  killAbandoned,
   runThrough,
-  started,
+  startProcess,
   TIMEOUT_MS,
 } from './exec.js';
 
@@ -31,7 +31,7 @@ export type ToolReport =
 const RESTART_MS = 1_000;
 /** The process kills a tool that takes too long. If it has not done so for this much longer, it hangs itself. */
 const GRACE_MS = 10_000;
-const LOOK_AGAIN_MS = 100;
+const RECHECK_MS = 100;
 
 interface Waiting {
   readonly onStarted: (pid: number) => void;
@@ -65,7 +65,7 @@ export class ToolProcess implements AsyncDisposable {
     const isSource = import.meta.url.endsWith('.ts'); // then it takes the TypeScript loader
     const script = fileURLToPath(new URL('./tool-runner.js', import.meta.url));
     try {
-      const { child } = await started(process.execPath, [script], () =>
+      const { child } = await startProcess(process.execPath, [script], () =>
         execaNode(isSource ? script.replace(/js$/, 'ts') : script, [], {
           nodeOptions: isSource ? ['--import', import.meta.resolve('tsx')] : [],
           ipc: true,
@@ -114,8 +114,7 @@ export class ToolProcess implements AsyncDisposable {
     if (!child?.connected) return execHere(file, args, options, onStarted);
     const id = ++this.#requests;
     // After a pause of the service itself, the messages that have arrived are read first.
-    const kill = () =>
-      setTimeout(() => this.#waiting.has(id) && child.kill('SIGKILL'), LOOK_AGAIN_MS).unref();
+    const kill = () => setTimeout(() => this.#waiting.has(id) && child.kill('SIGKILL'), RECHECK_MS).unref();
     const stuck = setTimeout(kill, (options.timeoutMs ?? TIMEOUT_MS) + this.#graceMs);
     return new Promise<ExecResult>((resolve, reject) => {
       this.#waiting.set(id, { onStarted, resolve, reject });
@@ -130,7 +129,7 @@ export class ToolProcess implements AsyncDisposable {
   #lost(why: string): void {
     if (!this.#ended) runThrough(undefined); // after the end of this object, another one may be in use
     this.#child = undefined;
-    for (const { pid } of this.#waiting.values()) if (pid !== undefined) endForeign(pid);
+    for (const { pid } of this.#waiting.values()) if (pid !== undefined) killAbandoned(pid);
     for (const { reject } of this.#waiting.values())
       reject(new Error(`the process that starts the kernel's tools has ended: ${why}`));
     this.#waiting.clear();

@@ -7,7 +7,7 @@ import type { Policies } from '../enforce/policies.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';
-import { closeLan, layLan, removeLan } from '../kernel/netns-tables.js';
+import { applyLanProgram, closeLan, removeLan } from '../kernel/netns-tables.js';
 import { Newest } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
@@ -239,7 +239,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
   /** By now it may have joined another. */
   async #closeAgain(id: string, path: string): Promise<void> {
     try {
-      await layLan(exec, path, lanClosedProgram());
+      await applyLanProgram(exec, path, lanClosedProgram());
       this.#closed.set(id, path);
     } catch (e) {
       this.#o.log.debug({ container: id, err: String(e) }, 'rules in a namespace stay: it is probably gone');

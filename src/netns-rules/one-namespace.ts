@@ -1,12 +1,12 @@
 import { exec } from '../kernel/exec.js';
 import { Conntrack } from '../kernel/netlink/conntrack.js';
 import {
+  applyLanProgram,
   generationIn,
   lanEnds,
-  layLan,
-  lookLan,
+  lanFingerprint,
   putLanMember,
-  takeLanMember,
+  removeLanMember,
 } from '../kernel/netns-tables.js';
 import type { Logger } from '../lib/log.js';
 import type { NetnsPlace } from '../ruleset/desired-state.js';
@@ -88,7 +88,7 @@ export class NamespaceRules implements Disposable {
     if (!seen) return false;
     const generation = generationIn(this.path);
     if (generation === seen.generation) return false;
-    const print = await lookLan(exec, this.path);
+    const print = await lanFingerprint(exec, this.path);
     if (this.#seen !== seen) return false; // our own change came between
     if (print === seen.print) this.#seen = { generation, print };
     else this.#laid = undefined;
@@ -148,16 +148,16 @@ export class NamespaceRules implements Disposable {
         ([set, members]) => [set, new Map([...members].map(([a, u]) => [a, left(u, now)]))] as const,
       ),
     );
-    await layLan(exec, this.path, lanProgram(want.input, seconds));
+    await applyLanProgram(exec, this.path, lanProgram(want.input, seconds));
     this.#learned = learned;
     await this.#layFrames(frames);
     const generation = generationIn(this.path);
-    this.#seen = { generation, print: await lookLan(exec, this.path) };
+    this.#seen = { generation, print: await lanFingerprint(exec, this.path) };
   }
 
   /** Kernels before 5.16 have no place for it. */
   async #layFrames(program: string): Promise<void> {
-    this.frames = await layLan(exec, this.path, program).then(
+    this.frames = await applyLanProgram(exec, this.path, program).then(
       () => undefined,
       (e: unknown) => (e instanceof Error ? e.message : String(e)),
     );
@@ -191,7 +191,7 @@ export class NamespaceRules implements Disposable {
   }
 
   #take(set: string, address: string): void {
-    this.#write(() => takeLanMember(this.path, set, address));
+    this.#write(() => removeLanMember(this.path, set, address));
     this.#learned.get(set)?.delete(address);
   }
 

@@ -18,7 +18,7 @@ beforeEach(() => {
   const change = (verb: string, tail: string) => async (set: string, members: readonly string[]) =>
     void ns.feed(members.map((m) => `${verb} ${set} ${m}${tail} -exist\n`).join(''), 'ipset', 'restore');
   bars = new FlowBlocklist(
-    { addCut: change('add', ' timeout 60'), removeCut: change('del', '') },
+    { addToBlocklist: change('add', ' timeout 60'), removeFromBlocklist: change('del', '') },
     'DB',
     () => 0,
   );

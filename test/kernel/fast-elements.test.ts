@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { withFastElements } from '../../src/kernel/apply.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
-import { type Exec, isOurs } from '../../src/kernel/exec.js';
+import { type Exec, isOwnProcess } from '../../src/kernel/exec.js';
 import { u32le } from '../../src/kernel/netlink/netlink-codec.js';
 import { NftElements } from '../../src/kernel/netlink/nft-codec.js';
 import { observe } from '../../src/kernel/read-rules.js';
@@ -101,7 +101,7 @@ it('nft monitor names this process, whose changes are no reason to look again', 
     monitor.kill();
   }
   const writers = [...lines.matchAll(/# new generation \d+ by process (\d+) /g)].map((m) => Number(m[1]));
-  expect(writers.filter((pid) => !isOurs(pid))).toEqual([]);
+  expect(writers.filter((pid) => !isOwnProcess(pid))).toEqual([]);
 });
 
 it('nft says what is wrong with a change that the kernel refuses, and nothing of it stands', async () => {

@@ -1,14 +1,14 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { exec } from '../../src/kernel/exec.js';
 import {
+  applyLanProgram,
   closeLan,
   generationIn,
   lanEnds,
-  layLan,
-  lookLan,
+  lanFingerprint,
   putLanMember,
   removeLan,
-  takeLanMember,
+  removeLanMember,
 } from '../../src/kernel/netns-tables.js';
 import { compile } from '../../src/ruleset/compile.js';
 import type { Subject } from '../../src/ruleset/desired-state.js';
@@ -51,7 +51,7 @@ function inputFor(m: Subject, more: Partial<LanInput> = {}): LanInput {
   return { shape, member: m, sets, closed: [], resolver: 20_053, links6: ['fd09::/64'], ...more };
 }
 const lay = (allow: string, more: Partial<LanInput> = {}): Promise<void> =>
-  layLan(exec, ns.path, lanProgram(inputFor(onLan(allow), more), new Map()));
+  applyLanProgram(exec, ns.path, lanProgram(inputFor(onLan(allow), more), new Map()));
 const pings = async (address: string): Promise<boolean> => {
   const argv = ['ping', ...(address.includes(':') ? ['-6'] : []), '-c', '1', '-W', '1', address];
   return (await ns.exec('busybox', argv)).code === 0;
@@ -84,7 +84,7 @@ s.sendto(bytes([136, 0, 0, 0, 0x20, 0, 0, 0]) + address + bytes([2, 1, 2, 0, 0, 
   };
   it.each([
     ['closed over netlink', () => closeLan(ns.path)],
-    ['closed by nft', () => layLan(exec, ns.path, lanClosedProgram())],
+    ['closed by nft', () => applyLanProgram(exec, ns.path, lanClosedProgram())],
   ])('%s: an announcement of an address leaves, and nothing like it', async (_, close) => {
     await close();
     expect(await announce(255, 0, 'ff02::1')).toBeUndefined();
@@ -109,10 +109,10 @@ s.sendto(bytes([136, 0, 0, 0, 0x20, 0, 0, 0]) + address + bytes([2, 1, 2, 0, 0, 
       (s) => s.timed && s.name.includes(m.id.slice(0, 12)),
     );
     const name = set?.name ?? '';
-    await layLan(exec, ns.path, lanProgram(inputFor(m), new Map([[name, new Map([[FAR4, 900]])]])));
+    await applyLanProgram(exec, ns.path, lanProgram(inputFor(m), new Map([[name, new Map([[FAR4, 900]])]])));
     expect(await pings(FAR4)).toBe(true);
-    takeLanMember(ns.path, name, FAR4);
-    takeLanMember(ns.path, name, FAR4);
+    removeLanMember(ns.path, name, FAR4);
+    removeLanMember(ns.path, name, FAR4);
     ns.run('nft', 'list', 'ruleset');
     putLanMember(ns.path, name, '10.9.0.4', 60);
     putLanMember(ns.path, name, '10.9.0.4', 5_000);
@@ -124,38 +124,38 @@ s.sendto(bytes([136, 0, 0, 0, 0x20, 0, 0, 0]) + address + bytes([2, 1, 2, 0, 0, 
 
   it('what others change is seen, learned members are not', async () => {
     const m = onLan(`${FAR4}, api.example.com`);
-    await layLan(exec, ns.path, lanProgram(inputFor(m), new Map()));
-    const [stood, at] = [await lookLan(exec, ns.path), generationIn(ns.path)];
+    await applyLanProgram(exec, ns.path, lanProgram(inputFor(m), new Map()));
+    const [stood, at] = [await lanFingerprint(exec, ns.path), generationIn(ns.path)];
     const learned = [...compile(input(m)).sets.values()].find(
       (s) => s.timed && s.family === 4 && s.name.includes(m.id.slice(0, 12)),
     );
     putLanMember(ns.path, learned?.name ?? '', '10.9.0.4', 60);
     expect(generationIn(ns.path)).not.toBe(at);
-    expect(await lookLan(exec, ns.path)).toBe(stood);
+    expect(await lanFingerprint(exec, ns.path)).toBe(stood);
     ns.run('nft', 'flush', 'chain', 'inet', 'drawbridge_lan', 'judge');
-    expect(await lookLan(exec, ns.path)).not.toBe(stood);
+    expect(await lanFingerprint(exec, ns.path)).not.toBe(stood);
     ns.run('nft', 'delete', 'table', 'inet', 'drawbridge_lan');
-    expect(await lookLan(exec, ns.path)).toBeUndefined();
+    expect(await lanFingerprint(exec, ns.path)).toBeUndefined();
     expect(lanKey(inputFor(m))).toBe(lanKey(inputFor(onLan(`${FAR4}, api.example.com`))));
   });
 
   it('knows the links, and holds frames that no socket of IP made', async () => {
     const [end] = await lanEnds(ns.path);
     expect(end).toMatchObject({ device: 'm0', addresses: expect.arrayContaining(['10.9.0.2', 'fd09::2']) });
-    await layLan(exec, ns.path, lanFramesProgram(['m0'], ['10.9.0.2', 'fd09::2']));
+    await applyLanProgram(exec, ns.path, lanFramesProgram(['m0'], ['10.9.0.2', 'fd09::2']));
     expect([await pings(FAR4), await pings(FAR6)]).toEqual([true, true]);
-    await layLan(exec, ns.path, lanFramesProgram([], []));
+    await applyLanProgram(exec, ns.path, lanFramesProgram([], []));
   });
 
   it('frames of a closed namespace are closed once, and not where it has been opened or judged since', async () => {
-    const close = (): Promise<void> => layLan(exec, ns.path, lanClosedFramesProgram(['m0']));
+    const close = (): Promise<void> => applyLanProgram(exec, ns.path, lanClosedFramesProgram(['m0']));
     await expect(close()).rejects.toThrow('No such file');
     closeLan(ns.path);
     await close();
     expect(ns.run('nft', 'list', 'table', 'netdev', 'drawbridge_lan')).toContain('policy drop');
     await expect(close()).rejects.toThrow('File exists');
     await lay(`${FAR4}, [${FAR6}]`);
-    await layLan(exec, ns.path, lanFramesProgram(['m0'], ['10.9.0.2', 'fd09::2']));
+    await applyLanProgram(exec, ns.path, lanFramesProgram(['m0'], ['10.9.0.2', 'fd09::2']));
     await expect(close()).rejects.toThrow('File exists');
     expect([await pings(FAR4), await pings(FAR6)]).toEqual([true, true]);
     expect(removeLan(ns.path)).toBe(true);

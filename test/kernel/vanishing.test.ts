@@ -27,7 +27,7 @@ beforeEach(async () => {
   links = new Links({ namespace: ns.path });
   cache = new LinkCache(links);
   monitor = new RouteMonitor(
-    { onLink: (l) => cache.put(l), onLinkGone: (l) => cache.gone(l), onOverrun: () => cache.mistrust() },
+    { onLink: (l) => cache.put(l), onLinkGone: (l) => cache.remove(l), onOverrun: () => cache.invalidate() },
     { namespace: ns.path },
   );
   await cache.all(new Set());

@@ -28,8 +28,8 @@ export const DNS: readonly Mutant[] = [
     id: 'names-ahead',
     what: 'before Docker has reported it, the names of an enforced container are asked by Docker',
     file: 'src/kernel/sandbox-thread.ts',
-    from: 'else if (armed.furnish && isOfContainer(path))',
-    to: "else if (armed.furnish && path === '')",
+    from: 'else if (armed.prepare && isOfContainer(path))',
+    to: "else if (armed.prepare && path === '')",
     killedBy: {
       file: 'test/live/late-names.test.ts',
       test: 'are denied, and asked of nobody, when they are not',

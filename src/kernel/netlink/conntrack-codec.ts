@@ -146,7 +146,7 @@ export function matches(flow: Flow, filter: FlowFilter): boolean {
 }
 
 /** The bytes of one address that every matching flow's message contains; undefined when the filter names none. */
-export function telltale(filter: FlowFilter): Buffer | undefined {
+export function filteredAddress(filter: FlowFilter): Buffer | undefined {
   for (const direction of DIRECTIONS) {
     for (const end of ENDS) {
       const text = filter[direction]?.[end];

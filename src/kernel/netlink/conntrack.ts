@@ -10,12 +10,12 @@ import {
   decodeFlow,
   ENDS,
   type FlowFilter,
+  filteredAddress,
   IP,
   matches,
   mayFit,
   PROTO,
   TUPLE,
-  telltale,
 } from './conntrack-codec.js';
 import {
   AF_INET,
@@ -181,7 +181,7 @@ export class Conntrack implements Disposable {
     const operation = `dump IPv${family} flows`;
     const body = dumpBody(family, filter, inKernel);
     if (body === undefined) return Promise.reject(badAddress(operation));
-    const sign = telltale(filter);
+    const sign = filteredAddress(filter);
     return this.#dumps.dump(operation, { type: CONNTRACK_MESSAGE.get, body }, (message) => {
       if (sign !== undefined && !message.body.includes(sign)) return undefined; // ten times cheaper than reading it
       if (among !== undefined && !mayFit(message.body, family, among)) return undefined;

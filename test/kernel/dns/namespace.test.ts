@@ -3,8 +3,8 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tcpListenFd, udpSocketFd } from '../../../src/kernel/netlink/namespace.js';
 import {
-  furnishResolver,
-  layResolverRules,
+  installResolverRules,
+  prepareResolver,
   removeResolverRules,
 } from '../../../src/kernel/resolver-rules.js';
 import { makeNetns, type Netns } from '../in-netns.js';
@@ -86,7 +86,7 @@ beforeAll(async () => {
   house.policy.allowed.set('good.test', {});
   const place = { family: 4, address: embeddedResolver, port, namespace: ns.path } as const;
   house.service.attachNamespace('boxed', { udpFd: udpSocketFd(place), tcpFd: tcpListenFd(place) });
-  layResolverRules(ns.path, port);
+  installResolverRules(ns.path, port);
 });
 afterAll(() => {
   house.close();
@@ -174,8 +174,8 @@ describe("Docker's rules, put there after ours", () => {
     expect(docker.log).toHaveLength(1);
     ns.run('python3', '-c', forger, String(dockerPort), String(port));
     await expect.poll(() => docker.log.length).toBeGreaterThan(1);
-    layResolverRules(ns.path, port);
-    layResolverRules(ns.path, port);
+    installResolverRules(ns.path, port);
+    installResolverRules(ns.path, port);
     expect(await run('udp', 53, 'evil.test')).toBe('rcode 3');
   });
 });
@@ -192,7 +192,7 @@ process.stdin.on('end', () => process.exit(0));`;
 
 describe('a namespace that turns out to ask Docker', () => {
   it('has what was asked before answered by Docker, also what the same socket asks later', async () => {
-    const sockets = await furnishResolver(ns.path);
+    const sockets = await prepareResolver(ns.path);
     const client = spawn('nsenter', [`--net=${ns.path}`, '--', process.execPath, '-e', oneSocket]);
     try {
       let printed = '';

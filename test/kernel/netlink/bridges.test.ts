@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { BridgePorts, Forwarding, releaseVeths } from '../../../src/kernel/bridge-fdb.js';
+import { BridgeFdb, BridgePorts, releaseVeths } from '../../../src/kernel/bridge-fdb.js';
 import { Bridges, Links } from '../../../src/kernel/netlink/links.js';
 import { forwardingOf } from '../../../src/ruleset/bridge-forwarding.js';
 import { makeNamespace, type Namespace } from './lab.js';
@@ -53,21 +53,21 @@ const entries = (): Entry[] =>
     .map(({ mac, flags, state }) => ({ mac, flags, state }));
 const STICKY = { mac: MAC, flags: ['sticky'], state: 'static' };
 const warnings: object[] = [];
-const forwarding = (): Forwarding => new Forwarding(ports, { warn: (o) => warnings.push(o) });
+const forwarding = (): BridgeFdb => new BridgeFdb(ports, { warn: (o) => warnings.push(o) });
 
 test('a veth gets an entry, teaches its bridge nothing, and is released to what it was', async () => {
   const { veth, master } = attached();
   const before = shown();
   host.run('bridge', 'fdb', 'add', '02:42:00:00:00:99', 'dev', 'veth0', 'master', 'dynamic');
   const table = forwarding();
-  table.want(new Map([[veth, { master, mac: MAC, flood: false }]]));
+  table.apply(new Map([[veth, { master, mac: MAC, flood: false }]]));
   await table.settled();
   expect(shown()).toEqual({ learning: false, flood: false });
   expect(entries()).toEqual([STICKY]);
-  table.want(new Map([[veth, { master, mac: MAC, flood: true }]]));
+  table.apply(new Map([[veth, { master, mac: MAC, flood: true }]]));
   await table.settled();
   expect(shown()).toEqual({ learning: false, flood: true });
-  table.want(new Map([[veth, { master, mac: '02:42:ac:11:00:03', flood: true }]]));
+  table.apply(new Map([[veth, { master, mac: '02:42:ac:11:00:03', flood: true }]]));
   await table.settled();
   expect(entries()).toEqual([{ ...STICKY, mac: '02:42:ac:11:00:03' }]);
   expect(await releaseVeths(ports)).toEqual([veth]);
@@ -80,25 +80,25 @@ test('it is mended after another process, and after the veth has left its bridge
   const { veth, master } = attached();
   const table = forwarding();
   const wanted = new Map([[veth, { master, mac: MAC, flood: false }]]);
-  table.want(wanted);
+  table.apply(wanted);
   await table.settled();
   host.run('bridge', 'link', 'set', 'dev', 'veth0', 'learning', 'on');
   host.run('bridge', 'fdb', 'del', MAC, 'dev', 'veth0', 'master');
   table.invalidate();
-  table.want(wanted);
+  table.apply(wanted);
   await table.settled();
   expect(shown()).toEqual({ learning: false, flood: false });
   expect(entries()).toEqual([STICKY]);
   host.run('bridge', 'link', 'set', 'dev', 'veth0', 'learning', 'on');
   table.invalidate();
-  table.want(wanted);
+  table.apply(wanted);
   await table.settled();
   expect(shown()).toEqual({ learning: false, flood: false });
   host.run('ip', 'link', 'set', 'veth0', 'nomaster');
   host.run('ip', 'link', 'set', 'veth0', 'master', 'br0');
   expect(entries()).toEqual([]);
   table.moved(veth);
-  table.want(wanted);
+  table.apply(wanted);
   await table.settled();
   expect(shown()).toEqual({ learning: false, flood: false });
   expect(entries()).toEqual([STICKY]);
@@ -108,7 +108,7 @@ test('a veth that is gone is passed over, and what is no longer wanted is releas
   const { veth, master } = attached();
   const table = forwarding();
   const here = { master, mac: MAC, flood: false };
-  table.want(
+  table.apply(
     new Map([
       [9999, { ...here, mac: '02:42:ac:11:00:09' }],
       [veth, here],
@@ -116,7 +116,7 @@ test('a veth that is gone is passed over, and what is no longer wanted is releas
   );
   await table.settled();
   expect(entries()).toEqual([STICKY]);
-  table.want(new Map());
+  table.apply(new Map());
   await table.settled();
   expect(shown()).toEqual({ learning: true, flood: true });
   expect(entries()).toEqual([]);
@@ -144,11 +144,11 @@ test('veths that vanish at any moment fail no change, and leave the others as th
     expect(listed).toHaveLength(AT_ONCE);
     const mac = (n: number): string => `02:42:ac:13:00:${n.toString(16).padStart(2, '0')}`;
     const theirs = listed.map((index, n) => [index, { master, mac: mac(n), flood: false }] as const);
-    table.want(new Map([...theirs, [veth, { master, mac: MAC, flood: round % 2 === 0 }]]));
+    table.apply(new Map([...theirs, [veth, { master, mac: MAC, flood: round % 2 === 0 }]]));
     if (round % 2 === 0) await table.settled();
     batch(['link del group 7']);
     if (round % 3 === 0) table.invalidate();
-    table.want(new Map([...theirs, [veth, { master, mac: MAC, flood: round % 2 === 1 }]]));
+    table.apply(new Map([...theirs, [veth, { master, mac: MAC, flood: round % 2 === 1 }]]));
     await table.settled();
     expect([round, shown(), entries()]).toEqual([
       round,
@@ -156,7 +156,7 @@ test('veths that vanish at any moment fail no change, and leave the others as th
       [STICKY],
     ]);
   }
-  table.want(new Map());
+  table.apply(new Map());
   await table.settled();
   expect([shown(), entries(), warnings]).toEqual([{ learning: true, flood: true }, [], []]);
 });

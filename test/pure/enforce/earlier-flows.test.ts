@@ -74,7 +74,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
         return true;
       },
     },
-    addCut: async (_: string, members: readonly string[]) => void blocked.push(...members),
+    addToBlocklist: async (_: string, members: readonly string[]) => void blocked.push(...members),
     hostAddresses: () => new Set([HOST]),
     sockets: async (paths: readonly string[]) =>
       paths.includes('docker/x') ? [connected(GOOD, 40_001), connected(BAD, 40_002)] : [],

@@ -72,7 +72,7 @@ function house() {
   });
   const kernel = {
     links: async () => [BRIDGE, ...present.map(vethOf)],
-    standing: async () => ({
+    readSnapshot: async () => ({
       bridge: EMPTY_BRIDGE,
       hostMarks: new Map(),
       hostGates: [],
@@ -89,11 +89,11 @@ function house() {
     members: async () => new Map(),
     add: async () => undefined,
     remove: async () => undefined,
-    addCut: async () => undefined,
-    removeCut: async () => undefined,
+    addToBlocklist: async () => undefined,
+    removeFromBlocklist: async () => undefined,
     hostAddresses: () => new Set<string>(),
     routeNeighbours: async () => undefined,
-    holdVeths: nothing,
+    setStaticEntries: nothing,
     removeSurplusRoutes: async () => undefined,
   } as unknown as Kernel;
   const hosts: HostCgroups = { net: NO_HOST_NET, cgroups: new Map(), late: new Map(), open: new Map() };

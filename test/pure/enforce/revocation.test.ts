@@ -44,7 +44,7 @@ function revoker() {
       delete: (f: Flow) => table.delete(f),
       mark: () => true,
     },
-    addCut: async (_: string, members: readonly string[]) => {
+    addToBlocklist: async (_: string, members: readonly string[]) => {
       if (isFull) throw new Error('full');
       barred.push(...members);
     },
@@ -228,8 +228,13 @@ it('flows end although their stragglers cannot be barred, and the failure is tol
 
 it('a flow that the other side knows by another port is barred by that one, too', async () => {
   const members: string[] = [];
-  const addCut = async (_: string, added: readonly string[]): Promise<void> => void members.push(...added);
-  const bars = new FlowBlocklist({ addCut, removeCut: async () => undefined }, shape.prefix, () => 0);
+  const addToBlocklist = async (_: string, added: readonly string[]): Promise<void> =>
+    void members.push(...added);
+  const bars = new FlowBlocklist(
+    { addToBlocklist, removeFromBlocklist: async () => undefined },
+    shape.prefix,
+    () => 0,
+  );
   const own = flow(4000);
   const masqueraded = { ...own, reply: { ...own.reply, dst: '198.51.100.1', dport: 6000 } };
   await bars.block([own, { ...own, reply: { ...own.reply, dport: 5001 } }, masqueraded], {

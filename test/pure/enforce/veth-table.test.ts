@@ -34,8 +34,9 @@ function book() {
       flowsAmong: async () => [...table],
       delete: (f: Flow) => table.delete(f),
     },
-    addCut: async (_: string, members: readonly string[]) => void members.map((m) => barred.add(m)),
-    removeCut: async (_: string, members: readonly string[]) => void members.map((m) => barred.delete(m)),
+    addToBlocklist: async (_: string, members: readonly string[]) => void members.map((m) => barred.add(m)),
+    removeFromBlocklist: async (_: string, members: readonly string[]) =>
+      void members.map((m) => barred.delete(m)),
   } as unknown as Kernel;
   const bars = new FlowBlocklist(kernel, 'DB', () => 0);
   const ports = new VethTable({

@@ -26,7 +26,7 @@ it('a veth gets its identity after the rules of its container stand, and those a
   const backstop = stageOf('nft', /table inet drawbridge_backstop/);
   expect(identities).toHaveLength(1);
   expect(identities[0]).toBe(plan.stages.length - 1);
-  expect(plan.barring).toBe((sets ?? -1) + 1);
+  expect(plan.blockingStages).toBe((sets ?? -1) + 1);
   expect(sets).toBeLessThan(rules4 ?? -1);
   expect(rules4).toBe(rules6);
   expect(rules4).toBeLessThan(identities[0] ?? -1);
@@ -51,7 +51,7 @@ it('the stages run one after the other, and flows of an earlier holder end when 
   };
   await applyPlan(
     run as never,
-    { stages, barring: 1, refill: [] },
+    { stages, blockingStages: 1, refill: [] },
     {
       beforeBinding: async () => {
         ran.push('flows begin to end');

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { Forwarding, type PortChange } from '../../../src/kernel/bridge-fdb.js';
+import { BridgeFdb, type PortChange } from '../../../src/kernel/bridge-fdb.js';
 
 const turns = (n: number): Promise<void> =>
   n === 0 ? Promise.resolve() : Promise.resolve().then(() => turns(n - 1));
@@ -18,10 +18,10 @@ it.each(Array.from({ length: 24 }, (_, n) => n))(
         return [];
       },
     };
-    const forwarding = new Forwarding(table, { warn: () => undefined });
-    forwarding.want(held(1));
+    const forwarding = new BridgeFdb(table, { warn: () => undefined });
+    forwarding.apply(held(1));
     await turns(n);
-    forwarding.want(held(1, 2));
+    forwarding.apply(held(1, 2));
     await new Promise((done) => setImmediate(done));
     expect(new Set(asked.flat())).toEqual(new Set([1, 2]));
     forwarding.close();

@@ -22,7 +22,7 @@ describe('links kept by announcements', () => {
     expect(await cache.all(new Set())).toContainEqual(
       expect.objectContaining({ index: 7, peerMac: 'ee:00:00:00:00:08' }),
     );
-    cache.gone(veth(8, 7, 'ee:00:00:00:00:08'));
+    cache.remove(veth(8, 7, 'ee:00:00:00:00:08'));
     cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 3, linkNamespaceId: 4 }));
     expect(await cache.all(new Set())).toMatchObject([
       { index: 7, master: 3, netnsId: 4, peerMac: '02:42:ac:11:00:02' },
@@ -57,13 +57,13 @@ describe('links kept by announcements', () => {
     const cache: LinkCache = new LinkCache({
       list: async () => {
         cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 5 }));
-        cache.gone(veth(8, 7, 'aa:00:00:00:00:08'));
+        cache.remove(veth(8, 7, 'aa:00:00:00:00:08'));
         return [...listed, veth(8, 7, 'aa:00:00:00:00:08')];
       },
       getLinkInNamespace: () => undefined,
     });
     cache.put(veth(99, 98, 'aa:00:00:00:00:99'));
-    cache.mistrust();
+    cache.invalidate();
     expect(await cache.all(new Set())).toMatchObject([{ index: 7, master: 5 }]);
   });
 
@@ -81,12 +81,12 @@ describe('links kept by announcements', () => {
     cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 5, linkNamespaceId: 4 }));
     expect(await since()).toBe(20);
     listed.push(veth(7, 8, 'aa:00:00:00:00:07', { master: 5, linkNamespaceId: 4 }));
-    cache.mistrust();
+    cache.invalidate();
     expect(await since()).toBe(20);
     cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 6, linkNamespaceId: 4 }));
     now = 40;
     expect(await since()).toBe(30);
-    cache.gone(veth(7, 8, 'aa:00:00:00:00:07'));
+    cache.remove(veth(7, 8, 'aa:00:00:00:00:07'));
     cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 6 }));
     expect(await since()).toBe(40);
   });
@@ -97,7 +97,7 @@ describe('links kept by announcements', () => {
     const cache = new LinkCache({ ...nobody, list: async () => listed.slice() }, () => now);
     await cache.all(new Set());
     listed.pop();
-    cache.mistrust();
+    cache.invalidate();
     await cache.all(new Set());
     now = 20;
     cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 5 }));

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, expect, it, vi } from 'vitest';
-import { asReader, exec, isOurs } from '../../../src/kernel/exec.js';
+import { asReader, exec, isOwnProcess } from '../../../src/kernel/exec.js';
 import { ToolProcess } from '../../../src/kernel/tool-process.js';
 import type { Logger } from '../../../src/lib/log.js';
 import { alive } from '../../lab/process.js';
@@ -32,7 +32,7 @@ it('runs a program with its input, and gives back what it wrote, its code, and w
   const { code, stdout, stderr } = await node(program, { input: 'ü\n' });
   const [pid, text] = stdout.trim().split(' ');
   expect([code, text, stderr]).toEqual([3, 'ü', 'e\n']);
-  expect(isOurs(Number(pid))).toBe(true);
+  expect(isOwnProcess(Number(pid))).toBe(true);
   const large = await node(`process.stdout.write('x'.repeat(3_000_000))`);
   expect(large.stdout.length).toBe(3_000_000);
 });
@@ -65,12 +65,12 @@ it('killed, it fails and ends what it ran, is started again, and programs start 
   const failed = expect(running).rejects.toThrow(/the process that starts the kernel's tools has ended/);
   const tool = await vi.waitFor(async () => {
     const pid = Number(await childrenOf(helper));
-    expect(isOurs(pid)).toBe(true);
+    expect(isOwnProcess(pid)).toBe(true);
     return pid;
   });
   process.kill(helper, 'SIGKILL');
   await failed;
-  expect(isOurs(tool)).toBe(false); // a change that it still makes is one to be repaired
+  expect(isOwnProcess(tool)).toBe(false); // a change that it still makes is one to be repaired
   await vi.waitFor(() => expect(alive(tool)).toBe(false));
   expect(await starter()).toBe(process.pid);
   expect(warn).toHaveBeenCalledTimes(1);
