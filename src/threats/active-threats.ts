@@ -107,7 +107,7 @@ export class ActiveThreats {
 
   /**
    * Fill sets that were lost (or, with `isFirst`, are new), then delete flows that were opened meanwhile. Does not wait.
-   * Sets that are requested during a repair, or whose repair failed, are filled after it.
+   * Sets that are requested during a repair, or that it could not fill, are filled after it.
    */
   repair(sets: readonly string[], isFirst = false): void {
     for (const set of sets) this.#pending.add(set);

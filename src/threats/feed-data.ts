@@ -1,16 +1,13 @@
-/** What one accepted version of a feed holds: columns only, so that it moves between threads and to disk as it is. */
+/**
+ * The data of one accepted version of a feed, and its encoding. The data are columns, so that they move between threads
+ * and to disk without conversion.
+ */
 
 import { createHash } from 'node:crypto';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import type { FormatName } from './formats/parse-body.js';
 import type { NameColumns } from './name-table.js';
 import type { ListedRanges, Ranges, WordCount } from './ranges.js';
-
-/**
- * An accepted version of a feed as octets, for disk and store:
- * "DBFEED1\n" · length of the header (u32, big-endian) · header (JSON) · columns (little-endian), gzip.
- * The header's hash is over the columns and all of the header's other fields.
- */
 
 export interface FeedCounts {
   /** Different ranges and names. */
@@ -33,7 +30,7 @@ export interface FeedInfo {
   readonly positions: 'line' | 'item';
   /** Milliseconds since the epoch. */
   readonly loadedAt: number;
-  /** Of the body as it was fetched. */
+  /** SHA-256 of the body as it was fetched. */
   readonly bodySha256: string;
   readonly counts: FeedCounts;
 }
@@ -42,7 +39,7 @@ export interface FeedData extends FeedInfo {
   readonly v4: ListedRanges;
   readonly v6: ListedRanges;
   readonly names: NameColumns;
-  /** Disjoint: listed, but never blocked, since it is a CDN's, a cloud's or a resolver's as a whole. */
+  /** Disjoint ranges that are listed and not blocked, because they are whole ranges of a CDN, a cloud or a resolver. */
   readonly withheld4: Ranges;
   readonly withheld6: Ranges;
 }
@@ -72,7 +69,7 @@ interface Header {
   readonly sha256: string;
 }
 
-/** Octets that are no snapshot, or a damaged one. */
+/** The octets are no snapshot, or a damaged one. */
 export class SnapshotError extends Error {}
 
 type Numbers = Uint8Array | Uint32Array;
@@ -103,6 +100,11 @@ const infoOf = ({ feed, format, positions, loadedAt, bodySha256, counts }: FeedD
   counts,
 });
 
+/**
+ * Encode an accepted version for disk and store:
+ * "DBFEED1\n" · length of the header (u32, big-endian) · header (JSON) · columns (little-endian), gzip.
+ * The hash in the header is over the columns and all other fields of the header.
+ */
 export function encodeSnapshot(data: FeedData): Uint8Array {
   const parts = columnsOf(data);
   const columns = parts.map(([name, column]) => ({

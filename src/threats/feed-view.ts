@@ -3,17 +3,15 @@ import type { FeedData } from './feed-data.js';
 import { type FeedSpec, shownUrl } from './feed-spec.js';
 import type { FeedState } from './schedule.js';
 
-/** Feeds and threats as the API shows them. */
-
 export interface ThreatsStatus {
-  /** Members of kernel sets, and names, that are in force here. */
+  /** Members of kernel sets, and names, that are in force on this host. */
   readonly entries: number;
   /** Feeds that have a version in force. */
   readonly feeds: number;
-  /** What is wrong with which feed; empty: nothing. */
+  /** One line for each feed that has a problem. */
   readonly alerts: readonly string[];
 }
-/** Times are RFC 3339 UTC; null: never. */
+/** Times are RFC 3339 UTC; null means never. */
 export interface FeedView {
   readonly name: string;
   /** Without credentials and query. */
@@ -22,31 +20,31 @@ export interface FeedView {
   readonly action: 'block' | 'observe';
   readonly direction: Direction;
   readonly everySeconds: number;
-  /** Of the last attempt. Whatever it says, the last good version is in force. */
+  /** The result of the last attempt. In every case the last good version is in force. */
   readonly status: 'never' | 'current' | 'refused' | 'failed' | 'later' | 'left-out';
-  /** Why the last attempt brought nothing, and what to do. */
+  /** Why the last attempt gave no new version, and what to do. */
   readonly reason: string | null;
   readonly remedy: string | null;
-  /** Of the version in force here. */
+  /** Counts of the version in force on this host. */
   readonly entries: number;
   readonly names: number;
   readonly loaded: string | null;
-  /** When the version was last known to be the server's own. */
+  /** When the version was last known to be the server's current one. */
   readonly confirmed: string | null;
   readonly attempted: string | null;
   readonly next: string | null;
-  /** Attempts in a row that brought nothing. */
+  /** Attempts in a row that failed. */
   readonly failures: number;
-  /** Lines of the last body that did not count, with the first few of each kind. */
+  /** Lines of the last body that were not taken, with the first few of each kind. */
   readonly lines: Readonly<Record<'bad' | 'unsupported' | 'skipped' | 'suffixes', FeedLines>>;
-  /** What the feed lists and no feed may block. */
+  /** Listed addresses that no feed may block. */
   readonly spared: readonly {
     readonly label: string;
     readonly lines: number;
     readonly line: number;
     readonly listed: string;
   }[];
-  /** How it meets ranges that many share: withheld as a whole, told where a small part is listed. */
+  /** Lines that overlap shared ranges: withheld for whole ranges, counted as inside for small parts. */
   readonly known: readonly { readonly label: string; readonly withheld: number; readonly inside: number }[];
 }
 interface FeedLines {
@@ -54,22 +52,22 @@ interface FeedLines {
   readonly samples: readonly { readonly line: number; readonly text: string; readonly reason: string }[];
 }
 export interface FeedSync {
-  /** too-soon: the server's terms do not allow it yet. not-due: the schedule does not want it yet. busy: another host is at it. */
+  /** too-soon: the server's terms do not allow it yet. not-due: the schedule is not due. busy: another host is fetching. */
   readonly outcome: 'attempted' | 'not-due' | 'too-soon' | 'busy';
   readonly feed: FeedView;
 }
 export interface SyncHow {
-  /** The next version counts whatever its size and bad lines. */
+  /** Accept the next version whatever its size and malformed lines; fetch even within the minimum interval. */
   readonly accept: boolean;
-  /** Only where the schedule would, too. */
+  /** Fetch only if the schedule is due. */
   readonly onlyDue: boolean;
 }
-/** What is known of one address or name. */
+/** The feeds that list one address or name. */
 export interface ThreatView {
   readonly query: string;
   /** Canonical. */
   readonly target: string;
-  /** block: no container reaches it, or it reaches none, as the hits' directions say. observe: it is counted. none: neither. */
+  /** block: blocked in the directions of the hits. observe: connections are counted. none: neither. */
   readonly verdict: 'block' | 'observe' | 'none';
   readonly hits: readonly {
     readonly feed: string;
@@ -79,7 +77,7 @@ export interface ThreatView {
     readonly line: number;
     readonly positions: 'line' | 'item';
     readonly since: string;
-    /** Why it does not count all the same; null: it does. */
+    /** Why the hit has no effect; null when it has. */
     readonly spared: string | null;
   }[];
 }
@@ -87,11 +85,11 @@ export interface ThreatView {
 export interface FeedFacts {
   readonly spec: FeedSpec;
   readonly state: FeedState;
-  /** When the schedule tries next (ms since the epoch); undefined: it does not run here. */
+  /** When the schedule makes the next attempt (ms since the epoch); undefined when it does not run here. */
   readonly due: number | undefined;
-  /** The version in force here. */
+  /** The version in force on this host. */
   readonly data: Pick<FeedData, 'counts' | 'loadedAt'> | undefined;
-  /** Why the newest version is not taken in here. */
+  /** Why the newest version is not used on this host. */
   readonly leftOut: string | undefined;
   readonly spared: FeedView['spared'];
 }
@@ -125,19 +123,19 @@ export function feedView({ spec, state, due, data, leftOut, spared }: FeedFacts)
   };
 }
 
-/** So many of its intervals old, a feed is worth a word whatever the reason. */
+/** Age in intervals from which a feed has an alert whatever the reason. */
 const STALE = 3;
 const BAD: readonly FeedView['status'][] = ['refused', 'failed', 'left-out'];
 
-/** In a line: what is wrong with the feed, and how old what is in force is; undefined: nothing. */
+/** One line with the problem of the feed and the age of its version in force; undefined when there is no problem. */
 export function alertOf(feed: FeedView, now: number): string | undefined {
   const since = feed.confirmed ?? feed.loaded;
   const age = since === null ? undefined : now - Date.parse(since);
   const isStale = age !== undefined && age > STALE * feed.everySeconds * 1000;
   if (!BAD.includes(feed.status) && !isStale) return undefined;
   const inForce =
-    age === undefined ? 'nothing of it is in force' : `in force is what was good ${ago(age)} ago`;
-  return `${feed.name}: ${feed.status}: ${feed.reason ?? 'nobody fetches it'}; ${inForce}`;
+    age === undefined ? 'nothing of it is in force' : `the version in force was confirmed ${ago(age)} ago`;
+  return `${feed.name}: ${feed.status}: ${feed.reason ?? 'no host fetches it'}; ${inForce}`;
 }
 
 function verdict(

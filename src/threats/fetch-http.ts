@@ -161,7 +161,7 @@ async function tunnel(proxy: URL, { url, timeoutMs, signal }: Hop): Promise<Sock
   const { statusCode, socket } = await connection.client.connect({ path: authority, headers, signal });
   if (statusCode === 200) return socket as Socket;
   socket.on('error', () => undefined).destroy();
-  throw new FetchFault(`the proxy ${proxy.host} refused with status ${statusCode}`, 'look at the proxy');
+  throw new FetchFault(`the proxy ${proxy.host} refused with status ${statusCode}`, 'check the proxy');
 }
 
 function connectorFor(hop: Hop): buildConnector.connector {
@@ -244,7 +244,7 @@ function conditional({ etag, lastModified }: Validators): Record<string, string>
 function redirectTarget(location: string, from: URL): URL {
   const to = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
   if (!to || location === '')
-    throw new FetchFault(`${shownUrl(from)} redirects to nowhere`, 'look at the feed’s address');
+    throw new FetchFault(`${shownUrl(from)} redirects to nowhere`, 'check the address of the feed');
   if (to.protocol !== 'http:' && to.protocol !== 'https:')
     throw new FetchFault(
       `${shownUrl(from)} redirects to ${to.protocol}//`,
@@ -276,7 +276,7 @@ async function follow({ spec, url, validators, accept, signal }: HttpRequest): P
   }
   throw new FetchFault(
     `${shownUrl(home)} redirects more than ${MAX_REDIRECTS} times`,
-    'look at the feed’s address',
+    'check the address of the feed',
   );
 }
 
@@ -354,7 +354,7 @@ function validatorsOf({ header }: Answer): Validators {
 const REMEDIES: Readonly<Record<number, string>> = {
   401: 'the secret is missing or wrong: set auth for this feed',
   403: 'the server refuses this request: check the secret, or the terms of the feed',
-  404: 'the feed has moved: look for its new address',
+  404: 'the feed has moved: find its new address',
   407: 'the proxy wants credentials: write them into its URL',
   410: 'the feed is gone: remove it',
 };

@@ -44,7 +44,7 @@ function readEnvelope(body: Uint8Array, page: number): Envelope {
   const objects = Array.isArray(value.objects) ? value.objects : [];
   if (value.more === true && typeof value.next !== 'string')
     throw new FetchFault(
-      `page ${page} says that there is more, and not where`,
+      `page ${page} announces more pages without naming the next one`,
       'report this to the operators of the server',
     );
   return { objects, next: value.more === true ? String(value.next) : undefined };

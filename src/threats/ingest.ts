@@ -1,4 +1,4 @@
-/** One fetched body to an accepted version of its feed, or to the reason why not. */
+/** Turns one fetched body into an accepted version of its feed, or into the reason for its refusal. */
 import { createHash } from 'node:crypto';
 import { isPublicSuffix } from '../lib/dns-name.js';
 import type { FeedCounts, FeedData } from './feed-data.js';
@@ -10,8 +10,6 @@ import { compareAt, countOf, type ListedRanges, type Ranges } from './ranges.js'
 import { byLabel, checkSharedRanges, type SharedOverlap, type SharedRange } from './shared-ranges.js';
 import { checkUpdate, type Guards, type UpdateRefusal } from './update-guards.js';
 
-/** From ranges as they came to the sorted list of different ones, with their age. */
-
 /** Indices into `order` of the first of each run of equal ranges. */
 function distinct(ranges: Ranges, order: Uint32Array): Uint32Array {
   const { lo, hi, words } = ranges;
@@ -20,12 +18,12 @@ function distinct(ranges: Ranges, order: Uint32Array): Uint32Array {
   return order.filter((index, k) => k === 0 || !same(index, order[k - 1] as number));
 }
 
-/** Negative, 0 or positive in the order of a list: by `lo`, then widest first. */
+/** Compares in the order of a list: by `lo`, then widest first. Returns a negative number, 0 or a positive number. */
 function compareListed(a: Ranges, i: number, b: Ranges, j: number): number {
   return compareAt(a.lo, i, b.lo, j, a.words) || compareAt(b.hi, j, a.hi, i, a.words);
 }
 
-/** Ranges that stood in the version before keep their date. */
+/** Ranges that were in the version before keep their date. */
 function carryDates(list: ListedRanges, before: ListedRanges): void {
   for (let i = 0, j = 0; i < countOf(list) && j < countOf(before); ) {
     const order = compareListed(list, i, before, j);
@@ -36,7 +34,7 @@ function carryDates(list: ListedRanges, before: ListedRanges): void {
 }
 
 /**
- * Sorted, without duplicates (the first line of equals stays), dated.
+ * Sort ranges, remove duplicates (the first line of equal ranges stays) and date them.
  * @param now seconds since the epoch.
  */
 function listRanges(
@@ -64,13 +62,13 @@ export interface LoadJob {
   readonly guards: Guards;
   /** The version in force. */
   readonly before?: FeedData;
-  /** Ranges that many share; WELL_KNOWN, and what the operator adds. */
+  /** Ranges that many parties share. */
   readonly known: readonly SharedRange[];
-  /** A person has seen the refusal and takes the update as it is. */
+  /** A user has seen the refusal and accepts the update as it is. */
   readonly accept: boolean;
 }
 
-/** What came of the lines; samples are the first few of each kind. */
+/** How the lines were counted; samples are the first few of each kind. */
 export interface LoadReport {
   readonly format: FormatName | null;
   readonly bad: readonly Sample[];
@@ -94,7 +92,7 @@ const NO_REPORT: LoadReport = {
   suffixes: { count: 0, samples: [] },
 };
 
-/** Withholds public suffixes and dates all names. */
+/** Withhold public suffixes and date all names. */
 function annotateNames(names: NameTable, before: FeedData | undefined, now: number): Tally {
   const suffixes = new Tally();
   const old = before && NameTable.from(before.names);
@@ -104,12 +102,12 @@ function annotateNames(names: NameTable, before: FeedData | undefined, now: numb
     names.setSince(i, old && known >= 0 ? old.sinceAt(known) : now);
     if ((names.flagsAt(i) & (SELF | BELOW)) === 0 || !isSharedSuffix(name)) continue;
     names.withhold(i);
-    suffixes.add(names.lineAt(i), name, 'a public suffix: strangers register below it');
+    suffixes.add(names.lineAt(i), name, 'a public suffix: unrelated parties register names below it');
   }
   return suffixes;
 }
 
-/** A name of one label is a top-level domain or a local name; neither is one party's. */
+/** A name of one label is a top-level domain or a local name; neither belongs to one party. */
 const isSharedSuffix = (name: string): boolean => !name.includes('.') || isPublicSuffix(name);
 
 function countAll(found: Collector, v4: ListedRanges, v6: ListedRanges): FeedCounts {
@@ -161,10 +159,10 @@ const samplesOf = (found: Collector): Pick<LoadReport, 'bad' | 'unsupported' | '
   skipped: found.skipped.samples,
 });
 
-/** So many times may a list repeat itself before reading ends. */
+/** Reading ends when a list has this many times the allowed entries, repeated ones included. */
 const MAX_REPEATS = 4;
 const REMEDIES = {
-  format: 'look at what the server sent; name the format if it is one of those known',
+  format: 'check what the server sent; name the format if it is one of those known',
   'too-many': 'raise maxEntries if this host has the memory, or choose a smaller list',
 } as const;
 

@@ -1,4 +1,4 @@
-/** Accepted feeds to what the kernel should hold: united, never-block space taken out, in the fewest members. */
+/** Merges accepted feeds into the members of kernel sets: united, without protected space, in the fewest members. */
 
 import { formatAddress, formatRange, type Range } from '../lib/ip.js';
 import { columnCount, type SetColumns } from '../policy/threat.js';
@@ -29,8 +29,6 @@ import {
   writeAddress,
 } from './ranges.js';
 
-/** What feeds list of IPv4, as translators (NAT64) write it in IPv6: sets of the kernel compare whole addresses only. */
-
 /** The IPv4 ranges behind each prefix of 96 bits. */
 function behind(v4: Ranges, { lo: prefix }: Range): Ranges {
   const count = countOf(v4);
@@ -47,21 +45,22 @@ function behind(v4: Ranges, { lo: prefix }: Range): Ranges {
   return { words: 4, lo: put(v4.lo), hi: put(v4.hi) };
 }
 
-/** Both together; what is protected, an exception for such an address, is left out. */
-function withTranslated(v6: Ranges, v4: Ranges, nat64: readonly Range[], never: readonly Range[]): Ranges {
+/**
+ * Add the listed IPv4 addresses as translators (NAT64) write them in IPv6, because kernel sets compare whole addresses
+ * only. Protected addresses (exceptions for such an IPv6 address) are left out.
+ */
+function withTranslated(v6: Ranges, v4: Ranges, nat64: readonly Range[], excluded: readonly Range[]): Ranges {
   if (nat64.length === 0 || countOf(v4) === 0) return v6;
   const translated = unite(
     nat64.map((prefix) => behind(v4, prefix)),
     4,
   );
-  return unite([v6, subtract(translated, unite([fromModel(never, 4)], 4))], 4);
+  return unite([v6, subtract(translated, unite([fromModel(excluded, 4)], 4))], 4);
 }
-
-/** Disjoint ranges as the fewest members of kernel sets: hash:ip for single addresses, hash:net for the rest. */
 
 export type SetMembers = SetColumns;
 
-/** Addresses that grow by doubling. */
+/** A column of addresses that grows by doubling. */
 class Addresses {
   readonly words: WordCount;
   #data: Uint32Array;
@@ -106,7 +105,7 @@ function widest(from: Uint32Array, hi: Uint32Array, i: number, last: Uint32Array
   return addressBits(words);
 }
 
-/** `ranges` disjoint. */
+/** The fewest members of kernel sets for disjoint ranges: hash:ip for single addresses, hash:net for the rest. */
 export function toMembers(ranges: Ranges): SetMembers {
   const { words, lo, hi } = ranges;
   const singles = new Addresses(words, countOf(ranges));
@@ -152,7 +151,7 @@ export function* netTexts(members: SetMembers): Generator<string> {
 
 /** Space that no feed may block: the host's addresses, Docker's subnets, resolvers, Redis, the API, exceptions. */
 export interface ProtectedRange {
-  /** Whose it is, for reports and `threats check`. */
+  /** The owner, for reports and `threats check`. */
   readonly label: string;
   readonly range: Range;
 }
@@ -160,15 +159,15 @@ export interface ProtectedRange {
 export interface MergeJob {
   readonly feeds: readonly Pick<FeedData, 'feed' | 'v4' | 'v6' | 'withheld4' | 'withheld6'>[];
   readonly protect: readonly ProtectedRange[];
-  /** Prefixes of translators: what is listed of IPv4 counts behind each of them, too. */
+  /** Prefixes of translators: listed IPv4 addresses are also blocked behind each of them. */
   readonly nat64?: readonly Range[];
 }
 
-/** A feed lists space that is protected: subtracted, and told. */
+/** Protected space that a feed lists: it is subtracted and reported. */
 interface Subtraction {
   readonly feed: string;
   readonly label: string;
-  /** How many of its lines meet the protected space (counted up to 1000). */
+  /** Lines of the feed that overlap the protected space (counted up to 1000). */
   readonly lines: number;
   /** The most specific of them. */
   readonly line: number;
@@ -186,7 +185,7 @@ interface MergedFamily {
 export interface MergeResult {
   readonly v4: MergedFamily;
   readonly v6: MergedFamily;
-  /** Members of all four kinds, those behind translators apart. */
+  /** Members of all four kinds, without those behind translators. */
   readonly entries: number;
   readonly translated: number;
   readonly subtracted: readonly Subtraction[];
@@ -203,8 +202,8 @@ function family(job: MergeJob, words: WordCount): MergedFamily {
     const [list, withheld] = words === 1 ? [feed.v4, feed.withheld4] : [feed.v6, feed.withheld6];
     return subtract(mergeSorted(list), withheld);
   });
-  const never = [...SPECIAL, ...job.protect].map(({ range }) => range);
-  const ranges = subtract(unite(parts, words), unite([fromModel(never, words)], words));
+  const excluded = [...SPECIAL, ...job.protect].map(({ range }) => range);
+  const ranges = subtract(unite(parts, words), unite([fromModel(excluded, words)], words));
   return { members: toMembers(ranges), ranges, addresses: addressCount(ranges) };
 }
 
@@ -241,11 +240,11 @@ function subtractions(job: MergeJob, words: WordCount): readonly Subtraction[] {
   });
 }
 
-/** Addresses that any of the feeds lists and that may be blocked. */
+/** Merge the addresses that any of the feeds lists and that may be blocked. */
 export function mergeFeeds(job: MergeJob): MergeResult {
   const [v4, listed] = [family(job, 1), family(job, 4)];
-  const never = job.protect.map(({ range }) => range);
-  const ranges = withTranslated(listed.ranges, v4.ranges, job.nat64 ?? [], never);
+  const excluded = job.protect.map(({ range }) => range);
+  const ranges = withTranslated(listed.ranges, v4.ranges, job.nat64 ?? [], excluded);
   const v6 = ranges === listed.ranges ? listed : { ...listed, ranges, members: toMembers(ranges) };
   const entries = memberCount(v4.members) + memberCount(listed.members);
   return {

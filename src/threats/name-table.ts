@@ -1,18 +1,18 @@
 /**
- * A million names in one block of octets and a hash table of numbers: no string is kept. Names are hashed from their
- * end, so one walk over an asked name looks up every suffix of it: O(labels) probes.
+ * A million names in one block of octets and a hash table of numbers, without a string for each. Names are hashed from
+ * their end, so that one walk over a queried name finds every suffix of it with O(labels) probes.
  */
 import { randomInt } from 'node:crypto';
 
-/** What an entry says of a name; flags add up when a feed says more than one thing. */
+/** Flags of an entry; a feed that lists a name more than once sets all of them. */
 export const SELF = 1;
 export const BELOW = 2;
-/** The feed's own exception: it and all below are not listed, whatever else the feed says. */
+/** The feed's own exception: the name and all below it are not listed, whatever other entries the feed has. */
 export const ALLOW = 4;
 /** Listed, but never blocked (a public suffix). */
 export const WITHHELD = 8;
 
-/** The columns of a table; `octets` holds the names (ASCII), name `i` ends before `ends[i]`. */
+/** The columns of a table; `octets` contains the names (ASCII), name `i` ends before `ends[i]`. */
 export interface NameColumns {
   readonly octets: Uint8Array;
   readonly ends: Uint32Array;
@@ -41,14 +41,14 @@ function grow<T extends Uint8Array | Uint32Array>(column: T, size: number): T {
 }
 
 export class NameTable {
-  /** Nobody who writes a feed knows it, so nobody can make long chains. */
+  /** The author of a feed does not know the seed, and so cannot choose names that make long chains. */
   readonly #seed = randomInt(2 ** 32 - 1);
   #octets: Uint8Array = new Uint8Array(4096);
   #ends: Uint32Array = new Uint32Array(256);
   #flags: Uint8Array = new Uint8Array(256);
   #line: Uint32Array = new Uint32Array(256);
   #since: Uint32Array = new Uint32Array(256);
-  /** Index of a name plus one; 0: free. Never more than half full. */
+  /** Index of a name plus one; 0 for a free slot. Never more than half full. */
   #slots: Uint32Array = new Uint32Array(512);
   #count = 0;
 
@@ -68,13 +68,13 @@ export class NameTable {
     return this.#count;
   }
 
-  /** What the table holds in memory, in octets. */
+  /** Memory of the table in octets. */
   get bytes(): number {
     const columns = [this.#octets, this.#ends, this.#flags, this.#line, this.#since, this.#slots];
     return columns.reduce((sum, column) => sum + column.byteLength, 0);
   }
 
-  /** `name` canonical (see lib/dns-name). A name that is here keeps its first line and gains the flags. */
+  /** Add a canonical name (see lib/dns-name). A name that is in the table keeps its first line and gains the flags. */
   add(name: string, flags: number, line: number): void {
     let state = this.#seed;
     for (let i = name.length - 1; i >= 0; i--) state = Math.imul(state ^ name.charCodeAt(i), FNV_PRIME);
@@ -88,7 +88,7 @@ export class NameTable {
     if (this.#count * 2 > this.#slots.length) this.#rehash();
   }
 
-  /** Index of exactly this name; -1: not here. */
+  /** Index of exactly this name; -1 when it is not in the table. */
   indexOf(name: string): number {
     let index = -1;
     this.walk(name, (at, isWhole) => {
@@ -97,7 +97,7 @@ export class NameTable {
     return index;
   }
 
-  /** Calls `visit` with each entry that is `name` (canonical) or a suffix of it at a dot, shortest first. */
+  /** Call `visit` with each entry that is `name` (canonical) or a suffix of it at a dot, shortest first. */
   walk(name: string, visit: (index: number, isWhole: boolean) => void): void {
     let state = this.#seed;
     for (let i = name.length - 1; i >= 0; i--) {
@@ -133,7 +133,7 @@ export class NameTable {
     this.#since[index] = seconds;
   }
 
-  /** The columns as they are now; copies, no longer than they must be. */
+  /** The present columns as copies, no longer than necessary. */
   columns(): NameColumns {
     const end = this.#count === 0 ? 0 : this.#end(this.#count - 1);
     return {
@@ -149,7 +149,7 @@ export class NameTable {
     return this.#ends[index] as number;
   }
 
-  /** The entry that equals `name` from octet `at` on, or minus one minus the free slot where it would stand. */
+  /** The entry that equals `name` from octet `at` on; when there is none, minus one minus the free slot for it. */
   #probe(hash: number, name: string, at: number): number {
     const mask = this.#slots.length - 1;
     for (let slot = hash & mask; ; slot = (slot + 1) & mask) {

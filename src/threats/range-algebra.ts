@@ -1,5 +1,6 @@
 /**
- * Sets of addresses as disjoint ranges: ascending, and no two adjacent. `unite` makes them, the others want and keep them.
+ * Operations on many ranges: sorting (radix), search, and the algebra of disjoint ranges, which are ascending with no two
+ * adjacent. `unite` makes disjoint ranges, the other operations require and return them.
  */
 
 import { networkAround, parseAddress, parseV6, type Range } from '../lib/ip.js';
@@ -17,12 +18,6 @@ import {
   type WordCount,
 } from './ranges.js';
 
-/** Special-use space (see lib/special-use) as ranges: no feed blocks any of it, and no limit counts it. */
-
-/** Finding addresses and overlaps in sorted ranges. */
-
-/** Radix sort of ranges: linear, and the same for both families. */
-
 const DIGIT_BITS = 11;
 const BUCKETS = 1 << DIGIT_BITS;
 const SHIFTS = [0, DIGIT_BITS, 2 * DIGIT_BITS];
@@ -35,7 +30,7 @@ interface Key {
   readonly flip: number;
 }
 
-/** Where each bucket begins; undefined: all keys share one digit, so this pass would change nothing. */
+/** The start of each bucket; undefined when all keys share one digit, so that this pass would change nothing. */
 function bucketStarts(key: Key, shift: number, count: number): Uint32Array | undefined {
   const { column, words, word, flip } = key;
   const starts = new Uint32Array(BUCKETS + 1);
@@ -49,7 +44,7 @@ function bucketStarts(key: Key, shift: number, count: number): Uint32Array | und
   return starts;
 }
 
-/** One stable pass over the permutation; false: skipped. */
+/** One stable pass over the permutation. Returns false when it was skipped. */
 function pass(key: Key, shift: number, from: Uint32Array, to: Uint32Array): boolean {
   const starts = bucketStarts(key, shift, from.length);
   if (!starts) return false;
@@ -71,7 +66,7 @@ function keysOf({ words, lo, hi }: Ranges): readonly Key[] {
   return [...first, ...down.map((word) => ({ column: lo, words, word, flip: 0 }))];
 }
 
-/** The order by `lo`, then widest first, then as they came. */
+/** The order by `lo`, then widest first, then by position. A radix sort: linear, and the same for both families. */
 export function sortedOrder(ranges: Ranges): Uint32Array {
   let from = Uint32Array.from({ length: countOf(ranges) }, (_, i) => i);
   let to = new Uint32Array(from.length);
@@ -143,7 +138,7 @@ export function mergeSorted(sorted: Ranges): Ranges {
     if (!joins) out.push(lo, i, hi, i);
     else if (compareAt(hi, i, out.hi, out.count - 1, words) > 0) copyAt(hi, i, out.hi, out.count - 1, words);
     copyAt(out.hi, out.count - 1, next, 0, words);
-    // The last address of all has no successor: whatever follows joins.
+    // The last address of all has no successor: every following range joins.
     open = increment(next, 0, words);
   }
   return out.done();
@@ -251,7 +246,7 @@ export function* overlaps(
   }
 }
 
-/** The table's own texts, among them ::ffff:0:0/96, which is no entry that a person may write. */
+/** Parses the texts of the table, among them ::ffff:0:0/96, which no entry of a user may be. */
 function network(text: string): Range {
   const [base = '', length] = text.split('/');
   const v4 = parseAddress(base);
@@ -260,6 +255,7 @@ function network(text: string): Range {
     : networkAround(6, parseV6(base) ?? 0n, Number(length));
 }
 
+/** Special-use space (see lib/special-use): no feed blocks any of it, and no limit counts it. */
 export const SPECIAL_RANGES: readonly Range[] = [...NOT_ANY_V4, ...NOT_ANY_V6].map(network);
 
 const special: Readonly<Record<WordCount, Ranges>> = {
@@ -267,5 +263,5 @@ const special: Readonly<Record<WordCount, Ranges>> = {
   4: unite([fromModel(SPECIAL_RANGES, 4)], 4),
 };
 
-/** Disjoint. */
+/** Special-use space as disjoint ranges. */
 export const specialUse = (words: WordCount): Ranges => special[words];

@@ -1,8 +1,9 @@
-/** Many ranges in columns, so that a million of them cost megabytes and travel between threads without a copy. */
+/**
+ * Many ranges in columns of 32-bit words, so that a million of them take megabytes and move between threads without a
+ * copy. An address is one word (v4) or four words (v6), most significant first.
+ */
 
 import { bits, type Family, type Range } from '../lib/ip.js';
-
-/** Addresses as 32-bit words, most significant first: one word a v4 address, four a v6 address. */
 
 export type WordCount = 1 | 4;
 export const wordsOf = (family: Family): WordCount => (family === 4 ? 1 : 4);
@@ -22,7 +23,7 @@ export function copyAt(from: Uint32Array, i: number, to: Uint32Array, j: number,
   for (let w = 0; w < words; w++) to[j * words + w] = from[i * words + w] as number;
 }
 
-/** Adds one to address `i`; false: it was the last of all, and is zero now. */
+/** Add one to address `i`. Returns false when it was the last of all, and is zero now. */
 export function increment(column: Uint32Array, i: number, words: WordCount): boolean {
   for (let at = i * words + words - 1; at >= i * words; at--) {
     const next = ((column[at] as number) + 1) >>> 0;
@@ -32,7 +33,7 @@ export function increment(column: Uint32Array, i: number, words: WordCount): boo
   return false;
 }
 
-/** Takes one from address `i`; false: it was zero, and is the last of all now. */
+/** Subtract one from address `i`. Returns false when it was zero, and is the last of all now. */
 export function decrement(column: Uint32Array, i: number, words: WordCount): boolean {
   for (let at = i * words + words - 1; at >= i * words; at--) {
     const word = column[at] as number;
@@ -69,7 +70,7 @@ export const rangeAt = (lo: Uint32Array, hi: Uint32Array, i: number, words: Word
 
 export const addressBits = (words: WordCount): number => bits(familyOf(words));
 
-/** Range `i` runs from address `i` of `lo` to address `i` of `hi`, both within. Columns hold `words` numbers an address. */
+/** Range `i` runs from address `i` of `lo` to address `i` of `hi`, both within. Columns have `words` numbers for each address. */
 export interface Ranges {
   readonly words: WordCount;
   readonly lo: Uint32Array;
@@ -78,7 +79,7 @@ export interface Ranges {
 
 /** Ranges as a feed lists them: sorted by `lo`, then widest first; they may nest, overlap and repeat. */
 export interface ListedRanges extends Ranges {
-  /** Line (1-based) or item of the body that says so. */
+  /** Line (1-based) or item of the body that lists it. */
   readonly line: Uint32Array;
   /** Since when the feed has listed exactly this range without a break; seconds since the epoch. */
   readonly since: Uint32Array;
@@ -98,7 +99,7 @@ function grown(column: Uint32Array): Uint32Array {
   return next;
 }
 
-/** Collects ranges of one family in the order in which they come. */
+/** Collects ranges of one family in the order of the calls. */
 export class RangeBuilder {
   readonly words: WordCount;
   #lo: Uint32Array;
@@ -147,7 +148,7 @@ export class RangeBuilder {
   }
 }
 
-/** Ranges of one family from the model's form, in the order given. */
+/** The ranges of one family as columns, in the given order. */
 export function fromModel(ranges: readonly Range[], words: WordCount): Ranges {
   const mine = ranges.filter((range) => wordsOf(range.family) === words);
   const lo = new Uint32Array(mine.length * words);

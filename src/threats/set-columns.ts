@@ -1,4 +1,4 @@
-/** What is in columns of members, and what one version adds to another. Pure. */
+/** Compares columns of set members: which addresses a version contains, and which it adds to another version. Pure. */
 import { type Family, parseAddress } from '../lib/ip.js';
 import {
   DIRECTIONS_BY_END,
@@ -10,7 +10,7 @@ import {
 
 const V4 = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/;
 
-/** An address as words; undefined: it is of the other family, or none. Conntrack's v4 texts come by the hundred thousand. */
+/** An address as words; undefined when it is of the other family, or none. Fast for v4: conntrack has a hundred thousand flows. */
 function wordsOf(text: string, words: 1 | 4): Uint32Array | undefined {
   if (words === 1) {
     const [, a, b, c, d] = V4.exec(text) ?? [];
@@ -31,7 +31,7 @@ function compare(column: Uint32Array, i: number, other: Uint32Array, j: number, 
   return 0;
 }
 
-/** The last of `column` that is not above address `j` of `other`; -1: all are. */
+/** The index of the last address of `column` that is not above address `j` of `other`; -1 when all are above it. */
 function lastUpTo(column: Uint32Array, other: Uint32Array, j: number, words: number): number {
   let low = 0;
   let high = column.length / words;
@@ -53,7 +53,7 @@ function hasNet(columns: SetColumns, of: Uint32Array, j: number): boolean {
   return at >= 0 && isIn(columns, at, of, j);
 }
 
-/** The kind of set that holds the address. */
+/** The kind of set that contains the address. */
 export function kindOf(columns: SetColumns, text: string): 'ip' | 'net' | undefined {
   const address = wordsOf(text, columns.words);
   if (!address) return undefined;
@@ -61,7 +61,7 @@ export function kindOf(columns: SetColumns, text: string): 'ip' | 'net' | undefi
   return hasNet(columns, address, 0) ? 'net' : undefined;
 }
 
-/** The same for octets in network order, as conntrack tells them: a hundred thousand flows are asked for at once. */
+/** The same test for octets in network order, as in netlink messages of conntrack: for a hundred thousand flows at once. */
 export function octetsTest(columns: SetColumns): (octets: Buffer, at: number) => boolean {
   const { words } = columns;
   const address = new Uint32Array(words);
@@ -79,7 +79,7 @@ export const isSame = (a: SetColumns, b: SetColumns, kind: 'ip' | 'net'): boolea
   return kind === 'ip' ? same(a.singles, b.singles) : same(a.nets, b.nets) && same(a.prefixes, b.prefixes);
 };
 
-/** What one set holds: the single addresses of columns, or their networks. */
+/** The content of one set: the single addresses of columns, or their networks. */
 export interface SetContent {
   readonly columns: SetColumns;
   readonly kind: 'ip' | 'net';
@@ -87,7 +87,7 @@ export interface SetContent {
 const sizeOf = ({ columns, kind }: SetContent): number =>
   kind === 'net' ? columns.prefixes.length : columns.singles.length / columns.words;
 
-/** Network `i` has address `j` of `other` in it. */
+/** Whether network `i` contains address `j` of `other`. */
 function isIn({ nets, prefixes, words }: SetColumns, i: number, other: Uint32Array, j: number): boolean {
   for (let w = 0, left = prefixes[i] as number; left > 0; w++, left -= 32) {
     const mask = left >= 32 ? 0xffff_ffff : (0xffff_ffff << (32 - left)) >>> 0;
@@ -96,19 +96,19 @@ function isIn({ nets, prefixes, words }: SetColumns, i: number, other: Uint32Arr
   return true;
 }
 
-/** Network `i` of `columns` and what `by` holds have an address in common. */
+/** Whether network `i` of `columns` and the content of `by` have an address in common. */
 function meets(columns: SetColumns, i: number, by: SetContent): boolean {
   const column = by.kind === 'net' ? by.columns.nets : by.columns.singles;
   const next = lastUpTo(column, columns.nets, i, columns.words) + 1;
   const at = next - 1;
-  if (at >= 0 && isIn(columns, i, column, at)) return true; // begins where it begins
+  if (at >= 0 && isIn(columns, i, column, at)) return true; // both begin at the same address
   if (next < sizeOf(by) && isIn(columns, i, column, next)) return true;
   return by.kind === 'net' && at >= 0 && isIn(by.columns, at, columns.nets, i);
 }
 
 /**
- * Of what a set will hold (`after`) what another has held so far, whole or in part: it moves, and must be in both for a
- * moment. What the set has held already (`before`) is left out.
+ * The members of a set's next content (`after`) that were, completely or in part, in another set (`from`): they move, and
+ * must be in both sets for a moment. Members that are in the set already (`before`) are left out.
  */
 export function moving(
   { columns: after, kind }: SetContent,
@@ -121,7 +121,7 @@ export function moving(
   const moves = (i: number): boolean =>
     isNets
       ? !holdsNet(before, after, i) && meets(after, i, from)
-      : !hasSingle(before, column, i) && holds(from, column, i);
+      : !hasSingle(before, column, i) && contains(from, column, i);
   const found: number[] = [];
   const count = sizeOf(from) === 0 ? 0 : column.length / words;
   for (let i = 0; i < count; i++) if (moves(i)) found.push(i);
@@ -137,7 +137,7 @@ export function moving(
     : { words, singles: picked, nets: none, prefixes: new Uint8Array(0) };
 }
 
-const holds = ({ columns, kind }: SetContent, of: Uint32Array, j: number): boolean =>
+const contains = ({ columns, kind }: SetContent, of: Uint32Array, j: number): boolean =>
   kind === 'net' ? hasNet(columns, of, j) : hasSingle(columns, of, j);
 
 function holdsNet(columns: SetColumns, after: SetColumns, i: number): boolean {
@@ -146,14 +146,14 @@ function holdsNet(columns: SetColumns, after: SetColumns, i: number): boolean {
   return isSameBase && columns.prefixes[at] === after.prefixes[i];
 }
 
-/** The columns of one family that judge an end of flows. */
+/** The columns of one family that apply to an end of flows. */
 export const columnsFor = (all: DirectedColumns, end: FlowEnd, family: Family): readonly SetColumns[] =>
   DIRECTIONS_BY_END[end].map((direction) => all[direction][family === 4 ? 'v4' : 'v6']);
 
 const textOf = (column: Uint32Array, i: number): string =>
   [24, 16, 8, 0].map((shift) => ((column[i] as number) >>> shift) & 255).join('.');
 
-/** What may be bad now and was not: nothing, a few v4 addresses, or so much that all must be looked at. */
+/** Addresses that are blocked now and were not before: none, a few v4 addresses, or so many that all flows must be checked. */
 export type Addition = 'none' | 'many' | readonly string[];
 
 export function addition(before: readonly SetColumns[], after: readonly SetColumns[], few: number): Addition {

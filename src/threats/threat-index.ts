@@ -1,4 +1,4 @@
-/** Who lists this address or name, since when, in which line, and does it count: for DNS, TLS and `threats check`. */
+/** Finds the feeds that list an address or a name, since when, in which line, and whether the entry has an effect. */
 
 import { type NameMatch, nameMatches } from '../lib/dns-name.js';
 import {
@@ -17,7 +17,7 @@ import { ALLOW, BELOW, NameTable, SELF, WITHHELD } from './name-table.js';
 import { contains, overlaps, reachOf, SPECIAL_RANGES } from './range-algebra.js';
 import { type ListedRanges, type Ranges, rangeAt, wordsOf, writeAddress } from './ranges.js';
 
-/** Names that no feed may block: exceptions, the API's and Redis's own. */
+/** A name that no feed may block: an exception, or a name of Redis. */
 export interface ProtectedName {
   readonly label: string;
   readonly name: string;
@@ -43,7 +43,7 @@ class FeedIndex {
     return [...lists, ...this.#reach].reduce((sum, column) => sum + column.byteLength, this.names.bytes);
   }
 
-  /** The most specific range that holds the address. */
+  /** The most specific range that contains the address. */
   address(address: Address): ThreatHit | undefined {
     const four = address.family === 4;
     const list: ListedRanges = four ? this.#data.v4 : this.#data.v6;
@@ -60,7 +60,7 @@ class FeedIndex {
     return undefined;
   }
 
-  /** The longest listed name that `name` is, or is below of; an exception of the feed's own spares it. */
+  /** The longest listed name that equals `name` or is above it; an exception of the feed itself spares it. */
   name(name: string): ThreatHit | undefined {
     let hit = -1;
     let excepted = false;
@@ -83,7 +83,7 @@ class FeedIndex {
   #sparedName(index: number): string | null {
     return (this.names.flagsAt(index) & WITHHELD) === 0
       ? null
-      : 'a public suffix: strangers register below it';
+      : 'a public suffix: unrelated parties register names below it';
   }
 
   #where(line: number, since: number): Pick<ThreatHit, 'feed' | 'line' | 'positions' | 'since'> {
@@ -112,7 +112,7 @@ export class ThreatIndex {
     this.#nat64 = nat64;
   }
 
-  /** Takes the feed's place of before, in one step. */
+  /** Replace the version of the feed. */
   put(data: FeedData): void {
     this.#feeds.set(data.feed, new FeedIndex(data));
   }
@@ -121,7 +121,7 @@ export class ThreatIndex {
     this.#feeds.delete(feed);
   }
 
-  /** What this is now, of some feeds; later changes of either do not show in the other. */
+  /** A copy with some of the feeds; later changes of either do not change the other. */
   copy(of: (feed: string) => boolean): ThreatIndex {
     const copy = new ThreatIndex(this.#nat64);
     for (const [feed, index] of this.#feeds) if (of(feed)) copy.#feeds.set(feed, index);
@@ -129,7 +129,7 @@ export class ThreatIndex {
     return copy;
   }
 
-  /** What spares addresses and names from now on; replaces all of before. Special-use space is always spared. */
+  /** Replace the addresses and names that are spared. Special-use space is always spared. */
   protect(ranges: readonly ProtectedRange[], names: readonly ProtectedName[]): void {
     this.#ranges = ranges;
     this.#names = names;
@@ -139,7 +139,7 @@ export class ThreatIndex {
     return [...this.#feeds.values()].map((index) => index.info);
   }
 
-  /** Octets held in memory. */
+  /** Memory of the index in octets. */
   get bytes(): number {
     return [...this.#feeds.values()].reduce((sum, index) => sum + index.bytes, 0);
   }
@@ -147,15 +147,15 @@ export class ThreatIndex {
   /** Every feed that lists the address; text that is no address gives none. */
   address(text: string): readonly ThreatHit[] {
     const address = parseAddress(text);
-    return address ? [address, ...this.#carried(address)].flatMap((one) => this.#listing(one)) : [];
+    return address ? [address, ...this.#embedded(address)].flatMap((one) => this.#listing(one)) : [];
   }
 
   #listing(address: Address): readonly ThreatHit[] {
     return this.#hits((index) => index.address(address), this.#sparedAddress(address));
   }
 
-  /** IPv4 addresses inside; none when the IPv6 address itself is excepted. */
-  #carried({ family, value }: Address): readonly Address[] {
+  /** IPv4 addresses that an IPv6 address embeds; none when the IPv6 address itself is an exception. */
+  #embedded({ family, value }: Address): readonly Address[] {
     if (family === 4 || this.#ranges.some((one) => isIn(one, family, value))) return [];
     return carriedV4(value, this.#nat64).map((v4) => ({ family: 4, value: v4, text: formatAddress(4, v4) }));
   }
@@ -174,20 +174,20 @@ export class ThreatIndex {
     return this.address(text).find((hit) => hit.spared === null);
   }
 
-  #hits(look: (index: FeedIndex) => ThreatHit | undefined, spared: string | null): readonly ThreatHit[] {
+  #hits(lookUp: (index: FeedIndex) => ThreatHit | undefined, spared: string | null): readonly ThreatHit[] {
     const hits: ThreatHit[] = [];
     for (const index of this.#feeds.values()) {
-      const hit = look(index);
+      const hit = lookUp(index);
       if (hit) hits.push(spared === null ? hit : { ...hit, spared });
     }
     return hits;
   }
 
   #sparedAddress({ family, value }: Address): string | null {
-    const holds = (one: Pick<ProtectedRange, 'range'>): boolean => isIn(one, family, value);
-    const found = this.#ranges.find(holds);
+    const hasAddress = (one: Pick<ProtectedRange, 'range'>): boolean => isIn(one, family, value);
+    const found = this.#ranges.find(hasAddress);
     if (found) return found.label;
-    return SPECIAL_RANGES.some((range) => holds({ range })) ? 'special-use space' : null;
+    return SPECIAL_RANGES.some((range) => hasAddress({ range })) ? 'special-use space' : null;
   }
 
   #sparedName(name: string): string | null {

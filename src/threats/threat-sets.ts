@@ -80,7 +80,7 @@ export class ThreatSets {
     this.#translated = translated;
   }
 
-  /** Sets whose number of entries, as the kernel reports it, differs from what was loaded. */
+  /** Sets with a number of entries in the kernel that differs from what was loaded. */
   lost(entries: ReadonlyMap<string, number>): readonly string[] {
     if (!this.#members) return [];
     return this.#parts(this.#members)

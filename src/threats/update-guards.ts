@@ -1,13 +1,13 @@
-/** Judges an update before anything else sees it. Pure: same body, same limits, same verdict. */
+/** Checks an update before it is used. Pure: the same body and limits give the same result. */
 import { formatRange } from '../lib/ip.js';
 import type { FeedCounts } from './feed-data.js';
 import type { Collector } from './formats/collector.js';
 import { addressCount, mergeSorted, specialUse, subtract } from './range-algebra.js';
 import { addressBits, countOf, type ListedRanges, type Ranges, rangeAt, sizeAt } from './ranges.js';
 
-/** The limits that an update must keep to before anything of it counts, each adjustable for a feed. */
+/** The limits of an update, each adjustable for a feed. */
 export interface Guards {
-  /** Malformed lines among all that should have given something, 0 to 1. */
+  /** Share of malformed lines among malformed lines and entries, 0 to 1. */
   readonly maxBadRatio: number;
   /** Fewest ranges and names. 0 lets a list be legitimately empty (comments alone); an empty body never passes. */
   readonly minEntries: number;
@@ -20,7 +20,7 @@ export interface Guards {
   readonly maxGrowth: number;
   /** …beyond this many entries, so that small lists may grow freely. */
   readonly growthSlack: number;
-  /** The shortest prefixes taken, outside special-use space. */
+  /** The shortest accepted prefixes, outside special-use space. */
   readonly widest4: number;
   readonly widest6: number;
   /** Addresses that all lines together may cover, outside special-use space. */
@@ -38,7 +38,7 @@ export const DEFAULT_GUARDS: Guards = {
   growthSlack: 10_000,
   widest4: 8,
   widest6: 16,
-  // 3% of all v4; the widest of the lists in common use cover 0.5%. In v6, as many as a /16 has.
+  // 3 % of all v4; the widest lists in common use cover 0.5 %. In v6, as many as a /16 has.
   maxAddresses4: 2 ** 27,
   maxAddresses6: 2 ** 112,
 };
@@ -54,12 +54,12 @@ type RefusalCode =
   | 'shrink'
   | 'growth';
 
-/** Why an update is not taken; the last good version stays in force. */
+/** Why an update is refused; the last good version stays in force. */
 export interface UpdateRefusal {
   readonly code: RefusalCode;
   readonly reason: string;
   readonly remedy: string;
-  /** Line or item, where one is to blame. */
+  /** The line or item that caused the refusal, if it was one. */
   readonly line?: number;
 }
 
@@ -81,7 +81,7 @@ function badLines({ found }: Candidate, guards: Guards): UpdateRefusal | undefin
     code: 'bad-lines',
     reason: `${bad} of ${bad + found.entries} lines are malformed (${percent(ratio)}, and ${percent(guards.maxBadRatio)} is the limit): first "${first.text}": ${first.reason}`,
     remedy:
-      'look at the body: it may be an error page or another format; name the format, or raise maxBadRatio',
+      'check the body: it may be an error page or another format; name the format, or raise maxBadRatio',
     line: first.line,
   };
 }
@@ -105,7 +105,7 @@ function tooMany({ counts }: Candidate, guards: Guards): UpdateRefusal | undefin
   };
 }
 
-/** The first range wider than the floor that is not wholly of special use. */
+/** The first range wider than the limit that is not completely special-use space. */
 function wideRange(list: ListedRanges, widest: number): UpdateRefusal | undefined {
   const { lo, hi, line, words } = list;
   const most = 2 ** (addressBits(words) - widest);
@@ -120,7 +120,8 @@ function wideRange(list: ListedRanges, widest: number): UpdateRefusal | undefine
     return {
       code: 'too-wide',
       reason: `${formatRange(rangeAt(lo, hi, i, words))} is wider than /${widest}`,
-      remedy: 'tell the list’s maintainers; if it is meant, lower widest4 or widest6 for this feed',
+      remedy:
+        'report it to the maintainers of the list; if it is meant, lower widest4 or widest6 for this feed',
       line: line[i] as number,
     };
   }
@@ -162,14 +163,14 @@ function growth(counts: FeedCounts, before: FeedCounts, guards: Guards): UpdateR
   };
 }
 
-/** No person's word lifts these: they are changed as limits of the feed, on purpose. */
+/** Limits that `accept` does not lift: they are changed in the configuration of the feed. */
 const ALWAYS = [tooMany, tooWide, tooMuchSpace] as const;
 const UNLESS_ACCEPTED = [badLines, tooFew] as const;
 
 /**
- * Why the update may not come into force; undefined: it may.
+ * Why the update may not be used; undefined when it may.
  * @param before counts of the version in force, if any.
- * @param accept a person has looked and takes it as it is.
+ * @param accept a user has seen the refusal and accepts the update.
  */
 export function checkUpdate(
   candidate: Candidate,
@@ -181,7 +182,7 @@ export function checkUpdate(
     return {
       code: 'cut',
       reason: candidate.found.fault,
-      remedy: 'the next fetch may bring it whole; if it stays so, tell the list’s maintainers',
+      remedy: 'the next fetch may be complete; if not, report it to the maintainers of the list',
     };
   for (const rule of accept ? ALWAYS : [...UNLESS_ACCEPTED, ...ALWAYS]) {
     const refusal = rule(candidate, guards);

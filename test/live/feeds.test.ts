@@ -177,7 +177,7 @@ describe('whatever its server sends', () => {
       false,
     ]);
     expect((await json('/v1/status')).threats.alerts).toEqual([
-      expect.stringMatching(/^feed: failed: .*in force is/),
+      expect.stringMatching(/^feed: failed: .*the version in force was confirmed/),
     ]);
     const shown = await drawbridge.cli(['feeds']);
     expect(shown.stdout).toMatch(/^feed\tFAILED\t\d+\t\d+[smh]\t/);

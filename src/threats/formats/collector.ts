@@ -1,8 +1,8 @@
-/** Where parsers put what they read, and what they could not. */
+/** What parsers write to: ranges, names, and counts of the lines that gave none. */
 import { NameTable } from '../name-table.js';
 import { RangeBuilder } from '../ranges.js';
 
-/** One line that did not make it. */
+/** One line that was not taken. */
 export interface Sample {
   /** Line, or item of a JSON document; 1-based. */
   readonly line: number;
@@ -14,7 +14,7 @@ export interface Sample {
 const MAX_SAMPLES = 20;
 const MAX_TEXT = 80;
 
-/** Counts all, keeps the first few. */
+/** Counts lines and keeps the first few. */
 export class Tally {
   count = 0;
   readonly samples: Sample[] = [];
@@ -30,18 +30,18 @@ export class Tally {
 export class Collector {
   /** The line or item that is being read. */
   line = 0;
-  /** Lines or items that gave something. */
+  /** Lines or items that gave a range or a name. */
   entries = 0;
   readonly v4 = new RangeBuilder(1);
   readonly v6 = new RangeBuilder(4);
   readonly names = new NameTable();
   /** Malformed. */
   readonly bad = new Tally();
-  /** Well formed, and nothing that addresses or names can express (URLs, hashes, cosmetic rules). */
+  /** Well formed, but neither an address nor a name (URLs, hashes, cosmetic rules). */
   readonly unsupported = new Tally();
   /** Left out on purpose: below the score, expired, revoked. */
   readonly skipped = new Tally();
-  /** The body says itself that it is not whole. */
+  /** Why the body is not complete, by its own trailer, count or metadata. */
   fault: string | undefined;
 
   refuse(text: string, reason: string): void {
@@ -55,7 +55,7 @@ export class Collector {
   }
 }
 
-/** What a person may say about a feed's format. */
+/** The settings of a feed's format. */
 export interface FormatOptions {
   /** csv: the column's name, or its number from 1. ndjson: the field. Default: found by well-known names. */
   readonly column?: string | number;
@@ -63,15 +63,15 @@ export interface FormatOptions {
   readonly delimiter?: string;
   /** ipsum: the fewest lists that must agree. Default 3. */
   readonly minScore?: number;
-  /** Names stand for all below them too. Default: as the format itself means it. */
+  /** Whether a name includes all names below it. Default: as the format defines it. */
   readonly subdomains?: boolean;
   /** zip: the file within. Default: the only one. */
   readonly member?: string;
-  /** What counts as expired; milliseconds since the epoch. */
+  /** The time at which entries are expired or not; milliseconds since the epoch. */
   readonly now: number;
 }
 
-/** Reads a body as it comes; `end` once after the last chunk. Neither throws for anything in the body. */
+/** Reads a body in chunks; `end` is called once after the last chunk. Neither throws for anything in the body. */
 export interface BodyParser {
   push(chunk: Uint8Array): void;
   end(): void;

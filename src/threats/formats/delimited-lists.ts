@@ -1,11 +1,9 @@
-/** Tab-separated lists with fixed columns: DShield's block list, and ipsum's scores. */
+/** Lists of cells: CSV, and the tab-separated lists of DShield and ipsum. */
 import { formatAddress, parseCidr } from '../../lib/ip.js';
 import { BELOW, SELF } from '../name-table.js';
 import type { BodyParser, Collector, FormatOptions } from './collector.js';
 import { textLines } from './line-lists.js';
 import { addRangeText, nameOf, takeValue } from './listed-values.js';
-
-/** Comma-separated lists (RFC 4180, one record a line) with one column that matters: Feodo Tracker, ThreatFox and like. */
 
 /** In order of preference; compared in lower case, blanks and dashes as underscores. */
 const VALUE_COLUMNS = [
@@ -25,10 +23,10 @@ const VALUE_COLUMNS = [
   'fqdn',
   'value',
 ];
-/** What abuse.ch closes its lists with: a body that lost its middle or its end tells on itself. */
+/** The last line of abuse.ch's lists: its count shows whether the body lost its middle or its end. */
 const TRAILER = /^#\s*END\s+\(?(\d+)\s+entries/i;
 
-/** Cells of one record; undefined: a quote is not closed, or text follows a closing quote. */
+/** The cells of one record; undefined when a quote is not closed, or when text follows a closing quote. */
 function cells(text: string, delimiter: string): string[] | undefined {
   const out: string[] = [];
   let at = 0;
@@ -74,7 +72,7 @@ const plainName = (cell: string): string =>
     .toLowerCase()
     .replace(/[\s-]+/g, '_');
 
-/** The position of the column that matters in a row of names; -1: this is no such row. */
+/** The position of the wanted column in a row of column names; -1 when the row has no such name. */
 function headerColumn(row: readonly string[], wanted: string | undefined): number {
   const names = row.map(plainName);
   if (wanted !== undefined) return names.indexOf(plainName(wanted));
@@ -90,6 +88,7 @@ function guessColumn(row: readonly string[]): number {
   return address >= 0 ? address : row.findIndex((cell) => cell.includes('.') && nameOf(cell) !== undefined);
 }
 
+/** Comma-separated lists (RFC 4180, one record a line) of which one column is read: Feodo Tracker, ThreatFox and others. */
 class CsvReader {
   readonly #delimiter: string;
   readonly #wanted: string | undefined;
@@ -112,7 +111,7 @@ class CsvReader {
   #comment(text: string, into: Collector): void {
     const promised = TRAILER.exec(text)?.[1];
     if (promised !== undefined && Number(promised) !== this.#rows)
-      into.fault = `line ${into.line} says that there are ${promised} entries, and there are ${this.#rows}`;
+      into.fault = `line ${into.line} announces ${promised} entries, and the list has ${this.#rows}`;
     if (this.#column < 0) this.#column = this.#header(text.replace(/^#+\s*/, ''));
   }
 
@@ -127,7 +126,7 @@ class CsvReader {
       into.refuse(text, 'no record: a quote is not closed or text follows it');
       return;
     }
-    // A header stands before all records, and holds no value.
+    // A header comes before all records, and has no value.
     if (this.#rows === 0 && headerColumn(row, this.#wanted) >= 0) {
       if (this.#column < 0) this.#column = headerColumn(row, this.#wanted);
       return;
@@ -145,9 +144,7 @@ class CsvReader {
 
   #missing(): string {
     if (this.#column >= 0) return `nothing in column ${this.#column + 1}`;
-    return this.#wanted === undefined
-      ? 'no column holds an address or a name'
-      : `no column "${this.#wanted}"`;
+    return this.#wanted === undefined ? 'no column has an address or a name' : `no column "${this.#wanted}"`;
   }
 }
 
@@ -158,7 +155,7 @@ export const csv = (into: Collector, options: FormatOptions): BodyParser => {
 
 const isHashComment = (text: string): boolean => text.startsWith('#');
 
-/** "start TAB end TAB prefix length TAB …": the three must say the same. */
+/** "start TAB end TAB prefix length TAB …": the three must agree. */
 function dshieldLine(text: string, into: Collector): void {
   if (isHashComment(text) || /^start\tend\t/i.test(text)) return;
   const [start = '', end = '', length = ''] = text.split('\t').map((cell) => cell.trim());
@@ -177,7 +174,7 @@ export const dshield = (into: Collector): BodyParser => textLines(dshieldLine, i
 const SCORED = /^(\S+)\s+(\d{1,9})$/;
 const DEFAULT_SCORE = 3;
 
-/** "address TAB number of lists that have it". */
+/** "address TAB number of lists that contain it". */
 function ipsumLine(text: string, into: Collector, minScore: number): void {
   if (isHashComment(text)) return;
   const [, address = '', score = ''] = SCORED.exec(text) ?? [];

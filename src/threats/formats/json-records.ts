@@ -1,18 +1,12 @@
-/** One JSON object a line, as Spamhaus publishes DROP: a metadata object, anywhere, says how many records there are. */
+/** JSON formats: records one a line (NDJSON, Spamhaus), and documents of MISP and CrowdSec. */
 import { type Fields, isRecord, shown } from '../../lib/json.js';
 import type { BodyParser, Collector, FormatOptions } from './collector.js';
 import { textLines } from './line-lists.js';
 import { addRangeText, takeValue } from './listed-values.js';
 
-/** The answer of a CrowdSec LAPI to GET /v1/decisions/stream?startup=true: all decisions in force. */
-
-/** MISP: events, attribute searches, and warninglists (which say what is never to be blocked). */
-
-/** Bodies that are one JSON document: read whole, then walked. */
-
 const VALUE_FIELDS = ['cidr', 'ip', 'address', 'indicator', 'ioc_value', 'domain', 'hostname', 'value'];
 
-/** What stands on the line; undefined: no JSON. */
+/** The value of the text; undefined when it is no JSON. */
 export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
@@ -21,6 +15,7 @@ export function parseJson(text: string): unknown {
   }
 }
 
+/** One JSON object a line, as Spamhaus publishes DROP: a metadata object, on any line, has the number of records. */
 class NdjsonReader implements BodyParser {
   readonly #into: Collector;
   readonly #lines: BodyParser;
@@ -74,11 +69,12 @@ export const ndjson = (into: Collector, options: FormatOptions): BodyParser =>
 export const spamhaus = (into: Collector, options: FormatOptions): BodyParser =>
   new NdjsonReader(into, options, true);
 
-/** V8 holds no longer string than 2^29 octets; a document this big is no feed. */
+/** No string of V8 is longer than 2^29 octets; a document this big is no feed. */
 const MAX_DOCUMENT = 256 * 2 ** 20;
 
 type DocumentWalk = (document: unknown, into: Collector) => void;
 
+/** A body that is one JSON document: read completely, then walked. */
 class JsonDocument implements BodyParser {
   readonly #walk: DocumentWalk;
   readonly #into: Collector;
@@ -114,7 +110,7 @@ export const jsonDocument = (walk: DocumentWalk, into: Collector): BodyParser =>
 
 const asList = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 
-/** What may stand within a node, in the order in which it is read. */
+/** The nodes inside a node, in the order in which they are read. */
 function within({ Object: objects, Event, response }: Fields): readonly unknown[] {
   return [...asList(objects), ...asNodes(Event), ...asNodes(response)];
 }
@@ -131,7 +127,7 @@ function* attributes(document: unknown): Generator<Fields> {
   }
 }
 
-/** The part of an attribute's value that is for us, by its type; undefined: nothing is. */
+/** The address or name in an attribute's value, by its type; undefined when it has none. */
 function destinationOf(type: string, value: string): string | undefined {
   switch (type) {
     case 'ip-src':
@@ -143,7 +139,7 @@ function destinationOf(type: string, value: string): string | undefined {
     case 'ip-dst|port':
     case 'hostname|port':
     case 'domain|ip':
-      // domain|ip: never the address, which is often a shared host's.
+      // domain|ip: not the address, which is often that of a shared host.
       return value.split('|')[0];
     default:
       return undefined;
@@ -173,6 +169,7 @@ function warninglist(list: readonly unknown[], into: Collector): void {
   }
 }
 
+/** MISP events, attribute searches, and warninglists (of what is never to be blocked). */
 function walkMisp(document: unknown, into: Collector): void {
   if (isRecord(document) && Array.isArray(document.list)) warninglist(document.list, into);
   else for (const attribute of attributes(document)) takeAttribute(attribute, into);
@@ -180,7 +177,7 @@ function walkMisp(document: unknown, into: Collector): void {
 
 export const misp = (into: Collector): BodyParser => jsonDocument(walkMisp, into);
 
-/** The agent's durations ("3h59m49.9s", Go's time.Duration): a leading minus is one that has run out. */
+/** The agent's durations ("3h59m49.9s", Go's time.Duration): a leading minus is of an expired decision. */
 const isOver = (decision: Fields): boolean =>
   typeof decision.duration === 'string' && decision.duration.startsWith('-');
 
@@ -191,9 +188,9 @@ function takeDecision(decision: unknown, into: Collector): void {
     return;
   }
   const { scope, type, value } = decision;
-  const said = typeof scope === 'string' ? scope : shown(scope);
-  const what = `${said} ${value}`;
-  if (!/^(?:ip|range)$/i.test(said)) into.cannot(what, `decisions on ${said} name no address`);
+  const scopeText = typeof scope === 'string' ? scope : shown(scope);
+  const what = `${scopeText} ${value}`;
+  if (!/^(?:ip|range)$/i.test(scopeText)) into.cannot(what, `decisions on ${scopeText} name no address`);
   else if (type !== 'ban') into.cannot(what, `a decision of type ${shown(type)} blocks nothing`);
   else if (isOver(decision)) into.skip(what, 'expired');
   else takeAddress(value, into);
@@ -205,6 +202,7 @@ function takeAddress(value: string, into: Collector): void {
   else into.refuse(value, fault);
 }
 
+/** The answer of a CrowdSec LAPI to GET /v1/decisions/stream?startup=true: all decisions in force. */
 function walkDecisions(document: unknown, into: Collector): void {
   if (!isRecord(document) || !('new' in document)) {
     into.fault = 'no "new": not the answer of /v1/decisions/stream';

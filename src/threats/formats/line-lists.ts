@@ -1,33 +1,24 @@
-/** Streams of octets to numbered lines, without a string for each. */
+/** Lists with one entry a line: addresses, names, hosts files, AdBlock rules, resolver configurations. */
 
 import { ALLOW, BELOW, SELF } from '../name-table.js';
 import type { BodyParser, Collector, FormatOptions } from './collector.js';
 import { addName, addRange, addValue, takeValue } from './listed-values.js';
 
-/** Lines of dnsmasq.conf(5) and unbound.conf(5) that answer names with nothing. */
-
-/** AdBlock rules that speak of whole hosts: `||host^` and its exception `@@||host^`. All others are counted, not read. */
-
-/** hosts(5) files that send names nowhere. The address is never taken: only sinks may stand there. */
-
-/** Names, one a line: plain, `*.name` or `.name`; addresses among them are taken as such. */
-
-/** Addresses, networks and ranges, one a line, with comments: FireHOL netsets, Spamhaus DROP text, most lists. */
-
-/** A line stands in `octets` from `start` to before `end`, without its line feed. */
+/** Reads the line in `octets` from `start` to before `end`, without its line feed. */
 type OctetLine = (octets: Buffer, start: number, end: number, into: Collector) => void;
 export type TextLine = (text: string, into: Collector) => void;
 
-/** No list has longer ones; a body without line feeds must not fill memory. */
+/** No list has longer lines; a body without line feeds must not fill memory. */
 const MAX_LINE = 65_536;
 const LF = 10;
 const BOM = Buffer.from([0xef, 0xbb, 0xbf]);
 
+/** Splits a stream of octets into numbered lines, without a string for each. */
 class Lines implements BodyParser {
   readonly #read: OctetLine;
   readonly #into: Collector;
   #carry = Buffer.alloc(0);
-  /** Octets of an overlong line that are gone already. */
+  /** Octets of an overlong line that were dropped. */
   #dropped = 0;
 
   constructor(read: OctetLine, into: Collector) {
@@ -99,7 +90,7 @@ const isMark = (octet: number | undefined): boolean => octet === HASH || octet =
 const isCommentAt = (octets: Uint8Array, at: number): boolean =>
   isMark(octets[at]) || (octets[at] === SLASH && octets[at + 1] === SLASH);
 
-/** The end of what stands before a comment (which a blank precedes) and the blanks at the end. */
+/** The end of the content in front of a comment (after a blank) and of blanks at the end. */
 function contentEnd(octets: Uint8Array, start: number, end: number): number {
   let stop = end;
   for (let i = start + 1; i < end; i++)
@@ -111,6 +102,7 @@ function contentEnd(octets: Uint8Array, start: number, end: number): number {
   return stop;
 }
 
+/** Addresses, networks and ranges with comments: FireHOL netsets, Spamhaus DROP text, most lists. */
 function netsetLine(octets: Buffer, start: number, end: number, into: Collector): void {
   let from = start;
   while (from < end && isBlank(octets[from])) from += 1;
@@ -123,7 +115,7 @@ function netsetLine(octets: Buffer, start: number, end: number, into: Collector)
 
 export const netset = (into: Collector): BodyParser => octetLines(netsetLine, into);
 
-/** What stands before a comment. "#", ";", "//" and "!" begin one at the line's start, the first three behind a blank too. */
+/** The text in front of a comment. "#", ";", "//" and "!" begin one at the start of the line, the first three also after a blank. */
 function uncomment(text: string): string {
   if (/^(?:[#;!]|\/\/)/.test(text)) return '';
   // One blank, not a run of them: a long run would be walked once for each of its blanks.
@@ -132,8 +124,9 @@ function uncomment(text: string): string {
 }
 
 /**
- * A listed name stands for all below it too, wildcard or not: whoever controls evil.example controls its children, and
- * tools that read wildcard lists (dnscrypt-proxy, `*.name`) match the name itself as well.
+ * Names: plain, `*.name` or `.name`; addresses among them are read as addresses. A listed name includes all names below
+ * it, wildcard or not: the owner of evil.example controls its children, and tools that read wildcard lists
+ * (dnscrypt-proxy, `*.name`) match the name itself as well.
  */
 function domainLine(text: string, into: Collector, options: FormatOptions): void {
   const content = uncomment(text);
@@ -147,10 +140,11 @@ export const domains = (into: Collector, options: FormatOptions): BodyParser =>
   textLines((text) => domainLine(text, into, options), into);
 
 const SINKS = /^(?:0\.0\.0\.0|127(?:\.\d{1,3}){3}|::|::1|0)$/;
-/** What every hosts file begins with. */
+/** Names that every hosts file contains. */
 const BOILERPLATE =
   /^(?:localhost|localhost\.localdomain|localhost6?|local|broadcasthost|ip6-[a-z]+|0\.0\.0\.0)$/i;
 
+/** hosts(5) files that resolve names to sinks. The address itself is not read. */
 function hostsLine(text: string, into: Collector, flags: number): void {
   const [address = '', ...all] = uncomment(text).split(/\s+/);
   if (address === '') return;
@@ -166,16 +160,17 @@ function takeHost(name: string, into: Collector, flags: number): void {
   else into.refuse(name, fault);
 }
 
-/** A hosts file speaks of exactly its names, as resolvers read it; `subdomains: true` widens it. */
+/** A hosts file lists exactly its names, as resolvers read it; `subdomains: true` includes the names below them. */
 export const hosts = (into: Collector, options: FormatOptions): BodyParser => {
   const flags = options.subdomains === true ? SELF | BELOW : SELF;
   return textLines((text) => hostsLine(text, into, flags), into);
 };
 
-/** Modifiers that narrow nothing: the rule stays one about every request to the host. */
+/** `important` and `all` do not narrow a rule: it is still about every request to the host. */
 const HOST_RULE = /^(@@)?\|\|([^/^*$|]+)\^(?:\$(?:important|all))?$/;
 const ADBLOCK_COMMENT = /^(?:!|\[Adblock|\[AdGuard|#(?:\s|$))/i;
 
+/** AdBlock rules about whole hosts: `||host^` and its exception `@@||host^`. All others are counted, not read. */
 function adblockLine(text: string, into: Collector): void {
   if (ADBLOCK_COMMENT.test(text)) return;
   const match = HOST_RULE.exec(text);
@@ -230,16 +225,17 @@ function statement(text: string): Statement | undefined {
   return data ? { names: [data[1] ?? ''], flags: SELF } : undefined;
 }
 
+/** Lines of dnsmasq.conf(5) and unbound.conf(5) that deny names. */
 function resolverLine(text: string, into: Collector): void {
   const content = uncomment(text);
   if (content === '' || content === 'server:') return;
-  const said = statement(content);
-  if (!said) {
+  const found = statement(content);
+  if (!found) {
     into.cannot(text, 'no line that denies names');
     return;
   }
-  for (const name of said.names) {
-    const fault = addName(name, said.flags, into);
+  for (const name of found.names) {
+    const fault = addName(name, found.flags, into);
     if (fault === '') into.entries += 1;
     else into.refuse(name, fault);
   }

@@ -1,22 +1,17 @@
-/** One value of an indicator, whatever wraps it: CSV cells, JSON fields. */
+/** Reads one listed value: an address, network, range or name, as strict as lib/ip, without a string for each address. */
 import { canonicalName } from '../../lib/dns-name.js';
 import { BELOW, SELF } from '../name-table.js';
 import type { Collector } from './collector.js';
 
-/** "192.0.2.7", "192.0.2.0/24" and "192.0.2.1-192.0.2.9" (and the same in v6) from octets to a collector. */
-
-/**
- * Addresses read from octets, strictly: no string, no number formats of inet_aton, no host names. Agrees with
- * lib/ip-address on every text.
- */
+// Addresses: no number formats of inet_aton, no host names. Agrees with lib/ip on every text.
 const DOT = 46;
 const COLON_OCTET = 58;
 const ZERO = 48;
 
-/** Where the last `scanV4` stopped; parsing is synchronous, so one is enough. */
+/** The position at which the last `scanV4` stopped; parsing is synchronous, so one is enough. */
 export const stop = { at: 0 };
 
-/** Four decimal octets from `at`, no leading zeros; the value, or -1. Sets `stop.at` behind them. */
+/** Read four decimal octets from `at`, without leading zeros. Returns the value or -1, and sets `stop.at` behind them. */
 export function scanV4(octets: Uint8Array, at: number, end: number): number {
   let value = 0;
   let i = at;
@@ -45,7 +40,7 @@ function hexDigit(octet: number): number {
 
 const groups = new Uint16Array(8);
 
-/** Groups from `start`; the index of "::" among them (or -1) and how many; undefined: malformed. */
+/** Read groups from `start`. Returns the index of "::" among them (or -1) and their number; undefined when malformed. */
 function scanGroups(
   octets: Uint8Array,
   start: number,
@@ -98,7 +93,7 @@ function scanQuad(
 
 const isMapped = (words: Uint32Array): boolean => words[0] === 0 && words[1] === 0 && words[2] === 0xffff;
 
-/** The octets from `start` to before `end` as one v6 address (no zone, not v4-mapped) into `words`; false: they are none. */
+/** Read the octets from `start` to before `end` as one v6 address (no zone, not v4-mapped) into `words`. Returns false when they are none. */
 export function scanV6(octets: Uint8Array, start: number, end: number, words: Uint32Array): boolean {
   if (end - start > 45) return false;
   const found = scanGroups(octets, start, end);
@@ -127,7 +122,7 @@ const NO_ADDRESS = 'no address, network or range';
 const HOST_BITS = 'host bits set: which network is meant is a guess';
 const BACKWARDS = 'the range runs backwards';
 
-/** A prefix length of one to three digits up to `max`, without leading zeros, up to `end`; -1: none. */
+/** Read a prefix length of one to three digits up to `max`, without leading zeros, up to `end`. Returns -1 when there is none. */
 function scanPrefix(octets: Uint8Array, start: number, end: number, max: number): number {
   if (end <= start || end - start > 3 || (octets[start] === 48 && end - start > 1)) return -1;
   let value = 0;
@@ -149,7 +144,7 @@ function network4(octets: Uint8Array, at: number, end: number): string {
   return '';
 }
 
-/** The octet behind "-" and blanks around it; -1: no range. */
+/** The position behind "-" and the blanks around it; -1 when this is no range. */
 function behindDash(octets: Uint8Array, start: number, end: number): number {
   let i = start;
   while (i < end && octets[i] === SPACE) i += 1;
@@ -205,15 +200,18 @@ function read6(octets: Uint8Array, start: number, end: number): string {
   return order6() > 0 ? BACKWARDS : '';
 }
 
-/** A colon among the first five octets of a text: v6, if any address. */
-function looksV6(octets: Uint8Array, start: number, end: number): boolean {
+/** Whether the text can only be a v6 address: a colon is among its first five octets. */
+function startsV6(octets: Uint8Array, start: number, end: number): boolean {
   for (let i = start; i < end && i < start + 5; i++) if (octets[i] === COLON) return true;
   return false;
 }
 
-/** Reads exactly the octets from `start` to before `end`. '' when collected, else what is wrong with them. */
+/**
+ * Read "192.0.2.7", "192.0.2.0/24" or "192.0.2.1-192.0.2.9" (and the same in v6) in exactly the octets from `start` to
+ * before `end`. Returns '' when it is collected, else what is wrong.
+ */
 export function addRange(octets: Uint8Array, start: number, end: number, into: Collector): string {
-  if (looksV6(octets, start, end)) {
+  if (startsV6(octets, start, end)) {
     const fault = read6(octets, start, end);
     if (fault === '') into.v6.add(lo6, hi6, into.line);
     return fault;
@@ -229,11 +227,11 @@ export function addRangeText(text: string, into: Collector): string {
   return addRange(octets, 0, octets.length, into);
 }
 
-/** Plain A-labels, two or more, whose last is no number: what nearly every line is, told by one look. */
+/** Two or more plain A-labels, the last of which is no number: nearly every line is such a name, and one test finds it. */
 const PLAIN = /^(?=.{4,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,62})\.)+[a-z][a-z0-9-]{1,62}$/;
 const HAS_ACE = /(?:^|\.)xn--/;
 
-/** The canonical form of a name; undefined: it is none. One label is a name here (and never blocked: a suffix). */
+/** The canonical form of a name; undefined when it is none. One label is a name here (and never blocked: a suffix). */
 export function nameOf(text: string): string | undefined {
   if (PLAIN.test(text) && !HAS_ACE.test(text)) return text;
   if (text.length > 300) return undefined;
@@ -241,7 +239,7 @@ export function nameOf(text: string): string | undefined {
   return name.ok ? name.value : undefined;
 }
 
-/** '' when collected, else what is wrong. */
+/** Returns '' when the name is collected, else what is wrong. */
 export function addName(text: string, flags: number, into: Collector): string {
   const name = nameOf(text);
   if (name === undefined) return 'no domain name';
@@ -262,8 +260,8 @@ function withoutPort(text: string): string {
 }
 
 /**
- * Collects an address, network, range, address:port (the whole address: whoever controls one port controls it) or name.
- * URLs are refused: what a URL names is one page, and its host may serve a million others.
+ * Collect an address, network, range, address:port (as the whole address) or name. URLs are refused: a URL names one page,
+ * and its host may serve a million others.
  */
 export function addValue(text: string, flags: number, into: Collector): string {
   const address = withoutPort(text);
@@ -271,13 +269,13 @@ export function addValue(text: string, flags: number, into: Collector): string {
   return addName(text, flags, into);
 }
 
-/** Why a value that is no address and no name is nothing for us; undefined: it may be one. */
+/** Why a value is neither an address nor a name; undefined when it may be one. */
 function unusable(text: string): string | undefined {
   if (URL_TEXT.test(text)) return 'a URL: its host may serve others';
   return HASH.test(text) ? 'a file hash' : undefined;
 }
 
-/** Collects, refuses or counts one value and keeps the books. */
+/** Collect one value, or count it as refused or unsupported. */
 export function takeValue(text: string, into: Collector, flags: number = SELF | BELOW): void {
   const reason = unusable(text);
   if (reason !== undefined) {

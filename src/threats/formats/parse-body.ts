@@ -1,4 +1,4 @@
-/** All formats by name. */
+/** Parses a body of any known format: the formats by name, detection of the format, reading up to a limit. */
 
 import { isRecord } from '../../lib/json.js';
 import { type BodyParser, Collector, type FormatOptions } from './collector.js';
@@ -7,10 +7,6 @@ import { crowdsec, misp, ndjson, parseJson, spamhaus } from './json-records.js';
 import { adblock, domains, hosts, netset, resolverConf } from './line-lists.js';
 import { stix } from './stix.js';
 import { UnpackError, unpack } from './unpack.js';
-
-/** A body of any known kind to what it lists. */
-
-/** Which format a body has, from its head: several lines must agree, and what is no list at all is told as what it is. */
 
 type Make = (into: Collector, options: FormatOptions) => BodyParser;
 
@@ -32,7 +28,7 @@ const FORMATS = {
 
 export type FormatName = keyof typeof FORMATS;
 
-/** Other words for the same, as people name feeds. */
+/** Other names of formats, as feeds are called. */
 const ALIASES: Readonly<Record<string, FormatName>> = {
   cidr: 'netset',
   drop: 'netset',
@@ -46,7 +42,7 @@ const ALIASES: Readonly<Record<string, FormatName>> = {
 
 const isFormat = (name: string): name is FormatName => Object.hasOwn(FORMATS, name);
 
-/** Undefined: no such format ("auto" is none either). */
+/** Returns undefined when there is no such format ("auto" is none either). */
 export function formatNamed(name: string): FormatName | undefined {
   if (isFormat(name)) return name;
   return Object.hasOwn(ALIASES, name) ? ALIASES[name] : undefined;
@@ -55,7 +51,7 @@ export function formatNamed(name: string): FormatName | undefined {
 export const parserFor = (format: FormatName, into: Collector, options: FormatOptions): BodyParser =>
   FORMATS[format](into, options);
 
-/** Positions in these are items of one JSON document, not lines. */
+/** Whether positions in this format are items of one JSON document instead of lines. */
 export const countsItems = (format: FormatName): boolean =>
   format === 'misp' || format === 'stix' || format === 'crowdsec';
 
@@ -67,12 +63,12 @@ const detected = (format: FormatName): Detected => ({ ok: true, format });
 const unknown = (reason: string): Detected => ({ ok: false, reason });
 
 const MAX_SAMPLE = 200;
-/** The shapes below are tried on no more of a line: enough to tell, and nothing to get lost in. */
+/** The patterns below are tried on no more of a line: enough to recognise it, and a bound for their time. */
 const MAX_LINE = 400;
 const ADDRESS = String.raw`(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{0,4}:[0-9a-f:.]+)`;
 const NAME = String.raw`(?:\*?\.)?(?:[\p{L}\p{N}_-]+\.)+[\p{L}\p{N}_-]*\p{L}[\p{L}\p{N}_-]*\.?`;
 
-/** What a line of each format looks like; the first that fits a line has it. Loose: the parsers are the strict ones. */
+/** Patterns of the lines of each format; the first match decides. They are loose, the parsers are strict. */
 const SHAPES: readonly (readonly [FormatName, RegExp])[] = [
   ['adblock', /^(?:\[ad(?:block|guard)|(?:@@)?\|\||.*##)/i],
   ['resolver', /^(?:(?:address|server|local)=\/|local-(?:zone|data):|server:$)/],
@@ -86,7 +82,7 @@ const SHAPES: readonly (readonly [FormatName, RegExp])[] = [
 
 const shapeOf = (line: string): FormatName | undefined => SHAPES.find(([, shape]) => shape.test(line))?.[0];
 
-/** Lines that say something, in any of the formats. "!" begins a comment only in AdBlock lists. */
+/** Lines with content, in any of the formats. "!" begins a comment only in AdBlock lists. */
 const contentLines = (head: string): readonly string[] =>
   head
     .split('\n')
@@ -94,7 +90,7 @@ const contentLines = (head: string): readonly string[] =>
     .filter((line) => line !== '' && !/^(?:[;!]|\/\/|#(?!#))/.test(line))
     .slice(0, MAX_SAMPLE);
 
-/** Netsets with names among them are plain lists, which take both. */
+/** A netset with names among the addresses is a plain list, which may have both. */
 function settle(counts: ReadonlyMap<FormatName, number>, total: number): Detected {
   const [best, second] = [...counts].sort((a, b) => b[1] - a[1]);
   if (!best) return unknown('no line of it looks like an address, a network or a name');
@@ -117,7 +113,7 @@ function detectLines(head: string): Detected {
   return settle(counts, lines.length);
 }
 
-/** The keys that tell the JSON formats apart, in the text: a big document's head is no JSON by itself. */
+/** Recognise JSON formats by their keys in the text: the head of a big document is no JSON by itself. */
 function detectDocument(head: string): Detected {
   if (/"type"\s*:\s*"bundle"|"spec_version"|"type"\s*:\s*"indicator"/.test(head)) return detected('stix');
   if (/^\s*\{[\s\S]*?"objects"\s*:\s*\[/.test(head)) return detected('stix');
@@ -127,7 +123,7 @@ function detectDocument(head: string): Detected {
   return unknown('JSON, and none of the known kinds (NDJSON, MISP, STIX, TAXII, CrowdSec)');
 }
 
-/** One JSON object a line; its first line is whole in the head. */
+/** One JSON object a line; the first line is complete in the head. */
 function detectNdjson(head: string): Detected | undefined {
   const [first = '', second] = head.split('\n');
   const record = parseJson(first);
@@ -137,7 +133,10 @@ function detectNdjson(head: string): Detected | undefined {
   return value.some((key) => key in record) ? detected('ndjson') : undefined;
 }
 
-/** @param head the body's first 64 KiB or so, as text. */
+/**
+ * Detect the format of a body: several lines must agree. A body that is no list (a web page) is named in the reason.
+ * @param head the first 64 KiB or so of the body, as text.
+ */
 function detect(head: string): Detected {
   const text = head.replace(/^\ufeff/, '');
   const start = text.trimStart();
@@ -150,11 +149,11 @@ function detect(head: string): Detected {
 }
 
 export interface ParseOptions extends FormatOptions {
-  /** One of FEED_FORMATS (model); "auto" looks. */
+  /** One of FEED_FORMATS (policy/feed); "auto" detects the format. */
   readonly format: string;
   /** Octets after unpacking. */
   readonly maxSize: number;
-  /** Ranges and names, repeated ones included, after which reading ends. */
+  /** The number of ranges and names, repeated ones included, at which reading ends. */
   readonly maxFound: number;
 }
 
@@ -168,7 +167,7 @@ const refused = (reason: string): ParseOutcome => ({ ok: false, code: 'format', 
 
 const foundBy = ({ v4, v6, names }: Collector): number => v4.count + v6.count + names.size;
 
-/** The first parts up to HEAD octets, and the rest still to be read. */
+/** Read the first parts, of HEAD octets or more in all. */
 async function readHead(parts: AsyncIterator<Uint8Array>): Promise<readonly Uint8Array[]> {
   const head: Uint8Array[] = [];
   for (let size = 0; size < HEAD; ) {
@@ -189,7 +188,7 @@ function choose(
   return named ? { ok: true, format: named } : { ok: false, reason: `no such format: ${format}` };
 }
 
-/** False: more than `maxFound` was there, and the rest was not read. */
+/** Returns false when the body has more than `maxFound` entries; the rest is not read. */
 async function feed(
   parser: BodyParser,
   parts: AsyncIterable<Uint8Array>,

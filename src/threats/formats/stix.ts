@@ -1,4 +1,4 @@
-/** STIX 2.1 bundles and TAXII 2.1 envelopes: indicators whose pattern names destinations. */
+/** STIX 2.1 bundles and TAXII 2.1 envelopes: indicators with patterns that name destinations. */
 import { type Fields, isRecord, shown } from '../../lib/json.js';
 import type { BodyParser, Collector, FormatOptions } from './collector.js';
 import { jsonDocument } from './json-records.js';
@@ -86,7 +86,7 @@ function tokens(pattern: string): readonly Token[] | undefined {
   return out;
 }
 
-/** Reads the grammar: pattern = "[" cmp {OR cmp} "]" {OR "[" … "]"}; cmp = path ("=" | ISSUBSET) text | path IN "(" texts ")". */
+/** Parses the grammar: pattern = "[" cmp {OR cmp} "]" {OR "[" … "]"}; cmp = path ("=" | ISSUBSET) text | path IN "(" texts ")". */
 class Reader {
   readonly #tokens: readonly Token[];
   #at = 0;
@@ -146,7 +146,7 @@ class Reader {
 
 const MAX_PATTERN = 65_536;
 
-/** The addresses, networks and names any of which the pattern takes for a hit; undefined: it means more than that. */
+/** The addresses, networks and names of the pattern, each of which matches it; undefined when it means more than that. */
 export function destinationsOf(pattern: string): readonly string[] | undefined {
   const list = pattern.length > MAX_PATTERN ? undefined : tokens(pattern);
   return list && new Reader(list).pattern();

@@ -1,16 +1,16 @@
-/** Bodies as they come: plain, gzip, xz or zip, told by their first octets, and never unpacked past a limit. */
+/** Unpacks bodies that are plain, gzip, xz or zip, which their first octets show, up to a limit. */
 import { ReadableStream } from 'node:stream/web';
 import { createGunzip } from 'node:zlib';
 import { Unzip, UnzipInflate, UnzipPassThrough } from 'fflate';
 import xz from 'xz-decompress';
 
-/** The body cannot be unpacked; the message says why. */
+/** The body cannot be unpacked; the message has the reason. */
 export class UnpackError extends Error {}
 
 export interface UnpackOptions {
   /** Octets after unpacking. */
   readonly maxSize: number;
-  /** zip: the file within; undefined: the only one. */
+  /** The file in a zip; undefined for the only one. */
   readonly member?: string | undefined;
 }
 
@@ -57,7 +57,7 @@ async function* unxz(body: Uint8Array): AsyncGenerator<Uint8Array> {
   }
 }
 
-/** Reads a zip's files in order; only the wanted one is unpacked. */
+/** Read the files of a zip in order; only the wanted one is unpacked. */
 function* unzip(body: Uint8Array, member: string | undefined): Generator<Uint8Array> {
   const names: string[] = [];
   let out: Uint8Array[] = [];
@@ -98,14 +98,14 @@ function pushZip(zip: Unzip, chunk: Uint8Array, final = false): void {
 function checkMembers(names: readonly string[], member: string | undefined): void {
   if (member !== undefined || names.length < 2) return;
   throw new UnpackError(
-    `the zip holds several files (${names.slice(0, 5).join(', ')}); name one as "member"`,
+    `the zip contains several files (${names.slice(0, 5).join(', ')}); name one as "member"`,
   );
 }
 
 function checkWhole(names: readonly string[], member: string | undefined, complete: boolean): void {
   if (complete) return;
   const missing = member !== undefined && !names.includes(member);
-  throw new UnpackError(missing ? `the zip holds no "${member}"` : 'the zip body is empty or was cut');
+  throw new UnpackError(missing ? `the zip contains no "${member}"` : 'the zip body is empty or was cut');
 }
 
 async function* capped(

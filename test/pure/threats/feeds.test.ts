@@ -109,7 +109,9 @@ describe('a feed that breaks', () => {
     expect(host.feeds.status()).toMatchObject({
       feeds: 1,
       alerts: [
-        expect.stringMatching(/^feed: failed: .*; in force is what was good \d+ m?s ago$|^feed: failed/),
+        expect.stringMatching(
+          /^feed: failed: .*; the version in force was confirmed \d+ m?s ago$|^feed: failed/,
+        ),
       ],
     });
     const warned = host.told(/no new version of a feed/);

@@ -28,7 +28,7 @@ describe('tables', () => {
   it('CSV: a trailer that counts must be right', async () => {
     const rows = '"dst_ip","port"\n"192.0.2.1","1"\n"192.0.2.2","1"\n';
     expect((await parsed(`${rows}# END 2 entries`)).fault).toBeUndefined();
-    expect((await parsed(`${rows}# END 3 entries`)).fault).toMatch(/3 entries, and there are 2/);
+    expect((await parsed(`${rows}# END 3 entries`)).fault).toMatch(/3 entries, and the list has 2/);
   });
 
   it('DShield: the three columns must agree', async () => {

@@ -62,10 +62,10 @@ it('an alert says what is wrong with a feed, and how old what is in force is', (
   const at = (hours: number) =>
     alertOf(feed({ confirmed: new Date(now - hours * 3_600_000).toISOString() }), now);
   expect([at(0), at(2.9)]).toEqual([undefined, undefined]);
-  expect(at(50)).toBe('bad: current: nobody fetches it; in force is what was good 2 d ago');
+  expect(at(50)).toBe('bad: current: no host fetches it; the version in force was confirmed 2 d ago');
   const confirmed = '2029-12-31T23:00:00.000Z';
   expect(alertOf(feed({ status: 'refused', reason: 'too small', confirmed }), now)).toBe(
-    'bad: refused: too small; in force is what was good 1 h ago',
+    'bad: refused: too small; the version in force was confirmed 1 h ago',
   );
   expect(alertOf(feed({ status: 'later', reason: 'status 429', confirmed }), now)).toBeUndefined();
   const none = { confirmed: null, loaded: null };

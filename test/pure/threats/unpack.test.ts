@@ -32,7 +32,7 @@ describe('packed bodies', () => {
     const both = zip({ 'readme.txt': 'x', 'list.txt': TEXT });
     expect(entries(await parse(both))).toMatch(/several files \(readme.txt, list.txt\)/);
     expect(entries(await parse(both, { member: 'list.txt' }))).toBe(2);
-    expect(entries(await parse(both, { member: 'other' }))).toBe('the zip holds no "other"');
+    expect(entries(await parse(both, { member: 'other' }))).toBe('the zip contains no "other"');
   });
 
   it('damage and cuts are told', async () => {
