@@ -1,6 +1,6 @@
-import { type MadeNamespaceDns, makeNamespaceDns } from '../dns/container-namespaces.js';
+import { ContainerNamespaces } from '../dns/container-namespaces.js';
 import type { DnsService } from '../dns/dns-service.js';
-import type { NamespaceDns } from '../dns/namespace-dns.js';
+import { NamespaceDns } from '../dns/namespace-dns.js';
 import type { SandboxFolders } from '../dns/sandbox-folders.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { LearnedPort } from '../enforce/learned-sets.js';
@@ -8,6 +8,7 @@ import type { DeniedLog } from '../enforce/packet-io.js';
 import type { Policies } from '../enforce/policies.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';
+import type { ResolverSockets } from '../kernel/resolver-rules.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
@@ -31,7 +32,7 @@ interface InsideParts {
 interface Inside {
   readonly namespaceDns: NamespaceDns;
   readonly lan: NetnsRules;
-  readonly furnished: MadeNamespaceDns['furnished'];
+  readonly furnished: (path: string, sockets: ResolverSockets) => void;
   readonly askedBefore: NamespaceDns['askedBefore'];
 }
 
@@ -49,21 +50,19 @@ export function makeInside(
   const { kernel, docker, dns, denials, shape } = engine;
   const { policyOf, isManaged, isLan } = engine.policies;
   const { folders, sandboxes, learned, closed, log } = more;
-  const state = (): AppliedState | undefined => engine.state;
   const onAttached = (): void => void lan.applied();
-  const namespaces = makeNamespaceDns({
+  const namespaces = new ContainerNamespaces({
     kernel,
     dns,
     docker,
-    state,
+    applied: engine.applied,
     folders,
     sandboxes,
     policyOf,
     isManaged,
     isLan,
-    onAttached,
-    log,
   });
+  const namespaceDns = new NamespaceDns({ namespaces, onAttached, log });
   const lan: NetnsRules = new NetnsRules({
     shape,
     applied: engine.applied,
@@ -73,6 +72,7 @@ export function makeInside(
     denials,
     learned,
     namespaces,
+    namespaceDns,
     closed,
     onRepair: () => {
       engine.lastRepair = new Date().toISOString();
@@ -80,10 +80,10 @@ export function makeInside(
     log,
   });
   return {
-    namespaceDns: namespaces.service,
+    namespaceDns,
     lan,
-    furnished: namespaces.furnished,
-    askedBefore: (path, e) => namespaces.service.askedBefore(path, e),
+    furnished: (path, sockets) => namespaceDns.appeared(path, () => namespaces.prepared(path, sockets)),
+    askedBefore: (path, e) => namespaceDns.askedBefore(path, e),
   };
 }
 

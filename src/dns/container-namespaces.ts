@@ -6,7 +6,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js';
 import { closeResolver, type ResolverSockets, removeResolverRules } from '../kernel/resolver-rules.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
-import type { Logger } from '../lib/log.js';
+import type { Current } from '../lib/current.js';
 import {
   type ContainerFacts,
   type DockerView,
@@ -16,74 +16,87 @@ import {
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DnsService } from './dns-service.js';
-import { NamespaceDns } from './namespace-dns.js';
 import type { SandboxFolders } from './sandbox-folders.js';
 import type { PreparedNamespace } from './unclaimed-namespaces.js';
 
-/** A socket that asks Docker's resolver from inside. */
+/** A socket in the container's namespace from which queries to Docker's resolver are sent. */
 const CLIENT = { family: 4, address: '127.0.0.1', port: 0 } as const;
 
-/** Finds and furnishes containers' network namespaces. */
-class Namespaces {
-  readonly #kernel: Kernel;
-  readonly #dns: DnsService;
-  readonly #state: () => AppliedState | undefined;
-  readonly #folders: SandboxFolders;
-  readonly #sandboxes: NamespaceDnsParts['sandboxes'];
-  /** Where our resolver answers, by path. */
-  readonly ports = new Map<string, number>();
+export interface ContainerNamespacesOptions {
+  readonly kernel: Kernel;
+  readonly dns: DnsService;
+  readonly docker: DockerWatch;
+  readonly applied: Current<AppliedState>;
+  readonly folders: SandboxFolders;
+  readonly sandboxes: Pick<Sandboxes, 'prepare' | 'forget' | 'arm'>;
+  readonly policyOf: (facts: ContainerFacts) => Policy;
+  readonly isManaged: (network: NetworkFacts) => boolean;
+  /** The network is of type macvlan or ipvlan: its rules are inside the namespaces of its containers. */
+  readonly isLan: (network: NetworkFacts) => boolean;
+}
 
-  constructor({ kernel, dns, state, folders, sandboxes }: NamespaceDnsParts) {
-    this.#folders = folders;
-    this.#sandboxes = sandboxes;
-    this.#kernel = kernel;
-    this.#dns = dns;
-    this.#state = state;
+/** Finds the network namespaces of containers, prepares them, and decides which resolver answers inside. */
+export class ContainerNamespaces {
+  readonly #o: ContainerNamespacesOptions;
+  /** By path: the port at 127.0.0.11 where our resolver answers in that namespace. */
+  readonly #ports = new Map<string, number>();
+
+  constructor(options: ContainerNamespacesOptions) {
+    this.#o = options;
   }
 
-  /** From inspect where it is known; before that, the sandbox in Docker's folder that the container's veth leads to. */
-  readonly pathOf = (container: string): string | undefined => {
-    const state = this.#state();
+  /** The port at 127.0.0.11 where our resolver answers in a namespace. */
+  resolverAt(path: string): number | undefined {
+    return this.#ports.get(path);
+  }
+
+  /** Path of the container's namespace: from inspect, or before that the sandbox in Docker's folder that its veth leads to. */
+  pathOf(container: string): string | undefined {
+    const state = this.#o.applied.value;
     const key = state?.view.containers.get(container)?.privileges?.sandboxKey;
     if (key) return key;
-    const port = [...(state?.vethMap.bindings.values() ?? [])].find(
+    const veth = [...(state?.vethMap.bindings.values() ?? [])].find(
       (b) => b.container === container,
     )?.ifindex;
-    return port === undefined ? undefined : this.pathBehind(port);
-  };
+    return veth === undefined ? undefined : this.pathBehind(veth);
+  }
 
-  readonly pathBehind = (port: number): string | undefined => {
-    this.#folders.renew();
-    const nsid = this.#kernel.namespaceBehind(port);
+  /** Path of the namespace that holds the peer of this veth. */
+  pathBehind(veth: number): string | undefined {
+    this.#o.folders.renew();
+    const nsid = this.#o.kernel.namespaceBehind(veth);
     return nsid === undefined ? undefined : this.#sandboxOf(nsid);
-  };
+  }
 
   #sandboxOf(nsid: number): string | undefined {
-    for (const folder of this.#folders)
+    for (const folder of this.#o.folders)
       for (const name of filesIn(folder)) {
         const path = join(folder, name);
-        if (this.#kernel.linkTable.namespaceId({ path }) === nsid) return path;
+        if (this.#o.kernel.linkTable.namespaceId({ path }) === nsid) return path;
       }
     return undefined;
   }
 
-  readonly prepare = async (path: string): Promise<PreparedNamespace> =>
-    this.prepared(path, await this.#sandboxes.prepare(path));
+  /** Open our sockets in the namespace, and install the rules that lead to them. */
+  async prepare(path: string): Promise<PreparedNamespace> {
+    return this.prepared(path, await this.#o.sandboxes.prepare(path));
+  }
 
-  /** Questions wait in the sockets until it is known whose they are. */
+  /** A namespace that is prepared already: queries wait in its sockets until its container is known. */
   prepared(path: string, sockets: ResolverSockets): PreparedNamespace {
+    const { dns, folders } = this.#o;
     const { port } = sockets;
-    this.#folders.note(path);
-    this.ports.set(path, port);
+    folders.note(path);
+    this.#ports.set(path, port);
     return {
       claim: (container) => {
-        const serving = this.#dns.attachNamespace(container, sockets);
+        const serving = dns.attachNamespace(container, sockets);
         return { [Symbol.dispose]: () => this.#forget(path, port, () => serving[Symbol.dispose]()) };
       },
       passOn: async () => {
         await removeResolverRules(path);
-        this.ports.delete(path);
-        const passing = this.#dns.passOn(path, sockets, () => udpSocketFd({ ...CLIENT, namespace: path }));
+        this.#ports.delete(path);
+        const passing = dns.passOn(path, sockets, () => udpSocketFd({ ...CLIENT, namespace: path }));
         return { [Symbol.dispose]: () => this.#forget(path, port, () => passing[Symbol.dispose]()) };
       },
       drop: () => this.#forget(path, port, () => closeResolver(sockets)),
@@ -91,48 +104,121 @@ class Namespaces {
   }
 
   #forget(path: string, port: number, close: () => void): void {
-    if (this.ports.get(path) === port) this.ports.delete(path);
+    if (this.#ports.get(path) === port) this.#ports.delete(path);
     close();
-    this.#sandboxes.forget(path);
+    this.#o.sandboxes.forget(path);
   }
 
-  readonly detach = async (path: string): Promise<void> => {
+  /** Remove the rules in a namespace that lead to our resolver. */
+  async detach(path: string): Promise<void> {
     await removeResolverRules(path);
-  };
+  }
+
+  /** Set whether a new network namespace is prepared before the Docker API reports its container. */
+  prepareAhead(isAhead: boolean): void {
+    this.#o.sandboxes.arm({ prepare: isAhead });
+  }
+
+  /** The namespace still exists. */
+  isMade(path: string): boolean {
+    return isNamespaceMounted(path);
+  }
+
+  exists(container: string): boolean {
+    return this.#facts(container) !== undefined;
+  }
+
+  /**
+   * The container has exited or does not exist. Our sockets would keep its namespace and the veth in it alive, and Docker
+   * does not remove that veth after Docker itself was killed. The next container with the same MAC would then have two
+   * possible veths, and get none.
+   */
+  hasEnded(container: string): boolean {
+    return (this.#facts(container)?.state ?? 'exited') === 'exited';
+  }
+
+  /** Docker answers, and has listed its containers since `began` (ms, monotonic): the container of an older namespace is known. */
+  hasListedSince(began: number): boolean {
+    const { docker } = this.#o;
+    return docker.answers && docker.view().listBegan > began;
+  }
+
+  /**
+   * The container runs, and an inspect since its start has returned its namespace, so that `needsResolver` can be evaluated.
+   * Before that, the proof of its resolv.conf is searched below the default exec root, and may not be written yet.
+   */
+  isSettled(container: string): boolean {
+    const facts = this.#facts(container);
+    return facts !== undefined && hasSandbox(facts);
+  }
+
+  /** The container may use Docker's embedded resolver: the default bridge has none, and the host network no namespace. */
+  mayBeEmbedded(container: string): boolean {
+    const networks = networksOf(this.#o.docker.view(), container);
+    return networks.some((n) => n?.name !== 'bridge' && n?.driver !== 'host');
+  }
+
+  /** Docker's embedded resolver would send the queries of this container from the host's namespace. */
+  async needsResolver(container: string): Promise<boolean> {
+    if (hasReachableResolvers(this.#resolversOf(container))) return false;
+    return needsNamespaceDns(await this.#o.docker.resolver(container));
+  }
+
+  /** The container was created with resolvers of its own, so that it shows nothing about other containers of the engine. */
+  hasOwnResolvers(container: string): boolean {
+    return this.#resolversOf(container).length > 0;
+  }
+
+  /** The container is on a macvlan or ipvlan network, where its queries reach us in no other way. */
+  isOnLan(container: string): boolean {
+    return isOnLan(this.#o, container);
+  }
+
+  /** The container of this namespace, from inspect; undefined while it is not known. */
+  ownerOf(path: string): string | undefined {
+    return [...this.#o.docker.view().containers.values()].find((c) => c.privileges?.sandboxKey === path)?.id;
+  }
+
+  /**
+   * Returns which resolver answers the queries of the container: ours when it is enforced and may use Docker's embedded
+   * resolver. Returns undefined while too little is known: the policy of an enforced container on networks that Drawbridge
+   * does not manage, and the labels of an image that is not known, may change until Docker has reported both.
+   */
+  answeredBy(container: string): 'drawbridge' | 'docker' | undefined {
+    const { docker, policyOf } = this.#o;
+    const { containers, attached } = docker.view();
+    const facts = containers.get(container);
+    if (facts === undefined) return undefined;
+    if (this.#isEnforced(container, facts) && this.mayBeEmbedded(container)) return 'drawbridge';
+    const isCertain = facts.imageLabels !== undefined && policyOf(facts).mode !== 'enforce';
+    return isCertain || attached.has(container) ? 'docker' : undefined;
+  }
+
+  /** On networks that Drawbridge does not manage no container is enforced, whatever its policy: Docker answers its queries. */
+  #isEnforced(container: string, facts: ContainerFacts): boolean {
+    const { docker, policyOf, isManaged, isLan } = this.#o;
+    const isCovered = networksOf(docker.view(), container).some((n) => !n || isManaged(n) || isLan(n));
+    return isCovered && policyOf(facts).mode === 'enforce';
+  }
+
+  #facts(container: string): ContainerFacts | undefined {
+    return this.#o.docker.view().containers.get(container);
+  }
+
+  #resolversOf(container: string): readonly string[] {
+    return this.#facts(container)?.privileges?.dns ?? [];
+  }
 }
 
 function filesIn(folder: string): string[] {
   try {
     return readdirSync(folder);
   } catch {
-    return []; // Docker makes the folder with its first container
+    return []; // Docker creates the folder with its first container
   }
 }
 
-export interface NamespaceDnsParts {
-  readonly kernel: Kernel;
-  readonly dns: DnsService;
-  readonly docker: DockerWatch;
-  readonly state: () => AppliedState | undefined;
-  readonly folders: SandboxFolders;
-  readonly sandboxes: Pick<Sandboxes, 'prepare' | 'forget' | 'arm'>;
-  readonly policyOf: (facts: ContainerFacts) => Policy;
-  readonly isManaged: (network: NetworkFacts) => boolean;
-  /** Held inside: a macvlan or ipvlan network. */
-  readonly isLan: (network: NetworkFacts) => boolean;
-  /** Our resolver answers inside from now on. */
-  readonly onAttached: (container: string) => void;
-  readonly log: Logger;
-}
-
-/** On networks that we do not manage nobody is held, whatever its policy says: its names are Docker's. */
-function isEnforced({ docker, policyOf, isManaged, isLan }: NamespaceDnsParts, id: string): boolean {
-  const facts = docker.view().containers.get(id);
-  const isOurs = networksOf(docker.view(), id).some((n) => !n || isManaged(n) || isLan(n));
-  return facts !== undefined && isOurs && policyOf(facts).mode === 'enforce';
-}
-
-/** The networks of its endpoints (undefined: not known yet); of one without any, the network that it starts on. */
+/** The networks of the container's endpoints (undefined: not known yet), or without endpoints the network that it starts on. */
 function networksOf({ containers, networks }: DockerView, id: string): readonly (NetworkFacts | undefined)[] {
   const facts = containers.get(id);
   if (facts && isYetToAttach(facts)) return [startNetwork(facts, networks)].filter((n) => n !== undefined);
@@ -142,82 +228,15 @@ function networksOf({ containers, networks }: DockerView, id: string): readonly 
 const isYetToAttach = (c: ContainerFacts): boolean =>
   (c.state === 'created' || c.state === 'starting') && c.endpoints.length === 0;
 
-/** The default bridge has no embedded resolver, and the host's network no namespace of its own. */
-function mayBeEmbedded(docker: DockerWatch, id: string): boolean {
-  return networksOf(docker.view(), id).some((n) => n?.name !== 'bridge' && n?.driver !== 'host');
-}
-
-/**
- * Docker answers the names of what is not enforced. What would be said of an enforced container on networks that are not
- * ours, or of labels whose image is not known, may change until Docker has reported both.
- */
-function answeredBy(parts: NamespaceDnsParts, id: string): 'us' | 'Docker' | undefined {
-  const { docker, policyOf } = parts;
-  const { containers, attached } = docker.view();
-  const facts = containers.get(id);
-  if (facts === undefined) return undefined;
-  if (isEnforced(parts, id) && mayBeEmbedded(docker, id)) return 'us';
-  const isCertain = facts.imageLabels !== undefined && policyOf(facts).mode !== 'enforce';
-  return isCertain || attached.has(id) ? 'Docker' : undefined;
-}
-
-function ownerOf({ docker }: NamespaceDnsParts, path: string): string | undefined {
-  return [...docker.view().containers.values()].find((c) => c.privileges?.sandboxKey === path)?.id;
-}
-
-/** An inspect since its start has returned its network namespace. */
+/** An inspect since the start of the container has returned its network namespace. */
 export const hasSandbox = (c: ContainerFacts): boolean =>
   (c.state === 'running' || c.state === 'paused') && (c.privileges?.sandboxKey ?? '') !== '';
 
 export function isOnLan(
-  { docker, isLan }: Pick<NamespaceDnsParts, 'isLan'> & { readonly docker: Pick<DockerWatch, 'view'> },
+  { docker, isLan }: { docker: Pick<DockerWatch, 'view'> } & Pick<ContainerNamespacesOptions, 'isLan'>,
   id: string,
 ): boolean {
   const { containers, networks } = docker.view();
   const on = containers.get(id)?.endpoints.map((e) => networks.get(e.networkId)) ?? [];
   return on.some((network) => network !== undefined && isLan(network));
-}
-
-export interface MadeNamespaceDns {
-  readonly service: NamespaceDns;
-  /** A new namespace has been furnished, and it is not known yet of which container. */
-  readonly furnished: (path: string, sockets: ResolverSockets) => void;
-  readonly pathOf: (container: string) => string | undefined;
-  /** The port at 127.0.0.11 where our resolver answers in a namespace. */
-  readonly resolverAt: (path: string) => number | undefined;
-}
-
-export function makeNamespaceDns(parts: NamespaceDnsParts): MadeNamespaceDns {
-  const { docker, log } = parts;
-  const namespaces = new Namespaces(parts);
-  const ownResolvers = (id: string): readonly string[] =>
-    docker.view().containers.get(id)?.privileges?.dns ?? [];
-  const service = new NamespaceDns({
-    hasOwnResolvers: (id) => ownResolvers(id).length > 0,
-    always: (id) => isOnLan(parts, id),
-    onAttached: parts.onAttached,
-    onHabit: (furnish) => parts.sandboxes.arm({ prepare: furnish }),
-    embedded: (id) => mayBeEmbedded(docker, id),
-    needs: async (id) =>
-      !hasReachableResolvers(ownResolvers(id)) && needsNamespaceDns(await docker.resolver(id)),
-    // Before that, the proof of its resolv.conf is looked for below the default exec root, and may not be written yet.
-    isSettled: (id) => {
-      const facts = docker.view().containers.get(id);
-      return facts !== undefined && hasSandbox(facts);
-    },
-    pathOf: namespaces.pathOf,
-    pathBehind: namespaces.pathBehind,
-    prepare: namespaces.prepare,
-    answers: (began) => docker.answers && docker.view().listBegan > began,
-    exists: (id) => docker.view().containers.has(id),
-    hasEnded: (id) => (docker.view().containers.get(id)?.state ?? 'exited') === 'exited',
-    isMade: isNamespaceMounted,
-    ownerOf: (path) => ownerOf(parts, path),
-    answeredBy: (id) => answeredBy(parts, id),
-    detach: namespaces.detach,
-    log,
-  });
-  const furnished = (path: string, sockets: ResolverSockets): void =>
-    service.appeared(path, () => namespaces.prepared(path, sockets));
-  return { service, furnished, pathOf: namespaces.pathOf, resolverAt: (path) => namespaces.ports.get(path) };
 }

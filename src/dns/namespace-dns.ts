@@ -1,162 +1,136 @@
+/** Our resolver inside the network namespaces of enforced containers whose queries Docker would send from the host. */
 import { Newest } from '../lib/async.js';
+import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import {
-  CleanedNamespaces,
-  type CleanedNamespacesOptions,
-  type PreparedNamespace,
-  UnclaimedNamespaces,
-  type UnclaimedNamespacesOptions,
-} from './unclaimed-namespaces.js';
+import type { ContainerNamespaces } from './container-namespaces.js';
+import { CleanedNamespaces, type PreparedNamespace, UnclaimedNamespaces } from './unclaimed-namespaces.js';
 
-export interface NamespaceDnsOptions extends UnclaimedNamespacesOptions, CleanedNamespacesOptions {
-  /** The container may have Docker's embedded resolver at all. */
-  readonly embedded: (container: string) => boolean;
-  /** Whether Docker's resolver would ask for this container from the host's namespace; true while nobody can tell. */
-  readonly needs: (container: string) => Promise<boolean>;
-  /** It was given resolvers, so that it shows nothing about other containers of the engine. */
-  readonly hasOwnResolvers: (container: string) => boolean;
-  /** Whatever Docker asks: it is on a network where nothing else brings its questions to us. */
-  readonly always: (container: string) => boolean;
-  /** Opens our sockets inside and lays the rules that lead to them. */
-  readonly prepare: (path: string) => Promise<PreparedNamespace>;
-  /** Sets whether a new network namespace is prepared before the Docker API reports its container. */
-  readonly onHabit: (isAhead: boolean) => void;
+export interface NamespaceDnsOptions {
+  readonly namespaces: Omit<ContainerNamespaces, 'resolverAt' | 'prepared'>;
   /** Our resolver answers inside from now on. */
   readonly onAttached: (container: string) => void;
-  /** `needs` can be evaluated: the container runs, and an inspect since its start has returned its namespace. */
-  readonly isSettled: (container: string) => boolean;
-  /** Path of the namespace that a veth of ours leads into. */
-  readonly pathBehind: (port: number) => string | undefined;
-  readonly exists: (container: string) => boolean;
-  /**
-   * It has exited, or is not there. Sockets of ours would keep its namespace and the veth in it, which Docker does not remove
-   * after it was killed itself. The next container with that MAC would then have two possible veths, and get none.
-   */
-  readonly hasEnded: (container: string) => boolean;
-  /** The namespace is still there. */
-  readonly isMade: (path: string) => boolean;
-  /** The container of this namespace, from inspect; undefined while it is not known. */
-  readonly ownerOf: (path: string) => string | undefined;
-  /**
-   * Who answers its names, by what is known of it before anything of it is in the kernel: we do where it is enforced and
-   * has Docker's resolver. Undefined: too little is known yet.
-   */
-  readonly answeredBy: (container: string) => 'us' | 'Docker' | undefined;
+  readonly log: Logger;
 }
 interface Attached {
   readonly path: string;
   readonly sockets: Disposable;
-  /** Docker asks for it from the host; undefined: not known yet. */
+  /** Docker would send the queries from the host; undefined while it is not known. */
   hostAsked: boolean | undefined;
 }
-/** How many namespaces are furnished side by side. */
+/** How many namespaces are prepared at the same time. */
 const AT_ONCE = 8;
 
-/** Keeps one resolver inside the namespace of each enforced container whose names Docker would ask from the host. */
 export class NamespaceDns {
   readonly #o: NamespaceDnsOptions;
+  readonly #namespaces: NamespaceDnsOptions['namespaces'];
   readonly #attached = new Map<string, Attached>();
   readonly #attaching = new Map<string, { readonly path: string; readonly done: Promise<void> }>();
   readonly #failed = new Map<string, string>();
-  /** By container: how often its namespace was not there. The file goes with a container, whose end Docker reports later. */
+  /** By container: how often its namespace was missing. The file is removed with the container, before Docker reports the end. */
   readonly #missing = new Map<string, number>();
-  readonly #ahead: UnclaimedNamespaces;
-  /** By path: sockets of ours that pass questions on to Docker. */
+  readonly #unclaimed: UnclaimedNamespaces;
+  /** By path: our sockets that pass queries on to Docker. */
   readonly #passed = new Map<
     string,
     { readonly owner: string | undefined; readonly passing: Promise<Disposable> }
   >();
-  /** By path: Docker's resolver was asked there before our rules were laid. */
+  /** Paths of namespaces in which Docker's resolver received a query before our rules were installed. */
   readonly #askedBefore = new Set<string>();
-  readonly #clear: CleanedNamespaces;
+  readonly #cleaned: CleanedNamespaces;
   #state: AppliedState | undefined;
   /**
    * Whether a new network namespace is prepared before the Docker API reports its container. The value follows the last
    * container without resolvers of its own, because the engine gives the next container the same resolvers.
    */
-  #habit = true;
+  #isAhead = true;
   readonly #waiting: (() => void)[] = [];
   readonly #syncs = new Newest<AppliedState>((state) =>
     this.#sync(state).catch((e: unknown) =>
       this.#o.log.error(
         { err: String(e) },
-        'resolvers inside namespaces stay as they are until the next pass',
+        'resolvers inside network namespaces were not updated: the next pass tries again',
       ),
     ),
   );
   #ended = false;
 
   constructor(options: NamespaceDnsOptions) {
+    const { namespaces, log } = options;
     this.#o = options;
-    this.#ahead = new UnclaimedNamespaces(options, (path) => void this.#passOn(path));
-    this.#clear = new CleanedNamespaces(options);
+    this.#namespaces = namespaces;
+    this.#unclaimed = new UnclaimedNamespaces(namespaces, (path) => void this.#passOn(path));
+    this.#cleaned = new CleanedNamespaces(namespaces, log);
   }
 
-  /** Whether our resolver is in its namespace; 'late': Docker was asked (or may have been) before our rules were there. */
+  /** Whether our resolver is attached; `late`: Docker received (or may have received) a query before our rules were installed. */
   status(container: string): 'attached' | 'late' | 'failed' | 'none' {
-    const held = this.#attached.get(container);
-    if (held) return this.#askedBefore.has(held.path) ? 'late' : 'attached';
+    const attached = this.#attached.get(container);
+    if (attached) return this.#askedBefore.has(attached.path) ? 'late' : 'attached';
     return this.#failed.has(container) ? 'failed' : 'none';
   }
-  /** Docker asks its names (or may) from the host's namespace. */
+  /** Docker sends the queries of this container from the host's namespace, or may do so. */
   hostAsked(container: string): boolean {
-    const held = this.#attached.get(container);
-    return held ? held.hostAsked !== false : this.#failed.has(container);
+    const attached = this.#attached.get(container);
+    return attached ? attached.hostAsked !== false : this.#failed.has(container);
   }
 
-  /** In a new namespace Docker was asked before our rules were laid. `error`: whether it was could not be found out. */
+  /** In a new namespace Docker received a query before our rules were installed; with `error` this could not be determined. */
   askedBefore(path: string, error?: Error): void {
     this.#askedBefore.add(path);
-    this.#o.log.debug({ path, err: error?.message }, 'Docker was asked in a new namespace before our rules');
-    for (const [id, held] of this.#attached) if (held.path === path) this.#warnOf(id);
+    this.#o.log.debug(
+      { path, err: error?.message },
+      'Docker received a query in a new network namespace before our rules were installed',
+    );
+    for (const [id, attached] of this.#attached) if (attached.path === path) this.#warnOf(id);
   }
 
   #warnOf(container: string): void {
     this.#o.log.warn(
       { container },
-      'Docker was asked for names of this container before our resolver was in its namespace: a name that is not permitted may have been asked; resolvers of its own prevent it ("dns:" in its compose service, or docker run --dns)',
+      'Docker received queries of this container before our resolver was in its namespace: a name that is not permitted may have been resolved; to prevent it, give the container resolvers of its own ("dns:" in its compose service, or docker run --dns)',
     );
   }
 
-  /** After every pass. Only the newest state is kept; errors are kept for coverage and tried again with the next pass. */
+  /** Call after every pass. Only the newest state is kept. Failures are reported in coverage, and the next pass tries again. */
   applied(state: AppliedState): void {
     this.#state = state;
     void this.#syncs.run(state);
   }
 
-  /** Its port has just moved into its namespace: some 50 ms are left before its first instruction, too few for a pass. */
-  arrived(container: string, port: number): void {
-    this.#clear.add(container);
-    const path = this.#o.pathBehind(port);
-    if (path !== undefined && this.#ahead.has(path)) this.#owned(container, path);
-    else if (this.#habit && this.#o.answeredBy(container) === 'us') void this.#moved(container, path);
+  /** The container's veth has just moved into its namespace: some 50 ms remain before its first instruction, too few for a pass. */
+  arrived(container: string, veth: number): void {
+    this.#cleaned.add(container);
+    const path = this.#namespaces.pathBehind(veth);
+    if (path !== undefined && this.#unclaimed.has(path)) this.#owned(container, path);
+    else if (this.#isAhead && this.#namespaces.answeredBy(container) === 'drawbridge')
+      void this.#moved(container, path);
   }
 
-  /** What is in its namespace shows whose it is. */
+  /** The content of the namespace shows which container it belongs to. */
   claimed(container: string, path: string): void {
-    this.#clear.add(container);
-    if (this.#ahead.has(path)) this.#owned(container, path);
-    else if (this.#o.answeredBy(container) === 'us') void this.#moved(container, path);
+    this.#cleaned.add(container);
+    if (this.#unclaimed.has(path)) this.#owned(container, path);
+    else if (this.#namespaces.answeredBy(container) === 'drawbridge') void this.#moved(container, path);
   }
 
-  /** Docker has reported something: it may show whose a namespace is. */
+  /** Docker has reported a change, which may show the container of a namespace. */
   reported(): void {
-    for (const path of this.#ahead.paths()) {
-      const owner = this.#o.ownerOf(path);
+    for (const path of this.#unclaimed.paths()) {
+      const owner = this.#namespaces.ownerOf(path);
       if (owner !== undefined) this.#owned(owner, path);
     }
   }
 
-  /** A namespace that was furnished ahead is this container's. */
+  /** A namespace that was prepared ahead belongs to this container. */
   #owned(container: string, path: string): void {
-    const by = this.#o.answeredBy(container);
-    if (by !== undefined) this.#clear.add(container); // no earlier service was in it
-    if (by === 'us') void this.#moved(container, path);
-    else if (by === 'Docker') void this.#passOn(path, container);
+    const by = this.#namespaces.answeredBy(container);
+    if (by !== undefined) this.#cleaned.add(container); // no earlier run was in it
+    if (by === 'drawbridge') void this.#moved(container, path);
+    else if (by === 'docker') void this.#passOn(path, container);
   }
 
   async #passOn(path: string, owner?: string): Promise<void> {
-    const prepared = this.#ahead.take(path);
+    const prepared = this.#unclaimed.take(path);
     if (!prepared) return;
     const passing = prepared.passOn();
     this.#passed.set(path, { owner, passing });
@@ -164,14 +138,14 @@ export class NamespaceDns {
       await passing;
     } catch (e) {
       this.#passed.delete(path);
-      if (!this.#o.isMade(path)) {
+      if (!this.#namespaces.isMade(path)) {
         prepared.drop();
         return;
       }
-      this.#ahead.begin(path, prepared); // tried again with the next report
+      this.#unclaimed.add(path, prepared); // tried again with the next report
       this.#o.log.warn(
         { path, err: String(e) },
-        'names of a container wait: our rules stay in its namespace',
+        'cannot remove our rules from a network namespace: the queries of its container wait',
       );
     }
   }
@@ -186,33 +160,33 @@ export class NamespaceDns {
     for (const path of this.#passed.keys()) await this.#endPassing(path);
   }
 
-  /** Started again, it has a namespace of its own; what of ours answered in the one before went with that. */
+  /** A container that has been started again has a new namespace; our sockets in the previous one ended with that. */
   async #moved(id: string, path: string | undefined): Promise<void> {
     await this.#attaching.get(id)?.done;
-    const held = this.#attached.get(id);
-    if (held && path !== undefined && held.path !== path) {
+    const attached = this.#attached.get(id);
+    if (attached && path !== undefined && attached.path !== path) {
       this.#attached.delete(id);
-      held.sockets[Symbol.dispose]();
+      attached.sockets[Symbol.dispose]();
     }
     await this.#attach(id, path);
   }
 
   /**
-   * The network namespace of a container has been made and furnished, and it is not known of which one: from the arrival of
-   * its port there may be too little time. Its questions wait until it is known whose it is.
+   * A network namespace has been created and prepared before its container is known: after the arrival of the veth there may
+   * be too little time. Its queries wait until the container is known.
    */
   appeared(path: string, prepare: () => PreparedNamespace): void {
-    if (this.#ahead.has(path) || this.#isTaken(path)) return;
-    this.#ahead.begin(path, prepare());
-    if (this.#ended) void this.#ahead.end();
+    if (this.#unclaimed.has(path) || this.#isTaken(path)) return;
+    this.#unclaimed.add(path, prepare());
+    if (this.#ended) void this.#unclaimed.end();
     else this.reported();
   }
 
-  /** Its port's arrival may have been told before its file's. */
+  /** The arrival of the veth may have been reported before the file of the namespace. */
   #isTaken(path: string): boolean {
     return (
       this.#passed.has(path) ||
-      [...this.#attached.values()].some((held) => held.path === path) ||
+      [...this.#attached.values()].some((attached) => attached.path === path) ||
       [...this.#attaching.values()].some((begun) => begun.path === path)
     );
   }
@@ -224,16 +198,16 @@ export class NamespaceDns {
     await this.#endAllPassing();
   }
 
-  /** Takes our rules out of every namespace (teardown). */
+  /** Remove our rules from every namespace (teardown). */
   async detachAll(): Promise<void> {
     await this.#idle();
     for (const [id, { path, sockets }] of this.#attached) {
-      await this.#o
+      await this.#namespaces
         .detach(path)
         .catch((e: unknown) =>
           this.#o.log.warn(
             { container: id, err: String(e) },
-            'rules in a namespace stay: it is probably gone',
+            'cannot remove the rules from a network namespace: it is probably gone',
           ),
         );
       sockets[Symbol.dispose]();
@@ -244,9 +218,9 @@ export class NamespaceDns {
 
   async #idle(): Promise<void> {
     this.#ended = true;
-    this.#o.onHabit(false);
+    this.#namespaces.prepareAhead(false);
     this.#state = undefined;
-    await this.#ahead.end();
+    await this.#unclaimed.end();
     await this.#syncs.settled();
     await this.#settled();
   }
@@ -258,23 +232,25 @@ export class NamespaceDns {
   async #sync(state: AppliedState): Promise<void> {
     this.reported();
     for (const [path, { owner }] of this.#passed)
-      if (!this.#o.isMade(path) || (owner !== undefined && this.#isOver(state, owner)))
+      if (!this.#namespaces.isMade(path) || (owner !== undefined && this.#isOver(state, owner)))
         await this.#endPassing(path);
-    for (const path of this.#askedBefore) if (!this.#o.isMade(path)) this.#askedBefore.delete(path);
+    for (const path of this.#askedBefore) if (!this.#namespaces.isMade(path)) this.#askedBefore.delete(path);
     await this.#settled();
-    for (const [id, held] of this.#attached) if (this.#isStale(state, id, held.path)) await this.#drop(id);
+    for (const [id, attached] of this.#attached)
+      if (this.#isStale(state, id, attached.path)) await this.#drop(id);
     for (const id of this.#failed.keys()) if (!state.subjects.has(id)) this.#failed.delete(id);
     for (const id of this.#missing.keys()) if (!state.subjects.has(id)) this.#missing.delete(id);
     const missing = [...state.subjects.keys()].filter((id) => this.#wants(state, id));
     for (let i = 0; i < missing.length; i += AT_ONCE)
       await Promise.all(missing.slice(i, i + AT_ONCE).map((id) => this.#attachIfNeeded(id)));
-    for (const [id, held] of this.#attached)
-      if (held.hostAsked === undefined && this.#o.isSettled(id)) await this.#judge(id, held);
-    await this.#clear.look(state.view, (id, path) => this.#isSpared(id, path));
+    for (const [id, attached] of this.#attached)
+      if (attached.hostAsked === undefined && this.#namespaces.isSettled(id))
+        await this.#learnNeed(id, attached);
+    await this.#cleaned.clean(state.view, (id, path) => this.#isSpared(id, path));
     if (this.#isWhole(state)) for (const done of this.#waiting.splice(0)) done();
   }
 
-  /** Resolves when every namespace holds what it should, none of an earlier service's; at the latest after `ms`. */
+  /** Resolves when every namespace has the rules it needs and none of an earlier run; at the latest after `ms`. */
   whole(ms: number): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);
@@ -292,26 +268,28 @@ export class NamespaceDns {
         c.state !== 'running' ||
         c.networkMode === 'host' ||
         c.sharesWith !== undefined ||
-        [this.#clear, this.#attached, this.#failed].some((known) => known.has(c.id)),
+        [this.#cleaned, this.#attached, this.#failed].some((known) => known.has(c.id)),
     );
   }
 
-  /** What an earlier service left in its namespace stays: ours stands there, or its turn to be furnished comes again. */
+  /** Rules of an earlier run stay when our resolver is attached in the namespace, or will be attached in a later cycle. */
   async #isSpared(id: string, path: string): Promise<boolean> {
-    if (this.#isTaken(path) || this.#ahead.has(path) || !this.#o.isSettled(id)) return true;
-    const by = this.#o.answeredBy(id);
-    return by === undefined || (by === 'us' && (this.#o.always(id) || (await this.#needs(id))));
+    if (this.#isTaken(path) || this.#unclaimed.has(path) || !this.#namespaces.isSettled(id)) return true;
+    const by = this.#namespaces.answeredBy(id);
+    return (
+      by === undefined || (by === 'drawbridge' && (this.#namespaces.isOnLan(id) || (await this.#needs(id))))
+    );
   }
 
   #wants(state: AppliedState | undefined, id: string): boolean {
     const member = state?.subjects.get(id);
-    return member?.policy.mode === 'enforce' && !member.host && this.#o.embedded(id);
+    return member?.policy.mode === 'enforce' && !member.host && this.#namespaces.mayBeEmbedded(id);
   }
 
-  /** What was attached ahead of the pass that knows it is not. */
+  /** The attachment is out of date. A container attached before the pass that adds it to the state is not. */
   #isStale(state: AppliedState, id: string, path: string): boolean {
     const member = state.subjects.get(id);
-    const now = this.#o.pathOf(id);
+    const now = this.#namespaces.pathOf(id);
     return (
       this.#isOver(state, id) ||
       (member !== undefined && member.policy.mode !== 'enforce') ||
@@ -319,66 +297,68 @@ export class NamespaceDns {
     );
   }
 
-  /** What has exited by a report that is late, and is in the kernel, has been started again. */
+  /** The container is gone. One that Docker reports as exited, but that is in the state, has been started again. */
   #isOver(state: AppliedState, id: string): boolean {
-    return !this.#o.exists(id) || (this.#o.hasEnded(id) && !state.subjects.has(id));
+    return !this.#namespaces.exists(id) || (this.#namespaces.hasEnded(id) && !state.subjects.has(id));
   }
 
   async #drop(id: string): Promise<void> {
-    const held = this.#attached.get(id);
-    if (!held) return;
-    // The rules first: nothing must lead to closed sockets. They stay where it has exited: that report may be late.
-    if (!this.#o.hasEnded(id)) await this.#o.detach(held.path).catch(() => undefined); // gone with its container
-    if (this.#attached.get(id) === held) this.#attached.delete(id);
-    held.sockets[Symbol.dispose]();
+    const attached = this.#attached.get(id);
+    if (!attached) return;
+    // The rules go first: no rule may lead to closed sockets. They stay when the container has exited: that report may be late.
+    if (!this.#namespaces.hasEnded(id)) await this.#namespaces.detach(attached.path).catch(() => undefined); // the namespace is gone with its container
+    if (this.#attached.get(id) === attached) this.#attached.delete(id);
+    attached.sockets[Symbol.dispose]();
   }
 
   async #attachIfNeeded(id: string): Promise<void> {
-    const path = this.#o.pathOf(id);
+    const path = this.#namespaces.pathOf(id);
     if (this.#attached.has(id) || path === undefined) return;
-    const always = this.#o.always(id);
-    const needs = always || (await this.#needs(id));
-    if (this.#o.isSettled(id)) this.#learn(id, needs);
-    // what was furnished ahead leads to us, needed or not: unclaimed, its questions would wait
-    if (needs || this.#ahead.has(path)) await this.#attach(id, path);
+    const needs = this.#namespaces.isOnLan(id) || (await this.#needs(id));
+    if (this.#namespaces.isSettled(id)) this.#learn(id, needs);
+    // the rules of a namespace prepared ahead lead to us, needed or not: unclaimed, its queries would wait
+    if (needs || this.#unclaimed.has(path)) await this.#attach(id, path);
   }
 
   #needs(id: string): Promise<boolean> {
-    return this.#o.needs(id).catch((e: unknown) => {
-      this.#o.log.debug({ container: id, err: String(e) }, 'nobody tells whom Docker asks for it');
+    return this.#namespaces.needsResolver(id).catch((e: unknown) => {
+      this.#o.log.debug(
+        { container: id, err: String(e) },
+        'cannot determine from where Docker sends the queries of this container',
+      );
       return true;
     });
   }
 
-  /** What was attached in haste stays, needed or not: a query may be under way. */
-  async #judge(id: string, held: Attached): Promise<void> {
-    held.hostAsked = await this.#needs(id);
-    this.#learn(id, held.hostAsked);
+  /** Record whether the resolver is needed. An attachment stays in any case: a query may be in progress. */
+  async #learnNeed(id: string, attached: Attached): Promise<void> {
+    attached.hostAsked = await this.#needs(id);
+    this.#learn(id, attached.hostAsked);
   }
 
   #learn(id: string, needed: boolean): void {
-    if (this.#ended || this.#o.always(id) || this.#o.hasOwnResolvers(id)) return;
-    this.#habit = needed;
-    this.#o.onHabit(needed);
+    if (this.#ended || this.#namespaces.isOnLan(id) || this.#namespaces.hasOwnResolvers(id)) return;
+    this.#isAhead = needed;
+    this.#namespaces.prepareAhead(needed);
   }
 
   #attach(id: string, path: string | undefined): Promise<void> {
     const running = this.#attaching.get(id)?.done;
     if (running || this.#attached.has(id) || path === undefined) return running ?? Promise.resolve();
-    const done = this.#furnish(id, path).finally(() => this.#attaching.delete(id));
+    const done = this.#claim(id, path).finally(() => this.#attaching.delete(id));
     this.#attaching.set(id, { path, done });
     return done;
   }
 
-  async #furnish(id: string, path: string): Promise<void> {
+  async #claim(id: string, path: string): Promise<void> {
     try {
-      await this.#endPassing(path); // a flow that leads there would go on being answered by Docker
-      const prepared = this.#ahead.take(path) ?? (await this.#o.prepare(path));
+      await this.#endPassing(path); // Docker would go on answering a flow that exists there
+      const prepared = this.#unclaimed.take(path) ?? (await this.#namespaces.prepare(path));
       const sockets = prepared.claim(id);
       this.#attached.set(id, { path, sockets, hostAsked: undefined });
       this.#failed.delete(id);
       this.#missing.delete(id);
-      this.#o.log.debug({ container: id, path }, 'a resolver of ours answers inside');
+      this.#o.log.debug({ container: id, path }, 'our resolver answers inside the network namespace');
       this.#o.onAttached(id);
       if (this.#askedBefore.has(path)) this.#warnOf(id);
     } catch (e) {
@@ -388,10 +368,13 @@ export class NamespaceDns {
       if (missing === 1)
         this.#o.log.debug(
           { container: id, err: why },
-          'the namespace of a container is not there: trying again',
+          'the network namespace of a container does not exist: trying again',
         );
       else if (missing === 2 || this.#failed.get(id) !== why)
-        this.#o.log.warn({ container: id, err: why }, 'no resolver inside this namespace yet');
+        this.#o.log.warn(
+          { container: id, err: why },
+          'cannot attach our resolver inside this network namespace yet',
+        );
       this.#failed.set(id, why);
     }
   }

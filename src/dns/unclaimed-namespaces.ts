@@ -1,37 +1,34 @@
+/** Network namespaces between their creation and the moment when their container is known, or their old rules are removed. */
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
+import type { ContainerNamespaces } from './container-namespaces.js';
 
-/** A namespace in which questions for Docker's resolver wait in sockets of ours until its container is known. */
+/** A namespace in which queries for Docker's resolver wait in our sockets until its container is known. */
 export interface PreparedNamespace {
-  /** Answers from here on, as this container's resolver; disposing closes the sockets. */
+  /** Answer from now on, as the resolver of this container. Dispose the result to close the sockets. */
   claim(container: string): Disposable;
   /**
-   * Docker answers from here on: takes our rules out and passes on what has come to our sockets; disposing closes them.
-   * Rejects with NetlinkError.
+   * Let Docker answer from now on: remove our rules, and pass the queries in our sockets on. Dispose the result to close the
+   * sockets. Rejects with NetlinkError.
    */
   passOn(): Promise<Disposable>;
-  /** Closes the sockets; the rules stay. */
+  /** Close the sockets; the rules stay. */
   drop(): void;
 }
-
-export interface UnclaimedNamespacesOptions {
-  /** Takes the rules out again. */
-  readonly detach: (path: string) => Promise<void>;
-  /** Docker answers, and has listed its containers since `began` (ms, monotonic): one of them would be known by now. */
-  readonly answers: (began: number) => boolean;
-}
-
-/** After this time without a container the namespace belongs to something else, such as the step of a build. */
+/** After this time without a container the namespace belongs to something else, such as a step of a build. */
 const UNCLAIMED_MS = 10_000;
 
 /** Network namespaces that were prepared before the Docker API reported their containers. */
 export class UnclaimedNamespaces {
-  readonly #o: UnclaimedNamespacesOptions;
+  readonly #namespaces: Pick<ContainerNamespaces, 'detach' | 'hasListedSince'>;
   readonly #onUnclaimed: (path: string) => void;
   readonly #prepared = new Map<string, { readonly prepared: PreparedNamespace; timer: NodeJS.Timeout }>();
 
-  constructor(options: UnclaimedNamespacesOptions, onUnclaimed: (path: string) => void) {
-    this.#o = options;
+  constructor(
+    namespaces: Pick<ContainerNamespaces, 'detach' | 'hasListedSince'>,
+    onUnclaimed: (path: string) => void,
+  ) {
+    this.#namespaces = namespaces;
     this.#onUnclaimed = onUnclaimed;
   }
 
@@ -42,19 +39,19 @@ export class UnclaimedNamespaces {
     return [...this.#prepared.keys()];
   }
 
-  begin(path: string, prepared: PreparedNamespace): void {
+  add(path: string, prepared: PreparedNamespace): void {
     this.#prepared.set(path, { prepared, timer: this.#timer(path, performance.now()) });
   }
 
   #timer(path: string, began: number): NodeJS.Timeout {
     return setTimeout(() => {
       const found = this.#prepared.get(path);
-      if (this.#o.answers(began)) this.#onUnclaimed(path);
-      else if (found) found.timer = this.#timer(path, began); // what is new gets nothing until Docker answers
+      if (this.#namespaces.hasListedSince(began)) this.#onUnclaimed(path);
+      else if (found) found.timer = this.#timer(path, began); // a new container gets no answer until Docker answers
     }, UNCLAIMED_MS);
   }
 
-  /** Its container is known. */
+  /** Remove the namespace from this table: its container is known. */
   take(path: string): PreparedNamespace | undefined {
     const found = this.#prepared.get(path);
     clearTimeout(found?.timer);
@@ -68,32 +65,26 @@ export class UnclaimedNamespaces {
 
   async #discard(path: string): Promise<void> {
     const prepared = this.take(path);
-    await this.#o.detach(path).catch(() => undefined); // gone with its container
+    await this.#namespaces.detach(path).catch(() => undefined); // the namespace is gone with its container
     prepared?.drop();
   }
 }
 
-export interface CleanedNamespacesOptions {
-  /** Path of the container's namespace; undefined while it has none. */
-  readonly pathOf: (container: string) => string | undefined;
-  /** Takes what leads to a resolver of ours out of a namespace. */
-  readonly detach: (path: string) => Promise<void>;
-  readonly log: Logger;
-}
-
-/** How many namespaces are looked at side by side. */
+/** How many namespaces are cleaned at the same time. */
 const AT_ONCE = 8;
 
 /**
- * Containers whose namespace holds nothing of an earlier service: its sockets died with it, and rules that it left where
- * none of ours are wanted would lead every question to nobody.
+ * Containers whose namespace has no rules of an earlier run. The sockets of that run were closed with it, so that its rules
+ * would lead each query to a closed port where our resolver is not wanted.
  */
 export class CleanedNamespaces {
-  readonly #o: CleanedNamespacesOptions;
+  readonly #namespaces: Pick<ContainerNamespaces, 'pathOf' | 'detach'>;
+  readonly #log: Logger;
   readonly #ids = new Set<string>();
 
-  constructor(options: CleanedNamespacesOptions) {
-    this.#o = options;
+  constructor(namespaces: Pick<ContainerNamespaces, 'pathOf' | 'detach'>, log: Logger) {
+    this.#namespaces = namespaces;
+    this.#log = log;
   }
 
   has(id: string): boolean {
@@ -103,8 +94,8 @@ export class CleanedNamespaces {
     this.#ids.add(id);
   }
 
-  /** All of the view that are not cleared yet; `isSpared`: ours stands there, will, or nobody can tell yet. */
-  async look(
+  /** Clean the namespaces of all containers of the view, except those of which `isSpared` is true. */
+  async clean(
     { containers }: DockerView,
     isSpared: (id: string, path: string) => Promise<boolean>,
   ): Promise<void> {
@@ -113,16 +104,16 @@ export class CleanedNamespaces {
       .filter((c) => c.networkMode !== 'host' && !this.#ids.has(c.id))
       .map((c) => c.id);
     for (let i = 0; i < others.length; i += AT_ONCE)
-      await Promise.all(others.slice(i, i + AT_ONCE).map((id) => this.#clear(id, isSpared)));
+      await Promise.all(others.slice(i, i + AT_ONCE).map((id) => this.#clean(id, isSpared)));
   }
 
-  async #clear(id: string, isSpared: (id: string, path: string) => Promise<boolean>): Promise<void> {
-    const path = this.#o.pathOf(id);
+  async #clean(id: string, isSpared: (id: string, path: string) => Promise<boolean>): Promise<void> {
+    const path = this.#namespaces.pathOf(id);
     if (path === undefined || (await isSpared(id, path))) return;
-    await this.#o.detach(path).then(
+    await this.#namespaces.detach(path).then(
       () => this.#ids.add(id),
       (e: unknown) =>
-        this.#o.log.debug({ container: id, err: String(e) }, 'this namespace cannot be looked at yet'),
+        this.#log.debug({ container: id, err: String(e) }, 'cannot check this network namespace yet'),
     );
   }
 }

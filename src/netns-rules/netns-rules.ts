@@ -1,4 +1,5 @@
-import { hasSandbox, type MadeNamespaceDns } from '../dns/container-namespaces.js';
+import { type ContainerNamespaces, hasSandbox } from '../dns/container-namespaces.js';
+import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Denials } from '../enforce/denials.js';
 import type { LearnedPort } from '../enforce/learned-sets.js';
@@ -28,7 +29,8 @@ export interface NetnsRulesOptions {
   readonly policies: Policies;
   readonly denials: Pick<Denials, 'packet'>;
   readonly learned: LearnedPort;
-  readonly namespaces: MadeNamespaceDns;
+  readonly namespaces: ContainerNamespaces;
+  readonly namespaceDns: NamespaceDns;
   /** Ports of Drawbridge itself, which no container may reach. */
   readonly closed: () => readonly ReservedPort[];
   /** Another process had changed the rules inside a namespace; they are installed again. */
@@ -67,7 +69,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
     this.#claims = new NamespaceOwners({
       ...options,
       onClaim: (container, path) => {
-        options.namespaces.service.claimed(container, path);
+        options.namespaceDns.claimed(container, path);
         void this.applied();
       },
     });

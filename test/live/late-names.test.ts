@@ -86,7 +86,7 @@ async function expectDenied(ask: () => Promise<string>): Promise<void> {
     isLate: false,
   });
 }
-const ASKED_BEFORE = 'Docker was asked in a new namespace before our rules';
+const ASKED_BEFORE = 'Docker received a query in a new network namespace before our rules';
 const fetches = (host: string): readonly string[] => [
   'wget',
   '-q',
@@ -198,7 +198,7 @@ it('a container whose first question reached Docker before our rules is named, w
   await waitFor('its coverage', async () =>
     /received some before Drawbridge's resolver/.test(await coverage('late-one')),
   );
-  expect(drawbridge.logs()).toMatch(/Docker was asked for names of this container before our resolver/);
+  expect(drawbridge.logs()).toMatch(/Docker received queries of this container before our resolver/);
   await lab.dns.clearLog();
   await lab.dockerResult(['exec', 'late-one', 'nslookup', DENIED], { check: false });
   expect(await lab.dns.queries(DENIED)).toEqual([]); // the next question is ours

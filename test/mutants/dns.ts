@@ -39,8 +39,8 @@ export const DNS: readonly Mutant[] = [
     id: 'names-ahead-docker',
     what: 'questions of an observed container wait that were asked before Docker has reported it',
     file: 'src/dns/container-namespaces.ts',
-    from: "return isCertain || attached.has(id) ? 'Docker' : undefined;",
-    to: 'return isCertain && attached.has(id) ? undefined : undefined;',
+    from: "return isCertain || attached.has(container) ? 'docker' : undefined;",
+    to: 'return isCertain && attached.has(container) ? undefined : undefined;',
     killedBy: {
       file: 'test/live/late-names.test.ts',
       test: 'are answered by Docker, when it is observed',
@@ -50,7 +50,7 @@ export const DNS: readonly Mutant[] = [
     id: 'names-own-resolvers',
     what: 'after a container with resolvers of its own, the first names of the next one are asked by Docker',
     file: 'src/dns/namespace-dns.ts',
-    from: ' || this.#o.hasOwnResolvers(id)) return;',
+    from: ' || this.#namespaces.hasOwnResolvers(id)) return;',
     to: ') return;',
     killedBy: {
       file: 'test/live/late-names.test.ts',
@@ -61,7 +61,7 @@ export const DNS: readonly Mutant[] = [
     id: 'names-passed',
     what: 'a container that asked Docker and is enforced now goes on asking Docker by its old socket',
     file: 'src/dns/namespace-dns.ts',
-    from: '      await this.#endPassing(path); // a flow that leads there would go on being answered by Docker\n',
+    from: '      await this.#endPassing(path); // Docker would go on answering a flow that exists there\n',
     to: '',
     killedBy: {
       file: 'test/pure/dns/namespace-dns.test.ts',

@@ -14,7 +14,11 @@ const silent: Logger = {
 const WHO = 'c1';
 
 type Options = ConstructorParameters<typeof NamespaceDns>[0];
-function furnisher(behind: Record<number, string>, inspected?: string, more: Partial<Options> = {}) {
+function furnisher(
+  behind: Record<number, string>,
+  inspected?: string,
+  { onAttached, log, ...more }: Partial<Options['namespaces'] & Omit<Options, 'namespaces'>> = {},
+) {
   const answers: string[] = [];
   const passed: string[] = [];
   const detached: string[] = [];
@@ -30,25 +34,27 @@ function furnisher(behind: Record<number, string>, inspected?: string, more: Par
     drop: () => undefined,
   });
   const dns = new NamespaceDns({
-    embedded: () => true,
-    needs: async () => false,
-    always: () => false,
-    onAttached: () => undefined,
-    isSettled: () => true,
-    pathOf: () => inspected,
-    pathBehind: (port) => behind[port],
-    answers: () => true,
-    exists: () => true,
-    hasEnded: () => false,
-    isMade: () => true,
-    ownerOf: () => undefined,
-    answeredBy: () => 'us',
-    hasOwnResolvers: () => false,
-    prepare: async (path) => prepared(path),
-    onHabit: () => undefined,
-    detach: async (path) => void detached.push(path),
-    log: silent,
-    ...more,
+    namespaces: {
+      mayBeEmbedded: () => true,
+      needsResolver: async () => false,
+      isOnLan: () => false,
+      isSettled: () => true,
+      pathOf: () => inspected,
+      pathBehind: (port) => behind[port],
+      hasListedSince: () => true,
+      exists: () => true,
+      hasEnded: () => false,
+      isMade: () => true,
+      ownerOf: () => undefined,
+      answeredBy: () => 'drawbridge',
+      hasOwnResolvers: () => false,
+      prepare: async (path) => prepared(path),
+      prepareAhead: () => undefined,
+      detach: async (path) => void detached.push(path),
+      ...more,
+    },
+    onAttached: onAttached ?? (() => undefined),
+    log: log ?? silent,
   });
   return {
     dns,
@@ -94,24 +100,26 @@ it('what was furnished ahead is claimed by the pass that knows whose it is, need
 it('a namespace that has gone with its container is no warning; one that stays away is one warning', async () => {
   const warnings: string[] = [];
   const dns = new NamespaceDns({
-    embedded: () => true,
-    needs: async () => true,
-    always: () => true,
+    namespaces: {
+      mayBeEmbedded: () => true,
+      needsResolver: async () => true,
+      isOnLan: () => true,
+      isSettled: () => true,
+      pathOf: () => '/gone',
+      pathBehind: () => '/gone',
+      hasListedSince: () => true,
+      exists: () => true,
+      hasEnded: () => false,
+      isMade: () => true,
+      ownerOf: () => undefined,
+      answeredBy: () => 'drawbridge',
+      hasOwnResolvers: () => false,
+      prepareAhead: () => undefined,
+      prepare: async (path) =>
+        Promise.reject(Object.assign(new Error(`ENOENT: no such file, open ${path}`), { code: 'ENOENT' })),
+      detach: async () => undefined,
+    },
     onAttached: () => undefined,
-    isSettled: () => true,
-    pathOf: () => '/gone',
-    pathBehind: () => '/gone',
-    answers: () => true,
-    exists: () => true,
-    hasEnded: () => false,
-    isMade: () => true,
-    ownerOf: () => undefined,
-    answeredBy: () => 'us',
-    hasOwnResolvers: () => false,
-    onHabit: () => undefined,
-    prepare: async (path) =>
-      Promise.reject(Object.assign(new Error(`ENOENT: no such file, open ${path}`), { code: 'ENOENT' })),
-    detach: async () => undefined,
     log: { ...silent, warn: (_, text) => void warnings.push(text ?? '') },
   });
   const counts: number[] = [];
@@ -126,7 +134,7 @@ it('a namespace that has gone with its container is no warning; one that stays a
 
 describe('a namespace whose container', () => {
   it('is not known yet keeps its questions, and is answered once it is known', async () => {
-    let by: 'us' | 'Docker' | undefined;
+    let by: 'drawbridge' | 'docker' | undefined;
     let owner: string | undefined;
     const { dns, appeared, answers, passed } = furnisher({}, undefined, {
       answeredBy: () => by,
@@ -138,7 +146,7 @@ describe('a namespace whose container', () => {
     dns.reported();
     await dns.whole(20);
     expect([answers, passed]).toEqual([[], []]);
-    by = 'us';
+    by = 'drawbridge';
     dns.reported();
     await vi.waitFor(() => expect(answers).toEqual(['/a']));
     expect(passed).toEqual([]);
@@ -149,7 +157,7 @@ describe('a namespace whose container', () => {
     async (told) => {
       let owner: string | undefined;
       const { dns, appeared, answers, passed } = furnisher({ 1: '/a' }, undefined, {
-        answeredBy: () => 'Docker',
+        answeredBy: () => 'docker',
         ownerOf: () => owner,
       });
       appeared('/a');
@@ -165,15 +173,15 @@ describe('a namespace whose container', () => {
   );
 
   it('asked Docker and is enforced now is answered by us alone', async () => {
-    let by: 'us' | 'Docker' = 'Docker';
+    let by: 'drawbridge' | 'docker' = 'docker';
     const { dns, appeared, answers, passed } = furnisher({ 1: '/a' }, '/a', {
       answeredBy: () => by,
-      needs: async () => true,
+      needsResolver: async () => true,
     });
     appeared('/a');
     dns.arrived(WHO, 1);
     await vi.waitFor(() => expect(passed).toEqual(['/a']));
-    by = 'us';
+    by = 'drawbridge';
     dns.applied(state);
     await vi.waitFor(() => expect(answers).toEqual(['/a']));
     expect(passed).toEqual([]);
@@ -182,7 +190,7 @@ describe('a namespace whose container', () => {
   it('has gone has no sockets of ours any more', async () => {
     let isMade = true;
     const { dns, appeared, passed } = furnisher({ 1: '/a' }, undefined, {
-      answeredBy: () => 'Docker',
+      answeredBy: () => 'docker',
       isMade: () => isMade,
     });
     appeared('/a');
@@ -194,7 +202,7 @@ describe('a namespace whose container', () => {
   });
 });
 
-it.each(['us', 'Docker'] as const)(
+it.each(['drawbridge', 'docker'] as const)(
   'a container that has exited keeps no socket of ours: answered by %s',
   async (by) => {
     let ended = false;
@@ -260,9 +268,9 @@ describe('whether namespaces are furnished ahead', () => {
     async (own) => {
       const said: boolean[] = [];
       const { dns } = furnisher({}, '/a', {
-        needs: async () => false,
+        needsResolver: async () => false,
         hasOwnResolvers: () => own,
-        onHabit: (furnish) => void said.push(furnish),
+        prepareAhead: (furnish) => void said.push(furnish),
       });
       dns.applied(state);
       await dns.whole(20);
@@ -273,7 +281,7 @@ describe('whether namespaces are furnished ahead', () => {
 
 it('a namespace whose rules cannot be taken out is left to Docker with the next report', async () => {
   let tries = 0;
-  const { dns, passed } = furnisher({}, undefined, { answeredBy: () => 'Docker', ownerOf: () => WHO });
+  const { dns, passed } = furnisher({}, undefined, { answeredBy: () => 'docker', ownerOf: () => WHO });
   dns.appeared('/a', () => ({
     claim: () => ({ [Symbol.dispose]: () => undefined }),
     passOn: async () => {
@@ -298,7 +306,7 @@ describe('a namespace that is no container’s', () => {
 
   it('is left to Docker after ten seconds, and kept while Docker does not answer', async () => {
     let answers = false;
-    const { appeared, passed } = furnisher({}, undefined, { answers: () => answers });
+    const { appeared, passed } = furnisher({}, undefined, { hasListedSince: () => answers });
     appeared('/a');
     await vi.advanceTimersByTimeAsync(25_000);
     expect(passed).toEqual([]);
@@ -315,11 +323,11 @@ it('200 passes while a namespace is slow to prepare: their states are not kept, 
   });
   let syncs = 0;
   const { dns, answers } = furnisher({}, '/a', {
-    embedded: () => {
+    mayBeEmbedded: () => {
       syncs += 1; // once for each member of the state that is worked on
       return true;
     },
-    needs: async () => {
+    needsResolver: async () => {
       await slow;
       return true;
     },
