@@ -17,7 +17,6 @@ import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DnsService } from './dns-service.js';
 import type { SandboxFolders } from './sandbox-folders.js';
-import type { PreparedNamespace } from './unclaimed-namespaces.js';
 
 /** A socket in the container's namespace from which queries to Docker's resolver are sent. */
 const CLIENT = { family: 4, address: '127.0.0.1', port: 0 } as const;
@@ -239,4 +238,17 @@ export function isOnLan(
   const { containers, networks } = docker.view();
   const on = containers.get(id)?.endpoints.map((e) => networks.get(e.networkId)) ?? [];
   return on.some((network) => network !== undefined && isLan(network));
+}
+
+/** A namespace in which queries for Docker's resolver wait in our sockets until its container is known. */
+export interface PreparedNamespace {
+  /** Answer from now on, as the resolver of this container. Dispose the result to close the sockets. */
+  claim(container: string): Disposable;
+  /**
+   * Let Docker answer from now on: remove our rules, and pass the queries in our sockets on. Dispose the result to close the
+   * sockets. Rejects with NetlinkError.
+   */
+  passOn(): Promise<Disposable>;
+  /** Close the sockets; the rules stay. */
+  drop(): void;
 }

@@ -2,8 +2,8 @@
 import { Newest } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { ContainerNamespaces } from './container-namespaces.js';
-import { CleanedNamespaces, type PreparedNamespace, UnclaimedNamespaces } from './unclaimed-namespaces.js';
+import type { ContainerNamespaces, PreparedNamespace } from './container-namespaces.js';
+import { CleanedNamespaces, UnclaimedNamespaces } from './unclaimed-namespaces.js';
 
 export interface NamespaceDnsOptions {
   readonly namespaces: Omit<ContainerNamespaces, 'resolverAt' | 'prepared'>;

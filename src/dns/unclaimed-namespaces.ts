@@ -1,20 +1,8 @@
 /** Network namespaces between their creation and the moment when their container is known, or their old rules are removed. */
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
-import type { ContainerNamespaces } from './container-namespaces.js';
+import type { ContainerNamespaces, PreparedNamespace } from './container-namespaces.js';
 
-/** A namespace in which queries for Docker's resolver wait in our sockets until its container is known. */
-export interface PreparedNamespace {
-  /** Answer from now on, as the resolver of this container. Dispose the result to close the sockets. */
-  claim(container: string): Disposable;
-  /**
-   * Let Docker answer from now on: remove our rules, and pass the queries in our sockets on. Dispose the result to close the
-   * sockets. Rejects with NetlinkError.
-   */
-  passOn(): Promise<Disposable>;
-  /** Close the sockets; the rules stay. */
-  drop(): void;
-}
 /** After this time without a container the namespace belongs to something else, such as a step of a build. */
 const UNCLAIMED_MS = 10_000;
 
