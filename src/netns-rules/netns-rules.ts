@@ -38,23 +38,23 @@ export interface NetnsRulesOptions {
   readonly log: Logger;
 }
 export interface LanStatus {
-  /** Why its rules do not stand; undefined: they do. */
+  /** The reason why its rules are not installed. Undefined if they are. */
   readonly failure: string | undefined;
-  /** Why its packet sockets are not held; undefined: they are. */
+  /** The reason why its packet sockets are not filtered. Undefined if they are. */
   readonly frames: string | undefined;
 }
 
 const AT_ONCE = 8;
 const BEAT_MS = 500;
 
-/** Containers on macvlan and ipvlan networks: rules inside their own namespaces, from before their first instruction. */
+/** Installs rules inside the namespaces of containers on macvlan and ipvlan networks, before their first instruction. */
 export class NetnsRules implements SetWriter, AsyncDisposable {
   readonly #o: NetnsRulesOptions;
   readonly #spaces = new Map<string, NamespaceRules>();
   readonly #claims: NamespaceOwners;
-  /** Containers in whose namespace nothing of ours stands. */
+  /** Containers in whose namespace no rules of Drawbridge are installed. */
   readonly #clear = new Set<string>();
-  /** Namespaces that were closed before it was known whether anything would leave there. */
+  /** Namespaces that were closed before it was known whether the container joins such a network. */
   readonly #closed = new Map<string, string>();
   readonly #syncs = new Newest<AppliedState>((state) =>
     this.#sync(state).catch((e: unknown) =>
@@ -81,8 +81,8 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
   }
 
   /**
-   * After every pass, and whenever something else has changed that rules inside depend on. Resolves when the rules inside
-   * are those of this state or of a newer one.
+   * Called after every pass, and when something else changed that the rules inside depend on. Resolves when the rules inside are
+   * those of this state or of a newer one.
    */
   applied(state = this.#o.applied.value): Promise<void> {
     return this.#ended || !state ? this.#syncs.settled() : this.#syncs.run(state);
@@ -92,15 +92,15 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
     this.#timer = setTimeout(() => void this.#beat(), BEAT_MS).unref();
   }
 
-  /** A sandbox has been made, and it is not said for whom: closed at once where it may be one of those that are awaited. */
+  /** Handle a new sandbox of an unknown container. It is closed at once if an awaited container may get it. */
   appeared(path: string): void {
     const isKnown = [...this.#spaces.values()].some((s) => s.path === path);
     if (!this.#ended && !isKnown) this.#claims.appeared(path);
   }
 
   /**
-   * A link of such a network has been made, and goes into somebody's namespace: whoever runs already is closed to what
-   * would leave there, until it is known who has joined.
+   * Handle a new link of a macvlan or ipvlan network, which moves into the namespace of some container. Close the namespaces of
+   * running containers to packets on such links, until Docker reports which container joined.
    */
   linkMade(): void {
     for (const c of this.#ended ? [] : this.#joiners()) {
@@ -140,14 +140,14 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
     return [...this.#spaces.values()].find((space) => space.hasLearnedSet(set));
   }
 
-  /** Takes our rules out of every namespace (teardown). */
+  /** Remove Drawbridge's rules from every namespace (teardown). */
   async removeAll(): Promise<void> {
     await this[Symbol.asyncDispose]();
     for (const [id, { path }] of this.#spaces) this.#remove(id, path);
     this.#spaces.clear();
   }
 
-  /** What stands stays. */
+  /** Stop. Installed rules stay. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ended = true;
     this.#claims.end();
@@ -219,7 +219,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
         keeps: (flow) => state.evaluator.keeps(member, flow),
       })
       .catch(() => {
-        this.#claims.forget(id); // perhaps of its former namespace: inspect will tell
+        this.#claims.forget(id); // the path may be that of its former namespace: inspect returns the new one
         if (space.failure !== before)
           log.warn(
             { container: id, err: space.failure },
@@ -228,7 +228,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
       });
   }
 
-  /** It was enforced there, and is no longer; or its namespace is gone. */
+  /** Handle a container that is not enforced any more, or whose namespace is gone. */
   async #leave(state: AppliedState, id: string, space: NamespaceRules): Promise<void> {
     this.#spaces.delete(id);
     space[Symbol.dispose]();
@@ -238,7 +238,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
     else this.#remove(id, space.path);
   }
 
-  /** By now it may have joined another. */
+  /** Close the namespace: the container may join another such network. */
   async #closeAgain(id: string, path: string): Promise<void> {
     try {
       await applyLanProgram(exec, path, lanClosedProgram());
@@ -248,13 +248,13 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
     }
   }
 
-  /** What an earlier service left, or what was closed before it was known for whom. */
+  /** Remove rules that an earlier run left, or that closed the namespace before its container was known. */
   #clearOne(state: AppliedState, id: string): void {
     const path = isUp(state, id) && !this.#clear.has(id) ? this.#o.namespaces.pathOf(id) : undefined;
     if (path !== undefined && this.#remove(id, path)) this.#clear.add(id);
   }
 
-  /** False: it could not be looked at. */
+  /** Returns false when the namespace cannot be entered. */
   #remove(id: string, path: string): boolean {
     try {
       removeLan(path);
@@ -268,7 +268,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
 
   async #beat(): Promise<void> {
     for (const [id, space] of [...this.#spaces]) {
-      // one that is gone is the next pass's to find
+      // the next pass handles a namespace that is gone
       if (!(await space.isTampered().catch(() => false))) continue;
       this.#o.log.warn(
         { container: id },
@@ -285,7 +285,7 @@ const isUp = (state: AppliedState, id: string): boolean => {
   const c = state.view.containers.get(id);
   return c !== undefined && c.state !== 'exited' && c.state !== 'created';
 };
-/** On a network where what we laid would matter, managed or not. */
+/** True if the container is on a macvlan or ipvlan network, managed or not. */
 const isNear = ({ view }: AppliedState, c: ContainerFacts): boolean =>
   c.endpoints.some((e) => LAN_KINDS.some((kind) => kind === view.networks.get(e.networkId)?.driver));
 const isWanted = (state: AppliedState, m: Subject): boolean =>

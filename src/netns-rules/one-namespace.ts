@@ -30,7 +30,7 @@ export interface LanWant {
 }
 type Learned = Map<string, Map<string, number>>;
 
-/** One namespace on macvlan or ipvlan: what stands in it, and how it comes to what is wanted. */
+/** The rules inside one namespace on macvlan or ipvlan networks, and their update to the wanted state. */
 export class NamespaceRules implements Disposable {
   readonly path: string;
   readonly #follow: (path: string) => Disposable;
@@ -42,10 +42,10 @@ export class NamespaceRules implements Disposable {
   #seen: { readonly generation: number | undefined; readonly print: string | undefined } | undefined;
   #learned: Learned = new Map();
   #denials: Disposable | undefined;
-  #bringing: Promise<void> = Promise.resolve();
-  /** Why its rules do not stand. */
+  #lastUpdate: Promise<void> = Promise.resolve();
+  /** The reason why its rules are not installed. */
   failure: string | undefined = 'they are being installed';
-  /** Why packet sockets are not held; undefined: they are. */
+  /** The reason why packet sockets are not filtered. Undefined if they are. */
   frames: string | undefined;
 
   /** @param follow reads the log of denied packets in the namespace */
@@ -56,10 +56,10 @@ export class NamespaceRules implements Disposable {
     this.#log = log;
   }
 
-  /** Resolves with whether rules were laid anew. One call at a time. */
+  /** Update the rules. Resolves with true if they were installed again. One call at a time. */
   bring(want: LanWant): Promise<boolean> {
     const done = this.#bring(want);
-    this.#bringing = done.then(
+    this.#lastUpdate = done.then(
       () => undefined,
       () => undefined, // `failure` has the reason
     );
@@ -70,32 +70,32 @@ export class NamespaceRules implements Disposable {
     return this.#learned.has(set);
   }
 
-  /** Resolves when the rules here know the address; at once where none stand that could use it. */
+  /** Resolves when the rules contain the address, or at once if no rule here uses the set. */
   async put(set: string, address: string, seconds: number): Promise<void> {
-    await this.#bringing;
+    await this.#lastUpdate;
     if (this.#learned.has(set)) this.#put(set, address, Date.now() + seconds * 1000);
   }
 
   async take(set: string, address: string): Promise<void> {
-    await this.#bringing;
+    await this.#lastUpdate;
     if (this.#learned.get(set)?.has(address)) this.#take(set, address);
   }
 
-  /** Somebody has changed what we laid: the next `bring` lays it anew. */
+  /** Return whether another process changed the rules. The next `bring` installs them again. */
   async isTampered(): Promise<boolean> {
-    await this.#bringing;
+    await this.#lastUpdate;
     const seen = this.#seen;
     if (!seen) return false;
     const generation = generationIn(this.path);
     if (generation === seen.generation) return false;
     const print = await lanFingerprint(exec, this.path);
-    if (this.#seen !== seen) return false; // our own change came between
+    if (this.#seen !== seen) return false; // the rules were written meanwhile
     if (print === seen.print) this.#seen = { generation, print };
     else this.#laid = undefined;
     return this.#laid === undefined;
   }
 
-  /** What stands there stays. */
+  /** Stop reading denials. Installed rules stay. */
   [Symbol.dispose](): void {
     this.#denials?.[Symbol.dispose]();
   }
@@ -103,8 +103,8 @@ export class NamespaceRules implements Disposable {
   async #bring(want: LanWant): Promise<boolean> {
     try {
       const isNew = !(this.failure === undefined && this.#isSame(want)) && (await this.#renew(want));
-      const isLess = this.#sync(want.learned());
-      if (isNew || isLess) await this.#cut(want.keeps);
+      const isReduced = this.#sync(want.learned());
+      if (isNew || isReduced) await this.#blockDenied(want.keeps);
       this.failure = undefined;
       return isNew;
     } catch (e) {
@@ -113,7 +113,7 @@ export class NamespaceRules implements Disposable {
     }
   }
 
-  /** By what is asked for alone: links are looked at only where that is another. */
+  /** Compare the wanted rules only: links are read when these differ. */
   #isSame({ input, place }: LanWant): boolean {
     const laid = this.#laid;
     if (laid === undefined || laid.devices < place.links) return false;
@@ -155,7 +155,7 @@ export class NamespaceRules implements Disposable {
     this.#seen = { generation, print: await lanFingerprint(exec, this.path) };
   }
 
-  /** Kernels before 5.16 have no place for it. */
+  /** Kernels before 5.16 have no egress hook. */
   async #layFrames(program: string): Promise<void> {
     this.frames = await applyLanProgram(exec, this.path, program).then(
       () => undefined,
@@ -168,21 +168,21 @@ export class NamespaceRules implements Disposable {
       );
   }
 
-  /** True: something that was permitted is no longer. */
+  /** Returns true when an address lost its permit. */
   #sync(wanted: ReadonlyMap<string, ReadonlyMap<string, number>>): boolean {
     const now = Date.now();
-    let isLess = false;
+    let isReduced = false;
     for (const [set, have] of this.#learned) {
       const want = wanted.get(set) ?? new Map<string, number>();
       for (const [address, until] of [...have]) {
         if ((want.get(address) ?? 0) > now) continue;
-        isLess ||= until > now;
+        isReduced ||= until > now;
         this.#take(set, address);
       }
       for (const [address, until] of want)
         if (until > now && (have.get(address) ?? 0) < until) this.#put(set, address, until);
     }
-    return isLess;
+    return isReduced;
   }
 
   #put(set: string, address: string, until: number): void {
@@ -195,7 +195,7 @@ export class NamespaceRules implements Disposable {
     this.#learned.get(set)?.delete(address);
   }
 
-  /** Our own change is no tampering. */
+  /** Write, and note the new generation as written by Drawbridge. */
   #write(change: () => void): void {
     const before = generationIn(this.path);
     change();
@@ -204,17 +204,17 @@ export class NamespaceRules implements Disposable {
   }
 
   /**
-   * Ends what nothing permits any more. Its entries stay, marked: a flow that is only deleted is made anew by the other
-   * side's next packet, in its direction.
+   * Block flows that lost their permit. Their conntrack entries stay and get a mark: after a deletion the next packet of the other
+   * side would re-create the flow with reversed direction.
    */
-  async #cut(keeps: (flow: Flow) => boolean): Promise<void> {
+  async #blockDenied(keeps: (flow: Flow) => boolean): Promise<void> {
     using table = new Conntrack({ namespace: this.path });
     const flows = (await Promise.all(([4, 6] as const).map((f) => table.flows(f, {})))).flat();
-    const doomed = flows.filter((f) => isOutward(f) && !keeps(f));
-    for (const flow of doomed) table.mark(flow, LAN_FLOW.ended, LAN_FLOW.ended);
-    if (doomed.length > 0)
+    const denied = flows.filter((f) => isOutward(f) && !keeps(f));
+    for (const flow of denied) table.mark(flow, LAN_FLOW.ended, LAN_FLOW.ended);
+    if (denied.length > 0)
       this.#log.info(
-        { containers: [this.#container], flows: doomed.length },
+        { containers: [this.#container], flows: denied.length },
         'flows ended inside its namespace: no entry permits them now',
       );
   }
@@ -222,7 +222,7 @@ export class NamespaceRules implements Disposable {
 
 const left = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
 
-/** What it opened, and what went on before anybody counted who opened it, to somewhere else than itself. */
+/** Flows to other hosts that the container opened, or that existed before the rules recorded which side opened them. */
 function isOutward(f: Flow): boolean {
   if ((f.mark & (LAN_FLOW.inbound | LAN_FLOW.ended)) !== 0) return false;
   return ![f.orig.dst, f.reply.src].some((a) => a.startsWith('127.') || a === '::1' || a === f.orig.src);

@@ -9,12 +9,12 @@ export interface HostLink {
   /** IFLA_INFO_KIND: "veth", "bridge", ""… */
   readonly kind: string;
   readonly master?: number;
-  /** Since when it is known with this master (ms, monotonic): only what is asked later can tell whose it is. */
+  /** Time at which the link was first seen with this master (ms, monotonic). Only later answers of Docker can attribute it. */
   readonly since: number;
   readonly mac: string;
-  /** MAC of a veth's other end, wherever that is now. */
+  /** MAC address of the other end of the veth, in whatever namespace that end is. */
   readonly peerMac?: string;
-  /** Our id for the namespace of the other end; undefined: this one. */
+  /** Namespace id (nsid) of the other end. Absent if the other end is in this namespace. */
   readonly netnsId?: number;
 }
 
@@ -31,11 +31,11 @@ export interface Binding {
 
 export interface VethMap {
   readonly bindings: ReadonlyMap<number, Binding>;
-  /** veths on managed bridges that belong to nobody yet. */
+  /** The veths on managed bridges that are not attributed yet. */
   readonly unbound: readonly HostLink[];
-  /** Our ids of the namespaces behind bound ports. */
+  /** Namespace ids (nsid) behind bound veths. */
   readonly namespaces: ReadonlySet<number>;
-  /** veths that stand on no managed bridge. */
+  /** The veths that are not on a managed bridge. */
   readonly exempt: readonly number[];
   /** Networks that may have the container of an unbound veth, asked for before the veth appeared: they must be asked again. */
   readonly outdated: ReadonlySet<string>;
@@ -48,11 +48,11 @@ export interface ManagedBridge {
   readonly network: NetworkFacts;
   /** Its veths. */
   readonly ports: readonly number[];
-  /** Something else than a veth stands on it, too. */
+  /** The bridge has other interfaces than veths, too. */
   readonly mixed: boolean;
 }
 
-/** What stands in the kernel since the last pass that held. */
+/** The state that the last successful pass applied to the kernel, and the input that it was compiled from. */
 export interface AppliedState {
   readonly view: DockerView;
   readonly vethMap: VethMap;
@@ -62,7 +62,7 @@ export interface AppliedState {
   readonly subjects: ReadonlyMap<string, Subject>;
   readonly veths: readonly number[];
   readonly unattributed: ReadonlySet<number>;
-  /** Ports that are, or have been, a container's: they are never proven to be nobody's. */
+  /** The veths that belong, or belonged, to a container. They never count as unattributed. */
   readonly containers: ReadonlySet<number>;
   readonly evaluator: PolicyEvaluator;
   readonly repaired: boolean;

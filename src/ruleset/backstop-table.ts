@@ -4,8 +4,8 @@ import { hex, type Marks } from './marks.js';
 export const BACKSTOP_TABLE = 'inet drawbridge_backstop';
 
 /**
- * What the `security` chains say of marked packets, once more in a table that no iptables command reaches: whoever flushes
- * every table of iptables (a firewalld reload with its iptables backend, a full iptables-restore) leaves it standing.
+ * Repeat the rules of the `security` chains for marked packets in an nft table that no iptables command changes. A process that
+ * flushes every iptables table (a firewalld reload with its iptables backend, a full iptables-restore) leaves it in place.
  */
 export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftProgram {
   return {
@@ -28,21 +28,21 @@ export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftP
   };
 }
 
-/** By the socket's cgroup, which is asked for by its depth (nft_socket, since Linux 5.13). */
+/** Match the cgroup of the socket. nft_socket (since Linux 5.13) needs its depth in the hierarchy. */
 const senders = (cgroups: readonly Cgroup[], verdict: string): string[] =>
   cgroups.flatMap(({ path, nft }) =>
     nft === undefined ? [] : [`socket cgroupv2 level ${path.split('/').length} "${nft}" ${verdict}`],
   );
 
-/** Of containers in the host's network: marks are what `mangle` wrote, if it stands; a flow of theirs then has none. */
+/** Rules for containers in the host network. Their packets carry the mark that `mangle` set; established flows carry none. */
 function host(marks: Marks): string[] {
-  const nobody = `meta mark & ${hex(marks.identity)} == 0`;
+  const unidentified = `meta mark & ${hex(marks.identity)} == 0`;
   return [
     'ct state established ct direction reply accept',
     ...WITH_EXTENSIONS.map((match) => `${match} jump extended`),
     `meta mark & ${hex(marks.judged)} == ${hex(marks.judged)} accept`,
-    `ct state established ${nobody} ct mark & ${hex(marks.identity)} != 0 accept`,
-    `${nobody} drop`,
+    `ct state established ${unidentified} ct mark & ${hex(marks.identity)} != 0 accept`,
+    `${unidentified} drop`,
     `meta mark & ${hex(marks.enforced)} == 0 accept`,
     'drop',
   ];
@@ -72,7 +72,7 @@ function chain(marks: Marks, first: readonly string[]): string[] {
     ...EXTENDED,
     unjudged(marks.unknown),
     'ct state established accept',
-    // errors too: what "related" says of a flow does not say that it is the sender's
+    // ICMP errors too: the state RELATED does not prove that the flow belongs to the sender
     unjudged(marks.enforced),
   ];
 }

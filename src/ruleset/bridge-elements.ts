@@ -84,7 +84,7 @@ const MAX_PORTS = 64;
 const singlePorts = (ports: readonly PortRange[]): number[] =>
   ports.flatMap((p) => Array.from({ length: p.hi - p.lo + 1 }, (_, i) => p.lo + i)).slice(0, MAX_PORTS);
 
-/** Addresses of enforced containers' veths; `isPresent` leaves out veths that are gone, whose address a successor may have. */
+/** Addresses of the veths of enforced containers. `isPresent` excludes deleted veths: a new veth may have their address. */
 export function enforcedAddresses(
   members: readonly Subject[],
   isPresent: (ifindex: number) => boolean = () => true,
@@ -110,7 +110,7 @@ const limitName = (id: string, bytesPerSecond: number): string =>
 /**
  * What ports may send in a second, and send and receive in a period. Objects of the bridge table hold and count them: for
  * established flows too, without a rule for each container, whether the service runs or not. Ports of one member share
- * one object. What is spent is counted no more: the member's chain refuses it, so that it is told.
+ * one object. Packets of a spent quota are not counted: the chain of the subject rejects them, so that the sender gets an error.
  */
 export function portLimits(
   members: readonly Subject[],

@@ -32,7 +32,7 @@ export interface NeighbourRoutes {
 /**
  * The way back to neighbours on bridges without an IPv4 address. Their packets are lifted to the host's IP layer, and its main
  * table has no route to their subnet: without these rules they would leave by the default route. Only packets between two
- * addresses of the subnet that come from the bridge itself, and what the host says about them, take these routes. They stay
+ * addresses of the subnet that come from the bridge itself, and the packets of the host about them, take these routes. They stay
  * where an administrator gives the bridge an address of the subnet: the main table's route is lost with that address, also
  * while the service is away, and `missing` drops the packets then. Where another interface has an address in the subnet, the host's own
  * packets stay with that interface; where two bridges have the same subnet, nothing passes on either.
@@ -72,7 +72,7 @@ export interface HeldVeth {
   readonly mac: string;
   /** It gets frames to MACs that the bridge does not know. */
   readonly flood: boolean;
-  /** As read from the kernel; none of ours learns. */
+  /** Read from the kernel. Learning is off on every veth that Drawbridge configures. */
   readonly learning?: boolean;
 }
 
@@ -93,10 +93,10 @@ export interface ForwardingInput {
 }
 
 /**
- * A static entry of the forwarding table for each veth, which then teaches its bridge nothing: a frame with the MAC of another
- * container as its source would turn that container's traffic to its sender. Enforced veths get no frames to unknown MACs
- * either: a table that somebody has filled overhears nothing for them. Others still do, for MACs behind a container (macvlan
- * or a bridge inside it).
+ * A static entry of the forwarding table for each veth, and no learning: a frame with the MAC of another container as its source
+ * would redirect the traffic of that container to its sender. Enforced veths get no frames to unknown MACs either, so that a
+ * container that fills the table does not overhear others. Other veths still get them, for MACs behind a container (macvlan or a
+ * bridge inside it).
  */
 export function forwardingOf({ bound, others, own, isEnforced }: ForwardingInput): Map<number, HeldVeth> {
   const held = new Map<number, HeldVeth>();

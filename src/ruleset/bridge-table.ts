@@ -3,9 +3,9 @@ import type { KernelConfig, NftProgram } from './desired-state.js';
 import { hex, type Marks } from './marks.js';
 
 /**
- * veths of unattributed senders (build steps) while their mode is enforce. No facts say which addresses are theirs, and
- * their policy goes by the veth. Without a bound they could use a container's address, and so go on with its flows: such a
- * veth keeps the first address that it speaks from, and none that is bound to a container or outside of managed networks.
+ * veths of unattributed senders (build steps) while their mode is enforce. Docker does not report their addresses, and
+ * their policy goes by the veth. Without a bound they could use the address of a container, and with it the flows of that container.
+ * So such a veth keeps the first source address that it uses, which is bound to no container and inside of a managed network.
  */
 
 /** Longer than a build step is silent. */
@@ -143,10 +143,10 @@ const DISCOVERY_CHAINS: readonly (readonly [string, readonly string[]])[] = [
 ];
 
 /**
- * Neighbours of one bridge that are not enforced speak past FORWARD. What observed ones open to each other is logged here, once
- * a minute for a source, a destination and a port; nothing is dropped. Connection tracking of bridges is not used for it: it
- * would track every frame of the host. An element of `met` stands for the flows that its source opens, so that an answer is
- * known by the element of the other side.
+ * Packets between neighbours of one bridge that are not enforced bypass FORWARD. Flows that observed ones open to each other are
+ * logged here, once a minute for a source, a destination and a port; nothing is dropped. Connection tracking of bridges is not
+ * used: it would track every frame of the host. An element of `met` represents the flows that its source opens, so that a reply is
+ * recognised by the element of the other side.
  */
 const SECONDS = 60;
 const OBSERVED_DECLARATIONS = `
@@ -202,11 +202,11 @@ const LIMIT_DECLARATIONS = `
   set holding { typeof meta iif; size 65535; flags dynamic,timeout; timeout 10s; }
   chain delivered { type filter hook postrouting priority 300; policy accept; }`;
 
-/** Packets a second and port, whatever addresses they bear: to resolvers, and of ports that nobody has classified. */
+/** Packets per second and veth, whatever addresses they have: to resolvers, and from veths that are not classified yet. */
 const ASKING = 'limit rate over 2000/second burst 1000 packets';
 const HOLDING = 'limit rate over 200/second burst 400 packets';
 
-/** For every port that is not another's. An observed port's bytes count, and none are dropped. */
+/** Rules for every veth that is not exempt. Bytes of observed veths are counted and never dropped. */
 const SENDING: readonly string[] = [
   'quota name iif map @quotas iif @strict drop',
   'limit name iif map @rates drop',
@@ -272,7 +272,7 @@ export function bridgeProgram(shape: KernelConfig): NftProgram {
           'accept',
         ],
       ],
-      // A veth newer than the last pass has no element yet: what it sends to the bridge is held, and `bridged` drops the rest.
+      // A veth newer than the last pass has no element yet: its packets to the bridge are queued, and `bridged` drops the others.
       [
         'route',
         [
@@ -282,7 +282,7 @@ export function bridgeProgram(shape: KernelConfig): NftProgram {
         ],
       ],
       // Behind br_netfilter (priority 0), where the hold may have exchanged the mark.
-      // A packet that was held was not lifted: only a neighbour may be its destination, whose own veth `delivered` demands.
+      // A queued packet was not lifted: its destination must be a neighbour, and `delivered` checks the veth of that neighbour.
       [
         'bridged',
         [

@@ -34,7 +34,7 @@ import { boundChains } from './verdict-chains.js';
 
 const FAMILIES: readonly Family[] = [4, 6];
 
-/** What the kernel should hold for this input. Pure; equal inputs give equal states. */
+/** Compile the kernel state for this input. Pure: equal inputs give equal states. */
 export function compile(input: DesiredInput): DesiredState {
   const names = namesFor(input.shape.prefix);
   const everyone = [...input.subjects, unattributedSubject(input)];
@@ -156,7 +156,7 @@ function securityTable(input: DesiredInput, names: Names, family: Family): Table
   return { family, table: 'security', chains, hooks };
 }
 
-/** Last: a sender is named when its chains stand. A cgroup that ends meanwhile fails this table alone. */
+/** Applied last: a packet gets its mark when the chains for that mark are installed. If a cgroup ends meanwhile, only this table fails. */
 function mangleTable(input: DesiredInput, names: Names, family: Family): TableDesired {
   const hooks = [hook('mangle', 'OUTPUT', names.hostMark)];
   return { family, table: 'mangle', chains: hostMangle(input, names, family), hooks };
@@ -270,7 +270,7 @@ function maskTree(
   return chains;
 }
 
-/** Groups by the nibble of a level: each group shares that nibble and, level by level from the top, all above it. */
+/** Group identities by the nibble of this level. The members of a group share that nibble and all nibbles above it. */
 function bySlot(
   members: readonly (readonly [number, string])[],
   level: number,
@@ -283,7 +283,7 @@ function bySlot(
   return slots;
 }
 
-/** Where each identity goes. Containers that are off share a chain. */
+/** Map each identity to its chain. Containers in mode off share a chain. */
 function leavesOf(members: readonly Subject[], names: Names, unattributed: string): Map<number, string> {
   const leaves = new Map<number, string>([[UNATTRIBUTED, unattributed]]);
   for (const m of members) leaves.set(m.identity, leafOf(m, names));

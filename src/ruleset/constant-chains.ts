@@ -70,15 +70,15 @@ const bigEcho = (shape: KernelConfig, names: Names, family: Family): Rule =>
   );
 
 /**
- * A packet that waited while its flow was ended, which was an earlier holder's: it keeps that flow, and would pass as
- * established.
+ * Match a packet that was in the queue while its conntrack entry was deleted. It keeps the entry of the earlier container and would
+ * pass as ESTABLISHED.
  */
 const onEndedFlow = ({ marks }: KernelConfig): readonly Match[] => [
   { k: 'mark', value: marks.held, mask: marks.held },
   { k: 'connmark', value: marks.ended, mask: marks.ended },
 ];
 
-/** Unknown ports before established: a new container must not ride on flows that an earlier holder of its address left. */
+/** Unknown veths come before ESTABLISHED: a new container must not use flows that an earlier container with its address left. */
 function forwardChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const { marks } = shape;
   return [
@@ -132,7 +132,7 @@ function toManagedChain(names: Names, family: Family): Rule[] {
     rule([{ k: 'ct', states: ['DNAT'], not: true }], { k: 'jump', chain: names.cut }),
     rule([{ k: 'set', set: set('enf'), dir: 'dst', not: true }], { k: 'return' }),
     ...neighbourDiscovery(family),
-    // what a helper of conntrack expects is DNATed too: a container could have it expect anybody
+    // connections that a conntrack helper expects are DNATed too: a container could name any host in the helper's protocol
     rule([{ k: 'ct', states: ['RELATED'] }], { k: 'drop' }),
     rule([{ k: 'ct', states: ['DNAT'] }], { k: 'return' }),
     rule([{ k: 'proto', proto: 'tcp' }, { k: 'syn' }, published], { k: 'return' }),
@@ -147,8 +147,8 @@ const TCP_MIDDLE: readonly Match[] = [
 ];
 
 /**
- * The other side of a flow that was cut, whoever it is (a neighbour, the host, the internet): its next packet would make
- * the flow anew, and as its own. What opens a TCP connection is another matter.
+ * Drop packets of the other side of a deleted flow (a neighbour, the host, the internet): the next one would re-create the flow
+ * with reversed direction. A TCP SYN opens a new connection and is not dropped here.
  */
 function cutChain(names: Names, family: Family): Rule[] {
   const pair: Match = { k: 'set', set: sharedSet(names.prefix, 'cut', family), dir: 'dst,dst,src' };
@@ -159,8 +159,9 @@ function cutChain(names: Names, family: Family): Rule[] {
 }
 
 /**
- * From neighbours and the host, who may open connections to an enforced container: nothing tells who began one whose middle
- * comes first (neighbours of one bridge spoke past conntrack until the container was enforced). They begin anew.
+ * Reject mid-stream TCP from neighbours and from the host, which may open connections to an enforced container. A packet from the
+ * middle of a connection does not show which side opened it (neighbours of one bridge bypassed conntrack until the container was
+ * enforced). Both sides have to connect again.
  */
 function middleChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const enforced: Match = { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' };
@@ -189,7 +190,7 @@ function nearChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   ];
 }
 
-/** With br_netfilter what neighbours say to one another comes here; a router passes none on (RFC 4861 6.1, hop limit). */
+/** With br_netfilter, neighbour discovery within a bridge passes here. No router forwards it (RFC 4861 6.1, hop limit). */
 const neighbourDiscovery = (family: Family): Rule[] =>
   family === 4
     ? []
@@ -203,7 +204,7 @@ const neighbourDiscovery = (family: Family): Rule[] =>
         ),
       );
 
-/** Nobody listening, a full queue, a second visit: all drop. No --queue-bypass. */
+/** Queue a packet once. Without a listener, with a full queue or on a second visit it is dropped: no --queue-bypass. */
 function holdChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const { marks } = shape;
   const hold: Rule[] = [
@@ -219,7 +220,7 @@ function holdChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   return [rule([dead], { k: 'goto', chain: names.ok }), ...hold];
 }
 
-/** Neighbours of an enforced container are reached through the host: it must not be told the short way. */
+/** Neighbours of an enforced container are reached through the host: drop ICMP redirects that name the direct route. */
 const outputChain = (names: Names, family: Family, hostNet: HostNet): Rule[] => [
   rule([NEW], { k: 'jump', chain: names.middle }),
   rule(
@@ -245,7 +246,7 @@ export function inputChain(
   const ours: Match = { k: 'dst', address: dns };
   const ports: Match = { k: 'dports', ports: [{ lo: shape.dns.port, hi: shape.dns.port }] };
   return [
-    // what the host says to itself was judged as it left, marks included
+    // packets on the loopback device were evaluated in OUTPUT, marks included
     rule([{ k: 'in', device: 'lo' }], { k: 'return' }),
     rule([NEW], { k: 'jump', chain: names.cut }),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
@@ -257,7 +258,7 @@ export function inputChain(
     rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ESTABLISHED], { k: 'return' }),
     rule([{ k: 'mark', value: 0, mask: marks.enforced }, ...RELATED_ERROR], { k: 'return' }),
-    // the container's own chain knows whose flow an error is about
+    // the container's own chain checks which flow an ICMP error quotes
     rule(RELATED_ERROR, { k: 'goto', chain: names.dispatch }),
     rule([ours], { k: 'goto', chain: names.no }),
     ...closedAtHost(closed, names, family),
@@ -271,7 +272,7 @@ export function inputChain(
   ];
 }
 
-/** Port 53 to our own resolver: enforced always, observed only while we are alive (the heartbeat's members expire). */
+/** Redirect port 53 to Drawbridge's resolver: for enforced containers always, for observed ones while the heartbeat set has members. */
 export function preroutingChain(
   shape: KernelConfig,
   names: Names,
@@ -297,8 +298,8 @@ export function preroutingChain(
 }
 
 /**
- * Runs after filter, whatever others accepted or flushed there: an enforced port's new packet that we did not permit goes
- * nowhere, nor does any of a port that nobody knows, or a new one that misses its mark.
+ * Runs after filter, whatever other programs accepted or flushed there. Drops new packets of an enforced veth that no rule of
+ * Drawbridge permitted, all packets of an unknown veth, and new packets without a mark.
  */
 export function backstopChain(
   shape: KernelConfig,
@@ -319,14 +320,14 @@ export function backstopChain(
   ];
 }
 
-/** What iptables takes as one interface, by its name alone: a final "+" would stand for many. */
+/** Names that iptables reads as one interface: a final "+" would match many. */
 const PLAIN_NAME = /^[\w.@-]{1,15}$/;
 
 /**
  * The same two chains in `filter` and `security`, for packets without an identity: what comes in from a managed bridge
- * has one, unless the bridge table was emptied or deleted. It is dropped without an answer, so that a sender's second try
- * finds the table repaired. On a bridge with other ports than veths (the host's own uplink, a VM) nobody could tell
- * whose it is: only the bridge table holds there.
+ * has one, unless the bridge table was emptied or deleted. It is dropped without an answer, so that the retry of the sender
+ * finds the table repaired. On a bridge with other interfaces than veths (the uplink of the host, a VM) such a packet cannot be
+ * attributed: only the bridge table filters there.
  */
 export function bridgeChains(
   input: Pick<DesiredInput, 'bridges' | 'shape'>,
@@ -350,7 +351,7 @@ function unmarkedChain(shape: KernelConfig, names: Names, family: Family): Rule[
   ];
 }
 
-/** The host hears its own multicasts and broadcasts on the bridge; the kernel takes its address from nobody else. */
+/** The host receives its own multicasts and broadcasts on the bridge; the kernel drops its source address from any other sender. */
 const HOST_ECHO: readonly Rule[] = [rule([{ k: 'srcLocal' }], { k: 'return' })];
 
 /** Marks are not set on neighbour and listener discovery; neither leaves its link (RFC 4291 2.7, RFC 4861 11.2). */

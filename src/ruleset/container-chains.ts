@@ -20,7 +20,7 @@ const NEIGHBOURS = 'neighbours';
 export const neighbourSet = (prefix: string, id: string, family: Family): string =>
   classSet(prefix, id, NEIGHBOURS, family, 'static');
 
-/** What one container may open through FORWARD. Entered and left by goto: its permits and denials end the walk. */
+/** New connections of one container through FORWARD. Entered and left by goto: its permits and denials end the traversal. */
 export function containerChain(member: Subject, family: Family, names: Names, shape: KernelConfig): Rule[] {
   const permits = permitsOf(member, family, names, shape);
   if (member.policy.mode === 'off') return [rule([], { k: 'goto', chain: names.ok })];
@@ -43,7 +43,7 @@ function directPermits(member: Subject, family: Family, names: Names, shape: Ker
   return member.classes.filter((c) => c.direct).flatMap((c) => classRules(member, c, family, names, shape));
 }
 
-/** Port 53 that nat did not bring to us goes nowhere. */
+/** Deny port 53 that nat did not redirect to Drawbridge. */
 const dnsDenials = (names: Names): Rule[] =>
   (['udp', 'tcp'] as const).map((proto) =>
     rule(
@@ -66,7 +66,7 @@ function permitsOf(member: Subject, family: Family, names: Names, shape: KernelC
   return [...classes, rule([{ k: 'set', set, dir: 'dst' }], { k: 'goto', chain }, ['eastWest'])];
 }
 
-/** At most three rules a class and family (static, learned, any); of an observed container also what is only shown. */
+/** At most three rules per class and family (static, learned, any), and one more for the shown set of an observed container. */
 function classRules(
   member: Subject,
   c: ClassPlan,
@@ -135,14 +135,14 @@ export function classMatches(c: Pick<ClassPlan, 'proto' | 'ports'>): Match[][] {
   return multiportParts(c.ports).map((ports) => [proto, { k: 'dports', ports }]);
 }
 
-/** What one enforced container may open on the host itself (`host:` entries); undefined: nothing. */
+/** Chain of an enforced container for the host itself (`host:` entries). Returns undefined when it has no such entry. */
 export function hostChainRules(member: Subject, names: Names): Rule[] | undefined {
   if (member.policy.mode !== 'enforce' || !member.classes.some((c) => c.host.length > 0)) return undefined;
   if (member.limits?.quota?.spent) return spent(names);
   return [...hostPermits(member, names), rule([], { k: 'goto', chain: names.no })];
 }
 
-/** What an observed container opens on the host: all of it passes, and what no `host:` entry permits is logged first. */
+/** Chain of an observed container for the host: all packets pass, and those that no `host:` entry permits are logged first. */
 export const observedHostRules = (member: Subject, names: Names, shape: KernelConfig): Rule[] | undefined =>
   member.policy.mode === 'observe'
     ? [...hostPermits(member, names), ...unpermitted(member, names, shape)]
@@ -162,13 +162,13 @@ export const hasFamily = (addresses: readonly string[], family: Family): boolean
   addresses.some((a) => a.includes(':') === (family === 6));
 
 type Chains = ReadonlyMap<string, readonly Rule[]>;
-/** What the kernel holds for one member alone. */
+/** Sets and chains of one subject. */
 interface MemberParts {
   readonly sets: readonly SetDesired[];
   readonly families: Readonly<Record<Family, FamilyParts>>;
-  /** What it may open on the host itself; undefined: nothing. */
+  /** Chain for new connections to the host. Absent if the subject may open none. */
   readonly host: readonly Rule[] | undefined;
-  /** What an observed container opens on the host: all of it passes, some is logged. Undefined: it is not observed. */
+  /** Chain for connections of an observed container to the host: all pass, some are logged. Absent if it is not observed. */
   readonly observedHost: readonly Rule[] | undefined;
   /** Bounds of its own, the same in both families. */
   readonly limits: Chains;
@@ -176,12 +176,12 @@ interface MemberParts {
 interface FamilyParts {
   readonly chain: readonly Rule[];
   readonly errors: Chains;
-  /** For nat: what its own resolver is asked is not brought to ours. */
+  /** Rules for nat: queries to a resolver that a dns=direct entry permits are not redirected. */
   readonly direct: readonly Rule[];
 }
 
 const FAMILIES: readonly Family[] = [4, 6];
-/** By objects that nothing changes: what is made depends on these two alone. */
+/** Keyed by the two immutable objects that the result depends on. */
 const known = new WeakMap<KernelConfig, WeakMap<Subject, MemberParts>>();
 
 /** Rendered once for each member object. Equal members that are two objects are rendered twice. */
@@ -209,7 +209,7 @@ function makeParts(member: Subject, shape: KernelConfig): MemberParts {
   };
 }
 
-/** dns=direct entries keep their own resolver: nat leaves them alone, the container's chain judges them. */
+/** Destinations of dns=direct entries are not redirected in nat; the chain of the container evaluates them. */
 function directReturns(m: Subject, family: Family, names: Names, { marks }: KernelConfig): Rule[] {
   if (m.policy.mode !== 'enforce') return [];
   const who = { k: 'mark', value: identityMark(marks, m.identity), mask: marks.identity } as const;

@@ -7,14 +7,14 @@ import { type Marks, UNATTRIBUTED } from './marks.js';
 import type { ReservedPort } from './reserved-ports.js';
 import type { Rule } from './rules.js';
 
-/** An nft table of ours, beside its elements. */
+/** An nft table of Drawbridge without its elements. */
 export interface NftProgram {
   /** As nft names it: "bridge drawbridge". */
   readonly table: string;
   /** Maps, sets, and chains without their rules. */
   readonly declarations: string;
   readonly rules: ReadonlyMap<string, readonly string[]>;
-  /** What the kernel holds for the text of the rules: another object of the same name makes another program. */
+  /** Kernel objects that the text of the rules names. The program differs if an object of the same name is replaced. */
   readonly objects?: readonly string[];
 }
 
@@ -28,7 +28,7 @@ export interface KernelConfig {
   readonly dns: { readonly v4: string; readonly v6: string; readonly port: number };
   readonly deny: 'reject' | 'drop';
   readonly failure: 'closed' | 'open';
-  /** Prefixes of NAT64 translators beside the well-known one. */
+  /** Prefixes of NAT64 translators, in addition to the well-known one. */
   readonly nat64?: readonly string[];
   /** Closed to every container, since there are threat feeds. */
   readonly tunnels?: readonly Tunnel[];
@@ -58,9 +58,9 @@ export interface Subject {
   readonly neighbours: readonly string[];
   readonly veths: readonly Veth[];
   readonly published: readonly { readonly proto: 'tcp' | 'udp' | 'sctp'; readonly port: number }[];
-  /** What it may use, from its label; held while it is enforced. */
+  /** Limits from its label, enforced in mode enforce. */
   readonly limits?: SubjectLimits;
-  /** It is on macvlan or ipvlan networks that are managed, too: rules inside its own namespace say the same there. */
+  /** Set if it is also on managed macvlan or ipvlan networks: the same policy is installed inside its own namespace. */
   readonly lan?: NetnsPlace;
   /** It lives in the host's network, in these cgroups: its own, and those of containers that share its namespace. */
   readonly host?: HostPlace;
@@ -104,18 +104,18 @@ export interface NetnsPlace {
 export interface Cgroup {
   /** From the root of the hierarchy, without a slash before it. */
   readonly path: string;
-  /** The kernel's number for the object that stands there now. */
+  /** The kernel's id of the cgroup that exists at this path now. */
   readonly object: string;
   /** As nft names it: from /sys/fs/cgroup. Undefined: nft, or the kernel, cannot ask for it. */
   readonly nft?: string;
 }
-/** What tells senders in the host's network apart. */
+/** Cgroups by which the senders in the host network are distinguished. */
 export interface HostNet {
-  /** Whose packets are judged at all: parents that are Docker's alone; single cgroups where Docker has no such parent. */
+  /** Cgroups whose packets are evaluated: parents that only Docker uses, or single cgroups where Docker has no such parent. */
   readonly gates: readonly Cgroup[];
-  /** Below a gate and not judged: Drawbridge's own. */
+  /** Cgroups of Drawbridge below a gate. Their packets are not evaluated. */
   readonly exempt: readonly Cgroup[];
-  /** Below a gate and no container's: build steps. */
+  /** Cgroups of build steps below a gate, which belong to no container. */
   readonly builds: readonly Cgroup[];
   /** The kernel can give each container's datagrams a zone of conntrack. */
   readonly zones?: boolean;
@@ -150,7 +150,7 @@ export interface DesiredInput {
   readonly hostNet: HostNet;
   /** Closed to every container; none when left out. */
   readonly closed?: readonly ReservedPort[];
-  /** Public address space that Docker networks use: `any` does not stand for it. None when left out. */
+  /** Public address space that Docker networks use, which `any` does not include. */
   readonly inside?: readonly Range[];
 }
 
@@ -160,21 +160,21 @@ export interface SetDesired {
   readonly owner?: string;
   readonly type: 'hash:ip' | 'hash:net' | 'hash:ip,port' | 'hash:ip,port,ip';
   readonly family: Family;
-  /** Members may have time-outs (learned sets): contents belong to the ledger, not to us. */
+  /** Members have time-outs (learned sets). The DNS ledger owns the contents. */
   readonly timed: boolean;
   /** Contents of a set that is not timed. */
   readonly members: readonly string[];
-  /** Contents come and go by their time-outs alone: nothing is permitted by them. */
+  /** The members expire by their time-outs only, and permit nothing. */
   readonly isShown?: true;
   /** A full set takes a new member in the place of any other. */
   readonly evicts?: true;
-  /** Contents belong to the threat feeds, not to us: here it only has to stand. */
+  /** The threat feeds fill the set: a pass only creates it. */
   readonly isThreats?: true;
 }
 
 export interface Hook {
   readonly table: TableName;
-  /** The chain of somebody else where our rule stands first. */
+  /** The chain of another program in which the rule comes first. */
   readonly chain: string;
   readonly rule: Rule;
 }
@@ -238,18 +238,18 @@ export interface DesiredState {
   readonly hostNet: HostNet;
 }
 
-/** Who sends in the host's network, at one moment. */
+/** The senders in the host network at one moment. */
 export interface HostCgroups {
   readonly net: HostNet;
   /** By id of the namespace's owner: its cgroup, and those of containers that share its namespace. */
   readonly cgroups: ReadonlyMap<string, readonly Cgroup[]>;
-  /** By id: not held from the first instruction, as its parent is shared with the host's own processes, or was not known. */
+  /** Containers (by id) that were not filtered from their first instruction: their parent cgroup has host processes, or was unknown. */
   readonly late: ReadonlyMap<string, 'shared' | 'unseen'>;
-  /** By id: its packets meet no rule of ours, and why. */
+  /** Containers (by id) whose packets pass no rule of Drawbridge, with the reason. */
   readonly open: ReadonlyMap<string, string>;
 }
 
-/** What stands when nothing is known: no container, every port held. `exempt`: veths that are not Docker's. */
+/** The state for which nothing is known: no container, and every veth is queued. `exempt` lists veths that are not Docker's. */
 export const closedBase = (shape: KernelConfig, exempt: readonly number[] = []): DesiredInput => ({
   shape,
   subjects: [],
@@ -262,17 +262,17 @@ export const closedBase = (shape: KernelConfig, exempt: readonly number[] = []):
 });
 
 /**
- * The member of the last pass, where this one equals it in everything: rules, sets and signatures are kept by the member
- * object, so that a pass renders only what has changed. One difference anywhere, and all of the member is rendered again.
+ * Return the subject of the last pass if the new one is equal to it. Rules, sets and signatures are cached by the subject object, so
+ * that a pass renders only changed subjects. A subject with any difference is rendered as a whole.
  */
 export function keepSubject(known: Subject | undefined, member: Subject): Subject {
   return known !== undefined && isDeepStrictEqual(known, member) ? known : member;
 }
 
-/** Stands for a container's id wherever one is meant: no id is so short. */
+/** Used in place of a container id. No container id is that short. */
 export const UNATTRIBUTED_ID = 'unattributed';
 
-/** Forwarded sources that are no container share one identity, one chain, and what they are told of names. */
+/** All forwarded sources that are no container share one identity, one chain and one set of resolved addresses. */
 export function unattributedSubject(
   input: Pick<DesiredInput, 'unattributedMode' | 'unattributedClasses'>,
 ): Subject {

@@ -14,9 +14,9 @@ export interface Flow {
   readonly family: 4 | 6;
   /** IANA protocol number. */
   readonly proto: number;
-  /** As the first packet came. */
+  /** Tuple of the first packet. */
   readonly orig: Tuple;
-  /** As the answer comes: src is the true destination, after DNAT. */
+  /** Tuple of the reply: `src` is the true destination, after DNAT. */
   readonly reply: Tuple;
   readonly mark: number;
   readonly status: { readonly [S in 'seenReply' | 'assured' | 'confirmed' | 'srcNat' | 'dstNat']: boolean };
@@ -52,12 +52,12 @@ export function opening(flow: Flow): Omit<TracePacket, 'mark'> {
   };
 }
 
-/** The same as if who answers had opened it. */
+/** The same flow as if the other side had opened it. */
 export const reversed = (flow: Flow): Flow => ({ ...flow, orig: flow.reply, reply: flow.orig });
 
 const TCP = 6;
 
-/** Where an answer makes a flow, who answers seems to have opened it; a handshake shows who did. */
+/** A conntrack entry created by a reply has its direction swapped. For TCP the handshake shows the real initiator. */
 export const mayBeReversed = (flow: Flow): boolean => flow.proto !== TCP || flow.tcp?.pickedUp === true;
 
 export const isDns = (flow: Flow): boolean => flow.orig.dport === DNS_PORT;

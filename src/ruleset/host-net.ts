@@ -6,11 +6,12 @@ import { closedAtHost, closedBehindHost, sentHere } from './reserved-ports.js';
 import { type Match, type Rule, rule } from './rules.js';
 
 /**
- * Containers in the host's network. No port tells them from the host's own processes; the cgroup of their sockets does.
- * `mangle` OUTPUT, which runs before nat, writes down who sends and holds whom nobody knows; `nat` brings names to us;
- * `filter` judges by the same chains as for ports; `security` drops what filter did not judge. They share its addresses,
- * so that one can take the port of a flow that somebody else opened: a flow goes on unjudged only for whom its own mark
- * names. What the host itself sends meets one cgroup match a gate and table, and none where it answers.
+ * Containers in the host network. They have no veth: the cgroup of their sockets distinguishes them from processes of the host.
+ * `mangle` OUTPUT runs before nat: it sets the mark from the cgroup of the socket and queues packets from unknown cgroups. `nat`
+ * redirects DNS. `filter` evaluates the packets by the same chains as for veths. `security` drops packets that filter did not
+ * evaluate. All share the addresses of the host, so that a container can take the local port of a flow that another process opened:
+ * an established flow skips evaluation only if its connmark equals the identity of the sender. Packets of the host itself pass one
+ * cgroup match per gate and table, and none if they are replies.
  */
 const RESOLVERS = { 4: '127.53.0.0/16', 6: 'fd64:7262:7264:53::/64' } as const;
 const BYTE = 256;
@@ -18,13 +19,13 @@ const BYTE = 256;
 export const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 const DNS_PORT = [{ lo: 53, hi: 53 }];
 
-/** The address on lo where our resolver listens for one container of the host's network: it is who asks. */
+/** The address on lo where Drawbridge's resolver listens for one container in the host network. It identifies the client. */
 export function hostResolver(identity: number, family: Family): string {
   if (family === 6) return `fd64:7262:7264:53::${identity.toString(16)}`;
   return `127.53.${Math.floor(identity / BYTE) % BYTE}.${identity % BYTE}`;
 }
 
-/** An IPv6 address that `hostResolver` gave: those stand on lo one by one. */
+/** True for an IPv6 address of `hostResolver`. Each of them is a separate address on lo. */
 export const isHostResolver = (address: string): boolean => address.startsWith('fd64:7262:7264:53:');
 
 export const inCgroup = (c: Cgroup): Match => ({ k: 'cgroup', path: c.path, object: c.object });
@@ -34,7 +35,7 @@ const isIdentified = (shape: KernelConfig, m: Subject): Match => ({
   value: identityMark(shape.marks, m.identity),
   mask: shape.marks.identity,
 });
-const nobody = (shape: KernelConfig): Match => ({ k: 'mark', value: 0, mask: shape.marks.identity });
+const unidentified = (shape: KernelConfig): Match => ({ k: 'mark', value: 0, mask: shape.marks.identity });
 const dead = (names: Names, family: Family): Match => ({
   k: 'set',
   set: sharedSet(names.prefix, 'alive', family),
@@ -42,7 +43,7 @@ const dead = (names: Names, family: Family): Match => ({
   not: true,
 });
 
-/** Drawbridge's own goes on, and who stands behind a gate goes to `chain`. All that the host itself sends is asked this. */
+/** Packets of Drawbridge return, and packets from cgroups below a gate go to `chain`. Every packet of the host passes these rules. */
 export const gate = ({ gates, exempt }: HostNet, chain: string): Rule[] =>
   gates.length === 0
     ? []
@@ -52,12 +53,12 @@ export const gate = ({ gates, exempt }: HostNet, chain: string): Rule[] =>
       ];
 
 /**
- * Behind a gate: what goes on anyway. ICMP errors are not among it: those that a socket deserves come from the kernel, whose
- * own sockets are in no container's cgroup, and one that a raw socket sends may quote a flow of any other process.
+ * Replies return behind a gate. ICMP errors do not: the kernel sends those that belong to a socket, and its own sockets are in no
+ * container's cgroup; an error from a raw socket may quote a flow of any other process.
  */
 const ANSWERS: readonly Rule[] = [rule([{ k: 'answer' }], { k: 'return' })];
 
-/** `mangle`: a sender's mark is what we write, whatever it had set itself (SO_MARK), and its flow's mark says whose it is. */
+/** `mangle`: sets the mark of a packet, whatever the socket had set (SO_MARK), and saves the identity in the connmark of its flow. */
 export function hostMangle(input: DesiredInput, names: Names, family: Family): Map<string, Rule[]> {
   const { marks } = input.shape;
   const write = (c: Cgroup, value: number): Rule =>
@@ -72,8 +73,8 @@ export function hostMangle(input: DesiredInput, names: Names, family: Family): M
         ...input.subjects.flatMap((m) =>
           cgroupsOf(m).map((c) => write(c, markOf(marks, m.identity, m.policy.mode))),
         ),
-        rule([nobody(input.shape)], { k: 'goto', chain: names.hostHold }),
-        // who opens a connection, not who comes to it later
+        rule([unidentified(input.shape)], { k: 'goto', chain: names.hostHold }),
+        // the connmark names the sender that opened the connection, not a later one
         rule([{ k: 'confirmed', not: true }], {
           k: 'saveMark',
           mask: (marks.identity | marks.enforced) >>> 0,
@@ -84,7 +85,7 @@ export function hostMangle(input: DesiredInput, names: Names, family: Family): M
   ]);
 }
 
-/** What stands goes on for whom it stands, without a mark; who sends on somebody else's flow is named, and judged. */
+/** Established flows continue without a mark for the sender that opened them. Another sender on such a flow is marked and evaluated. */
 function hostOwn(input: DesiredInput, names: Names): Rule[] {
   const { marks } = input.shape;
   const own = (c: Cgroup, identity: number): Rule =>
@@ -101,18 +102,18 @@ function hostOwn(input: DesiredInput, names: Names): Rule[] {
   ];
 }
 
-/** In `filter` and `security`: what stands and `mangle` named nobody for. Without `mangle`, not what the host opened. */
-const stands = (shape: KernelConfig): Rule =>
+/** In `filter` and `security`: established flows of containers return if `mangle` set no mark. Flows that the host opened have no connmark. */
+const establishedOwn = (shape: KernelConfig): Rule =>
   rule(
     [
       { k: 'ct', states: ['ESTABLISHED'] },
-      nobody(shape),
+      unidentified(shape),
       { k: 'connmark', value: 0, mask: shape.marks.identity, not: true },
     ],
     { k: 'return' },
   );
 
-/** As for ports: nobody listening, a full queue, a second visit all drop. */
+/** As for veths: without a listener, with a full queue or on a second visit the packet is dropped. */
 function hostHold(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const { marks } = shape;
   return [
@@ -146,7 +147,7 @@ export function hostNat(
   ]);
 }
 
-/** `filter`: without a mark somebody has taken `mangle` away. What stays on the host needs `host:` entries. */
+/** `filter`: a packet without a mark shows that another program removed `mangle`. Packets to the host need `host:` entries. */
 export function hostFilter(
   input: DesiredInput,
   names: Names,
@@ -159,8 +160,8 @@ export function hostFilter(
       names.hostOut,
       [
         ...ANSWERS,
-        stands(shape),
-        rule([nobody(shape)], { k: 'goto', chain: names.hostLost }),
+        establishedOwn(shape),
+        rule([unidentified(shape)], { k: 'goto', chain: names.hostLost }),
         rule([], { k: 'jump', chain: names.threat }),
         ...closedAtHost(input.closed ?? [], names, family, [{ k: 'toHost' }]),
         ...closedBehindHost(input.closed ?? [], names, family),
@@ -179,7 +180,7 @@ export function hostFilter(
   ]);
 }
 
-/** Our resolvers are nobody else's: each container has its own, bridges have theirs. */
+/** Only its own container reaches a resolver on lo; containers on bridges have another one. */
 function loopback(input: DesiredInput, names: Names, family: Family, hosts: readonly Rule[]): Rule[] {
   const { shape } = input;
   const ports: Match = { k: 'dports', ports: [{ lo: shape.dns.port, hi: shape.dns.port }] };
@@ -214,7 +215,7 @@ const observedHere = (input: DesiredInput, names: Names, family: Family): Rule[]
     .filter((m) => m.host && m.policy.mode === 'observe' && m.families.has(family))
     .map((m) => rule([isIdentified(input.shape, m)], { k: 'goto', chain: hostChain(names.prefix, m.id) }));
 
-/** `security`: what filter did not judge goes nowhere, except that of containers which are known and not enforced. */
+/** `security`: drop packets that filter did not evaluate, except those of known containers that are not enforced. */
 export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rule[]> {
   const { marks } = input.shape;
   return new Map([
@@ -224,8 +225,8 @@ export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rul
       [
         ...ANSWERS,
         rule([{ k: 'mark', value: marks.judged, mask: marks.judged }], { k: 'return' }),
-        stands(input.shape),
-        rule([nobody(input.shape)], { k: 'drop' }),
+        establishedOwn(input.shape),
+        rule([unidentified(input.shape)], { k: 'drop' }),
         rule([], { k: 'jump', chain: names.threat }),
         rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
         rule([], { k: 'drop' }),
@@ -235,11 +236,11 @@ export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rul
 }
 
 /**
- * Containers in the host's network have its addresses, and the connection table keeps a datagram's flow for up to two
- * minutes after its socket: whoever got the port next, for the same destination, would find the flow of somebody else.
- * So the datagrams of each are looked for in a zone of its own (its identity), by which the host's processes and others
- * are not found. Answers are looked for by everybody, in zone 0; two flows with the same answer differ by the port that
- * NAT gives the later one. Streams need none: a SYN opens a flow anew (nf_conntrack_proto_tcp.c).
+ * Containers in the host network have its addresses, and conntrack keeps the entry of a datagram for up to two minutes after its
+ * socket was closed: the next process with that port and destination would use the entry of another one. So the datagrams of each
+ * container are looked up in a conntrack zone of its own (its identity), where entries of the host and of other containers are not
+ * found. Replies are looked up in zone 0; two flows with the same reply tuple differ by the port that NAT gives the later one.
+ * Streams need no zone: a SYN replaces the entry (nf_conntrack_proto_tcp.c).
  */
 const STREAMS = ['tcp', 132] as const;
 /** Of a zone: 16 bits (include/net/netfilter/nf_conntrack_zones.h). */
@@ -270,8 +271,8 @@ const zoneRules = (m: Subject): Rule[] =>
   );
 
 /**
- * Who is not known yet waits here, so that its first datagram has the zone of its second. `mangle` decides what may go
- * out: with nobody listening, or above the limit, it is asked at once.
+ * Queue packets from unknown cgroups, so that the first datagram gets the zone of the second. `mangle` decides which packets may
+ * leave: without a listener, or above the limit, the packet goes there at once.
  */
 function hold(shape: KernelConfig, names: Names): Rule[] {
   const { held } = shape.marks;

@@ -3,28 +3,28 @@ import type { Mode } from '../policy/policy.js';
 
 /** How the bits of `kernel.markMask` are used. All values are masks or values in place, ready for `--mark value/mask`. */
 export interface Marks {
-  /** Everything that is ours. */
+  /** All bits that Drawbridge uses. */
   readonly all: number;
-  /** Which container's port a packet came through; 0: none of ours. Includes the `unknown` bit. */
+  /** The identity of the container whose veth a packet came through; 0 if there is none. Includes the `unknown` bit. */
   readonly identity: number;
   readonly shift: number;
-  /** Highest bit of the identity field: nobody has classified this port; the bits below are its ifindex. */
+  /** Highest bit of the identity field: the veth is not classified yet, and the bits below are its ifindex. */
   readonly unknown: number;
   /** Bits of an ifindex that fit below `unknown`, unshifted. */
   readonly ifindexMask: number;
-  /** A permit was spoken by our own rules; the backstop wants it. */
+  /** A rule of Drawbridge permitted the packet. The backstop requires it. */
   readonly judged: number;
   /** The packet has been in the hold queue once. */
   readonly held: number;
-  /** Only the policy passes. Set for unknown ports too. */
+  /** The packet needs a permit of the policy. Set for unknown veths too. */
   readonly enforced: number;
-  /** Not enforced, but its DNS goes through us while we live. */
+  /** Not enforced, but DNS is redirected to Drawbridge while the service runs. */
   readonly redirect: number;
-  /** In the mark of a connection: its first packet was sent to an address of this host. The bit of `redirect`. */
+  /** In a connmark: the first packet was sent to an address of this host. The same bit as `redirect`. */
   readonly here: number;
   /**
-   * In the mark of a connection: it was ended. A packet that waited meanwhile keeps its connection, and stays ESTABLISHED,
-   * though the table no longer has it. The bit of `held`.
+   * In a connmark: the conntrack entry was deleted. A packet that was in the queue meanwhile keeps the entry and its state
+   * ESTABLISHED, although the table no longer has it. The same bit as the flag of queued packets.
    */
   readonly ended: number;
   /** The largest identity of a known container. */
@@ -67,7 +67,7 @@ export function identityMark(marks: Marks, identity: number): number {
 export const hex = (n: number): string => `0x${n.toString(16)}`;
 const bit = (n: number): number => 2 ** n;
 
-/** The mark of a container's packets: who, and how its policy is held. */
+/** The mark of the packets of a container: its identity and the flag of its mode. */
 export function markOf(marks: Marks, identity: number, mode: Mode): number {
   const flag = mode === 'enforce' ? marks.enforced : mode === 'observe' ? marks.redirect : 0;
   return (identityMark(marks, identity) | flag) >>> 0;

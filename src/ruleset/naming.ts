@@ -2,51 +2,65 @@ import { createHash } from 'node:crypto';
 import type { Family } from '../lib/ip.js';
 import type { Direction, ThreatAction } from '../policy/threat.js';
 
-/** Names of what we own in the kernel. Chains have at most 28 characters, sets 31 (uapi xt_entry, IPSET_MAXNAMELEN). */
+/** Names of Drawbridge's chains in iptables. Chains have at most 28 characters, sets 31 (uapi xt_entry, IPSET_MAXNAMELEN). */
 export interface Names {
   readonly prefix: string;
+  /** Entry chains of `filter`: from DOCKER-USER or FORWARD, from INPUT and from OUTPUT. */
   readonly forward: string;
   readonly input: string;
   readonly output: string;
+  /** Sets the permit bit and returns. */
   readonly ok: string;
   /** ICMP errors of an enforced container about its own flows. */
   readonly error: string;
+  /** Logs and rejects. */
   readonly no: string;
+  /** New packets of a container against the threat sets, new packets to one, and the rejection of both. */
   readonly threat: string;
   readonly threatIn: string;
   readonly threatNo: string;
   /** Packets of containers from a source that may be forged. */
   readonly threatForged: string;
   readonly threatDrop: string;
+  /** Logs matches of feeds with the action observe. */
   readonly threatSeen: string;
+  /** Queues packets of unknown veths (NFQUEUE). */
   readonly hold: string;
-  /** For held packets of a flow that Drawbridge deleted while they were in the queue. */
+  /** Packets of a flow that Drawbridge deleted while they were in the queue. */
   readonly ended: string;
-  /** What opens a flow. */
+  /** Packets that open a flow. */
   readonly opening: string;
+  /** Packets without an identity, to a container or through the host. */
   readonly toManaged: string;
-  /** What would make a flow anew that was cut; from neighbours and the host also what is the middle of any. */
+  /** Drops packets that would re-create a deleted flow; `middle`, for neighbours and the host, also mid-stream TCP. */
   readonly cut: string;
   readonly middle: string;
   /** From neighbours to an enforced container. */
   readonly near: string;
+  /** Logs and drops packets of neighbours with a source that is bound to no container. */
   readonly forged: string;
+  /** Packets of managed bridges without an identity: the bridge table was emptied or deleted. */
   readonly from: string;
   readonly unmarked: string;
+  /** Root of the tree from identities to the chains of containers. */
   readonly dispatch: string;
+  /** Permits what an observed container sends after it was logged. */
   readonly observe: string;
-  /** New connections of observed containers to the host, by identity. Its end is a return: it denies nothing. */
+  /** Root of the tree for new connections of observed containers to the host. It ends with a return and denies nothing. */
   readonly observedHost: string;
-  /** Permits through what bounds a container; and refusals: of a flood, of too many connections, of a spent quota. */
+  /** Permits within the bounds of a container, and rejections: of a flood, of too many connections, of a spent quota. */
   readonly bound: string;
   readonly flood: string;
   readonly many: string;
   readonly quota: string;
+  /** Permits queries to Drawbridge's resolver within a rate. */
   readonly dnsOk: string;
+  /** Entry chain of `nat`. */
   readonly prerouting: string;
+  /** Entry chains of `security`. */
   readonly backstop: string;
   readonly backstopInput: string;
-  /** Of containers in the host's network, in the order of the tables: raw, mangle, nat, filter, security. */
+  /** Chains for containers in the host network, in the order of the tables: raw, mangle, nat, filter, security. */
   readonly hostRaw: string;
   readonly hostZone: string;
   readonly hostMark: string;
@@ -124,7 +138,7 @@ export const limitChain = (prefix: string, id: string): string => `${prefix}-l-$
 export const hostChain = (prefix: string, id: string): string => `${prefix}-h-${shortId(id)}`;
 
 const CLASS_HASH = 6;
-/** shown: of an observed container, addresses from resolvers that are not ours. No rule of an enforced one asks for it. */
+/** shown: addresses that an observed container resolved by other resolvers. No rule of an enforced container uses this set. */
 export type SetKind = 'static' | 'learned' | 'shown';
 const KIND_SUFFIX: Readonly<Record<SetKind, string>> = { static: 'n', learned: 'l', shown: 'o' };
 export function classSet(
@@ -146,7 +160,7 @@ function classHash(classKey: string): string {
   hashes.set(classKey, known);
   return known;
 }
-/** Sets that are not a container's. */
+/** Sets that all containers share. */
 export const sharedSet = (
   prefix: string,
   what: 'enf' | 'own' | 'net' | 'pub' | 'alive' | 'any' | 'cut',
@@ -169,9 +183,9 @@ export const threatSet = (
   family: Family,
 ): string => `${prefix}-${action === 'block' ? 'threat' : 'watch'}-${WAYS[direction]}${kind}${family}`;
 const FRESH = '-new';
-/** Where the next contents of a threat set are put together. */
+/** The set in which the next contents of a threat set are assembled. */
 export const freshSet = (set: string): string => `${set}${FRESH}`;
-/** big: a set of threats. fresh: what one is made of, or was left of a run that ended. */
+/** big: a threat set. fresh: a set in which the next contents are assembled, or the rest of a run that ended. */
 export function threatSetKind(prefix: string, name: string): 'big' | 'fresh' | undefined {
   if (!name.startsWith(`${prefix}-`)) return undefined;
   const found = /^(?:threat|watch)-(?:out-|in-)?(?:ip|net)[46](-new)?$/.exec(name.slice(prefix.length + 1));

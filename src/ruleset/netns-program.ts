@@ -1,4 +1,4 @@
-/** What stands inside the namespace of a container on a macvlan or ipvlan network, as a program for nft. Pure. */
+/** The nft program that is installed inside the namespace of a container on a macvlan or ipvlan network. Pure. */
 import { createHash } from 'node:crypto';
 import type { Family } from '../lib/ip.js';
 import { classMatches, containerChain } from './container-chains.js';
@@ -9,9 +9,9 @@ import type { Match, Rule } from './rules.js';
 import { ERROR_RATE, LONGEST_ERROR, permitChain } from './verdict-chains.js';
 
 export const LAN_TABLE = 'drawbridge_lan';
-/** Drivers of Docker, and kinds of their links: what leaves there passes the host by. */
+/** Drivers of Docker, and kinds of their links. Packets on them bypass the host's network stack. */
 export const LAN_KINDS = ['macvlan', 'ipvlan'] as const;
-/** Bits of a connection's mark inside: others opened it · a rule permitted it · nothing permits it any more. */
+/** Bits of the connmark inside: the other side opened the flow, a rule permitted it, nothing permits it any more. */
 export const LAN_FLOW = { inbound: 1, permitted: 2, ended: 4 } as const;
 const EMBEDDED = '127.0.0.11';
 const FAMILIES: readonly Family[] = [4, 6];
@@ -26,16 +26,16 @@ const LONGEST = { report: 376, neighbour: 104 } as const;
 export interface LanInput {
   readonly shape: KernelConfig;
   readonly member: Subject;
-  /** As they are desired on the host: the same names and contents hold inside. */
+  /** The sets of the host. Those inside have the same names and contents. */
   readonly sets: ReadonlyMap<string, SetDesired>;
   /** TCP ports of Drawbridge's own, at addresses of the host or of a container. */
   readonly closed: readonly Required<Pick<ReservedPort, 'address' | 'port'>>[];
-  /** Where our resolver answers inside, at 127.0.0.11; undefined: nowhere, and no name is asked. */
+  /** Port at 127.0.0.11 on which Drawbridge's resolver answers inside. Absent: no query is answered. */
   readonly resolver: number | undefined;
   /** IPv6 networks that it is on. */
   readonly links6: readonly string[];
 }
-/** Members of learned sets with the seconds they have left. */
+/** Members of learned sets with their remaining seconds. */
 export type LanLearned = ReadonlyMap<string, ReadonlyMap<string, number>>;
 
 /** Replaces the whole table in one transaction. */
@@ -95,7 +95,7 @@ export function lanFramesProgram(devices: readonly string[], addresses: readonly
 
 /**
  * Frames of a closed namespace: ARP alone, by which Docker announces addresses. Refused as a whole where other frames are
- * judged already (`create`), and where the namespace has been opened since (`add chain`: its table is gone).
+ * evaluated already (`create`), and where the namespace has been opened since (`add chain`: its table is gone).
  */
 export function lanClosedFramesProgram(devices: readonly string[]): string {
   const lines = [
@@ -163,7 +163,7 @@ function chains(input: LanInput, rules: Rules): (readonly [string, readonly stri
   ];
 }
 
-/** Port 53 leads to our resolver, whatever resolver is asked, but where an entry says dns=direct. */
+/** Redirect port 53 to Drawbridge's resolver for every destination, except where an entry has dns=direct. */
 function namesTo(input: LanInput, port: number): (readonly [string, readonly string[]])[] {
   const direct = input.member.classes
     .filter((c) => c.direct && c.statics.some((s) => s.range.family === 4))

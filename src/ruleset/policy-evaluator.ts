@@ -9,10 +9,10 @@ import { CLOSED_WHY } from './reserved-ports.js';
 import type { Rule } from './rules.js';
 import { type HasMember, type TracePacket, type TraceResult, trace } from './trace.js';
 
-/** Learned members are the ledger's to know, those of threat sets the feeds'. */
+/** Membership of learned sets (from the DNS ledger) and of threat sets (from the feeds). */
 type LearnedHas = (set: string, address: string) => boolean;
 
-/** Membership as the kernel would answer: static sets from the desired state, timed ones from the ledger. */
+/** Membership as in the kernel: static sets from the desired state, timed ones from the ledger. */
 export function membershipOf(desired: DesiredState, learned: LearnedHas): HasMember {
   return (name, dir, packet) => {
     const set = desired.sets.get(name);
@@ -57,14 +57,14 @@ function closedPorts(filter: Chains, names: Names): ReadonlySet<number> {
   return new Set(ranges.map((range) => range.lo));
 }
 
-/** Judges packets and flows by the rules as they are rendered: what `explain` says and what a revocation ends. */
+/** Evaluates packets and flows by the rendered rules, for `explain` and for the deletion of flows that lost their permit. */
 export class PolicyEvaluator {
   readonly #shape: KernelConfig;
   readonly #has: HasMember;
   readonly #filter: Chains;
   readonly #mangle: Chains;
   readonly #hostAddresses: ReadonlySet<string>;
-  /** Ports of the rules for Drawbridge's own: most flows need no look at them. */
+  /** Ports of the rules for Drawbridge's own services. Flows with other ports are not checked against them. */
   readonly #closedPorts: ReadonlySet<number>;
 
   constructor(
@@ -85,7 +85,7 @@ export class PolicyEvaluator {
     return markOf(this.#shape.marks, member.identity, member.policy.mode);
   }
 
-  /** What a packet of this member has beside its ends: its mark, or where it is sent on the host itself. */
+  /** Add the mark of the subject to a packet, and its cgroup if the subject is in the host network. */
   sentBy(member: Subject, packet: Omit<TracePacket, 'mark'>): TracePacket {
     const marked = { ...packet, mark: this.markOf(member) };
     if (!member.host) return marked;
@@ -100,7 +100,7 @@ export class PolicyEvaluator {
     return trace(this.#filter.get(packet.family) ?? new Map(), start, packet, this.#has);
   }
 
-  /** `mangle` says who sends, `filter` judges. */
+  /** `mangle` identifies the sender, then `filter` evaluates the packet. */
   #fromHost(packet: TracePacket, names: Names): TraceResult {
     const walk = (chains: Chains, start: string, mark: number): TraceResult =>
       trace(chains.get(packet.family) ?? new Map(), start, { ...packet, mark }, this.#has);
@@ -120,7 +120,7 @@ export class PolicyEvaluator {
     return this.#hostAddresses.has(address);
   }
 
-  /** A permit: judged where it is enforced, or nothing against it where not. */
+  /** True if a rule permits the packet of an enforced subject, or if no rule denies that of another one. */
   permits(packet: TracePacket): boolean {
     const result = this.evaluate(packet);
     if (result.verdict === 'accept') return true;
@@ -128,7 +128,7 @@ export class PolicyEvaluator {
     return result.verdict === 'return' && (!enforced || (result.mark & this.#shape.marks.judged) !== 0);
   }
 
-  /** Whether a flow that a member opened may go on. Its DNS flows go where nat sends them now, so old ones end. */
+  /** Return whether a flow that the subject opened may continue. DNS flows that nat would send elsewhere now may not. */
   keeps(member: Subject, flow: Flow): boolean {
     if (this.#isClosed(member, flow)) return false;
     const atOurs = this.#isAtOurs(member, flow);
@@ -143,7 +143,7 @@ export class PolicyEvaluator {
     return this.sentBy(member, { ...opening(flow), sentHere: this.#isLocal(flow.orig.dst) });
   }
 
-  /** It leads to Drawbridge's own API or Redis, which no mode permits. */
+  /** True if the flow leads to Drawbridge's own API or Redis, which no mode permits. */
   #isClosed(member: Subject, flow: Flow): boolean {
     const ports = [flow.orig.dport, flow.reply.sport];
     if (flow.proto !== TCP || !ports.some((p) => p !== undefined && this.#closedPorts.has(p))) return false;
@@ -167,7 +167,7 @@ export class PolicyEvaluator {
   }
 }
 
-/** A member as it would be in mode enforce now, and the rules that would evaluate it. */
+/** A subject as it would be in mode enforce now, and the rules that would evaluate it. */
 export interface AsEnforced {
   readonly member: Subject;
   readonly desired: DesiredState;
@@ -197,8 +197,8 @@ export function asEnforced(
 }
 
 /**
- * Whether mode enforce would let a member reach a neighbour: what its chain says of static destinations. The bridge table logs
- * new flows between observed neighbours without asking for their policies.
+ * Return whether mode enforce would let a subject reach a neighbour by its static destinations. The bridge table logs new flows
+ * between observed neighbours without evaluating their policies.
  */
 export function mayReach(
   member: Pick<Subject, 'neighbours' | 'classes'>,

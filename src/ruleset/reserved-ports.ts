@@ -7,7 +7,7 @@ import { type Match, type Rule, rule } from './rules.js';
  * whatever its mode and its entries.
  */
 export interface ReservedPort {
-  /** Undefined: at every address of the host. */
+  /** Absent: the port is reserved at every address of the host. */
   readonly address?: string;
   readonly port: number;
   /** Of a container: the address is the container's, and packets to it are forwarded. */
@@ -23,7 +23,7 @@ const isOf = (place: ReservedPort, family: number): boolean =>
   place.address === undefined || place.address.includes(':') === (family === 6);
 const at = ({ address }: ReservedPort): Match[] => (address === undefined ? [] : [{ k: 'dst', address }]);
 
-/** For packets that arrive at the host, and (`first`: how that is told) for those that stay on it. */
+/** Rules for packets that arrive at the host, and with the matches in `first` for those that stay on it. */
 export const closedAtHost = (
   places: readonly ReservedPort[],
   names: Names,
@@ -56,6 +56,6 @@ export const closedElements = (places: readonly ReservedPort[], family: number):
       .map(({ address, port }) => `${address} . ${port}`),
   );
 
-/** In `nat`, ahead of any DNAT: the flow keeps that it was sent to the host, for `host:` entries (held packets, too). */
+/** In `nat`, before any DNAT: note in the connmark that the flow was sent to the host, for `host:` entries. */
 export const sentHere = ({ marks }: { readonly marks: Marks }): Rule =>
   rule([{ k: 'toHost' }], { k: 'connMark', bits: marks.here });

@@ -10,7 +10,7 @@ export type Match =
   | { readonly k: 'dports'; readonly ports: readonly PortRange[] }
   | { readonly k: 'set'; readonly set: string; readonly dir: string; readonly not?: boolean }
   | { readonly k: 'ct'; readonly states: readonly CtState[]; readonly not?: boolean }
-  /** Of a connection that the other side opened, and that stands. */
+  /** A reply packet of an established connection that the other side opened. */
   | { readonly k: 'answer' }
   /** The connection is in the table: an earlier packet made it. */
   | { readonly k: 'confirmed'; readonly not?: boolean }
@@ -19,7 +19,7 @@ export type Match =
   | { readonly k: 'syn'; readonly not?: boolean }
   /** The source of the first packet of the flow (orig), or of its answers (reply), is this address. */
   | { readonly k: 'flowSource'; readonly direction: 'orig' | 'reply'; readonly address: string }
-  /** DNATed, and sent to one of these ports before that; `here`: at an address of this host, as this bit of the connection says. */
+  /** DNATed, and sent to one of these ports before that. `here`: the connmark bit of flows sent to an address of this host. */
   | { readonly k: 'sentTo'; readonly port: PortRange; readonly here?: number }
   /** Bytes of the whole packet, IP header included. */
   | { readonly k: 'longer'; readonly than: number }
@@ -36,7 +36,7 @@ export type Match =
    * is laid and keeps the object: `object` names it, so that another one at the same path is another rule.
    */
   | { readonly k: 'cgroup'; readonly path: string; readonly object: string }
-  /** IPv6: nobody has routed it, it comes from a neighbour or passes between two (RFC 4861 11.2). */
+  /** IPv6 packet with hop limit 255: no router forwarded it, so it comes from a neighbour (RFC 4861 11.2). */
   | { readonly k: 'unrouted' }
   /** From an address of this host. */
   | { readonly k: 'srcLocal' }
@@ -72,16 +72,16 @@ export type Target =
   | { readonly k: 'saveMark'; readonly mask: number }
   | { readonly k: 'reject'; readonly tcp: boolean }
   | { readonly k: 'nflog'; readonly group: number; readonly prefix: string }
-  /** bypass: with nobody listening it goes on to the next rule; else it is dropped. */
+  /** bypass: without a listener the packet goes on to the next rule; otherwise it is dropped. */
   | { readonly k: 'queue'; readonly queue: number; readonly bypass?: true }
-  /** Before conntrack: a flow that begins with this packet is looked for in this zone, its answers in everybody's. */
+  /** Before conntrack: the original direction of the flow is looked up in this zone, its replies in the default zone. */
   | { readonly k: 'zone'; readonly zone: number }
   | { readonly k: 'dnat'; readonly address: string; readonly port: number };
 
 export interface Rule {
   readonly when: readonly Match[];
   readonly then: Target;
-  /** What this rule stands for, for explain: the canonical texts of entries. */
+  /** Canonical texts of the entries that the rule implements, for explain. */
   readonly why?: readonly string[];
 }
 export const rule = (when: readonly Match[], then: Target, why?: readonly string[]): Rule =>
@@ -236,6 +236,6 @@ function hashesOf(rules: readonly Rule[], family: Family): string[] {
   });
 }
 
-/** What the kernel holds beside the text. */
+/** Kernel objects that the rule refers to, in addition to its text. */
 const objectsOf = (r: Rule): string =>
   r.when.flatMap((m) => (m.k === 'cgroup' ? [` ${m.object}`] : [])).join('');

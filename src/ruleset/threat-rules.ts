@@ -6,7 +6,7 @@ import { type Names, sharedSet, THREAT_KINDS, type ThreatKind, threatSet } from 
 import { type Match, type Rule, rule, type Target } from './rules.js';
 import { logRule, refusal } from './verdict-chains.js';
 
-/** What `explain` knows the rules of threats by. */
+/** Marks the rules of threats for `explain`. */
 export const THREAT_WHY = 'threat';
 
 const TYPES: Readonly<Record<ThreatKind, SetDesired['type']>> = { ip: 'hash:ip', net: 'hash:net' };
@@ -27,9 +27,9 @@ export const threatSets = (prefix: string, family: Family): SetDesired[] =>
   );
 
 /**
- * For packets that open a flow, whatever the policy: what a container sends is judged by its destination, what somebody
- * else sends to a container by its source. A container that is not enforced may forge a listed source: then the answer
- * would go to the threat, as part of an established flow. What no feed lists returns.
+ * Chains for packets that open a flow, whatever the policy. Packets of a container are evaluated by their destination, packets to a
+ * container by their source. A container that is not enforced may forge a listed source: the reply would go to the threat as part of
+ * an established flow. Packets without a listed address return.
  */
 export const threatChains = (shape: KernelConfig, names: Names, family: Family): Map<string, Rule[]> =>
   new Map([
@@ -58,7 +58,7 @@ const foreignSource = (names: Names, family: Family): Match => ({
   not: true,
 });
 
-/** For new packets of a container to the host, whose services would answer. */
+/** Check the source of new packets of a container to the host, because its services would reply to a forged source. */
 export const forgedToHost = (names: Names, family: Family): Rule =>
   rule([{ k: 'ct', states: ['NEW'] }, foreignSource(names, family)], {
     k: 'jump',
@@ -76,7 +76,7 @@ const forgedSources = (shape: KernelConfig, names: Names, family: Family, then: 
   ),
 ];
 
-/** Where feeds list IPv4 addresses, no address of a tunnel is told from a listed one: sets know prefixes only. */
+/** Tunnel addresses carry an IPv4 address that a set cannot compare with the feeds, because sets know prefixes only. */
 const tunnels = (
   { tunnels: closed = [] }: KernelConfig,
   family: Family,

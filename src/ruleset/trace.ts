@@ -39,7 +39,7 @@ interface TraceStep {
   readonly text: string;
 }
 export interface TraceResult {
-  /** return: our chains let it go on; the judged bit in `mark` tells whether by a permit. */
+  /** return: the chains of Drawbridge let the packet pass; the permit bit in `mark` shows whether a rule permitted it. */
   readonly verdict: 'return' | 'drop' | 'reject' | 'accept' | 'queue' | 'dnat';
   readonly mark: number;
   /** The rules that matched, in order. */
@@ -48,7 +48,7 @@ export interface TraceResult {
 type Chains = ReadonlyMap<string, readonly Rule[]>;
 
 const MAX_STEPS = 10_000;
-/** Targets behind which the next rule is asked. */
+/** Targets after which the traversal continues with the next rule. */
 const GOES_ON: ReadonlySet<string> = new Set(['nflog', 'connMark', 'saveMark', 'zone']);
 
 /** Walks a packet through rendered chains as netfilter would: goto replaces its frame, jump pushes one. */
@@ -121,7 +121,7 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'limit':
     case 'paced':
       return true;
-    // of one packet alone nobody can say that it is too much
+    // one packet alone never exceeds a limit
     case 'above':
     case 'connections':
       return false;

@@ -7,7 +7,7 @@ import { type Match, type Rule, rule } from './rules.js';
 const LOG_LIMIT = { perSecond: 20, burst: 60 };
 const REJECT_LIMIT = { perSecond: 50, burst: 100 };
 
-/** What a logged packet's prefix says of it, behind ours and a colon. */
+/** The reason in the NFLOG prefix of a packet, after the kernel prefix and a colon. */
 type LogWord = 'deny' | 'would' | 'threat' | 'seen' | 'flood' | 'connections' | 'quota';
 
 export const logRule = (shape: KernelConfig, names: Names, limit: string, word: LogWord): Rule =>
@@ -17,7 +17,7 @@ export const logRule = (shape: KernelConfig, names: Names, limit: string, word: 
     prefix: `${names.prefix}:${word}`,
   });
 
-/** TCP by a reset, the rest by ICMP errors within a limit: the client hears it at once. */
+/** Reject TCP with a reset and other protocols with rate-limited ICMP errors, so that the client fails at once. */
 export function refusal(shape: KernelConfig, limit: string): Rule[] {
   if (shape.deny === 'drop') return [rule([], { k: 'drop' })];
   return [
@@ -27,7 +27,7 @@ export function refusal(shape: KernelConfig, limit: string): Rule[] {
   ];
 }
 
-/** What nobody permits, or what a limit refuses: logged with its reason, and answered. */
+/** Log a packet that no rule permits or that a limit refuses, with the reason, and reject it. */
 export const denyChain = (shape: KernelConfig, names: Names, word: LogWord = 'deny'): Rule[] => [
   logRule(shape, names, 'log', word),
   ...refusal(shape, `${names.prefix}-rej`),
@@ -43,7 +43,7 @@ export const unpermitted = (
     ? [observedLog(shape, names), rule([], { k: 'goto', chain: names.observe })]
     : [rule([], { k: 'goto', chain: names.no })];
 
-/** In the container's own chain: an observed container may forge its addresses, so its share goes by its port. */
+/** In the container's own chain: an observed container may forge its addresses, so the rate is limited per chain. */
 const observedLog = (shape: KernelConfig, names: Names): Rule =>
   rule([{ k: 'paced', ...LOG_LIMIT }], {
     k: 'nflog',
@@ -57,10 +57,10 @@ const observedLog = (shape: KernelConfig, names: Names): Rule =>
  * 262,144 places. Half-open and open ones are bounded by their number.
  */
 export const BOUNDS = { newPerSecond: 1_000, burst: 16_000, open: 16_384 } as const;
-/** Flows of questions rest half a minute in the connection table. */
+/** Conntrack entries of DNS queries last half a minute. */
 const NAMES_BOUND = { perSecond: 1_000, burst: 4_000 } as const;
 
-/** What `explain` knows a spent quota by. */
+/** Marks the rule of a spent quota for `explain`. */
 export const QUOTA_WHY = 'quota';
 
 /** Where a permit of this member leads: through what bounds it. Senders of the host's network share its addresses. */
@@ -71,8 +71,8 @@ export function permitChain(m: Pick<Subject, 'id' | 'policy' | 'limits' | 'host'
 }
 
 /**
- * A member's own bound on open connections. A chain of its own: its count is the rule's, and a change of the policy must
- * not begin it anew. Each family counts for itself.
+ * The bound of one subject on open connections. It is in a chain of its own because the rule keeps the count, and a change of the
+ * policy must not reset it. Each family counts separately.
  */
 function limitChainRules(m: Subject, names: Names): Rule[] | undefined {
   const most = m.limits?.connections;
@@ -83,7 +83,7 @@ function limitChainRules(m: Subject, names: Names): Rule[] | undefined {
   ];
 }
 
-/** Shared by all: the bounds, and refusals that say why. */
+/** Chains that all subjects share: the bounds on flows, and rejections with their reason in the log. */
 export function boundChains(shape: KernelConfig, names: Names): Map<string, Rule[]> {
   const { newPerSecond: perSecond, burst, open: above } = BOUNDS;
   return new Map([
@@ -104,7 +104,7 @@ export function boundChains(shape: KernelConfig, names: Names): Map<string, Rule
   ]);
 }
 
-/** Before a question is let in. */
+/** Rate limit for DNS queries of one source. */
 export const namesBound = (names: Names): Rule =>
   rule(
     [

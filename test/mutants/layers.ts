@@ -169,8 +169,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'icmp-nft',
     what: 'the backstop in nft takes an ICMP error for a part of its flow',
     file: NFT,
-    from: "'ct state established accept',\n    // errors",
-    to: "'ct state { established, related } accept',\n    // errors",
+    from: "'ct state established accept',\n    // ICMP errors",
+    to: "'ct state { established, related } accept',\n    // ICMP errors",
     killedBy: pure('ruleset/icmp-errors', 'the backstop in nft wants the permit of filter for an error, too'),
   },
   {
