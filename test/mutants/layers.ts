@@ -170,7 +170,7 @@ export const LAYERS: readonly Mutant[] = [
     what: 'the backstop in nft takes an ICMP error for a part of its flow',
     file: NFT,
     from: "'ct state established accept',\n    // ICMP errors",
-    to: "'ct state { established, related } accept',\n    // ICMP errors",
+    to: "'ct state { established, related } accept',\n    // errors",
     killedBy: pure('ruleset/icmp-errors', 'the backstop in nft wants the permit of filter for an error, too'),
   },
   {
@@ -407,8 +407,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'order-identities',
     what: 'veths get identities before the rules of their containers are installed',
     file: 'src/kernel/apply.ts',
-    from: '    ...blocking,\n    tables',
-    to: '    ...blocking,\n    nftStep(bridge),\n    tables',
+    from: '    ...barring,\n    tables',
+    to: '    ...barring,\n    nftStep(bridge),\n    tables',
     also: [
       {
         file: 'src/kernel/apply.ts',
