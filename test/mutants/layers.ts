@@ -407,8 +407,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'order-identities',
     what: 'veths get identities before the rules of their containers are installed',
     file: 'src/kernel/apply.ts',
-    from: '    ...barring,\n    tables',
-    to: '    ...barring,\n    nftStep(bridge),\n    tables',
+    from: '    ...blocking,\n    tables',
+    to: '    ...blocking,\n    nftStep(bridge),\n    tables',
     also: [
       {
         file: 'src/kernel/apply.ts',
