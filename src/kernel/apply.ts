@@ -60,10 +60,8 @@ const ipsetStep = (script: string): Step[] => (script ? [{ tool: 'ipset', script
 const FAMILIES = [4, 6] as const;
 /**
  * The order in which the rules of a sender may be added. `mangle` assigns the mark, so that it comes after the tables
- * that
- * act on the mark. `raw` assigns the conntrack zone and comes last: it lets the datagrams of a socket pass one by one.
- * If they
- * were queued in `mangle`, each would get a flow of its own, and perhaps a NAT port of its own.
+ * that act on the mark. `raw` assigns the conntrack zone and comes last: it lets the datagrams of a socket pass one by
+ * one. If they were queued in `mangle`, each would get a flow of its own, and perhaps a NAT port of its own.
  */
 const TABLES_WITH_CGROUPS: readonly TableName[] = ['filter', 'nat', 'security', 'mangle', 'raw'];
 const CGROUP = / --path (\S+) /;
@@ -95,8 +93,7 @@ function tableSteps(family: Family, desired: DesiredState, observed: Observed, p
 export interface ApplyOptions {
   /**
    * Deletes the flows of earlier owners of an address. It starts when the sets block new flows, because a flow that
-   * another
-   * endpoint opens in between would persist, and it ends before the bridge table changes.
+   * another endpoint opens in between would persist, and it ends before the bridge table changes.
    */
   readonly beforeBinding?: () => Promise<void>;
   /** Whether a cgroup that a rule names is there. */
@@ -105,8 +102,7 @@ export interface ApplyOptions {
 
 /**
  * Runs a plan. The first failure stops it and is thrown. Completed steps persist, and the next pass continues from what
- * it
- * reads. Returns false when rules were left out because their cgroups were removed during the run.
+ * it reads. Returns false when rules were left out because their cgroups were removed during the run.
  */
 export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {}): Promise<boolean> {
   const { beforeBinding = async () => undefined, hasCgroup = () => true } = options;
@@ -174,8 +170,7 @@ const MEMBER_CHANGE = /^(add|del) (\S+) ([0-9a-f.:]+(?:\/\d+)?) -exist$/;
 /**
  * An Exec that runs `ipset restore` over netlink if the input only adds or removes a few addresses: 6 µs each, where a
  * process takes milliseconds, and the first packet of a new container waits for it. If netlink refuses a change, ipset
- * runs
- * with the same input: adding and removing with `-exist` can be repeated, and the message of ipset names the line.
+ * runs with the same input: adding and removing with `-exist` can be repeated, and the message of ipset names the line.
  */
 export function withFastSets(run: Exec, sets: SetWriter): Exec {
   return async (file, args, options) => {

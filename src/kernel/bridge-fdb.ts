@@ -179,8 +179,7 @@ const RETRY_MS = 1_000;
 
 /**
  * Keeps the forwarding tables of bridges in the desired state. It runs in parallel to the passes, because rtnetlink
- * waits for
- * a lock that Docker keeps while it starts containers, and no packet waits for these entries.
+ * waits for a lock that Docker keeps while it starts containers, and no packet waits for these entries.
  */
 export class BridgeFdb {
   readonly #table: PortTable;

@@ -15,9 +15,8 @@ const NFT_ROOT = '/sys/fs/cgroup';
 
 /**
  * The unified cgroup hierarchy, also where the older hierarchies are mounted as well. Paths are relative to its root,
- * without a
- * leading slash. Within a cgroup namespace of its own the class returns nothing: the paths there differ from those of
- * the kernel.
+ * without a leading slash. Within a cgroup namespace of its own the class returns nothing: the paths there differ from
+ * those of the kernel.
  */
 export class Cgroups {
   /** Undefined when there is no unified hierarchy, or when only a part of it is visible. */

@@ -50,8 +50,7 @@ export class Counts {
 
   /**
    * Reads the counters unless they were read within the last second. Concurrent callers share one reading. With
-   * `mayBeOld`,
-   * the last reading is enough while many callers wait for a new one; `at` is its time.
+   * `mayBeOld`, the last reading is enough while many callers wait for a new one; `at` is its time.
    */
   async refresh(mayBeOld = false): Promise<void> {
     this.#latest = await (mayBeOld ? this.#read.getInCrowd() : this.#read.get());

@@ -39,10 +39,8 @@ interface DeletionRules {
 
 /**
  * Deletes the flows that these addresses opened (orig), or that other endpoints opened to them, with and without DNAT
- * (reply),
- * except those that `keep` permits. A second round deletes what packets in flight have re-created. Resolves with the
- * flows of
- * the first round.
+ * (reply), except those that `keep` permits. A second round deletes what packets in flight have re-created. Resolves
+ * with the flows of the first round.
  */
 export function deleteFlows(
   table: FlowTable,
@@ -196,8 +194,7 @@ const textOf = (b: Block): string => b.member;
 /**
  * Members in the form of the set's hash:ip,port,ip: destination, protocol and destination port, source. In the host's
  * network, the other side may see the flow with a source port that NAT has assigned. The sender may bind that port as
- * well, so
- * that it gets a member of its own.
+ * well, so that it gets a member of its own.
  */
 function membersOf({ proto, orig, reply }: Flow): string[] {
   const known = reply.dst === orig.src ? (reply.dport ?? orig.sport) : orig.sport;

@@ -38,8 +38,7 @@ function remember(pid: number): void {
 
 /**
  * Kills a program whose result no caller waits for any more: it might still write rules that are older than those of
- * the next
- * pass. Changes that it makes until it exits count as those of another process, which causes a repair.
+ * the next pass. Changes that it makes until it exits count as those of another process, which causes a repair.
  */
 export function killAbandoned(pid: number): void {
   children.delete(pid);
@@ -74,10 +73,8 @@ export function outOfDescriptors(): string | undefined {
 
 /**
  * Starts a program. Without a free descriptor, `spawn` of Node returns a child without streams, and reports the cause
- * by an
- * `error` event in the next tick. execa reads the streams first and throws a TypeError. It does not listen to the event
- * by
- * then, which would be an uncaught exception: one of a hundred after which the service ends (lib/faults.ts).
+ * by an `error` event in the next tick. execa reads the streams first and throws a TypeError. It does not listen to the
+ * event by then, which would be an uncaught exception: one of a hundred after which the service ends (lib/faults.ts).
  */
 export async function startProcess<T extends { readonly pid?: number | undefined }>(
   file: string,
@@ -165,14 +162,44 @@ export const asReader =
   (file, args, options) =>
     run(file, args, { timeoutMs: TIMEOUT_OF_READERS_MS, ...options, nice: NICE_OF_READERS });
 
+/** Failures that callers handle: an object that the tool reads was removed while it ran. */
+export type ToolFailure = 'set removed' | 'table removed';
+/** The tools exit with 1 for every failure: what has failed is only in their error output. */
+const FAILURES: readonly {
+  readonly command: RegExp;
+  readonly output: RegExp;
+  readonly failure: ToolFailure;
+}[] = [
+  {
+    command: /^ip6?tables-save/,
+    output: /Set with index \d+ in kernel doesn't exist/,
+    failure: 'set removed',
+  },
+  {
+    command: /^ipset restore/,
+    output: /The set with the given name does not exist/,
+    failure: 'set removed',
+  },
+  {
+    command: /^nft -j list table /,
+    output: /^Error: No such file or directory/,
+    failure: 'table removed',
+  },
+];
+
 /** A kernel tool failed. The message has the command, and the tool's error output. */
 class KernelError extends Error {
-  readonly tool: string;
-  constructor(tool: string, args: readonly string[], words: string) {
-    super(`${[tool, ...args].join(' ')}: ${words.trim()}`);
-    this.tool = tool;
+  readonly failure: ToolFailure | undefined;
+  constructor(tool: string, args: readonly string[], output: string) {
+    const command = [tool, ...args].join(' ');
+    super(`${command}: ${output.trim()}`);
+    this.failure = FAILURES.find((f) => f.command.test(command) && f.output.test(output.trim()))?.failure;
   }
 }
+
+/** Whether a kernel tool has failed in this way. */
+export const hasFailed = (error: unknown, failure: ToolFailure): boolean =>
+  error instanceof KernelError && error.failure === failure;
 
 /** Runs and throws unless it exits 0. */
 export async function must(

@@ -23,8 +23,7 @@ interface RouteListener {
 
 /**
  * Listens from its construction on: construct it first, then list. A veth that moves to another namespace is reported
- * as
- * removed.
+ * as removed.
  */
 export class RouteMonitor implements Disposable {
   readonly #socket: NetlinkSocket;
@@ -85,10 +84,8 @@ type LinkSource = Pick<Links, 'list' | 'getLinkInNamespace'>;
 
 /**
  * The host's links, kept up to date by notifications: listing them takes the RTNL lock, which Docker keeps for long
- * during every
- * start of a container. The MAC of a veth's peer is recorded while both ends are in this namespace, and requested after
- * Docker
- * has moved one of them.
+ * during every start of a container. The MAC of a veth's peer is recorded while both ends are in this namespace, and
+ * requested after Docker has moved one of them.
  */
 export class LinkCache {
   readonly #source: LinkSource;

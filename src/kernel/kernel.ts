@@ -210,8 +210,7 @@ export class Kernel implements AsyncDisposable {
 
   /**
    * Refreshes the heartbeat set for a few seconds. Its members cover every address. DNS queries of observed containers
-   * are
-   * redirected to Drawbridge while they exist.
+   * are redirected to Drawbridge while they exist.
    */
   async heartbeat(): Promise<void> {
     for (const family of [4, 6] as const)

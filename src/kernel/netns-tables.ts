@@ -39,9 +39,8 @@ const BASE = [
 
 /**
  * Drops every packet that leaves through a macvlan or ipvlan link of this namespace, except Docker's announcements of
- * addresses.
- * An existing table is left as it is. Uses netlink: there is no time to run a program before the container's first
- * instruction. Throws NetlinkError.
+ * addresses. An existing table is left as it is. Uses netlink: there is no time to run a program before the container's
+ * first instruction. Throws NetlinkError.
  */
 export function closeLan(namespace: string): void {
   const { type, hopLimit, to, bytes } = ANNOUNCEMENT;
@@ -139,10 +138,8 @@ function keyOf(address: string): Buffer {
 
 /**
  * Names of the macvlan and ipvlan links in that namespace that are up. Docker renames a link while it is down, and
- * since
- * Linux 6.16 this removes a hook on the earlier name (net/netfilter/nft_chain_filter.c, nf_tables_netdev_event).
- * Rejects as
- * `lanEnds` does.
+ * since Linux 6.16 this removes a hook on the earlier name (net/netfilter/nft_chain_filter.c, nf_tables_netdev_event).
+ * Rejects as `lanEnds` does.
  */
 export async function linksAt(namespace: string): Promise<readonly string[]> {
   using links = new Links({ namespace });

@@ -122,8 +122,7 @@ function groupKey(key: unknown): string {
 
 /**
  * nft prints an interface by its name, and by its index once it was removed. Returns NaN when it was removed after nft
- * had
- * printed its name.
+ * had printed its name.
  */
 function portIndex(v: unknown, indexOf: IndexOf): number {
   if (typeof v === 'number') return v;

@@ -29,8 +29,7 @@ const layoutOf = (shape: KernelConfig): string => shape.marks.all.toString(16);
 
 /**
  * The nft text that loads a program into an existing table: it declares missing chains, then flushes and fills every
- * chain.
- * Empty when the table has this program already.
+ * chain. Empty when the table has this program already.
  */
 export function programScript(shape: KernelConfig, program: NftProgram, observed: ObservedProgram): string {
   if (byChain(observed.rules).join() === byChain(programTags(shape, program)).join()) return '';

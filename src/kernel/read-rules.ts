@@ -3,7 +3,7 @@ import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { BridgeDesired } from '../ruleset/desired-state.js';
 import type { Names } from '../ruleset/naming.js';
-import { type Exec, must } from './exec.js';
+import { type Exec, hasFailed, must } from './exec.js';
 import { parseSetNames, parseSetSave, type SavedSet, type SetNames } from './ipset-text.js';
 import { parseSave, type SavedTables } from './iptables-text.js';
 import { type IndexOf, type ParsedBridge, parseBridge, parseProgram } from './nft-parse.js';
@@ -40,19 +40,17 @@ export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Prom
 
 /**
  * The output of iptables-save for one family. iptables-save requests the names of sets after it has read the rules: it
- * fails
- * if a pass destroys a set in between, and is run again. Rejects with KernelError.
+ * fails if a pass destroys a set in between, and is run again. Rejects with KernelError.
  */
 export async function savedRules(run: Exec, family: Family, args: readonly string[]): Promise<string> {
   for (let n = 1; ; n++) {
     try {
       return await must(run, SAVE[family], args);
     } catch (e) {
-      if (n === READINGS || !SET_INDEX_IS_GONE.test(String(e))) throw e;
+      if (n === READINGS || !hasFailed(e, 'set removed')) throw e;
     }
   }
 }
-const SET_INDEX_IS_GONE = /Set with index \d+ in kernel doesn't exist/;
 /** Attempts of one read. A host with many short-lived containers changes a set about once a second. */
 const READINGS = 5;
 
@@ -61,21 +59,20 @@ export const setNames = async (run: Exec, prefix: string): Promise<SetNames> =>
 
 /**
  * Reads Drawbridge's sets. Sets of threats are read by name only, since they can have a million members: "restore"
- * accepts
- * "save NAME". A pass may destroy a set between the listing and its turn: then both are repeated.
+ * accepts "save NAME". A pass may destroy a set between the listing and its turn: then both are repeated.
  */
 async function observeSets(run: Exec, prefix: string): Promise<Observed['sets']> {
   for (let n = 1; ; n++) {
     const { plain, threats } = await setNames(run, prefix);
     const input = plain.map((name) => `save ${name}\n`).join('');
-    const { code, stdout, stderr } = input === '' ? NO_SETS : await run('ipset', ['restore'], { input });
-    if (code === 0) return new Map([...parseSetSave(stdout, prefix), ...threats]);
-    if (n === READINGS || !SET_IS_GONE.test(stderr))
-      throw new Error(`ipset restore: ${stderr.trim() || `exit ${code}`}`);
+    try {
+      const saved = input === '' ? '' : await must(run, 'ipset', ['restore'], { input });
+      return new Map([...parseSetSave(saved, prefix), ...threats]);
+    } catch (e) {
+      if (n === READINGS || !hasFailed(e, 'set removed')) throw e;
+    }
   }
 }
-const NO_SETS = { code: 0, stdout: '', stderr: '' };
-const SET_IS_GONE = /The set with the given name does not exist/;
 
 /** Another process may delete a table between the listing of tables and its turn: then both are repeated. */
 async function observeNft(
@@ -86,11 +83,10 @@ async function observeNft(
     try {
       return await listNft(run, indexOf);
     } catch (e) {
-      if (n === READINGS || !(e instanceof Error && TABLE_IS_GONE.test(e.message))) throw e;
+      if (n === READINGS || !hasFailed(e, 'table removed')) throw e;
     }
   }
 }
-const TABLE_IS_GONE = /^nft -j list table .*: Error: No such file or directory/;
 
 async function listNft(
   run: Exec,

@@ -1,8 +1,7 @@
 /**
  * Rules and sockets inside a container's own network namespace. Docker's embedded resolver forwards queries from the
- * host's
- * namespace, where the container that sent them cannot be identified. The rules are written over netlink, because a
- * container's start leaves no time to run a program.
+ * host's namespace, where the container that sent them cannot be identified. The rules are written over netlink,
+ * because a container's start leaves no time to run a program.
  */
 
 import { closeSync, readFileSync } from 'node:fs';
@@ -68,8 +67,7 @@ export function installResolverRules(namespace: string, port: number): void {
 
 /**
  * Resolves with false when there were no rules. Rejects with NetlinkError. The removal runs in another thread: it takes
- * 6 to
- * 20 ms, since the kernel waits until no packet is in the chains.
+ * 6 to 20 ms, since the kernel waits until no packet is in the chains.
  */
 export async function removeResolverRules(namespace: string): Promise<boolean> {
   using socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
@@ -134,8 +132,7 @@ const MADE_WITHIN_MS = 1_000;
 
 /**
  * Opens sockets and installs the rules that redirect queries to them. The port is random, so that the container cannot
- * bind it
- * first. Rejects with NetlinkError or the error of opening the namespace.
+ * bind it first. Rejects with NetlinkError or the error of opening the namespace.
  */
 export async function prepareResolver(namespace: string): Promise<ResolverSockets> {
   const sockets = await openSockets(namespace);
@@ -153,11 +150,9 @@ const FLOWS = '/proc/sys/net/netfilter/nf_conntrack_count';
 
 /**
  * Whether the container sent a query to Docker's resolver before the rules were installed: then a flow to the resolver
- * leads to
- * another port than `port`. Call it right after `prepareResolver`. A new namespace mostly has no flows: the conntrack
- * table,
- * which has the flows of all namespaces (43 ms with 100,000), is read only if the count is not 0. Rejects with
- * NetlinkError.
+ * leads to another port than `port`. Call it right after `prepareResolver`. A new namespace mostly has no flows: the
+ * conntrack table, which has the flows of all namespaces (43 ms with 100,000), is read only if the count is not 0.
+ * Rejects with NetlinkError.
  */
 export async function wasQueriedBefore(namespace: string, port: number): Promise<boolean> {
   if (withNamespace(namespace, () => readFileSync(FLOWS, 'latin1')).trim() === '0') return false;

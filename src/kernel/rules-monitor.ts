@@ -31,8 +31,7 @@ export function concerns(line: string, prefix: string): boolean {
 
 /**
  * Calls back as soon as the kernel reports that another process has changed rules that concern Drawbridge. It sees
- * changes
- * through nf_tables (iptables-nft, firewalld, nft); the periodic check finds the others.
+ * changes through nf_tables (iptables-nft, firewalld, nft); the periodic check finds the others.
  */
 export class RulesMonitor implements AsyncDisposable {
   readonly #stop = new AbortController();
@@ -96,16 +95,14 @@ const TABLES = ['filter', 'nat', 'security', 'mangle'] as const;
 
 /**
  * Sizes and offsets of the tables of iptables-legacy, which sends no notifications of changes. Use it only where legacy
- * is
- * in use: the request makes the kernel load the modules of legacy.
+ * is in use: the request makes the kernel load the modules of legacy.
  */
 export class LegacyTables implements Disposable {
   readonly #sockets = FAMILIES.map((f) => ({ ...f, fd: openSocket(f.domain, SOCK_RAW, IPPROTO_RAW) }));
 
   /**
    * The text differs when rules were added, removed, or moved between chains, but not when a rule was replaced by one
-   * of the
-   * same size.
+   * of the same size.
    */
   fingerprint(): string {
     return this.#sockets.flatMap((s) => TABLES.map((table) => infoOf(s.fd, s.level, table))).join();

@@ -1,11 +1,9 @@
 /**
  * The thread that prepares sandboxes, the network namespaces of containers, as soon as Docker has made them: it drops
- * packets
- * that would leave through macvlan and ipvlan links, and redirects queries for Docker's resolver to Drawbridge's
- * sockets. It has
- * no other work: some 90 ms are left before a container's first instruction, and the main thread may be busy for longer
- * (with
- * four test labs on two cores it took up to 340 ms to notice a new sandbox). It has the highest priority of the host.
+ * packets that would leave through macvlan and ipvlan links, and redirects queries for Docker's resolver to
+ * Drawbridge's sockets. It has no other work: some 90 ms are left before a container's first instruction, and the main
+ * thread may be busy for longer (with four test labs on two cores it took up to 340 ms to notice a new sandbox). It has
+ * the highest priority of the host.
  */
 import { existsSync } from 'node:fs';
 import { setPriority } from 'node:os';
@@ -111,10 +109,8 @@ async function close(path: string): Promise<void> {
 
 /**
  * Packets of packet sockets pass no IP hook, and a table at the device needs the name of a device. This fails for good
- * when
- * the namespace was removed, was opened, or has rules of its own by now. Linux before 5.16 has no such hook, which the
- * table with
- * the container's rules reports.
+ * when the namespace was removed, was opened, or has rules of its own by now. Linux before 5.16 has no such hook, which
+ * the table with the container's rules reports.
  */
 async function closeFrames(path: string): Promise<void> {
   let pause = LINK_POLL_MS.first;

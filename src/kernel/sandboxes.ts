@@ -57,8 +57,7 @@ interface Waiting {
 
 /**
  * Owns the thread that prepares sandboxes. The thread starts with the first request, and again if it dies. It alone
- * installs
- * resolver rules, so that the rules in one sandbox never redirect to two different sockets.
+ * installs resolver rules, so that the rules in one sandbox never redirect to two different sockets.
  */
 export class Sandboxes implements AsyncDisposable {
   readonly #o: SandboxesOptions;

@@ -10,8 +10,7 @@ const EVERYWHERE = new Set(['*', '0.0.0.0', '::']);
 
 /**
  * TCP and UDP sockets of this network namespace that were created in one of these cgroups (paths) or below. Listening
- * sockets
- * are left out. Throws KernelError when ss does not print cgroups (iproute2 before 5.9).
+ * sockets are left out. Throws KernelError when ss does not print cgroups (iproute2 before 5.9).
  */
 export async function socketsIn(run: Exec, cgroups: readonly string[]): Promise<readonly SocketEnds[]> {
   const text = await must(run, 'ss', ['-H', '-n', '-t', '-u', '-a', '-O', '--cgroup']);
@@ -76,12 +75,9 @@ const DEFAULT_ROOT = '/var/run/docker';
 
 /**
  * Exec roots of the dockerd processes that listen on this unix socket, or of all dockerd processes in this network
- * namespace
- * if another program listens on it (a proxy). They are read from arguments and configuration files: before the first
- * container
- * is created, no response of the API contains the exec root. A process that exits in the meantime or may not be read
- * (another
- * PID namespace, no SYS_PTRACE) is left out.
+ * namespace if another program listens on it (a proxy). They are read from arguments and configuration files: before
+ * the first container is created, no response of the API contains the exec root. A process that exits in the meantime
+ * or may not be read (another PID namespace, no SYS_PTRACE) is left out.
  */
 export async function execRoots(socket: string): Promise<readonly string[]> {
   const engines = await dockerdPids();

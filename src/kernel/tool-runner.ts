@@ -1,8 +1,7 @@
 /**
  * The program of the process that starts kernel tools for the service (see tool-process.ts). When the service has
- * exited it
- * starts no more tools, and exits once the running tools have exited. Only the service acts on the signals of a
- * terminal.
+ * exited it starts no more tools, and exits once the running tools have exited. Only the service acts on the signals of
+ * a terminal.
  */
 import { execHere } from './exec.js';
 import type { ToolReport, ToolRequest, ToolsReady } from './tool-process.js';

@@ -164,8 +164,7 @@ const SOURCES = { 4: IP.v4src, 6: IP.v6src } as const;
 
 /**
  * Tests the endpoints that opened and answered the flow without decoding the rest, which is ten times cheaper. Returns
- * true
- * when the message does not have the layout of ctnetlink_fill_info (original tuple, then reply): then it must be
+ * true when the message does not have the layout of ctnetlink_fill_info (original tuple, then reply): then it must be
  * decoded.
  */
 export function mayFit(body: Buffer, family: 4 | 6, test: AddressTest): boolean {

@@ -43,8 +43,7 @@ export class Conntrack implements Disposable {
 
   /**
    * `ended`: bits of the connmark that `delete` sets first; 0 for none. A packet in a queue keeps its conntrack entry
-   * after the
-   * entry was deleted, and still counts as ESTABLISHED: the rules recognise it by these bits.
+   * after the entry was deleted, and still counts as ESTABLISHED: the rules recognise it by these bits.
    */
   constructor(options: { readonly namespace?: string | number; readonly ended?: number } = {}) {
     const { ended = 0, ...place } = options;
@@ -55,11 +54,9 @@ export class Conntrack implements Disposable {
 
   /**
    * The flows of one family that match the filter. The kernel filters IPv4 where it can (Linux >= 5.8: 43 ms with
-   * 100,000
-   * flows). IPv6 is filtered here: the kernel compares IPv6 addresses with inverted meaning and returns all other flows
-   * (ctnetlink_filter_match_tuple, still so in 6.18). Rejects with NetlinkError, with EINVAL for an address of the
-   * wrong
-   * family. `among`: a test that the address of one of the two endpoints must pass.
+   * 100,000 flows). IPv6 is filtered here: the kernel compares IPv6 addresses with inverted meaning and returns all
+   * other flows (ctnetlink_filter_match_tuple, still so in 6.18). Rejects with NetlinkError, with EINVAL for an address
+   * of the wrong family. `among`: a test that the address of one of the two endpoints must pass.
    */
   async flows(family: 4 | 6, filter: FlowFilter = {}, among?: AddressTest): Promise<readonly Flow[]> {
     if (family === 6) return this.#dump(family, filter, false, among);
@@ -73,8 +70,7 @@ export class Conntrack implements Disposable {
 
   /**
    * The flows of both families that one of these addresses opened or answers, found by one unfiltered walk of the
-   * table: 0.2 s
-   * with 100,000 other flows, of which only the addresses are read (1.1 s when all are decoded).
+   * table: 0.2 s with 100,000 other flows, of which only the addresses are read (1.1 s when all are decoded).
    */
   flowsAmong(addresses: ReadonlySet<string>): Promise<readonly Flow[]> {
     const octetsOf = (size: number): ReadonlySet<string> =>
@@ -104,8 +100,7 @@ export class Conntrack implements Disposable {
 
   /**
    * Deletes exactly this flow (4.5 µs, twice that with `ended`): same endpoints, zone and, if known, id. Returns false
-   * when it was
-   * deleted already, or another flow has replaced it. Throws NetlinkError.
+   * when it was deleted already, or another flow has replaced it. Throws NetlinkError.
    */
   delete(flow: Flow): boolean {
     const operation = `delete flow ${flow.orig.src} to ${flow.orig.dst}`;
@@ -139,8 +134,7 @@ export class Conntrack implements Disposable {
 
   /**
    * The destination of a packet from client to server before DNAT, where the server is the endpoint of a redirect. This
-   * is the
-   * server itself if there was no redirect. Returns undefined when there is no such flow. Throws NetlinkError.
+   * is the server itself if there was no redirect. Returns undefined when there is no such flow. Throws NetlinkError.
    */
   lookup(q: {
     readonly proto: 'udp' | 'tcp';

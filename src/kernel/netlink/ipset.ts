@@ -180,10 +180,8 @@ export class KernelSets implements Disposable {
 
   /**
    * Adds ADDRESS or ADDRESS/PREFIX, or changes the time-out of an existing member. Seconds are rounded up, at most
-   * 2,147,483;
-   * with 0 the member is permanent, in sets with and without time-outs. Rejects with NetlinkError (ENOENT for an
-   * unknown set, a
-   * full set, the wrong family), and with RangeError for a bad time-out.
+   * 2,147,483; with 0 the member is permanent, in sets with and without time-outs. Rejects with NetlinkError (ENOENT
+   * for an unknown set, a full set, the wrong family), and with RangeError for a bad time-out.
    */
   async add(set: string, address: string, timeoutSeconds: number): Promise<void> {
     if (!(timeoutSeconds >= 0))

@@ -187,8 +187,7 @@ export class Links implements Disposable {
   /**
    * A link in another namespace, without entering it. `namespaceId` is the netns id of that namespace in this one (the
    * `linkNamespaceId` of a veth's host end, with `peerIndex` as index). Returns undefined when the link or namespace
-   * does not
-   * exist any more. Throws NetlinkError.
+   * does not exist any more. Throws NetlinkError.
    */
   getLinkInNamespace(namespaceId: number, index: number): Link | undefined {
     return this.#one(`find link ${index} in namespace ${namespaceId}`, linkByIndexBody(index, namespaceId));
@@ -196,10 +195,8 @@ export class Links implements Disposable {
 
   /**
    * The netns id that this namespace has assigned to that of a process or path (such as /proc/PID/ns/net). Returns
-   * undefined
-   * when it has none (then no veth connects the two), or when the process or path does not exist any more. It does not
-   * assign
-   * an id. Throws NetlinkError.
+   * undefined when it has none (then no veth connects the two), or when the process or path does not exist any more. It
+   * does not assign an id. Throws NetlinkError.
    */
   namespaceId(of: { readonly pid: number } | { readonly path: string }): number | undefined {
     if ('pid' in of) return this.#namespaceId(`find the namespace of process ${of.pid}`, of);

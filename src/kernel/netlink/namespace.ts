@@ -33,12 +33,9 @@ export function isNamespaceMounted(path: string): boolean {
 
 /**
  * Runs `fn` with the calling thread inside a network namespace: a path such as /proc/PID/ns/net or /run/netns/NAME, or
- * an
- * open descriptor of one. `fn` must be synchronous; the sockets that it opens remain in that namespace. Throws
- * NetlinkError, or
- * the error of opening the path, when the namespace cannot be entered. If the thread cannot return to its own
- * namespace, the
- * process exits at once, because it would continue in the wrong one.
+ * an open descriptor of one. `fn` must be synchronous; the sockets that it opens remain in that namespace. Throws
+ * NetlinkError, or the error of opening the path, when the namespace cannot be entered. If the thread cannot return to
+ * its own namespace, the process exits at once, because it would continue in the wrong one.
  */
 export function withNamespace<T>(namespace: string | number, fn: () => T): T {
   const own = openSync(OWN_NAMESPACE, 'r');

@@ -88,10 +88,8 @@ export class NetlinkSocket implements Disposable {
 
   /**
    * Messages in one send: a batch of nfnetlink, of which all or none are applied. Its first and last message mark the
-   * batch
-   * and get no acknowledgement. Throws NetlinkError with the first refusal, and when a message has no acknowledgement.
-   * It reads all
-   * replies, so that a refused batch leaves none for the next one.
+   * batch and get no acknowledgement. Throws NetlinkError with the first refusal, and when a message has no
+   * acknowledgement. It reads all replies, so that a refused batch leaves none for the next one.
    */
   transaction(operation: string, outs: readonly Outgoing[]): void {
     const batch = this.#batch(outs);
@@ -146,8 +144,7 @@ export class NetlinkSocket implements Disposable {
 
   /**
    * Acknowledged requests in one send, from another thread: for requests that wait for a lock of the kernel. Resolves
-   * with the
-   * acknowledgements in order. Only one call at a time, on a socket without other requests.
+   * with the acknowledgements in order. Only one call at a time, on a socket without other requests.
    */
   async requestLater(operation: string, outs: readonly Outgoing[]): Promise<readonly Acknowledgement[]> {
     const first = this.#sequence + 1;
@@ -170,10 +167,8 @@ export class NetlinkSocket implements Disposable {
 
   /**
    * A whole dump. Each message is decoded as it arrives; `decode` returns undefined to leave one out, and must copy the
-   * data that
-   * it keeps. It works in slices of 5 ms, to let other tasks run between them; dumps of one socket run one after the
-   * other. A
-   * dump that the kernel marks as interrupted by a change is repeated. Rejects with NetlinkError.
+   * data that it keeps. It works in slices of 5 ms, to let other tasks run between them; dumps of one socket run one
+   * after the other. A dump that the kernel marks as interrupted by a change is repeated. Rejects with NetlinkError.
    */
   dump<T>(
     operation: string,

@@ -101,8 +101,7 @@ export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
 
 /**
  * One message that binds and configures the queue, so that no packet arrives in between: packets are copied up to
- * `copyRange`
- * bytes, GSO packets arrive whole (otherwise the kernel segments them first), and a full queue drops.
+ * `copyRange` bytes, GSO packets arrive whole (otherwise the kernel segments them first), and a full queue drops.
  */
 export function bindBody(queue: number, copyRange: number, maxLength: number): Buffer {
   const params = Buffer.alloc(5);
@@ -189,8 +188,7 @@ export class PacketQueue implements Disposable {
 
   /**
    * Decides on a packet, with a new mark if one is given. `repeat` runs the packet through the hook again from its
-   * start, with the
-   * new mark. `accept` skips all later rules, so that the packet hold never uses it.
+   * start, with the new mark. `accept` skips all later rules, so that the packet hold never uses it.
    */
   verdict(id: number, verdict: keyof typeof VERDICT, mark?: number): void {
     const body = verdictBody(this.#options.queue, id, verdict, mark);
