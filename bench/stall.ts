@@ -9,7 +9,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Audit } from '../src/changes/audit.js';
 import { Changes } from '../src/changes/changes.js';
-import { watchFolder } from '../src/config/folder.js';
+import { watchFolder } from '../src/config/list-folder.js';
 import { ListReader } from '../src/config/list-reader.js';
 import type { Logger } from '../src/lib/log.js';
 import { openEmbeddedStore } from '../src/store/embedded-store.js';

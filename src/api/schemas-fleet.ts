@@ -2,7 +2,7 @@
 import { Type } from '@sinclair/typebox';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
-import { ListSchema } from '../policy/list-schema.js';
+import { ListSchema } from '../policy/list-parse.js';
 import { ROLES } from '../policy/token.js';
 import type { View } from './schemas.js';
 

@@ -2,7 +2,7 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
-import { EntryObjectSchema, ListSchema } from '../policy/list-schema.js';
+import { EntryObjectSchema, ListSchema } from '../policy/list-parse.js';
 
 const Verdict = Words(['allow', 'deny', 'threat']);
 

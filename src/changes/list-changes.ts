@@ -2,9 +2,8 @@ import { refuse, refuseInvalid } from '../lib/problem.js';
 import type { Entry } from '../policy/entry.js';
 import { entryFromObject } from '../policy/entry-object.js';
 import { parseEntries } from '../policy/entry-parse.js';
-import { cyclicLists } from '../policy/list-graph.js';
 import type { ListParser } from '../policy/list-parse.js';
-import type { List } from '../policy/policy.js';
+import { cyclicLists, type List } from '../policy/policy.js';
 import type { Committer } from './commit.js';
 import { type ChangesState, type ListBody, listKey, type StoredList } from './stored-state.js';
 

@@ -8,11 +8,12 @@ import type { Parsed, Problem } from '../lib/problem.js';
 import { schemaProblems } from '../lib/schema-check.js';
 import { parseDuration, parseSize } from '../lib/units.js';
 import { parseYaml } from '../lib/yaml.js';
-import { withDefaults } from './defaults.js';
-import { type FeedConfig, resolveFeed } from './feeds.js';
+import { type FeedConfig, resolveFeed } from './feed-config.js';
 import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Texts } from './overlay.js';
 import { ConfigSchema, type RawConfig } from './schema.js';
 import { semanticProblems } from './semantics.js';
+
+/** Fills in the defaults of a schema. A value of another kind than its key's is left as it is, for the check to refuse. */
 
 /** The file's keys; durations in milliseconds, sizes in bytes, zone names canonical. */
 export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {
@@ -151,4 +152,26 @@ export function readConfig(sources: ConfigSources): Parsed<Config> {
   const unreadable = yaml.value === undefined;
   const problems = unreadable ? own : [...own, ...placed(judge(value), settings, yaml.place)];
   return problems.length > 0 ? { ok: false, problems } : { ok: true, value: resolve(value as RawConfig) };
+}
+
+function withDefaults(schema: TSchema, value: unknown): unknown {
+  const given = value === undefined ? structuredClone(schema.default) : value;
+  if (schema.type === 'array' && Array.isArray(given))
+    return given.map((item) => withDefaults(schema.items as TSchema, item));
+  return schema.type === 'object' && isRecord(given) ? filled(schema, given) : given;
+}
+
+function filled(schema: TSchema, value: Readonly<Record<string, unknown>>): unknown {
+  const properties = Object.entries((schema.properties ?? {}) as Readonly<Record<string, TSchema>>);
+  const known = new Map(properties);
+  const [others] = Object.values((schema.patternProperties ?? {}) as Readonly<Record<string, TSchema>>);
+  const given = Object.entries(value).map(([key, child]) => {
+    const inner = known.get(key) ?? others;
+    return [key, inner ? withDefaults(inner, child) : child] as const;
+  });
+  const absent = properties.flatMap(([key, inner]) => {
+    const filler = Object.hasOwn(value, key) ? undefined : withDefaults(inner, undefined);
+    return filler === undefined ? [] : [[key, filler] as const];
+  });
+  return Object.fromEntries([...given, ...absent]);
 }

@@ -6,8 +6,8 @@ import { ThreadClient } from '../lib/thread.js';
 import type { Entry } from '../policy/entry.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
 import type { List } from '../policy/policy.js';
-import type { ListJobs, Read } from './list-jobs.js';
-import { parseListFile } from './lists.js';
+import { parseListFile } from './list-files.js';
+import type { ListJobs, Read } from './list-thread.js';
 
 /** Some hundred entries: YAML of this size takes 10 to 20 ms, JSON less. */
 const SMALL = 12 * 1024;

@@ -1,6 +1,6 @@
 /** JSON Schemas for editors, from the definitions that check. */
 import type { TSchema } from '@sinclair/typebox';
-import { ListSchema } from '../policy/list-schema.js';
+import { ListSchema } from '../policy/list-parse.js';
 import { ConfigSchema } from './schema.js';
 
 const DRAFT = 'http://json-schema.org/draft-07/schema#';

@@ -11,7 +11,7 @@ import { parseEntry } from '../policy/entry-parse.js';
 import { MASK_NEEDS, splitMask } from '../policy/mark-mask.js';
 import { isTokenName, tokenFault } from '../policy/token.js';
 import { UNIX } from './api-listener.js';
-import { feedFaults } from './feeds.js';
+import { feedFaults } from './feed-config.js';
 import { readRedisUrl } from './redis-url.js';
 import type { RawConfig } from './schema.js';
 

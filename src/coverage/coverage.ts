@@ -5,9 +5,8 @@ import type { Policies } from '../enforce/policies.js';
 import type { Current } from '../lib/current.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { ContainerFacts } from '../policy/container.js';
-import { type Finding, findingText, worstFirst, worstOf } from '../policy/finding.js';
+import { type Coverage, type Finding, findingText, worstFirst, worstOf } from '../policy/finding.js';
 import type { Policy } from '../policy/policy.js';
-import type { Coverage } from '../policy/verdict.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig } from '../ruleset/desired-state.js';
 import {

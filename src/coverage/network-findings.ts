@@ -1,7 +1,6 @@
 import type { LanStatus } from '../netns-rules/netns-rules.js';
-import type { ContainerFacts, NetworkFacts } from '../policy/container.js';
+import { type ContainerFacts, isWithoutGateway, type NetworkFacts } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
-import { isWithoutGateway } from '../policy/gateways.js';
 import type { Mode } from '../policy/policy.js';
 import type { HostCgroups } from '../ruleset/desired-state.js';
 

@@ -12,7 +12,7 @@ import type { Current } from '../lib/current.js';
 import { formatAddress, PROTOCOL_NAMES, parseAddress } from '../lib/ip.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { resolveContainer } from '../policy/neighbours.js';
-import { ownerKey } from '../policy/owner.js';
+import { ownerKey } from '../policy/own-labels.js';
 import type { Mode } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState, KernelConfig, Subject } from '../ruleset/desired-state.js';

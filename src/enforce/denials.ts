@@ -1,6 +1,6 @@
 import type { NameEvent } from '../dns/names-policy.js';
+import type { Verdict } from '../policy/finding.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
-import type { Verdict } from '../policy/verdict.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { Marks } from '../ruleset/marks.js';
 import { BOUNDS } from '../ruleset/verdict-chains.js';

@@ -2,8 +2,7 @@ import { formatAddress, parseAddress } from '../lib/ip.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { addressesOn, neighboursOn, resolveContainer } from '../policy/neighbours.js';
-import { COMPOSE_SERVICE, ownLabel } from '../policy/own-labels.js';
-import { ownerKey } from '../policy/owner.js';
+import { COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
 import type { Sighting } from './recorded.js';
 
 /** Where a packet of a container went: after DNAT, as the rules see it. */

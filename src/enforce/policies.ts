@@ -6,7 +6,7 @@ import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, DockerView, NetworkFacts, PublishedPort } from '../policy/container.js';
 import { type Emergency, lockedDown, underEmergency } from '../policy/emergency.js';
 import type { EastWest } from '../policy/neighbours.js';
-import { ownerKey } from '../policy/owner.js';
+import { ownerKey } from '../policy/own-labels.js';
 import type { Grant, List, Mode, Policy } from '../policy/policy.js';
 import { compilePolicy, compileUnattributed } from '../policy/policy-compile.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';

@@ -5,7 +5,7 @@ import { parseAddress, rangeHas } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { nat64Ranges, privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
-import { ownerKey } from '../policy/owner.js';
+import { ownerKey } from '../policy/own-labels.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { replaceFile } from '../store/state-file.js';

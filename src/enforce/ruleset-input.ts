@@ -6,8 +6,8 @@ import {
   type DockerView,
   type NetworkFacts,
   startNetwork,
+  subnetsWithoutGateway,
 } from '../policy/container.js';
-import { subnetsWithoutGateway } from '../policy/gateways.js';
 import { freeNeighbours, resolveContainer } from '../policy/neighbours.js';
 import type { AppliedState, Binding, VethMap } from '../ruleset/applied-state.js';
 import { planClasses } from '../ruleset/classes.js';

@@ -1,3 +1,5 @@
+import { networkOf } from '../lib/ip.js';
+
 /** One attachment of a container to a network, as Docker's network inspect shows it. */
 export interface Endpoint {
   readonly networkId: string;
@@ -120,4 +122,18 @@ export interface DockerView {
 export function startNetwork(c: ContainerFacts, networks: DockerView['networks']): NetworkFacts | undefined {
   const name = c.networkMode === 'default' ? 'bridge' : c.networkMode;
   return networks.get(name) ?? [...networks.values()].find((n) => n.name === name);
+}
+
+/** Whether Docker gives the bridge no address of the family (libnetwork, drivers/bridge). */
+export const isWithoutGateway = ({ options }: NetworkFacts, family: 4 | 6): boolean =>
+  options[`com.docker.network.bridge.gateway_mode_ipv${family}`] === 'isolated' ||
+  (family === 4 && options['com.docker.network.bridge.inhibit_ipv4'] === 'true');
+
+/** IPv4 subnets of the network in which the bridge has no address. */
+export function subnetsWithoutGateway(network: NetworkFacts): readonly string[] {
+  if (!isWithoutGateway(network, 4)) return [];
+  return network.subnets.flatMap((s) => {
+    const subnet = networkOf(s);
+    return subnet?.family === 4 ? [subnet.text] : [];
+  });
 }

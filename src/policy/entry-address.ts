@@ -13,7 +13,7 @@ import {
   type Range,
   rangeOf,
 } from '../lib/ip.js';
-import { refuse } from './entry-fault.js';
+import { refuse } from './entry.js';
 
 /** The parts of `v4 [ "/" len | "-" v4 ]`, or the same of v6. */
 interface HostText {

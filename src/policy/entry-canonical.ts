@@ -1,8 +1,7 @@
 import { isPublicSuffix } from '../lib/dns-name.js';
 import { formatRange } from '../lib/ip.js';
-import type { DestEntry, Flag, PortRange, Proto, Target } from './entry.js';
+import { type DestEntry, type Flag, type PortRange, type Proto, refuse, type Target } from './entry.js';
 import { isWide, widestPrefix } from './entry-address.js';
-import { refuse } from './entry-fault.js';
 import { checkPorts, formatPorts, orderFlags } from './entry-ports.js';
 
 const PREFIX = { exact: '', below: '*.', both: '.' } as const;

@@ -3,9 +3,8 @@
 import { escapePointer, type Fields, isRecord, shown, shownKey, UNKNOWN_KEY } from '../lib/json.js';
 import { clipped, type Parsed, type Problem } from '../lib/problem.js';
 import { parseTime } from '../lib/units.js';
-import type { Entry, Flag, PortRange, Proto } from './entry.js';
+import { attempt, type Entry, type Flag, type PortRange, type Proto, refuse } from './entry.js';
 import { sealEntry } from './entry-canonical.js';
-import { attempt, refuse } from './entry-fault.js';
 import { parseDest, parseEntry, parseListRef } from './entry-parse.js';
 import { parsePorts, parseProto } from './entry-ports.js';
 

@@ -1,6 +1,5 @@
 /** Ports and protocols of an entry, and the classes of packets that they say (spec: entries). */
-import type { DestEntry, Flag, PortRange, Proto } from './entry.js';
-import { refuse } from './entry-fault.js';
+import { type DestEntry, type Flag, type PortRange, type Proto, refuse } from './entry.js';
 
 const WORDS: readonly string[] = ['tcp', 'udp', 'tcp+udp', 'icmp', 'sctp', 'gre', 'esp'];
 const PROTO_REMEDY = 'use tcp, udp, tcp+udp, icmp, sctp, gre, esp or ip-0 … ip-255';

@@ -1,4 +1,8 @@
-import type { Coverage } from './verdict.js';
+export type Verdict = 'allow' | 'deny' | 'threat';
+export interface Coverage {
+  readonly state: 'enforced' | 'partial' | 'unenforced';
+  readonly reasons: readonly string[];
+}
 
 /** Something that was found about a container or the host: what it is and means, and what to do. */
 export interface Finding {

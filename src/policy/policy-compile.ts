@@ -1,14 +1,24 @@
 /** A container's policy from its labels, lists, claims, baseline and grants (spec: precedence). Pure. */
 
+import { glob } from '../lib/glob.js';
 import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, NetworkFacts } from './container.js';
-import { parseEntry } from './entry-parse.js';
-import { type LabelIntent, readLabels, tame } from './labels.js';
-import { ignoredLabels } from './own-labels.js';
-import { ownerIsCertain, ownerKey, ownerKeys } from './owner.js';
-import type { EntrySource, Grant, List, Mode, Policy } from './policy.js';
-import { addsEntries, byStrictness, type Claim, claimsOf, strictestClaim } from './policy-claims.js';
-import { Gathering } from './policy-entries.js';
+import type { Entry } from './entry.js';
+import { isDest, parseEntry } from './entry-parse.js';
+import { isTrustedImage, type LabelIntent, readLabels, tame } from './labels.js';
+import { ignoredLabels, isOwnLabel, ownerIsCertain, ownerKey, ownerKeys } from './own-labels.js';
+import {
+  type EntrySource,
+  type Grant,
+  isForHost,
+  type List,
+  type ListMatch,
+  MISSING_LIST,
+  type Mode,
+  type Policy,
+  type PolicyEntry,
+  type PolicyNote,
+} from './policy.js';
 
 export interface PolicyInput {
   readonly facts: ContainerFacts;
@@ -175,4 +185,168 @@ export function compileUnattributed(
   for (const name of settings.lists) gathering.addList(name, fromList);
   const { entries, notes } = gathering;
   return { mode: settings.mode, modeFrom: 'unattributed', entries, lists: [...gathering.lists], notes };
+}
+
+/** Gathers the entries of one policy: lists unfolded, expired ones dropped, missing lists noted. */
+export class Gathering {
+  readonly entries: PolicyEntry[] = [];
+  readonly notes: PolicyNote[] = [];
+  readonly lists = new Set<string>();
+  readonly #all: ReadonlyMap<string, List>;
+  readonly #absent: ReadonlyMap<string, Problem>;
+  readonly #now: number;
+  readonly #node: string | undefined;
+  readonly #seen = new Set<string>();
+
+  /** `absent`: lists that have a file and are not in force, with the reason. `now`: ms since the epoch. `node`: this host's name. */
+  constructor(
+    all: ReadonlyMap<string, List>,
+    now: number,
+    node?: string,
+    absent: ReadonlyMap<string, Problem> = new Map(),
+  ) {
+    this.#all = all;
+    this.#absent = absent;
+    this.#now = now;
+    this.#node = node;
+  }
+
+  /** `sourceOf` tells an entry's source from the list where it stands; `reached` guards against cycles. */
+  addList(name: string, sourceOf: (list: string) => EntrySource, reached: Set<string> = new Set()): void {
+    if (reached.has(name)) return;
+    reached.add(name);
+    const list = this.#all.get(name);
+    if (!list) this.#missing(name);
+    else if (!isForHost(list, this.#node)) this.#elsewhere(list);
+    else {
+      this.lists.add(name);
+      for (const entry of list.allow) this.#add(entry, sourceOf(name), sourceOf, reached);
+    }
+  }
+
+  addEntry(entry: Entry, source: EntrySource, sourceOf: (list: string) => EntrySource): void {
+    this.#add(entry, source, sourceOf, new Set());
+  }
+
+  #add(
+    entry: Entry,
+    source: EntrySource,
+    sourceOf: (list: string) => EntrySource,
+    reached: Set<string>,
+  ): void {
+    if (!isDest(entry)) {
+      this.addList(entry.list, sourceOf, reached);
+      return;
+    }
+    const expired = entry.expires !== undefined && Date.parse(entry.expires) <= this.#now;
+    const key = JSON.stringify([entry.canonical, source]);
+    if (expired || this.#seen.has(key)) return;
+    this.#seen.add(key);
+    this.entries.push({ entry, source });
+  }
+
+  #missing(name: string): void {
+    const { detail, remedy } = this.#absent.get(name) ?? {
+      detail: `list "${name}" does not exist, and adds nothing`,
+      remedy: `create ${name}.yaml in the allowlists folder, or the list through the API; it takes effect at once`,
+    };
+    this.#note(name, detail, remedy, MISSING_LIST);
+  }
+
+  #elsewhere({ name, hosts = [] }: List): void {
+    this.#note(
+      name,
+      `list "${name}" is for other hosts (${hosts.join(', ')}), and adds nothing here`,
+      `add this host to its hosts, or remove the list from the container`,
+    );
+  }
+
+  #note(list: string, detail: string, remedy: string, code?: PolicyNote['code']): void {
+    const pointer = `/lists/${list}`;
+    if (this.notes.some((note) => note.pointer === pointer)) return;
+    this.notes.push({ detail, remedy, pointer, ...(code && { code }) });
+  }
+}
+
+/** A list that claims the container. */
+interface Claim {
+  readonly list: List;
+  /** It fits only by labels that the image brings: it may tighten, and adds nothing. */
+  readonly byImage: boolean;
+  /** It fits only by a network in `joining`, by an event that may be late: it may tighten, and adds nothing. */
+  readonly byJoining: boolean;
+}
+
+const addsEntries = (claim: Claim): boolean => !claim.byImage && !claim.byJoining;
+
+type Labels = Readonly<Record<string, string>>;
+
+const fits = (pattern: string | undefined, text: string): boolean =>
+  pattern === undefined || glob(pattern)(text);
+
+type Networks = ReadonlyMap<string, NetworkFacts>;
+
+const namesOf = (ids: readonly string[], networks: Networks): readonly string[] =>
+  ids.flatMap((id) => networks.get(id)?.name ?? []);
+
+function networkNames(facts: ContainerFacts, networks: Networks): readonly string[] {
+  const ids = facts.endpoints.map((e) => e.networkId);
+  const names = namesOf(ids, networks);
+  return names.length > 0 ? names : [facts.networkMode];
+}
+
+function labelsFit(wanted: Labels, labels: Labels): boolean {
+  return Object.entries(wanted).every(([key, pattern]) => {
+    const value = Object.hasOwn(labels, key) ? labels[key] : undefined;
+    return value !== undefined && glob(pattern)(value);
+  });
+}
+
+function ownLabels(facts: ContainerFacts, trustImages: readonly string[]): Labels {
+  if (isTrustedImage(facts, trustImages)) return facts.labels;
+  return Object.fromEntries(Object.entries(facts.labels).filter(([key]) => isOwnLabel(facts, key)));
+}
+
+function placeFits(match: ListMatch, facts: ContainerFacts, names: readonly string[]): boolean {
+  const network = match.network;
+  const inNetwork = network === undefined || names.some((name) => glob(network)(name));
+  return fits(match.name, facts.name) && fits(match.image, facts.image) && inNetwork;
+}
+
+/** Lists whose `match` fits the container (all given fields), by name. */
+function claimsOf(
+  facts: ContainerFacts,
+  networks: Networks,
+  lists: ReadonlyMap<string, List>,
+  { trustImages, node }: { readonly trustImages: readonly string[]; readonly node?: string },
+): readonly Claim[] {
+  const names = networkNames(facts, networks);
+  const withJoining = [...names, ...namesOf(facts.joining ?? [], networks)];
+  const own = ownLabels(facts, trustImages);
+  const sorted = [...lists.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  return sorted.flatMap((list) => {
+    const { match } = list;
+    if (
+      !match ||
+      !isForHost(list, node) ||
+      !placeFits(match, facts, withJoining) ||
+      !labelsFit(match.labels ?? {}, facts.labels)
+    )
+      return [];
+    const byImage = !labelsFit(match.labels ?? {}, own);
+    return [{ list, byImage, byJoining: !placeFits(match, facts, names) }];
+  });
+}
+
+const STRICT: readonly Mode[] = ['enforce', 'observe', 'off'];
+
+/** For sorting: the strictest mode first. */
+export const byStrictness = (a: Mode, b: Mode): number => STRICT.indexOf(a) - STRICT.indexOf(b);
+
+/** The strictest mode among claims, and the list that brings it; a claim without a mode enforces. */
+function strictestClaim(claims: readonly Claim[]): { mode: Mode; list: string } | undefined {
+  const modes = claims
+    .map((claim) => ({ mode: claim.list.mode ?? 'enforce', list: claim.list.name, adds: addsEntries(claim) }))
+    .filter(({ mode, adds }) => adds || mode === 'enforce');
+  return modes.sort((a, b) => byStrictness(a.mode, b.mode))[0];
 }

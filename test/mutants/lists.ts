@@ -2,7 +2,7 @@
 import type { Mutant } from './mutant.js';
 
 const OPEN_FILE = 'src/config/open-file.ts';
-const folder = (test: string) => ({ file: 'test/pure/config/folder.test.ts', test });
+const folder = (test: string) => ({ file: 'test/pure/config/list-folder.test.ts', test });
 const LEADS_OUT =
   'does not follow a link that leads out, directly or through another, and shows nothing of the file';
 

@@ -2,7 +2,7 @@
 import type { Mutant } from './mutant.js';
 
 const NEIGHBOURS = 'src/policy/neighbours.ts';
-const OWNER = 'src/policy/owner.ts';
+const OWNER = 'src/policy/own-labels.ts';
 const EMBEDDED = 'src/lib/special-use.ts';
 const REBINDING = 'src/dns/answer-filter.ts';
 const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
@@ -105,7 +105,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'claim-joining',
     what: 'a list that claims by a network is looked at only once the endpoint there is known',
-    file: 'src/policy/policy-claims.ts',
+    file: 'src/policy/policy-compile.ts',
     from: 'placeFits(match, facts, withJoining)',
     to: 'placeFits(match, facts, names)',
     killedBy: pure('policy/policy', 'a network that it joins may tighten, and adds nothing'),
@@ -113,7 +113,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'claim-joining-adds',
     what: 'a list gives its entries by a network whose endpoint is not known',
-    file: 'src/policy/policy-claims.ts',
+    file: 'src/policy/policy-compile.ts',
     from: '!claim.byImage && !claim.byJoining',
     to: '!claim.byImage',
     killedBy: pure('policy/policy', 'a network that it joins may tighten, and adds nothing'),

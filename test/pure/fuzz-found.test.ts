@@ -1,7 +1,6 @@
 /** What fuzzing has found, each once more: `npm run fuzz` looks for others. */
 import { describe, expect, it } from 'vitest';
-import { EMPTY_FOLDER, nextFolder } from '../../src/config/list-files.js';
-import { parseListFile } from '../../src/config/lists.js';
+import { EMPTY_FOLDER, nextFolder, parseListFile } from '../../src/config/list-files.js';
 import { decodeMessage, WireError } from '../../src/dns/wire.js';
 import { parseEntries } from '../../src/policy/entry-parse.js';
 import { readLabels } from '../../src/policy/labels.js';

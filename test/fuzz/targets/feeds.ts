@@ -1,9 +1,9 @@
 /** Bodies of threat feeds, in every format, packed and plain. */
 import { gzipSync } from 'node:zlib';
 import { zipSync } from 'fflate';
+import { FEED_FORMATS } from '../../../src/config/feed-config.js';
 import { canonicalName } from '../../../src/lib/dns-name.js';
 import { formatRange } from '../../../src/lib/ip.js';
-import { FEED_FORMATS } from '../../../src/policy/feed.js';
 import type { Collector } from '../../../src/threats/formats/collector.js';
 import { formatNamed, type ParseOutcome, parseBody } from '../../../src/threats/formats/parse-body.js';
 import { toModel } from '../../../src/threats/ranges.js';

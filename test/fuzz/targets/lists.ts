@@ -2,8 +2,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { stringify } from 'yaml';
-import { EMPTY_FOLDER, nextFolder } from '../../../src/config/list-files.js';
-import { parseListFile } from '../../../src/config/lists.js';
+import { EMPTY_FOLDER, nextFolder, parseListFile } from '../../../src/config/list-files.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import { bend, parsedJson } from '../json.js';
 import type { Random } from '../random.js';

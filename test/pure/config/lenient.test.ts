@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { lenient } from '../../../src/config/lenient.js';
+import { lenient } from '../../../src/config/load.js';
 
 const read = (text: string, env = {}, flags = {}) => lenient({ text, env, flags });
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeEach, expect, it } from 'vitest';
+import { parseListFile } from '../../../src/config/list-files.js';
 import { ListReader } from '../../../src/config/list-reader.js';
-import { parseListFile } from '../../../src/config/lists.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 
 const reader = new ListReader();

@@ -1,8 +1,13 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { EMPTY_FOLDER, type FileRead, nextFolder } from '../../../src/config/list-files.js';
-import { isListFile, parseListFile } from '../../../src/config/lists.js';
+import {
+  EMPTY_FOLDER,
+  type FileRead,
+  isListFile,
+  nextFolder,
+  parseListFile,
+} from '../../../src/config/list-files.js';
 import { SCHEMA_FILES } from '../../../src/config/schema-files.js';
 import { compilePolicy } from '../../../src/policy/policy-compile.js';
 

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { checkFiles } from '../../../src/config/check.js';
+import { checkFiles } from '../../../src/config/check-files.js';
 import { loadConfig } from '../../../src/config/load.js';
 
 let folder = '';

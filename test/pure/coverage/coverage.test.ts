@@ -3,9 +3,13 @@ import { type CoverageInput, coverageFindings, coverageOf } from '../../../src/c
 import type { HostFacts } from '../../../src/coverage/host-facts.js';
 import type { LanFacts } from '../../../src/coverage/network-findings.js';
 import { practicesOf } from '../../../src/coverage/scan.js';
-import type { ContainerFacts, ContainerPractices, NetworkFacts } from '../../../src/policy/container.js';
+import {
+  type ContainerFacts,
+  type ContainerPractices,
+  type NetworkFacts,
+  subnetsWithoutGateway,
+} from '../../../src/policy/container.js';
 import { parseEntry } from '../../../src/policy/entry-parse.js';
-import { subnetsWithoutGateway } from '../../../src/policy/gateways.js';
 import type { Policy, PolicyEntry } from '../../../src/policy/policy.js';
 import { type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/desired-state.js';
 

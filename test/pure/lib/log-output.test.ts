@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { type LogDevice, LogOutput } from '../../../src/lib/log-output.js';
+import { type LogDevice, LogOutput } from '../../../src/lib/log.js';
 
 /** A device with moods: `failure` is thrown; `room` is how many bytes it takes at once. */
 class Device implements LogDevice {

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { AppliedRevision } from '../../../src/changes/applied-revision.js';
 import { nodeRecord, nodeView, STALE_MS } from '../../../src/changes/fleet.js';
-import { isForHost } from '../../../src/policy/list-graph.js';
+import { isForHost } from '../../../src/policy/policy.js';
 
 const record = {
   version: '0.1.0',

@@ -2,9 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Problem } from '../../../src/lib/problem.js';
 import { entryFromObject } from '../../../src/policy/entry-object.js';
-import { cyclicLists } from '../../../src/policy/list-graph.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
-import type { List } from '../../../src/policy/policy.js';
+import { cyclicLists, type List } from '../../../src/policy/policy.js';
 
 const canonical = (value: unknown): string => {
   const parsed = entryFromObject(value);

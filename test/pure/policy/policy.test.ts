@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { ContainerFacts, NetworkFacts } from '../../../src/policy/container.js';
 import { parseEntries } from '../../../src/policy/entry-parse.js';
 import { readLabels } from '../../../src/policy/labels.js';
-import { ownerKey } from '../../../src/policy/owner.js';
+import { ownerKey } from '../../../src/policy/own-labels.js';
 import type { Grant, List, ListMatch, Mode, Policy } from '../../../src/policy/policy.js';
 import { compilePolicy, compileUnattributed, type PolicyInput } from '../../../src/policy/policy-compile.js';
 

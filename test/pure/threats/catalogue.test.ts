@@ -1,7 +1,7 @@
 /** The catalogue is sound, and its page says the same. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { FEED_FORMATS, feedProblems } from '../../../src/policy/feed.js';
+import { FEED_FORMATS, feedProblems } from '../../../src/config/feed-config.js';
 import { CATALOGUE } from '../../../src/threats/feed-catalogue.js';
 import { feedSpec, settingsFor } from '../../../src/threats/feed-spec.js';
 

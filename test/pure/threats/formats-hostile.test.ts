@@ -1,7 +1,7 @@
 /** Bodies that are no lists, and bodies made to do harm. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { FEED_FORMATS } from '../../../src/policy/feed.js';
+import { FEED_FORMATS } from '../../../src/config/feed-config.js';
 import { formatNamed, parseBody } from '../../../src/threats/formats/parse-body.js';
 import { load, NOW } from './shape.js';
 

@@ -1,6 +1,6 @@
 /** The thread, and the checks of a feed's settings. */
 import { afterAll, describe, expect, it } from 'vitest';
-import { feedProblems } from '../../../src/policy/feed.js';
+import { feedProblems } from '../../../src/config/feed-config.js';
 import { type FeedSettings, feedSpec } from '../../../src/threats/feed-spec.js';
 import { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
 

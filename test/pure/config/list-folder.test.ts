@@ -4,11 +4,10 @@ import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { type FolderWatch, watchFolder } from '../../../src/config/folder.js';
-import type { FolderState } from '../../../src/config/list-files.js';
+import { type FolderState, parseListFile } from '../../../src/config/list-files.js';
+import { type FolderWatch, watchFolder } from '../../../src/config/list-folder.js';
 import { ListReader } from '../../../src/config/list-reader.js';
-import { parseListFile } from '../../../src/config/lists.js';
-import { Gathering } from '../../../src/policy/policy-entries.js';
+import { Gathering } from '../../../src/policy/policy-compile.js';
 
 let base = '';
 let folder = '';
