@@ -43,7 +43,7 @@ export interface CoverageInput extends NetworkPlace, HostInput, StoreFacts {
   readonly isSelf: boolean;
 }
 
-/** Whether what is promised can be held for this container, and everything that its operator should know. */
+/** Return whether the policy can be enforced completely for this container, and everything that its operator should know. */
 export function coverageOf(input: CoverageInput): Coverage {
   const findings = allFindings(input);
   return { state: worstOf(findings), reasons: findings.map(findingText) };
@@ -119,7 +119,7 @@ export function coverageInput(parts: CoverageParts, c: ContainerFacts, policy: P
   return { ...input, ...pidNamespace(parts, c, input.holder) };
 }
 
-/** Whose processes it sees, of those that another policy evaluates. */
+/** Containers with another policy whose processes it can see. */
 function pidNamespace(
   parts: CoverageParts,
   c: ContainerFacts,
@@ -142,7 +142,7 @@ function pidNamespace(
 const CONTAINER = 'container:';
 const isUp = (c: ContainerFacts): boolean => c.state !== 'exited' && c.state !== 'created';
 
-/** The container whose PID namespace it is in. Docker writes the other's full id. */
+/** The container that owns its PID namespace. Docker writes the full id of that container. */
 function pidRoot(c: ContainerFacts, containers: ReadonlyMap<string, ContainerFacts>): ContainerFacts {
   let at = c;
   for (let i = 0; i < MOST_STEPS; i++) {

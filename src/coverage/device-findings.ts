@@ -82,7 +82,7 @@ const DRIVERS: readonly (readonly [RegExp, Kind])[] = [
   [/^infiniband/, RDMA],
   [/^(uio|vfio)/, HARDWARE],
 ];
-/** Majors that Linux has given out for ever (Documentation/admin-guide/devices.txt), where /proc/devices is not known. */
+/** Majors that Linux has assigned permanently (Documentation/admin-guide/devices.txt), for the case that /proc/devices cannot be read. */
 const MAJOR = { memory: 1, misc: 10, sg: 21, mtd: 90, raw: 162, infiniband: 231 } as const;
 const MEMORY_MINORS = [1, 2, 4];
 const MINOR = { tun: 200, vfio: 196 } as const;

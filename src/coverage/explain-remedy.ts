@@ -4,7 +4,7 @@ import type { DestEntry } from '../policy/entry.js';
 import { BROKEN_LABEL } from '../policy/policy.js';
 import { addressOf, type ExplainInput, isDnsPort, wanted } from './explain-request.js';
 
-/** What to do about a denial. Each text is complete: what cannot be permitted says so. */
+/** Remedies for a denial. Each text is complete, also for destinations that cannot be permitted. */
 export interface Remedy {
   readonly remedy: string;
   /** How to permit it for good, where that is possible. */

@@ -38,11 +38,11 @@ export interface ExplainInput {
   readonly enforced?: { readonly member: Subject; readonly judge: PolicyEvaluator };
   readonly threats: ThreatLook;
   readonly decide: (name: string) => NameDecision;
-  /** Addresses that the container was told for names that fit, and that it may still use. */
+  /** Addresses that were resolved for the container by matching names, and that it may still use. */
   readonly told: (names: NameTarget) => readonly string[];
   readonly hostAddress: string | undefined;
   readonly neighbours: (name: string) => readonly string[];
-  /** That of all containers, and the pause that holds longest for this one. */
+  /** The lockdown of all containers, and the pause of this one that ends last. */
   readonly emergency?: { readonly lockdown?: Lockdown | undefined; readonly pause?: Pause | undefined };
 }
 

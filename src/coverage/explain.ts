@@ -21,7 +21,7 @@ import {
 
 const NOTHING_MORE = { feed: null, lasting: null, warning: null, coverage: null } as const;
 
-/** What becomes of a new connection, by the rules as they stand, the entry that decides, and what to do about it. */
+/** Explain the verdict on a new connection: by the installed rules, with the entry that decides and a remedy. */
 export function explain(input: ExplainInput): ExplainView {
   const view =
     closedView(input) ??
@@ -44,7 +44,7 @@ function byMode(input: ExplainInput): View {
   return { ...view, verdict: 'allow', reason, trace };
 }
 
-/** In whatever mode: Drawbridge's own ports. */
+/** In every mode: Drawbridge's own ports. */
 function closedView(input: ExplainInput): View | undefined {
   const { target } = input.dest;
   const address = target.kind === 'host' ? input.hostAddress : addressOf(input.dest);
@@ -56,7 +56,7 @@ function closedView(input: ExplainInput): View | undefined {
   return { ...nothing(reason), trace: steps.map((s) => s.text) };
 }
 
-/** Whatever its entries say: they are not in force, and none that is added would be. */
+/** In a lockdown no entry has an effect, also none that is added. */
 function lockedView(input: ExplainInput): View | undefined {
   const { policy } = input.member;
   if (policy.modeFrom !== 'lockdown') return undefined;
@@ -73,7 +73,7 @@ function lockedView(input: ExplainInput): View | undefined {
   };
 }
 
-/** Whatever its entries say. */
+/** With a spent quota no entry has an effect. */
 function spentView(input: ExplainInput): View | undefined {
   const { policy, limits } = input.member;
   if (policy.mode !== 'enforce' || !limits?.quota?.spent) return undefined;
@@ -136,7 +136,7 @@ const nothing = (reason: string): View => ({
   trace: [],
 });
 
-/** First the question to DNS, then the rules for an address that was told. */
+/** Evaluate the DNS query first, then the rules for a resolved address. */
 function byName(input: ExplainInput, name: string): View {
   const decision = input.decide(name);
   if (!decision.allow)
@@ -198,7 +198,7 @@ function byAddress(input: ExplainInput, address: string, told?: readonly PolicyE
   );
 }
 
-/** A rule stands for all entries of its ports: the one that leads to this address. */
+/** One rule implements all entries with the same ports. Find the entry that leads to this address. */
 function decidingEntry(
   input: ExplainInput,
   result: TraceResult,
@@ -272,13 +272,13 @@ export function sourceText(s: EntrySource): string {
 }
 const listOf = (s: EntrySource): string | null => ('list' in s ? s.list : null);
 
-/** In whatever mode: names that a feed lists (in mode off DNS is left alone), and addresses, told ones included. */
+/** In every mode: names that a feed lists (except in mode off, where DNS is not filtered), and addresses, resolved ones included. */
 function threatView(input: ExplainInput): View | undefined {
   const { target } = input.dest;
   const { threats, member } = input;
   if (target.kind === 'name') {
     const hit = member.policy.mode === 'off' ? undefined : threats.blockedName(target.name);
-    if (hit) return threat(hit, target.name, 'it is answered NXDOMAIN and asked of nobody', []);
+    if (hit) return threat(hit, target.name, 'DNS answers NXDOMAIN, and the query is not forwarded', []);
   }
   const address =
     target.kind === 'name' ? input.told({ match: 'exact', name: target.name })[0] : addressOf(input.dest);

@@ -6,7 +6,7 @@ import type { Family } from '../lib/ip.js';
 
 /** What in the chain FORWARD accepts before our rules have spoken. Pure. */
 
-/** A rule of somebody else that accepts forwarded packets before ours see them. */
+/** A rule of another program that accepts forwarded packets before Drawbridge's rules. */
 export interface ForeignAccept {
   readonly family: Family;
   readonly chain: string;
@@ -14,13 +14,13 @@ export interface ForeignAccept {
   readonly rule: string;
 }
 
-/** What of the host, beside containers, bears on what can be held. */
+/** Facts about the host itself that affect enforcement. */
 export interface HostFacts {
   /** net.ipv4.ip_forward and net.ipv6.conf.all.forwarding. */
   readonly forwarding: { readonly v4: boolean; readonly v6: boolean };
   /** net.bridge.bridge-nf-call-iptables and -ip6tables; undefined: br_netfilter is not loaded. */
   readonly bridgeNf?: { readonly v4: boolean; readonly v6: boolean };
-  /** DOCKER-USER stands in `filter` and FORWARD jumps to it. */
+  /** DOCKER-USER exists in `filter`, and FORWARD jumps to it. */
   readonly dockerUser: { readonly v4: boolean; readonly v6: boolean };
   readonly foreignAccepts: readonly ForeignAccept[];
   readonly firewalld: boolean;
@@ -33,8 +33,8 @@ export interface HostFacts {
 type ReadText = (path: string) => string | undefined;
 
 /**
- * Looks at this host (this network namespace): kernel switches, whose rules stand where, which firewall runs. Asks no
- * service manager. Throws KernelError when the rules cannot be read.
+ * Read the facts about this host (this network namespace): kernel switches, rules of other programs, active firewalls. Does not use
+ * the service manager. Throws KernelError when the rules cannot be read.
  */
 export async function readHostFacts(
   run: Exec,
@@ -101,12 +101,12 @@ function textOf(path: string): string | undefined {
   }
 }
 
-/** Chains jump to chains; iptables refuses loops, and nobody nests deeper. */
+/** Chains jump to chains. iptables refuses loops, and no known program nests deeper. */
 const MAX_DEPTH = 16;
 
 /**
- * Rules that accept new packets from a managed bridge ahead of our jump. `bridges`: names of the managed ones. Where our
- * jump does not stand (yet), it is thought where it will be put: at the head of DOCKER-USER, else of FORWARD.
+ * Find the rules that accept new packets from a managed bridge before Drawbridge's jump. `bridges`: names of the managed ones. If the
+ * jump is not installed yet, its future place is used: the head of DOCKER-USER, else of FORWARD.
  */
 function acceptsAhead(
   filter: SavedTable,
@@ -114,17 +114,17 @@ function acceptsAhead(
   bridges: ReadonlySet<string>,
 ): readonly ForeignAccept[] {
   const found: ForeignAccept[] = [];
-  const stands = ['FORWARD', 'DOCKER-USER'].some((c) => filter.get(c)?.some(isOurJump));
-  if (!stands && !filter.has('DOCKER-USER')) return [];
+  const isInstalled = ['FORWARD', 'DOCKER-USER'].some((c) => filter.get(c)?.some(isOurJump));
+  if (!isInstalled && !filter.has('DOCKER-USER')) return [];
   const isPlace = (rule: SavedRule): boolean =>
-    stands ? isOurJump(rule) : /(^| )-j DOCKER-USER$/.test(rule.text);
+    isInstalled ? isOurJump(rule) : /(^| )-j DOCKER-USER$/.test(rule.text);
   walk(filter, isPlace, 'FORWARD', MAX_DEPTH, (chain, rule) => {
     if (concerns(rule, bridges)) found.push({ family, chain, rule });
   });
   return found;
 }
 
-/** False: our place was met, what follows comes after us. */
+/** Returns false when the walk reached Drawbridge's jump: later rules do not matter. */
 function walk(
   filter: SavedTable,
   isPlace: (rule: SavedRule) => boolean,

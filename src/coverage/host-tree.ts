@@ -4,18 +4,18 @@ import { joined, MountTable, parseMountInfo } from '../kernel/mount-info.js';
 import { listeningSockets } from '../kernel/sockets.js';
 
 export interface FoundPath {
-  /** As it was asked for, with `*` replaced. */
+  /** The requested path, with `*` replaced. */
   readonly asked: string;
   /** Without symbolic links, as far as they could be read. */
   readonly path: string;
-  /** Undefined: it lies behind a file system that may not answer, or the host's files cannot be read from here. */
+  /** Absent if the path is behind a file system that may not answer, or the files of the host cannot be read. */
   readonly stat: Stats | undefined;
 }
 const MOST_LINKS = 40;
 const MOST_MATCHES = 200;
 const MOST_NODES = 500;
 const DEEPEST = 3;
-/** File systems whose server or daemon may not answer: a system call on them could block for ever. */
+/** File systems whose server or daemon may not answer: a system call on them could block without end. */
 const MAY_HANG =
   /^(nfs4?|cifs|smb3?|smbfs|ceph|9p|virtiofs|glusterfs|lustre|afs|beegfs|gpfs|ocfs2|gfs2|davfs|coda|autofs|fuse(\..*)?|fuseblk)$/;
 
@@ -30,7 +30,7 @@ export class HostTree {
   /** Prefix of every path; undefined: files cannot be read (a container without SYS_PTRACE), mounts can. */
   readonly #prefix: string | undefined;
 
-  /** @param prefix a folder that stands for the host's root */
+  /** @param prefix a folder that is the root of the host */
   constructor(mounts: MountTable, prefix: string | undefined, own?: MountTable) {
     this.mounts = mounts;
     this.own = own;
@@ -56,8 +56,8 @@ export class HostTree {
   }
 
   /**
-   * What exists of a path or pattern; `*` stands for one whole component. Where files cannot be read, a path is answered
-   * as it is, and a pattern by nothing.
+   * Find the existing files of a path or pattern, where `*` is one whole component. If files cannot be read, a path is returned
+   * unchanged, and a pattern gives nothing.
    */
   async find(pattern: string): Promise<FoundPath[]> {
     const star = pattern.indexOf('/*');
@@ -95,7 +95,7 @@ export class HostTree {
     return names.slice(0, MOST_MATCHES);
   }
 
-  /** Undefined: it does not exist. Absolute links lead from the host's root, not from ours. */
+  /** Returns undefined when the path does not exist. Absolute links start at the root of the host. */
   async #resolve(path: string): Promise<Omit<FoundPath, 'asked'> | undefined> {
     let todo = path.split('/').filter((c) => c !== '' && c !== '.');
     let at = '/';
@@ -132,7 +132,7 @@ export class HostTree {
   }
 }
 
-/** Programs through whose sockets containers are started. The kernel keeps 15 characters of a name. */
+/** Programs with sockets by which containers can be started. The kernel keeps 15 characters of a name. */
 const ENGINES = new Set([
   'dockerd',
   'containerd',

@@ -34,14 +34,14 @@ const EVERY_MS = 60_000;
 /** Changes of rules come in bursts. */
 const SOON_MS = 2_000;
 
-/** What is known of the host beside its containers: looked at every minute, and soon after somebody changed rules. */
+/** Facts about the host itself, read every minute and soon after another process changed rules. */
 export class HostWatch implements AsyncDisposable {
   readonly #o: HostWatchOptions;
   readonly own: OwnPlaces;
   readonly mounts: MountWatch;
-  /** Undefined: it could not be looked at yet. */
+  /** Undefined until the host was read for the first time. */
   host: HostFacts | undefined;
-  /** Undefined while Docker does not answer, and has not before. */
+  /** Undefined until Docker has answered for the first time. */
   engine: EngineFacts | undefined;
   #timer: NodeJS.Timeout | undefined;
   #soon = false;
@@ -70,18 +70,18 @@ export class HostWatch implements AsyncDisposable {
     this.#news = options.docker.onChange(() => void this.mounts.refresh('new'));
   }
 
-  /** Ids of the networks whose bridge is held. */
+  /** Ids of the networks with a managed bridge. */
   get managed(): ReadonlySet<string> {
     return new Set([...(this.#o.state()?.vethMap.bridges.values() ?? [])].map((b) => b.network.id));
   }
 
-  /** Looks now, and from now on. */
+  /** Read the facts now, and regularly from now on. */
   async start(): Promise<void> {
     await this.#look();
     this.#arm(EVERY_MS);
   }
 
-  /** Somebody changed rules: a look in a moment. */
+  /** Read the facts soon, because another process changed rules. */
   changed(): void {
     if (this.#soon) return;
     this.#soon = true;
@@ -97,19 +97,22 @@ export class HostWatch implements AsyncDisposable {
     }, ms).unref();
   }
 
-  /** What cannot be read stays as it was last known. Docker's answer is not waited for: it may hang. */
+  /** Facts that cannot be read keep their last value. Docker may hang, so its answer is not awaited. */
   async #look(): Promise<void> {
     void this.#askDocker();
     const bridges = new Set(this.#o.state()?.vethMap.bridges.keys());
     try {
       this.host = await readHostFacts(exec, this.#o.config.kernel.prefix, bridges);
     } catch (e) {
-      this.#o.log.warn({ err: String(e) }, 'cannot look at the rules of others on this host');
+      this.#o.log.warn(
+        { err: String(e) },
+        'cannot read the firewall rules of other programs on this host: coverage may be outdated',
+      );
     }
   }
 
   async #askDocker(): Promise<void> {
-    // Docker is away: its watch says so.
+    // Docker does not answer: DockerWatch reports it
     const facts = await this.#o.docker.daemonInfo().catch(() => undefined);
     if (!facts) return;
     const before = this.engine?.firewallBackend;
@@ -148,7 +151,7 @@ interface MountWatchOptions {
   readonly own: OwnPlaces;
   /** Running containers. */
   readonly containers: () => Iterable<ContainerFacts>;
-  /** Docker's data root; undefined: Docker has not told it. */
+  /** Docker's data root. Undefined until Docker reports it. */
   readonly dataRoot: () => string | undefined;
   readonly log: Logger;
 }
@@ -175,8 +178,8 @@ const DEFAULTS = /^\/($|(proc|sys|dev)(\/|$))/;
 const MOST_MOUNTS = 2_000;
 
 /**
- * What is mounted into each container, from /proc/PID/mountinfo: the kernel's own word, whatever links, volume options or
- * plugins led there. The places that it is compared with are looked up on the host anew each time.
+ * Reads the mounts of each container from /proc/PID/mountinfo, where the kernel has resolved links, volume options and plugins. The
+ * sensitive places of the host that they are compared with are looked up again each time.
  */
 class MountWatch {
   readonly #o: MountWatchOptions;
@@ -290,11 +293,11 @@ function ownPlaces(wanted: readonly Place[], own: OwnPlaces, tree: HostTree): Ho
   });
 }
 
-/** By the file where it can be looked at, else by who listens there. */
+/** Decides by the file if it can be read, else by the listening sockets. */
 const isSocket = ({ stat, path }: FoundPath, listening: ReadonlySet<string>): boolean =>
   stat ? stat.isSocket() : listening.has(path);
 
-/** Sockets by the path that they really have; folders as everybody knows them. */
+/** The resolved path of a socket; the usual path of a folder. */
 const shownPath = (f: FoundPath, by: HostPlace['by']): string => (by === 'connect' ? f.path : f.asked);
 
 const inodeOf = ({ stat }: Pick<FoundPath, 'stat'>): { inode?: string } =>

@@ -185,7 +185,7 @@ function kernelFiles(
   ];
 }
 
-/** Which files a FUSE daemon shows is the daemon's to say. */
+/** A FUSE daemon decides which files it shows. */
 function unknown(m: Mounted, shown: string): Finding[] {
   if (!FUSE.test(m.type)) return [];
   return [
@@ -242,7 +242,7 @@ function mayBeThere(path: string, told: readonly ToldMount[], own: OwnPlaces): b
   return own.exists?.(path) ?? !RARE.test(path);
 }
 
-/** Of Docker's list of mounts; engines that do not tell it have binds. */
+/** Docker's list of mounts, completed by the binds for engines that do not report the list. */
 export function toldOf(p: ContainerFacts['privileges']): readonly ToldMount[] {
   const told = p?.mounts ?? [];
   const bound = (p?.binds ?? []).map(parseBind);

@@ -5,10 +5,10 @@ import type { Mode } from '../policy/policy.js';
 import type { HostCgroups } from '../ruleset/desired-state.js';
 
 export interface NetworkPlace {
-  /** The container whose namespace it lives in: itself, unless it shares another's. */
+  /** The container that owns its network namespace: itself, unless it shares that of another container. */
   readonly holder: ContainerFacts;
   readonly networks: ReadonlyMap<string, NetworkFacts>;
-  /** Ids of the networks whose bridge is held. */
+  /** Ids of the networks with a managed bridge. */
   readonly managed: ReadonlySet<string>;
   readonly hostNetwork: HostNetworkFacts;
   readonly lan: LanFacts;

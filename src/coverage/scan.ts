@@ -19,7 +19,7 @@ export function scanView(
   return withHost ? [{ container: null, image: null, findings: hostFound }, ...views] : views;
 }
 
-/** What the whole host suffers from is said once, not with every container. */
+/** Problems of the whole host are reported once, not with every container. */
 function containerScan(parts: CoverageParts, c: ContainerFacts, ofHost: ReadonlySet<string>): ScanView {
   const policy = parts.policies.policyOf(parts.docker.view().containers.get(c.sharesWith ?? '') ?? c);
   const coverage = allFindings(coverageInput(parts, c, policy))
@@ -82,7 +82,7 @@ function user({ user: name }: ContainerPractices): Practice[] {
   ];
 }
 
-/** Evaluate names only, never values. A variable `NAME_FILE` holds a path, which is the recommended way. */
+/** Evaluate names only, never values. A variable `NAME_FILE` contains a path, which is the recommended way. */
 function secrets({ envNames }: ContainerPractices): Practice[] {
   const found = envNames.filter((name) => isSecret(name));
   if (found.length === 0) return [];

@@ -26,7 +26,7 @@ export interface Place {
   readonly what: string;
   readonly meaning: string;
 }
-/** What Docker's daemon says of itself, and where its socket was found. */
+/** Facts that Docker's daemon reports, and the paths of engine sockets. */
 export interface EnginePlaces {
   readonly dataRoot: string;
   /** Sockets on which engines were found to listen. */

@@ -10,6 +10,7 @@ import { DockerWatch } from '../docker/watch.js';
 import { Cgroups, canZone } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
+import { isRefusal } from '../kernel/netlink/netlink-error.js';
 import { PacketLog } from '../kernel/netlink/packet-log.js';
 import { PacketQueue } from '../kernel/netlink/packet-queue.js';
 import type { Logger } from '../lib/log.js';
@@ -47,7 +48,7 @@ export function checkListener(listen: string): DoctorCheck[] {
   return found ? [{ name: 'api listener', ok: false, level: 'warn', ...found }] : [];
 }
 
-/** The host enforces without Redis; changes are what it is needed for. */
+/** The host enforces without Redis; only changes need it. */
 async function checkStore({ store }: Config): Promise<DoctorCheck[]> {
   if (store.redis === '') return [];
   return (await checkRedis(store.redis)).map((check) => ({ ...check, level: 'warn' }));
@@ -83,7 +84,7 @@ async function checkDocker(config: Config): Promise<DoctorCheck[]> {
   }
 }
 
-/** What of the host weakens what is held (a warning), and what is only worth knowing. */
+/** Checks of the host: settings that weaken enforcement (warnings), and notes. */
 async function checkHost(config: Config, docker: DockerWatch, facts: DaemonFacts): Promise<DoctorCheck[]> {
   const bridges = [...(await docker.refresh()).networks.values()].flatMap((n) => n.bridge ?? []);
   const host = await readHostFacts(exec, config.kernel.prefix, new Set(bridges));
@@ -111,7 +112,7 @@ const notSeen = (e: unknown): DoctorCheck[] => [
     name: 'host',
     ok: false,
     level: 'warn',
-    detail: `cannot look at the rules of others: ${e instanceof Error ? e.message : String(e)}`,
+    detail: `cannot read the firewall rules of other programs: ${e instanceof Error ? e.message : String(e)}`,
     remedy: 'mend what the message names, and try again',
   },
 ];
@@ -162,7 +163,7 @@ const TOOLS: readonly (readonly [string, readonly string[], string])[] = [
   ['ip', ['-V'], 'iproute2'],
 ];
 
-/** Everything about the kernel and its tools. Touches nothing of the host: what is tried is tried in a namespace made for it. */
+/** All checks of the kernel and its tools. They change nothing on the host: they run in a network namespace of their own. */
 export async function checkKernel(run: Exec, shape: KernelConfig): Promise<DoctorCheck[]> {
   const tools = await Promise.all(TOOLS.map((t) => checkTool(run, ...t)));
   const root = checkRoot();
@@ -205,7 +206,7 @@ async function checkTool(
   return { name: tool, ok, level: 'error', detail, ...(ok ? {} : { remedy: `apt-get install ${pkg}` }) };
 }
 
-/** Our rules, sets and bridge table, laid for real in a namespace of their own. */
+/** Install Drawbridge's rules, sets and bridge table in a network namespace of their own. */
 async function checkRules(run: Exec, shape: KernelConfig): Promise<DoctorCheck> {
   const name = `drawbridge-doctor-${process.pid}`;
   const inside: Exec = (file, args, options) =>
@@ -214,7 +215,7 @@ async function checkRules(run: Exec, shape: KernelConfig): Promise<DoctorCheck> 
   try {
     await must(run, 'ip', ['netns', 'add', name]);
     await new Dataplane(inside, shape, () => undefined).apply(compile(closedBase(shape)));
-    return { ...base, ok: true, detail: 'takes every kind of rule, set and bridge map that is needed' };
+    return { ...base, ok: true, detail: 'accepts every kind of rule, set and bridge map that is needed' };
   } catch (e) {
     return {
       ...base,
@@ -228,7 +229,7 @@ async function checkRules(run: Exec, shape: KernelConfig): Promise<DoctorCheck> 
   }
 }
 
-/** Enforcement itself, not the look of rules: packets are sent, and what arrives is counted. */
+/** Test enforcement itself: send packets and count those that arrive. */
 async function checkEnforcement(run: Exec, shape: KernelConfig): Promise<DoctorCheck> {
   const base = { name: 'enforcement', level: 'error' } as const;
   try {
@@ -253,29 +254,29 @@ function wrongText(a: Arrival): string {
   return `${a.phase}, IPv${a.family}: the permitted packet ${said(a.permitted)}, the forbidden one ${said(a.forbidden)}`;
 }
 
-/** For the backstop of containers in the host's network; without a unified hierarchy coverage says more. */
+/** The backstop of containers in the host network needs this. Without a unified hierarchy, coverage reports more. */
 async function checkCgroups(run: Exec): Promise<DoctorCheck[]> {
   const cgroups = new Cgroups();
   if (!cgroups.isKnown) return [];
   const ok = await cgroups.askNft(run);
   const detail = ok
-    ? 'nft can ask for the cgroup of a sender'
-    : 'nft cannot ask for the cgroup of a sender: with every table of iptables flushed at once, containers in the host’s network are open until the repair';
+    ? 'nft can match the cgroup of a sender'
+    : 'nft cannot match the cgroup of a sender: if another process flushes all iptables tables at once, containers in the host network are not filtered until Drawbridge has repaired the rules';
   const remedy = 'use Linux 5.13 or newer, with the cgroup hierarchy at /sys/fs/cgroup';
   return [{ name: 'cgroups', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) }];
 }
 
-/** For containers in the host's network. */
+/** Conntrack zones for containers in the host network. */
 async function checkZones(run: Exec): Promise<DoctorCheck> {
   const ok = await canZone(run);
   const detail = ok
-    ? 'datagrams of each container in the host’s network have a zone of their own'
+    ? 'datagrams of each container in the host network get a conntrack zone of their own'
     : 'no zones for datagrams (iptables-legacy, or no module xt_CT): a container in the host’s network that gets a UDP port which another, or the host, has used for the same server within two minutes is refused there, and the host may get its answer';
   const remedy = 'use iptables-nft and a kernel with xt_CT (every distribution’s has it)';
   return { name: 'conntrack zones', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
 }
 
-/** Binding tells; a service that runs has them already, which is as good. */
+/** Bind the queue and the log group. If the running service has them already, the check passes with a warning. */
 function checkQueue(shape: KernelConfig): DoctorCheck {
   const base = { name: 'packet queue and log', level: 'error' } as const;
   try {
@@ -284,8 +285,7 @@ function checkQueue(shape: KernelConfig): DoctorCheck {
     return { ...base, ok: true, detail: `queue ${shape.holdQueue} and log group ${shape.logGroup} are free` };
   } catch (e) {
     const detail = e instanceof Error ? e.message : String(e);
-    const taken = /another process/.test(detail);
-    return taken
+    return isRefusal(e, 'EBUSY', 'EPERM')
       ? {
           ...base,
           ok: true,
@@ -301,7 +301,7 @@ function checkQueue(shape: KernelConfig): DoctorCheck {
   }
 }
 
-/** Marks of others that share bits with ours: ip rules, and rules that set or match them. */
+/** Marks of other programs that share bits with Drawbridge's: in ip rules, and in rules that set or match them. */
 async function checkMarks(run: Exec, shape: KernelConfig): Promise<DoctorCheck[]> {
   const rules = await run('ip', ['rule', 'show']);
   const clashes = [...rules.stdout.matchAll(/fwmark (0x[0-9a-f]+)(?:\/(0x[0-9a-f]+))?/g)]
@@ -316,12 +316,12 @@ async function checkMarks(run: Exec, shape: KernelConfig): Promise<DoctorCheck[]
       detail: ok
         ? `no ip rule uses bits of ${hex(shape.marks.all)}`
         : `ip rules use our bits: ${clashes.join(', ')}`,
-      ...(ok ? {} : { remedy: 'give kernel.markMask bits that nobody else uses' }),
+      ...(ok ? {} : { remedy: 'set kernel.markMask to bits that no other program uses' }),
     },
   ];
 }
 
-/** Docker's chains in the other iptables: rules of ours would stand beside the traffic. */
+/** Docker's chains in the other iptables variant: the traffic would not pass Drawbridge's rules. */
 async function checkLegacy(run: Exec): Promise<DoctorCheck[]> {
   const [current, legacy] = await Promise.all([
     run('iptables', ['--version']),

@@ -20,21 +20,21 @@ import { lockHolder } from '../store/folder-lock.js';
 import { isServed, noteFound } from './teardown.js';
 
 export interface GuardOutcome {
-  /** stands: rules of Drawbridge were installed already, and were left as they are. */
+  /** `stands`: rules of Drawbridge were installed already, and were not changed. */
   readonly outcome: 'laid' | 'stands';
-  /** Ports of other tools that were left alone, by name. */
+  /** Names of veths of other programs, which are not filtered. */
   readonly exempt: readonly string[];
-  /** What could not be noted in the state folder: the base is installed all the same. */
+  /** Problems with notes in the state folder. The base is installed all the same. */
   readonly notes?: readonly string[];
 }
 export interface GuardOptions {
-  /** So long (ms) Docker is waited for, to say which bridges are its own. */
+  /** Time (ms) to wait for Docker to list its bridges. */
   readonly askMs?: number;
-  /** How packets of unknown veths are held while no service runs: the guard is closed whatever the configuration says. */
+  /** Treatment of packets of unknown veths while no service runs. The guard is closed whatever the configuration has. */
   readonly failure?: Config['failure'];
 }
 const ASK_MS = 3_000;
-/** As Docker names its bridges by itself; others are known only when Docker can be asked. */
+/** Names that Docker gives its bridges by default. Bridges with other names are known only when Docker answers. */
 const DOCKERS = /^(docker0|docker_gwbridge|br-[0-9a-f]{12})$/;
 const NO_VIEW: DockerView = {
   containers: new Map(),
@@ -65,7 +65,7 @@ export async function layGuard(config: Config, options: GuardOptions = {}): Prom
   return { outcome, exempt: exempt.map((l) => l.name), ...(notes.length > 0 && { notes }) };
 }
 
-/** What teardown needs to know is noted where that is possible: a state folder that is read-only must not leave the host open. */
+/** Write the notes that teardown needs. A read-only state folder must not leave the host open, so a failure is only reported. */
 async function noteBefore(config: Config): Promise<string[]> {
   try {
     mkdirSync(config.state, { recursive: true, mode: 0o700 });
@@ -91,7 +91,7 @@ async function allLinks(): Promise<readonly Link[]> {
   }
 }
 
-/** Of veths that stand now, those on a bridge that is not Docker's; without Docker's word its names must do. */
+/** The existing veths on bridges that are not Docker's. Without an answer of Docker its bridges are recognised by name. */
 function exemptPorts(links: readonly Link[], bridges: ReadonlySet<string> | undefined): Link[] {
   const isDockers = (name: string): boolean => bridges?.has(name) ?? DOCKERS.test(name);
   const masters = new Map(links.map((l) => [l.index, l.name]));
@@ -101,7 +101,7 @@ function exemptPorts(links: readonly Link[], bridges: ReadonlySet<string> | unde
   });
 }
 
-/** Names of Docker's bridges; undefined: it does not answer, as before its start. */
+/** Names of Docker's bridges. Returns undefined when Docker does not answer, as before its start. */
 async function dockerBridges(config: Config, askMs: number): Promise<ReadonlySet<string> | undefined> {
   const docker = new DockerWatch({ socket: config.docker.socket, log: SILENT, now: () => performance.now() });
   try {
@@ -113,7 +113,7 @@ async function dockerBridges(config: Config, askMs: number): Promise<ReadonlySet
   }
 }
 
-/** Containers in the host's network, where their parents are known from an earlier run. */
+/** Parent cgroups of containers in the host network, as far as an earlier run recorded them. */
 async function hostNet(config: Config): Promise<HostNet> {
   const parents = readParents(config.state);
   const cgroups = new Cgroups();
@@ -136,7 +136,7 @@ const SILENT: Logger = {
   error: () => undefined,
 };
 
-/** Lays `base` unless ours stands already, whatever it is: then nothing is touched. Throws KernelError. */
+/** Install `base` unless rules of Drawbridge are installed already: then change nothing. Throws KernelError. */
 async function layBase(
   run: Exec,
   shape: KernelConfig,
@@ -149,12 +149,12 @@ async function layBase(
   return 'laid';
 }
 
-/** Every hook has a jump of ours and the bridge table has a program: the service's last state, or a guard's. */
+/** True if every hook has a jump of Drawbridge and the bridge table has rules, from the service or from a guard. */
 function stands(base: DesiredState, observed: Observed): boolean {
   if (!observed.bridge.exists || observed.bridge.rules.length === 0) return false;
   return base.tables.every(({ family, table, hooks }) => {
     const saved: SavedTable = observed.tables.get(family)?.get(table) ?? new Map();
-    // Docker puts its own jumps before ours when it starts: then the security table holds until the service is there.
+    // Docker puts its own jumps before Drawbridge's when it starts: the security table filters until the service runs.
     return hooks.every((h) =>
       [h.chain, 'FORWARD'].some((c) => saved.get(c)?.some((r) => r.hash !== undefined)),
     );
@@ -167,13 +167,13 @@ export async function hasBridgeTable(run: Exec): Promise<boolean> {
   return tables.split('\n').includes(`table bridge ${BRIDGE_TABLE}`);
 }
 
-/** Docker may hang: the base must not wait for it any longer. */
+/** Docker may hang: installing the base waits no longer than this. */
 const START_ASK_MS = 500;
 
 /**
  * The first step of every start, before anything that can fail: with nothing of Drawbridge in the kernel (a boot) the
- * closed base is installed. Rules of an earlier run stay as they are. Another instance that holds the state folder is left
- * alone. Never rejects: what fails is logged, and the start goes on to its own, clearer error.
+ * closed base is installed. Rules of an earlier run stay as they are. If another instance has locked the
+ * state folder, nothing is changed. Never rejects: what fails is logged, and the start goes on to its own, clearer error.
  */
 export async function layClosedFirst(config: Config, log: Logger): Promise<void> {
   await attempt(config, log, async () => !(await hasBridgeTable(exec)));
@@ -204,10 +204,10 @@ async function attempt(config: Config, log: Logger, isNeeded: () => Promise<bool
   } catch (e) {
     log.error(
       { err: e instanceof Error ? e.message : String(e) },
-      'cannot install the closed base: what the message names must be mended, until then containers may be open',
+      'cannot install the closed base: containers may be open until the reported problem is fixed',
     );
   }
 }
 
-/** A folder that cannot be looked into is held by no instance that we could respect. */
+/** A folder that cannot be read counts as not locked. */
 const holder = ({ state }: Config): Promise<string | undefined> => lockHolder(state).catch(() => undefined);

@@ -11,7 +11,7 @@ import { closedBase, type DesiredInput, type KernelConfig, type Subject } from '
 
 /** Three network namespaces for the self-test: a host with a bridge, a container on it, and a net behind it. */
 
-/** What arrived of what was sent, in one phase and family. */
+/** The packets that arrived in one phase and family. */
 export interface Arrival {
   readonly phase: 'without rules' | 'enforced' | 'unknown port';
   readonly family: Family;
@@ -23,20 +23,20 @@ const EXPECTED: Readonly<Record<Arrival['phase'], readonly [permitted: boolean, 
   enforced: [true, false],
   'unknown port': [false, false],
 };
-/** Those that arrived otherwise than they should. */
+/** The results that differ from the expected ones. */
 export const wrongArrivals = (arrivals: readonly Arrival[]): readonly Arrival[] =>
   arrivals.filter((a) => a.permitted !== EXPECTED[a.phase][0] || a.forbidden !== EXPECTED[a.phase][1]);
 
 const PORT = 9999;
 const ROUND_MS = 50;
-/** Until what must arrive has arrived, at most; and how long nothing more may come after that. */
+/** The longest wait for the expected packets, and the time after it in which no other may arrive. */
 const ARRIVE_MS = 3_000;
 const QUIET_MS = 200;
 
 /**
- * Enforces one container in namespaces made for it, sends packets to a permitted and a forbidden address, and tells
- * what came through: first without rules, then with its policy, then as a port that nobody knows. Throws when the
- * stage or the rules cannot be made.
+ * Enforce one container in network namespaces of its own, send packets to a permitted and to a forbidden address, and return which
+ * ones arrived: first without rules, then with its policy, then from an unknown veth. Throws when the namespaces or the rules cannot
+ * be created.
  */
 export async function selfTest(run: Exec, shape: KernelConfig): Promise<readonly Arrival[]> {
   await using stage = new SelfTestStage(run);
@@ -53,7 +53,7 @@ export async function selfTest(run: Exec, shape: KernelConfig): Promise<readonly
 
 type Links = Awaited<ReturnType<SelfTestStage['links']>>;
 
-/** The uplink plays the net: it is no container's. */
+/** The uplink represents the internet: it belongs to no container. */
 const exemptOf = (links: Links): number[] => [links.get('net0')?.ifindex ?? 0];
 
 function enforced(shape: KernelConfig, member: Subject, links: Links, bridge: string): DesiredInput {
@@ -121,7 +121,7 @@ function bound(
   namespace: string,
 ): Disposable & { readonly socket: Socket } {
   const socket = createSocket(family === 4 ? 'udp4' : 'udp6');
-  socket.on('error', () => undefined); // a rejected packet tells by an ICMP error; what arrives is what counts
+  socket.on('error', () => undefined); // a rejected packet causes an ICMP error; only packets that arrive are counted
   socket.bind({ fd: udpSocketFd({ family, address, port, namespace }) });
   return { socket, [Symbol.dispose]: () => void socket.close() };
 }

@@ -23,7 +23,7 @@ import { readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 
 const foundFile = (state: string): string => join(state, 'kernel-found.json');
 
-/** Notes what stands before us, so that teardown can leave it so. */
+/** Record the chains that exist before the first start, so that teardown can restore that state. */
 export async function noteFound(config: Config): Promise<void> {
   const found = await readChains(exec);
   const prefixes = [config.kernel.prefix, ...formerPrefixes(config)];
@@ -33,7 +33,7 @@ export async function noteFound(config: Config): Promise<void> {
 
 const prefixFile = (config: Config): string => join(config.state, 'kernel-prefix');
 
-/** The prefix of what an earlier start laid; undefined: none has with this state folder. */
+/** The kernel.prefix of an earlier start. Returns undefined if there was none with this state folder. */
 function lastPrefix(config: Config): string | undefined {
   try {
     const prefix = readFileSync(prefixFile(config), 'utf8').trim();
@@ -43,7 +43,7 @@ function lastPrefix(config: Config): string | undefined {
   }
 }
 
-/** That prefix, where the configuration has another one now. */
+/** The earlier prefix, if the configuration has another one now. */
 export function formerPrefixes(config: Config): readonly string[] {
   const last = lastPrefix(config);
   return last === undefined || last === config.kernel.prefix ? [] : [last];
@@ -56,7 +56,7 @@ async function teardownFormer(config: Config): Promise<readonly string[]> {
 }
 
 /**
- * What an earlier start laid under another prefix goes, once ours stands: both together held no less than ours alone.
+ * Remove the rules of the previous kernel.prefix when those of the current one are installed: meanwhile both are enforced.
  * Returns what was removed.
  */
 export async function leavePrefix(config: Config): Promise<readonly string[]> {
@@ -67,7 +67,7 @@ export async function leavePrefix(config: Config): Promise<readonly string[]> {
 
 const FOUND_VERSION = 1;
 
-/** Undefined: never started with this state folder, or the file cannot be read: then only what has our name goes. */
+/** Returns undefined when there was no start with this state folder, or the file cannot be read: then only chains with the prefix go. */
 export function foundBefore({ state }: Pick<Config, 'state'>): Found | undefined {
   const parse = (content: unknown): Found | undefined => {
     if (!isRecord(content)) return undefined;
@@ -80,7 +80,7 @@ export function foundBefore({ state }: Pick<Config, 'state'>): Found | undefined
   return readStateFile(foundFile(state), { version: FOUND_VERSION, parse });
 }
 
-/** Takes every trace out of this host's kernel; works without the service. Returns what was removed. */
+/** Remove everything of Drawbridge from the kernel of this host, without the service. Returns a list of what was removed. */
 export async function teardownKernel(config: Config): Promise<readonly string[]> {
   const removed = [
     ...(await teardownFormer(config)),
@@ -103,7 +103,7 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
   return removed;
 }
 
-/** A service listens to the queue of held packets: perhaps by another configuration than this. */
+/** True if a process listens to the packet queue: a service, perhaps with another configuration. */
 export function isServed(config: Config): boolean {
   const { holdQueue } = shapeOf(config);
   return readText('/proc/net/netfilter/nfnetlink_queue')
@@ -111,7 +111,7 @@ export function isServed(config: Config): boolean {
     .some((line) => line.trim().split(/\s+/)[0] === String(holdQueue));
 }
 
-/** Without a queue there is no such file. */
+/** The file does not exist while no queue does. */
 function readText(file: string): string {
   try {
     return readFileSync(file, 'utf8');
@@ -120,7 +120,7 @@ function readText(file: string): string {
   }
 }
 
-/** Bridges learn MACs as they did. */
+/** Let bridges learn MAC addresses again. */
 async function releaseBridges(): Promise<string[]> {
   using links = new Links();
   using bridges = new Bridges();
@@ -129,7 +129,7 @@ async function releaseBridges(): Promise<string[]> {
   const former = all.filter((l) => bridges.release(l.index));
   const veths = await releaseVeths(ports);
   return [
-    ...former.map((l) => `bound on what bridge ${l.name} learns`),
+    ...former.map((l) => `limit on what bridge ${l.name} learns`),
     ...(veths.length > 0 ? [`${veths.length} entries of forwarding tables`] : []),
   ];
 }
@@ -139,7 +139,7 @@ async function removeRoutes(): Promise<string[]> {
   return (await removeNeighbourRoutes(table)).map((subnet) => `routes between neighbours in ${subnet}`);
 }
 
-/** Cgroups that we made for Docker's containers, while nothing is in them. */
+/** Remove cgroups that Drawbridge created for Docker's containers, if they are empty. */
 function removeParents(state: string): string[] {
   const cgroups = new Cgroups();
   return readParents(state)
@@ -147,7 +147,7 @@ function removeParents(state: string): string[] {
     .map((path) => `cgroup ${path}`);
 }
 
-/** Our table in containers' own namespaces, where the service did not take it out itself. */
+/** Remove Drawbridge's tables from the namespaces of containers, where the service did not remove them. */
 async function tidyNamespaces(state: string): Promise<string[]> {
   const removed: string[] = [];
   for (const path of readFolders(state).flatMap((folder) =>
@@ -171,7 +171,7 @@ function listed(folder: string): string[] {
   }
 }
 
-/** Chains of the iptables tables by "family table", as they stood before we came: what was not there goes at teardown. */
+/** Chains of the iptables tables by "family table" before the first start. Teardown removes those that are not listed. */
 type Found = Readonly<Record<string, readonly string[]>>;
 
 interface JsonChain {
@@ -198,11 +198,11 @@ async function readChains(run: Exec): Promise<Found> {
   return found;
 }
 
-/** True when nothing of ours stands: then what is there is what was found. */
+/** True if no chain of Drawbridge exists: then the chains are those from before the first start. */
 const isUntouched = (found: Found, prefix: string): boolean =>
   !Object.values(found).some((chains) => chains.some((c) => c.startsWith(`${prefix}-`)));
 
-/** Base chains and tables that we made iptables create, in the order in which they can be deleted. */
+/** Base chains and tables that iptables created for Drawbridge, in the order in which they can be deleted. */
 function leftovers(now: Found, before: Found): { chains: readonly string[]; tables: readonly string[] } {
   const chains: string[] = [];
   const tables: string[] = [];
@@ -217,8 +217,8 @@ function leftovers(now: Found, before: Found): { chains: readonly string[]; tabl
 const BUILTIN = new Set(['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING']);
 
 /**
- * Takes every trace of ours out of the rules, sets and bridge table. `before`: what stood when we came; base chains and
- * tables that iptables made for us go too, when they are empty. Returns what was removed, for people.
+ * Remove Drawbridge's rules, sets and bridge table. `before` lists the chains from before the first start: base chains and tables
+ * that iptables created since then are removed too, if they are empty. Returns texts about what was removed.
  */
 export async function teardownRules(
   run: Exec,
@@ -240,7 +240,7 @@ export async function teardownRules(
   return removed;
 }
 
-/** Chains, jumps and sets that bear another prefix than ours does now; the tables without a prefix stay. */
+/** Remove chains, jumps and sets of another prefix. Tables without a prefix stay. */
 async function teardownPrefix(run: Exec, prefix: string): Promise<readonly string[]> {
   const observed = await observe(run, prefix, () => undefined);
   return [...(await removeChains(run, prefix, observed)), ...(await removeSets(run, prefix, observed))];
