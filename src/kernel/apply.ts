@@ -106,9 +106,11 @@ export interface ApplyOptions {
  */
 export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {}): Promise<boolean> {
   const { beforeBinding = async () => undefined, hasCgroup = () => true } = options;
-  const whole: boolean[] = [];
+  const complete: boolean[] = [];
   const runStage = async (stage: readonly Step[]): Promise<void> => {
-    whole.push(...(await Promise.all(stage.map((step) => runWithoutRemovedCgroups(run, step, hasCgroup)))));
+    complete.push(
+      ...(await Promise.all(stage.map((step) => runWithoutRemovedCgroups(run, step, hasCgroup)))),
+    );
   };
   for (const stage of plan.stages.slice(0, plan.blockingStages)) await runStage(stage);
   const ready = beforeBinding();
@@ -118,7 +120,7 @@ export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {
     await runStage(stage);
   }
   await ready;
-  return whole.every(Boolean);
+  return complete.every(Boolean);
 }
 
 const hasExistingCgroup = (line: string, hasCgroup: (path: string) => boolean): boolean => {

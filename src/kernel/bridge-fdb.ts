@@ -173,7 +173,7 @@ function outgoing(change: PortChange): Outgoing {
 }
 
 type PortTable = Pick<BridgePorts, 'ports' | 'entries' | 'change'>;
-type Held = ReadonlyMap<number, HeldVeth>;
+type VethSettings = ReadonlyMap<number, HeldVeth>;
 
 const RETRY_MS = 1_000;
 
@@ -184,9 +184,9 @@ const RETRY_MS = 1_000;
 export class BridgeFdb {
   readonly #table: PortTable;
   readonly #log: Pick<Logger, 'warn'>;
-  #wanted: Held = new Map();
+  #wanted: VethSettings = new Map();
   /** The settings in the kernel, as far as they are known. */
-  #held = new Map<number, HeldVeth>();
+  #installed = new Map<number, HeldVeth>();
   /** The kernel must be read first. */
   #unknown = true;
   /** Veths that may have left their bridge, in which case their settings were reset. */
@@ -201,7 +201,7 @@ export class BridgeFdb {
   }
 
   /** Apply these settings, and remove the settings of all other veths. */
-  apply(veths: Held): void {
+  apply(veths: VethSettings): void {
     this.#wanted = veths;
     this.#wake();
   }
@@ -239,23 +239,26 @@ export class BridgeFdb {
 
   #failed(error: string): void {
     if (this.#closed) return;
-    this.#log.warn({ err: error }, 'bridges may still learn MACs from frames of containers: will try again');
+    this.#log.warn(
+      { err: error },
+      'cannot set static entries of bridges, which may still learn MACs from frames of containers: will try again',
+    );
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#wake(), RETRY_MS);
     this.#timer.unref();
   }
 
-  async #once(wanted: Held): Promise<void> {
+  async #once(wanted: VethSettings): Promise<void> {
     if (this.#unknown) {
       this.#unknown = false;
-      this.#held = configuredVeths(await this.#table.ports(), await this.#table.entries());
+      this.#installed = configuredVeths(await this.#table.ports(), await this.#table.entries());
     }
-    for (const index of this.#moved) this.#held.delete(index);
+    for (const index of this.#moved) this.#installed.delete(index);
     this.#moved.clear();
-    const changes = portChanges(wanted, this.#held);
+    const changes = portChanges(wanted, this.#installed);
     if (changes.length === 0) return;
     const left = new Set((await this.#table.change(changes)).map((c) => c.index));
-    this.#held = new Map([...wanted].filter(([index]) => !left.has(index)));
+    this.#installed = new Map([...wanted].filter(([index]) => !left.has(index)));
   }
 }
 
@@ -274,16 +277,16 @@ function configuredVeths(
 }
 
 /** An entry is added before learning is switched off, so that the bridge knows the MAC of a veth at any time. */
-function portChanges(wanted: Held, held: Held): PortChange[] {
+function portChanges(wanted: VethSettings, installed: VethSettings): PortChange[] {
   const changes: PortChange[] = [];
-  for (const [index, now] of held) {
+  for (const [index, now] of installed) {
     const next = wanted.get(index);
     if (next?.mac !== now.mac || next.master !== now.master)
       changes.push({ kind: 'delete', index, mac: now.mac });
     if (!next) changes.push({ kind: 'set', index, settings: { learning: true, flood: true } });
   }
   for (const [index, next] of wanted) {
-    const now = held.get(index);
+    const now = installed.get(index);
     const isKnown = now?.mac === next.mac && now.master === next.master;
     if (isKnown && now.flood === next.flood && now.learning !== true) continue;
     if (!isKnown) changes.push({ kind: 'add', index, mac: next.mac });
@@ -294,7 +297,7 @@ function portChanges(wanted: Held, held: Held): PortChange[] {
 
 /** Bridges learn again, and forget our entries. Resolves with the veths. */
 export async function releaseVeths(table: PortTable): Promise<readonly number[]> {
-  const held = configuredVeths(await table.ports(), await table.entries());
-  await table.change(portChanges(new Map(), held));
-  return [...held.keys()];
+  const installed = configuredVeths(await table.ports(), await table.entries());
+  await table.change(portChanges(new Map(), installed));
+  return [...installed.keys()];
 }

@@ -125,11 +125,11 @@ type ChainCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
 /** Reads the counters of the kernel. Rejects with KernelError when `iptables-save` fails. */
 export async function readCounters(run: Exec, prefix: string, family: Family): Promise<ChainCounts> {
   const text = await savedRules(run, family, ['-c', '-t', 'filter']);
-  const ours = [`${prefix}-c-`, `${prefix}-l-`, `${prefix}-h-`];
+  const own = [`${prefix}-c-`, `${prefix}-l-`, `${prefix}-h-`];
   const counts = new Map<string, Map<string, number>>();
   for (const line of text.split('\n')) {
     const [, packets, chain] = /^\[(\d+):\d+\] -A (\S+)/.exec(line) ?? [];
-    if (!packets || !chain || !ours.some((start) => chain.startsWith(start))) continue;
+    if (!packets || !chain || !own.some((start) => chain.startsWith(start))) continue;
     const hash = ownHash(line, prefix);
     if (hash === undefined) continue;
     const rules = counts.get(chain) ?? new Map<string, number>();

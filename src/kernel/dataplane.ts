@@ -74,13 +74,13 @@ export class Dataplane {
     this.#tampered ||= fresh && this.#isTampered(observed);
     this.#observed = undefined;
     for (const set of plan.refill) this.#made.add(set);
-    const whole = await applyPlan(this.#run, plan, { beforeBinding, hasCgroup: this.#hasCgroup });
-    const stands = whole ? expectedAfter(this.#shape, desired, observed) : await this.read();
-    this.#observed = stands;
+    const isComplete = await applyPlan(this.#run, plan, { beforeBinding, hasCgroup: this.#hasCgroup });
+    const reached = isComplete ? expectedAfter(this.#shape, desired, observed) : await this.read();
+    this.#observed = reached;
     const changed = plan.stages.length > 0;
     const repaired = this.#tampered;
     this.#tampered = false;
-    this.#last = { desired, left: whole ? NOTHING : this.#stepsTo(desired, stands) };
+    this.#last = { desired, left: isComplete ? NOTHING : this.#stepsTo(desired, reached) };
     const refill = [...this.#made].filter((set) => desired.sets.has(set));
     this.#made.clear();
     return { changed, refill, repaired };

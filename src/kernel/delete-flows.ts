@@ -95,16 +95,16 @@ export function deleteMarkedFlows(
 async function deleteInTwoRounds(
   table: FlowTable,
   find: () => Promise<Flow[]>,
-  { keep, block: bar }: DeletionRules,
+  { keep, block }: DeletionRules,
 ): Promise<readonly Flow[]> {
   const round = async (): Promise<Flow[]> => {
-    const doomed = (await find()).filter((f) => !keep(f));
+    const unwanted = (await find()).filter((f) => !keep(f));
     try {
-      if (doomed.length > 0) await bar(doomed);
+      if (unwanted.length > 0) await block(unwanted);
     } finally {
-      for (const flow of doomed) table.delete(flow);
+      for (const flow of unwanted) table.delete(flow);
     }
-    return doomed;
+    return unwanted;
   };
   const ended = await round();
   if (ended.length > 0) await round();
@@ -160,15 +160,15 @@ export class FlowBlocklist {
     for (const family of [4, 6] as const) {
       const fit = flows.filter((f) => f.family === family && !NOT_BLOCKABLE.includes(f.proto));
       const set = sharedSet(this.#prefix, 'cut', family);
-      const barred = (part: readonly Flow[], seconds: number): Block[] =>
+      const blocksOf = (part: readonly Flow[], seconds: number): Block[] =>
         part.flatMap((f) =>
           membersOf(f).map((member) => ({ set, member, ends: endsOf(f), until: now + seconds * 1000 })),
         );
-      const connections = barred(
+      const connections = blocksOf(
         fit.filter((f) => f.proto === TCP),
         tcp,
       );
-      const rest = barred(
+      const rest = blocksOf(
         fit.filter((f) => f.proto !== TCP),
         others,
       );

@@ -215,37 +215,37 @@ export class LinkCache {
 export class HostAddresses {
   readonly #table: Pick<Addresses, 'list'>;
   /** By address and interface: the prefix length. */
-  readonly #held = new Map<string, Map<number, number>>();
+  readonly #prefixes = new Map<string, Map<number, number>>();
 
   constructor(table: Pick<Addresses, 'list'>) {
     this.#table = table;
   }
 
   get all(): ReadonlySet<string> {
-    return new Set(this.#held.keys());
+    return new Set(this.#prefixes.keys());
   }
 
   /** All addresses with their interfaces. */
   get subnets(): readonly HostSubnet[] {
-    return [...this.#held].flatMap(([address, links]) =>
+    return [...this.#prefixes].flatMap(([address, links]) =>
       [...links].map(([index, prefix]) => ({ index, address, prefix })),
     );
   }
 
   put(a: LocalAddress): void {
-    this.#held.set(a.address, (this.#held.get(a.address) ?? new Map()).set(a.index, a.prefix));
+    this.#prefixes.set(a.address, (this.#prefixes.get(a.address) ?? new Map()).set(a.index, a.prefix));
   }
 
   gone(a: LocalAddress): void {
-    const links = this.#held.get(a.address);
+    const links = this.#prefixes.get(a.address);
     links?.delete(a.index);
-    if (links?.size === 0) this.#held.delete(a.address);
+    if (links?.size === 0) this.#prefixes.delete(a.address);
   }
 
   /** Called at the start, and after notifications were lost. */
   async refresh(): Promise<void> {
     const addresses = await this.#table.list();
-    this.#held.clear();
+    this.#prefixes.clear();
     for (const a of addresses) this.put(a);
   }
 }

@@ -133,9 +133,9 @@ function hookCommands(desired: TableDesired, observed: SavedTable, prefix: strin
   for (const [chain, rules] of observed) {
     if (chain.startsWith(`${prefix}-`)) continue;
     const hook = wanted.get(chain);
-    const ours = rules.filter((r) => r.hash !== undefined);
-    if (hook && ours.length === 1 && rules[0]?.hash === hashOf(hook, desired.family)) continue;
-    commands.push(...ours.map((r) => `-D ${chain} ${r.text}`));
+    const own = rules.filter((r) => r.hash !== undefined);
+    if (hook && own.length === 1 && rules[0]?.hash === hashOf(hook, desired.family)) continue;
+    commands.push(...own.map((r) => `-D ${chain} ${r.text}`));
     if (hook) commands.push(insertion(chain, hook, desired.family, prefix));
   }
   for (const [chain, hook] of wanted)

@@ -70,9 +70,9 @@ export async function applyLanProgram(run: Exec, namespace: string, program: str
 export async function lanFingerprint(run: Exec, namespace: string): Promise<string | undefined> {
   const root: unknown = JSON.parse(await inside(run, namespace, ['nft', '-j', '-s', 'list', 'ruleset']));
   const items = (root as { nftables?: readonly Item[] }).nftables ?? [];
-  const ours = items.flatMap(oursOf);
-  if (ours.length === 0) return undefined;
-  return createHash('sha256').update(JSON.stringify(ours)).digest('base64url');
+  const own = items.flatMap(ownPart);
+  if (own.length === 0) return undefined;
+  return createHash('sha256').update(JSON.stringify(own)).digest('base64url');
 }
 
 type Item = Readonly<Record<string, Part>>;
@@ -83,7 +83,7 @@ interface Part {
   readonly flags?: unknown;
   readonly elem?: unknown;
 }
-function oursOf(item: Item): Item[] {
+function ownPart(item: Item): Item[] {
   const [[kind, part] = []] = Object.entries(item);
   if (kind === undefined || part === undefined) return [];
   if ((kind === 'table' ? part.name : part.table) !== LAN_TABLE) return [];
@@ -95,7 +95,7 @@ function oursOf(item: Item): Item[] {
 /** Counts every change of any table of that namespace. Throws NetlinkError. */
 export function generationIn(namespace: string): number | undefined {
   using socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
-  const [answer] = socket.request(`look at the tables in ${namespace}`, askGeneration());
+  const [answer] = socket.request(`read the generation of the tables in ${namespace}`, askGeneration());
   return answer && generationOf(answer.body);
 }
 

@@ -40,11 +40,11 @@ type Elements = Omit<BridgeDesired, keyof NamedObjects>;
 /** An interface without an index must not be written back: nft would refuse it, and with it all of the change. */
 function withoutUnknown(all: Elements): Elements {
   const isKnown = (key: unknown): boolean => !/^NaN\b/.test(String(key));
-  const known = Object.entries(all).map(([name, held]): [string, unknown] => [
+  const known = Object.entries(all).map(([name, members]): [string, unknown] => [
     name,
-    held instanceof Map
-      ? new Map([...held].filter(([key]) => isKnown(key)))
-      : new Set([...held].filter(isKnown)),
+    members instanceof Map
+      ? new Map([...members].filter(([key]) => isKnown(key)))
+      : new Set([...members].filter(isKnown)),
   ]);
   return Object.fromEntries(known) as Elements;
 }

@@ -55,13 +55,13 @@ const IN = { name: 'resolver_in', type: 'filter', hook: HOOK.input, priority: 0 
  * - source 127.0.0.11 is refused: no client has it, and as a "reply" to it a forged packet would reach Docker's port.
  */
 export function installResolverRules(namespace: string, port: number): void {
-  const lay = (...before: readonly Outgoing[]): void =>
-    transact(namespace, 'lay resolver rules', [...before, ...content(port)]);
+  const install = (...before: readonly Outgoing[]): void =>
+    transact(namespace, 'install resolver rules', [...before, ...content(port)]);
   try {
-    lay(newTable(TABLE, 'only'));
+    install(newTable(TABLE, 'only'));
   } catch (e) {
     if (!(e instanceof NetlinkError) || e.code !== 'EEXIST') throw e;
-    lay(newTable(TABLE), deleteTable(TABLE), newTable(TABLE)); // ten times slower: a deletion waits for all readers
+    install(newTable(TABLE), deleteTable(TABLE), newTable(TABLE)); // ten times slower: a deletion waits for all readers
   }
 }
 
@@ -86,7 +86,7 @@ export async function removeResolverRules(namespace: string): Promise<boolean> {
 
 function content(port: number): Outgoing[] {
   const to = [isIpv4(), destination(EMBEDDED)];
-  const ours = (chain: string): Outgoing[] =>
+  const acceptOwn = (chain: string): Outgoing[] =>
     PROTOCOLS.map((p) => {
       const match = [...to, source(EMBEDDED, true), protocol(p), destinationPort(port)];
       return newRule(TABLE, chain, ...match, verdict('accept'));
@@ -96,11 +96,11 @@ function content(port: number): Outgoing[] {
     ...PROTOCOLS.map((p) =>
       newRule(TABLE, NAT.name, ...to, protocol(p), destinationPort(53), dnatIpv4(EMBEDDED, port)),
     ),
-    ...ours(OUT.name),
+    ...acceptOwn(OUT.name),
     newRule(TABLE, OUT.name, ...to, protocol(PROTOCOL_NUMBERS.tcp), rejectTcp()),
     newRule(TABLE, OUT.name, ...to, rejectIpv4()),
     newRule(TABLE, IN.name, notFrom(LOOPBACK), ...to, verdict('drop')),
-    ...ours(IN.name),
+    ...acceptOwn(IN.name),
     newRule(TABLE, IN.name, ...to, verdict('drop')),
   ];
 }

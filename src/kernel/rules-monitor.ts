@@ -53,9 +53,9 @@ export class RulesMonitor implements AsyncDisposable {
       if (this.#stop.signal.aborted) return;
       log.warn(
         { end },
-        'nft monitor ended: starting it again; until then only the periodic look finds changes',
+        'nft monitor ended: starting it again; until then only the periodic check finds changes',
       );
-      onForeign('nft monitor was away');
+      onForeign('nft monitor was not running');
       await sleep(RESTART_MS, undefined, { signal: this.#stop.signal }).catch(() => undefined);
     }
   }

@@ -12,7 +12,7 @@ if (!send) throw new Error('kernel/tool-runner is started by the service only');
 const service = process.ppid;
 const running = new Set<number>();
 /** Nothing is sent once the service has exited. */
-const tell = (what: ToolReport | ToolsReady): void => {
+const report = (what: ToolReport | ToolsReady): void => {
   if (process.connected) send(what, undefined, undefined, () => undefined);
 };
 const endWhenIdle = (): void => {
@@ -22,10 +22,10 @@ const endWhenIdle = (): void => {
 process.on('message', ({ id, file, args, options }: ToolRequest) => {
   if (process.ppid !== service) return; // the request is of an earlier service, whose rules must not be mixed with those of the next one
   running.add(id);
-  execHere(file, args, options, (pid) => tell({ id, pid }))
+  execHere(file, args, options, (pid) => report({ id, pid }))
     .then(
-      (result) => tell({ id, result }),
-      (e: unknown) => tell({ id, failure: e instanceof Error ? e.message : String(e) }),
+      (result) => report({ id, result }),
+      (e: unknown) => report({ id, failure: e instanceof Error ? e.message : String(e) }),
     )
     .finally(() => {
       running.delete(id);
@@ -34,4 +34,4 @@ process.on('message', ({ id, file, args, options }: ToolRequest) => {
 });
 process.on('disconnect', endWhenIdle);
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
-tell({ ready: true });
+report({ ready: true });

@@ -186,7 +186,7 @@ export class Conntrack implements Disposable {
 }
 
 function badAddress(operation: string): NetlinkError {
-  return new NetlinkError(operation, EINVAL, { reason: 'not an address of the family asked for' });
+  return new NetlinkError(operation, EINVAL, { reason: 'not an address of the requested family' });
 }
 
 /** The destination a redirected packet had before our redirect. */

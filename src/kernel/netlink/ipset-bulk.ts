@@ -148,7 +148,7 @@ export class BulkSets implements Disposable {
 
   /** Throws NetlinkError when a set of that name exists. */
   create(set: BigSet): void {
-    this.#do(`make set ${set.name}`, BULK_COMMAND.create, createBody(set), FLAG.create | FLAG.exclusive);
+    this.#do(`create set ${set.name}`, BULK_COMMAND.create, createBody(set), FLAG.create | FLAG.exclusive);
   }
 
   /** Adds all singles (hash:ip) or networks (hash:net), in slices between which the event loop breathes. */
@@ -166,7 +166,7 @@ export class BulkSets implements Disposable {
   async header(set: string): Promise<SetHeader | undefined> {
     const out = { type: IPSET_COMMAND.list, body: listBody(set, true) };
     try {
-      const [found] = await this.#dumps.dump(`look at set ${set}`, out, ({ body }) => {
+      const [found] = await this.#dumps.dump(`read the header of set ${set}`, out, ({ body }) => {
         const header = decodeHeader(body);
         return header.ok ? header.value : undefined;
       });

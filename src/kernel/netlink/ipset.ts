@@ -148,7 +148,7 @@ const EINVAL = 22;
 const ERROR = { protocol: 4097, prefix: 4104, timeout: 4107, full: 4352 } as const;
 
 const MEANING: Readonly<Record<number, ErrorDetail>> = {
-  [ENOENT]: { reason: 'no such set', remedy: 'The reconciler makes it; add again after it has applied.' },
+  [ENOENT]: { reason: 'no such set', remedy: 'The next pass creates it: add the member again after that.' },
   [ERROR.protocol]: {
     reason: 'the kernel does not understand the message',
     remedy: 'ipset protocol 7 is needed (Linux >= 4.20).',
@@ -157,8 +157,8 @@ const MEANING: Readonly<Record<number, ErrorDetail>> = {
     reason: 'the prefix does not fit the set',
     remedy: 'hash:ip takes single addresses, no set takes /0.',
   },
-  [ERROR.timeout]: { reason: 'the set was made without time-outs', remedy: 'Make it with "timeout 0".' },
-  [ERROR.full]: { reason: 'the set is full', remedy: 'Make it with a greater maxelem.' },
+  [ERROR.timeout]: { reason: 'the set was created without time-outs', remedy: 'Create it with "timeout 0".' },
+  [ERROR.full]: { reason: 'the set is full', remedy: 'Create it with a greater maxelem.' },
 };
 
 function explained(error: unknown): unknown {
@@ -251,7 +251,7 @@ export class KernelSets implements Disposable {
     const header = answer === undefined ? undefined : decodeHeader(answer.body);
     const family = address.includes(':') ? 6 : 4;
     if (header?.ok !== true || header.value.family === family) return undefined;
-    const reason = `the set holds IPv${header.value.family}, the address is IPv${family}`;
+    const reason = `the set is for IPv${header.value.family}, the address is IPv${family}`;
     return new NetlinkError(error.operation, error.errno, {
       reason,
       remedy: 'Use the set of the other family.',

@@ -11,7 +11,8 @@ export interface ErrorDetail {
 
 const REMEDIES: Readonly<Record<string, string>> = {
   EPERM: 'Run as root, or with CAP_NET_ADMIN in the network namespace concerned.',
-  ENOBUFS: 'The kernel had more to say than the receive buffer holds: ask again, or raise net.core.rmem_max.',
+  ENOBUFS:
+    'The reply of the kernel did not fit the receive buffer: repeat the request, or raise net.core.rmem_max.',
   ENOTSUP: 'This kernel lacks the feature: load its module or use a newer kernel.',
   EPROTONOSUPPORT: 'This kernel lacks this netlink family: load nfnetlink or use another kernel.',
 };

@@ -201,7 +201,7 @@ function openLog(options: PacketLogOptions): NetlinkSocket {
     socket.close();
     if (!isRefusal(error, 'EBUSY', 'EPERM')) throw error;
     throw new NetlinkError(operation, error.errno, {
-      reason: 'another process has this log group, or the right to it is missing',
+      reason: 'another process has this log group, or CAP_NET_ADMIN is missing',
       remedy:
         'Stop the other process (/proc/net/netfilter/nfnetlink_log shows its port id) or choose another group.',
     });

@@ -250,7 +250,7 @@ function openBound(options: PacketQueueOptions): NetlinkSocket {
 
 function queueTaken(operation: string, cause: NetlinkError): NetlinkError {
   return new NetlinkError(operation, cause.errno, {
-    reason: 'another process has this queue, or the right to it is missing',
+    reason: 'another process has this queue, or CAP_NET_ADMIN is missing',
     remedy:
       'Stop the other process (/proc/net/netfilter/nfnetlink_queue shows its port id) or choose another queue.',
   });
