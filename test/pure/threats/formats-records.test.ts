@@ -1,6 +1,6 @@
 /** Tables, NDJSON and whole documents. */
 import { describe, expect, it } from 'vitest';
-import { destinationsOf } from '../../../src/threats/formats/stix.js';
+import { destinationsOf } from '../../../src/threats/formats/json-records.js';
 import { names, parsed, ranges4 } from './shape.js';
 
 describe('tables', () => {
