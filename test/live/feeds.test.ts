@@ -8,7 +8,7 @@ import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
-import { haveReal, realFeed } from '../pure/threats/shape.js';
+import { haveReal, realFeed } from '../pure/threats/feed-shape.js';
 
 const PORT = 9099;
 const BAD = '93.184.66.6';

@@ -218,7 +218,7 @@ export const NAMES: readonly Mutant[] = [
     file: 'src/threats/merge.ts',
     from: 'if (nat64.length === 0 || countOf(v4) === 0) return v6;',
     to: 'if (nat64.length >= 0 || countOf(v4) === 0) return v6;',
-    killedBy: pure('threats/load', 'lists IPv4 behind translators, too'),
+    killedBy: pure('threats/ingest', 'lists IPv4 behind translators, too'),
   },
   {
     id: 'inside-answers',

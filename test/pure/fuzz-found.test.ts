@@ -6,7 +6,7 @@ import { parseEntries } from '../../src/policy/entry-parse.js';
 import { readLabels } from '../../src/policy/labels.js';
 import { listFromObject } from '../../src/policy/list-parse.js';
 import { Random } from '../fuzz/random.js';
-import { parsed as parsedFeed } from './threats/shape.js';
+import { parsed as parsedFeed } from './threats/feed-shape.js';
 
 /** Before, each took minutes or ended the process. */
 const soon = (work: () => unknown): void => {

@@ -106,7 +106,7 @@ class JsonDocument implements BodyParser {
   }
 }
 
-export const jsonDocument = (walk: DocumentWalk, into: Collector): BodyParser => new JsonDocument(walk, into);
+const jsonDocument = (walk: DocumentWalk, into: Collector): BodyParser => new JsonDocument(walk, into);
 
 const asList = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 

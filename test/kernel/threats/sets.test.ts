@@ -8,7 +8,7 @@ import {
   type SetMembers,
   singleTexts,
 } from '../../../src/threats/merge.js';
-import { haveReal, load, realFeed } from '../../pure/threats/shape.js';
+import { haveReal, load, realFeed } from '../../pure/threats/feed-shape.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 
 let ns: Netns;

@@ -5,8 +5,8 @@ import { formatRange, parseCidr } from '../../../src/lib/ip.js';
 import { mergeFeeds, netTexts, singleTexts, toMembers } from '../../../src/threats/merge.js';
 import { mergeSorted } from '../../../src/threats/range-algebra.js';
 import { SHARED_RANGES } from '../../../src/threats/shared-ranges.js';
+import { haveReal, load, realFeed } from './feed-shape.js';
 import { byAddress, clean, hasIprange, oracle } from './iprange.js';
-import { haveReal, load, realFeed } from './shape.js';
 
 const V4: Readonly<Record<string, number>> = {
   'edge/threatfox_2025-05-01T14_before-expiry.txt': 136103,

@@ -2,7 +2,7 @@
 import { gzipSync } from 'node:zlib';
 import { zipSync } from 'fflate';
 import { describe, expect, it } from 'vitest';
-import { type ParseOutcome, parseBody } from '../../../src/threats/formats/parse-body.js';
+import { type ParseOutcome, parseBody } from '../../../../src/threats/formats/parse-body.js';
 
 const TEXT = '192.0.2.7\n198.51.100.0/24\n';
 /** TEXT through xz -9, with CRC64. */

@@ -6,7 +6,7 @@ import { RefusedError } from '../../../src/lib/problem.js';
 import { columnCount, type Direction } from '../../../src/policy/threat.js';
 import { FeedHost } from './feed-host.js';
 import { FeedServer } from './feed-server.js';
-import { haveReal, realFeed } from './shape.js';
+import { haveReal, realFeed } from './feed-shape.js';
 
 const GOOD = `${Array.from({ length: 300 }, (_, i) => `203.0.${i >> 8}.${i & 255}`).join('\n')}\nevil.example\n`;
 const BAD = '203.0.0.7';

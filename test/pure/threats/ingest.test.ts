@@ -17,7 +17,7 @@ import {
 } from '../../../src/threats/merge.js';
 import { SHARED_RANGES } from '../../../src/threats/shared-ranges.js';
 import { ThreatIndex } from '../../../src/threats/threat-index.js';
-import { type LoadExtras, load, NOW } from './shape.js';
+import { type LoadExtras, load, NOW } from './feed-shape.js';
 
 /** Many single addresses, as a feed lists them. */
 const list = (count: number, from = 0): string =>

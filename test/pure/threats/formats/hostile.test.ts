@@ -1,9 +1,9 @@
 /** Bodies that are no lists, and bodies made to do harm. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { FEED_FORMATS } from '../../../src/config/feed-config.js';
-import { formatNamed, parseBody } from '../../../src/threats/formats/parse-body.js';
-import { load, NOW } from './shape.js';
+import { FEED_FORMATS } from '../../../../src/config/feed-config.js';
+import { formatNamed, parseBody } from '../../../../src/threats/formats/parse-body.js';
+import { load, NOW } from '../feed-shape.js';
 
 describe('detection', () => {
   const refused = async (body: string): Promise<string> => {

@@ -1,11 +1,11 @@
 /** Lists of addresses: the lines that they are made of, and those that must not be taken. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseAddress } from '../../../src/lib/ip.js';
-import { Collector } from '../../../src/threats/formats/collector.js';
-import { scanV4, scanV6, stop } from '../../../src/threats/formats/listed-values.js';
-import { parserFor } from '../../../src/threats/formats/parse-body.js';
-import { NOW, parsed, ranges4 } from './shape.js';
+import { parseAddress } from '../../../../src/lib/ip.js';
+import { Collector } from '../../../../src/threats/formats/collector.js';
+import { scanV4, scanV6, stop } from '../../../../src/threats/formats/listed-values.js';
+import { parserFor } from '../../../../src/threats/formats/parse-body.js';
+import { NOW, parsed, ranges4 } from '../feed-shape.js';
 
 describe('netset', () => {
   it('takes addresses, networks, ranges and comments of all kinds', async () => {

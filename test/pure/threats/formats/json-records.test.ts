@@ -1,7 +1,7 @@
 /** Tables, NDJSON and whole documents. */
 import { describe, expect, it } from 'vitest';
-import { destinationsOf } from '../../../src/threats/formats/json-records.js';
-import { names, parsed, ranges4 } from './shape.js';
+import { destinationsOf } from '../../../../src/threats/formats/json-records.js';
+import { names, parsed, ranges4 } from '../feed-shape.js';
 
 describe('tables', () => {
   it('CSV: header as a row or a comment, quotes, ports, kinds that are not for us', async () => {

@@ -1,8 +1,8 @@
 /** Lists of names, in all the ways in which resolvers and browsers are told of them. */
 import { describe, expect, it } from 'vitest';
-import type { Collector } from '../../../src/threats/formats/collector.js';
-import { ALLOW, BELOW, SELF } from '../../../src/threats/name-table.js';
-import { names, parsed, ranges4 } from './shape.js';
+import type { Collector } from '../../../../src/threats/formats/collector.js';
+import { ALLOW, BELOW, SELF } from '../../../../src/threats/name-table.js';
+import { names, parsed, ranges4 } from '../feed-shape.js';
 
 const both = SELF | BELOW;
 const flagsOf = (found: Collector): Record<string, number> =>
