@@ -1,6 +1,6 @@
 /**
  * DNS rebinding: a public name that answers with an address inside lets its owner aim the container at this network.
- * Such answers are refused unless somebody said that they are meant (spec 2).
+ * Such answers are refused unless the entry, its zone or an address entry permits them (docs/concepts.md).
  */
 
 import { type Address, formatAddress, formatRange, parseAddress, type Range, rangeHas } from '../lib/ip.js';
@@ -14,7 +14,7 @@ import { isWithin, type ResourceRecord, readName, recordAddress } from './wire.j
 /** Which records of an answer belong to the question: the asked name's CNAME chain and its end, nothing else. */
 
 export interface RebindingRules {
-  /** The entry or the zone says that answers in private space are good. */
+  /** The entry or the zone permits answers in private address space. */
   readonly allowPrivate: boolean;
   /** An address entry of the client covers it. */
   covers(address: string): boolean;
@@ -32,7 +32,7 @@ export interface Refusal {
 }
 const deny = (reason: string): Refusal => ({ verdict: 'deny', reason });
 
-/** Why this address may not be told; undefined: it may. */
+/** Returns why the client must not receive this address; undefined when it may. */
 export function refusedAnswer(address: string, rules: RebindingRules): Refusal | undefined {
   const parsed = parseAddress(address);
   // IPv4-mapped: two texts for one destination, never on the wire.
@@ -94,11 +94,11 @@ export function filterAnswers(records: readonly ResourceRecord[], rules: Rebindi
 export const maxChain = 16;
 
 export interface Chain {
-  /** Records to keep, as they stood. */
+  /** The records to keep, unchanged. */
   readonly records: readonly ResourceRecord[];
   /** The last name of the chain, lower case. */
   readonly end: string;
-  /** A record of the asked type stands at the end. */
+  /** There is a record of the requested type at the end of the chain. */
   readonly complete: boolean;
   /** The chain bites its tail or is too long: no answer can come of it. */
   readonly broken: boolean;
@@ -150,8 +150,8 @@ export function followChain(name: string, asked: number, answers: readonly Resou
 }
 
 /**
- * Keys that are taken out: ech (5) hides the name from the TLS check; address hints (4, 6) are addresses that nobody
- * asked for and no set holds, and clients without hints ask A and AAAA (RFC 9460 7.3).
+ * Keys that are removed: ech (5) hides the name from the TLS check; address hints (4, 6) are addresses that are in no set,
+ * and clients without hints query A and AAAA (RFC 9460 7.3).
  */
 const stripped = new Set([4, 5, 6]);
 const mandatory = 0;
@@ -165,7 +165,7 @@ function* params(data: Buffer, start: number): Generator<{ key: number; whole: B
   }
 }
 
-/** True when the record says that clients must understand a key that we take out: then it is useless without. */
+/** True when the record makes a removed key mandatory for clients: then the record is useless without the key. */
 function needsStripped(value: Buffer): boolean {
   for (let at = 0; at + 2 <= value.length; at += 2) if (stripped.has(value.readUInt16BE(at))) return true;
   return false;

@@ -1,4 +1,4 @@
-/** Bounds for each client, so that a flood of one leaves room for the others. */
+/** Bounds for each client, so that a flood of one leaves capacity for the others. */
 interface Bucket {
   tokens: number;
   at: number;
@@ -16,7 +16,7 @@ export interface RateLimits {
  */
 export const upstreamShare: RateLimits = { rate: 300, burst: 1500, inFlight: 128 };
 const defaultClientLimits: RateLimits = { rate: 2000, burst: 4000, inFlight: 256 };
-/** Askers remembered; forged sources could name any number of them. */
+/** Clients remembered; forged sources could name any number of them. */
 const maxClients = 8192;
 
 export class ClientLimits {
@@ -27,7 +27,7 @@ export class ClientLimits {
     this.#limits = limits;
   }
 
-  /** Takes a place for one query; false: the client has had its share. Every true needs one `leave`. */
+  /** Count one query in; false when the client has reached its limit. Every true needs one `leave`. */
   enter(client: string, now: number): boolean {
     const bucket = this.#bucket(client, now);
     bucket.tokens = Math.min(
@@ -55,7 +55,7 @@ export class ClientLimits {
     return fresh;
   }
 
-  /** The longest known without anything in flight goes. */
+  /** Forget the oldest client that has nothing in flight. */
   #evict(): void {
     for (const [client, bucket] of this.#buckets) {
       if (bucket.inFlight > 0) continue;
@@ -65,16 +65,16 @@ export class ClientLimits {
   }
 }
 
-/** Whose question is looked at next: askers take turns, so that nobody waits behind another's many. */
+/** Orders queries so that clients take turns: a client with one query does not wait behind the many of another. */
 
-/** Questions between two looks at what has arrived: reading must keep ahead of answering. */
-const perLook = 4;
+/** Queries that are answered between two reads of the sockets: reading must keep ahead of answering. */
+const perRead = 4;
 
 export class FairQueue {
   readonly #waiting = new Map<string, (() => void)[]>();
   #isRunning = false;
 
-  /** Resolves when it is the client's turn. How many may wait is the caller's to bound. */
+  /** Resolves when it is the client's turn. The caller bounds how many queries may wait. */
   take(client: string): Promise<void> {
     return new Promise((resolve) => {
       const mine = this.#waiting.get(client);
@@ -89,12 +89,12 @@ export class FairQueue {
     this.#isRunning = true;
     setImmediate(() => {
       this.#isRunning = false;
-      for (const [client, mine] of [...this.#waiting].slice(0, perLook)) this.#one(client, mine);
+      for (const [client, mine] of [...this.#waiting].slice(0, perRead)) this.#one(client, mine);
       this.#next();
     });
   }
 
-  /** Who has more goes to the end (a Map keeps the order in which keys came). */
+  /** A client with more queries goes to the end (a Map keeps the order of insertion). */
   #one(client: string, mine: (() => void)[]): void {
     const go = mine.shift();
     this.#waiting.delete(client);

@@ -25,7 +25,7 @@ export interface Query {
   readonly checkingDisabled: boolean;
   readonly edns?: { readonly size: number; readonly dnssecOk: boolean };
 }
-/** A refusal that can be told to the sender has a reply; anything else is dropped (a reply to a reply would loop). */
+/** A refusal has a reply where the sender may receive one; anything else is dropped (a reply to a reply would loop). */
 export type ParsedQuery =
   | { readonly ok: true; readonly query: Query }
   | { readonly ok: false; readonly why: string; readonly reply?: Buffer };
@@ -45,7 +45,7 @@ const maxQuery = 4096;
 /** UDP replies stay below the smallest common path MTU, as DNS Flag Day 2020 has it. */
 const maxUdp = 1232;
 const minUdp = 512;
-/** Seconds that a client may remember a denial: short, since a policy may change at any time (spec 8.2). */
+/** Seconds that a client may remember a denial: short, since a policy may change at any time. */
 const denialTtl = 5;
 
 function headerReply(msg: Buffer, code: number): Buffer {
@@ -151,7 +151,7 @@ function denialSoa(name: string): ResourceRecord {
   return { name: dot < 0 ? '' : name.slice(dot + 1), type: type.SOA, class: classIn, ttl: denialTtl, data };
 }
 
-/** The name does not exist for this client: NXDOMAIN, AA, SOA, EDE 18 (spec 8.2). */
+/** The name does not exist for this client: NXDOMAIN, AA, SOA, EDE 18. */
 export function denied(query: Query, text: string): Reply {
   return {
     rcode: rcode.NXDOMAIN,
@@ -179,11 +179,11 @@ export interface ClientRequest {
   readonly client: { readonly address: string; readonly port: number };
   /** Our end. */
   readonly server: { readonly address: string; readonly port: number };
-  /** The container in whose namespace the socket stands: then the socket says who asks. */
+  /** Set when the socket is inside the network namespace of a container: then the socket identifies the client. */
   readonly container?: string;
 }
 
-/** How long an client, or its networks, may take to become known, ms (spec 8.1). */
+/** How long an client, or its networks, may take to become known, ms. */
 export const awaitMs = 2000;
 
 const tcpLimit = 65_535;

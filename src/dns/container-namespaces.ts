@@ -60,7 +60,7 @@ export class ContainerNamespaces {
     return veth === undefined ? undefined : this.pathBehind(veth);
   }
 
-  /** Path of the namespace that holds the peer of this veth. */
+  /** Path of the namespace with the peer of this veth. */
   pathBehind(veth: number): string | undefined {
     this.#o.folders.renew();
     const nsid = this.#o.kernel.namespaceBehind(veth);
@@ -179,7 +179,7 @@ export class ContainerNamespaces {
   }
 
   /**
-   * Returns which resolver answers the queries of the container: ours when it is enforced and may use Docker's embedded
+   * Returns which resolver answers the queries of the container: Drawbridge's when it is enforced and may use Docker's embedded
    * resolver. Returns undefined while too little is known: the policy of an enforced container on networks that Drawbridge
    * does not manage, and the labels of an image that is not known, may change until Docker has reported both.
    */

@@ -1,4 +1,4 @@
-/** What to do with a question: pure, given who asks and what the policy says. */
+/** Decides what to do with a query, from its client and the policy. Pure. */
 import { familyOf } from '../lib/ip.js';
 import { hitText } from '../policy/threat.js';
 import { followChain } from './answer-filter.js';
@@ -16,10 +16,8 @@ import {
 
 /** Replies that are made here, and their size. */
 
-/** Names of threats where the question alone does not tell, and those that are only watched. */
-
 export type Action =
-  /** Answer from here; addresses of the asked family only, none: NODATA. */
+  /** Answer without an upstream, with addresses of the requested family only; without one the answer is NODATA. */
   | { readonly kind: 'addresses'; readonly addresses: readonly string[] }
   | { readonly kind: 'pointer'; readonly name: string }
   | { readonly kind: 'forward'; readonly decision: NameDecision }
@@ -63,7 +61,7 @@ export function decideLocal(policy: Policy, container: string, query: Query): Lo
 
 /**
  * The name is an allowed or local name with one of the client's search suffixes: its resolver tries "api.github.com.lan"
- * before or after "api.github.com", and nobody wants that counted as a denial.
+ * before or after "api.github.com", which must not count as a denial.
  */
 function isSearchAttempt(policy: Policy, container: string, name: string): boolean {
   return policy.searchDomains(container).some((suffix) => {
@@ -92,7 +90,7 @@ const withoutEntry = (name: string): string =>
     ? 'no entry allows this name'
     : 'Docker has no container of this name on its networks now, and no entry can allow a name of one label';
 
-/** The question of an enforced container. */
+/** Decide the query of an enforced container. */
 export function decide(policy: Policy, container: string, query: Query): Action {
   if (query.class !== classIn) return { kind: 'refuse', rcode: rcode.REFUSED, reason: 'class is not IN' };
   if (isMeta(query.type)) return { kind: 'refuse', rcode: rcode.NOTIMP, reason: 'type is not for queries' };
@@ -119,7 +117,7 @@ export function observedThreat({ threats }: Pick<QueryPolicy, 'threats'>, name: 
   return hit && `${hitText(hit)}, action observe: it passed`;
 }
 
-/** The denial of an answer whose CNAME chain leads to a name that a feed blocks. */
+/** The denial of an answer with a CNAME chain that leads to a name that a feed blocks. */
 export function threatAlias(
   policy: Pick<QueryPolicy, 'threats'>,
   query: Query,
@@ -135,7 +133,7 @@ export function threatAlias(
 /** Neighbours come and go: seconds. */
 const localTtl = 5;
 
-/** What every action but asking upstream comes to. */
+/** The reply for every action except asking upstream. */
 export function replyFor(query: Query, action: LocalAnswer): Reply {
   switch (action.kind) {
     case 'deny':

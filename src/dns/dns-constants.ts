@@ -53,8 +53,8 @@ export interface NameLayout {
 }
 
 /**
- * Where rdata holds names that a sender may have compressed (RFC 1035, RFC 3597 section 4). What is longer or shorter
- * than its type says is malformed.
+ * Position of the names in rdata that a sender may have compressed (RFC 1035, RFC 3597 section 4). Rdata that is longer or
+ * shorter than its type requires is malformed.
  */
 export const nameLayout: ReadonlyMap<number, NameLayout> = new Map(
   [

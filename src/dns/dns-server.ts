@@ -1,4 +1,4 @@
-/** Sockets that containers reach: UDP and TCP, on addresses of the host or inside a container's own namespace. */
+/** The sockets that containers reach: UDP and TCP, on addresses of the host or inside a container's network namespace. */
 
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
@@ -18,26 +18,26 @@ export interface ServerOptions {
   readonly pipeline: QueryPipeline;
   readonly log: Logger;
   readonly limits?: RateLimits;
-  /** TCP connections open at once for one key. */
+  /** Open TCP connections of one client. */
   readonly connections?: number;
 }
 interface Endpoint {
   readonly address: string;
   readonly port: number;
 }
-/** File descriptors of sockets bound (TCP: not yet listening) to 127.0.0.11 in a container's namespace; ours once given. */
+/** Descriptors of sockets bound (TCP: not yet listening) to 127.0.0.11 in a container's namespace; the server closes them. */
 export interface NamespaceSockets {
   readonly udpFd: number;
   readonly tcpFd: number;
 }
-/** Where a socket stands: who asks is fixed there, or told by the source address. */
+/** Address of a socket, and the container that all its queries belong to; without it the source address identifies the client. */
 interface Place {
   readonly local: Endpoint;
   readonly container?: string;
 }
 /** Inside each namespace of a container on a user-defined network. */
 const DOCKERS_RESOLVER: Server = { address: '127.0.0.11', port: 53, key: '127.0.0.11#53' };
-/** Room for a burst of queries while the event loop is busy, bytes. */
+/** Space for a burst of queries while the event loop is busy, bytes. */
 const receiveBuffer = 4 * 1024 * 1024;
 const backlog = 512;
 
@@ -54,8 +54,8 @@ export class DnsServer {
   }
 
   /**
-   * Listens on UDP and TCP of one address; a bound address, so that answers leave from where the query went. Whoever asks
-   * there is `container`, when it is given.
+   * Listen on UDP and TCP of one address; a bound address, so that answers leave from the address that the query was sent to.
+   * Every query there belongs to `container`, when it is given.
    */
   async listen(address: string, port: number, container?: string): Promise<Disposable> {
     const place = { local: { address, port }, ...(container === undefined ? {} : { container }) };
@@ -78,7 +78,7 @@ export class DnsServer {
     return { [Symbol.dispose]: close };
   }
 
-  /** Serves sockets that stand in a container's namespace: whoever asks there is that container. */
+  /** Serve sockets inside a container's network namespace: every query there belongs to that container. */
   attachNamespace(container: string, sockets: NamespaceSockets): Disposable {
     const { address, port } = DOCKERS_RESOLVER;
     const place = { local: { address, port }, container };
@@ -92,12 +92,12 @@ export class DnsServer {
   }
 
   /**
-   * Passes what comes to sockets in a container's namespace on to Docker's resolver there, and its answers back: questions
-   * that were asked before it was known whose the namespace is, and clients that go on with the same socket. TCP
-   * connections are closed, so that the client opens them again, to Docker.
+   * Pass the queries that reach our sockets in a container's namespace on to Docker's resolver there, and its answers back:
+   * queries sent before the container of the namespace was known, and those of clients that go on with the same socket.
+   * TCP connections are closed, so that the client opens them again, to Docker.
    *
-   * @param openFd opens a bound UDP socket in that namespace. What it sends to port 53 must reach Docker, so that our own
-   *   rules must be gone.
+   * @param openFd opens a bound UDP socket in that namespace. Its packets to port 53 must reach Docker, so that our own rules
+   *   must be removed before.
    */
   passOn(namespace: string, { udpFd, tcpFd }: NamespaceSockets, openFd: () => number): Disposable {
     closeSync(tcpFd);
@@ -175,14 +175,14 @@ export class DnsServer {
     }
   }
 
-  /** The client gets no answer and asks again. */
+  /** The client gets no answer and sends the query again. */
   #failed(error: unknown): void {
-    this.#options.log.error({ err: String(error) }, 'dns: a query could not be handled');
+    this.#options.log.error({ err: String(error) }, 'dns: cannot handle a query');
   }
 
-  /** A client that is gone, or a socket closed meanwhile: nobody waits for the answer. */
+  /** The client is gone, or the socket was closed: no client waits for the answer. */
   #unsent(client: Endpoint, error: Error | null): void {
-    if (error) this.#options.log.debug({ client, detail: error.message }, 'dns: answer not sent');
+    if (error) this.#options.log.debug({ client, detail: error.message }, 'dns: cannot send an answer');
   }
 
   #tcp(place: Place): TcpServer {
@@ -209,7 +209,7 @@ export class DnsServer {
     else this.#connections.delete(key);
   }
 
-  /** Beyond its share an key gets nothing: it asks again, and the others are served. */
+  /** A client beyond its limit gets no answer: it sends the query again, and the others are served. */
   async #answer(request: ClientRequest): Promise<Buffer | undefined> {
     const client = request.container ?? request.client.address;
     if (!this.#limits.enter(client, performance.now())) return undefined;
@@ -232,7 +232,7 @@ function closeQuietly(close: () => void): void {
   try {
     close();
   } catch (error) {
-    // A socket whose bind has failed is closed already.
+    // A socket is closed already when its bind has failed.
     if ((error as NodeJS.ErrnoException).code !== 'ERR_SOCKET_DGRAM_NOT_RUNNING') throw error;
   }
 }

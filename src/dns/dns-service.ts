@@ -1,4 +1,4 @@
-/** The room put together. */
+/** The DNS server with its policy, upstreams, ledger and journal: the steps of a query are in query-pipeline.ts. */
 
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';
@@ -96,7 +96,7 @@ export class DnsService {
     );
   }
 
-  /** Opens UDP and TCP on one address of the host. Whoever asks there is `container`, when it is given. */
+  /** Open UDP and TCP on one address of the host. Every query there belongs to `container`, when it is given. */
   async listen(address: string, port: number, container?: string): Promise<Disposable> {
     this.#own.add(`${address}#${port}`);
     return this.#server.listen(address, port, container);
@@ -106,17 +106,17 @@ export class DnsService {
     return this.#server.attachNamespace(container, sockets);
   }
 
-  /** The container asks Docker: see DnsServer. */
+  /** Docker answers the container: see DnsServer. */
   passOn(namespace: string, sockets: NamespaceSockets, openFd: () => number): Disposable {
     return this.#server.passOn(namespace, sockets, openFd);
   }
 
-  /** What the container's learned sets should hold under the policy as it is now: set → address → until (ms). */
+  /** The members of the container's learned sets under the present policy: set → address → until (ms). */
   members(container: string): Map<string, Map<string, number>> {
     return this.ledger.members(container, this.setsOf(container), this.#now());
   }
 
-  /** Whether a learned set holds the address by what the container was told. */
+  /** Whether the answers to the container's queries justify the address in this learned set. */
   isMember(container: string, set: string, address: string): boolean {
     const now = this.#now();
     return (this.ledger.membersAt(container, address, this.setsOf(container), now).get(set) ?? 0) > now;
@@ -126,17 +126,17 @@ export class DnsService {
     return this.#recorder.setsOf(container);
   }
 
-  /** Addresses that the container may use now because it was told them for this name, or names below it. */
+  /** Addresses that the container may use now because they were returned for this name, or names below it. */
   addressesFor(container: string, target: NameTarget): readonly string[] {
     return this.ledger.addressesFor(container, (name) => nameMatches(target, name), this.#now());
   }
 
-  /** Facts that end within `ms`, to be asked whether they are in use. */
+  /** Facts that expire within `ms`: the caller checks whether their addresses are in use. */
   expiring(ms: number): readonly Fact[] {
     return this.ledger.expiring(this.#now() + ms, this.#now());
   }
 
-  /** Names under which the container was told the address, for logs. */
+  /** Names for which the address was returned to the container, for logs. */
   namesFor(container: string, address: string): readonly string[] {
     return this.ledger.namesFor(container, address, this.#now());
   }
@@ -152,7 +152,7 @@ export class DnsService {
     this.#journal.forget(container);
   }
 
-  /** Drops what is over; to be called now and then. */
+  /** Remove expired facts; call at intervals. */
   purge(): void {
     this.ledger.purge(this.#now());
   }

@@ -22,19 +22,19 @@ import {
 /** Queries that we send, and the check that an answer belongs to one of them. */
 
 /**
- * Source ports of our own questions. They lie below those that the kernel gives to sockets (ip_local_port_range): a container
- * in the host's network has the host's address, and a socket of its that got the port of a question of ours would find the
+ * Source ports of our own queries. They lie below those that the kernel gives to sockets (ip_local_port_range): a container
+ * in the host's network has the host's address, and a socket of that container with the port of one of our queries would find the
  * flow established in the connection table.
  */
 
 export type Outcome =
   | { readonly kind: 'answer'; readonly answer: Buffer }
-  /** An answer whose question differs from ours in case only. */
+  /** The question of the answer differs from the sent one in letter case only. */
   | { readonly kind: 'case'; readonly answer: Buffer }
   | { readonly kind: 'timeout' }
   | { readonly kind: 'unreachable'; readonly detail: string };
 
-/** Wrong answers that are looked at before the exchange is given up as under attack. */
+/** Wrong answers that are read before the exchange is given up as under attack. */
 const maxForeign = 1000;
 
 function fromServer(server: Server, from: RemoteInfo): boolean {
@@ -128,7 +128,7 @@ function firstEphemeral(): number {
   try {
     return Number(/^\d+/.exec(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8'))?.[0] ?? 0);
   } catch {
-    return 0; // the kernel does not say: it chooses
+    return 0; // unknown: the kernel chooses the port
   }
 }
 const end = firstEphemeral();
@@ -148,7 +148,7 @@ function bind(family: 4 | 6, port: number): Promise<Socket> {
   });
 }
 
-/** A UDP socket at a random port that nobody has. Rejects with the system's error. */
+/** Open a UDP socket at a random free port. Rejects with the system's error. */
 async function openQuerySocket(family: 4 | 6): Promise<Socket> {
   for (let n = 0; isWide && n < TRIES; n++) {
     try {
@@ -294,7 +294,7 @@ async function relayed(
   out.writeUInt16BE(randomInt(0x10000), 0);
   relays++;
   const outcome = await exchange(out).finally(() => relays--);
-  // A resolver that does not echo the letters' case is the client's to judge.
+  // The client decides whether it accepts an answer that does not echo the letter case.
   if (outcome.kind !== 'answer' && outcome.kind !== 'case') return undefined;
   const answer = Buffer.from(outcome.answer);
   query.copy(answer, 0, 0, 2);

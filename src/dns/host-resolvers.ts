@@ -19,14 +19,14 @@ interface Open {
 export class HostResolvers implements Disposable {
   readonly #o: HostResolversOptions;
   readonly #open = new Map<string, Open>();
-  /** Containers whose names cannot be asked, with why. */
+  /** Containers without a working resolver, with the reason. */
   readonly failed = new Map<string, string>();
 
   constructor(options: HostResolversOptions) {
     this.#o = options;
   }
 
-  /** Opens what is missing, closes what is over. What cannot be opened is said; its names get no answer. */
+  /** Open the resolvers that are missing and close the others. A failure is logged: the queries of that container get no answer. */
   async sync(input: DesiredInput): Promise<void> {
     const wanted = new Map(
       input.subjects.filter((m) => m.host && m.policy.mode === 'enforce').map((m) => [m.id, m]),
@@ -57,7 +57,7 @@ export class HostResolvers implements Disposable {
       if (this.failed.get(id) !== why)
         this.#o.log.warn(
           { container: id, err: why },
-          'no resolver for this container in the host network: its names get no answer',
+          'cannot open the resolver of this container in the host network: its DNS queries get no answer',
         );
       this.failed.set(id, why);
     }

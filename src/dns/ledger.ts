@@ -1,4 +1,4 @@
-/** Who was told what, until when: the one source of learned set members and of names for addresses. Pure; ms. */
+/** Which addresses were returned to which container, and until when: the source of learned set members and of names. Pure; ms. */
 
 import { familyOf } from '../lib/ip.js';
 import type { LearnSets } from './names-policy.js';
@@ -8,7 +8,7 @@ export interface Fact {
   /** The name that was asked, lower case; not the names of its CNAME chain. */
   readonly name: string;
   readonly address: string;
-  /** The address is permitted under this name until then (ms since the epoch); 0: never, the answer was not ours. */
+  /** The address is permitted under this name until then (ms since the epoch); 0 when another resolver answered. */
   readonly until: number;
   /** The address is shown under this name until then; never before `until`. */
   readonly shownUntil: number;
@@ -19,7 +19,7 @@ export interface LedgerBounds {
 }
 const defaultLimits: LedgerBounds = { perName: 1000, perContainer: 20_000 };
 
-/** The sets that hold `address` when it was told for `name`, as the policy stands now; empty: no longer justified. */
+/** The sets for `address` when it was returned for `name`, by the present policy; empty when it is no longer justified. */
 export type SetsOf = (name: string, address: string) => readonly LearnSets[];
 
 interface Validity {
@@ -33,7 +33,7 @@ interface ContainerFacts {
 }
 export interface Recorded {
   readonly fact: Fact;
-  /** False: the ledger held at least this already, nothing to write down. */
+  /** False when the ledger had this fact already: the journal needs no line. */
   readonly grown: boolean;
   /** Facts that made room; their addresses may have to leave the kernel's sets. */
   readonly evicted: readonly Fact[];
@@ -42,20 +42,20 @@ export interface Recorded {
 const setName = (sets: LearnSets, address: string): string => (familyOf(address) === 4 ? sets.v4 : sets.v6);
 
 export class Ledger {
-  readonly #told = new Map<string, ContainerFacts>();
+  readonly #containers = new Map<string, ContainerFacts>();
   readonly #limits: LedgerBounds;
 
   constructor(limits: LedgerBounds = defaultLimits) {
     this.#limits = limits;
   }
 
-  /** Writes a fact down. Never shortens one. */
+  /** Record a fact. Its end is never moved to an earlier time. */
   record(fact: Fact, now: number): Recorded {
-    const told = this.#of(fact.container);
-    const known = told.names.get(fact.name)?.get(fact.address);
+    const resolved = this.#of(fact.container);
+    const known = resolved.names.get(fact.name)?.get(fact.address);
     if (known !== undefined) return { ...this.#grow(fact, known), evicted: [] };
-    const evicted = this.#makeRoom(fact.container, told, fact.name, now);
-    this.#insert(told, fact);
+    const evicted = this.#makeRoom(fact.container, resolved, fact.name, now);
+    this.#insert(resolved, fact);
     return { fact, grown: true, evicted };
   }
 
@@ -67,55 +67,55 @@ export class Ledger {
   }
 
   #of(container: string): ContainerFacts {
-    let told = this.#told.get(container);
-    if (told === undefined) {
-      told = { names: new Map(), addresses: new Map(), count: 0 };
-      this.#told.set(container, told);
+    let resolved = this.#containers.get(container);
+    if (resolved === undefined) {
+      resolved = { names: new Map(), addresses: new Map(), count: 0 };
+      this.#containers.set(container, resolved);
     }
-    return told;
+    return resolved;
   }
 
-  #insert(told: ContainerFacts, fact: Fact): void {
-    const addresses = told.names.get(fact.name) ?? new Map<string, Validity>();
-    told.names.set(
+  #insert(resolved: ContainerFacts, fact: Fact): void {
+    const addresses = resolved.names.get(fact.name) ?? new Map<string, Validity>();
+    resolved.names.set(
       fact.name,
       addresses.set(fact.address, { until: fact.until, shownUntil: fact.shownUntil }),
     );
-    const names = told.addresses.get(fact.address) ?? new Set<string>();
-    told.addresses.set(fact.address, names.add(fact.name));
-    told.count++;
+    const names = resolved.addresses.get(fact.address) ?? new Set<string>();
+    resolved.addresses.set(fact.address, names.add(fact.name));
+    resolved.count++;
   }
 
-  #drop(told: ContainerFacts, name: string, address: string): void {
-    const addresses = told.names.get(name);
+  #drop(resolved: ContainerFacts, name: string, address: string): void {
+    const addresses = resolved.names.get(name);
     if (!addresses?.delete(address)) return;
-    told.count--;
-    if (addresses.size === 0) told.names.delete(name);
-    const names = told.addresses.get(address);
+    resolved.count--;
+    if (addresses.size === 0) resolved.names.delete(name);
+    const names = resolved.addresses.get(address);
     names?.delete(name);
-    if (names?.size === 0) told.addresses.delete(address);
+    if (names?.size === 0) resolved.addresses.delete(address);
   }
 
   /** Room for one more fact: what ends soonest goes. A full container gives up a tenth, so that this stays rare. */
-  #makeRoom(container: string, told: ContainerFacts, name: string, now: number): Fact[] {
-    const ofName = told.names.get(name);
+  #makeRoom(container: string, resolved: ContainerFacts, name: string, now: number): Fact[] {
+    const ofName = resolved.names.get(name);
     const victims: Fact[] = [];
     if (ofName !== undefined && ofName.size >= this.#limits.perName) {
       victims.push(...soonest(factsOfName(container, name, ofName), 1 + ofName.size - this.#limits.perName));
     }
-    if (told.count - victims.length >= this.#limits.perContainer) {
-      victims.push(...soonest(facts(container, told), Math.ceil(this.#limits.perContainer / 10)));
+    if (resolved.count - victims.length >= this.#limits.perContainer) {
+      victims.push(...soonest(facts(container, resolved), Math.ceil(this.#limits.perContainer / 10)));
     }
-    for (const v of victims) this.#drop(told, v.name, v.address);
+    for (const v of victims) this.#drop(resolved, v.name, v.address);
     return victims.filter((v) => v.until > now);
   }
 
-  /** Every member that the container's learned sets should hold: set name → address → until. */
+  /** Every member of the container's learned sets: set name → address → until. */
   members(container: string, setsOf: SetsOf, now: number): Map<string, Map<string, number>> {
     const members = new Map<string, Map<string, number>>();
-    const told = this.#told.get(container);
-    if (told === undefined) return members;
-    for (const fact of facts(container, told)) {
+    const resolved = this.#containers.get(container);
+    if (resolved === undefined) return members;
+    for (const fact of facts(container, resolved)) {
       if (fact.until <= now) continue;
       for (const sets of setsOf(fact.name, fact.address)) {
         const name = setName(sets, fact.address);
@@ -129,9 +129,9 @@ export class Ledger {
   /** The same for one address: the set's member must last as long as the longest name that justifies it. */
   membersAt(container: string, address: string, setsOf: SetsOf, now: number): Map<string, number> {
     const members = new Map<string, number>();
-    const told = this.#told.get(container);
-    for (const name of told?.addresses.get(address) ?? []) {
-      const until = told?.names.get(name)?.get(address)?.until ?? 0;
+    const resolved = this.#containers.get(container);
+    for (const name of resolved?.addresses.get(address) ?? []) {
+      const until = resolved?.names.get(name)?.get(address)?.until ?? 0;
       if (until <= now) continue;
       for (const sets of setsOf(name, address)) {
         const set = setName(sets, address);
@@ -141,32 +141,32 @@ export class Ledger {
     return members;
   }
 
-  /** Names under which the container was told this address, the longest lasting first. */
+  /** Names for which this address was returned to the container, the longest lasting first. */
   namesFor(container: string, address: string, now: number): readonly string[] {
-    const told = this.#told.get(container);
-    const shown = (name: string): number => told?.names.get(name)?.get(address)?.shownUntil ?? 0;
-    return [...(told?.addresses.get(address) ?? [])]
+    const resolved = this.#containers.get(container);
+    const shown = (name: string): number => resolved?.names.get(name)?.get(address)?.shownUntil ?? 0;
+    return [...(resolved?.addresses.get(address) ?? [])]
       .filter((n) => shown(n) > now)
       .sort((a, b) => shown(b) - shown(a));
   }
 
-  /** Addresses that the container was told for names that fit, and that are permitted still. */
+  /** Addresses that were returned for names that match, and that are still permitted. */
   addressesFor(container: string, fits: (name: string) => boolean, now: number): readonly string[] {
-    const told = this.#told.get(container);
-    if (told === undefined) return [];
+    const resolved = this.#containers.get(container);
+    if (resolved === undefined) return [];
     return [
       ...new Set(
-        [...facts(container, told)].filter((f) => f.until > now && fits(f.name)).map((f) => f.address),
+        [...facts(container, resolved)].filter((f) => f.until > now && fits(f.name)).map((f) => f.address),
       ),
     ];
   }
 
   /** An address in use stays permitted, under each name that permits it now. Gives the facts that grew. */
   extend(container: string, address: string, until: number, now: number): readonly Fact[] {
-    const told = this.#told.get(container);
+    const resolved = this.#containers.get(container);
     const grown: Fact[] = [];
-    for (const name of told?.addresses.get(address) ?? []) {
-      const known = told?.names.get(name)?.get(address);
+    for (const name of resolved?.addresses.get(address) ?? []) {
+      const known = resolved?.names.get(name)?.get(address);
       if (known === undefined || known.until <= now || known.until >= until) continue;
       known.until = until;
       known.shownUntil = Math.max(known.shownUntil, until);
@@ -175,29 +175,30 @@ export class Ledger {
     return grown;
   }
 
-  /** Facts that permit now and end before `before`: ask whether they are in use. */
+  /** Facts that permit an address now and expire before `before`. */
   expiring(before: number, now: number): readonly Fact[] {
     return [...this.snapshot()].filter((f) => f.until > now && f.until < before);
   }
 
-  /** Drops what is over. */
+  /** Remove expired facts. */
   purge(now: number): void {
-    for (const [container, told] of this.#told) {
-      for (const f of facts(container, told)) if (f.shownUntil <= now) this.#drop(told, f.name, f.address);
-      if (told.count === 0) this.#told.delete(container);
+    for (const [container, resolved] of this.#containers) {
+      for (const f of facts(container, resolved))
+        if (f.shownUntil <= now) this.#drop(resolved, f.name, f.address);
+      if (resolved.count === 0) this.#containers.delete(container);
     }
   }
 
   forget(container: string): void {
-    this.#told.delete(container);
+    this.#containers.delete(container);
   }
 
   containers(): readonly string[] {
-    return [...this.#told.keys()];
+    return [...this.#containers.keys()];
   }
 
   *snapshot(): Generator<Fact> {
-    for (const [container, told] of this.#told) yield* facts(container, told);
+    for (const [container, resolved] of this.#containers) yield* facts(container, resolved);
   }
 
   restore(all: Iterable<Fact>, now: number): void {
@@ -214,8 +215,8 @@ function* factsOfName(
     yield { container, name, address, until: v.until, shownUntil: v.shownUntil };
 }
 
-function* facts(container: string, told: ContainerFacts): Generator<Fact> {
-  for (const [name, addresses] of told.names) yield* factsOfName(container, name, addresses);
+function* facts(container: string, resolved: ContainerFacts): Generator<Fact> {
+  for (const [name, addresses] of resolved.names) yield* factsOfName(container, name, addresses);
 }
 
 function soonest(all: Iterable<Fact>, count: number): Fact[] {

@@ -1,4 +1,4 @@
-/** Who may resolve which name: the part of the applied policy that the DNS server needs. */
+/** Which container may resolve which name: the part of the applied policy that the DNS server needs. */
 
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
@@ -134,7 +134,7 @@ export class NamesPolicy {
     );
   }
 
-  /** Wait for a value. While `isLate` after `ms`, go on waiting as long as a held packet waits. */
+  /** Wait for a value. While `isLate` after `ms`, go on waiting as long as a packet in the hold queue. */
   #until<T>(read: () => T | undefined, ms: number, isLate: () => boolean): Promise<T | undefined> {
     const known = read();
     if (known !== undefined) return Promise.resolve(known);

@@ -1,4 +1,4 @@
-/** Our resolver inside the network namespaces of enforced containers whose queries Docker would send from the host. */
+/** Our resolver inside the network namespaces of enforced containers, where Docker would send the queries from the host. */
 import { Newest } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

@@ -1,4 +1,4 @@
-/** Containers that are not enforced: nothing is denied, what enforce would deny is told, answers are written down. */
+/** Queries of containers that are not enforced: no name is denied, would-be denials are reported, answers are recorded. */
 
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import { parseServer, type Server } from '../lib/dns-server-address.js';
@@ -27,7 +27,7 @@ export interface PassthroughOptions {
   readonly original: OriginalDestination;
   readonly resolvers: Resolvers;
   readonly recorder: Recorder;
-  /** What each asker may have asked of resolvers. */
+  /** The limits of each client for upstream queries. */
   readonly shares: ClientLimits;
   isOwn(address: string, port: number): boolean;
   onEvent(event: NameEvent): void;
@@ -40,7 +40,7 @@ export class Passthrough {
     this.#o = options;
   }
 
-  /** The answer of the resolver that was intended, unchanged; undefined: none came. */
+  /** The answer of the resolver that the container addressed, unchanged; undefined when none came. */
   async answer(request: ClientRequest, container: string, parsed: ParsedQuery): Promise<Buffer | undefined> {
     const { shares } = this.#o;
     if (!shares.enter(container, performance.now())) return undefined;
@@ -71,7 +71,7 @@ export class Passthrough {
     return answer && this.#checked(request, container, query, answer, true);
   }
 
-  /** Threats are denied in mode observe, too; in mode off DNS is nobody's to touch. */
+  /** Threats are denied in mode observe, too; in mode off DNS is left alone. */
   #threat(container: string, query: Query): LocalAnswer | undefined {
     if (this.#o.policy.mode(container) !== 'observe') return undefined;
     const seen = observedThreat(this.#o.policy, query.name);
@@ -81,14 +81,14 @@ export class Passthrough {
     return threat;
   }
 
-  /** The resolver itself is one: we must not ask for the container what the rules keep it from. */
+  /** The resolver itself is a blocked address: we must not send a query for the container that the rules would drop. */
   #isThreat(container: string, query: Query | undefined, { address }: Server): boolean {
     const hit = this.#o.policy.threats.blockedAddress(address);
     if (hit && query) this.#event(container, query, 'threat', `its resolver ${address}: ${hitText(hit)}`);
     return hit !== undefined;
   }
 
-  /** The answer as it came, unless it leads to a bad name. Addresses in it are the rules' to deny. */
+  /** Return the answer unchanged, unless it leads to a blocked name. The kernel rules deny blocked addresses. */
   #checked(
     request: ClientRequest,
     container: string,
@@ -117,8 +117,8 @@ export class Passthrough {
   }
 
   /**
-   * An enforced container that may ask this resolver itself (dns=direct), whose port was unknown when nat redirected its
-   * flow: the answer of the resolver that it meant. `own`: it meant another, or this one.
+   * Answer for an enforced container that may query this resolver itself (dns=direct), when its veth was unknown as nat
+   * redirected the flow: relay to the resolver that the container addressed. `own`: it addressed another resolver, or this one.
    */
   async direct(request: ClientRequest, container: string): Promise<Buffer | undefined | 'own'> {
     const isDirect = this.#o.policy.directResolvers(container);

@@ -1,4 +1,4 @@
-/** A query's way, one concern a step: who asks → mode → local names → policy → upstream → rebinding → kernel → answer. */
+/** The steps of a query: container → mode → local names → policy → upstream → answer filter → kernel sets → reply. */
 
 import type { Logger } from '../lib/log.js';
 import { filterAnswers, stripServiceParams } from './answer-filter.js';
@@ -26,11 +26,11 @@ export interface QueryPipelineOptions {
   readonly recorder: Recorder;
   readonly passthrough: Passthrough;
   readonly log: Logger;
-  /** Longest TTL told to clients, seconds. */
+  /** Longest TTL in replies to clients, seconds. */
   readonly maxTtl: number;
   onEvent(event: NameEvent): void;
 }
-/** Askers nobody knows that wait at once: forged addresses could name any number of them. */
+/** Unknown clients that wait at the same time: forged source addresses could name any number of them. */
 const maxWaitingClients = 4096;
 
 export class QueryPipeline {
@@ -41,7 +41,7 @@ export class QueryPipeline {
     this.#o = options;
   }
 
-  /** The bytes to send back; undefined: nothing. Never rejects. */
+  /** Returns the bytes of the reply, or undefined when there is none. Never rejects. */
   async handle(request: ClientRequest): Promise<Buffer | undefined> {
     try {
       return await this.#handle(request);
@@ -100,7 +100,7 @@ export class QueryPipeline {
   }
 
   #networksUnknown(container: string, query: Query): Reply {
-    const reason = 'Docker has not told yet which networks the container is on';
+    const reason = 'Docker has not reported the networks of the container yet';
     this.#event(container, query, 'error', reason);
     return serverFailure(extendedError.NOT_READY, reason);
   }

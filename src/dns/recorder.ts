@@ -1,4 +1,4 @@
-/** From an answer to the kernel: ledger, journal, then every set of the name, acknowledged. */
+/** Records an answer: ledger, journal, then every kernel set of the name. It may leave when the kernel has acknowledged all. */
 
 import type { SetWriter } from '../kernel/netlink/ipset.js';
 import { familyOf } from '../lib/ip.js';
@@ -17,7 +17,7 @@ export interface RecorderOptions {
   readonly journal: Journal;
   readonly sets: SetWriter;
   readonly log: Logger;
-  /** Seconds (spec 5). */
+  /** Seconds. */
   readonly minTtl: number;
   readonly maxTtl: number;
   readonly grace: number;
@@ -52,7 +52,7 @@ export class Recorder {
 
   /**
    * The sets that a resolved address belongs to under the current policy; none when the name is no longer allowed, or the
-   * address is private and neither the entry nor the zone says `private`. What `Ledger.members` wants.
+   * address is private and neither the entry nor the zone says `private`. `Ledger.members` takes this function.
    */
   setsOf(container: string, which: 'sets' | 'shown' = 'sets'): SetsOf {
     const { policy } = this.#o;
@@ -79,28 +79,28 @@ export class Recorder {
     };
   }
 
-  /** Resolves when the kernel holds every address; rejects when it refuses one: then the answer must not leave. */
+  /** Resolves when every address is in the kernel sets; rejects when the kernel refuses one: then the answer must not leave. */
   async permit(container: string, name: string, records: readonly ResourceRecord[]): Promise<void> {
-    const told = addressesOf(records);
-    if (told.length === 0) return;
-    const evicted = this.#record(container, name, told, true);
+    const resolved = addressesOf(records);
+    if (resolved.length === 0) return;
+    const evicted = this.#record(container, name, resolved, true);
     const setsOf = this.setsOf(container);
     await Promise.all([
-      ...told.map(({ address }) => this.#insert(container, address, setsOf)),
+      ...resolved.map(({ address }) => this.#insert(container, address, setsOf)),
       ...evicted.map((fact) => this.#withdraw(fact, setsOf)),
     ]);
   }
 
   /**
    * An observed container's answer: recorded for names, and for later if it came from one of our upstreams. An answer of
-   * another resolver goes into sets of its own, which tell what enforce would deny: the container chooses that resolver, so
-   * that nothing it says may be permitted once the container is enforced, not even for a moment.
+   * another resolver goes into separate sets, which only serve to report what enforce would deny: the container chooses that
+   * resolver, so that none of its answers may be permitted once the container is enforced, not even for a moment.
    */
   observe(container: string, name: string, records: readonly ResourceRecord[], trusted: boolean): void {
-    const told = addressesOf(records);
-    this.#record(container, name, told, trusted);
+    const resolved = addressesOf(records);
+    this.#record(container, name, resolved, trusted);
     const setsOf = this.setsOf(container, trusted ? 'sets' : 'shown');
-    for (const { address, ttl } of told)
+    for (const { address, ttl } of resolved)
       for (const sets of setsOf(name, address)) this.#show(setFor(sets, address), address, ttl);
   }
 
@@ -121,9 +121,9 @@ export class Recorder {
     await this.#insert(container, address, this.setsOf(container));
   }
 
-  #record(container: string, name: string, told: readonly Resolved[], trusted: boolean): readonly Fact[] {
+  #record(container: string, name: string, resolved: readonly Resolved[], trusted: boolean): readonly Fact[] {
     const now = this.#o.now();
-    const results = told.map(({ address, ttl }) => {
+    const results = resolved.map(({ address, ttl }) => {
       const shownUntil = this.#until(ttl, now);
       return this.#o.ledger.record(
         { container, name, address, until: trusted ? shownUntil : 0, shownUntil },
@@ -135,7 +135,7 @@ export class Recorder {
     if (evicted.length > 0) {
       this.#o.log.warn(
         { container, name, evicted: evicted.length },
-        'too many addresses told: the oldest are forgotten',
+        'too many addresses resolved for this container: the oldest are forgotten',
       );
     }
     return evicted;
@@ -152,7 +152,7 @@ export class Recorder {
   async #insert(container: string, address: string, setsOf: SetsOf): Promise<void> {
     const now = this.#o.now();
     const members = this.#o.ledger.membersAt(container, address, setsOf, now);
-    // Whatever the ledger held before: adding with less would shorten the kernel's time-out.
+    // The time-out comes from the ledger: adding the member with less would shorten the time-out in the kernel.
     await Promise.all(
       [...members].map(([set, until]) => this.#o.sets.add(set, address, timeout(until - now))),
     );
@@ -169,7 +169,7 @@ export class Recorder {
 
 const setFor = (sets: LearnSets, address: string): string => (familyOf(address) === 4 ? sets.v4 : sets.v6);
 
-/** Milliseconds left as a kernel time-out in seconds; never 0, which would mean "for ever". */
+/** Milliseconds left as a kernel time-out in seconds; never 0, which would mean no time-out. */
 function timeout(ms: number): number {
   return Math.min(Math.max(Math.ceil(ms / 1000), 1), maxTimeout);
 }

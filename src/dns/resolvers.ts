@@ -1,4 +1,4 @@
-/** Which servers are asked for a name: zones by longest suffix, else the configured ones, else the host's resolv.conf. */
+/** Selects the servers for a name: zones by longest suffix, else the configured ones, else the host's resolv.conf. */
 import { readFileSync, statSync } from 'node:fs';
 import { parseResolvConf, parseServer, type Server } from '../lib/dns-server-address.js';
 import type { Logger } from '../lib/log.js';
@@ -19,7 +19,7 @@ export interface Route {
   readonly servers: readonly Server[];
   /** The zone that chose them, '' for the default. */
   readonly zone: string;
-  /** Answers in private space are good. */
+  /** Answers in private address space are permitted. */
   readonly private: boolean;
 }
 interface Zone {
@@ -27,7 +27,7 @@ interface Zone {
   readonly servers: readonly Server[];
   readonly private: boolean;
 }
-/** How often the file is looked at, ms. */
+/** How often the file is checked, ms. */
 const recheckMs = 1000;
 
 export class Resolvers {
@@ -61,7 +61,7 @@ export class Resolvers {
     };
   }
 
-  /** The server is one that we would ask ourselves, so its answers are as good as ours. */
+  /** The server is one of our upstreams, so that its answers are trusted. */
   isTrusted(address: string, port: number): boolean {
     return [...this.#defaults(), ...this.#zones.flatMap((z) => z.servers)].some(
       (s) => s.address === address && s.port === port,

@@ -52,12 +52,12 @@ export class SandboxFolders {
     this.renew();
   }
 
-  /** The folders of all sandboxes that Docker tells of. */
+  /** Note the folders of all sandboxes that Docker has reported. */
   noteAll(containers: Iterable<ContainerFacts>): void {
     for (const c of containers) if (c.privileges?.sandboxKey) this.note(c.privileges.sandboxKey);
   }
 
-  /** Tells of every sandbox from its making on (of its end, too), some 90 ms before the container's first instruction. */
+  /** Report every sandbox when it is created (and when it ends), some 90 ms before the container's first instruction. */
   follow(onNew: (path: string) => void, onFolder: (folder: string) => void): Disposable {
     this.#onNew = onNew;
     this.#onFolder = onFolder;
@@ -73,7 +73,7 @@ export class SandboxFolders {
     };
   }
 
-  /** Looks for folders that were not there yet: Docker makes its own with its first container. */
+  /** Follow folders that did not exist before: Docker creates its own with its first container. */
   renew(): void {
     for (const folder of this.#folders) {
       if (!this.#onNew || this.#watchers.has(folder)) continue;
@@ -82,7 +82,7 @@ export class SandboxFolders {
     }
   }
 
-  /** What is in a folder that we waited for is as new as itself. */
+  /** The sandboxes in a folder that has just appeared are as new as the folder. */
   #begin(folder: string): void {
     const isAwaited = this.#above.has(folder);
     this.#above.get(folder)?.[Symbol.dispose]();
@@ -118,11 +118,11 @@ export class SandboxFolders {
   }
 }
 
-/** Folders that nothing watches: they are polled, which is said once. */
+/** Folders that cannot be watched: they are polled, which is logged once. */
 export class Polling {
   readonly #log: Pick<Logger, 'warn'>;
   readonly #folders = new Set<string>();
-  #isSaid = false;
+  #isLogged = false;
 
   constructor(log: Pick<Logger, 'warn'>) {
     this.#log = log;
@@ -136,8 +136,8 @@ export class Polling {
   note(folder: string, isPolling: boolean, by = 'main'): void {
     if (!isPolling) this.#folders.delete(`${by} ${folder}`);
     else this.#folders.add(`${by} ${folder}`);
-    if (!isPolling || this.#isSaid) return;
-    this.#isSaid = true;
+    if (!isPolling || this.#isLogged) return;
+    this.#isLogged = true;
     this.#log.warn({ folder }, POLLING);
   }
 }

@@ -16,7 +16,7 @@ const EVERY_MS = 20_000;
 const AHEAD_MS = 60_000;
 const EXTENSION_MS = 120_000;
 
-/** Addresses whose time runs out stay permitted while the container has a live flow to them. */
+/** Keeps an address permitted beyond its TTL while the container has a live flow to it. */
 export class TtlExtender implements AsyncDisposable {
   readonly #o: TtlExtenderOptions;
   readonly #timer: NodeJS.Timeout;
@@ -26,7 +26,7 @@ export class TtlExtender implements AsyncDisposable {
     this.#o = options;
     this.#timer = setInterval(() => {
       this.#running = this.extendInUse().catch((e: unknown) =>
-        options.log.warn({ err: String(e) }, 'cannot tell which addresses are in use'),
+        options.log.warn({ err: String(e) }, 'cannot list which resolved addresses are in use'),
       );
     }, EVERY_MS);
   }

@@ -62,7 +62,7 @@ export class UnclaimedNamespaces {
 const AT_ONCE = 8;
 
 /**
- * Containers whose namespace has no rules of an earlier run. The sockets of that run were closed with it, so that its rules
+ * Containers without rules of an earlier run in their namespace. The sockets of that run were closed with it, so that its rules
  * would lead each query to a closed port where our resolver is not wanted.
  */
 export class CleanedNamespaces {

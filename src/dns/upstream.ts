@@ -23,9 +23,9 @@ export interface UpstreamOptions {
   readonly cacheBytes?: number;
   /** Longest time that an answer is kept, seconds. */
   readonly maxTtl: number;
-  /** Names that are asked of nobody, also where another leads to them: the chain ends there. */
+  /** Names that are never sent upstream, also at the end of a CNAME: the chain ends there. */
   readonly stopsAt: (name: string) => boolean;
-  /** What each client may have asked of resolvers. */
+  /** The limits of each client for upstream queries. */
   readonly shares: ClientLimits;
 }
 /** The answer of one exchange, and its chain. */
@@ -50,7 +50,7 @@ export class Upstream {
     this.#cache = new Cache(options.cacheBytes ?? 32 * 1024 * 1024);
   }
 
-  /** Throws NoAnswerError when nobody answers, or the chain of names has no end. */
+  /** Throws NoAnswerError when no server answers, or the CNAME chain has no end. */
   async resolve(q: Question, client: string): Promise<Answer> {
     const records: ResourceRecord[] = [];
     const seen = new Set<string>();
@@ -81,7 +81,7 @@ export class Upstream {
     }
     const { shares } = this.#options;
     if (!shares.enter(client, performance.now()))
-      return Promise.reject(new NoAnswerError('the container has asked its share of questions to resolvers'));
+      return Promise.reject(new NoAnswerError('upstream query limit of this container reached'));
     const started = this.#fetch(q, route.servers, key).finally(() => {
       shares.leave(client);
       this.#inFlight.delete(key);
@@ -223,7 +223,7 @@ class UpstreamServers {
     const quirks = this.#quirksOf(server);
     const { packet } = buildQuery(q, { mixedCase: !quirks.noEcho, edns: !quirks.noEdns });
     const outcome = await exchangeUdp(server, packet, ms);
-    // Forged, or no echo: TCP tells which, and cannot be forged blindly.
+    // The answer is forged, or the server does not echo the case: TCP shows which, and cannot be forged blindly.
     if (outcome.kind === 'case') return this.#tcp(server, q, failures);
     const message = this.#decode(server, outcome, failures, 'udp');
     if (message === undefined) return undefined;

@@ -19,7 +19,7 @@ const plainLabel = /^[A-Za-z0-9_-]+$/;
 const plainName = /^[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/;
 /** Octets of a name with its length bytes and the root (RFC 1035 2.3.4). */
 const maxName = 255;
-/** More pointers in one name than labels can be useful to nobody. */
+/** No valid name needs more compression pointers than it can have labels. */
 const maxJumps = 127;
 
 /** True when the lower-case text has ordinary labels only; names that are not plain match no entry. */
@@ -126,7 +126,7 @@ class Writer {
     this.at = scratch.writeUInt32BE(record.ttl, this.at);
     const length = this.at;
     this.at += 2;
-    // Of the types whose names may be compressed only chains repeat them often.
+    // Of the types with names that may be compressed, only CNAME chains repeat them often.
     if (record.type === type.CNAME) this.name(readName(record.data, 0).name);
     else this.at += record.data.copy(scratch, this.at);
     scratch.writeUInt16BE(this.at - length - 2, length);
@@ -256,7 +256,7 @@ function expandData(msg: Buffer, number: number, start: number, end: number): Bu
   return Buffer.concat(parts);
 }
 
-/** NAPTR (RFC 3403): order, preference and three strings stand before the name. */
+/** NAPTR (RFC 3403): order, preference and three strings come before the name. */
 function naptrLayout(msg: Buffer, start: number, end: number): NameLayout {
   let at = start + 4;
   for (let i = 0; i < 3; i++) at += 1 + (msg[at] ?? 0);

@@ -1,8 +1,8 @@
-/** What the engine says of itself (`GET /info`, `GET /version`). Pure. */
+/** Facts about the Docker engine (`GET /info`, `GET /version`). Pure. */
 import { asRecord, flagAt, recordAt, textAt, textsAt } from '../lib/json.js';
 
 export interface DaemonFacts {
-  /** Such as `26.1.5+dfsg1`; empty when the engine does not say. */
+  /** Such as `26.1.5+dfsg1`; empty when the engine does not report it. */
   readonly serverVersion: string;
   readonly apiVersion: string;
   readonly rootDir: string;
@@ -12,7 +12,7 @@ export interface DaemonFacts {
   readonly defaultRuntime: string;
   /** Such as `name=seccomp,profile=builtin`, `name=rootless`, `name=userns`. */
   readonly securityOptions: readonly string[];
-  /** `iptables`, `nftables`, `iptables+firewalld` …; Engine 28 and later say it, undefined before. */
+  /** `iptables`, `nftables`, `iptables+firewalld` …; reported by Engine 28 and later, undefined before. */
   readonly firewallBackend?: string;
   readonly bridgeNfIptables: boolean;
   readonly bridgeNfIp6tables: boolean;
@@ -21,7 +21,7 @@ export interface DaemonFacts {
   readonly swarm: boolean;
 }
 
-/** What coverage depends on. */
+/** Select the facts that coverage depends on. */
 export const engineFacts = ({ serverVersion, rootDir, firewallBackend }: DaemonFacts): EngineFacts => ({
   version: serverVersion,
   dataRoot: rootDir,
@@ -48,9 +48,9 @@ export function readDaemon(info: unknown, version: unknown): DaemonFacts {
   };
 }
 
-/** What the engine says of itself that bears on coverage. */
+/** Facts about the engine that coverage depends on. */
 export interface EngineFacts {
-  /** Such as "nftables" or "iptables+firewalld"; undefined: the engine does not say (before 28). */
+  /** Such as "nftables" or "iptables+firewalld"; undefined before Engine 28, which reports it first. */
   readonly firewallBackend?: string;
   /** Where it keeps containers, images and volumes. */
   readonly dataRoot?: string;

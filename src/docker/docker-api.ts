@@ -5,7 +5,7 @@ import Docker from 'dockerode';
 const REQUEST_TIMEOUT_MS = 10_000;
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
 
-/** A failed request: what was asked, of which socket, and the engine's or the system's own word. */
+/** A failed request: its path, the socket, and the message of the engine or the system. */
 export class DockerError extends Error {
   /** HTTP status; undefined when the engine did not answer. */
   readonly status: number | undefined;
@@ -104,7 +104,7 @@ export class DockerApi {
 
   /**
    * dockerode's own methods take no abort signal for networks; its modem does for all. Resolves when the head of the answer
-   * says 200: the modem would collect a body without limit, and return a body that is not JSON as bytes.
+   * has status 200: the modem would collect a body without limit, and return a body that is not JSON as bytes.
    */
   #dial(path: string, query: object, abortSignal: AbortSignal): Promise<Readable> {
     const statusCodes = { 200: true, 404: 'not found', 500: 'server error' };

@@ -1,4 +1,4 @@
-/** The event stream of `GET /events`: JSON lines → what they mean here. Pure. */
+/** The event stream of `GET /events`: its lines, the events in them, and its connection. */
 
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -7,7 +7,7 @@ import type { Logger } from '../lib/log.js';
 import type { DockerApi } from './docker-api.js';
 import { isFullId } from './docker-values.js';
 
-/** The event stream's lives: opens it, opens it again when it breaks off or goes silent, waits while Docker is away. */
+/** Follows the event stream: opens it again when it breaks off or becomes silent, and waits while Docker is away. */
 
 export type ContainerAction = 'create' | 'start' | 'die' | 'destroy' | 'pause' | 'unpause' | 'rename';
 export type DockerEvent =
@@ -135,21 +135,21 @@ export class LineCutter {
 interface StreamParts {
   readonly engine: DockerApi;
   readonly log: Logger;
-  /** How often `untold` is asked (ms). */
+  /** How often `isUnreported` is checked (ms). */
   readonly resyncMs: number;
   readonly onLine: (line: string) => void;
-  /** The stream is open: list everything. A rejection ends this life of the stream. */
+  /** The stream is open: list everything. A rejection closes this connection. */
   readonly onOpen: () => Promise<void>;
   readonly onEnd: () => void;
   /** Number of events so far. */
   readonly seq: () => number;
-  /** True when a full list shows what no event has told. */
-  readonly untold: () => Promise<boolean>;
+  /** True when a full list shows a change that no event has reported. */
+  readonly isUnreported: () => Promise<boolean>;
 }
 
 const BACKOFF_MS = { first: 50, max: 1_000 };
 const OPEN_TIMEOUT_MS = 10_000;
-/** How long a difference that no event has told may wait for its event. */
+/** How long a change that no event has reported may wait for its event. */
 const STALL_GRACE_MS = 2_000;
 /** An event carries the labels of a container; a longer one counts as one that cannot be read. */
 const MAX_LINE_BYTES = 1024 * 1024;
@@ -166,7 +166,7 @@ export class EventStream {
   start(): void {
     this.#running ??= this.#run();
   }
-  /** Ends the present life of the stream; a new one begins at once. */
+  /** Close the present connection; a new one is opened at once. */
   restart(): void {
     this.#life.abort();
   }
@@ -183,7 +183,7 @@ export class EventStream {
     while (!signal.aborted) {
       const error = await this.#live();
       failures = error === undefined ? 0 : failures + 1;
-      // Once an outage: the next tries would only say the same.
+      // Logged once an outage: the next attempts would only repeat it.
       if (failures === 1 && !signal.aborted)
         this.#parts.log.warn({ err: error }, 'Docker is away: trying again until it is back');
       this.#parts.onEnd();
@@ -193,7 +193,7 @@ export class EventStream {
     }
   }
 
-  /** One life of the stream; undefined when it got as far as a complete list, else why it did not. */
+  /** One connection; returns undefined when a complete list was read, else the error that prevented it. */
   async #live(): Promise<unknown> {
     this.#life = new AbortController();
     let open = false;
@@ -209,7 +209,7 @@ export class EventStream {
       }
     } catch (error) {
       if (!open) return error;
-      this.#parts.log.warn({ err: error }, 'the connection to Docker is begun anew');
+      this.#parts.log.warn({ err: error }, 'the connection to Docker is opened again');
     }
     return undefined;
   }
@@ -224,7 +224,7 @@ export class EventStream {
     }
   }
 
-  /** Ends when the stream ends, for whatever reason, and with it the life and every request under way. */
+  /** Ends when the stream ends, for any reason, and then ends the connection and every request in progress. */
   async #read(stream: Readable): Promise<void> {
     const cutter = new LineCutter(MAX_LINE_BYTES);
     try {
@@ -235,16 +235,16 @@ export class EventStream {
         this.#parts.log.warn({ err: error }, 'the event stream of Docker broke off');
     }
     this.#life.abort();
-    // Requests to an engine that has gone would wait for their time-out.
+    // Requests to an engine that is gone would wait for their time-out.
     this.#parts.engine.abort();
   }
 
-  /** Lists from time to time. A difference for which no event comes means that the stream has gone silent. */
+  /** List at intervals. A change without an event means that the stream has become silent. */
   async #resync(signal: AbortSignal): Promise<void> {
     const pause = (ms: number): Promise<unknown> => sleep(ms, undefined, { signal }).catch(() => undefined);
     while (!signal.aborted) {
       await pause(this.#parts.resyncMs);
-      if (signal.aborted || !(await this.#parts.untold())) continue;
+      if (signal.aborted || !(await this.#parts.isUnreported())) continue;
       const seq = this.#parts.seq();
       await pause(STALL_GRACE_MS);
       if (!signal.aborted && this.#parts.seq() === seq)

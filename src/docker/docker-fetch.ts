@@ -1,4 +1,4 @@
-/** Asks the engine for what the state wants, and puts the answers where they belong. */
+/** Requests from the engine what the state needs, and enters the answers into the state. */
 
 import { eachOf, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
@@ -17,7 +17,7 @@ export interface FetcherParts {
   readonly now: () => number;
   /** Takes each answer's outcome. */
   readonly publish: (outcome: Outcome, change: ViewChange) => void;
-  /** Called when the engine goes on refusing what is needed: the connection is to be begun anew. */
+  /** Called when the engine refuses a needed answer repeatedly: the connection must be opened again. */
   readonly giveUp: () => void;
 }
 
@@ -62,7 +62,7 @@ export class Fetcher {
     }
   }
 
-  /** Forgets what is still waiting or to be tried again; a full list will ask for all of it. */
+  /** Forget the requests that wait or must be tried again; a full list repeats all of them. */
   clear(): void {
     this.#epoch += 1;
     for (const runner of [this.#networks, this.#inspects, this.#lists]) runner.clear();
@@ -100,10 +100,13 @@ export class Fetcher {
     return inspected;
   }
 
-  /** Of them no event tells: tasks of other hosts come with the next list. True: they have changed. */
+  /** No event reports services: tasks of other hosts appear with the next list. Returns whether they have changed. */
   async #services(id: string): Promise<boolean> {
     const json = await found(this.#parts.engine.networkServices(id)).catch((err: unknown) => {
-      this.#parts.log.warn({ err, network: id }, 'services of an overlay stay as they were last told');
+      this.#parts.log.warn(
+        { err, network: id },
+        'cannot read the services of an overlay network: the last known ones stay',
+      );
       return undefined;
     });
     return json !== undefined && this.#parts.state.services(id, readServices(json));
@@ -123,7 +126,7 @@ export class Fetcher {
     const { engine, state, now, publish } = this.#parts;
     const ids = [...this.#toList];
     if (ids.length === 0) return;
-    // before it is asked: who wants one of them meanwhile wants a later answer than this
+    // before the request: an event that comes meanwhile needs a later answer than this
     this.#toList.clear();
     await this.#request(async (begun, notes, askedAt) => {
       const listed = needed(readContainers(await engine.containers(ids), notes), 'container list');
@@ -167,12 +170,12 @@ export class Fetcher {
     return labels !== undefined;
   }
 
-  /** An image that has been removed under its containers stays unknown: their labels then count as its own. */
+  /** An image that was removed while its containers exist stays unknown: their labels then count as labels of the image. */
   async #image(id: string): Promise<void> {
     const json = await found(this.#parts.engine.image(id)).catch((error: unknown) => {
       this.#parts.log.warn(
         { err: error, image: id },
-        'labels of an image cannot be read: its containers are held to the stricter reading',
+        'cannot read the labels of an image: labels of its containers count as labels of the image',
       );
       return undefined;
     });
@@ -196,11 +199,11 @@ export class Fetcher {
       this.#begun.delete(begun);
       this.#parts.state.forgetBefore(Math.min(this.#parts.state.seq, ...[...this.#begun].map((b) => b.seq)));
       if (notes.length > 0)
-        this.#parts.log.warn({ notes: notes.slice(0, 20) }, 'Docker said something that cannot be read');
+        this.#parts.log.warn({ notes: notes.slice(0, 20) }, 'parts of an answer of Docker cannot be read');
     }
   }
 
-  /** A few tries, quickly; then the whole connection is begun anew, which lists everything. */
+  /** Try a few times, quickly; then open the whole connection again, which lists everything. */
   async #retried(what: string, task: () => Promise<unknown>): Promise<void> {
     const epoch = this.#epoch;
     let last: unknown;
@@ -214,7 +217,7 @@ export class Fetcher {
         if (this.#epoch !== epoch) return;
       }
     }
-    this.#parts.log.warn({ err: last, what }, 'Docker goes on refusing an answer: connecting anew');
+    this.#parts.log.warn({ err: last, what }, 'Docker refuses a needed answer repeatedly: connecting again');
     this.#parts.giveUp();
   }
 }

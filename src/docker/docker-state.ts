@@ -1,4 +1,4 @@
-/** All that Docker has said, from events, lists and inspects in whatever order they arrive. Pure: time is passed in. */
+/** The state that Docker has reported, by events, lists and inspects in any order. Pure: time is passed in. */
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
 import type { ContainerAction, DockerEvent } from './docker-events.js';
 import { isFullId } from './docker-values.js';
@@ -21,14 +21,12 @@ import {
   type Want,
 } from './tracked-container.js';
 
-/** The state, as everybody else sees it. Pure. */
-
 export interface Outcome {
   readonly changed: boolean;
   readonly wants: readonly Want[];
 }
 
-/** A request of which nobody knows when it was sent proves nothing about what appeared meanwhile. */
+/** A request with unknown send time proves nothing about what appeared meanwhile. */
 const NEVER = Number.NEGATIVE_INFINITY;
 
 export class DockerState {
@@ -123,7 +121,7 @@ export class DockerState {
       const member = inspected.members.get(t.id);
       if (fresh(t, id, begun)) changed = takeMember(t, inspected.network, member, now, askedAt) || changed;
       else if (member) {
-        // an event came meanwhile: whether it is a member only a later answer can say, and until then nobody knows
+        // an event came meanwhile: only a later answer can show whether it is a member, and until then it is unknown
         t.pending.add(id);
         isDoubted = true;
       }
@@ -145,8 +143,8 @@ export class DockerState {
     return { changed: settle(t, now) || changed, wants: [] };
   }
 
-  /** After an absence of events: a pid or a sandbox may be another one than before. */
-  mistrustInspects(): void {
+  /** Events may have been missed: a pid or a sandbox may have changed. */
+  invalidateInspects(): void {
     for (const t of this.containers.values()) t.inspected = false;
   }
 
@@ -226,7 +224,7 @@ export class DockerState {
     t.pending.delete(network);
     const changed = t.endpoints.delete(network);
     const failed = abandon(t);
-    // it may be late, of an earlier stay: the network itself says how it is now
+    // the event may be late and about an earlier connection: only the network's inspect shows the present state
     const isNews = !t.pending.has(network);
     t.pending.add(network);
     const ask: Want = { kind: 'network', id: network };
@@ -343,7 +341,7 @@ const asked = (askedAt: number | undefined): { askedAt?: number } =>
  */
 const isOpen = (t: Tracked): boolean => !t.listed || t.pending.size > 0 || !isKnown(t);
 
-/** A container that no list has told of yet is only in `starting`: its labels are unknown, which is not "none". */
+/** A container that no list has returned yet is only in `starting`: its labels are unknown, which is not "none". */
 export function viewOf(
   state: DockerState,
   imageLabels: ImageLabels,

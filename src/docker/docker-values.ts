@@ -28,12 +28,12 @@ export function canonicalCidr(text: string): string | undefined {
     : undefined;
 }
 
-/** Something that Docker said and that could not be read: for the log. */
+/** Parts of answers that could not be read, for the log. */
 export type Notes = string[];
 
 /**
- * Stands in for labels that cannot be read. It is an unknown `drawbridge.*` key, and so enforces with an empty policy:
- * a container whose labels are unreadable must not pass as one without labels.
+ * Replaces labels that cannot be read. It is an unknown `drawbridge.*` key, and so enforces with an empty policy: a container
+ * with unreadable labels must not pass as one without labels.
  */
 export const UNREADABLE_LABELS: Readonly<Record<string, string>> = { 'drawbridge.unreadable': 'docker' };
 

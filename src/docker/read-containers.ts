@@ -23,9 +23,9 @@ import type {
 } from '../policy/container.js';
 import { canonicalIp, canonicalMac, isFullId, labelsOf, type Notes } from './docker-values.js';
 
-/** What `scan` looks at, from `GET /containers/ID/json`. Pure. */
+/** The facts that `scan` checks, from `GET /containers/ID/json`. */
 
-/** What a container's line in `GET /containers/json` says. */
+/** The facts in a container's item of `GET /containers/json`. */
 export interface Listed {
   readonly id: string;
   /** Undefined while Docker renames it: the list then returns the former name and the new one, in no order. */
@@ -35,14 +35,14 @@ export interface Listed {
   readonly labels: Readonly<Record<string, string>>;
   readonly state: ContainerFacts['state'];
   readonly networkMode: string;
-  /** `dnsNames` are empty here: only container inspect tells them. */
+  /** `dnsNames` are empty here: only container inspect returns them. */
   readonly endpoints: readonly Endpoint[];
   readonly published: readonly PublishedPort[];
 }
-/** What `GET /containers/ID/json` adds. */
+/** The facts that `GET /containers/ID/json` adds. */
 export interface Inspected {
   readonly id: string;
-  /** Docker answers an inspect when a rename has ended (moby daemon/rename.go holds the container's lock). */
+  /** Docker answers an inspect when a rename has ended (moby daemon/rename.go locks the container). */
   readonly name: string;
   readonly running: boolean;
   readonly privileges: NonNullable<ContainerFacts['privileges']>;
@@ -132,7 +132,7 @@ function boundPorts(map: Fields): readonly PublishedPort[] {
   });
 }
 
-/** A host port, or a range of which Docker takes one; empty: any free one, which NetworkSettings tells. */
+/** A host port, or a range of which Docker takes one; empty for any free one, which is then in NetworkSettings. */
 function hostPorts(binding: unknown): readonly HostPort[] {
   const host = asRecord(binding);
   const [, first, last] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(textAt(host, 'HostPort')) ?? [];
@@ -207,7 +207,7 @@ function mountsOf(item: Fields): readonly ToldMount[] {
     .filter((m) => m.destination.startsWith('/'));
 }
 
-/** Both lists are empty: the engine was told so. A privileged container has none, which is said of it anyway. */
+/** Both lists are empty, as requested. A privileged container has none either, which coverage reports in any case. */
 const hasOpenSystemPaths = (host: Fields): boolean =>
   ['MaskedPaths', 'ReadonlyPaths'].every((key) => Array.isArray(host[key]) && listAt(host, key).length === 0);
 
@@ -285,7 +285,7 @@ function nameOfSet(pair: string): string[] {
   return at > 0 && at < pair.length - 1 ? [pair.slice(0, at)] : [];
 }
 
-/** NetworkSettings.Ports tells what is bound while it runs, HostConfig.PortBindings what it asked for. */
+/** NetworkSettings.Ports has the bound ports while it runs, HostConfig.PortBindings the requested ones. */
 function openPorts(item: Fields, host: Fields): readonly string[] {
   const bound = recordAt(recordAt(item, 'NetworkSettings'), 'Ports');
   const ports = Object.keys(bound).length > 0 ? bound : recordAt(host, 'PortBindings');

@@ -6,7 +6,7 @@ import { canonicalCidr, canonicalIp, canonicalMac, isFullId, labelsOf, type Note
 
 /** Names that a swarm's overlay knows, from `GET /networks/ID?verbose=true`. Pure. */
 
-/** What `GET /networks/ID` says; `members` by container id. */
+/** The answer of `GET /networks/ID`; `members` by container id. */
 export interface InspectedNetwork {
   readonly network: NetworkFacts;
   readonly members: ReadonlyMap<string, Endpoint>;
@@ -49,7 +49,7 @@ export function readNetworks(json: unknown, notes: Notes): readonly NetworkFacts
   });
 }
 
-/** On a bridge the MAC is half of the port's identity: without it there is no endpoint. ipvlan has none of its own. */
+/** On a bridge the MAC is half of the veth's identity: without it there is no endpoint. ipvlan has none of its own. */
 function memberOf(value: unknown, networkId: string, driver: string): Endpoint | undefined {
   const item = asRecord(value);
   const ip4 = canonicalIp(textAt(item, 'IPv4Address'));
@@ -61,7 +61,7 @@ function memberOf(value: unknown, networkId: string, driver: string): Endpoint |
 
 const WITHOUT_ADDRESSES = new Set(['host', 'null']);
 
-/** Members whose key is no container id (load balancers, gateway sandboxes of swarm) belong to no container. */
+/** Members with a key that is no container id (load balancers, gateway sandboxes of swarm) belong to no container. */
 export function readNetwork(json: unknown, notes: Notes): InspectedNetwork | undefined {
   const item = asRecord(json);
   const id = textAt(item, 'Id');
@@ -79,7 +79,7 @@ export function readNetwork(json: unknown, notes: Notes): InspectedNetwork | und
 
 /**
  * A service has a virtual address, or (endpoint mode dnsrr) those of its tasks, which `tasks.SERVICE` always are; each
- * task, on whatever host, has its own. Containers that are no service's stand under the name "".
+ * task, on whatever host, has its own. Containers without a service are listed under the name "".
  */
 export function readServices(json: unknown): NonNullable<NetworkFacts['services']> {
   const names = new Map<string, string[]>();

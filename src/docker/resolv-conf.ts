@@ -1,7 +1,7 @@
 /**
  * Which way a container's DNS goes, read from the resolv.conf that Docker wrote for it. Pure.
  *
- * Engine 25 and later say in a comment whom the embedded resolver asks (moby libnetwork/internal/resolvconf):
+ * Engine 25 and later list the upstreams of the embedded resolver in a comment (moby libnetwork/internal/resolvconf):
  * `# ExtServers: [10.0.0.2 host(127.0.0.53)]`, where `host(…)` is asked from the host's network namespace. In 25–27
  * that is a loopback or unreachable-family address from the host's file, from 28 on every address from the host's file.
  */
@@ -11,7 +11,7 @@ import { dirname, join } from 'node:path';
 import { parseAddress } from '../lib/ip.js';
 
 /**
- * Reads a container's resolv.conf, and only believes it while it is Docker's word. The file is mounted writable into
+ * Reads a container's resolv.conf, and uses it only while Docker was the last to change it. The file is mounted writable into
  * the container, which could write "ExtServers" as it likes; Docker's hash of it does not help, as the embedded
  * resolver's version is written without one (moby libnetwork sandbox_dns_unix.go, rebuildDNS). What the container
  * cannot forge is the change time: the runtime writes `init.pid` when the container is made and before it is started,
@@ -46,7 +46,7 @@ function valuesOf(lines: readonly string[], directive: string): readonly (readon
   return fields.filter((f) => f[0] === directive && f.length > 1).map((f) => f.slice(1));
 }
 
-/** Without the comment the file is an older engine's, or it has no upstream: nothing is said, so the host may be asked. */
+/** Without the comment the file is of an older engine, or has no upstream: queries may leave from the host. */
 function upstreams(lines: readonly string[]): Pick<ResolverFacts, 'hostAsked' | 'servers'> {
   const list = lines.map((l) => /^# ExtServers: \[(.*)\]$/.exec(l)?.[1]).find((l) => l !== undefined);
   if (list === undefined) return { hostAsked: true, servers: [] };
@@ -62,7 +62,7 @@ export function needsNamespaceDns(facts: ResolverFacts): boolean {
 
 /**
  * Docker's embedded resolver asks the resolvers that a container was created with (HostConfig.Dns) from the container's own
- * namespace, whatever its resolv.conf says (moby libnetwork/internal/resolvconf, Override). False where one of them is a
+ * namespace, whatever its resolv.conf contains (moby libnetwork/internal/resolvconf, Override). False where one of them is a
  * loopback address, or there are none.
  */
 export const hasReachableResolvers = (dns: readonly string[]): boolean =>
@@ -80,7 +80,7 @@ interface ResolverPlace {
   readonly sandboxKey: string;
 }
 
-/** What cannot be read or proven counts as asked from the host; a stopped or starting container has no proof. */
+/** A file that cannot be read or proven counts as host-asked; a stopped or starting container has no proof. */
 export async function readResolver(place: ResolverPlace): Promise<ResolverFacts> {
   const file = join(place.rootDir, 'containers', place.id, 'resolv.conf');
   const made = await madeAt(place);

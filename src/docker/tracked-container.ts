@@ -2,14 +2,12 @@
 import type { ContainerFacts, Endpoint, NetworkFacts, PublishedPort } from '../policy/container.js';
 import type { Inspected, Listed } from './read-containers.js';
 
-/** A container's endpoints: who may say what of them. Pure. */
-
 /** Labels and image never change in a container's life. */
 type Fixed = Pick<Listed, 'image' | 'imageId' | 'labels' | 'networkMode'>;
 
 /**
  * Every event gets the next sequence number, and every request remembers the number at which it was begun. An answer
- * may say nothing about what an event has changed after the answer's request was begun.
+ * is not used for anything that an event has changed after the request was begun.
  */
 export interface Tracked {
   readonly id: string;
@@ -32,7 +30,7 @@ export interface Tracked {
   nameSeq: number;
   endsSeq: number;
   readonly netSeq: Map<string, number>;
-  /** Networks whose `connect` no network inspect has answered yet. */
+  /** Networks with a `connect` event after which no network inspect has been answered yet. */
   readonly pending: Set<string>;
   /** A list, an inspect, begun after the newest create or start has spoken. */
   listed: boolean;
@@ -68,10 +66,10 @@ export function isUp(state: ContainerFacts['state']): boolean {
   return state === 'running' || state === 'paused';
 }
 
-/** A stale start: no start takes longer, so what a list says then is true. */
+/** No start takes longer: after this time the state in a list is used. */
 const START_LIMIT_MS = 60_000;
 
-/** A start that has given back its last network has failed, and no event says so; true: this one has. */
+/** A start that has returned its last network has failed, without an event. Returns whether this one has. */
 export function abandon(t: Tracked): boolean {
   if (t.state !== 'starting' || t.endpoints.size > 0 || t.pending.size > 0) return false;
   t.state = 'created';
@@ -89,7 +87,7 @@ export function settle(t: Tracked, now: number): boolean {
   return true;
 }
 
-/** What a list says of state while a start is in progress is older than the start: Docker writes it when it is done. */
+/** The state in a list during a start is older than the start: Docker writes it when the start is complete. */
 function stateFrom(t: Tracked, listed: Listed, now: number): ContainerFacts['state'] {
   if (isUp(listed.state) || t.startingSince === undefined) return listed.state;
   const attached = t.pending.size > 0 || t.endpoints.size > 0;
@@ -150,13 +148,13 @@ function forgetProcess(t: Tracked): void {
   if (t.privileges && t.privileges.pid !== 0) t.privileges = { ...t.privileges, pid: 0, sandboxKey: '' };
 }
 
-/** What to ask the engine next. */
+/** A request to send to the engine next. */
 export type Want =
   | { readonly kind: 'list'; readonly id: string }
   | { readonly kind: 'inspect'; readonly id: string }
   | { readonly kind: 'network'; readonly id: string };
 
-/** Networks whose members their inspect shows whole; of the others only the container list tells. */
+/** Networks with an inspect that shows all members; members of the others are only in the container list. */
 export function isLocal(network: NetworkFacts): boolean {
   return network.scope === 'local' && network.driver !== 'host' && network.driver !== 'null';
 }
@@ -207,9 +205,9 @@ export function takeMember(
 }
 
 /**
- * Endpoints on local networks are told by the network's inspect alone: the list is written after the event and may
- * still show what a disconnect has just ended. What it shows beyond that is asked of the network. The others (overlay …)
- * only the list shows, and so removes.
+ * Endpoints on local networks are taken from the network's inspect alone: the list is written after the event and may still
+ * show an endpoint that a disconnect has just removed. For other endpoints in the list the network is requested again.
+ * Endpoints on other networks (overlay …) are only in the list, which adds and removes them.
  */
 export function takeListedEndpoints(
   t: Tracked,
@@ -224,7 +222,7 @@ export function takeListedEndpoints(
   for (const e of endpoints) {
     const network = networks.get(e.networkId);
     if (!network) wants.push({ kind: 'network', id: e.networkId });
-    else if (isLocal(network)) changed = isUnheardOf(t, network.id, wants) || changed;
+    else if (isLocal(network)) changed = isMissingEndpoint(t, network.id, wants) || changed;
     else if (fresh(t, e.networkId, begun) && askedAt >= (t.askedAt.get(e.networkId) ?? askedAt))
       changed = setEndpoint(t, e, network, askedAt) || changed;
   }
@@ -236,8 +234,8 @@ export function takeListedEndpoints(
   return changed;
 }
 
-/** The list shows it on a local network that has not told of it: an event of an earlier life may have taken it away. */
-function isUnheardOf(t: Tracked, networkId: string, wants: Want[]): boolean {
+/** The list shows an endpoint that the inspect of its local network has not shown: an event of an earlier run may have removed it. */
+function isMissingEndpoint(t: Tracked, networkId: string, wants: Want[]): boolean {
   if (t.endpoints.has(networkId) || t.pending.has(networkId)) return false;
   t.pending.add(networkId);
   wants.push({ kind: 'network', id: networkId });

@@ -63,7 +63,7 @@ export class DockerWatch implements AsyncDisposable {
       onOpen: () => this.#connected(),
       onEnd: () => this.#disconnected(),
       seq: () => this.#state.seq,
-      untold: () => this.#untold(),
+      isUnreported: () => this.#isUnreported(),
     });
     this.#view = this.#derive();
   }
@@ -130,7 +130,7 @@ export class DockerWatch implements AsyncDisposable {
     return this.close();
   }
 
-  /** What was asked for at once is not answered, or not as the API promises: the view counts as late until it is whole again. */
+  /** A request failed, or its answer is not as the API promises: the view counts as late until it is complete again. */
   #refused(error: unknown): never {
     if (this.#meta.connected) this.#stream.restart();
     throw error;
@@ -140,7 +140,7 @@ export class DockerWatch implements AsyncDisposable {
     const event = readEvent(line);
     if (event === 'ignored') return;
     if (event === 'malformed') {
-      this.#options.log.warn({ line: line.slice(0, 200) }, 'a Docker event cannot be read: listing anew');
+      this.#options.log.warn({ line: line.slice(0, 200) }, 'a Docker event cannot be read: listing again');
       this.#lists.run().catch(() => this.#stream.restart());
       return;
     }
@@ -151,7 +151,7 @@ export class DockerWatch implements AsyncDisposable {
     // Requests first: a listener may take long.
     this.#fetcher.want(outcome.wants);
     if (outcome.changed) this.#publish(change);
-    else this.#view = this.#derive(); // nothing is new, but it was true until later than was known
+    else this.#view = this.#derive(); // nothing has changed, but the view is confirmed until a later time
   }
 
   async #list(): Promise<void> {
@@ -170,15 +170,15 @@ export class DockerWatch implements AsyncDisposable {
   }
 
   async #connected(): Promise<void> {
-    this.#state.mistrustInspects();
+    this.#state.invalidateInspects();
     this.#rootDir = '';
     await this.#lists.run();
     this.#meta.connected = true;
     this.#publish({ kind: 'connected' });
   }
 
-  /** A full list; true when it shows what an event always tells, and no event has come. */
-  async #untold(): Promise<boolean> {
+  /** Read a full list; true when it shows a change that an event always reports, and no event has come. */
+  async #isUnreported(): Promise<boolean> {
     const { seq } = this.#state;
     const { containers } = this.#view;
     await this.#lists.run();
@@ -204,7 +204,7 @@ export class DockerWatch implements AsyncDisposable {
   }
 }
 
-/** Containers came, went, or changed state: what an event always tells. */
+/** Containers were added, removed, or changed state: an event always reports this. */
 function differ(a: DockerView['containers'], b: DockerView['containers']): boolean {
   return a.size !== b.size || [...b.values()].some((c) => a.get(c.id)?.state !== c.state);
 }
