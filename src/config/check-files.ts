@@ -33,7 +33,7 @@ interface Group {
 const LIST_KEYS: readonly string[] = ['allow', 'match', 'mode', 'description', 'hosts'];
 const CONFIG_KEYS: readonly string[] = Object.keys(ConfigSchema.properties);
 
-/** A configuration by its keys; where they do not tell, by its name. */
+/** Recognises a configuration by its keys, and by its file name where the keys decide nothing. */
 function isConfig({ file, text }: Text): boolean {
   const { value } = parseYaml(text, file);
   const keys = isRecord(value) ? Object.keys(value) : [];
@@ -42,7 +42,7 @@ function isConfig({ file, text }: Text): boolean {
 }
 
 /**
- * Every problem of all these files and folders. A folder stands for itself: its lists may name one another, and the files
+ * Every problem of all these files and folders. Each folder is checked on its own: its lists may name one another, and the files
  * that are given by name. A list that is named and missing is an error of a folder or a configuration; of a list file that is
  * given by itself it is a warning.
  * @param known names of lists that exist elsewhere, in the store

@@ -121,8 +121,8 @@ function without(value: unknown, steps: readonly string[]): unknown {
   return rest.length > 0 && isRecord(inner) ? { ...others, [key]: without(inner, rest) } : others;
 }
 
-/** What is wrong by shape, and what is wrong by meaning in all that has its shape. */
-function judge(value: unknown): readonly Problem[] {
+/** Problems with the schema, and problems of meaning in all parts that fit it. */
+function problemsOf(value: unknown): readonly Problem[] {
   if (!isRecord(value))
     return [
       {
@@ -150,7 +150,7 @@ export function readConfig(sources: ConfigSources): Parsed<Config> {
   const value = isRecord(base) ? withDefaults(ConfigSchema, overlay(base, settings)) : base;
   const own = [...yaml.problems, ...env.problems, ...flags.problems];
   const unreadable = yaml.value === undefined;
-  const problems = unreadable ? own : [...own, ...placed(judge(value), settings, yaml.place)];
+  const problems = unreadable ? own : [...own, ...placed(problemsOf(value), settings, yaml.place)];
   return problems.length > 0 ? { ok: false, problems } : { ok: true, value: resolve(value as RawConfig) };
 }
 

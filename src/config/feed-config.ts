@@ -1,13 +1,13 @@
-/** Feeds of threats: what their schema cannot say, and their values in the units of the service. */
+/** Threat feeds of the configuration: checks that a schema cannot express, and values in the units of the service. */
 
 import { canonicalName } from '../lib/dns-name.js';
 import type { Problem } from '../lib/problem.js';
 import type { Direction } from '../policy/threat.js';
 import type { RawConfig } from './schema.js';
 
-/** What is said of a threat feed before anything of it is fetched. */
+/** Checks of a threat feed that need no fetch. */
 
-/** What `format` may say: "auto" looks; the rest are formats and other words for them. */
+/** Values of `format`: "auto" detects the format; the others are formats and their aliases. */
 export const FEED_FORMATS = [
   'auto',
   'netset',
@@ -46,7 +46,7 @@ function hasBrokenHost(url: string): boolean {
   return /(^|\.)xn--/.test(host) && !canonicalName(host, 1).ok;
 }
 
-/** What a schema cannot say of a feed; each with its remedy. */
+/** Problems of a feed that a schema cannot express, each with its remedy. */
 export function feedProblems(feed: {
   readonly name: string;
   readonly url: string;

@@ -1,4 +1,4 @@
-/** What a folder of list files says, file by file, with the last good version of each. Pure. */
+/** The lists of a folder, file by file, with the last good version of each. Pure. */
 
 import { basename } from 'node:path';
 import type { Parsed, Problem } from '../lib/problem.js';
@@ -6,11 +6,11 @@ import { parseYaml } from '../lib/yaml.js';
 import { listFromObject } from '../policy/list-parse.js';
 import { cyclicLists, type List } from '../policy/policy.js';
 
-/** List files (spec: lists): allowlists/NAME.yaml or .yml to lists, every problem placed. Pure. */
+/** List files (docs/lists.md): allowlists/NAME.yaml or .yml to lists, every problem placed. Pure. */
 
 const EXTENSION = /\.ya?ml$/;
 
-/** Editors leave .#x.yaml and the like beside a file: names that begin with a dot are nobody's list. */
+/** Editors leave .#x.yaml and the like next to a file: a name that begins with a dot is no list. */
 export const isListFile = (file: string): boolean => EXTENSION.test(file) && !basename(file).startsWith('.');
 
 export const listNameOf = (file: string): string => basename(file).replace(EXTENSION, '');
@@ -89,7 +89,7 @@ export type FileRead =
   /** It is being read elsewhere: its last good version stays until then. */
   | { readonly reading: true };
 
-interface Verdicts {
+interface ParsedFiles {
   readonly fresh: Map<string, List>;
   readonly problems: Problem[];
 }
@@ -102,19 +102,19 @@ function parsedOf(file: string, read: FileRead): Parsed<List> {
   return 'problem' in read ? { ok: false, problems: [read.problem] } : NOT_YET;
 }
 
-function judgeFiles(files: ReadonlyMap<string, FileRead>): Verdicts {
+function parseFiles(files: ReadonlyMap<string, FileRead>): ParsedFiles {
   const clashes = nameClashes([...files.keys()]);
-  const verdicts: Verdicts = { fresh: new Map(), problems: [] };
+  const results: ParsedFiles = { fresh: new Map(), problems: [] };
   for (const [file, read] of files) {
     const clash = clashes.get(file);
     const parsed = parsedOf(file, read);
-    if (parsed.ok && !clash) verdicts.fresh.set(parsed.value.name, parsed.value);
-    verdicts.problems.push(...(clash ? [clash] : []), ...(parsed.ok ? [] : parsed.problems));
+    if (parsed.ok && !clash) results.fresh.set(parsed.value.name, parsed.value);
+    results.problems.push(...(clash ? [clash] : []), ...(parsed.ok ? [] : parsed.problems));
   }
-  return verdicts;
+  return results;
 }
 
-/** What coverage says of a list that has a file and is not in force. */
+/** The reason that coverage shows for a list that has a file and is not in force. */
 function absentOf(
   names: ReadonlySet<string>,
   lists: ReadonlyMap<string, List>,
@@ -152,7 +152,7 @@ function choose(
  * deleted file takes its list away. Lists that a change has closed into a cycle stay as they were.
  */
 export function nextFolder(files: ReadonlyMap<string, FileRead>, last: FolderState): FolderState {
-  const { fresh, problems } = judgeFiles(files);
+  const { fresh, problems } = parseFiles(files);
   const names = new Set([...files.keys()].map(listNameOf));
   const first = choose(names, fresh, last);
   const cycles = cycleProblems(first);

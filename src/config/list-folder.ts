@@ -20,7 +20,7 @@ import { readInside, remedyOf } from './open-file.js';
 
 /** Long enough for an editor's truncate-then-write, short enough for the promise of a second. */
 const SETTLE_MS = 60;
-/** Finds what fs.watch does not tell: a folder that appears, links turned to another target, network file systems. */
+/** Finds changes that fs.watch does not report: a folder that appears, links with a new target, network file systems. */
 const RESCAN_MS = 500;
 /** Of a core, for rescans: the rest follows from how long the last one took. */
 const RESCAN_SHARE = 0.05;
@@ -102,7 +102,7 @@ function absenceOf(file: string): Problem {
 }
 
 export interface FolderWatch extends AsyncDisposable {
-  /** The state now: what the last call of `onChange` said. */
+  /** The current state: the argument of the last call of `onChange`. */
   readonly state: FolderState;
 }
 
@@ -266,7 +266,7 @@ class Follower implements FolderWatch {
   }
 
   #stir(event: string, name: string | null): void {
-    // A folder that is renamed or removed tells of itself by its own name; a new watcher is due.
+    // fs.watch reports a folder that is renamed or removed by its own name; it needs a new watcher.
     if (event === 'rename' && name !== null && !isListFile(name)) this.#detach();
     clearTimeout(this.#settle);
     this.#settle = setTimeout(() => this.#run(), SETTLE_MS).unref();

@@ -1,4 +1,4 @@
-/** The thread in which large lists are read, so that neither a file nor a request holds up a DNS answer. */
+/** The thread in which large lists are read, so that neither a file nor a request delays a DNS answer. */
 
 import type { Parsed, Problem } from '../lib/problem.js';
 import { serveThread, type ThreadRequest, type ThreadResult } from '../lib/thread.js';

@@ -94,7 +94,7 @@ async function readFileOrNone(
   const read = await readText(name);
   if ('text' in read) return { source: { name, text: read.text } };
   if ('problem' in read) return { problem: read.problem };
-  // No file at the default place is fine; a file that somebody named must be there.
+  // The file at the default place is optional; a file that was named must exist.
   if (named === undefined) return {};
   return {
     problem: {

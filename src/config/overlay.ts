@@ -21,7 +21,7 @@ export interface Setting {
 }
 
 export const PREFIX = 'DRAWBRIDGE_';
-/** Ours, and no key of the configuration: which file to read. */
+/** Names the file to read; it is no key of the configuration. */
 export const CONFIG_VARIABLE = 'DRAWBRIDGE_CONFIG';
 
 function leavesOf(schema: TSchema, path: readonly string[]): readonly Leaf[] {
@@ -56,7 +56,7 @@ function listOf(schema: TSchema, text: string): unknown {
   return items.filter((item) => item !== '').map((item) => (isNumber ? integer(item) : item));
 }
 
-/** A text as its key's type; what does not fit stays text, and the schema says what is wrong. */
+/** Converts a text to the type of its key; a text that does not fit stays text, and the schema check reports it. */
 function typed(schema: TSchema, text: string): unknown {
   if (schema.type === 'integer') return integer(text.trim());
   if (schema.type === 'array') return listOf(schema, text.trim());

@@ -1,4 +1,4 @@
-/** `store.redis`: where Redis is, as its URL says it. Pure; no name is resolved and no file read. */
+/** `store.redis`: the parts of the URL of a Redis. Pure; no name is resolved and no file read. */
 import type { Parsed } from '../lib/problem.js';
 
 interface RedisAddress {

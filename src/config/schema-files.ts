@@ -35,7 +35,7 @@ function render(title: string, schema: TSchema): string {
   return `${JSON.stringify({ $schema: DRAFT, title, ...plain }, null, 2)}\n`;
 }
 
-/** File name to text, as they stand in schemas/. */
+/** Maps the names of the files in schemas/ to their text. */
 export const SCHEMA_FILES: ReadonlyMap<string, string> = new Map([
   ['config.schema.json', render('Drawbridge configuration', ConfigSchema)],
   ['list.schema.json', render('Drawbridge allowlist', ListSchema)],

@@ -1,4 +1,4 @@
-/** The whole configuration file (spec: configuration), with every default: one definition for checks and for editors. */
+/** The whole configuration file (docs/configuration.md), with every default: one definition for checks and for editors. */
 import { type Static, Type } from '@sinclair/typebox';
 import { closed, duration, Glob, ListName, list, path, size, words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';

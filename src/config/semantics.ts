@@ -1,4 +1,4 @@
-/** What a schema cannot say of a configuration: names, addresses, and keys that depend on one another. */
+/** Checks of a configuration that a schema cannot express: names, addresses, and keys that depend on one another. */
 import { normalize } from 'node:path';
 import { canonicalName } from '../lib/dns-name.js';
 import { parseServer } from '../lib/dns-server-address.js';
@@ -180,7 +180,7 @@ function twice(items: readonly { readonly name: string }[], pointer: string): re
   );
 }
 
-/** Every problem of a configuration whose shape is right, each with its pointer. */
+/** Every problem of a configuration that fits the schema, each with its pointer. */
 export function semanticProblems(raw: RawConfig): readonly Problem[] {
   return [
     ...upstreams(raw.dns.upstreams, '/dns/upstreams'),

@@ -280,7 +280,7 @@ const SAME_ERROR_MS = 60_000;
 
 /**
  * Wraps the task of a repeating timer so that an error does not end the process: it is logged (once a minute while it is
- * the same), and the next tick tries again. `message` says what is not done meanwhile.
+ * the same), and the next tick tries again. `message` names the task that is not done meanwhile.
  */
 export function repeatSafely(
   log: ErrorLog,

@@ -142,7 +142,7 @@ function isSoundLabel(label: string): boolean {
   return domainToASCII(unicode) === label;
 }
 
-/** Blocks whose letters are written from right to left. */
+/** Blocks of letters that are written from right to left. */
 const RTL = String.raw`\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\u{10800}-\u{10fff}\u{1e800}-\u{1efff}`;
 const HAS_RTL = new RegExp(`[${RTL}]`, 'u');
 const RTL_LETTER = String.raw`(?=\p{L})[${RTL}]`;
@@ -220,7 +220,7 @@ function listedSuffix(name: string): boolean {
 const OPERATORS_OWN: readonly string[] = ['githubusercontent.com'];
 
 /**
- * The name is a suffix that the public suffix list holds (private part too), or one whose children it holds by a
+ * The name is a suffix on the public suffix list (private part too), or its children are by a
  * wildcard rule ("*.ck"): strangers register below it, so an entry for all of it needs `broad`.
  */
 export function isPublicSuffix(name: string): boolean {

@@ -1,6 +1,6 @@
 import type { Logger } from './log.js';
 
-/** Errors that say that this host has run out of something: no fault of the program, and over when others give it back. */
+/** Codes of errors for a resource that this host has run out of: no fault of the program, and over when it is freed. */
 const EXHAUSTED: ReadonlySet<unknown> = new Set([
   'EMFILE',
   'ENFILE',
@@ -14,7 +14,7 @@ const MOST = 100;
 const WINDOW_MS = 60_000;
 
 export interface FaultsOptions {
-  /** Reads the kernel again and applies what it should hold; resolves when that has held. */
+  /** Reads the kernel again and applies the desired state; resolves when that has succeeded. */
   readonly resync: () => Promise<void>;
   readonly exit: (code: number) => void;
   readonly log: Pick<Logger, 'error' | 'info'>;
@@ -22,14 +22,14 @@ export interface FaultsOptions {
 }
 
 /**
- * What nobody has caught, and what becomes of the process. Out of descriptors, memory or disk: it goes on, is not ready
- * until a pass that has read the kernel again has held, and says so. All else is a fault of the program, after which its
+ * Handles errors that no code has caught. When descriptors, memory or disk have run out, the process goes on, is not ready
+ * until a pass has read the kernel again and succeeded, and logs both. Any other error is a fault of the program, after which its
  * state is unknown: it exits, the kernel keeps enforcing, and the service manager starts it again.
  */
 export class Faults {
   readonly #o: FaultsOptions;
   #times: readonly number[] = [];
-  /** Undefined: none since the last pass that held. */
+  /** The last such error; undefined when a pass has succeeded since. */
   pending: string | undefined;
 
   constructor(options: FaultsOptions) {
@@ -63,7 +63,7 @@ export class Faults {
       await this.#o.resync();
       this.#o.log.info({}, 'the kernel holds what it should again, after a resource had run out');
     } catch (e) {
-      // The reconciler tries again, and says for itself that the kernel is not in sync.
+      // The reconciler tries again, and reports itself that the kernel is not in sync.
       this.#o.log.error({ err: String(e) }, 'the kernel could not be brought in sync yet');
     }
     this.pending = undefined;

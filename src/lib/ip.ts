@@ -87,7 +87,7 @@ function formatV6(value: bigint): string {
     ((value >> BigInt(112 - 16 * i)) & 0xffffn).toString(16),
   );
   const { start, length } = longestZeros(groups);
-  // RFC 5952 4.2.2: "::" never stands for a single group.
+  // RFC 5952 4.2.2: "::" never replaces a single group.
   if (length < 2) return groups.join(':');
   return `${groups.slice(0, start).join(':')}::${groups.slice(start + length).join(':')}`;
 }
@@ -234,7 +234,7 @@ function prefixOf(range: Range): number | undefined {
   return cidrs.length === 1 ? cidrs[0]?.prefix : undefined;
 }
 
-/** Canonical text: one address, one network, or "lo-hi" where no single network says it. */
+/** Canonical text: one address, one network, or "lo-hi" where no single network equals the range. */
 export function formatRange(range: Range): string {
   const lo = formatAddress(range.family, range.lo);
   if (range.lo === range.hi) return lo;

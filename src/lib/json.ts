@@ -1,4 +1,4 @@
-/** Readers for values that came from YAML or JSON, whose shape is not trusted. */
+/** Readers for values that came from YAML or JSON, of which no shape is assumed. */
 import { clipped } from './problem.js';
 
 export type Fields = Readonly<Record<string, unknown>>;
@@ -66,7 +66,7 @@ export function textMap(value: unknown): Readonly<Record<string, string>> {
   return out;
 }
 
-/** What each value costs beside its characters. */
+/** The cost of each value in addition to its characters. */
 const VALUE_CHARS = 8;
 
 /**

@@ -268,7 +268,7 @@ interface Allowance {
 const OF_MESSAGE: Allowance = { burst: 50, everyMs: 1_000 };
 /** Of one message about one container, list, file, …: it leaves lines for the others. */
 const OF_SUBJECT: Allowance = { burst: 10, everyMs: 10_000 };
-/** The fields that say which object a line is about. */
+/** The fields that identify the object of a line. */
 const SUBJECTS = ['container', 'list', 'file', 'feed', 'key', 'path', 'node'] as const;
 const SUMMARY_MS = 10_000;
 /** Messages with values inside could be many. */
@@ -282,7 +282,7 @@ interface Omitted {
 
 /**
  * Lets a burst of each message through, and of each message about one object, then a line now and then. What is left out is counted and
- * said every 10 s. Debug lines are not limited: that level is chosen by a person. `now`: monotonic ms.
+ * reported every 10 s. Debug lines are not limited: that level is chosen by a person. `now`: monotonic ms.
  */
 export function limitedLog(log: Logger, now: () => number = () => performance.now()): Logger {
   const limit = new Limit(log, now);

@@ -13,7 +13,7 @@ export type Parsed<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly problems: readonly Problem[] };
 
-/** The first problems; when there are as many as were looked for, the last says that more may follow. */
+/** The first problems; when there are as many as were looked for, the last one adds that more may follow. */
 export function atMost(problems: readonly Problem[], count: number): readonly Problem[] {
   if (problems.length < count) return problems;
   const { detail, ...last } = problems[count - 1] ?? { detail: '', remedy: '' };

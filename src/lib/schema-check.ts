@@ -1,4 +1,4 @@
-/** TypeBox schemas as judges of what people wrote: every problem at once, in words. */
+/** Checks values that people wrote against TypeBox schemas: every problem at once, in words. */
 import type { TSchema } from '@sinclair/typebox';
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors';
 import { Value } from '@sinclair/typebox/value';

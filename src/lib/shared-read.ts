@@ -72,7 +72,7 @@ interface Done<T> {
   readonly begun: number;
 }
 
-/** One reading at a time, shared by all who wait for it: what readers cost does not grow with their number. */
+/** One reading at a time, shared by all callers that wait for it: its cost does not grow with their number. */
 export class SharedRead<T> {
   readonly #o: SharedReadOptions<T>;
   /** It has begun, and has not ended. */

@@ -22,7 +22,7 @@ export const nat64Ranges = (prefixes: readonly string[] = []): readonly Range[] 
   [...new Set([WELL_KNOWN_NAT64, ...prefixes])].flatMap((text) => parseCidr(text) ?? []);
 const DEFAULT = nat64Ranges();
 
-/** Tunnels whose addresses no table of prefixes can compare with a list: 6to4 (RFC 3056), Teredo (RFC 4380), ISATAP (RFC 5214). */
+/** Tunnels with addresses that no table of prefixes can compare with a list: 6to4 (RFC 3056), Teredo (RFC 4380), ISATAP (RFC 5214). */
 export const TUNNELS = {
   '6to4': '2002::/16',
   Teredo: '2001::/32',
@@ -65,7 +65,7 @@ export function carriedV4(value: bigint, nat64: readonly Range[] = DEFAULT): rea
  * What `any` leaves out and what an answer to a public name may not contain (DNS rebinding): the IANA special-purpose
  * registries (RFC 6890, as updated by RFC 8190), multicast, and where clouds serve instance metadata.
  * Documentation space (192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24, 2001:db8::/32, 3fff::/20) counts as ordinary
- * public here: nothing private lives there, and tests stand the internet up in it.
+ * public here: nothing private lives there, and tests use it as the internet.
  */
 const V4: readonly string[] = [
   '0.0.0.0/8', // "this network", RFC 791; Linux takes 0.0.0.0 for the host itself
@@ -139,7 +139,7 @@ function complement(ranges: readonly Range[], family: Family): Range[] {
   return lo <= everything.hi ? [...gaps, { family, lo, hi: everything.hi }] : gaps;
 }
 
-/** Networks that `any` stands for, for the kernel's static sets: a set that somebody empties then permits nothing. */
+/** Networks of `any`, for the kernel's static sets: a set that another process empties then permits nothing. */
 export const ANY_V4: readonly string[] = cidrTexts(complement(ranges4, 4));
 const behind = (v4: Range, { lo }: Range): Range => ({ family: 6, lo: lo | v4.lo, hi: lo | v4.hi });
 
@@ -178,7 +178,7 @@ export function publicRanges(ranges: readonly Range[], nat64 = nat64Ranges()): r
 const lastAny = new Map<Family, { readonly key: string; readonly networks: readonly string[] }>();
 
 /**
- * Networks that `any` stands for where these ranges are inside, too. Private space behind the translators with these prefixes
+ * Networks of `any` where these ranges are inside, too. Private space behind the translators with these prefixes
  * is left out.
  */
 export function anyNetworks(

@@ -20,15 +20,15 @@ import {
 import { shownKey, UNKNOWN_KEY, unescapePointer } from './json.js';
 import { clipped, type Problem } from './problem.js';
 
-/** What a YAML text may come to, told from its tokens before anything walks it by recursion. Pure. */
+/** Bounds of a YAML text, checked on its tokens before any code walks it by recursion. Pure. */
 
-/** Ours need five; the reader goes down by recursion, and a stack that ends within it may end the process. */
+/** Lists and configurations need five; the reader goes down by recursion, and a stack that ends within it may end the process. */
 const MAX_DEPTH = 64;
 /** Each is looked up by a walk through the document. */
 const MAX_ALIAS_TOKENS = 100;
 /** Each key is compared with all before it. */
 const MAX_KEYS = 5000;
-/** Faults of syntax that are told; what stands behind them is not read. */
+/** Faults of syntax that are reported; the text after them is not read. */
 const MAX_FAULTS = 100;
 
 interface Tokens {
@@ -39,7 +39,7 @@ interface Tokens {
 }
 interface Excess {
   readonly problem: Problem;
-  /** Where it stands in the text. */
+  /** Its offset in the text. */
   readonly offset: number;
 }
 
@@ -115,7 +115,7 @@ const MAX_BYTES = 4_000_000;
 const MAX_ALIASES = 100;
 
 export interface YamlFile {
-  /** Undefined when the text is no YAML; null when it is empty. May be there beside problems, to find more of them. */
+  /** Undefined when the text is no YAML; null when it is empty. May be set together with problems, to find more of them. */
   readonly value: unknown;
   /** Of the YAML itself, placed. */
   readonly problems: readonly Problem[];
@@ -177,7 +177,7 @@ function placer(document: Document, lines: LineCounter, file: string) {
   };
 }
 
-/** A step that is no key but a line of some other file is shown nowhere; the place says where it is. */
+/** A step that is no key but a line of some other file is shown nowhere; file, line and column are. */
 const isShown = (pointer: string): boolean =>
   pointer
     .split('/')
@@ -210,7 +210,7 @@ function syntaxProblem(error: YAMLError, lines: LineCounter, file: string): Prob
 
 /**
  * Aliases without an anchor: nearly always an entry such as *.github.com without its quotes. They become the text that
- * was meant, so that what else is wrong in the file is told, too.
+ * was meant, so that the other problems of the file are reported, too.
  */
 function mendAliases(document: Document, lines: LineCounter, file: string): readonly Problem[] {
   const problems: Problem[] = [];
@@ -260,7 +260,7 @@ function toValue(document: Document): { value: unknown } | undefined {
   }
 }
 
-/** Reads YAML 1.2 (or 1.1 where the file says %YAML 1.1). Never throws on any text; duplicate keys are problems. */
+/** Reads YAML 1.2 (or 1.1 where the file begins with %YAML 1.1). Never throws on any text; duplicate keys are problems. */
 export function parseYaml(text: string, file: string): YamlFile {
   if (Buffer.byteLength(text) > MAX_BYTES)
     return unusable(file, `the file has more than ${MAX_BYTES} bytes`, 'split the file');

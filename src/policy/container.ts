@@ -3,7 +3,7 @@ import { networkOf } from '../lib/ip.js';
 /** One attachment of a container to a network, as Docker's network inspect shows it. */
 export interface Endpoint {
   readonly networkId: string;
-  /** Lower case, colons. Never empty on a bridge; empty on networks whose endpoints have none (ipvlan). */
+  /** Lower case, colons. Never empty on a bridge; empty on networks with endpoints that have none (ipvlan). */
   readonly mac: string;
   readonly ip4?: string;
   readonly ip6?: string;
@@ -42,7 +42,7 @@ export interface ContainerFacts {
   readonly imageLabels?: Readonly<Record<string, string>>;
   readonly state: 'created' | 'starting' | 'running' | 'paused' | 'exited';
   readonly networkMode: string;
-  /** Id of the container whose namespace this one shares (network mode container:X). */
+  /** Id of the container that shares its namespace with this one (network mode container:X). */
   readonly sharesWith?: string;
   readonly endpoints: readonly Endpoint[];
   /** Ids of networks that it joins or leaves by an event that no inspect of the network has confirmed yet; absent: none. */
@@ -72,7 +72,7 @@ export interface ContainerFacts {
   /** Undefined before the first inspect. */
   readonly practices?: ContainerPractices;
 }
-/** Facts from inspect that `scan` judges. Environment variables by name only: values never leave the reader. */
+/** Facts from inspect that `scan` evaluates. Environment variables by name only: values never leave the reader. */
 export interface ContainerPractices {
   /** Config.User; empty: root. */
   readonly user: string;
@@ -98,12 +98,12 @@ export interface NetworkFacts {
   readonly gateways: readonly string[];
   readonly labels: Readonly<Record<string, string>>;
   readonly options: Readonly<Record<string, string>>;
-  /** Names of a swarm's services and tasks there (lower case), and their addresses; absent: not told. */
+  /** Names of a swarm's services and tasks there (lower case), and their addresses; absent when Docker does not report them. */
   readonly services?: Readonly<Record<string, readonly string[]>>;
   /** When the newest request that showed this network was sent (ms, monotonic); absent: unknown. */
   readonly askedAt?: number;
 }
-/** What Docker says, whole, at one moment. Maps are keyed by full id. */
+/** The whole state of Docker at one moment. Maps are keyed by full id. */
 export interface DockerView {
   readonly containers: ReadonlyMap<string, ContainerFacts>;
   readonly networks: ReadonlyMap<string, NetworkFacts>;

@@ -26,7 +26,7 @@ export interface Emergency {
   readonly pauses: readonly Pause[];
 }
 
-/** The pause that holds longest for a container, its own or that of all. */
+/** The pause that ends last for a container, its own or that of all. */
 export function pauseOf({ pauses }: Emergency, containerId: string): Pause | undefined {
   const holding = pauses.filter((p) => p.owner === PAUSE_ALL || p.owner === `id:${containerId}`);
   return holding.reduce<Pause | undefined>(

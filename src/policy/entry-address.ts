@@ -77,7 +77,7 @@ function network(first: Address, length: string, at: number): Range {
   return range;
 }
 
-/** "10.0.0.5-9" is a habit from other tools: say what it is here. */
+/** "10.0.0.5-9" is a habit from other tools: name the form that is valid here. */
 function shortRange(first: Address, second: string, at: number): void {
   if (first.family === 4 && /^\d{1,3}$/.test(second) && Number(second) <= 255)
     refuse(`"${second}" is not an address`, `write ${first.text}-${first.text.replace(/\d+$/, second)}`, at);

@@ -6,7 +6,7 @@ import { checkPorts, formatPorts, orderFlags } from './entry-ports.js';
 
 const PREFIX = { exact: '', below: '*.', both: '.' } as const;
 
-/** A target as it stands in an entry, without brackets. */
+/** A target as an entry has it, without brackets. */
 export function formatTarget(target: Target): string {
   switch (target.kind) {
     case 'address':
@@ -62,7 +62,7 @@ export function sealEntry(parts: Unsealed): DestEntry {
       'dns=direct needs the resolver’s address',
       'write the address, such as 192.0.2.53:53/udp dns=direct',
     );
-  // Ports without a protocol are tcp: one canonical text for both ways to say it.
+  // Ports without a protocol are tcp: one canonical text for both forms.
   const proto = parts.proto === 'tcp' && ports.length > 0 ? undefined : parts.proto;
   return {
     kind: 'dest',

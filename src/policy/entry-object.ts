@@ -39,7 +39,7 @@ const yes =
         : []
       : refuse(`${shown(value)} is not true or false`, 'write true');
 
-/** A flag whose text is KEY=WORD. YAML 1.1 reads a bare "off" as false. */
+/** A flag with the text KEY=WORD. YAML 1.1 reads a bare "off" as false. */
 const word =
   (flag: Flag, wanted: string) =>
   (value: unknown): readonly Flag[] =>

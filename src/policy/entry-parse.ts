@@ -1,4 +1,4 @@
-/** Entries from text: `[ entry { sep entry } ]`, the grammar that docs/ tells. */
+/** Entries from text: `[ entry { sep entry } ]`, the grammar of docs/lists.md. */
 
 import { canonicalName, type NameMatch } from '../lib/dns-name.js';
 import { atMost, type Parsed, type Problem } from '../lib/problem.js';
@@ -17,7 +17,7 @@ import { type Head, parseBare6, parseBracketed, parseHost4 } from './entry-addre
 import { formatTarget, sealEntry } from './entry-canonical.js';
 import { parseFlag, parsePorts, parseProto } from './entry-ports.js';
 
-/** One entry's text, trimmed, with where it stands (1-based). */
+/** One entry's text, trimmed, with its place (1-based). */
 interface Piece {
   readonly text: string;
   readonly line: number;
@@ -124,7 +124,7 @@ function parseName(head: string, tail: string): Target {
   if (parsed.ok) return { kind: 'name', match, name: parsed.value };
   const problem = parsed.problems[0];
   const isSuffix = match !== 'exact' && /^[^.]+$/.test(name);
-  // "*.com" has one label by the grammar of names, and is allowed with `broad` (spec: entries).
+  // "*.com" has one label by the grammar of names, and is allowed with `broad`.
   const single = isSuffix ? canonicalName(name, 1) : undefined;
   if (single?.ok) return { kind: 'name', match, name: single.value };
   return refuse(problem?.detail ?? `"${head}" is not a name`, problem?.remedy ?? 'write a domain name', at);

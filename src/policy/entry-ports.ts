@@ -1,4 +1,4 @@
-/** Ports and protocols of an entry, and the classes of packets that they say (spec: entries). */
+/** Ports and protocols of an entry, and the classes of packets that they permit. */
 import { type DestEntry, type Flag, type PortRange, type Proto, refuse } from './entry.js';
 
 const WORDS: readonly string[] = ['tcp', 'udp', 'tcp+udp', 'icmp', 'sctp', 'gre', 'esp'];

@@ -15,7 +15,7 @@ export type Target =
   | { readonly kind: 'any' };
 export type Flag = 'private' | 'broad' | 'tls=off' | 'quic=deny' | 'dns=direct';
 
-/** One destination of a policy (spec 2). `canonical` identifies it: two entries with the same canonical text are the same. */
+/** One destination of a policy (docs/lists.md). `canonical` identifies it: two entries with the same canonical text are the same. */
 export interface DestEntry {
   readonly kind: 'dest';
   readonly canonical: string;

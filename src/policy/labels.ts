@@ -1,4 +1,4 @@
-/** drawbridge.* labels: what the container's own say, and how far the image's may count (spec: labels). */
+/** drawbridge.* labels: those of the container, and how far those of its image count (docs/concepts.md). */
 
 import { matchesAny } from '../lib/glob.js';
 import type { Parsed, Problem } from '../lib/problem.js';
@@ -21,7 +21,7 @@ export interface LabelIntent {
   readonly mode?: Mode;
   readonly limits?: Limits;
   readonly askMs?: number;
-  /** Some allow or lists label stands there, the image's included: it enforces. */
+  /** The container has an allow or lists label, the image's included, so that it is enforced. */
   readonly hasEntries: boolean;
   /** Some drawbridge label is unknown or does not parse: enforced with an empty policy. */
   readonly broken: boolean;
@@ -29,7 +29,7 @@ export interface LabelIntent {
   readonly notes: readonly PolicyNote[];
 }
 
-/** What one label says, once it has parsed. */
+/** The content of one label that has parsed. */
 type Said = Partial<Pick<LabelIntent, 'allow' | 'lists' | 'mode' | 'limits' | 'askMs'>>;
 
 const PREFIX = 'drawbridge.';
@@ -106,7 +106,7 @@ function readLabel(facts: LabelFacts, name: string, trusted: boolean): Label {
   return { key, text, fromImage: !trusted && !isOwnLabel(facts, name), parsed };
 }
 
-/** Notes of one label, of all, and characters of one: an image's labels are anybody's text, and may be megabytes. */
+/** Notes of one label, of all, and characters of one: an image's labels are text of another party, and may be megabytes. */
 const MAX_NOTES = 10;
 const MAX_ALL_NOTES = 100;
 const MAX_TEXT = 200;
@@ -148,7 +148,7 @@ function imageNotes(facts: LabelFacts, labels: readonly Label[]): readonly Probl
   return facts.imageLabels ? ignored.map(ignoredNote) : [UNKNOWN_IMAGE];
 }
 
-/** Reads all drawbridge.* labels of a container. Never throws; what does not parse is `broken` and told in `notes`. */
+/** Reads all drawbridge.* labels of a container. Never throws; a label that does not parse is `broken` and described in `notes`. */
 export function readLabels(facts: LabelFacts, trustImages: readonly string[]): LabelIntent {
   const trusted = isTrustedImage(facts, trustImages);
   const names = Object.keys(facts.labels).filter((name) => name.startsWith(PREFIX));

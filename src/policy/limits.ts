@@ -45,7 +45,7 @@ const inUnit = (n: number, units: readonly Unit[], least: string): string => {
   return `${n / size}${name}`;
 };
 
-/** "5GB/day", as a label says it. */
+/** "5GB/day", as it is written in a label. */
 export const quotaText = ({ bytes, periodMs }: NonNullable<Limits['quota']>): string =>
   `${inUnit(bytes, SIZES, 'B')}/${NAMES[periodMs] ?? `${periodMs}ms`}`;
 

@@ -1,4 +1,4 @@
-/** A list from the object that YAML or JSON gave (spec: lists). */
+/** Reads a list from the object of its YAML or JSON (docs/lists.md). */
 import { type Static, Type } from '@sinclair/typebox';
 import { isRecord, shown } from '../lib/json.js';
 import { atMost, type Parsed, type Problem } from '../lib/problem.js';
@@ -161,7 +161,7 @@ export function listFromObject(name: string, source: List['source'], body: unkno
         },
       ],
     };
-  // Entries are judged by the grammar, whose remedies are better than a schema's.
+  // Entries are checked by the grammar, which has better remedies than a schema.
   const frame = Array.isArray(value.allow) ? { ...value, allow: [] } : value;
   const shape = schemaProblems(ListSchema, frame);
   const { entries, problems: bad } = readAllow(value.allow);

@@ -6,10 +6,10 @@ import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel, STACK_NAMESPACE } from './o
 const projectOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE_PROJECT);
 const serviceOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE_SERVICE);
 
-/** What a network's eastWest says: every neighbour, by policy, or (undefined) the default. */
+/** The eastWest setting of a network: every neighbour, by policy, or (undefined) the default. */
 export type EastWest = (network: NetworkFacts) => 'allow' | 'policy' | undefined;
 
-/** Addresses and networks that a container may reach among its neighbours whatever its entries say. */
+/** Addresses and networks that a container may reach among its neighbours whatever its entries are. */
 export function freeNeighbours(view: DockerView, self: ContainerFacts, eastWest: EastWest): string[] {
   const free = new Set<string>();
   for (const endpoint of self.endpoints) {
@@ -72,7 +72,7 @@ function single(address: string): Range[] {
   return parsed ? [{ family: parsed.family, lo: parsed.value, hi: parsed.value }] : [];
 }
 
-/** Addresses of the neighbours that a container knows by this name (its networks' DNS names), as Docker's resolver would say. */
+/** Addresses of the neighbours that a container knows by this name (its networks' DNS names), as Docker's resolver would return them. */
 export function localName(view: DockerView, self: ContainerFacts, name: string): string[] | undefined {
   const wanted = name.toLowerCase();
   const containers = self.endpoints.flatMap((e) =>
@@ -122,7 +122,7 @@ function knownAs(
   return names.includes(wanted) || names.some((n) => wanted === `${n}.${network.name.toLowerCase()}`);
 }
 
-/** The name of the neighbour that holds an address. */
+/** The name of the neighbour that has an address. */
 export function localAddress(view: DockerView, self: ContainerFacts, address: string): string | undefined {
   for (const e of self.endpoints)
     for (const c of view.containers.values())

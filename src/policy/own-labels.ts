@@ -1,5 +1,5 @@
 /**
- * Which labels of a container are its own, and which come with its image. Docker merges both. A label whose value differs
+ * Which labels of a container are its own, and which come with its image. Docker merges both. A label with a value that differs
  * from the image's was given to the container. A label with the same value is the image's, unless the container was created
  * by the tool that writes this label to every container. Pure.
  */
@@ -16,7 +16,7 @@ const COMPOSE_HASH = 'com.docker.compose.config-hash';
 const SWARM_TASK = 'com.docker.swarm.task.id';
 const SWARM_SERVICE = 'com.docker.swarm.service.name';
 
-/** Compose writes these to every container that it creates, whatever the image says (pkg/compose, `CustomLabels`). */
+/** Compose writes these to every container that it creates, whatever the image has (pkg/compose, `CustomLabels`). */
 const BY_COMPOSE: ReadonlySet<string> = new Set([
   COMPOSE_PROJECT,
   COMPOSE_SERVICE,
@@ -96,7 +96,7 @@ const composeKey = ({ labels }: OwnerFacts): string | undefined =>
 const nameKey = ({ name }: OwnerFacts): string => `name:${name}`;
 
 /**
- * To whom an API mode or an open-ended grant belongs, so that it survives recreation: "compose:PROJECT/SERVICE", else
+ * The key that an API mode or an open-ended grant belongs to, so that it survives recreation: "compose:PROJECT/SERVICE", else
  * "name:NAME". Compose labels that the image brings do not count, or an image could take a service's grants.
  */
 export function ownerKey(facts: OwnerFacts): string {
@@ -113,7 +113,7 @@ export const ownerIsCertain = (facts: OwnerFacts): boolean =>
     (label) => facts.labels[label] === undefined || isOwnLabel(facts, label),
   );
 
-/** Every key whose mode may tighten the container's, `ownerKey` first. An image must not loosen a mode by its labels. */
+/** Every key with a mode that may tighten the container's, `ownerKey` first. An image must not loosen a mode by its labels. */
 export const ownerKeys = (facts: OwnerFacts): readonly string[] => [
   ...new Set([ownerKey(facts), composeKey(facts) ?? nameKey(facts), nameKey(facts)]),
 ];

@@ -1,4 +1,4 @@
-/** A container's policy from its labels, lists, claims, baseline and grants (spec: precedence). Pure. */
+/** A container's policy from its labels, lists, claims, baseline and grants (docs/concepts.md). Pure. */
 
 import { glob } from '../lib/glob.js';
 import type { Problem } from '../lib/problem.js';
@@ -211,7 +211,7 @@ export class Gathering {
     this.#node = node;
   }
 
-  /** `sourceOf` tells an entry's source from the list where it stands; `reached` guards against cycles. */
+  /** `sourceOf` derives an entry's source from its list; `reached` guards against cycles. */
   addList(name: string, sourceOf: (list: string) => EntrySource, reached: Set<string> = new Set()): void {
     if (reached.has(name)) return;
     reached.add(name);
@@ -313,7 +313,7 @@ function placeFits(match: ListMatch, facts: ContainerFacts, names: readonly stri
   return fits(match.name, facts.name) && fits(match.image, facts.image) && inNetwork;
 }
 
-/** Lists whose `match` fits the container (all given fields), by name. */
+/** Lists with a `match` that fits the container (all given fields), by name. */
 function claimsOf(
   facts: ContainerFacts,
   networks: Networks,

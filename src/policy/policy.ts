@@ -6,7 +6,7 @@ import type { Limits } from './limits.js';
 
 export type Mode = 'enforce' | 'observe' | 'off';
 
-/** An allowlist (spec 4), from the folder or the store. */
+/** An allowlist (docs/lists.md), from the folder or the store. */
 export interface List {
   readonly name: string;
   readonly source: 'folder' | 'store';

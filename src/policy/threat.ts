@@ -1,4 +1,4 @@
-/** What threat feeds come to: who lists what, and the members of kernel sets. */
+/** The result of threat feeds: which feed lists what, and the members of kernel sets. */
 
 /** One feed that lists what was asked for. */
 export interface ThreatHit {
@@ -14,12 +14,12 @@ export interface ThreatHit {
   readonly spared: string | null;
 }
 
-/** Which flows a feed judges: those to what it lists, those from there, or both. */
+/** The flows that a feed evaluates: those to listed addresses, those from them, or both. */
 export type Direction = 'outbound' | 'inbound' | 'both';
 export const DIRECTIONS: readonly Direction[] = ['both', 'outbound', 'inbound'];
-/** The end of a new flow that is looked up: where a container goes, or who comes to one. */
+/** The end of a new flow that is looked up: the destination of a container, or the client of one. */
 export type FlowEnd = 'dst' | 'src';
-/** The feeds that judge it. */
+/** The feeds that evaluate it. */
 export const DIRECTIONS_BY_END: Readonly<Record<FlowEnd, readonly Direction[]>> = {
   dst: ['both', 'outbound'],
   src: ['both', 'inbound'],
@@ -55,7 +55,7 @@ export interface FamilyColumns {
   readonly v4: SetColumns;
   readonly v6: SetColumns;
 }
-/** What feeds of each direction list; who is in feeds of two is in two. */
+/** The addresses that feeds of each direction list; one that is in feeds of two is in two. */
 export type DirectedColumns = Readonly<Record<Direction, FamilyColumns>>;
 /** For each action what the kernel should hold, protected space and exceptions taken out already. */
 export type ThreatMembers = Readonly<Record<ThreatAction, DirectedColumns>>;
@@ -80,7 +80,7 @@ export const NO_THREATS: ThreatLook = {
   observedSource: () => undefined,
 };
 
-/** For logs, DNS and `explain`: who says so, and where. */
+/** For logs, DNS and `explain`: which feed lists it, and where. */
 export const hitText = (hit: ThreatHit): string =>
   `threat feed ${hit.feed} lists ${hit.listed} (${hit.positions} ${hit.line}, since ${dayOf(hit.since)})`;
 const dayOf = (ms: number): string => new Date(ms).toISOString().replace('.000Z', 'Z');

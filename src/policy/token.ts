@@ -1,4 +1,4 @@
-/** Bearer tokens of the API (RFC 6750): who may do what. Pure. */
+/** Bearer tokens of the API (RFC 6750) and their roles. Pure. */
 import { isRecord } from '../lib/json.js';
 
 /** Each may what the one before may, and more. */
@@ -13,7 +13,7 @@ export interface Token {
   /** RFC 3339 UTC; absent for those of the configuration. */
   readonly created?: string;
   readonly expires?: string;
-  /** Who made it. */
+  /** The user that created it. */
   readonly by?: string;
 }
 
@@ -22,7 +22,7 @@ export const mayAct = (has: Role, needs: Role): boolean => ROLES.indexOf(has) >=
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}$/;
 export const isTokenName = (name: string): boolean => NAME.test(name);
 
-/** In the configuration a token stands as itself, or as "sha256:" and the hash. */
+/** In the configuration a token is written in clear, or as "sha256:" and the hash. */
 export const HASHED = /^sha256:([0-9a-f]{64})$/;
 /** What a bearer token may be made of (RFC 6750 2.1). */
 const BEARER = /^[\w.~+/-]+=*$/;
