@@ -150,10 +150,10 @@ export function explainBody(
     name: c.name,
     to,
     dest: parsed.value,
-    judge: state.evaluator,
+    evaluator: state.evaluator,
     threats: parts.threats.look,
     decide: (name) => parts.names.decide(id, name),
-    told: (names) => parts.dns.addressesFor(id, names),
+    resolvedFor: (names) => parts.dns.addressesFor(id, names),
     emergency: { lockdown: emergency.lockdown, pause: pauseOf(emergency, id) },
     hostAddress: member.host ? LOOPBACK : hostAddress(state, member.veths[0]?.bridge),
     neighbours: (name) =>

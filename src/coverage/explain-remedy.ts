@@ -29,7 +29,7 @@ export function remedyOf(input: ExplainInput, address = addressOf(input.dest)): 
       'leave it denied; give the container credentials of its own instead',
       `this is ${metadata}: a container that reaches it can take the credentials and the role of the host. No command is offered here on purpose; an entry for it must be written by hand`,
     );
-  const isHost = address !== undefined && input.judge.isHost(address);
+  const isHost = address !== undefined && input.evaluator.isHost(address);
   if (isDnsPort(dest)) return dnsRemedy(input, isHost);
   return permit(name, isHost ? hostEntry(dest) : input.to);
 }

@@ -33,13 +33,13 @@ export interface ExplainInput {
   readonly name: string;
   readonly to: string;
   readonly dest: DestEntry;
-  readonly judge: PolicyEvaluator;
+  readonly evaluator: PolicyEvaluator;
   /** The same under mode enforce, for a member that is observed. */
-  readonly enforced?: { readonly member: Subject; readonly judge: PolicyEvaluator };
+  readonly enforced?: { readonly member: Subject; readonly evaluator: PolicyEvaluator };
   readonly threats: ThreatLook;
   readonly decide: (name: string) => NameDecision;
   /** Addresses that were resolved for the container by matching names, and that it may still use. */
-  readonly told: (names: NameTarget) => readonly string[];
+  readonly resolvedFor: (names: NameTarget) => readonly string[];
   readonly hostAddress: string | undefined;
   readonly neighbours: (name: string) => readonly string[];
   /** The lockdown of all containers, and the pause of this one that ends last. */
@@ -63,7 +63,7 @@ export function packetTo(input: ExplainInput, address: string): TracePacket | un
   if (!parsed) return undefined;
   const { proto, port } = wanted(input.dest);
   const own = input.member.veths[0];
-  return input.judge.sentBy(input.member, {
+  return input.evaluator.sentBy(input.member, {
     family: parsed.family,
     proto,
     src: (parsed.family === 4 ? own?.ip4 : own?.ip6) ?? '',

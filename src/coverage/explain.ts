@@ -50,7 +50,7 @@ function closedView(input: ExplainInput): View | undefined {
   const address = target.kind === 'host' ? input.hostAddress : addressOf(input.dest);
   const packet = address === undefined ? undefined : packetTo(input, address);
   if (!packet) return undefined;
-  const { steps } = input.judge.evaluate(packet);
+  const { steps } = input.evaluator.evaluate(packet);
   if (!steps.some((s) => s.rule.why?.includes(CLOSED_WHY))) return undefined;
   const reason = "it is Drawbridge's own, its API or its Redis: no container reaches it";
   return { ...nothing(reason), trace: steps.map((s) => s.text) };
@@ -64,7 +64,7 @@ function lockedView(input: ExplainInput): View | undefined {
   const when = since === undefined ? '' : ` since ${since} by ${by}`;
   const address = addressOf(input.dest);
   const packet = address === undefined ? undefined : packetTo(input, address);
-  const trace = packet ? input.judge.evaluate(packet).steps.map((s) => s.text) : [];
+  const trace = packet ? input.evaluator.evaluate(packet).steps.map((s) => s.text) : [];
   return {
     ...nothing(`a lockdown is on${when}: no container reaches anything, whatever its entries`),
     remedy:
@@ -79,7 +79,7 @@ function spentView(input: ExplainInput): View | undefined {
   if (policy.mode !== 'enforce' || !limits?.quota?.spent) return undefined;
   const address = addressOf(input.dest);
   const packet = address === undefined ? undefined : packetTo(input, address);
-  const trace = packet ? input.judge.evaluate(packet).steps.map((s) => s.text) : [];
+  const trace = packet ? input.evaluator.evaluate(packet).steps.map((s) => s.text) : [];
   return { ...nothing(limits.quota.reached), remedy: MORE_QUOTA, trace };
 }
 const MORE_QUOTA = 'wait, or give it a larger quota in drawbridge.limit and recreate it';
@@ -117,13 +117,13 @@ function byTarget(input: ExplainInput): View {
 const DNS_HERE = 'port 53 goes to Drawbridge only';
 
 /** nat redirects port 53 of enforced containers before any rule for a name or for the host is reached. */
-function isAnsweredHere({ dest, member, judge }: ExplainInput): boolean {
+function isAnsweredHere({ dest, member, evaluator }: ExplainInput): boolean {
   if (member.policy.mode !== 'enforce' || !isDnsPort(dest)) return false;
   const address = addressOf(dest);
   return (
     dest.target.kind === 'name' ||
     dest.target.kind === 'host' ||
-    (address !== undefined && judge.isHost(address))
+    (address !== undefined && evaluator.isHost(address))
   );
 }
 
@@ -145,8 +145,8 @@ function byName(input: ExplainInput, name: string): View {
       `no entry allows the name ${name}: DNS answers NXDOMAIN, and the query is not forwarded`,
       [],
     );
-  const told = input.told({ match: 'exact', name })[0];
-  if (told !== undefined) return byAddress(input, told, decision.entries);
+  const resolved = input.resolvedFor({ match: 'exact', name })[0];
+  if (resolved !== undefined) return byAddress(input, resolved, decision.entries);
   const { proto, port } = wanted(input.dest);
   const serving = decision.entries.find((e) => permitsPort(input.member, e, proto, port));
   if (!serving) return denied(input, `${name} is permitted, but not on ${proto}/${port}`, []);
@@ -173,13 +173,13 @@ function permitsPort(
   );
 }
 
-function byAddress(input: ExplainInput, address: string, told?: readonly PolicyEntry[]): View {
+function byAddress(input: ExplainInput, address: string, resolved?: readonly PolicyEntry[]): View {
   const packet = packetTo(input, address);
   if (!packet) return nothing(`${address} is not an address`);
-  const result = input.judge.evaluate(packet);
+  const result = input.evaluator.evaluate(packet);
   const steps = result.steps.map((s) => s.text);
-  if (!input.judge.permits(packet)) return denied(input, deniedBy(result, packet), steps, address);
-  const entry = decidingEntry(input, result, packet.dst, told ?? []);
+  if (!input.evaluator.permits(packet)) return denied(input, deniedBy(result, packet), steps, address);
+  const entry = decidingEntry(input, result, packet.dst, resolved ?? []);
   if (!entry)
     return {
       verdict: 'allow',
@@ -191,7 +191,7 @@ function byAddress(input: ExplainInput, address: string, told?: readonly PolicyE
     };
   return allowed(
     entry,
-    told
+    resolved
       ? `the name resolved to ${address}; checked by address only, so that other sites there are reached, too`
       : 'an entry permits it',
     steps,
@@ -203,21 +203,21 @@ function decidingEntry(
   input: ExplainInput,
   result: TraceResult,
   address: string,
-  told: readonly PolicyEntry[],
+  resolved: readonly PolicyEntry[],
 ): PolicyEntry | undefined {
   const why = new Set(result.steps.flatMap((s) => s.rule.why ?? []));
   const value = parseAddress(address);
   const leading = input.member.classes.flatMap((c) => [
     ...c.statics.filter((s) => value !== undefined && rangeHas(s.range, value)).map((s) => s.entry),
     ...c.host,
-    ...c.names.filter((n) => isTold(input, n, address)),
+    ...c.names.filter((n) => isResolved(input, n, address)),
     ...c.any,
   ]);
-  return [...told, ...leading].find((e) => why.has(e.entry.canonical));
+  return [...resolved, ...leading].find((e) => why.has(e.entry.canonical));
 }
 
-function isTold(input: ExplainInput, { entry }: PolicyEntry, address: string): boolean {
-  return entry.target.kind === 'name' && input.told(entry.target).includes(address);
+function isResolved(input: ExplainInput, { entry }: PolicyEntry, address: string): boolean {
+  return entry.target.kind === 'name' && input.resolvedFor(entry.target).includes(address);
 }
 
 const passing = ({ name, member, emergency }: ExplainInput): string =>
@@ -281,9 +281,11 @@ function threatView(input: ExplainInput): View | undefined {
     if (hit) return threat(hit, target.name, 'DNS answers NXDOMAIN, and the query is not forwarded', []);
   }
   const address =
-    target.kind === 'name' ? input.told({ match: 'exact', name: target.name })[0] : addressOf(input.dest);
+    target.kind === 'name'
+      ? input.resolvedFor({ match: 'exact', name: target.name })[0]
+      : addressOf(input.dest);
   const packet = address === undefined ? undefined : packetTo(input, address);
-  const steps = packet ? input.judge.evaluate(packet).steps : [];
+  const steps = packet ? input.evaluator.evaluate(packet).steps : [];
   const isRefused = steps.some((s) => s.rule.why?.includes(THREAT_WHY));
   if (!isRefused || address === undefined) return undefined;
   const hit = threats.blockedAddress(address);

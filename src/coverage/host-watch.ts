@@ -21,7 +21,7 @@ import {
 import { type HostFacts, readHostFacts } from './host-facts.js';
 import { hostFindings } from './host-findings.js';
 import { type FoundPath, HostTree, readUnixSockets } from './host-tree.js';
-import { type MountsKnown, toldOf } from './mount-findings.js';
+import { listedMounts, type MountsKnown } from './mount-findings.js';
 import { type HostPlace, type Mounted, type OwnPlaces, type Place, placesOf } from './sensitive-places.js';
 
 export interface HostWatchOptions {
@@ -77,7 +77,7 @@ export class HostWatch implements AsyncDisposable {
 
   /** Read the facts now, and regularly from now on. */
   async start(): Promise<void> {
-    await this.#look();
+    await this.#readHostFacts();
     this.#arm(EVERY_MS);
   }
 
@@ -93,12 +93,12 @@ export class HostWatch implements AsyncDisposable {
     if (this.#stopped) return;
     this.#timer = setTimeout(() => {
       this.#soon = false;
-      this.#running = this.#look().then(() => this.#arm(this.#soon ? SOON_MS : EVERY_MS));
+      this.#running = this.#readHostFacts().then(() => this.#arm(this.#soon ? SOON_MS : EVERY_MS));
     }, ms).unref();
   }
 
   /** Facts that cannot be read keep their last value. Docker may hang, so its answer is not awaited. */
-  async #look(): Promise<void> {
+  async #readHostFacts(): Promise<void> {
     void this.#askDocker();
     const bridges = new Set(this.#o.state()?.vethMap.bridges.keys());
     try {
@@ -158,7 +158,7 @@ interface MountWatchOptions {
 interface Host {
   /** When it was read (ms, monotonic), and for which data root. */
   readonly at: number;
-  readonly told: string | undefined;
+  readonly forDataRoot: string | undefined;
   readonly tree: HostTree;
   readonly places: readonly HostPlace[];
   readonly dataRoot: Location | undefined;
@@ -240,7 +240,9 @@ class MountWatch {
   /** Rules of others can change every moment: mounts are not read again each time. */
   #isOld(): boolean {
     return (
-      !this.#host || this.#host.told !== this.#o.dataRoot() || performance.now() - this.#host.at > SOONEST_MS
+      !this.#host ||
+      this.#host.forDataRoot !== this.#o.dataRoot() ||
+      performance.now() - this.#host.at > SOONEST_MS
     );
   }
 
@@ -275,7 +277,7 @@ class MountWatch {
     const [root] = dataRoot === undefined ? [] : await tree.find(dataRoot);
     return {
       at: performance.now(),
-      told: dataRoot,
+      forDataRoot: dataRoot,
       tree,
       places,
       dataRoot: root && tree.mounts.locate(root.path),
@@ -314,9 +316,9 @@ async function mountsOf(
   } catch (e) {
     return { failure: e instanceof Error && 'code' in e ? String(e.code) : String(e) };
   }
-  const told = toldOf(c.privileges).map((t) => t.destination);
+  const listed = listedMounts(c.privileges).map((t) => t.destination);
   const given = parseMountInfo(text).filter(
-    (m) => !DEFAULTS.test(m.point) || told.some((d) => isWithin(d, m.point)),
+    (m) => !DEFAULTS.test(m.point) || listed.some((d) => isWithin(d, m.point)),
   );
   if (given.length > MOST_MOUNTS) return { failure: `it has more than ${MOST_MOUNTS} mounts` };
   const mounted: Mounted[] = [];

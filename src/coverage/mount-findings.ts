@@ -33,21 +33,21 @@ export function mountFindings(
   own: OwnPlaces,
   known: MountsKnown | undefined,
 ): Finding[] {
-  const told = toldOf(c.privileges);
-  if (known === undefined) return evaluate(c, textual(told, own), told);
-  if (known === 'unread') return [...evaluate(c, textual(told, own), told), UNREAD];
-  if ('failure' in known) return [...evaluate(c, textual(told, own), told), unreadable(known.failure)];
-  return evaluate(c, known, told);
+  const listed = listedMounts(c.privileges);
+  if (known === undefined) return evaluate(c, textual(listed, own), listed);
+  if (known === 'unread') return [...evaluate(c, textual(listed, own), listed), UNREAD];
+  if ('failure' in known) return [...evaluate(c, textual(listed, own), listed), unreadable(known.failure)];
+  return evaluate(c, known, listed);
 }
 
 function evaluate(
   c: Pick<ContainerFacts, 'id' | 'networkMode' | 'sharesWith'>,
   { mounted, places, dataRoot }: MountFacts,
-  told: readonly ToldMount[],
+  listed: readonly ToldMount[],
 ): Finding[] {
   const foreign = mounted.filter((m) => !isOwn(m.location, dataRoot, c));
   const found = foreign.flatMap((m) => {
-    const shown = shownAs(m, told);
+    const shown = shownAs(m, listed);
     return [
       ...connects(m, shown, places),
       ...writes(m, shown, places),
@@ -79,8 +79,8 @@ function isOwn(
 }
 
 /** As the operator wrote it, with what it leads to where that is another path. */
-function shownAs(m: Mounted, told: readonly ToldMount[]): string {
-  const from = told
+function shownAs(m: Mounted, listed: readonly ToldMount[]): string {
+  const from = listed
     .filter((t) => isWithin(t.destination, m.destination))
     .sort((a, b) => b.destination.length - a.destination.length)[0];
   if (!from) return m.path;
@@ -213,10 +213,10 @@ const unreadable = (why: string): Finding => ({
 /** Sockets of programs that few hosts have: only where they exist. */
 const RARE = /^\/var\/(lib|snap)\//;
 /** Before the kernel has been asked: paths are compared as they are written. */
-function textual(told: readonly ToldMount[], own: OwnPlaces): MountFacts {
+function textual(listed: readonly ToldMount[], own: OwnPlaces): MountFacts {
   const at = (path: string): Location => ({ device: '', path: canonical(path) });
   return {
-    mounted: told
+    mounted: listed
       .filter((t) => t.source.startsWith('/') && t.type !== 'volume')
       .map((t) => ({
         destination: t.destination,
@@ -226,7 +226,7 @@ function textual(told: readonly ToldMount[], own: OwnPlaces): MountFacts {
         type: '',
       })),
     places: placesOf(own, undefined)
-      .filter((p) => !p.path.includes('*') && (p.by !== 'connect' || mayBeThere(p.path, told, own)))
+      .filter((p) => !p.path.includes('*') && (p.by !== 'connect' || mayBeThere(p.path, listed, own)))
       .map((p) => ({ ...p, path: canonical(p.path), location: at(p.path) })),
     dataRoot: undefined,
   };
@@ -236,17 +236,17 @@ function textual(told: readonly ToldMount[], own: OwnPlaces): MountFacts {
  * A socket that the configuration names, or that is mounted itself, counts as it is written. Others count through a mount of
  * a folder above them: only where they exist, as far as that can be found out.
  */
-function mayBeThere(path: string, told: readonly ToldMount[], own: OwnPlaces): boolean {
+function mayBeThere(path: string, listed: readonly ToldMount[], own: OwnPlaces): boolean {
   const named = [own.dockerSocket, own.apiSocket, own.storeSocket].includes(path);
-  if (named || told.some((t) => canonical(t.source) === canonical(path))) return true;
+  if (named || listed.some((t) => canonical(t.source) === canonical(path))) return true;
   return own.exists?.(path) ?? !RARE.test(path);
 }
 
 /** Docker's list of mounts, completed by the binds for engines that do not report the list. */
-export function toldOf(p: ContainerFacts['privileges']): readonly ToldMount[] {
-  const told = p?.mounts ?? [];
+export function listedMounts(p: ContainerFacts['privileges']): readonly ToldMount[] {
+  const listed = p?.mounts ?? [];
   const bound = (p?.binds ?? []).map(parseBind);
-  return [...told, ...bound.filter((b) => !told.some((t) => t.destination === b.destination))];
+  return [...listed, ...bound.filter((b) => !listed.some((t) => t.destination === b.destination))];
 }
 
 function parseBind(text: string): ToldMount {

@@ -214,14 +214,14 @@ function passes(input: PreviewInput, row: Sighting): boolean {
 
 /** A new connection of the member under enforce. */
 function permits(
-  { member, judge }: AsEnforced,
+  { member, evaluator }: AsEnforced,
   row: Pick<Sighting, 'address' | 'port' | 'proto' | 'entry' | 'kind'>,
 ): boolean {
   const packet = packetOf(row);
   if (!packet) return false;
   const own = member.veths[0];
   const src = (packet.family === 4 ? own?.ip4 : own?.ip6) ?? '';
-  return judge.permits(judge.sentBy(member, { ...packet, src }));
+  return evaluator.permits(evaluator.sentBy(member, { ...packet, src }));
 }
 
 function packetOf(row: Pick<Sighting, 'address' | 'port' | 'proto' | 'entry' | 'kind'>) {
@@ -257,7 +257,9 @@ function endedFlows(
   describe: (sent: Pick<Sent, 'address' | 'port' | 'proto'>) => Sighting,
   passesAgain: (sighting: Sighting) => boolean,
 ): readonly PreviewFlow[] {
-  const ended = flows.filter((f) => f.orig.dport !== DNS_PORT && !enforced.judge.keeps(enforced.member, f));
+  const ended = flows.filter(
+    (f) => f.orig.dport !== DNS_PORT && !enforced.evaluator.keeps(enforced.member, f),
+  );
   return ended.map((f) => {
     const proto = PROTOCOL_NAMES[f.proto] ?? String(f.proto);
     const sighting = describe({ address: f.reply.src, port: f.reply.sport ?? 0, proto });

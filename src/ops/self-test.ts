@@ -174,13 +174,13 @@ class SelfTestStage implements AsyncDisposable {
     await link('add', 'box0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', box);
     await link('add', 'net0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', net);
     await link('set', 'box0', 'master', BRIDGE);
-    await this.#furnish('host', { lo: [], box0: [], net0: HOST.net, [BRIDGE]: HOST.box });
-    await this.#furnish('box', { eth0: [`${PLACES[4].box}/24`, `${PLACES[6].box}/64`] });
+    await this.#prepare('host', { lo: [], box0: [], net0: HOST.net, [BRIDGE]: HOST.box });
+    await this.#prepare('box', { eth0: [`${PLACES[4].box}/24`, `${PLACES[6].box}/64`] });
     const servers = [4, 6].flatMap((f) => {
       const { permitted, forbidden } = PLACES[f as Family];
       return [permitted, forbidden].map((a) => `${a}/${f === 4 ? 24 : 64}`);
     });
-    await this.#furnish('net', { eth0: servers });
+    await this.#prepare('net', { eth0: servers });
     await this.#route('box', HOST.box);
     await this.#route('net', HOST.net);
     for (const name of ['ipv4/ip_forward', 'ipv6/conf/all/forwarding'])
@@ -198,7 +198,7 @@ class SelfTestStage implements AsyncDisposable {
     return (JSON.parse(shown) as readonly IpLink[])[0]?.address ?? '';
   }
 
-  async #furnish(
+  async #prepare(
     role: 'host' | 'box' | 'net',
     links: Readonly<Record<string, readonly string[]>>,
   ): Promise<void> {

@@ -153,7 +153,7 @@ function chains(input: LanInput, rules: Rules): (readonly [string, readonly stri
   return [
     ...(resolver === undefined ? [] : namesTo(input, resolver)),
     ['denied', denied(input.shape)],
-    ['judge', judge(input, rules)],
+    ['judge', evaluation(input, rules)],
     ['arrived', ARRIVED],
     ['output', [base('output', PRIORITY), ...atResolver(resolver), ...leaving('goto judge')]],
     ['forward', [base('forward', PRIORITY), ...leaving('goto judge')]],
@@ -200,7 +200,7 @@ const ARRIVED: readonly string[] = [
   `ct state new meta l4proto != tcp ${setBit('inbound')}`,
 ];
 
-function judge(input: LanInput, rules: Rules): string[] {
+function evaluation(input: LanInput, rules: Rules): string[] {
   const targets = targetsOf(input);
   const links = ['fe80::/10', 'ff02::/16', ...input.links6].join(', ');
   return [

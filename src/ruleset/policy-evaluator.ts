@@ -171,7 +171,7 @@ export class PolicyEvaluator {
 export interface AsEnforced {
   readonly member: Subject;
   readonly desired: DesiredState;
-  readonly judge: PolicyEvaluator;
+  readonly evaluator: PolicyEvaluator;
 }
 interface Parts {
   readonly shape: KernelConfig;
@@ -193,7 +193,7 @@ export function asEnforced(
   const desired = compile({ ...state.input, subjects: [enforced] });
   const { shape, hostAddresses, learned } = parts;
   const has = (set: string, address: string): boolean => learned(desired, set, address);
-  return { member: enforced, desired, judge: new PolicyEvaluator(shape, desired, has, hostAddresses) };
+  return { member: enforced, desired, evaluator: new PolicyEvaluator(shape, desired, has, hostAddresses) };
 }
 
 /**

@@ -93,7 +93,7 @@ function lookups(
   family: Family,
   then: (action: ThreatAction) => Target | undefined,
 ): [string, Rule[]][] {
-  const look = (dir: FlowEnd): Rule[] =>
+  const lookupsBy = (dir: FlowEnd): Rule[] =>
     ACTIONS.flatMap((action) => {
       const target = then(action);
       if (!target) return [];
@@ -105,21 +105,21 @@ function lookups(
       );
     });
   const block = then('block');
-  const stranger: Match = { k: 'mark', value: 0, mask: shape.marks.identity };
+  const unmarked: Match = { k: 'mark', value: 0, mask: shape.marks.identity };
   const own = sharedSet(names.prefix, 'own', family);
   return [
     [
       names.threat,
       [
-        rule([stranger], { k: 'goto', chain: names.threatIn }),
+        rule([unmarked], { k: 'goto', chain: names.threatIn }),
         rule([foreignSource(names, family)], { k: 'jump', chain: names.threatForged }),
         ...(block ? tunnels(shape, family, 'dst', block) : []),
-        ...look('dst'),
+        ...lookupsBy('dst'),
       ],
     ],
     [
       names.threatIn,
-      [rule([{ k: 'set', set: own, dir: 'dst', not: true }], { k: 'return' }), ...look('src')],
+      [rule([{ k: 'set', set: own, dir: 'dst', not: true }], { k: 'return' }), ...lookupsBy('src')],
     ],
   ];
 }

@@ -32,11 +32,11 @@ function explained(allow: string, to: string, mode: Mode = 'enforce', notes: Pol
   const enforced = { ...m, policy: { ...m.policy, mode: 'enforce' as const } };
   const questions: ExplainInput = {
     member: m,
-    ...(mode === 'observe' && { enforced: { member: enforced, judge: judgeOf(enforced) } }),
+    ...(mode === 'observe' && { enforced: { member: enforced, evaluator: judgeOf(enforced) } }),
     name: 'app',
     to,
     dest: parsed.value,
-    judge: judgeOf(m),
+    evaluator: judgeOf(m),
     threats: NONE,
     decide: (name) => ({
       allow: named(name).length > 0,
@@ -44,7 +44,7 @@ function explained(allow: string, to: string, mode: Mode = 'enforce', notes: Pol
       sets: [],
       allowPrivate: false,
     }),
-    told: () => [],
+    resolvedFor: () => [],
     hostAddress: '172.18.0.254',
     neighbours: (name) => (name === 'db' ? [NEIGHBOUR] : []),
   };

@@ -73,7 +73,7 @@ describe('an observed container', () => {
           const judge = judgeOf(given);
           const packet = packetOf(m, dst, proto, port);
           const enforced = asEnforced({ input: given }, m, { shape, hostAddresses: HOST, learned: never });
-          const passes = enforced.judge.permits(enforced.judge.sentBy(enforced.member, packet));
+          const passes = enforced.evaluator.permits(enforced.evaluator.sentBy(enforced.member, packet));
           expect(judge.permits(judge.sentBy(m, packet))).toBe(true);
           expect(isLogged(judge, m, packet)).toBe(!passes);
         },
@@ -99,7 +99,7 @@ describe('an observed container', () => {
 
   it('has the policy of mode enforce evaluated with its entries and neighbours', () => {
     const m: Subject = { ...member(2, 'host:9100', 'observe'), neighbours: [NEIGHBOUR] };
-    const { judge, member: as } = asEnforced({ input: input(m) }, m, {
+    const { evaluator: judge, member: as } = asEnforced({ input: input(m) }, m, {
       shape,
       hostAddresses: HOST,
       learned: never,
