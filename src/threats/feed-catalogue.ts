@@ -124,7 +124,7 @@ export const CATALOGUE: readonly CatalogueFeed[] = [
   },
   {
     name: 'firehol-level1',
-    what: 'networks that nobody should talk to (bogons, Spamhaus DROP, command and control), by FireHOL',
+    what: 'networks without legitimate traffic (bogons, Spamhaus DROP, command and control), by FireHOL',
     url: 'https://raw.githubusercontent.com/firehol/blocklist-ipsets/master/firehol_level1.netset',
     format: 'netset',
     direction: 'both',
