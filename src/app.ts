@@ -1,376 +1,399 @@
-import { existsSync, writeFileSync } from 'node:fs';
-import { setPriority } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { buildServer } from './api/api-server.js';
-import { peerOf } from './api/auth.js';
-import { ClosedService, type Service } from './api/closed-service.js';
-import type { Context } from './api/context.js';
-import { listen, refuseWithoutTokens } from './api/listen.js';
-import { nodeCensus, Views } from './api/views.js';
-import { Engine } from './app/engine.js';
+/**
+ * The only place where the parts of the service are put together: first every part in the order of what it needs, then the
+ * few subscriptions between them. A part is handed only to parts that are built after it.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { AppliedRevision } from './changes/applied-revision.js';
 import { Audit } from './changes/audit.js';
 import { Changes } from './changes/changes.js';
 import { findContainer } from './changes/container-changes.js';
-import { Fleet } from './changes/fleet.js';
-import {
-  changedKeys,
-  FailedLogins,
-  IgnoredLabels,
-  recordAlone,
-  recordStart,
-  recordStop,
-} from './changes/service-records.js';
+import { changedKeys, IgnoredLabels, recordStart, recordStop } from './changes/service-records.js';
 import { modesInForce, StoreTrust } from './changes/store-trust.js';
-import { tokenKey } from './changes/stored-state.js';
-import { localSocketOf } from './config/api-listener.js';
+import { nameConflicts, overridesOf } from './changes/stored-state.js';
 import { type Config, nodeName } from './config/config.js';
 import type { FolderState } from './config/list-files.js';
 import { ListProblems, watchFolder } from './config/list-folder.js';
 import { ListReader } from './config/list-reader.js';
+
+import { HostWatch } from './coverage/host-watch.js';
+import { ContainerNamespaces } from './dns/container-namespaces.js';
+import { DnsService, dnsConfig } from './dns/dns-service.js';
+import type { NameEvent } from './dns/names-policy.js';
+import { NamesPolicy } from './dns/names-policy.js';
+import { NamespaceDns } from './dns/namespace-dns.js';
+import { SandboxFolders } from './dns/sandbox-folders.js';
 import { mayRemoveContainers } from './docker/docker-events.js';
-import type { Overrides } from './enforce/policies.js';
-import { Counts } from './kernel/counts.js';
+import { DockerWatch } from './docker/watch.js';
+import { Classifier } from './enforce/classify.js';
+import { Denials } from './enforce/denials.js';
+import { Health } from './enforce/health.js';
+import { HostMode } from './enforce/host-cgroups.js';
+import { containersToRecheck, LearnedSetWriters } from './enforce/learned-sets.js';
+import { LinkEvents } from './enforce/link-events.js';
+import { Maintenance } from './enforce/maintenance.js';
+import { PacketHold } from './enforce/packet-hold.js';
+import { EnforcementPass } from './enforce/pass.js';
+import { type Overrides, Policies, ReservedPorts } from './enforce/policies.js';
+import { Quotas } from './enforce/quotas.js';
+import { Reconciler } from './enforce/reconciler.js';
+import { Recording } from './enforce/recording.js';
+import { ForeignBridges } from './enforce/veth-table.js';
+import { FlowBlocklist } from './kernel/delete-flows.js';
 import { exec } from './kernel/exec.js';
+import { Kernel } from './kernel/kernel.js';
+import { Sandboxes } from './kernel/sandboxes.js';
 import { ToolProcess } from './kernel/tool-process.js';
 import { DisposalStack } from './lib/async.js';
-import { Faults } from './lib/faults.js';
+import { AsyncSignal, Current, Signal } from './lib/current.js';
 import type { Logger } from './lib/log.js';
-import type { Problem } from './lib/problem.js';
-import { Turns } from './lib/shared-read.js';
-import { VERSION } from './lib/version.js';
-import { layClosedFirst, stayClosed } from './ops/guard.js';
-import { formerPrefixes, leavePrefix, teardownKernel } from './ops/teardown.js';
-import type { List } from './policy/policy.js';
-import { openStore } from './store/shared-store.js';
-import { closedCause } from './store/store-error.js';
+import { nat64Ranges } from './lib/special-use.js';
+import { NetnsRules } from './netns-rules/netns-rules.js';
+import { formerPrefixes } from './ops/teardown.js';
+import type { ThreatLook } from './policy/threat.js';
+import type { AppliedState } from './ruleset/applied-state.js';
+import { UNATTRIBUTED_ID } from './ruleset/desired-state.js';
+import { shapeOf } from './ruleset/kernel-config.js';
 import type { SharedStore } from './store/store-interface.js';
+import { ActiveThreats } from './threats/active-threats.js';
 import { Feeds } from './threats/feed-service.js';
 
-export interface RunOptions {
+/** What the parts are made of, and where they are ended. */
+export interface Base {
   readonly config: Config;
   readonly log: Logger;
-  /** The configuration that ran before, where the service starts because of SIGHUP. */
-  readonly former?: Config | undefined;
+  readonly shared: SharedStore;
+  /** Ends the parts, in the reverse order of their making. */
+  readonly parts: DisposalStack;
 }
+export type App = Awaited<ReturnType<typeof buildApp>>;
 
-/**
- * Starts the service: closed base → store → lists → kernel and DNS → API. Runs closed while the store cannot be opened;
- * rejects when it cannot enforce for another reason. Either way nothing new passes.
- */
-export async function runService({ config, log, former }: RunOptions): Promise<Service> {
-  raisePriority(log);
-  if (config.failure === 'open') log.warn({ failure: 'open' }, FAILURE_OPEN);
-  await layClosedFirst(config, log);
-  const open = (): Promise<SharedStore> => openStore(config, log);
-  const begin = (shared: SharedStore): Promise<Service> => startWhole(config, log, shared, former);
-  let shared: SharedStore;
-  try {
-    shared = await open();
-  } catch (e) {
-    await stayClosed(config, log);
-    const cause = closedCause(e);
-    if (!cause) throw e;
-    const teardown = async (who: string): Promise<void> => {
-      const why = await recordAlone(config, { who, action: 'teardown', after: null, outcome: 'done' });
-      if (why !== undefined) log.error({ who, why }, 'the audit has no record of this teardown');
-      await teardownKernel(config);
-    };
-    return ClosedService.begin({ config, log, open, begin, teardown }, cause);
-  }
-  return begin(shared);
-}
+/** Builds all parts of the service, and subscribes them to each other. None works before the start (run-service.ts). */
+export async function buildApp({ config, log, shared, parts }: Base, former: Config | undefined) {
+  const { store, kind } = shared;
+  const folder = config.state;
+  const shape = shapeOf(config);
+  const { prefix, marks } = shape;
+  const now = (): number => performance.now();
+  const applied = new Current<AppliedState>();
+  const lastRepair = new Current<string>();
+  const onRepaired = (): void => lastRepair.set(new Date().toISOString());
 
-/** On failure everything that was begun ends, the store too, and the kernel is left closed. */
-async function startWhole(
-  config: Config,
-  log: Logger,
-  shared: SharedStore,
-  former: Config | undefined,
-): Promise<Service> {
-  const parts = new DisposalStack();
-  try {
-    return await start(config, log, shared, parts, former);
-  } catch (e) {
-    await parts
-      .end()
-      .catch((ending: unknown) => log.error({ err: ending }, 'the failed start left parts behind'));
-    await stayClosed(config, log);
-    throw e;
-  }
-}
-
-const FAILURE_OPEN =
-  'failure: open: while this service is away, containers that start then pass everywhere, enforced or not';
-const NICE = -10;
-const AUTOGROUP = '/proc/self/autogroup';
-/** Containers' first packets wait for us: we and the tools we run go before them. */
-function raisePriority(log: Logger): void {
-  try {
-    setPriority(NICE);
-    // Where the kernel groups the processes of a session (sched(7), autogroup), the group has a nice value of its own.
-    if (existsSync(AUTOGROUP)) writeFileSync(AUTOGROUP, String(NICE));
-  } catch (e) {
-    log.warn({ err: String(e) }, 'cannot raise the own priority: on a busy host first packets wait longer');
-  }
-}
-
-async function start(
-  config: Config,
-  log: Logger,
-  shared: SharedStore,
-  parts: DisposalStack,
-  replaced: Config | undefined,
-): Promise<Service> {
-  const { store } = shared;
+  // What policies are compiled from: the folder of lists, the store, and how far the store is trusted.
   parts.add(() => store.close());
-  const tools = new ToolProcess(log);
-  parts.add(() => tools[Symbol.asyncDispose]());
-  const node = nodeName(config);
-  const applied = new AppliedRevision(() => store.revision());
-  let changes: Changes | undefined;
-  const reader = new ListReader();
-  parts.add(() => reader[Symbol.asyncDispose]());
+  parts.use(new ToolProcess(log));
+  const reader = parts.use(new ListReader());
   const listProblems = new ListProblems(log);
-  const lists = await watchFolder(config.allowlists, reader, (s) => {
-    listProblems.report([...s.problems, ...nameConflicts(s.lists, changes)]);
-    changes?.rearm();
-    engine.reconciler.trigger({ kind: 'lists folder' });
-  });
-  parts.add(async () => lists[Symbol.asyncDispose]());
+  const folderChanged = new Signal<FolderState>();
+  const lists = parts.use(await watchFolder(config.allowlists, reader, (state) => folderChanged.emit(state)));
   listProblems.report(lists.state.problems);
-  const revisionOf = (key: string): number => changes?.revisionOf(key) ?? 0;
-  const said = (): Overrides => {
-    applied.read();
-    return trust.said(saidBy(lists.state, changes), revisionOf);
-  };
-  const engine = new Engine({
-    config,
-    said,
-    temper: (policy, facts) => trust.policy(policy, facts, revisionOf),
-    onTakeOver: (modes) => trust.takeOver(modes),
-    onRecordLost: () => trust.rewrite(),
-    storeServers: () => shared.servers(),
-    log,
-    onApplied: () => applied.applied(),
-  });
-  parts.add(() => engine.stop());
+  const state = await Changes.load({ store, log, parseList: reader.body });
+  parts.add(async () => state.close());
+  const trustChanged = new Signal();
   const trust = await StoreTrust.open({
     store,
-    isShared: shared.kind === 'redis',
+    isShared: kind === 'redis',
     run: exec,
-    prefix: config.kernel.prefix,
+    prefix,
     former: formerPrefixes(config),
     log,
-    modes: () => engine.state && modesInForce(engine.state),
-    onChange: () => engine.reconciler.trigger({ kind: 'store' }),
+    modes: () => applied.value && modesInForce(applied.value),
+    onChange: () => trustChanged.emit(),
     now: Date.now,
   });
   parts.add(() => trust.close());
-  const changed = store.watch(() => trust.changed());
-  parts.add(async () => changed[Symbol.dispose]());
-  const { kernel, dns, names, threats, docker, policies, quotas, recording, denials } = engine;
-  const feeds = new Feeds({ config, shared, threats, docker, kernel, log });
-  parts.add(() => feeds[Symbol.asyncDispose]());
-  feeds.begin();
-  engine.docker.onChange((view, change) => {
-    feeds.hostChanged();
-    if (mayRemoveContainers(change)) void changes?.forget((id) => !view.containers.has(id));
-  });
-  const { kind } = shared;
-  const audit = await Audit.open({ dir: config.state, store, kind, now: Date.now, node, log });
-  parts.add(() => audit[Symbol.asyncDispose]());
-  await recordStart(audit, node, replaced && changedKeys(replaced, config));
-  parts.add(() => recordStop(audit, node));
-  const ignored = new IgnoredLabels(audit, log);
-  engine.docker.onChange((view) => ignored.check(view));
-  changes = await Changes.open({
-    store,
-    audit,
-    reconciler: engine.reconciler,
-    log,
-    node,
-    tokens: config.api.tokens,
-    parseList: reader.body,
-    folderLists: () => [...lists.state.lists.values()],
-    usedBy: (list) => usersOf(engine, list),
-    find: (idOrName) => findContainer(engine.docker.view().containers.values(), idOrName),
-    now: Date.now,
-    onChange: () => {
-      applied.changed();
-      engine.reconciler.trigger({ kind: 'changes' });
-    },
-  });
-  const opened = changes;
-  parts.add(async () => opened.close());
-  listProblems.report([...lists.state.problems, ...nameConflicts(lists.state.lists, changes)]);
-  refuseWithoutTokens(config.api.listen, changes.tokens.count);
-  await threatsFirst(feeds, log);
-  await engine.start();
-  trust.changed();
-  const former = await leavePrefix(config);
-  if (former.length > 0) log.info({ removed: former }, 'what stood under another kernel.prefix is gone');
-  let ended: () => void = () => undefined;
-  const done = new Promise<void>((resolve) => (ended = resolve));
-  let stopping: Promise<void> | undefined;
-  const stop = (): Promise<void> => {
-    stopping ??= parts.end().finally(ended);
-    return stopping;
+  const appliedRevision = new AppliedRevision(() => store.revision());
+  const revisionOf = (key: string): number => state.revisionOf(key);
+  const overrides = (): Overrides => {
+    appliedRevision.read();
+    return trust.said(overridesOf(lists.state, state), revisionOf);
   };
-  const faults = new Faults({
-    resync: () => {
-      engine.reconciler.trigger({ kind: 'resource' }, true);
-      return engine.reconciler.inForce(RESYNC_MS);
-    },
-    exit: (code) => process.exit(code),
+
+  // Between Docker and the kernel.
+  const kernel = parts.use(new Kernel(shape, exec, log));
+  const docker = new DockerWatch({ socket: config.docker.socket, log, now });
+  const blocklist = new FlowBlocklist(kernel, prefix, Date.now);
+  const threatsPublished = new AsyncSignal<ThreatLook>();
+  const threats = new ActiveThreats({
+    prefix,
+    identityMask: marks.identity,
+    maxEntries: config.threats.maxEntries,
+    kernel,
+    blocklist,
+    applied,
+    recheckAnswers: (look) => threatsPublished.emit(look),
+    onRepaired,
     log,
-    now: () => performance.now(),
   });
-  const watched = faults.watch();
-  parts.add(async () => watched[Symbol.dispose]());
-  const turns = new Turns(() => engine.reconciler.resting === undefined);
-  const counts = new Counts(exec, engine.shape.prefix, turns);
-  const fleet = new Fleet({
-    node,
-    beats: shared.beats,
-    own: () => ({
-      version: VERSION,
-      revision: applied.value,
-      inSync: views.ready().ready && store.health().ok,
-      ...nodeCensus(views.containers()),
+  const policies = new Policies({
+    config,
+    docker,
+    overrides,
+    temper: (policy, facts) => trust.policy(policy, facts, revisionOf),
+  });
+  const quotas = new Quotas({ folder, applied, log, now: Date.now });
+  const reserved = new ReservedPorts({ config, shared, kernel, docker });
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const nat64 = nat64Ranges(config.networks.nat64);
+  const setWriters = new LearnedSetWriters(kernel.sets);
+  const names = new NamesPolicy({ prefix, kernel, docker, threats: threats.look, nat64 });
+  const nameEvents = new Signal<NameEvent>();
+  const dns = parts.use(
+    new DnsService({
+      config: dnsConfig(config.dns),
+      policy: names,
+      sets: setWriters,
+      original: kernel.flows,
+      log,
+      journal: join(folder, 'names.journal'),
+      onEvent: (event) => nameEvents.emit(event),
     }),
-    log,
-  });
-  parts.add(async () => fleet[Symbol.asyncDispose]());
-  const { reconciler, enforcer, namespaceDns, hostMode, hostWatch, lan, shape } = engine;
-  const views: Views = new Views({
-    node,
-    changes: opened,
-    store,
-    storeKind: shared.kind,
-    trust,
-    fleet,
-    feeds,
-    faults,
-    appliedRevision: applied,
-    overrides: said,
-    health: engine,
-    counts,
-    turns,
-    applied: engine.applied,
-    shape,
+  );
+  parts.use(docker);
+  const recording = new Recording({ folder, applied, dns, kernel, nat64, log, now: Date.now });
+  const denials = new Denials({ marks, applied, names, dns, threats: threats.look, recording });
+  const hostMode = new HostMode({ folder, kernel, dns, docker, port: shape.dns.port, log });
+  const folders = new SandboxFolders(folder, log);
+  const sandboxes = new Sandboxes(log);
+  const isAway = new Current<boolean>();
+  const attached = new Signal<string>();
+  const namespaces = new ContainerNamespaces({
     kernel,
     dns,
-    names,
-    threats,
+    docker,
+    applied,
+    folders,
+    sandboxes,
+    policyOf: policies.policyOf,
+    isManaged: policies.isManaged,
+    isLan: policies.isLan,
+  });
+  const namespaceDns = new NamespaceDns({ namespaces, onAttached: (id) => attached.emit(id), log });
+  const lan = new NetnsRules({
+    shape,
+    kernel,
+    docker,
+    policies,
+    dns,
+    denials,
+    namespaces,
+    namespaceDns,
+    applied,
+    reserved,
+    onRepair: onRepaired,
+    log,
+  });
+  const foreign = new ForeignBridges();
+  const pass = new EnforcementPass({
+    shape,
+    applied,
+    kernel,
+    bars: blocklist,
     docker,
     policies,
     quotas,
+    reserved,
+    foreign,
+    hostMode,
+    names,
+    dns,
+    threats,
+    installInNamespaces: (state) => lan.applied(state),
+    log,
+    now: Date.now,
+  });
+  const reconciler = new Reconciler({ pass, log });
+  const classifier = new Classifier({ docker, reconciler, pass, applied, now, log });
+  const hold = new PacketHold({ shape, applied, classifier, names, now });
+  const hostWatch = new HostWatch({ config, docker, state: () => applied.value, log });
+  const maintenance = new Maintenance({
+    shape,
+    kernel,
+    dns,
+    threats,
+    applied,
+    pass,
+    reconciler,
+    hostMode,
+    log,
+  });
+  const links = new LinkEvents({ kernel, docker, policies, reconciler, namespaceDns, applied, log });
+  const health = new Health({ applied, docker, reconciler, maintenance, folders, lastRepair });
+
+  const begun = new DisposalStack();
+  parts.add(() => begun.end());
+  parts.add(() => namespaceDns.close());
+  parts.add(async () => hold.close());
+  parts.add(() => threats.close());
+  parts.add(() => reconciler.stop());
+  parts.add(async () => links.close());
+  parts.add(async () => maintenance.stopChecking());
+
+  // Feeds, audit, and changes through the API.
+  const node = nodeName(config);
+  parts.use(store.watch(() => trust.changed()));
+  const feeds = parts.use(new Feeds({ config, shared, threats, docker, kernel, log }));
+  feeds.begin();
+  const audit = parts.use(await Audit.open({ dir: folder, store, kind, now: Date.now, node, log }));
+  await recordStart(audit, node, former && changedKeys(former, config));
+  parts.add(() => recordStop(audit, node));
+  const containers = () => docker.view().containers;
+  const changes = await Changes.open({
+    store,
+    audit,
+    reconciler,
+    log,
+    node,
+    state,
+    tokens: config.api.tokens,
+    parseList: reader.body,
+    folderLists: () => [...lists.state.lists.values()],
+    usedBy: (list) =>
+      [...(applied.value?.subjects.values() ?? [])]
+        .filter((m) => m.policy.lists.includes(list))
+        .map((m) => containers().get(m.id)?.name ?? m.id),
+    find: (idOrName) => findContainer(containers().values(), idOrName),
+    now: Date.now,
+    onChange: () => {
+      appliedRevision.changed();
+      reconciler.trigger({ kind: 'changes' });
+    },
+  });
+  parts.add(async () => changes.close());
+  const ignored = new IgnoredLabels(audit, log);
+  listProblems.report([...lists.state.problems, ...nameConflicts(lists.state.lists, state)]);
+
+  const app = {
+    config,
+    log,
+    shared,
+    parts,
+    begun,
+    node,
+    applied,
+    shape,
+    kernel,
+    docker,
+    threats,
+    policies,
+    quotas,
+    setWriters,
+    names,
+    nameEvents,
+    dns,
     recording,
     denials,
-    reconciler,
-    enforcer,
-    namespaceDns,
     hostMode,
-    hostWatch,
+    folders,
+    sandboxes,
+    isAway,
+    attached,
+    namespaces,
+    namespaceDns,
     lan,
-  });
-  const context: Context = {
-    node,
-    changes: opened,
-    audit,
-    store,
-    trust,
-    fleet,
-    feeds,
-    docker,
-    denials,
+    foreign,
+    pass,
     reconciler,
-    views,
-    teardown: async () => {
-      await trust.close();
-      await reconciler.stop();
-      await threats.close();
-      await quotas[Symbol.asyncDispose]();
-      await engine.leaveNamespaces();
-      await teardownKernel(config);
-      setImmediate(() => void stop());
-    },
+    hold,
+    hostWatch,
+    maintenance,
+    links,
+    health,
+    onRepaired,
+    threatsPublished,
+    feeds,
+    audit,
+    changes,
+    trust,
+    trustChanged,
+    state,
+    listProblems,
+    folderChanged,
+    appliedRevision,
+    revisionOf,
+    overrides,
+    ignored,
   };
-  // counters of rules that are laid again begin at zero: what they counted until then is kept
-  const reading = setInterval(
-    () =>
-      void views
-        .refreshCounts()
-        .catch((e: unknown) => log.debug({ err: String(e) }, 'counters could not be read')),
-    COUNTS_MS,
-  );
-  parts.add(async () => clearInterval(reading));
-  const isConfigured = (name: string): boolean => config.api.tokens.some((token) => token.name === name);
-  const authenticate = (secret: string) => {
-    const found = opened.tokens.authenticate(secret);
-    const counts = found && (isConfigured(found.name) || trust.believes(tokenKey(found.name), revisionOf));
-    return counts ? found : undefined;
-  };
-  const failed = new FailedLogins(audit, log, Date.now);
-  parts.add(async () => failed[Symbol.dispose]());
-  const onRefused = failed.seen;
-  const server = await buildServer({ context, log, version: VERSION, authenticate, peerOf, onRefused });
-  parts.add(() => server.close());
-  const localSocket = localSocketOf(config);
-  await listen(server, { address: config.api.listen, localSocket, tokens: opened.tokens.count, log });
-  const { ready, reason } = views.ready();
-  const facts = { api: config.api.listen, containers: engine.state?.subjects.size ?? 0 };
-  if (ready) log.info(facts, `ready: ${reason}`);
-  else log.warn(facts, `not ready yet: ${reason}`);
-  return { stop, done, stuck: () => stuckPass(engine.reconciler.passMs) };
+  subscribe(app);
+  return app;
 }
 
-/** A pass that reads the kernel again takes less, also on a busy host. */
-const RESYNC_MS = 60_000;
-const COUNTS_MS = 60_000;
-/** A pass over thousands of containers on a busy host takes some tens of seconds. */
-const STUCK_PASS_MS = 180_000;
-const stuckPass = (ms: number): string | undefined =>
-  ms > STUCK_PASS_MS ? `a pass over the rules has been running for ${Math.round(ms / 1000)} s` : undefined;
-
-const THREATS_MS = 5_000;
-/** A name that a feed lists must not be asked in our first moments: the last good versions come before DNS does. */
-async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {
-  const late = sleep(THREATS_MS, true, { ref: false });
-  if (await Promise.race([feeds.restored, late]))
-    log.warn(
-      {},
-      'the last good versions of threat feeds are late: until they come, names in them are not kept back',
+/** What one part does when another one has changed. The parts are all built, and none of them works yet. */
+function subscribe(app: App): void {
+  const { log, reconciler, docker, dns, pass, trust, sandboxes, folders, namespaces, namespaceDns, changes } =
+    app;
+  // docker → feeds, changes, new namespaces, reconcile, DNS
+  docker.onChange((view, change) => {
+    app.feeds.hostChanged();
+    if (mayRemoveContainers(change)) void changes.forget((id) => !view.containers.has(id));
+  });
+  docker.onChange((view) => app.ignored.check(view));
+  docker.onChange((view, change) => {
+    if (change.kind === 'connected') void folders.noteEngines(app.config.docker.socket);
+    // While Docker is away, its new macvlan and ipvlan networks are not reported either.
+    app.isAway.set(change.kind === 'disconnected' || (app.isAway.value === true && !view.connected));
+    sandboxes.arm({ close: app.isAway.value || [...view.networks.values()].some(app.policies.isLan) });
+    namespaceDns.reported();
+    reconciler.trigger({ kind: 'docker', change });
+    if (!view.connected) return;
+    for (const id of dns.ledger.containers())
+      if (!view.containers.has(id) && id !== UNATTRIBUTED_ID) dns.forget(id);
+  });
+  app.foreign.newlyUnproven.subscribe(() => {
+    docker.refresh().then(
+      () => reconciler.trigger({ kind: 'unknown bridge' }),
+      (error: unknown) =>
+        log.warn({ err: String(error) }, 'a veth on an unknown bridge stays closed until Docker answers'),
     );
+  });
+  // folder, store and quotas → reconcile
+  app.folderChanged.subscribe((folder) => {
+    app.listProblems.report([...folder.problems, ...nameConflicts(folder.lists, app.state)]);
+    changes.rearm();
+    reconciler.trigger({ kind: 'lists folder' });
+  });
+  app.trustChanged.subscribe(() => reconciler.trigger({ kind: 'store' }));
+  app.quotas.changed.subscribe(() => reconciler.trigger({ kind: 'quota' }));
+  // pass → trust, held packets, links, namespaces, DNS
+  pass.restored.subscribe((modes) => trust.takeOver(modes));
+  pass.installed.subscribe((now) => {
+    if (now.repaired) {
+      app.onRepaired();
+      log.warn({}, 'rules of Drawbridge were missing or changed: repaired');
+    }
+    app.hold.settle();
+    app.links.askAgain(now.vethMap.outdated);
+    folders.noteAll(now.view.containers.values());
+    namespaceDns.applied(now);
+    app.names.refreshSearchDomains(now.view.containers.keys());
+    app.appliedRevision.applied();
+    app.denials.retain(new Set(now.view.containers.keys()));
+  });
+  // names → denials, sets in namespaces
+  app.nameEvents.subscribe((event) => app.denials.name(event));
+  app.setWriters.also(app.lan);
+  // threats → recheck
+  app.threatsPublished.subscribe(async (look) => {
+    const containers = await containersToRecheck(dns, look);
+    if (containers.size === 0 || !app.applied.value) return;
+    pass.recheck(containers);
+    await reconciler.inForce(RECHECK_MS);
+  });
+  // new namespaces → DNS, rules in namespaces
+  app.attached.subscribe(() => void app.lan.applied());
+  sandboxes.prepared.subscribe(({ path, sockets }) =>
+    namespaceDns.appeared(path, () => namespaces.prepared(path, sockets)),
+  );
+  sandboxes.queriedBefore.subscribe(({ path, error }) => namespaceDns.askedBefore(path, error));
+  sandboxes.polling.subscribe(({ folder, isPolling }) => folders.polling.note(folder, isPolling, 'thread'));
+  // maintenance → host watch, trust
+  app.maintenance.rulesChanged.subscribe(() => app.hostWatch.changed());
+  app.maintenance.recordLost.subscribe(() => {
+    app.onRepaired();
+    log.warn({}, 'the record of the store in the kernel was removed: it is written again');
+    trust.rewrite();
+  });
 }
 
-/** Store lists and folder lists by name. A file that takes a store list's name is refused (see `complain`). */
-function saidBy(folder: FolderState, changes: Changes | undefined): Overrides {
-  const now = changes?.current();
-  return {
-    lists: new Map([...folder.lists, ...(now?.lists ?? [])]),
-    absent: folder.absent,
-    grants: now?.grants ?? [],
-    modes: now?.modes ?? new Map(),
-    pauses: now?.pauses ?? [],
-    lockdown: now?.lockdown,
-  };
-}
-
-const usersOf = (engine: Engine, list: string): string[] =>
-  [...(engine.state?.subjects.values() ?? [])]
-    .filter((m) => m.policy.lists.includes(list))
-    .map((m) => engine.docker.view().containers.get(m.id)?.name ?? m.id);
-
-/** The store's list stays in force: a file must not change what the API has promised. */
-function nameConflicts(folder: ReadonlyMap<string, List>, changes: Changes | undefined): Problem[] {
-  const stored = changes?.current().lists ?? new Map();
-  return [...folder.values()]
-    .filter((l) => stored.has(l.name))
-    .map((l) => ({
-      detail: `list ${l.name} is in the store already, this file is not used`,
-      remedy: `rename the file, or drawbridge lists delete ${l.name}`,
-      ...(l.file ? { file: l.file } : {}),
-    }));
-}
+/** For the pass that rechecks resolved names. */
+const RECHECK_MS = 10_000;

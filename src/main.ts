@@ -17,7 +17,7 @@ const host: Host = {
   env: process.env,
   user: process.env.SUDO_USER || userName(),
   start: async (config, log, former) => {
-    const { runService } = await import('./app.js');
+    const { runService } = await import('./run-service.js');
     return runService({ config, log, former });
   },
   serviceManager: async () => {

@@ -25,6 +25,8 @@ export interface ChangesOptions
   readonly node?: string;
   /** Monotonic ms, as of performance.now: what lasts a time ends by it too. */
   readonly monotonic?: () => number;
+  /** As `Changes.load` has returned it; left out: it is loaded here. */
+  readonly state?: ChangesState;
   /** Reads lists; left out: where they are, however large. */
   readonly parseList?: ListParser;
   /** What `current()` gives has changed (by the API, another instance or time): compile again. */
@@ -51,14 +53,14 @@ export class Changes {
   /** What is in force and could not be stored. */
   readonly unwritten: UnwrittenChanges;
   readonly #moment: NextMoment;
-  readonly #watch: Disposable;
+  readonly #subscription: Disposable;
 
   private constructor(options: ChangesOptions, state: ChangesState) {
     this.#o = options;
     this.#state = state;
     const { store, audit, reconciler, log } = options;
     const parse = options.parseList ?? parseHere;
-    state.onLate = () => this.#changed();
+    this.#subscription = state.changed.subscribe(() => this.#changed());
     const committer = new Committer({
       store,
       audit,
@@ -107,16 +109,19 @@ export class Changes {
       () => void this.#due(),
       () => state.hasEnded(options.now()),
     );
-    this.#watch = store.watch((item) => {
-      if (state.apply(item.key, item.value, item.revision)) this.#changed();
-    });
+  }
+
+  /** What the store holds: policies can be compiled from it before changes are possible. */
+  static load(
+    options: Pick<ChangesOptions, 'store' | 'log' | 'monotonic' | 'parseList'>,
+  ): Promise<ChangesState> {
+    const { store, log, monotonic = () => performance.now(), parseList = parseHere } = options;
+    return ChangesState.open(store, log, monotonic, parseList);
   }
 
   /** Loads what the store holds and drops what is over. `onChange` may come from here on. */
   static async open(options: ChangesOptions): Promise<Changes> {
-    const monotonic = options.monotonic ?? (() => performance.now());
-    const state = new ChangesState(options.log, monotonic, options.parseList ?? parseHere);
-    await state.load(options.store);
+    const state = options.state ?? (await Changes.load(options));
     const changes = new Changes(options, state);
     await changes.#due();
     return changes;
@@ -161,7 +166,8 @@ export class Changes {
   close(): void {
     this.unwritten.close();
     this.#moment.stop();
-    this.#watch[Symbol.dispose]();
+    this.#subscription[Symbol.dispose]();
+    this.#state.close();
   }
 
   #changed(): void {

@@ -65,11 +65,12 @@ export function nodeView(node: string, record: NodeRecord, ageMs: number, now: n
   return { node, ...told, fullyEnforced, lastSeen: new Date(now - ageMs).toISOString(), state };
 }
 
+/** What this host reports of itself. */
+type OwnRecord = Omit<NodeRecord, 'instance'>;
+
 export interface FleetOptions {
   readonly node: string;
   readonly beats: Beats;
-  /** What this host tells of itself. */
-  readonly own: () => Omit<NodeRecord, 'instance'>;
   readonly log: Logger;
 }
 
@@ -77,7 +78,7 @@ export interface FleetOptions {
 export class Fleet implements AsyncDisposable {
   readonly #o: FleetOptions;
   readonly #instance = randomUUID();
-  readonly #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> = Promise.resolve();
   #nodes: readonly NodeView[] = [];
   #stale: ReadonlySet<string> = new Set();
@@ -85,10 +86,14 @@ export class Fleet implements AsyncDisposable {
 
   constructor(options: FleetOptions) {
     this.#o = options;
+  }
+
+  /** Report this host from now on: `own` is called at each beat. */
+  begin(own: () => OwnRecord): void {
     this.#timer = setInterval(() => {
-      this.#running = this.#look();
+      this.#running = this.#look(own);
     }, BEAT_MS);
-    this.#running = this.#look();
+    this.#running = this.#look(own);
   }
 
   /** As they were a few seconds ago, by name. */
@@ -125,8 +130,8 @@ export class Fleet implements AsyncDisposable {
     return last;
   }
 
-  async #look(): Promise<void> {
-    const { node, beats, own, log } = this.#o;
+  async #look(own: () => OwnRecord): Promise<void> {
+    const { node, beats, log } = this.#o;
     try {
       await this.#notDoubled();
       await beats.beat(node, { ...own(), instance: this.#instance });

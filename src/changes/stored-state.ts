@@ -1,7 +1,10 @@
 import { setImmediate as turn } from 'node:timers/promises';
+import type { FolderState } from '../config/list-files.js';
+import type { Overrides } from '../enforce/policies.js';
+import { Signal } from '../lib/current.js';
 import { isRecord, isWithin } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
-import type { Parsed } from '../lib/problem.js';
+import type { Parsed, Problem } from '../lib/problem.js';
 import type { Emergency, Lockdown, Pause } from '../policy/emergency.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
 import type { Grant, List, Mode } from '../policy/policy.js';
@@ -110,8 +113,9 @@ export class ChangesState {
   readonly synced = new Map<string, Revised<readonly string[]>>();
   lockdown: Lockdown | undefined;
   readonly deadlines: Deadlines;
-  /** Called when a large list that came from the store has been read. */
-  onLate: () => void = () => undefined;
+  /** The store has changed what is held here, or a large list that came from the store has been read. */
+  readonly changed = new Signal();
+  #watch: Disposable | undefined;
   /** Revision of each key that the store holds, unreadable ones too. */
   readonly #revisions = new Map<string, number>();
   /** Bodies that have been read, with the list that each is. */
@@ -126,6 +130,25 @@ export class ChangesState {
     this.#log = log;
     this.#parse = parse;
     this.deadlines = new Deadlines(monotonic);
+  }
+
+  /** Load what the store holds, and follow its changes from then on. */
+  static async open(
+    store: Store,
+    log: Logger,
+    monotonic: () => number,
+    parse: ListParser,
+  ): Promise<ChangesState> {
+    const state = new ChangesState(log, monotonic, parse);
+    await state.load(store);
+    state.#watch = store.watch((item) => {
+      if (state.apply(item.key, item.value, item.revision)) state.changed.emit();
+    });
+    return state;
+  }
+
+  close(): void {
+    this.#watch?.[Symbol.dispose]();
   }
 
   async load(store: Store): Promise<void> {
@@ -144,7 +167,7 @@ export class ChangesState {
 
   /**
    * True: something changed. `value` undefined: the key is gone. A large list that was not read here (another host made it)
-   * is read first: until then the version before it stays, and `onLate` says when it has changed.
+   * is read first: until then the version before it stays, and `changed` is emitted when it has changed.
    */
   apply(key: string, value: unknown, revision: number): boolean {
     if (revision <= this.revisionOf(key)) return false;
@@ -181,7 +204,7 @@ export class ChangesState {
     await this.#prepare(name, value);
     // What came meanwhile is newer, or the key is gone.
     if (this.#reading.get(key) !== revision) return;
-    if (this.apply(key, value, revision)) this.onLate();
+    if (this.apply(key, value, revision)) this.changed.emit();
   }
 
   async #prepare(name: string, body: unknown): Promise<void> {
@@ -311,4 +334,21 @@ export function isOurs(
 ): boolean {
   if (thing.node === undefined || thing.node === node) return true;
   return thing.expires !== undefined && Date.parse(thing.expires) + ABANDONED_MS < now;
+}
+
+/** Lists of the store and of the folder by name. A file that takes a store list's name is refused (see `nameConflicts`). */
+export function overridesOf(folder: FolderState, state: ChangesState): Overrides {
+  const { lists, ...others } = state.current(Date.now());
+  return { ...others, lists: new Map([...folder.lists, ...lists]), absent: folder.absent };
+}
+
+/** The store's list stays in force: a file must not change what the API has promised. */
+export function nameConflicts(folder: ReadonlyMap<string, List>, state: ChangesState): Problem[] {
+  return [...folder.values()]
+    .filter((l) => state.lists.has(l.name))
+    .map((l) => ({
+      detail: `list ${l.name} is in the store already, this file is not used`,
+      remedy: `rename the file, or drawbridge lists delete ${l.name}`,
+      ...(l.file ? { file: l.file } : {}),
+    }));
 }

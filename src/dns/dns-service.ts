@@ -1,4 +1,5 @@
 /** The DNS server with its policy, upstreams, ledger and journal: the steps of a query are in query-pipeline.ts. */
+import type { Config } from '../config/config.js';
 
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';
@@ -26,6 +27,15 @@ export interface DnsConfig {
   readonly cacheBytes?: number;
   readonly limits?: RateLimits;
 }
+/** The settings of the DNS server as the configuration has them, in seconds. */
+export const dnsConfig = ({ upstreams, zones, minTtlMs, maxTtlMs, graceMs }: Config['dns']): DnsConfig => ({
+  upstreams,
+  zones,
+  minTtl: minTtlMs / 1000,
+  maxTtl: maxTtlMs / 1000,
+  grace: graceMs / 1000,
+});
+
 export interface DnsDeps {
   readonly config: DnsConfig;
   readonly policy: QueryPolicy;

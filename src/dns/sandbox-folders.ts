@@ -35,7 +35,14 @@ export class SandboxFolders {
 
   /** Notes the folders of the dockerd processes behind this unix socket, which may not have started a container yet. */
   async noteEngines(socket: string): Promise<void> {
-    for (const root of await execRoots(socket)) this.#noteFolder(join(root, 'netns'));
+    try {
+      for (const root of await execRoots(socket)) this.#noteFolder(join(root, 'netns'));
+    } catch (e) {
+      this.#log.warn(
+        { err: String(e) },
+        'cannot read the exec root of dockerd: the first container that starts shows it',
+      );
+    }
   }
 
   #noteFolder(folder: string): void {

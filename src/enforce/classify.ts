@@ -1,16 +1,17 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { DockerWatch } from '../docker/watch.js';
+import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
 import type { AppliedState, HostLink } from '../ruleset/applied-state.js';
+import type { EnforcementPass } from './pass.js';
+import type { Reconciler } from './reconciler.js';
 
-export interface ClassifyOptions {
-  /** A view from a full list that is begun after the call. */
-  readonly refresh: () => Promise<DockerView>;
-  readonly inForce: (ms: number) => Promise<void>;
-  readonly state: () => AppliedState | undefined;
-  /** Ports whose packets wait now. */
-  readonly waiting: () => ReadonlySet<number>;
-  readonly setUnattributed: (port: number) => void;
+export interface ClassifierParts {
+  readonly docker: Pick<DockerWatch, 'refresh'>;
+  readonly reconciler: Pick<Reconciler, 'inForce'>;
+  readonly pass: Pick<EnforcementPass, 'setUnattributed'>;
+  readonly applied: Pick<Current<AppliedState>, 'value'>;
   /** The clock of `isAwaited`. */
   readonly now: () => number;
   readonly log: Logger;
@@ -30,18 +31,21 @@ class PassError extends Error {}
  * a network, and when it has not been a container's before, nor leads to the namespace of one.
  */
 export class Classifier {
-  readonly #o: ClassifyOptions;
+  readonly #o: ClassifierParts;
   #running = false;
   #again = false;
+  /** Veths whose packets wait now. */
+  #waiting: () => ReadonlySet<number> = () => new Set();
   /** When the newest run began that has been answered in full, or that Docker has refused to answer. */
   #answered = Number.NEGATIVE_INFINITY;
 
-  constructor(options: ClassifyOptions) {
+  constructor(options: ClassifierParts) {
     this.#o = options;
   }
 
   /** One at a time; a call while one runs makes another that begins after it. */
-  request(): void {
+  request(waiting: () => ReadonlySet<number>): void {
+    this.#waiting = waiting;
     if (this.#running) {
       this.#again = true;
       return;
@@ -80,25 +84,25 @@ export class Classifier {
   }
 
   async #inForce(): Promise<void> {
-    await this.#o.inForce(PASS_MS).catch((e: unknown) => {
+    await this.#o.reconciler.inForce(PASS_MS).catch((e: unknown) => {
       throw new PassError(e instanceof Error ? e.message : String(e));
     });
   }
 
   /** True: everything that could show a waiting packet's owner has been answered. */
   async #once(): Promise<boolean> {
-    const waiting = this.#o.waiting();
-    const view = await this.#o.refresh();
+    const waiting = this.#waiting();
+    const view = await this.#o.docker.refresh();
     await this.#inForce();
-    const state = this.#o.state();
+    const state = this.#o.applied.value;
     if (!state || view.starting.size > 0 || state.view.starting.size > 0) return false;
-    const strangers = state.vethMap.unbound.filter(
+    const unattributed = state.vethMap.unbound.filter(
       (p) => waiting.has(p.index) && !isContainers(p, state) && !this.#isAwaited(state, view, p.master),
     );
-    if (strangers.length === 0) return true;
-    for (const p of strangers) this.#o.setUnattributed(p.index);
+    if (unattributed.length === 0) return true;
+    for (const p of unattributed) this.#o.pass.setUnattributed(p.index);
     this.#o.log.info(
-      { ports: strangers.map((p) => p.name) },
+      { ports: unattributed.map((p) => p.name) },
       'these ports belong to no container: treated as unattributed',
     );
     await this.#inForce();

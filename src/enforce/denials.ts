@@ -1,13 +1,21 @@
-import type { NameEvent } from '../dns/names-policy.js';
+import type { DnsService } from '../dns/dns-service.js';
+import type { NameEvent, NamesPolicy } from '../dns/names-policy.js';
+import { parsePacket } from '../kernel/netlink/packet-header.js';
+import { PacketLog, type PacketLogOptions } from '../kernel/netlink/packet-log.js';
+import type { Current } from '../lib/current.js';
+import { PROTOCOL_NAMES } from '../lib/ip.js';
 import type { Verdict } from '../policy/finding.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { Marks } from '../ruleset/marks.js';
+import { mayReach } from '../ruleset/policy-evaluator.js';
 import { BOUNDS } from '../ruleset/verdict-chains.js';
 import type { Tallies } from './recorded.js';
+import type { Recording } from './recording.js';
 
 /** What a rule's log prefix ends with, in words. */
-export function limitReason(what: string, member: Pick<Subject, 'limits'> | undefined): string | undefined {
+function limitReason(what: string, member: Pick<Subject, 'limits'> | undefined): string | undefined {
   const limits = member?.limits;
   if (what === 'connections') return `limit connections=${limits?.connections ?? '?'} reached`;
   if (what === 'quota') return limits?.quota?.reached ?? 'its quota is reached';
@@ -25,20 +33,42 @@ export interface LoggedFacts {
   readonly dst: string;
   readonly dport: number;
 }
-export interface DenialsOptions {
+export interface DenialsParts {
   readonly marks: Marks;
-  readonly containerOf: (identity: number, src: string) => string | undefined;
-  readonly namesOf: (container: string, address: string) => readonly string[];
+  readonly applied: Pick<Current<AppliedState>, 'value'>;
+  readonly names: Pick<NamesPolicy, 'containerAt'>;
+  readonly dns: Pick<DnsService, 'namesFor'>;
   readonly threats: ThreatLook;
-  /** Why a rule of a limit denied it, by what its prefix ends with. */
-  readonly limitReason: (container: string, what: string) => string | undefined;
-  /** Mode enforce would let the container reach this neighbour. */
-  readonly mayReach: (container: string, packet: LoggedFacts) => boolean;
-  /** A packet passed, and a name was answered, only because the container is observed. */
-  readonly onPassed: (e: DenialEvent) => void;
-  readonly onAsked: (container: string, name: string) => void;
-  readonly tallies: Pick<Tallies, 'add' | 'total' | 'retain'>;
-  readonly now: () => number;
+  /** Records what passes only because the container is observed. */
+  readonly recording: Pick<Recording, 'passed' | 'asked'> & {
+    readonly tallies: Pick<Tallies, 'add' | 'total' | 'retain'>;
+  };
+  /** ms since the epoch. */
+  readonly now?: () => number;
+}
+
+/** Packets that the rules of one network namespace have logged. */
+export class DeniedLog implements Disposable {
+  readonly #log: PacketLog;
+
+  constructor(options: PacketLogOptions, denied: (packet: LoggedFacts) => void) {
+    this.#log = new PacketLog(options, (p) => {
+      const header = parsePacket(p.payload);
+      if (!header.ok) return;
+      const { src, dst, protocol, dport = 0 } = header.value;
+      const proto = PROTOCOL_NAMES[protocol] ?? String(protocol);
+      denied({ prefix: p.prefix, mark: p.mark, proto, src, dst, dport });
+    });
+  }
+
+  /** Packets that a rule logged and that never arrived here. */
+  get lost(): number {
+    return this.#log.stats().lost;
+  }
+
+  [Symbol.dispose](): void {
+    this.#log[Symbol.dispose]();
+  }
 }
 
 /** Words of rules that only tell. */
@@ -55,14 +85,16 @@ const UNTOLD = 'a threat feed lists it';
 
 /** What was denied lately, bounded for each container, and how often. Each is joined with the name that was told for it. */
 export class Denials {
-  readonly #o: DenialsOptions;
+  readonly #o: DenialsParts;
+  readonly #now: () => number;
   readonly #kept = new Map<string, DenialEvent[]>();
   /** Names denied a moment ago, with the types that were asked for. */
   readonly #asked = new Map<string, { readonly time: number; readonly types: Set<string> }>();
   readonly #listeners = new Set<(e: DenialEvent) => void>();
 
-  constructor(options: DenialsOptions) {
+  constructor(options: DenialsParts) {
     this.#o = options;
+    this.#now = options.now ?? Date.now;
   }
 
   packet(p: LoggedFacts): void {
@@ -70,23 +102,30 @@ export class Denials {
     const identity = (p.mark & marks.identity) >>> marks.shift;
     const word = p.prefix.slice(p.prefix.lastIndexOf(':') + 1);
     const isIn = identity === 0 && (word === 'threat' || word === 'seen');
-    const container = this.#o.containerOf(identity, isIn ? p.dst : p.src);
+    const container = this.#containerOf(identity, isIn ? p.dst : p.src);
     if (container === undefined) return;
-    if (word === NEAR && this.#o.mayReach(container, p)) return;
+    const subject = this.#o.applied.value?.subjects.get(container);
+    if (word === NEAR && subject && mayReach(subject, p)) return;
     const address = isIn ? p.src : p.dst;
-    if (word === 'threat') this.#o.tallies.add(container, 'threats', 1);
+    if (word === 'threat') this.#o.recording.tallies.add(container, 'threats', 1);
     const event: DenialEvent = {
-      time: new Date(this.#o.now()).toISOString(),
+      time: new Date(this.#now()).toISOString(),
       container,
       verdict: word === 'threat' ? word : PASSED.includes(word) ? 'would-deny' : 'deny',
       proto: p.proto,
       address,
       port: p.dport,
-      name: this.#o.namesOf(container, address)[0] ?? null,
-      reason: this.#o.limitReason(container, word) ?? this.#reason(word, address, isIn),
+      name: this.#o.dns.namesFor(container, address)[0] ?? null,
+      reason: limitReason(word, subject) ?? this.#reason(word, address, isIn),
     };
-    if (word === 'would' || word === NEAR) this.#o.onPassed(event);
+    if (word === 'would' || word === NEAR) this.#o.recording.passed(event);
     this.#add(event);
+  }
+
+  /** The subject with this identity mark; of a packet without one, the container with this address. */
+  #containerOf(identity: number, address: string): string | undefined {
+    const subjects = [...(this.#o.applied.value?.subjects.values() ?? [])];
+    return subjects.find((m) => m.identity === identity)?.id ?? this.#o.names.containerAt(address);
   }
 
   #reason(word: string, address: string, isIn: boolean): string {
@@ -105,10 +144,11 @@ export class Denials {
   name(e: NameEvent): void {
     if (e.verdict === 'allow') return;
     if (this.#isSecondOfPair(e)) return;
-    if (e.verdict === 'would-deny') this.#o.onAsked(e.container, e.name);
-    if (e.verdict === 'deny' || e.verdict === 'threat') this.#o.tallies.add(e.container, 'names', 1);
+    if (e.verdict === 'would-deny') this.#o.recording.asked(e.container, e.name);
+    if (e.verdict === 'deny' || e.verdict === 'threat')
+      this.#o.recording.tallies.add(e.container, 'names', 1);
     this.#add({
-      time: new Date(this.#o.now()).toISOString(),
+      time: new Date(this.#now()).toISOString(),
       container: e.container,
       verdict: e.verdict === 'error' ? 'deny' : e.verdict,
       proto: 'dns',
@@ -121,7 +161,7 @@ export class Denials {
 
   /** Resolvers ask for A and AAAA together: one lookup of a program is one event, whose types are asked once each. */
   #isSecondOfPair(e: NameEvent): boolean {
-    const now = this.#o.now();
+    const now = this.#now();
     const key = `${e.container} ${e.name} ${e.verdict} ${e.reason}`;
     const known = this.#asked.get(key);
     if (known && now - known.time < PAIR_MS && known.time <= now && !known.types.has(e.type)) {
@@ -136,11 +176,11 @@ export class Denials {
 
   /** Packets to and from threats, as far as they were logged: the kernel counts them for all containers together. */
   threatsDenied(container: string): number {
-    return this.#o.tallies.total(container, 'threats');
+    return this.#o.recording.tallies.total(container, 'threats');
   }
 
   namesDenied(container: string): number {
-    return this.#o.tallies.total(container, 'names');
+    return this.#o.recording.tallies.total(container, 'names');
   }
 
   /** Newest first. */
@@ -156,7 +196,7 @@ export class Denials {
 
   retain(containers: ReadonlySet<string>): void {
     for (const id of this.#kept.keys()) if (!containers.has(id)) this.#kept.delete(id);
-    this.#o.tallies.retain(containers);
+    this.#o.recording.tallies.retain(containers);
   }
 
   #add(e: DenialEvent): void {

@@ -1,5 +1,7 @@
 import type { DnsService } from '../dns/dns-service.js';
 import type { Kernel } from '../kernel/kernel.js';
+import type { SetWriter } from '../kernel/netlink/ipset.js';
+import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState, SetDesired, Subject } from '../ruleset/desired-state.js';
 
@@ -76,4 +78,54 @@ export async function syncLearned(
 export interface LearnedPort {
   wanted(container: string): ReadonlyMap<string, ReadonlyMap<string, number>>;
   has(container: string, set: string, address: string): boolean;
+}
+
+/** Writes a learned address to the kernel's set, and then to its copies in namespaces, before the DNS answer leaves. */
+export class LearnedSetWriters implements SetWriter {
+  readonly #writers: SetWriter[];
+
+  constructor(first: SetWriter) {
+    this.#writers = [first];
+  }
+
+  also(writer: SetWriter): void {
+    this.#writers.push(writer);
+  }
+
+  async add(set: string, address: string, timeoutSeconds: number): Promise<void> {
+    for (const writer of this.#writers) await writer.add(set, address, timeoutSeconds);
+  }
+
+  async remove(set: string, address: string): Promise<void> {
+    for (const writer of this.#writers) await writer.remove(set, address);
+  }
+}
+
+/** How long the scan of the ledger may keep the event loop (ms). */
+const SLICE_MS = 5;
+
+/** Containers that resolved a name, or an address, which a threat feed lists now. */
+export async function containersToRecheck(
+  { ledger }: Pick<DnsService, 'ledger'>,
+  look: ThreatLook,
+): Promise<ReadonlySet<string>> {
+  const known = new Map<string, boolean>();
+  const isListed = (text: string, hit: (text: string) => unknown): boolean => {
+    const listed = known.get(text) ?? hit(text) !== undefined;
+    known.set(text, listed);
+    return listed;
+  };
+  const found = new Set<string>();
+  let sliceEnds = performance.now() + SLICE_MS;
+  for (const { container, name, address } of ledger.snapshot()) {
+    if (
+      !found.has(container) &&
+      (isListed(name, (n) => look.blockedName(n)) || isListed(address, (a) => look.blockedAddress(a)))
+    )
+      found.add(container);
+    if (performance.now() < sliceEnds) continue;
+    await new Promise<void>((resume) => setImmediate(resume));
+    sliceEnds = performance.now() + SLICE_MS;
+  }
+  return found;
 }

@@ -4,6 +4,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { LinkChangeListener as LinkListener } from '../kernel/host-links.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { Coalescer, KeyedRunner } from '../lib/async.js';
+import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
 import type { AppliedState, HostLink } from '../ruleset/applied-state.js';
@@ -11,15 +12,13 @@ import { bindPorts } from './bind-veths.js';
 import type { Policies } from './policies.js';
 import type { Reconciler } from './reconciler.js';
 
-export interface LinkNewsOptions {
+export interface LinkEventsParts {
   readonly kernel: Kernel;
   readonly docker: DockerWatch;
   readonly policies: Policies;
   readonly reconciler: Reconciler;
   readonly namespaceDns: NamespaceDns;
-  /** A macvlan or ipvlan link. */
-  readonly onLanLink: () => void;
-  readonly state: () => AppliedState | undefined;
+  readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly log: Logger;
 }
 
@@ -34,7 +33,7 @@ const AT_ONCE = 8;
 
 /** What the kernel announces of links, and what follows from it. */
 export class LinkEvents {
-  readonly #o: LinkNewsOptions;
+  readonly #o: LinkEventsParts;
   readonly #newVeths: NewVeths;
   /** Veths whose containers are known, whether the next pass has bound them or not. */
   #known: ReadonlySet<number> = new Set();
@@ -44,31 +43,28 @@ export class LinkEvents {
   readonly #binding = new Coalescer(() => this.#bind());
   readonly #asking = new KeyedRunner(AT_ONCE, (network) => this.#ask(network));
 
-  constructor(options: LinkNewsOptions) {
+  constructor(options: LinkEventsParts) {
     this.#o = options;
-    const { kernel, docker, policies, state, log } = options;
+    const { kernel, docker, policies, applied, log } = options;
     this.#newVeths = new NewVeths({
-      links: () => kernel.links(new Set(state()?.vethMap.bindings.keys())),
+      links: () => kernel.links(new Set(applied.value?.vethMap.bindings.keys())),
       view: () => docker.view(),
       isManaged: policies.isManaged,
       ask: (id) => this.#ask(id),
-      isBound: (veth) => this.#known.has(veth) || state()?.vethMap.bindings.has(veth) === true,
+      isBound: (veth) => this.#known.has(veth) || applied.value?.vethMap.bindings.has(veth) === true,
       log,
       now: () => performance.now(),
     });
   }
 
-  take(what: Parameters<LinkListener>[0], port?: number): void {
-    if (what === 'lan link') {
-      this.#o.onLanLink();
-      return;
-    }
+  /** Of macvlan and ipvlan links the rules in namespaces take care. */
+  take(what: Exclude<Parameters<LinkListener>[0], 'lan link'>, port?: number): void {
     const { reconciler, kernel } = this.#o;
     if (what === 'links overran' || what === 'routing') reconciler.trigger({ kind: 'link', event: what });
     else if (what !== 'link state') reconciler.later({ kind: 'link', event: what }, WAIT_MS[what]);
     if (what !== 'link gone' && port !== undefined) this.#announced(port);
     const isIn = port !== undefined && kernel.namespaceBehind(port) !== undefined;
-    const state = this.#o.state();
+    const state = this.#o.applied.value;
     if (isIn && state && !state.vethMap.bindings.has(port))
       this.#portArrived(port).catch((e: unknown) =>
         this.#o.log.warn({ err: String(e) }, 'a new veth stays closed until the next pass'),
@@ -77,7 +73,7 @@ export class LinkEvents {
 
   /** Announcements come for bridges and for each change of a veth: only a veth that has a bridge but no container matters. */
   #announced(port: number): void {
-    const state = this.#o.state();
+    const state = this.#o.applied.value;
     if (!state || state.vethMap.bindings.has(port) || !this.#o.kernel.isBridgedVeth(port)) return;
     this.#newVeths.appeared(port);
   }
@@ -106,7 +102,7 @@ export class LinkEvents {
    */
   async #bind(): Promise<ReadonlySet<string>> {
     const { kernel, docker, policies, namespaceDns, reconciler } = this.#o;
-    const before = this.#o.state()?.vethMap.bindings ?? new Map();
+    const before = this.#o.applied.value?.vethMap.bindings ?? new Map();
     const links = await kernel.links(new Set(before.keys()));
     const { bindings, outdated } = bindPorts(docker.view(), links, before, policies.isManaged);
     const present = new Set(links.map((l) => l.index));

@@ -1,7 +1,12 @@
+import type { NamesPolicy } from '../dns/names-policy.js';
+import { parsePacket } from '../kernel/netlink/packet-header.js';
+import { PacketQueue } from '../kernel/netlink/packet-queue.js';
+import type { Current } from '../lib/current.js';
 import { networkOf, parseAddress, parseCidr, rangeHas } from '../lib/ip.js';
-import type { Mode } from '../policy/policy.js';
-import { type Binding, LATEST_MS, type VethMap } from '../ruleset/applied-state.js';
-import { type Marks, markOf, UNATTRIBUTED } from '../ruleset/marks.js';
+import { type AppliedState, type Binding, LATEST_MS, type VethMap } from '../ruleset/applied-state.js';
+import type { KernelConfig } from '../ruleset/desired-state.js';
+import { markOf, UNATTRIBUTED } from '../ruleset/marks.js';
+import type { Classifier } from './classify.js';
 
 /** A packet of a port that the bridge table did not know, or of a cgroup that `mangle` did not know. */
 export interface HeldPacket {
@@ -11,32 +16,19 @@ export interface HeldPacket {
   /** Sent on the host itself, by a container in the host's network. */
   readonly isLocal: boolean;
 }
-/** What stands in the kernel now. */
-export interface InKernel {
-  readonly ports: VethMap;
-  readonly unattributed: ReadonlySet<number>;
-  readonly unattributedMode: Mode;
-  readonly identityOf: (container: string) => { readonly identity: number; readonly mode: Mode } | undefined;
-  /** Every veth: a port that is not here came after the links were read. */
-  readonly veths: readonly number[];
-  /** When the list was begun (`now` of the options) by which senders in the host's network are told apart. */
-  readonly listBegan: number;
-  /** A container starts of which nothing more is known yet. */
-  readonly isUnknownStarting: boolean;
-}
-export interface HoldOptions {
-  readonly marks: Marks;
-  readonly verdict: (id: number, verdict: 'repeat' | 'drop', mark?: number) => void;
-  readonly state: () => InKernel | undefined;
-  /** Asks for a classification that begins after now; it calls `settle` when its outcome stands in the kernel. */
-  readonly classify: () => void;
-  /** Docker or a pass still owes an answer by which a packet that came then (`now`) may get its owner. */
-  readonly isAwaited: (since: number) => boolean;
+export interface PacketHoldParts {
+  readonly shape: Pick<KernelConfig, 'marks' | 'holdQueue'>;
+  readonly applied: Pick<Current<AppliedState>, 'value'>;
+  readonly classifier: Pick<Classifier, 'request' | 'isAwaited'>;
+  readonly names: Pick<NamesPolicy, 'unattributedSender'>;
+  /** The clock of the classifier and of `DockerView.listBegan`. */
   readonly now: () => number;
-  /** A sender of an unattributed port was let through: its address is no container's. */
-  readonly onUnattributed: (src: string) => void;
 }
+type Queue = Pick<PacketQueue, 'verdict' | typeof Symbol.dispose>;
+type Receive = ConstructorParameters<typeof PacketQueue>[1];
 
+/** NF_INET_LOCAL_OUT (include/uapi/linux/netfilter.h). */
+const LOCAL_OUT = 3;
 /** A packet that belongs to no container once everything has been answered is denied after this. */
 const DEADLINE_MS = 2_000;
 /** Of one sender, older than DEADLINE_MS: a container's first packets are few, and others need the room. */
@@ -51,16 +43,29 @@ const MAX_WAITING_OF_ONE = 1_024;
 const HOST = -1;
 
 /** Packets of unknown ports wait here until somebody is proven to stand behind the port; then they are repeated once. */
-export class PacketHold {
-  readonly #o: HoldOptions;
+export class PacketHold implements Disposable {
+  readonly #o: PacketHoldParts;
   readonly #waiting = new Map<number, { packet: HeldPacket; since: number }>();
   /** Number of waiting packets by the bits of the port that their marks carry, or HOST. */
   readonly #shares = new Map<number, number>();
+  #queue: Queue | undefined;
   #timer: NodeJS.Timeout | undefined;
   readonly counts = { held: 0, repeated: 0, dropped: 0, expired: 0 };
 
-  constructor(options: HoldOptions) {
+  constructor(options: PacketHoldParts) {
     this.#o = options;
+  }
+
+  /** Bind the queue. */
+  begin(open = (queue: number, receive: Receive): Queue => new PacketQueue({ queue }, receive)): void {
+    this.#queue = open(this.#o.shape.holdQueue, (p) => this.#receive(p));
+  }
+
+  /** A packet that cannot be parsed belongs to no container: it is dropped. */
+  #receive(p: Parameters<Receive>[0]): void {
+    const header = parsePacket(p.payload);
+    if (!header.ok) this.#queue?.verdict(p.id, 'drop');
+    else this.take({ id: p.id, mark: p.mark, src: header.value.src, isLocal: p.hook === LOCAL_OUT });
   }
 
   take(packet: HeldPacket): void {
@@ -74,7 +79,7 @@ export class PacketHold {
     }
     this.#waiting.set(packet.id, { packet, since });
     this.#shares.set(this.#senderOf(packet), share + 1);
-    this.#o.classify();
+    this.#o.classifier.request(this.waitingVeths);
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS);
   }
 
@@ -84,18 +89,24 @@ export class PacketHold {
       if (this.#decide(packet, since)) this.#forget(packet);
   }
 
-  /** Ports whose packets wait. */
-  ports(): ReadonlySet<number> {
-    const state = this.#o.state();
+  /** Veths whose packets wait, by ifindex. */
+  readonly waitingVeths = (): ReadonlySet<number> => {
+    const state = this.#o.applied.value;
     const held = [...this.#waiting.values()].filter(({ packet }) => !packet.isLocal);
-    return new Set(held.flatMap(({ packet }) => (state && this.#portOf(packet, state)) ?? []));
-  }
+    return new Set(held.flatMap(({ packet }) => (state && this.#vethOf(packet, state)) ?? []));
+  };
 
+  /** Drop what still waits. The queue stays bound: later packets wait, and the kernel drops them once it is gone. */
   close(): void {
     clearTimeout(this.#timer);
     for (const { packet } of this.#waiting.values()) this.#drop(packet);
     this.#waiting.clear();
     this.#shares.clear();
+  }
+
+  /** Unbind the queue: the kernel drops what comes from now on. */
+  [Symbol.dispose](): void {
+    this.#queue?.[Symbol.dispose]();
   }
 
   #forget(packet: HeldPacket): void {
@@ -112,7 +123,7 @@ export class PacketHold {
 
   /** The low bits of the port's ifindex, as the bridge table writes them into the mark of an unknown port. */
   #lowBits(mark: number): number {
-    const { marks } = this.#o;
+    const { marks } = this.#o.shape;
     return ((mark & marks.identity) >>> marks.shift) & marks.ifindexMask;
   }
 
@@ -130,26 +141,26 @@ export class PacketHold {
       this.#drop(packet);
     }
     if (this.#waiting.size === 0) return;
-    this.#o.classify();
+    this.#o.classifier.request(this.waitingVeths);
     this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS);
   }
 
   #mayStay(since: number): boolean {
-    return this.#o.now() - since < LATEST_MS && this.#o.isAwaited(since);
+    return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(since);
   }
 
   #drop(packet: HeldPacket): void {
     this.counts.dropped += 1;
-    this.#o.verdict(packet.id, 'drop');
+    this.#queue?.verdict(packet.id, 'drop');
   }
 
   /** True: the packet has its verdict. */
   #decide(packet: HeldPacket, since: number): boolean {
-    const state = this.#o.state();
+    const state = this.#o.applied.value;
     if (packet.isLocal) return this.#decideLocal(packet, since, state);
-    const port = state && this.#portOf(packet, state);
-    if (!state || port === undefined) return false;
-    const mark = this.#markFor(port, packet, state);
+    const veth = state && this.#vethOf(packet, state);
+    if (!state || veth === undefined) return false;
+    const mark = this.#markFor(veth, packet, state);
     if (mark === 'wait') return false;
     if (mark === 'drop') this.#drop(packet);
     else this.#repeat(packet, mark);
@@ -160,44 +171,50 @@ export class PacketHold {
    * Nothing in the packet says whose it is: once the rules know every container of a list begun after it, they are asked
    * again. Whom they still do not know they drop, by the held bit.
    */
-  #decideLocal(packet: HeldPacket, since: number, state: InKernel | undefined): boolean {
-    if (!state || state.listBegan <= since || state.isUnknownStarting) return false;
+  #decideLocal(packet: HeldPacket, since: number, state: AppliedState | undefined): boolean {
+    if (!state || state.view.listBegan <= since || isUnknownStarting(state)) return false;
     this.#repeat(packet, 0);
     return true;
   }
 
   #repeat(packet: HeldPacket, mark: number): void {
-    const { marks } = this.#o;
+    const { marks } = this.#o.shape;
     const others = (packet.mark & ~marks.all) >>> 0;
     this.counts.repeated += 1;
-    this.#o.verdict(packet.id, 'repeat', (others | mark | marks.held) >>> 0);
+    this.#queue?.verdict(packet.id, 'repeat', (others | mark | marks.held) >>> 0);
   }
 
   /** The mark carries the ifindex's low bits: exactly one veth must fit, or nobody can tell whose packet it is. */
-  #portOf(packet: HeldPacket, state: InKernel): number | undefined {
+  #vethOf(packet: HeldPacket, state: AppliedState): number | undefined {
     const low = this.#lowBits(packet.mark);
-    const fitting = state.veths.filter((v) => (v & this.#o.marks.ifindexMask) === low);
+    const fitting = state.veths.filter((v) => (v & this.#o.shape.marks.ifindexMask) === low);
     return fitting.length === 1 ? fitting[0] : undefined;
   }
 
-  #markFor(port: number, packet: HeldPacket, state: InKernel): number | 'wait' | 'drop' {
-    const binding = state.ports.bindings.get(port);
+  #markFor(veth: number, packet: HeldPacket, state: AppliedState): number | 'wait' | 'drop' {
+    const { vethMap, input } = state;
+    const binding = vethMap.bindings.get(veth);
     if (binding) return this.#boundMark(binding, packet, state);
-    if (state.ports.exempt.includes(port)) return 0;
-    if (!state.unattributed.has(port)) return 'wait';
-    if (state.unattributedMode === 'enforce' && !mayBeUnattributed(packet.src, state.ports)) return 'drop';
-    this.#o.onUnattributed(packet.src);
-    return markOf(this.#o.marks, UNATTRIBUTED, state.unattributedMode);
+    if (vethMap.exempt.includes(veth)) return 0;
+    if (!state.unattributed.has(veth)) return 'wait';
+    if (input.unattributedMode === 'enforce' && !mayBeUnattributed(packet.src, vethMap)) return 'drop';
+    this.#o.names.unattributedSender(packet.src);
+    return markOf(this.#o.shape.marks, UNATTRIBUTED, input.unattributedMode);
   }
 
   /** A bound port speaks for its own addresses only; whose policy is not enforced may use others, as in the bridge table. */
-  #boundMark(b: Binding, packet: HeldPacket, state: InKernel): number | 'wait' | 'drop' {
-    const who = state.identityOf(b.container);
-    if (!who) return 'wait';
+  #boundMark(b: Binding, packet: HeldPacket, state: AppliedState): number | 'wait' | 'drop' {
+    const subject = state.subjects.get(b.container);
+    if (!subject) return 'wait';
+    const { identity, policy } = subject;
     const own = packet.src === b.ip4 || packet.src === b.ip6;
-    return own || who.mode !== 'enforce' ? markOf(this.#o.marks, who.identity, who.mode) : 'drop';
+    return own || policy.mode !== 'enforce' ? markOf(this.#o.shape.marks, identity, policy.mode) : 'drop';
   }
 }
+
+/** A container starts of which nothing more is known yet. */
+const isUnknownStarting = ({ view }: AppliedState): boolean =>
+  [...view.starting].some((id) => !view.containers.has(id));
 
 /** As in the bridge table: no address of a container, and none outside of managed networks. */
 function mayBeUnattributed(src: string, { bindings, bridges }: VethMap): boolean {

@@ -32,7 +32,7 @@ import { type Found, InputBuilder, type InputParts, NEW_MS } from './ruleset-inp
 import { VethTable, type VethTableOptions } from './veth-table.js';
 
 export interface PassParts
-  extends Pick<InputParts, 'applied' | 'quotas' | 'closed' | 'now'>,
+  extends Pick<InputParts, 'applied' | 'quotas' | 'reserved' | 'now'>,
     Pick<VethTableOptions, 'foreign' | 'clock'> {
   readonly shape: KernelConfig;
   readonly kernel: Kernel;

@@ -1,9 +1,11 @@
 import { tcpListener } from '../config/api-listener.js';
 import { type Config, nodeName } from '../config/config.js';
+import type { DockerWatch } from '../docker/watch.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { glob, matchesAny } from '../lib/glob.js';
 import { parseAddress, withoutMapping } from '../lib/ip.js';
 import type { Problem } from '../lib/problem.js';
-import type { ContainerFacts, DockerView, NetworkFacts, PublishedPort } from '../policy/container.js';
+import type { ContainerFacts, NetworkFacts, PublishedPort } from '../policy/container.js';
 import { type Emergency, lockedDown, underEmergency } from '../policy/emergency.js';
 import type { EastWest } from '../policy/neighbours.js';
 import { ownerKey } from '../policy/own-labels.js';
@@ -11,7 +13,7 @@ import type { Grant, List, Mode, Policy } from '../policy/policy.js';
 import { compilePolicy, compileUnattributed } from '../policy/policy-compile.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';
-import type { Endpoint } from '../store/store-interface.js';
+import type { Endpoint, SharedStore } from '../store/store-interface.js';
 
 /** What people have said: lists of the folder and the store, grants, modes, pauses, lockdown. */
 export interface Overrides extends Emergency {
@@ -22,11 +24,12 @@ export interface Overrides extends Emergency {
   readonly modes: ReadonlyMap<string, Mode>;
 }
 
-export interface PolicyOptions {
+export interface PolicyParts {
   readonly config: Config;
-  readonly said: () => Overrides;
-  readonly view: () => DockerView;
-  /** The last word on a container's policy. */
+  readonly docker: Pick<DockerWatch, 'view'>;
+  /** Read at each compilation. */
+  readonly overrides: () => Overrides;
+  /** Applied to each compiled policy, after everything else. */
   readonly temper: (policy: Policy, facts: ContainerFacts) => Policy;
 }
 
@@ -34,19 +37,19 @@ export interface PolicyOptions {
 export class Policies {
   readonly #config: Config;
   readonly #node: string;
-  readonly #said: () => Overrides;
-  readonly #view: () => DockerView;
+  readonly #overrides: () => Overrides;
+  readonly #docker: PolicyParts['docker'];
   readonly #manage: (n: NetworkFacts) => boolean;
   readonly #eastWest: readonly (readonly [(s: string) => boolean, 'allow' | 'policy'])[];
 
-  readonly #temper: PolicyOptions['temper'];
+  readonly #temper: PolicyParts['temper'];
 
-  constructor({ config, said, view, temper }: PolicyOptions) {
+  constructor({ config, overrides, docker, temper }: PolicyParts) {
     this.#temper = temper;
     this.#config = config;
     this.#node = nodeName(config);
-    this.#said = said;
-    this.#view = view;
+    this.#overrides = overrides;
+    this.#docker = docker;
     this.#manage = (n) =>
       matchesAny(config.networks.manage, n.name) && !matchesAny(config.networks.ignore, n.name);
     this.#eastWest = Object.entries(config.eastWest).map(([pattern, rule]) => [glob(pattern), rule] as const);
@@ -58,16 +61,16 @@ export class Policies {
   readonly isLan = (n: NetworkFacts): boolean => LAN_KINDS.some((d) => d === n.driver) && this.#manage(n);
 
   readonly eastWest: EastWest = (network) =>
-    this.#said().lockdown ? 'policy' : this.#eastWest.find(([fits]) => fits(network.name))?.[1];
+    this.#overrides().lockdown ? 'policy' : this.#eastWest.find(([fits]) => fits(network.name))?.[1];
 
   readonly policyOf = (facts: ContainerFacts): Policy => {
-    const said = this.#said();
+    const said = this.#overrides();
     return this.#temper(underEmergency(this.#compile(facts, said, said.modes), said, facts.id), facts);
   };
 
   /** The mode that labels, claims and the default choose, once the owner's own has been taken away. */
   readonly autoModeOf = (facts: ContainerFacts): Mode => {
-    const said = this.#said();
+    const said = this.#overrides();
     const modes = new Map(said.modes);
     modes.delete(ownerKey(facts));
     return this.#temper(underEmergency(this.#compile(facts, said, modes), said, facts.id), facts).mode;
@@ -81,7 +84,7 @@ export class Policies {
     const { labels, baseline } = this.#config;
     return compilePolicy({
       facts,
-      networks: this.#view().networks,
+      networks: this.#docker.view().networks,
       lists,
       absent,
       settings: {
@@ -97,10 +100,35 @@ export class Policies {
   }
 
   readonly unattributed = (): Policy => {
-    const { lists, absent, lockdown } = this.#said();
+    const { lists, absent, lockdown } = this.#overrides();
     const settings = { ...this.#config.unattributed, node: this.#node };
     const policy = compileUnattributed(settings, lists, Date.now(), absent);
     return lockdown ? lockedDown(policy) : policy;
+  };
+}
+
+export interface ReservedPortsParts {
+  readonly config: Pick<Config, 'api'>;
+  readonly shared: Pick<SharedStore, 'servers'>;
+  readonly kernel: Pick<Kernel, 'hostAddresses'>;
+  readonly docker: Pick<DockerWatch, 'view'>;
+}
+
+/** The ports that no container may reach, as they are known at the time of each call. */
+export class ReservedPorts {
+  readonly #o: ReservedPortsParts;
+
+  constructor(parts: ReservedPortsParts) {
+    this.#o = parts;
+  }
+
+  readonly list = (): readonly ReservedPort[] => {
+    const { config, shared, kernel, docker } = this.#o;
+    const hostAddresses = kernel.hostAddresses();
+    return closedPlaces(config, shared.servers(), {
+      hostAddresses,
+      containers: docker.view().containers.values(),
+    });
   };
 }
 

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { readQuotas } from '../kernel/counts.js';
-import type { Exec } from '../kernel/exec.js';
+import { exec } from '../kernel/exec.js';
+import { type Current, Signal } from '../lib/current.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -10,7 +11,6 @@ import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject, SubjectLimits, SubjectQuota } from '../ruleset/desired-state.js';
 import { readStateFile, replaceFile } from '../store/state-file.js';
-import type { PassTrigger } from './pass-trigger.js';
 
 type Quota = NonNullable<Limits['quota']>;
 const HASH = 12;
@@ -73,10 +73,7 @@ function isNear(name: string, now: number): boolean {
 export interface QuotasOptions {
   /** The folder that outlives a restart. */
   readonly folder: string;
-  readonly run: Exec;
-  readonly state: () => AppliedState | undefined;
-  /** Asks for a pass. */
-  readonly trigger: (trigger: PassTrigger) => void;
+  readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly log: Logger;
   readonly now: () => number;
 }
@@ -90,6 +87,8 @@ const SAVE_SHARE = 0.01;
  * quota belongs to the container's name: a successor (compose recreates, Docker restarts) goes on with what is left.
  */
 export class Quotas implements AsyncDisposable {
+  /** A quota is reached, or its period has ended: the rules must change. */
+  readonly changed = new Signal();
   readonly #o: QuotasOptions;
   readonly #file: string;
   readonly #ledger: QuotaLedger;
@@ -150,17 +149,17 @@ export class Quotas implements AsyncDisposable {
   }
 
   async #look(): Promise<void> {
-    const members = [...(this.#o.state()?.subjects.values() ?? [])].filter((m) => m.limits?.quota);
+    const members = [...(this.#o.applied.value?.subjects.values() ?? [])].filter((m) => m.limits?.quota);
     if (members.length === 0 && this.#kept.size === 0) return;
     if (members.length > 0) await this.#read();
     const turned = members.filter((m) => this.#hasTurned(m));
-    if (turned.length > 0) this.#o.trigger({ kind: 'quota' });
+    if (turned.length > 0) this.changed.emit();
     const since = this.#o.now() - this.#savedAt;
     if (turned.length > 0 || since >= SAVE_MS || since < 0 || this.#hasGrown(members)) await this.#save();
   }
 
   async #read(): Promise<void> {
-    for (const [name, used] of await readQuotas(this.#o.run))
+    for (const [name, used] of await readQuotas(exec))
       this.#dirty = this.#ledger.count(name, used) || this.#dirty;
   }
 
@@ -179,7 +178,7 @@ export class Quotas implements AsyncDisposable {
   /** It is spent, or its period is over, otherwise than the kernel was told. */
   #hasTurned({ id, policy, limits }: Subject): boolean {
     const before = limits?.quota;
-    const container = this.#o.state()?.view.containers.get(id);
+    const container = this.#o.applied.value?.view.containers.get(id);
     if (!policy.limits?.quota || !before || !container) return false;
     const now = this.#ledger.of(container.name, policy.limits.quota, this.#o.now());
     const turned = now.name !== before.name || now.spent !== before.spent;

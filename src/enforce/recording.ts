@@ -1,15 +1,16 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Config } from '../config/config.js';
-import { parseAddress, rangeHas } from '../lib/ip.js';
+import type { DnsService } from '../dns/dns-service.js';
+import type { Kernel } from '../kernel/kernel.js';
+import type { Current } from '../lib/current.js';
+import { parseAddress, type Range, rangeHas } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
-import { nat64Ranges, privateRangeOf } from '../lib/special-use.js';
+import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { ownerKey } from '../policy/own-labels.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { replaceFile } from '../store/state-file.js';
-import type { DenialEvent } from './denials.js';
 import { askedName, destinationOf, type Sent } from './destination.js';
 import {
   RecordedFlows,
@@ -21,18 +22,24 @@ import {
   type TalliesState,
 } from './recorded.js';
 
-export interface RecordingOptions {
+export interface RecordingParts {
   /** The folder that outlives a restart. */
   readonly folder: string;
-  readonly state: () => AppliedState | undefined;
-  /** As the container of this id has resolved it, the most recent first. */
-  readonly namesOf: (container: string, address: string) => readonly string[];
-  readonly hostAddresses: () => ReadonlySet<string>;
-  readonly isPrivate: (address: string) => boolean;
-  /** Packets that the kernel logged and that did not arrive, in all. */
-  readonly lost: () => number;
+  readonly applied: Pick<Current<AppliedState>, 'value'>;
+  /** The names of an address as the container resolved it, the most recent first. */
+  readonly dns: Pick<DnsService, 'namesFor'>;
+  readonly kernel: Pick<Kernel, 'hostAddresses'>;
+  readonly nat64: readonly Range[];
   readonly log: Logger;
   readonly now: () => number;
+}
+/** Counts the packets that the kernel logged and that did not arrive. */
+interface LossCounter {
+  readonly lost: number;
+}
+/** A packet that passed only because its container is observed. */
+interface PassedPacket extends Pick<Sent, 'address' | 'port' | 'proto'> {
+  readonly container: string;
 }
 const TICK_MS = 1_000;
 /** What was recorded between two savings is forgotten when the host loses its power. */
@@ -45,17 +52,18 @@ const DNS_PORT = 53;
 export class Recording implements AsyncDisposable {
   readonly flows: RecordedFlows;
   readonly tallies = new Tallies();
-  readonly #o: RecordingOptions;
+  readonly #o: RecordingParts;
   readonly #file: string;
   #savedAt = 0;
   #saved = '';
+  #packets: LossCounter = { lost: 0 };
   #lost = 0;
   #isWarned = false;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
   #saving: Promise<void> = Promise.resolve();
 
-  constructor(options: RecordingOptions) {
+  constructor(options: RecordingParts) {
     this.#o = options;
     this.#file = join(options.folder, 'observed.json');
     this.flows = new RecordedFlows(options.now);
@@ -64,8 +72,9 @@ export class Recording implements AsyncDisposable {
     if (kept.tallies) this.tallies.restore(kept.tallies);
   }
 
-  begin(): void {
-    this.#lost = this.#o.lost();
+  begin(packets: LossCounter): void {
+    this.#packets = packets;
+    this.#lost = packets.lost;
     this.#tick();
   }
 
@@ -79,7 +88,7 @@ export class Recording implements AsyncDisposable {
   }
 
   /** The container was observed, so it passed. */
-  passed({ container, address, port, proto }: DenialEvent): void {
+  passed({ container, address, port, proto }: PassedPacket): void {
     const found = this.#find(container);
     // port 53 of an enforced container leads to Drawbridge, which answers what is permitted
     if (!found || (port === DNS_PORT && (proto === 'udp' || proto === 'tcp'))) return;
@@ -94,12 +103,12 @@ export class Recording implements AsyncDisposable {
 
   /** The destination as an entry would name it. */
   describe(member: Subject, self: ContainerFacts, sent: Omit<Sent, 'names'>): Sighting {
-    const { namesOf, hostAddresses, isPrivate, state } = this.#o;
+    const { dns, kernel, applied } = this.#o;
     const isHost = (a: string): boolean =>
-      hostAddresses().has(a) || (member.host !== undefined && (a.startsWith('127.') || a === '::1'));
-    const view = state()?.view ?? { containers: new Map(), networks: new Map() };
-    const around = { view: view as AppliedState['view'], self, isHost, isPrivate };
-    return destinationOf({ ...sent, names: namesOf(self.id, sent.address) }, around);
+      kernel.hostAddresses().has(a) || (member.host !== undefined && (a.startsWith('127.') || a === '::1'));
+    const view = applied.value?.view ?? { containers: new Map(), networks: new Map() };
+    const around = { view: view as AppliedState['view'], self, isHost, isPrivate: this.#isPrivate };
+    return destinationOf({ ...sent, names: dns.namesFor(self.id, sent.address) }, around);
   }
 
   rows(owner: string): readonly RecordedRow[] {
@@ -112,11 +121,18 @@ export class Recording implements AsyncDisposable {
   }
 
   #find(id: string): { readonly member: Subject; readonly facts: ContainerFacts } | undefined {
-    const state = this.#o.state();
+    const state = this.#o.applied.value;
     const member = state?.subjects.get(id);
     const facts = state?.view.containers.get(id);
     return member && facts ? { member, facts } : undefined;
   }
+
+  readonly #isPrivate = (address: string): boolean => {
+    const parsed = parseAddress(address);
+    const inside = this.#o.applied.value?.input.inside ?? [];
+    if (!parsed) return false;
+    return privateRangeOf(parsed, this.#o.nat64) !== undefined || inside.some((r) => rangeHas(r, parsed));
+  };
 
   #add({ facts }: { readonly facts: ContainerFacts }, sighting: Sighting): void {
     const owner = ownerKey(facts);
@@ -125,7 +141,7 @@ export class Recording implements AsyncDisposable {
   }
 
   #watch(): void {
-    const state = this.#o.state();
+    const state = this.#o.applied.value;
     if (!state) return;
     const observed = new Set<string>();
     const others = new Set<string>();
@@ -135,7 +151,7 @@ export class Recording implements AsyncDisposable {
       (isRecorded ? observed : others).add(ownerKey(c));
     }
     this.flows.watch(observed, others);
-    const lost = this.#o.lost();
+    const { lost } = this.#packets;
     // nothing shows of which container they were
     if (lost > this.#lost) for (const owner of observed) this.flows.drop(owner, lost - this.#lost);
     this.#lost = lost;
@@ -183,36 +199,6 @@ export class Recording implements AsyncDisposable {
     await this.#saving;
     await this.#save();
   }
-}
-
-/** Parts of the engine, some of which are made later than this. */
-interface RecordingParts {
-  readonly state: AppliedState | undefined;
-  readonly kernel: { hostAddresses(): ReadonlySet<string> };
-  readonly dns: { namesFor(container: string, address: string): readonly string[] };
-}
-
-export function makeRecording(
-  engine: RecordingParts,
-  { config, lost, log }: { readonly config: Config; readonly lost: () => number; readonly log: Logger },
-): Recording {
-  const nat64 = nat64Ranges(config.networks.nat64);
-  const isPrivate = (address: string): boolean => {
-    const parsed = parseAddress(address);
-    const inside = engine.state?.input.inside ?? [];
-    if (!parsed) return false;
-    return privateRangeOf(parsed, nat64) !== undefined || inside.some((r) => rangeHas(r, parsed));
-  };
-  return new Recording({
-    folder: config.state,
-    state: () => engine.state,
-    namesOf: (container, address) => engine.dns.namesFor(container, address),
-    hostAddresses: () => engine.kernel.hostAddresses(),
-    isPrivate,
-    lost,
-    log,
-    now: Date.now,
-  });
 }
 
 /** Undefined: there is none, or none that can be used. Recording begins again then, and the preview says since when. */

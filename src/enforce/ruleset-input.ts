@@ -22,11 +22,10 @@ import {
   type Subject,
   type Veth,
 } from '../ruleset/desired-state.js';
-import type { ReservedPort } from '../ruleset/reserved-ports.js';
 import type { ConntrackZones } from './conntrack-zones.js';
 import type { Identities } from './identities.js';
 import type { RequestLater } from './pass-trigger.js';
-import type { Policies } from './policies.js';
+import type { Policies, ReservedPorts } from './policies.js';
 import type { Quotas } from './quotas.js';
 import type { VethTable } from './veth-table.js';
 
@@ -36,7 +35,7 @@ export interface InputParts {
   readonly policies: Pick<Policies, 'policyOf' | 'eastWest' | 'isLan' | 'unattributed'>;
   readonly quotas: Pick<Quotas, 'limitsOf'>;
   /** Ports that no container may reach. */
-  readonly closed: () => readonly ReservedPort[];
+  readonly reserved: Pick<ReservedPorts, 'list'>;
   readonly identities: Identities;
   readonly zones: Pick<ConntrackZones, 'has'>;
   readonly vethTable: Pick<VethTable, 'bindings' | 'unattributed'>;
@@ -94,7 +93,7 @@ export class InputBuilder {
     for (const [veth, until] of this.#newUntil) if (until <= performance.now()) this.#newUntil.delete(veth);
     const present = input.subjects.map((m) => ({ ...m, veths: m.veths.map((p) => this.#withAge(p)) }));
     const subjects = present.map((m) => keepSubject(this.#o.applied.value?.subjects.get(m.id), m));
-    return { ...input, subjects, closed: this.#o.closed() };
+    return { ...input, subjects, closed: this.#o.reserved.list() };
   }
 
   /**

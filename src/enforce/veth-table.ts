@@ -1,5 +1,6 @@
 import { deleteFlows, deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { Signal } from '../lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
 import type { Binding, HostLink, VethMap } from '../ruleset/applied-state.js';
 import type { Subject, Veth } from '../ruleset/desired-state.js';
@@ -9,7 +10,7 @@ export interface VethTableOptions {
   readonly kernel: Kernel;
   readonly bars: FlowBlocklist;
   readonly isManaged: (n: NetworkFacts) => boolean;
-  readonly foreign: ForeignPorts;
+  readonly foreign: ForeignBridges;
   /** The clock of `DockerView.listBegan` (ms, monotonic). */
   readonly clock?: () => number;
 }
@@ -169,15 +170,11 @@ export class DepartedEndpoints {
  * it puts the first veth on its bridge: a veth is proven when the bridge's network, or a full list without such a network,
  * was asked for after the veth appeared there.
  */
-export class ForeignPorts {
-  readonly #onStrange: () => void;
+export class ForeignBridges {
+  /** A veth is unproven for the first time: a full list that begins from now on decides. */
+  readonly newlyUnproven = new Signal();
   /** Unproven veths that were reported, by ifindex: since when they are on their bridge. */
   #seen: ReadonlyMap<number, number> = new Map();
-
-  /** `onStrange`: a veth is unproven for the first time; a list begun from now on will tell. */
-  constructor(onStrange: () => void) {
-    this.#onStrange = onStrange;
-  }
 
   /** ifindexes of veths that may be on a managed bridge all the same: they are not exempt. */
   unproven(
@@ -197,7 +194,7 @@ export class ForeignPorts {
     }
     const before = this.#seen;
     this.#seen = unproven;
-    if ([...unproven].some(([index, since]) => before.get(index) !== since)) this.#onStrange();
+    if ([...unproven].some(([index, since]) => before.get(index) !== since)) this.newlyUnproven.emit();
     return new Set(unproven.keys());
   }
 }

@@ -1,4 +1,6 @@
 import type { Worker } from 'node:worker_threads';
+import { Signal } from '../lib/current.js';
+import type { Logger } from '../lib/log.js';
 import { startThread } from '../lib/thread.js';
 import type { ResolverSockets } from './resolver-rules.js';
 
@@ -32,24 +34,6 @@ export interface SandboxReport {
   readonly sockets?: ResolverSockets;
   readonly error?: { readonly message: string; readonly code: string | undefined };
 }
-export interface SandboxesOptions {
-  /**
-   * The redirect in a new sandbox is installed. A request for the same sandbox, made before this, gets the same
-   * sockets.
-   */
-  readonly onPrepared: (path: string, sockets: ResolverSockets) => void;
-  /** The redirect in a new sandbox could not be installed: mostly the sandbox was removed in the meantime. */
-  readonly onPrepareFailed: (path: string, error: Error) => void;
-  /**
-   * The container of a new sandbox sent, or may have sent, a query to Docker's resolver before the redirect was
-   * installed.
-   */
-  readonly onQueriedBefore: (path: string, error: Error | undefined) => void;
-  /** The thread polls this folder from now on, or watches it again. */
-  readonly onPolling: (folder: string, isPolling: boolean) => void;
-  /** The thread has died; it starts again. */
-  readonly onFailure: (error: Error) => void;
-}
 interface Waiting {
   readonly resolve: (sockets: ResolverSockets) => void;
   readonly reject: (error: Error) => void;
@@ -60,7 +44,13 @@ interface Waiting {
  * installs resolver rules, so that the rules in one sandbox never redirect to two different sockets.
  */
 export class Sandboxes implements AsyncDisposable {
-  readonly #o: SandboxesOptions;
+  /** A new sandbox is prepared. A request for it that was made before this is answered with the same sockets. */
+  readonly prepared = new Signal<{ readonly path: string; readonly sockets: ResolverSockets }>();
+  /** Docker's resolver was asked, or may have been, in a new sandbox before the rules were installed. */
+  readonly queriedBefore = new Signal<{ readonly path: string; readonly error: Error | undefined }>();
+  /** The thread polls this folder from now on, or watches it again. */
+  readonly polling = new Signal<{ readonly folder: string; readonly isPolling: boolean }>();
+  readonly #log: Pick<Logger, 'debug' | 'error'>;
   readonly #folders = new Set<string>();
   readonly #waiting = new Map<number, Waiting>();
   #worker: Worker | undefined;
@@ -68,8 +58,8 @@ export class Sandboxes implements AsyncDisposable {
   #requests = 0;
   #ended = false;
 
-  constructor(options: SandboxesOptions) {
-    this.#o = options;
+  constructor(log: Pick<Logger, 'debug' | 'error'>) {
+    this.#log = log;
   }
 
   follow(folder: string): void {
@@ -115,7 +105,7 @@ export class Sandboxes implements AsyncDisposable {
         this.#start();
       } catch (e) {
         this.#worker = undefined;
-        this.#o.onFailure(e instanceof Error ? e : new Error(String(e)));
+        this.#failed(e);
         this.#startLater();
       }
     };
@@ -130,7 +120,7 @@ export class Sandboxes implements AsyncDisposable {
     worker.on('error', (e) => {
       this.#worker = undefined;
       this.#rejectAll(e);
-      this.#o.onFailure(e);
+      this.#failed(e);
       if (this.#ended || !this.#isNeeded) return;
       this.#startLater();
     });
@@ -140,18 +130,30 @@ export class Sandboxes implements AsyncDisposable {
 
   #take({ path, id, sockets, error, isPolling, queriedBefore }: SandboxReport): void {
     if (isPolling !== undefined) {
-      this.#o.onPolling(path, isPolling);
+      this.polling.emit({ folder: path, isPolling });
       return;
     }
     const failure = error && Object.assign(new Error(error.message), error.code && { code: error.code });
     if (queriedBefore) {
-      this.#o.onQueriedBefore(path, failure);
+      this.queriedBefore.emit({ path, error: failure });
       return;
     }
     const waiting = id === undefined ? undefined : this.#waiting.get(id);
     if (id !== undefined) this.#waiting.delete(id);
-    if (sockets) (waiting?.resolve ?? ((s) => this.#o.onPrepared(path, s)))(sockets);
-    else if (failure) (waiting?.reject ?? ((e) => this.#o.onPrepareFailed(path, e)))(failure);
+    if (sockets) (waiting?.resolve ?? ((s) => this.prepared.emit({ path, sockets: s })))(sockets);
+    else if (failure) (waiting?.reject ?? ((e) => this.#unprepared(path, e)))(failure);
+  }
+
+  #failed(error: unknown): void {
+    this.#log.error(
+      { err: String(error) },
+      'the thread that prepares new network namespaces has ended: it is started again',
+    );
+  }
+
+  /** Mostly the sandbox was removed in the meantime. */
+  #unprepared(path: string, error: Error): void {
+    this.#log.debug({ path, err: error.message }, 'a new network namespace could not be prepared');
   }
 
   #rejectAll(error: Error): void {

@@ -307,6 +307,14 @@ export class DisposalStack {
   add(end: () => Promise<void>): void {
     this.#ends.push(end);
   }
+  /** Adds a part that ends itself, and returns it. */
+  use<T extends Disposable | AsyncDisposable>(part: T): T {
+    this.add(async () => {
+      if (Symbol.asyncDispose in part) await part[Symbol.asyncDispose]();
+      else part[Symbol.dispose]();
+    });
+    return part;
+  }
   async end(): Promise<void> {
     const errors: unknown[] = [];
     for (const end of this.#ends.splice(0).reverse()) await end().catch((e: unknown) => errors.push(e));

@@ -21,7 +21,7 @@ export class Current<T> {
 }
 
 /** An event of one kind that one part emits and others subscribe to. */
-export class Signal<T> {
+export class Signal<T = void> {
   readonly #listeners = new Set<(value: T) => void>();
 
   /** Call the listeners, in the order in which they subscribed. What a listener throws is thrown here. */
@@ -31,6 +31,20 @@ export class Signal<T> {
 
   /** Call `listener` with each later event. Dispose the result to end the subscription. */
   subscribe(listener: (value: T) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => this.#listeners.delete(listener) };
+  }
+}
+
+/** An event whose listeners work one after the other; the part that emits it waits for them. */
+export class AsyncSignal<T> {
+  readonly #listeners = new Set<(value: T) => Promise<void>>();
+
+  async emit(value: T): Promise<void> {
+    for (const listener of this.#listeners) await listener(value);
+  }
+
+  subscribe(listener: (value: T) => Promise<void>): Disposable {
     this.#listeners.add(listener);
     return { [Symbol.dispose]: () => this.#listeners.delete(listener) };
   }

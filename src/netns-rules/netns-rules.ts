@@ -1,10 +1,9 @@
 import { type ContainerNamespaces, hasSandbox } from '../dns/container-namespaces.js';
+import type { DnsService } from '../dns/dns-service.js';
 import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { Denials } from '../enforce/denials.js';
-import type { LearnedPort } from '../enforce/learned-sets.js';
-import { DeniedLog } from '../enforce/packet-io.js';
-import type { Policies } from '../enforce/policies.js';
+import { type Denials, DeniedLog } from '../enforce/denials.js';
+import type { Policies, ReservedPorts } from '../enforce/policies.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { SetWriter } from '../kernel/netlink/ipset.js';
@@ -17,7 +16,6 @@ import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { identityMark } from '../ruleset/marks.js';
 import { LAN_KINDS, type LanInput, lanClosedProgram } from '../ruleset/netns-program.js';
-import type { ReservedPort } from '../ruleset/reserved-ports.js';
 import { NamespaceOwners } from './namespace-owners.js';
 import { NamespaceRules } from './one-namespace.js';
 
@@ -28,11 +26,11 @@ export interface NetnsRulesOptions {
   readonly docker: DockerWatch;
   readonly policies: Policies;
   readonly denials: Pick<Denials, 'packet'>;
-  readonly learned: LearnedPort;
+  readonly dns: Pick<DnsService, 'members'>;
   readonly namespaces: ContainerNamespaces;
   readonly namespaceDns: NamespaceDns;
   /** Ports of Drawbridge itself, which no container may reach. */
-  readonly closed: () => readonly ReservedPort[];
+  readonly reserved: Pick<ReservedPorts, 'list'>;
   /** Another process had changed the rules inside a namespace; they are installed again. */
   readonly onRepair: () => void;
   readonly log: Logger;
@@ -185,7 +183,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
 
   /** A port without an address is reserved at every address of the host. */
   #closedPorts(): LanInput['closed'] {
-    return this.#o.closed().flatMap(({ address, port }) =>
+    return this.#o.reserved.list().flatMap(({ address, port }) =>
       [...(address === undefined ? this.#o.kernel.hostAddresses() : [address])].map((a) => ({
         address: a,
         port,
@@ -197,7 +195,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
     const { id, lan } = member;
     const path = this.#pathOf(id);
     if (path === undefined || lan === undefined) return;
-    const { learned, log } = this.#o;
+    const { dns, log } = this.#o;
     const space =
       this.#spaces.get(id) ?? new NamespaceRules(path, id, (namespace) => this.#follow(namespace, id), log);
     this.#spaces.set(id, space);
@@ -215,7 +213,7 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
       .bring({
         input,
         place: lan,
-        learned: () => learned.wanted(id),
+        learned: () => dns.members(id),
         keeps: (flow) => state.evaluator.keeps(member, flow),
       })
       .catch(() => {

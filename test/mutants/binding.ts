@@ -189,7 +189,7 @@ export const BINDING: readonly Mutant[] = [
     id: 'hold-unattributed-outside',
     what: 'a held packet of a build step goes on from any address',
     file: HOLD,
-    from: "state.unattributedMode === 'enforce' && !mayBeUnattributed(packet.src, state.ports)",
+    from: "input.unattributedMode === 'enforce' && !mayBeUnattributed(packet.src, vethMap)",
     to: 'false',
     killedBy: pure('enforce/packet-hold', 'only from an address of a managed network that is not bound'),
   },

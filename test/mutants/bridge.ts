@@ -29,7 +29,7 @@ export const BRIDGE: readonly Mutant[] = [
     also: [
       {
         file: 'src/enforce/packet-hold.ts',
-        from: "return own || who.mode !== 'enforce' ? ",
+        from: "return own || policy.mode !== 'enforce' ? ",
         to: "return own || who.mode !== 'off' ? ",
       },
     ],

@@ -52,8 +52,8 @@ export const CONTROL: readonly Mutant[] = [
     id: 'hold-never-expires',
     what: 'a held packet of no known container waits without an end while Docker does not answer',
     file: 'src/enforce/packet-hold.ts',
-    from: 'return this.#o.now() - since < LATEST_MS && this.#o.isAwaited(since);',
-    to: 'return this.#o.isAwaited(since);',
+    from: 'return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(since);',
+    to: 'return this.#o.classifier.isAwaited(since);',
     killedBy: {
       file: 'test/pure/enforce/packet-hold.test.ts',
       test: 'while an answer is outstanding, ten seconds and no longer',
@@ -63,7 +63,7 @@ export const CONTROL: readonly Mutant[] = [
     id: 'hold-answered',
     what: 'a held packet of which everything has been answered waits longer than two seconds',
     file: 'src/enforce/packet-hold.ts',
-    from: 'return this.#o.now() - since < LATEST_MS && this.#o.isAwaited(since);',
+    from: 'return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(since);',
     to: 'return this.#o.now() - since < LATEST_MS;',
     killedBy: {
       file: 'test/pure/enforce/packet-hold.test.ts',
@@ -126,8 +126,8 @@ export const CONTROL: readonly Mutant[] = [
     id: 'hold-forged',
     what: 'a held packet of an enforced container goes on with a forged source',
     file: 'src/enforce/packet-hold.ts',
-    from: "return own || who.mode !== 'enforce' ? ",
-    to: "return own || who.mode !== 'off' ? ",
+    from: "return own || policy.mode !== 'enforce' ? ",
+    to: "return own || policy.mode !== 'off' ? ",
     killedBy: {
       file: 'test/pure/enforce/packet-hold.test.ts',
       test: 'of an enforced container with another source is dropped',

@@ -36,8 +36,9 @@ afterEach(async () => {
   said.length = 0;
 });
 async function open(beats: Beats): Promise<Fleet> {
-  fleet = new Fleet({ node: 'here', beats, own: () => own, log });
+  fleet = new Fleet({ node: 'here', beats, log });
   const opened = fleet;
+  opened.begin(() => own);
   await opened[Symbol.asyncDispose]();
   return opened;
 }

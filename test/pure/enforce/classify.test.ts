@@ -49,18 +49,19 @@ async function judged(w: World): Promise<number[]> {
   const strangers: number[] = [];
   let passes = 0;
   const classifier = new Classifier({
-    refresh: async () => {
-      w.meanwhile?.();
-      return viewOf(w.starting, [...(w.shown ?? []), ...(w.listedOnly ?? [])]);
+    docker: {
+      refresh: async () => {
+        w.meanwhile?.();
+        return viewOf(w.starting, [...(w.shown ?? []), ...(w.listedOnly ?? [])]);
+      },
     },
-    inForce: async () => void passes++,
-    state: () => state,
-    waiting: () => new Set(w.waiting ?? [7]),
-    setUnattributed: (port) => strangers.push(port),
+    reconciler: { inForce: async () => void passes++ },
+    applied: { value: state },
+    pass: { setUnattributed: (veth) => strangers.push(veth) },
     now: () => performance.now(),
     log: quiet,
   });
-  classifier.request();
+  classifier.request(() => new Set(w.waiting ?? [7]));
   await expect.poll(() => passes).toBeGreaterThan(0);
   await new Promise(setImmediate);
   return strangers;
@@ -109,16 +110,16 @@ describe('what a packet waits for', () => {
   ) => {
     let now = 0;
     const classifier = new Classifier({
-      refresh: async () => viewOf(starting),
-      inForce: async () => undefined,
-      state: () =>
-        ({
+      docker: { refresh: async () => viewOf(starting) },
+      reconciler: { inForce: async () => undefined },
+      applied: {
+        value: {
           view: viewOf(starting),
           vethMap: { unbound: [], bindings: new Map(), bridges: new Map(), namespaces: new Set() },
           containers: new Set(),
-        }) as unknown as AppliedState,
-      waiting: () => new Set([7]),
-      setUnattributed: () => undefined,
+        } as unknown as AppliedState,
+      },
+      pass: { setUnattributed: () => undefined },
       now: () => (now += 1),
       log: quiet,
       ...more,
@@ -130,7 +131,7 @@ describe('what a packet waits for', () => {
   it('nothing, once a list begun after it has been answered and is in force', async () => {
     const c = classifierOf({});
     expect(c.isAwaited(0)).toBe(true);
-    c.request();
+    c.request(() => new Set([7]));
     await settled();
     expect([c.isAwaited(0), c.isAwaited(1)]).toEqual([false, true]);
   });
@@ -141,12 +142,12 @@ describe('what a packet waits for', () => {
       throw new Error('not in force within 10000 ms');
     };
     for (const c of [
-      classifierOf({ refresh: () => never }),
-      classifierOf({ inForce: () => never }),
-      classifierOf({ inForce: late }),
+      classifierOf({ docker: { refresh: () => never } }),
+      classifierOf({ reconciler: { inForce: () => never } }),
+      classifierOf({ reconciler: { inForce: late } }),
       classifierOf({}, ['c']),
     ]) {
-      c.request();
+      c.request(() => new Set([7]));
       await settled();
       expect(c.isAwaited(0)).toBe(true);
     }
@@ -154,11 +155,13 @@ describe('what a packet waits for', () => {
 
   it('nothing from an engine that refuses', async () => {
     const c = classifierOf({
-      refresh: async () => {
-        throw new Error('connect ECONNREFUSED');
+      docker: {
+        refresh: async () => {
+          throw new Error('connect ECONNREFUSED');
+        },
       },
     });
-    c.request();
+    c.request(() => new Set([7]));
     await settled();
     expect(c.isAwaited(0)).toBe(false);
   });

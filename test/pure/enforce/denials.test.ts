@@ -4,6 +4,7 @@ import type { NameEvent } from '../../../src/dns/names-policy.js';
 import { type DenialEvent, Denials } from '../../../src/enforce/denials.js';
 import { Tallies } from '../../../src/enforce/recorded.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';
+import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import { mayReach } from '../../../src/ruleset/policy-evaluator.js';
 import { entriesOf, member, shape } from '../ruleset/sample.js';
@@ -14,16 +15,20 @@ function make(reaches = false) {
   const passed: DenialEvent[] = [];
   const asked: string[] = [];
   const tallies = new Tallies();
+  const subject = { ...member(9, ''), neighbours: reaches ? ['172.18.0.3'] : [] };
   const denials = new Denials({
     marks: shape.marks,
-    containerOf: () => 'c',
-    namesOf: () => [],
+    applied: {
+      value: { subjects: new Map([['c', subject]]) } as unknown as AppliedState,
+    },
+    names: { containerAt: () => 'c' },
+    dns: { namesFor: () => [] },
     threats: NO_THREATS,
-    limitReason: () => undefined,
-    mayReach: () => reaches,
-    onPassed: (e) => passed.push(e),
-    onAsked: (_, name) => asked.push(name),
-    tallies,
+    recording: {
+      passed: (e) => passed.push(e as DenialEvent),
+      asked: (_, name) => asked.push(name),
+      tallies,
+    },
     now: () => clock.now,
   });
   const ask = (type: string, more: Partial<NameEvent> = {}): void =>

@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest';
-import { type InKernel, PacketHold } from '../../../src/enforce/packet-hold.js';
+import { PacketHold } from '../../../src/enforce/packet-hold.js';
 import type { Mode } from '../../../src/policy/policy.js';
+import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import { layoutMarks } from '../../../src/ruleset/marks.js';
 
 const MARKS = layoutMarks(0x7f003fff);
@@ -17,8 +18,8 @@ function verdictOf(mode: Mode, src: string): readonly string[] {
     mac: '02:42:ac:11:00:02',
     ...OWN,
   };
-  const state: InKernel = {
-    ports: {
+  const state = {
+    vethMap: {
       bindings: new Map([[PORT, binding]]),
       unbound: [],
       outdated: new Set(),
@@ -27,22 +28,23 @@ function verdictOf(mode: Mode, src: string): readonly string[] {
       bridges: new Map(),
     },
     unattributed: new Set(),
-    unattributedMode: 'observe',
-    identityOf: () => ({ identity: 5, mode }),
+    input: { unattributedMode: 'observe' },
+    subjects: new Map([[binding.container, { identity: 5, policy: { mode } }]]),
     veths: [PORT],
-    listBegan: 0,
-    isUnknownStarting: false,
-  };
+    view: { listBegan: 0, starting: new Set(), containers: new Map() },
+  } as unknown as AppliedState;
   const verdicts: string[] = [];
   const hold = new PacketHold({
-    marks: MARKS,
-    verdict: (_, verdict) => verdicts.push(verdict),
-    state: () => state,
-    classify: () => undefined,
+    shape: { marks: MARKS, holdQueue: 0 },
+    applied: { value: state },
+    classifier: { request: () => undefined, isAwaited: () => false },
+    names: { unattributedSender: () => undefined },
     now: () => 0,
-    isAwaited: () => false,
-    onUnattributed: () => undefined,
   });
+  hold.begin(() => ({
+    verdict: (_, verdict) => void verdicts.push(verdict),
+    [Symbol.dispose]: () => undefined,
+  }));
   const mark = (MARKS.unknown | MARKS.enforced | (PORT << MARKS.shift)) >>> 0;
   hold.take({ id: 1, mark, src, isLocal: false });
   hold.close();

@@ -1,8 +1,9 @@
 /** Packets of veths that nobody has classified: who they are taken for, and when. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { type HeldPacket, type InKernel, PacketHold } from '../../../src/enforce/packet-hold.js';
+import { type HeldPacket, PacketHold } from '../../../src/enforce/packet-hold.js';
 import type { NetworkFacts } from '../../../src/policy/container.js';
 import type { Mode } from '../../../src/policy/policy.js';
+import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import { layoutMarks, markOf, UNATTRIBUTED } from '../../../src/ruleset/marks.js';
 
 const marks = layoutMarks(0xffff0000);
@@ -27,27 +28,33 @@ const BRIDGE = {
   ports: [7],
   mixed: false,
 };
-const stateOf = (w: World): InKernel => ({
-  ports: {
-    bindings: new Map(
-      (w.bound ?? []).map((ifindex) => [
-        ifindex,
-        { ifindex, container: 'c', bridge: 'br', networkId: 'n', mac: '', ip4: OWN, ip6: OWN6 },
-      ]),
+const stateOf = (w: World): AppliedState =>
+  ({
+    vethMap: {
+      bindings: new Map(
+        (w.bound ?? []).map((ifindex) => [
+          ifindex,
+          { ifindex, container: 'c', bridge: 'br', networkId: 'n', mac: '', ip4: OWN, ip6: OWN6 },
+        ]),
+      ),
+      unbound: [],
+      namespaces: new Set(),
+      exempt: w.exempt ?? [],
+      outdated: new Set(),
+      bridges: new Map([['br', BRIDGE]]),
+    },
+    unattributed: new Set(w.unattributed),
+    input: { unattributedMode: 'enforce' },
+    subjects: new Map(
+      w.isWithoutRules ? [] : [['c', { identity: IDENTITY, policy: { mode: w.mode ?? 'enforce' } }]],
     ),
-    unbound: [],
-    namespaces: new Set(),
-    exempt: w.exempt ?? [],
-    outdated: new Set(),
-    bridges: new Map([['br', BRIDGE]]),
-  },
-  unattributed: new Set(w.unattributed),
-  unattributedMode: 'enforce',
-  identityOf: () => (w.isWithoutRules ? undefined : { identity: IDENTITY, mode: w.mode ?? 'enforce' }),
-  veths: w.veths ?? [7],
-  listBegan: w.listBegan ?? 0,
-  isUnknownStarting: w.isUnknownStarting ?? false,
-});
+    veths: w.veths ?? [7],
+    view: {
+      listBegan: w.listBegan ?? 0,
+      starting: new Set(w.isUnknownStarting ? ['unknown'] : []),
+      containers: new Map(),
+    },
+  }) as unknown as AppliedState;
 /** As the bridge table marks a packet of an unknown veth. */
 const unknownMark = (ifindex: number): number =>
   ((((ifindex & marks.ifindexMask) << marks.shift) | marks.unknown | marks.enforced) & 0xffffffff) >>> 0;
@@ -60,14 +67,21 @@ function holding(world: World) {
   const strangers: string[] = [];
   let asked = 0;
   const hold = new PacketHold({
-    marks,
-    verdict: (id, verdict, mark) => verdicts.push(mark === undefined ? [id, verdict] : [id, verdict, mark]),
-    state: () => stateOf(w),
-    classify: () => asked++,
+    shape: { marks, holdQueue: 0 },
+    applied: {
+      get value() {
+        return stateOf(w);
+      },
+    },
+    classifier: { request: () => asked++, isAwaited: () => isAwaited },
+    names: { unattributedSender: (src) => strangers.push(src) },
     now: () => now,
-    isAwaited: () => isAwaited,
-    onUnattributed: (src) => strangers.push(src),
   });
+  hold.begin(() => ({
+    verdict: (id, verdict, mark) =>
+      void verdicts.push(mark === undefined ? [id, verdict] : [id, verdict, mark]),
+    [Symbol.dispose]: () => undefined,
+  }));
   return {
     hold,
     verdicts,
@@ -123,7 +137,7 @@ describe('a packet of a veth', () => {
     for (const w of [{}, { bound: [7], isWithoutRules: true }]) {
       const h = holding(w);
       h.hold.take(packet());
-      expect([h.verdicts, h.asked(), [...h.hold.ports()]]).toEqual([[], 1, [7]]);
+      expect([h.verdicts, h.asked(), [...h.hold.waitingVeths()]]).toEqual([[], 1, [7]]);
       h.settle({ bound: [7] });
       expect(h.verdicts).toHaveLength(1);
       h.hold.close();
@@ -155,7 +169,7 @@ describe('a packet of a veth', () => {
     for (const w of [{ bound: [7] }, { exempt: [7] }, { unattributed: [7] }]) {
       const h = holding({ ...w, veths: [7, twin] });
       h.hold.take(packet());
-      expect([h.verdicts, [...h.hold.ports()]]).toEqual([[], []]);
+      expect([h.verdicts, [...h.hold.waitingVeths()]]).toEqual([[], []]);
       h.settle({ ...w, veths: [7] });
       expect(h.verdicts).toHaveLength(1);
       h.hold.close();

@@ -2,7 +2,7 @@
 
 import { expect, it } from 'vitest';
 import { EnforcementPass } from '../../../src/enforce/pass.js';
-import { ForeignPorts } from '../../../src/enforce/veth-table.js';
+import { ForeignBridges } from '../../../src/enforce/veth-table.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
@@ -119,13 +119,13 @@ function house() {
       unattributed: () => ({ mode: 'observe', modeFrom: 'default', entries: [], lists: [], notes: [] }),
     },
     quotas: { limitsOf: () => undefined },
-    foreign: new ForeignPorts(nothing),
+    foreign: new ForeignBridges(),
     hostMode: {
       senders: { look: () => hosts, standing: nothing },
       resolvers: { sync: async () => undefined },
     },
     names: { applied: nothing },
-    closed: () => [],
+    reserved: { list: () => [] },
     dns: { members: () => new Map(), isMember: () => false },
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     now: () => now,

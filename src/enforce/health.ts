@@ -1,3 +1,51 @@
+import type { DockerWatch } from '../docker/watch.js';
+import { POLLING } from '../kernel/follow-folder.js';
+import type { Current } from '../lib/current.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import type { Maintenance } from './maintenance.js';
+import type { Reconciler } from './reconciler.js';
+
+export interface HealthParts {
+  readonly applied: Pick<Current<AppliedState>, 'value'>;
+  readonly docker: Pick<DockerWatch, 'answers'>;
+  readonly reconciler: Pick<Reconciler, 'inSync' | 'lastError' | 'waiting' | 'heldAt'>;
+  readonly maintenance: Pick<Maintenance, 'checkedAt'>;
+  readonly folders: { readonly polling: { readonly isOn: boolean } };
+  /** When rules, sets or the record of the store were last repaired, as ISO 8601. */
+  readonly lastRepair: Pick<Current<string>, 'value'>;
+}
+
+/** What status and /readyz report of the enforcement. */
+export class Health {
+  readonly #o: HealthParts;
+
+  constructor(parts: HealthParts) {
+    this.#o = parts;
+  }
+
+  get readiness(): Readiness {
+    const { applied, docker, reconciler, maintenance } = this.#o;
+    const why = reconciler.lastError?.message ?? 'the kernel does not hold the desired state';
+    return readiness({
+      now: performance.now(),
+      hasState: applied.value !== undefined,
+      isDockerThere: docker.answers,
+      failure: reconciler.inSync ? undefined : why,
+      waiting: reconciler.waiting,
+      checkedAt: maintenance.checkedAt ?? reconciler.heldAt,
+    });
+  }
+
+  /** What works less well than it should on this host; undefined when nothing does. */
+  get degraded(): string | undefined {
+    return this.#o.folders.polling.isOn ? POLLING : undefined;
+  }
+
+  get lastRepair(): string | null {
+    return this.#o.lastRepair.value ?? null;
+  }
+}
+
 /** What /readyz decides by; times in ms of a monotonic clock. */
 export interface ReadyFacts {
   readonly now: number;

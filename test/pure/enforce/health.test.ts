@@ -1,7 +1,7 @@
 /** What /readyz says of passes that wait, fail or hang. */
 import { describe, expect, it } from 'vitest';
+import { CHECKED_MS, type ReadyFacts, readiness, WAITING_MS } from '../../../src/enforce/health.js';
 import { describeTrigger, type PassTrigger } from '../../../src/enforce/pass-trigger.js';
-import { CHECKED_MS, type ReadyFacts, readiness, WAITING_MS } from '../../../src/enforce/readiness.js';
 import { Reconciler } from '../../../src/enforce/reconciler.js';
 
 const nothing = (): void => undefined;

@@ -1,0 +1,302 @@
+import { existsSync, writeFileSync } from 'node:fs';
+import { setPriority } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { buildServer } from './api/api-server.js';
+import { peerOf } from './api/auth.js';
+import { ClosedService, type Service } from './api/closed-service.js';
+import { listen, refuseWithoutTokens } from './api/listen.js';
+import { nodeCensus, Views } from './api/views.js';
+import { type App, buildApp } from './app.js';
+import { Fleet } from './changes/fleet.js';
+import { FailedLogins, recordAlone } from './changes/service-records.js';
+import { tokenKey } from './changes/stored-state.js';
+import { localSocketOf } from './config/api-listener.js';
+import type { Config } from './config/config.js';
+import { DeniedLog } from './enforce/denials.js';
+import { Counts } from './kernel/counts.js';
+import { exec } from './kernel/exec.js';
+import { DisposalStack } from './lib/async.js';
+import { Faults } from './lib/faults.js';
+import type { Logger } from './lib/log.js';
+import { Turns } from './lib/shared-read.js';
+import { VERSION } from './lib/version.js';
+import { layClosedFirst, stayClosed } from './ops/guard.js';
+import { leavePrefix, teardownKernel } from './ops/teardown.js';
+import { openStore } from './store/shared-store.js';
+import { closedCause } from './store/store-error.js';
+import type { SharedStore } from './store/store-interface.js';
+import type { Feeds } from './threats/feed-service.js';
+
+export interface RunOptions {
+  readonly config: Config;
+  readonly log: Logger;
+  /** The configuration that ran before, where the service starts because of SIGHUP. */
+  readonly former?: Config | undefined;
+}
+
+/**
+ * Starts the service: closed base → store → lists → kernel and DNS → API. Runs closed while the store cannot be opened;
+ * rejects when it cannot enforce for another reason. In both cases no new connection passes.
+ */
+export async function runService({ config, log, former }: RunOptions): Promise<Service> {
+  raisePriority(log);
+  if (config.failure === 'open') log.warn({ failure: 'open' }, FAILURE_OPEN);
+  await layClosedFirst(config, log);
+  const open = (): Promise<SharedStore> => openStore(config, log);
+  const begin = (shared: SharedStore): Promise<Service> => startOrStayClosed(config, log, shared, former);
+  let shared: SharedStore;
+  try {
+    shared = await open();
+  } catch (e) {
+    await stayClosed(config, log);
+    const cause = closedCause(e);
+    if (!cause) throw e;
+    const teardown = async (who: string): Promise<void> => {
+      const why = await recordAlone(config, { who, action: 'teardown', after: null, outcome: 'done' });
+      if (why !== undefined) log.error({ who, why }, 'the audit has no record of this teardown');
+      await teardownKernel(config);
+    };
+    return ClosedService.begin({ config, log, open, begin, teardown }, cause);
+  }
+  return begin(shared);
+}
+
+/** When the start fails, every part that was begun ends, the store too, and the kernel is left closed. */
+async function startOrStayClosed(
+  config: Config,
+  log: Logger,
+  shared: SharedStore,
+  former: Config | undefined,
+): Promise<Service> {
+  const parts = new DisposalStack();
+  try {
+    return await start(await buildApp({ config, log, shared, parts }, former));
+  } catch (e) {
+    await parts
+      .end()
+      .catch((ending: unknown) => log.error({ err: ending }, 'the failed start left parts behind'));
+    await stayClosed(config, log);
+    throw e;
+  }
+}
+
+const FAILURE_OPEN =
+  'failure: open: while this service is away, containers that start then pass everywhere, enforced or not';
+const NICE = -10;
+const AUTOGROUP = '/proc/self/autogroup';
+/** The first packets of containers wait for this process: it and the tools that it runs go before other processes. */
+function raisePriority(log: Logger): void {
+  try {
+    setPriority(NICE);
+    // Where the kernel groups the processes of a session (sched(7), autogroup), the group has a nice value of its own.
+    if (existsSync(AUTOGROUP)) writeFileSync(AUTOGROUP, String(NICE));
+  } catch (e) {
+    log.warn({ err: String(e) }, 'cannot raise the own priority: on a busy host first packets wait longer');
+  }
+}
+
+/** Resolves once the rules are in force and the API listens. */
+async function start(app: App): Promise<Service> {
+  refuseWithoutTokens(app.config.api.listen, app.changes.tokens.count);
+  await threatsFirst(app.feeds, app.log);
+  await begin(app);
+  app.trust.changed();
+  const removed = await leavePrefix(app.config);
+  if (removed.length > 0) app.log.info({ removed }, 'removed the rules of the previous kernel.prefix');
+  return serve(app);
+}
+
+/** Resolves when the first pass has succeeded. Queue and log are bound before, so that no held packet is lost. */
+async function begin(e: App): Promise<void> {
+  const {
+    begun,
+    kernel,
+    docker,
+    dns,
+    lan,
+    links,
+    hold,
+    sandboxes,
+    folders,
+    policies,
+    reconciler,
+    recording,
+  } = e;
+  const { log } = e;
+  const { socket } = e.config.docker;
+  await kernel.prepare((event, link) => {
+    if (event === 'lan link') lan.linkMade();
+    else links.take(event, link);
+  });
+  hold.begin();
+  begun.use(hold);
+  const deniedLog = begun.use(
+    new DeniedLog({ group: e.shape.logGroup }, (packet) => e.denials.packet(packet)),
+  );
+  const { v4, v6, port } = e.shape.dns;
+  begun.use(await dns.listen(v4, port));
+  begun.use(await dns.listen(v6, port));
+  // The first container may start while Docker does not answer: its sandbox appears in a folder that must be known by then.
+  await folders.noteEngines(socket);
+  sandboxes.arm({ prepare: true });
+  begun.use(
+    folders.follow(
+      (path) => lan.appeared(path),
+      (folder) => sandboxes.follow(folder),
+    ),
+  );
+  begun.use(sandboxes);
+  docker.start();
+  // Read before the first list begins: veths of other programs are exempt from the first pass on.
+  e.foreign.unproven(docker.view(), await kernel.links(new Set()), policies.isManaged);
+  if (!(await isDockerThere(e))) {
+    e.isAway.set(true);
+    log.warn({ socket }, 'Docker does not answer yet: unknown veths stay closed until it does');
+  }
+  await e.hostMode.prepare();
+  await e.quotas.prepare();
+  begun.use(e.hostMode);
+  reconciler.trigger({ kind: 'start' }, true);
+  reconciler.begin();
+  await reconciler.inForce(FIRST_PASS_MS);
+  await e.namespaceDns.whole(NAMESPACES_MS);
+  await lan.applied();
+  lan.begin();
+  begun.use(lan);
+  begun.use(e.hostWatch);
+  begun.use(e.maintenance);
+  begun.use(e.quotas);
+  begun.use(recording);
+  e.quotas.begin();
+  recording.begin(deniedLog);
+  await e.hostWatch.start();
+  e.maintenance.begin();
+}
+
+/** Without an answer the first pass only installs the closed base, and new sandboxes are closed. */
+async function isDockerThere({ docker, sandboxes }: App): Promise<boolean> {
+  const asked = docker.refresh().catch(() => undefined);
+  const wait = (ms: number): Promise<undefined> => sleep(ms, undefined, { ref: false });
+  const soon = await Promise.race([asked, wait(DOCKER_SOON_MS)]);
+  if (!soon) sandboxes.arm({ close: true });
+  return (soon ?? (await Promise.race([asked, wait(DOCKER_WAIT_MS)]))) !== undefined;
+}
+
+/** Opens the API over all parts. */
+async function serve(app: App): Promise<Service> {
+  const { config, log, shared, parts, node, trust, feeds, audit, changes, appliedRevision } = app;
+  const { reconciler, pass, docker, denials, threats, quotas, namespaceDns, lan, sandboxes, shape } = app;
+  const { store, kind, beats } = shared;
+  let ended: () => void = () => undefined;
+  const done = new Promise<void>((resolve) => (ended = resolve));
+  let stopping: Promise<void> | undefined;
+  const stop = (): Promise<void> => {
+    stopping ??= parts.end().finally(ended);
+    return stopping;
+  };
+  const faults = new Faults({
+    resync: () => {
+      reconciler.trigger({ kind: 'resource' }, true);
+      return reconciler.inForce(RESYNC_MS);
+    },
+    exit: (code) => process.exit(code),
+    log,
+    now: () => performance.now(),
+  });
+  parts.use(faults.watch());
+  const turns = new Turns(() => reconciler.resting === undefined);
+  const counts = new Counts(exec, shape.prefix, turns);
+  const fleet = parts.use(new Fleet({ node, beats, log }));
+  const views = new Views({
+    ...app,
+    enforcer: pass,
+    store,
+    storeKind: kind,
+    fleet,
+    faults,
+    counts,
+    turns,
+  });
+  fleet.begin(() => ({
+    version: VERSION,
+    revision: appliedRevision.value,
+    inSync: views.ready().ready && store.health().ok,
+    ...nodeCensus(views.containers()),
+  }));
+  const teardown = async (): Promise<void> => {
+    await trust.close();
+    await reconciler.stop();
+    await threats.close();
+    await quotas[Symbol.asyncDispose]();
+    await sandboxes[Symbol.asyncDispose]();
+    await namespaceDns.detachAll();
+    await lan.removeAll();
+    await teardownKernel(config);
+    setImmediate(() => void stop());
+  };
+  // The counters of rules that are installed again begin at zero: what they counted until then is kept.
+  const reading = setInterval(
+    () =>
+      void views
+        .refreshCounts()
+        .catch((e: unknown) => log.debug({ err: String(e) }, 'counters could not be read')),
+    COUNTS_MS,
+  );
+  parts.add(async () => clearInterval(reading));
+  const isConfigured = (name: string): boolean => config.api.tokens.some((token) => token.name === name);
+  const authenticate = (secret: string) => {
+    const found = changes.tokens.authenticate(secret);
+    const counts =
+      found && (isConfigured(found.name) || trust.believes(tokenKey(found.name), app.revisionOf));
+    return counts ? found : undefined;
+  };
+  const { seen: onRefused } = parts.use(new FailedLogins(audit, log, Date.now));
+  const context = {
+    node,
+    changes,
+    audit,
+    store,
+    trust,
+    fleet,
+    feeds,
+    docker,
+    denials,
+    reconciler,
+    views,
+    teardown,
+  };
+  const server = await buildServer({ context, log, version: VERSION, authenticate, peerOf, onRefused });
+  parts.add(() => server.close());
+  const localSocket = localSocketOf(config);
+  await listen(server, { address: config.api.listen, localSocket, tokens: changes.tokens.count, log });
+  const { ready, reason } = views.ready();
+  const facts = { api: config.api.listen, containers: app.applied.value?.subjects.size ?? 0 };
+  if (ready) log.info(facts, `ready: ${reason}`);
+  else log.warn(facts, `not ready yet: ${reason}`);
+  return { stop, done, stuck: () => stuckPass(reconciler.passMs) };
+}
+
+const FIRST_PASS_MS = 30_000;
+const DOCKER_WAIT_MS = 10_000;
+/** Within this time a healthy engine lists its containers. */
+const DOCKER_SOON_MS = 1_000;
+/** Names work again when the service reports that it is ready. */
+const NAMESPACES_MS = 5_000;
+/** A pass that reads the kernel again takes less, also on a busy host. */
+const RESYNC_MS = 60_000;
+const COUNTS_MS = 60_000;
+/** A pass over thousands of containers on a busy host takes some tens of seconds. */
+const STUCK_PASS_MS = 180_000;
+const stuckPass = (ms: number): string | undefined =>
+  ms > STUCK_PASS_MS ? `a pass over the rules has been running for ${Math.round(ms / 1000)} s` : undefined;
+
+const THREATS_MS = 5_000;
+/** A name that a feed lists must not be resolved in the first moments: the last good versions are loaded before DNS listens. */
+async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {
+  const late = sleep(THREATS_MS, true, { ref: false });
+  if (await Promise.race([feeds.restored, late]))
+    log.warn(
+      {},
+      'the last good versions of threat feeds are late: until they come, names in them are not blocked',
+    );
+}
