@@ -30,7 +30,7 @@ export const BRIDGE: readonly Mutant[] = [
       {
         file: 'src/enforce/packet-hold.ts',
         from: "return own || policy.mode !== 'enforce' ? ",
-        to: "return own || who.mode !== 'off' ? ",
+        to: "return own || policy.mode !== 'off' ? ",
       },
     ],
     killedBy: {
