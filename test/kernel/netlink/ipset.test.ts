@@ -61,8 +61,8 @@ test('refusals say what is wrong', async () => {
   await expect(sets.add('nowhere', '192.0.2.1', 5)).rejects.toThrow(
     /add 192\.0\.2\.1 to set nowhere: no such set/,
   );
-  await expect(sets.add('learn6', '192.0.2.1', 5)).rejects.toThrow(/holds IPv6, the address is IPv4/);
-  await expect(sets.add('learn4', '2001:db8::1', 5)).rejects.toThrow(/holds IPv4, the address is IPv6/);
+  await expect(sets.add('learn6', '192.0.2.1', 5)).rejects.toThrow(/is for IPv6, the address is IPv4/);
+  await expect(sets.add('learn4', '2001:db8::1', 5)).rejects.toThrow(/is for IPv4, the address is IPv6/);
   await expect(sets.add('nets4', '192.0.2.1', 5)).rejects.toThrow(/without time-outs/);
   await expect(sets.add('learn4', 'example.org', 5)).rejects.toThrow(/not an address/);
   await expect(sets.add('learn4', '1.2.3', 5)).rejects.toThrow(/not an address/);
