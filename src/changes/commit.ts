@@ -1,4 +1,5 @@
 import type { Reconciler } from '../enforce/reconciler.js';
+import { KeyedSerial } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import { RefusedError, refuse } from '../lib/problem.js';
 import type { Store } from '../store/store-interface.js';
@@ -22,7 +23,7 @@ const IN_FORCE_MS = 5000;
 /** Makes a change durable, waits until it is in force, and takes it back when it is not. */
 export class Committer {
   readonly #options: CommitOptions;
-  readonly #tails = new Map<string, Promise<unknown>>();
+  readonly #keys = new KeyedSerial();
   readonly unwritten: UnwrittenChanges;
 
   constructor(options: CommitOptions) {
@@ -34,17 +35,7 @@ export class Committer {
 
   /** Runs one after the other per key: an undo never meets a later change of the same key. */
   serial<T>(key: string, work: () => Promise<T>): Promise<T> {
-    const before = this.#tails.get(key) ?? Promise.resolve();
-    const run = before.then(work, work);
-    const tail = run.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#tails.set(key, tail);
-    void tail.then(() => {
-      if (this.#tails.get(key) === tail) this.#tails.delete(key);
-    });
-    return run;
+    return this.#keys.run(key, work);
   }
 
   /** Throws RefusedError: precondition (somebody else was first), not-in-force (store or kernel; undone). */

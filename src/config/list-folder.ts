@@ -124,7 +124,7 @@ export async function watchFolder(
 /** A file, as it was when its stamp was taken. */
 interface Known {
   readonly stamp: string;
-  /** Undefined: it is gone. */
+  /** Undefined after the file is gone. */
   read: FileRead | undefined;
 }
 

@@ -1,5 +1,6 @@
 /** Lists from files and bodies: small ones are read at once, large ones in a thread of their own. */
 
+import { Serial } from '../lib/async.js';
 import { isWithin } from '../lib/json.js';
 import type { Parsed } from '../lib/problem.js';
 import { ThreadClient } from '../lib/thread.js';
@@ -29,7 +30,8 @@ export class ListReader implements AsyncDisposable {
     limits: { maxOldGenerationSizeMb: MAX_HEAP_MB },
   });
   readonly #longestMs: number;
-  #tail: Promise<unknown> = Promise.resolve();
+  /** Reads one list at a time, so that each has its own bound of time. */
+  readonly #reads = new Serial();
   #idle: NodeJS.Timeout | undefined;
   #ended = false;
   /** Lists that the thread has read. */
@@ -56,11 +58,8 @@ export class ListReader implements AsyncDisposable {
       ? listFromObject(name, source, body)
       : this.#inTurn(() => this.#thread.run('body', { name, source, body }));
 
-  /** One at a time, so that each has its own bound of time. */
   #inTurn(read: () => Promise<Read>): Promise<Parsed<List>> {
-    const result = this.#tail.then(() => this.#read(read));
-    this.#tail = result;
-    return result;
+    return this.#reads.run(() => this.#read(read));
   }
 
   async #read(read: () => Promise<Read>): Promise<Parsed<List>> {

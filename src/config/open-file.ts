@@ -22,7 +22,7 @@ const refused = (file: string, detail: string, remedy: string): Contents => ({
 
 /**
  * A regular file of a folder, or one that a link leads to within the same folder. What is opened is checked, not its name, which could
- * lead elsewhere a moment later. Undefined: there is no such file. Never throws.
+ * lead elsewhere a moment later. Returns undefined when there is no such file. Never throws.
  */
 export async function readInside(
   folder: string,

@@ -10,7 +10,6 @@
  * | one task that needs a value; during a run only the newest value is kept | `Newest` |
  * | one task for each of many keys, at most N at a time, no result | `KeyedRunner` |
  * | one task for each item of a list, at most N at a time | `eachOf` |
- * | one task every N ms, the pause starting when the run before has ended | `Periodic` |
  * | a task of a timer that may throw | `repeatSafely` |
  *
  * Reads that many API clients share, with a bound on their share of the time, are in shared-read.ts.
@@ -240,37 +239,6 @@ export async function eachOf<T>(
     for (const item of queue) await task(item);
   };
   await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker));
-}
-
-/** Runs a task again and again, each run `ms` after the end of the one before. The task must not reject. */
-export class Periodic implements AsyncDisposable {
-  readonly #task: () => Promise<void>;
-  readonly #ms: number;
-  #running: Promise<void> = Promise.resolve();
-  #timer: NodeJS.Timeout | undefined;
-  #stopped = false;
-
-  constructor(ms: number, task: () => Promise<void>) {
-    this.#ms = ms;
-    this.#task = task;
-  }
-
-  /** Starts the first run at once. Call it once. */
-  start(): void {
-    this.#running = this.#run();
-  }
-
-  /** Starts no further run, and waits for the active one. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopped = true;
-    clearTimeout(this.#timer);
-    await this.#running;
-  }
-
-  async #run(): Promise<void> {
-    await this.#task();
-    if (!this.#stopped) this.#timer = setTimeout(() => this.start(), this.#ms);
-  }
 }
 
 interface ErrorLog {

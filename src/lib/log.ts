@@ -145,7 +145,7 @@ function deviceOf(fd: number): LogDevice {
   return stats?.isFIFO() || stats?.isCharacterDevice() ? unblockedDevice(fd) : fileDevice(fd);
 }
 
-/** Undefined: it is not open. Each write fails then, and is counted. */
+/** Returns undefined when the descriptor is not open: each write fails then, and is counted. */
 function fstatOf(fd: number): Stats | undefined {
   try {
     return fstatSync(fd);

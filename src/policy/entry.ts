@@ -22,7 +22,7 @@ export interface DestEntry {
   readonly target: Target;
   /** Empty: the default of its kind (address, container, host, any: all of tcp, udp and icmp echo; name: 80/tcp, 443/tcp). */
   readonly ports: readonly PortRange[];
-  /** Undefined: tcp where ports are given, else the default of its kind. */
+  /** When it is undefined: tcp where ports are given, else the default of its kind. */
   readonly proto?: Proto;
   readonly flags: readonly Flag[];
   readonly comment?: string;

@@ -10,7 +10,7 @@ interface MarkBits {
   readonly run: readonly number[];
 }
 
-/** Undefined: the mask is too small. */
+/** Returns undefined when the mask has too few bits. */
 export function splitMask(mask: number): MarkBits | undefined {
   const bits = Array.from({ length: 32 }, (_, n) => n).filter((n) => Math.floor(mask / 2 ** n) % 2 === 1);
   const flags = bits.slice(-FLAGS);

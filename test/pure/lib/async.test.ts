@@ -7,7 +7,6 @@ import {
   KeyedRunner,
   KeyedSerial,
   Newest,
-  Periodic,
   RetryingRunner,
   repeatSafely,
   Serial,
@@ -176,30 +175,6 @@ describe('RetryingRunner', () => {
     } finally {
       vi.useRealTimers();
     }
-  });
-});
-
-describe('Periodic', () => {
-  it('pauses between runs, and disposal waits for the active one', async () => {
-    const g = gate();
-    let runs = 0;
-    const periodic = new Periodic(1, () => {
-      runs += 1;
-      return g.wait();
-    });
-    periodic.start();
-    await new Promise((done) => setTimeout(done, 10));
-    expect(runs).toBe(1);
-    g.openAll();
-    await vi.waitFor(() => expect(runs).toBe(2));
-    let isDisposed = false;
-    const disposed = periodic[Symbol.asyncDispose]().then(() => (isDisposed = true));
-    await turn();
-    expect(isDisposed).toBe(false);
-    g.openAll();
-    await disposed;
-    await new Promise((done) => setTimeout(done, 10));
-    expect(runs).toBe(2);
   });
 });
 
