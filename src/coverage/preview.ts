@@ -4,8 +4,7 @@ import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.
 import type { DockerWatch } from '../docker/watch.js';
 import { privateName, type Sent } from '../enforce/destination.js';
 import type { Policies } from '../enforce/policies.js';
-import type { PreviewDestination, PreviewFlow, PreviewView } from '../enforce/preview-types.js';
-import type { RecordedRow, Sighting } from '../enforce/recorded.js';
+import type { DestinationKind, RecordedRow, RecordingGap, Sighting } from '../enforce/recorded.js';
 import type { Recording } from '../enforce/recording.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Current } from '../lib/current.js';
@@ -21,6 +20,55 @@ import { identityMark } from '../ruleset/marks.js';
 import { type AsEnforced, asEnforced } from '../ruleset/policy-evaluator.js';
 import type { TracePacket } from '../ruleset/trace.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
+
+/** A destination that was used while the container was observed, and that mode enforce would deny now. */
+interface PreviewDestination {
+  /** Permits it, ready to paste; null: no entry can. */
+  readonly entry: string | null;
+  readonly kind: DestinationKind;
+  /** The name that was resolved, the neighbour, or the container that publishes the port; null: none. */
+  readonly name: string | null;
+  /** Empty where a name was only resolved. */
+  readonly address: string;
+  readonly port: number;
+  /** dns: a name that was only resolved. */
+  readonly proto: string;
+  readonly first: string;
+  readonly last: string;
+  /** New connections that were recorded, or questions to DNS. */
+  readonly count: number;
+  readonly verdict: 'would-deny';
+}
+/** A connection that is open now, and that mode enforce would end. */
+interface PreviewFlow {
+  readonly proto: string;
+  readonly address: string;
+  readonly port: number;
+  readonly name: string | null;
+  readonly entry: string | null;
+  /** New connections to it pass: it was opened before its name was resolved through Drawbridge, or past its rules. */
+  readonly passesAgain: boolean;
+}
+/** What mode enforce would deny, by what was recorded, and what was not recorded. */
+export interface PreviewView {
+  readonly container: string;
+  /** The owner of the record: compose:PROJECT/SERVICE or name:NAME. */
+  readonly owner: string;
+  readonly mode: Mode;
+  /** The mode that is previewed: enforce, unless another was asked for, in which nothing is denied. */
+  readonly to: Mode;
+  /** Recorded without interruption since then; null: it is not recorded now. */
+  readonly recordingSince: string | null;
+  /** Before that, oldest first: when the owner ran without being recorded. */
+  readonly gaps: readonly RecordingGap[];
+  /** Connections that were not recorded: more than the log takes in a second, or than the record keeps. */
+  readonly dropped: number;
+  /** Traffic that cannot be recorded, as sentences. */
+  readonly notRecorded: readonly string[];
+  /** The most recent first. */
+  readonly destinations: readonly PreviewDestination[];
+  readonly flows: readonly PreviewFlow[];
+}
 
 /** The parts of the service that a preview reads. */
 export interface PreviewParts {

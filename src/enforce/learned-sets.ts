@@ -74,12 +74,6 @@ export async function syncLearned(
   return isMissed;
 }
 
-/** The ledger as the control room uses it: what the learned sets of a container should hold, until when (ms). */
-export interface LearnedPort {
-  wanted(container: string): ReadonlyMap<string, ReadonlyMap<string, number>>;
-  has(container: string, set: string, address: string): boolean;
-}
-
 /** Writes a learned address to the kernel's set, and then to its copies in namespaces, before the DNS answer leaves. */
 export class LearnedSetWriters implements SetWriter {
   readonly #writers: SetWriter[];

@@ -6,7 +6,7 @@ export type PassTrigger =
   | { readonly kind: 'tampering'; readonly what: string }
   | { readonly kind: 'link'; readonly event: LinkEvent }
   | { readonly kind: SimpleKind };
-export type LinkEvent = 'veth' | 'link' | 'link gone' | 'links overran' | 'routing';
+type LinkEvent = 'veth' | 'link' | 'link gone' | 'links overran' | 'routing';
 type SimpleKind = keyof typeof TEXTS;
 
 /** A trigger that comes after a while (`later`). There are a fixed few, and none of them may be lost. */

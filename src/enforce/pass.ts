@@ -20,14 +20,13 @@ import {
 } from '../ruleset/desired-state.js';
 import { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
-import { ConntrackZones } from './conntrack-zones.js';
 import { purgeReusedIdentities } from './earlier-flows.js';
 import type { HostCgroupTable } from './host-cgroups.js';
 import { addressesIn, Identities, modesIn, restoreBindings } from './identities.js';
 import { refillSets, syncLearned } from './learned-sets.js';
 import { describeTrigger, type Pass } from './pass-trigger.js';
 import type { Policies } from './policies.js';
-import { Revocation } from './revocation.js';
+import { ConntrackZones, Revocation } from './revocation.js';
 import { type Found, InputBuilder, type InputParts, NEW_MS } from './ruleset-input.js';
 import { VethTable, type VethTableOptions } from './veth-table.js';
 

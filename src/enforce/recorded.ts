@@ -1,5 +1,3 @@
-import type { DestinationKind, RecordingGap } from './preview-types.js';
-
 /** A destination of one owner that enforce would have denied when it was used. Times are ms since the epoch. */
 export interface RecordedRow {
   /** The entry that permits it; null: no entry can. */
@@ -276,4 +274,13 @@ export class Tallies {
     this.#of.set(id, counts);
     this.#version += 1;
   }
+}
+
+/** How a destination is named in an entry: see `PreviewDestination.entry`. */
+export type DestinationKind = 'name' | 'address' | 'neighbour' | 'host' | 'published';
+
+export interface RecordingGap {
+  readonly from: string;
+  readonly to: string;
+  readonly reason: string;
 }

@@ -3,13 +3,14 @@ import {
   deleteFlows,
   deleteMarkedFlows,
   type FlowBlocklist,
+  type FlowTable,
 } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState, Binding } from '../ruleset/applied-state.js';
-import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
+import type { Cgroup, KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
-import { identityMark, markOf } from '../ruleset/marks.js';
+import { identityMark, type Marks, markOf } from '../ruleset/marks.js';
 import { addressesOf } from './bind-veths.js';
 import { deleteReversedFlows, sortUnmarkedFlows } from './earlier-flows.js';
 import { type DelayedTrigger, isDue, type Pass } from './pass-trigger.js';
@@ -243,4 +244,65 @@ function signatureFor(m: Subject): string {
       c.statics.map((s) => `${s.range.lo}-${s.range.hi}`),
     ]),
   ]);
+}
+
+interface ZonesOptions {
+  readonly marks: Marks;
+  readonly flows: FlowTable;
+}
+const TCP = 6;
+const SCTP = 132;
+const AGAIN_MS = 30_000;
+const objectsOf = (m: Subject): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
+
+/**
+ * Which containers in the host's network have their datagrams in a zone of conntrack: those that were held from their
+ * first instruction, and others once no stream of theirs goes on outside of it, whose port would change.
+ */
+export class ConntrackZones {
+  readonly #o: ZonesOptions;
+  /** Cgroups (objects). */
+  #own: ReadonlySet<string> = new Set();
+  /** Of those that have streams outside. */
+  #busy: ReadonlySet<string> = new Set();
+  /** Paths of those whose rule an earlier run has laid. */
+  #standing: ReadonlySet<string> = new Set();
+
+  constructor(options: ZonesOptions) {
+    this.#o = options;
+  }
+
+  takeOver(paths: ReadonlySet<string>): void {
+    this.#standing = paths;
+  }
+
+  /** `isLate`: its rules came after it had begun. */
+  has(cgroups: readonly Cgroup[], isLate: boolean): boolean {
+    return !isLate || cgroups.every((c) => this.#own.has(c.object) || this.#standing.has(c.path));
+  }
+
+  /** Check the subjects whose rules came late. Call it once their flows carry their marks. */
+  async check(
+    late: readonly Subject[],
+    { triggers, later }: Pick<Pass, 'triggers' | 'later'>,
+  ): Promise<void> {
+    const isRecheck = isDue(triggers, 'zones');
+    const ready = late.filter((m) => m.host?.zoned);
+    const others = late.filter((m) => !m.host?.zoned);
+    const asked = others.filter((m) => isRecheck || objectsOf(m).some((o) => !this.#busy.has(o)));
+    const free: Subject[] = [];
+    for (const m of asked) if (!(await this.#hasStreams(m))) free.push(m);
+    this.#own = new Set([...ready, ...free].flatMap(objectsOf));
+    this.#busy = new Set(others.filter((m) => !free.includes(m)).flatMap(objectsOf));
+    if (free.length > 0) later({ kind: 'zones' }, 0);
+    if (this.#busy.size > 0) later({ kind: 'zones' }, AGAIN_MS);
+  }
+
+  /** conntrack calls it assured: both sides have sent for more than two seconds (nf_conntrack_proto_udp.c). */
+  async #hasStreams(m: Subject): Promise<boolean> {
+    const { marks, flows } = this.#o;
+    const mark = { value: identityMark(marks, m.identity), mask: marks.identity };
+    const found = await Promise.all(([4, 6] as const).map((family) => flows.flows(family, { mark })));
+    return found.flat().some((f) => f.proto !== TCP && f.proto !== SCTP && f.status?.assured === true);
+  }
 }

@@ -22,11 +22,11 @@ import {
   type Subject,
   type Veth,
 } from '../ruleset/desired-state.js';
-import type { ConntrackZones } from './conntrack-zones.js';
 import type { Identities } from './identities.js';
 import type { RequestLater } from './pass-trigger.js';
 import type { Policies, ReservedPorts } from './policies.js';
 import type { Quotas } from './quotas.js';
+import type { ConntrackZones } from './revocation.js';
 import type { VethTable } from './veth-table.js';
 
 export interface InputParts {
