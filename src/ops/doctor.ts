@@ -19,7 +19,7 @@ import { compile } from '../ruleset/compile.js';
 import { closedBase, type KernelConfig } from '../ruleset/desired-state.js';
 import { shapeOf } from '../ruleset/kernel-config.js';
 import { hex } from '../ruleset/marks.js';
-import { checkRedis } from '../store/redis-doctor.js';
+import { checkRedis } from '../store/redis-checks.js';
 import { type Arrival, selfTest, wrongArrivals } from './self-test.js';
 
 const SILENT: Logger = {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { checkRedis } from '../../../src/store/redis-doctor.js';
+import { checkRedis } from '../../../src/store/redis-checks.js';
 import { freePort, RedisServer, until } from './server.js';
 
 let redis: RedisServer;

@@ -1,5 +1,4 @@
 import { Redis } from 'ioredis';
-import { checkDurability, type Durability, infoOf } from './redis-link.js';
 import { optionsOf, parseRedisUrl, type RedisTarget } from './redis-target.js';
 import { StoreError } from './store-error.js';
 
@@ -142,3 +141,38 @@ const warned = (name: string, detail: string, remedy: string): RedisCheck => ({
   detail,
   remedy,
 });
+
+/** How far a Redis server guarantees that acknowledged writes survive a crash. */
+export interface Durability {
+  /** WAITAOF (Redis 7.2, Valkey) waits until a write is on disk, whatever appendfsync is. */
+  readonly canWaitForDisk: boolean;
+  /** Why no change may be written to this Redis, with the remedy; undefined when changes may be written. */
+  readonly refusal: string | undefined;
+}
+
+/** Returns a section of INFO as a map, empty when an ACL forbids the command. */
+export async function infoOf(redis: Redis, section: string): Promise<ReadonlyMap<string, string>> {
+  const text = await redis.info(section).catch((e: Error) => {
+    if (/^NOPERM/.test(e.message)) return '';
+    throw e;
+  });
+  return new Map([...text.matchAll(/^(\w+):(.*?)\r?$/gm)].map(([, key = '', value = '']) => [key, value]));
+}
+
+export async function checkDurability(redis: Redis): Promise<Durability> {
+  const [persistence, waitaof] = await Promise.all([
+    infoOf(redis, 'persistence'),
+    isKnownCommand(redis, 'waitaof'),
+  ]);
+  const off = persistence.get('aof_enabled') === '0';
+  return { canWaitForDisk: waitaof, refusal: off ? AOF_OFF : undefined };
+}
+
+const AOF_OFF =
+  'has no append-only file: it would lose acknowledged changes when it ends, so none is made. ' +
+  'Turn it on: redis-cli CONFIG SET appendonly yes, and appendonly yes in redis.conf';
+
+async function isKnownCommand(redis: Redis, command: string): Promise<boolean> {
+  const [found] = (await redis.call('COMMAND', 'INFO', command).catch(() => [null])) as unknown[];
+  return found !== null && found !== undefined;
+}
