@@ -209,7 +209,7 @@ async function openOrUndefined(path: string): Promise<FileHandle | undefined> {
 export const HEADER = Buffer.from('DBSTORE1', 'latin1');
 
 /** Throws StoreError `newer` for the format of a later version, `corrupt` for a file that is not a store file. */
-export function checkHeader(path: string, found: Buffer): void {
+function checkHeader(path: string, found: Buffer): void {
   if (found.equals(HEADER)) return;
   const text = found.toString('latin1');
   if (/^DBSTORE[2-9]$/.test(text)) throw newerError(path, text, HEADER.toString('latin1'));

@@ -151,7 +151,7 @@ export interface Durability {
 }
 
 /** Returns a section of INFO as a map, empty when an ACL forbids the command. */
-export async function infoOf(redis: Redis, section: string): Promise<ReadonlyMap<string, string>> {
+async function infoOf(redis: Redis, section: string): Promise<ReadonlyMap<string, string>> {
   const text = await redis.info(section).catch((e: Error) => {
     if (/^NOPERM/.test(e.message)) return '';
     throw e;
