@@ -2,7 +2,6 @@
 import { userInfo } from 'node:os';
 import type { Host } from './cli/host.js';
 import { runCli } from './cli/program.js';
-import { createLog } from './lib/log.js';
 import { VERSION } from './lib/version.js';
 
 /** The real world for the commands. What only the service needs is loaded only there. */
@@ -24,7 +23,7 @@ const host: Host = {
     if (!process.env.NOTIFY_SOCKET) return undefined;
     return (await import('./ops/service-manager.js')).serviceManager(process.env, process.pid);
   },
-  createLog: (config) => createLog(config),
+  createLog: async (config) => (await import('./lib/log.js')).createLog(config),
   runDoctor: async (config) => (await import('./ops/doctor.js')).runDoctor(config),
   layGuard: async (config) => (await import('./ops/guard.js')).layGuard(config),
   layClosed: async (config, log) => (await import('./ops/guard.js')).stayClosed(config, log),
@@ -38,6 +37,7 @@ const host: Host = {
   isServed: async (config) => (await import('./ops/teardown.js')).isServed(config),
   syncFeeds: async (config, { name, accept, onlyDue }) => {
     const { syncFeedsAlone } = await import('./ops/feeds-offline.js');
+    const { createLog } = await import('./lib/log.js');
     const log = createLog({ level: 'warn', format: 'text' });
     return syncFeedsAlone({ config, name, how: { accept, onlyDue }, who: localUser(), log });
   },

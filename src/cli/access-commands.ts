@@ -4,10 +4,12 @@ import type { ContainerBody, GrantBody } from '../api/schemas.js';
 import type { PreviewBody } from '../api/schemas-traffic.js';
 import type { Problem } from '../lib/problem.js';
 import { parseDuration } from '../lib/units.js';
+import type { Entry } from '../policy/entry.js';
+import { parseEntries } from '../policy/entry-parse.js';
 import { consents, mustBeAskable, type Registry, type Session } from './command.js';
-import { containersOf, containersOfProject, entriesOf, withContainer } from './command-arguments.js';
 import { CommandFailure, failureOf, wrongUsage } from './failure.js';
-import { counted, type Output } from './output.js';
+import { containersOf, containersOfProject, withContainer } from './named-containers.js';
+import { counted, modeReason, type Output } from './output.js';
 
 const MODES = ['enforce', 'observe', 'off', 'auto'] as const;
 
@@ -136,22 +138,6 @@ async function changed(
     }
   }
   return done;
-}
-
-const REASONS: Readonly<Record<string, string>> = {
-  api: 'set by a person or the API',
-  label: 'label drawbridge.mode',
-  default: 'default of the configuration',
-  pause: 'paused',
-  lockdown: 'lockdown',
-  'broken label': 'a drawbridge label does not parse',
-  'has entries': 'it has a drawbridge.allow or drawbridge.lists label',
-};
-
-/** Why the mode is what it is, from `modeFrom` of the API. */
-export function modeReason(modeFrom: string): string {
-  const claim = /^claim:(.*)$/.exec(modeFrom)?.[1];
-  return claim === undefined ? (REASONS[modeFrom] ?? modeFrom) : `list ${claim}, which claims it`;
 }
 
 type Destination = PreviewBody['destinations'][number];
@@ -317,4 +303,14 @@ async function listRemedy(client: ApiClient, name: string, canonical: string): P
 
 function labelRemedy(container: ContainerBody, canonical: string): string {
   return `take ${canonical} out of the label drawbridge.allow of ${container.name}, where it is run or in its compose file, and recreate it`;
+}
+
+/** The entries of the arguments, each of which may hold several. Throws CommandFailure with every problem. */
+export function entriesOf(args: readonly string[]): readonly Entry[] {
+  const parsed = args.map((text) => parseEntries(text));
+  const problems: Problem[] = parsed.flatMap((p) =>
+    p.ok ? [] : p.problems.map(({ line: _, column: __, ...rest }) => rest),
+  );
+  if (problems.length > 0) throw new CommandFailure(problems);
+  return parsed.flatMap((p) => (p.ok ? p.value : []));
 }

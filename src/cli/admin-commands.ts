@@ -6,8 +6,8 @@ import type { AuditVerdict } from '../changes/audit-verify.js';
 import { isRecord } from '../lib/json.js';
 import { ROLES, type Role } from '../policy/token.js';
 import type { Registry, Session } from './command.js';
-import { withContainer } from './command-arguments.js';
 import { wrongUsage } from './failure.js';
+import { withContainer } from './named-containers.js';
 import { counted, type Output } from './output.js';
 
 const DEFAULT_LIMIT = 50;

@@ -2,14 +2,15 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline/promises';
 import type { Command } from 'commander';
 import { ApiClient } from '../api/client.js';
-import { localSocketOf } from '../config/api-listener.js';
 import type { Config } from '../config/config.js';
-import { lenientConfig, loadConfig } from '../config/load.js';
 import { CommandFailure, wrongUsage } from './failure.js';
 import type { AloneRecord, Host } from './host.js';
 import { Output } from './output.js';
 
-/** What every command has: its options, the configuration, the service. */
+/**
+ * The options of a command, the configuration and the service. The modules that read the configuration are imported when
+ * they are needed, because `--version` and `--help` need none of them.
+ */
 export class Session {
   readonly host: Host;
   readonly out: Output;
@@ -23,18 +24,22 @@ export class Session {
 
   /** `flags` by key path, as in { "dns.grace": "1h" }. Throws CommandFailure with every problem. */
   async config(flags: Readonly<Record<string, string>> = {}): Promise<Config> {
+    const { loadConfig } = await import('../config/load.js');
     const loaded = await loadConfig({ file: this.#file, env: this.host.env, flags });
     if (loaded.ok) return loaded.value.config;
     throw new CommandFailure(loaded.problems);
   }
 
   /** What can be read of a configuration that is refused. */
-  lenientConfig(flags: Readonly<Record<string, string>> = {}): Promise<Config> {
+  async lenientConfig(flags: Readonly<Record<string, string>> = {}): Promise<Config> {
+    const { lenientConfig } = await import('../config/load.js');
     return lenientConfig({ file: this.#file, env: this.host.env, flags });
   }
 
   async client(): Promise<ApiClient> {
-    return new ApiClient({ socket: localSocketOf(await this.config()), user: this.host.user });
+    const config = await this.config();
+    const { localSocketOf } = await import('../config/api-listener.js');
+    return new ApiClient({ socket: localSocketOf(config), user: this.host.user });
   }
 }
 

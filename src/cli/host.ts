@@ -86,7 +86,7 @@ export interface Host {
   start(config: Config, log: Log, former?: Config): Promise<RunningService>;
   /** Undefined where no service manager waits for word. */
   serviceManager(): Promise<ServiceManager | undefined>;
-  createLog(config: Config['log']): Log;
+  createLog(config: Config['log']): Promise<Log>;
   runDoctor(config: Config): Promise<readonly DoctorCheck[]>;
   /** Lays the closed base before Docker starts; `notes`: what could not be done next to it. */
   layGuard(config: Config): Promise<{

@@ -1,10 +1,9 @@
 import type { Command } from 'commander';
 import type { ClosedStatus, ContainerBody, Explain, ScanBody, Status } from '../api/schemas.js';
 import type { Flow } from '../api/schemas-traffic.js';
-import { modeReason } from './access-commands.js';
 import type { Registry } from './command.js';
-import { containersOf, withContainer } from './command-arguments.js';
-import { counted, type Output } from './output.js';
+import { containersOf, withContainer } from './named-containers.js';
+import { counted, modeReason, type Output } from './output.js';
 
 export function statusCommand(program: Command, registry: Registry): void {
   registry.add(program, {

@@ -166,3 +166,19 @@ function wrapped(text: string, width: number): readonly string[] {
 
 const pieces = (word: string, width: number): readonly string[] =>
   word.length <= width ? [word] : (word.match(new RegExp(`.{1,${width}}`, 'gsu')) ?? []);
+
+const REASONS: Readonly<Record<string, string>> = {
+  api: 'set by a person or the API',
+  label: 'label drawbridge.mode',
+  default: 'default of the configuration',
+  pause: 'paused',
+  lockdown: 'lockdown',
+  'broken label': 'a drawbridge label does not parse',
+  'has entries': 'it has a drawbridge.allow or drawbridge.lists label',
+};
+
+/** Why the mode is what it is, from `modeFrom` of the API. */
+export function modeReason(modeFrom: string): string {
+  const claim = /^claim:(.*)$/.exec(modeFrom)?.[1];
+  return claim === undefined ? (REASONS[modeFrom] ?? modeFrom) : `list ${claim}, which claims it`;
+}

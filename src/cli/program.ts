@@ -46,8 +46,11 @@ function programOf(host: Host): Command {
     .showHelpAfterError('(see --help)');
 }
 
-/** The one command that is named; without one, all of them, for the help. */
+const VERSION_FLAGS: readonly string[] = ['--version', '-V'];
+
+/** Load the group of the named command. The help needs all groups, the version none. */
 async function load(program: Command, registry: Registry, name: string | undefined): Promise<void> {
+  if (name !== undefined && VERSION_FLAGS.includes(name)) return;
   const named = COMMANDS.filter((c) => c.name === name);
   for (const { load: register, group } of named.length > 0 ? named : COMMANDS) {
     program.commandsGroup(group);

@@ -53,7 +53,7 @@ async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
   using liveness = new Liveness(await session.host.serviceManager());
   using hangups = new Hangups(session.host);
   for (;;) {
-    const log = session.host.createLog(config.log);
+    const log = await session.host.createLog(config.log);
     const service = await started(session, config, log, proven);
     if (!service && (!proven || proven === config)) return 1;
     if (!service) {
@@ -76,7 +76,7 @@ async function configOrClosed(session: Session, flags: Flags): Promise<Config> {
     return await session.config(flags);
   } catch (e) {
     const lenient = await session.lenientConfig(flags);
-    await session.host.layClosed(lenient, session.host.createLog(lenient.log));
+    await session.host.layClosed(lenient, await session.host.createLog(lenient.log));
     throw e;
   }
 }

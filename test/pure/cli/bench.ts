@@ -71,7 +71,7 @@ export class Bench {
       user: 'ann',
       start: () => Promise.reject(new Error('not here')),
       serviceManager: async () => undefined,
-      createLog: () => log,
+      createLog: async () => log,
       runDoctor: async () => [],
       layGuard: async () => ({ outcome: 'laid', exempt: [] }),
       layClosed: async () => undefined,

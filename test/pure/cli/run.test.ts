@@ -27,7 +27,7 @@ beforeEach(async () => {
   };
   bench.host = {
     start,
-    createLog: () => log,
+    createLog: async () => log,
     onSignal: (signals, handler) => {
       for (const name of signals) handlers.set(name, handler);
       return {

@@ -1,10 +1,7 @@
 import { type ApiClient, ApiError } from '../api/client.js';
 import type { ContainerBody } from '../api/schemas.js';
 import { glob } from '../lib/glob.js';
-import type { Problem } from '../lib/problem.js';
-import type { Entry } from '../policy/entry.js';
-import { parseEntries } from '../policy/entry-parse.js';
-import { CommandFailure, fail } from './failure.js';
+import { fail } from './failure.js';
 
 /** The part of a container by which the command line finds it. */
 type Known = Pick<ContainerBody, 'id' | 'name' | 'compose'>;
@@ -90,13 +87,3 @@ function namesOf(all: readonly Known[]): string {
 }
 const known = (all: readonly Known[]): string =>
   all.length > 0 ? `running containers are: ${namesOf(all)}` : 'no container runs: see docker ps -a';
-
-/** The entries of the arguments, each of which may hold several. Throws CommandFailure with every problem. */
-export function entriesOf(args: readonly string[]): readonly Entry[] {
-  const parsed = args.map((text) => parseEntries(text));
-  const problems: Problem[] = parsed.flatMap((p) =>
-    p.ok ? [] : p.problems.map(({ line: _, column: __, ...rest }) => rest),
-  );
-  if (problems.length > 0) throw new CommandFailure(problems);
-  return parsed.flatMap((p) => (p.ok ? p.value : []));
-}
