@@ -4,7 +4,7 @@ import type { Host } from './cli/host.js';
 import { runCli } from './cli/program.js';
 import { VERSION } from './lib/version.js';
 
-/** The real world for the commands. What only the service needs is loaded only there. */
+/** The terminal, the user and the parts that work without the service. Modules of the service are imported only on use. */
 const host: Host = {
   version: VERSION,
   stdout: process.stdout,
@@ -54,7 +54,7 @@ const host: Host = {
   },
 };
 
-/** As the service writes it: the user, and of root whom it acts for (see api/auth.ts). */
+/** The author of a change as the service writes it: the user, and for root the user that it acts for (see api/auth.ts). */
 function localUser(): string {
   const own = userName();
   return process.getuid?.() === 0 && host.user !== own ? `local:${own} (says: ${host.user})` : `local:${own}`;
@@ -69,7 +69,7 @@ function userName(): string {
   }
 }
 
-// The reader of a pipe may leave early (drawbridge ps | head): that is no failure.
+// A pipe may be closed early (drawbridge ps | head). That is not a failure.
 process.stdout.on('error', (e: NodeJS.ErrnoException) => {
   process.exit(e.code === 'EPIPE' ? 0 : 1);
 });

@@ -76,7 +76,7 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
   docsRoutes,
 ];
 
-/** The API of spec 7, not yet listening (see listen.ts). */
+/** The API, not yet listening (see listen.ts). Its routes and rules are described in docs/api.md. */
 export async function buildServer(options: ApiOptions): Promise<FastifyInstance> {
   const { context, log, version } = options;
   const server = fastify({

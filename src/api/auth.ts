@@ -6,13 +6,13 @@ import { withoutMapping } from '../lib/ip.js';
 import { mayAct, type Role } from '../policy/token.js';
 import { ForbiddenError, TooManyError, UnauthorizedError } from './problems.js';
 
-/** Who asks, and what they may. */
+/** The client of a request, and its role. */
 interface Identity {
   /** For the audit. */
   readonly who: string;
   readonly role: Role;
 }
-/** Whose secret a bearer token is; undefined: nobody's. */
+/** Returns the name and role of a bearer token, or undefined when no token has this secret. */
 export type Authenticate = (secret: string) => { readonly name: string; readonly role: Role } | undefined;
 
 declare module 'fastify' {
@@ -30,7 +30,7 @@ const local = new WeakSet<Socket>();
 export const trustSocket = (socket: Socket): void => void local.add(socket);
 export const isLocal = (socket: Socket): boolean => local.has(socket);
 
-/** The header by which the command says who ran it (sudo's caller). It is a claim, and shown as one. */
+/** The header with the name of the user that ran the command (the caller of sudo). It is not verified, and marked as such. */
 const USER_HEADER = 'drawbridge-user';
 
 /** The user of the process at the other end of a unix socket, as the kernel knows it. */
@@ -40,7 +40,7 @@ export interface Peer {
 }
 export interface GuardOptions {
   readonly authenticate: Authenticate;
-  /** Undefined: the kernel does not say. */
+  /** Returns undefined when the kernel does not report the peer of the socket. */
   readonly peerOf: (socket: Socket) => Peer | undefined;
   /** A request that was refused for its token, or the lack of one or of its role. */
   readonly onRefused: (refused: { readonly address: string; readonly reason: string }) => void;
@@ -91,7 +91,7 @@ function bearer(request: FastifyRequest, authenticate: Authenticate, bad: BadTok
 
 /**
  * Name a client of the unix socket by the uid of its process: "local:USER". A client that runs as root for a person (sudo) may
- * send the name of that person, which is not verified: "local:root (says: NAME)". Without a uid the result is "local".
+ * send the name of that person, which is not verified; the result then ends in "(says: NAME)". Without a uid it is "local".
  */
 function localUser(peer: Peer | undefined, claim: unknown): string {
   const own = peer ? `local:${peer.name}` : 'local';
@@ -148,7 +148,7 @@ export class BadTokens {
   }
 }
 
-/** Who is at the other end of a unix socket: a name of /etc/passwd, or "uid-N". Undefined: the kernel does not say. */
+/** Returns the user at the other end of a unix socket: a name of /etc/passwd, or "uid-N". Undefined when it is unknown. */
 export function peerOf(socket: Socket): { readonly uid: number; readonly name: string } | undefined {
   const fd = descriptorOf(socket);
   const uid = fd === undefined ? undefined : peerUser(fd);

@@ -13,7 +13,7 @@ interface Rate {
   readonly perSecond: number;
   readonly burst: number;
 }
-/** A key's share of something, under the name of who has it. */
+/** A bound for one key: a token, an address, or all clients together. */
 interface Share<Bound> {
   readonly key: string;
   readonly bound: Bound;
@@ -54,7 +54,7 @@ export class Buckets {
 export class AtOnce {
   readonly #counts = new Map<string, number>();
 
-  /** Undefined: one of the bounds is reached. Else the function that ends it, which may be called more than once. */
+  /** Returns the function that ends the request (it may be called more than once), or undefined when a bound is reached. */
   enter(shares: readonly Share<number>[]): (() => void) | undefined {
     if (shares.some(({ key, bound }) => (this.#counts.get(key) ?? 0) >= bound)) return undefined;
     for (const { key } of shares) this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1);
@@ -215,7 +215,7 @@ export const connectionBound = (kind: 'tcp' | 'unix', descriptors: number): numb
   Math.max(LEAST, Math.min(MOST[kind], Math.floor(descriptors * SHARES[kind])));
 
 const LOG_EACH_MS = 60_000;
-/** Sockets on which no request has proven who sends it yet. */
+/** Sockets on which no authenticated request has arrived yet. */
 const unproven = new WeakMap<Socket, () => void>();
 
 /** The first request of this connection was that of a known client. */
@@ -236,7 +236,7 @@ const nobody = (): Open => ({ sockets: new Set(), unproven: new Set() });
 
 /**
  * Bounds the connections of a listener, in all and for one address (half of all). Beyond it the oldest connection that has
- * not proven who it is makes way, so that connections that say nothing keep no client with a token out.
+ * carried an authenticated request is closed, so that idle connections cannot keep out a client with a token.
  */
 export function boundConnections(server: Server, most: number, log: Pick<Logger, 'warn'>): void {
   new Connections(most, log).follow(server);

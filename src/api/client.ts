@@ -52,7 +52,7 @@ export class UnreachableError extends Error {
 export interface ClientOptions {
   /** Path of the unix socket. */
   readonly socket: string;
-  /** Who runs the command, for the audit. */
+  /** The user that runs the command, for the audit. */
   readonly user?: string;
   readonly timeoutMs?: number;
 }

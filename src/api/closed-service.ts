@@ -38,7 +38,7 @@ const EVERY_MS = 500;
 const RETRY_MS = { first: 5_000, most: 60_000 };
 
 /**
- * The service while its store cannot be opened: the kernel keeps what it holds, nothing new passes, the API says why. It
+ * The service while its store cannot be opened: the rules in the kernel stay, nothing new passes, the API shows the reason. It
  * looks at the state folder, and starts wholly as soon as the store opens.
  */
 export class ClosedService implements Service {
@@ -85,7 +85,7 @@ export class ClosedService implements Service {
     this.#ended();
   }
 
-  /** Says why, in the log and on the API: that the API cannot listen changes nothing about the rules. */
+  /** Log the reason and serve it through the API. If the API cannot listen, the rules stay as they are. */
   async #close(): Promise<void> {
     const { config, log } = this.#o;
     log.error(
@@ -113,7 +113,7 @@ export class ClosedService implements Service {
     );
   }
 
-  /** No check of the folder runs meanwhile: an attempt to open the store holds the lock that the audit's record needs. */
+  /** Wait for the running check of the folder first: it locks the state folder, and the audit record needs that lock. */
   async #teardown(who: string): Promise<void> {
     await this.#running;
     if (this.#whole)
@@ -214,7 +214,7 @@ interface ClosedServerOptions extends GuardOptions {
 const BODY_LIMIT = 64 * 1024;
 const REQUEST_TIMEOUT_MS = 10_000;
 
-/** The API of a service that runs closed: it says why and what to do, and refuses everything but a teardown. Not yet listening. */
+/** The API of a service that runs closed, not yet listening. It shows reason and remedy, and refuses all but a teardown. */
 async function buildClosedServer(options: ClosedServerOptions): Promise<FastifyInstance> {
   const { status, teardown, log } = options;
   const server = fastify({

@@ -100,7 +100,7 @@ function entryView(
   };
 }
 
-/** What an entry stands for now: learned addresses of a name, neighbours of a container entry. */
+/** The current addresses of an entry: learned addresses of a name, or neighbours of a container entry. */
 function addressesOf(parts: ContainerParts, id: string, pe: PolicyEntry): readonly string[] {
   const target = pe.entry.target;
   const state = parts.applied.value;

@@ -40,7 +40,7 @@ export function containerRoutes(server: FastifyInstance, ctx: Context): void {
   );
 }
 
-/** The header says when the counters of the answer were read. */
+/** Send the time at which the counters were read in a header. */
 async function counted(ctx: Context, reply: FastifyReply): Promise<void> {
   reply.header('drawbridge-as-of', new Date(await ctx.views.refreshCounts(true)).toISOString());
 }

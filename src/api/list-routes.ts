@@ -224,7 +224,7 @@ function item(entry: Entry): Item {
   };
 }
 
-/** The canonical text ends in the flags; what stands before is the destination with ports and protocol. */
+/** Return the destination with ports and protocol: the canonical text without the flags at its end. */
 function destText(entry: DestEntry): string {
   const flags = entry.flags.map((flag) => ` ${flag}`).join('');
   return entry.canonical.slice(0, entry.canonical.length - flags.length);

@@ -5,12 +5,13 @@ import { dirname } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { openListener, tcpListener, UNIX } from '../config/api-listener.js';
 import type { Logger } from '../lib/log.js';
+import { RemedyError } from '../lib/problem.js';
 import { trustSocket } from './auth.js';
 import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './client-limits.js';
 import { onClientError } from './problems.js';
 
-/** The API cannot listen where the configuration says; the message says why and what to do. */
-class ListenError extends Error {
+/** The API cannot listen on the configured address. The message has the reason and the remedy. */
+class ListenError extends RemedyError {
   override readonly name = 'ListenError';
 }
 
@@ -27,8 +28,8 @@ export interface ListenOptions {
 const [GROUP, ROOT] = [0o660, 0o600];
 
 /**
- * Listens where `api.listen` says. A unix socket lets root's group in (0660), as admin; one that nobody answers on is
- * replaced, a live one is not. On TCP every request needs a bearer token, and root has `localSocket` beside it.
+ * Listens on `api.listen`. A unix socket admits the group of root (0660), as admin; one on which no process answers is
+ * replaced, a live one is not. On TCP every request needs a bearer token, and root has `localSocket` in addition.
  */
 export async function listen(server: FastifyInstance, options: ListenOptions): Promise<void> {
   const { address, localSocket, tokens, log } = options;
@@ -50,18 +51,19 @@ export async function listen(server: FastifyInstance, options: ListenOptions): P
   } catch (e) {
     end(second);
     throw new ListenError(
-      `api.listen: cannot listen on ${address}: ${said(e)}. Set another address or port`,
-      { cause: e },
+      `api.listen: cannot listen on ${address}: ${said(e)}`,
+      'Set another address or port',
+      e,
     );
   }
 }
 
-/** Throws for a TCP address without a token: whoever reached it would rule the firewall. */
+/** Throws for a TCP address without a token: every client that reaches it could change the firewall. */
 export function refuseWithoutTokens(address: string, tokens: number): void {
   if (address.startsWith(UNIX) || tokens > 0) return;
   throw new ListenError(
-    `api.listen: ${address} is a TCP listener without tokens: whoever reaches it would rule the firewall. ` +
-      'Add one to api.tokens, or listen on unix:/run/drawbridge/api.sock, run drawbridge tokens create NAME --role admin, ' +
+    `api.listen: ${address} is a TCP listener without tokens: every client that reaches it could change the firewall`,
+    'Add one to api.tokens, or listen on unix:/run/drawbridge/api.sock, run drawbridge tokens create NAME --role admin, ' +
       'and then set it again',
   );
 }
@@ -107,11 +109,13 @@ async function removeStale(path: string): Promise<void> {
   if (!found) return;
   if (!found.isSocket())
     throw new ListenError(
-      `api.listen: ${path} exists and is not a socket. Move it away, or set another path`,
+      `api.listen: ${path} exists and is not a socket`,
+      'Move it away, or set another path',
     );
   if (await isAlive(path)) {
     throw new ListenError(
-      `api.listen: another process answers on ${path}. Stop it (drawbridge teardown), or set another path`,
+      `api.listen: another process answers on ${path}`,
+      'Stop it (drawbridge teardown), or set another path',
     );
   }
   await unlink(path);

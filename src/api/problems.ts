@@ -5,7 +5,7 @@ import { type Problem, type Refusal, RefusedError } from '../lib/problem.js';
 import type { Role } from '../policy/token.js';
 import type { ProblemDocument } from './schemas.js';
 
-/** A request that is wrong in itself, before the controller is asked. */
+/** A request that is wrong in itself, which is known before any part of the service is asked. */
 export class BadRequestError extends Error {
   readonly problems: readonly Problem[];
   constructor(problems: readonly Problem[]) {
@@ -20,7 +20,7 @@ export function badRequest(detail: string, remedy: string, pointer?: string): ne
 
 /** No bearer token, or none that is known (RFC 6750 3.1). */
 export class UnauthorizedError extends Error {}
-/** A token whose role is not enough. */
+/** The role of the token does not permit this request. */
 export class ForbiddenError extends Error {
   readonly needs: Role;
   constructor({ who, role }: { readonly who: string; readonly role: Role }, needs: Role) {
@@ -140,7 +140,7 @@ function frameworkProblem(error: unknown): [keyof typeof KINDS, readonly Problem
   return ['internal', [{ detail, remedy: "look into the service's log, and report it with what you did" }]];
 }
 
-/** Which methods each path has: a wrong one is told apart from a wrong path (RFC 9110 15.5.6). */
+/** The methods of each path, so that a wrong method is answered differently from a wrong path (RFC 9110 15.5.6). */
 export class Methods {
   readonly #routes: { readonly fits: RegExp; readonly method: string }[] = [];
 

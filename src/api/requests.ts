@@ -20,7 +20,7 @@ export const validate =
     return problems.length === 0 ? { value } : { error: new BadRequestError(problems) };
   };
 
-/** For bodies that the controller reads itself: its problems tell more than a schema's. All else is checked here. */
+/** Validate everything but the body, for routes whose handler parses the body and reports more precise problems. */
 export const validateAllButBody = (part: Part) => (part.httpPart === 'body' ? () => true : validate(part));
 
 const NO_QUERY = Type.Object({}, { additionalProperties: false });
@@ -30,7 +30,7 @@ export function closeQuery({ schema, config }: RouteOptions): void {
   if (schema && config?.role !== 'anyone') schema.querystring ??= NO_QUERY;
 }
 
-/** A route that names no body takes none: what it says would be ignored. */
+/** Refuse a body on a route that declares none: its content would be ignored. */
 export function refuseUnreadBodies(server: FastifyInstance): void {
   server.addHook('preValidation', async ({ body, routeOptions }) => {
     const isEmpty = body === undefined || body === null || (isRecord(body) && Object.keys(body).length === 0);
@@ -95,7 +95,7 @@ export class SharedBody<T> {
 
 const IN_FORCE_MS = 5_000;
 
-/** Wait until the kernel holds a decision that is recorded already and cannot be undone. */
+/** Wait until a decision that is already recorded and cannot be undone is applied to the kernel. */
 export async function bringIntoForce(reconciler: Reconciler): Promise<void> {
   try {
     await reconciler.inForce(IN_FORCE_MS);

@@ -1,4 +1,4 @@
-/** The shapes of the API (spec 7): one definition for validation, OpenAPI and the client's types. */
+/** The schemas of the API: one definition for validation, OpenAPI, the views and the types of the client. */
 import { type Static, type TSchema, Type } from '@sinclair/typebox';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';

@@ -90,7 +90,7 @@ const EventQuery = Type.Object(
   { container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })) },
   { additionalProperties: false },
 );
-/** A reader that is this far behind misses events, and is told how many. */
+/** Bytes that may wait for a slow reader. Beyond this, events are dropped and the reader gets their count. */
 const MAX_BEHIND = 1024 * 1024;
 const HEARTBEAT_MS = 15_000;
 const STREAM = {
@@ -214,7 +214,7 @@ export function feedRoutes(server: FastifyInstance, ctx: Context): void {
     { schema: sync },
     async (request) => {
       const { accept = false, onlyDue = false } = request.body ?? {};
-      // Who sets the guards aside speaks for every container of every host.
+      // Accepting a feed in spite of its size and bad lines affects every container of every host.
       if (accept && !mayAct(request.identity.role, 'admin'))
         throw new ForbiddenError(request.identity, 'admin');
       const { name } = request.params;

@@ -203,7 +203,7 @@ const isSame = (a: Key, b: Key): boolean => a.every((part, i) => part === b[i]);
 /**
  * A computed value that many clients share. It is computed again at once when a value of `changed` is another one. When a
  * value of `moved` is another one, it is computed again as often as its cost allows, and after one second at the latest,
- * because DNS queries and held packets wait on the same event loop.
+ * because DNS queries and packets in the NFQUEUE wait on the same event loop.
  */
 export class Paced<T> {
   readonly #compute: () => T;

@@ -1,4 +1,4 @@
-/** The revision of the store up to which the kernel holds what it should. */
+/** The revision of the store up to which its changes are applied to the kernel. */
 export class AppliedRevision {
   readonly #revision: () => number;
   /** Newest revision that needed a pass, newest that a pass has read, newest that a pass has brought into force. */
@@ -16,17 +16,17 @@ export class AppliedRevision {
     this.#needed = this.#revision();
   }
 
-  /** A pass reads what the store says now. */
+  /** A pass reads the store at its current revision. */
   read(): void {
     this.#read = this.#revision();
   }
 
-  /** The pass has held. */
+  /** The pass was applied. */
   applied(): void {
     this.#applied = this.#read;
   }
 
-  /** What came since and needs no pass counts, too. */
+  /** Revisions that are newer and need no pass are included. */
   get value(): number {
     return this.#applied >= this.#needed ? this.#revision() : this.#applied;
   }

@@ -26,14 +26,14 @@ export interface FileHeader {
   readonly time: string;
 }
 
-/** A line whose hash is SHA-256 over the hash of the line before, a newline, and the line without its hash. */
+/** Return a line with its hash: SHA-256 over the hash of the previous line, a newline, and this line without its hash. */
 export function seal(previous: string, content: object): { readonly line: string; readonly hash: string } {
   const body = JSON.stringify(content);
   const hash = hashOf(previous, body);
   return { line: `${body.slice(0, -1)},"hash":"${hash}"}\n`, hash };
 }
 
-/** Undefined: the text is no line of an audit file. Its hash is not checked. */
+/** Returns undefined when the text is not a line of an audit file. The hash is not checked. */
 export function parseLine(text: string): Line | undefined {
   const [, start, hash] = /^(\{.*),"hash":"([0-9a-f]{64})"\}$/s.exec(text) ?? [];
   if (start === undefined || hash === undefined) return undefined;
@@ -48,7 +48,7 @@ export function parseLine(text: string): Line | undefined {
 
 export const follows = (previous: string, line: Line): boolean => line.hash === hashOf(previous, line.body);
 
-/** Undefined: the line is no header of a file. */
+/** Returns undefined when the line is not the header of a file. */
 export function headerOf(line: Line | undefined): FileHeader | undefined {
   const { drawbridgeAudit, first, previous, time } = line?.content ?? {};
   return typeof drawbridgeAudit === 'number' && Number.isSafeInteger(first) && typeof previous === 'string'

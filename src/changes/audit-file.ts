@@ -1,5 +1,6 @@
 import { type FileHandle, open, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { RemedyError } from '../lib/problem.js';
 import {
   AUDIT_FORMAT,
   firstOf,
@@ -43,7 +44,7 @@ interface Current {
 
 /**
  * The audit's files: lines that are only ever appended, each with a hash over itself and the line before. Beyond the
- * budget the oldest file is deleted, and a record says so. One writer at a time (the state folder's lock).
+ * budget the oldest file is deleted, which is recorded. There is one writer at a time (the lock of the state folder).
  */
 export class AuditFile {
   readonly #o: AuditFileOptions;
@@ -80,7 +81,7 @@ export class AuditFile {
     return file;
   }
 
-  /** Resolves with the record's number when it is durable. Throws what the disk says; then it is not in the file. */
+  /** Resolves with the number of the durable record. Throws the error of the disk; the record is then not in the file. */
   append(content: Content): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ content, resolve, reject });
@@ -274,8 +275,9 @@ function failure(dir: string, e: unknown): Error {
   const remedy = isFull
     ? 'free space on that file system'
     : 'check that the file system is writable and healthy';
-  return new Error(
-    `cannot write the audit in ${dir}: ${isFull ? 'the disk is full' : message}. Nothing was changed; ${remedy}, then try again`,
-    { cause: e },
+  return new RemedyError(
+    `cannot write the audit in ${dir}: ${isFull ? 'the disk is full' : message}`,
+    `Nothing was changed; ${remedy}, then try again`,
+    e,
   );
 }

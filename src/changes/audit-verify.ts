@@ -27,7 +27,7 @@ export interface AuditVerdict {
   /** The oldest and newest record; null: there is none. */
   readonly first: { readonly n: number; readonly time: string } | null;
   readonly last: { readonly n: number; readonly time: string; readonly hash: string } | null;
-  /** Records that the budget has deleted, as later records say. */
+  /** Records that were deleted because of the byte budget, as later records show. */
   readonly dropped: number;
   /** Of the hash that was asked for: whether a line has it. Null: none was asked for. */
   readonly contains: boolean | null;

@@ -18,7 +18,7 @@ export interface AuditView {
   readonly after: unknown;
   /**
    * undone: not in force in time, and taken back. refused: recorded as done, but the store did not take it. unknown: the
-   * store may hold it, and did not say so.
+   * store may contain it, and did not confirm it.
    */
   readonly outcome: 'done' | 'undone' | 'refused' | 'unknown';
   /** Number of the record in the files of its host, and the hash of its line; absent where it is a copy of the store. */
@@ -32,7 +32,7 @@ export interface AuditView {
   readonly from?: string;
 }
 
-/** Who changed what: one record a change (spec 7). */
+/** The record of one change: its author, the action, the target, and the values before and after. */
 export interface AuditRecord {
   readonly who: string;
   /** "list.put", "list.delete", "entry.add", "entry.remove", "grant.add", "grant.remove", "mode.set", "pause.set" … */
@@ -43,7 +43,7 @@ export interface AuditRecord {
   readonly after: unknown;
   /**
    * undone: not in force in time, and taken back. refused: recorded as done, but the store did not take it. unknown: the
-   * store may hold it, and did not say so.
+   * store may contain it, and did not confirm it.
    */
   readonly outcome: AuditView['outcome'];
 }
@@ -102,7 +102,7 @@ export class Audit implements AsyncDisposable {
     return audit;
   }
 
-  /** Resolves when durable on this host. Throws what the disk says; then there is no such record. */
+  /** Resolves when the record is durable on this host. Throws the error of the disk; the record then does not exist. */
   async record(record: AuditRecord): Promise<void> {
     await this.#settle();
     const content = this.#content(record);
@@ -230,7 +230,7 @@ class SharedRecords {
     return this.#prune();
   }
 
-  /** The evidence is durable already: a copy that cannot be written is missed by other hosts, and said in the log. */
+  /** Write a copy for other hosts. The record is durable already: a copy that cannot be written is reported in the log. */
   put(content: { readonly time: string }): void {
     this.#sequence = (this.#sequence + 1) % 1_000_000;
     const key = `${PREFIX}${content.time}-${String(this.#sequence).padStart(6, '0')}-${this.#writer}`;

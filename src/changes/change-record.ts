@@ -3,7 +3,7 @@ import { isRecord } from '../lib/json.js';
 
 /**
  * undone: not in force in time, and taken back. refused: recorded as done, but the store did not take it. unknown: the
- * store may hold it, and did not say so.
+ * store may contain it, and did not confirm it.
  */
 export type Outcome = 'done' | 'undone' | 'refused' | 'unknown';
 

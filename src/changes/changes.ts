@@ -39,7 +39,7 @@ const parseHere: ListParser = async (name, source, body) => listFromObject(name,
 const RETRY_MS = 60_000;
 
 /**
- * Lists, grants and modes as the API changes them (spec 7): validated, durable, audited, in force or undone.
+ * Lists, grants and modes that the API changes. A change is validated, durable, audited, and in force or undone.
  * The changing methods throw RefusedError.
  */
 export class Changes {
@@ -119,7 +119,7 @@ export class Changes {
     return ChangesState.open(store, log, monotonic, parseList);
   }
 
-  /** Loads what the store holds and drops what is over. `onChange` may come from here on. */
+  /** Load the changes of the store and remove expired ones. `onChange` may be called from here on. */
   static async open(options: ChangesOptions): Promise<Changes> {
     const state = options.state ?? (await Changes.load(options));
     const changes = new Changes(options, state);
@@ -127,7 +127,7 @@ export class Changes {
     return changes;
   }
 
-  /** What the store holds now, without grants and pauses whose time is over. Entries with `expires` are the compiler's to judge. */
+  /** The changes of the store without expired grants and pauses. Entries with `expires` are evaluated by the compiler. */
   current(): CurrentChanges {
     return this.#state.current(this.#o.now());
   }
@@ -197,7 +197,7 @@ const STEP_MS = 10_000;
 
 /**
  * Calls back when the nearest of many moments has come, by the wall clock, however it was set meanwhile; or when
- * `isOver` says that something has ended by another clock. Its timers do not keep the process alive.
+ * `isOver` returns true because another clock shows an end. The timers do not keep the process alive.
  */
 export class NextMoment {
   readonly #now: () => number;

@@ -1,7 +1,7 @@
 import type { Reconciler } from '../enforce/reconciler.js';
 import { KeyedSerial } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
-import { RefusedError, refuse } from '../lib/problem.js';
+import { detailOf, RefusedError, refuse } from '../lib/problem.js';
 import type { Store } from '../store/store-interface.js';
 import type { Audit } from './audit.js';
 import { type KeyChange, type Outcome, recordOf } from './change-record.js';
@@ -17,8 +17,11 @@ interface CommitOptions {
   onChange(): void;
 }
 
-/** Spec 7: a change is in force within this time, or undone. */
+/** A change is in force within this time, or it is undone (docs/api.md). */
 const IN_FORCE_MS = 5000;
+
+/** The change is not in force, and the store still has it, because it could not be written. */
+class NotTakenBackError extends RefusedError {}
 
 /** Makes a change durable, waits until it is in force, and takes it back when it is not. */
 export class Committer {
@@ -38,7 +41,7 @@ export class Committer {
     return this.#keys.run(key, work);
   }
 
-  /** Throws RefusedError: precondition (somebody else was first), not-in-force (store or kernel; undone). */
+  /** Throws RefusedError: precondition (another change came first), not-in-force (store or kernel failed; undone). */
   async commit(change: KeyChange): Promise<void> {
     const revision = await this.#writeWithAudit(change);
     this.#options.onChange();
@@ -50,8 +53,8 @@ export class Committer {
   }
 
   /**
-   * For emergencies and for what only tightens: a store that cannot write does not keep it from being in force. It is held in
-   * memory then, and `unwritten` says so. Throws as `commit` does, but for that.
+   * For emergencies and changes that only tighten: they come into force although the store cannot be written. The change stays in
+   * memory then, and `unwritten` lists it. Throws as `commit` does in all other cases.
    */
   async commitUrgent(change: KeyChange, now: number): Promise<void> {
     const { isRecorded, revision } = await this.#writeOrHold(change, now);
@@ -71,7 +74,7 @@ export class Committer {
     }
   }
 
-  /** Whether the audit has its record: a disk may be full for the store alone, or for both. `revision` undefined: it is held. */
+  /** Write the change, or keep it in memory (`revision` undefined): the disk may be full for the store, or for the audit too. */
   async #writeOrHold(
     change: KeyChange,
     now: number,
@@ -90,7 +93,7 @@ export class Committer {
       }
       this.unwritten.hold(change, {
         seen,
-        why: refused.message,
+        why: refusalOf(e, detailOf(e)).message,
         now: new Date(now).toISOString(),
         isRecorded,
       });
@@ -126,10 +129,8 @@ export class Committer {
       const undone = await Promise.allSettled(
         done.map(({ change, revision }) => this.#undo(change, revision, e)),
       );
-      // Each says that it was undone; what says that it was not matters more, and why it began most.
-      const stuck = undone.find(
-        (u) => u.status === 'rejected' && /did not take it back/.test(String(u.reason)),
-      );
+      // Report a change that could not be undone, if there is one; otherwise the error that started the undo.
+      const stuck = undone.find((u) => u.status === 'rejected' && u.reason instanceof NotTakenBackError);
       throw stuck?.status === 'rejected' ? stuck.reason : refusalOf(e);
     }
   }
@@ -202,11 +203,12 @@ export class Committer {
           'look at what is stored now, and at drawbridge status',
         );
       log.error({ err: e, key: change.key }, 'a change that is not in force could not be taken back');
-      refuse(
-        'not-in-force',
-        `not in force: ${why}; and the store did not take it back: ${e instanceof Error ? e.message : String(e)}`,
-        'mend the store (drawbridge status says how it is), look at what is stored, and make the change again',
-      );
+      throw new NotTakenBackError({
+        kind: 'not-in-force',
+        detail: `not in force: ${why}; and the store did not take it back: ${e instanceof Error ? e.message : String(e)}`,
+        remedy:
+          'mend the store (drawbridge status says how it is), look at what is stored, and make the change again',
+      });
     }
     return refuse(
       'not-in-force',
@@ -225,9 +227,8 @@ export class Committer {
   }
 }
 
-function refusalOf(e: unknown): RefusedError {
+function refusalOf(e: unknown, why = e instanceof Error ? e.message : String(e)): RefusedError {
   if (e instanceof RefusedError) return e;
-  const why = e instanceof Error ? e.message : String(e);
   if (isUnsure(e))
     return new RefusedError({
       kind: 'not-in-force',

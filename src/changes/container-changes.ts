@@ -22,7 +22,7 @@ export interface ContainerChangeOptions {
 }
 
 const LONGEST_GRANT_MS = 366 * 86_400_000;
-/** One owner's grants: beyond this somebody wants a list. */
+/** Grants of one owner. More entries belong in a list. */
 const MOST_GRANTS = 1000;
 
 /** Grants and modes of containers. Open-ended ones belong to the owner, timed ones to the one container. */
@@ -76,7 +76,7 @@ export class ContainerChanges {
   /** `auto`: labels, claims and the default decide again. */
   async setMode(idOrName: string, mode: Mode | 'auto', who: string): Promise<void> {
     const facts = this.holder(idOrName);
-    // While it is unknown to whom a mode belongs, it may only tighten (as the policy reads it).
+    // While the owner of a mode is uncertain, the mode may only be tightened, as in the policy.
     const owner = mode === 'enforce' ? ownerKey(facts) : certainOwner(facts);
     const stricter = this.#stricterElsewhere(facts, owner, mode);
     const change = (key: string, after: Mode | undefined): KeyChange | undefined => {
@@ -119,7 +119,7 @@ export class ContainerChanges {
     );
   }
 
-  /** Grants whose time is over, or whose container is gone (`isGone` by id), leave the store. */
+  /** Remove grants from the store that have expired or belong to a removed container (`isGone`, by id). */
   async drop(isGone: (containerId: string) => boolean): Promise<void> {
     const grants = [...this.#o.state.grants.values()].map((g) => g.value);
     for (const grant of grants) {
@@ -152,7 +152,7 @@ export class ContainerChanges {
     return this.#o.state.current(this.#o.now()).grants.filter((grant) => grant.owner === owner);
   }
 
-  /** Refuses members of another container's namespace: that one's policy holds for both. */
+  /** Refuse a container that shares the network namespace of another one: the policy of the owner applies to both. */
   holder(idOrName: string): ContainerFacts {
     const facts = this.#o.find(idOrName);
     if (facts.sharesWith === undefined) return facts;
@@ -261,7 +261,7 @@ export class EmergencyChanges {
     });
   }
 
-  /** Pauses whose time is over, or whose container is gone, leave the store. */
+  /** Remove pauses from the store that have expired or belong to a removed container. */
   async drop(isGone: (containerId: string) => boolean): Promise<void> {
     const { state, committer } = this.#o;
     for (const pause of [...state.pauses.values()].map((p) => p.value)) {

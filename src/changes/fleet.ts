@@ -4,20 +4,20 @@ import type { Logger } from '../lib/log.js';
 import { refuse } from '../lib/problem.js';
 import type { Beats } from '../store/store-interface.js';
 
-/** The hosts that share a store, as each tells of itself. Pure. */
+/** The hosts that share a store, as each of them reports itself. */
 
-/** What a host says of itself with each sign of life. */
+/** The record of one host, which the host renews with each heartbeat. */
 export interface NodeRecord {
   readonly version: string;
-  /** Tells two processes of one name apart. */
+  /** Distinguishes two processes with the same name. */
   readonly instance: string;
-  /** Revision of the store up to which its kernel holds what it should. */
+  /** The revision of the store up to which its changes are applied to the kernel of the host. */
   readonly revision: number;
   readonly inSync: boolean;
   readonly containers: number;
   /** Containers in mode enforce. Versions that do not write `fullyEnforced` count only those with full coverage. */
   readonly enforced: number;
-  /** Those of them whose coverage is `enforced`; absent in what older versions write. */
+  /** The containers of `enforced` whose coverage is `enforced`. Absent in records of older versions. */
   readonly fullyEnforced?: number;
   readonly observed: number;
   /** Containers of every mode by coverage. */
@@ -41,7 +41,7 @@ export const STALE_MS = 30_000;
 
 const COUNTS = ['revision', 'containers', 'enforced', 'observed', 'partial', 'unenforced'] as const;
 
-/** Undefined: written by a version that this one does not understand. */
+/** Returns undefined when the record was written by a version that this one cannot read. */
 export function nodeRecord(value: unknown): NodeRecord | undefined {
   if (!isRecord(value)) return undefined;
   const { version, instance, inSync, fullyEnforced } = value;
@@ -138,12 +138,12 @@ export class Fleet implements AsyncDisposable {
       await this.refresh();
       this.#alarm();
     } catch (e) {
-      // The store's health tells of it; what was seen last grows old.
+      // The health of the store shows the failure, and the last known records become stale.
       log.debug({ err: String(e) }, 'no sign of life could be given');
     }
   }
 
-  /** Two hosts of one name would overwrite what the other says, and tidy up one another's grants. */
+  /** Two hosts with the same name would overwrite each other's record, and remove each other's grants. */
   async #notDoubled(): Promise<void> {
     const { node, beats, log } = this.#o;
     const other = (await beats.beats()).find((b) => b.node === node);

@@ -13,7 +13,7 @@ export interface ListChangeOptions {
   readonly parse: ListParser;
   /** The lists of the folder in force; read-only here. */
   folderLists(): readonly List[];
-  /** Names of the containers whose policy has the list. */
+  /** Names of the containers that use the list in their policy. */
   usedBy(list: string): readonly string[];
 }
 

@@ -80,7 +80,7 @@ export async function recordAlone(
   }
 }
 
-/** The cause alone: the message of the audit says that nothing was changed, which is not true here. */
+/** Return the cause alone: the message of the audit claims that nothing was changed, which is not true here. */
 function reasonOf(e: unknown, state: string): string {
   if (e instanceof StoreError && e.code === 'locked') return `another process uses ${state}`;
   const cause = e instanceof Error && e.cause instanceof Error ? e.cause : e;

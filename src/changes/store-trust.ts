@@ -17,11 +17,11 @@ export interface Doubt {
   readonly reason: string;
   /** RFC 3339 UTC */
   readonly since: string;
-  /** The store's revision then: what is newer was decided by people who knew. Undefined: not known yet. */
+  /** The revision of the store when the doubt arose, undefined until it is known. People who knew of it made newer changes. */
   readonly revision: number | undefined;
-  /** As the kernel held each container when the doubt arose; those that it did not know are missing. */
+  /** The mode of each container in the kernel when the doubt arose. Containers that the kernel did not know are missing. */
   readonly modes: ReadonlyMap<string, Mode>;
-  /** The kernel held a lockdown, and no person has ended it since. */
+  /** The lockdown that was in force in the kernel and that no person has ended since. */
   readonly lockdown: Lockdown | undefined;
 }
 
@@ -36,7 +36,7 @@ type RevisionOf = (key: string) => number;
 const isNewer = ({ revision }: Doubt, key: string, of: RevisionOf): boolean =>
   revision !== undefined && of(key) > revision;
 
-/** Nothing gets looser than the kernel held it, and what it did not know is enforced, but where a person has decided since. */
+/** No mode is looser than it was in the kernel, and unknown containers are enforced, unless a person has decided since. */
 export function underDoubt(policy: Policy, doubt: Doubt, facts: ContainerFacts, of: RevisionOf): Policy {
   const isDecided =
     policy.modeFrom === 'pause' ||
@@ -56,7 +56,7 @@ export function underDoubt(policy: Policy, doubt: Doubt, facts: ContainerFacts, 
 export const pausesUnderDoubt = (pauses: readonly Pause[], doubt: Doubt, of: RevisionOf): readonly Pause[] =>
   pauses.filter((p) => isNewer(doubt, pauseKey(p.owner), of));
 
-/** Lists of the folder, and those of the store that are newer than the doubt: an old backup holds entries that were revoked since. */
+/** Lists of the folder, and lists of the store that are newer than the doubt. An old backup contains entries that were revoked. */
 const listsUnderDoubt = (
   lists: ReadonlyMap<string, List>,
   doubt: Doubt,
@@ -86,7 +86,7 @@ interface StoreSight {
   readonly revision: number;
 }
 
-/** Undefined: it is the store that the kernel knows, or a later state of it. */
+/** Returns undefined when the store is the one that the kernel remembers, or a later state of it. */
 export function doubtOf(
   now: StoreSight,
   known: StoreSight & { readonly found?: StoreSight },
@@ -110,7 +110,7 @@ export interface StoreTrustOptions {
   readonly isShared: boolean;
   readonly run: Exec;
   readonly prefix: string;
-  /** Prefixes of earlier starts, whose record counts where the own prefix has none. */
+  /** Prefixes of earlier starts. Their record is used when the current prefix has none. */
   readonly former: readonly string[];
   readonly log: Logger;
   /** Modes in force now, by container, without those of pauses; undefined before the first pass. */
@@ -120,7 +120,7 @@ export interface StoreTrustOptions {
   readonly now: () => number;
 }
 
-/** How each container is held now; a pause is no mode. */
+/** The mode of each container in the kernel now. A pause is not a mode. */
 export const modesInForce = ({
   subjects: members,
 }: Pick<AppliedState, 'subjects'>): ReadonlyMap<string, Mode> =>
@@ -146,7 +146,7 @@ function saidUnderDoubt(said: Overrides, doubt: Doubt, of: RevisionOf): Override
 
 /**
  * Compares the store with what the kernel remembers of it, and keeps that up to date. While they do not fit, policies get
- * no looser than the kernel held them, until a person accepts the store.
+ * no looser than they were in the kernel, until a person accepts the store.
  */
 export class StoreTrust {
   readonly #o: StoreTrustOptions;
@@ -182,13 +182,13 @@ export class StoreTrust {
     return this.#doubt;
   }
 
-  /** What the rules of an earlier run say, before the first pass. */
+  /** Take over the modes from the rules of an earlier run, before the first pass. */
   takeOver(modes: ReadonlyMap<string, Mode>): void {
     this.#taken = modes;
     if (this.#doubt) this.#doubt = { ...this.#doubt, modes: this.#believed(modes) };
   }
 
-  /** What people have said, as far as it is believed. Called by every pass. */
+  /** The overrides of people, without those that are in doubt. Called by every pass. */
   said(said: Overrides, of: RevisionOf): Overrides {
     this.#compare();
     const doubt = this.#doubt;
@@ -197,7 +197,7 @@ export class StoreTrust {
     return believed;
   }
 
-  /** Whether what the store holds under this key counts: a token that was revoked is in an old backup again. */
+  /** Whether the value of this key is trusted. A revoked token is in an old backup again. */
   believes(key: string, of: RevisionOf): boolean {
     return this.#doubt === undefined || isNewer(this.#doubt, key, of);
   }
@@ -262,7 +262,7 @@ export class StoreTrust {
     this.changed();
   }
 
-  /** Nothing is written any more, as before a teardown. */
+  /** Write no further record, for example before a teardown. */
   async close(): Promise<void> {
     this.#isClosed = true;
     clearTimeout(this.#timer);
@@ -345,7 +345,7 @@ export class StoreTrust {
     const isUnknown = id === '' || (this.#doubt && !this.#record);
     if (this.#isClosed || isUnknown) return;
     const base = this.#doubt && this.#record ? this.#record : { id, revision: store.revision() };
-    // A pause that is not honoured hides what the kernel held, as before.
+    // A pause that is not applied hides the mode that was in the kernel, as before.
     const isPaused = this.#flags.isPaused || (this.#doubt !== undefined && this.#record?.isPaused === true);
     const record: StoreRecord = { ...base, isLockdown: this.#flags.isLockdown, isPaused };
     const text = formatRecord(record);

@@ -25,7 +25,7 @@ interface Span {
 /**
  * Ends of things that last a time, by two clocks: the wall clock, which outlives a restart and can be set, and the
  * monotonic one, which counts what this process has seen pass. The earlier end counts: setting the clock back gives
- * nobody more time, and before its own beginning nothing is in force.
+ * no grant more time, and nothing is in force before its own start.
  */
 export class Deadlines {
   readonly #monotonic: () => number;
@@ -66,12 +66,12 @@ export class Deadlines {
 }
 
 /**
- * What the API changed, as the store holds it (keys: list/NAME, grant/ID, mode/OWNER, pause/OWNER, lockdown/all,
+ * The changes of the API in the store (keys: list/NAME, grant/ID, mode/OWNER, pause/OWNER, lockdown/all,
  * token/NAME, sync/OWNER).
  */
 export interface CurrentChanges extends Emergency {
   readonly lists: ReadonlyMap<string, List & { readonly revision: number }>;
-  /** Without those whose time is over. */
+  /** Expired grants are left out. */
   readonly grants: readonly Grant[];
   readonly modes: ReadonlyMap<string, Mode>;
 }
@@ -113,10 +113,10 @@ export class ChangesState {
   readonly synced = new Map<string, Revised<readonly string[]>>();
   lockdown: Lockdown | undefined;
   readonly deadlines: Deadlines;
-  /** The store has changed what is held here, or a large list that came from the store has been read. */
+  /** The store has changed a value of this state, or a large list that came from the store has been read. */
   readonly changed = new Signal();
   #watch: Disposable | undefined;
-  /** Revision of each key that the store holds, unreadable ones too. */
+  /** The revision of each key of the store, unreadable values included. */
   readonly #revisions = new Map<string, number>();
   /** Bodies that have been read, with the list that each is. */
   readonly #parsed = new WeakMap<object, Parsed<List>>();
@@ -167,7 +167,7 @@ export class ChangesState {
 
   /**
    * True: something changed. `value` undefined: the key is gone. A large list that was not read here (another host made it)
-   * is read first: until then the version before it stays, and `changed` is emitted when it has changed.
+   * is read first: until then the previous version stays, and `changed` is emitted when it has changed.
    */
   apply(key: string, value: unknown, revision: number): boolean {
     if (revision <= this.revisionOf(key)) return false;
@@ -248,7 +248,7 @@ export class ChangesState {
     return { list: lists, grant: grants, mode: modes, pause: pauses, token: tokens, sync: synced }[kind];
   }
 
-  /** What this version cannot read is left out (it allows nothing) and said. */
+  /** Leave out values that this version cannot read (they allow nothing), and log them. */
   #set(kind: Kind, name: string, value: unknown, revision: number): void {
     if (kind === 'list') this.#setList(name, value, revision);
     else if (kind === 'grant' && isGrant(value)) this.grants.set(name, { value, revision });
@@ -323,7 +323,7 @@ function lockdownOf(value: unknown): Lockdown {
   return { since: typeof since === 'string' ? since : '', by: typeof by === 'string' ? by : 'unknown' };
 }
 
-/** A host that is gone for good leaves its things behind: after this anybody tidies them up. */
+/** A host that was removed leaves grants and pauses in the store. After this time every host may remove them. */
 const ABANDONED_MS = 86_400_000;
 
 /** What belongs to a container is its own host's to tidy up: only that knows whether the container is still there. */

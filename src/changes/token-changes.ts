@@ -23,7 +23,7 @@ export const configuredTokens = (tokens: Configured): readonly Token[] =>
   tokens.map(({ name, role, token }) => ({ name, role, hash: HASHED.exec(token)?.[1] ?? hashOf(token) }));
 
 /**
- * Whose secret this is. Hashes are compared, of secrets with 256 random bits: how long it takes says nothing of a
+ * Returns the token with this secret. Hashes of secrets with 256 random bits are compared, so that the time reveals nothing of a
  * secret.
  */
 export function holderOf(tokens: readonly Token[], secret: string): Token | undefined {
@@ -45,7 +45,7 @@ export class TokenChanges {
     this.#configured = configuredTokens(options.configured);
   }
 
-  /** By name; those whose time is over, too, until they are revoked or made anew. */
+  /** All tokens by name, including expired ones until they are revoked or created again. */
   list(): readonly Token[] {
     const stored = [...this.#o.state.tokens.values()].map((t) => t.value);
     return [...this.#configured, ...stored].sort((a, b) => (a.name < b.name ? -1 : 1));

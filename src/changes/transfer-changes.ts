@@ -27,11 +27,11 @@ export interface TransferOptions {
 export interface ImportOptions {
   /** What the document does not have goes. */
   readonly replace: boolean;
-  /** Nothing is changed. */
+  /** Return the plan without changing anything. */
   readonly dryRun: boolean;
 }
 export interface SyncOptions {
-  /** Lists of the store that somebody else made are taken over, instead of refused. */
+  /** Take over lists of the store that another owner made, instead of refusing them. */
   readonly adopt: boolean;
   readonly dryRun: boolean;
 }

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from '../lib/log.js';
+import { detailOf } from '../lib/problem.js';
 import type { Store } from '../store/store-interface.js';
 import type { Audit } from './audit.js';
 import { type KeyChange, recordOf } from './change-record.js';
@@ -19,7 +20,7 @@ export interface NotStored {
   readonly seen: number;
   readonly why: string;
   readonly now: string;
-  /** The audit says already that it was made. */
+  /** The audit already contains the record that the change was made. */
   readonly isRecorded: boolean;
 }
 interface Held {
@@ -28,7 +29,7 @@ interface Held {
   /** Of these, what the audit could not take: each is recorded once it can be. */
   readonly unrecorded: Set<KeyChange>;
   readonly since: string;
-  /** What the store holds, and at which revision. */
+  /** The stored value of the key and its revision. */
   readonly stored: unknown;
   readonly revision: number;
   why: string;
@@ -68,7 +69,7 @@ export class UnwrittenChanges {
       revision: seen,
       why: '',
     };
-    held.why = why.split('. Nothing')[0] ?? why;
+    held.why = why;
     if (!isRecorded && held.unrecorded.size < MOST_RECORDS) held.unrecorded.add(change);
     if (held.changes.length < MOST_RECORDS) held.changes.push(change);
     else held.changes[MOST_RECORDS - 1] = change;
@@ -128,7 +129,7 @@ export class UnwrittenChanges {
       await this.stored(key);
       log.warn({ key }, 'a change that was in force from memory only is stored now');
     } catch (e) {
-      held.why = (e instanceof Error ? e.message : String(e)).split('. Nothing')[0] ?? '';
+      held.why = detailOf(e);
     }
   }
 

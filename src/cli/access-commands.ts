@@ -19,7 +19,7 @@ interface Options {
   readonly yes?: true;
 }
 interface Wanted {
-  /** Undefined: those of the project. */
+  /** Undefined: the containers of the project. */
   readonly container: string | undefined;
   readonly mode: string;
 }
@@ -115,7 +115,7 @@ function result({ name, mode, modeFrom }: ContainerBody, previews: readonly Prev
   return { container: name, mode, modeFrom, wouldCut: preview?.destinations ?? [], preview };
 }
 
-/** One after the other: a failure says which were changed before it. */
+/** Change the containers one after the other. A failure lists those that were changed before it. */
 async function changed(
   { out }: Session,
   client: ApiClient,

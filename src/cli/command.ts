@@ -53,7 +53,7 @@ interface Definition<Args extends readonly unknown[], Options> {
   run(session: Session, args: Args, options: Options): Promise<number | undefined>;
 }
 
-/** Registers commands at a parent; the exit code of the one that ran is told through `onExit`. */
+/** Registers commands at a parent. `onExit` gets the exit code of the command that ran. */
 export class Registry {
   readonly #host: Host;
   readonly #onExit: (code: number) => void;
@@ -75,7 +75,7 @@ export class Registry {
       `\nExamples:\n${definition.examples.map((e) => `  $ drawbridge ${e}`).join('\n')}`,
     );
     return command.action(async (...given: unknown[]) => {
-      // A parent (`lists`) takes the options that both know, wherever they stand.
+      // Commander gives options that a parent (`lists`) also has to the parent, wherever they are written.
       const options = command.optsWithGlobals<Options & { json?: boolean; config?: string }>();
       const args = given.slice(0, -2) as unknown as Args;
       const session = new Session(this.#host, options);
@@ -125,7 +125,7 @@ export async function answerTo({ host, out }: Session, question: string, atEnd =
   }
 }
 
-/** Records a change that is made without the service. It is made without a record as well, which is then said on stderr. */
+/** Record a change that is made without the service. The change is made even if it cannot be recorded, and stderr shows that. */
 export async function recordAlone(session: Session, config: Config, record: AloneRecord): Promise<void> {
   const why = await session.host.recordAlone(config, record);
   if (why !== undefined) session.out.note(`the audit has no record of ${record.action}: ${why}`);

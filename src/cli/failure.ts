@@ -1,6 +1,5 @@
 import { ApiError, UnreachableError } from '../api/client.js';
-import { isRecord } from '../lib/json.js';
-import type { Problem } from '../lib/problem.js';
+import { type Problem, type Refusal, RefusedError, RemedyError } from '../lib/problem.js';
 
 /** A command cannot do what it was asked: every problem with its place and remedy. Exit 1, or 2 for wrong usage. */
 export class CommandFailure extends Error {
@@ -28,9 +27,9 @@ export function failureOf(e: unknown): CommandFailure {
   if (e instanceof ApiError)
     return new CommandFailure(e.problem.errors.map(({ pointer: _, ...problem }) => problem));
   if (e instanceof UnreachableError) return new CommandFailure([unreachable(e)]);
-  const refusal = refusalOf(e);
-  if (refusal) return new CommandFailure([refusal]);
-  if (e instanceof Error && SPEAKING.includes(e.name)) return new CommandFailure([spoken(e.message)]);
+  if (e instanceof RefusedError) return new CommandFailure(problemsOf(e.refusal));
+  if (e instanceof RemedyError)
+    return new CommandFailure([{ detail: e.detail, remedy: e.remedy ?? 'see its log' }]);
   if (isOfTheSystem(e)) return new CommandFailure([ofTheSystem(e)]);
   const detail = e instanceof Error ? (e.stack ?? e.message) : String(e);
   return new CommandFailure([
@@ -38,15 +37,9 @@ export function failureOf(e: unknown): CommandFailure {
   ]);
 }
 
-/** A refusal of the service's own rooms, where a command works without the service. */
-function refusalOf(e: unknown): Problem | undefined {
-  if (!(e instanceof Error) || !('refusal' in e) || !isRecord(e.refusal)) return undefined;
-  const { detail, remedy } = e.refusal;
-  return typeof detail === 'string' && typeof remedy === 'string' ? { detail, remedy } : undefined;
-}
-
-/** Errors of the service's start whose text ends in what to do. */
-const SPEAKING: readonly string[] = ['StoreError', 'ListenError', 'NetlinkError'];
+/** A command that works without the service gets the refusals of its modules directly. */
+const problemsOf = (refusal: Refusal): readonly Problem[] =>
+  refusal.kind === 'invalid' ? refusal.problems : [{ detail: refusal.detail, remedy: refusal.remedy }];
 
 /** What a system call refused: a path of the configuration, a port, a program that is missing. */
 const isOfTheSystem = (e: unknown): e is NodeJS.ErrnoException =>
@@ -64,12 +57,6 @@ const REMEDIES: Readonly<Record<string, string>> = {
 
 function ofTheSystem({ message, code = '' }: NodeJS.ErrnoException): Problem {
   return { detail: message, remedy: REMEDIES[code] ?? 'correct what the message names, and try again' };
-}
-
-function spoken(message: string): Problem {
-  const end = message.lastIndexOf('. ');
-  if (end < 0) return { detail: message, remedy: 'see its log' };
-  return { detail: message.slice(0, end), remedy: message.slice(end + 2) };
 }
 
 export const isNotRunning = (e: unknown): boolean =>

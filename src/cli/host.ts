@@ -13,7 +13,7 @@ export interface Log {
   warn(o: object, msg?: string): void;
   error(o: object, msg?: string): void;
 }
-/** A check of this host: can it enforce? `level` says what a failure means. */
+/** One check whether this host can enforce. `level` is the severity of a failure. */
 export interface DoctorCheck {
   readonly name: string;
   readonly ok: boolean;
@@ -22,12 +22,12 @@ export interface DoctorCheck {
   readonly remedy?: string;
 }
 export interface FeedAttempt {
-  /** Undefined: all. */
+  /** Undefined: all feeds. */
   readonly name: string | undefined;
   readonly accept: boolean;
   readonly onlyDue: boolean;
 }
-/** What came of it; the state is the feed's, whoever tried it. */
+/** The outcome of an attempt, and the state of the feed after it. */
 export interface SyncedFeed {
   readonly outcome: 'attempted' | 'not-due' | 'too-soon' | 'busy';
   readonly feed: {
@@ -73,7 +73,7 @@ export interface Host {
   readonly stdout: Out;
   readonly stderr: Out;
   readonly stdin: Readable;
-  /** Standard output is a terminal: tables with headings, times as people say them. */
+  /** Standard output is a terminal: tables have headings, and times are relative. */
   readonly isTerminal: boolean;
   /** Width of that terminal; undefined: unknown. */
   readonly columns?: number | undefined;
@@ -108,7 +108,7 @@ export interface Host {
   recordAlone(config: Config, record: AloneRecord): Promise<string | undefined>;
   /** Takes every trace out of the kernel without the service; what was removed, in words. */
   teardownKernel(config: Config): Promise<readonly string[]>;
-  /** A service listens to the queue of held packets: perhaps by another configuration than this. */
+  /** Whether a service is bound to the NFQUEUE of this host, possibly with another configuration. */
   isServed(config: Config): Promise<boolean>;
   /** Tries feeds without the service. */
   syncFeeds(config: Config, attempt: FeedAttempt): Promise<readonly SyncedFeed[]>;

@@ -120,13 +120,13 @@ export const modeText = (out: Output, { mode, pausedUntil }: ContainerBody): str
 
 const STATES = { enforced: 'full', partial: 'partial', unenforced: 'none' } as const;
 
-/** The coverage, and how many findings weaken it. What of it holds now depends on the mode. */
+/** The coverage and the number of findings that weaken it. Whether the container is enforced depends on its mode. */
 export function protection({ coverage, findings }: ContainerBody): string {
   const weak = findings.filter((f) => f.state !== 'enforced').length;
   return coverage.state === 'enforced' ? STATES.enforced : `${STATES[coverage.state]} (${weak})`;
 }
 
-/** The codes of what weakens it, and of what its labels say wrongly; drawbridge inspect has the sentences. */
+/** The codes of findings that weaken the coverage and of wrong labels. drawbridge inspect shows their text. */
 function hints({ findings }: ContainerBody): readonly string[] {
   const codes = findings.filter((f) => f.state !== 'enforced' || TOLD.includes(f.code)).map((f) => f.code);
   const all = [...new Set(codes)];

@@ -198,7 +198,7 @@ async function editList(session: Session, name: string): Promise<ListBody> {
   }
 }
 
-/** Undefined: refused, and to be edited again. */
+/** Returns undefined when the list was refused and is to be edited again. */
 async function put(
   session: Session,
   list: ListBody,
@@ -239,7 +239,7 @@ async function runEditor({ host }: Session, file: string): Promise<void> {
     );
 }
 
-/** A list as its file would say it. */
+/** A list in the form of its file. */
 function listYaml({ description, hosts, match, mode, allow }: ListBody): string {
   return stringify({ description, hosts, match, mode, allow }, { lineWidth: 0 });
 }

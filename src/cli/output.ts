@@ -36,7 +36,7 @@ export class Output {
     this.#host.stderr.write(`${printable(text)}\n`);
   }
 
-  /** On a terminal as people say it ("3 minutes ago"), in a pipe RFC 3339. */
+  /** On a terminal a relative time ("3 minutes ago"), in a pipe RFC 3339. */
   time(time: string): string {
     return this.#host.isTerminal ? relativeTime(time, Date.now()) : time;
   }
@@ -51,7 +51,7 @@ export class Output {
     return this.#host.isTerminal ? sizeText(bytes) : `${bytes} B`;
   }
 
-  /** Print a table. If it is empty, print `none` instead (terminal only), which says what to do. */
+  /** Print a table. If it is empty, print `none` instead (terminal only): a sentence with the next step. */
   table(head: readonly string[], rows: readonly (readonly string[])[], none?: string): void {
     if (rows.length === 0 && none !== undefined) {
       this.note(none);
@@ -115,7 +115,7 @@ const UNITS: readonly (readonly [ms: number, noun: string, short?: string])[] = 
   [60_000, 'minute', 'min'],
 ];
 const SECOND = [1_000, 'second', 's'] as const;
-/** Beyond so many days (ms) a date says more than a count of days. */
+/** Times that are further away than this (ms) are shown as a date. */
 const LONGEST_MS = 60 * 86_400_000;
 
 /** "3 minutes ago", "in 9 min"; a date where it is long ago or far ahead. Text that is no time stays as it is. */

@@ -44,7 +44,7 @@ function flagsOf(words: readonly string[]): Flags {
 const TORN_DOWN = 4;
 
 /**
- * Ends at SIGTERM and SIGINT (the kernel keeps enforcing), or after a teardown. SIGHUP starts anew with the file's new
+ * Ends at SIGTERM and SIGINT (the kernel keeps enforcing), or after a teardown. SIGHUP starts again with the file's new
  * content; where that does not start, with the old one.
  */
 async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
@@ -176,7 +176,7 @@ const LINE = /[\r\n]+/g;
 
 /**
  * Reports to the service manager: ready, reloading, stopping, and alive. Alive means that the event loop turns and that the
- * service says of itself that nothing is stuck; else the watchdog ends the process, and systemd starts it again. The kernel
+ * service reports that nothing is stuck; otherwise the watchdog ends the process, and systemd starts it again. The kernel
  * enforces meanwhile.
  */
 export class Liveness implements Disposable {
@@ -266,7 +266,7 @@ export function guardCommand(program: Command, registry: Registry): void {
   });
 }
 
-/** A fault in the configuration must not leave the host open at boot: it is said, and the base uses the keys that are sound. */
+/** A fault in the configuration must not leave the host open at boot: it is reported, and the base uses the valid keys. */
 async function configOrWhatIsSound(session: Session): Promise<Config> {
   try {
     return await session.config();

@@ -39,6 +39,25 @@ export type Refusal =
   | { readonly kind: 'not-in-force'; readonly detail: string; readonly remedy: string }
   | { readonly kind: 'closed'; readonly detail: string; readonly remedy: string };
 
+/** An error that carries what to do about it. Its message is the detail and the remedy, for the log. */
+export class RemedyError extends Error {
+  readonly detail: string;
+  /** Undefined when the error suggests none. */
+  readonly remedy: string | undefined;
+  constructor(detail: string, remedy: string | undefined, cause?: unknown) {
+    super(
+      remedy === undefined ? detail : `${detail}. ${remedy}`,
+      cause === undefined ? undefined : { cause },
+    );
+    this.detail = detail;
+    this.remedy = remedy;
+  }
+}
+
+/** The message of an error without its remedy. */
+export const detailOf = (e: unknown): string =>
+  e instanceof RemedyError ? e.detail : e instanceof Error ? e.message : String(e);
+
 export class RefusedError extends Error {
   readonly refusal: Refusal;
   constructor(refusal: Refusal) {

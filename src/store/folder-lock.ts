@@ -92,10 +92,10 @@ function lockOf(dir: string, handle: FileHandle, server: Server, ownId: string |
   return {
     verify: async () => {
       if (ownId !== undefined && (await identity(path)) === ownId) return;
-      throw new StoreError(
-        'locked',
-        `${path} is no longer this process's lock. Restart the service, and let no two instances share ${dir}`,
-      );
+      throw new StoreError('locked', {
+        detail: `${path} is no longer this process's lock`,
+        remedy: `Restart the service, and let no two instances share ${dir}`,
+      });
     },
     release: async () => {
       if ((await identity(path)) === ownId) await unlink(path);
@@ -106,11 +106,12 @@ function lockOf(dir: string, handle: FileHandle, server: Server, ownId: string |
 }
 
 function lockedError(dir: string, holder: string): StoreError {
-  return new StoreError(
-    'locked',
-    `${dir} is in use by ${holder}. Stop that instance (drawbridge teardown, or systemctl stop drawbridge), ` +
-      'or give this one a folder of its own with `state:` in its configuration',
-  );
+  return new StoreError('locked', {
+    detail: `${dir} is in use by ${holder}`,
+    remedy:
+      'Stop that instance (drawbridge teardown, or systemctl stop drawbridge), or give this one a folder of its own ' +
+      'with `state:` in its configuration',
+  });
 }
 
 /** A path through an open folder: sun_path has 107 bytes, and the path of the folder may be longer. */

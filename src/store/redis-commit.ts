@@ -75,7 +75,10 @@ function refusal(link: RedisLink, e: Error): StoreError {
   const remedy = REMEDIES.find(([pattern]) => pattern.test(e.message))?.[1] ?? 'see its log';
   return new StoreError(
     'write',
-    `Redis at ${link.target.shown} refused the change: ${e.message}. Nothing was changed; ${remedy}`,
+    {
+      detail: `Redis at ${link.target.shown} refused the change: ${e.message}`,
+      remedy: `Nothing was changed; ${remedy}`,
+    },
     e,
   );
 }

@@ -174,14 +174,18 @@ export class RedisLink {
   away(cause?: unknown): StoreError {
     const why = cause instanceof Error ? cause.message : this.#lastError;
     const detail = `Redis at ${this.target.shown} does not answer (${why}): nothing was changed`;
-    return new StoreError('away', `${detail}. Try again when it is back; see drawbridge status`, cause);
+    return new StoreError(
+      'away',
+      { detail, remedy: 'Try again when it is back; see drawbridge status' },
+      cause,
+    );
   }
 
   unknown(why: string, cause?: unknown): StoreError {
     const detail = `Redis at ${this.target.shown} may have taken the change, and ${why}`;
     return new StoreError(
       'unknown',
-      `${detail}. Read what is stored, and make the change again if it is missing`,
+      { detail, remedy: 'Read what is stored, and make the change again if it is missing' },
       cause,
     );
   }

@@ -67,11 +67,10 @@ function tlsOf(file: string | undefined): { ca?: Buffer } {
   try {
     return { ca: readFileSync(file) };
   } catch (e) {
-    throw new StoreError(
-      'value',
-      `store.redis: the certificate of ca=${file} cannot be read (${e instanceof Error ? e.message : e}). ` +
-        'Name an existing, readable file',
-    );
+    throw new StoreError('value', {
+      detail: `store.redis: the certificate of ca=${file} cannot be read (${e instanceof Error ? e.message : e})`,
+      remedy: 'Name an existing, readable file',
+    });
   }
 }
 

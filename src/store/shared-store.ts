@@ -275,6 +275,10 @@ class RedisBlobs implements BlobStore {
 
   #failed(e: unknown): StoreError {
     if (!isRefusal(e)) return this.#link.unknown('did not confirm it', e);
-    return new StoreError('write', `Redis refused a blob: ${e.message}. Nothing was changed`, e);
+    return new StoreError(
+      'write',
+      { detail: `Redis refused a blob: ${e.message}`, remedy: 'Nothing was changed' },
+      e,
+    );
   }
 }

@@ -1,12 +1,21 @@
+import { RemedyError } from '../lib/problem.js';
+
+/** The detail and the remedy of an error. */
+interface RemedyText {
+  readonly detail: string;
+  readonly remedy: string;
+}
+
 /**
  * An error of the store; the message ends with the remedy. `newer`: a file was written by a newer version. `away`: the shared
  * store does not answer and nothing was written. `unknown`: the shared store received the write and did not confirm it, so
  * that it may be stored.
  */
-export class StoreError extends Error {
+export class StoreError extends RemedyError {
   readonly code: 'locked' | 'corrupt' | 'newer' | 'write' | 'value' | 'closed' | 'away' | 'unknown';
-  constructor(code: StoreError['code'], message: string, cause?: unknown) {
-    super(message, cause === undefined ? undefined : { cause });
+  constructor(code: StoreError['code'], text: string | RemedyText, cause?: unknown) {
+    const { detail, remedy } = typeof text === 'string' ? { detail: text, remedy: undefined } : text;
+    super(detail, remedy, cause);
     this.name = 'StoreError';
     this.code = code;
   }
@@ -22,24 +31,29 @@ export function writeError(file: string, e: unknown): StoreError {
   const remedy = full
     ? 'free space on that file system and try again'
     : 'check that the file system is writable and healthy, then try again';
-  return new StoreError('write', `cannot write ${file}: ${why}. Nothing was changed; ${remedy}`, e);
+  return new StoreError(
+    'write',
+    { detail: `cannot write ${file}: ${why}`, remedy: `Nothing was changed; ${remedy}` },
+    e,
+  );
 }
 
 export function corruptError(file: string, offset: number, what: string): StoreError {
-  return new StoreError(
-    'corrupt',
-    `${file} is damaged at byte ${offset}: ${what}. Nothing was read or changed. ` +
-      'Put back a copy of the state folder from a backup, or move the folder away to start with an empty store',
-  );
+  return new StoreError('corrupt', {
+    detail: `${file} is damaged at byte ${offset}: ${what}`,
+    remedy:
+      'Nothing was read or changed. Put back a copy of the state folder from a backup, or move the folder away to start ' +
+      'with an empty store',
+  });
 }
 
 export function newerError(file: string, found: string, known: string): StoreError {
-  return new StoreError(
-    'newer',
-    `${file} was written by a newer version of Drawbridge: its format is ${found}, this version reads ${known}. ` +
+  return new StoreError('newer', {
+    detail: `${file} was written by a newer version of Drawbridge: its format is ${found}, this version reads ${known}`,
+    remedy:
       'Nothing was read or changed. Install the newer version again, or put back a copy of the state folder from before ' +
       'the upgrade',
-  );
+  });
 }
 
 /** Why the service runs closed, and what the operator can do about it. */
@@ -74,8 +88,7 @@ export function closedCause(e: unknown): ClosedCause | undefined {
   return remedy === undefined ? undefined : { reason: `the state cannot be opened: ${e.message}`, remedy };
 }
 
-function ofTheStore({ code, message }: StoreError): ClosedCause | undefined {
-  const reason = message.split('. ')[0] ?? message;
+function ofTheStore({ code, detail: reason }: StoreError): ClosedCause | undefined {
   if (code === 'corrupt') return { reason, remedy: STORE_REMEDY };
   if (code === 'newer') return { reason, remedy: NEWER_REMEDY };
   if (code === 'write') return { reason, remedy: 'make the state folder writable, with space left' };

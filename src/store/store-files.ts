@@ -268,11 +268,10 @@ async function verify(path: string, items: ReadonlyMap<string, Stored>, revision
     if (item?.json === c.json && item.revision === c.revision) same++;
   });
   if (same === items.size && end?.items === same && end.revision === revision) return;
-  throw new StoreError(
-    'write',
-    `${path} does not contain what was written: ${same} of ${items.size} items at revision ${end?.revision}, not ${revision}. ` +
-      'The log is kept; check the disk',
-  );
+  throw new StoreError('write', {
+    detail: `${path} does not contain what was written: ${same} of ${items.size} items at revision ${end?.revision}, not ${revision}`,
+    remedy: 'The log is kept; check the disk',
+  });
 }
 
 function* snapshotChunks(items: ReadonlyMap<string, Stored>, revision: number): Generator<Buffer> {

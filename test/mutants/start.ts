@@ -24,7 +24,7 @@ export const START: readonly Mutant[] = [
     id: 'start-config-not-closed',
     what: 'a configuration that is refused leaves the host open at boot',
     file: 'src/cli/service-commands.ts',
-    from: '    await session.host.layClosed(lenient, session.host.createLog(lenient.log));\n',
+    from: '    await session.host.layClosed(lenient, await session.host.createLog(lenient.log));\n',
     to: '',
     killedBy: { file: 'test/pure/cli/run.test.ts', test: 'a refused configuration ends the start, closed' },
   },

@@ -1,4 +1,5 @@
 import { getSystemErrorMap } from 'node:util';
+import { RemedyError } from '../../lib/problem.js';
 
 export interface ErrorDetail {
   /** The text of the kernel's extended ack, if there is one. */
@@ -26,16 +27,17 @@ function nameOf(errno: number): readonly [string, string] {
  * A refusal by the kernel. The message has the operation, the reason and the remedy. `code` is the symbolic name, such
  * as ENOENT.
  */
-export class NetlinkError extends Error {
+export class NetlinkError extends RemedyError {
   readonly errno: number;
   readonly code: string;
   readonly operation: string;
 
   constructor(operation: string, errno: number, detail: ErrorDetail = {}) {
     const [code, words] = nameOf(errno);
-    const remedy = detail.remedy ?? REMEDIES[code] ?? '';
+    const remedy = detail.remedy ?? REMEDIES[code];
     const kernel = detail.kernelText === undefined ? '' : `, the kernel says: ${detail.kernelText}`;
-    super(`${operation}: ${detail.reason ?? words} (${code})${kernel}.${remedy === '' ? '' : ` ${remedy}`}`);
+    const text = `${operation}: ${detail.reason ?? words} (${code})${kernel}`;
+    super(remedy === undefined ? `${text}.` : text, remedy);
     this.name = 'NetlinkError';
     this.errno = errno;
     this.code = code;

@@ -27,7 +27,10 @@ const web: ContainerFacts = {
   endpoints: [],
   published: [],
 };
-const FULL = 'cannot write /state/store.log: the disk is full. Nothing was changed; free space';
+const FULL = {
+  detail: 'cannot write /state/store.log: the disk is full',
+  remedy: 'Nothing was changed; free space',
+};
 
 let dir: string;
 let store: Store;

@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { Host, RunningService } from '../../../src/cli/host.js';
 import type { Config } from '../../../src/config/config.js';
+import { NetlinkError } from '../../../src/kernel/netlink/netlink-error.js';
 import { Bench } from './bench.js';
 
 let bench: Bench;
@@ -137,9 +138,7 @@ it.each([
     /^EEXIST.*\/x'\n {2}→ move what is there away/,
   ],
   [
-    Object.assign(new Error('bind packet queue 53: taken (EPERM). Choose another queue.'), {
-      name: 'NetlinkError',
-    }),
+    new NetlinkError('bind packet queue 53', 1, { reason: 'taken', remedy: 'Choose another queue.' }),
     /^bind packet queue 53: taken \(EPERM\)\n {2}→ Choose another queue/,
   ],
 ])('says of %s what to do', async (error, wanted) => {
