@@ -7,8 +7,8 @@ import { type Attempt, attackSuite, type How, PROGRAMS, seen } from './technique
 import { arp, BROADCAST, type Bytes, bytes, type Ends, ether, icmp, ip, mac, u8, u16, u32 } from './wire.js';
 
 const LEARNS_NOTHING = 'veths have static forwarding entries, and teach their bridge nothing';
-const ITS_OWN_MAC = `frames that do not come from the port's own MAC are dropped; ${LEARNS_NOTHING}`;
-const NOT_ITS_OWN = "ARP and ND about addresses that are not the port's own are dropped";
+const ITS_OWN_MAC = `frames that do not come from the veth's own MAC are dropped; ${LEARNS_NOTHING}`;
+const NOT_ITS_OWN = "ARP and ND about addresses that are not the veth's own are dropped";
 const CLAIMS = 'what a veth claims beyond its own addresses is rate-limited';
 const UDP = 17;
 const ARP = 0x0806;

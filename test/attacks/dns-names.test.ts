@@ -3,8 +3,8 @@ import { ask, type Query } from './dns.js';
 import { ALLOW, BOTH, beside, forged, lying, name, PORT, ZONE } from './lies.js';
 import { type Attempt, asked, attackSuite, seen, type Technique } from './technique.js';
 
-const NOT_OURS = 'only the asked name and its aliases are learned, from the answer section';
-const FORGED = 'id, port, letter case and source must all be those of the question';
+const NOT_OURS = 'only the queried name and its aliases are learned, from the answer section';
+const FORGED = 'id, port, letter case and source must all be those of the query';
 const NOT_PLAIN = 'names of other bytes than letters, digits, "-" and "_" match no entry';
 const OTHER = 'names are compared whole, label by label';
 
@@ -108,7 +108,7 @@ attackSuite(
     },
     {
       id: 'answers-forged-case',
-      title: 'a forged answer that does not know the letters’ case',
+      title: 'a forged answer without the letter case of the query',
       stoppedBy: FORGED,
       ...forged('case'),
     },
@@ -121,7 +121,7 @@ attackSuite(
     {
       id: 'answers-forged-second',
       title: 'a second answer behind the true one',
-      stoppedBy: 'the first right answer ends the question: its port is closed',
+      stoppedBy: 'the first valid answer ends the query: its port is closed',
       ...forged('second'),
     },
     {

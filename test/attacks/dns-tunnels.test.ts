@@ -7,9 +7,9 @@ const OURS = 'tunnel.test';
 /** Permitted to the attacker: what rides on questions for it must not get out with them. */
 const MAY = 'may.attack.test';
 const BOTH: readonly Family[] = ['v4', 'v6'];
-const ASKED_OF_NONE = 'a name without an entry is answered here, no upstream is asked';
+const ASKED_OF_NONE = 'a name without an entry is answered by Drawbridge, and the query is not forwarded';
 const MADE_ANEW = 'the query to the upstream is created from the name and the type alone';
-const REDIRECT = 'port 53 is redirected to our resolver, whatever address was asked';
+const REDIRECT = "port 53 is redirected to Drawbridge's resolver, whatever the destination address";
 const CHAIN = "the container's chain: no entry for that address and port";
 
 const secret = (a: Attempt): string => `${a.tag}.${OURS}`;

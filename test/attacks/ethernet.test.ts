@@ -5,9 +5,9 @@ import { raw } from './raw.js';
 import { attackSuite, type How, PERMITTED } from './technique.js';
 import { arp, BROADCAST, type Bytes, bytes, ether, fragment, ip, tcp, u8, u16, udp } from './wire.js';
 
-const NO_OTHER = 'an enforced port sends IPv4, IPv6 and ARP, and nothing else';
+const NO_OTHER = 'an enforced veth sends IPv4, IPv6 and ARP, and nothing else';
 const ITS_OWN_MAC =
-  "frames that do not come from the port's own MAC are dropped before the bridge learns of them";
+  "frames that do not come from the veth's own MAC are dropped before the bridge learns of them";
 const ITS_OWN_BRIDGE = 'an enforced veth speaks to the MAC of its own bridge only; other frames are lifted';
 const UDP = 17;
 const TCP = 6;

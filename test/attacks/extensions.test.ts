@@ -21,8 +21,8 @@ import {
 
 const BOTH: readonly Family[] = ['v4', 'v6'];
 const CHAIN = "the container's chain: the rules evaluate the protocol behind the extension headers";
-const NO_OPTIONS = 'packets of enforced ports with IP options are dropped';
-const NO_EXTENSIONS = 'packets of enforced ports with extension headers are dropped';
+const NO_OPTIONS = 'packets of enforced veths with IP options are dropped';
+const NO_EXTENSIONS = 'packets of enforced veths with extension headers are dropped';
 const OWN_RESOLVER = "the flow is with Drawbridge's own resolver";
 const WHOLE = 'fragments are reassembled before the rules evaluate them, or dropped';
 const UDP = 17;

@@ -22,7 +22,7 @@ const heirs = shownHere({
   title:
     'the next container on an address and MAC while Docker’s socket hangs, refuses, answers 500 or garbage, or is seconds late',
   families: ['v4', 'v6'],
-  stoppedBy: 'a veth is bound only by what Docker was asked for after the veth appeared',
+  stoppedBy: 'a veth is bound only by a Docker request sent after the veth appeared',
 });
 const sameFlow = shownHere({
   id: 'heir-on-held-flow',
@@ -36,19 +36,19 @@ const ignored = shownHere({
   id: 'heir-of-ignored-bridge',
   title: 'a managed network on the bridge of an ignored one that has gone, while Docker does not answer',
   families: ['v4', 'v6'],
-  stoppedBy: 'a bridge is exempt only by what Docker was asked for after the veth appeared on it',
+  stoppedBy: 'a bridge is exempt only by a Docker request sent after the veth appeared on it',
 });
 const restarted = shownHere({
   id: 'heir-after-docker-kill',
   title: 'a container that comes up again on another’s address after kill -9 of dockerd',
   families: ['v4', 'v6'],
-  stoppedBy: 'a veth is bound only by what Docker was asked for after the veth appeared',
+  stoppedBy: 'a veth is bound only by a Docker request sent after the veth appeared',
 });
 const lan = shownHere({
   id: 'heir-on-macvlan',
   title: 'the next container on a macvlan address while Docker does not answer',
   families: ['v4', 'v6'],
-  stoppedBy: 'a new namespace is opened only by what Docker was asked for after it appeared',
+  stoppedBy: 'a new namespace is opened only by a Docker request sent after it appeared',
 });
 const frames = shownHere({
   id: 'heir-on-macvlan-frames',

@@ -7,7 +7,7 @@ import { where } from './raw.js';
 import { type Attempt, attackSuite, PERMITTED, program, seen } from './technique.js';
 
 const ACCOMPLICE = { v4: '93.184.3.1', v6: '2600:9000:3::1' } as const;
-const EXPECTED = 'that a helper expects a connection permits nothing: only ICMP errors are related';
+const EXPECTED = 'RELATED connections from conntrack helpers are not allowed: only ICMP errors are';
 /** Each attempt has its own: what another expects is not taken for it. */
 const ports = new Map<string, number>();
 const portOf = (a: Attempt): number => {

@@ -21,7 +21,7 @@ const MARKS = [
   0x7f00_3fff,
 ];
 const MARKED = join(import.meta.dirname, 'programs', 'marked.mjs');
-const OWN_NAMESPACE = 'a mark ends at the border of its namespace: the host marks by port';
+const OWN_NAMESPACE = 'a mark ends at the border of its namespace: the host marks by veth';
 const FIRST = 'each veth is bound before its first packet, or the packet is queued';
 const IMAGE = 'labels of the image may only tighten';
 
@@ -134,7 +134,7 @@ attackSuite(
     {
       id: 'second-leg',
       title: 'by the second of its networks',
-      stoppedBy: "every port of a container has the container's policy",
+      stoppedBy: "every veth of a container has the container's policy",
       families: BOTH,
       attack: async (a) => {
         const found = await a.asRoot('ip', '-j', 'address', 'show', 'dev', 'eth1');

@@ -214,7 +214,7 @@ attackSuite(
     {
       id: 'macvlan-dns',
       title: "a name, asked of Docker's resolver and of another",
-      stoppedBy: 'inside its namespace port 53 leads to Drawbridge, whatever resolver is asked',
+      stoppedBy: 'inside its namespace port 53 leads to Drawbridge, whatever the resolver',
       families: ['v4'],
       attack: async (a) => {
         for (const server of ['127.0.0.11', '8.8.8.8'])

@@ -19,7 +19,8 @@ import {
   udp,
 } from './wire.js';
 
-const NO_GROUPS = 'an enforced port sends to no group and no broadcast, but where an entry names it';
+const NO_GROUPS =
+  'an enforced veth sends to no multicast group and no broadcast address without an entry for it';
 const BY_POLICY = 'a frame to a unicast MAC is evaluated by the policy, whatever its IP destination is';
 const UDP = 17;
 
@@ -174,7 +175,7 @@ attackSuite(
     {
       id: 'multicast-mld6',
       title: 'a kilobyte behind a listener report',
-      stoppedBy: 'listener reports of an enforced port are no longer than those of sixteen groups',
+      stoppedBy: 'listener reports of an enforced veth are no longer than those of sixteen groups',
       ...heard(
         ['v6'],
         [
@@ -188,7 +189,7 @@ attackSuite(
     },
     {
       id: 'multicast-echo',
-      title: 'an echo request to everybody',
+      title: 'an echo request to all hosts',
       stoppedBy: NO_GROUPS,
       ...heard(
         ['v6', 'v4'],

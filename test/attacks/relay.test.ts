@@ -22,7 +22,7 @@ const ALLOW = [
   'host:8101-8104/tcp+udp',
   `container:free:${PROXY}, container:bound:${PROXY}`,
 ].join(', ');
-const HOST_ENTRY = 'INPUT: the host is reached by `host:` entries only, whichever of its addresses is asked';
+const HOST_ENTRY = 'INPUT: the host is reached by `host:` entries only, at each of its addresses';
 const ORIGINAL = 'evaluated by the original address and port, and by those after DNAT';
 const CHAIN = "the container's chain: no entry for that address and port";
 
@@ -191,7 +191,7 @@ attackSuite('relays', { attacker: { labels: { 'drawbridge.allow': ALLOW } }, pre
   {
     id: 'host-loopback',
     title: "a service at the host's 127.0.0.1, where route_localnet is on",
-    stoppedBy: 'INPUT: packets of managed ports to 127.0.0.0/8 are not the host’s own',
+    stoppedBy: 'INPUT: packets of managed veths to 127.0.0.0/8 are not the host’s own',
     families: ['v4'],
     attack: async (a) => {
       const { ip4, mac } = await a.attacker.addresses();

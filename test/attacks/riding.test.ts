@@ -8,7 +8,7 @@ import { type Attempt, asked, attackSuite, PROGRAMS, program, seen, type Techniq
 const BOTH: readonly Family[] = ['v4', 'v6'];
 const PORT = 7000;
 const SLOW_MS = 1500;
-const IDENTITY = 'a flow goes on unjudged only for the cgroup that its connmark names';
+const IDENTITY = 'an established flow skips evaluation only for the cgroup that its connmark names';
 const SLOW = 'slow.example.com';
 
 /** Below the kernel's own range and below Drawbridge's: nobody has one by chance. */

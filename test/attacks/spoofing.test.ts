@@ -22,14 +22,14 @@ import {
   udp,
 } from './wire.js';
 
-const NOT_ITS_OWN = "ARP and ND about addresses that are not the port's own are dropped";
+const NOT_ITS_OWN = "ARP and ND about addresses that are not the veth's own are dropped";
 const ITS_OWN_MAC =
-  "frames that do not come from the port's own MAC are dropped before the bridge learns of them";
+  "frames that do not come from the veth's own MAC are dropped before the bridge learns of them";
 const ITS_OWN_OPTION = 'the link-layer address in neighbour discovery is the MAC of its veth';
 const CLAIMED = 'no veth claims the address of an enforced container but its own';
-const NO_MORE = 'ARP and discovery of an enforced port are no longer than they need be';
-const NO_ROUTER = 'an enforced port is no router: advertisements and redirects are dropped';
-const POLICY = 'the policy of its port, as for every neighbour';
+const NO_MORE = 'ARP and neighbour discovery of an enforced veth are no longer than necessary';
+const NO_ROUTER = 'an enforced veth is no router: advertisements and redirects are dropped';
+const POLICY = 'the policy of its veth, as for every neighbour';
 const UDP = 17;
 const NOBODY = '02:42:00:00:77:01';
 const ARP = 0x0806;

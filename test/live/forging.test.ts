@@ -21,7 +21,7 @@ interface Place {
   readonly ip6: string;
   readonly mac: string;
 }
-const BY_PORT = 'the mark of the port, given only to its own address and MAC';
+const BY_PORT = 'the mark of the veth, assigned only to its own address and MAC';
 const BOTH = ['v4', 'v6'] as const;
 const shown = {
   address: shownHere({
@@ -40,7 +40,7 @@ const shown = {
     id: 'forged-neighbour',
     title: 'ARP announcements and neighbour advertisements for the address of another',
     families: BOTH,
-    stoppedBy: "ARP and ND about addresses that are not the port's own are dropped",
+    stoppedBy: "ARP and ND about addresses that are not the veth's own are dropped",
   }),
 };
 

@@ -35,11 +35,11 @@ const reloaded = shownHere({
   id: 'host-network-reload',
   title: "in the host's network namespace, every table of iptables emptied at once",
   families: ['v4', 'v6'],
-  stoppedBy: 'the backstop that no iptables command reaches asks for the cgroup of the socket, too',
+  stoppedBy: 'the backstop, which no iptables command reaches, matches the cgroup of the socket, too',
 });
 const renumbered = shownHere({
   id: 'host-network-number',
-  title: "in the host's network namespace, with the number and the port of a container that was there before",
+  title: "in the host's network namespace, with the identity and the port of a previous container there",
   families: ['v4', 'v6'],
   stoppedBy: 'flows that carry a reused identity are deleted before it is assigned',
 });

@@ -15,7 +15,7 @@ const ALLOWED = '93.184.1.1';
 const GRANTED = '93.184.1.2';
 const DENIED = '93.184.1.3';
 
-const NEVER = 'closed to every managed port, whatever the mode and the policy';
+const NEVER = 'closed to every managed veth, whatever the mode and the policy';
 const shown = {
   api: shownHere({
     id: 'drawbridge-api',
