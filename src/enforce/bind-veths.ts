@@ -48,7 +48,7 @@ const isProven = ({ endpoint }: Candidate, veth: HostLink): boolean =>
 const isOutdated = (veth: HostLink, all: readonly Candidate[]): boolean =>
   all.some((c) => c.endpoint.mac === veth.peerMac && !isProven(c, veth));
 
-/** A veth without a master may be Docker's, about to be attached: only one that stands on another bridge is exempt. */
+/** A veth without a master may be Docker's, about to be attached: only a veth on another bridge is exempt. */
 const isExempt = (
   veth: HostLink,
   managed: ReadonlyMap<number, unknown>,

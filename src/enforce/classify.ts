@@ -26,15 +26,15 @@ const QUICK_MS = 50;
 class PassError extends Error {}
 
 /**
- * Finds out who stands behind ports whose packets are held. A port is nobody's only when a list begun after a packet of
- * its own knows no container for it (Docker makes a port before it says whose it is), when no container starts or joins
- * a network, and when it has not been a container's before, nor leads to the namespace of one.
+ * Determines the container of each veth with held packets. A veth counts as unattributed only when a list that began after
+ * a packet of this veth knows no container for it (Docker creates a veth before it reports the container), when no container
+ * starts or joins a network, and when the veth neither belonged to a container before nor leads to the namespace of one.
  */
 export class Classifier {
   readonly #o: ClassifierParts;
   #running = false;
   #again = false;
-  /** Veths whose packets wait now. */
+  /** The veths with waiting packets. */
   #waiting: () => ReadonlySet<number> = () => new Set();
   /** When the newest run began that has been answered in full, or that Docker has refused to answer. */
   #answered = Number.NEGATIVE_INFINITY;

@@ -14,7 +14,7 @@ import { BOUNDS } from '../ruleset/verdict-chains.js';
 import type { Tallies } from './recorded.js';
 import type { Recording } from './recording.js';
 
-/** What a rule's log prefix ends with, in words. */
+/** The text for the end of a log prefix, where a limit denied the packet. */
 function limitReason(what: string, member: Pick<Subject, 'limits'> | undefined): string | undefined {
   const limits = member?.limits;
   if (what === 'connections') return `limit connections=${limits?.connections ?? '?'} reached`;
@@ -71,7 +71,7 @@ export class DeniedLog implements Disposable {
   }
 }
 
-/** Words of rules that only tell. */
+/** Log words of rules that only log. */
 const PASSED: readonly string[] = ['would', 'near', 'seen'];
 /** Observed, to a neighbour past FORWARD: the bridge table logs it whether or not an entry permits it. */
 const NEAR = 'near';
@@ -80,10 +80,10 @@ const MAX_CONTAINERS = 2_000;
 /** A resolver sends the questions of a pair within milliseconds; musl and busybox one after the other. */
 const PAIR_MS = 2_000;
 const MAX_PAIRS = 4_096;
-/** The kernel holds it of an earlier run, or of a version that has just been replaced. */
-const UNTOLD = 'a threat feed lists it';
+/** The address is in the kernel's set from an earlier run, or from a version of the feeds that was just replaced. */
+const UNKNOWN_FEED = 'a threat feed lists it';
 
-/** What was denied lately, bounded for each container, and how often. Each is joined with the name that was told for it. */
+/** Recent denials, bounded for each container, and their totals. Each denial has the name that the container resolved. */
 export class Denials {
   readonly #o: DenialsParts;
   readonly #now: () => number;
@@ -131,7 +131,7 @@ export class Denials {
   #reason(word: string, address: string, isIn: boolean): string {
     const { threats } = this.#o;
     const from = isIn ? 'from outside: ' : '';
-    const text = (hit: ThreatHit | undefined): string => `${from}${hit ? hitText(hit) : UNTOLD}`;
+    const text = (hit: ThreatHit | undefined): string => `${from}${hit ? hitText(hit) : UNKNOWN_FEED}`;
     if (word === 'threat')
       return text(isIn ? threats.blockedSource(address) : threats.blockedAddress(address));
     if (word === 'seen') {
@@ -159,7 +159,7 @@ export class Denials {
     });
   }
 
-  /** Resolvers ask for A and AAAA together: one lookup of a program is one event, whose types are asked once each. */
+  /** Resolvers ask for A and AAAA together: one lookup of a program is one event with one query of each type. */
   #isSecondOfPair(e: NameEvent): boolean {
     const now = this.#now();
     const key = `${e.container} ${e.name} ${e.verdict} ${e.reason}`;

@@ -18,7 +18,7 @@ export interface Surroundings {
   readonly self: ContainerFacts;
   /** An address of the host, as the container reaches it. */
   readonly isHost: (address: string) => boolean;
-  /** A name must not lead there unless its entry says `private`. */
+  /** A name must not lead there unless its entry has `private`. */
   readonly isPrivate: (address: string) => boolean;
 }
 
@@ -125,7 +125,7 @@ function publisher(
   return undefined;
 }
 
-/** Ports that the entry of a name stands for without saying so. */
+/** The ports of an entry without a port. */
 const WEB: readonly number[] = [80, 443];
 function elsewhere(sent: Sent, { isPrivate }: Surroundings): Sighting {
   const [name] = sent.names;

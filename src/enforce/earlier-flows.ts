@@ -19,13 +19,14 @@ interface Options {
   readonly log: Logger;
 }
 
-/** How long stragglers are barred (s): new TCP connections are not, new datagrams would be. */
+/** How long late packets of a deleted flow are blocked (s). New TCP connections are not blocked; new datagrams would be. */
 const BAR_SECONDS = { tcp: 7 * 86_400, others: 2 };
 
 /**
- * While no rule stood for them, an answer that found no flow has opened one, turned around: by it both sides would go on. Ends those
- * that their members may not have begun. Who opened one really opens it again: by its next datagram a little later, by its
- * next TCP connection (of those only the ones are doubted whose beginning nobody saw).
+ * If rules were missing, conntrack may have created an entry from a reply packet, with original and reply direction
+ * swapped: by it both sides could go on. Delete such entries unless policy allows the container to initiate them. A
+ * legitimate sender creates its entry again: by its next datagram, or by its next TCP connection (only TCP entries that
+ * conntrack picked up mid-stream are deleted).
  */
 export async function deleteReversedFlows(
   o: Options,
@@ -76,23 +77,23 @@ async function ofHosts(
     const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
       log.warn(
         { container: m.id, err: String(e) },
-        'what answers opened to it while no rule stood cannot be told',
+        'cannot list the sockets of the container: flows created while rules were missing are not checked',
       );
       return [];
     });
-    const doomed = doubted.filter(
+    const forbidden = doubted.filter(
       (f) => sockets.some((s) => isFrom(reversed(f), s)) && !state.evaluator.keeps(m, reversed(f)),
     );
-    await bar(doomed);
-    for (const flow of doomed) if (kernel.flows.delete(flow)) ended.push({ flow, owner: m.id });
+    await bar(forbidden);
+    for (const flow of forbidden) if (kernel.flows.delete(flow)) ended.push({ flow, owner: m.id });
   }
   return ended;
 }
 
-/** Flows of one member that began before its rule stood, and so bear no mark. */
+/** Flows of one container that began before its rules were installed, and therefore carry no mark. */
 interface UnmarkedFlows {
   readonly kept: readonly Flow[];
-  readonly doomed: readonly Flow[];
+  readonly forbidden: readonly Flow[];
 }
 
 /** By its sockets: what it opened to where it sends. What others opened to it is not its egress. */
@@ -104,7 +105,7 @@ export function sortUnmarkedFlows(
 ): UnmarkedFlows {
   const own = flows.filter((f) => sockets.some((s) => isFrom(f, s)));
   const keeps = (f: Flow): boolean => state.evaluator.keeps(member, f);
-  return { kept: own.filter(keeps), doomed: own.filter((f) => !keeps(f)) };
+  return { kept: own.filter(keeps), forbidden: own.filter((f) => !keeps(f)) };
 }
 
 /** A UDP socket without a peer may have sent anywhere. */
@@ -115,8 +116,8 @@ export function isFrom(f: Flow, s: SocketEnds): boolean {
 }
 
 /**
- * Whoever gets a number in the host's network must not inherit the flows that bear it from somebody before: they end. What
- * is only forwarded bears none of ours: a mark there is somebody else's. `members`: whose number is new.
+ * When an identity mark is reassigned to a host-network container, delete the conntrack entries that carry it. Forwarded
+ * flows are skipped: their connmark belongs to another program. `members`: the subjects with a new identity.
  */
 export async function purgeReusedIdentities(
   kernel: Kernel,

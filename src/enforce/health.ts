@@ -49,11 +49,11 @@ export class Health {
 /** What /readyz decides by; times in ms of a monotonic clock. */
 export interface ReadyFacts {
   readonly now: number;
-  /** A pass has held since the start. */
+  /** A pass has succeeded since the start. */
   readonly hasState: boolean;
   /** Docker answers. */
   readonly isDockerThere: boolean;
-  /** Why the last pass failed; undefined: it held. */
+  /** Why the last pass failed. Undefined if it succeeded. */
   readonly failure: string | undefined;
   /** The oldest change that no pass has brought into force yet. */
   readonly waiting: { readonly since: number; readonly reason: string } | undefined;
@@ -72,7 +72,7 @@ export const CHECKED_MS = 120_000;
 const NO_DOCKER = 'Docker does not answer: the last known state is held, and what is new gets nothing';
 const NO_PASS = 'the first pass has not been applied yet';
 
-/** Whether the kernel holds what it should, as far as that is known. */
+/** Whether the kernel has the desired state, as far as that is known. */
 export function readiness(f: ReadyFacts): Readiness {
   const reason = trouble(f);
   return reason === undefined

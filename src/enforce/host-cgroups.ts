@@ -12,7 +12,7 @@ import type { ContainerFacts, DockerView } from '../policy/container.js';
 import type { Cgroup, HostCgroups } from '../ruleset/desired-state.js';
 import { type ReportProblem, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 
-/** The unified cgroup hierarchy as this room needs it. Paths have no slash before them. */
+/** The unified cgroup hierarchy as this module needs it. Paths have no slash before them. */
 export interface CgroupPort {
   readonly isKnown: boolean;
   of(pid: number | 'self'): string | undefined;
@@ -30,7 +30,7 @@ export interface HostSendersOptions {
   readonly cgroups: CgroupPort;
   readonly parents: Parents;
   readonly onParents: (p: Parents) => void;
-  /** A rule on a container's own cgroup may stand in every table: not with iptables-legacy, see `#gates`. */
+  /** Every table may have a rule on a container's own cgroup: not with iptables-legacy, see `#gates`. */
   readonly singles: () => boolean;
   /** The kernel can give datagrams zones of conntrack. */
   readonly zones: () => boolean;
@@ -45,16 +45,16 @@ const isBelow = (path: string, parent: string): boolean => path.startsWith(`${pa
 const isGated = (c: Cgroup, gates: readonly Cgroup[]): boolean =>
   gates.some((g) => g.path === c.path || isBelow(c.path, g.path));
 
-/** Finds the cgroups of containers in the host's network, and the parents by which they are held before they are known. */
+/** Finds the cgroups of host-network containers, and the parent cgroups that queue their packets before they are known. */
 export class HostCgroupTable {
   readonly #o: HostSendersOptions;
   readonly #parents: Set<string>;
   readonly #made: Set<string>;
   /** Where each process that Docker named is: it does not change. */
   #placed = new Map<string, string | undefined>();
-  /** Objects that stood below a gate when they were first seen, or did not. */
+  /** By cgroup object: whether it was below a gate when it was first seen. */
   #heldAtStart = new Map<string, boolean>();
-  /** Paths of the gates that stand in the kernel. */
+  /** Paths of the gates that are installed in the kernel. */
   #standing: ReadonlySet<string> = new Set();
 
   constructor(options: HostSendersOptions) {
@@ -70,7 +70,7 @@ export class HostCgroupTable {
     this.#tell();
   }
 
-  /** These gates stand in the kernel now. */
+  /** Note that these gates are installed in the kernel. */
   standing(gates: readonly Pick<Cgroup, 'path'>[]): void {
     this.#standing = new Set(gates.map((g) => g.path));
   }
@@ -119,7 +119,7 @@ export class HostCgroupTable {
     return [owner, ...sharing].flatMap((c) => this.#cgroupOf(c) ?? []);
   }
 
-  /** By its process when Docker has told it; before that by its name below a known parent. */
+  /** Found by its process once Docker has reported it, and before that by its name below a known parent. */
   #cgroupOf(c: ContainerFacts): Cgroup | undefined {
     const paths = [
       this.#placed.get(placeKey(c)) ?? [],
@@ -132,7 +132,7 @@ export class HostCgroupTable {
     return undefined;
   }
 
-  /** Every container's process tells where the engine puts them, whatever its network. */
+  /** The process of each container, on any network, shows where the engine puts containers. */
   #learn(view: DockerView): void {
     const placed = new Map<string, string | undefined>();
     const count = this.#parents.size;
@@ -148,14 +148,14 @@ export class HostCgroupTable {
     if (this.#parents.size > count) this.#tell();
   }
 
-  /** Up to the part that bears the container's id: below it are its own. */
+  /** The path up to the part with the container's id: the cgroups below it are its own. */
   #place(id: string, pid: number): string | undefined {
     const parts = this.#o.cgroups.of(pid)?.split('/') ?? [];
     const at = parts.findIndex((p) => p.includes(id));
     return at < 1 ? undefined : parts.slice(0, at + 1).join('/');
   }
 
-  /** A parent that nobody has made yet: the first container below it is held only if it stands. */
+  /** Create missing parents: the packets of the first container below one are queued only if it exists. */
   #ensure(): void {
     const made = [...this.#parents].filter((p) => !isSlice(p) && this.#o.cgroups.make(p));
     for (const parent of made) this.#made.add(parent);
@@ -170,7 +170,7 @@ export class HostCgroupTable {
     return found.filter((g) => !found.some((other) => isBelow(g.path, other.path)));
   }
 
-  /** Nothing runs in it but containers, and build steps; folders between are nobody's. */
+  /** Only containers and build steps run in it; folders between have no processes. */
   #isAlone(parent: string, depth = MAX_DEPTH): boolean {
     const inside = this.#o.cgroups.inside(parent);
     if (parent === '' || !inside || inside.hasProcesses || depth === 0) return false;
@@ -179,7 +179,7 @@ export class HostCgroupTable {
     );
   }
 
-  /** Containers whose parent they share with the host's own processes. */
+  /** Containers that share their parent with processes of the host. */
   #singles(all: readonly Cgroup[], parents: readonly Cgroup[]): Cgroup[] {
     if (!this.#o.singles()) return [];
     return all.filter((c) => !parents.some((p) => isBelow(c.path, p.path)));
@@ -229,7 +229,7 @@ export class HostMode implements Disposable {
   readonly senders: HostCgroupTable;
   readonly resolvers: HostResolvers;
   readonly #o: HostModeOptions;
-  /** Id of the container that we run in ourselves, if we do: its cgroup bears it, with either driver. */
+  /** Id of the container that Drawbridge runs in, if it does: its cgroup path contains the id, with either driver. */
   readonly self: string | undefined;
   /** The command iptables is iptables-legacy. */
   isLegacy = false;
@@ -248,7 +248,7 @@ export class HostMode implements Disposable {
     this.resolvers = new HostResolvers({ dns, port, addresses: kernel.addressTable, log });
   }
 
-  /** Before the first pass. Where Docker will put containers, as far as it can be told before there are any. */
+  /** Called before the first pass. Determines where Docker will put containers, as far as that is known without one. */
   async prepare(): Promise<void> {
     this.isLegacy = (await exec('iptables', ['--version'])).stdout.includes('legacy');
     const said = parentOf(textOf(DAEMON_FILE));
@@ -293,13 +293,13 @@ export function readParents(folder: string, complain?: ReportProblem): Parents {
   return parents ?? { known: [], made: [] };
 }
 
-/** `cgroup-parent` of daemon.json; with systemd's driver it is the name of a slice, whose place in the tree it spells out. */
+/** `cgroup-parent` of daemon.json; with systemd's driver it is the name of a slice, which gives its path in the tree. */
 function parentOf(daemonJson: string | undefined): string | undefined {
   try {
     const said: unknown = JSON.parse(daemonJson ?? '{}')?.['cgroup-parent'];
     return typeof said === 'string' ? placeOf(said.replace(/^\/+|\/+$/g, '')) : undefined;
   } catch {
-    return undefined; // dockerd does not start with such a file: it says so itself
+    return undefined; // dockerd does not start with such a file, and reports it
   }
 }
 

@@ -7,7 +7,7 @@ import { type Marks, UNATTRIBUTED } from '../ruleset/marks.js';
 const QUARANTINE_MS = 30_000;
 
 /**
- * Numbers for containers in packet marks: the lowest free one, so that the dispatch tree stays shallow. A number rests
+ * Identities of containers in packet marks: the lowest free one, so that the dispatch tree stays shallow. An identity rests
  * before it is given out again: packets that wait in a queue may still carry it.
  */
 export class Identities {
@@ -21,7 +21,7 @@ export class Identities {
     this.#max = max;
   }
 
-  /** Takes over what the kernel already holds: short or full id → number. */
+  /** Take over an identity from the kernel, by short or full container id. */
   adopt(id: string, identity: number): void {
     if (this.#used.has(identity)) return;
     this.#byId.set(id, identity);
@@ -32,7 +32,7 @@ export class Identities {
     return this.#byId.get(id);
   }
 
-  /** The container's number, given now if it has none. Throws when all are taken: then nothing new can be held apart. */
+  /** The container's identity, assigned now if it has none. Throws when all are taken: then new containers cannot be distinguished. */
   assign(id: string, now: number): number {
     const known = this.#byId.get(id);
     if (known !== undefined) return known;
@@ -43,7 +43,7 @@ export class Identities {
     return free;
   }
 
-  /** Given since the last `settle`: connections may still bear them from whoever had them before. */
+  /** Identities assigned since the last `settle`: conntrack entries of an earlier holder may still carry them. */
   get born(): ReadonlySet<number> {
     return this.#born;
   }
@@ -70,8 +70,8 @@ export class Identities {
 }
 
 /**
- * After a restart: who the kernel says stands behind each port. Taken over as it is, numbers included, so that no packet
- * meets another's chain while the first pass runs.
+ * Restore the container of each veth from the kernel after a restart, with its identity, so that no packet meets the chain
+ * of another container while the first pass runs.
  */
 export function restoreBindings(
   { bridge, hostMarks }: KernelSnapshot,
@@ -121,7 +121,7 @@ function modeOf(marks: Marks, mark: number): Mode {
 export const addressesIn = ({ id4, id6 }: KernelSnapshot['bridge']): ReadonlySet<string> =>
   new Set([...id4.keys(), ...id6.keys()].flatMap((key) => key.split(' . ').slice(2)));
 
-/** A cgroup bears the id of its container, which may live in another's namespace. */
+/** The path of a cgroup contains the id of its container, which may share the namespace of another container. */
 function adoptHost(path: string, identity: number, view: DockerView, identities: Identities): void {
   const id = /[0-9a-f]{64}/.exec(path)?.[0] ?? '';
   const c = view.containers.get(id);

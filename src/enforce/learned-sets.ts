@@ -24,7 +24,7 @@ function learnedByOwner(state: AppliedState): ReadonlyMap<string, readonly SetDe
   return byOwner;
 }
 
-/** Fills learned sets that were made anew from what the ledger still holds. */
+/** Fill learned sets that were created again from the ledger. */
 export async function refillSets(
   kernel: Pick<Kernel, 'members' | 'add' | 'remove'>,
   dns: Pick<DnsService, 'members'>,

@@ -35,9 +35,9 @@ const AT_ONCE = 8;
 export class LinkEvents {
   readonly #o: LinkEventsParts;
   readonly #newVeths: NewVeths;
-  /** Veths whose containers are known, whether the next pass has bound them or not. */
+  /** Veths with a known container, bound by a pass or not yet. */
   #known: ReadonlySet<number> = new Set();
-  /** Veths that have moved into a namespace while it was unknown whose it is. */
+  /** Veths that have moved into a namespace while their container was unknown. */
   readonly #arrived = new Set<number>();
   /** Many veths arrive together: each call is answered by a run that began after it, and shares it. */
   readonly #binding = new Coalescer(() => this.#bind());
@@ -88,8 +88,8 @@ export class LinkEvents {
   }
 
   /**
-   * The veth is in its namespace, with the MAC it will have (Docker sets both before it brings it up): now it can be told
-   * whose it is.
+   * The veth is in its namespace, with the MAC it will have (Docker sets both before it brings it up): now its
+   * container can be determined.
    */
   async #portArrived(port: number): Promise<void> {
     this.#arrived.add(port);
@@ -97,7 +97,7 @@ export class LinkEvents {
   }
 
   /**
-   * Report the arrived veths whose containers are known; returns the networks that must be asked again. Without a new
+   * Report the arrived veths with a known container; returns the networks that must be asked again. Without a new
    * binding there is no pass: it would only delay the one that has it.
    */
   async #bind(): Promise<ReadonlySet<string>> {

@@ -254,7 +254,7 @@ class Heartbeat implements AsyncDisposable {
     if (lost.length > 0) threats.repair(lost);
   }
 
-  /** A learned set whose container resolved addresses that are valid for a while. */
+  /** True if the container of a learned set resolved addresses that are valid for a while. */
   #shouldHaveMembers({ name, owner }: SetDesired): boolean {
     const wanted = owner === undefined ? undefined : this.#o.dns.members(owner).get(name);
     const soon = Date.now() + SOON_MS;

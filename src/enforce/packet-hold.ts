@@ -8,7 +8,7 @@ import type { KernelConfig } from '../ruleset/desired-state.js';
 import { markOf, UNATTRIBUTED } from '../ruleset/marks.js';
 import type { Classifier } from './classify.js';
 
-/** A packet of a port that the bridge table did not know, or of a cgroup that `mangle` did not know. */
+/** A packet of a veth that the bridge table did not know, or of a cgroup that `mangle` did not know. */
 export interface HeldPacket {
   readonly id: number;
   readonly mark: number;
@@ -42,11 +42,11 @@ const MAX_WAITING = 4_096;
 const MAX_WAITING_OF_ONE = 1_024;
 const HOST = -1;
 
-/** Packets of unknown ports wait here until somebody is proven to stand behind the port; then they are repeated once. */
+/** Packets of unknown veths wait here until the container of the veth is proven; then they are repeated once. */
 export class PacketHold implements Disposable {
   readonly #o: PacketHoldParts;
   readonly #waiting = new Map<number, { packet: HeldPacket; since: number }>();
-  /** Number of waiting packets by the bits of the port that their marks carry, or HOST. */
+  /** Number of waiting packets by the ifindex bits that their marks carry, or HOST. */
   readonly #shares = new Map<number, number>();
   #queue: Queue | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -83,13 +83,13 @@ export class PacketHold implements Disposable {
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS);
   }
 
-  /** What stands in the kernel has changed: who waits may be decided now. */
+  /** Decide waiting packets again: the rules in the kernel have changed. */
   settle(): void {
     for (const { packet, since } of [...this.#waiting.values()])
       if (this.#decide(packet, since)) this.#forget(packet);
   }
 
-  /** Veths whose packets wait, by ifindex. */
+  /** The veths with waiting packets, by ifindex. */
   readonly waitingVeths = (): ReadonlySet<number> => {
     const state = this.#o.applied.value;
     const held = [...this.#waiting.values()].filter(({ packet }) => !packet.isLocal);
@@ -121,7 +121,7 @@ export class PacketHold implements Disposable {
     return isLocal ? HOST : this.#lowBits(mark);
   }
 
-  /** The low bits of the port's ifindex, as the bridge table writes them into the mark of an unknown port. */
+  /** The low bits of the veth's ifindex, as the bridge table writes them into the mark of an unknown veth. */
   #lowBits(mark: number): number {
     const { marks } = this.#o.shape;
     return ((mark & marks.identity) >>> marks.shift) & marks.ifindexMask;
@@ -154,7 +154,7 @@ export class PacketHold implements Disposable {
     this.#queue?.verdict(packet.id, 'drop');
   }
 
-  /** True: the packet has its verdict. */
+  /** Returns true when the packet has its verdict. */
   #decide(packet: HeldPacket, since: number): boolean {
     const state = this.#o.applied.value;
     if (packet.isLocal) return this.#decideLocal(packet, since, state);
@@ -168,8 +168,8 @@ export class PacketHold implements Disposable {
   }
 
   /**
-   * Nothing in the packet says whose it is: once the rules know every container of a list begun after it, they are asked
-   * again. Whom they still do not know they drop, by the held bit.
+   * The packet carries no veth: once the rules know every container of a list that began after the packet, it passes them
+   * again. The rules drop it, by the held bit, when its cgroup is still unknown.
    */
   #decideLocal(packet: HeldPacket, since: number, state: AppliedState | undefined): boolean {
     if (!state || state.view.listBegan <= since || isUnknownStarting(state)) return false;
@@ -184,7 +184,7 @@ export class PacketHold implements Disposable {
     this.#queue?.verdict(packet.id, 'repeat', (others | mark | marks.held) >>> 0);
   }
 
-  /** The mark carries the ifindex's low bits: exactly one veth must fit, or nobody can tell whose packet it is. */
+  /** The mark carries the ifindex's low bits: exactly one veth must fit, or the sender is ambiguous. */
   #vethOf(packet: HeldPacket, state: AppliedState): number | undefined {
     const low = this.#lowBits(packet.mark);
     const fitting = state.veths.filter((v) => (v & this.#o.shape.marks.ifindexMask) === low);
@@ -202,7 +202,7 @@ export class PacketHold implements Disposable {
     return markOf(this.#o.shape.marks, UNATTRIBUTED, input.unattributedMode);
   }
 
-  /** A bound port speaks for its own addresses only; whose policy is not enforced may use others, as in the bridge table. */
+  /** A bound veth may send from its own addresses only; without enforcement from others too, as in the bridge table. */
   #boundMark(b: Binding, packet: HeldPacket, state: AppliedState): number | 'wait' | 'drop' {
     const subject = state.subjects.get(b.container);
     if (!subject) return 'wait';

@@ -15,7 +15,7 @@ import { LAN_KINDS } from '../ruleset/netns-program.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';
 import type { Endpoint, SharedStore } from '../store/store-interface.js';
 
-/** What people have said: lists of the folder and the store, grants, modes, pauses, lockdown. */
+/** What people have decided: lists of the folder and the store, grants, modes, pauses, lockdown. */
 export interface Overrides extends Emergency {
   readonly lists: ReadonlyMap<string, List>;
   /** Lists that have a file and are not in force, with the reason. */
@@ -33,7 +33,7 @@ export interface PolicyParts {
   readonly temper: (policy: Policy, facts: ContainerFacts) => Policy;
 }
 
-/** Policies as they are now; asked anew at every pass. */
+/** Policies as they are now. Every pass compiles them again. */
 export class Policies {
   readonly #config: Config;
   readonly #node: string;
@@ -57,7 +57,7 @@ export class Policies {
 
   readonly isManaged = (n: NetworkFacts): boolean => n.driver === 'bridge' && this.#manage(n);
 
-  /** Passes the host by: its containers are held inside their own namespaces. */
+  /** True if packets of the network do not pass the host: its rules are in the namespaces of its containers. */
   readonly isLan = (n: NetworkFacts): boolean => LAN_KINDS.some((d) => d === n.driver) && this.#manage(n);
 
   readonly eastWest: EastWest = (network) =>

@@ -19,7 +19,7 @@ const NAME = /^q-[0-9a-f]{12}-(\d+)-(-?\d+)$/;
 const REMEMBERED = 8;
 const MAX_KEPT = 50_000;
 
-/** "q-OWNER-HOURS-BEGIN": whose, how long, and from when. It is the kernel's name for the counter, too. */
+/** "q-OWNER-HOURS-BEGIN": owner, length and begin of the period. The counter in the kernel has the same name. */
 function counterName(owner: string, periodMs: number, start: number): string {
   const who = createHash('sha256').update(owner).digest('hex').slice(0, HASH);
   return `q-${who}-${periodMs / HOUR_MS}-${start / HOUR_MS}`;
@@ -83,7 +83,7 @@ const SAVE_MS = 5_000;
 const SAVE_SHARE = 0.01;
 
 /**
- * Quotas of containers: the kernel counts and stops, here it is said what stands, and what was used is kept on disk. A
+ * Quotas of containers: the kernel counts and stops, this class keeps the used bytes on disk. A
  * quota belongs to the container's name: a successor (compose recreates, Docker restarts) goes on with what is left.
  */
 export class Quotas implements AsyncDisposable {
@@ -117,7 +117,7 @@ export class Quotas implements AsyncDisposable {
     };
   };
 
-  /** What was used, newer than the member says. */
+  /** The used bytes, newer than those in the subject. */
   usedOf(m: Subject): number {
     return m.limits?.quota ? this.#ledger.used(m.limits.quota.name) : 0;
   }
@@ -152,10 +152,10 @@ export class Quotas implements AsyncDisposable {
     const members = [...(this.#o.applied.value?.subjects.values() ?? [])].filter((m) => m.limits?.quota);
     if (members.length === 0 && this.#kept.size === 0) return;
     if (members.length > 0) await this.#read();
-    const turned = members.filter((m) => this.#hasTurned(m));
-    if (turned.length > 0) this.changed.emit();
+    const changed = members.filter((m) => this.#hasChanged(m));
+    if (changed.length > 0) this.changed.emit();
     const since = this.#o.now() - this.#savedAt;
-    if (turned.length > 0 || since >= SAVE_MS || since < 0 || this.#hasGrown(members)) await this.#save();
+    if (changed.length > 0 || since >= SAVE_MS || since < 0 || this.#hasGrown(members)) await this.#save();
   }
 
   async #read(): Promise<void> {
@@ -163,7 +163,7 @@ export class Quotas implements AsyncDisposable {
       this.#dirty = this.#ledger.count(name, used) || this.#dirty;
   }
 
-  /** By more than may be lost; or somebody came or went. */
+  /** True if more was used than may be lost, or if a container came or went. */
   #hasGrown(members: readonly Subject[]): boolean {
     const quotas = members.flatMap((m) => m.limits?.quota ?? []);
     const used = new Map(quotas.map((q) => [q.name, this.#ledger.used(q.name)]));
@@ -175,15 +175,15 @@ export class Quotas implements AsyncDisposable {
     return grown || others;
   }
 
-  /** It is spent, or its period is over, otherwise than the kernel was told. */
-  #hasTurned({ id, policy, limits }: Subject): boolean {
+  /** True if the quota is spent, or its period is over, other than in the rules that are installed. */
+  #hasChanged({ id, policy, limits }: Subject): boolean {
     const before = limits?.quota;
     const container = this.#o.applied.value?.view.containers.get(id);
     if (!policy.limits?.quota || !before || !container) return false;
     const now = this.#ledger.of(container.name, policy.limits.quota, this.#o.now());
-    const turned = now.name !== before.name || now.spent !== before.spent;
-    if (turned && now.spent) this.#o.log.warn({ container: container.name }, now.reached);
-    return turned;
+    const changed = now.name !== before.name || now.spent !== before.spent;
+    if (changed && now.spent) this.#o.log.warn({ container: container.name }, now.reached);
+    return changed;
   }
 
   async #save(): Promise<void> {

@@ -24,7 +24,7 @@ const RETRY: PassTrigger = { kind: 'retry' };
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 5_000;
 
-/** One pass at a time; what comes meanwhile is one more pass. A failed pass is repeated, after a fresh look, until it holds. */
+/** Runs one pass at a time; triggers that come meanwhile share the next one. A failed pass is repeated, after a fresh reading of the kernel, until it succeeds. */
 export class Reconciler {
   readonly #options: ReconcilerOptions;
   /** Why the next pass is wanted, by text: each trigger once. */
@@ -51,7 +51,7 @@ export class Reconciler {
     this.#options = options;
   }
 
-  /** The last pass held, and nothing waits. */
+  /** The last pass succeeded, and no trigger waits. */
   get inSync(): boolean {
     return this.#lastError === undefined && this.#failures === 0;
   }
@@ -63,7 +63,7 @@ export class Reconciler {
   get waiting(): Waiting | undefined {
     return this.#due ?? this.#next;
   }
-  /** When the last pass ended that held (ms, monotonic). */
+  /** When the last pass ended that succeeded (ms, monotonic). */
   get heldAt(): number | undefined {
     return this.#heldAt;
   }
@@ -117,7 +117,7 @@ export class Reconciler {
     this.#delayed.set(key, setTimeout(fire, ms));
   };
 
-  /** Resolves when a pass that began after this call has held; rejects after `ms`, with the reason if there is one. */
+  /** Resolves when a pass that began after this call has succeeded; rejects after `ms`, with the reason if there is one. */
   inForce(ms: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {

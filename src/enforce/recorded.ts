@@ -103,7 +103,7 @@ export class RecordedFlows {
     this.#version += 1;
   }
 
-  /** To be called after every pass: owners whose containers are recorded now, and those that run without. */
+  /** Called after every pass with the owners that are recorded now, and those that run without being recorded. */
   watch(observed: ReadonlySet<string>, others: ReadonlySet<string>): void {
     const now = this.#now();
     for (const owner of observed) this.#begin(owner, now);

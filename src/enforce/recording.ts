@@ -44,7 +44,7 @@ interface PassedPacket extends Pick<Sent, 'address' | 'port' | 'proto'> {
 const TICK_MS = 1_000;
 /** What was recorded between two savings is forgotten when the host loses its power. */
 const SAVE_MS = 5_000;
-/** So late at most the file says that recording went on. */
+/** The file shows at most this late that recording went on. */
 const ALIVE_MS = 60_000;
 const DNS_PORT = 53;
 
@@ -190,7 +190,7 @@ export class Recording implements AsyncDisposable {
     }
   }
 
-  /** The last save says until when was recorded. */
+  /** The last save contains the end of the recording. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
@@ -201,7 +201,7 @@ export class Recording implements AsyncDisposable {
   }
 }
 
-/** Undefined: there is none, or none that can be used. Recording begins again then, and the preview says since when. */
+/** Returns no record when there is none that can be used. Recording begins again then, and the preview shows since when. */
 function readRecord(file: string, log: Logger): ReturnType<typeof parseRecord> {
   try {
     const parsed = parseRecord(readFileSync(file, 'utf8'));
@@ -232,7 +232,7 @@ interface Parsed {
   readonly problem?: string;
 }
 
-/** The file of recorded flows. A file of another version is not read; an owner that cannot be read is left out, and that is said. */
+/** The file of recorded flows. A file of another version is not read; an owner that cannot be read is left out and reported. */
 export function parseRecord(text: string): Parsed {
   let file: unknown;
   try {

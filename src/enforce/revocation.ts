@@ -64,16 +64,16 @@ export interface RevocationOptions {
   readonly log: Logger;
 }
 /**
- * How long packets of a flow that was cut may still come from the other side (s). A TCP connection that nobody has told
- * may be silent for days; new ones are not barred.
+ * How long packets of a deleted flow may still come from the other side (s). A TCP peer that does not know of the deletion
+ * may be silent for days; new connections are not blocked.
  */
-const BAR_SECONDS = { tcp: 7 * 86_400, others: 120 };
+const BLOCK_SECONDS = { tcp: 7 * 86_400, others: 120 };
 /** In a set of members. */
 const EVERYONE = '*';
 
 /** What a run has to know of the last pass and of this one. */
 interface Since extends Pick<Pass, 'later'> {
-  /** Ports whose holders are known from before. */
+  /** Bindings of the pass before, by ifindex. */
   readonly known: ReadonlyMap<number, Binding> | undefined;
   /** Members that count as changed. */
   readonly again: ReadonlySet<string>;
@@ -81,12 +81,12 @@ interface Since extends Pick<Pass, 'later'> {
   readonly newlyHeld: ReadonlySet<string>;
 }
 
-/** Ends flows that no entry permits any more. */
+/** Deletes flows that no entry permits any more. */
 export class Revocation {
   readonly #o: RevocationOptions;
   /** What each member's policy was when its flows were last looked at. */
   #signatures: ReadonlyMap<string, string> = new Map();
-  /** Cgroups (objects) whose earlier flows have been looked for. */
+  /** Objects of the cgroups that were already searched for earlier flows. */
   #adopted: ReadonlySet<string> = new Set();
   /** Rules were missing. */
   readonly #tampered = new DelayedRecheck('recheck after repair');
@@ -116,8 +116,8 @@ export class Revocation {
   }
 
   /**
-   * Flows of members whose policy is another than it was; of all, when something had been tampered with. Those that
-   * began in this pass have none: their ports were purged, a sender in the host's network had no mark before.
+   * Delete forbidden flows of the subjects with a changed policy; of all, when rules were missing. Subjects that are new in
+   * this pass have none: their veths were purged, and a host-network container had no mark before.
    */
   async run(state: AppliedState, { known, again, newlyHeld, later }: Since): Promise<void> {
     const isFresh = (m: Subject): boolean =>
@@ -128,9 +128,9 @@ export class Revocation {
     this.#newlyEnforced.owe(newlyHeld);
     const held = this.#newlyEnforced.due();
     const changed = members.filter((m) => all || again.has(m.id) || (this.isNew(m) && !isFresh(m)));
-    await this.#cut(state, changed);
+    await this.#deleteFlows(state, changed);
     const doubted = members.filter((m) => all || held.has(m.id));
-    if (doubted.length > 0) this.#tell(await deleteReversedFlows(this.#o, state, doubted));
+    if (doubted.length > 0) this.#report(await deleteReversedFlows(this.#o, state, doubted));
     await this.#adopt(
       state,
       members.filter((m) => state.hosts.late.has(m.id)),
@@ -140,45 +140,51 @@ export class Revocation {
     this.#newlyEnforced.succeeded({ later });
   }
 
-  async #cut(state: AppliedState, members: readonly Subject[]): Promise<void> {
-    this.#tell([...(await this.#cutPorts(state, members)), ...(await this.#cutHosts(state, members))]);
+  async #deleteFlows(state: AppliedState, members: readonly Subject[]): Promise<void> {
+    this.#report([
+      ...(await this.#deleteVethFlows(state, members)),
+      ...(await this.#deleteHostFlows(state, members)),
+    ]);
   }
 
-  #tell(ended: readonly DeletedFlow[]): void {
+  #report(ended: readonly DeletedFlow[]): void {
     if (ended.length === 0) return;
     const containers = [...new Set(ended.map((e) => e.owner))];
-    this.#o.log.info({ containers, flows: ended.length }, 'flows ended: no entry permits them now');
+    this.#o.log.info({ containers, flows: ended.length }, 'deleted flows that no entry permits any more');
   }
 
   /** Senders in the host's network that had no rule when they began: their flows are found by their sockets, once. */
   async #adopt(state: AppliedState, late: readonly Subject[]): Promise<void> {
     const { kernel } = this.#o;
     const objectsOf = (m: Subject): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
-    const strange = late.filter((m) => objectsOf(m).some((o) => !this.#adopted.has(o)));
+    const unseen = late.filter((m) => objectsOf(m).some((o) => !this.#adopted.has(o)));
     this.#adopted = new Set(late.flatMap(objectsOf));
-    if (strange.length === 0) return;
+    if (unseen.length === 0) return;
     const flows = (await Promise.all(([4, 6] as const).map((f) => kernel.flows.flows(f, {})))).flat();
-    for (const m of strange) await this.#adoptOne(state, m, flows);
+    for (const m of unseen) await this.#adoptOne(state, m, flows);
   }
 
   async #adoptOne(state: AppliedState, m: Subject, flows: readonly Flow[]): Promise<void> {
     const { kernel, log } = this.#o;
     const sockets = await kernel.sockets(m.host?.cgroups.map((c) => c.path) ?? []).catch((e: unknown) => {
-      log.warn({ container: m.id, err: String(e) }, 'what it opened before it was held cannot be told');
+      log.warn(
+        { container: m.id, err: String(e) },
+        'cannot list the sockets of the container: flows that began before its rules are not checked',
+      );
       return [];
     });
-    const { kept, doomed } = sortUnmarkedFlows(state, m, sockets, flows);
+    const { kept, forbidden } = sortUnmarkedFlows(state, m, sockets, flows);
     for (const f of kept) this.#writeMark(f, m);
-    if (doomed.length === 0) return;
-    await this.#bar(doomed);
-    for (const f of doomed) kernel.flows.delete(f);
+    if (forbidden.length === 0) return;
+    await this.#block(forbidden);
+    for (const f of forbidden) kernel.flows.delete(f);
     log.info(
-      { containers: [m.id], flows: doomed.length },
-      'flows ended that began before their rules stood: no entry permits them',
+      { containers: [m.id], flows: forbidden.length },
+      'deleted flows that began before their rules: no entry permits them',
     );
   }
 
-  /** A flow of the host's network that goes on: whose it is, and whether that is enforced, which its mode may just have changed. */
+  /** Write identity and mode into the mark of a host-network flow that goes on: its mode may just have changed. */
   #writeMark(flow: Flow, { identity, policy }: Subject): void {
     const { marks } = this.#o.shape;
     const mask = (marks.identity | marks.enforced) >>> 0;
@@ -187,7 +193,7 @@ export class Revocation {
   }
 
   /** By source address. */
-  async #cutPorts(state: AppliedState, members: readonly Subject[]): Promise<DeletedFlow[]> {
+  async #deleteVethFlows(state: AppliedState, members: readonly Subject[]): Promise<DeletedFlow[]> {
     const owners = new Map(members.flatMap((m) => m.veths.flatMap(addressesOf).map((a) => [a, m] as const)));
     const keep = (f: Flow): boolean => {
       const owner = owners.get(f.orig.src);
@@ -195,13 +201,13 @@ export class Revocation {
     };
     const cut = await deleteFlows(this.#o.kernel.flows, 'orig', new Set(owners.keys()), {
       keep,
-      block: this.#bar,
+      block: this.#block,
     });
     return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
   }
 
   /** Senders in the host's network share its addresses: by the mark that their first packet gave the connection. */
-  async #cutHosts(state: AppliedState, members: readonly Subject[]): Promise<DeletedFlow[]> {
+  async #deleteHostFlows(state: AppliedState, members: readonly Subject[]): Promise<DeletedFlow[]> {
     const { marks } = this.#o.shape;
     const owners = new Map(
       members.filter((m) => m.host).map((m) => [identityMark(marks, m.identity), m] as const),
@@ -214,12 +220,12 @@ export class Revocation {
       this.#writeMark(f, owner);
       return true;
     };
-    const how = { keep, block: this.#bar };
+    const how = { keep, block: this.#block };
     const cut = await deleteMarkedFlows(this.#o.kernel.flows, [...owners.keys()], marks.identity, how);
     return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
   }
 
-  readonly #bar = (cut: readonly Flow[]): Promise<void> => this.#o.bars.block(cut, BAR_SECONDS);
+  readonly #block = (cut: readonly Flow[]): Promise<void> => this.#o.bars.block(cut, BLOCK_SECONDS);
 }
 
 const signatures = new WeakMap<Subject, string>();
@@ -256,8 +262,8 @@ const AGAIN_MS = 30_000;
 const objectsOf = (m: Subject): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
 
 /**
- * Which containers in the host's network have their datagrams in a zone of conntrack: those that were held from their
- * first instruction, and others once no stream of theirs goes on outside of it, whose port would change.
+ * Determines which host-network containers have their datagrams in a conntrack zone: those with rules from their first
+ * instruction, and others once no stream goes on outside of the zone, because its port would change.
  */
 export class ConntrackZones {
   readonly #o: ZonesOptions;
@@ -265,7 +271,7 @@ export class ConntrackZones {
   #own: ReadonlySet<string> = new Set();
   /** Of those that have streams outside. */
   #busy: ReadonlySet<string> = new Set();
-  /** Paths of those whose rule an earlier run has laid. */
+  /** Paths of the cgroups with a rule of an earlier run. */
   #standing: ReadonlySet<string> = new Set();
 
   constructor(options: ZonesOptions) {
@@ -281,7 +287,7 @@ export class ConntrackZones {
     return !isLate || cgroups.every((c) => this.#own.has(c.object) || this.#standing.has(c.path));
   }
 
-  /** Check the subjects whose rules came late. Call it once their flows carry their marks. */
+  /** Check the subjects with late rules. Call it once their flows carry their marks. */
   async check(
     late: readonly Subject[],
     { triggers, later }: Pick<Pass, 'triggers' | 'later'>,

@@ -129,7 +129,7 @@ const withDeparted = (input: DesiredInput, departed: Departed): DesiredInput => 
 /** A cgroup that has ended would make the rules fail. */
 const withoutCgroups = (m: Subject): Subject => (m.host ? { ...m, host: { cgroups: [] } } : m);
 
-/** What the kernel should know, from what Docker, the links and the lists say. */
+/** The input of the ruleset, from Docker, the links and the lists. */
 function rulesetInput(w: World): DesiredInput {
   const { mode, entries } = w.policies.unattributed();
   return {
@@ -160,7 +160,7 @@ const publicSubnets = (networks: Iterable<NetworkFacts>, nat64: readonly Range[]
     nat64,
   );
 
-/** Containers with a namespace of their own and a place on a managed network. Their chains stand before their ports do. */
+/** Containers with a namespace of their own and a place on a managed network. Their chains exist before their veths do. */
 function subjectsOf(w: World): Subject[] {
   const bound = new Map<string, Binding[]>();
   for (const b of w.vethMap.bindings.values()) bound.set(b.container, [...(bound.get(b.container) ?? []), b]);

@@ -15,18 +15,18 @@ export interface VethTableOptions {
   readonly clock?: () => number;
 }
 
-/** Whose each port is since the last pass, and what is known of the others. */
+/** The container of each veth since the last pass, and what is known of the other veths. */
 export class VethTable {
   readonly #o: VethTableOptions;
   #bindings: ReadonlyMap<number, Binding> = new Map();
   #unattributed = new Set<number>();
   #containers: ReadonlySet<number> = new Set();
-  /** Ports of enforced containers. */
+  /** Veths of enforced containers. */
   #strict: ReadonlySet<number> = new Set();
   readonly #departed: DepartedEndpoints;
   /** Addresses that an earlier run had bound, for containers that Docker no longer has. */
   #left: ReadonlySet<string> = new Set();
-  /** Rules have stood before: whatever flow leads to a port that is bound now was an earlier holder's. */
+  /** Rules were installed before: any flow to a veth that is bound now belongs to an earlier holder of its address. */
   #hasStood = false;
 
   constructor(options: VethTableOptions) {
@@ -50,7 +50,7 @@ export class VethTable {
     this.#unattributed.add(port);
   }
 
-  /** `left`: addresses of containers that went in between; undefined: the kernel held no rules of an earlier run. */
+  /** `left`: addresses of containers that went in between. Undefined if the kernel had no rules of an earlier run. */
   takeOver(
     bindings: ReadonlyMap<number, Binding>,
     strict: ReadonlySet<number>,
@@ -62,7 +62,7 @@ export class VethTable {
     this.#left = left ?? new Set();
   }
 
-  /** `view`: without the endpoints whose veth has gone since Docker was asked for them. */
+  /** The returned view lacks the endpoints of veths that have gone since Docker was asked for them. */
   async look(
     view: DockerView,
   ): Promise<{ readonly ports: VethMap; readonly veths: readonly number[]; readonly view: DockerView }> {
@@ -80,9 +80,9 @@ export class VethTable {
   }
 
   /**
-   * A port that gets its identity now must not inherit flows of an earlier holder of its addresses: neither those that
-   * it opened nor those that it answered. Who opens one to the new holder now is in its handshake, or asks again. Flows of
-   * a container that has gone end at once: who takes its address next may be no container at all.
+   * A veth that gets its identity now must not inherit flows of an earlier holder of its addresses: neither those that
+   * it opened nor those that it answered. Connections that are opened to the new holder now are still in their handshake,
+   * or are tried again. Flows of a departed container end at once: the next holder of its address may be no container.
    */
   async purge(ports: VethMap): Promise<void> {
     const { bars, kernel } = this.#o;
@@ -101,7 +101,7 @@ export class VethTable {
     await deleteFlowsOfAddresses(flows, new Set([...fresh, ...left]), (f) => f.tcp?.handshake === true);
   }
 
-  /** Who is enforced by these rules and was free to speak by those that stand. */
+  /** Containers that these rules enforce, and that the installed rules do not. */
   newlyHeld(members: readonly Subject[]): ReadonlySet<string> {
     const wasFree = ({ ifindex }: Veth): boolean =>
       !this.#strict.has(ifindex) && (!this.#hasStood || this.#bindings.has(ifindex));
@@ -109,7 +109,7 @@ export class VethTable {
     return new Set(held.map((m) => m.id));
   }
 
-  /** These rules stand. */
+  /** Note that these rules are installed. */
   settle(ports: VethMap, strict: ReadonlySet<number>): void {
     this.#bindings = ports.bindings;
     this.#strict = strict;

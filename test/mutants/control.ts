@@ -17,8 +17,8 @@ export const CONTROL: readonly Mutant[] = [
     id: 'adopt-keeps-forbidden',
     what: 'what a container of the host network opened before its rules goes on although no entry permits it',
     file: 'src/enforce/earlier-flows.ts',
-    from: 'doomed: own.filter((f) => !keeps(f))',
-    to: 'doomed: []',
+    from: 'forbidden: own.filter((f) => !keeps(f))',
+    to: 'forbidden: []',
     killedBy: { file: 'test/pure/enforce/earlier-flows.test.ts', test: 'what no entry permits is deleted' },
   },
   {

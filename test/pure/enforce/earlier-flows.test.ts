@@ -44,7 +44,7 @@ it('what no entry permits is deleted, what is permitted is marked, what others o
     bad,
     foreign,
   ]);
-  expect(sorted).toEqual({ kept: [good], doomed: [bad] });
+  expect(sorted).toEqual({ kept: [good], forbidden: [bad] });
 });
 
 it('a socket has opened a flow only by its own protocol, port, address and peer', () => {
