@@ -188,7 +188,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     shape,
     applied,
     kernel,
-    bars: blocklist,
+    blocklist: blocklist,
     docker,
     policies,
     quotas,

@@ -78,7 +78,7 @@ export class Classifier {
   #failed(e: unknown): boolean {
     this.#o.log.warn(
       { err: e instanceof Error ? e.message : String(e) },
-      'held packets stay held: the port cannot be classified now',
+      'held packets wait: their veth cannot be classified now',
     );
     return !(e instanceof PassError);
   }
@@ -103,7 +103,7 @@ export class Classifier {
     for (const p of unattributed) this.#o.pass.setUnattributed(p.index);
     this.#o.log.info(
       { ports: unattributed.map((p) => p.name) },
-      'these ports belong to no container: treated as unattributed',
+      'these veths belong to no container: treated as unattributed',
     );
     await this.#inForce();
     return true;

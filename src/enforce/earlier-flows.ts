@@ -15,12 +15,12 @@ import { addressesOf } from './bind-veths.js';
 
 interface Options {
   readonly kernel: Kernel;
-  readonly bars: FlowBlocklist;
+  readonly blocklist: FlowBlocklist;
   readonly log: Logger;
 }
 
 /** How long late packets of a deleted flow are blocked (s). New TCP connections are not blocked; new datagrams would be. */
-const BAR_SECONDS = { tcp: 7 * 86_400, others: 2 };
+const BLOCK_SECONDS = { tcp: 7 * 86_400, others: 2 };
 
 /**
  * If rules were missing, conntrack may have created an entry from a reply packet, with original and reply direction
@@ -33,18 +33,19 @@ export async function deleteReversedFlows(
   state: AppliedState,
   members: readonly Subject[],
 ): Promise<readonly DeletedFlow[]> {
-  const bar = (flows: readonly Flow[]): Promise<void> => o.bars.block(flows.map(reversed), BAR_SECONDS);
-  return [...(await ofPorts(o, state, members, bar)), ...(await ofHosts(o, state, members, bar))];
+  const block = (flows: readonly Flow[]): Promise<void> =>
+    o.blocklist.block(flows.map(reversed), BLOCK_SECONDS);
+  return [...(await ofPorts(o, state, members, block)), ...(await ofHosts(o, state, members, block))];
 }
 
-type Bar = (flows: readonly Flow[]) => Promise<void>;
+type Block = (flows: readonly Flow[]) => Promise<void>;
 
 /** By the address they are for. The internet opens none to a container but what was DNATed, or comes to what is published. */
 async function ofPorts(
   { kernel }: Options,
   state: AppliedState,
   members: readonly Subject[],
-  bar: Bar,
+  block: Block,
 ): Promise<readonly DeletedFlow[]> {
   const holders = (of: Iterable<Subject>): ReadonlyMap<string, Subject> =>
     new Map([...of].flatMap((m) => m.veths.flatMap(addressesOf).map((a) => [a, m] as const)));
@@ -57,7 +58,7 @@ async function ofPorts(
     if (!everyone.has(f.orig.src) && !hosts.has(f.orig.src)) return state.evaluator.admits(f);
     return !mayBeReversed(f) || state.evaluator.keeps(owner, reversed(f));
   };
-  const cut = await deleteFlows(kernel.flows, 'reply', new Set(owners.keys()), { keep, block: bar });
+  const cut = await deleteFlows(kernel.flows, 'reply', new Set(owners.keys()), { keep, block });
   return cut.map((flow) => ({ flow, owner: owners.get(flow.reply.src)?.id ?? '' }));
 }
 
@@ -66,7 +67,7 @@ async function ofHosts(
   { kernel, log }: Options,
   state: AppliedState,
   members: readonly Subject[],
-  bar: Bar,
+  block: Block,
 ): Promise<readonly DeletedFlow[]> {
   const enforced = members.filter((m) => m.host?.cgroups.length && m.policy.mode === 'enforce');
   if (enforced.length === 0) return [];
@@ -84,7 +85,7 @@ async function ofHosts(
     const forbidden = doubted.filter(
       (f) => sockets.some((s) => isFrom(reversed(f), s)) && !state.evaluator.keeps(m, reversed(f)),
     );
-    await bar(forbidden);
+    await block(forbidden);
     for (const flow of forbidden) if (kernel.flows.delete(flow)) ended.push({ flow, owner: m.id });
   }
   return ended;

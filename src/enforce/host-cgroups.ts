@@ -71,11 +71,11 @@ export class HostCgroupTable {
   }
 
   /** Note that these gates are installed in the kernel. */
-  standing(gates: readonly Pick<Cgroup, 'path'>[]): void {
+  setInstalled(gates: readonly Pick<Cgroup, 'path'>[]): void {
     this.#standing = new Set(gates.map((g) => g.path));
   }
 
-  look(view: DockerView): HostCgroups {
+  find(view: DockerView): HostCgroups {
     const before = this.#gates().filter((g) => this.#standing.has(g.path));
     this.#learn(view);
     this.#ensure();
@@ -268,7 +268,7 @@ export class HostMode implements Disposable {
     } catch (e) {
       this.#o.log.warn(
         { err: String(e) },
-        'cannot write down where Docker puts containers: after a restart the first in the host network may be seen late',
+        'cannot save the cgroup parents of containers: after a restart the first container in the host network may be found late',
       );
     }
   }

@@ -35,11 +35,11 @@ export interface PassParts
     Pick<VethTableOptions, 'foreign' | 'clock'> {
   readonly shape: KernelConfig;
   readonly kernel: Kernel;
-  readonly bars: FlowBlocklist;
+  readonly blocklist: FlowBlocklist;
   readonly docker: Pick<DockerWatch, 'view'>;
   readonly policies: Pick<Policies, 'policyOf' | 'eastWest' | 'isManaged' | 'isLan' | 'unattributed'>;
   readonly hostMode: {
-    readonly senders: Pick<HostCgroupTable, 'look' | 'standing'>;
+    readonly senders: Pick<HostCgroupTable, 'find' | 'setInstalled'>;
     readonly resolvers: Pick<HostResolvers, 'sync'>;
   };
   readonly names: Pick<NamesPolicy, 'applied'>;
@@ -263,8 +263,8 @@ export class EnforcementPass {
 
   /** What the next pass would want. It changes nothing of what a pass decides by: anyone may ask for a plan, at any rate. */
   async wanted(): Promise<DesiredState> {
-    const { ports, view } = await this.#veths.look(this.#o.docker.view());
-    const hosts = this.#o.hostMode.senders.look(view);
+    const { ports, view } = await this.#veths.read(this.#o.docker.view());
+    const hosts = this.#o.hostMode.senders.find(view);
     return compile(this.#input.preview({ view, vethMap: ports, hosts }));
   }
 
@@ -275,7 +275,7 @@ export class EnforcementPass {
     const hasRules = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
     at.isOver = at.docker.listings === 0 && hasRules;
     if (at.isOver) return;
-    hostMode.senders.standing(snapshot.hostGates);
+    hostMode.senders.setInstalled(snapshot.hostGates);
     this.#zones.takeOver(snapshot.hostZones);
     const bindings = restoreBindings(snapshot, at.docker, shape.marks, this.#identities);
     this.restored.emit(modesIn(snapshot, bindings, shape.marks));
@@ -283,8 +283,8 @@ export class EnforcementPass {
   }
 
   async #gather(at: Progress): Promise<void> {
-    const { ports: vethMap, veths, view } = await this.#veths.look(at.docker);
-    const hosts = this.#o.hostMode.senders.look(view);
+    const { ports: vethMap, veths, view } = await this.#veths.read(at.docker);
+    const hosts = this.#o.hostMode.senders.find(view);
     at.found = { view, vethMap, veths, hosts };
     at.input = this.#input.build(at.found, at.pass.later);
     const hasNew = this.#hasNewSurroundings(at.input);
@@ -316,7 +316,7 @@ export class EnforcementPass {
 
   #publish(at: Progress): void {
     const { input, desired, found } = at;
-    this.#o.hostMode.senders.standing(found.hosts.net.gates);
+    this.#o.hostMode.senders.setInstalled(found.hosts.net.gates);
     at.repaired = this.#revocation.owed;
     at.known = this.#o.applied.value && this.#veths.bindings;
     at.newlyHeld = this.#veths.newlyHeld(input.subjects);

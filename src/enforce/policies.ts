@@ -64,16 +64,20 @@ export class Policies {
     this.#overrides().lockdown ? 'policy' : this.#eastWest.find(([fits]) => fits(network.name))?.[1];
 
   readonly policyOf = (facts: ContainerFacts): Policy => {
-    const said = this.#overrides();
-    return this.#temper(underEmergency(this.#compile(facts, said, said.modes), said, facts.id), facts);
+    const overrides = this.#overrides();
+    return this.#temper(
+      underEmergency(this.#compile(facts, overrides, overrides.modes), overrides, facts.id),
+      facts,
+    );
   };
 
   /** The mode that labels, claims and the default choose, once the owner's own has been taken away. */
   readonly autoModeOf = (facts: ContainerFacts): Mode => {
-    const said = this.#overrides();
-    const modes = new Map(said.modes);
+    const overrides = this.#overrides();
+    const modes = new Map(overrides.modes);
     modes.delete(ownerKey(facts));
-    return this.#temper(underEmergency(this.#compile(facts, said, modes), said, facts.id), facts).mode;
+    return this.#temper(underEmergency(this.#compile(facts, overrides, modes), overrides, facts.id), facts)
+      .mode;
   };
 
   #compile(

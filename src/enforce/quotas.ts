@@ -127,7 +127,7 @@ export class Quotas implements AsyncDisposable {
     try {
       await this.#read();
     } catch (e) {
-      this.#o.log.debug({ err: String(e) }, 'no counters of quotas stand yet');
+      this.#o.log.debug({ err: String(e) }, 'no quota counters are installed yet');
     }
   }
 
@@ -138,17 +138,17 @@ export class Quotas implements AsyncDisposable {
 
   async #tick(): Promise<void> {
     try {
-      await this.#look();
+      await this.check();
     } catch (e) {
       this.#o.log.warn(
         { err: e instanceof Error ? e.message : String(e) },
-        'quotas could not be read or kept',
+        'quotas could not be read or saved: they are tried again in a second',
       );
     }
     if (!this.#stopped) this.#timer = setTimeout(() => (this.#running = this.#tick()), TICK_MS);
   }
 
-  async #look(): Promise<void> {
+  async check(): Promise<void> {
     const members = [...(this.#o.applied.value?.subjects.values() ?? [])].filter((m) => m.limits?.quota);
     if (members.length === 0 && this.#kept.size === 0) return;
     if (members.length > 0) await this.#read();
@@ -216,7 +216,7 @@ export function readUsed(file: string, log: Pick<Logger, 'error'>): ReadonlyMap<
     );
     return new Map(numbers);
   };
-  const complain = (o: object, message: string): void =>
+  const report = (o: object, message: string): void =>
     log.error(o, `${message}; what was used of quotas is known only as far as the kernel has counted it`);
-  return readStateFile(file, { version: VERSION, parse }, complain) ?? new Map();
+  return readStateFile(file, { version: VERSION, parse }, report) ?? new Map();
 }

@@ -60,7 +60,7 @@ class DelayedRecheck {
 export interface RevocationOptions {
   readonly shape: KernelConfig;
   readonly kernel: Kernel;
-  readonly bars: FlowBlocklist;
+  readonly blocklist: FlowBlocklist;
   readonly log: Logger;
 }
 /**
@@ -225,7 +225,7 @@ export class Revocation {
     return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
   }
 
-  readonly #block = (cut: readonly Flow[]): Promise<void> => this.#o.bars.block(cut, BLOCK_SECONDS);
+  readonly #block = (cut: readonly Flow[]): Promise<void> => this.#o.blocklist.block(cut, BLOCK_SECONDS);
 }
 
 const signatures = new WeakMap<Subject, string>();

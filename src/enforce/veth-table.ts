@@ -8,7 +8,7 @@ import { addressesOf, bindPorts } from './bind-veths.js';
 
 export interface VethTableOptions {
   readonly kernel: Kernel;
-  readonly bars: FlowBlocklist;
+  readonly blocklist: FlowBlocklist;
   readonly isManaged: (n: NetworkFacts) => boolean;
   readonly foreign: ForeignBridges;
   /** The clock of `DockerView.listBegan` (ms, monotonic). */
@@ -63,7 +63,7 @@ export class VethTable {
   }
 
   /** The returned view lacks the endpoints of veths that have gone since Docker was asked for them. */
-  async look(
+  async read(
     view: DockerView,
   ): Promise<{ readonly ports: VethMap; readonly veths: readonly number[]; readonly view: DockerView }> {
     const { kernel, isManaged, foreign } = this.#o;
@@ -85,7 +85,7 @@ export class VethTable {
    * or are tried again. Flows of a departed container end at once: the next holder of its address may be no container.
    */
   async purge(ports: VethMap): Promise<void> {
-    const { bars, kernel } = this.#o;
+    const { blocklist, kernel } = this.#o;
     const { flows } = kernel;
     const isSame = (a: Binding, b: Binding | undefined): boolean => a.container === b?.container;
     const now = [...ports.bindings.values()];
@@ -97,7 +97,7 @@ export class VethTable {
     const stays = new Set(now.flatMap(addressesOf));
     const before = [...this.#bindings.values()].flatMap(addressesOf);
     const left = [...before, ...this.#left].filter((a) => !stays.has(a));
-    await bars.lift(fresh);
+    await blocklist.lift(fresh);
     await deleteFlowsOfAddresses(flows, new Set([...fresh, ...left]), (f) => f.tcp?.handshake === true);
   }
 

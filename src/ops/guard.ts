@@ -126,7 +126,7 @@ async function hostNet(config: Config): Promise<HostNet> {
     singles: () => false,
     zones: () => zones,
   });
-  return table.look(NO_VIEW).net;
+  return table.find(NO_VIEW).net;
 }
 
 const SILENT: Logger = {

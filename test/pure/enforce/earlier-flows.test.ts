@@ -84,7 +84,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     shape,
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
-    bars: new FlowBlocklist(kernel, shape.prefix, () => 0),
+    blocklist: new FlowBlocklist(kernel, shape.prefix, () => 0),
   });
   const state = {
     subjects: new Map([[m.id, m]]),

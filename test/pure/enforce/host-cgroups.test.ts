@@ -90,8 +90,8 @@ function table(tree: Tree, known: readonly string[] = [], singles = true) {
   });
   /** As a pass does: look, then the gates stand. */
   const pass = (...containers: ContainerFacts[]) => {
-    const found = senders.look(viewOf(...containers));
-    senders.standing(found.net.gates);
+    const found = senders.find(viewOf(...containers));
+    senders.setInstalled(found.net.gates);
     return found;
   };
   return { senders, pass, told };
@@ -137,7 +137,7 @@ describe('cgroups of containers in the host network', () => {
   it('gates that stand from an earlier run held it', () => {
     const tree = new Tree().put(`docker/${ID(1)}`, 100);
     const { senders, pass } = table(tree, ['docker']);
-    senders.standing([{ path: 'docker' }]);
+    senders.setInstalled([{ path: 'docker' }]);
     expect([...pass(container(1, { pid: 100 })).late]).toEqual([]);
   });
 

@@ -102,7 +102,7 @@ function house() {
     applied: current,
     shape,
     kernel,
-    bars: new FlowBlocklist(kernel, shape.prefix, () => now),
+    blocklist: new FlowBlocklist(kernel, shape.prefix, () => now),
     threats: { has: () => false, repair: nothing },
     docker: { view },
     policies: {
@@ -121,7 +121,7 @@ function house() {
     quotas: { limitsOf: () => undefined },
     foreign: new ForeignBridges(),
     hostMode: {
-      senders: { look: () => hosts, standing: nothing },
+      senders: { find: () => hosts, setInstalled: nothing },
       resolvers: { sync: async () => undefined },
     },
     names: { applied: nothing },

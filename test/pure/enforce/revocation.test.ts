@@ -55,7 +55,7 @@ function revoker() {
     shape,
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
-    bars: new FlowBlocklist(kernel, shape.prefix, () => 0),
+    blocklist: new FlowBlocklist(kernel, shape.prefix, () => 0),
   });
   const port = { mac: '02:00:00:00:00:01', bridge: 'br-test' };
   const m = member(1, '', 'enforce', [{ ...port, ifindex: 7, ip4: SOURCE }]);

@@ -41,7 +41,7 @@ function book() {
   const bars = new FlowBlocklist(kernel, 'DB', () => 0);
   const ports = new VethTable({
     kernel,
-    bars,
+    blocklist: bars,
     isManaged: () => true,
     foreign: undefined as never,
   });
