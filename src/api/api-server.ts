@@ -48,7 +48,7 @@ const BEARER = {
 };
 
 const PROBLEM_RESPONSE = {
-  description: 'what is wrong, where, and what to do',
+  description: 'the problem, its place and its remedy',
   content: { 'application/problem+json': { schema: ProblemSchema } },
 };
 

@@ -86,7 +86,7 @@ function bearer(request: FastifyRequest, authenticate: Authenticate, bad: BadTok
   const waitMs = bad.waitMs(request.ip);
   if (waitMs > 0) throw new TooManyError('too many wrong tokens came from this address', waitMs);
   bad.seen(request.ip);
-  throw new UnauthorizedError('the bearer token is unknown, revoked, or over');
+  throw new UnauthorizedError('the bearer token is unknown, revoked or expired');
 }
 
 /**

@@ -39,7 +39,7 @@ const RETRY_MS = { first: 5_000, most: 60_000 };
 
 /**
  * The service while its store cannot be opened: the rules in the kernel stay, nothing new passes, the API shows the reason. It
- * looks at the state folder, and starts wholly as soon as the store opens.
+ * polls the state folder, and starts as soon as the store opens.
  */
 export class ClosedService implements Service {
   readonly done: Promise<void>;
@@ -151,20 +151,20 @@ export class ClosedService implements Service {
     } catch (e) {
       // What the attempt itself changed is no reason for the next one.
       this.#stamp = await stampOf(this.#o.config.state);
-      this.#note(closedCause(e) ?? { reason: messageOf(e), remedy: 'mend what the message names' });
+      this.#note(closedCause(e) ?? { reason: messageOf(e), remedy: 'repair what the message names' });
       return;
     }
     await this.#start(store);
   }
 
   async #start(store: SharedStore): Promise<void> {
-    this.#o.log.info({}, 'the store can be opened again: the service starts wholly');
+    this.#o.log.info({}, 'the store can be opened again: the service starts');
     await this.#server?.close();
     this.#server = undefined;
     try {
       this.#whole = await this.#o.begin(store);
     } catch (e) {
-      this.#cause = { reason: `the start failed: ${messageOf(e)}`, remedy: 'mend what the message names' };
+      this.#cause = { reason: `the start failed: ${messageOf(e)}`, remedy: 'repair what the message names' };
       await this.#close();
       this.#stamp = await stampOf(this.#o.config.state);
       return;
@@ -245,4 +245,4 @@ async function buildClosedServer(options: ClosedServerOptions): Promise<FastifyI
 }
 
 const textOf = ({ reason, remedy }: Pick<ClosedStatus['closed'], 'reason' | 'remedy'>): string =>
-  `closed: nothing new passes until this is mended: ${reason}: ${remedy}`;
+  `closed: nothing new passes until this is repaired: ${reason}: ${remedy}`;

@@ -72,7 +72,7 @@ export function grantRoutes(server: FastifyInstance, ctx: Context): void {
     },
   );
   const remove = {
-    summary: 'Take a grant back',
+    summary: 'Revoke a grant',
     params: GrantParams,
     response: { 200: DurabilitySchema, 204: Type.Null() },
   };
@@ -95,7 +95,7 @@ const ModeQuery = Type.Object(
   {
     dryRun: Type.Optional(
       Type.Union([Type.Literal('true'), Type.Literal('false')], {
-        description: 'change nothing, and answer what the mode would deny',
+        description: 'change nothing, and return what the mode would deny',
         examples: ['true'],
       }),
     ),
@@ -122,7 +122,7 @@ export function modeRoutes(server: FastifyInstance, ctx: Context): void {
     return ctx.views.container(container);
   });
   const preview = {
-    summary: 'What mode enforce would deny, by what was recorded while it was observed; changes nothing',
+    summary: 'What mode enforce would deny according to the recording in mode observe; changes nothing',
     params: ContainerParams,
     response: { 200: PreviewSchema },
   };

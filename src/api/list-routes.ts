@@ -60,7 +60,7 @@ export function listRoutes(server: FastifyInstance, ctx: Context): void {
 
 function putRoute(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'Make or replace a list of the store; the body has the fields of a list file',
+    summary: 'Create or replace a list of the store; the body has the fields of a list file',
     params: ListParams,
     body: ListRequestSchema,
     response: { 200: ListBodySchema, 201: ListBodySchema },
@@ -126,11 +126,11 @@ const flag = (description: string) =>
   );
 const DryRun = { dryRun: flag('nothing is changed') };
 const ImportQuery = Type.Object(
-  { ...DryRun, replace: flag('what the document does not have goes') },
+  { ...DryRun, replace: flag('delete what the document does not contain') },
   { additionalProperties: false },
 );
 const SyncQuery = Type.Object(
-  { ...DryRun, adopt: flag('take over lists that somebody else made') },
+  { ...DryRun, adopt: flag('take over lists that another owner made') },
   { additionalProperties: false },
 );
 const SyncParams = Type.Object({
@@ -141,7 +141,7 @@ const TRANSFER_LIMIT = 32 * 1024 * 1024;
 
 export function transferRoutes(server: FastifyInstance, ctx: Context): void {
   const all = {
-    summary: 'Everything that the API has changed, as one document',
+    summary: 'All changes made through the API, as one document',
     response: { 200: ExportSchema },
   };
   server.get('/v1/export', { schema: all, config: { role: 'admin', cost: 10 } }, () =>
@@ -149,7 +149,7 @@ export function transferRoutes(server: FastifyInstance, ctx: Context): void {
   );
 
   const load = {
-    summary: 'Bring such a document into force: all of it, or nothing',
+    summary: 'Apply an exported document: all of it, or nothing',
     querystring: ImportQuery,
     body: ExportSchema,
     response: { 200: PlanSchema },
@@ -169,7 +169,7 @@ export function transferRoutes(server: FastifyInstance, ctx: Context): void {
 
 function syncRoute(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'Make the lists of this owner these: changes, adds, and deletes what it made before',
+    summary: 'Replace the lists of this owner: create, update, and delete those that it made before',
     params: SyncParams,
     querystring: SyncQuery,
     body: SyncRequestSchema,

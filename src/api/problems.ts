@@ -33,7 +33,7 @@ export class TooManyError extends Error {
   readonly seconds: number;
   constructor(what: string, waitMs: number) {
     const seconds = Math.max(1, Math.ceil(waitMs / 1000));
-    super(`${what}: the next one is answered in ${seconds} s`);
+    super(`${what}: retry after ${seconds} s`);
     this.seconds = seconds;
   }
 }
@@ -44,21 +44,21 @@ interface Kind {
 }
 /** Each kind of problem, its HTTP status and title; `type` is "/docs#KIND". */
 export const KINDS = {
-  'bad-request': { status: 400, title: 'The request is wrong' },
-  unauthorized: { status: 401, title: 'A token is needed' },
-  forbidden: { status: 403, title: 'The token may not do this' },
-  'not-found': { status: 404, title: 'There is no such thing' },
-  method: { status: 405, title: 'The path has no such method' },
-  conflict: { status: 409, title: 'It conflicts with what is there' },
-  'read-only': { status: 409, title: 'It is read-only here' },
-  precondition: { status: 412, title: 'It has been changed meanwhile' },
-  timeout: { status: 408, title: 'The request did not come in time' },
-  'too-large': { status: 413, title: 'It is too large' },
+  'bad-request': { status: 400, title: 'Bad request' },
+  unauthorized: { status: 401, title: 'A bearer token is required' },
+  forbidden: { status: 403, title: 'The role of the token does not permit this' },
+  'not-found': { status: 404, title: 'Not found' },
+  method: { status: 405, title: 'Method not allowed' },
+  conflict: { status: 409, title: 'Conflict with the current state' },
+  'read-only': { status: 409, title: 'Read-only through the API' },
+  precondition: { status: 412, title: 'Changed by another client meanwhile' },
+  timeout: { status: 408, title: 'Request timeout' },
+  'too-large': { status: 413, title: 'Too large' },
   'media-type': { status: 415, title: 'The body is not JSON' },
-  invalid: { status: 422, title: 'The content is not valid' },
+  invalid: { status: 422, title: 'Invalid content' },
   'too-many': { status: 429, title: 'Too many requests' },
-  'header-too-large': { status: 431, title: 'The head of the request is too large' },
-  internal: { status: 500, title: 'A fault of the service' },
+  'header-too-large': { status: 431, title: 'Request header too large' },
+  internal: { status: 500, title: 'Internal error of the service' },
   'not-in-force': { status: 503, title: 'Not in force, and undone' },
   closed: { status: 503, title: 'The service runs closed' },
 } as const satisfies Record<Refusal['kind'] | string, Kind>;
@@ -97,7 +97,7 @@ export const notFound =
     if (allowed.length === 0)
       return sendProblem(
         reply,
-        problemDocument('not-found', [{ detail, remedy: 'see /docs for what there is' }]),
+        problemDocument('not-found', [{ detail, remedy: 'see /docs for the paths' }]),
       );
     reply.header('allow', allowed.join(', '));
     return sendProblem(
@@ -115,7 +115,7 @@ function documentOf(error: unknown): ProblemDocument {
     return problemDocument('forbidden', [refused(error, `use a token of the role ${error.needs}`)]);
   if (error instanceof TooManyError)
     return problemDocument('too-many', [
-      refused(error, `wait ${error.seconds} s (Retry-After), and ask less often`),
+      refused(error, `wait ${error.seconds} s (Retry-After), and send fewer requests`),
     ]);
   return problemDocument(...frameworkProblem(error));
 }
@@ -136,7 +136,7 @@ function frameworkProblem(error: unknown): [keyof typeof KINDS, readonly Problem
   if (status === 415)
     return ['media-type', [{ detail, remedy: 'send JSON with content-type: application/json' }]];
   if (typeof status === 'number' && status < 500)
-    return ['bad-request', [{ detail, remedy: 'see /docs for what is expected' }]];
+    return ['bad-request', [{ detail, remedy: 'see /docs for the expected request' }]];
   return ['internal', [{ detail, remedy: "look into the service's log, and report it with what you did" }]];
 }
 

@@ -102,7 +102,7 @@ export async function bringIntoForce(reconciler: Reconciler): Promise<void> {
   } catch (e) {
     throw new RefusedError({
       kind: 'not-in-force',
-      detail: `it is decided, and not in force yet: ${e instanceof Error ? e.message : String(e)}`,
+      detail: `the decision is recorded, and not in force yet: ${e instanceof Error ? e.message : String(e)}`,
       remedy: 'see drawbridge status: it comes into force with the next pass that succeeds',
     });
   }

@@ -43,19 +43,22 @@ export const NodeSchema = Type.Object(
   {
     node: Type.String(),
     state: Words(['ok', 'out of sync', 'stale']),
-    version: Text('of drawbridge'),
-    revision: Type.Number({ description: 'of the store, up to which its kernel holds what it should' }),
+    version: Text('version of Drawbridge on the host'),
+    revision: Type.Number({
+      description: 'revision of the store up to which its changes are applied to the kernel of the host',
+    }),
     inSync: Type.Boolean(),
     containers: Count,
     enforced: Type.Integer({ minimum: 0, description: 'containers in mode enforce' }),
     fullyEnforced: Nullable(
       Type.Integer({
         minimum: 0,
-        description: 'those of them with coverage "enforced"; null: an older version runs there',
+        description:
+          'containers in mode enforce with coverage "enforced"; null: the host runs an older version',
       }),
     ),
     observed: Count,
-    partial: Type.Integer({ minimum: 0, description: 'containers of every mode by coverage' }),
+    partial: Type.Integer({ minimum: 0, description: 'containers with partial coverage, in every mode' }),
     unenforced: Count,
     lastSeen: Time,
   },
@@ -71,24 +74,24 @@ export const TokenSchema = Type.Object(
     source: Words(['store', 'config']),
     created: Nullable(Time),
     expires: Nullable(Time),
-    by: Nullable(Text('who made it')),
+    by: Nullable(Text('the author of the token')),
   },
   closed,
 );
 export type TokenBody = View<typeof TokenSchema>;
 export const NewTokenSchema = Type.Object(
-  { ...TokenSchema.properties, token: Text('the secret, shown this once') },
+  { ...TokenSchema.properties, token: Text('the secret, which is not shown again') },
   closed,
 );
 export type NewToken = View<typeof NewTokenSchema>;
 export const TokenRequestSchema = Type.Object(
   {
-    name: Type.String({ minLength: 1, description: 'who holds it', examples: ['ci'] }),
+    name: Type.String({ minLength: 1, description: 'the name of the token', examples: ['ci'] }),
     role: RoleSchema,
     for: Type.Optional(
       Type.String({
         pattern: DURATION_PATTERN,
-        description: 'how long; left out: no end',
+        description: 'duration; left out: until revoked',
         examples: ['90d'],
       }),
     ),

@@ -9,7 +9,7 @@ const Lines = Type.Object(
   {
     count: Count,
     samples: Type.Array(Type.Object({ line: Count, text: Type.String(), reason: Type.String() }, closed), {
-      description: 'the first of them',
+      description: 'the first lines',
     }),
   },
   closed,
@@ -20,28 +20,28 @@ const Direction = Words(['outbound', 'inbound', 'both']);
 export const FeedSchema = Type.Object(
   {
     name: Type.String(),
-    url: Text('without credentials and query'),
+    url: Text('URL without credentials and query'),
     format: Type.String(),
     action: Action,
     direction: Direction,
     everySeconds: Count,
     status: Words(['never', 'current', 'refused', 'failed', 'later', 'left-out']),
-    reason: Nullable(Text('why the last attempt brought nothing')),
+    reason: Nullable(Text('why the last attempt brought no version')),
     remedy: Nullable(Text('what to do')),
-    entries: Type.Integer({ minimum: 0, description: 'of the version in force here' }),
-    names: Type.Integer({ minimum: 0, description: 'how many of them are names' }),
+    entries: Type.Integer({ minimum: 0, description: 'entries of the version in force' }),
+    names: Type.Integer({ minimum: 0, description: 'names among the entries' }),
     loaded: Nullable(Time),
     confirmed: Nullable(Time),
     attempted: Nullable(Time),
     next: Nullable(Time),
-    failures: Type.Integer({ minimum: 0, description: 'attempts in a row that brought nothing' }),
+    failures: Type.Integer({ minimum: 0, description: 'consecutive attempts that brought no version' }),
     lines: Type.Object({ bad: Lines, unsupported: Lines, skipped: Lines, suffixes: Lines }, closed),
     spared: Type.Array(
       Type.Object({ label: Type.String(), lines: Count, line: Count, listed: Type.String() }, closed),
-      { description: 'what it lists and no feed may block' },
+      { description: 'listed destinations that no feed may block' },
     ),
     known: Type.Array(Type.Object({ label: Type.String(), withheld: Count, inside: Count }, closed), {
-      description: 'ranges that many share: withheld as a whole, told where a small part is listed',
+      description: 'shared ranges: withheld if listed as a whole, reported if a small part is listed',
     }),
   },
   closed,
@@ -51,9 +51,9 @@ export type FeedBody = View<typeof FeedSchema>;
 export const FeedSyncRequestSchema = Type.Object(
   {
     accept: Type.Optional(
-      Type.Boolean({ description: 'the next version counts whatever its size and bad lines (role admin)' }),
+      Type.Boolean({ description: 'accept the next version whatever its size and bad lines (role admin)' }),
     ),
-    onlyDue: Type.Optional(Type.Boolean({ description: 'only where the schedule would, too' })),
+    onlyDue: Type.Optional(Type.Boolean({ description: 'try the feed only if its schedule is due' })),
   },
   closed,
 );
@@ -66,7 +66,7 @@ export type FeedSyncBody = View<typeof FeedSyncSchema>;
 export const ThreatSchema = Type.Object(
   {
     query: Type.String(),
-    target: Text('canonical'),
+    target: Text('the target in canonical form'),
     verdict: Words(['block', 'observe', 'none']),
     hits: Type.Array(
       Type.Object(
@@ -78,7 +78,7 @@ export const ThreatSchema = Type.Object(
           line: Count,
           positions: Words(['line', 'item']),
           since: Time,
-          spared: Nullable(Text('why it does not count all the same')),
+          spared: Nullable(Text('why it is not blocked in spite of the listing')),
         },
         closed,
       ),
@@ -108,12 +108,15 @@ const Entry = Nullable(Text('the entry that permits it, ready to paste; null: no
 export const PreviewSchema = Type.Object(
   {
     container: Type.String(),
-    owner: Text('to whom the record belongs: compose:PROJECT/SERVICE or name:NAME'),
+    owner: Text('the owner of the record: compose:PROJECT/SERVICE or name:NAME'),
     mode: Mode,
     to: { ...Mode, description: 'the mode that is previewed' },
-    recordingSince: Nullable({ ...Time, description: 'without interruption; null: it is not recorded now' }),
+    recordingSince: Nullable({
+      ...Time,
+      description: 'start of the uninterrupted recording; null: not recorded now',
+    }),
     gaps: Type.Array(Type.Object({ from: Time, to: Time, reason: Type.String() }, closed), {
-      description: 'before that: when it ran without being recorded',
+      description: 'earlier times during which it ran and was not recorded',
     }),
     dropped: Type.Integer({ minimum: 0, description: 'connections that were not recorded' }),
     notRecorded: Type.Array(Type.String({ description: 'traffic that cannot be recorded, and why' })),

@@ -16,7 +16,7 @@ export const Collection = <T extends TSchema>(item: T) =>
 
 export const ProblemSchema = Type.Object(
   {
-    type: Text('what kind of problem, a reference into /docs'),
+    type: Text('the kind of problem, a reference into /docs'),
     title: Type.String(),
     status: Type.Integer(),
     detail: Type.String(),
@@ -40,8 +40,10 @@ export type ProblemDocument = View<typeof ProblemSchema>;
 
 /** Whether a change outlives a restart of the service. */
 const DURABILITY = {
-  durable: Type.Boolean({ description: 'false: in force from memory, the store could not take it' }),
-  note: Nullable(Text('why it is not stored, and what that means')),
+  durable: Type.Boolean({
+    description: 'false: in force from memory, because the store could not be written',
+  }),
+  note: Nullable(Text('why it is not stored, and the consequence')),
 };
 export const DurabilitySchema = Type.Object(DURABILITY, closed);
 export type Durability = View<typeof DurabilitySchema>;
@@ -53,7 +55,7 @@ export const PauseSchema = Type.Object(
     owner: Text('id:CONTAINER, or all'),
     created: Time,
     expires: Time,
-    by: Text('who asked for it'),
+    by: Text('the author of the pause'),
   },
   closed,
 );
@@ -75,7 +77,10 @@ export const StatusSchema = Type.Object(
     containers: Count,
     coverage: Type.Object(
       { enforced: Count, partial: Count, unenforced: Count },
-      { ...closed, description: 'coverage of the containers in mode enforce: it adds up to "enforced"' },
+      {
+        ...closed,
+        description: 'coverage of the containers in mode enforce; the counts add up to "enforced"',
+      },
     ),
     labelErrors: Type.Integer({
       minimum: 0,
@@ -88,14 +93,14 @@ export const StatusSchema = Type.Object(
       {
         entries: Type.Integer({ minimum: 0, description: 'addresses, networks and names in force here' }),
         feeds: Type.Integer({ minimum: 0, description: 'feeds that have a version in force' }),
-        alerts: Type.Array(Type.String({ description: 'a feed, and what is wrong with it' })),
+        alerts: Type.Array(Type.String({ description: 'a feed and its fault' })),
       },
       closed,
     ),
     kernel: Type.Object(
       {
         inSync: Type.Boolean(),
-        ready: Type.Boolean({ description: 'as /readyz says it' }),
+        ready: Type.Boolean({ description: 'the same as in /readyz' }),
         reason: Type.String(),
         lastRepair: Nullable(Time),
       },
@@ -123,7 +128,7 @@ export const StatusSchema = Type.Object(
       closed,
     ),
     fleet: Type.Object({ nodes: Count, stale: Type.Array(Type.String()) }, closed),
-    warnings: Type.Array(Type.String({ description: 'what to mend, and how' })),
+    warnings: Type.Array(Type.String({ description: 'a fault and its remedy' })),
   },
   closed,
 );
@@ -143,7 +148,7 @@ export type ClosedStatus = View<typeof ClosedStatusSchema>;
 export const GrantSchema = Type.Object(
   {
     id: Type.String(),
-    entry: Text('canonical'),
+    entry: Text('the entry in canonical form'),
     owner: Text('compose:PROJECT/SERVICE or name:NAME (open-ended), id:CONTAINER (timed)'),
     node: Type.Optional(Text('the host of the container (timed)')),
     created: Time,
@@ -180,13 +185,13 @@ export const ContainerSchema = Type.Object(
     name: Type.String(),
     image: Type.String(),
     mode: Mode,
-    modeFrom: Text('what set the mode'),
+    modeFrom: Text('the source of the mode'),
     coverage: Type.Object(
       { state: Words(['enforced', 'partial', 'unenforced']), reasons: Type.Array(Type.String()) },
       closed,
     ),
     findings: Type.Array(FindingSchema, {
-      description: 'the reasons of coverage, in the same order, in parts',
+      description: 'the reasons of coverage in the same order, with code, state and remedy',
     }),
     compose: Nullable(
       Type.Object(
@@ -199,7 +204,7 @@ export const ContainerSchema = Type.Object(
     entries: Type.Array(EntryViewSchema),
     grants: Type.Array(GrantSchema),
     pausedUntil: Nullable(Time),
-    limits: Nullable(Text('drawbridge.limit, as it is read')),
+    limits: Nullable(Text('the parsed value of the label drawbridge.limit')),
     quota: Nullable(Type.Object({ bytes: Count, used: Count, reached: Type.Boolean(), until: Time }, closed)),
     allowed: Count,
     denied: Count,
@@ -214,7 +219,7 @@ export const GrantRequestSchema = Type.Object(
     for: Type.Optional(
       Type.String({
         pattern: DURATION_PATTERN,
-        description: 'how long; left out: no end',
+        description: 'duration; left out: until revoked',
         examples: ['10m'],
       }),
     ),
@@ -224,7 +229,7 @@ export const GrantRequestSchema = Type.Object(
 export const ModeRequestSchema = Type.Object({ mode: Words(['enforce', 'observe', 'off', 'auto']) }, closed);
 
 export const PauseRequestSchema = Type.Object(
-  { for: Type.String({ pattern: DURATION_PATTERN, description: 'how long', examples: ['10m'] }) },
+  { for: Type.String({ pattern: DURATION_PATTERN, description: 'duration', examples: ['10m'] }) },
   closed,
 );
 export const LockdownRequestSchema = Type.Object({ on: Type.Boolean() }, closed);
@@ -241,18 +246,22 @@ export const AuditSchema = Type.Object(
     who: Type.String(),
     action: Type.String({ examples: ['grant.add', 'lockdown.on'] }),
     target: Type.String(),
-    before: Type.Unknown({ description: 'null: there was nothing' }),
-    after: Type.Unknown({ description: 'null: there is nothing now' }),
+    before: Type.Unknown({ description: 'null: no previous value' }),
+    after: Type.Unknown({ description: 'null: no value now' }),
     outcome: Words(['done', 'undone', 'refused', 'unknown']),
     n: Type.Optional(Type.Integer({ description: "the record's number in the files of its host" })),
-    hash: Type.Optional(Type.String({ description: 'of its line there: the chain of docs/audit.md' })),
+    hash: Type.Optional(
+      Type.String({ description: 'of its line in the audit file: the chain of docs/audit.md' }),
+    ),
     sha256: Type.Optional(
       Type.Object(
         { before: Nullable(Type.String()), after: Nullable(Type.String()) },
-        { ...closed, description: 'of the whole values, where before and after show less' },
+        { ...closed, description: 'of the whole values, if before and after are shortened' },
       ),
     ),
-    late: Type.Optional(Type.Boolean({ description: 'the disk was full when it was made' })),
+    late: Type.Optional(
+      Type.Boolean({ description: 'true: the disk was full, and the record was written later' }),
+    ),
     from: Type.Optional(Type.String({ description: 'its key in the store of an older version' })),
   },
   closed,
@@ -272,13 +281,15 @@ export const ListBodySchema = Type.Object(
     allow: Type.Array(Type.Union([Type.String(), EntryObjectSchema])),
     name: Type.String(),
     source: Words(['folder', 'store']),
-    file: Type.Optional(Text('where a folder list stands')),
-    revision: Type.Integer({ description: 'of the store; 0 for a folder list' }),
+    file: Type.Optional(Text('the file of a folder list')),
+    revision: Type.Integer({ description: 'revision in the store; 0 for a folder list' }),
     usedBy: Type.Array(Type.String()),
     durable: Type.Optional(
-      Type.Boolean({ description: 'false: an entry was removed from memory, the store could not take it' }),
+      Type.Boolean({
+        description: 'false: an entry was removed in memory only, because the store could not be written',
+      }),
     ),
-    note: Type.Optional(Text('why it is not stored, and what that means')),
+    note: Type.Optional(Text('why it is not stored, and the consequence')),
   },
   closed,
 );
@@ -294,10 +305,12 @@ export const ExplainSchema = Type.Object(
     list: Nullable(Type.String()),
     feed: Nullable(Type.String()),
     remedy: Nullable(Type.String()),
-    lasting: Nullable(Text('how to permit it for good: a label or a list entry')),
-    warning: Nullable(Text('what permitting it would open beyond the destination')),
+    lasting: Nullable(Text('how to permit it permanently: a label or a list entry')),
+    warning: Nullable(Text('what else the permission would open')),
     coverage: Nullable(Text('why a denial may not hold for this container')),
-    trace: Type.Array(Type.String({ description: 'a rule that the packet meets, as rendered' })),
+    trace: Type.Array(
+      Type.String({ description: 'a rule that the packet passes, in the syntax of its tool' }),
+    ),
   },
   closed,
 );

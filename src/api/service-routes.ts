@@ -23,11 +23,11 @@ const ANYONE = { role: 'anyone' } as const;
 export function healthRoutes(server: FastifyInstance, ctx: Context): void {
   server.get(
     '/healthz',
-    { schema: { summary: 'The process answers', response: { 200: HealthSchema } }, config: ANYONE },
+    { schema: { summary: 'Whether the process answers', response: { 200: HealthSchema } }, config: ANYONE },
     () => ({ ok: true }),
   );
   const schema = {
-    summary: 'The kernel holds what it should',
+    summary: 'Whether the desired state is applied to the kernel',
     response: { 200: ReadySchema, 503: ReadySchema },
   };
   server.get('/readyz', { schema, config: ANYONE }, (_request, reply) => {
@@ -40,7 +40,7 @@ export function healthRoutes(server: FastifyInstance, ctx: Context): void {
 
 export function statusRoutes(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'How many containers are enforced, and how the kernel and the store are',
+    summary: 'Number of enforced containers, and the state of the kernel and the store',
     response: { 200: StatusSchema },
   };
   server.get('/v1/status', { schema }, () => ctx.views.status());
@@ -48,7 +48,7 @@ export function statusRoutes(server: FastifyInstance, ctx: Context): void {
 
 export function storeRoutes(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'Take the store as it is, although the kernel remembers another one or a later state of it',
+    summary: 'Accept the store as it is, although the kernel remembers another one or a later state of it',
     response: { 200: StatusSchema },
   };
   server.post('/v1/store/accept', { schema, config: { role: 'admin' } }, (request) =>
@@ -70,7 +70,7 @@ async function acceptStore(ctx: Context, who: string): Promise<Status> {
 
 export function teardownRoutes(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'Stop enforcing, take every trace out of the kernel, and end the service',
+    summary: 'Stop enforcing, remove everything from the kernel, and end the service',
     response: { 204: Type.Null() },
   };
   server.post('/v1/teardown', { schema, config: { role: 'admin' } }, async (request, reply) => {
@@ -84,13 +84,13 @@ const NodeParams = Type.Object({ name: Type.String() });
 
 export function nodeRoutes(server: FastifyInstance, ctx: Context): void {
   const all = {
-    summary: 'The hosts that share the store: what each holds, and when it was last seen',
+    summary: 'The hosts that share the store: containers, applied revision, and when each was last seen',
     response: { 200: Collection(NodeSchema) },
   };
   server.get('/v1/nodes', { schema: all }, async () => ({ items: await ctx.fleet.refresh(), next: null }));
 
   const forget = {
-    summary: 'Forget a host that is gone for good',
+    summary: 'Forget a host that was removed',
     params: NodeParams,
     response: { 204: Type.Null() },
   };
@@ -117,7 +117,7 @@ export function tokenRoutes(server: FastifyInstance, ctx: Context): void {
   }));
 
   const create = {
-    summary: 'Make a token; its secret is in this answer and nowhere else',
+    summary: 'Create a token; its secret is only in this response',
     body: TokenRequestSchema,
     response: { 201: NewTokenSchema },
   };
@@ -152,7 +152,7 @@ function tokenBody({ name, role, created, expires, by }: Token): TokenBody {
 
 function lifetime(duration: string | undefined): number | undefined {
   const ms = duration === undefined ? undefined : durationMs(duration);
-  if (ms === 0) badRequest('a token lasts some time', 'write it like 90d', '/for');
+  if (ms === 0) badRequest('the duration of a token must not be 0', 'write it like 90d', '/for');
   return ms;
 }
 
@@ -171,7 +171,7 @@ const DEFAULT_LIMIT = 100;
 
 export function auditRoutes(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'Who changed what, newest first',
+    summary: 'The audit: changes and their authors, newest first',
     querystring: AuditQuery,
     response: { 200: Collection(AuditSchema) },
   };
@@ -209,9 +209,9 @@ function page(paths: object): string {
   );
   return (
     `<!doctype html><html lang="en"><meta charset="utf-8"><title>Drawbridge API</title><style>${STYLE}</style>` +
-    '<h1>Drawbridge API</h1><p>The whole of it, with every shape: <a href="/openapi.json">/openapi.json</a>.' +
+    '<h1>Drawbridge API</h1><p>The complete description with all schemas: <a href="/openapi.json">/openapi.json</a>.' +
     `<h2>Operations</h2><table><tr><th>Method<th>Path<th>What it does${operations.join('')}</table>` +
-    '<h2>Problems</h2><p>Failures are problem details (RFC 9457); <code>errors</code> says what, where and what to do.' +
+    '<h2>Problems</h2><p>Failures are problem details (RFC 9457); <code>errors</code> has the problem, its place and the remedy.' +
     `<table><tr><th>Type<th>Status<th>Meaning${kinds.join('')}</table></html>`
   );
 }

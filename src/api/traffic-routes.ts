@@ -42,7 +42,7 @@ const DEFAULT_LIMIT = 100;
 
 export function flowRoutes(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'What was denied, newest first (this version keeps denials only)',
+    summary: 'Denied flows, newest first (this version keeps denials only)',
     querystring: FlowQuery,
     response: { 200: Collection(FlowSchema) },
   };
@@ -165,7 +165,7 @@ export function explainRoutes(server: FastifyInstance, ctx: Context): void {
 
 export function planRoutes(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'What would be changed in the kernel now, a line each; empty: it holds what it should',
+    summary: 'Changes that a pass would make in the kernel now, one per line; empty: nothing to change',
     response: { 200: Collection(Type.String()) },
   };
   server.get('/v1/plan', { schema, config: { cost: 5 } }, async () => ({
@@ -181,7 +181,7 @@ const ScanQuery = Type.Object(
 
 export function scanRoutes(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'Practices that matter to egress, and what cannot be held; container null: the host',
+    summary: 'Practices that matter to egress, and gaps in enforcement; container null: the host',
     querystring: ScanQuery,
     response: { 200: Collection(ScanSchema) },
   };
@@ -198,13 +198,13 @@ const ThreatParams = Type.Object({ target: Type.String({ description: 'an addres
 
 export function feedRoutes(server: FastifyInstance, ctx: Context): void {
   const all = {
-    summary: 'The feeds of threats: what each has in force here, and what is wrong with it',
+    summary: 'Threat feeds: the entries of each that are in force, and its faults',
     response: { 200: Collection(FeedSchema) },
   };
   server.get('/v1/feeds', { schema: all }, () => ({ items: ctx.feeds.views(), next: null }));
 
   const sync = {
-    summary: 'Try a feed now; what it brings is in force in the answer',
+    summary: 'Fetch a feed now; the new version is in force when the response is sent',
     params: FeedParams,
     body: Type.Union([FeedSyncRequestSchema, Type.Null()]),
     response: { 200: FeedSyncSchema },
@@ -225,7 +225,7 @@ export function feedRoutes(server: FastifyInstance, ctx: Context): void {
   );
 
   const check = {
-    summary: 'Which feeds list an address or a name, since when, in which line, and whether it counts',
+    summary: 'Feeds that list an address or a name, since when, in which line, and whether it is blocked',
     params: ThreatParams,
     response: { 200: ThreatSchema },
   };

@@ -69,7 +69,7 @@ export class Committer {
       refuse(
         'not-in-force',
         `not in force, and undone: ${String(e)}`,
-        'look at drawbridge status and doctor, then try again',
+        'see drawbridge status and drawbridge doctor, then try again',
       );
     }
   }
@@ -200,20 +200,19 @@ export class Committer {
         return refuse(
           'not-in-force',
           `not in force: ${why}; it is not undone, because ${change.target} was changed again meanwhile`,
-          'look at what is stored now, and at drawbridge status',
+          'check what is stored now, and see drawbridge status',
         );
       log.error({ err: e, key: change.key }, 'a change that is not in force could not be taken back');
       throw new NotTakenBackError({
         kind: 'not-in-force',
         detail: `not in force: ${why}; and the store did not take it back: ${e instanceof Error ? e.message : String(e)}`,
-        remedy:
-          'mend the store (drawbridge status says how it is), look at what is stored, and make the change again',
+        remedy: 'repair the store (see drawbridge status), check what is stored, and make the change again',
       });
     }
     return refuse(
       'not-in-force',
       `not in force, and undone: ${why}`,
-      'look at drawbridge status and doctor, then try again',
+      'see drawbridge status and drawbridge doctor, then try again',
     );
   }
 
@@ -221,7 +220,7 @@ export class Committer {
     await this.#options.audit.record(recordOf(change, outcome)).catch((e: unknown) => {
       this.#options.log.error(
         { err: e, key: change.key, outcome },
-        'the audit says that this change was made: the record that corrects it cannot be written',
+        'the audit records this change as made, and the correcting record cannot be written',
       );
     });
   }
@@ -232,14 +231,13 @@ function refusalOf(e: unknown, why = e instanceof Error ? e.message : String(e))
   if (isUnsure(e))
     return new RefusedError({
       kind: 'not-in-force',
-      detail: `nobody knows whether the change was stored: ${why}`,
-      remedy:
-        'look at what is there when the store answers again, and make the change again if it is missing',
+      detail: `it is unknown whether the change was stored: ${why}`,
+      remedy: 'check what is stored when the store answers again, and repeat the change if it is missing',
     });
   const detail = `the change was not stored: ${why}`;
   if (isTooLarge(e))
     return new RefusedError({ kind: 'too-large', detail, remedy: 'send less; split a list into several' });
-  return new RefusedError({ kind: 'not-in-force', detail, remedy: 'mend the store, then try again' });
+  return new RefusedError({ kind: 'not-in-force', detail, remedy: 'repair the store, then try again' });
 }
 
 /** A shared store took the write and did not confirm it (StoreError `unknown`). */

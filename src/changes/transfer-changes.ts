@@ -99,7 +99,7 @@ export class TransferChanges {
     if (taken.length === 0) return;
     refuse(
       'conflict',
-      `${taken.join(', ')} ${taken.length === 1 ? 'is in the store, and was' : 'are in the store, and were'} made by somebody else`,
+      `${taken.join(', ')} ${taken.length === 1 ? 'is in the store, and was' : 'are in the store, and were'} made by another owner`,
       'rename the files, delete those lists, or take them over with --adopt',
     );
   }

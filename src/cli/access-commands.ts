@@ -132,7 +132,7 @@ async function changed(
       if (done.length === 0) throw e;
       const before = {
         detail: `${done.map((c) => c.name).join(', ')} ${done.length === 1 ? 'was' : 'were'} changed before this failed`,
-        remedy: 'give the command again when the fault is mended; what is changed already stays so',
+        remedy: 'repair the fault and run the command again; changes that were made are kept',
       };
       throw new CommandFailure([...failureOf(e).problems, before]);
     }

@@ -17,7 +17,7 @@ const LONGEST = 160;
 export function auditCommand(program: Command, registry: Registry): void {
   const audit = registry.add<[], { readonly limit?: string }>(program, {
     usage: 'audit',
-    summary: 'who changed what, newest first',
+    summary: 'changes and their authors, newest first',
     examples: ['audit', 'audit --limit 500 --json'],
     options: [['--limit <n>', `how many, at most ${MOST} (default ${DEFAULT_LIMIT})`]],
     run: async (session, _args, options) => {

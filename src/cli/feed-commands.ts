@@ -124,7 +124,7 @@ const CATALOGUE_HEAD = ['NAME', 'RECOMMENDED', 'BY DEFAULT', 'DIRECTION', 'EVERY
 function catalogueCommand(feeds: Command, registry: Registry): void {
   registry.add<[string | undefined]>(feeds, {
     usage: 'catalogue [name]',
-    summary: 'public feeds worth knowing, with their terms; with a name: what to write to turn it on',
+    summary: 'a choice of public feeds with their terms; with a name: the configuration that turns it on',
     examples: ['feeds catalogue', 'feeds catalogue spamhaus-drop'],
     run: async ({ out, host }, [name]) => {
       const all = await host.catalogue();
@@ -142,7 +142,7 @@ function catalogueCommand(feeds: Command, registry: Registry): void {
 
 function printAll(out: Output, all: readonly CatalogueEntry[]): void {
   out.table(CATALOGUE_HEAD, all.map(catalogueRow));
-  out.note('to turn one on: drawbridge feeds catalogue NAME says what to write under threats.feeds');
+  out.note('to turn one on: drawbridge feeds catalogue NAME shows what to write under threats.feeds');
   out.note(
     'threats.catalogue: true turns on those that are on by default; whoever turns a feed on accepts its terms',
   );

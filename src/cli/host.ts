@@ -38,7 +38,7 @@ export interface SyncedFeed {
     readonly entries: number;
   };
 }
-/** A public feed worth knowing. */
+/** A feed of the catalogue of public feeds. */
 export interface CatalogueEntry {
   readonly name: string;
   readonly what: string;

@@ -286,7 +286,7 @@ export function syncCommand(program: Command, registry: Registry): void {
     usage: 'sync <dir>',
     summary: 'copy the list files of a folder into the store; deletes only what it created itself',
     options: [
-      ['--owner <name>', 'whose lists these are, where several folders are synced (default: sync)'],
+      ['--owner <name>', 'the owner of the lists, if several folders are synced (default: sync)'],
       ['--adopt', 'take over lists of the store that were made by other means'],
       ['--dry-run', 'print what would change, and change nothing'],
       ['--exit-code', 'exit 1 if something changes'],

@@ -70,7 +70,7 @@ async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
   }
 }
 
-/** A configuration that is refused ends the start; by what can be read of it nothing new passes until it is mended. */
+/** A refused configuration ends the start. The closed base uses its valid keys: nothing new passes until it is repaired. */
 async function configOrClosed(session: Session, flags: Flags): Promise<Config> {
   try {
     return await session.config(flags);
@@ -200,7 +200,7 @@ export class Liveness implements Disposable {
   ready(service: RunningService, log: Log): void {
     this.#log = log;
     this.#service = service;
-    this.#notify('READY=1\nSTATUS=running: drawbridge status says what is enforced');
+    this.#notify('READY=1\nSTATUS=running: see drawbridge status');
   }
   reloading(): void {
     this.#service = undefined;
@@ -362,7 +362,7 @@ async function alone(session: Session): Promise<readonly string[]> {
     // whether it succeeded or not: a repair in between adds rules that use the sets
     if (await host.isServed(settings))
       fail(
-        'a Drawbridge runs here by another configuration: it installs again what was removed',
+        'another Drawbridge with another configuration runs on this host: it installs again what was removed',
         'give its configuration (drawbridge teardown --config FILE), or stop it first: sudo systemctl stop drawbridge',
       );
   }

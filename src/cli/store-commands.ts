@@ -12,7 +12,10 @@ import { CommandFailure, fail } from './failure.js';
 import type { AloneRecord } from './host.js';
 import { counted, type Output } from './output.js';
 
-const YES: readonly [string, string] = ['--yes', 'do it; without it only what would be done is said'];
+const YES: readonly [string, string] = [
+  '--yes',
+  'do it; without it the command only prints what it would do',
+];
 
 /** What a person does about a store that cannot be opened, or that is not the one that the kernel remembers. */
 export function storeCommand(program: Command, registry: Registry): void {
@@ -61,7 +64,7 @@ function remedies({ isNewer, recoverable }: StoreInspection): string[] {
 function restoreCommand(store: Command, registry: Registry): void {
   registry.add<[], { previous?: boolean; yes?: boolean }>(store, {
     usage: 'restore',
-    summary: 'make a store of what can be read; the files that are there are set aside, none is deleted',
+    summary: 'create a store from what can be read; existing files are set aside, none is deleted',
     options: [['--previous', 'from the snapshot before the last one, and its log'], YES],
     examples: ['store restore --yes', 'store restore --previous --yes'],
     run: async (session, _args, { previous = false, yes = false }) => {
@@ -118,7 +121,7 @@ function acceptCommand(store: Command, registry: Registry): void {
       if (!yes) {
         const { warnings } = await client.status();
         return unsure(
-          'modes, pauses and the lockdown would be what the store says now, and containers may become less strict' +
+          'modes, pauses and the lockdown would be those of the store, and containers may become less strict' +
             (warnings.length > 0 ? ` (${warnings.join('; ')})` : ''),
         );
       }

@@ -9,7 +9,7 @@ export const LIST = 'soak';
 /** Addresses that the list contains, or does not, from one change to the next. */
 const LISTED = ['93.184.62.1', '93.184.62.2', '93.184.62.3', '93.184.62.4', '93.184.62.5'];
 /** A refusal that leaves open what is stored. */
-const UNSURE = /did not take it back|nobody knows whether/;
+const UNSURE = /did not take it back|it is unknown whether/;
 /** A new permitted connection may repeat its SYN while another process has deleted the rules; a forbidden one is refused at once. */
 const OPEN_MS = 10_000;
 const CLOSED_MS = 1_500;

@@ -80,7 +80,7 @@ describe('teardown leaves the kernel as it was found', () => {
     const other = lab.drawbridge({ instance: 'other' });
     const done = await other.cli(['teardown']);
     expect(done.code).toBe(1);
-    expect(done.stderr).toContain('runs here by another configuration');
+    expect(done.stderr).toContain('another Drawbridge with another configuration runs on this host');
     await waitFor('the container to be held again', async () => !(await forbidden()), 20_000);
     expect((await drawbridge.cli(['teardown'])).code).toBe(0);
     await drawbridge.exited();

@@ -83,7 +83,7 @@ it('requests that are refused for their token are seen with their address, and t
   await server.inject({ url: '/v1/status' });
   await ask('POST', '/v1/teardown', 'r');
   expect(refused).toEqual([
-    { address: '127.0.0.1', reason: 'the bearer token is unknown, revoked, or over' },
+    { address: '127.0.0.1', reason: 'the bearer token is unknown, revoked or expired' },
     { address: '127.0.0.1', reason: 'the request has no bearer token' },
     { address: '127.0.0.1', reason: expect.any(String) },
   ]);

@@ -271,7 +271,9 @@ describe('without a service', () => {
     bench.host = { teardownKernel: async () => ['5 sets'], isServed: async () => true };
     const { code, out, err } = await bench.run('teardown');
     expect({ code, out }).toEqual({ code: 1, out: '' });
-    expect(err).toMatch(/runs here by another configuration.*\n.*teardown --config FILE/);
+    expect(err).toMatch(
+      /another Drawbridge with another configuration runs on this host.*\n.*teardown --config FILE/,
+    );
   });
 
   it('says what is wrong with the configuration, at its place', async () => {

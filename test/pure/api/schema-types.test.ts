@@ -1,0 +1,39 @@
+/** Views whose types belong to other modules fit the schemas of the API. The compiler checks it. */
+import { expectTypeOf, it } from 'vitest';
+import type { AuditBody, Explain, ListBody, PauseBody, ScanBody, Status } from '../../../src/api/schemas.js';
+import type { NodeBody, PlanBody } from '../../../src/api/schemas-fleet.js';
+import type {
+  FeedBody,
+  FeedSyncBody,
+  Flow,
+  PreviewBody,
+  ThreatBody,
+} from '../../../src/api/schemas-traffic.js';
+import type { AuditView } from '../../../src/changes/audit.js';
+import type { NodeView } from '../../../src/changes/fleet.js';
+import type { ListView } from '../../../src/changes/list-changes.js';
+import type { PlannedChange } from '../../../src/changes/transfer-changes.js';
+import type { UnwrittenChange } from '../../../src/changes/unwritten-changes.js';
+import type { ExplainView } from '../../../src/coverage/explain-request.js';
+import type { PreviewView } from '../../../src/coverage/preview.js';
+import type { ScanView } from '../../../src/coverage/scan.js';
+import type { DenialEvent } from '../../../src/enforce/denials.js';
+import type { Pause } from '../../../src/policy/emergency.js';
+import type { FeedSync, FeedView, ThreatsStatus, ThreatView } from '../../../src/threats/feed-view.js';
+
+it('every view fits its schema', () => {
+  expectTypeOf<FeedView>().toExtend<FeedBody>();
+  expectTypeOf<FeedSync>().toExtend<FeedSyncBody>();
+  expectTypeOf<ThreatView>().toExtend<ThreatBody>();
+  expectTypeOf<ThreatsStatus>().toExtend<Status['threats']>();
+  expectTypeOf<DenialEvent>().toExtend<Flow>();
+  expectTypeOf<PreviewView>().toExtend<PreviewBody>();
+  expectTypeOf<ScanView>().toExtend<ScanBody>();
+  expectTypeOf<ExplainView>().toExtend<Explain>();
+  expectTypeOf<AuditView>().toExtend<AuditBody>();
+  expectTypeOf<NodeView>().toExtend<NodeBody>();
+  expectTypeOf<PlannedChange>().toExtend<PlanBody['changes'][number]>();
+  expectTypeOf<UnwrittenChange>().toExtend<Status['store']['unwritten'][number]>();
+  expectTypeOf<Omit<Pause, 'durable' | 'note'>>().toExtend<Omit<PauseBody, 'durable' | 'note'>>();
+  expectTypeOf<ListView['usedBy']>().toExtend<ListBody['usedBy']>();
+});
