@@ -139,7 +139,7 @@ it('the end after a whole start is the end of that', async () => {
 
 it('runs closed for what a person mends, not for a store in use or a wrong URL', () => {
   const system = (code: string): Error => Object.assign(new Error(`${code}: x`), { code, syscall: 'open' });
-  expect(closedCause(new StoreError('corrupt', 'a is damaged. Do b'))).toMatchObject({
+  expect(closedCause(new StoreError('corrupt', { detail: 'a is damaged', remedy: 'Do b' }))).toMatchObject({
     reason: 'a is damaged',
   });
   expect(closedCause(new StoreError('newer', 'a is newer. Do b'))?.remedy).toContain('the version');
