@@ -162,7 +162,7 @@ export const CONTROL: readonly Mutant[] = [
     from: 'await store.put(key, value, { ifRevision })',
     to: 'await store.put(key, value, {})',
     killedBy: {
-      file: 'test/pure/changes/changes-writers.test.ts',
+      file: 'test/pure/changes/commit-writers.test.ts',
       test: 'a list that has lost an entry elsewhere does not get it back',
     },
   },
@@ -173,7 +173,7 @@ export const CONTROL: readonly Mutant[] = [
     from: 'await store.delete(key, { ifRevision })',
     to: 'await store.delete(key, {})',
     killedBy: {
-      file: 'test/pure/changes/changes-writers.test.ts',
+      file: 'test/pure/changes/commit-writers.test.ts',
       test: 'a list that has lost an entry elsewhere does not get it back',
     },
   },
@@ -184,7 +184,7 @@ export const CONTROL: readonly Mutant[] = [
     from: 'return await this.#put(change.key, change.after, seen);\n    } catch (e) {\n      await',
     to: 'return await this.#put(change.key, change.after, this.#options.state.revisionOf(change.key));\n    } catch (e) {\n      await',
     killedBy: {
-      file: 'test/pure/changes/changes-writers.test.ts',
+      file: 'test/pure/changes/commit-writers.test.ts',
       test: 'a change for a revision that another host replaces while the record is written is refused',
     },
   },
@@ -195,7 +195,7 @@ export const CONTROL: readonly Mutant[] = [
     from: 'await this.#put(change.key, change.before, revision)',
     to: 'await this.#put(change.key, change.before, this.#options.state.revisionOf(change.key))',
     killedBy: {
-      file: 'test/pure/changes/changes-writers.test.ts',
+      file: 'test/pure/changes/commit-writers.test.ts',
       test: 'a change that is not in force is not undone over what another host has made of it since',
     },
   },
@@ -206,7 +206,7 @@ export const CONTROL: readonly Mutant[] = [
     from: 'if (moved !== undefined) refuse(',
     to: "if (moved === '') refuse(",
     killedBy: {
-      file: 'test/pure/changes/changes-writers.test.ts',
+      file: 'test/pure/changes/commit-writers.test.ts',
       test: 'an import that waited behind another change of the same host sees that it is outdated',
     },
   },

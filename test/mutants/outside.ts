@@ -60,7 +60,7 @@ export const OUTSIDE: readonly Mutant[] = [
     from: '.slice(0, V6_GROUPS)',
     to: '',
     killedBy: {
-      file: 'test/pure/api/bad-tokens.test.ts',
+      file: 'test/pure/api/auth-bad-tokens.test.ts',
       test: 'wrong tokens of one IPv6 network of 64 bits count together',
     },
   },
@@ -118,7 +118,7 @@ export const OUTSIDE: readonly Mutant[] = [
     from: 'if (wait > 0) return wait;',
     to: 'if (wait > Number.MAX_VALUE) return wait;',
     killedBy: {
-      file: 'test/pure/api/limits.test.ts',
+      file: 'test/pure/api/client-limits.test.ts',
       test: 'a token that reads too much gets 429 with Retry-After',
     },
   },
@@ -129,7 +129,7 @@ export const OUTSIDE: readonly Mutant[] = [
     from: '    for (const oldest of open.unproven) {',
     to: '    for (const oldest of [] as Socket[]) {',
     killedBy: {
-      file: 'test/pure/api/limits.test.ts',
+      file: 'test/pure/api/client-limits.test.ts',
       test: 'those that say nothing make way for a client with a token',
     },
   },
@@ -139,6 +139,6 @@ export const OUTSIDE: readonly Mutant[] = [
     file: 'src/api/requests.ts',
     from: "part.httpPart === 'body' ? () => true : validate(part)",
     to: '(part.httpPart, () => true)',
-    killedBy: { file: 'test/pure/api/queries.test.ts', test: 'import?dryRun=1 imports nothing' },
+    killedBy: { file: 'test/pure/api/requests.test.ts', test: 'import?dryRun=1 imports nothing' },
   },
 ];

@@ -2,7 +2,7 @@
 import type { Mutant } from './mutant.js';
 
 const TRUST = 'test/pure/changes/store-trust.test.ts';
-const DOUBT = 'test/pure/changes/store-doubt.test.ts';
+const DOUBT = 'test/pure/changes/store-trust-doubt.test.ts';
 
 export const START: readonly Mutant[] = [
   {
