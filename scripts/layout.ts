@@ -3,93 +3,13 @@
  * each module. Ends with 1 when a bound is exceeded. Options: --lines (the comment lines with a word of the private idiom),
  * --single (the files that exactly one other file imports).
  */
-import { readdirSync, readFileSync } from 'node:fs';
-import { basename, dirname, join, normalize, relative } from 'node:path';
-import ts from 'typescript';
+import { readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import bounds from './layout.json' with { type: 'json' };
+import { type SourceFile, sourceFiles } from './source-files.js';
 
 const ROOT = join(import.meta.dirname, '..');
-const SRC = join(ROOT, 'src');
-
-interface SourceFile {
-  /** From the root of the repository. */
-  readonly path: string;
-  readonly module: string;
-  readonly lines: number;
-  /** Paths of the files of src that it imports or starts as a thread. */
-  readonly imports: ReadonlySet<string>;
-  readonly packages: ReadonlySet<string>;
-  readonly comments: readonly { readonly line: number; readonly text: string }[];
-}
-
 const IDIOM = new RegExp(`\\b(?:${bounds.idiom.join('|')})\\b`, 'i');
-/** `package` or `@scope/package` of an import. */
-const packageOf = (specifier: string): string =>
-  specifier
-    .split('/')
-    .slice(0, specifier.startsWith('@') ? 2 : 1)
-    .join('/');
-
-/** Each line of a comment that has a letter in it. Shebangs and directives of tools are no comments. */
-function commentLines(text: string): SourceFile['comments'] {
-  const found: { line: number; text: string }[] = [];
-  const file = ts.createSourceFile('x.ts', text, ts.ScriptTarget.ES2022, true);
-  const seen = new Set<number>();
-  const take = (ranges: readonly ts.CommentRange[] | undefined): void => {
-    for (const range of ranges ?? []) {
-      if (seen.has(range.pos)) continue;
-      seen.add(range.pos);
-      const first = file.getLineAndCharacterOfPosition(range.pos).line + 1;
-      text
-        .slice(range.pos, range.end)
-        .split('\n')
-        .forEach((line, i) => {
-          if (/[a-z]/i.test(line) && !/biome-ignore|@ts-/.test(line))
-            found.push({ line: first + i, text: line.trim() });
-        });
-    }
-  };
-  const visit = (node: ts.Node): void => {
-    take(ts.getLeadingCommentRanges(text, node.getFullStart()));
-    take(ts.getTrailingCommentRanges(text, node.getEnd()));
-    for (const child of node.getChildren(file)) visit(child);
-  };
-  visit(file);
-  return found.sort((a, b) => a.line - b.line);
-}
-
-function read(path: string, all: ReadonlySet<string>): SourceFile {
-  const text = readFileSync(join(ROOT, path), 'utf8');
-  const imports = new Set<string>();
-  const packages = new Set<string>();
-  for (const [, specifier = ''] of text.matchAll(
-    /(?:from|import|import\(|URL\(|startThread\()\s*'([^'\n]+)'/g,
-  )) {
-    const target = normalize(join(dirname(path), specifier)).replace(/\.js$/, '.ts');
-    if (specifier.startsWith('.')) {
-      if (all.has(target) && target !== path) imports.add(target);
-    } else if (!specifier.startsWith('node:')) packages.add(packageOf(specifier));
-  }
-  const [, second = ''] = path.split('/');
-  const lines = text.split('\n').length - 1;
-  return {
-    path,
-    module: second.replace(/\.ts$/, ''),
-    lines,
-    imports,
-    packages,
-    comments: commentLines(text),
-  };
-}
-
-export function sourceFiles(): readonly SourceFile[] {
-  const paths = readdirSync(SRC, { recursive: true, encoding: 'utf8' })
-    .filter((p) => p.endsWith('.ts'))
-    .map((p) => relative(ROOT, join(SRC, p)))
-    .sort();
-  const all = new Set(paths);
-  return paths.map((p) => read(p, all));
-}
 
 const percent = (part: number, whole: number): number => (whole === 0 ? 0 : (100 * part) / whole);
 const isIdiom = ({ text }: { readonly text: string }): boolean => IDIOM.test(text);
@@ -117,7 +37,7 @@ function unusedPackages(files: readonly SourceFile[]): readonly string[] {
 }
 
 /** What exceeds its bound, as sentences. */
-export function layoutProblems(files: readonly SourceFile[]): readonly string[] {
+function layoutProblems(files: readonly SourceFile[]): readonly string[] {
   const importers = importersOf(files);
   const single = files.filter((f) => importers.get(f.path)?.length === 1);
   const comments = files.flatMap((f) => f.comments);

@@ -18,7 +18,7 @@ import {
 } from './schemas.js';
 import { PreviewSchema } from './schemas-traffic.js';
 
-export const ContainerParams = Type.Object({
+const ContainerParams = Type.Object({
   container: Type.String({ description: 'id, name or id prefix' }),
 });
 

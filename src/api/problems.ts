@@ -63,7 +63,7 @@ export const KINDS = {
   closed: { status: 503, title: 'The service runs closed' },
 } as const satisfies Record<Refusal['kind'] | string, Kind>;
 
-export function problemDocument(kind: keyof typeof KINDS, problems: readonly Problem[]): ProblemDocument {
+function problemDocument(kind: keyof typeof KINDS, problems: readonly Problem[]): ProblemDocument {
   const detail = problems.map((p) => p.detail).join('; ');
   return { type: `/docs#${kind}`, ...KINDS[kind], detail, errors: problems.map((p) => ({ ...p })) };
 }

@@ -11,7 +11,7 @@ import { CONFIG_VARIABLE, PREFIX, type Texts } from './overlay.js';
  * whatever else is wrong.
  */
 
-export const DEFAULT_FILE = '/etc/drawbridge/config.yaml';
+const DEFAULT_FILE = '/etc/drawbridge/config.yaml';
 
 export interface LoadOptions {
   /** `--config FILE`. */

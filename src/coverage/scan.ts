@@ -29,7 +29,7 @@ function containerScan(parts: CoverageParts, c: ContainerFacts, ofHost: Readonly
   return { container: c.name, image: c.image, findings: [...coverage, ...practices] };
 }
 
-export interface ScanFinding extends Finding {
+interface ScanFinding extends Finding {
   readonly kind: 'coverage' | 'practice' | 'host';
 }
 

@@ -62,7 +62,7 @@ export function readName(msg: Buffer, at: number): { readonly name: string; read
 }
 
 /** The bytes of one label of a text name. */
-export function labelBytes(label: string): Buffer {
+function labelBytes(label: string): Buffer {
   const raw = label.includes('\\')
     ? label.replace(/\\(\d{3})/g, (_, d: string) => String.fromCharCode(Number(d)))
     : label;

@@ -129,7 +129,7 @@ async function textOf(answer: Readable, maxBytes: number): Promise<string> {
 }
 
 /** Events asked of the engine; exec, health, attach and the like would only be noise. */
-export const EVENT_FILTERS = {
+const EVENT_FILTERS = {
   type: ['container', 'network'],
   event: [
     'create',

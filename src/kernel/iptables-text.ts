@@ -55,7 +55,7 @@ export function savedChain(rules: readonly Rule[], family: Family): readonly Sav
 }
 
 /** A chain as `iptables-restore` lines, each rule with its hash. */
-export function renderChain(chain: string, rules: readonly Rule[], family: Family, prefix: string): string[] {
+function renderChain(chain: string, rules: readonly Rule[], family: Family, prefix: string): string[] {
   const hashes = chainHashes(rules, family);
   return rules.map(
     (r, i) => `-A ${chain} ${withComment(renderRule(r, family), prefix, hashes[i] as string)}`,
@@ -63,7 +63,7 @@ export function renderChain(chain: string, rules: readonly Rule[], family: Famil
 }
 
 /** Before the target, where iptables-save prints it too. */
-export function withComment(text: string, prefix: string, hash: string): string {
+function withComment(text: string, prefix: string, hash: string): string {
   return `-m comment --comment ${prefix}:${hash} ${text}`;
 }
 
@@ -90,7 +90,7 @@ function tableScript(edit: TableEdit): string {
   const removed = edit.remove.map((c) => `-X ${c}`);
   return `${[`*${edit.table}`, ...declared, ...rules, ...edit.commands, ...removed, 'COMMIT'].join('\n')}\n`;
 }
-export const isEmptyEdit = (e: TableEdit): boolean =>
+const isEmptyEdit = (e: TableEdit): boolean =>
   e.refill.size === 0 && e.commands.length === 0 && e.remove.length === 0;
 
 /** The edits that take the tables of one family from observed to desired. Empty when there is no difference. */

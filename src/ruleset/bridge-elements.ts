@@ -145,7 +145,7 @@ export function linkLocal(mac: string): string {
   );
 }
 
-export function namelessSets(
+function namelessSets(
   input: Pick<DesiredInput, 'unattributed' | 'unattributedMode' | 'bridges'>,
 ): Pick<BridgeDesired, 'net4' | 'net6'> {
   const isUsed = input.unattributedMode === 'enforce' && input.unattributed.length > 0;

@@ -16,13 +16,9 @@ import {
 } from './verdict-chains.js';
 
 type Chains = Map<string, Rule[]>;
-export const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
+const ESTABLISHED: Match = { k: 'ct', states: ['ESTABLISHED'] };
 const NEW: Match = { k: 'ct', states: ['NEW'] };
-export const ND: readonly IcmpType[] = [
-  'router-solicitation',
-  'neighbour-solicitation',
-  'neighbour-advertisement',
-];
+const ND: readonly IcmpType[] = ['router-solicitation', 'neighbour-solicitation', 'neighbour-advertisement'];
 /** Packets a second and source that may wait in the hold queue; of a port, the bridge table lets no more of them by. */
 const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 

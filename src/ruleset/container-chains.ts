@@ -17,7 +17,7 @@ import {
 
 const DNS_PORT = [{ lo: 53, hi: 53 }];
 const NEIGHBOURS = 'neighbours';
-export const neighbourSet = (prefix: string, id: string, family: Family): string =>
+const neighbourSet = (prefix: string, id: string, family: Family): string =>
   classSet(prefix, id, NEIGHBOURS, family, 'static');
 
 /** New connections of one container through FORWARD. Entered and left by goto: its permits and denials end the traversal. */
@@ -136,14 +136,14 @@ export function classMatches(c: Pick<ClassPlan, 'proto' | 'ports'>): Match[][] {
 }
 
 /** Chain of an enforced container for the host itself (`host:` entries). Returns undefined when it has no such entry. */
-export function hostChainRules(member: Subject, names: Names): Rule[] | undefined {
+function hostChainRules(member: Subject, names: Names): Rule[] | undefined {
   if (member.policy.mode !== 'enforce' || !member.classes.some((c) => c.host.length > 0)) return undefined;
   if (member.limits?.quota?.spent) return spent(names);
   return [...hostPermits(member, names), rule([], { k: 'goto', chain: names.no })];
 }
 
 /** Chain of an observed container for the host: all packets pass, and those that no `host:` entry permits are logged first. */
-export const observedHostRules = (member: Subject, names: Names, shape: KernelConfig): Rule[] | undefined =>
+const observedHostRules = (member: Subject, names: Names, shape: KernelConfig): Rule[] | undefined =>
   member.policy.mode === 'observe'
     ? [...hostPermits(member, names), ...unpermitted(member, names, shape)]
     : undefined;
@@ -158,7 +158,7 @@ function hostPermits(member: Subject, names: Names): Rule[] {
 const entriesOf = (entries: readonly { readonly entry: { readonly canonical: string } }[]): string[] => [
   ...new Set(entries.map((e) => e.entry.canonical)),
 ];
-export const hasFamily = (addresses: readonly string[], family: Family): boolean =>
+const hasFamily = (addresses: readonly string[], family: Family): boolean =>
   addresses.some((a) => a.includes(':') === (family === 6));
 
 type Chains = ReadonlyMap<string, readonly Rule[]>;

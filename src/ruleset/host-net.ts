@@ -16,7 +16,7 @@ import { type Match, type Rule, rule } from './rules.js';
 const RESOLVERS = { 4: '127.53.0.0/16', 6: 'fd64:7262:7264:53::/64' } as const;
 const BYTE = 256;
 /** Packets a second and source that may wait. */
-export const HOLD_LIMIT = { perSecond: 200, burst: 400 };
+const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 const DNS_PORT = [{ lo: 53, hi: 53 }];
 
 /** The address on lo where Drawbridge's resolver listens for one container in the host network. It identifies the client. */
@@ -28,8 +28,8 @@ export function hostResolver(identity: number, family: Family): string {
 /** True for an IPv6 address of `hostResolver`. Each of them is a separate address on lo. */
 export const isHostResolver = (address: string): boolean => address.startsWith('fd64:7262:7264:53:');
 
-export const inCgroup = (c: Cgroup): Match => ({ k: 'cgroup', path: c.path, object: c.object });
-export const cgroupsOf = (m: Subject): readonly Cgroup[] => m.host?.cgroups ?? [];
+const inCgroup = (c: Cgroup): Match => ({ k: 'cgroup', path: c.path, object: c.object });
+const cgroupsOf = (m: Subject): readonly Cgroup[] => m.host?.cgroups ?? [];
 const isIdentified = (shape: KernelConfig, m: Subject): Match => ({
   k: 'mark',
   value: identityMark(shape.marks, m.identity),

@@ -130,7 +130,7 @@ export function namesFor(prefix: string): Names {
 }
 
 const SHORT_ID = 12;
-export const shortId = (id: string): string => id.slice(0, SHORT_ID);
+const shortId = (id: string): string => id.slice(0, SHORT_ID);
 export const containerChain = (prefix: string, id: string): string => `${prefix}-c-${shortId(id)}`;
 /** Permits for ICMP errors of one container about its own flows. */
 export const errorsChain = (prefix: string, id: string): string => `${prefix}-e-${shortId(id)}`;

@@ -95,7 +95,7 @@ export interface LocalAddress {
 }
 
 /** All addresses of both families. */
-export function addressDumpBody(): Buffer {
+function addressDumpBody(): Buffer {
   return Buffer.alloc(IFADDRMSG);
 }
 

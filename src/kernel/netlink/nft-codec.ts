@@ -173,7 +173,7 @@ export interface RawElement {
   readonly data?: Buffer;
 }
 /** Elements of one set or map, in one message. Adding one that is there is no error, removing one that is not is ENOENT. */
-export const changeElements = (
+const changeElements = (
   verb: 'add' | 'delete',
   { family, table, set }: { readonly family: Family; readonly table: string; readonly set: string },
   elements: readonly RawElement[],

@@ -1,0 +1,19 @@
+/** The flows of scripts/flows.json. */
+import flows from './flows.json' with { type: 'json' };
+
+export interface Flow {
+  readonly name: string;
+  readonly what: string;
+  /** Files that it may pass. */
+  readonly most: number;
+  readonly steps: readonly { readonly file: string; readonly symbol: string; readonly does: string }[];
+}
+
+export const FLOWS: readonly Flow[] = Object.entries(flows).map(([name, { what, most, steps }]) => ({
+  name,
+  what,
+  most,
+  steps: steps.map(([file = '', symbol = '', does = '']) => ({ file: `src/${file}`, symbol, does })),
+}));
+
+export const filesOf = (flow: Flow): readonly string[] => [...new Set(flow.steps.map((s) => s.file))];
