@@ -18,7 +18,7 @@ import { type Flow, filesOf } from './flow-lists.js';
 type Calls = Readonly<Record<string, number>>;
 const FEED_PORT = 9099;
 const IDLE_TURNS = 4;
-/** While Docker's events are late, the first packet of a container is held. */
+/** While Docker's answers are late, the first packet of a container is held. */
 const DOCKER_LATE_MS = 1_500;
 /** A thread whose file is older than this had nothing to report. */
 const THREAD_MS = 500;
@@ -120,7 +120,7 @@ export async function traceFlows(flows: readonly Flow[]): Promise<readonly strin
     const tracer = new Tracer(dir, drawbridge.pid);
     const start = await tracer.filesOf(4_000, () => lab.runProbe({ labels }, 'tcp', '93.184.9.9', 80));
     const held = await tracer.filesOf(4_000, async () => {
-      await proxy.set({ ...HEALTHY, events: DOCKER_LATE_MS });
+      await proxy.set({ ...HEALTHY, answers: DOCKER_LATE_MS });
       await lab.runProbe({ labels }, 'tcp', '93.184.9.9', 80);
       await proxy.set(HEALTHY);
     });
