@@ -53,7 +53,7 @@ function page(): { readonly text: string; readonly wanted: string } {
 }
 
 async function main(args: readonly string[]): Promise<void> {
-  const imports = new Map(sourceFiles().map((f) => [f.path, f.imports]));
+  const imports = new Map(sourceFiles().map((f) => [f.path, new Set([...f.imports, ...f.starts])]));
   const problems = FLOWS.flatMap((flow) => problemsOf(flow, imports));
   const { text, wanted } = page();
   if (args.includes('--write')) writeFileSync(PAGE, wanted);

@@ -11,8 +11,10 @@ export interface SourceFile {
   readonly path: string;
   readonly module: string;
   readonly lines: number;
-  /** Paths of the files of src that it imports or starts as a thread. */
+  /** Paths of the files of src that it imports. */
   readonly imports: ReadonlySet<string>;
+  /** Paths of the files of src that it starts as a thread or a process: these are entry points. */
+  readonly starts: ReadonlySet<string>;
   readonly packages: ReadonlySet<string>;
   readonly comments: readonly { readonly line: number; readonly text: string }[];
 }
@@ -55,13 +57,15 @@ function commentLines(text: string): SourceFile['comments'] {
 function read(path: string, all: ReadonlySet<string>): SourceFile {
   const text = readFileSync(join(ROOT, path), 'utf8');
   const imports = new Set<string>();
+  const starts = new Set<string>();
   const packages = new Set<string>();
-  for (const [, specifier = ''] of text.matchAll(
-    /(?:from|import|import\(|URL\(|startThread\()\s*'([^'\n]+)'/g,
+  for (const [, keyword, specifier = ''] of text.matchAll(
+    /(from|import|import\(|URL\(|startThread\()\s*'([^'\n]+)'/g,
   )) {
     const target = normalize(join(dirname(path), specifier)).replace(/\.js$/, '.ts');
     if (specifier.startsWith('.')) {
-      if (all.has(target) && target !== path) imports.add(target);
+      if (all.has(target) && target !== path)
+        (keyword === 'URL(' || keyword === 'startThread(' ? starts : imports).add(target);
     } else if (!specifier.startsWith('node:')) packages.add(packageOf(specifier));
   }
   const [, second = ''] = path.split('/');
@@ -71,6 +75,7 @@ function read(path: string, all: ReadonlySet<string>): SourceFile {
     module: second.replace(/\.ts$/, ''),
     lines,
     imports,
+    starts,
     packages,
     comments: commentLines(text),
   };

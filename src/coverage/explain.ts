@@ -8,13 +8,14 @@ import type { Subject } from '../ruleset/desired-state.js';
 import { CLOSED_WHY } from '../ruleset/reserved-ports.js';
 import { THREAT_WHY } from '../ruleset/threat-rules.js';
 import type { TracePacket, TraceResult } from '../ruleset/trace.js';
-import { type Remedy, remedyOf } from './explain-remedy.js';
 import {
   addressOf,
   type ExplainInput,
   type ExplainView,
   isDnsPort,
   packetTo,
+  type Remedy,
+  remedyOf,
   type View,
   wanted,
 } from './explain-request.js';

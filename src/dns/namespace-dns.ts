@@ -2,8 +2,12 @@
 import { Newest } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { ContainerNamespaces, PreparedNamespace } from './container-namespaces.js';
-import { CleanedNamespaces, UnclaimedNamespaces } from './unclaimed-namespaces.js';
+import {
+  CleanedNamespaces,
+  type ContainerNamespaces,
+  type PreparedNamespace,
+  UnclaimedNamespaces,
+} from './container-namespaces.js';
 
 export interface NamespaceDnsOptions {
   readonly namespaces: Omit<ContainerNamespaces, 'resolverAt' | 'prepared'>;
