@@ -56,7 +56,7 @@ interface PassStep {
   /** Why the step comes at this place. */
   readonly why: string;
   /** A step that returns a promise ends before the next one begins; one that does not runs together with the next one. */
-  readonly run: (at: Progress) => Promise<void> | undefined;
+  readonly run: (at: Progress) => unknown;
 }
 
 /** What the steps of one pass have found so far. */
@@ -243,7 +243,7 @@ export class EnforcementPass {
     const at = new Progress(pass, this.#o.docker.view(), this.#recheck);
     for (const step of this.#steps) {
       const ends = step.run(at);
-      if (ends) await ends;
+      if (ends instanceof Promise) await ends;
       if (at.isOver) return;
     }
     const { applied, input } = at;
