@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from '../lib/log.js';
-import { type Problem, type Refusal, RefusedError } from '../lib/problem.js';
+import { type Problem, type Refusal, RefusedError, shownProblem } from '../lib/problem.js';
 import type { Role } from '../policy/token.js';
 import type { ProblemDocument } from './schemas.js';
 
@@ -65,7 +65,7 @@ export const KINDS = {
 
 function problemDocument(kind: keyof typeof KINDS, problems: readonly Problem[]): ProblemDocument {
   const detail = problems.map((p) => p.detail).join('; ');
-  return { type: `/docs#${kind}`, ...KINDS[kind], detail, errors: problems.map((p) => ({ ...p })) };
+  return { type: `/docs#${kind}`, ...KINDS[kind], detail, errors: problems.map(shownProblem) };
 }
 
 function sendProblem(reply: FastifyReply, document: ProblemDocument): FastifyReply {

@@ -1,17 +1,12 @@
 import type { Readable } from 'node:stream';
 import type { AuditVerdict } from '../changes/audit-verify.js';
 import type { Config } from '../config/config.js';
+import type { Logger } from '../lib/log.js';
 import type { ServiceManager } from '../ops/service-manager.js';
 import type { Recoverable, StoreInspection } from '../store/store-recovery.js';
 
 interface Out {
   write(text: string): unknown;
-}
-export interface Log {
-  debug(o: object, msg?: string): void;
-  info(o: object, msg?: string): void;
-  warn(o: object, msg?: string): void;
-  error(o: object, msg?: string): void;
 }
 /** One check whether this host can enforce. `level` is the severity of a failure. */
 export interface DoctorCheck {
@@ -83,10 +78,10 @@ export interface Host {
   /** The user, for the audit. */
   readonly user: string;
   /** `former`: the configuration that ran before a SIGHUP. */
-  start(config: Config, log: Log, former?: Config): Promise<RunningService>;
+  start(config: Config, log: Logger, former?: Config): Promise<RunningService>;
   /** Undefined where no service manager waits for word. */
   serviceManager(): Promise<ServiceManager | undefined>;
-  createLog(config: Config['log']): Promise<Log>;
+  createLog(config: Config['log']): Promise<Logger>;
   runDoctor(config: Config): Promise<readonly DoctorCheck[]>;
   /** Lays the closed base before Docker starts; `notes`: what could not be done next to it. */
   layGuard(config: Config): Promise<{
@@ -95,7 +90,7 @@ export interface Host {
     readonly notes?: readonly string[];
   }>;
   /** Lays the closed base for a service that does not start; leaves alone what is installed, and other instances. */
-  layClosed(config: Config, log: Log): Promise<void>;
+  layClosed(config: Config, log: Logger): Promise<void>;
   /** The embedded store in a state folder, without the service. */
   inspectStore(state: string): Promise<StoreInspection>;
   restoreStore(

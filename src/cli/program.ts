@@ -1,5 +1,5 @@
 import { Command, CommanderError } from 'commander';
-import { nearest } from '../lib/problem.js';
+import { nearest, shownProblem } from '../lib/problem.js';
 import { Registry } from './command.js';
 import { CommandFailure, failureOf, problemText } from './failure.js';
 import type { Host } from './host.js';
@@ -68,7 +68,7 @@ function mustBeKnown(what: string, word: string | undefined, known: readonly str
 
 function report(failure: CommandFailure, asJson: boolean, host: Host): number {
   const text = asJson
-    ? JSON.stringify({ errors: failure.problems }, undefined, 2)
+    ? JSON.stringify({ errors: failure.problems.map(shownProblem) }, undefined, 2)
     : failure.problems.map((p) => printable(problemText(p))).join('\n');
   host.stderr.write(`${text}\n`);
   return failure.exitCode;

@@ -5,10 +5,11 @@ import type { Command } from 'commander';
 import type { ApiClient } from '../api/client.js';
 import type { Config } from '../config/config.js';
 import { fromFlags } from '../config/overlay.js';
+import type { Logger } from '../lib/log.js';
 import type { ServiceManager } from '../ops/service-manager.js';
 import { agrees, type Registry, recordAlone, type Session } from './command.js';
 import { CommandFailure, fail, failureOf, isNotRunning, problemText, wrongUsage } from './failure.js';
-import type { DoctorCheck, Host, Log, RunningService } from './host.js';
+import type { DoctorCheck, Host, RunningService } from './host.js';
 import type { Output } from './output.js';
 
 type Flags = Readonly<Record<string, string>>;
@@ -113,7 +114,7 @@ class Hangups implements Disposable {
 async function started(
   { host }: Session,
   config: Config,
-  log: Log,
+  log: Logger,
   former: Config | undefined,
 ): Promise<RunningService | undefined> {
   try {
@@ -130,7 +131,7 @@ async function untilReload(
   session: Session,
   flags: Flags,
   service: RunningService,
-  log: Log,
+  log: Logger,
   hangups: Hangups,
   liveness: Liveness,
 ): Promise<Config | 'ended' | 'torn down'> {
@@ -182,7 +183,7 @@ const LINE = /[\r\n]+/g;
 export class Liveness implements Disposable {
   readonly #manager: ServiceManager | undefined;
   readonly #now: () => number;
-  #log: Log | undefined;
+  #log: Logger | undefined;
   #service: RunningService | undefined;
   #since: number;
   #timer: NodeJS.Timeout | undefined;
@@ -197,7 +198,7 @@ export class Liveness implements Disposable {
     if (period !== undefined) this.#timer = setInterval(() => this.#beat(), period / 4);
   }
 
-  ready(service: RunningService, log: Log): void {
+  ready(service: RunningService, log: Logger): void {
     this.#log = log;
     this.#service = service;
     this.#notify('READY=1\nSTATUS=running: see drawbridge status');

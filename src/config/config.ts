@@ -301,7 +301,13 @@ function placed(
     if (!setting) return place([problem]);
     // What came from outside the file has no place in it.
     const { line: _line, column: _column, pointer: _pointer, ...rest } = problem;
-    return [{ ...rest, detail: `${setting.from}: ${problem.detail}` }];
+    return [
+      {
+        ...rest,
+        detail: `${setting.from}: ${problem.detail}`,
+        about: { kind: 'setting', name: setting.from },
+      },
+    ];
   });
 }
 

@@ -72,8 +72,8 @@ async function readSecrets(
 
 /** A secret, or a file that was taken for one, is not quoted: not by its problem either. */
 function withoutText(problem: Problem, secrets: ReadonlyMap<string, string>): Problem {
-  const name = [...secrets.keys()].find((key) => problem.detail.startsWith(`${key}: `));
-  if (name === undefined) return problem;
+  const name = problem.about?.kind === 'setting' ? problem.about.name : '';
+  if (!secrets.has(name)) return problem;
   const isQuoted = problem.remedy.includes(secrets.get(name) ?? '');
   return {
     detail: `${name}_FILE: the text of the file is not a valid value of ${name}`,

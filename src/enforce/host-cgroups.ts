@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DnsService } from '../dns/dns-service.js';
 import { HostResolvers } from '../dns/host-resolvers.js';
 import type { DockerWatch } from '../docker/watch.js';
+import type { Cgroups } from '../kernel/cgroups.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { isRecord } from '../lib/json.js';
@@ -12,14 +13,8 @@ import type { ContainerFacts, DockerView } from '../policy/container.js';
 import type { Cgroup, HostCgroups } from '../ruleset/desired-state.js';
 import { type ReportProblem, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 
-/** The unified cgroup hierarchy as this module needs it. Paths have no slash before them. */
-export interface CgroupPort {
-  readonly isKnown: boolean;
-  of(pid: number | 'self'): string | undefined;
-  at(path: string): Cgroup | undefined;
-  inside(path: string): { readonly children: readonly string[]; readonly hasProcesses: boolean } | undefined;
-  make(path: string): boolean;
-}
+/** The unified cgroup hierarchy. Paths have no slash before them. */
+type CgroupTree = Pick<Cgroups, 'isKnown' | 'of' | 'at' | 'inside' | 'make'>;
 /** Parents of containers' cgroups: what must be known before the next container starts, so it outlives us. */
 export interface Parents {
   readonly known: readonly string[];
@@ -27,7 +22,7 @@ export interface Parents {
   readonly made: readonly string[];
 }
 export interface HostSendersOptions {
-  readonly cgroups: CgroupPort;
+  readonly cgroups: CgroupTree;
   readonly parents: Parents;
   readonly onParents: (p: Parents) => void;
   /** Every table may have a rule on a container's own cgroup: not with iptables-legacy, see `#gates`. */

@@ -17,9 +17,6 @@ export function shown(value: unknown): string {
 export const escapePointer = (key: string): string => key.replaceAll('~', '~0').replaceAll('/', '~1');
 export const unescapePointer = (step: string): string => step.replaceAll('~1', '/').replaceAll('~0', '~');
 
-/** How the detail of such a problem begins: its place is the key, not the value. */
-export const UNKNOWN_KEY = 'unknown key';
-
 /** A key as a message shows it: by its name where that is an identifier; a line of some other file is no key, and is not quoted. */
 export const shownKey = (key: string): string =>
   /^[A-Za-z0-9_][\w.*/-]{0,62}$/.test(key) ? key : `(${key.length} characters)`;

@@ -8,6 +8,15 @@ export interface Problem {
   /** 1-based. */
   readonly line?: number;
   readonly column?: number;
+  /** What the problem is about, for code that places or shortens it. It is not shown: see `shownProblem`. */
+  readonly about?: ProblemSubject;
+}
+/** A key of a map itself and not its value; or the setting that has the value: a variable of the environment, or a flag. */
+export type ProblemSubject = { readonly kind: 'key' } | { readonly kind: 'setting'; readonly name: string };
+
+/** The problem as the API and `--json` show it. */
+export function shownProblem({ about: _, ...shown }: Problem): Problem {
+  return shown;
 }
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T }

@@ -2,7 +2,7 @@
 import type { TSchema } from '@sinclair/typebox';
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors';
 import { Value } from '@sinclair/typebox/value';
-import { shown, shownKey, UNKNOWN_KEY, unescapePointer } from './json.js';
+import { shown, shownKey, unescapePointer } from './json.js';
 import { nearest, type Problem } from './problem.js';
 
 /** More than a person mends in one go; keeps a hostile file from filling memory with problems. */
@@ -22,7 +22,12 @@ function unknownKey(error: ValueError): Problem {
   const known = Object.keys((error.schema.properties ?? {}) as object);
   const meant = nearest(key, known);
   const remedy = meant ? `did you mean "${meant}"?` : `keys that are valid here are ${known.join(', ')}`;
-  return { detail: `${UNKNOWN_KEY} ${dotted(error.path)}`, remedy, pointer: error.path };
+  return {
+    detail: `unknown key ${dotted(error.path)}`,
+    remedy,
+    pointer: error.path,
+    about: { kind: 'key' },
+  };
 }
 
 function constants(schema: TSchema): readonly string[] {

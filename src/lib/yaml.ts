@@ -17,8 +17,8 @@ import {
   visit,
   type YAMLError,
 } from 'yaml';
-import { shownKey, UNKNOWN_KEY, unescapePointer } from './json.js';
-import { clipped, type Problem } from './problem.js';
+import { shownKey, unescapePointer } from './json.js';
+import { clipped, type Problem, shownProblem } from './problem.js';
 
 /** Bounds of a YAML text, checked on its tokens before any code walks it by recursion. Pure. */
 
@@ -164,14 +164,12 @@ function shift(node: Node | undefined, problem: Problem, found: boolean): number
   return quoted ? problem.column : 0;
 }
 
-const isUnknownKey = (problem: Problem): boolean => problem.detail.startsWith(UNKNOWN_KEY);
-
 function placer(document: Document, lines: LineCounter, file: string) {
   return (problem: Problem): Problem => {
-    const { node, found } = spotOf(document, problem.pointer ?? '', isUnknownKey(problem));
+    const { node, found } = spotOf(document, problem.pointer ?? '', problem.about?.kind === 'key');
     const start = node?.range?.[0] ?? 0;
-    const { pointer, ...unpointed } = problem;
-    const shown = pointer === undefined || isShown(pointer) ? problem : unpointed;
+    const { pointer, ...unpointed } = shownProblem(problem);
+    const shown = pointer === undefined || !isShown(pointer) ? unpointed : { ...unpointed, pointer };
     const { line, col } = lines.linePos(start + shift(node, problem, found));
     return { ...shown, file, line: Math.max(line, 1), column: Math.max(col, 1) };
   };

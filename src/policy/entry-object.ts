@@ -1,6 +1,6 @@
 /** The object form of an entry: `{ to, ports, proto, private, broad, tls, quic, dns, comment, expires }`. */
 
-import { escapePointer, type Fields, isRecord, shown, shownKey, UNKNOWN_KEY } from '../lib/json.js';
+import { escapePointer, type Fields, isRecord, shown, shownKey } from '../lib/json.js';
 import { clipped, type Parsed, type Problem } from '../lib/problem.js';
 import { parseTime } from '../lib/units.js';
 import { attempt, type Entry, type Flag, type PortRange, type Proto, refuse } from './entry.js';
@@ -65,9 +65,10 @@ function unknownKeys(fields: Fields): readonly Problem[] {
   if (meant === undefined) {
     const remedy = `keys of an entry are ${KEYS.join(', ')}`;
     return unknown.map((key) => ({
-      detail: `${UNKNOWN_KEY} "${shownKey(key)}"`,
+      detail: `unknown key "${shownKey(key)}"`,
       remedy,
       pointer: `/${escapePointer(key)}`,
+      about: { kind: 'key' },
     }));
   }
   const value = fields[meant];

@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { type CgroupPort, HostCgroupTable, type Parents } from '../../../src/enforce/host-cgroups.js';
+import { HostCgroupTable, type Parents } from '../../../src/enforce/host-cgroups.js';
+import type { Cgroups } from '../../../src/kernel/cgroups.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 
 const ID = (n: number): string => n.toString(16).padStart(64, '0');
 
 /** A hierarchy as text: path → processes. Objects count up, as the kernel's ids do. */
-class Tree implements CgroupPort {
+class Tree implements Pick<Cgroups, 'isKnown' | 'of' | 'at' | 'inside' | 'make'> {
   readonly isKnown = true;
   readonly #at = new Map<string, { object: string; pids: number[] }>();
   #next = 1;

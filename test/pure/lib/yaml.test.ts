@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { ProblemSubject } from '../../../src/lib/problem.js';
 import { parseYaml } from '../../../src/lib/yaml.js';
 
 const problem = (text: string) => parseYaml(text, 'f.yaml').problems[0];
@@ -51,9 +52,15 @@ describe('YAML', () => {
       'allow:\n  - "a.org:0"\n  - a.org:0\n  - >-\n    a.org:0\nmatch: { nme: x }\n',
       'f',
     );
-    const place = (pointer: string, column?: number, detail = 'x') => {
+    const place = (pointer: string, column?: number, about?: ProblemSubject) => {
       const [placed] = yaml.place([
-        { detail, remedy: 'y', pointer, ...(column !== undefined && { column }) },
+        {
+          detail: 'x',
+          remedy: 'y',
+          pointer,
+          ...(column !== undefined && { column }),
+          ...(about && { about }),
+        },
       ]);
       return [placed?.line, placed?.column];
     };
@@ -62,7 +69,7 @@ describe('YAML', () => {
     expect(place('/allow/1', 7)).toEqual([3, 11]);
     expect(place('/allow/2', 7)).toEqual([4, 5]);
     expect(place('/match/nme')).toEqual([6, 15]);
-    expect(place('/match/nme', undefined, 'unknown key match.nme')).toEqual([6, 10]);
+    expect(place('/match/nme', undefined, { kind: 'key' })).toEqual([6, 10]);
     expect(place('/match/name')).toEqual([6, 8]);
     expect(place('/nope/deep')).toEqual([1, 1]);
     expect(place('')).toEqual([1, 1]);
