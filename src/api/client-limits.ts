@@ -232,7 +232,7 @@ function forget({ sockets, unproven: silent }: Open, socket: Socket): void {
   sockets.delete(socket);
   silent.delete(socket);
 }
-const nobody = (): Open => ({ sockets: new Set(), unproven: new Set() });
+const noConnections = (): Open => ({ sockets: new Set(), unproven: new Set() });
 
 /**
  * Bounds the connections of a listener, in all and for one address (half of all). Beyond it the oldest connection that has
@@ -245,7 +245,7 @@ export function boundConnections(server: Server, most: number, log: Pick<Logger,
 class Connections {
   readonly #most: number;
   readonly #log: Pick<Logger, 'warn'>;
-  readonly #all = nobody();
+  readonly #all = noConnections();
   readonly #bySource = new Map<string, Open>();
   #loggedAt = Number.NEGATIVE_INFINITY;
   #closed = 0;
@@ -263,7 +263,7 @@ class Connections {
 
   #take(socket: Socket): void {
     const source = socket.remoteAddress === undefined ? undefined : sourceOf(socket.remoteAddress);
-    const own = source === undefined ? undefined : (this.#bySource.get(source) ?? nobody());
+    const own = source === undefined ? undefined : (this.#bySource.get(source) ?? noConnections());
     const hasOwn = own === undefined || this.#makeRoom(own, Math.ceil(this.#most / 2));
     if (!hasOwn || !this.#makeRoom(this.#all, this.#most)) {
       this.#refuse(socket);

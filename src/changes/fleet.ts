@@ -60,9 +60,9 @@ export function nodeRecord(value: unknown): NodeRecord | undefined {
 
 /** @param now ms since the epoch  @param ageMs since its last sign of life */
 export function nodeView(node: string, record: NodeRecord, ageMs: number, now: number): NodeView {
-  const { instance: _, fullyEnforced = null, ...told } = record;
+  const { instance: _, fullyEnforced = null, ...shown } = record;
   const state = ageMs > STALE_MS ? 'stale' : record.inSync ? 'ok' : 'out of sync';
-  return { node, ...told, fullyEnforced, lastSeen: new Date(now - ageMs).toISOString(), state };
+  return { node, ...shown, fullyEnforced, lastSeen: new Date(now - ageMs).toISOString(), state };
 }
 
 /** What this host reports of itself. */

@@ -49,7 +49,7 @@ function syncCommand(feeds: Command, registry: Registry): void {
       const done = await synced(session, { name, accept, onlyDue: due });
       session.out.show(done, () => {
         const shown = done.filter((one) => !quiet || isBad(one));
-        for (const one of shown) for (const line of told(one)) session.out.line(line);
+        for (const one of shown) for (const line of syncLines(one)) session.out.line(line);
         if (done.length === 0 && !quiet) session.out.note(NONE);
       });
       return done.some(isBad) ? 1 : 0;
@@ -81,7 +81,7 @@ const NOT_TRIED = {
   busy: 'another host is at it',
 } as const;
 
-function told({ outcome, feed }: SyncedFeed): readonly string[] {
+function syncLines({ outcome, feed }: SyncedFeed): readonly string[] {
   if (outcome !== 'attempted') return [`${feed.name}: ${NOT_TRIED[outcome]}`];
   if (feed.reason === null)
     return [`${feed.name}: ${feed.status}, ${counted(feed.entries, 'entry', 'entries')}`];

@@ -1,5 +1,5 @@
 import { holds, isWithin, type Location } from '../kernel/mount-info.js';
-import type { ContainerFacts, ToldMount } from '../policy/container.js';
+import type { ContainerFacts, ListedMount } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
 import {
   type HostPlace,
@@ -43,7 +43,7 @@ export function mountFindings(
 function evaluate(
   c: Pick<ContainerFacts, 'id' | 'networkMode' | 'sharesWith'>,
   { mounted, places, dataRoot }: MountFacts,
-  listed: readonly ToldMount[],
+  listed: readonly ListedMount[],
 ): Finding[] {
   const foreign = mounted.filter((m) => !isOwn(m.location, dataRoot, c));
   const found = foreign.flatMap((m) => {
@@ -79,7 +79,7 @@ function isOwn(
 }
 
 /** As the operator wrote it, with what it leads to where that is another path. */
-function shownAs(m: Mounted, listed: readonly ToldMount[]): string {
+function shownAs(m: Mounted, listed: readonly ListedMount[]): string {
   const from = listed
     .filter((t) => isWithin(t.destination, m.destination))
     .sort((a, b) => b.destination.length - a.destination.length)[0];
@@ -213,7 +213,7 @@ const unreadable = (why: string): Finding => ({
 /** Sockets of programs that few hosts have: only where they exist. */
 const RARE = /^\/var\/(lib|snap)\//;
 /** Before the kernel has been asked: paths are compared as they are written. */
-function textual(listed: readonly ToldMount[], own: OwnPlaces): MountFacts {
+function textual(listed: readonly ListedMount[], own: OwnPlaces): MountFacts {
   const at = (path: string): Location => ({ device: '', path: canonical(path) });
   return {
     mounted: listed
@@ -236,20 +236,20 @@ function textual(listed: readonly ToldMount[], own: OwnPlaces): MountFacts {
  * A socket that the configuration names, or that is mounted itself, counts as it is written. Others count through a mount of
  * a folder above them: only where they exist, as far as that can be found out.
  */
-function mayBeThere(path: string, listed: readonly ToldMount[], own: OwnPlaces): boolean {
+function mayBeThere(path: string, listed: readonly ListedMount[], own: OwnPlaces): boolean {
   const named = [own.dockerSocket, own.apiSocket, own.storeSocket].includes(path);
   if (named || listed.some((t) => canonical(t.source) === canonical(path))) return true;
   return own.exists?.(path) ?? !RARE.test(path);
 }
 
 /** Docker's list of mounts, completed by the binds for engines that do not report the list. */
-export function listedMounts(p: ContainerFacts['privileges']): readonly ToldMount[] {
+export function listedMounts(p: ContainerFacts['privileges']): readonly ListedMount[] {
   const listed = p?.mounts ?? [];
   const bound = (p?.binds ?? []).map(parseBind);
   return [...listed, ...bound.filter((b) => !listed.some((t) => t.destination === b.destination))];
 }
 
-function parseBind(text: string): ToldMount {
+function parseBind(text: string): ListedMount {
   const [source = '', destination = '', mode = ''] = text.split(':');
   const type = source.startsWith('/') ? 'bind' : 'volume';
   return { type, name: source, source, destination, isReadOnly: mode.split(',').includes('ro') };

@@ -18,8 +18,8 @@ import type {
   ContainerFacts,
   ContainerPractices,
   Endpoint,
+  ListedMount,
   PublishedPort,
-  ToldMount,
 } from '../policy/container.js';
 import { canonicalIp, canonicalMac, isFullId, labelsOf, type Notes } from './docker-values.js';
 
@@ -194,7 +194,7 @@ function bindsOf(item: Fields, host: Fields): readonly string[] {
   return [...new Set([...textsAt(host, 'Binds'), ...mounts])];
 }
 
-function mountsOf(item: Fields): readonly ToldMount[] {
+function mountsOf(item: Fields): readonly ListedMount[] {
   return listAt(item, 'Mounts')
     .map(asRecord)
     .map((m) => ({

@@ -22,7 +22,7 @@ export interface PublishedPort {
   readonly hosts?: readonly { readonly address: string; readonly port: number }[];
 }
 /** A mount as container inspect lists it. */
-export interface ToldMount {
+export interface ListedMount {
   /** Such as "bind", "volume", "tmpfs". */
   readonly type: string;
   /** Of a volume. */
@@ -57,7 +57,7 @@ export interface ContainerFacts {
     readonly pidMode: string;
     readonly binds: readonly string[];
     /** Absent: the engine lists none. */
-    readonly mounts?: readonly ToldMount[];
+    readonly mounts?: readonly ListedMount[];
     readonly devices: readonly string[];
     /** HostConfig.DeviceCgroupRules, such as "c 10:200 rw"; absent: none. */
     readonly deviceRules?: readonly string[];

@@ -40,7 +40,7 @@ function host(marks: Marks): string[] {
   return [
     'ct state established ct direction reply accept',
     ...WITH_EXTENSIONS.map((match) => `${match} jump extended`),
-    `meta mark & ${hex(marks.judged)} == ${hex(marks.judged)} accept`,
+    `meta mark & ${hex(marks.evaluated)} == ${hex(marks.evaluated)} accept`,
     `ct state established ${unidentified} ct mark & ${hex(marks.identity)} != 0 accept`,
     `${unidentified} drop`,
     `meta mark & ${hex(marks.enforced)} == 0 accept`,
@@ -64,15 +64,15 @@ const enforcedOnly = ({ enforced }: Marks): string[] =>
   ['meta mark', 'ct mark'].map((mark) => `${mark} & ${hex(enforced)} == ${hex(enforced)} drop`);
 
 function chain(marks: Marks, first: readonly string[]): string[] {
-  const unjudged = (bit: number): string =>
-    `meta mark & ${hex((bit | marks.judged) >>> 0)} == ${hex(bit)} drop`;
+  const notEvaluated = (bit: number): string =>
+    `meta mark & ${hex((bit | marks.evaluated) >>> 0)} == ${hex(bit)} drop`;
   return [
     `meta mark & ${hex(marks.enforced)} == 0 accept`,
     ...first,
     ...EXTENDED,
-    unjudged(marks.unknown),
+    notEvaluated(marks.unknown),
     'ct state established accept',
     // ICMP errors too: the state RELATED does not prove that the flow belongs to the sender
-    unjudged(marks.enforced),
+    notEvaluated(marks.enforced),
   ];
 }

@@ -286,7 +286,7 @@ export function bridgeProgram(shape: KernelConfig): NftProgram {
       [
         'bridged',
         [
-          `meta mark & ${hex((marks.unknown | marks.judged) >>> 0)} == ${U} drop`,
+          `meta mark & ${hex((marks.unknown | marks.evaluated) >>> 0)} == ${U} drop`,
           `meta mark & ${R} != ${R} accept`,
           'ether type ip ip daddr != @own4 drop',
           'ether type ip6 ip6 daddr != @own6 drop',

@@ -40,12 +40,12 @@ export function constantChains(
     [names.forged, [logRule(shape, names, 'log', 'deny'), rule([], { k: 'drop' })]],
     [names.hold, holdChain(shape, names, family)],
     [names.error, errorChain(names, family)],
-    [names.ok, [rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'return' })]],
+    [names.ok, [rule([], { k: 'mark', bits: shape.marks.evaluated }), rule([], { k: 'return' })]],
     [names.no, denyChain(shape, names)],
     [names.observe, [rule([], { k: 'goto', chain: names.ok })]],
     [
       names.dnsOk,
-      [namesBound(names), rule([], { k: 'mark', bits: shape.marks.judged }), rule([], { k: 'accept' })],
+      [namesBound(names), rule([], { k: 'mark', bits: shape.marks.evaluated }), rule([], { k: 'accept' })],
     ],
     [names.output, outputChain(names, family, hostNet)],
   ]);
@@ -304,15 +304,16 @@ export function backstopChain(
   to: 'forward' | 'host',
 ): Rule[] {
   const { marks } = shape;
-  const unjudged = (bit: number) => ({ k: 'mark', value: bit, mask: (bit | marks.judged) >>> 0 }) as const;
+  const notEvaluated = (bit: number) =>
+    ({ k: 'mark', value: bit, mask: (bit | marks.evaluated) >>> 0 }) as const;
   return [
     ...(to === 'host' ? neighbourDiscovery(family) : []),
-    rule([unjudged(marks.unknown)], { k: 'drop' }),
+    rule([notEvaluated(marks.unknown)], { k: 'drop' }),
     rule([ESTABLISHED], { k: 'return' }),
     ...(to === 'host' ? [] : [foreignErrors(shape, names), rule([], { k: 'jump', chain: names.threat })]),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
     ...(to === 'host' ? [forgedToHost(names, family)] : []),
-    rule([unjudged(marks.enforced)], { k: 'drop' }),
+    rule([notEvaluated(marks.enforced)], { k: 'drop' }),
   ];
 }
 

@@ -224,7 +224,7 @@ export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rul
       names.backstopHost,
       [
         ...ANSWERS,
-        rule([{ k: 'mark', value: marks.judged, mask: marks.judged }], { k: 'return' }),
+        rule([{ k: 'mark', value: marks.evaluated, mask: marks.evaluated }], { k: 'return' }),
         establishedOwn(input.shape),
         rule([unidentified(input.shape)], { k: 'drop' }),
         rule([], { k: 'jump', chain: names.threat }),

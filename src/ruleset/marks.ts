@@ -13,7 +13,7 @@ export interface Marks {
   /** Bits of an ifindex that fit below `unknown`, unshifted. */
   readonly ifindexMask: number;
   /** A rule of Drawbridge permitted the packet. The backstop requires it. */
-  readonly judged: number;
+  readonly evaluated: number;
   /** The packet has been in the hold queue once. */
   readonly held: number;
   /** The packet needs a permit of the policy. Set for unknown veths too. */
@@ -39,7 +39,7 @@ export function layoutMarks(mask: number): Marks {
   const bits = splitMask(mask);
   if (!bits) throw new RangeError(`kernel.markMask ${hex(mask)} is too small: ${MASK_NEEDS}`);
   const { flags, run } = bits;
-  const [judged, held, enforced, redirect] = flags.map(bit) as [number, number, number, number];
+  const [evaluated, held, enforced, redirect] = flags.map(bit) as [number, number, number, number];
   const shift = run[0] as number;
   const unknown = bit(run[run.length - 1] as number);
   const ifindexMask = 2 ** (run.length - 1) - 1;
@@ -50,7 +50,7 @@ export function layoutMarks(mask: number): Marks {
     shift,
     unknown,
     ifindexMask,
-    judged,
+    evaluated,
     held,
     enforced,
     redirect,

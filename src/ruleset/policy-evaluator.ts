@@ -106,8 +106,8 @@ export class PolicyEvaluator {
       trace(chains.get(packet.family) ?? new Map(), start, { ...packet, mark }, this.#has);
     const named = walk(this.#mangle, names.hostMark, packet.mark);
     if (named.verdict !== 'return') return named;
-    const judged = walk(this.#filter, names.output, named.mark);
-    return { ...judged, steps: [...named.steps, ...judged.steps] };
+    const evaluated = walk(this.#filter, names.output, named.mark);
+    return { ...evaluated, steps: [...named.steps, ...evaluated.steps] };
   }
 
   /** An address of the host itself: only host: entries lead there. */
@@ -125,7 +125,7 @@ export class PolicyEvaluator {
     const result = this.evaluate(packet);
     if (result.verdict === 'accept') return true;
     const enforced = (packet.mark & this.#shape.marks.enforced) !== 0;
-    return result.verdict === 'return' && (!enforced || (result.mark & this.#shape.marks.judged) !== 0);
+    return result.verdict === 'return' && (!enforced || (result.mark & this.#shape.marks.evaluated) !== 0);
   }
 
   /** Return whether a flow that the subject opened may continue. DNS flows that nat would send elsewhere now may not. */

@@ -50,7 +50,7 @@ export const BRIDGE: readonly Mutant[] = [
     id: 'bridge-bridged',
     what: 'a packet of an unknown veth, held or not, is flooded to neighbours',
     file: FILE,
-    from: '          `meta mark & ${hex((marks.unknown | marks.judged) >>> 0)} == ${U} drop`,\n',
+    from: '          `meta mark & ${hex((marks.unknown | marks.evaluated) >>> 0)} == ${U} drop`,\n',
     to: '',
     killedBy: by('of a veth that nobody knows: to the host'),
   },

@@ -7,12 +7,12 @@ const THREATS = 'src/ruleset/threat-rules.ts';
 const ERRORS = 'src/ruleset/verdict-chains.ts';
 const layers = (test: string) => ({ file: 'test/kernel/layers.test.ts', test, only: true });
 const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
-const UNPERMITTED = "    rule([unjudged(marks.enforced)], { k: 'drop' }),\n";
-const UNKNOWN = "    rule([unjudged(marks.unknown)], { k: 'drop' }),\n";
-const NFT_UNPERMITTED = '    unjudged(marks.enforced),\n  ];';
-const NFT_UNKNOWN = '    unjudged(marks.unknown),\n';
+const UNPERMITTED = "    rule([notEvaluated(marks.enforced)], { k: 'drop' }),\n";
+const UNKNOWN = "    rule([notEvaluated(marks.unknown)], { k: 'drop' }),\n";
+const NFT_UNPERMITTED = '    notEvaluated(marks.enforced),\n  ];';
+const NFT_UNKNOWN = '    notEvaluated(marks.unknown),\n';
 const IPV4_ONLY =
-  "    rule([...(family === 6 ? [{ k: 'in' as const, device: 'none' }] : []), unjudged(marks.enforced)], { k: 'drop' }),\n";
+  "    rule([...(family === 6 ? [{ k: 'in' as const, device: 'none' }] : []), notEvaluated(marks.enforced)], { k: 'drop' }),\n";
 
 export const LAYERS: readonly Mutant[] = [
   {

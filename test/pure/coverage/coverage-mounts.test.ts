@@ -10,7 +10,7 @@ import {
 } from '../../../src/coverage/sensitive-places.js';
 import { holds, MountTable, parseMountInfo } from '../../../src/kernel/mount-info.js';
 import { listeningSockets } from '../../../src/kernel/sockets.js';
-import type { ContainerFacts, ToldMount } from '../../../src/policy/container.js';
+import type { ContainerFacts, ListedMount } from '../../../src/policy/container.js';
 import type { Finding } from '../../../src/policy/finding.js';
 
 const ID = 'a'.repeat(64);
@@ -75,7 +75,7 @@ function facts(mountinfo: string): MountFacts {
   });
   return { mounted, places, dataRoot: HOST.locate('/var/lib/docker') };
 }
-function found(mountinfo: string, mounts: readonly ToldMount[] = [], networkMode = 'bridge'): Finding[] {
+function found(mountinfo: string, mounts: readonly ListedMount[] = [], networkMode = 'bridge'): Finding[] {
   const c = { id: ID, networkMode, privileges: { ...PLAIN, mounts } };
   return mountFindings(c, OWN, facts(mountinfo));
 }

@@ -126,7 +126,7 @@ describe('a container in the host network', () => {
   });
 
   it('what it marks itself with is overwritten', () => {
-    const forged = [marks.judged, identityMark(marks, 4), marks.held, marks.all];
+    const forged = [marks.evaluated, identityMark(marks, 4), marks.held, marks.all];
     for (const mark of forged) {
       const said = walk(world(m, hosted(4, '', 'off')), 'mangle', names.hostMark, cgroupOf(2), { mark });
       expect(said).toMatchObject({ verdict: 'return', mark: identityMark(marks, 2) | marks.enforced });
@@ -216,7 +216,7 @@ describe('who is known', () => {
     expect(at(identityMark(marks, 2) | marks.enforced)).toBe('drop');
     expect(at(0)).toBe('drop');
     expect(at(identityMark(marks, 3))).toBe('return');
-    expect(at(identityMark(marks, 2) | marks.enforced | marks.judged)).toBe('return');
+    expect(at(identityMark(marks, 2) | marks.enforced | marks.evaluated)).toBe('return');
   });
 
   it('names of enforced ones go to their own resolver, of others nowhere else', () => {

@@ -47,7 +47,7 @@ function through(
   const chains = desired.tables.find((t) => t.table === table && t.family === packet.family)?.chains;
   return trace(chains ?? new Map(), chain, packet, membershipOf(desired, listed));
 }
-const isJudged = (mark: number): boolean => (mark & marks.judged) !== 0;
+const isJudged = (mark: number): boolean => (mark & marks.evaluated) !== 0;
 const LAYERS = [
   ['filter', 'DB-FORWARD'],
   ['filter', 'DB-INPUT'],
@@ -80,9 +80,9 @@ describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
   it('security lets pass what filter permitted', () => {
     for (const [table, chain] of LAYERS.slice(2))
       for (const packet of aboutOwn)
-        expect(through({ ...packet, mark: (packet.mark | marks.judged) >>> 0 }, chain, table).verdict).toBe(
-          'return',
-        );
+        expect(
+          through({ ...packet, mark: (packet.mark | marks.evaluated) >>> 0 }, chain, table).verdict,
+        ).toBe('return');
   });
 
   it.each(['observe', 'off'] as const)('of a container in mode %s: none to a threat, else any', (mode) => {
@@ -130,7 +130,7 @@ describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
 
 it.each(['forward', 'input'])('the backstop in nft drops what has no permit, by itself: %s', (chain) => {
   const lines = backstopProgram(shape, NO_HOST_NET).rules.get(chain) ?? [];
-  const { enforced, unknown, judged } = marks;
+  const { enforced, unknown, evaluated: judged } = marks;
   const unjudged = (bit: number): string =>
     `meta mark & 0x${((bit | judged) >>> 0).toString(16)} == 0x${bit.toString(16)} drop`;
   expect(lines.at(-1)).toBe(unjudged(enforced));

@@ -96,11 +96,11 @@ describe.each(MODES)('threats beat the policy of a container in mode %s', (mode)
     const has = membershipOf(desired, held);
     const walk = (p: TracePacket) => trace(table?.chains ?? new Map(), 'DB-BACKSTOP', p, has).verdict;
     // as if somebody's rule had accepted it: judged or not
-    for (const judged of [0, shape.marks.judged])
+    for (const judged of [0, shape.marks.evaluated])
       expect(walk({ ...out(m, bad), mark: (judge.markOf(m) | judged) >>> 0 })).toBe('drop');
     expect(walk(inward(m, bad))).toBe('drop');
     const [to, from] = family === 4 ? ['192.0.2.88', '192.0.2.99'] : ['2001:db8::88', '2001:db8::99'];
-    const judged = (judge.markOf(m) | shape.marks.judged) >>> 0;
+    const judged = (judge.markOf(m) | shape.marks.evaluated) >>> 0;
     const ways = [walk({ ...out(m, to), mark: judged }), walk(inward(m, from))];
     const others = [walk({ ...out(m, from), mark: judged }), walk(inward(m, to))];
     expect(ways).toEqual(['drop', 'drop']);

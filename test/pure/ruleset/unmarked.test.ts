@@ -70,7 +70,7 @@ describe('the backstop', () => {
     const packet = family === 4 ? syn : { ...syn, family, src: 'fd00:18::2', dst: '2600:9000::1' };
     const at = (mark: number) => through('security', chain, { ...packet, mark: mark >>> 0 });
     expect(at(enforced)).toBe('drop');
-    expect(at(enforced | marks.judged)).toBe('return');
+    expect(at(enforced | marks.evaluated)).toBe('return');
     expect(at(markOf(marks, 3, 'observe'))).toBe('return');
   });
   it.each([4, 6] as const)('is hooked for both ways in: IPv%i', (family) => {

@@ -290,7 +290,7 @@ describe('the dispatch tree', () => {
         for (const m of members) {
           const own = `10.0.${m.identity >> 8}.${m.identity & 255}`;
           const result = j.evaluate({ ...packet(m, own, 'tcp', 80), mark: j.markOf(m) });
-          expect(result.mark & shape.marks.judged).not.toBe(0);
+          expect(result.mark & shape.marks.evaluated).not.toBe(0);
           expect(result.steps.length).toBeLessThan(12);
           const foreign = members.find((x) => x !== m);
           if (foreign)
