@@ -2,11 +2,11 @@ import swagger from '@fastify/swagger';
 import fastify, { type FastifyInstance } from 'fastify';
 import type { Logger } from '../lib/log.js';
 import { type Authenticate, type GuardOptions, guard } from './auth.js';
-import { Admission, CHECK_MS, TIMES } from './client-limits.js';
 import { containerRoutes, emergencyRoutes, grantRoutes, modeRoutes } from './container-routes.js';
 import type { Context } from './context.js';
 import { entryRoutes, listRoutes, transferRoutes } from './list-routes.js';
 import { errorHandler, Methods, notFound, onClientError, TooManyError } from './problems.js';
+import { Admission, CHECK_MS, TIMES } from './request-limits.js';
 import { closeQuery, refuseUnreadBodies, validate } from './requests.js';
 import { ProblemSchema } from './schemas.js';
 import {

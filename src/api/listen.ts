@@ -7,8 +7,8 @@ import { openListener, tcpListener, UNIX } from '../config/api-listener.js';
 import type { Logger } from '../lib/log.js';
 import { RemedyError } from '../lib/problem.js';
 import { trustSocket } from './auth.js';
-import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './client-limits.js';
 import { onClientError } from './problems.js';
+import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './request-limits.js';
 
 /** The API cannot listen on the configured address. The message has the reason and the remedy. */
 class ListenError extends RemedyError {

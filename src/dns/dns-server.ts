@@ -7,9 +7,9 @@ import { createServer, type Socket, type Server as TcpServer } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
 import { familyOf } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
-import { ClientLimits, FairQueue, type RateLimits } from './client-limits.js';
 import type { ClientRequest } from './client-query.js';
 import { relayFrom } from './exchange.js';
+import { ClientLimits, FairQueue, type RateLimits } from './query-limits.js';
 import type { QueryPipeline } from './query-pipeline.js';
 
 /** DNS over one TCP connection (RFC 7766): length-prefixed messages, pipelined, answered as they are ready. */

@@ -4,7 +4,6 @@ import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import { parseServer, type Server } from '../lib/dns-server-address.js';
 import { hitText } from '../policy/threat.js';
 import { followChain } from './answer-filter.js';
-import type { ClientLimits } from './client-limits.js';
 import { awaitMs, type ClientRequest, encodeFor, type ParsedQuery, type Query } from './client-query.js';
 import {
   decide,
@@ -18,6 +17,7 @@ import {
 import { type, typeName } from './dns-constants.js';
 import { readAnswer, relay, relayToAny } from './exchange.js';
 import type { NameEvent, QueryPolicy } from './names-policy.js';
+import type { ClientLimits } from './query-limits.js';
 import type { Recorder } from './recorder.js';
 import type { Resolvers } from './resolvers.js';
 import { isPlainName } from './wire.js';

@@ -2,9 +2,9 @@
 
 import type { Server } from '../lib/dns-server-address.js';
 import { type Chain, followChain, maxChain } from './answer-filter.js';
-import type { ClientLimits } from './client-limits.js';
 import { rcode, type } from './dns-constants.js';
 import { buildQuery, exchangeTcp, exchangeUdp, type Outcome, type Question, readAnswer } from './exchange.js';
+import type { ClientLimits } from './query-limits.js';
 import type { Resolvers, Route } from './resolvers.js';
 import { flag, type Message, type ResourceRecord } from './wire.js';
 

@@ -3,10 +3,10 @@ import { syncAudited } from '../changes/service-records.js';
 import { type Config, nodeName } from '../config/config.js';
 import type { Logger } from '../lib/log.js';
 import { openStore } from '../store/shared-store.js';
+import { FeedsRunner, runnerOptions } from '../threats/all-feeds.js';
 import { feedSpecs } from '../threats/feed-spec.js';
 import { type FeedSync, feedView, type SyncHow } from '../threats/feed-view.js';
 import { ThreatWorker } from '../threats/feed-worker-client.js';
-import { FeedsRunner, runnerOptions } from '../threats/feeds-runner.js';
 
 export interface AloneOptions {
   readonly config: Config;

@@ -12,6 +12,7 @@ import type { DockerView } from '../policy/container.js';
 import { StoreError } from '../store/store-error.js';
 import type { SharedStore } from '../store/store-interface.js';
 import type { ActiveThreats } from './active-threats.js';
+import { FeedsRunner, runnerOptions } from './all-feeds.js';
 import type { FeedRunner } from './feed-runner.js';
 import { feedSpecs } from './feed-spec.js';
 import {
@@ -24,7 +25,6 @@ import {
   type ThreatView,
 } from './feed-view.js';
 import { ThreatWorker } from './feed-worker-client.js';
-import { FeedsRunner, runnerOptions } from './feeds-runner.js';
 import {
   bridgedRanges,
   interfaceAddresses,

@@ -114,22 +114,22 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-rates',
     what: 'a token may ask the API for as much as it likes',
-    file: 'src/api/client-limits.ts',
+    file: 'src/api/request-limits.ts',
     from: 'if (wait > 0) return wait;',
     to: 'if (wait > Number.MAX_VALUE) return wait;',
     killedBy: {
-      file: 'test/pure/api/client-limits.test.ts',
+      file: 'test/pure/api/request-limits.test.ts',
       test: 'a token that reads too much gets 429 with Retry-After',
     },
   },
   {
     id: 'api-silent-connections',
     what: 'connections that say nothing keep clients with a token out of the API',
-    file: 'src/api/client-limits.ts',
+    file: 'src/api/request-limits.ts',
     from: '    for (const oldest of open.unproven) {',
     to: '    for (const oldest of [] as Socket[]) {',
     killedBy: {
-      file: 'test/pure/api/client-limits.test.ts',
+      file: 'test/pure/api/request-limits.test.ts',
       test: 'those that say nothing make way for a client with a token',
     },
   },

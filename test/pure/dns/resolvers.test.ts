@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { ClientLimits } from '../../../src/dns/client-limits.js';
+import { ClientLimits } from '../../../src/dns/query-limits.js';
 import { Resolvers } from '../../../src/dns/resolvers.js';
 import { Cache } from '../../../src/dns/upstream.js';
 import { parseResolvConf, parseServer } from '../../../src/lib/dns-server-address.js';

@@ -10,10 +10,10 @@ import type { Logger } from '../../../src/lib/log.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import { openStoreAlone } from '../../../src/store/shared-store.js';
 import type { SharedStore } from '../../../src/store/store-interface.js';
+import { FeedsRunner } from '../../../src/threats/all-feeds.js';
 import type { FeedData } from '../../../src/threats/feed-data.js';
 import { type FeedSettings, feedSpec } from '../../../src/threats/feed-spec.js';
 import { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
-import { FeedsRunner } from '../../../src/threats/feeds-runner.js';
 import type { FeedState } from '../../../src/threats/schedule.js';
 import { SnapshotFiles } from '../../../src/threats/snapshot-store.js';
 

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { FairQueue as Turns } from '../../../src/dns/client-limits.js';
+import { FairQueue as Turns } from '../../../src/dns/query-limits.js';
 
 it('one question of an asker waits behind one of each other, not behind all', async () => {
   const turns = new Turns();

@@ -7,14 +7,14 @@ import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { buildServer } from '../../../src/api/api-server.js';
 import { ApiClient } from '../../../src/api/client.js';
+import { listen } from '../../../src/api/listen.js';
 import {
   AtOnce,
   Buckets,
   boundConnections,
   connectionBound,
   descriptorLimit,
-} from '../../../src/api/client-limits.js';
-import { listen } from '../../../src/api/listen.js';
+} from '../../../src/api/request-limits.js';
 import { MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
