@@ -20,7 +20,7 @@ const FEED_PORT = 9099;
 const IDLE_TURNS = 4;
 /** While Docker's answers are late, the first packet of a container is held. */
 const DOCKER_LATE_MS = 1_500;
-/** A thread whose file is older than this had nothing to report. */
+/** A thread rewrites its file when it is asked: an older file belongs to a thread that has ended. */
 const THREAD_MS = 500;
 
 interface Traced {

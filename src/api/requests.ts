@@ -20,7 +20,7 @@ export const validate =
     return problems.length === 0 ? { value } : { error: new BadRequestError(problems) };
   };
 
-/** Validate everything but the body, for routes whose handler parses the body and reports more precise problems. */
+/** Validate everything but the body. The handlers of these routes parse the body themselves and report more precise problems. */
 export const validateAllButBody = (part: Part) => (part.httpPart === 'body' ? () => true : validate(part));
 
 const NO_QUERY = Type.Object({}, { additionalProperties: false });

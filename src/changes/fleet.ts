@@ -17,7 +17,7 @@ export interface NodeRecord {
   readonly containers: number;
   /** Containers in mode enforce. Versions that do not write `fullyEnforced` count only those with full coverage. */
   readonly enforced: number;
-  /** The containers of `enforced` whose coverage is `enforced`. Absent in records of older versions. */
+  /** Number of containers in mode enforce with coverage `enforced`. Absent in records of older versions. */
   readonly fullyEnforced?: number;
   readonly observed: number;
   /** Containers of every mode by coverage. */

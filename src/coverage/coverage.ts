@@ -119,7 +119,7 @@ export function coverageInput(parts: CoverageParts, c: ContainerFacts, policy: P
   return { ...input, ...pidNamespace(parts, c, input.holder) };
 }
 
-/** Containers with another policy whose processes it can see. */
+/** Containers with another policy in the same PID namespace: each can see the processes of the others. */
 function pidNamespace(
   parts: CoverageParts,
   c: ContainerFacts,

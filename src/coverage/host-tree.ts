@@ -15,7 +15,7 @@ const MOST_LINKS = 40;
 const MOST_MATCHES = 200;
 const MOST_NODES = 500;
 const DEEPEST = 3;
-/** File systems whose server or daemon may not answer: a system call on them could block without end. */
+/** File systems with a server or daemon that may not answer: a system call on them could block without end. */
 const MAY_HANG =
   /^(nfs4?|cifs|smb3?|smbfs|ceph|9p|virtiofs|glusterfs|lustre|afs|beegfs|gpfs|ocfs2|gfs2|davfs|coda|autofs|fuse(\..*)?|fuseblk)$/;
 

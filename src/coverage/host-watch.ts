@@ -7,6 +7,7 @@ import { type EngineFacts, engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import { isWithin, type Location, type Mount, parseMountInfo } from '../kernel/mount-info.js';
+import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -27,7 +28,7 @@ import { type HostPlace, type Mounted, type OwnPlaces, type Place, placesOf } fr
 export interface HostWatchOptions {
   readonly config: Config;
   readonly docker: DockerWatch;
-  readonly state: () => AppliedState | undefined;
+  readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly log: Logger;
 }
 const EVERY_MS = 60_000;
@@ -72,7 +73,7 @@ export class HostWatch implements AsyncDisposable {
 
   /** Ids of the networks with a managed bridge. */
   get managed(): ReadonlySet<string> {
-    return new Set([...(this.#o.state()?.vethMap.bridges.values() ?? [])].map((b) => b.network.id));
+    return new Set([...(this.#o.applied.value?.vethMap.bridges.values() ?? [])].map((b) => b.network.id));
   }
 
   /** Read the facts now, and regularly from now on. */
@@ -100,7 +101,7 @@ export class HostWatch implements AsyncDisposable {
   /** Facts that cannot be read keep their last value. Docker may hang, so its answer is not awaited. */
   async #readHostFacts(): Promise<void> {
     void this.#askDocker();
-    const bridges = new Set(this.#o.state()?.vethMap.bridges.keys());
+    const bridges = new Set(this.#o.applied.value?.vethMap.bridges.keys());
     try {
       this.host = await readHostFacts(exec, this.#o.config.kernel.prefix, bridges);
     } catch (e) {

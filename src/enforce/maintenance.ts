@@ -19,7 +19,7 @@ interface TtlExtenderOptions {
   readonly dns: DnsService;
   readonly flows: Conntrack;
   readonly marks: Marks;
-  readonly state: () => AppliedState | undefined;
+  readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly log: Logger;
 }
 const EVERY_MS = 20_000;
@@ -52,9 +52,9 @@ class TtlExtender implements AsyncDisposable {
 
   /** "CONTAINER ADDRESS" of every live flow: one dump a family, whatever the number of containers. */
   async #busy(): Promise<ReadonlySet<string>> {
-    const { flows, state } = this.#o;
+    const { flows, applied } = this.#o;
     const owners = new Map<string, string>();
-    for (const b of state()?.vethMap.bindings.values() ?? [])
+    for (const b of applied.value?.vethMap.bindings.values() ?? [])
       for (const a of [b.ip4, b.ip6]) if (a !== undefined) owners.set(a, b.container);
     const all = [...(await flows.flows(4)), ...(await flows.flows(6))];
     const hosted = this.#hosted();
@@ -65,7 +65,7 @@ class TtlExtender implements AsyncDisposable {
 
   /** Containers in the host's network, by the identity that marks their flows. */
   #hosted(): ReadonlyMap<number, string> {
-    const members = [...(this.#o.state()?.subjects.values() ?? [])];
+    const members = [...(this.#o.applied.value?.subjects.values() ?? [])];
     return new Map(members.filter((m) => m.host).map((m) => [m.identity, m.id]));
   }
 
@@ -118,9 +118,7 @@ export class Maintenance implements AsyncDisposable {
     const tables = hostMode.isLegacy ? new LegacyTables() : undefined;
     if (tables) this.#begun.use(tables);
     this.#begun.use(new Heartbeat(this.#o, { drift: this.#drift, recordLost: this.recordLost, tables }));
-    this.#begun.use(
-      new TtlExtender({ dns, flows: kernel.flows, marks: shape.marks, state: () => applied.value, log }),
-    );
+    this.#begun.use(new TtlExtender({ dns, flows: kernel.flows, marks: shape.marks, applied, log }));
   }
 
   /** When the kernel was last found to hold what it should (ms, monotonic). */

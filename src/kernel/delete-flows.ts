@@ -118,7 +118,7 @@ interface BlockTimes {
   readonly others: number;
 }
 const TCP = 6;
-/** ipset does not accept a port of 0 for these: hop-by-hop options, and ICMP, whose replies create no flow. */
+/** ipset does not accept port 0 for these protocols: hop-by-hop options, and ICMP. Replies to ICMP create no flow. */
 const NOT_BLOCKABLE: readonly number[] = [0, 1, 58];
 /** Of the other protocols, ipset uses 0 as the port (ip_set_getport.c, get_port). */
 const WITH_PORTS: readonly number[] = [TCP, 17, 132, 136];

@@ -37,8 +37,8 @@ function remember(pid: number): void {
 }
 
 /**
- * Kills a program whose result no caller waits for any more: it might still write rules that are older than those of
- * the next pass. Changes that it makes until it exits count as those of another process, which causes a repair.
+ * Kill a program that no caller waits for any more: it might still write rules that are older than those of the next
+ * pass. Changes that it makes until it exits count as those of another process, which causes a repair.
  */
 export function killAbandoned(pid: number): void {
   children.delete(pid);

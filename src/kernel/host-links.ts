@@ -126,7 +126,7 @@ export class LinkCache {
     this.#peerMacs.delete(link.index);
   }
 
-  /** All links. The peer MAC of veths whose index is in `bound` is not requested any more. */
+  /** All links. For veths with an index in `bound` the peer MAC is not requested again. */
   async all(bound: ReadonlySet<number>): Promise<readonly HostLink[]> {
     if (!this.#complete) await this.#list();
     return [...this.#links.values()].map((l) => this.#hostLink(l, bound));
