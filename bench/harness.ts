@@ -1,65 +1,90 @@
-/** Two things measured side by side, taking turns, so that whatever else the machine does meets both. */
+/** Statistics of a bench, and measurements that take turns, so that any other load of the machine meets all of them. */
+import type { Figure, Row } from './results.js';
+import { shownFigure } from './results.js';
+
 export interface Side {
   readonly name: string;
   measure(): Promise<number>;
 }
 export interface Compared {
   readonly unit: string;
-  readonly baseline: Summary;
-  readonly ours: Summary;
-  /** Median of ours over median of the baseline. */
-  readonly ratio: number;
-}
-export interface Summary {
-  readonly name: string;
-  readonly median: number;
-  readonly min: number;
-  readonly max: number;
-  readonly runs: number;
+  readonly baseline: Figure & { readonly label: string };
+  readonly ours: Figure & { readonly label: string };
+  /** Ours to the baseline, in each round. */
+  readonly ratio: Figure;
 }
 
-export const median = (values: readonly number[]): number => {
+/** By linear interpolation between the two nearest values; `share` 0.99 is the 99th percentile. */
+export function quantile(values: readonly number[], share: number): number {
   const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const hi = sorted[middle] ?? Number.NaN;
-  return sorted.length % 2 === 1 ? hi : ((sorted[middle - 1] ?? Number.NaN) + hi) / 2;
-};
+  const at = (sorted.length - 1) * share;
+  const below = sorted[Math.floor(at)] ?? Number.NaN;
+  const above = sorted[Math.ceil(at)] ?? Number.NaN;
+  return below + (above - below) * (at - Math.floor(at));
+}
 
-const summary = (name: string, values: readonly number[]): Summary => ({
-  name,
+export const median = (values: readonly number[]): number => quantile(values, 0.5);
+
+export const figure = (values: readonly number[]): Figure => ({
   median: median(values),
-  min: Math.min(...values),
-  max: Math.max(...values),
-  runs: values.length,
+  low: quantile(values, 0),
+  high: quantile(values, 1),
+  rounds: values.length,
 });
 
-/** Baseline and ours in turn, `rounds` times each, the order swapped every round; one round before is not counted. */
-export async function compare(unit: string, baseline: Side, ours: Side, rounds: number): Promise<Compared> {
-  const values = new Map<Side, number[]>([
-    [baseline, []],
-    [ours, []],
-  ]);
+/** The ratios of two series that were measured in turn. */
+export const ratios = (ours: readonly number[], baseline: readonly number[]): Figure =>
+  figure(ours.map((value, i) => value / (baseline[i] ?? Number.NaN)));
+
+/**
+ * Each side in turn, `rounds` times, the order reversed in every second round; one round before is not counted. Returns the values of
+ * each side in the order of the rounds.
+ */
+export async function interleaved(
+  sides: readonly Side[],
+  rounds: number,
+): Promise<readonly (readonly number[])[]> {
+  const values = sides.map((): number[] => []);
   for (let round = -1; round < rounds; round++) {
-    const order = round % 2 === 0 ? [baseline, ours] : [ours, baseline];
-    for (const side of order) {
-      const value = await side.measure();
-      if (round >= 0) values.get(side)?.push(value);
+    const order = [...sides.keys()];
+    if (round % 2 !== 0) order.reverse();
+    for (const i of order) {
+      const value = await sides[i]?.measure();
+      if (round >= 0 && value !== undefined) values[i]?.push(value);
     }
   }
-  const [b, o] = [
-    summary(baseline.name, values.get(baseline) ?? []),
-    summary(ours.name, values.get(ours) ?? []),
-  ];
-  return { unit, baseline: b, ours: o, ratio: o.median / b.median };
+  return values;
+}
+
+/** Ours and its baseline, as a row of the results. */
+export async function comparedRow(
+  about: Pick<Row, 'id' | 'label' | 'unit' | 'note'>,
+  { baseline, ours, rounds }: { readonly baseline: Side; readonly ours: Side; readonly rounds: number },
+): Promise<Row> {
+  const [theirs = [], own = []] = await interleaved([baseline, ours], rounds);
+  return {
+    ...about,
+    ours: figure(own),
+    beside: { ...figure(theirs), label: baseline.name },
+    ratio: ratios(own, theirs),
+  };
+}
+
+/** Baseline and ours in turn, without a row of the results. */
+export async function compare(unit: string, baseline: Side, ours: Side, rounds: number): Promise<Compared> {
+  const [theirs = [], own = []] = await interleaved([baseline, ours], rounds);
+  return {
+    unit,
+    baseline: { ...figure(theirs), label: baseline.name },
+    ours: { ...figure(own), label: ours.name },
+    ratio: ratios(own, theirs),
+  };
 }
 
 export function report(title: string, c: Compared): string {
-  const line = (s: Summary): string =>
-    `  ${s.name.padEnd(22)} ${s.median.toFixed(2).padStart(10)} ${c.unit}  (${s.min.toFixed(2)} to ${s.max.toFixed(2)}, ${s.runs} runs)`;
-  return [
-    title,
-    line(c.baseline),
-    line(c.ours),
-    `  ratio                  ${c.ratio.toFixed(3).padStart(10)}`,
-  ].join('\n');
+  const line = (s: Compared['ours']): string =>
+    `  ${s.label.padEnd(22)} ${shownFigure(s)} ${c.unit}, ${s.rounds} rounds`;
+  return [title, line(c.baseline), line(c.ours), `  ratio                  ${shownFigure(c.ratio)}`].join(
+    '\n',
+  );
 }

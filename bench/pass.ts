@@ -11,10 +11,15 @@ import type { Observed } from '../src/kernel/read-rules.js';
 import { compile } from '../src/ruleset/compile.js';
 import { keepSubject, type Subject } from '../src/ruleset/desired-state.js';
 import { input, member, shape } from '../test/pure/ruleset/sample.js';
-import { compare, report } from './harness.js';
+import { comparedRow } from './harness.js';
+import { KEEP, writeResult } from './results.js';
 
 const { values } = parseArgs({
-  options: { containers: { type: 'string', default: '500' }, rounds: { type: 'string', default: '15' } },
+  options: {
+    ...KEEP,
+    containers: { type: 'string', default: '500' },
+    rounds: { type: 'string', default: '15' },
+  },
 });
 const count = Number(values.containers);
 const NOTHING: Observed = {
@@ -57,5 +62,12 @@ function side(name: string, keeps: boolean) {
   };
 }
 
-const compared = await compare('ms', side('nothing kept', false), side('kept', true), Number(values.rounds));
-console.log(report(`A pass for one container more, beside ${count}`, compared));
+const row = await comparedRow(
+  { id: 'pass-one-more', label: `a pass for one container in addition to ${count}`, unit: 'ms' },
+  {
+    baseline: side('everything compiled', false),
+    ours: side('the others kept', true),
+    rounds: Number(values.rounds),
+  },
+);
+await writeResult('pass', `npx tsx bench/pass.ts --containers ${count}`, [row]);
