@@ -1,6 +1,6 @@
 /**
  * The results of a bench: printed as a table, and with `--keep` written to bench/results/NAME.json together with the machine,
- * the commit and the results of earlier runs. A bench that reads its options with parseArgs has KEEP among them.
+ * the commit and the results of earlier runs, and to docs/performance.md. A bench that reads its options with parseArgs has KEEP among them.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -85,7 +85,7 @@ export async function writeResult(
   rows: readonly Row[],
   curves: readonly Curve[] = [],
 ): Promise<void> {
-  console.log(resultTable(bench, rows));
+  console.log(resultTable(bench, rows, keptRuns(bench)[0]));
   for (const curve of curves) console.log(curveTable(curve));
   if (!process.argv.includes('--keep')) return;
   const changed = git('status', '--porcelain', '--', 'src', 'bench', ':!bench/results');
@@ -98,14 +98,30 @@ export async function writeResult(
     commit: git('rev-parse', '--short=12', 'HEAD'),
     command,
     machine: machine(),
-    rows,
+    rows: rows.map(shortRow),
     curves,
   };
   const runs = [run, ...keptRuns(bench)].slice(0, MAX_RUNS);
   mkdirSync(FOLDER, { recursive: true });
   writeFileSync(join(FOLDER, `${bench}.json`), `${JSON.stringify({ bench, runs }, undefined, 1)}\n`);
   console.log(`kept in bench/results/${bench}.json (${runs.length} runs)`);
+  const { writeDocs } = await import('./docs.js');
+  writeDocs();
 }
+
+const shortNumber = (value: number): number => Number(value.toPrecision(5));
+const shortFigure = <F extends Figure>(figure: F): F => ({
+  ...figure,
+  median: shortNumber(figure.median),
+  low: shortNumber(figure.low),
+  high: shortNumber(figure.high),
+});
+const shortRow = (row: Row): Row => ({
+  ...row,
+  ours: shortFigure(row.ours),
+  ...(row.beside && { beside: shortFigure(row.beside) }),
+  ...(row.ratio && { ratio: shortFigure(row.ratio) }),
+});
 
 const git = (...args: readonly string[]): string =>
   execFileSync('git', ['-C', ROOT, ...args], { encoding: 'utf8' }).trim();
@@ -142,13 +158,19 @@ export function shownNumber(value: number): string {
 export const shownFigure = ({ median, low, high, rounds }: Figure): string =>
   rounds > 1 ? `${shownNumber(median)} (${shownNumber(low)} to ${shownNumber(high)})` : shownNumber(median);
 
-function resultTable(bench: string, rows: readonly Row[]): string {
+function resultTable(bench: string, rows: readonly Row[], before: Run | undefined): string {
+  const kept = new Map(before?.rows.map((row) => [row.id, row.ours.median]));
+  const was = (id: string): string => {
+    const median = kept.get(id);
+    return median === undefined ? '' : `kept: ${shownNumber(median)}`;
+  };
   const lines = rows.map((row) => [
     row.id,
     row.label,
     `${shownFigure(row.ours)} ${row.unit}`,
     row.beside ? `${row.beside.label}: ${shownFigure(row.beside)}` : '',
     row.ratio ? `ratio ${shownFigure(row.ratio)}` : '',
+    was(row.id),
     `${row.ours.rounds} rounds`,
     row.note ?? '',
   ]);

@@ -1,0 +1,101 @@
+/** The results of benches, the page that they make, and the statistics behind them. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { isReached, renderedDocs } from '../../bench/docs.js';
+import { BENCHES, GOALS } from '../../bench/goals.js';
+import { comparedRow, figure, interleaved, quantile } from '../../bench/harness.js';
+import { plot } from '../../bench/plot.js';
+import { keptRuns, shownNumber } from '../../bench/results.js';
+
+const DOCS = join(import.meta.dirname, '../../docs');
+
+it('docs/performance.md and its plots are what npm run bench -- --docs writes', () => {
+  const { page, plots } = renderedDocs();
+  expect(readFileSync(join(DOCS, 'performance.md'), 'utf8')).toBe(page);
+  const files = readdirSync(DOCS).includes('performance') ? readdirSync(join(DOCS, 'performance')) : [];
+  expect(files.sort()).toEqual([...plots.keys()].sort());
+  for (const [name, text] of plots)
+    expect(readFileSync(join(DOCS, 'performance', name), 'utf8'), name).toBe(text);
+});
+
+it('every kept result belongs to a bench, and every goal has one bound', () => {
+  const folder = join(import.meta.dirname, '../../bench');
+  const kept = readdirSync(folder).includes('results') ? readdirSync(join(folder, 'results')) : [];
+  const names = BENCHES.map((b) => b.name);
+  expect(kept.filter((file) => !names.includes(file.replace(/\.json$/, '')))).toEqual([]);
+  expect(GOALS.filter((g) => (g.atMost === undefined) === (g.atLeast === undefined))).toEqual([]);
+  expect(keptRuns('no-such-bench')).toEqual([]);
+});
+
+it('quantiles are between the nearest values, and a figure has the median and the ends', () => {
+  expect(quantile([4, 1, 3, 2], 0.5)).toBe(2.5);
+  expect(quantile([1, 2, 3, 4, 5], 0.9)).toBeCloseTo(4.6);
+  expect(figure([3, 1, 2])).toEqual({ median: 2, low: 1, high: 3, rounds: 3 });
+});
+
+it('sides take turns, the order is reversed each round, and the first round is not counted', async () => {
+  const order: string[] = [];
+  const side = (name: string, values: number[]) => ({
+    name,
+    measure: async (): Promise<number> => {
+      order.push(name);
+      return values.shift() ?? 0;
+    },
+  });
+  expect(await interleaved([side('a', [9, 1, 2]), side('b', [9, 4, 4])], 2)).toEqual([
+    [1, 2],
+    [4, 4],
+  ]);
+  expect(order).toEqual(['b', 'a', 'a', 'b', 'b', 'a']);
+  const row = await comparedRow(
+    { id: 'x', label: 'x', unit: 's' },
+    { baseline: side('bare', [9, 2, 4]), ours: side('own', [9, 1, 4]), rounds: 2 },
+  );
+  expect(row.ratio).toEqual({ median: 0.75, low: 0.5, high: 1, rounds: 2 });
+  expect(row.beside?.label).toBe('bare');
+});
+
+it('a goal compares the ratio, or the value in its own unit', () => {
+  const one = (median: number) => ({ median, low: median, high: median, rounds: 1 });
+  const row = { id: 'x', label: 'x', unit: 's', ours: one(0.4), ratio: one(0.96) };
+  expect(isReached({ id: 'x', label: '', unit: 'ms', atMost: 500 }, row)).toBe(true);
+  expect(isReached({ id: 'x', label: '', unit: 'ratio', atLeast: 0.97 }, row)).toBe(false);
+  expect(() => isReached({ id: 'x', label: '', unit: 'MiB', atMost: 1 }, row)).toThrow('in MiB');
+});
+
+it('a plot has each line and each point, and escapes its texts', () => {
+  const svg = plot({
+    id: 'x',
+    label: 'a < b',
+    x: 'containers',
+    y: 'ms',
+    log: true,
+    lines: [
+      {
+        label: 'Drawbridge & others',
+        points: [
+          [0, 1],
+          [10, 20],
+          [1000, 3000],
+        ],
+      },
+      { label: 'empty', points: [] },
+    ],
+  });
+  expect(svg.match(/<circle/g)).toHaveLength(3);
+  expect(svg).toContain('a &lt; b');
+  expect(svg).toContain('Drawbridge &amp; others');
+  expect(svg).toContain('ms (logarithmic)');
+  expect(svg).not.toMatch(/NaN|Infinity|undefined/);
+});
+
+it.each([
+  [0, '0'],
+  [0.01234, '0.0123'],
+  [0.94, '0.94'],
+  [12.34, '12.3'],
+  [27_300.4, '27,300'],
+])('%s is shown as %s', (value, text) => {
+  expect(shownNumber(value)).toBe(text);
+});
