@@ -5,11 +5,12 @@
  * fuzzers and node24 take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end.
  * Leaves REPORT-DIR/totals: "passed failed skipped". Needs root for all but check, pure and fuzz.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { engineOfRun, provideEngine } from '../test/lab/packaged-engine.js';
 import { provideNode } from '../test/lab/packaged-node.js';
+import { countsOf, type Ending, failuresOf, isGood, type Report, type Totals } from './suite-report.js';
 
 const ROOT = join(import.meta.dirname, '..');
 const LIMIT_MS = 900_000;
@@ -73,14 +74,9 @@ interface Suite {
   readonly env?: Readonly<Record<string, string>>;
   /** vitest leaves a report; other programs count by their exit code. */
   readonly report?: string;
+  /** Test files that must have a result; left out: not known. */
+  readonly files?: readonly string[];
 }
-interface Totals {
-  passed: number;
-  failed: number;
-  skipped: number;
-}
-/** Of each failure so many lines are told again at the end, where a log that was cut still has them. */
-const TOLD_LINES = 40;
 
 const [reports = '', ...parts] = process.argv.slice(2);
 const running = new Set<ChildProcess>();
@@ -101,6 +97,7 @@ function vitest(name: string, project: string, file?: string): Suite {
     argv: [...argv, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
     alone: ALONE.includes(name),
     report,
+    ...(file === undefined ? {} : { files: [file] }),
   };
 }
 
@@ -114,15 +111,21 @@ const filesOf = (part: 'live' | 'attacks', project: string): Suite[] =>
 /** What takes long and seldom fails alone: left out of `quick`. */
 const NOT_QUICK = ['attacks/churn', 'attacks/kill-steps', 'attacks/reuse'];
 const QUICK_KERNEL = ['dns/', 'netlink/', 'threats/', 'redis/store.test.ts'];
-/** The kernel tests but for the long ones of the stores. */
-function quickKernel(): Suite {
-  const suite = vitest('kernel', 'kernel');
-  const files = readdirSync(join(ROOT, 'test', 'kernel'), { recursive: true })
+const kernelFiles = (): string[] =>
+  readdirSync(join(ROOT, 'test', 'kernel'), { recursive: true })
     .map(String)
     .filter((f) => f.endsWith('.test.ts'))
-    .filter((f) => !f.includes('/') || QUICK_KERNEL.some((wanted) => f.startsWith(wanted)))
-    .map((f) => `test/kernel/${f}`);
-  return { ...suite, argv: [...suite.argv, ...files.sort()] };
+    .sort();
+const kernelSuite = (files: readonly string[]): Suite => ({
+  ...vitest('kernel', 'kernel'),
+  files: files.map((f) => `test/kernel/${f}`),
+});
+/** The kernel tests but for the long ones of the stores. */
+function quickKernel(): Suite {
+  const isQuick = (f: string): boolean =>
+    !f.includes('/') || QUICK_KERNEL.some((wanted) => f.startsWith(wanted));
+  const suite = kernelSuite(kernelFiles().filter(isQuick));
+  return { ...suite, argv: [...suite.argv, ...(suite.files ?? [])] };
 }
 
 const onEngine28 = (suite: Suite): Suite => {
@@ -160,7 +163,7 @@ const PARTS: Record<string, () => readonly Suite[]> = {
     },
   ],
   node24: () => [onNode24(vitest('pure', 'pure'))],
-  kernel: () => [vitest('kernel', 'kernel')],
+  kernel: () => [kernelSuite(kernelFiles())],
   live: () => filesOf('live', 'lab'),
   attacks: () => filesOf('attacks', 'attacks'),
   quick: () => [
@@ -186,7 +189,16 @@ function kill(child: ChildProcess, signal: NodeJS.Signals): void {
   }
 }
 
-function run({ argv, env }: Suite): Promise<{ code: number; output: string; late: boolean }> {
+/** What the processes of a suite are doing: when it hangs, its output does not show where. */
+function processesOf(child: ChildProcess): string {
+  const columns = 'pid,ppid,stat,etimes,cputimes,wchan:24,args';
+  const { stdout } = spawnSync('ps', ['-o', columns, '--forest', '-s', `${child.pid}`], { encoding: 'utf8' });
+  const lines = (stdout ?? '').split('\n').map((line) => line.slice(0, 200));
+  return `\nprocesses when it was killed:\n${lines.join('\n')}`;
+}
+
+function run({ argv, env }: Suite): Promise<Ending> {
+  const began = performance.now();
   return new Promise((resolve, reject) => {
     const child = spawn(argv[0] as string, argv.slice(1), {
       cwd: ROOT,
@@ -196,36 +208,27 @@ function run({ argv, env }: Suite): Promise<{ code: number; output: string; late
     });
     running.add(child);
     const output: Buffer[] = [];
-    let late = false;
+    let late = '';
     const timer = setTimeout(() => {
-      late = true;
+      late = processesOf(child);
       kill(child, 'SIGTERM');
       setTimeout(() => kill(child, 'SIGKILL'), 30_000).unref();
     }, LIMIT_MS);
     for (const stream of [child.stdout, child.stderr])
       stream.on('data', (chunk: Buffer) => output.push(chunk));
     child.once('error', reject);
-    child.once('close', (code) => {
+    child.once('close', (code, signal) => {
       clearTimeout(timer);
       running.delete(child);
-      resolve({ code: code ?? 1, output: Buffer.concat(output).toString(), late });
+      resolve({
+        code,
+        signal,
+        ...(late === '' ? {} : { killedAfter: LIMIT_MS / 1000 }),
+        seconds: Math.round((performance.now() - began) / 1000),
+        output: `${Buffer.concat(output).toString()}${late}`,
+      });
     });
   });
-}
-
-interface Report {
-  readonly numPassedTests: number;
-  readonly numFailedTests: number;
-  readonly numPendingTests: number;
-  readonly numTodoTests: number;
-  readonly testResults: readonly {
-    readonly message?: string;
-    readonly assertionResults: readonly {
-      readonly fullName: string;
-      readonly status: string;
-      readonly failureMessages?: readonly string[] | null;
-    }[];
-  }[];
 }
 
 const readReport = (suite: Suite): Report | undefined =>
@@ -233,53 +236,22 @@ const readReport = (suite: Suite): Report | undefined =>
     ? (JSON.parse(readFileSync(suite.report, 'utf8')) as Report)
     : undefined;
 
-/** What failed outside of any test (an import, a hook, the time limit) counts as one. */
-function countsOf(suite: Suite, report: Report | undefined, code: number): Totals {
-  if (suite.report === undefined)
-    return code === 0 ? { passed: 1, failed: 0, skipped: 0 } : { passed: 0, failed: 1, skipped: 0 };
-  const counts = {
-    passed: report?.numPassedTests ?? 0,
-    failed: report?.numFailedTests ?? 0,
-    skipped: (report?.numPendingTests ?? 0) + (report?.numTodoTests ?? 0),
-  };
-  if (code !== 0 && counts.failed === 0) counts.failed = 1;
-  return counts;
-}
-
-/** The runner's own frames say nothing about a failure. */
-const short = (text: string): string[] =>
-  text
-    .split('\n')
-    .filter((line) => !line.includes('/node_modules/'))
-    .slice(0, TOLD_LINES);
-
-/** What the report says of each failed test; without any, the end of what the suite printed. */
-function tellFailures(suite: Suite, report: Report | undefined, output: string): string[] {
-  const told: string[] = [];
-  const tell = (what: string, lines: readonly string[]): void => {
-    told.push([`-- ${suite.name}: ${what}`, ...lines].join('\n'));
-  };
-  for (const { message, assertionResults } of report?.testResults ?? []) {
-    const failed = assertionResults.filter(({ status }) => status === 'failed');
-    for (const { fullName, failureMessages } of failed)
-      tell(fullName, short((failureMessages ?? []).join('\n')));
-    if (failed.length === 0 && message) tell('outside of a test', short(message));
-  }
-  if (told.length === 0) tell('its last lines', output.trimEnd().split('\n').slice(-TOLD_LINES));
-  return told;
+/** Programs other than vitest leave no report: they count as one test. */
+function totalsOf(suite: Suite, report: Report | undefined, ending: Ending): Totals {
+  if (suite.report !== undefined) return countsOf(report, ending);
+  return isGood(ending) ? { passed: 1, failed: 0, skipped: 0 } : { passed: 0, failed: 1, skipped: 0 };
 }
 
 async function runSuite(suite: Suite): Promise<void> {
-  const began = performance.now();
-  const { code, output, late } = await run(suite);
+  const ending = await run(suite);
   const report = readReport(suite);
-  const { passed, failed, skipped } = countsOf(suite, report, code);
-  if (failed > 0) failures.push(...tellFailures(suite, report, output));
+  const { passed, failed, skipped } = totalsOf(suite, report, ending);
+  if (failed > 0) failures.push(...failuresOf(suite.name, suite.files ?? [], report, ending));
   totals.passed += passed;
   totals.failed += failed;
   totals.skipped += skipped;
-  const seconds = Math.round((performance.now() - began) / 1000);
-  const end = late ? `; it did not end within ${LIMIT_MS / 1000} s` : '';
+  const { killedAfter, seconds, output } = ending;
+  const end = killedAfter === undefined ? '' : `; it did not end within ${killedAfter} s`;
   const counts = `${passed} passed, ${failed} failed, ${skipped} skipped`;
   process.stdout.write(`\n== ${suite.name}\n${output}-- ${suite.name}: ${counts} in ${seconds} s${end}\n`);
 }
