@@ -1,8 +1,8 @@
 import { once } from 'node:events';
-import { createInterface } from 'node:readline/promises';
 import type { Command } from 'commander';
-import { ApiClient } from '../api/client.js';
+import { ApiClient, UnreachableError } from '../api/client.js';
 import type { Config } from '../config/config.js';
+import { localSocketOf, quickSocket } from '../config/service-socket.js';
 import { CommandFailure, wrongUsage } from './failure.js';
 import type { AloneRecord, Host } from './host.js';
 import { Output } from './output.js';
@@ -36,10 +36,11 @@ export class Session {
     return lenientConfig({ file: this.#file, env: this.host.env, flags });
   }
 
+  /** The service. It was found without a check of the whole configuration where that decides nothing about it. */
   async client(): Promise<ApiClient> {
-    const config = await this.config();
-    const { localSocketOf } = await import('../config/api-listener.js');
-    return new ApiClient({ socket: localSocketOf(config), user: this.host.user });
+    const quick = await quickSocket({ file: this.#file, env: this.host.env });
+    const socket = quick ?? localSocketOf(await this.config());
+    return new ApiClient({ socket, user: this.host.user });
   }
 }
 
@@ -79,8 +80,18 @@ export class Registry {
       const options = command.optsWithGlobals<Options & { json?: boolean; config?: string }>();
       const args = given.slice(0, -2) as unknown as Args;
       const session = new Session(this.#host, options);
-      this.#onExit((await definition.run(session, args, options)) ?? 0);
+      this.#onExit((await ran(session, () => definition.run(session, args, options))) ?? 0);
     });
+  }
+}
+
+/** If the service cannot be reached, an error in the configuration is the more useful answer: it may be the reason. */
+async function ran<T>(session: Session, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (e) {
+    if (e instanceof UnreachableError) await session.config();
+    throw e;
   }
 }
 
@@ -115,6 +126,7 @@ export async function agrees(session: Session, question: string): Promise<boolea
 
 /** One line; `atEnd` where the input ends without one. */
 export async function answerTo({ host, out }: Session, question: string, atEnd = ''): Promise<string> {
+  const { createInterface } = await import('node:readline/promises');
   const lines = createInterface({ input: host.stdin, terminal: false });
   try {
     out.note(question);

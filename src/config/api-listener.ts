@@ -1,8 +1,6 @@
 /** `api.listen`: a unix socket ("unix:/path"), or an address and port. */
-import { join } from 'node:path';
 import { splitHostPort } from '../lib/ip.js';
-
-export const UNIX = 'unix:';
+import { UNIX } from './service-socket.js';
 
 export interface TcpListener {
   /** An address, or "localhost". */
@@ -24,9 +22,4 @@ export function openListener(listen: string): { detail: string; remedy: string }
     detail: `api.listen: ${listen} is reached from other hosts, and tokens cross the network as they are`,
     remedy: 'listen on 127.0.0.1 behind a proxy that ends TLS, or reach it through a VPN or SSH tunnel only',
   };
-}
-
-/** The unix socket of the service on this host: `api.listen` itself, or one in the state folder when that is TCP. */
-export function localSocketOf({ api, state }: { api: { listen: string }; state: string }): string {
-  return api.listen.startsWith(UNIX) ? api.listen.slice(UNIX.length) : join(state, 'api.sock');
 }

@@ -1,6 +1,5 @@
 /** The configuration in force, from its sources: flag > environment > file > default. Pure; load reads the sources. */
 import { hostname } from 'node:os';
-import { normalize } from 'node:path';
 import type { TSchema } from '@sinclair/typebox';
 import { Value } from '@sinclair/typebox/value';
 import { canonicalName } from '../lib/dns-name.js';
@@ -15,11 +14,11 @@ import { parseYaml } from '../lib/yaml.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { MASK_NEEDS, splitMask } from '../policy/mark-mask.js';
 import { isTokenName, tokenFault } from '../policy/token.js';
-import { UNIX } from './api-listener.js';
 import { type FeedConfig, feedFaults, resolveFeed } from './feed-config.js';
 import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Texts } from './overlay.js';
 import { readRedisUrl } from './redis-url.js';
 import { ConfigSchema, type RawConfig } from './schema.js';
+import { isOfTheKernel, UNIX } from './service-socket.js';
 
 /** Checks of a configuration that a schema cannot express: names, addresses, and keys that depend on one another. */
 
@@ -142,10 +141,8 @@ function store({ store: { redis } }: RawConfig): readonly Problem[] {
   }));
 }
 
-/** The kernel's own file systems: nothing can be kept there, and Node makes folders in /proc without end. */
-const KERNELS = /^\/(proc|sys)(\/|$)/;
 const folder = ({ state }: RawConfig): readonly Problem[] =>
-  KERNELS.test(normalize(state))
+  isOfTheKernel(state)
     ? [
         {
           detail: `state: ${state} is in a file system of the kernel, which keeps no files`,

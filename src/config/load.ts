@@ -4,14 +4,13 @@ import { isRecord } from '../lib/json.js';
 import type { Parsed, Problem } from '../lib/problem.js';
 import { parseYaml } from '../lib/yaml.js';
 import { type Config, readConfig } from './config.js';
-import { CONFIG_VARIABLE, PREFIX, type Texts } from './overlay.js';
+import type { Texts } from './overlay.js';
+import { CONFIG_VARIABLE, DEFAULT_FILE, PREFIX } from './service-socket.js';
 
 /**
  * What can be read of a configuration that is refused: the closed base needs the keys of `kernel`, and must be laid
  * whatever else is wrong.
  */
-
-const DEFAULT_FILE = '/etc/drawbridge/config.yaml';
 
 export interface LoadOptions {
   /** `--config FILE`. */

@@ -4,6 +4,7 @@ import { escapePointer, isRecord } from '../lib/json.js';
 import type { Problem } from '../lib/problem.js';
 import { parseYaml } from '../lib/yaml.js';
 import { ConfigSchema } from './schema.js';
+import { CONFIG_VARIABLE, PREFIX } from './service-socket.js';
 
 export type Texts = Readonly<Record<string, string>>;
 
@@ -19,10 +20,6 @@ export interface Setting {
   readonly value: unknown;
   readonly from: string;
 }
-
-export const PREFIX = 'DRAWBRIDGE_';
-/** Names the file to read; it is no key of the configuration. */
-export const CONFIG_VARIABLE = 'DRAWBRIDGE_CONFIG';
 
 function leavesOf(schema: TSchema, path: readonly string[]): readonly Leaf[] {
   const properties = schema.properties as Readonly<Record<string, TSchema>> | undefined;

@@ -2,6 +2,7 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { closed, duration, Glob, ListName, list, path, size, words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
+import { DEFAULT_LISTEN, DEFAULT_STATE, LISTEN_PATTERN } from './service-socket.js';
 
 /** One threat feed in the configuration. */
 
@@ -194,7 +195,7 @@ export const ConfigSchema = Type.Object(
         'by glob of networks: allow, or policy; default: allow within one Compose project, policy otherwise',
     }),
     allowlists: path('/etc/drawbridge/allowlists', 'the folder of list files'),
-    state: path('/var/lib/drawbridge', 'the folder of everything that must survive a restart'),
+    state: path(DEFAULT_STATE, 'the folder of everything that must survive a restart'),
     store: Type.Object(
       {
         redis: Type.String({
@@ -209,10 +210,10 @@ export const ConfigSchema = Type.Object(
     api: Type.Object(
       {
         listen: Type.String({
-          pattern: '^(unix:/.+|\\[[0-9a-fA-F:]+\\]:\\d{1,5}|[^:\\s]+:\\d{1,5})$',
-          default: 'unix:/run/drawbridge/api.sock',
+          pattern: LISTEN_PATTERN,
+          default: DEFAULT_LISTEN,
           description: 'a unix socket, or an address and port (which needs tokens)',
-          examples: ['unix:/run/drawbridge/api.sock', '127.0.0.1:7070'],
+          examples: [DEFAULT_LISTEN, '127.0.0.1:7070'],
         }),
         tokens: list(Token, 'bearer tokens'),
       },

@@ -1,8 +1,8 @@
 import { lstatSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { localSocketOf } from '../config/api-listener.js';
 import type { Config } from '../config/config.js';
 import { readRedisUrl } from '../config/redis-url.js';
+import { localSocketOf } from '../config/service-socket.js';
 import { type EngineFacts, engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';

@@ -1,0 +1,99 @@
+/**
+ * Where the service of this host listens, and where its configuration is. A command that only sends a request needs no
+ * more of the configuration, and checking all of it (load.ts) loads several hundred modules.
+ */
+import { readFile } from 'node:fs/promises';
+import { join, normalize } from 'node:path';
+
+export const DEFAULT_FILE = '/etc/drawbridge/config.yaml';
+export const PREFIX = 'DRAWBRIDGE_';
+/** Names the file to read; it is no key of the configuration. */
+export const CONFIG_VARIABLE = 'DRAWBRIDGE_CONFIG';
+export const UNIX = 'unix:';
+export const DEFAULT_LISTEN = `${UNIX}/run/drawbridge/api.sock`;
+export const DEFAULT_STATE = '/var/lib/drawbridge';
+export const LISTEN_PATTERN = '^(unix:/.+|\\[[0-9a-fA-F:]+\\]:\\d{1,5}|[^:\\s]+:\\d{1,5})$';
+
+/** The top-level keys of the configuration (schema.ts). */
+export const SECTIONS = [
+  ...['docker', 'node', 'default', 'baseline', 'unattributed', 'networks', 'eastWest', 'allowlists', 'state'],
+  ...['store', 'api', 'dns', 'labels', 'deny', 'failure', 'threats', 'flows', 'log', 'kernel'],
+] as const;
+export const API_KEYS = ['listen', 'tokens'] as const;
+
+/** The kernel's own file systems: nothing can be kept there, and Node makes folders in /proc without end. */
+const KERNELS = /^\/(proc|sys)(\/|$)/;
+export const isOfTheKernel = (folder: string): boolean => KERNELS.test(normalize(folder));
+
+/** The unix socket of the service on this host: `api.listen` itself, or one in the state folder when that is TCP. */
+export function localSocketOf({ api, state }: { api: { listen: string }; state: string }): string {
+  return api.listen.startsWith(UNIX) ? api.listen.slice(UNIX.length) : join(state, 'api.sock');
+}
+
+interface Sources {
+  /** `--config FILE`. */
+  readonly file: string | undefined;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+/** Variables that set `api.listen` or `state` (overlay.ts). */
+const VARIABLES = /^DRAWBRIDGE_(API_LISTEN|STATE)(_FILE)?$/;
+
+/**
+ * The socket by the configuration's file; undefined where the whole configuration must be read: it has an error in what
+ * decides the socket, or the environment decides. Keys of other sections are not checked.
+ */
+export async function quickSocket({ file, env }: Sources): Promise<string | undefined> {
+  if (Object.keys(env).some((name) => VARIABLES.test(name))) return undefined;
+  const named = file ?? (env[CONFIG_VARIABLE] || undefined);
+  try {
+    return await socketIn(await readFile(named ?? DEFAULT_FILE, 'utf8'));
+  } catch (e) {
+    const isAbsent = (e as NodeJS.ErrnoException).code === 'ENOENT' && named === undefined;
+    return isAbsent ? socketIn('') : undefined;
+  }
+}
+
+/** The same for the text of the file. */
+export async function socketIn(text: string): Promise<string | undefined> {
+  if (hasNeither(text)) return socketOf({});
+  const { parseYaml } = await import('../lib/yaml.js');
+  const { value, problems } = parseYaml(text, '');
+  return value === undefined || problems.length > 0 ? undefined : socketOf(value ?? {});
+}
+
+const SECTION_LINE = new RegExp(`^(${SECTIONS.join('|')}):(\\s|$)`);
+
+/**
+ * True if no key can be `api` or `state`, and every top-level key is known, whatever the rest of the text is. An escape
+ * sequence, a directive or a tag could make a key of other characters.
+ */
+function hasNeither(text: string): boolean {
+  const lines = text.split('\n').filter((line) => !/^\s*(#|$)/.test(line));
+  return lines.every(
+    (line) => (/^\s/.test(line) || SECTION_LINE.test(line)) && !/api|state|[\\%!]/.test(line),
+  );
+}
+
+function socketOf(value: unknown): string | undefined {
+  if (!hasOnly(value, SECTIONS)) return undefined;
+  const api = value.api ?? {};
+  if (!hasOnly(api, API_KEYS)) return undefined;
+  const listen = api.listen ?? DEFAULT_LISTEN;
+  const state = value.state ?? DEFAULT_STATE;
+  if (typeof listen !== 'string' || typeof state !== 'string') return undefined;
+  if (!isListener(listen) || !state.startsWith('/') || isOfTheKernel(state)) return undefined;
+  return localSocketOf({ api: { listen }, state });
+}
+
+/** A unix socket, or an address on which a service usually listens; other texts are checked with the whole configuration. */
+const isListener = (listen: string): boolean =>
+  new RegExp(LISTEN_PATTERN).test(listen) &&
+  (listen.startsWith(UNIX) || /^(127\.0\.0\.1|localhost|0\.0\.0\.0):[1-9]\d{0,3}$/.test(listen));
+
+/** A map of YAML with no other keys: not a list, nor a value of a tag, such as a timestamp. */
+const hasOnly = (value: unknown, keys: readonly string[]): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' &&
+  value !== null &&
+  Object.getPrototypeOf(value) === Object.prototype &&
+  Object.keys(value).every((key) => keys.includes(key));
