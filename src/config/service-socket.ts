@@ -56,23 +56,48 @@ export async function quickSocket({ file, env }: Sources): Promise<string | unde
 
 /** The same for the text of the file. */
 export async function socketIn(text: string): Promise<string | undefined> {
-  if (hasNeither(text)) return socketOf({});
+  const plain = plainValue(text);
+  if (plain) return socketOf(plain);
   const { parseYaml } = await import('../lib/yaml.js');
   const { value, problems } = parseYaml(text, '');
   return value === undefined || problems.length > 0 ? undefined : socketOf(value ?? {});
 }
 
-const SECTION_LINE = new RegExp(`^(${SECTIONS.join('|')}):(\\s|$)`);
+const SECTION_LINE = new RegExp(`^(${SECTIONS.join('|')}):(?: |$)`);
+const STATE_LINE = /^state: +(\/[\w./-]*)(?: +#.*)?$/;
+const LISTEN_LINE = /^ +listen: +(unix:\/[\w./-]+)(?: +#.*)?$/;
 
 /**
- * True if no key can be `api` or `state`, and every top-level key is known, whatever the rest of the text is. An escape
- * sequence, a directive or a tag could make a key of other characters.
+ * `api` and `state` of a text whose keys are all where a person writes them; undefined for any other text, which needs the YAML reader
+ * (75 modules). If the first line is a key without indentation, the root is a block mapping whose keys all have none, and
+ * no value of it continues on a line without indentation (YAML 1.2.2, 8.2.2). An escape sequence, a directive or a tag could make a key
+ * of other characters. A value may continue on an indented line: none may follow that of `state` or `listen`.
  */
-function hasNeither(text: string): boolean {
-  const lines = text.split('\n').filter((line) => !/^\s*(#|$)/.test(line));
-  return lines.every(
-    (line) => (/^\s/.test(line) || SECTION_LINE.test(line)) && !/api|state|[\\%!]/.test(line),
-  );
+function plainValue(text: string): { readonly api: object; readonly state: string | undefined } | undefined {
+  const lines = text
+    .split('\n')
+    .map((line) => line.replace(/[ \t\r]+$/, ''))
+    .filter((line) => !/^[ \t]*(?:#|$)/.test(line));
+  if (lines.some((line) => /[\\%!\r]/.test(line))) return undefined;
+  const seen = new Set<string>();
+  let [section, listen, state] = ['', '', ''];
+  for (const line of lines) {
+    const key = SECTION_LINE.exec(line)?.[1];
+    if (key !== undefined) {
+      if (seen.has(key) || (key === 'api' && line !== 'api:')) return undefined;
+      seen.add(key);
+      section = key;
+      if (key === 'state') state = STATE_LINE.exec(line)?.[1] ?? '';
+      if (key === 'state' && state === '') return undefined;
+    } else {
+      if (!line.startsWith(' ') || section === '' || section === 'state') return undefined;
+      if (section !== 'api') continue;
+      if (listen !== '') return undefined;
+      listen = LISTEN_LINE.exec(line)?.[1] ?? '';
+      if (listen === '') return undefined;
+    }
+  }
+  return { api: listen === '' ? {} : { listen }, state: state === '' ? undefined : state };
 }
 
 function socketOf(value: unknown): string | undefined {

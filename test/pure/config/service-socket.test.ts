@@ -49,6 +49,12 @@ it.each([
   ['\ufeffapi: { listen: "unix:/bom.sock" }\n', '/bom.sock'],
   ['  api:\n    listen: unix:/indented.sock\n', '/indented.sock'],
   ['node: state\n', DEFAULT],
+  ['state: /srv/d # here\n\napi:\n  # a comment\n  listen: 127.0.0.1:7070\n', '/srv/d/api.sock'],
+  ['api:\n  listen: unix:/long\n    er.sock\n', '/long er.sock'],
+  ['state: /srv\n  d\napi: { listen: 127.0.0.1:1 }\n', '/srv d/api.sock'],
+  ['eastWest:\n  api: policy\n  state: allow\n', DEFAULT],
+  ['node: x\nlog:\n  level: warn\napi:\n  listen: unix:/last.sock  \n', '/last.sock'],
+  ['api:\n    listen: unix:/wide.sock\nstate: /s\ndns:\n  grace: 1h\n', '/wide.sock'],
   ['api: { listen: "unix:/crlf.sock" }\r\nstate: /x\r\n', '/crlf.sock'],
 ])('%j: the socket is %s, as the whole reader finds', async (text, socket) => {
   expect([await socketIn(text), wholeSocket(text)]).toEqual([socket, socket]);
@@ -70,6 +76,11 @@ it.each([
   'just text\n',
   '---\napi: {}\n---\napi: {}\n',
   'api: *nowhere\n',
+  'api:\nlisten: unix:/outside.sock\n',
+  'state:\n  - /a\n',
+  'state: /a\nstate: /b\n',
+  'api:\n  listen: unix:/a.sock\n  listen: unix:/b.sock\n',
+  'api:\n  listen: unix:/a.sock\n  lisen: x\n',
 ])('%j: refused by the whole reader, and not decided here', async (text) => {
   expect([await socketIn(text), wholeSocket(text)]).toEqual([undefined, undefined]);
 });
@@ -87,6 +98,7 @@ const LINES = [
   ...['  listen: unix:/a.sock', '  listen: "unix:/b.sock"', '  listen: 127.0.0.1:7070', '  tokens: []'],
   ...['  grace: 1h', '  /srv/block', '# api:', '', '---', '...', '%YAML 1.1', 'default: enforce', 'node: |'],
   ...['  api: x', '<<: *a', 'log: { level: warn }', 'node: "x', '"state": /srv/k', '? api', ': {}', 'x: 1'],
+  ...['  listen: unix:/c.sock # c', 'state: /srv/t  ', '    more', 'log:', '  level: warn', 'node: x'],
   ...['\tlisten: unix:/t.sock', 'api: { listen: unix:/f.sock }', '"a\\x70i":', "'api':", 'eastWest: *a'],
 ];
 
