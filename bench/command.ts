@@ -3,6 +3,7 @@
  * containers of one lab; and the least that a program in Node takes.
  * `npx tsx bench/command.ts [--rounds 25] [--containers 10] [--keep]`, as root.
  */
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Lab } from '../test/lab/lab.js';
@@ -41,15 +42,19 @@ try {
     lab.start({ node: false, labels: { 'drawbridge.allow': `192.0.2.${n}:443` } }),
   );
   const own = (...args: readonly string[]): readonly string[] => [process.execPath, MAIN, ...args];
-  const env = { DRAWBRIDGE_CONFIG: drawbridge.configFile };
+  // As a person writes it; the lab's own is JSON, which the YAML reader takes.
+  const config = join(lab.dir, 'config.yaml');
+  writeFileSync(config, `state: ${drawbridge.stateDir}\napi:\n  listen: unix:${drawbridge.apiSocket}\n`);
+  const env = { DRAWBRIDGE_CONFIG: config };
   const sides = [
     timed('docker ps', ['docker', '-H', `unix://${lab.engine.socketPath}`, 'ps']),
     timed('drawbridge ps', own('ps'), env),
     timed('node -e 0', [process.execPath, '-e', '0']),
     timed('drawbridge --version', own('--version')),
     timed('drawbridge status', own('status'), env),
+    timed('drawbridge ps', own('ps'), { DRAWBRIDGE_CONFIG: drawbridge.configFile }),
   ];
-  const [docker = [], ps = [], node = [], version = [], status = []] = await interleaved(
+  const [docker = [], ps = [], node = [], version = [], status = [], yaml = []] = await interleaved(
     sides,
     Number(values.rounds),
   );
@@ -69,6 +74,13 @@ try {
   });
   await writeResult('command', 'npx tsx bench/command.ts', [
     row('command-ps', `\`drawbridge ps\`, ${values.containers} containers`, ps, docker, '`docker ps`'),
+    row(
+      'command-ps-yaml',
+      '`drawbridge ps`, a configuration that needs the YAML reader',
+      yaml,
+      docker,
+      '`docker ps`',
+    ),
     row('command-status', '`drawbridge status`', status, docker, '`docker ps`'),
     row('command-version', '`drawbridge --version`', version, node, '`node -e 0`'),
   ]);

@@ -1,6 +1,6 @@
 /**
- * A million lines of a feed: read and aggregated beside FireHOL's iprange, and refreshed in the kernel beside a bare
- * `ipset restore` of the same members. `npx tsx bench/feeds.ts [--rounds 7 --lines 1000000]`, as root, alone on the machine.
+ * A million lines of a feed: read and aggregated next to FireHOL's iprange, and refreshed in the kernel next to a bare
+ * `ipset restore` of the same members. `npx tsx bench/feeds.ts [--rounds 5 --lines 1000000 --keep]`, as root, alone on the machine.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -26,10 +26,15 @@ import { SHARED_RANGES } from '../src/threats/shared-ranges.js';
 import { ThreatIndex } from '../src/threats/threat-index.js';
 import { NO_MEMBERS, ThreatSets } from '../src/threats/threat-sets.js';
 import { DEFAULT_GUARDS } from '../src/threats/update-guards.js';
-import { compare, report, type Side } from './harness.js';
+import { comparedRow, figure, type Side } from './harness.js';
+import { KEEP, type Row, writeResult } from './results.js';
 
 const { values } = parseArgs({
-  options: { rounds: { type: 'string', default: '7' }, lines: { type: 'string', default: '1000000' } },
+  options: {
+    ...KEEP,
+    rounds: { type: 'string', default: '5' },
+    lines: { type: 'string', default: '1000000' },
+  },
 });
 const rounds = Number(values.rounds);
 const lines = Number(values.lines);
@@ -101,15 +106,18 @@ function restoreText({ v4 }: MergeResult): string {
 }
 
 /** Of the event loop, in ms. */
-async function longestWait(work: () => Promise<void>): Promise<string> {
+async function longestWait(work: () => Promise<void>): Promise<number> {
   const delay = monitorEventLoopDelay({ resolution: 1 });
   delay.enable();
   await work();
   delay.disable();
-  return (delay.max / 1e6).toFixed(1);
+  return delay.max / 1e6;
 }
 
-const mib = (octets: number): string => `${(octets / 2 ** 20).toFixed(1)} MiB`;
+const mib = (octets: number): number => octets / 2 ** 20;
+const rows: Row[] = [];
+const single = (id: string, label: string, unit: string, value: number): void =>
+  void rows.push({ id, label, unit, ours: figure([value]) });
 
 const dir = mkdtempSync(join(tmpdir(), 'bench-feeds-'));
 const netns = `dbb-${process.pid}`;
@@ -125,8 +133,14 @@ try {
   const ours: Side = { name: 'read, parse, aggregate', measure: () => seconds(() => aggregate(file)) };
   const theirs = execFileSync('iprange', ['--optimize', file], { maxBuffer: 1 << 28 });
   const networks = theirs.reduce((sum, octet) => sum + (octet === 10 ? 1 : 0), 0);
-  if ((await aggregate(file)) !== networks) throw new Error('iprange and ours disagree on the networks');
-  console.log(report(`${lines} lines to ${networks} networks`, await compare('s', iprange, ours, rounds)));
+  if ((await aggregate(file)) !== networks)
+    throw new Error('iprange and Drawbridge disagree on the networks');
+  const about = {
+    id: 'feeds-read',
+    label: `read, parse, aggregate: ${lines} lines to ${networks} networks`,
+    unit: 's',
+  };
+  rows.push(await comparedRow(about, { baseline: iprange, ours, rounds }));
 
   const data = await accepted(file);
   const bare = join(dir, 'bare.restore');
@@ -146,17 +160,36 @@ try {
     name: 'merge, fill, count, exchange',
     measure: () => seconds(() => load(merge())),
   };
-  console.log(report('refresh of the kernel’s sets', await compare('s', alone, refresh, rounds)));
+  const filling = {
+    id: 'feeds-refresh',
+    label: 'refresh of the sets: merge, fill, count, exchange',
+    unit: 's',
+  };
+  rows.push(await comparedRow(filling, { baseline: alone, ours: refresh, rounds }));
   const members = merge(); // a worker's part in the service
-  console.log(`the event loop waited ${await longestWait(() => load(members))} ms at most`);
+  single(
+    'feeds-wait',
+    'longest delay of the event loop while sets are filled',
+    'ms',
+    await longestWait(() => load(members)),
+  );
 
-  const whole: Side = { name: 'judged, dated, merged', measure: () => seconds(() => accepted(file, data)) };
-  console.log(report('a whole update, with a version before it', await compare('s', iprange, whole, rounds)));
+  const whole: Side = {
+    name: 'checked, compared, merged',
+    measure: () => seconds(() => accepted(file, data)),
+  };
+  const update = { id: 'feeds-update', label: 'a whole update: checked, compared, merged', unit: 's' };
+  rows.push(await comparedRow(update, { baseline: iprange, ours: whole, rounds }));
   const index = new ThreatIndex();
   index.put(data);
-  console.log(
-    `held for lookups: ${mib(index.bytes)}; process at its largest: ${mib(process.resourceUsage().maxRSS * 1024)}`,
+  single('feeds-lookups', 'memory for lookups', 'MiB', mib(index.bytes));
+  single(
+    'feeds-memory',
+    'memory of the whole process at its largest',
+    'MiB',
+    mib(process.resourceUsage().maxRSS * 1024),
   );
+  await writeResult('feeds', `sudo npx tsx bench/feeds.ts --lines ${lines}`, rows);
 } finally {
   execFileSync('ip', ['netns', 'del', netns]);
   rmSync(dir, { recursive: true });

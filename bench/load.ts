@@ -1,7 +1,7 @@
 /**
- * What readers of the API cost those whom it protects: first connections of new containers, DNS and grants, alone and next
+ * What readers of the API cost enforcement: first connections of new containers, DNS and grants, alone and next
  * to readers over TCP (and to slow connections), in one lab; and the memory of the service a minute after.
- * `npx tsx bench/load.ts [--readers 1000] [--slow 5000] [--seconds 60] [--containers 20] [--rest 60] [--nice 10]`, as root. Readers run in the
+ * `npx tsx bench/load.ts [--readers 1000] [--slow 5000] [--seconds 60] [--containers 20] [--rest 60] [--nice 10] [--keep]`, as root. Readers run in the
  * lab's namespaces, at a lower priority: on few cores they would otherwise take the CPU that is measured.
  */
 import { spawn } from 'node:child_process';
@@ -12,10 +12,12 @@ import { parseArgs } from 'node:util';
 import { Lab } from '../test/lab/lab.js';
 import { run, waitFor } from '../test/lab/process.js';
 import { inParallel } from '../test/live/support.js';
-import { median } from './harness.js';
+import { figure, median, quantile, ratios } from './harness.js';
+import { KEEP, type Row, writeResult } from './results.js';
 
 const { values } = parseArgs({
   options: {
+    ...KEEP,
     readers: { type: 'string', default: '1000' },
     slow: { type: 'string', default: '5000' },
     seconds: { type: 'string', default: '60' },
@@ -163,25 +165,41 @@ async function under(load: readonly string[], pid: number, container: string): P
 
 const rss = (): number =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${drawbridge.pid}/status`, 'utf8'))?.[1]) / 1024;
-const nineTenths = (all: readonly number[]): number =>
-  [...all].sort((a, b) => a - b)[Math.floor(all.length * 0.9)] ?? Number.NaN;
-const f = (ms: number): string => ms.toFixed(1);
+const share = ({ loop }: Round): number => loop.cpu / seconds / 10;
 
-const heap = ({ loop }: Round): string => f(loop.memory.heapTotal / 2 ** 20);
-const share = ({ loop }: Round): string => `${Math.round(loop.cpu / seconds / 10)} %`;
-
-function lines(title: string, base: Round, round: Round): string[] {
-  const row = (what: 'first' | 'names' | 'grants', label: string): string => {
-    const [b, r] = [median(base[what]), median(round[what])];
-    return `  ${label.padEnd(18)} median ${f(r)} ms (alone ${f(b)}), ratio ${(r / b).toFixed(2)}; 90 % ${f(nineTenths(round[what]))} ms (alone ${f(nineTenths(base[what]))}); ${round[what].length} done, ${round.failed[what]} failed`;
-  };
+/** The rows of one kind of load, compared with the same alone. */
+function rowsOf(id: string, load: string, base: Round, round: Round): Row[] {
+  const row = (
+    part: string,
+    label: string,
+    unit: string,
+    [own, alone]: readonly [number, number],
+    note?: string,
+  ): Row => ({
+    id: `load-${id}-${part}`,
+    label: `${load}: ${label}`,
+    unit,
+    ours: figure([own]),
+    beside: { ...figure([alone]), label: 'alone' },
+    ratio: ratios([own], [alone]),
+    ...(note !== undefined && { note }),
+  });
+  const times = (what: 'first' | 'names' | 'grants', label: string): Row[] => [
+    row(
+      what,
+      `${label}, median`,
+      'ms',
+      [median(round[what]), median(base[what])],
+      `${round[what].length} done, ${round.failed[what]} failed`,
+    ),
+    row(`${what}-p90`, `${label}, 90 %`, 'ms', [quantile(round[what], 0.9), quantile(base[what], 0.9)]),
+  ];
   return [
-    title,
-    row('first', 'first connections'),
-    row('names', 'DNS'),
-    row('grants', 'grants'),
-    `  event loop         p50 ${round.loop.p50} ms, p99 ${round.loop.p99} ms, max ${round.loop.max} ms (alone ${base.loop.p50}, ${base.loop.p99}, ${base.loop.max})`,
-    `  processor          ${share(round)} of one (alone ${share(base)})`,
+    ...times('first', 'first connection of a container'),
+    ...times('names', 'a name'),
+    ...times('grants', 'a grant'),
+    row('loop', 'delay of the event loop, 99 %', 'ms', [round.loop.p99, base.loop.p99]),
+    row('cpu', 'processor time of the service', '% of a core', [share(round), share(base)]),
   ];
 }
 
@@ -190,32 +208,37 @@ try {
   const all = await inParallel(4, Array.from({ length: Number(values.containers) }), () =>
     lab.start({ labels }),
   );
-  const asker = all[0];
-  if (!asker) throw new Error('--containers: at least 1');
+  const client = all[0];
+  if (!client) throw new Error('--containers: at least 1');
   await drawbridge.ready();
-  const pid = await asker.pid();
-  await measure(pid, asker.id); // not counted
-  const base = await measure(pid, asker.id);
+  const pid = await client.pid();
+  await measure(pid, client.id); // not counted
+  const base = await measure(pid, client.id);
   const before = rss();
-  const out = [
-    `${values.containers} containers, ${seconds} s a round, load average ${readFileSync('/proc/loadavg', 'utf8').split(' ')[0]}`,
-  ];
-  for (const [title, load] of [
-    [`${values.readers} readers`, [values.readers, String(seconds + 15), values.nice]],
-    [`${values.slow} slow connections`, [values.slow, String(seconds + 15), values.nice, 'slow']],
+  const rows: Row[] = [];
+  for (const [id, title, load] of [
+    ['readers', `${values.readers} readers`, [values.readers, String(seconds + 15), values.nice]],
+    ['slow', `${values.slow} slow connections`, [values.slow, String(seconds + 15), values.nice, 'slow']],
   ] as const) {
-    const [round, counted] = await under(load, pid, asker.id);
+    const [round, counted] = await under(load, pid, client.id);
+    console.log(`${title}: ${counted}`);
     const then = rss();
     await sleep(Number(values.rest) * 1000);
-    out.push(
-      ...lines(title, base, round),
-      `  memory             ${f(before)} MB before, ${f(then)} MB then, ${f(rss())} MB ${values.rest} s after; heap ${heap(base)} MB alone, ${heap(round)} MB then, ${f((await loopDelay()).memory.heapTotal / 2 ** 20)} MB after`,
-      `  answers            ${counted}`,
-    );
+    rows.push(...rowsOf(id, title, base, round), {
+      id: `load-${id}-memory`,
+      label: `${title}: memory ${values.rest} s later`,
+      unit: 'MB',
+      ours: figure([rss()]),
+      beside: { ...figure([before]), label: 'before' },
+      note: `${then.toFixed(0)} MB at the end of the load`,
+    });
   }
-  const after = await measure(pid, asker.id);
-  out.push(...lines('alone, again', base, after));
-  process.stdout.write(`${out.join('\n')}\n`);
+  rows.push(...rowsOf('again', 'alone, again', base, await measure(pid, client.id)));
+  await writeResult(
+    'load',
+    `sudo npx tsx bench/load.ts --containers ${values.containers} --seconds ${seconds}`,
+    rows,
+  );
 } finally {
   await lab.down();
 }

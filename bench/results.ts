@@ -171,7 +171,7 @@ function resultTable(bench: string, rows: readonly Row[], before: Run | undefine
     row.beside ? `${row.beside.label}: ${shownFigure(row.beside)}` : '',
     row.ratio ? `ratio ${shownFigure(row.ratio)}` : '',
     was(row.id),
-    `${row.ours.rounds} rounds`,
+    row.ours.rounds > 1 ? `${row.ours.rounds} rounds` : '',
     row.note ?? '',
   ]);
   return `${bench}\n${aligned(lines)}`;

@@ -1,6 +1,6 @@
 /**
  * How long one request or one file blocks the event loop, on which DNS answers and held packets wait:
- * `node --import tsx bench/stall.ts`. No root, no Docker.
+ * `npx tsx bench/stall.ts [--keep]`. No root, no Docker.
  */
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -13,6 +13,8 @@ import { watchFolder } from '../src/config/list-folder.js';
 import { ListReader } from '../src/config/list-reader.js';
 import type { Logger } from '../src/lib/log.js';
 import { openEmbeddedStore } from '../src/store/embedded-store.js';
+import { figure } from './harness.js';
+import { type Row, writeResult } from './results.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const base = await mkdtemp(join(tmpdir(), 'drawbridge-stall-'));
@@ -42,7 +44,8 @@ const changes = await Changes.open({
   onChange: () => {},
 });
 
-async function measure(name: string, work: () => Promise<unknown>): Promise<void> {
+const rows: Row[] = [];
+async function measure(label: string, work: () => Promise<unknown>): Promise<void> {
   const delay = monitorEventLoopDelay({ resolution: 1 });
   delay.enable();
   await sleep(30);
@@ -51,13 +54,18 @@ async function measure(name: string, work: () => Promise<unknown>): Promise<void
   const began = performance.now();
   const outcome = await work().then(
     () => 'done',
-    (e: Error) => `refused: ${e.message.slice(0, 60)}`,
+    () => 'refused',
   );
   const took = performance.now() - began;
   await sleep(30);
   delay.disable();
-  const blocked = `${(delay.max / 1e6).toFixed(0)} ms`.padStart(9);
-  console.log(`${name.padEnd(48)} blocked ${blocked}  took ${took.toFixed(0).padStart(6)} ms  ${outcome}`);
+  rows.push({
+    id: `stall-${rows.length + 1}`,
+    label,
+    unit: 'ms',
+    ours: figure([delay.max / 1e6]),
+    note: `${outcome}, after ${took.toFixed(0)} ms`,
+  });
 }
 
 /** Waits until a file is in force, or refused. */
@@ -112,3 +120,4 @@ await watching[Symbol.asyncDispose]();
 await reader[Symbol.asyncDispose]();
 await store.close();
 await rm(base, { recursive: true });
+await writeResult('stall', 'npx tsx bench/stall.ts', rows);

@@ -2,7 +2,7 @@
  * Many containers started at once under an enforced policy, each with a fetch that is permitted as its first instruction
  * and one that is denied behind it; then SIGTERM of the service and its start next to all of them, and the same with
  * `kill -9` (not with --profile: a process that is killed writes none). Docker alone needs some 130 s for 500 containers on two cores.
- * `npx tsx bench/storm.ts [--containers 250] [--at-once 12] [--engine 26|28] [--profile FOLDER]`, as root.
+ * `npx tsx bench/storm.ts [--containers 100] [--at-once 12] [--engine 26|28] [--profile FOLDER] [--keep]`, as root.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,10 +12,13 @@ import { Lab } from '../test/lab/lab.js';
 import { ENGINES } from '../test/lab/packaged-engine.js';
 import { waitFor } from '../test/lab/process.js';
 import { inParallel } from '../test/live/support.js';
+import { figure } from './harness.js';
+import { KEEP, type Row, writeResult } from './results.js';
 
 const { values } = parseArgs({
   options: {
-    containers: { type: 'string', default: '250' },
+    ...KEEP,
+    containers: { type: 'string', default: '100' },
     'at-once': { type: 'string', default: '12' },
     engine: { type: 'string', default: '26' },
     /** Where V8 writes CPU profiles of the service. */
@@ -72,12 +75,11 @@ class Meter {
   }
 }
 
-const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
-const lines: string[] = [];
-const say = (line: string): void => {
-  lines.push(line);
-  console.log(line);
-};
+const seconds = (ms: number): number => ms / 1000;
+const rows: Row[] = [];
+/** A measured value; there is one round. */
+const add = (id: string, label: string, unit: string, value: number): void =>
+  void rows.push({ id: `storm-${id}`, label, unit, ours: figure([value]) });
 
 /** Node does not take --cpu-prof by its environment: a module that profiles the service until it ends. */
 function profiler(folder: string): string {
@@ -111,7 +113,7 @@ try {
   const drawbridge = lab.drawbridge({ config: { log: { level: 'warn' } }, env });
   await drawbridge.ready();
   const meter = new Meter(drawbridge);
-  say(`Engine ${engine}, ${count} containers, ${values['at-once']} at once; at rest ${meter.megabytes} MB`);
+  add('rest', 'memory at rest before', 'MB', meter.megabytes);
 
   const command = (n: number): string =>
     `wget -q -T 20 -O /dev/null http://${hostOf(n)}/; echo first=$?; wget -q -T 1 -O /dev/null http://${DENIED}/; exec sleep 100000`;
@@ -137,9 +139,9 @@ try {
     ids.push(id);
     return id;
   });
-  say(
-    `started in ${seconds(Date.now() - began)}; memory at most ${meter.peak()} MB, ${meter.cpu().toFixed(1)} s of processor time`,
-  );
+  add('started', 'all started within', 's', seconds(Date.now() - began));
+  add('start-memory', 'memory at most while they start', 'MB', meter.peak());
+  add('start-cpu', 'processor time of the service for it', 's', meter.cpu());
   const outcomes = new Map<string, string>();
   await waitFor(
     'all first fetches to end',
@@ -156,23 +158,21 @@ try {
   );
   const lost = [...outcomes.values()].filter((code) => code !== '0').length;
   const leaks = await lab.sniffer.count({ direction: 'out', dst: [DENIED] });
-  say(
-    `first permitted fetches: ${count - lost} of ${count} answered; packets to the denied address: ${leaks}`,
-  );
+  add('lost', 'permitted first fetches that failed', 'fetches', lost);
+  add('leaks', 'packets to the denied address', 'packets', leaks);
   clearInterval(poll);
-  say(`/readyz: not ready in ${unready} of the polls, slowest answer ${slowest} ms`);
+  add('unready', 'polls of `/readyz` that were not 200', 'polls', unready);
+  add('readyz', 'slowest answer of `/readyz`', 'ms', slowest);
 
   const settled = Date.now();
   await waitFor('the plan to be empty', async () => (await plan(drawbridge)).length === 0, 60_000).catch(
     () => undefined,
   );
-  say(
-    `plan: ${(await plan(drawbridge)).length} lines ${seconds(Date.now() - settled)} later; /readyz ${(await drawbridge.get('/readyz')).status}`,
-  );
+  add('settled', 'plan empty after the last fetch', 's', seconds(Date.now() - settled));
   meter.peak();
   const before = meter.cpu();
   await new Promise((done) => setTimeout(done, 10_000));
-  say(`idle: ${meter.megabytes} MB, ${(((meter.cpu() - before) / 10) * 100).toFixed(1)} % of a core`);
+  add('idle', 'processor time at rest', '% of a core', ((meter.cpu() - before) / 10) * 100);
 
   await restart('SIGTERM', drawbridge, meter);
   if (!values.profile) await restart('SIGKILL', drawbridge, meter);
@@ -181,22 +181,20 @@ try {
     ...['--rm', '--label', 'drawbridge.allow=93.184.200.1:80', lab.images.busybox],
     ...['sh', '-c', 'wget -q -T 20 -O /dev/null http://93.184.200.1/; echo $?'],
   );
-  say(
-    `one more container then: ${last === '0' ? 'its first fetch was answered' : 'its first fetch was LOST'}`,
-  );
+  add('last', 'failed first fetches of one more container', 'fetches', last === '0' ? 0 : 1);
 
   const removing = Date.now();
   for (let i = 0; i < ids.length; i += 50) await lab.docker('rm', '-f', ...ids.slice(i, i + 50));
   ids.length = 0;
-  say(`removed in ${seconds(Date.now() - removing)}, memory at most ${meter.peak()} MB`);
+  add('removed', 'all removed within', 's', seconds(Date.now() - removing));
   await waitFor('the plan to be empty', async () => (await plan(drawbridge)).length === 0, 30_000).catch(
     () => undefined,
   );
-  say(
-    `plan: ${(await plan(drawbridge)).length} lines; /readyz ${(await drawbridge.get('/readyz')).status}; ${meter.megabytes} MB`,
-  );
+  add('end-memory', 'memory at the end', 'MB', meter.megabytes);
   if (values.profile) await drawbridge.stop();
   meter.end();
+  const reproduce = `sudo npx tsx bench/storm.ts --containers ${count} --at-once ${values['at-once']} --engine ${engine}`;
+  await writeResult('storm', reproduce, rows);
 } finally {
   for (let i = 0; i < ids.length; i += 50)
     await lab.dockerResult(['rm', '-f', ...ids.slice(i, i + 50)], { check: false });
@@ -215,10 +213,12 @@ async function restart(signal: 'SIGTERM' | 'SIGKILL', drawbridge: Drawbridge, me
   const isDone = async (): Promise<boolean> => (await plan(drawbridge)).length === 0;
   const done = await waitFor('the plan to be empty', isDone, 60_000).catch(() => false);
   const leaks = await lab.sniffer.count({ direction: 'out', dst: [DENIED] });
-  say(
-    `after ${signal}: ready in ${seconds(ready)}, plan ${done ? `empty after ${seconds(Date.now() - began)}` : 'NOT empty'}, ` +
-      `memory at most ${meter.peak()} MB, ${meter.cpu().toFixed(1)} s of processor time; packets to the denied address: ${leaks}`,
-  );
+  const id = signal.toLowerCase();
+  add(id, `start after ${signal}: ready`, 's', seconds(ready));
+  if (done) add(`${id}-plan`, `start after ${signal}: plan empty`, 's', seconds(Date.now() - began));
+  add(`${id}-memory`, `start after ${signal}: memory at most`, 'MB', meter.peak());
+  add(`${id}-cpu`, `start after ${signal}: processor time`, 's', meter.cpu());
+  add(`${id}-leaks`, `packets to the denied address until then, with ${signal}`, 'packets', leaks);
 }
 
 async function plan(drawbridge: Drawbridge): Promise<readonly unknown[]> {
