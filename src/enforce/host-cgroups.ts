@@ -29,6 +29,8 @@ export interface HostSendersOptions {
   readonly singles: () => boolean;
   /** The kernel can give datagrams zones of conntrack. */
   readonly zones: () => boolean;
+  /** nft identifies senders by their cgroups (`canIdentify`). */
+  readonly native: () => boolean;
 }
 
 const CONTAINER = /^(docker-)?[0-9a-f]{64}(\.scope)?$/;
@@ -84,7 +86,13 @@ export class HostCgroupTable {
       [...cgroups].filter(([, own]) => own.length > 0 && own.every((c) => isGated(c, gates))),
     );
     return {
-      net: { gates, exempt: this.#own(gates), builds: this.#builds(parents), zones: this.#o.zones() },
+      net: {
+        gates,
+        exempt: this.#own(gates),
+        builds: this.#builds(parents),
+        zones: this.#o.zones(),
+        native: this.#o.native(),
+      },
       cgroups: held,
       late: new Map([...held].flatMap(([id, own]) => this.#lateness(id, own, parents))),
       open: new Map(
@@ -239,6 +247,7 @@ export class HostMode implements Disposable {
       onParents: (p) => this.#keep(p),
       singles: () => !this.isLegacy,
       zones: () => kernel.hasZones,
+      native: () => kernel.identifiesSenders,
     });
     this.resolvers = new HostResolvers({ dns, port, addresses: kernel.addressTable, log });
   }

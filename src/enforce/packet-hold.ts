@@ -169,11 +169,12 @@ export class PacketHold implements Disposable {
 
   /**
    * The packet carries no veth: once the rules know every container of a list that began after the packet, it passes them
-   * again. The rules drop it, by the held bit, when its cgroup is still unknown.
+   * again. The rules drop it, by the held bit, when its cgroup is still unknown. The bit of unknown senders stays: `raw` skips
+   * packets without it.
    */
   #decideLocal(packet: HeldPacket, since: number, state: AppliedState | undefined): boolean {
     if (!state || state.view.listBegan <= since || isUnknownStarting(state)) return false;
-    this.#repeat(packet, 0);
+    this.#repeat(packet, (packet.mark & this.#o.shape.marks.unknown) >>> 0);
     return true;
   }
 

@@ -2,6 +2,7 @@ import type { Family } from '../lib/ip.js';
 import { backstopProgram } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableName } from '../ruleset/desired-state.js';
+import { identityProgram } from '../ruleset/host-identity.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
 import { diffFamily, restoreScript, type TableEdit } from './iptables-text.js';
@@ -34,12 +35,20 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
   const sets = diffSets(desired.sets, observed.sets);
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
   const backstop = programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop);
+  const identity = nftStep(programScript(shape, identityProgram(desired.identity), observed.identity));
   const bridge = bridgeScript(shape, desired.bridge, observed.bridge);
+  const withCgroups = (names: readonly TableName[]): Step[][] =>
+    names.map((name) => tables.flatMap((t) => t.withCgroups.get(name) ?? []));
+  // the rules of iptables rely on its marks; installed alone, it only adds marks
+  const isMissing = observed.identity.rules.length === 0;
   const blocking = [closingSteps(shape, observed), ipsetStep(sets.tighten + sets.loosen)].filter(isSome);
   const stages = [
     ...blocking,
+    isMissing ? identity : [],
     tables.flatMap((t) => t.plain),
-    ...TABLES_WITH_CGROUPS.map((name) => tables.flatMap((t) => t.withCgroups.get(name) ?? [])),
+    ...withCgroups(BEFORE_IDENTITY),
+    isMissing ? [] : identity,
+    ...withCgroups(WITH_IDENTITY),
     nftStep(backstop),
     nftStep(bridge),
     ipsetStep(sets.destroy),
@@ -59,11 +68,12 @@ const ipsetStep = (script: string): Step[] => (script ? [{ tool: 'ipset', script
 
 const FAMILIES = [4, 6] as const;
 /**
- * The order in which the rules of a sender may be added. `mangle` assigns the mark, so that it comes after the tables
- * that act on the mark. `raw` assigns the conntrack zone and comes last: it lets the datagrams of a socket pass one by
+ * The order in which the rules of a sender may be added. `mangle` assigns the mark, or the table of nft that identifies senders, so
+ * that both come after the tables that act on the mark. `raw` assigns the conntrack zone and comes last: it lets the datagrams of a socket pass one by
  * one. If they were queued in `mangle`, each would get a flow of its own, and perhaps a NAT port of its own.
  */
-const TABLES_WITH_CGROUPS: readonly TableName[] = ['filter', 'nat', 'security', 'mangle', 'raw'];
+const BEFORE_IDENTITY: readonly TableName[] = ['filter', 'nat', 'security'];
+const WITH_IDENTITY: readonly TableName[] = ['mangle', 'raw'];
 const CGROUP = / --path (\S+) /;
 
 interface TableSteps {

@@ -1,7 +1,11 @@
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cgroup } from '../ruleset/desired-state.js';
-import type { Exec } from './exec.js';
+import { type Exec, must } from './exec.js';
+import { udpSocketFd } from './netlink/namespace.js';
 import { RESTORE } from './read-rules.js';
 
 /**
@@ -41,6 +45,12 @@ export class Cgroups {
     return this.#isInNft;
   }
 
+  /** As nft names the cgroup at a path. Undefined when rules of nft cannot name it; "." is the root of the hierarchy. */
+  nftName(path: string): string | undefined {
+    const name = this.#isInNft ? this.#nftName(path) : undefined;
+    return name === '' ? '.' : name;
+  }
+
   #nftName(path: string): string | undefined {
     const name = join(this.#root ?? '', path);
     if (name === NFT_ROOT) return '';
@@ -60,7 +70,7 @@ export class Cgroups {
     if (this.#root === undefined || !PATH.test(path)) return undefined;
     const stats = statSync(this.folder(path), { bigint: true, throwIfNoEntry: false });
     if (!stats?.isDirectory()) return undefined;
-    const nft = this.#isInNft ? this.#nftName(path) : undefined;
+    const nft = this.nftName(path);
     return { path, object: String(stats.ino), ...(nft === undefined ? {} : { nft }) };
   }
 
@@ -140,4 +150,66 @@ export async function canZone(run: Exec): Promise<boolean> {
     Object.values(RESTORE).map((tool) => run(tool, ['--test', '--noflush', '-w', '10'], { input: TRY })),
   );
   return tried.every(({ code }) => code === 0);
+}
+
+/** The same statements as in ruleset/host-identity.ts. Only a datagram with the mark and the zone of the sender arrives. */
+const identifyProgram = (sender: string, depth: number): string => `table inet drawbridge_try {
+  chain identify {
+    type filter hook output priority -310;
+    socket cgroupv2 level ${depth} "${sender}" meta mark set meta mark & 0x0 | 0x20 goto zones
+    meta mark set 0
+  }
+  chain zones { meta l4proto 17 ct original zone set 7; }
+  chain output {
+    type filter hook output priority 200;
+    meta l4proto 17 meta mark 0x20 ct original zone 7 accept
+    meta l4proto 17 drop
+  }
+}
+`;
+const ARRIVES_MS = 1_000;
+
+/**
+ * Whether nft identifies a sender by its cgroup, and gives its datagrams a conntrack zone. A datagram of this process is sent in a
+ * network namespace of its own. False when anything is missing: then the rules of iptables identify senders.
+ */
+export async function canIdentify(run: Exec, cgroups: Cgroups): Promise<boolean> {
+  const path = cgroups.of('self');
+  const sender = path === undefined ? undefined : cgroups.nftName(path);
+  if (path === undefined || sender === undefined) return false;
+  const name = `drawbridge-try-${process.pid}`;
+  const inside = (file: string, args: readonly string[], input?: string): Promise<string> =>
+    must(
+      run,
+      'nsenter',
+      [`--net=/run/netns/${name}`, '--', file, ...args],
+      input === undefined ? {} : { input },
+    );
+  try {
+    await must(run, 'ip', ['netns', 'add', name]);
+    await inside('ip', ['link', 'set', 'lo', 'up']);
+    const depth = path === '' ? 0 : path.split('/').length;
+    await inside('nft', ['-f', '-'], identifyProgram(sender, depth));
+    return await arrives(`/run/netns/${name}`);
+  } catch {
+    return false; // doctor reports what nft and the kernel accept
+  } finally {
+    await run('ip', ['netns', 'del', name]);
+  }
+}
+
+async function arrives(namespace: string): Promise<boolean> {
+  const address = '127.0.0.1';
+  const socket = createSocket('udp4');
+  try {
+    const received = once(socket, 'message').then(
+      () => true,
+      () => false, // the socket cannot be bound, or the send is refused
+    );
+    socket.bind({ fd: udpSocketFd({ family: 4, address, port: 0, namespace }) });
+    socket.send('drawbridge', socket.address().port, address);
+    return await Promise.race([received, sleep(ARRIVES_MS, false, { ref: false })]);
+  } finally {
+    socket.close();
+  }
 }

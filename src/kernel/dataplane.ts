@@ -2,13 +2,14 @@ import type { Family } from '../lib/ip.js';
 import { backstopProgram } from '../ruleset/backstop-table.js';
 import { bridgeProgram } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableDesired } from '../ruleset/desired-state.js';
+import { identityProgram } from '../ruleset/host-identity.js';
 import { chainHashes } from '../ruleset/rules.js';
 import { applyPlan, type Plan, planSteps } from './apply.js';
 import type { Exec } from './exec.js';
 import { savedSet } from './ipset-text.js';
 import { placeOf, type SavedRule, type SavedTable, type SavedTables, savedChain } from './iptables-text.js';
 import type { IndexOf } from './nft-parse.js';
-import { programTags } from './nft-text.js';
+import { type ObservedProgram, programTags } from './nft-text.js';
 import { type Observed, observe } from './read-rules.js';
 
 export interface Applied {
@@ -106,7 +107,14 @@ export function expectedAfter(shape: KernelConfig, desired: DesiredState, before
       elements: desired.bridge,
     },
     backstop: { exists: true, rules: programTags(shape, backstopProgram(shape, desired.hostNet)) },
+    identity: identityAfter(shape, desired, before),
   };
+}
+
+/** Without rules the table is not created; one that exists stays. */
+function identityAfter(shape: KernelConfig, desired: DesiredState, before: Observed): ObservedProgram {
+  const rules = programTags(shape, identityProgram(desired.identity));
+  return { exists: before.identity.exists || rules.length > 0, rules };
 }
 
 function tablesAfter(family: Family, desired: DesiredState, before: Observed, prefix: string): SavedTables {

@@ -6,7 +6,7 @@ import { namesFor } from '../ruleset/naming.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 import { type Plan, runStep, withFastElements, withFastSets } from './apply.js';
 import { BridgeFdb, BridgePorts } from './bridge-fdb.js';
-import { Cgroups, canZone } from './cgroups.js';
+import { Cgroups, canIdentify, canZone } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
 import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
@@ -43,6 +43,8 @@ export class Kernel implements AsyncDisposable {
   readonly own = new HostAddresses(this.addressTable);
   /** The kernel and iptables support conntrack zones for datagrams. */
   hasZones = false;
+  /** nft identifies the senders in the host's network. Otherwise iptables does, at a higher cost for every packet of the host. */
+  identifiesSenders = false;
   readonly #ports = new BridgePorts();
   readonly forwarding: BridgeFdb;
   readonly #policyRoutes = new PolicyRoutes();
@@ -71,6 +73,7 @@ export class Kernel implements AsyncDisposable {
     this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
     await this.cgroups.askNft(this.#run);
     this.hasZones = await canZone(this.#run);
+    this.identifiesSenders = this.hasZones && (await canIdentify(this.#run, this.cgroups));
     await this.own.refresh();
     const links = await this.links(new Set());
     using bridges = new Bridges();

@@ -2,6 +2,7 @@ import type { Family } from '../lib/ip.js';
 import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { BridgeDesired } from '../ruleset/desired-state.js';
+import { IDENTITY_TABLE } from '../ruleset/host-identity.js';
 import type { Names } from '../ruleset/naming.js';
 import { type Exec, hasFailed, must } from './exec.js';
 import { parseSetNames, parseSetSave, type SavedSet, type SetNames } from './ipset-text.js';
@@ -16,7 +17,9 @@ export interface Observed {
   readonly sets: ReadonlyMap<string, SavedSet>;
   readonly bridge: ObservedBridge;
   readonly backstop: ObservedProgram;
+  readonly identity: ObservedProgram;
 }
+type ObservedNft = Pick<Observed, 'bridge' | 'backstop' | 'identity'>;
 const SAVE: Readonly<Record<Family, string>> = { 4: 'iptables-save', 6: 'ip6tables-save' };
 export const RESTORE: Readonly<Record<Family, string>> = { 4: 'iptables-restore', 6: 'ip6tables-restore' };
 
@@ -75,10 +78,7 @@ async function observeSets(run: Exec, prefix: string): Promise<Observed['sets']>
 }
 
 /** Another process may delete a table between the listing of tables and its turn: then both are repeated. */
-async function observeNft(
-  run: Exec,
-  indexOf: IndexOf,
-): Promise<{ bridge: ObservedBridge; backstop: ObservedProgram }> {
+async function observeNft(run: Exec, indexOf: IndexOf): Promise<ObservedNft> {
   for (let n = 1; ; n++) {
     try {
       return await listNft(run, indexOf);
@@ -88,20 +88,22 @@ async function observeNft(
   }
 }
 
-async function listNft(
-  run: Exec,
-  indexOf: IndexOf,
-): Promise<{ bridge: ObservedBridge; backstop: ObservedProgram }> {
+async function listNft(run: Exec, indexOf: IndexOf): Promise<ObservedNft> {
   const tables = (await must(run, 'nft', ['list', 'tables'])).split('\n');
   const list = async (table: string): Promise<string | undefined> =>
     tables.includes(`table ${table}`)
       ? must(run, 'nft', ['-j', 'list', 'table', ...table.split(' ')])
       : undefined;
-  const [bridge, backstop] = await Promise.all([
+  const program = async (table: string): Promise<ObservedProgram> => {
+    const json = await list(table);
+    return json ? parseProgram(json) : ABSENT;
+  };
+  const [bridge, backstop, identity] = await Promise.all([
     observeBridge(() => list(`bridge ${BRIDGE_TABLE}`), indexOf),
-    list(BACKSTOP_TABLE),
+    program(BACKSTOP_TABLE),
+    program(IDENTITY_TABLE),
   ]);
-  return { bridge, backstop: backstop ? parseProgram(backstop) : ABSENT };
+  return { bridge, backstop, identity };
 }
 
 /** Lists again while interfaces vanish between nft's listing and our reading of it. */
@@ -137,18 +139,22 @@ interface HostNetworkRules {
   readonly hostZones: ReadonlySet<string>;
 }
 
-/** Reads marks, gates and conntrack zones of cgroups from the rules in `mangle` and `raw`. */
+/**
+ * Reads marks, gates and conntrack zones of cgroups from the rules in `mangle` and `raw`. Where nft identifies the senders, all of
+ * them are in `raw`.
+ */
 export function readHostNetworkRules(tables: SavedTables | undefined, names: Names): HostNetworkRules {
-  const mangle = tables?.get('mangle');
+  const [mangle, raw] = [tables?.get('mangle'), tables?.get('raw')];
   const marks = new Map<string, number>();
-  for (const { text } of mangle?.get(names.hostWho) ?? []) {
+  for (const { text } of [...(mangle?.get(names.hostWho) ?? []), ...(raw?.get(names.hostZone) ?? [])]) {
     const [, path, mark] = /--path "?([^" ]+)"? .*--set-x?mark (0x[0-9a-f]+)/.exec(text) ?? [];
     if (path !== undefined) marks.set(path, Number(mark));
   }
-  const gates = (mangle?.get(names.hostMark) ?? [])
-    .filter((r) => r.text.includes(`-g ${names.hostOwn}`))
+  const gateRules = mangle?.get(names.hostMark) ?? raw?.get(names.hostRaw) ?? [];
+  const gates = gateRules
+    .filter((r) => r.text.includes('-g '))
     .flatMap((r) => /--path "?([^" ]+)"?/.exec(r.text)?.[1] ?? []);
-  const zoned = (tables?.get('raw')?.get(names.hostZone) ?? [])
+  const zoned = (raw?.get(names.hostZone) ?? [])
     .filter((r) => r.text.includes('--zone-orig'))
     .flatMap((r) => /--path "?([^" ]+)"?/.exec(r.text)?.[1] ?? []);
   return { hostMarks: marks, hostGates: gates.map((path) => ({ path })), hostZones: new Set(zoned) };

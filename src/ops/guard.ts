@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import { DockerWatch } from '../docker/watch.js';
 import { HostCgroupTable, readParents } from '../enforce/host-cgroups.js';
-import { Cgroups, canZone } from '../kernel/cgroups.js';
+import { Cgroups, canIdentify, canZone } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
 import type { SavedTable } from '../kernel/iptables-text.js';
@@ -119,12 +119,14 @@ async function hostNet(config: Config): Promise<HostNet> {
   const cgroups = new Cgroups();
   await cgroups.askNft(exec);
   const zones = await canZone(exec);
+  const native = zones && (await canIdentify(exec, cgroups));
   const table = new HostCgroupTable({
     cgroups,
     parents,
     onParents: () => undefined,
     singles: () => false,
     zones: () => zones,
+    native: () => native,
   });
   return table.find(NO_VIEW).net;
 }

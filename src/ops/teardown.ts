@@ -17,6 +17,7 @@ import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { isRecord } from '../lib/json.js';
 import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
+import { IDENTITY_TABLE } from '../ruleset/host-identity.js';
 import { isHostResolver } from '../ruleset/host-net.js';
 import { DNS_ADDRESSES, shapeOf } from '../ruleset/kernel-config.js';
 import { readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
@@ -231,9 +232,14 @@ export async function teardownRules(
     await must(run, 'nft', ['delete', 'table', 'bridge', BRIDGE_TABLE]);
     removed.push(`table bridge ${BRIDGE_TABLE}`);
   }
-  if (observed.backstop.exists) {
-    await must(run, 'nft', ['delete', 'table', ...BACKSTOP_TABLE.split(' ')]);
-    removed.push(`table ${BACKSTOP_TABLE}`);
+  // the backstop drops what has no mark, so that the table that writes the mark is removed after it
+  for (const [table, { exists }] of [
+    [BACKSTOP_TABLE, observed.backstop],
+    [IDENTITY_TABLE, observed.identity],
+  ] as const) {
+    if (!exists) continue;
+    await must(run, 'nft', ['delete', 'table', ...table.split(' ')]);
+    removed.push(`table ${table}`);
   }
   removed.push(...(await removeSets(run, prefix, observed)));
   if (before) removed.push(...(await removeLeftovers(run, before)));

@@ -21,7 +21,7 @@ export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftP
       ['forward', [neverRouted(marks), ...chain(marks, [])]],
       ['input', chain(marks, ['icmpv6 type { 133, 135, 136 } accept'])],
       ['output', [...senders(hostNet.exempt, 'accept'), ...senders(hostNet.gates, 'goto host')]],
-      ['host', host(marks)],
+      ['host', host(marks, hostNet.native === true)],
       ['extended', enforcedOnly(marks)],
     ]),
     objects: [...hostNet.exempt, ...hostNet.gates].map((c) => c.object),
@@ -34,14 +34,19 @@ const senders = (cgroups: readonly Cgroup[], verdict: string): string[] =>
     nft === undefined ? [] : [`socket cgroupv2 level ${path.split('/').length} "${nft}" ${verdict}`],
   );
 
-/** Rules for containers in the host network. Their packets carry the mark that `mangle` set; established flows carry none. */
-function host(marks: Marks): string[] {
+/**
+ * Rules for containers in the host network. Where nft identifies them, each of their packets carries the mark. Where `mangle` does,
+ * those of established flows carry none.
+ */
+function host(marks: Marks, isNative: boolean): string[] {
   const unidentified = `meta mark & ${hex(marks.identity)} == 0`;
   return [
     'ct state established ct direction reply accept',
     ...WITH_EXTENSIONS.map((match) => `${match} jump extended`),
     `meta mark & ${hex(marks.evaluated)} == ${hex(marks.evaluated)} accept`,
-    `ct state established ${unidentified} ct mark & ${hex(marks.identity)} != 0 accept`,
+    ...(isNative
+      ? []
+      : [`ct state established ${unidentified} ct mark & ${hex(marks.identity)} != 0 accept`]),
     `${unidentified} drop`,
     `meta mark & ${hex(marks.enforced)} == 0 accept`,
     'drop',

@@ -18,6 +18,7 @@ import {
   type TableDesired,
   unattributedSubject,
 } from './desired-state.js';
+import { identityChains } from './host-identity.js';
 import { hostBackstop, hostFilter, hostMangle, hostNat, hostRaw } from './host-net.js';
 import { identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import {
@@ -46,9 +47,10 @@ export function compile(input: DesiredInput): DesiredState {
       natTable(input, everyone, names, f),
       securityTable(input, names, f),
       mangleTable(input, names, f),
-      ...(input.hostNet.zones ? [rawTable(input, names, f)] : []),
+      ...(input.hostNet.zones || input.hostNet.native ? [rawTable(input, names, f)] : []),
     ]),
     bridge: compileBridge(input),
+    identity: identityChains(input),
     hostNet: input.hostNet,
   };
 }
@@ -158,13 +160,15 @@ function securityTable(input: DesiredInput, names: Names, family: Family): Table
 
 /** Applied last: a packet gets its mark when the chains for that mark are installed. If a cgroup ends meanwhile, only this table fails. */
 function mangleTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+  // without a chain or hook the table is not created, and what an earlier version had in it is removed
+  if (input.hostNet.native) return { family, table: 'mangle', chains: new Map(), hooks: [] };
   const hooks = [hook('mangle', 'OUTPUT', names.hostMark)];
   return { family, table: 'mangle', chains: hostMangle(input, names, family), hooks };
 }
 
 function rawTable(input: DesiredInput, names: Names, family: Family): TableDesired {
   const hooks = [hook('raw', 'OUTPUT', names.hostRaw)];
-  return { family, table: 'raw', chains: hostRaw(input, names), hooks };
+  return { family, table: 'raw', chains: hostRaw(input, names, family), hooks };
 }
 
 const hook = (table: Hook['table'], chain: string, target: string): Hook => ({

@@ -1,6 +1,5 @@
 import type { Family } from '../lib/ip.js';
-import type { DesiredInput, HostNet, KernelConfig } from './desired-state.js';
-import { gate } from './host-net.js';
+import type { DesiredInput, KernelConfig } from './desired-state.js';
 import { identityMark, UNATTRIBUTED } from './marks.js';
 import { type Names, sharedSet } from './naming.js';
 import { closedAtHost, closedBehindHost, type ReservedPort, sentHere } from './reserved-ports.js';
@@ -24,7 +23,7 @@ const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 
 /** The chains of `filter` that do not depend on any container. */
 export function constantChains(
-  { shape, hostNet, closed = [] }: Pick<DesiredInput, 'shape' | 'hostNet' | 'closed'>,
+  { shape, closed = [] }: Pick<DesiredInput, 'shape' | 'closed'>,
   names: Names,
   family: Family,
 ): Chains {
@@ -47,7 +46,6 @@ export function constantChains(
       names.dnsOk,
       [namesBound(names), rule([], { k: 'mark', bits: shape.marks.evaluated }), rule([], { k: 'accept' })],
     ],
-    [names.output, outputChain(names, family, hostNet)],
   ]);
 }
 
@@ -215,20 +213,6 @@ function holdChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const dead: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src', not: true };
   return [rule([dead], { k: 'goto', chain: names.ok }), ...hold];
 }
-
-/** Neighbours of an enforced container are reached through the host: drop ICMP redirects that name the direct route. */
-const outputChain = (names: Names, family: Family, hostNet: HostNet): Rule[] => [
-  rule([NEW], { k: 'jump', chain: names.middle }),
-  rule(
-    [
-      { k: 'proto', proto: 'icmp' },
-      { k: 'icmpType', type: 'redirect' },
-      { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' },
-    ],
-    { k: 'drop' },
-  ),
-  ...gate(hostNet, names.hostOut),
-];
 
 /** From a container to the host itself. `hosts` are the jumps to the chains of containers that have host entries. */
 export function inputChain(

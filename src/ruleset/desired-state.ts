@@ -119,6 +119,8 @@ export interface HostNet {
   readonly builds: readonly Cgroup[];
   /** The kernel can give each container's datagrams a zone of conntrack. */
   readonly zones?: boolean;
+  /** nft identifies the senders (host-identity.ts), so that a packet of the host meets one cgroup match before the backstop. */
+  readonly native?: boolean;
 }
 
 export interface Bridge {
@@ -234,6 +236,8 @@ export interface DesiredState {
   readonly sets: ReadonlyMap<string, SetDesired>;
   readonly tables: readonly TableDesired[];
   readonly bridge: BridgeDesired;
+  /** Chains of the table that identifies senders in the host network; empty where iptables does. */
+  readonly identity: ReadonlyMap<string, readonly Rule[]>;
   /** For the backstop that no iptables command reaches. */
   readonly hostNet: HostNet;
 }

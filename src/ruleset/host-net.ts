@@ -1,5 +1,6 @@
 import type { Family } from '../lib/ip.js';
 import type { Cgroup, DesiredInput, HostNet, KernelConfig, Subject } from './desired-state.js';
+import { cgroupsOf, inCgroup, STREAMS, zoneOf } from './host-identity.js';
 import { identityMark, markOf, UNATTRIBUTED } from './marks.js';
 import { hostChain, type Names, sharedSet } from './naming.js';
 import { closedAtHost, closedBehindHost, sentHere } from './reserved-ports.js';
@@ -12,6 +13,11 @@ import { type Match, type Rule, rule } from './rules.js';
  * evaluate. All share the addresses of the host, so that a container can take the local port of a flow that another process opened:
  * an established flow skips evaluation only if its connmark equals the identity of the sender. Packets of the host itself pass one
  * cgroup match per gate and table, and none if they are replies.
+ *
+ * Where nft identifies the senders (`hostNet.native`, host-identity.ts), the mark is set before `raw`, and each table passes packets
+ * without an identity by the mark alone. A packet with one is checked for its gate, since a process of the host can set any mark. `raw`
+ * only queues packets of unknown cgroups, `mangle` has no rules, and `nat`, which sees the first packet of a flow, saves the identity
+ * in the connmark and marks what the host opens, for the check in `filter`.
  */
 const RESOLVERS = { 4: '127.53.0.0/16', 6: 'fd64:7262:7264:53::/64' } as const;
 const BYTE = 256;
@@ -28,14 +34,23 @@ export function hostResolver(identity: number, family: Family): string {
 /** True for an IPv6 address of `hostResolver`. Each of them is a separate address on lo. */
 export const isHostResolver = (address: string): boolean => address.startsWith('fd64:7262:7264:53:');
 
-const inCgroup = (c: Cgroup): Match => ({ k: 'cgroup', path: c.path, object: c.object });
-const cgroupsOf = (m: Subject): readonly Cgroup[] => m.host?.cgroups ?? [];
 const isIdentified = (shape: KernelConfig, m: Subject): Match => ({
   k: 'mark',
   value: identityMark(shape.marks, m.identity),
   mask: shape.marks.identity,
 });
-const unidentified = (shape: KernelConfig): Match => ({ k: 'mark', value: 0, mask: shape.marks.identity });
+const unidentified = ({ marks }: Pick<KernelConfig, 'marks'>): Match & { k: 'mark' } => ({
+  k: 'mark',
+  value: 0,
+  mask: marks.identity,
+});
+const isUnknown = ({ marks }: Pick<KernelConfig, 'marks'>): Match & { k: 'mark' } => ({
+  k: 'mark',
+  value: marks.unknown,
+  mask: marks.unknown,
+});
+const NEW: Match = { k: 'ct', states: ['NEW'] };
+const SAVED = ({ marks }: Pick<KernelConfig, 'marks'>): number => (marks.identity | marks.enforced) >>> 0;
 const dead = (names: Names, family: Family): Match => ({
   k: 'set',
   set: sharedSet(names.prefix, 'alive', family),
@@ -77,7 +92,7 @@ export function hostMangle(input: DesiredInput, names: Names, family: Family): M
         // the connmark names the sender that opened the connection, not a later one
         rule([{ k: 'confirmed', not: true }], {
           k: 'saveMark',
-          mask: (marks.identity | marks.enforced) >>> 0,
+          mask: SAVED(input.shape),
         }),
       ],
     ],
@@ -142,9 +157,89 @@ export function hostNat(
     ),
   );
   return new Map([
-    [names.hostDns, gate(input.hostNet, names.hostDnsFor)],
-    [names.hostDnsFor, [sentHere(input.shape), ...direct, ...redirects]],
+    [
+      names.hostDns,
+      input.hostNet.native
+        ? [...openedByHost(input.shape), ...gate(input.hostNet, names.hostDnsFor)]
+        : gate(input.hostNet, names.hostDnsFor),
+    ],
+    [
+      names.hostDnsFor,
+      [
+        ...(input.hostNet.native
+          ? [rule([{ ...isUnknown(input.shape), value: 0 }], { k: 'saveMark', mask: SAVED(input.shape) })]
+          : []),
+        sentHere(input.shape),
+        ...direct,
+        ...redirects,
+      ],
+    ],
   ]);
+}
+
+/**
+ * `nat` sees the first packet of a flow only. A flow of a container gets its identity. A packet of the host gets a bit that
+ * `filter` clears after its check.
+ */
+const openedByHost = (shape: KernelConfig): Rule[] => [
+  rule([unidentified(shape)], { k: 'setMark', value: shape.marks.redirect, mask: shape.marks.redirect }),
+  rule([unidentified(shape)], { k: 'return' }),
+];
+
+/** `filter` OUTPUT. Where nft identifies the senders, packets of the host return here, but for those that open a flow, and ICMP. */
+function hostOutput(input: DesiredInput, names: Names, family: Family): Rule[] {
+  const { shape, hostNet } = input;
+  const last = [...toNeighbours(names, family), ...gate(hostNet, names.hostOut)];
+  if (!hostNet.native) return last;
+  const { identity, redirect } = shape.marks;
+  const opened = rule([{ k: 'mark', value: redirect, mask: (identity | redirect) >>> 0 }], {
+    k: 'setMark',
+    value: 0,
+    mask: redirect,
+  });
+  return [
+    rule(
+      [
+        { k: 'mark', value: 0, mask: (identity | redirect) >>> 0 },
+        { k: 'proto', proto: 'icmp', not: true },
+      ],
+      { k: 'return' },
+    ),
+    ...ownFlows(input, names),
+    opened,
+    ...last,
+  ];
+}
+
+/** Neighbours of an enforced container are reached through the host: drop ICMP redirects that name the direct route. */
+const toNeighbours = (names: Names, family: Family): Rule[] => [
+  rule([NEW], { k: 'jump', chain: names.middle }),
+  rule(
+    [
+      { k: 'proto', proto: 'icmp' },
+      { k: 'icmpType', type: 'redirect' },
+      { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' },
+    ],
+    { k: 'drop' },
+  ),
+];
+
+/** An established flow continues for the sender that opened it. Another sender on such a flow is evaluated. */
+function ownFlows(input: DesiredInput, names: Names): Rule[] {
+  const { marks } = input.shape;
+  const builds = input.hostNet.builds.length > 0 ? [UNATTRIBUTED] : [];
+  const hosted = input.subjects.filter((m) => cgroupsOf(m).length > 0).map((m) => m.identity);
+  return [...new Set([...hosted, ...builds])].map((identity) => {
+    const value = identityMark(marks, identity);
+    return rule(
+      [
+        { k: 'mark', value, mask: marks.identity },
+        { k: 'connmark', value, mask: marks.identity },
+        { k: 'ct', states: ['ESTABLISHED'] },
+      ],
+      { k: 'goto', chain: names.ok },
+    );
+  });
 }
 
 /** `filter`: a packet without a mark shows that another program removed `mangle`. Packets to the host need `host:` entries. */
@@ -155,12 +250,16 @@ export function hostFilter(
   hosts: readonly Rule[],
 ): Map<string, Rule[]> {
   const { shape } = input;
+  const sorted = input.hostNet.native
+    ? [rule([isUnknown(shape)], { k: 'goto', chain: names.hostLost })]
+    : [establishedOwn(shape)];
   return new Map([
+    [names.output, hostOutput(input, names, family)],
     [
       names.hostOut,
       [
         ...ANSWERS,
-        establishedOwn(shape),
+        ...sorted,
         rule([unidentified(shape)], { k: 'goto', chain: names.hostLost }),
         rule([], { k: 'jump', chain: names.threat }),
         ...closedAtHost(input.closed ?? [], names, family, [{ k: 'toHost' }]),
@@ -218,14 +317,25 @@ const observedHere = (input: DesiredInput, names: Names, family: Family): Rule[]
 /** `security`: drop packets that filter did not evaluate, except those of known containers that are not enforced. */
 export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rule[]> {
   const { marks } = input.shape;
+  const { native } = input.hostNet;
+  const passed: readonly Match[] = [
+    unidentified(input.shape),
+    { k: 'mark', value: marks.evaluated, mask: marks.evaluated },
+  ];
   return new Map([
-    [names.backstopOutput, gate(input.hostNet, names.backstopHost)],
+    [
+      names.backstopOutput,
+      [
+        ...(native ? passed.map((m) => rule([m], { k: 'return' })) : []),
+        ...gate(input.hostNet, names.backstopHost),
+      ],
+    ],
     [
       names.backstopHost,
       [
         ...ANSWERS,
         rule([{ k: 'mark', value: marks.evaluated, mask: marks.evaluated }], { k: 'return' }),
-        establishedOwn(input.shape),
+        ...(native ? [] : [establishedOwn(input.shape)]),
         rule([unidentified(input.shape)], { k: 'drop' }),
         rule([], { k: 'jump', chain: names.threat }),
         rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
@@ -242,13 +352,11 @@ export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rul
  * found. Replies are looked up in zone 0; two flows with the same reply tuple differ by the port that NAT gives the later one.
  * Streams need no zone: a SYN replaces the entry (nf_conntrack_proto_tcp.c).
  */
-const STREAMS = ['tcp', 132] as const;
-/** Of a zone: 16 bits (include/net/netfilter/nf_conntrack_zones.h). */
-const MAX_ZONE = 65_535;
 
 /** `raw`, before conntrack. */
-export function hostRaw(input: DesiredInput, names: Names): Map<string, Rule[]> {
+export function hostRaw(input: DesiredInput, names: Names, family: Family): Map<string, Rule[]> {
   const streams = STREAMS.map((proto) => rule([{ k: 'proto', proto }], { k: 'return' }));
+  if (input.hostNet.native) return unknownSenders(input, names, family, streams);
   return new Map([
     [names.hostRaw, [...streams, ...gate(input.hostNet, names.hostZone)]],
     [
@@ -264,11 +372,43 @@ export function hostRaw(input: DesiredInput, names: Names): Map<string, Rule[]> 
 
 const zoneRules = (m: Subject): Rule[] =>
   cgroupsOf(m).map((c) =>
-    rule(
-      [inCgroup(c)],
-      m.host?.zoned && m.identity <= MAX_ZONE ? { k: 'zone', zone: m.identity } : { k: 'return' },
-    ),
+    rule([inCgroup(c)], zoneOf(m) === undefined ? { k: 'return' } : { k: 'zone', zone: zoneOf(m) ?? 0 }),
   );
+
+/**
+ * Where nft identifies the senders: queue packets of unknown cgroups. A packet that was queued is evaluated again from here, behind
+ * the chain of nft, so that it gets its mark and its zone by rules for its cgroup. It is dropped when the cgroup is still unknown.
+ */
+function unknownSenders(
+  input: DesiredInput,
+  names: Names,
+  family: Family,
+  streams: readonly Rule[],
+): Map<string, Rule[]> {
+  const { shape, hostNet, subjects } = input;
+  const write = (c: Cgroup, value: number): Rule =>
+    rule([inCgroup(c)], { k: 'setMark', value, mask: shape.marks.all });
+  return new Map([
+    [
+      names.hostRaw,
+      [rule([{ ...isUnknown(shape), value: 0 }], { k: 'return' }), ...gate(hostNet, names.hostZone)],
+    ],
+    [
+      names.hostZone,
+      [
+        ...hostNet.builds.map((c) => write(c, markOf(shape.marks, UNATTRIBUTED, input.unattributedMode))),
+        ...subjects.flatMap((m) =>
+          cgroupsOf(m).map((c) => write(c, markOf(shape.marks, m.identity, m.policy.mode))),
+        ),
+        rule([isUnknown(shape)], { k: 'goto', chain: names.hostHold }),
+        ...streams,
+        ...hostNet.builds.map((c) => rule([inCgroup(c)], { k: 'zone', zone: UNATTRIBUTED })),
+        ...subjects.flatMap((m) => (zoneOf(m) === undefined ? [] : zoneRules(m))),
+      ],
+    ],
+    [names.hostHold, hostHold(shape, names, family)],
+  ]);
+}
 
 /**
  * Queue packets from unknown cgroups, so that the first datagram gets the zone of the second. `mangle` decides which packets may

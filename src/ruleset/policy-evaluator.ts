@@ -2,6 +2,7 @@ import { type Family, parseAddress, parseCidr, type Range, rangeHas } from '../l
 import { compile } from './compile.js';
 import type { DesiredInput, DesiredState, KernelConfig, Subject, TableName } from './desired-state.js';
 import { type Flow, isDns, opening } from './flow.js';
+import { IDENTIFY } from './host-identity.js';
 import { hostResolver, isHostResolver } from './host-net.js';
 import { markOf } from './marks.js';
 import { type Names, namesFor } from './naming.js';
@@ -42,7 +43,8 @@ function rangeOfMember(text: string): Range[] {
   return cidr ? [cidr] : [];
 }
 
-type Chains = ReadonlyMap<Family, ReadonlyMap<string, readonly Rule[]>>;
+type ChainsOfFamily = ReadonlyMap<string, readonly Rule[]>;
+type Chains = ReadonlyMap<Family, ChainsOfFamily>;
 const chainsOf = (desired: DesiredState, table: TableName): Chains =>
   new Map(desired.tables.filter((t) => t.table === table).map((t) => [t.family, t.chains]));
 
@@ -63,6 +65,8 @@ export class PolicyEvaluator {
   readonly #has: HasMember;
   readonly #filter: Chains;
   readonly #mangle: Chains;
+  /** Chains of nft that identify the sender; without rules where `mangle` does. */
+  readonly #identity: DesiredState['identity'];
   readonly #hostAddresses: ReadonlySet<string>;
   /** Ports of the rules for Drawbridge's own services. Flows with other ports are not checked against them. */
   readonly #closedPorts: ReadonlySet<number>;
@@ -77,6 +81,7 @@ export class PolicyEvaluator {
     this.#has = membershipOf(desired, learned);
     this.#filter = chainsOf(desired, 'filter');
     this.#mangle = chainsOf(desired, 'mangle');
+    this.#identity = desired.identity;
     this.#hostAddresses = hostAddresses;
     this.#closedPorts = closedPorts(this.#filter, namesFor(shape.prefix));
   }
@@ -100,13 +105,16 @@ export class PolicyEvaluator {
     return trace(this.#filter.get(packet.family) ?? new Map(), start, packet, this.#has);
   }
 
-  /** `mangle` identifies the sender, then `filter` evaluates the packet. */
+  /** nft or `mangle` identifies the sender, then `filter` evaluates the packet. */
   #fromHost(packet: TracePacket, names: Names): TraceResult {
-    const walk = (chains: Chains, start: string, mark: number): TraceResult =>
-      trace(chains.get(packet.family) ?? new Map(), start, { ...packet, mark }, this.#has);
-    const named = walk(this.#mangle, names.hostMark, packet.mark);
+    const walk = (chains: ChainsOfFamily, start: string, mark: number): TraceResult =>
+      trace(chains, start, { ...packet, mark }, this.#has);
+    const isNative = (this.#identity.get(IDENTIFY)?.length ?? 0) > 0;
+    const named = isNative
+      ? walk(this.#identity, IDENTIFY, packet.mark)
+      : walk(this.#mangle.get(packet.family) ?? new Map(), names.hostMark, packet.mark);
     if (named.verdict !== 'return') return named;
-    const evaluated = walk(this.#filter, names.output, named.mark);
+    const evaluated = walk(this.#filter.get(packet.family) ?? new Map(), names.output, named.mark);
     return { ...evaluated, steps: [...named.steps, ...evaluated.steps] };
   }
 

@@ -35,7 +35,7 @@ export type Match =
    * The sending socket was made in this cgroup or below it (unified hierarchy). The kernel resolves the path when the rule
    * is laid and keeps the object: `object` names it, so that another one at the same path is another rule.
    */
-  | { readonly k: 'cgroup'; readonly path: string; readonly object: string }
+  | { readonly k: 'cgroup'; readonly path: string; readonly object: string; readonly nft?: string }
   /** IPv6 packet with hop limit 255: no router forwarded it, so it comes from a neighbour (RFC 4861 11.2). */
   | { readonly k: 'unrouted' }
   /** From an address of this host. */
@@ -64,8 +64,8 @@ export type Target =
   | { readonly k: 'goto' | 'jump'; readonly chain: string }
   /** Sets these bits, leaves the others. */
   | { readonly k: 'mark'; readonly bits: number }
-  /** Sets the bits of the mask to the value, leaves the others. */
-  | { readonly k: 'setMark'; readonly value: number; readonly mask: number }
+  /** Sets the bits of the mask to the value, leaves the others. `goto`: and then goes on there, which only nft can do in one rule. */
+  | { readonly k: 'setMark'; readonly value: number; readonly mask: number; readonly goto?: string }
   /** Sets these bits of the connection's mark. */
   | { readonly k: 'connMark'; readonly bits: number }
   /** Writes the mark's bits of the mask into the connection's. */
@@ -193,7 +193,7 @@ function renderTarget(t: Target, family: Family): string {
     case 'mark':
       return `-j MARK --or-mark ${hex(t.bits)}`;
     case 'setMark':
-      return `-j MARK --set-xmark ${hex(t.value)}/${hex(t.mask)}`;
+      return `-j MARK --set-xmark ${hex(t.value)}/${hex(t.mask)}${t.goto === undefined ? '' : ` -g ${t.goto}`}`;
     case 'connMark':
       return `-j CONNMARK --set-xmark ${hex(t.bits)}/${hex(t.bits)}`;
     case 'saveMark':

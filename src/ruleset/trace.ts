@@ -68,8 +68,10 @@ export function trace(chains: Chains, start: string, packet: TracePacket, has: H
     steps.push({ chain: frame.chain, rule, text: `${frame.chain}: ${renderRule(rule, packet.family)}` });
     const target = rule.then;
     if (target.k === 'mark') mark = (mark | target.bits) >>> 0;
-    else if (target.k === 'setMark') mark = ((mark & ~target.mask) | target.value) >>> 0;
-    else if (target.k === 'return') stack.pop();
+    else if (target.k === 'setMark') {
+      mark = ((mark & ~target.mask) | target.value) >>> 0;
+      if (target.goto !== undefined) stack[stack.length - 1] = { chain: target.goto, at: 0 };
+    } else if (target.k === 'return') stack.pop();
     else if (target.k === 'jump') stack.push({ chain: target.chain, at: 0 });
     else if (target.k === 'goto') stack[stack.length - 1] = { chain: target.chain, at: 0 };
     else if (!GOES_ON.has(target.k)) return { verdict: target.k as TraceResult['verdict'], mark, steps };

@@ -3,13 +3,13 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { planSteps } from '../../src/kernel/apply.js';
-import { Cgroups } from '../../src/kernel/cgroups.js';
+import { Cgroups, canIdentify } from '../../src/kernel/cgroups.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import { Conntrack } from '../../src/kernel/netlink/conntrack.js';
 import { observe, readHostNetworkRules } from '../../src/kernel/read-rules.js';
 import { teardownRules } from '../../src/ops/teardown.js';
 import { compile } from '../../src/ruleset/compile.js';
-import type { Cgroup, DesiredInput, Subject } from '../../src/ruleset/desired-state.js';
+import type { Cgroup, DesiredInput, HostNet, Subject } from '../../src/ruleset/desired-state.js';
 import { namesFor } from '../../src/ruleset/naming.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
@@ -38,10 +38,6 @@ const hosted = (n: number, allow: string, mode: Subject['policy']['mode'] = 'enf
   ...member(n, allow, mode, []),
   host: { cgroups: [standing(pathOf(n))], zoned: true },
 });
-const world = (...members: Subject[]): DesiredInput => ({
-  ...input(...members),
-  hostNet: { gates: [standing(PARENT)], exempt: [], builds: [], zones: true },
-});
 const missing = async (desired: ReturnType<typeof compile>): Promise<readonly unknown[]> =>
   planSteps(shape, desired, await observe(ns.exec, 'DB', none)).stages;
 const planeOf = (): Dataplane =>
@@ -60,7 +56,22 @@ async function within(path: string, ...argv: string[]): Promise<number | null> {
 }
 const ping = ['busybox', 'ping', '-c', '1', '-W', '1'];
 
-describe('the kernel tells senders in the host network by their cgroups', () => {
+describe.each([
+  ['iptables', false],
+  ['nft', true],
+])('the kernel tells senders in the host network by their cgroups: %s', (_, native) => {
+  const net = (gates: Cgroup[], exempt: Cgroup[] = []): HostNet => ({
+    gates,
+    exempt,
+    builds: [],
+    zones: true,
+    native,
+  });
+  const world = (...members: Subject[]): DesiredInput => ({
+    ...input(...members),
+    hostNet: net([standing(PARENT)]),
+  });
+
   it('takes the rules and gives them back; another object at the path is laid anew; gone, it leaves', async () => {
     cgroups.make(pathOf(2));
     const plane = planeOf();
@@ -128,7 +139,7 @@ describe('the kernel tells senders in the host network by their cgroups', () => 
     for (const n of [2, 3]) cgroups.make(pathOf(n));
     const own = compile({
       ...world(hosted(2, 'host/icmp')),
-      hostNet: { gates: [standing(PARENT)], exempt: [standing(pathOf(3))], builds: [], zones: true },
+      hostNet: net([standing(PARENT)], [standing(pathOf(3))]),
     });
     await planeOf().apply(own);
     expect(await missing(own)).toEqual([]);
@@ -149,7 +160,7 @@ describe('the kernel tells senders in the host network by their cgroups', () => 
     const gated = (...n: number[]): ReturnType<typeof compile> =>
       compile({
         ...world(...n.map((each) => hosted(each, 'host/icmp'))),
-        hostNet: { gates: n.map((each) => standing(pathOf(each))), exempt: [], builds: [], zones: true },
+        hostNet: net(n.map((each) => standing(pathOf(each)))),
       });
     await planeOf().apply(gated(2, 3));
     cgroups.remove(pathOf(2));
@@ -170,5 +181,10 @@ describe('the kernel tells senders in the host network by their cgroups', () => 
     expect(ns.run('iptables-save') + ns.run('ip6tables-save') + ns.run('ipset', 'list', '-n')).not.toContain(
       'DB-',
     );
+    expect(ns.run('nft', 'list', 'tables')).not.toContain('drawbridge');
   });
+});
+
+it('a datagram with the mark and zone of its cgroup arrives: nft identifies senders here', async () => {
+  expect(await canIdentify(ns.exec, cgroups)).toBe(true);
 });

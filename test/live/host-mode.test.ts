@@ -125,8 +125,8 @@ async function leaks(numbers: readonly number[]): Promise<{ packets: number; ask
 }
 
 const gated = async (): Promise<boolean> =>
-  (await lab.inHost(['ip6tables-save', '-t', 'mangle'])).stdout.includes(`--path ${lab.cgroupParent} `);
-const mangle = async (): Promise<string> => (await lab.inHost(['iptables-save', '-t', 'mangle'])).stdout;
+  (await lab.inHost(['ip6tables-save', '-t', 'raw'])).stdout.includes(`--path ${lab.cgroupParent} `);
+const marked = async (): Promise<string> => (await lab.inHost(['iptables-save', '-t', 'raw'])).stdout;
 const start = (allow: string, extra: readonly string[] = []): Promise<Container> =>
   lab.start({ network: 'host', labels: { 'drawbridge.allow': allow }, args: extra });
 const tracked = async (): Promise<readonly string[]> =>
@@ -390,7 +390,7 @@ describe('containers in the host network', () => {
       expect({ at, ...(await some.probe('tcp', at, 8055)) }).toMatchObject({ ok: true });
       expect({ at, ...(await none.probe('tcp', at, 8055)) }).toMatchObject({ ok: false });
     }
-    const resolvers = [...(await mangle()).matchAll(/--set-xmark 0x2000(\w{4})\//g)].map((m) =>
+    const resolvers = [...(await marked()).matchAll(/--set-xmark 0x2000(\w{4})\//g)].map((m) =>
       Number(`0x${m[1]}`),
     );
     expect(resolvers.length).toBeGreaterThanOrEqual(3);
@@ -518,9 +518,9 @@ describe('what changes under containers in the host network', () => {
     const trying = lab.exec(c.id, ['sh', '-c', loop], { timeoutMs: 60_000 });
     const stands = async (): Promise<boolean> => {
       const all = (await lab.inHost(['sh', '-c', 'iptables-save; ip6tables-save'])).stdout;
-      const hooks = all.match(/^-A OUTPUT .*-j DB-(HN-RAW|HN-MARK|HN-DNS|OUTPUT|BACKSTOP-OUT)$/gm) ?? [];
-      const own = new RegExp(`-A DB-HN-(WHO|ZONE) .*--path "?${lab.cgroupParent}/${c.id}`, 'g');
-      return hooks.length === 10 && (all.match(own) ?? []).length === 4;
+      const hooks = all.match(/^-A OUTPUT .*-j DB-(HN-RAW|HN-DNS|OUTPUT|BACKSTOP-OUT)$/gm) ?? [];
+      const own = new RegExp(`-A DB-HN-ZONE .*--path "?${lab.cgroupParent}/${c.id}`, 'g');
+      return hooks.length === 8 && (all.match(own) ?? []).length === 4;
     };
     for (const flush of [
       ['-t', 'raw', '-F'],
@@ -560,7 +560,7 @@ describe('what changes under containers in the host network', () => {
     await waitFor('the stream to run', async () => (await streamed()) > 5, 15_000);
     await lab.sniffer.clear();
     const empty = ['raw', 'filter', 'nat', 'mangle', 'security'].map((t) => `*${t}\n-F\nCOMMIT\n`).join('');
-    const stands = async (): Promise<boolean> => (await mangle()).includes(c.id);
+    const stands = async (): Promise<boolean> => (await marked()).includes(c.id);
     for (let round = 0; round < 8; round++) {
       const tools = ['iptables-restore', 'ip6tables-restore'];
       await Promise.all(tools.map((tool) => lab.inHost([tool, '--noflush'], { input: empty, check: true })));
@@ -585,7 +585,7 @@ describe('what changes under containers in the host network', () => {
       15_000,
     );
     const numberOf = async (): Promise<string | undefined> =>
-      new RegExp(`${c.id}" -j MARK --set-xmark (0x\\w+)`).exec(await mangle())?.[1];
+      new RegExp(`${c.id}" -j MARK --set-xmark (0x\\w+)`).exec(await marked())?.[1];
     const number = await numberOf();
     expect(number).toBeDefined();
     drawbridge.kill('SIGKILL');
@@ -620,7 +620,7 @@ describe('what changes under containers in the host network', () => {
     const run = (allow: string) =>
       lab.start({ network: 'host', labels: { 'drawbridge.allow': allow }, mounts: [PROGRAMS] });
     const numberOf = async (c: Container): Promise<string | undefined> =>
-      new RegExp(`${c.id}" -j MARK --set-xmark (0x\\w+)`).exec(await mangle())?.[1];
+      new RegExp(`${c.id}" -j MARK --set-xmark (0x\\w+)`).exec(await marked())?.[1];
     const killed = async (): Promise<void> => {
       drawbridge.kill('SIGKILL');
       await drawbridge.exited();
@@ -665,7 +665,7 @@ describe('what changes under containers in the host network', () => {
       JSON.parse((await drawbridge.get(`/v1/explain?container=${c.id}&to=${encodeURIComponent(to)}`)).body);
     const no = await explain(`${forbidden(n)}:80`);
     expect(no.verdict).toBe('deny');
-    expect(no.trace.join('\n')).toMatch(/DB-HN-WHO: -m cgroup --path .*\n.*DB-HN-OUT/s);
+    expect(no.trace.join('\n')).toMatch(/senders: -m cgroup --path .*\n.*DB-HN-OUT/s);
     expect((await explain(`${permitted(n)}:80`)).verdict).toBe('allow');
     expect((await explain(`[${permitted6(n)}]:80`)).verdict).toBe('allow');
     expect((await explain('host:22')).verdict).toBe('deny');
@@ -709,7 +709,7 @@ describe('what changes under containers in the host network', () => {
     try {
       const n = 208;
       const c = await start(policy(n), NO_RAW);
-      await waitFor('its own rule', async () => !(await gated()) && (await mangle()).includes(c.id), 15_000);
+      await waitFor('its own rule', async () => !(await gated()) && (await marked()).includes(c.id), 15_000);
       expect(await c.probe('http', `http://${permitted(n)}/`)).toMatchObject({ ok: true });
       expect(await c.probe('http', `http://${name(n)}/`)).toMatchObject({ ok: true });
       expect(await c.probe('tcp', forbidden(n), 80)).toMatchObject({ ok: false });

@@ -393,6 +393,39 @@ export const LAYERS: readonly Mutant[] = [
     killedBy: pure('ruleset/icmp-errors', 'options and extension headers of the host network are looked at'),
   },
   {
+    id: 'host-own-flows',
+    what: 'a container of the host network continues the flows of others',
+    file: 'src/ruleset/host-net.ts',
+    from: "        { k: 'connmark', value, mask: marks.identity },\n        { k: 'ct'",
+    to: "        { k: 'ct'",
+    killedBy: pure(
+      'ruleset/host-identity',
+      'a flow that stands goes on for its own; on that of another its own policy decides',
+    ),
+  },
+  {
+    id: 'host-unknown-senders',
+    what: 'packets of unknown cgroups of the host network leave without being queued',
+    file: 'src/ruleset/host-identity.ts',
+    from: '        rule([], write(unknownSender(input.shape))),\n',
+    to: '',
+    killedBy: pure(
+      'ruleset/host-identity',
+      'an unknown cgroup below a gate: queued once before conntrack, then dropped; known meanwhile, it goes on with its zone',
+    ),
+  },
+  {
+    id: 'order-host-identity',
+    what: 'the rules of iptables change before the table that they rely on exists',
+    file: 'src/kernel/apply.ts',
+    from: 'const isMissing = observed.identity.rules.length === 0;',
+    to: 'const isMissing = false;',
+    killedBy: pure(
+      'ruleset/host-identity',
+      'missing, it is loaded before the rules that read its marks; a new sender comes after them, and before raw',
+    ),
+  },
+  {
     id: 'jump-not-first',
     what: 'our jump may stand behind the rules of others',
     file: 'src/kernel/iptables-text.ts',
@@ -407,8 +440,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'order-identities',
     what: 'veths get identities before the rules of their containers are installed',
     file: 'src/kernel/apply.ts',
-    from: '    ...blocking,\n    tables',
-    to: '    ...blocking,\n    nftStep(bridge),\n    tables',
+    from: '    isMissing ? identity : [],\n    tables',
+    to: '    isMissing ? identity : [],\n    nftStep(bridge),\n    tables',
     also: [
       {
         file: 'src/kernel/apply.ts',

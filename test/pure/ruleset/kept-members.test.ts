@@ -90,6 +90,7 @@ const NOTHING: Observed = {
   sets: new Map(),
   bridge: { exists: false, rules: [], elements: EMPTY_BRIDGE },
   backstop: { exists: false, rules: [] },
+  identity: { exists: false, rules: [] },
 };
 
 describe('what is kept of members', () => {

@@ -1,0 +1,251 @@
+/** Senders in the host network where nft identifies them: the same verdicts as where iptables does. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { planSteps } from '../../../src/kernel/apply.js';
+import { expectedAfter } from '../../../src/kernel/dataplane.js';
+import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
+import type { Observed } from '../../../src/kernel/read-rules.js';
+import { backstopProgram } from '../../../src/ruleset/backstop-table.js';
+import { compile } from '../../../src/ruleset/compile.js';
+import type {
+  Cgroup,
+  DesiredInput,
+  HostNet,
+  Subject,
+  TableName,
+} from '../../../src/ruleset/desired-state.js';
+import { IDENTIFY, identityProgram, unknownSender } from '../../../src/ruleset/host-identity.js';
+import { identityMark, markOf } from '../../../src/ruleset/marks.js';
+import { namesFor } from '../../../src/ruleset/naming.js';
+import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
+import { type TracePacket, type TraceResult, trace } from '../../../src/ruleset/trace.js';
+import { input, member, shape } from './sample.js';
+
+const { marks } = shape;
+const names = namesFor(shape.prefix);
+const cgroup = (path: string): Cgroup => ({ path, object: path, nft: `unified/${path}` });
+const net = (native: boolean): HostNet => ({
+  gates: [cgroup('docker')],
+  exempt: [cgroup('docker/self')],
+  builds: [cgroup('docker/buildkit')],
+  zones: true,
+  native,
+});
+const hosted = (identity: number, allow: string, mode: Subject['policy']['mode'] = 'enforce'): Subject => ({
+  ...member(identity, allow, mode, []),
+  host: { cgroups: [cgroup(`docker/${identity}`)], zoned: true },
+});
+const world = (native: boolean, ...members: Subject[]): DesiredInput => ({
+  ...input(...members),
+  hostNet: net(native),
+});
+const packet: TracePacket = {
+  family: 4,
+  mark: 0,
+  proto: 'tcp',
+  src: '192.0.2.2',
+  dst: '198.51.100.9',
+  dport: 80,
+  syn: true,
+  states: ['NEW'],
+};
+
+/** The chains that a packet passes on its way out: nft, raw, nat (only the first of a flow), filter, security. */
+function sent(desired: ReturnType<typeof compile>, more: Partial<TracePacket>): TraceResult {
+  const p = { ...packet, ...more };
+  const tables: readonly (readonly [TableName, string])[] = [
+    ['raw', names.hostRaw],
+    ...(p.connmark === undefined ? [['nat', names.hostDns] as const] : []),
+    ['filter', names.output],
+    ['security', names.backstopOutput],
+  ];
+  let result = trace(desired.identity, IDENTIFY, p, () => false);
+  for (const [table, start] of tables) {
+    const chains = desired.tables.find((t) => t.table === table && t.family === p.family)?.chains;
+    const next = trace(chains ?? new Map(), start, { ...p, mark: result.mark }, () => false);
+    result = { ...next, steps: [...result.steps, ...next.steps] };
+    if (next.verdict !== 'return') return result;
+  }
+  return result;
+}
+
+const here = compile(
+  world(true, hosted(2, '198.51.100.9:80'), hosted(3, '', 'off'), hosted(4, '', 'observe')),
+);
+const of = (identity: number): Partial<TracePacket> => ({
+  states: ['ESTABLISHED'],
+  connmark: identityMark(marks, identity),
+});
+
+describe('the verdicts', () => {
+  it('are those of iptables, for every policy and packet', () => {
+    const entry = fc.constantFrom(
+      '198.51.100.9',
+      '198.51.100.9:80',
+      'host',
+      'host:80',
+      'any:443',
+      '10.0.0.0/8',
+    );
+    fc.assert(
+      fc.property(
+        fc.uniqueArray(entry, { maxLength: 3 }),
+        fc.constantFrom('enforce', 'observe', 'off'),
+        fc.constantFrom('198.51.100.9', '127.0.0.1', '10.1.1.1', '93.184.1.1', '192.0.2.2'),
+        fc.constantFrom<readonly ['tcp' | 'udp', number]>(
+          ['tcp', 80],
+          ['tcp', 443],
+          ['udp', 53],
+          ['udp', 80],
+        ),
+        fc.constantFrom(0, 1, 2, 3),
+        fc.constantFrom('NEW', 'ESTABLISHED', 'RELATED', 'INVALID'),
+        (entries, mode, dst, [proto, dport], owner, state) => {
+          const m = hosted(2, entries.join('\n'), mode as 'enforce');
+          const flow = state === 'NEW' ? {} : { connmark: identityMark(marks, owner) };
+          const said = [true, false].map((native) => {
+            const judge = new PolicyEvaluator(
+              shape,
+              compile(world(native, m)),
+              () => false,
+              new Set(['192.0.2.2']),
+            );
+            const p = {
+              ...packet,
+              dst,
+              proto,
+              dport,
+              syn: state === 'NEW',
+              states: [state] as const,
+              ...flow,
+            };
+            // where iptables identifies the sender, a packet of its own established flow passes without a mark
+            const { verdict, mark } = judge.evaluate(judge.sentBy(m, p));
+            return [
+              verdict,
+              verdict === 'return' &&
+                ((mark & marks.identity) === 0 || mode !== 'enforce' || (mark & marks.evaluated) !== 0),
+            ];
+          });
+          expect(said[0]).toEqual(said[1]);
+        },
+      ),
+    );
+  });
+
+  it('what a container marks itself with is overwritten', () => {
+    for (const mark of [marks.evaluated, identityMark(marks, 3), marks.held, marks.all, unknownSender(shape)])
+      expect(trace(here.identity, IDENTIFY, { ...packet, mark, cgroup: 'docker/2' }, () => false).mark).toBe(
+        markOf(marks, 2, 'enforce'),
+      );
+  });
+
+  it('an unknown cgroup below a gate: queued once before conntrack, then dropped; known meanwhile, it goes on with its zone', () => {
+    const first = sent(here, { cgroup: 'docker/77', proto: 'udp' });
+    expect(first.verdict).toBe('queue');
+    expect(first.mark).toBe(unknownSender(shape));
+    const again = (path: string): TraceResult => {
+      const chains = here.tables.find((t) => t.table === 'raw' && t.family === 4)?.chains ?? new Map();
+      const repeated = { ...packet, proto: 'udp' as const, mark: marks.unknown | marks.held, cgroup: path };
+      return trace(chains, names.hostRaw, repeated, () => false);
+    };
+    expect(again('docker/77').verdict).toBe('drop');
+    expect(again('docker/2')).toMatchObject({ verdict: 'return', mark: markOf(marks, 2, 'enforce') });
+    expect(again('docker/2').steps.at(-1)?.rule.then).toEqual({ k: 'zone', zone: 2 });
+    expect(again('docker/buildkit/x').mark).toBe(markOf(marks, 1, 'observe'));
+  });
+
+  it('a flow that stands goes on for its own; on that of another its own policy decides', () => {
+    expect(sent(here, { ...of(2), cgroup: 'docker/2', dport: 81 }).verdict).toBe('return');
+    for (const owner of [0, 1, 3])
+      expect(sent(here, { ...of(owner), cgroup: 'docker/2', dport: 81 }).verdict).toBe('reject');
+    expect(sent(here, { ...of(2), cgroup: 'docker/77', dport: 81 }).verdict).toBe('queue');
+  });
+
+  it('datagrams have the zone of their container, streams and the host have none', () => {
+    const zone = (more: Partial<TracePacket>): readonly unknown[] =>
+      trace(here.identity, IDENTIFY, { ...packet, ...more }, () => false).steps.flatMap((s) =>
+        s.rule.then.k === 'zone' ? [s.rule.then.zone] : [],
+      );
+    expect(zone({ cgroup: 'docker/2', proto: 'udp' })).toEqual([2]);
+    expect(zone({ cgroup: 'docker/buildkit/x', proto: 'udp' })).toEqual([1]);
+    for (const more of [
+      { cgroup: 'docker/2' },
+      { cgroup: 'docker/self', proto: 'udp' },
+      { proto: 'udp' },
+    ] as const)
+      expect(zone(more)).toEqual([]);
+  });
+});
+
+describe('the host', () => {
+  const foreign = [0, 0xca6c, identityMark(marks, 2) | marks.enforced];
+  it.each(['system.slice/sshd.service', 'docker2/x'])(
+    '%s: no verdict, and no mark changes, whatever it had set',
+    (path) => {
+      for (const mark of foreign)
+        for (const more of [{}, { dport: 53, proto: 'udp' as const }, of(0), of(3)])
+          expect(sent(here, { cgroup: path, mark, ...more })).toMatchObject({ verdict: 'return', mark });
+    },
+  );
+
+  it('a packet of an established flow meets one rule in a table', () => {
+    const { steps } = sent(here, { ...of(0), cgroup: 'system.slice/sshd.service' });
+    expect(steps.map((s) => s.rule.then.k)).toEqual(['return', 'return', 'return']);
+    expect(steps.flatMap((s) => s.rule.when).some((m) => m.k === 'cgroup' || m.k === 'ct')).toBe(false);
+  });
+
+  it('the first packet of a flow is checked for enforced neighbours', () => {
+    const { steps } = sent(here, { cgroup: 'system.slice/sshd.service' });
+    expect(steps.some((s) => s.rule.then.k === 'jump' && s.rule.then.chain === names.middle)).toBe(true);
+  });
+});
+
+describe('the table', () => {
+  it('names each cgroup with its depth, and another object at the same path is another program', () => {
+    const { rules, objects } = identityProgram(here.identity);
+    expect(rules.get(IDENTIFY)).toContain('socket cgroupv2 level 1 "unified/docker" goto senders');
+    expect(rules.get('senders')?.[1]).toMatch(
+      /^socket cgroupv2 level 2 "unified\/docker\/2" meta mark set .* goto zones$/,
+    );
+    expect(objects).toContain('docker/2');
+  });
+
+  it('does not exist where iptables identifies senders, and mangle has no chain where nft does', () => {
+    expect([...identityProgram(compile(world(false, hosted(2, ''))).identity).rules.values()].flat()).toEqual(
+      [],
+    );
+    expect(
+      here.tables.filter((t) => t.table === 'mangle').flatMap((t) => [...t.chains.keys(), ...t.hooks]),
+    ).toEqual([]);
+  });
+
+  it('the backstop permits no established flow without a mark', () => {
+    const lines = (native: boolean): string =>
+      (backstopProgram(shape, net(native)).rules.get('host') ?? []).join('\n');
+    expect(lines(true)).not.toContain('ct mark & 0x3fff != 0 accept');
+    expect(lines(false)).toContain('ct mark & 0x3fff != 0 accept');
+  });
+
+  it('missing, it is loaded before the rules that read its marks; a new sender comes after them, and before raw', () => {
+    const nothing: Observed = {
+      tables: new Map(),
+      sets: new Map(),
+      bridge: { exists: false, rules: [], elements: EMPTY_BRIDGE },
+      backstop: { exists: false, rules: [] },
+      identity: { exists: false, rules: [] },
+    };
+    const order = (observed: Observed, desired: ReturnType<typeof compile>): readonly string[] =>
+      planSteps(shape, desired, observed).stages.flatMap(([step]) => {
+        const text = step?.script ?? '';
+        return ['inet drawbridge_host', 'inet drawbridge_backstop', '*raw', '*filter'].filter((t) =>
+          text.includes(t),
+        );
+      });
+    const first = compile(world(true));
+    expect(order(nothing, first)[0]).toBe('inet drawbridge_host');
+    const later = order(expectedAfter(shape, first, nothing), compile(world(true, hosted(2, 'a.example'))));
+    expect(later.indexOf('*filter')).toBeLessThan(later.indexOf('inet drawbridge_host'));
+    expect(later.indexOf('inet drawbridge_host')).toBeLessThan(later.indexOf('*raw'));
+  });
+});
