@@ -18,8 +18,8 @@ import {
   type TableDesired,
   unattributedSubject,
 } from './desired-state.js';
-import { identityChains } from './host-identity.js';
-import { hostBackstop, hostFilter, hostMangle, hostNat, hostRaw } from './host-net.js';
+import { hostRaw, identityChains } from './host-identity.js';
+import { hostBackstop, hostFilter, hostMangle, hostNat } from './host-net.js';
 import { identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import {
   containerChain as chainName,

@@ -1,6 +1,6 @@
 import type { Family } from '../lib/ip.js';
-import type { Cgroup, DesiredInput, HostNet, KernelConfig, Subject } from './desired-state.js';
-import { cgroupsOf, inCgroup, STREAMS, zoneOf } from './host-identity.js';
+import type { Cgroup, DesiredInput, KernelConfig, Subject } from './desired-state.js';
+import { cgroupsOf, dead, gate, hostHold, inCgroup, isUnknown } from './host-identity.js';
 import { identityMark, markOf, UNATTRIBUTED } from './marks.js';
 import { hostChain, type Names, sharedSet } from './naming.js';
 import { closedAtHost, closedBehindHost, sentHere } from './reserved-ports.js';
@@ -21,8 +21,6 @@ import { type Match, type Rule, rule } from './rules.js';
  */
 const RESOLVERS = { 4: '127.53.0.0/16', 6: 'fd64:7262:7264:53::/64' } as const;
 const BYTE = 256;
-/** Packets a second and source that may wait. */
-const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 const DNS_PORT = [{ lo: 53, hi: 53 }];
 
 /** The address on lo where Drawbridge's resolver listens for one container in the host network. It identifies the client. */
@@ -44,28 +42,8 @@ const unidentified = ({ marks }: Pick<KernelConfig, 'marks'>): Match & { k: 'mar
   value: 0,
   mask: marks.identity,
 });
-const isUnknown = ({ marks }: Pick<KernelConfig, 'marks'>): Match & { k: 'mark' } => ({
-  k: 'mark',
-  value: marks.unknown,
-  mask: marks.unknown,
-});
 const NEW: Match = { k: 'ct', states: ['NEW'] };
 const SAVED = ({ marks }: Pick<KernelConfig, 'marks'>): number => (marks.identity | marks.enforced) >>> 0;
-const dead = (names: Names, family: Family): Match => ({
-  k: 'set',
-  set: sharedSet(names.prefix, 'alive', family),
-  dir: 'src',
-  not: true,
-});
-
-/** Packets of Drawbridge return, and packets from cgroups below a gate go to `chain`. Every packet of the host passes these rules. */
-export const gate = ({ gates, exempt }: HostNet, chain: string): Rule[] =>
-  gates.length === 0
-    ? []
-    : [
-        ...exempt.map((c) => rule([inCgroup(c)], { k: 'return' })),
-        ...gates.map((c) => rule([inCgroup(c)], { k: 'goto', chain })),
-      ];
 
 /**
  * Replies return behind a gate. ICMP errors do not: the kernel sends those that belong to a socket, and its own sockets are in no
@@ -127,17 +105,6 @@ const establishedOwn = (shape: KernelConfig): Rule =>
     ],
     { k: 'return' },
   );
-
-/** As for veths: without a listener, with a full queue or on a second visit the packet is dropped. */
-function hostHold(shape: KernelConfig, names: Names, family: Family): Rule[] {
-  const { marks } = shape;
-  return [
-    ...(shape.failure === 'open' ? [rule([dead(names, family)], { k: 'return' })] : []),
-    rule([{ k: 'mark', value: marks.held, mask: marks.held }], { k: 'drop' }),
-    rule([{ k: 'limit', name: `${names.prefix}-hn`, ...HOLD_LIMIT }], { k: 'queue', queue: shape.holdQueue }),
-    rule([], { k: 'drop' }),
-  ];
-}
 
 /** `nat`: port 53 of enforced containers to their own address of our resolver. */
 export function hostNat(
@@ -343,87 +310,4 @@ export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rul
       ],
     ],
   ]);
-}
-
-/**
- * Containers in the host network have its addresses, and conntrack keeps the entry of a datagram for up to two minutes after its
- * socket was closed: the next process with that port and destination would use the entry of another one. So the datagrams of each
- * container are looked up in a conntrack zone of its own (its identity), where entries of the host and of other containers are not
- * found. Replies are looked up in zone 0; two flows with the same reply tuple differ by the port that NAT gives the later one.
- * Streams need no zone: a SYN replaces the entry (nf_conntrack_proto_tcp.c).
- */
-
-/** `raw`, before conntrack. */
-export function hostRaw(input: DesiredInput, names: Names, family: Family): Map<string, Rule[]> {
-  const streams = STREAMS.map((proto) => rule([{ k: 'proto', proto }], { k: 'return' }));
-  if (input.hostNet.native) return unknownSenders(input, names, family, streams);
-  return new Map([
-    [names.hostRaw, [...streams, ...gate(input.hostNet, names.hostZone)]],
-    [
-      names.hostZone,
-      [
-        ...input.hostNet.builds.map((c) => rule([inCgroup(c)], { k: 'zone', zone: UNATTRIBUTED })),
-        ...input.subjects.flatMap(zoneRules),
-        ...hold(input.shape, names),
-      ],
-    ],
-  ]);
-}
-
-const zoneRules = (m: Subject): Rule[] =>
-  cgroupsOf(m).map((c) =>
-    rule([inCgroup(c)], zoneOf(m) === undefined ? { k: 'return' } : { k: 'zone', zone: zoneOf(m) ?? 0 }),
-  );
-
-/**
- * Where nft identifies the senders: queue packets of unknown cgroups. A packet that was queued is evaluated again from here, behind
- * the chain of nft, so that it gets its mark and its zone by rules for its cgroup. It is dropped when the cgroup is still unknown.
- */
-function unknownSenders(
-  input: DesiredInput,
-  names: Names,
-  family: Family,
-  streams: readonly Rule[],
-): Map<string, Rule[]> {
-  const { shape, hostNet, subjects } = input;
-  const write = (c: Cgroup, value: number): Rule =>
-    rule([inCgroup(c)], { k: 'setMark', value, mask: shape.marks.all });
-  return new Map([
-    [
-      names.hostRaw,
-      [rule([{ ...isUnknown(shape), value: 0 }], { k: 'return' }), ...gate(hostNet, names.hostZone)],
-    ],
-    [
-      names.hostZone,
-      [
-        ...hostNet.builds.map((c) => write(c, markOf(shape.marks, UNATTRIBUTED, input.unattributedMode))),
-        ...subjects.flatMap((m) =>
-          cgroupsOf(m).map((c) => write(c, markOf(shape.marks, m.identity, m.policy.mode))),
-        ),
-        rule([isUnknown(shape)], { k: 'goto', chain: names.hostHold }),
-        ...streams,
-        ...hostNet.builds.map((c) => rule([inCgroup(c)], { k: 'zone', zone: UNATTRIBUTED })),
-        ...subjects.flatMap((m) => (zoneOf(m) === undefined ? [] : zoneRules(m))),
-      ],
-    ],
-    [names.hostHold, hostHold(shape, names, family)],
-  ]);
-}
-
-/**
- * Queue packets from unknown cgroups, so that the first datagram gets the zone of the second. `mangle` decides which packets may
- * leave: without a listener, or above the limit, the packet goes there at once.
- */
-function hold(shape: KernelConfig, names: Names): Rule[] {
-  const { held } = shape.marks;
-  return [
-    // a packet without any flow, or template of one, is in this state
-    rule([{ k: 'ct', states: ['INVALID'], not: true }], { k: 'return' }),
-    rule([{ k: 'mark', value: held, mask: held }], { k: 'return' }),
-    rule([{ k: 'limit', name: `${names.prefix}-hz`, ...HOLD_LIMIT }], {
-      k: 'queue',
-      queue: shape.holdQueue,
-      bypass: true,
-    }),
-  ];
 }
