@@ -26,6 +26,7 @@ const FLUSHES: readonly (readonly [what: string, look: string, shows: readonly R
   ['iptables -w -t nat -F DB-PREROUTING', 'iptables -w -t nat -S DB-PREROUTING', [/-A DB-PREROUTING/]],
   [BRIDGE_TABLE, 'nft list tables bridge', [/drawbridge/]],
   ['nft delete table inet drawbridge_backstop', 'nft list tables inet', [/drawbridge_backstop/]],
+  ['nft delete table inet drawbridge_host', 'nft list tables inet', [/drawbridge_host/]],
 ];
 const MOODS: readonly (readonly [what: string, fault: Fault])[] = [
   ['answers are 2 s late', { answers: 2_000, events: 'pass' }],

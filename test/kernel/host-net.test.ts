@@ -10,6 +10,7 @@ import { observe, readHostNetworkRules } from '../../src/kernel/read-rules.js';
 import { teardownRules } from '../../src/ops/teardown.js';
 import { compile } from '../../src/ruleset/compile.js';
 import type { Cgroup, DesiredInput, HostNet, Subject } from '../../src/ruleset/desired-state.js';
+import { IDENTITY_TABLE } from '../../src/ruleset/host-identity.js';
 import { namesFor } from '../../src/ruleset/naming.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
@@ -153,6 +154,23 @@ describe.each([
     expect(await within('', ...ping, '127.0.0.1')).toBe(0);
     await planeOf().apply(own);
     expect(await pings(2)).toBe(0);
+  });
+
+  it.runIf(native)('without the table of nft nothing of a container leaves, and it is repaired', async () => {
+    cgroups.make(pathOf(2));
+    const own = compile(world(hosted(2, 'host/icmp')));
+    const plane = planeOf();
+    await plane.apply(own);
+    expect(await within(pathOf(2), ...ping, '127.0.0.1')).toBe(0);
+    for (const way of ['flush', 'delete']) {
+      ns.run('nft', way, 'table', ...IDENTITY_TABLE.split(' '));
+      expect(await within(pathOf(2), ...ping, '127.0.0.1')).not.toBe(0);
+      expect(await within(pathOf(2), ...ping, '::1')).not.toBe(0);
+      expect(await within('', ...ping, '127.0.0.1')).toBe(0);
+      plane.invalidate();
+      expect(await plane.apply(own)).toMatchObject({ repaired: true });
+      expect(await within(pathOf(2), ...ping, '127.0.0.1')).toBe(0);
+    }
   });
 
   it('a gate that is made anew is another; one that ended before its rules were laid keeps out no other', async () => {

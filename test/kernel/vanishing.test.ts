@@ -9,6 +9,7 @@ import { BACKSTOP_TABLE } from '../../src/ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../../src/ruleset/bridge-table.js';
 import { compile } from '../../src/ruleset/compile.js';
 import type { DesiredState, Veth } from '../../src/ruleset/desired-state.js';
+import { IDENTITY_TABLE } from '../../src/ruleset/host-identity.js';
 import { waitFor } from '../lab/process.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
@@ -61,7 +62,10 @@ const portOf = (name: string, n: number): Veth => ({
   bridge: 'br-test',
 });
 const withPorts = (ports: readonly Veth[]): DesiredState =>
-  compile(input(member(2, '10.1.0.0/16:5432', 'enforce', ports)));
+  compile({
+    ...input(member(2, '10.1.0.0/16:5432', 'enforce', ports)),
+    hostNet: { gates: [], exempt: [], builds: [], native: true },
+  });
 
 it(`${ROUNDS * AT_ONCE} veths vanish between listing, reading and applying: no apply fails, and nothing of them is left`, async () => {
   let isVanishing = false;
@@ -108,6 +112,7 @@ it('a set that is destroyed between the listing and the reading of it fails no p
 it.each([
   ['bridge', `bridge ${BRIDGE_TABLE}`],
   ['backstop', BACKSTOP_TABLE],
+  ['identity', IDENTITY_TABLE],
 ] as const)(
   'the table of %s is deleted between the listing of tables and its reading: it is absent',
   async (part, table) => {
@@ -124,9 +129,11 @@ it.each([
     };
     const seen = await observe(run, 'DB', (name) => cache.indexOf(name));
     expect(isThere).toBe(false);
-    expect({ bridge: seen.bridge.exists, backstop: seen.backstop.exists }).toEqual({
+    const { bridge, backstop, identity } = seen;
+    expect({ bridge: bridge.exists, backstop: backstop.exists, identity: identity.exists }).toEqual({
       bridge: true,
       backstop: true,
+      identity: true,
       [part]: false,
     });
   },

@@ -307,6 +307,10 @@ describe('under a permanent attack', () => {
         what: 'the third layer deleted',
         commands: [['nft', 'delete', 'table', 'inet', 'drawbridge_backstop']],
       },
+      {
+        what: 'the table that identifies senders of the host network deleted',
+        commands: [['nft', 'delete', 'table', 'inet', 'drawbridge_host']],
+      },
     ]);
     shown.bridge.held();
   });
