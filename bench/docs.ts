@@ -17,7 +17,7 @@ export function renderedDocs(): { readonly page: string; readonly plots: Readonl
   for (const { name, means } of BENCHES) {
     const [run] = keptRuns(name);
     for (const curve of run?.curves ?? []) plots.set(`${name}-${curve.id}.svg`, plot(curve));
-    page = withBlock(page, name, run ? benchBlock(name, means, run) : notMeasured(name));
+    if (run) page = withBlock(page, name, benchBlock(name, means, run));
   }
   return { page, plots };
 }
@@ -30,7 +30,7 @@ export function writeDocs(): void {
   for (const [name, text] of plots) writeFileSync(join(PLOTS, name), text);
 }
 
-/** Replaces what is between the two markers of a block. */
+/** Replaces what is between the two markers of a block; a block without a kept result keeps its text. */
 function withBlock(page: string, name: string, text: string): string {
   const begin = `<!-- results of ${name}: written by npm run bench -- --docs -->\n`;
   const end = `<!-- end of ${name} -->`;
@@ -39,8 +39,6 @@ function withBlock(page: string, name: string, text: string): string {
   if (from < 0 || to < from) throw new Error(`docs/performance.md has no block ${name}`);
   return `${page.slice(0, from + begin.length)}\n${text}\n\n${page.slice(to)}`;
 }
-
-const notMeasured = (name: string): string => `Not measured yet: \`sudo npx tsx bench/${name}.ts --keep\`.`;
 
 /** The newest result that has a row of this id. */
 function newest(id: string): Row | undefined {

@@ -103,6 +103,11 @@ export const BENCHES: readonly Bench[] = [
       'A grant or a changed list is in force when the command returns; this is how long the command takes for it.',
   },
   {
+    name: 'pass',
+    means:
+      'A pass compiles what has changed; the part of it that is done for every container is what grows with their number.',
+  },
+  {
     name: 'scale',
     means: 'What the service needs on a small server, and how long changes are not taken while it restarts.',
   },
