@@ -3,7 +3,7 @@
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { nameMatches } from '../lib/dns-name.js';
-import { parseAddress, type Range, rangeHas } from '../lib/ip.js';
+import { networkOf, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import type { Verdict } from '../policy/finding.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
@@ -65,8 +65,10 @@ export class NamesPolicy {
   #state: AppliedState | undefined;
   #byAddress = new Map<string, string>();
   readonly #waiting = new Set<() => void>();
-  /** Source addresses behind veths that belong to no container. */
+  /** Source addresses of held packets of veths that belong to no container. */
   readonly #unattributed = new Set<string>();
+  /** Subnets of the networks with a veth that belongs to no container. */
+  #unattributedIn: readonly Range[] = [];
   readonly #search: SearchDomains;
 
   /** The names and addresses that no container may reach, and those that are only reported. */
@@ -81,6 +83,7 @@ export class NamesPolicy {
   /** Take the state of a pass, and wake the queries that wait for it. */
   applied(state: AppliedState): void {
     this.#state = state;
+    this.#unattributedIn = subnetsWithUnattributed(state);
     this.#byAddress = new Map(
       [...state.vethMap.bindings.values()].flatMap((b) =>
         [b.ip4, b.ip6].filter((a) => a !== undefined).map((a) => [a, b.container] as const),
@@ -100,7 +103,18 @@ export class NamesPolicy {
   containerAt(address: string): string | undefined {
     const known = this.#byAddress.get(address);
     if (known !== undefined) return known;
-    return this.#unattributed.has(address) ? UNATTRIBUTED_ID : undefined;
+    return this.#unattributed.has(address) || this.#isOfUnattributed(address) ? UNATTRIBUTED_ID : undefined;
+  }
+
+  /**
+   * Only the first packets of a veth are held: one that was classified by a packet from another address, or whose first query was
+   * dropped meanwhile, sends queries that no held packet has announced. Packets of a veth that is not classified yet do not get
+   * here, and a bound veth sends from its own addresses, unless nothing is enforced for its container.
+   */
+  #isOfUnattributed(address: string): boolean {
+    const value = this.#unattributedIn.length > 0 ? parseAddress(address) : undefined;
+    if (value === undefined || this.#o.kernel.hostAddresses().has(address)) return false;
+    return this.#unattributedIn.some((range) => rangeHas(range, value));
   }
 
   /** Wait until `containerAt` knows a container; undefined after `ms`. */
@@ -259,6 +273,16 @@ function leadsTo(c: ClassPlan, { address, port, proto }: Resolver): boolean {
 }
 
 const MAX_UNATTRIBUTED = 4_096;
+
+function subnetsWithUnattributed({ vethMap, unattributed }: AppliedState): readonly Range[] {
+  const masters = new Set(
+    vethMap.unbound.flatMap(({ index, master }) => (unattributed.has(index) ? (master ?? []) : [])),
+  );
+  return [...vethMap.bridges.values()]
+    .filter(({ link }) => masters.has(link.index))
+    .flatMap(({ network }) => network.subnets)
+    .flatMap((text) => parseCidr(networkOf(text)?.text ?? '') ?? []);
+}
 
 function entryMatches(pe: PolicyEntry, name: string): boolean {
   const target = pe.entry.target;

@@ -4,8 +4,8 @@ import type { DockerWatch } from '../../../src/docker/watch.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import type { DockerView } from '../../../src/policy/container.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
-import type { AppliedState } from '../../../src/ruleset/applied-state.js';
-import type { Subject } from '../../../src/ruleset/desired-state.js';
+import type { AppliedState, ManagedBridge } from '../../../src/ruleset/applied-state.js';
+import { type Subject, UNATTRIBUTED_ID } from '../../../src/ruleset/desired-state.js';
 import { input, member } from '../ruleset/sample.js';
 
 const INSIDE = [parseCidr('45.45.0.0/24') as Range];
@@ -26,7 +26,8 @@ function policyOf(...members: Subject[]): NamesPolicy {
     threats: NO_THREATS,
     docker: dockerOf({ starting: new Set(), attached: new Set() }),
   });
-  const state: Pick<AppliedState, 'subjects' | 'vethMap' | 'input'> = {
+  const state: Pick<AppliedState, 'subjects' | 'vethMap' | 'input' | 'unattributed'> = {
+    unattributed: new Set(),
     subjects: new Map(members.map((m) => [m.id, m])),
     vethMap: {
       bindings: new Map(),
@@ -81,6 +82,60 @@ describe('where answers go', () => {
   });
 });
 
+describe('the client of a query', () => {
+  const GATEWAY = '172.30.0.1';
+  const BOUND = '172.30.0.7';
+  const bridge = (index: number, ...subnets: string[]) =>
+    ({ link: { index }, network: { subnets } }) as unknown as ManagedBridge;
+  /** A bridge (3) with a bound and an unbound veth (7, 8), and one (4) with another unbound veth (9). */
+  const stateWith = (unattributed: readonly number[]): AppliedState =>
+    ({
+      subjects: new Map(),
+      vethMap: {
+        bindings: new Map([[7, { ifindex: 7, container: 'c', ip4: BOUND }]]),
+        bridges: new Map([
+          ['a', bridge(3, '172.30.0.0/24', 'fd00::/64')],
+          ['b', bridge(4, '172.31.0.0/24')],
+        ]),
+        unbound: [
+          { index: 8, master: 3 },
+          { index: 9, master: 4 },
+        ],
+      },
+      unattributed: new Set(unattributed),
+    }) as unknown as AppliedState;
+  const withHost = (): NamesPolicy =>
+    new NamesPolicy({
+      prefix: 'DB',
+      kernel: { hostAddresses: () => new Set([GATEWAY]) },
+      threats: NO_THREATS,
+      docker: dockerOf({ starting: new Set(), attached: new Set() }),
+    });
+
+  it('is unattributed from any free address of a network with such a veth, though no held packet announced it', () => {
+    const policy = withHost();
+    policy.applied(stateWith([8]));
+    expect(['172.30.0.9', 'fd00::9'].map((a) => policy.containerAt(a))).toEqual([
+      UNATTRIBUTED_ID,
+      UNATTRIBUTED_ID,
+    ]);
+    expect(policy.containerAt(BOUND)).toBe('c');
+    for (const other of [GATEWAY, '172.31.0.9', '8.8.8.8', 'fd01::9', 'x'])
+      expect(policy.containerAt(other)).toBeUndefined();
+  });
+
+  it('is unknown where no veth is proven to belong to no container, and once that veth has gone', () => {
+    const policy = withHost();
+    policy.applied(stateWith([]));
+    expect(policy.containerAt('172.30.0.9')).toBeUndefined();
+    policy.applied(stateWith([8]));
+    policy.applied(stateWith([9]));
+    expect(policy.containerAt('172.30.0.9')).toBeUndefined();
+    policy.unattributedSender('172.30.0.9');
+    expect(policy.containerAt('172.30.0.9')).toBe(UNATTRIBUTED_ID);
+  });
+});
+
 describe('a question of a container whose networks are not known', () => {
   beforeEach(() => void vi.useFakeTimers());
   afterEach(() => void vi.useRealTimers());
@@ -97,7 +152,8 @@ describe('a question of a container whose networks are not known', () => {
       policy.applied({
         view: { attached: new Set(live.attached) },
         subjects: new Map(),
-        vethMap: { bindings: new Map() },
+        vethMap: { bindings: new Map(), bridges: new Map(), unbound: [] },
+        unattributed: new Set(),
       } as unknown as AppliedState);
     apply();
     let answer: boolean | undefined;
