@@ -42,10 +42,20 @@ const MAX_WAITING = 4_096;
 const MAX_WAITING_OF_ONE = 1_024;
 const HOST = -1;
 
+interface Waiting {
+  readonly packet: HeldPacket;
+  readonly since: number;
+  /**
+   * When a state with its veth was first applied. A veth can be newer than the state: the list of Docker that was requested with
+   * its first packet cannot attribute it yet, and the packet waits for another one.
+   */
+  vethSince?: number;
+}
+
 /** Packets of unknown veths wait here until the container of the veth is proven; then they are repeated once. */
 export class PacketHold implements Disposable {
   readonly #o: PacketHoldParts;
-  readonly #waiting = new Map<number, { packet: HeldPacket; since: number }>();
+  readonly #waiting = new Map<number, Waiting>();
   /** Number of waiting packets by the ifindex bits that their marks carry, or HOST. */
   readonly #shares = new Map<number, number>();
   #queue: Queue | undefined;
@@ -77,7 +87,9 @@ export class PacketHold implements Disposable {
       this.#drop(packet);
       return;
     }
-    this.#waiting.set(packet.id, { packet, since });
+    const waiting = { packet, since };
+    this.#noteVeth(waiting);
+    this.#waiting.set(packet.id, waiting);
     this.#shares.set(this.#senderOf(packet), share + 1);
     this.#o.classifier.request(this.waitingVeths);
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS);
@@ -85,8 +97,16 @@ export class PacketHold implements Disposable {
 
   /** Decide waiting packets again: the rules in the kernel have changed. */
   settle(): void {
-    for (const { packet, since } of [...this.#waiting.values()])
-      if (this.#decide(packet, since)) this.#forget(packet);
+    for (const waiting of [...this.#waiting.values()]) {
+      if (this.#decide(waiting.packet, waiting.since)) this.#forget(waiting.packet);
+      else this.#noteVeth(waiting);
+    }
+  }
+
+  #noteVeth(waiting: Waiting): void {
+    const state = this.#o.applied.value;
+    if (waiting.vethSince !== undefined || waiting.packet.isLocal || !state) return;
+    if (this.#vethOf(waiting.packet, state) !== undefined) waiting.vethSince = this.#o.now();
   }
 
   /** The veths with waiting packets, by ifindex. */
@@ -130,12 +150,13 @@ export class PacketHold implements Disposable {
   #sweep(): void {
     this.#timer = undefined;
     const late = new Map<number, number>();
-    for (const { packet, since } of [...this.#waiting.values()]) {
+    for (const waiting of [...this.#waiting.values()]) {
+      const { packet, since } = waiting;
       if (this.#o.now() - since < DEADLINE_MS) continue;
       const sender = this.#senderOf(packet);
       const share = late.get(sender) ?? 0;
       late.set(sender, share + 1);
-      if (share < LATE_OF_ONE && this.#mayStay(since)) continue;
+      if (share < LATE_OF_ONE && this.#mayStay(waiting)) continue;
       this.#forget(packet);
       this.counts.expired += 1;
       this.#drop(packet);
@@ -145,8 +166,8 @@ export class PacketHold implements Disposable {
     this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS);
   }
 
-  #mayStay(since: number): boolean {
-    return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(since);
+  #mayStay({ since, vethSince = since }: Waiting): boolean {
+    return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(vethSince);
   }
 
   #drop(packet: HeldPacket): void {

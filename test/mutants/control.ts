@@ -52,8 +52,8 @@ export const CONTROL: readonly Mutant[] = [
     id: 'hold-never-expires',
     what: 'a held packet of no known container waits without an end while Docker does not answer',
     file: 'src/enforce/packet-hold.ts',
-    from: 'return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(since);',
-    to: 'return this.#o.classifier.isAwaited(since);',
+    from: 'return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(vethSince);',
+    to: 'return this.#o.classifier.isAwaited(vethSince);',
     killedBy: {
       file: 'test/pure/enforce/packet-hold.test.ts',
       test: 'while an answer is outstanding, ten seconds and no longer',
@@ -63,7 +63,7 @@ export const CONTROL: readonly Mutant[] = [
     id: 'hold-answered',
     what: 'a held packet of which everything has been answered waits longer than two seconds',
     file: 'src/enforce/packet-hold.ts',
-    from: 'return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(since);',
+    from: 'return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(vethSince);',
     to: 'return this.#o.now() - since < LATEST_MS;',
     killedBy: {
       file: 'test/pure/enforce/packet-hold.test.ts',
@@ -71,11 +71,22 @@ export const CONTROL: readonly Mutant[] = [
     },
   },
   {
+    id: 'hold-new-veth',
+    what: 'a held packet of a veth that the answered list could not attribute is dropped after two seconds',
+    file: 'src/enforce/packet-hold.ts',
+    from: 'return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(vethSince);',
+    to: 'return this.#o.now() - since < LATEST_MS && this.#o.classifier.isAwaited(since);',
+    killedBy: {
+      file: 'test/pure/enforce/packet-hold.test.ts',
+      test: 'for another list, when its veth is newer than the links that the answered one was compared with',
+    },
+  },
+  {
     id: 'hold-late-share',
     what: 'while Docker is late one flooded veth keeps the room of all others',
     file: 'src/enforce/packet-hold.ts',
-    from: 'if (share < LATE_OF_ONE && this.#mayStay(since)) continue;',
-    to: 'if (this.#mayStay(since)) continue;',
+    from: 'if (share < LATE_OF_ONE && this.#mayStay(waiting)) continue;',
+    to: 'if (this.#mayStay(waiting)) continue;',
     killedBy: {
       file: 'test/pure/enforce/packet-hold.test.ts',
       test: 'more than two seconds for the first packets of a veth only',

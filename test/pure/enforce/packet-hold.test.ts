@@ -63,6 +63,7 @@ function holding(world: World) {
   let w = world;
   let now = 0;
   let isAwaited = false;
+  let answered = Number.POSITIVE_INFINITY;
   const verdicts: [number, string, number?][] = [];
   const strangers: string[] = [];
   let asked = 0;
@@ -73,7 +74,7 @@ function holding(world: World) {
         return stateOf(w);
       },
     },
-    classifier: { request: () => asked++, isAwaited: () => isAwaited },
+    classifier: { request: () => asked++, isAwaited: (since) => isAwaited || answered <= since },
     names: { unattributedSender: (src) => strangers.push(src) },
     now: () => now,
   });
@@ -94,6 +95,10 @@ function holding(world: World) {
         now += 250;
         await vi.advanceTimersByTimeAsync(250);
       }
+    },
+    /** The newest list of Docker that has been answered was requested at this time. */
+    answer: (at: number) => {
+      answered = at;
     },
     settle: (next: World, at = now) => {
       w = next;
@@ -261,6 +266,19 @@ describe('how long a packet waits', () => {
     await h.wait(1_000, true);
     await h.wait(1_250, false);
     expect(h.verdicts.at(-1)).toEqual([2, 'drop']);
+  });
+
+  it('for another list, when its veth is newer than the links that the answered one was compared with', async () => {
+    const h = holding({ veths: [] });
+    h.hold.take(packet());
+    await h.wait(1_500, false);
+    h.answer(1);
+    h.settle({ veths: [7] }); // the pass of that list is the first that knows the veth
+    await h.wait(2_000, false);
+    expect(h.verdicts).toEqual([]);
+    h.answer(1_501);
+    await h.wait(250, false);
+    expect(h.verdicts).toEqual([[1, 'drop']]);
   });
 
   it('more than two seconds for the first packets of a veth only: a flood leaves room for others', async () => {
