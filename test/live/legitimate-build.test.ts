@@ -48,13 +48,10 @@ async function rides(side: 1 | 2): Promise<Rides> {
   });
   for (const f of flows) await victim.probe('udp', f.to, f.dport, 'own', '--local-port', f.sport);
   const arrived = async (text: string): Promise<string[]> => {
-    const seen: string[] = [];
-    for (const f of flows) {
-      await ride(lab, gateway, { ...f, text });
-      const packets = { direction: 'out', dst: f.to, payloadIncludes: text } as const;
-      if ((await lab.sniffer.count(packets)) > 0) seen.push(f.family);
-    }
-    return seen;
+    await Promise.all(flows.map((f) => ride(lab, gateway, { ...f, text })));
+    const out = { direction: 'out', payloadIncludes: text } as const;
+    const counts = await Promise.all(flows.map((f) => lab.sniffer.count({ ...out, dst: f.to })));
+    return flows.filter((_, i) => (counts[i] ?? 0) > 0).map((f) => f.family);
   };
   const beside = await arrived('rider');
   await victim.remove();
@@ -77,19 +74,24 @@ afterAll(() => lab?.down());
 /** What a RUN step of a build reached, as the image that came of it tells. */
 async function built(buildkit: string, ...args: string[]): Promise<string[]> {
   const tries = NAMES.map((name) => `if wget -q -T 8 -O /dev/null http://${name}/; then echo ${name}; fi`);
-  const input = `FROM busybox:lab\nRUN { ${tries.join('; ')}; } >/reached\n`;
+  const input = `FROM busybox:lab\nRUN { ${tries.join('; ')}; } >/reached 2>&1\n`;
   const env = { ...lab.view.env, DOCKER_BUILDKIT: buildkit };
   await lab.dockerResult(['build', '--no-cache', '-t', 'made', ...args, '-'], { input, env });
   const { stdout } = await lab.run({ image: 'made', node: false, network: 'none', cmd: ['cat', '/reached'] });
-  return stdout.split('\n').filter((l) => l !== '');
+  output = stdout;
+  return stdout.split('\n').filter((l) => NAMES.includes(l));
 }
+/** For a failure: what the step of the newest build printed, and the end of the log. */
+let output = '';
+const why = (): string => `${output}\n${drawbridge.logs().slice(-2_000)}`;
 async function configure(config: Readonly<Record<string, unknown>>): Promise<void> {
   drawbridge.configure(config);
   await drawbridge.restart();
 }
 
 it.each(BUILDERS)('unless set otherwise its steps are observed: %s', async (_, buildkit) => {
-  expect(await built(buildkit)).toEqual(NAMES);
+  const reached = await built(buildkit);
+  expect(reached, why()).toEqual(NAMES);
 });
 it('a build in the host’s network', async () => {
   expect(await built('1', '--network', 'host')).toEqual(NAMES);
@@ -111,7 +113,8 @@ describe('with unattributed and default enforced', () => {
   it.each(BUILDERS)('steps reach their lists and nothing else: %s', async (_, buildkit, own, other) => {
     await lab.sniffer.clear();
     await lab.dns.clearLog();
-    expect(await built(buildkit)).toEqual([own.name]);
+    const reached = await built(buildkit);
+    expect(reached, why()).toEqual([own.name]);
     expect(await lab.sniffer.count({ direction: 'out', dst: [DENIED.at, other.at] })).toBe(0);
     expect(await lab.sniffer.count({ direction: 'out', dst: own.at })).toBeGreaterThan(0);
     const asked = (await lab.dns.queries('build.test')).map((q) => q.name);
