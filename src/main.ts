@@ -16,6 +16,7 @@ const host: Host = {
   env: process.env,
   user: process.env.SUDO_USER || userName(),
   start: async (config, log, former) => {
+    (await import('./lib/heap.js')).keepHeapSmall();
     const { runService } = await import('./run-service.js');
     return runService({ config, log, former });
   },

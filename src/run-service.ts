@@ -17,6 +17,7 @@ import { Counts } from './kernel/counts.js';
 import { exec } from './kernel/exec.js';
 import { DisposalStack } from './lib/async.js';
 import { Faults } from './lib/faults.js';
+import { collectGarbage } from './lib/heap.js';
 import type { Logger } from './lib/log.js';
 import { Turns } from './lib/shared-read.js';
 import { VERSION } from './lib/version.js';
@@ -269,6 +270,8 @@ async function serve(app: App): Promise<Service> {
   parts.add(() => server.close());
   const localSocket = localSocketOf(config);
   await listen(server, { address: config.api.listen, localSocket, tokens: changes.tokens.count, log });
+  const resting = setTimeout(collectGarbage, REST_MS).unref();
+  parts.add(async () => clearTimeout(resting));
   const { ready, reason } = views.ready();
   const facts = { api: config.api.listen, containers: app.applied.value?.subjects.size ?? 0 };
   if (ready) log.info(facts, `ready: ${reason}`);
@@ -285,6 +288,8 @@ const NAMESPACES_MS = 5_000;
 /** A pass that reads the kernel again takes less, also on a busy host. */
 const RESYNC_MS = 60_000;
 const COUNTS_MS = 60_000;
+/** What the start and its first passes have to do is done by then. */
+const REST_MS = 10_000;
 /** A pass over thousands of containers on a busy host takes some tens of seconds. */
 const STUCK_PASS_MS = 180_000;
 const stuckPass = (ms: number): string | undefined =>

@@ -51,6 +51,11 @@ export class Fetcher {
   readonly imageLabels = (imageId: string): Readonly<Record<string, string>> | undefined =>
     this.#images.get(imageId);
 
+  /** Containers that are being inspected, or wait for it; one whose answer is being entered still counts. */
+  get inspecting(): number {
+    return this.#inspects.size;
+  }
+
   want(wants: readonly Want[]): void {
     for (const want of wants) {
       if (want.kind === 'network') this.#networks.request(want.id);

@@ -29,6 +29,9 @@ export type ViewListener = (view: DockerView, change: ViewChange) => void;
 const RESYNC_MS = 30_000;
 /** A healthy engine answers within milliseconds, an inspect of a container that starts within 200. */
 const SILENT_MS = 2_000;
+/** Nothing that the first packets of a container need comes from its inspect. Many are inspected at once only after a start or an outage. */
+const GATHER_MS = { few: 20, many: 200 };
+const MANY = 64;
 
 export class DockerWatch implements AsyncDisposable {
   readonly #options: WatchOptions;
@@ -40,7 +43,9 @@ export class DockerWatch implements AsyncDisposable {
   readonly #stream: EventStream;
   #view: DockerView;
   #meta = { listings: 0, listBegan: Number.NEGATIVE_INFINITY, connected: false };
-  #rootDir = '';
+  #rootDir: Promise<string> | undefined;
+  /** Inspects whose publication waits for those of others, and for how long it may. */
+  #gathered: { change: ViewChange; changed: boolean; readonly timer: NodeJS.Timeout } | undefined;
 
   constructor(options: WatchOptions) {
     this.#options = options;
@@ -116,13 +121,25 @@ export class DockerWatch implements AsyncDisposable {
     const all = this.#state.containers;
     const t = all.get(id);
     const owner = all.get((t && namespaceOwner(t, all)) ?? id);
-    if (this.#rootDir === '') this.#rootDir = (await this.daemonInfo()).rootDir;
     const sandboxKey = owner?.privileges?.sandboxKey ?? '';
-    return readResolver({ rootDir: this.#rootDir, id: owner?.id ?? id, sandboxKey });
+    return readResolver({ rootDir: await this.#askRootDir(), id: owner?.id ?? id, sandboxKey });
+  }
+
+  /** The engine is asked once for each connection: after a start, the resolvers of all containers are read at the same time. */
+  #askRootDir(): Promise<string> {
+    if (this.#rootDir) return this.#rootDir;
+    const asked = this.daemonInfo().then((d) => d.rootDir);
+    const forget = (): void => {
+      if (this.#rootDir === asked) this.#rootDir = undefined;
+    };
+    this.#rootDir = asked;
+    asked.then((dir) => dir === '' && forget(), forget);
+    return asked;
   }
 
   async close(): Promise<void> {
     this.#listeners.clear();
+    clearTimeout(this.#gathered?.timer);
     this.#fetcher.clear();
     await this.#stream.close();
   }
@@ -150,8 +167,28 @@ export class DockerWatch implements AsyncDisposable {
   #take(outcome: Outcome, change: ViewChange): void {
     // Requests first: a listener may take long.
     this.#fetcher.want(outcome.wants);
-    if (outcome.changed) this.#publish(change);
+    if (change.kind === 'inspect' && change.object === 'container') this.#gather(outcome, change);
+    else if (outcome.changed) this.#publish(change);
     else this.#view = this.#derive(); // nothing has changed, but the view is confirmed until a later time
+  }
+
+  /**
+   * After a start every container is inspected, and each publication costs as much as all containers together: while further
+   * inspects are under way, those of some milliseconds share one.
+   */
+  #gather({ changed }: Outcome, change: ViewChange): void {
+    const left = this.#fetcher.inspecting - 1; // without this one
+    const ms = left > MANY ? GATHER_MS.many : GATHER_MS.few;
+    const timer = this.#gathered?.timer ?? setTimeout(() => this.#publishInspects(), ms);
+    this.#gathered = { change, changed: changed || this.#gathered?.changed === true, timer };
+    if (left === 0) this.#publishInspects();
+  }
+
+  #publishInspects(): void {
+    const gathered = this.#gathered;
+    this.#gathered = undefined;
+    clearTimeout(gathered?.timer);
+    if (gathered?.changed) this.#publish(gathered.change);
   }
 
   async #list(): Promise<void> {
@@ -171,7 +208,7 @@ export class DockerWatch implements AsyncDisposable {
 
   async #connected(): Promise<void> {
     this.#state.invalidateInspects();
-    this.#rootDir = '';
+    this.#rootDir = undefined;
     await this.#lists.run();
     this.#meta.connected = true;
     this.#publish({ kind: 'connected' });

@@ -1,85 +1,23 @@
 import type { DnsService } from '../dns/dns-service.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import { LegacyTables, RulesMonitor } from '../kernel/rules-monitor.js';
 import { DisposalStack } from '../lib/async.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { KernelConfig, SetDesired } from '../ruleset/desired-state.js';
-import type { Flow } from '../ruleset/flow.js';
-import type { Marks } from '../ruleset/marks.js';
+import type { DesiredState, KernelConfig, SetDesired } from '../ruleset/desired-state.js';
 import { recordSet } from '../ruleset/naming.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import type { HostMode } from './host-cgroups.js';
+import { TtlExtender } from './learned-sets.js';
 import type { EnforcementPass } from './pass.js';
 import type { Reconciler } from './reconciler.js';
-
-interface TtlExtenderOptions {
-  readonly dns: DnsService;
-  readonly flows: Conntrack;
-  readonly marks: Marks;
-  readonly applied: Pick<Current<AppliedState>, 'value'>;
-  readonly log: Logger;
-}
-const EVERY_MS = 20_000;
-const AHEAD_MS = 60_000;
-const EXTENSION_MS = 120_000;
-
-/** Keeps an address permitted beyond its TTL while the container has a live flow to it. */
-class TtlExtender implements AsyncDisposable {
-  readonly #o: TtlExtenderOptions;
-  readonly #timer: NodeJS.Timeout;
-  #running: Promise<void> = Promise.resolve();
-
-  constructor(options: TtlExtenderOptions) {
-    this.#o = options;
-    this.#timer = setInterval(() => {
-      this.#running = this.extendInUse().catch((e: unknown) =>
-        options.log.warn({ err: String(e) }, 'cannot list which resolved addresses are in use'),
-      );
-    }, EVERY_MS);
-  }
-
-  async extendInUse(): Promise<void> {
-    const facts = this.#o.dns.expiring(AHEAD_MS);
-    if (facts.length === 0) return;
-    const busy = await this.#busy();
-    for (const f of facts)
-      if (busy.has(`${f.container} ${f.address}`))
-        await this.#o.dns.extend(f.container, f.address, Date.now() + EXTENSION_MS);
-  }
-
-  /** "CONTAINER ADDRESS" of every live flow: one dump a family, whatever the number of containers. */
-  async #busy(): Promise<ReadonlySet<string>> {
-    const { flows, applied } = this.#o;
-    const owners = new Map<string, string>();
-    for (const b of applied.value?.vethMap.bindings.values() ?? [])
-      for (const a of [b.ip4, b.ip6]) if (a !== undefined) owners.set(a, b.container);
-    const all = [...(await flows.flows(4)), ...(await flows.flows(6))];
-    const hosted = this.#hosted();
-    const ownerOf = (f: Flow): string | undefined =>
-      hosted.get((f.mark & this.#o.marks.identity) >>> this.#o.marks.shift) ?? owners.get(f.orig.src);
-    return new Set(all.map((f) => `${ownerOf(f)} ${f.reply.src}`));
-  }
-
-  /** Containers in the host's network, by the identity that marks their flows. */
-  #hosted(): ReadonlyMap<number, string> {
-    const members = [...(this.#o.applied.value?.subjects.values() ?? [])];
-    return new Map(members.filter((m) => m.host).map((m) => [m.identity, m.id]));
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    clearInterval(this.#timer);
-    await this.#running;
-  }
-}
 
 export interface MaintenanceParts {
   readonly shape: KernelConfig;
   readonly kernel: Kernel;
   readonly dns: DnsService;
-  readonly threats: Pick<ActiveThreats, 'resting' | 'lost' | 'repair'>;
+  readonly threats: Pick<ActiveThreats, 'resting' | 'sets' | 'lost' | 'repair'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly pass: Pick<EnforcementPass, 'wanted'>;
   readonly reconciler: Reconciler;
@@ -139,18 +77,40 @@ export class Maintenance implements AsyncDisposable {
 const SETTLE_MS = 150;
 /** The result of a check that a pass has overtaken does not count; after so many a pass reads the kernel itself. */
 const TRIES = 3;
+/** Everything is read again after this time, also if nothing shows a change. */
+const COMPLETE_MS = 300_000;
+
+/** What the kernel showed before a complete comparison that has found nothing to do. */
+interface Proof {
+  /** The count of all changes of nf_tables, and what each static set holds. */
+  readonly stamp: string;
+  /** Passes until then: each can change the kernel. */
+  readonly passes: number;
+  readonly desired: DesiredState;
+  readonly at: number;
+}
+
+/** Their members belong to the rules. Those of learned sets and of threats are checked otherwise. */
+const staticSets = ({ sets }: DesiredState): readonly string[] =>
+  [...sets.values()].filter((s) => !s.timed && !s.isThreats).map((s) => s.name);
+
+export interface DriftParts extends Pick<MaintenanceParts, 'applied' | 'pass' | 'hostMode' | 'log'> {
+  readonly kernel: Pick<Kernel, 'stamp' | 'plan' | 'isRoutingChanged'>;
+  readonly reconciler: Pick<Reconciler, 'resting' | 'waiting' | 'trigger'>;
+}
 
 /** Checks next to the passes whether another process has changed the rules, so that no first packet waits for the check. */
-class DriftMonitor {
-  readonly #o: MaintenanceParts;
+export class DriftMonitor {
+  readonly #o: DriftParts;
   #timer: NodeJS.Timeout | undefined;
   #isChecking = false;
   #again = false;
   #tries = 0;
   #what = '';
   #checkedAt: number | undefined;
+  #proof: Proof | undefined;
 
-  constructor(parts: MaintenanceParts) {
+  constructor(parts: DriftParts) {
     this.#o = parts;
   }
 
@@ -164,6 +124,29 @@ class DriftMonitor {
     this.#what ||= what;
     this.#again = this.#isChecking;
     if (!this.#isChecking) this.#timer ??= setTimeout(() => void this.#check(), SETTLE_MS);
+  }
+
+  /** A complete comparison starts several processes: it is left out while the kernel proves that nothing has changed since the last. */
+  async checkRegularly(): Promise<void> {
+    const began = performance.now();
+    if (await this.#isUnchanged(began)) this.#checkedAt = began;
+    else this.suspect('periodic check');
+  }
+
+  async #isUnchanged(now: number): Promise<boolean> {
+    const { reconciler, applied, kernel } = this.#o;
+    const proof = this.#proof;
+    if (!proof || now - proof.at > COMPLETE_MS || reconciler.waiting) return false;
+    const isOvertaken = (): boolean =>
+      reconciler.resting !== proof.passes || applied.value?.desired !== proof.desired;
+    if (isOvertaken() || (await kernel.stamp(staticSets(proof.desired))) !== proof.stamp) return false;
+    return !(await kernel.isRoutingChanged()) && !isOvertaken();
+  }
+
+  /** The kernel counts no changes of iptables-legacy: there every comparison is a complete one. */
+  async #stamp(desired: DesiredState | undefined): Promise<string | undefined> {
+    if (!desired || this.#o.hostMode.isLegacy) return undefined;
+    return this.#o.kernel.stamp(staticSets(desired)).catch(() => undefined);
   }
 
   repair(what: string): void {
@@ -181,6 +164,9 @@ class DriftMonitor {
     this.#again = false;
     const before = reconciler.resting;
     const began = performance.now();
+    const desired = this.#o.applied.value?.desired;
+    this.#proof = undefined;
+    const stamp = await this.#stamp(desired); // before the reading: a change in between must show in the next one
     const steps = await this.#missingSteps().catch((e: unknown) => {
       log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a check of the kernel failed');
       return 1;
@@ -188,6 +174,8 @@ class DriftMonitor {
     this.#isChecking = false;
     if (steps === 0) this.#checkedAt = began;
     const isOvertaken = before === undefined || reconciler.resting !== before;
+    if (steps === 0 && !isOvertaken && desired && stamp !== undefined)
+      this.#proof = { stamp, passes: before, desired, at: began };
     this.#conclude(steps, isOvertaken);
   }
 
@@ -221,6 +209,8 @@ class DriftMonitor {
 const BEAT_MS = 400;
 /** The rules are checked without any report of a change every so many beats. */
 const FULL_CHECK_BEATS = 50;
+/** So many sets of containers are checked with each beat, in turn: the cost of a beat does not grow with the number of containers. */
+const SETS_A_BEAT = 100;
 const PURGE_BEATS = 150;
 /** Set members that expire within this time may be gone already. */
 const SOON_MS = 2_000;
@@ -241,6 +231,8 @@ class Heartbeat implements AsyncDisposable {
   #beats = 0;
   #tables: string | undefined;
   #hasRecord = false;
+  /** The sets of containers that have had no turn yet. */
+  #turn: Iterator<string> | undefined;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void>;
@@ -257,7 +249,7 @@ class Heartbeat implements AsyncDisposable {
     const { drift } = this.#findings;
     try {
       await kernel.heartbeat();
-      if (this.#beats % FULL_CHECK_BEATS === FULL_CHECK_BEATS - 1) drift.suspect('periodic check');
+      if (this.#beats % FULL_CHECK_BEATS === FULL_CHECK_BEATS - 1) await drift.checkRegularly();
       else await this.#checkSets();
       this.#checkTables();
       if (this.#beats % PURGE_BEATS === 0) dns.purge();
@@ -277,27 +269,61 @@ class Heartbeat implements AsyncDisposable {
     this.#tables = now;
   }
 
-  /** A set that is gone or has lost members: another process destroyed or flushed it. */
+  /**
+   * A set that is gone or has lost members: another process destroyed or flushed it. Sets of threats are checked with each beat: they
+   * deny. The others permit, so that an empty one keeps what is closed closed.
+   */
   async #checkSets(): Promise<void> {
-    const { reconciler, threats, kernel, applied } = this.#o;
+    const { reconciler, threats, applied } = this.#o;
     const { drift } = this.#findings;
     const before = reconciler.resting;
     if (before === undefined) return;
     const loads = threats.resting;
-    const headers = new Map((await kernel.sets.headers()).map((h) => [h.name, h.entries]));
-    this.#checkThreats(headers, loads);
-    this.#checkRecord(headers);
+    const entries = await this.#entries([...threats.sets, this.#record]);
+    this.#checkThreats(entries, loads);
+    this.#checkRecord(entries);
     const state = applied.value;
-    if (!state || reconciler.resting !== before) return; // the changes of a pass are no tampering
-    for (const set of state.desired.sets.values()) {
-      const entries = headers.get(set.name);
-      if (entries === undefined) return drift.suspect(`set ${set.name} is gone`);
-      if (!set.timed && entries < set.members.length)
-        return drift.suspect(`set ${set.name} has lost members`);
+    if (!state) return;
+    const due = this.#nextSets(state.desired);
+    const found = await this.#entries(due.map((s) => s.name));
+    if (reconciler.resting !== before) return; // the changes of a pass are no tampering
+    for (const set of due) {
+      const count = found.get(set.name);
+      if (count === undefined) return drift.suspect(`set ${set.name} is gone`);
+      if (!set.timed && count < set.members.length) return drift.suspect(`set ${set.name} has lost members`);
       // Only a pass can repair it, since only the ledger knows its members.
-      if (set.timed && entries === 0 && this.#shouldHaveMembers(set))
+      if (set.timed && count === 0 && this.#shouldHaveMembers(set))
         return drift.repair(`set ${set.name} has lost its members`);
     }
+  }
+
+  /** The sets that are due in this beat; each has its turn before any has a second one. */
+  #nextSets({ sets }: DesiredState): readonly SetDesired[] {
+    const due = new Map<string, SetDesired>();
+    for (let tries = 0; tries < 2 && due.size < SETS_A_BEAT; tries++) {
+      this.#turn ??= sets.keys();
+      for (let next = this.#turn.next(); ; next = this.#turn.next()) {
+        if (next.done) {
+          this.#turn = undefined;
+          break;
+        }
+        const set = sets.get(next.value);
+        if (set) due.set(set.name, set);
+        if (due.size === SETS_A_BEAT) break;
+      }
+    }
+    return [...due.values()];
+  }
+
+  /** How many entries each of these sets has; without those that do not exist. */
+  async #entries(names: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    const { sets } = this.#o.kernel;
+    const found = new Map<string, number>();
+    for (const name of names) {
+      const header = await sets.header(name);
+      if (header) found.set(name, header.entries);
+    }
+    return found;
   }
 
   /** The record is written some time after the start, and removed by Drawbridge only in a teardown. */

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Logger } from '../lib/log.js';
 import type { HostLink } from '../ruleset/applied-state.js';
 import { type ForwardingInput, forwardingOf, neighbourRoutes } from '../ruleset/bridge-forwarding.js';
@@ -23,6 +24,8 @@ import { type SocketEnds, socketsIn } from './sockets.js';
 
 /** The longest time for which DNS queries of observed containers get no reply after a crash. */
 const HEARTBEAT_SECONDS = 3;
+/** Sets that are read before other tasks have their turn. */
+const STAMPED_AT_ONCE = 50;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
 
 const linkChange = ({ kind }: { readonly kind?: string }, isNew: boolean): 'veth' | 'link' | 'link state' =>
@@ -161,6 +164,19 @@ export class Kernel implements AsyncDisposable {
     this.#plane.invalidate();
     this.forwarding.invalidate();
     this.#routing.invalidate();
+  }
+
+  /**
+   * A text that differs after any change of nf_tables, or of the members of these sets, by whatever program. It takes no process. Changes
+   * of iptables-legacy do not show in it. Rejects with NetlinkError.
+   */
+  async stamp(sets: readonly string[]): Promise<string> {
+    const parts = [String(this.#elements.generation())];
+    for (const [n, set] of sets.entries()) {
+      if (n % STAMPED_AT_ONCE === STAMPED_AT_ONCE - 1) await new Promise((resume) => setImmediate(resume));
+      parts.push(String(await this.sets.digest(set)));
+    }
+    return createHash('sha1').update(parts.join('\n')).digest('base64');
   }
 
   /** The ways to neighbours on bridges without an address, before any rule lets them speak. Rejects with NetlinkError. */

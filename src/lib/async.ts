@@ -207,6 +207,11 @@ export class KeyedRunner {
     this.#pump();
   }
 
+  /** Keys that wait or run. */
+  get size(): number {
+    return this.#waiting.size + this.#running.size;
+  }
+
   clear(): void {
     this.#waiting.clear();
   }

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { RefusedError } from '../lib/problem.js';
 import { GroupCommit } from './group-commit.js';
-import { isRefusal, type RedisLink } from './redis-link.js';
-import { COMMIT } from './redis-scripts.js';
+import type { RedisLink } from './redis-link.js';
+import { COMMIT, isRefusal } from './redis-scripts.js';
 import { StoreError } from './store-error.js';
 import type { Fence } from './store-interface.js';
 import { fenceError, staleError } from './stored-item.js';

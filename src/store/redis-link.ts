@@ -250,9 +250,6 @@ function abandon(redis: Redis): void {
   else redis.disconnect(true);
 }
 
-/** True when Redis refused the command, so that nothing was changed. After other errors the command may have been executed. */
-export const isRefusal = (e: unknown): e is Error => e instanceof Error && e.name === 'ReplyError';
-
 /** The interval between queries to a Sentinel, half of it random. */
 const EVERY_MS = 10_000;
 

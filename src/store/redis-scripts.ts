@@ -206,3 +206,6 @@ end
 return all
 `,
 );
+
+/** True when Redis refused the command, so that nothing was changed. After other errors the command may have been executed. */
+export const isRefusal = (e: unknown): e is Error => e instanceof Error && e.name === 'ReplyError';

@@ -8,10 +8,10 @@ import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { type EmbeddedOptions, openEmbeddedStore } from './embedded-store.js';
 import { lockFolder } from './folder-lock.js';
-import { isRefusal, type RedisLink } from './redis-link.js';
+import type { RedisLink } from './redis-link.js';
 import { LocalChanges, Replica } from './redis-replica.js';
-import { BEAT, LEASE } from './redis-scripts.js';
-import { RedisStore, type RedisStoreParts } from './redis-store.js';
+import { BEAT, isRefusal, LEASE } from './redis-scripts.js';
+import type { RedisStoreParts } from './redis-store.js';
 import { parseRedisUrl } from './redis-target.js';
 import { readOrUndefined, replaceFile } from './state-file.js';
 import { StoreError } from './store-error.js';
@@ -88,6 +88,7 @@ export async function openRedisStore(options: RedisOpenOptions): Promise<SharedS
     const dir = join(options.dir, 'redis');
     const replica = await Replica.open(dir, log);
     const local = await LocalChanges.open(join(dir, 'local.json'), log);
+    const { RedisStore } = await import('./redis-store.js'); // its client takes memory that the embedded store needs not
     const store = new RedisStore({ target, replica, local, lock, log, isLocal });
     const hasCopy = replica.position.revision > 0;
     if (!(await store.open(options.waitMs ?? WAIT_MS[hasCopy ? 'withCopy' : 'withoutCopy'])))

@@ -100,6 +100,11 @@ export class ActiveThreats {
     return this.#loading ? undefined : this.#loads;
   }
 
+  /** The sets with the loaded members. */
+  get sets(): readonly string[] {
+    return this.#sets.names;
+  }
+
   /** Sets that another process has emptied or destroyed, by the number of entries that the kernel reports for each set. */
   lost(entries: ReadonlyMap<string, number>): readonly string[] {
     return this.#sets.lost(entries);

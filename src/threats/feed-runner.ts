@@ -6,7 +6,6 @@ import type { FeedData } from './feed-data.js';
 import { type FeedSpec, sourceOf } from './feed-spec.js';
 import type { FeedSync, SyncHow } from './feed-view.js';
 import type { ThreatWorker } from './feed-worker-client.js';
-import { fetchFeed } from './fetch.js';
 import type { FetchOutcome } from './fetch-http.js';
 import type { LoadJob } from './ingest.js';
 import {
@@ -339,6 +338,7 @@ async function updateFeed(input: UpdateInput): Promise<UpdateResult> {
   const { spec, state, isWhole, accept, now } = input;
   const attempted = now();
   // Without the data of the version, "unchanged" would be no answer; to accept a version, its body is needed.
+  const { fetchFeed } = await import('./fetch.js'); // with its HTTP client it takes 11 MB: many hosts have no feeds
   const fetched = await fetchFeed(spec, isWhole && !accept ? state.validators : {});
   switch (fetched.kind) {
     case 'body':

@@ -80,6 +80,10 @@ export class ThreatSets {
     this.#translated = translated;
   }
 
+  get names(): readonly string[] {
+    return this.#members ? this.#parts(this.#members).map((p) => p.set) : [];
+  }
+
   /** Sets with a number of entries in the kernel that differs from what was loaded. */
   lost(entries: ReadonlyMap<string, number>): readonly string[] {
     if (!this.#members) return [];

@@ -2,6 +2,7 @@
  * Members and listings of ipsets over netlink (include/uapi/linux/netfilter/ipset/ip_set.h, protocol 7). The apply step
  * creates and destroys the sets.
  */
+import { createHash } from 'node:crypto';
 import {
   AF_INET,
   AF_INET6,
@@ -209,6 +210,36 @@ export class KernelSets implements Disposable {
     });
   }
 
+  /** The header of one set; undefined when there is no such set. */
+  async header(set: string): Promise<SetHeader | undefined> {
+    const [header] = await this.#listed(set, true, (body) => {
+      const decoded = decodeHeader(body);
+      return decoded.ok ? [decoded.value] : [];
+    });
+    return header;
+  }
+
+  /** A hash of all that a set holds, which differs when a member without time-out was added or removed; undefined: no such set. */
+  async digest(set: string): Promise<string | undefined> {
+    const parts = await this.#listed(set, false, (body) => [
+      createHash('sha1').update(body).digest('base64'),
+    ]);
+    return parts.length === 0 ? undefined : parts.join();
+  }
+
+  async #listed<T>(
+    set: string,
+    isHeaderOnly: boolean,
+    decode: (body: Buffer) => readonly T[],
+  ): Promise<readonly T[]> {
+    try {
+      return await this.#dump(`list set ${set}`, set, decode, isHeaderOnly);
+    } catch (error) {
+      if (isRefusal(error, 'ENOENT')) return [];
+      throw error;
+    }
+  }
+
   /** The members of one set; undefined when there is no such set. */
   async members(set: string): Promise<readonly SetMember[] | undefined> {
     try {
@@ -262,8 +293,9 @@ export class KernelSets implements Disposable {
     operation: string,
     set: string | undefined,
     decode: (body: Buffer) => readonly T[],
+    isHeaderOnly = set === undefined,
   ): Promise<T[]> {
-    const out = { type: IPSET_COMMAND.list, body: listBody(set) };
+    const out = { type: IPSET_COMMAND.list, body: listBody(set, isHeaderOnly) };
     try {
       return (await this.#dumps.dump(operation, out, (message) => decode(message.body))).flat();
     } catch (error) {

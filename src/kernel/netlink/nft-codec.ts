@@ -268,6 +268,12 @@ export class NftElements implements Disposable {
     ]);
   }
 
+  /** A count that each commit to nf_tables in this network namespace increases, by whatever program. Throws NetlinkError. */
+  generation(): number | undefined {
+    const [answer] = this.#socket.request('read the generation of nf_tables', askGeneration());
+    return answer && generationOf(answer.body);
+  }
+
   close(): void {
     this.#socket.close();
   }

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
+import { NftElements } from '../../../src/kernel/netlink/nft-codec.js';
 import { makeNamespace, type Namespace } from './lab.js';
 
 let ns: Namespace;
@@ -54,6 +55,35 @@ test('networks in sets without time-outs', async () => {
     ]),
   );
   expect(await sets.members('nets6')).toEqual([{ address: '2001:db8:1::', prefix: 48, nomatch: false }]);
+});
+
+test('the digest of a set shows that a member was replaced, and the header of one set its number', async () => {
+  ns.run('ipset', 'create', 'fixed', 'hash:net', 'family', 'inet');
+  for (const member of ['10.3.0.0/16', '10.4.0.0/16']) ns.run('ipset', 'add', 'fixed', member);
+  const before = await sets.digest('fixed');
+  expect(await sets.digest('fixed')).toBe(before);
+  ns.run('ipset', 'del', 'fixed', '10.4.0.0/16');
+  ns.run('ipset', 'add', 'fixed', '10.5.0.0/16');
+  const replaced = await sets.digest('fixed');
+  expect(replaced).toEqual(expect.any(String));
+  expect(replaced).not.toBe(before);
+  expect(await sets.header('fixed')).toMatchObject({ name: 'fixed', entries: 2 });
+  expect([await sets.header('nowhere'), await sets.digest('nowhere')]).toEqual([undefined, undefined]);
+  ns.run('ipset', 'destroy', 'fixed');
+});
+
+test('the generation of nf_tables shows changes of nft and of iptables, and no others', () => {
+  using elements = new NftElements({ namespace: ns.path });
+  const seen = [elements.generation()];
+  ns.run('nft', 'add', 'table', 'inet', 'of_others');
+  seen.push(elements.generation());
+  ns.run('iptables-nft', '-A', 'FORWARD', '-j', 'ACCEPT');
+  seen.push(elements.generation());
+  expect(new Set(seen).size).toBe(3);
+  ns.run('iptables-nft-save');
+  ns.run('nft', 'list', 'ruleset');
+  ns.run('ipset', 'add', 'nets4', '10.9.0.0/16');
+  expect(elements.generation()).toBe(seen[2]);
 });
 
 test('refusals say what is wrong', async () => {

@@ -1,0 +1,200 @@
+/**
+ * What the service costs as a host grows: the time from its start until it is ready, its memory, its idle processor time, the processes
+ * that it starts while nothing happens, and how long a grant takes.
+ * `npx tsx bench/scale.ts [--containers 1,100,1000] [--rounds 1] [--window 30] [--grants 50]`, as root.
+ * The containers are simulated (bench/simulated-engine.ts): real namespaces, processes, veths and bridges, no runtime.
+ */
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { type Drawbridge, program } from '../test/lab/drawbridge.js';
+import { Lab } from '../test/lab/lab.js';
+import { run, waitFor } from '../test/lab/process.js';
+import { median } from './harness.js';
+import { SimulatedEngine } from './simulated-engine.js';
+
+const { values } = parseArgs({
+  options: {
+    containers: { type: 'string', default: '1,100,1000' },
+    rounds: { type: 'string', default: '1' },
+    window: { type: 'string', default: '30' },
+    grants: { type: 'string', default: '50' },
+    rest: { type: 'string', default: '20' },
+    profile: { type: 'string' },
+  },
+});
+const rounds = Number(values.rounds);
+const seconds = Number(values.window);
+/** USER_HZ is 100 on every architecture of Linux that Node runs on. */
+const TICKS = 100;
+const READY_MS = 120_000;
+
+interface Measured {
+  readonly containers: number;
+  readonly restartMs: readonly number[];
+  readonly readyMs: number;
+  /** MiB. */
+  readonly memory: { readonly service: number; readonly tools: number };
+  /** Per cent of one core. */
+  readonly idle: number;
+  /** Programs that were started during the window, with their number. */
+  readonly started: readonly string[];
+  readonly grantsMs: readonly number[];
+}
+
+const labelsOf = (n: number): Readonly<Record<string, string>> => ({
+  'drawbridge.allow': `svc-${n % 40}.example.test:443, 93.184.${20 + (n % 8)}.${1 + (n % 250)}:80, any:123/udp`,
+  'com.docker.compose.project': `project-${Math.floor(n / 10)}`,
+  'com.docker.compose.service': `service-${n % 10}`,
+});
+
+const childrenOf = (pid: number): number[] =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+    .split(' ')
+    .filter((p) => p !== '')
+    .map(Number);
+const isNode = (pid: number): boolean => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('tool-runner');
+const toolProcessOf = (pid: number): number | undefined => childrenOf(pid).find(isNode);
+
+/** Clock ticks of a process and its children that have ended, in user and kernel mode. */
+function ticksOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return [11, 12, 13, 14].reduce((sum, i) => sum + Number(fields[i]), 0);
+}
+const family = (pid: number): number[] => [pid, ...childrenOf(pid)];
+const rss = (pid: number | undefined): number =>
+  pid === undefined
+    ? Number.NaN
+    : Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
+
+async function idleShare(pid: number): Promise<number> {
+  const sum = (): number => family(pid).reduce((all, p) => all + ticksOf(p), 0);
+  const before = sum();
+  await sleep(seconds * 1000);
+  return ((sum() - before) / TICKS / seconds) * 100;
+}
+
+/** Programs that the service or its tool process starts: strace waits for execve only, which costs nothing while none comes. */
+async function startedPrograms(pid: number): Promise<string[]> {
+  const pids = family(pid).flatMap((p) => ['-p', String(p)]);
+  const { stdout, stderr } = await run(
+    [
+      'timeout',
+      '-s',
+      'INT',
+      String(seconds),
+      'strace',
+      '-f',
+      '-qq',
+      '-e',
+      'trace=execve',
+      '-e',
+      'status=successful',
+      ...pids,
+    ],
+    { timeoutMs: (seconds + 20) * 1000 },
+  );
+  const counts = new Map<string, number>();
+  for (const [, file = ''] of `${stdout}${stderr}`.matchAll(/execve\("([^"]+)"/g)) {
+    const name = file.split('/').at(-1) ?? '';
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
+  return [...counts].map(([name, n]) => `${name} ${n}`);
+}
+
+async function grants(d: Drawbridge, id: string): Promise<number[]> {
+  const took: number[] = [];
+  for (let n = 0; n < Number(values.grants); n++) {
+    const path = `/v1/containers/${id}/grants`;
+    const began = performance.now();
+    const answer = await d.request('POST', path, { entry: `93.184.40.${1 + (n % 250)}:443`, for: '10m' });
+    took.push(performance.now() - began);
+    if (answer.status !== 201) throw new Error(`a grant was answered ${answer.status}: ${answer.body}`);
+    await sleep(100);
+    await d.request('DELETE', `${path}/${(JSON.parse(answer.body) as { id: string }).id}`);
+    await sleep(100);
+  }
+  return took;
+}
+
+/** From the start of the process until GET /readyz is 200. */
+async function startTime(d: Drawbridge): Promise<number> {
+  const began = performance.now();
+  d.start();
+  await waitFor(
+    'the service to be ready',
+    async () => (await d.get('/readyz').catch(() => ({ status: 0 }))).status === 200,
+    READY_MS,
+    10,
+  );
+  return performance.now() - began;
+}
+
+async function planSize(d: Drawbridge): Promise<number> {
+  const { body } = await d.get('/v1/plan');
+  return (JSON.parse(body) as { items: unknown[] }).items.length;
+}
+
+async function measure(d: Drawbridge, engine: SimulatedEngine, count: number): Promise<Measured> {
+  await engine.grow(count, labelsOf);
+  const managed = async (): Promise<number> => {
+    const { body } = await d.get('/v1/status');
+    const status = JSON.parse(body) as { containers: number };
+    return status.containers;
+  };
+  await waitFor('all containers', async () => (await managed()) >= count, READY_MS, 500);
+  await waitFor('an empty plan', async () => (await planSize(d)) === 0, READY_MS, 200);
+  const restartMs: number[] = [];
+  let readyMs = Number.NaN;
+  for (let round = 0; round < rounds; round++) {
+    await d.stop();
+    engine.requests.clear();
+    const began = performance.now();
+    restartMs.push(await startTime(d));
+    await waitFor('an empty plan', async () => (await planSize(d)) === 0, READY_MS, 50);
+    readyMs = performance.now() - began;
+    process.stderr.write(`  requests: ${[...engine.requests].map(([k, n]) => `${k} ${n}`).join(', ')}\n`);
+  }
+  await sleep(Number(values.rest) * 1000);
+  const memory = { service: rss(d.pid), tools: rss(toolProcessOf(d.pid)) };
+  const idle = await idleShare(d.pid);
+  const started = await startedPrograms(d.pid);
+  const [first] = engine.containers.keys();
+  const grantsMs = await grants(d, first ?? '');
+  return { containers: count, restartMs, readyMs, memory, idle, started, grantsMs };
+}
+
+const percentile = (all: readonly number[], p: number): number =>
+  [...all].sort((a, b) => a - b)[Math.min(all.length - 1, Math.floor(all.length * p))] ?? Number.NaN;
+
+function line(m: Measured): string {
+  const f = (n: number): string => n.toFixed(1);
+  return [
+    `${m.containers} containers`,
+    `  restart until ready  ${f(median(m.restartMs))} ms (${m.restartMs.map(f).join(', ')}); plan empty ${f(m.readyMs)} ms`,
+    `  memory (RSS)         ${f(m.memory.service)} MiB, and ${f(m.memory.tools)} MiB of the process that starts tools`,
+    `  idle                 ${m.idle.toFixed(2)} % of a core, in ${seconds} s`,
+    `  started while idle   ${m.started.length === 0 ? 'nothing' : m.started.join(', ')}, in ${seconds} s`,
+    `  a grant              p50 ${f(median(m.grantsMs))} ms, p99 ${f(percentile(m.grantsMs, 0.99))} ms (${m.grantsMs.length})`,
+  ].join('\n');
+}
+
+const lab = await Lab.up({ sniffer: false });
+try {
+  await using engine = await SimulatedEngine.begin(lab);
+  const profile = values.profile;
+  const [node = '', ...main] = program();
+  const d = lab.drawbridge({
+    config: { log: { level: 'info' }, docker: { socket: engine.socketPath } },
+    ...(profile === undefined ? {} : { program: [node, '--cpu-prof', `--cpu-prof-dir=${profile}`, ...main] }),
+  });
+  await d.ready();
+  console.log(
+    'Simulated engine: namespaces, processes, veths and bridges are real, containers and their runtime are not.',
+  );
+  for (const count of values.containers.split(',').map(Number))
+    console.log(line(await measure(d, engine, count)));
+} finally {
+  await lab.down();
+}
