@@ -1,7 +1,7 @@
 /**
  * What the service costs as a host grows: the time from its start until it is ready, its memory, its idle processor time, the processes
  * that it starts while nothing happens, and how long a grant takes.
- * `npx tsx bench/scale.ts [--containers 1,100,1000] [--rounds 1] [--window 30] [--grants 50]`, as root.
+ * `npx tsx bench/scale.ts [--containers 1,150,1000] [--rounds 1] [--window 30] [--grants 50]`, as root.
  * The containers are simulated (bench/simulated-engine.ts): real namespaces, processes, veths and bridges, no runtime.
  */
 import { readFileSync } from 'node:fs';
@@ -10,12 +10,14 @@ import { parseArgs } from 'node:util';
 import { type Drawbridge, program } from '../test/lab/drawbridge.js';
 import { Lab } from '../test/lab/lab.js';
 import { run, waitFor } from '../test/lab/process.js';
-import { median } from './harness.js';
+import { figure, median, quantile } from './harness.js';
+import { type Curve, KEEP, type Row, writeResult } from './results.js';
 import { SimulatedEngine } from './simulated-engine.js';
 
 const { values } = parseArgs({
   options: {
-    containers: { type: 'string', default: '1,100,1000' },
+    ...KEEP,
+    containers: { type: 'string', default: '1,150,1000' },
     rounds: { type: 'string', default: '1' },
     window: { type: 'string', default: '30' },
     grants: { type: 'string', default: '50' },
@@ -165,19 +167,60 @@ async function measure(d: Drawbridge, engine: SimulatedEngine, count: number): P
   return { containers: count, restartMs, readyMs, memory, idle, started, grantsMs };
 }
 
-const percentile = (all: readonly number[], p: number): number =>
-  [...all].sort((a, b) => a - b)[Math.min(all.length - 1, Math.floor(all.length * p))] ?? Number.NaN;
+const one = (value: number) => figure([value]);
+const NOTE = 'simulated containers: real namespaces, processes, veths and bridges, no runtime';
 
-function line(m: Measured): string {
-  const f = (n: number): string => n.toFixed(1);
+function rowsOf(m: Measured): Row[] {
+  const n = m.containers;
+  const started = m.started.length === 0 ? 'nothing' : m.started.join(', ');
+  const grant = (share: number, name: string): Row => ({
+    id: `grant-${n}-${name}`,
+    label: `a grant in force, ${n} containers, ${name}`,
+    unit: 'ms',
+    ours: one(quantile(m.grantsMs, share)),
+  });
   return [
-    `${m.containers} containers`,
-    `  restart until ready  ${f(median(m.restartMs))} ms (${m.restartMs.map(f).join(', ')}); plan empty ${f(m.readyMs)} ms`,
-    `  memory (RSS)         ${f(m.memory.service)} MiB, and ${f(m.memory.tools)} MiB of the process that starts tools`,
-    `  idle                 ${m.idle.toFixed(2)} % of a core, in ${seconds} s`,
-    `  started while idle   ${m.started.length === 0 ? 'nothing' : m.started.join(', ')}, in ${seconds} s`,
-    `  a grant              p50 ${f(median(m.grantsMs))} ms, p99 ${f(percentile(m.grantsMs, 0.99))} ms (${m.grantsMs.length})`,
-  ].join('\n');
+    {
+      id: `restart-${n}`,
+      label: `restart until ready, ${n} containers`,
+      unit: 'ms',
+      ours: figure(m.restartMs),
+      note: `plan empty after ${m.readyMs.toFixed(0)} ms; ${NOTE}`,
+    },
+    {
+      id: `memory-${n}`,
+      label: `memory of the service, ${n} containers`,
+      unit: 'MiB',
+      ours: one(m.memory.service),
+      note: `without the process that starts tools (${m.memory.tools.toFixed(0)} MiB)`,
+    },
+    {
+      id: `idle-${n}`,
+      label: `processor time at rest, ${n} containers`,
+      unit: '% of a core',
+      ours: one(m.idle),
+      note: `started in ${seconds} s: ${started}`,
+    },
+    ...(m.grantsMs.length === 0 ? [] : [grant(0.5, 'p50'), grant(0.99, 'p99')]),
+  ];
+}
+
+function curvesOf(all: readonly Measured[]): Curve[] {
+  const curve = (id: string, label: string, y: string, of: (m: Measured) => number): Curve => ({
+    id: `scale-${id}`,
+    label,
+    x: 'containers',
+    y,
+    log: true,
+    lines: [{ label: 'drawbridge', points: all.map((m) => [m.containers, of(m)] as const) }],
+  });
+  if (all.length < 2) return [];
+  return [
+    curve('restart', 'Restart until ready', 'ms', (m) => median(m.restartMs)),
+    curve('memory', 'Memory at rest', 'MiB', (m) => m.memory.service),
+    curve('idle', 'Processor time at rest', '% of a core', (m) => m.idle),
+    curve('grant', 'A grant in force, median', 'ms', (m) => median(m.grantsMs)),
+  ];
 }
 
 const lab = await Lab.up({ sniffer: false });
@@ -190,11 +233,16 @@ try {
     ...(profile === undefined ? {} : { program: [node, '--cpu-prof', `--cpu-prof-dir=${profile}`, ...main] }),
   });
   await d.ready();
-  console.log(
-    'Simulated engine: namespaces, processes, veths and bridges are real, containers and their runtime are not.',
-  );
+  const measured: Measured[] = [];
   for (const count of values.containers.split(',').map(Number))
-    console.log(line(await measure(d, engine, count)));
+    measured.push(await measure(d, engine, count));
+  const { containers, window } = values;
+  await writeResult(
+    'scale',
+    `npx tsx bench/scale.ts --containers ${containers} --rounds ${rounds} --window ${window}`,
+    measured.flatMap(rowsOf),
+    curvesOf(measured),
+  );
 } finally {
   await lab.down();
 }
