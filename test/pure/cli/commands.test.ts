@@ -282,6 +282,19 @@ describe('without a service', () => {
       /config\.yaml:1:1: unknown key "?defualt"?\n {2}→ did you mean "default"/,
     );
   });
+
+  it('asks a service that runs, whatever other sections have; without it, their errors are the answer', async () => {
+    await bench.serve();
+    await writeFile(bench.config, `api:\n  listen: unix:${bench.socket}\nlog:\n  level: lout\n`);
+    expect((await bench.run('status')).code).toBe(0);
+    await writeFile(bench.config, `api:\n  listen: unix:${bench.socket}.none\nlog:\n  level: lout\n`);
+    const { code, err } = await bench.run('status');
+    expect(code).toBe(1);
+    expect(err).toMatch(/config\.yaml:4:.*log\.level/);
+    expect(err).not.toMatch(/start it/);
+    await writeFile(bench.config, `api:\n  listen: unix:${bench.socket}.none\n`);
+    expect((await bench.run('status')).err).toMatch(/start it/);
+  });
 });
 
 describe('pause, lockdown and audit', () => {
