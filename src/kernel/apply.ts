@@ -219,13 +219,14 @@ async function addedOrRemoved(changes: readonly MemberChange[], sets: SetWriter)
   }
 }
 
-type Field = 'iif' | 'mark' | 'mac' | 'ip';
+type Field = 'iif' | 'mark' | 'mac' | 'ip' | 'frame';
 interface Layout {
   readonly key: readonly Field[];
   readonly data?: Field;
 }
 /** Sets and maps of the bridge table that change when a container starts or stops, as ruleset/bridge declares them. */
 const LAYOUTS: Readonly<Record<string, Layout>> = {
+  routed4: { key: ['iif', 'frame', 'ip'], data: 'mark' },
   id4: { key: ['iif', 'mac', 'ip'], data: 'mark' },
   id6: { key: ['iif', 'mac', 'ip'], data: 'mark' },
   loose: { key: ['iif'], data: 'mark' },
@@ -300,11 +301,13 @@ function rawElement(text: string, layout: Layout): RawElement | undefined {
 
 const padded = (field: Buffer): Buffer => Buffer.concat([field, Buffer.alloc(-field.length & 3)]);
 const MAC = /^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$/;
+const FRAME = /^0x[0-9a-f]{30}$/;
 const NUMBER = /^(?:0x[0-9a-f]{1,8}|\d{1,10})$/;
 
 /** In the byte order in which the kernel's registers have it: numbers of the host are little endian. */
 function bytesOf(text: string, field: Field | undefined): Buffer | undefined {
   if (field === 'ip') return addressBytes(text);
   if (field === 'mac') return MAC.test(text) ? Buffer.from(text.replaceAll(':', ''), 'hex') : undefined;
+  if (field === 'frame') return FRAME.test(text) ? Buffer.from(text.slice(2), 'hex') : undefined;
   return field !== undefined && NUMBER.test(text) ? u32le(Number(text)) : undefined;
 }

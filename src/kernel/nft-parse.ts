@@ -67,6 +67,7 @@ function elements(named: ReadonlyMap<string, readonly unknown[]>, port: (v: unkn
   const pairs = (name: string): (readonly [unknown, unknown])[] =>
     get(name).flatMap((e) => (Array.isArray(e) && e.length === 2 ? [[e[0], e[1]] as const] : []));
   return {
+    routed4: new Map(pairs('routed4').map(([k, v]) => [frameKey(k, port), Number(v)])),
     id4: new Map(pairs('id4').map(([k, v]) => [idKey(k, port), Number(v)])),
     id6: new Map(pairs('id6').map(([k, v]) => [idKey(k, port), Number(v)])),
     loose: new Map(pairs('loose').map(([k, v]) => [port(k), Number(v)])),
@@ -95,6 +96,14 @@ function elements(named: ReadonlyMap<string, readonly unknown[]>, port: (v: unkn
 function idKey(key: unknown, port: (v: unknown) => number): string {
   const parts = isObject(key) && Array.isArray(key.concat) ? key.concat : [];
   return `${port(parts[0])} . ${String(parts[1])} . ${String(parts[2])}`;
+}
+
+const FRAME_DIGITS = 30;
+/** "IFINDEX . HEAD . ADDRESS". nft prints the head as a number, without leading zeros. */
+function frameKey(key: unknown, port: (v: unknown) => number): string {
+  const parts = isObject(key) && Array.isArray(key.concat) ? key.concat : [];
+  const head = String(parts[1]).replace(/^0x/, '').padStart(FRAME_DIGITS, '0');
+  return `${port(parts[0])} . 0x${head} . ${String(parts[2])}`;
 }
 
 function macKey(key: unknown, port: (v: unknown) => number): string {

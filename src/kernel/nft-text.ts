@@ -58,6 +58,7 @@ export interface ObservedBridge extends ObservedProgram {
   readonly elements: BridgeDesired;
 }
 export const EMPTY_BRIDGE: BridgeDesired = {
+  routed4: new Map(),
   id4: new Map(),
   id6: new Map(),
   loose: new Map(),
@@ -83,7 +84,7 @@ export const EMPTY_BRIDGE: BridgeDesired = {
   rates: new Map(),
   quotas: new Map(),
 };
-const MAPS = ['id4', 'id6', 'loose', 'nameless', 'up', 'rates', 'quotas'] as const;
+const MAPS = ['routed4', 'id4', 'id6', 'loose', 'nameless', 'up', 'rates', 'quotas'] as const;
 const SETS = [
   'strict',
   'macs',

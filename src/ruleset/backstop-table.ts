@@ -10,15 +10,17 @@ export const BACKSTOP_TABLE = 'inet drawbridge_backstop';
 export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftProgram {
   return {
     table: BACKSTOP_TABLE,
-    // behind `security` (50), before conntrack confirms
+    // `forward` and `input` come after `security` (50, of iptables-nft 150) and before conntrack confirms; `early` comes before `filter`
     declarations: `
+  chain early { type filter hook forward priority -10; policy accept; }
   chain forward { type filter hook forward priority 200; policy accept; }
   chain input { type filter hook input priority 200; policy accept; }
   chain output { type filter hook output priority 200; policy accept; }
   chain host { }
   chain extended { }`,
     rules: new Map([
-      ['forward', [neverRouted(marks), ...chain(marks, [])]],
+      ['early', early(marks)],
+      ['forward', [evaluatedBefore(marks), neverRouted(marks), ...chain(marks, [])]],
       ['input', chain(marks, ['icmpv6 type { 133, 135, 136 } accept'])],
       ['output', [...senders(hostNet.exempt, 'accept'), ...senders(hostNet.gates, 'goto host')]],
       ['host', host(marks, hostNet.native === true)],
@@ -52,6 +54,31 @@ function host(marks: Marks, isNative: boolean): string[] {
     'drop',
   ];
 }
+
+/** The first byte of an IPv4 header without options: version 4, five words. It compares the family and the length at once. */
+const PLAIN_IPV4 = '@nh,0,8 0x45';
+
+/**
+ * Set the evaluated bit on packets of established flows, so that one comparison of the mark takes them past the chains of
+ * `filter` and `security`, which would let them pass because of their state. Left out are packets for which those chains do not
+ * check the state first: of unknown veths, from the queue, echo requests (limited in length) and packets with IP options or
+ * extension headers. Packets without an identity keep their mark, because other programs may compare it.
+ */
+function early(marks: Marks): string[] {
+  const established = `ct state established meta mark set meta mark | ${hex(marks.evaluated)} accept`;
+  return [
+    `meta mark & ${hex(marks.identity)} == 0 accept`,
+    `meta mark & ${hex((marks.unknown | marks.held) >>> 0)} != 0 accept`,
+    `${PLAIN_IPV4} meta l4proto != icmp ${established}`,
+    `ip6 nexthdr { tcp, udp } ${established}`,
+  ];
+}
+
+/** The other rules of the chain would accept such a packet. */
+const evaluatedBefore = (marks: Marks): string => {
+  const both = hex((marks.enforced | marks.evaluated) >>> 0);
+  return `${PLAIN_IPV4} meta mark & ${both} == ${both} accept`;
+};
 
 /** What the bridge table takes for neighbour discovery has no mark, and is never routed (RFC 4861 6.1, 7.1: hop limit 255). */
 const neverRouted = (marks: Marks): string =>

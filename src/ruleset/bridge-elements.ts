@@ -1,7 +1,7 @@
 import { type Family, formatAddress, networkOf, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import type { PortRange } from '../policy/entry.js';
 import type { Allowance, BridgeDesired, DesiredInput, Subject } from './desired-state.js';
-import { markOf, UNATTRIBUTED } from './marks.js';
+import { type Marks, markOf, UNATTRIBUTED } from './marks.js';
 import { closedElements } from './reserved-ports.js';
 
 /** Elements of the bridge table for these members and bridges. */
@@ -15,6 +15,7 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
   const macs = new Set<string>();
   const ll6 = new Set<string>();
   const up = new Map(input.bridges.flatMap((b) => b.veths.map((p) => [p, b.mac] as const)));
+  const limits = portLimits(input.subjects);
   const own4 = new Set<string>();
   const own6 = new Set<string>();
   for (const m of input.subjects) {
@@ -35,6 +36,7 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
   for (const port of input.unattributed)
     unattributed.set(port, markOf(marks, UNATTRIBUTED, input.unattributedMode));
   return {
+    routed4: routedFrames(input.subjects, up, limits, marks),
     id4,
     id6,
     loose,
@@ -52,8 +54,33 @@ export function compileBridge(input: DesiredInput): BridgeDesired {
     closed6: closedElements(input.closed ?? [], 6),
     own4,
     own6,
-    ...portLimits(input.subjects),
+    ...limits,
   };
+}
+
+/** The ethertype of IPv4, and the first byte of its header without options. */
+const PLAIN_IPV4 = '080045';
+const digits = (mac: string): string => mac.replaceAll(':', '');
+
+/**
+ * Frames with which a bound veth sends IPv4 packets to its own bridge, by their first bytes. Veths with a limit or a quota are left out,
+ * because the rule that looks this up neither limits nor counts.
+ */
+function routedFrames(
+  subjects: readonly Subject[],
+  up: ReadonlyMap<number, string>,
+  { rates, quotas }: Pick<BridgeDesired, 'rates' | 'quotas'>,
+  marks: Marks,
+): ReadonlyMap<string, number> {
+  const routed = new Map<string, number>();
+  for (const m of subjects)
+    for (const { ifindex, mac, ip4 } of m.veths) {
+      const bridge = up.get(ifindex);
+      if (ip4 === undefined || bridge === undefined || rates.has(ifindex) || quotas.has(ifindex)) continue;
+      const head = `0x${digits(bridge)}${digits(mac)}${PLAIN_IPV4}`;
+      routed.set(`${ifindex} . ${head} . ${ip4}`, markOf(marks, m.identity, m.policy.mode));
+    }
+  return routed;
 }
 
 /** Groups on the local network that an enforced container may send to: entries of one multicast address and UDP ports. */

@@ -217,7 +217,17 @@ const DELIVERED: readonly string[] = ['quota name oif map @quotas oif @strict dr
 
 export const BRIDGE_TABLE = 'drawbridge';
 
+/** Ethernet header and first byte of the IPv4 header: one comparison, where three fields would cost three (60 ns more). */
+const FRAME_HEAD = '@ll,0,120';
+/**
+ * The first rule of `ports`, for the most frequent packet: plain IPv4 to the bridge's own MAC, from a bound MAC and address, of a veth
+ * without limit and quota. For it the other rules would come to the same mark and accept it. Port 53 is limited for each veth by a
+ * later rule; the bytes at this offset are no port in ICMP and in a fragment, which then take the other rules too.
+ */
+const ROUTED = `meta mark set iif . ${FRAME_HEAD} . ip saddr map @routed4 @th,16,16 != 53 accept`;
+
 const DECLARATIONS = `
+  map routed4 { typeof meta iif . ${FRAME_HEAD} . ip saddr : meta mark; }
   map id4 { typeof meta iif . ether saddr . ip saddr : meta mark; }
   map id6 { typeof meta iif . ether saddr . ip6 saddr : meta mark; }
   map loose { typeof meta iif : meta mark; }${NAMELESS_DECLARATIONS}
@@ -335,6 +345,7 @@ function portRules(marks: Marks): string[] {
   const unknownBase = hex((marks.unknown | marks.enforced) >>> 0);
   const ifindex = `iif & ${hex(marks.ifindexMask)}${marks.shift > 0 ? ` << ${marks.shift}` : ''}`;
   return [
+    ROUTED,
     'meta iifkind != "veth" accept',
     'iif @exempt accept',
     ...SENDING,

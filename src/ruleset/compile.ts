@@ -29,7 +29,7 @@ import {
   namesFor,
   sharedSet,
 } from './naming.js';
-import { type Rule, rule } from './rules.js';
+import { type Match, type Rule, rule } from './rules.js';
 import { threatBackstop, threatChains, threatSets } from './threat-rules.js';
 import { boundChains } from './verdict-chains.js';
 
@@ -90,7 +90,7 @@ function filterTable(
     [names.input, inputChain(input, names, family, jumps)],
   ]);
   const hooks = [
-    hook('filter', 'DOCKER-USER', names.forward),
+    hook('filter', 'DOCKER-USER', names.forward, [notEvaluated(input.shape.marks)]),
     hook('filter', 'INPUT', names.input),
     hook('filter', 'OUTPUT', names.output),
   ];
@@ -151,7 +151,7 @@ function securityTable(input: DesiredInput, names: Names, family: Family): Table
     ...threatBackstop(input.shape, names, family),
   ]);
   const hooks = [
-    hook('security', 'FORWARD', names.backstop),
+    hook('security', 'FORWARD', names.backstop, [notEvaluated(input.shape.marks)]),
     hook('security', 'INPUT', names.backstopInput),
     hook('security', 'OUTPUT', names.backstopOutput),
   ];
@@ -171,10 +171,21 @@ function rawTable(input: DesiredInput, names: Names, family: Family): TableDesir
   return { family, table: 'raw', chains: hostRaw(input, names, family), hooks };
 }
 
-const hook = (table: Hook['table'], chain: string, target: string): Hook => ({
+const hook = (table: Hook['table'], chain: string, target: string, when: readonly Match[] = []): Hook => ({
   table,
   chain,
-  rule: rule([], { k: 'jump', chain: target }),
+  rule: rule(when, { k: 'jump', chain: target }),
+});
+
+/**
+ * The backstop's chain `early` set the evaluated bit on packets of established flows, and `filter` sets it on what it permits. With
+ * `failure: open` it is also set on packets of unknown veths, which `security` checks for threats.
+ */
+const notEvaluated = ({ evaluated, unknown }: Marks): Match => ({
+  k: 'mark',
+  value: evaluated,
+  mask: (evaluated | unknown) >>> 0,
+  not: true,
 });
 
 function sharedSets(input: DesiredInput, names: Names): SetDesired[] {

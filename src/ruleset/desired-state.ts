@@ -191,6 +191,8 @@ export interface TableDesired {
 
 /** Elements of the bridge table, as nft writes them. */
 export interface BridgeDesired {
+  /** "IFINDEX . HEAD . ADDRESS" of IPv4 packets to the bridge itself; the head is the Ethernet header and 0x45. */
+  readonly routed4: ReadonlyMap<string, number>;
   readonly id4: ReadonlyMap<string, number>;
   readonly id6: ReadonlyMap<string, number>;
   readonly loose: ReadonlyMap<number, number>;
