@@ -1,7 +1,7 @@
 /**
- * Bulk TCP and datagrams through the policy, and new connections a second beside 1 and 300 containers: an enforced container
- * against bare Docker, each in a lab of its own. The same of a container in the host's network, and of the host's own
- * processes. `npx tsx bench/traffic.ts [--rounds 5 --containers 300]`, as root, alone on the machine.
+ * Bulk TCP, datagrams and new connections per second: of an enforced container, of the host's own processes while no container is
+ * in its network, and of an enforced container in its network. Drawbridge and bare Docker take turns, each in a lab of its own.
+ * `npx tsx bench/traffic.ts [--rounds 5] [--seconds 1] [--containers 300] [--keep]`, as root, alone on the machine.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -10,13 +10,15 @@ import type { Container } from '../test/lab/container.js';
 import { Lab } from '../test/lab/lab.js';
 import type { Result } from '../test/lab/process.js';
 import { inParallel } from '../test/live/support.js';
-import { compare, report, type Side } from './harness.js';
+import { comparedRow, type Side } from './harness.js';
+import { KEEP, type Row, writeResult } from './results.js';
 
 const { values } = parseArgs({
   options: {
+    ...KEEP,
     rounds: { type: 'string', default: '5' },
     containers: { type: 'string', default: '300' },
-    seconds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '1' },
   },
 });
 const rounds = Number(values.rounds);
@@ -53,8 +55,9 @@ const ACCEPTOR = `require('net').createServer((s) => { s.on('error', () => {}); 
 interface Place {
   readonly lab: Lab;
   readonly client: Container;
-  /** In the host's network. */
-  readonly hosted: Container;
+  readonly labels: Readonly<Record<string, string>>;
+  /** In the host's network: started after the rows of the host itself. */
+  hosted?: Container;
   readonly servers: readonly ChildProcess[];
 }
 
@@ -69,18 +72,20 @@ async function makePlace(enforced: boolean): Promise<Place> {
     inside(IPERF, '-s', '-B', SERVER, '-p', String(PORT)),
     inside(process.execPath, '-e', ACCEPTOR),
   ];
-  const labels = enforced
+  const labels: Readonly<Record<string, string>> = enforced
     ? { 'drawbridge.allow': `${SERVER}:${PORT}, ${SERVER}:${PORT}/udp, ${SERVER}:${ACCEPT_PORT}` }
     : {};
   const client = await lab.start({ name: 'client', labels, mounts: iperfMounts() });
-  const hosted = await lab.start({ name: 'hosted', network: 'host', labels, mounts: iperfMounts() });
-  return { lab, client, hosted, servers };
+  return { lab, client, labels, servers };
 }
 
 /** Runs a command where the traffic is to come from. */
 type From = (p: Place, argv: readonly string[]) => Promise<Result>;
 const fromClient: From = ({ client }, argv) => client.exec(argv);
-const fromHosted: From = ({ hosted }, argv) => hosted.exec(argv);
+const fromHosted: From = ({ hosted }, argv) => {
+  if (!hosted) throw new Error('no container is in the host’s network');
+  return hosted.exec(argv);
+};
 const fromHost: From = ({ lab }, argv) => lab.inHost(argv);
 
 async function bulk(p: Place, from: From): Promise<number> {
@@ -106,13 +111,21 @@ async function connections(p: Place, from: From): Promise<number> {
 }
 
 type Measure = (p: Place, from: From) => Promise<number>;
-async function row(title: string, unit: string, measure: Measure, from: From): Promise<void> {
+const KINDS = {
+  tcp: { label: 'bulk TCP, one stream', unit: 'Gbit/s', measure: bulk },
+  datagrams: { label: 'datagrams of 1,200 bytes, one stream', unit: 'thousand/s', measure: datagrams },
+  connections: { label: 'new connections', unit: '/s', measure: connections },
+} as const satisfies Record<string, { label: string; unit: string; measure: Measure }>;
+
+const rows: Row[] = [];
+async function measure(kind: keyof typeof KINDS, of: string, from: From, what: string): Promise<void> {
   const [bare, ours] = places as [Place, Place];
-  const sides: [Side, Side] = [
-    { name: 'bare Docker', measure: () => measure(bare, from) },
-    { name: 'Drawbridge, enforced', measure: () => measure(ours, from) },
-  ];
-  console.log(report(title, await compare(unit, ...sides, rounds)));
+  const { label, unit, measure: run } = KINDS[kind];
+  const side = (name: string, place: Place): Side => ({ name, measure: () => run(place, from) });
+  const sides = { baseline: side('bare Docker', bare), ours: side('Drawbridge', ours) };
+  rows.push(
+    await comparedRow({ id: `${of}-${kind}`, label: `${label}: ${what}`, unit }, { ...sides, rounds }),
+  );
 }
 
 /** Docker's default bridge has 253 addresses: the crowd stands on two networks beside it. */
@@ -132,22 +145,29 @@ async function crowd(
 const places: Place[] = [];
 try {
   for (const enforced of [false, true]) places.push(await makePlace(enforced));
-  await row('bulk TCP, one stream', 'Gbit/s', bulk, fromClient);
-  await row('the same from the host’s network', 'Gbit/s', bulk, fromHosted);
-  await row('the same from the host itself', 'Gbit/s', bulk, fromHost);
-  await row('datagrams, one stream', 'thousand/s', datagrams, fromClient);
-  await row('the same from the host’s network', 'thousand/s', datagrams, fromHosted);
-  await row('the same from the host itself', 'thousand/s', datagrams, fromHost);
-  await row('new connections beside 1 container', '/s', connections, fromClient);
-  await row('the same from the host’s network', '/s', connections, fromHosted);
-  await row('the same from the host itself', '/s', connections, fromHost);
+  for (const kind of ['tcp', 'datagrams'] as const) await measure(kind, 'host', fromHost, 'the host itself');
+  for (const kind of ['tcp', 'datagrams', 'connections'] as const)
+    await measure(kind, 'container', fromClient, 'a container');
+  for (const p of places) {
+    const { lab, labels } = p;
+    p.hosted = await lab.start({ name: 'hosted', network: 'host', labels, mounts: iperfMounts() });
+  }
+  for (const kind of ['tcp', 'datagrams'] as const)
+    await measure(kind, 'host-mode', fromHosted, 'a container in the host’s network');
   const others = Number(values.containers) - 2;
   const [bare, ours] = places as [Place, Place];
   await crowd(bare, others, () => ({}));
   await crowd(ours, others, (n) => ({
     'drawbridge.allow': `10.${n >> 8}.${n & 255}.0/24:443, a${n}.example.com, *.b${n}.example.org`,
   }));
-  await row(`new connections beside ${values.containers} containers`, '/s', connections, fromClient);
+  for (const kind of ['tcp', 'datagrams', 'connections'] as const)
+    await measure(
+      kind,
+      `container-of-${values.containers}`,
+      fromClient,
+      `one of ${values.containers} containers`,
+    );
+  await writeResult('traffic', 'npx tsx bench/traffic.ts', rows);
 } finally {
   for (const { lab, servers } of places) {
     for (const s of servers) s.kill('SIGKILL');
