@@ -340,7 +340,9 @@ describe('a state folder that was emptied', () => {
     expect(status.stdout).toMatch(/LOCKDOWN since/);
     expect(status.stdout).toMatch(/emptied or exchanged.*drawbridge store accept/);
     expect((await drawbridge.get('/readyz')).body).toContain('drawbridge store accept');
-    expect(drawbridge.logs()).toContain('nothing gets looser until a person decides');
+    await waitFor('its line in the log', () =>
+      drawbridge.logs().includes('nothing gets looser until a person decides'),
+    );
   });
 
   it('after a person has ended the lockdown, what was enforced and what is new are, what was observed is not', async () => {

@@ -122,7 +122,7 @@ it('failure: open: a new container passes while the controller is away, one that
     return !shown.coverage.reasons.join().includes('not been read') && shown.coverage;
   });
   expect(coverage).toMatchObject({ state: 'partial', reasons: [expect.stringContaining('failure: open')] });
-  expect(drawbridge.logs()).toContain('failure: open');
+  await waitFor('its line in the log', () => drawbridge.logs().includes('failure: open'));
   drawbridge.kill('SIGKILL');
   await drawbridge.exited();
   const fresh = async (): Promise<boolean> =>

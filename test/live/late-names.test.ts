@@ -198,7 +198,9 @@ it('a container whose first question reached Docker before our rules is named, w
   await waitFor('its coverage', async () =>
     /received some before Drawbridge's resolver/.test(await coverage('late-one')),
   );
-  expect(drawbridge.logs()).toMatch(/Docker received queries of this container before our resolver/);
+  await waitFor('its line in the log', () =>
+    drawbridge.logs().includes('Docker received queries of this container before our resolver'),
+  );
   await lab.dns.clearLog();
   await lab.dockerResult(['exec', 'late-one', 'nslookup', DENIED], { check: false });
   expect(await lab.dns.queries(DENIED)).toEqual([]); // the next question is ours

@@ -71,15 +71,19 @@ beforeAll(async () => {
 });
 afterAll(() => lab?.down());
 
-/** What a RUN step of a build reached, as the image that came of it tells. */
-async function built(buildkit: string, ...args: string[]): Promise<string[]> {
-  const tries = NAMES.map((name) => `if wget -q -T 8 -O /dev/null http://${name}/; then echo ${name}; fi`);
-  const input = `FROM busybox:lab\nRUN { ${tries.join('; ')}; } >/reached 2>&1\n`;
+/** What the RUN step of a build printed, read from the image that it made. */
+async function step(script: string, buildkit: string, ...args: string[]): Promise<string> {
+  const input = `FROM busybox:lab\nRUN { ${script}; } >/printed 2>&1; true\n`;
   const env = { ...lab.view.env, DOCKER_BUILDKIT: buildkit };
   await lab.dockerResult(['build', '--no-cache', '-t', 'made', ...args, '-'], { input, env });
-  const { stdout } = await lab.run({ image: 'made', node: false, network: 'none', cmd: ['cat', '/reached'] });
-  output = stdout;
-  return stdout.split('\n').filter((l) => NAMES.includes(l));
+  output = (await lab.run({ image: 'made', node: false, network: 'none', cmd: ['cat', '/printed'] })).stdout;
+  return output;
+}
+/** Which names a RUN step reached. */
+async function built(buildkit: string, ...args: string[]): Promise<string[]> {
+  const tries = NAMES.map((name) => `if wget -q -T 8 -O /dev/null http://${name}/; then echo ${name}; fi`);
+  const printed = await step(tries.join('; '), buildkit, ...args);
+  return printed.split('\n').filter((l) => NAMES.includes(l));
 }
 /** For a failure: what the step of the newest build printed, and the end of the log. */
 let output = '';
@@ -89,6 +93,12 @@ async function configure(config: Readonly<Record<string, unknown>>): Promise<voi
   await drawbridge.restart();
 }
 
+it('a step whose first packet is IPv6 resolves names over IPv4, the first time that its address is seen', async () => {
+  const [resolver] = lab.addresses.authority4;
+  const first = `wget -q -T 2 -O /dev/null http://[${GOALS.v6}9]/`;
+  const printed = await step(`${first}; nslookup -type=a ${STEP.name} ${resolver}`, '1');
+  expect(printed, why()).toContain(STEP.at);
+});
 it.each(BUILDERS)('unless set otherwise its steps are observed: %s', async (_, buildkit) => {
   const reached = await built(buildkit);
   expect(reached, why()).toEqual(NAMES);
