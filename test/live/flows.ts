@@ -15,6 +15,35 @@ export const samplesIn = (log: string): Sample[] =>
     .filter((l) => l.startsWith('{"at"') && l.endsWith('}'))
     .map((l) => JSON.parse(l) as Sample);
 
+/** The programs print each 50 ms; on a busy host a pause is shorter than this. */
+const STALL_MS = 500;
+/**
+ * When the pieces that a sample counts had been sent. A program that got no CPU for a while reads what had arrived meanwhile
+ * after the next sample: what the first two samples after a stall count is dated to before it. A flow that goes on moves later, too.
+ */
+export function sentBy(samples: readonly Sample[], index: number): number {
+  const at = (i: number): number => samples[Math.max(0, i)]?.at ?? 0;
+  const isStalled = (i: number): boolean => at(i) - at(i - 1) > STALL_MS;
+  let i = index;
+  while (i > 0 && (isStalled(i) || isStalled(i - 1))) i--;
+  return at(i);
+}
+
+function movesIn(
+  samples: readonly Sample[],
+  timeOf: (samples: readonly Sample[], index: number) => number,
+): Record<string, number> {
+  const moves: Record<string, number> = {};
+  let before: Readonly<Record<string, number>> = {};
+  for (const [i, { counts }] of samples.entries()) {
+    for (const [flow, n] of Object.entries(counts))
+      if (n > (before[flow] ?? 0)) moves[flow] = timeOf(samples, i);
+      else moves[flow] ??= 0;
+    before = counts;
+  }
+  return moves;
+}
+
 /** Eight at most: both families, TCP and UDP, the other side sending or echoing. */
 export class Flows {
   readonly container: Container;
@@ -32,22 +61,14 @@ export class Flows {
   }
   /** When each flow got its last piece so far (ms since the epoch; 0: never). */
   async lastMoves(): Promise<Record<string, number>> {
-    const moves: Record<string, number> = {};
-    let before: Readonly<Record<string, number>> = {};
-    for (const { at, counts } of await this.samples()) {
-      for (const [flow, n] of Object.entries(counts))
-        if (n > (before[flow] ?? 0)) moves[flow] = at;
-        else moves[flow] ??= 0;
-      before = counts;
-    }
-    return moves;
+    return movesIn(await this.samples(), sentBy);
   }
   /** All flows move, after `since`. */
   async moving(since = Date.now()): Promise<void> {
     await waitFor(
       `the flows of ${this.container.name} to move`,
       async () => {
-        const moves = Object.values(await this.lastMoves());
+        const moves = Object.values(movesIn(await this.samples(), (samples, i) => samples[i]?.at ?? 0));
         return moves.length > 0 && moves.every((m) => m > since);
       },
       20_000,
