@@ -82,6 +82,8 @@ const [reports = '', ...parts] = process.argv.slice(2);
 const running = new Set<ChildProcess>();
 const totals: Totals = { passed: 0, failed: 0, skipped: 0 };
 const failures: string[] = [];
+/** Seconds that each suite took. */
+const durations = new Map<string, number>();
 
 function vitest(name: string, project: string, file?: string): Suite {
   const report = join(reports, `${name.replaceAll('/', '-')}.json`);
@@ -251,6 +253,7 @@ async function runSuite(suite: Suite): Promise<void> {
   totals.failed += failed;
   totals.skipped += skipped;
   const { killedAfter, seconds, output } = ending;
+  durations.set(suite.name, seconds);
   const end = killedAfter === undefined ? '' : `; it did not end within ${killedAfter} s`;
   const counts = `${passed} passed, ${failed} failed, ${skipped} skipped`;
   process.stdout.write(`\n== ${suite.name}\n${output}-- ${suite.name}: ${counts} in ${seconds} s${end}\n`);
@@ -320,5 +323,8 @@ const rank = ({ name }: Suite): number => {
 const others = together.filter(({ name }) => !WHEN_IDLE.includes(name)).sort((a, b) => rank(a) - rank(b));
 await Promise.all([...Array.from({ length: LANES }, () => lane(others)), lane(idle)]);
 process.stdout.write(skippedLine);
+/** The order of LONGEST follows these. */
+const slowest = [...durations].sort(([, a], [, b]) => b - a).map(([name, seconds]) => `${name} ${seconds}`);
+process.stdout.write(`\n== seconds of each suite\n${slowest.join(', ')}\n`);
 if (failures.length > 0) process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
 writeFileSync(join(reports, 'totals'), `${totals.passed} ${totals.failed} ${totals.skipped}\n`);
