@@ -152,7 +152,7 @@ class Place implements Disposable {
 
   #world(native: boolean): DesiredInput {
     const entries = `${SERVER}:5201, ${SERVER}:5201/udp`;
-    const mac = this.#box.run('cat', '/sys/class/net/eth0/address').trim();
+    const mac = linkOf(this.#box, 'eth0').address;
     const boxed = member(2, entries, 'enforce', [
       { ifindex: this.#index('box0'), mac, ip4: BOX, bridge: 'br-test' },
     ]);
@@ -166,7 +166,7 @@ class Place implements Disposable {
       bridges: [
         {
           name: 'br-test',
-          mac: this.host.run('cat', '/sys/class/net/br-test/address').trim(),
+          mac: linkOf(this.host, 'br-test').address,
           veths: [this.#index('box0')],
           mixed: true,
         },
@@ -193,7 +193,7 @@ class Place implements Disposable {
   }
 
   #index(name: string): number {
-    return Number(this.host.run('cat', `/sys/class/net/${name}/ifindex`));
+    return linkOf(this.host, name).ifindex;
   }
 
   [Symbol.dispose](): void {
@@ -208,6 +208,16 @@ interface IperfResult {
     readonly sum_received?: { readonly bits_per_second: number };
   };
 }
+
+interface Link {
+  readonly ifindex: number;
+  readonly address: string;
+}
+const linkOf = (ns: Netns, name: string): Link => {
+  const [found] = JSON.parse(ns.run('ip', '-j', 'link', 'show', name)) as Link[];
+  if (!found) throw new Error(`no link ${name}`);
+  return found;
+};
 
 function link(a: Netns, nameA: string, b: Netns, nameB: string): void {
   execFileSync('ip', [
@@ -270,6 +280,7 @@ async function rowsOf(sender: Sender, protocol: Protocol, variants: readonly Var
 
 const rows: Row[] = [];
 try {
+  cgroupOf();
   for (const sender of values.only.split(',') as Sender[]) {
     rows.push(...(await rowsOf(sender, 'udp', VARIANTS[sender])));
     rows.push(...(await rowsOf(sender, 'tcp', sender === 'bridged' ? WHOLE : [...WHOLE, BY_IPTABLES])));
