@@ -1,5 +1,7 @@
 /** Queries as clients send them, and the replies that are made here rather than fetched. */
 import { classIn, extendedError, rcode, type } from './dns-constants.js';
+import type { NameEvent } from './names-policy.js';
+import type { Permission } from './recorder.js';
 import {
   decodeMessage,
   type Edns,
@@ -38,12 +40,32 @@ export interface Reply {
   readonly authorities?: readonly ResourceRecord[];
   /** RFC 8914: INFO-CODE and text; only sent to clients that speak EDNS. */
   readonly extendedError?: { readonly code: number; readonly text: string };
+  /** The bytes may be sent again to the same client; undefined: every query is answered by all steps. */
+  readonly basis?: ReplyBasis | undefined;
+}
+
+/** What decisions and routes depend on. The same object as long as nothing of it changes. */
+export interface Revision {
+  readonly policy: number | string;
+  readonly resolvers: number;
+}
+
+/** What a reply that may be sent again depends on. */
+export interface ReplyBasis {
+  /** Taken before the decision that the reply follows from. */
+  readonly revision: Revision;
+  /** ms, monotonic: before the upstream's answer was taken from the cache, or fetched. */
+  readonly madeAt: number;
+  /** Until then (ms, monotonic) the upstream's answer is cached. */
+  readonly freshUntil: number;
+  readonly permission: Permission;
+  readonly event: NameEvent;
 }
 
 /** No useful query is longer (RFC 6891 6.2.5). */
-const maxQuery = 4096;
+export const maxQuery = 4096;
 /** UDP replies stay below the smallest common path MTU, as DNS Flag Day 2020 has it. */
-const maxUdp = 1232;
+export const maxUdp = 1232;
 const minUdp = 512;
 /** Seconds that a client may remember a denial: short, since a policy may change at any time. */
 const denialTtl = 5;

@@ -1,14 +1,18 @@
 /** The sockets that containers reach: UDP and TCP, on addresses of the host or inside a container's network namespace. */
 
-import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
+import { createSocket, type Socket as PassingSocket, type RemoteInfo } from 'node:dgram';
 import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
+import { getSystemErrorMap } from 'node:util';
+import { DatagramSocket, Datagrams, type Sender } from '../kernel/netlink/datagram-socket.js';
+import { sizeReceiveBuffer, udpSocketFd } from '../kernel/netlink/namespace.js';
 import type { Server } from '../lib/dns-server-address.js';
 import { familyOf } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
-import type { ClientRequest } from './client-query.js';
+import { type ClientRequest, maxQuery, maxUdp } from './client-query.js';
 import { relayFrom } from './exchange.js';
+import type { QueryTime } from './kept-replies.js';
 import { ClientLimits, FairQueue, type RateLimits } from './query-limits.js';
 import type { QueryPipeline } from './query-pipeline.js';
 
@@ -20,6 +24,8 @@ export interface ServerOptions {
   readonly limits?: RateLimits;
   /** Open TCP connections of one client. */
   readonly connections?: number;
+  /** ms since the epoch. */
+  wallClock(): number;
 }
 interface Endpoint {
   readonly address: string;
@@ -40,6 +46,8 @@ const DOCKERS_RESOLVER: Server = { address: '127.0.0.11', port: 53, key: '127.0.
 /** Space for a burst of queries while the event loop is busy, bytes. */
 const receiveBuffer = 4 * 1024 * 1024;
 const backlog = 512;
+/** Source addresses with their texts; forged sources could name any number of them. */
+const maxTexts = 8192;
 
 export class DnsServer {
   readonly #options: ServerOptions;
@@ -47,6 +55,9 @@ export class DnsServer {
   readonly #queue = new FairQueue();
   readonly #connections = new Map<string, number>();
   readonly #open = new Set<() => void>();
+  /** Of all sockets. Longer queries than the longest are cut, and refused. */
+  readonly #datagrams = new Datagrams(maxQuery + 64, maxUdp);
+  readonly #texts = new Map<number | string, string>();
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -59,36 +70,30 @@ export class DnsServer {
    */
   async listen(address: string, port: number, container?: string): Promise<Disposable> {
     const place = { local: { address, port }, ...(container === undefined ? {} : { container }) };
-    const udp = this.#udp(familyOf(address), place);
     const tcp = this.#tcp(place);
-    const close = this.#closer(udp, tcp);
+    let udp: DatagramSocket | undefined;
     try {
-      udp.bind({ address, port, exclusive: true });
-      await once(udp, 'listening');
+      udp = this.#udp(udpSocketFd({ family: familyOf(address), address, port }), place);
       tcp.listen({ host: address, port, backlog, exclusive: true, ipv6Only: true });
       await once(tcp, 'listening');
     } catch (error) {
-      close();
+      udp?.[Symbol.dispose]();
+      tcp.close();
       throw new Error(`dns: cannot listen on ${address} port ${port}: ${(error as Error).message}`, {
         cause: error,
       });
     }
-    this.#settle(udp, tcp);
-    udp.setRecvBufferSize(receiveBuffer);
-    return { [Symbol.dispose]: close };
+    return { [Symbol.dispose]: this.#closer(udp, tcp) };
   }
 
   /** Serve sockets inside a container's network namespace: every query there belongs to that container. */
   attachNamespace(container: string, sockets: NamespaceSockets): Disposable {
     const { address, port } = DOCKERS_RESOLVER;
     const place = { local: { address, port }, container };
-    const udp = this.#udp(4, place);
     const tcp = this.#tcp(place);
-    this.#settle(udp, tcp);
-    udp.once('listening', () => udp.setRecvBufferSize(receiveBuffer));
-    udp.bind({ fd: sockets.udpFd });
+    const close = this.#closer(this.#udp(sockets.udpFd, place), tcp);
     tcp.listen({ fd: sockets.tcpFd, backlog });
-    return { [Symbol.dispose]: this.#closer(udp, tcp) };
+    return { [Symbol.dispose]: close };
   }
 
   /**
@@ -115,7 +120,7 @@ export class DnsServer {
   }
 
   async #passed(
-    socket: UdpSocket,
+    socket: PassingSocket,
     { namespace, openFd }: { readonly namespace: string; readonly openFd: () => number },
     message: Buffer,
     from: RemoteInfo,
@@ -124,20 +129,21 @@ export class DnsServer {
     const answer = await relayFrom(openFd, DOCKERS_RESOLVER, message).finally(() =>
       this.#limits.leave(namespace),
     );
-    if (answer !== undefined) this.#send(socket, answer, from);
+    if (answer === undefined) return;
+    const failed = (error: Error | null): void => void (error && this.#unsent(from, error));
+    try {
+      socket.send(answer, from.port, from.address, failed);
+    } catch (error) {
+      failed(error as Error);
+    }
   }
 
   [Symbol.dispose](): void {
     for (const close of [...this.#open]) close();
   }
 
-  #settle(udp: UdpSocket, tcp: TcpServer): void {
-    const { log } = this.#options;
-    udp.on('error', (error) => log.error({ err: error }, 'dns: udp socket'));
-    tcp.on('error', (error) => log.error({ err: error }, 'dns: tcp socket'));
-  }
-
-  #closer(udp: UdpSocket, tcp: TcpServer): () => void {
+  #closer(udp: Disposable, tcp: TcpServer): () => void {
+    tcp.on('error', (error) => this.#options.log.error({ err: error }, 'dns: tcp socket'));
     const streams = new Set<Socket>();
     tcp.on('connection', (socket: Socket) => {
       streams.add(socket);
@@ -145,7 +151,7 @@ export class DnsServer {
     });
     const close = (): void => {
       if (!this.#open.delete(close)) return;
-      closeQuietly(() => udp.close());
+      udp[Symbol.dispose]();
       tcp.close();
       for (const socket of streams) socket.destroy();
     };
@@ -153,26 +159,59 @@ export class DnsServer {
     return close;
   }
 
-  #udp(family: 4 | 6, place: Place): UdpSocket {
-    const socket = createSocket(family === 4 ? { type: 'udp4' } : { type: 'udp6', ipv6Only: true });
-    socket.on('message', (message, from) =>
-      this.#datagram(socket, place, message, from).catch((e: unknown) => this.#failed(e)),
-    );
+  /** Takes over the bound socket. */
+  #udp(fd: number, place: Place): DatagramSocket {
+    sizeReceiveBuffer(fd, receiveBuffer);
+    const socket = new DatagramSocket(fd, this.#datagrams, {
+      datagrams: (count) => {
+        const now = { monotonic: performance.now(), wall: this.#options.wallClock() };
+        for (let i = 0; i < count; i++) this.#datagram(socket, place, i, now);
+      },
+      error: (errno) => this.#unsent(place.local, errno),
+    });
     return socket;
   }
 
-  async #datagram(socket: UdpSocket, place: Place, message: Buffer, from: RemoteInfo): Promise<void> {
-    const client = { address: from.address, port: from.port };
-    const answer = await this.#answer({ ...addressedTo(place), message, transport: 'udp', client });
-    if (answer !== undefined) this.#send(socket, answer, from);
+  /**
+   * A query that had a reply before gets it again at once, for as much work as it takes to read the query: it does not wait for
+   * its turn. Other queries take turns.
+   */
+  #datagram(socket: DatagramSocket, place: Place, i: number, now: QueryTime): void {
+    const datagrams = this.#datagrams;
+    const address = this.#source(i);
+    if (address === undefined) return;
+    const client = place.container ?? address;
+    if (!this.#limits.enter(client, now.monotonic)) return;
+    const query = datagrams.received(i);
+    const { container } = place;
+    const length = this.#options.pipeline.repeat({ container, address }, query, now, datagrams.next());
+    if (length > 0) {
+      datagrams.stage(i, length);
+      this.#limits.leave(client);
+      return;
+    }
+    const message = Buffer.from(query.bytes.subarray(query.start, query.end));
+    const from = { address, port: datagrams.sourcePort(i) };
+    const request = { ...addressedTo(place), message, transport: 'udp', client: from } as const;
+    this.#later(socket, request, datagrams.sender(i)).catch((e: unknown) => this.#failed(e));
   }
 
-  #send(socket: UdpSocket, answer: Buffer, client: Endpoint): void {
-    try {
-      socket.send(answer, client.port, client.address, (error) => this.#unsent(client, error));
-    } catch (error) {
-      this.#unsent(client, error as Error);
-    }
+  async #later(socket: DatagramSocket, request: ClientRequest, sender: Sender): Promise<void> {
+    const answer = await this.#answerInTurn(request);
+    const errno = answer === undefined ? 0 : socket.sendTo(answer, sender);
+    if (errno !== 0) this.#unsent(request.client, errno);
+  }
+
+  /** Undefined for a family that no socket here has. */
+  #source(i: number): string | undefined {
+    const key = this.#datagrams.sourceKey(i);
+    if (key === undefined) return undefined;
+    const known = this.#texts.get(key);
+    if (known !== undefined) return known;
+    if (this.#texts.size >= maxTexts) this.#texts.clear();
+    const text = this.#datagrams.sourceAddress(i);
+    this.#texts.set(key, text);
+    return text;
   }
 
   /** The client gets no answer and sends the query again. */
@@ -180,9 +219,10 @@ export class DnsServer {
     this.#options.log.error({ err: String(error) }, 'dns: cannot handle a query');
   }
 
-  /** The client is gone, or the socket was closed: no client waits for the answer. */
-  #unsent(client: Endpoint, error: Error | null): void {
-    if (error) this.#options.log.debug({ client, detail: error.message }, 'dns: cannot send an answer');
+  /** The client is gone, its network is, or the send buffer is full: the client sends the query again. */
+  #unsent(at: Endpoint, error: number | Error): void {
+    const detail = error instanceof Error ? error.message : (getSystemErrorMap().get(-error)?.[1] ?? error);
+    this.#options.log.debug({ at, detail }, 'dns: cannot receive queries or send an answer');
   }
 
   #tcp(place: Place): TcpServer {
@@ -212,7 +252,12 @@ export class DnsServer {
   /** A client beyond its limit gets no answer: it sends the query again, and the others are served. */
   async #answer(request: ClientRequest): Promise<Buffer | undefined> {
     const client = request.container ?? request.client.address;
-    if (!this.#limits.enter(client, performance.now())) return undefined;
+    return this.#limits.enter(client, performance.now()) ? this.#answerInTurn(request) : undefined;
+  }
+
+  /** The query was counted in by the limits. */
+  async #answerInTurn(request: ClientRequest): Promise<Buffer | undefined> {
+    const client = request.container ?? request.client.address;
     try {
       await this.#queue.take(client);
       return await this.#options.pipeline.handle(request);

@@ -1,12 +1,12 @@
 /** The DNS server with its policy, upstreams, ledger and journal: the steps of a query are in query-pipeline.ts. */
 import type { Config } from '../config/config.js';
-
+import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
-import type { SetWriter } from '../kernel/netlink/ipset.js';
 import { nameMatches } from '../lib/dns-name.js';
 import type { Logger } from '../lib/log.js';
 import { DnsServer, type NamespaceSockets } from './dns-server.js';
 import { Journal } from './journal.js';
+import { KeptReplies } from './kept-replies.js';
 import { type Fact, Ledger, type SetsOf } from './ledger.js';
 import type { NameEvent, QueryPolicy } from './names-policy.js';
 import { Passthrough } from './passthrough.js';
@@ -39,7 +39,7 @@ export const dnsConfig = ({ upstreams, zones, minTtlMs, maxTtlMs, graceMs }: Con
 export interface DnsDeps {
   readonly config: DnsConfig;
   readonly policy: QueryPolicy;
-  readonly sets: SetWriter;
+  readonly sets: AnswerSets;
   readonly original: OriginalDestination;
   readonly log: Logger;
   /** File of the ledger's journal. */
@@ -58,6 +58,7 @@ export class DnsService {
   readonly #server: DnsServer;
   readonly #now: () => number;
   readonly #own = new Set<string>();
+  readonly #kept: KeptReplies;
 
   /** Reads the journal; throws when it cannot be read, or an upstream is no address. */
   constructor(deps: DnsDeps) {
@@ -98,8 +99,19 @@ export class DnsService {
       isOwn,
       onEvent,
     });
-    const pipeline = new QueryPipeline({ policy, upstream, recorder, passthrough, log, maxTtl, onEvent });
-    this.#server = new DnsServer({ ...config, pipeline, log });
+    this.#kept = new KeptReplies(sets);
+    const pipeline = new QueryPipeline({
+      policy,
+      upstream,
+      recorder,
+      passthrough,
+      resolvers,
+      kept: this.#kept,
+      log,
+      maxTtl,
+      onEvent,
+    });
+    this.#server = new DnsServer({ ...config, pipeline, log, wallClock: now });
     this.#journal.open(
       () => ledger.snapshot(),
       (facts) => ledger.restore(facts, now()),
@@ -109,6 +121,7 @@ export class DnsService {
   /** Open UDP and TCP on one address of the host. Every query there belongs to `container`, when it is given. */
   async listen(address: string, port: number, container?: string): Promise<Disposable> {
     this.#own.add(`${address}#${port}`);
+    this.#kept.clear(); // the servers of a name may have become fewer
     return this.#server.listen(address, port, container);
   }
 
@@ -159,6 +172,7 @@ export class DnsService {
   /** The container is gone for good. */
   forget(container: string): void {
     this.ledger.forget(container);
+    this.#kept.forget(container);
     this.#journal.forget(container);
   }
 

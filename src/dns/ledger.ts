@@ -26,9 +26,17 @@ interface Validity {
   until: number;
   shownUntil: number;
 }
+/** What is known of one address of one container. */
+interface AddressFacts {
+  readonly names: Set<string>;
+  /** Counts the facts about the address that were added, extended and dropped. It never goes back. */
+  changes: number;
+}
+/** Changes as soon as any fact about the address does. */
+export type AddressStamp = Readonly<Pick<AddressFacts, 'changes'>>;
 interface ContainerFacts {
   readonly names: Map<string, Map<string, Validity>>;
-  readonly addresses: Map<string, Set<string>>;
+  readonly addresses: Map<string, AddressFacts>;
   count: number;
 }
 export interface Recorded {
@@ -53,7 +61,11 @@ export class Ledger {
   record(fact: Fact, now: number): Recorded {
     const resolved = this.#of(fact.container);
     const known = resolved.names.get(fact.name)?.get(fact.address);
-    if (known !== undefined) return { ...this.#grow(fact, known), evicted: [] };
+    if (known !== undefined) {
+      const result = this.#grow(fact, known);
+      if (result.grown) noteChange(resolved, fact.address);
+      return { ...result, evicted: [] };
+    }
     const evicted = this.#makeRoom(fact.container, resolved, fact.name, now);
     this.#insert(resolved, fact);
     return { fact, grown: true, evicted };
@@ -81,8 +93,10 @@ export class Ledger {
       fact.name,
       addresses.set(fact.address, { until: fact.until, shownUntil: fact.shownUntil }),
     );
-    const names = resolved.addresses.get(fact.address) ?? new Set<string>();
-    resolved.addresses.set(fact.address, names.add(fact.name));
+    const known = resolved.addresses.get(fact.address) ?? { names: new Set<string>(), changes: 0 };
+    known.names.add(fact.name);
+    known.changes++;
+    resolved.addresses.set(fact.address, known);
     resolved.count++;
   }
 
@@ -91,9 +105,10 @@ export class Ledger {
     if (!addresses?.delete(address)) return;
     resolved.count--;
     if (addresses.size === 0) resolved.names.delete(name);
-    const names = resolved.addresses.get(address);
-    names?.delete(name);
-    if (names?.size === 0) resolved.addresses.delete(address);
+    noteChange(resolved, address);
+    const known = resolved.addresses.get(address);
+    known?.names.delete(name);
+    if (known?.names.size === 0) resolved.addresses.delete(address);
   }
 
   /** Room for one more fact: what ends soonest goes. A full container gives up a tenth, so that this stays rare. */
@@ -130,7 +145,7 @@ export class Ledger {
   membersAt(container: string, address: string, setsOf: SetsOf, now: number): Map<string, number> {
     const members = new Map<string, number>();
     const resolved = this.#containers.get(container);
-    for (const name of resolved?.addresses.get(address) ?? []) {
+    for (const name of resolved?.addresses.get(address)?.names ?? []) {
       const until = resolved?.names.get(name)?.get(address)?.until ?? 0;
       if (until <= now) continue;
       for (const sets of setsOf(name, address)) {
@@ -145,7 +160,7 @@ export class Ledger {
   namesFor(container: string, address: string, now: number): readonly string[] {
     const resolved = this.#containers.get(container);
     const shown = (name: string): number => resolved?.names.get(name)?.get(address)?.shownUntil ?? 0;
-    return [...(resolved?.addresses.get(address) ?? [])]
+    return [...(resolved?.addresses.get(address)?.names ?? [])]
       .filter((n) => shown(n) > now)
       .sort((a, b) => shown(b) - shown(a));
   }
@@ -165,11 +180,12 @@ export class Ledger {
   extend(container: string, address: string, until: number, now: number): readonly Fact[] {
     const resolved = this.#containers.get(container);
     const grown: Fact[] = [];
-    for (const name of resolved?.addresses.get(address) ?? []) {
+    for (const name of resolved?.addresses.get(address)?.names ?? []) {
       const known = resolved?.names.get(name)?.get(address);
       if (known === undefined || known.until <= now || known.until >= until) continue;
       known.until = until;
       known.shownUntil = Math.max(known.shownUntil, until);
+      if (resolved !== undefined) noteChange(resolved, address);
       grown.push({ container, name, address, ...known });
     }
     return grown;
@@ -189,7 +205,20 @@ export class Ledger {
     }
   }
 
+  /** A stamp for each address; undefined if the ledger has no fact about one of them. */
+  stamps(container: string, addresses: Iterable<string>): readonly AddressStamp[] | undefined {
+    const known = this.#containers.get(container)?.addresses;
+    const stamps: AddressStamp[] = [];
+    for (const address of addresses) {
+      const stamp = known?.get(address);
+      if (stamp === undefined) return undefined;
+      stamps.push(stamp);
+    }
+    return stamps;
+  }
+
   forget(container: string): void {
+    for (const known of this.#containers.get(container)?.addresses.values() ?? []) known.changes++;
     this.#containers.delete(container);
   }
 
@@ -204,6 +233,11 @@ export class Ledger {
   restore(all: Iterable<Fact>, now: number): void {
     for (const fact of all) if (fact.shownUntil > now) this.record(fact, now);
   }
+}
+
+function noteChange(resolved: ContainerFacts, address: string): void {
+  const known = resolved.addresses.get(address);
+  if (known !== undefined) known.changes++;
 }
 
 function* factsOfName(

@@ -7,7 +7,7 @@ import { networkOf, parseAddress, parseCidr, type Range, rangeHas } from '../lib
 import type { Verdict } from '../policy/finding.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
-import type { ThreatLook } from '../policy/threat.js';
+import type { CurrentThreats } from '../policy/threat.js';
 import { type AppliedState, LATEST_MS } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import { type Subject, UNATTRIBUTED_ID } from '../ruleset/desired-state.js';
@@ -48,7 +48,7 @@ const DENIED: NameDecision = { allow: false, entries: [], sets: [], allowPrivate
 export interface NamesPolicyOptions {
   readonly prefix: string;
   readonly kernel: Pick<Kernel, 'hostAddresses'>;
-  readonly threats: ThreatLook;
+  readonly threats: CurrentThreats;
   readonly nat64?: readonly Range[];
   /** Its view is ahead of the applied state, which the next pass brings up to date. */
   readonly docker: Pick<DockerWatch, 'view' | 'resolver'>;
@@ -64,6 +64,8 @@ export class NamesPolicy {
   readonly #o: NamesPolicyOptions;
   #state: AppliedState | undefined;
   #byAddress = new Map<string, string>();
+  #revision = 0;
+  #seen: { readonly hosts?: ReadonlySet<string>; readonly version?: unknown } = {};
   readonly #waiting = new Set<() => void>();
   /** Source addresses of held packets of veths that belong to no container. */
   readonly #unattributed = new Set<string>();
@@ -72,7 +74,7 @@ export class NamesPolicy {
   readonly #search: SearchDomains;
 
   /** The names and addresses that no container may reach, and those that are only reported. */
-  readonly threats: ThreatLook;
+  readonly threats: CurrentThreats;
 
   constructor(options: NamesPolicyOptions) {
     this.#o = options;
@@ -84,12 +86,27 @@ export class NamesPolicy {
   applied(state: AppliedState): void {
     this.#state = state;
     this.#unattributedIn = subnetsWithUnattributed(state);
+    this.#revision++;
     this.#byAddress = new Map(
       [...state.vethMap.bindings.values()].flatMap((b) =>
         [b.ip4, b.ip6].filter((a) => a !== undefined).map((a) => [a, b.container] as const),
       ),
     );
     for (const wake of [...this.#waiting]) wake();
+  }
+
+  /**
+   * Changes when anything changes that a decision about an enforced container depends on: the applied state, the threats
+   * in force, the addresses of the host. Which container has an address is not part of it.
+   */
+  get revision(): number | string {
+    const hosts = this.#o.kernel.hostAddresses();
+    const { version } = this.threats;
+    if (hosts !== this.#seen.hosts || version !== this.#seen.version) {
+      this.#seen = { hosts, version };
+      this.#revision++;
+    }
+    return this.#revision;
   }
 
   /** The packet hold has released a packet of an unattributed or unmanaged sender. */

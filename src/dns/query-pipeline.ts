@@ -1,5 +1,6 @@
 /** The steps of a query: container → mode → local names → policy → upstream → answer filter → kernel sets → reply. */
 
+import type { Received, ReplySpace } from '../kernel/netlink/datagram-socket.js';
 import type { Logger } from '../lib/log.js';
 import { filterAnswers, stripServiceParams } from './answer-filter.js';
 import {
@@ -10,13 +11,17 @@ import {
   parseQuery,
   type Query,
   type Reply,
+  type ReplyBasis,
+  type Revision,
   serverFailure,
 } from './client-query.js';
 import { decide, observedThreat, replyFor, threatAlias } from './decide.js';
 import { extendedError, rcode, type, typeName } from './dns-constants.js';
+import type { KeptReplies, QueryTime } from './kept-replies.js';
 import type { NameDecision, NameEvent, QueryPolicy } from './names-policy.js';
 import type { Passthrough } from './passthrough.js';
-import type { Recorder } from './recorder.js';
+import type { Permission, Recorder } from './recorder.js';
+import type { Resolvers } from './resolvers.js';
 import { type Answer, NoAnswerError, type Upstream } from './upstream.js';
 import type { ResourceRecord } from './wire.js';
 
@@ -25,10 +30,17 @@ export interface QueryPipelineOptions {
   readonly upstream: Upstream;
   readonly recorder: Recorder;
   readonly passthrough: Passthrough;
+  readonly resolvers: Pick<Resolvers, 'revision'>;
+  readonly kept: KeptReplies;
   readonly log: Logger;
   /** Longest TTL in replies to clients, seconds. */
   readonly maxTtl: number;
   onEvent(event: NameEvent): void;
+}
+/** The client of a query: the container that the socket belongs to, or the source address. */
+interface ClientKey {
+  readonly container?: string | undefined;
+  readonly address: string;
 }
 /** Unknown clients that wait at the same time: forged source addresses could name any number of them. */
 const maxWaitingClients = 4096;
@@ -36,9 +48,31 @@ const maxWaitingClients = 4096;
 export class QueryPipeline {
   readonly #o: QueryPipelineOptions;
   #waitingClients = 0;
+  #seen: Revision = { policy: -1, resolvers: -1 };
 
   constructor(options: QueryPipelineOptions) {
     this.#o = options;
+  }
+
+  /**
+   * Write the reply that the same bytes had before, if it is still valid, and count it. Returns the length of the reply, or 0:
+   * then `handle` answers the query. `container`: of the socket; without it the source address identifies the client.
+   */
+  repeat(client: ClientKey, query: Received, now: QueryTime, into: ReplySpace): number {
+    const container = client.container ?? this.#o.policy.containerAt(client.address);
+    if (container === undefined) return 0;
+    const kept = this.#o.kept.answer(container, query, this.#revision, now, into);
+    if (kept === undefined) return 0;
+    this.#o.onEvent(kept.event);
+    return kept.bytes.length;
+  }
+
+  get #revision(): Revision {
+    const { revision: policy } = this.#o.policy;
+    const { revision: resolvers } = this.#o.resolvers;
+    if (policy !== this.#seen.policy || resolvers !== this.#seen.resolvers)
+      this.#seen = { policy, resolvers };
+    return this.#seen;
   }
 
   /** Returns the bytes of the reply, or undefined when there is none. Never rejects. */
@@ -62,8 +96,18 @@ export class QueryPipeline {
     const direct = container === undefined ? 'own' : await this.#o.passthrough.direct(request, container);
     if (direct !== 'own') return direct;
     if (!parsed.ok) return parsed.reply;
-    const reply = container === undefined ? unknownClient : await this.#enforced(container, parsed.query);
-    return encodeFor(request, parsed.query, reply);
+    if (container === undefined) return encodeFor(request, parsed.query, unknownClient);
+    const reply = await this.#enforced(container, parsed.query);
+    const bytes = encodeFor(request, parsed.query, reply);
+    this.#keep(request, container, reply, bytes);
+    return bytes;
+  }
+
+  /** A container that may query resolvers itself is left out: its queries may be for one of those. */
+  #keep(request: ClientRequest, container: string, { basis }: Reply, bytes: Buffer): void {
+    if (basis === undefined || request.transport !== 'udp') return;
+    if (this.#o.policy.directResolvers(container) !== undefined) return;
+    this.#o.kept.keep(container, request.message, { bytes, basis }, this.#revision);
   }
 
   async #containerOf(request: ClientRequest): Promise<string | undefined> {
@@ -93,7 +137,11 @@ export class QueryPipeline {
         return this.#networksUnknown(container, query);
       action = decide(this.#o.policy, container, query);
     }
-    if (action.kind === 'forward') return this.#forward(container, query);
+    if (action.kind === 'forward') {
+      const reply = await this.#forward(container, query);
+      // Every query for a reported name counts.
+      return seen === undefined ? reply : { ...reply, basis: undefined };
+    }
     if (action.kind === 'deny' && action.counted)
       this.#event(container, query, action.verdict, action.reason);
     return replyFor(query, action);
@@ -107,6 +155,7 @@ export class QueryPipeline {
 
   async #forward(container: string, query: Query): Promise<Reply> {
     let answer: Answer;
+    const madeAt = performance.now();
     try {
       const { name, type, edns, checkingDisabled, authenticData } = query;
       const dnssecOk = edns?.dnssecOk ?? false;
@@ -118,12 +167,18 @@ export class QueryPipeline {
       return serverFailure(extendedError.NO_REACHABLE_AUTHORITY, 'no answer from the upstream resolvers');
     }
     // The policy may have changed while we waited.
+    const revision = this.#revision;
     const now = decide(this.#o.policy, container, query);
     if (now.kind !== 'forward') return replyFor(query, now);
-    return this.#answer(container, query, answer, now.decision);
+    return this.#answer(container, query, { ...answer, madeAt, revision }, now.decision);
   }
 
-  async #answer(container: string, query: Query, answer: Answer, decision: NameDecision): Promise<Reply> {
+  async #answer(
+    container: string,
+    query: Query,
+    answer: Answer & Pick<ReplyBasis, 'madeAt' | 'revision'>,
+    decision: NameDecision,
+  ): Promise<Reply> {
     const alias = threatAlias(this.#o.policy, query, answer.records);
     if (alias !== undefined) {
       this.#event(container, query, 'threat', alias.reason);
@@ -133,8 +188,9 @@ export class QueryPipeline {
     const { records, refused } = filterAnswers(answer.records.flatMap(stripEch), rules);
     for (const [reason, verdict] of new Map(refused.map((r) => [r.reason, r.verdict])))
       this.#event(container, query, verdict, reason);
+    let permission: Permission;
     try {
-      await this.#o.recorder.permit(container, query.name, records);
+      permission = await this.#o.recorder.permit(container, query.name, records);
     } catch (error) {
       const detail = (error as Error).message;
       this.#event(container, query, 'error', `the kernel did not take the addresses: ${detail}`);
@@ -142,7 +198,8 @@ export class QueryPipeline {
     }
     if (refused.length > 0 && !records.some((r) => r.type === query.type))
       return noData(query, refused[0]?.reason);
-    if (refused.length === 0) this.#answered(container, query, answer.rcode, decision);
+    const event = refused.length === 0 ? this.#answered(container, query, answer.rcode, decision) : undefined;
+    const { madeAt, revision, freshUntil } = answer;
     // What was changed or taken out is no longer what the resolver has validated.
     const untouched =
       records.length === answer.records.length && records.every((r, i) => r === answer.records[i]);
@@ -151,17 +208,22 @@ export class QueryPipeline {
       authentic: answer.authentic && untouched,
       answers: records.map((r) => ({ ...r, ttl: Math.min(r.ttl, this.#o.maxTtl) })),
       authorities: answer.authorities,
+      basis: event && { revision, madeAt, freshUntil, permission, event },
     };
   }
 
-  #answered(container: string, query: Query, code: number, decision: NameDecision): void {
-    if (code !== rcode.NOERROR && code !== rcode.NXDOMAIN) {
-      this.#event(container, query, 'error', `the upstream resolvers answered with code ${code}`);
-    } else this.#event(container, query, 'allow', decision.entries[0]?.entry.canonical ?? '');
+  /** Returns the event of an answer that a client may get again. */
+  #answered(container: string, query: Query, code: number, decision: NameDecision): NameEvent | undefined {
+    if (code === rcode.NOERROR || code === rcode.NXDOMAIN)
+      return this.#event(container, query, 'allow', decision.entries[0]?.entry.canonical ?? '');
+    this.#event(container, query, 'error', `the upstream resolvers answered with code ${code}`);
+    return undefined;
   }
 
-  #event(container: string, query: Query, verdict: NameEvent['verdict'], reason: string): void {
-    this.#o.onEvent({ container, name: query.name, type: typeName(query.type), verdict, reason });
+  #event(container: string, query: Query, verdict: NameEvent['verdict'], reason: string): NameEvent {
+    const event = { container, name: query.name, type: typeName(query.type), verdict, reason };
+    this.#o.onEvent(event);
+    return event;
   }
 }
 

@@ -1,11 +1,11 @@
 /** Records an answer: ledger, journal, then every kernel set of the name. It may leave when the kernel has acknowledged all. */
 
-import type { SetWriter } from '../kernel/netlink/ipset.js';
+import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import { familyOf } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { refusedAnswer } from './answer-filter.js';
 import type { Journal } from './journal.js';
-import type { Fact, Ledger, SetsOf } from './ledger.js';
+import type { AddressStamp, Fact, Ledger, SetsOf } from './ledger.js';
 import type { LearnSets, NameDecision, QueryPolicy } from './names-policy.js';
 import type { Resolvers } from './resolvers.js';
 import { type ResourceRecord, recordAddress } from './wire.js';
@@ -15,7 +15,7 @@ export interface RecorderOptions {
   readonly resolvers: Resolvers;
   readonly ledger: Ledger;
   readonly journal: Journal;
-  readonly sets: SetWriter;
+  readonly sets: AnswerSets;
   readonly log: Logger;
   /** Seconds. */
   readonly minTtl: number;
@@ -31,6 +31,28 @@ interface Resolved {
   readonly address: string;
   readonly ttl: number;
 }
+
+/** By set and address: until when the address is permitted (wall clock, ms). */
+export type Members = ReadonlyMap<string, ReadonlyMap<string, number>>;
+
+/** What the ledger and the kernel have of an answer. */
+export interface Permission {
+  readonly members: Members;
+  /** One for each address; undefined when there was no room for all of them. */
+  readonly stamps: readonly AddressStamp[] | undefined;
+  /**
+   * Until then (wall clock, ms) the answer with its remaining TTLs needs no longer record, unless it is sent with TTLs that
+   * are too long by more than `slack` ms.
+   */
+  readonly freshUntil: number;
+  readonly slack: number;
+}
+const NO_ADDRESSES: Permission = {
+  members: new Map(),
+  stamps: [],
+  freshUntil: Number.POSITIVE_INFINITY,
+  slack: Number.POSITIVE_INFINITY,
+};
 
 /** Distinct addresses of an answer, each with its shortest TTL. */
 function addressesOf(records: readonly ResourceRecord[]): readonly Resolved[] {
@@ -80,15 +102,31 @@ export class Recorder {
   }
 
   /** Resolves when every address is in the kernel sets; rejects when the kernel refuses one: then the answer must not leave. */
-  async permit(container: string, name: string, records: readonly ResourceRecord[]): Promise<void> {
+  async permit(container: string, name: string, records: readonly ResourceRecord[]): Promise<Permission> {
     const resolved = addressesOf(records);
-    if (resolved.length === 0) return;
+    if (resolved.length === 0) return NO_ADDRESSES;
+    const began = this.#o.now();
     const evicted = this.#record(container, name, resolved, true);
     const setsOf = this.setsOf(container);
-    await Promise.all([
-      ...resolved.map(({ address }) => this.#insert(container, address, setsOf)),
-      ...evicted.map((fact) => this.#withdraw(fact, setsOf)),
-    ]);
+    const addresses = resolved.map((r) => r.address);
+    const stamps = this.#o.ledger.stamps(container, addresses);
+    const members = this.#membersOf(container, addresses, setsOf);
+    await Promise.all([this.#insert(members), ...evicted.map((fact) => this.#withdraw(fact, setsOf))]);
+    return { members, stamps, ...this.#recordedUntil(resolved, began) };
+  }
+
+  /** Until when a later answer with the same records would be recorded with the same end. */
+  #recordedUntil(resolved: readonly Resolved[], began: number): Pick<Permission, 'freshUntil' | 'slack'> {
+    const { minTtl, maxTtl, grace } = this.#o;
+    const ends = resolved.map(({ ttl }) => {
+      const end = this.#until(ttl, began);
+      const valid = (Math.min(Math.max(ttl, minTtl), maxTtl) + grace) * 1000;
+      return { fresh: end - (minTtl + grace) * 1000, slack: end - began - valid };
+    });
+    return {
+      freshUntil: Math.min(...ends.map((e) => e.fresh)),
+      slack: Math.min(...ends.map((e) => e.slack)),
+    };
   }
 
   /**
@@ -118,7 +156,7 @@ export class Recorder {
     const grown = this.#o.ledger.extend(container, address, until, this.#o.now());
     if (grown.length === 0) return;
     this.#o.journal.append(grown);
-    await this.#insert(container, address, this.setsOf(container));
+    await this.#insert(this.#membersOf(container, [address], this.setsOf(container)));
   }
 
   #record(container: string, name: string, resolved: readonly Resolved[], trusted: boolean): readonly Fact[] {
@@ -149,13 +187,24 @@ export class Recorder {
     return Math.ceil((now + valid * 1000) / step) * step;
   }
 
-  async #insert(container: string, address: string, setsOf: SetsOf): Promise<void> {
+  /** By set: what the ledger has of these addresses, until the end of the longest name that justifies each. */
+  #membersOf(container: string, addresses: readonly string[], setsOf: SetsOf): Members {
     const now = this.#o.now();
-    const members = this.#o.ledger.membersAt(container, address, setsOf, now);
+    const members = new Map<string, Map<string, number>>();
+    for (const address of addresses)
+      for (const [set, until] of this.#o.ledger.membersAt(container, address, setsOf, now)) {
+        const ofSet = members.get(set) ?? new Map<string, number>();
+        members.set(set, ofSet.set(address, until));
+      }
+    return members;
+  }
+
+  async #insert(members: Members): Promise<void> {
+    const now = this.#o.now();
     // The time-out comes from the ledger: adding the member with less would shorten the time-out in the kernel.
-    await Promise.all(
-      [...members].map(([set, until]) => this.#o.sets.add(set, address, timeout(until - now))),
-    );
+    const withTimeouts = (ofSet: ReadonlyMap<string, number>) =>
+      [...ofSet].map(([address, until]) => [address, timeout(until - now)] as const);
+    await Promise.all([...members].map(([set, ofSet]) => this.#o.sets.addAll(set, withTimeouts(ofSet))));
   }
 
   async #withdraw(fact: Fact, setsOf: SetsOf): Promise<void> {

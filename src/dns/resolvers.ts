@@ -37,6 +37,7 @@ export class Resolvers {
   #host: readonly Server[] = [];
   #stamp = '';
   #checked = Number.NEGATIVE_INFINITY;
+  #readings = 0;
 
   /** Throws when a configured upstream is no address. */
   constructor(options: ResolverOptions) {
@@ -59,6 +60,12 @@ export class Resolvers {
       zone: zone?.name ?? '',
       private: zone?.private ?? false,
     };
+  }
+
+  /** Changes when the servers of any name may have changed. */
+  get revision(): number {
+    this.#defaults();
+    return this.#readings;
   }
 
   /** The server is one of our upstreams, so that its answers are trusted. */
@@ -92,6 +99,7 @@ export class Resolvers {
 
   #take(stamp: string, path: string, text: string): void {
     this.#stamp = stamp;
+    this.#readings++;
     this.#host = parseResolvConf(text);
     const own = this.#host.filter((s) => this.#options.isOwn(s.address, s.port)).map((s) => s.key);
     if (own.length > 0) this.#options.log.warn({ path, own }, 'resolver of the host is this one: not asked');

@@ -17,6 +17,8 @@ export interface Answer {
   /** SOA (and DNSSEC proof) of a negative answer. */
   readonly authorities: readonly ResourceRecord[];
   readonly authentic: boolean;
+  /** Until then (ms, monotonic) the cache has the answer; an earlier time: not at all. */
+  readonly freshUntil: number;
 }
 export interface UpstreamOptions {
   readonly resolvers: Resolvers;
@@ -55,14 +57,16 @@ export class Upstream {
     const records: ResourceRecord[] = [];
     const seen = new Set<string>();
     let authentic = true;
+    let freshUntil = Number.POSITIVE_INFINITY;
     let name = q.name;
     for (let hop = 0; hop < maxChain; hop++) {
       const link = await this.#link({ ...q, name }, q.name, client);
       records.push(...link.records);
       authentic &&= link.authentic;
+      freshUntil = Math.min(freshUntil, link.freshUntil);
       if (link.chain.broken || link.chain.names.some((n) => seen.has(n)) || seen.size > maxChain) break;
       if (isFinal(link) || this.#options.stopsAt(link.chain.end))
-        return { rcode: link.rcode, records, authorities: link.authorities, authentic };
+        return { rcode: link.rcode, records, authorities: link.authorities, authentic, freshUntil };
       for (const n of link.chain.names.slice(0, -1)) seen.add(n);
       name = link.chain.end;
     }
@@ -100,9 +104,10 @@ export class Upstream {
 
   async #fetch(q: Question, servers: readonly Server[], key: string): Promise<Link> {
     const message = await this.#asked.ask(servers, q);
-    const link = linkOf(message, q);
-    const seconds = Math.min(lifetime(link), this.#options.maxTtl);
+    const found = linkOf(message, q);
+    const seconds = Math.min(lifetime(found), this.#options.maxTtl);
     const now = performance.now();
+    const link: Link = { ...found, freshUntil: now + seconds * 1000 };
     if (seconds > 0) this.#cache.set(key, { link, at: now }, now + seconds * 1000, weight(link, key));
     return link;
   }
@@ -113,7 +118,7 @@ function keyOf(q: Question, route: Route): string {
   return `${q.name}/${q.type}/${bits}/${route.servers.map((s) => s.key).join(',')}`;
 }
 
-function linkOf(message: Message, q: Question): Link {
+function linkOf(message: Message, q: Question): Omit<Link, 'freshUntil'> {
   const chain = followChain(q.name, q.type, message.answers);
   const negative = !chain.complete;
   return {
@@ -131,13 +136,13 @@ function isProof(number: number): boolean {
 }
 
 /** Nothing to ask further: an answer, an error, or "no such type" at the chain's end. */
-function isFinal(link: Link): boolean {
+function isFinal(link: Pick<Link, 'rcode' | 'chain' | 'authorities'>): boolean {
   if (link.chain.complete || link.rcode !== rcode.NOERROR || link.chain.names.length === 1) return true;
   return link.authorities.some((r) => r.type === type.SOA);
 }
 
 /** Seconds that the answer may be kept (RFC 2181 5.2, RFC 2308 5); 0: not at all. */
-function lifetime(link: Link): number {
+function lifetime(link: Omit<Link, 'freshUntil'>): number {
   if (link.rcode !== rcode.NOERROR && link.rcode !== rcode.NXDOMAIN) return 0;
   const ttls = link.records.map((r) => r.ttl);
   if (link.chain.complete || !isFinal(link)) return Math.min(...ttls);

@@ -1,9 +1,9 @@
 import type { DnsService } from '../dns/dns-service.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
-import type { SetWriter } from '../kernel/netlink/ipset.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
+import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState, SetDesired, Subject } from '../ruleset/desired-state.js';
@@ -80,15 +80,27 @@ export async function syncLearned(
 }
 
 /** Writes a learned address to the kernel's set, and then to its copies in namespaces, before the DNS answer leaves. */
-export class LearnedSetWriters implements SetWriter {
-  readonly #writers: SetWriter[];
+export class LearnedSetWriters implements AnswerSets {
+  readonly #writers: AnswerSets[];
 
-  constructor(first: SetWriter) {
+  constructor(first: AnswerSets) {
     this.#writers = [first];
   }
 
-  also(writer: SetWriter): void {
+  also(writer: AnswerSets): void {
     this.#writers.push(writer);
+  }
+
+  async addAll(set: string, members: Parameters<AnswerSets['addAll']>[1]): Promise<void> {
+    for (const writer of this.#writers) await writer.addAll(set, members);
+  }
+
+  /** Undefined if one of the writers, or a writer of copies, cannot repeat it. */
+  repeated(set: string, until: ReadonlyMap<string, number>): ReturnType<AnswerSets['repeated']> {
+    const all = this.#writers.map((writer) => writer.repeated(set, until));
+    return all.every((one) => one !== undefined)
+      ? { ensure: (now) => all.every((one) => one.ensure(now)) }
+      : undefined;
   }
 
   async add(set: string, address: string, timeoutSeconds: number): Promise<void> {

@@ -216,13 +216,16 @@ export class HostAddresses {
   readonly #table: Pick<Addresses, 'list'>;
   /** By address and interface: the prefix length. */
   readonly #prefixes = new Map<string, Map<number, number>>();
+  #all: ReadonlySet<string> | undefined;
 
   constructor(table: Pick<Addresses, 'list'>) {
     this.#table = table;
   }
 
+  /** The same object as long as no address is added or removed. */
   get all(): ReadonlySet<string> {
-    return new Set(this.#prefixes.keys());
+    this.#all ??= new Set(this.#prefixes.keys());
+    return this.#all;
   }
 
   /** All addresses with their interfaces. */
@@ -233,19 +236,21 @@ export class HostAddresses {
   }
 
   put(a: LocalAddress): void {
+    if (!this.#prefixes.has(a.address)) this.#all = undefined;
     this.#prefixes.set(a.address, (this.#prefixes.get(a.address) ?? new Map()).set(a.index, a.prefix));
   }
 
   gone(a: LocalAddress): void {
     const links = this.#prefixes.get(a.address);
     links?.delete(a.index);
-    if (links?.size === 0) this.#prefixes.delete(a.address);
+    if (links?.size === 0 && this.#prefixes.delete(a.address)) this.#all = undefined;
   }
 
   /** Called at the start, and after notifications were lost. */
   async refresh(): Promise<void> {
     const addresses = await this.#table.list();
     this.#prefixes.clear();
+    this.#all = undefined;
     for (const a of addresses) this.put(a);
   }
 }

@@ -6,7 +6,7 @@ import { type Denials, DeniedLog } from '../enforce/denials.js';
 import type { Policies, ReservedPorts } from '../enforce/policies.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { SetWriter } from '../kernel/netlink/ipset.js';
+import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import { applyLanProgram, closeLan, removeLan } from '../kernel/netns-tables.js';
 import { Newest } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
@@ -46,7 +46,7 @@ const AT_ONCE = 8;
 const BEAT_MS = 500;
 
 /** Installs rules inside the namespaces of containers on macvlan and ipvlan networks, before their first instruction. */
-export class NetnsRules implements SetWriter, AsyncDisposable {
+export class NetnsRules implements AnswerSets, AsyncDisposable {
   readonly #o: NetnsRulesOptions;
   readonly #spaces = new Map<string, NamespaceRules>();
   readonly #claims: NamespaceOwners;
@@ -131,6 +131,17 @@ export class NetnsRules implements SetWriter, AsyncDisposable {
   }
   async remove(set: string, address: string): Promise<void> {
     await this.#ownerOf(set)?.take(set, address);
+  }
+  async addAll(set: string, members: Parameters<AnswerSets['addAll']>[1]): Promise<void> {
+    const owner = this.#ownerOf(set);
+    for (const [address, timeoutSeconds] of members) await owner?.put(set, address, timeoutSeconds);
+  }
+  /** A set with a copy in a namespace is written for every answer. Any other needs nothing here. */
+  repeated(set: string): ReturnType<AnswerSets['repeated']> {
+    const state = this.#o.applied.value;
+    const owner = state?.desired.sets.get(set)?.owner;
+    const subject = owner === undefined ? undefined : state?.subjects.get(owner);
+    return subject === undefined || subject.lan !== undefined ? undefined : { ensure: () => true };
   }
   #ownerOf(set: string): NamespaceRules | undefined {
     const owner = this.#o.applied.value?.desired.sets.get(set)?.owner;

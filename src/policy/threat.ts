@@ -39,6 +39,12 @@ export interface ThreatLook {
   observedSource(text: string): ThreatHit | undefined;
 }
 
+/** Lookups in the version that is in force at the time of each call. */
+export interface CurrentThreats extends ThreatLook {
+  /** Another value as soon as another version is in force. */
+  readonly version: unknown;
+}
+
 /**
  * Members of one family in columns, ascending: `words` numbers an address, most significant first (1: IPv4, 4: IPv6).
  * What is in them is disjoint.
@@ -71,7 +77,8 @@ export interface ThreatVersion {
   readonly names: number;
 }
 
-export const NO_THREATS: ThreatLook = {
+export const NO_THREATS: CurrentThreats = {
+  version: undefined,
   blockedName: () => undefined,
   observedName: () => undefined,
   blockedAddress: () => undefined,

@@ -5,6 +5,7 @@ import type { Current } from '../lib/current.js';
 import { type Family, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import {
+  type CurrentThreats,
   type DirectedColumns,
   type FlowEnd,
   NO_THREATS,
@@ -61,15 +62,7 @@ export class ActiveThreats {
     this.#sets = new ThreatSets(options);
   }
 
-  /** Lookups in the version that is in force at the time of each call. */
-  readonly look: ThreatLook = {
-    blockedName: (name) => this.#look.blockedName(name),
-    observedName: (name) => this.#look.observedName(name),
-    blockedAddress: (text) => this.#look.blockedAddress(text),
-    observedAddress: (text) => this.#look.observedAddress(text),
-    blockedSource: (text) => this.#look.blockedSource(text),
-    observedSource: (text) => this.#look.observedSource(text),
-  };
+  readonly look: CurrentThreats = lookupsIn(() => this.#version);
 
   get #look(): ThreatLook {
     return this.#version?.look ?? NO_THREATS;
@@ -204,6 +197,21 @@ export class ActiveThreats {
       this.#look.blockedAddress(address) ?? this.#look.blockedSource(address);
     return hit ? `(${hit.feed}, ${hit.positions} ${hit.line})` : '';
   }
+}
+
+function lookupsIn(version: () => ThreatVersion | undefined): CurrentThreats {
+  const look = (): ThreatLook => version()?.look ?? NO_THREATS;
+  return {
+    get version() {
+      return version();
+    },
+    blockedName: (name) => look().blockedName(name),
+    observedName: (name) => look().observedName(name),
+    blockedAddress: (text) => look().blockedAddress(text),
+    observedAddress: (text) => look().observedAddress(text),
+    blockedSource: (text) => look().blockedSource(text),
+    observedSource: (text) => look().observedSource(text),
+  };
 }
 
 /** What decides which flows are deleted. */

@@ -3,6 +3,7 @@
  * creates and destroys the sets.
  */
 import { createHash } from 'node:crypto';
+import { MAX_TIMEOUT, RepeatedMembers, type TimedMembers } from './answer-sets.js';
 import {
   AF_INET,
   AF_INET6,
@@ -12,6 +13,8 @@ import {
   attribute,
   cString,
   type Decoded,
+  encodeMessage,
+  FLAG,
   listAttributes,
   nested,
   netfilterBody,
@@ -31,16 +34,15 @@ export const IPSET_COMMAND = {
   list: (SUBSYSTEM << 8) | 7,
   add: (SUBSYSTEM << 8) | 9,
   remove: (SUBSYSTEM << 8) | 10,
+  test: (SUBSYSTEM << 8) | 11,
   header: (SUBSYSTEM << 8) | 12,
 } as const;
 const PROTOCOL_VERSION = 7;
 const FLAG_LIST_HEADER = 1 << 2;
 const FLAG_NOMATCH = 1 << 2;
-/** Longest time-out the kernel keeps, in seconds. */
-const MAX_TIMEOUT = 2_147_483;
 
 /** Attributes of a command, of its data, and of an address. */
-const COMMAND = { protocol: 1, set: 2, type: 3, family: 5, flags: 6, data: 7, members: 8 } as const;
+const COMMAND = { protocol: 1, set: 2, type: 3, family: 5, flags: 6, data: 7, members: 8, line: 9 } as const;
 const DATA = { ip: 1, cidr: 3, timeout: 6, flags: 8, maxElements: 19, elements: 24, references: 25 } as const;
 const IP = { v4: 1, v6: 2 } as const;
 
@@ -82,6 +84,24 @@ export function memberBody(set: string, address: string, timeout?: number): Buff
     ...naming(set),
     nested(COMMAND.data, ...parts),
   );
+}
+
+/** One message takes so many members: a nested attribute has a length of 16 bits, and an IPv6 member takes 36 bytes. */
+const MAX_MEMBERS = 1_000;
+
+/** Body of an add of single addresses of one family, each with a time-out; undefined when one of them is no such address. */
+function membersBody(set: string, members: TimedMembers): Buffer | undefined {
+  const parts: Buffer[] = [];
+  const length = addressBytes(members[0]?.[0] ?? '')?.length;
+  for (const [address, timeout] of members) {
+    const bytes = addressBytes(address);
+    if (bytes === undefined || bytes.length !== length) return undefined;
+    const ip = nested(DATA.ip, networkOrder(bytes.length === 4 ? IP.v4 : IP.v6, bytes));
+    parts.push(nested(COMMAND.data, ip, networkOrder(DATA.timeout, u32be(timeout))));
+  }
+  const family = length === 4 ? AF_INET : AF_INET6;
+  const line = attribute(COMMAND.line, u32be(0));
+  return netfilterBody(family, 0, ...naming(set), line, nested(COMMAND.members, ...parts));
 }
 
 function isPrefix(text: string | undefined, bits: number): boolean {
@@ -169,6 +189,10 @@ function explained(error: unknown): unknown {
     : error;
 }
 
+const boundedTimeout = (seconds: number): number => Math.min(Math.ceil(seconds), MAX_TIMEOUT);
+const acknowledged = (type: number, body: Buffer): Buffer =>
+  encodeMessage(type, FLAG.request | FLAG.ack, 0, body);
+
 /** The sets of one network namespace. */
 export class KernelSets implements Disposable {
   readonly #requests: NetlinkSocket;
@@ -195,6 +219,51 @@ export class KernelSets implements Disposable {
       if (!permanent) throw error;
       this.#change('add', set, address, undefined);
     }
+  }
+
+  /**
+   * Adds single addresses with time-outs, or changes the time-outs of existing members: up to 1,000 in one message. Rejects as
+   * `add` does; some members may have been added then.
+   */
+  async addAll(set: string, members: TimedMembers): Promise<void> {
+    for (let from = 0; from < members.length; from += MAX_MEMBERS) {
+      const some = members.slice(from, from + MAX_MEMBERS).map(([a, s]) => [a, boundedTimeout(s)] as const);
+      const body = membersBody(set, some);
+      const [first] = some;
+      if (first === undefined) return;
+      if (some.length > 1 && body !== undefined && this.#isAdded(set, body)) continue;
+      // One by one, so that the error names the member.
+      for (const [address, timeout] of some) await this.add(set, address, timeout);
+    }
+  }
+
+  #isAdded(set: string, body: Buffer): boolean {
+    try {
+      this.#requests.request(`add members to set ${set}`, { type: IPSET_COMMAND.add, body });
+      return true;
+    } catch (error) {
+      if (error instanceof NetlinkError) return false;
+      throw error;
+    }
+  }
+
+  /**
+   * Prepares requests about members that a caller wants to find in the set again and again. Undefined for too many members or
+   * none. `until`: wall clock, ms.
+   */
+  repeated(set: string, until: ReadonlyMap<string, number>): RepeatedMembers | undefined {
+    if (until.size === 0 || until.size > MAX_MEMBERS) return undefined;
+    const add = membersBody(
+      set,
+      [...until.keys()].map((address) => [address, 1] as const),
+    );
+    const tests = [...until.keys()].map((address) => memberBody(set, address));
+    if (add === undefined || !tests.every((t) => t !== undefined)) return undefined;
+    return new RepeatedMembers(this.#requests, `find members in set ${set}`, {
+      add: acknowledged(IPSET_COMMAND.add, add),
+      tests: tests.map((body) => acknowledged(IPSET_COMMAND.test, body)),
+      until: Float64Array.from(until.values()),
+    });
   }
 
   /** Removes a member; one that is not there is no error. Rejects with NetlinkError. */

@@ -33,6 +33,15 @@ const call = {
   send: declare<(fd: number, data: Buffer, length: number, flags: number) => number>(
     'long send(int, const void *, size_t, int)',
   ),
+  sendto: declare<
+    (fd: number, data: Buffer, length: number, flags: number, to: Buffer, toLength: number) => number
+  >('long sendto(int, const void *, size_t, int, const void *, uint)'),
+  recvmmsg: declare<(fd: number, headers: Buffer, count: number, flags: number, timeout: null) => number>(
+    'int recvmmsg(int, void *, uint, int, void *)',
+  ),
+  sendmmsg: declare<(fd: number, headers: Buffer, count: number, flags: number) => number>(
+    'int sendmmsg(int, void *, uint, int)',
+  ),
   recv: declare<(fd: number, into: Buffer, length: number, flags: number) => number>(
     'long recv(int, void *, size_t, int)',
   ),
@@ -117,6 +126,36 @@ export function sendLater(fd: number, data: Buffer): Promise<boolean> {
 export function receiveDatagram(fd: number, into: Buffer): number {
   const length = call.recv(fd, into, into.length, MSG_DONTWAIT | MSG_TRUNC);
   return length < 0 ? -koffi.errno() : length;
+}
+
+/** Where the memory of a buffer begins. It stays there; the caller must reference the buffer as long as the address is used. */
+export const addressOf = (buffer: Buffer): bigint => koffi.address(buffer);
+
+/**
+ * Receives up to `count` datagrams into an array of struct mmsghdr. Returns how many, or minus the error number. The caller
+ * references the memory that the structs point at.
+ */
+export function receiveDatagrams(fd: number, headers: Buffer, count: number): number {
+  const received = call.recvmmsg(fd, headers, count, MSG_DONTWAIT, null);
+  return received < 0 ? -koffi.errno() : received;
+}
+
+/** Sends `count` datagrams of such an array, from the one with number `first` on. Returns how many, or minus the error number. */
+export function sendDatagrams(
+  fd: number,
+  headers: Buffer,
+  first: number,
+  count: number,
+  headerLength: number,
+): number {
+  const from = first === 0 ? headers : headers.subarray(first * headerLength);
+  const sent = call.sendmmsg(fd, from, count, MSG_DONTWAIT);
+  return sent < 0 ? -koffi.errno() : sent;
+}
+
+/** Sends one datagram to a struct sockaddr. Returns the error number, 0 when all went well. */
+export function sendDatagramTo(fd: number, data: Buffer, to: Buffer): number {
+  return call.sendto(fd, data, data.length, MSG_DONTWAIT, to, to.length) < 0 ? koffi.errno() : 0;
 }
 
 export interface Watch {

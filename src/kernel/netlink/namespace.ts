@@ -187,7 +187,8 @@ function openHere(options: NetlinkOptions): number {
   }
 }
 
-function sizeReceiveBuffer(fd: number, bytes: number): void {
+/** Bytes that the kernel may queue for a socket. */
+export function sizeReceiveBuffer(fd: number, bytes: number): void {
   // Without CAP_NET_ADMIN in the first user namespace the kernel caps the size at net.core.rmem_max.
   if (trySocketOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes) === 0) return;
   setSocketOption(fd, SOL_SOCKET, SO_RCVBUF, bytes, 'SO_RCVBUF');

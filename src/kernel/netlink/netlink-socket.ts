@@ -27,6 +27,11 @@ const EBADF = 9;
 const EMSGSIZE = 90;
 const ENOBUFS = 105;
 
+/** Offsets in struct nlmsghdr and struct nlmsgerr, and the length of both without the header of the request. */
+const SEQUENCE_AT = 8;
+const ERRNO_AT = 16;
+const ACK_LENGTH = 20;
+
 const MAX_READS_PER_REQUEST = 10_000;
 const MAX_DUMP_ATTEMPTS = 8;
 const SLICE_MS = 5;
@@ -84,6 +89,30 @@ export class NetlinkSocket implements Disposable {
     const ack = this.#acknowledgement(operation, sequence, answers);
     if (ack.errno !== 0) throw refusal(operation, ack);
     return answers;
+  }
+
+  /**
+   * Sends a whole message that was encoded before, with flags `request` and `ack`, and writes its sequence number into it.
+   * Returns the error number of the acknowledgement, 0 for success. It allocates nothing: for requests that are repeated for
+   * every DNS query. Throws NetlinkError when the kernel does not take or acknowledge the message.
+   */
+  repeat(operation: string, message: Buffer): number {
+    if (this.#dumping) throw new Error(`${operation}: this netlink socket is busy with a dump, use another`);
+    if (!this.#open) throw new NetlinkError(operation, EBADF, { reason: 'the netlink socket is closed' });
+    this.#sequence = (this.#sequence + 1) >>> 0 || 1;
+    message.writeUInt32LE(this.#sequence, SEQUENCE_AT);
+    const errno = sendDatagram(this.#fd, message);
+    if (errno !== 0) throw new NetlinkError(operation, errno);
+    const length = receiveDatagram(this.#fd, this.#buffer);
+    // An acknowledgement is alone in its datagram (netlink_ack).
+    if (
+      length >= ACK_LENGTH &&
+      this.#buffer.readUInt16LE(4) === MESSAGE.error &&
+      this.#buffer.readUInt32LE(SEQUENCE_AT) === this.#sequence
+    )
+      return -this.#buffer.readInt32LE(ERRNO_AT);
+    // Messages of a request that failed half-way come first.
+    return this.#acknowledgement(operation, this.#sequence).errno;
   }
 
   /**

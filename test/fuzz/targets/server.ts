@@ -8,6 +8,7 @@ import { rcode } from '../../../src/dns/dns-constants.js';
 import { serveStream } from '../../../src/dns/dns-server.js';
 import { type Question, readAnswer } from '../../../src/dns/exchange.js';
 import type { Journal } from '../../../src/dns/journal.js';
+import { KeptReplies } from '../../../src/dns/kept-replies.js';
 import { Ledger } from '../../../src/dns/ledger.js';
 import type { QueryPolicy } from '../../../src/dns/names-policy.js';
 import type { Passthrough } from '../../../src/dns/passthrough.js';
@@ -46,6 +47,7 @@ const policy: QueryPolicy = {
   searchDomains: () => ['lan', 'example.com'],
   threats: NO_THREATS,
   nat64: undefined,
+  revision: 1,
 };
 const quiet = { debug() {}, info() {}, warn() {} };
 
@@ -69,6 +71,10 @@ class Trial {
       journal: { append() {} } as unknown as Journal,
       sets: {
         add: async (set, address) => void this.inKernel.add(`${set} ${address}`),
+        addAll: async (set, members) => {
+          for (const [address] of members) this.inKernel.add(`${set} ${address}`);
+        },
+        repeated: () => undefined,
         remove: async () => {},
       },
       log,
@@ -79,7 +85,8 @@ class Trial {
     });
     const upstream = { resolve: async (q: Question) => this.#resolve(q) } as unknown as Upstream;
     const passthrough = { direct: async () => 'own' } as unknown as Passthrough;
-    const parts = { policy, upstream, recorder, passthrough, log };
+    const kept = new KeptReplies({ repeated: () => undefined });
+    const parts = { policy, upstream, recorder, passthrough, resolvers, kept, log };
     const pipeline = new QueryPipeline({ ...parts, maxTtl: 60, onEvent: () => {} });
     const client = { address: '172.18.0.2', port: 4000 };
     const reply = await pipeline.handle({ message, transport, client, server: { address: '::1', port: 53 } });
@@ -93,7 +100,8 @@ class Trial {
     if (message === undefined) throw new NoAnswerError('nothing usable');
     const { records } = followChain(q.name, q.type, message.answers);
     const { authorities, flags } = message;
-    return { rcode: flags & 0xf, records, authorities, authentic: (flags & flag.AD) !== 0 };
+    const authentic = (flags & flag.AD) !== 0;
+    return { rcode: flags & 0xf, records, authorities, authentic, freshUntil: 0 };
   }
 }
 

@@ -4,14 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DnsConfig, DnsService } from '../../../src/dns/dns-service.js';
 import type { NameDecision, NameEvent, QueryPolicy } from '../../../src/dns/names-policy.js';
+import type { AnswerSets } from '../../../src/kernel/netlink/answer-sets.js';
 import type { OriginalDestination } from '../../../src/kernel/netlink/conntrack.js';
-import type { SetWriter } from '../../../src/kernel/netlink/ipset.js';
 import type { Range } from '../../../src/lib/ip.js';
 import type { Mode } from '../../../src/policy/policy.js';
-import type { ThreatLook } from '../../../src/policy/threat.js';
+import type { CurrentThreats } from '../../../src/policy/threat.js';
 
 /** Exactly these, and names below them. */
-function lookOf(listed: ReadonlyMap<string, 'block' | 'observe'>): ThreatLook {
+function lookOf(listed: ReadonlyMap<string, 'block' | 'observe'>): CurrentThreats {
   const find = (action: 'block' | 'observe') => (text: string) => {
     const found = [...listed].find(([l, a]) => a === action && (l === text || text.endsWith(`.${l}`)));
     if (!found) return undefined;
@@ -19,6 +19,7 @@ function lookOf(listed: ReadonlyMap<string, 'block' | 'observe'>): ThreatLook {
   };
   const [blocked, observed] = [find('block'), find('observe')];
   return {
+    version: undefined, // the revision of the policy has the list
     blockedName: blocked,
     blockedAddress: blocked,
     observedName: observed,
@@ -49,6 +50,12 @@ class TestPolicy implements QueryPolicy {
   readonly threats = lookOf(this.listed);
   readonly nat64 = undefined;
 
+  /** All that a test can change, as a text: it differs as soon as anything does. */
+  get revision(): string {
+    const { modes, allowed, covered, direct, unknown, joining, host, networks, search, listed } = this;
+    const all = [modes, allowed, covered, direct, unknown, joining, host, listed].map((part) => [...part]);
+    return JSON.stringify([all, networks.map((r) => `${r.lo}-${r.hi}`), search]);
+  }
   containerAt(address: string): string | undefined {
     return this.unknown.has(address) ? undefined : address;
   }
@@ -107,7 +114,7 @@ class TestPolicy implements QueryPolicy {
 }
 
 /** Stands for the kernel's sets: what was acknowledged, and how long an acknowledgement takes or whether it fails. */
-class TestSets implements SetWriter {
+class TestSets implements AnswerSets {
   readonly members = new Map<string, number>();
   delayMs = 0;
   failure: string | undefined;
@@ -116,6 +123,13 @@ class TestSets implements SetWriter {
     if (this.delayMs > 0) await new Promise((r) => setTimeout(r, this.delayMs));
     if (this.failure !== undefined) throw new Error(this.failure);
     this.members.set(`${set} ${address}`, timeoutSeconds);
+  }
+  async addAll(set: string, members: Parameters<AnswerSets['addAll']>[1]): Promise<void> {
+    for (const [address, timeoutSeconds] of members) await this.add(set, address, timeoutSeconds);
+  }
+  repeated(set: string, until: ReadonlyMap<string, number>): ReturnType<AnswerSets['repeated']> {
+    const all = [...until.keys()].map((address) => `${set} ${address}`);
+    return { ensure: () => this.failure === undefined && all.every((member) => this.members.has(member)) };
   }
   async remove(set: string, address: string): Promise<void> {
     this.members.delete(`${set} ${address}`);
