@@ -56,8 +56,13 @@ class TestPolicy implements QueryPolicy {
     const all = [modes, allowed, covered, direct, unknown, joining, host, listed].map((part) => [...part]);
     return JSON.stringify([all, networks.map((r) => `${r.lo}-${r.hi}`), search]);
   }
+  /** Containers by address, where they are not named after it. Not part of the revision. */
+  readonly holders = new Map<string, string>();
+  /** Containers that may resolve nothing. Not part of the revision. */
+  readonly denied = new Set<string>();
+
   containerAt(address: string): string | undefined {
-    return this.unknown.has(address) ? undefined : address;
+    return this.unknown.has(address) ? undefined : (this.holders.get(address) ?? address);
   }
   async awaitClient(address: string, ms: number): Promise<string | undefined> {
     const end = performance.now() + ms;
@@ -77,7 +82,7 @@ class TestPolicy implements QueryPolicy {
     return this.modes.get(container) ?? 'enforce';
   }
   decide(container: string, name: string): NameDecision {
-    const hit = this.allowed.get(name);
+    const hit = this.denied.has(container) ? undefined : this.allowed.get(name);
     const sets = [{ v4: `${container}-v4`, v6: `${container}-v6` }];
     return {
       allow: hit !== undefined,

@@ -1,9 +1,9 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, type MockInstance, vi } from 'vitest';
 import { DnsService } from '../../../src/dns/dns-service.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 import { Authority, a, aaaa, freePair } from './authority.js';
-import { ask } from './client.js';
+import { addresses, ask } from './client.js';
 import { House, quiet } from './house.js';
 
 let ns: Netns;
@@ -13,6 +13,8 @@ let kernel: KernelSets;
 let service: DnsService;
 const box = '127.9.8.1';
 const server = { address: '127.0.0.54', port: await freePair('127.0.0.54') };
+const many = Array.from({ length: 80 }, (_, i) => `203.0.113.${100 + i}`);
+const members = (set: string): number => ns.run('ipset', 'list', set).match(/^\d.* timeout /gm)?.length ?? 0;
 const left = (set: string, address: string): number =>
   Number(new RegExp(`^${address} timeout (\\d+)$`, 'm').exec(ns.run('ipset', 'list', set))?.[1] ?? -1);
 
@@ -26,6 +28,8 @@ beforeAll(async () => {
   }
   kernel = new KernelSets({ namespace: ns.path });
   up = await new Authority('127.0.0.1', (name, type) => {
+    if (name === 'many.test') return { answers: many.map((address) => a(name, address, 600)) };
+    if (name === 'longer.test') return { answers: [a(name, '198.51.100.9', 40_000)] };
     if (type === 'AAAA') return { answers: [aaaa(name, '2001:db8::9')] };
     return { answers: [a(name, '198.51.100.9', name === 'long.test' ? 20_000 : 1)] };
   }).start();
@@ -48,6 +52,106 @@ afterAll(() => {
   house.close();
   up.close();
   ns[Symbol.dispose]();
+});
+
+describe('a reply that is sent again', () => {
+  let added: MockInstance<KernelSets['addAll']>;
+  /** Which way the reply took: only the steps of a query add addresses like this. */
+  const isRepeated = (): boolean => added.mock.calls.length === 0;
+  beforeEach(async () => {
+    ns.run('ipset', 'flush', `${box}-v4`);
+    for (const name of ['long.test', 'many.test', 'longer.test']) house.policy.allowed.set(name, {});
+    await ask(server, 'long.test', { from: box });
+    await ask(server, 'many.test', { from: box });
+    await ask(server, 'many.test', { from: box });
+    added = vi.spyOn(kernel, 'addAll');
+    return () => {
+      added.mockRestore();
+      house.policy.allowed.delete('longer.test');
+    };
+  });
+
+  it('leaves the addresses in the kernel as they are', async () => {
+    const [first, second] = [
+      await ask(server, 'many.test', { from: box }),
+      await ask(server, 'many.test', { from: box }),
+    ];
+    expect(isRepeated()).toBe(true);
+    expect(first.raw.subarray(2)).toEqual(second.raw.subarray(2));
+    expect(members(`${box}-v4`)).toBe(81);
+  });
+
+  it('finds out that another process has flushed the set, and leaves when all addresses are back', async () => {
+    ns.run('ipset', 'flush', `${box}-v4`);
+    expect((await ask(server, 'many.test', { from: box })).rcode).toBe('NOERROR');
+    expect(members(`${box}-v4`)).toBe(80);
+    ns.run('ipset', 'flush', `${box}-v4`);
+    expect((await ask(server, 'long.test', { from: box })).rcode).toBe('NOERROR');
+    expect(left(`${box}-v4`, '198.51.100.9')).toBeGreaterThan(19_000);
+  });
+
+  it('the same when the set was replaced by an empty one, and SERVFAIL while there is none', async () => {
+    const set = `${box}-v4`;
+    ns.run('ipset', 'create', 'empty', 'hash:ip', 'timeout', '0');
+    ns.run('ipset', 'swap', 'empty', set);
+    ns.run('ipset', 'destroy', 'empty');
+    await ask(server, 'many.test', { from: box });
+    expect(members(set)).toBe(80);
+    ns.run('ipset', 'destroy', set);
+    expect((await ask(server, 'many.test', { from: box })).rcode).toBe('SERVFAIL');
+    expect((await ask(server, 'long.test', { from: box })).rcode).toBe('SERVFAIL');
+    ns.run('ipset', 'create', set, 'hash:ip', 'timeout', '0', 'hashsize', '64');
+    await ask(server, 'many.test', { from: box });
+    expect(members(set)).toBe(80);
+  });
+
+  it('puts back a single address of a few that another process has removed', async () => {
+    ns.run('ipset', 'del', `${box}-v4`, '198.51.100.9');
+    await ask(server, 'long.test', { from: box });
+    expect(left(`${box}-v4`, '198.51.100.9')).toBeGreaterThan(19_000);
+    expect(isRepeated()).toBe(true);
+  });
+
+  it('never shortens what another name has extended', async () => {
+    await ask(server, 'longer.test', { from: box });
+    for (let i = 0; i < 3; i++) await ask(server, 'long.test', { from: box });
+    expect(left(`${box}-v4`, '198.51.100.9')).toBeGreaterThan(39_000);
+  });
+
+  it('is refused when the name is no longer allowed, or is listed', async () => {
+    house.policy.allowed.delete('many.test');
+    expect((await ask(server, 'many.test', { from: box })).rcode).toBe('NXDOMAIN');
+    house.policy.allowed.set('many.test', {});
+    await ask(server, 'many.test', { from: box });
+    house.policy.listed.set('many.test', 'block');
+    expect((await ask(server, 'many.test', { from: box })).rcode).toBe('NXDOMAIN');
+    house.policy.listed.clear();
+    await ask(server, 'many.test', { from: box });
+    house.policy.listed.set(many[7] ?? '', 'block');
+    expect(addresses(await ask(server, 'many.test', { from: box, edns: 0 }))).not.toContain(many[7]);
+    expect(addresses(await ask(server, 'many.test', { from: box, tcp: true }))).not.toContain(many[7]);
+    house.policy.listed.clear();
+  });
+
+  it('is not for the next container at the same address', async () => {
+    await ask(server, 'many.test', { from: box });
+    house.policy.holders.set(box, 'heir');
+    expect((await ask(server, 'many.test', { from: box })).rcode).toBe('SERVFAIL'); // the heir has no such set
+    house.policy.holders.set(box, 'stranger');
+    house.policy.denied.add('stranger');
+    expect((await ask(server, 'many.test', { from: box })).rcode).toBe('NXDOMAIN');
+    house.policy.holders.clear();
+    expect((await ask(server, 'many.test', { from: box })).rcode).toBe('NOERROR');
+  });
+
+  it('counts as a query: each has its event', async () => {
+    const before = house.events.length;
+    for (let i = 0; i < 3; i++) await ask(server, 'many.test', { from: box });
+    expect(house.events.slice(before).map((e) => `${e.container} ${e.name} ${e.verdict}`)).toEqual(
+      Array.from({ length: 3 }, () => `${box} many.test allow`),
+    );
+    expect(isRepeated()).toBe(true);
+  });
 });
 
 describe("the kernel's own sets", () => {

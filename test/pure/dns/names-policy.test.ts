@@ -193,3 +193,32 @@ describe('a question of a container whose networks are not known', () => {
     expect(q.answer()).toBe(false);
   });
 });
+
+describe('the revision of the policy', () => {
+  const hosts = { now: new Set(['192.0.2.1']) };
+  const threats = { ...NO_THREATS, version: {} };
+  const policy = new NamesPolicy({
+    prefix: 'DB',
+    kernel: { hostAddresses: () => hosts.now },
+    threats,
+    docker: dockerOf({ starting: new Set(), attached: new Set() }),
+  });
+  const state = {
+    subjects: new Map(),
+    vethMap: { bindings: new Map() },
+    input: input(),
+  } as unknown as AppliedState;
+
+  it.each([
+    ['a pass', true, () => policy.applied(state)],
+    ['another version of the threats', true, () => Object.assign(threats, { version: {} })],
+    ['other addresses of the host', true, () => Object.assign(hosts, { now: new Set(['192.0.2.2']) })],
+    ['nothing', false, () => undefined],
+  ])('after %s: changed is %s', (_, isChanged, change) => {
+    const before = policy.revision;
+    expect(policy.revision).toBe(before);
+    change();
+    expect(policy.revision !== before).toBe(isChanged);
+    expect(policy.revision).toBe(policy.revision);
+  });
+});
