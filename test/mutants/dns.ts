@@ -106,4 +106,56 @@ export const DNS: readonly Mutant[] = [
       test: 'does not ask the servers of a private zone where the chain of a public name leads there',
     },
   },
+  {
+    id: 'kept-revision',
+    what: 'a reply is sent again after the policy, the threats or the servers have changed',
+    file: 'src/dns/kept-replies.ts',
+    from: '    if (revision !== this.#revision) {\n      this.clear();\n      return undefined;\n    }\n',
+    to: '',
+    killedBy: { file: 'test/pure/dns/kept-replies.test.ts', test: 'under another revision' },
+  },
+  {
+    id: 'kept-ledger',
+    what: 'a reply is sent again after the ledger has given up one of its addresses',
+    file: 'src/dns/kept-replies.ts',
+    from: 'changesOf(kept.stamps) === kept.changes',
+    to: 'changesOf(kept.stamps) >= kept.changes',
+    killedBy: {
+      file: 'test/pure/dns/kept-replies.test.ts',
+      test: 'when the ledger has forgotten the container',
+    },
+  },
+  {
+    id: 'kept-kernel',
+    what: 'a reply is sent again although the kernel has lost its addresses',
+    file: 'src/dns/kept-replies.ts',
+    from: 'if (!members.ensure(wall)) return false;',
+    to: 'members.ensure(wall);',
+    killedBy: {
+      file: 'test/kernel/dns/kernel-sets.test.ts',
+      test: 'finds out that another process has flushed the set',
+    },
+  },
+  {
+    id: 'kept-heir',
+    what: 'the next container at an address gets the replies of its predecessor',
+    file: 'src/dns/query-pipeline.ts',
+    from: 'client.container ?? this.#o.policy.containerAt(client.address);',
+    to: 'client.container ?? client.address;',
+    killedBy: {
+      file: 'test/kernel/dns/kernel-sets.test.ts',
+      test: 'is not for the next container at the same address',
+    },
+  },
+  {
+    id: 'kept-own-copy',
+    what: 'kept replies leave without the addresses in the set of a macvlan namespace',
+    file: 'src/netns-rules/netns-rules.ts',
+    from: 'subject === undefined || subject.lan !== undefined ? undefined',
+    to: 'subject === undefined ? undefined',
+    killedBy: {
+      file: 'test/pure/netns-rules/copies.test.ts',
+      test: 'of a container with rules in its namespace',
+    },
+  },
 ];

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { LinkCache } from '../../../src/kernel/host-links.js';
+import { HostAddresses, LinkCache } from '../../../src/kernel/host-links.js';
+import type { LocalAddress } from '../../../src/kernel/netlink/addresses.js';
 import type { Link } from '../../../src/kernel/netlink/links.js';
 
 const veth = (index: number, peerIndex: number, mac: string, extra: Partial<Link> = {}): Link => ({
@@ -102,5 +103,33 @@ describe('links kept by announcements', () => {
     now = 20;
     cache.put(veth(7, 8, 'aa:00:00:00:00:07', { master: 5 }));
     expect((await cache.all(new Set()))[0]?.since).toBe(20);
+  });
+});
+
+describe("the host's addresses", () => {
+  const at = (address: string, index = 1): LocalAddress => ({
+    index,
+    family: 4,
+    address,
+    prefix: 24,
+    scope: 0,
+  });
+
+  it('are another object exactly when one is added or removed', async () => {
+    const own = new HostAddresses({ list: async () => [at('192.0.2.9')] });
+    const seen = [own.all];
+    const isNew = (): boolean => seen.push(own.all) > 0 && seen.at(-1) !== seen.at(-2);
+    expect(isNew()).toBe(false);
+    own.put(at('192.0.2.1'));
+    expect(isNew()).toBe(true);
+    own.put(at('192.0.2.1', 2)); // on a second interface
+    expect(isNew()).toBe(false);
+    own.gone(at('192.0.2.1'));
+    expect(isNew()).toBe(false);
+    own.gone(at('192.0.2.1', 2));
+    expect(isNew()).toBe(true);
+    await own.refresh();
+    expect(isNew()).toBe(true);
+    expect([...own.all]).toEqual(['192.0.2.9']);
   });
 });
