@@ -29,7 +29,10 @@ const WEIGHT = { entry: 700, address: 300 };
 type EnsuredMembers = NonNullable<ReturnType<AnswerSets['repeated']>>;
 
 interface KeptReply {
+  /** With the TTLs that were left at `age`. */
   readonly bytes: Buffer;
+  /** Whole seconds. */
+  age: number;
   /** Of each TTL in the reply: its place, and its value when the reply was made. */
   readonly ttls: readonly (readonly [at: number, seconds: number])[];
   /** ms, monotonic: the TTLs were not shorter then. */
@@ -86,7 +89,8 @@ export class KeptReplies {
     if (seconds <= 0) return;
     const weight = WEIGHT.entry + bytes.length + permission.stamps.length * WEIGHT.address;
     const kept: KeptReply = {
-      bytes,
+      bytes: Buffer.from(bytes),
+      age: 0,
       ttls,
       madeAt: basis.madeAt,
       freshUntil: Math.min(basis.freshUntil, basis.madeAt + Math.min(seconds * 1000, MAX_AGE)),
@@ -198,11 +202,14 @@ function isInKernel(kept: KeptReply, { wall }: QueryTime): boolean {
   }
 }
 
-/** The kept bytes, with the ID of the query and the TTLs that are left. */
-function write({ bytes, ttls, madeAt }: KeptReply, query: Received, now: QueryTime, into: ReplySpace): void {
+/** Writes the kept bytes, with the ID of the query and the TTLs that are left. */
+function write(kept: KeptReply, query: Received, now: QueryTime, into: ReplySpace): void {
+  const { bytes, ttls } = kept;
+  const age = Math.floor((now.monotonic - kept.madeAt) / 1000);
+  if (age !== kept.age) {
+    for (const [at, seconds] of ttls) bytes.writeUInt32BE(seconds - age, at);
+    kept.age = age;
+  }
   bytes.copy(into.bytes, into.at);
   query.bytes.copy(into.bytes, into.at, query.start, query.start + 2);
-  const age = Math.floor((now.monotonic - madeAt) / 1000);
-  if (age === 0) return;
-  for (const [at, seconds] of ttls) into.bytes.writeUInt32BE(seconds - age, into.at + at);
 }
