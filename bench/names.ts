@@ -29,8 +29,7 @@ const { values } = parseArgs({
 });
 const rounds = Number(values.rounds);
 const ASKERS = Number(values.askers);
-/** Docker's default bridge; the authority of the lab, which containers have in their resolv.conf. */
-const GATEWAY = '172.17.0.1';
+/** The authority of the lab, which containers have in their resolv.conf. */
 const AUTHORITY = '198.51.100.53';
 const UNBOUND_PORT = 5301;
 const NAMES = ['a.hot.test', 'b.hot.test', 'c.hot.test', 'many.hot.test'];
@@ -49,6 +48,8 @@ const zone = Object.fromEntries(
 interface Place {
   readonly lab: Lab;
   readonly pids: readonly number[];
+  /** The host's address on the bridge. */
+  readonly gateway: string;
   readonly servers: readonly ChildProcess[];
 }
 interface Asked {
@@ -68,13 +69,17 @@ async function makePlace(enforced: boolean): Promise<Place> {
     lab.start({ node: false, labels }),
   );
   const pids = await inParallel(2, containers, (c) => c.pid());
-  const servers = enforced ? [] : await startServers(lab);
-  return { lab, pids, servers };
+  const gateway = (await containers[0]?.addresses())?.gateway ?? '';
+  const servers = enforced ? [] : await startServers(lab, gateway);
+  return { lab, pids, gateway, servers };
 }
 
-async function startServers(lab: Lab): Promise<ChildProcess[]> {
+/** With the priority that Drawbridge gives itself. */
+async function startServers(lab: Lab, gateway: string): Promise<ChildProcess[]> {
   const inHost = (...argv: string[]): ChildProcess =>
-    spawn('nsenter', [`--net=${lab.hostNetns}`, '--', ...argv], { stdio: ['ignore', 'ignore', 'inherit'] });
+    spawn('nice', ['-n', '-10', 'nsenter', `--net=${lab.hostNetns}`, '--', ...argv], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
   for (const [set, family] of [
     ['hot4', 'inet'],
     ['hot6', 'inet6'],
@@ -82,14 +87,14 @@ async function startServers(lab: Lab): Promise<ChildProcess[]> {
     await lab.inHost(['ipset', 'create', set, 'hash:ip', 'family', family], { check: true });
   const dnsmasq = [
     ...['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--pid-file=', '--user=root'],
-    ...['--no-resolv', '--no-hosts', `--server=${AUTHORITY}`, `--listen-address=${GATEWAY}`],
+    ...['--no-resolv', '--no-hosts', `--server=${AUTHORITY}`, `--listen-address=${gateway}`],
     ...['--bind-interfaces', '--cache-size=10000', '--ipset=/hot.test/hot4,hot6'],
   ];
   const file = join(lab.dir, 'unbound.conf');
   writeFileSync(
     file,
     `server:
-  interface: ${GATEWAY}
+  interface: ${gateway}
   port: ${UNBOUND_PORT}
   access-control: 0.0.0.0/0 allow
   do-daemonize: no
@@ -188,8 +193,8 @@ try {
   const [enforced, bare] = places as [Place, Place];
   const sides: readonly Side[] = [
     { label: 'Drawbridge', place: enforced, server: AUTHORITY, port: 53 },
-    { label: 'dnsmasq --ipset', place: bare, server: GATEWAY, port: 53 },
-    { label: 'unbound', place: bare, server: GATEWAY, port: UNBOUND_PORT },
+    { label: 'dnsmasq --ipset', place: bare, server: bare.gateway, port: 53 },
+    { label: 'unbound', place: bare, server: bare.gateway, port: UNBOUND_PORT },
   ];
   for (const { label, place, server, port } of sides)
     await waitFor(`${label} to answer`, () =>
