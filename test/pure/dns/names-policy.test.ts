@@ -205,7 +205,8 @@ describe('the revision of the policy', () => {
   });
   const state = {
     subjects: new Map(),
-    vethMap: { bindings: new Map() },
+    vethMap: { bindings: new Map(), bridges: new Map(), unbound: [] },
+    unattributed: new Set(),
     input: input(),
   } as unknown as AppliedState;
 
