@@ -1,9 +1,9 @@
 import type { DnsService } from '../dns/dns-service.js';
 import type { Kernel } from '../kernel/kernel.js';
+import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
-import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState, SetDesired, Subject } from '../ruleset/desired-state.js';
