@@ -8,14 +8,13 @@ import { AppliedRevision } from './changes/applied-revision.js';
 import { Audit } from './changes/audit.js';
 import { Changes } from './changes/changes.js';
 import { findContainer } from './changes/container-changes.js';
+import { CurrentOverrides, nameConflicts } from './changes/current-overrides.js';
 import { changedKeys, IgnoredLabels, recordStart, recordStop } from './changes/service-records.js';
 import { modesInForce, StoreTrust } from './changes/store-trust.js';
-import { nameConflicts, overridesOf } from './changes/stored-state.js';
 import { type Config, nodeName } from './config/config.js';
 import type { FolderState } from './config/list-files.js';
 import { ListProblems, watchFolder } from './config/list-folder.js';
 import { ListReader } from './config/list-reader.js';
-
 import { HostWatch } from './coverage/host-watch.js';
 import { ContainerNamespaces } from './dns/container-namespaces.js';
 import { DnsService, dnsConfig } from './dns/dns-service.js';
@@ -104,9 +103,10 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   parts.add(() => trust.close());
   const appliedRevision = new AppliedRevision(() => store.revision());
   const revisionOf = (key: string): number => state.revisionOf(key);
+  const current = new CurrentOverrides(lists, state);
   const overrides = (): Overrides => {
     appliedRevision.read();
-    return trust.said(overridesOf(lists.state, state), revisionOf);
+    return trust.said(current.read(Date.now()), revisionOf);
   };
 
   // Between Docker and the kernel.
@@ -365,7 +365,7 @@ function subscribe(app: App): void {
     app.links.askAgain(now.vethMap.outdated);
     folders.noteAll(now.view.containers.values());
     namespaceDns.applied(now);
-    app.names.refreshSearchDomains(now.view.containers.keys());
+    app.names.refreshSearchDomains(now.view.containers);
     app.appliedRevision.applied();
     app.denials.retain(new Set(now.view.containers.keys()));
   });

@@ -19,6 +19,8 @@ interface CommitOptions {
 
 /** A change is in force within this time, or it is undone (docs/api.md). */
 const IN_FORCE_MS = 5000;
+/** Nothing but policies can have changed: the pass looks at nothing else. */
+const CHANGES = { kind: 'changes' } as const;
 
 /** The change is not in force, and the store still has it, because it could not be written. */
 class NotTakenBackError extends RefusedError {}
@@ -46,7 +48,7 @@ export class Committer {
     const revision = await this.#writeWithAudit(change);
     this.#options.onChange();
     try {
-      await this.#options.reconciler.inForce(IN_FORCE_MS);
+      await this.#options.reconciler.inForce(IN_FORCE_MS, CHANGES);
     } catch (e) {
       await this.#undo(change, revision, e);
     }
@@ -60,7 +62,7 @@ export class Committer {
     const { isRecorded, revision } = await this.#writeOrHold(change, now);
     this.#options.onChange();
     try {
-      await this.#options.reconciler.inForce(IN_FORCE_MS);
+      await this.#options.reconciler.inForce(IN_FORCE_MS, CHANGES);
     } catch (e) {
       if (revision !== undefined) await this.#undo(change, revision, e);
       this.unwritten.takeBack(change);
@@ -124,7 +126,7 @@ export class Committer {
     this.#options.onChange();
     try {
       if (failed) throw failed.reason;
-      await this.#options.reconciler.inForce(IN_FORCE_MS);
+      await this.#options.reconciler.inForce(IN_FORCE_MS, CHANGES);
     } catch (e) {
       const undone = await Promise.allSettled(
         done.map(({ change, revision }) => this.#undo(change, revision, e)),

@@ -161,6 +161,8 @@ export class StoreTrust {
   #running: Promise<void> = Promise.resolve();
   #isClosed = false;
   #hasFailed = false;
+  /** What was last left of the overrides under the doubt. */
+  #sieved: { readonly said: Overrides; readonly doubt: Doubt; readonly believed: Overrides } | undefined;
 
   private constructor(options: StoreTrustOptions, record: StoreRecord | 'unreadable' | undefined) {
     this.#o = options;
@@ -192,8 +194,17 @@ export class StoreTrust {
   said(said: Overrides, of: RevisionOf): Overrides {
     this.#compare();
     const doubt = this.#doubt;
-    const believed = doubt ? saidUnderDoubt(said, doubt, of) : said;
+    const believed = doubt ? this.#underDoubt(said, doubt, of) : said;
     this.#note({ isLockdown: believed.lockdown !== undefined, isPaused: believed.pauses.length > 0 });
+    return believed;
+  }
+
+  /** Overrides are another object when the revision of a key is another one. */
+  #underDoubt(said: Overrides, doubt: Doubt, of: RevisionOf): Overrides {
+    const known = this.#sieved;
+    if (known?.said === said && known.doubt === doubt) return known.believed;
+    const believed = saidUnderDoubt(said, doubt, of);
+    this.#sieved = { said, doubt, believed };
     return believed;
   }
 

@@ -1,10 +1,8 @@
 import { setImmediate as turn } from 'node:timers/promises';
-import type { FolderState } from '../config/list-files.js';
-import type { Overrides } from '../enforce/policies.js';
 import { Signal } from '../lib/current.js';
 import { isRecord, isWithin } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
-import type { Parsed, Problem } from '../lib/problem.js';
+import type { Parsed } from '../lib/problem.js';
 import type { Emergency, Lockdown, Pause } from '../policy/emergency.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
 import type { Grant, List, Mode } from '../policy/policy.js';
@@ -118,6 +116,7 @@ export class ChangesState {
   #watch: Disposable | undefined;
   /** The revision of each key of the store, unreadable values included. */
   readonly #revisions = new Map<string, number>();
+  #version = 0;
   /** Bodies that have been read, with the list that each is. */
   readonly #parsed = new WeakMap<object, Parsed<List>>();
   /** By key: the revision that is being read. */
@@ -160,6 +159,11 @@ export class ChangesState {
     }
   }
 
+  /** Counts the changes of this state. */
+  get version(): number {
+    return this.#version;
+  }
+
   /** The list of a body, read before the body is stored: it is not read again when it is applied. */
   remember(body: object, list: List): void {
     this.#parsed.set(body, { ok: true, value: list });
@@ -178,6 +182,7 @@ export class ChangesState {
       return false;
     }
     this.#reading.delete(key);
+    this.#version += 1;
     const known = this.#revisions.delete(key);
     this.#forget(kind, name);
     if (value === undefined) return known;
@@ -191,6 +196,7 @@ export class ChangesState {
     const { kind, name } = partsOf(key);
     if (!kind) return;
     const revision = this.revisionOf(key);
+    this.#version += 1;
     this.#forget(kind, name);
     if (value !== undefined) this.#set(kind, name, value, revision);
   }
@@ -334,21 +340,4 @@ export function isOurs(
 ): boolean {
   if (thing.node === undefined || thing.node === node) return true;
   return thing.expires !== undefined && Date.parse(thing.expires) + ABANDONED_MS < now;
-}
-
-/** Lists of the store and of the folder by name. A file that takes a store list's name is refused (see `nameConflicts`). */
-export function overridesOf(folder: FolderState, state: ChangesState): Overrides {
-  const { lists, ...others } = state.current(Date.now());
-  return { ...others, lists: new Map([...folder.lists, ...lists]), absent: folder.absent };
-}
-
-/** The store's list stays in force: a file must not change what the API has promised. */
-export function nameConflicts(folder: ReadonlyMap<string, List>, state: ChangesState): Problem[] {
-  return [...folder.values()]
-    .filter((l) => state.lists.has(l.name))
-    .map((l) => ({
-      detail: `list ${l.name} is in the store already, this file is not used`,
-      remedy: `rename the file, or drawbridge lists delete ${l.name}`,
-      ...(l.file ? { file: l.file } : {}),
-    }));
 }

@@ -84,14 +84,15 @@ export class NamesPolicy {
 
   /** Take the state of a pass, and wake the queries that wait for it. */
   applied(state: AppliedState): void {
+    if (this.#state?.vethMap !== state.vethMap)
+      this.#byAddress = new Map(
+        [...state.vethMap.bindings.values()].flatMap((b) =>
+          [b.ip4, b.ip6].filter((a) => a !== undefined).map((a) => [a, b.container] as const),
+        ),
+      );
     this.#state = state;
     this.#unattributedIn = subnetsWithUnattributed(state);
     this.#revision++;
-    this.#byAddress = new Map(
-      [...state.vethMap.bindings.values()].flatMap((b) =>
-        [b.ip4, b.ip6].filter((a) => a !== undefined).map((a) => [a, b.container] as const),
-      ),
-    );
     for (const wake of [...this.#waiting]) wake();
   }
 
@@ -264,7 +265,7 @@ export class NamesPolicy {
   }
 
   /** Read the search domains of new containers, and forget those of containers that are gone. */
-  refreshSearchDomains(containers: Iterable<string>): void {
+  refreshSearchDomains(containers: ReadonlyMap<string, unknown>): void {
     this.#search.refresh(containers);
   }
 
@@ -323,6 +324,8 @@ function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
 class SearchDomains {
   readonly #docker: Pick<DockerWatch, 'resolver'>;
   readonly #known = new Map<string, readonly string[]>();
+  /** Those of the last view: a container whose file was empty is read again when Docker has reported something. */
+  #seen: ReadonlyMap<string, unknown> | undefined;
 
   constructor(docker: Pick<DockerWatch, 'resolver'>) {
     this.#docker = docker;
@@ -332,10 +335,11 @@ class SearchDomains {
     return this.#known.get(container) ?? [];
   }
 
-  refresh(containers: Iterable<string>): void {
-    const now = new Set(containers);
-    for (const id of this.#known.keys()) if (!now.has(id)) this.#known.delete(id);
-    for (const id of now) if (!this.#known.has(id)) void this.#fetch(id);
+  refresh(containers: ReadonlyMap<string, unknown>): void {
+    if (this.#seen === containers) return;
+    this.#seen = containers;
+    for (const id of this.#known.keys()) if (!containers.has(id)) this.#known.delete(id);
+    for (const id of containers.keys()) if (!this.#known.has(id)) void this.#fetch(id);
   }
 
   async #fetch(id: string): Promise<void> {

@@ -1,5 +1,6 @@
+import type { Kernel } from '../kernel/kernel.js';
 import type { ContainerFacts, DockerView, Endpoint, NetworkFacts } from '../policy/container.js';
-import type { Binding, HostLink, ManagedBridge, VethMap } from '../ruleset/applied-state.js';
+import type { AppliedState, Binding, HostLink, ManagedBridge, VethMap } from '../ruleset/applied-state.js';
 
 interface Candidate {
   readonly container: ContainerFacts;
@@ -135,3 +136,15 @@ function bindingOf(
 
 export const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string }): string[] =>
   [p.ip4, p.ip6].filter((a) => a !== undefined);
+
+/** On a bridge with other ports than veths, a veth of no container may be an uplink with many MACs behind it. */
+export function vethsOf({ vethMap, desired }: AppliedState): Parameters<Kernel['setStaticEntries']>[0] {
+  const mixed = new Set([...vethMap.bridges.values()].flatMap((b) => (b.mixed ? b.link.index : [])));
+  return {
+    bound: [...vethMap.bindings.values()].map(({ ifindex: index, mac }) => ({ index, mac })),
+    others: vethMap.unbound.flatMap(({ index, master, peerMac: mac }) =>
+      mac === undefined || master === undefined || mixed.has(master) ? [] : [{ index, master, mac }],
+    ),
+    isEnforced: (ifindex) => desired.bridge.strict.has(ifindex),
+  };
+}

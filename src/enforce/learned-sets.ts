@@ -39,8 +39,9 @@ export async function refillSets(
 ): Promise<void> {
   if (sets.length === 0) return;
   const fresh = new Set(sets);
-  for (const member of state.subjects.values())
-    for (const [set, addresses] of dns.members(member.id)) {
+  const owners = new Set(sets.flatMap((set) => state.desired.sets.get(set)?.owner ?? []));
+  for (const owner of owners)
+    for (const [set, addresses] of dns.members(owner)) {
       if (!fresh.has(set)) continue;
       for (const [address, until] of addresses)
         if (until > now) await kernel.add(set, address, secondsLeft(until, now));
@@ -77,6 +78,29 @@ export async function syncLearned(
     }
   }
   return isMissed;
+}
+
+/** For each of these subjects. True: another process has removed members of one that is not new. */
+export async function syncAll(
+  kernel: Pick<Kernel, 'members' | 'add' | 'remove'>,
+  dns: Pick<DnsService, 'members'>,
+  state: AppliedState,
+  {
+    members,
+    isNew,
+    now,
+  }: {
+    readonly members: readonly Subject[];
+    readonly isNew: (m: Subject) => boolean;
+    readonly now: () => number;
+  },
+): Promise<boolean> {
+  let isLost = false;
+  for (const m of members) {
+    const missed = await syncLearned(kernel, dns, state, m, now());
+    isLost ||= missed && !isNew(m);
+  }
+  return isLost;
 }
 
 /** Writes a learned address to the kernel's set, and then to its copies in namespaces, before the DNS answer leaves. */

@@ -1,4 +1,6 @@
 import { describeChange, type ViewChange } from '../docker/docker-events.js';
+import type { DockerView } from '../policy/container.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 
 /** Why a pass is wanted. `tampering`: what another process has changed. */
 export type PassTrigger =
@@ -62,3 +64,30 @@ export function describeTrigger(trigger: PassTrigger): string {
 
 export const isDue = (triggers: readonly PassTrigger[], kind: DelayedKind): boolean =>
   triggers.some((t) => t.kind === kind);
+
+/** What a pass finds, beside what people decide. */
+export interface Surroundings {
+  /** As the pass has taken it, with the endpoints of veths that have gone. */
+  readonly docker: DockerView;
+  /** What the kernel had reported of links when the pass began. */
+  readonly links: number;
+  readonly state: AppliedState | undefined;
+}
+
+/**
+ * True if nothing but what people decide can have changed: lists, grants, modes and the like. What a pass finds depends on the
+ * view of Docker, on the links, on cgroups of the host's network, and on time. A change of each of the last two comes with a trigger
+ * of its own; and the periodic check compares with everything found again.
+ */
+export const isOnlyChanges = (
+  { triggers, resync }: Pick<Pass, 'triggers' | 'resync'>,
+  before: Surroundings,
+  now: Surroundings,
+): boolean =>
+  !resync &&
+  triggers.length > 0 &&
+  triggers.every((t) => t.kind === 'changes') &&
+  before.docker === now.docker &&
+  before.links === now.links &&
+  before.state !== undefined &&
+  before.state === now.state;

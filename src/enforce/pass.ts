@@ -19,12 +19,14 @@ import {
   unattributedSubject,
 } from '../ruleset/desired-state.js';
 import { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
+import { type Delta, recompile } from '../ruleset/recompile.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
+import { vethsOf } from './bind-veths.js';
 import { purgeReusedIdentities } from './earlier-flows.js';
 import type { HostCgroupTable } from './host-cgroups.js';
 import { addressesIn, Identities, modesIn, restoreBindings } from './identities.js';
-import { refillSets, syncLearned } from './learned-sets.js';
-import { describeTrigger, type Pass } from './pass-trigger.js';
+import { refillSets, syncAll } from './learned-sets.js';
+import { describeTrigger, isOnlyChanges, type Pass, type Surroundings } from './pass-trigger.js';
 import type { Policies } from './policies.js';
 import { ConntrackZones, Revocation } from './revocation.js';
 import { type Found, InputBuilder, type InputParts, NEW_MS } from './ruleset-input.js';
@@ -64,6 +66,8 @@ class Progress {
   readonly pass: Pass;
   /** Docker's view when the pass began: older than the links, so that no veth is bound by facts from before it appeared. */
   readonly docker: DockerView;
+  /** The state of the pass before, when nothing but policies can have changed since. */
+  before: AppliedState | undefined;
   /** Containers that count as changed although their policy is the same. */
   readonly recheck: ReadonlySet<string>;
   /** No further step runs. */
@@ -71,6 +75,10 @@ class Progress {
   found!: Found & { readonly veths: readonly number[] };
   input!: DesiredInput;
   desired!: DesiredState;
+  /** Where the desired state differs from that of the pass before; undefined: perhaps anywhere. */
+  delta: Delta | undefined;
+  /** The only subjects that differ from those of the pass before, when nothing else was looked for; undefined: perhaps any. */
+  replaced: readonly Subject[] | undefined;
   again!: ReadonlySet<string>;
   applied!: Applied;
   /** Bindings of the pass before; undefined in the first one. */
@@ -103,6 +111,8 @@ export class EnforcementPass {
   readonly #revocation: Revocation;
   readonly #zones: ConntrackZones;
   #recheck: ReadonlySet<string> = new Set();
+  /** What the last pass has found, when every step of it has succeeded. */
+  #surroundings: Surroundings | undefined;
 
   constructor(parts: PassParts) {
     const { shape, kernel, policies } = parts;
@@ -136,18 +146,18 @@ export class EnforcementPass {
     },
     {
       name: 'gather and compile',
-      why: 'The links are read after the view of Docker was taken. Everything from the links to the desired state is one value: nothing of it may change while the pass waits for the kernel.',
-      run: (at) => this.#gather(at),
+      why: 'The links are read after the view of Docker was taken. Everything from the links to the desired state is one value: nothing of it may change while the pass waits for the kernel. When only policies can have changed, what was found stays.',
+      run: (at) => this.#regather(at) || this.#gather(at),
     },
     {
       name: 'prepare routes and resolvers',
       why: 'The rules of the next steps let a container speak to its neighbours, and lead its DNS queries to a resolver: both must work before the rules do.',
-      run: ({ input }) => this.#prepare(input),
+      run: ({ input, replaced }) => (replaced?.every((m) => !m.host) ? undefined : this.#prepare(input)),
     },
     {
       name: 'purge reused identities',
       why: 'Conntrack entries that carry a reused identity mark pass by the rules of its new holder: they are deleted before the rules know the identity.',
-      run: ({ input }) => this.#purgeIdentities(input),
+      run: ({ input, replaced }) => (replaced ? undefined : this.#purgeIdentities(input)),
     },
     {
       name: 'apply',
@@ -183,7 +193,8 @@ export class EnforcementPass {
     {
       name: 'hold bridges and routes to this state',
       why: 'The bridge may forget how to reach a veth, and a route may go, only after the rules no longer need them.',
-      run: ({ state }) => {
+      run: ({ state, delta }) => {
+        if (delta) return undefined; // neither a veth nor the mode of one has changed
         this.#o.kernel.setStaticEntries(vethsOf(state));
         return this.#o.kernel.removeSurplusRoutes();
       },
@@ -203,21 +214,22 @@ export class EnforcementPass {
     {
       name: 'complete new veths later',
       why: 'Rules that only permit, and need a run of iptables-restore, are left out for new veths: another pass adds them, and veths that follow within that time share it.',
-      run: ({ input, pass }) => {
-        if (input.subjects.some((m) => m.veths.some((p) => p.isNew)))
+      run: ({ input, pass, replaced }) => {
+        if (!replaced && input.subjects.some((m) => m.veths.some((p) => p.isNew)))
           pass.later({ kind: 'new veths' }, NEW_MS);
       },
     },
     {
       name: 'delete flows that are no longer permitted',
       why: 'Only after the rules and the sets are in the kernel: before that the next packet would create the flow again.',
-      run: ({ state, known, again, newlyHeld, pass }) =>
-        this.#revocation.run(state, { known, again, newlyHeld, later: pass.later }),
+      run: ({ state, known, again, newlyHeld, pass, replaced }) =>
+        this.#revocation.run(state, { known, again, newlyHeld, replaced, later: pass.later }),
     },
     {
       name: 'check conntrack zones',
       why: 'The streams of a host-network container are found by their marks, which the step before has written into flows that began before the rules.',
-      run: ({ input, found: { hosts }, pass }) => {
+      run: ({ input, found: { hosts }, pass, replaced }) => {
+        if (replaced) return undefined;
         const late = input.subjects.filter((m) => hosts.late.has(m.id));
         return hosts.net.zones ? this.#zones.check(late, pass) : undefined;
       },
@@ -241,11 +253,17 @@ export class EnforcementPass {
 
   async run(pass: Pass): Promise<void> {
     const at = new Progress(pass, this.#o.docker.view(), this.#recheck);
+    const links = this.#o.kernel.linkReports;
+    const before = this.#surroundings;
+    this.#surroundings = undefined;
+    const now = { docker: at.docker, links, state: this.#o.applied.value };
+    if (before && at.recheck.size === 0 && isOnlyChanges(pass, before, now)) at.before = before.state;
     for (const step of this.#steps) {
       const ends = step.run(at);
       if (ends instanceof Promise) await ends;
       if (at.isOver) return;
     }
+    this.#surroundings = { docker: at.docker, links, state: at.state };
     const { applied, input } = at;
     const reasons = pass.triggers.map(describeTrigger);
     if (applied.changed) this.#o.log.debug({ reasons, members: input.subjects.length }, 'applied');
@@ -292,6 +310,22 @@ export class EnforcementPass {
     at.desired = compile(at.input);
   }
 
+  /** True: only policies have changed, and what was found stays. */
+  #regather(at: Progress): boolean {
+    const { before } = at;
+    const rebuilt = before && this.#input.withPolicies(before);
+    if (!before || !rebuilt) return false;
+    const { view, vethMap, veths, hosts } = before;
+    at.found = { view, vethMap, veths, hosts };
+    at.input = rebuilt.input;
+    at.again = at.recheck;
+    at.replaced = rebuilt.replaced.map((r) => r.is);
+    const { desired, delta } = recompile(before.desired, at.input, rebuilt.replaced);
+    at.desired = desired;
+    at.delta = delta;
+    return true;
+  }
+
   /** The closed ports or the inside ranges have changed: flows and learned addresses of all containers are checked again. */
   #hasNewSurroundings(input: DesiredInput): boolean {
     const key = ({ inside = [], closed = [] }: DesiredInput): string =>
@@ -311,7 +345,9 @@ export class EnforcementPass {
   }
 
   async #apply(at: Progress): Promise<void> {
-    at.applied = await this.#o.kernel.apply(at.desired, () => this.#veths.purge(at.found.vethMap));
+    // The bindings are those of the pass before: no address has another holder.
+    const purge = async (): Promise<void> => (at.replaced ? undefined : this.#veths.purge(at.found.vethMap));
+    at.applied = await this.#o.kernel.apply(at.desired, purge, at.delta);
   }
 
   #publish(at: Progress): void {
@@ -319,7 +355,7 @@ export class EnforcementPass {
     this.#o.hostMode.senders.setInstalled(found.hosts.net.gates);
     at.repaired = this.#revocation.owed;
     at.known = this.#o.applied.value && this.#veths.bindings;
-    at.newlyHeld = this.#veths.newlyHeld(input.subjects);
+    at.newlyHeld = this.#veths.newlyHeld(at.replaced ?? input.subjects);
     this.#veths.settle(found.vethMap, desired.bridge.strict);
     const everyone: readonly Subject[] = [...input.subjects, unattributedSubject(input)];
     at.state = {
@@ -349,27 +385,12 @@ export class EnforcementPass {
   /** Fill learned sets as the ledger has them. Members that another process removed count as a repair. */
   async #learn(at: Progress): Promise<void> {
     const { kernel, dns, now, applied } = this.#o;
-    let isLost = false;
+    const isNew = (m: Subject): boolean => at.again.has(m.id) || this.#revocation.isNew(m);
+    const candidates = at.pass.resync ? undefined : at.replaced;
     await refillSets(kernel, dns, at.state, at.applied.refill, now());
-    for (const m of at.state.subjects.values()) {
-      const isNew = at.again.has(m.id) || this.#revocation.isNew(m);
-      if (!at.pass.resync && !isNew) continue;
-      const missed = await syncLearned(kernel, dns, at.state, m, now());
-      isLost ||= missed && !isNew;
-    }
-    if (isLost) applied.set({ ...at.state, repaired: true });
+    const members = [...(candidates ?? at.state.subjects.values())].filter((m) => at.pass.resync || isNew(m));
+    if (await syncAll(kernel, dns, at.state, { members, isNew, now }))
+      applied.set({ ...at.state, repaired: true });
     at.state = applied.value ?? at.state;
   }
-}
-
-/** On a bridge with other ports than veths, a veth of no container may be an uplink with many MACs behind it. */
-function vethsOf({ vethMap, desired }: AppliedState): Parameters<Kernel['setStaticEntries']>[0] {
-  const mixed = new Set([...vethMap.bridges.values()].flatMap((b) => (b.mixed ? b.link.index : [])));
-  return {
-    bound: [...vethMap.bindings.values()].map(({ ifindex: index, mac }) => ({ index, mac })),
-    others: vethMap.unbound.flatMap(({ index, master, peerMac: mac }) =>
-      mac === undefined || master === undefined || mixed.has(master) ? [] : [{ index, master, mac }],
-    ),
-    isEnforced: (ifindex) => desired.bridge.strict.has(ifindex),
-  };
 }

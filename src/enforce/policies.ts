@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { tcpListener } from '../config/api-listener.js';
 import { type Config, nodeName } from '../config/config.js';
 import type { DockerWatch } from '../docker/watch.js';
@@ -6,11 +7,12 @@ import { glob, matchesAny } from '../lib/glob.js';
 import { parseAddress, withoutMapping } from '../lib/ip.js';
 import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, NetworkFacts, PublishedPort } from '../policy/container.js';
-import { type Emergency, lockedDown, underEmergency } from '../policy/emergency.js';
+import { type Emergency, lockedDown, type Pause, pauseOf, underEmergency } from '../policy/emergency.js';
+import { Moment } from '../policy/moment.js';
 import type { EastWest } from '../policy/neighbours.js';
-import { ownerKey } from '../policy/own-labels.js';
+import { ownerKey, ownerKeys } from '../policy/own-labels.js';
 import type { Grant, List, Mode, Policy } from '../policy/policy.js';
-import { compilePolicy, compileUnattributed } from '../policy/policy-compile.js';
+import { compilePolicy, compileUnattributed, grantOwners } from '../policy/policy-compile.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';
 import type { Endpoint, SharedStore } from '../store/store-interface.js';
@@ -33,7 +35,30 @@ export interface PolicyParts {
   readonly temper: (policy: Policy, facts: ContainerFacts) => Policy;
 }
 
-/** Policies as they are now. Every pass compiles them again. */
+/** Everything that the policy of one container is compiled from, but for the configuration, which does not change. */
+interface Needs {
+  readonly facts: ContainerFacts;
+  readonly networks: ReadonlyMap<string, NetworkFacts>;
+  readonly lists: Overrides['lists'];
+  readonly absent: Overrides['absent'];
+  /** Its own, and its owner's. */
+  readonly grants: readonly Grant[];
+  /** Of each key that its labels name. */
+  readonly modes: readonly (Mode | undefined)[];
+  readonly lockdown: Overrides['lockdown'];
+  readonly pause: Pause | undefined;
+}
+interface KnownPolicy {
+  readonly needs: Needs;
+  /** When it was compiled: something in it may expire. */
+  readonly moment: Moment;
+  readonly policy: Policy;
+}
+
+/** Containers that are gone are forgotten when there are so many. */
+const MOST_GONE = 64;
+
+/** Policies as they are now. A policy is compiled again when something that it is compiled from has changed; otherwise it is the same object. */
 export class Policies {
   readonly #config: Config;
   readonly #node: string;
@@ -43,6 +68,10 @@ export class Policies {
   readonly #eastWest: readonly (readonly [(s: string) => boolean, 'allow' | 'policy'])[];
 
   readonly #temper: PolicyParts['temper'];
+  readonly #known = new Map<string, KnownPolicy>();
+  #unattributed:
+    | { readonly overrides: Overrides; readonly moment: Moment; readonly policy: Policy }
+    | undefined;
 
   constructor({ config, overrides, docker, temper }: PolicyParts) {
     this.#temper = temper;
@@ -65,25 +94,44 @@ export class Policies {
 
   readonly policyOf = (facts: ContainerFacts): Policy => {
     const overrides = this.#overrides();
-    return this.#temper(
-      underEmergency(this.#compile(facts, overrides, overrides.modes), overrides, facts.id),
-      facts,
-    );
+    const now = Date.now();
+    const needs = needsOf(facts, this.#docker.view().networks, overrides);
+    const known = this.#known.get(facts.id);
+    if (known?.moment.covers(now) && areMet(known.needs, needs)) {
+      // What is equal now is found to be the same object next time.
+      if (known.needs.facts !== facts || known.needs.networks !== needs.networks)
+        this.#known.set(facts.id, { ...known, needs });
+      return this.#temper(known.policy, facts);
+    }
+    const moment = new Moment(now);
+    const compiled = this.#compile(facts, { ...overrides, grants: needs.grants }, overrides.modes, moment);
+    const fresh = underEmergency(compiled, overrides, facts.id);
+    const policy = known && isDeepStrictEqual(known.policy, fresh) ? known.policy : fresh;
+    this.#known.set(facts.id, { needs, moment, policy });
+    this.#forgetGone();
+    return this.#temper(policy, facts);
   };
+
+  #forgetGone(): void {
+    const { containers } = this.#docker.view();
+    if (this.#known.size <= containers.size + MOST_GONE) return;
+    for (const id of this.#known.keys()) if (!containers.has(id)) this.#known.delete(id);
+  }
 
   /** The mode that labels, claims and the default choose, once the owner's own has been taken away. */
   readonly autoModeOf = (facts: ContainerFacts): Mode => {
     const overrides = this.#overrides();
     const modes = new Map(overrides.modes);
     modes.delete(ownerKey(facts));
-    return this.#temper(underEmergency(this.#compile(facts, overrides, modes), overrides, facts.id), facts)
-      .mode;
+    const compiled = this.#compile(facts, overrides, modes, new Moment(Date.now()));
+    return this.#temper(underEmergency(compiled, overrides, facts.id), facts).mode;
   };
 
   #compile(
     facts: ContainerFacts,
     { lists, absent, grants }: Overrides,
     modes: ReadonlyMap<string, Mode>,
+    now: Moment,
   ): Policy {
     const { labels, baseline } = this.#config;
     return compilePolicy({
@@ -99,17 +147,103 @@ export class Policies {
       },
       modes,
       grants,
-      now: Date.now(),
+      now,
     });
   }
 
   readonly unattributed = (): Policy => {
-    const { lists, absent, lockdown } = this.#overrides();
-    const settings = { ...this.#config.unattributed, node: this.#node };
-    const policy = compileUnattributed(settings, lists, Date.now(), absent);
-    return lockdown ? lockedDown(policy) : policy;
+    const overrides = this.#overrides();
+    const { lists, absent, lockdown } = overrides;
+    const known = this.#unattributed;
+    const isSame =
+      known?.overrides.lists === lists &&
+      known.overrides.absent === absent &&
+      known.overrides.lockdown === lockdown &&
+      known.moment.covers(Date.now());
+    if (isSame) return known.policy;
+    const moment = new Moment(Date.now());
+    const compiled = compileUnattributed(
+      { ...this.#config.unattributed, node: this.#node },
+      lists,
+      moment,
+      absent,
+    );
+    const policy = lockdown ? lockedDown(compiled) : compiled;
+    this.#unattributed = { overrides, moment, policy };
+    return policy;
   };
 }
+
+function needsOf(facts: ContainerFacts, networks: Needs['networks'], overrides: Overrides): Needs {
+  const { lists, absent, modes, lockdown } = overrides;
+  const { owners, keys } = keysOf(facts);
+  return {
+    facts,
+    networks,
+    lists,
+    absent,
+    grants: grantsOf(overrides.grants, owners),
+    modes: modes.size === 0 ? NONE : keys.map((key) => modes.get(key)),
+    lockdown,
+    pause: pauseOf(overrides, facts.id),
+  };
+}
+
+const NONE: readonly never[] = [];
+
+/** In the order of all grants. */
+function grantsOf(grants: readonly Grant[], owners: readonly string[]): readonly Grant[] {
+  const byOwner = grantsByOwner(grants);
+  const [found = NONE, ...others] = owners.flatMap((owner) => {
+    const own = byOwner.get(owner);
+    return own ? [own] : [];
+  });
+  return others.length === 0 ? found : grants.filter((grant) => owners.includes(grant.owner));
+}
+
+const keysByFacts = new WeakMap<
+  ContainerFacts,
+  { readonly owners: readonly string[]; readonly keys: readonly string[] }
+>();
+/** The owners of its grants, and the keys of its modes. */
+function keysOf(facts: ContainerFacts) {
+  const known = keysByFacts.get(facts) ?? { owners: grantOwners(facts), keys: ownerKeys(facts) };
+  keysByFacts.set(facts, known);
+  return known;
+}
+
+type GrantIndex = ReadonlyMap<string, readonly Grant[]>;
+const grantIndexes = new WeakMap<readonly Grant[], GrantIndex>();
+function grantsByOwner(grants: readonly Grant[]): GrantIndex {
+  const known = grantIndexes.get(grants);
+  if (known) return known;
+  const index = new Map<string, Grant[]>();
+  for (const grant of grants) {
+    const found = index.get(grant.owner);
+    if (found) found.push(grant);
+    else index.set(grant.owner, [grant]);
+  }
+  grantIndexes.set(grants, index);
+  return index;
+}
+
+/** Whether a policy that was compiled from the first would be the same from the second. */
+const areMet = (known: Needs, now: Needs): boolean =>
+  known.lists === now.lists &&
+  known.absent === now.absent &&
+  known.lockdown === now.lockdown &&
+  isDeepStrictEqual(known.pause, now.pause) &&
+  hasSameItems(known.grants, now.grants) &&
+  hasSameItems(known.modes, now.modes) &&
+  (known.facts === now.facts || isDeepStrictEqual(known.facts, now.facts)) &&
+  (known.networks === now.networks || isDeepStrictEqual(networkNames(known), networkNames(now)));
+
+const hasSameItems = <T>(a: readonly T[], b: readonly T[]): boolean =>
+  a.length === b.length && a.every((one, i) => one === b[i]);
+
+/** Lists claim containers by the names of their networks. */
+const networkNames = ({ facts, networks }: Needs): readonly (string | undefined)[] =>
+  [...facts.endpoints.map((e) => e.networkId), ...(facts.joining ?? [])].map((id) => networks.get(id)?.name);
 
 export interface ReservedPortsParts {
   readonly config: Pick<Config, 'api'>;

@@ -20,6 +20,7 @@ interface Waiter {
 /** The pass decides nothing by triggers beyond so many; those of `later` are always kept, because a recheck is due by them. */
 const MAX_TRIGGERS = 64;
 const OTHERS: PassTrigger = { kind: 'others' };
+const WAITER: PassTrigger = { kind: 'waiter' };
 const RETRY: PassTrigger = { kind: 'retry' };
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 5_000;
@@ -89,19 +90,21 @@ export class Reconciler {
   #request(trigger: PassTrigger, resync: boolean): void {
     this.#next ??= { since: performance.now(), reason: describeTrigger(trigger) };
     this.#resync ||= resync;
-    if (this.#begun && !this.#running) this.#wake();
+    if (this.#begun && !this.#running) this.#wake(trigger);
   }
 
   /** Until then nothing is applied: before Docker has been asked, every container would seem to be gone. */
   begin(): void {
     this.#begun = true;
-    if (this.#triggers.size > 0 && !this.#stopped) this.#wake();
+    if (this.#triggers.size > 0 && !this.#stopped) this.#wake(OTHERS);
   }
 
-  #wake(): void {
+  /** The store reports a change before it acknowledges it: the pass begins when the change waits for it, and not once before. */
+  #wake({ kind }: PassTrigger): void {
     clearTimeout(this.#timer);
     this.#running = true;
-    queueMicrotask(() => void this.#loop());
+    if (kind === 'changes') setImmediate(() => void this.#loop());
+    else queueMicrotask(() => void this.#loop());
   }
 
   /** For what can wait, so that it shares a pass with what usually comes right behind it. */
@@ -118,7 +121,7 @@ export class Reconciler {
   };
 
   /** Resolves when a pass that began after this call has succeeded; rejects after `ms`, with the reason if there is one. */
-  inForce(ms: number): Promise<void> {
+  inForce(ms: number, trigger: PassTrigger = WAITER): Promise<void> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#waiters = this.#waiters.filter((w) => w !== waiter);
@@ -138,7 +141,7 @@ export class Reconciler {
         },
       };
       this.#waiters.push(waiter);
-      this.trigger({ kind: 'waiter' });
+      this.trigger(trigger);
     });
   }
 

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import {
   type DeletedFlow,
   deleteFlows,
@@ -8,6 +9,7 @@ import {
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState, Binding } from '../ruleset/applied-state.js';
+import type { ClassPlan } from '../ruleset/classes.js';
 import type { Cgroup, KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark, type Marks, markOf } from '../ruleset/marks.js';
@@ -79,13 +81,15 @@ interface Since extends Pick<Pass, 'later'> {
   readonly again: ReadonlySet<string>;
   /** Enforced now, and free to speak until now. */
   readonly newlyHeld: ReadonlySet<string>;
+  /** The only subjects that differ from those of the last run; undefined: perhaps any. */
+  readonly replaced?: readonly Subject[] | undefined;
 }
 
 /** Deletes flows that no entry permits any more. */
 export class Revocation {
   readonly #o: RevocationOptions;
-  /** What each member's policy was when its flows were last looked at. */
-  #signatures: ReadonlyMap<string, string> = new Map();
+  /** Each subject as it was when its flows were last looked at. */
+  #seen: ReadonlyMap<string, Subject> = new Map();
   /** Objects of the cgroups that were already searched for earlier flows. */
   #adopted: ReadonlySet<string> = new Set();
   /** Rules were missing. */
@@ -112,30 +116,38 @@ export class Revocation {
 
   /** Its policy is another than it was at the last run, or it was not there. */
   isNew(m: Subject): boolean {
-    return this.#signatures.get(m.id) !== signatureOf(m);
+    const seen = this.#seen.get(m.id);
+    return seen !== m && (seen === undefined || signatureOf(seen) !== signatureOf(m));
+  }
+
+  /** Its policy has changed, and may permit less than it did at the last run. */
+  #isNarrower(m: Subject): boolean {
+    const seen = this.#seen.get(m.id);
+    return this.isNew(m) && (seen === undefined || !isWider(seen, m));
   }
 
   /**
    * Delete forbidden flows of the subjects with a changed policy; of all, when rules were missing. Subjects that are new in
    * this pass have none: their veths were purged, and a host-network container had no mark before.
    */
-  async run(state: AppliedState, { known, again, newlyHeld, later }: Since): Promise<void> {
+  async run(state: AppliedState, { known, again, newlyHeld, replaced, later }: Since): Promise<void> {
     const isFresh = (m: Subject): boolean =>
-      known !== undefined &&
-      (m.host ? !this.#signatures.has(m.id) : !m.veths.some((p) => known.has(p.ifindex)));
-    const members = [...state.subjects.values()];
+      known !== undefined && (m.host ? !this.#seen.has(m.id) : !m.veths.some((p) => known.has(p.ifindex)));
     const all = this.#tampered.due().has(EVERYONE);
     this.#newlyEnforced.owe(newlyHeld);
     const held = this.#newlyEnforced.due();
-    const changed = members.filter((m) => all || again.has(m.id) || (this.isNew(m) && !isFresh(m)));
+    const only = all || held.size > 0 ? undefined : replaced;
+    const members = only ?? [...state.subjects.values()];
+    const changed = members.filter((m) => all || again.has(m.id) || (this.#isNarrower(m) && !isFresh(m)));
     await this.#deleteFlows(state, changed);
     const doubted = members.filter((m) => all || held.has(m.id));
     if (doubted.length > 0) this.#report(await deleteReversedFlows(this.#o, state, doubted));
-    await this.#adopt(
-      state,
-      members.filter((m) => state.hosts.late.has(m.id)),
-    );
-    this.#signatures = new Map(members.map((m) => [m.id, signatureOf(m)]));
+    if (!only)
+      await this.#adopt(
+        state,
+        members.filter((m) => state.hosts.late.has(m.id)),
+      );
+    this.#seen = state.subjects;
     this.#tampered.succeeded({ later });
     this.#newlyEnforced.succeeded({ later });
   }
@@ -247,9 +259,46 @@ function signatureFor(m: Subject): string {
       c.names.map((n) => n.entry.canonical),
       c.any.length > 0,
       c.host.length > 0,
-      c.statics.map((s) => `${s.range.lo}-${s.range.hi}`),
+      c.statics.map(rangeOf),
     ]),
   ]);
+}
+
+/**
+ * Whether a subject may open all that it could open before: the same but for entries, and each class of ports has at least what it
+ * had. Rules of classes only permit, and what none permits is denied behind them, so that no flow loses its permit by one more.
+ */
+export function isWider(was: Subject, is: Subject): boolean {
+  return (
+    was.identity === is.identity &&
+    was.policy.mode === is.policy.mode &&
+    isDeepStrictEqual(was.limits, is.limits) &&
+    isDeepStrictEqual(was.families, is.families) &&
+    isDeepStrictEqual(was.veths, is.veths) &&
+    isDeepStrictEqual(was.host, is.host) &&
+    isDeepStrictEqual(was.lan, is.lan) &&
+    hasAll(is.neighbours, was.neighbours) &&
+    was.classes.every((c) => is.classes.some((other) => other.key === c.key && coversClass(other, c)))
+  );
+}
+
+const coversClass = (is: ClassPlan, was: ClassPlan): boolean =>
+  is.direct === was.direct &&
+  (is.any.length > 0 || was.any.length === 0) &&
+  (is.host.length > 0 || was.host.length === 0) &&
+  hasAll(is.names.map(nameOf), was.names.map(nameOf)) &&
+  hasAll(is.statics.map(rangeOf), was.statics.map(rangeOf));
+
+const nameOf = ({ entry }: ClassPlan['names'][number]): string => entry.canonical;
+const rangeTexts = new WeakMap<ClassPlan['statics'][number]['range'], string>();
+function rangeOf({ range }: ClassPlan['statics'][number]): string {
+  const known = rangeTexts.get(range) ?? `${range.family} ${range.lo}-${range.hi}`;
+  rangeTexts.set(range, known);
+  return known;
+}
+function hasAll(has: readonly string[], wanted: readonly string[]): boolean {
+  const all = new Set(has);
+  return wanted.every((one) => all.has(one));
 }
 
 interface ZonesOptions {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Current } from '../lib/current.js';
 import { type Family, networkOf, parseSubnet, type Range } from '../lib/ip.js';
 import { nat64Ranges, publicRanges } from '../lib/special-use.js';
@@ -9,8 +10,9 @@ import {
   subnetsWithoutGateway,
 } from '../policy/container.js';
 import { freeNeighbours, resolveContainer } from '../policy/neighbours.js';
+import type { Mode, Policy } from '../policy/policy.js';
 import type { AppliedState, Binding, VethMap } from '../ruleset/applied-state.js';
-import { planClasses } from '../ruleset/classes.js';
+import { type ClassPlan, planClasses } from '../ruleset/classes.js';
 import {
   type Bridge,
   type DesiredInput,
@@ -22,6 +24,7 @@ import {
   type Subject,
   type Veth,
 } from '../ruleset/desired-state.js';
+import type { Replaced } from '../ruleset/recompile.js';
 import type { Identities } from './identities.js';
 import type { RequestLater } from './pass-trigger.js';
 import type { Policies, ReservedPorts } from './policies.js';
@@ -79,6 +82,39 @@ export class InputBuilder {
     return withDeparted(input, this.#departed);
   }
 
+  /**
+   * The input of this pass when nothing but policies and quotas can have changed since the last one: what was found is the same.
+   * Veths, newcomers and departed containers stay as they are: what changes by time alone requests a pass of its own. Undefined:
+   * something that all rules depend on has changed.
+   */
+  withPolicies({ input, view }: AppliedState): Rebuilt | undefined {
+    const { policies, reserved } = this.#o;
+    if (unattributedOf(policies.unattributed()).classes !== input.unattributedClasses) return undefined;
+    if (!isDeepStrictEqual(reserved.list(), input.closed)) return undefined;
+    const replaced: Replaced[] = [];
+    const subjects = input.subjects.map((was) => {
+      const facts = this.#departed.has(was.id) ? undefined : view.containers.get(was.id);
+      const is = facts ? this.#withPolicy(was, facts, view) : was;
+      if (is !== was) replaced.push({ was, is });
+      return is;
+    });
+    return { input: replaced.length === 0 ? input : { ...input, subjects }, replaced };
+  }
+
+  #withPolicy(was: Subject, c: ContainerFacts, view: DockerView): Subject {
+    const policy = this.#o.policies.policyOf(c);
+    if (policy === was.policy && !policy.limits) return was;
+    const limits = this.#o.quotas.limitsOf(c, policy);
+    const { limits: _, ...others } = was;
+    return keepSubject(was, {
+      ...others,
+      policy,
+      classes: planClasses(policy.entries, (name) => resolveContainer(view, c, name)),
+      neighbours: freeNeighbours(view, c, this.#o.policies.eastWest),
+      ...(limits ? { limits } : {}),
+    });
+  }
+
   /** What `build` would return now. It changes nothing that a pass decides by: any client may request a plan, at any rate. */
   preview(found: Found): DesiredInput {
     const input = this.#present(found, () => undefined);
@@ -121,6 +157,11 @@ export class InputBuilder {
   }
 }
 
+interface Rebuilt {
+  readonly input: DesiredInput;
+  readonly replaced: readonly Replaced[];
+}
+
 const withDeparted = (input: DesiredInput, departed: Departed): DesiredInput => ({
   ...input,
   subjects: [...input.subjects, ...[...departed.values()].map((d) => d.subject)],
@@ -131,7 +172,7 @@ const withoutCgroups = (m: Subject): Subject => (m.host ? { ...m, host: { cgroup
 
 /** The input of the ruleset, from Docker, the links and the lists. */
 function rulesetInput(w: World): DesiredInput {
-  const { mode, entries } = w.policies.unattributed();
+  const { mode, classes } = unattributedOf(w.policies.unattributed());
   return {
     shape: w.shape,
     subjects: subjectsOf(w),
@@ -148,10 +189,18 @@ function rulesetInput(w: World): DesiredInput {
     exempt: w.vethMap.exempt,
     unattributed: [...w.vethTable.unattributed],
     unattributedMode: mode,
-    unattributedClasses: planClasses(entries, () => []),
+    unattributedClasses: classes,
     hostNet: w.hosts.net,
     inside: publicSubnets(w.view.networks.values(), nat64Ranges(w.shape.nat64)),
   };
+}
+
+const unattributedClasses = new WeakMap<Policy, readonly ClassPlan[]>();
+/** The same classes for the same policy. */
+function unattributedOf(policy: Policy): { readonly mode: Mode; readonly classes: readonly ClassPlan[] } {
+  const classes = unattributedClasses.get(policy) ?? planClasses(policy.entries, () => []);
+  unattributedClasses.set(policy, classes);
+  return { mode: policy.mode, classes };
 }
 
 const publicSubnets = (networks: Iterable<NetworkFacts>, nat64: readonly Range[]): readonly Range[] =>

@@ -3,6 +3,7 @@ import { backstopProgram } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableName } from '../ruleset/desired-state.js';
 import { identityProgram } from '../ruleset/host-identity.js';
+import type { Delta } from '../ruleset/recompile.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
 import { diffFamily, restoreScript, type TableEdit } from './iptables-text.js';
@@ -56,6 +57,38 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
   return { stages: stages.filter(isSome), blockingStages: blocking.length, refill: sets.refill };
 }
 
+/** The steps to a desired state that differs from the observed one in these sets and chains only. */
+export function planDelta(
+  shape: KernelConfig,
+  desired: DesiredState,
+  observed: Observed,
+  delta: Delta,
+): Plan {
+  const sets = diffSets(among(desired.sets, delta.sets), among(observed.sets, delta.sets));
+  const tables = FAMILIES.map((family) => {
+    const names = delta.chains.get(family) ?? new Set();
+    const filter = desired.tables.filter((t) => t.table === 'filter' && t.family === family);
+    const wanted = filter.map((t) => ({ ...t, chains: among(t.chains, names), hooks: [] }));
+    const installed = among(observed.tables.get(family)?.get('filter') ?? new Map(), names);
+    return diffFamily(wanted, new Map([['filter', installed]]), shape.prefix);
+  });
+  const blocking = [ipsetStep(sets.tighten + sets.loosen)].filter(isSome);
+  const rules = tables.flatMap((edits, i) =>
+    edits.length === 0 ? [] : [restoreStep(FAMILIES[i] as Family, edits)],
+  );
+  const stages = [...blocking, rules, ipsetStep(sets.destroy)].filter(isSome);
+  return { stages, blockingStages: blocking.length, refill: sets.refill };
+}
+
+function among<T>(all: ReadonlyMap<string, T>, names: ReadonlySet<string>): ReadonlyMap<string, T> {
+  const found = new Map<string, T>();
+  for (const name of names) {
+    const one = all.get(name);
+    if (one !== undefined) found.set(name, one);
+  }
+  return found;
+}
+
 /** Marks of another layout would be read as other containers': nothing passes while they are exchanged. */
 function closingSteps(shape: KernelConfig, { bridge }: Observed): Step[] {
   if (bridge.rules.length === 0 || hasOurLayout(shape, bridge)) return [];
@@ -88,17 +121,18 @@ interface TableSteps {
 function tableSteps(family: Family, desired: DesiredState, observed: Observed, prefix: string): TableSteps {
   const mine = desired.tables.filter((t) => t.family === family);
   const edits = diffFamily(mine, observed.tables.get(family) ?? new Map(), prefix);
-  const step = (of: readonly TableEdit[]): Step => ({
-    tool: RESTORE[family] as Step['tool'],
-    script: restoreScript(of),
-  });
   const isMortal = (e: TableEdit): boolean => [...e.refill.values()].flat().some((l) => CGROUP.test(l));
   const plain = edits.filter((e) => !isMortal(e));
   return {
-    plain: plain.length === 0 ? [] : [step(plain)],
-    withCgroups: new Map(edits.filter(isMortal).map((e) => [e.table, step([e])])),
+    plain: plain.length === 0 ? [] : [restoreStep(family, plain)],
+    withCgroups: new Map(edits.filter(isMortal).map((e) => [e.table, restoreStep(family, [e])])),
   };
 }
+
+const restoreStep = (family: Family, edits: readonly TableEdit[]): Step => ({
+  tool: RESTORE[family] as Step['tool'],
+  script: restoreScript(edits),
+});
 
 export interface ApplyOptions {
   /**

@@ -3,8 +3,9 @@ import { backstopProgram } from '../ruleset/backstop-table.js';
 import { bridgeProgram } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableDesired } from '../ruleset/desired-state.js';
 import { identityProgram } from '../ruleset/host-identity.js';
+import type { Delta } from '../ruleset/recompile.js';
 import { chainHashes } from '../ruleset/rules.js';
-import { applyPlan, type Plan, planSteps } from './apply.js';
+import { applyPlan, type Plan, planDelta, planSteps } from './apply.js';
 import type { Exec } from './exec.js';
 import { savedSet } from './ipset-text.js';
 import { placeOf, type SavedRule, type SavedTable, type SavedTables, savedChain } from './iptables-text.js';
@@ -68,15 +69,23 @@ export class Dataplane {
   async apply(
     desired: DesiredState,
     beforeBinding: () => Promise<void> = async () => undefined,
+    delta?: Delta,
   ): Promise<Applied> {
     const fresh = this.#observed === undefined;
+    // The known state is that of the last desired one, whole: then only what differs between the two is compared.
+    const since =
+      !fresh && this.#last?.desired === delta?.base && this.#last?.left === NOTHING ? delta : undefined;
     const observed = this.#observed ?? (await this.read());
-    const plan = planSteps(this.#shape, desired, observed);
+    const plan = since
+      ? planDelta(this.#shape, desired, observed, since)
+      : planSteps(this.#shape, desired, observed);
     this.#tampered ||= fresh && this.#isTampered(observed);
     this.#observed = undefined;
     for (const set of plan.refill) this.#made.add(set);
     const isComplete = await applyPlan(this.#run, plan, { beforeBinding, hasCgroup: this.#hasCgroup });
-    const reached = isComplete ? expectedAfter(this.#shape, desired, observed) : await this.read();
+    const expected = (): Observed =>
+      since ? expectedAfterDelta(desired, observed, since) : expectedAfter(this.#shape, desired, observed);
+    const reached = isComplete ? expected() : await this.read();
     this.#observed = reached;
     const changed = plan.stages.length > 0;
     const repaired = this.#tampered;
@@ -115,6 +124,25 @@ export function expectedAfter(shape: KernelConfig, desired: DesiredState, before
 function identityAfter(shape: KernelConfig, desired: DesiredState, before: Observed): ObservedProgram {
   const rules = programTags(shape, identityProgram(desired.identity));
   return { exists: before.identity.exists || rules.length > 0, rules };
+}
+
+/** The same for a plan of what differs from the last desired state. */
+export function expectedAfterDelta(desired: DesiredState, before: Observed, delta: Delta): Observed {
+  const sets = new Map(before.sets);
+  for (const name of delta.sets) {
+    const set = desired.sets.get(name);
+    if (set) sets.set(name, savedSet(set));
+    else sets.delete(name);
+  }
+  const tables = new Map(before.tables);
+  for (const { family, table, chains } of desired.tables) {
+    const names = delta.chains.get(family) ?? new Set();
+    if (table !== 'filter' || names.size === 0) continue;
+    const filter = new Map(tables.get(family)?.get(table) ?? []);
+    for (const name of names) filter.set(name, savedChain(chains.get(name) ?? [], family));
+    tables.set(family, new Map(tables.get(family) ?? []).set(table, filter));
+  }
+  return { ...before, sets, tables };
 }
 
 function tablesAfter(family: Family, desired: DesiredState, before: Observed, prefix: string): SavedTables {

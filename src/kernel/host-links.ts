@@ -96,6 +96,7 @@ export class LinkCache {
   readonly #now: () => number;
   #complete = false;
   #goneWhileListed: Set<number> | undefined;
+  #reports = 0;
 
   /** `now`: the clock of `DockerView.listBegan` (ms, monotonic). */
   constructor(source: LinkSource, now: () => number = () => performance.now()) {
@@ -105,11 +106,18 @@ export class LinkCache {
 
   /** Notifications were lost, or none have arrived yet: the next `all` lists the links again. */
   invalidate(): void {
+    this.#reports += 1;
     this.#complete = false;
+  }
+
+  /** Counts what can have changed a link. */
+  get reports(): number {
+    return this.#reports;
   }
 
   /** Returns true when the link is new, or differs from the known link in more than its state. */
   put(link: Link): boolean {
+    this.#reports += 1;
     const known = this.#links.get(link.index);
     this.#links.set(link.index, link);
     this.#date(link);
@@ -120,6 +128,7 @@ export class LinkCache {
   }
 
   remove(link: Link): void {
+    this.#reports += 1;
     this.#links.delete(link.index);
     this.#since.delete(link.index);
     this.#goneWhileListed?.add(link.index);

@@ -5,6 +5,7 @@ import { type ForwardingInput, forwardingOf, neighbourRoutes } from '../ruleset/
 import type { DesiredInput, DesiredState, KernelConfig } from '../ruleset/desired-state.js';
 import { namesFor } from '../ruleset/naming.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
+import type { Delta } from '../ruleset/recompile.js';
 import { type Plan, runStep, withFastElements, withFastSets } from './apply.js';
 import { BridgeFdb, BridgePorts } from './bridge-fdb.js';
 import { Cgroups, canIdentify, canZone } from './cgroups.js';
@@ -129,6 +130,11 @@ export class Kernel implements AsyncDisposable {
     return this.#cache.all(known);
   }
 
+  /** Counts what the kernel has reported about links, and each reason to list them again. */
+  get linkReports(): number {
+    return this.#cache.reports;
+  }
+
   /** The netns id of the namespace of a veth's peer. Undefined when the peer is in this namespace, or unknown. */
   namespaceBehind(port: number): number | undefined {
     return this.#cache.namespaceBehind(port);
@@ -150,8 +156,8 @@ export class Kernel implements AsyncDisposable {
     );
     return { bridge: elements, ...hostNetwork };
   }
-  apply(desired: DesiredState, beforeBinding: () => Promise<void>): Promise<Applied> {
-    return this.#plane.apply(desired, beforeBinding);
+  apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
+    return this.#plane.apply(desired, beforeBinding, delta);
   }
   plan(desired: DesiredState): Promise<Plan> {
     return this.#plane.plan(desired);

@@ -3,9 +3,10 @@
 import { glob } from '../lib/glob.js';
 import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, NetworkFacts } from './container.js';
-import type { Entry } from './entry.js';
+import type { DestEntry, Entry } from './entry.js';
 import { isDest, parseEntry } from './entry-parse.js';
 import { isTrustedImage, type LabelIntent, readLabels, tame } from './labels.js';
+import { Moment } from './moment.js';
 import { ignoredLabels, isOwnLabel, ownerIsCertain, ownerKey, ownerKeys } from './own-labels.js';
 import {
   type EntrySource,
@@ -37,8 +38,8 @@ export interface PolicyInput {
   readonly modes: ReadonlyMap<string, Mode>;
   /** All grants; those of others are left out here. */
   readonly grants: readonly Grant[];
-  /** Milliseconds since the epoch: what has expired by then is dropped. */
-  readonly now: number;
+  /** Milliseconds since the epoch: what has expired by then is dropped. A `Moment` records until when the policy stays the same. */
+  readonly now: number | Moment;
 }
 
 type ModeChoice = Pick<Policy, 'mode' | 'modeFrom'>;
@@ -72,11 +73,23 @@ const fromClaim = (list: string): EntrySource => ({ from: 'claim', list });
 const fromBaseline = (list: string): EntrySource => ({ from: 'baseline', list });
 
 /** Grants in force for the container: its own timed ones, and its owner's when the owner is certain. */
-function grantsOf({ facts, grants, now }: PolicyInput): readonly Grant[] {
-  const owners = [`id:${facts.id}`, ...(ownerIsCertain(facts) ? [ownerKey(facts)] : [])];
+function grantsOf({ facts, grants }: PolicyInput, moment: Moment): readonly Grant[] {
+  const owners = grantOwners(facts);
   return grants.filter(
-    ({ owner, expires }) => owners.includes(owner) && (expires === undefined || Date.parse(expires) > now),
+    ({ owner, expires }) => owners.includes(owner) && (expires === undefined || isAhead(expires, moment)),
   );
+}
+
+/** The owners of grants that count for a container: itself, and its owner when that is certain. */
+export const grantOwners = (facts: ContainerFacts): readonly string[] => [
+  `id:${facts.id}`,
+  ...(ownerIsCertain(facts) ? [ownerKey(facts)] : []),
+];
+
+/** A time that cannot be read has come. */
+function isAhead(time: string, moment: Moment): boolean {
+  const at = Date.parse(time);
+  return !Number.isNaN(at) && !moment.hasReached(at);
 }
 
 function addGrant(gathering: Gathering, grant: Grant): void {
@@ -93,13 +106,14 @@ function addGrant(gathering: Gathering, grant: Grant): void {
 }
 
 function gather(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): Gathering {
-  const gathering = new Gathering(input.lists, input.now, input.settings.node, input.absent);
+  const moment = Moment.at(input.now);
+  const gathering = new Gathering(input.lists, moment, input.settings.node, input.absent);
   if (intent.broken) return gathering;
   for (const entry of intent.allow) gathering.addEntry(entry, { from: 'label' }, fromList);
   for (const name of intent.lists) gathering.addList(name, fromList);
   for (const claim of claims) if (addsEntries(claim)) gathering.addList(claim.list.name, fromClaim);
   for (const name of input.settings.baseline) gathering.addList(name, fromBaseline);
-  for (const grant of grantsOf(input)) addGrant(gathering, grant);
+  for (const grant of grantsOf(input, moment)) addGrant(gathering, grant);
   return gathering;
 }
 
@@ -178,7 +192,7 @@ export function compilePolicy(input: PolicyInput): Policy {
 export function compileUnattributed(
   settings: { readonly mode: Mode; readonly lists: readonly string[]; readonly node?: string },
   lists: ReadonlyMap<string, List>,
-  now: number,
+  now: number | Moment,
   absent?: ReadonlyMap<string, Problem>,
 ): Policy {
   const gathering = new Gathering(lists, now, settings.node, absent);
@@ -194,20 +208,22 @@ export class Gathering {
   readonly lists = new Set<string>();
   readonly #all: ReadonlyMap<string, List>;
   readonly #absent: ReadonlyMap<string, Problem>;
-  readonly #now: number;
+  readonly #moment: Moment;
   readonly #node: string | undefined;
   readonly #seen = new Set<string>();
+  /** Plain lists whose entries it has, by their source. */
+  readonly #plain = new Set<string>();
 
   /** `absent`: lists that have a file and are not in force, with the reason. `now`: ms since the epoch. `node`: this host's name. */
   constructor(
     all: ReadonlyMap<string, List>,
-    now: number,
+    now: number | Moment,
     node?: string,
     absent: ReadonlyMap<string, Problem> = new Map(),
   ) {
     this.#all = all;
     this.#absent = absent;
-    this.#now = now;
+    this.#moment = Moment.at(now);
     this.#node = node;
   }
 
@@ -220,8 +236,18 @@ export class Gathering {
     else if (!isForHost(list, this.#node)) this.#elsewhere(list);
     else {
       this.lists.add(name);
-      for (const entry of list.allow) this.#add(entry, sourceOf(name), sourceOf, reached);
+      const source = sourceOf(name);
+      const plain = plainEntries(list, source);
+      if (plain) this.#addPlain(name, source, plain);
+      else for (const entry of list.allow) this.#add(entry, source, sourceOf, reached);
     }
+  }
+
+  #addPlain(name: string, source: EntrySource, entries: readonly PolicyEntry[]): void {
+    const key = JSON.stringify([name, source]);
+    if (this.#plain.has(key)) return;
+    this.#plain.add(key);
+    for (const one of entries) if (!this.#hasExpired(one.entry)) this.entries.push(one);
   }
 
   addEntry(entry: Entry, source: EntrySource, sourceOf: (list: string) => EntrySource): void {
@@ -238,11 +264,14 @@ export class Gathering {
       this.addList(entry.list, sourceOf, reached);
       return;
     }
-    const expired = entry.expires !== undefined && Date.parse(entry.expires) <= this.#now;
     const key = JSON.stringify([entry.canonical, source]);
-    if (expired || this.#seen.has(key)) return;
+    if (this.#hasExpired(entry) || this.#seen.has(key)) return;
     this.#seen.add(key);
     this.entries.push({ entry, source });
+  }
+
+  #hasExpired({ expires }: DestEntry): boolean {
+    return expires !== undefined && this.#moment.hasReached(Date.parse(expires));
   }
 
   #missing(name: string): void {
@@ -266,6 +295,23 @@ export class Gathering {
     if (this.notes.some((note) => note.pointer === pointer)) return;
     this.notes.push({ detail, remedy, pointer, ...(code && { code }) });
   }
+}
+
+const plainLists = new WeakMap<List, Map<EntrySource['from'], readonly PolicyEntry[] | undefined>>();
+/**
+ * The entries of a list, the same objects for every container that has it from the same kind of source. Undefined: it names other
+ * lists, or an entry twice, or the source is a grant.
+ */
+function plainEntries(list: List, source: EntrySource): readonly PolicyEntry[] | undefined {
+  if (source.from === 'grant') return undefined;
+  const bySource = plainLists.get(list) ?? new Map<EntrySource['from'], readonly PolicyEntry[] | undefined>();
+  plainLists.set(list, bySource);
+  if (!bySource.has(source.from)) {
+    const entries = list.allow.filter(isDest);
+    const isPlain = new Set(entries.map((e) => e.canonical)).size === list.allow.length;
+    bySource.set(source.from, isPlain ? entries.map((entry) => ({ entry, source })) : undefined);
+  }
+  return bySource.get(source.from);
 }
 
 /** A list that claims the container. */

@@ -85,18 +85,38 @@ function routedFrames(
 
 /** Groups on the local network that an enforced container may send to: entries of one multicast address and UDP ports. */
 function multicast(input: DesiredInput): { mcast4: ReadonlySet<string>; mcast6: ReadonlySet<string> } {
-  const mcast4 = new Set<string>();
-  const mcast6 = new Set<string>();
-  for (const m of input.subjects.filter((x) => x.policy.mode === 'enforce')) {
-    const mark = markOf(input.shape.marks, m.identity, 'enforce');
-    for (const c of m.classes.filter((x) => x.proto === 'udp'))
-      for (const { range } of c.statics.filter((s) => isGroup(s.range)))
-        for (const port of singlePorts(c.ports))
-          (range.family === 4 ? mcast4 : mcast6).add(
-            `${mark} . ${formatAddress(range.family, range.lo)} . ${port}`,
-          );
-  }
-  return { mcast4, mcast6 };
+  const groups = input.subjects.flatMap((m) => groupsOf(m, input.shape.marks));
+  const of = (family: Family): ReadonlySet<string> =>
+    new Set(groups.filter((g) => g.family === family).map((g) => g.element));
+  return { mcast4: of(4), mcast6: of(6) };
+}
+
+const groupsBySubject = new WeakMap<Subject, readonly Group[]>();
+interface Group {
+  readonly family: Family;
+  readonly element: string;
+}
+/** Those of one subject. */
+export function groupsOf(m: Subject, marks: Marks): readonly Group[] {
+  const known = groupsBySubject.get(m) ?? findGroups(m, marks);
+  groupsBySubject.set(m, known);
+  return known;
+}
+function findGroups(m: Subject, marks: Marks): readonly Group[] {
+  if (m.policy.mode !== 'enforce') return [];
+  const mark = markOf(marks, m.identity, 'enforce');
+  return m.classes
+    .filter((c) => c.proto === 'udp')
+    .flatMap((c) =>
+      c.statics
+        .filter((s) => isGroup(s.range))
+        .flatMap(({ range: { family, lo } }) =>
+          singlePorts(c.ports).map((port) => ({
+            family,
+            element: `${mark} . ${formatAddress(family, lo)} . ${port}`,
+          })),
+        ),
+    );
 }
 
 const MULTICAST: readonly Range[] = [parseCidr('224.0.0.0/4'), parseCidr('ff00::/8')].filter(

@@ -25,8 +25,16 @@ export interface ClassPlan extends PortClass {
   readonly host: readonly PolicyEntry[];
 }
 
+const classesByEntry = new WeakMap<DestEntry, readonly PortClass[]>();
+/** Worked out once for an entry: a list of hundreds may be that of hundreds of containers. */
+function classesOf(entry: DestEntry): readonly PortClass[] {
+  const known = classesByEntry.get(entry) ?? findClasses(entry);
+  classesByEntry.set(entry, known);
+  return known;
+}
+
 /** The classes that an entry permits. ip-6 and ip-17 are protocols that have names: one class, one rule. */
-function classesOf(entry: DestEntry): PortClass[] {
+function findClasses(entry: DestEntry): PortClass[] {
   return effectivePorts(entry).map(({ proto, number = 0, ports }) =>
     portClass(proto === 'other' ? (NAMED[number] ?? number) : proto, ports),
   );

@@ -1,4 +1,4 @@
-import { type Family, rangeToCidrs } from '../lib/ip.js';
+import { type Family, type Range, rangeToCidrs } from '../lib/ip.js';
 import { TUNNELS } from '../lib/special-use.js';
 import type { PortRange } from '../policy/entry.js';
 import { type ClassPlan, familiesOf } from './classes.js';
@@ -268,10 +268,15 @@ function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetD
   return sets;
 }
 
+const cidrsByRange = new WeakMap<Range, readonly string[]>();
 /** CIDRs of a range; hash:net has no /0, so everything is two halves. */
-function setCidrs(range: Parameters<typeof rangeToCidrs>[0]): string[] {
-  return rangeToCidrs(range).flatMap((c) => {
+function setCidrs(range: Range): readonly string[] {
+  const known = cidrsByRange.get(range);
+  if (known) return known;
+  const cidrs = rangeToCidrs(range).flatMap((c) => {
     if (c.prefix > 0) return [c.text];
     return c.family === 4 ? ['0.0.0.0/1', '128.0.0.0/1'] : ['::/1', '8000::/1'];
   });
+  cidrsByRange.set(range, cidrs);
+  return cidrs;
 }

@@ -278,18 +278,24 @@ export function keepSubject(known: Subject | undefined, member: Subject): Subjec
 /** Used in place of a container id. No container id is that short. */
 export const UNATTRIBUTED_ID = 'unattributed';
 
+const unattributedByClasses = new WeakMap<readonly ClassPlan[], Subject>();
 /** All forwarded sources that are no container share one identity, one chain and one set of resolved addresses. */
-export function unattributedSubject(
-  input: Pick<DesiredInput, 'unattributedMode' | 'unattributedClasses'>,
-): Subject {
-  return {
+export function unattributedSubject({
+  unattributedMode: mode,
+  unattributedClasses: classes,
+}: Pick<DesiredInput, 'unattributedMode' | 'unattributedClasses'>): Subject {
+  const known = unattributedByClasses.get(classes);
+  if (known?.policy.mode === mode) return known;
+  const subject: Subject = {
     id: UNATTRIBUTED_ID,
     identity: UNATTRIBUTED,
-    policy: { mode: input.unattributedMode, modeFrom: 'unattributed', entries: [], lists: [], notes: [] },
-    classes: input.unattributedClasses,
+    policy: { mode, modeFrom: 'unattributed', entries: [], lists: [], notes: [] },
+    classes,
     families: new Set([4, 6] as const),
     neighbours: [],
     veths: [],
     published: [],
   };
+  unattributedByClasses.set(classes, subject);
+  return subject;
 }

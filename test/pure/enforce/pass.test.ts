@@ -1,15 +1,20 @@
 /** One pass after the other, with a kernel that takes everything: what a pass decides by, and what it does not work out again. */
 
-import { expect, it } from 'vitest';
+import { isDeepStrictEqual } from 'node:util';
+import { describe, expect, it } from 'vitest';
 import { EnforcementPass } from '../../../src/enforce/pass.js';
+import type { Pass } from '../../../src/enforce/pass-trigger.js';
 import { ForeignBridges } from '../../../src/enforce/veth-table.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import { Current } from '../../../src/lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
+import type { Policy } from '../../../src/policy/policy.js';
 import type { AppliedState, HostLink } from '../../../src/ruleset/applied-state.js';
+import { compile } from '../../../src/ruleset/compile.js';
 import { type DesiredState, type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/desired-state.js';
+import type { ReservedPort } from '../../../src/ruleset/reserved-ports.js';
 import { entriesOf, shape } from '../ruleset/sample.js';
 
 const nothing = (): void => undefined;
@@ -54,6 +59,14 @@ const vethOf = (n: number): HostLink => ({
   peerMac: macOf(n),
 });
 
+const policyWith = (entries: string): Policy => ({
+  mode: 'enforce',
+  modeFrom: 'label',
+  entries: entries === '' ? [] : entriesOf(entries),
+  lists: [],
+  notes: [],
+});
+
 function house() {
   let now = 1_000_000;
   let present: readonly number[] = [];
@@ -61,7 +74,17 @@ function house() {
   const applied: DesiredState[] = [];
   const changed = new Map<number, Partial<ContainerFacts>>();
   let starting: ReadonlySet<string> = new Set();
-  const view = (): DockerView => ({
+  let linkReports = 0;
+  let closed: readonly ReservedPort[] = [];
+  let unattributed = policyWith('');
+  let policies = new Map<number, Policy>();
+  const read = { links: 0, cgroups: 0, flows: 0 };
+  let last: DockerView | undefined;
+  const view = (): DockerView => {
+    last ??= viewNow();
+    return last;
+  };
+  const viewNow = (): DockerView => ({
     containers: new Map(present.map((n) => [idOf(n), { ...containerOf(n), ...changed.get(n) }])),
     networks: new Map([[NETWORK.id, NETWORK]]),
     listings: 1,
@@ -71,7 +94,13 @@ function house() {
     connected: true,
   });
   const kernel = {
-    links: async () => [BRIDGE, ...present.map(vethOf)],
+    links: async () => {
+      read.links += 1;
+      return [BRIDGE, ...present.map(vethOf)];
+    },
+    get linkReports() {
+      return linkReports;
+    },
     readSnapshot: async () => ({
       bridge: EMPTY_BRIDGE,
       hostMarks: new Map(),
@@ -84,7 +113,15 @@ function house() {
       return { changed: true, refill: [], repaired: false };
     },
     invalidate: nothing,
-    flows: { flows: async () => [], flowsAmong: async () => [], delete: () => true, mark: () => true },
+    flows: {
+      flows: async () => {
+        read.flows += 1;
+        return [];
+      },
+      flowsAmong: async () => [],
+      delete: () => true,
+      mark: () => true,
+    },
     sockets: async () => [],
     members: async () => new Map(),
     add: async () => undefined,
@@ -106,26 +143,31 @@ function house() {
     threats: { has: () => false, repair: nothing },
     docker: { view },
     policies: {
-      policyOf: () => ({
-        mode: 'enforce',
-        modeFrom: 'label',
-        entries: entriesOf(allow),
-        lists: [],
-        notes: [],
-      }),
+      policyOf: ({ name }) => {
+        const n = Number(name.slice(1));
+        const policy = policies.get(n) ?? policyWith(allow);
+        policies.set(n, policy);
+        return policy;
+      },
       eastWest: () => undefined,
       isManaged: () => true,
       isLan: () => false,
-      unattributed: () => ({ mode: 'observe', modeFrom: 'default', entries: [], lists: [], notes: [] }),
+      unattributed: () => unattributed,
     },
     quotas: { limitsOf: () => undefined },
     foreign: new ForeignBridges(),
     hostMode: {
-      senders: { find: () => hosts, setInstalled: nothing },
+      senders: {
+        find: () => {
+          read.cgroups += 1;
+          return hosts;
+        },
+        setInstalled: nothing,
+      },
       resolvers: { sync: async () => undefined },
     },
     names: { applied: nothing },
-    reserved: { list: () => [] },
+    reserved: { list: () => closed },
     dns: { members: () => new Map(), isMember: () => false },
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     now: () => now,
@@ -133,18 +175,48 @@ function house() {
   });
   const pass = async (...numbers: number[]): Promise<DesiredState> => {
     present = numbers;
+    last = undefined;
     await enforcer.run({ triggers: [], resync: false, later: nothing });
     return applied.at(-1) as DesiredState;
+  };
+  /** A pass that only changes of policies have requested. Returns what it has looked for. */
+  const passOfChanges = async (more: Partial<Pass> = {}): Promise<typeof read> => {
+    const before = { ...read };
+    await enforcer.run({ triggers: [{ kind: 'changes' }], resync: false, later: nothing, ...more });
+    return {
+      links: read.links - before.links,
+      cgroups: read.cgroups - before.cgroups,
+      flows: read.flows - before.flows,
+    };
   };
   return {
     current,
     enforcer,
     pass,
+    passOfChanges,
+    /** The policy of one container is another one. */
+    grant: (n: number, entries: string) => {
+      policies.set(n, policyWith(entries));
+    },
+    /** Docker has reported something. */
+    reported: () => {
+      last = undefined;
+    },
+    linkReported: () => {
+      linkReports += 1;
+    },
+    closes: (ports: readonly ReservedPort[]) => {
+      closed = ports;
+    },
+    permitsOthers: (entries: string) => {
+      unattributed = policyWith(entries);
+    },
     passes: (ms: number) => {
       now += ms;
     },
     permits: (entries: string) => {
       allow = entries;
+      policies = new Map();
     },
     becomes: (n: number, facts: Partial<ContainerFacts>, isStarting: boolean) => {
       changed.set(n, facts);
@@ -200,4 +272,70 @@ it('a container in the host network keeps its number when it is created, listed 
   }
   expect(numbers[0]).toBeDefined();
   expect(new Set(numbers).size).toBe(1);
+});
+
+describe('a pass for changes of policies alone', () => {
+  const settled = async () => {
+    const made = house();
+    await made.pass(1, 2);
+    await new Promise((done) => setTimeout(done, 120)); // their ports are new for 100 ms
+    await made.pass(1, 2);
+    return made;
+  };
+
+  it('looks for nothing else, and renders what has changed', async () => {
+    const { current, grant, passOfChanges } = await settled();
+    const before = current.value?.desired as DesiredState;
+    grant(1, 'a.example:80, 192.0.2.1:443');
+    expect(await passOfChanges()).toEqual({ links: 0, cgroups: 0, flows: 0 });
+    const { desired, input } = current.value as AppliedState;
+    expect(chainOf(desired, 1)).not.toEqual(chainOf(before, 1));
+    expect(chainOf(desired, 2)).toBe(chainOf(before, 2));
+    expect(isDeepStrictEqual(desired, compile(structuredClone(input)))).toBe(true);
+  });
+
+  it('deletes flows if an entry has gone, and not if one has come', async () => {
+    const { grant, passOfChanges } = await settled();
+    grant(1, 'a.example:80, 192.0.2.1:443');
+    expect((await passOfChanges()).flows).toBe(0);
+    grant(1, 'a.example:80');
+    expect((await passOfChanges()).flows).toBeGreaterThan(0);
+    expect((await passOfChanges()).flows).toBe(0);
+  });
+
+  it('looks for everything if anything that a pass finds may be another', async () => {
+    const { enforcer, passOfChanges, reported, linkReported, closes, permitsOthers } = await settled();
+    const found = { links: 1, cgroups: 1 };
+    const none = { links: 0, cgroups: 0, flows: 0 };
+    expect(await passOfChanges({ resync: true })).toMatchObject(found);
+    expect(await passOfChanges({ triggers: [{ kind: 'changes' }, { kind: 'waiter' }] })).toMatchObject(found);
+    expect(await passOfChanges({ triggers: [{ kind: 'departed' }] })).toMatchObject(found);
+    expect(await passOfChanges()).toEqual(none);
+    reported();
+    expect(await passOfChanges()).toMatchObject(found);
+    linkReported();
+    expect(await passOfChanges()).toMatchObject(found);
+    closes([{ port: 6379 }]);
+    expect(await passOfChanges()).toMatchObject(found);
+    permitsOthers('192.0.2.1:443');
+    expect(await passOfChanges()).toMatchObject(found);
+    enforcer.recheck(new Set([idOf(1)]));
+    expect(await passOfChanges()).toMatchObject(found);
+    expect(await passOfChanges()).toEqual(none);
+  });
+
+  it('looks for everything after a pass that has failed', async () => {
+    const { current, enforcer, grant, passOfChanges } = await settled();
+    const failing = enforcer.installed.subscribe(() => {
+      throw new Error('a step fails');
+    });
+    grant(1, '192.0.2.1:443');
+    await expect(passOfChanges()).rejects.toThrow('a step fails');
+    failing[Symbol.dispose]();
+    const found = await passOfChanges();
+    expect(found).toMatchObject({ links: 1, cgroups: 1 });
+    // the flows of the entry that went were not checked by the pass that failed
+    expect(found.flows).toBeGreaterThan(0);
+    expect(current.value?.subjects.get(idOf(1))?.policy.entries).toHaveLength(1);
+  });
 });

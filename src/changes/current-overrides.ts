@@ -1,0 +1,79 @@
+import type { FolderState } from '../config/list-files.js';
+import type { FolderWatch } from '../config/list-folder.js';
+import type { Overrides } from '../enforce/policies.js';
+import type { Problem } from '../lib/problem.js';
+import type { List } from '../policy/policy.js';
+import type { ChangesState } from './stored-state.js';
+
+interface Known {
+  readonly folder: FolderState;
+  readonly version: number;
+  /** ms since the epoch. */
+  readonly at: number;
+  readonly overrides: Overrides;
+}
+
+/**
+ * What people have decided, as it is now. Every pass asks for it for every container: it is put together again when the folder
+ * or the store's state is another one, and while something in it lasts a time, at each other moment. A part that is equal
+ * to the one before is the same object, by which policies are kept.
+ */
+export class CurrentOverrides {
+  readonly #folder: Pick<FolderWatch, 'state'>;
+  readonly #state: ChangesState;
+  #known: Known | undefined;
+
+  constructor(folder: Pick<FolderWatch, 'state'>, state: ChangesState) {
+    this.#folder = folder;
+    this.#state = state;
+  }
+
+  read(now: number): Overrides {
+    const folder = this.#folder.state;
+    const { version } = this.#state;
+    const known = this.#known;
+    if (known?.folder === folder && known.version === version && (known.at === now || !this.#hasEnds()))
+      return known.overrides;
+    const fresh = overridesOf(folder, this.#state, now);
+    const overrides = known ? keepParts(known.overrides, fresh) : fresh;
+    this.#known = { folder, version, at: now, overrides };
+    return overrides;
+  }
+
+  #hasEnds(): boolean {
+    if (this.#state.pauses.size > 0) return true;
+    for (const { value } of this.#state.grants.values()) if (value.expires !== undefined) return true;
+    return false;
+  }
+}
+
+/** Lists of the store and of the folder by name. A file that takes a store list's name is refused (see `nameConflicts`). */
+export function overridesOf(folder: FolderState, state: ChangesState, now = Date.now()): Overrides {
+  const { lists, ...others } = state.current(now);
+  return { ...others, lists: new Map([...folder.lists, ...lists]), absent: folder.absent };
+}
+
+/** Another object, because revisions may differ where the values do not. */
+const keepParts = (before: Overrides, now: Overrides): Overrides => ({
+  ...now,
+  lists: hasSameEntries(before.lists, now.lists) ? before.lists : now.lists,
+  grants: hasSameItems(before.grants, now.grants) ? before.grants : now.grants,
+  modes: hasSameEntries(before.modes, now.modes) ? before.modes : now.modes,
+  pauses: hasSameItems(before.pauses, now.pauses) ? before.pauses : now.pauses,
+});
+
+const hasSameEntries = <T>(a: ReadonlyMap<string, T>, b: ReadonlyMap<string, T>): boolean =>
+  a.size === b.size && [...a].every(([key, value]) => b.get(key) === value);
+const hasSameItems = <T>(a: readonly T[], b: readonly T[]): boolean =>
+  a.length === b.length && a.every((one, i) => one === b[i]);
+
+/** The store's list stays in force: a file must not change what the API has promised. */
+export function nameConflicts(folder: ReadonlyMap<string, List>, state: ChangesState): Problem[] {
+  return [...folder.values()]
+    .filter((l) => state.lists.has(l.name))
+    .map((l) => ({
+      detail: `list ${l.name} is in the store already, this file is not used`,
+      remedy: `rename the file, or drawbridge lists delete ${l.name}`,
+      ...(l.file ? { file: l.file } : {}),
+    }));
+}
