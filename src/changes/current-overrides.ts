@@ -48,7 +48,7 @@ export class CurrentOverrides {
 }
 
 /** Lists of the store and of the folder by name. A file that takes a store list's name is refused (see `nameConflicts`). */
-export function overridesOf(folder: FolderState, state: ChangesState, now = Date.now()): Overrides {
+function overridesOf(folder: FolderState, state: ChangesState, now = Date.now()): Overrides {
   const { lists, ...others } = state.current(now);
   return { ...others, lists: new Map([...folder.lists, ...lists]), absent: folder.absent };
 }

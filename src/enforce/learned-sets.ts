@@ -55,7 +55,7 @@ const SOON_MS = 2_000;
  * After a change of policy: members that no name justifies any more go, those that are newly justified come. True: some
  * were missing that the ledger has had for longer than this took.
  */
-export async function syncLearned(
+async function syncLearned(
   kernel: Pick<Kernel, 'members' | 'add' | 'remove'>,
   dns: Pick<DnsService, 'members'>,
   state: AppliedState,
