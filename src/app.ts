@@ -4,11 +4,10 @@
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { AppliedRevision } from './changes/applied-revision.js';
 import { Audit } from './changes/audit.js';
 import { Changes } from './changes/changes.js';
 import { findContainer } from './changes/container-changes.js';
-import { CurrentOverrides, nameConflicts } from './changes/current-overrides.js';
+import { AppliedRevision, CurrentOverrides, nameConflicts } from './changes/current-overrides.js';
 import { changedKeys, IgnoredLabels, recordStart, recordStop } from './changes/service-records.js';
 import { modesInForce, StoreTrust } from './changes/store-trust.js';
 import { type Config, nodeName } from './config/config.js';

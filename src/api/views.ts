@@ -1,6 +1,6 @@
-import type { AppliedRevision } from '../changes/applied-revision.js';
 import type { Changes } from '../changes/changes.js';
 import { findContainer } from '../changes/container-changes.js';
+import type { AppliedRevision } from '../changes/current-overrides.js';
 import type { Fleet, NodeRecord } from '../changes/fleet.js';
 import { DOUBT_REMEDY, type StoreTrust } from '../changes/store-trust.js';
 import type { ExplainView } from '../coverage/explain-request.js';

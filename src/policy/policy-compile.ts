@@ -6,7 +6,6 @@ import type { ContainerFacts, NetworkFacts } from './container.js';
 import type { DestEntry, Entry } from './entry.js';
 import { isDest, parseEntry } from './entry-parse.js';
 import { isTrustedImage, type LabelIntent, readLabels, tame } from './labels.js';
-import { Moment } from './moment.js';
 import { ignoredLabels, isOwnLabel, ownerIsCertain, ownerKey, ownerKeys } from './own-labels.js';
 import {
   type EntrySource,
@@ -16,6 +15,7 @@ import {
   type ListMatch,
   MISSING_LIST,
   type Mode,
+  Moment,
   type Policy,
   type PolicyEntry,
   type PolicyNote,

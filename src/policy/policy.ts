@@ -139,3 +139,35 @@ export function cyclicLists(lists: ReadonlyMap<string, List>): readonly string[]
 /** Whether a list counts at this host: its `hosts` has a glob that fits, or it has none. */
 export const isForHost = ({ hosts }: Pick<List, 'hosts'>, node: string | undefined): boolean =>
   hosts === undefined || (node !== undefined && matchesAny(hosts, node));
+
+/**
+ * A moment, and the span around it within which every comparison that was made with it has the same result. Both ends count,
+ * because a clock can be set back.
+ */
+export class Moment {
+  readonly #now: number;
+  #from = Number.NEGATIVE_INFINITY;
+  #until = Number.POSITIVE_INFINITY;
+
+  /** `now`: ms since the epoch. */
+  constructor(now: number) {
+    this.#now = now;
+  }
+
+  static at(now: number | Moment): Moment {
+    return typeof now === 'number' ? new Moment(now) : now;
+  }
+
+  /** Whether the time has come. False for a time that is no number. */
+  hasReached(time: number): boolean {
+    const isReached = time <= this.#now;
+    if (isReached) this.#from = Math.max(this.#from, time);
+    else if (!Number.isNaN(time)) this.#until = Math.min(this.#until, time);
+    return isReached;
+  }
+
+  /** Whether each comparison would have the same result at this time. */
+  covers(time: number): boolean {
+    return this.#from <= time && time < this.#until;
+  }
+}

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { AppliedRevision } from '../../../src/changes/applied-revision.js';
+import { AppliedRevision } from '../../../src/changes/current-overrides.js';
 import { nodeRecord, nodeView, STALE_MS } from '../../../src/changes/fleet.js';
 import { isForHost } from '../../../src/policy/policy.js';
 
