@@ -2,7 +2,7 @@
  * What each hook costs a packet: datagrams of the host itself, of a container in its network and of a container on a bridge, with all
  * rules and without those of one hook, against a namespace with Docker's base chains only. Each variant has network namespaces of its own
  * with the rendered rules and no Docker, and the variants take turns.
- * `npx tsx bench/ablation.ts [--rounds 5] [--seconds 0.8] [--only host,hosted,bridged] [--keep]`, as root, alone on the machine.
+ * `npx tsx bench/ablation.ts [--rounds 5] [--seconds 1] [--only host,hosted,bridged] [--keep]`, as root, alone on the machine.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -23,7 +23,7 @@ const { values } = parseArgs({
   options: {
     ...KEEP,
     rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '0.8' },
+    seconds: { type: 'string', default: '1' },
     only: { type: 'string', default: 'host,hosted,bridged' },
   },
 });
