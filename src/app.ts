@@ -204,7 +204,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const reconciler = new Reconciler({ pass, log });
   const classifier = new Classifier({ docker, reconciler, pass, applied, now, log });
   const hold = new PacketHold({ shape, applied, classifier, names, now });
-  const hostWatch = new HostWatch({ config, docker, applied, log });
+  const hostWatch = new HostWatch({ config, docker, applied, kernel, hostMode, log });
   const maintenance = new Maintenance({
     shape,
     kernel,

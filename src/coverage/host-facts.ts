@@ -49,13 +49,20 @@ export async function readHostFacts(
   ]);
   const [filter4, filter6] = [v4, v6].map((text) => parseSave(text, prefix).get('filter') ?? new Map());
   return {
-    ...switches(readText),
+    ...readHostFiles(readText),
     ...rulesOf(filter4 ?? new Map(), filter6 ?? new Map(), bridges),
     firewalld: /^table \w+ firewalld$/m.test(tables) || hasChain(filter4, /^FWD[IO]_|^FORWARD_direct$/),
     ufw: hasChain(filter4, /^ufw-/),
-    resolvers: resolversOf(readText('/etc/resolv.conf') ?? ''),
   };
 }
+
+/** The facts that files show: reading them starts no process. */
+export const readHostFiles = (
+  readText: ReadText = textOf,
+): Pick<HostFacts, 'forwarding' | 'bridgeNf' | 'resolvers'> => ({
+  ...switches(readText),
+  resolvers: resolversOf(readText('/etc/resolv.conf') ?? ''),
+});
 
 function rulesOf(
   v4: SavedTable,

@@ -6,6 +6,7 @@ import { localSocketOf } from '../config/service-socket.js';
 import { type EngineFacts, engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { isWithin, type Location, type Mount, parseMountInfo } from '../kernel/mount-info.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
@@ -19,7 +20,7 @@ import {
   minorOf,
   parseDevices,
 } from './device-findings.js';
-import { type HostFacts, readHostFacts } from './host-facts.js';
+import { type HostFacts, readHostFacts, readHostFiles } from './host-facts.js';
 import { hostFindings } from './host-findings.js';
 import { type FoundPath, HostTree, readUnixSockets } from './host-tree.js';
 import { listedMounts, type MountsKnown } from './mount-findings.js';
@@ -29,6 +30,9 @@ export interface HostWatchOptions {
   readonly config: Config;
   readonly docker: DockerWatch;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
+  readonly kernel: Pick<Kernel, 'generation'>;
+  /** The kernel counts no changes of iptables-legacy. */
+  readonly hostMode: { readonly isLegacy: boolean };
   readonly log: Logger;
 }
 const EVERY_MS = 60_000;
@@ -45,6 +49,8 @@ export class HostWatch implements AsyncDisposable {
   /** Undefined until Docker has answered for the first time. */
   engine: EngineFacts | undefined;
   #timer: NodeJS.Timeout | undefined;
+  /** What the rules of other programs in `host` were read for. */
+  #readFor: string | undefined;
   #soon = false;
   #stopped = false;
   #running: Promise<void> = Promise.resolve();
@@ -103,13 +109,27 @@ export class HostWatch implements AsyncDisposable {
     void this.#askDocker();
     const bridges = new Set(this.#o.applied.value?.vethMap.bridges.keys());
     try {
+      const readFor = this.#state(bridges);
+      if (this.host && readFor !== undefined && readFor === this.#readFor) {
+        const { bridgeNf: _, ...before } = this.host;
+        this.host = { ...before, ...readHostFiles() };
+        return;
+      }
+      this.#readFor = undefined;
       this.host = await readHostFacts(exec, this.#o.config.kernel.prefix, bridges);
+      this.#readFor = readFor;
     } catch (e) {
       this.#o.log.warn(
         { err: String(e) },
         'cannot read the firewall rules of other programs on this host: coverage may be outdated',
       );
     }
+  }
+
+  /** Differs after each change of a rule, and for other bridges; undefined: a change would not show. */
+  #state(bridges: ReadonlySet<string>): string | undefined {
+    const generation = this.#o.hostMode.isLegacy ? undefined : this.#o.kernel.generation();
+    return generation === undefined ? undefined : [generation, ...bridges].join(' ');
   }
 
   async #askDocker(): Promise<void> {

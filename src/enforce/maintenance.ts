@@ -210,7 +210,7 @@ const BEAT_MS = 400;
 /** The rules are checked without any report of a change every so many beats. */
 const FULL_CHECK_BEATS = 50;
 /** So many sets of containers are checked with each beat, in turn: the cost of a beat does not grow with the number of containers. */
-const SETS_A_BEAT = 100;
+const SETS_A_BEAT = 32;
 const PURGE_BEATS = 150;
 /** Set members that expire within this time may be gone already. */
 const SOON_MS = 2_000;

@@ -172,12 +172,17 @@ export class Kernel implements AsyncDisposable {
     this.#routing.invalidate();
   }
 
+  /** A count that each change of nf_tables in this network namespace increases. Throws NetlinkError. */
+  generation(): number | undefined {
+    return this.#elements.generation();
+  }
+
   /**
    * A text that differs after any change of nf_tables, or of the members of these sets, by whatever program. It takes no process. Changes
    * of iptables-legacy do not show in it. Rejects with NetlinkError.
    */
   async stamp(sets: readonly string[]): Promise<string> {
-    const parts = [String(this.#elements.generation())];
+    const parts = [String(this.generation())];
     for (const [n, set] of sets.entries()) {
       if (n % STAMPED_AT_ONCE === STAMPED_AT_ONCE - 1) await new Promise((resume) => setImmediate(resume));
       parts.push(String(await this.sets.digest(set)));

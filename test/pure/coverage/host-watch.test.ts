@@ -1,0 +1,82 @@
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { HostWatch, type HostWatchOptions } from '../../../src/coverage/host-watch.js';
+import { runThrough } from '../../../src/kernel/exec.js';
+
+const nothing = (): void => undefined;
+const log = { debug: nothing, info: nothing, warn: nothing, error: nothing };
+let started: string[] = [];
+
+beforeEach(() => {
+  started = [];
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  runThrough(async (file) => {
+    started.push(file);
+    return { code: 0, stdout: '', stderr: '' };
+  });
+});
+afterEach(() => {
+  runThrough(undefined);
+  vi.useRealTimers();
+});
+
+function watched() {
+  const now = { generation: 1, isLegacy: false, bridges: ['br-1'] };
+  const watch = new HostWatch({
+    config: {
+      docker: { socket: '/run/docker.sock' },
+      state: '/var/lib/drawbridge',
+      allowlists: '/etc/drawbridge/allowlists',
+      store: { redis: '' },
+      api: { listen: 'unix:/run/drawbridge/api.sock' },
+      kernel: { prefix: 'DB' },
+    },
+    docker: {
+      onChange: () => ({ [Symbol.dispose]: nothing }),
+      daemonInfo: () => Promise.reject(new Error('away')),
+    },
+    applied: {
+      get value() {
+        return { vethMap: { bridges: new Map(now.bridges.map((b) => [b, {}])) } };
+      },
+    },
+    kernel: { generation: () => now.generation },
+    hostMode: now,
+    log,
+  } as unknown as HostWatchOptions);
+  const minute = async (): Promise<number> => {
+    started = [];
+    await vi.advanceTimersByTimeAsync(60_000);
+    return started.length;
+  };
+  return { watch, now, minute };
+}
+
+it('starts no process while no rule has changed', async () => {
+  const { watch, minute } = watched();
+  await watch.start();
+  expect(started).toContain('nft');
+  expect([await minute(), await minute()]).toEqual([0, 0]);
+  expect(watch.host).toBeDefined();
+  await watch[Symbol.asyncDispose]();
+});
+
+type Now = ReturnType<typeof watched>['now'];
+const CHANGES: Readonly<Record<string, (now: Now) => void>> = {
+  'a rule': (now) => {
+    now.generation = 2;
+  },
+  'the managed bridges': (now) => {
+    now.bridges = ['br-1', 'br-2'];
+  },
+  'iptables-legacy is in use': (now) => {
+    now.isLegacy = true;
+  },
+};
+for (const [what, change] of Object.entries(CHANGES))
+  it(`reads the rules again: ${what}`, async () => {
+    const { watch, now, minute } = watched();
+    await watch.start();
+    change(now);
+    expect(await minute()).toBeGreaterThan(0);
+    await watch[Symbol.asyncDispose]();
+  });
