@@ -84,6 +84,7 @@ test('the generation of nf_tables shows changes of nft and of iptables, and no o
   ns.run('nft', 'list', 'ruleset');
   ns.run('ipset', 'add', 'nets4', '10.9.0.0/16');
   expect(elements.generation()).toBe(seen[2]);
+  ns.run('ipset', 'del', 'nets4', '10.9.0.0/16');
 });
 
 test('refusals say what is wrong', async () => {
