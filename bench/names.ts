@@ -104,6 +104,7 @@ async function startServers(lab: Lab, gateway: string): Promise<ChildProcess[]> 
   pidfile: ""
   directory: "${lab.dir}"
   module-config: "iterator"
+  local-zone: "test." nodefault
   num-threads: 2
 forward-zone:
   name: "."
