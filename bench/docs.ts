@@ -40,10 +40,10 @@ function withBlock(page: string, name: string, text: string): string {
   return `${page.slice(0, from + begin.length)}\n${text}\n\n${page.slice(to)}`;
 }
 
-/** The newest result that has a row of this id. */
-function newest(id: string): Row | undefined {
+/** The newest result of the goal's bench, or of any, that has a row of this id. */
+function newest({ id, bench }: Goal): Row | undefined {
   const found = BENCHES.flatMap(({ name }) => {
-    const [run] = keptRuns(name);
+    const [run] = bench === undefined || bench === name ? keptRuns(name) : [];
     const row = run?.rows.find((r) => r.id === id);
     return run && row ? [{ date: run.date, row }] : [];
   });
@@ -82,7 +82,7 @@ const ratioText = ({ ratio }: Row): string => (ratio ? shownFigure(ratio) : '–
 
 function goalTable(): string {
   const rows = GOALS.map((goal) => {
-    const row = newest(goal.id);
+    const row = newest(goal);
     if (!row) return [goal.label, 'not measured', '–', '–', goalText(goal), '–'];
     return [
       goal.label,
@@ -94,7 +94,7 @@ function goalTable(): string {
     ];
   });
   const missed = GOALS.flatMap((goal) => {
-    const row = newest(goal.id);
+    const row = newest(goal);
     return row && !isReached(goal, row)
       ? [`- Not reached: ${goal.label}. ${goal.notes ?? 'The reason is not known yet.'}`]
       : [];

@@ -8,6 +8,8 @@ export interface Goal {
   readonly unit: string;
   readonly atMost?: number;
   readonly atLeast?: number;
+  /** The bench whose row counts, where several measure the same; otherwise the newest row. */
+  readonly bench?: string;
   /** Why the goal is not reached, and the next step. It is shown while the goal is not reached. */
   readonly notes?: string;
 }
@@ -30,43 +32,132 @@ export const GOALS: readonly Goal[] = [
     label: 'TCP of the host itself, no container in its network',
     unit: 'ratio',
     atLeast: 0.98,
+    notes: 'The spread of one run is wider than the distance to the goal.',
   },
   {
     id: 'host-datagrams',
     label: 'datagrams of the host itself, no container in its network',
     unit: 'ratio',
     atLeast: 0.97,
+    notes:
+      'A packet meets the base chains of nft identity, raw, filter, security and the backstop: without any one of them bench/ablation.ts shows 0 to 3 %, within its spread, so that no single hook is the cost. Next: register fewer hooks, and ask only the first packet of a flow, in nat.',
   },
-  { id: 'container-tcp', label: 'bulk TCP of a container', unit: 'ratio', atLeast: 0.97 },
-  { id: 'container-datagrams', label: 'datagrams of a container', unit: 'ratio', atLeast: 0.95 },
-  { id: 'container-connections', label: 'new connections of a container', unit: 'ratio', atLeast: 0.95 },
+  {
+    id: 'container-tcp',
+    label: 'bulk TCP of a container',
+    unit: 'ratio',
+    atLeast: 0.97,
+    notes: 'The spread of one run is wider than the distance to the goal.',
+  },
+  {
+    id: 'container-datagrams',
+    label: 'datagrams of a container',
+    unit: 'ratio',
+    atLeast: 0.95,
+    notes:
+      'An established packet meets the bridge hook with one lookup (0.4 µs of 0.7), the chain early, the hook of security and the backstop. Next: a map of fixed size, and fewer hooks.',
+  },
+  {
+    id: 'container-connections',
+    label: 'new connections of a container',
+    unit: 'ratio',
+    atLeast: 0.95,
+    notes:
+      'The first packet of a flow passes eight lookups of threat sets (some 2 µs), connlimit (1.5 µs) and the tree of marks. Next: no threat rules while no feed is configured, and a cheaper bound of connections.',
+  },
   {
     id: 'host-mode-tcp',
     label: 'TCP of a container in the host’s network',
     unit: 'ratio',
     atLeast: 0.95,
+    notes:
+      'The spread of one run is wider than the distance to the goal. Established packets still pass two matches of iptables in filter; next: a native chain that lets them pass.',
   },
   {
     id: 'host-mode-datagrams',
     label: 'datagrams of a container in the host’s network',
     unit: 'ratio',
     atLeast: 0.9,
+    notes:
+      'Each established packet passes two matches of iptables and sets its mark in filter. Next: a native chain between raw and filter that lets established flows of their own sender pass.',
   },
-  { id: 'grant-150-p50', label: 'a grant in force, 150 containers, median', unit: 'ms', atMost: 5 },
-  { id: 'grant-150-p99', label: 'a grant in force, 150 containers, 99 %', unit: 'ms', atMost: 20 },
-  { id: 'grant-1000-p50', label: 'a grant in force, 1,000 containers, median', unit: 'ms', atMost: 5 },
-  { id: 'grant-1000-p99', label: 'a grant in force, 1,000 containers, 99 %', unit: 'ms', atMost: 20 },
+  {
+    id: 'grant-150-p50',
+    label: 'a grant in force, 150 containers, median',
+    unit: 'ms',
+    atMost: 5,
+    bench: 'changes',
+    notes:
+      'The two synchronised writes, one for the audit and one for the store, are a tenth of it; how the rest is divided between the request and the pass is not measured yet.',
+  },
+  {
+    id: 'grant-150-p99',
+    label: 'a grant in force, 150 containers, 99 %',
+    unit: 'ms',
+    atMost: 20,
+    bench: 'changes',
+    notes: 'What the slowest wait for is not known yet.',
+  },
+  {
+    id: 'grant-1000-p50',
+    label: 'a grant in force, 1,000 containers, median',
+    unit: 'ms',
+    atMost: 5,
+    notes:
+      'With simulated containers a grant takes 40 ms next to one container, too, so that the cost is not in the number of containers; why it is not the 8 ms of bench/changes.ts is not known yet.',
+  },
+  {
+    id: 'grant-1000-p99',
+    label: 'a grant in force, 1,000 containers, 99 %',
+    unit: 'ms',
+    atMost: 20,
+    notes: 'The idle work of 1,000 containers keeps a core busy (see below), and a grant waits for it.',
+  },
   {
     id: 'list-500',
     label: 'a list of 500 entries in force for 150 containers',
     unit: 'ms',
     atMost: 500,
+    notes: 'The sets are filled by ipset restore. Next: fill them over netlink, many members a message.',
   },
-  { id: 'restart-1000', label: 'restart until ready, 1,000 containers', unit: 'ms', atMost: 1000 },
-  { id: 'memory-1', label: 'memory of the service, 1 container', unit: 'MiB', atMost: 90 },
-  { id: 'memory-1000', label: 'memory of the service, 1,000 containers', unit: 'MiB', atMost: 180 },
-  { id: 'idle-150', label: 'processor time at rest, 150 containers', unit: '% of a core', atMost: 0.5 },
-  { id: 'command-ps', label: '`drawbridge ps`', unit: 'ms', atMost: 100 },
+  {
+    id: 'restart-1000',
+    label: 'restart until ready, 1,000 containers',
+    unit: 'ms',
+    atMost: 1000,
+    notes:
+      'Every container is inspected and each network namespace is looked at in turn before the first pass. Next: keep what an unchanged container was, so that only new ones are inspected; read the kernel meanwhile.',
+  },
+  {
+    id: 'memory-1',
+    label: 'memory of the service, 1 container',
+    unit: 'MiB',
+    atMost: 90,
+    notes:
+      'The modules of the service alone take some 100 MiB. Next: load fewer of them, and bundle the rest.',
+  },
+  {
+    id: 'memory-1000',
+    label: 'memory of the service, 1,000 containers',
+    unit: 'MiB',
+    atMost: 180,
+    notes: 'See the memory next to one container; each container adds 0.12 MiB.',
+  },
+  {
+    id: 'idle-150',
+    label: 'processor time at rest, 150 containers',
+    unit: '% of a core',
+    atMost: 0.5,
+    notes:
+      'A profile shows three causes: the mounts of every container are resolved again each minute (half of it), the fleet’s beat computes the coverage of all containers (a sixth), and sets are compared over netlink (a sixth). Next: look at mounts when the kernel reports a change, and keep findings whose inputs are the same.',
+  },
+  {
+    id: 'command-ps',
+    label: '`drawbridge ps`',
+    unit: 'ms',
+    atMost: 100,
+    notes: 'The start of Node alone took 93 ms on this machine.',
+  },
 ];
 
 export interface Bench {
