@@ -79,7 +79,6 @@ const VARIANTS: Readonly<Record<Sender, readonly Variant[]>> = {
     ...WHOLE,
     { name: 'without bridge prerouting', by: 'nft', without: flush('bridge drawbridge', 'ports') },
     { name: 'without bridge postrouting', by: 'nft', without: flush('bridge drawbridge', 'delivered') },
-    { name: 'without filter', by: 'nft', without: jump('filter', 'FORWARD') },
     { name: 'without security', by: 'nft', without: jump('security', 'FORWARD') },
     { name: 'without nft backstop', by: 'nft', without: flush(BACKSTOP_TABLE, 'forward') },
   ],
@@ -107,7 +106,9 @@ class Place implements Disposable {
     net.run('ip', 'route', 'add', 'default', 'via', '198.18.0.1');
     box.run('ip', 'address', 'add', `${BOX}/24`, 'dev', 'eth0');
     box.run('ip', 'route', 'add', 'default', 'via', '172.31.253.1');
-    // what Docker has: base chains of filter and nat, conntrack in use
+    // what Docker has: base chains of filter and nat, its chain for rules of others, conntrack in use
+    host.run('iptables', '-N', 'DOCKER-USER');
+    host.run('iptables', '-A', 'FORWARD', '-j', 'DOCKER-USER');
     for (const chain of ['FORWARD', 'OUTPUT', 'INPUT']) host.run('iptables', '-A', chain, '-j', 'ACCEPT');
     host.run(
       'iptables',
