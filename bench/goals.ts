@@ -40,7 +40,7 @@ export const GOALS: readonly Goal[] = [
     unit: 'ratio',
     atLeast: 0.97,
     notes:
-      'A packet meets the base chains of nft identity, raw, filter, security and the backstop: without any one of them bench/ablation.ts shows 0 to 3 %, within its spread, so that no single hook is the cost. Next: register fewer hooks, and ask only the first packet of a flow, in nat.',
+      'A packet meets the base chains of nft identity, raw, filter, security and the backstop. bench/ablation.ts could not tell on this machine which of them costs most: its spread is wider than any one of them. Next: a sender with less spread, fewer hooks, and only the first packet of a flow asked, in nat.',
   },
   {
     id: 'container-tcp',
