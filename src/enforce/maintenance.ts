@@ -223,6 +223,31 @@ interface Findings {
   readonly tables: LegacyTables | undefined;
 }
 
+/** The sets that are checked in a beat. */
+export class SetTurns {
+  /** The names of sets that have had no turn yet. */
+  #rest: Iterator<string> | undefined;
+
+  /** The sets without an owner, and some of containers: each of them has its turn before any has a second one. */
+  next({ sets }: Pick<DesiredState, 'sets'>): readonly SetDesired[] {
+    const shared = [...sets.values()].filter((s) => s.owner === undefined);
+    const due = new Map<string, SetDesired>();
+    for (let tries = 0; tries < 2 && due.size < SETS_A_BEAT; tries++) {
+      this.#rest ??= sets.keys();
+      for (let next = this.#rest.next(); ; next = this.#rest.next()) {
+        if (next.done) {
+          this.#rest = undefined;
+          break;
+        }
+        const set = sets.get(next.value);
+        if (set?.owner !== undefined) due.set(set.name, set);
+        if (due.size === SETS_A_BEAT) break;
+      }
+    }
+    return [...shared, ...due.values()];
+  }
+}
+
 /** Refreshes the set that enables DNS redirection for observed containers, and polls ipsets, of which the kernel reports no changes. */
 class Heartbeat implements AsyncDisposable {
   readonly #o: MaintenanceParts;
@@ -231,8 +256,7 @@ class Heartbeat implements AsyncDisposable {
   #beats = 0;
   #tables: string | undefined;
   #hasRecord = false;
-  /** The sets of containers that have had no turn yet. */
-  #turn: Iterator<string> | undefined;
+  readonly #turns = new SetTurns();
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void>;
@@ -270,8 +294,8 @@ class Heartbeat implements AsyncDisposable {
   }
 
   /**
-   * A set that is gone or has lost members: another process destroyed or flushed it. Sets of threats are checked with each beat: they
-   * deny. The others permit, so that an empty one keeps what is closed closed.
+   * A set that is gone or has lost members: another process destroyed or flushed it. Sets of threats and those that containers share
+   * are checked with each beat: rules deny by them. Those of one container permit, so that an empty one keeps what is closed closed.
    */
   async #checkSets(): Promise<void> {
     const { reconciler, threats, applied } = this.#o;
@@ -284,7 +308,7 @@ class Heartbeat implements AsyncDisposable {
     this.#checkRecord(entries);
     const state = applied.value;
     if (!state) return;
-    const due = this.#nextSets(state.desired);
+    const due = this.#turns.next(state.desired);
     const found = await this.#entries(due.map((s) => s.name));
     if (reconciler.resting !== before) return; // the changes of a pass are no tampering
     for (const set of due) {
@@ -295,24 +319,6 @@ class Heartbeat implements AsyncDisposable {
       if (set.timed && count === 0 && this.#shouldHaveMembers(set))
         return drift.repair(`set ${set.name} has lost its members`);
     }
-  }
-
-  /** The sets that are due in this beat; each has its turn before any has a second one. */
-  #nextSets({ sets }: DesiredState): readonly SetDesired[] {
-    const due = new Map<string, SetDesired>();
-    for (let tries = 0; tries < 2 && due.size < SETS_A_BEAT; tries++) {
-      this.#turn ??= sets.keys();
-      for (let next = this.#turn.next(); ; next = this.#turn.next()) {
-        if (next.done) {
-          this.#turn = undefined;
-          break;
-        }
-        const set = sets.get(next.value);
-        if (set) due.set(set.name, set);
-        if (due.size === SETS_A_BEAT) break;
-      }
-    }
-    return [...due.values()];
   }
 
   /** How many entries each of these sets has; without those that do not exist. */

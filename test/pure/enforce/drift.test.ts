@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { DriftMonitor, type DriftParts } from '../../../src/enforce/maintenance.js';
+import { DriftMonitor, type DriftParts, SetTurns } from '../../../src/enforce/maintenance.js';
+import type { SetDesired } from '../../../src/ruleset/desired-state.js';
 
 const nothing = (): void => undefined;
 const log = { debug: nothing, info: nothing, warn: nothing, error: nothing };
@@ -124,4 +125,15 @@ it('takes nothing for proven that a comparison has found different', async () =>
   expect(counts.repairs).toBe(1);
   await check();
   expect(counts).toEqual({ comparisons: 2, repairs: 2 });
+});
+
+it('checks the sets that containers share with every beat, and those of containers in turn', () => {
+  const set = (name: string, owner?: string) =>
+    [name, { name, ...(owner === undefined ? {} : { owner }) } as SetDesired] as const;
+  const owned = Array.from({ length: 100 }, (_, n) => set(`own-${n}`, `c${n}`));
+  const sets = new Map([set('enf4'), ...owned, set('pub4')]);
+  const turns = new SetTurns();
+  const beats = Array.from({ length: 4 }, () => turns.next({ sets }).map((s) => s.name));
+  for (const names of beats) expect(names.filter((n) => !n.startsWith('own-'))).toEqual(['enf4', 'pub4']);
+  expect(new Set(beats.flat())).toEqual(new Set(sets.keys()));
 });
