@@ -68,7 +68,7 @@ const STATE_LINE = /^state: +(\/[\w./-]*)(?: +#.*)?$/;
 const LISTEN_LINE = /^ +listen: +(unix:\/[\w./-]+)(?: +#.*)?$/;
 
 /**
- * `api` and `state` of a text whose keys are all where a person writes them; undefined for any other text, which needs the YAML reader
+ * `api` and `state` of a text with all its keys in block style; undefined for any other text, which needs the YAML reader
  * (75 modules). If the first line is a key without indentation, the root is a block mapping whose keys all have none, and
  * no value of it continues on a line without indentation (YAML 1.2.2, 8.2.2). An escape sequence, a directive or a tag could make a key
  * of other characters. A value may continue on an indented line: none may follow that of `state` or `listen`.

@@ -324,7 +324,7 @@ function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
 class SearchDomains {
   readonly #docker: Pick<DockerWatch, 'resolver'>;
   readonly #known = new Map<string, readonly string[]>();
-  /** Those of the last view: a container whose file was empty is read again when Docker has reported something. */
+  /** Of the last view: a container with an empty file is read again when Docker has reported something. */
   #seen: ReadonlyMap<string, unknown> | undefined;
 
   constructor(docker: Pick<DockerWatch, 'resolver'>) {

@@ -51,7 +51,7 @@ export class Fetcher {
   readonly imageLabels = (imageId: string): Readonly<Record<string, string>> | undefined =>
     this.#images.get(imageId);
 
-  /** Containers that are being inspected, or wait for it; one whose answer is being entered still counts. */
+  /** Containers that are being inspected, or wait for it; the one with the answer that is taken in now is included. */
   get inspecting(): number {
     return this.#inspects.size;
   }

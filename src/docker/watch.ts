@@ -44,7 +44,7 @@ export class DockerWatch implements AsyncDisposable {
   #view: DockerView;
   #meta = { listings: 0, listBegan: Number.NEGATIVE_INFINITY, connected: false };
   #rootDir: Promise<string> | undefined;
-  /** Inspects whose publication waits for those of others, and for how long it may. */
+  /** Inspects that are published together with those that follow, and the timer that ends the wait. */
   #gathered: { change: ViewChange; changed: boolean; readonly timer: NodeJS.Timeout } | undefined;
 
   constructor(options: WatchOptions) {

@@ -54,7 +54,7 @@ it('shows each container once all are inspected, and asks once where the engine 
     for (const answer of held.splice(0)) answer();
     await new Promise((done) => setTimeout(done, 1));
   }
-  // The last publication has told its listeners about all of them.
+  // The last publication has included all of them.
   await expect.poll(() => seen.at(-1)).toBe(COUNT);
   expect(asked.get('inspect')).toBeGreaterThanOrEqual(COUNT);
   await Promise.all(ids.map((id) => watch.resolver(id)));
