@@ -203,6 +203,11 @@ export const BENCHES: readonly Bench[] = [
     means: 'What the service needs on a small server, and how long changes are not taken while it restarts.',
   },
   {
+    name: 'growth',
+    means:
+      'What a long list or a large threat feed costs when it changes, what it costs a packet and a name, and whether a host that starts containers all day can keep the service running.',
+  },
+  {
     name: 'start',
     means:
       'A new container’s first packet waits for its rules. One container waits for no time that a program notices; in a burst, each waits for the rules of those before it.',

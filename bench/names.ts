@@ -11,8 +11,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Lab } from '../test/lab/lab.js';
-import { run, waitFor } from '../test/lab/process.js';
+import { waitFor } from '../test/lab/process.js';
 import { inParallel } from '../test/live/support.js';
+import { type Answered, dnsperf } from './clients.js';
 import { median } from './harness.js';
 import { type Figure, KEEP, type Row, writeResult } from './results.js';
 
@@ -52,13 +53,6 @@ interface Place {
   readonly gateway: string;
   readonly servers: readonly ChildProcess[];
 }
-interface Asked {
-  /** Answers a second, of all askers. */
-  readonly rate: number;
-  /** Mean of all answers, µs. */
-  readonly latency: number;
-}
-
 async function makePlace(enforced: boolean): Promise<Place> {
   const lab = await Lab.up({ sniffer: false });
   await lab.dns.set(zone);
@@ -114,37 +108,20 @@ forward-zone:
   return [inHost(...dnsmasq), inHost('unbound', '-c', file)];
 }
 
-const queries = join(import.meta.dirname, '..', 'node_modules', '.cache', 'bench-names.txt');
-writeFileSync(queries, NAMES.map((name) => `${name} A\n`).join(''));
+const asked = (pid: number, server: string, port: number, options: readonly string[]): Promise<Answered> =>
+  dnsperf({ pid, server, port, names: NAMES, options });
 
-async function dnsperf(
-  pid: number,
-  server: string,
-  port: number,
-  options: readonly string[],
-): Promise<Asked> {
-  const argv = ['nsenter', '-t', String(pid), '-n', 'dnsperf', '-s', server, '-p', String(port)];
-  const { stdout } = await run([...argv, '-d', queries, '-c', '1', '-T', '1', ...options], { check: true });
-  const figure = (title: string): number =>
-    Number(new RegExp(`${title}:\\s+([\\d.]+)`).exec(stdout)?.[1] ?? Number.NaN);
-  const lost = figure('Queries lost');
-  const codes = /Response codes:\s+(.*)/.exec(stdout)?.[1] ?? '';
-  if (!/^NOERROR \d+ \(100\.00%\)$/.test(codes)) throw new Error(`not all answers are useful: ${stdout}`);
-  if (lost > figure('Queries sent') / 10) console.warn(`  ${server}: ${lost} queries lost`);
-  return { rate: figure('Queries per second'), latency: figure('Average Latency \\(s\\)') * 1e6 };
-}
-
-async function together({ pids }: Place, server: string, port: number): Promise<Asked> {
+async function together({ pids }: Place, server: string, port: number): Promise<Answered> {
   const options = ['-l', values.seconds, '-q', '20', '-Q', values.rate];
-  const all = await Promise.all(pids.map((pid) => dnsperf(pid, server, port, options)));
+  const all = await Promise.all(pids.map((pid) => asked(pid, server, port, options)));
   return {
     rate: all.reduce((sum, a) => sum + a.rate, 0),
     latency: all.reduce((sum, a) => sum + a.latency, 0) / all.length,
   };
 }
 
-const alone = ({ pids }: Place, server: string, port: number): Promise<Asked> =>
-  dnsperf(pids[0] ?? 0, server, port, ['-l', values.seconds, '-q', '1', '-Q', values.rate]);
+const alone = ({ pids }: Place, server: string, port: number): Promise<Answered> =>
+  asked(pids[0] ?? 0, server, port, ['-l', values.seconds, '-q', '1', '-Q', values.rate]);
 
 const figureOf = (all: readonly number[]): Figure => ({
   median: median(all),
@@ -199,7 +176,7 @@ try {
   ];
   for (const { label, place, server, port } of sides)
     await waitFor(`${label} to answer`, () =>
-      dnsperf(place.pids[0] ?? 0, server, port, ['-n', '1', '-t', '1']).then(
+      asked(place.pids[0] ?? 0, server, port, ['-n', '1', '-t', '1']).then(
         () => true,
         () => false,
       ),

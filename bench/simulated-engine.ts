@@ -6,11 +6,11 @@
  */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import type { Lab } from '../test/lab/lab.js';
-import { end, run } from '../test/lab/process.js';
+import { alive, end, run, waitFor } from '../test/lab/process.js';
 
 type Json = Record<string, unknown>;
 
@@ -47,6 +47,8 @@ export class SimulatedEngine implements AsyncDisposable {
   readonly #networks: Network[] = [];
   readonly #streams = new Set<ServerResponse>();
   readonly #shells: number[] = [];
+  /** Containers that were ever made: each has an ID of its own. */
+  #made = 0;
   #shape: { readonly item: Json; readonly inspect: Json } | undefined;
 
   private constructor(lab: Lab) {
@@ -94,7 +96,9 @@ export class SimulatedEngine implements AsyncDisposable {
     const plans = [];
     for (let n = first; n < count; n++) {
       const network = await this.#network(Math.floor(n / NETWORK_SIZE));
-      const id = createHash('sha256').update(`container ${n}`).digest('hex');
+      const id = createHash('sha256')
+        .update(`container ${this.#made++}`)
+        .digest('hex');
       const address = `${network.prefix}${2 + (n % NETWORK_SIZE)}`;
       const mac = `02:42:${address
         .split('.')
@@ -120,13 +124,36 @@ export class SimulatedEngine implements AsyncDisposable {
     });
   }
 
+  /** Ends all containers: their processes, and with them the namespaces and veths; Docker's events report each. */
+  async shrink(): Promise<void> {
+    const all = [...this.containers.values()];
+    for (const pid of this.#shells.splice(0)) await end(pid, 0, 'SIGKILL');
+    for (const c of all) await waitFor('a process to end', () => !alive(c.pid));
+    const sandboxes = all.map(({ id }) => join(this.#lab.execRoot, 'netns', id.slice(0, 12)));
+    const remove = 'for f in "$@"; do umount "$f" && rm "$f"; done';
+    await run(this.#lab.view.inside(['sh', '-c', remove, 'sh', ...sandboxes]), { check: true });
+    for (const { id, network } of all) {
+      this.containers.delete(id);
+      for (const folder of this.#foldersOf(id)) rmSync(folder, { recursive: true, force: true });
+      this.#tell('container', 'die', id, {});
+      this.#tell('network', 'disconnect', network.id, { container: id });
+      this.#tell('container', 'destroy', id, {});
+    }
+  }
+
   /** resolv.conf before init.pid: then Docker was the last to write it (see src/docker/resolv-conf.ts). */
   #writeFiles(id: string): void {
-    const folder = join(this.#lab.dataRoot, 'containers', id);
-    const task = join(this.#lab.execRoot, 'containerd/daemon/io.containerd.runtime.v2.task/moby', id);
+    const [folder, task] = this.#foldersOf(id);
     for (const f of [folder, task]) mkdirSync(f, { recursive: true });
     writeFileSync(join(folder, 'resolv.conf'), RESOLV_CONF);
     writeFileSync(join(task, 'init.pid'), '1');
+  }
+
+  #foldersOf(id: string): readonly [container: string, task: string] {
+    return [
+      join(this.#lab.dataRoot, 'containers', id),
+      join(this.#lab.execRoot, 'containerd/daemon/io.containerd.runtime.v2.task/moby', id),
+    ];
   }
 
   /** One process in one network namespace each; all end with the shell that starts them, and it with this process. */

@@ -10,6 +10,7 @@ import type { Container } from '../test/lab/container.js';
 import { Lab } from '../test/lab/lab.js';
 import type { Result } from '../test/lab/process.js';
 import { inParallel } from '../test/live/support.js';
+import { ACCEPT_PORT, acceptor, connectionRate } from './clients.js';
 import { comparedRow, type Side } from './harness.js';
 import { KEEP, type Row, writeResult } from './results.js';
 
@@ -25,7 +26,6 @@ const rounds = Number(values.rounds);
 const IPERF = '/usr/bin/iperf3';
 const SERVER = '93.184.5.5';
 const PORT = 5201;
-const ACCEPT_PORT = 7000;
 
 if (!existsSync(IPERF)) throw new Error('iperf3 is needed: apt-get install iperf3');
 
@@ -34,23 +34,6 @@ function iperfMounts(): string[] {
   const libraries = execFileSync('ldd', [IPERF], { encoding: 'utf8' }).matchAll(/(\/\S+) \(0x/g);
   return [IPERF, ...[...libraries].map((m) => m[1] ?? '')].map((p) => `${p}:${p}:ro`);
 }
-
-/**
- * Connects, waits for the end that the server makes at once, again, for so many ms, four at a time; prints how many a
- * second. A connection that was not made ends it: a refusal is quick, and no success (a reset comes after the connection).
- */
-const CONNECTOR = `
-const net = require('net'); const end = Date.now() + ${Number(values.seconds) * 1000}; let n = 0;
-const one = () => {
-  if (Date.now() > end) return;
-  let made = false;
-  const s = net.connect(${ACCEPT_PORT}, '${SERVER}', () => { made = true; });
-  s.on('error', (e) => { if (!made && e.code !== 'ECONNRESET') { console.error(String(e)); process.exit(1); } });
-  s.on('close', () => { n++; one(); });
-};
-for (let i = 0; i < 4; i++) one();
-setTimeout(() => { console.log(n / ${Number(values.seconds)}); process.exit(0); }, ${Number(values.seconds) * 1000 + 50});`;
-const ACCEPTOR = `require('net').createServer((s) => { s.on('error', () => {}); s.resetAndDestroy(); }).listen(${ACCEPT_PORT}, '${SERVER}', 1024);`;
 
 interface Place {
   readonly lab: Lab;
@@ -70,7 +53,7 @@ async function makePlace(enforced: boolean): Promise<Place> {
     spawn('nsenter', [`--net=${lab.netNetns}`, '--', ...argv], { stdio: 'ignore' });
   const servers = [
     inside(IPERF, '-s', '-B', SERVER, '-p', String(PORT)),
-    inside(process.execPath, '-e', ACCEPTOR),
+    inside(process.execPath, '-e', acceptor(SERVER)),
   ];
   const labels: Readonly<Record<string, string>> = enforced
     ? { 'drawbridge.allow': `${SERVER}:${PORT}, ${SERVER}:${PORT}/udp, ${SERVER}:${ACCEPT_PORT}` }
@@ -104,11 +87,8 @@ async function datagrams(p: Place, from: From): Promise<number> {
   return result.end.sum_sent.packets / result.end.sum_sent.seconds / 1000;
 }
 
-async function connections(p: Place, from: From): Promise<number> {
-  const { code, stdout, stderr } = await from(p, ['node', '-e', CONNECTOR]);
-  if (code !== 0) throw new Error(`a connection was not made: ${stderr}`);
-  return Number(stdout.trim());
-}
+const connections = (p: Place, from: From): Promise<number> =>
+  connectionRate((argv) => from(p, argv), SERVER, Number(values.seconds));
 
 type Measure = (p: Place, from: From) => Promise<number>;
 const KINDS = {
