@@ -1,11 +1,11 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
+import { closeSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cgroup } from '../ruleset/desired-state.js';
 import { type Exec, must } from './exec.js';
-import { udpSocketFd } from './netlink/namespace.js';
+import { makeNamespace, udpSocketFd } from './netlink/namespace.js';
 import { RESTORE } from './read-rules.js';
 
 /**
@@ -177,28 +177,22 @@ export async function canIdentify(run: Exec, cgroups: Cgroups): Promise<boolean>
   const path = cgroups.of('self');
   const sender = path === undefined ? undefined : cgroups.nftName(path);
   if (path === undefined || sender === undefined) return false;
-  const name = `drawbridge-try-${process.pid}`;
-  const inside = (file: string, args: readonly string[], input?: string): Promise<string> =>
-    must(
-      run,
-      'nsenter',
-      [`--net=/run/netns/${name}`, '--', file, ...args],
-      input === undefined ? {} : { input },
-    );
+  let namespace: number | undefined;
   try {
-    await must(run, 'ip', ['netns', 'add', name]);
-    await inside('ip', ['link', 'set', 'lo', 'up']);
+    namespace = makeNamespace();
     const depth = path === '' ? 0 : path.split('/').length;
-    await inside('nft', ['-f', '-'], identifyProgram(sender, depth));
-    return await arrives(`/run/netns/${name}`);
+    const input = identifyProgram(sender, depth);
+    const inside = [`--net=/proc/${process.pid}/fd/${namespace}`, '--'];
+    await must(run, 'nsenter', [...inside, 'sh', '-c', 'ip link set lo up && exec nft -f -'], { input });
+    return await arrives(namespace);
   } catch {
     return false; // doctor reports what nft and the kernel accept
   } finally {
-    await run('ip', ['netns', 'del', name]);
+    if (namespace !== undefined) closeSync(namespace);
   }
 }
 
-async function arrives(namespace: string): Promise<boolean> {
+async function arrives(namespace: number): Promise<boolean> {
   const address = '127.0.0.1';
   const socket = createSocket('udp4');
   try {

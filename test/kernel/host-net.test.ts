@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { planSteps } from '../../src/kernel/apply.js';
 import { Cgroups, canIdentify } from '../../src/kernel/cgroups.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
+import type { Exec } from '../../src/kernel/exec.js';
 import { Conntrack } from '../../src/kernel/netlink/conntrack.js';
 import { observe, readHostNetworkRules } from '../../src/kernel/read-rules.js';
 import { teardownRules } from '../../src/ops/teardown.js';
@@ -205,4 +206,21 @@ describe.each([
 
 it('a datagram with the mark and zone of its cgroup arrives: nft identifies senders here', async () => {
   expect(await canIdentify(ns.exec, cgroups)).toBe(true);
+});
+
+it('the namespace in which that is tried has no name: a service that is killed meanwhile leaves none', async () => {
+  const ofThisProcess = (): string[] =>
+    ns
+      .run('ip', 'netns', 'list')
+      .split('\n')
+      .filter((line) => line.includes(String(process.pid)));
+  const before = ofThisProcess();
+  const during: string[][] = [];
+  const run: Exec = (file, args, options) => {
+    during.push(ofThisProcess());
+    return ns.exec(file, args, options);
+  };
+  expect(await canIdentify(run, cgroups)).toBe(true);
+  expect(during).toContainEqual(before);
+  expect(during.filter((names) => names.length !== before.length)).toEqual([]);
 });

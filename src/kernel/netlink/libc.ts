@@ -24,6 +24,7 @@ const call = {
   listen: declare<(fd: number, backlog: number) => number>('int listen(int, int)'),
   close: declare<(fd: number) => number>('int close(int)'),
   setns: declare<(fd: number, kind: number) => number>('int setns(int, int)'),
+  unshare: declare<(kinds: number) => number>('int unshare(int)'),
   setsockopt: declare<(fd: number, level: number, name: number, value: Buffer, length: number) => number>(
     'int setsockopt(int, int, int, const void *, uint)',
   ),
@@ -83,6 +84,11 @@ export function closeDescriptor(fd: number): void {
 /** Moves the calling thread into the network namespace behind `fd`. */
 export function enterNetworkNamespace(fd: number): void {
   checked(call.setns(fd, CLONE_NEWNET), 'setns to a network namespace');
+}
+
+/** Moves the calling thread into a new network namespace. */
+export function leaveNetworkNamespace(): void {
+  checked(call.unshare(CLONE_NEWNET), 'unshare the network namespace');
 }
 
 /** Sets an integer option; returns the error number, 0 when all went well. */

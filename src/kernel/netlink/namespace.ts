@@ -5,6 +5,7 @@ import {
   bindSocket,
   closeDescriptor,
   enterNetworkNamespace,
+  leaveNetworkNamespace,
   listenSocket,
   openSocket,
   setSocketOption,
@@ -43,6 +44,24 @@ export function withNamespace<T>(namespace: string | number, fn: () => T): T {
     enter(namespace);
     try {
       return mustBeSynchronous(fn());
+    } finally {
+      goBack(own);
+    }
+  } finally {
+    closeSync(own);
+  }
+}
+
+/**
+ * Makes a network namespace without a name and returns an open descriptor of it. The kernel removes it with its last descriptor
+ * and socket, so that a process which is killed leaves none.
+ */
+export function makeNamespace(): number {
+  const own = openSync(OWN_NAMESPACE, 'r');
+  try {
+    leaveNetworkNamespace();
+    try {
+      return openSync(OWN_NAMESPACE, 'r');
     } finally {
       goBack(own);
     }
