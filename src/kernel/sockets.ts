@@ -1,3 +1,4 @@
+import { readFileSync, readlinkSync } from 'node:fs';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PROTOCOL_NUMBERS, withoutMapping } from '../lib/ip.js';
@@ -102,16 +103,28 @@ export function optionOf(argv: readonly string[], name: string): string | undefi
 /** /var/run is a link to /run. */
 const withoutVar = (path: string): string => path.replace(/^\/var\/run\//, '/run/');
 
+/** Files of /proc that are read before other tasks have their turn. Each takes some 20 µs, and ten times as long through a promise. */
+const READ_AT_ONCE = 100;
+
 async function dockerdPids(): Promise<readonly string[]> {
-  const own = await readlink('/proc/self/ns/net');
+  const own = readlinkSync('/proc/self/ns/net');
   const pids: string[] = [];
-  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
-    const comm = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
-    if (comm.trim() !== 'dockerd') continue;
-    const namespace = await readlink(`/proc/${pid}/ns/net`).catch(() => '');
-    if (namespace === own) pids.push(pid);
+  const all = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  for (const [n, pid] of all.entries()) {
+    if (n % READ_AT_ONCE === READ_AT_ONCE - 1) await new Promise((resume) => setImmediate(resume));
+    if (isDockerd(pid, own)) pids.push(pid);
   }
   return pids;
+}
+
+/** False also for a process that has exited, or whose namespace may not be read. */
+function isDockerd(pid: string, namespace: string): boolean {
+  try {
+    const comm = readFileSync(`/proc/${pid}/comm`, 'latin1');
+    return comm.trim() === 'dockerd' && readlinkSync(`/proc/${pid}/ns/net`) === namespace;
+  } catch {
+    return false;
+  }
 }
 
 async function socketsOf(pid: string, wanted: readonly string[]): Promise<readonly string[]> {
