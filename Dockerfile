@@ -18,8 +18,9 @@ FROM node:24-trixie-slim AS build
 WORKDIR /app
 COPY --from=modules /app/node_modules node_modules
 COPY package.json tsconfig.json tsconfig.build.json ./
+COPY scripts/build.mjs scripts/
 COPY src src
-RUN node node_modules/typescript/bin/tsc -p tsconfig.build.json
+RUN node scripts/build.mjs
 
 FROM node:24-trixie-slim
 LABEL org.opencontainers.image.title="drawbridge" \

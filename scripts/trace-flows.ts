@@ -3,7 +3,16 @@
  * ran, and which ran more often than in as long a time without it.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,7 +20,7 @@ import ts from 'typescript';
 import { Random } from '../test/fuzz/random.js';
 import { DockerProxy, HEALTHY } from '../test/lab/docker-proxy.js';
 import { Lab } from '../test/lab/lab.js';
-import { waitFor } from '../test/lab/process.js';
+import { run, waitFor } from '../test/lab/process.js';
 import { type Flow, filesOf } from './flow-lists.js';
 
 /** Executions by function: "file#name@offset". */
@@ -88,6 +97,7 @@ export async function traceFlows(flows: readonly Flow[]): Promise<readonly strin
   try {
     await lab.dns.set({ 'api.example.com': { A: ['93.184.1.1'] }, 'b.example.com': { A: ['93.184.1.2'] } });
     const drawbridge = lab.drawbridge({
+      program: [process.execPath, await buildByFile()],
       env: {
         TRACE: join(dir, 'trace'),
         NODE_OPTIONS: `--import=${join(import.meta.dirname, 'trace-agent.mjs')}`,
@@ -154,6 +164,22 @@ export async function traceFlows(flows: readonly Flow[]): Promise<readonly strin
     await lab.down();
     rmSync(dir, { recursive: true, force: true });
   }
+}
+
+/** Compiles each file of src to one file, because the coverage is read by file. Resolves with the path of the program. */
+async function buildByFile(): Promise<string> {
+  const root = join(import.meta.dirname, '..');
+  const folder = join(root, 'node_modules', '.cache', 'by-file');
+  const dist = join(folder, 'dist');
+  rmSync(dist, { recursive: true, force: true });
+  const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+  const project = join(root, 'tsconfig.build.json');
+  await run([process.execPath, tsc, '-p', project, '--noCheck', '--outDir', dist], {
+    check: true,
+    timeoutMs: 300_000,
+  });
+  copyFileSync(join(root, 'package.json'), join(folder, 'package.json'));
+  return join(dist, 'main.js');
 }
 
 /** A file of types and constants alone is not executed. */

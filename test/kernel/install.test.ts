@@ -77,7 +77,7 @@ it('a packed checkout runs from where it is installed, as root alone can change 
   expect(run(at('usr/bin/drawbridge'), ['check', '--help'])).toContain('check');
   const lib = at('usr/lib/drawbridge/current');
   // what only the service loads: koffi's binary, without its install script, and the public names of all packages
-  const load = `await import('${lib}/dist/app.js'); console.log('loaded')`;
+  const load = `await import('${lib}/dist/parts/run-service.js'); console.log('loaded')`;
   expect(run(process.execPath, ['--input-type=module', '-e', load]).trim()).toBe('loaded');
   expect(loose(dest)).toEqual([]);
   const packages = readdirSync(join(lib, 'node_modules'));
@@ -88,7 +88,8 @@ it('a packed checkout runs from where it is installed, as root alone can change 
     'index.js',
     'index.mjs',
   ]);
-  expect(readFileSync(join(lib, 'NOTICE'), 'utf8')).toContain('fastify');
+  for (const notice of ['NOTICE', 'dist/NOTICE'])
+    expect(readFileSync(join(lib, notice), 'utf8')).toContain('fastify');
   expect(JSON.parse(readFileSync(join(lib, 'sbom.cdx.json'), 'utf8'))).toMatchObject({
     bomFormat: 'CycloneDX',
   });

@@ -11,7 +11,7 @@ const COMPOSE = join(ROOT, 'docker-compose.yml');
 /** COMPOSE_BUILD=1 compiles in the image, too; without it the image gets what was compiled here by the same command. */
 const COMPILED = join(ROOT, 'dist');
 const isCompiledHere = process.env.COMPOSE_BUILD === undefined && existsSync(join(COMPILED, 'main.js'));
-const COMPILES = /^(typescript|undici-types|@types\/.*)$/;
+const COMPILES = /^(typescript|esbuild|@esbuild\/.*|undici-types|@types\/.*)$/;
 const DATA = { '/data': [999, 999] } as const;
 
 /** Tags that the files of this project name. */
