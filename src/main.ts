@@ -16,9 +16,9 @@ const host: Host = {
   env: process.env,
   user: process.env.SUDO_USER || userName(),
   start: async (config, log, former) => {
-    // Before other modules are loaded: V8 lets the young generation grow to 3 x 16 MiB in the first second.
-    const { boundYoungGeneration } = await import('./lib/thread.js');
-    boundYoungGeneration();
+    // Before other modules are loaded: V8 lets the young generation grow to 32 MiB in the first second.
+    const { sizeYoungGeneration } = await import('./lib/thread.js');
+    sizeYoungGeneration();
     const { runService } = await import('./run-service.js');
     return runService({ config, log, former });
   },

@@ -20,6 +20,7 @@ import { DisposalStack } from './lib/async.js';
 import { Faults } from './lib/faults.js';
 import type { Logger } from './lib/log.js';
 import { Turns } from './lib/shared-read.js';
+import { sizeYoungGeneration } from './lib/thread.js';
 import { VERSION } from './lib/version.js';
 import { layClosedFirst, stayClosed } from './ops/guard.js';
 import { leavePrefix, teardownKernel } from './ops/teardown.js';
@@ -318,6 +319,7 @@ async function releaseMemory(log: Logger): Promise<void> {
     session.post('HeapProfiler.collectGarbage', () => {
       session.disconnect();
       trimHeap();
+      sizeYoungGeneration();
     });
   } catch (e) {
     log.debug({ err: String(e) }, 'this Node has no inspector: memory of the start is not given back');
