@@ -227,10 +227,14 @@ interface Findings {
 export class SetTurns {
   /** The names of sets that have had no turn yet. */
   #rest: Iterator<string> | undefined;
+  /** The sets without an owner of the state that `next` was called with last. */
+  #shared: readonly SetDesired[] = [];
+  #of: DesiredState['sets'] | undefined;
 
   /** The sets without an owner, and some of containers: each of them has its turn before any has a second one. */
   next({ sets }: Pick<DesiredState, 'sets'>): readonly SetDesired[] {
-    const shared = [...sets.values()].filter((s) => s.owner === undefined);
+    if (this.#of !== sets) this.#shared = [...sets.values()].filter((s) => s.owner === undefined);
+    this.#of = sets;
     const due = new Map<string, SetDesired>();
     for (let tries = 0; tries < 2 && due.size < SETS_A_BEAT; tries++) {
       this.#rest ??= sets.keys();
@@ -244,7 +248,7 @@ export class SetTurns {
         if (due.size === SETS_A_BEAT) break;
       }
     }
-    return [...shared, ...due.values()];
+    return [...this.#shared, ...due.values()];
   }
 }
 
@@ -272,9 +276,9 @@ class Heartbeat implements AsyncDisposable {
     const { kernel, dns, log } = this.#o;
     const { drift } = this.#findings;
     try {
-      await kernel.heartbeat();
+      kernel.heartbeat();
       if (this.#beats % FULL_CHECK_BEATS === FULL_CHECK_BEATS - 1) await drift.checkRegularly();
-      else await this.#checkSets();
+      else this.#checkSets();
       this.#checkTables();
       if (this.#beats % PURGE_BEATS === 0) dns.purge();
     } catch (e) {
@@ -297,37 +301,40 @@ class Heartbeat implements AsyncDisposable {
    * A set that is gone or has lost members: another process destroyed or flushed it. Sets of threats and those that containers share
    * are checked with each beat: rules deny by them. Those of one container permit, so that an empty one keeps what is closed closed.
    */
-  async #checkSets(): Promise<void> {
+  #checkSets(): void {
     const { reconciler, threats, applied } = this.#o;
     const { drift } = this.#findings;
-    const before = reconciler.resting;
-    if (before === undefined) return;
+    if (reconciler.resting === undefined) return; // the changes of a pass are no tampering
     const loads = threats.resting;
-    const entries = await this.#entries([...threats.sets, this.#record]);
+    const entries = this.#entries([...threats.sets, this.#record]);
     this.#checkThreats(entries, loads);
     this.#checkRecord(entries);
     const state = applied.value;
     if (!state) return;
     const due = this.#turns.next(state.desired);
-    const found = await this.#entries(due.map((s) => s.name));
-    if (reconciler.resting !== before) return; // the changes of a pass are no tampering
+    const found = this.#entries(due.map((s) => s.name));
     for (const set of due) {
       const count = found.get(set.name);
-      if (count === undefined) return drift.suspect(`set ${set.name} is gone`);
-      if (!set.timed && count < set.members.length) return drift.suspect(`set ${set.name} has lost members`);
+      const isGone = count === undefined;
+      if (isGone || (!set.timed && count < set.members.length)) {
+        drift.suspect(`set ${set.name} ${isGone ? 'is gone' : 'has lost members'}`);
+        return;
+      }
       // Only a pass can repair it, since only the ledger knows its members.
-      if (set.timed && count === 0 && this.#shouldHaveMembers(set))
-        return drift.repair(`set ${set.name} has lost its members`);
+      if (set.timed && count === 0 && this.#shouldHaveMembers(set)) {
+        drift.repair(`set ${set.name} has lost its members`);
+        return;
+      }
     }
   }
 
   /** How many entries each of these sets has; without those that do not exist. */
-  async #entries(names: readonly string[]): Promise<ReadonlyMap<string, number>> {
+  #entries(names: readonly string[]): ReadonlyMap<string, number> {
     const { sets } = this.#o.kernel;
     const found = new Map<string, number>();
     for (const name of names) {
-      const header = await sets.header(name);
-      if (header) found.set(name, header.entries);
+      const entries = sets.entries(name);
+      if (entries !== undefined) found.set(name, entries);
     }
     return found;
   }

@@ -55,6 +55,7 @@ export class Kernel implements AsyncDisposable {
   readonly #routing = new NeighbourRouting(this.#policyRoutes);
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
+  #refresh: readonly (() => void)[] | undefined;
 
   constructor(shape: KernelConfig, run: Exec, log: Pick<Logger, 'warn'>) {
     this.forwarding = new BridgeFdb(this.#ports, log);
@@ -242,10 +243,13 @@ export class Kernel implements AsyncDisposable {
    * Refreshes the heartbeat set for a few seconds. Its members cover every address. DNS queries of observed containers
    * are redirected to Drawbridge while they exist.
    */
-  async heartbeat(): Promise<void> {
-    for (const family of [4, 6] as const)
-      for (const half of HALVES[family])
-        await this.sets.add(`${this.#shape.prefix}-alive${family}`, half, HEARTBEAT_SECONDS);
+  heartbeat(): void {
+    this.#refresh ??= ([4, 6] as const).flatMap((family) =>
+      HALVES[family].map((half) =>
+        this.sets.repeatedAdd(`${this.#shape.prefix}-alive${family}`, half, HEARTBEAT_SECONDS),
+      ),
+    );
+    for (const add of this.#refresh) add();
   }
 
   /**

@@ -10,7 +10,9 @@ import {
   type Attributes,
   addressBytes,
   addressText,
+  align4,
   attribute,
+  attributeAt,
   cString,
   type Decoded,
   encodeMessage,
@@ -108,15 +110,30 @@ function isPrefix(text: string | undefined, bits: number): boolean {
   return text === undefined || (/^\d{1,3}$/.test(text) && Number(text) <= bits);
 }
 
-/** Body of a listing: one set with its members, its header alone, or the headers of all sets. */
+/** Body of a listing: one set with its members, its header alone, or the headers of all sets. A name comes last. */
 export function listBody(set?: string, headerOnly = set === undefined): Buffer {
-  const which = set === undefined ? [version()] : naming(set);
   const how = headerOnly ? [networkOrder(COMMAND.flags, u32be(FLAG_LIST_HEADER))] : [];
-  return netfilterBody(AF_INET, 0, ...which, ...how);
+  const which = set === undefined ? [] : [attribute(COMMAND.set, cString(set))];
+  return netfilterBody(AF_INET, 0, version(), ...how, ...which);
 }
 
 const version = (): Buffer => attribute(COMMAND.protocol, u8(PROTOCOL_VERSION));
 const naming = (set: string): readonly Buffer[] => [version(), attribute(COMMAND.set, cString(set))];
+
+/** Longest name of a set with its NUL (IPSET_MAXNAMELEN). */
+const NAME_LENGTH = 32;
+const ANY_NAME = listBody('x'.repeat(NAME_LENGTH - 1), true);
+/** A request for the header of a set. `headerOf` writes the name of the set into it. */
+const HEADER_REQUEST = encodeMessage(IPSET_COMMAND.list, FLAG.request | FLAG.dump, 0, ANY_NAME);
+const NAME_AT = HEADER_REQUEST.length - NAME_LENGTH;
+
+/** Writes the name of a set into the request, and returns the length of the request. */
+function headerOf(set: string): number {
+  const length = HEADER_REQUEST.write(`${set}\0`, NAME_AT, NAME_LENGTH, 'latin1');
+  HEADER_REQUEST.writeUInt16LE(4 + length, NAME_AT - 4);
+  HEADER_REQUEST.writeUInt32LE(NAME_AT + align4(length), 0);
+  return NAME_AT + align4(length);
+}
 
 const optional = <K extends string>(key: K, value: number | undefined): { [P in K]?: number } =>
   value === undefined ? {} : ({ [key]: value } as { [P in K]: number });
@@ -266,6 +283,18 @@ export class KernelSets implements Disposable {
     });
   }
 
+  /** Prepares an add that is repeated: a call of the result allocates nothing, and throws what `add` rejects with. */
+  repeatedAdd(set: string, address: string, seconds: number): () => void {
+    const operation = `add ${address} to set ${set}`;
+    const body = memberBody(set, address, seconds);
+    if (body === undefined) throw new NetlinkError(operation, EINVAL, { reason: 'not an address' });
+    const message = acknowledged(IPSET_COMMAND.add, body);
+    return () => {
+      const errno = this.#requests.repeat(operation, message);
+      if (errno !== 0) throw explained(new NetlinkError(operation, errno));
+    };
+  }
+
   /** Removes a member; one that is not there is no error. Rejects with NetlinkError. */
   async remove(set: string, address: string): Promise<void> {
     this.#change('remove', set, address, undefined);
@@ -279,32 +308,27 @@ export class KernelSets implements Disposable {
     });
   }
 
-  /** The header of one set; undefined when there is no such set. */
-  async header(set: string): Promise<SetHeader | undefined> {
-    const [header] = await this.#listed(set, true, (body) => {
-      const decoded = decodeHeader(body);
-      return decoded.ok ? [decoded.value] : [];
-    });
-    return header;
+  /** The number of members of one set, expired ones included; undefined when there is no such set. Throws NetlinkError. */
+  entries(set: string): number | undefined {
+    let entries: number | undefined;
+    const read = (data: Buffer, from: number, to: number): void => {
+      const inside = attributeAt(data, COMMAND.data, from + 4, to);
+      const at = inside < 0 ? -1 : attributeAt(data, DATA.elements, inside, to);
+      if (at >= 0) entries = data.readUInt32BE(at);
+    };
+    const errno = this.#requests.repeatDump('list a set', HEADER_REQUEST, headerOf(set), read);
+    if (errno === 0 || errno === ENOENT) return entries;
+    throw explained(new NetlinkError(`list set ${set}`, errno));
   }
 
   /** A hash of all that a set holds, which differs when a member without time-out was added or removed; undefined: no such set. */
   async digest(set: string): Promise<string | undefined> {
-    const parts = await this.#listed(set, false, (body) => [
-      createHash('sha1').update(body).digest('base64'),
-    ]);
-    return parts.length === 0 ? undefined : parts.join();
-  }
-
-  async #listed<T>(
-    set: string,
-    isHeaderOnly: boolean,
-    decode: (body: Buffer) => readonly T[],
-  ): Promise<readonly T[]> {
+    const hash = createHash('sha1');
     try {
-      return await this.#dump(`list set ${set}`, set, decode, isHeaderOnly);
+      const parts = await this.#dump(`list set ${set}`, set, (body) => [hash.update(body)]);
+      return parts.length === 0 ? undefined : hash.digest('base64');
     } catch (error) {
-      if (isRefusal(error, 'ENOENT')) return [];
+      if (isRefusal(error, 'ENOENT')) return undefined;
       throw error;
     }
   }
@@ -362,9 +386,8 @@ export class KernelSets implements Disposable {
     operation: string,
     set: string | undefined,
     decode: (body: Buffer) => readonly T[],
-    isHeaderOnly = set === undefined,
   ): Promise<T[]> {
-    const out = { type: IPSET_COMMAND.list, body: listBody(set, isHeaderOnly) };
+    const out = { type: IPSET_COMMAND.list, body: listBody(set) };
     try {
       return (await this.#dumps.dump(operation, out, (message) => decode(message.body))).flat();
     } catch (error) {

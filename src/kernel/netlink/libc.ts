@@ -119,9 +119,9 @@ export function trimHeap(): void {
   }
 }
 
-/** Sends one datagram; returns the error number, 0 when all went well. */
-export function sendDatagram(fd: number, data: Buffer): number {
-  return call.send(fd, data, data.length, MSG_DONTWAIT) < 0 ? koffi.errno() : 0;
+/** Sends the first `length` bytes as one datagram; returns the error number, 0 when all went well. */
+export function sendDatagram(fd: number, data: Buffer, length = data.length): number {
+  return call.send(fd, data, length, MSG_DONTWAIT) < 0 ? koffi.errno() : 0;
 }
 
 const asyncSend = libc.func('long send(int, const void *, size_t, int)');

@@ -29,7 +29,8 @@ export const FLAG = {
   create: 0x400,
 } as const;
 
-const MESSAGE_HEADER = 16;
+/** Length of struct nlmsghdr. */
+export const MESSAGE_HEADER = 16;
 const ATTRIBUTE_HEADER = 4;
 const NESTED = 0x8000;
 const NETWORK_ORDER = 0x4000;
@@ -38,7 +39,7 @@ const FLAG_CAPPED = 0x100;
 const FLAG_ACK_ATTRIBUTES = 0x200;
 const ERROR_ATTRIBUTE_TEXT = 1;
 
-const align4 = (length: number): number => (length + 3) & ~3;
+export const align4 = (length: number): number => (length + 3) & ~3;
 
 /** One attribute, padded to four bytes. */
 export function attribute(type: number, data: Buffer): Buffer {
@@ -134,6 +135,17 @@ export function listAttributes(data: Buffer, from = 0): readonly Attribute[] {
     at += align4(length);
   }
   return out;
+}
+
+/** Where the data of the first attribute of this type begins, among those from byte `from` to `to`; -1: there is none. It allocates nothing. */
+export function attributeAt(data: Buffer, type: number, from: number, to: number): number {
+  for (let at = from; at + ATTRIBUTE_HEADER <= to; ) {
+    const length = data.readUInt16LE(at);
+    if (length < ATTRIBUTE_HEADER || at + length > to) return -1;
+    if ((data.readUInt16LE(at + 2) & TYPE_MASK) === type) return at + ATTRIBUTE_HEADER;
+    at += align4(length);
+  }
+  return -1;
 }
 
 export type Attributes = ReadonlyMap<number, Buffer>;

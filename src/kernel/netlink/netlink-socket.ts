@@ -12,9 +12,11 @@ import {
 import { type NetlinkOptions, openNetlink } from './namespace.js';
 import {
   type Acknowledgement,
+  align4,
   encodeMessage,
   FLAG,
   MESSAGE,
+  MESSAGE_HEADER,
   type NetlinkMessage,
   parseAcknowledgement,
   parseMessages,
@@ -28,6 +30,7 @@ const EMSGSIZE = 90;
 const ENOBUFS = 105;
 
 /** Offsets in struct nlmsghdr and struct nlmsgerr, and the length of both without the header of the request. */
+const TYPE_AT = 4;
 const SEQUENCE_AT = 8;
 const ERRNO_AT = 16;
 const ACK_LENGTH = 20;
@@ -97,12 +100,7 @@ export class NetlinkSocket implements Disposable {
    * every DNS query. Throws NetlinkError when the kernel does not take or acknowledge the message.
    */
   repeat(operation: string, message: Buffer): number {
-    if (this.#dumping) throw new Error(`${operation}: this netlink socket is busy with a dump, use another`);
-    if (!this.#open) throw new NetlinkError(operation, EBADF, { reason: 'the netlink socket is closed' });
-    this.#sequence = (this.#sequence + 1) >>> 0 || 1;
-    message.writeUInt32LE(this.#sequence, SEQUENCE_AT);
-    const errno = sendDatagram(this.#fd, message);
-    if (errno !== 0) throw new NetlinkError(operation, errno);
+    this.#sendAgain(operation, message, message.length);
     const length = receiveDatagram(this.#fd, this.#buffer);
     // An acknowledgement is alone in its datagram (netlink_ack).
     if (
@@ -113,6 +111,54 @@ export class NetlinkSocket implements Disposable {
       return -this.#buffer.readInt32LE(ERRNO_AT);
     // Messages of a request that failed half-way come first.
     return this.#acknowledgement(operation, this.#sequence).errno;
+  }
+
+  /**
+   * Sends the first `length` bytes of a whole message that was encoded before, which requests a dump, and calls `read` with each
+   * message of the dump: the received bytes, and where the body of the message begins and ends in them. Returns the error
+   * number of the dump, 0 for success. It allocates nothing and does not yield: for listings of a few messages that are
+   * repeated all the time. Throws NetlinkError when the kernel does not take or end it.
+   */
+  repeatDump(
+    operation: string,
+    message: Buffer,
+    length: number,
+    read: (data: Buffer, from: number, to: number) => void,
+  ): number {
+    this.#sendAgain(operation, message, length);
+    for (let reads = 0; reads < MAX_READS_PER_REQUEST; reads++) {
+      const received = receiveDatagram(this.#fd, this.#buffer);
+      if (received < 0) throw new NetlinkError(operation, -received);
+      if (received > this.#buffer.length) throw new NetlinkError(operation, EMSGSIZE);
+      const end = this.#readListing(received, read);
+      if (end !== undefined) return end;
+    }
+    throw new NetlinkError(operation, EAGAIN, { reason: 'the dump did not end' });
+  }
+
+  #sendAgain(operation: string, message: Buffer, length: number): void {
+    if (this.#dumping) throw new Error(`${operation}: this netlink socket is busy with a dump, use another`);
+    if (!this.#open) throw new NetlinkError(operation, EBADF, { reason: 'the netlink socket is closed' });
+    this.#sequence = (this.#sequence + 1) >>> 0 || 1;
+    message.writeUInt32LE(this.#sequence, SEQUENCE_AT);
+    const errno = sendDatagram(this.#fd, message, length);
+    if (errno !== 0) throw new NetlinkError(operation, errno);
+  }
+
+  /** The error number if the dump ends in these bytes. */
+  #readListing(received: number, read: (data: Buffer, from: number, to: number) => void): number | undefined {
+    const data = this.#buffer;
+    for (let at = 0; at + MESSAGE_HEADER <= received; ) {
+      const length = data.readUInt32LE(at);
+      if (length < MESSAGE_HEADER || at + length > received) return EMSGSIZE;
+      const type = data.readUInt16LE(at + TYPE_AT);
+      const isReply = data.readUInt32LE(at + SEQUENCE_AT) === this.#sequence;
+      if (isReply && (type === MESSAGE.error || type === MESSAGE.done))
+        return length < MESSAGE_HEADER + 4 ? 0 : Math.abs(data.readInt32LE(at + MESSAGE_HEADER));
+      if (isReply) read(data, at + MESSAGE_HEADER, at + length);
+      at += align4(length);
+    }
+    return undefined;
   }
 
   /**

@@ -37,6 +37,17 @@ test('IPv6 members, and time-out 0 stays for good', async () => {
   await expect(sets.add('learn6', '2001:db8::a', Number.NaN)).rejects.toThrow(RangeError);
 });
 
+test('an add that is repeated sets the time-out again, and reports that the set is gone', () => {
+  ns.run('ipset', 'create', 'beat', 'hash:net', 'timeout', '0');
+  const add = sets.repeatedAdd('beat', '128.0.0.0/1', 3);
+  add();
+  ns.run('ipset', 'add', 'beat', '128.0.0.0/1', 'timeout', '0', '-exist');
+  add();
+  expect(ns.run('ipset', 'list', 'beat')).toMatch(/128\.0\.0\.0\/1 timeout [23]/);
+  ns.run('ipset', 'destroy', 'beat');
+  expect(add).toThrow('no such set');
+});
+
 test('removing twice is no error', async () => {
   await sets.add('learn4', '192.0.2.9', 5);
   await sets.remove('learn4', '192.0.2.9');
@@ -57,7 +68,7 @@ test('networks in sets without time-outs', async () => {
   expect(await sets.members('nets6')).toEqual([{ address: '2001:db8:1::', prefix: 48, nomatch: false }]);
 });
 
-test('the digest of a set shows that a member was replaced, and the header of one set its number', async () => {
+test('the digest of a set shows that a member was replaced, and its header how many there are', async () => {
   ns.run('ipset', 'create', 'fixed', 'hash:net', 'family', 'inet');
   for (const member of ['10.3.0.0/16', '10.4.0.0/16']) ns.run('ipset', 'add', 'fixed', member);
   const before = await sets.digest('fixed');
@@ -67,8 +78,14 @@ test('the digest of a set shows that a member was replaced, and the header of on
   const replaced = await sets.digest('fixed');
   expect(replaced).toEqual(expect.any(String));
   expect(replaced).not.toBe(before);
-  expect(await sets.header('fixed')).toMatchObject({ name: 'fixed', entries: 2 });
-  expect([await sets.header('nowhere'), await sets.digest('nowhere')]).toEqual([undefined, undefined]);
+  expect([
+    sets.entries('fixed'),
+    sets.entries('nets4'),
+    sets.entries('nowhere'),
+    sets.entries('small'),
+  ]).toEqual([2, 2, undefined, 0]);
+  expect(() => sets.entries('x'.repeat(40))).toThrow('list set');
+  expect(await sets.digest('nowhere')).toBeUndefined();
   ns.run('ipset', 'destroy', 'fixed');
 });
 

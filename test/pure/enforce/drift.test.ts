@@ -136,4 +136,6 @@ it('checks the sets that containers share with every beat, and those of containe
   const beats = Array.from({ length: 4 }, () => turns.next({ sets }).map((s) => s.name));
   for (const names of beats) expect(names.filter((n) => !n.startsWith('own-'))).toEqual(['enf4', 'pub4']);
   expect(new Set(beats.flat())).toEqual(new Set(sets.keys()));
+  const other = new Map([set('enf6'), ...owned]);
+  expect(turns.next({ sets: other }).filter((s) => s.owner === undefined)).toEqual([other.get('enf6')]);
 });
