@@ -105,12 +105,13 @@ async function startedPrograms(pid: number): Promise<string[]> {
   return [...counts].map(([name, n]) => `${name} ${n}`);
 }
 
+/** For a class of ports that the container has, as bench/changes.ts measures it: a class that is new to it needs other rules, and takes 30 to 40 ms. */
 async function grants(d: Drawbridge, id: string): Promise<number[]> {
   const took: number[] = [];
   for (let n = 0; n < Number(values.grants); n++) {
     const path = `/v1/containers/${id}/grants`;
     const began = performance.now();
-    const answer = await d.request('POST', path, { entry: `93.184.40.${1 + (n % 250)}:443`, for: '10m' });
+    const answer = await d.request('POST', path, { entry: `93.184.40.${1 + (n % 250)}:80`, for: '10m' });
     took.push(performance.now() - began);
     if (answer.status !== 201) throw new Error(`a grant was answered ${answer.status}: ${answer.body}`);
     await sleep(100);

@@ -1,19 +1,36 @@
 /**
  * Many containers without a container runtime: Docker's answers about them are simulated, everything that the kernel shows is real. Each
- * has a network namespace, a process in it, a veth on a bridge that the lab's own engine has made, and the files that Docker
- * writes for it. The shapes of the answers are those of a real container of the same engine; what is not about containers is
+ * has a network namespace, a process in it, a veth on a bridge that the lab's own engine has made, the files that Docker writes
+ * for it, and a mount namespace with the mounts that a runtime makes: its own root, /proc, /sys, /dev, and those files. The shapes of the answers are those of a real container of the same engine; what is not about containers is
  * asked from that engine.
  */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import type { Lab } from '../test/lab/lab.js';
-import { alive, end, run, waitFor } from '../test/lab/process.js';
+import { alive, commandOf, end, run, waitFor } from '../test/lab/process.js';
 
 type Json = Record<string, unknown>;
 
+/** The files of a container that Docker mounts into it. */
+const FILES = ['resolv.conf', 'hostname', 'hosts'];
+/** Run by busybox in the new namespaces: $1 is the root of all, $2 the folder with the container's files. */
+const CONTAIN = [
+  'mount --bind $1 $1',
+  'mount -t proc proc $1/proc',
+  'mount -t sysfs -o ro sysfs $1/sys',
+  'mount -t tmpfs -o size=64k tmpfs $1/dev',
+  ...FILES.map((f) => `mount --bind $2/${f} $1/etc/${f}`),
+  'cd $1',
+  'pivot_root . old',
+  'umount -l /old',
+  'exec /bin/sleep 1000000',
+].join(' && ');
+
+/** Containers whose processes are started together. */
+const AT_ONCE = 50;
 /** A /24 of the engine's address pools. */
 const NETWORK_SIZE = 50;
 
@@ -43,6 +60,8 @@ export class SimulatedEngine implements AsyncDisposable {
   /** Requests that were answered, by kind. */
   readonly requests = new Map<string, number>();
   readonly #lab: Lab;
+  /** The root of all containers. */
+  readonly #root: string;
   readonly #server: Server;
   readonly #networks: Network[] = [];
   readonly #streams = new Set<ServerResponse>();
@@ -53,6 +72,7 @@ export class SimulatedEngine implements AsyncDisposable {
 
   private constructor(lab: Lab) {
     this.#lab = lab;
+    this.#root = rootOf(lab);
     this.socketPath = join(lab.dir, 'simulated.sock');
     this.#server = createServer((asked, answer) => this.#answer(asked, answer));
   }
@@ -114,7 +134,10 @@ export class SimulatedEngine implements AsyncDisposable {
       });
     }
     for (const p of plans) this.#writeFiles(p.id);
-    const pids = await this.#startProcesses(plans.map((p) => p.sandbox));
+    const pids: number[] = [];
+    // A new mount namespace begins as a copy with every mount of the lab: not all of them at once.
+    for (let at = 0; at < plans.length; at += AT_ONCE)
+      pids.push(...(await this.#startProcesses(plans.slice(at, at + AT_ONCE))));
     await this.#link(plans, pids);
     plans.forEach((p, i) => {
       const c = this.#container({ ...p, pid: pids[i] ?? 0, labels: labels(p.n) });
@@ -146,6 +169,7 @@ export class SimulatedEngine implements AsyncDisposable {
     const [folder, task] = this.#foldersOf(id);
     for (const f of [folder, task]) mkdirSync(f, { recursive: true });
     writeFileSync(join(folder, 'resolv.conf'), RESOLV_CONF);
+    for (const name of ['hostname', 'hosts']) writeFileSync(join(folder, name), '');
     writeFileSync(join(task, 'init.pid'), '1');
   }
 
@@ -156,11 +180,14 @@ export class SimulatedEngine implements AsyncDisposable {
     ];
   }
 
-  /** One process in one network namespace each; all end with the shell that starts them, and it with this process. */
-  async #startProcesses(sandboxes: readonly string[]): Promise<number[]> {
-    const script =
-      'for f in "$@"; do : > "$f"; setpriv --pdeathsig KILL unshare "--net=$f" sleep infinity & echo $!; done; echo end; wait';
-    const shell = ['setpriv', '--pdeathsig', 'KILL', 'sh', '-c', script, 'sh', ...sandboxes];
+  /** One process in a network and a mount namespace each; all end with the shell that starts them, and it with this process. */
+  async #startProcesses(
+    plans: readonly { readonly sandbox: string; readonly id: string }[],
+  ): Promise<number[]> {
+    const root = this.#root;
+    const script = `root=$1; shift; for f in "$@"; do : > "\${f%% *}"; setpriv --pdeathsig KILL unshare "--net=\${f%% *}" --mount /bin/busybox sh -c '${CONTAIN}' sh "$root" "\${f#* }" & echo $!; done; echo end; wait`;
+    const pairs = plans.map((p) => `${p.sandbox} ${this.#foldersOf(p.id)[0]}`);
+    const shell = ['setpriv', '--pdeathsig', 'KILL', 'sh', '-c', script, 'sh', root, ...pairs];
     const [file = '', ...args] = this.#lab.view.inside(shell);
     const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] });
     if (child.pid !== undefined) this.#shells.push(child.pid);
@@ -174,7 +201,14 @@ export class SimulatedEngine implements AsyncDisposable {
       .filter((l) => /^\d+$/.test(l))
       .map(Number);
     const isThere = 'for f in "$@"; do until mountpoint -q "$f"; do sleep 0.01; done; done';
+    const sandboxes = plans.map((p) => p.sandbox);
     await run(this.#lab.view.inside(['sh', '-c', isThere, 'sh', ...sandboxes]), { check: true });
+    await waitFor(
+      'the processes of containers',
+      () => pids.every((pid) => commandOf(pid) === 'sleep'),
+      120_000,
+      20,
+    );
     return pids;
   }
 
@@ -313,6 +347,14 @@ export class SimulatedEngine implements AsyncDisposable {
     await new Promise((done) => this.#server.close(done));
     for (const pid of this.#shells) await end(pid, 0, 'SIGKILL');
   }
+}
+
+function rootOf({ dir }: Lab): string {
+  const root = join(dir, 'simulated-root');
+  for (const f of ['bin', 'dev', 'etc', 'proc', 'sys', 'old']) mkdirSync(join(root, f), { recursive: true });
+  copyFileSync('/bin/busybox', join(root, 'bin', 'sleep'));
+  for (const f of FILES) writeFileSync(join(root, 'etc', f), '');
+  return root;
 }
 
 /** As Engine 26 writes it in a network of its own: the embedded resolver asks from the container's namespace. */
