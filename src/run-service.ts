@@ -5,7 +5,7 @@ import { buildServer } from './api/api-server.js';
 import { peerOf } from './api/auth.js';
 import { ClosedService, type Service } from './api/closed-service.js';
 import { listen, refuseWithoutTokens } from './api/listen.js';
-import { nodeCensus, Views } from './api/views.js';
+import { Views } from './api/views.js';
 import { type App, buildApp } from './app.js';
 import { Fleet } from './changes/fleet.js';
 import { FailedLogins, recordAlone } from './changes/service-records.js';
@@ -223,7 +223,7 @@ async function serve(app: App): Promise<Service> {
     version: VERSION,
     revision: appliedRevision.value,
     inSync: views.ready().ready && store.health().ok,
-    ...nodeCensus(views.containers()),
+    ...views.census(),
   }));
   const teardown = async (): Promise<void> => {
     await trust.close();

@@ -11,11 +11,11 @@ import { RefusedError } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { type Emergency, pauseOf } from '../policy/emergency.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
-import { findingText, worstOf } from '../policy/finding.js';
+import { type Finding, findingText, worstOf } from '../policy/finding.js';
 import { limitsText } from '../policy/limits.js';
 import { addressesOn, resolveContainer } from '../policy/neighbours.js';
 import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
-import type { Grant, Policy, PolicyEntry } from '../policy/policy.js';
+import type { Grant, Mode, Policy, PolicyEntry } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState, Subject } from '../ruleset/desired-state.js';
 import { type AsEnforced, asEnforced } from '../ruleset/policy-evaluator.js';
@@ -30,11 +30,26 @@ export interface ContainerParts extends CoverageParts, PreviewParts {
 
 export const grantBody = (grant: Grant): GrantBody => ({ ...grant, expires: grant.expires ?? null });
 
+/** The container that owns the network namespace, and the policy that applies there. */
+function placeOf(parts: ContainerParts, c: ContainerFacts): { holder: ContainerFacts; policy: Policy } {
+  const holder = c.sharesWith ? (parts.docker.view().containers.get(c.sharesWith) ?? c) : c;
+  const policy = parts.applied.value?.subjects.get(holder.id)?.policy ?? parts.policies.policyOf(holder);
+  return { holder, policy };
+}
+
+/** What a host counts of each of its containers. */
+export function containerState(
+  parts: ContainerParts,
+  c: ContainerFacts,
+): { readonly mode: Mode; readonly findings: readonly Finding[] } {
+  const { policy } = placeOf(parts, c);
+  return { mode: policy.mode, findings: allFindings(coverageInput(parts, c, policy)) };
+}
+
 /** A container as the API shows it. */
 export function containerBody(parts: ContainerParts, overrides: Overrides, c: ContainerFacts): ContainerBody {
   const state = parts.applied.value;
-  const holder = c.sharesWith ? (parts.docker.view().containers.get(c.sharesWith) ?? c) : c;
-  const policy = state?.subjects.get(holder.id)?.policy ?? parts.policies.policyOf(holder);
+  const { holder, policy } = placeOf(parts, c);
   const count: MemberCounts = state
     ? parts.counts.of(holder.id, state)
     : { allowed: 0, denied: 0, byEntry: new Map() };

@@ -127,9 +127,8 @@ function pidNamespace(
 ): Pick<CoverageInput, 'pidMode' | 'pidPeers'> {
   const { containers } = parts.docker.view();
   const root = pidRoot(c, containers);
-  const pidPeers = [...containers.values()]
-    .filter((x) => x.id !== c.id && isUp(x) && pidRoot(x, containers).id === root.id)
-    .filter((x) => (x.sharesWith ?? x.id) !== holder.id)
+  const pidPeers = (groupsOf(containers).byPid.get(root.id) ?? [])
+    .filter((x) => x.id !== c.id && (x.sharesWith ?? x.id) !== holder.id)
     .map((x): PidPeer => {
       const owner = (x.sharesWith && containers.get(x.sharesWith)) || x;
       const policy = parts.policies.policyOf(owner);
@@ -139,11 +138,38 @@ function pidNamespace(
   return { pidMode: root.privileges?.pidMode ?? '', pidPeers };
 }
 
+interface Groups {
+  /** Containers in one network namespace, by the container that owns it. */
+  readonly byNetwork: ReadonlyMap<string, readonly ContainerFacts[]>;
+  /** Containers that are up in one PID namespace, by the container that owns it. */
+  readonly byPid: ReadonlyMap<string, readonly ContainerFacts[]>;
+}
+type Containers = ReadonlyMap<string, ContainerFacts>;
+const groups = new WeakMap<Containers, Groups>();
+
+/** Who shares a namespace: found once for each view of Docker, which never changes, so that it is not searched for each container. */
+function groupsOf(containers: Containers): Groups {
+  const known = groups.get(containers);
+  if (known) return known;
+  const byNetwork = new Map<string, ContainerFacts[]>();
+  const byPid = new Map<string, ContainerFacts[]>();
+  const add = (to: Map<string, ContainerFacts[]>, key: string, c: ContainerFacts): unknown =>
+    to.get(key)?.push(c) ?? to.set(key, [c]);
+  for (const c of containers.values()) {
+    add(byNetwork, c.id, c);
+    if (c.sharesWith !== undefined && c.sharesWith !== c.id) add(byNetwork, c.sharesWith, c);
+    if (isUp(c)) add(byPid, pidRoot(c, containers).id, c);
+  }
+  const found = { byNetwork, byPid };
+  groups.set(containers, found);
+  return found;
+}
+
 const CONTAINER = 'container:';
 const isUp = (c: ContainerFacts): boolean => c.state !== 'exited' && c.state !== 'created';
 
 /** The container that owns its PID namespace. Docker writes the full id of that container. */
-function pidRoot(c: ContainerFacts, containers: ReadonlyMap<string, ContainerFacts>): ContainerFacts {
+function pidRoot(c: ContainerFacts, containers: Containers): ContainerFacts {
   let at = c;
   for (let i = 0; i < MOST_STEPS; i++) {
     const mode = at.privileges?.pidMode ?? '';
@@ -154,6 +180,7 @@ function pidRoot(c: ContainerFacts, containers: ReadonlyMap<string, ContainerFac
   return at;
 }
 const MOST_STEPS = 10;
+const NONE: readonly never[] = [];
 
 function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): CoverageInput {
   const view = parts.docker.view();
@@ -177,7 +204,7 @@ function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): 
       mode: policy.mode,
       status: parts.lan.status(holder.id),
       isLimited: policy.limits !== undefined,
-      members: [...view.containers.values()].filter((x) => x.id === holder.id || x.sharesWith === holder.id),
+      members: groupsOf(view.containers).byNetwork.get(holder.id) ?? NONE,
     },
     names: {
       hostAsked,

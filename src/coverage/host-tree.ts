@@ -1,7 +1,10 @@
-import type { Stats } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { readFileSync, type Stats } from 'node:fs';
 import { lstat, readdir, readFile, readlink } from 'node:fs/promises';
 import { joined, MountTable, parseMountInfo } from '../kernel/mount-info.js';
 import { listeningSockets } from '../kernel/sockets.js';
+import type { ContainerFacts } from '../policy/container.js';
+import { type DeviceNode, givenPaths, majorOf, minorOf } from './device-findings.js';
 
 export interface FoundPath {
   /** The requested path, with `*` replaced. */
@@ -19,16 +22,35 @@ const DEEPEST = 3;
 const MAY_HANG =
   /^(nfs4?|cifs|smb3?|smbfs|ceph|9p|virtiofs|glusterfs|lustre|afs|beegfs|gpfs|ocfs2|gfs2|davfs|coda|autofs|fuse(\..*)?|fuseblk)$/;
 
-const mountsOf = async (pid: string): Promise<MountTable> =>
-  new MountTable(parseMountInfo(await readFile(`/proc/${pid}/mountinfo`, 'utf8')));
+/** Files of procfs are not on a disk: to read one in place takes less than to hand it to another thread. */
+export const readProc = (path: string): string => readFileSync(`/proc/${path}`, 'utf8');
 
-/** The files of the host (of process 1), read without ever waiting for a network file system or a FUSE daemon. */
+/** The tables that were read last, by the digest of their text: on a host with many containers it has thousands of lines. */
+const tables = new Map<string, MountTable>();
+/** Of process 1, and of this one. */
+const MOST_TABLES = 2;
+
+function mountsOf(pid: string): MountTable {
+  const text = readProc(`${pid}/mountinfo`);
+  const digest = createHash('sha1').update(text).digest('base64');
+  const table = tables.get(digest) ?? new MountTable(parseMountInfo(text));
+  tables.delete(digest);
+  tables.set(digest, table);
+  for (const oldest of tables.keys()) if (tables.size > MOST_TABLES) tables.delete(oldest);
+  return table;
+}
+
+/**
+ * The files of the host (of process 1), read without ever waiting for a network file system or a FUSE daemon. What was found at a path
+ * is kept, because many paths begin alike: one tree is for one reading, and `again` is for the next one.
+ */
 export class HostTree {
   readonly mounts: MountTable;
   /** Of this process, where its files are not the host's (in a container). */
   readonly own: MountTable | undefined;
   /** Prefix of every path; undefined: files cannot be read (a container without SYS_PTRACE), mounts can. */
   readonly #prefix: string | undefined;
+  readonly #stats = new Map<string, Promise<Stats | undefined>>();
 
   /** @param prefix a folder that is the root of the host */
   constructor(mounts: MountTable, prefix: string | undefined, own?: MountTable) {
@@ -39,7 +61,7 @@ export class HostTree {
 
   /** Rejects when the mounts of process 1 cannot be read. */
   static async read(): Promise<HostTree> {
-    const [first, own] = await Promise.all([mountsOf('1'), mountsOf('self')]);
+    const [first, own] = [mountsOf('1'), mountsOf('self')];
     const isOpen = await lstat('/proc/1/root/proc').then(
       () => true,
       () => false, // EACCES: a container without SYS_PTRACE
@@ -49,6 +71,11 @@ export class HostTree {
     const apart = isHosts ? undefined : own;
     if (isOpen) return new HostTree(first, '/proc/1/root', apart);
     return isHosts ? new HostTree(own, '') : new HostTree(first, undefined, apart);
+  }
+
+  /** The same mounts, and files that are looked up again. */
+  again(): HostTree {
+    return new HostTree(this.mounts, this.#prefix, this.own);
   }
 
   get isReadable(): boolean {
@@ -110,7 +137,7 @@ export class HostTree {
       }
       const next = joined(at, name);
       if (this.#mayHang(next)) return { path: joined(next, rest.join('/')), stat: undefined };
-      stat = await lstat(`${this.#prefix}${next}`).catch(() => undefined); // ENOENT, ENOTDIR
+      stat = await this.#stat(next);
       if (!stat) return undefined;
       if (!stat.isSymbolicLink()) {
         at = next;
@@ -123,7 +150,16 @@ export class HostTree {
       if (target.startsWith('/')) at = '/';
       todo = [...target.split('/').filter((c) => c !== '' && c !== '.'), ...todo];
     }
-    return { path: at, stat: stat ?? (await lstat(`${this.#prefix}${at}`).catch(() => undefined)) };
+    return { path: at, stat: stat ?? (await this.#stat(at)) };
+  }
+
+  /** Undefined: ENOENT or ENOTDIR. */
+  #stat(path: string): Promise<Stats | undefined> {
+    const known = this.#stats.get(path);
+    if (known) return known;
+    const stat = lstat(`${this.#prefix}${path}`).catch(() => undefined);
+    this.#stats.set(path, stat);
+    return stat;
   }
 
   #mayHang(path: string): boolean {
@@ -166,13 +202,24 @@ export async function readUnixSockets(): Promise<UnixSockets> {
   };
 }
 
+/** Processes that are looked at before other tasks have their turn. */
+const PROCESSES_AT_ONCE = 100;
+
+function nameOf(pid: string): string {
+  try {
+    return readProc(`${pid}/comm`).trim();
+  } catch {
+    return ''; // it has ended
+  }
+}
+
 /** Inodes of the sockets that engines hold. What may not be read (no SYS_PTRACE), or ends meanwhile, is left out. */
 async function enginesFds(): Promise<ReadonlySet<string>> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const inodes = new Set<string>();
-  for (const pid of pids) {
-    const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
-    if (!ENGINES.has(name.trim())) continue;
+  for (const [n, pid] of pids.entries()) {
+    if (n % PROCESSES_AT_ONCE === PROCESSES_AT_ONCE - 1) await new Promise((resume) => setImmediate(resume));
+    if (!ENGINES.has(nameOf(pid))) continue;
     for (const fd of await readdir(`/proc/${pid}/fd`).catch(() => [])) {
       const target = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => '');
       const inode = /^socket:\[(\d+)\]$/.exec(target)?.[1];
@@ -180,4 +227,17 @@ async function enginesFds(): Promise<ReadonlySet<string>> {
     }
   }
   return inodes;
+}
+
+/** The device nodes that the settings of a container name. */
+export async function deviceNodes(p: ContainerFacts['privileges'], tree: HostTree): Promise<DeviceNode[]> {
+  const nodes: DeviceNode[] = [];
+  if (!tree.isReadable || !p) return nodes;
+  for (const given of givenPaths(p))
+    for (const { path, stat } of await tree.devices(given)) {
+      if (!stat || !(stat.isBlockDevice() || stat.isCharacterDevice())) continue;
+      const kind = stat.isBlockDevice() ? 'block' : 'char';
+      nodes.push({ given, path, kind, major: majorOf(stat.rdev), minor: minorOf(stat.rdev) });
+    }
+  return nodes;
 }

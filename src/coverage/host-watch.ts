@@ -1,5 +1,6 @@
+import { createHash } from 'node:crypto';
 import { lstatSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/config.js';
 import { readRedisUrl } from '../config/redis-url.js';
 import { localSocketOf } from '../config/service-socket.js';
@@ -12,17 +13,10 @@ import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import {
-  type DeviceFacts,
-  type DeviceNode,
-  givenPaths,
-  majorOf,
-  minorOf,
-  parseDevices,
-} from './device-findings.js';
+import { type DeviceFacts, type DeviceNode, parseDevices } from './device-findings.js';
 import { type HostFacts, readHostFacts, readHostFiles } from './host-facts.js';
 import { hostFindings } from './host-findings.js';
-import { type FoundPath, HostTree, readUnixSockets } from './host-tree.js';
+import { deviceNodes, type FoundPath, HostTree, readProc, readUnixSockets } from './host-tree.js';
 import { listedMounts, type MountsKnown } from './mount-findings.js';
 import { type HostPlace, type Mounted, type OwnPlaces, type Place, placesOf } from './sensitive-places.js';
 
@@ -188,6 +182,8 @@ interface Host {
 interface Read {
   readonly pid: number;
   readonly mounts: MountsKnown;
+  /** Differs when the mounts lead elsewhere; undefined: they are looked up again. */
+  readonly key: string | undefined;
   readonly devices: readonly DeviceNode[];
 }
 const NO_DEVICES: DeviceFacts = { drivers: undefined, nodes: [] };
@@ -197,10 +193,17 @@ const DEFAULTS = /^\/($|(proc|sys|dev)(\/|$))/;
 
 /** With SYS_ADMIN a container can make as many as the kernel lets it: it must not keep this process busy. */
 const MOST_MOUNTS = 2_000;
+/** The mounts of so many containers are read before other tasks have their turn. */
+const READ_AT_ONCE = 20;
 
 /**
  * Reads the mounts of each container from /proc/PID/mountinfo, where the kernel has resolved links, volume options and plugins. The
  * sensitive places of the host that they are compared with are looked up again each time.
+ *
+ * What a mount leads to is looked up again when it can have changed: the text of the container's mountinfo, the mounts that Docker
+ * lists, or the path by which the host's mounts lead to it differ, or no file was found there. Otherwise it is the same file: the
+ * kernel writes the path of a mount's root from the directory entry that the mount holds. Another file at this path would change
+ * the text, since the root of the old mount is written as "…//deleted" then.
  */
 class MountWatch {
   readonly #o: MountWatchOptions;
@@ -269,21 +272,22 @@ class MountWatch {
 
   async #containers(host: Host, which: 'new' | 'all'): Promise<void> {
     const up = [...this.#o.containers()].filter((c) => (c.privileges?.pid ?? 0) > 0);
-    for (const id of this.#read.keys()) if (!up.some((c) => c.id === id)) this.#read.delete(id);
-    for (const c of up) {
+    const ids = new Set(up.map((c) => c.id));
+    for (const id of this.#read.keys()) if (!ids.has(id)) this.#read.delete(id);
+    const tree = host.tree.again();
+    for (const [n, c] of up.entries()) {
       const pid = c.privileges?.pid ?? 0;
-      if (which === 'new' && this.#read.get(c.id)?.pid === pid) continue;
-      this.#read.set(c.id, {
-        pid,
-        mounts: await mountsOf(c, pid, host),
-        devices: await nodesOf(c, host.tree),
-      });
+      const before = this.#read.get(c.id);
+      if (which === 'new' && before?.pid === pid) continue;
+      if (n % READ_AT_ONCE === 0) await new Promise((resume) => setImmediate(resume));
+      const read = await readMounts(c, { ...host, tree }, before?.pid === pid ? before : undefined);
+      this.#read.set(c.id, { pid, ...read, devices: await deviceNodes(c.privileges, tree) });
     }
   }
 
   async #readHost(): Promise<Host> {
     const tree = await HostTree.read();
-    const [sockets, devices] = await Promise.all([readUnixSockets(), readFile('/proc/devices', 'utf8')]);
+    const sockets = await readUnixSockets();
     const dataRoot = this.#o.dataRoot();
     const wanted = placesOf(this.#o.own, { dataRoot: dataRoot ?? '', sockets: sockets.engines });
     const places: HostPlace[] = [];
@@ -300,9 +304,8 @@ class MountWatch {
       at: performance.now(),
       forDataRoot: dataRoot,
       tree,
-      places,
-      dataRoot: root && tree.mounts.locate(root.path),
-      drivers: parseDevices(devices),
+      ...orBefore({ places, dataRoot: root && tree.mounts.locate(root.path) }, this.#host),
+      drivers: parseDevices(readProc('devices')),
     };
   }
 }
@@ -326,50 +329,69 @@ const shownPath = (f: FoundPath, by: HostPlace['by']): string => (by === 'connec
 const inodeOf = ({ stat }: Pick<FoundPath, 'stat'>): { inode?: string } =>
   stat ? { inode: `${stat.dev}:${stat.ino}` } : {};
 
-async function mountsOf(
+type Compared = Pick<Host, 'places' | 'dataRoot'>;
+/** The objects of the reading before if they are equal: what was computed from the same objects need not be computed again. */
+const orBefore = (now: Compared, before: Compared = now): Compared =>
+  isDeepStrictEqual([before.places, before.dataRoot], [now.places, now.dataRoot])
+    ? { places: before.places, dataRoot: before.dataRoot }
+    : now;
+
+/** Read the mounts of a container. `before`: what was read of the same process. */
+async function readMounts(
   c: ContainerFacts,
-  pid: number,
   { tree, places, dataRoot }: Host,
-): Promise<MountsKnown> {
+  before: Read | undefined,
+): Promise<Pick<Read, 'mounts' | 'key'>> {
   let text: string;
   try {
-    text = await readFile(`/proc/${pid}/mountinfo`, 'utf8');
+    text = readProc(`${c.privileges?.pid}/mountinfo`);
   } catch (e) {
-    return { failure: e instanceof Error && 'code' in e ? String(e.code) : String(e) };
+    return failed(e instanceof Error && 'code' in e ? String(e.code) : String(e));
   }
   const listed = listedMounts(c.privileges).map((t) => t.destination);
+  const parts = JSON.stringify([text, listed, tree.isReadable]);
+  const key = createHash('sha1').update(parts).digest('base64');
+  const known = before?.key === key && typeof before.mounts === 'object' && 'places' in before.mounts;
+  if (known && before.mounts.mounted.every((m) => pathShown(m.location, m.type, tree) === m.path)) {
+    const isSame = before.mounts.places === places && before.mounts.dataRoot === dataRoot;
+    return { key, mounts: isSame ? before.mounts : { mounted: before.mounts.mounted, places, dataRoot } };
+  }
   const given = parseMountInfo(text).filter(
     (m) => !DEFAULTS.test(m.point) || listed.some((d) => isWithin(d, m.point)),
   );
-  if (given.length > MOST_MOUNTS) return { failure: `it has more than ${MOST_MOUNTS} mounts` };
+  if (given.length > MOST_MOUNTS) return failed(`it has more than ${MOST_MOUNTS} mounts`);
   const mounted: Mounted[] = [];
-  for (const m of given) mounted.push(await mountedOf(m, tree));
-  return { mounted, places, dataRoot };
+  let isSettled = true;
+  for (const m of given) {
+    const found = await mountedOf(m, tree);
+    mounted.push(found.mounted);
+    isSettled &&= found.isSettled;
+  }
+  return { key: isSettled ? key : undefined, mounts: { mounted, places, dataRoot } };
 }
 
-async function mountedOf(m: Mount, tree: HostTree): Promise<Mounted> {
+const failed = (failure: string): Pick<Read, 'mounts' | 'key'> => ({ mounts: { failure }, key: undefined });
+
+/** How a mount is shown: by a path of the host, as far as the host has one to it. */
+const pathShown = (at: Location, type: string, tree: HostTree): string =>
+  tree.mounts.pathOf(at) ?? `${at.path} of ${type} ${at.device}`;
+
+/** `isSettled`: its file was found, or the files of the host have none for it. */
+async function mountedOf(m: Mount, tree: HostTree): Promise<{ mounted: Mounted; isSettled: boolean }> {
   const location = { device: m.device, path: m.root };
-  const path = tree.mounts.pathOf(location);
-  const [found] = path === undefined || !tree.isReadable ? [] : await tree.find(path);
+  const path = tree.isReadable ? tree.mounts.pathOf(location) : undefined;
+  const [found] = path === undefined ? [] : await tree.find(path);
+  // The path could lead elsewhere meanwhile: then it is another file system's, or another path.
+  const inode = found?.path === path ? inodeOf({ stat: found?.stat }) : {};
   return {
-    destination: m.point,
-    path: path ?? `${m.root} of ${m.type} ${m.device}`,
-    location,
-    // The path could lead elsewhere meanwhile: then it is another file system's, or another path.
-    ...(found?.path === path ? inodeOf(found ?? { stat: undefined }) : {}),
-    isReadOnly: m.isReadOnly,
-    type: m.type,
+    mounted: {
+      destination: m.point,
+      path: pathShown(location, m.type, tree),
+      location,
+      ...inode,
+      isReadOnly: m.isReadOnly,
+      type: m.type,
+    },
+    isSettled: path === undefined || inode.inode !== undefined,
   };
-}
-
-async function nodesOf(c: ContainerFacts, tree: HostTree): Promise<DeviceNode[]> {
-  const nodes: DeviceNode[] = [];
-  if (!tree.isReadable) return nodes;
-  for (const given of c.privileges ? givenPaths(c.privileges) : [])
-    for (const { path, stat } of await tree.devices(given)) {
-      if (!stat || !(stat.isBlockDevice() || stat.isCharacterDevice())) continue;
-      const kind = stat.isBlockDevice() ? 'block' : 'char';
-      nodes.push({ given, path, kind, major: majorOf(stat.rdev), minor: minorOf(stat.rdev) });
-    }
-  return nodes;
 }

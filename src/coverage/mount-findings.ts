@@ -27,17 +27,50 @@ const KERNEL_FILES = new Set([
 ]);
 const FUSE = /^fuse(blk)?($|\.)/;
 
-/** What is mounted from the host and opens a way past the rules. */
+type Subject = Pick<ContainerFacts, 'id' | 'privileges' | 'networkMode' | 'sharesWith'>;
+
+/** Findings, and what of the container they were computed from. */
+interface Found extends Subject {
+  readonly findings: readonly Finding[];
+}
+const computed = new WeakMap<MountFacts, Found>();
+
+/**
+ * What is mounted from the host and opens a way past the rules. Mounts that have been read give the same findings again while all
+ * that they are computed from is the same: the mounts, the places of the host and the data root (one object, which is replaced
+ * when one of them changes), the container's id and network mode, the container that it shares a network with, and its privileges,
+ * with the mounts that Docker lists. The places of the configuration (`own`) have no part in it once the host has been read.
+ */
 export function mountFindings(
-  c: Pick<ContainerFacts, 'id' | 'privileges' | 'networkMode' | 'sharesWith'>,
+  c: Subject,
   own: OwnPlaces,
   known: MountsKnown | undefined,
-): Finding[] {
+): readonly Finding[] {
+  if (typeof known !== 'object' || 'failure' in known) return unreadFindings(c, own, known);
+  const before = computed.get(known);
+  const isSame =
+    before?.id === c.id &&
+    before.privileges === c.privileges &&
+    before.networkMode === c.networkMode &&
+    before.sharesWith === c.sharesWith;
+  if (before && isSame) return before.findings;
+  const { id, privileges, networkMode, sharesWith } = c;
+  const findings = evaluate(c, known, listedMounts(privileges));
+  const shared = sharesWith === undefined ? {} : { sharesWith };
+  computed.set(known, { id, networkMode, findings, ...shared, ...(privileges && { privileges }) });
+  return findings;
+}
+
+/** Until the kernel has been asked, paths are compared as they are written. */
+function unreadFindings(
+  c: Subject,
+  own: OwnPlaces,
+  known: Exclude<MountsKnown, MountFacts> | undefined,
+): readonly Finding[] {
   const listed = listedMounts(c.privileges);
   if (known === undefined) return evaluate(c, textual(listed, own), listed);
   if (known === 'unread') return [...evaluate(c, textual(listed, own), listed), UNREAD];
-  if ('failure' in known) return [...evaluate(c, textual(listed, own), listed), unreadable(known.failure)];
-  return evaluate(c, known, listed);
+  return [...evaluate(c, textual(listed, own), listed), unreadable(known.failure)];
 }
 
 function evaluate(

@@ -43,11 +43,15 @@ export const joined = (folder: string, rest: string): string =>
 
 /** The mounts of one mount namespace. */
 export class MountTable {
-  readonly mounts: readonly Mount[];
   readonly #byPoint: ReadonlyMap<string, Mount>;
+  readonly #byDevice = new Map<string, Mount[]>();
 
   constructor(mounts: readonly Mount[]) {
-    this.mounts = mounts;
+    for (const m of mounts) {
+      const others = this.#byDevice.get(m.device);
+      if (others) others.push(m);
+      else this.#byDevice.set(m.device, [m]);
+    }
     // of mounts that are stacked at one point, the last one is visible
     this.#byPoint = new Map(mounts.map((m) => [m.point, m]));
   }
@@ -71,8 +75,8 @@ export class MountTable {
 
   /** A path that leads to the location. Undefined when its file system, or this part of it, is not mounted here. */
   pathOf(at: Location): string | undefined {
-    const fitting = this.mounts
-      .filter((m) => m.device === at.device && isWithin(m.root, at.path))
+    const fitting = (this.#byDevice.get(at.device) ?? [])
+      .filter((m) => isWithin(m.root, at.path))
       .sort((a, b) => b.root.length - a.root.length);
     for (const m of fitting) {
       const path = joined(m.point, m.root === '/' ? at.path : at.path.slice(m.root.length));

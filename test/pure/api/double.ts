@@ -1,7 +1,7 @@
 import { grantBody } from '../../../src/api/container-body.js';
 import type { Context } from '../../../src/api/context.js';
 import type { ContainerBody, Status } from '../../../src/api/schemas.js';
-import type { Views } from '../../../src/api/views.js';
+import { nodeCensus, type Views } from '../../../src/api/views.js';
 import type { Audit, AuditView } from '../../../src/changes/audit.js';
 import type { Changes } from '../../../src/changes/changes.js';
 import type { ContainerChanges, EmergencyChanges } from '../../../src/changes/container-changes.js';
@@ -313,6 +313,7 @@ export class MemoryService {
       ready: () => this.ready(),
       lockdown: () => this.lockdown(),
       containers: () => this.containers(),
+      census: () => nodeCensus(this.containers()),
       container: (idOrName) => this.container(idOrName),
       scan: (idOrName) => this.scan(idOrName),
       explain: (idOrName, to) => this.explain(idOrName, to),

@@ -75,11 +75,33 @@ function facts(mountinfo: string): MountFacts {
   });
   return { mounted, places, dataRoot: HOST.locate('/var/lib/docker') };
 }
-function found(mountinfo: string, mounts: readonly ListedMount[] = [], networkMode = 'bridge'): Finding[] {
+function found(
+  mountinfo: string,
+  mounts: readonly ListedMount[] = [],
+  networkMode = 'bridge',
+): readonly Finding[] {
   const c = { id: ID, networkMode, privileges: { ...PLAIN, mounts } };
   return mountFindings(c, OWN, facts(mountinfo));
 }
 const codes = (list: readonly Finding[]): string[] => list.map((f) => `${f.code}:${f.state}`);
+
+const CHANGES: Readonly<Record<string, (c: Subject) => Subject>> = {
+  'its id': (c) => ({ ...c, id: '9'.repeat(64) }),
+  'its network mode': (c) => ({ ...c, networkMode: 'host' }),
+  'the container that it shares a network with': (c) => ({ ...c, sharesWith: '8'.repeat(64) }),
+  'its privileges': (c) => ({ ...c, privileges: { ...PLAIN, mounts: [] } }),
+};
+type Subject = Parameters<typeof mountFindings>[0];
+for (const [what, change] of Object.entries(CHANGES))
+  it(`computes the findings of mounts again after a change of: ${what}`, () => {
+    const known = facts(`1 0 8:1 /etc /host rw - ext4 d rw`);
+    const c: Subject = { id: ID, networkMode: 'bridge', privileges: PLAIN };
+    const before = mountFindings(c, OWN, known);
+    expect(mountFindings(c, OWN, known)).toBe(before);
+    expect(mountFindings({ ...c }, OWN, known)).toBe(before);
+    expect(mountFindings(change(c), OWN, known)).not.toBe(before);
+    expect(mountFindings(c, OWN, { ...known })).not.toBe(before);
+  });
 
 describe('mounts, by file system and path in it', () => {
   it('a path is located through bind mounts and back', () => {
