@@ -67,6 +67,7 @@ export class Feeds implements AsyncDisposable {
   readonly #loggedShared = new Set<string>();
   #protected = '';
   #networks = '';
+  #inputs: readonly unknown[] = [];
   /** Safely: listing interfaces needs file descriptors, of which the process may have none left. */
   readonly #checkHost: () => Promise<void>;
   #timer: NodeJS.Timeout | undefined;
@@ -223,7 +224,18 @@ export class Feeds implements AsyncDisposable {
     }
   }
 
+  /**
+   * Nothing is computed while everything that the protected space is computed from is the same: the host's addresses (one object until
+   * one is added or removed), Docker's networks (one object for each view), the host's resolvers and the store's servers. The
+   * configuration does not change. Until Docker has listed its networks the interfaces are listed each time.
+   */
   #protect(): void {
+    const { shared, docker, kernel } = this.#o;
+    const { listings, networks } = docker.view();
+    const texts = JSON.stringify([this.#hostResolvers(), shared.servers()]);
+    const inputs = listings > 0 ? [kernel.hostAddresses(), networks, texts] : [];
+    if (inputs.length > 0 && inputs.every((input, i) => input === this.#inputs[i])) return;
+    this.#inputs = inputs;
     const space = this.#protectedSpace();
     const key = protectedSpaceKey(space);
     if (key === this.#protected) return;
@@ -241,7 +253,7 @@ export class Feeds implements AsyncDisposable {
       config,
       hostAddresses: isListed ? kernel.hostAddresses() : interfaceAddresses(),
       networks: isListed ? view.networks.values() : [],
-      hostResolvers: this.#hostResolvers(),
+      hostResolvers: this.#resolvers,
       servers: shared.servers(),
     });
     return isListed ? space : { ...space, ranges: [...space.ranges, ...bridgedRanges()] };

@@ -40,8 +40,8 @@ export class FeedHost {
       config: read.value,
       shared: this.#shared,
       threats: { publish: async (version) => this.#publish(version) },
-      docker: { view: () => this.#view() },
-      kernel: { hostAddresses: () => new Set(this.facts?.hostAddresses) },
+      docker: { view: () => this.#seen('networks', () => this.#view()) },
+      kernel: { hostAddresses: () => this.#seen('hostAddresses', () => new Set(this.facts?.hostAddresses)) },
       log,
     });
     this.#feeds.begin();
@@ -94,6 +94,17 @@ export class FeedHost {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
     rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  readonly #kept = new Map<keyof Facts, { readonly of: unknown; readonly value: unknown }>();
+  /** The same object until the fact is another one, as Docker's view and the host's addresses are. */
+  #seen<T>(fact: keyof Facts, make: () => T): T {
+    const kept = this.#kept.get(fact);
+    const of = this.facts?.[fact];
+    if (kept && kept.of === of) return kept.value as T;
+    const value = make();
+    this.#kept.set(fact, { of, value });
+    return value;
   }
 
   #view() {

@@ -199,6 +199,24 @@ describe('what no feed may block', () => {
     host.facts = { hostAddresses: [], networks: [] };
     await soon(() => host.blocks('203.0.0.200')).toBe(true);
   });
+
+  it('changes with each thing that it is computed from', async () => {
+    await host.start(threats());
+    await host.sync('feed');
+    await soon(() => host.blocks(BAD)).toBe(true);
+    const none = host.facts;
+    host.facts = { hostAddresses: [BAD], networks: none?.networks ?? [] };
+    await soon(() => host.blocks(BAD)).toBe(false);
+    host.facts = none;
+    await soon(() => host.blocks(BAD)).toBe(true);
+    const network = { name: 'pub', subnets: [`${BAD}/32`], gateways: [] };
+    host.facts = { hostAddresses: none?.hostAddresses ?? [], networks: [network] };
+    await soon(() => host.blocks(BAD)).toBe(false);
+    host.facts = none;
+    await soon(() => host.blocks(BAD)).toBe(true);
+    Object.assign(host.shared, { servers: () => [{ address: BAD, port: 6379 }] });
+    await soon(() => host.blocks(BAD)).toBe(false);
+  });
 });
 
 describe('what is in force', () => {
