@@ -20,7 +20,7 @@ import { DisposalStack } from './lib/async.js';
 import { Faults } from './lib/faults.js';
 import type { Logger } from './lib/log.js';
 import { Turns } from './lib/shared-read.js';
-import { sizeYoungGeneration } from './lib/thread.js';
+import { collectGarbage, sizeYoungGeneration } from './lib/thread.js';
 import { VERSION } from './lib/version.js';
 import { layClosedFirst, stayClosed } from './ops/guard.js';
 import { leavePrefix, teardownKernel } from './ops/teardown.js';
@@ -307,20 +307,12 @@ async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {
     );
 }
 
-/**
- * Collect what the start has left, and give the memory back to the kernel: nothing else would, until the load of days has filled the
- * heap once more. V8's inspector has the only collection that shrinks the young generation, too. It takes 40 to 100 ms.
- */
+/** Give back what the start has left: nothing else would, until the load of days has filled the heap once more. It takes 40 to 100 ms. */
 async function releaseMemory(log: Logger): Promise<void> {
   try {
-    const { Session } = await import('node:inspector'); // within this process: it listens nowhere
-    const session = new Session();
-    session.connect();
-    session.post('HeapProfiler.collectGarbage', () => {
-      session.disconnect();
-      trimHeap();
-      sizeYoungGeneration();
-    });
+    await collectGarbage();
+    trimHeap();
+    sizeYoungGeneration();
   } catch (e) {
     log.debug({ err: String(e) }, 'this Node has no inspector: memory of the start is not given back');
   }

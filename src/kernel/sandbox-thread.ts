@@ -10,6 +10,7 @@ import { setPriority } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
+import { collectGarbage } from '../lib/thread.js';
 import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
 import { exec } from './exec.js';
 import { FolderFollower } from './follow-folder.js';
@@ -27,6 +28,10 @@ try {
 } catch {
   // The service has logged at its start that it may not raise its priority.
 }
+
+/** Before the main thread gives back the memory of the start (run-service.ts). The heap of this thread is small: it takes 10 ms. */
+const REST_MS = 8_000;
+setTimeout(() => void collectGarbage().catch(() => undefined), REST_MS).unref(); // a Node without an inspector keeps the memory
 
 const POLL_MS = 1;
 /** From a sandbox's file to the namespace that is mounted on it. */

@@ -121,6 +121,15 @@ export function sizeYoungGeneration(): void {
   boundYoungGeneration();
 }
 
+/** Collect the garbage of this thread. V8's inspector has the only collection that shrinks the young generation, too. */
+export async function collectGarbage(): Promise<void> {
+  const { Session } = await import('node:inspector'); // within this process: it listens nowhere
+  const session = new Session();
+  session.connect();
+  await new Promise<void>((resolve) => session.post('HeapProfiler.collectGarbage', () => resolve()));
+  session.disconnect();
+}
+
 /** Starts a thread from a module of this program, compiled or from sources. `script`: its URL, ending in ".js". */
 export function startThread(script: URL, resourceLimits: ResourceLimits = {}): Worker {
   const worker = newThread(script, resourceLimits);
