@@ -1,11 +1,14 @@
 /**
- * What each hook costs a packet: datagrams of the host itself, of a container in its network and of a container on a bridge, with all
+ * What each hook and rule costs a packet: of the host itself, of a container in its network and of a container on a bridge, with all
  * rules and without those of one hook, against a namespace with Docker's base chains only. Each variant has network namespaces of its own
- * with the rendered rules and no Docker, and the variants take turns.
- * `npx tsx bench/ablation.ts [--rounds 5] [--seconds 1] [--only host,hosted,bridged] [--keep]`, as root, alone on the machine.
+ * with the rendered rules and no Docker. Measured is the processor time of the sending thread (packet-sender.mjs), in many short rounds
+ * in which the variants take turns: other load of the machine has little part in it.
+ * `npx tsx bench/ablation.ts [--rounds 41] [--only host,hosted,bridged] [--kinds flow,oneway,first,connection] [--keep]`, as root.
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_process';
+import { EventEmitter, once } from 'node:events';
+import { join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
 import { parseArgs } from 'node:util';
 import { Cgroups } from '../src/kernel/cgroups.js';
 import { Dataplane } from '../src/kernel/dataplane.js';
@@ -16,31 +19,43 @@ import type { Cgroup, DesiredInput, Subject } from '../src/ruleset/desired-state
 import { IDENTITY_TABLE } from '../src/ruleset/host-identity.js';
 import { makeNetns, type Netns } from '../test/kernel/in-netns.js';
 import { input, member, shape } from '../test/pure/ruleset/sample.js';
-import { figure, interleaved, ratios, type Side } from './harness.js';
-import { KEEP, type Row, writeResult } from './results.js';
+import { interleaved, median, quantile, type Side } from './harness.js';
+import { type Figure, KEEP, type Row, writeResult } from './results.js';
 
 const { values } = parseArgs({
   options: {
     ...KEEP,
-    rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '1' },
+    rounds: { type: 'string', default: '41' },
     only: { type: 'string', default: 'host,hosted,bridged' },
+    kinds: { type: 'string', default: 'flow,oneway,first,connection' },
+    /** Only the variants with one of these words in their names, and the baseline. */
+    variants: { type: 'string' },
   },
 });
-const IPERF = '/usr/bin/iperf3';
 const GATE = `drawbridge-bench-${process.pid}`;
 const SERVER = '198.18.0.2';
+const PORT = 5201;
 const BOX = '172.31.253.2';
+EventEmitter.defaultMaxListeners = 1000;
 const cgroups = new Cgroups();
 if (!(await cgroups.askNft(exec))) throw new Error('nft cannot match the cgroup of a sender here');
 
 type Sender = 'host' | 'hosted' | 'bridged';
-type Protocol = 'udp' | 'tcp';
+/** What is sent, how many of it in a round, and what it is called. */
+const KINDS = {
+  flow: { count: 6_400, label: 'datagram of a flow with replies' },
+  oneway: { count: 6_400, label: 'datagram of a flow without replies' },
+  first: { count: 192, label: 'datagram that opens a flow' },
+  connection: { count: 60, label: 'TCP connection' },
+} as const;
+type Kind = keyof typeof KINDS;
 interface Variant {
   readonly name: string;
   /** Undefined: without Drawbridge. Otherwise, what identifies senders in the host network. */
   readonly by?: 'nft' | 'iptables';
-  /** Commands that take one hook away. */
+  /** No container is in the host's network. */
+  readonly isAlone?: true;
+  /** Commands that take one hook away, or add one. */
   readonly without?: readonly (readonly string[])[];
 }
 
@@ -50,46 +65,89 @@ const jump = (table: string, chain: string): readonly (readonly string[])[] => [
 const flush = (table: string, chain: string): readonly (readonly string[])[] => [
   ['nft', 'flush', 'chain', ...table.split(' '), chain],
 ];
-const WHOLE: readonly Variant[] = [{ name: 'without Drawbridge' }, { name: 'all rules', by: 'nft' }];
-const BY_IPTABLES: Variant = { name: 'all rules, iptables identifies senders', by: 'iptables' };
-const BACKSTOP: Variant = {
-  name: 'without nft backstop',
+/** Base chains without a rule: what a hook costs before any rule of it. */
+const emptyHooks = (hook: 'output' | 'forward', count: number): Variant => ({
+  name: `without Drawbridge, ${count} empty base chains in ${hook}`,
+  without: Array.from({ length: count }, (_, n) => [
+    'nft',
+    `table inet empty${n} { chain c { type filter hook ${hook} priority ${n + 210}; policy accept; }; }`,
+  ]),
+});
+const BARE: Variant = { name: 'without Drawbridge' };
+/** The hooks that each kind of sender meets, and the command that empties each. */
+const HOOKS: Readonly<Record<Sender, Readonly<Record<string, readonly (readonly string[])[]>>>> = {
+  host: {
+    'nft identity': flush(IDENTITY_TABLE, 'identify'),
+    raw: jump('raw', 'OUTPUT'),
+    nat: jump('nat', 'OUTPUT'),
+    filter: jump('filter', 'OUTPUT'),
+    security: jump('security', 'OUTPUT'),
+    'nft backstop': flush(BACKSTOP_TABLE, 'output'),
+  },
+  hosted: {
+    raw: jump('raw', 'OUTPUT'),
+    security: jump('security', 'OUTPUT'),
+    'nft backstop': flush(BACKSTOP_TABLE, 'output'),
+  },
+  bridged: {
+    'bridge prerouting': flush('bridge drawbridge', 'ports'),
+    'nft early': flush(BACKSTOP_TABLE, 'early'),
+    security: jump('security', 'FORWARD'),
+    'nft backstop': flush(BACKSTOP_TABLE, 'forward'),
+  },
+};
+/** Rules that a packet meets only when it opens a flow, each taken away alone. */
+const OPENING: Readonly<Record<string, readonly (readonly string[])[]>> = {
+  'the threat sets': [['iptables', '-F', 'DB-THREAT']],
+  'the bound of open connections': [['iptables', '-D', 'DB-BOUND', '2']],
+  'the bound of new connections': [['iptables', '-D', 'DB-BOUND', '1']],
+};
+/** The bridge's hook with its mark, and without the lookup of the sender. */
+const NO_LOOKUP: Variant = {
+  name: 'bridge prerouting marks without a lookup',
   by: 'nft',
-  without: flush(BACKSTOP_TABLE, 'output'),
-};
-const VARIANTS: Readonly<Record<Sender, readonly Variant[]>> = {
-  host: [
-    ...WHOLE,
-    BY_IPTABLES,
-    { name: 'without nft identity', by: 'nft', without: flush(IDENTITY_TABLE, 'identify') },
-    { name: 'without raw', by: 'nft', without: jump('raw', 'OUTPUT') },
-    { name: 'without nat', by: 'nft', without: jump('nat', 'OUTPUT') },
-    { name: 'without filter', by: 'nft', without: jump('filter', 'OUTPUT') },
-    { name: 'without security', by: 'nft', without: jump('security', 'OUTPUT') },
-    BACKSTOP,
-  ],
-  hosted: [
-    ...WHOLE,
-    BY_IPTABLES,
-    { name: 'without raw', by: 'nft', without: jump('raw', 'OUTPUT') },
-    { name: 'without security', by: 'nft', without: jump('security', 'OUTPUT') },
-    BACKSTOP,
-  ],
-  bridged: [
-    ...WHOLE,
-    { name: 'without bridge prerouting', by: 'nft', without: flush('bridge drawbridge', 'ports') },
-    { name: 'without bridge postrouting', by: 'nft', without: flush('bridge drawbridge', 'delivered') },
-    { name: 'without security', by: 'nft', without: jump('security', 'FORWARD') },
-    { name: 'without nft backstop', by: 'nft', without: flush(BACKSTOP_TABLE, 'forward') },
+  without: [
+    ...flush('bridge drawbridge', 'ports'),
+    ['nft', 'add rule bridge drawbridge ports iif box0 meta mark set 0x20000002 accept'],
   ],
 };
+/** Each hook emptied alone, and then one after the other, so that the differences add up to the whole. */
+function variantsOf(sender: Sender): readonly Variant[] {
+  const hooks = Object.entries(HOOKS[sender]);
+  const alone = sender === 'host' ? ({ isAlone: true } as const) : {};
+  const step = (n: number): Variant => ({
+    name: n === 0 ? 'all rules' : `and without ${hooks[n - 1]?.[0]}`,
+    by: 'nft',
+    ...alone,
+    without: hooks.slice(0, n).flatMap(([, commands]) => commands),
+  });
+  const all = [
+    emptyHooks(sender === 'bridged' ? 'forward' : 'output', 1),
+    emptyHooks(sender === 'bridged' ? 'forward' : 'output', 4),
+    step(0),
+    ...(sender === 'bridged'
+      ? []
+      : [{ name: 'iptables identifies senders', by: 'iptables', ...alone } as const]),
+    ...hooks.map(
+      ([name, without]): Variant => ({ name: `only without ${name}`, by: 'nft', ...alone, without }),
+    ),
+    ...(sender === 'host' ? [] : Object.entries(OPENING)).map(
+      ([name, without]): Variant => ({ name: `only without ${name}`, by: 'nft', without }),
+    ),
+    ...(sender === 'bridged' ? [NO_LOOKUP] : []),
+    ...hooks.map((_, n) => step(n + 1)),
+  ];
+  const words = values.variants?.split(',');
+  return [BARE, ...all.filter((v) => words === undefined || words.some((w) => v.name.includes(w)))];
+}
 
 /** A host with an uplink to a server and a bridge with one container, all of them network namespaces. */
 class Place implements Disposable {
   readonly host = makeNetns();
   readonly #net = makeNetns();
   readonly #box = makeNetns();
-  readonly #server: ChildProcess;
+  readonly #server: Part;
+  readonly #senders = new Map<Sender, Part>();
 
   constructor() {
     const [host, net, box] = [this.host, this.#net, this.#box];
@@ -140,19 +198,39 @@ class Place implements Disposable {
       '-j',
       'ACCEPT',
     );
-    this.#server = spawn('nsenter', [`--net=${net.path}`, '--', IPERF, '-s'], { stdio: 'ignore' });
+    // where it arrives, a packet costs the same in each variant: the earlier it ends, the better the difference is seen
+    net.run(
+      'nft',
+      'table netdev bench { chain arrived { type filter hook ingress device eth0 priority 0; udp length 72 drop; }; }',
+    );
+    host.run('sysctl', '-qw', 'net.netfilter.nf_conntrack_tcp_timeout_close=2');
+    this.#server = startPart([
+      `--net=${net.path}`,
+      '--',
+      process.execPath,
+      part('server'),
+      SERVER,
+      String(PORT),
+    ]);
   }
 
-  async apply({ by, without = [] }: Variant): Promise<void> {
-    if (by === undefined) return;
-    await new Dataplane(this.host.exec, shape, (name) => this.#index(name)).apply(
-      compile(this.#world(by === 'nft')),
-    );
+  async ready(): Promise<void> {
+    await once(this.#server.stdout, 'data');
+  }
+
+  variant = '';
+
+  async apply({ name, by, isAlone, without = [] }: Variant): Promise<void> {
+    this.variant = name;
+    if (by !== undefined)
+      await new Dataplane(this.host.exec, shape, (name) => this.#index(name)).apply(
+        compile(this.#world(by === 'nft', isAlone === true)),
+      );
     for (const [command = '', ...args] of without) this.host.run(command, ...args);
   }
 
-  #world(native: boolean): DesiredInput {
-    const entries = `${SERVER}:5201, ${SERVER}:5201/udp`;
+  #world(native: boolean, isAlone: boolean): DesiredInput {
+    const entries = `${SERVER}:${PORT}, ${SERVER}:1-65535/udp`;
     const mac = linkOf(this.#box, 'eth0').address;
     const boxed = member(2, entries, 'enforce', [
       { ifindex: this.#index('box0'), mac, ip4: BOX, bridge: 'br-test' },
@@ -162,7 +240,7 @@ class Place implements Disposable {
       host: { cgroups: [cgroupOf(3)], zoned: true },
     };
     return {
-      ...input(boxed, hosted),
+      ...input(boxed, ...(isAlone ? [] : [hosted])),
       // its packets pass without a mark, too, when a variant has no bridge table
       bridges: [
         {
@@ -177,20 +255,32 @@ class Place implements Disposable {
     };
   }
 
-  /** iperf3 as one sender; thousand datagrams a second, or Gbit/s. */
-  async measure(sender: Sender, protocol: Protocol): Promise<number> {
-    const flood = protocol === 'udp' ? ['-u', '-b', '0', '-l', '1200'] : [];
-    const command = [IPERF, '-c', SERVER, '-t', values.seconds, '-J', ...flood];
+  /** Nanoseconds for one packet, or connection. */
+  async measure(sender: Sender, kind: Kind): Promise<number> {
+    const known = this.#senders.get(sender) ?? this.#start(sender);
+    this.#senders.set(sender, known);
+    known.stdin.write(`${kind} ${KINDS[kind].count}\n`);
+    const [text] = (await Promise.race([once(known.stdout, 'data'), failed(known, this.variant)])) as [
+      Buffer,
+    ];
+    return Number(text.toString());
+  }
+
+  #start(sender: Sender): Part {
     const place = sender === 'bridged' ? this.#box.path : this.host.path;
     const enter = sender === 'hosted' ? `echo $$ > ${cgroups.folder(cgroupOf(3).path)}/cgroup.procs && ` : '';
-    const child = spawn('sh', ['-c', `${enter}exec nsenter --net=${place} -- "$@"`, 'sh', ...command]);
-    let text = '';
-    child.stdout.on('data', (part) => (text += part));
-    await once(child, 'close');
-    const { end, error } = JSON.parse(text) as IperfResult;
-    if (error !== undefined) throw new Error(`iperf3 (${sender}): ${error}`);
-    if (protocol === 'tcp') return (end.sum_received?.bits_per_second ?? 0) / 1e9;
-    return (end.sum_sent?.packets ?? 0) / (end.sum_sent?.seconds ?? 1) / 1000;
+    const command = [
+      `--net=${place}`,
+      '--',
+      'taskset',
+      '-c',
+      '1',
+      process.execPath,
+      part('sender'),
+      SERVER,
+      String(PORT),
+    ];
+    return startPart(command, enter);
   }
 
   #index(name: string): number {
@@ -198,17 +288,19 @@ class Place implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#server.kill('SIGKILL');
+    for (const child of [this.#server, ...this.#senders.values()]) child.kill('SIGKILL');
     for (const ns of [this.host, this.#net, this.#box]) ns[Symbol.dispose]();
   }
 }
-interface IperfResult {
-  readonly error?: string;
-  readonly end: {
-    readonly sum_sent?: { readonly packets: number; readonly seconds: number };
-    readonly sum_received?: { readonly bits_per_second: number };
-  };
-}
+type Part = ChildProcessByStdio<Writable, Readable, null>;
+const part = (name: string): string => join(import.meta.dirname, `packet-${name}.mjs`);
+/** One of the two programs, in a namespace. */
+const startPart = (command: readonly string[], before = ''): Part =>
+  spawn('sh', ['-c', `${before}exec nsenter "$@"`, 'sh', ...command], { stdio: ['pipe', 'pipe', 'inherit'] });
+const failed = async (child: Part, variant: string): Promise<never> => {
+  const [code] = await once(child, 'exit');
+  throw new Error(`${variant}: the sender ended with ${code}`);
+};
 
 interface Link {
   readonly ifindex: number;
@@ -254,38 +346,62 @@ const TITLES: Readonly<Record<Sender, string>> = {
   bridged: 'a container on a bridge',
 };
 
-async function rowsOf(sender: Sender, protocol: Protocol, variants: readonly Variant[]): Promise<Row[]> {
+async function rowsOf(sender: Sender, kinds: readonly Kind[]): Promise<Row[]> {
+  const variants = variantsOf(sender);
   const places: Place[] = [];
   try {
     for (const variant of variants) {
       const place = new Place();
       places.push(place);
+      await place.ready();
       await place.apply(variant);
     }
-    const sides = variants.map(
-      ({ name }, n): Side => ({ name, measure: () => (places[n] as Place).measure(sender, protocol) }),
-    );
-    const [bare = [], ...ours] = await interleaved(sides, Number(values.rounds));
-    return ours.map((own, n) => ({
-      id: `ablation-${sender}-${protocol}-${n}`,
-      label: `${protocol === 'udp' ? 'datagrams' : 'TCP'} of ${TITLES[sender]}: ${variants[n + 1]?.name}`,
-      unit: protocol === 'udp' ? 'thousand/s' : 'Gbit/s',
-      ours: figure(own),
-      beside: { ...figure(bare), label: 'without Drawbridge' },
-      ratio: ratios(own, bare),
-    }));
+    const rows: Row[] = [];
+    for (const kind of kinds) rows.push(...(await rowsOfKind(sender, kind, variants, places)));
+    return rows;
   } finally {
     for (const place of places) place[Symbol.dispose]();
   }
 }
 
+async function rowsOfKind(
+  sender: Sender,
+  kind: Kind,
+  variants: readonly Variant[],
+  places: readonly Place[],
+): Promise<Row[]> {
+  const sides = variants.map(
+    ({ name }, n): Side => ({ name, measure: () => (places[n] as Place).measure(sender, kind) }),
+  );
+  const [bare = [], ...others] = await interleaved(sides, Number(values.rounds));
+  for (const [n, own] of others.entries())
+    console.error(
+      `${sender} ${kind} ${variants[n + 1]?.name}: ${median(own).toFixed(0)} +${(median(own) - median(bare)).toFixed(0)}`,
+    );
+  return others.map((own, n) => ({
+    id: `ablation-${sender}-${kind}-${n}`,
+    label: `${KINDS[kind].label}, of ${TITLES[sender]}: ${variants[n + 1]?.name}`,
+    unit: 'ns',
+    ours: middle(own),
+    beside: { ...middle(bare), label: 'without Drawbridge' },
+    ratio: middle(own.map((value, i) => value / (bare[i] ?? Number.NaN))),
+    note: `${(median(own) - median(bare)).toFixed(0)} ns more`,
+  }));
+}
+
+/** The middle half of the rounds: a round in which another process had the processor's caches is an outlier. */
+const middle = (all: readonly number[]): Figure => ({
+  median: median(all),
+  low: quantile(all, 0.25),
+  high: quantile(all, 0.75),
+  rounds: all.length,
+});
+
 const rows: Row[] = [];
 try {
   cgroupOf();
-  for (const sender of values.only.split(',') as Sender[]) {
-    rows.push(...(await rowsOf(sender, 'udp', VARIANTS[sender])));
-    rows.push(...(await rowsOf(sender, 'tcp', sender === 'bridged' ? WHOLE : [...WHOLE, BY_IPTABLES])));
-  }
+  const kinds = values.kinds.split(',') as Kind[];
+  for (const sender of values.only.split(',') as Sender[]) rows.push(...(await rowsOf(sender, kinds)));
   await writeResult('ablation', 'npx tsx bench/ablation.ts', rows);
 } finally {
   cgroups.remove(`${GATE}/3`);
