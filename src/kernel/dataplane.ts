@@ -4,11 +4,17 @@ import { bridgeProgram } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableDesired } from '../ruleset/desired-state.js';
 import { identityProgram } from '../ruleset/host-identity.js';
 import type { Delta } from '../ruleset/recompile.js';
-import { chainHashes } from '../ruleset/rules.js';
 import { applyPlan, type Plan, planDelta, planSteps } from './apply.js';
 import type { Exec } from './exec.js';
 import { savedSet } from './ipset-text.js';
-import { placeOf, type SavedRule, type SavedTable, type SavedTables, savedChain } from './iptables-text.js';
+import {
+  hooksByPlace,
+  type SavedRule,
+  type SavedTable,
+  type SavedTables,
+  savedChain,
+  savedHooks,
+} from './iptables-text.js';
 import type { IndexOf } from './nft-parse.js';
 import { type ObservedProgram, programTags } from './nft-text.js';
 import { type Observed, observe } from './read-rules.js';
@@ -157,13 +163,8 @@ function tableAfter(t: TableDesired, before: SavedTable, prefix: string): SavedT
   const after = new Map<string, readonly SavedRule[]>(
     foreign.map(([c, rules]) => [c, rules.filter((r) => r.hash === undefined)]),
   );
-  for (const hook of t.hooks) {
-    const place = placeOf(hook, before);
-    after.set(place, [
-      { text: '', hash: chainHashes([hook.rule], t.family)[0] },
-      ...(after.get(place) ?? []),
-    ]);
-  }
+  for (const [place, hooks] of hooksByPlace(t, before))
+    after.set(place, [...savedHooks(hooks, t.family, prefix), ...(after.get(place) ?? [])]);
   for (const [chain, rules] of t.chains) after.set(chain, savedChain(rules, t.family));
   return after;
 }

@@ -57,14 +57,7 @@ export function savedChain(rules: readonly Rule[], family: Family): readonly Sav
 /** A chain as `iptables-restore` lines, each rule with its hash. */
 function renderChain(chain: string, rules: readonly Rule[], family: Family, prefix: string): string[] {
   const hashes = chainHashes(rules, family);
-  return rules.map(
-    (r, i) => `-A ${chain} ${withComment(renderRule(r, family), prefix, hashes[i] as string)}`,
-  );
-}
-
-/** Before the target, where iptables-save prints it too. */
-function withComment(text: string, prefix: string, hash: string): string {
-  return `-m comment --comment ${prefix}:${hash} ${text}`;
+  return rules.map((r, i) => `-A ${chain} ${renderRule(r, family, `${prefix}:${hashes[i]}`)}`);
 }
 
 export interface TableEdit {
@@ -125,34 +118,52 @@ function isCurrent(
 }
 
 /**
- * Drawbridge's jumps: each is installed once, at the head of its chain. Other copies are deleted by their whole text.
+ * Drawbridge's jumps: each is installed once, at the head of its chain, those of one chain in their order. Other copies are deleted by
+ * their whole text.
  */
 function hookCommands(desired: TableDesired, observed: SavedTable, prefix: string): string[] {
-  const wanted = new Map(desired.hooks.map((h) => [placeOf(h, observed), h]));
+  const wanted = hooksByPlace(desired, observed);
   const commands: string[] = [];
   for (const [chain, rules] of observed) {
     if (chain.startsWith(`${prefix}-`)) continue;
-    const hook = wanted.get(chain);
+    const hooks = wanted.get(chain) ?? [];
+    const hashes = chainHashes(hooks, desired.family);
     const own = rules.filter((r) => r.hash !== undefined);
-    if (hook && own.length === 1 && rules[0]?.hash === hashOf(hook, desired.family)) continue;
+    if (own.length === hooks.length && hashes.every((hash, i) => rules[i]?.hash === hash)) continue;
     commands.push(...own.map((r) => `-D ${chain} ${r.text}`));
-    if (hook) commands.push(insertion(chain, hook, desired.family, prefix));
+    commands.push(...insertions(chain, hooks, desired.family, prefix));
   }
-  for (const [chain, hook] of wanted)
-    if (!observed.has(chain)) commands.push(insertion(chain, hook, desired.family, prefix));
+  for (const [chain, hooks] of wanted)
+    if (!observed.has(chain)) commands.push(...insertions(chain, hooks, desired.family, prefix));
   return commands;
 }
 
+/** The jumps of each chain of another program. */
+export function hooksByPlace(desired: TableDesired, observed: SavedTable): Map<string, readonly Rule[]> {
+  const places = new Map<string, readonly Rule[]>();
+  for (const hook of desired.hooks) {
+    const place = placeOf(hook, observed);
+    places.set(place, [...(places.get(place) ?? []), hook.rule]);
+  }
+  return places;
+}
+
 /** Docker may have no DOCKER-USER in a family (its ip6tables off, not started): then FORWARD itself is the place. */
-export function placeOf(hook: Hook, observed: SavedTable): string {
+function placeOf(hook: Hook, observed: SavedTable): string {
   if (hook.chain !== 'DOCKER-USER') return hook.chain;
   const jumped = observed.get('FORWARD')?.some((r) => /(^| )-j DOCKER-USER$/.test(r.text));
   return observed.has('DOCKER-USER') && jumped ? 'DOCKER-USER' : 'FORWARD';
 }
 
-const hashOf = (hook: Hook, family: Family): string => chainHashes([hook.rule], family)[0] as string;
-const insertion = (chain: string, hook: Hook, family: Family, prefix: string): string =>
-  `-I ${chain} 1 ${withComment(renderRule(hook.rule, family), prefix, hashOf(hook, family))}`;
+/** Jumps in the state after they were written, with their texts, by which they are deleted. */
+export const savedHooks = (hooks: readonly Rule[], family: Family, prefix: string): SavedRule[] =>
+  chainHashes(hooks, family).map((hash, i) => ({
+    text: renderRule(hooks[i] as Rule, family, `${prefix}:${hash}`),
+    hash,
+  }));
+
+const insertions = (chain: string, hooks: readonly Rule[], family: Family, prefix: string): string[] =>
+  savedHooks(hooks, family, prefix).map(({ text }, i) => `-I ${chain} ${i + 1} ${text}`);
 
 /** The edits that remove every chain and jump of Drawbridge from any table. */
 export function removalEdits(observed: SavedTables, prefix: string): TableEdit[] {

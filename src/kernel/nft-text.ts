@@ -35,13 +35,18 @@ export function programScript(shape: KernelConfig, program: NftProgram, observed
   if (byChain(observed.rules).join() === byChain(programTags(shape, program)).join()) return '';
   const tag = tagOf(shape, program);
   const table = (body: string): string => `table ${program.table} {${body}\n}\n`;
-  const flush = [...program.rules.keys()].map((chain) => `flush chain ${program.table} ${chain}`);
+  // of a chain that the program no longer has, the rules go and the chain stays: removing a base chain drops queued packets
+  const chains = new Set([...program.rules.keys(), ...observed.rules.filter(isTagged).map(chainOf)]);
+  const flush = [...chains].map((chain) => `flush chain ${program.table} ${chain}`);
   const filled = [...program.rules].map(
     ([chain, all]) => `
   chain ${chain} {${all.map((r, n) => `\n    ${r} comment "${tag}:${n}"`).join('')}\n  }`,
   );
   return `${table(program.declarations)}${lines(flush)}${table(filled.join(''))}`;
 }
+
+/** Of Drawbridge. A rule of another program has no comment, or another one. */
+const isTagged = (rule: string): boolean => / [0-9a-f]+-[0-9a-f]+:\d+$/.test(rule);
 
 /** Chains have no order among themselves, their rules have. By code units: the locale of the process must not matter. */
 const byChain = (tags: readonly string[]): string[] =>

@@ -22,8 +22,9 @@ export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftP
       ['early', early(marks)],
       ['forward', [evaluatedBefore(marks), neverRouted(marks), ...chain(marks, [])]],
       ['input', chain(marks, ['icmpv6 type { 133, 135, 136 } accept'])],
-      ['output', [...senders(hostNet.exempt, 'accept'), ...senders(hostNet.gates, 'goto host')]],
-      ['host', host(marks, hostNet.native === true)],
+      // what is exempt is below a gate, so that packets of the host meet one cgroup match
+      ['output', senders(hostNet.gates, 'goto host')],
+      ['host', [...senders(hostNet.exempt, 'accept'), ...host(marks, hostNet.native === true)]],
       ['extended', enforcedOnly(marks)],
     ]),
     objects: [...hostNet.exempt, ...hostNet.gates].map((c) => c.object),
@@ -43,6 +44,7 @@ const senders = (cgroups: readonly Cgroup[], verdict: string): string[] =>
 function host(marks: Marks, isNative: boolean): string[] {
   const unidentified = `meta mark & ${hex(marks.identity)} == 0`;
   return [
+    ...(isNative ? [evaluatedBefore(marks)] : []),
     'ct state established ct direction reply accept',
     ...WITH_EXTENSIONS.map((match) => `${match} jump extended`),
     `meta mark & ${hex(marks.evaluated)} == ${hex(marks.evaluated)} accept`,

@@ -18,8 +18,15 @@ import {
   type TableDesired,
   unattributedSubject,
 } from './desired-state.js';
-import { hostRaw, identityChains } from './host-identity.js';
-import { hostBackstop, hostFilter, hostMangle, hostNat } from './host-net.js';
+import { hostRaw, identityChains, isUnknown } from './host-identity.js';
+import {
+  hostBackstop,
+  hostBackstopWhen,
+  hostFilter,
+  hostMangle,
+  hostNat,
+  hostOutputWhen,
+} from './host-net.js';
 import { identityMark, type Marks, UNATTRIBUTED } from './marks.js';
 import {
   containerChain as chainName,
@@ -92,7 +99,7 @@ function filterTable(
   const hooks = [
     hook('filter', 'DOCKER-USER', names.forward, [notEvaluated(input.shape.marks)]),
     hook('filter', 'INPUT', names.input),
-    hook('filter', 'OUTPUT', names.output),
+    ...hostOutputWhen(input).map((when) => hook('filter', 'OUTPUT', names.output, when)),
   ];
   return { family, table: 'filter', chains, hooks };
 }
@@ -153,7 +160,7 @@ function securityTable(input: DesiredInput, names: Names, family: Family): Table
   const hooks = [
     hook('security', 'FORWARD', names.backstop, [notEvaluated(input.shape.marks)]),
     hook('security', 'INPUT', names.backstopInput),
-    hook('security', 'OUTPUT', names.backstopOutput),
+    ...hostBackstopWhen(input).map((when) => hook('security', 'OUTPUT', names.backstopOutput, when)),
   ];
   return { family, table: 'security', chains, hooks };
 }
@@ -167,7 +174,8 @@ function mangleTable(input: DesiredInput, names: Names, family: Family): TableDe
 }
 
 function rawTable(input: DesiredInput, names: Names, family: Family): TableDesired {
-  const hooks = [hook('raw', 'OUTPUT', names.hostRaw)];
+  const when = input.hostNet.native ? [isUnknown(input.shape)] : [];
+  const hooks = [hook('raw', 'OUTPUT', names.hostRaw, when)];
   return { family, table: 'raw', chains: hostRaw(input, names, family), hooks };
 }
 

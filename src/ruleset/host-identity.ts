@@ -1,6 +1,6 @@
 import type { Family } from '../lib/ip.js';
 import type { Cgroup, DesiredInput, HostNet, KernelConfig, NftProgram, Subject } from './desired-state.js';
-import { hex, markOf, UNATTRIBUTED } from './marks.js';
+import { hex, identityMark, markOf, UNATTRIBUTED } from './marks.js';
 import { type Names, sharedSet } from './naming.js';
 import { type Match, type Rule, rule, type Target } from './rules.js';
 
@@ -14,6 +14,8 @@ export const IDENTITY_TABLE = 'inet drawbridge_host';
 export const IDENTIFY = 'identify';
 const SENDERS = 'senders';
 const ZONES = 'zones';
+/** The second base chain: established flows of their own sender. It exists from the first sender in the host network on. */
+export const OWN = 'own';
 
 /** Of a zone: 16 bits (include/net/netfilter/nf_conntrack_zones.h). */
 const MAX_ZONE = 65_535;
@@ -48,11 +50,16 @@ export function identityChains(input: DesiredInput): ReadonlyMap<string, readonl
   const zone = (mark: number, value: number): Rule =>
     rule([{ k: 'mark', value: mark, mask: marks.all }], { k: 'zone', zone: value });
   const builds = markOf(marks, UNATTRIBUTED, input.unattributedMode);
+  const own = ownFlows(input).map((when) => rule(when, { k: 'mark', bits: marks.evaluated }));
   return new Map([
-    [IDENTIFY, identify(input.hostNet, marks.all)],
+    ...(own.length === 0 ? [] : [[OWN, own] as const]),
+    // Marks that processes of the host set stay: those of a VPN are compared as a whole. The chains that read the mark ask for the gate.
+    [IDENTIFY, input.hostNet.gates.map((c) => rule([inCgroup(c)], { k: 'goto', chain: SENDERS }))],
     [
       SENDERS,
       [
+        // below the gate, so that packets of the host meet one cgroup match
+        ...input.hostNet.exempt.map((c) => known(c, 0)),
         ...input.hostNet.builds.map((c) => known(c, builds)),
         ...input.subjects.flatMap((m) =>
           cgroupsOf(m).map((c) => known(c, markOf(marks, m.identity, m.policy.mode))),
@@ -74,21 +81,37 @@ export function identityChains(input: DesiredInput): ReadonlyMap<string, readonl
   ]);
 }
 
-/** Marks that processes of the host set stay: those of a VPN are compared as a whole. The chains that read the mark ask for the gate. */
-const identify = ({ exempt, gates }: HostNet, all: number): Rule[] => [
-  ...exempt.map((c) => rule([inCgroup(c)], { k: 'setMark', value: 0, mask: all, goto: ZONES })),
-  ...gates.map((c) => rule([inCgroup(c)], { k: 'goto', chain: SENDERS })),
-];
+/**
+ * An established flow continues for the sender that opened it: what identifies such packets, for each identity. Another sender on such a
+ * flow is evaluated. Chain `own` sets the evaluated bit on them, so that they meet the conditions of the later jumps and no chain. Without
+ * it `filter` comes to the same result.
+ */
+export function ownFlows({ shape: { marks }, hostNet, subjects }: DesiredInput): Match[][] {
+  const builds = hostNet.builds.length > 0 ? [UNATTRIBUTED] : [];
+  const hosted = subjects.filter((m) => cgroupsOf(m).length > 0).map((m) => m.identity);
+  return [...new Set([...hosted, ...builds])].map((identity) => {
+    const value = identityMark(marks, identity);
+    return [
+      { k: 'mark', value, mask: marks.identity },
+      { k: 'connmark', value, mask: marks.identity },
+      { k: 'ct', states: ['ESTABLISHED'] },
+    ];
+  });
+}
 
 /** The table for nft. It is created by the first pass where nft identifies the senders, and stays. */
 export function identityProgram(chains: ReadonlyMap<string, readonly Rule[]>): NftProgram {
+  // behind conntrack (-200), and before any table of iptables that has a jump of Drawbridge
+  const own = chains.has(OWN)
+    ? `\n  chain ${OWN} { type filter hook output priority -151; policy accept; }`
+    : '';
   return {
     table: IDENTITY_TABLE,
     // before `raw` (-300), where packets of unknown cgroups are queued, and before conntrack (-200)
     declarations: `
   chain ${IDENTIFY} { type filter hook output priority -310; policy accept; }
   chain ${SENDERS} { }
-  chain ${ZONES} { }`,
+  chain ${ZONES} { }${own}`,
     rules: new Map([...chains].map(([chain, rules]) => [chain, rules.map(nftRule)])),
     objects: [...chains.values()]
       .flat()
@@ -100,6 +123,8 @@ const nftRule = (r: Rule): string => [...r.when.map(nftMatch), nftTarget(r.then)
 
 function nftMatch(m: Match): string {
   if (m.k === 'mark') return `meta mark & ${hex(m.mask)} ${m.not ? '!=' : '=='} ${hex(m.value)}`;
+  if (m.k === 'connmark') return `ct mark & ${hex(m.mask)} == ${hex(m.value)}`;
+  if (m.k === 'ct') return `ct state ${m.states.join(',').toLowerCase()}`;
   if (m.k === 'proto') return `meta l4proto ${m.proto}`;
   // nft_socket needs the depth of the cgroup in the hierarchy
   if (m.k === 'cgroup' && m.nft !== undefined)
@@ -112,6 +137,7 @@ function nftTarget(t: Target): string {
   if (t.k === 'return') return 'return';
   if (t.k === 'goto') return `goto ${t.chain}`;
   if (t.k === 'zone') return `ct original zone set ${t.zone}`;
+  if (t.k === 'mark') return `meta mark set meta mark | ${hex(t.bits)}`;
   if (t.k !== 'setMark') throw new RangeError(`no target of ${IDENTITY_TABLE}: ${t.k}`);
   const kept = (ALL_BITS & ~t.mask) >>> 0;
   return `meta mark set meta mark & ${hex(kept)} | ${hex(t.value)}${t.goto === undefined ? '' : ` goto ${t.goto}`}`;

@@ -1,7 +1,7 @@
 import type { Family } from '../lib/ip.js';
 import type { Cgroup, DesiredInput, KernelConfig, Subject } from './desired-state.js';
-import { cgroupsOf, dead, gate, hostHold, inCgroup, isUnknown } from './host-identity.js';
-import { identityMark, markOf, UNATTRIBUTED } from './marks.js';
+import { cgroupsOf, dead, gate, hostHold, inCgroup, isUnknown, ownFlows } from './host-identity.js';
+import { identityMark, type Marks, markOf, UNATTRIBUTED } from './marks.js';
 import { hostChain, type Names, sharedSet } from './naming.js';
 import { closedAtHost, closedBehindHost, sentHere } from './reserved-ports.js';
 import { type Match, type Rule, rule } from './rules.js';
@@ -153,7 +153,33 @@ const openedByHost = (shape: KernelConfig): Rule[] => [
   rule([unidentified(shape)], { k: 'return' }),
 ];
 
-/** `filter` OUTPUT. Where nft identifies the senders, packets of the host return here, but for those that open a flow, and ICMP. */
+/**
+ * The packets that leave OUTPUT for the chains of `filter`, one jump for each list of matches: those with an identity, the first one of a
+ * flow, and ICMP. Where nft identifies the senders, another packet of the host meets the comparisons of these jumps and no chain.
+ */
+export function hostOutputWhen({ shape: { marks }, hostNet }: DesiredInput): readonly (readonly Match[])[] {
+  if (!hostNet.native) return [[]];
+  const mask = (marks.identity | marks.redirect) >>> 0;
+  return [
+    [{ k: 'mark', value: 0, mask, not: true }, notEvaluated(marks)],
+    [{ k: 'mark', value: 0, mask }, ICMP],
+  ];
+}
+/** Chain `own` has set the bit. A container cannot: its mark is written before. */
+const notEvaluated = ({ evaluated }: Marks): Match => ({ k: 'mark', value: 0, mask: evaluated });
+const ICMP: Match = { k: 'proto', proto: 'icmp' };
+
+/**
+ * The same for `security`. Where nft identifies the senders and none is known, there is no jump: packets of an unknown sender are dropped
+ * by `filter` and by the backstop's own table, and what this table checks in addition are the threats of containers that are not enforced.
+ */
+export function hostBackstopWhen({ shape, hostNet, subjects }: DesiredInput): readonly (readonly Match[])[] {
+  if (!hostNet.native) return [[]];
+  const isAny = hostNet.builds.length > 0 || subjects.some((m) => cgroupsOf(m).length > 0);
+  return isAny ? [[{ ...unidentified(shape), not: true }, notEvaluated(shape.marks)]] : [];
+}
+
+/** `filter` OUTPUT. Where nft identifies the senders, of the host's packets only those that open a flow, and ICMP, come here. */
 function hostOutput(input: DesiredInput, names: Names, family: Family): Rule[] {
   const { shape, hostNet } = input;
   const last = [...toNeighbours(names, family), ...gate(hostNet, names.hostOut)];
@@ -164,18 +190,8 @@ function hostOutput(input: DesiredInput, names: Names, family: Family): Rule[] {
     value: 0,
     mask: redirect,
   });
-  return [
-    rule(
-      [
-        { k: 'mark', value: 0, mask: (identity | redirect) >>> 0 },
-        { k: 'proto', proto: 'icmp', not: true },
-      ],
-      { k: 'return' },
-    ),
-    ...ownFlows(input, names),
-    opened,
-    ...last,
-  ];
+  const own = ownFlows(input).map((when) => rule(when, { k: 'goto', chain: names.ok }));
+  return [...own, opened, ...last];
 }
 
 /** Neighbours of an enforced container are reached through the host: drop ICMP redirects that name the direct route. */
@@ -190,24 +206,6 @@ const toNeighbours = (names: Names, family: Family): Rule[] => [
     { k: 'drop' },
   ),
 ];
-
-/** An established flow continues for the sender that opened it. Another sender on such a flow is evaluated. */
-function ownFlows(input: DesiredInput, names: Names): Rule[] {
-  const { marks } = input.shape;
-  const builds = input.hostNet.builds.length > 0 ? [UNATTRIBUTED] : [];
-  const hosted = input.subjects.filter((m) => cgroupsOf(m).length > 0).map((m) => m.identity);
-  return [...new Set([...hosted, ...builds])].map((identity) => {
-    const value = identityMark(marks, identity);
-    return rule(
-      [
-        { k: 'mark', value, mask: marks.identity },
-        { k: 'connmark', value, mask: marks.identity },
-        { k: 'ct', states: ['ESTABLISHED'] },
-      ],
-      { k: 'goto', chain: names.ok },
-    );
-  });
-}
 
 /** `filter`: a packet without a mark shows that another program removed `mangle`. Packets to the host need `host:` entries. */
 export function hostFilter(

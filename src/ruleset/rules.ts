@@ -46,6 +46,8 @@ export type Match =
   | { readonly k: 'above'; readonly name: string; readonly perSecond: number; readonly burst: number }
   /** Of this rule alone, whoever comes to it; above it the rule does not match. */
   | { readonly k: 'paced'; readonly perSecond: number; readonly burst: number }
+  /** One packet in so many, by chance: a sender cannot know which. */
+  | { readonly k: 'sampled'; readonly oneIn: number }
   /** More than so many open connections have come here: of one source address, or of all. */
   | { readonly k: 'connections'; readonly above: number; readonly of: 'address' | 'rule' };
 /** As both iptables spell them; the last three are ND (RFC 4861), v6 only. */
@@ -76,6 +78,9 @@ export type Target =
   | { readonly k: 'queue'; readonly queue: number; readonly bypass?: true }
   /** Before conntrack: the original direction of the flow is looked up in this zone, its replies in the default zone. */
   | { readonly k: 'zone'; readonly zone: number }
+  /** Adds the source to a set of addresses for so many seconds, from now on if it is there already, or removes it. */
+  | { readonly k: 'addSource'; readonly set: string; readonly seconds: number }
+  | { readonly k: 'removeSource'; readonly set: string }
   | { readonly k: 'dnat'; readonly address: string; readonly port: number };
 
 export interface Rule {
@@ -106,9 +111,14 @@ export function multiportParts(ports: readonly PortRange[]): PortRange[][] {
   return parts;
 }
 
-/** The rule as `iptables-restore` takes it, without chain and comment. */
-export function renderRule(r: Rule, family: Family): string {
-  return [...r.when.map((m) => renderMatch(m, family)), renderTarget(r.then, family)].join(' ');
+/**
+ * The rule as `iptables-restore` takes it, without its chain. The comment is a match of its own, also in nf_tables (xt_comment, some 60 ns),
+ * and matches are evaluated in their order. After the others it costs only those packets that match, which in most chains are few.
+ */
+export function renderRule(r: Rule, family: Family, comment?: string): string {
+  const matches = r.when.map((m) => renderMatch(m, family));
+  const tag = comment === undefined ? [] : [`-m comment --comment ${comment}`];
+  return [...matches, ...tag, renderTarget(r.then, family)].join(' ');
 }
 
 function renderMatch(m: Match, family: Family): string {
@@ -159,6 +169,8 @@ function renderMatch(m: Match, family: Family): string {
       return hashLimit('above', m);
     case 'paced':
       return `-m limit --limit ${m.perSecond}/sec --limit-burst ${m.burst}`;
+    case 'sampled':
+      return `-m statistic --mode random --probability ${1 / m.oneIn}`;
     case 'connections':
       return `-m connlimit --connlimit-above ${m.above} --connlimit-mask ${m.of === 'rule' ? 0 : ADDRESS_BITS[family]}`;
   }
@@ -207,12 +219,18 @@ function renderTarget(t: Target, family: Family): string {
       return `-j NFQUEUE --queue-num ${t.queue}${t.bypass ? ' --queue-bypass' : ''}`;
     case 'zone':
       return `-j CT --zone-orig ${t.zone}`;
+    case 'addSource':
+      return `-j SET --add-set ${t.set} src --exist --timeout ${t.seconds}`;
+    case 'removeSource':
+      return `-j SET --del-set ${t.set} src`;
     case 'dnat':
       return `-j DNAT --to-destination ${family === 6 ? `[${t.address}]` : t.address}:${t.port}`;
   }
 }
 
 const HASH_LENGTH = 12;
+/** Part of each hash, so that rules of a version that placed the comment first are replaced. */
+const RENDERING = 'comment after the matches';
 /** By the rules themselves, which nothing changes: those of a container stay the same list as long as its policy does. */
 const hashed: Readonly<Record<Family, WeakMap<readonly Rule[], readonly string[]>>> = {
   4: new WeakMap(),
@@ -226,7 +244,7 @@ export function chainHashes(rules: readonly Rule[], family: Family): readonly st
 }
 
 function hashesOf(rules: readonly Rule[], family: Family): string[] {
-  let previous = '';
+  let previous = RENDERING;
   return rules.map((r) => {
     previous = createHash('sha256')
       .update(`${previous}\n${renderRule(r, family)}${objectsOf(r)}`)

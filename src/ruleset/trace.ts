@@ -49,7 +49,14 @@ type Chains = ReadonlyMap<string, readonly Rule[]>;
 
 const MAX_STEPS = 10_000;
 /** Targets after which the traversal continues with the next rule. */
-const GOES_ON: ReadonlySet<string> = new Set(['nflog', 'connMark', 'saveMark', 'zone']);
+const GOES_ON: ReadonlySet<string> = new Set([
+  'nflog',
+  'connMark',
+  'saveMark',
+  'zone',
+  'addSource',
+  'removeSource',
+]);
 
 /** Walks a packet through rendered chains as netfilter would: goto replaces its frame, jump pushes one. */
 export function trace(chains: Chains, start: string, packet: TracePacket, has: HasMember): TraceResult {
@@ -123,8 +130,9 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'limit':
     case 'paced':
       return true;
-    // one packet alone never exceeds a limit
+    // one packet alone never exceeds a limit, and is no sample
     case 'above':
+    case 'sampled':
     case 'connections':
       return false;
   }

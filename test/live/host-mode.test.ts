@@ -520,7 +520,7 @@ describe('what changes under containers in the host network', () => {
       const all = (await lab.inHost(['sh', '-c', 'iptables-save; ip6tables-save'])).stdout;
       const hooks = all.match(/^-A OUTPUT .*-j DB-(HN-RAW|HN-DNS|OUTPUT|BACKSTOP-OUT)$/gm) ?? [];
       const own = new RegExp(`-A DB-HN-ZONE .*--path "?${lab.cgroupParent}/${c.id}`, 'g');
-      return hooks.length === 8 && (all.match(own) ?? []).length === 4;
+      return hooks.length === 10 && (all.match(own) ?? []).length === 4;
     };
     for (const flush of [
       ['-t', 'raw', '-F'],
@@ -585,7 +585,7 @@ describe('what changes under containers in the host network', () => {
       15_000,
     );
     const numberOf = async (): Promise<string | undefined> =>
-      new RegExp(`${c.id}" -j MARK --set-xmark (0x\\w+)`).exec(await marked())?.[1];
+      new RegExp(`${c.id}" .*-j MARK --set-xmark (0x\\w+)`).exec(await marked())?.[1];
     const number = await numberOf();
     expect(number).toBeDefined();
     drawbridge.kill('SIGKILL');
@@ -620,7 +620,7 @@ describe('what changes under containers in the host network', () => {
     const run = (allow: string) =>
       lab.start({ network: 'host', labels: { 'drawbridge.allow': allow }, mounts: [PROGRAMS] });
     const numberOf = async (c: Container): Promise<string | undefined> =>
-      new RegExp(`${c.id}" -j MARK --set-xmark (0x\\w+)`).exec(await marked())?.[1];
+      new RegExp(`${c.id}" .*-j MARK --set-xmark (0x\\w+)`).exec(await marked())?.[1];
     const killed = async (): Promise<void> => {
       drawbridge.kill('SIGKILL');
       await drawbridge.exited();

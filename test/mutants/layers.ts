@@ -395,13 +395,21 @@ export const LAYERS: readonly Mutant[] = [
   {
     id: 'host-own-flows',
     what: 'a container of the host network continues the flows of others',
-    file: 'src/ruleset/host-net.ts',
-    from: "        { k: 'connmark', value, mask: marks.identity },\n        { k: 'ct'",
-    to: "        { k: 'ct'",
+    file: 'src/ruleset/host-identity.ts',
+    from: "      { k: 'connmark', value, mask: marks.identity },\n      { k: 'ct'",
+    to: "      { k: 'ct'",
     killedBy: pure(
       'ruleset/host-identity',
       'a flow that stands goes on for its own; on that of another its own policy decides',
     ),
+  },
+  {
+    id: 'host-icmp-jump',
+    what: 'an ICMP redirect of the host leads an enforced container past the host',
+    file: 'src/ruleset/host-net.ts',
+    from: "    [{ k: 'mark', value: 0, mask }, ICMP],\n",
+    to: '',
+    killedBy: pure('ruleset/host-identity', 'ICMP is checked for redirects, also of an established flow'),
   },
   {
     id: 'host-unknown-senders',
@@ -429,8 +437,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'jump-not-first',
     what: 'our jump may stand behind the rules of others',
     file: 'src/kernel/iptables-text.ts',
-    from: 'rules[0]?.hash === hashOf(hook, desired.family)',
-    to: 'ours[0]?.hash === hashOf(hook, desired.family)',
+    from: 'rules[i]?.hash === hash',
+    to: 'own[i]?.hash === hash',
     killedBy: {
       file: 'test/kernel/dataplane.test.ts',
       test: 'keeps its jump ahead of what others put before it',

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { planSteps } from '../../../src/kernel/apply.js';
 import { expectedAfter } from '../../../src/kernel/dataplane.js';
-import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
+import { EMPTY_BRIDGE, programScript, programTags } from '../../../src/kernel/nft-text.js';
 import type { Observed } from '../../../src/kernel/read-rules.js';
 import { backstopProgram } from '../../../src/ruleset/backstop-table.js';
 import { compile } from '../../../src/ruleset/compile.js';
@@ -14,10 +14,11 @@ import type {
   Subject,
   TableName,
 } from '../../../src/ruleset/desired-state.js';
-import { IDENTIFY, identityProgram, unknownSender } from '../../../src/ruleset/host-identity.js';
+import { IDENTIFY, identityProgram, OWN, unknownSender } from '../../../src/ruleset/host-identity.js';
 import { identityMark, markOf } from '../../../src/ruleset/marks.js';
 import { namesFor } from '../../../src/ruleset/naming.js';
 import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
+import type { Rule } from '../../../src/ruleset/rules.js';
 import { type TracePacket, type TraceResult, trace } from '../../../src/ruleset/trace.js';
 import { input, member, shape } from './sample.js';
 
@@ -50,23 +51,42 @@ const packet: TracePacket = {
   states: ['NEW'],
 };
 
-/** The chains that a packet passes on its way out: nft, raw, nat (only the first of a flow), filter, security. */
-function sent(desired: ReturnType<typeof compile>, more: Partial<TracePacket>): TraceResult {
+/** What a packet passes on its way out: nft, then the jumps at OUTPUT of raw, nat (only the first of a flow), filter and security. */
+function sent(desired: ReturnType<typeof compile>, more: Partial<TracePacket>, hasOwn = true): TraceResult {
   const p = { ...packet, ...more };
-  const tables: readonly (readonly [TableName, string])[] = [
-    ['raw', names.hostRaw],
-    ...(p.connmark === undefined ? [['nat', names.hostDns] as const] : []),
-    ['filter', names.output],
-    ['security', names.backstopOutput],
+  const tables: readonly TableName[] = [
+    'raw',
+    ...(p.connmark === undefined ? (['nat'] as const) : []),
+    'filter',
+    'security',
   ];
   let result = trace(desired.identity, IDENTIFY, p, () => false);
-  for (const [table, start] of tables) {
-    const chains = desired.tables.find((t) => t.table === table && t.family === p.family)?.chains;
-    const next = trace(chains ?? new Map(), start, { ...p, mark: result.mark }, () => false);
+  for (const table of tables) {
+    if (table === 'filter' && hasOwn) {
+      const own = trace(desired.identity, OWN, { ...p, mark: result.mark }, () => false);
+      result = { ...own, steps: [...result.steps, ...own.steps] };
+    }
+    const next = trace(
+      withJumps(desired, table, p.family),
+      'OUTPUT',
+      { ...p, mark: result.mark },
+      () => false,
+    );
     result = { ...next, steps: [...result.steps, ...next.steps] };
     if (next.verdict !== 'return') return result;
   }
   return result;
+}
+
+/** The chains of a table, and OUTPUT with Drawbridge's jumps and their conditions. */
+function withJumps(
+  desired: ReturnType<typeof compile>,
+  table: TableName,
+  family: 4 | 6,
+): ReadonlyMap<string, readonly Rule[]> {
+  const found = desired.tables.find((t) => t.table === table && t.family === family);
+  const jumps = (found?.hooks ?? []).filter((h) => h.chain === 'OUTPUT').map((h) => h.rule);
+  return new Map([...(found?.chains ?? []), ['OUTPUT', jumps]]);
 }
 
 const here = compile(
@@ -156,10 +176,34 @@ describe('the verdicts', () => {
   });
 
   it('a flow that stands goes on for its own; on that of another its own policy decides', () => {
-    expect(sent(here, { ...of(2), cgroup: 'docker/2', dport: 81 }).verdict).toBe('return');
-    for (const owner of [0, 1, 3])
-      expect(sent(here, { ...of(owner), cgroup: 'docker/2', dport: 81 }).verdict).toBe('reject');
-    expect(sent(here, { ...of(2), cgroup: 'docker/77', dport: 81 }).verdict).toBe('queue');
+    for (const hasOwn of [true, false]) {
+      const at = (connmark: Partial<TracePacket>, cgroup: string): TraceResult =>
+        sent(here, { ...connmark, cgroup, dport: 81 }, hasOwn);
+      expect(at(of(2), 'docker/2')).toMatchObject({
+        verdict: 'return',
+        mark: markOf(marks, 2, 'enforce') | marks.evaluated,
+      });
+      for (const owner of [0, 1, 3]) expect(at(of(owner), 'docker/2').verdict).toBe('reject');
+      expect(at(of(2), 'docker/77').verdict).toBe('queue');
+    }
+  });
+
+  it('an established flow of its own sender meets no chain of iptables', () => {
+    const { steps } = sent(here, { ...of(2), cgroup: 'docker/2' });
+    expect(steps.map((s) => s.chain)).toEqual([IDENTIFY, 'senders', 'zones', OWN]);
+  });
+
+  it('`own` exists while there are senders; without them its rules go, and the chain stays', () => {
+    const alone = { ...world(true), hostNet: { ...net(true), builds: [] } };
+    const none = identityProgram(compile(alone).identity);
+    const some = identityProgram(compile({ ...alone, subjects: [hosted(2, '')] }).identity);
+    expect([none.declarations, some.declarations].map((d) => d.includes(`chain ${OWN}`))).toEqual([
+      false,
+      true,
+    ]);
+    const observed = { exists: true, rules: programTags(shape, some) };
+    expect(programScript(shape, none, observed)).toContain(`flush chain inet drawbridge_host ${OWN}\n`);
+    expect(programScript(shape, none, { exists: true, rules: programTags(shape, none) })).toBe('');
   });
 
   it('datagrams have the zone of their container, streams and the host have none', () => {
@@ -189,10 +233,36 @@ describe('the host', () => {
     },
   );
 
-  it('a packet of an established flow meets one rule in a table', () => {
-    const { steps } = sent(here, { ...of(0), cgroup: 'system.slice/sshd.service' });
-    expect(steps.map((s) => s.rule.then.k)).toEqual(['return', 'return', 'return']);
-    expect(steps.flatMap((s) => s.rule.when).some((m) => m.k === 'cgroup' || m.k === 'ct')).toBe(false);
+  it('a packet of an established flow meets the conditions of the jumps, and no chain', () => {
+    expect(sent(here, { ...of(0), cgroup: 'system.slice/sshd.service' }).steps).toEqual([]);
+    for (const { rule } of here.tables.flatMap((t) => (t.table === 'nat' ? [] : t.hooks)))
+      expect(rule.when.some((m) => m.k === 'cgroup' || m.k === 'ct')).toBe(false);
+  });
+
+  it('ICMP is checked for redirects, also of an established flow', () => {
+    for (const family of [4, 6] as const) {
+      const icmp = { ...of(0), family, proto: 'icmp' as const, cgroup: 'system.slice/sshd.service' };
+      const { steps } = sent(here, { ...icmp, src: 'fd00::2', dst: 'fd00::9' });
+      expect(steps.map((s) => s.rule.then)).toContainEqual({ k: 'jump', chain: names.output });
+    }
+  });
+
+  it('without a sender to know, `security` has no jump: what is unknown ends in `filter`, and in the backstop', () => {
+    const jumps = (hostNet: HostNet, ...members: Subject[]): number =>
+      compile({ ...world(true, ...members), hostNet }).tables.filter(
+        (t) => t.table === 'security' && t.hooks.some((h) => h.chain === 'OUTPUT'),
+      ).length;
+    const alone = { ...net(true), builds: [] };
+    expect(jumps(alone)).toBe(0);
+    expect(jumps(alone, hosted(2, ''))).toBe(2);
+    expect(jumps(net(true))).toBe(2);
+    expect(jumps({ ...alone, native: false })).toBe(2);
+    const unknown = { mark: unknownSender(shape) | marks.held, cgroup: 'docker/77' };
+    const { chains } =
+      compile({ ...world(true), hostNet: alone }).tables.find((t) => t.table === 'filter') ?? {};
+    expect(trace(chains ?? new Map(), names.output, { ...packet, ...unknown }, () => false).verdict).toBe(
+      'drop',
+    );
   });
 
   it('the first packet of a flow is checked for enforced neighbours', () => {
@@ -205,7 +275,7 @@ describe('the table', () => {
   it('names each cgroup with its depth, and another object at the same path is another program', () => {
     const { rules, objects } = identityProgram(here.identity);
     expect(rules.get(IDENTIFY)).toContain('socket cgroupv2 level 1 "unified/docker" goto senders');
-    expect(rules.get('senders')?.[1]).toMatch(
+    expect(rules.get('senders')?.[2]).toMatch(
       /^socket cgroupv2 level 2 "unified\/docker\/2" meta mark set .* goto zones$/,
     );
     expect(objects).toContain('docker/2');
