@@ -88,7 +88,7 @@ function filterTable(
     ...observedHostTree(observedLeaves, input.shape.marks, names),
     ...partsHere.flatMap((p) => [...p.families[family].errors]),
     ...partsHere.flatMap((p) => [...p.limits]),
-    ...boundChains(input.shape, names),
+    ...boundChains(input.shape, names, family),
     ...dispatch,
     ...constantChains(input, names, family),
     ...threatChains(input.shape, names, family),
@@ -220,6 +220,7 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
       set('any', 'hash:net', false, anyNetworks(input.inside ?? [], family, nat64Ranges(input.shape.nat64))),
       set('alive', 'hash:net', true),
       { ...set('cut', 'hash:ip,port,ip', true), evicts: true },
+      { ...set('full', 'hash:ip', true), evicts: true },
     ];
   });
 }

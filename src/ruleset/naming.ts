@@ -50,6 +50,9 @@ export interface Names {
   readonly observedHost: string;
   /** Permits within the bounds of a container, and rejections: of a flood, of too many connections, of a spent quota. */
   readonly bound: string;
+  /** Counts a sample of the open connections of a source; denies when there are too many. */
+  readonly count: string;
+  readonly overfull: string;
   readonly flood: string;
   readonly many: string;
   readonly quota: string;
@@ -106,6 +109,8 @@ export function namesFor(prefix: string): Names {
     observe: n('OBSERVE'),
     observedHost: n('W'),
     bound: n('BOUND'),
+    count: n('COUNT'),
+    overfull: n('OVERFULL'),
     flood: n('FLOOD'),
     many: n('MANY'),
     quota: n('QUOTA'),
@@ -163,7 +168,7 @@ function classHash(classKey: string): string {
 /** Sets that all containers share. */
 export const sharedSet = (
   prefix: string,
-  what: 'enf' | 'own' | 'net' | 'pub' | 'alive' | 'any' | 'cut',
+  what: 'enf' | 'own' | 'net' | 'pub' | 'alive' | 'any' | 'cut' | 'full',
   family: Family,
 ): string => `${prefix}-${what}${family}`;
 

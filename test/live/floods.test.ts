@@ -89,6 +89,17 @@ describe('a flood of new flows', () => {
     expect(unbounded).toBeGreaterThan(BOUNDS.open + 2_000);
   });
 
+  it('it opens nothing more while it has too many, and connects again when they have ended', async () => {
+    const { ip4 } = await storm.addresses();
+    const isFull = async (): Promise<boolean> =>
+      (await lab.inHost(['ipset', 'test', 'DB-full4', ip4])).code === 0;
+    expect(await isFull()).toBe(true);
+    expect(await storm.probe('tcp', '93.184.60.9', 80)).toMatchObject({ ok: false });
+    await lab.inHost(['conntrack', '-D', '-s', ip4]);
+    await waitFor('a new connection', async () => (await storm.probe('tcp', '93.184.60.9', 80)).ok === true);
+    expect(await isFull()).toBe(false);
+  });
+
   it('to forbidden addresses: its log has a bound, others are logged', async () => {
     await goesOn(flood(storm, 'flows', '93.184.70', SECONDS, '0.0.0.0'), '93.184.9.2');
     expect((await denied('storm')).length).toBeLessThanOrEqual(200);

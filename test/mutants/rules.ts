@@ -30,6 +30,17 @@ export const RULES: readonly Mutant[] = [
     killedBy: attack('extensions', 'option-route-through-dns'),
   },
   {
+    id: 'bound-open',
+    what: 'a container that has too many open connections opens more',
+    file: 'src/ruleset/verdict-chains.ts',
+    from: "        rule([isFull], { k: 'goto', chain: names.count }),\n",
+    to: '',
+    killedBy: {
+      file: 'test/pure/ruleset/limits.test.ts',
+      test: 'open connections of every container are counted by a random sample, and all of a source that has too many',
+    },
+  },
+  {
     id: 'observed-host-log',
     what: 'what an observed container opens on the host is not recorded: enforcing it cuts what no preview has listed',
     file: 'src/ruleset/constant-chains.ts',

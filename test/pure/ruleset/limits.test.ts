@@ -44,6 +44,27 @@ describe('limits in the rules', () => {
     expect(chain(compile(input(seen)), `DB-c-${seen.id.slice(0, 12)}`).join()).not.toContain('BOUND');
   });
 
+  it('open connections of every container are counted by a random sample, and all of a source that has too many', () => {
+    const d = compile(input(member(7, '10.0.0.1:80')));
+    const bound = chain(d, 'DB-BOUND');
+    expect(bound[0]).toMatch(/--hashlimit-above 1000\/sec .* -g DB-FLOOD$/);
+    expect(bound.slice(1)).toEqual([
+      '-m set --match-set DB-full4 src -g DB-COUNT',
+      '-m statistic --mode random --probability 0.0625 -g DB-COUNT',
+      '-g DB-OK',
+    ]);
+    expect(chain(d, 'DB-COUNT')).toEqual([
+      '-m connlimit --connlimit-above 896 --connlimit-mask 32 -g DB-OVERFULL',
+      '-m set --match-set DB-full4 src -j SET --del-set DB-full4 src',
+      '-g DB-OK',
+    ]);
+    expect(chain(d, 'DB-OVERFULL')).toEqual([
+      '-j SET --add-set DB-full4 src --exist --timeout 300',
+      '-g DB-FLOOD',
+    ]);
+    expect(d.sets.get('DB-full4')).toMatchObject({ type: 'hash:ip', timed: true, evicts: true });
+  });
+
   it('connections are counted in a chain that no other change of the policy touches', () => {
     const m = with_(member(7, '10.0.0.1:80'), { connections: 5 });
     const name = `DB-l-${m.id.slice(0, 12)}`;
