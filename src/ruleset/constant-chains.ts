@@ -4,7 +4,7 @@ import { identityMark, UNATTRIBUTED } from './marks.js';
 import { type Names, sharedSet } from './naming.js';
 import { closedAtHost, closedBehindHost, type ReservedPort, sentHere } from './reserved-ports.js';
 import { type IcmpType, type Match, type Rule, rule } from './rules.js';
-import { forgedToHost } from './threat-rules.js';
+import { forgedToHost, toThreats } from './threat-rules.js';
 import {
   denyChain,
   errorChain,
@@ -103,7 +103,7 @@ function openingChain(
   const { marks } = shape;
   return [
     foreignErrors(shape, names),
-    rule([], { k: 'jump', chain: names.threat }),
+    ...toThreats(shape, names),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
     ...closedBehindHost(closed, names, family),
     rule([{ k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' }], {
@@ -233,7 +233,7 @@ export function inputChain(
     ...neighbourDiscovery(family),
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
     rule(onEndedFlow(shape), { k: 'drop' }),
-    forgedToHost(names, family),
+    ...forgedToHost(shape, names, family),
     rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ESTABLISHED], { k: 'return' }),
@@ -294,9 +294,9 @@ export function backstopChain(
     ...(to === 'host' ? neighbourDiscovery(family) : []),
     rule([notEvaluated(marks.unknown)], { k: 'drop' }),
     rule([ESTABLISHED], { k: 'return' }),
-    ...(to === 'host' ? [] : [foreignErrors(shape, names), rule([], { k: 'jump', chain: names.threat })]),
+    ...(to === 'host' ? [] : [foreignErrors(shape, names), ...toThreats(shape, names)]),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.from }),
-    ...(to === 'host' ? [forgedToHost(names, family)] : []),
+    ...(to === 'host' ? forgedToHost(shape, names, family) : []),
     rule([notEvaluated(marks.enforced)], { k: 'drop' }),
   ];
 }

@@ -32,6 +32,8 @@ export interface KernelConfig {
   readonly nat64?: readonly string[];
   /** Closed to every container, since there are threat feeds. */
   readonly tunnels?: readonly Tunnel[];
+  /** No threat feed is configured: nothing fills the sets of threats, and no packet is looked up in them. */
+  readonly withoutFeeds?: true;
 }
 
 /** A port of a managed bridge that belongs to a container. */

@@ -5,6 +5,7 @@ import { identityMark, type Marks, markOf, UNATTRIBUTED } from './marks.js';
 import { hostChain, type Names, sharedSet } from './naming.js';
 import { closedAtHost, closedBehindHost, sentHere } from './reserved-ports.js';
 import { type Match, type Rule, rule } from './rules.js';
+import { toThreats } from './threat-rules.js';
 
 /**
  * Containers in the host network. They have no veth: the cgroup of their sockets distinguishes them from processes of the host.
@@ -226,7 +227,7 @@ export function hostFilter(
         ...ANSWERS,
         ...sorted,
         rule([unidentified(shape)], { k: 'goto', chain: names.hostLost }),
-        rule([], { k: 'jump', chain: names.threat }),
+        ...toThreats(input.shape, names),
         ...closedAtHost(input.closed ?? [], names, family, [{ k: 'toHost' }]),
         ...closedBehindHost(input.closed ?? [], names, family),
         rule([{ k: 'toHost' }], { k: 'goto', chain: names.hostLo }),
@@ -302,7 +303,7 @@ export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rul
         rule([{ k: 'mark', value: marks.evaluated, mask: marks.evaluated }], { k: 'return' }),
         ...(native ? [] : [establishedOwn(input.shape)]),
         rule([unidentified(input.shape)], { k: 'drop' }),
-        rule([], { k: 'jump', chain: names.threat }),
+        ...toThreats(input.shape, names),
         rule([{ k: 'mark', value: 0, mask: marks.enforced }], { k: 'return' }),
         rule([], { k: 'drop' }),
       ],

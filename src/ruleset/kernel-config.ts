@@ -6,9 +6,12 @@ import { layoutMarks } from './marks.js';
 /** Link-local and unique-local: reachable from any container by its default route, from nowhere else. */
 export const DNS_ADDRESSES = { v4: '169.254.53.53', v6: 'fd64:7262:7264::53', port: 5359 } as const;
 
+const hasFeeds = ({ feeds, catalogue }: Config['threats']): boolean => feeds.length > 0 || catalogue;
+
 /** Where feeds may list IPv4 addresses, what carries one and cannot be compared is closed, but for exceptions. */
-function closedTunnels({ feeds, catalogue, exceptions }: Config['threats']): readonly Tunnel[] {
-  if (feeds.length === 0 && !catalogue) return [];
+function closedTunnels(threats: Config['threats']): readonly Tunnel[] {
+  if (!hasFeeds(threats)) return [];
+  const { exceptions } = threats;
   return TUNNEL_NAMES.filter((name) => !exceptions.some(({ to }) => to === TUNNELS[name]));
 }
 
@@ -25,5 +28,6 @@ export function shapeOf(config: Config): KernelConfig {
     failure: config.failure,
     nat64: config.networks.nat64,
     tunnels: closedTunnels(config.threats),
+    ...(hasFeeds(config.threats) ? {} : { withoutFeeds: true as const }),
   };
 }

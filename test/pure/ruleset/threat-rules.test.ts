@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { readConfig } from '../../../src/config/config.js';
 import { TUNNEL_NAMES, type Tunnel } from '../../../src/lib/special-use.js';
 import type { Mode } from '../../../src/policy/policy.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import type { Subject, TableName } from '../../../src/ruleset/desired-state.js';
+import { shapeOf } from '../../../src/ruleset/kernel-config.js';
 import { identityMark, markOf, UNATTRIBUTED } from '../../../src/ruleset/marks.js';
 import { threatSet } from '../../../src/ruleset/naming.js';
 import { membershipOf, PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
@@ -242,5 +244,41 @@ describe('what is no container', () => {
   it('but for build steps and other unattributed senders', () => {
     const mark = (1 << shape.marks.shift) >>> 0;
     expect(judge.evaluate({ ...strange('172.18.0.9', '192.0.2.66'), mark }).verdict).toBe('reject');
+  });
+});
+
+describe('the sets of threats', () => {
+  const lookups = (withoutFeeds: boolean): string[] => {
+    const desired = compile({
+      ...input(member(2, ALL, 'observe')),
+      shape: { ...shape, ...(withoutFeeds && { withoutFeeds: true as const }) },
+    });
+    return desired.tables.flatMap(({ table, family, chains }) =>
+      [...chains].flatMap(([chain, rules]) =>
+        rules.some((r) => r.then.k === 'jump' && /-THREAT(?:-FORGED)?$/.test(r.then.chain))
+          ? [`${table}${family} ${chain}`]
+          : [],
+      ),
+    );
+  };
+
+  it('are looked up if and only if a feed is configured', () => {
+    expect(lookups(false)).toEqual(
+      expect.arrayContaining(
+        ([4, 6] as const).flatMap((family) => [
+          ...['DB-OPEN', 'DB-INPUT', 'DB-HN-OUT'].map((chain) => `filter${family} ${chain}`),
+          ...['DB-BACKSTOP', 'DB-BACKSTOP-IN', 'DB-BACKSTOP-HN'].map((chain) => `security${family} ${chain}`),
+        ]),
+      ),
+    );
+    expect(lookups(true).filter((chain) => !chain.endsWith(' DB-THREAT'))).toEqual([]);
+    const configured = (text: string): boolean => {
+      const config = readConfig({ file: { name: 'drawbridge.yaml', text } });
+      if (!config.ok) throw new Error(JSON.stringify(config.problems));
+      return shapeOf(config.value).withoutFeeds !== true;
+    };
+    expect(configured('')).toBe(false);
+    expect(configured('threats: { catalogue: true }')).toBe(true);
+    expect(configured('threats: { feeds: [{ name: a, url: "https://feeds.test/a" }] }')).toBe(true);
   });
 });
