@@ -127,6 +127,9 @@ export async function collectGarbage(): Promise<void> {
   const session = new Session();
   session.connect();
   await new Promise<void>((resolve) => session.post('HeapProfiler.collectGarbage', () => resolve()));
+  // V8 holds a lock while it reports the end of a collection, and a session that is disconnected within the report waits for that lock
+  // without end (V8HeapProfilerAgentImpl): the thread would never continue.
+  await new Promise((resume) => setImmediate(resume));
   session.disconnect();
 }
 
