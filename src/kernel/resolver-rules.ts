@@ -8,7 +8,8 @@ import { closeSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { Conntrack } from './netlink/conntrack.js';
-import { tcpListenFd, udpSocketFd, withNamespace } from './netlink/namespace.js';
+import { makeNamespace, tcpListenFd, udpSocketFd, withNamespace } from './netlink/namespace.js';
+import { u16be } from './netlink/netlink-codec.js';
 import { NetlinkError } from './netlink/netlink-error.js';
 import { NetlinkSocket, type Outgoing } from './netlink/netlink-socket.js';
 import {
@@ -18,8 +19,10 @@ import {
   destination,
   destinationPort,
   dnatIpv4,
+  getTable,
   HOOK,
   isIpv4,
+  listRules,
   newChain,
   newRule,
   newTable,
@@ -27,7 +30,9 @@ import {
   protocol,
   rejectIpv4,
   rejectTcp,
+  ruleOf,
   source,
+  stateOfTable,
   verdict,
 } from './netlink/nft-codec.js';
 
@@ -72,6 +77,8 @@ export function installResolverRules(namespace: string, port: number): void {
 export async function removeResolverRules(namespace: string): Promise<boolean> {
   using socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
   try {
+    // Without a table a batch would be sent from another thread, and refused, in each namespace of a start.
+    socket.request(`look for resolver rules in ${namespace}`, getTable(TABLE));
     await socket.transactionLater(`remove resolver rules in ${namespace}`, [
       batchBegin(),
       deleteTable(TABLE),
@@ -105,13 +112,72 @@ function content(port: number): Outgoing[] {
   ];
 }
 
-function transact(namespace: string, operation: string, messages: readonly Outgoing[]): void {
+function transact(namespace: string | number, operation: string, messages: readonly Outgoing[]): void {
   const socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
   try {
     socket.transaction(`${operation} in ${namespace}`, [batchBegin(), ...messages, batchEnd()]);
   } finally {
     socket.close();
   }
+}
+
+/** Stands for the port in the rules that others are compared with. */
+const SOME_PORT = 0xabcd;
+const CHAINS = [NAT, OUT, IN].length;
+let reference: Promise<Buffer> | undefined;
+/** The rules as the kernel lists them when they were installed in one transaction, and nothing was changed since. */
+async function referenceRules(): Promise<Buffer> {
+  const namespace = makeNamespace();
+  try {
+    transact(namespace, 'install resolver rules', [newTable(TABLE, 'only'), ...content(SOME_PORT)]);
+    return await listedRules(namespace);
+  } finally {
+    closeSync(namespace);
+  }
+}
+
+async function listedRules(namespace: string | number): Promise<Buffer> {
+  using socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
+  const [table] = socket.request('look for resolver rules', getTable(TABLE));
+  const { flags, use } = table ? stateOfTable(table.body) : {};
+  if (flags !== 0 || use !== CHAINS) return Buffer.alloc(0);
+  return Buffer.concat(await socket.dump('list resolver rules', listRules(TABLE), (m) => ruleOf(m.body)));
+}
+
+/**
+ * The port to which the rules of an earlier run lead; undefined if there are none, or others than Drawbridge installs now. The whole
+ * rules are compared, and their handles, which the kernel counts up: no rule was added, removed or replaced. Rejects with NetlinkError.
+ */
+async function installedPort(namespace: string): Promise<number | undefined> {
+  const listed = await listedRules(namespace);
+  reference ??= referenceRules();
+  const expected = await reference;
+  if (listed.length !== expected.length) return undefined;
+  const port = listed.readUInt16BE(expected.indexOf(u16be(SOME_PORT)));
+  if (port < PORTS.from) return undefined;
+  return withoutPort(listed, port).equals(withoutPort(expected, SOME_PORT)) ? port : undefined;
+}
+
+function withoutPort(rules: Buffer, port: number): Buffer {
+  const found = Buffer.from(rules);
+  for (let at = found.indexOf(u16be(port)); at >= 0; at = found.indexOf(u16be(port), at))
+    found.writeUInt16BE(0, at);
+  return found;
+}
+
+/**
+ * As `prepareResolver`, for a namespace that existed before this run. Rules of the run before stay, and the sockets are opened at their
+ * port: that takes a twentieth of the time, in which the container has no names. A new port is taken if a process in the container has
+ * bound it meanwhile.
+ */
+export async function resumeResolver(namespace: string): Promise<ResolverSockets> {
+  const port = await installedPort(namespace).catch(() => undefined);
+  try {
+    if (port !== undefined) return { ...socketsAt(namespace, port), port };
+  } catch {
+    // the port is in use: the rules are replaced
+  }
+  return prepareResolver(namespace);
 }
 
 /** Descriptors of sockets at 127.0.0.11, `port`. */

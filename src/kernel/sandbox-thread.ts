@@ -15,7 +15,7 @@ import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
 import { exec } from './exec.js';
 import { FolderFollower } from './follow-folder.js';
 import { applyLanProgram, closeLan, linksAt } from './netns-tables.js';
-import { prepareResolver, type ResolverSockets, wasQueriedBefore } from './resolver-rules.js';
+import { prepareResolver, type ResolverSockets, resumeResolver, wasQueriedBefore } from './resolver-rules.js';
 import type { SandboxReport, SandboxRequest } from './sandboxes.js';
 
 const port = parentPort;
@@ -46,21 +46,21 @@ let armed = { close: false, prepare: false };
 /** By path of the sandbox: the sockets in it, until the main thread has closed them. */
 const prepared = new Map<string, Promise<ResolverSockets>>();
 
-function prepare(path: string): Promise<ResolverSockets> {
+function prepare(path: string, how: typeof prepareResolver): Promise<ResolverSockets> {
   const begun = prepared.get(path);
   if (begun) return begun;
-  const made = untilPrepared(path);
+  const made = untilPrepared(path, how);
   prepared.set(path, made);
   made.catch(() => prepared.delete(path));
   return made;
 }
 
 /** A refusal of the kernel may be temporary. Without Drawbridge's rules, Docker's resolver replies to the container. */
-async function untilPrepared(path: string): Promise<ResolverSockets> {
+async function untilPrepared(path: string, how: typeof prepareResolver): Promise<ResolverSockets> {
   const end = performance.now() + MADE_WITHIN_MS;
   for (let pause = POLL_MS; ; pause *= 2) {
     try {
-      return await prepareResolver(path);
+      return await how(path);
     } catch (e) {
       if (performance.now() + pause > end || !existsSync(path)) throw e;
     }
@@ -83,7 +83,7 @@ function appeared(path: string): void {
   if (armed.close) void close(path);
   if (!existsSync(path)) prepared.delete(path);
   else if (armed.prepare && isOfContainer(path))
-    prepare(path).then(
+    prepare(path, prepareResolver).then(
       (sockets) => {
         report({ path, sockets });
         void reportEarlierQuestions(path, sockets.port);
@@ -146,7 +146,7 @@ port.on('message', ({ folder, arm, prepare: wanted, forget }: SandboxRequest) =>
   if (arm !== undefined) armed = arm;
   if (forget !== undefined) prepared.delete(forget);
   if (wanted !== undefined)
-    prepare(wanted.path).then(
+    prepare(wanted.path, resumeResolver).then(
       (sockets) => report({ ...wanted, sockets }),
       (e: unknown) => report({ ...wanted, ...failed(e) }),
     );

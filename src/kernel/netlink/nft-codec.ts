@@ -20,9 +20,11 @@ import { NetlinkSocket, type Outgoing } from './netlink-socket.js';
 const SUBSYSTEM = 10;
 const MESSAGE = {
   newTable: 0,
+  getTable: 1,
   delTable: 2,
   newChain: 3,
   newRule: 6,
+  getRule: 7,
   newElement: 12,
   delElement: 14,
   generation: 16,
@@ -151,6 +153,19 @@ export const newTable = (name: string, only?: 'only'): Outgoing =>
     FLAG.create | (only === undefined ? 0 : FLAG.exclusive),
     attribute(1, cString(name)),
   );
+/** Refused with ENOENT when there is no such table. */
+export const getTable = (name: string): Outgoing => message(MESSAGE.getTable, 0, attribute(1, cString(name)));
+/** The flags of a table (such as dormant), and the number of its chains and sets. */
+export function stateOfTable(body: Buffer): { readonly flags?: number; readonly use?: number } {
+  const attributes = parseAttributes(body, 4);
+  const [flags, use] = [readU32be(attributes.get(2)), readU32be(attributes.get(3))];
+  return { ...(flags === undefined ? {} : { flags }), ...(use === undefined ? {} : { use }) };
+}
+/** A dump of the rules of a table, in the order of its chains. */
+export const listRules = (table: string): Outgoing =>
+  message(MESSAGE.getRule, 0, attribute(1, cString(table)));
+/** A rule in a dump without the header, which has the generation of the ruleset: equal for an equal rule with the same handle. */
+export const ruleOf = (body: Buffer): Buffer => Buffer.from(body.subarray(4));
 export const deleteTable = (name: string, family: Family = 'inet'): Outgoing =>
   messageOf(family, MESSAGE.delTable, 0, attribute(1, cString(name)));
 

@@ -1,11 +1,14 @@
 import { execFile, spawn } from 'node:child_process';
+import { closeSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { tcpListenFd, udpSocketFd } from '../../../src/kernel/netlink/namespace.js';
 import {
+  closeResolver,
   installResolverRules,
   prepareResolver,
   removeResolverRules,
+  resumeResolver,
 } from '../../../src/kernel/resolver-rules.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 import { Authority, a } from './authority.js';
@@ -218,5 +221,65 @@ describe('a namespace that turns out to ask Docker', () => {
     } finally {
       client.kill();
     }
+  });
+});
+
+describe('a namespace with the rules of an earlier run', () => {
+  let other: Netns;
+  let earlier: number;
+  beforeEach(async () => {
+    other = makeNetns();
+    other.run('ip', 'link', 'set', 'lo', 'up');
+    const sockets = await prepareResolver(other.path);
+    earlier = sockets.port;
+    closeResolver(sockets);
+  });
+  afterEach(() => other[Symbol.dispose]());
+  const listed = (): string => other.run('nft', '-a', 'list', 'table', 'inet', 'drawbridge');
+
+  it('keeps them, and has sockets at their port', async () => {
+    const before = listed();
+    const sockets = await resumeResolver(other.path);
+    expect([sockets.port, listed()]).toEqual([earlier, before]);
+    expect(other.run('ss', '-Hlnu', '-Hlnt')).toContain(`127.0.0.11:${earlier}`);
+    closeResolver(sockets);
+  });
+
+  it.each([
+    ['delete', 'rule', 'inet', 'drawbridge', 'resolver_out', 'handle', '9'],
+    ['insert', 'rule', 'inet', 'drawbridge', 'resolver_nat', 'accept'],
+    ['flush', 'chain', 'inet', 'drawbridge', 'resolver_in'],
+    ['add', 'chain', 'inet', 'drawbridge', 'resolver_other'],
+    ['add', 'table', 'inet', 'drawbridge', '{ flags dormant; }'],
+  ])('replaces them after nft %s %s', async (...command) => {
+    const whole = listed();
+    other.run('nft', ...command);
+    expect(listed()).not.toBe(whole);
+    const sockets = await resumeResolver(other.path);
+    expect(listed().replaceAll(String(sockets.port), String(earlier))).toBe(
+      whole.replace(
+        /inet drawbridge \{ # handle \d+/,
+        /inet drawbridge \{ # handle \d+/.exec(listed())?.[0] ?? '',
+      ),
+    );
+    closeResolver(sockets);
+  });
+
+  it('replaces them when a process in the container has bound the port', async () => {
+    const place = { family: 4, address: embeddedResolver, port: earlier, namespace: other.path } as const;
+    const taken = udpSocketFd(place);
+    const sockets = await resumeResolver(other.path);
+    expect(sockets.port).not.toBe(earlier);
+    expect(listed()).toContain(String(sockets.port));
+    expect(listed()).not.toContain(String(earlier));
+    closeResolver(sockets);
+    closeSync(taken);
+  });
+
+  it('without rules is prepared as a new one', async () => {
+    await removeResolverRules(other.path);
+    const sockets = await resumeResolver(other.path);
+    expect(listed()).toContain(String(sockets.port));
+    closeResolver(sockets);
   });
 });
