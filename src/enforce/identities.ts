@@ -82,9 +82,10 @@ export function restoreBindings(
   const bindings = new Map<number, Binding>();
   for (const [path, mark] of hostMarks)
     adoptHost(path, (mark & marks.identity) >>> marks.shift, view, identities);
+  const known = holders(view);
   for (const [key, mark] of [...bridge.id4, ...bridge.id6]) {
     const [port = '', mac = '', address = ''] = key.split(' . ');
-    const found = holderOf(view, mac, address);
+    const found = known.get(`${mac} ${address}`);
     const identity = (mark & marks.identity) >>> marks.shift;
     if (!found || identity <= UNATTRIBUTED) continue;
     identities.adopt(found.container, identity);
@@ -128,17 +129,23 @@ function adoptHost(path: string, identity: number, view: DockerView, identities:
   if (c && identity > UNATTRIBUTED) identities.adopt(c.sharesWith ?? id, identity);
 }
 
-function holderOf(view: DockerView, mac: string, address: string): Omit<Binding, 'ifindex'> | undefined {
+/** By "MAC ADDRESS" of the endpoint. Where two have the same, the first one counts. */
+function holders(view: DockerView): ReadonlyMap<string, Omit<Binding, 'ifindex'>> {
+  const found = new Map<string, Omit<Binding, 'ifindex'>>();
   for (const c of view.containers.values())
-    for (const e of c.endpoints)
-      if (e.mac === mac && (e.ip4 === address || e.ip6 === address))
-        return {
-          container: c.id,
-          bridge: '',
-          networkId: e.networkId,
-          mac,
-          ...(e.ip4 ? { ip4: e.ip4 } : {}),
-          ...(e.ip6 ? { ip6: e.ip6 } : {}),
-        };
-  return undefined;
+    for (const { mac, networkId, ip4, ip6 } of c.endpoints) {
+      const held = {
+        container: c.id,
+        bridge: '',
+        networkId,
+        mac,
+        ...(ip4 ? { ip4 } : {}),
+        ...(ip6 ? { ip6 } : {}),
+      };
+      for (const address of [ip4, ip6]) {
+        const key = `${mac} ${address}`;
+        if (address && !found.has(key)) found.set(key, held);
+      }
+    }
+  return found;
 }

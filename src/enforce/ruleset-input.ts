@@ -176,16 +176,19 @@ function rulesetInput(w: World): DesiredInput {
   return {
     shape: w.shape,
     subjects: subjectsOf(w),
-    bridges: [...w.vethMap.bridges].map(
-      ([name, b]): Bridge => ({
-        name,
-        mac: b.link.mac,
-        veths: b.ports,
-        subnets: b.network.subnets.flatMap((s) => networkOf(s)?.text ?? []),
-        withoutGateway: { ifindex: b.link.index, subnets: subnetsWithoutGateway(b.network) },
-        mixed: b.mixed,
-      }),
-    ),
+    // Docker lists its networks in no order: the rules must be the same after each start.
+    bridges: [...w.vethMap.bridges]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(
+        ([name, b]): Bridge => ({
+          name,
+          mac: b.link.mac,
+          veths: b.ports,
+          subnets: b.network.subnets.flatMap((s) => networkOf(s)?.text ?? []),
+          withoutGateway: { ifindex: b.link.index, subnets: subnetsWithoutGateway(b.network) },
+          mixed: b.mixed,
+        }),
+      ),
     exempt: w.vethMap.exempt,
     unattributed: [...w.vethTable.unattributed],
     unattributedMode: mode,

@@ -94,6 +94,8 @@ export class LinkCache {
   /** By ifindex: the time (ms, monotonic) at which the link was first seen with its present master. */
   readonly #since = new Map<number, { readonly master: number | undefined; readonly at: number }>();
   readonly #now: () => number;
+  /** Undefined after a change of a link. */
+  #byName: ReadonlyMap<string, number> | undefined;
   #complete = false;
   #goneWhileListed: Set<number> | undefined;
   #reports = 0;
@@ -120,6 +122,7 @@ export class LinkCache {
     this.#reports += 1;
     const known = this.#links.get(link.index);
     this.#links.set(link.index, link);
+    this.#byName = undefined;
     this.#date(link);
     // Docker assigns the MAC of the peer once it is inside the namespace: a MAC recorded before is outdated.
     if (link.linkNamespaceId !== undefined) this.#peerMacs.delete(link.index);
@@ -130,6 +133,7 @@ export class LinkCache {
   remove(link: Link): void {
     this.#reports += 1;
     this.#links.delete(link.index);
+    this.#byName = undefined;
     this.#since.delete(link.index);
     this.#goneWhileListed?.add(link.index);
     this.#peerMacs.delete(link.index);
@@ -162,8 +166,8 @@ export class LinkCache {
   }
 
   indexOf(name: string): number | undefined {
-    for (const l of this.#links.values()) if (l.name === name) return l.index;
-    return undefined;
+    this.#byName ??= new Map([...this.#links.values()].reverse().map((l) => [l.name, l.index]));
+    return this.#byName.get(name);
   }
 
   async #list(): Promise<void> {
@@ -175,6 +179,7 @@ export class LinkCache {
     const announced = this.#links;
     this.#links = new Map(links.filter((l) => !gone.has(l.index)).map((l) => [l.index, l]));
     for (const l of announced.values()) if (this.#links.has(l.index)) this.#links.set(l.index, l);
+    this.#byName = undefined;
     for (const index of this.#since.keys()) if (!this.#links.has(index)) this.#since.delete(index);
     for (const l of this.#links.values()) this.#date(l);
     for (const l of this.#links.values()) if (l.kind === 'veth') this.#pair(l);
