@@ -15,7 +15,7 @@ import {
   startNetwork,
 } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
-import type { AppliedState } from '../ruleset/applied-state.js';
+import type { AppliedState, VethMap } from '../ruleset/applied-state.js';
 import type { DnsService } from './dns-service.js';
 import type { SandboxFolders } from './sandbox-folders.js';
 
@@ -42,6 +42,8 @@ export class ContainerNamespaces {
   readonly #o: ContainerNamespacesOptions;
   /** By path: the port at 127.0.0.11 where our resolver answers in that namespace. */
   readonly #ports = new Map<string, number>();
+  /** By netns id: the file of the namespace. */
+  readonly #sandboxes = new Map<number, string>();
 
   constructor(options: ContainerNamespacesOptions) {
     this.#o = options;
@@ -57,26 +59,36 @@ export class ContainerNamespaces {
     const state = this.#o.applied.value;
     const key = state?.view.containers.get(container)?.privileges?.sandboxKey;
     if (key) return key;
-    const veth = [...(state?.vethMap.bindings.values() ?? [])].find(
-      (b) => b.container === container,
-    )?.ifindex;
+    const veth = state && vethsByContainer(state.vethMap).get(container);
     return veth === undefined ? undefined : this.pathBehind(veth);
   }
 
   /** Path of the namespace with the peer of this veth. */
   pathBehind(veth: number): string | undefined {
-    this.#o.folders.renew();
     const nsid = this.#o.kernel.namespaceBehind(veth);
     return nsid === undefined ? undefined : this.#sandboxOf(nsid);
   }
 
+  /**
+   * The kernel is asked once for each sandbox, and again when it is returned: a netns id is used again after its namespace has ended,
+   * a path is not.
+   */
   #sandboxOf(nsid: number): string | undefined {
+    const known = this.#sandboxes.get(nsid);
+    if (known !== undefined && this.#idOf(known) === nsid) return known;
+    this.#sandboxes.delete(nsid);
+    this.#o.folders.renew();
+    const paths = new Set(this.#sandboxes.values());
     for (const folder of this.#o.folders)
-      for (const name of filesIn(folder)) {
-        const path = join(folder, name);
-        if (this.#o.kernel.linkTable.namespaceId({ path }) === nsid) return path;
+      for (const path of filesIn(folder).map((name) => join(folder, name))) {
+        const id = paths.has(path) ? undefined : this.#idOf(path);
+        if (id !== undefined) this.#sandboxes.set(id, path);
       }
-    return undefined;
+    return this.#sandboxes.get(nsid);
+  }
+
+  #idOf(path: string): number | undefined {
+    return this.#o.kernel.linkTable.namespaceId({ path });
   }
 
   /** Open our sockets in the namespace, and install the rules that lead to them. */
@@ -154,6 +166,12 @@ export class ContainerNamespaces {
     return facts !== undefined && hasSandbox(facts);
   }
 
+  /** The container runs. Its namespace is known from its veth before an inspect has returned it. */
+  isUp(container: string): boolean {
+    const state = this.#facts(container)?.state;
+    return state === 'running' || state === 'paused';
+  }
+
   /** The container may use Docker's embedded resolver: the default bridge has none, and the host network no namespace. */
   mayBeEmbedded(container: string): boolean {
     const networks = networksOf(this.#o.docker.view(), container);
@@ -163,7 +181,7 @@ export class ContainerNamespaces {
   /** Docker's embedded resolver would send the queries of this container from the host's namespace. */
   async needsResolver(container: string): Promise<boolean> {
     if (hasReachableResolvers(this.#resolversOf(container))) return false;
-    return needsNamespaceDns(await this.#o.docker.resolver(container));
+    return needsNamespaceDns(await this.#o.docker.resolver(container, this.pathOf(container)));
   }
 
   /** The container was created with resolvers of its own, so that it shows nothing about other containers of the engine. */
@@ -210,6 +228,15 @@ export class ContainerNamespaces {
   #resolversOf(container: string): readonly string[] {
     return this.#facts(container)?.privileges?.dns ?? [];
   }
+}
+
+const vethIndexes = new WeakMap<VethMap, ReadonlyMap<string, number>>();
+function vethsByContainer(map: VethMap): ReadonlyMap<string, number> {
+  const known = vethIndexes.get(map);
+  if (known) return known;
+  const index = new Map([...map.bindings.values()].reverse().map((b) => [b.container, b.ifindex]));
+  vethIndexes.set(map, index);
+  return index;
 }
 
 function filesIn(folder: string): string[] {

@@ -41,6 +41,8 @@ export class NamespaceDns {
   /** Paths of namespaces in which Docker's resolver received a query before our rules were installed. */
   readonly #askedBefore = new Set<string>();
   readonly #cleaned: CleanedNamespaces;
+  /** By container and path, of the present cycle. */
+  readonly #needed = new Map<string, Promise<boolean>>();
   #state: AppliedState | undefined;
   /**
    * Whether a new network namespace is prepared before the Docker API reports its container. The value follows the last
@@ -235,6 +237,7 @@ export class NamespaceDns {
 
   async #sync(state: AppliedState): Promise<void> {
     this.reported();
+    this.#needed.clear();
     for (const [path, { owner }] of this.#passed)
       if (!this.#namespaces.isMade(path) || (owner !== undefined && this.#isOver(state, owner)))
         await this.#endPassing(path);
@@ -278,7 +281,7 @@ export class NamespaceDns {
 
   /** Rules of an earlier run stay when our resolver is attached in the namespace, or will be attached in a later cycle. */
   async #isSpared(id: string, path: string): Promise<boolean> {
-    if (this.#isTaken(path) || this.#unclaimed.has(path) || !this.#namespaces.isSettled(id)) return true;
+    if (this.#isTaken(path) || this.#unclaimed.has(path) || !this.#namespaces.isUp(id)) return true;
     const by = this.#namespaces.answeredBy(id);
     return (
       by === undefined || (by === 'drawbridge' && (this.#namespaces.isOnLan(id) || (await this.#needs(id))))
@@ -324,7 +327,15 @@ export class NamespaceDns {
     if (needs || this.#unclaimed.has(path)) await this.#attach(id, path);
   }
 
+  /** Read once in a cycle for each namespace: attaching and cleaning decide by the same. */
   #needs(id: string): Promise<boolean> {
+    const key = `${id} ${this.#namespaces.pathOf(id)}`;
+    const known = this.#needed.get(key) ?? this.#readNeed(id);
+    this.#needed.set(key, known);
+    return known;
+  }
+
+  #readNeed(id: string): Promise<boolean> {
     return this.#namespaces.needsResolver(id).catch((e: unknown) => {
       this.#o.log.debug(
         { container: id, err: String(e) },
@@ -336,7 +347,7 @@ export class NamespaceDns {
 
   /** Record whether the resolver is needed. An attachment stays in any case: a query may be in progress. */
   async #learnNeed(id: string, attached: Attached): Promise<void> {
-    attached.hostAsked = await this.#needs(id);
+    attached.hostAsked = await this.#readNeed(id);
     this.#learn(id, attached.hostAsked);
   }
 

@@ -91,12 +91,19 @@ export async function readResolver(place: ResolverPlace): Promise<ResolverFacts>
   return resolverFacts(docker ? text : undefined);
 }
 
+/** containerd's namespace for containers (moby daemon, `containers.NamespaceName`); dockerd has an option for another one. */
+const USUAL_NAMESPACE = 'moby';
+
 /** Change time (ns) of the runtime's `init.pid`, under Docker's own containerd or the system's. */
 async function madeAt(place: ResolverPlace): Promise<bigint | undefined> {
   const execRoot = place.sandboxKey === '' ? '/var/run/docker' : dirname(dirname(place.sandboxKey));
   const parents = [join(execRoot, 'containerd/daemon'), '/run/containerd'].map((p) =>
     join(p, 'io.containerd.runtime.v2.task'),
   );
+  for (const parent of parents) {
+    const at = await changedAt(join(parent, USUAL_NAMESPACE, place.id, 'init.pid'));
+    if (at !== undefined) return at;
+  }
   for (const parent of parents) {
     const namespaces = await readdir(parent).catch(() => []);
     for (const namespace of namespaces) {

@@ -39,6 +39,8 @@ export class Dataplane {
   #observed: Observed | undefined;
   /** The last applied state, and the steps that had to be left out because the cgroups of their rules were removed. */
   #last: { readonly desired: DesiredState; readonly left: string } | undefined;
+  /** A reading that began before it was needed. */
+  #ahead: { readonly observed: Promise<Observed>; readonly isCurrent: () => boolean } | undefined;
   /** Another process changed the rules, and no apply has succeeded since. */
   #tampered = false;
   /** Sets that were created by an apply that failed later, so that its caller does not know that they must be filled. */
@@ -61,8 +63,32 @@ export class Dataplane {
     this.#observed = undefined;
   }
 
+  /**
+   * Begins to read the kernel next to other work of a start. The next `read` returns the result if `generation`, the kernel's count of
+   * changes of nf_tables, is still the same then; otherwise it reads again. The count does not show changes of iptables-legacy: do not
+   * call it there. Nor does it show members of sets, which another process could also change right after any reading.
+   */
+  readAhead(generation: () => number | undefined): void {
+    const now = (): number | undefined => {
+      try {
+        return generation();
+      } catch {
+        return undefined; // `read` reads itself, and fails with the reason if that does not work either
+      }
+    };
+    const before = now();
+    if (before === undefined) return;
+    const observed = observe(this.#run, this.#shape.prefix, this.#indexOf);
+    observed.catch(() => undefined); // `read` reads again
+    this.#ahead = { observed, isCurrent: () => now() === before };
+  }
+
   async read(): Promise<Observed> {
-    this.#observed = await observe(this.#run, this.#shape.prefix, this.#indexOf);
+    const ahead = this.#ahead;
+    this.#ahead = undefined;
+    const early = await ahead?.observed.catch(() => undefined);
+    this.#observed =
+      early && ahead?.isCurrent() ? early : await observe(this.#run, this.#shape.prefix, this.#indexOf);
     return this.#observed;
   }
 

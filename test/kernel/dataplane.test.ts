@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { applyPlan, planSteps } from '../../src/kernel/apply.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
+import type { Exec } from '../../src/kernel/exec.js';
+import { NftElements } from '../../src/kernel/netlink/nft-codec.js';
 import { observe } from '../../src/kernel/read-rules.js';
 import { compile } from '../../src/ruleset/compile.js';
 import { layoutMarks } from '../../src/ruleset/marks.js';
@@ -216,5 +218,57 @@ describe('the kernel takes a desired state and gives it back', () => {
       .join('');
     expect(text).not.toContain('DB-c-000000000002');
     expect(text).toContain('DB-c-000000000003');
+  });
+});
+
+describe('a reading that began before it was needed', () => {
+  const desired = compile(input(member(2, POLICY), member(17, 'a.org', 'observe')));
+  let reads: string[];
+  let elements: NftElements;
+  beforeEach(async () => {
+    await new Dataplane(ns.exec, shape, none).apply(desired);
+    elements = new NftElements({ namespace: ns.path });
+    reads = [];
+  });
+  afterEach(() => elements.close());
+  const counting: Exec = (file, args, options) => {
+    if (file === 'iptables-save') reads.push(file);
+    return ns.exec(file, args, options);
+  };
+
+  it('is the one that the first pass uses', async () => {
+    const plane = new Dataplane(counting, shape, none);
+    plane.readAhead(() => elements.generation());
+    expect((await plane.apply(desired)).changed).toBe(false);
+    expect(reads).toHaveLength(1);
+    plane.invalidate();
+    expect((await plane.apply(desired)).changed).toBe(false);
+    expect(reads).toHaveLength(2); // it is used once
+  });
+
+  it.each([
+    ['iptables', '-F', 'DB-FORWARD'],
+    ['ip6tables', '-F', 'OUTPUT'],
+    ['nft', 'delete', 'table', 'bridge', 'drawbridge'],
+  ])('does not count after a change: %s %s %s', async (...command) => {
+    const plane = new Dataplane(counting, shape, none);
+    plane.readAhead(() => elements.generation());
+    ns.run(...(command as [string, ...string[]]));
+    expect((await plane.apply(desired)).changed).toBe(true);
+    expect(reads).toHaveLength(2);
+    expect(planSteps(shape, desired, await observe(ns.exec, 'DB', none)).stages).toEqual([]);
+  });
+
+  it('fails, and is read again', async () => {
+    let isBroken = true;
+    const failing: Exec = (file, args, options) =>
+      isBroken && file === 'iptables-save'
+        ? Promise.reject(new Error('broken'))
+        : counting(file, args, options);
+    const plane = new Dataplane(failing, shape, none);
+    plane.readAhead(() => elements.generation());
+    isBroken = false;
+    expect((await plane.apply(desired)).changed).toBe(false);
+    expect(reads).toHaveLength(1);
   });
 });
