@@ -33,6 +33,8 @@ const CONTAIN = [
 const AT_ONCE = 50;
 /** A /24 of the engine's address pools. */
 const NETWORK_SIZE = 50;
+/** Change times of files advance with the clock tick of the kernel: 10 ms at most. */
+const CLOCK_TICK_MS = 20;
 
 interface Network {
   readonly id: string;
@@ -134,6 +136,9 @@ export class SimulatedEngine implements AsyncDisposable {
       });
     }
     for (const p of plans) this.#writeFiles(p.id);
+    // With the same change time it would not be proven that Docker was the last to write the file.
+    await new Promise((resolve) => setTimeout(resolve, CLOCK_TICK_MS));
+    for (const p of plans) writeFileSync(join(this.#foldersOf(p.id)[1], 'init.pid'), '1');
     const pids: number[] = [];
     // A new mount namespace begins as a copy with every mount of the lab: not all of them at once.
     for (let at = 0; at < plans.length; at += AT_ONCE)
@@ -170,7 +175,6 @@ export class SimulatedEngine implements AsyncDisposable {
     for (const f of [folder, task]) mkdirSync(f, { recursive: true });
     writeFileSync(join(folder, 'resolv.conf'), RESOLV_CONF);
     for (const name of ['hostname', 'hosts']) writeFileSync(join(folder, name), '');
-    writeFileSync(join(task, 'init.pid'), '1');
   }
 
   #foldersOf(id: string): readonly [container: string, task: string] {

@@ -339,6 +339,7 @@ function subscribe(app: App): void {
       if (!view.containers.has(id) && id !== UNATTRIBUTED_ID) dns.forget(id);
   });
   app.foreign.newlyUnproven.subscribe(() => {
+    if (docker.view().listings === 0) return; // the list of the first connection decides
     docker.refresh().then(
       () => reconciler.trigger({ kind: 'unknown bridge' }),
       (error: unknown) =>

@@ -48,7 +48,8 @@ export class HostWatch implements AsyncDisposable {
   #soon = false;
   #stopped = false;
   #running: Promise<void> = Promise.resolve();
-  readonly #news: Disposable;
+  /** Undefined until the mounts of containers are followed. */
+  #news: Disposable | undefined;
 
   constructor(options: HostWatchOptions) {
     this.#o = options;
@@ -68,7 +69,6 @@ export class HostWatch implements AsyncDisposable {
       dataRoot: () => this.engine?.dataRoot,
       log: options.log,
     });
-    this.#news = options.docker.onChange(() => void this.mounts.refresh('new'));
   }
 
   /** Ids of the networks with a managed bridge. */
@@ -80,6 +80,12 @@ export class HostWatch implements AsyncDisposable {
   async start(): Promise<void> {
     await this.#readHostFacts();
     this.#arm(EVERY_MS);
+  }
+
+  /** Resolve the mounts of containers from now on. Next to 1,000 containers that takes a second at first: the start does not wait for it. */
+  followMounts(): void {
+    this.#news ??= this.#o.docker.onChange(() => void this.mounts.refresh('new'));
+    void this.mounts.refresh('all');
   }
 
   /** Read the facts soon, because another process changed rules. */
@@ -132,7 +138,7 @@ export class HostWatch implements AsyncDisposable {
     if (!facts) return;
     const before = this.engine?.firewallBackend;
     this.engine = engineFacts(facts);
-    void this.mounts.refresh('all');
+    if (this.#news) void this.mounts.refresh('all');
     if (this.engine.firewallBackend === before) return;
     for (const f of hostFindings({ host: undefined, engine: this.engine, failure: 'closed' }))
       this.#o.log[f.state === 'enforced' ? 'warn' : 'error']({ remedy: f.remedy }, f.detail);
@@ -141,7 +147,7 @@ export class HostWatch implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
-    this.#news[Symbol.dispose]();
+    this.#news?.[Symbol.dispose]();
     await this.#running;
   }
 }

@@ -2,6 +2,7 @@
 
 import { eachOf, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
+import type { NetworkFacts } from '../policy/container.js';
 import { type DockerApi, DockerError } from './docker-api.js';
 import type { ViewChange } from './docker-events.js';
 import type { DockerState, Outcome } from './docker-state.js';
@@ -10,6 +11,7 @@ import { type Listed, readContainers, readImageLabels, readInspect } from './rea
 import { type InspectedNetwork, readNetwork, readNetworks, readServices } from './read-networks.js';
 import { isLocal, isOverlay, type Want } from './tracked-container.js';
 
+export type MayWait = (networks: readonly (NetworkFacts | undefined)[]) => boolean;
 export interface FetcherParts {
   readonly engine: DockerApi;
   readonly state: DockerState;
@@ -23,6 +25,10 @@ export interface FetcherParts {
 
 const WIDTH = 8;
 const MAX_IMAGES = 1_000;
+/** So few are inspected at once in any case. */
+const FEW = 64;
+/** The inspects that have waited: so many at the same time, and with this pause (ms) between two groups. */
+const LATE = { atOnce: 8, pauseMs: 20 };
 /** Image labels are waited for that long; without them every label counts as the image's. */
 const IMAGE_WAIT_MS = 1_000;
 const RETRY_MS = [10, 50, 200, 500];
@@ -35,6 +41,12 @@ export class Fetcher {
   readonly #inspects: KeyedRunner;
   readonly #lists: KeyedRunner;
   readonly #toList = new Set<string>();
+  /** Whether the inspect of a container on these networks may wait until `inspectRest` is called. */
+  mayWait: MayWait = () => false;
+  /** Containers whose inspects wait for `inspectRest`. Undefined when none may wait any more. */
+  #rest: string[] | undefined = [];
+  /** Containers that will be inspected next, without those in `#inspects`. */
+  #due = 0;
   #epoch = 0;
   /** Sequence numbers at which the requests under way were begun. */
   readonly #begun = new Set<{ readonly seq: number }>();
@@ -53,7 +65,7 @@ export class Fetcher {
 
   /** Containers that are being inspected, or wait for it; the one with the answer that is taken in now is included. */
   get inspecting(): number {
-    return this.#inspects.size;
+    return this.#inspects.size + this.#due;
   }
 
   want(wants: readonly Want[]): void {
@@ -67,11 +79,57 @@ export class Fetcher {
     }
   }
 
+  /** Inspects those of the containers that wait for which `isWanted` is true. Resolves when all have been inspected. */
+  async inspectNow(isWanted: (id: string) => boolean): Promise<void> {
+    const ids = this.#rest?.filter(isWanted) ?? [];
+    const wanted = new Set(ids);
+    this.#rest = this.#rest?.filter((id) => !wanted.has(id));
+    this.#due = ids.length;
+    await eachOf(ids, WIDTH, async (id) => {
+      await this.#retried(`container ${id}`, () => this.#inspect(id));
+      this.#due -= 1;
+    });
+  }
+
+  /**
+   * Inspects the containers of the first list that have waited, at a bounded rate. Policies, addresses and the rules are made from lists:
+   * only coverage, scans and DNS aliases need the facts of an inspect, and nothing is permitted by them.
+   */
+  async inspectRest(): Promise<void> {
+    const ids = this.#rest ?? [];
+    this.#rest = undefined;
+    const epoch = this.#epoch;
+    for (let i = 0; i < ids.length && this.#epoch === epoch; i += LATE.atOnce) {
+      this.#due = Math.max(0, ids.length - i - LATE.atOnce);
+      for (const id of ids.slice(i, i + LATE.atOnce)) this.#inspects.request(id);
+      await new Promise((resolve) => setTimeout(resolve, LATE.pauseMs));
+    }
+    this.#due = 0;
+  }
+
   /** Forget the requests that wait or must be tried again; a full list repeats all of them. */
   clear(): void {
     this.#epoch += 1;
     for (const runner of [this.#networks, this.#inspects, this.#lists]) runner.clear();
     this.#toList.clear();
+    if (this.#rest) this.#rest = [];
+  }
+
+  /** The requests without the inspects that may wait: those of many containers of which the kernel shows the namespace. */
+  #urgent(
+    wants: readonly Want[],
+    listed: readonly Listed[],
+    networks: readonly NetworkFacts[],
+  ): readonly Want[] {
+    const inspects = wants.filter((w) => w.kind === 'inspect');
+    if (!this.#rest || inspects.length <= FEW) return wants;
+    const byNetwork = new Map(networks.map((n) => [n.id, n]));
+    const late = listed.filter(
+      (c) => c.name !== undefined && this.mayWait(c.endpoints.map((e) => byNetwork.get(e.networkId))),
+    );
+    const ids = new Set(late.map((c) => c.id));
+    this.#rest = inspects.map((w) => w.id).filter((id) => ids.has(id));
+    return wants.filter((w) => w.kind !== 'inspect' || !ids.has(w.id));
   }
 
   /** A full list: containers, networks and the members of every local network. Returns whether anything changed. */
@@ -84,8 +142,9 @@ export class Fetcher {
       await this.#knowImages(listed);
       let changed = state.networkList(facts, begun, now(), askedAt).changed;
       const outcome = state.list(listed, 'all', begun, now(), askedAt);
-      this.want(outcome.wants);
-      await eachOf(facts.filter(isLocal), WIDTH, async (n) => {
+      const local = facts.filter(isLocal);
+      this.want(this.#urgent(outcome.wants, listed, facts).filter((w) => !isAskedNext(w, local)));
+      await eachOf(local, WIDTH, async (n) => {
         const member = await this.#member(n.id);
         this.want(member.wants);
         changed = member.changed || changed;
@@ -226,6 +285,10 @@ export class Fetcher {
     this.#parts.giveUp();
   }
 }
+
+/** The members of these networks are requested right after the list, which is why it needs no request of its own. */
+const isAskedNext = (want: Want, networks: readonly NetworkFacts[]): boolean =>
+  want.kind === 'network' && networks.some((n) => n.id === want.id);
 
 /** Undefined for 404; other failures stay failures. */
 async function found(answer: Promise<unknown>): Promise<unknown> {

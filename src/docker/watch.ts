@@ -10,7 +10,7 @@ import type { DockerView } from '../policy/container.js';
 import { type DaemonFacts, readDaemon } from './daemon.js';
 import { DockerApi } from './docker-api.js';
 import { describeChange, EventStream, readEvent, type ViewChange } from './docker-events.js';
-import { Fetcher } from './docker-fetch.js';
+import { Fetcher, type MayWait } from './docker-fetch.js';
 import { DockerState, namespaceOwner, type Outcome, viewOf } from './docker-state.js';
 import type { InspectedNetwork } from './read-networks.js';
 import { type ResolverFacts, readResolver } from './resolv-conf.js';
@@ -30,7 +30,7 @@ const RESYNC_MS = 30_000;
 /** A healthy engine answers within milliseconds, an inspect of a container that starts within 200. */
 const SILENT_MS = 2_000;
 /** Nothing that the first packets of a container need comes from its inspect. Many are inspected at once only after a start or an outage. */
-const GATHER_MS = { few: 20, many: 200 };
+const GATHER_MS = { few: 20, many: 500 };
 const MANY = 64;
 
 export class DockerWatch implements AsyncDisposable {
@@ -44,6 +44,7 @@ export class DockerWatch implements AsyncDisposable {
   #view: DockerView;
   #meta = { listings: 0, listBegan: Number.NEGATIVE_INFINITY, connected: false };
   #rootDir: Promise<string> | undefined;
+  #firstList: { resolve(): void; reject(error: Error): void } | undefined;
   /** Inspects that are published together with those that follow, and the timer that ends the wait. */
   #gathered: { change: ViewChange; changed: boolean; readonly timer: NodeJS.Timeout } | undefined;
 
@@ -78,8 +79,33 @@ export class DockerWatch implements AsyncDisposable {
     this.#stream.start();
   }
 
+  /**
+   * Starts, and resolves with the view when the first connection has listed everything. Rejects when it could not: a later connection
+   * lists again. Each connection begins with a full list, so that a `refresh` next to it would list everything twice. Of many containers
+   * in that list, those for which `mayWait` is true are inspected when `inspectRest` is called.
+   */
+  async begin(mayWait: MayWait): Promise<DockerView> {
+    this.#fetcher.mayWait = mayWait;
+    const listed = new Promise<void>((resolve, reject) => (this.#firstList = { resolve, reject }));
+    this.start();
+    await listed;
+    return this.#view;
+  }
+
   view(): DockerView {
     return this.#view;
+  }
+
+  /** Inspects those of the waiting containers that are on one of these networks. Resolves when their DNS aliases are known. */
+  inspectOn(networks: ReadonlySet<string>): Promise<void> {
+    return this.#fetcher.inspectNow((id) =>
+      [...(this.#state.containers.get(id)?.endpoints.keys() ?? [])].some((network) => networks.has(network)),
+    );
+  }
+
+  /** The service is ready: inspect the containers whose inspects have waited. */
+  inspectRest(): void {
+    void this.#fetcher.inspectRest();
   }
 
   /** Called synchronously after each change of the view. What a listener throws is logged. */
@@ -115,13 +141,14 @@ export class DockerWatch implements AsyncDisposable {
 
   /**
    * Which way this container's DNS goes, from the file that Docker wrote for its namespace's owner. Ask after
-   * `privileges` are known: before the start, and for files that cannot be proven, the answer is the closed one.
+   * `privileges` are known, or with the path of its namespace (`sandbox`) before that. Before the start, and for files that cannot be proven, the
+   * answer is the closed one.
    */
-  async resolver(id: string): Promise<ResolverFacts> {
+  async resolver(id: string, sandbox = ''): Promise<ResolverFacts> {
     const all = this.#state.containers;
     const t = all.get(id);
     const owner = all.get((t && namespaceOwner(t, all)) ?? id);
-    const sandboxKey = owner?.privileges?.sandboxKey ?? '';
+    const sandboxKey = owner?.privileges?.sandboxKey || (owner === t ? sandbox : '');
     return readResolver({ rootDir: await this.#askRootDir(), id: owner?.id ?? id, sandboxKey });
   }
 
@@ -201,6 +228,7 @@ export class DockerWatch implements AsyncDisposable {
 
   #disconnected(): void {
     this.#fetcher.clear();
+    this.#firstList?.reject(new Error('Docker has not listed its containers'));
     if (!this.#meta.connected) return;
     this.#meta.connected = false;
     this.#publish({ kind: 'disconnected' });
@@ -212,6 +240,7 @@ export class DockerWatch implements AsyncDisposable {
     await this.#lists.run();
     this.#meta.connected = true;
     this.#publish({ kind: 'connected' });
+    this.#firstList?.resolve();
   }
 
   /** Read a full list; true when it shows a change that an event always reports, and no event has come. */

@@ -76,13 +76,19 @@ export class Kernel implements AsyncDisposable {
     this.#monitor = this.#follow(changed);
     this.addressTable.add('lo', `${this.#shape.dns.v4}/32`);
     this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
-    await this.cgroups.askNft(this.#run);
-    this.hasZones = await canZone(this.#run);
-    this.identifiesSenders = this.hasZones && (await canIdentify(this.#run, this.cgroups));
     await this.own.refresh();
     const links = await this.links(new Set());
     using bridges = new Bridges();
     for (const l of links) if (l.kind === 'bridge') bridges.release(l.index);
+  }
+
+  /** Tries what rules this kernel and its tools accept, and begins to read those that are installed. The first pass needs both. */
+  async probe(): Promise<void> {
+    const [hasZones] = await Promise.all([canZone(this.#run), this.cgroups.askNft(this.#run)]);
+    this.hasZones = hasZones;
+    // Without zones it may be iptables-legacy.
+    if (hasZones) this.#plane.readAhead(() => this.generation());
+    this.identifiesSenders = hasZones && (await canIdentify(this.#run, this.cgroups));
   }
 
   #follow(changed: LinkChangeListener): RouteMonitor {

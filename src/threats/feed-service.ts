@@ -230,6 +230,7 @@ export class Feeds implements AsyncDisposable {
    * configuration does not change. Until Docker has listed its networks the interfaces are listed each time.
    */
   #protect(): void {
+    if (this.#runner.feeds.length === 0) return; // nothing could block it
     const { shared, docker, kernel } = this.#o;
     const { listings, networks } = docker.view();
     const texts = JSON.stringify([this.#hostResolvers(), shared.servers()]);

@@ -1,5 +1,5 @@
 /** What a start asks of an engine with many containers. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +9,16 @@ import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 
 const COUNT = 100;
 const ids = Array.from({ length: COUNT }, (_, n) => n.toString(16).padStart(64, '0'));
+const members = Object.fromEntries(
+  ids.map((id, n) => [
+    id,
+    {
+      Name: id.slice(-4),
+      IPv4Address: `172.18.0.${2 + n}/16`,
+      MacAddress: `02:42:ac:12:00:${(2 + n).toString(16).padStart(2, '0')}`,
+    },
+  ]),
+);
 const quiet = {
   debug: () => undefined,
   info: () => undefined,
@@ -31,7 +41,7 @@ const server = createServer((request, response) => {
   if (path === '/events') response.writeHead(200).flushHeaders();
   else if (path === '/containers/json') send(ids.map((Id) => listItem({ Id, Names: [`/${Id.slice(-4)}`] })));
   else if (path === '/networks') send([networkInspect({ Containers: {} })]);
-  else if (path.startsWith('/networks/')) send(networkInspect({ Containers: {} }));
+  else if (path.startsWith('/networks/')) send(networkInspect({ Containers: members }));
   else if (id !== undefined) held.push(() => send(containerInspect({ Id: id, Name: `/${id.slice(-4)}` })));
   else if (path === '/info') send({ DockerRootDir: folder });
   else send({ Config: { Labels: {} } });
@@ -75,5 +85,65 @@ it('a single inspect is published with its answer', async () => {
     for (const answer of held.splice(0)) answer();
     await new Promise((done) => setTimeout(done, 1));
   }
+  await watch.close();
+});
+
+it('lists once at the start; inspects that may wait begin when the service is ready', async () => {
+  asked.clear();
+  held.splice(0);
+  const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
+  const view = await watch.begin((networks) => networks.length > 0);
+  expect([view.connected, view.listings, view.containers.size]).toEqual([true, 1, COUNT]);
+  expect([asked.get('/containers/json'), asked.get('/networks')]).toEqual([1, 1]);
+  expect(asked.get('inspect')).toBeUndefined();
+  watch.inspectRest();
+  const known = (): number => [...watch.view().containers.values()].filter((c) => c.practices).length;
+  while (known() < COUNT) {
+    for (const answer of held.splice(0)) answer();
+    await new Promise((done) => setTimeout(done, 1));
+  }
+  expect(asked.get('inspect')).toBe(COUNT);
+  await watch.close();
+});
+
+it('inspects at once those whose aliases a resolver inside a namespace needs', async () => {
+  asked.clear();
+  held.splice(0);
+  const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
+  const view = await watch.begin((networks) => networks.length > 0);
+  await watch.inspectOn(new Set());
+  expect(asked.get('inspect')).toBeUndefined();
+  const [first] = view.containers.values();
+  const networks = new Set(first?.endpoints.map((e) => e.networkId));
+  expect(networks.size).toBe(1);
+  let isDone = false;
+  const done = watch.inspectOn(networks).then(() => (isDone = true));
+  while (!isDone) {
+    for (const answer of held.splice(0)) answer();
+    await new Promise((resume) => setTimeout(resume, 1));
+  }
+  await done;
+  expect([...watch.view().containers.values()].filter((c) => c.practices)).toHaveLength(COUNT);
+  watch.inspectRest();
+  await watch.refresh();
+  expect(asked.get('inspect')).toBe(COUNT);
+  await watch.close();
+});
+
+it('containers of which the kernel does not show the namespace are inspected at once', async () => {
+  asked.clear();
+  held.splice(0);
+  const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
+  await watch.begin(() => false);
+  await expect.poll(() => asked.get('inspect')).toBeGreaterThan(0);
+  await watch.close();
+});
+
+it('reports at once that the engine is away, and shows its containers later', async () => {
+  const away = join(folder, 'away.sock');
+  const watch = new DockerWatch({ socket: away, log: quiet, now: () => performance.now() });
+  await expect(watch.begin(() => false)).rejects.toThrow('Docker has not listed its containers');
+  symlinkSync(socket, away);
+  await expect.poll(() => watch.view().containers.size).toBe(COUNT);
   await watch.close();
 });
