@@ -48,7 +48,6 @@ export class HostWatch implements AsyncDisposable {
   #soon = false;
   #stopped = false;
   #running: Promise<void> = Promise.resolve();
-  /** Undefined until the mounts of containers are followed. */
   #news: Disposable | undefined;
 
   constructor(options: HostWatchOptions) {
@@ -82,7 +81,7 @@ export class HostWatch implements AsyncDisposable {
     this.#arm(EVERY_MS);
   }
 
-  /** Resolve the mounts of containers from now on. Next to 1,000 containers that takes a second at first: the start does not wait for it. */
+  /** Resolve the mounts of containers from now on: with 1,000 of them, that takes a second at first. */
   followMounts(): void {
     this.#news ??= this.#o.docker.onChange(() => void this.mounts.refresh('new'));
     void this.mounts.refresh('all');
@@ -133,8 +132,7 @@ export class HostWatch implements AsyncDisposable {
   }
 
   async #askDocker(): Promise<void> {
-    // Docker does not answer: DockerWatch reports it
-    const facts = await this.#o.docker.daemonInfo().catch(() => undefined);
+    const facts = await this.#o.docker.daemonInfo().catch(() => undefined); // DockerWatch reports a failure
     if (!facts) return;
     const before = this.engine?.firewallBackend;
     this.engine = engineFacts(facts);
@@ -263,8 +261,7 @@ class MountWatch {
         );
       }
     }
-    // here, and not behind the promise: what is asked for in between would be forgotten
-    this.#running = undefined;
+    this.#running = undefined; // here, and not behind the promise: what is asked for in between would be forgotten
   }
 
   /** Rules of others can change every moment: mounts are not read again each time. */
