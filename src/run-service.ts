@@ -154,6 +154,7 @@ async function begin(e: App): Promise<void> {
     kernel.probe(),
     e.hostMode.prepare(),
     e.quotas.prepare(),
+    e.namespaces.findSandboxes(),
   ]);
   if (!isThere) {
     e.isAway.set(true);

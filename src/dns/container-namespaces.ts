@@ -19,8 +19,8 @@ import type { AppliedState, VethMap } from '../ruleset/applied-state.js';
 import type { DnsService } from './dns-service.js';
 import type { SandboxFolders } from './sandbox-folders.js';
 
-/** Network namespaces between their creation and the moment when their container is known, or their old rules are removed. */
-
+/** Sandboxes that are asked for before other tasks have their turn: each takes some 60 µs. */
+const ASKED_AT_ONCE = 50;
 /** A socket in the container's namespace from which queries to Docker's resolver are sent. */
 const CLIENT = { family: 4, address: '127.0.0.1', port: 0 } as const;
 
@@ -77,14 +77,27 @@ export class ContainerNamespaces {
     const known = this.#sandboxes.get(nsid);
     if (known !== undefined && this.#idOf(known) === nsid) return known;
     this.#sandboxes.delete(nsid);
-    this.#o.folders.renew();
-    const paths = new Set(this.#sandboxes.values());
-    for (const folder of this.#o.folders)
-      for (const path of filesIn(folder).map((name) => join(folder, name))) {
-        const id = paths.has(path) ? undefined : this.#idOf(path);
-        if (id !== undefined) this.#sandboxes.set(id, path);
-      }
+    for (const path of this.#unknown()) this.#note(path);
     return this.#sandboxes.get(nsid);
+  }
+
+  /** Asks for the netns ids of all sandboxes, next to other work of the start. */
+  async findSandboxes(): Promise<void> {
+    for (const [n, path] of this.#unknown().entries()) {
+      if (n % ASKED_AT_ONCE === 0) await new Promise((resume) => setImmediate(resume));
+      this.#note(path);
+    }
+  }
+
+  #unknown(): readonly string[] {
+    this.#o.folders.renew();
+    const known = new Set(this.#sandboxes.values());
+    return [...this.#o.folders].flatMap(filesIn).filter((path) => !known.has(path));
+  }
+
+  #note(path: string): void {
+    const id = this.#idOf(path);
+    if (id !== undefined) this.#sandboxes.set(id, path);
   }
 
   #idOf(path: string): number | undefined {
@@ -178,10 +191,10 @@ export class ContainerNamespaces {
     return networks.some((n) => n?.name !== 'bridge' && n?.driver !== 'host');
   }
 
-  /** Docker's embedded resolver would send the queries of this container from the host's namespace. */
-  async needsResolver(container: string): Promise<boolean> {
+  /** Docker's embedded resolver would send the queries of this container, whose namespace has this path, from the host's namespace. */
+  async needsResolver(container: string, path: string): Promise<boolean> {
     if (hasReachableResolvers(this.#resolversOf(container))) return false;
-    return needsNamespaceDns(await this.#o.docker.resolver(container, this.pathOf(container)));
+    return needsNamespaceDns(await this.#o.docker.resolver(container, path));
   }
 
   /** The container was created with resolvers of its own, so that it shows nothing about other containers of the engine. */
@@ -241,7 +254,7 @@ function vethsByContainer(map: VethMap): ReadonlyMap<string, number> {
 
 function filesIn(folder: string): string[] {
   try {
-    return readdirSync(folder);
+    return readdirSync(folder).map((name) => join(folder, name));
   } catch {
     return []; // Docker creates the folder with its first container
   }

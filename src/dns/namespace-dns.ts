@@ -10,7 +10,7 @@ import {
 } from './container-namespaces.js';
 
 export interface NamespaceDnsOptions {
-  readonly namespaces: Omit<ContainerNamespaces, 'resolverAt' | 'prepared'>;
+  readonly namespaces: Omit<ContainerNamespaces, 'resolverAt' | 'prepared' | 'findSandboxes'>;
   /** Our resolver answers inside from now on. */
   readonly onAttached: (container: string) => void;
   readonly log: Logger;
@@ -284,7 +284,8 @@ export class NamespaceDns {
     if (this.#isTaken(path) || this.#unclaimed.has(path) || !this.#namespaces.isUp(id)) return true;
     const by = this.#namespaces.answeredBy(id);
     return (
-      by === undefined || (by === 'drawbridge' && (this.#namespaces.isOnLan(id) || (await this.#needs(id))))
+      by === undefined ||
+      (by === 'drawbridge' && (this.#namespaces.isOnLan(id) || (await this.#needs(id, path))))
     );
   }
 
@@ -321,22 +322,22 @@ export class NamespaceDns {
   async #attachIfNeeded(id: string): Promise<void> {
     const path = this.#namespaces.pathOf(id);
     if (this.#attached.has(id) || path === undefined) return;
-    const needs = this.#namespaces.isOnLan(id) || (await this.#needs(id));
+    const needs = this.#namespaces.isOnLan(id) || (await this.#needs(id, path));
     if (this.#namespaces.isSettled(id)) this.#learn(id, needs);
     // the rules of a namespace prepared ahead lead to us, needed or not: unclaimed, its queries would wait
     if (needs || this.#unclaimed.has(path)) await this.#attach(id, path);
   }
 
   /** Read once in a cycle for each namespace: attaching and cleaning decide by the same. */
-  #needs(id: string): Promise<boolean> {
-    const key = `${id} ${this.#namespaces.pathOf(id)}`;
-    const known = this.#needed.get(key) ?? this.#readNeed(id);
+  #needs(id: string, path: string): Promise<boolean> {
+    const key = `${id} ${path}`;
+    const known = this.#needed.get(key) ?? this.#readNeed(id, path);
     this.#needed.set(key, known);
     return known;
   }
 
-  #readNeed(id: string): Promise<boolean> {
-    return this.#namespaces.needsResolver(id).catch((e: unknown) => {
+  #readNeed(id: string, path: string): Promise<boolean> {
+    return this.#namespaces.needsResolver(id, path).catch((e: unknown) => {
       this.#o.log.debug(
         { container: id, err: String(e) },
         'cannot determine from where Docker sends the queries of this container',
@@ -347,7 +348,7 @@ export class NamespaceDns {
 
   /** Record whether the resolver is needed. An attachment stays in any case: a query may be in progress. */
   async #learnNeed(id: string, attached: Attached): Promise<void> {
-    attached.hostAsked = await this.#readNeed(id);
+    attached.hostAsked = await this.#readNeed(id, attached.path);
     this.#learn(id, attached.hostAsked);
   }
 
