@@ -164,13 +164,12 @@ async function begin(e: App): Promise<void> {
   reconciler.trigger({ kind: 'start' }, true);
   reconciler.begin();
   await reconciler.inForce(FIRST_PASS_MS);
-  const host = e.hostWatch.start();
+  const host = begun.use(e.hostWatch).start();
   await e.namespaceDns.whole(NAMESPACES_MS);
   await Promise.race([aliasesKnown(e), sleep(NAMESPACES_MS, undefined, { ref: false })]);
   await lan.applied();
   lan.begin();
   begun.use(lan);
-  begun.use(e.hostWatch);
   begun.use(e.maintenance);
   begun.use(e.quotas);
   begun.use(recording);

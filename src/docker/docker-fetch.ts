@@ -85,8 +85,9 @@ export class Fetcher {
     const wanted = new Set(ids);
     this.#rest = this.#rest?.filter((id) => !wanted.has(id));
     this.#due = ids.length;
+    const epoch = this.#epoch;
     await eachOf(ids, WIDTH, async (id) => {
-      await this.#retried(`container ${id}`, () => this.#inspect(id));
+      if (this.#epoch === epoch) await this.#retried(`container ${id}`, () => this.#inspect(id));
       this.#due -= 1;
     });
   }
