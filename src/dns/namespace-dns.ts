@@ -1,7 +1,7 @@
 /** Our resolver inside the network namespaces of enforced containers, where Docker would send the queries from the host. */
 import { Newest } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
-import type { AppliedState } from '../ruleset/applied-state.js';
+import { type AppliedState, hasSamePlaces } from '../ruleset/applied-state.js';
 import {
   CleanedNamespaces,
   type ContainerNamespaces,
@@ -58,6 +58,8 @@ export class NamespaceDns {
       ),
     ),
   );
+  /** The last state that was done as a whole. One that is alike needs nothing: the files of 1,000 containers are not read again. */
+  #synced: AppliedState | undefined;
   #ended = false;
 
   constructor(options: NamespaceDnsOptions) {
@@ -100,7 +102,9 @@ export class NamespaceDns {
   /** Call after every pass. Only the newest state is kept. Failures are reported in coverage, and the next pass tries again. */
   applied(state: AppliedState): void {
     this.#state = state;
-    void this.#syncs.run(state);
+    if (this.#synced && !(hasSamePlaces(this.#synced, state) && this.#isDone())) this.#synced = undefined;
+    if (this.#synced) this.#endWaiting();
+    else void this.#syncs.run(state);
   }
 
   /** The container's veth has just moved into its namespace: some 50 ms remain before its first instruction, too few for a pass. */
@@ -162,10 +166,6 @@ export class NamespaceDns {
     (await passing?.catch(() => undefined))?.[Symbol.dispose]();
   }
 
-  async #endAllPassing(): Promise<void> {
-    for (const path of this.#passed.keys()) await this.#endPassing(path);
-  }
-
   /** A container that has been started again has a new namespace; our sockets in the previous one ended with that. */
   async #moved(id: string, path: string | undefined): Promise<void> {
     await this.#attaching.get(id)?.done;
@@ -201,25 +201,18 @@ export class NamespaceDns {
     await this.#idle();
     for (const { sockets } of this.#attached.values()) sockets[Symbol.dispose]();
     this.#attached.clear();
-    await this.#endAllPassing();
+    for (const path of this.#passed.keys()) await this.#endPassing(path);
   }
 
   /** Remove our rules from every namespace (teardown). */
   async detachAll(): Promise<void> {
     await this.#idle();
-    for (const [id, { path, sockets }] of this.#attached) {
+    const why = 'cannot remove the rules from a network namespace: it is probably gone';
+    for (const [container, { path }] of this.#attached)
       await this.#namespaces
         .detach(path)
-        .catch((e: unknown) =>
-          this.#o.log.warn(
-            { container: id, err: String(e) },
-            'cannot remove the rules from a network namespace: it is probably gone',
-          ),
-        );
-      sockets[Symbol.dispose]();
-    }
-    this.#attached.clear();
-    await this.#endAllPassing();
+        .catch((e: unknown) => this.#o.log.warn({ container, err: String(e) }, why));
+    await this.close();
   }
 
   async #idle(): Promise<void> {
@@ -245,8 +238,8 @@ export class NamespaceDns {
     await this.#settled();
     for (const [id, attached] of this.#attached)
       if (this.#isStale(state, id, attached.path)) await this.#drop(id);
-    for (const id of this.#failed.keys()) if (!state.subjects.has(id)) this.#failed.delete(id);
-    for (const id of this.#missing.keys()) if (!state.subjects.has(id)) this.#missing.delete(id);
+    for (const notes of [this.#failed, this.#missing])
+      for (const id of notes.keys()) if (!state.subjects.has(id)) notes.delete(id);
     const missing = [...state.subjects.keys()].filter((id) => this.#wants(state, id));
     for (let i = 0; i < missing.length; i += AT_ONCE)
       await Promise.all(missing.slice(i, i + AT_ONCE).map((id) => this.#attachIfNeeded(id)));
@@ -254,7 +247,20 @@ export class NamespaceDns {
       if (attached.hostAsked === undefined && this.#namespaces.isSettled(id))
         await this.#learnNeed(id, attached);
     await this.#cleaned.clean(state.view, (id, path) => this.#isSpared(id, path));
-    if (this.#isWhole(state)) for (const done of this.#waiting.splice(0)) done();
+    if (!this.#isWhole(state)) return;
+    this.#endWaiting();
+    if (this.#state === state) this.#synced = state;
+  }
+
+  #endWaiting(): void {
+    for (const done of this.#waiting.splice(0)) done();
+  }
+
+  /** Nothing is left that the next pass would try again or learn. */
+  #isDone(): boolean {
+    const left =
+      this.#failed.size + this.#missing.size + this.#attaching.size + this.#unclaimed.paths().length;
+    return left === 0 && [...this.#attached.values()].every(({ hostAsked }) => hostAsked !== undefined);
   }
 
   /** Resolves when every namespace has the rules it needs and none of an earlier run; at the latest after `ms`. */
@@ -381,16 +387,11 @@ export class NamespaceDns {
       const why = e instanceof Error ? e.message : String(e);
       const missing = isMissing(e) ? (this.#missing.get(id) ?? 0) + 1 : 0;
       if (missing > 0) this.#missing.set(id, missing);
+      const note = { container: id, err: why };
       if (missing === 1)
-        this.#o.log.debug(
-          { container: id, err: why },
-          'the network namespace of a container does not exist: trying again',
-        );
+        this.#o.log.debug(note, 'the network namespace of a container does not exist: trying again');
       else if (missing === 2 || this.#failed.get(id) !== why)
-        this.#o.log.warn(
-          { container: id, err: why },
-          'cannot attach our resolver inside this network namespace yet',
-        );
+        this.#o.log.warn(note, 'cannot attach our resolver inside this network namespace yet');
       this.#failed.set(id, why);
     }
   }

@@ -68,5 +68,12 @@ export interface AppliedState {
   readonly repaired: boolean;
 }
 
+/** Whether Docker's view, the veths and the modes of containers are the same: then other entries of policies are all that differs. */
+export const hasSamePlaces = (a: AppliedState, b: AppliedState): boolean =>
+  a.view === b.view &&
+  a.vethMap === b.vethMap &&
+  a.subjects.size === b.subjects.size &&
+  [...b.subjects].every(([id, m]) => a.subjects.get(id)?.policy.mode === m.policy.mode);
+
 /** While an answer is outstanding: Docker needs seconds for each of many containers that start together. */
 export const LATEST_MS = 10_000;

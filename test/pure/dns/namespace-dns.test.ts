@@ -134,6 +134,68 @@ it('a namespace that has gone with its container is no warning; one that stays a
   expect([counts[0], counts.at(-1)]).toEqual([0, 1]);
 });
 
+describe('the resolv.conf files of containers', () => {
+  /** Reads of the need of a resolver, for each state in turn. */
+  async function readsAt(states: readonly AppliedState[], more: Partial<Options['namespaces']> = {}) {
+    let reads = 0;
+    const { dns } = furnisher({}, '/a', {
+      needsResolver: async () => {
+        reads += 1;
+        return false;
+      },
+      ...more,
+    });
+    const counts: number[] = [];
+    for (const one of states) {
+      dns.applied(one);
+      await dns.whole(100);
+      counts.push(reads);
+    }
+    await dns.close();
+    return counts;
+  }
+  const places = { view: { containers: new Map() }, vethMap: {} };
+  const at = (more: object = {}, mode = 'enforce') =>
+    ({ ...places, subjects: new Map([[WHO, { policy: { mode } }]]), ...more }) as unknown as AppliedState;
+
+  it('are not read again when only entries of policies have changed', async () => {
+    expect(await readsAt([at(), at(), at()])).toEqual([1, 1, 1]);
+  });
+
+  it.each([
+    ['the view of Docker', at({ view: { containers: new Map() } })],
+    ['the veths', at({ vethMap: {} })],
+    ['a mode', at({}, 'observe'), 1],
+    [
+      'the containers',
+      at({
+        subjects: new Map([
+          [WHO, { policy: { mode: 'enforce' } }],
+          ['c2', { policy: { mode: 'off' } }],
+        ]),
+      }),
+    ],
+  ] as const)('are read again after a change of %s', async (_, changed, reads: number = 2) => {
+    expect(await readsAt([at(), changed, at(), at()])).toEqual([1, reads, reads + 1, reads + 1]);
+  });
+
+  it('are read again while a namespace could not be prepared', async () => {
+    const failing = {
+      needsResolver: async () => true,
+      prepare: async () => Promise.reject(new Error('no such table')),
+    };
+    const tried: number[] = [];
+    await readsAt([at(), at(), at()], {
+      ...failing,
+      prepare: () => {
+        tried.push(1);
+        return failing.prepare();
+      },
+    });
+    expect(tried).toHaveLength(3);
+  });
+});
+
 describe('a namespace whose container', () => {
   it('is not known yet keeps its questions, and is answered once it is known', async () => {
     let by: 'drawbridge' | 'docker' | undefined;
