@@ -39,7 +39,7 @@ export interface PassParts
   readonly kernel: Kernel;
   readonly blocklist: FlowBlocklist;
   readonly docker: Pick<DockerWatch, 'view'>;
-  readonly policies: Pick<Policies, 'policyOf' | 'eastWest' | 'isManaged' | 'isLan' | 'unattributed'>;
+  readonly policies: InputParts['policies'] & Pick<Policies, 'isManaged'>;
   readonly hostMode: {
     readonly senders: Pick<HostCgroupTable, 'find' | 'setInstalled'>;
     readonly resolvers: Pick<HostResolvers, 'sync'>;

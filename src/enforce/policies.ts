@@ -6,7 +6,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import { glob, matchesAny } from '../lib/glob.js';
 import { parseAddress, withoutMapping } from '../lib/ip.js';
 import type { Problem } from '../lib/problem.js';
-import type { ContainerFacts, NetworkFacts, PublishedPort } from '../policy/container.js';
+import type { ContainerFacts, DockerView, NetworkFacts, PublishedPort } from '../policy/container.js';
 import { type Emergency, lockedDown, type Pause, pauseOf, underEmergency } from '../policy/emergency.js';
 import type { EastWest } from '../policy/neighbours.js';
 import { ownerKey, ownerKeys } from '../policy/own-labels.js';
@@ -55,6 +55,12 @@ interface KnownPolicy {
   readonly policy: Policy;
 }
 
+/** What the policies of all containers are compiled from at one time, but for the configuration. */
+export interface PolicyStamp {
+  readonly overrides: Overrides;
+  readonly view: DockerView;
+}
+
 /** Containers that are gone are forgotten when there are so many. */
 const MOST_GONE = 64;
 
@@ -69,6 +75,8 @@ export class Policies {
 
   readonly #temper: PolicyParts['temper'];
   readonly #known = new Map<string, KnownPolicy>();
+  /** Within it, nothing in any known policy expires. */
+  #span = new Moment(Date.now());
   #unattributed:
     | { readonly overrides: Overrides; readonly moment: Moment; readonly policy: Policy }
     | undefined;
@@ -108,8 +116,34 @@ export class Policies {
     const fresh = underEmergency(compiled, overrides, facts.id);
     const policy = known && isDeepStrictEqual(known.policy, fresh) ? known.policy : fresh;
     this.#known.set(facts.id, { needs, moment, policy });
+    this.#span = this.#span.and(moment);
     this.#forgetGone();
     return this.#temper(policy, facts);
+  };
+
+  readonly stamp = (): PolicyStamp => ({ overrides: this.#overrides(), view: this.#docker.view() });
+
+  /**
+   * The containers whose policies can have changed since `was`, when nothing but grants has: the owners of those that came or went.
+   * Undefined: any. Then lists, modes, pauses, the lockdown or Docker's view are others, or an entry of a list has expired. While the
+   * store is in doubt (`temper`), its lists are another object after each change.
+   */
+  readonly changedSince = (was: PolicyStamp): ReadonlySet<string> | undefined => {
+    const { overrides, view } = this.stamp();
+    const now = Date.now();
+    if (!this.#span.covers(now)) {
+      this.#span = new Moment(now);
+      for (const { moment } of this.#known.values())
+        if (moment.covers(now)) this.#span = this.#span.and(moment);
+      return undefined;
+    }
+    const isSame = (['lists', 'absent', 'modes', 'pauses', 'lockdown'] as const).every(
+      (part) => was.overrides[part] === overrides[part],
+    );
+    if (!isSame || was.view !== view) return undefined;
+    const owners = new Set(differing(was.overrides.grants, overrides.grants).map((grant) => grant.owner));
+    const idsOf = idsByOwner(view);
+    return new Set([...owners].flatMap((owner) => idsOf.get(owner) ?? NONE));
   };
 
   #forgetGone(): void {
@@ -212,6 +246,29 @@ function keysOf(facts: ContainerFacts) {
   return known;
 }
 
+type OwnerIndex = ReadonlyMap<string, readonly string[]>;
+const ownerIndexes = new WeakMap<DockerView, OwnerIndex>();
+function idsByOwner(view: DockerView): OwnerIndex {
+  const known = ownerIndexes.get(view);
+  if (known) return known;
+  const index = new Map<string, string[]>();
+  for (const facts of view.containers.values())
+    for (const owner of keysOf(facts).owners) {
+      const found = index.get(owner);
+      if (found) found.push(facts.id);
+      else index.set(owner, [facts.id]);
+    }
+  ownerIndexes.set(view, index);
+  return index;
+}
+
+/** What only one of them has. */
+function differing<T>(a: readonly T[], b: readonly T[]): T[] {
+  if (a === b) return [];
+  const [inA, inB] = [new Set(a), new Set(b)];
+  return [...a.filter((one) => !inB.has(one)), ...b.filter((one) => !inA.has(one))];
+}
+
 type GrantIndex = ReadonlyMap<string, readonly Grant[]>;
 const grantIndexes = new WeakMap<readonly Grant[], GrantIndex>();
 function grantsByOwner(grants: readonly Grant[]): GrantIndex {
@@ -255,18 +312,31 @@ export interface ReservedPortsParts {
 /** The ports that no container may reach, as they are known at the time of each call. */
 export class ReservedPorts {
   readonly #o: ReservedPortsParts;
+  #known:
+    | {
+        readonly servers: string;
+        readonly host: ReadonlySet<string>;
+        readonly view: DockerView;
+        readonly list: readonly ReservedPort[];
+      }
+    | undefined;
 
   constructor(parts: ReservedPortsParts) {
     this.#o = parts;
   }
 
+  /** The same object while the servers, the host's addresses and Docker's view are the same. */
   readonly list = (): readonly ReservedPort[] => {
     const { config, shared, kernel, docker } = this.#o;
-    const hostAddresses = kernel.hostAddresses();
-    return closedPlaces(config, shared.servers(), {
-      hostAddresses,
-      containers: docker.view().containers.values(),
-    });
+    const servers = shared.servers();
+    const key = { servers: JSON.stringify(servers), host: kernel.hostAddresses(), view: docker.view() };
+    const known = this.#known;
+    if (known?.servers === key.servers && known.host === key.host && known.view === key.view)
+      return known.list;
+    const around = { hostAddresses: key.host, containers: key.view.containers.values() };
+    const list = closedPlaces(config, servers, around);
+    this.#known = { ...key, list };
+    return list;
   };
 }
 

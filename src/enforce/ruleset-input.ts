@@ -27,7 +27,7 @@ import {
 import type { Replaced } from '../ruleset/recompile.js';
 import type { Identities } from './identities.js';
 import type { RequestLater } from './pass-trigger.js';
-import type { Policies, ReservedPorts } from './policies.js';
+import type { Policies, PolicyStamp, ReservedPorts } from './policies.js';
 import type { Quotas } from './quotas.js';
 import type { ConntrackZones } from './revocation.js';
 import type { VethTable } from './veth-table.js';
@@ -35,7 +35,10 @@ import type { VethTable } from './veth-table.js';
 export interface InputParts {
   readonly shape: KernelConfig;
   readonly applied: Current<AppliedState>;
-  readonly policies: Pick<Policies, 'policyOf' | 'eastWest' | 'isLan' | 'unattributed'>;
+  readonly policies: Pick<
+    Policies,
+    'policyOf' | 'eastWest' | 'isLan' | 'unattributed' | 'stamp' | 'changedSince'
+  >;
   readonly quotas: Pick<Quotas, 'limitsOf'>;
   /** Ports that no container may reach. */
   readonly reserved: Pick<ReservedPorts, 'list'>;
@@ -69,6 +72,8 @@ export class InputBuilder {
   /** By ifindex: until when a veth counts as new (`performance.now`). */
   readonly #newUntil = new Map<number, number>();
   #departed: Departed = new Map();
+  /** What the policies of the last input were compiled from. */
+  #stamp: PolicyStamp | undefined;
 
   constructor(parts: InputParts) {
     this.#o = parts;
@@ -76,6 +81,7 @@ export class InputBuilder {
 
   /** The input of this pass. Requests later passes for what will change by time alone. */
   build(found: Found, later: RequestLater): DesiredInput {
+    this.#stamp = this.#o.policies.stamp();
     const input = this.#present(found, later);
     this.#departed = this.#departedNow(input.subjects);
     if (this.#departed.size > 0) later({ kind: 'departed' }, LINGER_MS);
@@ -90,15 +96,27 @@ export class InputBuilder {
   withPolicies({ input, view }: AppliedState): Rebuilt | undefined {
     const { policies, reserved } = this.#o;
     if (unattributedOf(policies.unattributed()).classes !== input.unattributedClasses) return undefined;
-    if (!isDeepStrictEqual(reserved.list(), input.closed)) return undefined;
+    const closed = reserved.list();
+    if (closed !== input.closed && !isDeepStrictEqual(closed, input.closed)) return undefined;
+    const stamp = policies.stamp();
+    const changed = this.#stamp && policies.changedSince(this.#stamp);
+    this.#stamp = stamp;
+    const places = placesOf(input.subjects);
     const replaced: Replaced[] = [];
-    const subjects = input.subjects.map((was) => {
-      const facts = this.#departed.has(was.id) ? undefined : view.containers.get(was.id);
-      const is = facts ? this.#withPolicy(was, facts, view) : was;
-      if (is !== was) replaced.push({ was, is });
-      return is;
-    });
-    return { input: replaced.length === 0 ? input : { ...input, subjects }, replaced };
+    const subjects = [...input.subjects];
+    for (const id of changed ? new Set([...changed, ...places.limited]) : places.at.keys()) {
+      const at = places.at.get(id);
+      const was = at === undefined ? undefined : subjects[at];
+      const facts = this.#departed.has(id) ? undefined : view.containers.get(id);
+      if (at === undefined || !was || !facts) continue;
+      const is = this.#withPolicy(was, facts, view);
+      if (is === was) continue;
+      replaced.push({ was, is });
+      subjects[at] = is;
+    }
+    if (replaced.length === 0) return { input, replaced };
+    if (!replaced.some(({ was, is }) => was.policy.limits || is.policy.limits)) indexes.set(subjects, places);
+    return { input: { ...input, subjects }, replaced };
   }
 
   #withPolicy(was: Subject, c: ContainerFacts, view: DockerView): Subject {
@@ -155,6 +173,24 @@ export class InputBuilder {
       .map((m) => [m.id, { subject: withoutCgroups(m), until: now + LINGER_MS }] as const);
     return new Map([...this.#departed, ...gone].filter(([id, d]) => !here.has(id) && d.until > now));
   }
+}
+
+interface Places {
+  /** Of each subject in the list, by its id. */
+  readonly at: ReadonlyMap<string, number>;
+  /** Those whose policies have limits, which change with quotas. */
+  readonly limited: readonly string[];
+}
+const indexes = new WeakMap<readonly Subject[], Places>();
+function placesOf(subjects: readonly Subject[]): Places {
+  const known = indexes.get(subjects);
+  if (known) return known;
+  const places = {
+    at: new Map(subjects.map((m, n) => [m.id, n])),
+    limited: subjects.filter((m) => m.policy.limits).map((m) => m.id),
+  };
+  indexes.set(subjects, places);
+  return places;
 }
 
 interface Rebuilt {

@@ -166,6 +166,14 @@ export class Moment {
     return isReached;
   }
 
+  /** The span within which the comparisons of both have the same results. */
+  and(other: Moment): Moment {
+    const both = new Moment(this.#now);
+    both.#from = Math.max(this.#from, other.#from);
+    both.#until = Math.min(this.#until, other.#until);
+    return both;
+  }
+
   /** Whether each comparison would have the same result at this time. */
   covers(time: number): boolean {
     return this.#from <= time && time < this.#until;

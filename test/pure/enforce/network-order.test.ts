@@ -34,6 +34,7 @@ function compiled(names: readonly string[]) {
       eastWest: none,
       isLan: () => false,
       unattributed: () => ({ mode: 'enforce', modeFrom: 'default', entries: [], lists: [], notes: [] }),
+      stamp: () => ({}),
     },
     quotas: { limitsOf: none },
     reserved: { list: () => [] },

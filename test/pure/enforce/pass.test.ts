@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { EnforcementPass } from '../../../src/enforce/pass.js';
 import type { Pass } from '../../../src/enforce/pass-trigger.js';
+import type { PolicyStamp } from '../../../src/enforce/policies.js';
 import { ForeignBridges } from '../../../src/enforce/veth-table.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
@@ -153,6 +154,11 @@ function house() {
       isManaged: () => true,
       isLan: () => false,
       unattributed: () => unattributed,
+      stamp: () => ({ policies: new Map(policies) }) as unknown as PolicyStamp,
+      changedSince: (was) => {
+        const before = (was as unknown as { policies: typeof policies }).policies;
+        return new Set([...policies].filter(([n, p]) => before.get(n) !== p).map(([n]) => idOf(n)));
+      },
     },
     quotas: { limitsOf: () => undefined },
     foreign: new ForeignBridges(),
