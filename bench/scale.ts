@@ -35,7 +35,7 @@ interface Measured {
   readonly containers: number;
   readonly restartMs: readonly number[];
   readonly readyMs: number;
-  /** MiB. */
+  /** MiB: resident; and private pages of the process that starts tools. */
   readonly memory: { readonly service: number; readonly tools: number };
   /** Per cent of one core. */
   readonly idle: number;
@@ -65,10 +65,14 @@ function ticksOf(pid: number): number {
   return [11, 12, 13, 14].reduce((sum, i) => sum + Number(fields[i]), 0);
 }
 const family = (pid: number): number[] => [pid, ...childrenOf(pid)];
-const rss = (pid: number | undefined): number =>
-  pid === undefined
-    ? Number.NaN
-    : Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
+const rss = (pid: number): number =>
+  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
+/** The pages that only this process has: what it takes in addition to another one of the same program. */
+function privateMiB(pid: number | undefined): number {
+  if (pid === undefined) return Number.NaN;
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
+  return [...text.matchAll(/^Private_\w+:\s+(\d+)/gm)].reduce((sum, [, kib]) => sum + Number(kib), 0) / 1024;
+}
 
 async function idleShare(pid: number): Promise<number> {
   const sum = (): number => family(pid).reduce((all, p) => all + ticksOf(p), 0);
@@ -160,7 +164,7 @@ async function measure(d: Drawbridge, engine: SimulatedEngine, count: number): P
     process.stderr.write(`  requests: ${[...engine.requests].map(([k, n]) => `${k} ${n}`).join(', ')}\n`);
   }
   await sleep(Number(values.rest) * 1000);
-  const memory = { service: rss(d.pid), tools: rss(toolProcessOf(d.pid)) };
+  const memory = { service: rss(d.pid), tools: privateMiB(toolProcessOf(d.pid)) };
   const idle = await idleShare(d.pid);
   const started = await startedPrograms(d.pid);
   const [first] = engine.containers.keys();
@@ -193,7 +197,7 @@ function rowsOf(m: Measured): Row[] {
       label: `memory of the service, ${n} containers`,
       unit: 'MiB',
       ours: one(m.memory.service),
-      note: `without the process that starts tools (${m.memory.tools.toFixed(0)} MiB)`,
+      note: `resident; the process that starts tools takes ${m.memory.tools.toFixed(0)} MiB in addition (private pages)`,
     },
     {
       id: `idle-${n}`,

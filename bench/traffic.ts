@@ -147,7 +147,7 @@ try {
       fromClient,
       `one of ${values.containers} containers`,
     );
-  await writeResult('traffic', 'npx tsx bench/traffic.ts', rows);
+  await writeResult('traffic', `npx tsx bench/traffic.ts --containers ${values.containers}`, rows);
 } finally {
   for (const { lab, servers } of places) {
     for (const s of servers) s.kill('SIGKILL');

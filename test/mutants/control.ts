@@ -229,4 +229,48 @@ export const CONTROL: readonly Mutant[] = [
     to: 'return value !== undefined',
     killedBy: { file: 'test/pure/dns/names-policy.test.ts', test: '10.0.0.53, port 53 over tcp: false' },
   },
+  {
+    id: 'beat-shared-sets-in-turn',
+    what: 'sets that containers share are checked in turn: emptied ones stay so for many beats',
+    file: 'src/enforce/maintenance.ts',
+    from: '    return [...shared, ...due.values()];',
+    to: '    return [...shared.slice(0, 0), ...due.values()];',
+    killedBy: {
+      file: 'test/pure/enforce/drift.test.ts',
+      test: 'checks the sets that containers share with every beat, and those of containers in turn',
+    },
+  },
+  {
+    id: 'kept-policies-expired',
+    what: 'a grant asks for the policies of its own containers only, although an entry of a list has expired',
+    file: 'src/enforce/policies.ts',
+    from: '    if (!this.#span.covers(now)) {',
+    to: '    if (now < 0) {',
+    killedBy: {
+      file: 'test/pure/enforce/policies.test.ts',
+      test: 'equals a fresh compilation after any sequence of changes',
+    },
+  },
+  {
+    id: 'kept-policies-lists',
+    what: 'a grant asks for the policies of its own containers only, although a list has changed',
+    file: 'src/enforce/policies.ts',
+    from: "['lists', 'absent', 'modes', 'pauses', 'lockdown']",
+    to: "['absent', 'modes', 'pauses', 'lockdown']",
+    killedBy: {
+      file: 'test/pure/enforce/policies.test.ts',
+      test: 'equals a fresh compilation after any sequence of changes',
+    },
+  },
+  {
+    id: 'kept-policies-revoked',
+    what: 'a revoked grant stays in the policy of its container',
+    file: 'src/enforce/policies.ts',
+    from: '[...a.filter((one) => !inB.has(one)), ...b.filter((one) => !inA.has(one))]',
+    to: 'b.filter((one) => !inA.has(one))',
+    killedBy: {
+      file: 'test/pure/enforce/policies.test.ts',
+      test: 'equals a fresh compilation after any sequence of changes',
+    },
+  },
 ];
