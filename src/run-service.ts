@@ -15,6 +15,7 @@ import { localSocketOf } from './config/service-socket.js';
 import { DeniedLog } from './enforce/denials.js';
 import { Counts } from './kernel/counts.js';
 import { exec } from './kernel/exec.js';
+import { trimHeap } from './kernel/netlink/libc.js';
 import { DisposalStack } from './lib/async.js';
 import { Faults } from './lib/faults.js';
 import type { Logger } from './lib/log.js';
@@ -331,6 +332,7 @@ async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {
 async function releaseMemory(log: Logger): Promise<void> {
   try {
     await collectGarbage();
+    trimHeap();
     sizeYoungGeneration();
   } catch (e) {
     log.debug({ err: String(e) }, 'this Node has no inspector: memory of the start is not given back');

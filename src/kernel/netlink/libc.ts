@@ -110,6 +110,15 @@ export function readSocketOption(fd: number, level: number, name: number, into: 
   return call.getsockopt(fd, level, name, into, length) < 0 ? koffi.errno() : 0;
 }
 
+/** Gives the free pages of the C heap back to the kernel, which takes 1 ms. The C library musl does so by itself. */
+export function trimHeap(): void {
+  try {
+    libc.func('int malloc_trim(size_t)')(0);
+  } catch {
+    // musl has no such function.
+  }
+}
+
 /** Sends the first `length` bytes as one datagram; returns the error number, 0 when all went well. */
 export function sendDatagram(fd: number, data: Buffer, length = data.length): number {
   return call.send(fd, data, length, MSG_DONTWAIT) < 0 ? koffi.errno() : 0;
