@@ -233,8 +233,8 @@ export const CONTROL: readonly Mutant[] = [
     id: 'beat-shared-sets-in-turn',
     what: 'sets that containers share are checked in turn: emptied ones stay so for many beats',
     file: 'src/enforce/maintenance.ts',
-    from: '    return [...shared, ...due.values()];',
-    to: '    return [...shared.slice(0, 0), ...due.values()];',
+    from: '    return [...this.#shared, ...due.values()];',
+    to: '    return [...due.values()];',
     killedBy: {
       file: 'test/pure/enforce/drift.test.ts',
       test: 'checks the sets that containers share with every beat, and those of containers in turn',
@@ -248,7 +248,7 @@ export const CONTROL: readonly Mutant[] = [
     to: '    if (now < 0) {',
     killedBy: {
       file: 'test/pure/enforce/policies.test.ts',
-      test: 'equals a fresh compilation after any sequence of changes',
+      test: 'any policy can have changed when an entry of a list has expired',
     },
   },
   {

@@ -142,7 +142,9 @@ class World {
 
   #list(s: Extract<Step, { kind: 'list' }>): void {
     const [first, ...others] = s.entries;
-    const timed = first && s.expires !== undefined ? { entry: first, expires: at(s.expires) } : first;
+    const [, to, ports] = /^(.*):(\d+)$/.exec(first ?? '') ?? [];
+    const timed =
+      to && s.expires !== undefined ? { to, ports: Number(ports), expires: at(s.expires) } : first;
     const allow = timed === undefined ? [] : [timed, ...others];
     const body = { allow, ...(s.match ? { match: s.match } : {}) };
     if (s.from === 'store') {
@@ -225,4 +227,23 @@ it('equals a fresh compilation after any sequence of changes, and is the same ob
   expect(kept).toBeGreaterThan(all / 4);
   expect(left).toBeGreaterThan(all / 8);
   expect(kept).toBeLessThan(all);
+});
+
+it('any policy can have changed when an entry of a list has expired, also after the clock was set back', () => {
+  vi.setSystemTime(START);
+  const world = new World();
+  const list = { kind: 'list', list: 'one', from: 'folder', isGone: false } as const;
+  world.do({ ...list, entries: ['b.example:443'], expires: 3, match: { name: 'w*' } });
+  const entries = (): number[] =>
+    NAMES.map((n) => world.kept.policyOf(world.facts.get(n) as ContainerFacts).entries.length);
+  expect(entries()).toEqual([1, 0]);
+  const stamp = world.kept.stamp();
+  expect(world.kept.changedSince(stamp)).toEqual(new Set());
+  world.do({ kind: 'clock', seconds: 4 });
+  expect(world.kept.changedSince(stamp)).toBeUndefined();
+  expect(entries()).toEqual([0, 0]);
+  expect(world.kept.changedSince(world.kept.stamp())).toEqual(new Set());
+  world.do({ kind: 'clock', seconds: -4 });
+  expect(world.kept.changedSince(stamp)).toBeUndefined();
+  expect(entries()).toEqual([1, 0]);
 });
