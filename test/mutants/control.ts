@@ -270,7 +270,7 @@ export const CONTROL: readonly Mutant[] = [
     to: 'b.filter((one) => !inA.has(one))',
     killedBy: {
       file: 'test/pure/enforce/policies.test.ts',
-      test: 'equals a fresh compilation after any sequence of changes',
+      test: 'only policies of the owner can have changed when a grant has come or gone',
     },
   },
 ];

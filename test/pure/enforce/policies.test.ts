@@ -247,3 +247,16 @@ it('any policy can have changed when an entry of a list has expired, also after 
   expect(world.kept.changedSince(stamp)).toBeUndefined();
   expect(entries()).toEqual([1, 0]);
 });
+
+it('only policies of the owner can have changed when a grant has come or gone', () => {
+  vi.setSystemTime(START);
+  const world = new World();
+  const grant = { kind: 'grant', id: 'g1', owner: 'name:web', expires: undefined } as const;
+  const none = world.kept.stamp();
+  world.do({ ...grant, isGone: false });
+  expect(world.kept.changedSince(none)).toEqual(new Set(['web']));
+  const granted = world.kept.stamp();
+  world.do({ ...grant, isGone: true });
+  expect(world.kept.changedSince(granted)).toEqual(new Set(['web']));
+  expect(world.kept.changedSince(none)).toEqual(new Set());
+});
