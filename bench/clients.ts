@@ -45,6 +45,19 @@ export interface Answered {
 
 const QUERIES = join(import.meta.dirname, '..', 'node_modules', '.cache', 'bench-queries');
 
+/** By their names: a file that other clients read must not be written again. */
+const files = new Map<string, string>();
+function queriesFor(names: readonly string[]): string {
+  const queries = names.map((name) => `${name} A\n`).join('');
+  const known = files.get(queries);
+  if (known !== undefined) return known;
+  mkdirSync(QUERIES, { recursive: true });
+  const file = join(QUERIES, `${process.pid}-${files.size}.txt`);
+  writeFileSync(file, queries);
+  files.set(queries, file);
+  return file;
+}
+
 /** Queries for A records, from the network namespace of a process, with one socket. Throws when an answer is not useful. */
 export async function dnsperf(asked: {
   readonly pid: number;
@@ -54,11 +67,10 @@ export async function dnsperf(asked: {
   readonly options: readonly string[];
 }): Promise<Answered> {
   const { pid, server, port, names, options } = asked;
-  mkdirSync(QUERIES, { recursive: true });
-  const file = join(QUERIES, `${names.length}-${names[0]}.txt`);
-  writeFileSync(file, names.map((name) => `${name} A\n`).join(''));
   const argv = ['nsenter', '-t', String(pid), '-n', 'dnsperf', '-s', server, '-p', String(port)];
-  const { stdout } = await run([...argv, '-d', file, '-c', '1', '-T', '1', ...options], { check: true });
+  const { stdout } = await run([...argv, '-d', queriesFor(names), '-c', '1', '-T', '1', ...options], {
+    check: true,
+  });
   const figure = (title: string): number =>
     Number(new RegExp(`${title}:\\s+([\\d.]+)`).exec(stdout)?.[1] ?? Number.NaN);
   const lost = figure('Queries lost');
