@@ -119,7 +119,8 @@ export const GOALS: readonly Goal[] = [
     label: 'a list of 500 entries in force for 150 containers',
     unit: 'ms',
     atMost: 500,
-    notes: 'The sets are filled by ipset restore. In an hour in which this machine was twice as fast it was 435 ms. Next: fill them over netlink, many members a message.',
+    notes:
+      'The sets are filled by ipset restore. In an hour in which this machine was twice as fast it was 435 ms. Next: fill them over netlink, many members a message.',
   },
   {
     id: 'restart-1000',
