@@ -191,7 +191,7 @@ export class ContainerNamespaces {
     return networks.some((n) => n?.name !== 'bridge' && n?.driver !== 'host');
   }
 
-  /** Docker's embedded resolver would send the queries of this container, whose namespace has this path, from the host's namespace. */
+  /** Returns whether Docker's embedded resolver would send the container's queries from the host's namespace. `path`: its network namespace. */
   async needsResolver(container: string, path: string): Promise<boolean> {
     if (hasReachableResolvers(this.#resolversOf(container))) return false;
     return needsNamespaceDns(await this.#o.docker.resolver(container, path));

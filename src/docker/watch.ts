@@ -103,7 +103,7 @@ export class DockerWatch implements AsyncDisposable {
     );
   }
 
-  /** The service is ready: inspect the containers whose inspects have waited. */
+  /** Inspect the containers whose inspects were postponed. Call it when the service is ready. */
   inspectRest(): void {
     void this.#fetcher.inspectRest();
   }

@@ -124,9 +124,9 @@ export class Policies {
   readonly stamp = (): PolicyStamp => ({ overrides: this.#overrides(), view: this.#docker.view() });
 
   /**
-   * The containers whose policies can have changed since `was`, when nothing but grants has: the owners of those that came or went.
-   * Undefined: any. Then lists, modes, pauses, the lockdown or Docker's view are others, or an entry of a list has expired. While the
-   * store is in doubt (`temper`), its lists are another object after each change.
+   * Returns the ids of the containers whose policies can differ from those at `was`: the owners of grants that were added or removed.
+   * Undefined: every policy can differ, because lists, modes, pauses, the lockdown or Docker's view have changed, or an entry of a list
+   * has expired. While the store is in doubt (`temper`), each change replaces the object that holds its lists.
    */
   readonly changedSince = (was: PolicyStamp): ReadonlySet<string> | undefined => {
     const { overrides, view } = this.stamp();

@@ -178,7 +178,7 @@ export class InputBuilder {
 interface Places {
   /** Of each subject in the list, by its id. */
   readonly at: ReadonlyMap<string, number>;
-  /** Those whose policies have limits, which change with quotas. */
+  /** Ids of the subjects whose policies have limits. Quotas change these limits without a change of the policy. */
   readonly limited: readonly string[];
 }
 const indexes = new WeakMap<readonly Subject[], Places>();

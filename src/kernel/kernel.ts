@@ -86,7 +86,7 @@ export class Kernel implements AsyncDisposable {
   async probe(): Promise<void> {
     const [hasZones] = await Promise.all([canZone(this.#run), this.cgroups.askNft(this.#run)]);
     this.hasZones = hasZones;
-    // Without zones it may be iptables-legacy.
+    // iptables-legacy never has zones (canZone), and the generation of nf_tables does not show its changes.
     if (hasZones) this.#plane.readAhead(() => this.generation());
     this.identifiesSenders = hasZones && (await canIdentify(this.#run, this.cgroups));
   }

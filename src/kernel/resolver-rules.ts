@@ -121,7 +121,7 @@ function transact(namespace: string | number, operation: string, messages: reado
   }
 }
 
-/** Stands for the port in the rules that others are compared with. */
+/** A placeholder for the port in the reference rules, with which installed rules are compared. */
 const SOME_PORT = 0xabcd;
 const CHAINS = [NAT, OUT, IN].length;
 let reference: Promise<Buffer> | undefined;

@@ -117,7 +117,7 @@ async function dockerdPids(): Promise<readonly string[]> {
   return pids;
 }
 
-/** False also for a process that has exited, or whose namespace may not be read. */
+/** Returns whether the process is a dockerd in this network namespace. False if it has exited, or its namespace cannot be read. */
 function isDockerd(pid: string, namespace: string): boolean {
   try {
     const comm = readFileSync(`/proc/${pid}/comm`, 'latin1');
