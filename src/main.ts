@@ -8,11 +8,17 @@ import { VERSION } from './lib/version.js';
 const host: Host = {
   version: VERSION,
   stdout: process.stdout,
-  stderr: process.stderr,
-  stdin: process.stdin,
+  get stderr() {
+    return process.stderr;
+  },
+  get stdin() {
+    return process.stdin;
+  },
   isTerminal: process.stdout.isTTY === true,
   columns: process.stdout.columns,
-  canAsk: process.stdin.isTTY === true && process.stderr.isTTY === true,
+  get canAsk() {
+    return process.stdin.isTTY === true && process.stderr.isTTY === true;
+  },
   env: process.env,
   user: process.env.SUDO_USER || userName(),
   start: async (config, log, former) => {
@@ -76,4 +82,6 @@ function userName(): string {
 process.stdout.on('error', (e: NodeJS.ErrnoException) => {
   process.exit(e.code === 'EPIPE' ? 0 : 1);
 });
-process.exit(await runCli(process.argv.slice(2), host));
+// Not a top-level await, which CommonJS lacks (scripts/build.mjs). 13 is what Node exits with where one never ends.
+process.exitCode = 13;
+void runCli(process.argv.slice(2), host).then((code) => process.exit(code));

@@ -2,7 +2,7 @@
  * Where the service of this host listens, and where its configuration is. A command that only sends a request needs no
  * more of the configuration, and checking all of it (load.ts) loads several hundred modules.
  */
-import { readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
 import { join, normalize } from 'node:path';
 
 export const DEFAULT_FILE = '/etc/drawbridge/config.yaml';
@@ -47,7 +47,7 @@ export async function quickSocket({ file, env }: Sources): Promise<string | unde
   if (Object.keys(env).some((name) => VARIABLES.test(name))) return undefined;
   const named = file ?? (env[CONFIG_VARIABLE] || undefined);
   try {
-    return await socketIn(await readFile(named ?? DEFAULT_FILE, 'utf8'));
+    return await socketIn(readFileSync(named ?? DEFAULT_FILE, 'utf8'));
   } catch (e) {
     const isAbsent = (e as NodeJS.ErrnoException).code === 'ENOENT' && named === undefined;
     return isAbsent ? socketIn('') : undefined;
