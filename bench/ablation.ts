@@ -10,9 +10,11 @@ import { EventEmitter, once } from 'node:events';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { parseArgs } from 'node:util';
+import { withQueueRule } from '../src/kernel/apply.js';
 import { Cgroups } from '../src/kernel/cgroups.js';
 import { Dataplane } from '../src/kernel/dataplane.js';
 import { exec } from '../src/kernel/exec.js';
+import { NftElements } from '../src/kernel/netlink/nft-codec.js';
 import { BACKSTOP_TABLE } from '../src/ruleset/backstop-table.js';
 import { compile } from '../src/ruleset/compile.js';
 import type { Cgroup, DesiredInput, Subject } from '../src/ruleset/desired-state.js';
@@ -55,6 +57,8 @@ interface Variant {
   readonly by?: 'nft' | 'iptables';
   /** No container is in the host's network. */
   readonly isAlone?: true;
+  /** `raw` queues unknown senders, and not the table of nft. */
+  readonly inRaw?: true;
   /** Commands that take one hook away, or add one. */
   readonly without?: readonly (readonly string[])[];
 }
@@ -78,14 +82,12 @@ const BARE: Variant = { name: 'without Drawbridge' };
 const HOOKS: Readonly<Record<Sender, Readonly<Record<string, readonly (readonly string[])[]>>>> = {
   host: {
     'nft identity': flush(IDENTITY_TABLE, 'identify'),
-    raw: jump('raw', 'OUTPUT'),
     nat: jump('nat', 'OUTPUT'),
     filter: jump('filter', 'OUTPUT'),
     security: jump('security', 'OUTPUT'),
     'nft backstop': flush(BACKSTOP_TABLE, 'output'),
   },
   hosted: {
-    raw: jump('raw', 'OUTPUT'),
     security: jump('security', 'OUTPUT'),
     'nft backstop': flush(BACKSTOP_TABLE, 'output'),
   },
@@ -127,7 +129,10 @@ function variantsOf(sender: Sender): readonly Variant[] {
     step(0),
     ...(sender === 'bridged'
       ? []
-      : [{ name: 'iptables identifies senders', by: 'iptables', ...alone } as const]),
+      : [
+          { name: '`raw` queues unknown senders', by: 'nft', inRaw: true, ...alone } as const,
+          { name: 'iptables identifies senders', by: 'iptables', ...alone } as const,
+        ]),
     ...hooks.map(
       ([name, without]): Variant => ({ name: `only without ${name}`, by: 'nft', ...alone, without }),
     ),
@@ -220,16 +225,18 @@ class Place implements Disposable {
 
   variant = '';
 
-  async apply({ name, by, isAlone, without = [] }: Variant): Promise<void> {
+  async apply(variant: Variant): Promise<void> {
+    const { name, by, without = [] } = variant;
     this.variant = name;
-    if (by !== undefined)
-      await new Dataplane(this.host.exec, shape, (name) => this.#index(name)).apply(
-        compile(this.#world(by === 'nft', isAlone === true)),
-      );
+    using elements = new NftElements({ namespace: this.host.path });
+    const run = withQueueRule(this.host.exec, elements);
+    const plane = new Dataplane(run, shape, (name) => this.#index(name));
+    if (by !== undefined) await plane.apply(compile(this.#world(variant)));
     for (const [command = '', ...args] of without) this.host.run(command, ...args);
   }
 
-  #world(native: boolean, isAlone: boolean): DesiredInput {
+  #world({ by, isAlone, inRaw }: Variant): DesiredInput {
+    const native = by === 'nft';
     const entries = `${SERVER}:${PORT}, ${SERVER}:1-65535/udp`;
     const mac = linkOf(this.#box, 'eth0').address;
     const boxed = member(2, entries, 'enforce', [
@@ -251,7 +258,7 @@ class Place implements Disposable {
         },
       ],
       exempt: [this.#index('up0')],
-      hostNet: { gates: [cgroupOf()], exempt: [], builds: [], zones: true, native },
+      hostNet: { gates: [cgroupOf()], exempt: [], builds: [], zones: true, native, queues: !inRaw },
     };
   }
 

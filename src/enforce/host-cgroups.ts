@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DnsService } from '../dns/dns-service.js';
 import { HostResolvers } from '../dns/host-resolvers.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { Cgroups } from '../kernel/cgroups.js';
+import type { Cgroups, NftAbilities } from '../kernel/cgroups.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { isRecord } from '../lib/json.js';
@@ -29,8 +29,8 @@ export interface HostSendersOptions {
   readonly singles: () => boolean;
   /** The kernel can give datagrams zones of conntrack. */
   readonly zones: () => boolean;
-  /** nft identifies senders by their cgroups (`canIdentify`). */
-  readonly native: () => boolean;
+  /** What nft can do for them (`nftAbilities`). */
+  readonly nft: () => NftAbilities;
 }
 
 const CONTAINER = /^(docker-)?[0-9a-f]{64}(\.scope)?$/;
@@ -85,13 +85,15 @@ export class HostCgroupTable {
     const held = new Map(
       [...cgroups].filter(([, own]) => own.length > 0 && own.every((c) => isGated(c, gates))),
     );
+    const nft = this.#o.nft();
     return {
       net: {
         gates,
         exempt: this.#own(gates),
         builds: this.#builds(parents),
         zones: this.#o.zones(),
-        native: this.#o.native(),
+        native: nft.identifies,
+        queues: nft.queues,
       },
       cgroups: held,
       late: new Map([...held].flatMap(([id, own]) => this.#lateness(id, own, parents))),
@@ -247,7 +249,7 @@ export class HostMode implements Disposable {
       onParents: (p) => this.#keep(p),
       singles: () => !this.isLegacy,
       zones: () => kernel.hasZones,
-      native: () => kernel.identifiesSenders,
+      nft: () => kernel.nft,
     });
     this.resolvers = new HostResolvers({ dns, port, addresses: kernel.addressTable, log });
   }

@@ -2,7 +2,7 @@ import type { Family } from '../lib/ip.js';
 import { backstopProgram } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableName } from '../ruleset/desired-state.js';
-import { identityProgram } from '../ruleset/host-identity.js';
+import { IDENTITY_TABLE, identityProgram, QUEUE, queueProgram } from '../ruleset/host-identity.js';
 import type { Delta } from '../ruleset/recompile.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
@@ -36,7 +36,7 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
   const sets = diffSets(desired.sets, observed.sets);
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
   const backstop = programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop);
-  const identity = nftStep(programScript(shape, identityProgram(desired.identity), observed.identity));
+  const identity = identityScripts(shape, desired.identity, observed.identity).map(nftStep);
   const bridge = bridgeScript(shape, desired.bridge, observed.bridge);
   const withCgroups = (names: readonly TableName[]): Step[][] =>
     names.map((name) => tables.flatMap((t) => t.withCgroups.get(name) ?? []));
@@ -45,16 +45,32 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
   const blocking = [closingSteps(shape, observed), ipsetStep(sets.tighten + sets.loosen)].filter(isSome);
   const stages = [
     ...blocking,
-    isMissing ? identity : [],
+    ...(isMissing ? identity : []),
     tables.flatMap((t) => t.plain),
     ...withCgroups(BEFORE_IDENTITY),
-    isMissing ? [] : identity,
+    ...(isMissing ? [] : identity),
     ...withCgroups(WITH_IDENTITY),
     nftStep(backstop),
     nftStep(bridge),
     ipsetStep(sets.destroy),
   ];
   return { stages: stages.filter(isSome), blockingStages: blocking.length, refill: sets.refill };
+}
+
+/** The queue first, so that no packet of an unknown sender comes to an empty chain. */
+function identityScripts(
+  shape: KernelConfig,
+  desired: DesiredState['identity'],
+  observed: Observed['identity'],
+): string[] {
+  const queue = queueProgram(desired);
+  if (queue === undefined) return [programScript(shape, identityProgram(desired), observed)];
+  const isQueue = (rule: string): boolean => rule.startsWith(`${QUEUE} `);
+  const rules = (of: boolean): string[] => observed.rules.filter((r) => isQueue(r) === of);
+  return [
+    programScript(shape, queue, { ...observed, rules: rules(true) }),
+    programScript(shape, identityProgram(desired), { ...observed, rules: rules(false) }),
+  ];
 }
 
 /** The steps to a desired state that differs from the observed one in these sets and chains only. */
@@ -288,14 +304,38 @@ const LINE = new RegExp(`^(add|delete) element bridge ${BRIDGE_TABLE} (\\w+) \\{
 export function withFastElements(run: Exec, elements: Pick<NftElements, 'change'>): Exec {
   return async (file, args, options) => {
     const changes = file === 'nft' && args[0] === '-f' ? changesOf(options?.input ?? '') : undefined;
-    if (changes === undefined || !written(changes, elements)) return run(file, args, options);
+    const isWritten = changes !== undefined && accepted(() => elements.change(BRIDGE_TABLE, changes));
+    if (!isWritten) return run(file, args, options);
     return { code: 0, stdout: '', stderr: '' };
   };
 }
 
-function written(changes: readonly ElementChange[], elements: Pick<NftElements, 'change'>): boolean {
+const [FAMILY, QUEUE_TABLE = ''] = IDENTITY_TABLE.split(' ');
+/** The text of `queueProgram`. */
+const QUEUE_RULE = new RegExp(
+  `^table ${FAMILY} ${QUEUE_TABLE} {\\s+chain ${QUEUE} { }\\s+}\nflush chain ${FAMILY} ${QUEUE_TABLE} ${QUEUE}\n` +
+    `table ${FAMILY} ${QUEUE_TABLE} {\\s+chain ${QUEUE} {\\s+queue num (\\d+) comment "([^"]+)"\\s+}\\s+}\n$`,
+);
+
+/**
+ * An Exec that runs `nft -f -` over netlink if the input only has the rule that queues: there it is a target of iptables, which kernels have
+ * that cannot queue by nft alone. If the kernel refuses it, nft runs with the same input.
+ */
+export function withQueueRule(run: Exec, elements: Pick<NftElements, 'setQueueRule'>): Exec {
+  return async (file, args, options) => {
+    const [, queue, comment] =
+      file === 'nft' && args[0] === '-f' ? (QUEUE_RULE.exec(options?.input ?? '') ?? []) : [];
+    if (queue === undefined || comment === undefined) return run(file, args, options);
+    const isWritten = accepted(() =>
+      elements.setQueueRule({ table: QUEUE_TABLE, chain: QUEUE, queue: Number(queue), comment }),
+    );
+    return isWritten ? { code: 0, stdout: '', stderr: '' } : run(file, args, options);
+  };
+}
+
+function accepted(change: () => void): boolean {
   try {
-    elements.change(BRIDGE_TABLE, changes);
+    change();
     return true;
   } catch (error) {
     if (!(error instanceof NetlinkError)) throw error;

@@ -6,6 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cgroup } from '../ruleset/desired-state.js';
 import { type Exec, must } from './exec.js';
 import { makeNamespace, udpSocketFd } from './netlink/namespace.js';
+import { NetlinkError } from './netlink/netlink-error.js';
+import { NftElements } from './netlink/nft-codec.js';
 import { RESTORE } from './read-rules.js';
 
 /**
@@ -49,6 +51,12 @@ export class Cgroups {
   nftName(path: string): string | undefined {
     const name = this.#isInNft ? this.#nftName(path) : undefined;
     return name === '' ? '.' : name;
+  }
+
+  /** The path of a cgroup as nft names it. */
+  pathOf(nftName: string): string {
+    const root = `${this.#nftName('') ?? ''}/`;
+    return nftName.startsWith(root) ? nftName.slice(root.length) : nftName;
   }
 
   #nftName(path: string): string | undefined {
@@ -169,14 +177,20 @@ const identifyProgram = (sender: string, depth: number): string => `table inet d
 `;
 const ARRIVES_MS = 1_000;
 
-/**
- * Whether nft identifies a sender by its cgroup, and gives its datagrams a conntrack zone. A datagram of this process is sent in a
- * network namespace of its own. False when anything is missing: then the rules of iptables identify senders.
- */
-export async function canIdentify(run: Exec, cgroups: Cgroups): Promise<boolean> {
+/** What tables of nft can do for senders in the host network. */
+export interface NftAbilities {
+  /** Identify a sender by its cgroup, and give its datagrams a conntrack zone. Otherwise the rules of iptables do. */
+  readonly identifies: boolean;
+  /** Queue packets of unknown senders. Otherwise `raw` does. */
+  readonly queues: boolean;
+}
+const NONE: NftAbilities = { identifies: false, queues: false };
+
+/** A datagram of this process is sent in a network namespace of its own, where the rule that queues is tried, too. */
+export async function nftAbilities(run: Exec, cgroups: Cgroups): Promise<NftAbilities> {
   const path = cgroups.of('self');
   const sender = path === undefined ? undefined : cgroups.nftName(path);
-  if (path === undefined || sender === undefined) return false;
+  if (path === undefined || sender === undefined) return NONE;
   let namespace: number | undefined;
   try {
     namespace = makeNamespace();
@@ -184,11 +198,23 @@ export async function canIdentify(run: Exec, cgroups: Cgroups): Promise<boolean>
     const input = identifyProgram(sender, depth);
     const inside = [`--net=/proc/${process.pid}/fd/${namespace}`, '--'];
     await must(run, 'nsenter', [...inside, 'sh', '-c', 'ip link set lo up && exec nft -f -'], { input });
-    return await arrives(namespace);
+    const identifies = await arrives(namespace);
+    return { identifies, queues: identifies && takesQueueRule(namespace) };
   } catch {
-    return false; // doctor reports what nft and the kernel accept
+    return NONE; // doctor reports what nft and the kernel accept
   } finally {
     if (namespace !== undefined) closeSync(namespace);
+  }
+}
+
+function takesQueueRule(namespace: number): boolean {
+  using elements = new NftElements({ namespace });
+  try {
+    elements.setQueueRule({ table: 'drawbridge_try', chain: 'queue', queue: 1, comment: 'tried' });
+    return true;
+  } catch (error) {
+    if (!(error instanceof NetlinkError)) throw error;
+    return false; // no nft_compat, or no xt_NFQUEUE
   }
 }
 

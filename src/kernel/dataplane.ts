@@ -2,7 +2,7 @@ import type { Family } from '../lib/ip.js';
 import { backstopProgram } from '../ruleset/backstop-table.js';
 import { bridgeProgram } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableDesired } from '../ruleset/desired-state.js';
-import { identityProgram } from '../ruleset/host-identity.js';
+import { identityProgram, queueProgram } from '../ruleset/host-identity.js';
 import type { Delta } from '../ruleset/recompile.js';
 import { applyPlan, type Plan, planDelta, planSteps } from './apply.js';
 import type { Exec } from './exec.js';
@@ -154,7 +154,9 @@ export function expectedAfter(shape: KernelConfig, desired: DesiredState, before
 
 /** Without rules the table is not created; one that exists stays. */
 function identityAfter(shape: KernelConfig, desired: DesiredState, before: Observed): ObservedProgram {
-  const rules = programTags(shape, identityProgram(desired.identity));
+  const queue = queueProgram(desired.identity);
+  const programs = [identityProgram(desired.identity), ...(queue === undefined ? [] : [queue])];
+  const rules = programs.flatMap((program) => programTags(shape, program));
   return { exists: before.identity.exists || rules.length > 0, rules };
 }
 

@@ -6,9 +6,9 @@ import type { DesiredInput, DesiredState, KernelConfig } from '../ruleset/desire
 import { namesFor } from '../ruleset/naming.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 import type { Delta } from '../ruleset/recompile.js';
-import { type Plan, runStep, withFastElements, withFastSets } from './apply.js';
+import { type Plan, runStep, withFastElements, withFastSets, withQueueRule } from './apply.js';
 import { BridgeFdb, BridgePorts } from './bridge-fdb.js';
-import { Cgroups, canIdentify, canZone } from './cgroups.js';
+import { Cgroups, canZone, type NftAbilities, nftAbilities } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
 import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
@@ -20,7 +20,7 @@ import { BulkSets } from './netlink/ipset-bulk.js';
 import { Bridges, Links } from './netlink/links.js';
 import { NftElements } from './netlink/nft-codec.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
-import { type KernelSnapshot, readHostNetworkRules } from './read-rules.js';
+import { type KernelSnapshot, readHostNetworkRules, readSenders } from './read-rules.js';
 import { type SocketEnds, socketsIn } from './sockets.js';
 
 /** The longest time for which DNS queries of observed containers get no reply after a crash. */
@@ -47,8 +47,8 @@ export class Kernel implements AsyncDisposable {
   readonly own = new HostAddresses(this.addressTable);
   /** The kernel and iptables support conntrack zones for datagrams. */
   hasZones = false;
-  /** nft identifies the senders in the host's network. Otherwise iptables does, at a higher cost for every packet of the host. */
-  identifiesSenders = false;
+  /** Whether nft identifies the senders in the host's network. Otherwise iptables does, at a higher cost for every packet of the host. */
+  nft: NftAbilities = { identifies: false, queues: false };
   readonly #ports = new BridgePorts();
   readonly forwarding: BridgeFdb;
   readonly #policyRoutes = new PolicyRoutes();
@@ -64,7 +64,7 @@ export class Kernel implements AsyncDisposable {
     this.#run = run;
     const hasCgroup = (path: string): boolean => this.cgroups.at(path) !== undefined;
     this.#plane = new Dataplane(
-      withFastElements(withFastSets(run, this.sets), this.#elements),
+      withQueueRule(withFastElements(withFastSets(run, this.sets), this.#elements), this.#elements),
       shape,
       (name) => this.#cache.indexOf(name),
       hasCgroup,
@@ -88,7 +88,7 @@ export class Kernel implements AsyncDisposable {
     this.hasZones = hasZones;
     // iptables-legacy never has zones (canZone), and the generation of nf_tables does not show its changes.
     if (hasZones) this.#plane.readAhead(() => this.generation());
-    this.identifiesSenders = hasZones && (await canIdentify(this.#run, this.cgroups));
+    if (hasZones) this.nft = await nftAbilities(this.#run, this.cgroups);
   }
 
   #follow(changed: LinkChangeListener): RouteMonitor {
@@ -154,14 +154,13 @@ export class Kernel implements AsyncDisposable {
 
   /** The state that earlier runs left in the kernel. It is empty if marks had another layout then. */
   async readSnapshot(): Promise<KernelSnapshot> {
-    const { bridge, tables } = await this.#plane.read();
+    const { bridge, tables, identity } = await this.#plane.read();
     const isOurs = hasOurLayout(this.#shape, bridge);
     const elements = isOurs ? bridge.elements : EMPTY_BRIDGE;
-    const hostNetwork = readHostNetworkRules(
-      isOurs ? tables.get(4) : undefined,
-      namesFor(this.#shape.prefix),
-    );
-    return { bridge: elements, ...hostNetwork };
+    const names = namesFor(this.#shape.prefix);
+    const hostNetwork = readHostNetworkRules(isOurs ? tables.get(4) : undefined, names);
+    const senders = readSenders(isOurs ? identity : undefined, (name) => this.cgroups.pathOf(name));
+    return { bridge: elements, ...(senders ?? hostNetwork) };
   }
   apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
     return this.#plane.apply(desired, beforeBinding, delta);

@@ -57,6 +57,42 @@ export function parseProgram(json: string): ObservedProgram {
   return { exists: true, rules };
 }
 
+/** What a rule of the table that identifies senders says about a cgroup or about a mark. */
+export interface SenderRule {
+  readonly chain: string;
+  /** The cgroup that it matches, as nft names it. */
+  readonly cgroup?: string;
+  /** The mark that it matches. */
+  readonly compared?: number;
+  /** The bits of the mark that it sets. */
+  readonly mark?: number;
+  /** It sets a conntrack zone. */
+  readonly hasZone: boolean;
+}
+
+/** Reads `nft -j list table inet drawbridge_host`. */
+export const parseSenders = (json: string): readonly SenderRule[] =>
+  itemsOf(json).flatMap(({ rule }) => (isObject(rule) ? [senderRule(rule)] : []));
+
+function senderRule({ chain, expr }: JsonObject): SenderRule {
+  const parts = Array.isArray(expr) ? expr.filter(isObject) : [];
+  const matches = parts.map((p) => p.match).filter(isObject);
+  const changes = parts.map((p) => p.mangle).filter(isObject);
+  const cgroup = matches.find((m) => isObject(m.left) && isObject(m.left.socket))?.right;
+  const compared = matches.find((m) => isObject(m.left) && '&' in m.left)?.right;
+  const mark = changes
+    .map(({ value }) => (isObject(value) ? value['|'] : undefined))
+    .find(Array.isArray)?.[1];
+  const isZone = ({ key }: JsonObject): boolean => isObject(key) && isObject(key.ct) && key.ct.key === 'zone';
+  return {
+    chain: String(chain),
+    ...(typeof cgroup === 'string' ? { cgroup } : {}),
+    ...(typeof compared === 'number' ? { compared } : {}),
+    ...(typeof mark === 'number' ? { mark } : {}),
+    hasZone: changes.some(isZone),
+  };
+}
+
 export function itemsOf(json: string): JsonObject[] {
   const root: unknown = JSON.parse(json);
   return isObject(root) && Array.isArray(root.nftables) ? root.nftables.filter(isObject) : [];

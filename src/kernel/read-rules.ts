@@ -2,12 +2,19 @@ import type { Family } from '../lib/ip.js';
 import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { BridgeDesired } from '../ruleset/desired-state.js';
-import { IDENTITY_TABLE } from '../ruleset/host-identity.js';
+import { IDENTIFY, IDENTITY_TABLE, QUEUE } from '../ruleset/host-identity.js';
 import type { Names } from '../ruleset/naming.js';
 import { type Exec, hasFailed, must } from './exec.js';
 import { parseSetNames, parseSetSave, type SavedSet, type SetNames } from './ipset-text.js';
 import { parseSave, type SavedTables } from './iptables-text.js';
-import { type IndexOf, type ParsedBridge, parseBridge, parseProgram } from './nft-parse.js';
+import {
+  type IndexOf,
+  type ParsedBridge,
+  parseBridge,
+  parseProgram,
+  parseSenders,
+  type SenderRule,
+} from './nft-parse.js';
 import { EMPTY_BRIDGE, type ObservedBridge, type ObservedProgram } from './nft-text.js';
 
 /** The rules and sets in the kernel: those of Drawbridge, and the chains of other programs. */
@@ -17,7 +24,8 @@ export interface Observed {
   readonly sets: ReadonlyMap<string, SavedSet>;
   readonly bridge: ObservedBridge;
   readonly backstop: ObservedProgram;
-  readonly identity: ObservedProgram;
+  /** With what its rules say, if they were read and not predicted. */
+  readonly identity: ObservedProgram & { readonly senders?: readonly SenderRule[] };
 }
 type ObservedNft = Pick<Observed, 'bridge' | 'backstop' | 'identity'>;
 const SAVE: Readonly<Record<Family, string>> = { 4: 'iptables-save', 6: 'ip6tables-save' };
@@ -101,9 +109,10 @@ async function listNft(run: Exec, indexOf: IndexOf): Promise<ObservedNft> {
   const [bridge, backstop, identity] = await Promise.all([
     observeBridge(() => list(`bridge ${BRIDGE_TABLE}`), indexOf),
     program(BACKSTOP_TABLE),
-    program(IDENTITY_TABLE),
+    list(IDENTITY_TABLE),
   ]);
-  return { bridge, backstop, identity };
+  const senders = identity ? { ...parseProgram(identity), senders: parseSenders(identity) } : ABSENT;
+  return { bridge, backstop, identity: senders };
 }
 
 /** Lists again while interfaces vanish between nft's listing and our reading of it. */
@@ -140,8 +149,31 @@ interface HostNetworkRules {
 }
 
 /**
- * Reads marks, gates and conntrack zones of cgroups from the rules in `mangle` and `raw`. Where nft identifies the senders, all of
- * them are in `raw`.
+ * Reads the same from the table of nft that identifies the senders and queues unknown ones. Undefined where iptables does either of the two:
+ * then `readHostNetworkRules` finds all of it.
+ */
+export function readSenders(
+  identity: Observed['identity'] | undefined,
+  pathOf: (nftName: string) => string,
+): HostNetworkRules | undefined {
+  const senders = identity?.senders ?? [];
+  if (!senders.some(({ chain }) => chain === QUEUE)) return undefined;
+  const of = (isGate: boolean): (SenderRule & { readonly path: string })[] =>
+    senders.flatMap((r) =>
+      r.cgroup !== undefined && (r.chain === IDENTIFY) === isGate ? [{ ...r, path: pathOf(r.cgroup) }] : [],
+    );
+  const marked = of(false).flatMap(({ path, mark }) => (mark === undefined ? [] : [[path, mark] as const]));
+  const zones = new Set(senders.flatMap(({ hasZone, compared }) => (hasZone ? (compared ?? []) : [])));
+  return {
+    hostMarks: new Map(marked),
+    hostGates: of(true).map(({ path }) => ({ path })),
+    hostZones: new Set(marked.flatMap(([path, mark]) => (zones.has(mark) ? [path] : []))),
+  };
+}
+
+/**
+ * Reads marks, gates and conntrack zones of cgroups from the rules in `mangle` and `raw`. Where nft identifies the senders and `raw` queues
+ * unknown ones, all of them are in `raw`.
  */
 export function readHostNetworkRules(tables: SavedTables | undefined, names: Names): HostNetworkRules {
   const [mangle, raw] = [tables?.get('mangle'), tables?.get('raw')];

@@ -7,7 +7,7 @@ import { readHostFacts } from '../coverage/host-facts.js';
 import { hostFindings } from '../coverage/host-findings.js';
 import { type DaemonFacts, engineFacts } from '../docker/daemon.js';
 import { DockerWatch } from '../docker/watch.js';
-import { Cgroups, canIdentify, canZone } from '../kernel/cgroups.js';
+import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
 import { isRefusal } from '../kernel/netlink/netlink-error.js';
@@ -259,9 +259,10 @@ async function checkCgroups(run: Exec): Promise<DoctorCheck[]> {
   const cgroups = new Cgroups();
   if (!cgroups.isKnown) return [];
   const ok = await cgroups.askNft(run);
+  const nft = ok ? await nftAbilities(run, cgroups) : undefined;
   const detail = ok
-    ? (await canIdentify(run, cgroups))
-      ? 'nft identifies senders in the host network'
+    ? nft?.identifies
+      ? `nft identifies senders in the host network${nft.queues ? ' and queues unknown ones' : ', but iptables queues unknown ones: each packet of the host passes one hook more'}`
       : 'nft can match the cgroup of a sender, but iptables identifies senders in the host network: each packet of the host passes more rules'
     : 'nft cannot match the cgroup of a sender: if another process flushes all iptables tables at once, containers in the host network are not filtered until Drawbridge has repaired the rules';
   const remedy = 'use Linux 5.13 or newer, with the cgroup hierarchy at /sys/fs/cgroup';

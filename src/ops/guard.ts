@@ -3,11 +3,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import { DockerWatch } from '../docker/watch.js';
 import { HostCgroupTable, readParents } from '../enforce/host-cgroups.js';
-import { Cgroups, canIdentify, canZone } from '../kernel/cgroups.js';
+import { withQueueRule } from '../kernel/apply.js';
+import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
 import type { SavedTable } from '../kernel/iptables-text.js';
 import { type Link, Links } from '../kernel/netlink/links.js';
+import { NftElements } from '../kernel/netlink/nft-codec.js';
 import type { IndexOf } from '../kernel/nft-parse.js';
 import type { Observed } from '../kernel/read-rules.js';
 import type { Logger } from '../lib/log.js';
@@ -61,7 +63,10 @@ export async function layGuard(config: Config, options: GuardOptions = {}): Prom
     hostNet: await hostNet(config),
   };
   const indexes = new Map(links.map((l) => [l.name, l.index]));
-  const outcome = await layBase(exec, shape, compile(base), (name) => indexes.get(name));
+  using elements = new NftElements();
+  const outcome = await layBase(withQueueRule(exec, elements), shape, compile(base), (name) =>
+    indexes.get(name),
+  );
   return { outcome, exempt: exempt.map((l) => l.name), ...(notes.length > 0 && { notes }) };
 }
 
@@ -119,14 +124,14 @@ async function hostNet(config: Config): Promise<HostNet> {
   const cgroups = new Cgroups();
   await cgroups.askNft(exec);
   const zones = await canZone(exec);
-  const native = zones && (await canIdentify(exec, cgroups));
+  const nft = zones ? await nftAbilities(exec, cgroups) : { identifies: false, queues: false };
   const table = new HostCgroupTable({
     cgroups,
     parents,
     onParents: () => undefined,
     singles: () => false,
     zones: () => zones,
-    native: () => native,
+    nft: () => nft,
   });
   return table.find(NO_VIEW).net;
 }

@@ -18,7 +18,7 @@ import {
   type TableDesired,
   unattributedSubject,
 } from './desired-state.js';
-import { hostRaw, identityChains, isUnknown } from './host-identity.js';
+import { hostRaw, identityChains, isUnknown, queuesInTable } from './host-identity.js';
 import {
   hostBackstop,
   hostBackstopWhen,
@@ -174,6 +174,7 @@ function mangleTable(input: DesiredInput, names: Names, family: Family): TableDe
 }
 
 function rawTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+  if (queuesInTable(input)) return { family, table: 'raw', chains: new Map(), hooks: [] };
   const when = input.hostNet.native ? [isUnknown(input.shape)] : [];
   const hooks = [hook('raw', 'OUTPUT', names.hostRaw, when)];
   return { family, table: 'raw', chains: hostRaw(input, names, family), hooks };

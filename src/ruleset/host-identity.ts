@@ -16,6 +16,9 @@ const SENDERS = 'senders';
 const ZONES = 'zones';
 /** The second base chain: established flows of their own sender. It exists from the first sender in the host network on. */
 export const OWN = 'own';
+/** Packets of unknown senders, and those of them that are queued. `raw` has no chain then, which each packet of the host would meet. */
+const UNKNOWN = 'unknown';
+export const QUEUE = 'wait';
 
 /** Of a zone: 16 bits (include/net/netfilter/nf_conntrack_zones.h). */
 const MAX_ZONE = 65_535;
@@ -33,8 +36,15 @@ export const cgroupsOf = (m: Subject): readonly Cgroup[] => m.host?.cgroups ?? [
 const zoneOf = (m: Subject): number | undefined =>
   m.host?.zoned && m.identity <= MAX_ZONE ? m.identity : undefined;
 
-/** The mark of a packet of an unknown cgroup below a gate: `raw` queues it. */
+/** The mark of a packet of an unknown cgroup below a gate: it is queued. */
 export const unknownSender = ({ marks }: KernelConfig): number => (marks.unknown | marks.enforced) >>> 0;
+
+/**
+ * The table of nft also queues the packets of unknown senders. With `failure: open` `raw` does: it first looks at the heartbeat, which is
+ * an ipset.
+ */
+export const queuesInTable = ({ hostNet, shape }: Pick<DesiredInput, 'hostNet' | 'shape'>): boolean =>
+  hostNet.native === true && hostNet.queues === true && shape.failure === 'closed';
 
 /** The chains of the table, both families in one. Empty where iptables identifies the senders. */
 export function identityChains(input: DesiredInput): ReadonlyMap<string, readonly Rule[]> {
@@ -51,8 +61,10 @@ export function identityChains(input: DesiredInput): ReadonlyMap<string, readonl
     rule([{ k: 'mark', value: mark, mask: marks.all }], { k: 'zone', zone: value });
   const builds = markOf(marks, UNATTRIBUTED, input.unattributedMode);
   const own = ownFlows(input).map((when) => rule(when, { k: 'mark', bits: marks.evaluated }));
+  const queues = queuesInTable(input);
   return new Map([
     ...(own.length === 0 ? [] : [[OWN, own] as const]),
+    ...(queues ? waiting(input.shape) : []),
     // Marks that processes of the host set stay: those of a VPN are compared as a whole. The chains that read the mark ask for the gate.
     [IDENTIFY, input.hostNet.gates.map((c) => rule([inCgroup(c)], { k: 'goto', chain: SENDERS }))],
     [
@@ -64,7 +76,7 @@ export function identityChains(input: DesiredInput): ReadonlyMap<string, readonl
         ...input.subjects.flatMap((m) =>
           cgroupsOf(m).map((c) => known(c, markOf(marks, m.identity, m.policy.mode))),
         ),
-        rule([], write(unknownSender(input.shape))),
+        rule([], queues ? markUnknown(input.shape) : write(unknownSender(input.shape))),
       ],
     ],
     [
@@ -80,6 +92,30 @@ export function identityChains(input: DesiredInput): ReadonlyMap<string, readonl
     ],
   ]);
 }
+
+/** A packet that was queued before keeps the bit that says so. A container that sets the bit itself (SO_MARK) is dropped while it is unknown. */
+const markUnknown = (shape: KernelConfig): Target => ({
+  k: 'setMark',
+  value: unknownSender(shape),
+  mask: (shape.marks.all & ~shape.marks.held) >>> 0,
+  goto: UNKNOWN,
+});
+
+/**
+ * As for veths: without a listener, with a full queue or on a second visit the packet is dropped. A repeated packet passes the base chain
+ * again, and gets the mark and the zone of its sender if that is known now.
+ */
+const waiting = (shape: KernelConfig): (readonly [string, readonly Rule[]])[] => [
+  [
+    UNKNOWN,
+    [
+      rule([{ k: 'mark', value: shape.marks.held, mask: shape.marks.held }], { k: 'drop' }),
+      rule([{ k: 'paced', ...HOLD_LIMIT }], { k: 'goto', chain: QUEUE }),
+      rule([], { k: 'drop' }),
+    ],
+  ],
+  [QUEUE, [rule([], { k: 'queue', queue: shape.holdQueue })]],
+];
 
 /**
  * An established flow continues for the sender that opened it: what identifies such packets, for each identity. Another sender on such a
@@ -100,22 +136,38 @@ export function ownFlows({ shape: { marks }, hostNet, subjects }: DesiredInput):
 }
 
 /** The table for nft. It is created by the first pass where nft identifies the senders, and stays. */
-export function identityProgram(chains: ReadonlyMap<string, readonly Rule[]>): NftProgram {
+export function identityProgram(all: ReadonlyMap<string, readonly Rule[]>): NftProgram {
+  const chains = new Map([...all].filter(([chain]) => chain !== QUEUE));
   // behind conntrack (-200), and before any table of iptables that has a jump of Drawbridge
   const own = chains.has(OWN)
     ? `\n  chain ${OWN} { type filter hook output priority -151; policy accept; }`
     : '';
+  const queued = all.has(QUEUE) ? `\n  chain ${UNKNOWN} { }\n  chain ${QUEUE} { }` : '';
   return {
     table: IDENTITY_TABLE,
     // before `raw` (-300), where packets of unknown cgroups are queued, and before conntrack (-200)
     declarations: `
   chain ${IDENTIFY} { type filter hook output priority -310; policy accept; }
   chain ${SENDERS} { }
-  chain ${ZONES} { }${own}`,
+  chain ${ZONES} { }${own}${queued}`,
     rules: new Map([...chains].map(([chain, rules]) => [chain, rules.map(nftRule)])),
     objects: [...chains.values()]
       .flat()
       .flatMap((r) => r.when.flatMap((m) => (m.k === 'cgroup' ? [m.object] : []))),
+  };
+}
+
+/**
+ * The one rule that queues, a program of its own: many kernels have no queue of nft, so that it is written over netlink
+ * (kernel/apply.ts), and a change of the senders leaves it. While it is missing, `filter` drops what it would queue.
+ */
+export function queueProgram(all: ReadonlyMap<string, readonly Rule[]>): NftProgram | undefined {
+  const rules = all.get(QUEUE);
+  if (rules === undefined) return undefined;
+  return {
+    table: IDENTITY_TABLE,
+    declarations: `\n  chain ${QUEUE} { }`,
+    rules: new Map([[QUEUE, rules.map(nftRule)]]),
   };
 }
 
@@ -126,6 +178,7 @@ function nftMatch(m: Match): string {
   if (m.k === 'connmark') return `ct mark & ${hex(m.mask)} == ${hex(m.value)}`;
   if (m.k === 'ct') return `ct state ${m.states.join(',').toLowerCase()}`;
   if (m.k === 'proto') return `meta l4proto ${m.proto}`;
+  if (m.k === 'paced') return `limit rate ${m.perSecond}/second burst ${m.burst} packets`;
   // nft_socket needs the depth of the cgroup in the hierarchy
   if (m.k === 'cgroup' && m.nft !== undefined)
     return `socket cgroupv2 level ${m.path.split('/').length} "${m.nft}"`;
@@ -134,7 +187,8 @@ function nftMatch(m: Match): string {
 
 const ALL_BITS = 0xffff_ffff;
 function nftTarget(t: Target): string {
-  if (t.k === 'return') return 'return';
+  if (t.k === 'return' || t.k === 'drop') return t.k;
+  if (t.k === 'queue') return `queue num ${t.queue}`;
   if (t.k === 'goto') return `goto ${t.chain}`;
   if (t.k === 'zone') return `ct original zone set ${t.zone}`;
   if (t.k === 'mark') return `meta mark set meta mark | ${hex(t.bits)}`;

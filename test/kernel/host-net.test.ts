@@ -1,17 +1,19 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { planSteps } from '../../src/kernel/apply.js';
-import { Cgroups, canIdentify } from '../../src/kernel/cgroups.js';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { planSteps, withQueueRule } from '../../src/kernel/apply.js';
+import { Cgroups, nftAbilities } from '../../src/kernel/cgroups.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import type { Exec } from '../../src/kernel/exec.js';
 import { Conntrack } from '../../src/kernel/netlink/conntrack.js';
-import { observe, readHostNetworkRules } from '../../src/kernel/read-rules.js';
+import { NftElements } from '../../src/kernel/netlink/nft-codec.js';
+import { PacketQueue, type QueuedPacket } from '../../src/kernel/netlink/packet-queue.js';
+import { observe, readHostNetworkRules, readSenders } from '../../src/kernel/read-rules.js';
 import { teardownRules } from '../../src/ops/teardown.js';
 import { compile } from '../../src/ruleset/compile.js';
 import type { Cgroup, DesiredInput, HostNet, Subject } from '../../src/ruleset/desired-state.js';
-import { IDENTITY_TABLE } from '../../src/ruleset/host-identity.js';
+import { IDENTITY_TABLE, unknownSender } from '../../src/ruleset/host-identity.js';
 import { namesFor } from '../../src/ruleset/naming.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
@@ -23,8 +25,10 @@ const idOf = (n: number): string => member(n, '').id;
 const pathOf = (n: number): string => `${PARENT}/${idOf(n)}`;
 
 let ns: Netns;
+let elements: NftElements;
 beforeEach(async () => {
   ns = makeNetns();
+  elements = new NftElements({ namespace: ns.path });
   expect(await cgroups.askNft(ns.exec)).toBe(true);
   ns.run('ip', 'link', 'set', 'lo', 'up');
   cgroups.make(PARENT);
@@ -32,6 +36,7 @@ beforeEach(async () => {
 afterEach(() => {
   for (const n of [2, 3]) cgroups.remove(pathOf(n));
   cgroups.remove(PARENT);
+  elements.close();
   ns[Symbol.dispose]();
 });
 
@@ -43,7 +48,7 @@ const hosted = (n: number, allow: string, mode: Subject['policy']['mode'] = 'enf
 const missing = async (desired: ReturnType<typeof compile>): Promise<readonly unknown[]> =>
   planSteps(shape, desired, await observe(ns.exec, 'DB', none)).stages;
 const planeOf = (): Dataplane =>
-  new Dataplane(ns.exec, shape, none, (path) => cgroups.at(path) !== undefined);
+  new Dataplane(withQueueRule(ns.exec, elements), shape, none, (path) => cgroups.at(path) !== undefined);
 
 /** Runs a command in the namespace, in a cgroup of its own making: what it opens belongs there. */
 async function within(path: string, ...argv: string[]): Promise<number | null> {
@@ -59,15 +64,17 @@ async function within(path: string, ...argv: string[]): Promise<number | null> {
 const ping = ['busybox', 'ping', '-c', '1', '-W', '1'];
 
 describe.each([
-  ['iptables', false],
-  ['nft', true],
-])('the kernel tells senders in the host network by their cgroups: %s', (_, native) => {
+  ['iptables', false, false],
+  ['nft, queue in raw', true, false],
+  ['nft', true, true],
+])('the kernel tells senders in the host network by their cgroups: %s', (_, native, queues) => {
   const net = (gates: Cgroup[], exempt: Cgroup[] = []): HostNet => ({
     gates,
     exempt,
     builds: [],
     zones: true,
     native,
+    queues,
   });
   const world = (...members: Subject[]): DesiredInput => ({
     ...input(...members),
@@ -80,8 +87,10 @@ describe.each([
     const first = compile(world(hosted(2, '10.1.0.0/16:5432, a.org, host:80')));
     expect((await plane.apply(first)).changed).toBe(true);
     expect(await missing(first)).toEqual([]);
-    const saved = (await observe(ns.exec, 'DB', none)).tables.get(4);
-    expect(readHostNetworkRules(saved, namesFor('DB'))).toEqual({
+    const { tables, identity } = await observe(ns.exec, 'DB', none);
+    const senders = readSenders(identity, (name) => cgroups.pathOf(name));
+    expect(senders !== undefined).toBe(queues);
+    expect(senders ?? readHostNetworkRules(tables.get(4), namesFor('DB'))).toEqual({
       hostMarks: new Map([[pathOf(2), 0x20000002]]),
       hostGates: [{ path: PARENT }],
       hostZones: new Set([pathOf(2)]),
@@ -95,7 +104,7 @@ describe.each([
     const empty = compile(world());
     await plane.apply(empty);
     expect(await missing(empty)).toEqual([]);
-    expect(ns.run('iptables-save')).not.toContain(idOf(2));
+    expect(ns.run('iptables-save') + ns.run('nft', 'list', 'ruleset')).not.toContain(idOf(2));
   });
 
   it('a cgroup that ended before its rule was laid keeps out no other', async () => {
@@ -105,9 +114,12 @@ describe.each([
     cgroups.remove(pathOf(2));
     const plane = planeOf();
     await plane.apply(desired);
-    for (const tool of ['iptables-save', 'ip6tables-save']) {
-      expect(ns.run(tool)).toContain(pathOf(3));
-      expect(ns.run(tool)).not.toContain(pathOf(2));
+    const listings = queues
+      ? [ns.run('nft', 'list', 'table', ...IDENTITY_TABLE.split(' '))]
+      : ['iptables-save', 'ip6tables-save'].map((tool) => ns.run(tool));
+    for (const listed of listings) {
+      expect(listed).toContain(pathOf(3));
+      expect(listed).not.toContain(pathOf(2));
     }
     plane.invalidate();
     expect(await plane.apply(desired)).toMatchObject({ repaired: false });
@@ -174,6 +186,31 @@ describe.each([
     }
   });
 
+  it.runIf(native)(
+    'a packet waits until its sender is known; on its second visit it is dropped',
+    async () => {
+      for (const n of [2, 3]) cgroups.make(pathOf(n));
+      const plane = planeOf();
+      await plane.apply(compile(world()));
+      const waiting: QueuedPacket[] = [];
+      using queue = new PacketQueue({ queue: shape.holdQueue, namespace: ns.path }, (p) => waiting.push(p));
+      const repeat = async (count: number): Promise<void> => {
+        await vi.waitFor(() => expect(waiting).toHaveLength(count), 20_000);
+        const { id, mark, hook } = waiting[count - 1] as QueuedPacket;
+        expect([mark, hook]).toEqual([unknownSender(shape), 3]);
+        if (count === 1) await plane.apply(compile(world(hosted(2, 'host/icmp'))));
+        queue.verdict(id, 'repeat', mark | shape.marks.held);
+      };
+      const known = within(pathOf(2), 'busybox', 'ping', '-c', '1', '-W', '30', '127.0.0.1');
+      await repeat(1);
+      expect(await known).toBe(0);
+      const unknown = within(pathOf(3), ...ping, '::1');
+      await repeat(2);
+      expect(await unknown).not.toBe(0);
+      expect(waiting).toHaveLength(2);
+    },
+  );
+
   it('a gate that is made anew is another; one that ended before its rules were laid keeps out no other', async () => {
     for (const n of [2, 3]) cgroups.make(pathOf(n));
     const gated = (...n: number[]): ReturnType<typeof compile> =>
@@ -205,7 +242,7 @@ describe.each([
 });
 
 it('a datagram with the mark and zone of its cgroup arrives: nft identifies senders here', async () => {
-  expect(await canIdentify(ns.exec, cgroups)).toBe(true);
+  expect(await nftAbilities(ns.exec, cgroups)).toEqual({ identifies: true, queues: true });
 });
 
 it('the namespace in which that is tried has no name: a service that is killed meanwhile leaves none', async () => {
@@ -220,7 +257,7 @@ it('the namespace in which that is tried has no name: a service that is killed m
     during.push(ofThisProcess());
     return ns.exec(file, args, options);
   };
-  expect(await canIdentify(run, cgroups)).toBe(true);
+  expect(await nftAbilities(run, cgroups)).toEqual({ identifies: true, queues: true });
   expect(during).toContainEqual(before);
   expect(during.filter((names) => names.length !== before.length)).toEqual([]);
 });

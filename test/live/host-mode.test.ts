@@ -124,9 +124,16 @@ async function leaks(numbers: readonly number[]): Promise<{ packets: number; ask
   return { packets, asked: asked.flat().length };
 }
 
-const gated = async (): Promise<boolean> =>
-  (await lab.inHost(['ip6tables-save', '-t', 'raw'])).stdout.includes(`--path ${lab.cgroupParent} `);
-const marked = async (): Promise<string> => (await lab.inHost(['iptables-save', '-t', 'raw'])).stdout;
+/** The table that identifies senders. */
+const marked = async (): Promise<string> =>
+  (await lab.inHost(['nft', 'list', 'table', 'inet', 'drawbridge_host'])).stdout;
+const gated = async (): Promise<boolean> => (await marked()).includes(`/${lab.cgroupParent}" goto senders`);
+/** The jumps of both families and the table have come back. */
+async function isRepaired(c: Container): Promise<boolean> {
+  const all = (await lab.inHost(['sh', '-c', 'iptables-save; ip6tables-save'])).stdout;
+  const hooks = all.match(/^-A OUTPUT .*-j DB-(HN-RAW|HN-DNS|OUTPUT|BACKSTOP-OUT)$/gm) ?? [];
+  return hooks.length === 8 && (await marked()).includes(`${lab.cgroupParent}/${c.id}"`);
+}
 const start = (allow: string, extra: readonly string[] = []): Promise<Container> =>
   lab.start({ network: 'host', labels: { 'drawbridge.allow': allow }, args: extra });
 const tracked = async (): Promise<readonly string[]> =>
@@ -390,7 +397,7 @@ describe('containers in the host network', () => {
       expect({ at, ...(await some.probe('tcp', at, 8055)) }).toMatchObject({ ok: true });
       expect({ at, ...(await none.probe('tcp', at, 8055)) }).toMatchObject({ ok: false });
     }
-    const resolvers = [...(await marked()).matchAll(/--set-xmark 0x2000(\w{4})\//g)].map((m) =>
+    const resolvers = [...(await marked()).matchAll(/cgroupv2 .* \| 0x2000(\w{4}) goto/g)].map((m) =>
       Number(`0x${m[1]}`),
     );
     expect(resolvers.length).toBeGreaterThanOrEqual(3);
@@ -516,12 +523,6 @@ describe('what changes under containers in the host network', () => {
     await lab.sniffer.clear();
     const loop = `i=0; while [ $i -lt 400 ]; do wget -q -T 1 -O /dev/null http://${forbidden(n)}/; wget -q -T 1 -O /dev/null 'http://[${forbidden6(n)}]/'; i=$((i+1)); done`;
     const trying = lab.exec(c.id, ['sh', '-c', loop], { timeoutMs: 60_000 });
-    const stands = async (): Promise<boolean> => {
-      const all = (await lab.inHost(['sh', '-c', 'iptables-save; ip6tables-save'])).stdout;
-      const hooks = all.match(/^-A OUTPUT .*-j DB-(HN-RAW|HN-DNS|OUTPUT|BACKSTOP-OUT)$/gm) ?? [];
-      const own = new RegExp(`-A DB-HN-ZONE .*--path "?${lab.cgroupParent}/${c.id}`, 'g');
-      return hooks.length === 10 && (all.match(own) ?? []).length === 4;
-    };
     for (const flush of [
       ['-t', 'raw', '-F'],
       ['-t', 'mangle', '-F'],
@@ -532,7 +533,7 @@ describe('what changes under containers in the host network', () => {
       ['-t', 'mangle', '-F', 'OUTPUT'],
     ]) {
       for (const tool of ['iptables', 'ip6tables']) await lab.inHost([tool, ...flush], { check: true });
-      await waitFor(`the repair after ${flush.join(' ')}`, stands, 10_000);
+      await waitFor(`the repair after ${flush.join(' ')}`, () => isRepaired(c), 10_000);
     }
     await lab.exec(c.id, ['pkill', 'wget']);
     await lab.exec(c.id, ['sh', '-c', "kill $(ps | awk '/while/ && !/awk/ {print $1}')"]);
@@ -560,11 +561,10 @@ describe('what changes under containers in the host network', () => {
     await waitFor('the stream to run', async () => (await streamed()) > 5, 15_000);
     await lab.sniffer.clear();
     const empty = ['raw', 'filter', 'nat', 'mangle', 'security'].map((t) => `*${t}\n-F\nCOMMIT\n`).join('');
-    const stands = async (): Promise<boolean> => (await marked()).includes(c.id);
     for (let round = 0; round < 8; round++) {
       const tools = ['iptables-restore', 'ip6tables-restore'];
       await Promise.all(tools.map((tool) => lab.inHost([tool, '--noflush'], { input: empty, check: true })));
-      await waitFor(`repair ${round}`, stands, 10_000);
+      await waitFor(`repair ${round}`, () => isRepaired(c), 10_000);
     }
     expect(await leaks([n])).toEqual({ packets: 0, asked: 0 });
     const seen = await streamed();
@@ -585,7 +585,7 @@ describe('what changes under containers in the host network', () => {
       15_000,
     );
     const numberOf = async (): Promise<string | undefined> =>
-      new RegExp(`${c.id}" .*-j MARK --set-xmark (0x\\w+)`).exec(await marked())?.[1];
+      new RegExp(`${c.id}" meta mark set .* \\| (0x\\w+) goto`).exec(await marked())?.[1];
     const number = await numberOf();
     expect(number).toBeDefined();
     drawbridge.kill('SIGKILL');
@@ -620,7 +620,7 @@ describe('what changes under containers in the host network', () => {
     const run = (allow: string) =>
       lab.start({ network: 'host', labels: { 'drawbridge.allow': allow }, mounts: [PROGRAMS] });
     const numberOf = async (c: Container): Promise<string | undefined> =>
-      new RegExp(`${c.id}" .*-j MARK --set-xmark (0x\\w+)`).exec(await marked())?.[1];
+      new RegExp(`${c.id}" meta mark set .* \\| (0x\\w+) goto`).exec(await marked())?.[1];
     const killed = async (): Promise<void> => {
       drawbridge.kill('SIGKILL');
       await drawbridge.exited();

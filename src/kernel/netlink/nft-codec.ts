@@ -25,6 +25,7 @@ const MESSAGE = {
   newChain: 3,
   newRule: 6,
   getRule: 7,
+  delRule: 8,
   newElement: 12,
   delElement: 14,
   generation: 16,
@@ -253,6 +254,42 @@ export const newRule = (table: string, chain: string, ...parts: readonly Express
     nested(4, ...parts.flat()),
   );
 
+/** The target NFQUEUE of iptables, revision 0 (struct xt_NFQ_info; XT_ALIGN makes it 8 bytes). */
+const queueTarget = (queue: number): Expression => [
+  expression(
+    'target',
+    attribute(1, cString('NFQUEUE')),
+    attribute(2, u32be(0)),
+    attribute(3, Buffer.concat([u32le(queue), u32le(0)])),
+  ),
+];
+export interface QueueRule {
+  readonly table: string;
+  readonly chain: string;
+  readonly queue: number;
+  /** nft lists it as the comment of the rule. */
+  readonly comment: string;
+}
+/** A chain that contains this rule and no other. The table and the chain are created if they are missing. */
+function queueChain({ table, chain, queue, comment }: QueueRule): readonly Outgoing[] {
+  const place = [attribute(1, cString(table)), attribute(2, cString(chain))];
+  const text = cString(comment);
+  // struct nftnl_udata: a comment is of type 0
+  const data = Buffer.concat([u8(0), u8(text.length), text]);
+  return [
+    newTable(table),
+    message(MESSAGE.newChain, FLAG.create, attribute(1, cString(table)), attribute(3, cString(chain))),
+    message(MESSAGE.delRule, 0, ...place),
+    message(
+      MESSAGE.newRule,
+      FLAG.create | FLAG_APPEND,
+      ...place,
+      nested(4, ...queueTarget(queue)),
+      attribute(7, data),
+    ),
+  ];
+}
+
 const batch = (type: number): Outgoing => ({ type, body: netfilterBody(0, SUBSYSTEM) });
 export const batchBegin = (): Outgoing => batch(BATCH.begin);
 export const batchEnd = (): Outgoing => batch(BATCH.end);
@@ -279,6 +316,15 @@ export class NftElements implements Disposable {
     this.#socket.transaction(`change elements of table bridge ${table}`, [
       batchBegin(),
       ...messages,
+      batchEnd(),
+    ]);
+  }
+
+  /** Writes the chain of a table of the family inet that queues packets. Throws NetlinkError with the first refusal. */
+  setQueueRule(rule: QueueRule): void {
+    this.#socket.transaction(`queue packets in table inet ${rule.table}`, [
+      batchBegin(),
+      ...queueChain(rule),
       batchEnd(),
     ]);
   }

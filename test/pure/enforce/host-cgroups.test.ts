@@ -87,7 +87,7 @@ function table(tree: Tree, known: readonly string[] = [], singles = true) {
     parents: { known, made: [] },
     onParents: (p) => told.push(p),
     zones: () => true,
-    native: () => false,
+    nft: () => ({ identifies: false, queues: false }),
     singles: () => singles,
   });
   /** As a pass does: look, then the gates stand. */

@@ -14,7 +14,14 @@ import type {
   Subject,
   TableName,
 } from '../../../src/ruleset/desired-state.js';
-import { IDENTIFY, identityProgram, OWN, unknownSender } from '../../../src/ruleset/host-identity.js';
+import {
+  IDENTIFY,
+  identityProgram,
+  OWN,
+  QUEUE,
+  queueProgram,
+  unknownSender,
+} from '../../../src/ruleset/host-identity.js';
 import { identityMark, markOf } from '../../../src/ruleset/marks.js';
 import { namesFor } from '../../../src/ruleset/naming.js';
 import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
@@ -25,12 +32,13 @@ import { input, member, shape } from './sample.js';
 const { marks } = shape;
 const names = namesFor(shape.prefix);
 const cgroup = (path: string): Cgroup => ({ path, object: path, nft: `unified/${path}` });
-const net = (native: boolean): HostNet => ({
+const net = (native: boolean, queues = false): HostNet => ({
   gates: [cgroup('docker')],
   exempt: [cgroup('docker/self')],
   builds: [cgroup('docker/buildkit')],
   zones: true,
   native,
+  queues,
 });
 const hosted = (identity: number, allow: string, mode: Subject['policy']['mode'] = 'enforce'): Subject => ({
   ...member(identity, allow, mode, []),
@@ -123,10 +131,10 @@ describe('the verdicts', () => {
         (entries, mode, dst, [proto, dport], owner, state) => {
           const m = hosted(2, entries.join('\n'), mode as 'enforce');
           const flow = state === 'NEW' ? {} : { connmark: identityMark(marks, owner) };
-          const said = [true, false].map((native) => {
+          const said = [net(true, true), net(true), net(false)].map((hostNet) => {
             const judge = new PolicyEvaluator(
               shape,
-              compile(world(native, m)),
+              compile({ ...world(true, m), hostNet }),
               () => false,
               new Set(['192.0.2.2']),
             );
@@ -147,7 +155,8 @@ describe('the verdicts', () => {
                 ((mark & marks.identity) === 0 || mode !== 'enforce' || (mark & marks.evaluated) !== 0),
             ];
           });
-          expect(said[0]).toEqual(said[1]);
+          expect(said[0]).toEqual(said[2]);
+          expect(said[1]).toEqual(said[2]);
         },
       ),
     );
@@ -173,6 +182,55 @@ describe('the verdicts', () => {
     expect(again('docker/2')).toMatchObject({ verdict: 'return', mark: markOf(marks, 2, 'enforce') });
     expect(again('docker/2').steps.at(-1)?.rule.then).toEqual({ k: 'zone', zone: 2 });
     expect(again('docker/buildkit/x').mark).toBe(markOf(marks, 1, 'observe'));
+  });
+
+  describe('where the table of nft queues', () => {
+    const input = { ...world(true, hosted(2, '')), hostNet: net(true, true) };
+    const desired = compile(input);
+    const seen = (more: Partial<TracePacket>): TraceResult =>
+      trace(desired.identity, IDENTIFY, { ...packet, proto: 'udp', ...more }, () => false);
+
+    it('an unknown cgroup is queued there once, then dropped; known meanwhile, it goes on with its zone', () => {
+      expect(seen({ cgroup: 'docker/77' })).toMatchObject({ verdict: 'queue', mark: unknownSender(shape) });
+      const mark = marks.unknown | marks.held;
+      expect(seen({ cgroup: 'docker/77', mark }).verdict).toBe('drop');
+      const known = seen({ cgroup: 'docker/2', mark });
+      expect(known).toMatchObject({ verdict: 'return', mark: markOf(marks, 2, 'enforce') });
+      expect(known.steps.at(-1)?.rule.then).toEqual({ k: 'zone', zone: 2 });
+    });
+
+    it('`raw` has no chain that packets of the host would meet; with `failure: open` it has', () => {
+      const raw = (d: typeof desired): number[] =>
+        d.tables.filter((t) => t.table === 'raw').flatMap((t) => [t.chains.size, t.hooks.length]);
+      expect(raw(desired)).toEqual([0, 0, 0, 0]);
+      const open = compile({ ...input, shape: { ...shape, failure: 'open' } });
+      expect(raw(open)).toEqual([3, 1, 3, 1]);
+      expect(queueProgram(open.identity)).toBeUndefined();
+    });
+
+    it('the rule that queues comes first, is repaired alone, and stays when senders change', () => {
+      const nothing: Observed = {
+        tables: new Map(),
+        sets: new Map(),
+        bridge: { exists: false, rules: [], elements: EMPTY_BRIDGE },
+        backstop: { exists: false, rules: [] },
+        identity: { exists: false, rules: [] },
+      };
+      const scripts = (to: typeof desired, from: Observed): string[] =>
+        planSteps(shape, to, from)
+          .stages.flat()
+          .map((s) => s.script);
+      const tables = scripts(desired, nothing).filter((s) => s.includes('drawbridge_host'));
+      expect(tables.map((s) => s.includes('queue num 53'))).toEqual([true, false]);
+      const whole = expectedAfter(shape, desired, nothing);
+      expect(scripts(desired, whole)).toEqual([]);
+      const rules = whole.identity.rules.filter((r) => !r.startsWith(`${QUEUE} `));
+      const repair = scripts(desired, { ...whole, identity: { exists: true, rules } });
+      expect(repair.map((s) => [s.includes('queue num 53'), s.includes('senders')])).toEqual([[true, false]]);
+      const more = compile({ ...input, subjects: [...input.subjects, hosted(3, '')] });
+      const changed = scripts(more, whole).filter((s) => s.includes('drawbridge_host'));
+      expect(changed.map((s) => s.includes(`flush chain inet drawbridge_host ${QUEUE}`))).toEqual([false]);
+    });
   });
 
   it('a flow that stands goes on for its own; on that of another its own policy decides', () => {
