@@ -423,11 +423,22 @@ export const LAYERS: readonly Mutant[] = [
     id: 'host-unknown-senders',
     what: 'packets of unknown cgroups of the host network leave without being queued',
     file: 'src/ruleset/host-identity.ts',
-    from: '        rule([], write(unknownSender(input.shape))),\n',
+    from: '        rule([], queues ? markUnknown(input.shape) : write(unknownSender(input.shape))),\n',
     to: '',
     killedBy: pure(
       'ruleset/host-identity',
       'an unknown cgroup below a gate: queued once before conntrack, then dropped; known meanwhile, it goes on with its zone',
+    ),
+  },
+  {
+    id: 'host-queued-again',
+    what: 'packets of unknown cgroups of the host network are queued again and again',
+    file: 'src/ruleset/host-identity.ts',
+    from: "      rule([{ k: 'mark', value: shape.marks.held, mask: shape.marks.held }], { k: 'drop' }),\n      rule([{ k: 'paced'",
+    to: "      rule([{ k: 'paced'",
+    killedBy: pure(
+      'ruleset/host-identity',
+      'an unknown cgroup is queued there once, then dropped; known meanwhile, it goes on with its zone',
     ),
   },
   {
@@ -456,8 +467,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'order-identities',
     what: 'veths get identities before the rules of their containers are installed',
     file: 'src/kernel/apply.ts',
-    from: '    isMissing ? identity : [],\n    tables',
-    to: '    isMissing ? identity : [],\n    nftStep(bridge),\n    tables',
+    from: '    ...(isMissing ? identity : []),\n    tables',
+    to: '    ...(isMissing ? identity : []),\n    nftStep(bridge),\n    tables',
     also: [
       {
         file: 'src/kernel/apply.ts',
