@@ -34,23 +34,27 @@ type ReadText = (path: string) => string | undefined;
 
 /**
  * Read the facts about this host (this network namespace): kernel switches, rules of other programs, active firewalls. Does not use
- * the service manager. Throws KernelError when the rules cannot be read.
+ * the service manager. `known`: the tables `filter` as they were read before. Throws KernelError when the rules cannot be read.
  */
 export async function readHostFacts(
   run: Exec,
   prefix: string,
   bridges: ReadonlySet<string>,
   readText: ReadText = textOf,
+  known?: ReadonlyMap<Family, SavedTable>,
 ): Promise<HostFacts> {
-  const [v4, v6, tables] = await Promise.all([
-    savedRules(run, 4, ['-t', 'filter']),
-    savedRules(run, 6, ['-t', 'filter']),
+  const filterOf = async (family: Family): Promise<SavedTable> =>
+    known?.get(family) ??
+    parseSave(await savedRules(run, family, ['-t', 'filter']), prefix).get('filter') ??
+    new Map();
+  const [filter4, filter6, tables] = await Promise.all([
+    filterOf(4),
+    filterOf(6),
     must(run, 'nft', ['list', 'tables']),
   ]);
-  const [filter4, filter6] = [v4, v6].map((text) => parseSave(text, prefix).get('filter') ?? new Map());
   return {
     ...readHostFiles(readText),
-    ...rulesOf(filter4 ?? new Map(), filter6 ?? new Map(), bridges),
+    ...rulesOf(filter4, filter6, bridges),
     firewalld: /^table \w+ firewalld$/m.test(tables) || hasChain(filter4, /^FWD[IO]_|^FORWARD_direct$/),
     ufw: hasChain(filter4, /^ufw-/),
   };

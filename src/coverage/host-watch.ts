@@ -24,7 +24,7 @@ export interface HostWatchOptions {
   readonly config: Config;
   readonly docker: DockerWatch;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
-  readonly kernel: Pick<Kernel, 'generation'>;
+  readonly kernel: Pick<Kernel, 'generation' | 'filters'>;
   /** The kernel counts no changes of iptables-legacy. */
   readonly hostMode: { readonly isLegacy: boolean };
   readonly log: Logger;
@@ -75,10 +75,11 @@ export class HostWatch implements AsyncDisposable {
     return new Set([...(this.#o.applied.value?.vethMap.bridges.values() ?? [])].map((b) => b.network.id));
   }
 
-  /** Read the facts now, and regularly from now on. */
+  /** Read the facts now, and regularly from now on. At first the rules are those that the first pass has read; they are read again soon. */
   async start(): Promise<void> {
-    await this.#readHostFacts();
-    this.#arm(EVERY_MS);
+    const known = this.#o.kernel.filters();
+    await this.#readHostFacts(known);
+    this.#arm(known ? SOON_MS : EVERY_MS);
   }
 
   /** Resolve the mounts of containers from now on: with 1,000 of them, that takes a second at first. */
@@ -104,7 +105,7 @@ export class HostWatch implements AsyncDisposable {
   }
 
   /** Facts that cannot be read keep their last value. Docker may hang, so its answer is not awaited. */
-  async #readHostFacts(): Promise<void> {
+  async #readHostFacts(known?: ReturnType<Kernel['filters']>): Promise<void> {
     void this.#askDocker();
     const bridges = new Set(this.#o.applied.value?.vethMap.bridges.keys());
     try {
@@ -115,8 +116,8 @@ export class HostWatch implements AsyncDisposable {
         return;
       }
       this.#readFor = undefined;
-      this.host = await readHostFacts(exec, this.#o.config.kernel.prefix, bridges);
-      this.#readFor = readFor;
+      this.host = await readHostFacts(exec, this.#o.config.kernel.prefix, bridges, undefined, known);
+      this.#readFor = known ? undefined : readFor;
     } catch (e) {
       this.#o.log.warn(
         { err: String(e) },
@@ -159,8 +160,7 @@ const existsOnHost = (path: string): boolean | undefined =>
 
 const isThere = (path: string): boolean => {
   try {
-    lstatSync(path);
-    return true;
+    return lstatSync(path) !== undefined;
   } catch {
     return false; // ENOENT, or EACCES
   }

@@ -6,6 +6,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js';
 import { closeResolver, type ResolverSockets, removeResolverRules } from '../kernel/resolver-rules.js';
 import type { Sandboxes } from '../kernel/sandboxes.js';
+import { eachOf } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import {
@@ -19,8 +20,6 @@ import type { AppliedState, VethMap } from '../ruleset/applied-state.js';
 import type { DnsService } from './dns-service.js';
 import type { SandboxFolders } from './sandbox-folders.js';
 
-/** Sandboxes that are asked for before other tasks have their turn: each takes some 60 µs. */
-const ASKED_AT_ONCE = 50;
 /** A socket in the container's namespace from which queries to Docker's resolver are sent. */
 const CLIENT = { family: 4, address: '127.0.0.1', port: 0 } as const;
 
@@ -30,7 +29,7 @@ export interface ContainerNamespacesOptions {
   readonly docker: DockerWatch;
   readonly applied: Current<AppliedState>;
   readonly folders: SandboxFolders;
-  readonly sandboxes: Pick<Sandboxes, 'prepare' | 'forget' | 'arm'>;
+  readonly sandboxes: Pick<Sandboxes, 'prepare' | 'forget' | 'arm' | 'survey'>;
   readonly policyOf: (facts: ContainerFacts) => Policy;
   readonly isManaged: (network: NetworkFacts) => boolean;
   /** The network is of type macvlan or ipvlan: its rules are inside the namespaces of its containers. */
@@ -40,10 +39,12 @@ export interface ContainerNamespacesOptions {
 /** Finds the network namespaces of containers, prepares them, and decides which resolver answers inside. */
 export class ContainerNamespaces {
   readonly #o: ContainerNamespacesOptions;
-  /** By path: the port at 127.0.0.11 where our resolver answers in that namespace. */
+  /** By path: the port at 127.0.0.11 where our resolver answers. */
   readonly #ports = new Map<string, number>();
-  /** By netns id: the file of the namespace. */
-  readonly #sandboxes = new Map<number, string>();
+  /** By netns id: the file of the namespace. The kernel had reported so many changes of links when it last confirmed the id. */
+  readonly #sandboxes = new Map<number, { readonly path: string; reports: number }>();
+  /** Without resolver rules at the start, and not prepared since. */
+  readonly #withoutRules = new Set<string>();
 
   constructor(options: ContainerNamespacesOptions) {
     this.#o = options;
@@ -70,34 +71,39 @@ export class ContainerNamespaces {
   }
 
   /**
-   * The kernel is asked once for each sandbox, and again when it is returned: a netns id is used again after its namespace has ended,
-   * a path is not.
+   * The kernel is asked once for each sandbox, and again when it is returned after a change of a link: a netns id is used again after
+   * its namespace has ended, and with it the veth in it; a path is not.
    */
   #sandboxOf(nsid: number): string | undefined {
     const known = this.#sandboxes.get(nsid);
-    if (known !== undefined && this.#idOf(known) === nsid) return known;
+    const { linkReports } = this.#o.kernel;
+    if (known !== undefined && (known.reports === linkReports || this.#idOf(known.path) === nsid)) {
+      known.reports = linkReports;
+      return known.path;
+    }
     this.#sandboxes.delete(nsid);
-    for (const path of this.#unknown()) this.#note(path);
-    return this.#sandboxes.get(nsid);
+    for (const path of this.#unknown()) this.#note(path, this.#idOf(path), linkReports);
+    return this.#sandboxes.get(nsid)?.path;
   }
 
-  /** Asks for the netns ids of all sandboxes, next to other work of the start. */
+  #note(path: string, id: number | undefined, reports: number): void {
+    if (id !== undefined) this.#sandboxes.set(id, { path, reports });
+  }
+
+  /** Reads the netns ids of all sandboxes, and which of them have rules of an earlier run, next to other work of the start. */
   async findSandboxes(): Promise<void> {
-    for (const [n, path] of this.#unknown().entries()) {
-      if (n % ASKED_AT_ONCE === 0) await new Promise((resume) => setImmediate(resume));
-      this.#note(path);
+    const { linkReports } = this.#o.kernel;
+    const found = await this.#o.sandboxes.survey(this.#unknown()).catch(() => []); // each is asked when it is needed
+    for (const { path, netnsId, hasRules } of found) {
+      this.#note(path, netnsId, linkReports);
+      if (hasRules === false && !this.#ports.has(path)) this.#withoutRules.add(path);
     }
   }
 
   #unknown(): readonly string[] {
     this.#o.folders.renew();
-    const known = new Set(this.#sandboxes.values());
+    const known = new Set([...this.#sandboxes.values()].map((s) => s.path));
     return [...this.#o.folders].flatMap(filesIn).filter((path) => !known.has(path));
-  }
-
-  #note(path: string): void {
-    const id = this.#idOf(path);
-    if (id !== undefined) this.#sandboxes.set(id, path);
   }
 
   #idOf(path: string): number | undefined {
@@ -115,6 +121,7 @@ export class ContainerNamespaces {
     const { port } = sockets;
     folders.note(path);
     this.#ports.set(path, port);
+    this.#withoutRules.delete(path);
     return {
       claim: (container) => {
         const serving = dns.attachNamespace(container, sockets);
@@ -138,7 +145,7 @@ export class ContainerNamespaces {
 
   /** Remove the rules in a namespace that lead to our resolver. */
   async detach(path: string): Promise<void> {
-    await removeResolverRules(path);
+    if (!this.#withoutRules.delete(path)) await removeResolverRules(path);
   }
 
   /** Set whether a new network namespace is prepared before the Docker API reports its container. */
@@ -175,14 +182,12 @@ export class ContainerNamespaces {
    * Before that, the proof of its resolv.conf is searched below the default exec root, and may not be written yet.
    */
   isSettled(container: string): boolean {
-    const facts = this.#facts(container);
-    return facts !== undefined && hasSandbox(facts);
+    return hasSandbox(this.#facts(container));
   }
 
   /** The container runs. Its namespace is known from its veth before an inspect has returned it. */
   isUp(container: string): boolean {
-    const state = this.#facts(container)?.state;
-    return state === 'running' || state === 'paused';
+    return ['running', 'paused'].includes(this.#facts(container)?.state ?? '');
   }
 
   /** The container may use Docker's embedded resolver: the default bridge has none, and the host network no namespace. */
@@ -193,8 +198,8 @@ export class ContainerNamespaces {
 
   /** Returns whether Docker's embedded resolver would send the container's queries from the host's namespace. `path`: its network namespace. */
   async needsResolver(container: string, path: string): Promise<boolean> {
-    if (hasReachableResolvers(this.#resolversOf(container))) return false;
-    return needsNamespaceDns(await this.#o.docker.resolver(container, path));
+    const isFree = hasReachableResolvers(this.#resolversOf(container));
+    return !isFree && needsNamespaceDns(await this.#o.docker.resolver(container, path));
   }
 
   /** The container was created with resolvers of its own, so that it shows nothing about other containers of the engine. */
@@ -238,9 +243,7 @@ export class ContainerNamespaces {
     return this.#o.docker.view().containers.get(container);
   }
 
-  #resolversOf(container: string): readonly string[] {
-    return this.#facts(container)?.privileges?.dns ?? [];
-  }
+  readonly #resolversOf = (id: string): readonly string[] => this.#facts(id)?.privileges?.dns ?? [];
 }
 
 const vethIndexes = new WeakMap<VethMap, ReadonlyMap<string, number>>();
@@ -260,7 +263,7 @@ function filesIn(folder: string): string[] {
   }
 }
 
-/** The networks of the container's endpoints (undefined: not known yet), or without endpoints the network that it starts on. */
+/** The networks of its endpoints (undefined: not known yet), or without endpoints the network that it starts on. */
 function networksOf({ containers, networks }: DockerView, id: string): readonly (NetworkFacts | undefined)[] {
   const facts = containers.get(id);
   if (facts && isYetToAttach(facts)) return [startNetwork(facts, networks)].filter((n) => n !== undefined);
@@ -271,8 +274,8 @@ const isYetToAttach = (c: ContainerFacts): boolean =>
   (c.state === 'created' || c.state === 'starting') && c.endpoints.length === 0;
 
 /** An inspect since the start of the container has returned its network namespace. */
-export const hasSandbox = (c: ContainerFacts): boolean =>
-  (c.state === 'running' || c.state === 'paused') && (c.privileges?.sandboxKey ?? '') !== '';
+export const hasSandbox = (c: ContainerFacts | undefined): boolean =>
+  (c?.state === 'running' || c?.state === 'paused') && (c.privileges?.sandboxKey ?? '') !== '';
 
 export function isOnLan(
   { docker, isLan }: { docker: Pick<DockerWatch, 'view'> } & Pick<ContainerNamespacesOptions, 'isLan'>,
@@ -381,11 +384,8 @@ export class CleanedNamespaces {
     isSpared: (id: string, path: string) => Promise<boolean>,
   ): Promise<void> {
     for (const id of this.#ids) if (!containers.has(id)) this.#ids.delete(id);
-    const others = [...containers.values()]
-      .filter((c) => c.networkMode !== 'host' && !this.#ids.has(c.id))
-      .map((c) => c.id);
-    for (let i = 0; i < others.length; i += AT_ONCE)
-      await Promise.all(others.slice(i, i + AT_ONCE).map((id) => this.#clean(id, isSpared)));
+    const others = [...containers.values()].filter((c) => c.networkMode !== 'host' && !this.#ids.has(c.id));
+    await eachOf(others, AT_ONCE, ({ id }) => this.#clean(id, isSpared));
   }
 
   async #clean(id: string, isSpared: (id: string, path: string) => Promise<boolean>): Promise<void> {

@@ -1,5 +1,5 @@
 /** Our resolver inside the network namespaces of enforced containers, where Docker would send the queries from the host. */
-import { Newest } from '../lib/async.js';
+import { eachOf, Newest } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import { type AppliedState, hasSamePlaces } from '../ruleset/applied-state.js';
 import {
@@ -241,8 +241,7 @@ export class NamespaceDns {
     for (const notes of [this.#failed, this.#missing])
       for (const id of notes.keys()) if (!state.subjects.has(id)) notes.delete(id);
     const missing = [...state.subjects.keys()].filter((id) => this.#wants(state, id));
-    for (let i = 0; i < missing.length; i += AT_ONCE)
-      await Promise.all(missing.slice(i, i + AT_ONCE).map((id) => this.#attachIfNeeded(id)));
+    await eachOf(missing, AT_ONCE, (id) => this.#attachIfNeeded(id));
     for (const [id, attached] of this.#attached)
       if (attached.hostAsked === undefined && this.#namespaces.isSettled(id))
         await this.#learnNeed(id, attached);

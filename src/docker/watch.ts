@@ -32,6 +32,8 @@ const SILENT_MS = 2_000;
 /** Nothing that the first packets of a container need comes from its inspect. Many are inspected at once only after a start or an outage. */
 const GATHER_MS = { few: 20, many: 500 };
 const MANY = 64;
+/** The files of so many containers are read before other tasks have their turn. */
+const READ_AT_ONCE = 32;
 
 export class DockerWatch implements AsyncDisposable {
   readonly #options: WatchOptions;
@@ -44,6 +46,7 @@ export class DockerWatch implements AsyncDisposable {
   #view: DockerView;
   #meta = { listings: 0, listBegan: Number.NEGATIVE_INFINITY, connected: false };
   #rootDir: Promise<string> | undefined;
+  #resolversRead = 0;
   #firstList: { resolve(): void; reject(error: Error): void } | undefined;
   /** Inspects that are published together with those that follow, and the timer that ends the wait. */
   #gathered: { change: ViewChange; changed: boolean; readonly timer: NodeJS.Timeout } | undefined;
@@ -149,7 +152,9 @@ export class DockerWatch implements AsyncDisposable {
     const t = all.get(id);
     const owner = all.get((t && namespaceOwner(t, all)) ?? id);
     const sandboxKey = owner?.privileges?.sandboxKey || (owner === t ? sandbox : '');
-    return readResolver({ rootDir: await this.#askRootDir(), id: owner?.id ?? id, sandboxKey });
+    const rootDir = await this.#askRootDir();
+    if (++this.#resolversRead % READ_AT_ONCE === 0) await new Promise((resume) => setImmediate(resume));
+    return readResolver({ rootDir, id: owner?.id ?? id, sandboxKey });
   }
 
   /** The engine is asked once for each connection: after a start, the resolvers of all containers are read at the same time. */
@@ -237,7 +242,9 @@ export class DockerWatch implements AsyncDisposable {
   async #connected(): Promise<void> {
     this.#state.invalidateInspects();
     this.#rootDir = undefined;
-    await this.#lists.run();
+    const listed = this.#lists.run();
+    this.#askRootDir().catch(() => undefined); // asked early, because the resolvers of all containers are read next
+    await listed;
     this.#meta.connected = true;
     this.#publish({ kind: 'connected' });
     this.#firstList?.resolve();

@@ -63,6 +63,14 @@ export class Dataplane {
     this.#observed = undefined;
   }
 
+  /** The tables `filter` of the known state, with the chains of other programs. Undefined when the kernel must be read first. */
+  filters(): ReadonlyMap<Family, SavedTable> | undefined {
+    const tables = this.#observed?.tables;
+    return (
+      tables && new Map([...tables].map(([family, saved]) => [family, saved.get('filter') ?? new Map()]))
+    );
+  }
+
   /**
    * Begins to read the kernel next to other work of a start. The next `read` returns the result if `generation`, the kernel's count of
    * changes of nf_tables, is still the same then; otherwise it reads again. The count does not show changes of iptables-legacy: do not

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { Family } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import type { HostLink } from '../ruleset/applied-state.js';
 import { type ForwardingInput, forwardingOf, neighbourRoutes } from '../ruleset/bridge-forwarding.js';
@@ -12,6 +13,7 @@ import { Cgroups, canZone, type NftAbilities, nftAbilities } from './cgroups.js'
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
 import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
+import type { SavedTable } from './iptables-text.js';
 import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
@@ -176,6 +178,11 @@ export class Kernel implements AsyncDisposable {
     this.#plane.invalidate();
     this.forwarding.invalidate();
     this.#routing.invalidate();
+  }
+
+  /** The tables `filter` as the last pass has read and written them. Undefined when they must be read again, or before the first pass. */
+  filters(): ReadonlyMap<Family, SavedTable> | undefined {
+    return this.#plane.filters();
   }
 
   /** A count that each change of nf_tables in this network namespace increases. Throws NetlinkError. */

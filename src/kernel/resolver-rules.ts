@@ -8,8 +8,14 @@ import { closeSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { Conntrack } from './netlink/conntrack.js';
-import { makeNamespace, tcpListenFd, udpSocketFd, withNamespace } from './netlink/namespace.js';
-import { u16be } from './netlink/netlink-codec.js';
+import {
+  inEachNamespace,
+  makeNamespace,
+  tcpListenFd,
+  udpSocketFd,
+  withNamespace,
+} from './netlink/namespace.js';
+import { encodeMessage, FLAG, u16be } from './netlink/netlink-codec.js';
 import { NetlinkError } from './netlink/netlink-error.js';
 import { NetlinkSocket, type Outgoing } from './netlink/netlink-socket.js';
 import {
@@ -89,6 +95,22 @@ export async function removeResolverRules(namespace: string): Promise<boolean> {
     if (e instanceof NetlinkError && e.code === 'ENOENT') return false;
     throw e;
   }
+}
+
+/** Bytes of an answer about one table. */
+const TABLE_ANSWER = 4096;
+const ENOENT = 2;
+/** Whether resolver rules are in each of these namespaces. Those that cannot be read are left out. It takes some 40 µs each. */
+export function haveResolverRules(namespaces: readonly string[]): ReadonlyMap<string, boolean> {
+  const { type, body } = getTable(TABLE);
+  const request = encodeMessage(type, FLAG.request | FLAG.ack, 0, body);
+  return inEachNamespace(namespaces, (namespace) => {
+    using socket = new NetlinkSocket({ protocol: 'netfilter', datagram: TABLE_ANSWER });
+    const operation = `look for resolver rules in ${namespace}`;
+    const errno = socket.repeat(operation, request);
+    if (errno !== 0 && errno !== ENOENT) throw new NetlinkError(operation, errno);
+    return errno === 0;
+  });
 }
 
 function content(port: number): Outgoing[] {

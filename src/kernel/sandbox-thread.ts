@@ -14,9 +14,16 @@ import { collectGarbage } from '../lib/thread.js';
 import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
 import { exec } from './exec.js';
 import { FolderFollower } from './follow-folder.js';
+import { Links } from './netlink/links.js';
 import { applyLanProgram, closeLan, linksAt } from './netns-tables.js';
-import { prepareResolver, type ResolverSockets, resumeResolver, wasQueriedBefore } from './resolver-rules.js';
-import type { SandboxReport, SandboxRequest } from './sandboxes.js';
+import {
+  haveResolverRules,
+  prepareResolver,
+  type ResolverSockets,
+  resumeResolver,
+  wasQueriedBefore,
+} from './resolver-rules.js';
+import type { SandboxReport, SandboxRequest, SurveyedSandbox } from './sandboxes.js';
 
 const port = parentPort;
 if (!port) throw new Error('kernel/sandbox-thread runs in a worker thread only');
@@ -131,6 +138,28 @@ async function closeFrames(path: string): Promise<void> {
   }
 }
 
+/** So many sandboxes take 2 to 4 ms. In between, new sandboxes have their turn. */
+const SURVEYED_AT_ONCE = 25;
+
+async function survey(paths: readonly string[]): Promise<readonly SurveyedSandbox[]> {
+  const found: SurveyedSandbox[] = [];
+  using links = new Links();
+  for (let i = 0; i < paths.length; i += SURVEYED_AT_ONCE) {
+    if (i > 0) await new Promise((resume) => setImmediate(resume));
+    const some = paths.slice(i, i + SURVEYED_AT_ONCE);
+    const rules = haveResolverRules(some);
+    for (const path of some) {
+      const [netnsId, hasRules] = [links.namespaceId({ path }), rules.get(path)];
+      found.push({
+        path,
+        ...(netnsId === undefined ? {} : { netnsId }),
+        ...(hasRules === undefined ? {} : { hasRules }),
+      });
+    }
+  }
+  return found;
+}
+
 function follow(folder: string): void {
   if (watched.has(folder)) return;
   const follower = new FolderFollower(folder, {
@@ -141,7 +170,7 @@ function follow(folder: string): void {
   watched.set(folder, follower);
 }
 
-port.on('message', ({ folder, arm, prepare: wanted, forget }: SandboxRequest) => {
+port.on('message', ({ folder, arm, prepare: wanted, forget, survey: asked }: SandboxRequest) => {
   if (folder !== undefined) follow(folder);
   if (arm !== undefined) armed = arm;
   if (forget !== undefined) prepared.delete(forget);
@@ -149,5 +178,10 @@ port.on('message', ({ folder, arm, prepare: wanted, forget }: SandboxRequest) =>
     prepare(wanted.path, resumeResolver).then(
       (sockets) => report({ ...wanted, sockets }),
       (e: unknown) => report({ ...wanted, ...failed(e) }),
+    );
+  if (asked !== undefined)
+    survey(asked.paths).then(
+      (surveyed) => report({ path: '', id: asked.id, surveyed }),
+      (e: unknown) => report({ path: '', id: asked.id, ...failed(e) }),
     );
 });

@@ -16,8 +16,18 @@ export interface SandboxRequest {
   readonly folder?: string;
   readonly arm?: SandboxArms;
   readonly prepare?: { readonly path: string; readonly id: number };
+  /** Sandboxes that existed before this run. */
+  readonly survey?: { readonly paths: readonly string[]; readonly id: number };
   /** The sockets in this sandbox are closed. */
   readonly forget?: string;
+}
+/** What a survey has found of a sandbox. A property is left out if it cannot be read. */
+export interface SurveyedSandbox {
+  readonly path: string;
+  /** Its netns id in the host's namespace. */
+  readonly netnsId?: number;
+  /** Rules of an earlier run redirect queries for Docker's resolver in it. */
+  readonly hasRules?: boolean;
 }
 /**
  * A report with an id answers a request, and one with `isPolling` is about a folder. Any other is about a new sandbox.
@@ -32,10 +42,11 @@ export interface SandboxReport {
   readonly queriedBefore?: boolean;
   readonly id?: number;
   readonly sockets?: ResolverSockets;
+  readonly surveyed?: readonly SurveyedSandbox[];
   readonly error?: { readonly message: string; readonly code: string | undefined };
 }
 interface Waiting {
-  readonly resolve: (sockets: ResolverSockets) => void;
+  readonly resolve: (report: SandboxReport) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -83,13 +94,26 @@ export class Sandboxes implements AsyncDisposable {
    * Opens sockets in a sandbox and installs the redirect to them. Rejects with the error code of the system, if there
    * is one.
    */
-  prepare(path: string): Promise<ResolverSockets> {
+  async prepare(path: string): Promise<ResolverSockets> {
+    const { sockets } = await this.#request((id) => ({ prepare: { path, id } }));
+    if (!sockets) throw new Error(`${path}: the thread that prepares sandboxes has returned no sockets`);
+    return sockets;
+  }
+
+  /** Reads what a start needs of sandboxes that existed before. Rejects if the thread ends. */
+  async survey(paths: readonly string[]): Promise<readonly SurveyedSandbox[]> {
+    if (paths.length === 0) return [];
+    const { surveyed } = await this.#request((id) => ({ survey: { paths, id } }));
+    return surveyed ?? [];
+  }
+
+  #request(of: (id: number) => SandboxRequest): Promise<SandboxReport> {
     if (this.#ended) return Promise.reject(new Error('the service ends'));
     if (!this.#worker) this.#start();
     const id = ++this.#requests;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      this.#worker?.postMessage({ prepare: { path, id } } satisfies SandboxRequest);
+      this.#worker?.postMessage(of(id));
     });
   }
 
@@ -128,7 +152,8 @@ export class Sandboxes implements AsyncDisposable {
     worker.postMessage({ arm: this.#armed } satisfies SandboxRequest);
   }
 
-  #take({ path, id, sockets, error, isPolling, queriedBefore }: SandboxReport): void {
+  #take(report: SandboxReport): void {
+    const { path, id, sockets, error, isPolling, queriedBefore } = report;
     if (isPolling !== undefined) {
       this.polling.emit({ folder: path, isPolling });
       return;
@@ -140,8 +165,9 @@ export class Sandboxes implements AsyncDisposable {
     }
     const waiting = id === undefined ? undefined : this.#waiting.get(id);
     if (id !== undefined) this.#waiting.delete(id);
-    if (sockets) (waiting?.resolve ?? ((s) => this.prepared.emit({ path, sockets: s })))(sockets);
-    else if (failure) (waiting?.reject ?? ((e) => this.#unprepared(path, e)))(failure);
+    if (failure) (waiting?.reject ?? ((e) => this.#unprepared(path, e)))(failure);
+    else if (waiting) waiting.resolve(report);
+    else if (sockets) this.prepared.emit({ path, sockets });
   }
 
   #failed(error: unknown): void {

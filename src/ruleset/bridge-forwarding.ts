@@ -41,16 +41,17 @@ export function neighbourRoutes(
   bridges: readonly Bridge[],
   hostSubnets: readonly HostSubnet[],
 ): NeighbourRoutes {
-  const local = hostSubnets.flatMap(({ index, address, prefix }) => {
-    const range = parseSubnet(`${address}/${prefix}`);
-    return range ? [{ index, range }] : [];
-  });
   const wanted = bridges.flatMap(({ name: bridge, withoutGateway }) =>
     (withoutGateway?.subnets ?? []).flatMap((subnet) => {
       const range = parseSubnet(subnet);
       return range && withoutGateway ? [{ bridge, index: withoutGateway.ifindex, subnet, range }] : [];
     }),
   );
+  if (wanted.length === 0) return { rules: [], routes: [] };
+  const local = hostSubnets.flatMap(({ index, address, prefix }) => {
+    const range = parseSubnet(`${address}/${prefix}`);
+    return range ? [{ index, range }] : [];
+  });
   const unique = wanted.filter((w) => !wanted.some((o) => o.index !== w.index && overlap(o.range, w.range)));
   return {
     rules: wanted.flatMap(({ bridge, index, subnet, range }) => {

@@ -53,6 +53,32 @@ export function withNamespace<T>(namespace: string | number, fn: () => T): T {
 }
 
 /**
+ * Runs `fn` within each of these network namespaces, and returns to the own one after the last: half the time of `withNamespace` for each.
+ * The result has no entry for a namespace that cannot be entered, or in which `fn` throws.
+ */
+export function inEachNamespace<T>(
+  paths: readonly string[],
+  fn: (path: string) => T,
+): ReadonlyMap<string, T> {
+  const results = new Map<string, T>();
+  const own = openSync(OWN_NAMESPACE, 'r');
+  try {
+    for (const path of paths) {
+      try {
+        enter(path);
+        results.set(path, mustBeSynchronous(fn(path)));
+      } catch {
+        // The namespace has ended, or is refused: whoever needs it enters it by itself, and reports the reason.
+      }
+    }
+  } finally {
+    goBack(own);
+    closeSync(own);
+  }
+  return results;
+}
+
+/**
  * Makes a network namespace without a name and returns an open descriptor of it. The kernel removes it with its last descriptor
  * and socket, so that a process which is killed leaves none.
  */

@@ -1,15 +1,24 @@
-import { execFile, spawn } from 'node:child_process';
-import { closeSync } from 'node:fs';
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import { closeSync, mkdtempSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import {
+  ContainerNamespaces,
+  type ContainerNamespacesOptions,
+} from '../../../src/dns/container-namespaces.js';
+import { Links } from '../../../src/kernel/netlink/links.js';
 import { tcpListenFd, udpSocketFd } from '../../../src/kernel/netlink/namespace.js';
 import {
   closeResolver,
+  haveResolverRules,
   installResolverRules,
   prepareResolver,
   removeResolverRules,
   resumeResolver,
 } from '../../../src/kernel/resolver-rules.js';
+import { Sandboxes } from '../../../src/kernel/sandboxes.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 import { Authority, a } from './authority.js';
 import { queryFor } from './client.js';
@@ -282,4 +291,87 @@ describe('a namespace with the rules of an earlier run', () => {
     expect(listed()).toContain(String(sockets.port));
     closeResolver(sockets);
   });
+});
+
+describe('namespaces that a start finds', () => {
+  const made: Netns[] = [];
+  let folder: string;
+  let sandboxes: Sandboxes;
+  const quiet = { debug: () => undefined, error: () => undefined };
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'sandboxes-'));
+    sandboxes = new Sandboxes(quiet);
+    for (const name of ['with', 'without']) {
+      const netns = makeNetns();
+      netns.run('ip', 'link', 'set', 'lo', 'up');
+      symlinkSync(netns.path, join(folder, name));
+      made.push(netns);
+    }
+    installResolverRules(join(folder, 'with'), 20_000);
+  });
+  afterEach(async () => {
+    await sandboxes[Symbol.asyncDispose]();
+    for (const netns of made.splice(0)) netns[Symbol.dispose]();
+    rmSync(folder, { recursive: true });
+  });
+  const hasRules = (name: string): boolean | undefined => {
+    const path = join(folder, name);
+    return haveResolverRules([path]).get(path);
+  };
+  const found = async () => {
+    const links = new Links();
+    const kernel = { linkTable: links, linkReports: 1, namespaceBehind: (veth: number) => veth };
+    const folders = Object.assign([folder], { renew: () => undefined, note: () => undefined });
+    const parts = { sandboxes, kernel, folders, dns: {} } as unknown as ContainerNamespacesOptions;
+    const namespaces = new ContainerNamespaces(parts);
+    await namespaces.findSandboxes();
+    return { namespaces, kernel, links };
+  };
+
+  it('have rules or not, and the thread is in its own namespace afterwards', () => {
+    const own = readlinkSync('/proc/thread-self/ns/net');
+    const paths = ['with', 'missing', 'without'].map((name) => join(folder, name));
+    expect([...haveResolverRules(paths).values()]).toEqual([true, false]);
+    expect(readlinkSync('/proc/thread-self/ns/net')).toBe(own);
+  });
+
+  it('lose the rules of an earlier run', async () => {
+    const { namespaces } = await found();
+    await namespaces.detach(join(folder, 'with'));
+    expect(hasRules('with')).toBe(false);
+  });
+
+  it('without rules are not entered again, until they have been prepared', async () => {
+    const { namespaces } = await found();
+    installResolverRules(join(folder, 'without'), 20_000);
+    await namespaces.detach(join(folder, 'without'));
+    expect(hasRules('without')).toBe(true);
+    await namespaces.detach(join(folder, 'without'));
+    expect(hasRules('without')).toBe(false);
+  });
+
+  it('lose the rules that this run has installed since', async () => {
+    const { namespaces } = await found();
+    await namespaces.prepare(join(folder, 'without'));
+    expect(hasRules('without')).toBe(true);
+    await namespaces.detach(join(folder, 'without'));
+    expect(hasRules('without')).toBe(false);
+  });
+
+  it('are found by their netns id, and are confirmed again after a change of a link', async () => {
+    const [first, second] = made;
+    execFileSync('ip', ['netns', 'set', first?.name ?? '', '7001']);
+    const { namespaces, kernel, links } = await found();
+    expect(namespaces.pathBehind(7001)).toBe(join(folder, 'with'));
+    expect(links.namespaceId({ path: join(folder, 'with') })).toBe(7001);
+    rmSync(join(folder, 'with'));
+    first?.[Symbol.dispose]();
+    made.splice(0, 1);
+    await expect.poll(() => isFree(7001)).toBe(true);
+    execFileSync('ip', ['netns', 'set', second?.name ?? '', '7001']);
+    kernel.linkReports += 1;
+    expect(namespaces.pathBehind(7001)).toBe(join(folder, 'without'));
+  });
+  const isFree = (id: number): boolean =>
+    !execFileSync('ip', ['netns', 'list-id'], { encoding: 'utf8' }).includes(`nsid ${id} `);
 });

@@ -19,8 +19,13 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
+type Filters = ReturnType<HostWatchOptions['kernel']['filters']>;
 function watched() {
-  const now = { generation: 1, isLegacy: false, bridges: ['br-1'] };
+  const now: { generation: number; isLegacy: boolean; bridges: string[]; filters?: Filters } = {
+    generation: 1,
+    isLegacy: false,
+    bridges: ['br-1'],
+  };
   const watch = new HostWatch({
     config: {
       docker: { socket: '/run/docker.sock' },
@@ -39,7 +44,7 @@ function watched() {
         return { vethMap: { bridges: new Map(now.bridges.map((b) => [b, {}])) } };
       },
     },
-    kernel: { generation: () => now.generation },
+    kernel: { generation: () => now.generation, filters: () => now.filters },
     hostMode: now,
     log,
   } as unknown as HostWatchOptions);
@@ -57,6 +62,26 @@ it('starts no process while no rule has changed', async () => {
   expect(started).toContain('nft');
   expect([await minute(), await minute()]).toEqual([0, 0]);
   expect(watch.host).toBeDefined();
+  await watch[Symbol.asyncDispose]();
+});
+
+it('takes the rules of other programs from the first pass, and reads them again within seconds', async () => {
+  const { watch, now } = watched();
+  const jump = [{ text: '-j DOCKER-USER', hash: undefined }];
+  const filter = new Map([
+    ['FORWARD', jump],
+    ['DOCKER-USER', []],
+  ]);
+  now.filters = new Map([
+    [4, filter],
+    [6, new Map()],
+  ]);
+  await watch.start();
+  expect(started).toEqual(['nft']);
+  expect(watch.host?.dockerUser).toEqual({ v4: true, v6: false });
+  await vi.advanceTimersByTimeAsync(5_000);
+  expect(started).toContain('iptables-save');
+  expect(watch.host?.dockerUser).toEqual({ v4: false, v6: false });
   await watch[Symbol.asyncDispose]();
 });
 
