@@ -3,7 +3,7 @@
  * the arithmetic on them. Addresses are canonical text (RFC 5952 for IPv6) between modules, and bigint inside ranges.
  * Feeds of a million lines have a scanner of their own (threats/formats).
  */
-import IPCIDR from 'ip-cidr';
+import { isIPv4, isIPv6 } from 'node:net';
 
 export type Family = 4 | 6;
 export interface Address {
@@ -13,10 +13,9 @@ export interface Address {
   readonly text: string;
 }
 
-/** ip-cidr refuses leading zeros, but takes other things that these two patterns keep from it: zones, prefix lengths, spaces. */
-const V4 = /^\d{1,3}(?:\.\d{1,3}){3}$/;
+/** What `isIPv6` takes in addition is kept from it: zones, and dotted decimal. */
 const V6 = /^[\da-f:]{2,39}$/i;
-/** RFC 4291 2.2, form 3: the last 32 bits as dotted decimal. ip-cidr would return some of these as the IPv4 address alone. */
+/** RFC 4291 2.2, form 3: the last 32 bits as dotted decimal. */
 const DOTTED_END = /^([\da-f:]+:)(\d{1,3}(?:\.\d{1,3}){3})$/i;
 /** ::ffff:0:0/96 (RFC 4291 2.5.5.2): a second text for an IPv4 destination, so no address here. */
 const MAPPED_PREFIX = 0xffffn;
@@ -36,26 +35,25 @@ export const PROTOCOL_NAMES: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = 
   58: 'icmp',
 };
 
-/** The numbers between the separators: four octets, or eight groups. Returns undefined when ip-cidr cannot read the text. */
-function partsOf(text: string, radix: 10 | 16): readonly number[] | undefined {
-  try {
-    return IPCIDR.createAddress(text).parsedAddress.map((part) => Number.parseInt(part, radix));
-  } catch {
-    return undefined;
-  }
+/** `isIPv4` takes four decimal octets without leading zeros. */
+function parseV4(text: string): bigint | undefined {
+  if (!isIPv4(text)) return undefined;
+  return BigInt(text.split('.').reduce((value, octet) => value * 256 + Number(octet), 0));
 }
 
-function parseV4(text: string): bigint | undefined {
-  const octets = V4.test(text) ? partsOf(text, 10) : undefined;
-  return octets && BigInt(octets.reduce((value, octet) => value * 256 + octet, 0));
+/** The eight groups of an IPv6 address. `isIPv6` has found that at most one "::" is in it, which stands for the groups that are missing. */
+function groupsOf(text: string): readonly number[] {
+  const [head = [], tail = []] = text.split('::').map((part) => (part === '' ? [] : part.split(':')));
+  const missing = Array.from({ length: 8 - head.length - tail.length }, () => '0');
+  return [...head, ...missing, ...tail].map((group) => Number.parseInt(group, 16));
 }
 
 /** The value of an IPv6 address (RFC 4291), also of an IPv4-mapped one. Returns undefined for anything else; a zone is refused. */
 export function parseV6(text: string): bigint | undefined {
   if (!text.includes(':')) return undefined;
   if (text.includes('.')) return withDottedEnd(text);
-  const groups = V6.test(text) ? partsOf(text, 16) : undefined;
-  return groups?.reduce((value, group) => (value << 16n) | BigInt(group), 0n);
+  if (!V6.test(text) || !isIPv6(text)) return undefined;
+  return groupsOf(text).reduce((value, group) => (value << 16n) | BigInt(group), 0n);
 }
 
 function withDottedEnd(text: string): bigint | undefined {

@@ -196,6 +196,21 @@ export function parseListRef(text: string): ListRef {
   return { kind: 'list', canonical: `list:${name}`, list: name };
 }
 
+/** Entries of labels repeat from one container to the next: each text is read once. Nothing but the text counts, and nothing changes an entry. */
+const recent = new Map<string, Entry>();
+const MAX_RECENT = 4096;
+const MAX_KEPT_LENGTH = 256;
+
+/** Throws what `attempt` catches when the text is no entry. */
+function entryOf(text: string): Entry {
+  const known = recent.get(text);
+  if (known) return known;
+  const entry = readEntry(text);
+  if (recent.size >= MAX_RECENT) recent.clear();
+  if (text.length <= MAX_KEPT_LENGTH) recent.set(text, entry);
+  return entry;
+}
+
 function readEntry(text: string): Entry {
   const words = [...text.matchAll(/[^ \t]+/g)];
   const [dest, ...rest] = words;
@@ -217,7 +232,7 @@ export function parseEntry(text: string): Parsed<Entry> {
       ok: false,
       problems: [{ detail: 'the entry has more than one line', remedy: 'write one entry', column: 1 }],
     };
-  return attempt(() => readEntry(trimmed), text.length - text.trimStart().length);
+  return attempt(() => entryOf(trimmed), text.length - text.trimStart().length);
 }
 
 export const isDest = (entry: Entry): entry is DestEntry => entry.kind === 'dest';
@@ -236,7 +251,7 @@ export function parseEntries(text: string): Parsed<readonly Entry[]> {
   const known = new Set<string>();
   const [bad, twice]: [Problem[], Problem[]] = [[], []];
   for (const { text: piece, line, column } of pieces) {
-    const read = attempt(() => readEntry(piece), column - 1);
+    const read = attempt(() => entryOf(piece), column - 1);
     if (!read.ok) bad.push(...read.problems.map((problem) => ({ ...problem, line })));
     else if (known.has(read.value.canonical)) twice.push({ ...duplicateProblem(read.value), line, column });
     else {

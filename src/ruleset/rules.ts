@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Family } from '../lib/ip.js';
 import type { PortRange } from '../policy/entry.js';
 import { hex } from './marks.js';
@@ -246,10 +246,8 @@ export function chainHashes(rules: readonly Rule[], family: Family): readonly st
 function hashesOf(rules: readonly Rule[], family: Family): string[] {
   let previous = RENDERING;
   return rules.map((r) => {
-    previous = createHash('sha256')
-      .update(`${previous}\n${renderRule(r, family)}${objectsOf(r)}`)
-      .digest('base64url')
-      .slice(0, HASH_LENGTH);
+    const text = `${previous}\n${renderRule(r, family)}${objectsOf(r)}`;
+    previous = hash('sha256', text, 'base64url').slice(0, HASH_LENGTH);
     return previous;
   });
 }

@@ -9,6 +9,7 @@ import {
   mappedV4,
   parseAddress,
   parseCidr,
+  parseV6,
   type Range,
   rangeHas,
   rangeToCidrs,
@@ -174,6 +175,43 @@ describe('ranges and networks', () => {
         expect(ours && formatAddress(4, ours.hi)).toBe(other.end());
       }),
       { numRuns: 50 },
+    );
+  });
+
+  const texts = fc
+    .array(fc.constantFrom(...'0123456789abcdefF', ':', ':', '::', '.', '.', '00', '%', '/', ' '), {
+      maxLength: 24,
+    })
+    .map((parts) => parts.join(''));
+  const groups = fc.array(fc.constantFrom('0', '00', '0', '1', 'ab', 'FFFF', '0db8', '', '12345'), {
+    minLength: 1,
+    maxLength: 9,
+  });
+  const octets = fc.array(fc.constantFrom('0', '1', '01', '255', '256', '', '10'), {
+    minLength: 3,
+    maxLength: 5,
+  });
+  it.each([
+    ['of any characters', texts],
+    ['of groups', groups.map((g) => g.join(':'))],
+    ['of octets', octets.map((o) => o.join('.'))],
+  ])('agrees with ip-cidr on texts %s', (_, made) => {
+    const other = (text: string): string | undefined => {
+      if (!/^[\da-f:]+$|^[\d.]+$/i.test(text) || text.includes(':') === text.includes('.')) return undefined;
+      try {
+        const address = IPCIDR.createAddress(text);
+        return `${BigInt(address.bigInteger().toString())}`;
+      } catch {
+        return undefined;
+      }
+    };
+    fc.assert(
+      fc.property(made, (text) => {
+        const value =
+          text.includes(':') && text.includes('.') ? undefined : (parseV6(text) ?? parseAddress(text)?.value);
+        expect(value === undefined ? undefined : `${value}`).toBe(other(text));
+      }),
+      { numRuns: 2_000 },
     );
   });
 
