@@ -363,11 +363,11 @@ function subscribe(app: App): void {
     }
     app.hold.settle();
     app.links.askAgain(now.vethMap.outdated);
-    folders.noteAll(now.view.containers.values());
+    folders.noteAll(now.view.containers);
     namespaceDns.applied(now);
     app.names.refreshSearchDomains(now.view.containers);
     app.appliedRevision.applied();
-    app.denials.retain(new Set(now.view.containers.keys()));
+    app.denials.retain(now.view.containers);
   });
   // names → denials, sets in namespaces
   app.nameEvents.subscribe((event) => app.denials.name(event));

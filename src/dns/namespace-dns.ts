@@ -1,7 +1,7 @@
 /** Our resolver inside the network namespaces of enforced containers, where Docker would send the queries from the host. */
 import { eachOf, Newest } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
-import { type AppliedState, hasSamePlaces } from '../ruleset/applied-state.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import {
   CleanedNamespaces,
   type ContainerNamespaces,
@@ -58,8 +58,8 @@ export class NamespaceDns {
       ),
     ),
   );
-  /** The last state that was done as a whole. One that is alike needs nothing: the files of 1,000 containers are not read again. */
-  #synced: AppliedState | undefined;
+  /** Of the last state that was done as a whole. One with the same needs nothing: the files of 1,000 containers are not read again. */
+  #synced: AppliedState['places'] | undefined;
   #ended = false;
 
   constructor(options: NamespaceDnsOptions) {
@@ -99,12 +99,15 @@ export class NamespaceDns {
     );
   }
 
-  /** Call after every pass. Only the newest state is kept. Failures are reported in coverage, and the next pass tries again. */
+  /** Call after every pass. Only the newest state is kept. The next pass tries again what has failed, which coverage reports. */
   applied(state: AppliedState): void {
     this.#state = state;
-    if (this.#synced && !(hasSamePlaces(this.#synced, state) && this.#isDone())) this.#synced = undefined;
-    if (this.#synced) this.#endWaiting();
+    if (this.#isSynced(state)) this.#endWaiting();
     else void this.#syncs.run(state);
+  }
+
+  #isSynced({ places }: AppliedState): boolean {
+    return this.#synced !== undefined && this.#synced === places && this.#isDone();
   }
 
   /** The container's veth has just moved into its namespace: some 50 ms remain before its first instruction, too few for a pass. */
@@ -221,21 +224,18 @@ export class NamespaceDns {
     this.#state = undefined;
     await this.#unclaimed.end();
     await this.#syncs.settled();
-    await this.#settled();
-  }
-
-  async #settled(): Promise<void> {
     await Promise.all([...this.#attaching.values()].map((begun) => begun.done));
   }
 
   async #sync(state: AppliedState): Promise<void> {
+    if (this.#isSynced(state)) return this.#endWaiting(); // it has come while the same places were done
     this.reported();
     this.#needed.clear();
     for (const [path, { owner }] of this.#passed)
       if (!this.#namespaces.isMade(path) || (owner !== undefined && this.#isOver(state, owner)))
         await this.#endPassing(path);
     for (const path of this.#askedBefore) if (!this.#namespaces.isMade(path)) this.#askedBefore.delete(path);
-    await this.#settled();
+    await Promise.all([...this.#attaching.values()].map((begun) => begun.done));
     for (const [id, attached] of this.#attached)
       if (this.#isStale(state, id, attached.path)) await this.#drop(id);
     for (const notes of [this.#failed, this.#missing])
@@ -248,7 +248,7 @@ export class NamespaceDns {
     await this.#cleaned.clean(state.view, (id, path) => this.#isSpared(id, path));
     if (!this.#isWhole(state)) return;
     this.#endWaiting();
-    if (this.#state === state) this.#synced = state;
+    this.#synced = state.places;
   }
 
   #endWaiting(): void {
@@ -257,9 +257,8 @@ export class NamespaceDns {
 
   /** Nothing is left that the next pass would try again or learn. */
   #isDone(): boolean {
-    const left =
-      this.#failed.size + this.#missing.size + this.#attaching.size + this.#unclaimed.paths().length;
-    return left === 0 && [...this.#attached.values()].every(({ hostAsked }) => hostAsked !== undefined);
+    const left = [...this.#failed, ...this.#missing, ...this.#attaching, ...this.#unclaimed.paths()];
+    return left.length === 0 && [...this.#attached.values()].every((a) => a.hostAsked !== undefined);
   }
 
   /** Resolves when every namespace has the rules it needs and none of an earlier run; at the latest after `ms`. */
@@ -325,8 +324,8 @@ export class NamespaceDns {
   }
 
   async #attachIfNeeded(id: string): Promise<void> {
-    const path = this.#namespaces.pathOf(id);
-    if (this.#attached.has(id) || path === undefined) return;
+    const path = this.#attached.has(id) ? undefined : this.#namespaces.pathOf(id);
+    if (path === undefined) return;
     const needs = this.#namespaces.isOnLan(id) || (await this.#needs(id, path));
     if (this.#namespaces.isSettled(id)) this.#learn(id, needs);
     // the rules of a namespace prepared ahead lead to us, needed or not: unclaimed, its queries would wait
@@ -384,16 +383,15 @@ export class NamespaceDns {
       if (this.#askedBefore.has(path)) this.#warnOf(id);
     } catch (e) {
       const why = e instanceof Error ? e.message : String(e);
-      const missing = isMissing(e) ? (this.#missing.get(id) ?? 0) + 1 : 0;
+      const missing =
+        e instanceof Error && 'code' in e && e.code === 'ENOENT' ? (this.#missing.get(id) ?? 0) + 1 : 0;
       if (missing > 0) this.#missing.set(id, missing);
       const note = { container: id, err: why };
       if (missing === 1)
-        this.#o.log.debug(note, 'the network namespace of a container does not exist: trying again');
+        this.#o.log.debug(note, 'the network namespace of a container is missing: trying again');
       else if (missing === 2 || this.#failed.get(id) !== why)
         this.#o.log.warn(note, 'cannot attach our resolver inside this network namespace yet');
       this.#failed.set(id, why);
     }
   }
 }
-
-const isMissing = (e: unknown): boolean => e instanceof Error && 'code' in e && e.code === 'ENOENT';

@@ -18,6 +18,8 @@ export class SandboxFolders {
   readonly #watchers = new Map<string, FolderFollower>();
   /** Above folders that Docker has yet to make. */
   readonly #above = new Map<string, FolderFollower>();
+  /** The containers of the last call of `noteAll`. */
+  #noted: ReadonlyMap<string, ContainerFacts> | undefined;
   #onNew: ((path: string) => void) | undefined;
   #onFolder: (folder: string) => void = () => undefined;
 
@@ -60,8 +62,10 @@ export class SandboxFolders {
   }
 
   /** Note the folders of all sandboxes that Docker has reported. */
-  noteAll(containers: Iterable<ContainerFacts>): void {
-    for (const c of containers) if (c.privileges?.sandboxKey) this.note(c.privileges.sandboxKey);
+  noteAll(containers: ReadonlyMap<string, ContainerFacts>): void {
+    if (this.#noted === containers) return;
+    this.#noted = containers;
+    for (const c of containers.values()) if (c.privileges?.sandboxKey) this.note(c.privileges.sandboxKey);
   }
 
   /** Report every sandbox when it is created (and when it ends), some 90 ms before the container's first instruction. */

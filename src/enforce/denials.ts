@@ -194,7 +194,7 @@ export class Denials {
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
   }
 
-  retain(containers: ReadonlySet<string>): void {
+  retain(containers: Pick<ReadonlySet<string>, 'has'>): void {
     for (const id of this.#kept.keys()) if (!containers.has(id)) this.#kept.delete(id);
     this.#o.recording.tallies.retain(containers);
   }

@@ -6,28 +6,16 @@ import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { DesiredState, SetDesired, Subject } from '../ruleset/desired-state.js';
+import { partsOf } from '../ruleset/container-chains.js';
+import type { SetDesired, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import type { Marks } from '../ruleset/marks.js';
 
 const secondsLeft = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
 
-const timed = new WeakMap<DesiredState, ReadonlyMap<string, readonly SetDesired[]>>();
 /** Learned sets of one member. */
-function learnedSets(state: AppliedState, id: string): readonly SetDesired[] {
-  const known = timed.get(state.desired) ?? learnedByOwner(state);
-  timed.set(state.desired, known);
-  return known.get(id) ?? [];
-}
-function learnedByOwner(state: AppliedState): ReadonlyMap<string, readonly SetDesired[]> {
-  const byOwner = new Map<string, SetDesired[]>();
-  for (const set of state.desired.sets.values()) {
-    const { owner } = set;
-    if (set.timed && !set.isShown && owner !== undefined)
-      byOwner.set(owner, [...(byOwner.get(owner) ?? []), set]);
-  }
-  return byOwner;
-}
+const learnedSets = ({ input }: AppliedState, member: Subject): readonly SetDesired[] =>
+  partsOf(member, input.shape).sets.filter((set) => set.timed && !set.isShown);
 
 /** Fill learned sets that were created again from the ledger. */
 export async function refillSets(
@@ -63,7 +51,7 @@ async function syncLearned(
   now: number,
 ): Promise<boolean> {
   let isMissed = false;
-  for (const set of learnedSets(state, member.id)) {
+  for (const set of learnedSets(state, member)) {
     const stood = dns.members(member.id).get(set.name);
     const have = await kernel.members(set.name);
     // Asked after the kernel: the ledger knows an address before the kernel does, so none that comes now is taken for stale.

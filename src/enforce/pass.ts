@@ -19,7 +19,7 @@ import {
   unattributedSubject,
 } from '../ruleset/desired-state.js';
 import { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
-import { type Delta, recompile } from '../ruleset/recompile.js';
+import { type Delta, recompile, withChanges } from '../ruleset/recompile.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import { vethsOf } from './bind-veths.js';
 import { purgeReusedIdentities } from './earlier-flows.js';
@@ -320,9 +320,7 @@ export class EnforcementPass {
     at.input = rebuilt.input;
     at.again = at.recheck;
     at.replaced = rebuilt.replaced.map((r) => r.is);
-    const { desired, delta } = recompile(before.desired, at.input, rebuilt.replaced);
-    at.desired = desired;
-    at.delta = delta;
+    ({ desired: at.desired, delta: at.delta } = recompile(before.desired, at.input, rebuilt.replaced));
     return true;
   }
 
@@ -357,13 +355,12 @@ export class EnforcementPass {
     at.known = this.#o.applied.value && this.#veths.bindings;
     at.newlyHeld = this.#veths.newlyHeld(at.replaced ?? input.subjects);
     this.#veths.settle(found.vethMap, desired.bridge.strict);
-    const everyone: readonly Subject[] = [...input.subjects, unattributedSubject(input)];
     at.state = {
       ...found,
       input,
       desired,
       repaired: at.repaired,
-      subjects: new Map(everyone.map((m) => [m.id, m])),
+      subjects: subjectsOf(at),
       unattributed: new Set(this.#veths.unattributed),
       containers: this.#veths.containers,
       evaluator: new PolicyEvaluator(
@@ -372,6 +369,7 @@ export class EnforcementPass {
         (set, address) => this.#learnedHas(set, address),
         this.#o.kernel.hostAddresses(),
       ),
+      places: (at.delta && at.before?.places) ?? {}, // a difference is compiled for the same view, veths and modes only
     };
     this.#o.applied.set(at.state);
   }
@@ -393,4 +391,9 @@ export class EnforcementPass {
       applied.set({ ...at.state, repaired: true });
     at.state = applied.value ?? at.state;
   }
+}
+
+function subjectsOf({ input, before, replaced }: Progress): ReadonlyMap<string, Subject> {
+  if (before && replaced) return withChanges(before.subjects, new Map(replaced.map((m) => [m.id, m])));
+  return new Map([...input.subjects, unattributedSubject(input)].map((m) => [m.id, m]));
 }

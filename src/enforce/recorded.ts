@@ -249,7 +249,7 @@ export class Tallies {
     return base + latest;
   }
 
-  retain(ids: ReadonlySet<string>): void {
+  retain(ids: Pick<ReadonlySet<string>, 'has'>): void {
     for (const id of this.#of.keys()) if (!ids.has(id)) this.#of.delete(id);
   }
 

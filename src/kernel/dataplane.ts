@@ -3,7 +3,7 @@ import { backstopProgram } from '../ruleset/backstop-table.js';
 import { bridgeProgram } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableDesired } from '../ruleset/desired-state.js';
 import { identityProgram, queueProgram } from '../ruleset/host-identity.js';
-import type { Delta } from '../ruleset/recompile.js';
+import { type Delta, withChanges } from '../ruleset/recompile.js';
 import { applyPlan, type Plan, planDelta, planSteps } from './apply.js';
 import type { Exec } from './exec.js';
 import { savedSet } from './ipset-text.js';
@@ -170,21 +170,19 @@ function identityAfter(shape: KernelConfig, desired: DesiredState, before: Obser
 
 /** The same for a plan of what differs from the last desired state. */
 export function expectedAfterDelta(desired: DesiredState, before: Observed, delta: Delta): Observed {
-  const sets = new Map(before.sets);
-  for (const name of delta.sets) {
+  const changed = [...delta.sets].map((name) => {
     const set = desired.sets.get(name);
-    if (set) sets.set(name, savedSet(set));
-    else sets.delete(name);
-  }
+    return [name, set && savedSet(set)] as const;
+  });
   const tables = new Map(before.tables);
   for (const { family, table, chains } of desired.tables) {
     const names = delta.chains.get(family) ?? new Set();
     if (table !== 'filter' || names.size === 0) continue;
-    const filter = new Map(tables.get(family)?.get(table) ?? []);
-    for (const name of names) filter.set(name, savedChain(chains.get(name) ?? [], family));
+    const written = [...names].map((name) => [name, savedChain(chains.get(name) ?? [], family)] as const);
+    const filter = withChanges(tables.get(family)?.get(table) ?? new Map(), new Map(written));
     tables.set(family, new Map(tables.get(family) ?? []).set(table, filter));
   }
-  return { ...before, sets, tables };
+  return { ...before, sets: withChanges(before.sets, new Map(changed)), tables };
 }
 
 function tablesAfter(family: Family, desired: DesiredState, before: Observed, prefix: string): SavedTables {

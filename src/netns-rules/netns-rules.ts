@@ -59,6 +59,11 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
       this.#o.log.error({ err: String(e) }, 'the rules inside network namespaces were not updated'),
     ),
   );
+  /**
+   * Of the last state that was done, if no container of it is on such a network. A state with the same needs nothing, until `applied`
+   * is called without a state or a namespace is closed.
+   */
+  #empty: AppliedState['places'] | undefined;
   #timer: NodeJS.Timeout | undefined;
   #ended = false;
 
@@ -79,11 +84,13 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
   }
 
   /**
-   * Called after every pass, and when something else changed that the rules inside depend on. Resolves when the rules inside are
-   * those of this state or of a newer one.
+   * Called after every pass, and without a state when something else changed that the rules inside depend on. Resolves when the
+   * rules inside are those of this state or of a newer one.
    */
-  applied(state = this.#o.applied.value): Promise<void> {
-    return this.#ended || !state ? this.#syncs.settled() : this.#syncs.run(state);
+  applied(state?: AppliedState): Promise<void> {
+    if (!state || state.places !== this.#empty) this.#empty = undefined;
+    const now = state ?? this.#o.applied.value;
+    return this.#ended || !now || this.#empty ? this.#syncs.settled() : this.#syncs.run(now);
   }
 
   begin(): void {
@@ -107,6 +114,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
       const isEnforced = this.#o.policies.policyOf(c).mode === 'enforce';
       if (this.#closed.get(id) === path || this.#spaces.has(id) || !isEnforced) continue;
       try {
+        this.#empty = undefined;
         closeLan(path);
         this.#closed.set(id, path);
         this.#clear.delete(id);
@@ -180,7 +188,9 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
       if (!ids.has(id) || this.#pathOf(id) !== space.path) await this.#leave(state, id, space);
     for (let i = 0; i < wanted.length; i += AT_ONCE)
       await Promise.all(wanted.slice(i, i + AT_ONCE).map((m) => this.#bring(state, m)));
-    for (const c of containers.values()) if (!ids.has(c.id) && isNear(state, c)) this.#clearOne(state, c.id);
+    const others = [...containers.values()].filter((c) => !ids.has(c.id) && isNear(state, c));
+    for (const c of others) this.#clearOne(state, c.id);
+    if (wanted.length + others.length + this.#closed.size === 0) this.#empty = state.places;
   }
 
   /** Read denied packets from the NFLOG group of a namespace. They carry no mark there: they get the mark of the container. */

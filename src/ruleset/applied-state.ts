@@ -65,15 +65,13 @@ export interface AppliedState {
   /** The veths that belong, or belonged, to a container. They never count as unattributed. */
   readonly containers: ReadonlySet<number>;
   readonly evaluator: PolicyEvaluator;
+  /**
+   * The same object as in another state: Docker's view, the veths, and the subjects but for their entries are the same in both.
+   * Another object: perhaps anything differs.
+   */
+  readonly places: object;
   readonly repaired: boolean;
 }
-
-/** Whether Docker's view, the veths and the modes of containers are the same: then other entries of policies are all that differs. */
-export const hasSamePlaces = (a: AppliedState, b: AppliedState): boolean =>
-  a.view === b.view &&
-  a.vethMap === b.vethMap &&
-  a.subjects.size === b.subjects.size &&
-  [...b.subjects].every(([id, m]) => a.subjects.get(id)?.policy.mode === m.policy.mode);
 
 /** While an answer is outstanding: Docker needs seconds for each of many containers that start together. */
 export const LATEST_MS = 10_000;

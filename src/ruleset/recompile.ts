@@ -37,30 +37,26 @@ export function recompile(
   replaced: readonly Replaced[],
 ): Recompiled {
   if (!replaced.every((r) => isSelfContained(r, input.shape))) return { desired: compile(input) };
-  const sets = new Map(former.sets);
-  const chains = new Map(FAMILIES.map((f) => [f, chainsOf(former, f)] as const));
-  const changedSets = new Set<string>();
-  const changedChains = new Map(FAMILIES.map((f) => [f, new Set<string>()] as const));
+  const sets = new Map<string, SetDesired | undefined>();
+  const chains = new Map(FAMILIES.map((f) => [f, new Map<string, readonly Rule[]>()] as const));
   for (const { was, is } of replaced) {
-    for (const name of exchangeSets(sets, partsOf(was, input.shape).sets, partsOf(is, input.shape).sets))
-      changedSets.add(name);
+    const [before, now] = [partsOf(was, input.shape).sets, partsOf(is, input.shape).sets];
+    for (const [name, set] of exchangedSets(former.sets, before, now)) sets.set(name, set);
     for (const family of is.families)
-      for (const [name, rules] of ownChains(is, family, input.shape)) {
-        chains.get(family)?.set(name, rules);
-        changedChains.get(family)?.add(name);
-      }
+      for (const [name, rules] of ownChains(is, family, input.shape)) chains.get(family)?.set(name, rules);
   }
   const tables = former.tables.map((t) =>
-    t.table === 'filter' ? { ...t, chains: chains.get(t.family) ?? t.chains } : t,
+    t.table === 'filter' ? { ...t, chains: withChanges(t.chains, chains.get(t.family) ?? new Map()) } : t,
   );
   return {
-    desired: { ...former, sets, tables },
-    delta: { base: former, sets: changedSets, chains: changedChains },
+    desired: { ...former, sets: withChanges(former.sets, sets), tables },
+    delta: {
+      base: former,
+      sets: new Set(sets.keys()),
+      chains: new Map([...chains].map(([family, changed]) => [family, new Set(changed.keys())] as const)),
+    },
   };
 }
-
-const chainsOf = (desired: DesiredState, family: Family): Map<string, readonly Rule[]> =>
-  new Map(desired.tables.find((t) => t.table === 'filter' && t.family === family)?.chains ?? []);
 
 /**
  * Whether both render to the same chains and sets by name but for its own sets, and to the same of everything else: identity,
@@ -104,16 +100,86 @@ function ownChains(m: Subject, family: Family, shape: KernelConfig): (readonly [
   ];
 }
 
-/** Returns the names of the sets that differ. An equal set stays the same object. */
-function exchangeSets(
-  sets: Map<string, SetDesired>,
+/** The sets that differ, by name; undefined for those that are gone. An equal set stays the same object. */
+function exchangedSets(
+  sets: ReadonlyMap<string, SetDesired>,
   was: readonly SetDesired[],
   is: readonly SetDesired[],
-): string[] {
-  const now = new Map(is.map((s) => [s.name, s]));
-  const gone = was.map((s) => s.name).filter((name) => !now.has(name));
-  const changed = is.filter((s) => !isDeepStrictEqual(sets.get(s.name), s));
-  for (const name of gone) sets.delete(name);
-  for (const s of changed) sets.set(s.name, s);
-  return [...gone, ...changed.map((s) => s.name)];
+): (readonly [string, SetDesired | undefined])[] {
+  const now = new Set(is.map((s) => s.name));
+  const gone = was.filter((s) => !now.has(s.name)).map((s) => [s.name, undefined] as const);
+  const changed = is.filter((s) => !isDeepStrictEqual(sets.get(s.name), s)).map((s) => [s.name, s] as const);
+  return [...gone, ...changed];
+}
+
+/** More changes than this are no longer kept next to the entries that they replace: the entries are copied. */
+const MOST_CHANGES = 64;
+
+/**
+ * The entries of a map with these changes; undefined deletes an entry. The result shares the entries that stay with the former map,
+ * which does not change: the state after a grant to one container costs no copy of what all containers have. Entries keep
+ * their places; those with new keys come last.
+ */
+export function withChanges<K, V extends object>(
+  former: ReadonlyMap<K, V>,
+  changes: ReadonlyMap<K, V | undefined>,
+): ReadonlyMap<K, V> {
+  if (changes.size === 0) return former;
+  const all =
+    former instanceof SharingMap
+      ? new SharingMap<K, V>(former.base, new Map([...former.changed, ...changes]))
+      : new SharingMap<K, V>(former, changes);
+  return all.changed.size > MOST_CHANGES ? new Map(all) : all;
+}
+
+/** A map that has the entries of another one, except for a few that have changed. */
+class SharingMap<K, V extends object> implements ReadonlyMap<K, V> {
+  readonly base: ReadonlyMap<K, V>;
+  /** Undefined for entries of the base that are deleted. */
+  readonly changed: ReadonlyMap<K, V | undefined>;
+  readonly size: number;
+
+  constructor(base: ReadonlyMap<K, V>, changed: ReadonlyMap<K, V | undefined>) {
+    this.base = base;
+    this.changed = changed;
+    let { size } = base;
+    for (const [key, value] of changed) size += Number(value !== undefined) - Number(base.has(key));
+    this.size = size;
+  }
+
+  get(key: K): V | undefined {
+    return this.changed.has(key) ? this.changed.get(key) : this.base.get(key);
+  }
+
+  has(key: K): boolean {
+    return this.get(key) !== undefined;
+  }
+
+  *entries(): MapIterator<[K, V]> {
+    for (const entry of this.base) {
+      if (!this.changed.has(entry[0])) yield entry;
+      else {
+        const value = this.changed.get(entry[0]);
+        if (value !== undefined) yield [entry[0], value];
+      }
+    }
+    for (const [key, value] of this.changed)
+      if (value !== undefined && !this.base.has(key)) yield [key, value];
+  }
+
+  *keys(): MapIterator<K> {
+    for (const [key] of this.entries()) yield key;
+  }
+
+  *values(): MapIterator<V> {
+    for (const [, value] of this.entries()) yield value;
+  }
+
+  forEach(each: (value: V, key: K, map: ReadonlyMap<K, V>) => void): void {
+    for (const [key, value] of this.entries()) each(value, key, this);
+  }
+
+  [Symbol.iterator](): MapIterator<[K, V]> {
+    return this.entries();
+  }
 }

@@ -53,3 +53,31 @@ describe('replies with addresses in the sets', () => {
     expect(writers.repeated('DB-bridged', until)?.ensure(0)).toBe(false);
   });
 });
+
+describe('a state without a container on a macvlan or ipvlan network', () => {
+  it('needs nothing while the places are those of the last one, unless something else has changed', async () => {
+    let looks = 0;
+    const containers = {
+      values: () => {
+        looks += 1;
+        return [];
+      },
+    };
+    const applied = new Current<AppliedState>();
+    const at = (places: object): AppliedState =>
+      ({ places, view: { containers }, subjects: new Map() }) as unknown as AppliedState;
+    const namespaces = new NetnsRules({ applied } as unknown as NetnsRulesOptions);
+    const [first, second] = [{}, {}];
+    const looksAfter = async (state?: AppliedState): Promise<number> => {
+      if (state) applied.set(state);
+      await namespaces.applied(state);
+      return looks;
+    };
+    expect(await looksAfter(at(first))).toBe(1);
+    expect(await looksAfter(at(first))).toBe(1);
+    expect(await looksAfter()).toBe(2);
+    expect(await looksAfter(at(first))).toBe(2);
+    expect(await looksAfter(at(second))).toBe(3);
+    expect(await looksAfter(at(first))).toBe(4);
+  });
+});

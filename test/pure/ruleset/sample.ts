@@ -3,6 +3,7 @@ import type { Mode, PolicyEntry } from '../../../src/policy/policy.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import {
   type DesiredInput,
+  type DesiredState,
   type KernelConfig,
   NO_HOST_NET,
   type Subject,
@@ -71,3 +72,10 @@ export function input(...members: Subject[]): DesiredInput {
     hostNet: NO_HOST_NET,
   };
 }
+
+/** The same with maps of its own: those of a state after a change share their entries with the state before it. */
+export const withOwnMaps = (desired: DesiredState): DesiredState => ({
+  ...desired,
+  sets: new Map(desired.sets),
+  tables: desired.tables.map((t) => ({ ...t, chains: new Map(t.chains) })),
+});
