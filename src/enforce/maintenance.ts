@@ -209,7 +209,7 @@ export class DriftMonitor {
 const BEAT_MS = 400;
 /** The rules are checked without any report of a change every so many beats. */
 const FULL_CHECK_BEATS = 50;
-/** So many sets of containers are checked with each beat, in turn: the cost of a beat does not grow with the number of containers. */
+/** So many sets of containers are checked in a beat, on average: its cost does not grow with the number of containers. */
 const SETS_A_BEAT = 32;
 const PURGE_BEATS = 150;
 /** Set members that expire within this time may be gone already. */
@@ -223,32 +223,64 @@ interface Findings {
   readonly tables: LegacyTables | undefined;
 }
 
+type SetReaders = { sets: Pick<Kernel['sets'], 'entries'>; bulk: Pick<Kernel['bulk'], 'allEntries'> };
+/** One listing of all sets takes the time of a few single requests, but also counts large sets of other programs: it takes at most this share. */
+const LISTING_SHARE = 1 / 500;
+
 /** The sets that are checked in a beat. */
 export class SetTurns {
-  /** The names of sets that have had no turn yet. */
-  #rest: Iterator<string> | undefined;
-  /** The sets without an owner of the state that `next` was called with last. */
-  #shared: readonly SetDesired[] = [];
+  readonly #now: () => number;
+  #turn = this.#endless();
+  /** Since all sets were listed, and when they may be listed again (ms, monotonic). */
+  #beats = 0;
+  #listAt = 0;
   #of: DesiredState['sets'] | undefined;
+  #shared: readonly SetDesired[] = [];
+  #owned: readonly SetDesired[] = [];
 
-  /** The sets without an owner, and some of containers: each of them has its turn before any has a second one. */
-  next({ sets }: Pick<DesiredState, 'sets'>): readonly SetDesired[] {
-    if (this.#of !== sets) this.#shared = [...sets.values()].filter((s) => s.owner === undefined);
-    this.#of = sets;
-    const due = new Map<string, SetDesired>();
-    for (let tries = 0; tries < 2 && due.size < SETS_A_BEAT; tries++) {
-      this.#rest ??= sets.keys();
-      for (let next = this.#rest.next(); ; next = this.#rest.next()) {
-        if (next.done) {
-          this.#rest = undefined;
-          break;
-        }
-        const set = sets.get(next.value);
-        if (set?.owner !== undefined) due.set(set.name, set);
-        if (due.size === SETS_A_BEAT) break;
+  constructor(now = () => performance.now()) {
+    this.#now = now;
+  }
+
+  /**
+   * Calls back with the sets without an owner in each beat, and with those of containers in so many beats as there are times 32 of them:
+   * each has its turn before any has a second one. All of them are read by one listing at the end of this time, unless listing takes
+   * too long: then 32 are read in each beat.
+   */
+  next(
+    { sets }: Pick<DesiredState, 'sets'>,
+    { sets: one, bulk: all }: SetReaders,
+    check: (set: SetDesired, entries: number | undefined) => boolean,
+  ): void {
+    this.#take(sets);
+    for (const set of this.#shared) if (!check(set, one.entries(set.name))) return;
+    this.#beats += 1;
+    const began = this.#now();
+    if (began < this.#listAt) {
+      for (let n = 0; n < Math.min(SETS_A_BEAT, this.#owned.length); n++) {
+        const set = sets.get(this.#turn.next().value);
+        if (set && !check(set, one.entries(set.name))) return;
       }
+    } else if (this.#owned.length > 0 && this.#beats * SETS_A_BEAT >= this.#owned.length) {
+      this.#beats = 0;
+      this.#turn = this.#endless();
+      const found = all.allEntries();
+      this.#listAt = began + (this.#now() - began) / LISTING_SHARE;
+      for (const set of this.#owned) if (!check(set, found.get(set.name))) return;
     }
-    return [...this.#shared, ...due.values()];
+  }
+
+  #take(sets: DesiredState['sets']): void {
+    if (this.#of === sets) return;
+    this.#of = sets;
+    const all = [...sets.values()];
+    this.#shared = all.filter((s) => s.owner === undefined);
+    this.#owned = all.filter((s) => s.owner !== undefined);
+  }
+
+  /** The sets of containers over and over; those of a new state follow when all of the state before had their turn. */
+  *#endless(): Generator<string, never> {
+    for (;;) yield* this.#owned.length > 0 ? this.#owned.map((set) => set.name) : [''];
   }
 }
 
@@ -303,30 +335,29 @@ class Heartbeat implements AsyncDisposable {
    */
   #checkSets(): void {
     const { reconciler, threats, applied } = this.#o;
-    const { drift } = this.#findings;
     if (reconciler.resting === undefined) return; // the changes of a pass are no tampering
     const loads = threats.resting;
     const entries = this.#entries([...threats.sets, this.#record]);
     this.#checkThreats(entries, loads);
     this.#checkRecord(entries);
-    const state = applied.value;
-    if (!state) return;
-    const due = this.#turns.next(state.desired);
-    const found = this.#entries(due.map((s) => s.name));
-    for (const set of due) {
-      const count = found.get(set.name);
-      const isGone = count === undefined;
-      if (isGone || (!set.timed && count < set.members.length)) {
-        drift.suspect(`set ${set.name} ${isGone ? 'is gone' : 'has lost members'}`);
-        return;
-      }
-      // Only a pass can repair it, since only the ledger knows its members.
-      if (set.timed && count === 0 && this.#shouldHaveMembers(set)) {
-        drift.repair(`set ${set.name} has lost its members`);
-        return;
-      }
-    }
+    if (applied.value) this.#turns.next(applied.value.desired, this.#o.kernel, this.#isWhole);
   }
+
+  /** False if a set is not as it should be. */
+  readonly #isWhole = (set: SetDesired, count: number | undefined): boolean => {
+    const { drift } = this.#findings;
+    const isGone = count === undefined;
+    if (isGone || (!set.timed && count < set.members.length)) {
+      drift.suspect(`set ${set.name} ${isGone ? 'is gone' : 'has lost members'}`);
+      return false;
+    }
+    // Only a pass can repair it, since only the ledger knows its members.
+    if (set.timed && count === 0 && this.#shouldHaveMembers(set)) {
+      drift.repair(`set ${set.name} has lost its members`);
+      return false;
+    }
+    return true;
+  };
 
   /** How many entries each of these sets has; without those that do not exist. */
   #entries(names: readonly string[]): ReadonlyMap<string, number> {

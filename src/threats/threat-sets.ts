@@ -47,6 +47,8 @@ export class ThreatSets {
   /** Undefined while the sets still have the members of a previous run. */
   #members: ThreatMembers | undefined;
   #translated = 0;
+  #partsOf: ThreatMembers | undefined;
+  #known: readonly Part[] = [];
 
   constructor(options: ThreatSetsOptions) {
     this.#o = options;
@@ -97,7 +99,14 @@ export class ThreatSets {
     if (this.#members) await this.#replace(this.#parts(this.#members).filter((p) => sets.includes(p.set)));
   }
 
-  #parts(members: ThreatMembers): Part[] {
+  /** The parts of the same members are kept: they are compared with the kernel twice in each beat. Members do not change. */
+  #parts(members: ThreatMembers): readonly Part[] {
+    if (this.#partsOf !== members) this.#known = this.#computed(members);
+    this.#partsOf = members;
+    return this.#known;
+  }
+
+  #computed(members: ThreatMembers): readonly Part[] {
     return ACTIONS.flatMap((action) =>
       DIRECTIONS.flatMap((direction) =>
         FAMILIES.flatMap((key) =>

@@ -5,7 +5,9 @@ import {
   AF_INET,
   AF_INET6,
   attribute,
+  attributeAt,
   cString,
+  encodeMessage,
   FLAG,
   nested,
   netfilterBody,
@@ -37,7 +39,7 @@ const COMMAND = {
   members: 8,
   line: 9,
 };
-const DATA = { ip: 1, cidr: 3, hashSize: 18, maxElements: 19 };
+const DATA = { ip: 1, cidr: 3, hashSize: 18, maxElements: 19, elements: 24 };
 const IP = { 1: 1, 4: 2 } as const;
 const NESTED = 0x8000;
 const NETWORK_ORDER = 0x4000;
@@ -137,6 +139,8 @@ const SLICE_MS = 5;
 /** IPSET_ERR_EXIST_SETNAME2: there is no second set. */
 const NO_SECOND = 4101;
 
+const ALL_HEADERS = encodeMessage(IPSET_COMMAND.list, FLAG.request | FLAG.dump, 0, listBody());
+
 export class BulkSets implements Disposable {
   readonly #requests: NetlinkSocket;
   readonly #dumps: NetlinkSocket;
@@ -160,6 +164,24 @@ export class BulkSets implements Disposable {
       await new Promise<void>((resume) => setImmediate(resume));
       sliceEnds = performance.now() + SLICE_MS;
     }
+  }
+
+  /**
+   * The number of members of every set of the kernel, expired ones included, by one listing. The kernel counts the members of a hash in
+   * each listing: large sets of other programs make it slow. Throws NetlinkError.
+   */
+  allEntries(): ReadonlyMap<string, number> {
+    const all = new Map<string, number>();
+    const read = (data: Buffer, from: number, to: number): void => {
+      const name = attributeAt(data, COMMAND.set, from + 4, to);
+      const inside = attributeAt(data, COMMAND.data, from + 4, to);
+      const at = inside < 0 ? -1 : attributeAt(data, DATA.elements, inside, to);
+      if (name >= 0 && at >= 0)
+        all.set(data.toString('latin1', name, data.indexOf(0, name)), data.readUInt32BE(at));
+    };
+    const errno = this.#requests.repeatDump('list all sets', ALL_HEADERS, ALL_HEADERS.length, read);
+    if (errno !== 0) throw new NetlinkError('list all sets', errno);
+    return all;
   }
 
   /** Returns undefined when there is no such set. */

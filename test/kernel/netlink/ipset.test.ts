@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
+import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
 import { NftElements } from '../../../src/kernel/netlink/nft-codec.js';
 import { makeNamespace, type Namespace } from './lab.js';
 
@@ -84,6 +85,10 @@ test('the digest of a set shows that a member was replaced, and its header how m
     sets.entries('nowhere'),
     sets.entries('small'),
   ]).toEqual([2, 2, undefined, 0]);
+  using bulk = new BulkSets({ namespace: ns.path });
+  const all = bulk.allEntries();
+  expect([all.get('fixed'), all.get('nets4'), all.get('small')]).toEqual([2, 2, 0]);
+  expect([...all.keys()].sort()).toEqual((await sets.headers()).map((h) => h.name).sort());
   expect(() => sets.entries('x'.repeat(40))).toThrow('list set');
   expect(await sets.digest('nowhere')).toBeUndefined();
   ns.run('ipset', 'destroy', 'fixed');

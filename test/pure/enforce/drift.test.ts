@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { DriftMonitor, type DriftParts, SetTurns } from '../../../src/enforce/maintenance.js';
 import type { SetDesired } from '../../../src/ruleset/desired-state.js';
 
@@ -127,15 +127,90 @@ it('takes nothing for proven that a comparison has found different', async () =>
   expect(counts).toEqual({ comparisons: 2, repairs: 2 });
 });
 
-it('checks the sets that containers share with every beat, and those of containers in turn', () => {
+describe('the sets that are checked', () => {
   const set = (name: string, owner?: string) =>
     [name, { name, ...(owner === undefined ? {} : { owner }) } as SetDesired] as const;
   const owned = Array.from({ length: 100 }, (_, n) => set(`own-${n}`, `c${n}`));
   const sets = new Map([set('enf4'), ...owned, set('pub4')]);
-  const turns = new SetTurns();
-  const beats = Array.from({ length: 4 }, () => turns.next({ sets }).map((s) => s.name));
-  for (const names of beats) expect(names.filter((n) => !n.startsWith('own-'))).toEqual(['enf4', 'pub4']);
-  expect(new Set(beats.flat())).toEqual(new Set(sets.keys()));
-  const other = new Map([set('enf6'), ...owned]);
-  expect(turns.next({ sets: other }).filter((s) => s.owner === undefined)).toEqual([other.get('enf6')]);
+
+  /** `listingMs`: what a listing of all sets takes. A beat returns the sets that were checked, and how many were read singly. */
+  function beats(listingMs: number) {
+    let now = 1_000;
+    const turns = new SetTurns(() => now);
+    return (of: ReadonlyMap<string, SetDesired>, isWhole = true) => {
+      const checked: string[] = [];
+      let singles = 0;
+      turns.next(
+        { sets: of },
+        {
+          sets: {
+            entries: () => {
+              singles += 1;
+              return 0;
+            },
+          },
+          bulk: {
+            allEntries: () => {
+              now += listingMs;
+              return new Map([...of.keys()].map((name) => [name, 0]));
+            },
+          },
+        },
+        ({ name }, entries) => {
+          expect(entries).toBe(0);
+          checked.push(name);
+          return isWhole;
+        },
+      );
+      now += 400;
+      return { checked, singles };
+    };
+  }
+  const own = ({ checked }: { checked: readonly string[] }) => checked.filter((n) => n.startsWith('own-'));
+
+  it('those that containers share with every beat, those of containers by one listing every 32 of them', () => {
+    const beat = beats(0.5);
+    const seen = Array.from({ length: 8 }, () => beat(sets));
+    for (const { checked, singles } of seen) {
+      expect(checked.filter((n) => !n.startsWith('own-'))).toEqual(['enf4', 'pub4']);
+      expect(singles).toBe(2);
+    }
+    expect(seen.map((s) => own(s).length)).toEqual([0, 0, 0, 100, 0, 0, 0, 100]);
+    expect(beat(new Map([set('enf6'), ...owned])).checked).toEqual(['enf6']);
+  });
+
+  it('those of few containers with every beat', () => {
+    const beat = beats(0.5);
+    const few = new Map(owned.slice(0, 32));
+    expect(Array.from({ length: 3 }, () => own(beat(few)).length)).toEqual([32, 32, 32]);
+  });
+
+  it('32 with each beat, in turn, where a listing takes long', () => {
+    const beat = beats(20);
+    for (let n = 0; n < 4; n++) beat(sets);
+    const turn = Array.from({ length: 4 }, () => beat(sets));
+    expect(turn.map((s) => own(s).length)).toEqual([32, 32, 32, 32]);
+    expect(turn.map((s) => s.singles)).toEqual([34, 34, 34, 34]);
+    expect(new Set(turn.flatMap(own))).toEqual(new Set(owned.map(([name]) => name)));
+    expect(own(beat(new Map(owned.slice(50)))).length).toBeGreaterThan(0);
+  });
+
+  it('lists all sets again when that took long a while ago', () => {
+    const beat = beats(4);
+    for (let n = 0; n < 4; n++) beat(sets);
+    const next = Array.from({ length: 6 }, () => own(beat(sets)).length);
+    expect(next).toEqual([32, 32, 32, 32, 100, 32]);
+  });
+
+  it('no listing without sets of containers', () => {
+    const beat = beats(20);
+    for (let n = 0; n < 3; n++)
+      expect(beat(new Map([set('enf4')]))).toEqual({ checked: ['enf4'], singles: 1 });
+    expect(own(beat(new Map(owned.slice(0, 3)))).length).toBe(3);
+    expect(own(beat(new Map(owned.slice(3, 6)))).length).toBe(3);
+  });
+
+  it('nothing more once one is not as it should be', () => {
+    expect(beats(0.5)(sets, false).checked).toEqual(['enf4']);
+  });
 });
