@@ -3,7 +3,8 @@
  * the arithmetic on them. Addresses are canonical text (RFC 5952 for IPv6) between modules, and bigint inside ranges.
  * Feeds of a million lines have a scanner of their own (threats/formats).
  */
-import { isIPv4, isIPv6 } from 'node:net';
+import { isIPv4 } from 'node:net';
+import IPCIDR from 'ip-cidr';
 
 export type Family = 4 | 6;
 export interface Address {
@@ -13,9 +14,9 @@ export interface Address {
   readonly text: string;
 }
 
-/** What `isIPv6` takes in addition is kept from it: zones, and dotted decimal. */
+/** ip-cidr takes other things that this pattern keeps from it: zones, prefix lengths, spaces. */
 const V6 = /^[\da-f:]{2,39}$/i;
-/** RFC 4291 2.2, form 3: the last 32 bits as dotted decimal. */
+/** RFC 4291 2.2, form 3: the last 32 bits as dotted decimal. ip-cidr would return some of these as the IPv4 address alone. */
 const DOTTED_END = /^([\da-f:]+:)(\d{1,3}(?:\.\d{1,3}){3})$/i;
 /** ::ffff:0:0/96 (RFC 4291 2.5.5.2): a second text for an IPv4 destination, so no address here. */
 const MAPPED_PREFIX = 0xffffn;
@@ -35,25 +36,23 @@ export const PROTOCOL_NAMES: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = 
   58: 'icmp',
 };
 
-/** `isIPv4` takes four decimal octets without leading zeros. */
+/** `isIPv4` takes four decimal octets without leading zeros. It takes a fifteenth of the time of ip-cidr, and a start reads thousands. */
 function parseV4(text: string): bigint | undefined {
   if (!isIPv4(text)) return undefined;
   return BigInt(text.split('.').reduce((value, octet) => value * 256 + Number(octet), 0));
-}
-
-/** The eight groups of an IPv6 address. `isIPv6` has found that at most one "::" is in it, which stands for the groups that are missing. */
-function groupsOf(text: string): readonly number[] {
-  const [head = [], tail = []] = text.split('::').map((part) => (part === '' ? [] : part.split(':')));
-  const missing = Array.from({ length: 8 - head.length - tail.length }, () => '0');
-  return [...head, ...missing, ...tail].map((group) => Number.parseInt(group, 16));
 }
 
 /** The value of an IPv6 address (RFC 4291), also of an IPv4-mapped one. Returns undefined for anything else; a zone is refused. */
 export function parseV6(text: string): bigint | undefined {
   if (!text.includes(':')) return undefined;
   if (text.includes('.')) return withDottedEnd(text);
-  if (!V6.test(text) || !isIPv6(text)) return undefined;
-  return groupsOf(text).reduce((value, group) => (value << 16n) | BigInt(group), 0n);
+  if (!V6.test(text)) return undefined;
+  try {
+    const groups = IPCIDR.createAddress(text).parsedAddress;
+    return groups.reduce((value, group) => (value << 16n) | BigInt(Number.parseInt(group, 16)), 0n);
+  } catch {
+    return undefined; // ip-cidr cannot read it
+  }
 }
 
 function withDottedEnd(text: string): bigint | undefined {
