@@ -101,15 +101,22 @@ function raisePriority(log: Logger): void {
 async function start(app: App): Promise<Service> {
   refuseWithoutTokens(app.config.api.listen, app.changes.tokens.count);
   await threatsFirst(app.feeds, app.log);
-  await begin(app);
+  let api: Promise<Api> | undefined;
+  await begin(app, () => {
+    api = buildApi(app);
+    api.catch(() => undefined); // awaited below, unless the start fails
+  });
   app.trust.changed();
   const removed = await leavePrefix(app.config);
   if (removed.length > 0) app.log.info({ removed }, 'removed the rules of the previous kernel.prefix');
-  return serve(app);
+  return serve(app, await (api ?? buildApi(app)));
 }
 
-/** Resolves when the first pass has succeeded. Queue and log are bound before, so that no held packet is lost. */
-async function begin(e: App): Promise<void> {
+/**
+ * Resolves when the first pass has succeeded. Queue and log are bound before, so that no held packet is lost. `whileWaiting` is called when
+ * the start waits for Docker and for the tools of the kernel.
+ */
+async function begin(e: App, whileWaiting: () => void): Promise<void> {
   const {
     begun,
     kernel,
@@ -126,10 +133,13 @@ async function begin(e: App): Promise<void> {
   } = e;
   const { log } = e;
   const { socket } = e.config.docker;
-  await kernel.prepare((event, link) => {
+  const prepared = kernel.prepare((event, link) => {
     if (event === 'lan link') lan.linkMade();
     else links.take(event, link);
   });
+  const probed = kernel.probe(prepared);
+  probed.catch(() => undefined); // awaited below, unless the start fails before
+  await prepared;
   hold.begin();
   begun.use(hold);
   const deniedLog = begun.use(
@@ -138,8 +148,6 @@ async function begin(e: App): Promise<void> {
   const { v4, v6, port } = e.shape.dns;
   begun.use(await dns.listen(v4, port));
   begun.use(await dns.listen(v6, port));
-  // The first container may start while Docker does not answer: its sandbox appears in a folder that must be known by then.
-  await folders.noteEngines(socket);
   sandboxes.arm({ prepare: true });
   begun.use(
     folders.follow(
@@ -149,13 +157,13 @@ async function begin(e: App): Promise<void> {
   );
   begun.use(sandboxes);
   // Read before the first list begins: veths of other programs are exempt from the first pass on.
-  e.foreign.unproven(docker.view(), await kernel.links(new Set()), policies.isManaged);
+  e.foreign.unproven(docker.view(), await kernel.links(), policies.isManaged);
   const [isThere] = await Promise.all([
     isDockerThere(e),
-    kernel.probe(),
+    probed,
     e.hostMode.prepare(),
     e.quotas.prepare(),
-    e.namespaces.findSandboxes(),
+    findSandboxes(e, whileWaiting),
   ]);
   if (!isThere) {
     e.isAway.set(true);
@@ -180,6 +188,14 @@ async function begin(e: App): Promise<void> {
   await host;
 }
 
+/** The first container may start while Docker does not answer: its sandbox appears in a folder that must be known by then. */
+async function findSandboxes({ config, folders, namespaces }: App, whileWaiting: () => void): Promise<void> {
+  await folders.noteEngines(config.docker.socket); // it takes turns, so that the list of Docker is requested meanwhile
+  const found = namespaces.findSandboxes();
+  whileWaiting();
+  await found;
+}
+
 /** Where our resolver answers inside a namespace, the names of neighbours include aliases that only their inspects have. */
 function aliasesKnown({ docker, namespaceDns }: App): Promise<void> {
   const clients = [...docker.view().containers.values()].filter((c) => namespaceDns.status(c.id) !== 'none');
@@ -198,9 +214,11 @@ async function isDockerThere({ docker, policies, sandboxes }: App): Promise<bool
   return (soon ?? (await Promise.race([asked, wait(DOCKER_WAIT_MS)]))) !== undefined;
 }
 
-/** Opens the API over all parts. */
-async function serve(app: App): Promise<Service> {
-  const { config, log, shared, parts, node, trust, feeds, audit, changes, appliedRevision } = app;
+type Api = Awaited<ReturnType<typeof buildApi>>;
+
+/** Builds the API over all parts. It does not listen yet. */
+async function buildApi(app: App) {
+  const { config, log, shared, parts, node, trust, feeds, audit, changes } = app;
   const { reconciler, pass, docker, denials, threats, quotas, namespaceDns, lan, sandboxes, shape } = app;
   const { store, kind, beats } = shared;
   let ended: () => void = () => undefined;
@@ -219,7 +237,8 @@ async function serve(app: App): Promise<Service> {
     log,
     now: () => performance.now(),
   });
-  parts.use(faults.watch());
+  let watched: Disposable | undefined;
+  parts.add(async () => watched?.[Symbol.dispose]());
   const turns = new Turns(() => reconciler.resting === undefined);
   const counts = new Counts(exec, shape.prefix, turns);
   const fleet = parts.use(new Fleet({ node, beats, log }));
@@ -277,6 +296,17 @@ async function serve(app: App): Promise<Service> {
   };
   const server = await buildServer({ context, log, version: VERSION, authenticate, peerOf, onRefused });
   parts.add(() => server.close());
+  const watchFaults = (): void => {
+    watched = faults.watch();
+  };
+  return { server, views, fleet, watchFaults, stop, done };
+}
+
+/** Opens the API. */
+async function serve(app: App, { server, views, fleet, watchFaults, stop, done }: Api): Promise<Service> {
+  const { config, log, shared, parts, changes, appliedRevision, docker, reconciler } = app;
+  const { store } = shared;
+  watchFaults();
   const localSocket = localSocketOf(config);
   await listen(server, { address: config.api.listen, localSocket, tokens: changes.tokens.count, log });
   const beginFleet = (): void =>

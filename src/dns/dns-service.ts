@@ -136,7 +136,12 @@ export class DnsService {
 
   /** The members of the container's learned sets under the present policy: set → address → until (ms). */
   members(container: string): Map<string, Map<string, number>> {
-    return this.ledger.members(container, this.setsOf(container), this.#now());
+    let sets: SetsOf | undefined; // most containers have resolved nothing since a start
+    const setsOf: SetsOf = (name, address) => {
+      sets ??= this.setsOf(container);
+      return sets(name, address);
+    };
+    return this.ledger.members(container, setsOf, this.#now());
   }
 
   /** Whether the answers to the container's queries justify the address in this learned set. */

@@ -139,8 +139,8 @@ export class LinkCache {
     this.#peerMacs.delete(link.index);
   }
 
-  /** All links. For veths with an index in `bound` the peer MAC is not requested again. */
-  async all(bound: ReadonlySet<number>): Promise<readonly HostLink[]> {
+  /** All links. For veths with an index in `bound` the peer MAC is not requested again; without `bound` for none. */
+  async all(bound?: ReadonlySet<number>): Promise<readonly HostLink[]> {
     if (!this.#complete) await this.#list();
     return [...this.#links.values()].map((l) => this.#hostLink(l, bound));
   }
@@ -200,8 +200,8 @@ export class LinkCache {
     if (link.mac) this.#peerMacs.set(peer.index, link.mac);
   }
 
-  #hostLink(l: Link, bound: ReadonlySet<number>): HostLink {
-    const peerMac = l.kind === 'veth' && !bound.has(l.index) ? this.#peerMac(l) : undefined;
+  #hostLink(l: Link, bound: ReadonlySet<number> | undefined): HostLink {
+    const peerMac = l.kind === 'veth' && bound?.has(l.index) === false ? this.#peerMac(l) : undefined;
     return {
       index: l.index,
       name: l.name,

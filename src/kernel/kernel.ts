@@ -79,14 +79,17 @@ export class Kernel implements AsyncDisposable {
     this.addressTable.add('lo', `${this.#shape.dns.v4}/32`);
     this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
     await this.own.refresh();
-    const links = await this.links(new Set());
+    const links = await this.links();
     using bridges = new Bridges();
     for (const l of links) if (l.kind === 'bridge') bridges.release(l.index);
   }
 
-  /** Tries what rules this kernel and its tools accept, and begins to read those that are installed. The first pass needs both. */
-  async probe(): Promise<void> {
-    const [hasZones] = await Promise.all([canZone(this.#run), this.cgroups.askNft(this.#run)]);
+  /**
+   * Tries what rules this kernel and its tools accept, and begins to read those that are installed, once the links are `listed` by whose
+   * names they are read. The first pass needs both.
+   */
+  async probe(listed: Promise<void>): Promise<void> {
+    const [hasZones] = await Promise.all([canZone(this.#run), this.cgroups.askNft(this.#run), listed]);
     this.hasZones = hasZones;
     // iptables-legacy never has zones (canZone), and the generation of nf_tables does not show its changes.
     if (hasZones) this.#plane.readAhead(() => this.generation());
@@ -135,7 +138,8 @@ export class Kernel implements AsyncDisposable {
     changed('routing');
   }
 
-  links(known: ReadonlySet<number>): Promise<readonly HostLink[]> {
+  /** As `LinkCache.all`. */
+  links(known?: ReadonlySet<number>): Promise<readonly HostLink[]> {
     return this.#cache.all(known);
   }
 

@@ -47,7 +47,9 @@ describe('links kept by announcements', () => {
         return veth(2, 7, '02:42:ac:11:00:09');
       },
     });
+    expect((await cache.all())[0]?.peerMac).toBeUndefined();
     expect((await cache.all(new Set([7])))[0]?.peerMac).toBeUndefined();
+    expect(asked).toBe(0);
     expect((await cache.all(new Set()))[0]?.peerMac).toBe('02:42:ac:11:00:09');
     await cache.all(new Set());
     expect(asked).toBe(1);
