@@ -1,10 +1,12 @@
 /**
  * What the service costs as a host grows: the time from its start until it is ready, its memory, its idle processor time, the processes
  * that it starts while nothing happens, and how long a grant takes.
- * `npx tsx bench/scale.ts [--containers 1,150,1000] [--rounds 1] [--window 30] [--grants 50]`, as root.
+ * `npx tsx bench/scale.ts [--containers 1,150,1000] [--rounds 1] [--rest 120] [--window 60] [--grants 50]`, as root.
+ * At rest means: it has been ready for two minutes, so that V8 has compiled what is called again and again. The window has all that is done
+ * each minute, and all processes of the service count.
  * The containers are simulated (bench/simulated-engine.ts): real namespaces, processes, veths and bridges, no runtime.
  */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { type Drawbridge, program } from '../test/lab/drawbridge.js';
@@ -19,9 +21,9 @@ const { values } = parseArgs({
     ...KEEP,
     containers: { type: 'string', default: '1,150,1000' },
     rounds: { type: 'string', default: '1' },
-    window: { type: 'string', default: '30' },
+    window: { type: 'string', default: '60' },
     grants: { type: 'string', default: '50' },
-    rest: { type: 'string', default: '20' },
+    rest: { type: 'string', default: '120' },
     profile: { type: 'string' },
   },
 });
@@ -50,11 +52,14 @@ const labelsOf = (n: number): Readonly<Record<string, string>> => ({
   'com.docker.compose.service': `service-${n % 10}`,
 });
 
+/** Children that any of its threads has started. */
 const childrenOf = (pid: number): number[] =>
-  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
-    .split(' ')
-    .filter((p) => p !== '')
-    .map(Number);
+  readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
+    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8')
+      .split(' ')
+      .filter((p) => p !== '')
+      .map(Number),
+  );
 const isNode = (pid: number): boolean => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('tool-runner');
 const toolProcessOf = (pid: number): number | undefined => childrenOf(pid).find(isNode);
 
@@ -64,7 +69,8 @@ function ticksOf(pid: number): number {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return [11, 12, 13, 14].reduce((sum, i) => sum + Number(fields[i]), 0);
 }
-const family = (pid: number): number[] => [pid, ...childrenOf(pid)];
+/** The service, the process that starts its tools, and what that one has started, such as `nft monitor`. */
+const family = (pid: number): number[] => [pid, ...childrenOf(pid).flatMap(family)];
 const rss = (pid: number): number =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
 /** The pages that only this process has: what it takes in addition to another one of the same program. */
@@ -241,10 +247,10 @@ try {
   const measured: Measured[] = [];
   for (const count of values.containers.split(',').map(Number))
     measured.push(await measure(d, engine, count));
-  const { containers, window } = values;
+  const { containers, rest, window } = values;
   await writeResult(
     'scale',
-    `npx tsx bench/scale.ts --containers ${containers} --rounds ${rounds} --window ${window}`,
+    `npx tsx bench/scale.ts --containers ${containers} --rounds ${rounds} --rest ${rest} --window ${window}`,
     measured.flatMap(rowsOf),
     curvesOf(measured),
   );
