@@ -28,6 +28,8 @@ export type ToolReport =
   | { readonly id: number; readonly result: ExecResult }
   | { readonly id: number; readonly failure: string };
 
+/** V8 starts four threads to help the main one, which a process that only starts programs does not need. */
+const ONE_HELPER = '--v8-pool-size=1';
 const RESTART_MS = 1_000;
 /** The process kills a tool that takes too long. If it has not done so for this much longer, it hangs itself. */
 const GRACE_MS = 10_000;
@@ -67,7 +69,7 @@ export class ToolProcess implements AsyncDisposable {
     try {
       const { child } = await startProcess(process.execPath, [script], () =>
         execaNode(isSource ? script.replace(/js$/, 'ts') : script, [], {
-          nodeOptions: isSource ? ['--import', import.meta.resolve('tsx')] : [],
+          nodeOptions: [ONE_HELPER, ...(isSource ? ['--import', import.meta.resolve('tsx')] : [])],
           ipc: true,
           reject: false,
           buffer: false,

@@ -13,13 +13,13 @@ export function newest(folder: string): number {
   const entries = readdirSync(folder, { withFileTypes: true, recursive: true }).filter((e) => e.isFile());
   return Math.max(0, ...entries.map((e) => statSync(join(e.parentPath, e.name)).mtimeMs));
 }
+/** As scripts/install and scripts/in-container start it. */
+const NODE = [process.execPath, '--v8-pool-size=1'];
 /** dist/main.js when it is newer than everything in src, else src/main.ts through tsx. */
 export function program(): string[] {
   const built = join(ROOT, 'dist', 'main.js');
   const current = existsSync(built) && statSync(built).mtimeMs > newest(join(ROOT, 'src'));
-  return current
-    ? [process.execPath, built]
-    : [process.execPath, '--import', TSX, join(ROOT, 'src', 'main.ts')];
+  return current ? [...NODE, built] : [...NODE, '--import', TSX, join(ROOT, 'src', 'main.ts')];
 }
 
 export interface DrawbridgeSpec {

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
+import { program } from '../lab/drawbridge.js';
 
 const UNITS = ['drawbridge', 'drawbridge-guard', 'drawbridge-feeds'];
 const ANALYZE = '/usr/bin/systemd-analyze';
@@ -27,6 +28,13 @@ it('the service and the guard have the same rights', () => {
       .split('\n')
       .filter((line) => /^(CapabilityB|NoNew|Protect|Private|Restrict(N|A|R|S)|SystemCall|Lock)/.test(line));
   expect(rights('drawbridge-guard')).toEqual(rights('drawbridge'));
+});
+
+it('the command starts Node with the same options on a host, in its image, and in labs', () => {
+  const optionsIn = (text: string): string[] => text.match(/(?<= )--[\w-]+=\S+(?= \S*main\.js)/g) ?? [];
+  const inLabs = program().filter((part) => /^--v8/.test(part));
+  expect(optionsIn(readFileSync('scripts/install', 'utf8'))).toEqual(inLabs);
+  expect(optionsIn(readFileSync('scripts/in-container', 'utf8'))).toEqual(inLabs);
 });
 
 it('the container has no more capabilities than the service', () => {
