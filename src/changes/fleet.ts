@@ -79,6 +79,7 @@ export class Fleet implements AsyncDisposable {
   readonly #o: FleetOptions;
   readonly #instance = randomUUID();
   #timer: NodeJS.Timeout | undefined;
+  #own: (() => OwnRecord) | undefined;
   #running: Promise<void> = Promise.resolve();
   #nodes: readonly NodeView[] = [];
   #stale: ReadonlySet<string> = new Set();
@@ -88,15 +89,17 @@ export class Fleet implements AsyncDisposable {
     this.#o = options;
   }
 
-  /** Report this host from now on: `own` is called at each beat. */
+  /** Report this host from now on: `own` is called at each beat, and with a store of this host alone only by `refresh`. */
   begin(own: () => OwnRecord): void {
-    this.#timer = setInterval(() => {
-      this.#running = this.#look(own);
-    }, BEAT_MS);
+    this.#own = own;
+    if (this.#o.beats.isShared)
+      this.#timer = setInterval(() => {
+        this.#running = this.#look(own);
+      }, BEAT_MS);
     this.#running = this.#look(own);
   }
 
-  /** As they were a few seconds ago, by name. */
+  /** As they were a few seconds ago, by name; with a store of this host alone, when they were refreshed last. */
   get nodes(): readonly NodeView[] {
     return this.#nodes;
   }
@@ -113,8 +116,10 @@ export class Fleet implements AsyncDisposable {
 
   /** As they are now. */
   async refresh(): Promise<readonly NodeView[]> {
+    const { node, beats } = this.#o;
+    if (this.#own && !beats.isShared) await beats.beat(node, { ...this.#own(), instance: this.#instance });
     const now = Date.now();
-    const seen = await this.#o.beats.beats();
+    const seen = await beats.beats();
     this.#nodes = seen.flatMap(({ node, record, ageMs }) => {
       const known = nodeRecord(record);
       return known ? [nodeView(node, known, ageMs, now)] : [];
@@ -134,7 +139,7 @@ export class Fleet implements AsyncDisposable {
     const { node, beats, log } = this.#o;
     try {
       await this.#notDoubled();
-      await beats.beat(node, { ...own(), instance: this.#instance });
+      if (beats.isShared) await beats.beat(node, { ...own(), instance: this.#instance });
       await this.refresh();
       this.#alarm();
     } catch (e) {

@@ -46,6 +46,7 @@ export async function openStoreAlone(options: EmbeddedOptions): Promise<SharedSt
 }
 
 class LocalBeats implements Beats {
+  readonly isShared = false;
   readonly #seen = new Map<string, { readonly record: unknown; readonly at: number }>();
 
   async beat(node: string, record: unknown): Promise<void> {
@@ -137,6 +138,7 @@ type Beat = Awaited<ReturnType<Beats['beats']>>[number];
 
 /** Heartbeats in Redis. While Redis is away, the last ones read are returned with a growing age. */
 class RedisBeats implements Beats {
+  readonly isShared = true;
   readonly #link: RedisLink;
   #last: readonly Beat[] = [];
   #readAt = performance.now();

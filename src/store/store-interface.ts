@@ -61,6 +61,8 @@ export interface BlobStore {
 
 /** Heartbeats of the hosts of a store. They do not change its revision. */
 export interface Beats {
+  /** Whether other hosts can read them: then a host gives its own regularly. */
+  readonly isShared: boolean;
   beat(node: string, record: unknown): Promise<void>;
   /** `ageMs` is the time since the last heartbeat of the host, by the clock of the store. */
   beats(): Promise<readonly { readonly node: string; readonly record: unknown; readonly ageMs: number }[]>;

@@ -16,6 +16,7 @@ type Beat = Awaited<ReturnType<Beats['beats']>>[number];
 
 /** A store of beats in memory, whose ages the test sets. */
 class Memory implements Beats {
+  readonly isShared: boolean = true;
   readonly seen = new Map<string, Beat>();
   async beat(node: string, record: unknown): Promise<void> {
     this.seen.set(node, { node, record, ageMs: 0 });
@@ -54,6 +55,24 @@ it('gives its own sign of life, and alarms of a host that is silent', async () =
   ]);
   expect(opened.stale).toEqual(['gone']);
   expect(said).toEqual([expect.stringMatching(/a host is silent.*drawbridge nodes.*"gone"/)]);
+});
+
+it('with a store of this host alone, it reports what is asked for, as it is then', async () => {
+  class Alone extends Memory {
+    override readonly isShared = false;
+  }
+  const beats = new Alone();
+  fleet = new Fleet({ node: 'here', beats, log });
+  let asked = 0;
+  fleet.begin(() => ({ ...own, containers: ++asked }));
+  await fleet[Symbol.asyncDispose]();
+  expect(fleet.nodes).toMatchObject([{ node: 'here', containers: 1 }]);
+  expect(asked).toBe(1);
+  beats.seen.set('here', { node: 'here', record: own, ageMs: 600_000 });
+  expect(await fleet.refresh()).toMatchObject([{ node: 'here', state: 'ok', containers: 2 }]);
+  await fleet.forget('here');
+  expect(await fleet.refresh()).toMatchObject([{ node: 'here', containers: 3 }]);
+  expect(said).toEqual([]);
 });
 
 it('goes on without a store', async () => {
