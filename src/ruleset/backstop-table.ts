@@ -23,7 +23,10 @@ export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftP
       ['forward', [evaluatedBefore(marks), neverRouted(marks), ...chain(marks, [])]],
       ['input', chain(marks, ['icmpv6 type { 133, 135, 136 } accept'])],
       // what is exempt is below a gate, so that packets of the host meet one cgroup match
-      ['output', senders(hostNet.gates, 'goto host')],
+      [
+        'output',
+        [...(hostNet.hasSenders ? [evaluatedBefore(marks)] : []), ...senders(hostNet.gates, 'goto host')],
+      ],
       ['host', [...senders(hostNet.exempt, 'accept'), ...host(marks, hostNet.native === true)]],
       ['extended', enforcedOnly(marks)],
     ]),
@@ -76,10 +79,13 @@ function early(marks: Marks): string[] {
   ];
 }
 
-/** The other rules of the chain would accept such a packet. */
+/**
+ * The other rules of the chain would accept such a packet. At the head of `output` it saves the packets of containers the match of their gate,
+ * and costs those of the host a comparison: it is there while a container is in the host's network.
+ */
 const evaluatedBefore = (marks: Marks): string => {
   const both = hex((marks.enforced | marks.evaluated) >>> 0);
-  return `${PLAIN_IPV4} meta mark & ${both} == ${both} accept`;
+  return `meta mark & ${both} == ${both} ${PLAIN_IPV4} accept`;
 };
 
 /** What the bridge table takes for neighbour discovery has no mark, and is never routed (RFC 4861 6.1, 7.1: hop limit 255). */

@@ -18,7 +18,7 @@ import {
   type TableDesired,
   unattributedSubject,
 } from './desired-state.js';
-import { hostRaw, identityChains, isUnknown, queuesInTable } from './host-identity.js';
+import { hostRaw, identityChains, isUnknown, OWN, queuesInTable } from './host-identity.js';
 import {
   hostBackstop,
   hostBackstopWhen,
@@ -46,6 +46,7 @@ const FAMILIES: readonly Family[] = [4, 6];
 export function compile(input: DesiredInput): DesiredState {
   const names = namesFor(input.shape.prefix);
   const everyone = [...input.subjects, unattributedSubject(input)];
+  const identity = identityChains(input);
   const sets = [...sharedSets(input, names), ...everyone.flatMap((m) => partsOf(m, input.shape).sets)];
   return {
     sets: new Map(sets.map((s) => [s.name, s])),
@@ -57,8 +58,8 @@ export function compile(input: DesiredInput): DesiredState {
       ...(input.hostNet.zones || input.hostNet.native ? [rawTable(input, names, f)] : []),
     ]),
     bridge: compileBridge(input),
-    identity: identityChains(input),
-    hostNet: input.hostNet,
+    identity,
+    hostNet: { ...input.hostNet, hasSenders: identity.has(OWN) },
   };
 }
 

@@ -123,6 +123,8 @@ export interface HostNet {
   readonly zones?: boolean;
   /** nft identifies the senders (host-identity.ts), so that a packet of the host meets one cgroup match before the backstop. */
   readonly native?: boolean;
+  /** nft identifies a container or a build step now. */
+  readonly hasSenders?: boolean;
   /** A table of nft can queue packets (host-identity.ts). Otherwise those of unknown senders are queued in `raw`. */
   readonly queues?: boolean;
 }

@@ -60,7 +60,7 @@ export function identityChains(input: DesiredInput): ReadonlyMap<string, readonl
   const zone = (mark: number, value: number): Rule =>
     rule([{ k: 'mark', value: mark, mask: marks.all }], { k: 'zone', zone: value });
   const builds = markOf(marks, UNATTRIBUTED, input.unattributedMode);
-  const own = ownFlows(input).map((when) => rule(when, { k: 'mark', bits: marks.evaluated }));
+  const own = ownFlows(input).map((when) => rule(when, evaluatedEarly(input.shape)));
   const queues = queuesInTable(input);
   return new Map([
     ...(own.length === 0 ? [] : [[OWN, own] as const]),
@@ -134,6 +134,16 @@ export function ownFlows({ shape: { marks }, hostNet, subjects }: DesiredInput):
     ];
   });
 }
+
+/**
+ * The identity is taken off: no later chain needs it for such a packet, and of the conditions of the jumps in `filter` and `security` the first one
+ * fails. The backstop accepts it by the evaluated bit.
+ */
+const evaluatedEarly = ({ marks }: KernelConfig): Target => ({
+  k: 'setMark',
+  value: marks.evaluated,
+  mask: (marks.identity | marks.evaluated) >>> 0,
+});
 
 /** The table for nft. It is created by the first pass where nft identifies the senders, and stays. */
 export function identityProgram(all: ReadonlyMap<string, readonly Rule[]>): NftProgram {

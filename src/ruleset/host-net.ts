@@ -163,10 +163,10 @@ export function hostOutputWhen({ shape: { marks }, hostNet }: DesiredInput): rea
   const mask = (marks.identity | marks.redirect) >>> 0;
   return [
     [{ k: 'mark', value: 0, mask, not: true }, notEvaluated(marks)],
-    [{ k: 'mark', value: 0, mask }, ICMP],
+    [{ k: 'mark', value: 0, mask: (mask | marks.evaluated) >>> 0 }, ICMP],
   ];
 }
-/** Chain `own` has set the bit. A container cannot: its mark is written before. */
+/** Chain `own` has set the bit, and taken off the identity. A container cannot: its mark is written before. */
 const notEvaluated = ({ evaluated }: Marks): Match => ({ k: 'mark', value: 0, mask: evaluated });
 const ICMP: Match = { k: 'proto', proto: 'icmp' };
 

@@ -415,7 +415,7 @@ export const LAYERS: readonly Mutant[] = [
     id: 'host-icmp-jump',
     what: 'an ICMP redirect of the host leads an enforced container past the host',
     file: 'src/ruleset/host-net.ts',
-    from: "    [{ k: 'mark', value: 0, mask }, ICMP],\n",
+    from: "    [{ k: 'mark', value: 0, mask: (mask | marks.evaluated) >>> 0 }, ICMP],\n",
     to: '',
     killedBy: pure('ruleset/host-identity', 'ICMP is checked for redirects, also of an established flow'),
   },

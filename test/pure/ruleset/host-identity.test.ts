@@ -239,7 +239,7 @@ describe('the verdicts', () => {
         sent(here, { ...connmark, cgroup, dport: 81 }, hasOwn);
       expect(at(of(2), 'docker/2')).toMatchObject({
         verdict: 'return',
-        mark: markOf(marks, 2, 'enforce') | marks.evaluated,
+        mark: hasOwn ? marks.enforced | marks.evaluated : markOf(marks, 2, 'enforce') | marks.evaluated,
       });
       for (const owner of [0, 1, 3]) expect(at(of(owner), 'docker/2').verdict).toBe('reject');
       expect(at(of(2), 'docker/77').verdict).toBe('queue');
@@ -249,6 +249,12 @@ describe('the verdicts', () => {
   it('an established flow of its own sender meets no chain of iptables', () => {
     const { steps } = sent(here, { ...of(2), cgroup: 'docker/2' });
     expect(steps.map((s) => s.chain)).toEqual([IDENTIFY, 'senders', 'zones', OWN]);
+  });
+
+  it('an established ping of its own sender meets none for the ICMP of the host', () => {
+    const { steps, mark } = sent(here, { ...of(2), cgroup: 'docker/2', proto: 'icmp' });
+    expect(steps.map((s) => s.chain)).toEqual([IDENTIFY, 'senders', 'zones', OWN]);
+    expect(mark & marks.identity).toBe(0);
   });
 
   it('`own` exists while there are senders; without them its rules go, and the chain stays', () => {
@@ -346,6 +352,16 @@ describe('the table', () => {
     expect(
       here.tables.filter((t) => t.table === 'mangle').flatMap((t) => [...t.chains.keys(), ...t.hooks]),
     ).toEqual([]);
+  });
+
+  it('the backstop begins with what was evaluated while there are senders: a packet of the host meets one match less without', () => {
+    const output = (d: ReturnType<typeof compile>): readonly string[] =>
+      backstopProgram(shape, d.hostNet).rules.get('output') ?? [];
+    const gate = 'socket cgroupv2 level 1 "unified/docker" goto host';
+    const evaluated = 'meta mark & 0x28000000 == 0x28000000 @nh,0,8 0x45 accept';
+    expect(output(here)).toEqual([evaluated, gate]);
+    expect(output(compile({ ...world(true), hostNet: { ...net(true), builds: [] } }))).toEqual([gate]);
+    expect(output(compile(world(false, hosted(2, ''))))).toEqual([gate]);
   });
 
   it('the backstop permits no established flow without a mark', () => {

@@ -141,7 +141,7 @@ it.each(['forward', 'input'])('the backstop in nft drops what has no permit, by 
   const both = `0x${((enforced | judged) >>> 0).toString(16)}`;
   expect(accepts).toEqual([
     // plain IPv4 only: no options, no extension headers
-    ...(chain === 'forward' ? [`@nh,0,8 0x45 meta mark & ${both} == ${both} accept`] : []),
+    ...(chain === 'forward' ? [`meta mark & ${both} == ${both} @nh,0,8 0x45 accept`] : []),
     `meta mark & 0x${enforced.toString(16)} == 0x0 accept`.replace('0x0', '0'),
     ...(chain === 'input' ? ['icmpv6 type { 133, 135, 136 } accept'] : []),
     'ct state established accept',
