@@ -7,7 +7,7 @@ import type { Logger } from '../lib/log.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { partsOf } from '../ruleset/container-chains.js';
-import type { SetDesired, Subject } from '../ruleset/desired-state.js';
+import type { DesiredState, SetDesired, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import type { Marks } from '../ruleset/marks.js';
 
@@ -210,5 +210,68 @@ export class TtlExtender implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
     await this.#running;
+  }
+}
+
+/** So many sets of containers are checked in a beat, on average: its cost does not grow with the number of containers. */
+const SETS_A_BEAT = 32;
+type SetReaders = { sets: Pick<Kernel['sets'], 'entries'>; bulk: Pick<Kernel['bulk'], 'allEntries'> };
+/** One listing of all sets takes the time of a few single requests, but also counts large sets of other programs: it takes at most this share. */
+const LISTING_SHARE = 1 / 500;
+
+/** The sets that are checked in a beat. */
+export class SetTurns {
+  readonly #now: () => number;
+  #turn = this.#endless();
+  /** Since all sets were listed, and when they may be listed again (ms, monotonic). */
+  #beats = 0;
+  #listAt = 0;
+  #of: DesiredState['sets'] | undefined;
+  #shared: readonly SetDesired[] = [];
+  #owned: readonly SetDesired[] = [];
+
+  constructor(now = () => performance.now()) {
+    this.#now = now;
+  }
+
+  /**
+   * Calls back with the sets without an owner in each beat, and with those of containers in so many beats as there are times 32 of them:
+   * each has its turn before any has a second one. All of them are read by one listing at the end of this time, unless listing takes
+   * too long: then 32 are read in each beat.
+   */
+  next(
+    { sets }: Pick<DesiredState, 'sets'>,
+    { sets: one, bulk: all }: SetReaders,
+    check: (set: SetDesired, entries: number | undefined) => boolean,
+  ): void {
+    this.#take(sets);
+    for (const set of this.#shared) if (!check(set, one.entries(set.name))) return;
+    this.#beats += 1;
+    const began = this.#now();
+    if (began < this.#listAt) {
+      for (let n = 0; n < Math.min(SETS_A_BEAT, this.#owned.length); n++) {
+        const set = sets.get(this.#turn.next().value);
+        if (set && !check(set, one.entries(set.name))) return;
+      }
+    } else if (this.#owned.length > 0 && this.#beats * SETS_A_BEAT >= this.#owned.length) {
+      this.#beats = 0;
+      this.#turn = this.#endless();
+      const found = all.allEntries();
+      this.#listAt = began + (this.#now() - began) / LISTING_SHARE;
+      for (const set of this.#owned) if (!check(set, found.get(set.name))) return;
+    }
+  }
+
+  #take(sets: DesiredState['sets']): void {
+    if (this.#of === sets) return;
+    this.#of = sets;
+    const all = [...sets.values()];
+    this.#shared = all.filter((s) => s.owner === undefined);
+    this.#owned = all.filter((s) => s.owner !== undefined);
+  }
+
+  /** The sets of containers over and over; those of a new state follow when all of the state before had their turn. */
+  *#endless(): Generator<string, never> {
+    for (;;) yield* this.#owned.length > 0 ? this.#owned.map((set) => set.name) : [''];
   }
 }

@@ -1,5 +1,5 @@
 import type { DnsService } from '../dns/dns-service.js';
-import type { Kernel } from '../kernel/kernel.js';
+import type { Evidence, Kernel } from '../kernel/kernel.js';
 import { LegacyTables, RulesMonitor } from '../kernel/rules-monitor.js';
 import { DisposalStack } from '../lib/async.js';
 import { type Current, Signal } from '../lib/current.js';
@@ -9,8 +9,9 @@ import type { DesiredState, KernelConfig, SetDesired } from '../ruleset/desired-
 import { recordSet } from '../ruleset/naming.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import type { HostMode } from './host-cgroups.js';
-import { TtlExtender } from './learned-sets.js';
+import { SetTurns, TtlExtender } from './learned-sets.js';
 import type { EnforcementPass } from './pass.js';
+import { betweenPasses, PassTrace } from './pass-trigger.js';
 import type { Reconciler } from './reconciler.js';
 
 export interface MaintenanceParts {
@@ -18,7 +19,7 @@ export interface MaintenanceParts {
   readonly kernel: Kernel;
   readonly dns: DnsService;
   readonly threats: Pick<ActiveThreats, 'resting' | 'sets' | 'lost' | 'repair'>;
-  readonly applied: Pick<Current<AppliedState>, 'value'>;
+  readonly applied: Current<AppliedState>;
   readonly pass: Pick<EnforcementPass, 'wanted'>;
   readonly reconciler: Reconciler;
   readonly hostMode: Pick<HostMode, 'isLegacy'>;
@@ -81,21 +82,19 @@ const TRIES = 3;
 const COMPLETE_MS = 300_000;
 
 /** What the kernel showed before a complete comparison that has found nothing to do. */
-interface Proof {
-  /** The count of all changes of nf_tables, and what each static set holds. */
-  readonly stamp: string;
-  /** Passes until then: each can change the kernel. */
-  readonly passes: number;
-  readonly desired: DesiredState;
+interface Proof extends Evidence {
+  readonly since: PassTrace;
   readonly at: number;
 }
 
 /** Their members belong to the rules. Those of learned sets and of threats are checked otherwise. */
+const isStatic = (set: SetDesired): boolean => !set.timed && !set.isThreats;
 const staticSets = ({ sets }: DesiredState): readonly string[] =>
-  [...sets.values()].filter((s) => !s.timed && !s.isThreats).map((s) => s.name);
+  [...sets.values()].filter(isStatic).map((s) => s.name);
 
-export interface DriftParts extends Pick<MaintenanceParts, 'applied' | 'pass' | 'hostMode' | 'log'> {
-  readonly kernel: Pick<Kernel, 'stamp' | 'plan' | 'isRoutingChanged'>;
+export interface DriftParts extends Pick<MaintenanceParts, 'pass' | 'hostMode' | 'log'> {
+  readonly applied: Pick<Current<AppliedState>, 'value' | 'subscribe'>;
+  readonly kernel: Pick<Kernel, 'generation' | 'evidence' | 'hasMembers' | 'plan' | 'isRoutingChanged'>;
   readonly reconciler: Pick<Reconciler, 'resting' | 'waiting' | 'trigger'>;
 }
 
@@ -109,9 +108,11 @@ export class DriftMonitor {
   #what = '';
   #checkedAt: number | undefined;
   #proof: Proof | undefined;
+  #trace: PassTrace | undefined;
 
   constructor(parts: DriftParts) {
     this.#o = parts;
+    parts.applied.subscribe((state) => this.#trace?.note(state));
   }
 
   /** When a comparison began that has found nothing to do (ms, monotonic). */
@@ -134,19 +135,45 @@ export class DriftMonitor {
   }
 
   async #isUnchanged(now: number): Promise<boolean> {
-    const { reconciler, applied, kernel } = this.#o;
+    const { reconciler, kernel } = this.#o;
     const proof = this.#proof;
-    if (!proof || now - proof.at > COMPLETE_MS || reconciler.waiting) return false;
-    const isOvertaken = (): boolean =>
-      reconciler.resting !== proof.passes || applied.value?.desired !== proof.desired;
-    if (isOvertaken() || (await kernel.stamp(staticSets(proof.desired))) !== proof.stamp) return false;
-    return !(await kernel.isRoutingChanged()) && !isOvertaken();
+    await betweenPasses(reconciler);
+    if (!proof || now - proof.at > COMPLETE_MS || reconciler.waiting || proof.since.isOvertaken(this.#o))
+      return false;
+    const { digests } = await kernel.evidence([...proof.digests.keys()]);
+    await betweenPasses(reconciler);
+    const { sets } = proof.since;
+    if ([...proof.digests].some(([set, was]) => digests.get(set) !== was && !sets.has(set))) return false;
+    if (!(await this.#haveMembers(sets)) || (await kernel.isRoutingChanged())) return false;
+    await betweenPasses(reconciler);
+    return kernel.generation() === proof.generation && !proof.since.isOvertaken(this.#o);
+  }
+
+  /** Whether the sets that passes have changed hold what they should now. */
+  async #haveMembers(sets: ReadonlySet<string>): Promise<boolean> {
+    for (const set of sets) if (!(await this.#hasMembers(set))) return false;
+    return true;
+  }
+  async #hasMembers(name: string): Promise<boolean> {
+    const { applied, reconciler, kernel } = this.#o;
+    const wanted = (): SetDesired | undefined => applied.value?.desired.sets.get(name);
+    for (let n = 0; n < TRIES; n++) {
+      await betweenPasses(reconciler);
+      const set = wanted();
+      if (!set || !isStatic(set)) return true;
+      const has = await kernel.hasMembers(set);
+      await betweenPasses(reconciler);
+      if (wanted() === set) return has; // no pass has changed it meanwhile
+    }
+    return false;
   }
 
   /** The kernel counts no changes of iptables-legacy: there every comparison is a complete one. */
-  async #stamp(desired: DesiredState | undefined): Promise<string | undefined> {
-    if (!desired || this.#o.hostMode.isLegacy) return undefined;
-    return this.#o.kernel.stamp(staticSets(desired)).catch(() => undefined);
+  async #evidence(desired: DesiredState | undefined): Promise<Evidence | undefined> {
+    const { hostMode, kernel } = this.#o;
+    return desired && !hostMode.isLegacy
+      ? kernel.evidence(staticSets(desired)).catch(() => undefined)
+      : undefined;
   }
 
   repair(what: string): void {
@@ -158,35 +185,39 @@ export class DriftMonitor {
   }
 
   async #check(): Promise<void> {
-    const { reconciler, log } = this.#o;
-    this.#timer = undefined;
-    this.#isChecking = true;
-    this.#again = false;
-    const before = reconciler.resting;
-    const began = performance.now();
-    const desired = this.#o.applied.value?.desired;
-    this.#proof = undefined;
-    const stamp = await this.#stamp(desired); // before the reading: a change in between must show in the next one
-    const steps = await this.#missingSteps().catch((e: unknown) => {
+    const { reconciler, applied, kernel, log } = this.#o;
+    [this.#timer, this.#isChecking, this.#again] = [undefined, true, false];
+    await betweenPasses(reconciler);
+    const [began, before, desired] = [performance.now(), reconciler.resting, applied.value?.desired];
+    const since = new PassTrace(desired, before);
+    [this.#proof, this.#trace] = [undefined, since];
+    const evidence = await this.#evidence(desired);
+    const steps = await this.#missingSteps(since).catch((e: unknown) => {
       log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a check of the kernel failed');
       return 1;
     });
     this.#isChecking = false;
     if (steps === 0) this.#checkedAt = began;
-    const isOvertaken = before === undefined || reconciler.resting !== before;
-    if (steps === 0 && !isOvertaken && desired && stamp !== undefined)
-      this.#proof = { stamp, passes: before, desired, at: began };
+    const isSame = evidence ? kernel.generation() === evidence.generation : since.passes === before;
+    const isOvertaken = !isSame || since.isOvertaken(this.#o);
+    if (steps === 0 && !isOvertaken && evidence) this.#proof = { ...evidence, since, at: began };
     this.#conclude(steps, isOvertaken);
   }
 
-  /** How many steps the kernel needs to hold what it should, by a fresh reading. */
-  async #missingSteps(): Promise<number> {
+  /** How many steps the kernel needs to hold what it should, by a fresh reading. Sets that passes change meanwhile are compared behind it. */
+  async #missingSteps(since: PassTrace): Promise<number> {
     const { applied, reconciler, pass, kernel } = this.#o;
     const now = applied.value;
     if (!now) return 0;
     // While no trigger waits, what the last pass wanted must still be what the next pass would want.
     const desired = reconciler.waiting ? now.desired : await pass.wanted();
-    return (await kernel.plan(desired)).stages.length + ((await kernel.isRoutingChanged()) ? 1 : 0);
+    const { stages } = await kernel.plan(desired, async () => {
+      await betweenPasses(reconciler);
+      return since.sets;
+    });
+    const others = [!(await this.#haveMembers(since.sets)), await kernel.isRoutingChanged()];
+    await betweenPasses(reconciler);
+    return stages.length + others.filter(Boolean).length;
   }
 
   #conclude(steps: number, isOvertaken: boolean): void {
@@ -209,8 +240,6 @@ export class DriftMonitor {
 const BEAT_MS = 400;
 /** The rules are checked without any report of a change every so many beats. */
 const FULL_CHECK_BEATS = 50;
-/** So many sets of containers are checked in a beat, on average: its cost does not grow with the number of containers. */
-const SETS_A_BEAT = 32;
 const PURGE_BEATS = 150;
 /** Set members that expire within this time may be gone already. */
 const SOON_MS = 2_000;
@@ -221,67 +250,6 @@ interface Findings {
   readonly recordLost: Signal;
   /** A fingerprint of the tables of iptables-legacy, where Docker uses it. */
   readonly tables: LegacyTables | undefined;
-}
-
-type SetReaders = { sets: Pick<Kernel['sets'], 'entries'>; bulk: Pick<Kernel['bulk'], 'allEntries'> };
-/** One listing of all sets takes the time of a few single requests, but also counts large sets of other programs: it takes at most this share. */
-const LISTING_SHARE = 1 / 500;
-
-/** The sets that are checked in a beat. */
-export class SetTurns {
-  readonly #now: () => number;
-  #turn = this.#endless();
-  /** Since all sets were listed, and when they may be listed again (ms, monotonic). */
-  #beats = 0;
-  #listAt = 0;
-  #of: DesiredState['sets'] | undefined;
-  #shared: readonly SetDesired[] = [];
-  #owned: readonly SetDesired[] = [];
-
-  constructor(now = () => performance.now()) {
-    this.#now = now;
-  }
-
-  /**
-   * Calls back with the sets without an owner in each beat, and with those of containers in so many beats as there are times 32 of them:
-   * each has its turn before any has a second one. All of them are read by one listing at the end of this time, unless listing takes
-   * too long: then 32 are read in each beat.
-   */
-  next(
-    { sets }: Pick<DesiredState, 'sets'>,
-    { sets: one, bulk: all }: SetReaders,
-    check: (set: SetDesired, entries: number | undefined) => boolean,
-  ): void {
-    this.#take(sets);
-    for (const set of this.#shared) if (!check(set, one.entries(set.name))) return;
-    this.#beats += 1;
-    const began = this.#now();
-    if (began < this.#listAt) {
-      for (let n = 0; n < Math.min(SETS_A_BEAT, this.#owned.length); n++) {
-        const set = sets.get(this.#turn.next().value);
-        if (set && !check(set, one.entries(set.name))) return;
-      }
-    } else if (this.#owned.length > 0 && this.#beats * SETS_A_BEAT >= this.#owned.length) {
-      this.#beats = 0;
-      this.#turn = this.#endless();
-      const found = all.allEntries();
-      this.#listAt = began + (this.#now() - began) / LISTING_SHARE;
-      for (const set of this.#owned) if (!check(set, found.get(set.name))) return;
-    }
-  }
-
-  #take(sets: DesiredState['sets']): void {
-    if (this.#of === sets) return;
-    this.#of = sets;
-    const all = [...sets.values()];
-    this.#shared = all.filter((s) => s.owner === undefined);
-    this.#owned = all.filter((s) => s.owner !== undefined);
-  }
-
-  /** The sets of containers over and over; those of a new state follow when all of the state before had their turn. */
-  *#endless(): Generator<string, never> {
-    for (;;) yield* this.#owned.length > 0 ? this.#owned.map((set) => set.name) : [''];
-  }
 }
 
 /** Refreshes the set that enables DNS redirection for observed containers, and polls ipsets, of which the kernel reports no changes. */

@@ -1,6 +1,7 @@
 import { describeChange, type ViewChange } from '../docker/docker-events.js';
 import type { DockerView } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import type { DesiredState } from '../ruleset/desired-state.js';
 
 /** Why a pass is wanted. `tampering`: what another process has changed. */
 export type PassTrigger =
@@ -91,3 +92,53 @@ export const isOnlyChanges = (
   before.links === now.links &&
   before.state !== undefined &&
   before.state === now.state;
+
+/** What passes have changed since a moment between two of them. */
+export class PassTrace {
+  /** The sets that they have changed. A change of rules shows in the kernel's count of changes of nf_tables. */
+  readonly sets = new Set<string>();
+  /** The state of the last of them. */
+  #desired: DesiredState | undefined;
+  /** Passes until then; undefined: one of them can have changed more than sets and chains of single containers. */
+  #passes: number | undefined;
+
+  constructor(desired: DesiredState | undefined, passes: number | undefined) {
+    this.#desired = desired;
+    this.#passes = passes;
+  }
+
+  get passes(): number | undefined {
+    return this.#passes;
+  }
+
+  /** A pass has published this state. */
+  note({ desired, delta }: Pick<AppliedState, 'desired' | 'delta'>): void {
+    if (desired === this.#desired) return;
+    const isPart = this.#passes !== undefined && delta !== undefined && delta.base === this.#desired;
+    this.#passes = isPart ? (this.#passes ?? 0) + 1 : undefined;
+    this.#desired = desired;
+    for (const set of delta?.sets ?? []) this.sets.add(set);
+  }
+
+  /** A pass has come that was not noted, or that can have changed more. */
+  isOvertaken({ reconciler, applied }: PassState): boolean {
+    return (
+      this.#passes === undefined ||
+      reconciler.resting !== this.#passes ||
+      applied.value?.desired !== this.#desired
+    );
+  }
+}
+
+interface PassState {
+  readonly reconciler: { readonly resting: number | undefined };
+  readonly applied: { readonly value: Pick<AppliedState, 'desired'> | undefined };
+}
+
+const POLLS = 50;
+const POLL_MS = 5;
+/** Resolves when no pass runs, or after a quarter of a second. */
+export async function betweenPasses(reconciler: PassState['reconciler']): Promise<void> {
+  for (let n = 0; n < POLLS && reconciler.resting === undefined; n++)
+    await new Promise((resume) => setTimeout(resume, POLL_MS));
+}

@@ -359,6 +359,7 @@ export class EnforcementPass {
       ...found,
       input,
       desired,
+      delta: at.delta,
       repaired: at.repaired,
       subjects: subjectsOf(at),
       unattributed: new Set(this.#veths.unattributed),

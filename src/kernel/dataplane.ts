@@ -27,6 +27,11 @@ export interface Applied {
   readonly repaired: boolean;
 }
 
+export interface PlanOptions {
+  readonly run?: Exec;
+  readonly except?: () => Promise<Iterable<string>>;
+}
+
 const NOTHING = JSON.stringify([]);
 
 /** Applies a desired state by its difference to the known state of the kernel. */
@@ -100,9 +105,21 @@ export class Dataplane {
     return this.#observed;
   }
 
-  /** The steps of an apply, computed from the current state of the kernel. Nothing is changed. */
-  async plan(desired: DesiredState, run: Exec = this.#run): Promise<Plan> {
-    return planSteps(this.#shape, desired, await observe(run, this.#shape.prefix, this.#indexOf));
+  /**
+   * The steps of an apply, computed from the current state of the kernel. Nothing is changed. `except` returns the names of sets that
+   * are left out; it is called when the kernel has been read.
+   */
+  async plan(
+    desired: DesiredState,
+    { run = this.#run, except = async () => [] }: PlanOptions = {},
+  ): Promise<Plan> {
+    const observed = await observe(run, this.#shape.prefix, this.#indexOf);
+    const left = new Map([...(await except())].map((name) => [name, undefined]));
+    const among = <T extends { readonly sets: ReadonlyMap<string, object> }>(all: T): T => ({
+      ...all,
+      sets: withChanges(all.sets, left),
+    });
+    return planSteps(this.#shape, among(desired), among(observed));
   }
 
   /** After a failure, the next call reads the kernel again and continues from its state. */

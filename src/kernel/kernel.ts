@@ -1,16 +1,15 @@
-import { createHash } from 'node:crypto';
 import type { Family } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import type { HostLink } from '../ruleset/applied-state.js';
 import { type ForwardingInput, forwardingOf, neighbourRoutes } from '../ruleset/bridge-forwarding.js';
-import type { DesiredInput, DesiredState, KernelConfig } from '../ruleset/desired-state.js';
+import type { DesiredInput, DesiredState, KernelConfig, SetDesired } from '../ruleset/desired-state.js';
 import { namesFor } from '../ruleset/naming.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 import type { Delta } from '../ruleset/recompile.js';
 import { type Plan, runStep, withFastElements, withFastSets, withQueueRule } from './apply.js';
 import { BridgeFdb, BridgePorts } from './bridge-fdb.js';
 import { Cgroups, canZone, type NftAbilities, nftAbilities } from './cgroups.js';
-import { type Applied, Dataplane } from './dataplane.js';
+import { type Applied, Dataplane, type PlanOptions } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
 import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
 import type { SavedTable } from './iptables-text.js';
@@ -20,6 +19,7 @@ import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
 import { BulkSets } from './netlink/ipset-bulk.js';
 import { Bridges, Links } from './netlink/links.js';
+import { addressBytes } from './netlink/netlink-codec.js';
 import { NftElements } from './netlink/nft-codec.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
 import { type KernelSnapshot, readHostNetworkRules, readSenders } from './read-rules.js';
@@ -28,11 +28,19 @@ import { type SocketEnds, socketsIn } from './sockets.js';
 /** The longest time for which DNS queries of observed containers get no reply after a crash. */
 const HEARTBEAT_SECONDS = 3;
 /** Sets that are read before other tasks have their turn. */
-const STAMPED_AT_ONCE = 50;
+const READ_AT_ONCE = 50;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
 
 const linkChange = ({ kind }: { readonly kind?: string }, isNew: boolean): 'veth' | 'link' | 'link state' =>
   !isNew ? 'link state' : kind === 'veth' ? 'veth' : 'link';
+
+/** What shows changes of nf_tables and of sets by whatever program. Changes of iptables-legacy do not show in it. */
+export interface Evidence {
+  /** The count of all changes of nf_tables. */
+  readonly generation: number | undefined;
+  /** For each set a text that differs after any change of its members; undefined for a set that does not exist. */
+  readonly digests: ReadonlyMap<string, string | undefined>;
+}
 
 /** The kernel of this network namespace: the classes that read and write its tables, sets, links, routes and flows. */
 export class Kernel implements AsyncDisposable {
@@ -171,12 +179,12 @@ export class Kernel implements AsyncDisposable {
   apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
     return this.#plane.apply(desired, beforeBinding, delta);
   }
-  plan(desired: DesiredState): Promise<Plan> {
-    return this.#plane.plan(desired);
+  plan(desired: DesiredState, except?: PlanOptions['except']): Promise<Plan> {
+    return this.#plane.plan(desired, except && { except });
   }
   /** As `plan`, for readers of the API: its processes yield to those of the passes. */
   planForReaders(desired: DesiredState): Promise<Plan> {
-    return this.#plane.plan(desired, asReader(this.#run));
+    return this.#plane.plan(desired, { run: asReader(this.#run) });
   }
   invalidate(): void {
     this.#plane.invalidate();
@@ -194,17 +202,33 @@ export class Kernel implements AsyncDisposable {
     return this.#elements.generation();
   }
 
-  /**
-   * A text that differs after any change of nf_tables, or of the members of these sets, by whatever program. It takes no process. Changes
-   * of iptables-legacy do not show in it. Rejects with NetlinkError.
-   */
-  async stamp(sets: readonly string[]): Promise<string> {
-    const parts = [String(this.generation())];
-    for (const [n, set] of sets.entries()) {
-      if (n % STAMPED_AT_ONCE === STAMPED_AT_ONCE - 1) await new Promise((resume) => setImmediate(resume));
-      parts.push(String(await this.sets.digest(set)));
+  /** The present evidence for these sets. It takes no process. Rejects with NetlinkError. */
+  async evidence(sets: readonly string[]): Promise<Evidence> {
+    const generation = this.generation(); // first: a change while the sets are read must show later
+    const digests = new Map<string, string | undefined>();
+    for (const set of sets) {
+      if (digests.size % READ_AT_ONCE === READ_AT_ONCE - 1)
+        await new Promise((resume) => setImmediate(resume));
+      digests.set(set, await this.sets.digest(set));
     }
-    return createHash('sha1').update(parts.join('\n')).digest('base64');
+    return { generation, digests };
+  }
+
+  /** Whether a set of addresses and networks has these members and no others. Rejects with NetlinkError. */
+  async hasMembers({ name, members }: Pick<SetDesired, 'name' | 'members'>): Promise<boolean> {
+    const found = await this.sets.members(name);
+    const keyOf = (address: string, prefix?: number): string => {
+      const bytes = addressBytes(address);
+      return `${bytes?.toString('hex')}/${prefix ?? (bytes?.length ?? 0) * 8}`;
+    };
+    const wanted = new Set(
+      members.map((member) => {
+        const [address = '', prefix] = member.split('/');
+        return keyOf(address, prefix === undefined ? undefined : Number(prefix));
+      }),
+    );
+    if (found?.length !== wanted.size) return false;
+    return found.every((m) => !m.nomatch && wanted.has(keyOf(m.address, m.prefix)));
   }
 
   /** The ways to neighbours on bridges without an address, before any rule lets them speak. Rejects with NetlinkError. */

@@ -1,6 +1,7 @@
 import type { DockerView, NetworkFacts } from '../policy/container.js';
 import type { DesiredInput, DesiredState, HostCgroups, Subject } from './desired-state.js';
 import type { PolicyEvaluator } from './policy-evaluator.js';
+import type { Delta } from './recompile.js';
 
 /** A network interface of the host (RTM_GETLINK). */
 export interface HostLink {
@@ -59,6 +60,8 @@ export interface AppliedState {
   readonly input: DesiredInput;
   readonly hosts: HostCgroups;
   readonly desired: DesiredState;
+  /** Where it differs from the state before; undefined: perhaps anywhere. */
+  readonly delta: Delta | undefined;
   readonly subjects: ReadonlyMap<string, Subject>;
   readonly veths: readonly number[];
   readonly unattributed: ReadonlySet<number>;

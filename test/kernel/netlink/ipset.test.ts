@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Kernel } from '../../../src/kernel/kernel.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
 import { NftElements } from '../../../src/kernel/netlink/nft-codec.js';
@@ -165,3 +166,26 @@ test('a large set is listed whole, several dumps at once', async () => {
   expect(all[1].find((h) => h.name === 'big')?.entries).toBe(20_000);
   expect(new Set(all[2]?.map((m) => m.address)).size).toBe(20_000);
 });
+
+test.each([4, 6] as const)(
+  'whether an IPv%i set has exactly some members is read from the kernel',
+  async (family) => {
+    const [name, net, other] = {
+      4: ['exact4', '10.6.0.0/16', '192.0.2.1'],
+      6: ['exact6', '2001:db8:6::/48', '::ffff:192.0.2.1'],
+    }[family] as [string, string, string];
+    ns.run('ipset', 'create', name, 'hash:net', 'family', family === 4 ? 'inet' : 'inet6');
+    const has = (...members: string[]): Promise<boolean> =>
+      Kernel.prototype.hasMembers.call({ sets } as unknown as Kernel, { name, members });
+    expect([await has(), await has(net)]).toEqual([true, false]);
+    for (const member of [net, other]) ns.run('ipset', 'add', name, member);
+    expect([await has(net, other), await has(net), await has(net, net)]).toEqual([true, false, false]);
+    expect(await has(net, `${other}/${family === 4 ? 32 : 128}`)).toBe(true);
+    expect(await has(net, family === 4 ? '192.0.2.2' : '2001:db8::1')).toBe(false);
+    ns.run('ipset', 'del', name, net);
+    ns.run('ipset', 'add', name, net, 'nomatch');
+    expect(await has(net, other)).toBe(false);
+    ns.run('ipset', 'destroy', name);
+    expect([await has(), await has(net)]).toEqual([false, false]);
+  },
+);

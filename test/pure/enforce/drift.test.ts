@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { DriftMonitor, type DriftParts, SetTurns } from '../../../src/enforce/maintenance.js';
-import type { SetDesired } from '../../../src/ruleset/desired-state.js';
+import { SetTurns } from '../../../src/enforce/learned-sets.js';
+import { DriftMonitor, type DriftParts } from '../../../src/enforce/maintenance.js';
+import type { DesiredState, SetDesired } from '../../../src/ruleset/desired-state.js';
 
 const nothing = (): void => undefined;
 const log = { debug: nothing, info: nothing, warn: nothing, error: nothing };
@@ -14,23 +15,43 @@ afterEach(() => {
 
 /** A kernel that is as it should be, and what its checks cost. */
 function host() {
-  const desired = (): unknown => ({ sets: new Map() });
+  const desired = (sets: ReadonlyMap<string, Partial<SetDesired>> = new Map()): DesiredState =>
+    ({ sets }) as unknown as DesiredState;
+  const static1 = { name: 'static', timed: false, members: ['192.0.2.1'] };
   const now = {
-    stamp: 'first',
+    generation: 1,
+    digests: new Map([['static', 'first']]),
+    hasMembers: true,
     steps: 0,
     isRoutingChanged: false,
     isLegacy: false,
     resting: 3 as number | undefined,
     waiting: undefined as { since: number; reason: string } | undefined,
-    value: { desired: desired() },
+    value: { desired: desired(new Map([['static', static1]])) },
   };
   const counts = { comparisons: 0, repairs: 0 };
+  const listeners: ((state: unknown) => void)[] = [];
+  /** What happens during the next reading of the kernel. */
+  const whileReading: (() => Promise<void>)[] = [];
+  /** A pass that has changed the members of a set, and nothing else if `isPart`. */
+  const passed = (isPart = true): void => {
+    const base = now.value.desired;
+    now.value = { desired: desired(new Map([['static', { ...static1, members: ['192.0.2.2'] }]])) };
+    now.digests.set('static', 'second');
+    now.resting = (now.resting ?? 0) + 1;
+    const delta = { base, sets: new Set(['static']), chains: new Map() };
+    for (const listener of listeners) listener({ ...now.value, ...(isPart ? { delta } : {}) });
+  };
   const drift = new DriftMonitor({
     kernel: {
-      stamp: async () => now.stamp,
-      plan: async () => {
+      generation: () => now.generation,
+      evidence: async () => ({ generation: now.generation, digests: new Map(now.digests) }),
+      hasMembers: async () => now.hasMembers,
+      plan: async (_: unknown, except: () => Promise<Iterable<string>>) => {
         counts.comparisons += 1;
-        return { stages: Array.from({ length: now.steps }) };
+        await whileReading.splice(0)[0]?.();
+        const left = new Set(await except());
+        return { stages: Array.from({ length: left.has('static') ? 0 : now.steps }) };
       },
       isRoutingChanged: async () => now.isRoutingChanged,
     },
@@ -38,6 +59,7 @@ function host() {
       get value() {
         return now.value;
       },
+      subscribe: (listener: (state: unknown) => void) => listeners.push(listener),
     },
     pass: { wanted: async () => now.value.desired },
     reconciler: {
@@ -55,10 +77,11 @@ function host() {
     log,
   } as unknown as DriftParts);
   const check = async (): Promise<void> => {
-    await drift.checkRegularly();
-    await vi.advanceTimersByTimeAsync(1_000);
+    const checked = drift.checkRegularly();
+    await vi.advanceTimersByTimeAsync(2_000);
+    await checked;
   };
-  return { drift, now, counts, check, desired };
+  return { drift, now, counts, check, desired, passed, whileReading };
 }
 
 it('compares completely once, and then only what shows a change', async () => {
@@ -74,8 +97,24 @@ it('compares completely once, and then only what shows a change', async () => {
 
 type Host = ReturnType<typeof host>;
 const CHANGES: Readonly<Record<string, (h: Host) => void>> = {
-  'tables or members of static sets': ({ now }) => {
-    now.stamp = 'second';
+  tables: ({ now }) => {
+    now.generation += 1;
+  },
+  'members of static sets': ({ now }) => {
+    now.digests.set('static', 'other');
+  },
+  'tables after a pass that has changed a set': ({ now, passed }) => {
+    passed();
+    now.generation += 1;
+  },
+  'members of a set that a pass has changed': ({ now, passed }) => {
+    passed();
+    now.hasMembers = false;
+  },
+  'more than sets by a pass': ({ passed }) => passed(false),
+  'a pass without a state behind one that has changed a set': ({ now, passed }) => {
+    passed();
+    now.resting = (now.resting ?? 0) + 1;
   },
   'policy routes': ({ now }) => {
     now.isRoutingChanged = true;
@@ -101,6 +140,49 @@ for (const [what, change] of Object.entries(CHANGES))
     await h.check();
     expect(h.counts.comparisons).toBeGreaterThan(1);
   });
+
+it('compares only the sets that passes have changed since', async () => {
+  const { counts, check, passed } = host();
+  await check();
+  for (let n = 0; n < 3; n++) {
+    passed();
+    await check();
+  }
+  expect(counts).toEqual({ comparisons: 1, repairs: 0 });
+});
+
+it('a comparison during which a pass changes a set compares that set by itself', async () => {
+  const { now, counts, check, passed, whileReading, drift } = host();
+  now.steps = 1; // the reading shows the set before the pass, or behind it
+  whileReading.push(async () => passed());
+  await check();
+  expect(counts).toEqual({ comparisons: 1, repairs: 0 });
+  expect(drift.checkedAt).toBeDefined();
+  await check();
+  expect(counts).toEqual({ comparisons: 1, repairs: 0 });
+});
+
+it('repairs the members of a set that a pass has changed during the comparison', async () => {
+  const { now, counts, check, passed, whileReading } = host();
+  now.hasMembers = false;
+  whileReading.push(async () => passed());
+  await check();
+  expect(counts.repairs).toBe(1);
+});
+
+it('waits for the end of a pass before it compares', async () => {
+  const { now, counts, check, passed } = host();
+  await check();
+  now.resting = undefined;
+  setTimeout(() => {
+    now.resting = 3;
+    passed();
+  }, 20);
+  const checked = check();
+  await vi.advanceTimersByTimeAsync(1_000);
+  await checked;
+  expect(counts).toEqual({ comparisons: 1, repairs: 0 });
+});
 
 it('compares again after five minutes without a change', async () => {
   const { counts, check } = host();
