@@ -72,8 +72,8 @@ export const BINDING: readonly Mutant[] = [
     id: 'purge-before-bars',
     what: 'flows of an earlier holder end before the sets bar new ones',
     file: 'src/kernel/apply.ts',
-    from: 'blockingStages: blocking.length',
-    to: 'blockingStages: 0',
+    from: 'blockingStages: blocking.length, refill: sets.refill',
+    to: 'blockingStages: 0, refill: sets.refill',
     killedBy: { file: 'test/pure/kernel/apply-order.test.ts', test: 'a veth gets its identity after' },
   },
   {
