@@ -72,8 +72,8 @@ export const BINDING: readonly Mutant[] = [
     id: 'purge-before-bars',
     what: 'flows of an earlier holder end before the sets bar new ones',
     file: 'src/kernel/apply.ts',
-    from: 'blockingStages: blocking.length, refill: sets.refill',
-    to: 'blockingStages: 0, refill: sets.refill',
+    from: 'stages.filter(isSome), blockingStages: blocking.length',
+    to: 'stages.filter(isSome), blockingStages: 0',
     killedBy: { file: 'test/pure/kernel/apply-order.test.ts', test: 'a veth gets its identity after' },
   },
   {
