@@ -1,4 +1,5 @@
 /** The state that Docker has reported, by events, lists and inspects in any order. Pure: time is passed in. */
+import { isDeepStrictEqual } from 'node:util';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
 import type { ContainerAction, DockerEvent } from './docker-events.js';
 import { isFullId } from './docker-values.js';
@@ -359,5 +360,33 @@ export function viewOf(
   const networks = new Map(
     [...state.networks].map(([id, n]) => [id, { ...n, ...asked(state.networksAskedAt.get(id)) }] as const),
   );
-  return { containers, networks, starting, attached, ...meta };
+  return { content: {}, containers, networks, starting, attached, ...meta };
 }
+
+/** Whether both show the same, but for the times at which Docker was asked. Takes some 5 µs for each container. */
+export function showSame(a: DockerView, b: DockerView): boolean {
+  return (
+    a.connected === b.connected &&
+    isDeepStrictEqual([a.starting, a.attached], [b.starting, b.attached]) &&
+    haveSame(a.containers, b.containers, (c) => ({ ...c, endpoints: c.endpoints.map(withoutTime) })) &&
+    haveSame(a.networks, b.networks, withoutTime)
+  );
+}
+
+function haveSame<T>(
+  a: ReadonlyMap<string, T>,
+  b: ReadonlyMap<string, T>,
+  compared: (value: T) => object,
+): boolean {
+  if (a.size !== b.size) return false;
+  for (const [id, value] of a) {
+    const other = b.get(id);
+    if (other === undefined || !isDeepStrictEqual(compared(value), compared(other))) return false;
+  }
+  return true;
+}
+
+const withoutTime = <T extends { readonly askedAt?: number }>(value: T): T => ({
+  ...value,
+  askedAt: undefined,
+});

@@ -11,7 +11,7 @@ import { type DaemonFacts, readDaemon } from './daemon.js';
 import { DockerApi } from './docker-api.js';
 import { describeChange, EventStream, readEvent, type ViewChange } from './docker-events.js';
 import { Fetcher, type MayWait } from './docker-fetch.js';
-import { DockerState, namespaceOwner, type Outcome, viewOf } from './docker-state.js';
+import { DockerState, namespaceOwner, type Outcome, showSame, viewOf } from './docker-state.js';
 import type { InspectedNetwork } from './read-networks.js';
 import { type ResolverFacts, readResolver } from './resolv-conf.js';
 
@@ -227,8 +227,8 @@ export class DockerWatch implements AsyncDisposable {
     const began = this.#options.now();
     const changed = await this.#fetcher.everything();
     this.#meta = { ...this.#meta, listings: this.#meta.listings + 1, listBegan: began };
-    this.#view = this.#derive();
     if (changed) this.#publish({ kind: 'list' });
+    else this.#confirm();
   }
 
   #disconnected(): void {
@@ -260,6 +260,13 @@ export class DockerWatch implements AsyncDisposable {
 
   #derive(): DockerView {
     return viewOf(this.#state, this.#fetcher.imageLabels, this.#meta);
+  }
+
+  /** A list has shown nothing new: the view is confirmed until a later time. What only people decide need not look at it again. */
+  #confirm(): void {
+    const now = this.#derive();
+    const { content } = this.#view;
+    this.#view = showSame(this.#view, now) ? { ...now, content } : now;
   }
 
   #publish(change: ViewChange): void {

@@ -78,7 +78,8 @@ export interface Surroundings {
 /**
  * True if nothing but what people decide can have changed: lists, grants, modes and the like. What a pass finds depends on the
  * view of Docker, on the links, on cgroups of the host's network, and on time. A change of each of the last two comes with a trigger
- * of its own; and the periodic check compares with everything found again.
+ * of its own; and the periodic check compares with everything found again. An answer of Docker that shows nothing new can still prove
+ * what is bound to a veth: who has asked for it requests a pass.
  */
 export const isOnlyChanges = (
   { triggers, resync }: Pick<Pass, 'triggers' | 'resync'>,
@@ -88,7 +89,7 @@ export const isOnlyChanges = (
   !resync &&
   triggers.length > 0 &&
   triggers.every((t) => t.kind === 'changes') &&
-  before.docker === now.docker &&
+  before.docker.content === now.docker.content &&
   before.links === now.links &&
   before.state !== undefined &&
   before.state === now.state;

@@ -140,7 +140,7 @@ export class Policies {
     const isSame = (['lists', 'absent', 'modes', 'pauses', 'lockdown'] as const).every(
       (part) => was.overrides[part] === overrides[part],
     );
-    if (!isSame || was.view !== view) return undefined;
+    if (!isSame || was.view.content !== view.content) return undefined;
     const owners = new Set(differing(was.overrides.grants, overrides.grants).map((grant) => grant.owner));
     const idsOf = idsByOwner(view);
     return new Set([...owners].flatMap((owner) => idsOf.get(owner) ?? NONE));

@@ -160,7 +160,7 @@ export class DepartedEndpoints {
       containers.set(id, endpoints.length === c.endpoints.length ? c : { ...c, endpoints });
     }
     for (const key of this.#gone.keys()) if (!left.has(key)) this.#gone.delete(key);
-    return { ...view, containers };
+    return { ...view, content: {}, containers };
   }
 }
 

@@ -39,6 +39,7 @@ const ASK_MS = 3_000;
 /** Names that Docker gives its bridges by default. Bridges with other names are known only when Docker answers. */
 const DOCKERS = /^(docker0|docker_gwbridge|br-[0-9a-f]{12})$/;
 const NO_VIEW: DockerView = {
+  content: {},
   containers: new Map(),
   networks: new Map(),
   listings: 0,

@@ -105,6 +105,8 @@ export interface NetworkFacts {
 }
 /** The whole state of Docker at one moment. Maps are keyed by full id. */
 export interface DockerView {
+  /** The same object as in another view: the two differ at most in the times at which Docker was asked. Another object: in anything. */
+  readonly content: object;
   readonly containers: ReadonlyMap<string, ContainerFacts>;
   readonly networks: ReadonlyMap<string, NetworkFacts>;
   /** Counts full lists that have completed; `listBegan` is when the newest complete one was begun (ms, monotonic). */

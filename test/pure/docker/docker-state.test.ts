@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { hasSandbox } from '../../../src/dns/container-namespaces.js';
-import { DockerState, viewOf } from '../../../src/docker/docker-state.js';
+import { DockerState, showSame, viewOf } from '../../../src/docker/docker-state.js';
 import { readContainers, readInspect } from '../../../src/docker/read-containers.js';
 import { readNetwork } from '../../../src/docker/read-networks.js';
 import type { DockerView } from '../../../src/policy/container.js';
@@ -443,5 +443,47 @@ describe('when Docker was asked', () => {
     s.event(attach('connect'), 802);
     s.network(F, front(), s.seq, 803, 750);
     expect(endpoint(s)?.askedAt).toBe(750);
+  });
+
+  it('is all that differs between views that show the same', () => {
+    const s = running();
+    const before = view(s);
+    s.network(F, front(), s.seq, 801, 600);
+    expect(view(s).networks.get(F)?.askedAt).not.toBe(before.networks.get(F)?.askedAt);
+    expect(showSame(before, { ...view(s), listings: 2, listBegan: 700 })).toBe(true);
+  });
+
+  it.each<[string, (s: DockerState) => void]>([
+    ['a name', (s) => s.list(list(listItem({ Names: ['/other'] })), new Set([A]), s.seq, 9)],
+    [
+      'a label',
+      (s) =>
+        s.list(list(listItem({ Labels: { a: 'b' } }), listItem({ Id: B, Names: ['/b'] })), 'all', s.seq, 9),
+    ],
+    ['a state', (s) => s.event(life('pause'), 9)],
+    ['an address', (s) => s.network(F, front({ Containers: {} }), s.seq, 9, 9)],
+    ['a network', (s) => s.network(F, front({ Options: { a: 'b' } }), s.seq, 9, 9)],
+    ['no network', (s) => s.networkList([], s.seq, 9, 9)],
+    ['what joins', (s) => s.event(attach('connect'), 9)],
+    ['a container that starts', (s) => s.event(life('create', B), 9)],
+    ['no container', (s) => s.event(life('destroy'), 9)],
+    [
+      'a process',
+      (s) => {
+        const i = readInspect(containerInspect({ State: { Pid: 77 } }));
+        if (i) s.inspected(i, s.seq, 9);
+      },
+    ],
+  ])('and views with another of these do not: %s', (_, change) => {
+    const s = running();
+    const before = view(s);
+    change(s);
+    expect(showSame(before, view(s))).toBe(false);
+    expect(showSame(view(s), before)).toBe(false);
+  });
+
+  it('nor do those with and without a connection', () => {
+    const now = view(running());
+    expect(showSame(now, { ...now, connected: false })).toBe(false);
   });
 });

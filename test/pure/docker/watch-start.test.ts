@@ -29,6 +29,7 @@ const quiet = {
 const folder = mkdtempSync(join(tmpdir(), 'watch-'));
 const socket = join(folder, 'docker.sock');
 const asked = new Map<string, number>();
+let name = 'front';
 /** Inspects wait until the test lets them be answered. */
 const held: (() => void)[] = [];
 
@@ -40,8 +41,8 @@ const server = createServer((request, response) => {
   const send = (value: unknown): void => void response.end(JSON.stringify(value));
   if (path === '/events') response.writeHead(200).flushHeaders();
   else if (path === '/containers/json') send(ids.map((Id) => listItem({ Id, Names: [`/${Id.slice(-4)}`] })));
-  else if (path === '/networks') send([networkInspect({ Containers: {} })]);
-  else if (path.startsWith('/networks/')) send(networkInspect({ Containers: members }));
+  else if (path === '/networks') send([networkInspect({ Name: name, Containers: {} })]);
+  else if (path.startsWith('/networks/')) send(networkInspect({ Name: name, Containers: members }));
   else if (id !== undefined) held.push(() => send(containerInspect({ Id: id, Name: `/${id.slice(-4)}` })));
   else if (path === '/info') send({ DockerRootDir: folder });
   else send({ Config: { Labels: {} } });
@@ -136,6 +137,30 @@ it('containers of which the kernel does not show the namespace are inspected at 
   const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
   await watch.begin(() => false);
   await expect.poll(() => asked.get('inspect')).toBeGreaterThan(0);
+  await watch.close();
+});
+
+it('a list that shows nothing new has the same content, at a later time', async () => {
+  const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
+  watch.start();
+  await watch.refresh();
+  await expect
+    .poll(() => {
+      for (const answer of held.splice(0)) answer();
+      return [...watch.view().containers.values()].filter((c) => c.practices).length;
+    })
+    .toBe(COUNT);
+  await watch.refresh();
+  const before = watch.view();
+  const after = await watch.refresh();
+  expect(after.content).toBe(before.content);
+  expect(after.listBegan).toBeGreaterThan(before.listBegan);
+  expect([...after.networks.values()][0]?.askedAt).toBeGreaterThan(
+    [...before.networks.values()][0]?.askedAt ?? 0,
+  );
+  name = 'other';
+  expect((await watch.refresh()).content).not.toBe(before.content);
+  name = 'front';
   await watch.close();
 });
 

@@ -27,6 +27,7 @@ const network = (bridge: string, askedAt: number): NetworkFacts => ({
   askedAt,
 });
 const view = (listBegan: number, ...bridges: string[]): DockerView => ({
+  content: {},
   containers: new Map(),
   networks: new Map(bridges.map((b) => [b, network(b, listBegan)])),
   listings: 1,

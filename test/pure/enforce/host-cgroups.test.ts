@@ -72,6 +72,7 @@ function container(
   };
 }
 const viewOf = (...containers: ContainerFacts[]): DockerView => ({
+  content: {},
   containers: new Map(containers.map((c) => [c.id, c])),
   networks: new Map(),
   listings: 1,

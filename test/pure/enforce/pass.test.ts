@@ -86,6 +86,7 @@ function house() {
     return last;
   };
   const viewNow = (): DockerView => ({
+    content: {},
     containers: new Map(present.map((n) => [idOf(n), { ...containerOf(n), ...changed.get(n) }])),
     networks: new Map([[NETWORK.id, NETWORK]]),
     listings: 1,
@@ -207,6 +208,10 @@ function house() {
     /** Docker has reported something. */
     reported: () => {
       last = undefined;
+    },
+    /** Docker has listed the same again. */
+    listedAgain: () => {
+      last = { ...viewNow(), content: view().content, listBegan: 1, listings: 2 };
     },
     linkReported: () => {
       linkReports += 1;
@@ -345,6 +350,19 @@ describe('a pass for changes of policies alone', () => {
     enforcer.recheck(new Set([idOf(1)]));
     expect(await passOfChanges()).toMatchObject(found);
     expect(await passOfChanges()).toEqual(none);
+  });
+
+  it('looks for nothing else after a list of Docker that shows the same', async () => {
+    const { current, grant, passOfChanges, listedAgain } = await settled();
+    for (const entries of ['192.0.2.1:443', '192.0.2.2:443']) {
+      const places = current.value?.places;
+      listedAgain();
+      grant(1, entries);
+      expect(await passOfChanges()).toMatchObject({ links: 0, cgroups: 0 });
+      expect(current.value?.places).toBe(places);
+      const { desired, input } = current.value as AppliedState;
+      expect(isDeepStrictEqual(withOwnMaps(desired), compile(structuredClone(input)))).toBe(true);
+    }
   });
 
   it('looks for everything after a pass that has failed', async () => {

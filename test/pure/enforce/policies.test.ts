@@ -76,6 +76,7 @@ class World {
   #monotonic = 0;
   #revision = 0;
   #view: DockerView | undefined;
+  #content = {};
   readonly kept = this.policies(new CurrentOverrides(this.folder, this.state));
 
   policies(current: CurrentOverrides): Policies {
@@ -91,6 +92,7 @@ class World {
 
   view(): DockerView {
     this.#view ??= {
+      content: this.#content,
       containers: new Map(this.facts),
       networks: new Map([['n', { ...NETWORK, name: this.#network, askedAt: this.#askedAt }]]),
       listings: 1,
@@ -104,6 +106,7 @@ class World {
 
   do(s: Step): void {
     if (['labels', 'image labels', 'network', 'asked again'].includes(s.kind)) this.#view = undefined;
+    if (['labels', 'image labels', 'network'].includes(s.kind)) this.#content = {};
     if (s.kind === 'labels') this.#change(s.name, { labels: s.labels });
     else if (s.kind === 'image labels') {
       const { imageLabels: _, ...others } = this.facts.get(s.name) as ContainerFacts;
@@ -246,6 +249,16 @@ it('any policy can have changed when an entry of a list has expired, also after 
   world.do({ kind: 'clock', seconds: -4 });
   expect(world.kept.changedSince(stamp)).toBeUndefined();
   expect(entries()).toEqual([1, 0]);
+});
+
+it('a list of Docker that shows the same changes no policy, and one that shows another label can change any', () => {
+  vi.setSystemTime(START);
+  const world = new World();
+  const stamp = world.kept.stamp();
+  world.do({ kind: 'asked again' });
+  expect(world.kept.changedSince(stamp)).toEqual(new Set());
+  world.do({ kind: 'labels', name: 'web', labels: { 'drawbridge.allow': 'c.example' } });
+  expect(world.kept.changedSince(stamp)).toBeUndefined();
 });
 
 it('only policies of the owner can have changed when a grant has come or gone', () => {
