@@ -302,10 +302,11 @@ class Heartbeat implements AsyncDisposable {
    * are checked with each beat: rules deny by them. Those of one container permit, so that an empty one keeps what is closed closed.
    */
   #checkSets(): void {
-    const { reconciler, threats, applied } = this.#o;
+    const { reconciler, threats, applied, shape } = this.#o;
     if (reconciler.resting === undefined) return; // the changes of a pass are no tampering
     const loads = threats.resting;
-    const entries = this.#entries([...threats.sets, this.#record]);
+    // without a feed no rule reads the sets of threats
+    const entries = this.#entries([...(shape.withoutFeeds ? [] : threats.sets), this.#record]);
     this.#checkThreats(entries, loads);
     this.#checkRecord(entries);
     if (applied.value) this.#turns.next(applied.value.desired, this.#o.kernel, this.#isWhole);
