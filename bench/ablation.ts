@@ -262,8 +262,9 @@ class Place implements Disposable {
     };
   }
 
-  /** Nanoseconds for one packet, or connection. */
+  /** Nanoseconds for one packet, or connection. The flows of former rounds are forgotten, because more of them might be refused. */
   async measure(sender: Sender, kind: Kind): Promise<number> {
+    if (kind === 'first' || kind === 'connection') this.host.run('conntrack', '-F');
     const known = this.#senders.get(sender) ?? this.#start(sender);
     this.#senders.set(sender, known);
     known.stdin.write(`${kind} ${KINDS[kind].count}\n`);
