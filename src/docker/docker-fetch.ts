@@ -43,7 +43,7 @@ export class Fetcher {
   readonly #toList = new Set<string>();
   /** Whether the inspect of a container on these networks may wait until `inspectRest` is called. */
   mayWait: MayWait = () => false;
-  /** Ids of containers whose inspects are postponed until `inspectRest`. Undefined when no inspect is postponed any more. */
+  /** The ids of the containers that `inspectRest` will inspect. Undefined after it has been called. */
   #rest: string[] | undefined = [];
   /** Containers that will be inspected next, without those in `#inspects`. */
   #due = 0;

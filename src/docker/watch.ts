@@ -106,7 +106,7 @@ export class DockerWatch implements AsyncDisposable {
     );
   }
 
-  /** Inspect the containers whose inspects were postponed. Call it when the service is ready. */
+  /** Inspect the containers that were not inspected at the start. Call this when the service is ready. */
   inspectRest(): void {
     void this.#fetcher.inspectRest();
   }

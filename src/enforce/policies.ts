@@ -124,7 +124,7 @@ export class Policies {
   readonly stamp = (): PolicyStamp => ({ overrides: this.#overrides(), view: this.#docker.view() });
 
   /**
-   * Returns the ids of the containers whose policies can differ from those at `was`: the owners of grants that were added or removed.
+   * Returns the ids of the containers that may have another policy than at `was`: the owners of added or removed grants.
    * Undefined: every policy can differ, because lists, modes, pauses, the lockdown or Docker's view have changed, or an entry of a list
    * has expired. While the store is in doubt (`temper`), each change replaces the object that holds its lists.
    */

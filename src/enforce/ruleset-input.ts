@@ -178,7 +178,7 @@ export class InputBuilder {
 interface Places {
   /** Of each subject in the list, by its id. */
   readonly at: ReadonlyMap<string, number>;
-  /** Ids of the subjects whose policies have limits. Quotas change these limits without a change of the policy. */
+  /** The ids of the subjects with limits. A quota can change a limit while the policy stays the same. */
   readonly limited: readonly string[];
 }
 const indexes = new WeakMap<readonly Subject[], Places>();

@@ -93,8 +93,8 @@ export class Kernel implements AsyncDisposable {
   }
 
   /**
-   * Tries what rules this kernel and its tools accept, and begins to read those that are installed, once the links are `listed` by whose
-   * names they are read. The first pass needs both.
+   * Tests which rules this kernel and its tools accept. Then begins to read the installed rules, which needs the names of the links:
+   * `listed` resolves when these are known. The first pass needs both results.
    */
   async probe(listed: Promise<void>): Promise<void> {
     const [hasZones] = await Promise.all([canZone(this.#run), this.cgroups.askNft(this.#run), listed]);

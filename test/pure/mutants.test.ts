@@ -1,4 +1,4 @@
-/** Mutants follow the source: where a text is not found, nobody learns that a test no longer fails for it. */
+/** A mutant must match the source. Otherwise it cannot be made, and nobody notices that its test passes without the rule. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';

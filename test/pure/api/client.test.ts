@@ -1,4 +1,4 @@
-/** How the client reads an answer: a server of plain bytes stands for the service. */
+/** How the client reads an answer. A test server sends fixed bytes in place of the service. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';

@@ -48,6 +48,14 @@ const world = (native: boolean, ...members: Subject[]): DesiredInput => ({
   ...input(...members),
   hostNet: net(native),
 });
+/** A kernel without any rule. */
+const NOTHING: Observed = {
+  tables: new Map(),
+  sets: new Map(),
+  bridge: { exists: false, rules: [], elements: EMPTY_BRIDGE },
+  backstop: { exists: false, rules: [] },
+  identity: { exists: false, rules: [] },
+};
 const packet: TracePacket = {
   family: 4,
   mark: 0,
@@ -209,20 +217,13 @@ describe('the verdicts', () => {
     });
 
     it('the rule that queues comes first, is repaired alone, and stays when senders change', () => {
-      const nothing: Observed = {
-        tables: new Map(),
-        sets: new Map(),
-        bridge: { exists: false, rules: [], elements: EMPTY_BRIDGE },
-        backstop: { exists: false, rules: [] },
-        identity: { exists: false, rules: [] },
-      };
       const scripts = (to: typeof desired, from: Observed): string[] =>
         planSteps(shape, to, from)
           .stages.flat()
           .map((s) => s.script);
-      const tables = scripts(desired, nothing).filter((s) => s.includes('drawbridge_host'));
+      const tables = scripts(desired, NOTHING).filter((s) => s.includes('drawbridge_host'));
       expect(tables.map((s) => s.includes('queue num 53'))).toEqual([true, false]);
-      const whole = expectedAfter(shape, desired, nothing);
+      const whole = expectedAfter(shape, desired, NOTHING);
       expect(scripts(desired, whole)).toEqual([]);
       const rules = whole.identity.rules.filter((r) => !r.startsWith(`${QUEUE} `));
       const repair = scripts(desired, { ...whole, identity: { exists: true, rules } });
@@ -372,13 +373,6 @@ describe('the table', () => {
   });
 
   it('missing, it is loaded before the rules that read its marks; a new sender comes after them, and before raw', () => {
-    const nothing: Observed = {
-      tables: new Map(),
-      sets: new Map(),
-      bridge: { exists: false, rules: [], elements: EMPTY_BRIDGE },
-      backstop: { exists: false, rules: [] },
-      identity: { exists: false, rules: [] },
-    };
     const order = (observed: Observed, desired: ReturnType<typeof compile>): readonly string[] =>
       planSteps(shape, desired, observed).stages.flatMap(([step]) => {
         const text = step?.script ?? '';
@@ -387,8 +381,8 @@ describe('the table', () => {
         );
       });
     const first = compile(world(true));
-    expect(order(nothing, first)[0]).toBe('inet drawbridge_host');
-    const later = order(expectedAfter(shape, first, nothing), compile(world(true, hosted(2, 'a.example'))));
+    expect(order(NOTHING, first)[0]).toBe('inet drawbridge_host');
+    const later = order(expectedAfter(shape, first, NOTHING), compile(world(true, hosted(2, 'a.example'))));
     expect(later.indexOf('*filter')).toBeLessThan(later.indexOf('inet drawbridge_host'));
     expect(later.indexOf('inet drawbridge_host')).toBeLessThan(later.indexOf('*raw'));
   });
