@@ -42,7 +42,13 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
     names.map((name) => tables.flatMap((t) => t.withCgroups.get(name) ?? []));
   // the rules of iptables rely on its marks; installed alone, it only adds marks
   const isMissing = observed.identity.rules.length === 0;
-  const blocking = [closingSteps(shape, observed), ipsetStep(sets.tighten + sets.loosen)].filter(isSome);
+  // Until it is there, packets of containers have no mark, and are known by the sets of addresses alone: these may become empty.
+  const isBridgeFirst = observed.bridge.rules.length === 0 && isWithoutIdentities(desired);
+  const blocking = [
+    closingSteps(shape, observed),
+    nftStep(isBridgeFirst ? bridge : ''),
+    ipsetStep(sets.tighten + sets.loosen),
+  ].filter(isSome);
   const stages = [
     ...blocking,
     ...(isMissing ? identity : []),
@@ -51,11 +57,14 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
     ...(isMissing ? [] : identity),
     ...withCgroups(WITH_IDENTITY),
     nftStep(backstop),
-    nftStep(bridge),
+    nftStep(isBridgeFirst ? '' : bridge),
     ipsetStep(sets.destroy),
   ];
   return { stages: stages.filter(isSome), blockingStages: blocking.length, refill: sets.refill };
 }
+
+/** The closed base: no veth has an identity, whose rules would have to come before it. */
+const isWithoutIdentities = ({ bridge: { id4, id6 } }: DesiredState): boolean => id4.size + id6.size === 0;
 
 /** The queue first, so that no packet of an unknown sender comes to an empty chain. */
 function identityScripts(

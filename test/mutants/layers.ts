@@ -472,7 +472,7 @@ export const LAYERS: readonly Mutant[] = [
     also: [
       {
         file: 'src/kernel/apply.ts',
-        from: '    nftStep(backstop),\n    nftStep(bridge),\n',
+        from: "    nftStep(backstop),\n    nftStep(isBridgeFirst ? '' : bridge),\n",
         to: '    nftStep(backstop),\n',
       },
     ],

@@ -1,6 +1,7 @@
 /** The order in which the kernel is told: nothing leads to what is not there yet. */
 import { expect, it } from 'vitest';
 import { applyPlan, type Plan, planSteps } from '../../../src/kernel/apply.js';
+import { expectedAfter } from '../../../src/kernel/dataplane.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import type { Observed } from '../../../src/kernel/read-rules.js';
 import { compile } from '../../../src/ruleset/compile.js';
@@ -32,6 +33,15 @@ it('a veth gets its identity after the rules of its container stand, and those a
   expect(rules4).toBe(rules6);
   expect(rules4).toBeLessThan(identities[0] ?? -1);
   expect(backstop[0]).toBeLessThan(identities[0] ?? -1);
+});
+
+it('the bridge table comes before anything else where it is missing and no veth gets an identity: the sets of addresses become empty', () => {
+  const before = { ...NOTHING, sets: expectedAfter(shape, desired, NOTHING).sets };
+  const { stages } = planSteps(shape, compile(input()), before);
+  const stageWith = (tool: string, text: RegExp): number =>
+    stages.findIndex((all) => all.some((s) => s.tool === tool && text.test(s.script)));
+  expect(stageWith('nft', /table bridge drawbridge/)).toBe(0);
+  expect(stageWith('ipset', /./)).toBe(1);
 });
 
 it('the stages run one after the other, and flows of an earlier holder end when the sets bar new ones, before a veth gets its identity', async () => {
