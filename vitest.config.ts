@@ -2,16 +2,21 @@ import { defineConfig } from 'vitest/config';
 
 /** A failure's message names what differs: in a log that was cut it is all that is left. */
 const chaiConfig = { truncateThreshold: 2_000 };
+/** Milliseconds within which a polled condition must hold: a test must not depend on the speed of the machine. */
+const expect = { poll: { timeout: 20_000 } };
 
 /** pure: no root, seconds. kernel: root, throw-away network namespaces. lab, attacks: root, a real Docker engine. */
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'pure', chaiConfig, include: ['test/pure/**/*.test.ts'], testTimeout: 60_000 } },
+      {
+        test: { name: 'pure', chaiConfig, expect, include: ['test/pure/**/*.test.ts'], testTimeout: 60_000 },
+      },
       {
         test: {
           name: 'kernel',
           chaiConfig,
+          expect,
           include: ['test/kernel/**/*.test.ts'],
           fileParallelism: false,
           testTimeout: 60_000,
@@ -22,6 +27,7 @@ export default defineConfig({
         test: {
           name: 'lab',
           chaiConfig,
+          expect,
           include: ['test/live/**/*.test.ts'],
           fileParallelism: false,
           testTimeout: 300_000,
@@ -32,6 +38,7 @@ export default defineConfig({
         test: {
           name: 'attacks',
           chaiConfig,
+          expect,
           include: ['test/attacks/**/*.test.ts'],
           fileParallelism: false,
           maxConcurrency: 6,

@@ -135,6 +135,19 @@ const CHANGES: readonly Change[] = [
     },
     inForce: jumps,
   },
+  {
+    what: 'a start after another process has deleted the bridge table',
+    begin: async () => {
+      faults.disarm();
+      drawbridge.kill('SIGKILL');
+      await drawbridge.exited();
+      await lab.inHost(['nft', 'delete', 'table', 'bridge', 'drawbridge'], { check: true });
+      await isAttacking(arena);
+      rearm();
+      drawbridge.start();
+    },
+    inForce: async () => (await drawbridge.get('/readyz').catch(() => undefined))?.status === 200,
+  },
 ];
 let rearm = (): void => undefined;
 let made = 0;

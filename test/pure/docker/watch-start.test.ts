@@ -54,17 +54,24 @@ afterAll(async () => {
   rmSync(folder, { recursive: true });
 });
 
+const inspected = (watch: DockerWatch): number =>
+  [...watch.view().containers.values()].filter((c) => c.practices).length;
+
+/** Answers the inspects that wait, again and again, until `isDone` or the test's own time is over. */
+async function answerUntil(isDone: () => boolean): Promise<void> {
+  while (!isDone()) {
+    for (const answer of held.splice(0)) answer();
+    await new Promise((resume) => setTimeout(resume, 1));
+  }
+}
+
 it('shows each container once all are inspected, and asks once where the engine keeps its files', async () => {
   const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
   const seen: number[] = [];
-  const known = (): number => [...watch.view().containers.values()].filter((c) => c.practices).length;
-  watch.onChange(() => void seen.push(known()));
+  watch.onChange(() => void seen.push(inspected(watch)));
   watch.start();
   await watch.refresh();
-  while (known() < COUNT) {
-    for (const answer of held.splice(0)) answer();
-    await new Promise((done) => setTimeout(done, 1));
-  }
+  await answerUntil(() => inspected(watch) === COUNT);
   // The last publication has included all of them.
   await expect.poll(() => seen.at(-1)).toBe(COUNT);
   expect(asked.get('inspect')).toBeGreaterThanOrEqual(COUNT);
@@ -82,10 +89,7 @@ it('a single inspect is published with its answer', async () => {
   watch.onChange((view) => {
     isShown ||= view.containers.get(one)?.practices !== undefined;
   });
-  while (!isShown) {
-    for (const answer of held.splice(0)) answer();
-    await new Promise((done) => setTimeout(done, 1));
-  }
+  await answerUntil(() => isShown);
   await watch.close();
 });
 
@@ -98,11 +102,7 @@ it('lists once at the start; inspects that may wait begin when the service is re
   expect([asked.get('/containers/json'), asked.get('/networks')]).toEqual([1, 1]);
   expect(asked.get('inspect')).toBeUndefined();
   watch.inspectRest();
-  const known = (): number => [...watch.view().containers.values()].filter((c) => c.practices).length;
-  while (known() < COUNT) {
-    for (const answer of held.splice(0)) answer();
-    await new Promise((done) => setTimeout(done, 1));
-  }
+  await answerUntil(() => inspected(watch) === COUNT);
   expect(asked.get('inspect')).toBe(COUNT);
   await watch.close();
 });
@@ -119,12 +119,9 @@ it('inspects at once those whose aliases a resolver inside a namespace needs', a
   expect(networks.size).toBe(1);
   let isDone = false;
   const done = watch.inspectOn(networks).then(() => (isDone = true));
-  while (!isDone) {
-    for (const answer of held.splice(0)) answer();
-    await new Promise((resume) => setTimeout(resume, 1));
-  }
+  await answerUntil(() => isDone);
   await done;
-  expect([...watch.view().containers.values()].filter((c) => c.practices)).toHaveLength(COUNT);
+  expect(inspected(watch)).toBe(COUNT);
   watch.inspectRest();
   await watch.refresh();
   expect(asked.get('inspect')).toBe(COUNT);
@@ -144,12 +141,7 @@ it('a list that shows nothing new has the same content, at a later time', async 
   const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
   watch.start();
   await watch.refresh();
-  await expect
-    .poll(() => {
-      for (const answer of held.splice(0)) answer();
-      return [...watch.view().containers.values()].filter((c) => c.practices).length;
-    })
-    .toBe(COUNT);
+  await answerUntil(() => inspected(watch) === COUNT);
   await watch.refresh();
   const before = watch.view();
   const after = await watch.refresh();
