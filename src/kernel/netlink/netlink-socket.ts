@@ -50,6 +50,12 @@ interface Batch {
   readonly count: number;
   readonly bytes: Buffer;
 }
+interface Dump<T> {
+  readonly operation: string;
+  readonly out: Outgoing;
+  readonly decode: (message: NetlinkMessage) => T | undefined;
+  readonly later: boolean;
+}
 export interface Listener {
   /** The message's body is valid during the call only. */
   onMessage(message: NetlinkMessage): void;
@@ -58,6 +64,9 @@ export interface Listener {
   /** Bytes that are no netlink message. */
   onMalformed(error: string): void;
 }
+
+const notTaken = (operation: string): NetlinkError =>
+  new NetlinkError(operation, ENOBUFS, { reason: 'the kernel did not take the message' });
 
 export class NetlinkSocket implements Disposable {
   readonly #fd: number;
@@ -77,17 +86,17 @@ export class NetlinkSocket implements Disposable {
 
   /** Sends without asking for an answer. Throws NetlinkError when the kernel does not take it. */
   send(operation: string, out: Outgoing): void {
-    this.#transmit(operation, out, FLAG.request);
+    this.#send(operation, this.#encode(operation, out, FLAG.request).bytes);
   }
 
   /**
-   * One acknowledged request. netlink handles it inside send(), so that the acknowledgement is read before this
-   * returns. Returns
-   * the messages before the acknowledgement (the object of a GET). Throws NetlinkError when the kernel refuses it.
+   * One acknowledged request. netlink handles it inside send(), so that the acknowledgement is read before this returns.
+   * Returns the messages before the acknowledgement (the object of a GET). Throws NetlinkError when the kernel refuses it.
    */
   request(operation: string, out: Outgoing): readonly NetlinkMessage[] {
     if (this.#dumping) throw new Error(`${operation}: this netlink socket is busy with a dump, use another`);
-    const sequence = this.#transmit(operation, out, FLAG.request | FLAG.ack);
+    const { sequence, bytes } = this.#encode(operation, out, FLAG.request | FLAG.ack);
+    this.#send(operation, bytes);
     const answers: NetlinkMessage[] = [];
     const ack = this.#acknowledgement(operation, sequence, answers);
     if (ack.errno !== 0) throw refusal(operation, ack);
@@ -168,8 +177,7 @@ export class NetlinkSocket implements Disposable {
    */
   transaction(operation: string, outs: readonly Outgoing[]): void {
     const batch = this.#batch(outs);
-    const errno = sendDatagram(this.#fd, batch.bytes);
-    if (errno !== 0) throw new NetlinkError(operation, errno);
+    this.#send(operation, batch.bytes);
     this.#mustBeApplied(operation, batch);
   }
 
@@ -179,8 +187,7 @@ export class NetlinkSocket implements Disposable {
    */
   async transactionLater(operation: string, outs: readonly Outgoing[]): Promise<void> {
     const batch = this.#batch(outs);
-    if (!(await sendLater(this.#fd, batch.bytes)))
-      throw new NetlinkError(operation, ENOBUFS, { reason: 'the kernel did not take the messages' });
+    if (!(await sendLater(this.#fd, batch.bytes))) throw notTaken(operation);
     this.#mustBeApplied(operation, batch);
   }
 
@@ -227,8 +234,7 @@ export class NetlinkSocket implements Disposable {
     const bytes = outs.map((out, n) =>
       encodeMessage(out.type, (out.flags ?? 0) | FLAG.request | FLAG.ack, first + n, out.body),
     );
-    if (!(await sendLater(this.#fd, Buffer.concat(bytes))))
-      throw new NetlinkError(operation, ENOBUFS, { reason: 'the kernel did not take the messages' });
+    if (!(await sendLater(this.#fd, Buffer.concat(bytes)))) throw notTaken(operation);
     return outs.map((_, n) => this.#acknowledgement(operation, first + n));
   }
 
@@ -244,13 +250,15 @@ export class NetlinkSocket implements Disposable {
    * A whole dump. Each message is decoded as it arrives; `decode` returns undefined to leave one out, and must copy the
    * data that it keeps. It works in slices of 5 ms, to let other tasks run between them; dumps of one socket run one
    * after the other. A dump that the kernel marks as interrupted by a change is repeated. Rejects with NetlinkError.
+   * `later`: sends the request from another thread, for a table that the kernel walks long before it has an answer.
    */
   dump<T>(
     operation: string,
     out: Outgoing,
     decode: (message: NetlinkMessage) => T | undefined,
+    later = false,
   ): Promise<T[]> {
-    return this.#dumps.run(() => this.#consistentDump(operation, out, decode));
+    return this.#dumps.run(() => this.#consistentDump({ operation, out, decode, later }));
   }
 
   /** Starts delivery of unsolicited messages; at most `batch` datagrams in one turn of the event loop. */
@@ -276,13 +284,16 @@ export class NetlinkSocket implements Disposable {
     this.close();
   }
 
-  #transmit(operation: string, out: Outgoing, flags: number): number {
+  #encode(operation: string, out: Outgoing, flags: number): { sequence: number; bytes: Buffer } {
     if (!this.#open) throw new NetlinkError(operation, EBADF, { reason: 'the netlink socket is closed' });
     this.#sequence = (this.#sequence + 1) >>> 0 || 1; // 0 marks notifications
     const bytes = encodeMessage(out.type, (out.flags ?? 0) | flags, this.#sequence, out.body);
+    return { sequence: this.#sequence, bytes };
+  }
+
+  #send(operation: string, bytes: Buffer): void {
     const errno = sendDatagram(this.#fd, bytes);
     if (errno !== 0) throw new NetlinkError(operation, errno);
-    return this.#sequence;
   }
 
   #receive(operation: string): Buffer | 'nothing' | 'overrun' {
@@ -310,37 +321,31 @@ export class NetlinkSocket implements Disposable {
     return ack;
   }
 
-  async #consistentDump<T>(
-    operation: string,
-    out: Outgoing,
-    decode: (m: NetlinkMessage) => T | undefined,
-  ): Promise<T[]> {
+  async #consistentDump<T>(dump: Dump<T>): Promise<T[]> {
     for (let attempt = 0; attempt < MAX_DUMP_ATTEMPTS; attempt++) {
       const items: T[] = [];
-      if (await this.#dumpOnce(operation, out, decode, items)) return items;
+      if (await this.#dumpOnce(dump, items)) return items;
     }
     const reason = `the table changed during each of ${MAX_DUMP_ATTEMPTS} dumps`;
-    throw new NetlinkError(operation, EAGAIN, { reason, remedy: 'Try again.' });
+    throw new NetlinkError(dump.operation, EAGAIN, { reason, remedy: 'Try again.' });
   }
 
   /** Returns false when a change has interrupted the dump, which must be repeated. */
-  async #dumpOnce<T>(
-    operation: string,
-    out: Outgoing,
-    decode: (m: NetlinkMessage) => T | undefined,
-    items: T[],
-  ): Promise<boolean> {
+  async #dumpOnce<T>(dump: Dump<T>, items: T[]): Promise<boolean> {
+    const { operation, out, later } = dump;
     const progress = { done: false, consistent: true };
     this.#dumping = true;
     try {
-      const sequence = this.#transmit(operation, out, FLAG.request | FLAG.dump);
+      const { sequence, bytes } = this.#encode(operation, out, FLAG.request | FLAG.dump);
+      if (!later) this.#send(operation, bytes);
+      else if (!(await sendLater(this.#fd, bytes))) throw notTaken(operation);
       let sliceEnds = performance.now() + SLICE_MS;
       while (!progress.done) {
         if (performance.now() > sliceEnds) {
           await new Promise<void>((resume) => setImmediate(resume));
           sliceEnds = performance.now() + SLICE_MS;
         }
-        this.#readDump(operation, sequence, decode, items, progress);
+        this.#readDump(dump, sequence, items, progress);
       }
     } finally {
       this.#dumping = false;
@@ -349,9 +354,8 @@ export class NetlinkSocket implements Disposable {
   }
 
   #readDump<T>(
-    operation: string,
+    { operation, decode }: Dump<T>,
     sequence: number,
-    decode: (m: NetlinkMessage) => T | undefined,
     items: T[],
     progress: { done: boolean; consistent: boolean },
   ): void {
@@ -388,9 +392,7 @@ export class NetlinkSocket implements Disposable {
   }
 }
 
-function copyOf(message: NetlinkMessage): NetlinkMessage {
-  return { ...message, body: Buffer.from(message.body) };
-}
+const copyOf = (message: NetlinkMessage): NetlinkMessage => ({ ...message, body: Buffer.from(message.body) });
 
 function refusal(operation: string, ack: Acknowledgement): NetlinkError {
   return new NetlinkError(operation, ack.errno, ack.text === undefined ? {} : { kernelText: ack.text });
