@@ -94,7 +94,10 @@ const staticSets = ({ sets }: DesiredState): readonly string[] =>
 
 export interface DriftParts extends Pick<MaintenanceParts, 'pass' | 'hostMode' | 'log'> {
   readonly applied: Pick<Current<AppliedState>, 'value' | 'subscribe'>;
-  readonly kernel: Pick<Kernel, 'generation' | 'evidence' | 'hasMembers' | 'plan' | 'isRoutingChanged'>;
+  readonly kernel: Pick<
+    Kernel,
+    'generation' | 'evidence' | 'hasMembers' | 'observe' | 'planFrom' | 'isRoutingChanged'
+  >;
   readonly reconciler: Pick<Reconciler, 'resting' | 'waiting' | 'trigger'>;
 }
 
@@ -211,10 +214,9 @@ export class DriftMonitor {
     if (!now) return 0;
     // While no trigger waits, what the last pass wanted must still be what the next pass would want.
     const desired = reconciler.waiting ? now.desired : await pass.wanted();
-    const { stages } = await kernel.plan(desired, async () => {
-      await betweenPasses(reconciler);
-      return since.sets;
-    });
+    const observed = await kernel.observe();
+    await betweenPasses(reconciler);
+    const { stages } = kernel.planFrom(observed, desired, since.sets);
     const others = [!(await this.#haveMembers(since.sets)), await kernel.isRoutingChanged()];
     await betweenPasses(reconciler);
     return stages.length + others.filter(Boolean).length;

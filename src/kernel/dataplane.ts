@@ -27,11 +27,6 @@ export interface Applied {
   readonly repaired: boolean;
 }
 
-export interface PlanOptions {
-  readonly run?: Exec;
-  readonly except?: () => Promise<Iterable<string>>;
-}
-
 const NOTHING = JSON.stringify([]);
 
 /** Applies a desired state by its difference to the known state of the kernel. */
@@ -91,7 +86,7 @@ export class Dataplane {
     };
     const before = now();
     if (before === undefined) return;
-    const observed = observe(this.#run, this.#shape.prefix, this.#indexOf);
+    const observed = this.observe();
     observed.catch(() => undefined); // `read` reads again
     this.#ahead = { observed, isCurrent: () => now() === before };
   }
@@ -100,26 +95,27 @@ export class Dataplane {
     const ahead = this.#ahead;
     this.#ahead = undefined;
     const early = await ahead?.observed.catch(() => undefined);
-    this.#observed =
-      early && ahead?.isCurrent() ? early : await observe(this.#run, this.#shape.prefix, this.#indexOf);
+    this.#observed = early && ahead?.isCurrent() ? early : await this.observe();
     return this.#observed;
   }
 
-  /**
-   * The steps of an apply, computed from the current state of the kernel. Nothing is changed. `except` returns the names of sets that
-   * are left out; it is called when the kernel has been read.
-   */
-  async plan(
-    desired: DesiredState,
-    { run = this.#run, except = async () => [] }: PlanOptions = {},
-  ): Promise<Plan> {
-    const observed = await observe(run, this.#shape.prefix, this.#indexOf);
-    const left = new Map([...(await except())].map((name) => [name, undefined]));
+  /** What the kernel holds now; `run` reads it. What an apply starts from stays as it is. */
+  observe(run: Exec = this.#run): Promise<Observed> {
+    return observe(run, this.#shape.prefix, this.#indexOf);
+  }
+
+  /** The steps of an apply from what was observed, without those of the sets with these names. Nothing is changed. */
+  planFrom(observed: Observed, desired: DesiredState, without: Iterable<string> = []): Plan {
+    const left = new Map([...without].map((name) => [name, undefined]));
     const among = <T extends { readonly sets: ReadonlyMap<string, object> }>(all: T): T => ({
       ...all,
       sets: withChanges(all.sets, left),
     });
     return planSteps(this.#shape, among(desired), among(observed));
+  }
+
+  async plan(desired: DesiredState, run?: Exec): Promise<Plan> {
+    return this.planFrom(await this.observe(run), desired);
   }
 
   /** After a failure, the next call reads the kernel again and continues from its state. */

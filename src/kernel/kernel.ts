@@ -9,7 +9,7 @@ import type { Delta } from '../ruleset/recompile.js';
 import { type Plan, runStep, withFastElements, withFastSets, withQueueRule } from './apply.js';
 import { BridgeFdb, BridgePorts } from './bridge-fdb.js';
 import { Cgroups, canZone, type NftAbilities, nftAbilities } from './cgroups.js';
-import { type Applied, Dataplane, type PlanOptions } from './dataplane.js';
+import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
 import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
 import type { SavedTable } from './iptables-text.js';
@@ -22,7 +22,7 @@ import { Bridges, Links } from './netlink/links.js';
 import { addressBytes } from './netlink/netlink-codec.js';
 import { NftElements } from './netlink/nft-codec.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
-import { type KernelSnapshot, readHostNetworkRules, readSenders } from './read-rules.js';
+import { type KernelSnapshot, type Observed, readHostNetworkRules, readSenders } from './read-rules.js';
 import { type SocketEnds, socketsIn } from './sockets.js';
 
 /** The longest time for which DNS queries of observed containers get no reply after a crash. */
@@ -179,12 +179,17 @@ export class Kernel implements AsyncDisposable {
   apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
     return this.#plane.apply(desired, beforeBinding, delta);
   }
-  plan(desired: DesiredState, except?: PlanOptions['except']): Promise<Plan> {
-    return this.#plane.plan(desired, except && { except });
+  /** What the kernel holds now. */
+  observe(): Promise<Observed> {
+    return this.#plane.observe();
   }
-  /** As `plan`, for readers of the API: its processes yield to those of the passes. */
+  /** The steps from what was observed to the desired state, without those of the sets with these names. */
+  planFrom(observed: Observed, desired: DesiredState, without?: Iterable<string>): Plan {
+    return this.#plane.planFrom(observed, desired, without);
+  }
+  /** The steps from what the kernel holds now, for readers of the API: its processes yield to those of the passes. */
   planForReaders(desired: DesiredState): Promise<Plan> {
-    return this.#plane.plan(desired, { run: asReader(this.#run) });
+    return this.#plane.plan(desired, asReader(this.#run));
   }
   invalidate(): void {
     this.#plane.invalidate();

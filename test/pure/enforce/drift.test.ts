@@ -47,12 +47,13 @@ function host() {
       generation: () => now.generation,
       evidence: async () => ({ generation: now.generation, digests: new Map(now.digests) }),
       hasMembers: async () => now.hasMembers,
-      plan: async (_: unknown, except: () => Promise<Iterable<string>>) => {
+      observe: async () => {
         counts.comparisons += 1;
         await whileReading.splice(0)[0]?.();
-        const left = new Set(await except());
-        return { stages: Array.from({ length: left.has('static') ? 0 : now.steps }) };
       },
+      planFrom: (_observed: unknown, _desired: unknown, without: Iterable<string>) => ({
+        stages: Array.from({ length: new Set(without).has('static') ? 0 : now.steps }),
+      }),
       isRoutingChanged: async () => now.isRoutingChanged,
     },
     applied: {
