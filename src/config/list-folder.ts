@@ -1,6 +1,6 @@
 /** Watches a folder of list files: a saved file is in force, or refused, within a second. */
-import { type FSWatcher, watch } from 'node:fs';
-import { readdir, stat } from 'node:fs/promises';
+import { type BigIntStats, type FSWatcher, statSync, watch } from 'node:fs';
+import { readdir, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Logger } from '../lib/log.js';
@@ -30,22 +30,66 @@ export const MAX_FILES = 2_000;
 const TURN_MS = 10;
 const MOST_NAMES = 20;
 
+/**
+ * Types of file systems of local disks and memory (linux/magic.h: ext2 to ext4, XFS, Btrfs, F2FS, tmpfs): stat(2) does not wait for
+ * another host there.
+ */
+const LOCAL = new Set([0xef53, 0x58465342, 0x9123683e, 0xf2f52010, 0x01021994]);
+/** Files of which the thread of the event loop requests the stamps itself: each takes some µs, and ten times as much through another thread. */
+const FEW_FILES = 100;
+/** The kernel stamps a folder with the time of its last tick: until this has passed, another entry may have the same stamp. */
+const TICK_NS = 100_000_000n;
+
 interface Scan {
   /** By path: changes whenever the file does. */
   readonly stamps: ReadonlyMap<string, string>;
   /** Files beyond the bound. */
   readonly left: readonly string[];
   readonly problem?: Problem;
+  /** Of the folder, before it was read. Undefined unless `isSame` may be used for it. */
+  readonly folder?: string;
 }
 
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error);
 
+const textOf = ({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string =>
+  `${dev} ${ino} ${size} ${mtimeNs} ${ctimeNs}`;
+
 async function stampOf(file: string): Promise<string> {
   try {
-    const { dev, ino, size, mtimeNs, ctimeNs } = await stat(file, { bigint: true });
-    return `${dev} ${ino} ${size} ${mtimeNs} ${ctimeNs}`;
+    return textOf(await stat(file, { bigint: true }));
   } catch (error) {
     return codeOf(error);
+  }
+}
+
+/** The stamp of a folder on a local file system. Undefined on others, and while another change could leave the stamp as it is. */
+async function localStamp(folder: string): Promise<string | undefined> {
+  try {
+    const [{ type }, found] = await Promise.all([statfs(folder), stat(folder, { bigint: true })]);
+    const isSettled = BigInt(Date.now()) * 1_000_000n - found.mtimeNs > TICK_NS;
+    return LOCAL.has(type) && isSettled ? textOf(found) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Whether a scan would find the same: the same folder with the same entries, and the same files. It waits for nothing, which needs a
+ * local file system and files of this folder (`folder` of the scan).
+ */
+function isSame(folder: string, last: Scan): boolean {
+  if (last.folder === undefined) return false;
+  const stampNow = (path: string): string | undefined => {
+    const found = statSync(path, { bigint: true, throwIfNoEntry: false });
+    return found && textOf(found);
+  };
+  try {
+    if (stampNow(folder) !== last.folder) return false;
+    for (const [file, stamp] of last.stamps) if (stampNow(file) !== stamp) return false;
+    return true;
+  } catch {
+    return false; // the scan reports why
   }
 }
 
@@ -60,10 +104,23 @@ function chooseFiles(names: readonly string[], last: FolderState): { chosen: str
 
 async function scan(folder: string, last: FolderState): Promise<Scan> {
   try {
-    const { chosen, left } = chooseFiles((await readdir(folder)).filter(isListFile), last);
+    const stamp = await localStamp(folder);
+    const entries = await readdir(folder, { withFileTypes: true });
+    const { chosen, left } = chooseFiles(
+      entries.map((e) => e.name).filter((name) => isListFile(name)),
+      last,
+    );
     const files = chosen.map((name) => join(folder, name));
-    const stamps = await Promise.all(files.map(async (file) => [file, await stampOf(file)] as const));
-    return { stamps: new Map(stamps), left: left.map((name) => join(folder, name)) };
+    const stamps = new Map(await Promise.all(files.map(async (f) => [f, await stampOf(f)] as const)));
+    // A link, or a file that is mounted here, may lead to another file system.
+    const isPlain = entries.every((e) => e.isFile() || !isListFile(e.name)) && files.length <= FEW_FILES;
+    const [device] = stamp?.split(' ') ?? [];
+    const isHere = isPlain && [...stamps.values()].every((s) => s.split(' ')[0] === device);
+    return {
+      stamps,
+      left: left.map((name) => join(folder, name)),
+      ...(stamp !== undefined && isHere ? { folder: stamp } : {}),
+    };
   } catch (error) {
     const code = codeOf(error);
     if (code === 'ENOENT') return { stamps: new Map(), left: [] };
@@ -136,6 +193,8 @@ class Follower implements FolderWatch {
   readonly #known = new Map<string, Known>();
   /** Large files that are being read in the thread. */
   readonly #reading = new Set<Promise<void>>();
+  /** The last one, after which all files were read. */
+  #last: Scan | undefined;
   #left = '';
   #failure: string | undefined;
   #isChanged = true;
@@ -181,11 +240,16 @@ class Follower implements FolderWatch {
 
   async #check(report: (state: FolderState) => void): Promise<void> {
     this.#attach();
+    if (!this.#isChanged && this.#last && isSame(this.#folder, this.#last)) return;
+    this.#last = undefined;
     const began = performance.now();
     const found = await scan(this.#folder, this.state);
     this.#pauseMs = Math.max(RESCAN_MS, (performance.now() - began) / RESCAN_SHARE);
     if (this.#ended) return;
     await this.#take(found);
+    // A file that was refused is tried again with each check.
+    if ([...found.stamps].every(([file, stamp]) => this.#known.get(file)?.stamp === stamp))
+      this.#last = found;
     if (!this.#isChanged || this.#ended) return;
     this.#isChanged = false;
     this.state = this.#next(found);

@@ -213,6 +213,8 @@ export class TtlExtender implements AsyncDisposable {
   }
 }
 
+/** A beat of the heartbeat, with which sets are checked. */
+export const BEAT_MS = 400;
 /** So many sets of containers are checked in a beat, on average: its cost does not grow with the number of containers. */
 const SETS_A_BEAT = 32;
 type SetReaders = { sets: Pick<Kernel['sets'], 'entries'>; bulk: Pick<Kernel['bulk'], 'allEntries'> };
@@ -222,22 +224,26 @@ const LISTING_SHARE = 1 / 500;
 /** The sets that are checked in a beat. */
 export class SetTurns {
   readonly #now: () => number;
+  readonly #isRead: (set: SetDesired) => boolean;
   #turn = this.#endless();
-  /** Since all sets were listed, and when they may be listed again (ms, monotonic). */
+  /** Since all sets were listed. */
   #beats = 0;
+  /** Listing takes too long before this time (ms, monotonic). */
   #listAt = 0;
   #of: DesiredState['sets'] | undefined;
   #shared: readonly SetDesired[] = [];
   #owned: readonly SetDesired[] = [];
 
-  constructor(now = () => performance.now()) {
+  /** `isRead`: rules read the set. `now`: ms, monotonic. */
+  constructor(isRead: (set: SetDesired) => boolean = () => true, now = () => performance.now()) {
+    this.#isRead = isRead;
     this.#now = now;
   }
 
   /**
-   * Calls back with the sets without an owner in each beat, and with those of containers in so many beats as there are times 32 of them:
-   * each has its turn before any has a second one. All of them are read by one listing at the end of this time, unless listing takes
-   * too long: then 32 are read in each beat.
+   * Calls back with the sets without an owner that rules read in each beat, and with the others, those of containers, in so many beats as
+   * there are times 32 of them: each has its turn before any has a second one. All of them are read by one listing at the end of this
+   * time, unless listing takes too long: then 32 are read in each beat.
    */
   next(
     { sets }: Pick<DesiredState, 'sets'>,
@@ -257,7 +263,9 @@ export class SetTurns {
       this.#beats = 0;
       this.#turn = this.#endless();
       const found = all.allEntries();
-      this.#listAt = began + (this.#now() - began) / LISTING_SHARE;
+      const next = began + BEAT_MS * Math.ceil(this.#owned.length / SETS_A_BEAT);
+      const free = began + (this.#now() - began) / LISTING_SHARE;
+      this.#listAt = free > next ? free : began;
       for (const set of this.#owned) if (!check(set, found.get(set.name))) return;
     }
   }
@@ -266,8 +274,9 @@ export class SetTurns {
     if (this.#of === sets) return;
     this.#of = sets;
     const all = [...sets.values()];
-    this.#shared = all.filter((s) => s.owner === undefined);
-    this.#owned = all.filter((s) => s.owner !== undefined);
+    const isShared = (s: SetDesired): boolean => s.owner === undefined && this.#isRead(s);
+    this.#shared = all.filter(isShared);
+    this.#owned = all.filter((s) => !isShared(s));
   }
 
   /** The sets of containers over and over; those of a new state follow when all of the state before had their turn. */

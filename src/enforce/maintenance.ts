@@ -9,7 +9,7 @@ import type { DesiredState, KernelConfig, SetDesired } from '../ruleset/desired-
 import { recordSet } from '../ruleset/naming.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import type { HostMode } from './host-cgroups.js';
-import { SetTurns, TtlExtender } from './learned-sets.js';
+import { BEAT_MS, SetTurns, TtlExtender } from './learned-sets.js';
 import type { EnforcementPass } from './pass.js';
 import { betweenPasses, PassTrace } from './pass-trigger.js';
 import type { Reconciler } from './reconciler.js';
@@ -239,7 +239,6 @@ export class DriftMonitor {
   }
 }
 
-const BEAT_MS = 400;
 /** The rules are checked without any report of a change every so many beats. */
 const FULL_CHECK_BEATS = 50;
 const PURGE_BEATS = 150;
@@ -262,7 +261,7 @@ class Heartbeat implements AsyncDisposable {
   #beats = 0;
   #tables: string | undefined;
   #hasRecord = false;
-  readonly #turns = new SetTurns();
+  readonly #turns: SetTurns;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void>;
@@ -271,6 +270,8 @@ class Heartbeat implements AsyncDisposable {
     this.#o = parts;
     this.#findings = findings;
     this.#record = recordSet(parts.shape.prefix);
+    // without a feed no rule reads the sets of threats
+    this.#turns = new SetTurns((set) => !set.isThreats || !parts.shape.withoutFeeds);
     this.#running = this.#beat();
   }
 
@@ -307,7 +308,6 @@ class Heartbeat implements AsyncDisposable {
     const { reconciler, threats, applied, shape } = this.#o;
     if (reconciler.resting === undefined) return; // the changes of a pass are no tampering
     const loads = threats.resting;
-    // without a feed no rule reads the sets of threats
     const entries = this.#entries([...(shape.withoutFeeds ? [] : threats.sets), this.#record]);
     this.#checkThreats(entries, loads);
     this.#checkRecord(entries);

@@ -214,7 +214,7 @@ export class Kernel implements AsyncDisposable {
     for (const set of sets) {
       if (digests.size % READ_AT_ONCE === READ_AT_ONCE - 1)
         await new Promise((resume) => setImmediate(resume));
-      digests.set(set, await this.sets.digest(set));
+      digests.set(set, this.sets.digest(set));
     }
     return { generation, digests };
   }

@@ -2,7 +2,7 @@
  * Members and listings of ipsets over netlink (include/uapi/linux/netfilter/ipset/ip_set.h, protocol 7). The apply step
  * creates and destroys the sets.
  */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { MAX_TIMEOUT, RepeatedMembers, type TimedMembers } from './answer-sets.js';
 import {
   AF_INET,
@@ -28,7 +28,7 @@ import {
   u8,
   u32be,
 } from './netlink-codec.js';
-import { type ErrorDetail, isRefusal, NetlinkError } from './netlink-error.js';
+import { EINVAL, ENOENT, explained, isRefusal, NetlinkError, SET_ERROR } from './netlink-error.js';
 import { NetlinkSocket } from './netlink-socket.js';
 
 const SUBSYSTEM = 6;
@@ -123,16 +123,23 @@ const naming = (set: string): readonly Buffer[] => [version(), attribute(COMMAND
 /** Longest name of a set with its NUL (IPSET_MAXNAMELEN). */
 const NAME_LENGTH = 32;
 const ANY_NAME = listBody('x'.repeat(NAME_LENGTH - 1), true);
-/** A request for the header of a set. `headerOf` writes the name of the set into it. */
+/** A request for the header of a set. `nameIn` writes the name of the set into it. */
 const HEADER_REQUEST = encodeMessage(IPSET_COMMAND.list, FLAG.request | FLAG.dump, 0, ANY_NAME);
-const NAME_AT = HEADER_REQUEST.length - NAME_LENGTH;
+/** A request for the header and the members of a set. */
+const WHOLE_REQUEST = encodeMessage(
+  IPSET_COMMAND.list,
+  FLAG.request | FLAG.dump,
+  0,
+  listBody('x'.repeat(NAME_LENGTH - 1)),
+);
 
 /** Writes the name of a set into the request, and returns the length of the request. */
-function headerOf(set: string): number {
-  const length = HEADER_REQUEST.write(`${set}\0`, NAME_AT, NAME_LENGTH, 'latin1');
-  HEADER_REQUEST.writeUInt16LE(4 + length, NAME_AT - 4);
-  HEADER_REQUEST.writeUInt32LE(NAME_AT + align4(length), 0);
-  return NAME_AT + align4(length);
+function nameIn(request: Buffer, set: string): number {
+  const at = request.length - NAME_LENGTH;
+  const length = request.write(`${set}\0`, at, NAME_LENGTH, 'latin1');
+  request.writeUInt16LE(4 + length, at - 4);
+  request.writeUInt32LE(at + align4(length), 0);
+  return at + align4(length);
 }
 
 const optional = <K extends string>(key: K, value: number | undefined): { [P in K]?: number } =>
@@ -181,31 +188,6 @@ function decodeMember(data: Attributes): SetMember | undefined {
   };
 }
 
-const ENOENT = 2;
-const EINVAL = 22;
-const ERROR = { protocol: 4097, prefix: 4104, timeout: 4107, full: 4352 } as const;
-
-const MEANING: Readonly<Record<number, ErrorDetail>> = {
-  [ENOENT]: { reason: 'no such set', remedy: 'The next pass creates it: add the member again after that.' },
-  [ERROR.protocol]: {
-    reason: 'the kernel does not understand the message',
-    remedy: 'ipset protocol 7 is needed (Linux >= 4.20).',
-  },
-  [ERROR.prefix]: {
-    reason: 'the prefix does not fit the set',
-    remedy: 'hash:ip takes single addresses, no set takes /0.',
-  },
-  [ERROR.timeout]: { reason: 'the set was created without time-outs', remedy: 'Create it with "timeout 0".' },
-  [ERROR.full]: { reason: 'the set is full', remedy: 'Create it with a greater maxelem.' },
-};
-
-function explained(error: unknown): unknown {
-  const detail = error instanceof NetlinkError ? MEANING[error.errno] : undefined;
-  return error instanceof NetlinkError && detail !== undefined
-    ? new NetlinkError(error.operation, error.errno, detail)
-    : error;
-}
-
 const boundedTimeout = (seconds: number): number => Math.min(Math.ceil(seconds), MAX_TIMEOUT);
 const acknowledged = (type: number, body: Buffer): Buffer =>
   encodeMessage(type, FLAG.request | FLAG.ack, 0, body);
@@ -232,7 +214,7 @@ export class KernelSets implements Disposable {
     try {
       this.#change('add', set, address, timeout);
     } catch (error) {
-      const permanent = timeout === 0 && error instanceof NetlinkError && error.errno === ERROR.timeout;
+      const permanent = timeout === 0 && error instanceof NetlinkError && error.errno === SET_ERROR.timeout;
       if (!permanent) throw error;
       this.#change('add', set, address, undefined);
     }
@@ -316,21 +298,27 @@ export class KernelSets implements Disposable {
       const at = inside < 0 ? -1 : attributeAt(data, DATA.elements, inside, to);
       if (at >= 0) entries = data.readUInt32BE(at);
     };
-    const errno = this.#requests.repeatDump('list a set', HEADER_REQUEST, headerOf(set), read);
+    const errno = this.#requests.repeatDump('list a set', HEADER_REQUEST, nameIn(HEADER_REQUEST, set), read);
     if (errno === 0 || errno === ENOENT) return entries;
     throw explained(new NetlinkError(`list set ${set}`, errno));
   }
 
-  /** A hash of all that a set holds, which differs when a member without time-out was added or removed; undefined: no such set. */
-  async digest(set: string): Promise<string | undefined> {
-    const hash = createHash('sha1');
-    try {
-      const parts = await this.#dump(`list set ${set}`, set, (body) => [hash.update(body)]);
-      return parts.length === 0 ? undefined : hash.digest('base64');
-    } catch (error) {
-      if (isRefusal(error, 'ENOENT')) return undefined;
-      throw error;
-    }
+  /**
+   * A hash of all that a set holds, which differs when a member without time-out was added or removed; undefined: no such set. It does not
+   * yield, and allocates little: it is requested for all sets again and again. Throws NetlinkError.
+   */
+  digest(set: string): string | undefined {
+    let digest: string | undefined;
+    const read = (data: Buffer, from: number, to: number): void => {
+      // Most sets are one message. The hash of a larger one covers the hashes of its messages.
+      const next = hash('sha1', data.subarray(from, to), 'base64');
+      digest = digest === undefined ? next : hash('sha1', digest + next, 'base64');
+    };
+    const length = nameIn(WHOLE_REQUEST, set);
+    const errno = this.#requests.repeatDump('list a set', WHOLE_REQUEST, length, read);
+    if (errno === 0) return digest;
+    if (errno === ENOENT) return undefined;
+    throw explained(new NetlinkError(`list set ${set}`, errno));
   }
 
   /** The members of one set; undefined when there is no such set. */
@@ -367,7 +355,7 @@ export class KernelSets implements Disposable {
    * message.
    */
   #wrongFamily(error: unknown, set: string, address: string): NetlinkError | undefined {
-    if (!(error instanceof NetlinkError) || error.errno !== ERROR.protocol) return undefined;
+    if (!(error instanceof NetlinkError) || error.errno !== SET_ERROR.protocol) return undefined;
     const [answer] = this.#requests.request(error.operation, {
       type: IPSET_COMMAND.header,
       body: listBody(set),

@@ -49,3 +49,33 @@ export class NetlinkError extends RemedyError {
 export function isRefusal(error: unknown, ...codes: readonly string[]): error is NetlinkError {
   return error instanceof NetlinkError && codes.includes(error.code);
 }
+
+export const ENOENT = 2;
+export const EINVAL = 22;
+/** Error numbers of ipset (include/uapi/linux/netfilter/ipset/ip_set.h). */
+export const SET_ERROR = { protocol: 4097, prefix: 4104, timeout: 4107, full: 4352 } as const;
+
+const MEANING: Readonly<Record<number, ErrorDetail>> = {
+  [ENOENT]: { reason: 'no such set', remedy: 'The next pass creates it: add the member again after that.' },
+  [SET_ERROR.protocol]: {
+    reason: 'the kernel does not understand the message',
+    remedy: 'ipset protocol 7 is needed (Linux >= 4.20).',
+  },
+  [SET_ERROR.prefix]: {
+    reason: 'the prefix does not fit the set',
+    remedy: 'hash:ip takes single addresses, no set takes /0.',
+  },
+  [SET_ERROR.timeout]: {
+    reason: 'the set was created without time-outs',
+    remedy: 'Create it with "timeout 0".',
+  },
+  [SET_ERROR.full]: { reason: 'the set is full', remedy: 'Create it with a greater maxelem.' },
+};
+
+/** An error of ipset with what it means, and what to do. */
+export function explained(error: unknown): unknown {
+  const detail = error instanceof NetlinkError ? MEANING[error.errno] : undefined;
+  return error instanceof NetlinkError && detail !== undefined
+    ? new NetlinkError(error.operation, error.errno, detail)
+    : error;
+}

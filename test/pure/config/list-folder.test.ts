@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
-import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises';
+import { statSync, writeFileSync } from 'node:fs';
+import { link, mkdir, mkdtemp, readdir, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -8,6 +8,9 @@ import { type FolderState, parseListFile } from '../../../src/config/list-files.
 import { type FolderWatch, watchFolder } from '../../../src/config/list-folder.js';
 import { ListReader } from '../../../src/config/list-reader.js';
 import { Gathering } from '../../../src/policy/policy-compile.js';
+
+vi.mock('node:fs', { spy: true });
+vi.mock('node:fs/promises', { spy: true });
 
 let base = '';
 let folder = '';
@@ -19,6 +22,7 @@ beforeEach(async () => {
   base = await mkdtemp(join(tmpdir(), 'drawbridge-lists-'));
   folder = join(base, 'allowlists');
   told = [];
+  vi.clearAllMocks();
   reader = new ListReader();
 });
 afterEach(async () => {
@@ -37,6 +41,14 @@ const allow = (name: string): readonly string[] | undefined =>
   watching?.state.lists.get(name)?.allow.map(({ canonical }) => canonical);
 /** The promise is a second; a busy machine gets three. */
 const soon = (check: () => void) => vi.waitFor(check, { timeout: 3_000, interval: 20 });
+
+/** Times at which the folder was compared without reading it. */
+const checks = (): number => vi.mocked(statSync).mock.calls.filter(([path]) => path === folder).length;
+/** Resolves when the folder has been compared a few times more. */
+async function polled(): Promise<void> {
+  const before = checks();
+  await vi.waitFor(() => expect(checks()).toBeGreaterThan(before + 1), { timeout: 20_000, interval: 20 });
+}
 
 describe('watchFolder', () => {
   it('reads what is there before it returns', async () => {
@@ -132,6 +144,53 @@ describe('watchFolder', () => {
     await write('a.yaml', 'allow: [a.org]');
     await start();
     expect(allow('a')).toEqual(['a.org']);
+  });
+
+  it('follows the folder where the link to it is turned to another', async () => {
+    for (const name of ['one', 'two']) {
+      await mkdir(join(base, name));
+      await writeFile(join(base, name, 'a.yaml'), `allow: [${name}.org]`);
+    }
+    await symlink(join(base, 'one'), folder);
+    await start();
+    expect(allow('a')).toEqual(['one.org']);
+    await polled();
+    await symlink(join(base, 'two'), join(base, 'next'));
+    await rename(join(base, 'next'), folder);
+    await soon(() => expect(allow('a')).toEqual(['two.org']));
+  });
+
+  it('takes a change through another name of a file, which inotify does not report', async () => {
+    await mkdir(folder);
+    await writeFile(join(base, 'other'), 'allow: [a.org]');
+    await link(join(base, 'other'), join(folder, 'a.yaml'));
+    await start();
+    await polled();
+    await writeFile(join(base, 'other'), 'allow: [b.org]');
+    await soon(() => expect(allow('a')).toEqual(['b.org']));
+  });
+
+  it('does not read a folder of its file system again in which nothing has changed', async () => {
+    await mkdir(folder);
+    await write('a.yaml', 'allow: [a.org]');
+    await start();
+    await polled();
+    const before = vi.mocked(readdir).mock.calls.length;
+    await polled();
+    expect(vi.mocked(readdir)).toHaveBeenCalledTimes(before);
+    expect(allow('a')).toEqual(['a.org']);
+  });
+
+  it('reads a folder again and again in which a file is a link', async () => {
+    await mkdir(folder);
+    await write('.a', 'allow: [a.org]');
+    await symlink('.a', join(folder, 'a.yaml'));
+    await start();
+    vi.mocked(readdir).mockClear();
+    await vi.waitFor(() => expect(vi.mocked(readdir).mock.calls.length).toBeGreaterThan(2), {
+      timeout: 20_000,
+    });
+    expect(checks()).toBe(0);
   });
 
   it('does not follow a link that leads out, directly or through another, and shows nothing of the file', async () => {

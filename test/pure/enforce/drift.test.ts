@@ -219,7 +219,7 @@ describe('the sets that are checked', () => {
   /** `listingMs`: what a listing of all sets takes. A beat returns the sets that were checked, and how many were read singly. */
   function beats(listingMs: number) {
     let now = 1_000;
-    const turns = new SetTurns(() => now);
+    const turns = new SetTurns(undefined, () => now);
     return (of: ReadonlyMap<string, SetDesired>, isWhole = true) => {
       const checked: string[] = [];
       let singles = 0;
@@ -260,6 +260,18 @@ describe('the sets that are checked', () => {
     }
     expect(seen.map((s) => own(s).length)).toEqual([0, 0, 0, 100, 0, 0, 0, 100]);
     expect(beat(new Map([set('enf6'), ...owned])).checked).toEqual(['enf6']);
+  });
+
+  it('those that no rule reads in turn with those of containers', () => {
+    const turns = new SetTurns((s) => s.name !== 'enf4');
+    const readers = { sets: { entries: () => 0 }, bulk: { allEntries: () => new Map([['enf4', 0]]) } };
+    const few = new Map([set('enf4'), ...owned.slice(0, 40), set('pub4')]);
+    const seen = [0, 1].map(() => {
+      const checked: string[] = [];
+      turns.next({ sets: few }, readers, ({ name }) => checked.push(name) > 0);
+      return checked;
+    });
+    expect(seen.map((s) => s.slice(0, 2))).toEqual([['pub4'], ['pub4', 'enf4']]);
   });
 
   it('those of few containers with every beat', () => {
