@@ -1,12 +1,13 @@
 /**
  * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks;
  * engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; node24: the pure tests on
- * Node 24; quick: what found most in little time). Suites that mind the time run by themselves, the others three at a time: most of theirs is waiting; the
- * fuzzers and node24 take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end.
+ * Node 24; quick: what found most in little time). Suites that mind the time run by themselves or in pairs, the others three at a time: most of theirs is
+ * waiting; the fuzzers and node24 take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end.
  * Leaves REPORT-DIR/totals: "passed failed skipped". Needs root for all but check, pure and fuzz.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { engineOfRun, provideEngine } from '../test/lab/packaged-engine.js';
 import { provideNode } from '../test/lab/packaged-node.js';
@@ -268,6 +269,23 @@ async function lane(waiting: Suite[]): Promise<void> {
   for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await runSuite(next);
 }
 
+/** ms of all processors since the boot. */
+function processorTime(): { readonly idle: number; readonly all: number } {
+  const times = cpus().map((cpu) => cpu.times);
+  const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+  return { idle: sum(times.map((t) => t.idle)), all: sum(times.flatMap((t) => Object.values(t))) };
+}
+
+const phases: string[] = [];
+async function phase(name: string, lanes: readonly Promise<void>[]): Promise<void> {
+  const before = processorTime();
+  const began = performance.now();
+  await Promise.all(lanes);
+  const after = processorTime();
+  const unused = Math.round((100 * (after.idle - before.idle)) / Math.max(1, after.all - before.all));
+  phases.push(`${name} ${Math.round((performance.now() - began) / 1000)} (${unused} %)`);
+}
+
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
   process.on(signal, () => {
     for (const child of running) kill(child, 'SIGTERM');
@@ -315,21 +333,24 @@ const suites = parts
       throw new Error(`no part is called ${part}: ${Object.keys(PARTS).join(', ')}`);
     return suitesOf();
   });
-await lane(suites.filter(({ alone }) => alone));
-const pairs = suites.filter(({ name }) => IN_PAIRS.includes(name));
-await Promise.all([lane(pairs), lane(pairs)]);
-const together = suites.filter(({ alone, name }) => !alone && !IN_PAIRS.includes(name));
+await phase('alone', [lane(suites.filter(({ alone }) => alone))]);
 const WHEN_IDLE = ['fuzz', 'pure on Node 24'];
-const idle = together.filter(({ name }) => WHEN_IDLE.includes(name));
+const idle = lane(suites.filter(({ name }) => WHEN_IDLE.includes(name)));
+const pairs = suites.filter(({ name }) => IN_PAIRS.includes(name));
+await phase('in pairs', [lane(pairs), lane(pairs)]);
+const together = suites.filter(({ alone, name }) => !alone && ![...IN_PAIRS, ...WHEN_IDLE].includes(name));
 const rank = ({ name }: Suite): number => {
   const place = LONGEST.indexOf(name.split(' ')[0] ?? '');
   return place < 0 ? LONGEST.length : place;
 };
-const others = together.filter(({ name }) => !WHEN_IDLE.includes(name)).sort((a, b) => rank(a) - rank(b));
-await Promise.all([...Array.from({ length: LANES }, () => lane(others)), lane(idle)]);
+const others = together.sort((a, b) => rank(a) - rank(b));
+await phase(`${LANES} at a time`, [...Array.from({ length: LANES }, () => lane(others)), idle]);
 process.stdout.write(skippedLine);
 /** The order of LONGEST follows these. */
 const slowest = [...durations].sort(([, a], [, b]) => b - a).map(([name, seconds]) => `${name} ${seconds}`);
 process.stdout.write(`\n== seconds of each suite\n${slowest.join(', ')}\n`);
+process.stdout.write(
+  `\n== seconds of each phase, and how much of the processors nothing used\n${phases.join(', ')}\n`,
+);
 if (failures.length > 0) process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
 writeFileSync(join(reports, 'totals'), `${totals.passed} ${totals.failed} ${totals.skipped}\n`);
