@@ -1,157 +1,289 @@
 /**
- * Bulk TCP, datagrams and new connections per second: of an enforced container, of the host's own processes while no container is
- * in its network, and of an enforced container in its network. Drawbridge and bare Docker take turns, each in a lab of its own.
- * `npx tsx bench/traffic.ts [--rounds 5] [--seconds 1] [--containers 300] [--keep]`, as root, alone on the machine.
+ * Bulk TCP, datagrams and new connections: of an enforced container, of the host's own processes while no container is in its network,
+ * and of an enforced container in its network. Measured is processor time for a fixed amount of traffic, shown as what one core can do in
+ * a second: of the sender for datagrams, of both ends for TCP, always with the softirq thread of their core, on which both ends are pinned.
+ *
+ * Both sides are measured in one lab, between the same processes: Drawbridge's rules are taken out and put back (without-rules.ts) within
+ * each round. A round is without, with and again without the rules. Each time there are ten short measurements of each kind. Compared is
+ * the cost that a tenth of all measurements of a side do not exceed: other load of the machine makes a measurement dearer, and never
+ * cheaper. Both measurements without the rules, compared with each other, show the precision. In brackets is the 95 % interval of a
+ * bootstrap over the rounds. Drawbridge is stopped (SIGSTOP) on both sides; it does nothing for a packet that a rule permits.
+ * `npx tsx bench/traffic.ts [--seconds 40] [--containers 300] [--only host,container,hosted,crowd] [--keep]`, as root; SECONDS for each place.
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
 import { parseArgs } from 'node:util';
+import { Cgroups } from '../src/kernel/cgroups.js';
 import type { Container } from '../test/lab/container.js';
 import { Lab } from '../test/lab/lab.js';
-import type { Result } from '../test/lab/process.js';
+import { commandOf } from '../test/lab/process.js';
 import { inParallel } from '../test/live/support.js';
-import { ACCEPT_PORT, acceptor, connectionRate } from './clients.js';
-import { comparedRow, type Side } from './harness.js';
-import { KEEP, type Row, writeResult } from './results.js';
+import { ACCEPT_PORT, acceptor } from './clients.js';
+import { quantile, resampled } from './harness.js';
+import { type Figure, KEEP, type Row, shownFigure, shownNumber, writeResult } from './results.js';
+import { bareRules, Rules } from './without-rules.js';
 
 const { values } = parseArgs({
   options: {
     ...KEEP,
-    rounds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '40' },
     containers: { type: 'string', default: '300' },
-    seconds: { type: 'string', default: '1' },
+    only: { type: 'string', default: 'host,container,hosted,crowd' },
   },
 });
-const rounds = Number(values.rounds);
-const IPERF = '/usr/bin/iperf3';
 const SERVER = '93.184.5.5';
 const PORT = 5201;
+const LABELS = { 'drawbridge.allow': `${SERVER}:${PORT}, ${SERVER}:${PORT}/udp, ${SERVER}:${ACCEPT_PORT}` };
+const CORE = availableParallelism() - 1;
+const MEASUREMENTS = 10;
+const cgroups = new Cgroups();
+const OWN = `drawbridge-bench-${process.pid}`;
+const [HOST, SERVERS] = [`${OWN}/host`, `${OWN}/servers`];
 
-if (!existsSync(IPERF)) throw new Error('iperf3 is needed: apt-get install iperf3');
-
-/** iperf3 with its libraries, for a container without any. */
-function iperfMounts(): string[] {
-  const libraries = execFileSync('ldd', [IPERF], { encoding: 'utf8' }).matchAll(/(\/\S+) \(0x/g);
-  return [IPERF, ...[...libraries].map((m) => m[1] ?? '')].map((p) => `${p}:${p}:ro`);
-}
-
-interface Place {
-  readonly lab: Lab;
-  readonly client: Container;
-  readonly labels: Readonly<Record<string, string>>;
-  /** In the host's network: started after the rows of the host itself. */
-  hosted?: Container;
-  readonly servers: readonly ChildProcess[];
-}
-
-async function makePlace(enforced: boolean): Promise<Place> {
-  const lab = await Lab.up({ sniffer: false });
-  if (enforced) await lab.drawbridge({ config: { log: { level: 'warn' } } }).ready();
-  // the lab's internet echoes on every port: not here
-  await lab.inNet(['iptables', '-t', 'nat', '-I', 'PREROUTING', '-d', SERVER, '-j', 'RETURN']);
-  const inside = (...argv: string[]): ChildProcess =>
-    spawn('nsenter', [`--net=${lab.netNetns}`, '--', ...argv], { stdio: 'ignore' });
-  const servers = [
-    inside(IPERF, '-s', '-B', SERVER, '-p', String(PORT)),
-    inside(process.execPath, '-e', acceptor(SERVER)),
-  ];
-  const labels: Readonly<Record<string, string>> = enforced
-    ? { 'drawbridge.allow': `${SERVER}:${PORT}, ${SERVER}:${PORT}/udp, ${SERVER}:${ACCEPT_PORT}` }
-    : {};
-  const client = await lab.start({ name: 'client', labels, mounts: iperfMounts() });
-  return { lab, client, labels, servers };
-}
-
-/** Runs a command where the traffic is to come from. */
-type From = (p: Place, argv: readonly string[]) => Promise<Result>;
-const fromClient: From = ({ client }, argv) => client.exec(argv);
-const fromHosted: From = ({ hosted }, argv) => {
-  if (!hosted) throw new Error('no container is in the host’s network');
-  return hosted.exec(argv);
-};
-const fromHost: From = ({ lab }, argv) => lab.inHost(argv);
-
-async function bulk(p: Place, from: From): Promise<number> {
-  const { stdout } = await from(p, [IPERF, '-c', SERVER, '-p', String(PORT), '-t', values.seconds, '-J']);
-  const result = JSON.parse(stdout) as { end: { sum_received?: { bits_per_second: number } } };
-  if (!result.end.sum_received) throw new Error(`iperf3: ${stdout}`);
-  return result.end.sum_received.bits_per_second / 1e9;
-}
-
-/** Sent as fast as one core can, 1,200 bytes each; thousands a second. */
-async function datagrams(p: Place, from: From): Promise<number> {
-  const flood = ['-u', '-b', '0', '-l', '1200', '-t', values.seconds, '-J'];
-  const { stdout } = await from(p, [IPERF, '-c', SERVER, '-p', String(PORT), ...flood]);
-  const result = JSON.parse(stdout) as { end: { sum_sent?: { packets: number; seconds: number } } };
-  if (!result.end.sum_sent) throw new Error(`iperf3: ${stdout}`);
-  return result.end.sum_sent.packets / result.end.sum_sent.seconds / 1000;
-}
-
-const connections = (p: Place, from: From): Promise<number> =>
-  connectionRate((argv) => from(p, argv), SERVER, Number(values.seconds));
-
-type Measure = (p: Place, from: From) => Promise<number>;
+/** What traffic-client.mjs sends. */
 const KINDS = {
-  tcp: { label: 'bulk TCP, one stream', unit: 'Gbit/s', measure: bulk },
-  datagrams: { label: 'datagrams of 1,200 bytes, one stream', unit: 'thousand/s', measure: datagrams },
-  connections: { label: 'new connections', unit: '/s', measure: connections },
-} as const satisfies Record<string, { label: string; unit: string; measure: Measure }>;
+  tcp: {
+    count: 50,
+    label: 'bulk TCP, one stream',
+    unit: 'Gbit/s a core',
+    rate: (ns: number) => (128 * 1024 * 8) / ns,
+    each: '128 KiB',
+    bothEnds: true,
+  },
+  datagrams: {
+    count: 512,
+    label: 'datagrams of 1,200 bytes, one stream',
+    unit: 'thousand/s a core',
+    rate: (ns: number) => 1e6 / ns,
+    each: 'datagram',
+    bothEnds: false,
+  },
+  connections: {
+    count: 24,
+    label: 'new connections',
+    unit: '/s a core',
+    rate: (ns: number) => 1e9 / ns,
+    each: 'connection',
+    bothEnds: true,
+  },
+  calls: {
+    count: 40,
+    label: 'new connections, system calls only',
+    unit: '/s a core',
+    rate: (ns: number) => 1e9 / ns,
+    each: 'connection',
+    bothEnds: true,
+  },
+} as const;
+type Kind = keyof typeof KINDS;
 
-const rows: Row[] = [];
-async function measure(kind: keyof typeof KINDS, of: string, from: From, what: string): Promise<void> {
-  const [bare, ours] = places as [Place, Place];
-  const { label, unit, measure: run } = KINDS[kind];
-  const side = (name: string, place: Place): Side => ({ name, measure: () => run(place, from) });
-  const sides = { baseline: side('bare Docker', bare), ours: side('Drawbridge', ours) };
-  rows.push(
-    await comparedRow({ id: `${of}-${kind}`, label: `${label}: ${what}`, unit }, { ...sides, rounds }),
-  );
+type Part = ChildProcessByStdio<Writable, Readable, null>;
+const parts: Part[] = [];
+/** A program in a network namespace and a cgroup, on the one core. */
+function startPart(netns: string, cgroup: string, argv: readonly string[]): Part {
+  const command = `echo $$ > ${cgroups.folder(cgroup)}/cgroup.procs && exec nsenter "$@"`;
+  const pinned = [`--net=${netns}`, '--', 'taskset', '-c', String(CORE), process.execPath, ...argv];
+  const part = spawn('sh', ['-c', command, 'sh', ...pinned], { stdio: ['pipe', 'pipe', 'inherit'] });
+  part.setMaxListeners(0);
+  parts.push(part);
+  return part;
+}
+const program = (name: string): string => join(import.meta.dirname, `traffic-${name}.mjs`);
+const answerOf = async (part: Part): Promise<string> => {
+  const ended = once(part, 'exit').then(([code]) => {
+    throw new Error(`a program of the bench ended with ${code}`);
+  });
+  const [text] = (await Promise.race([once(part.stdout, 'data'), ended])) as [Buffer];
+  return text.toString();
+};
+
+interface Sender {
+  readonly cgroup: string;
+  readonly part: Part;
+}
+const startSender = (netns: string, cgroup: string): Sender => ({
+  cgroup,
+  part: startPart(netns, cgroup, [program('client'), SERVER, String(PORT), String(ACCEPT_PORT)]),
+});
+async function senderOf(container: Container): Promise<Sender> {
+  const pid = await container.pid();
+  const cgroup = cgroups.of(pid);
+  if (cgroup === undefined) throw new Error(`container ${container.name} has no cgroup`);
+  return startSender(`/proc/${pid}/ns/net`, cgroup);
+}
+
+/** Processor time of all processes that have been in a cgroup, ns. */
+const timeOf = (cgroup: string): number =>
+  Number(/usage_usec (\d+)/.exec(readFileSync(`${cgroups.folder(cgroup)}/cpu.stat`, 'utf8'))?.[1]) * 1000;
+const SOFTIRQ_THREAD = readdirSync('/proc').find(
+  (pid) => /^\d+$/.test(pid) && commandOf(Number(pid)) === `ksoftirqd/${CORE}`,
+);
+const softirqTime = (): number =>
+  Number(readFileSync(`/proc/${SOFTIRQ_THREAD}/schedstat`, 'utf8').split(' ')[0]);
+
+/** Nanoseconds for one block, datagram or connection: of processor time, and that have passed. */
+interface Cost {
+  readonly own: number;
+  readonly passed: number;
+}
+async function measure({ cgroup, part }: Sender, kind: Kind): Promise<Cost> {
+  const { count, bothEnds } = KINDS[kind];
+  const used = (): number => timeOf(cgroup) + (bothEnds ? timeOf(SERVERS) : 0) + softirqTime();
+  const before = used();
+  const answer = answerOf(part);
+  part.stdin.write(`${kind} ${count}\n`);
+  const passed = Number(await answer);
+  return { own: (used() - before) / count, passed: passed / count };
+}
+
+/** The measurements of each round. */
+type Series = Cost[][];
+const SIDES = ['without', 'with', 'again'] as const;
+type Measured = Readonly<Record<Kind, Readonly<Record<(typeof SIDES)[number], Series>>>>;
+
+async function measuredFrom(sender: Sender, kinds: readonly Kind[], rules: Rules): Promise<Measured> {
+  const series = (): Record<(typeof SIDES)[number], Series> => ({ without: [], with: [], again: [] });
+  const all = { tcp: series(), datagrams: series(), connections: series(), calls: series() };
+  const end = Date.now() + Number(values.seconds) * 1000;
+  for (let round = -1; round < 3 || Date.now() < end; round++) {
+    for (const side of SIDES) {
+      await (side === 'with' ? rules.putBack() : rules.takeOut());
+      // flows of former rounds, which another number of tracked flows would make dearer to find, are forgotten
+      await lab.inHost(['conntrack', '-F'], { check: true });
+      for (const kind of kinds) {
+        const costs: Cost[] = [];
+        for (let n = 0; n < MEASUREMENTS; n++) costs.push(await measure(sender, kind));
+        if (round >= 0) all[kind][side].push(costs);
+      }
+    }
+  }
+  return all;
+}
+
+const QUANTILE = 0.1;
+/** The cost of the sides together, as a function of the rounds that count. */
+const costOf =
+  (...sides: readonly Series[]) =>
+  (rounds: readonly number[]): number =>
+    quantile(
+      rounds.flatMap((r) => sides.flatMap((s) => (s[r] ?? []).map((c) => c.own))),
+      QUANTILE,
+    );
+
+function rowsOf(of: string, what: string, kind: Kind, measured: Measured): Row[] {
+  const { label, unit, rate, each } = KINDS[kind];
+  const { without, with: own, again } = measured[kind];
+  const figure = (estimate: (rounds: readonly number[]) => number): Figure => resampled(own.length, estimate);
+  const [bare, ours] = [costOf(without, again), costOf(own)];
+  const rateOf = (cost: typeof bare): Figure => figure((r) => rate(cost(r)));
+  const twice = figure((r) => costOf(without)(r) / costOf(again)(r));
+  const throughput = (...sides: readonly Series[]): string =>
+    shownNumber(
+      rate(
+        quantile(
+          sides.flat(2).map((c) => c.passed),
+          0.5,
+        ),
+      ),
+    );
+  const more = figure((r) => ours(r) - bare(r));
+  const row: Row = {
+    id: `${of}-${kind}`,
+    label: `${label}: ${what}`,
+    unit,
+    ours: rateOf(ours),
+    beside: { ...rateOf(bare), label: 'bare Docker' },
+    ratio: figure((r) => bare(r) / ours(r)),
+    note:
+      `a ${each} costs ${shownFigure(more)} ns more; bare Docker twice: ${shownFigure(twice)}; ` +
+      `throughput on that core, its other load included: ${throughput(own)}, ${throughput(without, again)}`,
+  };
+  if (of !== 'container') return [row];
+  const same: Row = {
+    id: `same-${kind}`,
+    label: `the precision: ${label}, ${what}, twice without Drawbridge`,
+    unit,
+    ours: rateOf(costOf(again)),
+    beside: { ...rateOf(costOf(without)), label: 'bare Docker' },
+    ratio: twice,
+  };
+  return [row, same];
 }
 
 /** Docker's default bridge has 253 addresses: the crowd stands on two networks beside it. */
 const CROWDED = ['crowd-0', 'crowd-1'];
-async function crowd(
-  { lab }: Place,
-  count: number,
-  labels: (n: number) => Record<string, string>,
-): Promise<void> {
+async function crowd(count: number): Promise<void> {
   for (const network of CROWDED) await lab.docker('network', 'create', network);
   const numbers = Array.from({ length: count }, (_, n) => n);
   await inParallel(4, numbers, (n) =>
-    lab.start({ node: false, network: CROWDED[n % 2] ?? '', labels: labels(n) }),
+    lab.start({
+      node: false,
+      network: CROWDED[n % 2] ?? '',
+      labels: {
+        'drawbridge.allow': `10.${n >> 8}.${n & 255}.0/24:443, a${n}.example.com, *.b${n}.example.org`,
+      },
+    }),
   );
 }
 
-const places: Place[] = [];
+for (const cgroup of [OWN, HOST, SERVERS]) cgroups.make(cgroup);
+const lab = await Lab.up({ sniffer: false });
+const rows: Row[] = [];
 try {
-  for (const enforced of [false, true]) places.push(await makePlace(enforced));
-  for (const kind of ['tcp', 'datagrams'] as const) await measure(kind, 'host', fromHost, 'the host itself');
-  for (const kind of ['tcp', 'datagrams', 'connections'] as const)
-    await measure(kind, 'container', fromClient, 'a container');
-  for (const p of places) {
-    const { lab, labels } = p;
-    p.hosted = await lab.start({ name: 'hosted', network: 'host', labels, mounts: iperfMounts() });
-  }
-  for (const kind of ['tcp', 'datagrams'] as const)
-    await measure(kind, 'host-mode', fromHosted, 'a container in the host’s network');
-  const others = Number(values.containers) - 2;
-  const [bare, ours] = places as [Place, Place];
-  await crowd(bare, others, () => ({}));
-  await crowd(ours, others, (n) => ({
-    'drawbridge.allow': `10.${n >> 8}.${n & 255}.0/24:443, a${n}.example.com, *.b${n}.example.org`,
-  }));
-  for (const kind of ['tcp', 'datagrams', 'connections'] as const)
-    await measure(
-      kind,
-      `container-of-${values.containers}`,
-      fromClient,
-      `one of ${values.containers} containers`,
-    );
+  const client = await lab.start({ name: 'client', labels: LABELS });
+  const bare = await bareRules(lab);
+  const drawbridge = lab.drawbridge({ config: { log: { level: 'warn' } } });
+  await drawbridge.ready();
+  // the lab's internet echoes on every port: not here
+  await lab.inNet(['iptables', '-t', 'nat', '-I', 'PREROUTING', '-d', SERVER, '-j', 'RETURN'], {
+    check: true,
+  });
+  for (const kind of ['streams', 'datagrams'])
+    await answerOf(startPart(lab.netNetns, SERVERS, [program('server'), SERVER, String(PORT), kind]));
+  startPart(lab.netNetns, SERVERS, ['-e', acceptor(SERVER)]);
+
+  const only = values.only.split(',');
+  const place = async (
+    name: string,
+    of: string,
+    what: string,
+    kinds: readonly Kind[],
+    sender: () => Sender | Promise<Sender>,
+  ): Promise<void> => {
+    if (!only.includes(name)) return;
+    const from = await sender();
+    const rules = await Rules.freeze(lab, drawbridge, bare);
+    await rules.verify();
+    const measured = await measuredFrom(from, kinds, rules);
+    await rules.verify();
+    await rules.thaw(drawbridge);
+    for (const kind of kinds) rows.push(...rowsOf(of, what, kind, measured));
+  };
+  const fromClient = (): Promise<Sender> => senderOf(client);
+  await place('host', 'host', 'the host itself', ['tcp', 'datagrams'], () =>
+    startSender(lab.hostNetns, HOST),
+  );
+  const all = ['tcp', 'datagrams', 'connections', 'calls'] as const;
+  await place('container', 'container', 'a container', all, fromClient);
+  const hosted = async (): Promise<Sender> =>
+    senderOf(await lab.start({ name: 'hosted', network: 'host', labels: LABELS }));
+  await place('hosted', 'host-mode', 'a container in the host’s network', ['tcp', 'datagrams'], hosted);
+  if (only.includes('crowd')) await crowd(Number(values.containers) - 2);
+  await place(
+    'crowd',
+    `container-of-${values.containers}`,
+    `one of ${values.containers} containers`,
+    all,
+    fromClient,
+  );
   await writeResult('traffic', `npx tsx bench/traffic.ts --containers ${values.containers}`, rows);
 } finally {
-  for (const { lab, servers } of places) {
-    for (const s of servers) s.kill('SIGKILL');
-    await lab.down();
-  }
+  for (const part of parts) part.kill('SIGKILL');
+  await lab.down();
+  for (const cgroup of [HOST, SERVERS, OWN]) cgroups.remove(cgroup);
 }
 process.exit(0);

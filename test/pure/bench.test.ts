@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { isReached, renderedDocs } from '../../bench/docs.js';
 import { BENCHES, GOALS } from '../../bench/goals.js';
-import { comparedRow, figure, interleaved, quantile } from '../../bench/harness.js';
+import { comparedRow, figure, interleaved, quantile, resampled } from '../../bench/harness.js';
 import { plot } from '../../bench/plot.js';
 import { keptRuns, shownNumber } from '../../bench/results.js';
 
@@ -54,6 +54,21 @@ it('sides take turns, the order is reversed each round, and the first round is n
   );
   expect(row.ratio).toEqual({ median: 0.75, low: 0.5, high: 1, rounds: 2 });
   expect(row.beside?.label).toBe('bare');
+});
+
+it('an estimate from all rounds has the interval of drawn rounds, the same for the same rounds', () => {
+  const values = Array.from({ length: 40 }, (_, n) => n);
+  const mean = (rounds: readonly number[]): number =>
+    rounds.reduce((sum, r) => sum + (values[r] ?? Number.NaN), 0) / rounds.length;
+  const one = resampled(40, mean);
+  expect(one).toMatchObject({ median: 19.5, rounds: 40 });
+  // the standard error of this mean is 1.8
+  expect(one.low).toBeGreaterThan(19.5 - 5.4);
+  expect(one.low).toBeLessThan(19.5 - 1.8);
+  expect(one.high).toBeGreaterThan(19.5 + 1.8);
+  expect(one.high).toBeLessThan(19.5 + 5.4);
+  expect(resampled(40, mean)).toEqual(one);
+  expect(resampled(3, () => 7)).toEqual({ median: 7, low: 7, high: 7, rounds: 3 });
 });
 
 it('a goal compares the ratio, or the value in its own unit', () => {
