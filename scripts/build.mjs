@@ -2,8 +2,9 @@
 /**
  * Builds dist: src and the packages that it imports, as few files. Node loads them in a third of the time that hundreds of modules take, and
  * the service keeps 20 MiB less. `node scripts/build.mjs [--noCheck]`; --noCheck leaves out the check of types.
- *   dist/main.js           loads one of the next two
- *   dist/parts/quick.cjs   the commands that only send requests to the service: one file, without the loader of ES modules, which takes
+ *   dist/main.js           loads one of the next three (scripts/launcher.cjs)
+ *   dist/parts/service.cjs the service (`run` without options before it): one script, so that V8 can keep its code
+ *   dist/parts/quick.cjs   the commands that only send requests to the service: one script, without the loader of ES modules, which takes
  *                          a tenth of their time
  *   dist/parts/main.js     every command
  *   dist/parts/            what they load on use, the threads, the process that starts tools
@@ -36,12 +37,11 @@ const QUICK = [
 const QUICK_GROUPS = /\/(inspect|admin)-commands\.js$/;
 /** What quick.cjs loads on use. They return plain objects and throw nothing. */
 const SHARED = ['config/load', 'lib/yaml'];
-const LAUNCHER = `#!/usr/bin/env node
-'use strict';
-const quick = ${JSON.stringify([...QUICK, '--version', '-V'])};
-if (quick.includes(process.argv[2])) require('./parts/quick.cjs');
-else import('./parts/main.js');
-`;
+const IMPORT_META_URL = "const importMetaUrl=require('node:url').pathToFileURL(__filename).href;";
+const partOf = (file) => ({ in: `src/${file}.ts`, out: `parts/${file.split('/')[1]}` });
+/** Packages that the service loads on use only: files of their own next to service.cjs. */
+const ON_USE = ['undici', 'ioredis'];
+const NO_COMMANDS = 'const QUICK = [];';
 /** For packages in the form of CommonJS. */
 const COMMONJS =
   "import{createRequire as createRequire_}from'node:module';const require=createRequire_(import.meta.url),__dirname=import.meta.dirname,__filename=import.meta.filename;";
@@ -83,6 +83,16 @@ const noPrograms = {
     onLoad({ filter: /./, namespace: 'empty' }, () => EMPTY);
   },
 };
+/** A shebang is no statement of a function. */
+const noShebang = {
+  name: 'no-shebang',
+  setup({ onLoad }) {
+    onLoad({ filter: /src\/main\.ts$/ }, ({ path }) => ({
+      contents: readFileSync(path, 'utf8').replace(/^#!.*/, ''),
+      loader: 'ts',
+    }));
+  },
+};
 /** Leaves out what the commands of quick.cjs do not use. */
 const quickOnly = {
   name: 'quick-only',
@@ -90,7 +100,7 @@ const quickOnly = {
     onResolve({ filter: /^\./ }, ({ kind, path }) => {
       if (kind !== 'dynamic-import' || QUICK_GROUPS.test(path)) return undefined;
       const shared = SHARED.find((file) => path.endsWith(`/${file}.js`));
-      if (shared !== undefined) return { path: `./${shared.split('/')[1]}.js`, external: true };
+      if (shared !== undefined) return { path: `./${shared.split('/')[1]}.cjs`, external: true };
       return { path, namespace: 'absent' };
     });
     onLoad({ filter: /./, namespace: 'absent' }, ({ path }) => ({
@@ -98,16 +108,36 @@ const quickOnly = {
     }));
   },
 };
-const [{ metafile }, quick] = await Promise.all([
+/** Leaves packages of ON_USE out. */
+const onUse = {
+  name: 'on-use',
+  setup({ onResolve }) {
+    onResolve({ filter: new RegExp(`^(${ON_USE.join('|')})$`) }, ({ path, kind }) =>
+      kind === 'entry-point' ? undefined : { path: `./${path}.cjs`, external: true },
+    );
+  },
+};
+/** A script in the form of CommonJS that scripts/launcher.cjs runs. */
+const script = {
+  ...common,
+  outdir: 'dist',
+  outExtension: { '.js': '.cjs' },
+  format: 'cjs',
+  banner: {
+    js: `(function(exports,require,module,__filename,__dirname){${IMPORT_META_URL}`,
+  },
+  footer: { js: '})' },
+  define: { 'import.meta.url': 'importMetaUrl' },
+  supported: { 'dynamic-import': false }, // require() instead, which needs no loader
+  logOverride: { 'empty-import-meta': 'silent' }, // lib/thread.ts and kernel/tool-process.ts use more of it from sources only
+};
+const [{ metafile }, quick, service, onItsOwn] = await Promise.all([
   build({
     ...common,
     entryPoints: [
       { in: 'src/main.ts', out: 'parts/main' },
       { in: 'src/run-service.ts', out: 'parts/run-service' }, // what the service loads, under a name
-      ...[...STARTED, ...SHARED].map((file) => ({
-        in: `src/${file}.ts`,
-        out: `parts/${file.split('/')[1]}`,
-      })),
+      ...STARTED.map(partOf),
     ],
     outdir: 'dist',
     chunkNames: 'parts/[name]-[hash]',
@@ -117,25 +147,41 @@ const [{ metafile }, quick] = await Promise.all([
     plugins: [noPrograms],
   }),
   build({
-    ...common,
+    ...script,
     entryPoints: [{ in: 'src/main.ts', out: 'parts/quick' }],
+    plugins: [noPrograms, noShebang, quickOnly],
+  }),
+  build({
+    ...script,
+    entryPoints: [{ in: 'src/main.ts', out: 'parts/service' }],
+    plugins: [noPrograms, noShebang, onUse],
+  }),
+  build({
+    ...common,
+    entryPoints: [...SHARED.map(partOf), ...ON_USE.map((name) => ({ in: name, out: `parts/${name}` }))],
     outdir: 'dist',
     outExtension: { '.js': '.cjs' },
     format: 'cjs',
-    banner: { js: "const importMetaUrl=require('node:url').pathToFileURL(__filename).href;" },
+    banner: { js: IMPORT_META_URL },
     define: { 'import.meta.url': 'importMetaUrl' },
-    plugins: [noPrograms, quickOnly],
   }),
 ]);
-writeFileSync(join(DIST, 'main.js'), LAUNCHER, { mode: 0o755 });
+const launcher = readFileSync(join(ROOT, 'scripts/launcher.cjs'), 'utf8');
+const commands = `const QUICK = ${JSON.stringify([...QUICK, '--version', '-V'])};`;
+if (!launcher.includes(NO_COMMANDS)) fail('scripts/launcher.cjs has no list of commands');
+writeFileSync(join(DIST, 'main.js'), launcher.replace(NO_COMMANDS, commands), { mode: 0o755 });
 writeFileSync(join(DIST, 'package.json'), '{ "type": "commonjs" }\n');
 writeFileSync(join(DIST, 'parts/package.json'), '{ "type": "module" }\n');
 
-// A character beyond Latin-1 would make V8 keep two bytes for each character of the file.
-for (const file of Object.keys({ ...metafile.outputs, ...quick.metafile.outputs }).filter((name) =>
-  /\.c?js$/.test(name),
-))
-  if (/[^\u0000-\u00ff]/.test(readFileSync(join(ROOT, file), 'utf8'))) fail(`${file} is not in Latin-1`);
+// A character beyond Latin-1 would make V8 keep two bytes for each character of the file. Scripts are read as Latin-1, too.
+const built = [{ metafile }, quick, service, onItsOwn].flatMap((b) => Object.keys(b.metafile.outputs));
+for (const file of built.filter((name) => /\.c?js$/.test(name)))
+  if (
+    (/\.cjs$/.test(file) ? /[^\u0000-\u007f]/ : /[^\u0000-\u00ff]/).test(
+      readFileSync(join(ROOT, file), 'utf8'),
+    )
+  )
+    fail(`${file} is not in ASCII or Latin-1`);
 
 const packages = new Set(
   Object.keys(metafile.inputs).flatMap((file) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file) ?? []),

@@ -1,3 +1,4 @@
+import { channel } from 'node:diagnostics_channel';
 import { existsSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -358,8 +359,12 @@ async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {
     );
 }
 
+/** Reports that the functions which a start needs are compiled: the launcher keeps V8's code of them (scripts/launcher.cjs). */
+const AT_REST = channel('drawbridge:at rest');
+
 /** Give back what the start has left: nothing else would, until the load of days has filled the heap once more. It takes 40 to 100 ms. */
 async function releaseMemory(log: Logger): Promise<void> {
+  AT_REST.publish(undefined); // first: a collection removes the code of functions that are not used any more
   try {
     await collectGarbage();
     trimHeap();

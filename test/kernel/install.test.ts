@@ -156,10 +156,12 @@ describe('releases', () => {
         .map(String)
         .filter((f) => lstatSync(at(f)).isFile());
     install(archive);
+    writeFileSync(at('var/cache/drawbridge/service.cjs.code'), 'kept');
     expect(files().filter((f) => /^usr\/lib\/systemd\/.*\.service$/.test(f))).toHaveLength(3);
     uninstall();
     expect(files().filter((f) => !f.startsWith('etc/drawbridge/'))).toEqual([]);
     expect(existsSync(at('var/lib/drawbridge'))).toBe(true);
+    expect(existsSync(at('var/cache/drawbridge'))).toBe(false);
     install(archive);
     uninstall('--purge');
     expect(files()).toEqual([]);

@@ -74,16 +74,17 @@ export class Drawbridge {
   constructor(place: Place, spec: DrawbridgeSpec) {
     const instance = spec.instance ?? 'drawbridge';
     const folder = join(place.dir, instance);
+    const code = join(place.dir, 'code'); // as CacheDirectory= of the unit
     this.#place = place;
     this.#through = spec.through ?? [];
     this.#program = spec.program;
-    this.#env = { ...place.view.env, ...spec.env };
+    this.#env = { ...place.view.env, CACHE_DIRECTORY: code, ...spec.env };
     this.apiSocket = join(folder, 'api.sock');
     this.configFile = join(folder, 'config.yaml');
     this.allowlists = join(folder, 'allowlists');
     this.stateDir = join(folder, spec.state ?? 'state');
     this.logFile = join(folder, 'log');
-    for (const d of [folder, this.allowlists, this.stateDir]) mkdirSync(d, { recursive: true });
+    for (const d of [folder, this.allowlists, this.stateDir, code]) mkdirSync(d, { recursive: true });
     for (const [file, text] of Object.entries(spec.lists ?? {})) this.writeList(file, text);
     this.configure(spec.config ?? {});
   }

@@ -45,6 +45,16 @@ it('the container has no more capabilities than the service', () => {
   expect(bounded.split(' ')).toEqual(expect.arrayContaining(given.map((name) => `CAP_${name}`)));
 });
 
+it('other users read the code that the service keeps of the program, and root alone writes it', () => {
+  expect(valuesOf('drawbridge', 'CacheDirectory')).toEqual(['drawbridge']);
+  expect(valuesOf('drawbridge', 'CacheDirectoryMode')).toEqual(['0755']);
+  const launcher = readFileSync('scripts/launcher.cjs', 'utf8');
+  expect(launcher).toContain("'/var/cache/drawbridge'");
+  expect(readFileSync('scripts/install', 'utf8')).toContain('install -d -m 755 "$dest/var/cache/drawbridge"');
+  const [, published] = /channel\('([^']+)'\)/.exec(readFileSync('src/run-service.ts', 'utf8')) ?? [];
+  expect(launcher).toContain(`const AT_REST = '${published}';`);
+});
+
 it('restarts never end, but after a teardown; a service that hangs is ended', () => {
   expect(valuesOf('drawbridge', 'Restart')).toEqual(['always']);
   expect(valuesOf('drawbridge', 'StartLimitIntervalSec')).toEqual(['0']);

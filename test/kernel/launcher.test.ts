@@ -1,0 +1,167 @@
+/** scripts/launcher.cjs, with small scripts instead of the service and of the commands: when V8's code of them is used and written. */
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+const NOBODY = 65534;
+let dir: string;
+let folder: string;
+let code: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'drawbridge-launcher-'));
+  chmodSync(dir, 0o755);
+  folder = join(dir, 'cache');
+  code = join(folder, 'quick.cjs.code');
+  mkdirSync(folder, { mode: 0o755 });
+  mkdirSync(join(dir, 'parts'));
+  const launcher = readFileSync(join(ROOT, 'scripts/launcher.cjs'), 'utf8');
+  writeFileSync(
+    join(dir, 'main.js'),
+    launcher.replace('const QUICK = [];', "const QUICK = ['ps', 'version'];"),
+  );
+  writePart('quick.cjs', "console.log('first');");
+});
+afterEach(() => rmSync(dir, { recursive: true }));
+
+function writePart(name: string, body: string): void {
+  const text = `(function(exports,require,module,__filename,__dirname){${body}\n})`;
+  writeFileSync(join(dir, 'parts', name), text);
+}
+function launch(command: string, { flags = [] as string[], uid = 0 } = {}): string {
+  return execFileSync(process.execPath, [...flags, join(dir, 'main.js'), command], {
+    encoding: 'utf8',
+    env: { CACHE_DIRECTORY: folder },
+    uid,
+  }).trim();
+}
+/** Changes whenever the file is written, as each write makes a new one. */
+const written = (file = code): number => statSync(file).ino;
+/** Whether this launch has written the code, because it could not use that in the file. */
+function writes(command = 'ps', options: Parameters<typeof launch>[1] = {}): boolean {
+  const before = written();
+  expect(launch(command, options)).toBe('first');
+  return written() !== before;
+}
+
+it('code is written once, and used from then on, also by other users', () => {
+  expect(launch('ps')).toBe('first');
+  expect(readdirSync(folder)).toEqual(['quick.cjs.code']);
+  expect(statSync(code)).toMatchObject({ uid: 0, mode: 0o100644 });
+  expect(writes()).toBe(false);
+  expect(writes('ps', { uid: NOBODY })).toBe(false);
+});
+
+it('code of another script of the same length is not used', () => {
+  launch('ps');
+  writePart('quick.cjs', "console.log('other');");
+  expect(launch('ps')).toBe('other');
+  expect(launch('ps')).toBe('other');
+});
+
+it('code with a changed byte, at any place, is not used', () => {
+  launch('ps');
+  const whole = readFileSync(code);
+  for (let n = 0; n < 16; n++) {
+    const changed = Buffer.from(whole);
+    const at = Math.floor(((whole.length - 1) * n) / 15);
+    changed[at] = (changed[at] ?? 0) ^ 0xff;
+    writeFileSync(code, changed);
+    expect(writes(), `byte ${at}`).toBe(true);
+  }
+  for (const length of [0, 20, 32, whole.length - 1]) {
+    writeFileSync(code, whole.subarray(0, length));
+    expect(writes(), `${length} bytes`).toBe(true);
+  }
+});
+
+it('code that was made with other flags of V8 is not used', () => {
+  launch('ps');
+  expect(writes('ps', { flags: ['--no-opt'] })).toBe(true);
+});
+
+it('code that another user than root could have written is not used', () => {
+  launch('ps');
+  chmodSync(code, 0o664);
+  expect(writes()).toBe(true);
+  chmodSync(code, 0o646);
+  expect(writes()).toBe(true);
+  chownSync(code, NOBODY, 0);
+  expect(writes()).toBe(true);
+  expect(statSync(code).uid).toBe(0);
+  const elsewhere = join(dir, 'elsewhere');
+  writeFileSync(elsewhere, readFileSync(code));
+  rmSync(code);
+  symlinkSync(elsewhere, code);
+  expect(writes()).toBe(true);
+});
+
+it('nothing is read from or written to a folder in which other users may write, and no folder is made', () => {
+  const isUnused = (): void => {
+    expect(launch('ps')).toBe('first');
+    expect(readdirSync(folder)).toEqual([]);
+  };
+  chmodSync(folder, 0o775);
+  isUnused();
+  chmodSync(folder, 0o757);
+  isUnused();
+  chmodSync(folder, 0o755);
+  chownSync(folder, NOBODY, 0);
+  isUnused();
+  chownSync(folder, 0, 0);
+  const real = folder;
+  folder = join(dir, 'link');
+  symlinkSync(real, folder);
+  isUnused();
+  folder = join(dir, 'absent');
+  expect(launch('ps')).toBe('first');
+  expect(existsSync(folder)).toBe(false);
+});
+
+it('other users write none, and neither does a command that needs few functions', () => {
+  chmodSync(folder, 0o755);
+  expect(launch('ps', { uid: NOBODY })).toBe('first');
+  expect(launch('version')).toBe('first');
+  expect(readdirSync(folder)).toEqual([]);
+});
+
+it('code that is valid but made in a folder that others could write to is not read later', () => {
+  launch('ps');
+  chmodSync(folder, 0o777);
+  const before = written();
+  expect(launch('ps')).toBe('first');
+  expect(written()).toBe(before);
+});
+
+it('the service writes its code when it is at rest, and uses it although it changes a flag of V8', () => {
+  const service = (rest: string): void =>
+    writePart(
+      'service.cjs',
+      `require('node:v8').setFlagsFromString('--semi-space-growth-factor=2');
+       require('node:v8').setFlagsFromString('--semi-space-growth-factor=1');
+       ${rest}`,
+    );
+  const file = join(folder, 'service.cjs.code');
+  service('');
+  launch('run');
+  expect(readdirSync(folder)).toEqual([]);
+  service("require('node:diagnostics_channel').channel('drawbridge:at rest').publish()");
+  launch('run');
+  const first = written(file);
+  launch('run');
+  expect(written(file)).toBe(first);
+});
