@@ -97,7 +97,9 @@ function atRest(write) {
 }
 
 const command = process.argv[2];
-if (command === 'run') {
+if (process.sourceMapsEnabled) {
+  import('./parts/main.js'); // Node applies source maps to modules only
+} else if (command === 'run') {
   // The code is written when the service has set this flag (lib/thread.ts): it must be set when the code is read, too.
   load('service.cjs', '--semi-space-growth-factor=1', atRest);
 } else if (QUICK.includes(command)) {
