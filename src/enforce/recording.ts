@@ -48,6 +48,13 @@ const SAVE_MS = 5_000;
 const ALIVE_MS = 60_000;
 const DNS_PORT = 53;
 
+/** Of running containers, in one state: those that are recorded, and the others. */
+interface Owners {
+  readonly of: AppliedState;
+  readonly observed: ReadonlySet<string>;
+  readonly others: ReadonlySet<string>;
+}
+
 /** What observed containers do that enforce would deny, kept in the state folder. */
 export class Recording implements AsyncDisposable {
   readonly flows: RecordedFlows;
@@ -56,6 +63,7 @@ export class Recording implements AsyncDisposable {
   readonly #file: string;
   #savedAt = 0;
   #saved = '';
+  #owners: Owners | undefined;
   #packets: LossCounter = { lost: 0 };
   #lost = 0;
   #isWarned = false;
@@ -140,9 +148,9 @@ export class Recording implements AsyncDisposable {
     this.flows.add(owner, sighting);
   }
 
-  #watch(): void {
-    const state = this.#o.applied.value;
-    if (!state) return;
+  /** The owners of a state are found once: nothing but its view and the policies of its subjects tells them. */
+  #ownersOf(state: AppliedState): Owners {
+    if (this.#owners?.of === state) return this.#owners;
     const observed = new Set<string>();
     const others = new Set<string>();
     for (const c of state.view.containers.values()) {
@@ -150,6 +158,14 @@ export class Recording implements AsyncDisposable {
       const isRecorded = state.subjects.get(c.id)?.policy.mode === 'observe';
       (isRecorded ? observed : others).add(ownerKey(c));
     }
+    this.#owners = { of: state, observed, others };
+    return this.#owners;
+  }
+
+  #watch(): void {
+    const state = this.#o.applied.value;
+    if (!state) return;
+    const { observed, others } = this.#ownersOf(state);
     this.flows.watch(observed, others);
     const { lost } = this.#packets;
     // nothing shows of which container they were
